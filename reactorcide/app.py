@@ -1,0 +1,185 @@
+"""The composition root: every part is made and wired here, and nowhere else."""
+
+import logging
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from time import monotonic
+
+from flask import Flask
+
+from reactorcide.accounts import AccountContext, users
+from reactorcide.corndogs.client import GrpcCorndogs
+from reactorcide.corndogs.server import EmbeddedCorndogs
+from reactorcide.domain.errors import ConfigurationError, ReactorcideError
+from reactorcide.domain.ids import new_id
+from reactorcide.domain.sizes import parse_size
+from reactorcide.jobs import JobContext
+from reactorcide.metrics import Metrics
+from reactorcide.objects.filesystem import FilesystemObjectStore
+from reactorcide.runner.docker import DockerRunner
+from reactorcide.settings import Settings
+from reactorcide.signals import Signals
+from reactorcide.sources.roots import SourceRoots
+from reactorcide.store.accounts import AccountStore
+from reactorcide.store.database import Database
+from reactorcide.store.jobs import JobStore
+from reactorcide.web import create_app
+from reactorcide.web.services import JobDefaults, Services
+from reactorcide.web.streams import StreamSlots
+from reactorcide.worker.execute import Limits
+from reactorcide.worker.loop import Worker
+from reactorcide.worker.prepare import Preparation
+
+log = logging.getLogger("reactorcide.app")
+
+_DOCKER_VARIABLES = ("DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH")
+
+
+class Application:
+    """One service. ``start`` once, ``stop`` any number of times; then nothing of it is left."""
+
+    def __init__(
+        self,
+        wsgi: Flask,
+        *,
+        start: Callable[[], None],
+        stop_order: list[Callable[[float], None]],
+        signals: Signals,
+        admin_token: Callable[[], str | None],
+    ) -> None:
+        self.wsgi = wsgi
+        self._start = start
+        self._stop_order = stop_order
+        self._signals = signals
+        self._admin_token = admin_token
+
+    def start(self) -> None:
+        """Bring everything up; raises ``ConfigurationError`` with a sentence where that can't be."""
+        self._start()
+
+    @property
+    def new_admin_token(self) -> str | None:
+        """The admin's token, where this start has made it."""
+        return self._admin_token()
+
+    def release_waiters(self) -> None:
+        """End followers and long polls: the service is about to stop. Safe in a signal handler's thread."""
+        self._signals.close()
+
+    def stop(self, deadline_s: float = 3.0) -> None:
+        """Bring everything down within about ``deadline_s``; running containers go on."""
+        deadline = monotonic() + deadline_s
+        self.release_waiters()
+        for stop in self._stop_order:
+            try:
+                stop(max(0.1, deadline - monotonic()))
+            except ReactorcideError as exc:
+                log.warning("while stopping: %s", exc)
+
+
+def build(settings: Settings, environment: Mapping[str, str]) -> Application:
+    """Make a service of ``settings``; nothing is started, opened or connected yet.
+
+    ``environment`` is where the engine's address and git's certificates are looked up. Raises
+    ``ConfigurationError`` for settings that can't be.
+    """
+    metrics, signals = Metrics(), Signals()
+    settings = replace(settings, data_dir=settings.data_dir.absolute())
+    database = Database(settings.database_path)
+    store = JobStore(database)
+    accounts = AccountContext(AccountStore(database))
+    objects = FilesystemObjectStore(settings.objects_dir)
+    embedded = None if settings.corndogs_address else EmbeddedCorndogs(settings.corndogs_path)
+    roots = SourceRoots(settings.source_roots, settings.data_dir)
+    preparation = Preparation(roots, settings.workspaces_dir, environment)
+    runner = DockerRunner(
+        {name: environment[name] for name in _DOCKER_VARIABLES if name in environment},
+        max_connections=2 * settings.concurrency + 8,
+    )
+    context = JobContext(
+        store=store,
+        objects=objects,
+        signals=signals,
+        metrics=metrics,
+        check_source=preparation.check,
+    )
+    worker = Worker(
+        context,
+        runner,
+        preparation,
+        Limits(
+            prepare_timeout_s=settings.prepare_timeout_s,
+            cancel_grace_s=settings.cancel_grace_s,
+            pids=settings.pids_limit,
+        ),
+        worker_id=f"{socket.gethostname()}-{new_id()[-8:]}",
+        concurrency=settings.concurrency,
+        lease_s=settings.lease_s,
+        queues=settings.queues,
+    )
+    context.wake_worker = worker.wake
+    context.stop_attempt = worker.stop_attempt
+    services = Services(
+        jobs=context,
+        accounts=accounts,
+        defaults=_defaults(settings),
+        slots=StreamSlots(settings.stream_slots),
+        metrics=metrics,
+        probes={
+            "database": database.check,
+            "corndogs": lambda: context.corndogs.check_health(),
+            "docker": runner.check,
+            "object_store": objects.check,
+            "worker": worker.check,
+        },
+        workers=lambda: [worker.view()],
+    )
+    metrics.add_job_counts(store.counts)
+    made: list[str] = []
+
+    def start() -> None:
+        database.migrate()
+        context.instance_id = store.instance_id(new_id())
+        admin_token = users.bootstrap(accounts, settings.admin_token_path)
+        if admin_token is not None:
+            made.append(admin_token)
+        address = settings.corndogs_address
+        if embedded is not None:
+            embedded.start()
+            address = embedded.address
+        context.corndogs = GrpcCorndogs(address or "", on_call=metrics.observe_corndogs_call)
+        worker.start()
+
+    stop_order: list[Callable[[float], None]] = [
+        worker.stop,
+        lambda _: context.corndogs.close(),
+        lambda _: runner.close(),
+        lambda _: database.close(),
+    ]
+    if embedded is not None:
+        stop_order.insert(2, embedded.stop)
+    return Application(
+        create_app(services),
+        start=start,
+        stop_order=stop_order,
+        signals=signals,
+        admin_token=lambda: made[0] if made else None,
+    )
+
+
+def _defaults(settings: Settings) -> JobDefaults:
+    return JobDefaults(
+        image=settings.default_image,
+        cpu_limit=settings.default_cpu_limit,
+        max_cpu_limit=settings.max_cpu_limit,
+        memory_limit_bytes=_size("default-memory-limit", settings.default_memory_limit),
+        max_memory_limit_bytes=_size("max-memory-limit", settings.max_memory_limit),
+    )
+
+
+def _size(option: str, text: str | None) -> int | None:
+    try:
+        return None if text is None else parse_size(text)
+    except ValueError as exc:
+        raise ConfigurationError(f"--{option}: {exc}") from exc

@@ -1,0 +1,43 @@
+"""The command group, which finds each command by name and imports it only when it is used."""
+
+import importlib
+from typing import Any
+
+import click
+
+from reactorcide import __version__
+
+_COMMANDS = {
+    "serve": ("reactorcide.cli.serve", "serve", "Run the service: API, worker and queue in one process."),
+    "corndogs": ("reactorcide.cli.corndogs", "corndogs", "Run only the embedded Corndogs."),
+    "submit": ("reactorcide.cli.submit", "submit", "Submit a job."),
+    "jobs": ("reactorcide.cli.jobs", "jobs", "Look at jobs and act on them."),
+    "token": ("reactorcide.cli.admin", "token", "Make, list and revoke tokens, in the database directly."),
+    "user": ("reactorcide.cli.admin", "user", "Make, list and disable users, in the database directly."),
+    "doctor": ("reactorcide.cli.doctor", "doctor", "Check what the service needs, and say what to do."),
+    "demo": ("reactorcide.cli.demo", "demo", "Show the whole way of a job, with a service of its own."),
+}
+
+
+class _LazyGroup(click.Group):
+    """Help lists all commands without importing any."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module, attribute, _ = _COMMANDS[cmd_name]
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, _, text) in _COMMANDS.items()])
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="reactorcide")
+def cli(**_: Any) -> None:
+    """Reactorcide runs jobs: a command, in a container, on a source, with its log and artifacts kept."""

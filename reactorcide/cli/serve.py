@@ -1,0 +1,136 @@
+"""``reactorcide serve``: gunicorn around the application."""
+
+import fcntl
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+import click
+
+from reactorcide import logconfig
+from reactorcide.cli.options import settings_from, settings_options
+from reactorcide.domain.errors import ConfigurationError
+from reactorcide.settings import Settings
+
+_API_THREADS = 16
+_GRACEFUL_TIMEOUT_S = 6
+_LOCK_PATIENCE_S = 5.0
+_EXIT_CANNOT_START = 3
+"""gunicorn's own code for a worker that can't boot: then the master gives up instead of trying again."""
+
+
+@click.command()
+@settings_options()
+def serve(**options: Any) -> None:
+    """Run the service: API, worker and queue in one process."""
+    settings = settings_from(options)
+    logconfig.configure(settings.log_format, settings.log_level)
+    try:
+        lock = _lock_data_dir(settings.data_dir)
+        with lock:
+            _run(settings)
+    except ConfigurationError as exc:
+        click.echo(f"reactorcide: {exc}", err=True)
+        sys.exit(1)
+
+
+def _lock_data_dir(data_dir: Path) -> TextIO:
+    """Make the data directory this process's own, for as long as the returned file is open.
+
+    A service that was killed leaves its worker holding the lock for about a second, so this is patient
+    for 5 s. Raises ``ConfigurationError`` when another service has it, or it can't be used.
+    """
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # Kept open across the fork: the lock belongs to the worker just as well.
+        lock = open(data_dir / "lock", "a+", encoding="ascii")  # noqa: SIM115  # the caller closes it
+    except OSError as exc:
+        raise ConfigurationError(
+            f"the data directory {data_dir} cannot be used: {exc.strerror}; choose one with --data-dir"
+        ) from exc
+    deadline = time.monotonic() + _LOCK_PATIENCE_S
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() < deadline:
+                time.sleep(0.1)
+                continue
+            lock.seek(0)
+            owner = lock.read().strip()
+            lock.close()
+            raise ConfigurationError(
+                f"another reactorcide (process {owner or 'unknown'}) uses the data directory {data_dir}; "
+                "stop it, or choose another directory with --data-dir"
+            ) from None
+        lock.seek(0)
+        lock.truncate()
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        return lock
+
+
+def _run(settings: Settings) -> None:
+    from gunicorn.app.base import BaseApplication
+
+    class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
+        """The master process: it imports neither Flask nor gRPC nor Docker, which saves their memory."""
+
+        def load_config(self) -> None:
+            """Set everything here: gunicorn's own command line and files play no part."""
+            for name, value in _gunicorn_config(settings).items():
+                self.cfg.set(name, value)
+
+        def load(self) -> Any:
+            """Build the application, in the worker: threads and connections must be born after the fork."""
+            from reactorcide.app import build
+
+            self.application = build(settings, os.environ)
+            return self.application.wsgi
+
+    server = Server()
+    server.cfg.set("post_worker_init", lambda worker: _start(server.application, worker))
+    server.cfg.set("worker_exit", lambda _, worker: _stop(worker))
+    server.run()
+
+
+def _gunicorn_config(settings: Settings) -> dict[str, Any]:
+    return {
+        "bind": f"{settings.host}:{settings.port}",
+        "worker_class": "reactorcide.cli.gunicorn_worker.Worker",
+        "workers": 1,
+        "threads": settings.stream_slots + _API_THREADS,
+        "worker_connections": 1000,
+        "max_requests": 0,
+        # gthread's heartbeat comes from its main loop, so this is no limit on requests.
+        "timeout": 60,
+        "graceful_timeout": _GRACEFUL_TIMEOUT_S,
+        "keepalive": 15,
+        "preload_app": False,
+        "control_socket_disable": True,
+        "logger_class": "reactorcide.cli.gunicorn_worker.Logger",
+        "proc_name": "reactorcide",
+        "worker_tmp_dir": "/dev/shm" if os.access("/dev/shm", os.W_OK) else None,  # noqa: S108  # a heartbeat file
+    }
+
+
+def _start(application: Any, worker: Any) -> None:
+    """Start the parts of the service, in the worker, when gunicorn is about to accept requests."""
+    try:
+        application.start()
+    except ConfigurationError as exc:
+        click.echo(f"reactorcide: {exc}", err=True)
+        sys.exit(_EXIT_CANNOT_START)
+    worker.application = application
+    address = worker.sockets[0].getsockname()
+    click.echo(f"Reactorcide listens on http://{address[0]}:{address[1]}", err=True)
+    if application.new_admin_token is not None:
+        click.echo(f"The admin's token, shown this once: {application.new_admin_token}", err=True)
+
+
+def _stop(worker: Any) -> None:
+    application = getattr(worker, "application", None)
+    if application is not None:
+        application.stop()

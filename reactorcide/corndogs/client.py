@@ -1,0 +1,218 @@
+"""Corndogs over gRPC, as releases up to 0.3 and the embedded server speak it."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from reactorcide.corndogs.proto import corndogs_pb2 as pb
+from reactorcide.corndogs.proto.corndogs_pb2_grpc import CorndogsServiceStub
+from reactorcide.corndogs.task import Queues, Task
+from reactorcide.corndogs.wire import MAX_MESSAGE_BYTES, task_from_message
+from reactorcide.domain.errors import CorndogsError, CorndogsUnavailable, InvalidInput
+from reactorcide.domain.ids import is_id
+
+_CHANNEL_OPTIONS = [
+    # A queue is an inside matter: never through a proxy that the environment happens to name.
+    ("grpc.enable_http_proxy", 0),
+    # Otherwise every lookup of a name also asks for TXT records that nobody has.
+    ("grpc.service_config_disable_resolution", 1),
+    # Sockets belong to this channel, so that closing it closes them.
+    ("grpc.use_local_subchannel_pool", 1),
+    # A server that is back is found within a second. The minimum is the time that one attempt to
+    # connect gets, so it is not shortened with the others.
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.min_reconnect_backoff_ms", 2000),
+    # A host that vanished without a word is given up after 10 s, not after the kernel's quarter of an
+    # hour. Servers written in Go hang up on clients that ping more often than every 5 minutes.
+    ("grpc.keepalive_time_ms", 360_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    # A task is larger than the request that submitted it, which may have been as large as is allowed.
+    ("grpc.max_receive_message_length", 2 * MAX_MESSAGE_BYTES),
+]
+
+_NO_ANSWER = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+
+
+class GrpcCorndogs:
+    """The ``Corndogs`` protocol over one gRPC channel, which connects at the first call.
+
+    ``address`` is ``host:port``. Each call gives up after ``deadline_s`` seconds, and at once while the
+    server refuses connections. ``on_call(rpc, status, seconds)`` is called on the caller's thread after
+    each call, with the names of the rpc and of its gRPC status; it must not raise.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        deadline_s: float = 2.0,
+        on_call: Callable[[str, str, float], None] | None = None,
+    ) -> None:
+        self._address = address
+        self._deadline_s = deadline_s
+        self._on_call = on_call
+        self._closed = False
+        self._channel = grpc.insecure_channel(address, options=_CHANNEL_OPTIONS)
+        self._stub = CorndogsServiceStub(self._channel)  # type: ignore[no-untyped-call]  # generated
+        self._health = health_pb2_grpc.HealthStub(self._channel)
+
+    def submit_task(
+        self,
+        queue: str,
+        *,
+        current_state: str = "submitted",
+        auto_target_state: str = "",
+        timeout_s: int = 0,
+        payload: bytes = b"",
+        priority: int = 0,
+    ) -> Task:
+        request = pb.SubmitTaskRequest(
+            queue=queue,
+            current_state=current_state,
+            auto_target_state=auto_target_state,
+            timeout=timeout_s,
+            payload=payload,
+            priority=priority,
+        )
+        task = _task(self._call("SubmitTask", self._stub.SubmitTask, request))
+        if task is None:
+            raise CorndogsError(f"Corndogs at {self._address} took a task without returning it")
+        return task
+
+    def get_task(self, uuid: str, queue: str) -> Task | None:
+        request = pb.GetTaskStateByIDRequest(uuid=_checked(uuid), queue=queue)
+        return _task(self._call("GetTaskStateByID", self._stub.GetTaskStateByID, request))
+
+    def get_next_task(
+        self,
+        queue: str,
+        current_state: str = "submitted",
+        *,
+        override_timeout_s: int = 0,
+        override_current_state: str = "",
+        override_auto_target_state: str = "",
+    ) -> Task | None:
+        request = pb.GetNextTaskRequest(
+            queue=queue,
+            current_state=current_state,
+            override_timeout=override_timeout_s,
+            override_current_state=override_current_state,
+            override_auto_target_state=override_auto_target_state,
+        )
+        return _task(self._call("GetNextTask", self._stub.GetNextTask, request))
+
+    def update_task(
+        self,
+        uuid: str,
+        queue: str,
+        current_state: str,
+        *,
+        new_state: str,
+        auto_target_state: str,
+        timeout_s: int,
+        priority: int,
+        payload: bytes = b"",
+    ) -> Task | None:
+        request = pb.UpdateTaskRequest(
+            uuid=_checked(uuid),
+            queue=queue,
+            current_state=current_state,
+            new_state=new_state,
+            auto_target_state=auto_target_state,
+            timeout=timeout_s,
+            priority=priority,
+            payload=payload,
+        )
+        return _task(self._call("UpdateTask", self._stub.UpdateTask, request))
+
+    def complete_task(self, uuid: str, queue: str, current_state: str) -> Task | None:
+        request = pb.CompleteTaskRequest(uuid=_checked(uuid), queue=queue, current_state=current_state)
+        return _task(self._call("CompleteTask", self._stub.CompleteTask, request))
+
+    def cancel_task(self, uuid: str, queue: str, current_state: str) -> Task | None:
+        request = pb.CancelTaskRequest(uuid=_checked(uuid), queue=queue, current_state=current_state)
+        return _task(self._call("CancelTask", self._stub.CancelTask, request))
+
+    def clean_up_timed_out(self, at_time_ns: int, queue: str) -> int:
+        request = pb.CleanUpTimedOutRequest(at_time=at_time_ns, queue=queue)
+        response: pb.CleanUpTimedOutResponse = self._call(
+            "CleanUpTimedOut", self._stub.CleanUpTimedOut, request
+        )
+        return response.timed_out
+
+    def queues(self) -> Queues:
+        response: pb.GetQueuesResponse = self._call("GetQueues", self._stub.GetQueues, pb.GetQueuesRequest())
+        return Queues(frozenset(response.queues), response.total_task_count)
+
+    def queue_task_counts(self) -> dict[str, int]:
+        response: pb.GetQueueTaskCountsResponse = self._call(
+            "GetQueueTaskCounts", self._stub.GetQueueTaskCounts, pb.GetQueueTaskCountsRequest()
+        )
+        return dict(response.queue_counts)
+
+    def task_state_counts(self, queue: str) -> dict[str, int]:
+        response: pb.GetTaskStateCountsResponse = self._call(
+            "GetTaskStateCounts", self._stub.GetTaskStateCounts, pb.GetTaskStateCountsRequest(queue=queue)
+        )
+        return dict(response.state_counts)
+
+    def queue_and_state_counts(self) -> dict[str, dict[str, int]]:
+        response: pb.GetQueueAndStateCountsResponse = self._call(
+            "GetQueueAndStateCounts", self._stub.GetQueueAndStateCounts, pb.GetQueueAndStateCountsRequest()
+        )
+        return {queue: dict(counts.state_counts) for queue, counts in response.queue_and_state_counts.items()}
+
+    def check_health(self) -> None:
+        response = self._call("Check", self._health.Check, health_pb2.HealthCheckRequest())
+        if response.status != health_pb2.HealthCheckResponse.SERVING:
+            raise CorndogsUnavailable(
+                f"Corndogs at {self._address} says that it is not serving; try again later"
+            )
+
+    def close(self) -> None:
+        self._closed = True
+        self._channel.close()
+
+    # The response type is the method's; the generated stub has no types to carry it over.
+    def _call(self, rpc: str, method: Any, request: Any) -> Any:
+        started = time.perf_counter()
+        status = grpc.StatusCode.OK
+        try:
+            return method(request, timeout=self._deadline_s)
+        except grpc.RpcError as exc:
+            status = exc.code()
+            raise self._translated(rpc, exc) from exc
+        except ValueError as exc:
+            # What a closed channel raises in place of an RpcError.
+            if not self._closed:
+                raise
+            status = grpc.StatusCode.CANCELLED
+            raise CorndogsUnavailable(f"the connection to Corndogs at {self._address} was closed") from exc
+        finally:
+            if self._on_call is not None:
+                self._on_call(rpc, status.name, time.perf_counter() - started)
+
+    def _translated(self, rpc: str, exc: grpc.RpcError) -> CorndogsError:
+        if self._closed:
+            return CorndogsUnavailable(f"the connection to Corndogs at {self._address} was closed")
+        answer = f"{exc.code().name}: {exc.details()}"
+        if exc.code() in _NO_ANSWER:
+            return CorndogsUnavailable(
+                f"Corndogs at {self._address} does not answer ({answer}); "
+                "check that it runs there and can be reached"
+            )
+        return CorndogsError(f"Corndogs at {self._address} refused {rpc} ({answer})")
+
+
+def _task(response: Any) -> Task | None:
+    return task_from_message(response.task) if response.HasField("task") else None
+
+
+def _checked(uuid: str) -> str:
+    if not is_id(uuid):
+        raise InvalidInput(f"{uuid!r} is not the id of a Corndogs task, which is a UUID", "uuid")
+    return uuid

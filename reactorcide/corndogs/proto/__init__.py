@@ -1,0 +1,1 @@
+"""The wire contract and what protoc makes of it."""

@@ -1,0 +1,300 @@
+"""A Corndogs server on SQLite, to run inside another process or on its own."""
+
+import functools
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NoReturn, TypeVar
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from reactorcide.corndogs.proto import corndogs_pb2 as pb
+from reactorcide.corndogs.proto.corndogs_pb2_grpc import (
+    CorndogsServiceServicer,
+    add_CorndogsServiceServicer_to_server,
+)
+from reactorcide.corndogs.storage import StorageError, TaskStorage, Trouble
+from reactorcide.corndogs.wire import MAX_MESSAGE_BYTES, SERVICE_NAME, task_to_message
+from reactorcide.domain.errors import ConfigurationError
+from reactorcide.domain.ids import is_id
+
+_log = logging.getLogger("reactorcide.corndogs")
+
+_OPTIONS = [
+    # Otherwise a second server on the same port would silently take half of the connections.
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+]
+
+_STATUS = {
+    Trouble.BUSY: grpc.StatusCode.UNAVAILABLE,
+    Trouble.FULL: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Trouble.BROKEN: grpc.StatusCode.INTERNAL,
+}
+
+_DEFAULT_QUEUE = "default"
+_DEFAULT_STATE = "submitted"
+_MIN_PRIORITY, _MAX_PRIORITY = -(2**31), 2**31 - 1
+
+
+class EmbeddedCorndogs:
+    """A gRPC server with all of Corndogs' calls and the standard health service, on its own SQLite file.
+
+    Constructing opens nothing. ``start`` and ``stop`` may be called from different threads, also at once,
+    and a stopped server may be started again. ``port`` 0 picks a free one at each start. ``clock_ns`` is
+    Unix nanoseconds. There is no authentication: bind it to addresses that only trusted programs reach.
+    """
+
+    def __init__(
+        self,
+        database_path: Path,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        max_workers: int = 8,
+        clock_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._storage = TaskStorage(database_path, clock_ns)
+        self._host = host
+        self._requested_port = self._port = port
+        self._max_workers = max_workers
+        self._lock = threading.Lock()
+        self._server: grpc.Server | None = None
+        self._pool: ThreadPoolExecutor | None = None
+
+    @property
+    def port(self) -> int:
+        """The port that the server listens on, or did last; before the first start the requested one."""
+        return self._port
+
+    @property
+    def address(self) -> str:
+        """``host:port``, as a client wants it."""
+        return _address(self._host, self._port)
+
+    def start(self) -> None:
+        """Open the database and listen; does nothing when already started.
+
+        Raises ``ConfigurationError`` when the address cannot be bound or the database cannot be used;
+        nothing stays open then.
+        """
+        with self._lock:
+            if self._server is not None:
+                return
+            _check_bindable(self._host, self._requested_port)
+            self._storage.open()
+            pool = ThreadPoolExecutor(self._max_workers, thread_name_prefix="corndogs")
+            server = grpc.server(pool, options=_OPTIONS)
+            add_CorndogsServiceServicer_to_server(  # type: ignore[no-untyped-call]  # generated
+                _Servicer(self._storage), server
+            )
+            health_pb2_grpc.add_HealthServicer_to_server(_health_servicer(), server)
+            try:
+                self._port = server.add_insecure_port(_address(self._host, self._requested_port))
+            except RuntimeError as exc:
+                self._storage.close()
+                raise ConfigurationError(_cannot_listen(self._host, self._requested_port, exc)) from exc
+            server.start()
+            self._server, self._pool = server, pool
+
+    def stop(self, deadline_s: float = 5.0) -> None:
+        """Refuse new calls, give running ones that long, and close everything; safe to repeat.
+
+        A call still running at the deadline is cancelled, but what it has given to the database is waited
+        for, which can take SQLite's 5 s if another process holds the file.
+        """
+        with self._lock:
+            if self._server is None or self._pool is None:
+                return
+            self._server.stop(deadline_s).wait()
+            self._pool.shutdown()
+            self._storage.close()
+            self._server = self._pool = None
+
+
+class _Refused(Exception):
+    """Ends a call with this status."""
+
+    def __init__(self, status: grpc.StatusCode, details: str) -> None:
+        super().__init__(details)
+        self.status = status
+
+
+_Request = TypeVar("_Request")
+_Response = TypeVar("_Response")
+
+
+def _rpc(
+    method: Callable[["_Servicer", _Request], _Response],
+) -> Callable[["_Servicer", _Request, grpc.ServicerContext], _Response]:
+    """Make a gRPC handler of a method: its errors become statuses, and ours are logged."""
+
+    @functools.wraps(method)
+    def handler(self: "_Servicer", request: _Request, context: grpc.ServicerContext) -> _Response:
+        try:
+            return method(self, request)
+        except _Refused as exc:
+            _abort(context, exc.status, str(exc))
+        except StorageError as exc:
+            _log.exception("%s failed", method.__name__)
+            _abort(context, _STATUS[exc.trouble], str(exc))
+        except Exception:
+            _log.exception("%s failed", method.__name__)
+            _abort(context, grpc.StatusCode.INTERNAL, "the server made a mistake; its log says which")
+
+    return handler
+
+
+def _abort(context: grpc.ServicerContext, status: grpc.StatusCode, details: str) -> NoReturn:
+    context.abort(status, details)
+    raise AssertionError("abort always raises")
+
+
+class _Servicer(CorndogsServiceServicer):
+    """The eleven calls: defaults, checks, and the behaviour of released servers.
+
+    Like those, it looks a task up by its uuid alone, and then reads neither queue nor current state.
+    """
+
+    def __init__(self, storage: TaskStorage) -> None:
+        self._storage = storage
+
+    @_rpc
+    def SubmitTask(self, request: pb.SubmitTaskRequest) -> pb.SubmitTaskResponse:
+        current_state = request.current_state or _DEFAULT_STATE
+        task = self._storage.submit(
+            request.queue or _DEFAULT_QUEUE,
+            current_state,
+            request.auto_target_state or _working(current_state),
+            max(request.timeout, 0),
+            request.payload,
+            _checked_priority(request.priority),
+        )
+        return pb.SubmitTaskResponse(task=task_to_message(task))
+
+    @_rpc
+    def GetTaskStateByID(self, request: pb.GetTaskStateByIDRequest) -> pb.GetTaskStateByIDResponse:
+        task = self._storage.find(_checked_uuid(request.uuid))
+        return pb.GetTaskStateByIDResponse(task=task_to_message(task))
+
+    @_rpc
+    def GetNextTask(self, request: pb.GetNextTaskRequest) -> pb.GetNextTaskResponse:
+        task = self._storage.claim(
+            request.queue or _DEFAULT_QUEUE,
+            request.current_state or _DEFAULT_STATE,
+            request.override_timeout,
+            request.override_current_state,
+            request.override_auto_target_state,
+        )
+        return pb.GetNextTaskResponse(task=task_to_message(task))
+
+    @_rpc
+    def UpdateTask(self, request: pb.UpdateTaskRequest) -> pb.UpdateTaskResponse:
+        new_state = request.new_state or "updated"
+        task = self._storage.update(
+            _checked_uuid(request.uuid),
+            new_state,
+            request.auto_target_state or _working(new_state),
+            request.timeout,
+            request.payload,
+            _checked_priority(request.priority),
+        )
+        return pb.UpdateTaskResponse(task=task_to_message(task))
+
+    @_rpc
+    def CompleteTask(self, request: pb.CompleteTaskRequest) -> pb.CompleteTaskResponse:
+        task = self._storage.archive(_checked_uuid(request.uuid), "completed")
+        return pb.CompleteTaskResponse(task=task_to_message(task))
+
+    @_rpc
+    def CancelTask(self, request: pb.CancelTaskRequest) -> pb.CancelTaskResponse:
+        task = self._storage.archive(_checked_uuid(request.uuid), "canceled")
+        return pb.CancelTaskResponse(task=task_to_message(task))
+
+    @_rpc
+    def CleanUpTimedOut(self, request: pb.CleanUpTimedOutRequest) -> pb.CleanUpTimedOutResponse:
+        return pb.CleanUpTimedOutResponse(
+            timed_out=self._storage.swap_timed_out(request.at_time, request.queue)
+        )
+
+    @_rpc
+    def GetQueues(self, request: pb.GetQueuesRequest) -> pb.GetQueuesResponse:
+        counts = self._queue_counts()
+        return pb.GetQueuesResponse(queues=counts, total_task_count=sum(counts.values()))
+
+    @_rpc
+    def GetQueueTaskCounts(self, request: pb.GetQueueTaskCountsRequest) -> pb.GetQueueTaskCountsResponse:
+        counts = self._queue_counts()
+        return pb.GetQueueTaskCountsResponse(queue_counts=counts, total_task_count=sum(counts.values()))
+
+    @_rpc
+    def GetTaskStateCounts(self, request: pb.GetTaskStateCountsRequest) -> pb.GetTaskStateCountsResponse:
+        states = self._storage.state_counts(request.queue)
+        return pb.GetTaskStateCountsResponse(
+            queue=request.queue, count=sum(states.values()), state_counts=states
+        )
+
+    @_rpc
+    def GetQueueAndStateCounts(
+        self, request: pb.GetQueueAndStateCountsRequest
+    ) -> pb.GetQueueAndStateCountsResponse:
+        return pb.GetQueueAndStateCountsResponse(
+            queue_and_state_counts={
+                queue: pb.QueueAndStateCounts(queue=queue, count=sum(states.values()), state_counts=states)
+                for queue, states in self._storage.counts().items()
+            }
+        )
+
+    def _queue_counts(self) -> dict[str, int]:
+        return {queue: sum(states.values()) for queue, states in self._storage.counts().items()}
+
+
+def _working(state: str) -> str:
+    return f"{state}-working"
+
+
+def _checked_uuid(text: str) -> str:
+    # A released server takes an empty one for "any task"; nobody can want that.
+    if not text:
+        raise _Refused(grpc.StatusCode.INVALID_ARGUMENT, "uuid is empty")
+    canonical = text.lower()
+    if not is_id(canonical):
+        raise _Refused(grpc.StatusCode.UNKNOWN, f"{text!r} is not a UUID")
+    return canonical
+
+
+def _checked_priority(priority: int) -> int:
+    if not _MIN_PRIORITY <= priority <= _MAX_PRIORITY:
+        raise _Refused(grpc.StatusCode.INVALID_ARGUMENT, f"priority {priority} is not a signed 32 bit number")
+    return priority
+
+
+def _health_servicer() -> health.HealthServicer:
+    servicer = health.HealthServicer()  # serves "", the whole server, from the start
+    servicer.set(SERVICE_NAME, health_pb2.HealthCheckResponse.SERVING)
+    return servicer
+
+
+def _check_bindable(host: str, port: int) -> None:
+    """Raise ``ConfigurationError`` with the system's reason; gRPC's own is vague, and noise on stderr."""
+    try:
+        family, kind, *_, sockaddr = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            # As gRPC does: the remains of old connections do not count.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(sockaddr)
+    except OSError as exc:
+        raise ConfigurationError(_cannot_listen(host, port, exc)) from exc
+
+
+def _cannot_listen(host: str, port: int, exc: Exception) -> str:
+    return f"Corndogs cannot listen on {_address(host, port)} ({exc}); free that address or choose another"
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,332 @@
+"""Where the embedded server keeps its tasks: one SQLite file, live tasks and archive apart."""
+
+import sqlite3
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from peewee import PeeweeException, SqliteDatabase
+
+from reactorcide.corndogs.task import Task
+from reactorcide.domain.errors import ConfigurationError, CorndogsError
+from reactorcide.fairlock import FairLock
+
+# Spells "Corn" in the file's header, so that no other program's file is taken for one of ours.
+_APPLICATION_ID = int.from_bytes(b"Corn", "big")
+_SCHEMA_VERSION = 1
+
+_SCHEMA = (
+    # After `id`, which counts up in order of submission and breaks ties, the columns are Task's fields in
+    # their order: the statements below rely on it.
+    """
+    CREATE TABLE task (
+        id INTEGER PRIMARY KEY,
+        uuid TEXT NOT NULL UNIQUE,
+        queue TEXT NOT NULL,
+        current_state TEXT NOT NULL,
+        auto_target_state TEXT NOT NULL,
+        submit_time INTEGER NOT NULL,
+        update_time INTEGER NOT NULL,
+        timeout INTEGER NOT NULL,
+        payload BLOB NOT NULL,
+        priority INTEGER NOT NULL
+    )
+    """,
+    # A claim reads the first entry of its queue and state. SQLite ends every index with the row's id.
+    "CREATE INDEX task_next ON task (queue, current_state, priority DESC, update_time)",
+    # Only tasks that can time out are in here: a clean-up that finds nothing costs nothing.
+    "CREATE INDEX task_expiry ON task (update_time + timeout * 1000000000) WHERE timeout > 0",
+    """
+    CREATE TABLE archived_task (
+        uuid TEXT PRIMARY KEY,
+        queue TEXT NOT NULL,
+        state TEXT NOT NULL,
+        submit_time INTEGER NOT NULL,
+        update_time INTEGER NOT NULL
+    ) WITHOUT ROWID
+    """,
+)
+
+_INSERT = "INSERT INTO task VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING *"
+_FIND = """
+    SELECT * FROM task WHERE uuid = ?
+    UNION ALL
+    SELECT NULL, uuid, queue, state, state, submit_time, update_time, 0, x'', 0
+    FROM archived_task WHERE uuid = ?
+    """
+_NEXT = """
+    SELECT * FROM task WHERE queue = ? AND current_state = ?
+    ORDER BY priority DESC, update_time, id LIMIT 1
+    """
+_CLAIM = "UPDATE task SET current_state = ?, auto_target_state = ?, timeout = ?, update_time = ? WHERE id = ?"
+_UPDATE = """
+    UPDATE task SET current_state = ?, auto_target_state = ?, timeout = ?, priority = ?,
+        payload = coalesce(?, payload), update_time = ?
+    WHERE uuid = ? RETURNING *
+    """
+_DELETE = "DELETE FROM task WHERE uuid = ? RETURNING *"
+_ARCHIVE = "INSERT INTO archived_task VALUES (?, ?, ?, ?, ?)"
+_SWAP_TIMED_OUT = """
+    UPDATE task SET current_state = auto_target_state, auto_target_state = current_state,
+        timeout = 0, update_time = ?
+    WHERE timeout > 0 AND update_time + timeout * 1000000000 < ? AND (? = '' OR queue = ?)
+    """
+_COUNTS = "SELECT queue, current_state, count(*) FROM task GROUP BY queue, current_state"
+_STATE_COUNTS = "SELECT current_state, count(*) FROM task WHERE queue = ? GROUP BY current_state"
+
+
+_Execute = Callable[..., sqlite3.Cursor]
+
+
+class Trouble(Enum):
+    """Why the database did not do its work, as far as it makes a difference to the caller."""
+
+    BUSY = "busy"
+    """Another process holds it; trying again later helps."""
+    FULL = "full"
+    """The disk is full; only an operator can help."""
+    BROKEN = "broken"
+    """Anything else: an I/O error, a damaged file, no permission."""
+
+
+class StorageError(CorndogsError):
+    """The database did not do its work, and nothing of the call has happened."""
+
+    def __init__(self, message: str, trouble: Trouble) -> None:
+        super().__init__(message)
+        self.trouble = trouble
+
+
+class TaskStorage:
+    """The tasks of one embedded server.
+
+    Every method but ``open`` and ``close`` may be called from several threads at once, is one transaction,
+    and raises ``StorageError``. A change is on disk when its method returns. Times are Unix nanoseconds
+    from ``clock_ns``. Arguments are stored as given: defaults and checks are the server's.
+
+    Writers share one connection behind a fair lock: left to SQLite's own busy handler, which serves in no
+    order, eight of them would see some writes take seconds. Readers share another and never wait for writers.
+    """
+
+    def __init__(self, path: Path, clock_ns: Callable[[], int]) -> None:
+        self._path = path
+        self._clock_ns = clock_ns
+        self._write_lock = FairLock()
+        self._read_lock = FairLock()
+        self._writer = self._connection({"synchronous": "full", "foreign_keys": 1})
+        self._reader = self._connection({"query_only": 1})
+
+    def open(self) -> None:
+        """Open the file, or create it and its tables.
+
+        Raises ``ConfigurationError`` when the file cannot be opened, belongs to another program, or was
+        written by a newer version of this one; the file is unchanged then.
+        """
+        try:
+            self._writer.connect()
+            self._prepare()
+            self._reader.connect()
+        except PeeweeException as exc:
+            self.close()
+            raise ConfigurationError(f"the Corndogs database {self._path} cannot be opened: {exc}") from exc
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the file; safe to repeat. Waits for the statements that are running."""
+        with self._read_lock:
+            self._reader.close()
+        with self._write_lock:
+            self._writer.close()
+
+    def submit(
+        self,
+        queue: str,
+        current_state: str,
+        auto_target_state: str,
+        timeout_s: int,
+        payload: bytes,
+        priority: int,
+    ) -> Task:
+        """Store and return a new task with a random UUID."""
+        task_uuid = str(uuid.uuid4())
+        with self._writing() as execute:
+            # Read under the lock, so that the order of times is the order of commits.
+            now = self._clock_ns()
+            states = (current_state, auto_target_state)
+            return _only(
+                execute(_INSERT, (task_uuid, queue, *states, now, now, timeout_s, payload, priority))
+            )
+
+    def find(self, task_uuid: str) -> Task | None:
+        """Return the live or archived task with this UUID."""
+        with self._reading() as execute:
+            return _first(execute(_FIND, (task_uuid, task_uuid)))
+
+    def claim(
+        self,
+        queue: str,
+        current_state: str,
+        override_timeout_s: int,
+        override_current_state: str,
+        override_auto_target_state: str,
+    ) -> Task | None:
+        """Claim the next task; the one returned still has the ``update_time_ns`` from before."""
+        with self._writing() as execute:
+            rows = execute(_NEXT, (queue, current_state)).fetchall()
+            if not rows:
+                return None
+            row_id, *fields = rows[0]
+            waiting = Task(*fields)
+            claimed = replace(
+                waiting,
+                current_state=override_current_state or waiting.auto_target_state,
+                auto_target_state=override_auto_target_state or current_state,
+                timeout_s=max(override_timeout_s, 0) if override_timeout_s else waiting.timeout_s,
+            )
+            states = (claimed.current_state, claimed.auto_target_state)
+            execute(_CLAIM, (*states, claimed.timeout_s, self._clock_ns(), row_id))
+            return claimed
+
+    def update(
+        self,
+        task_uuid: str,
+        new_state: str,
+        auto_target_state: str,
+        timeout_s: int,
+        payload: bytes,
+        priority: int,
+    ) -> Task | None:
+        """Change a live task and return it, or None if there is none; an empty payload changes nothing."""
+        with self._writing() as execute:
+            now = self._clock_ns()
+            states = (new_state, auto_target_state)
+            return _first(execute(_UPDATE, (*states, timeout_s, priority, payload or None, now, task_uuid)))
+
+    def archive(self, task_uuid: str, final_state: str) -> Task | None:
+        """Move a live task to the archive and return what is left of it, or None if there is none."""
+        with self._writing() as execute:
+            task = _first(execute(_DELETE, (task_uuid,)))
+            if task is None:
+                return None
+            now = self._clock_ns()
+            execute(_ARCHIVE, (task_uuid, task.queue, final_state, task.submit_time_ns, now))
+            return replace(
+                task,
+                current_state=final_state,
+                auto_target_state=final_state,
+                update_time_ns=now,
+                timeout_s=0,
+                payload=b"",
+                priority=0,
+            )
+
+    def swap_timed_out(self, at_time_ns: int, queue: str) -> int:
+        """Swap the states of the tasks timed out by then, in one queue or with "" in all; count them."""
+        with self._writing() as execute:
+            return execute(_SWAP_TIMED_OUT, (self._clock_ns(), at_time_ns, queue, queue)).rowcount
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Return the number of live tasks by queue, then state."""
+        counts: dict[str, dict[str, int]] = {}
+        with self._reading() as execute:
+            for queue, state, count in execute(_COUNTS).fetchall():
+                counts.setdefault(queue, {})[state] = count
+        return counts
+
+    def state_counts(self, queue: str) -> dict[str, int]:
+        """Return the number of this queue's live tasks by state."""
+        with self._reading() as execute:
+            return dict(execute(_STATE_COUNTS, (queue,)).fetchall())
+
+    def _connection(self, pragmas: dict[str, Any]) -> SqliteDatabase:
+        # Nothing is opened yet. One connection for all threads: the locks do what peewee's would.
+        return SqliteDatabase(
+            str(self._path),
+            pragmas=pragmas,
+            timeout=5,
+            thread_safe=False,
+            check_same_thread=False,
+            autoconnect=False,
+        )
+
+    def _prepare(self) -> None:
+        execute: _Execute = self._writer.execute_sql
+        with self._transaction():
+            [(application_id,)] = execute("PRAGMA application_id").fetchall()
+            [(version,)] = execute("PRAGMA user_version").fetchall()
+            [(is_empty,)] = execute("SELECT NOT EXISTS (SELECT 1 FROM sqlite_schema)").fetchall()
+            if is_empty:
+                for statement in _SCHEMA:
+                    execute(statement)
+                execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+                execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+            elif application_id != _APPLICATION_ID:
+                raise ConfigurationError(f"{self._path} is not a Corndogs database; name another file")
+            elif version > _SCHEMA_VERSION:
+                raise ConfigurationError(
+                    f"{self._path} was written by a newer version of Reactorcide (schema {version}, this one "
+                    f"knows {_SCHEMA_VERSION}); run that version or a later one"
+                )
+        # Not before it is certain that the file is ours: this setting stays in it.
+        execute("PRAGMA journal_mode = wal")
+
+    @contextmanager
+    def _writing(self) -> Iterator[_Execute]:
+        with self._write_lock:
+            try:
+                with self._transaction() as execute:
+                    yield execute
+            except PeeweeException as exc:
+                raise _translated(exc) from exc
+
+    @contextmanager
+    def _transaction(self) -> Iterator[_Execute]:
+        execute: _Execute = self._writer.execute_sql
+        execute("BEGIN IMMEDIATE")
+        try:
+            yield execute
+            execute("COMMIT")
+        except BaseException:
+            # On a full disk SQLite has rolled back by itself. Then this is an error, and must not hide
+            # the first one.
+            with suppress(PeeweeException):
+                execute("ROLLBACK")
+            raise
+
+    @contextmanager
+    def _reading(self) -> Iterator[_Execute]:
+        with self._read_lock:
+            try:
+                execute: _Execute = self._reader.execute_sql
+                yield execute
+            except PeeweeException as exc:
+                raise _translated(exc) from exc
+
+
+def _first(cursor: sqlite3.Cursor) -> Task | None:
+    # All rows are fetched: a statement with RETURNING that was not run to its end blocks the commit.
+    rows = cursor.fetchall()
+    return Task(*rows[0][1:]) if rows else None
+
+
+def _only(cursor: sqlite3.Cursor) -> Task:
+    [row] = cursor.fetchall()
+    return Task(*row[1:])
+
+
+def _translated(exc: PeeweeException) -> StorageError:
+    # peewee keeps the driver's error as `orig`; the low byte of SQLite's code is the kind.
+    code = getattr(getattr(exc, "orig", None), "sqlite_errorcode", 0) & 0xFF
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return StorageError(
+            "the Corndogs database is in use by another process; try again later", Trouble.BUSY
+        )
+    if code == sqlite3.SQLITE_FULL:
+        return StorageError("the disk that holds the Corndogs database is full; make room", Trouble.FULL)
+    return StorageError(f"the Corndogs database failed: {exc}", Trouble.BROKEN)

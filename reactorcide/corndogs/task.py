@@ -1,0 +1,152 @@
+"""A task of the queue, and the protocol of everything that can reach one."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One task as Corndogs answered it: a snapshot, which the next call may already contradict.
+
+    Times are Unix nanoseconds of the server's clock. ``timeout_s`` 0 never times out. A task from the
+    archive has ``completed`` or ``canceled`` in both states, and neither payload, priority nor timeout.
+    """
+
+    uuid: str
+    queue: str
+    current_state: str
+    auto_target_state: str
+    submit_time_ns: int
+    update_time_ns: int
+    timeout_s: int
+    payload: bytes
+    priority: int
+
+
+@dataclass(frozen=True, slots=True)
+class Queues:
+    """The queues that hold live tasks, and how many tasks those are together."""
+
+    names: frozenset[str]
+    task_count: int
+
+
+class Corndogs(Protocol):
+    """A task state service: stores tasks, hands each to one claimant, swaps states on timeout.
+
+    Calls need no order among them, except that nothing is answered after ``close``. Every method may
+    be called from several threads at once. Each blocks for at most the client's deadline.
+
+    Repeating: the reading calls and ``clean_up_timed_out`` are safe to repeat. ``update_task`` is, if nobody
+    else touched the task in between. ``complete_task`` and ``cancel_task`` answer None the second time, for
+    the task is archived by then. ``submit_task`` makes another task each time, and ``get_next_task`` claims
+    another one: after a ``CorndogsUnavailable`` the call may or may not have happened.
+
+    Raises, from every call: ``CorndogsUnavailable`` when the service does not answer in time or the client
+    was closed, ``CorndogsError`` when it answers with an error, ``InvalidInput`` for a uuid that is not a
+    canonical one, before anything is sent (an empty uuid makes a real server act on some other task).
+
+    The service looks a task up by its uuid alone. Pass the true queue and state nevertheless, and do not
+    expect it to fence: whoever knows the uuid can change the task.
+    """
+
+    def submit_task(
+        self,
+        queue: str,
+        *,
+        current_state: str = "submitted",
+        auto_target_state: str = "",
+        timeout_s: int = 0,
+        payload: bytes = b"",
+        priority: int = 0,
+    ) -> Task:
+        """Store a new task, durably, and return it.
+
+        An empty queue is ``default``, an empty auto target state is the current state with ``-working``
+        behind it. ``timeout_s`` 0 is the server's default (normally none) and -1 surely none: a task with a
+        timeout can time out while it still waits. ``priority`` is a signed 32 bit number, the higher
+        the sooner.
+        """
+        ...
+
+    def get_task(self, uuid: str, queue: str) -> Task | None:
+        """Return the task, be it live or archived, or None if there is none."""
+        ...
+
+    def get_next_task(
+        self,
+        queue: str,
+        current_state: str = "submitted",
+        *,
+        override_timeout_s: int = 0,
+        override_current_state: str = "",
+        override_auto_target_state: str = "",
+    ) -> Task | None:
+        """Claim the task with the highest priority, of these the one updated longest ago.
+
+        The task's auto target state becomes its current state, and the requested state its auto target,
+        unless they are overridden. ``override_timeout_s`` 0 keeps the task's own timeout, a negative one
+        takes it away. Returns the task as it is now, but with the ``update_time_ns`` from before the claim.
+        None means that none waits, or that the only one was locked by somebody else just then.
+        """
+        ...
+
+    def update_task(
+        self,
+        uuid: str,
+        queue: str,
+        current_state: str,
+        *,
+        new_state: str,
+        auto_target_state: str,
+        timeout_s: int,
+        priority: int,
+        payload: bytes = b"",
+    ) -> Task | None:
+        """Set states, timeout and priority to exactly these, and renew the update time.
+
+        All of them are asked for because the service stores 0 for what is left out. An empty payload
+        leaves the stored one. None means that no such task is live.
+        """
+        ...
+
+    def complete_task(self, uuid: str, queue: str, current_state: str) -> Task | None:
+        """Move the task to the archive as ``completed``; None means that no such task is live."""
+        ...
+
+    def cancel_task(self, uuid: str, queue: str, current_state: str) -> Task | None:
+        """Move the task to the archive as ``canceled``; None means that no such task is live."""
+        ...
+
+    def clean_up_timed_out(self, at_time_ns: int, queue: str) -> int:
+        """Swap the two states of every task whose timeout was over at that time; return how many.
+
+        They lose their timeout and go to the back of their priority. Nobody else does this: a queue is
+        cleaned up by those who claim from it. An empty ``queue`` means all queues of the server, other
+        people's too. 0 as ``at_time_ns`` expires nothing.
+        """
+        ...
+
+    def queues(self) -> Queues:
+        """Return the queues that hold live tasks."""
+        ...
+
+    def queue_task_counts(self) -> dict[str, int]:
+        """Return the number of live tasks by queue."""
+        ...
+
+    def task_state_counts(self, queue: str) -> dict[str, int]:
+        """Return the number of this queue's live tasks by state; empty for an unknown queue."""
+        ...
+
+    def queue_and_state_counts(self) -> dict[str, dict[str, int]]:
+        """Return the number of live tasks by queue, then state."""
+        ...
+
+    def check_health(self) -> None:
+        """Return if the service says that it serves; raise ``CorndogsUnavailable`` if not."""
+        ...
+
+    def close(self) -> None:
+        """Let go of connections and threads; safe to repeat. Later calls raise ``CorndogsUnavailable``."""
+        ...

@@ -1,0 +1,22 @@
+"""Identifiers: UUID version 7, so that sorting by id sorts by time of creation."""
+
+import os
+import time
+import uuid
+
+
+def new_id() -> str:
+    """Return a new UUIDv7 string: 48 bits of Unix milliseconds, then 74 random bits (RFC 9562, 5.7)."""
+    unix_ms = time.time_ns() // 1_000_000
+    value = (unix_ms << 80) | int.from_bytes(os.urandom(10), "big")
+    value &= ~(0xF << 76) & ~(0x3 << 62)
+    value |= (0x7 << 76) | (0x2 << 62)
+    return str(uuid.UUID(int=value))
+
+
+def is_id(text: str) -> bool:
+    """Tell whether ``text`` is a UUID in its canonical lower-case form."""
+    try:
+        return str(uuid.UUID(text)) == text
+    except ValueError:
+        return False

@@ -1,0 +1,179 @@
+"""Jobs: what was asked for (the definition), and what became of it (the job and its attempts).
+
+All times are Unix milliseconds in UTC; ``None`` means that it has not happened.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Literal
+
+SourceType = Literal["git", "copy"]
+
+ARTIFACTS_DIR = "/job/artifacts"
+"""Where a job leaves what is to be kept, in its container."""
+
+
+class JobStatus(StrEnum):
+    """Where a job stands."""
+
+    SUBMITTED = "submitted"
+    """Committed here, not yet known to Corndogs."""
+    QUEUED = "queued"
+    """Waiting in Corndogs for a worker."""
+    RUNNING = "running"
+    """Claimed by a worker: being prepared, or its container runs."""
+    COMPLETED = "completed"
+    """The command ended with exit code 0. Final."""
+    FAILED = "failed"
+    """The command ended otherwise, ran out of time, or could not be run. Final."""
+    CANCELLED = "cancelled"
+    """Somebody asked for it to end. Final."""
+    SUBMIT_FAILED = "submit_failed"
+    """Corndogs did not take it; it will be submitted again."""
+
+
+FINAL = frozenset({JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED})
+WAITING = frozenset({JobStatus.SUBMITTED, JobStatus.QUEUED, JobStatus.SUBMIT_FAILED})
+ACTIVE = WAITING | {JobStatus.RUNNING}
+
+TRANSITIONS: Mapping[JobStatus, frozenset[JobStatus]] = MappingProxyType(
+    {
+        JobStatus.SUBMITTED: frozenset(
+            {JobStatus.QUEUED, JobStatus.SUBMIT_FAILED, JobStatus.RUNNING, JobStatus.CANCELLED}
+        ),
+        JobStatus.SUBMIT_FAILED: frozenset({JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.CANCELLED}),
+        JobStatus.QUEUED: frozenset({JobStatus.RUNNING, JobStatus.CANCELLED}),
+        JobStatus.RUNNING: frozenset(
+            {JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.SUBMITTED}
+        ),
+        JobStatus.COMPLETED: frozenset(),
+        JobStatus.FAILED: frozenset(),
+        JobStatus.CANCELLED: frozenset(),
+    }
+)
+"""Which status may follow which. A worker can claim a task before its submitter has written the
+task's id to the row, so every waiting status may become ``running``; ``running`` goes back to
+``submitted`` when an attempt is tried again."""
+
+
+def sources_of(target: JobStatus) -> frozenset[JobStatus]:
+    """Return the statuses that may become ``target``."""
+    return frozenset(status for status, targets in TRANSITIONS.items() if target in targets)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobDefinition:
+    """What a client asked for, with every default filled in; a rerun has the same one."""
+
+    name: str
+    job_command: str
+    source_type: SourceType
+    description: str = ""
+    git_url: str | None = None
+    git_ref: str | None = None
+    source_path: str | None = None
+    runner_image: str
+    job_env_vars: Mapping[str, str] = field(default_factory=dict)
+    queue_name: str = "default"
+    timeout_seconds: int = 3600
+    priority: int = 0
+    code_dir: str = "/job/src"
+    job_dir: str = "/job/src"
+    cpu_limit: float | None = None
+    memory_limit_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One job as the database has it."""
+
+    job_id: str
+    user_id: str
+    definition: JobDefinition
+    status: JobStatus
+    created_at_ms: int
+    updated_at_ms: int
+    queued_at_ms: int | None = None
+    started_at_ms: int | None = None
+    completed_at_ms: int | None = None
+    exit_code: int | None = None
+    error: str | None = None
+    attempt: int = 1
+    worker_id: str | None = None
+    corndogs_task_id: str | None = None
+    logs_object_key: str | None = None
+    artifacts_object_key: str | None = None
+    rerun_of: str | None = None
+    deleted: bool = False
+    """A tombstone: to clients the job is gone, its container may not be yet."""
+
+    @property
+    def is_final(self) -> bool:
+        """Tell whether the status can never change again."""
+        return self.status in FINAL
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAttempt:
+    """An attempt that has not ended, as far as the database knows."""
+
+    job: Job
+    worker_id: str
+    container_id: str | None
+    started_at_ms: int | None
+    """When its container started; ``None`` while it is being prepared."""
+    log_offset: int
+    """Bytes of its log that were written before the container's output."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How an attempt ended: completed (exit code 0), or failed with the reason in a sentence."""
+
+    exit_code: int | None
+    error: str | None
+    artifacts_object_key: str | None = None
+
+    @property
+    def status(self) -> JobStatus:
+        """The status that the job gets from this outcome."""
+        return JobStatus.COMPLETED if self.error is None else JobStatus.FAILED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFilter:
+    """Which jobs a list shows; ``None`` and empty mean any."""
+
+    user_id: str | None = None
+    statuses: Collection[JobStatus] = ()
+    queue_name: str | None = None
+    source_type: str | None = None
+    name_prefix: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class QueueFigures:
+    """What one queue holds."""
+
+    name: str
+    waiting: int
+    running: int
+    oldest_waiting_ms: int | None
+    """When the job that waits longest was created."""
+
+
+def attempt_prefix(job_id: str, attempt: int) -> str:
+    """Return the object key prefix, with its final slash, below which one attempt keeps everything."""
+    return f"jobs/{job_id}/{attempt}/"
+
+
+def log_key(job_id: str, attempt: int) -> str:
+    """Return the object key of an attempt's log."""
+    return attempt_prefix(job_id, attempt) + "log"
+
+
+def artifacts_prefix(job_id: str, attempt: int) -> str:
+    """Return the object key prefix, with its final slash, of an attempt's artifacts."""
+    return attempt_prefix(job_id, attempt) + "artifacts/"

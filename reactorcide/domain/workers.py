@@ -1,0 +1,14 @@
+"""What is known about a worker. Times are Unix milliseconds in UTC."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerView:
+    """What a worker tells about itself."""
+
+    worker_id: str
+    host: str
+    concurrency: int
+    running_job_ids: tuple[str, ...]
+    last_seen_ms: int

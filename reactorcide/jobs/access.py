@@ -1,0 +1,19 @@
+"""Whose jobs a caller may see and touch."""
+
+from reactorcide.domain.accounts import User
+from reactorcide.domain.errors import Forbidden, NotFound
+from reactorcide.domain.jobs import Job
+from reactorcide.jobs import JobContext
+
+
+def get(context: JobContext, user: User, job_id: str) -> Job:
+    """Return a job that ``user`` may see.
+
+    Raises ``NotFound`` where there is none (any more), ``Forbidden`` where it is somebody else's.
+    """
+    job = context.store.get(job_id)
+    if job.deleted:
+        raise NotFound(f"there is no job {job_id}")
+    if job.user_id != user.user_id and not user.is_admin:
+        raise Forbidden("this job belongs to somebody else")
+    return job

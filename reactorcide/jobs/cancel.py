@@ -1,0 +1,35 @@
+"""Cancelling a job: stored first, carried out afterwards."""
+
+from reactorcide.domain.accounts import User
+from reactorcide.domain.errors import Conflict, IllegalTransition
+from reactorcide.domain.jobs import Job, JobStatus
+from reactorcide.jobs import JobContext, access, lifecycle
+
+
+def cancel(context: JobContext, user: User, job_id: str) -> Job:
+    """Cancel an active job and return it, ``cancelled``; again is fine.
+
+    A job that waits never starts; one that runs has its container stopped by the worker. Raises
+    ``Conflict`` if it ended otherwise.
+    """
+    job = access.get(context, user, job_id)
+    if job.status is JobStatus.CANCELLED:
+        return job
+    try:
+        job = lifecycle.cancelled(context, job_id)
+    except IllegalTransition as exc:
+        current = context.store.get(job_id)
+        if current.status is JobStatus.CANCELLED:
+            return current
+        raise Conflict(f"the job is {current.status} already, so it cannot be cancelled") from exc
+    carry_out(context, job)
+    return job
+
+
+def carry_out(context: JobContext, job: Job) -> None:
+    """Stop what a cancelled job left behind: its container, or its task if it has none."""
+    if job.worker_id is None:
+        lifecycle.close_task(context, job)
+    else:
+        # Its worker closes the task once the container is gone.
+        context.stop_attempt(job.job_id)

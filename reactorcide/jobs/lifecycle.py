@@ -1,0 +1,191 @@
+"""Status changes of a job: each is guarded in the store, then logged, counted and announced."""
+
+import logging
+
+from reactorcide.domain.clock import now_ms
+from reactorcide.domain.errors import CorndogsError, IllegalTransition
+from reactorcide.domain.jobs import (
+    ACTIVE,
+    Job,
+    JobStatus,
+    Outcome,
+    log_key,
+    sources_of,
+)
+from reactorcide.jobs import JobContext
+
+log = logging.getLogger("reactorcide.jobs")
+
+TASK_WAITING = "submitted"
+"""Corndogs' state of a task that waits."""
+TASK_CLAIMED = "submitted-working"
+"""Corndogs' state of a task that a worker holds."""
+
+
+def claim(context: JobContext, job_id: str, task_id: str, worker_id: str) -> Job:
+    """Decide that ``worker_id`` runs the next attempt of a waiting job. This is the fence.
+
+    Raises ``IllegalTransition`` if the job does not wait.
+    """
+    current = context.store.get(job_id)
+    job = context.store.claim(
+        job_id,
+        task_id,
+        worker_id,
+        now_ms=now_ms(),
+        log_key=log_key(job_id, current.attempt),
+    )
+    _changed(context, job)
+    return job
+
+
+def started(context: JobContext, job: Job, container_id: str, *, log_offset: int) -> None:
+    """Record that the container of the job's attempt runs, and where its output begins in the log."""
+    started_at_ms = now_ms()
+    context.store.start_attempt(
+        job.job_id, job.attempt, container_id, now_ms=started_at_ms, log_offset=log_offset
+    )
+    queue = job.definition.queue_name
+    context.metrics.job_wait_seconds.labels(queue).observe((started_at_ms - job.created_at_ms) / 1000)
+
+
+def finish(context: JobContext, job: Job, outcome: Outcome) -> None:
+    """End the job with its attempt; a job that was cancelled meanwhile stays cancelled."""
+    ended_at_ms = now_ms()
+    ended = context.store.end_attempt(
+        job.job_id,
+        job.attempt,
+        outcome.status,
+        now_ms=ended_at_ms,
+        exit_code=outcome.exit_code,
+        error=outcome.error,
+        job_changes={
+            "completed_at_ms": ended_at_ms,
+            "exit_code": outcome.exit_code,
+            "error": outcome.error,
+            "artifacts_object_key": outcome.artifacts_object_key,
+        },
+    )
+    if ended is None:
+        context.signals.announce(job.job_id)
+        return
+    _changed(context, ended)
+
+
+def try_again(context: JobContext, job: Job, reason: str, *, delay_s: float) -> None:
+    """End the job's attempt and let it wait for the next one, which is submitted after ``delay_s``."""
+    ended_at_ms = now_ms()
+    waiting = context.store.end_attempt(
+        job.job_id,
+        job.attempt,
+        JobStatus.SUBMITTED,
+        now_ms=ended_at_ms,
+        exit_code=None,
+        error=reason,
+        job_changes={
+            "attempt": job.attempt + 1,
+            "worker_id": None,
+            "started_at_ms": None,
+            "queued_at_ms": None,
+            "next_submit_at_ms": ended_at_ms + round(delay_s * 1000),
+        },
+    )
+    if waiting is not None:
+        _changed(context, waiting)
+
+
+def queued(context: JobContext, job_id: str, task_id: str) -> Job | None:
+    """Record that Corndogs has the job; ``None`` where a worker or a cancel was quicker."""
+    at_ms = now_ms()
+    try:
+        job = context.store.transition(
+            job_id,
+            JobStatus.QUEUED,
+            now_ms=at_ms,
+            only_from=sources_of(JobStatus.QUEUED),
+            corndogs_task_id=task_id,
+            task_open=True,
+            queued_at_ms=at_ms,
+            submit_failures=0,
+            error=None,
+        )
+    except IllegalTransition:
+        return None
+    _changed(context, job)
+    return job
+
+
+def submit_failed(
+    context: JobContext, job_id: str, reason: str, *, failures: int, delay_s: float
+) -> Job | None:
+    """Record that Corndogs did not take the job, which is submitted again after ``delay_s``."""
+    at_ms = now_ms()
+    try:
+        job = context.store.transition(
+            job_id,
+            JobStatus.SUBMIT_FAILED,
+            now_ms=at_ms,
+            only_from={JobStatus.SUBMITTED, JobStatus.SUBMIT_FAILED},
+            reason=reason,
+            error=reason,
+            submit_failures=failures,
+            next_submit_at_ms=at_ms + round(delay_s * 1000),
+        )
+    except IllegalTransition:
+        return None
+    _changed(context, job)
+    return job
+
+
+def cancelled(context: JobContext, job_id: str) -> Job:
+    """Make an active job ``cancelled``, for good; raises ``IllegalTransition`` if it is not active."""
+    at_ms = now_ms()
+    job = context.store.transition(
+        job_id,
+        JobStatus.CANCELLED,
+        now_ms=at_ms,
+        only_from=ACTIVE,
+        completed_at_ms=at_ms,
+        error="cancelled",
+    )
+    _changed(context, job)
+    return job
+
+
+def close_task(context: JobContext, job: Job) -> None:
+    """Tell Corndogs that the job is over; where that fails, the sweep tries again."""
+    task_id = job.corndogs_task_id
+    if task_id is None:
+        return
+    queue = job.definition.queue_name
+    try:
+        if job.status is JobStatus.CANCELLED:
+            state = TASK_WAITING if job.started_at_ms is None else TASK_CLAIMED
+            context.corndogs.cancel_task(task_id, queue, state)
+        else:
+            context.corndogs.complete_task(task_id, queue, TASK_CLAIMED)
+    except CorndogsError as exc:
+        log.warning("its task stays open for now: %s", exc, extra={"job_id": job.job_id})
+        return
+    context.store.task_closed(job.job_id, task_id)
+
+
+def _changed(context: JobContext, job: Job) -> None:
+    log.info(
+        "job is %s",
+        job.status,
+        extra={
+            "job_id": job.job_id,
+            "status": job.status,
+            "attempt": job.attempt,
+            "queue": job.definition.queue_name,
+            **({"reason": job.error} if job.error else {}),
+        },
+    )
+    if job.is_final:
+        queue = job.definition.queue_name
+        context.metrics.jobs_ended.labels(queue, job.status).inc()
+        if job.started_at_ms is not None and job.completed_at_ms is not None:
+            seconds = (job.completed_at_ms - job.started_at_ms) / 1000
+            context.metrics.job_run_seconds.labels(queue).observe(seconds)
+    context.signals.announce(job.job_id)

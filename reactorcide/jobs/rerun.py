@@ -1,0 +1,12 @@
+"""Running a job's definition again, as a new job."""
+
+from reactorcide.domain.accounts import User
+from reactorcide.domain.jobs import Job
+from reactorcide.jobs import JobContext, access
+from reactorcide.jobs.submit import submit
+
+
+def rerun(context: JobContext, user: User, job_id: str) -> Job:
+    """Submit a new job with the definition of ``job_id``, whatever became of that; see ``submit``."""
+    original = access.get(context, user, job_id)
+    return submit(context, user, original.definition, rerun_of=original.job_id)

@@ -1,0 +1,84 @@
+"""Submitting a job: commit it, hand it to Corndogs, wake the worker."""
+
+import json
+import random
+
+from reactorcide.domain.accounts import User
+from reactorcide.domain.clock import now_ms
+from reactorcide.domain.errors import CorndogsError
+from reactorcide.domain.ids import new_id
+from reactorcide.domain.jobs import Job, JobDefinition, JobStatus
+from reactorcide.jobs import JobContext, lifecycle
+
+_SUBMIT_GRACE_MS = 10_000
+"""After this long the sweep takes a job that is still ``submitted`` for one whose submitter died."""
+_FIRST_DELAY_S = 1.0
+_LONGEST_DELAY_S = 60.0
+
+
+def submit(context: JobContext, user: User, definition: JobDefinition, *, rerun_of: str | None = None) -> Job:
+    """Create a job and return it as it then is: mostly ``queued``.
+
+    When this returns the job is on disk. Where Corndogs does not take it, it is ``submit_failed`` and
+    is submitted again by the sweep. Raises ``InvalidInput`` when its source may not be used, and
+    ``StoreError`` when it could not be committed; then there is no job.
+    """
+    context.check_source(definition)
+    created_at_ms = now_ms()
+    job = Job(
+        job_id=new_id(),
+        user_id=user.user_id,
+        definition=definition,
+        status=JobStatus.SUBMITTED,
+        created_at_ms=created_at_ms,
+        updated_at_ms=created_at_ms,
+        rerun_of=rerun_of,
+    )
+    context.store.add(job, next_submit_at_ms=created_at_ms + _SUBMIT_GRACE_MS)
+    return hand_over(context, job, failures=0) or context.store.get(job.job_id)
+
+
+def hand_over(context: JobContext, job: Job, *, failures: int) -> Job | None:
+    """Give a committed job to Corndogs; ``None`` where it has moved on by itself meanwhile.
+
+    Repeating may leave a second task in Corndogs; whoever claims the one that is not on the row
+    closes it.
+    """
+    definition = job.definition
+    try:
+        task = context.corndogs.submit_task(
+            definition.queue_name,
+            current_state=lifecycle.TASK_WAITING,
+            auto_target_state=lifecycle.TASK_CLAIMED,
+            # A task with a timeout can time out while it waits.
+            timeout_s=-1,
+            payload=payload(context.instance_id, job.job_id),
+            priority=definition.priority,
+        )
+    except CorndogsError as exc:
+        delay_s = min(_FIRST_DELAY_S * 2.0 ** min(failures, 10), _LONGEST_DELAY_S)
+        return lifecycle.submit_failed(
+            context,
+            job.job_id,
+            f"not queued yet, it will be tried again: {exc}",
+            failures=failures + 1,
+            # Spread, so that a thousand jobs do not come back in the same instant.
+            delay_s=delay_s * random.uniform(0.8, 1.2),  # noqa: S311  # spreading, not secrecy
+        )
+    queued = lifecycle.queued(context, job.job_id, task.uuid)
+    if queued is None:
+        _cancel_if_moved_on(context, job.job_id, task.uuid)
+    context.wake_worker()
+    return queued
+
+
+def _cancel_if_moved_on(context: JobContext, job_id: str, task_id: str) -> None:
+    """Close a task whose job ended before the row could name it."""
+    current = context.store.get(job_id)
+    if current.is_final and current.corndogs_task_id != task_id:
+        context.corndogs.cancel_task(task_id, current.definition.queue_name, lifecycle.TASK_WAITING)
+
+
+def payload(instance_id: str, job_id: str) -> bytes:
+    """Return what a task carries: enough to find the job, nothing that is secret."""
+    return json.dumps({"job_id": job_id, "job_type": "run", "instance": instance_id}).encode()

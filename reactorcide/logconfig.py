@@ -1,0 +1,70 @@
+"""The service's own log: one line an event, as text for people or as JSON for machines."""
+
+import json
+import logging
+import sys
+from contextvars import ContextVar
+from datetime import UTC, datetime
+
+request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+"""The request that this thread is answering; each line that is logged meanwhile carries it."""
+
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+def configure(log_format: str, level: str) -> None:
+    """Send everything that is logged to stderr, as ``text`` or ``json``; replaces what was set before."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
+    handler.addFilter(_add_request_id)
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level.upper())
+    for chatty in ("urllib3", "docker", "peewee"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+def _add_request_id(record: logging.LogRecord) -> bool:
+    current = request_id.get()
+    if current is not None and not hasattr(record, "request_id"):
+        record.request_id = current
+    return True
+
+
+def _fields(record: logging.LogRecord) -> dict[str, object]:
+    return {name: value for name, value in vars(record).items() if name not in _STANDARD}
+
+
+def _time(record: logging.LogRecord) -> str:
+    moment = datetime.fromtimestamp(record.created, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: ``time``, ``level``, ``logger``, ``message`` and the ``extra`` fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        line: dict[str, object] = {
+            "time": _time(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **_fields(record),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+class TextFormatter(logging.Formatter):
+    """The same for people: the message first, then the fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line; what comes from outside can't begin a line of its own."""
+        fields = "".join(f" {name}={value}" for name, value in _fields(record).items())
+        text = f"{_time(record)} {record.levelname.lower():7} {record.getMessage()}{fields}"
+        text = text.replace("\r", "\\r").replace("\n", "\\n")
+        if record.exc_info:
+            text += "\n" + self.formatException(record.exc_info)
+        return text

@@ -1,0 +1,102 @@
+"""What the service counts, in Prometheus' terms. Base units: seconds and bytes."""
+
+from collections.abc import Callable, Iterable, Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_JOB_SECONDS = (0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21600)
+_FAST_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+
+class Metrics:
+    """One service's metrics, in a registry of its own, so that several fit into one process."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self.jobs_ended = Counter(
+            "reactorcide_jobs_ended", "Jobs that ended.", ["queue", "status"], registry=self._registry
+        )
+        self.job_run_seconds = Histogram(
+            "reactorcide_job_run_seconds",
+            "From the start of a job's container to the job's end.",
+            ["queue"],
+            buckets=_JOB_SECONDS,
+            registry=self._registry,
+        )
+        self.job_wait_seconds = Histogram(
+            "reactorcide_job_wait_seconds",
+            "From a job's submission to the start of its container.",
+            ["queue"],
+            buckets=_FAST_SECONDS + _JOB_SECONDS[5:],
+            registry=self._registry,
+        )
+        self._requests = Counter(
+            "reactorcide_http_requests",
+            "Requests answered.",
+            ["method", "route", "status"],
+            registry=self._registry,
+        )
+        self._request_seconds = Histogram(
+            "reactorcide_http_request_seconds",
+            "From a request's arrival to the start of its answer.",
+            ["method", "route"],
+            buckets=_FAST_SECONDS,
+            registry=self._registry,
+        )
+        self._corndogs_seconds = Histogram(
+            "reactorcide_corndogs_call_seconds",
+            "Calls to Corndogs by how they ended.",
+            ["call", "status"],
+            buckets=_FAST_SECONDS,
+            registry=self._registry,
+        )
+
+    def observe_request(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count a request; ``route`` is the rule that matched, never the path that was asked for."""
+        self._requests.labels(method, route, str(status)).inc()
+        self._request_seconds.labels(method, route).observe(seconds)
+
+    def observe_corndogs_call(self, call: str, status: str, seconds: float) -> None:
+        """Count a call to Corndogs."""
+        self._corndogs_seconds.labels(call, status).observe(seconds)
+
+    def add_job_counts(self, counts: Callable[[], Iterable[tuple[str, str, int]]]) -> None:
+        """Read (queue, status, jobs) from ``counts`` whenever the metrics are read."""
+        self._registry.register(_JobCounts(counts))
+
+    def render(self) -> bytes:
+        """Return everything in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+
+class _JobCounts(Collector):
+    def __init__(self, counts: Callable[[], Iterable[tuple[str, str, int]]]) -> None:
+        self._counts = counts
+
+    def describe(self) -> Iterable[GaugeMetricFamily]:
+        # Said by hand, for otherwise registering would collect, and there is no database yet.
+        return (self._jobs(), self._depth())
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        jobs, depth = self._jobs(), self._depth()
+        waiting: dict[str, int] = {}
+        for queue, status, count in self._counts():
+            jobs.add_metric([queue, status], count)
+            if status in ("submitted", "queued", "submit_failed"):
+                waiting[queue] = waiting.get(queue, 0) + count
+        for queue, count in waiting.items():
+            depth.add_metric([queue], count)
+        yield jobs
+        yield depth
+
+    @staticmethod
+    def _jobs() -> GaugeMetricFamily:
+        return GaugeMetricFamily("reactorcide_jobs", "Jobs by queue and status.", labels=["queue", "status"])
+
+    @staticmethod
+    def _depth() -> GaugeMetricFamily:
+        return GaugeMetricFamily("reactorcide_queue_depth", "Jobs that wait for a worker.", labels=["queue"])

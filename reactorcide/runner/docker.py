@@ -1,0 +1,492 @@
+"""Containers on a Docker Engine, through its API: the only importer of the Docker SDK.
+
+Nothing is bind-mounted: sources go in and artifacts come out as tar streams, so that the engine may
+as well be on another machine.
+"""
+
+import contextlib
+import io
+import json
+import re
+import select
+import socket
+import struct
+import tarfile
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import docker
+import docker.errors
+import docker.utils
+import requests
+from docker.types import LogConfig, Mount
+
+from reactorcide.domain.errors import EngineUnavailable, InfrastructureError, JobFailed, ReactorcideError
+from reactorcide.domain.jobs import ARTIFACTS_DIR
+from reactorcide.runner import ContainerGone, ContainerSpec, Exit, Found, ImageMissing, Output, Signal
+
+_API_TIMEOUT_S = 60
+_PULL_SILENCE_S = 120
+_RECEIVE_BYTES = 1 << 18
+_HEADER = struct.Struct(">BxxxL")
+
+_LABEL = "reactorcide."
+_LABEL_INSTANCE = _LABEL + "instance"
+_LABEL_JOB = _LABEL + "job"
+_LABEL_ATTEMPT = _LABEL + "attempt"
+
+# Without the trap the shell dies on SIGTERM and its child is killed unasked; without the variable only
+# the shell gets the signal. Only both together let the command clean up. On one line, so that the line
+# numbers in the shell's messages stay those of the command.
+_TRAP = "trap 'exit 143' TERM; "
+_INIT_ENV = {"TINI_KILL_PROCESS_GROUP": "1"}
+
+
+class DockerRunner:
+    """A ``Runner`` on the engine that the environment names (``DOCKER_HOST``), or the local one.
+
+    Constructing connects to nothing; an engine that is away now may come later.
+    """
+
+    def __init__(self, environment: Mapping[str, str], *, max_connections: int = 32) -> None:
+        self._environment = dict(environment)
+        self._max_connections = max_connections
+        self._lock = threading.Lock()
+        self._client: docker.APIClient | None = None
+
+    def check(self) -> None:
+        """See ``Runner.check``."""
+        with _translated("ping"):
+            self._api().ping()
+
+    def pull(self, image: str, progress: Callable[[str], None], check: Callable[[], None]) -> None:
+        """See ``Runner.pull``."""
+        progress(f"pulling image {image}")
+        repository, tag = docker.utils.parse_repository_tag(image)
+        seen: dict[str, str] = {}
+        with _translated(f"pull {image}"):
+            try:
+                for event in self._api().pull(repository, tag=tag or "latest", stream=True, decode=True):
+                    check()
+                    if "error" in event:
+                        raise _pull_failure(image, str(event["error"]))
+                    layer, status = str(event.get("id", "")), str(event.get("status", ""))
+                    # A line for each step of a layer, not for each of its hundreds of progress bars.
+                    if status and seen.get(layer) != status:
+                        seen[layer] = status
+                        progress(f"{layer}: {status}" if layer else status)
+            except docker.errors.APIError as exc:
+                raise _pull_failure(image, str(exc.explanation)) from exc
+
+    def create(self, spec: ContainerSpec) -> str:
+        """See ``Runner.create``."""
+        api = self._api()
+        host_config = api.create_host_config(
+            init=True,
+            security_opt=["no-new-privileges"],
+            pids_limit=spec.pids_limit,
+            nano_cpus=None if spec.cpu_limit is None else round(spec.cpu_limit * 1e9),
+            mem_limit=spec.memory_limit_bytes,
+            # The same number again means no swap, so that the limit is the limit.
+            memswap_limit=spec.memory_limit_bytes,
+            # The engine's own copy is what a log is recovered from: with rotation it would lose data. A
+            # size has to be named, or the engine's own default would be taken, which may rotate.
+            log_config=LogConfig(type=LogConfig.types.JSON, config={"max-size": "8192t"}),
+            # Anonymous, so that it goes with the container; empty, whatever the image has there.
+            mounts=[Mount(ARTIFACTS_DIR, None, type="volume", no_copy=True)],
+        )
+        try:
+            with _translated("create a container"):
+                created = api.create_container(
+                    spec.image,
+                    name=container_name(spec.job_id, spec.attempt),
+                    entrypoint=["/bin/sh"],
+                    command=["-ec", _TRAP + spec.command],
+                    environment=_INIT_ENV | dict(spec.env),
+                    working_dir=spec.working_dir,
+                    healthcheck={"test": ["NONE"]},
+                    labels={
+                        _LABEL_INSTANCE: spec.instance_id,
+                        _LABEL_JOB: spec.job_id,
+                        _LABEL_ATTEMPT: str(spec.attempt),
+                    },
+                    host_config=host_config,
+                )
+        except docker.errors.NotFound as exc:
+            raise ImageMissing(spec.image) from exc
+        return str(created["Id"])
+
+    def owner(self, container_id: str) -> tuple[int, int]:
+        """See ``Runner.owner``."""
+        with _gone(container_id), _translated("inspect a container"):
+            user = str(self._api().inspect_container(container_id)["Config"].get("User") or "")
+        name, _, group = user.partition(":")
+        if name in ("", "0", "root"):
+            return 0, int(group) if group.isdigit() else 0
+        if name.isdigit() and group.isdigit():
+            return int(name), int(group)
+        for line in self._small_file(container_id, "/etc/passwd").splitlines():
+            fields = line.split(":")
+            if len(fields) > 3 and name in (fields[0], fields[2]) and fields[2].isdigit():
+                primary = int(fields[3]) if fields[3].isdigit() else 0
+                return int(fields[2]), int(group) if group.isdigit() else primary
+        return (int(name), 0) if name.isdigit() else (0, 0)
+
+    def put(self, container_id: str, tar: Iterator[bytes]) -> None:
+        """See ``Runner.put``."""
+        with _gone(container_id), _translated("copy the source into the container"):
+            self._api().put_archive(container_id, "/", tar)
+
+    def attach(self, container_id: str) -> Output:
+        """See ``Runner.attach``."""
+        with _gone(container_id), _translated("attach to a container"):
+            response = self._api().attach_socket(container_id, params={"stdout": 1, "stderr": 1, "stream": 1})
+        return _AttachedOutput(response)
+
+    def reread(self, container_id: str) -> Output:
+        """See ``Runner.reread``."""
+        api = self._api()
+        with _gone(container_id), _translated("read a container's log"):
+            response = api._get(
+                api._url("/containers/{0}/logs", container_id),
+                params={"stdout": 1, "stderr": 1, "follow": 1, "timestamps": 0},
+                stream=True,
+                timeout=None,
+            )
+            api._raise_for_status(response)
+        return _RereadOutput(response)
+
+    def start(self, container_id: str) -> None:
+        """See ``Runner.start``."""
+        with _gone(container_id), _translated("start the container"):
+            self._api().start(container_id)
+
+    def signal(self, container_id: str, signal: Signal) -> None:
+        """See ``Runner.signal``."""
+        # Over already (409), or gone (404): there is nothing left to be told.
+        with _translated("stop the container"), _ignoring(404, 409):
+            self._api().kill(container_id, f"SIG{signal}")
+
+    def wait(self, container_id: str, timeout_s: float) -> Exit | None:
+        """See ``Runner.wait``."""
+        api = self._api()
+        with _gone(container_id), _translated("wait for the container"):
+            with contextlib.suppress(requests.ReadTimeout, requests.ConnectionError):
+                # The SDK reports a wait that takes too long as either of the two; an engine that is
+                # away is told by the next call.
+                api.wait(container_id, timeout=timeout_s)
+            state = api.inspect_container(container_id)["State"]
+        if state["Status"] in ("exited", "dead"):
+            return Exit(exit_code=int(state["ExitCode"]), oom_killed=bool(state["OOMKilled"]))
+        return None
+
+    def artifacts(self, container_id: str) -> Iterator[bytes] | None:
+        """See ``Runner.artifacts``."""
+        api = self._api()
+        with _translated("read the artifacts"), _ignoring(404):
+            if self._is_untouched(container_id):
+                return None
+            chunks, _ = api.get_archive(container_id, ARTIFACTS_DIR, chunk_size=_RECEIVE_BYTES)
+            return _translated_chunks(chunks)
+        return None
+
+    def remove(self, container_id: str) -> None:
+        """See ``Runner.remove``."""
+        # 409: somebody else (an earlier call that timed out) is removing it just now.
+        with _translated("remove the container"), _ignoring(404, 409):
+            self._api().remove_container(container_id, v=True, force=True)
+
+    def list(self, instance_id: str) -> list[Found]:
+        """See ``Runner.list``."""
+        with _translated("list the containers"):
+            containers = self._api().containers(
+                all=True, filters={"label": f"{_LABEL_INSTANCE}={instance_id}"}
+            )
+        return [
+            Found(str(item["Id"]), str(item["Labels"][_LABEL_JOB]), int(item["Labels"][_LABEL_ATTEMPT]))
+            for item in containers
+        ]
+
+    def close(self) -> None:
+        """See ``Runner.close``."""
+        with self._lock:
+            client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+    def _api(self) -> docker.APIClient:
+        """Return the client; the first time it asks the engine which version of the API to speak."""
+        client = self._client
+        if client is not None:
+            return client
+        with self._lock:
+            if self._client is None:
+                with _translated("connect"):
+                    arguments = docker.utils.kwargs_from_env(environment=self._environment)
+                    self._client = docker.APIClient(
+                        **arguments,
+                        version="auto",
+                        timeout=_API_TIMEOUT_S,
+                        max_pool_size=self._max_connections,
+                    )
+            return self._client
+
+    def _is_untouched(self, container_id: str) -> bool:
+        """Tell whether nobody has changed the artifacts directory since the engine made it.
+
+        It was made while the container was, so its time of change lies between the creation and
+        the start; all three are by the engine's clock. Asking costs a twelfth of fetching a tar.
+        """
+        api = self._api()
+        details = api.inspect_container(container_id)
+        response = api.head(
+            api._url("/containers/{0}/archive", container_id),
+            params={"path": ARTIFACTS_DIR},
+            timeout=_API_TIMEOUT_S,
+        )
+        api._raise_for_status(response)
+        stat = docker.utils.decode_json_header(response.headers["x-docker-container-path-stat"])
+        created, changed, started = (
+            _nanoseconds(text)
+            for text in (details["Created"], str(stat["mtime"]), details["State"]["StartedAt"])
+        )
+        return created <= changed < started
+
+    def _small_file(self, container_id: str, path: str) -> str:
+        with _translated(f"read {path}"), _ignoring(404):
+            chunks, _ = self._api().get_archive(container_id, path)
+            with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as archive:
+                for member in archive:
+                    file = archive.extractfile(member) if member.isreg() else None
+                    if file is not None:
+                        return file.read(1 << 20).decode(errors="replace")
+        return ""
+
+
+def container_name(job_id: str, attempt: int) -> str:
+    """Return the name of an attempt's container; two of one attempt can't exist."""
+    return f"reactorcide-{job_id}-{attempt}"
+
+
+class _Frames:
+    """Cuts the engine's stream of frames (stream number, length, data) into what was printed."""
+
+    def __init__(self) -> None:
+        self._header = b""
+        self._left_bytes = 0
+
+    def payload(self, data: bytes) -> bytes:
+        """Return the printed bytes in ``data``, which begins where the call before ended."""
+        view = memoryview(data)
+        position = 0
+        pieces: list[memoryview] = []
+        while position < len(view):
+            if self._left_bytes == 0:
+                missing = _HEADER.size - len(self._header)
+                self._header += bytes(view[position : position + missing])
+                position += missing
+                if len(self._header) == _HEADER.size:
+                    _, self._left_bytes = _HEADER.unpack(self._header)
+                    self._header = b""
+                continue
+            piece = view[position : position + self._left_bytes]
+            pieces.append(piece)
+            position += len(piece)
+            self._left_bytes -= len(piece)
+        return b"".join(pieces)
+
+
+class _AttachedOutput:
+    """The hijacked connection of an attach."""
+
+    def __init__(self, stream: Any) -> None:
+        # The SDK hands out the reading half of a socket pair of layers; the socket below it can be
+        # waited for together with the wake-up.
+        self._stream = stream
+        self._socket: socket.socket = stream._sock
+        self._socket.setblocking(False)
+        self._frames = _Frames()
+        self._wake_receiver, self._wake_sender = socket.socketpair()
+        self._wake_receiver.setblocking(False)
+        self._wake_sender.setblocking(False)
+        self._poll = select.poll()
+        self._poll.register(self._socket, select.POLLIN)
+        self._poll.register(self._wake_receiver, select.POLLIN)
+        self._closed = False
+
+    def read(self, timeout_s: float) -> bytes | None:
+        """See ``Output.read``."""
+        ready = {descriptor for descriptor, _ in self._poll.poll(max(0, timeout_s) * 1000)}
+        if self._wake_receiver.fileno() in ready:
+            with contextlib.suppress(BlockingIOError):
+                self._wake_receiver.recv(4096)
+        if self._socket.fileno() in ready:
+            try:
+                data = self._socket.recv(_RECEIVE_BYTES)
+            except BlockingIOError:
+                return b""
+            except ConnectionError:
+                data = b""
+            return self._frames.payload(data) if data else None
+        return b""
+
+    def wake(self) -> None:
+        """See ``Output.wake``."""
+        # Full means that it is awake already; closed, that nobody reads any more.
+        with contextlib.suppress(BlockingIOError, OSError):
+            self._wake_sender.send(b"!")
+
+    def close(self) -> None:
+        """See ``Output.close``."""
+        if self._closed:
+            return
+        self._closed = True
+        self._stream.close()
+        self._socket.close()
+        self._wake_receiver.close()
+        self._wake_sender.close()
+
+
+class _RereadOutput:
+    """The engine's own copy of a log, read by a thread of its own: an HTTP body can't be polled."""
+
+    _MOST_CHUNKS = 16
+
+    def __init__(self, response: requests.Response) -> None:
+        self._response = response
+        self._frames = _Frames()
+        self._changed = threading.Condition()
+        self._chunks: deque[bytes] = deque()
+        self._ended = False
+        self._woken = False
+        self._closed = False
+        self._thread = threading.Thread(target=self._pump, name="log-reread", daemon=True)
+        self._thread.start()
+
+    def read(self, timeout_s: float) -> bytes | None:
+        """See ``Output.read``."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._chunks or self._ended or self._woken, max(0, timeout_s))
+            self._woken = False
+            if self._chunks:
+                self._changed.notify_all()
+                return self._frames.payload(self._chunks.popleft())
+            return None if self._ended else b""
+
+    def wake(self) -> None:
+        """See ``Output.wake``."""
+        with self._changed:
+            self._woken = True
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """See ``Output.close``."""
+        with self._changed:
+            if self._closed:
+                return
+            self._closed = True
+            self._changed.notify_all()
+        with contextlib.suppress(OSError):
+            # Ends a read that waits; closing alone would leave it waiting.
+            self._response.raw._fp.fp.raw._sock.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._response.close()
+
+    def _pump(self) -> None:
+        try:
+            for chunk in self._response.raw.stream(_RECEIVE_BYTES, decode_content=False):
+                with self._changed:
+                    self._changed.wait_for(lambda: len(self._chunks) < self._MOST_CHUNKS or self._closed)
+                    if self._closed:
+                        return
+                    self._chunks.append(chunk)
+                    self._changed.notify_all()
+        except (OSError, requests.RequestException, docker.errors.DockerException):
+            # The engine went away: whoever reads sees the end and asks what became of the container.
+            pass
+        finally:
+            with self._changed:
+                self._ended = True
+                self._changed.notify_all()
+
+
+class _translated:
+    """Turns the SDK's errors into ours; ``doing`` says what was tried. "Not found" is the caller's."""
+
+    def __init__(self, doing: str) -> None:
+        self._doing = doing
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, exc_type: object, exc: BaseException | None, traceback: object) -> None:
+        if isinstance(exc, docker.errors.NotFound):
+            return
+        if isinstance(exc, docker.errors.APIError):
+            explanation = _one_line(str(exc.explanation or exc))
+            if exc.is_server_error():
+                raise EngineUnavailable(f"the Docker Engine could not {self._doing}: {explanation}") from exc
+            raise JobFailed(f"the Docker Engine refused to {self._doing}: {explanation}") from exc
+        if isinstance(exc, docker.errors.DockerException | requests.RequestException | OSError):
+            raise EngineUnavailable(
+                f"the Docker Engine does not answer ({self._doing}): {_one_line(str(exc))}; is it running?"
+            ) from exc
+
+
+class _gone:
+    """Turns the engine's "not found" into ``ContainerGone``."""
+
+    def __init__(self, container_id: str) -> None:
+        self._container_id = container_id
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, exc_type: object, exc: BaseException | None, traceback: object) -> None:
+        if isinstance(exc, docker.errors.NotFound):
+            raise ContainerGone(self._container_id) from exc
+
+
+class _ignoring:
+    """Swallows the engine's answers that mean: what was asked for is so already."""
+
+    def __init__(self, *status_codes: int) -> None:
+        self._status_codes = status_codes
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, exc_type: object, exc: BaseException | None, traceback: object) -> bool:
+        return isinstance(exc, docker.errors.APIError) and exc.status_code in self._status_codes
+
+
+def _translated_chunks(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    with _translated("read the artifacts"):
+        yield from chunks
+
+
+def _pull_failure(image: str, reason: str) -> ReactorcideError:
+    """Return what a failed pull means: there is no such image, or (worth another try) no way to it."""
+    reason = _one_line(reason)
+    if re.search(r"not found|manifest unknown|does not exist|pull access denied|invalid ref", reason, re.I):
+        return JobFailed(f"image not found: {image} ({reason})")
+    return InfrastructureError(f"image {image} is not here and could not be pulled: {reason}")
+
+
+def _one_line(text: str) -> str:
+    with contextlib.suppress(ValueError, AttributeError):
+        text = json.loads(text)["message"]
+    return " ".join(text.split())[:500]
+
+
+def _nanoseconds(timestamp: str) -> int:
+    """Return an order-preserving number for an engine's RFC 3339 time of up to nine decimals."""
+    match = re.fullmatch(r"(\d+)-(\d+)-(\d+)T(\d+):(\d+):(\d+)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)", timestamp)
+    if match is None:
+        raise EngineUnavailable(f"the Docker Engine gave a time that can't be read: {timestamp!r}")
+    from datetime import datetime
+
+    whole = datetime.fromisoformat(timestamp[: timestamp.find(".")] + match[8] if match[7] else timestamp)
+    return int(whole.timestamp()) * 1_000_000_000 + int((match[7] or "").ljust(9, "0"))

@@ -1,0 +1,121 @@
+"""Every setting of the service in one table: name, default, help.
+
+``Settings`` is a plain frozen value. Nothing here reads the environment: the command line does
+(each option is also ``REACTORCIDE_<OPTION>``) and hands the result on.
+"""
+
+import os
+from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+
+def _setting(
+    default: Any, help_text: str, *, option: str | None = None, choices: tuple[str, ...] = ()
+) -> Any:
+    metadata = {"help": help_text, "option": option, "choices": choices}
+    if callable(default):
+        return field(default_factory=default, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def default_data_dir() -> Path:
+    """Return the platform's directory for user data, where nothing else is said."""
+    # Imported late: it is needed once, by commands that name no directory.
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("reactorcide", appauthor=False))
+
+
+def _cpus() -> int:
+    return os.cpu_count() or 1
+
+
+# Each default is made by a call that carries the help text with it.
+# ruff: noqa: RUF009
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What ``reactorcide serve`` can be told; the same names, with dashes, are its options."""
+
+    host: str = _setting("127.0.0.1", "Address to listen on.")
+    port: int = _setting(8080, "Port to listen on; 0 takes a free one.")
+    data_dir: Path = _setting(
+        default_data_dir, "Directory for the databases, logs and artifacts; the platform's by default."
+    )
+    concurrency: int = _setting(_cpus, "Jobs that run at once; the number of CPUs by default, 0 runs none.")
+    source_roots: tuple[Path, ...] = _setting(
+        lambda: (Path.cwd(),),
+        "Directory that copied sources and local repositories may come from; may be given more than once. "
+        "The directory that serve was started in by default.",
+        option="source-root",
+    )
+    corndogs_address: str | None = _setting(
+        None, "HOST:PORT of an external Corndogs; without it an embedded one is used."
+    )
+    queues: tuple[str, ...] = _setting(
+        (),
+        "Queue to take jobs from; may be given more than once. By default every queue that has "
+        "unfinished jobs.",
+        option="queue",
+    )
+    default_image: str = _setting("alpine:latest", "Image of a job that names none.")
+    default_cpu_limit: float | None = _setting(None, "CPUs of a job that names no limit; none by default.")
+    max_cpu_limit: float | None = _setting(
+        None, "The most CPUs that a job may ask for; no maximum by default."
+    )
+    default_memory_limit: str | None = _setting(
+        None, "Memory of a job that names no limit, in bytes or like 512m, 2g; none by default."
+    )
+    max_memory_limit: str | None = _setting(
+        None, "The most memory that a job may ask for; no maximum by default."
+    )
+    pids_limit: int = _setting(4096, "Processes and threads that one job may have.")
+    prepare_timeout_s: float = _setting(
+        900.0, "Seconds that fetching the source and the image of a job may take.", option="prepare-timeout"
+    )
+    cancel_grace_s: float = _setting(
+        10.0,
+        "Seconds between SIGTERM and SIGKILL for a job that is cancelled or out of time.",
+        option="cancel-grace",
+    )
+    lease_s: float = _setting(60.0, "Seconds for which a claimed task is leased.", option="lease")
+    stream_slots: int = _setting(32, "Log followers and long polls that are served at once.")
+    log_format: str = _setting("text", "Format of the service's own log.", choices=("text", "json"))
+    log_level: str = _setting(
+        "info", "Level of the service's own log.", choices=("debug", "info", "warning", "error")
+    )
+
+    @property
+    def database_path(self) -> Path:
+        """Job database."""
+        return self.data_dir / "reactorcide.db"
+
+    @property
+    def corndogs_path(self) -> Path:
+        """Database of the embedded Corndogs."""
+        return self.data_dir / "corndogs.db"
+
+    @property
+    def objects_dir(self) -> Path:
+        """Logs and artifacts."""
+        return self.data_dir / "objects"
+
+    @property
+    def workspaces_dir(self) -> Path:
+        """Sources being prepared; nothing in it outlives an attempt."""
+        return self.data_dir / "workspaces"
+
+    @property
+    def admin_token_path(self) -> Path:
+        """The bootstrap admin's token, readable by the service's user alone."""
+        return self.data_dir / "admin-token"
+
+
+def option_name(setting: Field[Any]) -> str:
+    """Return the command-line option of one setting, without its dashes: ``cancel-grace``."""
+    return str(setting.metadata["option"] or setting.name.replace("_", "-"))
+
+
+def all_settings() -> tuple[Field[Any], ...]:
+    """Return the table, one dataclass field a setting."""
+    return fields(Settings)

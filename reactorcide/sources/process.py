@@ -1,0 +1,178 @@
+"""Runs one program of the host under a deadline, such that it and all it starts can be stopped at once."""
+
+import os
+import re
+import selectors
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path
+from typing import Protocol
+
+_READ_BYTES = 64 * 1024
+_POLL_S = 0.1
+_REAP_POLL_S = 0.005
+_LINE_BYTES = 8 * 1024
+_PROGRESS_EVERY_S = 5.0
+# A carriage return that comes last may be the first half of a line end: it waits for what follows.
+_LINE = re.compile(rb"([^\r\n]*)(\r?\n|\r(?!\Z))")
+
+
+class Interrupt(Protocol):
+    """How an attempt learns that it is to stop (cancel, shutdown)."""
+
+    def calling(self, stop: Callable[[], None]) -> AbstractContextManager[None]:
+        """Have ``stop`` called once, from any thread, as soon as the attempt is to stop.
+
+        It is called at once where that is so already. When the context is left, ``stop`` is not
+        running and will not be called any more. ``stop`` neither blocks nor raises.
+        """
+
+    def check(self) -> None:
+        """Raise ``JobInterrupted`` if the attempt is to stop."""
+
+
+class DeadlinePassed(Exception):
+    """The program was still running at its deadline, and was killed."""
+
+
+def run(
+    command: Sequence[str],
+    *,
+    cwd: Path,
+    env: Mapping[str, str],
+    stdout: Callable[[bytes], None],
+    stderr: Callable[[bytes], None],
+    interrupt: Interrupt,
+    deadline: float,
+) -> int:
+    """Run ``command`` to its end and return its exit code (negative: the signal that ended it).
+
+    ``stdout`` and ``stderr`` get each line of output as it comes, on the calling thread, without its end
+    (see ``Lines``). The program has its own session and no input; files it makes are readable by everybody
+    (umask 022), whatever the service's umask. ``deadline`` is in seconds of ``time.monotonic``.
+
+    Raises ``DeadlinePassed``, ``JobInterrupted``, what a callback raises, and ``OSError`` when the program
+    cannot be started. Whatever is raised while it runs, its whole process group has been killed by then.
+    """
+    interrupt.check()
+    process = subprocess.Popen(  # noqa: S603  (the caller's list of arguments, no shell)
+        command,
+        cwd=cwd,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        umask=0o022,
+    )
+    group = _Group(process)
+    try:
+        with interrupt.calling(group.kill):
+            _pump(process, group, stdout, stderr, deadline)
+            while (code := group.poll()) is None:
+                _check_deadline(deadline)
+                time.sleep(_REAP_POLL_S)  # both pipes are closed: it is about to exit
+    finally:
+        group.kill()
+        process.wait()
+        for pipe in (process.stdout, process.stderr):
+            if pipe is not None:
+                pipe.close()
+    interrupt.check()
+    return code
+
+
+class Lines:
+    """Cuts a stream of bytes into lines for ``sink``, each stripped of trailing white space, none empty.
+
+    Lines that end in a carriage return are a progress display: of these at most one in 5 s is passed
+    on. A line without an end is cut after 8 KiB, so that memory stays bounded.
+    """
+
+    def __init__(self, sink: Callable[[bytes], None]) -> None:
+        self._sink = sink
+        self._rest = b""
+        self._progress_due = time.monotonic() + _PROGRESS_EVERY_S
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes of the stream."""
+        data = self._rest + data
+        end = 0
+        for match in _LINE.finditer(data):
+            end = match.end()
+            if match[2] == b"\r":
+                if time.monotonic() < self._progress_due:
+                    continue
+                self._progress_due = time.monotonic() + _PROGRESS_EVERY_S
+            self._emit(match[1])
+        self._rest = data[end:]
+        if len(self._rest) > _LINE_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Pass on what is left, at the end of the stream."""
+        self._emit(self._rest)
+        self._rest = b""
+
+    def _emit(self, line: bytes) -> None:
+        if line := line.rstrip():
+            self._sink(line)
+
+
+class _Group:
+    """The process group of ``process``, which is its leader.
+
+    The lock is what makes killing safe: as long as the leader is not reaped, nobody else can have its number.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+        self._lock = threading.Lock()
+
+    def poll(self) -> int | None:
+        with self._lock:
+            return self._process.poll()
+
+    def kill(self) -> None:
+        with self._lock:
+            if self._process.returncode is None:
+                # macOS answers EPERM where all that is left of the group is a zombie.
+                with suppress(ProcessLookupError, PermissionError):
+                    os.killpg(self._process.pid, signal.SIGKILL)
+
+
+def _pump(
+    process: subprocess.Popen[bytes],
+    group: _Group,
+    stdout: Callable[[bytes], None],
+    stderr: Callable[[bytes], None],
+    deadline: float,
+) -> None:
+    """Pass the output on until both pipes are closed, or the program has ended and nothing more comes."""
+    with selectors.DefaultSelector() as selector:
+        for pipe, sink in ((process.stdout, stdout), (process.stderr, stderr)):
+            if pipe is not None:
+                selector.register(pipe, selectors.EVENT_READ, Lines(sink))
+        while selector.get_map():
+            _check_deadline(deadline)
+            ready = selector.select(min(_POLL_S, max(0.0, deadline - time.monotonic())))
+            if not ready and group.poll() is not None:
+                # Something that outlives it (an ssh connection kept open for later) has the pipe too.
+                break
+            for key, _ in ready:
+                if data := os.read(key.fd, _READ_BYTES):
+                    key.data.feed(data)
+                else:
+                    selector.unregister(key.fileobj)
+                    key.data.flush()
+        for key in selector.get_map().values():
+            key.data.flush()
+
+
+def _check_deadline(deadline: float) -> None:
+    if time.monotonic() >= deadline:
+        raise DeadlinePassed

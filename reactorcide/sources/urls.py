@@ -1,0 +1,120 @@
+"""What a job may give as git URL and git ref, judged by their text alone.
+
+The rules are git's own (gitprotocol, "GIT URLS" in git-fetch(1), git-check-ref-format(1)), cut down to
+the transports that only move data: a transport helper (``ext::``) would run a command of the URL's.
+"""
+
+import base64
+import re
+from dataclasses import dataclass, field
+from urllib.parse import quote, unquote
+
+from reactorcide.domain.errors import InvalidInput
+
+MAX_URL_CHARS = 4096
+MAX_REF_CHARS = 255
+
+# No percent sign in a host or an ssh user: git would decode it after the checks made here.
+_HOST = r"(?P<host>\[[0-9A-Fa-f:.]+\]|[\w.][\w.-]*)"
+_SSH_USER = r"(?:(?P<user>[\w.+][\w.+-]*)"
+_WEB = re.compile(
+    rf"(?P<scheme>https?|git)://(?:(?P<userinfo>[^/?#]*)@)?{_HOST}(?P<port>:\d*)?(?P<path>/.*)?"
+)
+_SSH = re.compile(rf"ssh://{_SSH_USER}(?::[^/?#]*)?@)?{_HOST}(?P<port>:\d*)?(?P<path>/.*)")
+# An "@" in the first part of the path would be "user:password@host:path", which ssh cannot do: git would
+# take "user" for the host and the password for a part of the path.
+_SCP = re.compile(rf"{_SSH_USER}@)?{_HOST}:(?!:)(?![^/]*@)(?P<path>.+)")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+_BAD_IN_REF = re.compile(r"[~^:?*\[\\]|\.\.|@\{|//|/\.|\.lock(?:/|$)|^[-/.]|[/.]$|^@$")
+_SHA = re.compile(r"[0-9a-fA-F]{7,40}")
+
+
+@dataclass(frozen=True, slots=True)
+class GitUrl:
+    """A git URL taken apart; ``str()`` is the URL without its credentials, which is safe to show.
+
+    ``protocols`` are the names, as git has them, of the transports it needs. ``server`` is
+    scheme, host and port: where ``username`` and ``password`` (decoded) may be sent, which only http(s) has.
+    ``local_path`` is the absolute path of a repository on this host.
+    """
+
+    clean: str
+    protocols: tuple[str, ...]
+    server: str = ""
+    username: str | None = field(default=None, repr=False)
+    password: str = field(default="", repr=False)
+    local_path: str | None = None
+
+    def __str__(self) -> str:
+        return self.clean
+
+    @classmethod
+    def parse(cls, url: str) -> "GitUrl":
+        """Take ``url`` apart, or raise ``InvalidInput`` for ``git_url``, never with the URL in its message.
+
+        Whether a local path may be used is not judged here: see ``SourceRoots.check_git_url``.
+        """
+        if not 0 < len(url) <= MAX_URL_CHARS:
+            raise _bad_url(f"must have 1 to {MAX_URL_CHARS} characters")
+        # isprintable() is false for control characters, line separators and lone surrogates.
+        if not url.isprintable() or " " in url or _CONTROL.search(unquote(url)):
+            raise _bad_url("must not contain white space or control characters, encoded or not")
+        if url.startswith("/"):
+            return cls(url, ("file",), local_path=url)
+        if url.startswith("file:///"):
+            return cls(
+                url, ("file",), local_path=unquote(url.removeprefix("file://"), errors="surrogateescape")
+            )
+        if match := _WEB.fullmatch(url):
+            return cls._from_web(match)
+        if match := _SSH.fullmatch(url):
+            user = f"{match['user']}@" if match["user"] else ""
+            # ssh takes no password from a URL; it would only be seen in the list of processes.
+            return cls(f"ssh://{user}{match['host']}{match['port'] or ''}{match['path']}", ("ssh",))
+        if "://" not in url and _SCP.fullmatch(url):
+            return cls(url, ("ssh",))
+        raise _bad_url("must be an http(s), ssh or git URL, user@host:path, or a path below a source root")
+
+    @classmethod
+    def _from_web(cls, match: re.Match[str]) -> "GitUrl":
+        server = f"{match['scheme']}://{match['host']}{match['port'] or ''}"
+        clean = server + (match["path"] or "")
+        if match["scheme"] == "git":
+            return cls(clean, ("git",))
+        # A server may send http on to https; git itself refuses any other way out.
+        protocols = ("http", "https")
+        if match["userinfo"] in (None, "", ":"):
+            return cls(clean, protocols)
+        username, _, password = map(unquote, match["userinfo"].partition(":"))
+        return cls(clean, protocols, server, username, password)
+
+    def secrets(self) -> tuple[bytes, ...]:
+        """Return every spelling of the credentials that must not be shown, longest first.
+
+        A user name is a secret where it stands alone: that is how access tokens are given.
+        """
+        if self.username is None:
+            return ()
+        pair = f"{self.username}:{self.password}"
+        spellings = {self.password or self.username, pair}
+        spellings |= {quote(text, safe=safe) for text in spellings for safe in ("", ":")}
+        found = {text.encode() for text in spellings} | {base64.b64encode(pair.encode())}
+        return tuple(sorted(found, key=len, reverse=True))
+
+
+def check_git_ref(ref: str) -> None:
+    """Raise ``InvalidInput`` for ``git_ref`` unless ``ref`` can name a branch, tag, full ref or commit."""
+    if not 0 < len(ref) <= MAX_REF_CHARS:
+        raise InvalidInput(f"git_ref must have 1 to {MAX_REF_CHARS} characters", field="git_ref")
+    if not ref.isprintable() or " " in ref or _BAD_IN_REF.search(ref):
+        raise InvalidInput("git_ref is no name that git accepts for a branch, tag or commit", field="git_ref")
+
+
+def is_sha(ref: str) -> bool:
+    """Tell whether ``ref`` may be a commit's SHA-1, whole or cut down to seven digits or more."""
+    return _SHA.fullmatch(ref) is not None
+
+
+def _bad_url(rule: str) -> InvalidInput:
+    return InvalidInput(f"git_url {rule}", field="git_url")

@@ -1,0 +1,115 @@
+"""The job database's connection: the one place that configures its SQLite."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from peewee import DatabaseError, IntegrityError, PeeweeException, SqliteDatabase
+from playhouse import migrations as peewee_migrations
+
+from reactorcide.domain.errors import ConfigurationError, StoreError
+from reactorcide.fairlock import FairLock
+
+_MIGRATIONS_DIR = Path(__file__).parent / "migrations"
+
+
+class Database:
+    """Connections to one SQLite file: one a thread for reading, and one writer at a time.
+
+    A transaction is durable when ``write`` returns (WAL, ``synchronous=FULL``). Writers queue behind a
+    fair lock in this process, for SQLite's own busy handler serves them in no order and lets some
+    wait for seconds; another process (the operator's command line) is waited for up to 5 s.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._write_lock = FairLock()
+        self._connections: list[sqlite3.Connection] = []
+        self._peewee = _TrackingDatabase(
+            self._connections,
+            str(path),
+            pragmas={
+                "journal_mode": "wal",
+                "synchronous": "full",
+                "foreign_keys": 1,
+                "busy_timeout": 5000,
+                "cache_size": -4096,
+            },
+            check_same_thread=False,
+        )
+
+    def migrate(self) -> list[str]:
+        """Apply the migrations that are missing, and return their names; safe to repeat.
+
+        Raises ``ConfigurationError`` when the file is not a database of this program, or is one of a
+        newer version of it.
+        """
+        try:
+            runner = peewee_migrations.Runner(self._peewee, str(_MIGRATIONS_DIR))
+            unknown = [entry.name for entry in runner.status() if entry.path is None]
+            if unknown:
+                raise ConfigurationError(
+                    f"{self.path} was written by a newer version of Reactorcide (it has {unknown[-1]}); "
+                    "run that version or a later one"
+                )
+            applied: list[str] = runner.up()
+        except DatabaseError as exc:
+            raise ConfigurationError(f"the database {self.path} cannot be used: {exc}") from exc
+        return applied
+
+    @contextmanager
+    def write(self) -> Iterator[SqliteDatabase]:
+        """Run the body as one transaction that is on disk when this returns.
+
+        Raises ``StoreError`` where the database cannot do it; then nothing of the body has happened.
+        """
+        with self._write_lock:
+            try:
+                with self._peewee.atomic("IMMEDIATE"):
+                    yield self._peewee
+            except IntegrityError:
+                raise
+            except PeeweeException as exc:
+                raise StoreError(f"the job database could not be written: {exc}") from exc
+
+    @contextmanager
+    def read(self) -> Iterator[SqliteDatabase]:
+        """Run the body's queries on this thread's connection.
+
+        Raises ``StoreError`` where the database cannot answer.
+        """
+        try:
+            yield self._peewee
+        except PeeweeException as exc:
+            raise StoreError(f"the job database could not be read: {exc}") from exc
+
+    def check(self) -> None:
+        """Raise ``StoreError`` unless the database takes a write (rolled back at once)."""
+        with self._write_lock:
+            try:
+                with self._peewee.atomic("IMMEDIATE") as transaction:
+                    self._peewee.execute_sql("UPDATE instance SET instance_id = instance_id")
+                    transaction.rollback()
+            except PeeweeException as exc:
+                raise StoreError(f"the job database could not be written: {exc}") from exc
+
+    def close(self) -> None:
+        """Close the connections of all threads; safe to repeat. No query may be running."""
+        self._peewee.close()
+        while self._connections:
+            self._connections.pop().close()
+
+
+class _TrackingDatabase(SqliteDatabase):
+    """Remembers each thread's connection, so that one thread can close them all at the end."""
+
+    def __init__(self, connections: list[sqlite3.Connection], *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._tracked = connections
+
+    def _connect(self) -> sqlite3.Connection:
+        connection: sqlite3.Connection = super()._connect()
+        self._tracked.append(connection)
+        return connection

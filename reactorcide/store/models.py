@@ -1,0 +1,162 @@
+"""The tables. Nothing outside this package sees a row: queries answer with dataclasses.
+
+The models belong to no database; each query is executed on the one it is given, so that two
+services can live in one process. Times are Unix milliseconds. A change here needs a migration.
+"""
+
+import json
+from typing import Any
+
+from peewee import (
+    BigIntegerField,
+    BlobField,
+    BooleanField,
+    CompositeKey,
+    FloatField,
+    IntegerField,
+    Model,
+    TextField,
+)
+
+
+class JSONField(TextField):
+    """A JSON value kept as text."""
+
+    def db_value(self, value: Any) -> str:
+        """Return what is stored."""
+        return json.dumps(value, separators=(",", ":"))
+
+    def python_value(self, value: str) -> Any:
+        """Return what was put in."""
+        return json.loads(value)
+
+
+class InstanceRow(Model):
+    """One row: the identity of this installation, carried by its tasks and containers."""
+
+    instance_id = TextField(primary_key=True)
+
+    class Meta:
+        table_name = "instance"
+
+
+class UserRow(Model):
+    """A user."""
+
+    user_id = TextField(primary_key=True)
+    username = TextField(unique=True)
+    email = TextField(null=True)
+    role = TextField()
+    is_active = BooleanField()
+    created_at_ms = BigIntegerField()
+
+    class Meta:
+        table_name = "user"
+
+
+class TokenRow(Model):
+    """A bearer token: of its value only the SHA-256."""
+
+    token_id = TextField(primary_key=True)
+    user_id = TextField(index=True)
+    name = TextField()
+    token_sha256 = BlobField(unique=True)
+    created_at_ms = BigIntegerField()
+    expires_at_ms = BigIntegerField(null=True)
+    last_used_at_ms = BigIntegerField(null=True)
+    is_active = BooleanField()
+
+    class Meta:
+        table_name = "token"
+
+
+class JobRow(Model):
+    """A job: its definition, and where it stands."""
+
+    job_id = TextField(primary_key=True)
+    user_id = TextField()
+    rerun_of = TextField(null=True)
+
+    name = TextField()
+    description = TextField()
+    job_command = TextField()
+    source_type = TextField()
+    git_url = TextField(null=True)
+    git_ref = TextField(null=True)
+    source_path = TextField(null=True)
+    runner_image = TextField()
+    job_env_vars = JSONField()
+    queue_name = TextField()
+    timeout_seconds = IntegerField()
+    priority = IntegerField()
+    code_dir = TextField()
+    job_dir = TextField()
+    cpu_limit = FloatField(null=True)
+    memory_limit_bytes = BigIntegerField(null=True)
+
+    status = TextField()
+    created_at_ms = BigIntegerField()
+    updated_at_ms = BigIntegerField()
+    queued_at_ms = BigIntegerField(null=True)
+    started_at_ms = BigIntegerField(null=True)
+    completed_at_ms = BigIntegerField(null=True)
+    exit_code = IntegerField(null=True)
+    error = TextField(null=True)
+    attempt = IntegerField()
+    worker_id = TextField(null=True)
+    corndogs_task_id = TextField(null=True)
+    logs_object_key = TextField(null=True)
+    artifacts_object_key = TextField(null=True)
+
+    deleted = BooleanField()
+    next_submit_at_ms = BigIntegerField()
+    """When a waiting job that Corndogs does not have is submitted (again)."""
+    submit_failures = IntegerField()
+    """Submissions in a row that Corndogs did not take."""
+    task_open = BooleanField()
+    """Corndogs still has a live task of this job, which is to be closed once the job is over."""
+
+    class Meta:
+        table_name = "job"
+        indexes = (
+            (("created_at_ms", "job_id"), False),
+            (("user_id", "created_at_ms", "job_id"), False),
+            (("status", "queue_name"), False),
+        )
+
+
+class AttemptRow(Model):
+    """One run of a job; the number fences off workers that lost it."""
+
+    job_id = TextField()
+    attempt = IntegerField()
+    worker_id = TextField()
+    container_id = TextField(null=True)
+    claimed_at_ms = BigIntegerField()
+    started_at_ms = BigIntegerField(null=True)
+    completed_at_ms = BigIntegerField(null=True)
+    heartbeat_at_ms = BigIntegerField()
+    log_offset = BigIntegerField()
+    exit_code = IntegerField(null=True)
+    error = TextField(null=True)
+
+    class Meta:
+        table_name = "attempt"
+        primary_key = CompositeKey("job_id", "attempt")
+
+
+class JobEventRow(Model):
+    """A status change, written in the transaction that made it."""
+
+    job_id = TextField(index=True)
+    at_ms = BigIntegerField()
+    status_from = TextField(null=True)
+    status_to = TextField()
+    attempt = IntegerField()
+    reason = TextField(null=True)
+
+    class Meta:
+        table_name = "job_event"
+
+
+ALL_MODELS = (InstanceRow, UserRow, TokenRow, JobRow, AttemptRow, JobEventRow)

@@ -1,0 +1,30 @@
+"""The REST API, on Flask."""
+
+from flask import Flask
+from flask_openapi3.models import Info
+from flask_openapi3.openapi import OpenAPI
+
+from reactorcide import __version__
+from reactorcide.web import errors, requests
+from reactorcide.web.api import accounts, jobs, service
+from reactorcide.web.services import Services
+
+
+def create_app(services: Services) -> Flask:
+    """Return the WSGI application; starts nothing."""
+    app = OpenAPI(
+        "reactorcide",
+        info=Info(title="Reactorcide", version=__version__),
+        validation_error_callback=errors.validation_failed,
+        doc_ui=False,
+        static_folder=None,
+    )
+    app.json.sort_keys = False  # type: ignore[attr-defined]  # of the default provider, which is in use
+    # The path of an artifact may contain what looks like an empty part; it is a 404, not another address.
+    app.url_map.merge_slashes = False
+    requests.install(app, services.metrics)
+    errors.install(app)
+    app.register_api(service.blueprint(services))
+    app.register_api(jobs.blueprint(services))
+    app.register_api(accounts.blueprint(services))
+    return app

@@ -1,0 +1,284 @@
+"""Routes on jobs."""
+
+import base64
+import binascii
+import mimetypes
+import tarfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+from urllib.parse import quote
+
+from flask import Response, jsonify
+from flask_openapi3.blueprint import APIBlueprint
+from flask_openapi3.models import Tag
+
+from reactorcide.domain.clock import rfc3339
+from reactorcide.domain.errors import Forbidden, InvalidInput
+from reactorcide.domain.jobs import Job, JobDefinition, JobFilter
+from reactorcide.domain.sizes import format_size
+from reactorcide.jobs import access, read
+from reactorcide.jobs.cancel import cancel
+from reactorcide.jobs.delete import delete
+from reactorcide.jobs.rerun import rerun
+from reactorcide.jobs.submit import submit
+from reactorcide.web.api import ERRORS, PREFIX
+from reactorcide.web.api.models import (
+    ArtifactListResponse,
+    ArtifactPath,
+    JobListQuery,
+    JobListResponse,
+    JobPath,
+    JobQuery,
+    JobRequest,
+    JobResponse,
+    LogQuery,
+    NoQuery,
+    QueueListResponse,
+)
+from reactorcide.web.auth import authenticate, caller
+from reactorcide.web.services import JobDefaults, Services
+from reactorcide.web.streams import stream
+
+
+def blueprint(services: Services) -> APIBlueprint:
+    """Return the routes on jobs and queues."""
+    api = APIBlueprint("jobs", __name__, url_prefix=PREFIX, abp_tags=[Tag(name="jobs")], abp_responses=ERRORS)
+    context = services.jobs
+
+    @api.before_request
+    def know_the_caller() -> None:
+        authenticate(services.accounts)
+
+    @api.post("/jobs", responses={201: JobResponse})
+    def submit_job(body: JobRequest, query: NoQuery) -> Response:
+        """Submit a job."""
+        job = submit(context, caller(), _definition(body, services.defaults))
+        return _created(job)
+
+    @api.get("/jobs", responses={200: JobListResponse})
+    def list_jobs(query: JobListQuery) -> Response:
+        """List jobs, newest first."""
+        user = caller()
+        if query.user_id not in (None, user.user_id) and not user.is_admin:
+            raise Forbidden("only an admin may list somebody else's jobs")
+        if query.cursor is not None and query.offset is not None:
+            raise InvalidInput("give either a cursor or an offset", "cursor")
+        wanted = JobFilter(
+            user_id=query.user_id if user.is_admin else user.user_id,
+            statuses=query.status,
+            queue_name=query.queue_name,
+            source_type=query.source_type,
+            name_prefix=query.name,
+        )
+        offset = query.offset or 0
+        after = None if query.cursor is None else _from_cursor(query.cursor)
+        # One more than asked for tells whether there is a next page.
+        jobs, total = read.page(context, wanted, limit=query.limit + 1, offset=offset, after=after)
+        shown = jobs[: query.limit]
+        return jsonify(
+            {
+                "jobs": [job_json(job) for job in shown],
+                "total": total,
+                "limit": query.limit,
+                "offset": offset,
+                "next_cursor": _to_cursor(shown[-1]) if len(jobs) > len(shown) else None,
+            }
+        )
+
+    @api.get("/jobs/<job_id>", responses={200: JobResponse})
+    def show_job(path: JobPath, query: JobQuery) -> Response:
+        """Show a job, at once or when its status has changed."""
+        # With no place free a long poll answers at once: it may ask again.
+        if query.wait > 0 and services.slots.try_take():
+            try:
+                job = read.wait_for_change(context, caller(), path.job_id, timeout_s=query.wait)
+            finally:
+                services.slots.release()
+        else:
+            job = access.get(context, caller(), path.job_id)
+        return jsonify(job_json(job))
+
+    @api.delete("/jobs/<job_id>", responses={204: None})
+    def delete_job(path: JobPath, query: NoQuery) -> tuple[str, int]:
+        """Delete a job with its logs and artifacts; one that is active is cancelled first."""
+        delete(context, caller(), path.job_id)
+        return "", 204
+
+    @api.put("/jobs/<job_id>/cancel", responses={200: JobResponse})
+    def cancel_job(path: JobPath, query: NoQuery) -> Response:
+        """Cancel a job."""
+        return jsonify(job_json(cancel(context, caller(), path.job_id)))
+
+    api.post("/jobs/<job_id>/cancel", responses={200: JobResponse}, operation_id="cancel_job_by_post")(
+        cancel_job
+    )
+
+    @api.post("/jobs/<job_id>/rerun", responses={201: JobResponse})
+    def rerun_job(path: JobPath, query: NoQuery) -> Response:
+        """Submit a new job with the definition of this one."""
+        return _created(rerun(context, caller(), path.job_id))
+
+    @api.get("/jobs/<job_id>/logs", responses={200: {"content": {"text/plain": {}}}})
+    def job_logs(path: JobPath, query: LogQuery) -> Response:
+        """Read a job's log, or follow it while it grows."""
+        job = access.get(context, caller(), path.job_id)
+        if query.follow:
+            chunks = read.follow(context, job, attempt=query.attempt, tail=query.tail)
+            return stream(services.slots, context.signals, chunks)
+        chunks = read.read(context, job, attempt=query.attempt, tail=query.tail)
+        return Response(chunks, mimetype="text/plain")
+
+    @api.get("/jobs/<job_id>/artifacts", responses={200: ArtifactListResponse})
+    def list_artifacts(path: JobPath, query: NoQuery) -> Response:
+        """List what a job left in its artifacts directory."""
+        job = access.get(context, caller(), path.job_id)
+        return jsonify({"artifacts": [asdict(item) for item in read.artifacts(context, job)]})
+
+    @api.get("/jobs/<job_id>/artifacts/<path:path>", responses={200: {"content": {"*/*": {}}}})
+    def get_artifact(path: ArtifactPath, query: NoQuery) -> Response:
+        """Download one artifact."""
+        job = access.get(context, caller(), path.job_id)
+        item, chunks = read.artifact(context, job, path.path)
+        response = _download(chunks, item.path.rpartition("/")[2])
+        response.content_length = item.size
+        return response
+
+    @api.get("/jobs/<job_id>/artifacts.tar.gz", responses={200: {"content": {"application/gzip": {}}}})
+    def get_artifacts(path: JobPath, query: NoQuery) -> Response:
+        """Download all artifacts."""
+        job = access.get(context, caller(), path.job_id)
+        return _download(_gzip(_tar(services, job)), f"{job.job_id}-artifacts.tar.gz")
+
+    @api.get("/queues", responses={200: QueueListResponse})
+    def list_queues(query: NoQuery) -> Response:
+        """Show what each queue holds."""
+        return jsonify({"queues": read.queues(context, caller())})
+
+    return api
+
+
+def job_json(job: Job) -> dict[str, Any]:
+    """Return a job as every call answers it; the keys are those of ``JobResponse``."""
+    definition = job.definition
+    return {
+        "job_id": job.job_id,
+        "user_id": job.user_id,
+        "name": definition.name,
+        "description": definition.description,
+        "status": job.status,
+        "source_type": definition.source_type,
+        "git_url": definition.git_url,
+        "git_ref": definition.git_ref,
+        "source_path": definition.source_path,
+        "runner_image": definition.runner_image,
+        "job_command": definition.job_command,
+        "job_env_vars": dict(definition.job_env_vars),
+        "queue_name": definition.queue_name,
+        "timeout_seconds": definition.timeout_seconds,
+        "priority": definition.priority,
+        "code_dir": definition.code_dir,
+        "job_dir": definition.job_dir,
+        "cpu_limit": definition.cpu_limit,
+        "memory_limit": definition.memory_limit_bytes,
+        "created_at": rfc3339(job.created_at_ms),
+        "updated_at": rfc3339(job.updated_at_ms),
+        "queued_at": _time(job.queued_at_ms),
+        "started_at": _time(job.started_at_ms),
+        "completed_at": _time(job.completed_at_ms),
+        "exit_code": job.exit_code,
+        "error": job.error,
+        "attempt": job.attempt,
+        "worker_id": job.worker_id,
+        "corndogs_task_id": job.corndogs_task_id,
+        "logs_object_key": job.logs_object_key,
+        "artifacts_object_key": job.artifacts_object_key,
+        "rerun_of": job.rerun_of,
+    }
+
+
+def _time(unix_ms: int | None) -> str | None:
+    return None if unix_ms is None else rfc3339(unix_ms)
+
+
+def _created(job: Job) -> Response:
+    response = jsonify(job_json(job))
+    response.status_code = 201
+    response.headers["Location"] = f"{PREFIX}/jobs/{job.job_id}"
+    return response
+
+
+def _definition(body: JobRequest, defaults: JobDefaults) -> JobDefinition:
+    cpu_limit = body.cpu_limit or defaults.cpu_limit or defaults.max_cpu_limit
+    if defaults.max_cpu_limit is not None and cpu_limit is not None and cpu_limit > defaults.max_cpu_limit:
+        raise InvalidInput(
+            f"cpu_limit is above the server's maximum of {defaults.max_cpu_limit:g}", "cpu_limit"
+        )
+    memory_bytes = body.memory_limit_bytes or defaults.memory_limit_bytes or defaults.max_memory_limit_bytes
+    most_bytes = defaults.max_memory_limit_bytes
+    if most_bytes is not None and memory_bytes is not None and memory_bytes > most_bytes:
+        raise InvalidInput(
+            f"memory_limit is above the server's maximum of {format_size(most_bytes)}", "memory_limit"
+        )
+    return JobDefinition(
+        name=body.name,
+        job_command=body.job_command,
+        source_type=body.source_type,
+        description=body.description,
+        git_url=body.git_url,
+        git_ref=body.git_ref,
+        source_path=body.source_path,
+        runner_image=body.runner_image or defaults.image,
+        job_env_vars=body.job_env_vars,
+        queue_name=body.queue_name,
+        timeout_seconds=body.timeout_seconds,
+        priority=body.priority,
+        code_dir=body.code_dir,
+        job_dir=body.job_dir or body.code_dir,
+        cpu_limit=cpu_limit,
+        memory_limit_bytes=memory_bytes,
+    )
+
+
+def _to_cursor(job: Job) -> str:
+    return base64.urlsafe_b64encode(f"{job.created_at_ms}:{job.job_id}".encode()).decode()
+
+
+def _from_cursor(cursor: str) -> tuple[int, str]:
+    try:
+        created_at_ms, _, job_id = base64.urlsafe_b64decode(cursor.encode("ascii")).decode().partition(":")
+        return int(created_at_ms), job_id
+    except (ValueError, binascii.Error) as exc:
+        raise InvalidInput("this cursor is not one that the service gave", "cursor") from exc
+
+
+def _download(chunks: Iterator[bytes], name: str) -> Response:
+    content_type = mimetypes.guess_type(name)[0] or "application/octet-stream"
+    response = Response(chunks, mimetype=content_type)
+    response.headers["Content-Disposition"] = f"attachment; filename*=UTF-8''{quote(name, safe='')}"
+    # What a job wrote must never act as a page of this service.
+    response.headers["Content-Security-Policy"] = "sandbox"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    return response
+
+
+def _tar(services: Services, job: Job) -> Iterator[bytes]:
+    """Yield all artifacts as a tar, a piece at a time."""
+    for item in read.artifacts(services.jobs, job):
+        member = tarfile.TarInfo(item.path)
+        member.size = item.size
+        member.mtime = (job.completed_at_ms or 0) // 1000
+        yield member.tobuf(tarfile.PAX_FORMAT)
+        yield from read.artifact(services.jobs, job, item.path)[1]
+        yield bytes(-item.size % tarfile.BLOCKSIZE)
+    yield bytes(2 * tarfile.BLOCKSIZE)
+
+
+def _gzip(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    # Level 1: the network between a service and its team is faster than a thorough compression.
+    compressor = zlib.compressobj(1, wbits=16 + zlib.MAX_WBITS)
+    for chunk in chunks:
+        if compressed := compressor.compress(chunk):
+            yield compressed
+    yield compressor.flush()

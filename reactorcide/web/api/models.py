@@ -1,0 +1,359 @@
+"""What the API takes and answers: the models that validate are the ones that document."""
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from reactorcide.domain.errors import InvalidInput
+from reactorcide.domain.jobs import JobStatus
+from reactorcide.domain.sizes import parse_size
+
+_MOST_COMMAND_BYTES = 100 << 10
+_MOST_DESCRIPTION_BYTES = 64 << 10
+_MOST_VARIABLES = 1000
+_MOST_VALUE_BYTES = 32 << 10
+_MOST_EXEC_BYTES = 1 << 20
+_LEAST_MEMORY_BYTES = 6 << 20
+_VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]*", re.ASCII)
+_CONTAINER_PATH = re.compile(r"/[^\0]*")
+
+_FIELDS_OF = {"git": ("git_url", "git_ref"), "copy": ("source_path",)}
+
+ShortText = Annotated[str, StringConstraints(min_length=1, max_length=255)]
+QueueName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
+
+
+class _Body(BaseModel):
+    """A JSON object: unknown fields are refused, nothing is coerced, ``null`` means absent."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_nulls(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            return {name: value for name, value in data.items() if value is not None}
+        return data
+
+
+class _Query(BaseModel):
+    """A query string: unknown parameters are refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class JobRequest(_Body):
+    """A job to be run."""
+
+    name: ShortText
+    job_command: str = Field(min_length=1, description="Run by `/bin/sh -ec` in `job_dir`.")
+    source_type: Literal["git", "copy"]
+    description: str = ""
+    git_url: str | None = Field(default=None, description="Required for `git`.")
+    git_ref: str | None = Field(default=None, description="Branch, tag, full ref or commit; remote HEAD.")
+    source_path: str | None = Field(
+        default=None, max_length=4096, description="For `copy`: a directory below a source root."
+    )
+    runner_image: ShortText | None = None
+    job_env_vars: dict[str, str] = Field(default_factory=dict)
+    queue_name: QueueName = "default"
+    timeout_seconds: int = Field(default=3600, ge=1, le=604_800)
+    priority: int = Field(default=0, ge=-(2**31), le=2**31 - 1)
+    code_dir: str = "/job/src"
+    job_dir: str | None = Field(default=None, description="Like `code_dir` where it is left out.")
+    cpu_limit: float | None = Field(default=None, ge=0.01, le=1024, allow_inf_nan=False)
+    memory_limit: int | str | None = Field(default=None, description="Bytes, or like `512m`, `2g`.")
+
+    @model_validator(mode="after")
+    def _check(self) -> "JobRequest":
+        # An InvalidInput passes through pydantic as it is, and so can name its field.
+        self._check_source()
+        self._check_sizes()
+        for field in ("code_dir", "job_dir"):
+            path = getattr(self, field)
+            if path is not None and not _is_container_path(path):
+                raise InvalidInput(f"{field} must be an absolute path in the container, without '..'", field)
+        if self.runner_image is not None and _IMAGE.fullmatch(self.runner_image) is None:
+            raise InvalidInput("runner_image is no image reference", "runner_image")
+        memory_limit_bytes = self.memory_limit_bytes
+        if memory_limit_bytes is not None and not _LEAST_MEMORY_BYTES <= memory_limit_bytes < 2**63:
+            raise InvalidInput("memory_limit must be at least 6m", "memory_limit")
+        return self
+
+    def _check_source(self) -> None:
+        if self.source_type == "git" and self.git_url is None:
+            raise InvalidInput("git_url is required where source_type is git", "git_url")
+        other = "copy" if self.source_type == "git" else "git"
+        for field in _FIELDS_OF[other]:
+            if getattr(self, field) is not None:
+                raise InvalidInput(
+                    f"{field} belongs to source_type {other}, not to {self.source_type}", field
+                )
+        if self.source_path is not None and "\0" in self.source_path:
+            raise InvalidInput("source_path must not contain NUL", "source_path")
+
+    def _check_sizes(self) -> None:
+        command_bytes = len(self.job_command.encode())
+        if "\0" in self.job_command:
+            raise InvalidInput("job_command must not contain NUL", "job_command")
+        if command_bytes > _MOST_COMMAND_BYTES:
+            raise InvalidInput("job_command is longer than 100 KiB", "job_command")
+        if len(self.description.encode()) > _MOST_DESCRIPTION_BYTES:
+            raise InvalidInput("description is longer than 64 KiB", "description")
+        if len(self.job_env_vars) > _MOST_VARIABLES:
+            raise InvalidInput(f"job_env_vars has more than {_MOST_VARIABLES} variables", "job_env_vars")
+        total_bytes = command_bytes
+        for name, value in self.job_env_vars.items():
+            if _VARIABLE_NAME.fullmatch(name) is None:
+                raise InvalidInput(f"job_env_vars: {name!r} is no name for a variable", "job_env_vars")
+            value_bytes = len(value.encode())
+            if value_bytes > _MOST_VALUE_BYTES or "\0" in value:
+                raise InvalidInput(
+                    f"job_env_vars: the value of {name} is longer than 32 KiB or contains NUL", "job_env_vars"
+                )
+            total_bytes += len(name) + value_bytes + 2
+        if total_bytes >= _MOST_EXEC_BYTES:
+            raise InvalidInput("job_env_vars and job_command together must stay below 1 MiB", "job_env_vars")
+
+    @property
+    def memory_limit_bytes(self) -> int | None:
+        """The limit in bytes."""
+        if isinstance(self.memory_limit, str):
+            try:
+                return parse_size(self.memory_limit)
+            except ValueError as exc:
+                raise InvalidInput(f"memory_limit: {exc}", "memory_limit") from exc
+        return self.memory_limit
+
+
+def _is_container_path(path: str) -> bool:
+    return (
+        len(path) <= 4096
+        and _CONTAINER_PATH.fullmatch(path) is not None
+        and not any(part in ("..", ".") for part in path.split("/"))
+    )
+
+
+class JobResponse(BaseModel):
+    """A job. Every key is always there."""
+
+    job_id: str
+    user_id: str
+    name: str
+    description: str
+    status: JobStatus
+    source_type: Literal["git", "copy"]
+    git_url: str | None
+    git_ref: str | None
+    source_path: str | None
+    runner_image: str
+    job_command: str
+    job_env_vars: dict[str, str]
+    queue_name: str
+    timeout_seconds: int
+    priority: int
+    code_dir: str
+    job_dir: str
+    cpu_limit: float | None
+    memory_limit: int | None
+    created_at: str
+    updated_at: str
+    queued_at: str | None
+    started_at: str | None
+    completed_at: str | None
+    exit_code: int | None
+    error: str | None
+    attempt: int
+    worker_id: str | None
+    corndogs_task_id: str | None
+    logs_object_key: str | None
+    artifacts_object_key: str | None
+    rerun_of: str | None
+
+
+class JobListResponse(BaseModel):
+    """A page of jobs, newest first."""
+
+    jobs: list[JobResponse]
+    total: int
+    limit: int
+    offset: int
+    next_cursor: str | None
+
+
+class ArtifactResponse(BaseModel):
+    """A file that a job left."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+class ArtifactListResponse(BaseModel):
+    """The files that a job left."""
+
+    artifacts: list[ArtifactResponse]
+
+
+class JobPath(BaseModel):
+    """Which job."""
+
+    job_id: str
+
+
+class ArtifactPath(JobPath):
+    """Which artifact of which job."""
+
+    path: str
+
+
+class TokenPath(BaseModel):
+    """Which token."""
+
+    token_id: str
+
+
+class NoQuery(_Query):
+    """No parameters."""
+
+
+class JobListQuery(_Query):
+    """Which jobs, and which page of them."""
+
+    limit: int = Field(default=20, ge=1, le=1000)
+    offset: int | None = Field(default=None, ge=0, le=2**31)
+    cursor: str | None = Field(default=None, max_length=200)
+    status: list[JobStatus] = Field(default_factory=list)
+    queue_name: str | None = None
+    source_type: Literal["git", "copy"] | None = None
+    name: str | None = Field(default=None, description="What the name begins with.")
+    user_id: str | None = Field(default=None, description="For admins.")
+
+
+class JobQuery(_Query):
+    """How long to wait for another status."""
+
+    wait: float = Field(default=0.0, ge=0, le=60, allow_inf_nan=False)
+
+
+class LogQuery(_Query):
+    """Which part of which log."""
+
+    attempt: int | None = Field(default=None, ge=1)
+    tail: int | None = Field(default=None, ge=0, le=10_000_000)
+    follow: bool = False
+
+
+class TokenRequest(_Body):
+    """A token to be made."""
+
+    name: ShortText
+    expires_at: str | None = Field(default=None, description="RFC 3339; never, where it is left out.")
+
+
+class TokenResponse(BaseModel):
+    """A token, without its value."""
+
+    token_id: str
+    name: str
+    created_at: str
+    expires_at: str | None
+    last_used_at: str | None
+    is_active: bool
+
+
+class NewTokenResponse(BaseModel):
+    """A token with its value, which is shown this once."""
+
+    token_id: str
+    token: str
+    name: str
+    created_at: str
+    expires_at: str | None
+
+
+class TokenListResponse(BaseModel):
+    """The caller's tokens."""
+
+    tokens: list[TokenResponse]
+
+
+class UserResponse(BaseModel):
+    """A user."""
+
+    user_id: str
+    username: str
+    email: str | None
+    role: Literal["user", "admin"]
+    is_active: bool
+    created_at: str
+
+
+class QueueResponse(BaseModel):
+    """What a queue holds, of the jobs that the caller may see."""
+
+    queue_name: str
+    waiting: int
+    running: int
+    oldest_wait_seconds: float | None
+
+
+class QueueListResponse(BaseModel):
+    """The queues with unfinished jobs."""
+
+    queues: list[QueueResponse]
+
+
+class WorkerResponse(BaseModel):
+    """A worker; of its jobs those that the caller may see."""
+
+    worker_id: str
+    host: str
+    concurrency: int
+    running_jobs: list[str]
+    last_seen_at: str
+
+
+class WorkerListResponse(BaseModel):
+    """The workers."""
+
+    workers: list[WorkerResponse]
+
+
+class Verification(BaseModel):
+    """What the service makes of the token that was sent, if one was."""
+
+    verified: bool
+    user_authenticated: bool
+    user_id: str | None
+
+
+class HealthResponse(BaseModel):
+    """The service answers."""
+
+    status: Literal["OK"]
+    version: str
+    verification: Verification
+
+
+class ReadyResponse(BaseModel):
+    """Whether each part works: `ok`, or a sentence."""
+
+    checks: dict[str, str]
+
+
+class ErrorDetail(BaseModel):
+    """A field to blame."""
+
+    field: str
+    message: str
+
+
+class ErrorResponse(BaseModel):
+    """Every error has this shape."""
+
+    error: str
+    message: str
+    details: list[ErrorDetail] | None = None

@@ -1,0 +1,82 @@
+"""Routes on the service itself; but for the workers they need no token."""
+
+from flask import Response, jsonify, request
+from flask_openapi3.blueprint import APIBlueprint
+from flask_openapi3.models import Tag
+
+from reactorcide import __version__
+from reactorcide.accounts import tokens
+from reactorcide.domain.clock import rfc3339
+from reactorcide.domain.errors import ReactorcideError, Unauthorized
+from reactorcide.jobs import read
+from reactorcide.metrics import CONTENT_TYPE
+from reactorcide.web.api import ERRORS, PREFIX
+from reactorcide.web.api.models import HealthResponse, NoQuery, ReadyResponse, WorkerListResponse
+from reactorcide.web.auth import authenticate, bearer_token, caller
+from reactorcide.web.services import Services
+
+
+def blueprint(services: Services) -> APIBlueprint:
+    """Return the routes on the service itself."""
+    api = APIBlueprint("service", __name__, abp_tags=[Tag(name="service")], abp_responses=ERRORS)
+
+    @api.get(f"{PREFIX}/health", responses={200: HealthResponse})
+    def health(query: NoQuery) -> Response:
+        """Tell that the service answers, and what it makes of the token, if one was sent."""
+        user_id = None
+        if "Authorization" in request.headers:
+            try:
+                user_id = tokens.authenticate(services.accounts, bearer_token()).user_id
+            except Unauthorized:
+                user_id = None
+        known = user_id is not None
+        return jsonify(
+            {
+                "status": "OK",
+                "version": __version__,
+                "verification": {"verified": known, "user_authenticated": known, "user_id": user_id},
+            }
+        )
+
+    api.get("/api/health", responses={200: HealthResponse}, operation_id="health_short", doc_ui=False)(health)
+
+    @api.get(f"{PREFIX}/ready", responses={200: ReadyResponse, 503: ReadyResponse})
+    def ready(query: NoQuery) -> tuple[Response, int]:
+        """Tell whether every part works."""
+        checks = {}
+        for name, probe in services.probes.items():
+            try:
+                probe()
+                checks[name] = "ok"
+            except ReactorcideError as exc:
+                checks[name] = str(exc)
+        is_ready = all(found == "ok" for found in checks.values())
+        return jsonify({"checks": checks}), 200 if is_ready else 503
+
+    @api.get(f"{PREFIX}/metrics", responses={200: {"content": {"text/plain": {}}}})
+    def metrics(query: NoQuery) -> Response:
+        """Return everything that is counted, in Prometheus' text format."""
+        return Response(services.metrics.render(), content_type=CONTENT_TYPE)
+
+    api.get("/metrics", operation_id="metrics_short", doc_ui=False)(metrics)
+
+    @api.get(f"{PREFIX}/workers", responses={200: WorkerListResponse})
+    def list_workers(query: NoQuery) -> Response:
+        """Show the workers and what they run."""
+        authenticate(services.accounts)
+        return jsonify(
+            {
+                "workers": [
+                    {
+                        "worker_id": view.worker_id,
+                        "host": view.host,
+                        "concurrency": view.concurrency,
+                        "running_jobs": read.visible(services.jobs, caller(), view.running_job_ids),
+                        "last_seen_at": rfc3339(view.last_seen_ms),
+                    }
+                    for view in services.workers()
+                ]
+            }
+        )
+
+    return api

@@ -1,0 +1,117 @@
+"""The one table from errors to answers."""
+
+import logging
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any
+
+from flask import Flask, Response, jsonify
+from pydantic import ValidationError
+from werkzeug.exceptions import HTTPException
+
+from reactorcide.domain import errors
+
+log = logging.getLogger("reactorcide.web")
+
+Detail = dict[str, str]
+
+# The first class that an error is an instance of decides.
+_TABLE: tuple[tuple[type[errors.ReactorcideError], int, str], ...] = (
+    (errors.InvalidInput, 400, "invalid_input"),
+    (errors.Unauthorized, 401, "unauthorized"),
+    (errors.Forbidden, 403, "forbidden"),
+    (errors.NotFound, 404, "not_found"),
+    (errors.Conflict, 409, "conflict"),
+    (errors.Busy, 503, "unavailable"),
+    (errors.InfrastructureError, 503, "unavailable"),
+)
+
+_HTTP_CODES = {
+    400: "invalid_input",
+    401: "unauthorized",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    409: "conflict",
+    413: "payload_too_large",
+    415: "unsupported_media_type",
+    429: "rate_limited",
+    503: "unavailable",
+}
+
+_HTTP_MESSAGES = {
+    404: "there is nothing at this address",
+    405: "this address does not take that method",
+    413: "the body is larger than the service takes",
+    415: "send the body as JSON, with Content-Type: application/json",
+}
+
+
+class InvalidFields(errors.InvalidInput):
+    """Several fields are to blame."""
+
+    def __init__(self, details: Sequence[Detail]) -> None:
+        super().__init__("; ".join(f"{item['field']}: {item['message']}" for item in details))
+        self.details = list(details)
+
+
+def validation_failed(error: ValidationError) -> None:
+    """Raise what pydantic found as ``InvalidFields``."""
+    details = []
+    for item in error.errors(include_url=False, include_context=False, include_input=False):
+        field = ".".join(str(part) for part in item["loc"])
+        message = "there is no such field" if item["type"] == "extra_forbidden" else item["msg"]
+        details.append({"field": field or "body", "message": message.removeprefix("Value error, ")})
+    raise InvalidFields(details)
+
+
+def answer(status: int, code: str, message: str, details: Sequence[Detail] = ()) -> Response:
+    """Return an error in the shape that all errors have."""
+    body: dict[str, Any] = {"error": code, "message": message}
+    if details:
+        body["details"] = list(details)
+    response = jsonify(body)
+    response.status_code = status
+    return response
+
+
+def install(app: Flask) -> None:
+    """Have every error answered from the table, the framework's own included."""
+
+    @app.errorhandler(errors.ReactorcideError)
+    def known(error: errors.ReactorcideError) -> Response:
+        row = next((row for row in _TABLE if isinstance(error, row[0])), None)
+        if row is None:
+            return unknown(error)
+        _, status, code = row
+        if status >= 500:
+            log.warning("%s", error)
+        details: Sequence[Detail] = ()
+        if isinstance(error, InvalidFields):
+            details = error.details
+        elif isinstance(error, errors.InvalidInput) and error.field is not None:
+            details = [{"field": error.field, "message": str(error)}]
+        response = answer(status, code, str(error), details)
+        if isinstance(error, errors.Busy):
+            response.headers["Retry-After"] = str(error.retry_after_s)
+        if status == 401:
+            response.headers["WWW-Authenticate"] = "Bearer"
+        return response
+
+    @app.errorhandler(HTTPException)
+    def framework(error: HTTPException) -> Response:
+        status = error.code or 500
+        code = _HTTP_CODES.get(status, "internal_error" if status >= 500 else "invalid_input")
+        phrase = HTTPStatus(status).phrase.lower()
+        response = answer(status, code, _HTTP_MESSAGES.get(status) or error.description or phrase)
+        for name, value in error.get_headers():
+            if name.lower() == "allow":
+                response.headers[name] = value
+        return response
+
+    @app.errorhandler(Exception)
+    def unknown(error: Exception) -> Response:
+        log.error("a request failed unexpectedly", exc_info=error)
+        return answer(
+            500, "internal_error", "the service failed to answer this; its log says more, by the request's id"
+        )

@@ -1,0 +1,73 @@
+"""What happens around every request: its id, its line in the log, its body."""
+
+import logging
+import re
+from time import perf_counter
+from typing import Any
+
+from flask import Flask, Request, Response, g, request
+
+from reactorcide.domain.errors import InvalidInput
+from reactorcide.domain.ids import new_id
+from reactorcide.logconfig import request_id
+from reactorcide.metrics import Metrics
+
+log = logging.getLogger("reactorcide.web")
+
+MOST_BODY_BYTES = 2 << 20
+_SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+
+class StrictRequest(Request):
+    """A request whose body is a JSON object, or an error that says what is wrong with it."""
+
+    max_content_length = MOST_BODY_BYTES
+
+    def get_json(self, force: bool = False, silent: bool = False, cache: bool = True) -> Any:
+        """Return the body; never silent, for what is not understood must not pass as nothing."""
+        try:
+            body = super().get_json(force=force, silent=False, cache=cache)
+        except RecursionError as exc:
+            raise InvalidInput("the body is nested too deeply") from exc
+        if not isinstance(body, dict):
+            raise InvalidInput("the body must be a JSON object")
+        return body
+
+    def on_json_loading_failed(self, e: ValueError | None) -> Any:
+        """Say where the JSON is broken."""
+        if e is None:
+            return super().on_json_loading_failed(e)
+        raise InvalidInput(f"the body is not valid JSON: {e}") from e
+
+
+def install(app: Flask, metrics: Metrics) -> None:
+    """Give every request an id, a line in the log and a place in the metrics."""
+    app.request_class = StrictRequest
+
+    @app.before_request
+    def begin() -> None:
+        g.begun = perf_counter()
+        sent = request.headers.get("X-Request-ID", "")
+        g.request_id = sent if _SANE_ID.fullmatch(sent) else new_id()
+        request_id.set(g.request_id)
+
+    @app.after_request
+    def end(response: Response) -> Response:
+        response.headers["X-Request-ID"] = g.request_id
+        method = request.method
+        seconds = perf_counter() - g.begun
+        route = request.url_rule.rule if request.url_rule is not None else "none"
+        metrics.observe_request(method, route, response.status_code, seconds)
+        fields = {
+            "request_id": g.request_id,
+            "method": method,
+            "path": request.path,
+            "status": response.status_code,
+            "duration_ms": round(seconds * 1000, 1),
+        }
+        if "user" in g:
+            fields["user_id"] = g.user.user_id
+        if request.view_args and "job_id" in request.view_args:
+            fields["job_id"] = request.view_args["job_id"]
+        log.info("%s %s %s", method, request.path, response.status_code, extra=fields)
+        return response

@@ -1,0 +1,35 @@
+"""What the web layer is given to work with."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from reactorcide.accounts import AccountContext
+from reactorcide.domain.workers import WorkerView
+from reactorcide.jobs import JobContext
+from reactorcide.metrics import Metrics
+from reactorcide.web.streams import StreamSlots
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobDefaults:
+    """What a job gets that does not say, and the most that it may ask for; ``None`` is no limit."""
+
+    image: str
+    cpu_limit: float | None
+    max_cpu_limit: float | None
+    memory_limit_bytes: int | None
+    max_memory_limit_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """The collaborators of the routes."""
+
+    jobs: JobContext
+    accounts: AccountContext
+    defaults: JobDefaults
+    slots: StreamSlots
+    metrics: Metrics
+    probes: Mapping[str, Callable[[], None]]
+    """By name, what has to work for the service to be ready; each raises a sentence where it does not."""
+    workers: Callable[[], list[WorkerView]]

@@ -1,0 +1,69 @@
+"""Answers that take long: a bounded number of them, ended as soon as nobody listens."""
+
+import errno
+import select
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+
+from flask import Response, request
+
+from reactorcide.domain.errors import Busy
+from reactorcide.signals import Signals
+
+
+class StreamSlots:
+    """Places for followers and long polls, so that they never take every thread of the service."""
+
+    def __init__(self, slots: int) -> None:
+        self._free = threading.BoundedSemaphore(slots) if slots else None
+
+    def try_take(self) -> bool:
+        """Take a place if one is free; give it back with ``release``."""
+        return self._free is not None and self._free.acquire(blocking=False)
+
+    def release(self) -> None:
+        """Give a place back."""
+        if self._free is not None:
+            self._free.release()
+
+
+def stream(slots: StreamSlots, signals: Signals, chunks: Iterator[bytes]) -> Response:
+    """Return an answer that goes on until ``chunks`` ends, the client goes or the service stops.
+
+    ``b""`` among the chunks means "nothing yet": then the client's socket is looked at. Raises ``Busy``
+    when no place is free.
+    """
+    if not slots.try_take():
+        raise Busy("too many followers just now; come back in a few seconds")
+    client: socket.socket | None = request.environ.get("gunicorn.socket")
+
+    def body() -> Iterator[bytes]:
+        # At once, so that the client has its headers before the first line comes.
+        yield b""
+        with closing(chunks):  # type: ignore[type-var]  # a generator
+            for chunk in chunks:
+                if chunk:
+                    yield chunk
+                elif client is not None and _has_hung_up(client):
+                    return
+        if signals.closed:
+            # Breaks the connection off: an answer that ended properly would look complete.
+            raise ConnectionResetError(errno.ECONNRESET, "the service stops")
+
+    response = Response(body(), mimetype="text/plain")
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["X-Accel-Buffering"] = "no"
+    response.call_on_close(slots.release)
+    return response
+
+
+def _has_hung_up(client: socket.socket) -> bool:
+    """Tell whether the other side has closed; writing alone would notice only after buffers fill."""
+    poll = select.poll()
+    poll.register(client, select.POLLIN)
+    try:
+        return bool(poll.poll(0)) and not client.recv(1, socket.MSG_PEEK)
+    except OSError:
+        return True

@@ -1,0 +1,359 @@
+"""One attempt of a job, from its source to its artifacts, in a thread of its own."""
+
+import contextlib
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import monotonic
+from typing import TypeVar
+
+from reactorcide.corndogs.task import Task
+from reactorcide.domain.clock import now_ms
+from reactorcide.domain.errors import (
+    EngineUnavailable,
+    InfrastructureError,
+    JobFailed,
+    JobInterrupted,
+    ObjectStoreError,
+    StoreError,
+)
+from reactorcide.domain.jobs import ARTIFACTS_DIR, Job, OpenAttempt, Outcome
+from reactorcide.domain.sizes import format_size
+from reactorcide.jobs import JobContext, lifecycle
+from reactorcide.jobs.delete import purge_ended
+from reactorcide.logs.writer import LogWriter
+from reactorcide.runner import ContainerGone, ContainerSpec, Exit, ImageMissing, Output, Runner, Signal
+from reactorcide.worker.collect import store_artifacts
+from reactorcide.worker.interrupt import Interrupt, Reason
+from reactorcide.worker.prepare import Preparation, Source
+
+T = TypeVar("T")
+
+log = logging.getLogger("reactorcide.worker")
+
+MOST_ATTEMPTS_OF_OURS = 3
+"""How often a job is tried whose preparation fails through no fault of its own."""
+_FIRST_RETRY_DELAY_S = 5.0
+_SILENCE_S = 15.0
+"""After this long without output the engine is asked whether the container still runs."""
+_ENGINE_RETRY_S = 1.0
+_EXIT_WAIT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the operator allows every job."""
+
+    prepare_timeout_s: float
+    cancel_grace_s: float
+    pids: int
+
+
+class Attempt:
+    """Runs a claimed attempt, or takes over one whose container an earlier process left running.
+
+    ``run`` is called once, in a thread of its own, and never raises: whatever happens ends in the
+    job's ``error`` or in the service's log.
+    """
+
+    def __init__(
+        self,
+        context: JobContext,
+        runner: Runner,
+        preparation: Preparation,
+        limits: Limits,
+        job: Job,
+        task: Task | None,
+        adopted: OpenAttempt | None = None,
+    ) -> None:
+        self._context = context
+        self._runner = runner
+        self._preparation = preparation
+        self._limits = limits
+        self.job = job
+        self.task = task
+        self._adopted = adopted
+        self.interrupt = Interrupt()
+        self.deadline: float | None = None
+        """When the command's time is up, by ``time.monotonic``; ``None`` while it is being prepared."""
+        self._container_id: str | None = adopted.container_id if adopted else None
+        self._log_offset = adopted.log_offset if adopted else 0
+        self._started = adopted is not None
+        self.task_lock = threading.Lock()
+        """Held while the task is renewed or closed: a late renewal would bring a closed task back."""
+        self.task_closed = task is None
+
+    def run(self) -> None:
+        """Run the attempt to its end, or until the service stops."""
+        try:
+            self._run()
+        except Exception:
+            # The row stays as it is: the next start judges it by its container.
+            log.exception("the attempt could not be finished", extra=self._extra())
+
+    def _run(self) -> None:
+        job = self.job
+        log_writer = LogWriter(self._context.objects, self._context.signals, job.job_id, job.attempt)
+        try:
+            outcome = self._outcome(log_writer)
+        except JobInterrupted:
+            log_writer.close()
+            if self.interrupt.reason is Reason.CANCELLED:
+                self._end(Outcome(exit_code=None, error="cancelled"))
+            elif not self._started:
+                self._remove_container()
+                lifecycle.try_again(
+                    self._context, job, "the service stopped before the command had started", delay_s=0
+                )
+                self._close_task()
+            # Otherwise the container goes on by itself, and the next start takes it over.
+            return
+        except InfrastructureError as exc:
+            with contextlib.suppress(ObjectStoreError):
+                # What can't be written any more is in the attempt's row all the same.
+                log_writer.say(str(exc))
+                log_writer.close()
+            self._end_infrastructure(exc)
+            return
+        log_writer.close()
+        self._end(outcome)
+
+    def _outcome(self, log_writer: LogWriter) -> Outcome:
+        try:
+            if self._adopted is None:
+                return self._run_container(log_writer)
+            return self._take_over(log_writer, self._adopted)
+        except JobFailed as exc:
+            log_writer.say(str(exc))
+            return Outcome(exit_code=None, error=str(exc))
+        except ContainerGone:
+            reason = "the container was removed while the job ran"
+            log_writer.say(reason)
+            return Outcome(exit_code=None, error=reason)
+        except (JobInterrupted, InfrastructureError):
+            raise
+        except Exception:
+            log.exception("the attempt failed unexpectedly", extra=self._extra())
+            reason = "an internal error of the service; its own log says more"
+            log_writer.say(reason)
+            return Outcome(exit_code=None, error=reason)
+
+    def _run_container(self, log_writer: LogWriter) -> Outcome:
+        job, runner = self.job, self._runner
+        prepare_deadline = monotonic() + self._limits.prepare_timeout_s
+        with self._preparation.source(job, log_writer.write, self.interrupt, prepare_deadline) as source:
+            container_id = self._create(source, log_writer)
+            self._container_id = container_id
+            tar = source.tar(lambda: runner.owner(container_id))
+            if tar is not None:
+                runner.put(container_id, tar)
+        output = runner.attach(container_id)
+        try:
+            self.interrupt.check()
+            runner.start(container_id)
+            # From here on the command may have had an effect, so that it is never tried again by itself.
+            self._started = True
+            self.deadline = monotonic() + job.definition.timeout_seconds
+            self._log_offset = log_writer.size_bytes
+            lifecycle.started(self._context, job, container_id, log_offset=self._log_offset)
+            ended_because = self._supervise(container_id, output, log_writer)
+        finally:
+            output.close()
+        return self._judge(container_id, ended_because, log_writer)
+
+    def _take_over(self, log_writer: LogWriter, adopted: OpenAttempt) -> Outcome:
+        """Go on with a container that was started by an earlier process, or end what is left of it."""
+        container_id = adopted.container_id
+        if container_id is None or adopted.started_at_ms is None:
+            raise ContainerGone(container_id)
+        ran_s = (now_ms() - adopted.started_at_ms) / 1000
+        self.deadline = monotonic() + self.job.definition.timeout_seconds - max(0.0, ran_s)
+        ended_because = self._reread(container_id, log_writer)
+        return self._judge(container_id, ended_because, log_writer)
+
+    def _reread(self, container_id: str, log_writer: LogWriter) -> str | None:
+        """Write the log anew from the engine's own copy, and follow that to the container's end."""
+        log_writer.cut_back(self._log_offset)
+        output = self._patiently(lambda: self._runner.reread(container_id))
+        try:
+            return self._supervise(container_id, output, log_writer)
+        finally:
+            output.close()
+
+    def _create(self, source: Source, log_writer: LogWriter) -> str:
+        definition = self.job.definition
+        spec = ContainerSpec(
+            instance_id=self._context.instance_id,
+            job_id=self.job.job_id,
+            attempt=self.job.attempt,
+            image=definition.runner_image,
+            command=definition.job_command,
+            env=_service_env(self.job) | dict(source.env) | dict(definition.job_env_vars),
+            working_dir=definition.job_dir,
+            cpu_limit=definition.cpu_limit,
+            memory_limit_bytes=definition.memory_limit_bytes,
+            pids_limit=self._limits.pids,
+        )
+        self.interrupt.check()
+        try:
+            # Asking for the image first would cost every job a call that only the first one needs.
+            return self._runner.create(spec)
+        except ImageMissing:
+            self._runner.pull(definition.runner_image, log_writer.say, self.interrupt.check)
+        self.interrupt.check()
+        try:
+            return self._runner.create(spec)
+        except ImageMissing as exc:
+            raise JobFailed(f"image not found: {definition.runner_image}") from exc
+
+    def _supervise(self, container_id: str, output: Output, log_writer: LogWriter) -> str | None:
+        """Copy the output to the log until it ends; returns why it was made to end, if it was.
+
+        Raises ``JobInterrupted`` when the service stops: the container goes on without us.
+        """
+        ended_because: str | None = None
+        deadline = self.deadline or monotonic()
+        kill_at: float | None = None
+        silent_since = monotonic()
+        with self.interrupt.calling(output.wake):
+            while True:
+                now = monotonic()
+                if ended_because is None:
+                    if self.interrupt.reason is Reason.CANCELLED:
+                        ended_because = "cancelled"
+                    elif now >= deadline:
+                        ended_because = f"timed out after {self.job.definition.timeout_seconds} s"
+                    elif self.interrupt.reason is Reason.STOPPING:
+                        raise JobInterrupted("stopping")
+                    if ended_because is not None:
+                        self._signal(container_id, "TERM")
+                        kill_at = now + self._limits.cancel_grace_s
+                elif kill_at is not None and now >= kill_at:
+                    self._signal(container_id, "KILL")
+                    kill_at = now + _ENGINE_RETRY_S
+                next_event = deadline if kill_at is None else kill_at
+                data = output.read(min(next_event - now, _SILENCE_S))
+                if data is None:
+                    return ended_because
+                if data:
+                    log_writer.write(data)
+                    silent_since = monotonic()
+                elif monotonic() - silent_since >= _SILENCE_S:
+                    silent_since = monotonic()
+                    if self._has_ended(container_id):
+                        return ended_because
+
+    def _judge(self, container_id: str, ended_because: str | None, log_writer: LogWriter) -> Outcome:
+        """Turn the end of the output into the outcome of the attempt, and keep its artifacts."""
+        while True:
+            ended = self._patiently(lambda: self._runner.wait(container_id, _EXIT_WAIT_S))
+            if ended is not None:
+                break
+            # The output ended while the command goes on: the connection was lost, so read it anew.
+            ended_because = self._reread(container_id, log_writer) or ended_because
+        error = self._error(ended, ended_because)
+        if error is not None:
+            log_writer.say(error)
+        artifacts_key = None
+        try:
+            tar = self._runner.artifacts(container_id)
+            if tar is not None:
+                artifacts_key = store_artifacts(self._context, self.job, tar, log_writer)
+        except InfrastructureError as exc:
+            problem = f"its artifacts could not be kept: {exc}"
+            log_writer.say(problem)
+            error = f"{error}; {problem}" if error else problem
+        return Outcome(exit_code=ended.exit_code, error=error, artifacts_object_key=artifacts_key)
+
+    def _error(self, ended: Exit, ended_because: str | None) -> str | None:
+        if ended_because is not None:
+            return ended_because
+        if ended.exit_code == 0:
+            return None
+        limit_bytes = self.job.definition.memory_limit_bytes
+        if ended.oom_killed:
+            limit = "" if limit_bytes is None else f" (limit {format_size(limit_bytes)})"
+            return f"killed: out of memory{limit}"
+        if ended.exit_code == 127:
+            return "exit code 127 (a command was not found, or the image has no /bin/sh)"
+        return f"exit code {ended.exit_code}"
+
+    def _signal(self, container_id: str, signal: Signal) -> None:
+        try:
+            self._runner.signal(container_id, signal)
+        except EngineUnavailable as exc:
+            # Sent again once the grace is over, and once a second after that.
+            log.warning("the container could not be told to stop: %s", exc, extra=self._extra())
+
+    def _has_ended(self, container_id: str) -> bool:
+        try:
+            return self._runner.wait(container_id, 0.1) is not None
+        except EngineUnavailable:
+            return False
+
+    def _patiently(self, call: Callable[[], T]) -> T:
+        """Return what ``call`` returns, however long the engine or the database is away.
+
+        Raises ``JobInterrupted`` when the service stops meanwhile.
+        """
+        while True:
+            try:
+                return call()
+            except (EngineUnavailable, StoreError) as exc:
+                log.warning("waiting: %s", exc, extra=self._extra())
+                if self.interrupt.reason is Reason.STOPPING:
+                    raise JobInterrupted("stopping") from exc
+                self.interrupt.wait(_ENGINE_RETRY_S)
+
+    def _end(self, outcome: Outcome) -> None:
+        """Write down how the attempt ended, then tell Corndogs, then clear up."""
+        self._patiently(lambda: lifecycle.finish(self._context, self.job, outcome))
+        self._close_task()
+        self._remove_container()
+        ended = self._context.store.get(self.job.job_id)
+        if ended.deleted:
+            purge_ended(self._context)
+
+    def _end_infrastructure(self, problem: InfrastructureError) -> None:
+        """End an attempt that failed through a fault of ours: try again, as long as nothing has run."""
+        job = self.job
+        self._remove_container()
+        if self._started or job.attempt >= MOST_ATTEMPTS_OF_OURS:
+            self._end(Outcome(exit_code=None, error=str(problem)))
+            return
+        delay_s = _FIRST_RETRY_DELAY_S * 2 ** (job.attempt - 1)
+        log.warning("trying again in %g s: %s", delay_s, problem, extra=self._extra())
+        lifecycle.try_again(self._context, job, str(problem), delay_s=delay_s)
+        self._close_task()
+
+    def _close_task(self) -> None:
+        with self.task_lock:
+            self.task_closed = True
+        lifecycle.close_task(self._context, self._context.store.get(self.job.job_id))
+
+    def _remove_container(self) -> None:
+        if self._container_id is None:
+            return
+        try:
+            self._runner.remove(self._container_id)
+        except (EngineUnavailable, JobFailed) as exc:
+            log.warning("its container is still there: %s", exc, extra=self._extra())
+
+    def _extra(self) -> dict[str, object]:
+        return {"job_id": self.job.job_id, "attempt": self.job.attempt}
+
+
+def _service_env(job: Job) -> dict[str, str]:
+    """Return the variables that every job gets."""
+    definition = job.definition
+    return {
+        "CI": "true",
+        "REACTORCIDE": "true",
+        "REACTORCIDE_JOB_ID": job.job_id,
+        "REACTORCIDE_JOB_NAME": definition.name,
+        "REACTORCIDE_QUEUE": definition.queue_name,
+        "REACTORCIDE_ATTEMPT": str(job.attempt),
+        "REACTORCIDE_CODE_DIR": definition.code_dir,
+        "REACTORCIDE_ARTIFACTS_DIR": ARTIFACTS_DIR,
+    }

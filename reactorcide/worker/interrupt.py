@@ -1,0 +1,67 @@
+"""Telling a running attempt, from another thread, that it must end."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import Enum, auto
+
+from reactorcide.domain.errors import JobInterrupted
+
+
+class Reason(Enum):
+    """Why an attempt must end before its command did."""
+
+    CANCELLED = auto()
+    """Somebody cancelled the job."""
+    STOPPING = auto()
+    """The service stops; a container that runs is left to the next start."""
+
+
+class Interrupt:
+    """Set once, at any time; whatever the attempt waits for just then is called off. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._reason: Reason | None = None
+        self._calls: list[Callable[[], object]] = []
+        self._is_set = threading.Event()
+
+    @property
+    def reason(self) -> Reason | None:
+        """Why the attempt must end, ``None`` while it need not."""
+        return self._reason
+
+    def set(self, reason: Reason) -> None:
+        """Interrupt the attempt. A cancel outranks the service's stop; repeating is harmless."""
+        with self._lock:
+            if self._reason is None or reason is Reason.CANCELLED:
+                self._reason = reason
+            self._is_set.set()
+            # Under the lock, so that nothing is called any more once ``calling`` has been left.
+            for call in self._calls:
+                call()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until the interrupt is set, or the time is up; tells whether it is set."""
+        return self._is_set.wait(timeout_s)
+
+    def check(self) -> None:
+        """Raise ``JobInterrupted`` if the attempt must end."""
+        if self._reason is not None:
+            raise JobInterrupted(self._reason.name.lower())
+
+    @contextmanager
+    def calling(self, call: Callable[[], object]) -> Iterator[None]:
+        """Have ``call`` called, from another thread, when the interrupt is set; at once if it is.
+
+        It must neither block nor raise.
+        """
+        with self._lock:
+            self._calls.append(call)
+            if self._reason is not None:
+                call()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._calls.remove(call)

@@ -1,0 +1,404 @@
+"""The worker: claims tasks, runs their jobs, renews their leases, and sweeps up what was left."""
+
+import json
+import logging
+import random
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from time import monotonic, time_ns
+
+from reactorcide.corndogs.task import Task
+from reactorcide.domain.clock import now_ms
+from reactorcide.domain.errors import (
+    IllegalTransition,
+    InfrastructureError,
+    NotFound,
+)
+from reactorcide.domain.jobs import JobStatus, OpenAttempt
+from reactorcide.domain.workers import WorkerView
+from reactorcide.jobs import JobContext, lifecycle
+from reactorcide.jobs.delete import purge_ended
+from reactorcide.jobs.submit import hand_over
+from reactorcide.runner import Runner
+from reactorcide.worker.execute import Attempt, Limits
+from reactorcide.worker.interrupt import Reason
+from reactorcide.worker.prepare import Preparation
+
+log = logging.getLogger("reactorcide.worker")
+
+_SHORTEST_POLL_S = 0.05
+_LONGEST_POLL_S = 1.0
+_SWEEP_EVERY_S = 1.0
+_TIDY_EVERY_S = 5.0
+_ENGINE_FRESH_S = 1.0
+"""An engine that has answered this recently is taken to be there."""
+_MOST_FOREIGN_TASKS = 20
+_FOREIGN_PAUSE_S = 10.0
+
+
+class Worker:
+    """One thread that claims and supervises, and one thread for each running attempt.
+
+    ``start`` and ``stop`` once each; ``stop`` is idempotent. All other methods may be called from
+    any thread.
+    """
+
+    def __init__(
+        self,
+        context: JobContext,
+        runner: Runner,
+        preparation: Preparation,
+        limits: Limits,
+        *,
+        worker_id: str,
+        concurrency: int,
+        lease_s: float,
+        queues: Sequence[str],
+    ) -> None:
+        self._context = context
+        self._runner = runner
+        self._preparation = preparation
+        self._limits = limits
+        self._worker_id = worker_id
+        self._concurrency = concurrency
+        self._lease_s = lease_s
+        self._queues = tuple(queues)
+        self._lock = threading.Lock()
+        self._running: dict[str, Attempt] = {}
+        self._threads: set[threading.Thread] = set()
+        self._wake = threading.Event()
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+        self._trouble: dict[str, str] = {}
+        self._engine_seen = float("-inf")
+        self._last_seen_ms = now_ms()
+        self._poll_s = _SHORTEST_POLL_S
+        self._foreign_until: dict[str, float] = {}
+
+    def start(self) -> None:
+        """Start claiming; attempts that an earlier process left are taken over first."""
+        self._thread = threading.Thread(target=self._loop, name="worker", daemon=True)
+        self._thread.start()
+
+    def stop(self, deadline_s: float) -> None:
+        """Stop claiming and let go of what runs: containers go on, the next start takes them over.
+
+        Returns when every thread has ended, or after ``deadline_s``.
+        """
+        deadline = monotonic() + deadline_s
+        with self._lock:
+            self._stopping = True
+            attempts = list(self._running.values())
+        for attempt in attempts:
+            attempt.interrupt.set(Reason.STOPPING)
+        self._wake.set()
+        for thread in (self._thread, *self._threads_now()):
+            if thread is not None:
+                thread.join(max(0.0, deadline - monotonic()))
+                if thread.is_alive():
+                    log.warning("%s has not ended in time", thread.name)
+
+    def wake(self) -> None:
+        """Look for work at once."""
+        self._poll_s = _SHORTEST_POLL_S
+        self._wake.set()
+
+    def stop_attempt(self, job_id: str) -> None:
+        """Stop the container of a job that was cancelled, if it runs here."""
+        with self._lock:
+            attempt = self._running.get(job_id)
+        if attempt is not None:
+            attempt.interrupt.set(Reason.CANCELLED)
+
+    def check(self) -> None:
+        """Raise ``InfrastructureError`` unless the worker does its rounds."""
+        thread = self._thread
+        if thread is None or not thread.is_alive():
+            raise InfrastructureError("the worker does not run; restart the service")
+
+    def view(self) -> WorkerView:
+        """Return what there is to tell about this worker."""
+        with self._lock:
+            running = tuple(sorted(self._running))
+        return WorkerView(
+            self._worker_id, socket.gethostname(), self._concurrency, running, self._last_seen_ms
+        )
+
+    # --- the loop ------------------------------------------------------------------------------
+
+    def _loop(self) -> None:
+        duties = [
+            _Duty("take over", 0.0, self._recover, once=True),
+            _Duty("sweep", _SWEEP_EVERY_S, self._submit_due),
+            _Duty("renew", self._lease_s / 3, self._renew),
+            _Duty("tidy", min(_TIDY_EVERY_S, self._lease_s / 3), self._tidy),
+        ]
+        while not self._stopping:
+            self._wake.clear()
+            self._last_seen_ms = now_ms()
+            for duty in duties:
+                if duty.is_due():
+                    self._guarded(duty.name, duty.run)
+            recovered = duties[0].done
+            if recovered and self._guarded("claim", self._claim_all):
+                continue
+            self._wake.wait(self._pause_s())
+
+    def _guarded(self, what: str, call: Callable[[], object]) -> bool:
+        """Do one thing; trouble with a part we depend on is logged once and does not end the loop."""
+        try:
+            done = call()
+        except InfrastructureError as exc:
+            if self._trouble.get(what) != str(exc):
+                self._trouble[what] = str(exc)
+                log.warning("%s: %s", what, exc)
+            return False
+        except Exception:
+            log.exception("%s failed unexpectedly", what)
+            return False
+        if self._trouble.pop(what, None) is not None:
+            log.info("%s: works again", what)
+        return bool(done)
+
+    def _pause_s(self) -> float:
+        """Return how long to wait for a wake-up: growing, and spread so that workers do not march in step."""
+        pause_s = self._poll_s * random.uniform(0.8, 1.2)  # noqa: S311  # spreading, not secrecy
+        self._poll_s = min(self._poll_s * 2, _LONGEST_POLL_S)
+        return pause_s
+
+    # --- claiming ------------------------------------------------------------------------------
+
+    def _claim_all(self) -> bool:
+        """Claim while there are free places and waiting jobs; tells whether anything was claimed."""
+        claimed = False
+        while not self._stopping and len(self._running) < self._concurrency:
+            queues = self._waiting_queues()
+            if not queues:
+                break
+            self._check_engine()
+            if not any(self._claim_from(queue) for queue in queues):
+                break
+            claimed = True
+            self._poll_s = _SHORTEST_POLL_S
+        return claimed
+
+    def _waiting_queues(self) -> list[str]:
+        now = monotonic()
+        queues = self._context.store.queues_to_poll()
+        return [
+            queue
+            for queue in queues
+            if (not self._queues or queue in self._queues) and self._foreign_until.get(queue, 0.0) <= now
+        ]
+
+    def _check_engine(self) -> None:
+        """Raise ``EngineUnavailable`` where a claimed job could not be run anyway."""
+        if monotonic() - self._engine_seen > _ENGINE_FRESH_S:
+            self._runner.check()
+            self._engine_seen = monotonic()
+
+    def _claim_from(self, queue: str) -> bool:
+        """Claim one of our jobs from a queue; tells whether there was a task of ours."""
+        foreign: list[Task] = []
+        try:
+            while len(foreign) < _MOST_FOREIGN_TASKS:
+                task = self._context.corndogs.get_next_task(
+                    queue, lifecycle.TASK_WAITING, override_timeout_s=round(self._lease_s)
+                )
+                if task is None:
+                    return False
+                job_id = self._our_job(task)
+                if job_id is not None:
+                    self._take(task, job_id)
+                    return True
+                foreign.append(task)
+            return False
+        finally:
+            for task in foreign:
+                self._put_back(task)
+            if foreign:
+                # They are somebody else's to claim: leave the queue alone for a while.
+                self._foreign_until[queue] = monotonic() + _FOREIGN_PAUSE_S
+
+    def _our_job(self, task: Task) -> str | None:
+        """Return the job that a task is for; ``None`` for a task of somebody else."""
+        try:
+            payload = json.loads(task.payload)
+            if payload["instance"] == self._context.instance_id and payload["job_type"] == "run":
+                return str(payload["job_id"])
+        except (ValueError, KeyError, TypeError):
+            return None
+        return None
+
+    def _put_back(self, task: Task) -> None:
+        self._context.corndogs.update_task(
+            task.uuid,
+            task.queue,
+            lifecycle.TASK_CLAIMED,
+            new_state=lifecycle.TASK_WAITING,
+            auto_target_state=task.current_state,
+            timeout_s=-1,
+            priority=task.priority,
+        )
+
+    def _take(self, task: Task, job_id: str) -> None:
+        """Judge a claimed task of ours, and run its job if that waits for it."""
+        try:
+            job = self._context.store.get(job_id)
+        except NotFound:
+            self._complete(task)
+            return
+        if job.status is JobStatus.RUNNING and job.corndogs_task_id == task.uuid:
+            # Its worker is late with renewing, or dead. The task comes back after a lease.
+            return
+        if job.is_final or (job.corndogs_task_id is not None and job.corndogs_task_id != task.uuid):
+            self._complete(task)
+            return
+        try:
+            job = lifecycle.claim(self._context, job_id, task.uuid, self._worker_id)
+        except IllegalTransition:
+            # Cancelled in this instant.
+            self._complete(task)
+            return
+        self._run(Attempt(self._context, self._runner, self._preparation, self._limits, job, task))
+
+    def _complete(self, task: Task) -> None:
+        self._context.corndogs.complete_task(task.uuid, task.queue, task.current_state)
+        job_id = self._our_job(task)
+        if job_id is not None:
+            self._context.store.task_closed(job_id, task.uuid)
+
+    def _run(self, attempt: Attempt) -> None:
+        job_id = attempt.job.job_id
+
+        def run() -> None:
+            try:
+                attempt.run()
+            finally:
+                with self._lock:
+                    del self._running[job_id]
+                    self._threads.discard(threading.current_thread())
+                self.wake()
+
+        thread = threading.Thread(target=run, name=f"job-{job_id}", daemon=True)
+        with self._lock:
+            self._running[job_id] = attempt
+            self._threads.add(thread)
+            if self._stopping:
+                attempt.interrupt.set(Reason.STOPPING)
+        thread.start()
+        # A cancel between the claim and this moment found nothing to stop.
+        if self._context.store.get(job_id).status is JobStatus.CANCELLED:
+            attempt.interrupt.set(Reason.CANCELLED)
+
+    def _threads_now(self) -> list[threading.Thread]:
+        with self._lock:
+            return list(self._threads)
+
+    # --- duties --------------------------------------------------------------------------------
+
+    def _recover(self) -> None:
+        """Take over what an earlier process of this installation left, by what the engine has."""
+        attempts = self._context.store.open_attempts()
+        containers = {
+            (found.job_id, found.attempt): found for found in self._runner.list(self._context.instance_id)
+        }
+        for left in attempts:
+            found = containers.pop((left.job.job_id, left.job.attempt), None)
+            if found is not None and left.started_at_ms is None:
+                # Created but, as far as we know, never started: nothing of the command has happened.
+                self._runner.remove(found.container_id)
+            self._run_left(left)
+        for orphan in containers.values():
+            log.info("removing a container that no job needs", extra={"job_id": orphan.job_id})
+            self._runner.remove(orphan.container_id)
+
+    def _run_left(self, left: OpenAttempt) -> None:
+        job = left.job
+        if left.started_at_ms is None and job.status is JobStatus.RUNNING:
+            lifecycle.try_again(
+                self._context, job, "the service was stopped before the command had started", delay_s=0
+            )
+            return
+        task = self._context.corndogs.get_task(job.corndogs_task_id or "", job.definition.queue_name)
+        log.info("taking over a job that was left running", extra={"job_id": job.job_id})
+        attempt = Attempt(
+            self._context, self._runner, self._preparation, self._limits, job, task, adopted=left
+        )
+        if job.status is JobStatus.CANCELLED:
+            attempt.interrupt.set(Reason.CANCELLED)
+        self._run(attempt)
+
+    def _submit_due(self) -> None:
+        """Hand committed jobs to Corndogs that it has not got; stop at the first that it does not take."""
+        for job, failures in self._context.store.to_submit(now_ms=now_ms()):
+            after = hand_over(self._context, job, failures=failures)
+            if after is not None and after.status is JobStatus.SUBMIT_FAILED:
+                return
+
+    def _renew(self) -> None:
+        """Renew the leases of running attempts and stamp their rows."""
+        with self._lock:
+            attempts = list(self._running.values())
+        if not attempts:
+            return
+        self._context.store.heartbeat(
+            [(attempt.job.job_id, attempt.job.attempt) for attempt in attempts], now_ms=now_ms()
+        )
+        for attempt in attempts:
+            self._renew_one(attempt)
+
+    def _renew_one(self, attempt: Attempt) -> None:
+        timeout_s = self._lease_s
+        if attempt.deadline is not None:
+            # Never past the job's own end: so a worker that hangs loses the task on time.
+            left_s = attempt.deadline + self._limits.cancel_grace_s - monotonic()
+            timeout_s = max(1.0, min(timeout_s, left_s))
+        with attempt.task_lock:
+            task = attempt.task
+            if task is None or attempt.task_closed:
+                return
+            self._context.corndogs.update_task(
+                task.uuid,
+                task.queue,
+                lifecycle.TASK_CLAIMED,
+                new_state=lifecycle.TASK_CLAIMED,
+                auto_target_state=lifecycle.TASK_WAITING,
+                timeout_s=round(timeout_s),
+                priority=task.priority,
+            )
+
+    def _tidy(self) -> None:
+        """Close what was left open, and time out the tasks of workers that went away."""
+        for job in self._context.store.to_close():
+            with self._lock:
+                runs_here = job.job_id in self._running
+            if not runs_here:
+                lifecycle.close_task(self._context, job)
+        purge_ended(self._context)
+        for queue in self._context.store.active_queues():
+            self._context.corndogs.clean_up_timed_out(time_ns(), queue)
+
+
+class _Duty:
+    """Something the loop does now and then."""
+
+    def __init__(self, name: str, every_s: float, call: Callable[[], None], *, once: bool = False) -> None:
+        self.name = name
+        self.done = False
+        self._every_s = every_s
+        self._call = call
+        self._once = once
+        self._next = float("-inf")
+
+    def is_due(self) -> bool:
+        """Tell whether it is time."""
+        return monotonic() >= self._next and not (self._once and self.done)
+
+    def run(self) -> None:
+        """Do it; where it fails it is due again after a second."""
+        self._next = monotonic() + max(self._every_s, 1.0)
+        self._call()
+        self._next = monotonic() + self._every_s
+        self.done = True

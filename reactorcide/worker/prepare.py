@@ -1,0 +1,115 @@
+"""Getting a job's source ready to be put into its container."""
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from reactorcide.domain.errors import InvalidInput, JobFailed
+from reactorcide.domain.jobs import Job, JobDefinition
+from reactorcide.sources.archive import archive
+from reactorcide.sources.git import checkout
+from reactorcide.sources.roots import Identity, SourceDirectory, SourceRoots
+from reactorcide.sources.urls import check_git_ref
+from reactorcide.worker.interrupt import Interrupt
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What a container gets to begin with."""
+
+    code_dir: str
+    directory: SourceDirectory | None
+    """Where the files are; ``None`` for an empty workspace."""
+    forbidden: Identity | None
+    check: Callable[[], None]
+    """Raises to give up half-way."""
+    env: Mapping[str, str] = field(default_factory=dict)
+
+    def tar(self, owner: Callable[[], tuple[int, int]]) -> Iterator[bytes] | None:
+        """Return the files as a tar stream, ``None`` where there are none to be put.
+
+        ``owner`` is asked for the uid and gid only then: it costs a call to the engine.
+        """
+        if self.directory is None:
+            return None
+        uid, gid = owner()
+        return archive(
+            self.directory,
+            prefix=self.code_dir,
+            uid=uid,
+            gid=gid,
+            forbidden=self.forbidden,
+            check=self.check,
+        )
+
+
+class Preparation:
+    """Prepares sources, in temporary directories below ``workspaces_dir``. Thread-safe."""
+
+    def __init__(self, roots: SourceRoots, workspaces_dir: Path, environment: Mapping[str, str]) -> None:
+        self._roots = roots
+        self._workspaces_dir = workspaces_dir
+        self._environment = environment
+
+    def check(self, definition: JobDefinition) -> None:
+        """Raise ``InvalidInput`` unless the source that a job names may be used here."""
+        if definition.source_type == "copy":
+            if definition.source_path is not None:
+                self._roots.resolve(definition.source_path)
+            return
+        if definition.git_url is not None:
+            self._roots.check_git_url(definition.git_url)
+        if definition.git_ref is not None:
+            check_git_ref(definition.git_ref)
+
+    @contextmanager
+    def source(
+        self, job: Job, log: Callable[[bytes], None], interrupt: Interrupt, deadline: float
+    ) -> Iterator[Source]:
+        """Yield the job's source; what had to be made for it is removed afterwards.
+
+        ``deadline`` is by ``time.monotonic``. Raises ``JobFailed`` where the source can't be had,
+        ``JobInterrupted``, ``InfrastructureError``.
+        """
+        definition = job.definition
+        try:
+            # Checked when it was submitted, too; but roots and links may have changed since.
+            self.check(definition)
+        except InvalidInput as exc:
+            raise JobFailed(f"the source cannot be used any more: {exc}") from exc
+        if definition.source_type == "git":
+            self._workspaces_dir.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=self._workspaces_dir, prefix=f"{job.job_id}-") as workspace:
+                yield self._git_source(definition, Path(workspace), log, interrupt, deadline)
+            return
+        directory = None
+        if definition.source_path is not None:
+            directory = self._roots.resolve(definition.source_path)
+        yield Source(definition.code_dir, directory, self._roots.forbidden_identity(), check=interrupt.check)
+
+    def _git_source(
+        self,
+        definition: JobDefinition,
+        workspace: Path,
+        log: Callable[[bytes], None],
+        interrupt: Interrupt,
+        deadline: float,
+    ) -> Source:
+        found = checkout(
+            definition.git_url or "",
+            definition.git_ref,
+            workspace,
+            log=log,
+            interrupt=interrupt,
+            deadline=deadline,
+            env=self._environment,
+        )
+        env = {
+            "REACTORCIDE_GIT_URL": found.url_without_credentials,
+            "REACTORCIDE_GIT_REF": found.ref,
+            "REACTORCIDE_GIT_SHA": found.sha,
+        }
+        # The workspace lies in the data directory and is the one thing there that a job may have.
+        return Source(definition.code_dir, SourceDirectory(workspace), None, check=interrupt.check, env=env)

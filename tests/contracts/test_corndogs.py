@@ -1,0 +1,438 @@
+"""What every Corndogs server does, checked over the wire.
+
+The embedded server is always checked. Set ``REACTORCIDE_TEST_CORNDOGS`` to ``host:port`` to check another
+one too: it may hold other people's tasks, which these tests leave alone.
+"""
+
+import os
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+import grpc
+import pytest
+
+from reactorcide.corndogs.client import GrpcCorndogs
+from reactorcide.corndogs.proto import corndogs_pb2 as pb
+from reactorcide.corndogs.proto.corndogs_pb2_grpc import CorndogsServiceStub
+from reactorcide.corndogs.server import EmbeddedCorndogs
+from reactorcide.corndogs.task import Corndogs, Task
+
+_OTHER_SERVERS = [address for address in [os.environ.get("REACTORCIDE_TEST_CORNDOGS")] if address]
+_SECOND_NS = 1_000_000_000
+
+
+@pytest.fixture(scope="module", params=["embedded", *_OTHER_SERVERS])
+def address(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    if request.param != "embedded":
+        yield request.param
+        return
+    server = EmbeddedCorndogs(tmp_path_factory.mktemp("corndogs") / "corndogs.db")
+    server.start()
+    yield server.address
+    server.stop()
+
+
+@pytest.fixture
+def corndogs(address: str) -> Iterator[Corndogs]:
+    client = GrpcCorndogs(address)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def queue(corndogs: Corndogs) -> Iterator[str]:
+    """A queue that no other test knows; its tasks are completed afterwards."""
+    name = f"test-{uuid.uuid4()}"
+    yield name
+    for state, count in corndogs.task_state_counts(name).items():
+        for _ in range(count):
+            task = corndogs.get_next_task(name, state, override_current_state="left over")
+            assert task is not None
+            corndogs.complete_task(task.uuid, name, task.current_state)
+
+
+@pytest.fixture
+def stub(address: str) -> Iterator[CorndogsServiceStub]:
+    """The wire itself, for what our client refuses or fills in."""
+    with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        yield CorndogsServiceStub(channel)  # type: ignore[no-untyped-call]  # generated
+
+
+def _now(corndogs: Corndogs, task: Task) -> Task:
+    """The task as the server has it now."""
+    stored = corndogs.get_task(task.uuid, task.queue)
+    assert stored is not None
+    return stored
+
+
+class TestSubmitTask:
+    def test_stores_what_was_sent(self, corndogs: Corndogs, queue: str) -> None:
+        before_ns = time.time_ns()
+        task = corndogs.submit_task(
+            queue,
+            current_state="ready",
+            auto_target_state="busy",
+            timeout_s=30,
+            payload=b"\x00\xff{}",
+            priority=-7,
+        )
+        assert (task.queue, task.current_state, task.auto_target_state) == (queue, "ready", "busy")
+        assert (task.timeout_s, task.payload, task.priority) == (30, b"\x00\xff{}", -7)
+        assert str(uuid.UUID(task.uuid)) == task.uuid
+        # Nanoseconds, of a clock that may be another machine's.
+        assert abs(task.submit_time_ns - before_ns) < 3600 * _SECOND_NS
+        assert _now(corndogs, task) == task
+
+    def test_defaults(self, stub: CorndogsServiceStub) -> None:
+        task = stub.SubmitTask(pb.SubmitTaskRequest()).task
+        stub.CompleteTask(pb.CompleteTaskRequest(uuid=task.uuid, queue="default", current_state="submitted"))
+        assert (task.queue, task.current_state, task.auto_target_state) == (
+            "default",
+            "submitted",
+            "submitted-working",
+        )
+        assert (task.timeout, task.payload, task.priority) == (0, b"", 0)
+
+    def test_the_auto_target_follows_the_state(self, corndogs: Corndogs, queue: str) -> None:
+        assert corndogs.submit_task(queue, current_state="ready").auto_target_state == "ready-working"
+
+    def test_a_negative_timeout_is_none(self, corndogs: Corndogs, queue: str) -> None:
+        assert corndogs.submit_task(queue, timeout_s=-1).timeout_s == 0
+
+    def test_every_task_is_another_one(self, corndogs: Corndogs, queue: str) -> None:
+        assert len({corndogs.submit_task(queue).uuid for _ in range(5)}) == 5
+
+    @pytest.mark.parametrize("priority", [-(2**31), 2**31 - 1])
+    def test_priority_has_32_bits(self, corndogs: Corndogs, queue: str, priority: int) -> None:
+        assert _now(corndogs, corndogs.submit_task(queue, priority=priority)).priority == priority
+
+    def test_a_large_payload(self, corndogs: Corndogs, queue: str) -> None:
+        payload = os.urandom(4 * 1024 * 1024 - 200)
+        task = corndogs.submit_task(queue, payload=payload)
+        assert _now(corndogs, task).payload == payload
+
+
+class TestGetNextTask:
+    def test_highest_priority_first_then_oldest_update(self, corndogs: Corndogs, queue: str) -> None:
+        names = {
+            corndogs.submit_task(queue, priority=priority).uuid: name
+            for name, priority in [("a0", 0), ("b5", 5), ("c-1", -1), ("d5", 5), ("e0", 0)]
+        }
+        order = []
+        while task := corndogs.get_next_task(queue):
+            order.append(names[task.uuid])
+        assert order == ["b5", "d5", "a0", "e0", "c-1"]
+
+    def test_an_update_sends_a_task_to_the_back(self, corndogs: Corndogs, queue: str) -> None:
+        first, second = corndogs.submit_task(queue), corndogs.submit_task(queue)
+        corndogs.update_task(
+            first.uuid,
+            queue,
+            "submitted",
+            new_state="submitted",
+            auto_target_state="submitted-working",
+            timeout_s=0,
+            priority=0,
+        )
+        order = [task.uuid for task in iter(lambda: corndogs.get_next_task(queue), None)]
+        assert order == [second.uuid, first.uuid]
+
+    def test_swaps_the_states(self, corndogs: Corndogs, queue: str) -> None:
+        submitted = corndogs.submit_task(
+            queue, auto_target_state="busy", timeout_s=9, payload=b"x", priority=3
+        )
+        claimed = corndogs.get_next_task(queue)
+        assert claimed is not None
+        assert (claimed.uuid, claimed.current_state, claimed.auto_target_state) == (
+            submitted.uuid,
+            "busy",
+            "submitted",
+        )
+        assert (claimed.timeout_s, claimed.payload, claimed.priority) == (9, b"x", 3)
+
+    def test_answers_with_the_update_time_from_before(self, corndogs: Corndogs, queue: str) -> None:
+        submitted = corndogs.submit_task(queue)
+        claimed = corndogs.get_next_task(queue)
+        assert claimed is not None
+        assert claimed.update_time_ns == submitted.update_time_ns
+        stored = _now(corndogs, claimed)
+        assert stored.update_time_ns > submitted.update_time_ns
+        assert stored.submit_time_ns == submitted.submit_time_ns
+
+    def test_stores_what_it_answers(self, corndogs: Corndogs, queue: str) -> None:
+        corndogs.submit_task(queue)
+        claimed = corndogs.get_next_task(
+            queue, override_timeout_s=60, override_current_state="a", override_auto_target_state="b"
+        )
+        assert claimed is not None
+        assert (claimed.current_state, claimed.auto_target_state, claimed.timeout_s) == ("a", "b", 60)
+        stored = _now(corndogs, claimed)
+        assert (stored.current_state, stored.auto_target_state, stored.timeout_s) == ("a", "b", 60)
+
+    @pytest.mark.parametrize(("override_s", "stored_s"), [(-1, 0), (0, 30), (60, 60)])
+    def test_override_timeout(self, corndogs: Corndogs, queue: str, override_s: int, stored_s: int) -> None:
+        corndogs.submit_task(queue, timeout_s=30)
+        claimed = corndogs.get_next_task(queue, override_timeout_s=override_s)
+        assert claimed is not None
+        assert claimed.timeout_s == stored_s
+        assert _now(corndogs, claimed).timeout_s == stored_s
+
+    def test_only_this_queue_and_state(self, corndogs: Corndogs, queue: str) -> None:
+        other = corndogs.submit_task(queue, current_state="other")
+        assert corndogs.get_next_task(queue) is None
+        assert corndogs.get_next_task(f"{queue}-2", "other") is None
+        claimed = corndogs.get_next_task(queue, "other")
+        assert claimed is not None
+        assert claimed.uuid == other.uuid
+        assert corndogs.get_next_task(queue, "other") is None
+
+    def test_defaults(self, stub: CorndogsServiceStub) -> None:
+        # A priority that nothing else in a shared default queue should have.
+        mine = stub.SubmitTask(pb.SubmitTaskRequest(priority=2**31 - 1)).task
+        claimed = stub.GetNextTask(pb.GetNextTaskRequest()).task
+        assert claimed.uuid == mine.uuid
+        stub.CompleteTask(pb.CompleteTaskRequest(uuid=mine.uuid))
+
+    def test_no_two_claimants_get_the_same_task(self, corndogs: Corndogs, queue: str) -> None:
+        submitted = [corndogs.submit_task(queue).uuid for _ in range(200)]
+        claimed: list[str] = []
+        deadline = time.monotonic() + 60
+
+        def claim() -> None:
+            while len(claimed) < len(submitted) and time.monotonic() < deadline:
+                if task := corndogs.get_next_task(queue):
+                    claimed.append(task.uuid)
+
+        _in_threads(8, claim)
+        assert Counter(claimed) == Counter(submitted)
+
+
+class TestUpdateTask:
+    def test_sets_exactly_what_was_sent(self, corndogs: Corndogs, queue: str) -> None:
+        task = corndogs.submit_task(queue, timeout_s=9, payload=b"old", priority=3)
+        updated = corndogs.update_task(
+            task.uuid,
+            queue,
+            "submitted",
+            new_state="a",
+            auto_target_state="b",
+            timeout_s=60,
+            priority=4,
+            payload=b"new",
+        )
+        assert updated is not None
+        assert (updated.current_state, updated.auto_target_state) == ("a", "b")
+        assert (updated.timeout_s, updated.payload, updated.priority) == (60, b"new", 4)
+        assert updated.update_time_ns > task.update_time_ns
+        assert updated.submit_time_ns == task.submit_time_ns
+        assert _now(corndogs, task) == updated
+
+    def test_defaults(self, corndogs: Corndogs, queue: str, stub: CorndogsServiceStub) -> None:
+        task = corndogs.submit_task(queue, timeout_s=9, payload=b"old", priority=3)
+        stub.UpdateTask(pb.UpdateTaskRequest(uuid=task.uuid, queue=queue, current_state="submitted"))
+        stored = _now(corndogs, task)
+        assert (stored.current_state, stored.auto_target_state) == ("updated", "updated-working")
+        assert (stored.timeout_s, stored.payload, stored.priority) == (0, b"old", 0)
+
+    def test_the_auto_target_follows_the_state(
+        self, corndogs: Corndogs, queue: str, stub: CorndogsServiceStub
+    ) -> None:
+        task = corndogs.submit_task(queue)
+        request = pb.UpdateTaskRequest(
+            uuid=task.uuid, queue=queue, current_state="submitted", new_state="ready"
+        )
+        assert stub.UpdateTask(request).task.auto_target_state == "ready-working"
+
+    def test_a_stale_state_changes_nothing(self, corndogs: Corndogs, queue: str) -> None:
+        task = corndogs.submit_task(queue)
+        updated = corndogs.update_task(
+            task.uuid, queue, "stale", new_state="a", auto_target_state="b", timeout_s=0, priority=0
+        )
+        assert updated is not None
+        assert updated.current_state == "a"
+
+    def test_an_archived_task_stays_as_it_is(self, corndogs: Corndogs, queue: str) -> None:
+        task = corndogs.submit_task(queue)
+        archived = corndogs.complete_task(task.uuid, queue, "submitted")
+        assert (
+            corndogs.update_task(
+                task.uuid, queue, "submitted", new_state="a", auto_target_state="b", timeout_s=0, priority=0
+            )
+            is None
+        )
+        assert _now(corndogs, task) == archived
+
+
+def _complete(corndogs: Corndogs, task: Task, current_state: str) -> Task | None:
+    return corndogs.complete_task(task.uuid, task.queue, current_state)
+
+
+def _cancel(corndogs: Corndogs, task: Task, current_state: str) -> Task | None:
+    return corndogs.cancel_task(task.uuid, task.queue, current_state)
+
+
+@pytest.mark.parametrize(("end", "final_state"), [(_complete, "completed"), (_cancel, "canceled")])
+class TestCompleteTaskAndCancelTask:
+    def test_moves_the_task_to_the_archive(
+        self,
+        corndogs: Corndogs,
+        queue: str,
+        end: Callable[[Corndogs, Task, str], Task | None],
+        final_state: str,
+    ) -> None:
+        task = corndogs.submit_task(queue, timeout_s=9, payload=b"x", priority=3)
+        archived = end(corndogs, task, "submitted")
+        assert archived is not None
+        assert (archived.uuid, archived.queue) == (task.uuid, queue)
+        assert (archived.current_state, archived.auto_target_state) == (final_state, final_state)
+        assert (archived.timeout_s, archived.payload, archived.priority) == (0, b"", 0)
+        assert archived.submit_time_ns == task.submit_time_ns
+        assert _now(corndogs, task) == archived
+        assert corndogs.get_next_task(queue) is None
+        assert corndogs.get_next_task(queue, final_state) is None
+
+    def test_a_stale_state_changes_nothing(
+        self,
+        corndogs: Corndogs,
+        queue: str,
+        end: Callable[[Corndogs, Task, str], Task | None],
+        final_state: str,
+    ) -> None:
+        task = corndogs.submit_task(queue)
+        corndogs.get_next_task(queue)
+        assert end(corndogs, task, "submitted") is not None
+
+    def test_a_second_time_there_is_no_such_task(
+        self,
+        corndogs: Corndogs,
+        queue: str,
+        end: Callable[[Corndogs, Task, str], Task | None],
+        final_state: str,
+    ) -> None:
+        task = corndogs.submit_task(queue)
+        assert end(corndogs, task, "submitted") is not None
+        assert end(corndogs, task, "submitted") is None
+
+
+class TestUuid:
+    def test_an_unknown_one_is_no_error(self, corndogs: Corndogs, queue: str) -> None:
+        unknown = str(uuid.uuid4())
+        assert corndogs.get_task(unknown, queue) is None
+        assert (
+            corndogs.update_task(
+                unknown, queue, "a", new_state="b", auto_target_state="c", timeout_s=0, priority=0
+            )
+            is None
+        )
+        assert corndogs.complete_task(unknown, queue, "a") is None
+        assert corndogs.cancel_task(unknown, queue, "a") is None
+
+    @pytest.mark.parametrize("rpc", ["GetTaskStateByID", "UpdateTask", "CompleteTask", "CancelTask"])
+    def test_a_malformed_one_is(self, stub: CorndogsServiceStub, queue: str, rpc: str) -> None:
+        request = getattr(pb, f"{rpc}Request")(uuid="not-a-uuid", queue=queue)
+        with pytest.raises(grpc.RpcError) as caught:
+            getattr(stub, rpc)(request)
+        assert caught.value.code() == grpc.StatusCode.UNKNOWN
+
+
+class TestCleanUpTimedOut:
+    def test_swaps_the_states_of_a_task_whose_lease_is_over(self, corndogs: Corndogs, queue: str) -> None:
+        corndogs.submit_task(queue)
+        claimed = corndogs.get_next_task(queue, override_timeout_s=60)
+        assert claimed is not None
+        leased = _now(corndogs, claimed)
+        end_ns = leased.update_time_ns + 60 * _SECOND_NS
+        assert corndogs.clean_up_timed_out(end_ns, queue) == 0
+        assert _now(corndogs, leased) == leased
+        assert corndogs.clean_up_timed_out(end_ns + _SECOND_NS, queue) == 1
+        back = _now(corndogs, leased)
+        assert (back.current_state, back.auto_target_state) == ("submitted", "submitted-working")
+        assert back.timeout_s == 0
+        assert back.update_time_ns > leased.update_time_ns
+        assert corndogs.clean_up_timed_out(end_ns + _SECOND_NS, queue) == 0
+
+    def test_the_task_goes_to_the_back_of_its_priority(self, corndogs: Corndogs, queue: str) -> None:
+        first = corndogs.submit_task(queue)
+        corndogs.get_next_task(queue, override_timeout_s=1)
+        second = corndogs.submit_task(queue)
+        assert corndogs.clean_up_timed_out(time.time_ns() + 7200 * _SECOND_NS, queue) == 1
+        order = [task.uuid for task in iter(lambda: corndogs.get_next_task(queue), None)]
+        assert order == [second.uuid, first.uuid]
+
+    def test_a_waiting_task_times_out_as_well(self, corndogs: Corndogs, queue: str) -> None:
+        task = corndogs.submit_task(queue, timeout_s=1)
+        assert corndogs.clean_up_timed_out(task.update_time_ns + 2 * _SECOND_NS, queue) == 1
+        assert _now(corndogs, task).current_state == "submitted-working"
+
+    def test_without_a_timeout_never(self, corndogs: Corndogs, queue: str) -> None:
+        corndogs.submit_task(queue)
+        corndogs.submit_task(queue, timeout_s=-1)
+        assert corndogs.clean_up_timed_out(2**63 - 1, queue) == 0
+
+    def test_time_0_expires_nothing(self, corndogs: Corndogs, queue: str) -> None:
+        corndogs.submit_task(queue, timeout_s=1)
+        assert corndogs.clean_up_timed_out(0, queue) == 0
+
+    def test_leaves_other_queues_alone(self, corndogs: Corndogs, queue: str) -> None:
+        task = corndogs.submit_task(queue, timeout_s=1)
+        assert corndogs.clean_up_timed_out(task.update_time_ns + 2 * _SECOND_NS, f"{queue}-2") == 0
+        assert _now(corndogs, task) == task
+
+
+class TestCounts:
+    def test_count_live_tasks_by_queue_and_state(self, corndogs: Corndogs, queue: str) -> None:
+        for _ in range(4):
+            corndogs.submit_task(queue)
+        corndogs.get_next_task(queue)
+        done = corndogs.get_next_task(queue)
+        assert done is not None
+        corndogs.complete_task(done.uuid, queue, done.current_state)
+        states = {"submitted": 2, "submitted-working": 1}
+        assert corndogs.task_state_counts(queue) == states
+        assert corndogs.queue_and_state_counts()[queue] == states
+        assert corndogs.queue_task_counts()[queue] == 3
+        queues = corndogs.queues()
+        assert queue in queues.names
+        assert queues.task_count >= 3
+
+    def test_a_queue_of_archived_tasks_is_gone(self, corndogs: Corndogs, queue: str) -> None:
+        task = corndogs.submit_task(queue)
+        corndogs.cancel_task(task.uuid, queue, "submitted")
+        assert queue not in corndogs.queues().names
+        assert queue not in corndogs.queue_task_counts()
+        assert queue not in corndogs.queue_and_state_counts()
+        assert corndogs.task_state_counts(queue) == {}
+
+    def test_the_messages_repeat_name_and_sum(
+        self, corndogs: Corndogs, queue: str, stub: CorndogsServiceStub
+    ) -> None:
+        corndogs.submit_task(queue)
+        corndogs.submit_task(queue, current_state="other")
+        states = stub.GetTaskStateCounts(pb.GetTaskStateCountsRequest(queue=queue))
+        assert (states.queue, states.count) == (queue, 2)
+        of_all = stub.GetQueueAndStateCounts(pb.GetQueueAndStateCountsRequest())
+        assert (of_all.queue_and_state_counts[queue].queue, of_all.queue_and_state_counts[queue].count) == (
+            queue,
+            2,
+        )
+
+    def test_state_counts_have_no_default_queue(self, stub: CorndogsServiceStub) -> None:
+        task = stub.SubmitTask(pb.SubmitTaskRequest()).task
+        counts = stub.GetTaskStateCounts(pb.GetTaskStateCountsRequest())
+        stub.CompleteTask(pb.CompleteTaskRequest(uuid=task.uuid))
+        assert (counts.queue, counts.count) == ("", 0)
+
+
+def test_says_that_it_serves(corndogs: Corndogs) -> None:
+    corndogs.check_health()
+
+
+def _in_threads(count: int, body: Callable[[], None]) -> None:
+    threads = [threading.Thread(target=body) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()

@@ -1,0 +1,206 @@
+"""How the gRPC client fails, and how it recovers."""
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from reactorcide.corndogs.client import GrpcCorndogs
+from reactorcide.corndogs.server import EmbeddedCorndogs
+from reactorcide.corndogs.storage import TaskStorage
+from reactorcide.corndogs.task import Corndogs
+from reactorcide.domain.errors import CorndogsError, CorndogsUnavailable, InvalidInput
+
+
+@pytest.fixture
+def silent_address() -> Iterator[str]:
+    """A port that takes connections and never says a word."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+def test_it_is_a_corndogs(client: GrpcCorndogs) -> None:
+    corndogs: Corndogs = client  # what mypy checks here is the test
+    corndogs.check_health()
+
+
+def test_a_server_that_is_not_there_is_unavailable_at_once(server: EmbeddedCorndogs) -> None:
+    server.stop()
+    client = GrpcCorndogs(server.address, deadline_s=30)
+    started = time.monotonic()
+    with pytest.raises(CorndogsUnavailable, match=server.address):
+        client.submit_task("q")
+    with pytest.raises(CorndogsUnavailable):
+        client.check_health()
+    assert time.monotonic() - started < 10
+    client.close()
+
+
+def test_a_server_that_does_not_answer_is_unavailable_at_the_deadline(silent_address: str) -> None:
+    client = GrpcCorndogs(silent_address, deadline_s=0.2)
+    started = time.monotonic()
+    with pytest.raises(CorndogsUnavailable, match="DEADLINE_EXCEEDED"):
+        client.queues()
+    assert 0.2 <= time.monotonic() - started < 2
+    client.close()
+
+
+def test_a_server_that_is_back_is_found_again(database_path: Path) -> None:
+    first = EmbeddedCorndogs(database_path)
+    first.start()
+    client = GrpcCorndogs(first.address)
+    client.submit_task("q")
+    first.stop()
+    # Long enough for the pauses between attempts to have grown as far as they do.
+    away_until = time.monotonic() + 3
+    while time.monotonic() < away_until:
+        with pytest.raises(CorndogsUnavailable):
+            client.get_next_task("q")
+    second = EmbeddedCorndogs(database_path, port=first.port)
+    second.start()
+    back = time.monotonic()
+    while True:
+        try:
+            task = client.get_next_task("q")
+            break
+        except CorndogsUnavailable:
+            assert time.monotonic() - back < 3
+    assert task is not None
+    client.close()
+    second.stop()
+
+
+def test_what_the_server_refuses_is_an_error_that_says_why(client: GrpcCorndogs) -> None:
+    with pytest.raises(CorndogsError, match=r"SubmitTask.*priority") as caught:
+        client.submit_task("q", priority=2**31)
+    assert not isinstance(caught.value, CorndogsUnavailable)
+    assert caught.value.__cause__ is not None
+
+
+_BY_UUID: list[Callable[[GrpcCorndogs, str], object]] = [
+    lambda client, uuid: client.get_task(uuid, "q"),
+    lambda client, uuid: client.complete_task(uuid, "q", "submitted"),
+    lambda client, uuid: client.cancel_task(uuid, "q", "submitted"),
+    lambda client, uuid: client.update_task(
+        uuid, "q", "submitted", new_state="a", auto_target_state="b", timeout_s=0, priority=0
+    ),
+]
+
+
+@pytest.mark.parametrize("call", _BY_UUID)
+@pytest.mark.parametrize("uuid", ["", "1", "not-a-uuid", "00000000-0000-0000-0000-00000000000", " " * 36])
+def test_a_bad_uuid_never_leaves_the_client(
+    silent_address: str, call: Callable[[GrpcCorndogs, str], object], uuid: str
+) -> None:
+    sent: list[str] = []
+    client = GrpcCorndogs(silent_address, on_call=lambda rpc, status, seconds: sent.append(rpc))
+    with pytest.raises(InvalidInput) as caught:
+        call(client, uuid)
+    client.close()
+    assert caught.value.field == "uuid"
+    assert sent == []
+
+
+def test_every_call_is_reported(server: EmbeddedCorndogs) -> None:
+    calls: list[tuple[str, str]] = []
+    durations: list[float] = []
+
+    def on_call(rpc: str, status: str, seconds: float) -> None:
+        calls.append((rpc, status))
+        durations.append(seconds)
+
+    client = GrpcCorndogs(server.address, on_call=on_call)
+    client.submit_task("q")
+    client.check_health()
+    server.stop()
+    with pytest.raises(CorndogsUnavailable):
+        client.queues()
+    client.close()
+    assert calls == [("SubmitTask", "OK"), ("Check", "OK"), ("GetQueues", "UNAVAILABLE")]
+    assert all(0 < seconds < 10 for seconds in durations)
+
+
+def test_after_close_it_is_unavailable(server: EmbeddedCorndogs) -> None:
+    client = GrpcCorndogs(server.address)
+    client.submit_task("q")
+    client.close()
+    client.close()
+    with pytest.raises(CorndogsUnavailable, match="closed"):
+        client.submit_task("q")
+
+
+def test_closing_ends_a_running_call(client: GrpcCorndogs, monkeypatch: pytest.MonkeyPatch) -> None:
+    running, go_on = threading.Event(), threading.Event()
+
+    def stuck(self: TaskStorage, queue: str) -> dict[str, int]:
+        running.set()
+        assert go_on.wait(30)
+        return {}
+
+    monkeypatch.setattr(TaskStorage, "state_counts", stuck)
+    errors: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            client.task_state_counts("q")
+        except CorndogsError as exc:
+            errors.append(exc)
+
+    caller = threading.Thread(target=call)
+    caller.start()
+    assert running.wait(30)
+    client.close()
+    caller.join()
+    go_on.set()
+    assert [type(error) for error in errors] == [CorndogsUnavailable]
+
+
+def test_constructing_connects_to_nothing() -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        listener.settimeout(0.2)
+        client = GrpcCorndogs(f"127.0.0.1:{listener.getsockname()[1]}")
+        with pytest.raises(TimeoutError):
+            listener.accept()
+        client.close()
+
+
+def test_a_proxy_in_the_environment_is_not_used(
+    server: EmbeddedCorndogs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ["http_proxy", "https_proxy", "grpc_proxy"]:
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    for name in ["no_proxy", "no_grpc_proxy", "NO_PROXY"]:
+        monkeypatch.delenv(name, raising=False)
+    client = GrpcCorndogs(server.address)
+    client.submit_task("q")
+    client.close()
+
+
+_IMPORT = """
+import os, sys, threading
+before = set(os.listdir("/proc/self/fd"))
+import reactorcide.corndogs.task
+assert "grpc" not in sys.modules
+import reactorcide.corndogs.client
+assert "peewee" not in sys.modules
+import reactorcide.corndogs.server
+import reactorcide.corndogs.proto.generate
+assert "grpc_tools.protoc" not in sys.modules
+assert threading.active_count() == 1
+assert len(os.listdir("/proc/self/task")) == 1
+assert set(os.listdir("/proc/self/fd")) == before
+"""
+
+
+def test_importing_starts_and_opens_nothing() -> None:
+    subprocess.run([sys.executable, "-c", _IMPORT], check=True, env=os.environ | {"PYTHONWARNINGS": "ignore"})

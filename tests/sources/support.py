@@ -1,0 +1,230 @@
+"""Real repositories and real git servers on the loopback interface, and an interrupt to stop things with."""
+
+import base64
+import http.server
+import os
+import socketserver
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import ClassVar
+
+from reactorcide.domain.errors import JobInterrupted
+
+CLEAN_ENV = {
+    "PATH": os.environ["PATH"],
+    "HOME": "/nonexistent",
+    "GIT_CONFIG_NOSYSTEM": "1",
+    **{
+        f"GIT_{role}_{what}": f"test@{what}.test"
+        for role in ("AUTHOR", "COMMITTER")
+        for what in ("NAME", "EMAIL")
+    },
+}
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Return once ``condition`` holds; fail after 20 s."""
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.01)
+
+
+def running(text: str) -> list[int]:
+    """Return the processes that have ``text`` in their arguments; zombies have none."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and text.encode() in (entry / "cmdline").read_bytes():
+                found.append(int(entry.name))
+        except OSError:
+            continue  # gone meanwhile
+    return found
+
+
+class Attempt:
+    """An ``Interrupt`` that a test pulls by ``stop``."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._callbacks: list[Callable[[], None]] = []
+        self._stopped = False
+
+    def stop(self) -> None:
+        with self._lock:
+            self._stopped = True
+            for callback in self._callbacks:
+                callback()
+
+    @contextmanager
+    def calling(self, stop: Callable[[], None]) -> Iterator[None]:
+        with self._lock:
+            self._callbacks.append(stop)
+            if self._stopped:
+                stop()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._callbacks.remove(stop)
+
+    def check(self) -> None:
+        if self._stopped:
+            raise JobInterrupted("stopped")
+
+
+class Repository:
+    """A repository to fetch from, with a work tree."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.mkdir(parents=True)
+        self.git("init", "--quiet", "--initial-branch=main")
+
+    def git(self, *arguments: str) -> str:
+        done = subprocess.run(
+            ["git", *arguments], cwd=self.path, env=CLEAN_ENV, check=True, capture_output=True, text=True
+        )
+        return done.stdout.strip()
+
+    def commit(self, name: str, content: str) -> str:
+        """Write one file, commit it, and return the SHA."""
+        (self.path / name).write_text(content, encoding="utf-8")
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--message", f"{name}: {content}")
+        return self.git("rev-parse", "HEAD")
+
+
+@contextmanager
+def serving(server: socketserver.BaseServer) -> Iterator[int]:
+    """Serve on a thread of its own; yields the port."""
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    try:
+        address = server.server_address
+        assert isinstance(address, tuple)
+        yield int(address[1])
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@contextmanager
+def git_daemon(base: Path) -> Iterator[str]:
+    """Serve the repositories below ``base`` with the real git daemon; yields ``git://…``."""
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            subprocess.run(
+                ["git", "daemon", "--inetd", "--export-all", f"--base-path={base}"],
+                env=CLEAN_ENV,
+                stdin=self.request,
+                stdout=self.request,
+                stderr=subprocess.DEVNULL,
+                check=False,
+            )
+
+    with serving(socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)) as port:
+        yield f"git://127.0.0.1:{port}"
+
+
+class GitHttpHandler(http.server.BaseHTTPRequestHandler):
+    """Hands each request to ``git http-backend``."""
+
+    base: ClassVar[Path]
+    login: ClassVar[str | None] = None  # user:password
+    modern: ClassVar[bool] = True  # protocol 2, which gives any commit; else only the tips of refs
+    redirect: ClassVar[str | None] = None
+    authorizations: ClassVar[list[str]]
+    seen: ClassVar[Callable[[], None]]
+
+    def do_GET(self) -> None:
+        type(self).seen()
+        authorization = self.headers.get("Authorization")
+        if authorization:
+            self.authorizations.append(authorization)
+        if self.redirect:
+            self.send_response(302)
+            self.send_header("Location", self.redirect + self.path)
+            self.end_headers()
+            return
+        if self.login and authorization != "Basic " + base64.b64encode(self.login.encode()).decode():
+            self.send_response(401)
+            self.send_header("WWW-Authenticate", 'Basic realm="test"')
+            self.end_headers()
+            return
+        self._answer()
+
+    do_POST = do_GET
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Keep quiet."""
+
+    def _answer(self) -> None:
+        path, _, query = self.path.partition("?")
+        length = self.headers.get("Content-Length", "")
+        env = CLEAN_ENV | {
+            "GIT_PROJECT_ROOT": str(self.base),
+            "GIT_HTTP_EXPORT_ALL": "1",
+            "REQUEST_METHOD": self.command,
+            "PATH_INFO": path,
+            "QUERY_STRING": query,
+            "CONTENT_TYPE": self.headers.get("Content-Type", ""),
+            "CONTENT_LENGTH": length,
+            "HTTP_CONTENT_ENCODING": self.headers.get("Content-Encoding", ""),
+        }
+        if self.modern:
+            env["GIT_PROTOCOL"] = self.headers.get("Git-Protocol", "")
+        done = subprocess.run(
+            ["git", "http-backend"],
+            env=env,
+            input=self.rfile.read(int(length or 0)),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            check=False,
+        )
+        head, _, body = done.stdout.partition(b"\r\n\r\n")
+        headers = dict(line.split(": ", 1) for line in head.decode().splitlines())
+        self.send_response(int(headers.pop("Status", "200 OK").split()[0]))
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+
+class HttpServer:
+    """A running server: where it is, and the ``Authorization`` headers it was sent."""
+
+    def __init__(self, port: int, authorizations: list[str]) -> None:
+        self.host = f"127.0.0.1:{port}"
+        self.url = f"http://{self.host}"
+        self.authorizations = authorizations
+
+
+@contextmanager
+def git_http(
+    base: Path,
+    *,
+    login: str | None = None,
+    modern: bool = True,
+    redirect: str | None = None,
+    seen: Callable[[], None] = lambda: None,
+) -> Iterator[HttpServer]:
+    """Serve the repositories below ``base`` over HTTP; ``seen`` is called in the middle of each request."""
+    authorizations: list[str] = []
+    attributes = {
+        "base": base,
+        "login": login,
+        "modern": modern,
+        "redirect": redirect,
+        "authorizations": authorizations,
+        "seen": staticmethod(seen),
+    }
+    handler = type("Handler", (GitHttpHandler,), attributes)
+    with serving(http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)) as port:
+        yield HttpServer(port, authorizations)

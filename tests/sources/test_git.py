@@ -1,0 +1,592 @@
+"""Checkouts of real repositories, over every transport that can be had on one machine."""
+
+import functools
+import http.server
+import os
+import socket
+import stat
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from reactorcide.domain.errors import InfrastructureError, InvalidInput, JobFailed, JobInterrupted
+from reactorcide.sources.git import GitCheckout, checkout
+
+from .support import CLEAN_ENV, Attempt, Repository, git_daemon, git_http, running, serving, wait_until
+
+
+class Origin(Repository):
+    """A repository with every kind of ref."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.first = self.commit("file", "first")
+        self.git("tag", "light")
+        self.lost = self.commit("file", "lost")  # on no ref
+        self.git("reset", "--quiet", "--hard", self.first)
+        self.middle = self.commit("file", "middle")
+        self.git("tag", "--annotate", "v1.0", "--message", "one")
+        self.git("tag", "both")
+        self.deep = self.commit("file", "deep")  # on a branch, but the tip of none
+        self.main = self.commit("file", "main")
+        self.git("checkout", "--quiet", "-b", "feature/x", self.first)
+        self.feature = self.commit("file", "feature")
+        self.git("checkout", "--quiet", "-b", "both")
+        self.both = self.commit("file", "both")
+        self.git("checkout", "--quiet", "-b", "pull", self.first)
+        self.pull = self.commit("file", "pull")
+        self.git("update-ref", "refs/pull/1/head", self.pull)
+        self.git("checkout", "--quiet", "main")
+        self.git("branch", "--quiet", "-D", "pull")
+        self.blob = self.git("rev-parse", "main:file")
+        self.git("tag", "blob", self.blob)
+
+
+class Client:
+    """Calls ``checkout`` with what a test does not care about, and keeps what it logs."""
+
+    def __init__(self, base: Path) -> None:
+        self._base = base
+        self._count = 0
+        self.into = base
+        self.lines: list[bytes] = []
+
+    @property
+    def log(self) -> str:
+        return b"".join(self.lines).decode()
+
+    def __call__(
+        self,
+        url: str,
+        ref: str | None = None,
+        *,
+        attempt: Attempt | None = None,
+        timeout_s: float = 60,
+        env: Mapping[str, str] = os.environ,
+    ) -> GitCheckout:
+        self._count += 1
+        self.into = self._base / f"into-{self._count}"
+        self.into.mkdir()
+        return checkout(
+            url,
+            ref,
+            self.into,
+            log=self.lines.append,
+            interrupt=attempt or Attempt(),
+            deadline=time.monotonic() + timeout_s,
+            env=env,
+        )
+
+    def git(self, *arguments: str) -> str:
+        """Ask the checkout that was made last."""
+        done = subprocess.run(
+            ["git", *arguments], cwd=self.into, env=CLEAN_ENV, capture_output=True, check=False
+        )
+        return done.stdout.decode().strip()
+
+    @property
+    def file(self) -> str:
+        return (self.into / "file").read_text(encoding="utf-8")
+
+    @property
+    def is_shallow(self) -> bool:
+        return (self.into / ".git" / "shallow").exists()
+
+    def everything_below_git(self) -> bytes:
+        return b"\n".join(path.read_bytes() for path in (self.into / ".git").rglob("*") if path.is_file())
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    return tmp_path / "repositories"
+
+
+@pytest.fixture
+def origin(base: Path) -> Origin:
+    return Origin(base / "origin")
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Client:
+    return Client(tmp_path)
+
+
+@pytest.fixture(params=["path", "file", "daemon", "http", "old-http"])
+def url(request: pytest.FixtureRequest, origin: Origin, base: Path) -> Iterator[str]:
+    with ExitStack() as stack:
+        if request.param == "path":
+            yield str(origin.path)
+        elif request.param == "file":
+            yield f"file://{origin.path}"
+        elif request.param == "daemon":
+            yield stack.enter_context(git_daemon(base)) + "/origin"
+        else:
+            modern = request.param == "http"
+            yield stack.enter_context(git_http(base, modern=modern)).url + "/origin"
+
+
+def test_every_kind_of_ref(url: str, origin: Origin, client: Client) -> None:
+    cases: list[tuple[str | None, str, str, str | None]] = [
+        (None, origin.main, "main", "main"),
+        ("HEAD", origin.main, "main", "main"),
+        ("main", origin.main, "main", "main"),
+        ("feature/x", origin.feature, "feature/x", "feature/x"),
+        ("both", origin.both, "both", "both"),  # the branch, not the tag
+        ("v1.0", origin.middle, "v1.0", None),
+        ("light", origin.first, "light", None),
+        ("refs/tags/both", origin.middle, "both", None),
+        ("refs/heads/feature/x", origin.feature, "feature/x", "feature/x"),
+        ("refs/pull/1/head", origin.pull, "refs/pull/1/head", None),
+        (origin.feature, origin.feature, origin.feature, None),
+        (origin.feature.upper(), origin.feature, origin.feature, None),
+    ]
+    for ref, sha, name, branch in cases:
+        assert client(url, ref) == GitCheckout(sha, name, url), ref
+        assert client.file == origin.git("show", f"{sha}:file"), ref
+        assert client.git("rev-parse", "HEAD") == sha, ref
+        assert client.git("branch", "--show-current") == (branch or ""), ref
+        assert client.git("status", "--porcelain") == "", ref
+        assert client.git("for-each-ref", "--format=%(upstream)", "refs/heads") == "", ref
+        assert client.is_shallow, ref
+        assert client.git("remote", "get-url", "origin") == url, ref
+
+
+def test_commits_that_no_ref_names(
+    url: str, origin: Origin, client: Client, request: pytest.FixtureRequest
+) -> None:
+    # A server of protocol 2 gives any commit, an old one only the tips of its refs.
+    is_old = "old-http" in request.node.name
+    assert client(url, origin.deep) == GitCheckout(origin.deep, origin.deep, url)
+    assert client.is_shallow is not is_old
+    assert ("all branches and tags are fetched" in client.log) is is_old
+    assert client.git("rev-parse", "HEAD") == origin.deep
+
+    assert client(url, origin.deep[:8]) == GitCheckout(origin.deep, origin.deep[:8], url)
+    assert client.file == "deep"
+    assert not client.is_shallow
+
+    if is_old:
+        with pytest.raises(JobFailed) as caught:
+            client(url, origin.lost)
+        assert str(caught.value) == f'git: no branch, tag or commit "{origin.lost}" in {url}'
+    else:
+        assert client(url, origin.lost).sha == origin.lost
+
+
+def test_refs_that_are_not_there(url: str, origin: Origin, client: Client) -> None:
+    for ref in ("nope", "refs/heads/nope", "refs/pull/2/head", "0123456", "f" * 40, "ain"):
+        with pytest.raises(JobFailed) as caught:
+            client(url, ref)
+        assert str(caught.value) == f'git: no branch, tag or commit "{ref}" in {url}'
+    with pytest.raises(JobFailed, match=f'^git: "blob" in {url} is not a commit$'):
+        client(url, "blob")
+
+
+def test_an_empty_repository(base: Path, client: Client) -> None:
+    Repository(base / "empty")
+    for ref in (None, "main"):
+        with pytest.raises(JobFailed, match=f"^git: file://{base}/empty is empty"):
+            client(f"file://{base}/empty", ref)
+
+
+def test_a_head_that_leads_nowhere(origin: Origin, client: Client) -> None:
+    origin.git("symbolic-ref", "HEAD", "refs/heads/gone")
+    with pytest.raises(JobFailed, match="has no default branch"):
+        client(str(origin.path))
+    origin.git("update-ref", "--no-deref", "HEAD", origin.pull)
+    assert client(str(origin.path)) == GitCheckout(origin.pull, "HEAD", str(origin.path))
+    assert client.git("branch", "--show-current") == ""
+
+
+def test_a_server_of_plain_files(origin: Origin, base: Path, client: Client) -> None:
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:
+            """Keep quiet."""
+
+    origin.git("update-server-info")
+    handler = functools.partial(Quiet, directory=str(base))
+    with serving(http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)) as port:
+        for ref in ("feature/x", "refs/heads/feature/x", origin.feature):
+            assert client(f"http://127.0.0.1:{port}/origin/.git", ref).sha == origin.feature
+            assert client.file == "feature"
+
+
+def test_ssh(origin: Origin, client: Client, tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    ssh = tmp_path / "bin" / "ssh"
+    ssh.write_text(
+        f'#!/bin/sh\necho "$*" >> {tmp_path}/calls\nfor last; do :; done\nexec sh -c "$last"\n', "utf-8"
+    )
+    ssh.chmod(0o755)
+    env = {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}"}
+    for url in (
+        f"git@example.test:{origin.path}",
+        f"example.test:{origin.path}",
+        f"ssh://git:word@example.test:22{origin.path}",
+    ):
+        made = client(url, "feature/x", env=env)
+        assert made == GitCheckout(origin.feature, "feature/x", url.replace(":word", ""))
+        assert client.git("remote", "get-url", "origin") == url.replace(":word", "")
+    calls = (tmp_path / "calls").read_text(encoding="utf-8").splitlines()
+    assert len(calls) == 6
+    for call in calls:
+        assert call.startswith("-oBatchMode=yes -oStrictHostKeyChecking=accept-new ")
+        assert "word" not in call
+
+
+SECRET = "s3cr%t'\"$HOME\\n p@ss"
+ENCODED = "s3cr%25t'%22$HOME\\n%20p@ss"
+
+
+@pytest.mark.parametrize(("userinfo", "login"), [(f"me:{ENCODED}", f"me:{SECRET}"), (ENCODED, f"{SECRET}:")])
+def test_credentials_are_used_and_never_seen(
+    origin: Origin, base: Path, client: Client, userinfo: str, login: str
+) -> None:
+    seen: list[int] = []
+    with git_http(base, login=login, seen=lambda: seen.extend(running("s3cr"))) as server:
+        clean = f"{server.url}/origin"
+        assert client(clean.replace("//", f"//{userinfo}@"), "feature/x") == GitCheckout(
+            origin.feature, "feature/x", clean
+        )
+        assert client.git("remote", "get-url", "origin") == clean
+        assert server.authorizations
+    assert seen == []  # no process had them among its arguments
+    assert "s3cr" not in client.log
+    assert b"s3cr" not in client.everything_below_git()
+
+
+def test_credentials_that_are_wrong_or_missing(origin: Origin, base: Path, client: Client) -> None:
+    with git_http(base, login="me:right") as server:
+        for userinfo in ("", "me:wr0ng@", "wr0ng@"):
+            with pytest.raises(JobFailed) as caught:
+                client(f"http://{userinfo}{server.host}/origin")
+            assert str(caught.value).startswith(f"git: cannot reach {server.url}/origin: access was denied (")
+            assert "wr0ng" not in str(caught.value) + client.log
+
+
+def test_what_a_server_says_is_masked(client: Client) -> None:
+    class Blabbing(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(403)
+            self.send_header("Content-Type", "text/plain")
+            self.end_headers()
+            self.wfile.write(b"no way, me:s3cret, s3cret, bWU6czNjcmV0\n")
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Keep quiet."""
+
+    with (
+        serving(http.server.ThreadingHTTPServer(("127.0.0.1", 0), Blabbing)) as port,
+        pytest.raises(JobFailed),
+    ):
+        client(f"http://me:s3cret@127.0.0.1:{port}/x")
+    assert "no way, ***, ***, ***" in client.log
+
+
+def test_credentials_do_not_follow_a_redirect(origin: Origin, base: Path, client: Client) -> None:
+    with git_http(base, login="me:s3cret") as closed, git_http(base, redirect=closed.url) as front:
+        with pytest.raises(JobFailed, match="access was denied"):
+            client(f"http://me:s3cret@{front.host}/origin")
+        assert closed.authorizations == []
+    with git_http(base) as public, git_http(base, redirect=public.url) as front:
+        assert client(f"http://me:s3cret@{front.host}/origin").sha == origin.main
+
+
+def test_a_local_path_means_that_directory_alone(origin: Origin, base: Path, client: Client) -> None:
+    (base / "plain").mkdir()
+    Repository(base / "plain.git").commit("file", "beside")
+    for url in (f"{base}/plain", f"file://{base}/plain"):
+        with pytest.raises(JobFailed, match="cannot reach"):
+            client(url)
+    (base / "my%20 project").mkdir()
+    origin.path.rename(base / "my%20 project" / "x")
+    assert client(f"file://{base}/my%2520%20project/x").sha == origin.main
+
+
+def test_a_server_that_is_not_there(client: Client) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # bound, but it does not listen
+        where = f"127.0.0.1:{closed.getsockname()[1]}"
+        for url, reason in (
+            (f"http://{where}/x", "Failed to connect"),
+            (f"git://{where}/x", "Connection refused"),
+            (f"ssh://{where}/x", "ssh: connect to host 127.0.0.1 .*Connection refused"),
+            ("/nonexistent/x", "does not appear to be a git repository"),
+        ):
+            with pytest.raises(JobFailed, match=f"^git: cannot reach {url}: .*{reason}"):
+                client(url)
+
+
+def test_a_repository_that_the_server_does_not_have(origin: Origin, base: Path, client: Client) -> None:
+    with (
+        git_http(base) as server,
+        pytest.raises(JobFailed, match=r"cannot reach \S+/other: repository .* not found"),
+    ):
+        client(f"{server.url}/other")
+
+
+@pytest.fixture
+def hanging() -> Iterator[socket.socket]:
+    """A server that never answers, nor accepts."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(20)
+        yield listener
+
+
+@pytest.mark.parametrize("scheme", ["http", "git", "ssh"])
+def test_an_interrupt_ends_a_checkout_that_hangs(client: Client, hanging: socket.socket, scheme: str) -> None:
+    where = f"127.0.0.1:{hanging.getsockname()[1]}"
+    attempt = Attempt()
+    were_running: list[int] = []
+
+    def stop() -> None:
+        with hanging.accept()[0]:  # git has come and waits for an answer
+            were_running.extend(running(f"{scheme}://{where}"))
+            attempt.stop()
+
+    stopper = threading.Thread(target=stop)
+    stopper.start()
+    with pytest.raises(JobInterrupted):
+        client(f"{scheme}://{where}/x", attempt=attempt)
+    stopper.join()
+    assert were_running
+    port = where.partition(":")[2]
+    wait_until(lambda: not running(where) and not running(f"-p\0{port}"))
+
+
+def test_an_interrupt_that_came_before(origin: Origin, client: Client) -> None:
+    attempt = Attempt()
+    attempt.stop()
+    with pytest.raises(JobInterrupted):
+        client(str(origin.path), attempt=attempt)
+    assert not (client.into / "file").exists()
+
+
+def test_a_deadline_ends_a_checkout_that_hangs(client: Client, hanging: socket.socket) -> None:
+    where = f"127.0.0.1:{hanging.getsockname()[1]}"
+    with pytest.raises(JobFailed, match=r"^git: preparing took longer than 1 s and was stopped$"):
+        client(f"http://{where}/x", timeout_s=1)
+    hanging.accept()[0].close()  # git did come
+    wait_until(lambda: not running(where))
+
+
+def executable(path: Path, marker: Path) -> Path:
+    """Make a program that leaves ``marker`` and then does what is expected of it in its place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(
+        f'#!/bin/sh\necho $0 >> {marker}\n[ "$1" = git ] && exec "$@"\nexec cat\n', encoding="utf-8"
+    )
+    path.chmod(0o755)
+    return path
+
+
+def test_the_hosts_configuration_runs_nothing(
+    origin: Origin, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The home directory and the environment of the service name programs wherever git would run one."""
+    marker = tmp_path / "marker"
+    home = tmp_path / "home"
+    evil = executable(home / "hooks" / "post-checkout", marker)
+    executable(home / "hooks" / "reference-transaction", marker)
+    executable(home / "template" / "hooks" / "post-checkout", marker)
+    for where in (home / ".gitconfig", home / "xdg" / "git" / "config"):
+        where.parent.mkdir(parents=True, exist_ok=True)
+        where.write_text(
+            f"[core]\nhooksPath={home}/hooks\nfsmonitor={evil}\nsshCommand={evil}\naskPass={evil}\n"
+            f"gitProxy={evil}\n[init]\ntemplateDir={home}/template\n[credential]\nhelper={evil}\n"
+            f'[filter "evil"]\nsmudge={evil}\nclean={evil}\nprocess=\n'
+            f'[uploadpack]\npackObjectsHook={evil}\n[url "ext::{evil} "]\ninsteadOf=http://redirected.test\n',
+            encoding="utf-8",
+        )
+    origin.commit(".gitattributes", "* filter=evil\n")
+    hostile = {
+        "HOME": str(home),
+        "XDG_CONFIG_HOME": str(home / "xdg"),
+        "GIT_SSH_COMMAND": str(evil),
+        "GIT_SSH": str(evil),
+        "GIT_ASKPASS": str(evil),
+        "GIT_PROXY_COMMAND": str(evil),
+        "GIT_EXTERNAL_DIFF": str(evil),
+        "GIT_TEMPLATE_DIR": str(home / "template"),
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": "core.hooksPath",
+        "GIT_CONFIG_VALUE_0": str(home / "hooks"),
+        "GIT_CONFIG_PARAMETERS": f"'core.hooksPath={home}/hooks'",
+        "GIT_DIR": str(origin.path / ".git"),
+    }
+
+    # That they would be run: a plain clone does.
+    (tmp_path / "control").mkdir()
+    control = {**CLEAN_ENV, **hostile}
+    del control["GIT_DIR"]
+    subprocess.run(
+        ["git", "clone", "--quiet", f"file://{origin.path}", "."],
+        cwd=tmp_path / "control",
+        env=control,
+        check=True,
+    )
+    ran = marker.read_text(encoding="utf-8")
+    assert "post-checkout" in ran
+    assert "reference-transaction" in ran
+    marker.unlink()
+
+    for name, value in hostile.items():
+        monkeypatch.setenv(name, value)
+    client(f"file://{origin.path}", "main")
+    with git_daemon(origin.path.parent) as base:
+        client(f"{base}/origin", "main")
+    with git_http(origin.path.parent, login="me:x") as server, pytest.raises(JobFailed):
+        client(f"{server.url}/origin")
+    with pytest.raises(JobFailed):
+        client("me@127.0.0.1:x", timeout_s=30, env={**os.environ, "PATH": fake_ssh(tmp_path)})
+    assert not marker.exists()
+    assert not (client.into / ".git" / "hooks").exists()
+
+
+def fake_ssh(tmp_path: Path) -> str:
+    """Return a search path on which ssh always fails."""
+    (tmp_path / "no-ssh").mkdir()
+    ssh = tmp_path / "no-ssh" / "ssh"
+    ssh.write_text("#!/bin/sh\nexit 255\n", encoding="utf-8")
+    ssh.chmod(0o755)
+    return f"{tmp_path}/no-ssh:{os.environ['PATH']}"
+
+
+def test_a_hostile_repository_runs_nothing(origin: Origin, client: Client, tmp_path: Path) -> None:
+    """A local one brings its own configuration and hooks, which the sending side of git reads."""
+    marker = tmp_path / "marker"
+    hooks = origin.path / ".git" / "hooks"
+    evil = executable(hooks / "post-checkout", marker)
+    for name in ("pre-upload", "reference-transaction", "post-upload-pack"):
+        executable(hooks / name, marker)
+    origin.commit(".gitattributes", "* filter=evil diff=evil\n")
+    origin.commit(".gitmodules", f'[submodule "x"]\npath = x\nurl = ext::{evil}\nupdate = !{evil}\n')
+    marker.unlink(missing_ok=True)
+    for key, value in {
+        "core.fsmonitor": str(evil),
+        "core.hooksPath": str(hooks),
+        "core.sshCommand": str(evil),
+        "uploadpack.packObjectsHook": str(evil),
+        "filter.evil.smudge": str(evil),
+        "filter.evil.required": "true",
+    }.items():
+        origin.git("config", key, value)
+    marker.unlink(missing_ok=True)
+    client(str(origin.path))
+    assert client.file == "main"
+    assert not marker.exists()
+
+
+def test_an_incomplete_local_repository_runs_nothing(origin: Origin, client: Client, tmp_path: Path) -> None:
+    """It may name a program that fetches what it lacks."""
+    marker = tmp_path / "marker"
+    evil = executable(tmp_path / "evil", marker)
+    evil.write_text(f"#!/bin/sh\ntouch {marker}\n", encoding="utf-8")
+    (origin.path / ".git" / "objects" / origin.blob[:2] / origin.blob[2:]).unlink()
+    for key, value in {
+        "core.repositoryFormatVersion": "1",
+        "extensions.partialClone": "origin",
+        "remote.origin.url": str(tmp_path),
+        "remote.origin.uploadpack": str(evil),
+        "remote.origin.promisor": "true",
+    }.items():
+        origin.git("config", key, value)
+    subprocess.run(
+        ["git", "show", "main:file"], cwd=origin.path, env=CLEAN_ENV, capture_output=True, check=False
+    )
+    assert marker.exists()
+    marker.unlink()
+    with pytest.raises(JobFailed):
+        client(str(origin.path))
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("url", ["ext::touch marker", "fd::3", "-u/bin/true", "ftp://127.0.0.1/x", "origin"])
+def test_transports_that_run_programs_are_refused(client: Client, url: str) -> None:
+    with pytest.raises(InvalidInput):
+        client(url)
+
+
+def test_another_repository_owners_and_umask(origin: Origin, client: Client) -> None:
+    for path in (origin.path, *origin.path.rglob("*")):
+        os.chown(path, 65534 if os.geteuid() == 0 else -1, -1, follow_symlinks=False)
+    origin.path.joinpath("script").write_text("#!/bin/sh\n", encoding="utf-8")
+    origin.path.joinpath("script").chmod(0o700)
+    origin.path.joinpath("link").symlink_to("../../outside")
+    subprocess.run(["chown", "-R", str(os.geteuid()), origin.path], check=True)
+    origin.commit("more", "x")
+    before = os.umask(0o077)
+    try:
+        client(str(origin.path))
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((client.into / "file").stat().st_mode) == 0o644
+    assert stat.S_IMODE((client.into / "script").stat().st_mode) == 0o755
+    assert os.readlink(client.into / "link") == "../../outside"
+
+
+def test_the_log_is_lines(origin: Origin, base: Path, client: Client) -> None:
+    for number in range(3000):
+        (origin.path / f"f{number}").write_text(str(number), encoding="utf-8")
+    origin.commit("many", "x")
+    with git_daemon(base) as url:
+        client(f"{url}/origin")
+    assert "Receiving objects: 100% (300" in client.log
+    assert len(client.lines) < 20
+    assert all(line.endswith(b"\n") and b"\r" not in line and line.count(b"\n") == 1 for line in client.lines)
+
+
+def test_git_is_missing(client: Client, tmp_path: Path) -> None:
+    with pytest.raises(InfrastructureError, match="install"):
+        client("https://example.test/x", env={"PATH": str(tmp_path)})
+
+
+def test_the_place_must_be_empty(origin: Origin, tmp_path: Path) -> None:
+    (tmp_path / "into").mkdir()
+    (tmp_path / "into" / ".git").touch()
+    with pytest.raises(ValueError, match="not empty"):
+        checkout(
+            str(origin.path),
+            None,
+            tmp_path / "into",
+            log=lambda line: None,
+            interrupt=Attempt(),
+            deadline=time.monotonic() + 60,
+            env=os.environ,
+        )
+
+
+def test_nothing_of_ours_stays(
+    origin: Origin, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No temporary home directory, nor the names of this host's user in the work tree's reflog."""
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    client(str(origin.path))
+    assert list((tmp_path / "tmp").iterdir()) == []
+    assert b"Reactorcide <reactorcide@localhost>" in (client.into / ".git" / "logs" / "HEAD").read_bytes()
+
+
+def test_the_services_proxy_is_used(client: Client, origin: Origin, base: Path) -> None:
+    def through(proxy: str) -> Callable[[], GitCheckout]:
+        env = {"PATH": os.environ["PATH"], "http_proxy": proxy}
+        return lambda: client("http://repositories.test/origin", env=env)
+
+    asked: list[str] = []
+
+    class Proxy(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_error(404)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Keep quiet."""
+
+    with serving(http.server.ThreadingHTTPServer(("127.0.0.1", 0), Proxy)) as port, pytest.raises(JobFailed):
+        through(f"http://127.0.0.1:{port}")()
+    assert asked[0].startswith("http://repositories.test/origin/info/refs")

@@ -1,0 +1,133 @@
+"""Programs under a deadline: their output, and that they are gone when they should be."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from reactorcide.domain.errors import JobInterrupted
+from reactorcide.sources.process import DeadlinePassed, Lines, run
+
+from .support import Attempt, running, wait_until
+
+
+def shell(
+    script: str,
+    *,
+    attempt: Attempt | None = None,
+    timeout_s: float = 60,
+    stdout: Callable[[bytes], None] = lambda line: None,
+    stderr: Callable[[bytes], None] = lambda line: None,
+) -> int:
+    return run(
+        ["/bin/sh", "-c", script],
+        cwd=Path("/"),
+        env={"PATH": os.environ["PATH"]},
+        stdout=stdout,
+        stderr=stderr,
+        interrupt=attempt or Attempt(),
+        deadline=time.monotonic() + timeout_s,
+    )
+
+
+def test_output_exit_code_and_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEAKED", "yes")
+    out: list[bytes] = []
+    err: list[bytes] = []
+    script = 'echo "a $LEAKED"; printf b; echo c >&2; read x || echo none; umask; pwd; exit 7'
+    assert shell(script, stdout=out.append, stderr=err.append) == 7
+    assert out == [b"a", b"bnone", b"0022", b"/"]
+    assert err == [b"c"]
+    assert shell("kill -9 $$") == -9
+
+
+def test_lines_are_cut_and_progress_is_thinned() -> None:
+    lines: list[bytes] = []
+    cut = Lines(lines.append)
+    for percent in range(10_000):
+        cut.feed(b"Receiving: %d\r" % percent)
+    cut.feed(b"Receiving: done  \r")
+    cut.feed(b"\nab")
+    cut.feed(b"c\n\n")
+    cut.feed(b"x" * 20_000 + b"\nrest")
+    cut.flush()
+    assert lines == [b"Receiving: done", b"abc", b"x" * 20_000, b"rest"]
+    del lines[:]
+    for _ in range(1000):
+        cut.feed(b"y" * 1000)
+    assert max(map(len, lines)) < 10_000
+    assert sum(map(len, lines)) > 980_000
+
+
+def test_progress_is_shown_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    lines: list[bytes] = []
+    cut = Lines(lines.append)
+    for second in range(21):
+        now = float(second)
+        cut.feed(b"%d\r" % second)
+    assert lines == [b"4", b"9", b"14", b"19"]  # each is known to be whole when the next one comes
+
+
+def test_an_interrupt_kills_the_whole_group() -> None:
+    attempt = Attempt()
+    mark = "4713.01"
+
+    def stop() -> None:
+        wait_until(lambda: len(running(f"sleep\0{mark}")) == 2)
+        attempt.stop()
+
+    stopper = threading.Thread(target=stop)
+    stopper.start()
+    with pytest.raises(JobInterrupted):
+        shell(f"sleep {mark} & sleep {mark}; true", attempt=attempt)
+    stopper.join()
+    wait_until(lambda: not running(f"sleep\0{mark}"))
+    # One that is to stop already starts nothing.
+    with pytest.raises(JobInterrupted):
+        shell("echo started", attempt=attempt, stdout=lambda line: pytest.fail("started"))
+
+
+@pytest.mark.parametrize("closed", ["", "exec >&- 2>&-;"])
+def test_a_deadline_kills_the_whole_group(closed: str) -> None:
+    mark = "4713.02"
+    with pytest.raises(DeadlinePassed):
+        shell(f"{closed} sleep {mark} & sleep {mark}; true", timeout_s=0.3)
+    wait_until(lambda: not running(f"sleep\0{mark}"))
+
+
+def test_a_deadline_counts_while_output_comes() -> None:
+    with pytest.raises(DeadlinePassed):
+        shell("yes", timeout_s=0.3)
+
+
+def test_an_error_in_a_callback_kills_the_whole_group() -> None:
+    def fail(line: bytes) -> None:
+        raise RuntimeError(line)
+
+    with pytest.raises(RuntimeError, match="hello"):
+        shell("echo hello; sleep 4713.03 & sleep 4713.03; true", stdout=fail)
+    wait_until(lambda: not running("sleep\x004713.03"))
+
+
+def test_what_outlives_the_program_is_not_waited_for() -> None:
+    out: list[bytes] = []
+    try:
+        assert shell("setsid sleep 4713.04 & echo $!; printf last", stdout=out.append, timeout_s=30) == 0
+        assert out[1:] == [b"last"]
+    finally:
+        os.kill(int(out[0]), signal.SIGKILL)
+
+
+def test_no_descriptor_is_left() -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        shell("echo x")
+        with pytest.raises(DeadlinePassed):
+            shell("sleep 4713.05", timeout_s=0.01)
+    assert len(os.listdir("/proc/self/fd")) == before

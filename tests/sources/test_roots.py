@@ -1,0 +1,233 @@
+"""Which paths and URLs a job may name."""
+
+from pathlib import Path
+
+import pytest
+
+from reactorcide.domain.errors import InvalidInput
+from reactorcide.sources.roots import SourceDirectory, SourceRoots
+from reactorcide.sources.urls import MAX_URL_CHARS, GitUrl, check_git_ref
+
+SHA = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def first(tmp_path: Path) -> Path:
+    (tmp_path / "first" / "project" / "sub").mkdir(parents=True)
+    return tmp_path / "first"
+
+
+@pytest.fixture
+def roots(tmp_path: Path, first: Path) -> SourceRoots:
+    (tmp_path / "second" / "other").mkdir(parents=True)
+    (tmp_path / "outside" / "secret").mkdir(parents=True)
+    (first / "data" / "jobs").mkdir(parents=True)
+    return SourceRoots([first, tmp_path / "absent", tmp_path / "second"], forbidden=first / "data")
+
+
+def test_a_path_below_a_root_is_found(roots: SourceRoots, first: Path, tmp_path: Path) -> None:
+    assert roots.resolve("project/sub") == SourceDirectory(first, ("project", "sub"))
+    assert roots.resolve(".") == SourceDirectory(first)
+    assert roots.resolve(str(first / "project")).path == first / "project"
+    assert roots.resolve(str(tmp_path / "second" / "other")) == SourceDirectory(
+        tmp_path / "second", ("other",)
+    )
+    assert roots.resolve("../second/other").root == tmp_path / "second"
+
+
+def test_links_are_resolved(roots: SourceRoots, first: Path, tmp_path: Path) -> None:
+    (first / "inward").symlink_to(tmp_path / "second" / "other")
+    assert roots.resolve("inward") == SourceDirectory(tmp_path / "second", ("other",))
+    linked = tmp_path / "linked-root"
+    linked.symlink_to(first)
+    assert SourceRoots([linked], None).resolve("project") == SourceDirectory(first, ("project",))
+
+
+def test_everything_else_is_refused_in_the_same_words(
+    roots: SourceRoots, first: Path, tmp_path: Path
+) -> None:
+    (first / "outward").symlink_to(tmp_path / "outside")
+    (first / "loop").symlink_to("loop")
+    (first / "file").write_text("x", encoding="utf-8")
+    (first / "alias").symlink_to(first / "data")
+    (tmp_path / "first-not").mkdir()
+    refused = [
+        "",
+        "nothing",
+        "file",
+        "project\0",
+        "loop",
+        "outward/secret",
+        "../outside/secret",
+        "../outside/nothing",
+        str(tmp_path / "outside"),
+        str(tmp_path / "first-not"),
+        str(tmp_path),
+        "/",
+        "data",
+        "data/jobs",
+        "alias/jobs",
+        "x" * 5000,
+    ]
+    messages = set()
+    for path in refused:
+        with pytest.raises(InvalidInput) as caught:
+            roots.resolve(path)
+        assert caught.value.field == "source_path"
+        messages.add(str(caught.value))
+    assert len(messages) == 1
+    with pytest.raises(InvalidInput):
+        SourceRoots([], None).resolve(str(first))
+
+
+def test_the_data_directory_is_known_by_inode(first: Path, tmp_path: Path) -> None:
+    (first / "data" / "jobs").mkdir(parents=True)
+    (tmp_path / "alias").symlink_to(first / "data")
+    roots = SourceRoots([first], forbidden=tmp_path / "alias")
+    status = (first / "data").stat()
+    assert roots.forbidden_identity() == (status.st_dev, status.st_ino)
+    with pytest.raises(InvalidInput):
+        roots.resolve("data/jobs")
+    assert SourceRoots([first], forbidden=tmp_path / "absent").forbidden_identity() is None
+    assert SourceRoots([first], forbidden=None).resolve("data/jobs").parts == ("data", "jobs")
+
+
+@pytest.mark.parametrize(
+    ("url", "clean"),
+    [
+        ("https://example.test/a/b.git", "https://example.test/a/b.git"),
+        ("http://example.test:8080", "http://example.test:8080"),
+        ("https://me:p%40ss@example.test/x", "https://example.test/x"),
+        ("https://token@example.test/x", "https://example.test/x"),
+        ("https://me:p@ss@example.test/x@y", "https://example.test/x@y"),
+        ("https://[::1]:8443/x", "https://[::1]:8443/x"),
+        ("git://example.test/x", "git://example.test/x"),
+        ("ssh://git@example.test:22/x", "ssh://git@example.test:22/x"),
+        ("ssh://git:word@example.test/x", "ssh://git@example.test/x"),
+        ("git@example.test:group/x.git", "git@example.test:group/x.git"),
+        ("example.test:x", "example.test:x"),
+        ("me@[::1]:x", "me@[::1]:x"),
+    ],
+)
+def test_transports_that_are_allowed(roots: SourceRoots, url: str, clean: str) -> None:
+    roots.check_git_url(url)
+    assert str(GitUrl.parse(url)) == clean
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "https://example.test/" + "x" * MAX_URL_CHARS,
+        "-oProxyCommand=x",
+        "--upload-pack=x",
+        "ext::sh -c id",
+        "ext::id",
+        "fd::3",
+        "http::https://example.test/",
+        "ftp://example.test/x",
+        "HTTP://example.test/x",
+        "git+ssh://example.test/x",
+        "relative/path",
+        "./relative",
+        "~/home",
+        "ssh://-oProxyCommand=x/y",
+        "ssh://-x@example.test/y",
+        "ssh://%2doProxyCommand=x/y",
+        "ssh://me%20you@example.test/y",
+        "ssh://example.test",
+        "me@-x:y",
+        "-x@example.test:y",
+        "me:word@example.test:y",
+        "me@example.test:",
+        "example.test::x",
+        "https://-x.test/y",
+        "http://-x/",
+        "git://-x/y",
+        "https:///x",
+        "https://example.test:port/x",
+        "https://exa$(id)mple.test/x",
+        "file://localhost/tmp",
+        "file://-x/tmp",
+        "https://example.test/a b",
+        "https://example.test/a\nb",
+        "https://example.test/a%0ab",
+        "https://me:pass%0aword@example.test/",
+        "https://example.test/a\x00",
+        "https://example.test/a\u2028b",
+        "https://example.test/\ud800",
+    ],
+)
+def test_urls_that_are_refused(roots: SourceRoots, url: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        roots.check_git_url(url)
+    assert caught.value.field == "git_url"
+    assert not url or url not in str(caught.value)
+
+
+def test_local_repositories_lie_below_a_root(roots: SourceRoots, first: Path, tmp_path: Path) -> None:
+    (first / "my project").mkdir()
+    for good in (f"{first}/project", f"file://{first}/project", f"file://{first}/my%20project"):
+        roots.check_git_url(good)
+    (first / "outward").symlink_to(tmp_path / "outside")
+    (first / "a%2e").mkdir()
+    messages = set()
+    for bad in (
+        f"{tmp_path}/outside/secret",
+        f"{first}/../outside",
+        f"{first}/outward/secret",
+        f"file://{tmp_path}/outside",
+        f"file://{first}/%2e%2e/outside",
+        f"file://{first}/a%2e",  # git reads "a.", which is not there
+        f"{first}/data/jobs",
+        f"{first}/absent",
+    ):
+        with pytest.raises(InvalidInput) as caught:
+            roots.check_git_url(bad)
+        assert caught.value.field == "git_url"
+        messages.add(str(caught.value))
+    assert len(messages) == 1
+
+
+def test_credentials_are_in_no_representation() -> None:
+    for url in ("https://me:pass%2fword@example.test/x", "https://tokentoken@example.test/x"):
+        parsed = GitUrl.parse(url)
+        assert not any(secret.decode() in f"{parsed!r} {parsed}" for secret in parsed.secrets())
+    assert {b"pass/word", b"pass%2Fword", b"me:pass/word", b"bWU6cGFzcy93b3Jk"} <= set(
+        GitUrl.parse("https://me:pass%2fword@example.test/x").secrets()
+    )
+    assert b"tokentoken" in GitUrl.parse("https://tokentoken@example.test/x").secrets()
+    for url in ("https://example.test/", "https://@example.test/", "https://:@example.test/"):
+        assert GitUrl.parse(url).secrets() == ()
+
+
+@pytest.mark.parametrize(
+    "ref", ["main", "feature/x", "refs/pull/1/head", "v1.0", SHA, SHA[:7], "größe", "a@b", "x-y_z+1", "HEAD"]
+)
+def test_refs_that_are_allowed(ref: str) -> None:
+    check_git_ref(ref)
+
+
+@pytest.mark.parametrize(
+    "ref", ["", "x" * 256, "-x", "--upload-pack=x", "/a", "a/", "a//b", ".a", "a/.b", "a."]
+)
+def test_refs_that_are_no_path_of_names(ref: str) -> None:
+    refuse(ref)
+
+
+@pytest.mark.parametrize(
+    "ref", ["a..b", "a:b", "a^", "a~1", "a?", "a*", "a[b", "a\\b", "a@{1}", "@", "a.lock", "a.lock/b"]
+)
+def test_refs_that_mean_something_else_to_git(ref: str) -> None:
+    refuse(ref)
+
+
+@pytest.mark.parametrize("ref", ["a b", "a\nb", "a\x00", "a\x7f", "a\u2028b", "\ud800"])
+def test_refs_that_are_no_plain_text(ref: str) -> None:
+    refuse(ref)
+
+
+def refuse(ref: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        check_git_ref(ref)
+    assert caught.value.field == "git_ref"
