@@ -58,12 +58,15 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """The same for people: the message first, then the fields."""
+    """The same for people: the message first, then those fields that it does not say anyway."""
+
+    _SAID = frozenset({"method", "path", "status", "duration_ms"})
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line; what comes from outside can't begin a line of its own."""
-        fields = "".join(f" {name}={value}" for name, value in _fields(record).items())
-        text = f"{_time(record)} {record.levelname.lower():7} {record.getMessage()}{fields}"
+        fields = _fields(record).items()
+        said = "".join(f" {name}={value}" for name, value in fields if name not in self._SAID)
+        text = f"{_time(record)} {record.levelname.lower():7} {record.getMessage()}{said}"
         text = text.replace("\r", "\\r").replace("\n", "\\n")
         if record.exc_info:
             text += "\n" + self.formatException(record.exc_info)

@@ -15,6 +15,7 @@ import tarfile
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
 from typing import Any
 
 import docker
@@ -147,7 +148,7 @@ class DockerRunner:
 
     def reread(self, container_id: str) -> Output:
         """See ``Runner.reread``."""
-        api = self._api()
+        api: Any = self._api()  # its typed calls answer with decoded text
         with _gone(container_id), _translated("read a container's log"):
             response = api._get(
                 api._url("/containers/{0}/logs", container_id),
@@ -171,7 +172,7 @@ class DockerRunner:
 
     def wait(self, container_id: str, timeout_s: float) -> Exit | None:
         """See ``Runner.wait``."""
-        api = self._api()
+        api: Any = self._api()  # takes fractions of a second, though its types say otherwise
         with _gone(container_id), _translated("wait for the container"):
             with contextlib.suppress(requests.ReadTimeout, requests.ConnectionError):
                 # The SDK reports a wait that takes too long as either of the two; an engine that is
@@ -239,7 +240,7 @@ class DockerRunner:
         It was made while the container was, so its time of change lies between the creation and
         the start; all three are by the engine's clock. Asking costs a twelfth of fetching a tar.
         """
-        api = self._api()
+        api: Any = self._api()  # has no typed call for this
         details = api.inspect_container(container_id)
         response = api.head(
             api._url("/containers/{0}/archive", container_id),
@@ -390,7 +391,8 @@ class _RereadOutput:
             self._changed.notify_all()
         with contextlib.suppress(OSError):
             # Ends a read that waits; closing alone would leave it waiting.
-            self._response.raw._fp.fp.raw._sock.shutdown(socket.SHUT_RDWR)
+            connection: Any = self._response.raw
+            connection._fp.fp.raw._sock.shutdown(socket.SHUT_RDWR)
         self._thread.join()
         self._response.close()
 
@@ -486,7 +488,5 @@ def _nanoseconds(timestamp: str) -> int:
     match = re.fullmatch(r"(\d+)-(\d+)-(\d+)T(\d+):(\d+):(\d+)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)", timestamp)
     if match is None:
         raise EngineUnavailable(f"the Docker Engine gave a time that can't be read: {timestamp!r}")
-    from datetime import datetime
-
     whole = datetime.fromisoformat(timestamp[: timestamp.find(".")] + match[8] if match[7] else timestamp)
     return int(whole.timestamp()) * 1_000_000_000 + int((match[7] or "").ljust(9, "0"))

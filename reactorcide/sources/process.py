@@ -18,7 +18,7 @@ _REAP_POLL_S = 0.005
 _LINE_BYTES = 8 * 1024
 _PROGRESS_EVERY_S = 5.0
 # A carriage return that comes last may be the first half of a line end: it waits for what follows.
-_LINE = re.compile(rb"([^\r\n]*)(\r?\n|\r(?!\Z))")
+_LINE_END = re.compile(rb"\r?\n|\r(?!\Z)")
 
 
 class Interrupt(Protocol):
@@ -102,13 +102,13 @@ class Lines:
         """Take the next bytes of the stream."""
         data = self._rest + data
         end = 0
-        for match in _LINE.finditer(data):
-            end = match.end()
-            if match[2] == b"\r":
+        for match in _LINE_END.finditer(data):
+            line, end = data[end : match.start()], match.end()
+            if match[0] == b"\r":
                 if time.monotonic() < self._progress_due:
                     continue
                 self._progress_due = time.monotonic() + _PROGRESS_EVERY_S
-            self._emit(match[1])
+            self._emit(line)
         self._rest = data[end:]
         if len(self._rest) > _LINE_BYTES:
             self.flush()

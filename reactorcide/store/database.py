@@ -11,6 +11,7 @@ from playhouse import migrations as peewee_migrations
 
 from reactorcide.domain.errors import ConfigurationError, StoreError
 from reactorcide.fairlock import FairLock
+from reactorcide.store.models import InstanceRow
 
 _MIGRATIONS_DIR = Path(__file__).parent / "migrations"
 
@@ -60,7 +61,7 @@ class Database:
         return applied
 
     @contextmanager
-    def write(self) -> Iterator[SqliteDatabase]:
+    def write(self) -> Iterator[Any]:
         """Run the body as one transaction that is on disk when this returns.
 
         Raises ``StoreError`` where the database cannot do it; then nothing of the body has happened.
@@ -75,7 +76,7 @@ class Database:
                 raise StoreError(f"the job database could not be written: {exc}") from exc
 
     @contextmanager
-    def read(self) -> Iterator[SqliteDatabase]:
+    def read(self) -> Iterator[Any]:
         """Run the body's queries on this thread's connection.
 
         Raises ``StoreError`` where the database cannot answer.
@@ -90,7 +91,7 @@ class Database:
         with self._write_lock:
             try:
                 with self._peewee.atomic("IMMEDIATE") as transaction:
-                    self._peewee.execute_sql("UPDATE instance SET instance_id = instance_id")
+                    InstanceRow.update(instance_id=InstanceRow.instance_id).execute(self._peewee)
                     transaction.rollback()
             except PeeweeException as exc:
                 raise StoreError(f"the job database could not be written: {exc}") from exc
@@ -110,6 +111,6 @@ class _TrackingDatabase(SqliteDatabase):
         self._tracked = connections
 
     def _connect(self) -> sqlite3.Connection:
-        connection: sqlite3.Connection = super()._connect()
+        connection: sqlite3.Connection = super()._connect()  # type: ignore[misc]  # missing in the stubs
         self._tracked.append(connection)
         return connection

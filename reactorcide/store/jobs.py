@@ -30,6 +30,26 @@ _DEFINITION_FIELDS = tuple(item.name for item in fields(JobDefinition))
 _JOB_FIELDS = tuple(item.name for item in fields(Job) if item.name not in ("definition", "status"))
 
 
+# What every job goes through is written as SQL: building these statements anew each time takes peewee
+# several times as long as SQLite takes to run them.
+_COLUMNS = tuple(JobRow._meta.columns)
+_COLUMN_LIST = ", ".join(_COLUMNS)
+_SELECT_JOB = f"SELECT {_COLUMN_LIST} FROM job WHERE job_id = ?"  # noqa: S608  # names of ours only
+_SELECT_STATUS = "SELECT status, attempt FROM job WHERE job_id = ?"
+_INSERT_JOB = f"INSERT INTO job ({_COLUMN_LIST}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608  # as above
+_INSERT_EVENT = (
+    "INSERT INTO job_event (job_id, at_ms, status_from, status_to, attempt, reason) VALUES (?, ?, ?, ?, ?, ?)"
+)
+
+
+def _as_dict(row: Sequence[Any]) -> dict[str, Any]:
+    """Return a row of ``_COLUMNS`` as peewee's ``dicts()`` would."""
+    values = dict(zip(_COLUMNS, row, strict=True))
+    values["job_env_vars"] = JobRow.job_env_vars.python_value(values["job_env_vars"])
+    values["deleted"] = bool(values["deleted"])
+    return values
+
+
 def _job(row: dict[str, Any]) -> Job:
     return Job(
         definition=JobDefinition(**{name: row[name] for name in _DEFINITION_FIELDS}),
@@ -54,13 +74,14 @@ class JobStore:
         row = {name: getattr(job.definition, name) for name in _DEFINITION_FIELDS}
         row |= {name: getattr(job, name) for name in _JOB_FIELDS}
         row |= {
+            "job_env_vars": JobRow.job_env_vars.db_value(row["job_env_vars"]),
             "status": job.status,
             "next_submit_at_ms": next_submit_at_ms,
             "submit_failures": 0,
             "task_open": False,
         }
         with self._database.write() as db:
-            JobRow.insert(row).execute(db)
+            db.execute_sql(_INSERT_JOB, [row[name] for name in _COLUMNS])
             self._event(db, job.job_id, job.created_at_ms, None, job.status, job.attempt, None)
 
     def transition(
@@ -186,8 +207,8 @@ class JobStore:
     def get(self, job_id: str) -> Job:
         """Return a job, tombstones included; raises ``NotFound``."""
         with self._database.read() as db:
-            for row in JobRow.select().where(JobRow.job_id == job_id).dicts().execute(db):
-                return _job(row)
+            for row in db.execute_sql(_SELECT_JOB, (job_id,)):
+                return _job(_as_dict(row))
         raise NotFound(f"there is no job {job_id}")
 
     def page(
@@ -388,24 +409,21 @@ class JobStore:
         reason: str | None,
         changes: Mapping[str, object],
     ) -> Job:
-        where = JobRow.job_id == job_id
-        if attempt is not None:
-            where &= JobRow.attempt == attempt
         before = None
-        for row in JobRow.select(JobRow.status, JobRow.attempt).where(where).tuples().execute(db):
-            before = JobStatus(row[0])
+        for status, current_attempt in db.execute_sql(_SELECT_STATUS, (job_id,)):
+            if attempt is None or attempt == current_attempt:
+                before = JobStatus(status)
         if before is None or before not in only_from:
             raise IllegalTransition(f"job {job_id} is {before or 'gone'} and cannot become {target}")
         # Inside BEGIN IMMEDIATE nobody can have changed the row since; the guard stays in the
         # statement, so that the rule holds wherever this is called from.
-        rows = (
-            JobRow.update(status=target, updated_at_ms=now_ms, **changes)
-            .where(where & (JobRow.status == before))
-            .returning(JobRow)
-            .dicts()
-            .execute(db)
-        )
-        job = _job(next(iter(rows)))
+        assignments = "".join(f", {name} = ?" for name in changes)
+        rows = db.execute_sql(
+            f"UPDATE job SET status = ?, updated_at_ms = ?{assignments}"  # noqa: S608  # names of ours only
+            f" WHERE job_id = ? AND status = ? RETURNING {_COLUMN_LIST}",
+            (target, now_ms, *changes.values(), job_id, before),
+        ).fetchall()
+        job = _job(_as_dict(rows[0]))
         self._event(db, job_id, now_ms, before, target, job.attempt, reason)
         return job
 
@@ -413,17 +431,10 @@ class JobStore:
     def _event(
         db: Any,
         job_id: str,
-        now_ms: int,
+        at_ms: int,
         status_from: JobStatus | None,
         status_to: JobStatus,
         attempt: int,
         reason: str | None,
     ) -> None:
-        JobEventRow.insert(
-            job_id=job_id,
-            at_ms=now_ms,
-            status_from=status_from,
-            status_to=status_to,
-            attempt=attempt,
-            reason=reason,
-        ).execute(db)
+        db.execute_sql(_INSERT_EVENT, (job_id, at_ms, status_from, status_to, attempt, reason))

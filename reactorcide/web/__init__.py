@@ -1,7 +1,7 @@
 """The REST API, on Flask."""
 
 from flask import Flask
-from flask_openapi3.models import Info
+from flask_openapi3.models.info import Info
 from flask_openapi3.openapi import OpenAPI
 
 from reactorcide import __version__

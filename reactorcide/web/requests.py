@@ -69,5 +69,7 @@ def install(app: Flask, metrics: Metrics) -> None:
             fields["user_id"] = g.user.user_id
         if request.view_args and "job_id" in request.view_args:
             fields["job_id"] = request.view_args["job_id"]
-        log.info("%s %s %s", method, request.path, response.status_code, extra=fields)
+        log.info(
+            "%s %s %s in %.1f ms", method, request.path, response.status_code, seconds * 1000, extra=fields
+        )
         return response

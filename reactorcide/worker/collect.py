@@ -3,6 +3,7 @@
 import hashlib
 import tarfile
 from collections.abc import Iterator
+from typing import Any
 
 from reactorcide.domain.errors import EngineUnavailable
 from reactorcide.domain.jobs import Job, artifacts_prefix
@@ -22,7 +23,8 @@ def store_artifacts(context: JobContext, job: Job, tar: Iterator[bytes], log: Lo
     prefix = artifacts_prefix(job.job_id, job.attempt)
     listing: list[Artifact] = []
     try:
-        with tarfile.open(fileobj=_TarStream(tar), mode="r|", errors="surrogateescape") as archive:
+        stream: Any = _TarStream(tar)  # has the one method that is used
+        with tarfile.open(fileobj=stream, mode="r|", errors="surrogateescape") as archive:
             for member in archive:
                 # The first part of each name is that of the directory itself.
                 path = member.name.partition("/")[2]

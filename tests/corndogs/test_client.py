@@ -72,7 +72,8 @@ def test_a_server_that_is_back_is_found_again(database_path: Path) -> None:
             task = client.get_next_task("q")
             break
         except CorndogsUnavailable:
-            assert time.monotonic() - back < 3
+            # The pauses end at one second; left to gRPC they would be at two and a half by now.
+            assert time.monotonic() - back < 1.8
     assert task is not None
     client.close()
     second.stop()

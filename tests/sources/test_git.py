@@ -465,18 +465,18 @@ def test_a_hostile_repository_runs_nothing(origin: Origin, client: Client, tmp_p
     for name in ("pre-upload", "reference-transaction", "post-upload-pack"):
         executable(hooks / name, marker)
     origin.commit(".gitattributes", "* filter=evil diff=evil\n")
-    origin.commit(".gitmodules", f'[submodule "x"]\npath = x\nurl = ext::{evil}\nupdate = !{evil}\n')
-    marker.unlink(missing_ok=True)
     for key, value in {
         "core.fsmonitor": str(evil),
         "core.hooksPath": str(hooks),
         "core.sshCommand": str(evil),
         "uploadpack.packObjectsHook": str(evil),
         "filter.evil.smudge": str(evil),
-        "filter.evil.required": "true",
     }.items():
         origin.git("config", key, value)
-    marker.unlink(missing_ok=True)
+    origin.git("checkout", "--quiet", "feature/x")
+    origin.git("checkout", "--quiet", "main")
+    assert "post-checkout" in marker.read_text(encoding="utf-8")  # they would be run
+    marker.unlink()
     client(str(origin.path))
     assert client.file == "main"
     assert not marker.exists()
@@ -512,13 +512,11 @@ def test_transports_that_run_programs_are_refused(client: Client, url: str) -> N
         client(url)
 
 
-def test_another_repository_owners_and_umask(origin: Origin, client: Client) -> None:
-    for path in (origin.path, *origin.path.rglob("*")):
-        os.chown(path, 65534 if os.geteuid() == 0 else -1, -1, follow_symlinks=False)
-    origin.path.joinpath("script").write_text("#!/bin/sh\n", encoding="utf-8")
-    origin.path.joinpath("script").chmod(0o700)
-    origin.path.joinpath("link").symlink_to("../../outside")
-    subprocess.run(["chown", "-R", str(os.geteuid()), origin.path], check=True)
+def test_modes_and_links_whatever_the_umask(origin: Origin, client: Client) -> None:
+    script = origin.path / "script"
+    script.write_text("#!/bin/sh\n", encoding="utf-8")
+    script.chmod(0o700)
+    (origin.path / "link").symlink_to("../../outside")
     origin.commit("more", "x")
     before = os.umask(0o077)
     try:
@@ -528,6 +526,48 @@ def test_another_repository_owners_and_umask(origin: Origin, client: Client) -> 
     assert stat.S_IMODE((client.into / "file").stat().st_mode) == 0o644
     assert stat.S_IMODE((client.into / "script").stat().st_mode) == 0o755
     assert os.readlink(client.into / "link") == "../../outside"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_local_repository_of_another_user(origin: Origin, client: Client) -> None:
+    subprocess.run(["chown", "-R", "65534:65534", origin.path], check=True)
+    assert client(str(origin.path)).sha == origin.main
+
+
+def test_a_local_repository_that_is_shallow_itself(origin: Origin, client: Client, tmp_path: Path) -> None:
+    client(str(origin.path), "feature/x")
+    client.into.rename(tmp_path / "shallow")
+    for ref in (None, "feature/x", origin.feature, origin.feature[:8]):
+        assert client(str(tmp_path / "shallow"), ref).sha == origin.feature
+
+
+def test_submodules_are_left_alone(origin: Origin, base: Path, client: Client) -> None:
+    other = Repository(base / "other")
+    sha = other.commit("inner", "x")
+    (origin.path / "module").mkdir()
+    origin.git("update-index", "--add", "--cacheinfo", f"160000,{sha},module")
+    origin.commit(".gitmodules", f'[submodule "module"]\n\tpath = module\n\turl = {other.path}\n')
+    assert client(str(origin.path)).ref == "main"
+    assert list((client.into / "module").iterdir()) == []
+    assert not (client.into / ".git" / "modules").exists()
+
+
+def test_a_default_branch_with_a_name_that_is_not_safe(origin: Origin, client: Client) -> None:
+    origin.git("update-ref", "refs/heads/-x", origin.feature)
+    origin.git("symbolic-ref", "HEAD", "refs/heads/-x")
+    assert client(str(origin.path)) == GitCheckout(origin.feature, "HEAD", str(origin.path))
+
+
+@pytest.mark.parametrize("first_line", ["#!/nonexistent", "#!/bin/sh"])
+def test_what_is_the_hosts_fault(client: Client, tmp_path: Path, first_line: str) -> None:
+    (tmp_path / "bin").mkdir()
+    fake = tmp_path / "bin" / "git"
+    fake.write_text(
+        f"{first_line}\necho 'fatal: write error: No space left on device' >&2\nexit 128\n", "utf-8"
+    )
+    fake.chmod(0o755)
+    with pytest.raises(InfrastructureError, match=r"No space left|could not be run"):
+        client("https://example.test/x", env={"PATH": str(fake.parent)})
 
 
 def test_the_log_is_lines(origin: Origin, base: Path, client: Client) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from flask import Response, jsonify
 from flask_openapi3.blueprint import APIBlueprint
-from flask_openapi3.models import Tag
+from flask_openapi3.models.tag import Tag
 
 from reactorcide.accounts import tokens
 from reactorcide.domain.accounts import Token

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from flask import Response, jsonify
 from flask_openapi3.blueprint import APIBlueprint
-from flask_openapi3.models import Tag
+from flask_openapi3.models.tag import Tag
 
 from reactorcide.domain.clock import rfc3339
 from reactorcide.domain.errors import Forbidden, InvalidInput

@@ -2,7 +2,7 @@
 
 from flask import Response, jsonify, request
 from flask_openapi3.blueprint import APIBlueprint
-from flask_openapi3.models import Tag
+from flask_openapi3.models.tag import Tag
 
 from reactorcide import __version__
 from reactorcide.accounts import tokens
