@@ -1,11 +1,16 @@
 """The command group, which finds each command by name and imports it only when it is used."""
 
 import importlib
+import io
+import sys
 from typing import Any
 
 import click
 
 from reactorcide import __version__
+from reactorcide.domain.errors import ReactorcideError
+
+_EXIT_INTERRUPTED = 130
 
 _COMMANDS = {
     "serve": ("reactorcide.cli.serve", "serve", "Run the service: API, worker and queue in one process."),
@@ -36,8 +41,22 @@ class _LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, _, text) in _COMMANDS.items()])
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; an error that was raised on purpose is its one sentence."""
+        try:
+            return super().invoke(ctx)
+        except ReactorcideError as exc:
+            click.echo(f"reactorcide: {exc}", err=True)
+            ctx.exit(1)
+        except KeyboardInterrupt:
+            ctx.exit(_EXIT_INTERRUPTED)
+
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="reactorcide")
 def cli(**_: Any) -> None:
     """Reactorcide runs jobs: a command, in a container, on a source, with its log and artifacts kept."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that lacks a character gets a substitute for it, not a traceback.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")

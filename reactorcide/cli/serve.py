@@ -1,22 +1,19 @@
 """``reactorcide serve``: gunicorn around the application."""
 
-import fcntl
 import os
 import sys
-import time
-from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import click
 
 from reactorcide import logconfig
+from reactorcide.cli.datadir import lock_data_dir
 from reactorcide.cli.options import settings_from, settings_options
 from reactorcide.domain.errors import ConfigurationError
 from reactorcide.settings import Settings
 
 _API_THREADS = 16
 _GRACEFUL_TIMEOUT_S = 6
-_LOCK_PATIENCE_S = 5.0
 _EXIT_CANNOT_START = 3
 """gunicorn's own code for a worker that can't boot: then the master gives up instead of trying again."""
 
@@ -28,48 +25,12 @@ def serve(**options: Any) -> None:
     settings = settings_from(options)
     logconfig.configure(settings.log_format, settings.log_level)
     try:
-        lock = _lock_data_dir(settings.data_dir)
+        lock = lock_data_dir(settings.data_dir)
         with lock:
             _run(settings)
     except ConfigurationError as exc:
         click.echo(f"reactorcide: {exc}", err=True)
         sys.exit(1)
-
-
-def _lock_data_dir(data_dir: Path) -> TextIO:
-    """Make the data directory this process's own, for as long as the returned file is open.
-
-    A service that was killed leaves its worker holding the lock for about a second, so this is patient
-    for 5 s. Raises ``ConfigurationError`` when another service has it, or it can't be used.
-    """
-    try:
-        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        # Kept open across the fork: the lock belongs to the worker just as well.
-        lock = open(data_dir / "lock", "a+", encoding="ascii")  # noqa: SIM115  # the caller closes it
-    except OSError as exc:
-        raise ConfigurationError(
-            f"the data directory {data_dir} cannot be used: {exc.strerror}; choose one with --data-dir"
-        ) from exc
-    deadline = time.monotonic() + _LOCK_PATIENCE_S
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() < deadline:
-                time.sleep(0.1)
-                continue
-            lock.seek(0)
-            owner = lock.read().strip()
-            lock.close()
-            raise ConfigurationError(
-                f"another reactorcide (process {owner or 'unknown'}) uses the data directory {data_dir}; "
-                "stop it, or choose another directory with --data-dir"
-            ) from None
-        lock.seek(0)
-        lock.truncate()
-        lock.write(f"{os.getpid()}\n")
-        lock.flush()
-        return lock
 
 
 def _run(settings: Settings) -> None:

@@ -1,7 +1,7 @@
 """Looking at jobs: lists, waiting for a change, logs and artifacts."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from time import monotonic
 
@@ -74,7 +74,9 @@ def read(context: JobContext, job: Job, *, attempt: int | None, tail: int | None
     return read_log(context.objects, key, start=start)
 
 
-def follow(context: JobContext, job: Job, *, attempt: int | None, tail: int | None) -> Iterator[bytes]:
+def follow(
+    context: JobContext, job: Job, *, attempt: int | None, tail: int | None
+) -> Generator[bytes, None, None]:
     """Yield a log as it grows until it closes, over all further attempts where none is named.
 
     Yields ``b""`` now and then while nothing comes; see ``follow_log``.

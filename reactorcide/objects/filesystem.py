@@ -28,8 +28,8 @@ class FilesystemObjectStore:
         target = self._path(key)
         temporary = self._temporary / secrets.token_hex(16)
         size_bytes = 0
-        try:
-            with _open(temporary, "xb") as file:
+        with _open(temporary, "xb") as file:
+            try:
                 for chunk in chunks:
                     with _translated(key):
                         file.write(chunk)
@@ -37,13 +37,12 @@ class FilesystemObjectStore:
                 with _translated(key):
                     file.flush()
                     os.fdatasync(file.fileno())
-            with _translated(key):
-                target.parent.mkdir(parents=True, exist_ok=True)
-                os.replace(temporary, target)
-                _sync_directory(target.parent)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    os.replace(temporary, target)
+                    _sync_directory(target.parent)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
         return size_bytes
 
     def append(self, key: str) -> "_FileAppender":

@@ -29,7 +29,8 @@ from reactorcide.domain.jobs import ARTIFACTS_DIR
 from reactorcide.runner import ContainerGone, ContainerSpec, Exit, Found, ImageMissing, Output, Signal
 
 _API_TIMEOUT_S = 60
-_PULL_SILENCE_S = 120
+_KNOCK_TIMEOUT_S = 5
+
 _RECEIVE_BYTES = 1 << 18
 _HEADER = struct.Struct(">BxxxL")
 
@@ -59,7 +60,8 @@ class DockerRunner:
 
     def check(self) -> None:
         """See ``Runner.check``."""
-        with _translated("ping"):
+        self._knock()
+        with _translated("answer a ping"):
             self._api().ping()
 
     def pull(self, image: str, progress: Callable[[str], None], check: Callable[[], None]) -> None:
@@ -224,7 +226,8 @@ class DockerRunner:
             return client
         with self._lock:
             if self._client is None:
-                with _translated("connect"):
+                self._knock()
+                with _translated("tell its version"):
                     arguments = docker.utils.kwargs_from_env(environment=self._environment)
                     self._client = docker.APIClient(
                         **arguments,
@@ -233,6 +236,25 @@ class DockerRunner:
                         max_pool_size=self._max_connections,
                     )
             return self._client
+
+    def _knock(self) -> None:
+        """Raise ``EngineUnavailable`` where nobody listens on the engine's socket.
+
+        The SDK would notice too, but it leaves its socket to the garbage collector and buries the
+        reason.
+        """
+        address = str(docker.utils.parse_host(self._environment.get("DOCKER_HOST")))
+        if not address.startswith("http+unix://"):
+            return
+        path = address.removeprefix("http+unix://")
+        try:
+            with socket.socket(socket.AF_UNIX) as knock:
+                knock.settimeout(_KNOCK_TIMEOUT_S)
+                knock.connect(path)
+        except OSError as exc:
+            raise EngineUnavailable(
+                f"no Docker Engine answers at {path}: {exc.strerror or exc}; start it, or see `reactorcide doctor`"
+            ) from exc
 
     def _is_untouched(self, container_id: str) -> bool:
         """Tell whether nobody has changed the artifacts directory since the engine made it.

@@ -308,10 +308,9 @@ def _nothing(url: GitUrl, wanted: str) -> JobFailed:
 
 def _environment(url: GitUrl, home: Path, env: Mapping[str, str]) -> dict[str, str]:
     """Return git's whole environment, and write the one configuration it reads into ``home``."""
-    config = _CONFIG if url.username is None else _CONFIG + _CREDENTIALS.format(server=url.server)
     path = home / "config"
-    path.write_text(config, encoding="utf-8")
-    return {
+    config = _CONFIG
+    made = {
         **{name: value for name, value in env.items() if name in _PASSED_ON},
         "HOME": str(home),
         "LANG": "C.UTF-8",
@@ -319,11 +318,14 @@ def _environment(url: GitUrl, home: Path, env: Mapping[str, str]) -> dict[str, s
         "GIT_ATTR_NOSYSTEM": "1",
         "GIT_CONFIG_GLOBAL": str(path),
         "GIT_CONFIG_NOSYSTEM": "1",
-        # A local repository may call itself incomplete and name a program that gets the rest.
+        # A local repository may call itself incomplete and name a program that gets the rest; newer
+        # versions of git refuse that by themselves.
         "GIT_NO_LAZY_FETCH": "1",
         "GIT_SSH_COMMAND": _SSH,
         "GIT_TERMINAL_PROMPT": "0",
-        "GIT_SOURCE_LOGIN": f"username={url.username}\npassword={url.password}"
-        if url.username is not None
-        else "",
     }
+    if url.username is not None:
+        config += _CREDENTIALS.format(server=url.server)
+        made["GIT_SOURCE_LOGIN"] = f"username={url.username}\npassword={url.password}"
+    path.write_text(config, encoding="utf-8")
+    return made

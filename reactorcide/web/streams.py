@@ -4,7 +4,7 @@ import errno
 import select
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 
 from flask import Response, request
@@ -29,7 +29,7 @@ class StreamSlots:
             self._free.release()
 
 
-def stream(slots: StreamSlots, signals: Signals, chunks: Iterator[bytes]) -> Response:
+def stream(slots: StreamSlots, signals: Signals, chunks: Generator[bytes, None, None]) -> Response:
     """Return an answer that goes on until ``chunks`` ends, the client goes or the service stops.
 
     ``b""`` among the chunks means "nothing yet": then the client's socket is looked at. Raises ``Busy``
@@ -42,7 +42,7 @@ def stream(slots: StreamSlots, signals: Signals, chunks: Iterator[bytes]) -> Res
     def body() -> Iterator[bytes]:
         # At once, so that the client has its headers before the first line comes.
         yield b""
-        with closing(chunks):  # type: ignore[type-var]  # a generator
+        with closing(chunks):
             for chunk in chunks:
                 if chunk:
                     yield chunk

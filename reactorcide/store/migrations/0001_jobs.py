@@ -20,13 +20,13 @@ from peewee import (
 def up(migrator: Any, db: Any) -> None:
     """Create all tables."""
 
-    class Instance(Model):
+    class InstanceRow(Model):
         instance_id = TextField(primary_key=True)
 
         class Meta:
             table_name = "instance"
 
-    class User(Model):
+    class UserRow(Model):
         user_id = TextField(primary_key=True)
         username = TextField(unique=True)
         email = TextField(null=True)
@@ -37,7 +37,7 @@ def up(migrator: Any, db: Any) -> None:
         class Meta:
             table_name = "user"
 
-    class Token(Model):
+    class TokenRow(Model):
         token_id = TextField(primary_key=True)
         user_id = TextField(index=True)
         name = TextField()
@@ -50,7 +50,7 @@ def up(migrator: Any, db: Any) -> None:
         class Meta:
             table_name = "token"
 
-    class Job(Model):
+    class JobRow(Model):
         job_id = TextField(primary_key=True)
         user_id = TextField()
         rerun_of = TextField(null=True)
@@ -99,7 +99,7 @@ def up(migrator: Any, db: Any) -> None:
                 (("status", "queue_name"), False),
             )
 
-    class Attempt(Model):
+    class AttemptRow(Model):
         job_id = TextField()
         attempt = IntegerField()
         worker_id = TextField()
@@ -116,7 +116,7 @@ def up(migrator: Any, db: Any) -> None:
             table_name = "attempt"
             primary_key = CompositeKey("job_id", "attempt")
 
-    class JobEvent(Model):
+    class JobEventRow(Model):
         job_id = TextField(index=True)
         at_ms = BigIntegerField()
         status_from = TextField(null=True)
@@ -127,5 +127,6 @@ def up(migrator: Any, db: Any) -> None:
         class Meta:
             table_name = "job_event"
 
-    with db.bind_ctx([Instance, User, Token, Job, Attempt, JobEvent]):
-        db.create_tables([Instance, User, Token, Job, Attempt, JobEvent])
+    tables = [InstanceRow, UserRow, TokenRow, JobRow, AttemptRow, JobEventRow]
+    with db.bind_ctx(tables):
+        db.create_tables(tables)

@@ -127,8 +127,9 @@ def blueprint(services: Services) -> APIBlueprint:
         if query.follow:
             chunks = read.follow(context, job, attempt=query.attempt, tail=query.tail)
             return stream(services.slots, context.signals, chunks)
-        chunks = read.read(context, job, attempt=query.attempt, tail=query.tail)
-        return Response(chunks, mimetype="text/plain")
+        return Response(
+            read.read(context, job, attempt=query.attempt, tail=query.tail), mimetype="text/plain"
+        )
 
     @api.get("/jobs/<job_id>/artifacts", responses={200: ArtifactListResponse})
     def list_artifacts(path: JobPath, query: NoQuery) -> Response:

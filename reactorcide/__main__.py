@@ -1,0 +1,5 @@
+"""``python -m reactorcide``."""
+
+from reactorcide.cli import main
+
+main()

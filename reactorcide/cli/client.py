@@ -1,0 +1,334 @@
+"""A thin client of the REST API, for the commands that only talk to a service."""
+
+import ipaddress
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import quote, urlsplit
+
+from reactorcide.domain.errors import ConfigurationError, ReactorcideError
+from reactorcide.domain.jobs import FINAL, WAITING
+from reactorcide.settings import Settings, default_data_dir
+
+if TYPE_CHECKING:
+    import requests
+
+DEFAULT_URL = "http://localhost:8080"
+
+_PREFIX = "/api/v1"
+_CONNECT_S = 5.0
+_ANSWER_S = 60.0
+_SILENCE_S = 300.0
+"""How long a followed log may be silent before the connection is taken for dead, and made again."""
+_PATIENCE_S = 60.0
+_PAUSE_S = 0.5
+_POLL_S = 1
+_BLOCK_BYTES = 1 << 16
+
+Json = dict[str, Any]
+
+
+class ServiceError(ReactorcideError):
+    """The service refused, or what answered is no Reactorcide."""
+
+
+class ServiceAway(ServiceError):
+    """The service does not answer, or not now; it may later."""
+
+
+class Client:
+    """A service at ``url``; ``token_origin`` says where the token was looked for, if it is refused.
+
+    Every method raises ``ServiceError`` with a sentence for a person. Not for several threads at once.
+    """
+
+    def __init__(self, url: str, token: str | None, token_origin: str) -> None:
+        # Imported here: it takes longer than everything else that a command needs.
+        import requests
+
+        self.url = url
+        self._token_origin = token_origin
+        self._session = requests.Session()
+        # A proxy that the environment names can't know what is meant by this host.
+        self._session.trust_env = not _is_loopback(url)
+        # As a callable, or a .netrc would win over it.
+        self._session.auth = _Bearer(token) if token else _nothing
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._session.close()
+
+    def health(self) -> Json:
+        """Return what the service says of itself and of the token."""
+        return self._json("GET", "/health")
+
+    def submit(self, definition: Json) -> Json:
+        """Submit a job and return it."""
+        return self._json("POST", "/jobs", json=definition)
+
+    def jobs(self, filters: Mapping[str, Any]) -> Json:
+        """Return a page of jobs; what is ``None`` or empty among the filters is left out."""
+        return self._json("GET", "/jobs", params=filters)
+
+    def job(self, job_id: str, *, wait_s: float = 0) -> Json:
+        """Return a job, at once or as soon as its status changes within ``wait_s``."""
+        return self._json("GET", f"/jobs/{job_id}", params={"wait": wait_s} if wait_s else {})
+
+    def cancel(self, job_id: str) -> Json:
+        """Cancel a job and return it; again is fine."""
+        return self._json("PUT", f"/jobs/{job_id}/cancel")
+
+    def rerun(self, job_id: str) -> Json:
+        """Submit a job again and return the new one."""
+        return self._json("POST", f"/jobs/{job_id}/rerun")
+
+    def delete(self, job_id: str) -> None:
+        """Delete a job."""
+        self._send("DELETE", f"/jobs/{job_id}")
+
+    def workers(self) -> list[Json]:
+        """Return the workers."""
+        found: list[Json] = self._json("GET", "/workers")["workers"]
+        return found
+
+    def artifacts(self, job_id: str) -> Json:
+        """Return the listing of what a job left."""
+        return self._json("GET", f"/jobs/{job_id}/artifacts")
+
+    def artifact(self, job_id: str, path: str) -> Iterator[bytes]:
+        """Yield the bytes of one artifact."""
+        yield from self._stream(f"/jobs/{job_id}/artifacts/{quote(path)}", {}, silence_s=_ANSWER_S)
+
+    def log(self, job_id: str, *, attempt: int | None, tail: int | None) -> Iterator[bytes]:
+        """Yield what an attempt (the last one, if none is named) has printed up to now."""
+        query = {"attempt": attempt, "tail": tail}
+        yield from self._stream(f"/jobs/{job_id}/logs", query, silence_s=_ANSWER_S)
+
+    def follow(self, job_id: str, *, attempt: int | None = None, tail: int | None = None) -> Iterator[bytes]:
+        """Yield a log as it grows until it closes, over all further attempts where none is named.
+
+        A connection that breaks is made again for up to a minute, and no byte is yielded twice. With
+        ``tail`` nobody knows how much was left out, so that a broken connection is the end.
+        """
+        number: int = attempt or self.job(job_id)["attempt"]
+        shown = 0
+        patience = _Patience(job_id)
+        while True:
+            # The attempt is named in each request, for otherwise one that comes after a break could
+            # be answered with the next attempt's log.
+            query = {"attempt": number, "tail": tail, "follow": "true"}
+            try:
+                for chunk in self._stream(f"/jobs/{job_id}/logs", query, silence_s=_SILENCE_S, skip=shown):
+                    patience.renew()
+                    shown += len(chunk)
+                    yield chunk
+                latest = number if attempt else self.job(job_id)["attempt"]
+            except ServiceAway as exc:
+                if tail is not None:
+                    raise ServiceAway(_lost(job_id)) from exc
+                patience.wait(exc)
+                continue
+            if latest == number:
+                return
+            number, shown, tail = number + 1, 0, None
+
+    def until_started(self, job_id: str) -> Json:
+        """Return the job once it does not wait any more, or has ended; patient like ``follow``."""
+        return self._until(job_id, lambda status: status not in WAITING)
+
+    def until_final(self, job_id: str) -> Json:
+        """Return the job once it has ended; patient like ``follow``."""
+        return self._until(job_id, lambda status: status in FINAL)
+
+    def _until(self, job_id: str, is_enough: Any) -> Json:
+        patience = _Patience(job_id)
+        # The first look is without waiting: a change before the service begins to wait is none to it.
+        wait_s = 0
+        while True:
+            asked_at = time.monotonic()
+            try:
+                job = self.job(job_id, wait_s=wait_s)
+            except ServiceAway as exc:
+                patience.wait(exc)
+                continue
+            if is_enough(job["status"]):
+                return job
+            patience.renew()
+            if wait_s and time.monotonic() - asked_at < _PAUSE_S:
+                # The status changed to another that is not enough, or all places for waiting are taken.
+                time.sleep(_PAUSE_S / 5)
+            wait_s = _POLL_S
+
+    def _json(self, method: str, path: str, **arguments: Any) -> Json:
+        response = self._send(method, path, **arguments)
+        try:
+            found = response.json()
+        except ValueError as exc:
+            raise self._stranger(response) from exc
+        if not isinstance(found, dict):
+            raise self._stranger(response)
+        return found
+
+    def _stream(self, path: str, query: Json, *, silence_s: float, skip: int = 0) -> Iterator[bytes]:
+        response = self._send("GET", path, params=query, stream=True, silence_s=silence_s)
+        with response, self._translated():
+            # What was compressed on the way comes out as it was; None means: as it comes, at once.
+            chunks = response.iter_content(None if "follow" in query else _BLOCK_BYTES)
+            for chunk in chunks:
+                kept = chunk[skip:]
+                skip -= len(chunk) - len(kept)
+                if kept:
+                    yield kept
+
+    def _send(
+        self, method: str, path: str, *, silence_s: float = _ANSWER_S, **arguments: Any
+    ) -> "requests.Response":
+        with self._translated():
+            response = self._session.request(
+                method,
+                self.url + _PREFIX + path,
+                timeout=(_CONNECT_S, silence_s),
+                # A redirected POST would arrive as a GET.
+                allow_redirects=False,
+                **arguments,
+            )
+        if response.status_code < 300:
+            return response
+        with response:
+            raise self._refusal(response)
+
+    def _refusal(self, response: "requests.Response") -> ServiceError:
+        status = response.status_code
+        if "Location" in response.headers:
+            target = response.headers["Location"].partition(_PREFIX)[0]
+            return ServiceError(f"{self.url} has moved; set REACTORCIDE_API_URL to {target}")
+        try:
+            message = str(response.json()["message"])
+        except (ValueError, KeyError, TypeError):
+            return self._stranger(response)
+        if status == 401:
+            message += f" ({self._token_origin})"
+        return ServiceAway(message) if status in (502, 503, 504) else ServiceError(message)
+
+    def _stranger(self, response: "requests.Response") -> ServiceError:
+        kind = ServiceAway if response.status_code in (502, 503, 504) else ServiceError
+        return kind(
+            f"what answers at {self.url} (status {response.status_code}) is no Reactorcide; "
+            "check REACTORCIDE_API_URL"
+        )
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        from requests import exceptions
+
+        try:
+            yield
+        except exceptions.SSLError as exc:
+            raise ServiceError(f"the certificate of {self.url} cannot be trusted: {exc}") from exc
+        except exceptions.ConnectTimeout as exc:
+            raise ServiceAway(self._nobody()) from exc
+        except exceptions.Timeout as exc:
+            raise ServiceAway(f"the service at {self.url} takes too long to answer; try again") from exc
+        except exceptions.ConnectionError as exc:
+            raise ServiceAway(self._nobody()) from exc
+        except exceptions.ChunkedEncodingError as exc:
+            raise ServiceAway(f"the connection to {self.url} broke; try again") from exc
+        except exceptions.RequestException as exc:
+            raise ServiceError(f"{self.url} cannot be asked: {exc}; check REACTORCIDE_API_URL") from exc
+
+    def _nobody(self) -> str:
+        return (
+            f"no service answers at {self.url}; start one with 'reactorcide serve', "
+            "or set REACTORCIDE_API_URL to where it is"
+        )
+
+
+class _Patience:
+    """Waits while a service is away that was there before: it may be starting again."""
+
+    def __init__(self, job_id: str) -> None:
+        self._job_id = job_id
+        self._until: float | None = None
+
+    def renew(self) -> None:
+        """Begin anew: the service has answered."""
+        self._until = None
+
+    def wait(self, problem: ServiceAway) -> None:
+        """Sleep a little; raises ``ServiceAway`` instead when a minute has passed like this."""
+        if self._until is None:
+            self._until = time.monotonic() + _PATIENCE_S
+        if time.monotonic() > self._until:
+            raise ServiceAway(_lost(self._job_id)) from problem
+        time.sleep(_PAUSE_S)
+
+
+class _Bearer:
+    """Puts the token into each request."""
+
+    def __init__(self, token: str) -> None:
+        # As bytes, for the library would take text for Latin-1.
+        self._header = f"Bearer {token}".encode()
+
+    def __call__(self, request: Any) -> Any:
+        request.headers["Authorization"] = self._header
+        return request
+
+
+def _nothing(request: Any) -> Any:
+    return request
+
+
+def _lost(job_id: str) -> str:
+    return (
+        "the connection to the service is lost, the job goes on; "
+        f"follow it again with 'reactorcide jobs logs -f {job_id}'"
+    )
+
+
+def connect(environment: Mapping[str, str] = os.environ) -> Client:
+    """Return a client of the service that the environment names, by default the one on this host.
+
+    The token is that of ``REACTORCIDE_API_TOKEN`` or, for a service on this host only, the one that
+    ``serve`` has left in its data directory. Raises ``ConfigurationError`` for a URL that is none.
+    """
+    url = environment.get("REACTORCIDE_API_URL", "").strip().rstrip("/") or DEFAULT_URL
+    try:
+        parts = urlsplit(url)
+        is_usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_usable = False
+    if not is_usable:
+        raise ConfigurationError(
+            f"REACTORCIDE_API_URL is {url!r}; it has to be like http://localhost:8080 or https://ci.example.com"
+        )
+    token = environment.get("REACTORCIDE_API_TOKEN", "").strip()
+    if token:
+        if not token.isprintable() or " " in token:
+            raise ConfigurationError("REACTORCIDE_API_TOKEN is no token: it has spaces or control characters")
+        return Client(url, token, "the token is that of REACTORCIDE_API_TOKEN")
+    advice = "set REACTORCIDE_API_TOKEN; 'reactorcide token create' makes a token on the service's host"
+    if not _is_loopback(url):
+        return Client(url, None, advice)
+    data_dir = Path(environment.get("REACTORCIDE_DATA_DIR") or default_data_dir())
+    path = Settings(data_dir=data_dir).admin_token_path
+    try:
+        return Client(url, path.read_text("ascii").strip(), f"the token is that of {path}; {advice}")
+    except (OSError, ValueError):
+        return Client(url, None, f"there is none to be read in {path} either; {advice}")
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,134 @@
+"""What people see: tables and colours on a terminal, plain columns in a pipe, JSON for scripts."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+
+_STYLES = {
+    "completed": "green",
+    "failed": "red",
+    "cancelled": "yellow",
+    "running": "cyan",
+    "queued": "blue",
+    "submitted": "blue",
+    "submit_failed": "magenta",
+}
+_UNITS = ((86_400, "d"), (3600, "h"), (60, "min"))
+
+
+def as_json(value: Any) -> None:
+    """Print ``value`` as JSON, in ASCII: what reads it may expect any encoding."""
+    click.echo(json.dumps(value, indent=2))
+
+
+def printable(text: str) -> str:
+    """Return ``text`` on one line, with nothing in it that could control a terminal."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, flexible: str = "") -> None:
+    """Print rows below their columns: ``flexible`` is cut to what the terminal is wide, no other is.
+
+    Where stdout is no terminal, everything is printed whole.
+    """
+    cleaned = [[printable(cell) for cell in row] for row in rows]
+    if not sys.stdout.isatty():
+        widths = [max(map(len, cells)) for cells in zip(columns, *cleaned, strict=True)]
+        for row in (columns, *cleaned):
+            line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+            click.echo(line.rstrip())
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    view = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for column in columns:
+        longest = max([len(column), *(len(row[columns.index(column)]) for row in cleaned)])
+        view.add_column(
+            column,
+            no_wrap=True,
+            overflow="ellipsis",
+            min_width=min(longest, 8) if column == flexible else longest,
+        )
+    for row in cleaned:
+        view.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+    Console(highlight=False).print(view)
+
+
+def line(text: str, *, style: str = "", err: bool = False) -> None:
+    """Print a line, styled if it goes to a terminal; never wrapped."""
+    stream = sys.stderr if err else sys.stdout
+    if not (style and stream.isatty()):
+        click.echo(text, err=err)
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    Console(stderr=err, highlight=False).print(Text(text, style=style), soft_wrap=True)
+
+
+def status_style(status: str) -> str:
+    """Return the colour of a job's status."""
+    return _STYLES.get(status, "")
+
+
+@contextmanager
+def spinner(text: str) -> Iterator[None]:
+    """Show on stderr that something is waited for, if that is a terminal."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    with Console(stderr=True).status(Text(text)):
+        yield
+
+
+@contextmanager
+def progress(text: str, total_bytes: int) -> Iterator[Callable[[int], None]]:
+    """Show a bar on stderr, if that is a terminal; yields what is called with the bytes that came."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(text, total=total_bytes)
+        yield lambda count: bar.advance(task, count)
+
+
+def age(moment: str) -> str:
+    """Return how long ago an RFC 3339 time was: ``5 min``."""
+    return _span((datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds())
+
+
+def duration(job: dict[str, Any]) -> str:
+    """Return how long a job has run, in all or up to now; empty where it has not started."""
+    if job["started_at"] is None:
+        return ""
+    ended = datetime.now(UTC)
+    if job["completed_at"] is not None:
+        ended = datetime.fromisoformat(job["completed_at"])
+    return _span((ended - datetime.fromisoformat(job["started_at"])).total_seconds())
+
+
+def outcome(job: dict[str, Any]) -> str:
+    """Return what became of a job, in a phrase."""
+    text = f"{job['status']} after {duration(job)}" if job["started_at"] else str(job["status"])
+    return f"{text}: {printable(job['error'])}" if job["error"] else text
+
+
+def _span(seconds: float) -> str:
+    for size, unit in _UNITS:
+        if seconds >= size:
+            return f"{seconds / size:.1f}".removesuffix(".0") + f" {unit}"
+    return f"{max(0.0, seconds):.1f} s"

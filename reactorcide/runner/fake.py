@@ -1,0 +1,185 @@
+"""A ``Runner`` without an engine, for tests of what is above it.
+
+It keeps to the protocol and really holds its "containers", so that a forgotten one shows. A command is
+a line of steps: ``print TEXT``, ``hang``, ``exit CODE``, and ``deaf`` to ignore SIGTERM from then on.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+
+from reactorcide.domain.errors import EngineUnavailable, JobFailed
+from reactorcide.runner import ContainerGone, ContainerSpec, Exit, Found, ImageMissing, Output, Signal
+
+
+class FakeContainer:
+    """A command that runs step by step while its output is read."""
+
+    def __init__(self, container_id: str, spec: ContainerSpec) -> None:
+        self.container_id = container_id
+        self.spec = spec
+        self.changed = threading.Condition()
+        self.printed = b""
+        self.started = False
+        self.ended: Exit | None = None
+        self.put: list[bytes] = []
+        self._deaf = False
+
+    def run(self) -> None:
+        """Run the steps up to the first that hangs."""
+        with self.changed:
+            self.started = True
+            for step in self.spec.command.split(";"):
+                verb, _, rest = step.strip().partition(" ")
+                if verb == "print":
+                    self.printed += rest.encode() + b"\n"
+                elif verb == "deaf":
+                    self._deaf = True
+                elif verb == "hang":
+                    break
+                elif verb == "exit":
+                    self.ended = Exit(int(rest), oom_killed=False)
+                    break
+            else:
+                self.ended = Exit(0, oom_killed=False)
+            self.changed.notify_all()
+
+    def receive(self, signal: Signal) -> None:
+        """End, unless the command is deaf to it."""
+        with self.changed:
+            if self.ended is None and (signal == "KILL" or not self._deaf):
+                self.ended = Exit(137 if signal == "KILL" else 143, oom_killed=False)
+                self.changed.notify_all()
+
+
+class FakeRunner:
+    """See the module. ``available`` says whether the engine answers; ``images`` which ones it has."""
+
+    def __init__(self, images: tuple[str, ...] = ("alpine:latest",)) -> None:
+        self.available = True
+        self.images = set(images)
+        self.pullable: set[str] = set()
+        self.containers: dict[str, FakeContainer] = {}
+        self.created: list[ContainerSpec] = []
+
+    def check(self) -> None:
+        """See ``Runner.check``."""
+        if not self.available:
+            raise EngineUnavailable("the Docker Engine does not answer; is it running?")
+
+    def pull(self, image: str, progress: Callable[[str], None], check: Callable[[], None]) -> None:
+        """See ``Runner.pull``."""
+        self.check()
+        check()
+        progress(f"pulling image {image}")
+        if image not in self.pullable:
+            raise JobFailed(f"image not found: {image}")
+        self.images.add(image)
+
+    def create(self, spec: ContainerSpec) -> str:
+        """See ``Runner.create``."""
+        self.check()
+        if spec.image not in self.images:
+            raise ImageMissing(spec.image)
+        container_id = f"{spec.job_id}-{spec.attempt}"
+        if container_id in self.containers:
+            raise JobFailed(f"the name {container_id} is in use")
+        self.containers[container_id] = FakeContainer(container_id, spec)
+        self.created.append(spec)
+        return container_id
+
+    def owner(self, container_id: str) -> tuple[int, int]:
+        """See ``Runner.owner``."""
+        self._get(container_id)
+        return 0, 0
+
+    def put(self, container_id: str, tar: Iterator[bytes]) -> None:
+        """See ``Runner.put``."""
+        self._get(container_id).put.extend(tar)
+
+    def attach(self, container_id: str) -> Output:
+        """See ``Runner.attach``."""
+        return _FakeOutput(self._get(container_id))
+
+    def reread(self, container_id: str) -> Output:
+        """See ``Runner.reread``."""
+        return _FakeOutput(self._get(container_id))
+
+    def start(self, container_id: str) -> None:
+        """See ``Runner.start``."""
+        self._get(container_id).run()
+
+    def signal(self, container_id: str, signal: Signal) -> None:
+        """See ``Runner.signal``."""
+        self.check()
+        container = self.containers.get(container_id)
+        if container is not None:
+            container.receive(signal)
+
+    def wait(self, container_id: str, timeout_s: float) -> Exit | None:
+        """See ``Runner.wait``."""
+        container = self._get(container_id)
+        with container.changed:
+            container.changed.wait_for(lambda: container.ended is not None, timeout_s)
+            return container.ended
+
+    def artifacts(self, container_id: str) -> Iterator[bytes] | None:
+        """See ``Runner.artifacts``; a fake command leaves none."""
+        self.check()
+        return None
+
+    def remove(self, container_id: str) -> None:
+        """See ``Runner.remove``."""
+        self.check()
+        container = self.containers.pop(container_id, None)
+        if container is not None:
+            container.receive("KILL")
+
+    def list(self, instance_id: str) -> list[Found]:
+        """See ``Runner.list``."""
+        self.check()
+        return [
+            Found(container.container_id, container.spec.job_id, container.spec.attempt)
+            for container in self.containers.values()
+            if container.spec.instance_id == instance_id
+        ]
+
+    def close(self) -> None:
+        """See ``Runner.close``."""
+
+    def _get(self, container_id: str) -> FakeContainer:
+        self.check()
+        try:
+            return self.containers[container_id]
+        except KeyError as exc:
+            raise ContainerGone(container_id) from exc
+
+
+class _FakeOutput:
+    def __init__(self, container: FakeContainer) -> None:
+        self._container = container
+        self._position = 0
+        self._woken = False
+
+    def read(self, timeout_s: float) -> bytes | None:
+        """See ``Output.read``."""
+        container = self._container
+        with container.changed:
+            container.changed.wait_for(
+                lambda: self._woken or container.ended or len(container.printed) > self._position,
+                max(0.0, timeout_s),
+            )
+            self._woken = False
+            data = container.printed[self._position :]
+            self._position += len(data)
+            if not data and container.ended is not None:
+                return None
+            return data
+
+    def wake(self) -> None:
+        """See ``Output.wake``."""
+        with self._container.changed:
+            self._woken = True
+            self._container.changed.notify_all()
+
+    def close(self) -> None:
+        """See ``Output.close``."""

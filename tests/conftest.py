@@ -1,0 +1,104 @@
+"""Fixtures of the tests that need a Docker Engine or a running service; nothing is made unasked."""
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Protocol
+
+import docker
+import pytest
+from docker.utils import kwargs_from_env
+
+from tests.support.client import Client
+from tests.support.image import Images, build_images
+from tests.support.registry import Registry
+from tests.support.service import Service
+from tests.support.waiting import wait_until
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[docker.APIClient]:
+    """The engine that the tests look at containers with."""
+    client = docker.APIClient(**kwargs_from_env(), version="auto", timeout=30)
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="session")
+def images(engine: docker.APIClient) -> Images:
+    """The images that jobs run in."""
+    return build_images(engine)
+
+
+@pytest.fixture(scope="session")
+def service(
+    tmp_path_factory: pytest.TempPathFactory, engine: docker.APIClient, images: Images
+) -> Iterator[Service]:
+    """The service that most tests share; they leave nothing running on it."""
+    shared = Service(
+        tmp_path_factory.mktemp("shared"),
+        images.default,
+        concurrency=4,
+        cancel_grace=1,
+        prepare_timeout=20,
+        log_format="json",
+    )
+    yield from ended_cleanly(shared.start(), engine)
+
+
+@pytest.fixture
+def api(service: Service) -> Client:
+    """The shared service, as its admin sees it."""
+    return service.admin
+
+
+class NewService(Protocol):
+    """Makes and starts a service of a test's own."""
+
+    def __call__(self, environment: Mapping[str, str] | None = None, **options: object) -> Service: ...
+
+
+@pytest.fixture
+def new_service(tmp_path: Path, engine: docker.APIClient, images: Images) -> Iterator[NewService]:
+    """A factory of services that end with the test."""
+    numbers = itertools.count(1)
+    ends: list[Iterator[Service]] = []
+
+    def make(environment: Mapping[str, str] | None = None, **options: object) -> Service:
+        options = {"concurrency": 1, "cancel_grace": 1} | options
+        made = Service(tmp_path / f"service-{next(numbers)}", images.default, environment, **options)
+        ends.append(ended_cleanly(made.start(), engine))
+        return next(ends[-1])
+
+    yield make
+    for end in ends:
+        assert next(end, None) is None
+
+
+@pytest.fixture
+def new_registry(images: Images, engine: docker.APIClient) -> Iterator[Callable[..., Registry]]:
+    """A factory of registries that end with the test, as do the images that were pulled from them."""
+    registries: list[Registry] = []
+
+    def make(*, stalls: bool = False) -> Registry:
+        registries.append(Registry(images.filesystem, stalls=stalls))
+        return registries[-1]
+
+    yield make
+    for registry in registries:
+        if engine.images(registry.image):
+            engine.remove_image(registry.image, force=True)
+        registry.close()
+
+
+def ended_cleanly(service: Service, engine: docker.APIClient) -> Iterator[Service]:
+    """Yield a service; then stop it, and see that it has left no container behind."""
+    yield service
+    try:
+        wait_until(lambda: not service.containers(engine), 10, "the service's containers are gone")
+        service.stop()
+    finally:
+        service.kill()
+        service.close()
+        for container in service.containers(engine):
+            engine.remove_container(container["Id"], v=True, force=True)

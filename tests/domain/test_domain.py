@@ -1,0 +1,78 @@
+"""The rules that need no library: statuses, ids, times and sizes."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reactorcide.domain.clock import rfc3339
+from reactorcide.domain.ids import is_id, new_id
+from reactorcide.domain.jobs import ACTIVE, FINAL, TRANSITIONS, WAITING, JobStatus, Outcome, sources_of
+from reactorcide.domain.sizes import format_size, parse_size
+
+
+def test_every_status_is_either_active_or_final_and_a_final_one_is_never_left() -> None:
+    assert set(JobStatus) == ACTIVE | FINAL
+    assert not ACTIVE & FINAL
+    assert all(not TRANSITIONS[status] for status in FINAL)
+    assert all(JobStatus.CANCELLED in TRANSITIONS[status] for status in ACTIVE)
+
+
+def test_every_waiting_status_can_be_claimed() -> None:
+    assert sources_of(JobStatus.RUNNING) == WAITING
+
+
+def test_only_an_outcome_without_an_error_is_completed() -> None:
+    assert Outcome(exit_code=0, error=None).status is JobStatus.COMPLETED
+    assert Outcome(exit_code=0, error="its artifacts could not be kept").status is JobStatus.FAILED
+
+
+def test_ids_are_version_7_and_sort_by_time() -> None:
+    ids = [new_id() for _ in range(1000)]
+    assert len(set(ids)) == 1000
+    assert all(is_id(text) and text[14] == "7" and text[19] in "89ab" for text in ids)
+    stamps = [text[:13] for text in ids]
+    assert stamps == sorted(stamps)
+
+
+@pytest.mark.parametrize("text", ["", "x", "01A20552-9C09-77AC-B544-929902C7203D", "{" + "0" * 32 + "}"])
+def test_only_the_canonical_form_is_an_id(text: str) -> None:
+    assert not is_id(text)
+
+
+def test_times_are_rfc_3339_with_milliseconds() -> None:
+    assert rfc3339(0) == "1970-01-01T00:00:00.000Z"
+    assert rfc3339(1_769_903_999_007) == "2026-01-31T23:59:59.007Z"
+
+
+@pytest.mark.parametrize(
+    ("text", "size_bytes"),
+    [("0", 0), ("17", 17), ("1b", 1), ("2k", 2048), ("512m", 512 << 20), ("2G", 2 << 30)],
+)
+def test_sizes_are_read(text: str, size_bytes: int) -> None:
+    assert parse_size(text) == size_bytes
+
+
+@pytest.mark.parametrize("text", ["", "m", "1.5g", "-1", "1 m", "1mb", "٣"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a size"):
+        parse_size(text)
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "text"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1 KiB"),
+        (1536, "1.5 KiB"),
+        (256 << 20, "256 MiB"),
+        (5 << 40, "5 TiB"),
+    ],
+)
+def test_sizes_are_written_for_people(size_bytes: int, text: str) -> None:
+    assert format_size(size_bytes) == text
+
+
+@given(st.integers(min_value=0, max_value=10**15 - 1))
+def test_a_written_number_is_read_back(size_bytes: int) -> None:
+    assert parse_size(str(size_bytes)) == size_bytes

@@ -1,0 +1,126 @@
+"""The database file: its schema, its refusals, its errors."""
+
+import sqlite3
+import threading
+from pathlib import Path
+
+import pytest
+
+from reactorcide.domain.errors import ConfigurationError, StoreError
+from reactorcide.domain.ids import new_id
+from reactorcide.store.database import Database
+from reactorcide.store.jobs import JobStore
+from reactorcide.store.models import ALL_MODELS, InstanceRow
+
+
+def schema(path: Path) -> dict[str, object]:
+    """Return columns and indexes of every table, as SQLite itself tells them."""
+    connection = sqlite3.connect(path)
+    try:
+        tables = [
+            name
+            for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+            if name not in ("schema_migration", "sqlite_sequence")
+        ]
+        return {
+            table: (
+                connection.execute(f"PRAGMA table_info({table})").fetchall(),
+                sorted(
+                    (name, unique, tuple(connection.execute(f"PRAGMA index_info({name})")))
+                    for _, name, unique, *_ in connection.execute(f"PRAGMA index_list({table})")
+                ),
+            )
+            for table in tables
+        }
+    finally:
+        connection.close()
+
+
+def test_a_migrated_database_has_the_schema_of_the_models(tmp_path: Path) -> None:
+    migrated = Database(tmp_path / "migrated.db")
+    assert migrated.migrate() != []
+    assert migrated.migrate() == []
+    migrated.close()
+    fresh = Database(tmp_path / "fresh.db")
+    with fresh._peewee.bind_ctx(ALL_MODELS):
+        fresh._peewee.create_tables(ALL_MODELS)
+    fresh.close()
+    assert schema(tmp_path / "migrated.db") == schema(tmp_path / "fresh.db")
+
+
+def test_a_database_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+    database = Database(tmp_path / "x.db")
+    database.migrate()
+    with database.write() as db:
+        db.execute_sql("INSERT INTO schema_migration (name, applied) VALUES ('9999_future', '')")
+    with pytest.raises(ConfigurationError, match="newer version"):
+        database.migrate()
+    database.close()
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.db").write_bytes(b"not a database at all" * 100)
+    database = Database(tmp_path / "x.db")
+    with pytest.raises(ConfigurationError, match="cannot be used"):
+        database.migrate()
+    database.close()
+
+
+def test_every_connection_is_durable_and_has_foreign_keys(tmp_path: Path) -> None:
+    database = Database(tmp_path / "x.db")
+    database.migrate()
+    found: list[object] = []
+
+    def ask() -> None:
+        with database.read() as db:
+            found.extend(
+                db.execute_sql(f"PRAGMA {name}").fetchone()[0]
+                for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
+            )
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    thread.join()
+    database.close()
+    assert found == ["wal", 2, 1, 5000]
+
+
+def test_a_failed_transaction_leaves_nothing(tmp_path: Path) -> None:
+    database = Database(tmp_path / "x.db")
+    database.migrate()
+
+    def write_and_fail() -> None:
+        with database.write() as db:
+            InstanceRow.insert(instance_id="x").execute(db)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        write_and_fail()
+    assert JobStore(database).instance_id("y") == "y"
+    database.close()
+
+
+def test_a_database_that_is_locked_by_somebody_else_is_an_error_in_a_sentence(tmp_path: Path) -> None:
+    database = Database(tmp_path / "x.db")
+    database.migrate()
+    with database.read() as db:
+        db.execute_sql("PRAGMA busy_timeout = 10")
+    other = sqlite3.connect(tmp_path / "x.db")
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreError, match="locked"):
+        JobStore(database).instance_id("x")
+    with pytest.raises(StoreError, match="locked"):
+        database.check()
+    other.rollback()
+    other.close()
+    database.check()
+    assert JobStore(database).instance_id("x") == "x"
+    database.close()
+
+
+def test_the_instance_id_is_made_once(tmp_path: Path) -> None:
+    database = Database(tmp_path / "x.db")
+    database.migrate()
+    first = JobStore(database).instance_id(new_id())
+    assert JobStore(database).instance_id(new_id()) == first
+    database.close()

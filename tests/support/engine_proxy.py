@@ -1,0 +1,80 @@
+"""A Docker Engine that can go away and come back, as far as its clients can tell."""
+
+import contextlib
+import os
+import socket
+import threading
+from pathlib import Path
+
+_ENGINE = "/var/run/docker.sock"
+
+
+class EngineProxy:
+    """A socket that forwards to the local engine while it is on; it begins switched off."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        self._listener: socket.socket | None = None
+        self._open: set[socket.socket] = set()
+        self._threads: list[threading.Thread] = []
+
+    @property
+    def url(self) -> str:
+        """What a client's ``DOCKER_HOST`` is."""
+        return f"unix://{self.path}"
+
+    def on(self) -> None:
+        """Accept connections."""
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener.bind(str(self.path))
+        listener.listen(64)
+        self._listener = listener
+        self._spawn(self._accept, listener)
+
+    def off(self) -> None:
+        """Refuse connections, and break those that are open. Safe to repeat."""
+        listener, self._listener = self._listener, None
+        if listener is None:
+            return
+        os.unlink(self.path)
+        with self._lock:
+            broken, self._open = self._open, set()
+        for each in (listener, *broken):
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join()
+        self._threads.clear()
+        for each in (listener, *broken):
+            each.close()
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return
+            engine = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            engine.connect(_ENGINE)
+            with self._lock:
+                if self._listener is not listener:
+                    client.close()
+                    engine.close()
+                    return
+                self._open |= {client, engine}
+            self._spawn(_forward, client, engine)
+            self._spawn(_forward, engine, client)
+
+    def _spawn(self, target: object, *arguments: socket.socket) -> None:
+        thread = threading.Thread(target=target, args=arguments)  # type: ignore[arg-type]  # one of the two
+        self._threads.append(thread)
+        thread.start()
+
+
+def _forward(source: socket.socket, target: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(1 << 16):
+            target.sendall(data)
+    with contextlib.suppress(OSError):
+        target.shutdown(socket.SHUT_WR)

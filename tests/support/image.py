@@ -1,0 +1,111 @@
+"""The images that test jobs run in, made of the host's busybox, so that no registry is needed."""
+
+import hashlib
+import io
+import os
+import shutil
+import struct
+import subprocess
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import docker
+import docker.errors
+import pytest
+
+_PATH = "/bin"
+_PASSWD = b"root:x:0:0:root:/:/bin/sh\nbuilder:x:1000:1000:builder:/:/bin/sh\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """Names of images that the engine has."""
+
+    default: str
+    """Has a shell and busybox's commands; its user is root."""
+    user_1000: str
+    """The same, but its user is 1000."""
+    no_shell: str
+    """Has nothing but ``/etc/passwd``."""
+    filesystem: bytes
+    """The default image's files, as a tar."""
+
+
+def build_images(client: docker.APIClient) -> Images:
+    """Return the images, making those that are missing; fails with a sentence where that can't be.
+
+    ``REACTORCIDE_TEST_IMAGE`` names another default image, from which its variant is then made.
+    """
+    try:
+        client.ping()
+    except docker.errors.DockerException as exc:
+        pytest.fail(f"these tests need a Docker Engine, and none answers: {exc}", pytrace=False)
+    empty = _tar({"etc/passwd": _PASSWD})
+    no_shell = _imported(client, "no-shell", empty, ["CMD /bin/sh"])
+    default = os.environ.get("REACTORCIDE_TEST_IMAGE")
+    if default is None:
+        filesystem = _busybox_tar()
+        default = _imported(client, "busybox", filesystem, [f"ENV PATH={_PATH}"])
+    else:
+        filesystem = _exported(client, default)
+    user_1000 = _imported(client, "user-1000", filesystem, [f"ENV PATH={_PATH}:/usr/bin", "USER 1000"])
+    return Images(default, user_1000, no_shell, filesystem)
+
+
+def _busybox_tar() -> bytes:
+    path = shutil.which("busybox")
+    if path is None:
+        pytest.fail("these tests need busybox on this host: install busybox-static", pytrace=False)
+    binary = Path(path).read_bytes()
+    if _needs_loader(binary):
+        pytest.fail(f"{path} is not a static binary: install busybox-static", pytrace=False)
+    applets = subprocess.run([path, "--list"], check=True, capture_output=True, text=True).stdout.split()
+    links = {f"bin/{name}": "busybox" for name in applets if name != "busybox"}
+    return _tar({"bin/busybox": binary, "etc/passwd": _PASSWD}, links)
+
+
+def _needs_loader(binary: bytes) -> bool:
+    """Tell whether a 64 bit ELF program has a PT_INTERP header (elf(5)): then it needs files beside it."""
+    (offset,) = struct.unpack_from("<Q", binary, 32)
+    size, count = struct.unpack_from("<HH", binary, 54)
+    return any(struct.unpack_from("<I", binary, offset + size * i)[0] == 3 for i in range(count))
+
+
+def _tar(files: dict[str, bytes], links: dict[str, str] | None = None) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.mode = 0o755
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+        for name, target in (links or {}).items():
+            member = tarfile.TarInfo(name)
+            member.type = tarfile.SYMTYPE
+            member.linkname = target
+            archive.addfile(member)
+        # As every distribution has it: anybody may write there.
+        member = tarfile.TarInfo("tmp")
+        member.type, member.mode = tarfile.DIRTYPE, 0o1777
+        archive.addfile(member)
+    return buffer.getvalue()
+
+
+def _imported(client: docker.APIClient, variant: str, tar: bytes, changes: list[str]) -> str:
+    # Named by its content, so that it is made once a machine and never out of date.
+    digest = hashlib.sha256(tar + repr(changes).encode()).hexdigest()[:12]
+    repository, tag = "reactorcide-test", f"{variant}-{digest}"
+    name = f"{repository}:{tag}"
+    if not client.images(name):
+        client.import_image_from_data(tar, repository=repository, tag=tag, changes=changes)
+        assert client.images(name), f"the engine did not import {name}"
+    return name
+
+
+def _exported(client: docker.APIClient, image: str) -> bytes:
+    container = client.create_container(image, command=["true"])
+    try:
+        return b"".join(client.export(container))
+    finally:
+        client.remove_container(container, v=True, force=True)

@@ -1,0 +1,103 @@
+"""A registry with one image, on this host: engines speak plain HTTP with those."""
+
+import gzip
+import hashlib
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+_CONFIG = "application/vnd.docker.container.image.v1+json"
+_LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+
+
+class Registry:
+    """Serves ``name`` until it is closed. With ``stalls``, its layer is announced and never comes."""
+
+    def __init__(self, filesystem: bytes, *, stalls: bool = False) -> None:
+        layer = gzip.compress(filesystem, compresslevel=1, mtime=0)
+        config = json.dumps(
+            {
+                "architecture": "amd64",
+                "os": "linux",
+                "config": {"Env": ["PATH=/bin:/usr/bin"]},
+                "rootfs": {"type": "layers", "diff_ids": [_digest(filesystem)]},
+            }
+        ).encode()
+        manifest = json.dumps(
+            {
+                "schemaVersion": 2,
+                "mediaType": _MANIFEST,
+                "config": _descriptor(_CONFIG, config),
+                "layers": [_descriptor(_LAYER, layer)],
+            }
+        ).encode()
+        blobs = {_digest(data): data for data in (config, layer)}
+        self._closing = threading.Event()
+        self.asked_for_layer = threading.Event()
+        registry = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                parts = self.path.strip("/").split("/")
+                if self.path == "/v2/":
+                    self._send(200, b"{}", "application/json")
+                elif parts[:-1] == ["v2", "tiny", "manifests"] and parts[-1] in ("latest", _digest(manifest)):
+                    self._send(200, manifest, _MANIFEST)
+                elif parts[:-1] == ["v2", "tiny", "blobs"] and parts[-1] in blobs:
+                    if parts[-1] == _digest(layer):
+                        registry.asked_for_layer.set()
+                        if stalls:
+                            registry._closing.wait()
+                            self.close_connection = True
+                            return
+                    self._send(200, blobs[parts[-1]], "application/octet-stream")
+                else:
+                    error = {"code": "MANIFEST_UNKNOWN", "message": "manifest unknown"}
+                    self._send(404, json.dumps({"errors": [error]}).encode(), "application/json")
+
+            do_HEAD = do_GET
+
+            def _send(self, status: int, body: bytes, content_type: str) -> None:
+                self.send_response(status)
+                self.send_header("Content-Type", content_type)
+                self.send_header("Content-Length", str(len(body)))
+                self.send_header("Docker-Content-Digest", _digest(body))
+                self.end_headers()
+                if self.command == "GET":
+                    self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                """Engines try TLS first; nobody wants to read of that."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+        self._thread.start()
+
+    @property
+    def address(self) -> str:
+        """``host:port``."""
+        return f"127.0.0.1:{self._server.server_port}"
+
+    @property
+    def image(self) -> str:
+        """The image that can be pulled."""
+        return f"{self.address}/tiny:latest"
+
+    def close(self) -> None:
+        """Break off what goes on, and end."""
+        self._closing.set()
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+def _digest(data: bytes) -> str:
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def _descriptor(media_type: str, data: bytes) -> dict[str, Any]:
+    return {"mediaType": media_type, "size": len(data), "digest": _digest(data)}

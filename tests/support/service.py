@@ -1,0 +1,189 @@
+"""A real ``reactorcide serve``, in a process group of its own."""
+
+import contextlib
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import docker
+
+from reactorcide.accounts import AccountContext, tokens, users
+from reactorcide.domain.accounts import Role
+from reactorcide.store.accounts import AccountStore
+from reactorcide.store.database import Database
+from tests.support.client import Client, Job
+from tests.support.waiting import wait_until
+
+PROGRAM = Path(__file__).resolve().parents[2] / "reactorcide.py"
+
+_LISTENS = re.compile(r"Reactorcide listens on (http://\S+)")
+_START_S = 20
+_STOP_S = 10
+
+
+def command_line(command: str, options: Mapping[str, object]) -> list[str]:
+    """Return the arguments that run one of the program's commands from this checkout."""
+    arguments = [sys.executable, str(PROGRAM), command]
+    for name, value in options.items():
+        arguments += [f"--{name.replace('_', '-')}", str(value)]
+    return arguments
+
+
+def clean_environment(home: Path, **extra: str) -> dict[str, str]:
+    """Return an environment in which nothing of the caller's plays a part but where the engine is."""
+    passed_on = {name: os.environ[name] for name in ("PATH", "DOCKER_HOST") if name in os.environ}
+    return passed_on | {"HOME": str(home)} | extra
+
+
+class Service:
+    """A service with a data directory and a source root below ``home``.
+
+    ``start``, then ``stop`` or ``kill``, any number of times over; ``options`` are those of ``serve``.
+    """
+
+    def __init__(
+        self, home: Path, image: str, environment: Mapping[str, str] | None = None, **options: object
+    ) -> None:
+        self.data_dir = home / "data"
+        self.source_root = home / "sources"
+        self.log_path = home / "service.log"
+        self.source_root.mkdir(parents=True, exist_ok=True)
+        self._home = home
+        self._environment = dict(environment or {})
+        self.options: dict[str, object] = {
+            "port": 0,
+            "data_dir": self.data_dir,
+            "source_root": self.source_root,
+            "default_image": image,
+        } | options
+        self._process: subprocess.Popen[bytes] | None = None
+        self._clients: list[Client] = []
+        self.admin = self._client(None)
+
+    # --- its life ------------------------------------------------------------------------------
+
+    def start(self) -> "Service":
+        """Start the service and return it when it listens."""
+        begin = self.log_path.stat().st_size if self.log_path.exists() else 0
+        with self.log_path.open("ab") as log:
+            self._process = subprocess.Popen(
+                command_line("serve", self.options),
+                env=clean_environment(self._home, **self._environment),
+                cwd=self._home,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        process = self._process
+
+        def address() -> re.Match[str] | None:
+            return _LISTENS.search(self.log_path.read_bytes()[begin:].decode(errors="replace"))
+
+        wait_until(
+            lambda: address() is not None or process.poll() is not None, _START_S, "the service listens"
+        )
+        match = address()
+        assert match is not None, f"the service ended with {process.poll()}: {self.log_text()}"
+        for client in self._clients:
+            client.base_url = match[1]
+        self.admin.token = (self.data_dir / "admin-token").read_text().strip()
+        return self
+
+    def stop(self, number: signal.Signals = signal.SIGTERM, *, whole_group: bool = False) -> None:
+        """Stop the service with a signal; it must end in time and with exit code 0. Safe to repeat."""
+        process = self._process
+        if process is None:
+            return
+        if whole_group:
+            os.killpg(process.pid, number)
+        else:
+            process.send_signal(number)
+        try:
+            exit_code = process.wait(_STOP_S)
+        finally:
+            self.kill()
+        assert exit_code == 0, self.log_text()
+
+    def kill(self) -> None:
+        """End every process of the service at once. Safe to repeat."""
+        process = self._process
+        if process is None:
+            return
+        self._process = None
+        # Mostly all of them have ended by themselves.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+    def close(self) -> None:
+        """Let go of everything on this side."""
+        for client in self._clients:
+            client.close()
+
+    # --- what it shows -------------------------------------------------------------------------
+
+    @property
+    def base_url(self) -> str:
+        """Where it listens."""
+        return self.admin.base_url
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self.base_url.rpartition(":")[2])
+
+    def log_text(self) -> str:
+        """Return what the service itself has logged."""
+        return self.log_path.read_text(errors="replace")
+
+    def object_path(self, key: str) -> Path:
+        """Return the file that holds an object."""
+        return self.data_dir / "objects" / key
+
+    def anonymous(self) -> Client:
+        """Return a client without a token."""
+        return self._client(None)
+
+    def client(self, token: str) -> Client:
+        """Return a client with another token."""
+        return self._client(token)
+
+    def add_user(self, name: str, role: Role = Role.USER) -> Client:
+        """Make a user, as the operator can: directly in the database."""
+        database = Database(self.data_dir / "reactorcide.db")
+        try:
+            accounts = AccountContext(AccountStore(database))
+            user = users.create(accounts, name, role=role)
+            _, value = tokens.create(accounts, user, "test")
+        finally:
+            database.close()
+        return self._client(value)
+
+    def _client(self, token: str | None) -> Client:
+        address = self._clients[0].base_url if self._clients else ""
+        client = Client(address, token)
+        self._clients.append(client)
+        return client
+
+    # --- its containers ------------------------------------------------------------------------
+
+    def containers(self, engine: docker.APIClient, job: Job | None = None) -> list[dict[str, Any]]:
+        """Return the containers of this service, or of one of its jobs, in whatever state."""
+        labels = [f"reactorcide.instance={self._instance_id()}"]
+        if job is not None:
+            labels.append(f"reactorcide.job={job['job_id']}")
+        found: list[dict[str, Any]] = engine.containers(all=True, filters={"label": labels})
+        return found
+
+    def _instance_id(self) -> str:
+        database = f"file:{self.data_dir / 'reactorcide.db'}?mode=ro"
+        with closing(sqlite3.connect(database, uri=True)) as connection:
+            return str(connection.execute("SELECT instance_id FROM instance").fetchone()[0])

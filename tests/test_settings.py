@@ -1,0 +1,41 @@
+"""The table of settings is what the command line takes and what the documentation says."""
+
+import re
+from pathlib import Path
+
+from click.testing import CliRunner
+
+from reactorcide.cli.serve import serve
+from reactorcide.settings import Settings, all_settings, option_name
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+def documented() -> dict[str, str]:
+    """Return the options of the README's configuration table, with what stands beside them."""
+    return dict(re.findall(r"^\| `--([a-z-]+)[^`]*` \| (.*?) \|", README.read_text(), re.MULTILINE))
+
+
+def test_every_setting_is_in_the_documentation_and_nothing_else_is() -> None:
+    assert set(documented()) == {option_name(setting) for setting in all_settings()}
+
+
+def test_every_setting_is_an_option_of_serve_with_help() -> None:
+    text = CliRunner().invoke(serve, ["--help"]).output
+    for setting in all_settings():
+        assert f"--{option_name(setting)} " in text
+        assert setting.metadata["help"]
+
+
+def test_documented_defaults_are_the_defaults() -> None:
+    for setting in all_settings():
+        if isinstance(setting.default, str | int | float) and not isinstance(setting.default, bool):
+            default = f"{setting.default:g}" if isinstance(setting.default, float) else str(setting.default)
+            assert f"`{default}`" in documented()[option_name(setting)], setting.name
+
+
+def test_defaults_need_nothing() -> None:
+    settings = Settings()
+    assert settings.concurrency >= 1
+    assert settings.source_roots == (Path.cwd(),)
+    assert settings.database_path.parent == settings.data_dir

@@ -1,0 +1,143 @@
+"""What the web layer adds: the table of errors, requests, bounded streams."""
+
+import logging
+from collections.abc import Generator
+from typing import NoReturn
+
+import pytest
+from flask import Flask, Response
+
+from reactorcide.domain import errors as domain_errors
+from reactorcide.domain.errors import Busy, InvalidInput, NotFound, ReactorcideError, StoreError
+from reactorcide.metrics import Metrics
+from reactorcide.signals import Signals
+from reactorcide.web import errors, requests
+from reactorcide.web.streams import StreamSlots, stream
+
+
+@pytest.fixture
+def app() -> Flask:
+    app = Flask("test")
+    requests.install(app, Metrics())
+    errors.install(app)
+    return app
+
+
+def pieces(*chunks: bytes) -> Generator[bytes, None, None]:
+    yield from chunks
+
+
+def all_errors() -> list[type[ReactorcideError]]:
+    return [
+        item
+        for item in vars(domain_errors).values()
+        if isinstance(item, type) and issubclass(item, ReactorcideError)
+    ]
+
+
+@pytest.mark.parametrize("error", all_errors())
+def test_every_error_has_the_one_shape(app: Flask, error: type[ReactorcideError]) -> None:
+    @app.get("/")
+    def fail() -> NoReturn:
+        raise error("this is why")
+
+    response = app.test_client().get("/")
+    assert response.is_json
+    assert {"error", "message"} <= set(response.json or {})
+    assert response.headers["X-Request-ID"]
+    if response.status_code == 500:
+        assert "this is why" not in response.text
+    else:
+        assert (response.json or {})["message"] == "this is why"
+
+
+def test_the_table(app: Flask) -> None:
+    raised: list[Exception] = []
+
+    @app.get("/")
+    def fail() -> NoReturn:
+        raise raised[-1]
+
+    client = app.test_client()
+    for error, status, code in (
+        (InvalidInput("m", "name"), 400, "invalid_input"),
+        (NotFound("m"), 404, "not_found"),
+        (StoreError("m"), 503, "unavailable"),
+        (Busy("m", retry_after_s=7), 503, "unavailable"),
+        (KeyError("secret"), 500, "internal_error"),
+    ):
+        raised.append(error)
+        response = client.get("/")
+        assert (response.status_code, (response.json or {})["error"]) == (status, code)
+        assert "secret" not in response.text
+        assert response.headers.get("Retry-After") == ("7" if isinstance(error, Busy) else None)
+    assert (client.get("/nowhere").json or {})["error"] == "not_found"
+    wrong_method = client.delete("/")
+    assert ((wrong_method.json or {})["error"], "GET" in wrong_method.headers["Allow"]) == (
+        "method_not_allowed",
+        True,
+    )
+
+
+def test_what_is_to_blame_is_named(app: Flask) -> None:
+    @app.get("/")
+    def fail() -> NoReturn:
+        raise InvalidInput("name is too long", "name")
+
+    assert (app.test_client().get("/").json or {})["details"] == [
+        {"field": "name", "message": "name is too long"}
+    ]
+
+
+@pytest.mark.parametrize("sent", ["", "x" * 200, "a b", "<script>", "ü"])
+def test_a_request_id_that_is_not_sane_is_replaced(app: Flask, sent: str) -> None:
+    response = app.test_client().get(
+        "/nowhere", headers={"X-Request-ID": sent.encode("utf-8").decode("latin-1")}
+    )
+    assert response.headers["X-Request-ID"] not in ("", sent)
+
+
+def test_a_sane_request_id_is_kept_and_logged(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "reactorcide.web"):
+        response = app.test_client().get("/nowhere", headers={"X-Request-ID": "build-17"})
+    assert response.headers["X-Request-ID"] == "build-17"
+    assert [vars(record)["request_id"] for record in caplog.records] == ["build-17"]
+
+
+class TestStreams:
+    """Long answers."""
+
+    @staticmethod
+    def open(
+        app: Flask, slots: StreamSlots, chunks: Generator[bytes, None, None], signals: Signals | None = None
+    ) -> Response:
+        with app.test_request_context():
+            return stream(slots, signals or Signals(), chunks)
+
+    def test_past_the_bound_is_busy_and_a_closed_one_makes_room(self, app: Flask) -> None:
+        slots = StreamSlots(1)
+        first = self.open(app, slots, pieces(b"x"))
+        with pytest.raises(Busy):
+            self.open(app, slots, pieces(b"x"))
+        first.close()
+        self.open(app, slots, pieces(b"x")).close()
+
+    def test_without_places_all_are_busy(self, app: Flask) -> None:
+        assert not StreamSlots(0).try_take()
+
+    def test_an_answer_that_the_stop_cut_off_does_not_look_complete(self, app: Flask) -> None:
+        signals = Signals()
+
+        def chunks() -> Generator[bytes, None, None]:
+            yield b"half"
+            signals.close()
+
+        response = self.open(app, StreamSlots(1), chunks(), signals)
+        with pytest.raises(ConnectionResetError):
+            list(response.response)
+        response.close()
+
+    def test_an_answer_that_ends_by_itself_is_whole(self, app: Flask) -> None:
+        response = self.open(app, StreamSlots(1), pieces(b"a", b"", b"b"))
+        assert b"".join(response.response) == b"ab"  # type: ignore[arg-type]  # it is made of bytes
+        response.close()

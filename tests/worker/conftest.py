@@ -1,0 +1,108 @@
+"""A worker on a real database, a real embedded Corndogs and a fake engine."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reactorcide.corndogs.client import GrpcCorndogs
+from reactorcide.corndogs.server import EmbeddedCorndogs
+from reactorcide.domain.accounts import Role, User
+from reactorcide.domain.jobs import Job, JobDefinition
+from reactorcide.jobs import JobContext, read
+from reactorcide.jobs.submit import submit
+from reactorcide.metrics import Metrics
+from reactorcide.objects.filesystem import FilesystemObjectStore
+from reactorcide.runner.fake import FakeRunner
+from reactorcide.signals import Signals
+from reactorcide.sources.roots import SourceRoots
+from reactorcide.store.database import Database
+from reactorcide.store.jobs import JobStore
+from reactorcide.worker.execute import Limits
+from reactorcide.worker.loop import Worker
+from reactorcide.worker.prepare import Preparation
+from tests.support.waiting import wait_until
+
+USER = User(user_id="u", username="u", email=None, role=Role.USER, is_active=True, created_at_ms=0)
+
+
+@dataclass
+class House:
+    """What a worker needs around it; any number of workers, one after the other."""
+
+    context: JobContext
+    runner: FakeRunner
+    preparation: Preparation
+    corndogs: EmbeddedCorndogs
+    workers: list[Worker]
+
+    def worker(self, **options: Any) -> Worker:
+        """Start a worker."""
+        limits = Limits(prepare_timeout_s=30, cancel_grace_s=options.pop("cancel_grace_s", 0.2), pids=100)
+        settings: dict[str, Any] = {"worker_id": "w", "concurrency": 2, "lease_s": 60.0, "queues": ()}
+        worker = Worker(self.context, self.runner, self.preparation, limits, **settings | options)
+        self.context.wake_worker = worker.wake
+        self.context.stop_attempt = worker.stop_attempt
+        worker.start()
+        self.workers.append(worker)
+        return worker
+
+    def submit(self, command: str = "exit 0", **fields: Any) -> Job:
+        """Submit a job for the fake engine."""
+        definition = {
+            "name": "n",
+            "job_command": command,
+            "source_type": "copy",
+            "runner_image": "alpine:latest",
+        } | fields
+        return submit(self.context, USER, JobDefinition(**definition))
+
+    def job(self, job: Job) -> Job:
+        """Return the job as it is now."""
+        return self.context.store.get(job.job_id)
+
+    def until(self, job: Job, condition: Callable[[Job], bool], what: str) -> Job:
+        """Wait until the job is as it should be."""
+        wait_until(lambda: condition(self.job(job)), 20, f"{what}; it is {self.job(job)}")
+        return self.job(job)
+
+    def ended(self, job: Job) -> Job:
+        """Wait for the job's end, and for its container to be gone."""
+        found = self.until(job, lambda job: job.is_final, "the job to end")
+        wait_until(
+            lambda: not any(spec.spec.job_id == job.job_id for spec in list(self.runner.containers.values())),
+            20,
+            "its container to go",
+        )
+        return found
+
+    def log(self, job: Job) -> str:
+        """Return the log of the job's last attempt."""
+        return b"".join(read.read(self.context, self.job(job), attempt=None, tail=None)).decode()
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    database = Database(tmp_path / "jobs.db")
+    database.migrate()
+    corndogs = EmbeddedCorndogs(tmp_path / "corndogs.db")
+    corndogs.start()
+    preparation = Preparation(SourceRoots([tmp_path], None), tmp_path / "workspaces", {})
+    context = JobContext(
+        store=JobStore(database),
+        objects=FilesystemObjectStore(tmp_path / "objects"),
+        signals=Signals(),
+        metrics=Metrics(),
+        check_source=preparation.check,
+    )
+    context.corndogs = GrpcCorndogs(corndogs.address)
+    context.instance_id = "instance"
+    house = House(context, FakeRunner(), preparation, corndogs, [])
+    yield house
+    for worker in house.workers:
+        worker.stop(10)
+    context.corndogs.close()
+    corndogs.stop()
+    database.close()

@@ -1,0 +1,293 @@
+"""The worker above a fake engine: what is claimed, how attempts end, what is left behind."""
+
+import json
+
+import pytest
+
+from reactorcide.domain.errors import Conflict, CorndogsUnavailable
+from reactorcide.domain.jobs import JobStatus
+from reactorcide.jobs import cancel, delete, lifecycle
+from reactorcide.jobs.rerun import rerun
+from tests.support.waiting import wait_until
+from tests.worker.conftest import USER, House
+
+
+def test_a_job_runs_to_its_end(house: House) -> None:
+    house.worker()
+    job = house.ended(house.submit("print hello; exit 0"))
+    assert (job.status, job.exit_code, job.error, job.attempt) == (JobStatus.COMPLETED, 0, None, 1)
+    assert house.log(job) == "hello\n"
+    assert job.started_at_ms is not None
+    assert job.logs_object_key == f"jobs/{job.job_id}/1/log"
+
+
+def test_its_task_is_completed_with_it(house: House) -> None:
+    house.worker()
+    job = house.ended(house.submit())
+    wait_until(lambda: house.context.store.to_close() == [], 20, "the task to be closed")
+    assert job.corndogs_task_id is not None
+    task = house.context.corndogs.get_task(job.corndogs_task_id, "default")
+    assert task is not None
+    assert task.current_state == "completed"
+
+
+def test_a_command_that_fails_fails_the_job_once(house: House) -> None:
+    house.worker()
+    job = house.ended(house.submit("print no; exit 3"))
+    assert (job.status, job.exit_code, job.error, job.attempt) == (JobStatus.FAILED, 3, "exit code 3", 1)
+    assert house.log(job) == "no\n[reactorcide] exit code 3\n"
+
+
+def test_a_job_that_waits_is_cancelled_and_never_starts(house: House) -> None:
+    job = house.submit()
+    assert cancel.cancel(house.context, USER, job.job_id).status is JobStatus.CANCELLED
+    assert cancel.cancel(house.context, USER, job.job_id).status is JobStatus.CANCELLED
+    house.worker()
+    other = house.ended(house.submit())
+    assert [spec.job_id for spec in house.runner.created] == [other.job_id]
+    assert house.context.corndogs.task_state_counts("default") == {}
+
+
+def test_a_running_job_is_cancelled_by_stopping_its_container(house: House) -> None:
+    house.worker()
+    job = house.submit("print begun; hang")
+    house.until(job, lambda job: job.started_at_ms is not None, "the job to start")
+    cancel.cancel(house.context, USER, job.job_id)
+    ended = house.ended(job)
+    assert ended.status is JobStatus.CANCELLED
+    wait_until(lambda: house.context.store.log_is_closed(job.job_id, 1), 20, "its log to close")
+    assert house.log(job) == "begun\n[reactorcide] cancelled\n"
+
+
+def test_a_command_that_ignores_sigterm_is_killed_after_the_grace(house: House) -> None:
+    house.worker(cancel_grace_s=0.1)
+    job = house.submit("deaf; hang", timeout_seconds=1)
+    ended = house.ended(job)
+    assert (ended.status, ended.exit_code, ended.error) == (JobStatus.FAILED, 137, "timed out after 1 s")
+
+
+def test_what_has_ended_cannot_be_cancelled(house: House) -> None:
+    house.worker()
+    job = house.ended(house.submit())
+    with pytest.raises(Conflict, match="completed already"):
+        cancel.cancel(house.context, USER, job.job_id)
+
+
+def test_an_image_that_is_not_there_is_pulled_and_that_shows_in_the_log(house: House) -> None:
+    house.runner.pullable.add("other:1")
+    house.worker()
+    job = house.ended(house.submit("print hi; exit 0", runner_image="other:1"))
+    assert job.status is JobStatus.COMPLETED
+    assert house.log(job) == "[reactorcide] pulling image other:1\nhi\n"
+
+
+def test_an_image_that_is_nowhere_fails_the_job_and_the_next_one_runs(house: House) -> None:
+    house.worker(concurrency=1)
+    bad = house.submit(runner_image="nope:1")
+    good = house.submit()
+    assert house.ended(bad).error == "image not found: nope:1"
+    assert "image not found: nope:1" in house.log(bad)
+    assert house.ended(good).status is JobStatus.COMPLETED
+
+
+def test_while_the_engine_is_away_jobs_stay_queued_and_run_when_it_is_back(house: House) -> None:
+    house.runner.available = False
+    worker = house.worker()
+    job = house.submit()
+    wait_until(lambda: worker._trouble.get("take over") is not None, 20, "the worker to notice")
+    assert house.job(job).status is JobStatus.QUEUED
+    house.runner.available = True
+    worker.wake()
+    assert house.ended(job).status is JobStatus.COMPLETED
+
+
+def test_the_highest_priority_runs_first_whatever_its_queue(house: House) -> None:
+    first = house.submit(priority=0)
+    second = house.submit(priority=5, queue_name="other")
+    third = house.submit(priority=9)
+    house.worker(concurrency=1)
+    for job in (first, second, third):
+        house.ended(job)
+    assert [spec.job_id for spec in house.runner.created] == [third.job_id, second.job_id, first.job_id]
+
+
+def test_no_more_run_at_once_than_there_are_places(house: House) -> None:
+    worker = house.worker(concurrency=2)
+    jobs = [house.submit("hang") for _ in range(3)]
+    wait_until(lambda: len(house.runner.containers) == 2, 20, "two containers")
+    assert [house.job(job).status for job in jobs].count(JobStatus.RUNNING) == 2
+    assert len(worker.view().running_job_ids) == 2
+    for job in jobs:
+        cancel.cancel(house.context, USER, job.job_id)
+    for job in jobs:
+        house.ended(job)
+    assert len(house.runner.created) == 2
+
+
+def test_only_named_queues_are_polled_where_some_are_named(house: House) -> None:
+    house.worker(queues=("mine",))
+    theirs = house.submit(queue_name="theirs")
+    mine = house.submit(queue_name="mine")
+    house.ended(mine)
+    assert house.job(theirs).status is JobStatus.QUEUED
+
+
+def test_somebody_else_s_task_is_put_back_and_does_not_stand_in_the_way(house: House) -> None:
+    foreign = house.context.corndogs.submit_task(
+        "default", payload=json.dumps({"instance": "another"}).encode(), priority=100
+    )
+    strange = house.context.corndogs.submit_task("default", payload=b"\xff not ours", priority=100)
+    house.worker()
+    assert house.ended(house.submit()).status is JobStatus.COMPLETED
+    for task in (foreign, strange):
+        left = house.context.corndogs.get_task(task.uuid, "default")
+        assert left is not None
+        assert (left.current_state, left.auto_target_state) == ("submitted", "submitted-working")
+        assert (left.priority, left.payload) == (100, task.payload)
+
+
+def test_a_task_whose_job_is_gone_is_completed(house: House) -> None:
+    task = house.context.corndogs.submit_task(
+        "default",
+        payload=json.dumps({"instance": "instance", "job_type": "run", "job_id": "nobody"}).encode(),
+        priority=9,
+    )
+    house.worker()
+    house.ended(house.submit())
+    found = house.context.corndogs.get_task(task.uuid, "default")
+    assert found is not None
+    assert found.current_state == "completed"
+
+
+def test_a_second_task_of_a_job_does_not_run_it_twice(house: House) -> None:
+    job = house.submit()
+    twin = house.context.corndogs.submit_task(
+        "default",
+        payload=json.dumps({"instance": "instance", "job_type": "run", "job_id": job.job_id}).encode(),
+        priority=9,
+    )
+    house.worker()
+    house.ended(job)
+    assert len(house.runner.created) == 1
+    found = house.context.corndogs.get_task(twin.uuid, "default")
+    assert found is not None
+    assert found.current_state == "completed"
+
+
+def test_while_corndogs_is_away_a_job_is_taken_and_submitted_later(house: House) -> None:
+    port = house.corndogs.port
+    house.corndogs.stop()
+    job = house.submit()
+    assert job.status is JobStatus.SUBMIT_FAILED
+    assert "not queued yet" in (job.error or "")
+    with pytest.raises(CorndogsUnavailable):
+        house.context.corndogs.check_health()
+    house.worker()
+    again = type(house.corndogs)(house.context.objects._base.parent / "corndogs.db", port=port)  # type: ignore[attr-defined]
+    again.start()
+    try:
+        ended = house.ended(job)
+        assert (ended.status, ended.error) == (JobStatus.COMPLETED, None)
+        for worker in house.workers:
+            worker.stop(10)
+    finally:
+        again.stop()
+
+
+def test_a_deleted_job_leaves_nothing(house: House) -> None:
+    house.worker()
+    ended = house.ended(house.submit("print x; exit 0"))
+    running = house.submit("hang")
+    house.until(running, lambda job: job.started_at_ms is not None, "the job to start")
+    for job in (ended, running):
+        delete.delete(house.context, USER, job.job_id)
+    wait_until(lambda: house.context.store.counts() == [], 20, "the rows to go")
+    wait_until(lambda: list(house.context.objects.list("jobs/")) == [], 20, "the objects to go")
+    wait_until(lambda: house.runner.containers == {}, 20, "the container to go")
+
+
+def test_a_rerun_has_the_same_definition(house: House) -> None:
+    house.worker()
+    original = house.ended(house.submit("exit 4", job_env_vars={"A": "b"}))
+    again = house.ended(rerun(house.context, USER, original.job_id))
+    assert again.job_id != original.job_id
+    assert (again.rerun_of, again.definition) == (original.job_id, original.definition)
+    assert again.exit_code == 4
+
+
+def test_a_lease_is_renewed_with_everything_that_the_task_needs(house: House) -> None:
+    worker = house.worker()
+    job = house.submit("hang", priority=7)
+    house.until(job, lambda job: job.started_at_ms is not None, "the job to start")
+    before = house.context.corndogs.get_task(house.job(job).corndogs_task_id or "", "default")
+    worker._renew()
+    after = house.context.corndogs.get_task(house.job(job).corndogs_task_id or "", "default")
+    assert before is not None
+    assert after is not None
+    assert after.update_time_ns > before.update_time_ns
+    assert (after.current_state, after.auto_target_state) == ("submitted-working", "submitted")
+    assert (after.priority, after.timeout_s, after.payload) == (7, 60, before.payload)
+
+
+def test_no_lease_reaches_past_the_job_s_own_end(house: House) -> None:
+    worker = house.worker(cancel_grace_s=2)
+    job = house.submit("hang", timeout_seconds=10)
+    house.until(job, lambda job: job.started_at_ms is not None, "the job to start")
+    worker._renew()
+    task = house.context.corndogs.get_task(house.job(job).corndogs_task_id or "", "default")
+    assert task is not None
+    assert 1 <= task.timeout_s <= 12
+
+
+def test_a_restart_takes_over_what_runs(house: House) -> None:
+    first = house.worker()
+    job = house.submit("print begun; hang")
+    house.until(job, lambda job: job.started_at_ms is not None, "the job to start")
+    first.stop(10)
+    assert house.job(job).status is JobStatus.RUNNING
+    assert len(house.runner.containers) == 1
+    house.worker()
+    cancel.cancel(house.context, USER, job.job_id)
+    assert house.ended(job).status is JobStatus.CANCELLED
+    assert len(house.runner.created) == 1
+    wait_until(lambda: house.context.store.log_is_closed(job.job_id, 1), 20, "its log to close")
+    assert house.log(job) == "begun\n[reactorcide] cancelled\n"
+
+
+def test_a_job_that_ended_while_nobody_was_there_is_finished(house: House) -> None:
+    first = house.worker()
+    job = house.submit("print begun; hang")
+    house.until(job, lambda job: job.started_at_ms is not None, "the job to start")
+    first.stop(10)
+    next(iter(house.runner.containers.values())).receive("TERM")
+    house.worker()
+    ended = house.ended(job)
+    assert (ended.status, ended.exit_code, ended.attempt) == (JobStatus.FAILED, 143, 1)
+    assert house.log(job) == "begun\n[reactorcide] exit code 143\n"
+
+
+def test_a_job_whose_container_is_gone_fails_with_that_reason(house: House) -> None:
+    first = house.worker()
+    job = house.submit("hang")
+    house.until(job, lambda job: job.started_at_ms is not None, "the job to start")
+    first.stop(10)
+    house.runner.containers.clear()
+    house.worker()
+    assert house.ended(job).error == "the container was removed while the job ran"
+
+
+def test_a_container_that_no_job_needs_is_removed(house: House) -> None:
+    first = house.worker()
+    house.ended(house.submit())
+    first.stop(10)
+    spec = house.runner.created[0]
+    house.runner.create(spec)
+    house.worker()
+    wait_until(lambda: house.runner.containers == {}, 20, "the orphan to go")
+
+
+def test_the_payload_names_the_job_and_nothing_that_is_secret(house: House) -> None:
+    job = house.submit(job_env_vars={"TOKEN": "hush"})
+    task = house.context.corndogs.get_next_task("default", lifecycle.TASK_WAITING)
+    assert task is not None
+    assert json.loads(task.payload) == {"job_id": job.job_id, "job_type": "run", "instance": "instance"}
