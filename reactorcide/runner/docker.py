@@ -16,6 +16,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import docker
@@ -30,6 +31,7 @@ from reactorcide.runner import ContainerGone, ContainerSpec, Exit, Found, ImageM
 
 _API_TIMEOUT_S = 60
 _KNOCK_TIMEOUT_S = 5
+_PULL_CHECK_S = 0.2
 
 _RECEIVE_BYTES = 1 << 18
 _HEADER = struct.Struct(">BxxxL")
@@ -67,21 +69,50 @@ class DockerRunner:
     def pull(self, image: str, progress: Callable[[str], None], check: Callable[[], None]) -> None:
         """See ``Runner.pull``."""
         progress(f"pulling image {image}")
-        repository, tag = docker.utils.parse_repository_tag(image)
         seen: dict[str, str] = {}
-        with _translated(f"pull {image}"):
+        for event in self._pull_events(image, check):
+            if "error" in event:
+                raise _pull_failure(image, str(event["error"]))
+            layer, status = str(event.get("id", "")), str(event.get("status", ""))
+            # A line for each step of a layer, not for each of its hundreds of progress bars.
+            if status and seen.get(layer) != status:
+                seen[layer] = status
+                progress(f"{layer}: {status}" if layer else status)
+
+    def _pull_events(self, image: str, check: Callable[[], None]) -> Iterator[dict[str, Any]]:
+        """Yield what the engine tells of a pull, calling ``check`` also while it tells nothing.
+
+        The reading is done by a thread: an engine that waits for a registry that hangs doesn't even begin its
+        answer, and there is no way to call that off. A thread that is given up ends with the pull.
+        """
+        repository, tag = docker.utils.parse_repository_tag(image)
+        api = self._api()
+        events: SimpleQueue[dict[str, Any] | Exception | None] = SimpleQueue()
+
+        def read() -> None:
             try:
-                for event in self._api().pull(repository, tag=tag or "latest", stream=True, decode=True):
-                    check()
-                    if "error" in event:
-                        raise _pull_failure(image, str(event["error"]))
-                    layer, status = str(event.get("id", "")), str(event.get("status", ""))
-                    # A line for each step of a layer, not for each of its hundreds of progress bars.
-                    if status and seen.get(layer) != status:
-                        seen[layer] = status
-                        progress(f"{layer}: {status}" if layer else status)
-            except docker.errors.APIError as exc:
-                raise _pull_failure(image, str(exc.explanation)) from exc
+                with _translated(f"pull {image}"):
+                    try:
+                        for event in api.pull(repository, tag=tag or "latest", stream=True, decode=True):
+                            events.put(event)
+                    except docker.errors.APIError as exc:
+                        raise _pull_failure(image, str(exc.explanation)) from exc
+                events.put(None)
+            except Exception as exc:
+                events.put(exc)
+
+        threading.Thread(target=read, name=f"pull-{image}", daemon=True).start()
+        while True:
+            check()
+            try:
+                event = events.get(timeout=_PULL_CHECK_S)
+            except Empty:
+                continue
+            if event is None:
+                return
+            if isinstance(event, Exception):
+                raise event
+            yield event
 
     def create(self, spec: ContainerSpec) -> str:
         """See ``Runner.create``."""

@@ -142,15 +142,23 @@ class Attempt:
     def _run_container(self, log_writer: LogWriter) -> Outcome:
         job, runner = self.job, self._runner
         prepare_deadline = monotonic() + self._limits.prepare_timeout_s
-        with self._preparation.source(job, log_writer.write, self.interrupt, prepare_deadline) as source:
-            container_id = self._create(source, log_writer)
+
+        def check() -> None:
+            self.interrupt.check()
+            if monotonic() >= prepare_deadline:
+                raise JobFailed(f"preparing took longer than {self._limits.prepare_timeout_s:g} s")
+
+        with self._preparation.source(
+            job, log_writer.write, self.interrupt, prepare_deadline, check
+        ) as source:
+            container_id = self._create(source, log_writer, check)
             self._container_id = container_id
             tar = source.tar(lambda: runner.owner(container_id))
             if tar is not None:
                 runner.put(container_id, tar)
         output = runner.attach(container_id)
         try:
-            self.interrupt.check()
+            check()
             runner.start(container_id)
             # From here on the command may have had an effect, so that it is never tried again by itself.
             self._started = True
@@ -181,7 +189,7 @@ class Attempt:
         finally:
             output.close()
 
-    def _create(self, source: Source, log_writer: LogWriter) -> str:
+    def _create(self, source: Source, log_writer: LogWriter, check: Callable[[], None]) -> str:
         definition = self.job.definition
         spec = ContainerSpec(
             instance_id=self._context.instance_id,
@@ -195,13 +203,13 @@ class Attempt:
             memory_limit_bytes=definition.memory_limit_bytes,
             pids_limit=self._limits.pids,
         )
-        self.interrupt.check()
+        check()
         try:
             # Asking for the image first would cost every job a call that only the first one needs.
             return self._runner.create(spec)
         except ImageMissing:
-            self._runner.pull(definition.runner_image, log_writer.say, self.interrupt.check)
-        self.interrupt.check()
+            self._runner.pull(definition.runner_image, log_writer.say, check)
+        check()
         try:
             return self._runner.create(spec)
         except ImageMissing as exc:

@@ -66,11 +66,16 @@ class Preparation:
 
     @contextmanager
     def source(
-        self, job: Job, log: Callable[[bytes], None], interrupt: Interrupt, deadline: float
+        self,
+        job: Job,
+        log: Callable[[bytes], None],
+        interrupt: Interrupt,
+        deadline: float,
+        check: Callable[[], None],
     ) -> Iterator[Source]:
         """Yield the job's source; what had to be made for it is removed afterwards.
 
-        ``deadline`` is by ``time.monotonic``. Raises ``JobFailed`` where the source can't be had,
+        ``deadline`` is by ``time.monotonic``; ``check`` raises to give up half-way. Raises ``JobFailed`` where the source can't be had,
         ``JobInterrupted``, ``InfrastructureError``.
         """
         definition = job.definition
@@ -82,12 +87,12 @@ class Preparation:
         if definition.source_type == "git":
             self._workspaces_dir.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=self._workspaces_dir, prefix=f"{job.job_id}-") as workspace:
-                yield self._git_source(definition, Path(workspace), log, interrupt, deadline)
+                yield self._git_source(definition, Path(workspace), log, interrupt, deadline, check)
             return
         directory = None
         if definition.source_path is not None:
             directory = self._roots.resolve(definition.source_path)
-        yield Source(definition.code_dir, directory, self._roots.forbidden_identity(), check=interrupt.check)
+        yield Source(definition.code_dir, directory, self._roots.forbidden_identity(), check=check)
 
     def _git_source(
         self,
@@ -96,6 +101,7 @@ class Preparation:
         log: Callable[[bytes], None],
         interrupt: Interrupt,
         deadline: float,
+        check: Callable[[], None],
     ) -> Source:
         found = checkout(
             definition.git_url or "",
@@ -112,4 +118,4 @@ class Preparation:
             "REACTORCIDE_GIT_SHA": found.sha,
         }
         # The workspace lies in the data directory and is the one thing there that a job may have.
-        return Source(definition.code_dir, SourceDirectory(workspace), None, check=interrupt.check, env=env)
+        return Source(definition.code_dir, SourceDirectory(workspace), None, check=check, env=env)
