@@ -17,11 +17,13 @@ _TYPES: dict[Any, Any] = {
     int: int,
     float: float,
     float | None: float,
-    Path: click.Path(path_type=Path, file_okay=False),
+    # A file in its place is found by what uses it, and then said in a sentence.
+    Path: click.Path(path_type=Path),
     tuple[Path, ...]: click.Path(path_type=Path, exists=True, file_okay=False, resolve_path=True),
     tuple[str, ...]: str,
 }
 _LEAST = {"port": 0, "concurrency": 0, "pids_limit": 16, "stream_slots": 0}
+_LEAST_S = {"lease_s": 1.0, "prepare_timeout_s": 1.0, "cancel_grace_s": 0.1}
 
 
 def settings_options(*names: str) -> Callable[[F], F]:
@@ -50,7 +52,7 @@ def _option(setting: Field[Any]) -> Callable[[F], F]:
     elif setting.name in _LEAST:
         kind = click.IntRange(_LEAST[setting.name])
     elif setting.type in (float, float | None):
-        kind = click.FloatRange(0, min_open=True)
+        kind = click.FloatRange(_LEAST_S.get(setting.name, 0.01))
     if setting.default is not MISSING and setting.default is not None and setting.default != ():
         help_text += f"  [default: {setting.default}]"
     return click.option(

@@ -1,13 +1,15 @@
 """Status changes of a job: each is guarded in the store, then logged, counted and announced."""
 
 import logging
+from dataclasses import replace
 
 from reactorcide.domain.clock import now_ms
-from reactorcide.domain.errors import CorndogsError, IllegalTransition
+from reactorcide.domain.errors import CorndogsError, IllegalTransition, ObjectNotFound
 from reactorcide.domain.jobs import (
     ACTIVE,
     Job,
     JobStatus,
+    OpenAttempt,
     Outcome,
     log_key,
     sources_of,
@@ -47,6 +49,17 @@ def started(context: JobContext, job: Job, container_id: str, *, log_offset: int
     )
     queue = job.definition.queue_name
     context.metrics.job_wait_seconds.labels(queue).observe((started_at_ms - job.created_at_ms) / 1000)
+
+
+def started_unseen(context: JobContext, left: OpenAttempt, container_id: str) -> OpenAttempt:
+    """Record late that a container runs whose starter died before it could; returns the attempt as it is."""
+    job = left.job
+    try:
+        log_offset = context.objects.size(log_key(job.job_id, job.attempt))
+    except ObjectNotFound:
+        log_offset = 0
+    started(context, job, container_id, log_offset=log_offset)
+    return replace(left, container_id=container_id, started_at_ms=now_ms(), log_offset=log_offset)
 
 
 def finish(context: JobContext, job: Job, outcome: Outcome) -> None:

@@ -38,6 +38,8 @@ class Found:
     container_id: str
     job_id: str
     attempt: int
+    started: bool
+    """Its command has begun, and may have ended."""
 
 
 class Output(Protocol):

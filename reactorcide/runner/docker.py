@@ -239,7 +239,12 @@ class DockerRunner:
                 all=True, filters={"label": f"{_LABEL_INSTANCE}={instance_id}"}
             )
         return [
-            Found(str(item["Id"]), str(item["Labels"][_LABEL_JOB]), int(item["Labels"][_LABEL_ATTEMPT]))
+            Found(
+                container_id=str(item["Id"]),
+                job_id=str(item["Labels"][_LABEL_JOB]),
+                attempt=int(item["Labels"][_LABEL_ATTEMPT]),
+                started=item["State"] != "created",
+            )
             for item in containers
         ]
 
@@ -284,7 +289,8 @@ class DockerRunner:
                 knock.connect(path)
         except OSError as exc:
             raise EngineUnavailable(
-                f"no Docker Engine answers at {path}: {exc.strerror or exc}; start it, or see `reactorcide doctor`"
+                f"no Docker Engine answers at {path} ({exc.strerror or exc}); "
+                "start it, or see `reactorcide doctor`"
             ) from exc
 
     def _is_untouched(self, container_id: str) -> bool:

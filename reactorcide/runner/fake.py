@@ -138,7 +138,7 @@ class FakeRunner:
         """See ``Runner.list``."""
         self.check()
         return [
-            Found(container.container_id, container.spec.job_id, container.spec.attempt)
+            Found(container.container_id, container.spec.job_id, container.spec.attempt, container.started)
             for container in self.containers.values()
             if container.spec.instance_id == instance_id
         ]

@@ -311,14 +311,14 @@ class JobStore:
 
     def to_close(self, *, limit: int = 100) -> list[Job]:
         """Return jobs that are over while Corndogs still has their task."""
-        return self._select(JobRow.task_open & JobRow.status.in_(list(FINAL)), limit)
+        return self._select((JobRow.task_open == 1) & JobRow.status.in_(list(FINAL)), limit)
 
     def to_purge(self, *, limit: int = 100) -> list[Job]:
         """Return deleted jobs with no attempt left open and no task left in Corndogs."""
         still_open = AttemptRow.select(AttemptRow.job_id).where(
             (AttemptRow.job_id == JobRow.job_id) & AttemptRow.completed_at_ms.is_null()
         )
-        return self._select(JobRow.deleted & ~JobRow.task_open & ~fn.EXISTS(still_open), limit)
+        return self._select((JobRow.deleted == 1) & ~JobRow.task_open & ~fn.EXISTS(still_open), limit)
 
     def open_attempts(self) -> list[OpenAttempt]:
         """Return every attempt that has not ended."""

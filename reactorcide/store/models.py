@@ -122,6 +122,8 @@ class JobRow(Model):
             (("created_at_ms", "job_id"), False),
             (("user_id", "created_at_ms", "job_id"), False),
             (("status", "queue_name"), False),
+            (("task_open", "status"), False),
+            (("deleted",), False),
         )
 
 

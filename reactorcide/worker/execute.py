@@ -4,6 +4,7 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from time import monotonic
 from typing import TypeVar
@@ -15,6 +16,7 @@ from reactorcide.domain.errors import (
     InfrastructureError,
     JobFailed,
     JobInterrupted,
+    NotFound,
     ObjectStoreError,
     StoreError,
 )
@@ -93,51 +95,38 @@ class Attempt:
             log.exception("the attempt could not be finished", extra=self._extra())
 
     def _run(self) -> None:
-        job = self.job
-        log_writer = LogWriter(self._context.objects, self._context.signals, job.job_id, job.attempt)
+        job, context = self.job, self._context
         try:
-            outcome = self._outcome(log_writer)
+            with closing(LogWriter(context.objects, context.signals, job.job_id, job.attempt)) as log_writer:
+                outcome = self._outcome(log_writer)
         except JobInterrupted:
-            log_writer.close()
-            if self.interrupt.reason is Reason.CANCELLED:
-                self._end(Outcome(exit_code=None, error="cancelled"))
-            elif not self._started:
-                self._remove_container()
-                lifecycle.try_again(
-                    self._context, job, "the service stopped before the command had started", delay_s=0
-                )
-                self._close_task()
-            # Otherwise the container goes on by itself, and the next start takes it over.
-            return
+            self._end_interrupted()
         except InfrastructureError as exc:
-            with contextlib.suppress(ObjectStoreError):
-                # What can't be written any more is in the attempt's row all the same.
-                log_writer.say(str(exc))
-                log_writer.close()
             self._end_infrastructure(exc)
-            return
-        log_writer.close()
-        self._end(outcome)
+        else:
+            self._end(outcome)
 
     def _outcome(self, log_writer: LogWriter) -> Outcome:
         try:
             if self._adopted is None:
                 return self._run_container(log_writer)
             return self._take_over(log_writer, self._adopted)
+        except JobInterrupted:
+            raise
+        except InfrastructureError as exc:
+            # Where the log itself is the trouble, the attempt's row tells.
+            with contextlib.suppress(ObjectStoreError):
+                log_writer.say(str(exc))
+            raise
         except JobFailed as exc:
-            log_writer.say(str(exc))
-            return Outcome(exit_code=None, error=str(exc))
+            reason = str(exc)
         except ContainerGone:
             reason = "the container was removed while the job ran"
-            log_writer.say(reason)
-            return Outcome(exit_code=None, error=reason)
-        except (JobInterrupted, InfrastructureError):
-            raise
         except Exception:
             log.exception("the attempt failed unexpectedly", extra=self._extra())
             reason = "an internal error of the service; its own log says more"
-            log_writer.say(reason)
-            return Outcome(exit_code=None, error=reason)
+        log_writer.say(reason)
+        return Outcome(exit_code=None, error=reason)
 
     def _run_container(self, log_writer: LogWriter) -> Outcome:
         job, runner = self.job, self._runner
@@ -319,9 +308,21 @@ class Attempt:
         self._patiently(lambda: lifecycle.finish(self._context, self.job, outcome))
         self._close_task()
         self._remove_container()
-        ended = self._context.store.get(self.job.job_id)
-        if ended.deleted:
-            purge_ended(self._context)
+        # It may have been deleted meanwhile, and even be purged by now.
+        with contextlib.suppress(NotFound):
+            if self._context.store.get(self.job.job_id).deleted:
+                purge_ended(self._context)
+
+    def _end_interrupted(self) -> None:
+        """End an attempt that was told to stop before its command had started."""
+        if self.interrupt.reason is Reason.CANCELLED:
+            self._end(Outcome(exit_code=None, error="cancelled"))
+        elif not self._started:
+            self._remove_container()
+            reason = "the service stopped before the command had started"
+            lifecycle.try_again(self._context, self.job, reason, delay_s=0)
+            self._close_task()
+        # Otherwise the container goes on by itself, and the next start takes it over.
 
     def _end_infrastructure(self, problem: InfrastructureError) -> None:
         """End an attempt that failed through a fault of ours: try again, as long as nothing has run."""
@@ -338,7 +339,8 @@ class Attempt:
     def _close_task(self) -> None:
         with self.task_lock:
             self.task_closed = True
-        lifecycle.close_task(self._context, self._context.store.get(self.job.job_id))
+        with contextlib.suppress(NotFound):
+            lifecycle.close_task(self._context, self._context.store.get(self.job.job_id))
 
     def _remove_container(self) -> None:
         if self._container_id is None:

@@ -20,7 +20,7 @@ from reactorcide.domain.workers import WorkerView
 from reactorcide.jobs import JobContext, lifecycle
 from reactorcide.jobs.delete import purge_ended
 from reactorcide.jobs.submit import hand_over
-from reactorcide.runner import Runner
+from reactorcide.runner import Found, Runner
 from reactorcide.worker.execute import Attempt, Limits
 from reactorcide.worker.interrupt import Reason
 from reactorcide.worker.prepare import Preparation
@@ -31,6 +31,7 @@ _SHORTEST_POLL_S = 0.05
 _LONGEST_POLL_S = 1.0
 _SWEEP_EVERY_S = 1.0
 _TIDY_EVERY_S = 5.0
+_RECOVER_EVERY_S = 15.0
 _ENGINE_FRESH_S = 1.0
 """An engine that has answered this recently is taken to be there."""
 _MOST_FOREIGN_TASKS = 20
@@ -129,7 +130,7 @@ class Worker:
 
     def _loop(self) -> None:
         duties = [
-            _Duty("take over", 0.0, self._recover, once=True),
+            _Duty("take over", _RECOVER_EVERY_S, self._recover),
             _Duty("sweep", _SWEEP_EVERY_S, self._submit_due),
             _Duty("renew", self._lease_s / 3, self._renew),
             _Duty("tidy", min(_TIDY_EVERY_S, self._lease_s / 3), self._tidy),
@@ -140,8 +141,8 @@ class Worker:
             for duty in duties:
                 if duty.is_due():
                     self._guarded(duty.name, duty.run)
-            recovered = duties[0].done
-            if recovered and self._guarded("claim", self._claim_all):
+            # Nothing is claimed before what an earlier process left running has been taken over.
+            if duties[0].done and self._guarded("claim", self._claim_all):
                 continue
             self._wake.wait(self._pause_s())
 
@@ -299,29 +300,41 @@ class Worker:
     # --- duties --------------------------------------------------------------------------------
 
     def _recover(self) -> None:
-        """Take over what an earlier process of this installation left, by what the engine has."""
-        attempts = self._context.store.open_attempts()
+        """Compare the database with the engine: take over attempts that nobody runs, remove orphans.
+
+        At the start that is what an earlier process of this installation left; later, what went wrong here.
+        """
+        # First, so that an attempt that ends meanwhile is not taken for one that nobody runs.
+        with self._lock:
+            running = {(attempt.job.job_id, attempt.job.attempt) for attempt in self._running.values()}
         containers = {
             (found.job_id, found.attempt): found for found in self._runner.list(self._context.instance_id)
         }
-        for left in attempts:
-            found = containers.pop((left.job.job_id, left.job.attempt), None)
-            if found is not None and left.started_at_ms is None:
-                # Created but, as far as we know, never started: nothing of the command has happened.
-                self._runner.remove(found.container_id)
-            self._run_left(left)
-        for orphan in containers.values():
-            log.info("removing a container that no job needs", extra={"job_id": orphan.job_id})
-            self._runner.remove(orphan.container_id)
+        for left in self._context.store.open_attempts():
+            key = (left.job.job_id, left.job.attempt)
+            if key not in running:
+                self._take_over(left, containers.pop(key, None))
+        for key, orphan in containers.items():
+            if key not in running:
+                log.info("removing a container that no job needs", extra={"job_id": orphan.job_id})
+                self._runner.remove(orphan.container_id)
 
-    def _run_left(self, left: OpenAttempt) -> None:
+    def _take_over(self, left: OpenAttempt, found: Found | None) -> None:
+        """Go on with an attempt that nobody runs, by what its container shows."""
         job = left.job
+        if left.started_at_ms is None and found is not None:
+            if found.started:
+                # The row was not written any more. Neither was any output: the log ends where that begins.
+                left = lifecycle.started_unseen(self._context, left, found.container_id)
+            else:
+                self._runner.remove(found.container_id)
         if left.started_at_ms is None and job.status is JobStatus.RUNNING:
-            lifecycle.try_again(
-                self._context, job, "the service was stopped before the command had started", delay_s=0
-            )
+            reason = "the service was stopped before the command had started"
+            lifecycle.try_again(self._context, job, reason, delay_s=0)
             return
-        task = self._context.corndogs.get_task(job.corndogs_task_id or "", job.definition.queue_name)
+        task = None
+        if job.corndogs_task_id is not None:
+            task = self._context.corndogs.get_task(job.corndogs_task_id, job.definition.queue_name)
         log.info("taking over a job that was left running", extra={"job_id": job.job_id})
         attempt = Attempt(
             self._context, self._runner, self._preparation, self._limits, job, task, adopted=left
@@ -384,17 +397,16 @@ class Worker:
 class _Duty:
     """Something the loop does now and then."""
 
-    def __init__(self, name: str, every_s: float, call: Callable[[], None], *, once: bool = False) -> None:
+    def __init__(self, name: str, every_s: float, call: Callable[[], None]) -> None:
         self.name = name
         self.done = False
         self._every_s = every_s
         self._call = call
-        self._once = once
         self._next = float("-inf")
 
     def is_due(self) -> bool:
         """Tell whether it is time."""
-        return monotonic() >= self._next and not (self._once and self.done)
+        return monotonic() >= self._next
 
     def run(self) -> None:
         """Do it; where it fails it is due again after a second."""

@@ -75,8 +75,8 @@ class Preparation:
     ) -> Iterator[Source]:
         """Yield the job's source; what had to be made for it is removed afterwards.
 
-        ``deadline`` is by ``time.monotonic``; ``check`` raises to give up half-way. Raises ``JobFailed`` where the source can't be had,
-        ``JobInterrupted``, ``InfrastructureError``.
+        ``deadline`` is by ``time.monotonic``; ``check`` raises to give up half-way. Raises
+        ``JobFailed`` where the source can't be had, ``JobInterrupted``, ``InfrastructureError``.
         """
         definition = job.definition
         try:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import grpc
@@ -22,7 +22,7 @@ from reactorcide.corndogs.server import EmbeddedCorndogs
 from reactorcide.corndogs.storage import TaskStorage
 from reactorcide.corndogs.task import Queues
 from reactorcide.corndogs.wire import MAX_MESSAGE_BYTES, SERVICE_NAME
-from reactorcide.domain.errors import ConfigurationError
+from reactorcide.domain.errors import ConfigurationError, CorndogsError, CorndogsUnavailable
 
 
 def _status(call: Callable[[], object]) -> grpc.StatusCode:
@@ -140,6 +140,36 @@ class TestTrouble:
         client.submit_task("q")
 
 
+class _SlowCall:
+    """GetTaskStateCounts, made to run until it is told to go on."""
+
+    def __init__(self) -> None:
+        self.running = threading.Event()
+        self.go_on = threading.Event()
+
+
+@pytest.fixture
+def slow_call(monkeypatch: pytest.MonkeyPatch) -> Iterator[_SlowCall]:
+    call = _SlowCall()
+
+    def slow(self: TaskStorage, queue: str) -> dict[str, int]:
+        call.running.set()
+        assert call.go_on.wait(30)
+        return {"slow": 1}
+
+    monkeypatch.setattr(TaskStorage, "state_counts", slow)
+    yield call
+    call.go_on.set()
+
+
+def _listens(server: EmbeddedCorndogs) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", server.port)).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
 class TestStartAndStop:
     def test_a_taken_port_is_refused(self, tmp_path: Path) -> None:
         with socket.socket() as taken:
@@ -147,7 +177,7 @@ class TestStartAndStop:
             taken.listen()
             port = taken.getsockname()[1]
             server = EmbeddedCorndogs(tmp_path / "corndogs.db", port=port)
-            with pytest.raises(ConfigurationError, match=f"cannot listen on 127.0.0.1:{port}"):
+            with pytest.raises(ConfigurationError, match=f"127.0.0.1:{port} .*already in use"):
                 server.start()
         server.start()
         server.stop()
@@ -178,27 +208,45 @@ class TestStartAndStop:
         client.close()
         server.stop()
 
-    def test_stopping_waits_for_running_calls(
-        self, server: EmbeddedCorndogs, client: GrpcCorndogs, monkeypatch: pytest.MonkeyPatch
+    def test_stopping_lets_running_calls_end(
+        self, server: EmbeddedCorndogs, client: GrpcCorndogs, slow_call: _SlowCall
     ) -> None:
-        running, go_on = threading.Event(), threading.Event()
-
-        def slow(self: TaskStorage, queue: str) -> dict[str, int]:
-            running.set()
-            assert go_on.wait(30)
-            return {"slow": 1}
-
-        monkeypatch.setattr(TaskStorage, "state_counts", slow)
         answers: list[dict[str, int]] = []
         caller = threading.Thread(target=lambda: answers.append(client.task_state_counts("q")))
         caller.start()
-        assert running.wait(30)
+        assert slow_call.running.wait(30)
         stopper = threading.Thread(target=server.stop)
         stopper.start()
-        go_on.set()
+        _until(lambda: not _listens(server))
+        slow_call.go_on.set()
         caller.join()
         stopper.join()
         assert answers == [{"slow": 1}]
+
+    def test_stopping_cancels_what_runs_on_and_keeps_the_file_open_for_it(
+        self, server: EmbeddedCorndogs, slow_call: _SlowCall
+    ) -> None:
+        client = GrpcCorndogs(server.address, deadline_s=60)
+        errors: list[CorndogsError] = []
+
+        def call() -> None:
+            try:
+                client.task_state_counts("q")
+            except CorndogsError as exc:
+                errors.append(exc)
+
+        caller = threading.Thread(target=call)
+        caller.start()
+        assert slow_call.running.wait(30)
+        stopper = threading.Thread(target=server.stop, args=(0.1,))
+        stopper.start()
+        caller.join()
+        assert [type(error) for error in errors] == [CorndogsUnavailable]
+        stopper.join(0.3)
+        assert stopper.is_alive()
+        slow_call.go_on.set()
+        stopper.join()
+        client.close()
 
     def test_nothing_is_left_open(self, database_path: Path) -> None:
         def cycle() -> None:

@@ -167,3 +167,13 @@ class TestTrouble:
         assert caught.value.trouble is Trouble.BROKEN
         # All of the change or nothing of it.
         assert storage.state_counts("q") == {"submitted": 1}
+
+    def test_what_sqlite_itself_rolled_back_is_reported_as_what_it_was(self, storage: TaskStorage) -> None:
+        _execute(
+            storage,
+            "CREATE TRIGGER stop BEFORE INSERT ON task BEGIN SELECT RAISE(ROLLBACK, 'the first error'); END",
+        )
+        with pytest.raises(StorageError, match="the first error"):
+            _submit(storage)
+        _execute(storage, "DROP TRIGGER stop")
+        _submit(storage)

@@ -1,8 +1,10 @@
 """Real repositories and real git servers on the loopback interface, and an interrupt to stop things with."""
 
 import base64
+import copy
 import http.server
 import os
+import shutil
 import socketserver
 import subprocess
 import threading
@@ -10,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from reactorcide.domain.errors import JobInterrupted
 
@@ -84,6 +86,13 @@ class Repository:
         self.path = path
         path.mkdir(parents=True)
         self.git("init", "--quiet", "--initial-branch=main")
+
+    def copied(self, path: Path) -> Self:
+        """Return a copy of this repository, at ``path``."""
+        shutil.copytree(self.path, path, symlinks=True)
+        made = copy.copy(self)
+        made.path = path
+        return made
 
     def git(self, *arguments: str) -> str:
         done = subprocess.run(

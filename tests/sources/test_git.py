@@ -106,9 +106,14 @@ def base(tmp_path: Path) -> Path:
     return tmp_path / "repositories"
 
 
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Origin:
+    return Origin(tmp_path_factory.mktemp("pristine") / "origin")
+
+
 @pytest.fixture
-def origin(base: Path) -> Origin:
-    return Origin(base / "origin")
+def origin(pristine: Origin, base: Path) -> Origin:
+    return pristine.copied(base / "origin")
 
 
 @pytest.fixture
@@ -539,6 +544,7 @@ def test_a_local_repository_that_is_shallow_itself(origin: Origin, client: Clien
     client.into.rename(tmp_path / "shallow")
     for ref in (None, "feature/x", origin.feature, origin.feature[:8]):
         assert client(str(tmp_path / "shallow"), ref).sha == origin.feature
+        assert client.git("rev-list", "HEAD") == origin.feature
 
 
 def test_submodules_are_left_alone(origin: Origin, base: Path, client: Client) -> None:

@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -32,6 +32,15 @@ def shell(
         interrupt=attempt or Attempt(),
         deadline=time.monotonic() + timeout_s,
     )
+
+
+@pytest.fixture
+def mark() -> Iterator[str]:
+    """A number of seconds that no other process sleeps for; whoever still does at the end is killed."""
+    seconds = f"4713.{time.monotonic_ns()}"
+    yield seconds
+    for pid in running(f"sleep\0{seconds}"):
+        os.kill(pid, signal.SIGKILL)
 
 
 def test_output_exit_code_and_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,9 +83,8 @@ def test_progress_is_shown_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None
     assert lines == [b"4", b"9", b"14", b"19"]  # each is known to be whole when the next one comes
 
 
-def test_an_interrupt_kills_the_whole_group() -> None:
+def test_an_interrupt_kills_the_whole_group(mark: str) -> None:
     attempt = Attempt()
-    mark = "4713.01"
 
     def stop() -> None:
         wait_until(lambda: len(running(f"sleep\0{mark}")) == 2)
@@ -94,8 +102,7 @@ def test_an_interrupt_kills_the_whole_group() -> None:
 
 
 @pytest.mark.parametrize("closed", ["", "exec >&- 2>&-;"])
-def test_a_deadline_kills_the_whole_group(closed: str) -> None:
-    mark = "4713.02"
+def test_a_deadline_kills_the_whole_group(closed: str, mark: str) -> None:
     with pytest.raises(DeadlinePassed):
         shell(f"{closed} sleep {mark} & sleep {mark}; true", timeout_s=0.3)
     wait_until(lambda: not running(f"sleep\0{mark}"))
@@ -106,28 +113,25 @@ def test_a_deadline_counts_while_output_comes() -> None:
         shell("yes", timeout_s=0.3)
 
 
-def test_an_error_in_a_callback_kills_the_whole_group() -> None:
+def test_an_error_in_a_callback_kills_the_whole_group(mark: str) -> None:
     def fail(line: bytes) -> None:
         raise RuntimeError(line)
 
     with pytest.raises(RuntimeError, match="hello"):
-        shell("echo hello; sleep 4713.03 & sleep 4713.03; true", stdout=fail)
-    wait_until(lambda: not running("sleep\x004713.03"))
+        shell(f"echo hello; sleep {mark} & sleep {mark}; true", stdout=fail)
+    wait_until(lambda: not running(f"sleep\0{mark}"))
 
 
-def test_what_outlives_the_program_is_not_waited_for() -> None:
+def test_what_outlives_the_program_is_not_waited_for(mark: str) -> None:
     out: list[bytes] = []
-    try:
-        assert shell("setsid sleep 4713.04 & echo $!; printf last", stdout=out.append, timeout_s=30) == 0
-        assert out[1:] == [b"last"]
-    finally:
-        os.kill(int(out[0]), signal.SIGKILL)
+    assert shell(f"setsid sleep {mark} & printf last", stdout=out.append, timeout_s=30) == 0
+    assert out == [b"last"]
 
 
-def test_no_descriptor_is_left() -> None:
+def test_no_descriptor_is_left(mark: str) -> None:
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(5):
         shell("echo x")
         with pytest.raises(DeadlinePassed):
-            shell("sleep 4713.05", timeout_s=0.01)
+            shell(f"sleep {mark}", timeout_s=0.01)
     assert len(os.listdir("/proc/self/fd")) == before

@@ -5,9 +5,10 @@ import json
 import pytest
 
 from reactorcide.domain.errors import Conflict, CorndogsUnavailable
-from reactorcide.domain.jobs import JobStatus
+from reactorcide.domain.jobs import Job, JobStatus
 from reactorcide.jobs import cancel, delete, lifecycle
 from reactorcide.jobs.rerun import rerun
+from reactorcide.runner import ContainerSpec
 from tests.support.waiting import wait_until
 from tests.worker.conftest import USER, House
 
@@ -291,3 +292,44 @@ def test_the_payload_names_the_job_and_nothing_that_is_secret(house: House) -> N
     task = house.context.corndogs.get_next_task("default", lifecycle.TASK_WAITING)
     assert task is not None
     assert json.loads(task.payload) == {"job_id": job.job_id, "job_type": "run", "instance": "instance"}
+
+
+def left_before_the_row_was_written(house: House, command: str, *, start: bool) -> Job:
+    """Leave what a crash leaves between the start of a container and the row that says so."""
+    job = house.submit(command)
+    task = house.context.corndogs.get_next_task("default", lifecycle.TASK_WAITING)
+    assert task is not None
+    job = lifecycle.claim(house.context, job.job_id, task.uuid, "gone")
+    container_id = house.runner.create(
+        ContainerSpec(
+            instance_id="instance",
+            job_id=job.job_id,
+            attempt=1,
+            image="alpine:latest",
+            command=command,
+            env={},
+            working_dir="/",
+            cpu_limit=None,
+            memory_limit_bytes=None,
+            pids_limit=10,
+        )
+    )
+    if start:
+        house.runner.start(container_id)
+    return job
+
+
+def test_a_container_that_was_started_but_not_written_down_is_taken_over(house: House) -> None:
+    job = left_before_the_row_was_written(house, "print hello; exit 5", start=True)
+    house.worker()
+    ended = house.ended(job)
+    assert (ended.attempt, ended.exit_code, len(house.runner.created)) == (1, 5, 1)
+    assert house.log(job) == "hello\n[reactorcide] exit code 5\n"
+
+
+def test_a_container_that_was_not_started_is_replaced(house: House) -> None:
+    job = left_before_the_row_was_written(house, "print hello; exit 5", start=False)
+    house.worker()
+    ended = house.ended(job)
+    assert (ended.attempt, ended.exit_code, len(house.runner.created)) == (2, 5, 2)
+    assert house.log(job) == "hello\n[reactorcide] exit code 5\n"

@@ -97,6 +97,8 @@ def up(migrator: Any, db: Any) -> None:
                 (("created_at_ms", "job_id"), False),
                 (("user_id", "created_at_ms", "job_id"), False),
                 (("status", "queue_name"), False),
+                (("task_open", "status"), False),
+                (("deleted",), False),
             )
 
     class AttemptRow(Model):

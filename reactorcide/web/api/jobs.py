@@ -41,6 +41,8 @@ from reactorcide.web.auth import authenticate, caller
 from reactorcide.web.services import JobDefaults, Services
 from reactorcide.web.streams import stream
 
+_MOST_DIGITS = 15
+
 
 def blueprint(services: Services) -> APIBlueprint:
     """Return the routes on jobs and queues."""
@@ -249,6 +251,8 @@ def _to_cursor(job: Job) -> str:
 def _from_cursor(cursor: str) -> tuple[int, str]:
     try:
         created_at_ms, _, job_id = base64.urlsafe_b64decode(cursor.encode("ascii")).decode().partition(":")
+        if len(created_at_ms) > _MOST_DIGITS:
+            raise ValueError("no time")
         return int(created_at_ms), job_id
     except (ValueError, binascii.Error) as exc:
         raise InvalidInput("this cursor is not one that the service gave", "cursor") from exc
