@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -68,12 +68,26 @@ class Database:
         """
         with self._write_lock:
             try:
-                with self._peewee.atomic("IMMEDIATE"):
+                with self._transaction():
                     yield self._peewee
             except IntegrityError:
                 raise
             except PeeweeException as exc:
                 raise StoreError(f"the job database could not be written: {exc}") from exc
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        # Not peewee's own: where SQLite has rolled back by itself, as on a full disk, that one fails
+        # at rolling back and so hides the reason.
+        execute: Any = self._peewee.execute_sql
+        execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            execute("COMMIT")
+        except BaseException:
+            with suppress(PeeweeException):
+                execute("ROLLBACK")
+            raise
 
     @contextmanager
     def read(self) -> Iterator[Any]:

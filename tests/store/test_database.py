@@ -5,6 +5,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from peewee import IntegrityError
 
 from reactorcide.domain.errors import ConfigurationError, StoreError
 from reactorcide.domain.ids import new_id
@@ -123,4 +124,19 @@ def test_the_instance_id_is_made_once(tmp_path: Path) -> None:
     database.migrate()
     first = JobStore(database).instance_id(new_id())
     assert JobStore(database).instance_id(new_id()) == first
+    database.close()
+
+
+def test_a_rollback_by_sqlite_itself_does_not_hide_the_reason(tmp_path: Path) -> None:
+    database = Database(tmp_path / "x.db")
+    database.migrate()
+    with database.write() as db:
+        db.execute_sql(
+            "CREATE TRIGGER full BEFORE INSERT ON instance BEGIN SELECT RAISE(ROLLBACK, 'disk I/O error'); END"
+        )
+    with pytest.raises((StoreError, IntegrityError), match="disk I/O error"):
+        JobStore(database).instance_id("x")
+    with database.write() as db:
+        db.execute_sql("DROP TRIGGER full")
+    assert JobStore(database).instance_id("x") == "x"
     database.close()
