@@ -15,7 +15,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"iter"
 	"math"
 	"net"
 	"net/http"
@@ -206,7 +205,7 @@ func NewClient(baseURL, token string, timeout time.Duration) (*Client, error) {
 		return nil, fmt.Errorf("the URL of the service must start with http:// or https://, not '%s'", baseURL)
 	}
 	unprintable := func(r rune) bool { return r < ' ' || r > '~' }
-	if token == "" || strings.ContainsFunc(token, unprintable) {
+	if token == "" || strings.IndexFunc(token, unprintable) >= 0 {
 		return nil, errors.New("the token must be a line of printable ASCII characters")
 	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
@@ -237,23 +236,27 @@ func (c *Client) GetJob(ctx context.Context, jobID string, wait time.Duration) (
 	return job, err
 }
 
-// WatchJob yields the job as it is, then after each change of status, until it is final.
-// Changes that follow closely may come as one. After the timeout it yields a WaitTimeoutError.
-func (c *Client) WatchJob(ctx context.Context, jobID string, timeout time.Duration) iter.Seq2[Job, error] {
-	return func(yield func(Job, error) bool) {
-		deadline := time.Now().Add(timeout)
-		job, err := c.GetJob(ctx, jobID, 0)
-		for yield(job, err) && err == nil && !job.Status.Final() {
-			for seen := job.Status; err == nil && job.Status == seen; {
-				left := time.Until(deadline)
-				if left <= 0 {
-					err = &WaitTimeoutError{job, timeout}
-				} else {
-					job, err = c.GetJob(ctx, jobID, min(left, maxWait))
-				}
+// WatchJob calls visit with the job as it is, then after each change of status, until it is final or visit
+// returns false; it returns the job as it was last. Changes that follow closely may come as one. A job that
+// takes longer than the timeout ends in a WaitTimeoutError.
+func (c *Client) WatchJob(
+	ctx context.Context, jobID string, timeout time.Duration, visit func(Job) bool,
+) (job Job, err error) {
+	deadline := time.Now().Add(timeout)
+	job, err = c.GetJob(ctx, jobID, 0)
+	for err == nil && visit(job) && !job.Status.Final() {
+		for seen := job.Status; err == nil && job.Status == seen; {
+			left := time.Until(deadline)
+			if left <= 0 {
+				return job, &WaitTimeoutError{job, timeout}
 			}
+			if left > maxWait {
+				left = maxWait
+			}
+			job, err = c.GetJob(ctx, jobID, left)
 		}
 	}
+	return job, err
 }
 
 // ListJobs gets one page of at most limit (1-1000) jobs, newest first. The first page has the cursor "".
@@ -276,23 +279,22 @@ func (c *Client) ListJobs(ctx context.Context, filter JobFilter, limit int, curs
 	return page, err
 }
 
-// AllJobs yields all jobs, newest first, a page at a time. Jobs created meanwhile are left out.
-func (c *Client) AllJobs(ctx context.Context, filter JobFilter) iter.Seq2[Job, error] {
-	return func(yield func(Job, error) bool) {
-		for cursor, more := "", true; more; more = cursor != "" {
-			page, err := c.ListJobs(ctx, filter, 100, cursor)
-			if err != nil {
-				yield(Job{}, err)
-				return
-			}
-			for _, job := range page.Jobs {
-				if !yield(job, nil) {
-					return
-				}
-			}
-			cursor = page.NextCursor
+// AllJobs calls visit with all jobs, newest first, getting a page at a time, until visit returns false. Jobs
+// created meanwhile are left out.
+func (c *Client) AllJobs(ctx context.Context, filter JobFilter, visit func(Job) bool) error {
+	for cursor, more := "", true; more; more = cursor != "" {
+		page, err := c.ListJobs(ctx, filter, 100, cursor)
+		if err != nil {
+			return err
 		}
+		for _, job := range page.Jobs {
+			if !visit(job) {
+				return nil
+			}
+		}
+		cursor = page.NextCursor
 	}
+	return nil
 }
 
 // CancelJob cancels a job. Cancelling again is fine; a job that ended otherwise is a ServerError (409).
@@ -602,7 +604,7 @@ type tour struct {
 func (t *tour) run(ctx context.Context) (allFine bool, err error) {
 	defer func() {
 		// Not with ctx: an interrupt ends the tour, not the tidying up. The first error is the one to report.
-		if failed := t.delete(context.WithoutCancel(ctx)); err == nil {
+		if failed := t.delete(context.Background()); err == nil {
 			err = failed
 		}
 	}()
@@ -665,12 +667,12 @@ func (t *tour) build(ctx context.Context) (allFine bool, err error) {
 
 func (t *tour) follow(ctx context.Context, jobID string) (fine bool, err error) {
 	started := time.Now()
-	var job Job
-	for job, err = range t.client.WatchJob(ctx, jobID, t.options.timeout) {
-		if err != nil {
-			return false, err
-		}
+	job, err := t.client.WatchJob(ctx, jobID, t.options.timeout, func(job Job) bool {
 		fmt.Printf("  %6.1f s  %s  %s\n", time.Since(started).Seconds(), job.Name, outcome(job))
+		return true
+	})
+	if err != nil {
+		return false, err
 	}
 	log, err := t.client.Log(ctx, jobID, 0)
 	if err != nil {
@@ -717,13 +719,11 @@ func (t *tour) cancel(ctx context.Context) (fine bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	for job, err = range t.client.WatchJob(ctx, job.JobID, t.options.timeout) {
-		if err != nil {
-			return false, err
-		}
-		if job.Status == Running {
-			break
-		}
+	job, err = t.client.WatchJob(ctx, job.JobID, t.options.timeout, func(job Job) bool {
+		return job.Status != Running
+	})
+	if err != nil {
+		return false, err
 	}
 	if err := t.followUntilCancelled(ctx, job); err != nil {
 		return false, err
