@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -96,9 +97,14 @@ def test_an_interrupt_kills_the_whole_group(mark: str) -> None:
         shell(f"sleep {mark} & sleep {mark}; true", attempt=attempt)
     stopper.join()
     wait_until(lambda: not running(f"sleep\0{mark}"))
-    # One that is to stop already starts nothing.
+
+
+def test_an_attempt_that_is_to_stop_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    attempt = Attempt()
+    attempt.stop()
+    monkeypatch.setattr(subprocess, "Popen", lambda *args, **kwargs: pytest.fail("started"))
     with pytest.raises(JobInterrupted):
-        shell("echo started", attempt=attempt, stdout=lambda line: pytest.fail("started"))
+        shell("true", attempt=attempt)
 
 
 @pytest.mark.parametrize("closed", ["", "exec >&- 2>&-;"])
