@@ -83,6 +83,7 @@ class JobDefinition:
     job_dir: str = "/job/src"
     cpu_limit: float | None = None
     memory_limit_bytes: int | None = None
+    retries: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +107,10 @@ class Job:
     logs_object_key: str | None = None
     artifacts_object_key: str | None = None
     rerun_of: str | None = None
+    retries_used: int = 0
+    """Times that the command was run again after it had failed."""
+    preparation_failures: int = 0
+    """Attempts that failed through no fault of the job before its command had started."""
     deleted: bool = False
     """A tombstone: to clients the job is gone, its container may not be yet."""
 
@@ -162,6 +167,20 @@ class QueueFigures:
     running: int
     oldest_waiting_ms: int | None
     """When the job that waits longest was created."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptRecord:
+    """One attempt of a job, as the database has it."""
+
+    attempt: int
+    worker_id: str
+    container_id: str | None
+    claimed_at_ms: int
+    started_at_ms: int | None
+    completed_at_ms: int | None
+    exit_code: int | None
+    error: str | None
 
 
 def attempt_prefix(job_id: str, attempt: int) -> str:

@@ -12,3 +12,7 @@ class WorkerView:
     concurrency: int
     running_job_ids: tuple[str, ...]
     last_seen_ms: int
+    queues: tuple[str, ...]
+    """The queues that it takes jobs from; empty for any."""
+    trouble: str | None
+    """Why it can't take any job just now."""

@@ -85,17 +85,30 @@ def finish(context: JobContext, job: Job, outcome: Outcome) -> None:
     _changed(context, ended)
 
 
-def try_again(context: JobContext, job: Job, reason: str, *, delay_s: float) -> None:
-    """End the job's attempt and let it wait for the next one, which is submitted after ``delay_s``."""
+def try_again(
+    context: JobContext,
+    job: Job,
+    reason: str,
+    *,
+    delay_s: float,
+    exit_code: int | None = None,
+    **counters: int,
+) -> None:
+    """End the job's attempt and let it wait for the next one, which is submitted after ``delay_s``.
+
+    ``counters`` are those of the row that this attempt has raised: ``retries_used`` or
+    ``preparation_failures``.
+    """
     ended_at_ms = now_ms()
     waiting = context.store.end_attempt(
         job.job_id,
         job.attempt,
         JobStatus.SUBMITTED,
         now_ms=ended_at_ms,
-        exit_code=None,
+        exit_code=exit_code,
         error=reason,
         job_changes={
+            **counters,
             "attempt": job.attempt + 1,
             "worker_id": None,
             "started_at_ms": None,
@@ -103,8 +116,10 @@ def try_again(context: JobContext, job: Job, reason: str, *, delay_s: float) -> 
             "next_submit_at_ms": ended_at_ms + round(delay_s * 1000),
         },
     )
-    if waiting is not None:
-        _changed(context, waiting)
+    if waiting is None:
+        context.signals.announce(job.job_id)
+        return
+    _changed(context, waiting)
 
 
 def queued(context: JobContext, job_id: str, task_id: str) -> Job | None:

@@ -8,7 +8,7 @@ from time import monotonic
 from reactorcide.domain.accounts import User
 from reactorcide.domain.clock import now_ms
 from reactorcide.domain.errors import NotFound, ObjectNotFound
-from reactorcide.domain.jobs import Job, JobFilter, artifacts_prefix, attempt_prefix, log_key
+from reactorcide.domain.jobs import AttemptRecord, Job, JobFilter, artifacts_prefix, attempt_prefix, log_key
 from reactorcide.jobs import JobContext, access
 from reactorcide.logs.reader import follow_log, read_log, tail_offset
 
@@ -50,6 +50,11 @@ def visible(context: JobContext, user: User, job_ids: Iterable[str]) -> list[str
     if user.is_admin:
         return list(job_ids)
     return [job_id for job_id in job_ids if context.store.get(job_id).user_id == user.user_id]
+
+
+def attempts(context: JobContext, job: Job) -> list[AttemptRecord]:
+    """Return every attempt of a job, the first one first."""
+    return context.store.attempts(job.job_id)
 
 
 def wait_for_change(context: JobContext, user: User, job_id: str, *, timeout_s: float) -> Job:

@@ -16,6 +16,7 @@ from reactorcide.domain.jobs import (
     ACTIVE,
     FINAL,
     WAITING,
+    AttemptRecord,
     Job,
     JobDefinition,
     JobFilter,
@@ -383,6 +384,51 @@ class JobStore:
                 .execute(db)
             )
             return [(queue, JobStatus(status), count) for queue, status, count in rows]
+
+    def attempts(self, job_id: str) -> list[AttemptRecord]:
+        """Return every attempt of a job, the first one first."""
+        names = [item.name for item in fields(AttemptRecord)]
+        with self._database.read() as db:
+            rows = (
+                AttemptRow.select(*(getattr(AttemptRow, name) for name in names))
+                .where(AttemptRow.job_id == job_id)
+                .order_by(AttemptRow.attempt)
+                .dicts()
+                .execute(db)
+            )
+            return [AttemptRecord(**row) for row in rows]
+
+    def ahead_of(self, job: Job) -> int:
+        """Return how many waiting jobs of its queue go before a waiting one."""
+        priority, created_at_ms = job.definition.priority, job.created_at_ms
+        with self._database.read() as db:
+            rows = (
+                JobRow.select(fn.COUNT())
+                .where(
+                    JobRow.status.in_(list(WAITING))
+                    & (JobRow.queue_name == job.definition.queue_name)
+                    & (
+                        (JobRow.priority > priority)
+                        | (
+                            (JobRow.priority == priority)
+                            & (
+                                (JobRow.created_at_ms < created_at_ms)
+                                | ((JobRow.created_at_ms == created_at_ms) & (JobRow.job_id < job.job_id))
+                            )
+                        )
+                    )
+                )
+                .tuples()
+                .execute(db)
+            )
+            return int(rows[0][0])
+
+    def next_submit_at_ms(self, job_id: str) -> int:
+        """Return when a job that Corndogs does not have is submitted again."""
+        with self._database.read() as db:
+            for (at_ms,) in db.execute_sql("SELECT next_submit_at_ms FROM job WHERE job_id = ?", (job_id,)):
+                return int(at_ms)
+        raise NotFound(f"there is no job {job_id}")
 
     def instance_id(self, proposed: str) -> str:
         """Return this installation's id; the first call ever makes it ``proposed``."""

@@ -93,6 +93,7 @@ class JobRow(Model):
     job_dir = TextField()
     cpu_limit = FloatField(null=True)
     memory_limit_bytes = BigIntegerField(null=True)
+    retries = IntegerField()
 
     status = TextField()
     created_at_ms = BigIntegerField()
@@ -107,6 +108,8 @@ class JobRow(Model):
     corndogs_task_id = TextField(null=True)
     logs_object_key = TextField(null=True)
     artifacts_object_key = TextField(null=True)
+    retries_used = IntegerField()
+    preparation_failures = IntegerField()
 
     deleted = BooleanField()
     next_submit_at_ms = BigIntegerField()

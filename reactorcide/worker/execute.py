@@ -34,9 +34,10 @@ T = TypeVar("T")
 
 log = logging.getLogger("reactorcide.worker")
 
-MOST_ATTEMPTS_OF_OURS = 3
-"""How often a job is tried whose preparation fails through no fault of its own."""
+MOST_PREPARATION_FAILURES = 2
+"""How often a job is prepared again after that failed through no fault of its own."""
 _FIRST_RETRY_DELAY_S = 5.0
+_RETRY_DELAY_S = 1.0
 _SILENCE_S = 15.0
 """After this long without output the engine is asked whether the container still runs."""
 _ENGINE_RETRY_S = 1.0
@@ -305,13 +306,28 @@ class Attempt:
 
     def _end(self, outcome: Outcome) -> None:
         """Write down how the attempt ended, then tell Corndogs, then clear up."""
-        self._patiently(lambda: lifecycle.finish(self._context, self.job, outcome))
+        self._patiently(lambda: self._write_down(outcome))
         self._close_task()
         self._remove_container()
         # It may have been deleted meanwhile, and even be purged by now.
         with contextlib.suppress(NotFound):
             if self._context.store.get(self.job.job_id).deleted:
                 purge_ended(self._context)
+
+    def _write_down(self, outcome: Outcome) -> None:
+        job = self.job
+        if outcome.error is None or not self._started or job.retries_used >= job.definition.retries:
+            lifecycle.finish(self._context, job, outcome)
+            return
+        # What failed once mostly fails at once again, so a moment's rest; the log of each attempt is kept.
+        lifecycle.try_again(
+            self._context,
+            job,
+            outcome.error,
+            delay_s=_RETRY_DELAY_S,
+            exit_code=outcome.exit_code,
+            retries_used=job.retries_used + 1,
+        )
 
     def _end_interrupted(self) -> None:
         """End an attempt that was told to stop before its command had started."""
@@ -328,12 +344,18 @@ class Attempt:
         """End an attempt that failed through a fault of ours: try again, as long as nothing has run."""
         job = self.job
         self._remove_container()
-        if self._started or job.attempt >= MOST_ATTEMPTS_OF_OURS:
+        if self._started or job.preparation_failures >= MOST_PREPARATION_FAILURES:
             self._end(Outcome(exit_code=None, error=str(problem)))
             return
-        delay_s = _FIRST_RETRY_DELAY_S * 2 ** (job.attempt - 1)
+        delay_s = _FIRST_RETRY_DELAY_S * 2**job.preparation_failures
         log.warning("trying again in %g s: %s", delay_s, problem, extra=self._extra())
-        lifecycle.try_again(self._context, job, str(problem), delay_s=delay_s)
+        lifecycle.try_again(
+            self._context,
+            job,
+            str(problem),
+            delay_s=delay_s,
+            preparation_failures=job.preparation_failures + 1,
+        )
         self._close_task()
 
     def _close_task(self) -> None:

@@ -34,6 +34,8 @@ _TIDY_EVERY_S = 5.0
 _RECOVER_EVERY_S = 15.0
 _ENGINE_FRESH_S = 1.0
 """An engine that has answered this recently is taken to be there."""
+_CLAIMING = ("take over", "claim")
+"""What has to work for a job to be taken."""
 _MOST_FOREIGN_TASKS = 20
 _FOREIGN_PAUSE_S = 10.0
 
@@ -123,7 +125,13 @@ class Worker:
         with self._lock:
             running = tuple(sorted(self._running))
         return WorkerView(
-            self._worker_id, socket.gethostname(), self._concurrency, running, self._last_seen_ms
+            worker_id=self._worker_id,
+            host=socket.gethostname(),
+            concurrency=self._concurrency,
+            running_job_ids=running,
+            last_seen_ms=self._last_seen_ms,
+            queues=self._queues,
+            trouble=next((self._trouble[what] for what in _CLAIMING if what in self._trouble), None),
         )
 
     # --- the loop ------------------------------------------------------------------------------

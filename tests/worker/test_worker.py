@@ -6,7 +6,7 @@ import pytest
 
 from reactorcide.domain.errors import Conflict, CorndogsUnavailable
 from reactorcide.domain.jobs import Job, JobStatus
-from reactorcide.jobs import cancel, delete, lifecycle
+from reactorcide.jobs import cancel, delete, lifecycle, read, why
 from reactorcide.jobs.rerun import rerun
 from reactorcide.runner import ContainerSpec
 from tests.support.waiting import wait_until
@@ -333,3 +333,70 @@ def test_a_container_that_was_not_started_is_replaced(house: House) -> None:
     ended = house.ended(job)
     assert (ended.attempt, ended.exit_code, len(house.runner.created)) == (2, 5, 2)
     assert house.log(job) == "hello\n[reactorcide] exit code 5\n"
+
+
+def test_a_command_is_run_again_only_as_often_as_the_job_allows(house: House) -> None:
+    house.worker()
+    job = house.ended(house.submit("print no; exit 3", retries=1))
+    assert (job.status, job.attempt, job.error) == (JobStatus.FAILED, 2, "exit code 3")
+    records = house.context.store.attempts(job.job_id)
+    assert [(item.attempt, item.exit_code, item.error) for item in records] == [
+        (1, 3, "exit code 3"),
+        (2, 3, "exit code 3"),
+    ]
+    logs = [b"".join(read.read(house.context, job, attempt=number, tail=None)) for number in (1, 2)]
+    assert logs == [b"no\n[reactorcide] exit code 3\n"] * 2
+    assert b"".join(read.follow(house.context, job, attempt=1, tail=None)) == logs[0]
+
+
+def test_what_cannot_be_prepared_is_not_a_retry(house: House) -> None:
+    house.worker()
+    job = house.ended(house.submit(runner_image="nope:1", retries=5))
+    assert (job.attempt, job.error) == (1, "image not found: nope:1")
+
+
+def test_a_cancelled_job_is_not_run_again(house: House) -> None:
+    house.worker()
+    job = house.submit("hang", retries=5)
+    house.until(job, lambda job: job.started_at_ms is not None, "the job to start")
+    cancel.cancel(house.context, USER, job.job_id)
+    assert house.ended(job).status is JobStatus.CANCELLED
+    assert len(house.runner.created) == 1
+
+
+class TestWhy:
+    """Why a job waits."""
+
+    @staticmethod
+    def reason(house: House, job: Job) -> tuple[str, int | None]:
+        found = why.explain(house.context, house.job(job), [worker.view() for worker in house.workers])
+        return found.reason, found.place
+
+    def test_a_place_in_the_queue(self, house: House) -> None:
+        house.worker(concurrency=1)
+        blocking = house.submit("hang")
+        house.until(blocking, lambda job: job.started_at_ms is not None, "the job to start")
+        first, urgent = house.submit(), house.submit(priority=1)
+        assert self.reason(house, blocking)[0].startswith("its command runs")
+        assert self.reason(house, urgent) == ("all workers are busy", 1)
+        assert self.reason(house, first) == ("all workers are busy", 2)
+        cancel.cancel(house.context, USER, blocking.job_id)
+        assert self.reason(house, blocking) == ("it is over: cancelled", None)
+
+    def test_no_worker_for_the_queue(self, house: House) -> None:
+        house.worker(queues=("other",))
+        assert self.reason(house, house.submit()) == ("no worker takes jobs from the queue default", 1)
+
+    def test_the_engine_is_away(self, house: House) -> None:
+        house.runner.available = False
+        worker = house.worker()
+        job = house.submit()
+        wait_until(lambda: worker.view().trouble is not None, 20, "the worker to notice")
+        assert "does not answer" in self.reason(house, job)[0]
+
+    def test_the_queue_is_away(self, house: House) -> None:
+        house.corndogs.stop()
+        job = house.submit()
+        assert "not queued yet" in self.reason(house, job)[0]
+        found = why.explain(house.context, house.job(job), [])
+        assert found.next_try_at_ms is not None

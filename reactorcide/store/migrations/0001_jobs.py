@@ -71,6 +71,7 @@ def up(migrator: Any, db: Any) -> None:
         job_dir = TextField()
         cpu_limit = FloatField(null=True)
         memory_limit_bytes = BigIntegerField(null=True)
+        retries = IntegerField()
 
         status = TextField()
         created_at_ms = BigIntegerField()
@@ -85,6 +86,8 @@ def up(migrator: Any, db: Any) -> None:
         corndogs_task_id = TextField(null=True)
         logs_object_key = TextField(null=True)
         artifacts_object_key = TextField(null=True)
+        retries_used = IntegerField()
+        preparation_failures = IntegerField()
 
         deleted = BooleanField()
         next_submit_at_ms = BigIntegerField()

@@ -16,9 +16,9 @@ from flask_openapi3.models.tag import Tag
 
 from reactorcide.domain.clock import rfc3339
 from reactorcide.domain.errors import Forbidden, InvalidInput
-from reactorcide.domain.jobs import Job, JobDefinition, JobFilter
+from reactorcide.domain.jobs import AttemptRecord, Job, JobDefinition, JobFilter, log_key
 from reactorcide.domain.sizes import format_size
-from reactorcide.jobs import access, read
+from reactorcide.jobs import access, read, why
 from reactorcide.jobs.cancel import cancel
 from reactorcide.jobs.delete import delete
 from reactorcide.jobs.rerun import rerun
@@ -27,6 +27,7 @@ from reactorcide.web.api import ERRORS, PREFIX
 from reactorcide.web.api.models import (
     ArtifactListResponse,
     ArtifactPath,
+    AttemptListResponse,
     JobListQuery,
     JobListResponse,
     JobPath,
@@ -36,6 +37,7 @@ from reactorcide.web.api.models import (
     LogQuery,
     NoQuery,
     QueueListResponse,
+    WhyResponse,
 )
 from reactorcide.web.auth import authenticate, caller
 from reactorcide.web.services import JobDefaults, Services
@@ -133,6 +135,26 @@ def blueprint(services: Services) -> APIBlueprint:
             read.read(context, job, attempt=query.attempt, tail=query.tail), mimetype="text/plain"
         )
 
+    @api.get("/jobs/<job_id>/attempts", responses={200: AttemptListResponse})
+    def list_attempts(path: JobPath, query: NoQuery) -> Response:
+        """Show each run of a job, and how it ended."""
+        job = access.get(context, caller(), path.job_id)
+        return jsonify({"attempts": [_attempt_json(job, item) for item in read.attempts(context, job)]})
+
+    @api.get("/jobs/<job_id>/why", responses={200: WhyResponse})
+    def explain_job(path: JobPath, query: NoQuery) -> Response:
+        """Tell what a job waits for, and its place in the queue."""
+        job = access.get(context, caller(), path.job_id)
+        found = why.explain(context, job, services.workers())
+        return jsonify(
+            {
+                "status": job.status,
+                "reason": found.reason,
+                "place": found.place,
+                "next_try_at": _time(found.next_try_at_ms),
+            }
+        )
+
     @api.get("/jobs/<job_id>/artifacts", responses={200: ArtifactListResponse})
     def list_artifacts(path: JobPath, query: NoQuery) -> Response:
         """List what a job left in its artifacts directory."""
@@ -185,6 +207,7 @@ def job_json(job: Job) -> dict[str, Any]:
         "job_dir": definition.job_dir,
         "cpu_limit": definition.cpu_limit,
         "memory_limit": definition.memory_limit_bytes,
+        "retries": definition.retries,
         "created_at": rfc3339(job.created_at_ms),
         "updated_at": rfc3339(job.updated_at_ms),
         "queued_at": _time(job.queued_at_ms),
@@ -198,6 +221,20 @@ def job_json(job: Job) -> dict[str, Any]:
         "logs_object_key": job.logs_object_key,
         "artifacts_object_key": job.artifacts_object_key,
         "rerun_of": job.rerun_of,
+    }
+
+
+def _attempt_json(job: Job, item: AttemptRecord) -> dict[str, Any]:
+    return {
+        "attempt": item.attempt,
+        "worker_id": item.worker_id,
+        "container_id": item.container_id,
+        "claimed_at": rfc3339(item.claimed_at_ms),
+        "started_at": _time(item.started_at_ms),
+        "completed_at": _time(item.completed_at_ms),
+        "exit_code": item.exit_code,
+        "error": item.error,
+        "logs_object_key": log_key(job.job_id, item.attempt),
     }
 
 
@@ -241,6 +278,7 @@ def _definition(body: JobRequest, defaults: JobDefaults) -> JobDefinition:
         job_dir=body.job_dir or body.code_dir,
         cpu_limit=cpu_limit,
         memory_limit_bytes=memory_bytes,
+        retries=body.retries,
     )
 
 

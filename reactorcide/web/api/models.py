@@ -74,6 +74,9 @@ class JobRequest(_Body):
     job_dir: str | None = Field(default=None, description="Like `code_dir` where it is left out.")
     cpu_limit: float | None = Field(default=None, ge=0.01, le=1024, allow_inf_nan=False)
     memory_limit: int | str | None = Field(default=None, description="Bytes, or like `512m`, `2g`.")
+    retries: int = Field(
+        default=0, ge=0, le=10, description="Runs again after the command failed, timed out or was lost."
+    )
 
     @model_validator(mode="after")
     def _check(self) -> "JobRequest":
@@ -167,6 +170,7 @@ class JobResponse(BaseModel):
     job_dir: str
     cpu_limit: float | None
     memory_limit: int | None
+    retries: int
     created_at: str
     updated_at: str
     queued_at: str | None
@@ -190,6 +194,35 @@ class JobListResponse(BaseModel):
     limit: int
     offset: int
     next_cursor: str | None
+
+
+class AttemptResponse(BaseModel):
+    """One run of a job."""
+
+    attempt: int
+    worker_id: str
+    container_id: str | None
+    claimed_at: str
+    started_at: str | None
+    completed_at: str | None
+    exit_code: int | None
+    error: str | None
+    logs_object_key: str
+
+
+class AttemptListResponse(BaseModel):
+    """All runs of a job, the first one first."""
+
+    attempts: list[AttemptResponse]
+
+
+class WhyResponse(BaseModel):
+    """Why a job stands where it stands; a place (from 1) and a time only where it has one."""
+
+    status: JobStatus
+    reason: str
+    place: int | None
+    next_try_at: str | None
 
 
 class ArtifactResponse(BaseModel):

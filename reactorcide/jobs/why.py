@@ -1,0 +1,44 @@
+"""Why a job waits: what stands before it, in a sentence."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from reactorcide.domain.jobs import Job, JobStatus
+from reactorcide.domain.workers import WorkerView
+from reactorcide.jobs import JobContext
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """Where a job stands: a sentence, its place in the queue (from 1), when it is tried next."""
+
+    reason: str
+    place: int | None = None
+    next_try_at_ms: int | None = None
+
+
+def explain(context: JobContext, job: Job, workers: Sequence[WorkerView]) -> Why:
+    """Return why the job is where it is; for one that waits, what it waits for."""
+    if job.is_final:
+        return Why(f"it is over: {job.error or job.status}")
+    if job.status is JobStatus.RUNNING:
+        doing = "it is being prepared" if job.started_at_ms is None else "its command runs"
+        return Why(f"{doing}, by worker {job.worker_id}")
+    place = context.store.ahead_of(job) + 1
+    if job.status is not JobStatus.QUEUED:
+        next_try_at_ms = context.store.next_submit_at_ms(job.job_id)
+        reason = job.error or "it is about to be handed to the queue"
+        if job.attempt > 1:
+            last = context.store.attempts(job.job_id)[-1]
+            reason = f"attempt {last.attempt} ended ({last.error}), the next one is about to be queued"
+        return Why(reason, place, next_try_at_ms)
+    queue = job.definition.queue_name
+    able = [view for view in workers if view.concurrency > 0 and (not view.queues or queue in view.queues)]
+    if not able:
+        return Why(f"no worker takes jobs from the queue {queue}", place)
+    trouble = [view.trouble for view in able if view.trouble is not None]
+    if len(trouble) == len(able):
+        return Why(trouble[0], place)
+    if all(len(view.running_job_ids) >= view.concurrency for view in able):
+        return Why("all workers are busy", place)
+    return Why("a worker is about to take it", place)
