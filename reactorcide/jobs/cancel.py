@@ -1,5 +1,6 @@
 """Cancelling a job: stored first, carried out afterwards."""
 
+from reactorcide import crashpoints
 from reactorcide.domain.accounts import User
 from reactorcide.domain.errors import Conflict, IllegalTransition
 from reactorcide.domain.jobs import Job, JobStatus
@@ -22,6 +23,7 @@ def cancel(context: JobContext, user: User, job_id: str) -> Job:
         if current.status is JobStatus.CANCELLED:
             return current
         raise Conflict(f"the job is {current.status} already, so it cannot be cancelled") from exc
+    crashpoints.reached("cancel-written")
     carry_out(context, job)
     return job
 

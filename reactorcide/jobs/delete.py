@@ -2,6 +2,7 @@
 
 import contextlib
 
+from reactorcide import crashpoints
 from reactorcide.domain.accounts import User
 from reactorcide.domain.clock import now_ms
 from reactorcide.domain.errors import IllegalTransition
@@ -20,6 +21,7 @@ def delete(context: JobContext, user: User, job_id: str) -> None:
         with contextlib.suppress(IllegalTransition):
             cancel.carry_out(context, lifecycle.cancelled(context, job_id))
     context.store.mark_deleted(job_id, now_ms=now_ms())
+    crashpoints.reached("delete-written")
     context.signals.announce(job_id)
     purge_ended(context)
 

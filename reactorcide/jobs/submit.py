@@ -3,6 +3,7 @@
 import json
 import random
 
+from reactorcide import crashpoints
 from reactorcide.domain.accounts import User
 from reactorcide.domain.clock import now_ms
 from reactorcide.domain.errors import CorndogsError
@@ -35,6 +36,7 @@ def submit(context: JobContext, user: User, definition: JobDefinition, *, rerun_
         rerun_of=rerun_of,
     )
     context.store.add(job, next_submit_at_ms=created_at_ms + _SUBMIT_GRACE_MS)
+    crashpoints.reached("submit-committed")
     return hand_over(context, job, failures=0) or context.store.get(job.job_id)
 
 
@@ -65,6 +67,7 @@ def hand_over(context: JobContext, job: Job, *, failures: int) -> Job | None:
             # Spread, so that a thousand jobs do not come back in the same instant.
             delay_s=delay_s * random.uniform(0.8, 1.2),  # noqa: S311  # spreading, not secrecy
         )
+    crashpoints.reached("submit-task-made")
     queued = lifecycle.queued(context, job.job_id, task.uuid)
     if queued is None:
         _cancel_if_moved_on(context, job.job_id, task.uuid)

@@ -416,6 +416,8 @@ class _RereadOutput:
 
     def __init__(self, response: requests.Response) -> None:
         self._response = response
+        connection: Any = response.raw
+        self._socket: socket.socket = connection._fp.fp.raw._sock
         self._frames = _Frames()
         self._changed = threading.Condition()
         self._chunks: deque[bytes] = deque()
@@ -448,10 +450,11 @@ class _RereadOutput:
                 return
             self._closed = True
             self._changed.notify_all()
-        with contextlib.suppress(OSError):
-            # Ends a read that waits; closing alone would leave it waiting.
-            connection: Any = self._response.raw
-            connection._fp.fp.raw._sock.shutdown(socket.SHUT_RDWR)
+            if not self._ended:
+                # Ends a read that waits; closing alone would leave it waiting. An answer that was read to its
+                # end has given its connection back already.
+                with contextlib.suppress(OSError):
+                    self._socket.shutdown(socket.SHUT_RDWR)
         self._thread.join()
         self._response.close()
 

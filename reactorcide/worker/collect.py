@@ -5,6 +5,7 @@ import tarfile
 from collections.abc import Iterator
 from typing import Any
 
+from reactorcide import crashpoints
 from reactorcide.domain.errors import EngineUnavailable
 from reactorcide.domain.jobs import Job, artifacts_prefix
 from reactorcide.jobs import JobContext
@@ -36,6 +37,7 @@ def store_artifacts(context: JobContext, job: Job, tar: Iterator[bytes], log: Lo
                     continue
                 digest = hashlib.sha256()
                 size = context.objects.put(prefix + path, _file_chunks(archive, member, digest))
+                crashpoints.reached("artifact-stored")
                 listing.append(Artifact(path, size, digest.hexdigest()))
     except tarfile.TarError as exc:
         raise EngineUnavailable(f"the artifacts could not be read from the Docker Engine: {exc}") from exc

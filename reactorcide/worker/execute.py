@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import TypeVar
 
+from reactorcide import crashpoints
 from reactorcide.corndogs.task import Task
 from reactorcide.domain.clock import now_ms
 from reactorcide.domain.errors import (
@@ -143,18 +144,22 @@ class Attempt:
         ) as source:
             container_id = self._create(source, log_writer, check)
             self._container_id = container_id
+            crashpoints.reached("container-created")
             tar = source.tar(lambda: runner.owner(container_id))
             if tar is not None:
                 runner.put(container_id, tar)
+            crashpoints.reached("source-put")
         output = runner.attach(container_id)
         try:
             check()
             runner.start(container_id)
+            crashpoints.reached("container-started")
             # From here on the command may have had an effect, so that it is never tried again by itself.
             self._started = True
             self.deadline = monotonic() + job.definition.timeout_seconds
             self._log_offset = log_writer.size_bytes
             lifecycle.started(self._context, job, container_id, log_offset=self._log_offset)
+            crashpoints.reached("start-written")
             ended_because = self._supervise(container_id, output, log_writer)
         finally:
             output.close()
@@ -236,6 +241,7 @@ class Attempt:
                     return ended_because
                 if data:
                     log_writer.write(data)
+                    crashpoints.reached("output-half-read")
                     silent_since = monotonic()
                 elif monotonic() - silent_since >= _SILENCE_S:
                     silent_since = monotonic()
@@ -250,6 +256,7 @@ class Attempt:
                 break
             # The output ended while the command goes on: the connection was lost, so read it anew.
             ended_because = self._reread(container_id, log_writer) or ended_because
+        crashpoints.reached("command-ended")
         error = self._error(ended, ended_because)
         if error is not None:
             log_writer.say(error)
@@ -262,6 +269,7 @@ class Attempt:
             problem = f"its artifacts could not be kept: {exc}"
             log_writer.say(problem)
             error = f"{error}; {problem}" if error else problem
+        crashpoints.reached("artifacts-stored")
         return Outcome(exit_code=ended.exit_code, error=error, artifacts_object_key=artifacts_key)
 
     def _error(self, ended: Exit, ended_because: str | None) -> str | None:
@@ -306,9 +314,13 @@ class Attempt:
 
     def _end(self, outcome: Outcome) -> None:
         """Write down how the attempt ended, then tell Corndogs, then clear up."""
+        crashpoints.reached("log-closed")
         self._patiently(lambda: self._write_down(outcome))
+        crashpoints.reached("finish-written")
         self._close_task()
+        crashpoints.reached("task-closed")
         self._remove_container()
+        crashpoints.reached("container-removed")
         # It may have been deleted meanwhile, and even be purged by now.
         with contextlib.suppress(NotFound):
             if self._context.store.get(self.job.job_id).deleted:
@@ -328,6 +340,7 @@ class Attempt:
             exit_code=outcome.exit_code,
             retries_used=job.retries_used + 1,
         )
+        crashpoints.reached("retry-written")
 
     def _end_interrupted(self) -> None:
         """End an attempt that was told to stop before its command had started."""

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 from time import monotonic, time_ns
 
+from reactorcide import crashpoints
 from reactorcide.corndogs.task import Task
 from reactorcide.domain.clock import now_ms
 from reactorcide.domain.errors import (
@@ -253,6 +254,7 @@ class Worker:
 
     def _take(self, task: Task, job_id: str) -> None:
         """Judge a claimed task of ours, and run its job if that waits for it."""
+        crashpoints.reached("claim-task-taken")
         try:
             job = self._context.store.get(job_id)
         except NotFound:
@@ -270,6 +272,7 @@ class Worker:
             # Cancelled in this instant.
             self._complete(task)
             return
+        crashpoints.reached("claim-row-written")
         self._run(Attempt(self._context, self._runner, self._preparation, self._limits, job, task))
 
     def _complete(self, task: Task) -> None:

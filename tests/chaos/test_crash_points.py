@@ -1,0 +1,139 @@
+"""SIGKILL at every boundary between the database, Corndogs, the engine and the object store.
+
+After each: the job ends as it should have, its log has every line once and in order, its artifacts are all
+there, and nothing of it is left.
+"""
+
+import contextlib
+from pathlib import Path
+
+import docker
+import pytest
+import requests
+
+from reactorcide import crashpoints
+from tests.conftest import NewService
+from tests.support.client import Job
+from tests.support.service import Service
+from tests.support.waiting import wait_until
+
+LINES = 40
+COMMAND = f"""
+i=0
+while [ $i -lt {LINES} ]; do
+  echo out $i
+  echo err $i >&2
+  i=$((i + 1))
+  [ $i -eq 20 ] && sleep 0.3
+  true
+done
+cat given
+for name in a b c; do echo $name > /job/artifacts/$name; done
+"""
+CLIENTS_POINTS = ("cancel-written", "delete-written")
+# The job may be run anew only where its command had not started yet.
+BEFORE_THE_START = ("claim-row-written", "container-created", "source-put")
+
+
+def crash(service: Service, marker: Path) -> None:
+    """Wait until the point was passed, then kill what is left and start anew."""
+    wait_until(lambda: not marker.exists(), 30, "the service dies at the point")
+    service.kill()
+    service.start()
+
+
+def only_job(service: Service) -> Job | None:
+    jobs = service.admin.get("jobs")["jobs"]
+    assert len(jobs) <= 1
+    return jobs[0] if jobs else None
+
+
+def assert_whole(service: Service, job: Job) -> None:
+    log = service.admin.log(job).decode().splitlines()
+    for stream in ("out", "err"):
+        assert [line for line in log if line.startswith(stream)] == [f"{stream} {n}" for n in range(LINES)]
+    assert [line for line in log if line == "given content"] == ["given content"]
+    listing = service.admin.get(f"jobs/{job['job_id']}/artifacts")["artifacts"]
+    assert [item["path"] for item in listing] == ["a", "b", "c"]
+
+
+def assert_nothing_left(service: Service, engine: docker.APIClient) -> None:
+    wait_until(lambda: not service.containers(engine), 30, "the containers are gone")
+    wait_until(
+        lambda: (
+            'reactorcide_queue_depth{queue="default"}' not in service.admin.request("GET", "/metrics").text
+        ),
+        30,
+        "nothing waits",
+    )
+
+
+def armed(new_service: NewService, tmp_path: Path, point: str) -> tuple[Service, Path]:
+    marker = tmp_path / "armed"
+    service = new_service({crashpoints.VARIABLE: f"{point}={marker}"}, lease=3, cancel_grace=1)
+    source = service.source_root / "project"
+    source.mkdir()
+    (source / "given").write_text("given content\n")
+    marker.touch()
+    return service, marker
+
+
+@pytest.mark.parametrize(
+    "point", [point for point in crashpoints.POINTS if point not in (*CLIENTS_POINTS, "retry-written")]
+)
+def test_a_job_survives_a_kill_at(
+    point: str, new_service: NewService, engine: docker.APIClient, tmp_path: Path
+) -> None:
+    service, marker = armed(new_service, tmp_path, point)
+    # Killed in the middle of the request, the client learns nothing; the job may be there all the same.
+    with contextlib.suppress(requests.ConnectionError):
+        service.admin.submit(COMMAND, source_path="project")
+    crash(service, marker)
+    job = only_job(service)
+    assert job is not None
+    ended = service.admin.wait(job)
+    assert (ended["status"], ended["exit_code"], ended["error"]) == ("completed", 0, None)
+    assert ended["attempt"] == (2 if point in BEFORE_THE_START else 1)
+    assert_whole(service, ended)
+    assert_nothing_left(service, engine)
+
+
+def test_a_retry_survives_a_kill(new_service: NewService, engine: docker.APIClient, tmp_path: Path) -> None:
+    service, marker = armed(new_service, tmp_path, "retry-written")
+    job = service.admin.submit("echo tried; exit 3", retries=1)
+    crash(service, marker)
+    ended = service.admin.wait(job)
+    assert (ended["status"], ended["exit_code"], ended["attempt"]) == ("failed", 3, 2)
+    attempts = service.admin.get(f"jobs/{job['job_id']}/attempts")["attempts"]
+    assert [(item["attempt"], item["error"]) for item in attempts] == [(1, "exit code 3"), (2, "exit code 3")]
+    assert_nothing_left(service, engine)
+
+
+@pytest.mark.parametrize("method", ["cancel", "delete"])
+def test_a_cancel_asked_once_happens(
+    method: str, new_service: NewService, engine: docker.APIClient, tmp_path: Path
+) -> None:
+    service, marker = armed(new_service, tmp_path, f"{method}-written")
+    job = service.admin.submit("echo begun; sleep 1000")
+    wait_until(lambda: service.admin.log(job) == b"begun\n", 30, "the command runs")
+    path = f"jobs/{job['job_id']}"
+    with contextlib.suppress(requests.ConnectionError):
+        if method == "cancel":
+            service.admin.request("PUT", f"{path}/cancel")
+        else:
+            service.admin.request("DELETE", path)
+    crash(service, marker)
+    assert_nothing_left(service, engine)
+    response = service.admin.request("GET", path)
+    if method == "delete":
+        assert response.status_code == 404
+    else:
+        assert response.json()["status"] == "cancelled"
+        assert response.json()["attempt"] == 1
+
+
+def test_every_point_is_on_the_way_and_none_is_forgotten() -> None:
+    code = "".join(path.read_text() for path in Path(crashpoints.__file__).parent.rglob("*.py"))
+    for point in crashpoints.POINTS:
+        assert code.count(f'crashpoints.reached("{point}")') == 1
+    assert code.count("crashpoints.reached(") == len(crashpoints.POINTS)
