@@ -2,7 +2,8 @@
 
 import logging
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from time import monotonic
 
@@ -94,7 +95,7 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Application:
     roots = SourceRoots(settings.source_roots, settings.data_dir)
     preparation = Preparation(roots, settings.workspaces_dir, environment)
     runner = DockerRunner(
-        {name: environment[name] for name in _DOCKER_VARIABLES if name in environment},
+        _docker_environment(environment),
         max_connections=2 * settings.concurrency + 8,
     )
     context = JobContext(
@@ -183,3 +184,48 @@ def _size(option: str, text: str | None) -> int | None:
         return None if text is None else parse_size(text)
     except ValueError as exc:
         raise ConfigurationError(f"--{option}: {exc}") from exc
+
+
+@contextmanager
+def open_accounts(settings: Settings) -> Iterator[AccountContext]:
+    """Give access to the users and tokens of a data directory, also while a service works on it.
+
+    Raises ``ConfigurationError`` where there is no database: making one is the service's business.
+    """
+    if not settings.database_path.is_file():
+        raise ConfigurationError(
+            f"there is no database in {settings.data_dir}; start 'reactorcide serve' there once, "
+            "or name the service's directory with --data-dir"
+        )
+    database = Database(settings.database_path)
+    try:
+        yield AccountContext(AccountStore(database))
+    finally:
+        database.close()
+
+
+def probe_docker(environment: Mapping[str, str]) -> str:
+    """Return the version of the Docker Engine that the environment names.
+
+    Raises ``InfrastructureError`` unless it answers.
+    """
+    runner = DockerRunner(_docker_environment(environment))
+    try:
+        runner.check()
+        # Only this asks for it, so the protocol of runners goes without.
+        return str(runner._api().version()["Version"])
+    finally:
+        runner.close()
+
+
+def probe_corndogs(address: str) -> None:
+    """Raise ``InfrastructureError`` unless the Corndogs at ``host:port`` is in good health."""
+    corndogs = GrpcCorndogs(address)
+    try:
+        corndogs.check_health()
+    finally:
+        corndogs.close()
+
+
+def _docker_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    return {name: environment[name] for name in _DOCKER_VARIABLES if name in environment}

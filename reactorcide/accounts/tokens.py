@@ -79,9 +79,19 @@ def of_user(context: AccountContext, user: User) -> list[Token]:
     return context.store.tokens(user.user_id)
 
 
+def of_everybody(context: AccountContext) -> list[Token]:
+    """Return the tokens of all users, oldest first; for the operator."""
+    return context.store.tokens(None)
+
+
 def revoke(context: AccountContext, user: User, token_id: str) -> None:
     """Remove one of the user's own tokens, at once; raises ``NotFound``."""
     context.store.revoke_token(token_id, user.user_id)
+
+
+def revoke_of_anybody(context: AccountContext, token_id: str) -> None:
+    """Remove a token, at once, whoever has it; for the operator. Raises ``NotFound``."""
+    context.store.revoke_token(token_id, None)
 
 
 def _sha256(value: str) -> bytes:

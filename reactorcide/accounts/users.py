@@ -33,6 +33,21 @@ def create(
     return user
 
 
+def by_name(context: AccountContext, username: str) -> User:
+    """Return a user; raises ``NotFound``."""
+    return context.store.user_by_name(username)
+
+
+def everybody(context: AccountContext) -> list[User]:
+    """Return all users by name."""
+    return context.store.users()
+
+
+def disable(context: AccountContext, username: str) -> None:
+    """Let none of a user's tokens be accepted any more, from the next request on; raises ``NotFound``."""
+    context.store.set_user_active(by_name(context, username).user_id, False)
+
+
 def bootstrap(context: AccountContext, token_path: Path) -> str | None:
     """Make the admin of a fresh installation and return their token; ``None`` where there are users.
 

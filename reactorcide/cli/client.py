@@ -3,7 +3,7 @@
 import ipaddress
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -41,17 +41,18 @@ class ServiceAway(ServiceError):
 
 
 class Client:
-    """A service at ``url``; ``token_origin`` says where the token was looked for, if it is refused.
+    """A service at ``url``; ``token_advice`` is said where the token is refused, or there is none.
 
     Every method raises ``ServiceError`` with a sentence for a person. Not for several threads at once.
     """
 
-    def __init__(self, url: str, token: str | None, token_origin: str) -> None:
+    def __init__(self, url: str, token: str | None, token_advice: str) -> None:
         # Imported here: it takes longer than everything else that a command needs.
         import requests
 
         self.url = url
-        self._token_origin = token_origin
+        self._has_token = bool(token)
+        self._token_advice = token_advice
         self._session = requests.Session()
         # A proxy that the environment names can't know what is meant by this host.
         self._session.trust_env = not _is_loopback(url)
@@ -68,7 +69,7 @@ class Client:
 
     def health(self) -> Json:
         """Return what the service says of itself and of the token."""
-        return self._json("GET", "/health")
+        return self._json("GET", "/health", silence_s=_CONNECT_S)
 
     def submit(self, definition: Json) -> Json:
         """Submit a job and return it."""
@@ -104,17 +105,21 @@ class Client:
         return self._json("GET", f"/jobs/{job_id}/artifacts")
 
     def artifact(self, job_id: str, path: str) -> Iterator[bytes]:
-        """Yield the bytes of one artifact."""
+        """Yield the bytes of one artifact, with an empty chunk first."""
         yield from self._stream(f"/jobs/{job_id}/artifacts/{quote(path)}", {}, silence_s=_ANSWER_S)
 
     def log(self, job_id: str, *, attempt: int | None, tail: int | None) -> Iterator[bytes]:
-        """Yield what an attempt (the last one, if none is named) has printed up to now."""
+        """Yield what an attempt (the last one, if none is named) has printed up to now.
+
+        The first chunk is empty.
+        """
         query = {"attempt": attempt, "tail": tail}
         yield from self._stream(f"/jobs/{job_id}/logs", query, silence_s=_ANSWER_S)
 
     def follow(self, job_id: str, *, attempt: int | None = None, tail: int | None = None) -> Iterator[bytes]:
         """Yield a log as it grows until it closes, over all further attempts where none is named.
 
+        An empty chunk comes at each connection that is made.
         A connection that breaks is made again for up to a minute, and no byte is yielded twice. With
         ``tail`` nobody knows how much was left out, so that a broken connection is the end.
         """
@@ -148,7 +153,7 @@ class Client:
         """Return the job once it has ended; patient like ``follow``."""
         return self._until(job_id, lambda status: status in FINAL)
 
-    def _until(self, job_id: str, is_enough: Any) -> Json:
+    def _until(self, job_id: str, is_enough: Callable[[str], bool]) -> Json:
         patience = _Patience(job_id)
         # The first look is without waiting: a change before the service begins to wait is none to it.
         wait_s = 0
@@ -180,9 +185,10 @@ class Client:
     def _stream(self, path: str, query: Json, *, silence_s: float, skip: int = 0) -> Iterator[bytes]:
         response = self._send("GET", path, params=query, stream=True, silence_s=silence_s)
         with response, self._translated():
-            # What was compressed on the way comes out as it was; None means: as it comes, at once.
-            chunks = response.iter_content(None if "follow" in query else _BLOCK_BYTES)
-            for chunk in chunks:
+            # Tells that the service has answered, though a log may say nothing for long.
+            yield b""
+            # None means: as it comes, at once.
+            for chunk in response.iter_content(None if "follow" in query else _BLOCK_BYTES):
                 kept = chunk[skip:]
                 skip -= len(chunk) - len(kept)
                 if kept:
@@ -215,7 +221,7 @@ class Client:
         except (ValueError, KeyError, TypeError):
             return self._stranger(response)
         if status == 401:
-            message += f" ({self._token_origin})"
+            message = f"{message} ({self._token_advice})" if self._has_token else self._token_advice
         return ServiceAway(message) if status in (502, 503, 504) else ServiceError(message)
 
     def _stranger(self, response: "requests.Response") -> ServiceError:
@@ -317,13 +323,13 @@ def connect(environment: Mapping[str, str] = os.environ) -> Client:
         return Client(url, token, "the token is that of REACTORCIDE_API_TOKEN")
     advice = "set REACTORCIDE_API_TOKEN; 'reactorcide token create' makes a token on the service's host"
     if not _is_loopback(url):
-        return Client(url, None, advice)
+        return Client(url, None, f"the service at {url} wants a token: {advice}")
     data_dir = Path(environment.get("REACTORCIDE_DATA_DIR") or default_data_dir())
     path = Settings(data_dir=data_dir).admin_token_path
     try:
         return Client(url, path.read_text("ascii").strip(), f"the token is that of {path}; {advice}")
     except (OSError, ValueError):
-        return Client(url, None, f"there is none to be read in {path} either; {advice}")
+        return Client(url, None, f"there is no token to be read in {path}: {advice}")
 
 
 def _is_loopback(url: str) -> bool:

@@ -52,11 +52,9 @@ def lock_owner(data_dir: Path) -> str | None:
 
     Changes nothing; raises ``OSError`` where the lock can't be looked at.
     """
-    try:
-        lock = open(_lock_path(data_dir), encoding="ascii")
-    except FileNotFoundError:
+    if not _lock_path(data_dir).exists():
         return None
-    with lock:
+    with open(_lock_path(data_dir), encoding="ascii") as lock:
         try:
             # Shared and for an instant: a service that starts just now tries again anyway.
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)

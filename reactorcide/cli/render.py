@@ -48,8 +48,8 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, flexible: st
     from rich.text import Text
 
     view = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for column in columns:
-        longest = max([len(column), *(len(row[columns.index(column)]) for row in cleaned)])
+    for column, *cells in zip(columns, *cleaned, strict=True):
+        longest = max(map(len, (column, *cells)))
         view.add_column(
             column,
             no_wrap=True,

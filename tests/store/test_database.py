@@ -132,7 +132,8 @@ def test_a_rollback_by_sqlite_itself_does_not_hide_the_reason(tmp_path: Path) ->
     database.migrate()
     with database.write() as db:
         db.execute_sql(
-            "CREATE TRIGGER full BEFORE INSERT ON instance BEGIN SELECT RAISE(ROLLBACK, 'disk I/O error'); END"
+            "CREATE TRIGGER full BEFORE INSERT ON instance "
+            "BEGIN SELECT RAISE(ROLLBACK, 'disk I/O error'); END"
         )
     with pytest.raises((StoreError, IntegrityError), match="disk I/O error"):
         JobStore(database).instance_id("x")

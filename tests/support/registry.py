@@ -2,7 +2,10 @@
 
 import gzip
 import hashlib
+import io
 import json
+import os
+import tarfile
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -16,6 +19,8 @@ class Registry:
     """Serves ``name`` until it is closed. With ``stalls``, its layer is announced and never comes."""
 
     def __init__(self, filesystem: bytes, *, stalls: bool = False) -> None:
+        # Something of its own, or an engine that has these files already would not ask for them.
+        filesystem = _with_file(filesystem, "etc/registry", os.urandom(16))
         layer = gzip.compress(filesystem, compresslevel=1, mtime=0)
         config = json.dumps(
             {
@@ -93,6 +98,15 @@ class Registry:
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
+
+
+def _with_file(tar: bytes, name: str, data: bytes) -> bytes:
+    buffer = io.BytesIO(tar)
+    with tarfile.open(fileobj=buffer, mode="a") as archive:
+        member = tarfile.TarInfo(name)
+        member.size = len(data)
+        archive.addfile(member, io.BytesIO(data))
+    return buffer.getvalue()
 
 
 def _digest(data: bytes) -> str:

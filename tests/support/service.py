@@ -102,6 +102,8 @@ class Service:
         process = self._process
         if process is None:
             return
+        # A server waits a while for more on connections that are kept alive.
+        self.close()
         if whole_group:
             os.killpg(process.pid, number)
         else:
@@ -124,7 +126,7 @@ class Service:
         process.wait()
 
     def close(self) -> None:
-        """Let go of everything on this side."""
+        """Close the clients' idle connections; each opens another where it needs one."""
         for client in self._clients:
             client.close()
 

@@ -1,0 +1,54 @@
+# On a new machine with Python 3.11 or later, git and make, `make demo` and `make test` are all there is
+# to do: they install what is missing, or say what to install. CONTRIBUTING.md has the rest.
+
+PYTHON_IN_VENV = .venv/bin/python
+# Further arguments for pytest or the benchmarks: make test ARGS='-k cancel'
+ARGS =
+
+.DEFAULT_GOAL = help
+# Two at once would install into the same .venv.
+.NOTPARALLEL:
+.PHONY: help demo test lint bench soak clean engine stop-engine
+
+help: ## list what can be made
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
+
+demo: engine ## run a job on a real container, and see its log and its result
+	@image=$$(scripts/ensure-image) && .venv/bin/reactorcide demo --image "$$image"
+
+test: .venv/ready-dev engine ## run the tests, against a real Docker Engine
+	@scripts/ensure-tool git
+	@[ -n "$$REACTORCIDE_TEST_IMAGE" ] || scripts/ensure-tool busybox
+	@scripts/ensure-tool go
+	PATH="$(CURDIR)/.venv/bin:$$PATH" $(PYTHON_IN_VENV) -m pytest --ignore tests/soak $(ARGS)
+
+lint: .venv/ready-dev ## check style, types and the layers of the code
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+bench: engine ## measure against bare docker: a table of figures, each with its mark
+	@scripts/ensure-tool docker
+	@image=$$(scripts/ensure-image) && $(PYTHON_IN_VENV) -m benchmarks --image "$$image" $(ARGS)
+
+soak: .venv/ready-dev engine ## run the tests in tests/soak, which take hours
+	@[ -n "$$REACTORCIDE_TEST_IMAGE" ] || scripts/ensure-tool busybox
+	@if [ -d tests/soak ]; then $(PYTHON_IN_VENV) -m pytest tests/soak --timeout 0 $(ARGS); \
+		else echo 'There are no soak tests yet: they go into tests/soak.'; fi
+
+clean: ## remove everything that was made here, but not a running dockerd
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+engine: .venv/ready ## make sure that a Docker Engine answers
+	@scripts/ensure-engine
+
+stop-engine: ## stop the dockerd that was started here, if one was
+	@scripts/stop-engine
+
+.venv/ready: setup.cfg pyproject.toml
+	@scripts/ensure-venv
+
+.venv/ready-dev: setup.cfg pyproject.toml
+	@scripts/ensure-venv dev

@@ -1,0 +1,91 @@
+"""``python -m benchmarks``: every figure, in one run on one machine, with its mark."""
+
+import json
+import os
+import platform
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import click
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import footprint, jobs, throughput
+from benchmarks.figures import Figure
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--image", default="alpine:latest", show_default=True, help="Image to run, present on the engine."
+)
+@click.option("--quick", is_flag=True, help="Few samples: shows that everything works, not how fast.")
+@click.option("--only", multiple=True, metavar="NAME", help="Only this one; may be given more than once.")
+@click.option(
+    "--json", "report", type=click.Path(path_type=Path, dir_okay=False), help="Also write a report."
+)
+def main(image: str, quick: bool, only: tuple[str, ...], report: Path | None) -> None:
+    """Measure Reactorcide against the bare Docker Engine of this machine, and show each mark.
+
+    Exits with 1 when a mark is not met, so that it can be told without reading.
+    """
+    measures: dict[str, Callable[[], Figure]] = {
+        "one-job": partial(jobs.one_job, image, quick=quick),
+        "time-to-start": partial(jobs.time_to_start, image, quick=quick),
+        "many-jobs": partial(jobs.many_jobs, image, quick=quick),
+        "log": partial(jobs.log_throughput, image, quick=quick),
+        "submissions": partial(throughput.submissions, image, quick=quick),
+        "claims": partial(throughput.claims, quick=quick),
+        "memory": partial(footprint.idle_memory, image, quick=quick),
+        "start": partial(footprint.cold_start, quick=quick),
+    }
+    if unknown := set(only) - set(measures):
+        raise click.UsageError(f"there is no {', '.join(sorted(unknown))}; there is: {', '.join(measures)}")
+    if shutil.which("docker") is None:
+        raise click.ClickException("the docker command is what is compared with, and it is not installed")
+    figures = []
+    for name, measure in measures.items():
+        if not only or name in only:
+            click.echo(f"Measuring {name} ...", err=True)
+            figures.append(measure())
+    # Without a terminal the width is a guess, and too narrow.
+    console = Console()
+    console.print(_table(figures), width=max(console.width, 100))
+    if report is not None:
+        content = {
+            "machine": f"{os.cpu_count()} CPUs, {platform.platform()}, Python {platform.python_version()}",
+            "load_average": os.getloadavg(),
+            "quick": quick,
+            "figures": [figure.to_json() for figure in figures],
+        }
+        report.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    if not all(figure.met for figure in figures):
+        raise SystemExit(1)
+
+
+def _table(figures: list[Figure]) -> Table:
+    table = Table(title=f"Medians, on {os.cpu_count()} CPUs", title_justify="left", box=box.SIMPLE)
+    table.add_column("what", no_wrap=True)
+    for heading in ("Reactorcide", "bare", "figure", "mark"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("met")
+    for figure in figures:
+        table.add_row(
+            figure.name,
+            f"{_number(figure.ours)} {figure.unit}",
+            "" if figure.bare is None else f"{_number(figure.bare)} {figure.unit}",
+            f"{_number(figure.value)} {figure.value_unit}",
+            f"{'≥' if figure.at_least else '≤'} {figure.mark:g}",
+            "yes" if figure.met else "NO",
+        )
+    return table
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,178 @@
+"""Jobs against the bare engine: how much longer, how much later, how much slower."""
+
+import contextlib
+import subprocess
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from statistics import median
+from time import time
+
+import docker
+import docker.errors
+
+from benchmarks.figures import Figure, interleaved, ratio, seconds
+from benchmarks.service import Client, serving
+
+_LINE_BYTES = 100
+
+
+def one_job(image: str, *, quick: bool) -> Figure:
+    """Compare a job of ``true``, from submitting it until its result is known, with ``docker run``."""
+    with serving("--concurrency", "1") as service:
+        client = service.client()
+        ours, bare = interleaved(
+            5 if quick else 25,
+            lambda: seconds(lambda: client.wait(client.submit(image))),
+            lambda: seconds(lambda: _docker_run(image, "true")),
+        )
+    return ratio(
+        "one job, submit to completed",
+        _milli(ours),
+        _milli(bare),
+        unit="ms",
+        mark=1.10,
+    )
+
+
+def time_to_start(image: str, *, quick: bool) -> Figure:
+    """Return how much of the time from a submission to its container's start is our own.
+
+    Ours is the time from before the POST to the engine's own ``start`` event. Bare is the time from
+    before a create to that event, where the very container configuration that the engine has kept of a job
+    of ours is sent straight back to it: create, attach, start, in the same order and with the same
+    flags. The difference of the two medians is what we add. Both take the same two clocks (ours and the
+    engine's), which have to be one: the engine has to be on this machine.
+    """
+    engine = docker.APIClient(version="auto")
+    rounds = 5 if quick else 25
+    with serving("--concurrency", "1") as service:
+        client = service.client()
+        config = _config_of_a_job(engine, client, image)
+
+        def ours() -> float:
+            begun = time()
+            job_id = client.submit(image)
+            client.wait(job_id)
+            return _started(engine, f"reactorcide-{job_id}-1", begun) - begun
+
+        def bare() -> float:
+            begun = time()
+            created = engine.create_container_from_config(config)  # type: ignore[no-untyped-call]  # the SDK's
+            container = str(created["Id"])
+            try:
+                stream = engine.attach_socket(container, params={"stdout": 1, "stderr": 1, "stream": 1})
+                engine.start(container)
+                engine.wait(container)
+                stream.close()
+                return _started(engine, container, begun) - begun
+            finally:
+                engine.remove_container(container, v=True, force=True)
+
+        ours_s, bare_s = interleaved(rounds, ours, bare)
+    engine.close()
+    a, b = median(_milli(ours_s)), median(_milli(bare_s))
+    return Figure("submission to container start", a, b, "ms", a - b, "ms more", 60, False, rounds)
+
+
+def many_jobs(image: str, *, quick: bool) -> Figure:
+    """Compare short jobs, four at a time, with as many ``docker run``, four at a time."""
+    jobs = 12 if quick else 50
+    with serving("--concurrency", "4") as service, ThreadPoolExecutor(4) as pool:
+        client = service.client()
+
+        def ours() -> None:
+            for job_id in [client.submit(image) for _ in range(jobs)]:
+                client.wait(job_id)
+
+        def bare() -> None:
+            for run in [pool.submit(_docker_run, image, "true") for _ in range(jobs)]:
+                run.result()
+
+        ours_s, bare_s = interleaved(1 if quick else 3, lambda: seconds(ours), lambda: seconds(bare))
+    return ratio(f"{jobs} jobs, 4 at a time", ours_s, bare_s, unit="s", mark=1.2)
+
+
+def log_throughput(image: str, *, quick: bool) -> Figure:
+    """Compare the bytes a second of a job's log with those of ``docker run … > file``; both wholly stored."""
+    size_bytes = 20_000_000 if quick else 150_000_000
+    command = f"yes {'x' * (_LINE_BYTES - 1)} | head -c {size_bytes}"
+    with serving("--concurrency", "1") as service:
+        client = service.client()
+
+        def ours() -> float:
+            job_id = ""
+
+            def run() -> None:
+                nonlocal job_id
+                job_id = client.submit(image, command)
+                client.wait(job_id)
+
+            took_s = seconds(run)
+            stored_bytes = len(client.call("GET", f"/jobs/{job_id}/logs"))
+            if stored_bytes != size_bytes:
+                raise RuntimeError(f"{size_bytes} bytes were printed, and {stored_bytes} are in the log")
+            client.delete(job_id)
+            return size_bytes / took_s / 1e6
+
+        def bare() -> float:
+            # On the filesystem of the service's data.
+            with tempfile.TemporaryFile() as file:
+                took_s = seconds(
+                    lambda: subprocess.run(
+                        ["docker", "run", "--rm", image, "sh", "-c", command], stdout=file, check=True
+                    )
+                )
+            return size_bytes / took_s / 1e6
+
+        ours_mb, bare_mb = interleaved(1 if quick else 5, ours, bare)
+    return ratio(
+        f"log of {size_bytes // 1_000_000} MB",
+        ours_mb,
+        bare_mb,
+        unit="MB/s",
+        mark=1.0,
+        at_least=True,
+    )
+
+
+def _docker_run(image: str, *command: str) -> None:
+    subprocess.run(["docker", "run", "--rm", image, *command], check=True, capture_output=True)
+
+
+def _milli(times_s: list[float]) -> list[float]:
+    return [time_s * 1000 for time_s in times_s]
+
+
+def _config_of_a_job(engine: docker.APIClient, client: Client, image: str) -> dict[str, object]:
+    """Return a container configuration that is the same as a job's, but for its labels; it runs ``true``."""
+    job_id = client.submit(image, "sleep 60")
+    try:
+        client.wait(job_id, for_status="running")
+        details = None
+        while details is None:
+            # A job is running from when it was claimed; its container comes a moment later.
+            with contextlib.suppress(docker.errors.NotFound):
+                details = engine.inspect_container(f"reactorcide-{job_id}-1")
+    finally:
+        client.delete(job_id)
+    config: dict[str, object] = dict(details["Config"])
+    config["Cmd"] = [part.replace("sleep 60", "true") for part in details["Config"]["Cmd"]]
+    config["HostConfig"] = details["HostConfig"]
+    # A host name is made of the container's id; with the labels it would be taken for a job's.
+    del config["Hostname"], config["Labels"]
+    return config
+
+
+def _started(engine: docker.APIClient, container: str, since: float) -> float:
+    """Return when a container was started, by the engine's clock; it may be gone since."""
+    # The engine takes fractions of a second, which the SDK passes on although its types do not say so.
+    events = engine.events(  # type: ignore[call-overload]
+        since=f"{since:.6f}",
+        until=f"{time():.6f}",
+        filters={"type": "container", "event": "start"},
+        decode=True,
+    )
+    for event in events:
+        if container in (event["Actor"]["ID"], event["Actor"]["Attributes"]["name"]):
+            return float(event["timeNano"]) / 1e9
+    raise RuntimeError(f"the engine does not know when {container} was started; is it on another machine?")

@@ -1,0 +1,79 @@
+"""How many submissions and claims a second, with no container in play."""
+
+import contextlib
+import sqlite3
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
+from time import perf_counter
+
+from benchmarks.figures import Figure, alone
+from benchmarks.service import Client, serving
+from reactorcide.corndogs.client import GrpcCorndogs
+from reactorcide.corndogs.server import EmbeddedCorndogs
+
+_QUEUE = "benchmark"
+
+# Copies of the one task that is there, each its own in what tells tasks apart. Submitting so many would
+# take minutes, and is not what is measured.
+_MULTIPLY = """
+    WITH RECURSIVE numbers(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM numbers WHERE i < ?)
+    INSERT INTO task (uuid, queue, current_state, auto_target_state, submit_time, update_time, timeout,
+        payload, priority)
+    SELECT printf('00000000-0000-7000-8000-%012x', i), queue, current_state, auto_target_state,
+        submit_time + i, update_time + i, timeout, payload, priority
+    FROM task, numbers
+    """
+
+
+def submissions(image: str, *, quick: bool) -> Figure:
+    """Return the jobs a second that 8 clients get acknowledged, each then on disk, while no job runs."""
+    clients, each = 8, 25 if quick else 150
+    with serving("--concurrency", "0") as service, ThreadPoolExecutor(clients) as pool:
+        connections = [service.client() for _ in range(clients)]
+        rates = []
+        for _ in range(2 if quick else 6):
+            ready = Barrier(clients + 1)
+
+            def submit_all(client: Client, ready: Barrier = ready) -> None:
+                ready.wait()
+                for _ in range(each):
+                    client.submit(image)
+
+            running = [pool.submit(submit_all, client) for client in connections]
+            ready.wait()
+            started = perf_counter()
+            for one in running:
+                one.result()
+            rates.append(clients * each / (perf_counter() - started))
+    # The first round warms up.
+    return alone(f"submissions, {clients} clients", rates[1:], unit="/s", mark=250, at_least=True)
+
+
+def claims(*, quick: bool) -> Figure:
+    """Return the tasks a second that one client claims over gRPC, among many that wait.
+
+    Client and server share a process, and so Python's lock, just as they do in the service.
+    """
+    waiting, each = (10_000, 300) if quick else (100_000, 1000)
+    with tempfile.TemporaryDirectory(prefix="reactorcide-benchmark-") as directory:
+        path = Path(directory, "corndogs.db")
+        server = EmbeddedCorndogs(path)
+        server.start()
+        client = GrpcCorndogs(server.address)
+        try:
+            client.submit_task(_QUEUE, payload=b"x" * 120, timeout_s=-1)
+            with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+                connection.execute(_MULTIPLY, (waiting - 1,))
+            rates = []
+            for _ in range(2 if quick else 6):
+                started = perf_counter()
+                for _ in range(each):
+                    if client.get_next_task(_QUEUE, override_timeout_s=60) is None:
+                        raise RuntimeError("the queue ran dry")
+                rates.append(each / (perf_counter() - started))
+        finally:
+            client.close()
+            server.stop()
+    return alone(f"claims, {waiting:,} waiting", rates[1:], unit="/s", mark=500, at_least=True)

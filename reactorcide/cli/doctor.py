@@ -1,0 +1,206 @@
+"""``reactorcide doctor``: looks at everything that the service needs, and says what to do."""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from reactorcide.cli import render
+from reactorcide.cli.client import Client, ServiceError
+from reactorcide.cli.datadir import lock_owner
+from reactorcide.cli.options import settings_from, settings_options
+from reactorcide.domain.errors import ReactorcideError
+from reactorcide.domain.sizes import format_size
+from reactorcide.settings import Settings
+
+_OLDEST_GIT = (2, 20)
+_LEAST_FREE_BYTES = 1 << 30
+_PROGRAM_S = 10
+_DEFAULT_ENGINE = "unix:///var/run/docker.sock"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check has found; where it is not ``ok``, ``advice`` is what to do."""
+
+    check: str
+    ok: bool
+    message: str
+    advice: str | None = None
+
+
+@click.command()
+@settings_options("data_dir", "host", "port", "corndogs_address")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+def doctor(as_json: bool, **options: Any) -> None:
+    """Check what the service needs, and say what to do; exit code 0 if nothing is missing."""
+    settings = settings_from(options)
+    checks: list[Callable[[], Finding]] = [
+        lambda: _docker(os.environ),
+        _git,
+        lambda: _data_dir(settings.data_dir),
+        lambda: _port(settings),
+        lambda: _corndogs(settings.corndogs_address),
+    ]
+    findings = []
+    for check in checks:
+        finding = check()
+        findings.append(finding)
+        if not as_json:
+            _show(finding)
+    is_fine = all(finding.ok for finding in findings)
+    if as_json:
+        render.as_json({"ok": is_fine, "checks": [asdict(finding) for finding in findings]})
+    sys.exit(0 if is_fine else 1)
+
+
+def _show(finding: Finding) -> None:
+    mark, style = ("✓", "green") if finding.ok else ("✗", "red")
+    render.line(f"{mark} {finding.check:14}  {finding.message}", style=style)
+    if finding.advice is not None:
+        click.echo(f"  {'':14}  → {finding.advice}")
+
+
+def _docker(environment: Mapping[str, str]) -> Finding:
+    from reactorcide.app import probe_docker
+
+    address = environment.get("DOCKER_HOST") or _DEFAULT_ENGINE
+    try:
+        return Finding("Docker", True, f"engine {probe_docker(environment)} answers at {address}")
+    except ReactorcideError as exc:
+        return Finding("Docker", False, f"no engine answers at {address}", _engine_advice(address, str(exc)))
+
+
+def _engine_advice(address: str, problem: str) -> str:
+    scheme, _, path = address.partition("://")
+    if scheme != "unix":
+        return f"check DOCKER_HOST, and that an engine listens there ({problem})"
+    socket_path = Path("/", path)
+    if "Permission denied" in problem:
+        return f"let this user use it: 'sudo usermod -aG docker {_user_name()}', then log in again"
+    if socket_path.exists():
+        return "start the engine: 'sudo systemctl start docker', or 'sudo dockerd'"
+    if "DOCKER_HOST" in os.environ:
+        return f"there is no {socket_path}: correct DOCKER_HOST, or unset it for the engine of this host"
+    if shutil.which("dockerd"):
+        return "start the engine: 'sudo systemctl start docker', or 'sudo dockerd'"
+    return (
+        "install Docker ('sudo apt-get install docker.io', or docs.docker.com/engine/install), and start it"
+    )
+
+
+def _user_name() -> str:
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "$USER"
+
+
+def _git() -> Finding:
+    advice = "install git ('sudo apt-get install git'); jobs with a git source need it"
+    program = shutil.which("git")
+    if program is None:
+        return Finding("git", False, "there is no git on the PATH", advice)
+    try:
+        shown = subprocess.run(  # noqa: S603  # what the service itself would run
+            [program, "--version"], capture_output=True, text=True, timeout=_PROGRAM_S, check=True
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError) as exc:
+        return Finding("git", False, f"{program} does not run: {exc}", advice)
+    match = re.search(r"(\d+)\.(\d+)", shown)
+    if match is None or (int(match[1]), int(match[2])) < _OLDEST_GIT:
+        oldest = ".".join(map(str, _OLDEST_GIT))
+        return Finding("git", False, f"{program} is {shown!r}", f"install version {oldest} or later")
+    return Finding("git", True, f"{shown.removeprefix('git version ')} at {program}")
+
+
+def _data_dir(data_dir: Path) -> Finding:
+    check = "data directory"
+    advice = "choose another one with --data-dir, or make this one writable for the user of the service"
+    # Where it is not there yet, the service makes it: what counts then is what is there.
+    existing = next(path for path in (data_dir.absolute(), *data_dir.absolute().parents) if path.exists())
+    try:
+        if existing == data_dir.absolute():
+            with tempfile.TemporaryFile(dir=data_dir):
+                pass
+            owner = lock_owner(data_dir)
+        elif existing.is_dir() and os.access(existing, os.W_OK | os.X_OK):
+            owner = None
+        else:
+            return Finding(check, False, f"{data_dir} cannot be made in {existing}", advice)
+        free_bytes = shutil.disk_usage(existing).free
+    except OSError as exc:
+        return Finding(check, False, f"{data_dir} cannot be used: {exc.strerror}", advice)
+    if free_bytes < _LEAST_FREE_BYTES:
+        return Finding(
+            check,
+            False,
+            f"{data_dir} has {format_size(free_bytes)} left",
+            "make room, or choose another one with --data-dir",
+        )
+    state = "not in use" if owner is None else f"in use by process {owner}"
+    return Finding(check, True, f"{data_dir}, {format_size(free_bytes)} free, {state}")
+
+
+def _port(settings: Settings) -> Finding:
+    address = f"{settings.host}:{settings.port}"
+    try:
+        family, kind, *_, where = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            # As the service does: the remains of old connections do not count.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(where)
+    except PermissionError:
+        return Finding(
+            "port", False, f"{address} is not for this user", "choose a port above 1023 with --port"
+        )
+    except (OSError, OverflowError) as exc:
+        version = _version_at(settings)
+        if version is not None:
+            return Finding("port", True, f"Reactorcide {version} answers at {address}")
+        reason = exc.strerror if isinstance(exc, OSError) else exc
+        return Finding(
+            "port",
+            False,
+            f"{address} cannot be listened on: {reason}",
+            "stop the program that has it ('ss -ltnp' shows which), or choose another with --port",
+        )
+    return Finding("port", True, f"{address} is free")
+
+
+def _version_at(settings: Settings) -> str | None:
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104  # not bound
+    try:
+        with Client(f"http://{f'[{host}]' if ':' in host else host}:{settings.port}", None, "") as client:
+            health = client.health()
+    except ServiceError:
+        return None
+    return str(health["version"]) if health.get("status") == "OK" and "version" in health else None
+
+
+def _corndogs(address: str | None) -> Finding:
+    if address is None:
+        return Finding("Corndogs", True, "embedded in the service")
+    from reactorcide.app import probe_corndogs
+
+    try:
+        probe_corndogs(address)
+    except ReactorcideError as exc:
+        return Finding(
+            "Corndogs",
+            False,
+            str(exc),
+            "start it ('reactorcide corndogs' runs one), or leave --corndogs-address out",
+        )
+    return Finding("Corndogs", True, f"{address} is in good health")

@@ -1,0 +1,261 @@
+"""``reactorcide jobs``: the API, from a terminal."""
+
+import hashlib
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from reactorcide.cli import render
+from reactorcide.cli.client import Client, ServiceError, connect
+from reactorcide.cli.submit import copy_log, end_interrupted, show_submitted
+from reactorcide.domain.errors import ReactorcideError
+from reactorcide.domain.ids import is_id
+from reactorcide.domain.jobs import JobStatus
+from reactorcide.domain.sizes import format_size
+
+# What ``jobs show`` shows of a job, and as what; what a job has no value for is left out.
+_SHOWN = {
+    "name": "Name",
+    "description": "Description",
+    "status": "Status",
+    "error": "Error",
+    "exit_code": "Exit code",
+    "attempt": "Attempt",
+    "job_command": "Command",
+    "runner_image": "Image",
+    "git_url": "Repository",
+    "git_ref": "Ref",
+    "source_path": "Source",
+    "queue_name": "Queue",
+    "priority": "Priority",
+    "timeout_seconds": "Timeout, s",
+    "cpu_limit": "CPUs",
+    "memory_limit": "Memory, B",
+    "code_dir": "Code directory",
+    "job_dir": "Job directory",
+    "created_at": "Created",
+    "queued_at": "Queued",
+    "started_at": "Started",
+    "completed_at": "Completed",
+    "worker_id": "Worker",
+    "rerun_of": "Rerun of",
+    "user_id": "User",
+}
+
+
+def _checked_id(text: str) -> str:
+    """Refuse what can't be an id: it would become part of an address."""
+    if not is_id(text.lower()):
+        raise click.BadParameter(f"{text!r} is not the id of a job; 'reactorcide jobs list' shows them")
+    return text.lower()
+
+
+_job_id = click.argument("job_id", metavar="ID", type=_checked_id)
+_job_ids = click.argument("job_ids", metavar="ID…", type=_checked_id, nargs=-1, required=True)
+_json = click.option("--json", "as_json", is_flag=True, help="Print what the API answers.")
+
+
+@click.group()
+def jobs() -> None:
+    """Look at jobs and act on them."""
+
+
+@jobs.command("list")
+@click.option(
+    "--status", type=click.Choice([status.value for status in JobStatus]), multiple=True, help="Repeatable."
+)
+@click.option("--queue", "queue_name", help="Only of this queue.")
+@click.option("--name", help="Only those whose name begins like this.")
+@click.option("--user", "user_id", metavar="ID", help="Only of this user; for admins.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="At most so many.")
+@_json
+def list_jobs(as_json: bool, **filters: Any) -> None:
+    """List jobs, newest first."""
+    with connect() as client:
+        page = client.jobs(filters)
+    if as_json:
+        render.as_json(page)
+        return
+    render.table(
+        ("ID", "NAME", "STATUS", "EXIT", "QUEUE", "AGE", "DURATION"),
+        [
+            (
+                job["job_id"],
+                job["name"],
+                job["status"],
+                "" if job["exit_code"] is None else str(job["exit_code"]),
+                job["queue_name"],
+                render.age(job["created_at"]),
+                render.duration(job),
+            )
+            for job in page["jobs"]
+        ],
+        flexible="NAME",
+    )
+    if len(page["jobs"]) < page["total"]:
+        click.echo(f"{len(page['jobs'])} of {page['total']} jobs; --limit shows more", err=True)
+
+
+@jobs.command()
+@_job_id
+@click.option(
+    "--wait", type=click.FloatRange(0, 60), default=0, metavar="SECONDS", help="For another status."
+)
+@_json
+def show(job_id: str, wait: float, as_json: bool) -> None:
+    """Show a job."""
+    with connect() as client:
+        job = client.job(job_id, wait_s=wait)
+    if as_json:
+        render.as_json(job)
+        return
+    width = max(map(len, _SHOWN.values()))
+    rows = {"Job": job_id} | {title: job[field] for field, title in _SHOWN.items()}
+    if job["job_env_vars"]:
+        rows["Variables"] = "\n".join(f"{name}={value}" for name, value in job["job_env_vars"].items())
+    for title, value in rows.items():
+        if value in (None, ""):
+            continue
+        first, *more = map(render.printable, str(value).split("\n"))
+        render.line(
+            f"{title:{width}}  {first}", style=render.status_style(first) if title == "Status" else ""
+        )
+        for text in more:
+            click.echo(f"{'':{width}}  {text}")
+
+
+@jobs.command()
+@_job_id
+@click.option("-f", "--follow", is_flag=True, help="Go on until the log closes.")
+@click.option("--tail", type=click.IntRange(min=0), metavar="LINES", help="Only the last lines.")
+@click.option("--attempt", type=click.IntRange(min=1), help="Of this attempt; the last one by default.")
+def logs(job_id: str, follow: bool, tail: int | None, attempt: int | None) -> None:
+    """Print what a job has printed."""
+    with connect() as client:
+        if not follow:
+            for chunk in client.log(job_id, attempt=attempt, tail=tail):
+                sys.stdout.buffer.write(chunk)
+            return
+        try:
+            copy_log(client, job_id, sys.stdout.buffer, attempt=attempt, tail=tail)
+        except KeyboardInterrupt:
+            end_interrupted(job_id)
+
+
+@jobs.command()
+@_job_ids
+def cancel(job_ids: tuple[str, ...]) -> None:
+    """Cancel jobs."""
+    _each(job_ids, "cancelled", lambda client, job_id: client.cancel(job_id))
+
+
+@jobs.command()
+@_job_ids
+def delete(job_ids: tuple[str, ...]) -> None:
+    """Delete jobs with their logs and artifacts; one that is active is cancelled first."""
+    _each(job_ids, "deleted", lambda client, job_id: client.delete(job_id))
+
+
+@jobs.command()
+@_job_id
+@click.option("--follow", is_flag=True, help="Show the log live; exit as the job does.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print the job as JSON; with --follow the log is on stderr."
+)
+def rerun(job_id: str, follow: bool, as_json: bool) -> None:
+    """Submit a new job with the definition of this one; prints its id."""
+    with connect() as client:
+        show_submitted(client, client.rerun(job_id), follow=follow, as_json=as_json)
+
+
+@jobs.command()
+@_job_id
+@click.option(
+    "--output", metavar="DIR", type=click.Path(path_type=Path, file_okay=False), help="Download all, to here."
+)
+@_json
+def artifacts(job_id: str, output: Path | None, as_json: bool) -> None:
+    """List what a job left in its artifacts directory, or download it."""
+    with connect() as client:
+        listing = client.artifacts(job_id)
+        if output is not None:
+            _download(client, job_id, listing["artifacts"], output)
+    if as_json:
+        render.as_json(listing)
+        return
+    render.table(
+        ("SIZE", "SHA256", "PATH"),
+        [(format_size(item["size"]), item["sha256"][:12], item["path"]) for item in listing["artifacts"]],
+    )
+
+
+def _each(job_ids: tuple[str, ...], done: str, act: Callable[[Client, str], object]) -> None:
+    """Act on each job, whatever became of those before it; exits with 1 if one could not be."""
+    failures = 0
+    with connect() as client:
+        for job_id in job_ids:
+            try:
+                act(client, job_id)
+            except ServiceError as exc:
+                failures += 1
+                click.echo(f"reactorcide: {job_id}: {exc}", err=True)
+            else:
+                click.echo(f"{job_id} {done}")
+    if failures:
+        sys.exit(1)
+
+
+def _download(client: Client, job_id: str, items: list[dict[str, Any]], output: Path) -> None:
+    # All of them before the first is written: then nothing is half done.
+    targets = [_target(output, item["path"]) for item in items]
+    with render.progress("downloading", sum(item["size"] for item in items)) as advance:
+        for item, target in zip(items, targets, strict=True):
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                _save(client, job_id, item, target, advance)
+            except OSError as exc:
+                raise ReactorcideError(
+                    f"{target} cannot be written: {exc.strerror}; choose another directory with --output"
+                ) from exc
+
+
+def _target(output: Path, path: str) -> Path:
+    """Return where an artifact goes; the service is not trusted with the rest of this host's files."""
+    parts = path.split("/")
+    root = output.resolve()
+    target = output.joinpath(*parts)
+    if {"", ".", ".."} & set(parts) or "\0" in path or not target.parent.resolve().is_relative_to(root):
+        raise ReactorcideError(
+            f"the artifact {render.printable(path)!r} would be written outside of {output}, "
+            "so nothing was downloaded"
+        )
+    return target
+
+
+def _save(
+    client: Client, job_id: str, item: dict[str, Any], target: Path, advance: Callable[[int], None]
+) -> None:
+    """Write one artifact beside its place, check it, and only then put it there."""
+    digest = hashlib.sha256()
+    descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=".reactorcide-")
+    try:
+        with open(descriptor, "wb") as file:
+            for chunk in client.artifact(job_id, item["path"]):
+                file.write(chunk)
+                digest.update(chunk)
+                advance(len(chunk))
+            # As any program would have made it: mkstemp's own mode is for its owner alone.
+            umask = os.umask(0)
+            os.umask(umask)
+            os.fchmod(file.fileno(), 0o666 & ~umask)
+        if digest.hexdigest() != item["sha256"]:
+            raise ServiceError(f"the artifact {item['path']!r} arrived damaged; download it again")
+        os.replace(temporary, target)
+    except BaseException:
+        os.unlink(temporary)
+        raise

@@ -1,0 +1,200 @@
+"""``reactorcide submit``: makes a job of options, a file, or both; also what follows a job to its end."""
+
+import json
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn, TextIO
+
+import click
+
+from reactorcide.cli import render
+from reactorcide.cli.client import Client, connect
+from reactorcide.domain.errors import InvalidInput
+from reactorcide.domain.jobs import JobStatus
+
+_EXIT_TIMED_OUT = 124
+_EXIT_CANCELLED = 130
+
+# The options that are a field of the job, as they are.
+_FIELDS = {
+    "image": "runner_image",
+    "ref": "git_ref",
+    "queue": "queue_name",
+    "timeout": "timeout_seconds",
+    "priority": "priority",
+    "cpu_limit": "cpu_limit",
+    "memory_limit": "memory_limit",
+    "code_dir": "code_dir",
+    "job_dir": "job_dir",
+    "description": "description",
+}
+
+
+class _CommandAfterDashes(click.Command):
+    """Takes what comes after ``--`` for the command, also where no name stands before it."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse what comes before ``--``; click itself forgets where it stood."""
+        split = args.index("--") if "--" in args else len(args)
+        after = args[split + 1 :]
+        rest = super().parse_args(ctx, args[:split])
+        ctx.params["command"] += tuple(after)
+        return rest
+
+
+def _variables(_: click.Context, __: click.Parameter, pairs: tuple[str, ...]) -> dict[str, str]:
+    variables = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not (name and equals):
+            raise click.BadParameter(f"{pair!r} is not like NAME=value")
+        variables[name] = value
+    return variables
+
+
+@click.command(cls=_CommandAfterDashes)
+@click.argument("name", required=False)
+@click.argument("command", nargs=-1)
+@click.option(
+    "-f", "--file", type=click.File(encoding="utf-8"), help="JSON of a job; - is stdin. Options override it."
+)
+@click.option("--image", help="Image to run in; the service's default, if none is named.")
+@click.option(
+    "--source",
+    metavar="DIR",
+    # Whether it is there, the service knows best: it may be on another host.
+    type=click.Path(path_type=Path, resolve_path=True),
+    help="Directory, below a source root of the service, to copy in. Without it the workspace is empty.",
+)
+@click.option("--git", metavar="URL", help="Repository to clone, in place of --source.")
+@click.option("--ref", help="Branch, tag or commit of that repository; its HEAD by default.")
+@click.option(
+    "--env", metavar="NAME=VALUE", multiple=True, callback=_variables, help="Variable of the job; repeatable."
+)
+@click.option("--queue", help="Queue to wait in.")
+@click.option("--timeout", type=int, metavar="SECONDS", help="Longest time that it may run.")
+@click.option("--priority", type=int, help="Higher ones run first.")
+@click.option("--cpu-limit", type=float, metavar="CPUS", help="CPUs that it may use.")
+@click.option("--memory-limit", metavar="SIZE", help="Memory that it may use: bytes, or like 512m, 2g.")
+@click.option("--code-dir", help="Where the source goes in the container.")
+@click.option("--job-dir", help="Where the command runs in the container.")
+@click.option("--description", help="What the job is for.")
+@click.option("--follow", is_flag=True, help="Show the log live; exit as the job does.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print the job as JSON; with --follow the log is on stderr."
+)
+def submit(
+    name: str | None,
+    command: tuple[str, ...],
+    file: TextIO | None,
+    follow: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Submit a job: NAME -- COMMAND… or -f FILE.
+
+    One COMMAND argument is a script for /bin/sh, several are one command line. Prints the job's id. With
+    --follow it prints the log instead and exits with the job's exit code: 124 if it timed out, 130 if it
+    was cancelled, 1 if it failed without one.
+    """
+    definition = {} if file is None else _read(file)
+    if name is not None:
+        definition["name"] = name
+    if command:
+        definition["job_command"] = command[0] if len(command) == 1 else shlex.join(command)
+    _override(definition, options)
+    if file is None and not (name and command):
+        raise click.UsageError("Say what to run: NAME -- COMMAND…, or -f FILE.")
+    with connect() as client:
+        show_submitted(client, client.submit(definition), follow=follow, as_json=as_json)
+
+
+def show_submitted(client: Client, job: dict[str, Any], *, follow: bool, as_json: bool) -> None:
+    """Print a new job, or follow it to its end and then exit as it did."""
+    if follow:
+        try:
+            job = watch(client, job, sys.stderr.buffer if as_json else sys.stdout.buffer)
+        except KeyboardInterrupt:
+            end_interrupted(job["job_id"])
+    if as_json:
+        render.as_json(job)
+    elif not follow:
+        click.echo(job["job_id"])
+    if follow:
+        sys.exit(exit_code(job))
+
+
+def watch(client: Client, job: dict[str, Any], out: BinaryIO) -> dict[str, Any]:
+    """Print a job's log as it grows, with what becomes of the job on stderr; return the job as it ended."""
+    job_id = job["job_id"]
+    render.line(f"job {job_id} is {job['status']}", style="dim", err=True)
+    with render.spinner(f"waiting for {render.printable(job['name'])} to start"):
+        client.until_started(job_id)
+    copy_log(client, job_id, out)
+    job = client.until_final(job_id)
+    render.line(f"job {job_id} {render.outcome(job)}", style=render.status_style(job["status"]), err=True)
+    return job
+
+
+def copy_log(client: Client, job_id: str, out: BinaryIO, **which: int | None) -> None:
+    """Write a log to ``out`` as it grows, each piece as soon as it is there; see ``Client.follow``."""
+    for chunk in client.follow(job_id, **which):
+        out.write(chunk)
+        out.flush()
+
+
+def end_interrupted(job_id: str) -> NoReturn:
+    """Say after Ctrl-C that the job goes on, and exit."""
+    click.echo(
+        f"\nThe job goes on. Follow it again with 'reactorcide jobs logs -f {job_id}', "
+        f"or stop it with 'reactorcide jobs cancel {job_id}'.",
+        err=True,
+    )
+    sys.exit(130)
+
+
+def exit_code(job: dict[str, Any]) -> int:
+    """Return the exit code that stands for what became of a job."""
+    if job["status"] == JobStatus.COMPLETED:
+        return 0
+    if job["status"] == JobStatus.CANCELLED:
+        return _EXIT_CANCELLED
+    if str(job["error"]).startswith("timed out after"):
+        return _EXIT_TIMED_OUT
+    return job["exit_code"] or 1
+
+
+def _read(file: TextIO) -> dict[str, Any]:
+    try:
+        definition = json.load(file)
+    except (ValueError, RecursionError) as exc:
+        raise InvalidInput(f"{file.name} is not valid JSON: {exc}") from exc
+    if not isinstance(definition, dict):
+        raise InvalidInput(f"{file.name} has to hold one JSON object, the job")
+    return definition
+
+
+def _override(definition: dict[str, Any], options: dict[str, Any]) -> None:
+    """Put the options into a definition; a source that they name takes the place of the one there."""
+    source, git = options["source"], options["git"]
+    if source and git:
+        raise click.UsageError("Give --source or --git, not both.")
+    if source or git:
+        for field in ("git_url", "git_ref", "source_path"):
+            definition.pop(field, None)
+        definition |= (
+            {"source_type": "git", "git_url": git}
+            if git
+            else {"source_type": "copy", "source_path": os.fspath(source)}
+        )
+    definition.setdefault("source_type", "git" if definition.get("git_url") else "copy")
+    if options["ref"] and definition["source_type"] != "git":
+        raise click.UsageError("--ref belongs to a repository; name one with --git.")
+    definition |= {field: options[name] for name, field in _FIELDS.items() if options[name] is not None}
+    if options["env"]:
+        variables = definition.get("job_env_vars") or {}
+        if not isinstance(variables, dict):
+            raise InvalidInput("job_env_vars has to be a JSON object, with the variables' values by name")
+        definition["job_env_vars"] = variables | options["env"]

@@ -1,0 +1,38 @@
+# shellcheck shell=sh
+# What the scripts here share; sourced by each of them, in the directory above this one.
+
+# Over `su`, root's PATH may lack the directories of dockerd and iptables.
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+mkdir -p .cache
+
+say() { printf '%s\n' "$*" >&2; }
+
+die() {
+    say "$*"
+    exit 1
+}
+
+has() { command -v "$1" >/dev/null 2>&1; }
+
+is_root() { [ "$(id -u)" = 0 ]; }
+
+can_apt() { is_root && has apt-get; }
+
+# apt_install PACKAGE...
+apt_install() {
+    say "Installing $* with apt-get."
+    # A new machine has no package lists, another one old lists; where they are good, this saves half a minute.
+    if ! apt_get install "$@" >.cache/apt.log 2>&1; then
+        # A foreign source that is broken fails the update, but not what comes from Debian.
+        apt_get update >>.cache/apt.log 2>&1 || true
+        apt_get install "$@" >>.cache/apt.log 2>&1 || {
+            tail -n 20 .cache/apt.log >&2
+            die "apt-get could not install $*; see above, or .cache/apt.log for all of it."
+        }
+    fi
+}
+
+apt_get() {
+    DEBIAN_FRONTEND=noninteractive \
+        apt-get -y --no-install-recommends -o DPkg::Lock::Timeout=120 "$@" </dev/null
+}

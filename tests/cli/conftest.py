@@ -1,0 +1,198 @@
+"""A service of these tests' own, and the program that they run."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import docker
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+SAMPLE = CHECKOUT / "examples" / "sample-project"
+
+_PROGRAM = (sys.executable, str(CHECKOUT / "reactorcide.py"))
+_LISTENS = re.compile(r"Reactorcide listens on (http://\S+)")
+
+
+def wait_until(condition: Callable[[], Any], what: str, deadline_s: float = 20) -> None:
+    """Return once ``condition`` holds; fail, saying ``what`` did not happen, after ``deadline_s``."""
+    deadline = time.monotonic() + deadline_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {deadline_s:g} s: {what}"
+        time.sleep(0.02)
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a run of the program ended."""
+
+    code: int
+    output: bytes
+    errors: str
+
+    @property
+    def text(self) -> str:
+        """What it printed, without spaces around it."""
+        return self.output.decode().strip()
+
+    @property
+    def json(self) -> Any:
+        """What it printed, as JSON."""
+        return json.loads(self.output)
+
+
+class Program:
+    """``reactorcide`` with an environment in which nothing of the caller's plays a part."""
+
+    def __init__(self, home: Path, variables: Mapping[str, str]) -> None:
+        passed_on = {name: os.environ[name] for name in ("PATH", "DOCKER_HOST") if name in os.environ}
+        self.environment: dict[str, str] = passed_on | {"HOME": str(home)} | dict(variables)
+
+    def with_variables(self, **variables: str) -> "Program":
+        """Return the same with other variables."""
+        return Program(Path(self.environment["HOME"]), self.environment | variables)
+
+    def __call__(
+        self,
+        *arguments: object,
+        input: bytes = b"",
+        cwd: Path | None = None,
+        python: Sequence[str] = _PROGRAM,
+    ) -> Result:
+        """Run a command to its end."""
+        done = subprocess.run(
+            [*python, *map(str, arguments)],
+            env=self.environment,
+            input=input,
+            capture_output=True,
+            timeout=60,
+            cwd=cwd or CHECKOUT,
+        )
+        errors = done.stderr.decode()
+        assert "Traceback" not in errors, errors
+        return Result(done.returncode, done.stdout, errors)
+
+    def fine(self, *arguments: object, **options: Any) -> Result:
+        """Run a command that has to succeed."""
+        result = self(*arguments, **options)
+        assert result.code == 0, result
+        return result
+
+    def refused(self, *arguments: object, **options: Any) -> str:
+        """Run a command that has to fail, and return the one sentence that it says."""
+        result = self(*arguments, **options)
+        assert (result.code, result.output) == (1, b""), result
+        assert re.fullmatch(r"reactorcide: [^\n]+\n", result.errors), result.errors
+        return result.errors
+
+    def start(
+        self, *arguments: object, stdout: IO[bytes] | int, stderr: IO[bytes] | int
+    ) -> "subprocess.Popen[bytes]":
+        """Start a command that goes on."""
+        return subprocess.Popen(
+            [*_PROGRAM, *map(str, arguments)],
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            start_new_session=True,
+        )
+
+
+class Service:
+    """A running ``reactorcide serve``, with the checkout's sample project among its sources."""
+
+    def __init__(self, home: Path, image: str) -> None:
+        self.home = home
+        self.data_dir = home / "data"
+        self.sources = home / "sources"
+        self.sources.mkdir()
+        log_path = home / "service.log"
+        options: dict[str, object] = {
+            "--port": 0,
+            "--data-dir": self.data_dir,
+            "--default-image": image,
+            "--cancel-grace": 1,
+        }
+        roots = ["--source-root", str(self.sources), "--source-root", str(SAMPLE.parent)]
+        with log_path.open("wb") as log:
+            self._process = Program(home, {}).start(
+                "serve",
+                *(part for option in options.items() for part in option),
+                *roots,
+                stdout=log,
+                stderr=log,
+            )
+        wait_until(
+            lambda: _LISTENS.search(log_path.read_text()) or self._process.poll() is not None, "it listens"
+        )
+        match = _LISTENS.search(log_path.read_text())
+        assert match is not None, log_path.read_text()
+        self.url = match[1]
+
+    @property
+    def pid(self) -> int:
+        """The process that holds the data directory."""
+        return self._process.pid
+
+    def stop(self) -> None:
+        """Stop it; it has to end with exit code 0."""
+        self._process.terminate()
+        try:
+            assert self._process.wait(15) == 0
+        finally:
+            if self._process.poll() is None:
+                os.killpg(self._process.pid, signal.SIGKILL)
+                self._process.wait()
+
+
+@pytest.fixture(scope="session")
+def image() -> str:
+    """The image that jobs run in; it is not pulled."""
+    name = os.environ.get("REACTORCIDE_TEST_IMAGE", "busybox:test")
+    client = docker.APIClient(version="auto")
+    try:
+        if not client.images(name):
+            pytest.fail(f"there is no image {name}; make it, or name another with REACTORCIDE_TEST_IMAGE")
+    finally:
+        client.close()
+    return name
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory, image: str) -> Iterator[Service]:
+    """A service that the tests of a module share; they leave no job running on it."""
+    made = Service(tmp_path_factory.mktemp("service"), image)
+    try:
+        yield made
+        active = ("--status", "running", "--status", "queued", "--status", "submitted")
+        assert program_of(made).fine("jobs", "list", *active, "--json").json["total"] == 0
+    finally:
+        made.stop()
+
+
+def program_of(service: Service) -> Program:
+    """Return the program as the operator of a service on this host uses it: without a token."""
+    return Program(
+        service.home, {"REACTORCIDE_API_URL": service.url, "REACTORCIDE_DATA_DIR": str(service.data_dir)}
+    )
+
+
+@pytest.fixture
+def reactorcide(service: Service) -> Program:
+    """The program, against the module's service."""
+    return program_of(service)
+
+
+@pytest.fixture
+def lone(tmp_path: Path) -> Program:
+    """The program, without any service."""
+    return Program(tmp_path, {"REACTORCIDE_DATA_DIR": str(tmp_path / "data")})

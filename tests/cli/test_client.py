@@ -1,0 +1,290 @@
+"""What the client makes of services that misbehave: a server that does as each test says."""
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from reactorcide.cli.client import Client, ServiceAway, ServiceError, connect
+from reactorcide.domain.errors import ConfigurationError
+from reactorcide.domain.ids import new_id
+from tests.cli.conftest import Program
+
+_JOB_ID = new_id()
+_LOGS = f"/api/v1/jobs/{_JOB_ID}/logs"
+
+Answer = Callable[["Handler"], None]
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers as ``Server.answer`` says."""
+
+    protocol_version = "HTTP/1.1"
+    server: "Server"
+
+    def do_GET(self) -> None:
+        self.server.paths.append(self.path)
+        self.server.authorizations.append(self.headers["Authorization"])
+        self.server.answer(self)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+    @property
+    def query(self) -> dict[str, str]:
+        return {name: values[0] for name, values in parse_qs(urlsplit(self.path).query).items()}
+
+    def say(self, body: bytes, status: int = 200, **headers: str) -> None:
+        """Answer, and be done."""
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def stream(self, *chunks: bytes, breaks: bool = False) -> None:
+        """Answer in chunks, and end properly or not."""
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        for chunk in chunks:
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(chunk), chunk))
+        if not breaks:
+            self.wfile.write(b"0\r\n\r\n")
+        self.close_connection = True
+
+
+class Server(ThreadingHTTPServer):
+    """A service on a free port of this host."""
+
+    answer: Answer
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.paths: list[str] = []
+        self.authorizations: list[str | None] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """A server that has nothing to say yet."""
+    with Server() as made:
+        thread = threading.Thread(target=made.serve_forever, args=(0.02,))
+        thread.start()
+        yield made
+        made.shutdown()
+        thread.join()
+
+
+@contextmanager
+def client_of(server: Server) -> Iterator[Client]:
+    """Yield a client that is not patient for long."""
+    with Client(server.url, "a-token-of-16-characters", "from the test") as client:
+        yield client
+
+
+# --- where the service is, and whose token ------------------------------------------------------
+
+
+def test_the_token_file_is_for_this_host_only(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "admin-token").write_text("rct_secret\n")
+    server.answer = lambda handler: handler.say(b'{"status": "OK"}')
+    # Even a host that leads here is another one if it is not called so.
+    monkeypatch.setattr("socket.getaddrinfo", _everything_is_here(server))
+    here = {"REACTORCIDE_DATA_DIR": str(tmp_path), "no_proxy": "*"}
+    port = server.server_address[1]
+    for host, is_loopback in (
+        ("localhost", True),
+        ("127.0.0.1", True),
+        ("localhost.example.com", False),
+        ("127.0.0.1.example.com", False),
+        ("192.0.2.1", False),
+    ):
+        monkeypatch.setenv("no_proxy", "*")
+        with connect(here | {"REACTORCIDE_API_URL": f"http://{host}:{port}/"}) as client:
+            client.health()
+        assert server.authorizations[-1] == ("Bearer rct_secret" if is_loopback else None), host
+
+
+def _everything_is_here(server: Server) -> Callable[..., object]:
+    import socket
+
+    address = ("127.0.0.1", server.server_address[1])
+    return lambda *_, **__: [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address)]
+
+
+def test_the_variable_wins_over_the_file_and_a_netrc(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "admin-token").write_text("rct_file\n")
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login x password y\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    # A service on this host is not asked through a proxy.
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    server.answer = lambda handler: handler.say(b'{"status": "OK"}')
+    environment = {
+        "REACTORCIDE_API_URL": server.url,
+        "REACTORCIDE_API_TOKEN": " rct_variable ",
+        "REACTORCIDE_DATA_DIR": str(tmp_path),
+    }
+    with connect(environment) as client:
+        client.health()
+    assert server.authorizations[-1] == "Bearer rct_variable"
+
+
+@pytest.mark.parametrize("url", ["localhost:8080", "ftp://localhost", "http://", "http://[::1", "http://x:y"])
+def test_a_url_that_is_none_is_refused(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="REACTORCIDE_API_URL"):
+        connect({"REACTORCIDE_API_URL": url})
+
+
+# --- answers that are none ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda handler: handler.say(b"<html>hello</html>"),
+        lambda handler: handler.say(b"[]"),
+        lambda handler: handler.say(b"no such page", 404),
+        lambda handler: handler.say(b'{"detail": "x"}', 500),
+        lambda handler: handler.say(b"bad gateway", 502),
+    ],
+)
+def test_something_else_than_the_service_is_called_so(server: Server, answer: Answer) -> None:
+    server.answer = answer
+    with client_of(server) as client, pytest.raises(ServiceError, match="no Reactorcide"):
+        client.health()
+
+
+def test_a_redirect_is_not_followed_but_explained(server: Server) -> None:
+    server.answer = lambda handler: handler.say(b"", 308, Location="https://ci.example.com/api/v1/health")
+    with client_of(server) as client, pytest.raises(ServiceError, match=r"to https://ci\.example\.com$"):
+        client.health()
+
+
+# --- following ----------------------------------------------------------------------------------
+
+
+def test_a_connection_that_breaks_is_made_again_without_repeating(server: Server) -> None:
+    log, breaks = b"one\ntwo\nthree\n", [3, 3, 8]
+
+    def answer(handler: Handler) -> None:
+        if not handler.path.startswith(_LOGS):
+            handler.say(b'{"attempt": 1, "status": "completed"}')
+        elif breaks:
+            handler.stream(log[: breaks.pop(0)], breaks=True)
+        else:
+            handler.stream(log[:5], log[5:])
+
+    server.answer = answer
+    with client_of(server) as client:
+        assert b"".join(client.follow(_JOB_ID)) == log
+    assert [path for path in server.paths if path.startswith(_LOGS)] == [f"{_LOGS}?attempt=1&follow=true"] * 4
+
+
+def test_following_goes_on_with_the_attempt_that_comes_next(server: Server) -> None:
+    attempt, broken = 1, False
+
+    def answer(handler: Handler) -> None:
+        nonlocal attempt, broken
+        if not handler.path.startswith(_LOGS):
+            handler.say(b'{"attempt": %d, "status": "completed"}' % attempt)
+        elif handler.query["attempt"] == "1":
+            # The next attempt begins while the connection is broken.
+            handler.stream(b"first\n"[: 6 if broken else 2], breaks=not broken)
+            broken, attempt = True, 2
+        else:
+            handler.stream(b"second\n")
+
+    server.answer = answer
+    with client_of(server) as client:
+        assert b"".join(client.follow(_JOB_ID)) == b"first\nsecond\n"
+        assert b"".join(client.follow(_JOB_ID, attempt=1)) == b"first\n"
+
+
+def test_following_waits_for_a_service_that_is_busy(server: Server) -> None:
+    busy = [b'{"message": "too many followers"}'] * 2
+
+    def answer(handler: Handler) -> None:
+        if not handler.path.startswith(_LOGS):
+            handler.say(b'{"attempt": 1, "status": "completed"}')
+        elif busy:
+            handler.say(busy.pop(), 503)
+        else:
+            handler.stream(b"log")
+
+    server.answer = answer
+    with client_of(server) as client:
+        assert b"".join(client.follow(_JOB_ID)) == b"log"
+
+
+def test_following_gives_up_in_the_end(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reactorcide.cli.client._PATIENCE_S", 0.3)
+    monkeypatch.setattr("reactorcide.cli.client._PAUSE_S", 0.1)
+    server.answer = lambda handler: handler.say(b"{}", 503)
+    with client_of(server) as client:
+        with pytest.raises(ServiceAway, match=f"reactorcide jobs logs -f {_JOB_ID}"):
+            list(client.follow(_JOB_ID, attempt=1))
+        with pytest.raises(ServiceAway, match=f"reactorcide jobs logs -f {_JOB_ID}"):
+            client.until_final(_JOB_ID)
+
+
+def test_a_tail_is_not_begun_again(server: Server) -> None:
+    server.answer = lambda handler: handler.stream(b"x", breaks=True)
+    with client_of(server) as client, pytest.raises(ServiceAway, match="jobs logs -f"):
+        list(client.follow(_JOB_ID, attempt=1, tail=5))
+    assert len(server.paths) == 1
+
+
+# --- downloading --------------------------------------------------------------------------------
+
+
+def _offers(path: str, content: bytes, sha256: str | None = None) -> Answer:
+    digest = sha256 or hashlib.sha256(content).hexdigest()
+
+    def answer(handler: Handler) -> None:
+        if handler.path.endswith("/artifacts"):
+            item = f'{{"path": "{path}", "size": {len(content)}, "sha256": "{digest}"}}'
+            handler.say(f'{{"artifacts": [{item}]}}'.encode())
+        else:
+            handler.say(content)
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    "path", ["../evil", "a/../../evil", "/etc/evil", "a//evil", ".", "", "link/evil", "a\\u0000b"]
+)
+def test_an_artifact_that_would_leave_the_directory_is_refused(
+    server: Server, lone: Program, tmp_path: Path, path: str
+) -> None:
+    outside, output = tmp_path / "outside", tmp_path / "inside" / "output"
+    outside.mkdir()
+    output.mkdir(parents=True)
+    (output / "link").symlink_to(outside)
+    server.answer = _offers(path, b"evil")
+    program = lone.with_variables(REACTORCIDE_API_URL=server.url)
+    message = program.refused("jobs", "artifacts", _JOB_ID, "--output", output)
+    assert "outside of" in message
+    assert [found for found in tmp_path.rglob("*") if found.is_file()] == []
+
+
+def test_a_damaged_artifact_is_not_kept(server: Server, lone: Program, tmp_path: Path) -> None:
+    server.answer = _offers("file", b"damaged", sha256="0" * 64)
+    program = lone.with_variables(REACTORCIDE_API_URL=server.url)
+    (tmp_path / "file").write_text("as it was")
+    assert "damaged" in program.refused("jobs", "artifacts", _JOB_ID, "--output", tmp_path)
+    assert [(found.name, found.read_text()) for found in tmp_path.iterdir()] == [("file", "as it was")]

@@ -1,0 +1,71 @@
+"""``reactorcide corndogs``: only the queue, in the foreground."""
+
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from reactorcide.corndogs.client import GrpcCorndogs
+from tests.cli.conftest import Program, Service
+
+
+@contextmanager
+def running(program: Program, *arguments: object) -> Iterator[tuple["subprocess.Popen[bytes]", str]]:
+    """Start one, and yield it with its address; it must have ended when the body is done."""
+    with program.start("corndogs", *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        line = process.stderr.readline().decode()
+        try:
+            assert line.startswith("Corndogs listens on "), line
+            yield process, line.split()[-1]
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_serves_until_a_signal_and_keeps_its_tasks(lone: Program, number: signal.Signals) -> None:
+    with running(lone, "--port", 0) as (process, address):
+        client = GrpcCorndogs(address)
+        client.check_health()
+        task = client.submit_task("queue", payload=b"x")
+        client.close()
+        process.send_signal(number)
+        assert process.wait(10) == 0
+    with running(lone, "--port", 0) as (process, address):
+        client = GrpcCorndogs(address)
+        found = client.get_task(task.uuid, "queue")
+        client.close()
+        assert found is not None
+        assert found.payload == b"x"
+        process.send_signal(number)
+        assert process.wait(10) == 0
+
+
+def test_its_address_is_not_that_of_serve(lone: Program) -> None:
+    program = lone.with_variables(REACTORCIDE_PORT="1", REACTORCIDE_HOST="0.0.0.0")  # noqa: S104  # not bound
+    with running(program.with_variables(REACTORCIDE_CORNDOGS_PORT="0")) as (process, address):
+        assert address.startswith("127.0.0.1:")
+        process.terminate()
+        assert process.wait(10) == 0
+
+
+def test_a_port_that_is_taken_is_a_sentence(lone: Program) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert str(port) in lone.refused("corndogs", "--port", port)
+
+
+def test_a_data_directory_that_a_service_uses_is_refused(
+    lone: Program, service: Service, tmp_path: Path
+) -> None:
+    message = lone.refused("corndogs", "--port", 0, "--data-dir", service.data_dir)
+    assert f"process {service.pid}" in message
+    with running(lone, "--port", 0) as (process, _):
+        assert str(process.pid) in lone.refused("serve", "--port", 0, "--data-dir", tmp_path / "data")
+        process.terminate()
+        assert process.wait(10) == 0

@@ -1,0 +1,107 @@
+"""``reactorcide demo``: the whole way, and what it says when a part of that fails."""
+
+import signal
+import subprocess
+from pathlib import Path
+
+import docker
+import pytest
+
+from tests.cli.conftest import Program, wait_until
+
+
+@pytest.fixture
+def program(lone: Program, tmp_path: Path) -> Program:
+    """The program, with a directory for temporary things that has to be empty in the end."""
+    (tmp_path / "temporary").mkdir()
+    return lone.with_variables(TMPDIR=str(tmp_path / "temporary"))
+
+
+def left(program: Program) -> list[str]:
+    """Return what is left of the temporary things."""
+    return [path.name for path in Path(program.environment["TMPDIR"]).iterdir()]
+
+
+def project(directory: Path, script: str) -> Path:
+    """Make a project of one script."""
+    directory.mkdir()
+    (directory / "ci.sh").write_text(script)
+    return directory
+
+
+def test_it_shows_everything_and_leaves_nothing(program: Program, image: str) -> None:
+    # Settings that are meant for another service play no part.
+    result = program.with_variables(REACTORCIDE_CONCURRENCY="0").fine("demo", "--image", image)
+    text = result.text
+    steps = ["answers at http", "ok 1 - ", "words 31", "report.txt:", "not ok 11", "exit code 3", "stopped"]
+    positions = [text.index(step) for step in steps]
+    assert positions == sorted(positions)
+    assert "status completed, exit code 0" in text
+    assert "status failed, exit code 3" in text
+    assert "All of it worked" in text
+    assert left(program) == []
+
+
+def test_the_project_that_comes_with_it_does_as_the_sample(
+    program: Program, image: str, tmp_path: Path
+) -> None:
+    from reactorcide.cli.demo import _SMALL_PROJECT
+
+    directory = project(tmp_path / "small", "")
+    for name, content in _SMALL_PROJECT.items():
+        (directory / name).write_text(content)
+    assert "2 + 2 = 4" in program.fine("demo", "--image", image, "--source", directory).text
+
+
+@pytest.mark.parametrize(
+    ("script", "problem"),
+    [
+        ("exit 1", "should have completed"),
+        ("echo hello", "should have left report.txt and tests.tap"),
+        ("echo 1 | tee $REACTORCIDE_ARTIFACTS_DIR/tests.tap >$REACTORCIDE_ARTIFACTS_DIR/report.txt", "empty"),
+        (
+            "sleep 1; echo 1; cd $REACTORCIDE_ARTIFACTS_DIR; echo 1 >tests.tap; echo 1 >report.txt",
+            "should have failed with exit code 3",
+        ),
+    ],
+)
+def test_a_project_that_does_otherwise_fails(
+    program: Program, image: str, tmp_path: Path, script: str, problem: str
+) -> None:
+    result = program("demo", "--image", image, "--source", project(tmp_path / "project", script))
+    assert result.code == 1
+    assert problem in result.errors
+    assert "The service's log ends with" in result.errors
+    assert "All of it worked" not in result.text
+    assert left(program) == []
+
+
+def test_an_image_that_is_not_there_fails(program: Program) -> None:
+    result = program("demo", "--image", "localhost:9/nothing:here")
+    assert result.code == 1
+    assert "localhost:9/nothing:here" in result.errors
+    assert left(program) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_one_leaves_nothing(
+    program: Program, image: str, tmp_path: Path, number: signal.Signals
+) -> None:
+    output = tmp_path / "output"
+    directory = project(tmp_path / "project", "echo begun; sleep 600")
+    with (
+        output.open("wb") as file,
+        program.start("demo", "--image", image, "--source", directory, stdout=file, stderr=file) as process,
+    ):
+        wait_until(lambda: b"\nbegun\n" in output.read_bytes(), "its job has begun")
+        job_id = output.read_text().partition("job ")[2].split()[0]
+        process.send_signal(number)
+        assert process.wait(30) == 128 + number
+    assert "Traceback" not in output.read_text()
+    assert left(program) == []
+    client = docker.APIClient(version="auto")
+    try:
+        assert client.containers(all=True, filters={"name": job_id}) == []
+    finally:
+        client.close()
+    assert subprocess.run(["pgrep", "-f", str(tmp_path)], capture_output=True).stdout == b""

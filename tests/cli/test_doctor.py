@@ -1,0 +1,129 @@
+"""``reactorcide doctor``: all fine, and each thing broken."""
+
+import socket
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reactorcide.cli.doctor import _engine_advice
+from tests.cli.conftest import Program, Result, Service
+
+
+def findings(result: Result) -> dict[str, dict[str, Any]]:
+    """Return what the checks have found, by name."""
+    return {item["check"]: item for item in result.json["checks"]}
+
+
+def broken(program: Program, *arguments: object) -> dict[str, dict[str, Any]]:
+    """Run the doctor, who has to find something, and return what is wrong."""
+    result = program("doctor", "--json", "--port", 0, *arguments)
+    assert result.code == 1
+    assert result.json["ok"] is False
+    return {name: item for name, item in findings(result).items() if not item["ok"]}
+
+
+def test_all_is_fine(lone: Program, tmp_path: Path) -> None:
+    result = lone.fine("doctor", "--port", 0)
+    lines = result.text.splitlines()
+    assert [line[0] for line in lines] == ["✓"] * 5
+    for number, word in enumerate(("engine ", "/git", "GiB free, not in use", "is free", "embedded")):
+        assert word in lines[number]
+    # It looks, and makes nothing.
+    assert list(tmp_path.iterdir()) == []
+
+    as_json = lone.fine("doctor", "--port", 0, "--json")
+    assert as_json.json["ok"] is True
+    assert all(item["ok"] and item["advice"] is None for item in findings(as_json).values())
+
+
+def test_beside_a_running_service(reactorcide: Program, service: Service) -> None:
+    found = findings(reactorcide.fine("doctor", "--json", "--port", service.url.rpartition(":")[2]))
+    assert f"in use by process {service.pid}" in found["data directory"]["message"]
+    assert "answers" in found["port"]["message"]
+
+
+def test_no_engine(lone: Program, tmp_path: Path) -> None:
+    nowhere = lone.with_variables(DOCKER_HOST=f"unix://{tmp_path}/docker.sock")
+    assert nowhere("doctor", "--port", 0).text.startswith("✗ Docker")
+    assert "correct DOCKER_HOST" in broken(nowhere)["Docker"]["advice"]
+
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(tmp_path / "docker.sock"))
+        assert "start the engine" in broken(nowhere)["Docker"]["advice"]
+
+    away = lone.with_variables(DOCKER_HOST="tcp://127.0.0.1:9")
+    assert set(found := broken(away)) == {"Docker"}
+    assert "check DOCKER_HOST" in found["Docker"]["advice"]
+
+
+def test_an_engine_that_is_not_for_this_user(tmp_path: Path) -> None:
+    # Nobody refuses root, and other users may not be able to read the checkout: what is said is enough.
+    path = tmp_path / "docker.sock"
+    with socket.socket(socket.AF_UNIX) as live:
+        live.bind(str(path))
+        advice = _engine_advice(f"unix://{path}", "PermissionError(13, 'Permission denied')")
+    assert "usermod -aG docker" in advice
+
+
+def test_no_git_or_an_old_one(lone: Program, tmp_path: Path) -> None:
+    lone.environment["PATH"] = str(tmp_path)
+    assert "install git" in broken(lone)["git"]["advice"]
+
+    git = tmp_path / "git"
+    git.write_text("#!/bin/sh\necho git version 2.19.9\n")
+    git.chmod(0o755)
+    found = broken(lone)
+    assert "2.19.9" in found["git"]["message"]
+    assert "2.20" in found["git"]["advice"]
+
+    git.write_text("#!/bin/sh\nexit 1\n")
+    assert "does not run" in broken(lone)["git"]["message"]
+
+
+def test_a_data_directory_that_cannot_be_used(lone: Program, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    for path in (file, file / "below"):
+        found = broken(lone, "--data-dir", path)
+        assert set(found) == {"data directory"}
+        assert "--data-dir" in found["data directory"]["advice"]
+
+
+def test_a_full_disk(lone: Program, tmp_path: Path) -> None:
+    tiny = tmp_path / "tiny"
+    tiny.mkdir()
+    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tiny", str(tiny)], capture_output=True)
+    if mount.returncode != 0:
+        pytest.skip("only root can mount a small disk")
+    try:
+        assert "make room" in broken(lone, "--data-dir", tiny)["data directory"]["advice"]
+    finally:
+        subprocess.run(["umount", str(tiny)], check=True)
+
+
+def test_a_port_that_another_program_has(lone: Program) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        # It takes connections and never says a word.
+        found = broken(lone, "--port", taken.getsockname()[1])
+    assert set(found) == {"port"}
+    assert "--port" in found["port"]["advice"]
+
+
+def test_an_external_corndogs(lone: Program, tmp_path: Path) -> None:
+    found = broken(lone, "--corndogs-address", "127.0.0.1:9")
+    assert set(found) == {"Corndogs"}
+    assert "reactorcide corndogs" in found["Corndogs"]["advice"]
+
+    with lone.start(
+        *("corndogs", "--port", 0, "--data-dir", tmp_path / "corndogs"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stderr is not None
+        address = process.stderr.readline().split()[-1].decode()
+        result = lone.fine("doctor", "--json", "--port", 0, "--corndogs-address", address)
+        process.terminate()
+        assert process.wait(10) == 0
+    assert "good health" in findings(result)["Corndogs"]["message"]

@@ -1,0 +1,306 @@
+"""``reactorcide jobs`` and what all client commands have in common."""
+
+import hashlib
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reactorcide.domain.ids import new_id
+from tests.cli.conftest import CHECKOUT, SAMPLE, Program, Service, program_of, wait_until
+
+_HEAVY = ("flask", "grpc", "docker", "peewee", "pydantic")
+
+
+@pytest.fixture(scope="module")
+def finished(service: Service) -> dict[str, Any]:
+    """A job that has completed, with artifacts."""
+    job: dict[str, Any] = (
+        program_of(service)
+        .fine("submit", "finished", "--source", SAMPLE, "--follow", "--json", "--", "sh ci.sh")
+        .json
+    )
+    return job
+
+
+def running(reactorcide: Program, *arguments: object) -> str:
+    """Submit a job that goes on until it is cancelled, and return its id once it has printed ``begun``."""
+    job_id = reactorcide.fine(
+        "submit", "endless", *arguments, "--", "echo one; echo two; echo begun; sleep 600"
+    ).text
+    wait_until(lambda: "begun" in reactorcide.fine("jobs", "logs", job_id).text, "the job has begun")
+    return job_id
+
+
+def status(reactorcide: Program, job_id: str) -> str:
+    """Return a job's status."""
+    return str(reactorcide.fine("jobs", "show", job_id, "--json").json["status"])
+
+
+def on_a_terminal(program: Program, *arguments: object) -> str:
+    """Return what a command prints on a terminal of 80 columns."""
+    terminal, side = pty.openpty()
+    with program.with_variables(TERM="xterm", COLUMNS="80").start(
+        *arguments, stdout=side, stderr=side
+    ) as process:
+        os.close(side)
+        shown = b""
+        # Reading fails when the other side is closed.
+        while chunk := _read(terminal):
+            shown += chunk
+        assert process.wait(20) == 0, shown
+    os.close(terminal)
+    return shown.decode()
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 4096)
+    except OSError:
+        return b""
+
+
+# --- list ---------------------------------------------------------------------------------------
+
+
+def test_list_filters(reactorcide: Program, finished: dict[str, Any]) -> None:
+    def listed(*arguments: object) -> list[str]:
+        page = reactorcide.fine("jobs", "list", "--json", *arguments).json
+        return [job["job_id"] for job in page["jobs"]]
+
+    job_id = finished["job_id"]
+    other = reactorcide.fine("submit", "another", "--queue", "elsewhere", "--", "true").text
+    reactorcide("jobs", "cancel", other)
+    assert {other, job_id} <= set(listed())
+    assert listed("--queue", "elsewhere") == [other]
+    assert listed("--name", "fini") == [job_id]
+    assert job_id in listed("--status", "completed", "--status", "failed")
+    assert job_id not in listed("--status", "failed", "--status", "running")
+    assert listed("--limit", 1) == [other]
+    assert job_id in listed("--user", finished["user_id"])
+    assert listed("--user", new_id()) == []
+
+
+def test_list_in_a_pipe_is_plain_and_whole(reactorcide: Program) -> None:
+    name = "a long name " * 15 + "\x1b[31m\n[red]end"
+    job_id = reactorcide.fine("submit", name, "--queue", "plain", "--", "exit 7").text
+    assert reactorcide.fine("jobs", "show", job_id, "--wait", 20, "--json").json["status"] != "submitted"
+    wait_until(lambda: status(reactorcide, job_id) == "failed", "it has failed")
+    header, row = reactorcide.fine("jobs", "list", "--queue", "plain").text.splitlines()
+    assert header.split() == ["ID", "NAME", "STATUS", "EXIT", "QUEUE", "AGE", "DURATION"]
+    assert row.startswith(job_id)
+    assert r"a long name \x1b[31m\n[red]end  failed  7     plain  " in row
+
+
+def test_list_on_a_terminal_has_colours_and_fits(reactorcide: Program, finished: dict[str, Any]) -> None:
+    shown = on_a_terminal(reactorcide, "jobs", "list", "--status", "completed")
+    assert "\x1b[32mcompleted" in shown
+    assert finished["job_id"] in shown
+    plain = on_a_terminal(reactorcide.with_variables(NO_COLOR="1"), "jobs", "list", "--status", "completed")
+    assert "completed" in plain
+    assert not re.search(r"\x1b\[[0-9;]*3\d", plain)
+
+
+def test_list_says_when_there_are_more(reactorcide: Program, finished: dict[str, Any]) -> None:
+    first = reactorcide.fine("submit", "more", "--", "true").text
+    reactorcide("jobs", "cancel", first)
+    assert re.search(r"1 of \d+ jobs", reactorcide.fine("jobs", "list", "--limit", 1).errors)
+
+
+# --- show ---------------------------------------------------------------------------------------
+
+
+def test_show(reactorcide: Program, finished: dict[str, Any]) -> None:
+    text = reactorcide.fine("jobs", "show", finished["job_id"]).text
+    rows = dict(re.split(r"  +", line, maxsplit=1) for line in text.splitlines())
+    assert rows["Job"] == finished["job_id"]
+    assert (rows["Status"], rows["Exit code"], rows["Command"]) == ("completed", "0", "sh ci.sh")
+    assert "Error" not in rows
+    assert reactorcide.fine("jobs", "show", finished["job_id"], "--json").json == finished
+
+
+def test_show_waits_for_another_status(reactorcide: Program) -> None:
+    job_id = running(reactorcide)
+    with reactorcide.start(
+        "jobs", "show", job_id, "--wait", 30, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        with pytest.raises(subprocess.TimeoutExpired):
+            # What would answer at once has answered by then.
+            process.wait(1.5)
+        reactorcide.fine("jobs", "cancel", job_id)
+        output, _ = process.communicate(timeout=20)
+    assert b"cancelled" in output
+
+
+# --- logs ---------------------------------------------------------------------------------------
+
+
+def test_logs(reactorcide: Program, finished: dict[str, Any]) -> None:
+    whole = reactorcide.fine("jobs", "logs", finished["job_id"]).output
+    assert b"== test\n" in whole
+    assert whole.endswith(b"== done\n")
+    assert reactorcide.fine("jobs", "logs", finished["job_id"], "--tail", 1).output == b"== done\n"
+    assert reactorcide.fine("jobs", "logs", finished["job_id"], "--attempt", 1).output == whole
+    assert reactorcide.fine("jobs", "logs", finished["job_id"], "--follow").output == whole
+    assert "no attempt 2" in reactorcide.refused("jobs", "logs", finished["job_id"], "--attempt", 2)
+
+
+def test_logs_follow_goes_on_until_the_job_ends(reactorcide: Program, tmp_path: Path) -> None:
+    job_id = running(reactorcide)
+    output = tmp_path / "output"
+    with (
+        output.open("wb") as file,
+        reactorcide.start("jobs", "logs", "-f", "--tail", 1, job_id, stdout=file, stderr=file) as process,
+    ):
+        wait_until(lambda: output.read_bytes() == b"begun\n", "the last line is shown")
+        assert process.poll() is None
+        reactorcide.fine("jobs", "cancel", job_id)
+        assert process.wait(20) == 0
+
+
+# --- cancel, rerun, delete ----------------------------------------------------------------------
+
+
+def test_cancel_goes_on_after_one_that_is_not_there(reactorcide: Program, finished: dict[str, Any]) -> None:
+    unknown, job_id = new_id(), running(reactorcide)
+    result = reactorcide("jobs", "cancel", unknown, finished["job_id"], job_id)
+    assert result.code == 1
+    assert result.text == f"{job_id} cancelled"
+    assert f"{unknown}: " in result.errors
+    assert "completed already" in result.errors
+    assert status(reactorcide, job_id) == "cancelled"
+    assert reactorcide.fine("jobs", "cancel", job_id).text == f"{job_id} cancelled"
+
+
+def test_rerun(reactorcide: Program, finished: dict[str, Any]) -> None:
+    result = reactorcide.fine("jobs", "rerun", finished["job_id"], "--follow")
+    assert result.output.endswith(b"== done\n")
+    again = reactorcide.fine("jobs", "rerun", finished["job_id"], "--json").json
+    assert again["rerun_of"] == finished["job_id"] != again["job_id"]
+    reactorcide("jobs", "cancel", again["job_id"])
+    bare = reactorcide.fine("jobs", "rerun", finished["job_id"]).text
+    assert status(reactorcide, bare)
+    reactorcide("jobs", "cancel", bare)
+
+
+def test_delete(reactorcide: Program) -> None:
+    first, second = (reactorcide.fine("submit", "short", "--", "true").text for _ in range(2))
+    assert reactorcide.fine("jobs", "delete", first, second).text.splitlines() == [
+        f"{first} deleted",
+        f"{second} deleted",
+    ]
+    assert first in reactorcide.refused("jobs", "delete", first)
+    assert "no job" in reactorcide.refused("jobs", "show", second)
+
+
+# --- artifacts ----------------------------------------------------------------------------------
+
+
+def test_artifacts_are_listed(reactorcide: Program, finished: dict[str, Any]) -> None:
+    items = reactorcide.fine("jobs", "artifacts", finished["job_id"], "--json").json["artifacts"]
+    assert [item["path"] for item in items] == ["report.txt", "tests.tap"]
+    header, *rows = reactorcide.fine("jobs", "artifacts", finished["job_id"]).text.splitlines()
+    assert header.split() == ["SIZE", "SHA256", "PATH"]
+    assert [row.split()[-2:] for row in rows] == [[item["sha256"][:12], item["path"]] for item in items]
+
+
+def test_artifacts_are_downloaded(reactorcide: Program, tmp_path: Path) -> None:
+    odd = "a%20b #?&ü [x]"
+    script = f"cd $REACTORCIDE_ARTIFACTS_DIR && mkdir -p d/e && cd d/e && echo 1 >'{odd}' && : >empty"
+    job = reactorcide.fine("submit", "leaves", "--follow", "--json", "--", script).json
+    output = tmp_path / "not" / "there yet"
+    listing = reactorcide.fine("jobs", "artifacts", job["job_id"], "--output", output, "--json").json
+    found = {str(path.relative_to(output)): path for path in output.rglob("*") if path.is_file()}
+    assert found.keys() == {item["path"] for item in listing["artifacts"]} == {f"d/e/{odd}", "d/e/empty"}
+    for item in listing["artifacts"]:
+        assert hashlib.sha256(found[item["path"]].read_bytes()).hexdigest() == item["sha256"]
+        # Like a file that any program makes.
+        assert found[item["path"]].stat().st_mode & 0o777 == 0o644
+
+
+def test_a_download_never_leaves_its_directory(
+    reactorcide: Program, finished: dict[str, Any], tmp_path: Path
+) -> None:
+    # A link in place of a file is replaced, never written through.
+    outside = tmp_path / "outside"
+    outside.write_text("mine")
+    output = tmp_path / "output"
+    output.mkdir()
+    (output / "report.txt").symlink_to(outside)
+    reactorcide.fine("jobs", "artifacts", finished["job_id"], "--output", output)
+    assert outside.read_text() == "mine"
+    assert not (output / "report.txt").is_symlink()
+
+
+def test_a_download_that_cannot_be_written_is_a_sentence(
+    reactorcide: Program, finished: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "report.txt").mkdir()
+    assert "cannot be written" in reactorcide.refused(
+        "jobs", "artifacts", finished["job_id"], "--output", tmp_path
+    )
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".reactorcide")] == []
+
+
+# --- what all of them have in common ------------------------------------------------------------
+
+
+def test_the_client_commands_import_little(reactorcide: Program, finished: dict[str, Any]) -> None:
+    script = "import atexit, sys; sys.path.insert(0, sys.argv.pop(1))\n"
+    script += "atexit.register(lambda: print(*sys.modules, file=sys.stderr))\n"
+    script += "from reactorcide.cli import main; main()"
+    python = (sys.executable, "-c", script, str(CHECKOUT))
+
+    listed = reactorcide.fine("jobs", "list", python=python)
+    assert finished["job_id"] in listed.text
+    assert not set(_HEAVY) & set(listed.errors.split())
+    assert "requests" in listed.errors.split()
+
+    helped = reactorcide.fine("--help", python=python)
+    assert "submit" in helped.text
+    assert not {*_HEAVY, "requests", "rich"} & set(helped.errors.split())
+
+
+def test_it_runs_as_a_module(lone: Program) -> None:
+    python = (sys.executable, "-m", "reactorcide")
+    assert lone.fine("--version", python=python).text.startswith("reactorcide")
+
+
+def test_no_service(lone: Program) -> None:
+    away = lone.with_variables(REACTORCIDE_API_URL="http://127.0.0.1:9")
+    assert "reactorcide serve" in away.refused("jobs", "list")
+    assert "reactorcide serve" in away.refused("submit", "x", "--", "true")
+
+
+def test_a_token_that_is_refused_says_where_it_is_from(reactorcide: Program, tmp_path: Path) -> None:
+    wrong = reactorcide.with_variables(REACTORCIDE_API_TOKEN="rct_0123456789abcdef")
+    assert "REACTORCIDE_API_TOKEN" in wrong.refused("jobs", "list")
+    assert "spaces" in reactorcide.with_variables(REACTORCIDE_API_TOKEN="a b").refused("jobs", "list")
+    odd = reactorcide.with_variables(REACTORCIDE_API_TOKEN="schlüssel-schlüssel")
+    assert "not known" in odd.refused("jobs", "list")
+
+    without = reactorcide.with_variables(REACTORCIDE_DATA_DIR=str(tmp_path))
+    assert str(tmp_path / "admin-token") in without.refused("jobs", "list")
+    (tmp_path / "admin-token").write_text("rct_0123456789abcdef\n")
+    assert str(tmp_path / "admin-token") in without.refused("jobs", "list")
+
+
+@pytest.mark.parametrize("command", ["show", "logs", "cancel", "rerun", "delete", "artifacts"])
+def test_what_is_no_id_is_wrong_usage(lone: Program, command: str) -> None:
+    result = lone("jobs", command, "../users/me")
+    assert result.code == 2
+    assert "is not the id of a job" in result.errors
+    unknown = lone.with_variables(REACTORCIDE_API_URL="http://127.0.0.1:9")("jobs", command, new_id())
+    assert unknown.code == 1
+
+
+def test_a_stdout_that_lacks_a_character_gets_another(reactorcide: Program) -> None:
+    job_id = reactorcide.fine("submit", "two 仕事", "--", "true").text
+    narrow = reactorcide.with_variables(PYTHONIOENCODING="latin-1")
+    assert "two ??" in narrow.fine("jobs", "show", job_id).text
+    reactorcide("jobs", "cancel", job_id)

@@ -1,0 +1,271 @@
+"""``reactorcide submit``: what becomes of its arguments, and following."""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.conftest import SAMPLE, Program, Service, wait_until
+
+
+def submitted(reactorcide: Program, *arguments: object, **options: Any) -> dict[str, Any]:
+    """Submit a job that never starts, and return it as the API shows it."""
+    job: dict[str, Any] = reactorcide.fine("submit", "--json", *arguments, **options).json
+    reactorcide("jobs", "cancel", job["job_id"])
+    return job
+
+
+class Following:
+    """A ``submit --follow`` in the background, with its output in files."""
+
+    def __init__(self, reactorcide: Program, directory: Path, *arguments: object) -> None:
+        self._output, self._errors = directory / "output", directory / "errors"
+        with self._output.open("wb") as output, self._errors.open("wb") as errors:
+            self.process = reactorcide.start("submit", *arguments, stdout=output, stderr=errors)
+
+    @property
+    def output(self) -> bytes:
+        return self._output.read_bytes()
+
+    @property
+    def errors(self) -> str:
+        return self._errors.read_text()
+
+    @property
+    def job_id(self) -> str:
+        wait_until(lambda: " is " in self.errors, "the job's id is shown")
+        return self.errors.split()[1]
+
+    def wait_for(self, text: bytes) -> None:
+        wait_until(lambda: text in self.output, f"{text!r} is shown")
+
+
+def test_without_follow_prints_the_id_alone(reactorcide: Program) -> None:
+    job_id = reactorcide.fine("submit", "plain", "--", "true").text
+    job = reactorcide.fine("jobs", "show", job_id, "--json", "--wait", 20).json
+    assert (job["job_id"], job["name"]) == (job_id, "plain")
+    reactorcide("jobs", "cancel", job_id)
+
+
+def test_follow_prints_the_log_and_exits_with_0(reactorcide: Program) -> None:
+    result = reactorcide("submit", "ok", "--follow", "--", r"printf 'a\377\000b\n'; echo c")
+    assert (result.code, result.output) == (0, b"a\xff\x00b\nc\n")
+    assert "completed after" in result.errors
+
+
+def test_follow_exits_with_the_jobs_exit_code(reactorcide: Program) -> None:
+    result = reactorcide("submit", "three", "--follow", "--", "echo before; exit 3")
+    assert result.code == 3
+    assert result.output.startswith(b"before\n")
+    assert "exit code 3" in result.errors
+
+
+def test_follow_exits_with_124_when_the_job_times_out(reactorcide: Program) -> None:
+    result = reactorcide("submit", "slow", "--follow", "--timeout", 1, "--", "echo begun; sleep 60")
+    assert result.code == 124
+    assert "timed out after 1 s" in result.errors
+    assert b"begun\n" in result.output
+
+
+def test_follow_exits_with_1_when_the_job_fails_without_an_exit_code(
+    reactorcide: Program, service: Service
+) -> None:
+    (service.sources / "no-repository").mkdir()
+    result = reactorcide(
+        "submit", "bad", "--follow", "--git", service.sources / "no-repository", "--", "true"
+    )
+    assert result.code == 1
+    assert "failed" in result.errors
+
+
+def test_follow_is_live_and_exits_with_130_when_cancelled_elsewhere(
+    reactorcide: Program, tmp_path: Path
+) -> None:
+    following = Following(reactorcide, tmp_path, "endless", "--follow", "--", "echo first; sleep 600")
+    with following.process as process:
+        following.wait_for(b"first\n")
+        reactorcide.fine("jobs", "cancel", following.job_id)
+        assert process.wait(20) == 130
+    assert "cancelled" in following.errors
+
+
+def test_ctrl_c_leaves_the_job_running_and_says_how_to_follow_it(
+    reactorcide: Program, tmp_path: Path
+) -> None:
+    following = Following(reactorcide, tmp_path, "endless", "--follow", "--", "echo first; sleep 600")
+    with following.process as process:
+        following.wait_for(b"first\n")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+    job_id = following.job_id
+    assert f"reactorcide jobs logs -f {job_id}" in following.errors
+    assert "Traceback" not in following.errors
+    assert reactorcide.fine("jobs", "show", job_id, "--json").json["status"] == "running"
+    reactorcide.fine("jobs", "cancel", job_id)
+
+
+def test_follow_with_json_prints_the_job_as_it_ended(reactorcide: Program) -> None:
+    result = reactorcide("submit", "both", "--follow", "--json", "--", "echo hello; exit 4")
+    assert result.code == 4
+    assert (result.json["status"], result.json["exit_code"]) == ("failed", 4)
+    assert "hello\n" in result.errors
+
+
+def test_one_argument_is_a_script_and_several_are_a_command_line(reactorcide: Program) -> None:
+    script = reactorcide.fine("submit", "script", "--follow", "--", "echo $((1 + 1)); echo '  x'")
+    assert script.output == b"2\n  x\n"
+    words = reactorcide.fine("submit", "words", "--follow", "--", "echo", "$((1 + 1))", "a  b", "--help")
+    assert words.output == b"$((1 + 1)) a  b --help\n"
+
+
+def test_variables_reach_the_job(reactorcide: Program) -> None:
+    result = reactorcide.fine(
+        "submit", "env", "--follow", "--env", "A=1=2", "--env", "B=", "--", 'echo "$A|${B-unset}"'
+    )
+    assert result.output == b"1=2|\n"
+
+
+def test_source_is_copied_in(reactorcide: Program) -> None:
+    # Relative, to show that it is resolved here and not by the service.
+    result = reactorcide.fine(
+        "submit", "copy", "--follow", "--source", SAMPLE.name, "--", "ls", cwd=SAMPLE.parent
+    )
+    assert set(result.text.split()) == {path.name for path in SAMPLE.iterdir()}
+
+
+def test_a_source_outside_of_the_roots_is_refused(reactorcide: Program, tmp_path: Path) -> None:
+    assert "source roots" in reactorcide.refused("submit", "copy", "--source", tmp_path, "--", "ls")
+
+
+def test_git_is_cloned_at_the_ref(reactorcide: Program, service: Service) -> None:
+    repository = service.sources / "repository"
+    git = ("git", "-C", str(repository), "-c", "user.name=n", "-c", "user.email=e")
+    subprocess.run(["git", "init", "-q", "-b", "main", str(repository)], check=True)
+    for branch in ("main", "other"):
+        if branch != "main":
+            subprocess.run([*git, "checkout", "-q", "-b", branch], check=True)
+        (repository / "file").write_text(f"on {branch}\n")
+        subprocess.run([*git, "add", "file"], check=True)
+        subprocess.run([*git, "commit", "-q", "-m", branch], check=True)
+    result = reactorcide.fine(
+        "submit", "git", "--follow", "--git", repository, "--ref", "main", "--", "cat file"
+    )
+    assert result.output.endswith(b"on main\n")
+
+
+def test_every_option_reaches_the_service(reactorcide: Program) -> None:
+    job = submitted(
+        reactorcide,
+        *("all", "--image", "an/image:1", "--queue", "nobody", "--timeout", 7, "--priority", -3),
+        *("--cpu-limit", 0.5, "--memory-limit", "64m", "--code-dir", "/code", "--job-dir", "/code/a"),
+        *("--description", "why", "--env", "K=V", "--", "true"),
+    )
+    expected = {
+        "runner_image": "an/image:1",
+        "queue_name": "nobody",
+        "timeout_seconds": 7,
+        "priority": -3,
+        "cpu_limit": 0.5,
+        "memory_limit": 64 << 20,
+        "code_dir": "/code",
+        "job_dir": "/code/a",
+        "description": "why",
+        "job_env_vars": {"K": "V"},
+        "source_type": "copy",
+        "source_path": None,
+        "job_command": "true",
+    }
+    assert {field: job[field] for field in expected} == expected
+
+
+def test_options_are_variables_too(reactorcide: Program) -> None:
+    job = submitted(reactorcide.with_variables(REACTORCIDE_SUBMIT_DESCRIPTION="set"), "vars", "--", "true")
+    assert job["description"] == "set"
+
+
+def test_a_file_gives_the_fields_and_options_override_them(reactorcide: Program, tmp_path: Path) -> None:
+    definition = {
+        "name": "from file",
+        "job_command": "echo file",
+        "source_type": "git",
+        "git_url": "https://example.com/x.git",
+        "git_ref": "main",
+        "priority": 5,
+        "job_env_vars": {"A": "file", "B": "file"},
+    }
+    file = tmp_path / "job.json"
+    file.write_text(json.dumps(definition))
+    as_it_is = submitted(reactorcide, "-f", file)
+    assert {field: as_it_is[field] for field in definition} == definition
+
+    changed = submitted(
+        reactorcide, "-f", file, "--source", SAMPLE, "--env", "B=option", "--priority", 6, "--", "echo", "a b"
+    )
+    assert changed["name"] == "from file"
+    assert (changed["source_type"], changed["source_path"], changed["git_url"], changed["git_ref"]) == (
+        *("copy", str(SAMPLE)),
+        *(None, None),
+    )
+    assert changed["job_env_vars"] == {"A": "file", "B": "option"}
+    assert (changed["priority"], changed["job_command"]) == (6, "echo 'a b'")
+
+
+def test_a_file_may_be_stdin(reactorcide: Program) -> None:
+    job = submitted(reactorcide, "-f", "-", input=b'{"name": "piped", "job_command": "true"}')
+    assert (job["name"], job["source_type"]) == ("piped", "copy")
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b"\xff", b"[" * 100_000])
+def test_a_file_that_is_no_job_is_a_sentence(reactorcide: Program, content: bytes) -> None:
+    assert "<stdin>" in reactorcide.refused("submit", "-f", "-", input=content)
+
+
+def test_what_the_service_refuses_is_its_sentence(reactorcide: Program) -> None:
+    assert "job_command" in reactorcide.refused("submit", "-f", "-", input=b'{"name": "x"}')
+    misspelt = b'{"name": "x", "job_command": "true", "timeout_second": 1}'
+    assert "timeout_second" in reactorcide.refused("submit", "-f", "-", input=misspelt)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("name",),
+        ("--", "command"),
+        ("name", "--source", ".", "--git", "https://example.com/x.git", "--", "true"),
+        ("name", "--ref", "main", "--", "true"),
+        ("name", "--env", "NOVALUE", "--", "true"),
+        ("name", "--timeout", "soon", "--", "true"),
+        ("-f", "no-such-file.json"),
+    ],
+)
+def test_wrong_usage_is_2(lone: Program, arguments: tuple[str, ...]) -> None:
+    result = lone("submit", *arguments)
+    assert (result.code, result.output) == (2, b"")
+    assert "Usage: reactorcide submit" in result.errors
+
+
+def test_a_terminal_gets_a_spinner_while_the_job_waits(reactorcide: Program, tmp_path: Path) -> None:
+    terminal, side = pty.openpty()
+    output = tmp_path / "output"
+    try:
+        with (
+            output.open("wb") as file,
+            reactorcide.with_variables(TERM="xterm").start(
+                "submit", "waits", "--queue", "q", "--follow", "--", "echo here", stdout=file, stderr=side
+            ) as process,
+        ):
+            os.close(side)
+            shown = b""
+            while b"completed" not in shown:
+                shown += os.read(terminal, 4096)
+            assert process.wait(20) == 0
+    finally:
+        os.close(terminal)
+    assert b"waiting for waits to start" in shown
+    assert output.read_bytes() == b"here\n"

@@ -1,0 +1,171 @@
+"""Who may do what."""
+
+import stat
+import uuid
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from reactorcide.domain.accounts import Role
+from tests.support.client import Client
+from tests.support.service import Service
+from tests.support.waiting import wait_until
+
+PROTECTED = [
+    ("GET", "jobs"),
+    ("POST", "jobs"),
+    ("GET", "jobs/{job_id}"),
+    ("DELETE", "jobs/{job_id}"),
+    ("PUT", "jobs/{job_id}/cancel"),
+    ("POST", "jobs/{job_id}/cancel"),
+    ("POST", "jobs/{job_id}/rerun"),
+    ("GET", "jobs/{job_id}/logs"),
+    ("GET", "jobs/{job_id}/logs?follow=true"),
+    ("GET", "jobs/{job_id}/artifacts"),
+    ("GET", "jobs/{job_id}/artifacts/a"),
+    ("GET", "jobs/{job_id}/artifacts.tar.gz"),
+    ("GET", "queues"),
+    ("GET", "workers"),
+    ("GET", "tokens"),
+    ("POST", "tokens"),
+    ("DELETE", "tokens/{job_id}"),
+    ("GET", "users/me"),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), PROTECTED)
+def test_nothing_is_had_without_a_token(idle_service: Service, method: str, path: str) -> None:
+    anonymous = idle_service.anonymous()
+    path = path.format(job_id=idle_service.admin.submit()["job_id"])
+    for authorization in (None, "Bearer ", "Bearer wrong", "Basic YTpi", f"Token {idle_service.admin.token}"):
+        headers = {"Authorization": authorization} if authorization else {}
+        response = anonymous.request(method, path, headers=headers)
+        assert response.status_code == 401, authorization
+        assert response.json()["error"] == "unauthorized"
+        assert response.headers["WWW-Authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize(("method", "path"), [row for row in PROTECTED if "{job_id}" in row[1]])
+def test_somebody_elses_job_is_forbidden_and_nothing_happens(
+    idle_service: Service, method: str, path: str
+) -> None:
+    job = idle_service.admin.submit()
+    stranger = idle_service.add_user(f"stranger-{uuid.uuid4()}")
+    status = 404 if path.startswith("tokens") else 403
+    assert stranger.request(method, path.format(**job)).status_code == status
+    assert idle_service.admin.job(job) == job
+
+
+def test_a_user_sees_own_jobs_and_an_admin_all(idle_service: Service) -> None:
+    one, two = idle_service.add_user("one"), idle_service.add_user("two")
+    job = one.submit()
+    assert [item["job_id"] for item in one.get("jobs")["jobs"]] == [job["job_id"]]
+    assert (two.get("jobs")["jobs"], two.get("jobs")["total"]) == ([], 0)
+    for admin in (idle_service.admin, idle_service.add_user("second-admin", Role.ADMIN)):
+        assert admin.get("jobs")["jobs"][0] == job
+        assert admin.job(job) == job
+    assert idle_service.admin.cancel(job)["user_id"] == one.get("users/me")["user_id"]
+
+
+def test_a_user_can_ask_who_they_are(idle_service: Service) -> None:
+    me = idle_service.add_user("somebody").get("users/me")
+    assert me.keys() == {"user_id", "username", "email", "role", "is_active", "created_at"}
+    assert (me["username"], me["email"], me["role"], me["is_active"]) == ("somebody", None, "user", True)
+    assert idle_service.admin.get("users/me")["role"] == "admin"
+
+
+def create_token(client: Client, **fields: Any) -> dict[str, Any]:
+    """Make a token and return the answer."""
+    response = client.request("POST", "tokens", json={"name": "new"} | fields)
+    assert response.status_code == 201, response.text
+    made: dict[str, Any] = response.json()
+    return made
+
+
+def test_a_token_is_shown_once_and_works(idle_service: Service) -> None:
+    user = idle_service.add_user("tokens")
+    made = create_token(user, name="for the build")
+    assert made.keys() == {"token_id", "token", "name", "created_at", "expires_at"}
+    assert made["token"].startswith("rct_")
+    assert made["expires_at"] is None
+    assert idle_service.client(made["token"]).get("users/me") == user.get("users/me")
+    listed = {token["token_id"]: token for token in user.get("tokens")["tokens"]}
+    assert listed[made["token_id"]].pop("last_used_at") is not None
+    assert listed[made["token_id"]] == {
+        "token_id": made["token_id"],
+        "name": "for the build",
+        "created_at": made["created_at"],
+        "expires_at": None,
+        "is_active": True,
+    }
+    assert made["token"] not in user.request("GET", "tokens").text
+    assert made["token"].encode() not in (idle_service.data_dir / "reactorcide.db").read_bytes()
+    assert made["token"] not in idle_service.log_text()
+
+
+def test_a_revoked_token_is_worth_nothing(idle_service: Service) -> None:
+    user = idle_service.add_user("revokes")
+    made = create_token(user)
+    holder = idle_service.client(made["token"])
+    assert holder.request("GET", "jobs").status_code == 200
+    assert user.request("DELETE", f"tokens/{made['token_id']}").status_code == 204
+    assert holder.request("GET", "jobs").status_code == 401
+    assert user.request("DELETE", f"tokens/{made['token_id']}").status_code == 404
+
+
+def test_nobody_revokes_the_tokens_of_others(idle_service: Service) -> None:
+    made = create_token(idle_service.admin)
+    thief = idle_service.add_user("thief")
+    assert thief.request("DELETE", f"tokens/{made['token_id']}").status_code == 404
+    assert made["token_id"] not in thief.request("GET", "tokens").text
+    assert idle_service.client(made["token"]).request("GET", "jobs").status_code == 200
+
+
+def test_a_token_expires(idle_service: Service) -> None:
+    soon = datetime.now(UTC) + timedelta(seconds=2)
+    made = create_token(idle_service.admin, expires_at=soon.isoformat())
+    holder = idle_service.client(made["token"])
+    assert holder.request("GET", "jobs").status_code == 200
+    wait_until(lambda: holder.request("GET", "jobs").status_code == 401, 5, "the token has expired")
+    assert datetime.now(UTC) >= soon
+    assert "expired" in holder.request("GET", "jobs").json()["message"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("name", ""),
+        ("name", "n" * 256),
+        ("name", 5),
+        ("expires_at", "2001-01-01T00:00:00Z"),
+        ("expires_at", "2101-01-01T00:00:00"),
+        ("expires_at", "tomorrow"),
+        ("expires_at", 4102444800),
+        ("value", "x" * 32),
+    ],
+)
+def test_a_bad_token_is_refused_by_name(idle: Client, field: str, value: Any) -> None:
+    response = idle.request("POST", "tokens", json={"name": "n"} | {field: value})
+    assert response.status_code == 400, response.text
+    assert [item["field"] for item in response.json()["details"]] == [field]
+
+
+def test_the_first_admins_token_is_for_the_owner_alone(idle_service: Service) -> None:
+    path = idle_service.data_dir / "admin-token"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert idle_service.log_text().count(path.read_text().strip()) == 1
+
+
+@pytest.mark.parametrize("path", ["/api/v1/health", "/api/health"])
+def test_health_tells_what_it_makes_of_a_token(idle_service: Service, path: str) -> None:
+    nobody = {"verified": False, "user_authenticated": False, "user_id": None}
+    user_id = idle_service.admin.get("users/me")["user_id"]
+    for client, expected in (
+        (idle_service.anonymous(), nobody),
+        (idle_service.client("wrong"), nobody),
+        (idle_service.admin, {"verified": True, "user_authenticated": True, "user_id": user_id}),
+    ):
+        health = client.get(path)
+        assert health.keys() == {"status", "version", "verification"}
+        assert (health["status"], health["verification"]) == ("OK", expected)

@@ -1,0 +1,96 @@
+"""What a job leaves behind is kept."""
+
+import hashlib
+import io
+import tarfile
+
+import pytest
+
+from tests.support.client import Client
+from tests.support.service import Service
+
+
+def test_what_is_left_is_listed_with_size_and_digest(api: Client) -> None:
+    job = api.run(
+        "cd /job/artifacts; printf hello >a.txt; mkdir -p deep/er; : >deep/er/empty; printf x >'ä b#?%.txt'"
+    )
+    assert job["artifacts_object_key"]
+    assert api.artifacts(job) == [
+        {"path": path, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        for path, data in (("a.txt", b"hello"), ("deep/er/empty", b""), ("ä b#?%.txt", b"x"))
+    ]
+
+
+def test_each_is_downloaded_byte_for_byte(api: Client) -> None:
+    job = api.run("cd /job/artifacts; head -c 3000000 /dev/urandom >big; mkdir d; printf x >'d/ä b#?%.txt'")
+    base = f"jobs/{job['job_id']}/artifacts"
+    (nested, big) = sorted(api.artifacts(job), key=lambda item: int(item["size"]))
+    answer = api.request("GET", f"{base}/big")
+    assert hashlib.sha256(answer.content).hexdigest() == big["sha256"]
+    assert answer.headers["Content-Length"] == "3000000"
+    assert nested["path"] == "d/ä b#?%.txt"
+    assert api.request("GET", f"{base}/d/%C3%A4%20b%23%3F%25.txt").content == b"x"
+    for missing in ("nothing", "d", "../log", "..%2flog", "d//x"):
+        assert api.request("GET", f"{base}/{missing}").status_code == 404
+
+
+def test_all_are_downloaded_at_once(api: Client) -> None:
+    job = api.run("cd /job/artifacts; seq 100000 >numbers; mkdir d; printf x >'d/ä'")
+    answer = api.request("GET", f"jobs/{job['job_id']}/artifacts.tar.gz")
+    assert answer.headers["Content-Type"] == "application/gzip"
+    with tarfile.open(fileobj=io.BytesIO(answer.content), mode="r:gz") as archive:
+        read = {member.name: archive.extractfile(member).read() for member in archive}  # type: ignore[union-attr]  # files all
+    assert read == {"numbers": "".join(f"{i}\n" for i in range(1, 100001)).encode(), "d/ä": b"x"}
+
+
+@pytest.mark.parametrize(
+    ("command", "error"),
+    [("exit 3", "exit code 3"), ("sleep 60", "timed out after 1 s")],
+)
+def test_they_are_kept_of_a_job_that_failed(api: Client, command: str, error: str) -> None:
+    job = api.run(f"echo kept >/job/artifacts/kept; {command}", timeout_seconds=1)
+    assert (job["status"], job["error"]) == ("failed", error)
+    assert api.artifact_paths(job) == ["kept"]
+
+
+def test_a_directory_that_nobody_touched_leaves_nothing(api: Client) -> None:
+    job = api.run("ls /job/artifacts")
+    assert job["artifacts_object_key"] is None
+    assert api.artifacts(job) == []
+    archive = api.request("GET", f"jobs/{job['job_id']}/artifacts.tar.gz")
+    with tarfile.open(fileobj=io.BytesIO(archive.content), mode="r:gz") as opened:
+        assert opened.getnames() == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "mkdir /tmp/old; echo x >/tmp/old/file; touch -d '2001-01-01 00:00' /tmp/old/file /tmp/old;"
+        " cp -a /tmp/old/. /job/artifacts/",
+        "echo x >/job/artifacts/file; touch -d '2001-01-01 00:00' /job/artifacts/file /job/artifacts",
+        "echo x >/job/artifacts/file; touch -d '2101-01-01 00:00' /job/artifacts/file /job/artifacts",
+    ],
+)
+def test_the_time_of_change_may_be_any(api: Client, command: str) -> None:
+    assert api.artifact_paths(api.run(command)) == ["file"]
+
+
+def test_a_directory_that_was_replaced_is_looked_at_anew(api: Client) -> None:
+    job = api.run("rm -rf /job/artifacts/* && mkdir -p /job/artifacts/sub && echo x >/job/artifacts/sub/file")
+    assert api.artifact_paths(job) == ["sub/file"]
+
+
+def test_only_files_are_kept_and_the_log_says_what_is_not(api: Client) -> None:
+    job = api.run("cd /job/artifacts; echo x >file; ln -s /etc/passwd link; mkfifo fifo; mkdir empty")
+    assert job["status"] == "completed"
+    assert api.artifact_paths(job) == ["file"]
+    assert b"link" in api.log(job)
+    assert b"fifo" in api.log(job)
+
+
+def test_a_source_put_below_the_artifacts_is_kept_when_it_is_changed_there(service: Service) -> None:
+    source = service.source_root / "below-artifacts"
+    source.mkdir()
+    (source / "file").write_text("old")
+    job = service.admin.run("echo new >>file", source_path=source.name, code_dir="/job/artifacts/src")
+    assert service.admin.artifact_paths(job) == ["src/file"]

@@ -1,0 +1,61 @@
+"""A Docker Engine that is away, comes back, or goes in the middle of a job."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import NewService
+from tests.support.engine_proxy import EngineProxy
+from tests.support.waiting import wait_until
+
+
+@pytest.fixture
+def proxy(tmp_path: Path) -> Iterator[EngineProxy]:
+    """An engine that can be switched on and off."""
+    made = EngineProxy(tmp_path / "engine.sock")
+    yield made
+    made.off()
+
+
+def test_jobs_wait_for_an_engine_that_is_away_and_run_when_it_comes(
+    proxy: EngineProxy, new_service: NewService
+) -> None:
+    try:
+        service = new_service({"DOCKER_HOST": proxy.url})
+        api = service.admin
+        job = api.submit("echo ran")
+        ready = service.anonymous().request("GET", "ready")
+        assert ready.status_code == 503
+        assert ready.json()["checks"].pop("docker") != "ok"
+        assert {ready.json()["checks"][name] for name in ("database", "corndogs", "object_store")} == {"ok"}
+        assert api.job(job, wait=2)["status"] == "queued"
+        for path in ("jobs", "queues", "workers", f"jobs/{job['job_id']}/logs", "/metrics"):
+            assert api.request("GET", path).status_code == 200
+        waiting = api.cancel(api.submit())
+        assert waiting["status"] == "cancelled"
+        proxy.on()
+        job = api.wait(job)
+        assert (job["status"], job["attempt"], api.log(job)) == ("completed", 1, b"ran\n")
+        assert service.anonymous().request("GET", "ready").status_code == 200
+        assert " 500 " not in service.log_text()
+    finally:
+        # The service's end needs an engine to look at.
+        if not proxy.path.exists():
+            proxy.on()
+
+
+def test_a_job_survives_that_the_engine_is_cut_off_while_it_runs(
+    proxy: EngineProxy, new_service: NewService
+) -> None:
+    proxy.on()
+    api = new_service({"DOCKER_HOST": proxy.url}).admin
+    job = api.wait(api.submit("for i in $(seq 30); do echo $i; sleep 0.1; done; exit 4"), "running")
+    wait_until(lambda: b"5\n" in api.log(job), 20, "it prints")
+    proxy.off()
+    assert api.job(job, wait=1)["status"] == "running"
+    proxy.on()
+    job = api.wait(job)
+    assert (job["status"], job["exit_code"], job["attempt"]) == ("failed", 4, 1)
+    expected = b"".join(b"%d\n" % i for i in range(1, 31))
+    assert api.log(job) == expected + b"[reactorcide] exit code 4\n"

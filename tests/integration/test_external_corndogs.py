@@ -1,0 +1,114 @@
+"""A Corndogs that runs elsewhere: it may be away, and others may use its queues."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from reactorcide.corndogs.client import GrpcCorndogs
+from reactorcide.corndogs.server import EmbeddedCorndogs
+from reactorcide.domain.errors import CorndogsUnavailable
+from tests.conftest import NewService
+from tests.support.waiting import wait_until
+
+
+@pytest.fixture
+def start_corndogs(tmp_path: Path) -> Iterator[Callable[[int], EmbeddedCorndogs]]:
+    """Starts a Corndogs on a port; started again, it has the tasks that it had."""
+    started: list[EmbeddedCorndogs] = []
+
+    def start(port: int = 0) -> EmbeddedCorndogs:
+        server = EmbeddedCorndogs(tmp_path / "tasks.db", port=port)
+        server.start()
+        started.append(server)
+        return server
+
+    yield start
+    for server in started:
+        server.stop()
+
+
+def test_jobs_run_through_it(
+    start_corndogs: Callable[..., EmbeddedCorndogs], new_service: NewService
+) -> None:
+    corndogs = start_corndogs()
+    service = new_service(corndogs_address=corndogs.address)
+    job = service.admin.run("echo ran")
+    assert (job["status"], service.admin.log(job)) == ("completed", b"ran\n")
+    client = GrpcCorndogs(corndogs.address)
+    try:
+        task = client.get_task(job["corndogs_task_id"], "default")
+        assert task is not None
+        assert task.current_state == "completed"
+    finally:
+        client.close()
+    assert not (service.data_dir / "corndogs.db").exists()
+
+
+def test_a_job_is_accepted_while_it_is_away_and_runs_when_it_is_back(
+    start_corndogs: Callable[..., EmbeddedCorndogs], new_service: NewService
+) -> None:
+    corndogs = start_corndogs()
+    service = new_service(corndogs_address=corndogs.address)
+    api = service.admin
+    assert api.run()["status"] == "completed"
+    corndogs.stop()
+    job, cancelled = api.submit(), api.submit()
+    assert (job["status"], job["corndogs_task_id"]) == ("submit_failed", None)
+    assert job["error"].startswith("not queued yet, it will be tried again: ")
+    assert api.cancel(cancelled)["status"] == "cancelled"
+    ready = service.anonymous().request("GET", "ready")
+    assert (ready.status_code, ready.json()["checks"]["docker"]) == (503, "ok")
+    assert "Corndogs" in ready.json()["checks"]["corndogs"]
+    start_corndogs(corndogs.port)
+    job = api.wait(job)
+    assert (job["status"], job["error"], job["attempt"]) == ("completed", None, 1)
+    assert api.job(cancelled)["status"] == "cancelled"
+    assert " 500 " not in service.log_text()
+
+
+def test_a_job_that_runs_ends_although_it_went_away(
+    start_corndogs: Callable[..., EmbeddedCorndogs], new_service: NewService
+) -> None:
+    corndogs = start_corndogs()
+    api = new_service(corndogs_address=corndogs.address).admin
+    job = api.wait(api.submit("echo begun; sleep 2; echo done"), "running")
+    wait_until(lambda: api.log(job) == b"begun\n", 20, "it has begun")
+    corndogs.stop()
+    assert api.wait(job)["status"] == "completed"
+    assert api.log(job) == b"begun\ndone\n"
+    back = start_corndogs(corndogs.port)
+    client = GrpcCorndogs(back.address)
+
+    def state() -> str | None:
+        try:
+            task = client.get_task(job["corndogs_task_id"], "default")
+        except CorndogsUnavailable:
+            return None
+        return task.current_state if task else None
+
+    wait_until(lambda: state() == "completed", 20, "its task is closed")
+    client.close()
+
+
+@pytest.mark.parametrize(
+    "payload", [b"not ours", b"", b'{"job_id": "1", "job_type": "run", "instance": "other"}']
+)
+def test_tasks_of_others_are_put_back_as_they_were(
+    start_corndogs: Callable[..., EmbeddedCorndogs], new_service: NewService, payload: bytes
+) -> None:
+    corndogs = start_corndogs()
+    client = GrpcCorndogs(corndogs.address)
+    foreign = [
+        client.submit_task("default", payload=payload, priority=9, timeout_s=-1, auto_target_state="theirs")
+        for _ in range(3)
+    ]
+    api = new_service(corndogs_address=corndogs.address).admin
+    assert api.run("true")["status"] == "completed"
+    for before in foreign:
+        after = client.get_task(before.uuid, "default")
+        assert after is not None
+        assert (after.current_state, after.payload, after.priority) == ("submitted", payload, 9)
+        assert after.auto_target_state == "theirs"
+        assert after.timeout_s <= 0  # none
+    client.close()

@@ -1,0 +1,114 @@
+"""How a job can fail, and the sentence it says."""
+
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator
+
+import docker
+import pytest
+
+from tests.conftest import NewService
+from tests.support.client import Client
+from tests.support.image import Images
+from tests.support.registry import Registry
+from tests.support.service import Service
+from tests.support.waiting import wait_until
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port of this host that nobody listens on, and that nobody else takes meanwhile."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
+
+
+@pytest.mark.parametrize("exit_code", [1, 3, 126, 143, 255])
+def test_the_exit_code_is_the_commands(api: Client, exit_code: int) -> None:
+    job = api.run(f"exit {exit_code}")
+    assert (job["status"], job["exit_code"], job["error"]) == ("failed", exit_code, f"exit code {exit_code}")
+    assert api.log(job) == f"[reactorcide] exit code {exit_code}\n".encode()
+
+
+def test_a_command_that_is_not_found_says_so(api: Client) -> None:
+    job = api.run("no-such-command")
+    assert (job["status"], job["exit_code"]) == ("failed", 127)
+    assert job["error"].startswith("exit code 127 (a command was not found")
+    assert b"no-such-command" in api.log(job)
+
+
+def test_an_image_without_a_shell_says_so(api: Client, images: Images) -> None:
+    job = api.run("true", runner_image=images.no_shell)
+    assert (job["status"], job["exit_code"]) == ("failed", 127)
+    assert "/bin/sh" in job["error"]
+
+
+def test_a_job_that_takes_too_long_is_ended_on_time(service: Service, engine: docker.APIClient) -> None:
+    job = service.admin.wait(service.admin.submit("echo begun; sleep 60", timeout_seconds=2), "running")
+    wait_until(lambda: service.admin.log(job) == b"begun\n", 20, "the command has begun")
+    begun = time.monotonic()
+    job = service.admin.wait(job)
+    assert time.monotonic() - begun < 5
+    assert (job["status"], job["error"]) == ("failed", "timed out after 2 s")
+    assert service.admin.log(job).endswith(b"\n[reactorcide] timed out after 2 s\n")
+    wait_until(lambda: not service.containers(engine, job), 10, "its container is gone")
+
+
+def test_the_time_limit_ends_what_ignores_being_asked(api: Client) -> None:
+    begun = time.monotonic()
+    job = api.run("trap '' TERM; while :; do sleep 1; done", timeout_seconds=1)
+    assert job["error"] == "timed out after 1 s"
+    assert time.monotonic() - begun < 10
+
+
+def test_a_job_that_takes_too_much_memory_says_so(api: Client) -> None:
+    job = api.run("tail /dev/zero", memory_limit="16m")
+    assert (job["status"], job["error"]) == ("failed", "killed: out of memory (limit 16 MiB)")
+    assert job["exit_code"] == 137
+
+
+def test_a_container_that_somebody_removed_says_so(service: Service, engine: docker.APIClient) -> None:
+    job = service.admin.wait(service.admin.submit("echo begun; sleep 60"), "running")
+    wait_until(lambda: service.admin.log(job) == b"begun\n", 20, "the command has begun")
+    engine.remove_container(service.containers(engine, job)[0]["Id"], v=True, force=True)
+    job = service.admin.wait(job)
+    assert (job["status"], job["error"]) == ("failed", "the container was removed while the job ran")
+
+
+def test_an_image_that_the_registry_does_not_have_says_so(
+    api: Client, new_registry: Callable[..., Registry]
+) -> None:
+    image = f"{new_registry().address}/other:latest"
+    job = api.run(runner_image=image)
+    assert job["status"] == "failed"
+    assert job["error"].startswith(f"image not found: {image}")
+
+
+def test_what_cannot_be_reached_is_tried_again_and_then_given_up(api: Client, closed_port: int) -> None:
+    image = f"127.0.0.1:{closed_port}/tiny:latest"
+    jobs = [
+        api.submit(runner_image=image),
+        api.submit(source_type="git", git_url=f"http://127.0.0.1:{closed_port}/project.git"),
+    ]
+    unpulled, uncloned = [api.wait(job, deadline_s=40) for job in jobs]
+    assert (unpulled["status"], unpulled["attempt"]) == ("failed", 3)
+    assert unpulled["error"].startswith(f"image {image} is not here and could not be pulled: ")
+    assert uncloned["status"] == "failed"
+    assert f"127.0.0.1:{closed_port}" in uncloned["error"] or "connect" in uncloned["error"].lower()
+    for attempt in (1, 2, 3):
+        assert b"could not be pulled" in api.log(unpulled, attempt=attempt)
+
+
+def test_a_source_that_is_removed_before_the_job_runs_says_so(new_service: NewService) -> None:
+    service = new_service()
+    source = service.source_root / "short-lived"
+    source.mkdir()
+    blocker = service.admin.wait(service.admin.submit("sleep 60"), "running")
+    job = service.admin.submit(source_path=source.name)
+    shutil.rmtree(source)
+    service.admin.cancel(blocker)
+    job = service.admin.wait(job)
+    assert job["status"] == "failed"
+    assert job["error"].startswith("the source cannot be used any more: source_path")
+    assert job["error"].encode() in service.admin.log(job)

@@ -1,0 +1,126 @@
+"""Looking at jobs: lists and waiting for a change."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from tests.support.client import Client, Job
+from tests.support.service import Service
+
+
+@pytest.fixture(scope="module")
+def user(idle_service: Service) -> Client:
+    """A user who has submitted ten jobs."""
+    return idle_service.add_user("lists")
+
+
+@pytest.fixture(scope="module")
+def jobs(user: Client) -> list[Job]:
+    """The user's jobs, newest first."""
+    made = [user.submit(name=f"job {i % 3}", queue_name=f"lists.{i % 2}") for i in range(9)]
+    made.append(user.submit(name="Job_0%", source_type="git", git_url="https://example.test/x"))
+    made[4] = user.cancel(made[4])
+    return [user.job(job) for job in reversed(made)]
+
+
+def test_a_page_is_newest_first_and_says_how_many_there_are(user: Client, jobs: list[Job]) -> None:
+    assert user.get("jobs") == {"jobs": jobs, "total": 10, "limit": 20, "offset": 0, "next_cursor": None}
+    page = user.get("jobs", limit=3, offset=2)
+    assert (page["jobs"], page["total"], page["limit"], page["offset"]) == (jobs[2:5], 10, 3, 2)
+    beyond = user.get("jobs", offset=50)
+    assert (beyond["jobs"], beyond["total"], beyond["next_cursor"]) == ([], 10, None)
+
+
+@pytest.mark.parametrize("limit", [1, 3, 5, 10])
+def test_a_cursor_leads_through_all_without_gap_or_double(user: Client, jobs: list[Job], limit: int) -> None:
+    page = user.get("jobs", limit=limit)
+    found = page["jobs"]
+    while page["next_cursor"] is not None:
+        page = user.get("jobs", limit=limit, cursor=page["next_cursor"])
+        assert page["total"] == 10
+        found += page["jobs"]
+    assert found == jobs
+
+
+def test_new_jobs_do_not_disturb_whoever_pages(idle_service: Service) -> None:
+    user = idle_service.add_user("pages")
+    made = [user.submit() for _ in range(6)]
+    page = user.get("jobs", limit=3)
+    user.submit()
+    rest = user.get("jobs", limit=3, cursor=page["next_cursor"])
+    assert page["jobs"] + rest["jobs"] == made[::-1]
+
+
+def test_a_cursor_and_an_offset_are_too_much(user: Client, jobs: list[Job]) -> None:
+    cursor = user.get("jobs", limit=1)["next_cursor"]
+    assert user.request("GET", "jobs", params={"cursor": cursor, "offset": 0}).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("wanted", "shown"),
+    [
+        ({"status": "cancelled"}, lambda job: job["status"] == "cancelled"),
+        ({"status": ["cancelled", "queued"]}, lambda job: True),
+        ({"status": "running"}, lambda job: False),
+        ({"queue_name": "lists.1"}, lambda job: job["queue_name"] == "lists.1"),
+        ({"queue_name": "lists"}, lambda job: False),
+        ({"source_type": "git"}, lambda job: job["source_type"] == "git"),
+        ({"name": "job"}, lambda job: job["name"].startswith("job")),
+        (
+            {"name": "job 1", "status": "queued"},
+            lambda job: job["name"] == "job 1" and job["status"] == "queued",
+        ),
+        ({"name": "Job_0%"}, lambda job: job["name"] == "Job_0%"),
+        ({"name": "%"}, lambda job: False),
+    ],
+)
+def test_filters_show_what_they_say(
+    user: Client, jobs: list[Job], wanted: dict[str, Any], shown: Any
+) -> None:
+    expected = [job for job in jobs if shown(job)]
+    page = user.get("jobs", **wanted)
+    assert (page["jobs"], page["total"]) == (expected, len(expected))
+
+
+def test_an_admin_may_ask_for_one_users_jobs(idle: Client, user: Client, jobs: list[Job]) -> None:
+    user_id = user.get("users/me")["user_id"]
+    assert idle.get("jobs", user_id=user_id)["jobs"] == jobs
+    assert user.get("jobs", user_id=user_id)["jobs"] == jobs
+    admin_id = idle.get("users/me")["user_id"]
+    assert user.request("GET", "jobs", params={"user_id": admin_id}).status_code == 403
+
+
+def test_waiting_answers_as_soon_as_the_status_changes(idle: Client, idle_service: Service) -> None:
+    job = idle.submit()
+    other = idle_service.client(idle.token or "")
+    with ThreadPoolExecutor(1) as pool:
+        begun = time.monotonic()
+        waiting = pool.submit(other.job, job, wait=30)
+        # Whether the cancel comes before or after the wait has begun: the answer comes at once.
+        idle.cancel(job)
+        assert waiting.result(10)["status"] == "cancelled"
+        assert time.monotonic() - begun < 5
+
+
+def test_waiting_answers_when_its_time_is_up(idle: Client) -> None:
+    begun = time.monotonic()
+    assert idle.job(idle.submit(), wait=0.5)["status"] == "queued"
+    assert 0.5 <= time.monotonic() - begun < 5
+
+
+def test_waiting_for_what_is_over_answers_at_once(idle: Client) -> None:
+    job = idle.cancel(idle.submit())
+    begun = time.monotonic()
+    assert idle.job(job, wait=30) == job
+    assert time.monotonic() - begun < 5
+
+
+def test_one_wait_sees_each_change_of_a_short_job(api: Client) -> None:
+    job = api.submit()
+    seen = [job["status"]]
+    while seen[-1] != "completed":
+        seen.append(api.job(job, wait=20)["status"])
+        assert len(seen) < 10
+    assert set(seen) <= {"queued", "running", "completed"}

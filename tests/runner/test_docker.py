@@ -1,0 +1,355 @@
+"""The Docker runner on a real engine: a container's whole life, and what can go wrong in it."""
+
+import io
+import itertools
+import struct
+import tarfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import docker
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reactorcide.domain.errors import EngineUnavailable, JobFailed
+from reactorcide.runner import ContainerGone, ContainerSpec, Exit, ImageMissing, Output
+from reactorcide.runner.docker import DockerRunner, _Frames, container_name
+from tests.support.image import Images
+
+INSTANCE = f"test-{uuid.uuid4()}"
+
+
+@pytest.fixture(scope="module")
+def runner(engine: docker.APIClient) -> Iterator[DockerRunner]:
+    made = DockerRunner({})
+    yield made
+    left = made.list(INSTANCE)
+    for found in left:
+        made.remove(found.container_id)
+    made.close()
+    assert left == []
+
+
+@pytest.fixture
+def spec(images: Images) -> ContainerSpec:
+    """A container that does nothing."""
+    return ContainerSpec(
+        instance_id=INSTANCE,
+        job_id=str(uuid.uuid4()),
+        attempt=1,
+        image=images.default,
+        command="true",
+        env={"WORD": "a b"},
+        working_dir="/job/src",
+        cpu_limit=None,
+        memory_limit_bytes=None,
+        pids_limit=64,
+    )
+
+
+@pytest.fixture
+def create(runner: DockerRunner, spec: ContainerSpec) -> Iterator[Callable[..., str]]:
+    """Makes a container that goes with the test."""
+    made: list[str] = []
+
+    def make(command: str = "true", **changes: Any) -> str:
+        changed = replace(spec, command=command, job_id=str(uuid.uuid4()), **changes)
+        made.append(runner.create(changed))
+        return made[-1]
+
+    yield make
+    for container_id in made:
+        runner.remove(container_id)
+
+
+def read_all(output: Output) -> bytes:
+    """Return everything up to the end, which must come."""
+    pieces: list[bytes] = []
+    deadline = time.monotonic() + 30
+    while (data := output.read(1)) is not None:
+        assert time.monotonic() < deadline, "the output does not end"
+        pieces.append(data)
+    output.close()
+    return b"".join(pieces)
+
+
+def run(runner: DockerRunner, container_id: str) -> tuple[bytes, Exit | None]:
+    """Run a container to its end; return what it printed and how it ended."""
+    output = runner.attach(container_id)
+    runner.start(container_id)
+    return read_all(output), runner.wait(container_id, 10)
+
+
+frame = st.tuples(st.sampled_from([0, 1, 2]), st.binary(max_size=40))
+
+
+@given(st.lists(frame), st.lists(st.integers(0, 400)))
+def test_frames_are_put_together_however_they_are_cut(
+    frames: list[tuple[int, bytes]], cuts: list[int]
+) -> None:
+    stream = b"".join(struct.pack(">BxxxL", number, len(data)) + data for number, data in frames)
+    edges = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
+    parser = _Frames()
+    pieces = [parser.payload(stream[begin:end]) for begin, end in itertools.pairwise(edges)]
+    assert b"".join(pieces) == b"".join(data for _, data in frames)
+
+
+def test_a_container_prints_and_ends(runner: DockerRunner, create: Callable[..., str]) -> None:
+    assert run(runner, create("echo $WORD; pwd; exit 7")) == (b"a b\n/job/src\n", Exit(7, oom_killed=False))
+
+
+@pytest.mark.parametrize("attempt", range(10))
+def test_not_a_byte_of_a_short_output_is_lost(
+    runner: DockerRunner, create: Callable[..., str], attempt: int
+) -> None:
+    printed, _ = run(runner, create("seq 3000; seq 3000 >&2"))
+    assert len(printed) == 2 * len("".join(f"{i}\n" for i in range(1, 3001)))
+
+
+def test_the_engines_copy_is_the_same(runner: DockerRunner, create: Callable[..., str]) -> None:
+    container_id = create("seq 100000")
+    printed, _ = run(runner, container_id)
+    assert read_all(runner.reread(container_id)) == printed == b"".join(b"%d\n" % i for i in range(1, 100001))
+
+
+def test_the_engines_copy_is_followed_to_the_end(runner: DockerRunner, create: Callable[..., str]) -> None:
+    container_id = create("echo early; sleep 1; echo late")
+    runner.start(container_id)
+    assert read_all(runner.reread(container_id)) == b"early\nlate\n"
+
+
+@pytest.mark.parametrize("opened", ["attach", "reread"])
+def test_a_reader_can_be_woken_and_closed(
+    runner: DockerRunner, create: Callable[..., str], opened: str
+) -> None:
+    container_id = create("sleep 60")
+    if opened == "reread":
+        runner.start(container_id)
+    output: Output = getattr(runner, opened)(container_id)
+    if opened == "attach":
+        runner.start(container_id)
+    results: list[bytes | None] = []
+    reader = threading.Thread(target=lambda: results.append(output.read(60)))
+    reader.start()
+    output.wake()
+    reader.join(5)
+    assert results == [b""]
+    output.close()
+    output.close()
+
+
+def test_what_is_put_in_belongs_to_the_images_user(
+    runner: DockerRunner, create: Callable[..., str], images: Images
+) -> None:
+    container_id = create("cat file; stat -c %u:%g file; id -u", image=images.user_1000)
+    uid, gid = runner.owner(container_id)
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        member = tarfile.TarInfo("job/src/file")
+        member.size, member.uid, member.gid = 6, uid, gid
+        archive.addfile(member, io.BytesIO(b"hello\n"))
+    runner.put(container_id, iter([buffer.getvalue()]))
+    assert run(runner, container_id)[0] == b"hello\n1000:1000\n1000\n"
+
+
+@pytest.mark.parametrize(
+    ("user", "owner"),
+    [
+        ("", (0, 0)),
+        ("root", (0, 0)),
+        ("0:5", (0, 5)),
+        ("1000", (1000, 1000)),
+        ("builder", (1000, 1000)),
+        ("builder:5", (1000, 5)),
+        ("1234", (1234, 0)),
+        ("1234:99", (1234, 99)),
+    ],
+)
+def test_the_owner_is_looked_up_in_the_image(
+    runner: DockerRunner, engine: docker.APIClient, images: Images, user: str, owner: tuple[int, int]
+) -> None:
+    container = engine.create_container(images.default, command=["true"], user=user)
+    try:
+        assert runner.owner(container["Id"]) == owner
+    finally:
+        engine.remove_container(container["Id"], v=True)
+
+
+def artifact_names(runner: DockerRunner, container_id: str) -> list[str] | None:
+    """Return what the artifacts' tar holds, ``None`` where there is none."""
+    chunks = runner.artifacts(container_id)
+    if chunks is None:
+        return None
+    with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as archive:
+        return sorted(archive.getnames())
+
+
+@pytest.mark.parametrize(
+    ("command", "names"),
+    [
+        ("true", None),
+        ("ls /job/artifacts", None),
+        ("touch /job/artifacts/file", ["artifacts", "artifacts/file"]),
+        ("mkdir /job/artifacts/d; touch /job/artifacts/d/f", ["artifacts", "artifacts/d", "artifacts/d/f"]),
+        (
+            "touch /job/artifacts/file; touch -d '2001-01-01 00:00' /job/artifacts",
+            ["artifacts", "artifacts/file"],
+        ),
+    ],
+)
+def test_artifacts_come_out_where_there_are_any(
+    runner: DockerRunner, create: Callable[..., str], command: str, names: list[str] | None
+) -> None:
+    container_id = create(command)
+    run(runner, container_id)
+    assert artifact_names(runner, container_id) == names
+
+
+def test_the_artifacts_of_the_image_are_not_the_jobs(
+    runner: DockerRunner, engine: docker.APIClient, create: Callable[..., str], images: Images
+) -> None:
+    container = engine.create_container(
+        images.default, command=["-c", "mkdir -p /job/artifacts/old"], entrypoint="sh"
+    )
+    engine.start(container["Id"])
+    engine.wait(container["Id"])
+    image = engine.commit(container["Id"])["Id"]
+    engine.remove_container(container["Id"], v=True)
+    try:
+        container_id = create("ls -A /job/artifacts", image=image)
+        assert run(runner, container_id)[0] == b""
+        runner.remove(container_id)
+    finally:
+        engine.remove_image(image, force=True)
+
+
+def test_a_container_is_hardened_and_limited(
+    runner: DockerRunner, engine: docker.APIClient, create: Callable[..., str]
+) -> None:
+    details = engine.inspect_container(create(cpu_limit=0.5, memory_limit_bytes=64 << 20))
+    host = details["HostConfig"]
+    assert host["Init"] is True
+    assert host["SecurityOpt"] == ["no-new-privileges"]
+    assert not host["Privileged"]
+    assert not host["Binds"]
+    assert host["PidsLimit"] == 64
+    assert host["NanoCpus"] == 500_000_000
+    assert (host["Memory"], host["MemorySwap"]) == (64 << 20, 64 << 20)
+    assert host["LogConfig"]["Type"] == "json-file"
+    # So large that nothing is ever rotated away; one file, for a second one would mean rotation.
+    assert host["LogConfig"]["Config"] == {"max-size": "8192t"}
+    assert details["Config"]["Healthcheck"] == {"Test": ["NONE"]}
+    assert [mount["Type"] for mount in details["Mounts"]] == ["volume"]
+
+
+def test_without_limits_there_are_none(engine: docker.APIClient, create: Callable[..., str]) -> None:
+    host = engine.inspect_container(create())["HostConfig"]
+    assert (host["NanoCpus"], host["Memory"]) == (0, 0)
+
+
+def test_a_container_is_found_by_its_labels(
+    runner: DockerRunner, engine: docker.APIClient, spec: ContainerSpec
+) -> None:
+    container_id = runner.create(replace(spec, attempt=3))
+    found = {item.container_id: (item.job_id, item.attempt) for item in runner.list(INSTANCE)}
+    assert found[container_id] == (spec.job_id, 3)
+    assert runner.list("another") == []
+    assert engine.inspect_container(container_id)["Name"] == "/" + container_name(spec.job_id, 3)
+    runner.remove(container_id)
+    assert all(found.job_id != spec.job_id for found in runner.list(INSTANCE))
+
+
+def test_a_removed_container_takes_its_volume_along(
+    runner: DockerRunner, engine: docker.APIClient, create: Callable[..., str]
+) -> None:
+    container_id = create("sleep 60")
+    runner.start(container_id)
+    (mount,) = engine.inspect_container(container_id)["Mounts"]
+    runner.remove(container_id)
+    runner.remove(container_id)
+    with pytest.raises(docker.errors.NotFound):
+        engine.inspect_volume(mount["Name"])
+
+
+def test_waiting_for_what_runs_on_ends_in_time(runner: DockerRunner, create: Callable[..., str]) -> None:
+    container_id = create("sleep 60")
+    runner.start(container_id)
+    assert runner.wait(container_id, 0.2) is None
+
+
+def test_signals_reach_the_command(runner: DockerRunner, create: Callable[..., str]) -> None:
+    asked, killed = create("sleep 60"), create("trap '' TERM; while :; do sleep 1; done")
+    for container_id in (asked, killed):
+        runner.start(container_id)
+        runner.signal(container_id, "TERM")
+    assert runner.wait(asked, 10) == Exit(143, oom_killed=False)
+    runner.signal(killed, "KILL")
+    assert runner.wait(killed, 10) == Exit(137, oom_killed=False)
+    # Over already: harmless.
+    runner.signal(killed, "KILL")
+
+
+def test_too_much_memory_is_told(runner: DockerRunner, create: Callable[..., str]) -> None:
+    _, ended = run(runner, create("tail /dev/zero", memory_limit_bytes=16 << 20))
+    assert ended == Exit(137, oom_killed=True)
+
+
+def test_an_image_that_is_not_here_is_told(runner: DockerRunner, spec: ContainerSpec) -> None:
+    with pytest.raises(ImageMissing):
+        runner.create(replace(spec, image="127.0.0.1:1/nothing:latest"))
+
+
+def test_what_the_engine_refuses_is_the_jobs_fault(runner: DockerRunner, spec: ContainerSpec) -> None:
+    with pytest.raises(JobFailed, match="lowercase"):
+        runner.create(replace(spec, image="Not/An/Image"))
+
+
+CALLS: dict[str, Callable[[DockerRunner, str], object]] = {
+    "start": DockerRunner.start,
+    "attach": DockerRunner.attach,
+    "reread": DockerRunner.reread,
+    "owner": DockerRunner.owner,
+    "wait": lambda runner, container_id: runner.wait(container_id, 1),
+    "put": lambda runner, container_id: runner.put(container_id, iter([bytes(1024)])),
+}
+
+
+@pytest.mark.parametrize("call", list(CALLS))
+def test_a_container_that_is_gone_is_told(
+    runner: DockerRunner, create: Callable[..., str], call: str
+) -> None:
+    container_id = create()
+    runner.remove(container_id)
+    with pytest.raises(ContainerGone):
+        CALLS[call](runner, container_id)
+
+
+def test_of_a_container_that_is_gone_nothing_is_left_to_do(
+    runner: DockerRunner, create: Callable[..., str]
+) -> None:
+    container_id = create()
+    runner.remove(container_id)
+    runner.signal(container_id, "TERM")
+    runner.remove(container_id)
+    assert runner.artifacts(container_id) is None
+
+
+@pytest.mark.parametrize("call", [*CALLS, "check", "list", "remove", "create", "pull"])
+def test_an_engine_that_is_away_is_told(spec: ContainerSpec, call: str) -> None:
+    away = DockerRunner({"DOCKER_HOST": "unix:///nonexistent/engine.sock"})
+    others: dict[str, Callable[[], object]] = {
+        "check": away.check,
+        "list": lambda: away.list(INSTANCE),
+        "remove": lambda: away.remove("0" * 64),
+        "create": lambda: away.create(spec),
+        "pull": lambda: away.pull(spec.image, lambda _: None, lambda: None),
+    }
+    with pytest.raises(EngineUnavailable):
+        others[call]() if call in others else CALLS[call](away, "0" * 64)
+    away.close()
+    away.close()
