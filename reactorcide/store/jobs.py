@@ -191,6 +191,16 @@ class JobStore:
                 (JobRow.job_id == job_id) & (JobRow.corndogs_task_id == task_id)
             ).execute(db)
 
+    def submit_interrupted(self) -> None:
+        """Make jobs due at once whose submission was under way when the service ended.
+
+        Only for the start of a service: while one runs, that is what its submitters are doing.
+        """
+        with self._database.write() as db:
+            JobRow.update(next_submit_at_ms=0).where(
+                (JobRow.status == JobStatus.SUBMITTED) & (JobRow.attempt == 1)
+            ).execute(db)
+
     def mark_deleted(self, job_id: str, *, now_ms: int) -> None:
         """Leave a tombstone: clients do not see the job any more."""
         with self._database.write() as db:

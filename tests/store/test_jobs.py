@@ -221,6 +221,14 @@ def test_only_what_is_due_is_submitted(store: JobStore) -> None:
     assert [job.job_id for job, _ in store.to_submit(now_ms=10)] == [due.job_id]
 
 
+def test_a_start_makes_interrupted_submissions_due_at_once(store: JobStore) -> None:
+    interrupted = add(store, next_submit_at_ms=50)
+    move(store, add(store, next_submit_at_ms=50), JobStatus.QUEUED)
+    assert store.to_submit(now_ms=10) == []
+    store.submit_interrupted()
+    assert [job.job_id for job, _ in store.to_submit(now_ms=10)] == [interrupted.job_id]
+
+
 def test_a_job_is_purged_only_when_nothing_of_it_is_open(store: JobStore) -> None:
     job = claim(store, add(store))
     store.mark_deleted(job.job_id, now_ms=next(clock))
