@@ -1,5 +1,6 @@
 """``reactorcide demo``: the whole way, and what it says when a part of that fails."""
 
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -94,14 +95,15 @@ def test_an_interrupted_one_leaves_nothing(
         program.start("demo", "--image", image, "--source", directory, stdout=file, stderr=file) as process,
     ):
         wait_until(lambda: b"\nbegun\n" in output.read_bytes(), "its job has begun")
-        job_id = output.read_text().partition("job ")[2].split()[0]
+        match = re.search(r"job (\S{36}) is ", output.read_text())
+        assert match is not None
         process.send_signal(number)
         assert process.wait(30) == 128 + number
     assert "Traceback" not in output.read_text()
     assert left(program) == []
     client = docker.APIClient(version="auto")
     try:
-        assert client.containers(all=True, filters={"name": job_id}) == []
+        assert client.containers(all=True, filters={"name": match[1]}) == []
     finally:
         client.close()
     assert subprocess.run(["pgrep", "-f", str(tmp_path)], capture_output=True).stdout == b""
