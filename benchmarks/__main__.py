@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import shutil
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -51,8 +52,7 @@ def main(image: str, quick: bool, only: tuple[str, ...], report: Path | None) ->
             click.echo(f"Measuring {name} ...", err=True)
             figures.append(measure())
     # Without a terminal the width is a guess, and too narrow.
-    console = Console()
-    console.print(_table(figures), width=max(console.width, 100))
+    Console(width=None if sys.stdout.isatty() else 100).print(_table(figures))
     if report is not None:
         content = {
             "machine": f"{os.cpu_count()} CPUs, {platform.platform()}, Python {platform.python_version()}",

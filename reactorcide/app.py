@@ -212,9 +212,8 @@ def probe_docker(environment: Mapping[str, str]) -> str:
     """
     runner = DockerRunner(_docker_environment(environment))
     try:
-        runner.check()
         # Only this asks for it, so the protocol of runners goes without.
-        return str(runner._api().version()["Version"])
+        return runner.version()
     finally:
         runner.close()
 

@@ -9,6 +9,9 @@ from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+MOST_BODY_BYTES = 2 << 20
+"""The longest body of a request."""
+
 
 def _setting(
     default: Any, help_text: str, *, option: str | None = None, choices: tuple[str, ...] = ()

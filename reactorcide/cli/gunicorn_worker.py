@@ -7,6 +7,8 @@ from typing import Any
 from gunicorn.glogging import Logger as GunicornLogger
 from gunicorn.workers.gthread import ThreadWorker
 
+from reactorcide.settings import MOST_BODY_BYTES
+
 
 class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     """A gthread worker that stops in time although somebody follows a log."""
@@ -21,6 +23,13 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     def handle_quit(self, sig: int, frame: Any) -> None:
         """SIGINT and SIGQUIT, as Ctrl-C sends them to the whole group: the same as SIGTERM."""
         self.handle_exit(sig, frame)
+
+    def handle_request(self, req: Any, conn: Any) -> Any:
+        """Announce the end of a connection whose request's body will not be read to its end."""
+        length = dict(req.headers).get("CONTENT-LENGTH", "")
+        if length.isdigit() and int(length) > MOST_BODY_BYTES:
+            req.force_close()
+        return super().handle_request(req, conn)
 
     def _release_waiters(self) -> None:
         if self.application is not None:

@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 import click
 
+from reactorcide.domain.images import is_image_reference
+from reactorcide.domain.sizes import parse_size
 from reactorcide.settings import Settings, all_settings, option_name
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -22,8 +24,56 @@ _TYPES: dict[Any, Any] = {
     tuple[Path, ...]: click.Path(path_type=Path, exists=True, file_okay=False, resolve_path=True),
     tuple[str, ...]: str,
 }
-_LEAST = {"port": 0, "concurrency": 0, "pids_limit": 16, "stream_slots": 0}
+_LEAST = {"concurrency": 0, "pids_limit": 16, "stream_slots": 0}
 _LEAST_S = {"lease_s": 1.0, "prepare_timeout_s": 1.0, "cancel_grace_s": 0.1}
+
+
+class _Size(click.ParamType[str]):
+    """A size, checked before anything is started."""
+
+    name = "SIZE"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the text as it is."""
+        try:
+            parse_size(value)
+        except ValueError as exc:
+            self.fail(str(exc), param, ctx)
+        return value
+
+
+class _Address(click.ParamType[str]):
+    """A host and a port."""
+
+    name = "HOST:PORT"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the text as it is."""
+        host, _, port = value.rpartition(":")
+        if not host or not port.isdigit() or not 0 < int(port) < 65536:
+            self.fail(f"{value!r} is no HOST:PORT, like 10.0.0.5:5080", param, ctx)
+        return value
+
+
+class _Image(click.ParamType[str]):
+    """An image reference."""
+
+    name = "IMAGE"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the text as it is."""
+        if not is_image_reference(value):
+            self.fail(f"{value!r} is no image reference, like alpine:latest", param, ctx)
+        return value
+
+
+_TYPES_OF: dict[str, click.ParamType[Any]] = {
+    "port": click.IntRange(0, 65535),
+    "corndogs_address": _Address(),
+    "default_image": _Image(),
+    "default_memory_limit": _Size(),
+    "max_memory_limit": _Size(),
+}
 
 
 def settings_options(*names: str) -> Callable[[F], F]:
@@ -47,7 +97,9 @@ def _option(setting: Field[Any]) -> Callable[[F], F]:
     name = option_name(setting)
     kind = _TYPES[setting.type]
     help_text = str(setting.metadata["help"])
-    if setting.metadata["choices"]:
+    if setting.name in _TYPES_OF:
+        kind = _TYPES_OF[setting.name]
+    elif setting.metadata["choices"]:
         kind = click.Choice(setting.metadata["choices"])
     elif setting.name in _LEAST:
         kind = click.IntRange(_LEAST[setting.name])

@@ -1,6 +1,7 @@
 """``reactorcide serve``: gunicorn around the application."""
 
 import os
+import socket
 import sys
 from typing import Any
 
@@ -27,10 +28,30 @@ def serve(**options: Any) -> None:
     try:
         lock = lock_data_dir(settings.data_dir)
         with lock:
+            _check_address(settings)
             _run(settings)
     except ConfigurationError as exc:
         click.echo(f"reactorcide: {exc}", err=True)
         sys.exit(1)
+
+
+def _check_address(settings: Settings) -> None:
+    """Raise ``ConfigurationError`` where the address cannot be listened on.
+
+    gunicorn would find out too, but only after trying for five seconds.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as exc:
+        raise ConfigurationError(
+            f"cannot listen on {settings.host}:{settings.port}: {exc.strerror}; "
+            "choose another address with --host and --port"
+        ) from exc
 
 
 def _run(settings: Settings) -> None:
@@ -59,7 +80,9 @@ def _run(settings: Settings) -> None:
 
 def _gunicorn_config(settings: Settings) -> dict[str, Any]:
     return {
-        "bind": f"{settings.host}:{settings.port}",
+        "bind": f"[{settings.host}]:{settings.port}"
+        if ":" in settings.host
+        else f"{settings.host}:{settings.port}",
         "worker_class": "reactorcide.cli.gunicorn_worker.Worker",
         "workers": 1,
         "threads": settings.stream_slots + _API_THREADS,

@@ -24,6 +24,7 @@ _FIELDS = {
     "queue": "queue_name",
     "timeout": "timeout_seconds",
     "priority": "priority",
+    "retries": "retries",
     "cpu_limit": "cpu_limit",
     "memory_limit": "memory_limit",
     "code_dir": "code_dir",
@@ -75,6 +76,7 @@ def _variables(_: click.Context, __: click.Parameter, pairs: tuple[str, ...]) ->
 )
 @click.option("--queue", help="Queue to wait in.")
 @click.option("--timeout", type=int, metavar="SECONDS", help="Longest time that it may run.")
+@click.option("--retries", type=int, help="Runs again after the command failed, timed out or was lost.")
 @click.option("--priority", type=int, help="Higher ones run first.")
 @click.option("--cpu-limit", type=float, metavar="CPUS", help="CPUs that it may use.")
 @click.option("--memory-limit", metavar="SIZE", help="Memory that it may use: bytes, or like 512m, 2g.")

@@ -22,6 +22,7 @@ import docker
 import docker.errors
 import docker.utils
 import requests
+import urllib3.exceptions
 from docker.types import LogConfig, Mount
 
 from reactorcide.domain.errors import EngineUnavailable, InfrastructureError, JobFailed, ReactorcideError
@@ -65,6 +66,12 @@ class DockerRunner:
         self._knock()
         with _translated("answer a ping"):
             self._api().ping()
+
+    def version(self) -> str:
+        """Return the engine's version; raises ``EngineUnavailable``."""
+        self._knock()
+        with _translated("tell its version"):
+            return str(self._api().version()["Version"])
 
     def pull(self, image: str, progress: Callable[[str], None], check: Callable[[], None]) -> None:
         """See ``Runner.pull``."""
@@ -462,7 +469,7 @@ class _RereadOutput:
                         return
                     self._chunks.append(chunk)
                     self._changed.notify_all()
-        except (OSError, requests.RequestException, docker.errors.DockerException):
+        except (OSError, urllib3.exceptions.HTTPError):
             # The engine went away: whoever reads sees the end and asks what became of the container.
             pass
         finally:
@@ -481,7 +488,7 @@ class _translated:
         return None
 
     def __exit__(self, exc_type: object, exc: BaseException | None, traceback: object) -> None:
-        if isinstance(exc, docker.errors.NotFound):
+        if isinstance(exc, docker.errors.NotFound) or _is_being_removed(exc):
             return
         if isinstance(exc, docker.errors.APIError):
             explanation = _one_line(str(exc.explanation or exc))
@@ -494,8 +501,12 @@ class _translated:
             ) from exc
 
 
+def _is_being_removed(error: object) -> bool:
+    return isinstance(error, docker.errors.APIError) and "marked for removal" in str(error.explanation)
+
+
 class _gone:
-    """Turns the engine's "not found" into ``ContainerGone``."""
+    """Turns the engine's "not found" and "marked for removal" into ``ContainerGone``."""
 
     def __init__(self, container_id: str) -> None:
         self._container_id = container_id
@@ -504,7 +515,7 @@ class _gone:
         return None
 
     def __exit__(self, exc_type: object, exc: BaseException | None, traceback: object) -> None:
-        if isinstance(exc, docker.errors.NotFound):
+        if isinstance(exc, docker.errors.NotFound) or _is_being_removed(exc):
             raise ContainerGone(self._container_id) from exc
 
 

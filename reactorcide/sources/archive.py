@@ -10,7 +10,7 @@ import os
 import stat
 import sys
 import tarfile
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -64,6 +64,19 @@ def archive(
                 yield bytes(buffer[:CHUNK_BYTES])
                 del buffer[:CHUNK_BYTES]
     yield bytes(buffer)
+
+
+def empty_directories(paths: Iterable[str], uid: int, gid: int, *, end: bool = True) -> Iterator[bytes]:
+    """Yield a tar of directories (absolute container paths; mode 0755) that belong to ``uid`` and ``gid``.
+
+    With ``end=False`` another tar may follow. Raises nothing.
+    """
+    for path in paths:
+        member = tarfile.TarInfo(path.strip("/"))
+        member.type, member.mode, member.uid, member.gid = tarfile.DIRTYPE, 0o755, uid, gid
+        yield member.tobuf(tarfile.GNU_FORMAT)
+    if end:
+        yield bytes(2 * tarfile.BLOCKSIZE)
 
 
 @dataclass(slots=True)

@@ -57,12 +57,13 @@ class InvalidFields(errors.InvalidInput):
 
 def validation_failed(error: ValidationError) -> None:
     """Raise what pydantic found as ``InvalidFields``."""
-    details = []
+    details: dict[str, Detail] = {}
     for item in error.errors(include_url=False, include_context=False, include_input=False):
-        field = ".".join(str(part) for part in item["loc"])
+        # Of a field that may be one of two types pydantic tells what each of them lacks: once is enough.
+        field = ".".join(str(part) for part in item["loc"] if part not in ("int", "str")) or "body"
         message = "there is no such field" if item["type"] == "extra_forbidden" else item["msg"]
-        details.append({"field": field or "body", "message": message.removeprefix("Value error, ")})
-    raise InvalidFields(details)
+        details.setdefault(field, {"field": field, "message": message})
+    raise InvalidFields(list(details.values()))
 
 
 def answer(status: int, code: str, message: str, details: Sequence[Detail] = ()) -> Response:

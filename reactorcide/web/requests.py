@@ -11,10 +11,10 @@ from reactorcide.domain.errors import InvalidInput
 from reactorcide.domain.ids import new_id
 from reactorcide.logconfig import request_id
 from reactorcide.metrics import Metrics
+from reactorcide.settings import MOST_BODY_BYTES
 
 log = logging.getLogger("reactorcide.web")
 
-MOST_BODY_BYTES = 2 << 20
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 

@@ -42,7 +42,9 @@ _RETRY_DELAY_S = 1.0
 _SILENCE_S = 15.0
 """After this long without output the engine is asked whether the container still runs."""
 _ENGINE_RETRY_S = 1.0
-_EXIT_WAIT_S = 10.0
+_EXIT_WAIT_S = 1.0
+"""After the end of its output a command has ended within milliseconds."""
+_LOOK_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +165,7 @@ class Attempt:
             ended_because = self._supervise(container_id, output, log_writer)
         finally:
             output.close()
-        return self._judge(container_id, ended_because, log_writer)
+        return self._judge(container_id, ended_because, log_writer, whole=True)
 
     def _take_over(self, log_writer: LogWriter, adopted: OpenAttempt) -> Outcome:
         """Go on with a container that was started by an earlier process, or end what is left of it."""
@@ -172,13 +174,13 @@ class Attempt:
             raise ContainerGone(container_id)
         ran_s = (now_ms() - adopted.started_at_ms) / 1000
         self.deadline = monotonic() + self.job.definition.timeout_seconds - max(0.0, ran_s)
-        ended_because = self._reread(container_id, log_writer)
-        return self._judge(container_id, ended_because, log_writer)
+        return self._judge(container_id, None, log_writer, whole=False)
 
     def _reread(self, container_id: str, log_writer: LogWriter) -> str | None:
         """Write the log anew from the engine's own copy, and follow that to the container's end."""
-        log_writer.cut_back(self._log_offset)
         output = self._patiently(lambda: self._runner.reread(container_id))
+        # Not before the other copy is there to be read.
+        log_writer.cut_back(self._log_offset)
         try:
             return self._supervise(container_id, output, log_writer)
         finally:
@@ -248,14 +250,25 @@ class Attempt:
                     if self._has_ended(container_id):
                         return ended_because
 
-    def _judge(self, container_id: str, ended_because: str | None, log_writer: LogWriter) -> Outcome:
-        """Turn the end of the output into the outcome of the attempt, and keep its artifacts."""
+    def _judge(
+        self, container_id: str, ended_because: str | None, log_writer: LogWriter, *, whole: bool
+    ) -> Outcome:
+        """Turn the end of the output into the outcome of the attempt, and keep its artifacts.
+
+        ``whole`` says whether the log has all that was printed, if the command has ended by now.
+        """
         while True:
-            ended = self._patiently(lambda: self._runner.wait(container_id, _EXIT_WAIT_S))
-            if ended is not None:
+            asked_at = monotonic()
+            ended = self._patiently(
+                lambda: self._runner.wait(container_id, _EXIT_WAIT_S if whole else _LOOK_S)  # noqa: B023  # called at once
+            )
+            # A command's output ends with the command. Where the command went on, or the engine was away, the
+            # connection was lost, and what it did not bring is in the engine's own copy.
+            if ended is not None and whole and monotonic() - asked_at < _EXIT_WAIT_S:
                 break
-            # The output ended while the command goes on: the connection was lost, so read it anew.
             ended_because = self._reread(container_id, log_writer) or ended_because
+            # Followed to the end that copy can lack its last piece; once the command has ended it is whole.
+            whole = ended is not None
         crashpoints.reached("command-ended")
         error = self._error(ended, ended_because)
         if error is not None:

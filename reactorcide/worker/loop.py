@@ -35,6 +35,7 @@ _TIDY_EVERY_S = 5.0
 _RECOVER_EVERY_S = 15.0
 _ENGINE_FRESH_S = 1.0
 """An engine that has answered this recently is taken to be there."""
+_RETRY_DUTY_S = 1.0
 _CLAIMING = ("take over", "claim")
 """What has to work for a job to be taken."""
 _MOST_FOREIGN_TASKS = 20
@@ -421,7 +422,7 @@ class _Duty:
 
     def run(self) -> None:
         """Do it; where it fails it is due again after a second."""
-        self._next = monotonic() + max(self._every_s, 1.0)
+        self._next = monotonic() + _RETRY_DUTY_S
         self._call()
         self._next = monotonic() + self._every_s
         self.done = True

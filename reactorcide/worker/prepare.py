@@ -4,11 +4,12 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 from reactorcide.domain.errors import InvalidInput, JobFailed
-from reactorcide.domain.jobs import Job, JobDefinition
-from reactorcide.sources.archive import archive
+from reactorcide.domain.jobs import ARTIFACTS_DIR, Job, JobDefinition
+from reactorcide.sources.archive import archive, empty_directories
 from reactorcide.sources.git import checkout
 from reactorcide.sources.roots import Identity, SourceDirectory, SourceRoots
 from reactorcide.sources.urls import check_git_ref
@@ -20,6 +21,7 @@ class Source:
     """What a container gets to begin with."""
 
     code_dir: str
+    job_dir: str
     directory: SourceDirectory | None
     """Where the files are; ``None`` for an empty workspace."""
     forbidden: Identity | None
@@ -30,12 +32,18 @@ class Source:
     def tar(self, owner: Callable[[], tuple[int, int]]) -> Iterator[bytes] | None:
         """Return the files as a tar stream, ``None`` where there are none to be put.
 
-        ``owner`` is asked for the uid and gid only then: it costs a call to the engine.
+        The engine makes the directories of a job, but for root. So a user who isn't gets them by
+        the tar, too; the job's own only, lest a directory of the image changes hands.
         """
-        if self.directory is None:
-            return None
         uid, gid = owner()
-        return archive(
+        mine = []
+        if uid != 0:
+            inside = (self.code_dir + "/", "/job/")
+            mine = [path for path in (self.code_dir, self.job_dir) if (path + "/").startswith(inside)]
+            mine.append(ARTIFACTS_DIR)
+        if self.directory is None:
+            return empty_directories(mine, uid, gid) if mine else None
+        files = archive(
             self.directory,
             prefix=self.code_dir,
             uid=uid,
@@ -43,6 +51,7 @@ class Source:
             forbidden=self.forbidden,
             check=self.check,
         )
+        return chain(empty_directories(mine, uid, gid, end=False), files)
 
 
 class Preparation:
@@ -92,7 +101,9 @@ class Preparation:
         directory = None
         if definition.source_path is not None:
             directory = self._roots.resolve(definition.source_path)
-        yield Source(definition.code_dir, directory, self._roots.forbidden_identity(), check=check)
+        yield Source(
+            definition.code_dir, definition.job_dir, directory, self._roots.forbidden_identity(), check=check
+        )
 
     def _git_source(
         self,
@@ -118,4 +129,6 @@ class Preparation:
             "REACTORCIDE_GIT_SHA": found.sha,
         }
         # The workspace lies in the data directory and is the one thing there that a job may have.
-        return Source(definition.code_dir, SourceDirectory(workspace), None, check=check, env=env)
+        return Source(
+            definition.code_dir, definition.job_dir, SourceDirectory(workspace), None, check=check, env=env
+        )

@@ -88,9 +88,11 @@ def test_only_files_are_kept_and_the_log_says_what_is_not(api: Client) -> None:
     assert b"fifo" in api.log(job)
 
 
-def test_a_source_put_below_the_artifacts_is_kept_when_it_is_changed_there(service: Service) -> None:
-    source = service.source_root / "below-artifacts"
-    source.mkdir()
-    (source / "file").write_text("old")
-    job = service.admin.run("echo new >>file", source_path=source.name, code_dir="/job/artifacts/src")
-    assert service.admin.artifact_paths(job) == ["src/file"]
+@pytest.mark.parametrize(
+    ("field", "path"),
+    [("code_dir", "/job/artifacts"), ("code_dir", "/job/artifacts/src"), ("job_dir", "/job/artifacts/x")],
+)
+def test_the_artifacts_begin_empty_so_nothing_is_put_there(service: Service, field: str, path: str) -> None:
+    response = service.admin.post_job(**{field: path})
+    assert response.status_code == 400
+    assert [item["field"] for item in response.json()["details"]] == [field]

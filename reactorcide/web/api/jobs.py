@@ -16,6 +16,7 @@ from flask_openapi3.models.tag import Tag
 
 from reactorcide.domain.clock import rfc3339
 from reactorcide.domain.errors import Forbidden, InvalidInput
+from reactorcide.domain.ids import is_id
 from reactorcide.domain.jobs import AttemptRecord, Job, JobDefinition, JobFilter, log_key
 from reactorcide.domain.sizes import format_size
 from reactorcide.jobs import access, read, why
@@ -174,7 +175,7 @@ def blueprint(services: Services) -> APIBlueprint:
     def get_artifacts(path: JobPath, query: NoQuery) -> Response:
         """Download all artifacts."""
         job = access.get(context, caller(), path.job_id)
-        return _download(_gzip(_tar(services, job)), f"{job.job_id}-artifacts.tar.gz")
+        return _download(_gzip(_tar(services, job)), f"{job.job_id}-artifacts.tar.gz", "application/gzip")
 
     @api.get("/queues", responses={200: QueueListResponse})
     def list_queues(query: NoQuery) -> Response:
@@ -289,15 +290,17 @@ def _to_cursor(job: Job) -> str:
 def _from_cursor(cursor: str) -> tuple[int, str]:
     try:
         created_at_ms, _, job_id = base64.urlsafe_b64decode(cursor.encode("ascii")).decode().partition(":")
-        if len(created_at_ms) > _MOST_DIGITS:
-            raise ValueError("no time")
+        if len(created_at_ms) > _MOST_DIGITS or not is_id(job_id):
+            raise ValueError("no time, or no id")
         return int(created_at_ms), job_id
     except (ValueError, binascii.Error) as exc:
         raise InvalidInput("this cursor is not one that the service gave", "cursor") from exc
 
 
-def _download(chunks: Iterator[bytes], name: str) -> Response:
-    content_type = mimetypes.guess_type(name)[0] or "application/octet-stream"
+def _download(chunks: Iterator[bytes], name: str, content_type: str | None = None) -> Response:
+    if content_type is None:
+        guessed, encoding = mimetypes.guess_type(name)
+        content_type = guessed if guessed and encoding is None else "application/octet-stream"
     response = Response(chunks, mimetype=content_type)
     response.headers["Content-Disposition"] = f"attachment; filename*=UTF-8''{quote(name, safe='')}"
     # What a job wrote must never act as a page of this service.

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from reactorcide.domain.errors import InvalidInput
-from reactorcide.domain.jobs import JobStatus
+from reactorcide.domain.images import is_image_reference
+from reactorcide.domain.jobs import ARTIFACTS_DIR, JobStatus
 from reactorcide.domain.sizes import parse_size
 
 _MOST_COMMAND_BYTES = 100 << 10
@@ -17,12 +18,12 @@ _MOST_VALUE_BYTES = 32 << 10
 _MOST_EXEC_BYTES = 1 << 20
 _LEAST_MEMORY_BYTES = 6 << 20
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
-_IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]*", re.ASCII)
 _CONTAINER_PATH = re.compile(r"/[^\0]*")
 
 _FIELDS_OF = {"git": ("git_url", "git_ref"), "copy": ("source_path",)}
 
-ShortText = Annotated[str, StringConstraints(min_length=1, max_length=255)]
+# No control characters: names end up in variables, headers and lists.
+ShortText = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]*$")]
 QueueName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
 
 
@@ -87,7 +88,13 @@ class JobRequest(_Body):
             path = getattr(self, field)
             if path is not None and not _is_container_path(path):
                 raise InvalidInput(f"{field} must be an absolute path in the container, without '..'", field)
-        if self.runner_image is not None and _IMAGE.fullmatch(self.runner_image) is None:
+        if self.code_dir.rstrip("/") == "":
+            raise InvalidInput("code_dir must not be the container's root", "code_dir")
+        # The artifacts begin empty: what lay there from the start could not be told from what was left.
+        for field, path in (("code_dir", self.code_dir + "/"), ("job_dir", self.job_dir or "/")):
+            if path.startswith(ARTIFACTS_DIR + "/"):
+                raise InvalidInput(f"{field} must not lie in {ARTIFACTS_DIR}", field)
+        if self.runner_image is not None and not is_image_reference(self.runner_image):
             raise InvalidInput("runner_image is no image reference", "runner_image")
         memory_limit_bytes = self.memory_limit_bytes
         if memory_limit_bytes is not None and not _LEAST_MEMORY_BYTES <= memory_limit_bytes < 2**63:
