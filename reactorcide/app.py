@@ -2,10 +2,12 @@
 
 import logging
 import socket
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from time import monotonic
+from typing import TYPE_CHECKING, cast
 
 from flask import Flask
 
@@ -18,7 +20,7 @@ from reactorcide.domain.sizes import parse_size
 from reactorcide.jobs import JobContext
 from reactorcide.metrics import Metrics
 from reactorcide.objects.filesystem import FilesystemObjectStore
-from reactorcide.runner.docker import DockerRunner
+from reactorcide.runner import Runner
 from reactorcide.settings import Settings
 from reactorcide.signals import Signals
 from reactorcide.sources.roots import SourceRoots
@@ -31,6 +33,9 @@ from reactorcide.web.streams import StreamSlots
 from reactorcide.worker.execute import Limits
 from reactorcide.worker.loop import Worker
 from reactorcide.worker.prepare import Preparation
+
+if TYPE_CHECKING:
+    from reactorcide.runner.docker import DockerRunner
 
 log = logging.getLogger("reactorcide.app")
 
@@ -94,9 +99,9 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Application:
     embedded = None if settings.corndogs_address else EmbeddedCorndogs(settings.corndogs_path)
     roots = SourceRoots(settings.source_roots, settings.data_dir)
     preparation = Preparation(roots, settings.workspaces_dir, environment)
-    runner = DockerRunner(
-        _docker_environment(environment),
-        max_connections=2 * settings.concurrency + 8,
+    # Importing the Docker SDK is a good part of the start, and the first request does not need it.
+    runner = cast(
+        Runner, _Deferred(lambda: _docker_runner(environment, max_connections=2 * settings.concurrency + 8))
     )
     context = JobContext(
         store=store,
@@ -210,7 +215,7 @@ def probe_docker(environment: Mapping[str, str]) -> str:
 
     Raises ``InfrastructureError`` unless it answers.
     """
-    runner = DockerRunner(_docker_environment(environment))
+    runner = _docker_runner(environment)
     try:
         # Only this asks for it, so the protocol of runners goes without.
         return runner.version()
@@ -227,5 +232,23 @@ def probe_corndogs(address: str) -> None:
         corndogs.close()
 
 
-def _docker_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    return {name: environment[name] for name in _DOCKER_VARIABLES if name in environment}
+def _docker_runner(environment: Mapping[str, str], *, max_connections: int = 8) -> "DockerRunner":
+    from reactorcide.runner.docker import DockerRunner
+
+    named = {name: environment[name] for name in _DOCKER_VARIABLES if name in environment}
+    return DockerRunner(named, max_connections=max_connections)
+
+
+class _Deferred:
+    """Stands for a collaborator that is made when it is first used. Thread-safe."""
+
+    def __init__(self, make: Callable[[], object]) -> None:
+        self._make = make
+        self._lock = threading.Lock()
+        self._made: object = None
+
+    def __getattr__(self, name: str) -> object:
+        with self._lock:
+            if self._made is None:
+                self._made = self._make()
+        return getattr(self._made, name)

@@ -16,6 +16,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from queue import Empty, SimpleQueue
+from time import monotonic, sleep
 from typing import Any
 
 import docker
@@ -32,9 +33,12 @@ from reactorcide.runner import ContainerGone, ContainerSpec, Exit, Found, ImageM
 _API_TIMEOUT_S = 60
 _KNOCK_TIMEOUT_S = 5
 _PULL_CHECK_S = 0.2
+_OOM_PATIENCE_S = 1.0
+_OOM_LOOK_S = 0.05
 
 _RECEIVE_BYTES = 1 << 18
 _HEADER = struct.Struct(">BxxxL")
+_HEADER_BYTES = _HEADER.size
 
 _LABEL = "reactorcide."
 _LABEL_INSTANCE = _LABEL + "instance"
@@ -220,7 +224,12 @@ class DockerRunner:
                 # The SDK reports a wait that takes too long as either of the two; an engine that is
                 # away is told by the next call.
                 api.wait(container_id, timeout=timeout_s)
-            state = api.inspect_container(container_id)["State"]
+            details = api.inspect_container(container_id)
+            deadline = monotonic() + _OOM_PATIENCE_S
+            while _may_be_out_of_memory(details) and monotonic() < deadline:
+                sleep(_OOM_LOOK_S)
+                details = api.inspect_container(container_id)
+        state = details["State"]
         if state["Status"] in ("exited", "dead"):
             return Exit(exit_code=int(state["ExitCode"]), oom_killed=bool(state["OOMKilled"]))
         return None
@@ -332,6 +341,16 @@ def container_name(job_id: str, attempt: int) -> str:
     return f"reactorcide-{job_id}-{attempt}"
 
 
+def _may_be_out_of_memory(details: Mapping[str, Any]) -> bool:
+    """Tell whether a container was killed and the engine may still have to learn that memory was why.
+
+    It is told of the kernel's kill apart from the container's end, and sometimes after it.
+    """
+    state = details["State"]
+    was_killed = state["Status"] == "exited" and state["ExitCode"] == 137 and not state["OOMKilled"]
+    return was_killed and details["HostConfig"]["Memory"] > 0
+
+
 class _Frames:
     """Cuts the engine's stream of frames (stream number, length, data) into what was printed."""
 
@@ -341,22 +360,24 @@ class _Frames:
 
     def payload(self, data: bytes) -> bytes:
         """Return the printed bytes in ``data``, which begins where the call before ended."""
-        view = memoryview(data)
-        position = 0
+        if self._header:
+            data, self._header = self._header + data, b""
+        view, end = memoryview(data), len(data)
         pieces: list[memoryview] = []
-        while position < len(view):
-            if self._left_bytes == 0:
-                missing = _HEADER.size - len(self._header)
-                self._header += bytes(view[position : position + missing])
-                position += missing
-                if len(self._header) == _HEADER.size:
-                    _, self._left_bytes = _HEADER.unpack(self._header)
-                    self._header = b""
-                continue
-            piece = view[position : position + self._left_bytes]
-            pieces.append(piece)
-            position += len(piece)
-            self._left_bytes -= len(piece)
+        position = min(self._left_bytes, end)
+        if position:
+            pieces.append(view[:position])
+            self._left_bytes -= position
+        # A frame is often a single line, so this is what every line of a log goes through.
+        unpack_from, add = _HEADER.unpack_from, pieces.append
+        while position + _HEADER_BYTES <= end:
+            start = position + _HEADER_BYTES
+            position = start + unpack_from(data, position)[1]
+            add(view[start:position])
+        if position > end:
+            self._left_bytes = position - end
+        else:
+            self._header = data[position:]
         return b"".join(pieces)
 
 
