@@ -1,10 +1,12 @@
 """The table of settings is what the command line takes and what the documentation says."""
 
+import configparser
 import re
 from pathlib import Path
 
 from click.testing import CliRunner
 
+from reactorcide import __version__
 from reactorcide.cli.serve import serve
 from reactorcide.settings import Settings, all_settings, option_name
 
@@ -39,3 +41,9 @@ def test_defaults_need_nothing() -> None:
     assert settings.concurrency >= 1
     assert settings.source_roots == (Path.cwd(),)
     assert settings.database_path.parent == settings.data_dir
+
+
+def test_the_package_has_the_version_that_it_says() -> None:
+    config = configparser.ConfigParser()
+    config.read(README.parent / "setup.cfg")
+    assert config["metadata"]["version"] == __version__
