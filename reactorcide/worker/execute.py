@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import threading
 from collections.abc import Callable
 from contextlib import closing
@@ -94,8 +95,10 @@ class Attempt:
         """Run the attempt to its end, or until the service stops."""
         try:
             self._run()
+        except JobInterrupted:
+            log.info("left to the next start of the service", extra=self._extra())
         except Exception:
-            # The row stays as it is: the next start judges it by its container.
+            # The row stays as it is: it is judged anew by what the engine has.
             log.exception("the attempt could not be finished", extra=self._extra())
 
     def _run(self) -> None:
@@ -162,7 +165,7 @@ class Attempt:
             self._log_offset = log_writer.size_bytes
             lifecycle.started(self._context, job, container_id, log_offset=self._log_offset)
             crashpoints.reached("start-written")
-            ended_because = self._supervise(container_id, output, log_writer)
+            ended_because = self._supervise(container_id, output, log_writer, self.deadline)
         finally:
             output.close()
         return self._judge(container_id, ended_because, log_writer, whole=True)
@@ -176,13 +179,13 @@ class Attempt:
         self.deadline = monotonic() + self.job.definition.timeout_seconds - max(0.0, ran_s)
         return self._judge(container_id, None, log_writer, whole=False)
 
-    def _reread(self, container_id: str, log_writer: LogWriter) -> str | None:
+    def _reread(self, container_id: str, log_writer: LogWriter, deadline: float) -> str | None:
         """Write the log anew from the engine's own copy, and follow that to the container's end."""
         output = self._patiently(lambda: self._runner.reread(container_id))
         # Not before the other copy is there to be read.
         log_writer.cut_back(self._log_offset)
         try:
-            return self._supervise(container_id, output, log_writer)
+            return self._supervise(container_id, output, log_writer, deadline)
         finally:
             output.close()
 
@@ -212,13 +215,14 @@ class Attempt:
         except ImageMissing as exc:
             raise JobFailed(f"image not found: {definition.runner_image}") from exc
 
-    def _supervise(self, container_id: str, output: Output, log_writer: LogWriter) -> str | None:
+    def _supervise(
+        self, container_id: str, output: Output, log_writer: LogWriter, deadline: float
+    ) -> str | None:
         """Copy the output to the log until it ends; returns why it was made to end, if it was.
 
         Raises ``JobInterrupted`` when the service stops: the container goes on without us.
         """
         ended_because: str | None = None
-        deadline = self.deadline or monotonic()
         kill_at: float | None = None
         silent_since = monotonic()
         with self.interrupt.calling(output.wake):
@@ -266,7 +270,9 @@ class Attempt:
             # connection was lost, and what it did not bring is in the engine's own copy.
             if ended is not None and whole and monotonic() - asked_at < _EXIT_WAIT_S:
                 break
-            ended_because = self._reread(container_id, log_writer) or ended_because
+            # What has ended by itself while nobody looked is not out of time, however late it is found.
+            deadline = math.inf if ended is not None else self.deadline or 0.0
+            ended_because = self._reread(container_id, log_writer, deadline) or ended_because
             # Followed to the end that copy can lack its last piece; once the command has ended it is whole.
             whole = ended is not None
         crashpoints.reached("command-ended")
@@ -369,7 +375,10 @@ class Attempt:
     def _end_infrastructure(self, problem: InfrastructureError) -> None:
         """End an attempt that failed through a fault of ours: try again, as long as nothing has run."""
         job = self.job
-        self._remove_container()
+        if self._container_id is not None:
+            # There must never be two: the next attempt waits until this one's is gone for certain.
+            container_id = self._container_id
+            self._patiently(lambda: self._runner.remove(container_id))
         if self._started or job.preparation_failures >= MOST_PREPARATION_FAILURES:
             self._end(Outcome(exit_code=None, error=str(problem)))
             return

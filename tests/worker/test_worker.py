@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from reactorcide.domain.clock import now_ms
 from reactorcide.domain.errors import Conflict, CorndogsUnavailable
 from reactorcide.domain.jobs import Job, JobStatus
 from reactorcide.jobs import cancel, delete, lifecycle, read, why
@@ -265,6 +266,29 @@ def test_a_job_that_ended_while_nobody_was_there_is_finished(house: House) -> No
     ended = house.ended(job)
     assert (ended.status, ended.exit_code, ended.attempt) == (JobStatus.FAILED, 143, 1)
     assert house.log(job) == "begun\n[reactorcide] exit code 143\n"
+
+
+def test_what_ended_by_itself_is_not_out_of_time_however_late_it_is_found(house: House) -> None:
+    first = house.worker()
+    job = house.submit("print begun; hang", timeout_seconds=1)
+    started = house.until(job, lambda job: job.started_at_ms is not None, "the job to start")
+    first.stop(10)
+    next(iter(house.runner.containers.values())).receive("TERM")
+    deadline_ms = (started.started_at_ms or 0) + 1000
+    wait_until(lambda: now_ms() > deadline_ms, 20, "its time to be up")
+    house.worker()
+    ended = house.ended(job)
+    assert (ended.status, ended.exit_code, ended.error) == (JobStatus.FAILED, 143, "exit code 143")
+
+
+def test_what_still_runs_when_its_time_is_up_is_stopped_by_the_next_start(house: House) -> None:
+    first = house.worker()
+    job = house.submit("print begun; hang", timeout_seconds=2)
+    house.until(job, lambda job: job.started_at_ms is not None, "the job to start")
+    first.stop(10)
+    assert house.job(job).status is JobStatus.RUNNING
+    house.worker()
+    assert house.ended(job).error == "timed out after 2 s"
 
 
 def test_a_job_whose_container_is_gone_fails_with_that_reason(house: House) -> None:
