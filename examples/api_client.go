@@ -26,8 +26,9 @@ import (
 	"time"
 )
 
-// maxWait is the longest that the service lets one request wait for a change.
-const maxWait = 60 * time.Second
+// maxWait is how long one request waits for a change. The service allows 60 s, but it waits from the status that
+// the job has when the request arrives: one that changed just before then is seen only after this time.
+const maxWait = 5 * time.Second
 
 // Status is where a job is in its life.
 type Status string

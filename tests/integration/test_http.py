@@ -10,7 +10,7 @@ from tests.support.client import Client
 from tests.support.service import Service
 
 JSON = {"Content-Type": "application/json"}
-UNKNOWN = str(uuid.uuid4())
+UNKNOWN = "3f2b8c0a-5d1e-4c7b-9a6f-0e1d2c3b4a59"
 
 
 def assert_error(response: Any, status: int, code: str) -> None:

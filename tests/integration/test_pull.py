@@ -36,5 +36,5 @@ def test_a_pull_that_takes_too_long_is_given_up(
     job = api.submit(runner_image=new_registry(stalls=True).image)
     wait_until(lambda: b"2 s" in api.log(job, attempt=1), 10, "its log says that it is given up")
     # Whether it is tried again or has failed: it does not hold its place.
-    assert api.job(job)["status"] != "running"
+    wait_until(lambda: api.job(job)["status"] != "running", 10, "it is given up")
     api.request("DELETE", f"jobs/{job['job_id']}")

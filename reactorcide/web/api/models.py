@@ -22,8 +22,7 @@ _CONTAINER_PATH = re.compile(r"/[^\0]*")
 
 _FIELDS_OF = {"git": ("git_url", "git_ref"), "copy": ("source_path",)}
 
-# No control characters: names end up in variables, headers and lists.
-ShortText = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]*$")]
+ShortText = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 QueueName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
 
 
@@ -114,6 +113,9 @@ class JobRequest(_Body):
             raise InvalidInput("source_path must not contain NUL", "source_path")
 
     def _check_sizes(self) -> None:
+        if "\0" in self.name:
+            # It becomes a variable in the container.
+            raise InvalidInput("name must not contain NUL", "name")
         command_bytes = len(self.job_command.encode())
         if "\0" in self.job_command:
             raise InvalidInput("job_command must not contain NUL", "job_command")
