@@ -25,8 +25,8 @@ Status = Literal["submitted", "queued", "running", "completed", "failed", "cance
 
 FINAL_STATUSES: frozenset[Status] = frozenset({"completed", "failed", "cancelled"})
 
-# How long one request waits for a change. The service allows 60 s, but it waits from the status that the job has
-# when the request arrives: one that changed just before then is seen only after this time.
+# How long one request waits for a change. The service allows 60 s, but it waits from the status that the job
+# has when the request arrives: one that changed just before then is seen only after this time.
 MAX_WAIT_S = 5
 
 
