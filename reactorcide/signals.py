@@ -18,8 +18,8 @@ class Signals:
         self._closed = False
 
     @contextmanager
-    def watching(self, key: str) -> Iterator[threading.Event]:
-        """Yield an event that is set whenever ``key`` is announced; the watcher clears it.
+    def watching(self, *keys: str) -> Iterator[threading.Event]:
+        """Yield an event that is set whenever one of ``keys`` is announced; the watcher clears it.
 
         Look at the truth *after* entering (or clearing), so that nothing falls in between.
         """
@@ -27,15 +27,17 @@ class Signals:
         with self._lock:
             if self._closed:
                 event.set()
-            self._watchers.setdefault(key, set()).add(event)
+            for key in keys:
+                self._watchers.setdefault(key, set()).add(event)
         try:
             yield event
         finally:
             with self._lock:
-                watchers = self._watchers[key]
-                watchers.discard(event)
-                if not watchers:
-                    del self._watchers[key]
+                for key in keys:
+                    watchers = self._watchers[key]
+                    watchers.discard(event)
+                    if not watchers:
+                        del self._watchers[key]
 
     def announce(self, key: str) -> None:
         """Wake everybody who watches ``key``; costs next to nothing where nobody does."""

@@ -14,6 +14,16 @@ def test_only_those_who_watch_the_key_are_woken() -> None:
         assert not other.is_set()
 
 
+def test_several_keys_are_watched_at_once() -> None:
+    signals = Signals()
+    with signals.watching("a", "b") as event:
+        for key in ("a", "b"):
+            signals.announce(key)
+            assert event.is_set()
+            event.clear()
+    assert signals._watchers == {}
+
+
 def test_announcing_to_nobody_is_nothing_and_nobody_is_remembered() -> None:
     signals = Signals()
     signals.announce("a")

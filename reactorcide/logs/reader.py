@@ -65,7 +65,7 @@ def follow_log(
     anybody still listens.
     """
     position = start
-    with signals.watching(job_id) as changed:
+    with signals.watching(job_id, key) as changed:
         while True:
             changed.clear()
             # Asked before reading: what is written before it closes is then always read.

@@ -13,8 +13,8 @@ class LogWriter:
 
     def __init__(self, objects: ObjectStore, signals: Signals, job_id: str, attempt: int) -> None:
         self._signals = signals
-        self._job_id = job_id
-        self._object = objects.append(log_key(job_id, attempt))
+        self._key = log_key(job_id, attempt)
+        self._object = objects.append(self._key)
         self._ends_in_newline = True
 
     @property
@@ -27,7 +27,8 @@ class LogWriter:
         if data:
             self._object.write(data)
             self._ends_in_newline = data.endswith(b"\n")
-            self._signals.announce(self._job_id)
+            # Not the job: who waits for its status need not look at the database for every line.
+            self._signals.announce(self._key)
 
     def say(self, sentence: str) -> None:
         """Add a line of the service's own, always on a line of its own."""

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-import docker
 import pytest
+
+from tests.support.image import Images
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 SAMPLE = CHECKOUT / "examples" / "sample-project"
@@ -155,16 +156,9 @@ class Service:
 
 
 @pytest.fixture(scope="session")
-def image() -> str:
+def image(images: Images) -> str:
     """The image that jobs run in; it is not pulled."""
-    name = os.environ.get("REACTORCIDE_TEST_IMAGE", "busybox:test")
-    client = docker.APIClient(version="auto")
-    try:
-        if not client.images(name):
-            pytest.fail(f"there is no image {name}; make it, or name another with REACTORCIDE_TEST_IMAGE")
-    finally:
-        client.close()
-    return name
+    return images.default
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from reactorcide.accounts import tokens
 from reactorcide.domain.accounts import Token
 from reactorcide.domain.clock import rfc3339
 from reactorcide.domain.errors import InvalidInput
-from reactorcide.web.api import ERRORS, PREFIX
+from reactorcide.web.api import PREFIX
 from reactorcide.web.api.models import (
     NewTokenResponse,
     NoQuery,
@@ -26,9 +26,7 @@ from reactorcide.web.services import Services
 
 def blueprint(services: Services) -> APIBlueprint:
     """Return the routes on users and tokens."""
-    api = APIBlueprint(
-        "accounts", __name__, url_prefix=PREFIX, abp_tags=[Tag(name="accounts")], abp_responses=ERRORS
-    )
+    api = APIBlueprint("accounts", __name__, url_prefix=PREFIX, abp_tags=[Tag(name="accounts")])
     context = services.accounts
 
     @api.before_request

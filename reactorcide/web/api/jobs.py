@@ -24,7 +24,7 @@ from reactorcide.jobs.cancel import cancel
 from reactorcide.jobs.delete import delete
 from reactorcide.jobs.rerun import rerun
 from reactorcide.jobs.submit import submit
-from reactorcide.web.api import ERRORS, PREFIX
+from reactorcide.web.api import PREFIX
 from reactorcide.web.api.models import (
     ArtifactListResponse,
     ArtifactPath,
@@ -49,7 +49,7 @@ _MOST_DIGITS = 15
 
 def blueprint(services: Services) -> APIBlueprint:
     """Return the routes on jobs and queues."""
-    api = APIBlueprint("jobs", __name__, url_prefix=PREFIX, abp_tags=[Tag(name="jobs")], abp_responses=ERRORS)
+    api = APIBlueprint("jobs", __name__, url_prefix=PREFIX, abp_tags=[Tag(name="jobs")])
     context = services.jobs
 
     @api.before_request

@@ -393,18 +393,3 @@ class ReadyResponse(BaseModel):
     """Whether each part works: `ok`, or a sentence."""
 
     checks: dict[str, str]
-
-
-class ErrorDetail(BaseModel):
-    """A field to blame."""
-
-    field: str
-    message: str
-
-
-class ErrorResponse(BaseModel):
-    """Every error has this shape."""
-
-    error: str
-    message: str
-    details: list[ErrorDetail] | None = None

@@ -10,7 +10,7 @@ from reactorcide.domain.clock import rfc3339
 from reactorcide.domain.errors import ReactorcideError, Unauthorized
 from reactorcide.jobs import read
 from reactorcide.metrics import CONTENT_TYPE
-from reactorcide.web.api import ERRORS, PREFIX
+from reactorcide.web.api import PREFIX
 from reactorcide.web.api.models import HealthResponse, NoQuery, ReadyResponse, WorkerListResponse
 from reactorcide.web.auth import authenticate, bearer_token, caller
 from reactorcide.web.services import Services
@@ -18,7 +18,7 @@ from reactorcide.web.services import Services
 
 def blueprint(services: Services) -> APIBlueprint:
     """Return the routes on the service itself."""
-    api = APIBlueprint("service", __name__, abp_tags=[Tag(name="service")], abp_responses=ERRORS)
+    api = APIBlueprint("service", __name__, abp_tags=[Tag(name="service")])
 
     @api.get(f"{PREFIX}/health", responses={200: HealthResponse})
     def health(query: NoQuery) -> Response:
