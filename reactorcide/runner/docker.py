@@ -39,6 +39,10 @@ _OOM_LOOK_S = 0.05
 _RECEIVE_BYTES = 1 << 18
 _HEADER = struct.Struct(">BxxxL")
 _HEADER_BYTES = _HEADER.size
+_NEWLINE = ord("\n")
+_MOST_HELD_BYTES = 1 << 16
+_HOLD_S = 0.03
+"""How long the beginning of a line waits for its end; short, for it may be a prompt or a progress bar."""
 
 _LABEL = "reactorcide."
 _LABEL_INSTANCE = _LABEL + "instance"
@@ -352,33 +356,63 @@ def _may_be_out_of_memory(details: Mapping[str, Any]) -> bool:
 
 
 class _Frames:
-    """Cuts the engine's stream of frames (stream number, length, data) into what was printed."""
+    """Cuts the engine's stream of frames (stream number, length, data) into what was printed.
+
+    stdout and stderr are two pipes, and a frame may end anywhere in a line. Where a line is begun in one
+    and the other has something to say, that is let past: the beginning is held until its line is whole, or
+    ``flush`` gives it out.
+    """
 
     def __init__(self) -> None:
         self._header = b""
         self._left_bytes = 0
+        self._stream = 0
+        self._begun: dict[int, bytes] = {}
+
+    @property
+    def holds(self) -> bool:
+        """Tell whether a line that was begun is held."""
+        return bool(self._begun)
+
+    def flush(self) -> bytes:
+        """Return the lines that were begun, as far as they have come."""
+        begun = b"".join(self._begun.values())
+        self._begun.clear()
+        return begun
 
     def payload(self, data: bytes) -> bytes:
         """Return the printed bytes in ``data``, which begins where the call before ended."""
         if self._header:
             data, self._header = self._header + data, b""
         view, end = memoryview(data), len(data)
-        pieces: list[memoryview] = []
+        pieces: list[bytes | memoryview] = []
         position = min(self._left_bytes, end)
         if position:
-            pieces.append(view[:position])
+            self._add(pieces, self._stream, view[:position])
             self._left_bytes -= position
         # A frame is often a single line, so this is what every line of a log goes through.
-        unpack_from, add = _HEADER.unpack_from, pieces.append
+        unpack_from, add, begun = _HEADER.unpack_from, pieces.append, self._begun
         while position + _HEADER_BYTES <= end:
             start = position + _HEADER_BYTES
-            position = start + unpack_from(data, position)[1]
-            add(view[start:position])
+            stream, length = unpack_from(data, position)
+            position = start + length
+            if not begun and position <= end and length and view[position - 1] == _NEWLINE:
+                add(view[start:position])
+            else:
+                self._add(pieces, stream, view[start:position])
         if position > end:
-            self._left_bytes = position - end
+            self._stream, self._left_bytes = stream, position - end
         else:
             self._header = data[position:]
         return b"".join(pieces)
+
+    def _add(self, pieces: "list[bytes | memoryview]", stream: int, piece: memoryview) -> None:
+        """Add a piece of a stream as far as its lines are whole, and hold the rest."""
+        text = self._begun.pop(stream, b"") + piece
+        whole = len(text) if len(text) > _MOST_HELD_BYTES else text.rfind(b"\n") + 1
+        pieces.append(text[:whole])
+        if whole < len(text):
+            self._begun[stream] = text[whole:]
 
 
 class _AttachedOutput:
@@ -401,6 +435,8 @@ class _AttachedOutput:
 
     def read(self, timeout_s: float) -> bytes | None:
         """See ``Output.read``."""
+        if self._frames.holds:
+            timeout_s = min(timeout_s, _HOLD_S)
         ready = {descriptor for descriptor, _ in self._poll.poll(max(0, timeout_s) * 1000)}
         if self._wake_receiver.fileno() in ready:
             with contextlib.suppress(BlockingIOError):
@@ -412,8 +448,11 @@ class _AttachedOutput:
                 return b""
             except ConnectionError:
                 data = b""
-            return self._frames.payload(data) if data else None
-        return b""
+            if data:
+                return self._frames.payload(data)
+            # What is held comes first; the end is still there at the next call.
+            return self._frames.flush() or None
+        return self._frames.flush()
 
     def wake(self) -> None:
         """See ``Output.wake``."""
@@ -452,13 +491,16 @@ class _RereadOutput:
 
     def read(self, timeout_s: float) -> bytes | None:
         """See ``Output.read``."""
+        if self._frames.holds:
+            timeout_s = min(timeout_s, _HOLD_S)
         with self._changed:
             self._changed.wait_for(lambda: self._chunks or self._ended or self._woken, max(0, timeout_s))
             self._woken = False
             if self._chunks:
                 self._changed.notify_all()
                 return self._frames.payload(self._chunks.popleft())
-            return None if self._ended else b""
+            rest = self._frames.flush()
+            return None if self._ended and not rest else rest
 
     def wake(self) -> None:
         """See ``Output.wake``."""

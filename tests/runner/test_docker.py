@@ -85,7 +85,10 @@ def run(runner: DockerRunner, container_id: str) -> tuple[bytes, Exit | None]:
     return read_all(output), runner.wait(container_id, 10)
 
 
-frame = st.tuples(st.sampled_from([0, 1, 2]), st.binary(max_size=40))
+frame = st.one_of(
+    st.tuples(st.just(1), st.lists(st.sampled_from(b"ab\n"), max_size=40).map(bytes)),
+    st.tuples(st.just(2), st.lists(st.sampled_from(b"xy\n"), max_size=40).map(bytes)),
+)
 
 
 @given(st.lists(frame), st.lists(st.integers(0, 400)))
@@ -95,8 +98,31 @@ def test_frames_are_put_together_however_they_are_cut(
     stream = b"".join(struct.pack(">BxxxL", number, len(data)) + data for number, data in frames)
     edges = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
     parser = _Frames()
-    pieces = [parser.payload(stream[begin:end]) for begin, end in itertools.pairwise(edges)]
-    assert b"".join(pieces) == b"".join(data for _, data in frames)
+    printed = b"".join(parser.payload(stream[begin:end]) for begin, end in itertools.pairwise(edges))
+    # A line is of one stream alone, however the two came.
+    assert all(not (set(line) & set(b"ab") and set(line) & set(b"xy")) for line in printed.split(b"\n")[:-1])
+    assert not printed or printed.endswith(b"\n")
+    printed += parser.flush()
+    assert not parser.holds
+    assert len(printed) == sum(len(data) for _, data in frames)
+    for number, letters in ((1, b"ab"), (2, b"xy")):
+        own = b"".join(data for stream_number, data in frames if stream_number == number)
+        assert bytes(c for c in printed if c in letters) == bytes(c for c in own if c in letters)
+
+
+@given(st.lists(st.binary(max_size=40)), st.lists(st.integers(0, 400)))
+def test_a_stream_that_is_alone_comes_out_byte_for_byte(pieces: list[bytes], cuts: list[int]) -> None:
+    stream = b"".join(struct.pack(">BxxxL", 1, len(data)) + data for data in pieces)
+    edges = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
+    parser = _Frames()
+    printed = b"".join(parser.payload(stream[begin:end]) for begin, end in itertools.pairwise(edges))
+    assert printed + parser.flush() == b"".join(pieces)
+
+
+def test_a_long_line_is_not_held() -> None:
+    parser = _Frames()
+    data = b"x" * 100_000
+    assert parser.payload(struct.pack(">BxxxL", 1, len(data)) + data) == data
 
 
 def test_a_container_prints_and_ends(runner: DockerRunner, create: Callable[..., str]) -> None:
