@@ -33,7 +33,7 @@ from reactorcide.runner import ContainerGone, ContainerSpec, Exit, Found, ImageM
 _API_TIMEOUT_S = 60
 _KNOCK_TIMEOUT_S = 5
 _PULL_CHECK_S = 0.2
-_OOM_PATIENCE_S = 1.0
+_OOM_PATIENCE_S = 0.5
 _OOM_LOOK_S = 0.05
 
 _RECEIVE_BYTES = 1 << 18

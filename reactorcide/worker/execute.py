@@ -261,6 +261,7 @@ class Attempt:
 
         ``whole`` says whether the log has all that was printed, if the command has ended by now.
         """
+        certain = False
         while True:
             asked_at = monotonic()
             ended = self._patiently(
@@ -268,13 +269,14 @@ class Attempt:
             )
             # A command's output ends with the command. Where the command went on, or the engine was away, the
             # connection was lost, and what it did not bring is in the engine's own copy.
-            if ended is not None and whole and monotonic() - asked_at < _EXIT_WAIT_S:
+            in_time = monotonic() - asked_at < _EXIT_WAIT_S
+            if ended is not None and (certain or (whole and in_time)):
                 break
             # What has ended by itself while nobody looked is not out of time, however late it is found.
             deadline = math.inf if ended is not None else self.deadline or 0.0
             ended_because = self._reread(container_id, log_writer, deadline) or ended_because
             # Followed to the end that copy can lack its last piece; once the command has ended it is whole.
-            whole = ended is not None
+            certain = whole = ended is not None
         crashpoints.reached("command-ended")
         error = self._error(ended, ended_because)
         if error is not None:

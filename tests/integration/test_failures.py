@@ -112,3 +112,8 @@ def test_a_source_that_is_removed_before_the_job_runs_says_so(new_service: NewSe
     assert job["status"] == "failed"
     assert job["error"].startswith("the source cannot be used any more: source_path")
     assert job["error"].encode() in service.admin.log(job)
+
+
+def test_a_command_that_was_killed_within_its_memory_ends_by_its_exit_code(service: Service) -> None:
+    job = service.admin.run("kill -9 $$", memory_limit="64m")
+    assert (job["status"], job["error"]) == ("failed", "exit code 137")
