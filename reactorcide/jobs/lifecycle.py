@@ -154,7 +154,6 @@ def submit_failed(
             JobStatus.SUBMIT_FAILED,
             now_ms=at_ms,
             only_from={JobStatus.SUBMITTED, JobStatus.SUBMIT_FAILED},
-            reason=reason,
             error=reason,
             submit_failures=failures,
             next_submit_at_ms=at_ms + round(delay_s * 1000),

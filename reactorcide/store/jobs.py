@@ -1,7 +1,7 @@
 """Queries on jobs, their attempts and their status changes.
 
-Every status change is one conditional UPDATE with a ``job_event`` row in the same transaction: the
-WHERE clause is the guard, and zero rows mean that the change did not happen.
+Every status change is one conditional UPDATE: the WHERE clause is the guard, and zero rows mean that the
+change did not happen. A trigger of the schema writes the ``job_event`` row beside it.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -36,11 +36,8 @@ _JOB_FIELDS = tuple(item.name for item in fields(Job) if item.name not in ("defi
 _COLUMNS = tuple(JobRow._meta.columns)
 _COLUMN_LIST = ", ".join(_COLUMNS)
 _SELECT_JOB = f"SELECT {_COLUMN_LIST} FROM job WHERE job_id = ?"  # noqa: S608  # names of ours only
-_SELECT_STATUS = "SELECT status, attempt FROM job WHERE job_id = ?"
+_SELECT_STATUS = "SELECT status FROM job WHERE job_id = ?"
 _INSERT_JOB = f"INSERT INTO job ({_COLUMN_LIST}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608  # as above
-_INSERT_EVENT = (
-    "INSERT INTO job_event (job_id, at_ms, status_from, status_to, attempt, reason) VALUES (?, ?, ?, ?, ?, ?)"
-)
 
 
 def _as_dict(row: Sequence[Any]) -> dict[str, Any]:
@@ -57,6 +54,28 @@ def _job(row: dict[str, Any]) -> Job:
         status=JobStatus(row["status"]),
         **{name: row[name] for name in _JOB_FIELDS},
     )
+
+
+def _update_status(
+    job_id: str,
+    target: JobStatus,
+    now_ms: int,
+    only_from: Collection[JobStatus],
+    changes: Mapping[str, object],
+    *,
+    attempt: int | None = None,
+) -> tuple[str, tuple[object, ...]]:
+    """Return the statement, with its values, that moves a job to ``target`` and returns its row."""
+    assignments = "".join(f", {name} = ?" for name in changes)
+    guard = ", ".join("?" * len(only_from))
+    values = (target, now_ms, *changes.values(), job_id, *sorted(only_from))
+    sql = (
+        f"UPDATE job SET status = ?, updated_at_ms = ?{assignments}"  # noqa: S608  # names of ours only
+        f" WHERE job_id = ? AND status IN ({guard})"
+    )
+    if attempt is not None:
+        sql, values = sql + " AND attempt = ?", (*values, attempt)
+    return f"{sql} RETURNING {_COLUMN_LIST}", values
 
 
 class JobStore:
@@ -81,9 +100,7 @@ class JobStore:
             "submit_failures": 0,
             "task_open": False,
         }
-        with self._database.write() as db:
-            db.execute_sql(_INSERT_JOB, [row[name] for name in _COLUMNS])
-            self._event(db, job.job_id, job.created_at_ms, None, job.status, job.attempt, None)
+        self._database.write_one(_INSERT_JOB, [row[name] for name in _COLUMNS])
 
     def transition(
         self,
@@ -92,17 +109,18 @@ class JobStore:
         *,
         now_ms: int,
         only_from: Collection[JobStatus],
-        attempt: int | None = None,
-        reason: str | None = None,
         **changes: object,
     ) -> Job:
-        """Move a job to ``target`` if its status is in ``only_from`` (and its attempt is ``attempt``).
+        """Move a job to ``target`` if its status is in ``only_from``.
 
         ``changes`` are further columns of the row. Returns the job as it is afterwards; raises
         ``IllegalTransition`` if the guard did not match, and then nothing has changed.
         """
-        with self._database.write() as db:
-            return self._transition(db, job_id, target, now_ms, only_from, attempt, reason, changes)
+        return self._moved(
+            self._database.write_one(*_update_status(job_id, target, now_ms, only_from, changes)),
+            job_id,
+            target,
+        )
 
     def claim(self, job_id: str, task_id: str, worker_id: str, *, now_ms: int, log_key: str) -> Job:
         """Make a waiting job ``running`` and open its attempt: the fence that decides who runs it.
@@ -110,21 +128,15 @@ class JobStore:
         Raises ``IllegalTransition`` if the job does not wait.
         """
         with self._database.write() as db:
-            job = self._transition(
-                db,
-                job_id,
-                JobStatus.RUNNING,
-                now_ms,
-                WAITING,
-                None,
-                None,
-                {
-                    "worker_id": worker_id,
-                    "corndogs_task_id": task_id,
-                    "task_open": True,
-                    "logs_object_key": log_key,
-                },
-            )
+            changes = {
+                "worker_id": worker_id,
+                "corndogs_task_id": task_id,
+                "task_open": True,
+                "logs_object_key": log_key,
+                "error": None,
+            }
+            statement = _update_status(job_id, JobStatus.RUNNING, now_ms, WAITING, changes)
+            job = self._moved(db.execute_sql(*statement).fetchall(), job_id, JobStatus.RUNNING)
             AttemptRow.insert(
                 job_id=job_id,
                 attempt=job.attempt,
@@ -169,12 +181,11 @@ class JobStore:
                 & (AttemptRow.attempt == attempt)
                 & AttemptRow.completed_at_ms.is_null()
             ).execute(db)
-            try:
-                return self._transition(
-                    db, job_id, target, now_ms, {JobStatus.RUNNING}, attempt, error, job_changes
-                )
-            except IllegalTransition:
-                return None
+            statement = _update_status(
+                job_id, target, now_ms, {JobStatus.RUNNING}, job_changes, attempt=attempt
+            )
+            rows = db.execute_sql(*statement).fetchall()
+            return _job(_as_dict(rows[0])) if rows else None
 
     def heartbeat(self, attempts: Iterable[tuple[str, int]], *, now_ms: int) -> None:
         """Stamp the attempts that a worker holds."""
@@ -454,43 +465,11 @@ class JobStore:
         with self._database.read() as db:
             return [_job(row) for row in JobRow.select().where(where).limit(limit).dicts().execute(db)]
 
-    def _transition(
-        self,
-        db: Any,
-        job_id: str,
-        target: JobStatus,
-        now_ms: int,
-        only_from: Collection[JobStatus],
-        attempt: int | None,
-        reason: str | None,
-        changes: Mapping[str, object],
-    ) -> Job:
-        before = None
-        for status, current_attempt in db.execute_sql(_SELECT_STATUS, (job_id,)):
-            if attempt is None or attempt == current_attempt:
-                before = JobStatus(status)
-        if before is None or before not in only_from:
-            raise IllegalTransition(f"job {job_id} is {before or 'gone'} and cannot become {target}")
-        # Inside BEGIN IMMEDIATE nobody can have changed the row since; the guard stays in the
-        # statement, so that the rule holds wherever this is called from.
-        assignments = "".join(f", {name} = ?" for name in changes)
-        rows = db.execute_sql(
-            f"UPDATE job SET status = ?, updated_at_ms = ?{assignments}"  # noqa: S608  # names of ours only
-            f" WHERE job_id = ? AND status = ? RETURNING {_COLUMN_LIST}",
-            (target, now_ms, *changes.values(), job_id, before),
-        ).fetchall()
-        job = _job(_as_dict(rows[0]))
-        self._event(db, job_id, now_ms, before, target, job.attempt, reason)
-        return job
-
-    @staticmethod
-    def _event(
-        db: Any,
-        job_id: str,
-        at_ms: int,
-        status_from: JobStatus | None,
-        status_to: JobStatus,
-        attempt: int,
-        reason: str | None,
-    ) -> None:
-        db.execute_sql(_INSERT_EVENT, (job_id, at_ms, status_from, status_to, attempt, reason))
+    def _moved(self, rows: Sequence[Sequence[Any]], job_id: str, target: JobStatus) -> Job:
+        """Return the job that an UPDATE of its status returned; raises ``IllegalTransition`` for none."""
+        for row in rows:
+            return _job(_as_dict(row))
+        with self._database.read() as db:
+            found = db.execute_sql(_SELECT_STATUS, (job_id,)).fetchone()
+        status = found[0] if found else "gone"
+        raise IllegalTransition(f"job {job_id} is {status} and cannot become {target}")

@@ -151,7 +151,7 @@ class AttemptRow(Model):
 
 
 class JobEventRow(Model):
-    """A status change, written in the transaction that made it."""
+    """A status change, written by a trigger on the job's row; ``reason`` is the row's error by then."""
 
     job_id = TextField(index=True)
     at_ms = BigIntegerField()
