@@ -52,12 +52,14 @@ class Application:
         start: Callable[[], None],
         stop_order: list[Callable[[float], None]],
         signals: Signals,
+        drain: Callable[[Callable[[], None]], None],
         admin_token: Callable[[], str | None],
     ) -> None:
         self.wsgi = wsgi
         self._start = start
         self._stop_order = stop_order
         self._signals = signals
+        self._drain = drain
         self._admin_token = admin_token
 
     def start(self) -> None:
@@ -68,6 +70,10 @@ class Application:
     def new_admin_token(self) -> str | None:
         """The admin's token, where this start has made it."""
         return self._admin_token()
+
+    def drain(self, drained: Callable[[], None]) -> None:
+        """Take no more jobs, and call ``drained`` when none runs any more; everything else goes on."""
+        self._drain(drained)
 
     def release_waiters(self) -> None:
         """End followers and long polls: the service is about to stop. Safe in a signal handler's thread."""
@@ -95,7 +101,9 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Application:
     database = Database(settings.database_path)
     store = JobStore(database)
     accounts = AccountContext(AccountStore(database))
-    objects = FilesystemObjectStore(settings.objects_dir)
+    objects = FilesystemObjectStore(
+        settings.objects_dir, least_free_bytes=_size("min-free-disk", settings.min_free_disk) or 0
+    )
     embedded = None if settings.corndogs_address else EmbeddedCorndogs(settings.corndogs_path)
     roots = SourceRoots(settings.source_roots, settings.data_dir)
     preparation = Preparation(roots, settings.workspaces_dir, environment)
@@ -123,6 +131,8 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Application:
         concurrency=settings.concurrency,
         lease_s=settings.lease_s,
         queues=settings.queues,
+        lost_after_s=settings.lost_after_s,
+        check_disk=objects.check_room,
     )
     context.wake_worker = worker.wake
     context.stop_attempt = worker.stop_attempt
@@ -171,6 +181,7 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Application:
         start=start,
         stop_order=stop_order,
         signals=signals,
+        drain=worker.drain,
         admin_token=lambda: made[0] if made else None,
     )
 

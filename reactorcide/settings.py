@@ -82,6 +82,18 @@ class Settings:
         option="cancel-grace",
     )
     lease_s: float = _setting(60.0, "Seconds for which a claimed task is leased.", option="lease")
+    lost_after_s: float | None = _setting(
+        None,
+        "Seconds without a renewal of its lease after which a worker stops a job's container; two leases by "
+        "default.",
+        option="lost-after",
+    )
+    drain: bool = _setting(
+        False, "On the first SIGTERM or Ctrl-C wait for the jobs that run; the second ends the waiting."
+    )
+    min_free_disk: str = _setting(
+        "256m", "Space that must be free in the data directory for a job to be started; 0 turns this off."
+    )
     stream_slots: int = _setting(32, "Log followers and long polls that are served at once.")
     log_format: str = _setting("text", "Format of the service's own log.", choices=("text", "json"))
     log_level: str = _setting(

@@ -1,9 +1,12 @@
 """What gunicorn does differently for us: it ends long answers when it stops, and logs our way."""
 
 import logging
+import os
+import signal
 import threading
 from typing import Any
 
+from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger as GunicornLogger
 from gunicorn.workers.gthread import ThreadWorker
 
@@ -35,6 +38,51 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         if self.application is not None:
             # In a thread: the signal may have come while this very thread held the lock.
             threading.Thread(target=self.application.release_waiters, daemon=True).start()
+
+
+class DrainingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
+    """A master that has its worker finish the running jobs before it stops.
+
+    The second signal stops at once.
+    """
+
+    def __init__(self, app: Any) -> None:
+        super().__init__(app)
+        self._draining = False
+
+    def handle_term(self) -> None:
+        """SIGTERM and Ctrl-C. The worker sends another SIGTERM when it is done."""
+        if self._draining:
+            super().handle_term()
+        self._draining = True
+        self.kill_workers(signal.SIGUSR1)
+
+    def handle_int(self) -> None:
+        """Ctrl-C: the same as SIGTERM."""
+        self.handle_term()
+
+    def stop(self, graceful: bool = True) -> None:
+        """Stop the worker by SIGQUIT: it ignores SIGTERM, which may be meant for the whole group."""
+        super().stop(graceful=False)
+
+
+class DrainingWorker(Worker):
+    """The worker of a ``DrainingArbiter``, which alone decides when it ends."""
+
+    def init_signals(self) -> None:
+        """Leave what a terminal or a service manager sends to the whole group to the master."""
+        super().init_signals()
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def handle_usr1(self, sig: int, frame: Any) -> None:
+        """Drain, then have the master stop us."""
+        master = self.ppid
+        if self.application is not None:
+            # In a thread: the signal may have come while this very thread held a lock.
+            threading.Thread(
+                target=self.application.drain, args=[lambda: os.kill(master, signal.SIGTERM)], daemon=True
+            ).start()
 
 
 class Logger(GunicornLogger):  # type: ignore[misc]  # gunicorn has no types

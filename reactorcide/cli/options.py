@@ -23,9 +23,10 @@ _TYPES: dict[Any, Any] = {
     Path: click.Path(path_type=Path),
     tuple[Path, ...]: click.Path(path_type=Path, exists=True, file_okay=False, resolve_path=True),
     tuple[str, ...]: str,
+    bool: bool,
 }
 _LEAST = {"concurrency": 0, "pids_limit": 16, "stream_slots": 0}
-_LEAST_S = {"lease_s": 1.0, "prepare_timeout_s": 1.0, "cancel_grace_s": 0.1}
+_LEAST_S = {"lease_s": 1.0, "prepare_timeout_s": 1.0, "cancel_grace_s": 0.1, "lost_after_s": 1.0}
 
 
 class _Size(click.ParamType[str]):
@@ -73,6 +74,7 @@ _TYPES_OF: dict[str, click.ParamType[Any]] = {
     "default_image": _Image(),
     "default_memory_limit": _Size(),
     "max_memory_limit": _Size(),
+    "min_free_disk": _Size(),
 }
 
 
@@ -105,12 +107,13 @@ def _option(setting: Field[Any]) -> Callable[[F], F]:
         kind = click.IntRange(_LEAST[setting.name])
     elif setting.type in (float, float | None):
         kind = click.FloatRange(_LEAST_S.get(setting.name, 0.01))
-    if setting.default is not MISSING and setting.default is not None and setting.default != ():
+    if setting.default is not MISSING and setting.default not in (None, (), False):
         help_text += f"  [default: {setting.default}]"
     return click.option(
         f"--{name}",
         setting.name,
         type=kind,
+        is_flag=setting.type is bool,
         multiple=str(setting.type).startswith("tuple"),
         envvar=f"REACTORCIDE_{name.upper().replace('-', '_')}",
         help=help_text,

@@ -57,6 +57,8 @@ def _check_address(settings: Settings) -> None:
 def _run(settings: Settings) -> None:
     from gunicorn.app.base import BaseApplication
 
+    from reactorcide.cli.gunicorn_worker import DrainingArbiter
+
     class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         """The master process: it imports neither Flask nor gRPC nor Docker, which saves their memory."""
 
@@ -72,6 +74,13 @@ def _run(settings: Settings) -> None:
             self.application = build(settings, os.environ)
             return self.application.wsgi
 
+        def run(self) -> None:
+            """Run until a signal ends it."""
+            if settings.drain:
+                DrainingArbiter(self).run()
+            else:
+                super().run()
+
     server = Server()
     server.cfg.set("post_worker_init", lambda worker: _start(server.application, worker))
     server.cfg.set("worker_exit", lambda _, worker: _stop(worker))
@@ -83,7 +92,7 @@ def _gunicorn_config(settings: Settings) -> dict[str, Any]:
         "bind": f"[{settings.host}]:{settings.port}"
         if ":" in settings.host
         else f"{settings.host}:{settings.port}",
-        "worker_class": "reactorcide.cli.gunicorn_worker.Worker",
+        "worker_class": f"reactorcide.cli.gunicorn_worker.{'DrainingWorker' if settings.drain else 'Worker'}",
         "workers": 1,
         "threads": settings.stream_slots + _API_THREADS,
         "worker_connections": 1000,

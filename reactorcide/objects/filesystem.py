@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from reactorcide.domain.errors import InvalidInput, ObjectNotFound, ObjectStoreError
+from reactorcide.domain.sizes import format_size
 from reactorcide.objects import StoredObject
 
 _CHUNK_BYTES = 1 << 18
@@ -19,8 +20,9 @@ class FilesystemObjectStore:
     renamed: nobody ever sees half of it.
     """
 
-    def __init__(self, base: Path) -> None:
+    def __init__(self, base: Path, *, least_free_bytes: int = 0) -> None:
         self._base = base
+        self._least_free_bytes = least_free_bytes
         self._temporary = base / ".tmp"
 
     def put(self, key: str, chunks: Iterable[bytes]) -> int:
@@ -81,7 +83,8 @@ class FilesystemObjectStore:
                 return
 
     def check(self) -> None:
-        """See ``ObjectStore.check``."""
+        """See ``ObjectStore.check``; a disk that is nearly full counts as trouble."""
+        self.check_room()
         with _translated("a test object"):
             self._temporary.mkdir(parents=True, exist_ok=True)
             probe = self._temporary / secrets.token_hex(16)
@@ -89,6 +92,17 @@ class FilesystemObjectStore:
                 probe.write_bytes(b"x")
             finally:
                 probe.unlink(missing_ok=True)
+
+    def check_room(self) -> None:
+        """Raise ``ObjectStoreError`` where the disk has less free space than the operator wants."""
+        with _translated("to its directory"):
+            self._base.mkdir(parents=True, exist_ok=True)
+            free_bytes = shutil.disk_usage(self._base).free
+        if free_bytes < self._least_free_bytes:
+            raise ObjectStoreError(
+                f"the disk is low: {self._base} has {format_size(free_bytes)} free, and no job is started "
+                f"below {format_size(self._least_free_bytes)}; make room, or lower --min-free-disk"
+            )
 
     def _path(self, key: str) -> Path:
         parts = key.split("/")
@@ -118,10 +132,12 @@ class _FileAppender:
     def write(self, data: bytes) -> None:
         """See ``Appender.write``."""
         with _translated(self._path.name):
-            written = os.write(self._descriptor, data)
-            while written < len(data):
-                written += os.write(self._descriptor, data[written:])
-        self.size_bytes += len(data)
+            rest = data
+            while rest:
+                # Counted as it goes: where the disk is full half-way, that much has to be cut back.
+                written = os.write(self._descriptor, rest)
+                self.size_bytes += written
+                rest = rest[written:]
 
     def cut_back(self, size_bytes: int) -> None:
         """See ``Appender.cut_back``."""

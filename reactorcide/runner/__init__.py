@@ -109,6 +109,9 @@ class Runner(Protocol):
     def list(self, instance_id: str) -> list[Found]:
         """Return all containers of this installation, in whatever state."""
 
+    def remove_stray_volumes(self, instance_id: str) -> None:
+        """Remove volumes of this installation that belong to no container; only while none is created."""
+
     def close(self) -> None:
         """Close the connections; safe to repeat."""
 

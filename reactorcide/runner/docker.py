@@ -132,6 +132,11 @@ class DockerRunner:
     def create(self, spec: ContainerSpec) -> str:
         """See ``Runner.create``."""
         api = self._api()
+        labels = {
+            _LABEL_INSTANCE: spec.instance_id,
+            _LABEL_JOB: spec.job_id,
+            _LABEL_ATTEMPT: str(spec.attempt),
+        }
         host_config = api.create_host_config(
             init=True,
             security_opt=["no-new-privileges"],
@@ -144,7 +149,7 @@ class DockerRunner:
             # size has to be named, or the engine's own default would be taken, which may rotate.
             log_config=LogConfig(type=LogConfig.types.JSON, config={"max-size": "8192t"}),
             # Anonymous, so that it goes with the container; empty, whatever the image has there.
-            mounts=[Mount(ARTIFACTS_DIR, None, type="volume", no_copy=True)],
+            mounts=[Mount(ARTIFACTS_DIR, None, type="volume", no_copy=True, labels=labels)],
         )
         try:
             with _translated("create a container"):
@@ -156,11 +161,7 @@ class DockerRunner:
                     environment=_INIT_ENV | dict(spec.env),
                     working_dir=spec.working_dir,
                     healthcheck={"test": ["NONE"]},
-                    labels={
-                        _LABEL_INSTANCE: spec.instance_id,
-                        _LABEL_JOB: spec.job_id,
-                        _LABEL_ATTEMPT: str(spec.attempt),
-                    },
+                    labels=labels,
                     host_config=host_config,
                 )
         except docker.errors.NotFound as exc:
@@ -271,6 +272,14 @@ class DockerRunner:
             )
             for item in containers
         ]
+
+    def remove_stray_volumes(self, instance_id: str) -> None:
+        """See ``Runner.remove_stray_volumes``."""
+        wanted = {"label": f"{_LABEL_INSTANCE}={instance_id}", "dangling": True}
+        with _translated("remove volumes"):
+            for volume in self._api().volumes(filters=wanted)["Volumes"] or []:
+                with _ignoring(404, 409):
+                    self._api().remove_volume(volume["Name"])
 
     def close(self) -> None:
         """See ``Runner.close``."""

@@ -143,6 +143,10 @@ class FakeRunner:
             if container.spec.instance_id == instance_id
         ]
 
+    def remove_stray_volumes(self, instance_id: str) -> None:
+        """See ``Runner.remove_stray_volumes``; a fake container has none."""
+        self.check()
+
     def close(self) -> None:
         """See ``Runner.close``."""
 

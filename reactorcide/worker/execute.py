@@ -43,6 +43,9 @@ _RETRY_DELAY_S = 1.0
 _SILENCE_S = 15.0
 """After this long without output the engine is asked whether the container still runs."""
 _ENGINE_RETRY_S = 1.0
+_STORE_RETRY_S = 5.0
+"""Each try reads the whole output again."""
+_LOST = "its lease could not be renewed"
 _EXIT_WAIT_S = 1.0
 """After the end of its output a command has ended within milliseconds."""
 _LOOK_S = 0.05
@@ -84,6 +87,8 @@ class Attempt:
         self.interrupt = Interrupt()
         self.deadline: float | None = None
         """When the command's time is up, by ``time.monotonic``; ``None`` while it is being prepared."""
+        self.renewed_at = monotonic()
+        """When the task's lease was last renewed, by ``time.monotonic``."""
         self._container_id: str | None = adopted.container_id if adopted else None
         self._log_offset = adopted.log_offset if adopted else 0
         self._started = adopted is not None
@@ -102,9 +107,8 @@ class Attempt:
             log.exception("the attempt could not be finished", extra=self._extra())
 
     def _run(self) -> None:
-        job, context = self.job, self._context
         try:
-            with closing(LogWriter(context.objects, context.signals, job.job_id, job.attempt)) as log_writer:
+            with closing(self._open_log()) as log_writer:
                 outcome = self._outcome(log_writer)
         except JobInterrupted:
             self._end_interrupted()
@@ -112,6 +116,13 @@ class Attempt:
             self._end_infrastructure(exc)
         else:
             self._end(outcome)
+
+    def _open_log(self) -> LogWriter:
+        def opened() -> LogWriter:
+            return LogWriter(self._context.objects, self._context.signals, self.job.job_id, self.job.attempt)
+
+        # What runs already is not ended for a full disk.
+        return opened() if self._adopted is None else self._patiently(opened)
 
     def _outcome(self, log_writer: LogWriter) -> Outcome:
         try:
@@ -121,18 +132,18 @@ class Attempt:
         except JobInterrupted:
             raise
         except InfrastructureError as exc:
-            # Where the log itself is the trouble, the attempt's row tells.
-            with contextlib.suppress(ObjectStoreError):
-                log_writer.say(str(exc))
+            _say(log_writer, str(exc))
             raise
         except JobFailed as exc:
             reason = str(exc)
         except ContainerGone:
             reason = "the container was removed while the job ran"
+            if self._adopted is not None:
+                reason = f"worker {self._adopted.worker_id} was lost while it ran, and its container is gone"
         except Exception:
             log.exception("the attempt failed unexpectedly", extra=self._extra())
             reason = "an internal error of the service; its own log says more"
-        log_writer.say(reason)
+        _say(log_writer, reason)
         return Outcome(exit_code=None, error=reason)
 
     def _run_container(self, log_writer: LogWriter) -> Outcome:
@@ -163,12 +174,14 @@ class Attempt:
             self._started = True
             self.deadline = monotonic() + job.definition.timeout_seconds
             self._log_offset = log_writer.size_bytes
-            lifecycle.started(self._context, job, container_id, log_offset=self._log_offset)
+            self._patiently(
+                lambda: lifecycle.started(self._context, job, container_id, log_offset=self._log_offset)
+            )
             crashpoints.reached("start-written")
-            ended_because = self._supervise(container_id, output, log_writer, self.deadline)
+            ended_because, stored = self._supervise(container_id, output, log_writer, self.deadline)
         finally:
             output.close()
-        return self._judge(container_id, ended_because, log_writer, whole=True)
+        return self._judge(container_id, ended_because, log_writer, whole=stored)
 
     def _take_over(self, log_writer: LogWriter, adopted: OpenAttempt) -> Outcome:
         """Go on with a container that was started by an earlier process, or end what is left of it."""
@@ -179,8 +192,11 @@ class Attempt:
         self.deadline = monotonic() + self.job.definition.timeout_seconds - max(0.0, ran_s)
         return self._judge(container_id, None, log_writer, whole=False)
 
-    def _reread(self, container_id: str, log_writer: LogWriter, deadline: float) -> str | None:
-        """Write the log anew from the engine's own copy, and follow that to the container's end."""
+    def _reread(self, container_id: str, log_writer: LogWriter, deadline: float) -> tuple[str | None, bool]:
+        """Write the log anew from the engine's own copy, and follow that to the container's end.
+
+        Returns what ``_supervise`` does.
+        """
         output = self._patiently(lambda: self._runner.reread(container_id))
         # Not before the other copy is there to be read.
         log_writer.cut_back(self._log_offset)
@@ -217,12 +233,15 @@ class Attempt:
 
     def _supervise(
         self, container_id: str, output: Output, log_writer: LogWriter, deadline: float
-    ) -> str | None:
-        """Copy the output to the log until it ends; returns why it was made to end, if it was.
+    ) -> tuple[str | None, bool]:
+        """Copy the output to the log until it ends.
 
-        Raises ``JobInterrupted`` when the service stops: the container goes on without us.
+        Returns why it was made to end, if it was, and whether the log took all of it: where it did not,
+        the rest is thrown away, for a reader that waits would hold up the container. Raises
+        ``JobInterrupted`` when the service stops: the container goes on without us.
         """
         ended_because: str | None = None
+        stored = True
         kill_at: float | None = None
         silent_since = monotonic()
         with self.interrupt.calling(output.wake):
@@ -231,6 +250,8 @@ class Attempt:
                 if ended_because is None:
                     if self.interrupt.reason is Reason.CANCELLED:
                         ended_because = "cancelled"
+                    elif self.interrupt.reason is Reason.LOST:
+                        ended_because = f"worker {self.job.worker_id} was lost while it ran: {_LOST}"
                     elif now >= deadline:
                         ended_because = f"timed out after {self.job.definition.timeout_seconds} s"
                     elif self.interrupt.reason is Reason.STOPPING:
@@ -244,15 +265,24 @@ class Attempt:
                 next_event = deadline if kill_at is None else kill_at
                 data = output.read(min(next_event - now, _SILENCE_S))
                 if data is None:
-                    return ended_because
+                    return ended_because, stored
                 if data:
-                    log_writer.write(data)
+                    if stored:
+                        stored = self._store(log_writer, data)
                     crashpoints.reached("output-half-read")
                     silent_since = monotonic()
                 elif monotonic() - silent_since >= _SILENCE_S:
                     silent_since = monotonic()
                     if self._has_ended(container_id):
-                        return ended_because
+                        return ended_because, stored
+
+    def _store(self, log_writer: LogWriter, data: bytes) -> bool:
+        try:
+            log_writer.write(data)
+        except ObjectStoreError as exc:
+            log.warning("its log is written anew when it has ended: %s", exc, extra=self._extra())
+            return False
+        return True
 
     def _judge(
         self, container_id: str, ended_because: str | None, log_writer: LogWriter, *, whole: bool
@@ -274,13 +304,16 @@ class Attempt:
                 break
             # What has ended by itself while nobody looked is not out of time, however late it is found.
             deadline = math.inf if ended is not None else self.deadline or 0.0
-            ended_because = self._reread(container_id, log_writer, deadline) or ended_because
+            why, stored = self._reread(container_id, log_writer, deadline)
+            ended_because = why or ended_because
             # Followed to the end that copy can lack its last piece; once the command has ended it is whole.
-            certain = whole = ended is not None
+            certain = whole = stored and ended is not None
+            if not stored and self._no_room_is_awaited() and ended is not None:
+                break
         crashpoints.reached("command-ended")
         error = self._error(ended, ended_because)
         if error is not None:
-            log_writer.say(error)
+            _say(log_writer, error)
         artifacts_key = None
         try:
             tar = self._runner.artifacts(container_id)
@@ -288,10 +321,20 @@ class Attempt:
                 artifacts_key = store_artifacts(self._context, self.job, tar, log_writer)
         except InfrastructureError as exc:
             problem = f"its artifacts could not be kept: {exc}"
-            log_writer.say(problem)
+            _say(log_writer, problem)
             error = f"{error}; {problem}" if error else problem
         crashpoints.reached("artifacts-stored")
         return Outcome(exit_code=ended.exit_code, error=error, artifacts_object_key=artifacts_key)
+
+    def _no_room_is_awaited(self) -> bool:
+        """Wait a while for the object store to take the log; tells whether to go without, for a cancel.
+
+        Raises ``JobInterrupted`` when the service stops meanwhile.
+        """
+        self.interrupt.wait(_STORE_RETRY_S)
+        if self.interrupt.reason is Reason.STOPPING:
+            raise JobInterrupted("stopping")
+        return self.interrupt.reason is Reason.CANCELLED
 
     def _error(self, ended: Exit, ended_because: str | None) -> str | None:
         if ended_because is not None:
@@ -320,14 +363,14 @@ class Attempt:
             return False
 
     def _patiently(self, call: Callable[[], T]) -> T:
-        """Return what ``call`` returns, however long the engine or the database is away.
+        """Return what ``call`` returns, however long the engine, the database or the object store is away.
 
         Raises ``JobInterrupted`` when the service stops meanwhile.
         """
         while True:
             try:
                 return call()
-            except (EngineUnavailable, StoreError) as exc:
+            except (EngineUnavailable, StoreError, ObjectStoreError) as exc:
                 log.warning("waiting: %s", exc, extra=self._extra())
                 if self.interrupt.reason is Reason.STOPPING:
                     raise JobInterrupted("stopping") from exc
@@ -370,6 +413,8 @@ class Attempt:
         elif not self._started:
             self._remove_container()
             reason = "the service stopped before the command had started"
+            if self.interrupt.reason is Reason.LOST:
+                reason = f"worker {self.job.worker_id} was lost before the command had started: {_LOST}"
             lifecycle.try_again(self._context, self.job, reason, delay_s=0)
             self._close_task()
         # Otherwise the container goes on by itself, and the next start takes it over.
@@ -411,6 +456,12 @@ class Attempt:
 
     def _extra(self) -> dict[str, object]:
         return {"job_id": self.job.job_id, "attempt": self.job.attempt}
+
+
+def _say(log_writer: LogWriter, sentence: str) -> None:
+    """Add a line to the log; where the log itself is the trouble, the attempt's row tells."""
+    with contextlib.suppress(ObjectStoreError):
+        log_writer.say(sentence)
 
 
 def _service_env(job: Job) -> dict[str, str]:

@@ -36,6 +36,8 @@ _RECOVER_EVERY_S = 15.0
 _ENGINE_FRESH_S = 1.0
 """An engine that has answered this recently is taken to be there."""
 _RETRY_DUTY_S = 1.0
+_WATCH_LEASES_EVERY_S = 0.5
+_DRAINING = "the service is about to stop: it waits for the jobs that run, and takes no other"
 _CLAIMING = ("take over", "claim")
 """What has to work for a job to be taken."""
 _MOST_FOREIGN_TASKS = 20
@@ -60,7 +62,14 @@ class Worker:
         concurrency: int,
         lease_s: float,
         queues: Sequence[str],
+        lost_after_s: float | None = None,
+        check_disk: Callable[[], None] = lambda: None,
     ) -> None:
+        """Make a worker; ``start`` starts it.
+
+        An attempt whose lease was not renewed for ``lost_after_s`` is stopped; two leases by default.
+        ``check_disk`` raises ``InfrastructureError`` where there is no room for another job's output.
+        """
         self._context = context
         self._runner = runner
         self._preparation = preparation
@@ -69,6 +78,11 @@ class Worker:
         self._concurrency = concurrency
         self._lease_s = lease_s
         self._queues = tuple(queues)
+        self._lost_after_s = 2 * lease_s if lost_after_s is None else lost_after_s
+        self._check_disk = check_disk
+        self._drained: Callable[[], None] | None = None
+        self._told_drained = False
+        self._recovered = False
         self._lock = threading.Lock()
         self._running: dict[str, Attempt] = {}
         self._threads: set[threading.Thread] = set()
@@ -104,6 +118,12 @@ class Worker:
                 if thread.is_alive():
                     log.warning("%s has not ended in time", thread.name)
 
+    def drain(self, drained: Callable[[], None]) -> None:
+        """Claim nothing more, and call ``drained``, once, when the last job that runs here has ended."""
+        self._drained = drained
+        log.info("draining: jobs that run are waited for, no other is taken")
+        self.wake()
+
     def wake(self) -> None:
         """Look for work at once."""
         self._poll_s = _SHORTEST_POLL_S
@@ -117,10 +137,12 @@ class Worker:
             attempt.interrupt.set(Reason.CANCELLED)
 
     def check(self) -> None:
-        """Raise ``InfrastructureError`` unless the worker does its rounds."""
+        """Raise ``InfrastructureError`` unless the worker does its rounds and takes jobs."""
         thread = self._thread
         if thread is None or not thread.is_alive():
             raise InfrastructureError("the worker does not run; restart the service")
+        if self._drained is not None:
+            raise InfrastructureError(_DRAINING)
 
     def view(self) -> WorkerView:
         """Return what there is to tell about this worker."""
@@ -133,7 +155,9 @@ class Worker:
             running_job_ids=running,
             last_seen_ms=self._last_seen_ms,
             queues=self._queues,
-            trouble=next((self._trouble[what] for what in _CLAIMING if what in self._trouble), None),
+            trouble=_DRAINING
+            if self._drained is not None
+            else next((self._trouble[what] for what in _CLAIMING if what in self._trouble), None),
         )
 
     # --- the loop ------------------------------------------------------------------------------
@@ -143,6 +167,7 @@ class Worker:
             _Duty("take over", _RECOVER_EVERY_S, self._recover),
             _Duty("sweep", _SWEEP_EVERY_S, self._submit_due),
             _Duty("renew", self._lease_s / 3, self._renew),
+            _Duty("watch the leases", _WATCH_LEASES_EVERY_S, self._stop_lost),
             _Duty("tidy", min(_TIDY_EVERY_S, self._lease_s / 3), self._tidy),
         ]
         while not self._stopping:
@@ -151,10 +176,20 @@ class Worker:
             for duty in duties:
                 if duty.is_due():
                     self._guarded(duty.name, duty.run)
+            if self._drained is not None:
+                self._end_drained(self._drained)
             # Nothing is claimed before what an earlier process left running has been taken over.
-            if duties[0].done and self._guarded("claim", self._claim_all):
+            elif self._recovered and self._guarded("claim", self._claim_all):
                 continue
             self._wake.wait(self._pause_s())
+
+    def _end_drained(self, drained: Callable[[], None]) -> None:
+        with self._lock:
+            over = not self._running and not self._told_drained
+            self._told_drained = self._told_drained or over
+        if over:
+            log.info("drained: no job runs any more")
+            drained()
 
     def _guarded(self, what: str, call: Callable[[], object]) -> bool:
         """Do one thing; trouble with a part we depend on is logged once and does not end the loop."""
@@ -187,6 +222,7 @@ class Worker:
             queues = self._waiting_queues()
             if not queues:
                 break
+            self._check_disk()
             self._check_engine()
             if not any(self._claim_from(queue) for queue in queues):
                 break
@@ -316,6 +352,9 @@ class Worker:
 
         At the start that is what an earlier process of this installation left; later, what went wrong here.
         """
+        if not self._recovered:
+            # Before anything is claimed: a volume that is just being made belongs to no container yet.
+            self._runner.remove_stray_volumes(self._context.instance_id)
         # First, so that an attempt that ends meanwhile is not taken for one that nobody runs.
         with self._lock:
             running = {(attempt.job.job_id, attempt.job.attempt) for attempt in self._running.values()}
@@ -330,6 +369,7 @@ class Worker:
             if key not in running:
                 log.info("removing a container that no job needs", extra={"job_id": orphan.job_id})
                 self._runner.remove(orphan.container_id)
+        self._recovered = True
 
     def _take_over(self, left: OpenAttempt, found: Found | None) -> None:
         """Go on with an attempt that nobody runs, by what its container shows."""
@@ -375,6 +415,7 @@ class Worker:
             self._renew_one(attempt)
 
     def _renew_one(self, attempt: Attempt) -> None:
+        asked_at = monotonic()
         timeout_s = self._lease_s
         if attempt.deadline is not None:
             # Never past the job's own end: so a worker that hangs loses the task on time.
@@ -383,6 +424,7 @@ class Worker:
         with attempt.task_lock:
             task = attempt.task
             if task is None or attempt.task_closed:
+                attempt.renewed_at = asked_at
                 return
             self._context.corndogs.update_task(
                 task.uuid,
@@ -393,6 +435,15 @@ class Worker:
                 timeout_s=round(timeout_s),
                 priority=task.priority,
             )
+            attempt.renewed_at = asked_at
+
+    def _stop_lost(self) -> None:
+        """Stop the attempts whose leases have run out for good: somebody else may run them by now."""
+        lost_before = monotonic() - self._lost_after_s
+        with self._lock:
+            lost = [attempt for attempt in self._running.values() if attempt.renewed_at < lost_before]
+        for attempt in lost:
+            attempt.interrupt.set(Reason.LOST)
 
     def _tidy(self) -> None:
         """Close what was left open, and time out the tasks of workers that went away."""
@@ -411,7 +462,6 @@ class _Duty:
 
     def __init__(self, name: str, every_s: float, call: Callable[[], None]) -> None:
         self.name = name
-        self.done = False
         self._every_s = every_s
         self._call = call
         self._next = float("-inf")
@@ -425,4 +475,3 @@ class _Duty:
         self._next = monotonic() + _RETRY_DUTY_S
         self._call()
         self._next = monotonic() + self._every_s
-        self.done = True

@@ -379,3 +379,39 @@ def test_an_engine_that_is_away_is_told(spec: ContainerSpec, call: str) -> None:
         others[call]() if call in others else CALLS[call](away, "0" * 64)
     away.close()
     away.close()
+
+
+class TestVolumes:
+    """The volume for the artifacts, which is ours to remove."""
+
+    @staticmethod
+    def volumes(engine: docker.APIClient, label: str) -> list[str]:
+        found = engine.volumes(filters={"label": label})["Volumes"] or []
+        return [str(volume["Name"]) for volume in found]
+
+    def test_it_says_whose_it_is_and_goes_with_the_container(
+        self, runner: DockerRunner, spec: ContainerSpec, engine: docker.APIClient
+    ) -> None:
+        container_id = runner.create(spec)
+        mine = [f"reactorcide.job={spec.job_id}", f"reactorcide.instance={INSTANCE}", "reactorcide.attempt=1"]
+        [names] = {tuple(self.volumes(engine, label)) for label in mine}
+        assert len(names) == 1
+        runner.remove(container_id)
+        assert self.volumes(engine, mine[0]) == []
+
+    def test_one_without_a_container_is_removed_and_no_other(
+        self, runner: DockerRunner, spec: ContainerSpec, engine: docker.APIClient
+    ) -> None:
+        kept, somebody_s = runner.create(spec), f"test-{uuid.uuid4()}"
+        left = runner.create(replace(spec, job_id=str(uuid.uuid4())))
+        engine.create_volume(somebody_s, labels={"reactorcide.instance": f"not {INSTANCE}"})
+        try:
+            engine.remove_container(left, v=False)
+            assert len(self.volumes(engine, f"reactorcide.instance={INSTANCE}")) == 2
+            runner.remove_stray_volumes(INSTANCE)
+            assert len(self.volumes(engine, f"reactorcide.instance={INSTANCE}")) == 1
+            assert self.volumes(engine, f"reactorcide.job={spec.job_id}") != []
+            assert engine.inspect_volume(somebody_s)["Name"] == somebody_s
+        finally:
+            engine.remove_volume(somebody_s)
+            runner.remove(kept)

@@ -32,7 +32,9 @@ def command_line(command: str, options: Mapping[str, object]) -> list[str]:
     """Return the arguments that run one of the program's commands from this checkout."""
     arguments = [sys.executable, str(PROGRAM), command]
     for name, value in options.items():
-        arguments += [f"--{name.replace('_', '-')}", str(value)]
+        arguments.append(f"--{name.replace('_', '-')}")
+        # A switch has no value.
+        arguments += [] if value is None else [str(value)]
     return arguments
 
 
@@ -102,17 +104,28 @@ class Service:
         process = self._process
         if process is None:
             return
+        self.signal(number, whole_group=whole_group)
+        exit_code = self.wait()
+        assert exit_code == 0, self.log_text()
+
+    def signal(self, number: signal.Signals, *, whole_group: bool = False) -> None:
+        """Send the service a signal."""
+        assert self._process is not None
         # A server waits a while for more on connections that are kept alive.
         self.close()
         if whole_group:
-            os.killpg(process.pid, number)
+            os.killpg(self._process.pid, number)
         else:
-            process.send_signal(number)
+            self._process.send_signal(number)
+
+    def wait(self) -> int:
+        """Return its exit code when it has ended, which must be in time."""
+        assert self._process is not None
+        self.close()
         try:
-            exit_code = process.wait(_STOP_S)
+            return self._process.wait(_STOP_S)
         finally:
             self.kill()
-        assert exit_code == 0, self.log_text()
 
     def kill(self) -> None:
         """End every process of the service at once. Safe to repeat."""

@@ -1,14 +1,16 @@
 """The worker above a fake engine: what is claimed, how attempts end, what is left behind."""
 
 import json
+import threading
 
 import pytest
 
 from reactorcide.domain.clock import now_ms
-from reactorcide.domain.errors import Conflict, CorndogsUnavailable
+from reactorcide.domain.errors import Conflict, CorndogsUnavailable, ObjectStoreError
 from reactorcide.domain.jobs import Job, JobStatus
 from reactorcide.jobs import cancel, delete, lifecycle, read, why
 from reactorcide.jobs.rerun import rerun
+from reactorcide.logs.writer import LogWriter
 from reactorcide.runner import ContainerSpec
 from tests.support.waiting import wait_until
 from tests.worker.conftest import USER, House
@@ -196,6 +198,72 @@ def test_while_corndogs_is_away_a_job_is_taken_and_submitted_later(house: House)
         again.stop()
 
 
+def test_a_worker_that_cannot_renew_its_lease_stops_its_container(house: House) -> None:
+    house.worker(lease_s=0.6, lost_after_s=1.2)
+    job = house.submit("print begun; hang")
+    house.until(job, lambda job: job.started_at_ms is not None, "the job to start")
+    house.corndogs.stop()
+    ended = house.ended(job)
+    assert ended.status is JobStatus.FAILED
+    assert ended.error == "worker w was lost while it ran: its lease could not be renewed"
+    assert house.log(ended) == f"begun\n[reactorcide] {ended.error}\n"
+
+
+def test_a_worker_that_renews_its_lease_in_time_does_not(house: House) -> None:
+    house.worker(lease_s=0.6, lost_after_s=1.2)
+    job = house.submit("hang")
+    running = house.until(job, lambda job: job.started_at_ms is not None, "the job to start")
+    assert running.started_at_ms is not None
+    house.until(job, lambda _: now_ms() > (running.started_at_ms or 0) + 2500, "two leases to pass")
+    assert house.job(job).status is JobStatus.RUNNING
+
+
+def test_without_room_on_the_disk_nothing_is_claimed(house: House) -> None:
+    room = [False]
+
+    def check_disk() -> None:
+        if not room[0]:
+            raise ObjectStoreError("the disk is low")
+
+    worker = house.worker(check_disk=check_disk)
+    job = house.submit()
+    wait_until(lambda: worker.view().trouble is not None, 20, "the worker to notice")
+    assert why.explain(house.context, house.job(job), [worker.view()]).reason == "the disk is low"
+    assert house.job(job).status is JobStatus.QUEUED
+    room[0] = True
+    assert house.ended(job).status is JobStatus.COMPLETED
+
+
+@pytest.mark.parametrize("adopted", [False, True])
+def test_a_log_that_finds_no_room_is_written_when_there_is_some(
+    house: House, monkeypatch: pytest.MonkeyPatch, adopted: bool
+) -> None:
+    monkeypatch.setattr("reactorcide.worker.execute._STORE_RETRY_S", 0.05)
+    write = LogWriter.write
+    tried, full = threading.Event(), threading.Event()
+    full.set()
+
+    def write_unless_full(writer: LogWriter, data: bytes) -> None:
+        if full.is_set() and b"said" in data:
+            write(writer, data[:2])
+            tried.set()
+            raise ObjectStoreError("the disk is full")
+        write(writer, data)
+
+    monkeypatch.setattr(LogWriter, "write", write_unless_full)
+    first = house.worker()
+    job = house.submit("print said; exit 3")
+    assert tried.wait(20)
+    assert house.job(job).status is JobStatus.RUNNING
+    if adopted:
+        first.stop(10)
+        house.worker()
+    full.clear()
+    ended = house.ended(job)
+    assert (ended.exit_code, ended.attempt) == (3, 1)
+    assert house.log(ended) == "said\n[reactorcide] exit code 3\n"
+
+
 def test_a_deleted_job_leaves_nothing(house: House) -> None:
     house.worker()
     ended = house.ended(house.submit("print x; exit 0"))
@@ -298,7 +366,7 @@ def test_a_job_whose_container_is_gone_fails_with_that_reason(house: House) -> N
     first.stop(10)
     house.runner.containers.clear()
     house.worker()
-    assert house.ended(job).error == "the container was removed while the job ran"
+    assert house.ended(job).error == "worker w was lost while it ran, and its container is gone"
 
 
 def test_a_container_that_no_job_needs_is_removed(house: House) -> None:
