@@ -1,6 +1,7 @@
 """The composition root: every part is made and wired here, and nowhere else."""
 
 import logging
+import math
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -131,7 +132,7 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Application:
         concurrency=settings.concurrency,
         lease_s=settings.lease_s,
         queues=settings.queues,
-        lost_after_s=settings.lost_after_s,
+        lost_after_s=settings.lost_after_s or (math.inf if embedded else 2 * settings.lease_s),
         check_disk=objects.check_room,
     )
     context.wake_worker = worker.wake

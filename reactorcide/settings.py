@@ -84,8 +84,8 @@ class Settings:
     lease_s: float = _setting(60.0, "Seconds for which a claimed task is leased.", option="lease")
     lost_after_s: float | None = _setting(
         None,
-        "Seconds without a renewal of its lease after which a worker stops a job's container; two leases by "
-        "default.",
+        "Seconds without a renewal of its lease after which a worker stops a job's container. Two leases by "
+        "default; with the embedded Corndogs never, for nobody else can be given the job.",
         option="lost-after",
     )
     drain: bool = _setting(

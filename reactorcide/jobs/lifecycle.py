@@ -41,25 +41,22 @@ def claim(context: JobContext, job_id: str, task_id: str, worker_id: str) -> Job
     return job
 
 
-def started(context: JobContext, job: Job, container_id: str, *, log_offset: int) -> None:
+def started(context: JobContext, job: Job, container_id: str, *, log_offset: int, at_ms: int) -> None:
     """Record that the container of the job's attempt runs, and where its output begins in the log."""
-    started_at_ms = now_ms()
-    context.store.start_attempt(
-        job.job_id, job.attempt, container_id, now_ms=started_at_ms, log_offset=log_offset
-    )
+    context.store.start_attempt(job.job_id, job.attempt, container_id, now_ms=at_ms, log_offset=log_offset)
     queue = job.definition.queue_name
-    context.metrics.job_wait_seconds.labels(queue).observe((started_at_ms - job.created_at_ms) / 1000)
+    context.metrics.job_wait_seconds.labels(queue).observe((at_ms - job.created_at_ms) / 1000)
 
 
 def started_unseen(context: JobContext, left: OpenAttempt, container_id: str) -> OpenAttempt:
     """Record late that a container runs whose starter died before it could; returns the attempt as it is."""
-    job = left.job
+    job, started_at_ms = left.job, now_ms()
     try:
         log_offset = context.objects.size(log_key(job.job_id, job.attempt))
     except ObjectNotFound:
         log_offset = 0
-    started(context, job, container_id, log_offset=log_offset)
-    return replace(left, container_id=container_id, started_at_ms=now_ms(), log_offset=log_offset)
+    started(context, job, container_id, log_offset=log_offset, at_ms=started_at_ms)
+    return replace(left, container_id=container_id, started_at_ms=started_at_ms, log_offset=log_offset)
 
 
 def finish(context: JobContext, job: Job, outcome: Outcome) -> None:

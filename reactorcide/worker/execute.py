@@ -174,8 +174,11 @@ class Attempt:
             self._started = True
             self.deadline = monotonic() + job.definition.timeout_seconds
             self._log_offset = log_writer.size_bytes
+            started_at_ms = now_ms()
             self._patiently(
-                lambda: lifecycle.started(self._context, job, container_id, log_offset=self._log_offset)
+                lambda: lifecycle.started(
+                    self._context, job, container_id, log_offset=self._log_offset, at_ms=started_at_ms
+                )
             )
             crashpoints.reached("start-written")
             ended_because, stored = self._supervise(container_id, output, log_writer, self.deadline)

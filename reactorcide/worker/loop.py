@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import random
 import socket
 import threading
@@ -62,13 +63,13 @@ class Worker:
         concurrency: int,
         lease_s: float,
         queues: Sequence[str],
-        lost_after_s: float | None = None,
+        lost_after_s: float = math.inf,
         check_disk: Callable[[], None] = lambda: None,
     ) -> None:
         """Make a worker; ``start`` starts it.
 
-        An attempt whose lease was not renewed for ``lost_after_s`` is stopped; two leases by default.
-        ``check_disk`` raises ``InfrastructureError`` where there is no room for another job's output.
+        An attempt whose lease was not renewed for ``lost_after_s`` is stopped. ``check_disk`` raises
+        ``InfrastructureError`` where there is no room for another job's output.
         """
         self._context = context
         self._runner = runner
@@ -78,7 +79,7 @@ class Worker:
         self._concurrency = concurrency
         self._lease_s = lease_s
         self._queues = tuple(queues)
-        self._lost_after_s = 2 * lease_s if lost_after_s is None else lost_after_s
+        self._lost_after_s = lost_after_s
         self._check_disk = check_disk
         self._drained: Callable[[], None] | None = None
         self._told_drained = False
@@ -167,6 +168,7 @@ class Worker:
             _Duty("take over", _RECOVER_EVERY_S, self._recover),
             _Duty("sweep", _SWEEP_EVERY_S, self._submit_due),
             _Duty("renew", self._lease_s / 3, self._renew),
+            _Duty("stamp", self._lease_s / 3, self._stamp),
             _Duty("watch the leases", _WATCH_LEASES_EVERY_S, self._stop_lost),
             _Duty("tidy", min(_TIDY_EVERY_S, self._lease_s / 3), self._tidy),
         ]
@@ -356,8 +358,7 @@ class Worker:
             # Before anything is claimed: a volume that is just being made belongs to no container yet.
             self._runner.remove_stray_volumes(self._context.instance_id)
         # First, so that an attempt that ends meanwhile is not taken for one that nobody runs.
-        with self._lock:
-            running = {(attempt.job.job_id, attempt.job.attempt) for attempt in self._running.values()}
+        running = {(attempt.job.job_id, attempt.job.attempt) for attempt in self._attempts()}
         containers = {
             (found.job_id, found.attempt): found for found in self._runner.list(self._context.instance_id)
         }
@@ -403,16 +404,19 @@ class Worker:
                 return
 
     def _renew(self) -> None:
-        """Renew the leases of running attempts and stamp their rows."""
-        with self._lock:
-            attempts = list(self._running.values())
-        if not attempts:
-            return
-        self._context.store.heartbeat(
-            [(attempt.job.job_id, attempt.job.attempt) for attempt in attempts], now_ms=now_ms()
-        )
-        for attempt in attempts:
+        """Renew the leases of running attempts."""
+        for attempt in self._attempts():
             self._renew_one(attempt)
+
+    def _stamp(self) -> None:
+        """Stamp the rows of running attempts."""
+        held = [(attempt.job.job_id, attempt.job.attempt) for attempt in self._attempts()]
+        if held:
+            self._context.store.heartbeat(held, now_ms=now_ms())
+
+    def _attempts(self) -> list[Attempt]:
+        with self._lock:
+            return list(self._running.values())
 
     def _renew_one(self, attempt: Attempt) -> None:
         asked_at = monotonic()
@@ -440,10 +444,9 @@ class Worker:
     def _stop_lost(self) -> None:
         """Stop the attempts whose leases have run out for good: somebody else may run them by now."""
         lost_before = monotonic() - self._lost_after_s
-        with self._lock:
-            lost = [attempt for attempt in self._running.values() if attempt.renewed_at < lost_before]
-        for attempt in lost:
-            attempt.interrupt.set(Reason.LOST)
+        for attempt in self._attempts():
+            if attempt.renewed_at < lost_before:
+                attempt.interrupt.set(Reason.LOST)
 
     def _tidy(self) -> None:
         """Close what was left open, and time out the tasks of workers that went away."""
