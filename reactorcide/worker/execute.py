@@ -43,6 +43,8 @@ _RETRY_DELAY_S = 1.0
 _SILENCE_S = 15.0
 """After this long without output the engine is asked whether the container still runs."""
 _ENGINE_RETRY_S = 1.0
+_ARTIFACTS_TRIES = 5
+"""With an engine that answers; one that is away is waited for."""
 _STORE_RETRY_S = 5.0
 """Each try reads the whole output again."""
 _LOST = "its lease could not be renewed"
@@ -319,15 +321,30 @@ class Attempt:
             _say(log_writer, error)
         artifacts_key = None
         try:
-            tar = self._runner.artifacts(container_id)
-            if tar is not None:
-                artifacts_key = store_artifacts(self._context, self.job, tar, log_writer)
+            artifacts_key = self._keep_artifacts(container_id, log_writer)
         except InfrastructureError as exc:
             problem = f"its artifacts could not be kept: {exc}"
             _say(log_writer, problem)
             error = f"{error}; {problem}" if error else problem
         crashpoints.reached("artifacts-stored")
         return Outcome(exit_code=ended.exit_code, error=error, artifacts_object_key=artifacts_key)
+
+    def _keep_artifacts(self, container_id: str, log_writer: LogWriter) -> str | None:
+        """Store what the command left; returns its key. An engine that goes away meanwhile is waited for."""
+        tries = 0
+        while True:
+            try:
+                tar = self._runner.artifacts(container_id)
+                return None if tar is None else store_artifacts(self._context, self.job, tar, log_writer)
+            except EngineUnavailable as exc:
+                tries += 1
+                if tries == _ARTIFACTS_TRIES:
+                    raise
+                log.warning("trying again to read the artifacts: %s", exc, extra=self._extra())
+                self.interrupt.wait(_ENGINE_RETRY_S)
+                if self.interrupt.reason is Reason.STOPPING:
+                    raise JobInterrupted("stopping") from exc
+                self._patiently(self._runner.check)
 
     def _no_room_is_awaited(self) -> bool:
         """Wait a while for the object store to take the log; tells whether to go without, for a cancel.

@@ -53,7 +53,7 @@ class Service:
     def __init__(
         self, home: Path, image: str, environment: Mapping[str, str] | None = None, **options: object
     ) -> None:
-        self.data_dir = home / "data"
+        self.data_dir = Path(str(options.get("data_dir", home / "data")))
         self.source_root = home / "sources"
         self.log_path = home / "service.log"
         self.source_root.mkdir(parents=True, exist_ok=True)

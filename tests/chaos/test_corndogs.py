@@ -1,0 +1,108 @@
+"""SIGKILL for a Corndogs of its own process, under jobs that wait and run."""
+
+import contextlib
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from reactorcide.corndogs.client import GrpcCorndogs
+from tests.conftest import NewService
+from tests.support.service import clean_environment, command_line
+from tests.support.waiting import wait_until
+
+
+class Corndogs:
+    """``reactorcide corndogs`` on one port and one data directory, any number of times over."""
+
+    def __init__(self, home: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self._port = probe.getsockname()[1]
+        self._home = home
+        self._process: subprocess.Popen[bytes] | None = None
+        self.address = f"127.0.0.1:{self._port}"
+        self.client = GrpcCorndogs(self.address)
+
+    def start(self) -> None:
+        """Start it and return when it answers."""
+        options = {"port": self._port, "data_dir": self._home / "corndogs"}
+        with (self._home / "corndogs.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                command_line("corndogs", options),
+                env=clean_environment(self._home),
+                stdout=log,
+                stderr=log,
+            )
+        wait_until(self._answers, 20, "Corndogs answers")
+
+    def kill(self) -> None:
+        """End it at once; safe to repeat."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def close(self) -> None:
+        """Leave nothing of it."""
+        self.client.close()
+        self.kill()
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(Exception):
+            self.client.check_health()
+            return True
+        return False
+
+
+@pytest.fixture
+def corndogs(tmp_path: Path) -> Iterator[Corndogs]:
+    with contextlib.closing(Corndogs(tmp_path)) as made:
+        made.start()
+        yield made
+
+
+def test_jobs_that_wait_and_run_end_although_it_was_killed(
+    corndogs: Corndogs, new_service: NewService
+) -> None:
+    service = new_service(corndogs_address=corndogs.address, lease=2, lost_after=60, concurrency=1)
+    api = service.admin
+    runs = api.wait(api.submit("echo begun; sleep 3; echo done", priority=1), "running")
+    wait_until(lambda: api.log(runs) == b"begun\n", 20, "the command runs")
+    waits = [api.submit(f"echo {number}") for number in range(3)]
+    cancelled = api.submit("echo never")
+    for _ in range(3):
+        corndogs.kill()
+        late = api.submit("echo late")
+        assert late["status"] == "submit_failed"
+        waits.append(late)
+        ready = api.request("GET", "ready")
+        assert ready.status_code == 503
+        assert "Corndogs" in ready.json()["checks"]["corndogs"]
+        corndogs.start()
+    assert api.cancel(cancelled)["status"] == "cancelled"
+    for job in [runs, *waits]:
+        ended = api.wait(job, deadline_s=60)
+        assert (ended["status"], ended["error"], ended["attempt"]) == ("completed", None, 1)
+    assert api.log(runs) == b"begun\ndone\n"
+    assert api.log(cancelled) == b""
+    wait_until(lambda: corndogs.client.task_state_counts("default") == {}, 30, "every task is closed")
+
+
+def test_a_lease_that_is_lost_stops_the_container_and_a_retry_runs_it_again(
+    corndogs: Corndogs, new_service: NewService
+) -> None:
+    service = new_service(corndogs_address=corndogs.address, lease=1)
+    api = service.admin
+    job = api.submit('echo begun; [ "$REACTORCIDE_ATTEMPT" = 2 ] || sleep 1000', retries=1)
+    wait_until(lambda: api.log(job) == b"begun\n", 30, "the command runs")
+    corndogs.kill()
+    wait_until(lambda: api.job(job)["attempt"] == 2, 30, "the attempt is over")
+    [attempt] = api.get(f"jobs/{job['job_id']}/attempts")["attempts"]
+    worker = attempt["worker_id"]
+    assert attempt["error"] == f"worker {worker} was lost while it ran: its lease could not be renewed"
+    corndogs.start()
+    ended = api.wait(job, deadline_s=60)
+    assert (ended["status"], ended["attempt"]) == ("completed", 2)

@@ -1,0 +1,140 @@
+"""What a machine does to a service: its disk fills up, its clock jumps, its jobs fall silent."""
+
+import contextlib
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import docker
+import pytest
+
+from tests.conftest import NewService
+from tests.support.service import Service
+from tests.support.waiting import wait_until
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A directory on a filesystem of 48 MiB."""
+    directory = tmp_path / "disk"
+    directory.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", str(directory)], capture_output=True, text=True
+    )
+    if mounted.returncode != 0 and "CI" not in os.environ:
+        pytest.skip(f"a small disk can't be mounted: {mounted.stderr.strip()}")
+    assert mounted.returncode == 0, mounted.stderr
+    yield directory
+    subprocess.run(["umount", "--lazy", str(directory)], check=True)
+
+
+def fill(directory: Path) -> Path:
+    """Leave no room at all on a disk; returns the file that takes it."""
+    ballast = directory / "ballast"
+    with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
+        while file.write(bytes(MIB)):
+            pass
+    return ballast
+
+
+def test_a_full_disk_loses_nothing(
+    small_disk: Path, new_service: NewService, engine: docker.APIClient
+) -> None:
+    service = new_service(data_dir=small_disk / "data", min_free_disk="4m", concurrency=1)
+    api = service.admin
+    # Told by a file, so that it prints while there is no room.
+    runs = api.submit(
+        "echo begun; while [ ! -e /tmp/go ]; do sleep 0.05; done; i=0; "
+        "while [ $i -lt 40000 ]; do echo line $i; i=$((i + 1)); done; exit 3"
+    )
+    wait_until(lambda: api.log(runs) == b"begun\n", 30, "the command runs")
+    waits = api.submit("echo late")
+    ballast = fill(small_disk)
+    [container] = service.containers(engine, runs)
+    engine.exec_start(engine.exec_create(container["Id"], ["touch", "/tmp/go"])["Id"])  # noqa: S108
+
+    wait_until(lambda: "its log is written anew" in service.log_text(), 30, "the log finds no room")
+    assert api.request("GET", "health").status_code == 200
+    assert api.job(runs)["status"] == "running"
+    refused = api.post_job()
+    assert refused.status_code == 503, refused.text
+    assert "full" in refused.json()["message"]
+    ready = api.request("GET", "ready").json()["checks"]
+    assert "the disk is low" in ready["object_store"]
+
+    ballast.unlink()
+    ended = api.wait(runs, deadline_s=60)
+    assert (ended["status"], ended["error"], ended["attempt"]) == ("failed", "exit code 3", 1)
+    printed = api.log(runs).decode().splitlines()
+    assert printed == ["begun", *(f"line {number}" for number in range(40000)), "[reactorcide] exit code 3"]
+    assert api.wait(waits)["status"] == "completed"
+    assert api.run()["status"] == "completed"
+    assert api.get("jobs")["total"] == 3
+    assert " 500 " not in service.log_text()
+
+
+def test_below_the_watermark_jobs_wait_and_say_so(small_disk: Path, new_service: NewService) -> None:
+    service = new_service(data_dir=small_disk / "data", min_free_disk="1g")
+    api = service.admin
+    job = api.submit()
+    why = f"jobs/{job['job_id']}/why"
+    wait_until(lambda: "the disk is low" in api.get(why)["reason"], 20, "the job says why it waits")
+    assert api.job(job)["status"] == "queued"
+
+
+@pytest.fixture
+def clock(tmp_path: Path) -> Path:
+    """A file with the seconds by which a service's clock is wrong."""
+    path = tmp_path / "clock"
+    path.write_text("0")
+    return path
+
+
+@pytest.mark.parametrize("jump_s", [3600, -3600])
+def test_a_clock_that_jumps_neither_ends_a_job_nor_runs_it_twice(
+    new_service: NewService, clock: Path, jump_s: int
+) -> None:
+    patched = Path(__file__).parents[1] / "support" / "clock"
+    service = new_service(
+        {"PYTHONPATH": str(patched), "REACTORCIDE_TEST_CLOCK": str(clock)}, lease=2, concurrency=1
+    )
+    api = service.admin
+    runs = api.submit("echo begun; sleep 4; echo done", timeout_seconds=60)
+    wait_until(lambda: api.log(runs) == b"begun\n", 30, "the command runs")
+    waits = api.submit("echo late")
+    clock.write_text(str(jump_s))
+    after = api.submit("echo after")
+    assert (after["created_at"] > waits["created_at"]) == (jump_s > 0)
+    for job, printed in ((runs, b"begun\ndone\n"), (waits, b"late\n"), (after, b"after\n")):
+        ended = api.wait(job)
+        assert (ended["status"], ended["error"], ended["attempt"]) == ("completed", None, 1)
+        assert api.log(job) == printed
+
+
+@pytest.mark.parametrize("jump_s", [3600, -3600])
+def test_a_clock_that_jumped_between_two_starts_does_not_hang_a_job(
+    new_service: NewService, clock: Path, jump_s: int
+) -> None:
+    patched = Path(__file__).parents[1] / "support" / "clock"
+    service = new_service({"PYTHONPATH": str(patched), "REACTORCIDE_TEST_CLOCK": str(clock)}, lease=2)
+    api = service.admin
+    job = api.submit("echo begun; sleep 4; echo done", timeout_seconds=7200)
+    wait_until(lambda: api.log(job) == b"begun\n", 30, "the command runs")
+    service.kill()
+    clock.write_text(str(jump_s))
+    service.start()
+    ended = api.wait(job)
+    assert (ended["status"], ended["error"], ended["attempt"]) == ("completed", None, 1)
+    assert api.log(job) == b"begun\ndone\n"
+
+
+@pytest.mark.timeout(240)
+def test_a_container_that_is_silent_for_90_s_is_not_given_up(new_service: NewService) -> None:
+    service: Service = new_service(lease=2)
+    job = service.admin.submit("echo begun; sleep 90; echo done; exit 3")
+    ended = service.admin.wait(job, deadline_s=150)
+    assert (ended["status"], ended["error"], ended["attempt"]) == ("failed", "exit code 3", 1)
+    assert service.admin.log(job) == b"begun\ndone\n[reactorcide] exit code 3\n"

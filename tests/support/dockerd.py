@@ -1,0 +1,115 @@
+"""A Docker Engine of a test's own, which it may stop without touching anybody's containers."""
+
+import contextlib
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from pathlib import Path
+
+import docker
+
+from tests.support.waiting import wait_until
+
+_START_S = 30
+_STOP_S = 30
+
+
+class OwnEngine:
+    """A ``dockerd`` with a socket and all data in a directory that goes with it.
+
+    ``start``, then ``stop`` or ``kill``, any number of times over, and ``close`` at the end. Containers have
+    no network. With ``live_restore`` they go on while the daemon is away, as does their ``containerd``.
+    """
+
+    def __init__(self, *, live_restore: bool) -> None:
+        # Short, for the path of a socket must be.
+        self._directory = Path(tempfile.mkdtemp(prefix="rc-engine-"))
+        self._live_restore = live_restore
+        self._dockerd: subprocess.Popen[bytes] | None = None
+        self.url = f"unix://{self._directory / 'docker'}"
+        config = self._directory / "containerd.toml"
+        config.write_text('version = 2\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n')
+        self._containerd = self._spawn(
+            "containerd",
+            config=config,
+            address=self._directory / "containerd",
+            root=self._directory / "images",
+            state=self._directory / "state",
+        )
+
+    def start(self) -> "OwnEngine":
+        """Start the daemon and return when it answers."""
+        started = self._spawn(
+            "dockerd",
+            containerd=self._directory / "containerd",
+            host=self.url,
+            data_root=self._directory / "data",
+            exec_root=self._directory / "exec",
+            pidfile=self._directory / "pid",
+            bridge="none",
+            iptables="false",
+            ip6tables="false",
+            live_restore=str(self._live_restore).lower(),
+        )
+        self._dockerd = started
+        wait_until(
+            lambda: self._answers() or started.poll() is not None, _START_S, "the tests' own engine answers"
+        )
+        assert started.poll() is None, (self._directory / "dockerd.log").read_text(errors="replace")[-3000:]
+        return self
+
+    def stop(self) -> None:
+        """Stop the daemon in its own time; without ``live_restore`` its containers are stopped first."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End the daemon at once."""
+        self._end(signal.SIGKILL)
+
+    def client(self) -> docker.APIClient:
+        """Return a new client, which the caller closes."""
+        return docker.APIClient(self.url, version="auto", timeout=30)
+
+    def close(self) -> None:
+        """Leave nothing running, and nothing on the disk."""
+        if self._dockerd is None:
+            self.start()
+        with contextlib.closing(self.client()) as client:
+            for container in client.containers(all=True):
+                client.remove_container(container["Id"], v=True, force=True)
+        self.stop()
+        self._containerd.terminate()
+        self._containerd.wait(_STOP_S)
+        mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+        for mount in reversed(mounts):
+            if mount.startswith(f"{self._directory}/"):
+                subprocess.run(["umount", mount], check=True)
+        shutil.rmtree(self._directory)
+
+    def _spawn(self, program: str, **options: object) -> "subprocess.Popen[bytes]":
+        arguments = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+        with (self._directory / f"{program}.log").open("ab") as log:
+            return subprocess.Popen(
+                # In a network of its own: without a bridge, dockerd removes the one that is there.
+                ["unshare", "--net", program, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(5)
+            connection.connect(self.url.removeprefix("unix://"))
+            connection.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
+            return b" 200 " in connection.recv(64)
+        return False
+
+    def _end(self, number: signal.Signals) -> None:
+        assert self._dockerd is not None
+        self._dockerd.send_signal(number)
+        self._dockerd.wait(_STOP_S)
+        self._dockerd = None
