@@ -52,7 +52,10 @@ class FakeContainer:
 
 
 class FakeRunner:
-    """See the module. ``available`` says whether the engine answers; ``images`` which ones it has."""
+    """See the module. ``available`` says whether the engine answers; ``images`` which ones it has.
+
+    Where ``idle`` is set it is called, with seconds, instead of waiting for a command that hangs.
+    """
 
     def __init__(self, images: tuple[str, ...] = ("alpine:latest",)) -> None:
         self.available = True
@@ -60,6 +63,8 @@ class FakeRunner:
         self.pullable: set[str] = set()
         self.containers: dict[str, FakeContainer] = {}
         self.created: list[ContainerSpec] = []
+        self.started: list[ContainerSpec] = []
+        self.idle: Callable[[float], None] | None = None
 
     def check(self) -> None:
         """See ``Runner.check``."""
@@ -98,15 +103,17 @@ class FakeRunner:
 
     def attach(self, container_id: str) -> Output:
         """See ``Runner.attach``."""
-        return _FakeOutput(self._get(container_id))
+        return _FakeOutput(self._get(container_id), self.idle)
 
     def reread(self, container_id: str) -> Output:
         """See ``Runner.reread``."""
-        return _FakeOutput(self._get(container_id))
+        return _FakeOutput(self._get(container_id), self.idle)
 
     def start(self, container_id: str) -> None:
         """See ``Runner.start``."""
-        self._get(container_id).run()
+        container = self._get(container_id)
+        self.started.append(container.spec)
+        container.run()
 
     def signal(self, container_id: str, signal: Signal) -> None:
         """See ``Runner.signal``."""
@@ -119,7 +126,8 @@ class FakeRunner:
         """See ``Runner.wait``."""
         container = self._get(container_id)
         with container.changed:
-            container.changed.wait_for(lambda: container.ended is not None, timeout_s)
+            if self.idle is None:
+                container.changed.wait_for(lambda: container.ended is not None, timeout_s)
             return container.ended
 
     def artifacts(self, container_id: str) -> Iterator[bytes] | None:
@@ -159,8 +167,9 @@ class FakeRunner:
 
 
 class _FakeOutput:
-    def __init__(self, container: FakeContainer) -> None:
+    def __init__(self, container: FakeContainer, idle: Callable[[float], None] | None) -> None:
         self._container = container
+        self._idle = idle
         self._position = 0
         self._woken = False
 
@@ -168,10 +177,14 @@ class _FakeOutput:
         """See ``Output.read``."""
         container = self._container
         with container.changed:
-            container.changed.wait_for(
-                lambda: self._woken or container.ended or len(container.printed) > self._position,
-                max(0.0, timeout_s),
-            )
+
+            def is_over() -> bool:
+                return self._woken or container.ended is not None or len(container.printed) > self._position
+
+            if self._idle is None:
+                container.changed.wait_for(is_over, max(0.0, timeout_s))
+            elif not is_over():
+                self._idle(timeout_s)
             self._woken = False
             data = container.printed[self._position :]
             self._position += len(data)

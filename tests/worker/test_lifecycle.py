@@ -1,0 +1,390 @@
+"""Any order of submissions, cancels, outages, crashes and late reports, on a fake engine and a fake clock.
+
+Everything happens in one thread: a step is one round of the worker's loop, and a crash is an exception that
+nothing catches, at one of the named points or while a command hangs. What is asserted after each step:
+a job that is over stays so; no job ever has two containers, or two attempts that run, or is started more
+often than its retries allow; what was cancelled while it waited never starts. At the end every job is over.
+"""
+
+import itertools
+import logging
+import random
+import tempfile
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from reactorcide import crashpoints
+from reactorcide.corndogs.client import GrpcCorndogs
+from reactorcide.corndogs.server import EmbeddedCorndogs
+from reactorcide.domain.accounts import Role, User
+from reactorcide.domain.errors import Conflict, CorndogsUnavailable
+from reactorcide.domain.jobs import FINAL, WAITING, Job, JobDefinition, JobStatus, Outcome
+from reactorcide.jobs import JobContext, cancel, delete, lifecycle, why
+from reactorcide.jobs.submit import submit
+from reactorcide.metrics import Metrics
+from reactorcide.objects.filesystem import FilesystemObjectStore
+from reactorcide.runner.fake import FakeRunner
+from reactorcide.signals import Signals
+from reactorcide.sources.roots import SourceRoots
+from reactorcide.store.database import Database
+from reactorcide.store.jobs import JobStore
+from reactorcide.worker.execute import Attempt, Limits
+from reactorcide.worker.interrupt import Reason
+from reactorcide.worker.loop import Worker
+from reactorcide.worker.prepare import Preparation
+
+USER = User(user_id="u", username="u", email=None, role=Role.USER, is_active=True, created_at_ms=0)
+LEASE_S = 60.0
+COMMANDS = ("print x; exit 0", "print x; exit 3", "print x; hang", "deaf; hang")
+
+
+class Killed(BaseException):
+    """The service was killed: nobody catches it, and nothing is cleared up."""
+
+
+class Clock:
+    """Wall clock and stopwatch in one, moved by the test alone."""
+
+    def __init__(self) -> None:
+        self.ns = 1_700_000_000 * 10**9
+
+    def time_ns(self) -> int:
+        return self.ns
+
+    def monotonic(self) -> float:
+        return self.ns / 1e9
+
+    def advance(self, seconds: float) -> None:
+        self.ns += int(max(0.0, seconds) * 1e9)
+
+
+class Cable:
+    """The way to Corndogs, which can be cut."""
+
+    def __init__(self, corndogs: GrpcCorndogs) -> None:
+        self._corndogs = corndogs
+        self.cut = False
+
+    def __getattr__(self, name: str) -> Any:
+        if self.cut:
+            raise CorndogsUnavailable("Corndogs does not answer")
+        return getattr(self._corndogs, name)
+
+
+class SteppedWorker(Worker):
+    """A worker whose attempts run when they are told to, in the caller's thread."""
+
+    def _run(self, attempt: Attempt) -> None:
+        self._running[attempt.job.job_id] = attempt
+        if self._context.store.get(attempt.job.job_id).status is JobStatus.CANCELLED:
+            attempt.interrupt.set(Reason.CANCELLED)
+
+    def step(self) -> None:
+        """Do all the duties, claim what there are places for, and run that."""
+        for name, duty in (
+            ("take over", self._recover),
+            ("sweep", self._submit_due),
+            ("renew", self._renew),
+            ("stamp", self._stamp),
+            ("tidy", self._tidy),
+        ):
+            self._guarded(name, duty)
+        if self._recovered:
+            self._guarded("claim", self._claim_all)
+        for job_id, attempt in list(self._running.items()):
+            attempt.run()
+            del self._running[job_id]
+
+    def held(self) -> list[Attempt]:
+        """Return the attempts that a crash now would leave."""
+        return list(self._running.values())
+
+
+class Lifecycle(RuleBasedStateMachine):
+    """See the module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.directory = tempfile.TemporaryDirectory(prefix="reactorcide-lifecycle-")
+        self.patch = pytest.MonkeyPatch()
+        self.clock = Clock()
+        self.crash_at: str | None = None
+        self._patch()
+        base = Path(self.directory.name)
+        self.database = Database(base / "jobs.db")
+        self.database.migrate()
+        self.server = EmbeddedCorndogs(base / "corndogs.db", clock_ns=self.clock.time_ns)
+        self.server.start()
+        self.corndogs = GrpcCorndogs(self.server.address)
+        self.cable = Cable(self.corndogs)
+        self.preparation = Preparation(SourceRoots([base], None), base / "workspaces", {})
+        self.context = JobContext(
+            store=JobStore(self.database),
+            objects=FilesystemObjectStore(base / "objects"),
+            signals=Signals(),
+            metrics=Metrics(),
+            check_source=self.preparation.check,
+        )
+        self.context.corndogs = self.cable  # all of it, while it is not cut
+        self.context.instance_id = "instance"
+        self.runner = FakeRunner()
+        self.runner.idle = self._idle
+        self.patience = False
+        self.errors = ErrorLog()
+        logging.getLogger("reactorcide").addHandler(self.errors)
+        self.accepted: dict[str, JobDefinition] = {}
+        self.deleted: set[str] = set()
+        self.over: dict[str, JobStatus] = {}
+        self.cancelled_early: dict[str, int] = {}
+        """Jobs that were cancelled while they waited, and how often they had been started by then."""
+        self.stale: list[Attempt] = []
+        self._start()
+
+    def _patch(self) -> None:
+        time = SimpleNamespace(time_ns=self.clock.time_ns)
+        for module in ("domain.clock", "domain.ids"):
+            self.patch.setattr(f"reactorcide.{module}.time", time)
+        for module in ("loop", "execute"):
+            self.patch.setattr(f"reactorcide.worker.{module}.monotonic", self.clock.monotonic)
+        # Ids in order of their making, so that a sequence of steps always means the same.
+        numbers = itertools.count(1)
+        ids = SimpleNamespace(urandom=lambda size: next(numbers).to_bytes(size, "big"))
+        self.patch.setattr("reactorcide.domain.ids.os", ids)
+        self.patch.setattr("reactorcide.worker.loop.time_ns", self.clock.time_ns)
+        self.patch.setattr("reactorcide.worker.execute._ENGINE_RETRY_S", 0.0)
+        self.patch.setattr(crashpoints, "reached", self._reached)
+
+    def _reached(self, point: str) -> None:
+        if point == self.crash_at:
+            self.crash_at = None
+            raise Killed(point)
+
+    def _idle(self, seconds: float) -> None:
+        """A command hangs: either time passes, or the service is killed meanwhile."""
+        if not self.patience:
+            raise Killed("while a command hangs")
+        self.clock.advance(seconds)
+
+    def _start(self) -> None:
+        """Start the service: a new worker knows of nothing that ran before."""
+        limits = Limits(prepare_timeout_s=30, cancel_grace_s=1.0, pids=100)
+        self.worker = SteppedWorker(
+            self.context,
+            self.runner,
+            self.preparation,
+            limits,
+            worker_id="w",
+            concurrency=3,
+            lease_s=LEASE_S,
+            queues=(),
+        )
+        self.context.stop_attempt = self.worker.stop_attempt
+        self.context.store.submit_interrupted()
+
+    def _alive(self, call: Any, crash_at: str | None) -> Any:
+        """Return what ``call`` returns; ``None`` where the service was killed in it, and started anew."""
+        self.crash_at = crash_at
+        try:
+            return call()
+        except Killed:
+            self.stale += self.worker.held()
+            self._start()
+            return None
+        finally:
+            self.crash_at = None
+
+    def _some_job(self, chance: random.Random) -> str | None:
+        left = sorted(set(self.accepted) - self.deleted)
+        return chance.choice(left) if left else None
+
+    # --- what happens --------------------------------------------------------------------------
+
+    @rule(
+        command=st.sampled_from(COMMANDS),
+        retries=st.integers(0, 2),
+        priority=st.integers(0, 2),
+        queue=st.sampled_from(("default", "other")),
+        crash_at=st.sampled_from((None, None, "submit-committed", "submit-task-made")),
+    )
+    def somebody_submits(
+        self, command: str, retries: int, priority: int, queue: str, crash_at: str | None
+    ) -> None:
+        """A job comes; its submitter is killed perhaps."""
+        self.submit(command, retries, priority, queue, crash_at)
+
+    def submit(self, command: str, retries: int, priority: int, queue: str, crash_at: str | None) -> None:
+        """Submit a job, and note it."""
+        definition = JobDefinition(
+            name="n",
+            job_command=command,
+            source_type="copy",
+            runner_image="alpine:latest",
+            timeout_seconds=100,
+            retries=retries,
+            priority=priority,
+            queue_name=queue,
+        )
+        self._alive(lambda: submit(self.context, USER, definition), crash_at)
+        for job_id in self._rows():
+            # One whose submitter was killed counts too: it is on disk.
+            self.accepted.setdefault(job_id, definition)
+
+    @rule(chance=st.randoms(use_true_random=False), crash_at=st.sampled_from((None, None, "cancel-written")))
+    def cancel(self, chance: random.Random, crash_at: str | None) -> None:
+        """Somebody cancels a job."""
+        job_id = self._some_job(chance)
+        if job_id is None:
+            return
+        waited = self.context.store.get(job_id).status in WAITING
+
+        def call() -> Job | None:
+            try:
+                return cancel.cancel(self.context, USER, job_id)
+            except Conflict:
+                return None
+
+        self._alive(call, crash_at)
+        if waited:
+            assert self.context.store.get(job_id).status is JobStatus.CANCELLED
+            self.cancelled_early[job_id] = self._starts()[job_id]
+
+    @rule(chance=st.randoms(use_true_random=False), crash_at=st.sampled_from((None, None, "delete-written")))
+    def delete(self, chance: random.Random, crash_at: str | None) -> None:
+        """Somebody deletes a job."""
+        job_id = self._some_job(chance)
+        if job_id is not None:
+            self._alive(lambda: delete.delete(self.context, USER, job_id), crash_at)
+            self.deleted.add(job_id)
+
+    @rule(crash_at=st.none() | st.sampled_from(crashpoints.POINTS), patience=st.booleans())
+    def work(self, crash_at: str | None, patience: bool) -> None:
+        """The worker does a round, and is killed in it perhaps."""
+        self.patience = patience
+        self._alive(self.worker.step, crash_at)
+
+    @rule(seconds=st.sampled_from((1.0, 6.0, 20.0, 70.0)))
+    def wait(self, seconds: float) -> None:
+        """Time passes."""
+        self.clock.advance(seconds)
+
+    @rule(chance=st.randoms(use_true_random=False))
+    def a_command_ends(self, chance: random.Random) -> None:
+        """A command that hangs goes on by itself, and ends."""
+        hanging = [one for one in self.runner.containers.values() if one.started and one.ended is None]
+        if hanging:
+            chance.choice(hanging).receive("KILL")
+
+    @rule(away=st.sampled_from((None, None, None, "the engine", "Corndogs")))
+    def something_goes_or_comes(self, away: str | None) -> None:
+        """The engine or Corndogs goes away, and what was away is back."""
+        self.runner.available = away != "the engine"
+        self.cable.cut = away == "Corndogs"
+
+    @precondition(lambda self: self.stale)
+    @rule(ended=st.booleans())
+    def stale_workers_report(self, ended: bool) -> None:
+        """Workers that were killed write down how their attempts ended, after that was judged."""
+        rows = self._rows()
+        for job in (attempt.job for attempt in self.stale if attempt.job.job_id in rows):
+            before = self.context.store.get(job.job_id)
+            if before.attempt == job.attempt and before.status is JobStatus.RUNNING:
+                continue
+            if ended:
+                lifecycle.finish(self.context, job, Outcome(exit_code=0, error=None))
+            else:
+                lifecycle.try_again(self.context, job, "late", delay_s=0)
+            assert self.context.store.get(job.job_id) == before
+
+    # --- what always holds ---------------------------------------------------------------------
+
+    @invariant()
+    def a_job_that_is_over_stays_so(self) -> None:
+        for job_id, status in self._rows().items():
+            assert self.over.get(job_id, status) is status
+            if status in FINAL:
+                self.over[job_id] = status
+
+    @invariant()
+    def every_job_is_there_and_says_what_it_waits_for(self) -> None:
+        assert set(self.accepted) - self.deleted <= set(self._rows())
+        for job_id in set(self.accepted) - self.deleted:
+            assert why.explain(self.context, self.context.store.get(job_id), [self.worker.view()]).reason
+
+    @invariant()
+    def at_most_one_attempt_runs(self) -> None:
+        containers = Counter(one.spec.job_id for one in self.runner.containers.values())
+        assert max(containers.values(), default=0) <= 1
+        for job_id in self._rows():
+            attempts = self.context.store.attempts(job_id)
+            assert sum(item.completed_at_ms is None for item in attempts) <= 1
+            assert self._starts()[job_id] <= 1 + self.accepted[job_id].retries
+        for job_id, starts in self.cancelled_early.items():
+            assert self._starts()[job_id] == starts
+
+    @invariant()
+    def nothing_unexpected_was_logged(self) -> None:
+        assert self.errors.messages == []
+
+    def _starts(self) -> Counter[str]:
+        """Return how often each job's command was started."""
+        return Counter(spec.job_id for spec in self.runner.started)
+
+    def _rows(self) -> dict[str, JobStatus]:
+        with self.database.read() as db:
+            rows = db.execute_sql("SELECT job_id, status FROM job").fetchall()
+        return {job_id: JobStatus(status) for job_id, status in rows}
+
+    # --- the end -------------------------------------------------------------------------------
+
+    def teardown(self) -> None:
+        """When all is well again, every job comes to its end, and nothing is left."""
+        try:
+            self.runner.available, self.cable.cut, self.patience = True, False, True
+            # A task whose submitter was killed, and whose job was then cancelled, is known to Corndogs
+            # alone: it goes when its queue is looked at for the next job.
+            for queue in ("default", "other"):
+                self.submit("exit 0", 0, -1, queue, None)
+            for _ in range(30):
+                self.clock.advance(LEASE_S + 1)
+                self._alive(self.worker.step, None)
+            rows = self._rows()
+            assert set(rows.values()) <= set(FINAL), rows
+            assert set(self.accepted) - self.deleted == set(rows)
+            assert self.runner.containers == {}
+            for queue in ("default", "other"):
+                assert self.corndogs.task_state_counts(queue) == {}
+            self.nothing_unexpected_was_logged()
+        finally:
+            logging.getLogger("reactorcide").removeHandler(self.errors)
+            self.corndogs.close()
+            self.server.stop()
+            self.database.close()
+            self.patch.undo()
+            self.directory.cleanup()
+
+
+class ErrorLog(logging.Handler):
+    """Keeps what nobody reckoned with."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(self.format(record))
+
+
+TestLifecycle = Lifecycle.TestCase
+TestLifecycle.settings = settings(
+    max_examples=40,
+    stateful_step_count=40,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
