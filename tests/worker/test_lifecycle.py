@@ -168,6 +168,8 @@ class Lifecycle(RuleBasedStateMachine):
 
     def _idle(self, seconds: float) -> None:
         """A command hangs: either time passes, or the service is killed meanwhile."""
+        self._late_reports(ended=True)
+        self._late_reports(ended=False)
         if not self.patience:
             raise Killed("while a command hangs")
         self.clock.advance(seconds)
@@ -291,6 +293,9 @@ class Lifecycle(RuleBasedStateMachine):
     @rule(ended=st.booleans())
     def stale_workers_report(self, ended: bool) -> None:
         """Workers that were killed write down how their attempts ended, after that was judged."""
+        self._late_reports(ended=ended)
+
+    def _late_reports(self, *, ended: bool) -> None:
         rows = self._rows()
         for job in (attempt.job for attempt in self.stale if attempt.job.job_id in rows):
             before = self.context.store.get(job.job_id)
