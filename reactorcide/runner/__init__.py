@@ -110,7 +110,7 @@ class Runner(Protocol):
         """Return all containers of this installation, in whatever state."""
 
     def remove_stray_volumes(self, instance_id: str) -> None:
-        """Remove volumes of this installation that belong to no container; only while none is created."""
+        """Remove the volumes of this installation that belong to no container."""
 
     def close(self) -> None:
         """Close the connections; safe to repeat."""

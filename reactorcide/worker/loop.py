@@ -354,9 +354,6 @@ class Worker:
 
         At the start that is what an earlier process of this installation left; later, what went wrong here.
         """
-        if not self._recovered:
-            # Before anything is claimed: a volume that is just being made belongs to no container yet.
-            self._runner.remove_stray_volumes(self._context.instance_id)
         # First, so that an attempt that ends meanwhile is not taken for one that nobody runs.
         running = {(attempt.job.job_id, attempt.job.attempt) for attempt in self._attempts()}
         containers = {
@@ -370,6 +367,8 @@ class Worker:
             if key not in running:
                 log.info("removing a container that no job needs", extra={"job_id": orphan.job_id})
                 self._runner.remove(orphan.container_id)
+        # The engine now and then forgets to take one along with its container.
+        self._runner.remove_stray_volumes(self._context.instance_id)
         self._recovered = True
 
     def _take_over(self, left: OpenAttempt, found: Found | None) -> None:

@@ -16,7 +16,7 @@ from tests.support.service import Service
 from tests.support.waiting import wait_until
 
 LINES = 40
-COUNTING = f"""
+PRINTING = f"""
 i=0
 while [ $i -lt {LINES} ]; do
   echo out $i
@@ -24,8 +24,6 @@ while [ $i -lt {LINES} ]; do
   i=$((i + 1))
   sleep 0.1
 done
-echo kept > /job/artifacts/kept
-exit 3
 """
 
 
@@ -75,7 +73,7 @@ def assert_it_waits_for_the_engine(service: Service) -> Job:
 
 
 def lines_of(service: Service, job: Job, stream: str) -> list[str]:
-    log = service.admin.log(job).decode().splitlines()
+    log = service.admin.log(job, attempt=1).decode().splitlines()
     return [line for line in log if line.startswith(stream)]
 
 
@@ -85,7 +83,7 @@ def test_a_container_that_went_on_is_followed_to_its_end(
 ) -> None:
     engine = own_engine(live_restore=True)
     with serving(new_service, engine) as (service, _):
-        runs = begun(service, COUNTING)
+        runs = begun(service, f"{PRINTING} echo kept > /job/artifacts/kept; exit 3")
         end(engine)
         assert service.admin.job(runs)["status"] == "running"
         waits = assert_it_waits_for_the_engine(service)
@@ -104,7 +102,7 @@ def test_a_container_that_the_engine_took_along_is_told_and_run_again_if_allowed
     new_service: NewService, own_engine: Callable[..., OwnEngine]
 ) -> None:
     engine = own_engine(live_restore=False)
-    again = f'[ "$REACTORCIDE_ATTEMPT" = 1 ] || exit 0; {COUNTING}; sleep 1000'
+    again = f'[ "$REACTORCIDE_ATTEMPT" = 1 ] || exit 0; {PRINTING} sleep 1000'
     with serving(new_service, engine) as (service, _):
         once, twice = begun(service, again), begun(service, again, retries=1)
         engine.stop()
@@ -115,8 +113,8 @@ def test_a_container_that_the_engine_took_along_is_told_and_run_again_if_allowed
         ended = service.admin.wait(twice)
         assert (ended["status"], ended["error"], ended["attempt"]) == ("completed", None, 2)
         for job in (once, twice):
-            log = service.admin.log(job, attempt=1).decode().splitlines()
-            printed = [line for line in log if line.startswith("out")]
-            assert len(printed) > 3
-            assert printed == [f"out {number}" for number in range(len(printed))]
+            for stream in ("out", "err"):
+                printed = lines_of(service, job, stream)
+                assert len(printed) >= 3
+                assert printed == [f"{stream} {number}" for number in range(len(printed))]
         assert service.admin.wait(waits)["status"] == "completed"

@@ -384,33 +384,38 @@ def test_an_engine_that_is_away_is_told(spec: ContainerSpec, call: str) -> None:
 class TestVolumes:
     """The volume for the artifacts, which is ours to remove."""
 
+    @pytest.fixture
+    def own(self, spec: ContainerSpec) -> ContainerSpec:
+        """A container of an installation of the test's own."""
+        return replace(spec, instance_id=f"test-{uuid.uuid4()}")
+
     @staticmethod
     def volumes(engine: docker.APIClient, label: str) -> list[str]:
         found = engine.volumes(filters={"label": label})["Volumes"] or []
         return [str(volume["Name"]) for volume in found]
 
     def test_it_says_whose_it_is_and_goes_with_the_container(
-        self, runner: DockerRunner, spec: ContainerSpec, engine: docker.APIClient
+        self, runner: DockerRunner, own: ContainerSpec, engine: docker.APIClient
     ) -> None:
-        container_id = runner.create(spec)
-        mine = [f"reactorcide.job={spec.job_id}", f"reactorcide.instance={INSTANCE}", "reactorcide.attempt=1"]
-        [names] = {tuple(self.volumes(engine, label)) for label in mine}
-        assert len(names) == 1
+        container_id = runner.create(own)
+        [volume] = self.volumes(engine, f"reactorcide.instance={own.instance_id}")
+        labels = engine.inspect_volume(volume)["Labels"]
+        assert (labels["reactorcide.job"], labels["reactorcide.attempt"]) == (own.job_id, "1")
         runner.remove(container_id)
-        assert self.volumes(engine, mine[0]) == []
+        assert self.volumes(engine, f"reactorcide.instance={own.instance_id}") == []
 
     def test_one_without_a_container_is_removed_and_no_other(
-        self, runner: DockerRunner, spec: ContainerSpec, engine: docker.APIClient
+        self, runner: DockerRunner, own: ContainerSpec, engine: docker.APIClient
     ) -> None:
-        kept, somebody_s = runner.create(spec), f"test-{uuid.uuid4()}"
-        left = runner.create(replace(spec, job_id=str(uuid.uuid4())))
-        engine.create_volume(somebody_s, labels={"reactorcide.instance": f"not {INSTANCE}"})
+        mine, somebody_s = f"reactorcide.instance={own.instance_id}", f"test-{uuid.uuid4()}"
+        kept, left = runner.create(own), runner.create(replace(own, attempt=2))
+        engine.create_volume(somebody_s, labels={"reactorcide.instance": f"not {own.instance_id}"})
         try:
             engine.remove_container(left, v=False)
-            assert len(self.volumes(engine, f"reactorcide.instance={INSTANCE}")) == 2
-            runner.remove_stray_volumes(INSTANCE)
-            assert len(self.volumes(engine, f"reactorcide.instance={INSTANCE}")) == 1
-            assert self.volumes(engine, f"reactorcide.job={spec.job_id}") != []
+            assert len(self.volumes(engine, mine)) == 2
+            runner.remove_stray_volumes(own.instance_id)
+            [volume] = self.volumes(engine, mine)
+            assert engine.inspect_volume(volume)["Labels"]["reactorcide.attempt"] == "1"
             assert engine.inspect_volume(somebody_s)["Name"] == somebody_s
         finally:
             engine.remove_volume(somebody_s)

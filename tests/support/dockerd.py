@@ -73,20 +73,22 @@ class OwnEngine:
         return docker.APIClient(self.url, version="auto", timeout=30)
 
     def close(self) -> None:
-        """Leave nothing running, and nothing on the disk."""
-        if self._dockerd is None:
-            self.start()
-        with contextlib.closing(self.client()) as client:
-            for container in client.containers(all=True):
-                client.remove_container(container["Id"], v=True, force=True)
-        self.stop()
-        self._containerd.terminate()
-        self._containerd.wait(_STOP_S)
-        mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
-        for mount in reversed(mounts):
-            if mount.startswith(f"{self._directory}/"):
-                subprocess.run(["umount", mount], check=True)
-        shutil.rmtree(self._directory)
+        """Leave nothing running and nothing on the disk, also where the daemon does not start any more."""
+        try:
+            if self._dockerd is None:
+                self.start()
+            with contextlib.closing(self.client()) as client:
+                for container in client.containers(all=True):
+                    client.remove_container(container["Id"], v=True, force=True)
+        finally:
+            for process in (self._dockerd, self._containerd):
+                if process is not None:
+                    _end_for_certain(process)
+            mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+            for mount in reversed(mounts):
+                if mount.startswith(f"{self._directory}/"):
+                    subprocess.run(["umount", mount], check=True)
+            shutil.rmtree(self._directory)
 
     def _spawn(self, program: str, **options: object) -> "subprocess.Popen[bytes]":
         arguments = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
@@ -113,3 +115,12 @@ class OwnEngine:
         self._dockerd.send_signal(number)
         self._dockerd.wait(_STOP_S)
         self._dockerd = None
+
+
+def _end_for_certain(process: "subprocess.Popen[bytes]") -> None:
+    process.terminate()
+    try:
+        process.wait(_STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
