@@ -31,6 +31,9 @@ _DEFINITION_FIELDS = tuple(item.name for item in fields(JobDefinition))
 _JOB_FIELDS = tuple(item.name for item in fields(Job) if item.name not in ("definition", "status"))
 
 
+_LONGEST_DELAY_MS = 120_000
+"""No submission is ever put off for longer."""
+
 # What every job goes through is written as SQL: building these statements anew each time takes peewee
 # several times as long as SQLite takes to run them.
 _COLUMNS = tuple(JobRow._meta.columns)
@@ -322,7 +325,11 @@ class JobStore:
                 JobRow.select()
                 .where(
                     JobRow.status.in_([JobStatus.SUBMITTED, JobStatus.SUBMIT_FAILED])
-                    & (JobRow.next_submit_at_ms <= now_ms)
+                    & (
+                        (JobRow.next_submit_at_ms <= now_ms)
+                        # A clock that was put back must not make anybody wait for as long.
+                        | (JobRow.next_submit_at_ms > now_ms + _LONGEST_DELAY_MS)
+                    )
                 )
                 .order_by(JobRow.next_submit_at_ms)
                 .limit(limit)

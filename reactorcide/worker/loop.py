@@ -367,8 +367,9 @@ class Worker:
             if key not in running:
                 log.info("removing a container that no job needs", extra={"job_id": orphan.job_id})
                 self._runner.remove(orphan.container_id)
-        # The engine now and then forgets to take one along with its container.
-        self._runner.remove_stray_volumes(self._context.instance_id)
+        if not self._recovered:
+            # The engine now and then forgets to take one along with its container. Once is enough.
+            self._runner.remove_stray_volumes(self._context.instance_id)
         self._recovered = True
 
     def _take_over(self, left: OpenAttempt, found: Found | None) -> None:

@@ -221,6 +221,15 @@ def test_only_what_is_due_is_submitted(store: JobStore) -> None:
     assert [job.job_id for job, _ in store.to_submit(now_ms=10)] == [due.job_id]
 
 
+def test_a_clock_that_was_put_back_holds_up_no_submission(store: JobStore) -> None:
+    soon, before_the_jump = add(store, next_submit_at_ms=60_000), add(store, next_submit_at_ms=3_600_000)
+    assert [job.job_id for job, _ in store.to_submit(now_ms=10)] == [before_the_jump.job_id]
+    assert {job.job_id for job, _ in store.to_submit(now_ms=60_000)} == {
+        soon.job_id,
+        before_the_jump.job_id,
+    }
+
+
 def test_a_start_makes_interrupted_submissions_due_at_once(store: JobStore) -> None:
     interrupted = add(store, next_submit_at_ms=50)
     move(store, add(store, next_submit_at_ms=50), JobStatus.QUEUED)

@@ -89,11 +89,15 @@ class Service:
         def address() -> re.Match[str] | None:
             return _LISTENS.search(self.log_path.read_bytes()[begin:].decode(errors="replace"))
 
-        wait_until(
-            lambda: address() is not None or process.poll() is not None, _START_S, "the service listens"
-        )
-        match = address()
-        assert match is not None, f"the service ended with {process.poll()}: {self.log_text()}"
+        try:
+            wait_until(
+                lambda: address() is not None or process.poll() is not None, _START_S, "the service listens"
+            )
+            match = address()
+            assert match is not None, f"the service ended with {process.poll()}: {self.log_text()}"
+        except BaseException:
+            self.kill()
+            raise
         for client in self._clients:
             client.base_url = match[1]
         self.admin.token = (self.data_dir / "admin-token").read_text().strip()
