@@ -13,7 +13,7 @@ from reactorcide.domain.errors import ConfigurationError, StoreError
 from reactorcide.fairlock import FairLock
 from reactorcide.store.models import InstanceRow
 
-_MIGRATIONS_DIR = Path(__file__).parent / "migrations"
+MIGRATIONS_DIR = Path(__file__).parent / "migrations"
 
 
 class Database:
@@ -48,7 +48,7 @@ class Database:
         newer version of it.
         """
         try:
-            runner = peewee_migrations.Runner(self._peewee, str(_MIGRATIONS_DIR))
+            runner = peewee_migrations.Runner(self._peewee, str(MIGRATIONS_DIR))
             unknown = [entry.name for entry in runner.status() if entry.path is None]
             if unknown:
                 raise ConfigurationError(

@@ -1,5 +1,6 @@
 """The database file: its schema, its refusals, its errors."""
 
+import shutil
 import sqlite3
 import threading
 from pathlib import Path
@@ -9,7 +10,8 @@ from peewee import IntegrityError
 
 from reactorcide.domain.errors import ConfigurationError, StoreError
 from reactorcide.domain.ids import new_id
-from reactorcide.store.database import Database
+from reactorcide.domain.jobs import Job, JobDefinition, JobStatus
+from reactorcide.store.database import MIGRATIONS_DIR, Database
 from reactorcide.store.jobs import JobStore
 from reactorcide.store.models import ALL_MODELS, InstanceRow
 
@@ -47,6 +49,36 @@ def test_a_migrated_database_has_the_schema_of_the_models(tmp_path: Path) -> Non
         fresh._peewee.create_tables(ALL_MODELS)
     fresh.close()
     assert schema(tmp_path / "migrated.db") == schema(tmp_path / "fresh.db")
+
+
+def test_a_database_of_the_first_schema_is_brought_up_to_date(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = tmp_path / "first"
+    first.mkdir()
+    shutil.copy(MIGRATIONS_DIR / "0001_jobs.py", first)
+    database = Database(tmp_path / "x.db")
+    monkeypatch.setattr("reactorcide.store.database.MIGRATIONS_DIR", first)
+    assert database.migrate() == ["0001_jobs"]
+    monkeypatch.undo()
+    assert database.migrate()[0] == "0002_job_events"
+
+    store = JobStore(database)
+    definition = JobDefinition(name="n", job_command="true", source_type="copy", runner_image="i")
+    job = Job(
+        job_id=new_id(),
+        user_id="ann",
+        definition=definition,
+        status=JobStatus.SUBMITTED,
+        created_at_ms=1,
+        updated_at_ms=1,
+    )
+    store.add(job, next_submit_at_ms=0)
+    store.transition(job.job_id, JobStatus.QUEUED, now_ms=2, only_from={JobStatus.SUBMITTED})
+    with database.read() as db:
+        events = db.execute_sql("SELECT status_from, status_to FROM job_event ORDER BY id").fetchall()
+    assert events == [(None, "submitted"), ("submitted", "queued")]
+    database.close()
 
 
 def test_a_database_of_a_newer_version_is_refused(tmp_path: Path) -> None:

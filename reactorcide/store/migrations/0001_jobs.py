@@ -16,22 +16,6 @@ from peewee import (
     TextField,
 )
 
-# Written by the database itself, so that no change of a status can go without, and in its transaction.
-_EVENT_TRIGGERS = (
-    """
-    CREATE TRIGGER job_created AFTER INSERT ON job BEGIN
-        INSERT INTO job_event (job_id, at_ms, status_from, status_to, attempt, reason)
-        VALUES (NEW.job_id, NEW.updated_at_ms, NULL, NEW.status, NEW.attempt, NEW.error);
-    END
-    """,
-    """
-    CREATE TRIGGER job_changed AFTER UPDATE OF status ON job BEGIN
-        INSERT INTO job_event (job_id, at_ms, status_from, status_to, attempt, reason)
-        VALUES (NEW.job_id, NEW.updated_at_ms, OLD.status, NEW.status, NEW.attempt, NEW.error);
-    END
-    """,
-)
-
 
 def up(migrator: Any, db: Any) -> None:
     """Create all tables."""
@@ -151,5 +135,3 @@ def up(migrator: Any, db: Any) -> None:
     tables = [InstanceRow, UserRow, TokenRow, JobRow, AttemptRow, JobEventRow]
     with db.bind_ctx(tables):
         db.create_tables(tables)
-    for trigger in _EVENT_TRIGGERS:
-        db.execute_sql(trigger)
