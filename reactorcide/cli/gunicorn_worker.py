@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import sys
 import threading
 from typing import Any
 
@@ -12,11 +13,20 @@ from gunicorn.workers.gthread import ThreadWorker
 
 from reactorcide.settings import MOST_BODY_BYTES
 
+_SWITCH_INTERVAL_S = 0.001
+"""A request comes back from the disk, a socket or the queue many times, and waits for its turn each time.
+With Python's own 5 ms eight clients submitted a tenth less."""
+
 
 class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     """A gthread worker that stops in time although somebody follows a log."""
 
     application: Any = None
+
+    def init_process(self) -> None:
+        """Have threads take turns more often than Python does by itself."""
+        sys.setswitchinterval(_SWITCH_INTERVAL_S)
+        super().init_process()
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         """SIGTERM: end followers first, or gunicorn would wait for them to the end of its patience."""

@@ -123,10 +123,17 @@ class Worker:
         """Claim nothing more, and call ``drained``, once, when the last job that runs here has ended."""
         self._drained = drained
         log.info("draining: jobs that run are waited for, no other is taken")
-        self.wake()
+        self._look()
 
     def wake(self) -> None:
-        """Look for work at once."""
+        """Look for work at once, if there is a place for it; when one comes free that is done anyway.
+
+        A burst of submissions to a busy worker so does not make it look, and hold them up, each time.
+        """
+        if len(self._running) < self._concurrency:
+            self._look()
+
+    def _look(self) -> None:
         self._poll_s = _SHORTEST_POLL_S
         self._wake.set()
 
@@ -330,7 +337,7 @@ class Worker:
                 with self._lock:
                     del self._running[job_id]
                     self._threads.discard(threading.current_thread())
-                self.wake()
+                self._look()
 
         thread = threading.Thread(target=run, name=f"job-{job_id}", daemon=True)
         with self._lock:

@@ -41,6 +41,10 @@ class OwnEngine:
 
     def start(self) -> "OwnEngine":
         """Start the daemon and return when it answers."""
+        if not self._live_restore:
+            # A daemon that takes its containers along now and then leaves the filesystem of one mounted, and
+            # then the next daemon can never remove that container.
+            self._unmount()
         started = self._spawn(
             "dockerd",
             containerd=self._directory / "containerd",
@@ -84,11 +88,15 @@ class OwnEngine:
             for process in (self._dockerd, self._containerd):
                 if process is not None:
                     _end_for_certain(process)
-            mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
-            for mount in reversed(mounts):
-                if mount.startswith(f"{self._directory}/"):
-                    subprocess.run(["umount", mount], check=True)
+            self._unmount()
             shutil.rmtree(self._directory)
+
+    def _unmount(self) -> None:
+        """Unmount whatever is left, where neither daemon nor containers run."""
+        mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+        for mount in reversed(mounts):
+            if mount.startswith(f"{self._directory}/"):
+                subprocess.run(["umount", mount], check=True)
 
     def _spawn(self, program: str, **options: object) -> "subprocess.Popen[bytes]":
         arguments = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
