@@ -1,15 +1,18 @@
 """Submitting a job: commit it, hand it to Corndogs, wake the worker."""
 
 import json
+import logging
 import random
 
 from reactorcide import crashpoints
 from reactorcide.domain.accounts import User
 from reactorcide.domain.clock import now_ms
-from reactorcide.domain.errors import CorndogsError
+from reactorcide.domain.errors import CorndogsError, StoreError
 from reactorcide.domain.ids import new_id
 from reactorcide.domain.jobs import Job, JobDefinition, JobStatus
 from reactorcide.jobs import JobContext, lifecycle
+
+log = logging.getLogger("reactorcide.jobs")
 
 _SUBMIT_GRACE_MS = 10_000
 """After this long the sweep takes a job that is still ``submitted`` for one whose submitter died."""
@@ -37,7 +40,12 @@ def submit(context: JobContext, user: User, definition: JobDefinition, *, rerun_
     )
     context.store.add(job, next_submit_at_ms=created_at_ms + _SUBMIT_GRACE_MS)
     crashpoints.reached("submit-committed")
-    return hand_over(context, job, failures=0) or context.store.get(job.job_id)
+    try:
+        return hand_over(context, job, failures=0) or context.store.get(job.job_id)
+    except StoreError as exc:
+        # An error would tell the client that there is no job, and the client would submit another one.
+        log.warning("it is accepted, and queued by the sweep: %s", exc, extra={"job_id": job.job_id})
+        return job
 
 
 def hand_over(context: JobContext, job: Job, *, failures: int) -> Job | None:
@@ -78,8 +86,13 @@ def hand_over(context: JobContext, job: Job, *, failures: int) -> Job | None:
 def _cancel_if_moved_on(context: JobContext, job_id: str, task_id: str) -> None:
     """Close a task whose job ended before the row could name it."""
     current = context.store.get(job_id)
-    if current.is_final and current.corndogs_task_id != task_id:
+    if not current.is_final or current.corndogs_task_id == task_id:
+        return
+    try:
         context.corndogs.cancel_task(task_id, current.definition.queue_name, lifecycle.TASK_WAITING)
+    except CorndogsError as exc:
+        # Whoever claims it closes it.
+        log.warning("its task stays open for now: %s", exc, extra={"job_id": job_id})
 
 
 def payload(instance_id: str, job_id: str) -> bytes:

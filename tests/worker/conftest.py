@@ -32,6 +32,7 @@ USER = User(user_id="u", username="u", email=None, role=Role.USER, is_active=Tru
 class House:
     """What a worker needs around it; any number of workers, one after the other."""
 
+    database: Database
     context: JobContext
     runner: FakeRunner
     preparation: Preparation
@@ -99,7 +100,7 @@ def house(tmp_path: Path) -> Iterator[House]:
     )
     context.corndogs = GrpcCorndogs(corndogs.address)
     context.instance_id = "instance"
-    house = House(context, FakeRunner(), preparation, corndogs, [])
+    house = House(database, context, FakeRunner(), preparation, corndogs, [])
     yield house
     for worker in house.workers:
         worker.stop(10)

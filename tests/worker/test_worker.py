@@ -1,10 +1,15 @@
 """The worker above a fake engine: what is claimed, how attempts end, what is left behind."""
 
 import json
+import sqlite3
 import threading
+from contextlib import closing
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from reactorcide.corndogs.task import Task
 from reactorcide.domain.clock import now_ms
 from reactorcide.domain.errors import Conflict, CorndogsUnavailable, ObjectStoreError
 from reactorcide.domain.jobs import Job, JobStatus
@@ -33,6 +38,28 @@ def test_its_task_is_completed_with_it(house: House) -> None:
     task = house.context.corndogs.get_task(job.corndogs_task_id, "default")
     assert task is not None
     assert task.current_state == "completed"
+
+
+def test_a_job_that_is_on_disk_is_accepted_though_the_database_is_held_from_then_on(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit_task = house.context.corndogs.submit_task
+    with house.database.read() as db:
+        db.execute_sql("PRAGMA busy_timeout = 10")
+    with closing(sqlite3.connect(tmp_path / "jobs.db", isolation_level=None)) as other:
+
+        def submit_and_hold(*arguments: Any, **options: Any) -> Task:
+            task = submit_task(*arguments, **options)
+            other.execute("BEGIN IMMEDIATE")
+            return task
+
+        monkeypatch.setattr(house.context.corndogs, "submit_task", submit_and_hold)
+        job = house.submit()
+        assert job.status is JobStatus.SUBMITTED
+        monkeypatch.undo()
+    house.worker()
+    assert house.ended(job).status is JobStatus.COMPLETED
+    assert len(house.runner.created) == 1
 
 
 def test_a_command_that_fails_fails_the_job_once(house: House) -> None:
