@@ -19,6 +19,7 @@ from reactorcide.domain.errors import ConfigurationError, ReactorcideError
 from reactorcide.domain.ids import new_id
 from reactorcide.domain.sizes import parse_size
 from reactorcide.jobs import JobContext
+from reactorcide.jobs.retention import Policy
 from reactorcide.metrics import Metrics
 from reactorcide.objects.filesystem import FilesystemObjectStore
 from reactorcide.runner import Runner
@@ -32,6 +33,7 @@ from reactorcide.web import create_app
 from reactorcide.web.services import JobDefaults, Services
 from reactorcide.web.streams import StreamSlots
 from reactorcide.worker.execute import Limits
+from reactorcide.worker.janitor import Janitor
 from reactorcide.worker.loop import Worker
 from reactorcide.worker.prepare import Preparation
 
@@ -135,6 +137,7 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Application:
         lost_after_s=settings.lost_after_s or (math.inf if embedded else 2 * settings.lease_s),
         check_disk=objects.check_room,
     )
+    janitor = Janitor(context, runner, keep_policy(settings), keep_image_days=settings.keep_image_days)
     context.wake_worker = worker.wake
     context.stop_attempt = worker.stop_attempt
     services = Services(
@@ -168,15 +171,17 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Application:
             address = embedded.address
         context.corndogs = GrpcCorndogs(address or "", on_call=metrics.observe_corndogs_call)
         worker.start()
+        janitor.start()
 
     stop_order: list[Callable[[float], None]] = [
         worker.stop,
+        janitor.stop,
         lambda _: context.corndogs.close(),
         lambda _: runner.close(),
         lambda _: database.close(),
     ]
     if embedded is not None:
-        stop_order.insert(2, embedded.stop)
+        stop_order.insert(3, embedded.stop)
     return Application(
         create_app(services),
         start=start,
@@ -197,6 +202,15 @@ def _defaults(settings: Settings) -> JobDefaults:
     )
 
 
+def keep_policy(settings: Settings) -> Policy:
+    """Return which jobs are kept; raises ``ConfigurationError``."""
+    return Policy(
+        keep_jobs=settings.keep_jobs,
+        keep_days=settings.keep_days,
+        keep_bytes=_size("keep-bytes", settings.keep_bytes) or 0,
+    )
+
+
 def _size(option: str, text: str | None) -> int | None:
     try:
         return None if text is None else parse_size(text)
@@ -210,6 +224,25 @@ def open_accounts(settings: Settings) -> Iterator[AccountContext]:
 
     Raises ``ConfigurationError`` where there is no database: making one is the service's business.
     """
+    with _existing_database(settings) as database:
+        yield AccountContext(AccountStore(database))
+
+
+@contextmanager
+def open_jobs(settings: Settings) -> Iterator[JobContext]:
+    """Give access to the jobs of a data directory, as ``open_accounts`` does; none can be submitted."""
+    with _existing_database(settings) as database:
+        yield JobContext(
+            store=JobStore(database),
+            objects=FilesystemObjectStore(settings.objects_dir),
+            signals=Signals(),
+            metrics=Metrics(),
+            check_source=lambda _: None,
+        )
+
+
+@contextmanager
+def _existing_database(settings: Settings) -> Iterator[Database]:
     if not settings.database_path.is_file():
         raise ConfigurationError(
             f"there is no database in {settings.data_dir}; start 'reactorcide serve' there once, "
@@ -217,7 +250,7 @@ def open_accounts(settings: Settings) -> Iterator[AccountContext]:
         )
     database = Database(settings.database_path)
     try:
-        yield AccountContext(AccountStore(database))
+        yield database
     finally:
         database.close()
 

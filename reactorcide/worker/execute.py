@@ -229,7 +229,8 @@ class Attempt:
             # Asking for the image first would cost every job a call that only the first one needs.
             return self._runner.create(spec)
         except ImageMissing:
-            self._runner.pull(definition.runner_image, log_writer.say, check)
+            image_id = self._runner.pull(definition.runner_image, log_writer.say, check)
+            self._context.store.image_pulled(definition.runner_image, image_id, now_ms=now_ms())
         check()
         try:
             return self._runner.create(spec)
@@ -408,7 +409,7 @@ class Attempt:
         # It may have been deleted meanwhile, and even be purged by now.
         with contextlib.suppress(NotFound):
             if self._context.store.get(self.job.job_id).deleted:
-                purge_ended(self._context)
+                purge_ended(self._context, self.job.job_id)
 
     def _write_down(self, outcome: Outcome) -> None:
         job = self.job

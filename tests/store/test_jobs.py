@@ -18,6 +18,7 @@ from reactorcide.domain.jobs import (
     JobStatus,
     sources_of,
 )
+from reactorcide.store import jobs as jobs_module
 from reactorcide.store.database import Database
 from reactorcide.store.jobs import JobStore
 from reactorcide.store.models import JobEventRow
@@ -251,6 +252,44 @@ def test_a_job_is_purged_only_when_nothing_of_it_is_open(store: JobStore) -> Non
     store.purge(job.job_id)
     with pytest.raises(NotFound):
         store.get(job.job_id)
+
+
+def test_only_what_is_over_and_closed_and_unpinned_may_be_removed(store: JobStore) -> None:
+    job = claim(store, add(store))
+    store.end_attempt(
+        job.job_id,
+        job.attempt,
+        JobStatus.COMPLETED,
+        now_ms=5,
+        exit_code=0,
+        error=None,
+        job_changes={"completed_at_ms": 5},
+    )
+    assert store.removable() == []
+    store.task_closed(job.job_id, "t")
+    assert [(item.completed_at_ms, item.stored_bytes) for item in store.removable()] == [(5, None)]
+    assert store.unmeasured(limit=9) == [job.job_id]
+    store.save_stored_bytes({job.job_id: 7})
+    assert [item.stored_bytes for item in store.removable()] == [7]
+    assert store.unmeasured(limit=9) == []
+    assert store.pin(job.job_id, True).pinned
+    assert store.removable() == []
+    assert not store.retire(job.job_id, now_ms=9)
+    assert [item.job_id for item in store.page(JobFilter(pinned=True), limit=9)[0]] == [job.job_id]
+    assert store.page(JobFilter(pinned=False), limit=9) == ([], 0)
+    assert not store.pin(job.job_id, False).pinned
+    assert store.retire(job.job_id, now_ms=9)
+    assert not store.retire(job.job_id, now_ms=9)
+    assert store.removable() == []
+    with pytest.raises(NotFound):
+        store.pin(job.job_id, True)
+
+
+def test_what_may_be_removed_is_read_from_an_index_alone(database: Database) -> None:
+    with database.read() as db:
+        steps = [row[3] for row in db.execute_sql(f"EXPLAIN QUERY PLAN {jobs_module._REMOVABLE_JOBS}")]
+    assert steps[0].startswith("SEARCH job USING COVERING INDEX job_removable")
+    assert not [step for step in steps if "TEMP B-TREE" in step]
 
 
 def test_figures_count_what_a_user_may_see(store: JobStore) -> None:
