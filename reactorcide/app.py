@@ -2,11 +2,13 @@
 
 import logging
 import math
+import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, cast
 
@@ -160,6 +162,7 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Application:
 
     def start() -> None:
         database.migrate()
+        _remove_leftovers(objects.temporary, settings.workspaces_dir)
         context.instance_id = store.instance_id(new_id())
         store.submit_interrupted()
         admin_token = users.bootstrap(accounts, settings.admin_token_path)
@@ -190,6 +193,15 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Application:
         drain=worker.drain,
         admin_token=lambda: made[0] if made else None,
     )
+
+
+def _remove_leftovers(*directories: Path) -> None:
+    """Remove what a service that was killed was writing just then; nobody uses these directories yet."""
+    for directory in directories:
+        if directory.exists():
+            shutil.rmtree(
+                directory, onerror=lambda _, path, error: log.warning("%s stays: %s", path, error[1])
+            )
 
 
 def _defaults(settings: Settings) -> JobDefaults:

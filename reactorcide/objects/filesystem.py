@@ -26,6 +26,11 @@ class FilesystemObjectStore:
         self._least_free_bytes = least_free_bytes
         self._temporary = base / ".tmp"
 
+    @property
+    def temporary(self) -> Path:
+        """Where whole objects are while they are written; it is empty unless a process was killed."""
+        return self._temporary
+
     def put(self, key: str, chunks: Iterable[bytes]) -> int:
         """See ``ObjectStore.put``; an error of ``chunks`` itself passes through and stores nothing."""
         target = self._path(key)
