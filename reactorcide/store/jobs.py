@@ -256,7 +256,7 @@ class JobStore:
                 db.execute_sql("UPDATE job SET stored_bytes = ? WHERE job_id = ?", (size_bytes, job_id))
 
     def image_pulled(self, image: str, image_id: str, *, now_ms: int) -> None:
-        """Remember that we have fetched an image, for a job that is about to use it."""
+        """Remember that we have fetched an image, named with its tag, for a job that is about to use it."""
         with self._database.write() as db:
             PulledImageRow.insert(
                 image=image, image_id=image_id, pulled_at_ms=now_ms, last_used_at_ms=now_ms

@@ -22,6 +22,7 @@ from reactorcide.domain.errors import (
     ObjectStoreError,
     StoreError,
 )
+from reactorcide.domain.images import with_tag
 from reactorcide.domain.jobs import ARTIFACTS_DIR, Job, OpenAttempt, Outcome
 from reactorcide.domain.sizes import format_size
 from reactorcide.jobs import JobContext, lifecycle
@@ -230,7 +231,7 @@ class Attempt:
             return self._runner.create(spec)
         except ImageMissing:
             image_id = self._runner.pull(definition.runner_image, log_writer.say, check)
-            self._context.store.image_pulled(definition.runner_image, image_id, now_ms=now_ms())
+            self._context.store.image_pulled(with_tag(definition.runner_image), image_id, now_ms=now_ms())
         check()
         try:
             return self._runner.create(spec)

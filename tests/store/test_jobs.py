@@ -292,6 +292,20 @@ def test_what_may_be_removed_is_read_from_an_index_alone(database: Database) -> 
     assert not [step for step in steps if "TEMP B-TREE" in step]
 
 
+@pytest.mark.parametrize(
+    ("image", "is_used"), [("tiny", True), ("tiny:latest", True), ("tiny:1", False), ("other", False)]
+)
+def test_the_start_of_a_job_is_a_use_of_its_image(store: JobStore, image: str, is_used: bool) -> None:
+    store.image_pulled("tiny:latest", "sha256:1", now_ms=1)
+    [found] = store.unused_images(since_ms=2)
+    job = claim(store, add(store, runner_image=image))
+    assert store.unused_images(since_ms=2) == [found]
+    store.start_attempt(job.job_id, job.attempt, "c", now_ms=5, log_offset=0)
+    assert (store.unused_images(since_ms=5) == []) is is_used
+    store.forget_image(found)
+    assert (store.unused_images(since_ms=9) == []) is not is_used
+
+
 def test_figures_count_what_a_user_may_see(store: JobStore) -> None:
     first = add(store, queue_name="q")
     add(store, queue_name="q", user_id="bob")

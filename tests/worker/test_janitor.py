@@ -189,19 +189,21 @@ def test_one_that_cannot_be_removed_holds_up_no_other(house: House, monkeypatch:
 
 
 def test_pulled_images_go_when_no_job_has_used_them_for_long(
-    house: House, janitor: Callable[..., Janitor], monkeypatch: pytest.MonkeyPatch
+    house: House, janitor: Callable[..., Janitor]
 ) -> None:
     house.worker()
-    house.runner.pullable = {"used", "unused"}
-    for image in ("used", "unused"):
+    house.runner.pullable = {"used:1", "unused:1"}
+    for image in ("used:1", "unused:1"):
         assert house.ended(house.submit(runner_image=image)).status is JobStatus.COMPLETED
     for found in house.context.store.unused_images(since_ms=now_ms() + 1000):
         long_ago = now_ms() - 15 * retention.DAY_MS
         house.context.store.image_pulled(found.image, found.image_id, now_ms=long_ago)
-    house.ended(house.submit(runner_image="used"))
-    assert [item.image for item in house.context.store.unused_images(since_ms=now_ms() - 1000)] == ["unused"]
+    house.ended(house.submit(runner_image="used:1"))
+    assert [item.image for item in house.context.store.unused_images(since_ms=now_ms() - 1000)] == [
+        "unused:1"
+    ]
     janitor(retention.Policy(), keep_image_days=14)
-    wait_until(lambda: house.runner.images == {"alpine:latest", "used"}, 20, "the unused image to go")
+    wait_until(lambda: house.runner.images == {"alpine:latest", "used:1"}, 20, "the unused image to go")
     wait_until(
         lambda: len(house.context.store.unused_images(since_ms=now_ms() + 1000)) == 1,
         20,

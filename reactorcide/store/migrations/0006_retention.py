@@ -21,7 +21,8 @@ _STATEMENTS = (
     # Beside the start of a job's container, at no further statement.
     """
     CREATE TRIGGER image_used AFTER UPDATE OF started_at_ms ON job WHEN NEW.started_at_ms IS NOT NULL BEGIN
-        UPDATE pulled_image SET last_used_at_ms = NEW.started_at_ms WHERE image = NEW.runner_image;
+        UPDATE pulled_image SET last_used_at_ms = NEW.started_at_ms
+        WHERE image IN (NEW.runner_image, NEW.runner_image || ':latest');
     END
     """,
 )
