@@ -162,7 +162,7 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Application:
 
     def start() -> None:
         database.migrate()
-        _remove_leftovers(objects.temporary, settings.workspaces_dir)
+        _remove_leftovers(objects, settings.workspaces_dir)
         context.instance_id = store.instance_id(new_id())
         store.submit_interrupted()
         admin_token = users.bootstrap(accounts, settings.admin_token_path)
@@ -195,13 +195,14 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Application:
     )
 
 
-def _remove_leftovers(*directories: Path) -> None:
-    """Remove what a service that was killed was writing just then; nobody uses these directories yet."""
-    for directory in directories:
-        if directory.exists():
-            shutil.rmtree(
-                directory, onerror=lambda _, path, error: log.warning("%s stays: %s", path, error[1])
-            )
+def _remove_leftovers(objects: FilesystemObjectStore, workspaces_dir: Path) -> None:
+    """Remove what a service that was killed was writing just then; nobody writes there yet."""
+    try:
+        objects.remove_leftovers()
+        if workspaces_dir.exists():
+            shutil.rmtree(workspaces_dir)
+    except (ReactorcideError, OSError) as exc:
+        log.warning("what an earlier service has left half-written stays: %s", exc)
 
 
 def _defaults(settings: Settings) -> JobDefaults:

@@ -26,10 +26,10 @@ class FilesystemObjectStore:
         self._least_free_bytes = least_free_bytes
         self._temporary = base / ".tmp"
 
-    @property
-    def temporary(self) -> Path:
-        """Where whole objects are while they are written; it is empty unless a process was killed."""
-        return self._temporary
+    def remove_leftovers(self) -> None:
+        """Remove what writers that were killed have left half-written; only before anybody writes."""
+        with _translated("to its directory"):
+            shutil.rmtree(self._temporary, onerror=_unless_gone)
 
     def put(self, key: str, chunks: Iterable[bytes]) -> int:
         """See ``ObjectStore.put``; an error of ``chunks`` itself passes through and stores nothing."""

@@ -254,6 +254,21 @@ def test_a_job_is_purged_only_when_nothing_of_it_is_open(store: JobStore) -> Non
         store.get(job.job_id)
 
 
+def test_the_same_over_and_over_again_leaves_one_event(database: Database, store: JobStore) -> None:
+    job = add(store)
+    for reason in ("away", "away", "away", "full", "full"):
+        store.transition(
+            job.job_id,
+            JobStatus.SUBMIT_FAILED,
+            now_ms=next(clock),
+            only_from={JobStatus.SUBMITTED, JobStatus.SUBMIT_FAILED},
+            error=reason,
+        )
+    with database.read() as db:
+        events = list(JobEventRow.select(JobEventRow.status_to, JobEventRow.reason).tuples().execute(db))
+    assert events == [("submitted", None), ("submit_failed", "away"), ("submit_failed", "full")]
+
+
 def test_only_what_is_over_and_closed_and_unpinned_may_be_removed(store: JobStore) -> None:
     job = claim(store, add(store))
     store.end_attempt(

@@ -18,6 +18,15 @@ _STATEMENTS = (
         last_used_at_ms INTEGER NOT NULL
     )
     """,
+    # While Corndogs is away a job becomes submit_failed again and again: what is not new is no event.
+    "DROP TRIGGER job_changed",
+    """
+    CREATE TRIGGER job_changed AFTER UPDATE OF status ON job
+    WHEN OLD.status <> NEW.status OR OLD.error IS NOT NEW.error BEGIN
+        INSERT INTO job_event (job_id, at_ms, status_from, status_to, attempt, reason)
+        VALUES (NEW.job_id, NEW.updated_at_ms, OLD.status, NEW.status, NEW.attempt, NEW.error);
+    END
+    """,
     # Beside the start of a job's container, at no further statement.
     """
     CREATE TRIGGER image_used AFTER UPDATE OF started_at_ms ON job WHEN NEW.started_at_ms IS NOT NULL BEGIN
@@ -29,6 +38,6 @@ _STATEMENTS = (
 
 
 def up(migrator: Any, db: Any) -> None:
-    """Add columns, index, table and trigger."""
+    """Add columns, index, table and trigger, and let repeated events be."""
     for statement in _STATEMENTS:
         db.execute_sql(statement)
