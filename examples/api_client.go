@@ -87,6 +87,7 @@ type Job struct {
 	LogsObjectKey      string     `json:"logs_object_key"`
 	ArtifactsObjectKey string     `json:"artifacts_object_key"`
 	RerunOf            string     `json:"rerun_of"`
+	Pinned             bool       `json:"pinned"`
 }
 
 // JobFilter chooses jobs to list; its zero value chooses all.

@@ -70,6 +70,7 @@ class Job(JobDefinition):
     logs_object_key: str | None
     artifacts_object_key: str | None
     rerun_of: str | None
+    pinned: bool
 
 
 class JobPage(TypedDict):

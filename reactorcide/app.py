@@ -2,11 +2,13 @@
 
 import logging
 import math
+import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, cast
 
@@ -19,6 +21,7 @@ from reactorcide.domain.errors import ConfigurationError, ReactorcideError
 from reactorcide.domain.ids import new_id
 from reactorcide.domain.sizes import parse_size
 from reactorcide.jobs import JobContext
+from reactorcide.jobs.retention import Policy
 from reactorcide.metrics import Metrics
 from reactorcide.objects.filesystem import FilesystemObjectStore
 from reactorcide.runner import Runner
@@ -32,6 +35,7 @@ from reactorcide.web import create_app
 from reactorcide.web.services import JobDefaults, Services
 from reactorcide.web.streams import StreamSlots
 from reactorcide.worker.execute import Limits
+from reactorcide.worker.janitor import Janitor
 from reactorcide.worker.loop import Worker
 from reactorcide.worker.prepare import Preparation
 
@@ -135,6 +139,7 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Application:
         lost_after_s=settings.lost_after_s or (math.inf if embedded else 2 * settings.lease_s),
         check_disk=objects.check_room,
     )
+    janitor = Janitor(context, runner, keep_policy(settings), keep_image_days=settings.keep_image_days)
     context.wake_worker = worker.wake
     context.stop_attempt = worker.stop_attempt
     services = Services(
@@ -157,6 +162,7 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Application:
 
     def start() -> None:
         database.migrate()
+        _remove_leftovers(objects, settings.workspaces_dir)
         context.instance_id = store.instance_id(new_id())
         store.submit_interrupted()
         admin_token = users.bootstrap(accounts, settings.admin_token_path)
@@ -168,15 +174,17 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Application:
             address = embedded.address
         context.corndogs = GrpcCorndogs(address or "", on_call=metrics.observe_corndogs_call)
         worker.start()
+        janitor.start()
 
     stop_order: list[Callable[[float], None]] = [
         worker.stop,
+        janitor.stop,
         lambda _: context.corndogs.close(),
         lambda _: runner.close(),
         lambda _: database.close(),
     ]
     if embedded is not None:
-        stop_order.insert(2, embedded.stop)
+        stop_order.insert(3, embedded.stop)
     return Application(
         create_app(services),
         start=start,
@@ -187,6 +195,16 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Application:
     )
 
 
+def _remove_leftovers(objects: FilesystemObjectStore, workspaces_dir: Path) -> None:
+    """Remove what a service that was killed was writing just then; nobody writes there yet."""
+    try:
+        objects.remove_leftovers()
+        if workspaces_dir.exists():
+            shutil.rmtree(workspaces_dir)
+    except (ReactorcideError, OSError) as exc:
+        log.warning("what an earlier service has left half-written stays: %s", exc)
+
+
 def _defaults(settings: Settings) -> JobDefaults:
     return JobDefaults(
         image=settings.default_image,
@@ -194,6 +212,15 @@ def _defaults(settings: Settings) -> JobDefaults:
         max_cpu_limit=settings.max_cpu_limit,
         memory_limit_bytes=_size("default-memory-limit", settings.default_memory_limit),
         max_memory_limit_bytes=_size("max-memory-limit", settings.max_memory_limit),
+    )
+
+
+def keep_policy(settings: Settings) -> Policy:
+    """Return which jobs are kept; raises ``ConfigurationError``."""
+    return Policy(
+        keep_jobs=settings.keep_jobs,
+        keep_days=settings.keep_days,
+        keep_bytes=_size("keep-bytes", settings.keep_bytes) or 0,
     )
 
 
@@ -210,6 +237,25 @@ def open_accounts(settings: Settings) -> Iterator[AccountContext]:
 
     Raises ``ConfigurationError`` where there is no database: making one is the service's business.
     """
+    with _existing_database(settings) as database:
+        yield AccountContext(AccountStore(database))
+
+
+@contextmanager
+def open_jobs(settings: Settings) -> Iterator[JobContext]:
+    """Give access to the jobs of a data directory, as ``open_accounts`` does; none can be submitted."""
+    with _existing_database(settings) as database:
+        yield JobContext(
+            store=JobStore(database),
+            objects=FilesystemObjectStore(settings.objects_dir),
+            signals=Signals(),
+            metrics=Metrics(),
+            check_source=lambda _: None,
+        )
+
+
+@contextmanager
+def _existing_database(settings: Settings) -> Iterator[Database]:
     if not settings.database_path.is_file():
         raise ConfigurationError(
             f"there is no database in {settings.data_dir}; start 'reactorcide serve' there once, "
@@ -217,7 +263,7 @@ def open_accounts(settings: Settings) -> Iterator[AccountContext]:
         )
     database = Database(settings.database_path)
     try:
-        yield AccountContext(AccountStore(database))
+        yield database
     finally:
         database.close()
 

@@ -94,6 +94,15 @@ class Settings:
     min_free_disk: str = _setting(
         "256m", "Space that must be free in the data directory for a job to be started; 0 turns this off."
     )
+    keep_jobs: int = _setting(10_000, "Jobs that are kept, the last to end; 0 keeps any number.")
+    keep_days: int = _setting(0, "Days for which a job is kept after its end; 0 sets no limit.")
+    keep_bytes: str = _setting(
+        "20g",
+        "Size of the logs and artifacts that are kept, the oldest jobs go first; 0 sets no limit.",
+    )
+    keep_image_days: int = _setting(
+        14, "Days for which an image that was pulled is kept after its last use; 0 keeps it."
+    )
     stream_slots: int = _setting(32, "Log followers and long polls that are served at once.")
     log_format: str = _setting("text", "Format of the service's own log.", choices=("text", "json"))
     log_level: str = _setting(

@@ -50,6 +50,19 @@ def test_twenty_services_one_after_the_other_leave_nothing_open(tmp_path: Path) 
     assert not [name for name in open_files() if str(tmp_path) in name]
 
 
+def test_a_start_removes_what_a_killed_service_was_writing(tmp_path: Path) -> None:
+    data_dir = tmp_path / "data"
+    for leftover in ("objects/.tmp/half", "workspaces/job/file"):
+        (data_dir / leftover).parent.mkdir(parents=True)
+        (data_dir / leftover).write_bytes(b"x")
+    kept = data_dir / "objects/jobs/1/log"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"x")
+    cycle(data_dir)
+    assert [path for path in data_dir.rglob("*") if path.name in ("half", "file")] == []
+    assert kept.exists()
+
+
 def test_building_starts_and_opens_nothing(tmp_path: Path) -> None:
     threads, files = threading.active_count(), len(open_files())
     build(Settings(data_dir=tmp_path / "data", source_roots=(tmp_path,), concurrency=1), {})

@@ -95,6 +95,10 @@ class Client:
         """Delete a job."""
         self._send("DELETE", f"/jobs/{job_id}")
 
+    def pin(self, job_id: str, *, pinned: bool) -> Json:
+        """Pin a job, or take its pin away, and return it; again is fine."""
+        return self._json("PUT" if pinned else "DELETE", f"/jobs/{job_id}/pin")
+
     def workers(self) -> list[Json]:
         """Return the workers."""
         found: list[Json] = self._json("GET", "/workers")["workers"]

@@ -44,6 +44,7 @@ _SHOWN = {
     "completed_at": "Completed",
     "worker_id": "Worker",
     "rerun_of": "Rerun of",
+    "pinned": "Pinned",
     "user_id": "User",
 }
 
@@ -72,6 +73,7 @@ def jobs() -> None:
 @click.option("--queue", "queue_name", help="Only of this queue.")
 @click.option("--name", help="Only those whose name begins like this.")
 @click.option("--user", "user_id", metavar="ID", help="Only of this user; for admins.")
+@click.option("--pinned", is_flag=True, default=None, help="Only those that are pinned.")
 @click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="At most so many.")
 @_json
 def list_jobs(as_json: bool, **filters: Any) -> None:
@@ -119,7 +121,7 @@ def show(job_id: str, wait: float, as_json: bool) -> None:
     if job["job_env_vars"]:
         rows["Variables"] = "\n".join(f"{name}={value}" for name, value in job["job_env_vars"].items())
     for title, value in rows.items():
-        if value in (None, ""):
+        if value in (None, "") or value is False:
             continue
         first, *more = map(render.printable, str(value).split("\n"))
         render.line(
@@ -159,6 +161,20 @@ def cancel(job_ids: tuple[str, ...]) -> None:
 def delete(job_ids: tuple[str, ...]) -> None:
     """Delete jobs with their logs and artifacts; one that is active is cancelled first."""
     _each(job_ids, "deleted", lambda client, job_id: client.delete(job_id))
+
+
+@jobs.command()
+@_job_ids
+def pin(job_ids: tuple[str, ...]) -> None:
+    """Keep jobs until somebody deletes them."""
+    _each(job_ids, "pinned", lambda client, job_id: client.pin(job_id, pinned=True))
+
+
+@jobs.command()
+@_job_ids
+def unpin(job_ids: tuple[str, ...]) -> None:
+    """Keep jobs no longer than any other."""
+    _each(job_ids, "unpinned", lambda client, job_id: client.pin(job_id, pinned=False))
 
 
 @jobs.command()

@@ -1,4 +1,4 @@
-"""Where the embedded server keeps its tasks: one SQLite file, live tasks and archive apart."""
+"""Where the embedded server keeps its tasks: one SQLite file, live tasks and a week's archive apart."""
 
 import sqlite3
 import uuid
@@ -17,7 +17,7 @@ from reactorcide.fairlock import FairLock
 
 # Spells "Corn" in the file's header, so that no other program's file is taken for one of ours.
 _APPLICATION_ID = int.from_bytes(b"Corn", "big")
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
 
 _SCHEMA = (
     # After `id`, which counts up in order of submission and breaks ties, the columns are Task's fields in
@@ -50,6 +50,24 @@ _SCHEMA = (
     ) WITHOUT ROWID
     """,
 )
+
+_KEEP_ARCHIVED_NS = 7 * 86_400 * 10**9
+# What came with each version after the first; a new file gets all of it.
+_CHANGES = {
+    2: (
+        "CREATE INDEX archived_task_age ON archived_task (update_time)",
+        # Two go for each that comes, at most: so the archive shrinks to what it should be, and no call pays
+        # for all of it.
+        f"""
+        CREATE TRIGGER archived_task_forgotten AFTER INSERT ON archived_task BEGIN
+            DELETE FROM archived_task WHERE uuid IN (
+                SELECT uuid FROM archived_task WHERE update_time < NEW.update_time - {_KEEP_ARCHIVED_NS}
+                ORDER BY update_time LIMIT 2
+            );
+        END
+        """,  # noqa: S608  # a number of ours
+    )
+}
 
 _INSERT = "INSERT INTO task VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING *"
 _FIND = """
@@ -164,7 +182,7 @@ class TaskStorage:
             )
 
     def find(self, task_uuid: str) -> Task | None:
-        """Return the live or archived task with this UUID."""
+        """Return the live task with this UUID, or the one that was archived within a week at least."""
         with self._reading() as execute:
             return _first(execute(_FIND, (task_uuid, task_uuid)))
 
@@ -262,10 +280,10 @@ class TaskStorage:
             [(version,)] = execute("PRAGMA user_version").fetchall()
             [(is_empty,)] = execute("SELECT NOT EXISTS (SELECT 1 FROM sqlite_schema)").fetchall()
             if is_empty:
+                version = 1
                 for statement in _SCHEMA:
                     execute(statement)
                 execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-                execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
             elif application_id != _APPLICATION_ID:
                 raise ConfigurationError(f"{self._path} is not a Corndogs database; name another file")
             elif version > _SCHEMA_VERSION:
@@ -273,6 +291,10 @@ class TaskStorage:
                     f"{self._path} was written by a newer version of Reactorcide (schema {version}, this one "
                     f"knows {_SCHEMA_VERSION}); run that version or a later one"
                 )
+            for newer in range(version + 1, _SCHEMA_VERSION + 1):
+                for statement in _CHANGES[newer]:
+                    execute(statement)
+            execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
         # Not before it is certain that the file is ours: this setting stays in it.
         execute("PRAGMA journal_mode = wal")
 

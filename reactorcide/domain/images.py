@@ -14,3 +14,8 @@ _REFERENCE = re.compile(
 def is_image_reference(text: str) -> bool:
     """Tell whether ``text`` is ``[host[:port]/]name[:tag][@digest]``."""
     return len(text) <= 255 and _REFERENCE.fullmatch(text) is not None
+
+
+def with_tag(image: str) -> str:
+    """Return a reference with the tag that engines take where it names neither a tag nor a digest."""
+    return image if ":" in image.rpartition("/")[2] or "@" in image else f"{image}:latest"

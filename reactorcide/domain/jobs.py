@@ -113,6 +113,8 @@ class Job:
     """Attempts that failed through no fault of the job before its command had started."""
     deleted: bool = False
     """A tombstone: to clients the job is gone, its container may not be yet."""
+    pinned: bool = False
+    """Kept until somebody deletes it, whatever the retention says."""
 
     @property
     def is_final(self) -> bool:
@@ -156,6 +158,27 @@ class JobFilter:
     queue_name: str | None = None
     source_type: str | None = None
     name_prefix: str | None = None
+    pinned: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EndedJob:
+    """What retention has to know of a job that is over and may be removed."""
+
+    job_id: str
+    completed_at_ms: int
+    stored_bytes: int | None
+    """Of its logs and artifacts; ``None`` until they are measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class PulledImage:
+    """An image that this installation has fetched."""
+
+    image: str
+    image_id: str
+    """The engine's id of what was fetched: under its name there may be another one by now."""
+    last_used_at_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,9 +206,14 @@ class AttemptRecord:
     error: str | None
 
 
+def job_prefix(job_id: str) -> str:
+    """Return the object key prefix, with its final slash, below which a job keeps everything."""
+    return f"jobs/{job_id}/"
+
+
 def attempt_prefix(job_id: str, attempt: int) -> str:
     """Return the object key prefix, with its final slash, below which one attempt keeps everything."""
-    return f"jobs/{job_id}/{attempt}/"
+    return f"{job_prefix(job_id)}{attempt}/"
 
 
 def log_key(job_id: str, attempt: int) -> str:

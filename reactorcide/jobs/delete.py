@@ -5,8 +5,8 @@ import contextlib
 from reactorcide import crashpoints
 from reactorcide.domain.accounts import User
 from reactorcide.domain.clock import now_ms
-from reactorcide.domain.errors import IllegalTransition
-from reactorcide.domain.jobs import Job
+from reactorcide.domain.errors import IllegalTransition, ObjectStoreError
+from reactorcide.domain.jobs import job_prefix
 from reactorcide.jobs import JobContext, access, cancel, lifecycle
 
 
@@ -23,16 +23,27 @@ def delete(context: JobContext, user: User, job_id: str) -> None:
     context.store.mark_deleted(job_id, now_ms=now_ms())
     crashpoints.reached("delete-written")
     context.signals.announce(job_id)
-    purge_ended(context)
+    # Not what else is left to be purged: that may be large.
+    purge_ended(context, job_id)
 
 
-def purge_ended(context: JobContext) -> None:
-    """Remove the rows and objects of deleted jobs that nothing runs any more."""
-    for job in context.store.to_purge():
-        purge(context, job)
+def purge_ended(context: JobContext, job_id: str | None = None) -> None:
+    """Remove the rows and objects of deleted jobs (or of that one) that nothing runs any more.
+
+    One that cannot be removed stays for the next time and holds up no other; then this raises
+    ``ObjectStoreError``. Repeating and concurrent calls are safe, also from other processes.
+    """
+    problem: ObjectStoreError | None = None
+    for job in context.store.to_purge(job_id=job_id):
+        try:
+            purge(context, job.job_id)
+        except ObjectStoreError as exc:
+            problem = exc
+    if problem is not None:
+        raise problem
 
 
-def purge(context: JobContext, job: Job) -> None:
+def purge(context: JobContext, job_id: str) -> None:
     """Remove one deleted job for good: objects first, so that no object is left without a row."""
-    context.objects.delete(f"jobs/{job.job_id}/")
-    context.store.purge(job.job_id)
+    context.objects.delete(job_prefix(job_id))
+    context.store.purge(job_id)

@@ -5,6 +5,7 @@ import secrets
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from reactorcide.domain.errors import InvalidInput, ObjectNotFound, ObjectStoreError
 from reactorcide.domain.sizes import format_size
@@ -24,6 +25,11 @@ class FilesystemObjectStore:
         self._base = base
         self._least_free_bytes = least_free_bytes
         self._temporary = base / ".tmp"
+
+    def remove_leftovers(self) -> None:
+        """Remove what writers that were killed have left half-written; only before anybody writes."""
+        with _translated("to its directory"):
+            shutil.rmtree(self._temporary, onerror=_unless_gone)
 
     def put(self, key: str, chunks: Iterable[bytes]) -> int:
         """See ``ObjectStore.put``; an error of ``chunks`` itself passes through and stores nothing."""
@@ -72,15 +78,17 @@ class FilesystemObjectStore:
         for directory, _, names in os.walk(self._path(prefix.removesuffix("/"))):
             for name in names:
                 path = Path(directory, name)
-                yield StoredObject(str(path.relative_to(self._base)), path.stat().st_size)
+                try:
+                    size_bytes = path.stat().st_size
+                except FileNotFoundError:
+                    # Somebody is deleting it.
+                    continue
+                yield StoredObject(str(path.relative_to(self._base)), size_bytes)
 
     def delete(self, prefix: str) -> None:
         """See ``ObjectStore.delete``."""
         with _translated(prefix):
-            try:
-                shutil.rmtree(self._path(prefix.removesuffix("/")))
-            except FileNotFoundError:
-                return
+            shutil.rmtree(self._path(prefix.removesuffix("/")), onerror=_unless_gone)
 
     def check(self) -> None:
         """See ``ObjectStore.check``; a disk that is nearly full counts as trouble."""
@@ -173,6 +181,12 @@ class _translated:
             raise ObjectStoreError(
                 f"the object store could not write {self._key}: {exc.strerror or exc}"
             ) from exc
+
+
+def _unless_gone(call: object, path: str, error: tuple[Any, BaseException, Any]) -> None:
+    """Go on with the rest where somebody else deletes the same: what is gone is gone."""
+    if not isinstance(error[1], FileNotFoundError):
+        raise error[1]
 
 
 def _open(path: Path, mode: str):  # type: ignore[no-untyped-def]  # the overloads of open() say it better

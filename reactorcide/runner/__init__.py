@@ -73,8 +73,11 @@ class Runner(Protocol):
     def check(self) -> None:
         """Raise ``EngineUnavailable`` unless the engine answers."""
 
-    def pull(self, image: str, progress: Callable[[str], None], check: Callable[[], None]) -> None:
-        """Fetch an image; ``progress`` gets lines for the job's log, ``check`` may raise to give up."""
+    def pull(self, image: str, progress: Callable[[str], None], check: Callable[[], None]) -> str:
+        """Fetch an image and return its id.
+
+        ``progress`` gets lines for the job's log, ``check`` may raise to give up.
+        """
 
     def create(self, spec: ContainerSpec) -> str:
         """Make a container with an empty artifacts directory and return its id; raises ``ImageMissing``."""
@@ -111,6 +114,13 @@ class Runner(Protocol):
 
     def remove_stray_volumes(self, instance_id: str) -> None:
         """Remove the volumes of this installation that belong to no container."""
+
+    def remove_image(self, image: str, image_id: str) -> bool:
+        """Remove an image that was pulled with that id; tells whether nothing of it is left to remove.
+
+        One that a container uses, of whomever, stays. So does what other names it has, and what has its
+        name by now but another id.
+        """
 
     def close(self) -> None:
         """Close the connections; safe to repeat."""

@@ -81,7 +81,7 @@ class DockerRunner:
         with _translated("tell its version"):
             return str(self._api().version()["Version"])
 
-    def pull(self, image: str, progress: Callable[[str], None], check: Callable[[], None]) -> None:
+    def pull(self, image: str, progress: Callable[[str], None], check: Callable[[], None]) -> str:
         """See ``Runner.pull``."""
         progress(f"pulling image {image}")
         seen: dict[str, str] = {}
@@ -93,6 +93,12 @@ class DockerRunner:
             if status and seen.get(layer) != status:
                 seen[layer] = status
                 progress(f"{layer}: {status}" if layer else status)
+        api: Any = self._api()  # has no type for this
+        try:
+            with _translated("inspect an image"):
+                return str(api.inspect_image(image)["Id"])
+        except docker.errors.NotFound as exc:
+            raise InfrastructureError(f"image {image} was pulled, and somebody removed it") from exc
 
     def _pull_events(self, image: str, check: Callable[[], None]) -> Iterator[dict[str, Any]]:
         """Yield what the engine tells of a pull, calling ``check`` also while it tells nothing.
@@ -280,6 +286,17 @@ class DockerRunner:
             for volume in self._api().volumes(filters=wanted)["Volumes"] or []:
                 with _ignoring(404, 409):
                     self._api().remove_volume(volume["Name"])
+
+    def remove_image(self, image: str, image_id: str) -> bool:
+        """See ``Runner.remove_image``."""
+        api: Any = self._api()  # has no type for an image's details
+        with _translated("remove an image"), _ignoring(404):
+            if api.inspect_image(image)["Id"] == image_id:
+                with _ignoring(409):
+                    api.remove_image(image)
+                    return True
+                return False
+        return True
 
     def close(self) -> None:
         """See ``Runner.close``."""

@@ -71,7 +71,7 @@ class FakeRunner:
         if not self.available:
             raise EngineUnavailable("the Docker Engine does not answer; is it running?")
 
-    def pull(self, image: str, progress: Callable[[str], None], check: Callable[[], None]) -> None:
+    def pull(self, image: str, progress: Callable[[str], None], check: Callable[[], None]) -> str:
         """See ``Runner.pull``."""
         self.check()
         check()
@@ -79,6 +79,7 @@ class FakeRunner:
         if image not in self.pullable:
             raise JobFailed(f"image not found: {image}")
         self.images.add(image)
+        return f"id of {image}"
 
     def create(self, spec: ContainerSpec) -> str:
         """See ``Runner.create``."""
@@ -154,6 +155,15 @@ class FakeRunner:
     def remove_stray_volumes(self, instance_id: str) -> None:
         """See ``Runner.remove_stray_volumes``; a fake container has none."""
         self.check()
+
+    def remove_image(self, image: str, image_id: str) -> bool:
+        """See ``Runner.remove_image``."""
+        self.check()
+        if any(container.spec.image == image for container in list(self.containers.values())):
+            return False
+        if image_id == f"id of {image}":
+            self.images.discard(image)
+        return True
 
     def close(self) -> None:
         """See ``Runner.close``."""

@@ -17,15 +17,17 @@ from reactorcide.domain.jobs import (
     FINAL,
     WAITING,
     AttemptRecord,
+    EndedJob,
     Job,
     JobDefinition,
     JobFilter,
     JobStatus,
     OpenAttempt,
+    PulledImage,
     QueueFigures,
 )
 from reactorcide.store.database import Database
-from reactorcide.store.models import AttemptRow, InstanceRow, JobEventRow, JobRow
+from reactorcide.store.models import AttemptRow, InstanceRow, JobEventRow, JobRow, PulledImageRow
 
 _DEFINITION_FIELDS = tuple(item.name for item in fields(JobDefinition))
 _JOB_FIELDS = tuple(item.name for item in fields(Job) if item.name not in ("definition", "status"))
@@ -42,12 +44,28 @@ _SELECT_JOB = f"SELECT {_COLUMN_LIST} FROM job WHERE job_id = ?"  # noqa: S608  
 _SELECT_STATUS = "SELECT status FROM job WHERE job_id = ?"
 _INSERT_JOB = f"INSERT INTO job ({_COLUMN_LIST}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608  # as above
 
+# A job has a time of completion when it is over, and not before. All of the first line is in the index
+# `job_removable`, so that a decision over very many jobs reads nothing else of them.
+_REMOVABLE = (
+    "completed_at_ms IS NOT NULL AND NOT deleted AND NOT pinned AND NOT task_open "
+    "AND NOT EXISTS "
+    "(SELECT 1 FROM attempt WHERE attempt.job_id = job.job_id AND attempt.completed_at_ms IS NULL)"
+)
+_REMOVABLE_JOBS = (
+    f"SELECT job_id, completed_at_ms, stored_bytes FROM job WHERE {_REMOVABLE} "  # noqa: S608  # our own text
+    "ORDER BY completed_at_ms DESC, job_id DESC"
+)
+_UNMEASURED = f"SELECT job_id FROM job WHERE {_REMOVABLE} AND stored_bytes IS NULL LIMIT ?"  # noqa: S608  # as above
+_RETIRE = f"UPDATE job SET deleted = 1, updated_at_ms = ? WHERE job_id = ? AND {_REMOVABLE} RETURNING job_id"  # noqa: S608  # as above
+_PIN = f"UPDATE job SET pinned = ? WHERE job_id = ? AND NOT deleted RETURNING {_COLUMN_LIST}"  # noqa: S608  # as above
+
 
 def _as_dict(row: Sequence[Any]) -> dict[str, Any]:
     """Return a row of ``_COLUMNS`` as peewee's ``dicts()`` would."""
     values = dict(zip(_COLUMNS, row, strict=True))
     values["job_env_vars"] = JobRow.job_env_vars.python_value(values["job_env_vars"])
     values["deleted"] = bool(values["deleted"])
+    values["pinned"] = bool(values["pinned"])
     return values
 
 
@@ -102,6 +120,7 @@ class JobStore:
             "next_submit_at_ms": next_submit_at_ms,
             "submit_failures": 0,
             "task_open": False,
+            "stored_bytes": None,
         }
         self._database.write_one(_INSERT_JOB, [row[name] for name in _COLUMNS])
 
@@ -220,6 +239,37 @@ class JobStore:
         with self._database.write() as db:
             JobRow.update(deleted=True, updated_at_ms=now_ms).where(JobRow.job_id == job_id).execute(db)
 
+    def retire(self, job_id: str, *, now_ms: int) -> bool:
+        """Leave a tombstone of a job that may be removed; tells whether it might, and so is gone."""
+        return bool(self._database.write_one(_RETIRE, (now_ms, job_id)))
+
+    def pin(self, job_id: str, pinned: bool) -> Job:
+        """Pin a job, or take its pin away; returns it. Raises ``NotFound``."""
+        for row in self._database.write_one(_PIN, (pinned, job_id)):
+            return _job(_as_dict(row))
+        raise NotFound(f"there is no job {job_id}")
+
+    def save_stored_bytes(self, sizes_bytes: Mapping[str, int]) -> None:
+        """Write down what each job's logs and artifacts take."""
+        with self._database.write() as db:
+            for job_id, size_bytes in sizes_bytes.items():
+                db.execute_sql("UPDATE job SET stored_bytes = ? WHERE job_id = ?", (size_bytes, job_id))
+
+    def image_pulled(self, image: str, image_id: str, *, now_ms: int) -> None:
+        """Remember that we have fetched an image, named with its tag, for a job that is about to use it."""
+        with self._database.write() as db:
+            PulledImageRow.insert(
+                image=image, image_id=image_id, pulled_at_ms=now_ms, last_used_at_ms=now_ms
+            ).on_conflict_replace().execute(db)
+
+    def forget_image(self, found: PulledImage) -> None:
+        """Forget an image, unless it was fetched anew or used meanwhile."""
+        with self._database.write() as db:
+            PulledImageRow.delete().where(
+                (PulledImageRow.image == found.image)
+                & (PulledImageRow.last_used_at_ms == found.last_used_at_ms)
+            ).execute(db)
+
     def purge(self, job_id: str) -> None:
         """Remove every row of a deleted job."""
         with self._database.write() as db:
@@ -254,6 +304,8 @@ class JobStore:
             where &= JobRow.source_type == wanted.source_type
         if wanted.name_prefix:
             where &= fn.substr(JobRow.name, 1, len(wanted.name_prefix)) == wanted.name_prefix
+        if wanted.pinned is not None:
+            where &= JobRow.pinned == wanted.pinned
         page = where
         if after is not None:
             created_at_ms, job_id = after
@@ -342,12 +394,38 @@ class JobStore:
         """Return jobs that are over while Corndogs still has their task."""
         return self._select((JobRow.task_open == 1) & JobRow.status.in_(list(FINAL)), limit)
 
-    def to_purge(self, *, limit: int = 100) -> list[Job]:
-        """Return deleted jobs with no attempt left open and no task left in Corndogs."""
+    def to_purge(self, *, job_id: str | None = None, limit: int = 100) -> list[Job]:
+        """Return deleted jobs (or that one) with no attempt left open and no task left in Corndogs."""
         still_open = AttemptRow.select(AttemptRow.job_id).where(
             (AttemptRow.job_id == JobRow.job_id) & AttemptRow.completed_at_ms.is_null()
         )
-        return self._select((JobRow.deleted == 1) & ~JobRow.task_open & ~fn.EXISTS(still_open), limit)
+        where = (JobRow.deleted == 1) & ~JobRow.task_open & ~fn.EXISTS(still_open)
+        if job_id is not None:
+            where &= JobRow.job_id == job_id
+        return self._select(where, limit)
+
+    def removable(self) -> list[EndedJob]:
+        """Return the jobs that are over, unpinned, and have nothing left open; the last to end first."""
+        with self._database.read() as db:
+            return [EndedJob(*row) for row in db.execute_sql(_REMOVABLE_JOBS)]
+
+    def unmeasured(self, *, limit: int) -> list[str]:
+        """Return some of those jobs whose logs and artifacts have not been measured."""
+        with self._database.read() as db:
+            return [job_id for (job_id,) in db.execute_sql(_UNMEASURED, (limit,))]
+
+    def unused_images(self, *, since_ms: int) -> list[PulledImage]:
+        """Return the images that we have fetched and no job has used since then."""
+        with self._database.read() as db:
+            rows = (
+                PulledImageRow.select(
+                    PulledImageRow.image, PulledImageRow.image_id, PulledImageRow.last_used_at_ms
+                )
+                .where(PulledImageRow.last_used_at_ms < since_ms)
+                .tuples()
+                .execute(db)
+            )
+            return [PulledImage(*row) for row in rows]
 
     def open_attempts(self) -> list[OpenAttempt]:
         """Return every attempt that has not ended."""

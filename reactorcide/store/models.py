@@ -8,6 +8,7 @@ import json
 from typing import Any
 
 from peewee import (
+    SQL,
     BigIntegerField,
     BlobField,
     BooleanField,
@@ -118,6 +119,9 @@ class JobRow(Model):
     """Submissions in a row that Corndogs did not take."""
     task_open = BooleanField()
     """Corndogs still has a live task of this job, which is to be closed once the job is over."""
+    pinned = BooleanField(constraints=[SQL("DEFAULT 0")])
+    stored_bytes = BigIntegerField(null=True)
+    """Of its logs and artifacts, measured after its end."""
 
     class Meta:
         table_name = "job"
@@ -128,6 +132,20 @@ class JobRow(Model):
             (("task_open", "status"), False),
             (("deleted",), False),
         )
+
+
+JobRow.add_index(
+    JobRow.index(
+        JobRow.completed_at_ms,
+        JobRow.job_id,
+        JobRow.stored_bytes,
+        JobRow.deleted,
+        JobRow.pinned,
+        JobRow.task_open,
+        name="job_removable",
+        where=SQL("completed_at_ms IS NOT NULL"),
+    )
+)
 
 
 class AttemptRow(Model):
@@ -164,4 +182,16 @@ class JobEventRow(Model):
         table_name = "job_event"
 
 
-ALL_MODELS = (InstanceRow, UserRow, TokenRow, JobRow, AttemptRow, JobEventRow)
+class PulledImageRow(Model):
+    """An image that was pulled for a job; a trigger on the job's row stamps its use."""
+
+    image = TextField(primary_key=True)
+    image_id = TextField()
+    pulled_at_ms = BigIntegerField()
+    last_used_at_ms = BigIntegerField()
+
+    class Meta:
+        table_name = "pulled_image"
+
+
+ALL_MODELS = (InstanceRow, UserRow, TokenRow, JobRow, AttemptRow, JobEventRow, PulledImageRow)

@@ -22,6 +22,7 @@ from reactorcide.domain.errors import (
     ObjectStoreError,
     StoreError,
 )
+from reactorcide.domain.images import with_tag
 from reactorcide.domain.jobs import ARTIFACTS_DIR, Job, OpenAttempt, Outcome
 from reactorcide.domain.sizes import format_size
 from reactorcide.jobs import JobContext, lifecycle
@@ -229,7 +230,8 @@ class Attempt:
             # Asking for the image first would cost every job a call that only the first one needs.
             return self._runner.create(spec)
         except ImageMissing:
-            self._runner.pull(definition.runner_image, log_writer.say, check)
+            image_id = self._runner.pull(definition.runner_image, log_writer.say, check)
+            self._context.store.image_pulled(with_tag(definition.runner_image), image_id, now_ms=now_ms())
         check()
         try:
             return self._runner.create(spec)
@@ -408,7 +410,7 @@ class Attempt:
         # It may have been deleted meanwhile, and even be purged by now.
         with contextlib.suppress(NotFound):
             if self._context.store.get(self.job.job_id).deleted:
-                purge_ended(self._context)
+                purge_ended(self._context, self.job.job_id)
 
     def _write_down(self, outcome: Outcome) -> None:
         job = self.job

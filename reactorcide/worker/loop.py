@@ -20,7 +20,6 @@ from reactorcide.domain.errors import (
 from reactorcide.domain.jobs import JobStatus, OpenAttempt
 from reactorcide.domain.workers import WorkerView
 from reactorcide.jobs import JobContext, lifecycle
-from reactorcide.jobs.delete import purge_ended
 from reactorcide.jobs.submit import hand_over
 from reactorcide.runner import Found, Runner
 from reactorcide.worker.execute import Attempt, Limits
@@ -462,7 +461,6 @@ class Worker:
                 runs_here = job.job_id in self._running
             if not runs_here:
                 lifecycle.close_task(self._context, job)
-        purge_ended(self._context)
         for queue in self._context.store.active_queues():
             self._context.corndogs.clean_up_timed_out(time_ns(), queue)
 

@@ -106,7 +106,7 @@ def test_what_is_not_there_is_a_sentence(stopped: Program) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [("token", "create"), ("token", "list"), ("token", "revoke", "x"), ("user", "list")]
+    "command", [("token", "create"), ("token", "list"), ("token", "revoke", "x"), ("user", "list"), ("gc",)]
 )
 def test_no_database_is_made_by_accident(lone: Program, tmp_path: Path, command: tuple[str, ...]) -> None:
     assert "--data-dir" in lone.refused(*command)
@@ -129,6 +129,8 @@ def test_a_file_that_is_no_database_is_a_sentence(lone: Program, tmp_path: Path)
         ("token", "create", "--name", ""),
         ("user", "create", "x", "--role", "king"),
         ("user", "create"),
+        ("gc", "--keep-jobs", "-1"),
+        ("gc", "--keep-bytes", "much"),
     ],
 )
 def test_wrong_usage_is_2(lone: Program, arguments: tuple[str, ...]) -> None:

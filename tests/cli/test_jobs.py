@@ -304,3 +304,17 @@ def test_a_stdout_that_lacks_a_character_gets_another(reactorcide: Program) -> N
     narrow = reactorcide.with_variables(PYTHONIOENCODING="latin-1")
     assert "two ??" in narrow.fine("jobs", "show", job_id).text
     reactorcide("jobs", "cancel", job_id)
+
+
+# --- pin ----------------------------------------------------------------------------------------
+
+
+def test_pins_are_put_shown_and_taken_away(reactorcide: Program, finished: dict[str, Any]) -> None:
+    job_id = finished["job_id"]
+    assert "Pinned" not in reactorcide.fine("jobs", "show", job_id).text
+    assert reactorcide.fine("jobs", "pin", job_id).text == f"{job_id} pinned"
+    assert re.search(r"^Pinned +True$", reactorcide.fine("jobs", "show", job_id).text, re.MULTILINE)
+    pinned = reactorcide.fine("jobs", "list", "--pinned", "--json").json
+    assert [job["job_id"] for job in pinned["jobs"]] == [job_id]
+    assert reactorcide.fine("jobs", "unpin", job_id).text == f"{job_id} unpinned"
+    assert reactorcide.fine("jobs", "list", "--pinned", "--json").json["total"] == 0

@@ -103,6 +103,27 @@ def test_objects_are_listed_and_deleted_by_prefix(store: ObjectStore) -> None:
     assert list(store.list("nothing/")) == []
 
 
+def test_two_may_delete_the_same_at_once(store: ObjectStore) -> None:
+    for number in range(300):
+        store.put(f"jobs/1/{number % 30}/{number}", [b"x"])
+    both, problems = threading.Barrier(3), []
+
+    def delete() -> None:
+        both.wait()
+        try:
+            store.delete("jobs/1/")
+        except ObjectStoreError as exc:
+            problems.append(exc)
+
+    threads = [threading.Thread(target=delete) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert problems == []
+    assert list(store.list("jobs/")) == []
+
+
 @pytest.mark.parametrize(
     "key", ["", "/etc/passwd", "a//b", "../a", "a/../../b", "a/..", "./a", "a/.", "a/", "a\0b", ".tmp/x"]
 )

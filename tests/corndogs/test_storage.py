@@ -109,6 +109,52 @@ def test_a_timeout_beyond_all_time_never_ends(storage: TaskStorage) -> None:
     assert storage.find(task.uuid) == task
 
 
+class TestForgetting:
+    """Archived tasks are kept for a week, and go a few at a time."""
+
+    WEEK_NS = 7 * 86_400 * 10**9
+
+    def test_old_tasks_go_as_new_ones_come(self, database_path: Path) -> None:
+        now = [10**18]
+        storage = TaskStorage(database_path, lambda: now[0])
+        storage.open()
+
+        def archived() -> str:
+            task_uuid = _submit(storage)
+            storage.archive(task_uuid, "completed")
+            return task_uuid
+
+        old = [archived() for _ in range(5)]
+        now[0] += self.WEEK_NS
+        archived()
+        assert all(storage.find(task_uuid) for task_uuid in old)
+        now[0] += 1
+        left = []
+        for _ in range(3):
+            last = archived()
+            left.append(sum(storage.find(task_uuid) is not None for task_uuid in old))
+        assert left == [3, 1, 0]
+        assert storage.find(last) is not None
+        assert _execute(storage, "SELECT count(*) FROM archived_task") == [(4,)]
+        storage.close()
+
+    def test_a_file_from_before_learns_it(self, database_path: Path) -> None:
+        first = sqlite3.connect(database_path)
+        for statement in storage_module._SCHEMA:
+            first.execute(statement)
+        first.execute(f"PRAGMA application_id = {storage_module._APPLICATION_ID}")
+        first.execute("PRAGMA user_version = 1")
+        first.execute("INSERT INTO archived_task VALUES ('old', 'q', 'completed', 1, 1)")
+        first.commit()
+        first.close()
+        storage = TaskStorage(database_path, time.time_ns)
+        for _ in range(2):
+            storage.open()
+            storage.archive(_submit(storage), "completed")
+            assert storage.find("old") is None
+            storage.close()
+
+
 class TestRefusedFiles:
     def test_a_newer_version_of_ours(self, storage: TaskStorage, database_path: Path) -> None:
         _execute(storage, "PRAGMA user_version = 99")

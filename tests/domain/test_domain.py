@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from reactorcide.domain.clock import rfc3339
 from reactorcide.domain.ids import is_id, new_id
+from reactorcide.domain.images import with_tag
 from reactorcide.domain.jobs import ACTIVE, FINAL, TRANSITIONS, WAITING, JobStatus, Outcome, sources_of
 from reactorcide.domain.sizes import format_size, parse_size
 
@@ -76,3 +77,16 @@ def test_sizes_are_written_for_people(size_bytes: int, text: str) -> None:
 @given(st.integers(min_value=0, max_value=10**15 - 1))
 def test_a_written_number_is_read_back(size_bytes: int) -> None:
     assert parse_size(str(size_bytes)) == size_bytes
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        ("a", "a:latest"),
+        ("host:5000/b/a", "host:5000/b/a:latest"),
+        ("host:5000/a:1", "host:5000/a:1"),
+        ("a@sha256:0", "a@sha256:0"),
+    ],
+)
+def test_an_image_without_a_tag_is_the_latest(image: str, expected: str) -> None:
+    assert with_tag(image) == expected

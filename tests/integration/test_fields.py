@@ -38,6 +38,7 @@ NOT_YET = {
     "logs_object_key": None,
     "artifacts_object_key": None,
     "rerun_of": None,
+    "pinned": False,
 }
 OTHERS = {"job_id", "user_id", "status", "created_at", "updated_at", "queued_at", "corndogs_task_id"}
 

@@ -20,6 +20,7 @@ from reactorcide.domain.errors import EngineUnavailable, JobFailed
 from reactorcide.runner import ContainerGone, ContainerSpec, Exit, ImageMissing, Output
 from reactorcide.runner.docker import DockerRunner, _Frames, container_name
 from tests.support.image import Images
+from tests.support.registry import Registry
 
 INSTANCE = f"test-{uuid.uuid4()}"
 
@@ -365,7 +366,33 @@ def test_of_a_container_that_is_gone_nothing_is_left_to_do(
     assert runner.artifacts(container_id) is None
 
 
-@pytest.mark.parametrize("call", [*CALLS, "check", "list", "remove", "create", "pull"])
+def test_an_image_goes_unless_somebody_needs_it(
+    runner: DockerRunner,
+    create: Callable[..., str],
+    new_registry: Callable[..., Registry],
+    engine: docker.APIClient,
+    images: Images,
+) -> None:
+    image = new_registry().image
+    image_id = runner.pull(image, lambda _: None, lambda: None)
+    # Not the one that was pulled: that has gone, and somebody has another one by this name.
+    assert runner.remove_image(images.default, image_id)
+    assert engine.images(images.default)
+
+    container_id = create(image=image)
+    assert not runner.remove_image(image, image_id)
+    assert engine.images(image)
+    runner.remove(container_id)
+    name = image.removesuffix(":latest")
+    engine.tag(image, name, "kept")
+    assert runner.remove_image(image, image_id)
+    assert engine.images(image) == []
+    assert [item["Id"] for item in engine.images(f"{name}:kept")] == [image_id]
+    engine.remove_image(f"{name}:kept")
+    assert runner.remove_image(image, image_id)
+
+
+@pytest.mark.parametrize("call", [*CALLS, "remove_image", "check", "list", "remove", "create", "pull"])
 def test_an_engine_that_is_away_is_told(spec: ContainerSpec, call: str) -> None:
     away = DockerRunner({"DOCKER_HOST": "unix:///nonexistent/engine.sock"})
     others: dict[str, Callable[[], object]] = {
@@ -373,6 +400,7 @@ def test_an_engine_that_is_away_is_told(spec: ContainerSpec, call: str) -> None:
         "list": lambda: away.list(INSTANCE),
         "remove": lambda: away.remove("0" * 64),
         "create": lambda: away.create(spec),
+        "remove_image": lambda: away.remove_image(spec.image, "sha256:0"),
         "pull": lambda: away.pull(spec.image, lambda _: None, lambda: None),
     }
     with pytest.raises(EngineUnavailable):

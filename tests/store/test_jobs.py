@@ -18,6 +18,7 @@ from reactorcide.domain.jobs import (
     JobStatus,
     sources_of,
 )
+from reactorcide.store import jobs as jobs_module
 from reactorcide.store.database import Database
 from reactorcide.store.jobs import JobStore
 from reactorcide.store.models import JobEventRow
@@ -251,6 +252,73 @@ def test_a_job_is_purged_only_when_nothing_of_it_is_open(store: JobStore) -> Non
     store.purge(job.job_id)
     with pytest.raises(NotFound):
         store.get(job.job_id)
+
+
+def test_the_same_over_and_over_again_leaves_one_event(database: Database, store: JobStore) -> None:
+    job = add(store)
+    for reason in ("away", "away", "away", "full", "full"):
+        store.transition(
+            job.job_id,
+            JobStatus.SUBMIT_FAILED,
+            now_ms=next(clock),
+            only_from={JobStatus.SUBMITTED, JobStatus.SUBMIT_FAILED},
+            error=reason,
+        )
+    with database.read() as db:
+        events = list(JobEventRow.select(JobEventRow.status_to, JobEventRow.reason).tuples().execute(db))
+    assert events == [("submitted", None), ("submit_failed", "away"), ("submit_failed", "full")]
+
+
+def test_only_what_is_over_and_closed_and_unpinned_may_be_removed(store: JobStore) -> None:
+    job = claim(store, add(store))
+    store.end_attempt(
+        job.job_id,
+        job.attempt,
+        JobStatus.COMPLETED,
+        now_ms=5,
+        exit_code=0,
+        error=None,
+        job_changes={"completed_at_ms": 5},
+    )
+    assert store.removable() == []
+    store.task_closed(job.job_id, "t")
+    assert [(item.completed_at_ms, item.stored_bytes) for item in store.removable()] == [(5, None)]
+    assert store.unmeasured(limit=9) == [job.job_id]
+    store.save_stored_bytes({job.job_id: 7})
+    assert [item.stored_bytes for item in store.removable()] == [7]
+    assert store.unmeasured(limit=9) == []
+    assert store.pin(job.job_id, True).pinned
+    assert store.removable() == []
+    assert not store.retire(job.job_id, now_ms=9)
+    assert [item.job_id for item in store.page(JobFilter(pinned=True), limit=9)[0]] == [job.job_id]
+    assert store.page(JobFilter(pinned=False), limit=9) == ([], 0)
+    assert not store.pin(job.job_id, False).pinned
+    assert store.retire(job.job_id, now_ms=9)
+    assert not store.retire(job.job_id, now_ms=9)
+    assert store.removable() == []
+    with pytest.raises(NotFound):
+        store.pin(job.job_id, True)
+
+
+def test_what_may_be_removed_is_read_from_an_index_alone(database: Database) -> None:
+    with database.read() as db:
+        steps = [row[3] for row in db.execute_sql(f"EXPLAIN QUERY PLAN {jobs_module._REMOVABLE_JOBS}")]
+    assert steps[0].startswith("SEARCH job USING COVERING INDEX job_removable")
+    assert not [step for step in steps if "TEMP B-TREE" in step]
+
+
+@pytest.mark.parametrize(
+    ("image", "is_used"), [("tiny", True), ("tiny:latest", True), ("tiny:1", False), ("other", False)]
+)
+def test_the_start_of_a_job_is_a_use_of_its_image(store: JobStore, image: str, is_used: bool) -> None:
+    store.image_pulled("tiny:latest", "sha256:1", now_ms=1)
+    [found] = store.unused_images(since_ms=2)
+    job = claim(store, add(store, runner_image=image))
+    assert store.unused_images(since_ms=2) == [found]
+    store.start_attempt(job.job_id, job.attempt, "c", now_ms=5, log_offset=0)
+    assert (store.unused_images(since_ms=5) == []) is is_used
+    store.forget_image(found)
+    assert (store.unused_images(since_ms=9) == []) is not is_used
 
 
 def test_figures_count_what_a_user_may_see(store: JobStore) -> None:

@@ -94,6 +94,8 @@ class SteppedWorker(Worker):
             ("renew", self._renew),
             ("stamp", self._stamp),
             ("tidy", self._tidy),
+            # The janitor's, who works beside the worker.
+            ("purge", lambda: delete.purge_ended(self._context)),
         ):
             self._guarded(name, duty)
         if self._recovered:

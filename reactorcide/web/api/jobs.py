@@ -22,6 +22,7 @@ from reactorcide.domain.sizes import format_size
 from reactorcide.jobs import access, read, why
 from reactorcide.jobs.cancel import cancel
 from reactorcide.jobs.delete import delete
+from reactorcide.jobs.pin import pin
 from reactorcide.jobs.rerun import rerun
 from reactorcide.jobs.submit import submit
 from reactorcide.web.api import PREFIX
@@ -76,6 +77,7 @@ def blueprint(services: Services) -> APIBlueprint:
             queue_name=query.queue_name,
             source_type=query.source_type,
             name_prefix=query.name,
+            pinned=query.pinned,
         )
         offset = query.offset or 0
         after = None if query.cursor is None else _from_cursor(query.cursor)
@@ -124,6 +126,16 @@ def blueprint(services: Services) -> APIBlueprint:
     def rerun_job(path: JobPath, query: NoQuery) -> Response:
         """Submit a new job with the definition of this one."""
         return _created(rerun(context, caller(), path.job_id))
+
+    @api.put("/jobs/<job_id>/pin", responses={200: JobResponse})
+    def pin_job(path: JobPath, query: NoQuery) -> Response:
+        """Keep a job until somebody deletes it."""
+        return jsonify(job_json(pin(context, caller(), path.job_id, pinned=True)))
+
+    @api.delete("/jobs/<job_id>/pin", responses={200: JobResponse})
+    def unpin_job(path: JobPath, query: NoQuery) -> Response:
+        """Keep a job no longer than any other."""
+        return jsonify(job_json(pin(context, caller(), path.job_id, pinned=False)))
 
     @api.get("/jobs/<job_id>/logs", responses={200: {"content": {"text/plain": {}}}})
     def job_logs(path: JobPath, query: LogQuery) -> Response:
@@ -222,6 +234,7 @@ def job_json(job: Job) -> dict[str, Any]:
         "logs_object_key": job.logs_object_key,
         "artifacts_object_key": job.artifacts_object_key,
         "rerun_of": job.rerun_of,
+        "pinned": job.pinned,
     }
 
 

@@ -193,6 +193,7 @@ class JobResponse(BaseModel):
     logs_object_key: str | None
     artifacts_object_key: str | None
     rerun_of: str | None
+    pinned: bool
 
 
 class JobListResponse(BaseModel):
@@ -281,6 +282,7 @@ class JobListQuery(_Query):
     source_type: Literal["git", "copy"] | None = None
     name: str | None = Field(default=None, description="What the name begins with.")
     user_id: str | None = Field(default=None, description="For admins.")
+    pinned: bool | None = None
 
 
 class JobQuery(_Query):

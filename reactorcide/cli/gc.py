@@ -1,0 +1,59 @@
+"""``reactorcide gc``: retention, for the operator, against the data directory itself.
+
+It works while a service runs, which does the same by itself now and then, and while none does.
+"""
+
+from typing import Any
+
+import click
+
+from reactorcide.cli import render
+from reactorcide.cli.options import settings_from, settings_options
+from reactorcide.domain.clock import rfc3339
+from reactorcide.domain.sizes import format_size
+from reactorcide.jobs import retention
+
+
+@click.command()
+@click.option("--dry-run", is_flag=True, help="Only show what would be removed.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@settings_options("data_dir", "keep_jobs", "keep_days", "keep_bytes")
+def gc(dry_run: bool, as_json: bool, **options: Any) -> None:
+    """Remove the jobs that are not to be kept, in the database directly.
+
+    Only jobs that are over, and none that is pinned. Name the same rules as the service is started with.
+    """
+    from reactorcide.app import keep_policy, open_jobs
+
+    settings = settings_from(options)
+    policy = keep_policy(settings)
+    with open_jobs(settings) as context:
+        found = retention.plan(context, policy) if dry_run else retention.carry_out(context, policy)
+    size_bytes = sum(item.size_bytes for item in found)
+    if as_json:
+        render.as_json(
+            {
+                "dry_run": dry_run,
+                "size_bytes": size_bytes,
+                "jobs": [
+                    {
+                        "job_id": item.job_id,
+                        "completed_at": rfc3339(item.completed_at_ms),
+                        "size_bytes": item.size_bytes,
+                        "reason": item.reason,
+                    }
+                    for item in found
+                ],
+            }
+        )
+        return
+    render.table(
+        ("ID", "FINISHED", "SIZE", "WHY"),
+        [
+            (item.job_id, rfc3339(item.completed_at_ms), format_size(item.size_bytes), item.reason)
+            for item in found
+        ],
+        flexible="WHY",
+    )
+    done = "would be removed" if dry_run else "removed"
+    click.echo(f"{len(found)} jobs of {format_size(size_bytes)} {done}", err=True)

@@ -1,0 +1,120 @@
+"""Removing jobs that are over, as far as the operator does not want to keep them."""
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+from reactorcide import crashpoints
+from reactorcide.domain.clock import now_ms
+from reactorcide.domain.jobs import EndedJob, job_prefix
+from reactorcide.domain.sizes import format_size
+from reactorcide.jobs import JobContext
+from reactorcide.jobs.delete import purge
+
+log = logging.getLogger("reactorcide.jobs")
+
+DAY_MS = 86_400_000
+_MEASURED_AT_ONCE = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """What is kept of the jobs that are over; 0 turns a rule off."""
+
+    keep_jobs: int = 0
+    """So many, the last to end."""
+    keep_days: int = 0
+    """Those that ended within so many days."""
+    keep_bytes: int = 0
+    """The last to end, as long as their logs and artifacts take no more than this; always the very last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """A job that is to be removed, and why."""
+
+    job_id: str
+    completed_at_ms: int
+    size_bytes: int
+    reason: str
+
+
+def what_to_remove(ended: Iterable[EndedJob], policy: Policy, *, now_ms: int) -> list[Removal]:
+    """Return which of the jobs, given the last to end first, the policy does not keep; oldest first.
+
+    A job is removed if any rule says so, and then so is every job that ended before it.
+    """
+    removals: list[Removal] = []
+    kept = kept_bytes = 0
+    is_full = False
+    for job in ended:
+        size_bytes = job.stored_bytes or 0
+        # Once one does not fit none does that is older, however small: what is left has no gaps.
+        is_full = is_full or (0 < policy.keep_bytes < kept_bytes + size_bytes and kept > 0)
+        if policy.keep_days and job.completed_at_ms < now_ms - policy.keep_days * DAY_MS:
+            reason = f"it ended more than {policy.keep_days} days ago"
+        elif policy.keep_jobs and kept >= policy.keep_jobs:
+            reason = f"it is not among the last {policy.keep_jobs} to end"
+        elif is_full:
+            reason = f"with it more than {format_size(policy.keep_bytes)} would be kept"
+        else:
+            kept += 1
+            kept_bytes += size_bytes
+            continue
+        removals.append(Removal(job.job_id, job.completed_at_ms, size_bytes, reason))
+    removals.reverse()
+    return removals
+
+
+def plan(context: JobContext, policy: Policy) -> list[Removal]:
+    """Return what the policy would have removed now, oldest first; changes nothing.
+
+    Only jobs that are over, are not pinned, and have neither a container nor a task left.
+    """
+    return what_to_remove(
+        (
+            job
+            if job.stored_bytes is not None
+            else replace(job, stored_bytes=_stored_bytes(context, job.job_id))
+            for job in context.store.removable()
+        ),
+        policy,
+        now_ms=now_ms(),
+    )
+
+
+def carry_out(
+    context: JobContext, policy: Policy, *, stopping: Callable[[], bool] = lambda: False
+) -> list[Removal]:
+    """Remove what the policy does not keep, and return it; ends early when ``stopping`` says so.
+
+    Each job is guarded anew: one that was pinned or deleted meanwhile is let be. So it may run beside a
+    service that does the same, and be repeated. Raises ``ObjectStoreError`` where a job's files cannot be
+    removed; to clients that job is gone, and the rest of it goes later.
+    """
+    _measure(context, stopping)
+    removed: list[Removal] = []
+    for removal in plan(context, policy):
+        if stopping():
+            break
+        if not context.store.retire(removal.job_id, now_ms=now_ms()):
+            continue
+        crashpoints.reached("delete-written")
+        log.info("job is removed: %s", removal.reason, extra={"job_id": removal.job_id})
+        context.signals.announce(removal.job_id)
+        purge(context, removal.job_id)
+        removed.append(removal)
+    return removed
+
+
+def _measure(context: JobContext, stopping: Callable[[], bool]) -> None:
+    """Write down what jobs take that have ended since the last time: it does not change any more."""
+    while not stopping():
+        job_ids = context.store.unmeasured(limit=_MEASURED_AT_ONCE)
+        if not job_ids:
+            return
+        context.store.save_stored_bytes({job_id: _stored_bytes(context, job_id) for job_id in job_ids})
+
+
+def _stored_bytes(context: JobContext, job_id: str) -> int:
+    return sum(item.size_bytes for item in context.objects.list(job_prefix(job_id)))

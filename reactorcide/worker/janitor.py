@@ -1,0 +1,90 @@
+"""The janitor: removes what nobody keeps, beside the worker."""
+
+import logging
+import threading
+from collections.abc import Callable
+from time import monotonic
+
+from reactorcide.domain.clock import now_ms
+from reactorcide.domain.errors import InfrastructureError
+from reactorcide.jobs import JobContext, retention
+from reactorcide.jobs.delete import purge_ended
+from reactorcide.runner import Runner
+
+log = logging.getLogger("reactorcide.janitor")
+
+_PURGE_EVERY_S = 5.0
+_ROUND_EVERY_S = 300.0
+
+
+class Janitor:
+    """Does its rounds in a thread of its own: however large a removal is, no claim waits for it.
+
+    ``start`` and ``stop`` once each; ``stop`` is idempotent. What it is about to do is decided by the
+    database, so that it goes on after a restart where it was.
+    """
+
+    def __init__(
+        self, context: JobContext, runner: Runner, policy: retention.Policy, *, keep_image_days: int = 0
+    ) -> None:
+        self._context = context
+        self._runner = runner
+        self._policy = policy
+        self._keep_image_days = keep_image_days
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._trouble: dict[str, str] = {}
+
+    def start(self) -> None:
+        """Start the first round at once."""
+        self._thread = threading.Thread(target=self._loop, name="janitor", daemon=True)
+        self._thread.start()
+
+    def stop(self, deadline_s: float) -> None:
+        """End after the removal that is under way, which is waited for as long as ``deadline_s``."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join(deadline_s)
+            if self._thread.is_alive():
+                log.warning("a removal is still under way; the next start goes on with it")
+
+    def _loop(self) -> None:
+        # Another thing that is to be cleared up now and then is one more line here.
+        chores: list[tuple[str, Callable[[], object]]] = [
+            ("remove jobs", self._remove_jobs),
+            ("remove images", self._remove_images),
+        ]
+        next_round = monotonic()
+        while not self._stopping.is_set():
+            self._guarded("purge deleted jobs", lambda: purge_ended(self._context))
+            if monotonic() >= next_round:
+                for name, chore in chores:
+                    self._guarded(name, chore)
+                next_round = monotonic() + _ROUND_EVERY_S
+            self._stopping.wait(_PURGE_EVERY_S)
+
+    def _guarded(self, what: str, call: Callable[[], object]) -> None:
+        """Do one thing; trouble with a part we depend on is logged once and does not end the rounds."""
+        try:
+            call()
+        except InfrastructureError as exc:
+            if self._trouble.get(what) != str(exc):
+                self._trouble[what] = str(exc)
+                log.warning("%s: %s", what, exc)
+        except Exception:
+            log.exception("%s failed unexpectedly", what)
+        else:
+            self._trouble.pop(what, None)
+
+    def _remove_jobs(self) -> None:
+        retention.carry_out(self._context, self._policy, stopping=self._stopping.is_set)
+
+    def _remove_images(self) -> None:
+        """Remove the images that we have fetched and no job has used for long."""
+        if not self._keep_image_days:
+            return
+        since_ms = now_ms() - self._keep_image_days * retention.DAY_MS
+        for found in self._context.store.unused_images(since_ms=since_ms):
+            if self._runner.remove_image(found.image, found.image_id):
+                self._context.store.forget_image(found)
+                log.info("image %s is removed: unused for %d days", found.image, self._keep_image_days)

@@ -1,0 +1,214 @@
+"""The janitor beside a worker: what it removes, what it lets be, and that nobody waits for it."""
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from time import monotonic
+
+import pytest
+
+from reactorcide.domain.clock import now_ms
+from reactorcide.domain.errors import NotFound, ObjectStoreError
+from reactorcide.domain.jobs import Job, JobStatus
+from reactorcide.jobs import delete, retention
+from reactorcide.jobs.pin import pin
+from reactorcide.objects.filesystem import FilesystemObjectStore
+from reactorcide.store.database import Database
+from reactorcide.store.jobs import JobStore
+from reactorcide.worker.janitor import Janitor
+from tests.support.waiting import wait_until
+from tests.worker.conftest import USER, House
+
+KEEP_ONE = retention.Policy(keep_jobs=1)
+
+
+@pytest.fixture
+def janitor(house: House) -> Iterator[Callable[..., Janitor]]:
+    """Starts janitors that end with the test."""
+    made: list[Janitor] = []
+
+    def start(policy: retention.Policy, *, keep_image_days: int = 0) -> Janitor:
+        made.append(Janitor(house.context, house.runner, policy, keep_image_days=keep_image_days))
+        made[-1].start()
+        return made[-1]
+
+    yield start
+    for janitor in made:
+        janitor.stop(10)
+
+
+def is_gone(house: House, job: Job) -> bool:
+    try:
+        house.job(job)
+    except NotFound:
+        return list(house.context.objects.list(f"jobs/{job.job_id}/")) == []
+    return False
+
+
+def ended_jobs(house: House, count: int) -> list[Job]:
+    """Run jobs to their end, one after the other, until nothing of them is left open."""
+    jobs = [house.ended(house.submit(f"print {'x' * 100}")) for _ in range(count)]
+    wait_until(lambda: len(house.context.store.removable()) == count, 20, "their tasks to be closed")
+    return jobs
+
+
+class Stuck(FilesystemObjectStore):
+    """Deletes nothing before it is told to."""
+
+    def __init__(self, base: Path) -> None:
+        super().__init__(base)
+        self.asked, self.go_on = threading.Event(), threading.Event()
+
+    def delete(self, prefix: str) -> None:
+        self.asked.set()
+        assert self.go_on.wait(60)
+        super().delete(prefix)
+
+
+@pytest.mark.parametrize("deleted_by_hand", [False, True])
+def test_a_removal_that_takes_long_holds_up_no_claim(
+    house: House, janitor: Callable[..., Janitor], tmp_path: Path, deleted_by_hand: bool
+) -> None:
+    # Its other duties are done every half second then.
+    house.worker(lease_s=1.5)
+    old, _ = ended_jobs(house, 2)
+    house.context.objects = stuck = Stuck(tmp_path / "objects")
+    if deleted_by_hand:
+        # As a crash between the two leaves it.
+        house.context.store.mark_deleted(old.job_id, now_ms=now_ms())
+    janitor(KEEP_ONE)
+    assert stuck.asked.wait(20)
+    duties_done_at = monotonic() + 1.5
+    while monotonic() < duties_done_at:
+        assert house.ended(house.submit()).status is JobStatus.COMPLETED
+    assert list(stuck.list(f"jobs/{old.job_id}/"))
+    stuck.go_on.set()
+    wait_until(lambda: is_gone(house, old), 20, "the old one to go")
+
+
+def test_what_is_open_or_pinned_is_let_be(house: House, janitor: Callable[..., Janitor]) -> None:
+    house.worker()
+    pinned, old, last = ended_jobs(house, 3)
+    assert pin(house.context, USER, pinned.job_id, pinned=True).pinned
+    running = house.submit("hang")
+    house.until(running, lambda job: job.started_at_ms is not None, "the job to start")
+    janitor(KEEP_ONE)
+    wait_until(lambda: is_gone(house, old), 20, "the old one to go")
+    assert house.job(pinned).pinned
+    assert house.job(last).is_final
+    assert house.job(running).status is JobStatus.RUNNING
+    delete.delete(house.context, USER, pinned.job_id)
+    assert is_gone(house, pinned)
+    delete.delete(house.context, USER, running.job_id)
+
+
+def test_a_cancelled_job_stays_while_its_container_does(house: House) -> None:
+    house.worker(cancel_grace_s=60)
+    [last] = ended_jobs(house, 1)
+    running = house.submit("deaf; hang")
+    house.until(running, lambda job: job.started_at_ms is not None, "the job to start")
+    house.context.store.transition(
+        running.job_id,
+        JobStatus.CANCELLED,
+        now_ms=now_ms(),
+        only_from={JobStatus.RUNNING},
+        completed_at_ms=1,
+        task_open=False,
+    )
+    assert house.runner.containers
+    assert [job.job_id for job in house.context.store.removable()] == [last.job_id]
+    assert not house.context.store.retire(running.job_id, now_ms=now_ms())
+    for container in house.runner.containers.values():
+        container.receive("KILL")
+    house.ended(running)
+    assert house.context.store.retire(running.job_id, now_ms=now_ms())
+
+
+def test_a_pin_that_comes_after_the_decision_wins(house: House) -> None:
+    house.worker()
+    old, _ = ended_jobs(house, 2)
+    assert [item.job_id for item in retention.plan(house.context, KEEP_ONE)] == [old.job_id]
+    pin(house.context, USER, old.job_id, pinned=True)
+    assert not house.context.store.retire(old.job_id, now_ms=now_ms())
+    assert not house.job(old).deleted
+
+
+def test_sizes_are_measured_once_and_a_plan_changes_nothing(house: House) -> None:
+    house.worker()
+    ended_jobs(house, 2)
+    policy = retention.Policy(keep_bytes=150)
+    [planned] = retention.plan(house.context, policy)
+    assert planned.size_bytes == 101
+    assert [job.stored_bytes for job in house.context.store.removable()] == [None, None]
+    assert retention.carry_out(house.context, replace(policy, keep_bytes=0)) == []
+    assert [job.stored_bytes for job in house.context.store.removable()] == [101, 101]
+    assert retention.carry_out(house.context, policy) == [planned]
+    assert len(house.context.store.removable()) == 1
+
+
+def test_two_that_do_the_same_at_once_remove_each_job_once(house: House, tmp_path: Path) -> None:
+    house.worker()
+    jobs = ended_jobs(house, 12)
+    # With a connection and a lock of its own, as another process has.
+    database = Database(tmp_path / "jobs.db")
+    other = replace(house.context, store=JobStore(database))
+    found: list[str] = []
+    both = threading.Barrier(2)
+
+    def carry_out(context: object) -> None:
+        both.wait()
+        found.extend(item.job_id for item in retention.carry_out(context, KEEP_ONE))  # type: ignore[arg-type]  # a thread's argument
+
+    threads = [threading.Thread(target=carry_out, args=(context,)) for context in (house.context, other)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    database.close()
+    assert sorted(found) == sorted(job.job_id for job in jobs[:-1])
+    assert all(is_gone(house, job) for job in jobs[:-1])
+
+
+def test_one_that_cannot_be_removed_holds_up_no_other(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    house.worker()
+    jobs = ended_jobs(house, 3)
+    for job in jobs:
+        house.context.store.mark_deleted(job.job_id, now_ms=now_ms())
+    whole = FilesystemObjectStore.delete
+
+    def delete_unless_first(store: FilesystemObjectStore, prefix: str) -> None:
+        if jobs[0].job_id in prefix:
+            raise ObjectStoreError("no permission")
+        whole(store, prefix)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FilesystemObjectStore, "delete", delete_unless_first)
+        with pytest.raises(ObjectStoreError, match="no permission"):
+            delete.purge_ended(house.context)
+    assert [is_gone(house, job) for job in jobs] == [False, True, True]
+    delete.purge_ended(house.context)
+    assert is_gone(house, jobs[0])
+
+
+def test_pulled_images_go_when_no_job_has_used_them_for_long(
+    house: House, janitor: Callable[..., Janitor]
+) -> None:
+    house.worker()
+    house.runner.pullable = {"used:1", "unused:1"}
+    for image in ("used:1", "unused:1"):
+        assert house.ended(house.submit(runner_image=image)).status is JobStatus.COMPLETED
+    for found in house.context.store.unused_images(since_ms=now_ms() + 1000):
+        long_ago = now_ms() - 15 * retention.DAY_MS
+        house.context.store.image_pulled(found.image, found.image_id, now_ms=long_ago)
+    house.ended(house.submit(runner_image="used:1"))
+    assert [item.image for item in house.context.store.unused_images(since_ms=now_ms() - 1000)] == [
+        "unused:1"
+    ]
+    janitor(retention.Policy(), keep_image_days=14)
+    wait_until(lambda: house.runner.images == {"alpine:latest", "used:1"}, 20, "the unused image to go")
+    wait_until(
+        lambda: len(house.context.store.unused_images(since_ms=now_ms() + 1000)) == 1,
+        20,
+        "it to be forgotten",
+    )
