@@ -10,6 +10,7 @@ from reactorcide.domain.errors import CorndogsError
 from reactorcide.domain.ids import new_id
 from reactorcide.domain.jobs import Job, JobDefinition, JobStatus
 from reactorcide.jobs import JobContext, lifecycle
+from reactorcide.logs.masking import hide_in_own_log
 
 _SUBMIT_GRACE_MS = 10_000
 """After this long the sweep takes a job that is still ``submitted`` for one whose submitter died."""
@@ -24,6 +25,7 @@ def submit(context: JobContext, user: User, definition: JobDefinition, *, rerun_
     is submitted again by the sweep. Raises ``InvalidInput`` when its source may not be used, and
     ``StoreError`` when it could not be committed; then there is no job.
     """
+    hide_in_own_log(definition)
     context.check_source(definition)
     created_at_ms = now_ms()
     job = Job(
