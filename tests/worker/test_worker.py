@@ -526,6 +526,18 @@ def test_a_secret_is_masked_where_the_log_is_written_anew(house: House) -> None:
     assert "s3cret" not in house.log(ended)
 
 
+def test_half_a_secret_is_not_written_when_the_service_stops(house: House) -> None:
+    first = house.worker()
+    secret = {"job_env_vars": {"TOKEN": "s3cret\nwith more"}, "secret_env_vars": ("TOKEN",)}
+    job = house.submit("print begun; print s3cret; hang", **secret)
+    wait_until(lambda: house.log(job) != "", 20, "the first line to be there")
+    first.stop(10)
+    assert house.log(job) == "begun\n"
+    house.worker(worker_id="w2")
+    cancel.cancel(house.context, USER, job.job_id)
+    assert house.log(house.ended(job)).startswith("begun\ns3cret\n")
+
+
 def test_a_rerun_has_the_secrets(house: House) -> None:
     house.worker()
     first = house.ended(house.submit(job_env_vars={"TOKEN": "s3cret"}, secret_env_vars=("TOKEN",)))
