@@ -164,6 +164,7 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Application:
         database.migrate()
         _remove_leftovers(objects, settings.workspaces_dir)
         context.instance_id = store.instance_id(new_id())
+        store.open_vault()
         store.submit_interrupted()
         admin_token = users.bootstrap(accounts, settings.admin_token_path)
         if admin_token is not None:

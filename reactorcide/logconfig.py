@@ -3,11 +3,15 @@
 import json
 import logging
 import sys
+from collections.abc import Callable
 from contextvars import ContextVar
 from datetime import UTC, datetime
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 """The request that this thread is answering; each line that is logged meanwhile carries it."""
+
+hide: ContextVar[Callable[[str], str]] = ContextVar("hide", default=str)
+"""Takes the secrets of the job that this thread is busy with out of a text, for each line that is logged."""
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -32,7 +36,11 @@ def _add_request_id(record: logging.LogRecord) -> bool:
 
 
 def _fields(record: logging.LogRecord) -> dict[str, object]:
-    return {name: value for name, value in vars(record).items() if name not in _STANDARD}
+    return {
+        name: hide.get()(value) if isinstance(value, str) else value
+        for name, value in vars(record).items()
+        if name not in _STANDARD
+    }
 
 
 def _time(record: logging.LogRecord) -> str:
@@ -49,11 +57,11 @@ class JsonFormatter(logging.Formatter):
             "time": _time(record),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": hide.get()(record.getMessage()),
             **_fields(record),
         }
         if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
+            line["exception"] = hide.get()(self.formatException(record.exc_info))
         return json.dumps(line, default=str)
 
 
@@ -66,8 +74,8 @@ class TextFormatter(logging.Formatter):
         """Return the line; what comes from outside can't begin a line of its own."""
         fields = _fields(record).items()
         said = "".join(f" {name}={value}" for name, value in fields if name not in self._SAID)
-        text = f"{_time(record)} {record.levelname.lower():7} {record.getMessage()}{said}"
+        text = f"{_time(record)} {record.levelname.lower():7} {hide.get()(record.getMessage())}{said}"
         text = text.replace("\r", "\\r").replace("\n", "\\n")
         if record.exc_info:
-            text += "\n" + self.formatException(record.exc_info)
+            text += "\n" + hide.get()(self.formatException(record.exc_info))
         return text

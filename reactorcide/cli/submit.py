@@ -13,6 +13,7 @@ from reactorcide.cli import render
 from reactorcide.cli.client import Client, connect
 from reactorcide.domain.errors import InvalidInput
 from reactorcide.domain.jobs import JobStatus
+from reactorcide.domain.secrets import guess
 
 _EXIT_TIMED_OUT = 124
 _EXIT_CANCELLED = 130
@@ -55,6 +56,18 @@ def _variables(_: click.Context, __: click.Parameter, pairs: tuple[str, ...]) ->
     return variables
 
 
+def _secret_variables(
+    context: click.Context, parameter: click.Parameter, pairs: tuple[str, ...]
+) -> dict[str, str]:
+    """Take a variable without a value from the environment: who lists the processes sees every argument."""
+    for name in pairs:
+        if "=" not in name and name not in os.environ:
+            raise click.BadParameter(f"there is no variable {name!r} in the environment")
+    return _variables(
+        context, parameter, tuple(text if "=" in text else f"{text}={os.environ[text]}" for text in pairs)
+    )
+
+
 @click.command(cls=_CommandAfterDashes)
 @click.argument("name", required=False)
 @click.argument("command", nargs=-1)
@@ -73,6 +86,14 @@ def _variables(_: click.Context, __: click.Parameter, pairs: tuple[str, ...]) ->
 @click.option("--ref", help="Branch, tag or commit of that repository; its HEAD by default.")
 @click.option(
     "--env", metavar="NAME=VALUE", multiple=True, callback=_variables, help="Variable of the job; repeatable."
+)
+@click.option(
+    "--secret-env",
+    metavar="NAME[=VALUE]",
+    multiple=True,
+    callback=_secret_variables,
+    help="Variable whose value is never shown again; without a value it is taken from the environment; "
+    "repeatable.",
 )
 @click.option("--queue", help="Queue to wait in.")
 @click.option("--timeout", type=int, metavar="SECONDS", help="Longest time that it may run.")
@@ -195,8 +216,14 @@ def _override(definition: dict[str, Any], options: dict[str, Any]) -> None:
     if options["ref"] and definition["source_type"] != "git":
         raise click.UsageError("--ref belongs to a repository; name one with --git.")
     definition |= {field: options[name] for name, field in _FIELDS.items() if options[name] is not None}
-    if options["env"]:
+    if options["env"] or options["secret_env"]:
         variables = definition.get("job_env_vars") or {}
         if not isinstance(variables, dict):
             raise InvalidInput("job_env_vars has to be a JSON object, with the variables' values by name")
-        definition["job_env_vars"] = variables | options["env"]
+        definition["job_env_vars"] = variables = variables | options["env"] | options["secret_env"]
+        if options["secret_env"]:
+            # A list takes the place of what the service would guess, so this goes into it.
+            listed = definition.get("secret_env_vars")
+            if not isinstance(listed, list):
+                listed = list(guess(variables))
+            definition["secret_env_vars"] = [*listed, *options["secret_env"]]

@@ -71,11 +71,13 @@ class JobDefinition:
     job_command: str
     source_type: SourceType
     description: str = ""
-    git_url: str | None = None
+    git_url: str | None = field(default=None, repr=False)
     git_ref: str | None = None
     source_path: str | None = None
     runner_image: str
-    job_env_vars: Mapping[str, str] = field(default_factory=dict)
+    job_env_vars: Mapping[str, str] = field(default_factory=dict, repr=False)
+    secret_env_vars: tuple[str, ...] = ()
+    """Names among ``job_env_vars`` whose values are never shown again."""
     queue_name: str = "default"
     timeout_seconds: int = 3600
     priority: int = 0

@@ -4,6 +4,7 @@ from reactorcide.domain.accounts import User
 from reactorcide.domain.errors import Forbidden, NotFound
 from reactorcide.domain.jobs import Job
 from reactorcide.jobs import JobContext
+from reactorcide.logs.masking import hide_in_own_log
 
 
 def get(context: JobContext, user: User, job_id: str) -> Job:
@@ -16,4 +17,5 @@ def get(context: JobContext, user: User, job_id: str) -> Job:
         raise NotFound(f"there is no job {job_id}")
     if job.user_id != user.user_id and not user.is_admin:
         raise Forbidden("this job belongs to somebody else")
+    hide_in_own_log(job.definition)
     return job

@@ -14,7 +14,9 @@ from reactorcide.domain.jobs import (
     log_key,
     sources_of,
 )
+from reactorcide.domain.secrets import secrets_of
 from reactorcide.jobs import JobContext
+from reactorcide.logs.masking import masked
 
 log = logging.getLogger("reactorcide.jobs")
 
@@ -62,17 +64,18 @@ def started_unseen(context: JobContext, left: OpenAttempt, container_id: str) ->
 def finish(context: JobContext, job: Job, outcome: Outcome) -> None:
     """End the job with its attempt; a job that was cancelled meanwhile stays cancelled."""
     ended_at_ms = now_ms()
+    error = None if outcome.error is None else masked(outcome.error, secrets_of(job.definition))
     ended = context.store.end_attempt(
         job.job_id,
         job.attempt,
         outcome.status,
         now_ms=ended_at_ms,
         exit_code=outcome.exit_code,
-        error=outcome.error,
+        error=error,
         job_changes={
             "completed_at_ms": ended_at_ms,
             "exit_code": outcome.exit_code,
-            "error": outcome.error,
+            "error": error,
             "artifacts_object_key": outcome.artifacts_object_key,
         },
     )
@@ -103,7 +106,7 @@ def try_again(
         JobStatus.SUBMITTED,
         now_ms=ended_at_ms,
         exit_code=exit_code,
-        error=reason,
+        error=masked(reason, secrets_of(job.definition)),
         job_changes={
             **counters,
             "attempt": job.attempt + 1,

@@ -11,6 +11,7 @@ from reactorcide.domain.errors import CorndogsError, StoreError
 from reactorcide.domain.ids import new_id
 from reactorcide.domain.jobs import Job, JobDefinition, JobStatus
 from reactorcide.jobs import JobContext, lifecycle
+from reactorcide.logs.masking import hide_in_own_log
 
 log = logging.getLogger("reactorcide.jobs")
 
@@ -27,6 +28,7 @@ def submit(context: JobContext, user: User, definition: JobDefinition, *, rerun_
     is submitted again by the sweep. Raises ``InvalidInput`` when its source may not be used, and
     ``StoreError`` when it could not be committed; then there is no job.
     """
+    hide_in_own_log(definition)
     context.check_source(definition)
     created_at_ms = now_ms()
     job = Job(

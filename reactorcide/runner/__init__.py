@@ -1,7 +1,7 @@
 """Running containers, behind one protocol."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 Signal = Literal["TERM", "KILL"]
@@ -16,7 +16,7 @@ class ContainerSpec:
     attempt: int
     image: str
     command: str
-    env: Mapping[str, str]
+    env: Mapping[str, str] = field(repr=False)
     working_dir: str
     cpu_limit: float | None
     memory_limit_bytes: int | None

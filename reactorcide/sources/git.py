@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reactorcide.domain.errors import InfrastructureError, InvalidInput, JobFailed, ReactorcideError
+from reactorcide.domain.secrets import REDACTED, url_secrets
 from reactorcide.sources.process import DeadlinePassed, Interrupt, run
 from reactorcide.sources.urls import GitUrl, check_git_ref, is_sha
 
@@ -130,7 +131,7 @@ def checkout(
         )
     try:
         with tempfile.TemporaryDirectory(prefix="reactorcide-git-") as home:
-            git = _Git(program, into, _environment(parsed, Path(home), env), parsed, log, interrupt, deadline)
+            git = _Git(program, into, _environment(parsed, Path(home), env), url, log, interrupt, deadline)
             return _checkout(git, parsed, None if ref == "HEAD" else ref)
     except OSError as error:
         raise InfrastructureError(f"git could not be run: {error}") from error
@@ -163,7 +164,7 @@ class _Git:
         program: str,
         into: Path,
         env: Mapping[str, str],
-        url: GitUrl,
+        url: str,
         log: Callable[[bytes], None],
         interrupt: Interrupt,
         deadline: float,
@@ -171,7 +172,7 @@ class _Git:
         self._program = program
         self._into = into
         self._env = env
-        self._secrets = url.secrets()
+        self._secrets = [text.encode() for text in url_secrets(url)]
         self._log = log
         self._interrupt = interrupt
         self._deadline = deadline
@@ -218,7 +219,7 @@ class _Git:
 
     def _masked(self, line: bytes) -> bytes:
         for secret in self._secrets:
-            line = line.replace(secret, b"***")
+            line = line.replace(secret, REDACTED.encode())
         return line
 
     def _failure(self, purpose: str, code: int) -> ReactorcideError:

@@ -4,10 +4,9 @@ The rules are git's own (gitprotocol, "GIT URLS" in git-fetch(1), git-check-ref-
 the transports that only move data: a transport helper (``ext::``) would run a command of the URL's.
 """
 
-import base64
 import re
 from dataclasses import dataclass, field
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 from reactorcide.domain.errors import InvalidInput
 
@@ -88,19 +87,6 @@ class GitUrl:
             return cls(clean, protocols)
         username, _, password = map(unquote, match["userinfo"].partition(":"))
         return cls(clean, protocols, server, username, password)
-
-    def secrets(self) -> tuple[bytes, ...]:
-        """Return every spelling of the credentials that must not be shown, longest first.
-
-        A user name is a secret where it stands alone: that is how access tokens are given.
-        """
-        if self.username is None:
-            return ()
-        pair = f"{self.username}:{self.password}"
-        spellings = {self.password or self.username, pair}
-        spellings |= {quote(text, safe=safe) for text in spellings for safe in ("", ":")}
-        found = {text.encode() for text in spellings} | {base64.b64encode(pair.encode())}
-        return tuple(sorted(found, key=len, reverse=True))
 
 
 def check_git_ref(ref: str) -> None:

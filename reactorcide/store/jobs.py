@@ -4,6 +4,7 @@ Every status change is one conditional UPDATE: the WHERE clause is the guard, an
 change did not happen. A trigger of the schema writes the ``job_event`` row beside it.
 """
 
+import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import peewee
 from peewee import fn
 
-from reactorcide.domain.errors import IllegalTransition, NotFound
+from reactorcide.domain.errors import ConfigurationError, IllegalTransition, NotFound
 from reactorcide.domain.jobs import (
     ACTIVE,
     FINAL,
@@ -26,8 +27,10 @@ from reactorcide.domain.jobs import (
     PulledImage,
     QueueFigures,
 )
+from reactorcide.domain.secrets import REDACTED, guess, redacted_url, secret_variables
 from reactorcide.store.database import Database
 from reactorcide.store.models import AttemptRow, InstanceRow, JobEventRow, JobRow, PulledImageRow
+from reactorcide.store.vault import Vault
 
 _DEFINITION_FIELDS = tuple(item.name for item in fields(JobDefinition))
 _JOB_FIELDS = tuple(item.name for item in fields(Job) if item.name not in ("definition", "status"))
@@ -41,6 +44,9 @@ _LONGEST_DELAY_MS = 120_000
 _COLUMNS = tuple(JobRow._meta.columns)
 _COLUMN_LIST = ", ".join(_COLUMNS)
 _SELECT_JOB = f"SELECT {_COLUMN_LIST} FROM job WHERE job_id = ?"  # noqa: S608  # names of ours only
+_UPDATE_SEALED = (
+    "UPDATE job SET job_env_vars = ?, git_url = ?, secret_env_vars = ?, secrets = ? WHERE job_id = ?"
+)
 _SELECT_STATUS = "SELECT status FROM job WHERE job_id = ?"
 _INSERT_JOB = f"INSERT INTO job ({_COLUMN_LIST}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608  # as above
 
@@ -64,17 +70,10 @@ def _as_dict(row: Sequence[Any]) -> dict[str, Any]:
     """Return a row of ``_COLUMNS`` as peewee's ``dicts()`` would."""
     values = dict(zip(_COLUMNS, row, strict=True))
     values["job_env_vars"] = JobRow.job_env_vars.python_value(values["job_env_vars"])
+    values["secret_env_vars"] = JobRow.secret_env_vars.python_value(values["secret_env_vars"])
     values["deleted"] = bool(values["deleted"])
     values["pinned"] = bool(values["pinned"])
     return values
-
-
-def _job(row: dict[str, Any]) -> Job:
-    return Job(
-        definition=JobDefinition(**{name: row[name] for name in _DEFINITION_FIELDS}),
-        status=JobStatus(row["status"]),
-        **{name: row[name] for name in _JOB_FIELDS},
-    )
 
 
 def _update_status(
@@ -107,6 +106,86 @@ class JobStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._vault = Vault(database.path.with_name("secret-key"))
+
+    # --- secrets -------------------------------------------------------------------------------
+
+    def open_vault(self) -> None:
+        """Read the key that encrypts what is secret; the first call ever makes it. Safe to repeat.
+
+        It then also encrypts what an earlier version has stored in plain text. Comes before any job is added
+        or read, on a database with an instance id. Raises ``ConfigurationError`` where the key is missing or
+        is another one, although something is encrypted.
+        """
+        with self._database.read() as db:
+            known = db.execute_sql("SELECT secret_key_sha256 FROM instance").fetchone()[0]
+        if not self._vault.load():
+            self._may_change_key(known, "is missing")
+            self._vault.make()
+        if known == self._vault.fingerprint:
+            return
+        self._may_change_key(known, "is another one")
+        if known is None:
+            self._encrypt_plain()
+        with self._database.write() as db:
+            InstanceRow.update(secret_key_sha256=self._vault.fingerprint).execute(db)
+
+    def _may_change_key(self, known: bytes | None, trouble: str) -> None:
+        if known is None:
+            return
+        with self._database.read() as db:
+            used = db.execute_sql("SELECT EXISTS (SELECT 1 FROM job WHERE secrets IS NOT NULL)").fetchone()[0]
+        if used:
+            raise ConfigurationError(
+                f"the key {self._vault.path} {trouble}, and {self._database.path} has secrets of jobs "
+                "encrypted with it; put it back from a backup, or choose another directory with --data-dir"
+            )
+
+    def _encrypt_plain(self) -> None:
+        """Encrypt the secrets of jobs that are in plain text, and leave no copy of them in the file."""
+        with self._database.write() as db:
+            rows = db.execute_sql("SELECT job_id, job_env_vars, git_url, secrets FROM job").fetchall()
+            for job_id, stored, git_url, secrets in rows:
+                # A start that was cut off has come to this one.
+                if secrets is not None:
+                    continue
+                variables = json.loads(stored)
+                sealed = self._sealed(job_id, variables, guess(variables), git_url)
+                if sealed["secrets"] is not None:
+                    db.execute_sql(_UPDATE_SEALED, (*sealed.values(), job_id))
+        if rows:
+            self._database.write_one("VACUUM", ())
+            self._database.write_one("PRAGMA wal_checkpoint(TRUNCATE)", ())
+
+    def _sealed(
+        self, job_id: str, variables: Mapping[str, str], names: Sequence[str], git_url: str | None
+    ) -> dict[str, object]:
+        """Return the columns of a job's row in which there can be secrets, these encrypted."""
+        hidden = secret_variables(variables, names)
+        shown_url = None if git_url is None else redacted_url(git_url)
+        encrypted = None
+        if hidden or shown_url != git_url:
+            text = json.dumps({"job_env_vars": hidden, "git_url": git_url})
+            encrypted = self._vault.encrypt(text, job_id)
+            variables = {**variables, **dict.fromkeys(hidden, REDACTED)}
+        return {
+            "job_env_vars": JobRow.job_env_vars.db_value(variables),
+            "git_url": shown_url,
+            "secret_env_vars": JobRow.secret_env_vars.db_value(names or None),
+            "secrets": encrypted,
+        }
+
+    def _job(self, row: dict[str, Any]) -> Job:
+        if row["secrets"] is not None:
+            opened = json.loads(self._vault.decrypt(bytes(row["secrets"]), row["job_id"]))
+            row["job_env_vars"] |= opened["job_env_vars"]
+            row["git_url"] = opened["git_url"]
+        row["secret_env_vars"] = tuple(row["secret_env_vars"] or ())
+        return Job(
+            definition=JobDefinition(**{name: row[name] for name in _DEFINITION_FIELDS}),
+            status=JobStatus(row["status"]),
+            **{name: row[name] for name in _JOB_FIELDS},
+        )
 
     # --- writing -------------------------------------------------------------------------------
 
@@ -114,8 +193,8 @@ class JobStore:
         """Insert a new job. It is to be submitted again if Corndogs has not got it by then."""
         row = {name: getattr(job.definition, name) for name in _DEFINITION_FIELDS}
         row |= {name: getattr(job, name) for name in _JOB_FIELDS}
+        row |= self._sealed(job.job_id, row["job_env_vars"], row["secret_env_vars"], row["git_url"])
         row |= {
-            "job_env_vars": JobRow.job_env_vars.db_value(row["job_env_vars"]),
             "status": job.status,
             "next_submit_at_ms": next_submit_at_ms,
             "submit_failures": 0,
@@ -207,7 +286,7 @@ class JobStore:
                 job_id, target, now_ms, {JobStatus.RUNNING}, job_changes, attempt=attempt
             )
             rows = db.execute_sql(*statement).fetchall()
-            return _job(_as_dict(rows[0])) if rows else None
+            return self._job(_as_dict(rows[0])) if rows else None
 
     def heartbeat(self, attempts: Iterable[tuple[str, int]], *, now_ms: int) -> None:
         """Stamp the attempts that a worker holds."""
@@ -246,7 +325,7 @@ class JobStore:
     def pin(self, job_id: str, pinned: bool) -> Job:
         """Pin a job, or take its pin away; returns it. Raises ``NotFound``."""
         for row in self._database.write_one(_PIN, (pinned, job_id)):
-            return _job(_as_dict(row))
+            return self._job(_as_dict(row))
         raise NotFound(f"there is no job {job_id}")
 
     def save_stored_bytes(self, sizes_bytes: Mapping[str, int]) -> None:
@@ -283,7 +362,7 @@ class JobStore:
         """Return a job, tombstones included; raises ``NotFound``."""
         with self._database.read() as db:
             for row in db.execute_sql(_SELECT_JOB, (job_id,)):
-                return _job(_as_dict(row))
+                return self._job(_as_dict(row))
         raise NotFound(f"there is no job {job_id}")
 
     def page(
@@ -323,7 +402,7 @@ class JobStore:
                 .dicts()
                 .execute(db)
             )
-            return [_job(row) for row in rows], int(total)
+            return [self._job(row) for row in rows], int(total)
 
     def log_is_closed(self, job_id: str, attempt: int) -> bool:
         """Tell whether nothing will be added to an attempt's log any more."""
@@ -388,7 +467,7 @@ class JobStore:
                 .dicts()
                 .execute(db)
             )
-            return [(_job(row), row["submit_failures"]) for row in rows]
+            return [(self._job(row), row["submit_failures"]) for row in rows]
 
     def to_close(self, *, limit: int = 100) -> list[Job]:
         """Return jobs that are over while Corndogs still has their task."""
@@ -448,7 +527,7 @@ class JobStore:
             )
             return [
                 OpenAttempt(
-                    job=_job(row),
+                    job=self._job(row),
                     worker_id=row["attempt_worker_id"],
                     started_at_ms=row["attempt_started_at_ms"],
                     container_id=row["container_id"],
@@ -539,7 +618,7 @@ class JobStore:
     def instance_id(self, proposed: str) -> str:
         """Return this installation's id; the first call ever makes it ``proposed``."""
         with self._database.write() as db:
-            for (instance_id,) in InstanceRow.select().tuples().execute(db):
+            for (instance_id,) in InstanceRow.select(InstanceRow.instance_id).tuples().execute(db):
                 return str(instance_id)
             InstanceRow.insert(instance_id=proposed).execute(db)
             return proposed
@@ -548,12 +627,12 @@ class JobStore:
 
     def _select(self, where: Any, limit: int) -> list[Job]:
         with self._database.read() as db:
-            return [_job(row) for row in JobRow.select().where(where).limit(limit).dicts().execute(db)]
+            return [self._job(row) for row in JobRow.select().where(where).limit(limit).dicts().execute(db)]
 
     def _moved(self, rows: Sequence[Sequence[Any]], job_id: str, target: JobStatus) -> Job:
         """Return the job that an UPDATE of its status returned; raises ``IllegalTransition`` for none."""
         for row in rows:
-            return _job(_as_dict(row))
+            return self._job(_as_dict(row))
         with self._database.read() as db:
             found = db.execute_sql(_SELECT_STATUS, (job_id,)).fetchone()
         status = found[0] if found else "gone"

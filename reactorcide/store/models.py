@@ -23,19 +23,21 @@ from peewee import (
 class JSONField(TextField):
     """A JSON value kept as text."""
 
-    def db_value(self, value: Any) -> str:
+    def db_value(self, value: Any) -> str | None:
         """Return what is stored."""
-        return json.dumps(value, separators=(",", ":"))
+        return None if value is None else json.dumps(value, separators=(",", ":"))
 
-    def python_value(self, value: str) -> Any:
+    def python_value(self, value: str | None) -> Any:
         """Return what was put in."""
-        return json.loads(value)
+        return None if value is None else json.loads(value)
 
 
 class InstanceRow(Model):
     """One row: the identity of this installation, carried by its tasks and containers."""
 
     instance_id = TextField(primary_key=True)
+    secret_key_sha256 = BlobField(null=True)
+    """Which key encrypts what is secret; see ``Vault.fingerprint``."""
 
     class Meta:
         table_name = "instance"
@@ -119,6 +121,9 @@ class JobRow(Model):
     """Submissions in a row that Corndogs did not take."""
     task_open = BooleanField()
     """Corndogs still has a live task of this job, which is to be closed once the job is over."""
+    secret_env_vars = JSONField(null=True)
+    secrets = BlobField(null=True)
+    """Encrypted: what is ``[REDACTED]`` in ``job_env_vars`` and ``git_url``."""
     pinned = BooleanField(constraints=[SQL("DEFAULT 0")])
     stored_bytes = BigIntegerField(null=True)
     """Of its logs and artifacts, measured after its end."""

@@ -9,7 +9,7 @@ from flask import Flask, Request, Response, g, request
 
 from reactorcide.domain.errors import InvalidInput
 from reactorcide.domain.ids import new_id
-from reactorcide.logconfig import request_id
+from reactorcide.logconfig import hide, request_id
 from reactorcide.metrics import Metrics
 from reactorcide.settings import MOST_BODY_BYTES
 
@@ -50,6 +50,7 @@ def install(app: Flask, metrics: Metrics) -> None:
         sent = request.headers.get("X-Request-ID", "")
         g.request_id = sent if _SANE_ID.fullmatch(sent) else new_id()
         request_id.set(g.request_id)
+        hide.set(str)
 
     @app.after_request
     def end(response: Response) -> Response:

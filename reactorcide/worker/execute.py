@@ -24,9 +24,11 @@ from reactorcide.domain.errors import (
 )
 from reactorcide.domain.images import with_tag
 from reactorcide.domain.jobs import ARTIFACTS_DIR, Job, OpenAttempt, Outcome
+from reactorcide.domain.secrets import secrets_of
 from reactorcide.domain.sizes import format_size
 from reactorcide.jobs import JobContext, lifecycle
 from reactorcide.jobs.delete import purge_ended
+from reactorcide.logs.masking import hide_in_own_log
 from reactorcide.logs.writer import LogWriter
 from reactorcide.runner import ContainerGone, ContainerSpec, Exit, ImageMissing, Output, Runner, Signal
 from reactorcide.worker.collect import store_artifacts
@@ -101,6 +103,7 @@ class Attempt:
 
     def run(self) -> None:
         """Run the attempt to its end, or until the service stops."""
+        hide_in_own_log(self.job.definition)
         try:
             self._run()
         except JobInterrupted:
@@ -122,7 +125,13 @@ class Attempt:
 
     def _open_log(self) -> LogWriter:
         def opened() -> LogWriter:
-            return LogWriter(self._context.objects, self._context.signals, self.job.job_id, self.job.attempt)
+            return LogWriter(
+                self._context.objects,
+                self._context.signals,
+                self.job.job_id,
+                self.job.attempt,
+                secrets_of(self.job.definition),
+            )
 
         # What runs already is not ended for a full disk.
         return opened() if self._adopted is None else self._patiently(opened)
@@ -168,6 +177,7 @@ class Attempt:
             if tar is not None:
                 runner.put(container_id, tar)
             crashpoints.reached("source-put")
+        log_writer.flush()
         output = runner.attach(container_id)
         try:
             check()
@@ -272,7 +282,7 @@ class Attempt:
                 next_event = deadline if kill_at is None else kill_at
                 data = output.read(min(next_event - now, _SILENCE_S))
                 if data is None:
-                    return ended_because, stored
+                    return ended_because, stored and self._store(log_writer, None)
                 if data:
                     if stored:
                         stored = self._store(log_writer, data)
@@ -281,11 +291,15 @@ class Attempt:
                 elif monotonic() - silent_since >= _SILENCE_S:
                     silent_since = monotonic()
                     if self._has_ended(container_id):
-                        return ended_because, stored
+                        return ended_because, stored and self._store(log_writer, None)
 
-    def _store(self, log_writer: LogWriter, data: bytes) -> bool:
+    def _store(self, log_writer: LogWriter, data: bytes | None) -> bool:
+        """Add output to the log, at its end (``None``) what has waited; tells whether there was room."""
         try:
-            log_writer.write(data)
+            if data is None:
+                log_writer.flush()
+            else:
+                log_writer.write(data)
         except ObjectStoreError as exc:
             log.warning("its log is written anew when it has ended: %s", exc, extra=self._extra())
             return False

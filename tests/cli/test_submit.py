@@ -130,6 +130,36 @@ def test_variables_reach_the_job(reactorcide: Program) -> None:
     assert result.output == b"1=2|\n"
 
 
+def test_secret_variables_reach_the_job_and_are_not_shown(reactorcide: Program) -> None:
+    caller = reactorcide.with_variables(FROM_HERE="s3cret-2")
+    secret = ("--secret-env", "GIVEN=s3=cret-1", "--secret-env", "FROM_HERE")
+    script = 'echo "$GIVEN $FROM_HERE $SHOWN"; echo "${#GIVEN} ${#FROM_HERE}"'
+    result = caller.fine("submit", "secret", "--follow", "--env", "SHOWN=x", *secret, "--", script)
+    assert result.output == b"[REDACTED] [REDACTED] x\n9 8\n"
+    job_id = result.errors.split()[1]
+    shown = caller.fine("jobs", "show", job_id).text
+    assert "GIVEN=[REDACTED]" in shown
+    assert "SHOWN=x" in shown
+    assert "s3" not in shown + caller.fine("jobs", "show", job_id, "--json").text
+
+
+def test_a_secret_variable_adds_to_those_that_are_secret_anyway(reactorcide: Program, tmp_path: Path) -> None:
+    more = ("--env", "A_TOKEN=abcd", "--secret-env", "GIVEN=abcd", "--", "true")
+    assert submitted(reactorcide, "x", *more)["secret_env_vars"] == ["A_TOKEN", "GIVEN"]
+    listed = {"job_env_vars": {"A": "abcd", "B_TOKEN": "abcd"}, "secret_env_vars": ["A"]}
+    (tmp_path / "job.json").write_text(json.dumps(listed))
+    assert submitted(reactorcide, "-f", tmp_path / "job.json", "x", *more)["secret_env_vars"] == [
+        "A",
+        "GIVEN",
+    ]
+
+
+def test_a_secret_variable_that_is_not_there_is_said(lone: Program) -> None:
+    result = lone("submit", "x", "--secret-env", "NOT_HERE", "--", "true")
+    assert result.code == 2
+    assert "there is no variable 'NOT_HERE' in the environment" in result.errors
+
+
 def test_source_is_copied_in(reactorcide: Program) -> None:
     # Relative, to show that it is resolved here and not by the service.
     result = reactorcide.fine(
@@ -163,7 +193,7 @@ def test_every_option_reaches_the_service(reactorcide: Program) -> None:
         reactorcide,
         *("all", "--image", "an/image:1", "--queue", "nobody", "--timeout", 7, "--priority", -3),
         *("--cpu-limit", 0.5, "--memory-limit", "64m", "--code-dir", "/code", "--job-dir", "/code/a"),
-        *("--description", "why", "--env", "K=V", "--", "true"),
+        *("--description", "why", "--env", "K=V", "--secret-env", "S=abcd", "--", "true"),
     )
     expected = {
         "runner_image": "an/image:1",
@@ -175,7 +205,8 @@ def test_every_option_reaches_the_service(reactorcide: Program) -> None:
         "code_dir": "/code",
         "job_dir": "/code/a",
         "description": "why",
-        "job_env_vars": {"K": "V"},
+        "job_env_vars": {"K": "V", "S": "[REDACTED]"},
+        "secret_env_vars": ["S"],
         "source_type": "copy",
         "source_path": None,
         "job_command": "true",

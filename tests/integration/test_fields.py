@@ -19,6 +19,7 @@ DEFAULTS: dict[str, Any] = {
     "git_ref": None,
     "source_path": None,
     "job_env_vars": {},
+    "secret_env_vars": [],
     "queue_name": "default",
     "timeout_seconds": 3600,
     "priority": 0,
@@ -115,7 +116,8 @@ def test_memory_is_given_in_bytes_or_with_a_unit(idle: Client, given: Any, size_
 )
 def test_every_way_to_name_a_git_repository_is_taken(idle: Client, git_url: str) -> None:
     job = idle.submit(source_type="git", git_url=git_url, git_ref="refs/heads/a/b")
-    assert (job["git_url"], job["git_ref"]) == (git_url, "refs/heads/a/b")
+    shown = git_url.replace("user:password", "[REDACTED]")
+    assert (job["git_url"], job["git_ref"]) == (shown, "refs/heads/a/b")
 
 
 BAD: list[tuple[str, Any]] = [

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from reactorcide.domain.errors import InvalidInput
+from reactorcide.domain.secrets import url_secrets
 from reactorcide.sources.roots import SourceDirectory, SourceRoots
 from reactorcide.sources.urls import MAX_URL_CHARS, GitUrl, check_git_ref
 
@@ -192,13 +193,7 @@ def test_local_repositories_lie_below_a_root(roots: SourceRoots, first: Path, tm
 def test_credentials_are_in_no_representation() -> None:
     for url in ("https://me:pass%2fword@example.test/x", "https://tokentoken@example.test/x"):
         parsed = GitUrl.parse(url)
-        assert not any(secret.decode() in f"{parsed!r} {parsed}" for secret in parsed.secrets())
-    assert {b"pass/word", b"pass%2Fword", b"me:pass/word", b"bWU6cGFzcy93b3Jk"} <= set(
-        GitUrl.parse("https://me:pass%2fword@example.test/x").secrets()
-    )
-    assert b"tokentoken" in GitUrl.parse("https://tokentoken@example.test/x").secrets()
-    for url in ("https://example.test/", "https://@example.test/", "https://:@example.test/"):
-        assert GitUrl.parse(url).secrets() == ()
+        assert not any(secret in f"{parsed!r} {parsed}" for secret in url_secrets(url))
 
 
 @pytest.mark.parametrize(

@@ -19,4 +19,7 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 @pytest.fixture
 def store(database: Database) -> JobStore:
-    return JobStore(database)
+    store = JobStore(database)
+    store.instance_id("instance")
+    store.open_vault()
+    return store

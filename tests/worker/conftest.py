@@ -32,12 +32,12 @@ USER = User(user_id="u", username="u", email=None, role=Role.USER, is_active=Tru
 class House:
     """What a worker needs around it; any number of workers, one after the other."""
 
-    database: Database
     context: JobContext
     runner: FakeRunner
     preparation: Preparation
     corndogs: EmbeddedCorndogs
     workers: list[Worker]
+    database: Database
 
     def worker(self, **options: Any) -> Worker:
         """Start a worker."""
@@ -90,9 +90,12 @@ def house(tmp_path: Path) -> Iterator[House]:
     database.migrate()
     corndogs = EmbeddedCorndogs(tmp_path / "corndogs.db")
     corndogs.start()
+    store = JobStore(database)
+    store.instance_id("instance")
+    store.open_vault()
     preparation = Preparation(SourceRoots([tmp_path], None), tmp_path / "workspaces", {})
     context = JobContext(
-        store=JobStore(database),
+        store=store,
         objects=FilesystemObjectStore(tmp_path / "objects"),
         signals=Signals(),
         metrics=Metrics(),
@@ -100,7 +103,7 @@ def house(tmp_path: Path) -> Iterator[House]:
     )
     context.corndogs = GrpcCorndogs(corndogs.address)
     context.instance_id = "instance"
-    house = House(database, context, FakeRunner(), preparation, corndogs, [])
+    house = House(context, FakeRunner(), preparation, corndogs, [], database)
     yield house
     for worker in house.workers:
         worker.stop(10)

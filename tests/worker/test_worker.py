@@ -519,3 +519,56 @@ class TestWhy:
         assert "not queued yet" in self.reason(house, job)[0]
         found = why.explain(house.context, house.job(job), [])
         assert found.next_try_at_ms is not None
+
+
+def test_a_secret_in_an_error_is_in_no_log_and_no_row(house: House, caplog: pytest.LogCaptureFixture) -> None:
+    """An error of a library may quote anything: here it is the image."""
+    house.worker()
+    with caplog.at_level("INFO"):
+        job = house.ended(
+            house.submit(runner_image="s3cret", job_env_vars={"TOKEN": "s3cret"}, secret_env_vars=("TOKEN",))
+        )
+    assert job.error == "image not found: [REDACTED]"
+    assert [item.error for item in house.context.store.attempts(job.job_id)] == [job.error]
+    assert (
+        house.log(job)
+        == "[reactorcide] pulling image [REDACTED]\n[reactorcide] image not found: [REDACTED]\n"
+    )
+    with house.database.read() as db:
+        reasons = db.execute_sql("SELECT reason FROM job_event WHERE reason IS NOT NULL").fetchall()
+    assert reasons == [(job.error,)]
+    assert any(vars(record).get("reason") == job.error for record in caplog.records)
+
+
+def test_a_secret_is_masked_where_the_log_is_written_anew(house: House) -> None:
+    secret = {"job_env_vars": {"TOKEN": "s3cret"}, "secret_env_vars": ("TOKEN",)}
+    first = house.worker()
+    job = house.submit("print s3cret; hang", **secret)
+    wait_until(lambda: house.log(job) == "[REDACTED]\n", 20, "the first line to be there")
+    first.stop(10)
+    house.worker(worker_id="w2")
+    cancel.cancel(house.context, USER, job.job_id)
+    ended = house.ended(job)
+    assert house.log(ended).splitlines()[0] == "[REDACTED]"
+    assert "s3cret" not in house.log(ended)
+
+
+def test_half_a_secret_is_not_written_when_the_service_stops(house: House) -> None:
+    first = house.worker()
+    secret = {"job_env_vars": {"TOKEN": "s3cret\nwith more"}, "secret_env_vars": ("TOKEN",)}
+    job = house.submit("print begun; print s3cret; hang", **secret)
+    wait_until(lambda: house.log(job) != "", 20, "the first line to be there")
+    first.stop(10)
+    assert house.log(job) == "begun\n"
+    house.worker(worker_id="w2")
+    cancel.cancel(house.context, USER, job.job_id)
+    assert house.log(house.ended(job)).startswith("begun\ns3cret\n")
+
+
+def test_a_rerun_has_the_secrets(house: House) -> None:
+    house.worker()
+    first = house.ended(house.submit(job_env_vars={"TOKEN": "s3cret"}, secret_env_vars=("TOKEN",)))
+    again = house.ended(rerun(house.context, USER, first.job_id))
+    assert again.definition == first.definition
+    assert [spec.env["TOKEN"] for spec in house.runner.created] == ["s3cret", "s3cret"]
+    assert "s3cret" not in repr(house.runner.created)

@@ -18,6 +18,7 @@ from reactorcide.domain.clock import rfc3339
 from reactorcide.domain.errors import Forbidden, InvalidInput
 from reactorcide.domain.ids import is_id
 from reactorcide.domain.jobs import AttemptRecord, Job, JobDefinition, JobFilter, log_key
+from reactorcide.domain.secrets import redacted_url, redacted_variables
 from reactorcide.domain.sizes import format_size
 from reactorcide.jobs import access, read, why
 from reactorcide.jobs.cancel import cancel
@@ -207,12 +208,13 @@ def job_json(job: Job) -> dict[str, Any]:
         "description": definition.description,
         "status": job.status,
         "source_type": definition.source_type,
-        "git_url": definition.git_url,
+        "git_url": None if definition.git_url is None else redacted_url(definition.git_url),
         "git_ref": definition.git_ref,
         "source_path": definition.source_path,
         "runner_image": definition.runner_image,
         "job_command": definition.job_command,
-        "job_env_vars": dict(definition.job_env_vars),
+        "job_env_vars": redacted_variables(definition),
+        "secret_env_vars": list(definition.secret_env_vars),
         "queue_name": definition.queue_name,
         "timeout_seconds": definition.timeout_seconds,
         "priority": definition.priority,
@@ -285,6 +287,7 @@ def _definition(body: JobRequest, defaults: JobDefaults) -> JobDefinition:
         source_path=body.source_path,
         runner_image=body.runner_image or defaults.image,
         job_env_vars=body.job_env_vars,
+        secret_env_vars=body.secret_names,
         queue_name=body.queue_name,
         timeout_seconds=body.timeout_seconds,
         priority=body.priority,

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 from reactorcide.domain.errors import InvalidInput
 from reactorcide.domain.images import is_image_reference
 from reactorcide.domain.jobs import ARTIFACTS_DIR, JobStatus
+from reactorcide.domain.secrets import LEAST_SECRET_CHARS, REDACTED, guess, secret_userinfo, secret_variables
 from reactorcide.domain.sizes import parse_size
 
 _MOST_COMMAND_BYTES = 100 << 10
@@ -67,6 +68,9 @@ class JobRequest(_Body):
     )
     runner_image: ShortText | None = None
     job_env_vars: dict[str, str] = Field(default_factory=dict)
+    secret_env_vars: list[str] | None = Field(
+        default=None, description="Names among `job_env_vars` with secret values; those that look it."
+    )
     queue_name: QueueName = "default"
     timeout_seconds: int = Field(default=3600, ge=1, le=604_800)
     priority: int = Field(default=0, ge=-(2**31), le=2**31 - 1)
@@ -83,6 +87,7 @@ class JobRequest(_Body):
         # An InvalidInput passes through pydantic as it is, and so can name its field.
         self._check_source()
         self._check_sizes()
+        self._check_secrets()
         for field in ("code_dir", "job_dir"):
             path = getattr(self, field)
             if path is not None and not _is_container_path(path):
@@ -138,6 +143,38 @@ class JobRequest(_Body):
         if total_bytes >= _MOST_EXEC_BYTES:
             raise InvalidInput("job_env_vars and job_command together must stay below 1 MiB", "job_env_vars")
 
+    def _check_secrets(self) -> None:
+        for name in self.secret_env_vars or ():
+            if name not in self.job_env_vars:
+                raise InvalidInput(
+                    f"secret_env_vars: there is no variable {name!r} in job_env_vars", "secret_env_vars"
+                )
+            if 0 < len(self.job_env_vars[name]) < LEAST_SECRET_CHARS:
+                raise InvalidInput(
+                    f"secret_env_vars: the value of {name} is shorter than {LEAST_SECRET_CHARS} characters; "
+                    "replacing it in the log would make that unreadable",
+                    "secret_env_vars",
+                )
+        for name, value in secret_variables(self.job_env_vars, self.secret_names).items():
+            if value == REDACTED:
+                raise InvalidInput(
+                    f"job_env_vars: the value of {name} is {REDACTED}, as the service shows a secret; "
+                    "send the secret itself",
+                    "job_env_vars",
+                )
+        if self.git_url is not None and REDACTED in (secret_userinfo(self.git_url) or ""):
+            raise InvalidInput(
+                f"git_url has {REDACTED} in it, as the service shows credentials; send the real ones",
+                "git_url",
+            )
+
+    @property
+    def secret_names(self) -> tuple[str, ...]:
+        """The variables that are secret: those listed, or else those that look it."""
+        if self.secret_env_vars is None:
+            return guess(self.job_env_vars)
+        return tuple(dict.fromkeys(self.secret_env_vars))
+
     @property
     def memory_limit_bytes(self) -> int | None:
         """The limit in bytes."""
@@ -172,6 +209,7 @@ class JobResponse(BaseModel):
     runner_image: str
     job_command: str
     job_env_vars: dict[str, str]
+    secret_env_vars: list[str]
     queue_name: str
     timeout_seconds: int
     priority: int

@@ -1,0 +1,82 @@
+"""What of a job is secret: the values of some variables, and the credentials in its git URL."""
+
+import base64
+import re
+from collections.abc import Collection, Iterable, Mapping
+from urllib.parse import quote, unquote
+
+from reactorcide.domain.jobs import JobDefinition
+
+REDACTED = "[REDACTED]"
+"""What stands in the place of a secret wherever it would be shown."""
+LEAST_SECRET_CHARS = 4
+"""A shorter one is not replaced in logs, where it would make half of the text unreadable."""
+
+_LOOKS_SECRET = re.compile(
+    r"\w*(?:PASSWORD|PASSWD|PASSPHRASE)|(?:\w*_)?(?:TOKEN|SECRET|CREDENTIALS|APIKEY)|\w*_KEY", re.IGNORECASE
+)
+_USERINFO = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)@")
+_NO_PASSWORDS = frozenset({"", "x-oauth-basic"})
+"""With one of these the user name is the secret: a token."""
+
+
+def looks_secret(name: str) -> bool:
+    """Tell whether a variable is taken for a secret by its name, where the job does not say."""
+    return _LOOKS_SECRET.fullmatch(name) is not None
+
+
+def guess(variables: Iterable[str]) -> tuple[str, ...]:
+    """Return the names of those variables that look secret."""
+    return tuple(name for name in variables if looks_secret(name))
+
+
+def secret_variables(variables: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:
+    """Return those of a job's variables that are secret; one that is empty is not."""
+    return {name: variables[name] for name in names if variables[name]}
+
+
+def redacted_variables(definition: JobDefinition) -> dict[str, str]:
+    """Return the job's variables, fit to be shown."""
+    hidden = secret_variables(definition.job_env_vars, definition.secret_env_vars)
+    return {**definition.job_env_vars, **dict.fromkeys(hidden, REDACTED)}
+
+
+def secret_userinfo(url: str) -> str | None:
+    """Return the credentials in a git URL, as they are written there."""
+    match = _USERINFO.match(url)
+    if match is None or match[2] in ("", ":"):
+        return None
+    # ssh logs in by keys, under a name that everybody may see.
+    return None if match[1] == "ssh" and ":" not in match[2] else match[2]
+
+
+def redacted_url(url: str) -> str:
+    """Return a git URL, fit to be shown: ``https://[REDACTED]@host/…``."""
+    userinfo = secret_userinfo(url)
+    return url if userinfo is None else url.replace(f"//{userinfo}@", f"//{REDACTED}@", 1)
+
+
+def url_secrets(url: str) -> tuple[str, ...]:
+    """Return every spelling of a git URL's credentials that must not be shown, the longest first.
+
+    A user name is a secret where it stands alone: that is how access tokens are given.
+    """
+    userinfo = secret_userinfo(url)
+    if userinfo is None:
+        return ()
+    username, _, password = userinfo.partition(":")
+    written = {userinfo, username if unquote(password) in _NO_PASSWORDS else password}
+    decoded = {unquote(text) for text in written}
+    pair = unquote(username) + ":" + unquote(password)
+    encoded = {quote(text, safe=safe) for text in (*decoded, pair) for safe in ("", ":")}
+    found = written | decoded | encoded | {pair, base64.b64encode(pair.encode()).decode()}
+    return tuple(sorted((text for text in found if len(text) >= LEAST_SECRET_CHARS), key=len, reverse=True))
+
+
+def secrets_of(definition: JobDefinition) -> Collection[str]:
+    """Return everything that is to be replaced wherever the job, or the service about it, prints it."""
+    hidden = secret_variables(definition.job_env_vars, definition.secret_env_vars)
+    found = [text for text in hidden.values() if len(text) >= LEAST_SECRET_CHARS]
+    if definition.git_url is not None:
+        found += url_secrets(definition.git_url)
+    return found

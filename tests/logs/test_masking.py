@@ -1,0 +1,162 @@
+"""Secrets in a stream, however it is cut."""
+
+import os
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reactorcide.logs.masking import Masker, masked
+
+KEY = "-----BEGIN KEY-----\nMIIEvQIBADAN\r\n{\n}\nBgkqhkiG9w0B\n-----END KEY-----\n"
+
+# Two letters make patterns that overlap, begin one another and repeat themselves.
+patterns = st.lists(
+    st.text("ab", min_size=1, max_size=24) | st.text("abc", min_size=1, max_size=6), max_size=6
+)
+
+
+@st.composite
+def texts(draw: st.DrawFn, secrets: Sequence[str]) -> bytes:
+    """Text of the letters that secrets are made of, with whole secrets and beginnings of them in it."""
+    parts = st.text("abc", max_size=6)
+    if secrets:
+        chosen = st.sampled_from(secrets)
+        parts |= chosen | chosen.flatmap(lambda text: st.integers(0, len(text)).map(lambda size: text[:size]))
+    return "".join(draw(st.lists(parts, max_size=12))).encode()
+
+
+def reference(data: bytes, secrets: Sequence[str]) -> bytes:
+    """Mask a whole text, slowly."""
+    longest_first = sorted((secret.encode() for secret in secrets), key=len, reverse=True)
+    result, position = b"", 0
+    while position < len(data):
+        found = next((secret for secret in longest_first if data.startswith(secret, position)), None)
+        result += data[position : position + 1] if found is None else b"[REDACTED]"
+        position += 1 if found is None else len(found)
+    return result
+
+
+def run(masker: Masker, chunks: Sequence[bytes]) -> list[tuple[int, bytes]]:
+    return [piece for chunk in chunks for piece in masker.feed(chunk)] + masker.end()
+
+
+def output(pieces: Sequence[tuple[int, bytes]]) -> bytes:
+    return b"".join(text for _, text in pieces)
+
+
+def cut(data: bytes, places: Sequence[int]) -> list[bytes]:
+    return [data[start:end] for start, end in pairwise([0, *sorted(places), len(data)])]
+
+
+@given(st.data())
+def test_any_split_of_any_text_gives_what_the_whole_gives(data: st.DataObject) -> None:
+    secrets = data.draw(patterns)
+    text = data.draw(texts(secrets))
+    chunks = cut(text, data.draw(st.lists(st.integers(0, len(text)), max_size=8)))
+    longest = max(map(len, secrets), default=0)
+    masker, pieces, taken = Masker(secrets), [], 0
+    for chunk in chunks:
+        new = masker.feed(chunk)
+        assert len(new) <= 1
+        pieces += new
+        taken += len(chunk)
+        # Less than a secret is held back, and only what may become one.
+        held = text[sum(size for size, _ in pieces) : taken]
+        assert not held or any(len(held) < len(secret) <= longest for secret in secrets)
+        assert not held or any(secret.encode().startswith(held) for secret in secrets)
+    pieces += masker.end()
+    assert output(pieces) == reference(text, secrets)
+    assert sum(size for size, _ in pieces) == len(text)
+    assert masker.end() == []
+
+
+@given(st.data())
+def test_a_fresh_one_goes_on_from_every_boundary(data: st.DataObject) -> None:
+    secrets = data.draw(patterns)
+    text = data.draw(texts(secrets))
+    pieces = run(Masker(secrets), cut(text, data.draw(st.lists(st.integers(0, len(text)), max_size=8))))
+    position = 0
+    for number, (size, _) in enumerate(pieces, 1):
+        position += size
+        rest = output(run(Masker(secrets), [text[position:]]))
+        assert output(pieces[:number]) + rest == reference(text, secrets)
+
+
+@given(st.data())
+def test_secrets_that_fill_the_tables_differently(data: st.DataObject) -> None:
+    """Enough of them for the other automaton, so long that their beginnings are looked for by their ends."""
+    many = [f"{number:04}".translate(str.maketrans("0123", "abab")) * 5 for number in range(900)]
+    secrets = many + data.draw(patterns)
+    text = data.draw(texts(secrets))
+    chunks = cut(text, data.draw(st.lists(st.integers(0, len(text)), max_size=8)))
+    assert output(run(Masker(secrets), chunks)) == reference(text, secrets)
+
+
+@given(st.binary(), st.lists(st.binary(max_size=40)))
+def test_without_secrets_everything_passes_as_it_is(first: bytes, more: list[bytes]) -> None:
+    masker = Masker([""])
+    for chunk in (first, *more):
+        assert masker.feed(chunk) == ([(len(chunk), chunk)] if chunk else [])
+    assert masker.end() == []
+
+
+def test_the_longest_wins_where_several_begin() -> None:
+    assert masked("token-17 token-1 token", ["token", "token-17", "token-1"]) == " ".join(["[REDACTED]"] * 3)
+
+
+def test_what_is_masked_is_no_part_of_a_further_one() -> None:
+    assert masked("abcabcab", ["abca", "bcab"]) == "[REDACTED][REDACTED]"
+    # What a secret leaves behind is not read again together with what stands in its place.
+    assert masked("xRED", ["x", "[RED", "]RED"]) == "[REDACTED]RED"
+
+
+def test_of_a_secret_of_several_lines_each_long_one_is_masked() -> None:
+    assert masked(KEY, [KEY]) == "[REDACTED]"
+    # What `$(cat key)` prints.
+    assert masked(KEY.strip(), [KEY]) == "[REDACTED]"
+    indented = "".join(f"  {line}\n" for line in KEY.replace("\r", "").splitlines())
+    assert masked(indented, [KEY]) == ("  [REDACTED]\n  [REDACTED]\n  {\n  }\n  [REDACTED]\n  [REDACTED]\n")
+
+
+def test_of_a_short_secret_the_line_end_is_not_needed() -> None:
+    assert masked("word", ["word\n"]) == "[REDACTED]"
+    assert masked("a{b", ["a\n{\nb\n"]) == "a{b"
+
+
+def test_letters_of_several_bytes_and_bytes_that_are_none() -> None:
+    secret = "größe→\U0001f511"
+    data = b"\xff" + secret.encode() + b"\xc3"
+    for place in range(len(data)):
+        pieces = run(Masker([secret]), cut(data, [place]))
+        assert output(pieces) == b"\xff[REDACTED]\xc3"
+    assert masked("a\udcff\ud800", ["größe"]) == "a\udcff\ud800"
+
+
+def test_a_line_is_not_held_back_for_nothing() -> None:
+    masker = Masker(["hunter22", KEY])
+    assert masker.feed(b"building hunters\n") == [(17, b"building hunters\n")]
+    assert masker.feed(b"hunter2") == []
+    assert masker.feed(b"\n") == [(8, b"hunter2\n")]
+
+
+@pytest.mark.parametrize("secret", ["x" * 32_000, "x" * 16_000 + "y" + "x" * 15_999])
+def test_a_long_secret_of_one_letter_costs_no_time_that_matters(secret: str) -> None:
+    data = b"x" * 300_000 + secret.encode()
+    pieces = run(Masker([secret]), cut(data, range(0, len(data), 30_000)))
+    assert output(pieces) == reference(data, [secret])
+
+
+def test_large_secrets_take_little_memory() -> None:
+    secrets = [chr(97 + number) + "0123456789" * 3000 for number in range(20)]
+    before_bytes = resident_bytes()
+    masker = Masker(secrets)
+    assert resident_bytes() - before_bytes < 50_000_000
+    assert output(run(masker, [secrets[7].encode()])) == b"[REDACTED]"
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
