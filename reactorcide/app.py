@@ -15,10 +15,10 @@ from flask import Flask
 from reactorcide.accounts import AccountContext, users
 from reactorcide.corndogs.client import GrpcCorndogs
 from reactorcide.corndogs.server import EmbeddedCorndogs
-from reactorcide.domain.errors import ConfigurationError, ReactorcideError
+from reactorcide.domain.errors import ConfigurationError, ObjectStoreError, ReactorcideError
 from reactorcide.domain.ids import new_id
 from reactorcide.domain.sizes import parse_size
-from reactorcide.jobs import JobContext
+from reactorcide.jobs import JobContext, sources
 from reactorcide.metrics import Metrics
 from reactorcide.objects.filesystem import FilesystemObjectStore
 from reactorcide.runner import Runner
@@ -28,6 +28,7 @@ from reactorcide.sources.roots import SourceRoots
 from reactorcide.store.accounts import AccountStore
 from reactorcide.store.database import Database
 from reactorcide.store.jobs import JobStore
+from reactorcide.store.sources import SourceStore
 from reactorcide.web import create_app
 from reactorcide.web.services import JobDefaults, Services
 from reactorcide.web.streams import StreamSlots
@@ -114,6 +115,7 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Application:
     )
     context = JobContext(
         store=store,
+        sources=SourceStore(database),
         objects=objects,
         signals=signals,
         metrics=metrics,
@@ -127,6 +129,8 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Application:
             prepare_timeout_s=settings.prepare_timeout_s,
             cancel_grace_s=settings.cancel_grace_s,
             pids=settings.pids_limit,
+            artifact_bytes=_size("max-artifact-bytes", settings.max_artifact_bytes) or 0,
+            artifacts=settings.max_artifacts,
         ),
         worker_id=f"{socket.gethostname()}-{new_id()[-8:]}",
         concurrency=settings.concurrency,
@@ -141,6 +145,7 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Application:
         jobs=context,
         accounts=accounts,
         defaults=_defaults(settings),
+        most_source_bytes=_size("max-source-bytes", settings.max_source_bytes) or 0,
         slots=StreamSlots(settings.stream_slots),
         metrics=metrics,
         probes={
@@ -157,6 +162,7 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Application:
 
     def start() -> None:
         database.migrate()
+        _remove_leftovers(context, objects)
         context.instance_id = store.instance_id(new_id())
         store.submit_interrupted()
         admin_token = users.bootstrap(accounts, settings.admin_token_path)
@@ -195,6 +201,16 @@ def _defaults(settings: Settings) -> JobDefaults:
         memory_limit_bytes=_size("default-memory-limit", settings.default_memory_limit),
         max_memory_limit_bytes=_size("max-memory-limit", settings.max_memory_limit),
     )
+
+
+def _remove_leftovers(context: JobContext, objects: FilesystemObjectStore) -> None:
+    """Remove what an earlier process has begun to store; nobody else writes while this starts."""
+    try:
+        objects.remove_leftovers()
+        sources.remove_orphans(context)
+    except ObjectStoreError as exc:
+        # It takes space, no more.
+        log.warning("what an earlier process left half-stored is still there: %s", exc)
 
 
 def _size(option: str, text: str | None) -> int | None:

@@ -94,6 +94,14 @@ class Settings:
     min_free_disk: str = _setting(
         "256m", "Space that must be free in the data directory for a job to be started; 0 turns this off."
     )
+    max_artifact_bytes: str = _setting(
+        "1g",
+        "Artifacts that are kept of one job, in bytes or like 512m, 2g; its log says what is not.",
+    )
+    max_artifacts: int = _setting(10_000, "Files that are kept of one job as artifacts.")
+    max_source_bytes: str = _setting(
+        "512m", "The largest source that can be uploaded, packed or unpacked; 0 allows none."
+    )
     stream_slots: int = _setting(32, "Log followers and long polls that are served at once.")
     log_format: str = _setting("text", "Format of the service's own log.", choices=("text", "json"))
     log_level: str = _setting(

@@ -25,7 +25,7 @@ _TYPES: dict[Any, Any] = {
     tuple[str, ...]: str,
     bool: bool,
 }
-_LEAST = {"concurrency": 0, "pids_limit": 16, "stream_slots": 0}
+_LEAST = {"concurrency": 0, "pids_limit": 16, "stream_slots": 0, "max_artifacts": 0}
 _LEAST_S = {"lease_s": 1.0, "prepare_timeout_s": 1.0, "cancel_grace_s": 0.1, "lost_after_s": 1.0}
 
 
@@ -75,6 +75,8 @@ _TYPES_OF: dict[str, click.ParamType[Any]] = {
     "default_memory_limit": _Size(),
     "max_memory_limit": _Size(),
     "min_free_disk": _Size(),
+    "max_artifact_bytes": _Size(),
+    "max_source_bytes": _Size(),
 }
 
 

@@ -9,7 +9,7 @@ from reactorcide.domain.clock import now_ms
 from reactorcide.domain.errors import CorndogsError
 from reactorcide.domain.ids import new_id
 from reactorcide.domain.jobs import Job, JobDefinition, JobStatus
-from reactorcide.jobs import JobContext, lifecycle
+from reactorcide.jobs import JobContext, lifecycle, sources
 
 _SUBMIT_GRACE_MS = 10_000
 """After this long the sweep takes a job that is still ``submitted`` for one whose submitter died."""
@@ -21,9 +21,11 @@ def submit(context: JobContext, user: User, definition: JobDefinition, *, rerun_
     """Create a job and return it as it then is: mostly ``queued``.
 
     When this returns the job is on disk. Where Corndogs does not take it, it is ``submit_failed`` and
-    is submitted again by the sweep. Raises ``InvalidInput`` when its source may not be used, and
-    ``StoreError`` when it could not be committed; then there is no job.
+    is submitted again by the sweep. Raises ``InvalidInput`` when its source may not be used (where that is
+    another job's artifacts, ``NotFound`` or ``Forbidden``), and ``StoreError`` when it could not be
+    committed; then there is no job.
     """
+    sources.check(context, user, definition)
     context.check_source(definition)
     created_at_ms = now_ms()
     job = Job(

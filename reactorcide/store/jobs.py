@@ -37,6 +37,7 @@ _LONGEST_DELAY_MS = 120_000
 # What every job goes through is written as SQL: building these statements anew each time takes peewee
 # several times as long as SQLite takes to run them.
 _COLUMNS = tuple(JobRow._meta.columns)
+_JSON_COLUMNS = ("job_env_vars", "artifacts")
 _COLUMN_LIST = ", ".join(_COLUMNS)
 _SELECT_JOB = f"SELECT {_COLUMN_LIST} FROM job WHERE job_id = ?"  # noqa: S608  # names of ours only
 _SELECT_STATUS = "SELECT status FROM job WHERE job_id = ?"
@@ -46,7 +47,8 @@ _INSERT_JOB = f"INSERT INTO job ({_COLUMN_LIST}) VALUES ({', '.join('?' * len(_C
 def _as_dict(row: Sequence[Any]) -> dict[str, Any]:
     """Return a row of ``_COLUMNS`` as peewee's ``dicts()`` would."""
     values = dict(zip(_COLUMNS, row, strict=True))
-    values["job_env_vars"] = JobRow.job_env_vars.python_value(values["job_env_vars"])
+    for name in _JSON_COLUMNS:
+        values[name] = JobRow._meta.fields[name].python_value(values[name])
     values["deleted"] = bool(values["deleted"])
     return values
 
@@ -97,7 +99,7 @@ class JobStore:
         row = {name: getattr(job.definition, name) for name in _DEFINITION_FIELDS}
         row |= {name: getattr(job, name) for name in _JOB_FIELDS}
         row |= {
-            "job_env_vars": JobRow.job_env_vars.db_value(row["job_env_vars"]),
+            **{name: JobRow._meta.fields[name].db_value(row[name]) for name in _JSON_COLUMNS},
             "status": job.status,
             "next_submit_at_ms": next_submit_at_ms,
             "submit_failures": 0,

@@ -22,13 +22,13 @@ from peewee import (
 class JSONField(TextField):
     """A JSON value kept as text."""
 
-    def db_value(self, value: Any) -> str:
+    def db_value(self, value: Any) -> str | None:
         """Return what is stored."""
-        return json.dumps(value, separators=(",", ":"))
+        return None if value is None else json.dumps(value, separators=(",", ":"))
 
-    def python_value(self, value: str) -> Any:
+    def python_value(self, value: str | None) -> Any:
         """Return what was put in."""
-        return json.loads(value)
+        return None if value is None else json.loads(value)
 
 
 class InstanceRow(Model):
@@ -119,6 +119,10 @@ class JobRow(Model):
     task_open = BooleanField()
     """Corndogs still has a live task of this job, which is to be closed once the job is over."""
 
+    artifacts = JSONField(null=True)
+    source_job_id = TextField(null=True)
+    source_id = TextField(null=True)
+
     class Meta:
         table_name = "job"
         indexes = (
@@ -164,4 +168,37 @@ class JobEventRow(Model):
         table_name = "job_event"
 
 
-ALL_MODELS = (InstanceRow, UserRow, TokenRow, JobRow, AttemptRow, JobEventRow)
+class SourceRow(Model):
+    """An uploaded source, by the SHA-256 of its bytes."""
+
+    source_id = TextField(primary_key=True)
+    object_key = TextField()
+    size_bytes = BigIntegerField()
+    files = IntegerField()
+    last_used_at_ms = BigIntegerField()
+
+    class Meta:
+        table_name = "source"
+
+
+class SourceOwnerRow(Model):
+    """Who has uploaded a source, and so may use it."""
+
+    source_id = TextField()
+    user_id = TextField()
+
+    class Meta:
+        table_name = "source_owner"
+        primary_key = CompositeKey("source_id", "user_id")
+
+
+ALL_MODELS = (
+    InstanceRow,
+    UserRow,
+    TokenRow,
+    JobRow,
+    AttemptRow,
+    JobEventRow,
+    SourceRow,
+    SourceOwnerRow,
+)
