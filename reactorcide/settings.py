@@ -102,7 +102,7 @@ class Settings:
     max_source_bytes: str = _setting(
         "512m", "The largest source that can be uploaded, packed or unpacked; 0 allows none."
     )
-    stream_slots: int = _setting(32, "Log followers and long polls that are served at once.")
+    stream_slots: int = _setting(32, "Log followers, long polls and uploads that are served at once.")
     log_format: str = _setting("text", "Format of the service's own log.", choices=("text", "json"))
     log_level: str = _setting(
         "info", "Level of the service's own log.", choices=("debug", "info", "warning", "error")

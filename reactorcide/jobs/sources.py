@@ -112,9 +112,13 @@ def remove_orphans(context: JobContext) -> None:
 
 def _count_files(packed: Iterator[bytes], most_bytes: int) -> int:
     files = 0
+    unpacked = _bounded(gunzip(packed), most_bytes, " when unpacked")
     try:
-        for entry in _within(read_tar(_bounded(gunzip(packed), most_bytes, " when unpacked"))):
+        for entry in _within(read_tar(unpacked)):
             files += entry.kind == "file"
+        # Only at the end of the gzip it is known that all of it has come, undamaged.
+        for _ in unpacked:
+            pass
     except DamagedTar as exc:
         raise InvalidInput(f"a source has to be a tar.gz: {exc}") from exc
     return files

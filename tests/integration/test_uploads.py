@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import requests
 
-from tests.conftest import NewService
 from tests.support.client import Client
 from tests.support.image import Images
 from tests.support.service import Service
 from tests.support.tars import chunked, header, member, tar_gz
+from tests.support.waiting import wait_until
 
 GZIP = {"Content-Type": "application/gzip"}
 NOISE = random.Random(7).randbytes(1 << 20)  # noqa: S311  # a test's
@@ -112,7 +112,8 @@ def peak_kib(service: Service) -> int:
 @pytest.fixture(scope="module")
 def narrow(tmp_path_factory: pytest.TempPathFactory, images: Images) -> Iterator[Service]:
     """A service that takes sources of a mebibyte and runs nothing."""
-    made = Service(tmp_path_factory.mktemp("narrow"), images.default, concurrency=0, max_source_bytes="1m")
+    home = tmp_path_factory.mktemp("narrow")
+    made = Service(home, images.default, concurrency=0, max_source_bytes="1m", stream_slots=2)
     yield made.start()
     made.stop()
 
@@ -142,6 +143,17 @@ def test_what_is_no_source_is_refused(narrow: Service) -> None:
     assert upload(narrow.anonymous(), project()).status_code == 401
     assert narrow.admin.request("POST", "sources?x=1", data=project(), headers=GZIP).status_code == 400
     assert narrow.admin.request("GET", f"sources/{UNKNOWN}").status_code == 404
+
+
+def test_an_upload_takes_a_place_of_those_for_long_requests_and_gives_it_back(narrow: Service) -> None:
+    # More than there are places, of every kind that ends in an error.
+    for _ in range(3):
+        assert upload(narrow.admin, b"no gzip").status_code == 400
+        assert upload(narrow.admin, NOISE * 2).status_code == 413
+    with narrow.admin.follow(narrow.admin.submit()), narrow.admin.follow(narrow.admin.submit()):
+        busy = upload(narrow.admin, project())
+        assert (busy.status_code, busy.headers["Retry-After"]) == (503, "5")
+    wait_until(lambda: upload(narrow.admin, project()).ok, 10, "the places are free again")
 
 
 def test_what_was_half_stored_is_gone_after_a_start(narrow: Service) -> None:
@@ -191,6 +203,9 @@ def test_the_artifacts_of_one_job_are_the_source_of_the_next(service: Service) -
     assert other.post_job(source_job_id=build["job_id"]).status_code == 403
     assert other.post_job(source_job_id=str(uuid.uuid4())).status_code == 404
 
+    assert api.request("DELETE", f"jobs/{build['job_id']}").status_code == 204
+    assert api.request("POST", f"jobs/{job['job_id']}/rerun").status_code == 404
+
     nothing = api.run("true")
     failed = api.run(source_job_id=nothing["job_id"])
     assert (failed["status"], failed["error"]) == (
@@ -198,20 +213,3 @@ def test_the_artifacts_of_one_job_are_the_source_of_the_next(service: Service) -
         f"job {nothing['job_id']}, whose artifacts are the source, has left none",
     )
     assert failed["error"].encode() in api.log(failed)
-
-
-def test_a_source_job_that_is_deleted_before_the_run_fails_it_with_a_sentence(
-    new_service: NewService,
-) -> None:
-    api = new_service(concurrency=1).admin
-    build = api.run("echo x >/job/artifacts/x")
-    api.wait(busy := api.submit("sleep 60"), "running")
-    job = api.submit(source_job_id=build["job_id"])
-    assert api.request("DELETE", f"jobs/{build['job_id']}").status_code == 204
-    api.cancel(busy)
-    failed = api.wait(job)
-    assert (failed["status"], failed["error"]) == (
-        "failed",
-        f"job {build['job_id']}, whose artifacts are the source, has been deleted",
-    )
-    assert api.request("POST", f"jobs/{job['job_id']}/rerun").status_code == 404

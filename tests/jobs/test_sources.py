@@ -1,5 +1,6 @@
 """Uploaded sources: what is taken, whose it is, how long it is kept."""
 
+import gzip
 import hashlib
 import io
 import random
@@ -202,6 +203,14 @@ def test_a_bomb_takes_no_memory(shelf: Shelf) -> None:
     finally:
         tracemalloc.stop()
     assert peak_bytes < 4 << 20
+
+
+def test_what_breaks_off_after_the_last_file_is_noticed(shelf: Shelf) -> None:
+    # Beyond what is read ahead, for a tar says where it ends.
+    data = gzip.compress(tar(member("a")) + bytes(1 << 20), 0)
+    shelf.add(data)
+    with pytest.raises(InvalidInput, match="ends in the middle"):
+        shelf.add(data[:-10])
 
 
 def test_an_upload_that_breaks_off_leaves_nothing(shelf: Shelf) -> None:

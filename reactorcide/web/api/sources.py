@@ -8,7 +8,7 @@ from flask import Response, jsonify, request
 from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
 
-from reactorcide.domain.errors import TooLarge
+from reactorcide.domain.errors import Busy, TooLarge
 from reactorcide.domain.sources import Source
 from reactorcide.jobs import sources
 from reactorcide.web import errors
@@ -41,6 +41,9 @@ def blueprint(services: Services) -> APIBlueprint:
         if request.mimetype not in _GZIP:
             message = f"send the source as a tar.gz, with Content-Type: {_GZIP[0]}"
             return errors.answer(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message)
+        # Slow ones must not take every thread of the service.
+        if not services.slots.try_take():
+            raise Busy("too many uploads and followers just now; come back in a few seconds")
         # It has a bound of its own, which counts as it reads.
         request.max_content_length = None
         body = _chunks()
@@ -49,6 +52,8 @@ def blueprint(services: Services) -> APIBlueprint:
         except TooLarge:
             _discard(body)
             raise
+        finally:
+            services.slots.release()
         response = jsonify(_json(source))
         response.status_code = 201 if created else 200
         response.headers["Location"] = f"{PREFIX}/sources/{source.source_id}"
