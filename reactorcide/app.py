@@ -20,7 +20,7 @@ from reactorcide.corndogs.server import EmbeddedCorndogs
 from reactorcide.domain.errors import ConfigurationError, ReactorcideError
 from reactorcide.domain.ids import new_id
 from reactorcide.domain.sizes import parse_size
-from reactorcide.jobs import JobContext
+from reactorcide.jobs import JobContext, sources
 from reactorcide.jobs.retention import Policy
 from reactorcide.metrics import Metrics
 from reactorcide.objects.filesystem import FilesystemObjectStore
@@ -31,6 +31,7 @@ from reactorcide.sources.roots import SourceRoots
 from reactorcide.store.accounts import AccountStore
 from reactorcide.store.database import Database
 from reactorcide.store.jobs import JobStore
+from reactorcide.store.sources import SourceStore
 from reactorcide.web import create_app
 from reactorcide.web.services import JobDefaults, Services
 from reactorcide.web.streams import StreamSlots
@@ -118,6 +119,7 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Application:
     )
     context = JobContext(
         store=store,
+        sources=SourceStore(database),
         objects=objects,
         signals=signals,
         metrics=metrics,
@@ -131,6 +133,8 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Application:
             prepare_timeout_s=settings.prepare_timeout_s,
             cancel_grace_s=settings.cancel_grace_s,
             pids=settings.pids_limit,
+            artifact_bytes=_size("max-artifact-bytes", settings.max_artifact_bytes) or 0,
+            artifacts=settings.max_artifacts,
         ),
         worker_id=f"{socket.gethostname()}-{new_id()[-8:]}",
         concurrency=settings.concurrency,
@@ -139,13 +143,20 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Application:
         lost_after_s=settings.lost_after_s or (math.inf if embedded else 2 * settings.lease_s),
         check_disk=objects.check_room,
     )
-    janitor = Janitor(context, runner, keep_policy(settings), keep_image_days=settings.keep_image_days)
+    janitor = Janitor(
+        context,
+        runner,
+        keep_policy(settings),
+        keep_image_days=settings.keep_image_days,
+        keep_source_days=settings.keep_source_days,
+    )
     context.wake_worker = worker.wake
     context.stop_attempt = worker.stop_attempt
     services = Services(
         jobs=context,
         accounts=accounts,
         defaults=_defaults(settings),
+        most_source_bytes=_size("max-source-bytes", settings.max_source_bytes) or 0,
         slots=StreamSlots(settings.stream_slots),
         metrics=metrics,
         probes={
@@ -162,7 +173,7 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Application:
 
     def start() -> None:
         database.migrate()
-        _remove_leftovers(objects, settings.workspaces_dir)
+        _remove_leftovers(context, objects, settings.workspaces_dir)
         context.instance_id = store.instance_id(new_id())
         store.open_vault()
         store.submit_interrupted()
@@ -196,10 +207,11 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Application:
     )
 
 
-def _remove_leftovers(objects: FilesystemObjectStore, workspaces_dir: Path) -> None:
+def _remove_leftovers(context: JobContext, objects: FilesystemObjectStore, workspaces_dir: Path) -> None:
     """Remove what a service that was killed was writing just then; nobody writes there yet."""
     try:
         objects.remove_leftovers()
+        sources.remove_orphans(context)
         if workspaces_dir.exists():
             shutil.rmtree(workspaces_dir)
     except (ReactorcideError, OSError) as exc:
@@ -248,6 +260,7 @@ def open_jobs(settings: Settings) -> Iterator[JobContext]:
     with _existing_database(settings) as database:
         yield JobContext(
             store=JobStore(database),
+            sources=SourceStore(database),
             objects=FilesystemObjectStore(settings.objects_dir),
             signals=Signals(),
             metrics=Metrics(),

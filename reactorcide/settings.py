@@ -103,7 +103,18 @@ class Settings:
     keep_image_days: int = _setting(
         14, "Days for which an image that was pulled is kept after its last use; 0 keeps it."
     )
-    stream_slots: int = _setting(32, "Log followers and long polls that are served at once.")
+    keep_source_days: int = _setting(
+        14, "Days for which an uploaded source is kept after its last use; 0 keeps it."
+    )
+    max_artifact_bytes: str = _setting(
+        "1g",
+        "Artifacts that are kept of one job, in bytes or like 512m, 2g; its log says what is not.",
+    )
+    max_artifacts: int = _setting(10_000, "Files that are kept of one job as artifacts.")
+    max_source_bytes: str = _setting(
+        "512m", "The largest source that can be uploaded, packed or unpacked; 0 allows none."
+    )
+    stream_slots: int = _setting(32, "Log followers, long polls and uploads that are served at once.")
     log_format: str = _setting("text", "Format of the service's own log.", choices=("text", "json"))
     log_level: str = _setting(
         "info", "Level of the service's own log.", choices=("debug", "info", "warning", "error")

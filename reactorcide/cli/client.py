@@ -3,11 +3,11 @@
 import ipaddress
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 from urllib.parse import quote, urlsplit
 
 from reactorcide.domain.errors import ConfigurationError, ReactorcideError
@@ -33,7 +33,12 @@ Json = dict[str, Any]
 
 
 class ServiceError(ReactorcideError):
-    """The service refused, or what answered is no Reactorcide."""
+    """The service refused, or what answered is no Reactorcide; ``fields`` are those to blame, if any are."""
+
+    def __init__(self, message: str, *, status: int | None = None, fields: Collection[str] = ()) -> None:
+        super().__init__(message)
+        self.status = status
+        self.fields = fields
 
 
 class ServiceAway(ServiceError):
@@ -51,11 +56,13 @@ class Client:
         import requests
 
         self.url = url
+        self.is_local = _is_loopback(url)
+        """The service is on this host, as far as its address tells."""
         self._has_token = bool(token)
         self._token_advice = token_advice
         self._session = requests.Session()
         # A proxy that the environment names can't know what is meant by this host.
-        self._session.trust_env = not _is_loopback(url)
+        self._session.trust_env = not self.is_local
         # As a callable, or a .netrc would win over it.
         self._session.auth = _Bearer(token) if token else _nothing
 
@@ -111,6 +118,27 @@ class Client:
     def artifact(self, job_id: str, path: str) -> Iterator[bytes]:
         """Yield the bytes of one artifact, with an empty chunk first."""
         yield from self._stream(f"/jobs/{job_id}/artifacts/{quote(path)}", {}, silence_s=_ANSWER_S)
+
+    def has_source(self, source_id: str) -> bool:
+        """Tell whether the service has a source that was uploaded with this token's user."""
+        try:
+            self._json("GET", f"/sources/{source_id}")
+        except ServiceError as exc:
+            if exc.status == 404:
+                return False
+            raise
+        return True
+
+    def upload(self, source: BinaryIO, size_bytes: int, advance: Callable[[int], None]) -> Json:
+        """Upload a tar.gz as a source and return what the service says of it."""
+        return self._json(
+            "POST",
+            "/sources",
+            data=_Upload(source, size_bytes, advance),
+            headers={"Content-Type": "application/gzip"},
+            # It is looked through before it is answered.
+            silence_s=_SILENCE_S,
+        )
 
     def log(self, job_id: str, *, attempt: int | None, tail: int | None) -> Iterator[bytes]:
         """Yield what an attempt (the last one, if none is named) has printed up to now.
@@ -221,12 +249,15 @@ class Client:
             target = response.headers["Location"].partition(_PREFIX)[0]
             return ServiceError(f"{self.url} has moved; set REACTORCIDE_API_URL to {target}")
         try:
-            message = str(response.json()["message"])
-        except (ValueError, KeyError, TypeError):
+            answer = response.json()
+            message = str(answer["message"])
+            fields = [str(item["field"]) for item in answer.get("details", ())]
+        except (ValueError, KeyError, TypeError, AttributeError):
             return self._stranger(response)
         if status == 401:
             message = f"{message} ({self._token_advice})" if self._has_token else self._token_advice
-        return ServiceAway(message) if status in (502, 503, 504) else ServiceError(message)
+        kind = ServiceAway if status in (502, 503, 504) else ServiceError
+        return kind(message, status=status, fields=fields)
 
     def _stranger(self, response: "requests.Response") -> ServiceError:
         kind = ServiceAway if response.status_code in (502, 503, 504) else ServiceError
@@ -259,6 +290,28 @@ class Client:
             f"no service answers at {self.url}; start one with 'reactorcide serve', "
             "or set REACTORCIDE_API_URL to where it is"
         )
+
+
+class _Upload:
+    """A file whose reading is seen; the library looks for a length and for ``read``."""
+
+    def __init__(self, file: BinaryIO, size_bytes: int, advance: Callable[[int], None]) -> None:
+        self._file = file
+        self._size_bytes = size_bytes
+        self._advance = advance
+
+    def __len__(self) -> int:
+        return self._size_bytes
+
+    def __iter__(self) -> Iterator[bytes]:
+        while chunk := self.read(_BLOCK_BYTES):
+            yield chunk
+
+    def read(self, size: int) -> bytes:
+        """Return the next bytes."""
+        chunk = self._file.read(max(size, _BLOCK_BYTES))
+        self._advance(len(chunk))
+        return chunk
 
 
 class _Patience:

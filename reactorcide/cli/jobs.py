@@ -31,6 +31,8 @@ _SHOWN = {
     "git_url": "Repository",
     "git_ref": "Ref",
     "source_path": "Source",
+    "source_id": "Uploaded source",
+    "source_job_id": "Source job",
     "queue_name": "Queue",
     "priority": "Priority",
     "timeout_seconds": "Timeout, s",
@@ -194,13 +196,18 @@ def rerun(job_id: str, follow: bool, as_json: bool) -> None:
 @click.option(
     "--output", metavar="DIR", type=click.Path(path_type=Path, file_okay=False), help="Download all, to here."
 )
+@click.option("--overwrite", is_flag=True, help="Replace files that are there and differ.")
 @_json
-def artifacts(job_id: str, output: Path | None, as_json: bool) -> None:
-    """List what a job left in its artifacts directory, or download it."""
+def artifacts(job_id: str, output: Path | None, overwrite: bool, as_json: bool) -> None:
+    """List what a job left in its artifacts directory, or download it.
+
+    A file that is there as it should be is not downloaded again; where one is there that differs, nothing is
+    downloaded without --overwrite.
+    """
     with connect() as client:
         listing = client.artifacts(job_id)
         if output is not None:
-            _download(client, job_id, listing["artifacts"], output)
+            _download(client, job_id, listing["artifacts"], output, overwrite=overwrite)
     if as_json:
         render.as_json(listing)
         return
@@ -208,6 +215,8 @@ def artifacts(job_id: str, output: Path | None, as_json: bool) -> None:
         ("SIZE", "SHA256", "PATH"),
         [(format_size(item["size"]), item["sha256"][:12], item["path"]) for item in listing["artifacts"]],
     )
+    if listing["artifacts_truncated"]:
+        click.echo("The job left more than the service keeps; the end of its log says what.", err=True)
 
 
 def _each(job_ids: tuple[str, ...], done: str, act: Callable[[Client, str], object]) -> None:
@@ -226,11 +235,23 @@ def _each(job_ids: tuple[str, ...], done: str, act: Callable[[Client, str], obje
         sys.exit(1)
 
 
-def _download(client: Client, job_id: str, items: list[dict[str, Any]], output: Path) -> None:
+def _download(
+    client: Client, job_id: str, items: list[dict[str, Any]], output: Path, *, overwrite: bool
+) -> None:
     # All of them before the first is written: then nothing is half done.
-    targets = [_target(output, item["path"]) for item in items]
-    with render.progress("downloading", sum(item["size"] for item in items)) as advance:
-        for item, target in zip(items, targets, strict=True):
+    missing = {}
+    for item in items:
+        target = _target(output, item["path"])
+        if not os.path.lexists(target) or not _is_there(target, item):
+            missing[target] = item
+    taken = [target for target in missing if os.path.lexists(target)]
+    if taken and not overwrite:
+        raise ReactorcideError(
+            f"{taken[0]} is there already and differs, so nothing was downloaded; "
+            "choose another directory with --output, or give --overwrite"
+        )
+    with render.progress("downloading", sum(item["size"] for item in missing.values())) as advance:
+        for target, item in missing.items():
             try:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 _save(client, job_id, item, target, advance)
@@ -253,15 +274,30 @@ def _target(output: Path, path: str) -> Path:
     return target
 
 
+def _is_there(target: Path, item: dict[str, Any]) -> bool:
+    """Tell whether an artifact was downloaded already; a link to it is something else."""
+    try:
+        if target.is_symlink() or not target.is_file() or target.stat().st_size != item["size"]:
+            return False
+        with target.open("rb") as file:
+            return bool(hashlib.file_digest(file, "sha256").hexdigest() == item["sha256"])
+    except OSError:
+        # It is in the way in any case.
+        return False
+
+
 def _save(
     client: Client, job_id: str, item: dict[str, Any], target: Path, advance: Callable[[int], None]
 ) -> None:
     """Write one artifact beside its place, check it, and only then put it there."""
-    digest = hashlib.sha256()
+    digest, left_bytes = hashlib.sha256(), item["size"]
     descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=".reactorcide-")
     try:
         with open(descriptor, "wb") as file:
             for chunk in client.artifact(job_id, item["path"]):
+                left_bytes -= len(chunk)
+                if left_bytes < 0:
+                    break
                 file.write(chunk)
                 digest.update(chunk)
                 advance(len(chunk))
@@ -269,7 +305,7 @@ def _save(
             umask = os.umask(0)
             os.umask(umask)
             os.fchmod(file.fileno(), 0o666 & ~umask)
-        if digest.hexdigest() != item["sha256"]:
+        if left_bytes != 0 or digest.hexdigest() != item["sha256"]:
             raise ServiceError(f"the artifact {item['path']!r} arrived damaged; download it again")
         os.replace(temporary, target)
     except BaseException:

@@ -31,7 +31,9 @@ _LEAST = {
     "keep_jobs": 0,
     "keep_days": 0,
     "keep_image_days": 0,
+    "keep_source_days": 0,
     "stream_slots": 0,
+    "max_artifacts": 0,
 }
 _LEAST_S = {"lease_s": 1.0, "prepare_timeout_s": 1.0, "cancel_grace_s": 0.1, "lost_after_s": 1.0}
 
@@ -83,6 +85,8 @@ _TYPES_OF: dict[str, click.ParamType[Any]] = {
     "max_memory_limit": _Size(),
     "min_free_disk": _Size(),
     "keep_bytes": _Size(),
+    "max_artifact_bytes": _Size(),
+    "max_source_bytes": _Size(),
 }
 
 

@@ -4,13 +4,14 @@ import json
 import os
 import shlex
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, TextIO
 
 import click
 
 from reactorcide.cli import render
-from reactorcide.cli.client import Client, connect
+from reactorcide.cli.client import Client, ServiceError, connect
 from reactorcide.domain.errors import InvalidInput
 from reactorcide.domain.jobs import JobStatus
 from reactorcide.domain.secrets import guess
@@ -80,8 +81,11 @@ def _secret_variables(
     metavar="DIR",
     # Whether it is there, the service knows best: it may be on another host.
     type=click.Path(path_type=Path, resolve_path=True),
-    help="Directory, below a source root of the service, to copy in. Without it the workspace is empty.",
+    help="Directory to copy in; none by default. A service on this host takes it from where it is, if that "
+    "is below one of its source roots; else it is uploaded, without .git and what git ignores.",
 )
+@click.option("--upload", is_flag=True, help="Upload the directory in any case.")
+@click.option("--source-job", metavar="ID", help="Job whose artifacts to copy in, in place of --source.")
 @click.option("--git", metavar="URL", help="Repository to clone, in place of --source.")
 @click.option("--ref", help="Branch, tag or commit of that repository; its HEAD by default.")
 @click.option(
@@ -103,6 +107,9 @@ def _secret_variables(
 @click.option("--memory-limit", metavar="SIZE", help="Memory that it may use: bytes, or like 512m, 2g.")
 @click.option("--code-dir", help="Where the source goes in the container.")
 @click.option("--job-dir", help="Where the command runs in the container.")
+@click.option(
+    "--artifact", metavar="GLOB", multiple=True, help="Artifacts to keep; repeatable. All by default."
+)
 @click.option("--description", help="What the job is for.")
 @click.option("--follow", is_flag=True, help="Show the log live; exit as the job does.")
 @click.option(
@@ -114,6 +121,7 @@ def submit(
     file: TextIO | None,
     follow: bool,
     as_json: bool,
+    upload: bool,
     **options: Any,
 ) -> None:
     """Submit a job: NAME -- COMMAND… or -f FILE.
@@ -130,8 +138,43 @@ def submit(
     _override(definition, options)
     if file is None and not (name and command):
         raise click.UsageError("Say what to run: NAME -- COMMAND…, or -f FILE.")
+    source: Path | None = options["source"]
+    if upload and source is None:
+        raise click.UsageError("--upload is about the directory of --source.")
     with connect() as client:
-        show_submitted(client, client.submit(definition), follow=follow, as_json=as_json)
+        if source is None:
+            job = client.submit(definition)
+        else:
+            job = _submit_with(client, definition, source, upload=upload)
+        show_submitted(client, job, follow=follow, as_json=as_json)
+
+
+def _submit_with(client: Client, definition: dict[str, Any], source: Path, *, upload: bool) -> dict[str, Any]:
+    """Submit a job with a directory for its source: where it is, if the service can take it from there."""
+    if client.is_local and not upload:
+        try:
+            return client.submit(definition | {"source_path": os.fspath(source)})
+        except ServiceError as exc:
+            # A tunnel, too, begins on this host: what only the service has cannot be uploaded.
+            if "source_path" not in exc.fields or not source.is_dir():
+                raise
+    return client.submit(definition | {"source_id": _upload(client, source)})
+
+
+def _upload(client: Client, source: Path) -> str:
+    """Upload a directory, unless the service has it as it is, and return its id."""
+    # Imported here: most submissions upload nothing.
+    from reactorcide.cli.pack import pack
+
+    with tempfile.TemporaryFile() as packed:
+        with render.spinner(f"packing {render.printable(os.fspath(source))}"):
+            source_id = pack(source, packed)
+        if not client.has_source(source_id):
+            size_bytes = packed.tell()
+            packed.seek(0)
+            with render.progress("uploading", size_bytes) as advance:
+                source_id = client.upload(packed, size_bytes, advance)["source_id"]
+    return source_id
 
 
 def show_submitted(client: Client, job: dict[str, Any], *, follow: bool, as_json: bool) -> None:
@@ -201,21 +244,23 @@ def _read(file: TextIO) -> dict[str, Any]:
 
 def _override(definition: dict[str, Any], options: dict[str, Any]) -> None:
     """Put the options into a definition; a source that they name takes the place of the one there."""
-    source, git = options["source"], options["git"]
-    if source and git:
-        raise click.UsageError("Give --source or --git, not both.")
-    if source or git:
-        for field in ("git_url", "git_ref", "source_path"):
+    source, git, source_job = options["source"], options["git"], options["source_job"]
+    if sum(map(bool, (source, git, source_job))) > 1:
+        raise click.UsageError("Give one of --source, --source-job and --git.")
+    if source or git or source_job:
+        for field in ("git_url", "git_ref", "source_path", "source_id", "source_job_id"):
             definition.pop(field, None)
-        definition |= (
-            {"source_type": "git", "git_url": git}
-            if git
-            else {"source_type": "copy", "source_path": os.fspath(source)}
-        )
+        definition["source_type"] = "git" if git else "copy"
+    if git:
+        definition["git_url"] = git
+    if source_job:
+        definition["source_job_id"] = source_job
     definition.setdefault("source_type", "git" if definition.get("git_url") else "copy")
     if options["ref"] and definition["source_type"] != "git":
         raise click.UsageError("--ref belongs to a repository; name one with --git.")
     definition |= {field: options[name] for name, field in _FIELDS.items() if options[name] is not None}
+    if options["artifact"]:
+        definition["artifacts"] = list(options["artifact"])
     if options["env"] or options["secret_env"]:
         variables = definition.get("job_env_vars") or {}
         if not isinstance(variables, dict):

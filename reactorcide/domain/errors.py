@@ -18,6 +18,10 @@ class InvalidInput(ReactorcideError):
         self.field = field
 
 
+class TooLarge(ReactorcideError):
+    """What the caller sent is larger than the service takes."""
+
+
 class Unauthorized(ReactorcideError):
     """The caller is not known."""
 

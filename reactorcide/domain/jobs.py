@@ -3,7 +3,7 @@
 All times are Unix milliseconds in UTC; ``None`` means that it has not happened.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
@@ -86,6 +86,10 @@ class JobDefinition:
     cpu_limit: float | None = None
     memory_limit_bytes: int | None = None
     retries: int = 0
+    artifacts: Sequence[str] | None = None
+    """Globs of what is kept; ``None`` keeps all."""
+    source_job_id: str | None = None
+    source_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from reactorcide.metrics import Metrics
 from reactorcide.objects import ObjectStore
 from reactorcide.signals import Signals
 from reactorcide.store.jobs import JobStore
+from reactorcide.store.sources import SourceStore
 
 
 def _nothing(*_: object) -> None:
@@ -20,6 +21,7 @@ class JobContext:
     """The collaborators of every use case."""
 
     store: JobStore
+    sources: SourceStore
     objects: ObjectStore
     signals: Signals
     metrics: Metrics

@@ -11,6 +11,7 @@ from reactorcide.domain.errors import NotFound, ObjectNotFound
 from reactorcide.domain.jobs import AttemptRecord, Job, JobFilter, artifacts_prefix, attempt_prefix, log_key
 from reactorcide.jobs import JobContext, access
 from reactorcide.logs.reader import follow_log, read_log, tail_offset
+from reactorcide.tarstream import Entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,15 @@ class Artifact:
     path: str
     size: int
     sha256: str
+    is_executable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactListing:
+    """What a job left, by path; ``truncated`` says that there was more than is kept."""
+
+    artifacts: list[Artifact]
+    truncated: bool
 
 
 def page(
@@ -109,29 +119,70 @@ def follow(
         number, start = number + 1, 0
 
 
-def artifacts(context: JobContext, job: Job) -> list[Artifact]:
-    """Return what the job's last attempt left, by path."""
-    if job.artifacts_object_key is None:
-        return []
-    try:
-        listing = b"".join(context.objects.read(_listing_key(job.job_id, job.attempt)))
-    except ObjectNotFound:
-        return []
-    return [Artifact(**item) for item in json.loads(listing)]
+def artifacts(context: JobContext, job: Job) -> ArtifactListing:
+    """Return what the job's last attempt left."""
+    data = _listing(context, job)
+    if not data:
+        return ArtifactListing([], truncated=False)
+    found = json.loads(data)
+    if isinstance(found, list):
+        # As version 0.1 wrote it.
+        found = {"artifacts": found, "truncated": False}
+    return ArtifactListing([Artifact(**item) for item in found["artifacts"]], truncated=found["truncated"])
 
 
-def artifact(context: JobContext, job: Job, path: str) -> tuple[Artifact, Iterator[bytes]]:
-    """Return one file that the job left, and its bytes; raises ``NotFound``."""
-    for item in artifacts(context, job):
-        if item.path == path:
-            return item, context.objects.read(artifacts_prefix(job.job_id, job.attempt) + path)
-    raise NotFound(f"the job left no artifact {path!r}")
+def artifact(context: JobContext, job: Job, path: str) -> Artifact:
+    """Return what the listing says of one file that the job left; raises ``NotFound``."""
+    # One line is parsed, not ten thousand: a client that downloads all of them asks for each.
+    data = _listing(context, job)
+    start = data.find(f"\n{{{_path_json(path)}, ".encode())
+    if start < 0:
+        for item in artifacts(context, job).artifacts:
+            if item.path == path:
+                return item
+        raise NotFound(f"the job left no artifact {path!r}")
+    return Artifact(**json.loads(data[start : data.index(b"\n", start + 1)].rstrip(b",")))
 
 
-def save_artifact_listing(context: JobContext, job: Job, listing: list[Artifact]) -> None:
+def artifact_bytes(context: JobContext, job: Job, item: Artifact) -> Iterator[bytes]:
+    """Return the bytes of one file that the job left; raises ``ObjectNotFound`` on the call itself."""
+    return context.objects.read(artifacts_prefix(job.job_id, job.attempt) + item.path)
+
+
+def artifact_entries(context: JobContext, job: Job, items: Iterable[Artifact]) -> Iterator[Entry]:
+    """Yield files that the job left, for a tar; each is opened when it is come to."""
+    for item in items:
+        yield Entry(
+            path=item.path,
+            kind="file",
+            mode=0o755 if item.is_executable else 0o644,
+            modified_s=(job.completed_at_ms or 0) // 1000,
+            size_bytes=item.size,
+            chunks=artifact_bytes(context, job, item),
+        )
+
+
+def save_artifact_listing(
+    context: JobContext, job: Job, listing: list[Artifact], *, truncated: bool = False
+) -> None:
     """Write down what an attempt left; what is not in the listing is not there for clients."""
-    data = json.dumps([asdict(item) for item in sorted(listing, key=lambda item: item.path)])
+    lines = [json.dumps(asdict(item)) for item in sorted(listing, key=lambda item: item.path)]
+    # A line each, which begins with the path, as ``artifact`` looks for it.
+    data = f'{{"truncated": {json.dumps(truncated)}, "artifacts": [\n' + ",\n".join(lines) + "\n]}\n"
     context.objects.put(_listing_key(job.job_id, job.attempt), [data.encode()])
+
+
+def _listing(context: JobContext, job: Job) -> bytes:
+    if job.artifacts_object_key is None:
+        return b""
+    try:
+        return b"".join(context.objects.read(_listing_key(job.job_id, job.attempt)))
+    except ObjectNotFound:
+        return b""
+
+
+def _path_json(path: str) -> str:
+    return json.dumps({"path": path})[1:-1]
 
 
 def _listing_key(job_id: str, attempt: int) -> str:

@@ -10,7 +10,7 @@ from reactorcide.domain.clock import now_ms
 from reactorcide.domain.errors import CorndogsError, StoreError
 from reactorcide.domain.ids import new_id
 from reactorcide.domain.jobs import Job, JobDefinition, JobStatus
-from reactorcide.jobs import JobContext, lifecycle
+from reactorcide.jobs import JobContext, lifecycle, sources
 from reactorcide.logs.masking import hide_in_own_log
 
 log = logging.getLogger("reactorcide.jobs")
@@ -25,10 +25,12 @@ def submit(context: JobContext, user: User, definition: JobDefinition, *, rerun_
     """Create a job and return it as it then is: mostly ``queued``.
 
     When this returns the job is on disk. Where Corndogs does not take it, it is ``submit_failed`` and
-    is submitted again by the sweep. Raises ``InvalidInput`` when its source may not be used, and
-    ``StoreError`` when it could not be committed; then there is no job.
+    is submitted again by the sweep. Raises ``InvalidInput`` when its source may not be used (where that is
+    another job's artifacts, ``NotFound`` or ``Forbidden``), and ``StoreError`` when it could not be
+    committed; then there is no job.
     """
     hide_in_own_log(definition)
+    sources.check(context, user, definition)
     context.check_source(definition)
     created_at_ms = now_ms()
     job = Job(

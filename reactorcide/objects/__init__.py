@@ -4,6 +4,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+MOST_KEY_BYTES = 2048
+MOST_PARTS = 128
+"""Of a key: it may be a path that a job has made, and whoever walks directories goes no deeper."""
+MOST_PART_BYTES = 255
+"""Of one part of a key: what every file system takes."""
+
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
@@ -32,8 +38,9 @@ class Appender(Protocol):
 class ObjectStore(Protocol):
     """Bytes under keys like ``jobs/<id>/1/log``: ``/``-separated, no empty, ``.`` or ``..`` part.
 
-    Thread-safe. A key that is not of that form raises ``InvalidInput``; where the store does not do
-    its work ``ObjectStoreError`` is raised.
+    A key is Unicode without NUL, of at most ``MOST_KEY_BYTES`` in UTF-8 and ``MOST_PARTS``, each of at most
+    ``MOST_PART_BYTES``. Thread-safe. A key that is not of that form raises ``InvalidInput``; where the store
+    does not do its work ``ObjectStoreError`` is raised.
     """
 
     def put(self, key: str, chunks: Iterable[bytes]) -> int:

@@ -1,43 +1,54 @@
 """Objects as files below one directory."""
 
+import errno
 import os
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from reactorcide.domain.errors import InvalidInput, ObjectNotFound, ObjectStoreError
 from reactorcide.domain.sizes import format_size
-from reactorcide.objects import StoredObject
+from reactorcide.objects import MOST_KEY_BYTES, MOST_PART_BYTES, MOST_PARTS, StoredObject
 
 _CHUNK_BYTES = 1 << 18
+_TEMPORARY = ".tmp"
+
+_OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# No link is ever stored, so one that is met was put there by somebody else; as may be a FIFO, which blocks.
+_OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class FilesystemObjectStore:
     """An ``ObjectStore`` on a local directory: the key is the path.
 
     A whole object is written to ``.tmp`` beside the keys (so on the same filesystem), synced and
-    renamed: nobody ever sees half of it.
+    renamed: nobody ever sees half of it. Each directory on the way is opened from the one above, and no link
+    is followed: none that somebody has planted leads out.
     """
 
     def __init__(self, base: Path, *, least_free_bytes: int = 0) -> None:
         self._base = base
         self._least_free_bytes = least_free_bytes
-        self._temporary = base / ".tmp"
 
     def remove_leftovers(self) -> None:
         """Remove what writers that were killed have left half-written; only before anybody writes."""
-        with _translated("to its directory"):
-            shutil.rmtree(self._temporary, onerror=_unless_gone)
+        with _translated("to its directory"), suppress(FileNotFoundError):
+            shutil.rmtree(self._base / _TEMPORARY)
 
     def put(self, key: str, chunks: Iterable[bytes]) -> int:
         """See ``ObjectStore.put``; an error of ``chunks`` itself passes through and stores nothing."""
-        target = self._path(key)
-        temporary = self._temporary / secrets.token_hex(16)
+        *parents, name = _parts(key)
+        temporary = secrets.token_hex(16)
         size_bytes = 0
-        with _open(temporary, "xb") as file:
-            try:
+        with _translated(key), self._directory([_TEMPORARY], make=True) as workshop:
+            descriptor = os.open(temporary, _CREATE, 0o640, dir_fd=workshop)
+        try:
+            with open(descriptor, "wb") as file:
                 for chunk in chunks:
                     with _translated(key):
                         file.write(chunk)
@@ -45,25 +56,40 @@ class FilesystemObjectStore:
                 with _translated(key):
                     file.flush()
                     os.fdatasync(file.fileno())
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    os.replace(temporary, target)
-                    _sync_directory(target.parent)
-            except BaseException:
-                temporary.unlink(missing_ok=True)
-                raise
+            with (
+                _translated(key),
+                self._directory([_TEMPORARY]) as workshop,
+                self._directory(parents, make=True) as home,
+            ):
+                os.replace(temporary, name, src_dir_fd=workshop, dst_dir_fd=home)
+                os.fsync(home)
+        except BaseException:
+            with suppress(OSError), self._directory([_TEMPORARY]) as workshop:
+                os.unlink(temporary, dir_fd=workshop)
+            raise
         return size_bytes
 
     def append(self, key: str) -> "_FileAppender":
         """See ``ObjectStore.append``."""
-        path = self._path(key)
-        with _translated(key):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            return _FileAppender(path)
+        *parents, name = _parts(key)
+        with _translated(key), self._directory(parents, make=True) as home:
+            descriptor = os.open(name, _APPEND, 0o640, dir_fd=home)
+            try:
+                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                    raise OSError(errno.EINVAL, "it is no file")
+                # The name is durable from the start; the bytes are once it is closed.
+                os.fsync(home)
+            except BaseException:
+                os.close(descriptor)
+                raise
+        return _FileAppender(key, descriptor)
 
     def read(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
         """See ``ObjectStore.read``."""
-        descriptor = self._open_for_reading(key)
-        return _read(descriptor, start, end)
+        chunks = _read(key, self._open_for_reading(key), start, end)
+        # Begun, so that whoever closes it closes the file, too.
+        next(chunks)
+        return chunks
 
     def size(self, key: str) -> int:
         """See ``ObjectStore.size``."""
@@ -74,32 +100,46 @@ class FilesystemObjectStore:
             os.close(descriptor)
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
-        """See ``ObjectStore.list``."""
-        for directory, _, names in os.walk(self._path(prefix.removesuffix("/"))):
-            for name in names:
-                path = Path(directory, name)
-                try:
-                    size_bytes = path.stat().st_size
-                except FileNotFoundError:
-                    # Somebody is deleting it.
-                    continue
-                yield StoredObject(str(path.relative_to(self._base)), size_bytes)
+        """See ``ObjectStore.list``; what comes or goes meanwhile may be in it or not."""
+        parts = _parts(prefix.removesuffix("/"))
+        with (
+            _translated(prefix, "list"),
+            suppress(FileNotFoundError, NotADirectoryError),
+            self._directory(parts) as top,
+        ):
+            for directory, _, names, descriptor in os.fwalk(".", dir_fd=top, onerror=_unless_gone):
+                for name in names:
+                    with suppress(FileNotFoundError):
+                        status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+                        if stat.S_ISREG(status.st_mode):
+                            key = os.path.normpath(os.path.join(*parts, directory, name))
+                            yield StoredObject(key, status.st_size)
 
     def delete(self, prefix: str) -> None:
         """See ``ObjectStore.delete``."""
-        with _translated(prefix):
-            shutil.rmtree(self._path(prefix.removesuffix("/")), onerror=_unless_gone)
+        *parents, name = _parts(prefix.removesuffix("/"))
+        with (
+            _translated(prefix, "delete"),
+            suppress(FileNotFoundError, NotADirectoryError),
+            self._directory(parents) as home,
+        ):
+            while True:
+                # Missing may be something within it, which somebody else deletes at the same time.
+                with suppress(FileNotFoundError):
+                    shutil.rmtree(name, dir_fd=home)
+                os.stat(name, dir_fd=home, follow_symlinks=False)
 
     def check(self) -> None:
         """See ``ObjectStore.check``; a disk that is nearly full counts as trouble."""
         self.check_room()
-        with _translated("a test object"):
-            self._temporary.mkdir(parents=True, exist_ok=True)
-            probe = self._temporary / secrets.token_hex(16)
+        probe = secrets.token_hex(16)
+        with _translated("a test object"), self._directory([_TEMPORARY], make=True) as workshop:
+            descriptor = os.open(probe, _CREATE, 0o640, dir_fd=workshop)
             try:
-                probe.write_bytes(b"x")
+                os.write(descriptor, b"x")
             finally:
-                probe.unlink(missing_ok=True)
+                os.close(descriptor)
+                os.unlink(probe, dir_fd=workshop)
 
     def check_room(self) -> None:
         """Raise ``ObjectStoreError`` where the disk has less free space than the operator wants."""
@@ -112,34 +152,55 @@ class FilesystemObjectStore:
                 f"below {format_size(self._least_free_bytes)}; make room, or lower --min-free-disk"
             )
 
-    def _path(self, key: str) -> Path:
-        parts = key.split("/")
-        if "\0" in key or any(part in ("", ".", "..") for part in parts) or parts[0] == ".tmp":
-            raise InvalidInput(f"{key!r} is not an object key")
-        return self._base.joinpath(*parts)
+    @contextmanager
+    def _directory(self, parts: Sequence[str], *, make: bool = False) -> Iterator[int]:
+        """Give a descriptor of a directory, made durably where it is missing; raises ``OSError``."""
+        if make:
+            self._base.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self._base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            for part in parts:
+                try:
+                    below = os.open(part, _OPEN_DIRECTORY, dir_fd=descriptor)
+                except FileNotFoundError:
+                    if not make:
+                        raise
+                    with suppress(FileExistsError):
+                        os.mkdir(part, dir_fd=descriptor)
+                    os.fsync(descriptor)
+                    below = os.open(part, _OPEN_DIRECTORY, dir_fd=descriptor)
+                os.close(descriptor)
+                descriptor = below
+            yield descriptor
+        finally:
+            os.close(descriptor)
 
     def _open_for_reading(self, key: str) -> int:
+        *parents, name = _parts(key)
         try:
-            # No link is ever stored, so one that is met was put there by somebody else.
-            descriptor = os.open(self._path(key), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            with self._directory(parents) as home:
+                descriptor = os.open(name, _OPEN_FILE, dir_fd=home)
+            if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                return descriptor
+            os.close(descriptor)
         except (FileNotFoundError, NotADirectoryError) as exc:
             raise ObjectNotFound(f"there is no object {key}") from exc
         except OSError as exc:
             raise ObjectStoreError(f"the object {key} cannot be read: {exc.strerror}") from exc
-        return descriptor
+        raise ObjectNotFound(f"there is no object {key}")
 
 
 class _FileAppender:
     """See ``Appender``."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+    def __init__(self, key: str, descriptor: int) -> None:
+        self._key = key
+        self._descriptor = descriptor
         self.size_bytes = os.fstat(self._descriptor).st_size
 
     def write(self, data: bytes) -> None:
         """See ``Appender.write``."""
-        with _translated(self._path.name):
+        with _translated(self._key):
             rest = data
             while rest:
                 # Counted as it goes: where the disk is full half-way, that much has to be cut back.
@@ -150,7 +211,7 @@ class _FileAppender:
     def cut_back(self, size_bytes: int) -> None:
         """See ``Appender.cut_back``."""
         if size_bytes < self.size_bytes:
-            with _translated(self._path.name):
+            with _translated(self._key):
                 os.ftruncate(self._descriptor, size_bytes)
             self.size_bytes = size_bytes
 
@@ -159,19 +220,19 @@ class _FileAppender:
         if self._descriptor < 0:
             return
         descriptor, self._descriptor = self._descriptor, -1
-        with _translated(self._path.name):
+        with _translated(self._key):
             try:
                 os.fdatasync(descriptor)
             finally:
                 os.close(descriptor)
-            _sync_directory(self._path.parent)
 
 
 class _translated:
     """Turns an ``OSError`` of the body into an ``ObjectStoreError`` that names the object."""
 
-    def __init__(self, key: str) -> None:
+    def __init__(self, key: str, doing: str = "write") -> None:
         self._key = key
+        self._doing = doing
 
     def __enter__(self) -> None:
         return None
@@ -179,14 +240,8 @@ class _translated:
     def __exit__(self, exc_type: object, exc: BaseException | None, traceback: object) -> None:
         if isinstance(exc, OSError):
             raise ObjectStoreError(
-                f"the object store could not write {self._key}: {exc.strerror or exc}"
+                f"the object store could not {self._doing} {self._key}: {exc.strerror or exc}"
             ) from exc
-
-
-def _unless_gone(call: object, path: str, error: tuple[Any, BaseException, Any]) -> None:
-    """Go on with the rest where somebody else deletes the same: what is gone is gone."""
-    if not isinstance(error[1], FileNotFoundError):
-        raise error[1]
 
 
 def _open(path: Path, mode: str):  # type: ignore[no-untyped-def]  # the overloads of open() say it better
@@ -195,22 +250,37 @@ def _open(path: Path, mode: str):  # type: ignore[no-untyped-def]  # the overloa
         return open(path, mode)
 
 
-def _read(descriptor: int, start: int, end: int | None) -> Iterator[bytes]:
-    """Yield bytes of an open file and close it, also when the reader stops half-way."""
+def _parts(key: str) -> list[str]:
+    """Return the parts of a key; raises ``InvalidInput`` for what is none."""
+    parts = key.split("/")
+    try:
+        longest = max(len(part.encode()) for part in parts)
+    except UnicodeEncodeError:
+        longest = MOST_KEY_BYTES
+    if "\0" in key or parts[0] == _TEMPORARY or any(part in ("", ".", "..") for part in parts):
+        raise InvalidInput(f"{key!r} is not an object key")
+    if longest > MOST_PART_BYTES or len(parts) > MOST_PARTS or len(key.encode()) > MOST_KEY_BYTES:
+        raise InvalidInput(f"{key[:100]!r}… is not an object key: it is too long or too deep, or not Unicode")
+    return parts
+
+
+def _read(key: str, descriptor: int, start: int, end: int | None) -> Iterator[bytes]:
+    """Yield an empty chunk, then bytes of an open file; close it, also when the reader stops half-way."""
     with open(descriptor, "rb", buffering=0) as file:
+        yield b""
         stop = os.fstat(descriptor).st_size if end is None else end
         position = start
         while position < stop:
-            chunk = os.pread(file.fileno(), min(_CHUNK_BYTES, stop - position), position)
+            try:
+                chunk = os.pread(file.fileno(), min(_CHUNK_BYTES, stop - position), position)
+            except OSError as exc:
+                raise ObjectStoreError(f"the object {key} cannot be read: {exc.strerror}") from exc
             if not chunk:
                 return
             position += len(chunk)
             yield chunk
 
 
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _unless_gone(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error

@@ -1,6 +1,6 @@
 """Running containers, behind one protocol."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -103,8 +103,11 @@ class Runner(Protocol):
     def wait(self, container_id: str, timeout_s: float) -> Exit | None:
         """Wait for the end of a started container; ``None`` if it runs on. Raises ``ContainerGone``."""
 
-    def artifacts(self, container_id: str) -> Iterator[bytes] | None:
-        """Return the artifacts directory as a tar stream, ``None`` where it is untouched or gone."""
+    def artifacts(self, container_id: str) -> Generator[bytes, None, None] | None:
+        """Return the artifacts directory as a tar stream, ``None`` where it is untouched or gone.
+
+        To be closed by whoever stops reading half-way.
+        """
 
     def remove(self, container_id: str) -> None:
         """Kill and remove a container with its volumes; safe to repeat."""

@@ -5,7 +5,7 @@ a line of steps: ``print TEXT``, ``hang``, ``exit CODE``, and ``deaf`` to ignore
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 from reactorcide.domain.errors import EngineUnavailable, JobFailed
 from reactorcide.runner import ContainerGone, ContainerSpec, Exit, Found, ImageMissing, Output, Signal
@@ -131,7 +131,7 @@ class FakeRunner:
                 container.changed.wait_for(lambda: container.ended is not None, timeout_s)
             return container.ended
 
-    def artifacts(self, container_id: str) -> Iterator[bytes] | None:
+    def artifacts(self, container_id: str) -> Generator[bytes, None, None] | None:
         """See ``Runner.artifacts``; a fake command leaves none."""
         self.check()
         return None

@@ -42,6 +42,7 @@ _LONGEST_DELAY_MS = 120_000
 # What every job goes through is written as SQL: building these statements anew each time takes peewee
 # several times as long as SQLite takes to run them.
 _COLUMNS = tuple(JobRow._meta.columns)
+_JSON_COLUMNS = ("job_env_vars", "secret_env_vars", "artifacts")
 _COLUMN_LIST = ", ".join(_COLUMNS)
 _SELECT_JOB = f"SELECT {_COLUMN_LIST} FROM job WHERE job_id = ?"  # noqa: S608  # names of ours only
 _UPDATE_SEALED = (
@@ -55,7 +56,9 @@ _INSERT_JOB = f"INSERT INTO job ({_COLUMN_LIST}) VALUES ({', '.join('?' * len(_C
 _REMOVABLE = (
     "completed_at_ms IS NOT NULL AND NOT deleted AND NOT pinned AND NOT task_open "
     "AND NOT EXISTS "
-    "(SELECT 1 FROM attempt WHERE attempt.job_id = job.job_id AND attempt.completed_at_ms IS NULL)"
+    "(SELECT 1 FROM attempt WHERE attempt.job_id = job.job_id AND attempt.completed_at_ms IS NULL) "
+    "AND NOT EXISTS "
+    "(SELECT 1 FROM job AS next WHERE next.source_job_id = job.job_id AND next.completed_at_ms IS NULL)"
 )
 _REMOVABLE_JOBS = (
     f"SELECT job_id, completed_at_ms, stored_bytes FROM job WHERE {_REMOVABLE} "  # noqa: S608  # our own text
@@ -69,8 +72,8 @@ _PIN = f"UPDATE job SET pinned = ? WHERE job_id = ? AND NOT deleted RETURNING {_
 def _as_dict(row: Sequence[Any]) -> dict[str, Any]:
     """Return a row of ``_COLUMNS`` as peewee's ``dicts()`` would."""
     values = dict(zip(_COLUMNS, row, strict=True))
-    values["job_env_vars"] = JobRow.job_env_vars.python_value(values["job_env_vars"])
-    values["secret_env_vars"] = JobRow.secret_env_vars.python_value(values["secret_env_vars"])
+    for name in _JSON_COLUMNS:
+        values[name] = JobRow._meta.fields[name].python_value(values[name])
     values["deleted"] = bool(values["deleted"])
     values["pinned"] = bool(values["pinned"])
     return values
@@ -195,6 +198,7 @@ class JobStore:
         row |= {name: getattr(job, name) for name in _JOB_FIELDS}
         row |= self._sealed(job.job_id, row["job_env_vars"], row["secret_env_vars"], row["git_url"])
         row |= {
+            "artifacts": JobRow.artifacts.db_value(row["artifacts"]),
             "status": job.status,
             "next_submit_at_ms": next_submit_at_ms,
             "submit_failures": 0,

@@ -124,6 +124,9 @@ class JobRow(Model):
     secret_env_vars = JSONField(null=True)
     secrets = BlobField(null=True)
     """Encrypted: what is ``[REDACTED]`` in ``job_env_vars`` and ``git_url``."""
+    artifacts = JSONField(null=True)
+    source_job_id = TextField(null=True)
+    source_id = TextField(null=True)
     pinned = BooleanField(constraints=[SQL("DEFAULT 0")])
     stored_bytes = BigIntegerField(null=True)
     """Of its logs and artifacts, measured after its end."""
@@ -139,6 +142,9 @@ class JobRow(Model):
         )
 
 
+JobRow.add_index(
+    JobRow.index(JobRow.source_job_id, name="job_source", where=SQL("source_job_id IS NOT NULL"))
+)
 JobRow.add_index(
     JobRow.index(
         JobRow.completed_at_ms,
@@ -187,6 +193,30 @@ class JobEventRow(Model):
         table_name = "job_event"
 
 
+class SourceRow(Model):
+    """An uploaded source, by the SHA-256 of its bytes."""
+
+    source_id = TextField(primary_key=True)
+    object_key = TextField()
+    size_bytes = BigIntegerField()
+    files = IntegerField()
+    last_used_at_ms = BigIntegerField()
+
+    class Meta:
+        table_name = "source"
+
+
+class SourceOwnerRow(Model):
+    """Who has uploaded a source, and so may use it."""
+
+    source_id = TextField()
+    user_id = TextField()
+
+    class Meta:
+        table_name = "source_owner"
+        primary_key = CompositeKey("source_id", "user_id")
+
+
 class PulledImageRow(Model):
     """An image that was pulled for a job; a trigger on the job's row stamps its use."""
 
@@ -199,4 +229,14 @@ class PulledImageRow(Model):
         table_name = "pulled_image"
 
 
-ALL_MODELS = (InstanceRow, UserRow, TokenRow, JobRow, AttemptRow, JobEventRow, PulledImageRow)
+ALL_MODELS = (
+    InstanceRow,
+    UserRow,
+    TokenRow,
+    JobRow,
+    AttemptRow,
+    JobEventRow,
+    SourceRow,
+    SourceOwnerRow,
+    PulledImageRow,
+)

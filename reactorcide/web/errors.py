@@ -18,6 +18,7 @@ Detail = dict[str, str]
 # The first class that an error is an instance of decides.
 _TABLE: tuple[tuple[type[errors.ReactorcideError], int, str], ...] = (
     (errors.InvalidInput, 400, "invalid_input"),
+    (errors.TooLarge, 413, "payload_too_large"),
     (errors.Unauthorized, 401, "unauthorized"),
     (errors.Forbidden, 403, "forbidden"),
     (errors.NotFound, 404, "not_found"),

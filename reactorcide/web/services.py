@@ -28,6 +28,8 @@ class Services:
     jobs: JobContext
     accounts: AccountContext
     defaults: JobDefaults
+    most_source_bytes: int
+    """What an uploaded source may measure, packed and unpacked."""
     slots: StreamSlots
     metrics: Metrics
     probes: Mapping[str, Callable[[], None]]

@@ -63,6 +63,9 @@ class Limits:
     prepare_timeout_s: float
     cancel_grace_s: float
     pids: int
+    artifact_bytes: int
+    artifacts: int
+    """Files; what a job leaves beyond either is not kept."""
 
 
 class Attempt:
@@ -168,7 +171,7 @@ class Attempt:
                 raise JobFailed(f"preparing took longer than {self._limits.prepare_timeout_s:g} s")
 
         with self._preparation.source(
-            job, log_writer.write, self.interrupt, prepare_deadline, check
+            self._context, job, log_writer.write, self.interrupt, prepare_deadline, check
         ) as source:
             container_id = self._create(source, log_writer, check)
             self._container_id = container_id
@@ -351,7 +354,17 @@ class Attempt:
         while True:
             try:
                 tar = self._runner.artifacts(container_id)
-                return None if tar is None else store_artifacts(self._context, self.job, tar, log_writer)
+                if tar is None:
+                    return None
+                with closing(tar):
+                    return store_artifacts(
+                        self._context,
+                        self.job,
+                        tar,
+                        log_writer,
+                        most_bytes=self._limits.artifact_bytes,
+                        most_files=self._limits.artifacts,
+                    )
             except EngineUnavailable as exc:
                 tries += 1
                 if tries == _ARTIFACTS_TRIES:

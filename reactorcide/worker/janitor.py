@@ -7,7 +7,7 @@ from time import monotonic
 
 from reactorcide.domain.clock import now_ms
 from reactorcide.domain.errors import InfrastructureError
-from reactorcide.jobs import JobContext, retention
+from reactorcide.jobs import JobContext, retention, sources
 from reactorcide.jobs.delete import purge_ended
 from reactorcide.runner import Runner
 
@@ -25,12 +25,19 @@ class Janitor:
     """
 
     def __init__(
-        self, context: JobContext, runner: Runner, policy: retention.Policy, *, keep_image_days: int = 0
+        self,
+        context: JobContext,
+        runner: Runner,
+        policy: retention.Policy,
+        *,
+        keep_image_days: int = 0,
+        keep_source_days: int = 0,
     ) -> None:
         self._context = context
         self._runner = runner
         self._policy = policy
         self._keep_image_days = keep_image_days
+        self._keep_source_days = keep_source_days
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._trouble: dict[str, str] = {}
@@ -53,6 +60,7 @@ class Janitor:
         chores: list[tuple[str, Callable[[], object]]] = [
             ("remove jobs", self._remove_jobs),
             ("remove images", self._remove_images),
+            ("remove sources", self._remove_sources),
         ]
         next_round = monotonic()
         while not self._stopping.is_set():
@@ -88,3 +96,11 @@ class Janitor:
             if self._runner.remove_image(found.image, found.image_id):
                 self._context.store.forget_image(found)
                 log.info("image %s is removed: unused for %d days", found.image, self._keep_image_days)
+
+    def _remove_sources(self) -> None:
+        """Remove the sources that somebody has uploaded and no job has used for long."""
+        if not self._keep_source_days:
+            return
+        before_ms = now_ms() - self._keep_source_days * retention.DAY_MS
+        for source in sources.remove_unused(self._context, before_ms=before_ms):
+            log.info("source %s is removed: unused for %d days", source.source_id, self._keep_source_days)

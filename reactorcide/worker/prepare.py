@@ -9,10 +9,13 @@ from pathlib import Path
 
 from reactorcide.domain.errors import InvalidInput, JobFailed
 from reactorcide.domain.jobs import ARTIFACTS_DIR, Job, JobDefinition
+from reactorcide.jobs import JobContext, sources
 from reactorcide.sources.archive import archive, empty_directories
 from reactorcide.sources.git import checkout
+from reactorcide.sources.repack import repack
 from reactorcide.sources.roots import Identity, SourceDirectory, SourceRoots
 from reactorcide.sources.urls import check_git_ref
+from reactorcide.tarstream import Entry
 from reactorcide.worker.interrupt import Interrupt
 
 
@@ -28,6 +31,8 @@ class Source:
     check: Callable[[], None]
     """Raises to give up half-way."""
     env: Mapping[str, str] = field(default_factory=dict)
+    entries: Iterator[Entry] | None = None
+    """The files, where they lie in no directory."""
 
     def tar(self, owner: Callable[[], tuple[int, int]]) -> Iterator[bytes] | None:
         """Return the files as a tar stream, ``None`` where there are none to be put.
@@ -41,6 +46,9 @@ class Source:
             inside = (self.code_dir + "/", "/job/")
             mine = [path for path in (self.code_dir, self.job_dir) if (path + "/").startswith(inside)]
             mine.append(ARTIFACTS_DIR)
+        if self.entries is not None:
+            repacked = repack(self.entries, prefix=self.code_dir, uid=uid, gid=gid, check=self.check)
+            return chain(empty_directories(mine, uid, gid, end=False), repacked)
         if self.directory is None:
             return empty_directories(mine, uid, gid) if mine else None
         files = archive(
@@ -76,6 +84,7 @@ class Preparation:
     @contextmanager
     def source(
         self,
+        context: JobContext,
         job: Job,
         log: Callable[[bytes], None],
         interrupt: Interrupt,
@@ -102,7 +111,12 @@ class Preparation:
         if definition.source_path is not None:
             directory = self._roots.resolve(definition.source_path)
         yield Source(
-            definition.code_dir, definition.job_dir, directory, self._roots.forbidden_identity(), check=check
+            definition.code_dir,
+            definition.job_dir,
+            directory,
+            self._roots.forbidden_identity(),
+            check=check,
+            entries=sources.entries(context, definition),
         )
 
     def _git_source(

@@ -1,13 +1,17 @@
 """``reactorcide jobs`` and what all client commands have in common."""
 
 import hashlib
+import http.server
+import json
 import os
 import pty
 import re
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -232,9 +236,91 @@ def test_a_download_never_leaves_its_directory(
     output = tmp_path / "output"
     output.mkdir()
     (output / "report.txt").symlink_to(outside)
-    reactorcide.fine("jobs", "artifacts", finished["job_id"], "--output", output)
+    command = ("jobs", "artifacts", finished["job_id"], "--output", output)
+    assert "is there already" in reactorcide.refused(*command)
+    reactorcide.fine(*command, "--overwrite")
     assert outside.read_text() == "mine"
     assert not (output / "report.txt").is_symlink()
+
+
+def test_what_is_there_is_not_overwritten_unasked_nor_downloaded_again(
+    reactorcide: Program, finished: dict[str, Any], tmp_path: Path
+) -> None:
+    command = ("jobs", "artifacts", finished["job_id"], "--output", tmp_path)
+    reactorcide.fine(*command)
+    report = tmp_path / "report.txt"
+    content, inode = report.read_bytes(), report.stat().st_ino
+    (tmp_path / "tests.tap").unlink()
+    # As after a download that was interrupted.
+    reactorcide.fine(*command)
+    assert report.stat().st_ino == inode
+    assert (tmp_path / "tests.tap").exists()
+
+    report.write_bytes(content[::-1])
+    (tmp_path / "tests.tap").unlink()
+    assert f"{report} is there already and differs" in reactorcide.refused(*command)
+    assert report.read_bytes() == content[::-1]
+    assert not (tmp_path / "tests.tap").exists()
+    reactorcide.fine(*command, "--overwrite")
+    assert report.read_bytes() == content
+
+
+class Liar(http.server.BaseHTTPRequestHandler):
+    """A service that answers with a listing of its choice, and with the same bytes for each artifact."""
+
+    protocol_version = "HTTP/1.1"
+    items: ClassVar[list[dict[str, Any]]] = []
+
+    def do_GET(self) -> None:
+        listing = {"artifacts": self.items, "artifacts_truncated": False}
+        body = json.dumps(listing).encode() if self.path.endswith("/artifacts") else b"planted"
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def liar(lone: Program) -> Iterator[Program]:
+    """The program, against a service that lies."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Liar) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield lone.with_variables(REACTORCIDE_API_URL=f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
+        thread.join()
+
+
+PLANTED = hashlib.sha256(b"planted").hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("path", "size", "sha256", "said"),
+    [
+        *(
+            (path, 7, PLANTED, "outside")
+            for path in ("../x", "/etc/x", "a/../../x", "", ".", "a//b", "way/x")
+        ),
+        ("x", 6, PLANTED, "damaged"),
+        ("x", 8, PLANTED, "damaged"),
+        ("x", 7, "0" * 64, "damaged"),
+        ("dir", 7, PLANTED, "is there already"),
+    ],
+)
+def test_whatever_the_listing_says_nothing_is_written_elsewhere(
+    liar: Program, tmp_path: Path, path: str, size: int, sha256: str, said: str
+) -> None:
+    output, outside = tmp_path / "output", tmp_path / "outside"
+    (output / "dir").mkdir(parents=True)
+    outside.mkdir()
+    (output / "way").symlink_to(outside)
+    good = {"path": "z-good", "size": 7, "sha256": PLANTED}
+    Liar.items = [{"path": path, "size": size, "sha256": sha256}, good]
+    assert said in liar.refused("jobs", "artifacts", new_id(), "--output", output)
+    assert sorted(item.name for item in tmp_path.rglob("*")) == ["dir", "output", "outside", "way"]
 
 
 def test_a_download_that_cannot_be_written_is_a_sentence(
@@ -242,7 +328,7 @@ def test_a_download_that_cannot_be_written_is_a_sentence(
 ) -> None:
     (tmp_path / "report.txt").mkdir()
     assert "cannot be written" in reactorcide.refused(
-        "jobs", "artifacts", finished["job_id"], "--output", tmp_path
+        "jobs", "artifacts", finished["job_id"], "--output", tmp_path, "--overwrite"
     )
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".reactorcide")] == []
 

@@ -168,8 +168,96 @@ def test_source_is_copied_in(reactorcide: Program) -> None:
     assert set(result.text.split()) == {path.name for path in SAMPLE.iterdir()}
 
 
-def test_a_source_outside_of_the_roots_is_refused(reactorcide: Program, tmp_path: Path) -> None:
-    assert "source roots" in reactorcide.refused("submit", "copy", "--source", tmp_path, "--", "ls")
+def test_a_source_outside_of_the_roots_is_uploaded(reactorcide: Program, tmp_path: Path) -> None:
+    (tmp_path / "script").write_text("echo ran")
+    (tmp_path / "ignored").write_text("x")
+    (tmp_path / ".gitignore").write_text("ignored\n")
+    job = reactorcide.fine(
+        "submit", "up", "--follow", "--json", "--source", tmp_path, "--", "sh script; ls -A"
+    ).json
+    assert (job["source_path"], len(job["source_id"])) == (None, 64)
+    assert reactorcide.fine("jobs", "logs", job["job_id"]).output == b"ran\n.gitignore\nscript\n"
+    assert job["source_id"] in reactorcide.fine("jobs", "show", job["job_id"]).text
+
+
+def elsewhere(reactorcide: Program, service: Service) -> Program:
+    """Return the program as it sees a service that is not known to be on this host."""
+    return reactorcide.with_variables(
+        REACTORCIDE_API_URL=service.url.replace("127.0.0.1", "0.0.0.0"),  # noqa: S104  # to connect to
+        REACTORCIDE_API_TOKEN=(service.data_dir / "admin-token").read_text().strip(),
+    )
+
+
+def test_a_source_is_uploaded_to_another_host_and_once(
+    reactorcide: Program, service: Service, tmp_path: Path
+) -> None:
+    source = tmp_path / "large"
+    source.mkdir()
+    # More than any other body may have.
+    (source / "noise").write_bytes(os.urandom(5 << 20))
+    away = elsewhere(reactorcide, service)
+    kept = service.data_dir / "objects" / "sources"
+    before = set(kept.iterdir()) if kept.exists() else set()
+    first = submitted(away, "away", "--source", source, "--", "true")
+    assert (first["source_path"], first["source_type"]) == (None, "copy")
+    (uploaded,) = set(kept.iterdir()) - before
+    # Sent again it would be stored anew, if only for a moment, and so change the directory.
+    changed_ns = kept.stat().st_mtime_ns
+    assert submitted(away, "away", "--source", source, "--", "true")["source_id"] == first["source_id"]
+    assert kept.stat().st_mtime_ns == changed_ns
+    assert (uploaded / "source.tar.gz").stat().st_size > 5 << 20
+    # Below a root, but the service does not know what is on this host.
+    assert submitted(away, "away", "--source", SAMPLE, "--", "true")["source_id"]
+    assert "no directory" in away.refused("submit", "x", "--source", tmp_path / "nothing", "--", "true")
+
+
+def test_upload_is_a_wish_that_comes_first(reactorcide: Program) -> None:
+    job = submitted(reactorcide, "wish", "--source", SAMPLE, "--upload", "--", "true")
+    assert (job["source_path"], len(job["source_id"])) == (None, 64)
+    assert reactorcide("submit", "x", "--upload", "--", "true").code == 2
+
+
+def test_a_directory_that_is_nowhere_is_refused_by_the_service(reactorcide: Program, tmp_path: Path) -> None:
+    refused = reactorcide.refused("submit", "x", "--source", tmp_path / "nothing", "--", "true")
+    assert "source roots" in refused
+
+
+def test_what_else_is_wrong_is_said_after_the_upload(reactorcide: Program, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    refused = reactorcide.refused("submit", "x", "--source", tmp_path, "--code-dir", "relative", "--", "true")
+    assert "code_dir" in refused
+
+
+def test_the_artifacts_of_a_job_are_a_source_and_globs_narrow_them(reactorcide: Program) -> None:
+    script = "cd /job/artifacts && echo one >1.txt && echo two >2.log && mkdir d && echo three >d/3.txt"
+    made = reactorcide.fine(
+        *("submit", "make", "--follow", "--json", "--artifact", "*.txt", "--artifact", "d/**", "--", script)
+    ).json
+    result = reactorcide.fine(
+        "submit", "use", "--follow", "--source-job", made["job_id"], "--", "cat 1.txt d/3.txt; ls"
+    )
+    assert result.output == b"one\nthree\n1.txt\nd\n"
+
+
+def test_a_terminal_shows_the_upload(reactorcide: Program, service: Service, tmp_path: Path) -> None:
+    (tmp_path / "noise").write_bytes(os.urandom(1 << 20))
+    terminal, side = pty.openpty()
+    arguments = ("submit", "shown", "--upload", "--source", tmp_path, "--", "true")
+    with reactorcide.with_variables(TERM="xterm", COLUMNS="100").start(
+        *arguments, stdout=subprocess.DEVNULL, stderr=side
+    ) as process:
+        os.close(side)
+        shown = b""
+        try:
+            while chunk := os.read(terminal, 4096):
+                shown += chunk
+        except OSError:
+            # The other side is closed.
+            pass
+        assert process.wait(20) == 0, shown
+    os.close(terminal)
+    assert b"uploading" in shown
+    assert b"1.0/1.0 MB" in shown
 
 
 def test_git_is_cloned_at_the_ref(reactorcide: Program, service: Service) -> None:

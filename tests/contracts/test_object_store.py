@@ -1,6 +1,8 @@
 """One suite over every object store."""
 
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from reactorcide.domain.errors import InvalidInput, ObjectNotFound, ObjectStoreError
-from reactorcide.objects import ObjectStore
+from reactorcide.objects import MOST_KEY_BYTES, MOST_PART_BYTES, MOST_PARTS, ObjectStore
 from reactorcide.objects.filesystem import FilesystemObjectStore
 
 BASE = "objects"
@@ -103,36 +105,125 @@ def test_objects_are_listed_and_deleted_by_prefix(store: ObjectStore) -> None:
     assert list(store.list("nothing/")) == []
 
 
-def test_two_may_delete_the_same_at_once(store: ObjectStore) -> None:
-    for number in range(300):
-        store.put(f"jobs/1/{number % 30}/{number}", [b"x"])
-    both, problems = threading.Barrier(3), []
+BAD_KEYS = {
+    "empty": "",
+    "absolute": "/etc/passwd",
+    "an empty part": "a//b",
+    "out": "../a",
+    "out in the middle": "a/../../b",
+    "out at the end": "a/..",
+    "here": "./a",
+    "here at the end": "a/.",
+    "a slash at the end": "a/",
+    "NUL": "a\0b",
+    "where halves are": ".tmp/x",
+    "no Unicode": "a/\udcff",
+    "a long part": "a/" + "x" * (MOST_PART_BYTES + 1),
+    "a long part in bytes": "ü" * MOST_PART_BYTES,
+    "long": "/".join(["x" * 200] * 11),
+    "deep": "x/" * MOST_PARTS + "x",
+}
 
-    def delete() -> None:
-        both.wait()
-        try:
-            store.delete("jobs/1/")
-        except ObjectStoreError as exc:
-            problems.append(exc)
 
-    threads = [threading.Thread(target=delete) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert problems == []
-    assert list(store.list("jobs/")) == []
-
-
-@pytest.mark.parametrize(
-    "key", ["", "/etc/passwd", "a//b", "../a", "a/../../b", "a/..", "./a", "a/.", "a/", "a\0b", ".tmp/x"]
-)
+@pytest.mark.parametrize("key", BAD_KEYS.values(), ids=BAD_KEYS)
 def test_a_key_cannot_lead_out(store: ObjectStore, key: str) -> None:
     for call in (store.read, store.size, store.append):
         with pytest.raises(InvalidInput):
             call(key)
     with pytest.raises(InvalidInput):
         store.put(key, [b"x"])
+
+
+ODD_KEYS = [
+    *("...", "..a/b..", "a b", "-rf", "~", "a\\b", "a\nb", "*", "%2e%2e%2f", "$(x)", ".tmp2/x", "a/.tmp"),
+    # The second is the first in another form, and another key.
+    *("\u00e9", "e\u0301", "仕事/\U0001f680", "\u202ereversed", "\u2024\u2024/x", "x" * MOST_PART_BYTES),
+    "/".join("x" * (MOST_PARTS - 1)),
+    "/".join(["y" * 203] * 10),
+]
+
+
+def test_odd_keys_are_just_keys(store: ObjectStore) -> None:
+    for key in ODD_KEYS:
+        store.put(f"odd/{key}", [key.encode()])
+    assert {item.key for item in store.list("odd/")} == {f"odd/{key}" for key in ODD_KEYS}
+    for key in ODD_KEYS:
+        assert whole(store, f"odd/{key}") == key.encode()
+
+
+def test_the_way_to_an_object_is_none(store: ObjectStore) -> None:
+    store.put("a/b/c", [b"x"])
+    for call in (store.read, store.size):
+        for key in ("a", "a/b", "a/b/c/d"):
+            with pytest.raises(ObjectNotFound):
+                call(key)
+    for key in ("a/b", "a/b/c/d"):
+        with pytest.raises(ObjectStoreError):
+            store.put(key, [b"x"])
+        with pytest.raises(ObjectStoreError):
+            store.append(key)
+    assert [item.key for item in store.list("a/")] == ["a/b/c"]
+
+
+def test_the_deepest_and_the_longest_go_with_their_prefix(store: ObjectStore) -> None:
+    longest = ["z" * 203] * 10
+    assert len("/".join(["odd", *longest])) > MOST_KEY_BYTES - 8
+    for parts in (["x"] * (MOST_PARTS - 1), longest):
+        store.put("/".join(["odd", *parts]), [b"x"])
+    store.delete("odd/")
+    assert list(store.list("odd/")) == []
+
+
+def test_whoever_reads_while_it_is_replaced_reads_one_of_the_two(store: ObjectStore) -> None:
+    size = 600_000
+    store.put("a", [b"0" * size])
+    done = threading.Event()
+
+    def write() -> None:
+        for number in range(60):
+            store.put("a", [str(number % 10).encode() * (size // 2)] * 2)
+        done.set()
+
+    writers = [threading.Thread(target=write) for _ in range(2)]
+    for writer in writers:
+        writer.start()
+    while not done.is_set():
+        data = whole(store, "a")
+        assert (len(data), len(set(data))) == (size, 1)
+    for writer in writers:
+        writer.join()
+
+
+def test_one_prefix_is_deleted_by_several_while_it_is_written_to(store: ObjectStore) -> None:
+    failures: list[Exception] = []
+
+    def write() -> None:
+        for number in range(100):
+            try:
+                store.put(f"a/{number % 7}/{number}", [b"x"])
+            except ObjectStoreError:
+                # The directory went away in between: said, not hidden.
+                continue
+            except Exception as exc:
+                failures.append(exc)
+
+    def delete() -> None:
+        for _ in range(100):
+            try:
+                store.delete("a/")
+            except ObjectStoreError:
+                continue
+            except Exception as exc:
+                failures.append(exc)
+
+    threads = [threading.Thread(target=target) for target in (write, delete, delete)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    store.delete("a/")
+    assert list(store.list("a/")) == []
 
 
 def test_many_threads_write_at_once(store: ObjectStore) -> None:
@@ -178,6 +269,128 @@ class TestFilesystem:
         next(chunks)
         chunks.close()  # type: ignore[attr-defined]  # a generator
         assert len(os.listdir("/proc/self/fd")) == before
+
+    def test_one_that_never_began_to_read_leaves_nothing_open(self, tmp_path: Path) -> None:
+        store = FilesystemObjectStore(tmp_path / BASE)
+        store.put("a", [b"x"])
+        before = len(os.listdir("/proc/self/fd"))
+        store.read("a").close()  # type: ignore[attr-defined]  # a generator
+        assert len(os.listdir("/proc/self/fd")) == before
+
+    def test_no_planted_link_leads_out(self, tmp_path: Path) -> None:
+        outside, base = tmp_path / "outside", tmp_path / BASE
+        (outside / "sub").mkdir(parents=True)
+        (outside / "secret").write_text("secret")
+        (base / "jobs").mkdir(parents=True)
+        (base / "jobs" / "1").symlink_to(outside)
+        (base / "way").symlink_to("..")
+        (base / "file").symlink_to(outside / "secret")
+        (base / "hanging").symlink_to(outside / "new")
+        store = FilesystemObjectStore(base)
+        for key in ("jobs/1/secret", "way/outside/secret", "jobs/1/sub/x"):
+            for call in (store.read, store.size):
+                with pytest.raises(ObjectNotFound):
+                    call(key)
+            with pytest.raises(ObjectStoreError):
+                store.put(key, [b"x"])
+            with pytest.raises(ObjectStoreError):
+                store.append(key)
+        for key in ("file", "hanging"):
+            with pytest.raises(ObjectStoreError):
+                store.append(key)
+        assert list(store.list("jobs/")) == list(store.list("jobs/1/")) == list(store.list("way/")) == []
+        store.delete("jobs/1/sub/")
+        store.delete("jobs/")
+        with pytest.raises(ObjectStoreError):
+            store.delete("way/")
+        # A link in an object's own place is replaced.
+        store.put("file", [b"new"])
+        assert not (base / "file").is_symlink()
+        assert sorted(path.name for path in outside.iterdir()) == ["secret", "sub"]
+        assert (outside / "secret").read_text() == "secret"
+
+    def test_a_link_in_place_of_the_workshop_is_not_followed(self, tmp_path: Path) -> None:
+        (tmp_path / "outside").mkdir()
+        (tmp_path / BASE).mkdir()
+        (tmp_path / BASE / ".tmp").symlink_to(tmp_path / "outside")
+        store = FilesystemObjectStore(tmp_path / BASE)
+        for call in (store.check, lambda: store.put("a", [b"x"]), store.remove_leftovers):
+            with pytest.raises(ObjectStoreError):
+                call()
+        assert list((tmp_path / "outside").iterdir()) == []
+
+    def test_a_pipe_does_not_hold_up_a_reader(self, tmp_path: Path) -> None:
+        (tmp_path / BASE).mkdir()
+        os.mkfifo(tmp_path / BASE / "a")
+        store = FilesystemObjectStore(tmp_path / BASE)
+        with pytest.raises(ObjectNotFound):
+            store.read("a")
+        assert list(store.list("nothing/")) == []
+
+    def test_a_writer_that_is_killed_leaves_what_was_there_and_no_half(self, tmp_path: Path) -> None:
+        store = FilesystemObjectStore(tmp_path / BASE)
+        store.put("jobs/1/old", [b"as it was"])
+        script = (
+            "import sys, time\n"
+            "from pathlib import Path\n"
+            "from reactorcide.objects.filesystem import FilesystemObjectStore\n"
+            "store = FilesystemObjectStore(Path(sys.argv[1]))\n"
+            "log = store.append('jobs/1/log')\n"
+            "log.write(b'appended')\n"
+            "def chunks():\n"
+            "    for _ in range(5):\n"
+            "        yield b'half' * 100_000\n"
+            "    print('half-way', flush=True)\n"
+            "    time.sleep(600)\n"
+            "store.put(sys.argv[2], chunks())\n"
+        )
+        for key in ("jobs/1/old", "jobs/1/new"):
+            with subprocess.Popen(
+                [sys.executable, "-c", script, tmp_path / BASE, key], stdout=subprocess.PIPE
+            ) as writer:
+                assert writer.stdout is not None
+                assert writer.stdout.readline() == b"half-way\n"
+                writer.kill()
+                assert writer.wait(10) == -9
+        assert whole(store, "jobs/1/old") == b"as it was"
+        # What was appended was seen at once, and stays.
+        assert whole(store, "jobs/1/log") == b"appended" * 2
+        assert sorted(item.key for item in store.list("jobs/")) == ["jobs/1/log", "jobs/1/old"]
+        assert len(list((tmp_path / BASE / ".tmp").iterdir())) == 2
+        store.remove_leftovers()
+        store.remove_leftovers()
+        files = [path for path in (tmp_path / BASE).rglob("*") if path.is_file()]
+        assert sorted(path.name for path in files) == ["log", "old"]
+
+    def test_an_object_is_on_disk_before_it_has_its_name_and_the_name_before_put_returns(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        calls: list[str] = []
+
+        def recorded(name: str) -> None:
+            real = getattr(os, name)
+
+            def call(*arguments: object, **options: object) -> object:
+                target = arguments[0]
+                place = os.readlink(f"/proc/self/fd/{target}") if isinstance(target, int) else ""
+                calls.append(f"{name} {place.removeprefix(str(tmp_path / BASE))}".strip())
+                return real(*arguments, **options)
+
+            monkeypatch.setattr(os, name, call)
+
+        for name in ("fdatasync", "fsync", "replace"):
+            recorded(name)
+        store = FilesystemObjectStore(tmp_path / BASE)
+        store.put("a/b/c", [b"x"])
+        synced, *rest = [call for call in calls if not call.startswith("fsync") or "/" in call]
+        assert synced.startswith("fdatasync /.tmp/")
+        # The new directories, too, are there for good.
+        assert rest == ["fsync /a", "replace", "fsync /a/b"]
+        calls.clear()
+        log = store.append("a/log")
+        log.write(b"x")
+        log.close()
+        assert calls == ["fsync /a", "fdatasync /a/log"]
 
     def test_a_put_that_failed_leaves_no_file_behind(self, tmp_path: Path) -> None:
         store = FilesystemObjectStore(tmp_path / BASE)

@@ -3,9 +3,11 @@
 import hashlib
 import io
 import tarfile
+from urllib.parse import quote
 
 import pytest
 
+from tests.conftest import NewService
 from tests.support.client import Client
 from tests.support.service import Service
 
@@ -86,6 +88,70 @@ def test_only_files_are_kept_and_the_log_says_what_is_not(api: Client) -> None:
     assert api.artifact_paths(job) == ["file"]
     assert b"link" in api.log(job)
     assert b"fifo" in api.log(job)
+
+
+def test_what_the_globs_of_the_job_name_is_kept(api: Client) -> None:
+    command = "cd /job/artifacts; mkdir -p r/s; touch a.xml a.txt r/b.xml r/s/c.xml"
+    job = api.run(command, artifacts=["*.xml", "r/s/**"])
+    assert api.artifact_paths(job) == ["a.xml", "r/s/c.xml"]
+    assert api.job(job)["artifacts"] == ["*.xml", "r/s/**"]
+    again = api.wait(api.request("POST", f"jobs/{job['job_id']}/rerun").json())
+    assert api.artifact_paths(again) == ["a.xml", "r/s/c.xml"]
+
+
+@pytest.mark.parametrize(
+    "globs",
+    [["/job/artifacts/*"], ["../x"], ["a\0"], ["dir/"], ["x**"], [""], ["x" * 1025], ["x"] * 101, "*", [1]],
+)
+def test_what_is_no_glob_is_refused(idle: Client, globs: object) -> None:
+    response = idle.post_job(artifacts=globs)
+    assert response.status_code == 400
+    assert response.json()["details"][0]["field"].startswith("artifacts")
+
+
+def test_past_the_bounds_the_job_is_none_the_worse_but_it_is_said(new_service: NewService) -> None:
+    api = new_service(max_artifact_bytes="1m", max_artifacts=3).admin
+    job = api.run("cd /job/artifacts; seq 9 >a; head -c 2000000 /dev/zero >b; seq 9 >c")
+    assert (job["status"], job["exit_code"], job["error"]) == ("completed", 0, None)
+    answer = api.get(f"jobs/{job['job_id']}/artifacts")
+    assert [item["path"] for item in answer["artifacts"]] == ["a"]
+    assert answer["artifacts_truncated"] is True
+    assert b"--max-artifact-bytes" in api.log(job)
+    job = api.run("cd /job/artifacts; for name in 1 2 3 4 5; do echo x >$name; done")
+    assert (job["status"], api.artifact_paths(job)) == ("completed", ["1", "2", "3"])
+    assert b"more than 3 (--max-artifacts)" in api.log(job)
+    # Nothing is left of a connection that was not read to its end.
+    assert api.run("echo x >/job/artifacts/x")["status"] == "completed"
+
+
+def test_a_download_never_acts_as_a_page_and_is_not_sent_twice(api: Client) -> None:
+    job = api.run(
+        "cd /job/artifacts; echo '<script>' >page.html; echo x >'no type'; ln page.html 'x\"\n.svg'"
+    )
+    base = f"jobs/{job['job_id']}/artifacts"
+    types = {}
+    for item in api.artifacts(job):
+        answer = api.request("GET", f"{base}/{quote(item['path'])}")
+        assert answer.status_code == 200
+        assert answer.headers["Content-Disposition"].startswith("attachment;")
+        assert answer.headers["Content-Security-Policy"] == "sandbox"
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert answer.headers["ETag"] == f'"{item["sha256"]}"'
+        types[item["path"]] = answer.headers["Content-Type"]
+        head = api.request("HEAD", f"{base}/{quote(item['path'])}")
+        assert (head.headers["Content-Length"], head.content) == (str(item["size"]), b"")
+        fresh = {"If-None-Match": answer.headers["ETag"]}
+        unchanged = api.request("GET", f"{base}/{quote(item['path'])}", headers=fresh)
+        assert (unchanged.status_code, unchanged.content) == (304, b"")
+    assert types["page.html"] == "text/html; charset=utf-8"
+    assert types["no type"] == "application/octet-stream"
+
+
+def test_what_runs_is_marked_so_in_the_archive(api: Client) -> None:
+    job = api.run("cd /job/artifacts; echo x >text; echo x >program; chmod 700 program")
+    answer = api.request("GET", f"jobs/{job['job_id']}/artifacts.tar.gz")
+    with tarfile.open(fileobj=io.BytesIO(answer.content), mode="r:gz") as archive:
+        assert {member.name: member.mode for member in archive} == {"program": 0o755, "text": 0o644}
 
 
 @pytest.mark.parametrize(

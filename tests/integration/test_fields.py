@@ -28,6 +28,9 @@ DEFAULTS: dict[str, Any] = {
     "cpu_limit": None,
     "memory_limit": None,
     "retries": 0,
+    "artifacts": None,
+    "source_id": None,
+    "source_job_id": None,
 }
 GIVEN = {"name": "test", "job_command": "true", "source_type": "copy"}
 NOT_YET = {

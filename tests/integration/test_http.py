@@ -87,6 +87,7 @@ def test_a_method_that_is_not_taken_is_answered_with_those_that_are(idle: Client
         ("GET", "jobs/{job_id}/artifacts"),
         ("GET", "jobs/{job_id}/artifacts/a"),
         ("GET", "jobs/{job_id}/artifacts.tar.gz"),
+        ("GET", "sources/{job_id}"),
         ("GET", "queues"),
         ("GET", "workers"),
         ("GET", "tokens"),

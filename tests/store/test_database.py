@@ -4,16 +4,21 @@ import shutil
 import sqlite3
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
-from peewee import IntegrityError
+from peewee import IntegrityError, SqliteDatabase
+from playhouse import migrations
 
+from reactorcide import store
 from reactorcide.domain.errors import ConfigurationError, StoreError
 from reactorcide.domain.ids import new_id
-from reactorcide.domain.jobs import Job, JobDefinition, JobStatus
+from reactorcide.domain.jobs import Job, JobDefinition, JobFilter, JobStatus
 from reactorcide.store.database import MIGRATIONS_DIR, Database
 from reactorcide.store.jobs import JobStore
 from reactorcide.store.models import ALL_MODELS, InstanceRow
+
+MIGRATIONS = Path(store.__file__).parent / "migrations"
 
 
 def schema(path: Path) -> dict[str, object]:
@@ -78,6 +83,28 @@ def test_a_database_of_the_first_schema_is_brought_up_to_date(
     with database.read() as db:
         events = db.execute_sql("SELECT status_from, status_to FROM job_event ORDER BY id").fetchall()
     assert events == [(None, "submitted"), ("submitted", "queued")]
+
+
+def test_a_job_of_the_first_schema_is_read_after_the_migrations(tmp_path: Path) -> None:
+    (tmp_path / "first").mkdir()
+    shutil.copy(MIGRATIONS / "0001_jobs.py", tmp_path / "first")
+    old: Any = SqliteDatabase(str(tmp_path / "x.db"))
+    migrations.Runner(old, str(tmp_path / "first")).up()
+    given = {"job_id": "j", "status": "completed", "source_type": "copy", "job_env_vars": "{}"}
+    # What else has to have a value gets an empty one of its type.
+    columns = old.execute_sql("PRAGMA table_info(job)").fetchall()
+    values = {name: "" if kind == "TEXT" else 0 for _, name, kind, needed, *_ in columns if needed} | given
+    old.execute_sql(
+        f"INSERT INTO job ({', '.join(values)}) VALUES ({', '.join('?' * len(values))})",  # noqa: S608  # of our own
+        tuple(values.values()),
+    )
+    old.close()
+    database = Database(tmp_path / "x.db")
+    database.migrate()
+    (job,), _ = JobStore(database).page(JobFilter(), limit=10)
+    assert job == JobStore(database).get("j")
+    definition = job.definition
+    assert (definition.artifacts, definition.source_id, definition.source_job_id) == (None, None, None)
     database.close()
 
 

@@ -167,6 +167,17 @@ class Service:
         """Return the file that holds an object."""
         return self.data_dir / "objects" / key
 
+    def pids(self) -> set[int]:
+        """Return the processes of the service: all of its process group."""
+        assert self._process is not None
+        group, found = self._process.pid, set()
+        for entry in Path("/proc").iterdir():
+            # It may have ended by now.
+            with contextlib.suppress(ProcessLookupError, ValueError):
+                if os.getpgid(int(entry.name)) == group:
+                    found.add(int(entry.name))
+        return found
+
     def anonymous(self) -> Client:
         """Return a client without a token."""
         return self._client(None)

@@ -20,6 +20,7 @@ from reactorcide.signals import Signals
 from reactorcide.sources.roots import SourceRoots
 from reactorcide.store.database import Database
 from reactorcide.store.jobs import JobStore
+from reactorcide.store.sources import SourceStore
 from reactorcide.worker.execute import Limits
 from reactorcide.worker.loop import Worker
 from reactorcide.worker.prepare import Preparation
@@ -41,7 +42,13 @@ class House:
 
     def worker(self, **options: Any) -> Worker:
         """Start a worker."""
-        limits = Limits(prepare_timeout_s=30, cancel_grace_s=options.pop("cancel_grace_s", 0.2), pids=100)
+        limits = Limits(
+            prepare_timeout_s=30,
+            cancel_grace_s=options.pop("cancel_grace_s", 0.2),
+            pids=100,
+            artifact_bytes=1 << 20,
+            artifacts=100,
+        )
         settings: dict[str, Any] = {"worker_id": "w", "concurrency": 2, "lease_s": 60.0, "queues": ()}
         worker = Worker(self.context, self.runner, self.preparation, limits, **settings | options)
         self.context.wake_worker = worker.wake
@@ -96,6 +103,7 @@ def house(tmp_path: Path) -> Iterator[House]:
     preparation = Preparation(SourceRoots([tmp_path], None), tmp_path / "workspaces", {})
     context = JobContext(
         store=store,
+        sources=SourceStore(database),
         objects=FilesystemObjectStore(tmp_path / "objects"),
         signals=Signals(),
         metrics=Metrics(),

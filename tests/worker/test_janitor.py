@@ -11,6 +11,7 @@ import pytest
 from reactorcide.domain.clock import now_ms
 from reactorcide.domain.errors import NotFound, ObjectStoreError
 from reactorcide.domain.jobs import Job, JobStatus
+from reactorcide.domain.sources import Source
 from reactorcide.jobs import delete, retention
 from reactorcide.jobs.pin import pin
 from reactorcide.objects.filesystem import FilesystemObjectStore
@@ -28,8 +29,8 @@ def janitor(house: House) -> Iterator[Callable[..., Janitor]]:
     """Starts janitors that end with the test."""
     made: list[Janitor] = []
 
-    def start(policy: retention.Policy, *, keep_image_days: int = 0) -> Janitor:
-        made.append(Janitor(house.context, house.runner, policy, keep_image_days=keep_image_days))
+    def start(policy: retention.Policy, **days: int) -> Janitor:
+        made.append(Janitor(house.context, house.runner, policy, **days))
         made[-1].start()
         return made[-1]
 
@@ -84,7 +85,7 @@ def test_a_removal_that_takes_long_holds_up_no_claim(
         assert house.ended(house.submit()).status is JobStatus.COMPLETED
     assert list(stuck.list(f"jobs/{old.job_id}/"))
     stuck.go_on.set()
-    wait_until(lambda: is_gone(house, old), 20, "the old one to go")
+    wait_until(lambda: is_gone(house, old), 20, "one to go")
 
 
 def test_what_is_open_or_pinned_is_let_be(house: House, janitor: Callable[..., Janitor]) -> None:
@@ -94,7 +95,7 @@ def test_what_is_open_or_pinned_is_let_be(house: House, janitor: Callable[..., J
     running = house.submit("hang")
     house.until(running, lambda job: job.started_at_ms is not None, "the job to start")
     janitor(KEEP_ONE)
-    wait_until(lambda: is_gone(house, old), 20, "the old one to go")
+    wait_until(lambda: is_gone(house, old), 20, "one to go")
     assert house.job(pinned).pinned
     assert house.job(last).is_final
     assert house.job(running).status is JobStatus.RUNNING
@@ -123,6 +124,32 @@ def test_a_cancelled_job_stays_while_its_container_does(house: House) -> None:
         container.receive("KILL")
     house.ended(running)
     assert house.context.store.retire(running.job_id, now_ms=now_ms())
+
+
+def test_a_job_stays_while_another_needs_its_artifacts(house: House) -> None:
+    house.worker()
+    needed, _ = ended_jobs(house, 2)
+    running = house.submit("hang", source_job_id=needed.job_id)
+    assert needed.job_id not in {job.job_id for job in house.context.store.removable()}
+    assert not house.context.store.retire(needed.job_id, now_ms=now_ms())
+    delete.delete(house.context, USER, running.job_id)
+    wait_until(lambda: house.context.store.retire(needed.job_id, now_ms=now_ms()), 20, "it to be removable")
+
+
+def test_an_uploaded_source_goes_when_no_job_has_used_it_for_long(
+    house: House, janitor: Callable[..., Janitor]
+) -> None:
+    context = house.context
+    for source_id, age_days in (("old", 15), ("new", 13)):
+        key = f"sources/{source_id}/source.tar.gz"
+        context.objects.put(key, [b"x"])
+        source = Source(source_id=source_id, object_key=key, size_bytes=1, files=1)
+        context.sources.add(source, "u", now_ms=now_ms() - age_days * retention.DAY_MS)
+    janitor(retention.Policy(), keep_source_days=14)
+    wait_until(
+        lambda: context.sources.object_keys() == {"sources/new/source.tar.gz"}, 20, "the old one to go"
+    )
+    wait_until(lambda: len(list(context.objects.list("sources/"))) == 1, 20, "its file to go")
 
 
 def test_a_pin_that_comes_after_the_decision_wins(house: House) -> None:

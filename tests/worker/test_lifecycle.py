@@ -35,6 +35,7 @@ from reactorcide.signals import Signals
 from reactorcide.sources.roots import SourceRoots
 from reactorcide.store.database import Database
 from reactorcide.store.jobs import JobStore
+from reactorcide.store.sources import SourceStore
 from reactorcide.worker.execute import Attempt, Limits
 from reactorcide.worker.interrupt import Reason
 from reactorcide.worker.loop import Worker
@@ -129,6 +130,7 @@ class Lifecycle(RuleBasedStateMachine):
         self.preparation = Preparation(SourceRoots([base], None), base / "workspaces", {})
         self.context = JobContext(
             store=JobStore(self.database),
+            sources=SourceStore(self.database),
             objects=FilesystemObjectStore(base / "objects"),
             signals=Signals(),
             metrics=Metrics(),
@@ -178,7 +180,7 @@ class Lifecycle(RuleBasedStateMachine):
 
     def _start(self) -> None:
         """Start the service: a new worker knows of nothing that ran before."""
-        limits = Limits(prepare_timeout_s=30, cancel_grace_s=1.0, pids=100)
+        limits = Limits(prepare_timeout_s=30, cancel_grace_s=1.0, pids=100, artifact_bytes=0, artifacts=0)
         self.worker = SteppedWorker(
             self.context,
             self.runner,

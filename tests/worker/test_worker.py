@@ -4,6 +4,7 @@ import json
 import sqlite3
 import threading
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from reactorcide.corndogs.task import Task
 from reactorcide.domain.clock import now_ms
-from reactorcide.domain.errors import Conflict, CorndogsUnavailable, ObjectStoreError
+from reactorcide.domain.errors import Conflict, CorndogsUnavailable, NotFound, ObjectStoreError
 from reactorcide.domain.jobs import Job, JobStatus
 from reactorcide.jobs import cancel, delete, lifecycle, read, why
 from reactorcide.jobs.rerun import rerun
@@ -572,3 +573,15 @@ def test_a_rerun_has_the_secrets(house: House) -> None:
     assert again.definition == first.definition
     assert [spec.env["TOKEN"] for spec in house.runner.created] == ["s3cret", "s3cret"]
     assert "s3cret" not in repr(house.runner.created)
+
+
+def test_a_listing_of_artifacts_that_version_0_1_wrote_is_read(house: House) -> None:
+    house.worker()
+    job = house.ended(house.submit())
+    key = f"jobs/{job.job_id}/1/artifacts.json"
+    house.context.objects.put(key, [b'[{"path": "a/b", "size": 1, "sha256": "ab"}]'])
+    job = replace(job, artifacts_object_key="x")
+    found = read.artifacts(house.context, job)
+    assert (found.artifacts, found.truncated) == ([read.artifact(house.context, job, "a/b")], False)
+    with pytest.raises(NotFound):
+        read.artifact(house.context, job, "a")

@@ -3,14 +3,12 @@
 import base64
 import binascii
 import mimetypes
-import tarfile
 import zlib
 from collections.abc import Iterator
-from dataclasses import asdict
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 
-from flask import Response, jsonify
+from flask import Response, jsonify, request
 from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
 
@@ -20,12 +18,13 @@ from reactorcide.domain.ids import is_id
 from reactorcide.domain.jobs import AttemptRecord, Job, JobDefinition, JobFilter, log_key
 from reactorcide.domain.secrets import redacted_url, redacted_variables
 from reactorcide.domain.sizes import format_size
-from reactorcide.jobs import access, read, why
+from reactorcide.jobs import JobContext, access, read, why
 from reactorcide.jobs.cancel import cancel
 from reactorcide.jobs.delete import delete
 from reactorcide.jobs.pin import pin
 from reactorcide.jobs.rerun import rerun
 from reactorcide.jobs.submit import submit
+from reactorcide.tarstream import END, write_entry
 from reactorcide.web.api import PREFIX
 from reactorcide.web.api.models import (
     ArtifactListResponse,
@@ -173,22 +172,31 @@ def blueprint(services: Services) -> APIBlueprint:
     def list_artifacts(path: JobPath, query: NoQuery) -> Response:
         """List what a job left in its artifacts directory."""
         job = access.get(context, caller(), path.job_id)
-        return jsonify({"artifacts": [asdict(item) for item in read.artifacts(context, job)]})
+        found = read.artifacts(context, job)
+        return jsonify(
+            {
+                "artifacts": [
+                    {"path": item.path, "size": item.size, "sha256": item.sha256} for item in found.artifacts
+                ],
+                "artifacts_truncated": found.truncated,
+            }
+        )
 
     @api.get("/jobs/<job_id>/artifacts/<path:path>", responses={200: {"content": {"*/*": {}}}})
     def get_artifact(path: ArtifactPath, query: NoQuery) -> Response:
         """Download one artifact."""
         job = access.get(context, caller(), path.job_id)
-        item, chunks = read.artifact(context, job, path.path)
-        response = _download(chunks, item.path.rpartition("/")[2])
+        item = read.artifact(context, job, path.path)
+        response = _download(read.artifact_bytes(context, job, item), item.path.rpartition("/")[2])
         response.content_length = item.size
-        return response
+        response.set_etag(item.sha256)
+        return cast(Response, response.make_conditional(request))
 
     @api.get("/jobs/<job_id>/artifacts.tar.gz", responses={200: {"content": {"application/gzip": {}}}})
     def get_artifacts(path: JobPath, query: NoQuery) -> Response:
         """Download all artifacts."""
         job = access.get(context, caller(), path.job_id)
-        return _download(_gzip(_tar(services, job)), f"{job.job_id}-artifacts.tar.gz", "application/gzip")
+        return _download(_gzip(_tar(context, job)), f"{job.job_id}-artifacts.tar.gz", "application/gzip")
 
     @api.get("/queues", responses={200: QueueListResponse})
     def list_queues(query: NoQuery) -> Response:
@@ -223,6 +231,9 @@ def job_json(job: Job) -> dict[str, Any]:
         "cpu_limit": definition.cpu_limit,
         "memory_limit": definition.memory_limit_bytes,
         "retries": definition.retries,
+        "artifacts": None if definition.artifacts is None else list(definition.artifacts),
+        "source_id": definition.source_id,
+        "source_job_id": definition.source_job_id,
         "created_at": rfc3339(job.created_at_ms),
         "updated_at": rfc3339(job.updated_at_ms),
         "queued_at": _time(job.queued_at_ms),
@@ -296,6 +307,9 @@ def _definition(body: JobRequest, defaults: JobDefaults) -> JobDefinition:
         cpu_limit=cpu_limit,
         memory_limit_bytes=memory_bytes,
         retries=body.retries,
+        artifacts=body.artifacts,
+        source_id=body.source_id,
+        source_job_id=body.source_job_id,
     )
 
 
@@ -325,16 +339,11 @@ def _download(chunks: Iterator[bytes], name: str, content_type: str | None = Non
     return response
 
 
-def _tar(services: Services, job: Job) -> Iterator[bytes]:
+def _tar(context: JobContext, job: Job) -> Iterator[bytes]:
     """Yield all artifacts as a tar, a piece at a time."""
-    for item in read.artifacts(services.jobs, job):
-        member = tarfile.TarInfo(item.path)
-        member.size = item.size
-        member.mtime = (job.completed_at_ms or 0) // 1000
-        yield member.tobuf(tarfile.PAX_FORMAT)
-        yield from read.artifact(services.jobs, job, item.path)[1]
-        yield bytes(-item.size % tarfile.BLOCKSIZE)
-    yield bytes(2 * tarfile.BLOCKSIZE)
+    for entry in read.artifact_entries(context, job, read.artifacts(context, job).artifacts):
+        yield from write_entry(entry, entry.path)
+    yield END
 
 
 def _gzip(chunks: Iterator[bytes]) -> Iterator[bytes]:

@@ -6,7 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from reactorcide.domain import globs
 from reactorcide.domain.errors import InvalidInput
+from reactorcide.domain.ids import is_id
 from reactorcide.domain.images import is_image_reference
 from reactorcide.domain.jobs import ARTIFACTS_DIR, JobStatus
 from reactorcide.domain.secrets import LEAST_SECRET_CHARS, REDACTED, guess, secret_userinfo, secret_variables
@@ -21,7 +23,9 @@ _LEAST_MEMORY_BYTES = 6 << 20
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _CONTAINER_PATH = re.compile(r"/[^\0]*")
 
-_FIELDS_OF = {"git": ("git_url", "git_ref"), "copy": ("source_path",)}
+_MOST_GLOBS = 100
+
+_FIELDS_OF = {"git": ("git_url", "git_ref"), "copy": ("source_path", "source_id", "source_job_id")}
 
 ShortText = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 QueueName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
@@ -66,6 +70,14 @@ class JobRequest(_Body):
     source_path: str | None = Field(
         default=None, max_length=4096, description="For `copy`: a directory below a source root."
     )
+    source_id: str | None = Field(
+        default=None,
+        pattern=r"^[0-9a-f]{64}$",
+        description="For `copy`, in place of `source_path`: what an upload answered.",
+    )
+    source_job_id: str | None = Field(
+        default=None, description="For `copy`, in place of `source_path`: a job whose artifacts are copied."
+    )
     runner_image: ShortText | None = None
     job_env_vars: dict[str, str] = Field(default_factory=dict)
     secret_env_vars: list[str] | None = Field(
@@ -80,6 +92,11 @@ class JobRequest(_Body):
     memory_limit: int | str | None = Field(default=None, description="Bytes, or like `512m`, `2g`.")
     retries: int = Field(
         default=0, ge=0, le=10, description="Runs again after the command failed, timed out or was lost."
+    )
+    artifacts: list[Annotated[str, StringConstraints(min_length=1, max_length=1024)]] | None = Field(
+        default=None,
+        max_length=_MOST_GLOBS,
+        description="Globs of what is kept of `/job/artifacts`: `*` within a name, `**` for any directories.",
     )
 
     @model_validator(mode="after")
@@ -100,6 +117,10 @@ class JobRequest(_Body):
                 raise InvalidInput(f"{field} must not lie in {ARTIFACTS_DIR}", field)
         if self.runner_image is not None and not is_image_reference(self.runner_image):
             raise InvalidInput("runner_image is no image reference", "runner_image")
+        for glob in self.artifacts or ():
+            problem = globs.problem(glob)
+            if problem is not None:
+                raise InvalidInput(f"artifacts: {glob!r} {problem}", "artifacts")
         memory_limit_bytes = self.memory_limit_bytes
         if memory_limit_bytes is not None and not _LEAST_MEMORY_BYTES <= memory_limit_bytes < 2**63:
             raise InvalidInput("memory_limit must be at least 6m", "memory_limit")
@@ -116,6 +137,11 @@ class JobRequest(_Body):
                 )
         if self.source_path is not None and "\0" in self.source_path:
             raise InvalidInput("source_path must not contain NUL", "source_path")
+        given = [field for field in _FIELDS_OF["copy"] if getattr(self, field) is not None]
+        if len(given) > 1:
+            raise InvalidInput(f"give one of {', '.join(_FIELDS_OF['copy'])}, not several", given[1])
+        if self.source_job_id is not None and not is_id(self.source_job_id):
+            raise InvalidInput("source_job_id is no id of a job", "source_job_id")
 
     def _check_sizes(self) -> None:
         if "\0" in self.name:
@@ -218,6 +244,9 @@ class JobResponse(BaseModel):
     cpu_limit: float | None
     memory_limit: int | None
     retries: int
+    artifacts: list[str] | None
+    source_id: str | None
+    source_job_id: str | None
     created_at: str
     updated_at: str
     queued_at: str | None
@@ -285,6 +314,15 @@ class ArtifactListResponse(BaseModel):
     """The files that a job left."""
 
     artifacts: list[ArtifactResponse]
+    artifacts_truncated: bool = Field(description="There was more than the service keeps; the log says why.")
+
+
+class SourceResponse(BaseModel):
+    """A source that was uploaded: its id is the SHA-256 of its bytes."""
+
+    source_id: str
+    size: int
+    files: int
 
 
 class JobPath(BaseModel):
@@ -297,6 +335,12 @@ class ArtifactPath(JobPath):
     """Which artifact of which job."""
 
     path: str
+
+
+class SourcePath(BaseModel):
+    """Which source."""
+
+    source_id: str
 
 
 class TokenPath(BaseModel):

@@ -1,0 +1,205 @@
+"""Uploaded sources, and the artifacts of one job as the source of another.
+
+An uploaded source is a tar.gz that is kept as it came. It is never unpacked on this host: it is read, checked
+and written anew on its way into a container.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from reactorcide.domain.accounts import User
+from reactorcide.domain.clock import now_ms
+from reactorcide.domain.errors import InvalidInput, JobFailed, NotFound, ObjectNotFound, TooLarge
+from reactorcide.domain.ids import new_id
+from reactorcide.domain.jobs import JobDefinition
+from reactorcide.domain.sizes import format_size
+from reactorcide.domain.sources import Source
+from reactorcide.jobs import JobContext, access, read
+from reactorcide.tarstream import DamagedTar, Entry, Tree, gunzip, read_tar
+
+_PREFIX = "sources/"
+_MOST_ENTRIES = 500_000
+"""Their paths are held in memory while a source is read."""
+
+
+def add(context: JobContext, user: User, chunks: Iterable[bytes], *, most_bytes: int) -> tuple[Source, bool]:
+    """Keep a tar.gz that ``user`` uploads; return it, and whether nobody had uploaded it before.
+
+    Raises ``InvalidInput`` unless it is a tar.gz of files, directories and links that all stay within it, and
+    ``TooLarge`` if it has more than ``most_bytes``, packed or unpacked. Then nothing of it is kept.
+    """
+    # The name under which the bytes will be known is known only after the last of them.
+    folder = f"{_PREFIX}{new_id()}/"
+    digest = hashlib.sha256()
+    key = f"{folder}source.tar.gz"
+    size_bytes = context.objects.put(key, _hashed(_bounded(chunks, most_bytes, ""), digest))
+    kept = False
+    try:
+        source_id = digest.hexdigest()
+        known = context.sources.own(source_id, user.user_id, now_ms=now_ms())
+        if known is not None:
+            return known, False
+        source = Source(
+            source_id=source_id,
+            object_key=key,
+            size_bytes=size_bytes,
+            files=_count_files(context.objects.read(key), most_bytes),
+        )
+        kept = context.sources.add(source, user.user_id, now_ms=now_ms())
+        # Somebody else may have uploaded the same at the same time.
+        return (source, True) if kept else (get(context, user, source_id), False)
+    finally:
+        if not kept:
+            context.objects.delete(folder)
+
+
+def get(context: JobContext, user: User, source_id: str) -> Source:
+    """Return a source that ``user`` has uploaded (an admin sees all); else raises ``NotFound``."""
+    source = context.sources.get(source_id, None if user.is_admin else user.user_id)
+    if source is None:
+        raise NotFound(f"you have uploaded no source {source_id}")
+    return source
+
+
+def check(context: JobContext, user: User, definition: JobDefinition) -> None:
+    """Raise unless ``user`` may use what a definition names as its source; an uploaded one is used now.
+
+    ``InvalidInput`` for a source that ``user`` has not uploaded; for a job the same as where it is shown.
+    """
+    if definition.source_job_id is not None:
+        access.get(context, user, definition.source_job_id)
+    if definition.source_id is not None and not context.sources.touch(
+        definition.source_id, None if user.is_admin else user.user_id, now_ms=now_ms()
+    ):
+        raise InvalidInput("you have uploaded no source with this source_id", "source_id")
+
+
+def entries(context: JobContext, definition: JobDefinition) -> Iterator[Entry] | None:
+    """Return the files of an uploaded source, or of another job's artifacts; ``None`` where neither is named.
+
+    Raises ``JobFailed``, also while they are read, where they can't be had.
+    """
+    if definition.source_id is not None:
+        source = context.sources.get(definition.source_id)
+        if source is None:
+            raise JobFailed(f"the uploaded source {definition.source_id} is not kept any more")
+        return _uploaded(context, source)
+    if definition.source_job_id is not None:
+        return _artifacts(context, definition.source_job_id)
+    return None
+
+
+def remove_unused(context: JobContext, *, before_ms: int) -> list[Source]:
+    """Remove what was last used before then, unless a job that has not ended needs it; returns what it was.
+
+    ``before_ms`` must lie in the past: a job is being submitted for what is used just now.
+    """
+    removed = context.sources.remove_unused(before_ms=before_ms)
+    for source in removed:
+        # Without its row nobody finds it, so that what is interrupted here is an orphan for the next start.
+        context.objects.delete(source.object_key.rpartition("/")[0] + "/")
+    return removed
+
+
+def remove_orphans(context: JobContext) -> None:
+    """Remove what was stored for an upload that did not come to its end; only before anybody uploads."""
+    known = context.sources.object_keys()
+    for item in list(context.objects.list(_PREFIX)):
+        if item.key not in known:
+            context.objects.delete(item.key.rpartition("/")[0] + "/")
+
+
+def _count_files(packed: Iterator[bytes], most_bytes: int) -> int:
+    files = 0
+    unpacked = _bounded(gunzip(packed), most_bytes, " when unpacked")
+    try:
+        for entry in _within(read_tar(unpacked)):
+            files += entry.kind == "file"
+        # Only at the end of the gzip it is known that all of it has come, undamaged.
+        for _ in unpacked:
+            pass
+    except DamagedTar as exc:
+        raise InvalidInput(f"a source has to be a tar.gz: {exc}") from exc
+    return files
+
+
+def _uploaded(context: JobContext, source: Source) -> Iterator[Entry]:
+    try:
+        yield from _within(read_tar(gunzip(context.objects.read(source.object_key))))
+    except ObjectNotFound as exc:
+        raise JobFailed(f"the uploaded source {source.source_id} is not kept any more") from exc
+    except (DamagedTar, InvalidInput) as exc:
+        raise JobFailed(f"the uploaded source {source.source_id} is damaged: {exc}") from exc
+
+
+def _artifacts(context: JobContext, job_id: str) -> Iterator[Entry]:
+    try:
+        job = context.store.get(job_id)
+    except NotFound:
+        job = None
+    if job is None or job.deleted:
+        raise JobFailed(_deleted(job_id))
+    if not job.is_final:
+        raise JobFailed(f"job {job_id}, whose artifacts are the source, has not ended: it is {job.status}")
+    found = read.artifacts(context, job).artifacts
+    if not found:
+        raise JobFailed(f"job {job_id}, whose artifacts are the source, has left none")
+    return _while_there(read.artifact_entries(context, job, found), job_id)
+
+
+def _while_there(found: Iterator[Entry], job_id: str) -> Iterator[Entry]:
+    try:
+        yield from found
+    except ObjectNotFound as exc:
+        raise JobFailed(_deleted(job_id)) from exc
+
+
+def _deleted(job_id: str) -> str:
+    return f"job {job_id}, whose artifacts are the source, has been deleted"
+
+
+def _within(found: Iterator[Entry]) -> Iterator[Entry]:
+    """Yield the entries of an uploaded tar with their paths tidied; raises ``InvalidInput`` for a bad one."""
+    tree = Tree()
+    files = set()
+    for count, entry in enumerate(found):
+        path = _tidied(entry.path)
+        if path == "" and entry.kind == "directory":
+            # The source itself, as tar names it where it was told to pack ".".
+            continue
+        if count >= _MOST_ENTRIES:
+            raise InvalidInput(f"a source may have at most {_MOST_ENTRIES} files, directories and links")
+        problem = tree.problem(path, entry.kind)
+        if entry.path.startswith("/"):
+            problem = "its path is absolute"
+        elif entry.kind == "other":
+            problem = "it is neither a file nor a directory nor a link"
+        elif entry.kind == "hardlink" and _tidied(entry.target) not in files:
+            problem = "it is a hard link to what is no file before it in the archive"
+        if problem is not None:
+            shown = entry.path.encode(errors="replace").decode()
+            raise InvalidInput(f"a source must not have {shown[:200]!r}: {problem}")
+        if entry.kind == "file":
+            files.add(path)
+        target = _tidied(entry.target) if entry.kind == "hardlink" else entry.target
+        yield replace(entry, path=path, target=target)
+
+
+def _tidied(path: str) -> str:
+    return "/".join(part for part in path.split("/") if part not in ("", "."))
+
+
+def _bounded(chunks: Iterable[bytes], most_bytes: int, how: str) -> Iterator[bytes]:
+    size_bytes = 0
+    for chunk in chunks:
+        size_bytes += len(chunk)
+        if size_bytes > most_bytes:
+            raise TooLarge(f"the source is larger than {format_size(most_bytes)}{how} (--max-source-bytes)")
+        yield chunk
+
+
+def _hashed(chunks: Iterable[bytes], digest: "hashlib._Hash") -> Iterator[bytes]:
+    for chunk in chunks:
+        digest.update(chunk)
+        yield chunk

@@ -1,0 +1,78 @@
+"""Queries on uploaded sources and who may use them."""
+
+from dataclasses import asdict, fields
+
+from reactorcide.domain.jobs import ACTIVE
+from reactorcide.domain.sources import Source
+from reactorcide.store.database import Database
+from reactorcide.store.models import JobRow, SourceOwnerRow, SourceRow
+
+_FIELDS = tuple(getattr(SourceRow, item.name) for item in fields(Source))
+
+
+class SourceStore:
+    """Uploaded sources in the database. Thread-safe; every method is one transaction, durable on return.
+
+    All methods raise ``StoreError`` where the database does not do its work.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, source: Source, user_id: str, *, now_ms: int) -> bool:
+        """Insert a source that ``user_id`` has uploaded; ``False`` where it is there already: see ``own``."""
+        with self._database.write() as db:
+            if SourceRow.select().where(SourceRow.source_id == source.source_id).exists(db):
+                return False
+            SourceRow.insert(**asdict(source), last_used_at_ms=now_ms).execute(db)
+            SourceOwnerRow.insert(source_id=source.source_id, user_id=user_id).execute(db)
+            return True
+
+    def own(self, source_id: str, user_id: str, *, now_ms: int) -> Source | None:
+        """Let somebody who has uploaded a source again use it, and return it, or ``None``."""
+        with self._database.write() as db:
+            SourceRow.update(last_used_at_ms=now_ms).where(SourceRow.source_id == source_id).execute(db)
+            for row in SourceRow.select(*_FIELDS).where(SourceRow.source_id == source_id).dicts().execute(db):
+                SourceOwnerRow.insert(source_id=source_id, user_id=user_id).on_conflict_ignore().execute(db)
+                return Source(**row)
+        return None
+
+    def touch(self, source_id: str, user_id: str | None, *, now_ms: int) -> bool:
+        """Stamp a source as used just now; ``False`` where ``user_id`` (``None``: anybody) has none such."""
+        where = SourceRow.source_id == source_id
+        if user_id is not None:
+            where &= SourceRow.source_id.in_(
+                SourceOwnerRow.select(SourceOwnerRow.source_id).where(SourceOwnerRow.user_id == user_id)
+            )
+        with self._database.write() as db:
+            return bool(SourceRow.update(last_used_at_ms=now_ms).where(where).execute(db))
+
+    def get(self, source_id: str, user_id: str | None = None) -> Source | None:
+        """Return a source, only if ``user_id``, where that is given, has uploaded it."""
+        where = SourceRow.source_id == source_id
+        if user_id is not None:
+            where &= SourceRow.source_id.in_(
+                SourceOwnerRow.select(SourceOwnerRow.source_id).where(SourceOwnerRow.user_id == user_id)
+            )
+        with self._database.read() as db:
+            for row in SourceRow.select(*_FIELDS).where(where).dicts().execute(db):
+                return Source(**row)
+        return None
+
+    def remove_unused(self, *, before_ms: int) -> list[Source]:
+        """Remove and return what was last used before then and no job needs that has not ended."""
+        needed = JobRow.select(JobRow.source_id).where(
+            JobRow.status.in_(list(ACTIVE)) & JobRow.source_id.is_null(False)
+        )
+        where = (SourceRow.last_used_at_ms < before_ms) & SourceRow.source_id.not_in(needed)
+        with self._database.write() as db:
+            removed = [Source(**row) for row in SourceRow.select(*_FIELDS).where(where).dicts().execute(db)]
+            for source in removed:
+                SourceRow.delete().where(SourceRow.source_id == source.source_id).execute(db)
+                SourceOwnerRow.delete().where(SourceOwnerRow.source_id == source.source_id).execute(db)
+        return removed
+
+    def object_keys(self) -> set[str]:
+        """Return the object keys of all sources."""
+        with self._database.read() as db:
+            return {key for (key,) in SourceRow.select(SourceRow.object_key).tuples().execute(db)}

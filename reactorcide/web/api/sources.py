@@ -1,0 +1,86 @@
+"""Routes on uploaded sources."""
+
+from collections.abc import Iterator
+from http import HTTPStatus
+from typing import BinaryIO, cast
+
+from flask import Response, jsonify, request
+from flask_openapi3.blueprint import APIBlueprint
+from flask_openapi3.models.tag import Tag
+
+from reactorcide.domain.errors import Busy, TooLarge
+from reactorcide.domain.sources import Source
+from reactorcide.jobs import sources
+from reactorcide.web import errors
+from reactorcide.web.api import PREFIX
+from reactorcide.web.api.models import NoQuery, SourcePath, SourceResponse
+from reactorcide.web.auth import authenticate, caller
+from reactorcide.web.services import Services
+
+_GZIP = ("application/gzip", "application/x-gzip")
+_CHUNK_BYTES = 1 << 18
+_MOST_DISCARDED_BYTES = 1 << 30
+
+
+def blueprint(services: Services) -> APIBlueprint:
+    """Return the routes on uploaded sources."""
+    api = APIBlueprint("sources", __name__, url_prefix=PREFIX, abp_tags=[Tag(name="sources")])
+    context = services.jobs
+
+    @api.before_request
+    def know_the_caller() -> None:
+        authenticate(services.accounts)
+
+    @api.post(
+        "/sources",
+        responses={201: SourceResponse, 200: SourceResponse},
+        openapi_extensions={"requestBody": {"required": True, "content": {_GZIP[0]: {}}}},
+    )
+    def upload_source(query: NoQuery) -> Response:
+        """Upload a tar.gz as the source of jobs; 200 where it is there already."""
+        if request.mimetype not in _GZIP:
+            message = f"send the source as a tar.gz, with Content-Type: {_GZIP[0]}"
+            return errors.answer(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message)
+        # Slow ones must not take every thread of the service.
+        if not services.slots.try_take():
+            raise Busy("too many uploads and followers just now; come back in a few seconds")
+        # It has a bound of its own, which counts as it reads.
+        request.max_content_length = None
+        body = _chunks()
+        try:
+            source, created = sources.add(context, caller(), body, most_bytes=services.most_source_bytes)
+        except TooLarge:
+            _discard(body)
+            raise
+        finally:
+            services.slots.release()
+        response = jsonify(_json(source))
+        response.status_code = 201 if created else 200
+        response.headers["Location"] = f"{PREFIX}/sources/{source.source_id}"
+        return response
+
+    @api.get("/sources/<source_id>", responses={200: SourceResponse})
+    def show_source(path: SourcePath, query: NoQuery) -> Response:
+        """Show a source that the caller has uploaded: it need not be uploaded again."""
+        return jsonify(_json(sources.get(context, caller(), path.source_id)))
+
+    return api
+
+
+def _json(source: Source) -> dict[str, object]:
+    return {"source_id": source.source_id, "size": source.size_bytes, "files": source.files}
+
+
+def _chunks() -> Iterator[bytes]:
+    stream = cast(BinaryIO, request.stream)
+    while chunk := stream.read(_CHUNK_BYTES):
+        yield chunk
+
+
+def _discard(body: Iterator[bytes]) -> None:
+    """Read what is left, up to a bound: a client that is cut off while it sends never sees the answer."""
+    left_bytes = _MOST_DISCARDED_BYTES
+    for chunk in body:
+        left_bytes -= len(chunk)
+        if left_bytes <= 0:
+            return

@@ -1,0 +1,357 @@
+"""Uploaded sources: what is taken, whose it is, how long it is kept."""
+
+import gzip
+import hashlib
+import io
+import random
+import tarfile
+import tracemalloc
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reactorcide.domain.accounts import Role, User
+from reactorcide.domain.clock import now_ms
+from reactorcide.domain.errors import Forbidden, InvalidInput, JobFailed, NotFound, TooLarge
+from reactorcide.domain.jobs import Job, JobDefinition, JobStatus, Outcome, artifacts_prefix
+from reactorcide.jobs import JobContext, delete, lifecycle, read, sources
+from reactorcide.metrics import Metrics
+from reactorcide.objects.filesystem import FilesystemObjectStore
+from reactorcide.signals import Signals
+from reactorcide.sources.repack import repack
+from reactorcide.store.database import Database
+from reactorcide.store.jobs import JobStore
+from reactorcide.store.sources import SourceStore
+from tests.support.tars import header, member, read_all, tar, tar_gz
+
+MOST_BYTES = 10 << 20
+
+
+def user(name: str, role: Role = Role.USER) -> User:
+    return User(user_id=name, username=name, email=None, role=role, is_active=True, created_at_ms=0)
+
+
+ANN, BOB, ADMIN = user("ann"), user("bob"), user("admin", Role.ADMIN)
+
+
+@dataclass
+class Shelf:
+    """Where sources are kept, without anything that runs jobs."""
+
+    context: JobContext
+
+    def add(self, data: bytes, who: User = ANN, **options: Any) -> str:
+        source, _ = sources.add(self.context, who, iter([data]), **{"most_bytes": MOST_BYTES} | options)
+        return source.source_id
+
+    @property
+    def objects(self) -> list[str]:
+        return [item.key for item in self.context.objects.list("sources/")]
+
+    def job(self, status: JobStatus = JobStatus.QUEUED, who: User = ANN, **fields: Any) -> Job:
+        """Put a job into the database as it stands."""
+        definition = JobDefinition(
+            name="n", job_command="true", source_type="copy", runner_image="alpine", **fields
+        )
+        at_ms = now_ms()
+        job = Job(
+            job_id=f"job-{at_ms}-{id(definition)}",
+            user_id=who.user_id,
+            definition=definition,
+            status=status,
+            created_at_ms=at_ms,
+            updated_at_ms=at_ms,
+        )
+        self.context.store.add(job, next_submit_at_ms=at_ms)
+        return job
+
+    def put(self, definition: JobDefinition) -> bytes:
+        """Return the tar that a container would get."""
+        entries = sources.entries(self.context, definition)
+        assert entries is not None
+        return b"".join(repack(entries, prefix="/job/src", uid=1000, gid=100, check=lambda: None))
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Iterator[Shelf]:
+    database = Database(tmp_path / "jobs.db")
+    database.migrate()
+    unused: Any = None
+    yield Shelf(
+        JobContext(
+            store=JobStore(database),
+            sources=SourceStore(database),
+            objects=FilesystemObjectStore(tmp_path / "objects"),
+            signals=Signals(),
+            metrics=Metrics(),
+            check_source=unused,
+        )
+    )
+    database.close()
+
+
+GOOD = tar_gz(
+    member("./", kind=tarfile.DIRTYPE, mode=0o700),
+    member("./run", b"#!/bin/sh", mode=0o755, mtime=1_700_000_000),
+    member("deep/er/file", b"x" * 1000, uid=5, gid=5),
+    member("dir", kind=tarfile.DIRTYPE, mode=0o750),
+    member("out", kind=tarfile.SYMTYPE, target="../../../etc/passwd"),
+    member("again", kind=tarfile.LNKTYPE, target="./run"),
+)
+
+
+def test_a_source_is_known_by_its_bytes(shelf: Shelf) -> None:
+    source, created = sources.add(shelf.context, ANN, iter([GOOD]), most_bytes=MOST_BYTES)
+    assert (source.source_id, source.size_bytes, source.files, created) == (
+        *(hashlib.sha256(GOOD).hexdigest(), len(GOOD)),
+        *(2, True),
+    )
+    assert sources.add(shelf.context, ANN, iter([GOOD]), most_bytes=MOST_BYTES) == (source, False)
+    assert shelf.objects == [source.object_key]
+    assert b"".join(shelf.context.objects.read(source.object_key)) == GOOD
+
+
+def test_it_goes_into_a_container_with_its_owner_and_stays_in_its_place(shelf: Shelf) -> None:
+    source_id = shelf.add(GOOD)
+    found = read_all(shelf.put(shelf.job(source_id=source_id).definition))
+    assert {name: (info.type, info.mode, info.linkname) for name, info in found.items()} == {
+        "job/src": (tarfile.DIRTYPE, 0o755, ""),
+        "job/src/run": (tarfile.REGTYPE, 0o755, ""),
+        # Directories that the tar does not name are made, lest the engine makes them as root.
+        "job/src/deep": (tarfile.DIRTYPE, 0o755, ""),
+        "job/src/deep/er": (tarfile.DIRTYPE, 0o755, ""),
+        "job/src/deep/er/file": (tarfile.REGTYPE, 0o644, ""),
+        "job/src/dir": (tarfile.DIRTYPE, 0o750, ""),
+        "job/src/out": (tarfile.SYMTYPE, 0o644, "../../../etc/passwd"),
+        "job/src/again": (tarfile.LNKTYPE, 0o644, "job/src/run"),
+    }
+    assert {(info.uid, info.gid) for info in found.values()} == {(1000, 100)}
+    assert found["job/src/run"].mtime == 1_700_000_000
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"", "tar.gz"),
+        (b"no gzip at all", "not gzip"),
+        (tar(member("a")), "not gzip"),
+        (GOOD[:-20], "ends in the middle"),
+        (tar_gz(member("../a", b"x")), "leads out"),
+        (tar_gz(member("a/../../b", b"x")), "leads out"),
+        (tar_gz(member("/etc/passwd", b"x")), "absolute"),
+        (tar_gz(member("..", kind=tarfile.DIRTYPE)), "leads out"),
+        (tar_gz(member("null", kind=tarfile.CHRTYPE, devmajor=1, devminor=3)), "neither a file"),
+        (tar_gz(member("disk", kind=tarfile.BLKTYPE)), "neither a file"),
+        (tar_gz(member("pipe", kind=tarfile.FIFOTYPE)), "neither a file"),
+        (tar_gz(member("hard", kind=tarfile.LNKTYPE, target="/etc/passwd")), "hard link"),
+        (tar_gz(member("hard", kind=tarfile.LNKTYPE, target="../../x")), "hard link"),
+        (
+            tar_gz(
+                member("link", kind=tarfile.SYMTYPE, target="/etc/passwd"),
+                member("hard", kind=tarfile.LNKTYPE, target="link"),
+            ),
+            "hard link",
+        ),
+        # Written through a link: it would lead out wherever this is unpacked.
+        (
+            tar_gz(member("link", kind=tarfile.SYMTYPE, target="/etc"), member("link/passwd", b"x")),
+            "no directory",
+        ),
+        (
+            tar_gz(member("a", kind=tarfile.SYMTYPE, target="/etc"), member("./a", kind=tarfile.DIRTYPE)),
+            "twice",
+        ),
+        (tar_gz(member("a", b"1"), member("./a", b"2")), "twice"),
+    ],
+)
+def test_what_is_no_source_is_refused_and_nothing_is_kept(shelf: Shelf, data: bytes, said: str) -> None:
+    with pytest.raises(InvalidInput, match=said):
+        shelf.add(data)
+    assert shelf.objects == []
+    assert shelf.context.sources.object_keys() == set()
+
+
+def test_what_is_too_large_is_refused_packed_and_unpacked(shelf: Shelf) -> None:
+    noise = tar_gz(member("noise", random.Random(1).randbytes(3000)))  # noqa: S311  # a test's
+    with pytest.raises(TooLarge, match=r"larger than 2 KiB \(--max-source-bytes\)"):
+        shelf.add(noise, most_bytes=2048)
+    bomb = tar_gz(member("bomb", bytes(20 << 20)))
+    assert len(bomb) < 100_000
+    with pytest.raises(TooLarge, match=r"larger than 10 MiB when unpacked \(--max-source-bytes\)"):
+        shelf.add(bomb)
+    assert shelf.objects == []
+
+
+def test_a_bomb_takes_no_memory(shelf: Shelf) -> None:
+    def packed() -> Iterator[bytes]:
+        compressor = zlib.compressobj(9, wbits=31)
+        yield compressor.compress(header("bomb", size=60 << 20))
+        for _ in range(60):
+            yield compressor.compress(bytes(1 << 20))
+        yield compressor.compress(bytes(1024)) + compressor.flush()
+
+    data = b"".join(packed())
+    tracemalloc.start()
+    try:
+        with pytest.raises(TooLarge):
+            shelf.add(data, most_bytes=50 << 20)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 4 << 20
+
+
+def test_what_breaks_off_after_the_last_file_is_noticed(shelf: Shelf) -> None:
+    # Beyond what is read ahead, for a tar says where it ends.
+    data = gzip.compress(tar(member("a")) + bytes(1 << 20), 0)
+    shelf.add(data)
+    with pytest.raises(InvalidInput, match="ends in the middle"):
+        shelf.add(data[:-10])
+
+
+def test_an_upload_that_breaks_off_leaves_nothing(shelf: Shelf) -> None:
+    def half() -> Iterator[bytes]:
+        yield GOOD[:50]
+        raise ConnectionResetError
+
+    with pytest.raises(ConnectionResetError):
+        sources.add(shelf.context, ANN, half(), most_bytes=MOST_BYTES)
+    assert shelf.objects == []
+
+
+def test_only_who_has_uploaded_it_may_use_it(shelf: Shelf) -> None:
+    source_id = shelf.add(GOOD)
+    definition = shelf.job(source_id=source_id).definition
+    sources.check(shelf.context, ANN, definition)
+    sources.check(shelf.context, ADMIN, definition)
+    with pytest.raises(InvalidInput, match="you have uploaded no source") as raised:
+        sources.check(shelf.context, BOB, definition)
+    assert raised.value.field == "source_id"
+    with pytest.raises(NotFound):
+        sources.get(shelf.context, BOB, source_id)
+    assert shelf.add(GOOD, BOB) == source_id
+    sources.check(shelf.context, BOB, definition)
+    assert sources.get(shelf.context, BOB, source_id) == sources.get(shelf.context, ANN, source_id)
+    assert len(shelf.objects) == 1
+
+
+class TestUnused:
+    """Removing what nobody needs any more."""
+
+    def test_what_a_job_still_needs_stays(self, shelf: Shelf) -> None:
+        needed, unneeded, never = (shelf.add(tar_gz(member(name))) for name in "abc")
+        for status in (JobStatus.SUBMITTED, JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.SUBMIT_FAILED):
+            shelf.job(status, source_id=needed)
+        for status in (JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED):
+            shelf.job(status, source_id=unneeded)
+        shelf.job()
+        assert sources.remove_unused(shelf.context, before_ms=now_ms() - 60_000) == []
+        removed = sources.remove_unused(shelf.context, before_ms=now_ms() + 1)
+        assert {source.source_id for source in removed} == {unneeded, never}
+        assert shelf.objects == [sources.get(shelf.context, ANN, needed).object_key]
+        assert shelf.context.sources.get(unneeded) is None
+        # It is as if it had never been: whoever uploads it again has it, nobody else.
+        shelf.add(tar_gz(member("b")), BOB)
+        with pytest.raises(NotFound):
+            sources.get(shelf.context, ANN, unneeded)
+
+    def test_what_was_used_lately_stays(self, shelf: Shelf) -> None:
+        source_id = shelf.add(GOOD)
+        definition = shelf.job(JobStatus.COMPLETED, source_id=source_id).definition
+        before_ms = now_ms() + 1
+        while now_ms() <= before_ms:
+            pass
+        # As submitting a job does.
+        sources.check(shelf.context, ANN, definition)
+        assert sources.remove_unused(shelf.context, before_ms=before_ms) == []
+
+    def test_a_job_whose_source_is_gone_fails_with_a_sentence(self, shelf: Shelf) -> None:
+        source_id = shelf.add(GOOD)
+        definition = shelf.job(JobStatus.COMPLETED, source_id=source_id).definition
+        entries = sources.entries(shelf.context, definition)
+        assert entries is not None
+        sources.remove_unused(shelf.context, before_ms=now_ms() + 1)
+        with pytest.raises(JobFailed, match="not kept any more"):
+            list(entries)
+        with pytest.raises(JobFailed, match="not kept any more"):
+            sources.entries(shelf.context, definition)
+
+    def test_what_an_upload_that_was_killed_has_left_is_removed(self, shelf: Shelf) -> None:
+        kept = shelf.add(GOOD)
+        shelf.context.objects.put("sources/half/source.tar.gz", [b"x"])
+        sources.remove_orphans(shelf.context)
+        assert shelf.objects == [sources.get(shelf.context, ANN, kept).object_key]
+        sources.remove_orphans(shelf.context)
+
+
+def test_a_source_that_was_damaged_on_disk_fails_the_job(shelf: Shelf) -> None:
+    source = sources.get(shelf.context, ANN, shelf.add(GOOD))
+    shelf.context.objects.put(source.object_key, [GOOD[:60]])
+    with pytest.raises(JobFailed, match="is damaged"):
+        shelf.put(shelf.job(source_id=source.source_id).definition)
+
+
+class TestArtifacts:
+    """The artifacts of one job as the source of another."""
+
+    @pytest.fixture
+    def made(self, shelf: Shelf) -> Job:
+        """A job that runs and has left two files."""
+        job = shelf.job(JobStatus.RUNNING)
+        items = []
+        for path, data, is_executable in (("bin/tool", b"binary", True), ("notes", b"text", False)):
+            shelf.context.objects.put(artifacts_prefix(job.job_id, 1) + path, [data])
+            items.append(read.Artifact(path, len(data), "", is_executable=is_executable))
+        read.save_artifact_listing(shelf.context, job, items)
+        return job
+
+    def end(self, shelf: Shelf, job: Job) -> None:
+        key = artifacts_prefix(job.job_id, 1)
+        lifecycle.finish(shelf.context, job, Outcome(exit_code=0, error=None, artifacts_object_key=key))
+
+    def test_they_are_put_with_what_runs_marked_so(self, shelf: Shelf, made: Job) -> None:
+        self.end(shelf, made)
+        data = shelf.put(shelf.job(source_job_id=made.job_id).definition)
+        assert {name: info.mode for name, info in read_all(data).items() if info.isreg()} == {
+            "job/src/bin/tool": 0o755,
+            "job/src/notes": 0o644,
+        }
+        with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+            file = archive.extractfile("job/src/bin/tool")
+            assert file is not None
+            assert file.read() == b"binary"
+
+    def test_a_job_that_has_not_ended_is_no_source_yet(self, shelf: Shelf, made: Job) -> None:
+        definition = shelf.job(source_job_id=made.job_id).definition
+        sources.check(shelf.context, ANN, definition)
+        with pytest.raises(JobFailed, match=f"job {made.job_id}, .* has not ended: it is running"):
+            sources.entries(shelf.context, definition)
+
+    def test_a_job_that_left_nothing_is_none(self, shelf: Shelf) -> None:
+        empty = shelf.job(JobStatus.COMPLETED)
+        with pytest.raises(JobFailed, match="has left none"):
+            sources.entries(shelf.context, shelf.job(source_job_id=empty.job_id).definition)
+
+    def test_one_that_was_deleted_is_said_to_be(self, shelf: Shelf, made: Job) -> None:
+        self.end(shelf, made)
+        definition = shelf.job(source_job_id=made.job_id).definition
+        entries = sources.entries(shelf.context, definition)
+        assert entries is not None
+        delete.delete(shelf.context, ANN, made.job_id)
+        with pytest.raises(JobFailed, match="has been deleted"):
+            list(entries)
+        with pytest.raises(JobFailed, match="has been deleted"):
+            sources.entries(shelf.context, definition)
+
+    def test_somebody_elses_is_forbidden(self, shelf: Shelf, made: Job) -> None:
+        definition = shelf.job(source_job_id=made.job_id).definition
+        with pytest.raises(Forbidden):
+            sources.check(shelf.context, BOB, definition)
+        sources.check(shelf.context, ADMIN, definition)
+        unknown = shelf.job(source_job_id="unknown").definition
+        with pytest.raises(NotFound):
+            sources.check(shelf.context, ANN, unknown)

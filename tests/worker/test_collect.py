@@ -1,0 +1,292 @@
+"""What is kept of an artifacts directory, and of a tar that is none."""
+
+import hashlib
+import random
+import tarfile
+import tempfile
+import time
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reactorcide.domain.errors import EngineUnavailable, NotFound
+from reactorcide.domain.jobs import Job, JobDefinition, JobStatus
+from reactorcide.jobs import JobContext, read
+from reactorcide.jobs.read import Artifact
+from reactorcide.logs.writer import LogWriter
+from reactorcide.metrics import Metrics
+from reactorcide.objects.filesystem import FilesystemObjectStore
+from reactorcide.signals import Signals
+from reactorcide.worker.collect import store_artifacts
+from tests.support.tars import chunked, header, member, tar
+
+GLOBS = [["**"], ["*.txt", "a/**"], ["**/x"]]
+
+
+def a_context(base: Path) -> JobContext:
+    """Return a context for what touches objects only."""
+    unused: Any = None
+    return JobContext(
+        store=unused,
+        sources=unused,
+        objects=FilesystemObjectStore(base / "objects"),
+        signals=Signals(),
+        metrics=Metrics(),
+        check_source=unused,
+    )
+
+
+def a_job(**fields: Any) -> Job:
+    definition = JobDefinition(
+        name="n", job_command="true", source_type="copy", runner_image="alpine", **fields
+    )
+    return Job(
+        job_id="j",
+        user_id="u",
+        definition=definition,
+        status=JobStatus.RUNNING,
+        created_at_ms=0,
+        updated_at_ms=0,
+        artifacts_object_key="as after the end",
+    )
+
+
+class Collection:
+    """What became of a tar."""
+
+    def __init__(self, base: Path, data: Iterator[bytes], **options: Any) -> None:
+        self.context = a_context(base)
+        limits = {name: options.pop(name, 10**9) for name in ("most_bytes", "most_files")}
+        self.job = a_job(**options)
+        log = LogWriter(self.context.objects, self.context.signals, "j", 1)
+        try:
+            self.prefix = store_artifacts(self.context, self.job, data, log, **limits)
+        finally:
+            log.close()
+
+    @property
+    def log(self) -> str:
+        return b"".join(self.context.objects.read("jobs/j/1/log")).decode()
+
+    @property
+    def paths(self) -> list[str]:
+        return [item.path for item in read.artifacts(self.context, self.job).artifacts]
+
+    @property
+    def truncated(self) -> bool:
+        return read.artifacts(self.context, self.job).truncated
+
+    @property
+    def stored(self) -> set[str]:
+        return {
+            item.key.removeprefix("jobs/j/1/artifacts/")
+            for item in self.context.objects.list("jobs/j/1/artifacts/")
+        }
+
+
+def collected(base: Path, *members: tuple[tarfile.TarInfo, bytes], **options: Any) -> Collection:
+    top = member("artifacts", kind=tarfile.DIRTYPE)
+    named = [(info, data) for info, data in members]
+    for info, _ in named:
+        info.name = f"artifacts/{info.name}"
+    return Collection(base, iter([tar(top, *named)]), **options)
+
+
+def test_size_digest_and_whether_it_is_a_program_are_kept(tmp_path: Path) -> None:
+    kept = collected(tmp_path, member("b", b"text"), member("a/run", b"#!/bin/sh", mode=0o755))
+    assert kept.prefix == "jobs/j/1/artifacts/"
+    assert not kept.truncated
+    assert read.artifacts(kept.context, kept.job).artifacts == [
+        Artifact("a/run", 9, hashlib.sha256(b"#!/bin/sh").hexdigest(), is_executable=True),
+        Artifact("b", 4, hashlib.sha256(b"text").hexdigest(), is_executable=False),
+    ]
+
+
+def test_only_what_the_globs_name_is_kept(tmp_path: Path) -> None:
+    members = [member(name) for name in ("a.xml", "a.txt", "sub/b.xml", "sub/deep/c.xml")]
+    kept = collected(
+        tmp_path, *members, member("link", kind=tarfile.SYMTYPE, target="x"), artifacts=["*.xml", "sub/*"]
+    )
+    assert kept.paths == ["a.xml", "sub/b.xml"]
+    assert kept.stored == {"a.xml", "sub/b.xml"}
+    assert kept.log == ""
+
+
+def test_where_nothing_matches_the_log_says_so(tmp_path: Path) -> None:
+    kept = collected(tmp_path, member("a.xml"), artifacts=["*.jar"])
+    assert kept.prefix is None
+    assert "no file in /job/artifacts matches" in kept.log
+
+
+def test_no_glob_keeps_nothing(tmp_path: Path) -> None:
+    assert collected(tmp_path, member("a"), artifacts=[]).stored == set()
+
+
+@pytest.mark.parametrize(
+    ("limits", "kept", "said"),
+    [
+        ({"most_files": 2}, ["a", "b"], "there are more than 2 (--max-artifacts)"),
+        ({"most_bytes": 7}, ["a"], "larger than 7 B (--max-artifact-bytes)"),
+        ({"most_bytes": 8}, ["a", "b"], "larger than 8 B (--max-artifact-bytes)"),
+        ({"most_bytes": 3}, [], "larger than 3 B (--max-artifact-bytes)"),
+        ({"most_files": 0}, [], "(--max-artifacts)"),
+        ({"most_files": 3, "most_bytes": 9}, ["a", "b", "c"], None),
+    ],
+)
+def test_what_is_past_a_bound_is_not_kept_and_both_log_and_listing_say_so(
+    tmp_path: Path, limits: dict[str, int], kept: list[str], said: str | None
+) -> None:
+    found = collected(tmp_path, member("a", b"1234"), member("b", b"5678"), member("c", b"9"), **limits)
+    assert found.paths == kept
+    assert found.stored == set(kept)
+    assert found.truncated is (said is not None)
+    if said is None:
+        assert found.log == ""
+    else:
+        assert said in found.log
+        assert found.log.count("\n") == 1
+
+
+def test_what_is_past_a_bound_is_not_even_read(tmp_path: Path) -> None:
+    def endless() -> Iterator[bytes]:
+        yield header("artifacts/large", size=2**40)
+        for _ in range(100):
+            yield bytes(1 << 16)
+        raise AssertionError("it was read")
+
+    assert Collection(tmp_path, endless(), most_bytes=100).truncated
+
+
+@pytest.mark.parametrize(
+    ("hostile", "said"),
+    [
+        (member("../../../../escaped", b"x"), "leads out"),
+        (member("a/../../b", b"x"), "leads out"),
+        (member("/etc/passwd", b"x"), "leads out"),
+        (member("a//b", b"x"), "leads out"),
+        (member("./a", b"x"), "leads out"),
+        (member("link", kind=tarfile.SYMTYPE, target="/etc/passwd"), "not a regular file"),
+        (member("hard", kind=tarfile.LNKTYPE, target="artifacts/good"), "not a regular file"),
+        (member("device", kind=tarfile.CHRTYPE, devmajor=1, devminor=3), "not a regular file"),
+        (member("disk", kind=tarfile.BLKTYPE), "not a regular file"),
+        (member("pipe", kind=tarfile.FIFOTYPE), "not a regular file"),
+        (member("good", b"another"), "there twice"),
+        (member("good/below", b"x"), "no directory"),
+        (member("dir", b"x"), "there twice"),
+        (member("x" * 300, b"x"), "too long"),
+        (member("/".join(["x"] * 500), b"x"), "too deep"),
+        (member("a\udcff", b"x"), "not UTF-8"),
+    ],
+)
+def test_what_may_not_be_is_not_kept_and_the_log_says_why(
+    tmp_path: Path, hostile: tuple[tarfile.TarInfo, bytes], said: str
+) -> None:
+    info, data = hostile
+    copy = tarfile.TarInfo.frombuf(info.tobuf(tarfile.GNU_FORMAT)[-512:], "utf-8", "surrogateescape")
+    copy.name = info.name
+    kept = collected(tmp_path, member("good", b"good"), member("dir/file"), (copy, data), member("last"))
+    assert kept.paths == ["dir/file", "good", "last"]
+    assert kept.stored == {"dir/file", "good", "last"}
+    assert b"".join(kept.context.objects.read("jobs/j/1/artifacts/good")) == b"good"
+    assert said in kept.log
+    assert not kept.truncated
+    assert [path.name for path in tmp_path.iterdir()] == ["objects"]
+
+
+def test_a_tar_that_breaks_off_is_the_engines_fault(tmp_path: Path) -> None:
+    data = tar(member("artifacts/a", b"x" * 10_000))
+    with pytest.raises(EngineUnavailable, match="could not be read"):
+        Collection(tmp_path, iter([data[:5000]]))
+
+
+@settings(max_examples=150, deadline=None)
+@given(seed=st.integers(0, 2**32), globs=st.none() | st.sampled_from(GLOBS))
+def test_whatever_a_tar_is_nothing_is_written_outside(seed: int, globs: list[str] | None) -> None:
+    source = random.Random(seed)  # noqa: S311  # a test's
+    names = ["..", ".", "", "a", "b.txt", "x", "\udcff", "y" * 300, "/", "é\n"]
+    kinds = [tarfile.REGTYPE] * 4 + [tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE]
+    members = []
+    for _ in range(source.randrange(1, 8)):
+        name = "/".join(source.choices(names, k=source.randrange(1, 5)))
+        kind = source.choice(kinds)
+        content = source.randbytes(source.randrange(2000)) if kind == tarfile.REGTYPE else b""
+        members.append(member(f"artifacts/{name}", content, kind=kind, target="../" * 9 + "etc/passwd"))
+    data = bytearray(tar(*members, format=tarfile.GNU_FORMAT))
+    for _ in range(source.choice([0, 0, 3, 30])):
+        data[source.randrange(len(data))] = source.randrange(256)
+    with tempfile.TemporaryDirectory() as directory:
+        base = Path(directory)
+        try:
+            kept = Collection(base, iter(list(chunked(bytes(data), 700))), artifacts=globs, most_bytes=5000)
+        except EngineUnavailable:
+            kept = None
+        files = [path for path in base.rglob("*") if not path.is_dir()]
+        for path in files:
+            assert path.is_relative_to(base / "objects" / "jobs" / "j" / "1")
+            assert path.is_file()
+            assert not path.is_symlink()
+        if kept is not None and kept.prefix is not None:
+            assert sorted(kept.stored) == sorted(kept.paths)
+            assert kept.context.objects.size("jobs/j/1/artifacts.json") > 0
+
+
+def test_memory_does_not_grow_with_a_file(tmp_path: Path) -> None:
+    block = bytes(1 << 20)
+
+    def large() -> Iterator[bytes]:
+        yield header("artifacts/large", size=100 << 20)
+        for _ in range(100):
+            yield block
+        yield bytes(1024)
+
+    tracemalloc.start()
+    try:
+        kept = Collection(tmp_path, large())
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept.context.objects.size("jobs/j/1/artifacts/large") == 100 << 20
+    assert peak_bytes < 6 << 20
+
+
+# --- the list of what there is, with ten thousand entries ---------------------------------------
+
+ODD = ('quote".txt', "back\\slash", "new\nline", '"path": "a", ', "é", "a", "a b", "{}", "a\u2028b")
+
+
+@pytest.fixture(scope="module")
+def listed(tmp_path_factory: pytest.TempPathFactory) -> tuple[JobContext, Job]:
+    """A job with a long listing."""
+    context, job = a_context(tmp_path_factory.mktemp("listing")), a_job()
+    names = [f"directory/{number:05}/with-a-name-of-some-length.txt" for number in range(10_000)]
+    items = [Artifact(name, len(name), "0" * 64, is_executable=False) for name in (*names, *ODD)]
+    read.save_artifact_listing(context, job, items)
+    return context, job
+
+
+def test_each_of_many_is_found(listed: tuple[JobContext, Job]) -> None:
+    context, job = listed
+    found = read.artifacts(context, job).artifacts
+    assert len(found) == 10_000 + len(ODD)
+    assert [item.path for item in found] == sorted(item.path for item in found)
+    for item in (*found[:30], *found[-30:], *(item for item in found if item.path in ODD)):
+        assert read.artifact(context, job, item.path) == item
+
+
+@pytest.mark.parametrize("path", ["", "b", "directory", "a,", '"', '", "size": 1', "\n", "\ud800"])
+def test_what_is_not_there_is_not_found(listed: tuple[JobContext, Job], path: str) -> None:
+    with pytest.raises(NotFound):
+        read.artifact(*listed, path)
+
+
+def test_one_of_many_is_found_without_parsing_all(listed: tuple[JobContext, Job]) -> None:
+    begun = time.process_time()
+    for number in range(0, 10_000, 100):
+        read.artifact(*listed, f"directory/{number:05}/with-a-name-of-some-length.txt")
+    # Parsing the list a hundred times takes two seconds and more.
+    assert time.process_time() - begun < 1
