@@ -178,7 +178,7 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Application:
     if embedded is not None:
         stop_order.insert(2, embedded.stop)
     return Application(
-        create_app(services),
+        create_app(services, trusted_proxies=settings.trusted_proxies, cors_origins=settings.cors_origins),
         start=start,
         stop_order=stop_order,
         signals=signals,

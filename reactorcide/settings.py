@@ -42,6 +42,22 @@ class Settings:
 
     host: str = _setting("127.0.0.1", "Address to listen on.")
     port: int = _setting(8080, "Port to listen on; 0 takes a free one.")
+    tls_cert: Path | None = _setting(
+        None, "Certificate, with its chain, as PEM: then it speaks TLS, 1.2 or newer; with --tls-key."
+    )
+    tls_key: Path | None = _setting(None, "Key of the certificate, as PEM.")
+    trusted_proxies: tuple[str, ...] = _setting(
+        (),
+        "Address or network (CIDR) of a proxy whose X-Forwarded-For and X-Forwarded-Proto are believed; may "
+        "be given more than once. By default nobody's are.",
+        option="trusted-proxy",
+    )
+    cors_origins: tuple[str, ...] = _setting(
+        (),
+        "Origin, like https://ci.example.com, whose pages may use the API from a browser; may be given more "
+        "than once.",
+        option="cors-origin",
+    )
     data_dir: Path = _setting(
         default_data_dir, "Directory for the databases, logs and artifacts; the platform's by default."
     )

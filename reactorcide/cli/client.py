@@ -56,6 +56,8 @@ class Client:
         self._session = requests.Session()
         # A proxy that the environment names can't know what is meant by this host.
         self._session.trust_env = not _is_loopback(url)
+        if not self._session.trust_env:
+            self._session.verify = os.environ.get("REQUESTS_CA_BUNDLE") or True
         # As a callable, or a .netrc would win over it.
         self._session.auth = _Bearer(token) if token else _nothing
 

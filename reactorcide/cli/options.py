@@ -1,5 +1,7 @@
 """Command-line options made from the table of settings."""
 
+import ipaddress
+import re
 from collections.abc import Callable
 from dataclasses import MISSING, Field
 from pathlib import Path
@@ -21,6 +23,7 @@ _TYPES: dict[Any, Any] = {
     float | None: float,
     # A file in its place is found by what uses it, and then said in a sentence.
     Path: click.Path(path_type=Path),
+    Path | None: click.Path(path_type=Path),
     tuple[Path, ...]: click.Path(path_type=Path, exists=True, file_okay=False, resolve_path=True),
     tuple[str, ...]: str,
     bool: bool,
@@ -68,6 +71,32 @@ class _Image(click.ParamType[str]):
         return value
 
 
+class _Network(click.ParamType[str]):
+    """An address, or a network in CIDR notation."""
+
+    name = "CIDR"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the text as it is."""
+        try:
+            ipaddress.ip_network(value)
+        except ValueError as exc:
+            self.fail(f"{exc}; write it like 10.0.0.5 or 10.0.0.0/24", param, ctx)
+        return value
+
+
+class _Origin(click.ParamType[str]):
+    """The origin of a web page, as browsers send it."""
+
+    name = "ORIGIN"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the text as it is."""
+        if re.fullmatch(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?", value) is None:
+            self.fail(f"{value!r} is no origin, like https://ci.example.com", param, ctx)
+        return value
+
+
 _TYPES_OF: dict[str, click.ParamType[Any]] = {
     "port": click.IntRange(0, 65535),
     "corndogs_address": _Address(),
@@ -75,6 +104,8 @@ _TYPES_OF: dict[str, click.ParamType[Any]] = {
     "default_memory_limit": _Size(),
     "max_memory_limit": _Size(),
     "min_free_disk": _Size(),
+    "trusted_proxies": _Network(),
+    "cors_origins": _Origin(),
 }
 
 

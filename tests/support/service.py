@@ -23,7 +23,7 @@ from tests.support.waiting import wait_until
 
 PROGRAM = Path(__file__).resolve().parents[2] / "reactorcide.py"
 
-_LISTENS = re.compile(r"Reactorcide listens on (http://\S+)")
+_LISTENS = re.compile(r"Reactorcide listens on (https?://\S+)")
 _START_S = 20
 _STOP_S = 10
 
@@ -188,7 +188,7 @@ class Service:
 
     def _client(self, token: str | None) -> Client:
         address = self._clients[0].base_url if self._clients else ""
-        client = Client(address, token)
+        client = Client(address, token, certificate=self.options.get("tls_cert"))
         self._clients.append(client)
         return client
 
