@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from time import monotonic
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from flask import Flask
 
@@ -107,10 +107,19 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Application:
     )
     embedded = None if settings.corndogs_address else EmbeddedCorndogs(settings.corndogs_path)
     roots = SourceRoots(settings.source_roots, settings.data_dir)
-    preparation = Preparation(roots, settings.workspaces_dir, environment)
+    preparation = Preparation(roots, settings.workspaces_dir, environment, settings.allow_images)
     # Importing the Docker SDK is a good part of the start, and the first request does not need it.
     runner = cast(
-        Runner, _Deferred(lambda: _docker_runner(environment, max_connections=2 * settings.concurrency + 8))
+        Runner,
+        _Deferred(
+            lambda: _docker_runner(
+                environment,
+                max_connections=2 * settings.concurrency + 8,
+                network=settings.job_network,
+                capabilities=settings.capabilities,
+                allow_new_privileges=settings.allow_new_privileges,
+            )
+        ),
     )
     context = JobContext(
         store=store,
@@ -127,6 +136,8 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Application:
             prepare_timeout_s=settings.prepare_timeout_s,
             cancel_grace_s=settings.cancel_grace_s,
             pids=settings.pids_limit,
+            pull=settings.pull,
+            max_disk_bytes=_size("max-disk", settings.max_disk) or 0,
         ),
         worker_id=f"{socket.gethostname()}-{new_id()[-8:]}",
         concurrency=settings.concurrency,
@@ -244,11 +255,11 @@ def probe_corndogs(address: str) -> None:
         corndogs.close()
 
 
-def _docker_runner(environment: Mapping[str, str], *, max_connections: int = 8) -> "DockerRunner":
+def _docker_runner(environment: Mapping[str, str], **options: Any) -> "DockerRunner":
     from reactorcide.runner.docker import DockerRunner
 
     named = {name: environment[name] for name in _DOCKER_VARIABLES if name in environment}
-    return DockerRunner(named, max_connections=max_connections)
+    return DockerRunner(named, **options)
 
 
 class _Deferred:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from reactorcide.domain.images import is_image_reference
+from reactorcide.domain.images import full_pattern, is_image_reference
 from reactorcide.domain.sizes import parse_size
 from reactorcide.settings import Settings, all_settings, option_name
 
@@ -71,6 +71,20 @@ class _Image(click.ParamType[str]):
         return value
 
 
+class _ImagePattern(click.ParamType[str]):
+    """A glob of image references."""
+
+    name = "GLOB"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the text as it is."""
+        try:
+            full_pattern(value)
+        except ValueError as exc:
+            self.fail(str(exc), param, ctx)
+        return value
+
+
 class _Network(click.ParamType[str]):
     """An address, or a network in CIDR notation."""
 
@@ -97,15 +111,31 @@ class _Origin(click.ParamType[str]):
         return value
 
 
+class _Capability(click.ParamType[str]):
+    """A Linux capability."""
+
+    name = "NAME"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return its name as the kernel's list has it, without ``CAP_``."""
+        name = value.upper().removeprefix("CAP_")
+        if re.fullmatch(r"[A-Z]+(_[A-Z]+)*", name) is None:
+            self.fail(f"{value!r} is no capability, like NET_RAW", param, ctx)
+        return name
+
+
 _TYPES_OF: dict[str, click.ParamType[Any]] = {
     "port": click.IntRange(0, 65535),
     "corndogs_address": _Address(),
     "default_image": _Image(),
+    "allow_images": _ImagePattern(),
     "default_memory_limit": _Size(),
     "max_memory_limit": _Size(),
+    "max_disk": _Size(),
     "min_free_disk": _Size(),
     "trusted_proxies": _Network(),
     "cors_origins": _Origin(),
+    "capabilities": _Capability(),
 }
 
 

@@ -57,7 +57,7 @@ class Service:
         self.source_root = home / "sources"
         self.log_path = home / "service.log"
         self.source_root.mkdir(parents=True, exist_ok=True)
-        self._home = home
+        self.home = home
         self._environment = dict(environment or {})
         self.options: dict[str, object] = {
             "port": 0,
@@ -77,8 +77,8 @@ class Service:
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 command_line("serve", self.options),
-                env=clean_environment(self._home, **self._environment),
-                cwd=self._home,
+                env=clean_environment(self.home, **self._environment),
+                cwd=self.home,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -158,6 +158,17 @@ class Service:
     def port(self) -> int:
         """Where it listens."""
         return int(self.base_url.rpartition(":")[2])
+
+    def pids(self) -> list[int]:
+        """Return the processes of the service."""
+        assert self._process is not None
+        # Each of them is in the group that it leads.
+        found = []
+        for entry in Path("/proc").iterdir():
+            with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+                if entry.name.isdigit() and os.getpgid(int(entry.name)) == self._process.pid:
+                    found.append(int(entry.name))
+        return found
 
     def log_text(self) -> str:
         """Return what the service itself has logged."""

@@ -40,7 +40,12 @@ class House:
 
     def worker(self, **options: Any) -> Worker:
         """Start a worker."""
-        limits = Limits(prepare_timeout_s=30, cancel_grace_s=options.pop("cancel_grace_s", 0.2), pids=100)
+        limits = Limits(
+            prepare_timeout_s=30,
+            cancel_grace_s=options.pop("cancel_grace_s", 0.2),
+            pids=100,
+            max_disk_bytes=options.pop("max_disk_bytes", 0),
+        )
         settings: dict[str, Any] = {"worker_id": "w", "concurrency": 2, "lease_s": 60.0, "queues": ()}
         worker = Worker(self.context, self.runner, self.preparation, limits, **settings | options)
         self.context.wake_worker = worker.wake
