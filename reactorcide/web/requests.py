@@ -18,13 +18,13 @@ log = logging.getLogger("reactorcide.web")
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
-# For every answer that does not say otherwise itself.
-_HEADERS = {
+HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
+"""Of every answer that does not say otherwise itself."""
 
 
 class StrictRequest(Request):
@@ -63,7 +63,7 @@ def install(app: Flask, metrics: Metrics) -> None:
     @app.after_request
     def end(response: Response) -> Response:
         response.headers["X-Request-ID"] = g.request_id
-        for name, value in _HEADERS.items():
+        for name, value in HEADERS.items():
             response.headers.setdefault(name, value)
         method = request.method
         seconds = perf_counter() - g.begun

@@ -144,10 +144,12 @@ def test_listening_beyond_loopback_without_tls_is_warned_of(
     assert warned(new_service(host="0.0.0.0", concurrency=0))  # noqa: S104  # the point of it
 
 
-def test_what_is_no_http_is_told_without_a_version(idle_service: Service) -> None:
+def test_what_is_no_http_is_answered_like_every_other_error(idle_service: Service) -> None:
     with socket.create_connection(("127.0.0.1", idle_service.port), timeout=10) as connection:
         connection.sendall(b"nonsense\r\n\r\n")
         answer = b"".join(iter(lambda: connection.recv(4096), b""))
-    assert answer.startswith(b"HTTP/1.1 400 ")
-    assert b"gunicorn" not in answer.lower()
-    assert b"Traceback" not in answer
+    head, _, body = answer.decode().partition("\r\n\r\n")
+    assert head.startswith("HTTP/1.1 400 ")
+    assert HEADERS.items() <= dict(line.split(": ") for line in head.split("\r\n")[1:]).items()
+    error = json.loads(body)
+    assert (error["error"], "nonsense" in error["message"]) == ("invalid_input", True)
