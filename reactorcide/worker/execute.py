@@ -100,6 +100,10 @@ class Attempt:
         self._container_id: str | None = adopted.container_id if adopted else None
         self._log_offset = adopted.log_offset if adopted else 0
         self._started = adopted is not None
+        self._output: Output | None = None
+        """Of the container, once it runs."""
+        self._takes_too_much = False
+        """Of the engine's disk; then the container is killed."""
         self._copy_bytes = 0
         """What the engine's copy of the output takes, about; the engine does not tell."""
         self.task_lock = threading.Lock()
@@ -129,7 +133,9 @@ class Attempt:
         except ContainerGone:
             return
         if used_bytes is not None and used_bytes + self._copy_bytes > self._limits.max_disk_bytes:
-            self.interrupt.set(Reason.DISK)
+            self._takes_too_much = True
+            if self._output is not None:
+                self._output.wake()
 
     def _run(self) -> None:
         try:
@@ -278,6 +284,7 @@ class Attempt:
         ended_because: str | None = None
         stored = True
         kill_at: float | None = None
+        self._output = output
         silent_since = monotonic()
         with self.interrupt.calling(output.wake):
             while True:
@@ -287,7 +294,7 @@ class Attempt:
                         ended_because = "cancelled"
                     elif self.interrupt.reason is Reason.LOST:
                         ended_because = f"worker {self.job.worker_id} was lost while it ran: {_LOST}"
-                    elif self.interrupt.reason is Reason.DISK:
+                    elif self._takes_too_much:
                         limit = format_size(self._limits.max_disk_bytes)
                         ended_because = f"killed: used more than {limit} of disk (--max-disk)"
                     elif now >= deadline:
@@ -297,8 +304,8 @@ class Attempt:
                     if ended_because is not None:
                         self._signal(container_id, "TERM")
                         # Given a grace, it would go on filling the disk.
-                        is_full = self.interrupt.reason is Reason.DISK
-                        kill_at = now if is_full else now + self._limits.cancel_grace_s
+                        grace_s = 0.0 if self._takes_too_much else self._limits.cancel_grace_s
+                        kill_at = now + grace_s
                 elif kill_at is not None and now >= kill_at:
                     self._signal(container_id, "KILL")
                     kill_at = now + _ENGINE_RETRY_S

@@ -15,8 +15,6 @@ class Reason(Enum):
     """Somebody cancelled the job."""
     LOST = auto()
     """The task's lease could not be renewed for so long that another worker may be given the job."""
-    DISK = auto()
-    """Its container takes more of the engine's disk than a job may."""
     STOPPING = auto()
     """The service stops; a container that runs is left to the next start."""
 

@@ -363,6 +363,22 @@ def test_a_network_that_does_not_isolate_is_not_used(
     runner.close()
 
 
+def test_a_job_can_do_what_its_capabilities_are_for(runner: DockerRunner, create: Callable[..., str]) -> None:
+    """As apt, su and a web server need it."""
+    command = """
+        touch file; chown 1000:1000 file; chmod 2755 file; stat -c %u:%a file
+        su builder -c 'echo $$ >/tmp/pid; id -u; exec sleep 60' & su=$!
+        until [ -s /tmp/pid ]; do usleep 20000; done
+        kill $(cat /tmp/pid); wait $su || echo killed
+        echo hello | nc -l -p 80 &
+        until nc 127.0.0.1 80 </dev/null; do usleep 20000; done
+    """
+    printed, ended = run(runner, create(command))
+    assert printed.endswith(b"hello\n")
+    assert set(printed.splitlines()) >= {b"1000:2755", b"1000", b"killed", b"hello"}
+    assert ended == Exit(0, oom_killed=False)
+
+
 def test_without_limits_there_are_none(engine: docker.APIClient, create: Callable[..., str]) -> None:
     host = engine.inspect_container(create())["HostConfig"]
     assert (host["NanoCpus"], host["Memory"]) == (0, 0)
