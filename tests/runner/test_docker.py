@@ -280,7 +280,9 @@ def test_a_container_is_hardened_and_limited(
     assert [mount["Type"] for mount in details["Mounts"]] == ["volume"]
 
 
-def test_what_a_container_takes_of_the_disk(runner: DockerRunner, create: Callable[..., str]) -> None:
+def test_what_a_container_takes_of_the_disk(
+    runner: DockerRunner, create: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     command = (
         "for place in /tmp /job/src /job/artifacts; do dd if=/dev/zero of=$place/file bs=1M count=3; done"
     )
@@ -294,6 +296,11 @@ def test_what_a_container_takes_of_the_disk(runner: DockerRunner, create: Callab
     taken_bytes = runner.disk_bytes(container_id)
     assert taken_bytes is not None
     assert 9 << 20 <= taken_bytes < 10 << 20
+    # So many files that they cannot be counted do not make the rest go uncounted.
+    monkeypatch.setattr("reactorcide.runner.docker._DU_TIMEOUT_S", 0)
+    without_volume_bytes = runner.disk_bytes(container_id)
+    assert without_volume_bytes is not None
+    assert 6 << 20 <= without_volume_bytes < 7 << 20
     runner.signal(container_id, "KILL")
     assert runner.wait(container_id, 10) is not None
     assert runner.disk_bytes(container_id) is None
