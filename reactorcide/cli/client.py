@@ -57,6 +57,7 @@ class Client:
         # A proxy that the environment names can't know what is meant by this host.
         self._session.trust_env = not _is_loopback(url)
         if not self._session.trust_env:
+            # Of the environment this alone counts then.
             self._session.verify = os.environ.get("REQUESTS_CA_BUNDLE") or True
         # As a callable, or a .netrc would win over it.
         self._session.auth = _Bearer(token) if token else _nothing
