@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from flask import Flask
 
@@ -112,10 +112,19 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Application:
     )
     embedded = None if settings.corndogs_address else EmbeddedCorndogs(settings.corndogs_path)
     roots = SourceRoots(settings.source_roots, settings.data_dir)
-    preparation = Preparation(roots, settings.workspaces_dir, environment)
+    preparation = Preparation(roots, settings.workspaces_dir, environment, settings.allow_images)
     # Importing the Docker SDK is a good part of the start, and the first request does not need it.
     runner = cast(
-        Runner, _Deferred(lambda: _docker_runner(environment, max_connections=2 * settings.concurrency + 8))
+        Runner,
+        _Deferred(
+            lambda: _docker_runner(
+                environment,
+                max_connections=2 * settings.concurrency + 8,
+                network=settings.job_network,
+                capabilities=settings.capabilities,
+                allow_new_privileges=settings.allow_new_privileges,
+            )
+        ),
     )
     context = JobContext(
         store=store,
@@ -135,6 +144,8 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Application:
             pids=settings.pids_limit,
             artifact_bytes=_size("max-artifact-bytes", settings.max_artifact_bytes) or 0,
             artifacts=settings.max_artifacts,
+            pull=settings.pull,
+            max_disk_bytes=_size("max-disk", settings.max_disk) or 0,
         ),
         worker_id=f"{socket.gethostname()}-{new_id()[-8:]}",
         concurrency=settings.concurrency,
@@ -198,7 +209,7 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Application:
     if embedded is not None:
         stop_order.insert(3, embedded.stop)
     return Application(
-        create_app(services),
+        create_app(services, trusted_proxies=settings.trusted_proxies, cors_origins=settings.cors_origins),
         start=start,
         stop_order=stop_order,
         signals=signals,
@@ -304,11 +315,11 @@ def probe_corndogs(address: str) -> None:
         corndogs.close()
 
 
-def _docker_runner(environment: Mapping[str, str], *, max_connections: int = 8) -> "DockerRunner":
+def _docker_runner(environment: Mapping[str, str], **options: Any) -> "DockerRunner":
     from reactorcide.runner.docker import DockerRunner
 
     named = {name: environment[name] for name in _DOCKER_VARIABLES if name in environment}
-    return DockerRunner(named, max_connections=max_connections)
+    return DockerRunner(named, **options)
 
 
 class _Deferred:

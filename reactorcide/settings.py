@@ -42,6 +42,22 @@ class Settings:
 
     host: str = _setting("127.0.0.1", "Address to listen on.")
     port: int = _setting(8080, "Port to listen on; 0 takes a free one.")
+    tls_cert: Path | None = _setting(
+        None, "Certificate, with its chain, as PEM: then it speaks TLS, 1.2 or newer; with --tls-key."
+    )
+    tls_key: Path | None = _setting(None, "Key of the certificate, as PEM.")
+    trusted_proxies: tuple[str, ...] = _setting(
+        (),
+        "Address or network (CIDR) of a proxy whose X-Forwarded-For and X-Forwarded-Proto are believed; may "
+        "be given more than once. By default nobody's are.",
+        option="trusted-proxy",
+    )
+    cors_origins: tuple[str, ...] = _setting(
+        (),
+        "Origin, like https://ci.example.com, whose pages may use the API from a browser; may be given more "
+        "than once.",
+        option="cors-origin",
+    )
     data_dir: Path = _setting(
         default_data_dir, "Directory for the databases, logs and artifacts; the platform's by default."
     )
@@ -62,6 +78,13 @@ class Settings:
         option="queue",
     )
     default_image: str = _setting("alpine:latest", "Image of a job that names none.")
+    allow_images: tuple[str, ...] = _setting(
+        (),
+        "Images that jobs may use, like alpine:* or ghcr.io/acme/*; may be given more than once. All by "
+        "default.",
+        option="allow-image",
+    )
+    pull: str = _setting("missing", "When an image is pulled.", choices=("always", "missing", "never"))
     default_cpu_limit: float | None = _setting(None, "CPUs of a job that names no limit; none by default.")
     max_cpu_limit: float | None = _setting(
         None, "The most CPUs that a job may ask for; no maximum by default."
@@ -73,6 +96,20 @@ class Settings:
         None, "The most memory that a job may ask for; no maximum by default."
     )
     pids_limit: int = _setting(4096, "Processes and threads that one job may have.")
+    max_disk: str = _setting(
+        "10g", "Space on the engine's disk that one job may take before it is killed; 0 turns this off."
+    )
+    job_network: str = _setting(
+        "bridge",
+        "Network of the jobs: the engine's own bridge, one on which they cannot reach each other, or none.",
+        choices=("bridge", "isolated", "none"),
+    )
+    capabilities: tuple[str, ...] = _setting(
+        (),
+        "Linux capability that jobs have beyond the few they need; may be given more than once.",
+        option="cap-add",
+    )
+    allow_new_privileges: bool = _setting(False, "Let sudo and other setuid programs work in jobs.")
     prepare_timeout_s: float = _setting(
         900.0, "Seconds that fetching the source and the image of a job may take.", option="prepare-timeout"
     )

@@ -80,8 +80,8 @@ def new_registry(images: Images, engine: docker.APIClient) -> Iterator[Callable[
     """A factory of registries that end with the test, as do the images that were pulled from them."""
     registries: list[Registry] = []
 
-    def make(*, stalls: bool = False) -> Registry:
-        registries.append(Registry(images.filesystem, stalls=stalls))
+    def make(*, stalls: bool = False, login: str | None = None) -> Registry:
+        registries.append(Registry(images.filesystem, stalls=stalls, login=login))
         return registries[-1]
 
     yield make

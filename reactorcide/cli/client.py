@@ -63,6 +63,9 @@ class Client:
         self._session = requests.Session()
         # A proxy that the environment names can't know what is meant by this host.
         self._session.trust_env = not self.is_local
+        if not self._session.trust_env:
+            # Of the environment this alone counts then.
+            self._session.verify = os.environ.get("REQUESTS_CA_BUNDLE") or True
         # As a callable, or a .netrc would win over it.
         self._session.auth = _Bearer(token) if token else _nothing
 

@@ -1,5 +1,6 @@
-"""What gunicorn does differently for us: it ends long answers when it stops, and logs our way."""
+"""What gunicorn does differently for us: it ends long answers when it stops, logs and refuses our way."""
 
+import json
 import logging
 import os
 import signal
@@ -7,6 +8,7 @@ import sys
 import threading
 from typing import Any
 
+from gunicorn import util
 from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger as GunicornLogger
 from gunicorn.workers.gthread import ThreadWorker
@@ -93,6 +95,26 @@ class DrainingWorker(Worker):
             threading.Thread(
                 target=self.application.drain, args=[lambda: os.kill(master, signal.SIGTERM)], daemon=True
             ).start()
+
+
+def _write_error(client: Any, status: int, reason: str, message: str) -> None:
+    """Answer what is no request at all like every other error; gunicorn would send a page of HTML."""
+    # Flask is here by now, but not in the master, which imports this module, too.
+    from reactorcide.web.requests import HEADERS
+
+    code = "internal_error" if status >= 500 else "invalid_input"
+    body = json.dumps({"error": code, "message": message or reason.lower()}).encode()
+    headers = HEADERS | {
+        "Connection": "close",
+        "Content-Type": "application/json",
+        "Content-Length": str(len(body)),
+    }
+    lines = [f"HTTP/1.1 {status} {reason}", *(f"{name}: {value}" for name, value in headers.items())]
+    util.write_nonblock(client, "\r\n".join([*lines, "", ""]).encode("latin-1") + body)
+
+
+# The one way to it: gunicorn judges in a long method, and ends with a call of this.
+util.write_error = _write_error
 
 
 class Logger(GunicornLogger):  # type: ignore[misc]  # gunicorn has no types

@@ -1,5 +1,7 @@
 """Command-line options made from the table of settings."""
 
+import ipaddress
+import re
 from collections.abc import Callable
 from dataclasses import MISSING, Field
 from pathlib import Path
@@ -7,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from reactorcide.domain.images import is_image_reference
+from reactorcide.domain.images import full_pattern, is_image_reference
 from reactorcide.domain.sizes import parse_size
 from reactorcide.settings import Settings, all_settings, option_name
 
@@ -21,6 +23,7 @@ _TYPES: dict[Any, Any] = {
     float | None: float,
     # A file in its place is found by what uses it, and then said in a sentence.
     Path: click.Path(path_type=Path),
+    Path | None: click.Path(path_type=Path),
     tuple[Path, ...]: click.Path(path_type=Path, exists=True, file_okay=False, resolve_path=True),
     tuple[str, ...]: str,
     bool: bool,
@@ -77,16 +80,74 @@ class _Image(click.ParamType[str]):
         return value
 
 
+class _ImagePattern(click.ParamType[str]):
+    """A glob of image references."""
+
+    name = "GLOB"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the text as it is."""
+        try:
+            full_pattern(value)
+        except ValueError as exc:
+            self.fail(str(exc), param, ctx)
+        return value
+
+
+class _Network(click.ParamType[str]):
+    """An address, or a network in CIDR notation."""
+
+    name = "CIDR"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the text as it is."""
+        try:
+            ipaddress.ip_network(value)
+        except ValueError as exc:
+            self.fail(f"{exc}; write it like 10.0.0.5 or 10.0.0.0/24", param, ctx)
+        return value
+
+
+class _Origin(click.ParamType[str]):
+    """The origin of a web page, as browsers send it."""
+
+    name = "ORIGIN"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the text as it is."""
+        if re.fullmatch(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?", value) is None:
+            self.fail(f"{value!r} is no origin, like https://ci.example.com", param, ctx)
+        return value
+
+
+class _Capability(click.ParamType[str]):
+    """A Linux capability."""
+
+    name = "NAME"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return its name as the kernel's list has it, without ``CAP_``."""
+        name = value.upper().removeprefix("CAP_")
+        if re.fullmatch(r"[A-Z]+(_[A-Z]+)*", name) is None:
+            self.fail(f"{value!r} is no capability, like NET_RAW", param, ctx)
+        return name
+
+
 _TYPES_OF: dict[str, click.ParamType[Any]] = {
     "port": click.IntRange(0, 65535),
     "corndogs_address": _Address(),
     "default_image": _Image(),
+    "allow_images": _ImagePattern(),
     "default_memory_limit": _Size(),
     "max_memory_limit": _Size(),
+    "max_disk": _Size(),
     "min_free_disk": _Size(),
     "keep_bytes": _Size(),
     "max_artifact_bytes": _Size(),
     "max_source_bytes": _Size(),
+    "trusted_proxies": _Network(),
+    "cors_origins": _Origin(),
+    "capabilities": _Capability(),
 }
 
 

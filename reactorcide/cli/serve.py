@@ -1,8 +1,11 @@
 """``reactorcide serve``: gunicorn around the application."""
 
+import ipaddress
+import logging
 import os
 import socket
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -12,6 +15,8 @@ from reactorcide.cli.datadir import lock_data_dir
 from reactorcide.cli.options import settings_from, settings_options
 from reactorcide.domain.errors import ConfigurationError
 from reactorcide.settings import Settings
+
+log = logging.getLogger("reactorcide.serve")
 
 _API_THREADS = 16
 _GRACEFUL_TIMEOUT_S = 6
@@ -29,6 +34,8 @@ def serve(**options: Any) -> None:
         lock = lock_data_dir(settings.data_dir)
         with lock:
             _check_address(settings)
+            _check_tls(settings)
+            _warn_of_plain_http(settings)
             _run(settings)
     except ConfigurationError as exc:
         click.echo(f"reactorcide: {exc}", err=True)
@@ -52,6 +59,42 @@ def _check_address(settings: Settings) -> None:
             f"cannot listen on {settings.host}:{settings.port}: {exc.strerror}; "
             "choose another address with --host and --port"
         ) from exc
+
+
+def _check_tls(settings: Settings) -> None:
+    """Raise ``ConfigurationError`` where the certificate and its key cannot be used."""
+    if settings.tls_cert is None and settings.tls_key is None:
+        return
+    if settings.tls_cert is None or settings.tls_key is None:
+        raise ConfigurationError("--tls-cert and --tls-key belong together: give both, or none")
+    import ssl
+
+    try:
+        # A key with a passphrase is refused, for nobody is there to type it.
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(
+            settings.tls_cert, settings.tls_key, password=""
+        )
+    except OSError as exc:
+        raise ConfigurationError(
+            f"cannot use --tls-cert {settings.tls_cert} with --tls-key {settings.tls_key}: "
+            f"{exc.strerror or exc}; both have to be PEM files, the key without a passphrase"
+        ) from exc
+
+
+def _warn_of_plain_http(settings: Settings) -> None:
+    """Warn where tokens would cross a network in clear; a proxy that is named is taken to speak TLS."""
+    if settings.tls_cert is not None or settings.trusted_proxies:
+        return
+    try:
+        is_loopback = ipaddress.ip_address(settings.host).is_loopback
+    except ValueError:
+        is_loopback = settings.host == "localhost"
+    if not is_loopback:
+        log.warning(
+            "listening on %s without TLS: tokens, logs and artifacts can be read on the way; give --tls-cert "
+            "and --tls-key, or put a proxy in front and name it with --trusted-proxy",
+            settings.host,
+        )
 
 
 def _run(settings: Settings) -> None:
@@ -103,10 +146,32 @@ def _gunicorn_config(settings: Settings) -> dict[str, Any]:
         "keepalive": 15,
         "preload_app": False,
         "control_socket_disable": True,
+        # The application judges these headers itself, by --trusted-proxy; gunicorn would believe this host's.
+        "forwarded_allow_ips": "",
+        **_tls_config(settings),
         "logger_class": "reactorcide.cli.gunicorn_worker.Logger",
         "proc_name": "reactorcide",
         "worker_tmp_dir": "/dev/shm" if os.access("/dev/shm", os.W_OK) else None,  # noqa: S108  # a heartbeat file
     }
+
+
+def _tls_config(settings: Settings) -> dict[str, Any]:
+    if settings.tls_cert is None:
+        return {}
+    return {
+        "certfile": str(settings.tls_cert),
+        "keyfile": str(settings.tls_key),
+        # Called for each connection, so that a renewed certificate is used at once.
+        "ssl_context": _tls_context,
+    }
+
+
+def _tls_context(config: Any, default: Callable[[], Any]) -> Any:
+    import ssl
+
+    context = default()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
 
 
 def _start(application: Any, worker: Any) -> None:
@@ -118,7 +183,8 @@ def _start(application: Any, worker: Any) -> None:
         sys.exit(_EXIT_CANNOT_START)
     worker.application = application
     address = worker.sockets[0].getsockname()
-    click.echo(f"Reactorcide listens on http://{address[0]}:{address[1]}", err=True)
+    scheme = "https" if worker.cfg.is_ssl else "http"
+    click.echo(f"Reactorcide listens on {scheme}://{address[0]}:{address[1]}", err=True)
     if application.new_admin_token is not None:
         click.echo(f"The admin's token, shown this once: {application.new_admin_token}", err=True)
 

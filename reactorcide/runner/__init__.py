@@ -103,6 +103,12 @@ class Runner(Protocol):
     def wait(self, container_id: str, timeout_s: float) -> Exit | None:
         """Wait for the end of a started container; ``None`` if it runs on. Raises ``ContainerGone``."""
 
+    def disk_bytes(self, container_id: str) -> int | None:
+        """Return what a container takes of the disk, as far as that can be told; ``None`` unless it runs.
+
+        That is more work for the engine the more files there are. Raises ``ContainerGone``.
+        """
+
     def artifacts(self, container_id: str) -> Generator[bytes, None, None] | None:
         """Return the artifacts directory as a tar stream, ``None`` where it is untouched or gone.
 

@@ -7,14 +7,17 @@ as well be on another machine.
 import contextlib
 import io
 import json
+import logging
+import os
 import re
 import select
 import socket
 import struct
+import subprocess
 import tarfile
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from queue import Empty, SimpleQueue
 from time import monotonic, sleep
 from typing import Any
@@ -30,9 +33,12 @@ from reactorcide.domain.errors import EngineUnavailable, InfrastructureError, Jo
 from reactorcide.domain.jobs import ARTIFACTS_DIR
 from reactorcide.runner import ContainerGone, ContainerSpec, Exit, Found, ImageMissing, Output, Signal
 
+log = logging.getLogger("reactorcide.runner")
+
 _API_TIMEOUT_S = 60
 _KNOCK_TIMEOUT_S = 5
 _PULL_CHECK_S = 0.2
+_DU_TIMEOUT_S = 60
 _OOM_PATIENCE_S = 0.5
 _OOM_LOOK_S = 0.05
 
@@ -49,6 +55,30 @@ _LABEL_INSTANCE = _LABEL + "instance"
 _LABEL_JOB = _LABEL + "job"
 _LABEL_ATTEMPT = _LABEL + "attempt"
 
+# What apt, dpkg, chown, su and a server below port 1024 need. Of the engine's defaults that leaves out those
+# to forge packets (NET_RAW), make device files (MKNOD), write to the host's audit log (AUDIT_WRITE), change
+# root (SYS_CHROOT) and hand capabilities on (SETPCAP).
+_CAPABILITIES = (
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "NET_BIND_SERVICE",
+    "SETFCAP",
+    "SETGID",
+    "SETUID",
+)
+
+# One network for all jobs of all services on an engine, never removed: one for each job would cost it a
+# quarter of a second. Two bridges of one name cannot be, so that naming it keeps services that make it
+# in the same moment from making two.
+_ISOLATED = "reactorcide-isolated"
+_NO_CROSS_TALK = {
+    "com.docker.network.bridge.enable_icc": "false",
+    "com.docker.network.bridge.name": "reactorcide0",
+}
+
 # Without the trap the shell dies on SIGTERM and its child is killed unasked; without the variable only
 # the shell gets the signal. Only both together let the command clean up. On one line, so that the line
 # numbers in the shell's messages stay those of the command.
@@ -59,11 +89,25 @@ _INIT_ENV = {"TINI_KILL_PROCESS_GROUP": "1"}
 class DockerRunner:
     """A ``Runner`` on the engine that the environment names (``DOCKER_HOST``), or the local one.
 
-    Constructing connects to nothing; an engine that is away now may come later.
+    Containers are on ``network`` (``bridge``, ``isolated`` or ``none``), and have ``capabilities`` beside the
+    few that most jobs need. Constructing connects to nothing; an engine that is away now may come later.
     """
 
-    def __init__(self, environment: Mapping[str, str], *, max_connections: int = 32) -> None:
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        *,
+        max_connections: int = 32,
+        network: str = "bridge",
+        capabilities: Sequence[str] = (),
+        allow_new_privileges: bool = False,
+    ) -> None:
         self._environment = dict(environment)
+        # None is the engine's default, which may have no bridge at all.
+        self._network = {"bridge": None, "isolated": _ISOLATED, "none": "none"}[network]
+        self._network_is_there = self._network != _ISOLATED
+        self._capabilities = sorted({*_CAPABILITIES, *capabilities})
+        self._security_options = [] if allow_new_privileges else ["no-new-privileges"]
         self._max_connections = max_connections
         self._lock = threading.Lock()
         self._client: docker.APIClient | None = None
@@ -114,10 +158,16 @@ class DockerRunner:
             try:
                 with _translated(f"pull {image}"):
                     try:
+                        # Anew, so that a `docker login` counts without a restart.
+                        api.reload_config()
                         for event in api.pull(repository, tag=tag or "latest", stream=True, decode=True):
                             events.put(event)
                     except docker.errors.APIError as exc:
                         raise _pull_failure(image, str(exc.explanation)) from exc
+                    except docker.errors.DockerException as exc:
+                        raise InfrastructureError(
+                            f"the credentials to pull {image} could not be read: {_one_line(str(exc))}"
+                        ) from exc
                 events.put(None)
             except Exception as exc:
                 events.put(exc)
@@ -138,6 +188,8 @@ class DockerRunner:
     def create(self, spec: ContainerSpec) -> str:
         """See ``Runner.create``."""
         api = self._api()
+        if not self._network_is_there:
+            self._make_network()
         labels = {
             _LABEL_INSTANCE: spec.instance_id,
             _LABEL_JOB: spec.job_id,
@@ -145,7 +197,10 @@ class DockerRunner:
         }
         host_config = api.create_host_config(
             init=True,
-            security_opt=["no-new-privileges"],
+            network_mode=self._network,
+            security_opt=self._security_options,
+            cap_drop=["ALL"],
+            cap_add=self._capabilities,
             pids_limit=spec.pids_limit,
             nano_cpus=None if spec.cpu_limit is None else round(spec.cpu_limit * 1e9),
             mem_limit=spec.memory_limit_bytes,
@@ -219,7 +274,14 @@ class DockerRunner:
         with _gone(container_id), _translated("start the container"):
             # Now: the engine's own time of the start is later than the command's first deeds.
             self._artifacts_made_at[container_id] = self._artifacts_changed_at(container_id)
-            self._api().start(container_id)
+            try:
+                self._api().start(container_id)
+            except docker.errors.NotFound as exc:
+                if _ISOLATED not in str(exc.explanation):
+                    raise
+                # Somebody has removed it. A start that failed has closed the output, so begin anew.
+                self._network_is_there = False
+                raise EngineUnavailable(f"the network {_ISOLATED} is gone; it is made anew") from exc
 
     def signal(self, container_id: str, signal: Signal) -> None:
         """See ``Runner.signal``."""
@@ -244,6 +306,17 @@ class DockerRunner:
         if state["Status"] in ("exited", "dead"):
             return Exit(exit_code=int(state["ExitCode"]), oom_killed=bool(state["OOMKilled"]))
         return None
+
+    def disk_bytes(self, container_id: str) -> int | None:
+        """See ``Runner.disk_bytes``; a volume counts where its files are on this host and may be read."""
+        api: Any = self._api()  # has no typed call that asks for the size
+        with _gone(container_id), _translated("measure a container"):
+            url = api._url("/containers/{0}/json", container_id)
+            details = api._result(api._get(url, params={"size": 1}), json=True)
+        if not details["State"]["Running"]:
+            return None
+        volumes = [str(mount["Source"]) for mount in details["Mounts"] if mount["Type"] == "volume"]
+        return int(details.get("SizeRw") or 0) + sum(map(_tree_bytes, volumes))
 
     def artifacts(self, container_id: str) -> Generator[bytes, None, None] | None:
         """See ``Runner.artifacts``."""
@@ -346,6 +419,29 @@ class DockerRunner:
                 "start it, or see `reactorcide doctor`"
             ) from exc
 
+    def _make_network(self) -> None:
+        """Make the network on which containers cannot reach each other, unless it is there."""
+        api = self._api()
+        with _translated(f"make the network {_ISOLATED}"):
+            # 409: it is there; 403: its bridge is, for somebody else makes it in this moment.
+            with _ignoring(403, 409):
+                api.create_network(
+                    _ISOLATED,
+                    driver="bridge",
+                    check_duplicate=True,
+                    options=_NO_CROSS_TALK,
+                    labels={f"{_LABEL}network": "isolated"},
+                )
+            try:
+                found = api.inspect_network(_ISOLATED)["Options"]
+            except docker.errors.NotFound as exc:
+                raise EngineUnavailable(f"the network {_ISOLATED} could not be made") from exc
+        if not _NO_CROSS_TALK.items() <= (found or {}).items():
+            raise InfrastructureError(
+                f"the network {_ISOLATED} lets containers reach each other; remove it, and it is made anew"
+            )
+        self._network_is_there = True
+
     def _artifacts_changed_at(self, container_id: str) -> str:
         """Return when the artifacts directory was changed last, by the engine's clock."""
         api: Any = self._api()  # has no typed call for this
@@ -382,6 +478,27 @@ def _may_be_out_of_memory(details: Mapping[str, Any]) -> bool:
     state = details["State"]
     was_killed = state["Status"] == "exited" and state["ExitCode"] == 137 and not state["OOMKilled"]
     return was_killed and details["HostConfig"]["Memory"] > 0
+
+
+def _tree_bytes(path: str) -> int:
+    """Return what a directory and all below it take; 0 where it is not on this host, or not ours to read."""
+    if not os.access(path, os.R_OK | os.X_OK):
+        return 0
+    # A job may build trees that are too deep for a walk of our own, and rename them while that is in them.
+    try:
+        done = subprocess.run(  # noqa: S603  # the path is the engine's
+            ["du", "-skx", path],  # noqa: S607  # not everywhere in the same place
+            env={"PATH": os.defpath},
+            capture_output=True,
+            timeout=_DU_TIMEOUT_S,
+        )
+    except (OSError, subprocess.TimeoutExpired) as exc:
+        # What the engine itself has told still counts.
+        log.warning("a volume could not be measured: %s", exc)
+        return 0
+    # What vanishes meanwhile is complained of, and the sum is told all the same.
+    kib = done.stdout.split(b"\t")[0]
+    return int(kib) << 10 if kib.isdigit() else 0
 
 
 class _Frames:
@@ -634,6 +751,10 @@ def _pull_failure(image: str, reason: str) -> ReactorcideError:
     reason = _one_line(reason)
     if re.search(r"not found|manifest unknown|does not exist|pull access denied|invalid ref", reason, re.I):
         return JobFailed(f"image not found: {image} ({reason})")
+    if re.search(r"unauthorized|no basic auth|authentication required|denied", reason, re.I):
+        return JobFailed(
+            f"image {image} may not be pulled: {reason}; the service's user has to `docker login` there"
+        )
     return InfrastructureError(f"image {image} is not here and could not be pulled: {reason}")
 
 

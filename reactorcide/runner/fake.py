@@ -1,7 +1,8 @@
 """A ``Runner`` without an engine, for tests of what is above it.
 
 It keeps to the protocol and really holds its "containers", so that a forgotten one shows. A command is
-a line of steps: ``print TEXT``, ``hang``, ``exit CODE``, and ``deaf`` to ignore SIGTERM from then on.
+a line of steps: ``print TEXT``, ``fill BYTES`` of the disk, ``hang``, ``exit CODE``, and ``deaf`` to ignore
+SIGTERM from then on.
 """
 
 import threading
@@ -22,6 +23,7 @@ class FakeContainer:
         self.started = False
         self.ended: Exit | None = None
         self.put: list[bytes] = []
+        self.disk_bytes = 0
         self._deaf = False
 
     def run(self) -> None:
@@ -34,6 +36,8 @@ class FakeContainer:
                     self.printed += rest.encode() + b"\n"
                 elif verb == "deaf":
                     self._deaf = True
+                elif verb == "fill":
+                    self.disk_bytes = int(rest)
                 elif verb == "hang":
                     break
                 elif verb == "exit":
@@ -130,6 +134,12 @@ class FakeRunner:
             if self.idle is None:
                 container.changed.wait_for(lambda: container.ended is not None, timeout_s)
             return container.ended
+
+    def disk_bytes(self, container_id: str) -> int | None:
+        """See ``Runner.disk_bytes``."""
+        container = self._get(container_id)
+        with container.changed:
+            return container.disk_bytes if container.started and container.ended is None else None
 
     def artifacts(self, container_id: str) -> Generator[bytes, None, None] | None:
         """See ``Runner.artifacts``; a fake command leaves none."""

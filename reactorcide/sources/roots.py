@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reactorcide.domain.errors import InvalidInput
+from reactorcide.sources.repositories import places
 from reactorcide.sources.urls import GitUrl
 
 Identity = tuple[int, int]  # (st_dev, st_ino): the same directory under whatever path
@@ -57,10 +58,11 @@ class SourceRoots:
     def check_git_url(self, url: str) -> None:
         """Raise ``InvalidInput`` for ``git_url`` unless ``url`` is one that a job may clone.
 
-        A path or ``file://`` URL has to lead to a directory below a root, as in ``resolve``.
+        A path or ``file://`` URL has to lead to a directory below a root, as in ``resolve``, and so has all
+        that the repository there refers to.
         """
         path = GitUrl.parse(url).local_path
-        if path is not None and self._locate(path) is None:
+        if path is not None and not self._holds_repository(path):
             raise InvalidInput(
                 "git_url must lead to a repository below one of the server's source roots", field="git_url"
             )
@@ -75,14 +77,26 @@ class SourceRoots:
             return None
         return status.st_dev, status.st_ino
 
+    def _holds_repository(self, text: str) -> bool:
+        found = self._locate(text)
+        try:
+            return found is not None and all(map(self._below_root, places(found.path)))
+        except (OSError, ValueError, RuntimeError):
+            return False
+
     def _locate(self, text: str) -> SourceDirectory | None:
         if not self._roots or not text:
             return None
         try:
-            path = (self._roots[0] / text).resolve(strict=True)
-            if not path.is_dir() or self._is_forbidden(path):
-                return None
+            found = self._below_root(self._roots[0] / text)
         except (OSError, ValueError, RuntimeError):  # no such path, a NUL in it, a loop of links
+            return None
+        return found if found is not None and found.path.is_dir() else None
+
+    def _below_root(self, path: Path) -> SourceDirectory | None:
+        """Return where ``path`` really is, whatever it is there, if that is below a root."""
+        path = path.resolve(strict=True)
+        if self._is_forbidden(path):
             return None
         for root in self._roots:
             real = Path(os.path.realpath(root))

@@ -1,17 +1,26 @@
 """The REST API, on Flask."""
 
+from collections.abc import Sequence
+
 from flask import Flask
 from flask_openapi3.models.info import Info
 from flask_openapi3.openapi import OpenAPI
 
 from reactorcide import __version__
-from reactorcide.web import errors, requests
+from reactorcide.web import cors, errors, requests
+from reactorcide.web.address import TrustedProxies
 from reactorcide.web.api import accounts, jobs, service, sources
 from reactorcide.web.services import Services
 
 
-def create_app(services: Services) -> Flask:
-    """Return the WSGI application; starts nothing."""
+def create_app(
+    services: Services, *, trusted_proxies: Sequence[str] = (), cors_origins: Sequence[str] = ()
+) -> Flask:
+    """Return the WSGI application; starts nothing.
+
+    ``trusted_proxies`` are networks of proxies whose word on a client's address is taken; pages of
+    ``cors_origins`` may use the API from a browser.
+    """
     app = OpenAPI(
         "reactorcide",
         info=Info(title="Reactorcide", version=__version__),
@@ -24,8 +33,10 @@ def create_app(services: Services) -> Flask:
     app.url_map.merge_slashes = False
     requests.install(app, services.metrics)
     errors.install(app)
+    cors.install(app, cors_origins)
     app.register_api(service.blueprint(services))
     app.register_api(jobs.blueprint(services))
     app.register_api(sources.blueprint(services))
     app.register_api(accounts.blueprint(services))
+    app.wsgi_app = TrustedProxies(app.wsgi_app, trusted_proxies)  # type: ignore[method-assign]  # as Flask says
     return app

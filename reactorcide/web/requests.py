@@ -1,4 +1,4 @@
-"""What happens around every request: its id, its line in the log, its body."""
+"""What happens around every request: its id, its body, its line in the log, the headers of its answer."""
 
 import logging
 import re
@@ -12,10 +12,19 @@ from reactorcide.domain.ids import new_id
 from reactorcide.logconfig import hide, request_id
 from reactorcide.metrics import Metrics
 from reactorcide.settings import MOST_BODY_BYTES
+from reactorcide.web.address import client_address
 
 log = logging.getLogger("reactorcide.web")
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+"""Of every answer that does not say otherwise itself."""
 
 
 class StrictRequest(Request):
@@ -55,6 +64,8 @@ def install(app: Flask, metrics: Metrics) -> None:
     @app.after_request
     def end(response: Response) -> Response:
         response.headers["X-Request-ID"] = g.request_id
+        for name, value in HEADERS.items():
+            response.headers.setdefault(name, value)
         method = request.method
         seconds = perf_counter() - g.begun
         route = request.url_rule.rule if request.url_rule is not None else "none"
@@ -65,6 +76,7 @@ def install(app: Flask, metrics: Metrics) -> None:
             "path": request.path,
             "status": response.status_code,
             "duration_ms": round(seconds * 1000, 1),
+            "address": client_address(),
         }
         if "user" in g:
             fields["user_id"] = g.user.user_id

@@ -54,6 +54,8 @@ _LOST = "its lease could not be renewed"
 _EXIT_WAIT_S = 1.0
 """After the end of its output a command has ended within milliseconds."""
 _LOOK_S = 0.05
+_COPIED_LINE_BYTES = 75
+"""What the engine's copy of the output has of its own in each line: a stream, a time, some JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,10 @@ class Limits:
     artifact_bytes: int
     artifacts: int
     """Files; what a job leaves beyond either is not kept."""
+    pull: str = "missing"
+    """When an image is pulled: ``always``, ``missing`` or ``never``."""
+    max_disk_bytes: int = 0
+    """What a container may take of the engine's disk; 0 is no limit."""
 
 
 class Attempt:
@@ -100,6 +106,12 @@ class Attempt:
         self._container_id: str | None = adopted.container_id if adopted else None
         self._log_offset = adopted.log_offset if adopted else 0
         self._started = adopted is not None
+        self._output: Output | None = None
+        """Of the container, once it runs."""
+        self._takes_too_much = False
+        """Of the engine's disk; then the container is killed."""
+        self._copy_bytes = 0
+        """What the engine's copy of the output takes, about; the engine does not tell."""
         self.task_lock = threading.Lock()
         """Held while the task is renewed or closed: a late renewal would bring a closed task back."""
         self.task_closed = task is None
@@ -114,6 +126,23 @@ class Attempt:
         except Exception:
             # The row stays as it is: it is judged anew by what the engine has.
             log.exception("the attempt could not be finished", extra=self._extra())
+
+    def check_disk(self) -> None:
+        """Have the container killed where it takes more of the disk than a job may; from any thread.
+
+        Raises ``EngineUnavailable``.
+        """
+        container_id = self._container_id
+        if container_id is None or self.deadline is None:
+            return
+        try:
+            used_bytes = self._runner.disk_bytes(container_id)
+        except ContainerGone:
+            return
+        if used_bytes is not None and used_bytes + self._copy_bytes > self._limits.max_disk_bytes:
+            self._takes_too_much = True
+            if self._output is not None:
+                self._output.wake()
 
     def _run(self) -> None:
         try:
@@ -170,10 +199,11 @@ class Attempt:
             if monotonic() >= prepare_deadline:
                 raise JobFailed(f"preparing took longer than {self._limits.prepare_timeout_s:g} s")
 
+        image = self._preparation.image(job.definition)
         with self._preparation.source(
             self._context, job, log_writer.write, self.interrupt, prepare_deadline, check
         ) as source:
-            container_id = self._create(source, log_writer, check)
+            container_id = self._create(image, source, log_writer, check)
             self._container_id = container_id
             crashpoints.reached("container-created")
             tar = source.tar(lambda: runner.owner(container_id))
@@ -219,18 +249,19 @@ class Attempt:
         output = self._patiently(lambda: self._runner.reread(container_id))
         # Not before the other copy is there to be read.
         log_writer.cut_back(self._log_offset)
+        self._copy_bytes = 0
         try:
             return self._supervise(container_id, output, log_writer, deadline)
         finally:
             output.close()
 
-    def _create(self, source: Source, log_writer: LogWriter, check: Callable[[], None]) -> str:
+    def _create(self, image: str, source: Source, log_writer: LogWriter, check: Callable[[], None]) -> str:
         definition = self.job.definition
         spec = ContainerSpec(
             instance_id=self._context.instance_id,
             job_id=self.job.job_id,
             attempt=self.job.attempt,
-            image=definition.runner_image,
+            image=image,
             command=definition.job_command,
             env=_service_env(self.job) | dict(source.env) | dict(definition.job_env_vars),
             working_dir=definition.job_dir,
@@ -239,17 +270,22 @@ class Attempt:
             pids_limit=self._limits.pids,
         )
         check()
+        if self._limits.pull == "always":
+            self._runner.pull(image, log_writer.say, check)
+            check()
         try:
             # Asking for the image first would cost every job a call that only the first one needs.
             return self._runner.create(spec)
-        except ImageMissing:
-            image_id = self._runner.pull(definition.runner_image, log_writer.say, check)
+        except ImageMissing as exc:
+            if self._limits.pull == "never":
+                raise JobFailed(f"image not found: {image} is not here, and --pull is never") from exc
+            image_id = self._runner.pull(image, log_writer.say, check)
             self._context.store.image_pulled(with_tag(definition.runner_image), image_id, now_ms=now_ms())
         check()
         try:
             return self._runner.create(spec)
         except ImageMissing as exc:
-            raise JobFailed(f"image not found: {definition.runner_image}") from exc
+            raise JobFailed(f"image not found: {image}") from exc
 
     def _supervise(
         self, container_id: str, output: Output, log_writer: LogWriter, deadline: float
@@ -263,6 +299,7 @@ class Attempt:
         ended_because: str | None = None
         stored = True
         kill_at: float | None = None
+        self._output = output
         silent_since = monotonic()
         with self.interrupt.calling(output.wake):
             while True:
@@ -272,13 +309,18 @@ class Attempt:
                         ended_because = "cancelled"
                     elif self.interrupt.reason is Reason.LOST:
                         ended_because = f"worker {self.job.worker_id} was lost while it ran: {_LOST}"
+                    elif self._takes_too_much:
+                        limit = format_size(self._limits.max_disk_bytes)
+                        ended_because = f"killed: used more than {limit} of disk (--max-disk)"
                     elif now >= deadline:
                         ended_because = f"timed out after {self.job.definition.timeout_seconds} s"
                     elif self.interrupt.reason is Reason.STOPPING:
                         raise JobInterrupted("stopping")
                     if ended_because is not None:
                         self._signal(container_id, "TERM")
-                        kill_at = now + self._limits.cancel_grace_s
+                        # Given a grace, it would go on filling the disk.
+                        grace_s = 0.0 if self._takes_too_much else self._limits.cancel_grace_s
+                        kill_at = now + grace_s
                 elif kill_at is not None and now >= kill_at:
                     self._signal(container_id, "KILL")
                     kill_at = now + _ENGINE_RETRY_S
@@ -287,6 +329,7 @@ class Attempt:
                 if data is None:
                     return ended_because, stored and self._store(log_writer, None)
                 if data:
+                    self._copy_bytes += len(data) + _COPIED_LINE_BYTES * data.count(b"\n")
                     if stored:
                         stored = self._store(log_writer, data)
                     crashpoints.reached("output-half-read")

@@ -22,6 +22,7 @@ from reactorcide.domain.workers import WorkerView
 from reactorcide.jobs import JobContext, lifecycle
 from reactorcide.jobs.submit import hand_over
 from reactorcide.runner import Found, Runner
+from reactorcide.worker.disk import DiskWatch
 from reactorcide.worker.execute import Attempt, Limits
 from reactorcide.worker.interrupt import Reason
 from reactorcide.worker.prepare import Preparation
@@ -89,6 +90,7 @@ class Worker:
         self._wake = threading.Event()
         self._stopping = False
         self._thread: threading.Thread | None = None
+        self._disk_watch = DiskWatch(self._attempts) if limits.max_disk_bytes else None
         self._trouble: dict[str, str] = {}
         self._engine_seen = float("-inf")
         self._last_seen_ms = now_ms()
@@ -99,6 +101,8 @@ class Worker:
         """Start claiming; attempts that an earlier process left are taken over first."""
         self._thread = threading.Thread(target=self._loop, name="worker", daemon=True)
         self._thread.start()
+        if self._disk_watch is not None:
+            self._disk_watch.start()
 
     def stop(self, deadline_s: float) -> None:
         """Stop claiming and let go of what runs: containers go on, the next start takes them over.
@@ -117,6 +121,8 @@ class Worker:
                 thread.join(max(0.0, deadline - monotonic()))
                 if thread.is_alive():
                     log.warning("%s has not ended in time", thread.name)
+        if self._disk_watch is not None:
+            self._disk_watch.stop(max(0.0, deadline - monotonic()))
 
     def drain(self, drained: Callable[[], None]) -> None:
         """Claim nothing more, and call ``drained``, once, when the last job that runs here has ended."""

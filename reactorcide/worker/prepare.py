@@ -1,13 +1,14 @@
 """Getting a job's source ready to be put into its container."""
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
 from reactorcide.domain.errors import InvalidInput, JobFailed
+from reactorcide.domain.images import full_reference, is_allowed
 from reactorcide.domain.jobs import ARTIFACTS_DIR, Job, JobDefinition
 from reactorcide.jobs import JobContext, sources
 from reactorcide.sources.archive import archive, empty_directories
@@ -63,15 +64,47 @@ class Source:
 
 
 class Preparation:
-    """Prepares sources, in temporary directories below ``workspaces_dir``. Thread-safe."""
+    """Prepares sources, in temporary directories below ``workspaces_dir``. Thread-safe.
 
-    def __init__(self, roots: SourceRoots, workspaces_dir: Path, environment: Mapping[str, str]) -> None:
+    ``allow_images`` are globs of the images that jobs may use; where there are none, all may be used.
+    """
+
+    def __init__(
+        self,
+        roots: SourceRoots,
+        workspaces_dir: Path,
+        environment: Mapping[str, str],
+        allow_images: Sequence[str] = (),
+    ) -> None:
         self._roots = roots
         self._workspaces_dir = workspaces_dir
         self._environment = environment
+        self._allow_images = tuple(allow_images)
 
     def check(self, definition: JobDefinition) -> None:
-        """Raise ``InvalidInput`` unless the source that a job names may be used here."""
+        """Raise ``InvalidInput`` unless the image and the source that a job names may be used here."""
+        self._check_image(definition)
+        self._check_source(definition)
+
+    def image(self, definition: JobDefinition) -> str:
+        """Return the name to ask the engine for; raises ``JobFailed`` where the image may not be used."""
+        try:
+            # Checked when it was submitted, too; but this service may have been started with other settings.
+            self._check_image(definition)
+        except InvalidInput as exc:
+            raise JobFailed(f"the image cannot be used any more: {exc}") from exc
+        # An engine takes what is short and all of hex digits for an image's id first, of whatever name.
+        return full_reference(definition.runner_image) if self._allow_images else definition.runner_image
+
+    def _check_image(self, definition: JobDefinition) -> None:
+        if not is_allowed(definition.runner_image, self._allow_images):
+            raise InvalidInput(
+                f"runner_image {full_reference(definition.runner_image)} is none of those that jobs may use: "
+                + ", ".join(self._allow_images),
+                field="runner_image",
+            )
+
+    def _check_source(self, definition: JobDefinition) -> None:
         if definition.source_type == "copy":
             if definition.source_path is not None:
                 self._roots.resolve(definition.source_path)
@@ -99,7 +132,7 @@ class Preparation:
         definition = job.definition
         try:
             # Checked when it was submitted, too; but roots and links may have changed since.
-            self.check(definition)
+            self._check_source(definition)
         except InvalidInput as exc:
             raise JobFailed(f"the source cannot be used any more: {exc}") from exc
         if definition.source_type == "git":

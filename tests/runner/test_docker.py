@@ -1,5 +1,6 @@
 """The Docker runner on a real engine: a container's whole life, and what can go wrong in it."""
 
+import contextlib
 import io
 import itertools
 import struct
@@ -8,6 +9,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -16,9 +18,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reactorcide.domain.errors import EngineUnavailable, JobFailed
+from reactorcide.domain.errors import EngineUnavailable, InfrastructureError, JobFailed
 from reactorcide.runner import ContainerGone, ContainerSpec, Exit, ImageMissing, Output
-from reactorcide.runner.docker import DockerRunner, _Frames, container_name
+from reactorcide.runner.docker import _NO_CROSS_TALK, DockerRunner, _Frames, container_name
 from tests.support.image import Images
 from tests.support.registry import Registry
 
@@ -262,6 +264,11 @@ def test_a_container_is_hardened_and_limited(
     host = details["HostConfig"]
     assert host["Init"] is True
     assert host["SecurityOpt"] == ["no-new-privileges"]
+    assert host["CapDrop"] == ["ALL"]
+    assert set(host["CapAdd"]) == {
+        *("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE"),
+        *("SETFCAP", "SETGID", "SETUID"),
+    }
     assert not host["Privileged"]
     assert not host["Binds"]
     assert host["PidsLimit"] == 64
@@ -272,6 +279,112 @@ def test_a_container_is_hardened_and_limited(
     assert host["LogConfig"]["Config"] == {"max-size": "8192t"}
     assert details["Config"]["Healthcheck"] == {"Test": ["NONE"]}
     assert [mount["Type"] for mount in details["Mounts"]] == ["volume"]
+
+
+def test_what_a_container_takes_of_the_disk(
+    runner: DockerRunner, create: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = (
+        "for place in /tmp /job/src /job/artifacts; do dd if=/dev/zero of=$place/file bs=1M count=3; done"
+    )
+    container_id = create(f"{command}; echo done; sleep 60")
+    assert runner.disk_bytes(container_id) is None
+    output = runner.attach(container_id)
+    runner.start(container_id)
+    while b"done" not in (output.read(10) or b"done"):
+        pass
+    output.close()
+    taken_bytes = runner.disk_bytes(container_id)
+    assert taken_bytes is not None
+    assert 9 << 20 <= taken_bytes < 10 << 20
+    # So many files that they cannot be counted do not make the rest go uncounted.
+    monkeypatch.setattr("reactorcide.runner.docker._DU_TIMEOUT_S", 0)
+    without_volume_bytes = runner.disk_bytes(container_id)
+    assert without_volume_bytes is not None
+    assert 6 << 20 <= without_volume_bytes < 7 << 20
+    runner.signal(container_id, "KILL")
+    assert runner.wait(container_id, 10) is not None
+    assert runner.disk_bytes(container_id) is None
+
+
+@pytest.fixture
+def isolated_network(engine: docker.APIClient, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A network of a test's own in place of the one that all services share."""
+    name = f"test-{uuid.uuid4()}"
+    options = _NO_CROSS_TALK | {"com.docker.network.bridge.name": name[:15]}
+    monkeypatch.setattr("reactorcide.runner.docker._ISOLATED", name)
+    monkeypatch.setattr("reactorcide.runner.docker._NO_CROSS_TALK", options)
+    yield name
+    if engine.networks(names=[name]):
+        engine.remove_network(name)
+
+
+def test_services_that_make_the_isolated_network_at_once_make_one(
+    engine: docker.APIClient, spec: ContainerSpec, isolated_network: str
+) -> None:
+    runners = [DockerRunner({}, network="isolated") for _ in range(5)]
+
+    def create(runner: DockerRunner) -> str:
+        while True:
+            # Where another is just about to have made it, a job is tried again, too.
+            with contextlib.suppress(EngineUnavailable):
+                return runner.create(replace(spec, job_id=str(uuid.uuid4())))
+
+    with ThreadPoolExecutor() as threads:
+        made = list(threads.map(create, runners))
+    try:
+        [network] = engine.networks(names=[isolated_network])
+        assert network["Labels"] == {"reactorcide.network": "isolated"}
+        runners[0].start(made[0])
+        assert runners[0].wait(made[0], 10) == Exit(0, oom_killed=False)
+    finally:
+        for runner, container_id in zip(runners, made, strict=True):
+            runner.remove(container_id)
+            runner.close()
+
+
+def test_an_isolated_network_that_is_gone_is_made_anew(
+    engine: docker.APIClient, spec: ContainerSpec, isolated_network: str
+) -> None:
+    runner = DockerRunner({}, network="isolated")
+    made = [runner.create(spec)]
+    engine.remove_network(isolated_network)
+    try:
+        with pytest.raises(EngineUnavailable, match="made anew"):
+            runner.start(made[0])
+        made.append(runner.create(replace(spec, attempt=2)))
+        runner.start(made[1])
+        assert runner.wait(made[1], 10) == Exit(0, oom_killed=False)
+    finally:
+        for container_id in made:
+            runner.remove(container_id)
+        runner.close()
+
+
+def test_a_network_that_does_not_isolate_is_not_used(
+    engine: docker.APIClient, spec: ContainerSpec, isolated_network: str
+) -> None:
+    engine.create_network(isolated_network)
+    runner = DockerRunner({}, network="isolated")
+    with pytest.raises(InfrastructureError, match="lets containers reach each other"):
+        runner.create(spec)
+    runner.close()
+
+
+def test_a_job_can_do_what_its_capabilities_are_for(runner: DockerRunner, create: Callable[..., str]) -> None:
+    """As apt, su and a web server need it."""
+    command = """
+        touch file; chown 1000:1000 file; chmod 2755 file; stat -c %u:%a file
+        su builder -c 'echo $$ >/tmp/pid; id -u; exec sleep 60' & su=$!
+        until [ -s /tmp/pid ]; do usleep 20000; done
+        kill $(cat /tmp/pid); wait $su || echo killed
+        echo hello | nc -l -p 80 &
+        until nc 127.0.0.1 80 </dev/null; do usleep 20000; done
+    """
+    printed, ended = run(runner, create(command))
+    assert printed.endswith(b"hello\n")
+    assert set(printed.splitlines()) >= {b"1000:2755", b"1000", b"killed", b"hello"}
+    assert ended == Exit(0, oom_killed=False)
 
 
 def test_without_limits_there_are_none(engine: docker.APIClient, create: Callable[..., str]) -> None:
@@ -341,6 +454,7 @@ CALLS: dict[str, Callable[[DockerRunner, str], object]] = {
     "attach": DockerRunner.attach,
     "reread": DockerRunner.reread,
     "owner": DockerRunner.owner,
+    "disk_bytes": DockerRunner.disk_bytes,
     "wait": lambda runner, container_id: runner.wait(container_id, 1),
     "put": lambda runner, container_id: runner.put(container_id, iter([bytes(1024)])),
 }

@@ -3,6 +3,7 @@
 import functools
 import http.server
 import os
+import shutil
 import socket
 import stat
 import subprocess
@@ -453,6 +454,47 @@ def test_the_hosts_configuration_runs_nothing(
     assert not (client.into / ".git" / "hooks").exists()
 
 
+def test_of_the_services_environment_git_and_ssh_see_little(client: Client, tmp_path: Path) -> None:
+    """What they are run with is written down by programs in their place."""
+    seen = tmp_path / "seen"
+    (tmp_path / "bin").mkdir()
+    for name in ("git", "ssh"):
+        program = tmp_path / "bin" / name
+        real = f'exec {shutil.which("git")} "$@"' if name == "git" else "exit 255"
+        program.write_text(f"#!/bin/sh\necho {name} >>{seen}\nenv >>{seen}\n{real}\n", encoding="utf-8")
+        program.chmod(0o755)
+    env = {
+        "PATH": f"{tmp_path}/bin:{os.environ['PATH']}",
+        "REACTORCIDE_API_TOKEN": "canary",
+        "AWS_SECRET_ACCESS_KEY": "canary",
+        "GIT_TRACE": f"{tmp_path}/canary",
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": "alias.canary",
+        "GIT_CONFIG_VALUE_0": "canary",
+        "LD_PRELOAD": "canary",
+        "BASH_ENV": "canary",
+        "HTTP_PROXY": "canary",
+    }
+    with pytest.raises(JobFailed):
+        client("me@127.0.0.1:x", env=env)
+    text = seen.read_text(encoding="utf-8")
+    assert "git\n" in text
+    assert "ssh\n" in text
+    assert f"PATH={env['PATH']}" in text
+    assert "canary" not in text
+    assert not (tmp_path / "canary").exists()
+
+
+@pytest.mark.parametrize(
+    "target", ["file:///etc", "ext::sh -c 'touch marker'", "git://127.0.0.1:1/x", "ssh://-oProxyCommand=x/y"]
+)
+def test_no_redirect_leads_to_another_transport(base: Path, client: Client, target: str) -> None:
+    base.mkdir()
+    with git_http(base, redirect=target) as server, pytest.raises(JobFailed, match="cannot reach"):
+        client(f"{server.url}/origin")
+    assert not (client.into / "marker").exists()
+
+
 def fake_ssh(tmp_path: Path) -> str:
     """Return a search path on which ssh always fails."""
     (tmp_path / "no-ssh").mkdir()
@@ -545,6 +587,29 @@ def test_a_local_repository_that_is_shallow_itself(origin: Origin, client: Clien
     for ref in (None, "feature/x", origin.feature, origin.feature[:8]):
         assert client(str(tmp_path / "shallow"), ref).sha == origin.feature
         assert client.git("rev-list", "HEAD") == origin.feature
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        "url = ext::sh -c 'touch {marker}'",
+        "url = -u./payload",
+        "url = {path}\n\tupdate = !touch {marker}",
+        "url = ssh://-oProxyCommand=touch%20{marker}/x",
+    ],
+)
+def test_hostile_submodules_run_nothing(
+    origin: Origin, client: Client, tmp_path: Path, settings: str
+) -> None:
+    marker = tmp_path / "marker"
+    (origin.path / "module").mkdir()
+    origin.git("update-index", "--add", "--cacheinfo", f"160000,{origin.main},module")
+    text = settings.format(marker=marker, path=origin.path)
+    origin.commit(".gitmodules", f'[submodule "../../module"]\n\tpath = module\n\t{text}\n')
+    client(str(origin.path))
+    assert client.git("ls-tree", "HEAD", "module").startswith(f"160000 commit {origin.main}")
+    assert list((client.into / "module").iterdir()) == []
+    assert not marker.exists()
 
 
 def test_submodules_are_left_alone(origin: Origin, base: Path, client: Client) -> None:

@@ -1,5 +1,6 @@
 """Which paths and URLs a job may name."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -188,6 +189,91 @@ def test_local_repositories_lie_below_a_root(roots: SourceRoots, first: Path, tm
         assert caught.value.field == "git_url"
         messages.add(str(caught.value))
     assert len(messages) == 1
+
+
+def bare(path: Path) -> Path:
+    """Make what git takes for a repository."""
+    for part in ("objects/info", "refs/heads"):
+        (path / part).mkdir(parents=True)
+    (path / "HEAD").write_text("ref: refs/heads/main\n")
+    return path
+
+
+def borrows(repository: Path, *lines: object) -> None:
+    """Have a repository look for objects elsewhere, too."""
+    (repository / "objects/info/alternates").write_text("".join(f"{line}\n" for line in lines))
+
+
+@pytest.mark.parametrize("is_outside", [True, False])
+@pytest.mark.parametrize(
+    "way",
+    [
+        *("gitfile", "relative gitfile", "link", "links", "commondir", "alternates", "relative alternates"),
+        *("alternates of alternates", "linked objects", "linked pack", "linked ref", "gitfile to a link"),
+        *("dwim", "worktree"),
+    ],
+)
+def test_a_local_repository_reads_nothing_from_elsewhere(
+    roots: SourceRoots, first: Path, tmp_path: Path, way: str, is_outside: bool
+) -> None:
+    other = bare((tmp_path / "outside" if is_outside else first) / "other.git")
+    project = first / "project"
+    match way:
+        case "gitfile":
+            (project / ".git").write_text(f"gitdir: {other}\n")
+        case "relative gitfile":
+            (project / ".git").write_text(f"gitdir: {os.path.relpath(other, project)}\n")
+        case "gitfile to a link":
+            (first / "linked").symlink_to(other)
+            (project / ".git").write_text("gitdir: ../linked\n")
+        case "link":
+            (project / ".git").symlink_to(other)
+        case "links":
+            (first / "linked").symlink_to(other)
+            (project / ".git").symlink_to("../linked")
+        case "commondir":
+            (bare(project / ".git") / "commondir").write_text(f"{other}\n")
+        case "worktree":
+            (project / ".git").write_text(f"gitdir: {bare(first / 'worktrees')}\n")
+            (first / "worktrees" / "commondir").write_text(f"{other}\n")
+        case "alternates":
+            borrows(bare(project / ".git"), f"{first}/project/.git/objects", other / "objects")
+        case "relative alternates":
+            mine = bare(project / ".git") / "objects"
+            borrows(project / ".git", os.path.relpath(other / "objects", mine))
+        case "alternates of alternates":
+            borrows(bare(project / ".git"), f"{bare(first / 'between.git')}/objects")
+            borrows(first / "between.git", other / "objects")
+        case "linked objects":
+            (bare(project / ".git") / "objects" / "00").symlink_to(other / "objects")
+        case "linked pack":
+            (bare(project / ".git") / "objects" / "pack").symlink_to(other / "objects")
+        case "linked ref":
+            (bare(project / ".git") / "refs" / "heads" / "main").symlink_to(other / "HEAD")
+        case "dwim":
+            (project / "..git").symlink_to(other)
+    if is_outside:
+        with pytest.raises(InvalidInput, match="below one of the server's source roots"):
+            roots.check_git_url(str(project))
+    else:
+        roots.check_git_url(str(project))
+
+
+def test_a_local_repository_never_reads_the_data_directory(roots: SourceRoots, first: Path) -> None:
+    bare(first / "data" / "jobs" / "workspace")
+    (first / "project" / ".git").write_text("gitdir: ../data/jobs/workspace\n")
+    with pytest.raises(InvalidInput):
+        roots.check_git_url(str(first / "project"))
+
+
+def test_a_local_repository_that_leads_in_circles_is_followed_once(roots: SourceRoots, first: Path) -> None:
+    repository = bare(first / "project" / ".git")
+    borrows(repository, repository / "objects", "../../.git/objects", "# ../nowhere")
+    (repository / "commondir").write_text(".\n")
+    roots.check_git_url(str(first / "project"))
+    borrows(repository, '"quoted"')
+    with pytest.raises(InvalidInput):
+        roots.check_git_url(str(first / "project"))
 
 
 def test_credentials_are_in_no_representation() -> None:

@@ -14,14 +14,18 @@ _TIMEOUT_S = 70
 
 
 class Client:
-    """Sends requests with one token; ``base_url`` may change when the service starts anew."""
+    """Sends requests with one token; ``base_url`` may change when the service starts anew.
 
-    def __init__(self, base_url: str, token: str | None) -> None:
+    ``certificate`` is a file with the one that is trusted over TLS.
+    """
+
+    def __init__(self, base_url: str, token: str | None, certificate: object = None) -> None:
         self.base_url = base_url
         self.token = token
         self._session = requests.Session()
         # No proxy and no netrc of this host plays a part.
         self._session.trust_env = False
+        self._session.verify = True if certificate is None else str(certificate)
 
     def close(self) -> None:
         """Close the connections."""

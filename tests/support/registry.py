@@ -1,5 +1,6 @@
 """A registry with one image, on this host: engines speak plain HTTP with those."""
 
+import base64
 import gzip
 import hashlib
 import io
@@ -16,9 +17,12 @@ _LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 
 
 class Registry:
-    """Serves ``name`` until it is closed. With ``stalls``, its layer is announced and never comes."""
+    """Serves ``name`` until it is closed. With ``stalls``, its layer is announced and never comes.
 
-    def __init__(self, filesystem: bytes, *, stalls: bool = False) -> None:
+    ``login`` is ``user:password``, where one has to give them.
+    """
+
+    def __init__(self, filesystem: bytes, *, stalls: bool = False, login: str | None = None) -> None:
         # Something of its own, or an engine that has these files already would not ask for them.
         filesystem = _with_file(filesystem, "etc/registry", os.urandom(16))
         layer = gzip.compress(filesystem, compresslevel=1, mtime=0)
@@ -41,16 +45,24 @@ class Registry:
         blobs = {_digest(data): data for data in (config, layer)}
         self._closing = threading.Event()
         self.asked_for_layer = threading.Event()
+        self.asked_for_tag = 0
         registry = self
+        expected = None if login is None else "Basic " + base64.b64encode(login.encode()).decode()
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
                 parts = self.path.strip("/").split("/")
-                if self.path == "/v2/":
+                if expected not in (None, self.headers["Authorization"]):
+                    self.send_response(401)
+                    self.send_header("WWW-Authenticate", 'Basic realm="test"')
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
+                elif self.path == "/v2/":
                     self._send(200, b"{}", "application/json")
                 elif parts[:-1] == ["v2", "tiny", "manifests"] and parts[-1] in ("latest", _digest(manifest)):
+                    registry.asked_for_tag += parts[-1] == "latest"
                     self._send(200, manifest, _MANIFEST)
                 elif parts[:-1] == ["v2", "tiny", "blobs"] and parts[-1] in blobs:
                     if parts[-1] == _digest(layer):

@@ -23,7 +23,7 @@ from tests.support.waiting import wait_until
 
 PROGRAM = Path(__file__).resolve().parents[2] / "reactorcide.py"
 
-_LISTENS = re.compile(r"Reactorcide listens on (http://\S+)")
+_LISTENS = re.compile(r"Reactorcide listens on (https?://\S+)")
 _START_S = 20
 _STOP_S = 10
 
@@ -57,7 +57,7 @@ class Service:
         self.source_root = home / "sources"
         self.log_path = home / "service.log"
         self.source_root.mkdir(parents=True, exist_ok=True)
-        self._home = home
+        self.home = home
         self._environment = dict(environment or {})
         self.options: dict[str, object] = {
             "port": 0,
@@ -77,8 +77,8 @@ class Service:
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 command_line("serve", self.options),
-                env=clean_environment(self._home, **self._environment),
-                cwd=self._home,
+                env=clean_environment(self.home, **self._environment),
+                cwd=self.home,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -199,7 +199,7 @@ class Service:
 
     def _client(self, token: str | None) -> Client:
         address = self._clients[0].base_url if self._clients else ""
-        client = Client(address, token)
+        client = Client(address, token, certificate=self.options.get("tls_cert"))
         self._clients.append(client)
         return client
 

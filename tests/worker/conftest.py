@@ -48,6 +48,7 @@ class House:
             pids=100,
             artifact_bytes=1 << 20,
             artifacts=100,
+            max_disk_bytes=options.pop("max_disk_bytes", 0),
         )
         settings: dict[str, Any] = {"worker_id": "w", "concurrency": 2, "lease_s": 60.0, "queues": ()}
         worker = Worker(self.context, self.runner, self.preparation, limits, **settings | options)

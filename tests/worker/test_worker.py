@@ -12,7 +12,13 @@ import pytest
 
 from reactorcide.corndogs.task import Task
 from reactorcide.domain.clock import now_ms
-from reactorcide.domain.errors import Conflict, CorndogsUnavailable, NotFound, ObjectStoreError
+from reactorcide.domain.errors import (
+    Conflict,
+    CorndogsUnavailable,
+    EngineUnavailable,
+    NotFound,
+    ObjectStoreError,
+)
 from reactorcide.domain.jobs import Job, JobStatus
 from reactorcide.jobs import cancel, delete, lifecycle, read, why
 from reactorcide.jobs.rerun import rerun
@@ -290,6 +296,43 @@ def test_a_log_that_finds_no_room_is_written_when_there_is_some(
     ended = house.ended(job)
     assert (ended.exit_code, ended.attempt) == (3, 1)
     assert house.log(ended) == "said\n[reactorcide] exit code 3\n"
+
+
+def test_a_job_that_takes_too_much_of_the_disk_is_killed_without_a_grace(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reactorcide.worker.disk._EVERY_S", 0.05)
+    house.worker(cancel_grace_s=60, max_disk_bytes=2048)
+    house.ended(house.submit("fill 2048; exit 0"))
+    modest, greedy = house.submit("fill 2048; hang"), house.submit("deaf; fill 2049; hang")
+    ended = house.ended(greedy)
+    assert ended.error == "killed: used more than 2 KiB of disk (--max-disk)"
+    assert house.job(modest).status is JobStatus.RUNNING
+    # A line of the engine's copy is longer than the line itself.
+    chatty = house.ended(house.submit(";".join(["print ."] * 30 + ["hang"])))
+    assert chatty.error == ended.error
+    cancel.cancel(house.context, USER, modest.job_id)
+
+
+def test_a_job_whose_disk_cannot_be_measured_is_left_alone_and_the_others_are_measured(
+    house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("reactorcide.worker.disk._EVERY_S", 0.05)
+    house.worker(max_disk_bytes=1)
+    unknown = house.submit("hang")
+    house.until(unknown, lambda job: job.status is JobStatus.RUNNING, "it to run")
+    measure = house.runner.disk_bytes
+
+    def disk_bytes(container_id: str) -> int | None:
+        if unknown.job_id in container_id:
+            raise EngineUnavailable("the disk is too slow")
+        return measure(container_id)
+
+    monkeypatch.setattr(house.runner, "disk_bytes", disk_bytes)
+    assert house.ended(house.submit("fill 2; hang")).error is not None
+    assert house.job(unknown).status is JobStatus.RUNNING
+    assert "the disk is too slow" in caplog.text
+    cancel.cancel(house.context, USER, unknown.job_id)
 
 
 def test_a_deleted_job_leaves_nothing(house: House) -> None:

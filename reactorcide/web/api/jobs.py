@@ -334,8 +334,7 @@ def _download(chunks: Iterator[bytes], name: str, content_type: str | None = Non
     response = Response(chunks, mimetype=content_type)
     response.headers["Content-Disposition"] = f"attachment; filename*=UTF-8''{quote(name, safe='')}"
     # What a job wrote must never act as a page of this service.
-    response.headers["Content-Security-Policy"] = "sandbox"
-    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Content-Security-Policy"] = "default-src 'none'; frame-ancestors 'none'; sandbox"
     return response
 
 

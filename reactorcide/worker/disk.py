@@ -1,0 +1,58 @@
+"""Watching how much of the engine's disk the running jobs take."""
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from time import monotonic
+
+from reactorcide.domain.errors import InfrastructureError
+from reactorcide.worker.execute import Attempt
+
+log = logging.getLogger("reactorcide.worker")
+
+_EVERY_S = 3.0
+_LONGEST_PAUSE_S = 30.0
+_REST = 10
+"""Measuring has the engine walk through all that a job has written: of its time at most a tenth is taken."""
+
+
+class DiskWatch:
+    """One thread that measures the running attempts, one after the other, every few seconds.
+
+    A quota would be exact, but Docker has them on few file systems only. ``start`` once; ``stop`` any number
+    of times.
+    """
+
+    def __init__(self, attempts: Callable[[], Sequence[Attempt]]) -> None:
+        self._attempts = attempts
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="disk-watch", daemon=True)
+
+    def start(self) -> None:
+        """Start watching."""
+        self._thread.start()
+
+    def stop(self, deadline_s: float) -> None:
+        """Stop watching; returns when the thread has ended, or after ``deadline_s``."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(deadline_s)
+
+    def _loop(self) -> None:
+        pause_s = _EVERY_S
+        while not self._stopping.wait(pause_s):
+            began = monotonic()
+            for attempt in self._attempts():
+                self._measure(attempt)
+            pause_s = min(max(_EVERY_S, _REST * (monotonic() - began)), _LONGEST_PAUSE_S)
+
+    def _measure(self, attempt: Attempt) -> None:
+        if self._stopping.is_set():
+            return
+        extra = {"job_id": attempt.job.job_id}
+        try:
+            attempt.check_disk()
+        except InfrastructureError as exc:
+            log.warning("what it takes of the disk is not known: %s", exc, extra=extra)
+        except Exception:
+            log.exception("what it takes of the disk could not be judged", extra=extra)

@@ -1,0 +1,242 @@
+"""What a hostile job tries, and cannot do: each command below is an attack."""
+
+import json
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from shlex import quote
+
+import docker
+import pytest
+
+from tests.conftest import NewService, ended_cleanly
+from tests.support.client import Client, Job
+from tests.support.image import Images
+from tests.support.service import Service
+from tests.support.waiting import wait_until
+
+CANARY = "canary-7c1f0e"
+LISTEN = "hostname -i; echo secret >/tmp/page; while :; do nc -l -p 8000 </tmp/page; done"
+
+# None of them does harm where it works.
+ATTACKS = (
+    "echo h >/proc/sysrq-trigger",
+    "cat /proc/sys/kernel/core_pattern >/proc/sys/kernel/core_pattern",
+    "cat /proc/sys/vm/overcommit_memory >/proc/sys/vm/overcommit_memory",
+    "head -c 1 /proc/kcore | grep -q .",
+    "head -c 1 /dev/mem",
+    "dmesg",
+    "mount -t proc proc /tmp",
+    "mount -t tmpfs none /tmp",
+    "mount -o remount,rw /sys",
+    "mkdir /tmp/c; mount -t cgroup -o memory cgroup /tmp/c",
+    "umount /proc/kcore",
+    "mknod /tmp/disk b 8 0",
+    "chroot / /bin/true",
+    "unshare -U true",
+    "unshare -m true",
+    "nsenter -t 1 -m -n true",
+    "hostname hostile",
+    "ip link set lo down",
+    "arping -c 1 -w 1 -I eth0 127.0.0.1",
+    "cd /sys/fs/cgroup/memory && echo 1 >memory.use_hierarchy",
+    "mkdir /sys/fs/cgroup/memory/mine /sys/fs/cgroup/mine/cgroup.procs",
+    "renice -n -10 $$",
+    "test -S /var/run/docker.sock || test -S /run/docker.sock",
+    "ls /dev | grep -E '^(sd|vd|xvd|nvme|loop|kmsg|mem)'",
+)
+
+
+@pytest.fixture(scope="module")
+def strict(
+    tmp_path_factory: pytest.TempPathFactory, engine: docker.APIClient, images: Images
+) -> Iterator[Service]:
+    """A service with narrow limits, whose jobs cannot reach each other, that listens on every address."""
+    made = Service(
+        tmp_path_factory.mktemp("strict"),
+        images.default,
+        {"CANARY": CANARY, "AWS_SECRET_ACCESS_KEY": CANARY},
+        concurrency=3,
+        cancel_grace=1,
+        pids_limit=64,
+        max_disk="32m",
+        job_network="isolated",
+        host="0.0.0.0",  # noqa: S104  # so that there is something to reach from inside
+        log_format="json",
+    )
+    yield from ended_cleanly(made.start(), engine)
+
+
+@pytest.fixture
+def victim(strict: Service) -> Iterator[Job]:
+    """Another user's job that runs meanwhile, and listens."""
+    other = strict.add_user(f"victim-{uuid.uuid4()}")
+    job = other.submit(LISTEN)
+    other.wait(job, "running")
+    wait_until(lambda: bool(other.log(job).strip()), 20, "it tells its address")
+    yield job | {"address": other.log(job).split()[0].decode()}
+    assert other.job(job)["status"] == "running"
+    other.cancel(job)
+    other.wait(job)
+
+
+def attack(service: Service, command: str, **fields: object) -> tuple[Job, str]:
+    """Run a job to its end; return it and its log."""
+    job = service.admin.run(command, **fields)
+    return job, service.admin.log(job).decode(errors="replace")
+
+
+def test_a_fork_bomb_hurts_nobody_else(strict: Service, victim: Job) -> None:
+    # A shell that cannot fork ends; what it leaves in its place needs no fork.
+    bomb = strict.admin.submit(
+        "trap 'exec sleep 60' EXIT; f() { f | f & }; while :; do f; done", timeout_seconds=4
+    )
+    strict.admin.wait(bomb, "running")
+    _, log = attack(strict, "echo still here")
+    assert log == "still here\n"
+    ended = strict.admin.wait(bomb)
+    assert ended["status"] == "failed"
+    assert b"fork" in strict.admin.log(bomb)
+    wait_until(lambda: strict.admin.get("ready")["checks"]["worker"] == "ok", 5, "the worker goes on")
+
+
+def test_the_disk_cannot_be_filled(strict: Service) -> None:
+    places = ("/tmp/full", "/job/src/full", "/job/artifacts/full")  # noqa: S108  # the container's
+    jobs = [strict.admin.submit(f"dd if=/dev/zero of={place} bs=1M count=48; sleep 60") for place in places]
+    for job in map(strict.admin.wait, jobs):
+        assert (job["status"], job["error"]) == (
+            "failed",
+            "killed: used more than 32 MiB of disk (--max-disk)",
+        )
+
+
+def test_a_job_that_takes_what_it_may_is_left_alone(strict: Service) -> None:
+    # Longer than it takes until it is looked at.
+    job, _ = attack(strict, "dd if=/dev/zero of=/tmp/some bs=1M count=16; sleep 5")
+    assert job["status"] == "completed"
+
+
+def test_a_flood_of_output_is_stopped_and_costs_the_service_no_memory(strict: Service, victim: Job) -> None:
+    before_kib = resident_kib(strict)
+    flood = strict.admin.submit("yes 'all work and no play'; sleep 60")
+    strict.admin.wait(flood, "running")
+    assert strict.anonymous().request("GET", "health").status_code == 200
+    ended = strict.admin.wait(flood)
+    assert ended["error"] == "killed: used more than 32 MiB of disk (--max-disk)"
+    # Of a log of more than 16 MiB.
+    assert resident_kib(strict) - before_kib < 16 << 10
+
+
+def resident_kib(service: Service) -> int:
+    """Return the memory of the service's processes."""
+    total = 0
+    for process in service.pids():
+        status = Path(f"/proc/{process}/status").read_text()
+        total += int(status.partition("VmRSS:")[2].split()[0])
+    return total
+
+
+def test_other_jobs_containers_cannot_be_reached(strict: Service, victim: Job) -> None:
+    name = f"reactorcide-{victim['job_id']}-1"
+    where = (victim["address"], name)
+    job, log = attack(strict, "".join(f"nc -w 2 {target} 8000 </dev/null || true\n" for target in where))
+    assert (job["status"], "secret" in log) == ("completed", False)
+
+
+def test_on_the_engines_own_bridge_they_could_be(api: Client) -> None:
+    """So that the test above does not pass for another reason."""
+    listening = api.submit(LISTEN)
+    wait_until(lambda: bool(api.log(listening).strip()), 20, "it tells its address")
+    address = api.log(listening).split()[0].decode()
+    job = api.run(f"nc -w 2 {address} 8000 </dev/null; true")
+    assert api.log(job) == b"secret\n"
+    api.cancel(listening)
+    api.wait(listening)
+
+
+def test_the_host_is_out_of_reach(strict: Service) -> None:
+    attempts = "".join(
+        f"if ({attack}) 2>&1; then echo 'it worked: '{quote(attack)}; fi\n" for attack in ATTACKS
+    )
+    job, log = attack(strict, attempts)
+    assert job["status"] == "completed", log
+    assert "it worked" not in log
+    # Or it would say nothing of the host that the image has no such program.
+    assert "not found" not in log
+
+
+def test_a_job_sees_its_own_processes_alone(strict: Service) -> None:
+    _, log = attack(strict, "cat /proc/1/cmdline | tr '\\0' ' '; echo; ls /proc | grep -c '^[0-9]'")
+    first, count = log.splitlines()
+    assert "init" in first
+    assert int(count) < 10
+
+
+def test_a_job_has_few_capabilities_and_gains_none(strict: Service) -> None:
+    _, log = attack(strict, "grep -E '^(Cap|NoNewPrivs|Seccomp:)' /proc/self/status")
+    status = dict(line.split(":\t") for line in log.splitlines())
+    # CHOWN, DAC_OVERRIDE, FOWNER, FSETID, KILL, SETGID, SETUID, NET_BIND_SERVICE, SETFCAP, by their numbers.
+    few = sum(1 << number for number in (0, 1, 3, 4, 5, 6, 7, 10, 31))
+    assert {int(status[name], 16) for name in ("CapBnd", "CapEff", "CapPrm")} == {few}
+    assert status["NoNewPrivs"] == "1"
+    assert status["Seccomp"] == "2"
+
+
+def test_the_services_environment_is_not_a_jobs(strict: Service) -> None:
+    script = "env; cat /proc/*/environ | tr '\\0' '\\n'; set"
+    _, log = attack(strict, script, job_env_vars={"SEEN": "yes"})
+    assert "SEEN=yes" in log
+    assert CANARY not in log
+    assert "AWS_SECRET" not in log
+
+
+def test_the_api_answers_a_job_nothing_without_a_token(strict: Service) -> None:
+    gateway = "$(ip route | sed -n 's/^default via \\([0-9.]*\\).*/\\1/p')"
+    script = f"""
+        for path in jobs users/me workers tokens queues; do
+            printf 'GET /api/v1/%s HTTP/1.0\\r\\n\\r\\n' $path | nc -w 5 {gateway} {strict.port} | head -1
+        done"""
+    job, log = attack(strict, script)
+    assert job["status"] == "completed"
+    assert log.split("\r\n")[:-1] == ["HTTP/1.0 401 UNAUTHORIZED"] * 5
+
+
+def test_the_engine_confirms_it(strict: Service, engine: docker.APIClient) -> None:
+    job = strict.admin.submit("sleep 60")
+    strict.admin.wait(job, "running")
+    wait_until(lambda: bool(strict.containers(engine, job)), 20, "its container is there")
+    [container] = strict.containers(engine, job)
+    host = engine.inspect_container(container["Id"])["HostConfig"]
+    strict.admin.cancel(job)
+    assert not host["Privileged"]
+    assert not host["Binds"]
+    assert not host["Devices"]
+    assert not host["VolumesFrom"]
+    assert not host["PortBindings"]
+    assert host["NetworkMode"] == "reactorcide-isolated"
+    assert (host["PidMode"], host["UTSMode"], host["UsernsMode"]) == ("", "", "")
+    assert host["IpcMode"] in ("private", "shareable")
+    assert host["CapDrop"] == ["ALL"]
+    assert host["SecurityOpt"] == ["no-new-privileges"]
+    assert host["MaskedPaths"]
+    assert host["ReadonlyPaths"]
+    strict.admin.wait(job)
+
+
+@pytest.mark.parametrize("network", ["none", "bridge"])
+def test_the_network_is_a_setting(new_service: NewService, network: str) -> None:
+    api = new_service(job_network=network).admin
+    log = api.log(api.run("ls /sys/class/net"))
+    assert log.split() == ([b"lo"] if network == "none" else [b"eth0", b"lo"])
+
+
+def test_privileges_are_settings(new_service: NewService) -> None:
+    api = new_service(cap_add="sys_chroot", allow_new_privileges=None).admin
+    job = api.run("chroot / /bin/true; grep NoNewPrivs /proc/self/status")
+    assert (job["status"], api.log(job)) == ("completed", b"NoNewPrivs:\t0\n")
+
+
+def test_the_services_own_log_has_no_trace_of_the_attacks(strict: Service) -> None:
+    """Nothing of the above was an unexpected failure of ours."""
+    lines = [json.loads(line) for line in strict.log_text().splitlines() if line.startswith("{")]
+    assert [line for line in lines if line["level"] == "error"] == []
