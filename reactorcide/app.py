@@ -17,7 +17,7 @@ from reactorcide.corndogs.client import GrpcCorndogs
 from reactorcide.corndogs.server import EmbeddedCorndogs
 from reactorcide.domain.errors import ConfigurationError, ReactorcideError
 from reactorcide.domain.ids import new_id
-from reactorcide.domain.sizes import parse_size
+from reactorcide.domain.sizes import format_size, parse_size
 from reactorcide.jobs import JobContext
 from reactorcide.metrics import Metrics
 from reactorcide.objects.filesystem import FilesystemObjectStore
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("reactorcide.app")
 
+_LEAST_LOG_BYTES = 4 << 20
 _DOCKER_VARIABLES = ("DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH")
 
 
@@ -127,6 +128,7 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Application:
             prepare_timeout_s=settings.prepare_timeout_s,
             cancel_grace_s=settings.cancel_grace_s,
             pids=settings.pids_limit,
+            log_bytes=_log_bytes(settings),
         ),
         worker_id=f"{socket.gethostname()}-{new_id()[-8:]}",
         concurrency=settings.concurrency,
@@ -202,6 +204,13 @@ def _size(option: str, text: str | None) -> int | None:
         return None if text is None else parse_size(text)
     except ValueError as exc:
         raise ConfigurationError(f"--{option}: {exc}") from exc
+
+
+def _log_bytes(settings: Settings) -> int:
+    size_bytes = _size("max-log-bytes", settings.max_log_bytes) or 0
+    if size_bytes < _LEAST_LOG_BYTES:
+        raise ConfigurationError(f"--max-log-bytes must be at least {format_size(_LEAST_LOG_BYTES)}")
+    return size_bytes
 
 
 @contextmanager

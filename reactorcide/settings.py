@@ -94,6 +94,10 @@ class Settings:
     min_free_disk: str = _setting(
         "256m", "Space that must be free in the data directory for a job to be started; 0 turns this off."
     )
+    max_log_bytes: str = _setting(
+        "256m",
+        "The longest log of one attempt, at least 4m; of a longer one the beginning and the end are kept.",
+    )
     stream_slots: int = _setting(32, "Log followers and long polls that are served at once.")
     log_format: str = _setting("text", "Format of the service's own log.", choices=("text", "json"))
     log_level: str = _setting(

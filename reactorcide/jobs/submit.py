@@ -10,6 +10,7 @@ from reactorcide.domain.errors import CorndogsError
 from reactorcide.domain.ids import new_id
 from reactorcide.domain.jobs import Job, JobDefinition, JobStatus
 from reactorcide.jobs import JobContext, lifecycle
+from reactorcide.signals import ANY_JOB
 
 _SUBMIT_GRACE_MS = 10_000
 """After this long the sweep takes a job that is still ``submitted`` for one whose submitter died."""
@@ -36,6 +37,7 @@ def submit(context: JobContext, user: User, definition: JobDefinition, *, rerun_
         rerun_of=rerun_of,
     )
     context.store.add(job, next_submit_at_ms=created_at_ms + _SUBMIT_GRACE_MS)
+    context.signals.announce(ANY_JOB)
     crashpoints.reached("submit-committed")
     return hand_over(context, job, failures=0) or context.store.get(job.job_id)
 

@@ -8,6 +8,8 @@ import json
 from typing import Any
 
 from peewee import (
+    SQL,
+    AutoField,
     BigIntegerField,
     BlobField,
     BooleanField,
@@ -118,6 +120,7 @@ class JobRow(Model):
     """Submissions in a row that Corndogs did not take."""
     task_open = BooleanField()
     """Corndogs still has a live task of this job, which is to be closed once the job is over."""
+    log_truncated = BooleanField(constraints=[SQL("DEFAULT 0")])
 
     class Meta:
         table_name = "job"
@@ -144,6 +147,7 @@ class AttemptRow(Model):
     log_offset = BigIntegerField()
     exit_code = IntegerField(null=True)
     error = TextField(null=True)
+    log_truncated = BooleanField(constraints=[SQL("DEFAULT 0")])
 
     class Meta:
         table_name = "attempt"
@@ -151,8 +155,12 @@ class AttemptRow(Model):
 
 
 class JobEventRow(Model):
-    """A status change, written by a trigger on the job's row; ``reason`` is the row's error by then."""
+    """A status change, written by a trigger on the job's row; ``reason`` is the row's error by then.
 
+    An id is never given twice, which a migration sees to.
+    """
+
+    id = AutoField()
     job_id = TextField(index=True)
     at_ms = BigIntegerField()
     status_from = TextField(null=True)

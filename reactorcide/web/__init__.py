@@ -6,7 +6,7 @@ from flask_openapi3.openapi import OpenAPI
 
 from reactorcide import __version__
 from reactorcide.web import errors, requests
-from reactorcide.web.api import accounts, jobs, service
+from reactorcide.web.api import accounts, jobs, logs, service
 from reactorcide.web.services import Services
 
 
@@ -26,5 +26,6 @@ def create_app(services: Services) -> Flask:
     errors.install(app)
     app.register_api(service.blueprint(services))
     app.register_api(jobs.blueprint(services))
+    app.register_api(logs.blueprint(services))
     app.register_api(accounts.blueprint(services))
     return app

@@ -35,14 +35,12 @@ from reactorcide.web.api.models import (
     JobQuery,
     JobRequest,
     JobResponse,
-    LogQuery,
     NoQuery,
     QueueListResponse,
     WhyResponse,
 )
 from reactorcide.web.auth import authenticate, caller
 from reactorcide.web.services import JobDefaults, Services
-from reactorcide.web.streams import stream
 
 _MOST_DIGITS = 15
 
@@ -124,17 +122,6 @@ def blueprint(services: Services) -> APIBlueprint:
     def rerun_job(path: JobPath, query: NoQuery) -> Response:
         """Submit a new job with the definition of this one."""
         return _created(rerun(context, caller(), path.job_id))
-
-    @api.get("/jobs/<job_id>/logs", responses={200: {"content": {"text/plain": {}}}})
-    def job_logs(path: JobPath, query: LogQuery) -> Response:
-        """Read a job's log, or follow it while it grows."""
-        job = access.get(context, caller(), path.job_id)
-        if query.follow:
-            chunks = read.follow(context, job, attempt=query.attempt, tail=query.tail)
-            return stream(services.slots, context.signals, chunks)
-        return Response(
-            read.read(context, job, attempt=query.attempt, tail=query.tail), mimetype="text/plain"
-        )
 
     @api.get("/jobs/<job_id>/attempts", responses={200: AttemptListResponse})
     def list_attempts(path: JobPath, query: NoQuery) -> Response:
@@ -222,6 +209,7 @@ def job_json(job: Job) -> dict[str, Any]:
         "logs_object_key": job.logs_object_key,
         "artifacts_object_key": job.artifacts_object_key,
         "rerun_of": job.rerun_of,
+        "log_truncated": job.log_truncated,
     }
 
 
@@ -236,6 +224,7 @@ def _attempt_json(job: Job, item: AttemptRecord) -> dict[str, Any]:
         "exit_code": item.exit_code,
         "error": item.error,
         "logs_object_key": log_key(job.job_id, item.attempt),
+        "log_truncated": item.log_truncated,
     }
 
 
