@@ -2,7 +2,7 @@
 
 Blocks of 512 bytes. Each begins with the totals of everything before it, so that a place in the log is
 found by bisection over them; then come the runs written since, as three numbers each: length and kind,
-milliseconds since the run before, and the printed bytes less the written ones. A block ends where the next
+milliseconds since the run before, and its bytes in the engine's copy less those. A block ends where the next
 run does not fit any more, or where it covers so much of the log that a search in it would take long.
 
 A log ends, for everybody who reads it, where its index says: the index is written after the log.
@@ -35,7 +35,7 @@ class Totals:
     lines: list[int] = field(default_factory=lambda: [0, 0, 0, 0])
     """Newlines so far, by kind."""
     printed: list[int] = field(default_factory=lambda: [0, 0, 0, 0])
-    """Bytes so far, by kind, before anything was masked; only those of stdout and stderr are kept."""
+    """Bytes so far, by kind, as many as they are in the engine's copy; only stdout and stderr count."""
 
 
 class IndexedRun(NamedTuple):

@@ -1,6 +1,9 @@
 """Keeping lines whole where two streams are written to one log."""
 
+from math import inf
 from time import monotonic
+
+from reactorcide.logs.copy import incomplete_bytes
 
 Run = tuple[int, int, bytes]
 """A kind of ``logs.index``, the bytes that the container printed, and what is written of them."""
@@ -35,32 +38,32 @@ class LineHolder:
 
     @property
     def holds(self) -> bool:
-        """Tell whether a line that was begun is held."""
-        return bool(self._begun)
+        """Tell whether a line that was begun is held, and ``flush`` would give it out."""
+        return any(since < inf for since in self._since.values())
 
     def add(self, stream: int, printed_bytes: int, text: bytes, out: list[Run]) -> None:
-        """Add a piece of a stream: to ``out`` as far as its lines are whole, or have been held for long."""
+        """Add a piece of a stream: to ``out`` as far as its lines are whole."""
         if stream not in self._begun and text.endswith(b"\n"):
             out.append((stream, printed_bytes, text))
             return
         held = self._begun.pop(stream, [])
+        since = self._since.pop(stream, inf)
         run = stream, printed_bytes, text
         whole_bytes = text.rfind(b"\n") + 1
-        is_long = sum(len(piece) for _, _, piece in held) + len(text) > _MOST_HELD_BYTES
         halves = split(run, whole_bytes)
         if halves:
             out += [*held, halves[0]]
             held, run = [], halves[1]
-        elif whole_bytes or is_long:
+        elif whole_bytes:
             out += [*held, run]
             return
-        if not held:
-            self._since[stream] = monotonic()
-        held.append(run)
-        self._begun[stream] = held
+        self._begun[stream] = [*held, run]
+        self._since[stream] = min(since, monotonic()) if held else monotonic()
+        if sum(len(piece) for _, _, piece in self._begun[stream]) > _MOST_HELD_BYTES:
+            self._give_out(stream, out)
 
     def flush(self, out: list[Run]) -> None:
-        """Add the lines that were begun to ``out``, as far as they have come."""
+        """Add the lines that were begun to ``out``, as far as their characters have come."""
         for stream in tuple(self._begun):
             self._give_out(stream, out)
 
@@ -71,5 +74,27 @@ class LineHolder:
             if self._since[stream] < begun_before:
                 self._give_out(stream, out)
 
+    def end(self, out: list[Run]) -> None:
+        """Add everything that is held: no more will come."""
+        for held in self._begun.values():
+            out += held
+        self._begun.clear()
+        self._since.clear()
+
     def _give_out(self, stream: int, out: list[Run]) -> None:
-        out += self._begun.pop(stream)
+        held = self._begun.pop(stream)
+        run = (
+            stream,
+            sum(printed_bytes for _, printed_bytes, _ in held),
+            b"".join([text for _, _, text in held]),
+        )
+        del self._since[stream]
+        kept_bytes = incomplete_bytes(run[2])
+        halves = split(run, len(run[2]) - kept_bytes)
+        if halves or kept_bytes == len(run[2]):
+            # Not by time: it is no text yet, and may never be.
+            self._begun[stream] = [halves[1] if halves else run]
+            self._since[stream] = inf
+            run = halves[0] if halves else (stream, 0, b"")
+        if run[2]:
+            out.append(run)

@@ -7,6 +7,7 @@ from reactorcide.domain.clock import now_ms
 from reactorcide.domain.errors import ObjectStoreError
 from reactorcide.domain.jobs import log_index_key, log_key
 from reactorcide.domain.sizes import format_size
+from reactorcide.logs.copy import CopyCounter
 from reactorcide.logs.index import (
     BLOCK_BYTES,
     GAP,
@@ -61,6 +62,7 @@ class LogWriter:
         self._log = objects.append(self._key)
         self._torn: tuple[int, int] | None = None
         self._tail: _Tail | None = None
+        self._counters = {stream: CopyCounter() for stream in _BOTH}
         self._reset_streams()
         self._skip = [0, 0, 0]
         self._load()
@@ -107,7 +109,7 @@ class LogWriter:
         for stream in _BOTH:
             for printed_bytes, text in self._maskers[stream].end():
                 self._lines.add(stream, printed_bytes, text, runs)
-        self._lines.flush(runs)
+        self._lines.end(runs)
         self._reset_streams()
         self._append(runs)
 
@@ -138,6 +140,8 @@ class LogWriter:
                 break
         self._tail = None
         self._reset_streams()
+        # What comes of the copy has its length already.
+        self._counters.clear()
         self._skip = self._encoder.totals.printed[:3]
 
     # --- the service's own words ---------------------------------------------------------------
@@ -202,12 +206,14 @@ class LogWriter:
                     runs, rest = runs[:place], runs[place:]
                     break
                 room -= len(run[2])
-            if rest and (halves := split(rest[0], room)):
+            # Behind a line, so that no character is cut apart.
+            if rest and (halves := split(rest[0], rest[0][2].rfind(b"\n", 0, room) + 1)):
                 runs, rest = [*runs, halves[0]], [halves[1], *rest[1:]]
             if runs:
                 self._write([(at_ms, runs)])
         if rest:
-            self._tail = self._tail or _Tail()
+            # With what the head has left, so that nothing is missing of a log that is as long as it may be.
+            self._tail = self._tail or _Tail(max(TAIL_BYTES, self._most_bytes - self.size_bytes))
             for kind, printed_bytes, text in rest:
                 self._tail.add(at_ms, kind, printed_bytes, text)
         self._ends_in_newline = (rest or runs)[-1][2].endswith(b"\n")
@@ -218,7 +224,7 @@ class LogWriter:
         sizes = self._log.size_bytes, self._index.size_bytes
         records: list[bytes] = []
         for at_ms, runs in batches:
-            self._encoder.encode(runs, at_ms, records)
+            self._encoder.encode(self._as_copied(runs), at_ms, records)
         try:
             self._log.write(b"".join([text for _, runs in batches for _, _, text in runs]))
             self._index.write(b"".join(records))
@@ -229,6 +235,14 @@ class LogWriter:
             raise
         # Not the job: who waits for its status need not look at the database for every line.
         self._signals.announce(self._key)
+
+    def _as_copied(self, runs: list[Run]) -> list[Run]:
+        """Return runs with as many printed bytes as they are in the engine's copy."""
+        counters = self._counters
+        return [
+            (run[0], run[1] + counters[run[0]].surplus(run[2]), run[2]) if run[0] in counters else run
+            for run in runs
+        ]
 
     def _mend(self) -> None:
         """Cut off what was left by a write that failed half-way."""
@@ -310,7 +324,8 @@ class LogWriter:
 class _Tail:
     """The last runs of a log that is longer than it may be, and how much is missing before them."""
 
-    def __init__(self) -> None:
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
         self.runs: deque[tuple[int, int, int, bytes]] = deque()
         """Each with its time, its kind, its printed bytes and its text."""
         self.missing_bytes = 0
@@ -320,9 +335,9 @@ class _Tail:
         """Add a run, and let go of the oldest bytes that there is no room for any more."""
         self.runs.append((at_ms, kind, printed_bytes, text))
         self._size_bytes += len(text)
-        while self._size_bytes > TAIL_BYTES or len(self.runs) > _MOST_TAIL_RUNS:
+        while self._size_bytes > self._most_bytes or len(self.runs) > _MOST_TAIL_RUNS:
             at_ms, kind, _, text = self.runs.popleft()
-            surplus = min(max(self._size_bytes - TAIL_BYTES, 0), len(text))
+            surplus = min(max(self._size_bytes - self._most_bytes, 0), len(text))
             if len(self.runs) >= _MOST_TAIL_RUNS:
                 surplus = len(text)
             self.missing_bytes += surplus
