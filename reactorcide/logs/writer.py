@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Collection, Iterable
 
+from reactorcide import crashpoints
 from reactorcide.domain.clock import now_ms
 from reactorcide.domain.errors import ObjectStoreError
 from reactorcide.domain.jobs import log_index_key, log_key
@@ -227,6 +228,7 @@ class LogWriter:
             self._encoder.encode(self._as_copied(runs), at_ms, records)
         try:
             self._log.write(b"".join([text for _, runs in batches for _, _, text in runs]))
+            crashpoints.reached("log-written")
             self._index.write(b"".join(records))
         except ObjectStoreError:
             self._torn = sizes
