@@ -1,5 +1,6 @@
 """Keeping lines whole where two streams are written to one log."""
 
+from dataclasses import dataclass, field
 from math import inf
 from time import monotonic
 
@@ -25,6 +26,21 @@ def split(run: Run, size: int) -> tuple[Run, Run] | None:
     return (kind, size, text[:size]), (kind, printed_bytes - size, text[size:])
 
 
+@dataclass(slots=True)
+class _Begun:
+    """A line that was begun, in the pieces that it came in."""
+
+    since: float
+    """When, by ``time.monotonic``; never, for what is not given out by time."""
+    size: int = 0
+    runs: list[Run] = field(default_factory=list)
+
+    def add(self, run: Run) -> None:
+        """Add what came next."""
+        self.runs.append(run)
+        self.size += len(run[2])
+
+
 class LineHolder:
     """Holds the beginning of a line until its end comes, and lets the other stream past meanwhile.
 
@@ -33,33 +49,38 @@ class LineHolder:
     """
 
     def __init__(self) -> None:
-        self._begun: dict[int, list[Run]] = {}
-        self._since: dict[int, float] = {}
+        self._begun: dict[int, _Begun] = {}
 
     @property
     def holds(self) -> bool:
         """Tell whether a line that was begun is held, and ``flush`` would give it out."""
-        return any(since < inf for since in self._since.values())
+        return any(begun.since < inf for begun in self._begun.values())
 
     def add(self, stream: int, printed_bytes: int, text: bytes, out: list[Run]) -> None:
         """Add a piece of a stream: to ``out`` as far as its lines are whole."""
-        if stream not in self._begun and text.endswith(b"\n"):
-            out.append((stream, printed_bytes, text))
-            return
-        held = self._begun.pop(stream, [])
-        since = self._since.pop(stream, inf)
         run = stream, printed_bytes, text
-        whole_bytes = text.rfind(b"\n") + 1
-        halves = split(run, whole_bytes)
-        if halves:
-            out += [*held, halves[0]]
-            held, run = [], halves[1]
-        elif whole_bytes:
-            out += [*held, run]
+        begun = self._begun.get(stream)
+        if text.endswith(b"\n"):
+            if begun is not None:
+                out += self._begun.pop(stream).runs
+            out.append(run)
             return
-        self._begun[stream] = [*held, run]
-        self._since[stream] = min(since, monotonic()) if held else monotonic()
-        if sum(len(piece) for _, _, piece in self._begun[stream]) > _MOST_HELD_BYTES:
+        whole_bytes = text.rfind(b"\n") + 1
+        if whole_bytes:
+            if begun is not None:
+                out += self._begun.pop(stream).runs
+            halves = split(run, whole_bytes)
+            if halves is None:
+                out.append(run)
+                return
+            out.append(halves[0])
+            begun, run = None, halves[1]
+        if begun is None:
+            begun = self._begun[stream] = _Begun(monotonic())
+        elif begun.since == inf:
+            begun.since = monotonic()
+        begun.add(run)
+        if begun.size > _MOST_HELD_BYTES:
             self._give_out(stream, out)
 
     def flush(self, out: list[Run]) -> None:
@@ -70,31 +91,28 @@ class LineHolder:
     def flush_old(self, out: list[Run]) -> None:
         """Add the lines that have been held for ``HOLD_S`` although there is more to come."""
         begun_before = monotonic() - HOLD_S
-        for stream in tuple(self._begun):
-            if self._since[stream] < begun_before:
+        for stream, begun in tuple(self._begun.items()):
+            if begun.since < begun_before:
                 self._give_out(stream, out)
 
     def end(self, out: list[Run]) -> None:
         """Add everything that is held: no more will come."""
-        for held in self._begun.values():
-            out += held
+        for begun in self._begun.values():
+            out += begun.runs
         self._begun.clear()
-        self._since.clear()
 
     def _give_out(self, stream: int, out: list[Run]) -> None:
-        held = self._begun.pop(stream)
-        run = (
-            stream,
-            sum(printed_bytes for _, printed_bytes, _ in held),
-            b"".join([text for _, _, text in held]),
-        )
-        del self._since[stream]
-        kept_bytes = incomplete_bytes(run[2])
-        halves = split(run, len(run[2]) - kept_bytes)
-        if halves or kept_bytes == len(run[2]):
-            # Not by time: it is no text yet, and may never be.
-            self._begun[stream] = [halves[1] if halves else run]
-            self._since[stream] = inf
-            run = halves[0] if halves else (stream, 0, b"")
-        if run[2]:
+        held = self._begun.pop(stream).runs
+        text = b"".join([text for _, _, text in held])
+        run = stream, sum(printed_bytes for _, printed_bytes, _ in held), text
+        kept_bytes = incomplete_bytes(text)
+        halves = split(run, len(text) - kept_bytes)
+        if halves is None and kept_bytes < len(text):
             out.append(run)
+            return
+        if halves is not None:
+            out.append(halves[0])
+            run = halves[1]
+        # The beginning of a character is no text yet, and may never be.
+        self._begun[stream] = _Begun(inf)
+        self._begun[stream].add(run)

@@ -48,26 +48,27 @@ class LogView:
         self._key = log_key(job_id, attempt)
         self._index_key = log_index_key(job_id, attempt)
         self._blocks = 0
-        try:
-            size_bytes = objects.size(self._key)
-        except ObjectNotFound:
-            size_bytes = 0
+        self.is_indexed = True
         try:
             self._blocks = -(-objects.size(self._index_key) // BLOCK_BYTES)
-            self.is_indexed = True
         except ObjectNotFound:
-            self.is_indexed = size_bytes == 0
+            self.is_indexed = False
         last = None
         while self._blocks and last is None:
             last = parse_block(self._read_block(self._blocks - 1, BLOCK_BYTES))
             self._blocks -= last is None
         self._last = last or Block(Totals(), [])
+        try:
+            # After the index, lest that has grown meanwhile.
+            size_bytes = objects.size(self._key)
+        except ObjectNotFound:
+            size_bytes, self.is_indexed = 0, True
         self.end = min(self._last.end, size_bytes) if self.is_indexed else size_bytes
         """Where the log ends; what lies beyond is still being written."""
 
     def read(self, start: int, end: int) -> Iterator[bytes]:
         """Yield the bytes from ``start`` to ``end``, neither of them beyond the log's end."""
-        return self._objects.read(self._key, start, end) if start < end else iter(())
+        return self._bytes(self._key, start, end)
 
     def line_start(self, number: int, kind: int | None = None) -> int:
         """Return the offset behind the first ``number`` lines, or those of one kind, or the log's end."""
@@ -176,7 +177,16 @@ class LogView:
 
     def _read_block(self, place: int, size: int) -> bytes:
         start = place * BLOCK_BYTES
-        return b"".join(self._objects.read(self._index_key, start, start + size))
+        return b"".join(self._bytes(self._index_key, start, start + size))
+
+    def _bytes(self, key: str, start: int, end: int) -> Iterator[bytes]:
+        if start >= end:
+            return iter(())
+        try:
+            return self._objects.read(key, start, end)
+        except ObjectNotFound:
+            # It was deleted meanwhile.
+            return iter(())
 
 
 def with_times(pieces: Iterable[Piece], *, begins_line: bool) -> Iterator[bytes]:

@@ -19,7 +19,7 @@ def free_port() -> int:
 
 
 @pytest.mark.parametrize(
-    ("options", "first"), [((), 0), (("--tail", "2"), 8), (("--stream", "stdout"), 0)], ids=str
+    ("options", "first"), [(("--tail", "2"), 8), (("--stream", "stdout"), 0)], ids=["tail", "stream"]
 )
 def test_following_survives_a_restart_of_the_service(
     new_service: NewService, engine: docker.APIClient, tmp_path: Path, options: tuple[str, ...], first: int

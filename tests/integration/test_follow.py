@@ -136,12 +136,6 @@ def test_a_line_is_there_within_100_ms(api: Client) -> None:
     assert sorted(lags_ms)[len(lags_ms) // 2] < 100
 
 
-def test_silence_is_kept_alive(api: Client) -> None:
-    job = api.submit("sleep 12; echo end")
-    with api.request("GET", log_path(job), headers={"Accept": "text/event-stream"}, stream=True) as response:
-        assert any(line.startswith(b":") for line in response.iter_lines(chunk_size=None))
-
-
 @pytest.mark.parametrize("talks", [False, True], ids=["silent", "talking"])
 def test_who_went_away_frees_the_place(new_service: NewService, talks: bool) -> None:
     service = new_service(stream_slots=1)
