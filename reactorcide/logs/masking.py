@@ -18,7 +18,7 @@ class Masker:
 
         Holds back what may begin a secret.
         """
-        return [(len(data), data)]
+        return [(len(data), data)] if data else []
 
     def end(self) -> list[tuple[int, bytes]]:
         """Return what is held, at the end of the stream."""

@@ -105,8 +105,8 @@ class LogWriter:
         self._append(runs)
 
     def end_output(self) -> None:
-        """Add everything that is held: the container will print no more."""
-        runs: list[Run] = []
+        """Add everything that is held: what was printed up to now, by git or the container, has ended."""
+        runs: list[Run] = [(SERVICE, len(text), text) for _, text in self._maskers[SERVICE].end()]
         for stream in _BOTH:
             for printed_bytes, text in self._maskers[stream].end():
                 self._lines.add(stream, printed_bytes, text, runs)
@@ -148,17 +148,15 @@ class LogWriter:
     # --- the service's own words ---------------------------------------------------------------
 
     def write(self, data: bytes) -> None:
-        """Add what a part of the service printed, such as git."""
-        self.end_output()
-        masker = Masker(self._secrets)
-        text = b"".join(text for _, text in [*masker.feed(data), *masker.end()])
-        self._append([(SERVICE, len(text), text)] if text else [])
+        """Add what a part of the service printed, such as git; ``end_output`` comes after the last of it."""
+        self._append([(SERVICE, len(text), text) for _, text in self._maskers[SERVICE].feed(data)])
 
     def say(self, sentence: str) -> None:
         """Add a line of the service's own, always on a line of its own."""
         self.end_output()
         start = b"" if self._ends_in_newline else b"\n"
         self.write(start + f"[reactorcide] {sentence}\n".encode())
+        self.end_output()
 
     def end(self) -> None:
         """Add the end of a log that is longer than it may be. Nothing is added afterwards.

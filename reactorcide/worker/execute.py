@@ -182,6 +182,7 @@ class Attempt:
             if tar is not None:
                 runner.put(container_id, tar)
             crashpoints.reached("source-put")
+        log_writer.end_output()
         output = runner.attach(container_id)
         try:
             check()
