@@ -37,6 +37,8 @@ def main(image: str, quick: bool, only: tuple[str, ...], report: Path | None) ->
         "time-to-start": partial(jobs.time_to_start, image, quick=quick),
         "many-jobs": partial(jobs.many_jobs, image, quick=quick),
         "log": partial(jobs.log_throughput, image, quick=quick),
+        "logs": partial(jobs.log_throughput, image, quick=quick, jobs=4),
+        "masked-log": partial(jobs.log_throughput, image, quick=quick, secrets=12),
         "submissions": partial(throughput.submissions, image, quick=quick),
         "claims": partial(throughput.claims, quick=quick),
         "memory": partial(footprint.idle_memory, image, quick=quick),

@@ -92,41 +92,48 @@ def many_jobs(image: str, *, quick: bool) -> Figure:
     return ratio(f"{jobs} jobs, 4 at a time", ours_s, bare_s, unit="s", mark=1.2)
 
 
-def log_throughput(image: str, *, quick: bool) -> Figure:
-    """Compare the bytes a second of a job's log with those of ``docker run … > file``; both wholly stored."""
-    size_bytes = 20_000_000 if quick else 150_000_000
+def log_throughput(image: str, *, quick: bool, jobs: int = 1, secrets: int = 0) -> Figure:
+    """Compare the bytes a second of jobs' logs with those of ``docker run … > file``; both wholly stored.
+
+    ``jobs`` print at once; ``secrets`` are variables of theirs whose values must not be in a log.
+    """
+    size_bytes = (20_000_000 if quick else 150_000_000) // jobs
     command = f"yes {'x' * (_LINE_BYTES - 1)} | head -c {size_bytes}"
-    with serving("--concurrency", "1") as service:
+    variables = {f"SECRET_{number}_TOKEN": f"not-to-be-seen-{number:017}" for number in range(secrets)}
+    with serving("--concurrency", str(jobs)) as service, ThreadPoolExecutor(jobs) as pool:
         client = service.client()
 
         def ours() -> float:
-            job_id = ""
+            job_ids: list[str] = []
 
             def run() -> None:
-                nonlocal job_id
-                job_id = client.submit(image, command)
-                client.wait(job_id)
+                job_ids.extend(client.submit(image, command, job_env_vars=variables) for _ in range(jobs))
+                for job_id in job_ids:
+                    client.wait(job_id)
 
             took_s = seconds(run)
-            stored_bytes = len(client.call("GET", f"/jobs/{job_id}/logs"))
-            if stored_bytes != size_bytes:
-                raise RuntimeError(f"{size_bytes} bytes were printed, and {stored_bytes} are in the log")
-            client.delete(job_id)
-            return size_bytes / took_s / 1e6
+            for job_id in job_ids:
+                stored_bytes = len(client.call("GET", f"/jobs/{job_id}/logs"))
+                if stored_bytes != size_bytes:
+                    raise RuntimeError(f"{size_bytes} bytes were printed, and {stored_bytes} are in the log")
+                client.delete(job_id)
+            return jobs * size_bytes / took_s / 1e6
 
         def bare() -> float:
-            # On the filesystem of the service's data.
-            with tempfile.TemporaryFile() as file:
-                took_s = seconds(
-                    lambda: subprocess.run(
+            def run() -> None:
+                # On the filesystem of the service's data.
+                with tempfile.TemporaryFile() as file:
+                    subprocess.run(
                         ["docker", "run", "--rm", image, "sh", "-c", command], stdout=file, check=True
                     )
-                )
-            return size_bytes / took_s / 1e6
+
+            took_s = seconds(lambda: [one.result() for one in [pool.submit(run) for _ in range(jobs)]])
+            return jobs * size_bytes / took_s / 1e6
 
         ours_mb, bare_mb = interleaved(1 if quick else 5, ours, bare)
+    name = f"log of {size_bytes // 1_000_000} MB" + (f", {jobs} at once" if jobs > 1 else "")
     return ratio(
-        f"log of {size_bytes // 1_000_000} MB",
+        name + (f", {secrets} secrets" if secrets else ""),
         ours_mb,
         bare_mb,
         unit="MB/s",

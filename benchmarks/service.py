@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from time import monotonic, perf_counter, sleep
 from typing import Any
@@ -45,13 +45,16 @@ class Client:
             raise RuntimeError(f"{method} {path} was answered with {response.status}: {answer[:500]!r}")
         return answer
 
-    def submit(self, image: str, command: str = "true") -> str:
+    def submit(
+        self, image: str, command: str = "true", *, job_env_vars: Mapping[str, str] | None = None
+    ) -> str:
         """Submit a job and return its id."""
         definition = {
             "name": "benchmark",
             "source_type": "copy",
             "runner_image": image,
             "job_command": command,
+            "job_env_vars": dict(job_env_vars or {}),
         }
         return str(json.loads(self.call("POST", "/jobs", definition, expect=201))["job_id"])
 

@@ -19,7 +19,7 @@ from reactorcide.corndogs.client import GrpcCorndogs
 from reactorcide.corndogs.server import EmbeddedCorndogs
 from reactorcide.domain.errors import ConfigurationError, ReactorcideError
 from reactorcide.domain.ids import new_id
-from reactorcide.domain.sizes import parse_size
+from reactorcide.domain.sizes import format_size, parse_size
 from reactorcide.jobs import JobContext, sources
 from reactorcide.jobs.retention import Policy
 from reactorcide.metrics import Metrics
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("reactorcide.app")
 
+_LEAST_LOG_BYTES = 4 << 20
 _DOCKER_VARIABLES = ("DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH")
 
 
@@ -146,6 +147,7 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Application:
             artifacts=settings.max_artifacts,
             pull=settings.pull,
             max_disk_bytes=_size("max-disk", settings.max_disk) or 0,
+            log_bytes=_log_bytes(settings),
         ),
         worker_id=f"{socket.gethostname()}-{new_id()[-8:]}",
         concurrency=settings.concurrency,
@@ -253,6 +255,13 @@ def _size(option: str, text: str | None) -> int | None:
         return None if text is None else parse_size(text)
     except ValueError as exc:
         raise ConfigurationError(f"--{option}: {exc}") from exc
+
+
+def _log_bytes(settings: Settings) -> int:
+    size_bytes = _size("max-log-bytes", settings.max_log_bytes) or 0
+    if size_bytes < _LEAST_LOG_BYTES:
+        raise ConfigurationError(f"--max-log-bytes must be at least {format_size(_LEAST_LOG_BYTES)}")
+    return size_bytes
 
 
 @contextmanager

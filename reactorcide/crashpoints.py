@@ -20,6 +20,7 @@ POINTS = (
     "source-put",
     "container-started",
     "start-written",
+    "log-written",
     "output-half-read",
     "command-ended",
     "artifact-stored",

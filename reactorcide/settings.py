@@ -152,6 +152,10 @@ class Settings:
         "512m", "The largest source that can be uploaded, packed or unpacked; 0 allows none."
     )
     stream_slots: int = _setting(32, "Log followers, long polls and uploads that are served at once.")
+    max_log_bytes: str = _setting(
+        "256m",
+        "The longest log of one attempt, at least 4m; of a longer one the beginning and the end are kept.",
+    )
     log_format: str = _setting("text", "Format of the service's own log.", choices=("text", "json"))
     log_level: str = _setting(
         "info", "Level of the service's own log.", choices=("debug", "info", "warning", "error")

@@ -4,6 +4,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+ANY_JOB = "any job"
+"""Announced with every status change of every job."""
+
 
 class Signals:
     """Lets threads wait for something to happen to a key, such as a job's id.

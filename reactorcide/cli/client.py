@@ -1,10 +1,12 @@
 """A thin client of the REST API, for the commands that only talk to a service."""
 
 import ipaddress
+import json
 import os
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
@@ -28,6 +30,8 @@ _PATIENCE_S = 60.0
 _PAUSE_S = 0.5
 _POLL_S = 1
 _BLOCK_BYTES = 1 << 16
+_LAST_ID = "Last-Event-ID"
+_START = "X-Log-Position"
 
 Json = dict[str, Any]
 
@@ -68,6 +72,7 @@ class Client:
             self._session.verify = os.environ.get("REQUESTS_CA_BUNDLE") or True
         # As a callable, or a .netrc would win over it.
         self._session.auth = _Bearer(token) if token else _nothing
+        self._begins_line = True
 
     def __enter__(self) -> Self:
         return self
@@ -143,42 +148,102 @@ class Client:
             silence_s=_SILENCE_S,
         )
 
-    def log(self, job_id: str, *, attempt: int | None, tail: int | None) -> Iterator[bytes]:
-        """Yield what an attempt (the last one, if none is named) has printed up to now.
+    def log(self, job_id: str, part: Json) -> Iterator[bytes]:
+        """Yield the part of a log that the query's parameters name, as far as it is printed by now.
 
         The first chunk is empty.
         """
-        query = {"attempt": attempt, "tail": tail}
-        yield from self._stream(f"/jobs/{job_id}/logs", query, silence_s=_ANSWER_S)
+        yield from self._stream(f"/jobs/{job_id}/logs", part, silence_s=_ANSWER_S)
 
-    def follow(self, job_id: str, *, attempt: int | None = None, tail: int | None = None) -> Iterator[bytes]:
+    def follow(
+        self,
+        job_id: str,
+        *,
+        attempt: int | None = None,
+        tail: int | None = None,
+        stream: str | None = None,
+        timestamps: bool = False,
+    ) -> Iterator[bytes]:
         """Yield a log as it grows until it closes, over all further attempts where none is named.
 
         An empty chunk comes at each connection that is made.
-        A connection that breaks is made again for up to a minute, and no byte is yielded twice. With
-        ``tail`` nobody knows how much was left out, so that a broken connection is the end.
+        A connection that breaks is made again for up to a minute, and goes on where it was: no byte is left
+        out, and none is yielded twice. Of one ``stream``, or with times, what is no UTF-8 is replaced.
         """
         number: int = attempt or self.job(job_id)["attempt"]
-        shown = 0
+        position: str | None = None
         patience = _Patience(job_id)
+        follow: Callable[[str, Json, str | None], Iterator[tuple[bytes, str]]] = self._follow_bytes
+        if stream or timestamps:
+            # In events, for the bytes of such a text do not tell where in the log they were.
+            follow = partial(self._follow_events, stream=stream, timestamps=timestamps)
         while True:
             # The attempt is named in each request, for otherwise one that comes after a break could
             # be answered with the next attempt's log.
             query = {"attempt": number, "tail": tail, "follow": "true"}
             try:
-                for chunk in self._stream(f"/jobs/{job_id}/logs", query, silence_s=_SILENCE_S, skip=shown):
+                for chunk, reached in follow(job_id, query, position):
                     patience.renew()
-                    shown += len(chunk)
+                    position = reached
                     yield chunk
                 latest = number if attempt else self.job(job_id)["attempt"]
             except ServiceAway as exc:
-                if tail is not None:
-                    raise ServiceAway(_lost(job_id)) from exc
                 patience.wait(exc)
                 continue
             if latest == number:
                 return
-            number, shown, tail = number + 1, 0, None
+            number, position, tail = number + 1, None, None
+
+    def _follow_bytes(self, job_id: str, query: Json, position: str | None) -> Iterator[tuple[bytes, str]]:
+        """Yield chunks, each with the place in the log that it ends at."""
+        headers = {} if position is None else {_LAST_ID: position}
+        with self._opened(f"/jobs/{job_id}/logs", query, headers) as response:
+            attempt, _, start = self._start(response).partition(":")
+            offset = int(start)
+            yield b"", f"{attempt}:{offset}"
+            for chunk in response.iter_content(None):
+                offset += len(chunk)
+                yield chunk, f"{attempt}:{offset}"
+
+    def _follow_events(
+        self, job_id: str, query: Json, position: str | None, *, stream: str | None, timestamps: bool
+    ) -> Iterator[tuple[bytes, str]]:
+        """Yield the text of events, each with the place in the log that it ends at."""
+        headers = {"Accept": "text/event-stream"} | ({} if position is None else {_LAST_ID: position})
+        self._begins_line = position is None or self._begins_line
+        with self._opened(f"/jobs/{job_id}/logs", query | {"stream": stream}, headers) as response:
+            yield b"", self._start(response)
+            fields: dict[str, str] = {}
+            for line in response.iter_lines(chunk_size=None):
+                name, _, value = line.decode().partition(": ")
+                if line:
+                    fields[name] = value
+                    continue
+                said, fields = fields, {}
+                if "data" not in said or said.get("event") == "end":
+                    continue
+                found = json.loads(said["data"])
+                text = found["text"].encode()
+                if timestamps:
+                    stamp = found["t"].encode() + b" "
+                    ends_line = text.endswith(b"\n")
+                    text = text[:-1].replace(b"\n", b"\n" + stamp) + text[-1:]
+                    text = stamp + text if self._begins_line else text
+                    self._begins_line = ends_line
+                yield text, said["id"]
+
+    def _start(self, response: "requests.Response") -> str:
+        """Return where in the log an answer begins."""
+        start = response.headers.get(_START)
+        if start is None:
+            raise self._stranger(response)
+        return start
+
+    @contextmanager
+    def _opened(self, path: str, query: Json, headers: Mapping[str, str]) -> "Iterator[requests.Response]":
+        response = self._send("GET", path, params=query, headers=headers, stream=True, silence_s=_SILENCE_S)
+        with response, self._translated():
+            yield response
 
     def until_started(self, job_id: str) -> Json:
         """Return the job once it does not wait any more, or has ended; patient like ``follow``."""
@@ -217,17 +282,12 @@ class Client:
             raise self._stranger(response)
         return found
 
-    def _stream(self, path: str, query: Json, *, silence_s: float, skip: int = 0) -> Iterator[bytes]:
+    def _stream(self, path: str, query: Json, *, silence_s: float) -> Iterator[bytes]:
         response = self._send("GET", path, params=query, stream=True, silence_s=silence_s)
         with response, self._translated():
-            # Tells that the service has answered, though a log may say nothing for long.
+            # Tells that the service has answered.
             yield b""
-            # None means: as it comes, at once.
-            for chunk in response.iter_content(None if "follow" in query else _BLOCK_BYTES):
-                kept = chunk[skip:]
-                skip -= len(chunk) - len(kept)
-                if kept:
-                    yield kept
+            yield from response.iter_content(_BLOCK_BYTES)
 
     def _send(
         self, method: str, path: str, *, silence_s: float = _ANSWER_S, **arguments: Any

@@ -1,5 +1,6 @@
 """What gunicorn does differently for us: it ends long answers when it stops, logs and refuses our way."""
 
+import errno
 import json
 import logging
 import os
@@ -44,7 +45,11 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         length = dict(req.headers).get("CONTENT-LENGTH", "")
         if length.isdigit() and int(length) > MOST_BODY_BYTES:
             req.force_close()
-        return super().handle_request(req, conn)
+        try:
+            return super().handle_request(req, conn)
+        except BlockingIOError as exc:
+            # The socket's own limit on sending: a client that takes nothing is as good as gone.
+            raise ConnectionResetError(errno.ECONNRESET, "the client takes nothing") from exc
 
     def _release_waiters(self) -> None:
         if self.application is not None:

@@ -26,6 +26,7 @@ _SHOWN = {
     "error": "Error",
     "exit_code": "Exit code",
     "attempt": "Attempt",
+    "log_truncated": "Log truncated",
     "job_command": "Command",
     "runner_image": "Image",
     "git_url": "Repository",
@@ -125,6 +126,7 @@ def show(job_id: str, wait: float, as_json: bool) -> None:
     for title, value in rows.items():
         if value in (None, "") or value is False:
             continue
+        value = "yes" if value is True else value
         first, *more = map(render.printable, str(value).split("\n"))
         render.line(
             f"{title:{width}}  {first}", style=render.status_style(first) if title == "Status" else ""
@@ -137,16 +139,23 @@ def show(job_id: str, wait: float, as_json: bool) -> None:
 @_job_id
 @click.option("-f", "--follow", is_flag=True, help="Go on until the log closes.")
 @click.option("--tail", type=click.IntRange(min=0), metavar="LINES", help="Only the last lines.")
+@click.option("--from-line", type=click.IntRange(min=1), metavar="LINE", help="From this line on.")
+@click.option("--lines", type=click.IntRange(min=0), help="At most so many.")
+@click.option("--stream", type=click.Choice(["stdout", "stderr"]), help="Only what it printed there.")
+@click.option("--timestamps", is_flag=True, help="Before each line the time at which it was printed.")
 @click.option("--attempt", type=click.IntRange(min=1), help="Of this attempt; the last one by default.")
-def logs(job_id: str, follow: bool, tail: int | None, attempt: int | None) -> None:
+def logs(job_id: str, follow: bool, from_line: int | None, lines: int | None, **part: Any) -> None:
     """Print what a job has printed."""
+    if (from_line is not None or lines is not None) and (follow or part["tail"] is not None):
+        raise click.UsageError("--from-line and --lines go neither with --follow nor with --tail.")
     with connect() as client:
         if not follow:
-            for chunk in client.log(job_id, attempt=attempt, tail=tail):
+            part |= {"from_line": from_line, "lines": lines, "timestamps": part["timestamps"] or None}
+            for chunk in client.log(job_id, part):
                 sys.stdout.buffer.write(chunk)
             return
         try:
-            copy_log(client, job_id, sys.stdout.buffer, attempt=attempt, tail=tail)
+            copy_log(client, job_id, sys.stdout.buffer, **part)
         except KeyboardInterrupt:
             end_interrupted(job_id)
 

@@ -204,7 +204,7 @@ def watch(client: Client, job: dict[str, Any], out: BinaryIO) -> dict[str, Any]:
     return job
 
 
-def copy_log(client: Client, job_id: str, out: BinaryIO, **which: int | None) -> None:
+def copy_log(client: Client, job_id: str, out: BinaryIO, **which: Any) -> None:
     """Write a log to ``out`` as it grows, each piece as soon as it is there; see ``Client.follow``."""
     for chunk in client.follow(job_id, **which):
         out.write(chunk)

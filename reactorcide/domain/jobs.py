@@ -117,6 +117,8 @@ class Job:
     """Times that the command was run again after it had failed."""
     preparation_failures: int = 0
     """Attempts that failed through no fault of the job before its command had started."""
+    log_truncated: bool = False
+    """The log of its last attempt was longer than it may be, and says itself what is missing."""
     deleted: bool = False
     """A tombstone: to clients the job is gone, its container may not be yet."""
     pinned: bool = False
@@ -210,6 +212,22 @@ class AttemptRecord:
     completed_at_ms: int | None
     exit_code: int | None
     error: str | None
+    log_truncated: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobEvent:
+    """A status change of a job; ``event_id`` grows from one to the next."""
+
+    event_id: int
+    job_id: str
+    name: str
+    queue_name: str
+    status_from: JobStatus | None
+    status_to: JobStatus
+    attempt: int
+    reason: str | None
+    at_ms: int
 
 
 def job_prefix(job_id: str) -> str:
@@ -225,6 +243,11 @@ def attempt_prefix(job_id: str, attempt: int) -> str:
 def log_key(job_id: str, attempt: int) -> str:
     """Return the object key of an attempt's log."""
     return attempt_prefix(job_id, attempt) + "log"
+
+
+def log_index_key(job_id: str, attempt: int) -> str:
+    """Return the object key of the index of an attempt's log."""
+    return log_key(job_id, attempt) + ".idx"
 
 
 def artifacts_prefix(job_id: str, attempt: int) -> str:

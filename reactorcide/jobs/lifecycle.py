@@ -4,7 +4,7 @@ import logging
 from dataclasses import replace
 
 from reactorcide.domain.clock import now_ms
-from reactorcide.domain.errors import CorndogsError, IllegalTransition, ObjectNotFound
+from reactorcide.domain.errors import CorndogsError, IllegalTransition
 from reactorcide.domain.jobs import (
     ACTIVE,
     Job,
@@ -17,6 +17,8 @@ from reactorcide.domain.jobs import (
 from reactorcide.domain.secrets import secrets_of
 from reactorcide.jobs import JobContext
 from reactorcide.logs.masking import masked
+from reactorcide.logs.reader import LogView
+from reactorcide.signals import ANY_JOB
 
 log = logging.getLogger("reactorcide.jobs")
 
@@ -53,15 +55,12 @@ def started(context: JobContext, job: Job, container_id: str, *, log_offset: int
 def started_unseen(context: JobContext, left: OpenAttempt, container_id: str) -> OpenAttempt:
     """Record late that a container runs whose starter died before it could; returns the attempt as it is."""
     job, started_at_ms = left.job, now_ms()
-    try:
-        log_offset = context.objects.size(log_key(job.job_id, job.attempt))
-    except ObjectNotFound:
-        log_offset = 0
+    log_offset = LogView(context.objects, job.job_id, job.attempt).end
     started(context, job, container_id, log_offset=log_offset, at_ms=started_at_ms)
     return replace(left, container_id=container_id, started_at_ms=started_at_ms, log_offset=log_offset)
 
 
-def finish(context: JobContext, job: Job, outcome: Outcome) -> None:
+def finish(context: JobContext, job: Job, outcome: Outcome, *, log_truncated: bool = False) -> None:
     """End the job with its attempt; a job that was cancelled meanwhile stays cancelled."""
     ended_at_ms = now_ms()
     error = None if outcome.error is None else masked(outcome.error, secrets_of(job.definition))
@@ -72,6 +71,7 @@ def finish(context: JobContext, job: Job, outcome: Outcome) -> None:
         now_ms=ended_at_ms,
         exit_code=outcome.exit_code,
         error=error,
+        log_truncated=log_truncated,
         job_changes={
             "completed_at_ms": ended_at_ms,
             "exit_code": outcome.exit_code,
@@ -92,6 +92,7 @@ def try_again(
     *,
     delay_s: float,
     exit_code: int | None = None,
+    log_truncated: bool = False,
     **counters: int,
 ) -> None:
     """End the job's attempt and let it wait for the next one, which is submitted after ``delay_s``.
@@ -107,6 +108,7 @@ def try_again(
         now_ms=ended_at_ms,
         exit_code=exit_code,
         error=masked(reason, secrets_of(job.definition)),
+        log_truncated=log_truncated,
         job_changes={
             **counters,
             "attempt": job.attempt + 1,
@@ -216,3 +218,4 @@ def _changed(context: JobContext, job: Job) -> None:
             seconds = (job.completed_at_ms - job.started_at_ms) / 1000
             context.metrics.job_run_seconds.labels(queue).observe(seconds)
     context.signals.announce(job.job_id)
+    context.signals.announce(ANY_JOB)

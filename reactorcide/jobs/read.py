@@ -1,16 +1,15 @@
-"""Looking at jobs: lists, waiting for a change, logs and artifacts."""
+"""Looking at jobs: lists, waiting for a change, and artifacts."""
 
 import json
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from time import monotonic
 
 from reactorcide.domain.accounts import User
 from reactorcide.domain.clock import now_ms
 from reactorcide.domain.errors import NotFound, ObjectNotFound
-from reactorcide.domain.jobs import AttemptRecord, Job, JobFilter, artifacts_prefix, attempt_prefix, log_key
+from reactorcide.domain.jobs import AttemptRecord, Job, JobFilter, artifacts_prefix, attempt_prefix
 from reactorcide.jobs import JobContext, access
-from reactorcide.logs.reader import follow_log, read_log, tail_offset
 from reactorcide.tarstream import Entry
 
 
@@ -82,43 +81,6 @@ def wait_for_change(context: JobContext, user: User, job_id: str, *, timeout_s: 
     return job
 
 
-def read(context: JobContext, job: Job, *, attempt: int | None, tail: int | None) -> Iterator[bytes]:
-    """Yield what an attempt (the last one, if none is named) has printed up to now."""
-    key = log_key(job.job_id, _existing(job, attempt))
-    start = 0 if tail is None else tail_offset(context.objects, key, tail)
-    return read_log(context.objects, key, start=start)
-
-
-def follow(
-    context: JobContext, job: Job, *, attempt: int | None, tail: int | None
-) -> Generator[bytes, None, None]:
-    """Yield a log as it grows until it closes, over all further attempts where none is named.
-
-    Yields ``b""`` now and then while nothing comes; see ``follow_log``.
-    """
-    number = _existing(job, attempt)
-    start = 0 if tail is None else tail_offset(context.objects, log_key(job.job_id, number), tail)
-    while True:
-        current = number
-        yield from follow_log(
-            context.objects,
-            context.signals,
-            job.job_id,
-            log_key(job.job_id, current),
-            lambda: context.store.log_is_closed(job.job_id, current),  # noqa: B023  # used before it changes
-            start=start,
-        )
-        if attempt is not None or context.signals.closed:
-            return
-        try:
-            latest = context.store.get(job.job_id).attempt
-        except NotFound:
-            return
-        if latest == number:
-            return
-        number, start = number + 1, 0
-
-
 def artifacts(context: JobContext, job: Job) -> ArtifactListing:
     """Return what the job's last attempt left."""
     data = _listing(context, job)
@@ -187,11 +149,3 @@ def _path_json(path: str) -> str:
 
 def _listing_key(job_id: str, attempt: int) -> str:
     return attempt_prefix(job_id, attempt) + "artifacts.json"
-
-
-def _existing(job: Job, attempt: int | None) -> int:
-    if attempt is None:
-        return job.attempt
-    if not 1 <= attempt <= job.attempt:
-        raise NotFound(f"the job has no attempt {attempt}; its last one is {job.attempt}")
-    return attempt

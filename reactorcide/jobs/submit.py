@@ -12,6 +12,7 @@ from reactorcide.domain.ids import new_id
 from reactorcide.domain.jobs import Job, JobDefinition, JobStatus
 from reactorcide.jobs import JobContext, lifecycle, sources
 from reactorcide.logs.masking import hide_in_own_log
+from reactorcide.signals import ANY_JOB
 
 log = logging.getLogger("reactorcide.jobs")
 
@@ -43,6 +44,7 @@ def submit(context: JobContext, user: User, definition: JobDefinition, *, rerun_
         rerun_of=rerun_of,
     )
     context.store.add(job, next_submit_at_ms=created_at_ms + _SUBMIT_GRACE_MS)
+    context.signals.announce(ANY_JOB)
     crashpoints.reached("submit-committed")
     try:
         return hand_over(context, job, failures=0) or context.store.get(job.job_id)

@@ -1,79 +1,228 @@
-"""Reading a log: whole, its last lines, or following it while it grows."""
+"""Reading a log: whole, by lines, by stream, with times, or following it while it grows."""
 
-from collections.abc import Callable, Iterator
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
+from reactorcide.domain.clock import rfc3339
 from reactorcide.domain.errors import ObjectNotFound
+from reactorcide.domain.jobs import log_index_key, log_key
+from reactorcide.logs.index import (
+    BLOCK_BYTES,
+    GAP,
+    HEADER_BYTES,
+    SERVICE,
+    STDERR,
+    STDOUT,
+    Block,
+    Totals,
+    parse_block,
+    parse_totals,
+)
 from reactorcide.objects import ObjectStore
 from reactorcide.signals import Signals
 
-_BLOCK_BYTES = 1 << 16
+STREAMS = {"stdout": STDOUT, "stderr": STDERR}
+_NAMES = {SERVICE: "service", STDOUT: "stdout", STDERR: "stderr", GAP: "service"}
 _IDLE_S = 1.0
 
 
-def read_log(objects: ObjectStore, key: str, *, start: int = 0) -> Iterator[bytes]:
-    """Yield a log from an offset on, up to what is there now; one that has not begun is empty."""
-    try:
-        return objects.read(key, start)
-    except ObjectNotFound:
-        return iter(())
+class Piece(NamedTuple):
+    """Bytes of one stream that were written at once."""
+
+    stream: str
+    at_ms: int
+    end: int
+    """The offset in the log at which they end."""
+    data: bytes
 
 
-def tail_offset(objects: ObjectStore, key: str, lines: int) -> int:
-    """Return the offset at which the last ``lines`` lines of a log begin.
+class LogView:
+    """A log as it is at one moment; one that has not begun is empty. Reads no more of it than is asked for.
 
-    A line ends with its newline; what follows the last one counts as a line too. Reads no more of
-    the log than those lines.
+    A log without an index was written by a version that kept none: its streams and times are not known.
     """
-    try:
-        end = objects.size(key)
-    except ObjectNotFound:
-        return 0
-    if lines == 0:
-        return end
-    # The newline that ends the last line does not begin another one.
-    wanted = lines
-    position = end
-    first_block = True
-    while position > 0:
-        start = max(0, position - _BLOCK_BYTES)
-        block = b"".join(objects.read(key, start, position))
-        search_end = len(block)
-        if first_block and block.endswith(b"\n"):
-            search_end -= 1
-        first_block = False
-        while (found := block.rfind(b"\n", 0, search_end)) >= 0:
-            wanted -= 1
-            if wanted == 0:
+
+    def __init__(self, objects: ObjectStore, job_id: str, attempt: int) -> None:
+        self._objects = objects
+        self._key = log_key(job_id, attempt)
+        self._index_key = log_index_key(job_id, attempt)
+        self._blocks = 0
+        self.is_indexed = True
+        try:
+            self._blocks = -(-objects.size(self._index_key) // BLOCK_BYTES)
+        except ObjectNotFound:
+            self.is_indexed = False
+        last = None
+        while self._blocks and last is None:
+            last = parse_block(self._read_block(self._blocks - 1, BLOCK_BYTES))
+            self._blocks -= last is None
+        self._last = last or Block(Totals(), [])
+        try:
+            # After the index, lest that has grown meanwhile.
+            size_bytes = objects.size(self._key)
+        except ObjectNotFound:
+            size_bytes, self.is_indexed = 0, True
+        self.end = min(self._last.end, size_bytes) if self.is_indexed else size_bytes
+        """Where the log ends; what lies beyond is still being written."""
+
+    def read(self, start: int, end: int) -> Iterator[bytes]:
+        """Yield the bytes from ``start`` to ``end``, neither of them beyond the log's end."""
+        return self._bytes(self._key, start, end)
+
+    def line_start(self, number: int, kind: int | None = None) -> int:
+        """Return the offset behind the first ``number`` lines, or those of one kind, or the log's end."""
+        if number <= 0:
+            return 0
+        place = 0
+        left = number
+        if self._blocks:
+            place = bisect_left(range(self._blocks), number, key=lambda at: self._lines(at, kind)) - 1
+            left -= self._lines(place, kind)
+        for start, text in self._texts(place, kind):
+            count = text.count(b"\n")
+            if count >= left:
+                found = -1
+                for _ in range(left):
+                    found = text.index(b"\n", found + 1)
                 return start + found + 1
-            search_end = found
-        position = start
-    return 0
+            left -= count
+        return self.end
+
+    def tail_start(self, lines: int, kind: int | None = None) -> int:
+        """Return the offset at which the last ``lines`` lines begin, or those of one kind.
+
+        A line ends with its newline; what follows the last one counts as a line too.
+        """
+        if lines == 0:
+            return self.end
+        last = self._blocks - 1
+        total = self._lines(last, kind) if self._blocks else 0
+        total += sum(text.count(b"\n") for _, text in self._texts(max(last, 0), kind))
+        if not self._ends_in_newline(kind):
+            total += 1
+        return self.line_start(total - lines, kind)
+
+    def pieces(self, start: int, end: int, kind: int | None = None) -> Iterator[Piece]:
+        """Yield what was written from offset ``start`` to ``end``, or of that one kind, in order."""
+        if not self.is_indexed:
+            for chunk in self.read(start, end):
+                start += len(chunk)
+                yield Piece("stdout", 0, start, chunk)
+            return
+        for place in range(self._block_at(start), self._blocks):
+            block = self._block(place)
+            runs = [
+                run for run in block.runs if run.end > start and run.start < end and kind in (None, run.kind)
+            ]
+            if runs:
+                first = max(start, runs[0].start)
+                text = b"".join(self.read(first, min(end, runs[-1].end)))
+                for run in runs:
+                    piece_end = min(end, run.end)
+                    piece = text[max(start, run.start) - first : piece_end - first]
+                    yield Piece(_NAMES[run.kind], run.at_ms, piece_end, piece)
+            if block.end >= end:
+                return
+
+    def begins_line(self, offset: int) -> bool:
+        """Tell whether what is at ``offset`` begins a line."""
+        return offset == 0 or b"".join(self.read(offset - 1, offset)) == b"\n"
+
+    def _ends_in_newline(self, kind: int | None) -> bool:
+        if kind is None:
+            return self.begins_line(self.end)
+        printed = self._last.totals.printed[kind]
+        block = self._last
+        if printed and not any(run.kind == kind for run in block.runs):
+            place = bisect_left(range(self._blocks), printed, key=lambda at: self._totals(at).printed[kind])
+            block = self._block(place - 1)
+        last = next((run for run in reversed(block.runs) if run.kind == kind), None)
+        return last is None or self.begins_line(last.end)
+
+    def _texts(self, place: int, kind: int | None) -> Iterator[tuple[int, bytes]]:
+        """Yield the text that a block covers, or that of one kind in it, in pieces with their offsets."""
+        block = self._block(place) if self._blocks else Block(Totals(), [])
+        start, end = (block.totals.offset, min(block.end, self.end)) if self._blocks else (0, self.end)
+        if kind is None:
+            for chunk in self.read(start, end):
+                yield start, chunk
+                start += len(chunk)
+            return
+        text = b"".join(self.read(start, end))
+        for run in block.runs:
+            if run.kind == kind:
+                yield run.start, text[run.start - start : run.end - start]
+
+    def _block_at(self, offset: int) -> int:
+        """Return the block in which ``offset`` lies; mostly that is one of the last."""
+        for place in (self._blocks - 1, self._blocks - 2):
+            if place >= 0 and self._totals(place).offset <= offset:
+                return place
+        return max(0, bisect_right(range(self._blocks), offset, key=lambda at: self._totals(at).offset) - 1)
+
+    def _lines(self, place: int, kind: int | None) -> int:
+        lines = self._totals(place).lines
+        return sum(lines) if kind is None else lines[kind]
+
+    def _totals(self, place: int) -> Totals:
+        if place == self._blocks - 1:
+            return self._last.totals
+        return parse_totals(self._read_block(place, HEADER_BYTES)) or Totals()
+
+    def _block(self, place: int) -> Block:
+        if place == self._blocks - 1:
+            return self._last
+        return parse_block(self._read_block(place, BLOCK_BYTES)) or Block(Totals(), [])
+
+    def _read_block(self, place: int, size: int) -> bytes:
+        start = place * BLOCK_BYTES
+        return b"".join(self._bytes(self._index_key, start, start + size))
+
+    def _bytes(self, key: str, start: int, end: int) -> Iterator[bytes]:
+        if start >= end:
+            return iter(())
+        try:
+            return self._objects.read(key, start, end)
+        except ObjectNotFound:
+            # It was deleted meanwhile.
+            return iter(())
+
+
+def with_times(pieces: Iterable[Piece], *, begins_line: bool) -> Iterator[bytes]:
+    """Yield the text of pieces with the time of its first byte before each line."""
+    for piece in pieces:
+        stamp = rfc3339(piece.at_ms).encode() + b" "
+        text = piece.data[:-1].replace(b"\n", b"\n" + stamp) + piece.data[-1:]
+        yield stamp + text if begins_line else text
+        begins_line = piece.data.endswith(b"\n")
 
 
 def follow_log(
     objects: ObjectStore,
     signals: Signals,
     job_id: str,
-    key: str,
+    attempt: int,
     is_closed: Callable[[], bool],
     *,
     start: int = 0,
-) -> Iterator[bytes]:
-    """Yield a log from an offset on, as it grows, until it is closed or the service stops.
+) -> Iterator[tuple[LogView, int, int]]:
+    """Yield a log as it grows, as a view and the part of it that is new (from, to), until it is closed.
 
-    Yields ``b""`` about once a second while nothing comes, so that the caller can look whether
-    anybody still listens.
+    Yields an empty part about once a second while nothing comes, so that the caller can look whether
+    anybody still listens. Ends, too, when the service stops.
     """
     position = start
-    with signals.watching(job_id, key) as changed:
+    with signals.watching(job_id, log_key(job_id, attempt)) as changed:
         while True:
             changed.clear()
             # Asked before reading: what is written before it closes is then always read.
             closed = is_closed()
-            for chunk in read_log(objects, key, start=position):
-                position += len(chunk)
-                yield chunk
+            view = LogView(objects, job_id, attempt)
+            if view.end > position:
+                yield view, position, view.end
+                position = view.end
             if closed or signals.closed:
                 return
             if not changed.wait(_IDLE_S):
-                yield b""
+                yield view, position, position

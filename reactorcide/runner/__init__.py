@@ -6,6 +6,9 @@ from typing import Literal, Protocol
 
 Signal = Literal["TERM", "KILL"]
 
+Printed = list[tuple[int, bytes]]
+"""What a container printed, as it came: 1 for stdout or 2 for stderr, and bytes."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerSpec:
@@ -48,10 +51,10 @@ class Output(Protocol):
     A reader that stops reading blocks the container, so read until the end or close.
     """
 
-    def read(self, timeout_s: float) -> bytes | None:
-        """Return what was printed (stdout and stderr as they came), or ``None`` at the end.
+    def read(self, timeout_s: float) -> Printed | None:
+        """Return what was printed, or ``None`` at the end.
 
-        Returns ``b""`` when nothing came in time, or ``wake`` was called.
+        Returns ``[]`` when nothing came in time, or ``wake`` was called.
         """
 
     def wake(self) -> None:

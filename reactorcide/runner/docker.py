@@ -31,7 +31,16 @@ from docker.types import LogConfig, Mount
 
 from reactorcide.domain.errors import EngineUnavailable, InfrastructureError, JobFailed, ReactorcideError
 from reactorcide.domain.jobs import ARTIFACTS_DIR
-from reactorcide.runner import ContainerGone, ContainerSpec, Exit, Found, ImageMissing, Output, Signal
+from reactorcide.runner import (
+    ContainerGone,
+    ContainerSpec,
+    Exit,
+    Found,
+    ImageMissing,
+    Output,
+    Printed,
+    Signal,
+)
 
 log = logging.getLogger("reactorcide.runner")
 
@@ -45,10 +54,6 @@ _OOM_LOOK_S = 0.05
 _RECEIVE_BYTES = 1 << 18
 _HEADER = struct.Struct(">BxxxL")
 _HEADER_BYTES = _HEADER.size
-_NEWLINE = ord("\n")
-_MOST_HELD_BYTES = 1 << 16
-_HOLD_S = 0.03
-"""How long the beginning of a line waits for its end; short, for it may be a prompt or a progress bar."""
 
 _LABEL = "reactorcide."
 _LABEL_INSTANCE = _LABEL + "instance"
@@ -502,63 +507,43 @@ def _tree_bytes(path: str) -> int:
 
 
 class _Frames:
-    """Cuts the engine's stream of frames (stream number, length, data) into what was printed.
-
-    stdout and stderr are two pipes, and a frame may end anywhere in a line. Where a line is begun in one
-    and the other has something to say, that is let past: the beginning is held until its line is whole, or
-    ``flush`` gives it out.
-    """
+    """Cuts the engine's stream of frames (stream number, length, data) into what was printed."""
 
     def __init__(self) -> None:
         self._header = b""
         self._left_bytes = 0
         self._stream = 0
-        self._begun: dict[int, bytes] = {}
 
-    @property
-    def holds(self) -> bool:
-        """Tell whether a line that was begun is held."""
-        return bool(self._begun)
-
-    def flush(self) -> bytes:
-        """Return the lines that were begun, as far as they have come."""
-        begun = b"".join(self._begun.values())
-        self._begun.clear()
-        return begun
-
-    def payload(self, data: bytes) -> bytes:
-        """Return the printed bytes in ``data``, which begins where the call before ended."""
+    def payload(self, data: bytes) -> Printed:
+        """Return what was printed in ``data``, which begins where the call before ended."""
         if self._header:
             data, self._header = self._header + data, b""
         view, end = memoryview(data), len(data)
-        pieces: list[bytes | memoryview] = []
+        printed: Printed = []
         position = min(self._left_bytes, end)
-        if position:
-            self._add(pieces, self._stream, view[:position])
-            self._left_bytes -= position
+        pieces = [view[:position]]
+        self._left_bytes -= position
+        current = stream = self._stream
         # A frame is often a single line, so this is what every line of a log goes through.
-        unpack_from, add, begun = _HEADER.unpack_from, pieces.append, self._begun
+        unpack_from, add = _HEADER.unpack_from, pieces.append
         while position + _HEADER_BYTES <= end:
             start = position + _HEADER_BYTES
             stream, length = unpack_from(data, position)
             position = start + length
-            if not begun and position <= end and length and view[position - 1] == _NEWLINE:
-                add(view[start:position])
-            else:
-                self._add(pieces, stream, view[start:position])
+            if stream != current:
+                if joined := b"".join(pieces):
+                    printed.append((current, joined))
+                current = stream
+                pieces.clear()
+            add(view[start:position])
+        if joined := b"".join(pieces):
+            printed.append((current, joined))
+        self._stream = stream
         if position > end:
-            self._stream, self._left_bytes = stream, position - end
-        else:
+            self._left_bytes = position - end
+        elif position < end:
             self._header = data[position:]
-        return b"".join(pieces)
-
-    def _add(self, pieces: "list[bytes | memoryview]", stream: int, piece: memoryview) -> None:
-        """Add a piece of a stream as far as its lines are whole, and hold the rest."""
-        text = self._begun.pop(stream, b"") + piece
-        whole = len(text) if len(text) > _MOST_HELD_BYTES else text.rfind(b"\n") + 1
-        pieces.append(text[:whole])
-        if whole < len(text):
-            self._begun[stream] = text[whole:]
+        return printed
 
 
 class _AttachedOutput:
@@ -579,10 +564,8 @@ class _AttachedOutput:
         self._poll.register(self._wake_receiver, select.POLLIN)
         self._closed = False
 
-    def read(self, timeout_s: float) -> bytes | None:
+    def read(self, timeout_s: float) -> Printed | None:
         """See ``Output.read``."""
-        if self._frames.holds:
-            timeout_s = min(timeout_s, _HOLD_S)
         ready = {descriptor for descriptor, _ in self._poll.poll(max(0, timeout_s) * 1000)}
         if self._wake_receiver.fileno() in ready:
             with contextlib.suppress(BlockingIOError):
@@ -591,14 +574,11 @@ class _AttachedOutput:
             try:
                 data = self._socket.recv(_RECEIVE_BYTES)
             except BlockingIOError:
-                return b""
+                return []
             except ConnectionError:
-                data = b""
-            if data:
-                return self._frames.payload(data)
-            # What is held comes first; the end is still there at the next call.
-            return self._frames.flush() or None
-        return self._frames.flush()
+                return None
+            return self._frames.payload(data) if data else None
+        return []
 
     def wake(self) -> None:
         """See ``Output.wake``."""
@@ -635,18 +615,15 @@ class _RereadOutput:
         self._thread = threading.Thread(target=self._pump, name="log-reread", daemon=True)
         self._thread.start()
 
-    def read(self, timeout_s: float) -> bytes | None:
+    def read(self, timeout_s: float) -> Printed | None:
         """See ``Output.read``."""
-        if self._frames.holds:
-            timeout_s = min(timeout_s, _HOLD_S)
         with self._changed:
             self._changed.wait_for(lambda: self._chunks or self._ended or self._woken, max(0, timeout_s))
             self._woken = False
             if self._chunks:
                 self._changed.notify_all()
                 return self._frames.payload(self._chunks.popleft())
-            rest = self._frames.flush()
-            return None if self._ended and not rest else rest
+            return None if self._ended else []
 
     def wake(self) -> None:
         """See ``Output.wake``."""

@@ -9,7 +9,16 @@ import threading
 from collections.abc import Callable, Generator, Iterator
 
 from reactorcide.domain.errors import EngineUnavailable, JobFailed
-from reactorcide.runner import ContainerGone, ContainerSpec, Exit, Found, ImageMissing, Output, Signal
+from reactorcide.runner import (
+    ContainerGone,
+    ContainerSpec,
+    Exit,
+    Found,
+    ImageMissing,
+    Output,
+    Printed,
+    Signal,
+)
 
 
 class FakeContainer:
@@ -193,7 +202,7 @@ class _FakeOutput:
         self._position = 0
         self._woken = False
 
-    def read(self, timeout_s: float) -> bytes | None:
+    def read(self, timeout_s: float) -> Printed | None:
         """See ``Output.read``."""
         container = self._container
         with container.changed:
@@ -210,7 +219,7 @@ class _FakeOutput:
             self._position += len(data)
             if not data and container.ended is not None:
                 return None
-            return data
+            return [(1, data)] if data else []
 
     def wake(self) -> None:
         """See ``Output.wake``."""

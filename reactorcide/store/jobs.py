@@ -21,6 +21,7 @@ from reactorcide.domain.jobs import (
     EndedJob,
     Job,
     JobDefinition,
+    JobEvent,
     JobFilter,
     JobStatus,
     OpenAttempt,
@@ -75,6 +76,7 @@ def _as_dict(row: Sequence[Any]) -> dict[str, Any]:
     for name in _JSON_COLUMNS:
         values[name] = JobRow._meta.fields[name].python_value(values[name])
     values["deleted"] = bool(values["deleted"])
+    values["log_truncated"] = bool(values["log_truncated"])
     values["pinned"] = bool(values["pinned"])
     return values
 
@@ -238,6 +240,7 @@ class JobStore:
                 "corndogs_task_id": task_id,
                 "task_open": True,
                 "logs_object_key": log_key,
+                "log_truncated": False,
                 "error": None,
             }
             statement = _update_status(job_id, JobStatus.RUNNING, now_ms, WAITING, changes)
@@ -273,6 +276,7 @@ class JobStore:
         now_ms: int,
         exit_code: int | None,
         error: str | None,
+        log_truncated: bool = False,
         job_changes: Mapping[str, object],
     ) -> Job | None:
         """Close an attempt and move its job from ``running`` to ``target``, in one transaction.
@@ -281,11 +285,18 @@ class JobStore:
         An attempt that is closed already stays as it is: repeating is harmless.
         """
         with self._database.write() as db:
-            AttemptRow.update(completed_at_ms=now_ms, exit_code=exit_code, error=error).where(
+            AttemptRow.update(
+                completed_at_ms=now_ms, exit_code=exit_code, error=error, log_truncated=log_truncated
+            ).where(
                 (AttemptRow.job_id == job_id)
                 & (AttemptRow.attempt == attempt)
                 & AttemptRow.completed_at_ms.is_null()
             ).execute(db)
+            if log_truncated:
+                # Not with the status, which a cancel may have made final already.
+                JobRow.update(log_truncated=True).where(
+                    (JobRow.job_id == job_id) & (JobRow.attempt == attempt)
+                ).execute(db)
             statement = _update_status(
                 job_id, target, now_ms, {JobStatus.RUNNING}, job_changes, attempt=attempt
             )
@@ -586,6 +597,40 @@ class JobStore:
                 .execute(db)
             )
             return [AttemptRecord(**row) for row in rows]
+
+    def last_event_id(self) -> int:
+        """Return the id of the last status change so far, 0 where there is none."""
+        with self._database.read() as db:
+            for (event_id,) in db.execute_sql("SELECT MAX(id) FROM job_event"):
+                return int(event_id or 0)
+        return 0
+
+    def events(self, user_id: str | None, *, after: int, limit: int = 100) -> list[JobEvent]:
+        """Return the status changes after an id, in order, of one user's jobs or of all."""
+        with self._database.read() as db:
+            where = (JobEventRow.id > after) & ~JobRow.deleted
+            if user_id is not None:
+                where &= JobRow.user_id == user_id
+            rows = (
+                JobEventRow.select(
+                    JobEventRow.id.alias("event_id"),
+                    JobEventRow.job_id,
+                    JobEventRow.status_from,
+                    JobEventRow.status_to,
+                    JobEventRow.attempt,
+                    JobEventRow.reason,
+                    JobEventRow.at_ms,
+                    JobRow.name,
+                    JobRow.queue_name,
+                )
+                .join(JobRow, on=(JobRow.job_id == JobEventRow.job_id))
+                .where(where)
+                .order_by(JobEventRow.id)
+                .limit(limit)
+                .dicts()
+                .execute(db)
+            )
+            return [JobEvent(**row) for row in rows]
 
     def ahead_of(self, job: Job) -> int:
         """Return how many waiting jobs of its queue go before a waiting one."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from peewee import (
     SQL,
+    AutoField,
     BigIntegerField,
     BlobField,
     BooleanField,
@@ -124,6 +125,7 @@ class JobRow(Model):
     secret_env_vars = JSONField(null=True)
     secrets = BlobField(null=True)
     """Encrypted: what is ``[REDACTED]`` in ``job_env_vars`` and ``git_url``."""
+    log_truncated = BooleanField(constraints=[SQL("DEFAULT 0")])
     artifacts = JSONField(null=True)
     source_job_id = TextField(null=True)
     source_id = TextField(null=True)
@@ -173,6 +175,7 @@ class AttemptRow(Model):
     log_offset = BigIntegerField()
     exit_code = IntegerField(null=True)
     error = TextField(null=True)
+    log_truncated = BooleanField(constraints=[SQL("DEFAULT 0")])
 
     class Meta:
         table_name = "attempt"
@@ -180,8 +183,12 @@ class AttemptRow(Model):
 
 
 class JobEventRow(Model):
-    """A status change, written by a trigger on the job's row; ``reason`` is the row's error by then."""
+    """A status change, written by a trigger on the job's row; ``reason`` is the row's error by then.
 
+    An id is never given twice, which a migration sees to.
+    """
+
+    id = AutoField()
     job_id = TextField(index=True)
     at_ms = BigIntegerField()
     status_from = TextField(null=True)

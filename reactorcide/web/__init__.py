@@ -9,7 +9,7 @@ from flask_openapi3.openapi import OpenAPI
 from reactorcide import __version__
 from reactorcide.web import cors, errors, requests
 from reactorcide.web.address import TrustedProxies
-from reactorcide.web.api import accounts, jobs, service, sources
+from reactorcide.web.api import accounts, jobs, logs, service, sources
 from reactorcide.web.services import Services
 
 
@@ -37,6 +37,7 @@ def create_app(
     app.register_api(service.blueprint(services))
     app.register_api(jobs.blueprint(services))
     app.register_api(sources.blueprint(services))
+    app.register_api(logs.blueprint(services))
     app.register_api(accounts.blueprint(services))
     app.wsgi_app = TrustedProxies(app.wsgi_app, trusted_proxies)  # type: ignore[method-assign]  # as Flask says
     return app

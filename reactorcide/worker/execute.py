@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 from typing import TypeVar
 
@@ -28,8 +29,9 @@ from reactorcide.domain.secrets import secrets_of
 from reactorcide.domain.sizes import format_size
 from reactorcide.jobs import JobContext, lifecycle
 from reactorcide.jobs.delete import purge_ended
+from reactorcide.logs.lines import HOLD_S
 from reactorcide.logs.masking import hide_in_own_log
-from reactorcide.logs.writer import LogWriter
+from reactorcide.logs.writer import DEFAULT_MOST_BYTES, LogWriter
 from reactorcide.runner import ContainerGone, ContainerSpec, Exit, ImageMissing, Output, Runner, Signal
 from reactorcide.worker.collect import store_artifacts
 from reactorcide.worker.interrupt import Interrupt, Reason
@@ -72,6 +74,7 @@ class Limits:
     """When an image is pulled: ``always``, ``missing`` or ``never``."""
     max_disk_bytes: int = 0
     """What a container may take of the engine's disk; 0 is no limit."""
+    log_bytes: int = DEFAULT_MOST_BYTES
 
 
 class Attempt:
@@ -105,6 +108,7 @@ class Attempt:
         """When the task's lease was last renewed, by ``time.monotonic``."""
         self._container_id: str | None = adopted.container_id if adopted else None
         self._log_offset = adopted.log_offset if adopted else 0
+        self._log_truncated = False
         self._started = adopted is not None
         self._output: Output | None = None
         """Of the container, once it runs."""
@@ -148,6 +152,8 @@ class Attempt:
         try:
             with closing(self._open_log()) as log_writer:
                 outcome = self._outcome(log_writer)
+                self._patiently(log_writer.end)
+                self._log_truncated = log_writer.truncated
         except JobInterrupted:
             self._end_interrupted()
         except InfrastructureError as exc:
@@ -162,7 +168,8 @@ class Attempt:
                 self._context.signals,
                 self.job.job_id,
                 self.job.attempt,
-                secrets_of(self.job.definition),
+                secrets=secrets_of(self.job.definition),
+                most_bytes=self._limits.log_bytes,
             )
 
         # What runs already is not ended for a full disk.
@@ -177,6 +184,9 @@ class Attempt:
             raise
         except InfrastructureError as exc:
             _say(log_writer, str(exc))
+            with contextlib.suppress(ObjectStoreError):
+                log_writer.end()
+                self._log_truncated = log_writer.truncated
             raise
         except JobFailed as exc:
             reason = str(exc)
@@ -210,7 +220,7 @@ class Attempt:
             if tar is not None:
                 runner.put(container_id, tar)
             crashpoints.reached("source-put")
-        log_writer.flush()
+        log_writer.end_output()
         output = runner.attach(container_id)
         try:
             check()
@@ -242,15 +252,14 @@ class Attempt:
         return self._judge(container_id, None, log_writer, whole=False)
 
     def _reread(self, container_id: str, log_writer: LogWriter, deadline: float) -> tuple[str | None, bool]:
-        """Write the log anew from the engine's own copy, and follow that to the container's end.
+        """Go on with the log from the engine's own copy, and follow that to the container's end.
 
         Returns what ``_supervise`` does.
         """
         output = self._patiently(lambda: self._runner.reread(container_id))
-        # Not before the other copy is there to be read.
-        log_writer.cut_back(self._log_offset)
-        self._copy_bytes = 0
         try:
+            # Not before the other copy is there to be read.
+            self._patiently(lambda: log_writer.restart(self._log_offset))
             return self._supervise(container_id, output, log_writer, deadline)
         finally:
             output.close()
@@ -325,29 +334,29 @@ class Attempt:
                     self._signal(container_id, "KILL")
                     kill_at = now + _ENGINE_RETRY_S
                 next_event = deadline if kill_at is None else kill_at
-                data = output.read(min(next_event - now, _SILENCE_S))
-                if data is None:
-                    return ended_because, stored and self._store(log_writer, None)
-                if data:
-                    self._copy_bytes += len(data) + _COPIED_LINE_BYTES * data.count(b"\n")
-                    if stored:
-                        stored = self._store(log_writer, data)
+                wait_s = HOLD_S if log_writer.holds else _SILENCE_S
+                printed = output.read(min(next_event - now, wait_s))
+                if printed is None:
+                    return ended_because, stored and self._store(log_writer.flush)
+                if stored and (printed or log_writer.holds):
+                    stored = self._store(partial(log_writer.feed, printed) if printed else log_writer.flush)
+                if printed:
+                    self._copy_bytes += sum(
+                        len(data) + _COPIED_LINE_BYTES * data.count(b"\n") for _, data in printed
+                    )
                     crashpoints.reached("output-half-read")
                     silent_since = monotonic()
                 elif monotonic() - silent_since >= _SILENCE_S:
                     silent_since = monotonic()
                     if self._has_ended(container_id):
-                        return ended_because, stored and self._store(log_writer, None)
+                        return ended_because, stored
 
-    def _store(self, log_writer: LogWriter, data: bytes | None) -> bool:
-        """Add output to the log, at its end (``None``) what has waited; tells whether there was room."""
+    def _store(self, add: Callable[[], None]) -> bool:
+        """Add to the log; tells whether it was possible."""
         try:
-            if data is None:
-                log_writer.flush()
-            else:
-                log_writer.write(data)
+            add()
         except ObjectStoreError as exc:
-            log.warning("its log is written anew when it has ended: %s", exc, extra=self._extra())
+            log.warning("the rest of its log is written when it has ended: %s", exc, extra=self._extra())
             return False
         return True
 
@@ -367,7 +376,7 @@ class Attempt:
             # A command's output ends with the command. Where the command went on, or the engine was away, the
             # connection was lost, and what it did not bring is in the engine's own copy.
             in_time = monotonic() - asked_at < _EXIT_WAIT_S
-            if ended is not None and (certain or (whole and in_time)):
+            if ended is not None and (certain or (whole and in_time)) and self._store(log_writer.end_output):
                 break
             # What has ended by itself while nobody looked is not out of time, however late it is found.
             deadline = math.inf if ended is not None else self.deadline or 0.0
@@ -485,7 +494,7 @@ class Attempt:
     def _write_down(self, outcome: Outcome) -> None:
         job = self.job
         if outcome.error is None or not self._started or job.retries_used >= job.definition.retries:
-            lifecycle.finish(self._context, job, outcome)
+            lifecycle.finish(self._context, job, outcome, log_truncated=self._log_truncated)
             return
         # What failed once mostly fails at once again, so a moment's rest; the log of each attempt is kept.
         lifecycle.try_again(
@@ -494,6 +503,7 @@ class Attempt:
             outcome.error,
             delay_s=_RETRY_DELAY_S,
             exit_code=outcome.exit_code,
+            log_truncated=self._log_truncated,
             retries_used=job.retries_used + 1,
         )
         crashpoints.reached("retry-written")
@@ -528,6 +538,7 @@ class Attempt:
             job,
             str(problem),
             delay_s=delay_s,
+            log_truncated=self._log_truncated,
             preparation_failures=job.preparation_failures + 1,
         )
         self._close_task()

@@ -30,6 +30,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.server.paths.append(self.path)
         self.server.authorizations.append(self.headers["Authorization"])
+        self.server.last_ids.append(self.headers["Last-Event-ID"])
         self.server.answer(self)
 
     def log_message(self, *_: object) -> None:
@@ -48,9 +49,10 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def stream(self, *chunks: bytes, breaks: bool = False) -> None:
-        """Answer in chunks, and end properly or not."""
+    def stream(self, *chunks: bytes, at: str = "1:0", breaks: bool = False) -> None:
+        """Answer in chunks from a place in the log on, and end properly or not."""
         self.send_response(200)
+        self.send_header("X-Log-Position", at)
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         for chunk in chunks:
@@ -69,6 +71,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.paths: list[str] = []
         self.authorizations: list[str | None] = []
+        self.last_ids: list[str | None] = []
 
     @property
     def url(self) -> str:
@@ -178,21 +181,52 @@ def test_a_redirect_is_not_followed_but_explained(server: Server) -> None:
 # --- following ----------------------------------------------------------------------------------
 
 
-def test_a_connection_that_breaks_is_made_again_without_repeating(server: Server) -> None:
-    log, breaks = b"one\ntwo\nthree\n", [3, 3, 8]
+@pytest.mark.parametrize("tail", [None, 3])
+def test_a_connection_that_breaks_is_made_again_where_it_was(server: Server, tail: int | None) -> None:
+    log, breaks = b"one\ntwo\nthree\n", [3, 4, 8]
+    start = 0 if tail is None else 500
 
     def answer(handler: Handler) -> None:
         if not handler.path.startswith(_LOGS):
             handler.say(b'{"attempt": 1, "status": "completed"}')
-        elif breaks:
-            handler.stream(log[: breaks.pop(0)], breaks=True)
+            return
+        at = handler.headers.get("Last-Event-ID", f"1:{start}")
+        shown = int(at.partition(":")[2]) - start
+        if breaks:
+            handler.stream(log[shown : breaks.pop(0)], at=at, breaks=True)
         else:
-            handler.stream(log[:5], log[5:])
+            handler.stream(log[shown : shown + 2], log[shown + 2 :], at=at)
 
     server.answer = answer
     with client_of(server) as client:
-        assert b"".join(client.follow(_JOB_ID)) == log
-    assert [path for path in server.paths if path.startswith(_LOGS)] == [f"{_LOGS}?attempt=1&follow=true"] * 4
+        assert b"".join(client.follow(_JOB_ID, tail=tail)) == log
+    asked = [last for path, last in zip(server.paths, server.last_ids, strict=True) if path.startswith(_LOGS)]
+    assert asked == [None, f"1:{start + 3}", f"1:{start + 4}", f"1:{start + 8}"]
+
+
+def test_events_are_put_together_to_text(server: Server) -> None:
+    t = "2026-01-31T23:59:59.007Z"
+    events = (
+        b'id: 1:0\n\nid: 1:4\ndata: {"t": "%s", "stream": "stdout", "text": "one\\n"}\n\n',
+        b': nothing new\n\nid: 1:9\ndata: {"t": "%s", "stream": "stdout", "text": "tw"}\n\n',
+        b'id: 1:12\ndata: {"t": "%s", "stream": "stdout", "text": "o\\n"}\n\n',
+        b'event: end\ndata: {"status": "completed"}\n\n',
+    )
+    stamped = [text % t.encode() if b"%s" in text else text for text in events]
+
+    def answer(handler: Handler) -> None:
+        if not handler.path.startswith(_LOGS):
+            handler.say(b'{"attempt": 1, "status": "completed"}')
+        elif handler.headers["Last-Event-ID"] is None:
+            handler.stream(*stamped[:2], breaks=True)
+        else:
+            handler.stream(*stamped[2:], at=handler.headers["Last-Event-ID"])
+
+    server.answer = answer
+    with client_of(server) as client:
+        text = b"".join(client.follow(_JOB_ID, stream="stdout", timestamps=True))
+    assert text.decode() == f"{t} one\n{t} two\n"
+    assert "1:9" in server.last_ids
 
 
 def test_following_goes_on_with_the_attempt_that_comes_next(server: Server) -> None:
@@ -204,10 +238,12 @@ def test_following_goes_on_with_the_attempt_that_comes_next(server: Server) -> N
             handler.say(b'{"attempt": %d, "status": "completed"}' % attempt)
         elif handler.query["attempt"] == "1":
             # The next attempt begins while the connection is broken.
-            handler.stream(b"first\n"[: 6 if broken else 2], breaks=not broken)
+            at = handler.headers.get("Last-Event-ID", "1:0")
+            shown = int(at.partition(":")[2])
+            handler.stream(b"first\n"[shown : 6 if broken else 2], at=at, breaks=not broken)
             broken, attempt = True, 2
         else:
-            handler.stream(b"second\n")
+            handler.stream(b"second\n", at="2:0")
 
     server.answer = answer
     with client_of(server) as client:
@@ -240,13 +276,6 @@ def test_following_gives_up_in_the_end(server: Server, monkeypatch: pytest.Monke
             list(client.follow(_JOB_ID, attempt=1))
         with pytest.raises(ServiceAway, match=f"reactorcide jobs logs -f {_JOB_ID}"):
             client.until_final(_JOB_ID)
-
-
-def test_a_tail_is_not_begun_again(server: Server) -> None:
-    server.answer = lambda handler: handler.stream(b"x", breaks=True)
-    with client_of(server) as client, pytest.raises(ServiceAway, match="jobs logs -f"):
-        list(client.follow(_JOB_ID, attempt=1, tail=5))
-    assert len(server.paths) == 1
 
 
 # --- downloading --------------------------------------------------------------------------------

@@ -136,3 +136,25 @@ def test_several_jobs_are_taken_over_at_once(new_service: NewService, end: Calla
         assert service.admin.wait(job)["status"] == "completed"
         assert service.admin.log(job) == COUNTED
     assert time.monotonic() - began < 20
+
+
+def test_what_the_engine_keeps_otherwise_shifts_nothing(
+    new_service: NewService, end: Callable[[Service], None]
+) -> None:
+    service = new_service()
+    # The engine's copy has three bytes for the one that is no text, and each half of a character for one.
+    job = begun(
+        service,
+        "printf 'no \\377\\376 text\\n%016383dé\\n' 7;"
+        " for i in $(seq 30); do echo $i; echo $i ü >&2; sleep 0.1; done; printf '\\303\\n'; exit 3",
+    )
+    wait_until(lambda: service.admin.log(job).count(b"\n") > 10, 20, "it counts")
+    end(service)
+    service.start()
+    job = service.admin.wait(job)
+    log = service.admin.log(job, stream="stdout")
+    odd = b"no \xff\xfe text\n" + b"%016383d" % 7 + "é\n".encode()
+    assert log == odd + COUNTED + "\ufffd\n".encode()
+    assert service.admin.log(job, stream="stderr") == b"".join(
+        b"%d %s\n" % (i, "ü".encode()) for i in range(1, 31)
+    )

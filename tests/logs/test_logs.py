@@ -1,20 +1,31 @@
-"""Writing, reading, tailing and following a log."""
+"""Writing, reading and following a log, whatever it holds and wherever the writer dies."""
 
+import itertools
+import re
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reactorcide.domain.jobs import log_key
-from reactorcide.logs import reader
-from reactorcide.logs.reader import follow_log, read_log, tail_offset
+from reactorcide.domain.errors import ObjectStoreError
+from reactorcide.domain.jobs import log_index_key, log_key
+from reactorcide.logs import index, lines, writer
+from reactorcide.logs.copy import CopyCounter
+from reactorcide.logs.index import STDERR, STDOUT
+from reactorcide.logs.lines import LineHolder, Run
+from reactorcide.logs.reader import LogView, Piece, follow_log, with_times
 from reactorcide.logs.writer import LogWriter
 from reactorcide.objects.filesystem import FilesystemObjectStore
 from reactorcide.signals import Signals
 
 KEY = log_key("job", 1)
+INDEX_KEY = log_index_key("job", 1)
+MIB = 1 << 20
+KINDS = {"stdout": STDOUT, "stderr": STDERR}
 
 
 @pytest.fixture
@@ -22,43 +33,466 @@ def objects(tmp_path: Path) -> FilesystemObjectStore:
     return FilesystemObjectStore(tmp_path)
 
 
-def tail(objects: FilesystemObjectStore, lines: int) -> bytes:
-    return b"".join(read_log(objects, KEY, start=tail_offset(objects, KEY, lines)))
+@pytest.fixture
+def log(objects: FilesystemObjectStore) -> Iterator[LogWriter]:
+    made = new_log(objects)
+    yield made
+    made.close()
 
 
-@settings(max_examples=300)
+def new_log(objects: FilesystemObjectStore, **options: Any) -> LogWriter:
+    return LogWriter(objects, Signals(), "job", 1, **options)
+
+
+def read(objects: FilesystemObjectStore) -> bytes:
+    view = LogView(objects, "job", 1)
+    return b"".join(view.read(0, view.end))
+
+
+def pieces(objects: FilesystemObjectStore, kind: int | None = None) -> list[Piece]:
+    view = LogView(objects, "job", 1)
+    return list(view.pieces(0, view.end, kind))
+
+
+def own(objects: FilesystemObjectStore, stream: str) -> bytes:
+    """Return what is in the log of one stream."""
+    return b"".join(piece.data for piece in pieces(objects) if piece.stream == stream)
+
+
+def as_lines(text: bytes) -> list[bytes]:
+    """Return lines with their ends; what follows the last one counts as a line, too."""
+    found = [line + b"\n" for line in text.split(b"\n")]
+    found[-1] = found[-1][:-1]
+    return found if found[-1] else found[:-1]
+
+
+class SmallBlocks:
+    """Blocks that cover little, so that a short log has many."""
+
+    def __enter__(self) -> None:
+        self._patch = pytest.MonkeyPatch()
+        self._patch.setattr(index, "_MOST_SPAN_BYTES", 20)
+
+    def __exit__(self, *_: object) -> None:
+        self._patch.undo()
+
+
+TEXT = st.lists(
+    st.sampled_from([b"\n", b"a", b"bc", b"\r", b"\xff\x00", "é€".encode(), b"0123456789" * 3])
+).map(b"".join)
+PRINTED = st.lists(st.tuples(st.sampled_from([1, 2]), TEXT.filter(bool)), max_size=30)
+
+
+# --- lines ---------------------------------------------------------------------------------------
+
+
 @given(
-    text=st.lists(st.sampled_from([b"\n", b"a", b"bc", b"\r", b"0123456789" * 3])).map(b"".join),
-    lines=st.integers(min_value=0, max_value=12),
-    block_bytes=st.integers(min_value=1, max_value=9),
+    st.lists(
+        st.one_of(
+            st.tuples(st.just(1), st.lists(st.sampled_from(b"ab\n"), max_size=40).map(bytes)),
+            st.tuples(st.just(2), st.lists(st.sampled_from(b"xy\n"), max_size=40).map(bytes)),
+        )
+    )
 )
-def test_the_tail_is_the_last_lines(
-    tmp_path_factory: pytest.TempPathFactory, text: bytes, lines: int, block_bytes: int
+def test_lines_stay_whole_and_nothing_is_lost(printed: list[tuple[int, bytes]]) -> None:
+    holder = LineHolder()
+    out: list[Run] = []
+    for stream, data in printed:
+        holder.add(stream, len(data), data, out)
+    text = b"".join(data for _, _, data in out)
+    # A line is of one stream alone, however the two came.
+    assert all(not (set(line) & set(b"ab") and set(line) & set(b"xy")) for line in text.split(b"\n")[:-1])
+    assert not text or text.endswith(b"\n")
+    holder.end(out)
+    assert not holder.holds
+    for number in (1, 2):
+        expected = b"".join(data for stream, data in printed if stream == number)
+        assert b"".join(data for stream, _, data in out if stream == number) == expected
+        assert sum(printed_bytes for stream, printed_bytes, _ in out if stream == number) == len(expected)
+
+
+def test_a_long_line_is_not_held() -> None:
+    out: list[Run] = []
+    LineHolder().add(1, 100_000, b"x" * 100_000, out)
+    assert out == [(1, 100_000, b"x" * 100_000)]
+
+
+def test_what_was_replaced_is_not_cut_apart() -> None:
+    out: list[Run] = []
+    holder = LineHolder()
+    holder.add(1, 30, b"a\n[REDACTED]\nrest", out)
+    assert out == [(1, 30, b"a\n[REDACTED]\nrest")]
+    assert not holder.holds
+
+
+def test_the_beginning_of_a_line_does_not_wait_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = itertools.count()
+    monkeypatch.setattr(lines, "monotonic", lambda: next(clock) * lines.HOLD_S)
+    out: list[Run] = []
+    holder = LineHolder()
+    holder.add(2, 4, b"name", out)
+    holder.flush_old(out)
+    assert out == []
+    # There is more of the other stream all the time.
+    holder.add(1, 2, b"x\n", out)
+    holder.flush_old(out)
+    assert out == [(1, 2, b"x\n"), (2, 4, b"name")]
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+@settings(max_examples=60, deadline=None)
+@given(printed=PRINTED, first=st.integers(0, 12), count=st.integers(0, 12))
+def test_lines_and_streams_are_found(
+    tmp_path_factory: pytest.TempPathFactory, printed: list[tuple[int, bytes]], first: int, count: int
 ) -> None:
-    objects = FilesystemObjectStore(tmp_path_factory.mktemp("tail"))
-    objects.put(KEY, [text])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reader, "_BLOCK_BYTES", block_bytes)
-        found = tail(objects, lines)
-    all_lines = text.split(b"\n")
-    pieces = [line + b"\n" for line in all_lines[:-1]] + ([all_lines[-1]] if all_lines[-1] else [])
-    assert found == b"".join(pieces[len(pieces) - lines :] if lines < len(pieces) else pieces)
+    objects = FilesystemObjectStore(tmp_path_factory.mktemp("log"))
+    with SmallBlocks():
+        log = new_log(objects)
+        for one in printed:
+            log.feed([one])
+            log.flush()
+        log.close()
+    view = LogView(objects, "job", 1)
+    whole = read(objects)
+    assert whole == objects_bytes(objects, KEY)
+    for stream, number in KINDS.items():
+        text = b"".join(data for kind, data in printed if kind == number)
+        assert own(objects, stream) == text
+        assert b"".join(piece.data for piece in pieces(objects, number)) == text
+        start, end = view.line_start(first, number), view.line_start(first + count, number)
+        found = b"".join(piece.data for piece in view.pieces(start, end, number))
+        assert found == b"".join(as_lines(text)[first : first + count])
+        tail = view.pieces(view.tail_start(count, number), view.end, number)
+        assert b"".join(piece.data for piece in tail) == b"".join(last(as_lines(text), count))
+    start, end = view.line_start(first), view.line_start(first + count)
+    assert b"".join(view.read(start, end)) == b"".join(as_lines(whole)[first : first + count])
+    assert b"".join(view.read(view.tail_start(count), view.end)) == b"".join(last(as_lines(whole), count))
+
+
+def last(found: list[bytes], count: int) -> list[bytes]:
+    return found[max(0, len(found) - count) :]
+
+
+def objects_bytes(objects: FilesystemObjectStore, key: str) -> bytes:
+    return b"".join(objects.read(key))
 
 
 def test_a_log_that_has_not_begun_is_empty(objects: FilesystemObjectStore) -> None:
-    assert b"".join(read_log(objects, KEY)) == b""
-    assert tail_offset(objects, KEY, 5) == 0
+    view = LogView(objects, "job", 1)
+    assert (view.end, view.tail_start(5), view.line_start(3), list(view.pieces(0, 0))) == (0, 0, 0, [])
+    assert view.tail_start(5, STDERR) == 0
 
 
-def test_the_service_speaks_on_lines_of_its_own(objects: FilesystemObjectStore) -> None:
-    log = LogWriter(objects, Signals(), "job", 1)
-    log.say("pulling")
-    log.write(b"no newline")
-    log.say("timed out after 5 s")
-    log.close()
-    assert b"".join(read_log(objects, KEY)) == (
-        b"[reactorcide] pulling\nno newline\n[reactorcide] timed out after 5 s\n"
+def test_a_log_without_an_index_is_read_plainly(objects: FilesystemObjectStore) -> None:
+    objects.put(KEY, [b"one\ntwo\nthree"])
+    view = LogView(objects, "job", 1)
+    assert not view.is_indexed
+    assert b"".join(view.read(view.tail_start(2), view.end)) == b"two\nthree"
+    assert b"".join(view.read(view.line_start(1), view.line_start(2))) == b"two\n"
+    assert [piece.data for piece in view.pieces(4, view.end)] == [b"two\nthree"]
+
+
+def test_each_line_has_the_time_of_its_beginning(
+    objects: FilesystemObjectStore, log: LogWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The clock is put back in between, which must not hide when a line came.
+    for at_ms, data in ((1_000, b"a\nb\nc"), (2_000, b"d\n"), (1_500, b"e")):
+        monkeypatch.setattr(writer, "now_ms", lambda at_ms=at_ms: at_ms)
+        log.feed([(1, data)])
+        log.flush()
+    assert b"".join(with_times(pieces(objects), begins_line=True)) == (
+        b"1970-01-01T00:00:01.000Z a\n1970-01-01T00:00:01.000Z b\n1970-01-01T00:00:01.000Z cd\n"
+        b"1970-01-01T00:00:01.500Z e"
     )
+
+
+def test_the_service_speaks_on_lines_of_its_own(objects: FilesystemObjectStore, log: LogWriter) -> None:
+    log.say("pulling")
+    log.feed([(1, b"no newline")])
+    log.say("timed out after 5 s")
+    assert read(objects) == b"[reactorcide] pulling\nno newline\n[reactorcide] timed out after 5 s\n"
+    assert own(objects, "stdout") == b"no newline"
+
+
+class CountingStore(FilesystemObjectStore):
+    """Counts the bytes that are read."""
+
+    bytes_read = 0
+
+    def read(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+        for chunk in super().read(key, start, end):
+            self.bytes_read += len(chunk)
+            yield chunk
+
+
+def test_a_part_of_a_long_log_is_found_without_reading_it(tmp_path: Path) -> None:
+    objects = CountingStore(tmp_path)
+    log = new_log(objects)
+    line = b"x" * 99 + b"\n"
+    # As fast output arrives, with a word of stderr now and then; 100 MB.
+    for number in range(400):
+        log.feed([(1, line * 2500)])
+        if number % 100 == 0:
+            log.feed([(2, b"error %d\n" % number)])
+    log.close()
+    size_bytes = objects.size(KEY)
+    assert objects.size(INDEX_KEY) < size_bytes / 400
+    view = LogView(objects, "job", 1)
+    looks: list[tuple[Callable[[], Iterator[bytes]], bytes]] = [
+        (lambda: view.read(view.tail_start(10), view.end), line * 10),
+        (lambda: view.read(view.line_start(500_000), view.line_start(500_002)), line * 2),
+        (lambda: texts(view, view.tail_start(1, STDERR), STDERR), b"error 300\n"),
+        (lambda: texts(view, view.line_start(2, STDERR), STDERR), b"error 200\nerror 300\n"),
+        (lambda: view.read(size_bytes - 100, size_bytes), line),
+    ]
+    for look, expected in looks:
+        objects.bytes_read = 0
+        assert b"".join(look()) == expected
+        assert objects.bytes_read < 2.5 * MIB
+
+
+def texts(view: LogView, start: int, kind: int) -> Iterator[bytes]:
+    return (piece.data for piece in view.pieces(start, view.end, kind))
+
+
+def test_the_index_of_lines_in_turn_is_small(objects: FilesystemObjectStore, log: LogWriter) -> None:
+    turns = [(1, b"out %040d\n" % 0), (2, b"err %040d\n" % 0)] * 10_000
+    log.feed(turns)
+    assert objects.size(INDEX_KEY) < 4.7 * len(turns)
+    assert len(pieces(objects)) == len(turns)
+
+
+# --- the engine's copy ---------------------------------------------------------------------------
+
+
+def copied(text: bytes) -> bytes:
+    """Return what the engine's copy has of the output of one stream: valid text, in pieces of 16 KiB."""
+    found = b""
+    for line in text.splitlines(keepends=True) if b"\n" in text else [text]:
+        for start in range(0, len(line), 1 << 14):
+            piece = line[start : start + (1 << 14)].decode(errors="surrogateescape")
+            found += re.sub("[\udc80-\udcff]", "\ufffd", piece).encode()
+    return found
+
+
+@given(
+    pieces=st.lists(
+        st.sampled_from([b"a", b"\n", "é€😀".encode(), b"\xff", b"\xe2\x82", b"\x80", b"x" * 9000]),
+        max_size=12,
+    )
+)
+def test_the_length_of_the_engines_copy_is_known(pieces: list[bytes]) -> None:
+    text = b"".join(pieces)
+    counter = CopyCounter()
+    given_out = [line + b"\n" for line in text.split(b"\n")]
+    given_out[-1] = given_out[-1][:-1]
+    assert len(text) + sum(map(counter.surplus, given_out)) == len(
+        b"".join(copied(line) for line in given_out)
+    )
+
+
+@pytest.mark.parametrize("character", ["é", "€", "😀"])
+def test_a_character_is_not_cut_apart(character: str) -> None:
+    data = b"x" + character.encode()
+    for size in range(2, len(data)):
+        out: list[Run] = []
+        holder = LineHolder()
+        holder.add(1, size, data[:size], out)
+        holder.flush(out)
+        # It waits for the rest without being asked for it all the time.
+        assert (out, holder.holds) == ([(1, 1, b"x")], False)
+        holder.add(1, len(data) - size, data[size:], out)
+        holder.flush(out)
+        assert (b"".join(text for _, _, text in out), holder.holds) == (data, False)
+
+
+# --- a writer that dies --------------------------------------------------------------------------
+
+
+def fed(log: LogWriter, printed: list[tuple[int, bytes]]) -> None:
+    for one in printed:
+        log.feed([one])
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    printed=PRINTED,
+    crash_after=st.integers(0, 30),
+    log_cut=st.integers(0, 40),
+    index_cut=st.integers(0, 40),
+    said=st.booleans(),
+    data=st.data(),
+)
+def test_whatever_a_crash_leaves_each_stream_is_whole_in_the_end(
+    tmp_path_factory: pytest.TempPathFactory,
+    printed: list[tuple[int, bytes]],
+    crash_after: int,
+    log_cut: int,
+    index_cut: int,
+    said: bool,
+    data: st.DataObject,
+) -> None:
+    directory = tmp_path_factory.mktemp("log")
+    objects = FilesystemObjectStore(directory)
+    with SmallBlocks():
+        log = new_log(objects)
+        log.say("pulling")
+        output_start = log.size_bytes
+        fed(log, printed[:crash_after])
+        log.flush()
+        seen = read(objects)
+        if said:
+            log.say("exit code 3")
+        log.close()
+        # Bytes of the log that are not in the index any more, or an index that is ahead of the log.
+        for key, cut in ((KEY, log_cut), (INDEX_KEY, index_cut)):
+            path = directory / key
+            path.write_bytes(path.read_bytes()[: max(0, path.stat().st_size - cut)])
+        if not index_cut and not log_cut:
+            with (directory / KEY).open("ab") as file:
+                file.write(b"of a write that was not finished")
+        log = new_log(objects)
+        if log.size_bytes < output_start:
+            return
+        log.restart(output_start)
+        if not (log_cut or index_cut):
+            # What somebody has read stays where it is.
+            assert read(objects) == seen
+        # The engine tells the two streams in another order than before.
+        again = data.draw(st.permutations([1, 2]))
+        streams = {number: b"".join(text for kind, text in printed if kind == number) for number in (1, 2)}
+        fed(log, [(number, copied(streams[number])) for number in again if streams[number]])
+        log.say("exit code 3")
+        log.close()
+    # What was there stays as it is; of what comes of the engine's copy the garbage is replaced.
+    assert copied(own(objects, "stdout")) == copied(streams[1])
+    assert copied(own(objects, "stderr")) == copied(streams[2])
+    whole = read(objects)
+    assert whole.startswith(b"[reactorcide] pulling\n")
+    assert whole.count(b"[reactorcide] exit code 3\n") == 1
+    assert whole == objects_bytes(objects, KEY)
+    view = LogView(objects, "job", 1)
+    assert view.line_start(1) == output_start
+
+
+def test_a_write_that_fails_leaves_no_hole(
+    objects: FilesystemObjectStore, log: LogWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log.feed([(1, b"one\n")])
+    appender = log._index
+    write = appender.write
+
+    def fail(data: bytes) -> None:
+        write(data[:2])
+        raise ObjectStoreError("the disk is full")
+
+    for broken in (log._log, log._index):
+        original = broken.write
+        monkeypatch.setattr(broken, "write", fail)
+        with pytest.raises(ObjectStoreError):
+            log.feed([(1, b"two\n"), (2, b"begun")])
+        assert read(objects) == b"one\n"
+        monkeypatch.setattr(broken, "write", original)
+        write = log._log.write
+    assert not log.holds
+    log.restart(0)
+    log.feed([(1, b"one\ntwo\n")])
+    assert read(objects) == b"one\ntwo\n"
+
+
+def test_a_log_that_a_version_without_index_began_is_gone_on_with(objects: FilesystemObjectStore) -> None:
+    objects.put(KEY, [b"[reactorcide] pulling\nhal"])
+    log = new_log(objects)
+    log.restart(22)
+    log.feed([(1, b"half\n")])
+    log.close()
+    assert read(objects) == b"[reactorcide] pulling\nhalf\n"
+    assert own(objects, "service") == b"[reactorcide] pulling\n"
+
+
+# --- a log that is too long ----------------------------------------------------------------------
+
+
+def parts_of_long(objects: FilesystemObjectStore) -> tuple[bytes, int, bytes]:
+    """Return the head of a log that was too long, how much is said to be missing, and the tail."""
+    found = read(objects)
+    note = next(piece for piece in pieces(objects) if b"--max-log-bytes (4 MiB)" in piece.data)
+    missing = int(note.data.strip().split()[1])
+    return found[: note.end - len(note.data)], missing, found[note.end :]
+
+
+def test_of_a_long_log_head_and_tail_are_kept(objects: FilesystemObjectStore) -> None:
+    log = new_log(objects, most_bytes=4 * MIB)
+    whole = b"".join(b"%09d\n" % number for number in range(MIB))
+    for start in range(0, len(whole), 100_000):
+        log.feed([(1, whole[start : start + 100_000])])
+    log.say("exit code 3")
+    assert len(read(objects)) <= 3 * MIB
+    log.end()
+    log.end()
+    log.close()
+    assert log.truncated
+    assert len(read(objects)) <= 4 * MIB + 200
+    head, missing, tail = parts_of_long(objects)
+    assert 3 * MIB - 10 <= len(head) <= 3 * MIB
+    printed = tail.removesuffix(b"[reactorcide] exit code 3\n")
+    assert len(head) + len(tail) == 4 * MIB
+    assert whole.startswith(head)
+    assert whole.endswith(printed)
+    assert len(head) + missing + len(printed) == len(whole)
+
+
+def test_what_just_fits_is_whole(objects: FilesystemObjectStore) -> None:
+    log = new_log(objects, most_bytes=4 * MIB)
+    whole = b"".join(b"%09d\n" % number for number in range(4 * MIB // 10))
+    for start in range(0, len(whole), 100_000):
+        log.feed([(1, whole[start : start + 100_000])])
+    log.end()
+    assert not log.truncated
+    assert read(objects) == whole
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_long_log_is_gone_on_with(objects: FilesystemObjectStore, ended: bool) -> None:
+    whole = b"".join(b"%09d\n" % number for number in range(MIB))
+    log = new_log(objects, most_bytes=4 * MIB)
+    log.feed([(1, whole[start : start + 100_000]) for start in range(0, len(whole) // 2, 100_000)])
+    if ended:
+        log.say("exit code 3")
+        log.end()
+    log.close()
+    log = new_log(objects, most_bytes=4 * MIB)
+    assert log.truncated == ended
+    log.restart(0)
+    assert not log.truncated
+    log.feed([(1, whole[start : start + 90_000]) for start in range(0, len(whole), 90_000)])
+    log.end()
+    head, missing, tail = parts_of_long(objects)
+    assert whole.startswith(head)
+    assert whole.endswith(tail)
+    assert len(head) + missing + len(tail) == len(whole)
+
+
+def test_the_end_that_is_kept_takes_little_memory(objects: FilesystemObjectStore) -> None:
+    log = new_log(objects, most_bytes=4 * MIB)
+    log.feed([(1, b"x" * 100_000 + b"\n")] * 40)
+    for _ in range(100):
+        log.feed([(1, b"\n"), (2, b"\n")] * 1000)
+    tail = log._tail
+    assert tail is not None
+    assert len(tail.runs) <= 1 << 15
+    log.end()
+    assert log.truncated
+
+
+# --- following -----------------------------------------------------------------------------------
+
+
+def followed(objects: FilesystemObjectStore, signals: Signals, closed: threading.Event) -> Iterator[bytes]:
+    for view, start, end in follow_log(objects, signals, "job", 1, closed.is_set):
+        yield b"".join(view.read(start, end))
 
 
 def test_a_follower_gets_every_byte_once_and_ends_with_the_log(objects: FilesystemObjectStore) -> None:
@@ -68,7 +502,7 @@ def test_a_follower_gets_every_byte_once_and_ends_with_the_log(objects: Filesyst
     caught_up = threading.Event()
 
     def follow() -> None:
-        for chunk in follow_log(objects, signals, "job", KEY, closed.is_set):
+        for chunk in followed(objects, signals, closed):
             seen.append(chunk)
             caught_up.set()
 
@@ -76,7 +510,7 @@ def test_a_follower_gets_every_byte_once_and_ends_with_the_log(objects: Filesyst
     thread.start()
     log = LogWriter(objects, signals, "job", 1)
     for number in range(200):
-        log.write(b"%d\n" % number)
+        log.feed([(1, b"%d\n" % number)])
         if number == 0:
             # The first line arrives while the log is open: that is what following means.
             assert caught_up.wait(30)
@@ -87,23 +521,30 @@ def test_a_follower_gets_every_byte_once_and_ends_with_the_log(objects: Filesyst
     assert b"".join(seen) == b"".join(b"%d\n" % number for number in range(200))
 
 
+def test_a_follower_never_reads_what_is_not_in_the_index(
+    objects: FilesystemObjectStore, tmp_path: Path
+) -> None:
+    log = new_log(objects)
+    log.feed([(1, b"whole\n")])
+    with (tmp_path / KEY).open("ab") as file:
+        file.write(b"written, and may be cut back")
+    assert next(followed(objects, Signals(), threading.Event())) == b"whole\n"
+    log.close()
+
+
 def test_a_follower_ends_when_the_service_stops(objects: FilesystemObjectStore) -> None:
     signals = Signals()
-    objects.put(KEY, [b"so far\n"])
-    thread_seen: list[bytes] = []
-
-    def follow() -> None:
-        thread_seen.extend(follow_log(objects, signals, "job", KEY, lambda: False))
-
-    thread = threading.Thread(target=follow)
+    log = LogWriter(objects, signals, "job", 1)
+    log.feed([(1, b"so far\n")])
+    seen: list[bytes] = []
+    thread = threading.Thread(target=lambda: seen.extend(followed(objects, signals, threading.Event())))
     thread.start()
     signals.close()
     thread.join(30)
     assert not thread.is_alive()
-    assert b"".join(thread_seen) == b"so far\n"
+    assert b"".join(seen) == b"so far\n"
+    log.close()
 
 
 def test_a_follower_is_asked_now_and_then_whether_anybody_listens(objects: FilesystemObjectStore) -> None:
-    chunks = follow_log(objects, Signals(), "job", KEY, lambda: False)
-    assert next(chunks) == b""
-    chunks.close()  # type: ignore[attr-defined]  # a generator
+    assert next(followed(objects, Signals(), threading.Event())) == b""

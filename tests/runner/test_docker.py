@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reactorcide.domain.errors import EngineUnavailable, InfrastructureError, JobFailed
-from reactorcide.runner import ContainerGone, ContainerSpec, Exit, ImageMissing, Output
+from reactorcide.runner import ContainerGone, ContainerSpec, Exit, ImageMissing, Output, Printed
 from reactorcide.runner.docker import _NO_CROSS_TALK, DockerRunner, _Frames, container_name
 from tests.support.image import Images
 from tests.support.registry import Registry
@@ -70,13 +70,18 @@ def create(runner: DockerRunner, spec: ContainerSpec) -> Iterator[Callable[..., 
         runner.remove(container_id)
 
 
+def text(printed: Printed) -> bytes:
+    """Return what was printed, of both streams."""
+    return b"".join(data for _, data in printed)
+
+
 def read_all(output: Output) -> bytes:
     """Return everything up to the end, which must come."""
     pieces: list[bytes] = []
     deadline = time.monotonic() + 30
     while (data := output.read(1)) is not None:
         assert time.monotonic() < deadline, "the output does not end"
-        pieces.append(data)
+        pieces.append(text(data))
     output.close()
     return b"".join(pieces)
 
@@ -101,31 +106,13 @@ def test_frames_are_put_together_however_they_are_cut(
     stream = b"".join(struct.pack(">BxxxL", number, len(data)) + data for number, data in frames)
     edges = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
     parser = _Frames()
-    printed = b"".join(parser.payload(stream[begin:end]) for begin, end in itertools.pairwise(edges))
-    # A line is of one stream alone, however the two came.
-    assert all(not (set(line) & set(b"ab") and set(line) & set(b"xy")) for line in printed.split(b"\n")[:-1])
-    assert not printed or printed.endswith(b"\n")
-    printed += parser.flush()
-    assert not parser.holds
-    assert len(printed) == sum(len(data) for _, data in frames)
-    for number, letters in ((1, b"ab"), (2, b"xy")):
+    parts = [parser.payload(stream[begin:end]) for begin, end in itertools.pairwise(edges)]
+    assert all(data for part in parts for _, data in part)
+    for number in (1, 2):
         own = b"".join(data for stream_number, data in frames if stream_number == number)
-        assert bytes(c for c in printed if c in letters) == bytes(c for c in own if c in letters)
-
-
-@given(st.lists(st.binary(max_size=40)), st.lists(st.integers(0, 400)))
-def test_a_stream_that_is_alone_comes_out_byte_for_byte(pieces: list[bytes], cuts: list[int]) -> None:
-    stream = b"".join(struct.pack(">BxxxL", 1, len(data)) + data for data in pieces)
-    edges = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
-    parser = _Frames()
-    printed = b"".join(parser.payload(stream[begin:end]) for begin, end in itertools.pairwise(edges))
-    assert printed + parser.flush() == b"".join(pieces)
-
-
-def test_a_long_line_is_not_held() -> None:
-    parser = _Frames()
-    data = b"x" * 100_000
-    assert parser.payload(struct.pack(">BxxxL", 1, len(data)) + data) == data
+        assert b"".join(data for part in parts for came_of, data in part if came_of == number) == own
+    # Order is kept between the two, too.
+    assert b"".join(map(text, parts)) == b"".join(data for _, data in frames)
 
 
 def test_a_container_prints_and_ends(runner: DockerRunner, create: Callable[..., str]) -> None:
@@ -162,12 +149,12 @@ def test_a_reader_can_be_woken_and_closed(
     output: Output = getattr(runner, opened)(container_id)
     if opened == "attach":
         runner.start(container_id)
-    results: list[bytes | None] = []
+    results: list[Printed | None] = []
     reader = threading.Thread(target=lambda: results.append(output.read(60)))
     reader.start()
     output.wake()
     reader.join(5)
-    assert results == [b""]
+    assert results == [[]]
     output.close()
     output.close()
 

@@ -11,7 +11,8 @@ from reactorcide.corndogs.client import GrpcCorndogs
 from reactorcide.corndogs.server import EmbeddedCorndogs
 from reactorcide.domain.accounts import Role, User
 from reactorcide.domain.jobs import Job, JobDefinition
-from reactorcide.jobs import JobContext, read
+from reactorcide.jobs import JobContext
+from reactorcide.jobs.logs import LogPart, read
 from reactorcide.jobs.submit import submit
 from reactorcide.metrics import Metrics
 from reactorcide.objects.filesystem import FilesystemObjectStore
@@ -89,7 +90,7 @@ class House:
 
     def log(self, job: Job) -> str:
         """Return the log of the job's last attempt."""
-        return b"".join(read.read(self.context, self.job(job), attempt=None, tail=None)).decode()
+        return b"".join(read(self.context, self.job(job), LogPart()).chunks()).decode()
 
 
 @pytest.fixture

@@ -20,9 +20,10 @@ from reactorcide.domain.errors import (
     ObjectStoreError,
 )
 from reactorcide.domain.jobs import Job, JobStatus
-from reactorcide.jobs import cancel, delete, lifecycle, read, why
+from reactorcide.jobs import cancel, delete, lifecycle, logs, read, why
+from reactorcide.jobs.logs import LogPart, LogPosition
 from reactorcide.jobs.rerun import rerun
-from reactorcide.logs.writer import LogWriter
+from reactorcide.objects.filesystem import _FileAppender
 from reactorcide.runner import ContainerSpec
 from tests.support.waiting import wait_until
 from tests.worker.conftest import USER, House
@@ -273,18 +274,18 @@ def test_a_log_that_finds_no_room_is_written_when_there_is_some(
     house: House, monkeypatch: pytest.MonkeyPatch, adopted: bool
 ) -> None:
     monkeypatch.setattr("reactorcide.worker.execute._STORE_RETRY_S", 0.05)
-    write = LogWriter.write
+    write = _FileAppender.write
     tried, full = threading.Event(), threading.Event()
     full.set()
 
-    def write_unless_full(writer: LogWriter, data: bytes) -> None:
+    def write_unless_full(appender: _FileAppender, data: bytes) -> None:
         if full.is_set() and b"said" in data:
-            write(writer, data[:2])
+            write(appender, data[:2])
             tried.set()
             raise ObjectStoreError("the disk is full")
-        write(writer, data)
+        write(appender, data)
 
-    monkeypatch.setattr(LogWriter, "write", write_unless_full)
+    monkeypatch.setattr(_FileAppender, "write", write_unless_full)
     first = house.worker()
     job = house.submit("print said; exit 3")
     assert tried.wait(20)
@@ -507,9 +508,10 @@ def test_a_command_is_run_again_only_as_often_as_the_job_allows(house: House) ->
         (1, 3, "exit code 3"),
         (2, 3, "exit code 3"),
     ]
-    logs = [b"".join(read.read(house.context, job, attempt=number, tail=None)) for number in (1, 2)]
-    assert logs == [b"no\n[reactorcide] exit code 3\n"] * 2
-    assert b"".join(read.follow(house.context, job, attempt=1, tail=None)) == logs[0]
+    parts = [LogPart(attempt=number) for number in (1, 2)]
+    found = [b"".join(logs.read(house.context, job, part).chunks()) for part in parts]
+    assert found == [b"no\n[reactorcide] exit code 3\n"] * 2
+    assert b"".join(logs.follow(house.context, job, parts[0], LogPosition(1, 0))) == found[0]
 
 
 def test_what_cannot_be_prepared_is_not_a_retry(house: House) -> None:

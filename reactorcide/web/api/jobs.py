@@ -36,14 +36,12 @@ from reactorcide.web.api.models import (
     JobQuery,
     JobRequest,
     JobResponse,
-    LogQuery,
     NoQuery,
     QueueListResponse,
     WhyResponse,
 )
 from reactorcide.web.auth import authenticate, caller
 from reactorcide.web.services import JobDefaults, Services
-from reactorcide.web.streams import stream
 
 _MOST_DIGITS = 15
 
@@ -136,17 +134,6 @@ def blueprint(services: Services) -> APIBlueprint:
     def unpin_job(path: JobPath, query: NoQuery) -> Response:
         """Keep a job no longer than any other."""
         return jsonify(job_json(pin(context, caller(), path.job_id, pinned=False)))
-
-    @api.get("/jobs/<job_id>/logs", responses={200: {"content": {"text/plain": {}}}})
-    def job_logs(path: JobPath, query: LogQuery) -> Response:
-        """Read a job's log, or follow it while it grows."""
-        job = access.get(context, caller(), path.job_id)
-        if query.follow:
-            chunks = read.follow(context, job, attempt=query.attempt, tail=query.tail)
-            return stream(services.slots, context.signals, chunks)
-        return Response(
-            read.read(context, job, attempt=query.attempt, tail=query.tail), mimetype="text/plain"
-        )
 
     @api.get("/jobs/<job_id>/attempts", responses={200: AttemptListResponse})
     def list_attempts(path: JobPath, query: NoQuery) -> Response:
@@ -248,6 +235,7 @@ def job_json(job: Job) -> dict[str, Any]:
         "artifacts_object_key": job.artifacts_object_key,
         "rerun_of": job.rerun_of,
         "pinned": job.pinned,
+        "log_truncated": job.log_truncated,
     }
 
 
@@ -262,6 +250,7 @@ def _attempt_json(job: Job, item: AttemptRecord) -> dict[str, Any]:
         "exit_code": item.exit_code,
         "error": item.error,
         "logs_object_key": log_key(job.job_id, item.attempt),
+        "log_truncated": item.log_truncated,
     }
 
 

@@ -261,6 +261,7 @@ class JobResponse(BaseModel):
     artifacts_object_key: str | None
     rerun_of: str | None
     pinned: bool
+    log_truncated: bool
 
 
 class JobListResponse(BaseModel):
@@ -285,6 +286,7 @@ class AttemptResponse(BaseModel):
     exit_code: int | None
     error: str | None
     logs_object_key: str
+    log_truncated: bool
 
 
 class AttemptListResponse(BaseModel):
@@ -378,7 +380,14 @@ class LogQuery(_Query):
 
     attempt: int | None = Field(default=None, ge=1)
     tail: int | None = Field(default=None, ge=0, le=10_000_000)
-    follow: bool = False
+    from_line: int | None = Field(default=None, ge=1, le=2**53, description="From 1 on.")
+    lines: int | None = Field(default=None, ge=0, le=2**53, description="At most so many.")
+    stream: Literal["stdout", "stderr"] | None = None
+    timestamps: bool = Field(default=False, description="The time in RFC 3339 before each line.")
+    follow: bool = Field(
+        default=False,
+        description="On from `Last-Event-ID`, if that is sent; as events where those are accepted.",
+    )
 
 
 class TokenRequest(_Body):

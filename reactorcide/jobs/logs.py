@@ -1,0 +1,161 @@
+"""Reading the log of a job: a part of it, or following it while it grows."""
+
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+
+from reactorcide.domain.errors import InvalidInput, NotFound
+from reactorcide.domain.jobs import Job
+from reactorcide.jobs import JobContext
+from reactorcide.logs.reader import STREAMS, LogView, Piece, follow_log, with_times
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogPart:
+    """Which part of which log; ``None`` is the last attempt, from the beginning, to the end, both streams."""
+
+    attempt: int | None = None
+    tail: int | None = None
+    from_line: int | None = None
+    """From 1 on; counted among the lines of the stream, where one is named."""
+    lines: int | None = None
+    stream: str | None = None
+    timestamps: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LogPosition:
+    """A place in a job's logs: where a follower goes on. Written ``attempt:offset``."""
+
+    attempt: int
+    offset: int
+
+    def __str__(self) -> str:
+        return f"{self.attempt}:{self.offset}"
+
+
+@dataclass(frozen=True, slots=True)
+class LogBytes:
+    """What is to be sent; where it is a plain part of the log, from ``start`` to ``end`` of it."""
+
+    view: LogView
+    start: int
+    end: int
+    changed: Iterator[bytes] | None
+    """With times, or of one stream: then its length is not known."""
+
+    def chunks(self) -> Iterator[bytes]:
+        """Return the bytes of it."""
+        return self.view.read(self.start, self.end) if self.changed is None else self.changed
+
+
+def read(context: JobContext, job: Job, part: LogPart) -> LogBytes:
+    """Return a part of what an attempt has printed up to now."""
+    view = _view(context, job, part)
+    kind = None if part.stream is None else STREAMS[part.stream]
+    start, end = 0, view.end
+    if part.tail is not None:
+        start = view.tail_start(part.tail, kind)
+    else:
+        first = (part.from_line or 1) - 1
+        start = view.line_start(first, kind)
+        if part.lines is not None:
+            end = view.line_start(first + part.lines, kind)
+    changed = None
+    if kind is not None or part.timestamps:
+        pieces = view.pieces(start, end, kind)
+        changed = _text(pieces, view.begins_line(start) or kind is not None, part.timestamps)
+    return LogBytes(view, start, end, changed)
+
+
+def start_of(context: JobContext, job: Job, part: LogPart, position: LogPosition | None) -> LogPosition:
+    """Return where a follower begins: at a position, at the last lines, or at the beginning."""
+    if position is not None:
+        _existing(job, position.attempt)
+        return position
+    number = _existing(job, part.attempt)
+    offset = 0
+    if part.tail is not None:
+        kind = None if part.stream is None else STREAMS[part.stream]
+        offset = _view(context, job, part).tail_start(part.tail, kind)
+    return LogPosition(number, offset)
+
+
+def follow(context: JobContext, job: Job, part: LogPart, start: LogPosition) -> Generator[bytes, None, None]:
+    """Yield a log as it grows until it closes, over all further attempts where none is named.
+
+    Yields ``b""`` now and then while nothing comes; see ``follow_log``.
+    """
+    kind = None if part.stream is None else STREAMS[part.stream]
+    for _, view, begin, end in _parts(context, job, part, start):
+        if begin == end:
+            yield b""
+        elif kind is None and not part.timestamps:
+            yield from view.read(begin, end)
+        else:
+            begins_line = kind is not None or view.begins_line(begin)
+            yield from _text(view.pieces(begin, end, kind), begins_line, part.timestamps)
+
+
+def follow_pieces(
+    context: JobContext, job: Job, part: LogPart, start: LogPosition
+) -> Generator[tuple[int, Piece] | None, None, None]:
+    """Yield what is written, with its attempt's number, like ``follow``; ``None`` while nothing comes."""
+    kind = None if part.stream is None else STREAMS[part.stream]
+    for attempt, view, begin, end in _parts(context, job, part, start):
+        if begin == end:
+            yield None
+        for piece in view.pieces(begin, end, kind):
+            yield attempt, piece
+
+
+def as_it_is(context: JobContext, job: Job) -> Job | None:
+    """Return what has become of a job that was followed; ``None`` where it is gone."""
+    try:
+        return context.store.get(job.job_id)
+    except NotFound:
+        return None
+
+
+def _parts(
+    context: JobContext, job: Job, part: LogPart, start: LogPosition
+) -> Iterator[tuple[int, LogView, int, int]]:
+    number, offset = start.attempt, start.offset
+    while True:
+        current = number
+        for view, begin, end in follow_log(
+            context.objects,
+            context.signals,
+            job.job_id,
+            current,
+            lambda: context.store.log_is_closed(job.job_id, current),  # noqa: B023  # used before it changes
+            start=offset,
+        ):
+            yield current, view, begin, end
+        if part.attempt is not None or context.signals.closed:
+            return
+        latest = as_it_is(context, job)
+        if latest is None or latest.attempt == number:
+            return
+        number, offset = number + 1, 0
+
+
+def _view(context: JobContext, job: Job, part: LogPart) -> LogView:
+    view = LogView(context.objects, job.job_id, _existing(job, part.attempt))
+    for field, is_wanted in (("timestamps", part.timestamps), ("stream", part.stream is not None)):
+        if is_wanted and not view.is_indexed:
+            raise InvalidInput(f"{field}: this log was written by a version that did not keep that", field)
+    return view
+
+
+def _text(pieces: Iterator[Piece], begins_line: bool, timestamps: bool) -> Iterator[bytes]:
+    if timestamps:
+        return with_times(pieces, begins_line=begins_line)
+    return (piece.data for piece in pieces)
+
+
+def _existing(job: Job, attempt: int | None) -> int:
+    if attempt is None:
+        return job.attempt
+    if not 1 <= attempt <= job.attempt:
+        raise NotFound(f"the job has no attempt {attempt}; its last one is {job.attempt}")
+    return attempt

@@ -1,0 +1,62 @@
+"""Server-sent events: https://html.spec.whatwg.org/multipage/server-sent-events.html."""
+
+import json
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from time import monotonic
+
+from reactorcide.domain.clock import rfc3339
+from reactorcide.logs.reader import Piece
+
+MIMETYPE = "text/event-stream"
+_KEEPALIVE_S = 10.0
+_MOST_TEXT_BYTES = 1 << 16
+
+
+def event(data: object, *, event_id: object = None, name: str | None = None) -> bytes:
+    """Return one event, its data as JSON, which has no line ends of its own."""
+    lines = [f"event: {name}"] if name else []
+    lines += [f"id: {event_id}"] if event_id is not None else []
+    return "\n".join([*lines, f"data: {json.dumps(data)}", "", ""]).encode()
+
+
+def mark(event_id: object) -> bytes:
+    """Return what tells a client where it is, should it have to come back before the first event."""
+    return f"id: {event_id}\n\n".encode()
+
+
+def kept_alive(chunks: Generator[bytes, None, None]) -> Generator[bytes, None, None]:
+    """Yield ``chunks``, and a comment where they have been empty for ten seconds."""
+    said_at = monotonic()
+    with closing(chunks):
+        for chunk in chunks:
+            if chunk or monotonic() - said_at < _KEEPALIVE_S:
+                said_at = monotonic() if chunk else said_at
+                yield chunk
+            else:
+                said_at = monotonic()
+                yield b": nothing new\n\n"
+
+
+def log_events(attempt: int, piece: Piece) -> Iterator[bytes]:
+    """Yield a piece of a log as events; each has as its id the place in the log at which it ends."""
+    begin = piece.end - len(piece.data)
+    position = 0
+    while position < len(piece.data):
+        end = _cut(piece.data, position)
+        text = piece.data[position:end].decode(errors="replace")
+        said = {"t": rfc3339(piece.at_ms), "stream": piece.stream, "text": text}
+        yield event(said, event_id=f"{attempt}:{begin + end}")
+        position = end
+
+
+def _cut(data: bytes, start: int) -> int:
+    """Return where an event's text ends: behind a line, or at least not within a character."""
+    end = start + _MOST_TEXT_BYTES
+    if end >= len(data):
+        return len(data)
+    line_end = data.rfind(b"\n", start, end) + 1
+    if line_end:
+        return line_end
+    # A character has at most three bytes after its first, and they are marked.
+    return next((at for at in range(end, end - 4, -1) if data[at] & 0xC0 != 0x80), end)

@@ -1,0 +1,267 @@
+"""Following a log and the status changes of jobs, by text and by server-sent events."""
+
+import json
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+import docker
+import pytest
+
+from tests.conftest import NewService
+from tests.support.client import Client, Job
+from tests.support.service import Service
+from tests.support.waiting import wait_until
+
+Event = dict[str, Any]
+
+
+@contextmanager
+def events(api: Client, path: str, last_id: str | None = None, **params: object) -> Iterator[Iterator[Event]]:
+    """Yield server-sent events as they come: ``id``, ``event`` and ``data``, which is parsed."""
+    headers = {"Accept": "text/event-stream"} | ({} if last_id is None else {"Last-Event-ID": last_id})
+    with api.request("GET", path, params=params, headers=headers, stream=True) as response:
+        assert response.status_code == 200, response.text
+        assert response.headers["Content-Type"].startswith("text/event-stream")
+        yield parsed(response.iter_lines(chunk_size=None))
+
+
+def parsed(lines: Iterator[bytes]) -> Iterator[Event]:
+    fields: Event = {}
+    for line in lines:
+        name, _, value = line.decode().partition(": ")
+        if not line:
+            if "data" in fields:
+                yield fields | {"data": json.loads(fields["data"])}
+            fields = {}
+        elif name:
+            fields[name] = value
+
+
+def log_path(job: Job) -> str:
+    return f"jobs/{job['job_id']}/logs"
+
+
+def test_a_log_as_events(api: Client) -> None:
+    job = api.submit("echo one; sleep 0.2; echo two >&2; sleep 0.2; printf '\\377end'; exit 3")
+    with events(api, log_path(job)) as stream:
+        *seen, end = list(stream)
+    assert [(item["data"]["stream"], item["data"]["text"]) for item in seen] == [
+        ("stdout", "one\n"),
+        ("stderr", "two\n"),
+        ("stdout", "\ufffdend"),
+        ("service", "\n[reactorcide] exit code 3\n"),
+    ]
+    assert [item["id"] for item in seen[:3]] == ["1:4", "1:8", "1:12"]
+    assert end["event"] == "end"
+    assert end["data"] == {"status": "failed", "exit_code": 3, "error": "exit code 3"}
+    with events(api, log_path(job), "1:4", tail=1) as stream:
+        assert [item["data"] for item in stream] == [item["data"] for item in [*seen[1:], end]]
+    with events(api, log_path(job), "8", stream="stdout") as stream:
+        assert [item["data"].get("text") for item in stream] == ["\ufffdend", None]
+    with events(api, log_path(job), seen[-1]["id"]) as stream:
+        assert [item["event"] for item in stream] == ["end"]
+
+
+def test_a_long_run_comes_as_several_events(api: Client) -> None:
+    job = api.run("seq 50000; printf '%0100000d' 7; echo; echo ü")
+    with events(api, log_path(job)) as stream:
+        *seen, _ = list(stream)
+    texts = [item["data"]["text"] for item in seen]
+    assert "".join(texts).encode() == api.log(job)
+    assert max(len(text) for text in texts) <= 1 << 16
+    assert [item["id"] for item in seen] == [
+        f"1:{len(''.join(texts[: number + 1]).encode())}" for number in range(len(texts))
+    ]
+    # Cut behind a line, where there is one.
+    assert all(text.endswith("\n") or "\n" not in text for text in texts)
+
+
+@pytest.mark.parametrize(
+    ("position", "params"),
+    [("1:4:4", {}), ("x", {}), ("1:-4", {}), ("1:4", {"attempt": 2, "follow": "true"})],
+)
+def test_a_position_that_is_none_is_named(api: Client, position: str, params: dict[str, object]) -> None:
+    job = api.run("echo one")
+    headers = {"Last-Event-ID": position, "Accept": "text/event-stream"}
+    response = api.request("GET", log_path(job), params=params, headers=headers)
+    assert (response.status_code, response.json()["error"]) in ((400, "invalid_input"), (404, "not_found"))
+
+
+def test_text_goes_on_at_a_position(api: Client) -> None:
+    job = api.run("seq 10")
+    for position, tail, expected, start in (
+        ("1:16", None, b"9\n10\n", "1:16"),
+        ("16", 1, b"9\n10\n", "1:16"),
+        (None, 1, b"10\n", "1:18"),
+        (None, None, api.log(job), "1:0"),
+    ):
+        headers = {} if position is None else {"Last-Event-ID": position}
+        params = {"follow": "true"} | ({} if tail is None else {"tail": str(tail)})
+        response = api.request("GET", log_path(job), params=params, headers=headers)
+        assert (response.content, response.headers["X-Log-Position"]) == (expected, start)
+
+
+def test_text_of_one_stream_with_times(api: Client) -> None:
+    job = api.submit("echo one; echo two >&2; sleep 0.3; echo three")
+    with api.follow(job, stream="stdout", timestamps="true") as lines:
+        stamped = [line.split(b" ") for line in lines]
+    assert [text for _, text in stamped] == [b"one", b"three"]
+    first, second = (datetime.fromisoformat(stamp.decode()) for stamp, _ in stamped)
+    assert 0.2 < (second - first).total_seconds() < 5
+
+
+def test_the_next_attempt_is_followed_too(api: Client) -> None:
+    job = api.submit("echo try; exit 1", retries=1)
+    with events(api, log_path(job)) as stream:
+        *seen, end = list(stream)
+    assert [item["id"].split(":")[0] for item in seen] == ["1", "1", "2", "2"]
+    assert end["data"]["status"] == "failed"
+    with events(api, log_path(job), seen[0]["id"], attempt=1) as stream:
+        assert [item["data"].get("text") for item in stream] == ["[reactorcide] exit code 1\n", None]
+
+
+def test_a_line_is_there_within_100_ms(api: Client) -> None:
+    job = api.submit("for i in $(seq 15); do echo $i; sleep 0.1; done")
+    lags_ms = []
+    with events(api, log_path(job)) as stream:
+        for item in stream:
+            if item.get("event") != "end":
+                written = datetime.fromisoformat(item["data"]["t"]).timestamp()
+                lags_ms.append((time.time() - written) * 1000)
+    # The median, for this machine has other things to do as well.
+    assert sorted(lags_ms)[len(lags_ms) // 2] < 100
+
+
+@pytest.mark.parametrize("talks", [False, True], ids=["silent", "talking"])
+def test_who_went_away_frees_the_place(new_service: NewService, talks: bool) -> None:
+    service = new_service(stream_slots=1)
+    api = service.admin
+    job = api.wait(api.submit("while :; do echo x; done" if talks else "sleep 60"), "running")
+    if talks:
+        wait_until(lambda: bool(api.log(job, tail=1)), 20, "it prints")
+    with socket.create_connection(("127.0.0.1", service.port)) as client:
+        client.sendall(
+            f"GET /api/v1/jobs/{job['job_id']}/logs?follow=true HTTP/1.1\r\nHost: x\r\n"
+            f"Authorization: Bearer {api.token}\r\n\r\n".encode()
+        )
+        assert client.recv(12) == b"HTTP/1.1 200"
+        busy = api.request("GET", log_path(job), params={"follow": "true"}, stream=True)
+        assert (busy.status_code, "Retry-After" in busy.headers) == (503, True)
+    left_at = time.monotonic()
+
+    def is_free() -> bool:
+        with api.request("GET", "events", stream=True) as response:
+            return response.status_code == 200
+
+    wait_until(is_free, 5, "the place is free")
+    assert time.monotonic() - left_at < 2.5
+    api.cancel(job)
+
+
+def test_status_changes(api: Client) -> None:
+    with events(api, "events") as stream:
+        job = api.run("exit 3")
+        seen = []
+        for item in stream:
+            if item["data"]["job_id"] == job["job_id"]:
+                seen.append(item)
+                if item["data"]["to"] == "failed":
+                    break
+    assert [(item["data"]["from"], item["data"]["to"]) for item in seen] == [
+        (None, "submitted"),
+        ("submitted", "queued"),
+        ("queued", "running"),
+        ("running", "failed"),
+    ]
+    last = seen[-1]["data"]
+    assert (last["name"], last["queue_name"], last["attempt"], last["reason"]) == (
+        "test",
+        "default",
+        1,
+        "exit code 3",
+    )
+    with events(api, "events", seen[1]["id"]) as stream:
+        again = (item for item in stream if item["data"]["job_id"] == job["job_id"])
+        assert [next(again), next(again)] == seen[2:]
+
+
+def test_status_changes_are_told_to_whom_they_concern(service: Service) -> None:
+    user = service.add_user("follower")
+    with events(user, "events") as stream:
+        service.admin.run()
+        mine = user.run()
+        assert next(stream)["data"]["job_id"] == mine["job_id"]
+
+
+def test_an_id_of_a_deleted_job_is_not_given_again(api: Client) -> None:
+    with events(api, "events") as stream:
+        gone = api.run()
+        last = next(item for item in stream if item["data"]["to"] == "completed")
+    assert last["data"]["job_id"] == gone["job_id"]
+    api.request("DELETE", f"jobs/{gone['job_id']}")
+    job = api.run()
+    with events(api, "events", last["id"]) as stream:
+        assert next(stream)["data"]["job_id"] == job["job_id"]
+
+
+def test_a_place_that_is_none_of_ours_is_named(api: Client) -> None:
+    response = api.request("GET", "events", headers={"Last-Event-ID": "yesterday"})
+    assert (response.status_code, response.json()["error"]) == (400, "invalid_input")
+
+
+@pytest.mark.parametrize("reader", ["text", "events"])
+def test_a_follower_that_comes_back_after_a_crash_sees_every_byte_once(
+    new_service: NewService, engine: docker.APIClient, reader: str
+) -> None:
+    service = new_service()
+    api = service.admin
+    job = api.submit(
+        "i=0; while [ $i -lt 4000 ]; do echo out $i; echo err $i >&2; i=$((i+1));"
+        " [ $((i % 100)) = 0 ] && sleep 0.1; done; exit 3"
+    )
+    wait_until(lambda: len(api.log(job)) > 10_000, 20, "it prints")
+    seen, position = b"", None
+    while True:
+        headers: dict[str, str] = {"Last-Event-ID": position} if position else {}
+        headers |= {"Accept": "text/event-stream"} if reader == "events" else {}
+        params = {} if reader == "events" else {"follow": "true"}
+        ended = False
+        try:
+            with api.request("GET", log_path(job), params=params, headers=headers, stream=True) as response:
+                if reader == "text":
+                    start = int(response.headers["X-Log-Position"].partition(":")[2])
+                    assert start == len(seen)
+                    for chunk in response.iter_content(None):
+                        seen += chunk
+                        position = f"1:{len(seen)}"
+                        if len(seen) > 20_000 and service_is_first(service):
+                            service.kill()
+                    ended = True
+                else:
+                    for item in parsed(response.iter_lines(chunk_size=None)):
+                        if item.get("event") == "end":
+                            ended = True
+                            break
+                        seen += item["data"]["text"].encode()
+                        position = item["id"]
+                        if len(seen) > 20_000 and service_is_first(service):
+                            service.kill()
+        except OSError:
+            pass
+        if ended:
+            break
+        service.start()
+    assert seen == api.log(job)
+    for stream in (b"out", b"err"):
+        own = [line for line in seen.splitlines() if line.startswith(stream)]
+        assert own == [b"%s %d" % (stream, i) for i in range(4000)]
+    assert seen.endswith(b"[reactorcide] exit code 3\n")
+
+
+def service_is_first(service: Service) -> bool:
+    """Tell whether the service has not been started again yet."""
+    return service.log_text().count("Reactorcide listens on") == 1
