@@ -95,6 +95,9 @@ class Settings:
         "256m", "Space that must be free in the data directory for a job to be started; 0 turns this off."
     )
     stream_slots: int = _setting(32, "Log followers and long polls that are served at once.")
+    request_timeout_s: float = _setting(
+        30.0, "Seconds in which a client must have sent its whole request.", option="request-timeout"
+    )
     log_format: str = _setting("text", "Format of the service's own log.", choices=("text", "json"))
     log_level: str = _setting(
         "info", "Level of the service's own log.", choices=("debug", "info", "warning", "error")

@@ -26,7 +26,13 @@ _TYPES: dict[Any, Any] = {
     bool: bool,
 }
 _LEAST = {"concurrency": 0, "pids_limit": 16, "stream_slots": 0}
-_LEAST_S = {"lease_s": 1.0, "prepare_timeout_s": 1.0, "cancel_grace_s": 0.1, "lost_after_s": 1.0}
+_LEAST_S = {
+    "lease_s": 1.0,
+    "prepare_timeout_s": 1.0,
+    "cancel_grace_s": 0.1,
+    "lost_after_s": 1.0,
+    "request_timeout_s": 1.0,
+}
 
 
 class _Size(click.ParamType[str]):

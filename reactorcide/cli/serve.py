@@ -82,7 +82,7 @@ def _run(settings: Settings) -> None:
                 super().run()
 
     server = Server()
-    server.cfg.set("post_worker_init", lambda worker: _start(server.application, worker))
+    server.cfg.set("post_worker_init", lambda worker: _start(server.application, worker, settings))
     server.cfg.set("worker_exit", lambda _, worker: _stop(worker))
     server.run()
 
@@ -109,7 +109,7 @@ def _gunicorn_config(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _start(application: Any, worker: Any) -> None:
+def _start(application: Any, worker: Any, settings: Settings) -> None:
     """Start the parts of the service, in the worker, when gunicorn is about to accept requests."""
     try:
         application.start()
@@ -117,6 +117,7 @@ def _start(application: Any, worker: Any) -> None:
         click.echo(f"reactorcide: {exc}", err=True)
         sys.exit(_EXIT_CANNOT_START)
     worker.application = application
+    worker.request_timeout_s = settings.request_timeout_s
     address = worker.sockets[0].getsockname()
     click.echo(f"Reactorcide listens on http://{address[0]}:{address[1]}", err=True)
     if application.new_admin_token is not None:
