@@ -25,7 +25,7 @@ _TYPES: dict[Any, Any] = {
     tuple[str, ...]: str,
     bool: bool,
 }
-_LEAST = {"concurrency": 0, "pids_limit": 16, "stream_slots": 0}
+_LEAST = {"concurrency": 0, "pids_limit": 16, "stream_slots": 0, "bad_tokens": 0}
 _LEAST_S = {
     "lease_s": 1.0,
     "prepare_timeout_s": 1.0,

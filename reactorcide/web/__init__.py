@@ -5,7 +5,7 @@ from flask_openapi3.models.info import Info
 from flask_openapi3.openapi import OpenAPI
 
 from reactorcide import __version__
-from reactorcide.web import errors, requests
+from reactorcide.web import auth, errors, requests
 from reactorcide.web.api import accounts, jobs, service
 from reactorcide.web.services import Services
 
@@ -24,6 +24,7 @@ def create_app(services: Services) -> Flask:
     app.url_map.merge_slashes = False
     requests.install(app, services.metrics)
     errors.install(app)
+    auth.install(app, services)
     app.register_api(service.blueprint(services))
     app.register_api(jobs.blueprint(services))
     app.register_api(accounts.blueprint(services))
