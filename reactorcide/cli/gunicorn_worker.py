@@ -30,7 +30,7 @@ log = logging.getLogger("reactorcide.web")
 
 _RECEIVE_BYTES = 64 << 10
 _MOST_ARRIVING_BYTES = 64 << 20
-_THREAD_WAITS_S = 5
+_THREAD_WAITS_S = 30
 """For which a thread waits for a client to send, should it ever have to."""
 _MESSAGES = {
     408: "the request did not arrive in time",
@@ -64,7 +64,14 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             timeout = struct.pack("ll", _THREAD_WAITS_S, 0)
             conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeout)
             if self.cfg.is_ssl:
-                conn.sock = sock.ssl_wrap_socket(conn.sock, self.cfg)
+                try:
+                    conn.sock = sock.ssl_wrap_socket(conn.sock, self.cfg)
+                except OSError as exc:
+                    # The certificate is just being replaced, say. It must not end the main loop.
+                    log.error("no TLS for %s: %s", conn.client[0], exc)
+                    self.nr_conns -= 1
+                    conn.close()
+                    return
         conn.sock.setblocking(False)
         self._arriving[conn] = Arrival(begun, deadline=monotonic() + self.request_timeout_s)
         self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._receive, conn))
@@ -142,7 +149,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         if self._arriving[conn].data:
             phrase, request_id = HTTPStatus(status).phrase, new_id()
             log.info(
-                "a request from %s was cut off: %s", conn.client, phrase, extra={"request_id": request_id}
+                "a request from %s was cut off: %s", conn.client[0], phrase, extra={"request_id": request_id}
             )
             code = {413: "payload_too_large", 503: "unavailable"}.get(status, "invalid_input")
             body = json.dumps({"error": code, "message": _MESSAGES[status]}).encode()
@@ -157,7 +164,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         try:
             conn.sock.send(data)
         except OSError as exc:
-            log.debug("%s does not take an answer: %s", conn.client, exc)
+            log.debug("%s does not take an answer: %s", conn.client[0], exc)
 
     def _forget(self, conn: Any) -> None:
         del self._arriving[conn]

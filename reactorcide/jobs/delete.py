@@ -20,7 +20,7 @@ def delete(context: JobContext, user: User, job_id: str) -> None:
     if not job.is_final:
         # It may have just ended by itself.
         with contextlib.suppress(IllegalTransition):
-            cancel.carry_out(context, lifecycle.cancelled(context, job_id))
+            cancel.carry_out(context, lifecycle.cancelled(context, job_id, user.actor))
     at_ms = now_ms()
     deed = Deed(at_ms=at_ms, by=user.actor, action=Action.JOB_DELETE, subject=job_id)
     context.store.mark_deleted(job_id, now_ms=at_ms, deed=deed)

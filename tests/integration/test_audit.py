@@ -48,10 +48,13 @@ def test_every_deed_is_there_with_who_and_from_where(idle_service: Service, user
         ("job.submit", job["job_id"]),
         ("job.rerun", rerun["job_id"]),
         ("job.cancel", job["job_id"]),
+        ("job.cancel", rerun["job_id"]),
         ("job.delete", rerun["job_id"]),
         ("token.create", token["token_id"]),
         ("token.revoke", token["token_id"]),
     ]
+    # One request, two deeds.
+    expected.insert(3, expected[3])
     assert [deed["request_id"] for deed in found] == expected
     assert {(deed["token_id"], deed["address"]) for deed in found} == {(own["token_id"], "127.0.0.1")}
     assert all(
