@@ -159,3 +159,31 @@ def test_many_connections_at_once_are_all_answered(idle_service: Service) -> Non
         thread.join()
         client.close()
     assert set(statuses) == {200}
+
+
+@pytest.mark.parametrize(
+    ("how_many", "begun"),
+    [
+        pytest.param(510, HALF_A_HEAD, id="too many"),
+        pytest.param(
+            40, HALF_A_BODY.replace(b"1000", b"2000000") + b"x" * 1_900_000, id="too large together"
+        ),
+    ],
+)
+def test_where_too_much_is_on_its_way_the_oldest_goes(
+    idle_service: Service, how_many: int, begun: bytes
+) -> None:
+    with ExitStack() as stack:
+        clients = []
+        for _ in range(how_many):
+            client = stack.enter_context(
+                socket.create_connection(("127.0.0.1", idle_service.port), timeout=20)
+            )
+            client.sendall(begun)
+            clients.append(client)
+        assert clients[0].recv(100).startswith(b"HTTP/1.1 503 ")
+        assert idle_service.admin.request("GET", "jobs").status_code == 200
+        # Whoever came last has not been refused, and can finish.
+        clients[-1].setblocking(False)
+        with pytest.raises(BlockingIOError):
+            clients[-1].recv(100)
