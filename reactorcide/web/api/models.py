@@ -65,7 +65,7 @@ class SubmitHeader(BaseModel):
     idempotency_key: str | None = Field(
         default=None,
         alias="Idempotency-Key",
-        pattern=r"^[\x20-\x7e]{1,255}$",
+        pattern=r"^[ -~]{1,255}$",
         description="The same key and body again, within a day: the job that exists, and no other one.",
     )
 
