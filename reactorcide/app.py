@@ -29,10 +29,12 @@ from reactorcide.settings import Settings
 from reactorcide.signals import Signals
 from reactorcide.sources.roots import SourceRoots
 from reactorcide.store.accounts import AccountStore
+from reactorcide.store.audit import AuditStore
 from reactorcide.store.database import Database
 from reactorcide.store.jobs import JobStore
 from reactorcide.store.sources import SourceStore
 from reactorcide.web import create_app
+from reactorcide.web.ratelimit import FailureLimiter
 from reactorcide.web.services import JobDefaults, Services
 from reactorcide.web.streams import StreamSlots
 from reactorcide.worker.execute import Limits
@@ -107,7 +109,7 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Application:
     settings = replace(settings, data_dir=settings.data_dir.absolute())
     database = Database(settings.database_path)
     store = JobStore(database)
-    accounts = AccountContext(AccountStore(database))
+    accounts = AccountContext(AccountStore(database), AuditStore(database))
     objects = FilesystemObjectStore(
         settings.objects_dir, least_free_bytes=_size("min-free-disk", settings.min_free_disk) or 0
     )
@@ -172,6 +174,7 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Application:
         most_source_bytes=_size("max-source-bytes", settings.max_source_bytes) or 0,
         slots=StreamSlots(settings.stream_slots),
         metrics=metrics,
+        bad_tokens=FailureLimiter(settings.bad_tokens),
         probes={
             "database": database.check,
             "corndogs": lambda: context.corndogs.check_health(),
@@ -271,7 +274,7 @@ def open_accounts(settings: Settings) -> Iterator[AccountContext]:
     Raises ``ConfigurationError`` where there is no database: making one is the service's business.
     """
     with _existing_database(settings) as database:
-        yield AccountContext(AccountStore(database))
+        yield AccountContext(AccountStore(database), AuditStore(database))
 
 
 @contextmanager

@@ -27,11 +27,19 @@ class FairLock:
             self._waiting.append(turn)
         turn.acquire()
 
+    def enter_if_free(self) -> bool:
+        """Take the lock unless somebody has it; what was taken is given back with ``__exit__``."""
+        with self._guard:
+            if self._held:
+                return False
+            self._held = True
+            return True
+
     def __exit__(
         self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
+        exc_type: type[BaseException] | None = None,
+        exc: BaseException | None = None,
+        traceback: TracebackType | None = None,
     ) -> None:
         with self._guard:
             if self._waiting:

@@ -156,6 +156,12 @@ class Settings:
         "256m",
         "The longest log of one attempt, at least 4m; of a longer one the beginning and the end are kept.",
     )
+    request_timeout_s: float = _setting(
+        30.0, "Seconds in which a client must have sent its whole request.", option="request-timeout"
+    )
+    bad_tokens: int = _setting(
+        10, "Bad tokens and invitations a minute from one address that are answered; 0 is no limit."
+    )
     log_format: str = _setting("text", "Format of the service's own log.", choices=("text", "json"))
     log_level: str = _setting(
         "info", "Level of the service's own log.", choices=("debug", "info", "warning", "error")

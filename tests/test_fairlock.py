@@ -58,3 +58,13 @@ def test_an_error_in_the_body_gives_it_back() -> None:
                 raise KeyError
         except KeyError:
             pass
+
+
+def test_whoever_will_not_wait_gets_it_only_when_it_is_free() -> None:
+    lock = FairLock()
+    assert lock.enter_if_free()
+    assert not lock.enter_if_free()
+    lock.__exit__()
+    with lock:
+        assert not lock.enter_if_free()
+    assert lock.enter_if_free()

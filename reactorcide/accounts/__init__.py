@@ -1,8 +1,9 @@
-"""Who may use the service: users and their tokens."""
+"""Who may use the service: users, their tokens, invitations; and who did what."""
 
 from dataclasses import dataclass
 
 from reactorcide.store.accounts import AccountStore
+from reactorcide.store.audit import AuditStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -10,3 +11,4 @@ class AccountContext:
     """The collaborators of every use case."""
 
     store: AccountStore
+    audit: AuditStore

@@ -1,24 +1,33 @@
 """Bearer tokens: made, shown once, known by their hash alone."""
 
 import hashlib
+import logging
 import secrets
+from collections.abc import Collection
+from dataclasses import fields
 
 from reactorcide.accounts import AccountContext
-from reactorcide.domain.accounts import Token, User
+from reactorcide.domain.accounts import Caller, Role, Scope, Token, User
+from reactorcide.domain.audit import Action, Actor, Deed
 from reactorcide.domain.clock import now_ms
-from reactorcide.domain.errors import InvalidInput, Unauthorized
+from reactorcide.domain.errors import Forbidden, InvalidInput, StoreError, Unauthorized
 from reactorcide.domain.ids import new_id
+
+log = logging.getLogger("reactorcide.accounts")
 
 SHORTEST_VALUE = 16
 _TOUCH_EVERY_MS = 60_000
+_USER_FIELDS = tuple(item.name for item in fields(User))
 
 
-def authenticate(context: AccountContext, value: str) -> User:
-    """Return the user that a token belongs to; raises ``Unauthorized``.
+def authenticate(
+    context: AccountContext, value: str, *, address: str | None = None, request_id: str | None = None
+) -> Caller:
+    """Return who calls with this token; raises ``Unauthorized``.
 
     Only the hash is looked at, never the form: whatever was stored as a token is one.
     """
-    found = context.store.authenticate(_sha256(value))
+    found = context.store.authenticate(sha256(value))
     if found is None:
         raise Unauthorized("this token is not known; check it, or ask for another one")
     token, user = found
@@ -29,8 +38,17 @@ def authenticate(context: AccountContext, value: str) -> User:
         raise Unauthorized("this token or its user is disabled")
     if token.last_used_at_ms is None or used_at_ms - token.last_used_at_ms > _TOUCH_EVERY_MS:
         # Not at every request: that would make each one wait for the disk.
-        context.store.touch_token(token.token_id, now_ms=used_at_ms)
-    return user
+        try:
+            context.store.touch_token(token.token_id, now_ms=used_at_ms)
+        except StoreError as exc:
+            # Whoever only reads must not be told that nothing can be written.
+            log.warning("the last use of token %s is not recorded: %s", token.token_id, exc)
+    return Caller(
+        **{name: getattr(user, name) for name in _USER_FIELDS},
+        token=token,
+        address=address,
+        request_id=request_id,
+    )
 
 
 def create(
@@ -38,14 +56,69 @@ def create(
     user: User,
     name: str,
     *,
+    by: Actor | None = None,
     expires_at_ms: int | None = None,
     value: str | None = None,
+    scopes: Collection[Scope] | None = None,
 ) -> tuple[Token, str]:
     """Make a token for ``user`` and return it with its value, which is never to be had again.
 
-    ``value`` is for a token that was made elsewhere. Raises ``InvalidInput`` where that is shorter
+    ``by`` is who makes it, where that is not the user. ``value`` is for a token that was made elsewhere.
+    Without ``scopes`` it may do whatever its user may. Raises ``InvalidInput`` where the value is shorter
     than 16 characters, ``Conflict`` where it is in use.
     """
+    token, value = new(user, name, expires_at_ms=expires_at_ms, value=value, scopes=scopes)
+    deed = Deed(
+        at_ms=token.created_at_ms, by=by or user.actor, action=Action.TOKEN_CREATE, subject=token.token_id
+    )
+    context.store.add_token(token, sha256(value), deed)
+    return token, value
+
+
+def create_own(
+    context: AccountContext,
+    caller: Caller,
+    name: str,
+    *,
+    expires_at_ms: int | None = None,
+    scopes: Collection[Scope] | None = None,
+) -> tuple[Token, str]:
+    """Make a token by means of another one, whose scopes and end it gets where it is given none.
+
+    Raises ``Forbidden`` where it would allow more or longer than that one; and as ``create``.
+    """
+    own = caller.token
+    if scopes is None:
+        scopes = own.scopes
+    elif missing := set(scopes) - caller.scopes:
+        raise Forbidden(f"a token cannot have more than the one that makes it, which lacks {_names(missing)}")
+    if own.expires_at_ms is not None:
+        if expires_at_ms is None:
+            expires_at_ms = own.expires_at_ms
+        elif expires_at_ms > own.expires_at_ms:
+            raise Forbidden("a token cannot outlive the one that makes it")
+    return create(context, caller, name, expires_at_ms=expires_at_ms, scopes=scopes)
+
+
+def check_scopes(caller: Caller, needed: Collection[Scope]) -> None:
+    """Raise ``Forbidden``, naming what is missing, unless the call may do all that is ``needed``."""
+    missing = set(needed) - caller.scopes
+    if not missing:
+        return
+    if Scope.ADMIN in missing and caller.role is not Role.ADMIN:
+        raise Forbidden("only an admin may do this")
+    raise Forbidden(f"this token lacks the scope {_names(missing)}; use one that has it")
+
+
+def new(
+    user: User,
+    name: str,
+    *,
+    expires_at_ms: int | None = None,
+    value: str | None = None,
+    scopes: Collection[Scope] | None = None,
+) -> tuple[Token, str]:
+    """Return a token that is stored nowhere yet, with its value; raises ``InvalidInput``."""
     if value is None:
         value = new_value()
     elif len(value) < SHORTEST_VALUE or not value.isprintable() or " " in value:
@@ -64,8 +137,8 @@ def create(
         expires_at_ms=expires_at_ms,
         last_used_at_ms=None,
         is_active=True,
+        scopes=None if scopes is None else frozenset(scopes),
     )
-    context.store.add_token(token, _sha256(value))
     return token, value
 
 
@@ -86,13 +159,22 @@ def of_everybody(context: AccountContext) -> list[Token]:
 
 def revoke(context: AccountContext, user: User, token_id: str) -> None:
     """Remove one of the user's own tokens, at once; raises ``NotFound``."""
-    context.store.revoke_token(token_id, user.user_id)
+    context.store.revoke_token(token_id, user.user_id, _revoked(user.actor, token_id))
 
 
-def revoke_of_anybody(context: AccountContext, token_id: str) -> None:
+def revoke_of_anybody(context: AccountContext, token_id: str, *, by: Actor) -> None:
     """Remove a token, at once, whoever has it; for the operator. Raises ``NotFound``."""
-    context.store.revoke_token(token_id, None)
+    context.store.revoke_token(token_id, None, _revoked(by, token_id))
 
 
-def _sha256(value: str) -> bytes:
+def sha256(value: str) -> bytes:
+    """Return what is stored of a token or an invitation."""
     return hashlib.sha256(value.encode("utf-8", "surrogateescape")).digest()
+
+
+def _revoked(by: Actor, token_id: str) -> Deed:
+    return Deed(at_ms=now_ms(), by=by, action=Action.TOKEN_REVOKE, subject=token_id)
+
+
+def _names(scopes: Collection[Scope]) -> str:
+    return ", ".join(sorted(scopes))

@@ -5,31 +5,54 @@ from pathlib import Path
 
 from reactorcide.accounts import AccountContext, tokens
 from reactorcide.domain.accounts import Role, User
+from reactorcide.domain.audit import Action, Actor, Deed, operator
 from reactorcide.domain.clock import now_ms
 from reactorcide.domain.errors import InvalidInput
 from reactorcide.domain.ids import new_id
 
 ADMIN_NAME = "admin"
 _LONGEST_NAME = 128
+_LONGEST_EMAIL = 254
 
 
-def create(
-    context: AccountContext, username: str, *, email: str | None = None, role: Role = Role.USER
-) -> User:
-    """Make a user; raises ``InvalidInput`` for a bad name, ``Conflict`` for one that is taken."""
+def new(username: str, *, email: str | None = None, role: Role = Role.USER) -> User:
+    """Return a user that is stored nowhere yet; raises ``InvalidInput`` for a bad name or email."""
     if not (0 < len(username) <= _LONGEST_NAME and username.isprintable() and " " not in username):
         raise InvalidInput(
             f"a user name has 1 to {_LONGEST_NAME} printable characters and no space", field="username"
         )
-    user = User(
+    return User(
         user_id=new_id(),
         username=username,
-        email=email,
+        email=checked_email(email),
         role=role,
         is_active=True,
         created_at_ms=now_ms(),
     )
-    context.store.add_user(user)
+
+
+def checked_email(email: str | None) -> str | None:
+    """Return an email that looks like one; raises ``InvalidInput``. No mail is ever sent."""
+    if email is not None and not (
+        len(email) <= _LONGEST_EMAIL and email.isprintable() and " " not in email and "@" in email[1:-1]
+    ):
+        raise InvalidInput(
+            f"an email has at most {_LONGEST_EMAIL} characters, like ann@example.com", field="email"
+        )
+    return email
+
+
+def create(
+    context: AccountContext,
+    username: str,
+    *,
+    by: Actor,
+    email: str | None = None,
+    role: Role = Role.USER,
+) -> User:
+    """Make a user; raises ``InvalidInput`` for a bad name or email, ``Conflict`` for a name that is taken."""
+    user = new(username, email=email, role=role)
+    context.store.add_user(user, _deed(by, Action.USER_CREATE, user.user_id))
     return user
 
 
@@ -43,9 +66,29 @@ def everybody(context: AccountContext) -> list[User]:
     return context.store.users()
 
 
-def disable(context: AccountContext, username: str) -> None:
-    """Let none of a user's tokens be accepted any more, from the next request on; raises ``NotFound``."""
-    context.store.set_user_active(by_name(context, username).user_id, False)
+def change(
+    context: AccountContext,
+    user_id: str,
+    *,
+    by: Actor,
+    role: Role | None = None,
+    is_active: bool | None = None,
+) -> User:
+    """Change what is not ``None``, and return the user; it holds from their next request on.
+
+    Of a user that is not active no token is accepted. Raises ``NotFound``, and ``Conflict`` where no active
+    admin would be left.
+    """
+    return context.store.change_user(user_id, role=role, is_active=is_active, by=by, now_ms=now_ms())
+
+
+def remove(context: AccountContext, user_id: str, *, by: Actor) -> None:
+    """Remove a user and their tokens, at once; their jobs stay, for admins to see.
+
+    Raises ``NotFound``, and ``Conflict`` while one of their jobs is not over or where no active admin would
+    be left.
+    """
+    context.store.remove_user(user_id, _deed(by, Action.USER_REMOVE, user_id))
 
 
 def bootstrap(context: AccountContext, token_path: Path) -> str | None:
@@ -56,14 +99,6 @@ def bootstrap(context: AccountContext, token_path: Path) -> str | None:
     """
     if context.store.users():
         return None
-    admin = User(
-        user_id=new_id(),
-        username=ADMIN_NAME,
-        email=None,
-        role=Role.ADMIN,
-        is_active=True,
-        created_at_ms=now_ms(),
-    )
     value = tokens.new_value()
     descriptor = os.open(token_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with open(descriptor, "w", encoding="ascii") as file:
@@ -71,6 +106,10 @@ def bootstrap(context: AccountContext, token_path: Path) -> str | None:
         file.write(value + "\n")
         file.flush()
         os.fsync(file.fileno())
-    context.store.add_user(admin)
-    tokens.create(context, admin, "bootstrap", value=value)
+    admin = create(context, ADMIN_NAME, by=operator(), role=Role.ADMIN)
+    tokens.create(context, admin, "bootstrap", by=operator(), value=value)
     return value
+
+
+def _deed(by: Actor, action: Action, user_id: str) -> Deed:
+    return Deed(at_ms=now_ms(), by=by, action=action, subject=user_id)

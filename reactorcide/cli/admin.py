@@ -9,10 +9,11 @@ from typing import Any
 
 import click
 
-from reactorcide.accounts import AccountContext, tokens, users
+from reactorcide.accounts import AccountContext, invitations, tokens, users
 from reactorcide.cli import render
 from reactorcide.cli.options import settings_from, settings_options
-from reactorcide.domain.accounts import Role, Token
+from reactorcide.domain.accounts import Role, Scope, Token
+from reactorcide.domain.audit import operator
 from reactorcide.domain.clock import now_ms, rfc3339
 
 _DAY_MS = 86_400_000
@@ -20,6 +21,14 @@ _LONGEST_DAYS = 36_500
 _LONGEST_NAME = 255
 
 _data_dir = settings_options("data_dir")
+_email = click.option("--email", help="For the operator; no mail is sent.")
+_role = click.option(
+    "--role",
+    type=click.Choice([role.value for role in Role]),
+    default=Role.USER.value,
+    show_default=True,
+    help="An admin sees everybody's jobs.",
+)
 
 
 @contextmanager
@@ -42,15 +51,37 @@ def token() -> None:
 @click.option("--name", default="command line", show_default=True, help="What it is for.")
 @click.option("--expires-in", type=click.IntRange(1, _LONGEST_DAYS), metavar="DAYS", help="Never by default.")
 @click.option("--value", help="A value of at least 16 characters, in place of a random one.")
+@click.option(
+    "--scope",
+    "scopes",
+    type=click.Choice([scope.value for scope in Scope]),
+    multiple=True,
+    help="What it may be used for; may be given more than once. Whatever the user may, by default.",
+)
 @_data_dir
-def create_token(username: str, name: str, expires_in: int | None, value: str | None, **options: Any) -> None:
+def create_token(
+    username: str,
+    name: str,
+    expires_in: int | None,
+    value: str | None,
+    scopes: tuple[str, ...],
+    **options: Any,
+) -> None:
     """Make a token; its value is printed, and never to be had again."""
     if not 0 < len(name) <= _LONGEST_NAME:
         raise click.BadParameter(f"1 to {_LONGEST_NAME} characters", param_hint="--name")
     expires_at_ms = None if expires_in is None else now_ms() + expires_in * _DAY_MS
     with _accounts(options) as context:
         user = users.by_name(context, username)
-        made, value = tokens.create(context, user, name, expires_at_ms=expires_at_ms, value=value)
+        made, value = tokens.create(
+            context,
+            user,
+            name,
+            by=operator(),
+            expires_at_ms=expires_at_ms,
+            value=value,
+            scopes=[Scope(scope) for scope in scopes] or None,
+        )
     click.echo(value)
     click.echo(f"token {made.token_id} of {username}, expires: {_time(made.expires_at_ms)}", err=True)
     if not user.is_active:
@@ -69,7 +100,7 @@ def list_tokens(username: str | None, **options: Any) -> None:
         else:
             found = tokens.of_user(context, users.by_name(context, username))
     render.table(
-        ("ID", "USER", "NAME", "CREATED", "EXPIRES", "LAST USED"),
+        ("ID", "USER", "NAME", "CREATED", "EXPIRES", "LAST USED", "SCOPES"),
         [
             (
                 item.token_id,
@@ -78,6 +109,7 @@ def list_tokens(username: str | None, **options: Any) -> None:
                 rfc3339(item.created_at_ms),
                 _expiry(item),
                 _time(item.last_used_at_ms),
+                "all" if item.scopes is None else ",".join(sorted(item.scopes)),
             )
             for item in found
         ],
@@ -91,30 +123,24 @@ def list_tokens(username: str | None, **options: Any) -> None:
 def revoke_token(token_id: str, **options: Any) -> None:
     """Revoke a token: from the next request on it is not accepted."""
     with _accounts(options) as context:
-        tokens.revoke_of_anybody(context, token_id)
+        tokens.revoke_of_anybody(context, token_id, by=operator())
     click.echo(f"{token_id} revoked")
 
 
 @click.group()
 def user() -> None:
-    """Make, list and disable users, in the database directly."""
+    """Make, invite, list, change and remove users, in the database directly."""
 
 
 @user.command("create")
 @click.argument("username", metavar="NAME")
-@click.option("--email", help="For the operator; no mail is sent.")
-@click.option(
-    "--role",
-    type=click.Choice([role.value for role in Role]),
-    default=Role.USER.value,
-    show_default=True,
-    help="An admin sees everybody's jobs.",
-)
+@_email
+@_role
 @_data_dir
 def create_user(username: str, email: str | None, role: str, **options: Any) -> None:
     """Make a user; prints the id."""
     with _accounts(options) as context:
-        made = users.create(context, username, email=email, role=Role(role))
+        made = users.create(context, username, email=email, role=Role(role), by=operator())
     click.echo(made.user_id)
     click.echo(f"for a token: reactorcide token create --user {username}", err=True)
 
@@ -148,8 +174,60 @@ def list_users(**options: Any) -> None:
 def disable_user(username: str, **options: Any) -> None:
     """Disable a user: from the next request on none of their tokens is accepted."""
     with _accounts(options) as context:
-        users.disable(context, username)
+        user_id = users.by_name(context, username).user_id
+        users.change(context, user_id, is_active=False, by=operator())
     click.echo(f"{username} disabled")
+
+
+@user.command("enable")
+@click.argument("username", metavar="NAME")
+@_data_dir
+def enable_user(username: str, **options: Any) -> None:
+    """Enable a user again, with the tokens they have."""
+    with _accounts(options) as context:
+        user_id = users.by_name(context, username).user_id
+        users.change(context, user_id, is_active=True, by=operator())
+    click.echo(f"{username} enabled")
+
+
+@user.command("role")
+@click.argument("username", metavar="NAME")
+@click.argument("role", type=click.Choice([role.value for role in Role]))
+@_data_dir
+def change_role(username: str, role: str, **options: Any) -> None:
+    """Make a user an admin, or an admin a user."""
+    with _accounts(options) as context:
+        user_id = users.by_name(context, username).user_id
+        users.change(context, user_id, role=Role(role), by=operator())
+    click.echo(f"{username} is {role} now")
+
+
+@user.command("remove")
+@click.argument("username", metavar="NAME")
+@_data_dir
+def remove_user(username: str, **options: Any) -> None:
+    """Remove a user without unfinished jobs, and their tokens; the jobs stay, for admins to see."""
+    with _accounts(options) as context:
+        users.remove(context, users.by_name(context, username).user_id, by=operator())
+    click.echo(f"{username} removed")
+
+
+@user.command("invite")
+@_email
+@_role
+@click.option(
+    "--expires-in", type=click.IntRange(1, _LONGEST_DAYS), metavar="DAYS", default=7, show_default=True
+)
+@_data_dir
+def invite_user(email: str | None, role: str, expires_in: int, **options: Any) -> None:
+    """Make an invitation; whoever has it becomes a user by POST /api/v1/register, once."""
+    expires_at_ms = now_ms() + expires_in * _DAY_MS
+    with _accounts(options) as context:
+        made, value = invitations.create(
+            context, None, by=operator(), role=Role(role), email=email, expires_at_ms=expires_at_ms
+        )
+    click.echo(value)
+    click.echo(f"invitation {made.invitation_id}, expires: {_time(made.expires_at_ms)}", err=True)
 
 
 def _expiry(item: Token) -> str:

@@ -37,8 +37,15 @@ _LEAST = {
     "keep_source_days": 0,
     "stream_slots": 0,
     "max_artifacts": 0,
+    "bad_tokens": 0,
 }
-_LEAST_S = {"lease_s": 1.0, "prepare_timeout_s": 1.0, "cancel_grace_s": 0.1, "lost_after_s": 1.0}
+_LEAST_S = {
+    "lease_s": 1.0,
+    "prepare_timeout_s": 1.0,
+    "cancel_grace_s": 0.1,
+    "lost_after_s": 1.0,
+    "request_timeout_s": 1.0,
+}
 
 
 class _Size(click.ParamType[str]):

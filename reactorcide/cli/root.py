@@ -18,7 +18,11 @@ _COMMANDS = {
     "submit": ("reactorcide.cli.submit", "submit", "Submit a job."),
     "jobs": ("reactorcide.cli.jobs", "jobs", "Look at jobs and act on them."),
     "token": ("reactorcide.cli.admin", "token", "Make, list and revoke tokens, in the database directly."),
-    "user": ("reactorcide.cli.admin", "user", "Make, list and disable users, in the database directly."),
+    "user": (
+        "reactorcide.cli.admin",
+        "user",
+        "Make, invite, list and remove users, in the database directly.",
+    ),
     "gc": ("reactorcide.cli.gc", "gc", "Remove the jobs that are not to be kept, in the database directly."),
     "doctor": ("reactorcide.cli.doctor", "doctor", "Check what the service needs, and say what to do."),
     "demo": ("reactorcide.cli.demo", "demo", "Show the whole way of a job, with a service of its own."),

@@ -125,7 +125,7 @@ def _run(settings: Settings) -> None:
                 super().run()
 
     server = Server()
-    server.cfg.set("post_worker_init", lambda worker: _start(server.application, worker))
+    server.cfg.set("post_worker_init", lambda worker: _start(server.application, worker, settings))
     server.cfg.set("worker_exit", lambda _, worker: _stop(worker))
     server.run()
 
@@ -174,7 +174,7 @@ def _tls_context(config: Any, default: Callable[[], Any]) -> Any:
     return context
 
 
-def _start(application: Any, worker: Any) -> None:
+def _start(application: Any, worker: Any, settings: Settings) -> None:
     """Start the parts of the service, in the worker, when gunicorn is about to accept requests."""
     try:
         application.start()
@@ -182,6 +182,7 @@ def _start(application: Any, worker: Any) -> None:
         click.echo(f"reactorcide: {exc}", err=True)
         sys.exit(_EXIT_CANNOT_START)
     worker.application = application
+    worker.request_timeout_s = settings.request_timeout_s
     address = worker.sockets[0].getsockname()
     scheme = "https" if worker.cfg.is_ssl else "http"
     click.echo(f"Reactorcide listens on {scheme}://{address[0]}:{address[1]}", err=True)

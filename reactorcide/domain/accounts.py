@@ -1,7 +1,9 @@
-"""Users and their tokens. Times are Unix milliseconds in UTC."""
+"""Users, their tokens, and who is calling. Times are Unix milliseconds in UTC."""
 
 from dataclasses import dataclass
 from enum import StrEnum
+
+from reactorcide.domain.audit import Actor
 
 
 class Role(StrEnum):
@@ -11,6 +13,17 @@ class Role(StrEnum):
     """Own jobs and own tokens."""
     ADMIN = "admin"
     """Everybody's jobs too."""
+
+
+class Scope(StrEnum):
+    """What a token may be limited to."""
+
+    JOBS_READ = "jobs:read"
+    """See jobs, their logs and artifacts, and the queues."""
+    JOBS_WRITE = "jobs:write"
+    """Submit jobs; with ``jobs:read``, change those that exist."""
+    ADMIN = "admin"
+    """What only admins may: everybody's jobs, users, invitations, the audit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +42,11 @@ class User:
         """Tell whether the user sees and touches everybody's jobs."""
         return self.role is Role.ADMIN
 
+    @property
+    def actor(self) -> Actor:
+        """Return who the audit says it was."""
+        return Actor(user_id=self.user_id)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Token:
@@ -41,3 +59,48 @@ class Token:
     expires_at_ms: int | None
     last_used_at_ms: int | None
     is_active: bool
+    scopes: frozenset[Scope] | None = None
+    """``None``: whatever its user may."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller(User):
+    """A user as a request shows them: no more than their token allows, and seen at an address."""
+
+    token: Token
+    address: str | None
+    request_id: str | None
+
+    @property
+    def scopes(self) -> frozenset[Scope]:
+        """What this call may do: never more than the user's role allows."""
+        scopes = frozenset(Scope) if self.token.scopes is None else self.token.scopes
+        return scopes if self.role is Role.ADMIN else scopes - {Scope.ADMIN}
+
+    @property
+    def is_admin(self) -> bool:
+        """Tell whether the user is an admin and the token says so, too."""
+        return Scope.ADMIN in self.scopes
+
+    @property
+    def actor(self) -> Actor:
+        """Return who the audit says it was."""
+        return Actor(
+            user_id=self.user_id,
+            token_id=self.token.token_id,
+            address=self.address,
+            request_id=self.request_id,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invitation:
+    """The right to become a user, once; of its value only the SHA-256 is stored."""
+
+    invitation_id: str
+    role: Role
+    email: str | None
+    created_by: str | None
+    """An admin; the invitation is worth nothing once they are none. ``None``: the operator."""
+    created_at_ms: int
+    expires_at_ms: int

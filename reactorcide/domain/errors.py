@@ -42,6 +42,10 @@ class IllegalTransition(Conflict):
     """A guarded status change found the job in another status than it needs."""
 
 
+class KeyTaken(Conflict):
+    """The user has submitted a job with that idempotency key before."""
+
+
 class JobFailed(ReactorcideError):
     """The job is to blame: its source, its image or its command. Never retried by itself."""
 
@@ -82,6 +86,14 @@ class Busy(ReactorcideError):
     """All slots for long requests are taken; ``retry_after_s`` says when to come back."""
 
     def __init__(self, message: str, retry_after_s: int = 5) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class TooManyFailures(ReactorcideError):
+    """Too many bad tokens from one address; ``retry_after_s`` says when to come back."""
+
+    def __init__(self, message: str, retry_after_s: int = 60) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
 

@@ -190,6 +190,15 @@ class PulledImage:
 
 
 @dataclass(frozen=True, slots=True)
+class RequestKey:
+    """What a client names a submission by, so that sending it again makes no second job."""
+
+    key: str
+    body_sha256: bytes
+    """Tells a repetition from another submission."""
+
+
+@dataclass(frozen=True, slots=True)
 class QueueFigures:
     """What one queue holds."""
 

@@ -17,7 +17,7 @@ def cancel(context: JobContext, user: User, job_id: str) -> Job:
     if job.status is JobStatus.CANCELLED:
         return job
     try:
-        job = lifecycle.cancelled(context, job_id)
+        job = lifecycle.cancelled(context, job_id, user.actor)
     except IllegalTransition as exc:
         current = context.store.get(job_id)
         if current.status is JobStatus.CANCELLED:

@@ -4,6 +4,7 @@ import contextlib
 
 from reactorcide import crashpoints
 from reactorcide.domain.accounts import User
+from reactorcide.domain.audit import Action, Deed
 from reactorcide.domain.clock import now_ms
 from reactorcide.domain.errors import IllegalTransition, ObjectStoreError
 from reactorcide.domain.jobs import job_prefix
@@ -19,8 +20,10 @@ def delete(context: JobContext, user: User, job_id: str) -> None:
     if not job.is_final:
         # It may have just ended by itself.
         with contextlib.suppress(IllegalTransition):
-            cancel.carry_out(context, lifecycle.cancelled(context, job_id))
-    context.store.mark_deleted(job_id, now_ms=now_ms())
+            cancel.carry_out(context, lifecycle.cancelled(context, job_id, user.actor))
+    at_ms = now_ms()
+    deed = Deed(at_ms=at_ms, by=user.actor, action=Action.JOB_DELETE, subject=job_id)
+    context.store.mark_deleted(job_id, now_ms=at_ms, deed=deed)
     crashpoints.reached("delete-written")
     context.signals.announce(job_id)
     # Not what else is left to be purged: that may be large.

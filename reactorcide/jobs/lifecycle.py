@@ -3,6 +3,7 @@
 import logging
 from dataclasses import replace
 
+from reactorcide.domain.audit import Action, Actor, Deed
 from reactorcide.domain.clock import now_ms
 from reactorcide.domain.errors import CorndogsError, IllegalTransition
 from reactorcide.domain.jobs import (
@@ -166,14 +167,18 @@ def submit_failed(
     return job
 
 
-def cancelled(context: JobContext, job_id: str) -> Job:
-    """Make an active job ``cancelled``, for good; raises ``IllegalTransition`` if it is not active."""
+def cancelled(context: JobContext, job_id: str, by: Actor | None = None) -> Job:
+    """Make an active job ``cancelled``, for good; raises ``IllegalTransition`` if it is not active.
+
+    ``by`` is for the audit, where the cancelling is a deed of its own.
+    """
     at_ms = now_ms()
     job = context.store.transition(
         job_id,
         JobStatus.CANCELLED,
         now_ms=at_ms,
         only_from=ACTIVE,
+        deed=None if by is None else Deed(at_ms=at_ms, by=by, action=Action.JOB_CANCEL, subject=job_id),
         completed_at_ms=at_ms,
         error="cancelled",
     )

@@ -7,9 +7,9 @@ import random
 from reactorcide import crashpoints
 from reactorcide.domain.accounts import User
 from reactorcide.domain.clock import now_ms
-from reactorcide.domain.errors import CorndogsError, StoreError
+from reactorcide.domain.errors import Conflict, CorndogsError, KeyTaken, NotFound, StoreError
 from reactorcide.domain.ids import new_id
-from reactorcide.domain.jobs import Job, JobDefinition, JobStatus
+from reactorcide.domain.jobs import Job, JobDefinition, JobStatus, RequestKey
 from reactorcide.jobs import JobContext, lifecycle, sources
 from reactorcide.logs.masking import hide_in_own_log
 from reactorcide.signals import ANY_JOB
@@ -22,13 +22,20 @@ _FIRST_DELAY_S = 1.0
 _LONGEST_DELAY_S = 60.0
 
 
-def submit(context: JobContext, user: User, definition: JobDefinition, *, rerun_of: str | None = None) -> Job:
+def submit(
+    context: JobContext,
+    user: User,
+    definition: JobDefinition,
+    *,
+    rerun_of: str | None = None,
+    key: RequestKey | None = None,
+) -> Job:
     """Create a job and return it as it then is: mostly ``queued``.
 
     When this returns the job is on disk. Where Corndogs does not take it, it is ``submit_failed`` and
     is submitted again by the sweep. Raises ``InvalidInput`` when its source may not be used (where that is
     another job's artifacts, ``NotFound`` or ``Forbidden``), and ``StoreError`` when it could not be
-    committed; then there is no job.
+    committed; then there is no job. ``KeyTaken`` where the user has submitted another one with that ``key``.
     """
     hide_in_own_log(definition)
     sources.check(context, user, definition)
@@ -43,7 +50,7 @@ def submit(context: JobContext, user: User, definition: JobDefinition, *, rerun_
         updated_at_ms=created_at_ms,
         rerun_of=rerun_of,
     )
-    context.store.add(job, next_submit_at_ms=created_at_ms + _SUBMIT_GRACE_MS)
+    context.store.add(job, next_submit_at_ms=created_at_ms + _SUBMIT_GRACE_MS, by=user.actor, key=key)
     context.signals.announce(ANY_JOB)
     crashpoints.reached("submit-committed")
     try:
@@ -52,6 +59,42 @@ def submit(context: JobContext, user: User, definition: JobDefinition, *, rerun_
         # An error would tell the client that there is no job, and the client would submit another one.
         log.warning("it is accepted, and queued by the sweep: %s", exc, extra={"job_id": job.job_id})
         return job
+
+
+def submit_once(
+    context: JobContext, user: User, definition: JobDefinition, key: RequestKey
+) -> tuple[Job, bool]:
+    """Submit a job unless ``user`` has done so with this key; returns it, and whether it is new.
+
+    Safe to repeat and to call at the same time: it stays one job. A key is forgotten after a day. Raises
+    ``Conflict`` where the key was used for something else, or its job has been deleted; and as ``submit``.
+    """
+    earlier = _submitted_with(context, user, key)
+    if earlier is None:
+        try:
+            return submit(context, user, definition, key=key), True
+        except KeyTaken:
+            # By the same request, sent twice at the same time.
+            earlier = _submitted_with(context, user, key)
+            if earlier is None:
+                raise
+    return earlier, False
+
+
+def _submitted_with(context: JobContext, user: User, key: RequestKey) -> Job | None:
+    found = context.store.of_key(user.user_id, key, now_ms=now_ms())
+    if found is None:
+        return None
+    job_id, is_same = found
+    if not is_same:
+        raise Conflict("this Idempotency-Key was used for another job; choose another key")
+    try:
+        job = context.store.get(job_id)
+    except NotFound:
+        job = None
+    if job is None or job.deleted:
+        raise Conflict("the job of this Idempotency-Key was deleted; choose another key")
+    return job
 
 
 def hand_over(context: JobContext, job: Job, *, failures: int) -> Job | None:

@@ -14,6 +14,7 @@ from reactorcide.fairlock import FairLock
 from reactorcide.store.models import InstanceRow
 
 MIGRATIONS_DIR = Path(__file__).parent / "migrations"
+_BUSY_TIMEOUT_MS = 5000
 
 
 class Database:
@@ -35,7 +36,7 @@ class Database:
                 "journal_mode": "wal",
                 "synchronous": "full",
                 "foreign_keys": 1,
-                "busy_timeout": 5000,
+                "busy_timeout": _BUSY_TIMEOUT_MS,
                 "cache_size": -4096,
             },
             check_same_thread=False,
@@ -90,6 +91,25 @@ class Database:
             except (PeeweeException, sqlite3.Error) as exc:
                 raise StoreError(f"the job database could not be written: {exc}") from exc
         return rows
+
+    def write_if_free(self, sql: str, values: Sequence[object]) -> bool:
+        """As ``write_one``, but without waiting: tells ``False`` where somebody else writes just now."""
+        execute: Any = self._peewee.execute_sql
+        if not self._write_lock.enter_if_free():
+            return False
+        try:
+            execute("PRAGMA busy_timeout = 0")
+            try:
+                execute(sql, values)
+            finally:
+                execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
+        except (PeeweeException, sqlite3.Error) as exc:
+            if "locked" in str(exc):
+                return False
+            raise StoreError(f"the job database could not be written: {exc}") from exc
+        finally:
+            self._write_lock.__exit__()
+        return True
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

@@ -12,7 +12,8 @@ from typing import Any
 import peewee
 from peewee import fn
 
-from reactorcide.domain.errors import ConfigurationError, IllegalTransition, NotFound
+from reactorcide.domain.audit import Actor, Deed
+from reactorcide.domain.errors import ConfigurationError, IllegalTransition, KeyTaken, NotFound
 from reactorcide.domain.jobs import (
     ACTIVE,
     FINAL,
@@ -27,16 +28,26 @@ from reactorcide.domain.jobs import (
     OpenAttempt,
     PulledImage,
     QueueFigures,
+    RequestKey,
 )
 from reactorcide.domain.secrets import REDACTED, guess, redacted_url, secret_variables
+from reactorcide.store import audit
 from reactorcide.store.database import Database
-from reactorcide.store.models import AttemptRow, InstanceRow, JobEventRow, JobRow, PulledImageRow
+from reactorcide.store.models import (
+    AttemptRow,
+    IdempotencyRow,
+    InstanceRow,
+    JobEventRow,
+    JobRow,
+    PulledImageRow,
+)
 from reactorcide.store.vault import Vault
 
 _DEFINITION_FIELDS = tuple(item.name for item in fields(JobDefinition))
 _JOB_FIELDS = tuple(item.name for item in fields(Job) if item.name not in ("definition", "status"))
 
 
+_KEY_IS_KEPT_MS = 86_400_000
 _LONGEST_DELAY_MS = 120_000
 """No submission is ever put off for longer."""
 
@@ -194,8 +205,15 @@ class JobStore:
 
     # --- writing -------------------------------------------------------------------------------
 
-    def add(self, job: Job, *, next_submit_at_ms: int) -> None:
-        """Insert a new job. It is to be submitted again if Corndogs has not got it by then."""
+    def add(
+        self, job: Job, *, next_submit_at_ms: int, by: Actor | None = None, key: RequestKey | None = None
+    ) -> None:
+        """Insert a new job. It is to be submitted again if Corndogs has not got it by then.
+
+        ``by`` is for the audit, which a trigger writes. Raises ``KeyTaken`` where the user has made
+        another job with the ``key``; keys are forgotten in time.
+        """
+        by = by or Actor(user_id=job.user_id)
         row = {name: getattr(job.definition, name) for name in _DEFINITION_FIELDS}
         row |= {name: getattr(job, name) for name in _JOB_FIELDS}
         row |= self._sealed(job.job_id, row["job_env_vars"], row["secret_env_vars"], row["git_url"])
@@ -206,8 +224,29 @@ class JobStore:
             "submit_failures": 0,
             "task_open": False,
             "stored_bytes": None,
+            "token_id": by.token_id,
+            "address": by.address,
+            "request_id": by.request_id,
         }
-        self._database.write_one(_INSERT_JOB, [row[name] for name in _COLUMNS])
+        values = [row[name] for name in _COLUMNS]
+        if key is None:
+            self._database.write_one(_INSERT_JOB, values)
+            return
+        with self._database.write() as db:
+            IdempotencyRow.delete().where(
+                IdempotencyRow.created_at_ms < job.created_at_ms - _KEY_IS_KEPT_MS
+            ).execute(db)
+            try:
+                IdempotencyRow.insert(
+                    user_id=job.user_id,
+                    key=key.key,
+                    body_mac=self._vault.mac(key.body_sha256),
+                    job_id=job.job_id,
+                    created_at_ms=job.created_at_ms,
+                ).execute(db)
+            except peewee.IntegrityError as exc:
+                raise KeyTaken("another job was submitted with this Idempotency-Key") from exc
+            db.execute_sql(_INSERT_JOB, values)
 
     def transition(
         self,
@@ -216,18 +255,21 @@ class JobStore:
         *,
         now_ms: int,
         only_from: Collection[JobStatus],
+        deed: Deed | None = None,
         **changes: object,
     ) -> Job:
         """Move a job to ``target`` if its status is in ``only_from``.
 
-        ``changes`` are further columns of the row. Returns the job as it is afterwards; raises
-        ``IllegalTransition`` if the guard did not match, and then nothing has changed.
+        ``deed`` is for the audit, ``changes`` are further columns of the row. Returns the job as it is
+        afterwards; raises ``IllegalTransition`` if the guard did not match, and then nothing has changed.
         """
-        return self._moved(
-            self._database.write_one(*_update_status(job_id, target, now_ms, only_from, changes)),
-            job_id,
-            target,
-        )
+        statement = _update_status(job_id, target, now_ms, only_from, changes)
+        if deed is None:
+            return self._moved(self._database.write_one(*statement), job_id, target)
+        with self._database.write() as db:
+            job = self._moved(db.execute_sql(*statement).fetchall(), job_id, target)
+            audit.record(db, deed)
+            return job
 
     def claim(self, job_id: str, task_id: str, worker_id: str, *, now_ms: int, log_key: str) -> Job:
         """Make a waiting job ``running`` and open its attempt: the fence that decides who runs it.
@@ -328,10 +370,12 @@ class JobStore:
                 (JobRow.status == JobStatus.SUBMITTED) & (JobRow.attempt == 1)
             ).execute(db)
 
-    def mark_deleted(self, job_id: str, *, now_ms: int) -> None:
-        """Leave a tombstone: clients do not see the job any more."""
+    def mark_deleted(self, job_id: str, *, now_ms: int, deed: Deed | None = None) -> None:
+        """Leave a tombstone: clients do not see the job any more. ``deed`` is for the audit."""
         with self._database.write() as db:
             JobRow.update(deleted=True, updated_at_ms=now_ms).where(JobRow.job_id == job_id).execute(db)
+            if deed is not None:
+                audit.record(db, deed)
 
     def retire(self, job_id: str, *, now_ms: int) -> bool:
         """Leave a tombstone of a job that may be removed; tells whether it might, and so is gone."""
@@ -379,6 +423,22 @@ class JobStore:
             for row in db.execute_sql(_SELECT_JOB, (job_id,)):
                 return self._job(_as_dict(row))
         raise NotFound(f"there is no job {job_id}")
+
+    def of_key(self, user_id: str, key: RequestKey, *, now_ms: int) -> tuple[str, bool] | None:
+        """Return the id of the job that a user's idempotency key has made, and whether of the same body."""
+        with self._database.read() as db:
+            for job_id, body_mac in (
+                IdempotencyRow.select(IdempotencyRow.job_id, IdempotencyRow.body_mac)
+                .where(
+                    (IdempotencyRow.user_id == user_id)
+                    & (IdempotencyRow.key == key.key)
+                    & (IdempotencyRow.created_at_ms >= now_ms - _KEY_IS_KEPT_MS)
+                )
+                .tuples()
+                .execute(db)
+            ):
+                return job_id, bytes(body_mac) == self._vault.mac(key.body_sha256)
+        return None
 
     def page(
         self, wanted: JobFilter, *, limit: int, offset: int = 0, after: tuple[int, str] | None = None

@@ -69,9 +69,28 @@ class TokenRow(Model):
     expires_at_ms = BigIntegerField(null=True)
     last_used_at_ms = BigIntegerField(null=True)
     is_active = BooleanField()
+    scopes = TextField(null=True)
+    """Separated by spaces; null: whatever its user may."""
 
     class Meta:
         table_name = "token"
+
+
+class InvitationRow(Model):
+    """The right to become a user, once: of its value only the SHA-256."""
+
+    invitation_id = TextField(primary_key=True)
+    invitation_sha256 = BlobField(unique=True)
+    role = TextField()
+    email = TextField(null=True)
+    created_by = TextField(null=True)
+    created_at_ms = BigIntegerField()
+    expires_at_ms = BigIntegerField()
+    used_at_ms = BigIntegerField(null=True)
+    used_by = TextField(null=True)
+
+    class Meta:
+        table_name = "invitation"
 
 
 class JobRow(Model):
@@ -132,6 +151,10 @@ class JobRow(Model):
     pinned = BooleanField(constraints=[SQL("DEFAULT 0")])
     stored_bytes = BigIntegerField(null=True)
     """Of its logs and artifacts, measured after its end."""
+    token_id = TextField(null=True)
+    """By which token it was submitted, from where and in which request: a trigger has the audit from here."""
+    address = TextField(null=True)
+    request_id = TextField(null=True)
 
     class Meta:
         table_name = "job"
@@ -236,14 +259,51 @@ class PulledImageRow(Model):
         table_name = "pulled_image"
 
 
+class IdempotencyRow(Model):
+    """Which job a user's idempotency key has made, and of which request."""
+
+    user_id = TextField()
+    key = TextField()
+    body_mac = BlobField()
+    """See ``Vault.mac``: whoever has only the database can't try what secrets the body may have had."""
+    job_id = TextField()
+    created_at_ms = BigIntegerField(index=True)
+
+    class Meta:
+        table_name = "idempotency_key"
+        primary_key = CompositeKey("user_id", "key")
+
+
+class AuditRow(Model):
+    """Something that somebody did. Triggers refuse to change or remove it.
+
+    It has no further index: it is written at every submission and seldom read.
+    """
+
+    audit_id = AutoField()
+    at_ms = BigIntegerField()
+    user_id = TextField()
+    token_id = TextField(null=True)
+    address = TextField(null=True)
+    request_id = TextField(null=True)
+    action = TextField()
+    subject = TextField()
+
+    class Meta:
+        table_name = "audit"
+
+
 ALL_MODELS = (
     InstanceRow,
     UserRow,
     TokenRow,
+    InvitationRow,
     JobRow,
     AttemptRow,
     JobEventRow,
     SourceRow,
     SourceOwnerRow,
     PulledImageRow,
+    IdempotencyRow,
+    AuditRow,
 )

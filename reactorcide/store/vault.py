@@ -5,6 +5,7 @@ another one. Whoever has both files can read everything; whoever has only the da
 """
 
 import hashlib
+import hmac
 import os
 import secrets
 from pathlib import Path
@@ -64,6 +65,10 @@ class Vault:
         """What tells this key from another one, and nothing about it."""
         return hashlib.sha256(b"reactorcide secret-key\0" + self._key).digest()
 
+    def mac(self, data: bytes) -> bytes:
+        """Return what tells ``data`` from all else, to whoever has the key."""
+        return hmac.digest(self._loaded(), b"reactorcide mac\0" + data, "sha256")
+
     def encrypt(self, text: str, job_id: str) -> bytes:
         """Encrypt what belongs to a job."""
         nonce = secrets.token_bytes(_NONCE_BYTES)
@@ -88,6 +93,9 @@ class Vault:
         # Imported late: it takes longer than all else that a start without secrets does here.
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+        return AESGCM(self._loaded())
+
+    def _loaded(self) -> bytes:
         if not self._key:
             raise StoreError("the key for the secrets in the database has not been loaded")
-        return AESGCM(self._key)
+        return self._key

@@ -7,7 +7,7 @@ from flask_openapi3.models.info import Info
 from flask_openapi3.openapi import OpenAPI
 
 from reactorcide import __version__
-from reactorcide.web import cors, errors, requests
+from reactorcide.web import auth, cors, errors, requests
 from reactorcide.web.address import TrustedProxies
 from reactorcide.web.api import accounts, jobs, logs, service, sources
 from reactorcide.web.services import Services
@@ -34,6 +34,7 @@ def create_app(
     requests.install(app, services.metrics)
     errors.install(app)
     cors.install(app, cors_origins)
+    auth.install(app, services)
     app.register_api(service.blueprint(services))
     app.register_api(jobs.blueprint(services))
     app.register_api(sources.blueprint(services))

@@ -1,15 +1,97 @@
-"""Who is calling: the bearer token of a request."""
+"""Who is calling, and whether they may: the bearer token of a request, and what each route needs of it."""
 
-from flask import g, request
+from collections.abc import Mapping
 
-from reactorcide.accounts import AccountContext, tokens
-from reactorcide.domain.accounts import User
+from flask import Flask, g, request
+
+from reactorcide.accounts import tokens
+from reactorcide.domain.accounts import Caller, Scope
 from reactorcide.domain.errors import Unauthorized
+from reactorcide.web.api import PREFIX
+from reactorcide.web.services import Services
+
+_Scopes = frozenset[Scope]
+
+_NO_TOKEN = None
+_READ: _Scopes = frozenset({Scope.JOBS_READ})
+_SUBMIT: _Scopes = frozenset({Scope.JOBS_WRITE})
+# Whatever touches something that is there already shows it, too.
+_CHANGE: _Scopes = frozenset({Scope.JOBS_READ, Scope.JOBS_WRITE})
+_ADMIN: _Scopes = frozenset({Scope.ADMIN})
+
+# What a token needs for each route. One that is not here is refused, and a test names it.
+NEEDS: Mapping[str, _Scopes | None] = {
+    "GET /metrics": _NO_TOKEN,
+    "GET /api/health": _NO_TOKEN,
+    f"GET {PREFIX}/health": _NO_TOKEN,
+    f"GET {PREFIX}/ready": _NO_TOKEN,
+    f"GET {PREFIX}/metrics": _NO_TOKEN,
+    f"POST {PREFIX}/register": _NO_TOKEN,
+    f"GET {PREFIX}/workers": _READ,
+    f"GET {PREFIX}/queues": _READ,
+    f"GET {PREFIX}/events": _READ,
+    f"POST {PREFIX}/sources": _SUBMIT,
+    f"GET {PREFIX}/sources/<source_id>": _SUBMIT,
+    f"POST {PREFIX}/jobs": _SUBMIT,
+    f"GET {PREFIX}/jobs": _READ,
+    f"GET {PREFIX}/jobs/<job_id>": _READ,
+    f"DELETE {PREFIX}/jobs/<job_id>": _CHANGE,
+    f"PUT {PREFIX}/jobs/<job_id>/cancel": _CHANGE,
+    f"POST {PREFIX}/jobs/<job_id>/cancel": _CHANGE,
+    f"POST {PREFIX}/jobs/<job_id>/rerun": _CHANGE,
+    f"PUT {PREFIX}/jobs/<job_id>/pin": _CHANGE,
+    f"DELETE {PREFIX}/jobs/<job_id>/pin": _CHANGE,
+    f"GET {PREFIX}/jobs/<job_id>/logs": _READ,
+    f"GET {PREFIX}/jobs/<job_id>/attempts": _READ,
+    f"GET {PREFIX}/jobs/<job_id>/why": _READ,
+    f"GET {PREFIX}/jobs/<job_id>/artifacts": _READ,
+    f"GET {PREFIX}/jobs/<job_id>/artifacts/<path:path>": _READ,
+    f"GET {PREFIX}/jobs/<job_id>/artifacts.tar.gz": _READ,
+    f"GET {PREFIX}/users/me": _READ,
+    f"POST {PREFIX}/tokens": _CHANGE,
+    f"GET {PREFIX}/tokens": _CHANGE,
+    f"DELETE {PREFIX}/tokens/<token_id>": _CHANGE,
+    f"GET {PREFIX}/users": _ADMIN,
+    f"POST {PREFIX}/users": _ADMIN,
+    f"PATCH {PREFIX}/users/<user_id>": _ADMIN,
+    f"DELETE {PREFIX}/users/<user_id>": _ADMIN,
+    f"POST {PREFIX}/invitations": _ADMIN,
+    f"GET {PREFIX}/audit": _ADMIN,
+}
 
 
-def authenticate(context: AccountContext) -> None:
-    """Remember the caller, or raise ``Unauthorized``."""
-    g.user = tokens.authenticate(context, bearer_token())
+def install(app: Flask, services: Services) -> None:
+    """Let nobody reach a route that needs a token without one that allows it."""
+
+    @app.before_request
+    def know_the_caller() -> None:
+        if request.url_rule is None:
+            # There is no such route: that is told to anybody.
+            return
+        if request.method == "OPTIONS":
+            authenticate(services)
+            return
+        method = "GET" if request.method == "HEAD" else request.method
+        needed = NEEDS[f"{method} {request.url_rule.rule}"]
+        if needed is not _NO_TOKEN:
+            tokens.check_scopes(authenticate(services), needed)
+
+
+def authenticate(services: Services) -> Caller:
+    """Return the caller, and remember them.
+
+    Raises ``Unauthorized``, or ``TooManyFailures`` where that has happened too often.
+    """
+    value = bearer_token()
+    try:
+        found = tokens.authenticate(
+            services.accounts, value, address=request.remote_addr, request_id=g.request_id
+        )
+    except Unauthorized:
+        services.bad_tokens.failed(request.remote_addr)
+        raise
+    g.user = found
+    return found
 
 
 def bearer_token() -> str:
@@ -20,7 +102,7 @@ def bearer_token() -> str:
     return value.strip()
 
 
-def caller() -> User:
+def caller() -> Caller:
     """Return who is calling, on routes that need a token."""
-    user: User = g.user
+    user: Caller = g.user
     return user

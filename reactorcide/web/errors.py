@@ -23,6 +23,7 @@ _TABLE: tuple[tuple[type[errors.ReactorcideError], int, str], ...] = (
     (errors.Forbidden, 403, "forbidden"),
     (errors.NotFound, 404, "not_found"),
     (errors.Conflict, 409, "conflict"),
+    (errors.TooManyFailures, 429, "rate_limited"),
     (errors.Busy, 503, "unavailable"),
     (errors.InfrastructureError, 503, "unavailable"),
 )
@@ -94,7 +95,7 @@ def install(app: Flask) -> None:
         elif isinstance(error, errors.InvalidInput) and error.field is not None:
             details = [{"field": error.field, "message": str(error)}]
         response = answer(status, code, str(error), details)
-        if isinstance(error, errors.Busy):
+        if isinstance(error, errors.Busy | errors.TooManyFailures):
             response.headers["Retry-After"] = str(error.retry_after_s)
         if status == 401:
             response.headers["WWW-Authenticate"] = "Bearer"

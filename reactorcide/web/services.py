@@ -7,6 +7,7 @@ from reactorcide.accounts import AccountContext
 from reactorcide.domain.workers import WorkerView
 from reactorcide.jobs import JobContext
 from reactorcide.metrics import Metrics
+from reactorcide.web.ratelimit import FailureLimiter
 from reactorcide.web.streams import StreamSlots
 
 
@@ -32,6 +33,7 @@ class Services:
     """What an uploaded source may measure, packed and unpacked."""
     slots: StreamSlots
     metrics: Metrics
+    bad_tokens: FailureLimiter
     probes: Mapping[str, Callable[[], None]]
     """By name, what has to work for the service to be ready; each raises a sentence where it does not."""
     workers: Callable[[], list[WorkerView]]

@@ -2,16 +2,19 @@
 
 import hashlib
 import stat
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from reactorcide.accounts import AccountContext, tokens, users
-from reactorcide.domain.accounts import Role
+from reactorcide.domain.accounts import Role, Scope
+from reactorcide.domain.audit import operator
 from reactorcide.domain.clock import now_ms
 from reactorcide.domain.errors import Conflict, InvalidInput, NotFound, Unauthorized
 from reactorcide.store.accounts import AccountStore
+from reactorcide.store.audit import AuditStore
 from reactorcide.store.database import Database
 from tests.support.waiting import wait_until
 
@@ -26,7 +29,7 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 @pytest.fixture
 def context(database: Database) -> AccountContext:
-    return AccountContext(AccountStore(database))
+    return AccountContext(AccountStore(database), AuditStore(database))
 
 
 def test_the_first_admin_is_made_once_and_the_token_is_for_nobody_else(
@@ -46,7 +49,7 @@ def test_the_first_admin_is_made_once_and_the_token_is_for_nobody_else(
 
 
 def test_only_the_hash_of_a_token_is_stored(context: AccountContext, database: Database) -> None:
-    _, value = tokens.create(context, users.create(context, "ann"), "ci")
+    _, value = tokens.create(context, users.create(context, "ann", by=operator()), "ci")
     assert value.startswith("rct_")
     assert len(bytes.fromhex(value.removeprefix("rct_"))) == 32
     database.close()
@@ -56,22 +59,24 @@ def test_only_the_hash_of_a_token_is_stored(context: AccountContext, database: D
 
 
 def test_a_token_of_any_form_works_if_it_is_long_enough(context: AccountContext) -> None:
-    ann = users.create(context, "ann")
+    ann = users.create(context, "ann", by=operator())
     tokens.create(context, ann, "own", value="correct-horse-battery")
-    assert tokens.authenticate(context, "correct-horse-battery") == ann
+    assert tokens.authenticate(context, "correct-horse-battery").user_id == ann.user_id
     for bad in ("short", "fifteen-charact", "with a space in it", "control\x07character"):
         with pytest.raises(InvalidInput):
             tokens.create(context, ann, "bad", value=bad)
     with pytest.raises(Conflict):
-        tokens.create(context, users.create(context, "bob"), "same", value="correct-horse-battery")
+        tokens.create(
+            context, users.create(context, "bob", by=operator()), "same", value="correct-horse-battery"
+        )
 
 
 def test_a_revoked_an_expired_and_an_unknown_token_are_refused(context: AccountContext) -> None:
-    ann, bob = users.create(context, "ann"), users.create(context, "bob")
+    ann, bob = users.create(context, "ann", by=operator()), users.create(context, "bob", by=operator())
     token, value = tokens.create(context, ann, "a")
     with pytest.raises(NotFound):
         tokens.revoke(context, bob, token.token_id)
-    assert tokens.authenticate(context, value) == ann
+    assert tokens.authenticate(context, value).user_id == ann.user_id
     tokens.revoke(context, ann, token.token_id)
     with pytest.raises(Unauthorized, match="not known"):
         tokens.authenticate(context, value)
@@ -84,19 +89,19 @@ def test_a_revoked_an_expired_and_an_unknown_token_are_refused(context: AccountC
 
 
 def test_a_disabled_user_is_refused(context: AccountContext) -> None:
-    ann = users.create(context, "ann")
+    ann = users.create(context, "ann", by=operator())
     _, value = tokens.create(context, ann, "a")
-    context.store.set_user_active(ann.user_id, False)
+    users.change(context, ann.user_id, is_active=False, by=operator())
     with pytest.raises(Unauthorized, match="disabled"):
         tokens.authenticate(context, value)
-    context.store.set_user_active(ann.user_id, True)
-    assert tokens.authenticate(context, value) == ann
+    users.change(context, ann.user_id, is_active=True, by=operator())
+    assert tokens.authenticate(context, value).user_id == ann.user_id
 
 
 def test_the_last_use_is_written_down_but_not_at_every_request(
     context: AccountContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ann = users.create(context, "ann")
+    ann = users.create(context, "ann", by=operator())
     _, value = tokens.create(context, ann, "a")
     assert tokens.of_user(context, ann)[0].last_used_at_ms is None
     times = iter([1_000_000_000_000, 1_000_000_030_000, 1_000_000_070_000])
@@ -111,10 +116,70 @@ def test_the_last_use_is_written_down_but_not_at_every_request(
 @pytest.mark.parametrize("name", ["", "x" * 129, "a b", "a\n", "\x00"])
 def test_a_bad_name_is_refused(context: AccountContext, name: str) -> None:
     with pytest.raises(InvalidInput):
-        users.create(context, name)
+        users.create(context, name, by=operator())
 
 
 def test_a_name_is_taken_once(context: AccountContext) -> None:
-    users.create(context, "ann")
+    users.create(context, "ann", by=operator())
     with pytest.raises(Conflict, match="ann"):
-        users.create(context, "ann")
+        users.create(context, "ann", by=operator())
+
+
+def test_a_use_that_cannot_be_written_down_keeps_nobody_out(
+    context: AccountContext, database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    ann = users.create(context, "ann", by=operator())
+    token, value = tokens.create(context, ann, "a")
+    with database.write() as db:
+        db.execute_sql(
+            "CREATE TRIGGER full BEFORE UPDATE ON token BEGIN SELECT RAISE(ABORT, 'disk full'); END"
+        )
+    assert tokens.authenticate(context, value).user_id == ann.user_id
+    assert token.token_id in caplog.text
+    assert "disk full" in caplog.text
+
+
+def test_what_is_written_just_now_is_not_waited_for(context: AccountContext, database: Database) -> None:
+    ann = users.create(context, "ann", by=operator())
+    _, value = tokens.create(context, ann, "a")
+    entered, done = threading.Event(), threading.Event()
+
+    def write() -> None:
+        with database.write():
+            entered.set()
+            done.wait(20)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    entered.wait(20)
+    assert tokens.authenticate(context, value).user_id == ann.user_id
+    assert tokens.of_user(context, ann)[0].last_used_at_ms is None
+    done.set()
+    writer.join()
+    tokens.authenticate(context, value)
+    assert tokens.of_user(context, ann)[0].last_used_at_ms is not None
+
+
+@pytest.mark.parametrize("email", ["", "x", "@", "a@", "@b", "a b@c", "a@b\n", "a@" + "b" * 300])
+def test_a_bad_email_is_refused(context: AccountContext, email: str) -> None:
+    with pytest.raises(InvalidInput, match="email"):
+        users.create(context, "ann", email=email, by=operator())
+
+
+def test_what_a_token_is_limited_to_is_kept(context: AccountContext) -> None:
+    root = users.create(context, "root", role=Role.ADMIN, by=operator())
+    ann = users.create(context, "ann", by=operator())
+    for user, scopes, expected in (
+        (root, None, set(Scope)),
+        (ann, None, {Scope.JOBS_READ, Scope.JOBS_WRITE}),
+        (root, [Scope.JOBS_READ], {Scope.JOBS_READ}),
+        (ann, [Scope.JOBS_READ, Scope.ADMIN], {Scope.JOBS_READ}),
+    ):
+        _, value = tokens.create(context, user, "t", scopes=scopes)
+        found = tokens.authenticate(context, value)
+        assert found.scopes == expected
+        assert found.is_admin == (Scope.ADMIN in expected)
+    # What is not limited follows the role.
+    _, value = tokens.create(context, ann, "t")
+    users.change(context, ann.user_id, role=Role.ADMIN, by=operator())
+    assert tokens.authenticate(context, value).is_admin

@@ -2,11 +2,13 @@
 
 import re
 import shutil
+import socket
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+import requests
 
 from reactorcide.domain.ids import new_id
 from tests.cli.conftest import Program, Service
@@ -59,6 +61,64 @@ def test_a_user_sees_own_jobs_only_and_nothing_once_disabled(reactorcide: Progra
     assert reactorcide.fine("user", "disable", "ann").text == "ann disabled"
     assert "disabled" in ann.refused("jobs", "list")
     assert "disabled" in reactorcide.fine("token", "create", "--user", "ann").errors
+
+
+def test_a_user_is_enabled_again_promoted_and_removed(reactorcide: Program) -> None:
+    reactorcide.fine("user", "create", "cleo")
+    value = reactorcide.fine("token", "create", "--user", "cleo").text
+    cleo = reactorcide.with_variables(REACTORCIDE_API_TOKEN=value)
+    of_admin = reactorcide.fine("submit", "admins", "--", "true").text
+    reactorcide("jobs", "cancel", of_admin)
+    reactorcide.fine("user", "disable", "cleo")
+    assert reactorcide.fine("user", "enable", "cleo").text == "cleo enabled"
+    cleo.refused("jobs", "show", of_admin)
+    assert reactorcide.fine("user", "role", "cleo", "admin").text == "cleo is admin now"
+    cleo.fine("jobs", "show", of_admin)
+    job_id = cleo.fine("submit", "cleos", "--", "sleep 1000").text
+    assert "unfinished" in reactorcide.refused("user", "remove", "cleo")
+    cleo.fine("jobs", "cancel", job_id)
+    assert reactorcide.fine("user", "remove", "cleo").text == "cleo removed"
+    assert "not known" in cleo.refused("jobs", "list")
+    assert "cleo" in reactorcide.refused("user", "remove", "cleo")
+    reactorcide.fine("jobs", "show", job_id)
+
+
+def test_a_token_may_be_for_less(reactorcide: Program) -> None:
+    value = reactorcide.fine("token", "create", "--scope", "jobs:write").text
+    holder = reactorcide.with_variables(REACTORCIDE_API_TOKEN=value)
+    job_id = holder.fine("submit", "by CI", "--", "true").text
+    assert "jobs:read" in holder.refused("jobs", "show", job_id)
+    reactorcide("jobs", "cancel", job_id)
+    assert re.search(r"jobs:write$", reactorcide.fine("token", "list").text, re.MULTILINE)
+
+
+def test_somebody_is_invited(service: Service, reactorcide: Program) -> None:
+    made = reactorcide.fine("user", "invite", "--email", "dan@example.com", "--expires-in", 1)
+    assert re.fullmatch(r"rci_[0-9a-f]{64}", made.text)
+    body = {"invitation": made.text, "username": "dan"}
+    answer = requests.post(f"{service.url}/api/v1/register", json=body, timeout=20).json()
+    assert answer["user"]["email"] == "dan@example.com"
+    reactorcide.with_variables(REACTORCIDE_API_TOKEN=answer["token"]).fine("jobs", "list")
+
+
+def test_the_operators_deeds_are_audited(service: Service, reactorcide: Program) -> None:
+    user_id = reactorcide.fine("user", "create", "emil").text
+    token_id = _token_id(reactorcide.fine("token", "create", "--user", "emil").errors)
+    reactorcide.fine("user", "disable", "emil")
+    reactorcide.fine("token", "revoke", token_id)
+    value = (service.data_dir / "admin-token").read_text().strip()
+    answer = requests.get(
+        f"{service.url}/api/v1/audit",
+        params={"user_id": f"operator@{socket.gethostname()}", "limit": "4"},
+        headers={"Authorization": f"Bearer {value}"},
+        timeout=20,
+    )
+    assert [(deed["action"], deed["subject"], deed["address"]) for deed in answer.json()["deeds"]] == [
+        ("token.revoke", token_id, None),
+        ("user.disable", user_id, None),
+        ("token.create", token_id, None),
+        ("user.create", user_id, None),
+    ]
 
 
 def test_an_admin_sees_all(reactorcide: Program) -> None:
@@ -128,6 +188,9 @@ def test_a_file_that_is_no_database_is_a_sentence(lone: Program, tmp_path: Path)
         ("token", "create", "--expires-in", "0"),
         ("token", "create", "--name", ""),
         ("user", "create", "x", "--role", "king"),
+        ("user", "role", "x", "king"),
+        ("user", "invite", "--expires-in", "0"),
+        ("token", "create", "--scope", "all"),
         ("user", "create"),
         ("gc", "--keep-jobs", "-1"),
         ("gc", "--keep-bytes", "much"),

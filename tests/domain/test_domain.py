@@ -35,6 +35,13 @@ def test_ids_are_version_7_and_sort_by_time() -> None:
     assert stamps == sorted(stamps)
 
 
+def test_an_id_cannot_be_guessed_from_its_time() -> None:
+    """74 bits are random: each of them is set in about half of many ids."""
+    ids = [int(new_id().replace("-", ""), 16) for _ in range(1000)]
+    shares = [sum(value >> bit & 1 for value in ids) / len(ids) for bit in range(80)]
+    assert sum(0.4 < share < 0.6 for share in shares) == 74
+
+
 @pytest.mark.parametrize("text", ["", "x", "01A20552-9C09-77AC-B544-929902C7203D", "{" + "0" * 32 + "}"])
 def test_only_the_canonical_form_is_an_id(text: str) -> None:
     assert not is_id(text)

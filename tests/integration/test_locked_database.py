@@ -2,8 +2,11 @@
 
 import sqlite3
 from contextlib import closing
+from time import monotonic
 
 from tests.conftest import NewService
+from tests.support.service import Service
+from tests.support.waiting import wait_until
 
 
 def test_a_locked_database_loses_nothing(new_service: NewService) -> None:
@@ -26,3 +29,18 @@ def test_a_locked_database_loses_nothing(new_service: NewService) -> None:
     assert service.admin.log(ended) == b"begun\ndone\n"
     assert service.admin.run("true")["status"] == "completed"
     assert service.admin.get("jobs")["total"] == 2
+
+
+def test_whoever_reads_does_not_wait_until_the_use_of_a_token_is_written_down(idle_service: Service) -> None:
+    user = idle_service.add_user("reads")
+    with closing(sqlite3.connect(idle_service.data_dir / "reactorcide.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        started = monotonic()
+        (token,) = user.get("tokens")["tokens"]
+        assert token["last_used_at"] is None
+        assert user.get("jobs")["total"] == 0
+        assert monotonic() - started < 3
+        other.execute("ROLLBACK")
+    wait_until(
+        lambda: user.get("tokens")["tokens"][0]["last_used_at"] is not None, 5, "the use is written down"
+    )

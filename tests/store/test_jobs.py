@@ -1,12 +1,13 @@
 """Guarded status changes, and the questions that the worker and the API ask."""
 
 import threading
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
 import pytest
 
-from reactorcide.domain.errors import IllegalTransition, NotFound
+from reactorcide.domain.errors import IllegalTransition, KeyTaken, NotFound
 from reactorcide.domain.ids import new_id
 from reactorcide.domain.jobs import (
     ACTIVE,
@@ -16,6 +17,7 @@ from reactorcide.domain.jobs import (
     JobDefinition,
     JobFilter,
     JobStatus,
+    RequestKey,
     sources_of,
 )
 from reactorcide.store import jobs as jobs_module
@@ -342,3 +344,22 @@ def test_the_statuses_that_wait_are_the_ones_that_can_be_claimed(store: JobStore
             assert status in FINAL | (ACTIVE - WAITING)
             with pytest.raises(IllegalTransition):
                 claim(store, job)
+
+
+def test_an_idempotency_key_is_kept_for_a_day(store: JobStore) -> None:
+    first, second, third = (replace(add(store), job_id=new_id()) for _ in range(3))
+    key = RequestKey("key", b"body")
+    store.add(first, next_submit_at_ms=0, key=key)
+    with pytest.raises(KeyTaken):
+        store.add(second, next_submit_at_ms=0, key=key)
+    with pytest.raises(NotFound):
+        store.get(second.job_id)
+    other = RequestKey("key", b"another body")
+    last_ms = first.created_at_ms + 86_400_000
+    assert store.of_key(first.user_id, key, now_ms=last_ms) == (first.job_id, True)
+    assert store.of_key(first.user_id, other, now_ms=last_ms) == (first.job_id, False)
+    assert store.of_key(first.user_id, key, now_ms=last_ms + 1) is None
+    assert store.of_key("somebody else", key, now_ms=first.created_at_ms) is None
+    later = replace(third, created_at_ms=last_ms + 1)
+    store.add(later, next_submit_at_ms=0, key=key)
+    assert store.of_key(first.user_id, key, now_ms=later.created_at_ms) == (third.job_id, True)

@@ -16,7 +16,9 @@ import docker
 
 from reactorcide.accounts import AccountContext, tokens, users
 from reactorcide.domain.accounts import Role
+from reactorcide.domain.audit import operator
 from reactorcide.store.accounts import AccountStore
+from reactorcide.store.audit import AuditStore
 from reactorcide.store.database import Database
 from tests.support.client import Client, Job
 from tests.support.waiting import wait_until
@@ -64,6 +66,8 @@ class Service:
             "data_dir": self.data_dir,
             "source_root": self.source_root,
             "default_image": image,
+            # Tests try bad tokens by the dozen, and all from one address.
+            "bad_tokens": 0,
         } | options
         self._process: subprocess.Popen[bytes] | None = None
         self._clients: list[Client] = []
@@ -190,9 +194,9 @@ class Service:
         """Make a user, as the operator can: directly in the database."""
         database = Database(self.data_dir / "reactorcide.db")
         try:
-            accounts = AccountContext(AccountStore(database))
-            user = users.create(accounts, name, role=role)
-            _, value = tokens.create(accounts, user, "test")
+            accounts = AccountContext(AccountStore(database), AuditStore(database))
+            user = users.create(accounts, name, role=role, by=operator())
+            _, value = tokens.create(accounts, user, "test", by=operator())
         finally:
             database.close()
         return self._client(value)

@@ -2,6 +2,8 @@
 
 import base64
 import binascii
+import hashlib
+import json
 import mimetypes
 import zlib
 from collections.abc import Iterator
@@ -15,7 +17,7 @@ from flask_openapi3.models.tag import Tag
 from reactorcide.domain.clock import rfc3339
 from reactorcide.domain.errors import Forbidden, InvalidInput
 from reactorcide.domain.ids import is_id
-from reactorcide.domain.jobs import AttemptRecord, Job, JobDefinition, JobFilter, log_key
+from reactorcide.domain.jobs import AttemptRecord, Job, JobDefinition, JobFilter, RequestKey, log_key
 from reactorcide.domain.secrets import redacted_url, redacted_variables
 from reactorcide.domain.sizes import format_size
 from reactorcide.jobs import JobContext, access, read, why
@@ -23,7 +25,7 @@ from reactorcide.jobs.cancel import cancel
 from reactorcide.jobs.delete import delete
 from reactorcide.jobs.pin import pin
 from reactorcide.jobs.rerun import rerun
-from reactorcide.jobs.submit import submit
+from reactorcide.jobs.submit import submit, submit_once
 from reactorcide.tarstream import END, write_entry
 from reactorcide.web.api import PREFIX
 from reactorcide.web.api.models import (
@@ -38,9 +40,10 @@ from reactorcide.web.api.models import (
     JobResponse,
     NoQuery,
     QueueListResponse,
+    SubmitHeader,
     WhyResponse,
 )
-from reactorcide.web.auth import authenticate, caller
+from reactorcide.web.auth import caller
 from reactorcide.web.services import JobDefaults, Services
 
 _MOST_DIGITS = 15
@@ -51,15 +54,15 @@ def blueprint(services: Services) -> APIBlueprint:
     api = APIBlueprint("jobs", __name__, url_prefix=PREFIX, abp_tags=[Tag(name="jobs")])
     context = services.jobs
 
-    @api.before_request
-    def know_the_caller() -> None:
-        authenticate(services.accounts)
-
-    @api.post("/jobs", responses={201: JobResponse})
-    def submit_job(body: JobRequest, query: NoQuery) -> Response:
-        """Submit a job."""
-        job = submit(context, caller(), _definition(body, services.defaults))
-        return _created(job)
+    @api.post("/jobs", responses={200: JobResponse, 201: JobResponse})
+    def submit_job(header: SubmitHeader, body: JobRequest, query: NoQuery) -> Response:
+        """Submit a job; with a key that was sent before, show the one that there is."""
+        definition = _definition(body, services.defaults)
+        if header.idempotency_key is None:
+            return _created(submit(context, caller(), definition))
+        key = RequestKey(header.idempotency_key, _sha256(body))
+        job, is_new = submit_once(context, caller(), definition, key)
+        return _created(job) if is_new else jsonify(job_json(job))
 
     @api.get("/jobs", responses={200: JobListResponse})
     def list_jobs(query: JobListQuery) -> Response:
@@ -263,6 +266,12 @@ def _created(job: Job) -> Response:
     response.status_code = 201
     response.headers["Location"] = f"{PREFIX}/jobs/{job.job_id}"
     return response
+
+
+def _sha256(body: JobRequest) -> bytes:
+    """Return what tells one submission from another, however its JSON was written."""
+    fields = body.model_dump(exclude_unset=True)
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).digest()
 
 
 def _definition(body: JobRequest, defaults: JobDefaults) -> JobDefinition:

@@ -16,7 +16,7 @@ from reactorcide.jobs.logs import LogBytes, LogPart, LogPosition
 from reactorcide.web import errors, sse
 from reactorcide.web.api import PREFIX
 from reactorcide.web.api.models import JobPath, LogQuery, NoQuery
-from reactorcide.web.auth import authenticate, caller
+from reactorcide.web.auth import caller
 from reactorcide.web.services import Services
 from reactorcide.web.streams import stream
 
@@ -29,10 +29,6 @@ def blueprint(services: Services) -> APIBlueprint:
     """Return the routes on logs and status changes."""
     api = APIBlueprint("logs", __name__, url_prefix=PREFIX, abp_tags=[Tag(name="jobs")])
     context = services.jobs
-
-    @api.before_request
-    def know_the_caller() -> None:
-        authenticate(services.accounts)
 
     @api.get("/jobs/<job_id>/logs", responses={200: {"content": {"text/plain": {}, sse.MIMETYPE: {}}}})
     def job_logs(path: JobPath, query: LogQuery) -> Response:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from reactorcide.domain import globs
+from reactorcide.domain.audit import Action
 from reactorcide.domain.errors import InvalidInput
 from reactorcide.domain.ids import is_id
 from reactorcide.domain.images import is_image_reference
@@ -27,6 +28,8 @@ _MOST_GLOBS = 100
 
 _FIELDS_OF = {"git": ("git_url", "git_ref"), "copy": ("source_path", "source_id", "source_job_id")}
 
+RoleName = Literal["user", "admin"]
+ScopeName = Literal["jobs:read", "jobs:write", "admin"]
 ShortText = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 QueueName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
 
@@ -55,6 +58,28 @@ class _Query(BaseModel):
         cls, *args: Any, **kwargs: Any
     ) -> dict[str, Any]:
         """As pydantic's; kept, for it is asked for at every request and takes longer than all the rest."""
+        return super().model_json_schema(*args, **kwargs)
+
+
+class SubmitHeader(BaseModel):
+    """How a submission is made safe to repeat."""
+
+    # Other headers come, too.
+    model_config = ConfigDict(extra="ignore")
+
+    idempotency_key: str | None = Field(
+        default=None,
+        alias="Idempotency-Key",
+        pattern=r"^[ -~]{1,255}$",
+        description="The same key and body again, within a day: the job that exists, and no other one.",
+    )
+
+    @classmethod
+    @cache
+    def model_json_schema(  # type: ignore[override]  # a cached function has no signature
+        cls, *args: Any, **kwargs: Any
+    ) -> dict[str, Any]:
+        """As pydantic's; kept, as that of a query is."""
         return super().model_json_schema(*args, **kwargs)
 
 
@@ -351,6 +376,12 @@ class TokenPath(BaseModel):
     token_id: str
 
 
+class UserPath(BaseModel):
+    """Which user."""
+
+    user_id: str
+
+
 class NoQuery(_Query):
     """No parameters."""
 
@@ -395,6 +426,9 @@ class TokenRequest(_Body):
 
     name: ShortText
     expires_at: str | None = Field(default=None, description="RFC 3339; never, where it is left out.")
+    scopes: list[ScopeName] | None = Field(
+        default=None, min_length=1, description="All that the token has which makes it, where it is left out."
+    )
 
 
 class TokenResponse(BaseModel):
@@ -406,6 +440,7 @@ class TokenResponse(BaseModel):
     expires_at: str | None
     last_used_at: str | None
     is_active: bool
+    scopes: list[ScopeName] | None = Field(description="`null`: whatever its user may.")
 
 
 class NewTokenResponse(BaseModel):
@@ -416,6 +451,7 @@ class NewTokenResponse(BaseModel):
     name: str
     created_at: str
     expires_at: str | None
+    scopes: list[ScopeName] | None
 
 
 class TokenListResponse(BaseModel):
@@ -430,9 +466,100 @@ class UserResponse(BaseModel):
     user_id: str
     username: str
     email: str | None
-    role: Literal["user", "admin"]
+    role: RoleName
     is_active: bool
     created_at: str
+
+
+class UserListResponse(BaseModel):
+    """All users, by name."""
+
+    users: list[UserResponse]
+
+
+class UserRequest(_Body):
+    """A user to be made."""
+
+    username: str
+    email: str | None = None
+    role: RoleName = "user"
+
+
+class UserChange(_Body):
+    """What is to be another way; what is left out stays."""
+
+    role: RoleName | None = None
+    is_active: bool | None = Field(default=None, description="`false`: no token of theirs is accepted.")
+
+    @model_validator(mode="after")
+    def _check(self) -> "UserChange":
+        if self.role is None and self.is_active is None:
+            raise InvalidInput("say what to change: role or is_active")
+        return self
+
+
+class InvitationRequest(_Body):
+    """An invitation to be made."""
+
+    role: RoleName = "user"
+    email: str | None = None
+    expires_at: str | None = Field(default=None, description="RFC 3339; seven days, where it is left out.")
+
+
+class InvitationResponse(BaseModel):
+    """An invitation with its value, which is shown this once."""
+
+    invitation_id: str
+    invitation: str
+    role: RoleName
+    email: str | None
+    created_at: str
+    expires_at: str
+
+
+class RegisterRequest(_Body):
+    """Somebody who has an invitation."""
+
+    invitation: ShortText
+    username: str
+    email: str | None = Field(default=None, description="That of the invitation, where it is left out.")
+
+
+class RegisterResponse(NewTokenResponse):
+    """The new user, with the first token."""
+
+    user: UserResponse
+
+
+class AuditQuery(_Query):
+    """Which deeds, and which page of them."""
+
+    limit: int = Field(default=20, ge=1, le=1000)
+    cursor: str | None = Field(default=None, max_length=200)
+    user_id: str | None = Field(default=None, description="Who did it; `operator@HOST` for the command line.")
+    action: Action | None = None
+    subject: str | None = Field(default=None, description="The id of a job, token, user or invitation.")
+
+
+class DeedResponse(BaseModel):
+    """What somebody did."""
+
+    at: str
+    user_id: str
+    token_id: str | None
+    address: str | None
+    request_id: str | None
+    action: Action
+    subject: str
+
+
+class AuditResponse(BaseModel):
+    """A page of what was done, the latest first."""
+
+    deeds: list[DeedResponse]
+    total: int
+    limit: int
+    next_cursor: str | None
 
 
 class QueueResponse(BaseModel):

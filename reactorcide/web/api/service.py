@@ -5,14 +5,13 @@ from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
 
 from reactorcide import __version__
-from reactorcide.accounts import tokens
 from reactorcide.domain.clock import rfc3339
-from reactorcide.domain.errors import ReactorcideError, Unauthorized
+from reactorcide.domain.errors import ReactorcideError, TooManyFailures, Unauthorized
 from reactorcide.jobs import read
 from reactorcide.metrics import CONTENT_TYPE
 from reactorcide.web.api import PREFIX
 from reactorcide.web.api.models import HealthResponse, NoQuery, ReadyResponse, WorkerListResponse
-from reactorcide.web.auth import authenticate, bearer_token, caller
+from reactorcide.web.auth import authenticate, caller
 from reactorcide.web.services import Services
 
 
@@ -26,8 +25,8 @@ def blueprint(services: Services) -> APIBlueprint:
         user_id = None
         if "Authorization" in request.headers:
             try:
-                user_id = tokens.authenticate(services.accounts, bearer_token()).user_id
-            except Unauthorized:
+                user_id = authenticate(services).user_id
+            except (Unauthorized, TooManyFailures):
                 user_id = None
         known = user_id is not None
         return jsonify(
@@ -63,7 +62,6 @@ def blueprint(services: Services) -> APIBlueprint:
     @api.get(f"{PREFIX}/workers", responses={200: WorkerListResponse})
     def list_workers(query: NoQuery) -> Response:
         """Show the workers and what they run."""
-        authenticate(services.accounts)
         return jsonify(
             {
                 "workers": [

@@ -14,7 +14,7 @@ from reactorcide.jobs import sources
 from reactorcide.web import errors
 from reactorcide.web.api import PREFIX
 from reactorcide.web.api.models import NoQuery, SourcePath, SourceResponse
-from reactorcide.web.auth import authenticate, caller
+from reactorcide.web.auth import caller
 from reactorcide.web.services import Services
 
 _GZIP = ("application/gzip", "application/x-gzip")
@@ -26,10 +26,6 @@ def blueprint(services: Services) -> APIBlueprint:
     """Return the routes on uploaded sources."""
     api = APIBlueprint("sources", __name__, url_prefix=PREFIX, abp_tags=[Tag(name="sources")])
     context = services.jobs
-
-    @api.before_request
-    def know_the_caller() -> None:
-        authenticate(services.accounts)
 
     @api.post(
         "/sources",

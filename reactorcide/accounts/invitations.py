@@ -1,0 +1,66 @@
+"""Invitations: made by an admin, shown once, turned into a user once."""
+
+import secrets
+
+from reactorcide.accounts import AccountContext, tokens, users
+from reactorcide.domain.accounts import Invitation, Role, Token, User
+from reactorcide.domain.audit import Action, Actor, Deed
+from reactorcide.domain.clock import now_ms
+from reactorcide.domain.errors import InvalidInput
+from reactorcide.domain.ids import new_id
+
+_IS_GOOD_FOR_MS = 7 * 86_400_000
+FIRST_TOKEN_NAME = "registration"  # noqa: S105  # no password
+
+
+def create(
+    context: AccountContext,
+    creator: User | None,
+    *,
+    by: Actor,
+    role: Role = Role.USER,
+    email: str | None = None,
+    expires_at_ms: int | None = None,
+) -> tuple[Invitation, str]:
+    """Invite somebody, for seven days where nothing else is said.
+
+    Returns the invitation with its value, which is never to be had again. It is worth nothing once its
+    ``creator`` is no active admin any more; an operator's has none. Raises ``InvalidInput``.
+    """
+    created_at_ms = now_ms()
+    if expires_at_ms is not None and expires_at_ms <= created_at_ms:
+        raise InvalidInput("expires_at is in the past", field="expires_at")
+    invitation = Invitation(
+        invitation_id=new_id(),
+        role=role,
+        email=users.checked_email(email),
+        created_by=None if creator is None else creator.user_id,
+        created_at_ms=created_at_ms,
+        expires_at_ms=expires_at_ms or created_at_ms + _IS_GOOD_FOR_MS,
+    )
+    value = f"rci_{secrets.token_hex(32)}"
+    deed = Deed(at_ms=created_at_ms, by=by, action=Action.INVITATION_CREATE, subject=invitation.invitation_id)
+    context.store.add_invitation(invitation, tokens.sha256(value), deed)
+    return invitation, value
+
+
+def register(
+    context: AccountContext,
+    value: str,
+    username: str,
+    email: str | None = None,
+    *,
+    address: str | None = None,
+    request_id: str | None = None,
+) -> tuple[User, Token, str]:
+    """Make the user that an invitation is for, and return them with their first token and its value.
+
+    Raises ``Forbidden`` where the invitation is not good, ``InvalidInput`` for a bad name or email,
+    ``Conflict`` for a name that is taken; after those two it can be used again.
+    """
+    user = users.new(username, email=email, role=Role.USER)
+    token, token_value = tokens.new(user, FIRST_TOKEN_NAME)
+    by = Actor(user_id=user.user_id, token_id=token.token_id, address=address, request_id=request_id)
+    deed = Deed(at_ms=user.created_at_ms, by=by, action=Action.USER_REGISTER, subject=user.user_id)
+    made = context.store.register(tokens.sha256(value), user, token, tokens.sha256(token_value), deed)
+    return made, token, token_value

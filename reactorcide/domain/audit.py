@@ -1,0 +1,61 @@
+"""Who did what to what: the words of the audit. No secret and no body of a request is among them."""
+
+import socket
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Action(StrEnum):
+    """What was done; the part before the dot says what the subject is."""
+
+    JOB_SUBMIT = "job.submit"
+    JOB_RERUN = "job.rerun"
+    """The subject is the new job."""
+    JOB_CANCEL = "job.cancel"
+    JOB_DELETE = "job.delete"
+    TOKEN_CREATE = "token.create"  # noqa: S105  # no password
+    TOKEN_REVOKE = "token.revoke"  # noqa: S105  # no password
+    USER_CREATE = "user.create"
+    USER_REGISTER = "user.register"
+    """By invitation; the actor is the new user."""
+    USER_DISABLE = "user.disable"
+    USER_ENABLE = "user.enable"
+    USER_MAKE_ADMIN = "user.make_admin"
+    USER_MAKE_USER = "user.make_user"
+    USER_REMOVE = "user.remove"
+    INVITATION_CREATE = "invitation.create"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Actor:
+    """Who does something, and from where: what is known of it."""
+
+    user_id: str
+    """Or ``operator@HOST``, for the command line on the service's host."""
+    token_id: str | None = None
+    address: str | None = None
+    request_id: str | None = None
+
+
+def operator() -> Actor:
+    """Return the operator of this host, who needs no token."""
+    return Actor(user_id=f"operator@{socket.gethostname()}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deed:
+    """Something that was done to a job, a token, a user or an invitation. Times are Unix milliseconds."""
+
+    at_ms: int
+    by: Actor
+    action: Action
+    subject: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditFilter:
+    """Which deeds are asked for; ``None`` is any."""
+
+    user_id: str | None = None
+    action: Action | None = None
+    subject: str | None = None

@@ -1,0 +1,64 @@
+"""A brake for whoever sends bad tokens: so many a minute from one address."""
+
+import ipaddress
+import math
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from time import monotonic
+
+from reactorcide.domain.errors import TooManyFailures
+
+_MOST_ADDRESSES = 10_000
+_IPV6_PREFIX_BITS = 64
+"""What one customer gets as a rule: single addresses in it are free for the taking."""
+
+
+class FailureLimiter:
+    """A token bucket for each address that fails, for as many of them as fit. Thread-safe.
+
+    It is asked only about failures, so that whoever comes with a good token from the same address, from
+    behind the same proxy say, is not hurt. A token that the service has made has 256 random bits, and
+    guessing it is hopeless at any rate.
+    """
+
+    def __init__(self, per_minute: int, clock: Callable[[], float] = monotonic) -> None:
+        """``per_minute`` failures are let pass, at once or spread; 0 is no limit."""
+        self._per_minute = per_minute
+        self._clock = clock
+        self._lock = threading.Lock()
+        # By network, the one that failed last at the end: failures that are left, and since when.
+        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def failed(self, address: str | None) -> None:
+        """Count a failure; raises ``TooManyFailures`` where the address has had its share."""
+        if not self._per_minute:
+            return
+        network = _network(address)
+        per_second = self._per_minute / 60
+        with self._lock:
+            now = self._clock()
+            left, since = self._left.pop(network, (float(self._per_minute), now))
+            left = min(float(self._per_minute), left + (now - since) * per_second)
+            is_let_pass = left >= 1
+            self._left[network] = (left - 1 if is_let_pass else left, now)
+            if len(self._left) > _MOST_ADDRESSES:
+                self._left.popitem(last=False)
+        if not is_let_pass:
+            raise TooManyFailures(
+                "too many bad tokens from your address; check yours, and come back later",
+                retry_after_s=math.ceil((1 - left) / per_second),
+            )
+
+
+def _network(address: str | None) -> str:
+    """Return the network that is taken for one client."""
+    try:
+        parsed = ipaddress.ip_address(address or "")
+    except ValueError:
+        return address or ""
+    if isinstance(parsed, ipaddress.IPv6Address):
+        if parsed.ipv4_mapped is not None:
+            return str(parsed.ipv4_mapped)
+        return str(ipaddress.ip_network((int(parsed), _IPV6_PREFIX_BITS), strict=False))
+    return str(parsed)

@@ -1,0 +1,339 @@
+"""Every route, with two users, an admin and nobody: nothing of another's is shown or touched.
+
+The routes are the application's own: a new one without an expectation here fails.
+"""
+
+import io
+import tarfile
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from reactorcide.app import build
+from reactorcide.domain.accounts import Role, Scope
+from reactorcide.settings import Settings
+from reactorcide.web.auth import NEEDS
+from tests.support.client import Client, Job
+from tests.support.service import Service
+
+UNKNOWN = "019aa552-9c09-77ac-b544-929902c7203d"
+JOB = {"name": "test", "job_command": "true", "source_type": "copy"}
+
+
+@dataclass(frozen=True)
+class Public:
+    """For anybody, and the same for all."""
+
+    status: int = 200
+    json: Any = None
+
+
+@dataclass(frozen=True)
+class OfJob:
+    """On one job: for its owner and admins."""
+
+    status: int = 200
+    """What the owner of a job that waits is answered."""
+
+
+@dataclass(frozen=True)
+class Own:
+    """Shows or makes what is the caller's own, and nothing else."""
+
+    status: int = 200
+    json: Any = None
+
+
+@dataclass(frozen=True)
+class OfToken:
+    """On one token: for its owner, and to others there is no such token."""
+
+
+@dataclass(frozen=True)
+class OfSource:
+    """On one uploaded source: for whoever has uploaded it and admins; to others there is no such source."""
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Goes on until somebody hangs up, with what is the caller's own and nothing else."""
+
+    status: int = 200
+
+
+@dataclass(frozen=True)
+class Admins:
+    """For admins only."""
+
+    status: int = 200
+    json: Any = None
+
+
+EXPECTED: Mapping[str, Public | OfJob | Own | OfToken | OfSource | Stream | Admins] = {
+    "GET /metrics": Public(),
+    "GET /api/health": Public(),
+    "GET /api/v1/health": Public(),
+    "GET /api/v1/ready": Public(),
+    "GET /api/v1/metrics": Public(),
+    "POST /api/v1/register": Public(403, {"invitation": "wrong", "username": "eve"}),
+    "GET /api/v1/workers": Own(),
+    "GET /api/v1/queues": Own(),
+    "GET /api/v1/events": Stream(),
+    # Nothing is sent, which is no tar.gz.
+    "POST /api/v1/sources": Own(415),
+    "GET /api/v1/sources/<source_id>": OfSource(),
+    "POST /api/v1/jobs": Own(201, JOB),
+    "GET /api/v1/jobs": Own(),
+    "GET /api/v1/jobs/<job_id>": OfJob(),
+    "DELETE /api/v1/jobs/<job_id>": OfJob(204),
+    "PUT /api/v1/jobs/<job_id>/cancel": OfJob(),
+    "POST /api/v1/jobs/<job_id>/cancel": OfJob(),
+    "POST /api/v1/jobs/<job_id>/rerun": OfJob(201),
+    "PUT /api/v1/jobs/<job_id>/pin": OfJob(),
+    "DELETE /api/v1/jobs/<job_id>/pin": OfJob(),
+    "GET /api/v1/jobs/<job_id>/logs": OfJob(),
+    "GET /api/v1/jobs/<job_id>/attempts": OfJob(),
+    "GET /api/v1/jobs/<job_id>/why": OfJob(),
+    "GET /api/v1/jobs/<job_id>/artifacts": OfJob(),
+    "GET /api/v1/jobs/<job_id>/artifacts/<path:path>": OfJob(404),
+    "GET /api/v1/jobs/<job_id>/artifacts.tar.gz": OfJob(),
+    "GET /api/v1/users/me": Own(),
+    "POST /api/v1/tokens": Own(201, {"name": "another"}),
+    "GET /api/v1/tokens": Own(),
+    "DELETE /api/v1/tokens/<token_id>": OfToken(),
+    "GET /api/v1/users": Admins(),
+    "POST /api/v1/users": Admins(400, {"username": "with a space"}),
+    "PATCH /api/v1/users/<user_id>": Admins(200, {"is_active": True}),
+    "DELETE /api/v1/users/<user_id>": Admins(409),
+    "POST /api/v1/invitations": Admins(201, {}),
+    "GET /api/v1/audit": Admins(),
+}
+
+
+def routes() -> set[str]:
+    """Return what the application answers, as ``METHOD rule``."""
+    app = build(Settings(data_dir=Path("/nowhere")), {}).wsgi
+    return {
+        f"{method} {rule.rule}"
+        for rule in app.url_map.iter_rules()
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+    }
+
+
+def routes_of(*kinds: type) -> list[str]:
+    return [route for route, expected in EXPECTED.items() if isinstance(expected, kinds)]
+
+
+@dataclass(frozen=True)
+class Ann:
+    """A user with a job and a token, all of them known by marks that nothing else has."""
+
+    client: Client
+    job: Job
+    token_id: str
+    user_id: str
+    marks: tuple[str, ...]
+
+
+@pytest.fixture
+def ann(idle_service: Service) -> Ann:
+    name = f"ann-{uuid.uuid4()}"
+    client = idle_service.add_user(name)
+    mark = f"mark-{uuid.uuid4()}"
+    job = client.submit(name=mark, queue_name=f"queue-{mark}", job_env_vars={"SECRET": mark})
+    made = client.request("POST", "tokens", json={"name": mark}).json()
+    user_id = client.get("users/me")["user_id"]
+    return Ann(client, job, made["token_id"], user_id, (mark, job["job_id"], name, user_id, made["token_id"]))
+
+
+def call(client: Client, route: str, ann: Ann, **other: str) -> requests.Response:
+    """Send what the table says to a route, about what is Ann's where nothing else is said."""
+    method, _, rule = route.partition(" ")
+    values = {
+        "job_id": ann.job["job_id"],
+        "path": "a",
+        "token_id": ann.token_id,
+        "user_id": ann.user_id,
+        "source_id": "a" * 64,
+    }
+    for name, value in (values | other).items():
+        rule = rule.replace(f"<{name}>", value).replace(f"<path:{name}>", value)
+    assert "<" not in rule, f"no value for {rule}"
+    body = getattr(EXPECTED[route], "json", None)
+    is_stream = isinstance(EXPECTED[route], Stream)
+    response = client.request(method, rule, stream=is_stream, **({} if body is None else {"json": body}))
+    if is_stream and response.ok:
+        response.close()
+    return response
+
+
+def test_every_route_is_expected_here_and_says_what_it_needs() -> None:
+    assert routes() == set(EXPECTED)
+    assert routes() == set(NEEDS)
+
+
+@pytest.mark.parametrize("route", EXPECTED)
+def test_without_a_token(idle_service: Service, ann: Ann, route: str) -> None:
+    expected = EXPECTED[route]
+    anonymous = idle_service.anonymous()
+    if isinstance(expected, Public):
+        response = call(anonymous, route, ann)
+        assert response.status_code == expected.status, response.text
+        # The names of queues are labels of the metrics, which are open to whoever may scrape them.
+        assert not any(mark in response.text.replace(ann.job["queue_name"], "") for mark in ann.marks)
+        return
+    for authorization in (None, "Bearer ", "Bearer wrong", "Basic YTpi", f"Token {idle_service.admin.token}"):
+        anonymous.token = None
+        method, _, rule = route.partition(" ")
+        headers = {} if authorization is None else {"Authorization": authorization}
+        response = anonymous.request(method, rule.replace("<", "").replace(">", ""), headers=headers)
+        assert response.status_code == 401, (authorization, response.text)
+        assert response.json()["error"] == "unauthorized"
+        assert response.headers["WWW-Authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize("route", routes_of(OfJob))
+def test_a_job_is_its_owners_and_the_admins(idle_service: Service, ann: Ann, route: str) -> None:
+    expected = EXPECTED[route]
+    assert isinstance(expected, OfJob)
+    bob = idle_service.add_user(f"bob-{uuid.uuid4()}")
+    response = call(bob, route, ann)
+    assert response.status_code == 403, response.text
+    assert not any(mark in response.text for mark in ann.marks)
+    assert ann.client.job(ann.job) == ann.job
+    assert ann.client.get("jobs")["total"] == 1
+    # An admin's token that is not for this is nobody else's.
+    limited = limited_token(idle_service, idle_service.admin, {Scope.JOBS_READ, Scope.JOBS_WRITE})
+    assert call(limited, route, ann).status_code == 403
+    for client in (ann.client, bob, idle_service.admin):
+        assert call(client, route, ann, job_id=UNKNOWN).status_code == 404
+    for client in (ann.client, idle_service.admin):
+        # The job may be gone with the first answer.
+        job = ann.client.submit(name=ann.marks[0])
+        response = call(client, route, ann, job_id=job["job_id"])
+        assert response.status_code == expected.status, response.text
+
+
+@pytest.mark.parametrize("route", routes_of(Own))
+def test_what_is_own_shows_nothing_of_others(idle_service: Service, ann: Ann, route: str) -> None:
+    expected = EXPECTED[route]
+    assert isinstance(expected, Own)
+    bob = idle_service.add_user(f"bob-{uuid.uuid4()}")
+    response = call(bob, route, ann)
+    assert response.status_code == expected.status, response.text
+    assert not any(mark in response.text for mark in ann.marks)
+    limited = limited_token(idle_service, idle_service.admin, {Scope.JOBS_READ, Scope.JOBS_WRITE})
+    assert not any(mark in call(limited, route, ann).text for mark in ann.marks)
+    own = call(ann.client, route, ann)
+    assert own.status_code == expected.status
+    if route.startswith("GET") and route != "GET /api/v1/workers":
+        assert any(mark in own.text for mark in ann.marks)
+
+
+def test_a_total_counts_only_what_the_caller_may_see(idle_service: Service, ann: Ann) -> None:
+    bob = idle_service.add_user(f"bob-{uuid.uuid4()}")
+    bob.submit()
+    for query in ({}, {"status": "queued"}, {"queue_name": ann.job["queue_name"]}, {"name": "mark-"}):
+        for listing in (bob.get("jobs", **query), bob.get("jobs", limit=1, **query)):
+            assert listing["total"] <= 1
+            assert ann.job not in listing["jobs"]
+    assert bob.request("GET", "jobs", params={"user_id": ann.user_id}).status_code == 403
+    assert idle_service.admin.get("jobs", user_id=ann.user_id)["total"] == 1
+
+
+@pytest.mark.parametrize("route", routes_of(OfToken))
+def test_a_token_is_its_owners(idle_service: Service, ann: Ann, route: str) -> None:
+    for other in (idle_service.add_user(f"bob-{uuid.uuid4()}"), idle_service.admin):
+        assert call(other, route, ann).status_code == 404
+        assert call(other, route, ann, token_id=UNKNOWN).status_code == 404
+    assert ann.token_id in ann.client.request("GET", "tokens").text
+    assert call(ann.client, route, ann).status_code == 204
+    assert ann.token_id not in ann.client.request("GET", "tokens").text
+
+
+@pytest.mark.parametrize("route", routes_of(OfSource))
+def test_a_source_is_theirs_who_uploaded_it(idle_service: Service, ann: Ann, route: str) -> None:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        tar.addfile(tarfile.TarInfo(ann.marks[0]))
+    made = ann.client.request(
+        "POST", "sources", data=packed.getvalue(), headers={"Content-Type": "application/gzip"}
+    )
+    assert made.status_code == 201, made.text
+    source_id = made.json()["source_id"]
+    bob = idle_service.add_user(f"bob-{uuid.uuid4()}")
+    assert call(bob, route, ann, source_id=source_id).status_code == 404
+    refused = bob.post_job(source_id=source_id)
+    assert (refused.status_code, refused.json()["details"][0]["field"]) == (400, "source_id")
+    for client in (ann.client, idle_service.admin):
+        assert call(client, route, ann, source_id=source_id).status_code == 200
+        assert call(client, route, ann).status_code == 404
+
+
+@pytest.mark.parametrize("route", routes_of(Stream))
+def test_a_stream_shows_nothing_of_others(idle_service: Service, ann: Ann, route: str) -> None:
+    bob = idle_service.add_user(f"bob-{uuid.uuid4()}")
+    own = bob.submit()
+    limited = limited_token(idle_service, idle_service.admin, {Scope.JOBS_READ})
+    method, _, rule = route.partition(" ")
+    for client, job in ((bob, own), (limited, idle_service.admin.submit())):
+        # All that there ever was, up to what is the caller's own and came after.
+        with client.request(method, rule, stream=True, headers={"Last-Event-ID": "0"}) as response:
+            shown = b""
+            for chunk in response.iter_content(None):
+                shown += chunk
+                if job["job_id"].encode() in shown:
+                    break
+        assert not any(mark.encode() in shown for mark in ann.marks)
+
+
+@pytest.mark.parametrize("route", routes_of(Admins))
+def test_what_is_for_admins(idle_service: Service, ann: Ann, route: str) -> None:
+    expected = EXPECTED[route]
+    assert isinstance(expected, Admins)
+    before = idle_service.admin.get("users")
+    for client in (ann.client, limited_token(idle_service, idle_service.admin, {Scope.JOBS_READ})):
+        response = call(client, route, ann)
+        assert response.status_code == 403, response.text
+        assert not any(mark in response.text for mark in ann.marks)
+    assert idle_service.admin.get("users") == before
+    for client in (idle_service.admin, idle_service.add_user(f"admin-{uuid.uuid4()}", Role.ADMIN)):
+        response = call(client, route, ann)
+        assert response.status_code == expected.status, response.text
+    if "<user_id>" in route:
+        assert call(idle_service.admin, route, ann, user_id=UNKNOWN).status_code == 404
+
+
+def limited_token(service: Service, client: Client, scopes: set[Scope]) -> Client:
+    """Return the same user with a token for ``scopes`` alone."""
+    response = client.request("POST", "tokens", json={"name": "limited", "scopes": sorted(scopes)})
+    assert response.status_code == 201, response.text
+    return service.client(response.json()["token"])
+
+
+@pytest.mark.parametrize("route", [route for route, needed in NEEDS.items() if needed is not None])
+def test_a_token_needs_its_scopes_and_no_more(idle_service: Service, ann: Ann, route: str) -> None:
+    needed = NEEDS[route]
+    assert needed
+    # What the audit and the like need is an admin's; the rest is tried on what is the user's own.
+    user = idle_service.admin if Scope.ADMIN in needed else ann.client
+    every = set(Scope) if Scope.ADMIN in needed else set(Scope) - {Scope.ADMIN}
+    for missing in needed:
+        response = call(limited_token(idle_service, user, every - {missing}), route, ann)
+        assert response.status_code == 403, response.text
+        assert f"lacks the scope {missing}" in response.json()["message"]
+    response = call(limited_token(idle_service, user, set(needed)), route, ann)
+    assert response.status_code not in (401, 403), response.text
+
+
+def test_a_token_to_submit_by_can_do_nothing_else(idle_service: Service, ann: Ann) -> None:
+    submitter = limited_token(idle_service, ann.client, {Scope.JOBS_WRITE})
+    assert submitter.submit(name="by CI")["name"] == "by CI"
+    for route, expected in EXPECTED.items():
+        if NEEDS[route] != frozenset({Scope.JOBS_WRITE}) and not isinstance(expected, Public):
+            assert call(submitter, route, ann).status_code == 403, route

@@ -1,0 +1,189 @@
+"""Clients that send slowly, endlessly or not at all: they are cut off, and nobody waits for them."""
+
+import http.client
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from time import monotonic
+
+import pytest
+
+from reactorcide.settings import MOST_BODY_BYTES
+from tests.conftest import NewService
+from tests.support.client import Client
+from tests.support.service import Service
+from tests.support.waiting import wait_until
+
+MORE_THAN_THREADS = 80
+HALF_A_HEAD = b"POST /api/v1/jobs HTTP/1.1\r\nHost: x\r\nX-Slow: "
+HALF_A_BODY = b"POST /api/v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{"
+A_HUGE_CHUNK = b"POST /api/v1/jobs HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n300000\r\n{"
+HALF_A_CHUNK = b"POST /api/v1/jobs HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{"
+# The second request of a connection comes with the first one, and not to its end.
+AND_A_HALF = b"GET /api/v1/health HTTP/1.1\r\nHost: x\r\n\r\n" + HALF_A_HEAD
+
+
+@contextmanager
+def dripping(service: Service, begun: bytes) -> Iterator[list[socket.socket]]:
+    """Yield more connections than the service has threads, each sending a byte now and then."""
+    ended = threading.Event()
+    with ExitStack() as stack:
+        clients = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", service.port), timeout=10))
+            for _ in range(MORE_THAN_THREADS)
+        ]
+        for client in clients:
+            client.sendall(begun)
+
+        def drip() -> None:
+            while not ended.wait(0.2):
+                for client in clients:
+                    try:
+                        client.sendall(b"x")
+                    except OSError:
+                        continue
+
+        dripper = threading.Thread(target=drip)
+        dripper.start()
+        try:
+            yield clients
+        finally:
+            ended.set()
+            dripper.join()
+
+
+def test_slow_clients_take_no_thread_and_are_cut_off(new_service: NewService) -> None:
+    service = new_service(concurrency=0, request_timeout=3)
+    for begun in (b"", HALF_A_HEAD, HALF_A_BODY, HALF_A_CHUNK, A_HUGE_CHUNK, AND_A_HALF):
+        with dripping(service, begun) as clients:
+            for _ in range(3):
+                other = Client(service.base_url, service.admin.token)
+                started = monotonic()
+                assert other.post_job().status_code == 201
+                assert monotonic() - started < 2, begun
+                other.close()
+            if begun == HALF_A_HEAD:
+                answers = [_rest(client) for client in clients]
+                assert all(answer.startswith(b"HTTP/1.1 408 ") for answer in answers)
+                assert json.loads(answers[0].partition(b"\r\n\r\n")[2])["error"] == "invalid_input"
+                assert "cut off: Request Timeout" in service.log_text()
+
+
+def _rest(client: socket.socket) -> bytes:
+    received = b""
+    try:
+        while data := client.recv(65536):
+            received += data
+    except ConnectionResetError:
+        # A byte was on its way when the connection was closed.
+        pass
+    return received
+
+
+def test_a_client_that_stalls_does_not_hold_up_the_end(new_service: NewService) -> None:
+    service = new_service(concurrency=0)
+    with socket.create_connection(("127.0.0.1", service.port)):
+        started = monotonic()
+        service.stop()
+        assert monotonic() - started < 5
+
+
+@pytest.fixture
+def connection(idle_service: Service) -> Iterator[http.client.HTTPConnection]:
+    """A connection that is told how to frame its requests."""
+    made = http.client.HTTPConnection("127.0.0.1", idle_service.port, timeout=20)
+    yield made
+    made.close()
+
+
+def send_job(
+    connection: http.client.HTTPConnection, service: Service, description: str, *, chunk_bytes: int
+) -> tuple[int, str | None]:
+    """Submit a job in chunks of that size; return the status and the error, if it is one."""
+    fields = {"name": "x", "source_type": "copy", "job_command": "true", "description": description}
+    data = json.dumps(fields).encode()
+    connection.request(
+        "POST",
+        "/api/v1/jobs",
+        (data[at : at + chunk_bytes] for at in range(0, len(data), chunk_bytes)),
+        {"Authorization": f"Bearer {service.admin.token}", "Content-Type": "application/json"},
+        encode_chunked=True,
+    )
+    response = connection.getresponse()
+    return response.status, json.loads(response.read()).get("error")
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 100, 1 << 20])
+def test_a_body_may_come_in_chunks(
+    idle_service: Service, connection: http.client.HTTPConnection, chunk_bytes: int
+) -> None:
+    for _ in range(2):
+        assert send_job(connection, idle_service, "d" * 500, chunk_bytes=chunk_bytes) == (201, None)
+
+
+def test_a_body_in_chunks_has_the_same_limit(
+    idle_service: Service, connection: http.client.HTTPConnection
+) -> None:
+    answer = send_job(connection, idle_service, "d" * MOST_BODY_BYTES, chunk_bytes=1 << 16)
+    assert answer == (413, "payload_too_large")
+
+
+def test_a_client_that_asks_before_it_sends_the_body_is_told_to(idle_service: Service) -> None:
+    body = b'{"name": "x", "source_type": "copy", "job_command": "true"}'
+    head = (
+        f"POST /api/v1/jobs HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: {len(body)}\r\n"
+        f"Content-Type: application/json\r\nAuthorization: Bearer {idle_service.admin.token}\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", idle_service.port), timeout=20) as client:
+        client.sendall(head.encode())
+        assert client.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        client.sendall(body)
+        response = http.client.HTTPResponse(client)
+        response.begin()
+        assert response.status == 201
+
+
+def test_many_connections_at_once_are_all_answered(idle_service: Service) -> None:
+    clients = [Client(idle_service.base_url, idle_service.admin.token) for _ in range(60)]
+    statuses: list[int] = []
+    threads = [
+        threading.Thread(target=lambda one=client: statuses.append(one.request("GET", "jobs").status_code))
+        for client in clients
+    ]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: len(statuses) == len(clients), 20, "all are answered")
+    for thread, client in zip(threads, clients, strict=True):
+        thread.join()
+        client.close()
+    assert set(statuses) == {200}
+
+
+@pytest.mark.parametrize(
+    ("how_many", "begun"),
+    [
+        pytest.param(510, HALF_A_HEAD, id="too many"),
+        pytest.param(
+            40, HALF_A_BODY.replace(b"1000", b"2000000") + b"x" * 1_900_000, id="too large together"
+        ),
+    ],
+)
+def test_where_too_much_is_on_its_way_the_oldest_goes(
+    idle_service: Service, how_many: int, begun: bytes
+) -> None:
+    with ExitStack() as stack:
+        clients = []
+        for _ in range(how_many):
+            client = stack.enter_context(
+                socket.create_connection(("127.0.0.1", idle_service.port), timeout=20)
+            )
+            client.sendall(begun)
+            clients.append(client)
+        assert clients[0].recv(100).startswith(b"HTTP/1.1 503 ")
+        assert idle_service.admin.request("GET", "jobs").status_code == 200
+        # Whoever came last has not been refused, and can finish.
+        clients[-1].setblocking(False)
+        with pytest.raises(BlockingIOError):
+            clients[-1].recv(100)
