@@ -6,7 +6,8 @@ from flask_openapi3.openapi import OpenAPI
 
 from reactorcide import __version__
 from reactorcide.web import errors, requests
-from reactorcide.web.api import accounts, jobs, service
+from reactorcide.web.api import accounts, document, jobs, service
+from reactorcide.web.api.models import ErrorResponse
 from reactorcide.web.services import Services
 
 
@@ -15,15 +16,18 @@ def create_app(services: Services) -> Flask:
     app = OpenAPI(
         "reactorcide",
         info=Info(title="Reactorcide", version=__version__),
+        security_schemes=document.SECURITY_SCHEMES,
+        validation_error_status=400,
+        validation_error_model=ErrorResponse,
         validation_error_callback=errors.validation_failed,
         doc_ui=False,
         static_folder=None,
     )
-    app.json.sort_keys = False  # type: ignore[attr-defined]  # of the default provider, which is in use
     # The path of an artifact may contain what looks like an empty part; it is a 404, not another address.
     app.url_map.merge_slashes = False
     requests.install(app, services.metrics)
     errors.install(app)
+    app.register_api(document.blueprint())
     app.register_api(service.blueprint(services))
     app.register_api(jobs.blueprint(services))
     app.register_api(accounts.blueprint(services))

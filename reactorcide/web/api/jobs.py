@@ -29,6 +29,7 @@ from reactorcide.web.api.models import (
     ArtifactListResponse,
     ArtifactPath,
     AttemptListResponse,
+    ErrorResponse,
     JobListQuery,
     JobListResponse,
     JobPath,
@@ -111,14 +112,16 @@ def blueprint(services: Services) -> APIBlueprint:
         delete(context, caller(), path.job_id)
         return "", 204
 
-    @api.put("/jobs/<job_id>/cancel", responses={200: JobResponse})
+    @api.put("/jobs/<job_id>/cancel", responses={200: JobResponse, 409: ErrorResponse})
     def cancel_job(path: JobPath, query: NoQuery) -> Response:
         """Cancel a job."""
         return jsonify(job_json(cancel(context, caller(), path.job_id)))
 
-    api.post("/jobs/<job_id>/cancel", responses={200: JobResponse}, operation_id="cancel_job_by_post")(
-        cancel_job
-    )
+    api.post(
+        "/jobs/<job_id>/cancel",
+        responses={200: JobResponse, 409: ErrorResponse},
+        operation_id="cancel_job_by_post",
+    )(cancel_job)
 
     @api.post("/jobs/<job_id>/rerun", responses={201: JobResponse})
     def rerun_job(path: JobPath, query: NoQuery) -> Response:
