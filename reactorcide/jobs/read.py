@@ -84,10 +84,17 @@ def follow(
 ) -> Generator[bytes, None, None]:
     """Yield a log as it grows until it closes, over all further attempts where none is named.
 
-    Yields ``b""`` now and then while nothing comes; see ``follow_log``.
+    Yields ``b""`` now and then while nothing comes; see ``follow_log``. Raises ``NotFound`` on the call
+    itself.
     """
     number = _existing(job, attempt)
     start = 0 if tail is None else tail_offset(context.objects, log_key(job.job_id, number), tail)
+    return _follow_from(context, job, number, start, only_this=attempt is not None)
+
+
+def _follow_from(
+    context: JobContext, job: Job, number: int, start: int, *, only_this: bool
+) -> Generator[bytes, None, None]:
     while True:
         current = number
         yield from follow_log(
@@ -98,7 +105,7 @@ def follow(
             lambda: context.store.log_is_closed(job.job_id, current),  # noqa: B023  # used before it changes
             start=start,
         )
-        if attempt is not None or context.signals.closed:
+        if only_this or context.signals.closed:
             return
         try:
             latest = context.store.get(job.job_id).attempt

@@ -57,6 +57,7 @@ def test_every_route_says_what_it_is_and_how_it_answers(
 def test_operations_have_names_of_their_own() -> None:
     names = [operation["operationId"] for _, _, operation in OPERATIONS]
     assert len(set(names)) == len(names)
+    assert [name for name in names if "api_v1" in name or "__" in name] == []
 
 
 def test_every_json_body_has_an_example_that_its_schema_takes() -> None:

@@ -11,7 +11,7 @@ from reactorcide.accounts import tokens
 from reactorcide.domain.accounts import Token
 from reactorcide.domain.clock import rfc3339
 from reactorcide.domain.errors import InvalidInput
-from reactorcide.web.api import PREFIX
+from reactorcide.web.api import PREFIX, operation_name
 from reactorcide.web.api.models import (
     NewTokenResponse,
     NoQuery,
@@ -26,7 +26,13 @@ from reactorcide.web.services import Services
 
 def blueprint(services: Services) -> APIBlueprint:
     """Return the routes on users and tokens."""
-    api = APIBlueprint("accounts", __name__, url_prefix=PREFIX, abp_tags=[Tag(name="accounts")])
+    api = APIBlueprint(
+        "accounts",
+        __name__,
+        url_prefix=PREFIX,
+        abp_tags=[Tag(name="accounts")],
+        operation_id_callback=operation_name,
+    )
     context = services.accounts
 
     @api.before_request

@@ -18,7 +18,7 @@ from flask_openapi3.models.tag import Tag
 from flask_openapi3.openapi import OpenAPI
 
 from reactorcide.domain.errors import NotFound
-from reactorcide.web.api import PREFIX
+from reactorcide.web.api import PREFIX, operation_name
 from reactorcide.web.api.examples import EXAMPLES
 from reactorcide.web.api.models import AssetPath, NoQuery
 from reactorcide.web.errors import HTTP_CODES
@@ -78,7 +78,13 @@ _POLICY = (
 
 def blueprint() -> APIBlueprint:
     """Return the routes to the document and to the page that shows it."""
-    api = APIBlueprint("document", __name__, abp_tags=[Tag(name="service")], abp_security=NO_TOKEN)
+    api = APIBlueprint(
+        "document",
+        __name__,
+        abp_tags=[Tag(name="service")],
+        abp_security=NO_TOKEN,
+        operation_id_callback=operation_name,
+    )
     lock = Lock()
     made: list[str] = []
 

@@ -24,7 +24,7 @@ from reactorcide.jobs.cancel import cancel
 from reactorcide.jobs.delete import delete
 from reactorcide.jobs.rerun import rerun
 from reactorcide.jobs.submit import submit
-from reactorcide.web.api import PREFIX
+from reactorcide.web.api import PREFIX, operation_name
 from reactorcide.web.api.models import (
     ArtifactListResponse,
     ArtifactPath,
@@ -50,7 +50,9 @@ _MOST_DIGITS = 15
 
 def blueprint(services: Services) -> APIBlueprint:
     """Return the routes on jobs and queues."""
-    api = APIBlueprint("jobs", __name__, url_prefix=PREFIX, abp_tags=[Tag(name="jobs")])
+    api = APIBlueprint(
+        "jobs", __name__, url_prefix=PREFIX, abp_tags=[Tag(name="jobs")], operation_id_callback=operation_name
+    )
     context = services.jobs
 
     @api.before_request

@@ -12,7 +12,7 @@ from reactorcide.domain.clock import rfc3339
 from reactorcide.domain.errors import ReactorcideError, Unauthorized
 from reactorcide.jobs import read
 from reactorcide.metrics import CONTENT_TYPE
-from reactorcide.web.api import PREFIX
+from reactorcide.web.api import PREFIX, operation_name
 from reactorcide.web.api.document import NO_TOKEN, TOKEN_IF_ANY
 from reactorcide.web.api.models import (
     ErrorResponse,
@@ -29,7 +29,9 @@ _METRICS: dict[Any, Any] = {200: {"content": {"text/plain": {}}}, 503: ErrorResp
 
 def blueprint(services: Services) -> APIBlueprint:
     """Return the routes on the service itself."""
-    api = APIBlueprint("service", __name__, abp_tags=[Tag(name="service")])
+    api = APIBlueprint(
+        "service", __name__, abp_tags=[Tag(name="service")], operation_id_callback=operation_name
+    )
 
     @api.get(f"{PREFIX}/health", responses={200: HealthResponse}, security=TOKEN_IF_ANY)
     def health(query: NoQuery) -> Response:
