@@ -19,6 +19,12 @@ _COMMANDS = {
     "jobs": ("reactorcide.cli.jobs", "jobs", "Look at jobs and act on them."),
     "token": ("reactorcide.cli.admin", "token", "Make, list and revoke tokens, in the database directly."),
     "user": ("reactorcide.cli.admin", "user", "Make, list and disable users, in the database directly."),
+    "backup": (
+        "reactorcide.cli.backup",
+        "backup",
+        "Write the data directory to a file, while a service runs.",
+    ),
+    "restore": ("reactorcide.cli.backup", "restore", "Put a backup into an empty data directory."),
     "doctor": ("reactorcide.cli.doctor", "doctor", "Check what the service needs, and say what to do."),
     "demo": ("reactorcide.cli.demo", "demo", "Show the whole way of a job, with a service of its own."),
 }
