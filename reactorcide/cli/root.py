@@ -24,6 +24,12 @@ _COMMANDS = {
         "Make, invite, list and remove users, in the database directly.",
     ),
     "gc": ("reactorcide.cli.gc", "gc", "Remove the jobs that are not to be kept, in the database directly."),
+    "backup": (
+        "reactorcide.cli.backup",
+        "backup",
+        "Write the data directory to a file, while a service runs.",
+    ),
+    "restore": ("reactorcide.cli.backup", "restore", "Put a backup into an empty data directory."),
     "doctor": ("reactorcide.cli.doctor", "doctor", "Check what the service needs, and say what to do."),
     "demo": ("reactorcide.cli.demo", "demo", "Show the whole way of a job, with a service of its own."),
 }

@@ -1,8 +1,9 @@
 """The job database's connection: the one place that configures its SQLite."""
 
+import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,21 @@ from reactorcide.store.models import InstanceRow
 
 MIGRATIONS_DIR = Path(__file__).parent / "migrations"
 _BUSY_TIMEOUT_MS = 5000
+_COPIES_KEPT = 3
+
+
+def copy_database(source: Path, target: Path) -> None:
+    """Copy a database as it is at one moment, also while others write to it.
+
+    Only its owner can read the copy. Raises ``sqlite3.Error`` or ``OSError``; then there is no copy.
+    """
+    os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    try:
+        with closing(sqlite3.connect(source, timeout=5)) as old, closing(sqlite3.connect(target)) as new:
+            old.backup(new)
+    except BaseException:
+        target.unlink(missing_ok=True)
+        raise
 
 
 class Database:
@@ -45,21 +61,52 @@ class Database:
     def migrate(self) -> list[str]:
         """Apply the migrations that are missing, and return their names; safe to repeat.
 
+        A database that is not new is copied first: as it was it stays, as ``<name>.before-<migration>``.
         Raises ``ConfigurationError`` when the file is not a database of this program, or is one of a
         newer version of it.
         """
         try:
             runner = peewee_migrations.Runner(self._peewee, str(MIGRATIONS_DIR))
-            unknown = [entry.name for entry in runner.status() if entry.path is None]
+            entries = runner.status()
+            unknown = [entry.name for entry in entries if entry.path is None]
             if unknown:
                 raise ConfigurationError(
                     f"{self.path} was written by a newer version of Reactorcide (it has {unknown[-1]}); "
                     "run that version or a later one"
                 )
+            missing = [entry.name for entry in entries if entry.applied is None]
+            if missing and len(missing) < len(entries):
+                self._keep_copy(missing[0])
             applied: list[str] = runner.up()
         except DatabaseError as exc:
             raise ConfigurationError(f"the database {self.path} cannot be used: {exc}") from exc
         return applied
+
+    @staticmethod
+    def known_migrations() -> set[str]:
+        """Return the names of the migrations that this version can apply."""
+        return {
+            migration.name for migration in peewee_migrations.Migration.load_directory(str(MIGRATIONS_DIR))
+        }
+
+    def _keep_copy(self, migration: str) -> None:
+        """Keep the database as it is before ``migration``; of such copies the newest few are kept."""
+        copy = self.path.with_name(f"{self.path.name}.before-{migration}")
+        unfinished = copy.with_name(f"{copy.name}.tmp")
+        try:
+            # A start that was cut short has left it, or one of an older version its copy.
+            unfinished.unlink(missing_ok=True)
+            copy_database(self.path, unfinished)
+            os.replace(unfinished, copy)
+            copies = sorted(
+                self.path.parent.glob(f"{self.path.name}.before-*"), key=lambda path: path.stat().st_mtime_ns
+            )
+            for old in copies[:-_COPIES_KEPT]:
+                old.unlink()
+        except (OSError, sqlite3.Error) as exc:
+            raise ConfigurationError(
+                f"the database {self.path} has to be upgraded, and no copy of it can be made: {exc}"
+            ) from exc
 
     @contextmanager
     def write(self) -> Iterator[Any]:

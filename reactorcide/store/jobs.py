@@ -370,6 +370,17 @@ class JobStore:
                 (JobRow.status == JobStatus.SUBMITTED) & (JobRow.attempt == 1)
             ).execute(db)
 
+    def forget_tasks(self, *, now_ms: int) -> None:
+        """Have every job that waits submitted anew: the queue that has its task is not there any more."""
+        with self._database.write() as db:
+            JobRow.update(
+                status=JobStatus.SUBMITTED,
+                corndogs_task_id=None,
+                task_open=False,
+                next_submit_at_ms=0,
+                updated_at_ms=now_ms,
+            ).where(JobRow.status == JobStatus.QUEUED).execute(db)
+
     def mark_deleted(self, job_id: str, *, now_ms: int, deed: Deed | None = None) -> None:
         """Leave a tombstone: clients do not see the job any more. ``deed`` is for the audit."""
         with self._database.write() as db:

@@ -9,7 +9,8 @@ from flask_openapi3.openapi import OpenAPI
 from reactorcide import __version__
 from reactorcide.web import auth, cors, errors, requests
 from reactorcide.web.address import TrustedProxies
-from reactorcide.web.api import accounts, jobs, logs, service, sources
+from reactorcide.web.api import accounts, document, jobs, logs, service, sources
+from reactorcide.web.api.models import ErrorResponse
 from reactorcide.web.services import Services
 
 
@@ -24,17 +25,20 @@ def create_app(
     app = OpenAPI(
         "reactorcide",
         info=Info(title="Reactorcide", version=__version__),
+        security_schemes=document.SECURITY_SCHEMES,
+        validation_error_status=400,
+        validation_error_model=ErrorResponse,
         validation_error_callback=errors.validation_failed,
         doc_ui=False,
         static_folder=None,
     )
-    app.json.sort_keys = False  # type: ignore[attr-defined]  # of the default provider, which is in use
     # The path of an artifact may contain what looks like an empty part; it is a 404, not another address.
     app.url_map.merge_slashes = False
     requests.install(app, services.metrics)
     errors.install(app)
     cors.install(app, cors_origins)
     auth.install(app, services)
+    app.register_api(document.blueprint())
     app.register_api(service.blueprint(services))
     app.register_api(jobs.blueprint(services))
     app.register_api(sources.blueprint(services))

@@ -23,6 +23,9 @@ _ADMIN: _Scopes = frozenset({Scope.ADMIN})
 NEEDS: Mapping[str, _Scopes | None] = {
     "GET /metrics": _NO_TOKEN,
     "GET /api/health": _NO_TOKEN,
+    "GET /api/docs": _NO_TOKEN,
+    "GET /api/docs/<name>": _NO_TOKEN,
+    f"GET {PREFIX}/openapi.json": _NO_TOKEN,
     f"GET {PREFIX}/health": _NO_TOKEN,
     f"GET {PREFIX}/ready": _NO_TOKEN,
     f"GET {PREFIX}/metrics": _NO_TOKEN,

@@ -28,7 +28,7 @@ _TABLE: tuple[tuple[type[errors.ReactorcideError], int, str], ...] = (
     (errors.InfrastructureError, 503, "unavailable"),
 )
 
-_HTTP_CODES = {
+HTTP_CODES = {
     400: "invalid_input",
     401: "unauthorized",
     403: "forbidden",
@@ -37,7 +37,9 @@ _HTTP_CODES = {
     409: "conflict",
     413: "payload_too_large",
     415: "unsupported_media_type",
+    416: "invalid_input",
     429: "rate_limited",
+    500: "internal_error",
     503: "unavailable",
 }
 
@@ -104,7 +106,7 @@ def install(app: Flask) -> None:
     @app.errorhandler(HTTPException)
     def framework(error: HTTPException) -> Response:
         status = error.code or 500
-        code = _HTTP_CODES.get(status, "internal_error" if status >= 500 else "invalid_input")
+        code = HTTP_CODES.get(status, "internal_error" if status >= 500 else "invalid_input")
         phrase = HTTPStatus(status).phrase.lower()
         response = answer(status, code, _HTTP_MESSAGES.get(status) or error.description or phrase)
         for name, value in error.get_headers():

@@ -1,11 +1,13 @@
 """What happens around every request: its id, its body, its line in the log, the headers of its answer."""
 
+import json
 import logging
 import re
 from time import perf_counter
 from typing import Any
 
 from flask import Flask, Request, Response, g, request
+from flask.json.provider import DefaultJSONProvider
 
 from reactorcide.domain.errors import InvalidInput
 from reactorcide.domain.ids import new_id
@@ -17,6 +19,36 @@ from reactorcide.web.address import client_address
 log = logging.getLogger("reactorcide.web")
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+class StrictJSON(DefaultJSONProvider):
+    """Reads JSON as RFC 8259 has it, and nothing that two readers could take for different things."""
+
+    sort_keys = False
+
+    def loads(self, s: str | bytes, **kwargs: Any) -> Any:
+        """Return what a text says; raises ``ValueError``, or ``InvalidInput`` that names the key to blame."""
+        text = s if isinstance(s, str) else s.decode("utf-8")
+        value = json.loads(text, object_pairs_hook=_object, parse_constant=_no_constant)
+        if _SURROGATE.search(text) is not None:
+            # Half a character can be neither stored nor handed to a container.
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+        return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in made if names.count(name) > 1)
+        raise InvalidInput(f"{twice!r} is there more than once", twice)
+    return made
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
+
 
 HEADERS = {
     "Cache-Control": "no-store",
@@ -46,12 +78,15 @@ class StrictRequest(Request):
         """Say where the JSON is broken."""
         if e is None:
             return super().on_json_loading_failed(e)
+        if isinstance(e, UnicodeError):
+            raise InvalidInput("the body is not valid JSON: it is not UTF-8, or has half a character") from e
         raise InvalidInput(f"the body is not valid JSON: {e}") from e
 
 
 def install(app: Flask, metrics: Metrics) -> None:
     """Give every request an id, a line in the log and a place in the metrics."""
     app.request_class = StrictRequest
+    app.json = StrictJSON(app)
 
     @app.before_request
     def begin() -> None:

@@ -77,6 +77,9 @@ class Admins:
 EXPECTED: Mapping[str, Public | OfJob | Own | OfToken | OfSource | Stream | Admins] = {
     "GET /metrics": Public(),
     "GET /api/health": Public(),
+    "GET /api/docs": Public(),
+    "GET /api/docs/<name>": Public(),
+    "GET /api/v1/openapi.json": Public(),
     "GET /api/v1/health": Public(),
     "GET /api/v1/ready": Public(),
     "GET /api/v1/metrics": Public(),
@@ -160,6 +163,7 @@ def call(client: Client, route: str, ann: Ann, **other: str) -> requests.Respons
         "token_id": ann.token_id,
         "user_id": ann.user_id,
         "source_id": "a" * 64,
+        "name": "show.js",
     }
     for name, value in (values | other).items():
         rule = rule.replace(f"<{name}>", value).replace(f"<path:{name}>", value)

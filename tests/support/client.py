@@ -7,6 +7,8 @@ from typing import Any
 
 import requests
 
+from tests.support.contract import check_answer
+
 Job = dict[str, Any]
 
 FINAL = ("completed", "failed", "cancelled")
@@ -37,9 +39,11 @@ class Client:
         headers = dict(options.pop("headers", None) or {})
         if self.token is not None:
             headers.setdefault("Authorization", f"Bearer {self.token}")
-        return self._session.request(
+        response = self._session.request(
             method, self.base_url + address, headers=headers, timeout=_TIMEOUT_S, **options
         )
+        check_answer(method, response)
+        return response
 
     def get(self, path: str, **params: Any) -> Any:
         """Return what a GET answers as JSON; it must be a 200."""

@@ -3,10 +3,10 @@
 import logging
 import socket
 from collections.abc import Generator
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
-from flask import Flask, Response
+from flask import Flask, Response, request
 
 from reactorcide.domain import errors as domain_errors
 from reactorcide.domain.errors import Busy, InvalidInput, NotFound, ReactorcideError, StoreError
@@ -167,3 +167,47 @@ class TestStreams:
             response = stream(StreamSlots(1), Signals(), pieces(b"x", b"y"))
             assert b"".join(response.response) == b""  # type: ignore[arg-type]  # it is made of bytes
             response.close()
+
+
+class TestJSON:
+    """What is taken for JSON, and what is not."""
+
+    @staticmethod
+    def send(app: Flask, body: bytes) -> tuple[int, dict[str, Any]]:
+        @app.post("/")
+        def take() -> dict[str, Any]:
+            return dict(request.get_json())
+
+        response = app.test_client().post("/", data=body, content_type="application/json")
+        return response.status_code, response.json or {}
+
+    @pytest.mark.parametrize("body", [b'{"a": 1, "b": 2, "a": 1}', b'{"b": {"a": 1, "a": 2}}'])
+    def test_the_same_key_twice_is_refused_by_name(self, app: Flask, body: bytes) -> None:
+        status, error = self.send(app, body)
+        assert (status, error["details"]) == (
+            400,
+            [{"field": "a", "message": "'a' is there more than once"}],
+        )
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            rb'{"a": "\ud800"}',
+            rb'{"\uDFFF": 1}',
+            rb'{"a": ["\ude00\ud83d"]}',
+            b'{"a": "\xed\xa0\x80"}',
+            '{"a": 1}'.encode("utf-16"),
+            b'\xef\xbb\xbf{"a": 1}',
+            b'{"a": NaN}',
+            b'{"a": -Infinity}',
+            b'{"a": ' + b"9" * 5000 + b"}",
+            b'{"a": ' * 100_000,
+            b"",
+        ],
+    )
+    def test_what_is_no_json_is_refused(self, app: Flask, body: bytes) -> None:
+        status, error = self.send(app, body)
+        assert (status, error["error"]) == (400, "invalid_input")
+
+    def test_a_whole_pair_of_surrogates_is_a_character(self, app: Flask) -> None:
+        assert self.send(app, rb'{"a": "\ud83d\ude00"}') == (200, {"a": "\U0001f600"})

@@ -12,10 +12,12 @@ from reactorcide.domain.accounts import Role, Scope, Token, User
 from reactorcide.domain.audit import AuditFilter, Deed
 from reactorcide.domain.clock import rfc3339
 from reactorcide.domain.errors import Forbidden, InvalidInput
-from reactorcide.web.api import PREFIX
+from reactorcide.web.api import PREFIX, operation_name
+from reactorcide.web.api.document import NO_TOKEN
 from reactorcide.web.api.models import (
     AuditQuery,
     AuditResponse,
+    ErrorResponse,
     InvitationRequest,
     InvitationResponse,
     NewTokenResponse,
@@ -39,7 +41,13 @@ _MOST_DIGITS = 18
 
 def blueprint(services: Services) -> APIBlueprint:
     """Return the routes on users and tokens."""
-    api = APIBlueprint("accounts", __name__, url_prefix=PREFIX, abp_tags=[Tag(name="accounts")])
+    api = APIBlueprint(
+        "accounts",
+        __name__,
+        url_prefix=PREFIX,
+        abp_tags=[Tag(name="accounts")],
+        operation_id_callback=operation_name,
+    )
     context = services.accounts
 
     @api.get("/users/me", responses={200: UserResponse})
@@ -75,13 +83,13 @@ def blueprint(services: Services) -> APIBlueprint:
         """List all users; for admins."""
         return jsonify({"users": [_user_json(user) for user in users.everybody(context)]})
 
-    @api.post("/users", responses={201: UserResponse})
+    @api.post("/users", responses={201: UserResponse, 409: ErrorResponse})
     def create_user(body: UserRequest, query: NoQuery) -> tuple[Response, int]:
         """Make a user, who has no token yet; for admins."""
         user = users.create(context, body.username, email=body.email, role=Role(body.role), by=caller().actor)
         return jsonify(_user_json(user)), 201
 
-    @api.patch("/users/<user_id>", responses={200: UserResponse})
+    @api.patch("/users/<user_id>", responses={200: UserResponse, 409: ErrorResponse})
     def change_user(path: UserPath, body: UserChange, query: NoQuery) -> Response:
         """Change a user's role, disable or enable them; for admins."""
         user = users.change(
@@ -93,7 +101,7 @@ def blueprint(services: Services) -> APIBlueprint:
         )
         return jsonify(_user_json(user))
 
-    @api.delete("/users/<user_id>", responses={204: None})
+    @api.delete("/users/<user_id>", responses={204: None, 409: ErrorResponse})
     def remove_user(path: UserPath, query: NoQuery) -> tuple[str, int]:
         """Remove a user who has no unfinished jobs, with all tokens; for admins."""
         users.remove(context, path.user_id, by=caller().actor)
@@ -121,7 +129,17 @@ def blueprint(services: Services) -> APIBlueprint:
             }
         ), 201
 
-    @api.post("/register", responses={201: RegisterResponse})
+    @api.post(
+        "/register",
+        responses={
+            201: RegisterResponse,
+            403: ErrorResponse,
+            409: ErrorResponse,
+            429: ErrorResponse,
+            503: ErrorResponse,
+        },
+        security=NO_TOKEN,
+    )
     def register(body: RegisterRequest, query: NoQuery) -> tuple[Response, int]:
         """Become a user by invitation, and get the first token; needs no token."""
         try:

@@ -27,11 +27,12 @@ from reactorcide.jobs.pin import pin
 from reactorcide.jobs.rerun import rerun
 from reactorcide.jobs.submit import submit, submit_once
 from reactorcide.tarstream import END, write_entry
-from reactorcide.web.api import PREFIX
+from reactorcide.web.api import PREFIX, operation_name
 from reactorcide.web.api.models import (
     ArtifactListResponse,
     ArtifactPath,
     AttemptListResponse,
+    ErrorResponse,
     JobListQuery,
     JobListResponse,
     JobPath,
@@ -51,10 +52,12 @@ _MOST_DIGITS = 15
 
 def blueprint(services: Services) -> APIBlueprint:
     """Return the routes on jobs and queues."""
-    api = APIBlueprint("jobs", __name__, url_prefix=PREFIX, abp_tags=[Tag(name="jobs")])
+    api = APIBlueprint(
+        "jobs", __name__, url_prefix=PREFIX, abp_tags=[Tag(name="jobs")], operation_id_callback=operation_name
+    )
     context = services.jobs
 
-    @api.post("/jobs", responses={200: JobResponse, 201: JobResponse})
+    @api.post("/jobs", responses={200: JobResponse, 201: JobResponse, 404: ErrorResponse, 409: ErrorResponse})
     def submit_job(header: SubmitHeader, body: JobRequest, query: NoQuery) -> Response:
         """Submit a job; with a key that was sent before, show the one that there is."""
         definition = _definition(body, services.defaults)
@@ -114,14 +117,16 @@ def blueprint(services: Services) -> APIBlueprint:
         delete(context, caller(), path.job_id)
         return "", 204
 
-    @api.put("/jobs/<job_id>/cancel", responses={200: JobResponse})
+    @api.put("/jobs/<job_id>/cancel", responses={200: JobResponse, 409: ErrorResponse})
     def cancel_job(path: JobPath, query: NoQuery) -> Response:
         """Cancel a job."""
         return jsonify(job_json(cancel(context, caller(), path.job_id)))
 
-    api.post("/jobs/<job_id>/cancel", responses={200: JobResponse}, operation_id="cancel_job_by_post")(
-        cancel_job
-    )
+    api.post(
+        "/jobs/<job_id>/cancel",
+        responses={200: JobResponse, 409: ErrorResponse},
+        operation_id="cancel_job_by_post",
+    )(cancel_job)
 
     @api.post("/jobs/<job_id>/rerun", responses={201: JobResponse})
     def rerun_job(path: JobPath, query: NoQuery) -> Response:
@@ -172,7 +177,7 @@ def blueprint(services: Services) -> APIBlueprint:
             }
         )
 
-    @api.get("/jobs/<job_id>/artifacts/<path:path>", responses={200: {"content": {"*/*": {}}}})
+    @api.get("/jobs/<job_id>/artifacts/<path:path>", responses={200: {"content": {"*/*": {}}}, 304: None})
     def get_artifact(path: ArtifactPath, query: NoQuery) -> Response:
         """Download one artifact."""
         job = access.get(context, caller(), path.job_id)

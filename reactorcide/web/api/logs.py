@@ -14,8 +14,8 @@ from reactorcide.domain.jobs import Job
 from reactorcide.jobs import access, events, logs
 from reactorcide.jobs.logs import LogBytes, LogPart, LogPosition
 from reactorcide.web import errors, sse
-from reactorcide.web.api import PREFIX
-from reactorcide.web.api.models import JobPath, LogQuery, NoQuery
+from reactorcide.web.api import PREFIX, operation_name
+from reactorcide.web.api.models import ErrorResponse, JobPath, LogQuery, NoQuery
 from reactorcide.web.auth import caller
 from reactorcide.web.services import Services
 from reactorcide.web.streams import stream
@@ -27,10 +27,19 @@ _START = "X-Log-Position"
 
 def blueprint(services: Services) -> APIBlueprint:
     """Return the routes on logs and status changes."""
-    api = APIBlueprint("logs", __name__, url_prefix=PREFIX, abp_tags=[Tag(name="jobs")])
+    api = APIBlueprint(
+        "logs", __name__, url_prefix=PREFIX, abp_tags=[Tag(name="jobs")], operation_id_callback=operation_name
+    )
     context = services.jobs
 
-    @api.get("/jobs/<job_id>/logs", responses={200: {"content": {"text/plain": {}, sse.MIMETYPE: {}}}})
+    @api.get(
+        "/jobs/<job_id>/logs",
+        responses={
+            200: {"content": {"text/plain": {}, sse.MIMETYPE: {}}},
+            206: {"content": {"text/plain": {}}},
+            416: ErrorResponse,
+        },
+    )
     def job_logs(path: JobPath, query: LogQuery) -> Response:
         """Read a job's log or a part of it, or follow it while it grows."""
         job = access.get(context, caller(), path.job_id)

@@ -370,6 +370,12 @@ class SourcePath(BaseModel):
     source_id: str
 
 
+class AssetPath(BaseModel):
+    """Which part of the page that shows the API."""
+
+    name: str
+
+
 class TokenPath(BaseModel):
     """Which token."""
 
@@ -613,3 +619,18 @@ class ReadyResponse(BaseModel):
     """Whether each part works: `ok`, or a sentence."""
 
     checks: dict[str, str]
+
+
+class ErrorDetail(BaseModel):
+    """A field to blame."""
+
+    field: str
+    message: str
+
+
+class ErrorResponse(BaseModel):
+    """What went wrong, in a word and in a sentence; `details` only where fields are to blame."""
+
+    error: str
+    message: str
+    details: list[ErrorDetail] = Field(default_factory=list)

@@ -1,5 +1,7 @@
 """Routes on the service itself; but for the workers they need no token."""
 
+from typing import Any
+
 from flask import Response, jsonify, request
 from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
@@ -9,17 +11,28 @@ from reactorcide.domain.clock import rfc3339
 from reactorcide.domain.errors import ReactorcideError, TooManyFailures, Unauthorized
 from reactorcide.jobs import read
 from reactorcide.metrics import CONTENT_TYPE
-from reactorcide.web.api import PREFIX
-from reactorcide.web.api.models import HealthResponse, NoQuery, ReadyResponse, WorkerListResponse
+from reactorcide.web.api import PREFIX, operation_name
+from reactorcide.web.api.document import NO_TOKEN, TOKEN_IF_ANY
+from reactorcide.web.api.models import (
+    ErrorResponse,
+    HealthResponse,
+    NoQuery,
+    ReadyResponse,
+    WorkerListResponse,
+)
 from reactorcide.web.auth import authenticate, caller
 from reactorcide.web.services import Services
+
+_METRICS: dict[Any, Any] = {200: {"content": {"text/plain": {}}}, 503: ErrorResponse}
 
 
 def blueprint(services: Services) -> APIBlueprint:
     """Return the routes on the service itself."""
-    api = APIBlueprint("service", __name__, abp_tags=[Tag(name="service")])
+    api = APIBlueprint(
+        "service", __name__, abp_tags=[Tag(name="service")], operation_id_callback=operation_name
+    )
 
-    @api.get(f"{PREFIX}/health", responses={200: HealthResponse})
+    @api.get(f"{PREFIX}/health", responses={200: HealthResponse}, security=TOKEN_IF_ANY)
     def health(query: NoQuery) -> Response:
         """Tell that the service answers, and what it makes of the token, if one was sent."""
         user_id = None
@@ -37,9 +50,11 @@ def blueprint(services: Services) -> APIBlueprint:
             }
         )
 
-    api.get("/api/health", responses={200: HealthResponse}, operation_id="health_short", doc_ui=False)(health)
+    api.get(
+        "/api/health", responses={200: HealthResponse}, operation_id="health_short", security=TOKEN_IF_ANY
+    )(health)
 
-    @api.get(f"{PREFIX}/ready", responses={200: ReadyResponse, 503: ReadyResponse})
+    @api.get(f"{PREFIX}/ready", responses={200: ReadyResponse, 503: ReadyResponse}, security=NO_TOKEN)
     def ready(query: NoQuery) -> tuple[Response, int]:
         """Tell whether every part works."""
         checks = {}
@@ -52,12 +67,12 @@ def blueprint(services: Services) -> APIBlueprint:
         is_ready = all(found == "ok" for found in checks.values())
         return jsonify({"checks": checks}), 200 if is_ready else 503
 
-    @api.get(f"{PREFIX}/metrics", responses={200: {"content": {"text/plain": {}}}})
+    @api.get(f"{PREFIX}/metrics", responses=_METRICS, security=NO_TOKEN)
     def metrics(query: NoQuery) -> Response:
         """Return everything that is counted, in Prometheus' text format."""
         return Response(services.metrics.render(), content_type=CONTENT_TYPE)
 
-    api.get("/metrics", operation_id="metrics_short", doc_ui=False)(metrics)
+    api.get("/metrics", responses=_METRICS, operation_id="metrics_short", security=NO_TOKEN)(metrics)
 
     @api.get(f"{PREFIX}/workers", responses={200: WorkerListResponse})
     def list_workers(query: NoQuery) -> Response:

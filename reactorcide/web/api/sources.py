@@ -12,7 +12,7 @@ from reactorcide.domain.errors import Busy, TooLarge
 from reactorcide.domain.sources import Source
 from reactorcide.jobs import sources
 from reactorcide.web import errors
-from reactorcide.web.api import PREFIX
+from reactorcide.web.api import PREFIX, operation_name
 from reactorcide.web.api.models import NoQuery, SourcePath, SourceResponse
 from reactorcide.web.auth import caller
 from reactorcide.web.services import Services
@@ -24,7 +24,13 @@ _MOST_DISCARDED_BYTES = 1 << 30
 
 def blueprint(services: Services) -> APIBlueprint:
     """Return the routes on uploaded sources."""
-    api = APIBlueprint("sources", __name__, url_prefix=PREFIX, abp_tags=[Tag(name="sources")])
+    api = APIBlueprint(
+        "sources",
+        __name__,
+        url_prefix=PREFIX,
+        abp_tags=[Tag(name="sources")],
+        operation_id_callback=operation_name,
+    )
     context = services.jobs
 
     @api.post(

@@ -1,0 +1,244 @@
+"""A data directory in one file, taken while a service works on it, and put back.
+
+The job database is copied first, and then the objects: whatever its rows speak of was written before them.
+The queue is left out. It only says what the database says, and at a later moment: a restored service queues
+its waiting jobs anew.
+"""
+
+import gzip
+import io
+import json
+import os
+import sqlite3
+import tarfile
+import tempfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+from reactorcide import __version__
+from reactorcide.domain.clock import now_ms, rfc3339
+from reactorcide.domain.errors import ConfigurationError
+from reactorcide.settings import Settings
+from reactorcide.store.database import Database, copy_database
+from reactorcide.store.jobs import JobStore
+
+_MANIFEST = "reactorcide-backup.json"
+_FORMAT = 1
+_DATABASE = "reactorcide.db"
+_SECRET_KEY = "secret-key"  # noqa: S105  # a file's name
+_OBJECTS = "objects"
+_END = "end"
+_CHUNK_BYTES = 1 << 20
+
+Progress = Callable[[int, int], None]
+"""Is told the bytes that are done, and of how many."""
+
+
+def backup(settings: Settings, target: Path, progress: Progress) -> int:
+    """Write a backup to ``target``, whole or not at all, and return its bytes; replaces an older one.
+
+    Safe while a service works on the data directory. It holds what the service needs to go on, the key of
+    the secrets too, but not the admin's token, which can be made anew. Raises ``ConfigurationError`` where
+    there is nothing to copy, or it cannot be.
+    """
+    if not settings.database_path.is_file():
+        raise ConfigurationError(
+            f"there is no database in {settings.data_dir}; name the service's directory with --data-dir"
+        )
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.absolute().parent) as made:
+            copied = Path(made, _DATABASE)
+            copy_database(settings.database_path, copied)
+            written = Path(made, target.name)
+            _write(settings, copied, written, progress)
+            os.replace(written, target)
+    except (OSError, sqlite3.Error) as exc:
+        raise ConfigurationError(f"the backup {target} could not be written: {exc}") from exc
+    return target.stat().st_size
+
+
+def _write(settings: Settings, database: Path, target: Path, progress: Progress) -> None:
+    files = [(_DATABASE, database)]
+    if (settings.data_dir / _SECRET_KEY).exists():
+        files.append((_SECRET_KEY, settings.data_dir / _SECRET_KEY))
+    files += [
+        (f"{_OBJECTS}/{path.relative_to(settings.objects_dir)}", path)
+        for path in _objects(settings, database)
+    ]
+    total_bytes = sum(path.stat().st_size for _, path in files if path.exists())
+    done_bytes = 0
+
+    def read(count_bytes: int) -> None:
+        nonlocal done_bytes
+        done_bytes += count_bytes
+        progress(done_bytes, max(total_bytes, done_bytes))
+
+    manifest = {
+        "format": _FORMAT,
+        "version": __version__,
+        "created_at": rfc3339(now_ms()),
+        "migrations": _migrations(database),
+    }
+    with open(target, "xb", opener=_open_private) as file:
+        with (
+            gzip.GzipFile(fileobj=file, mode="wb", compresslevel=1, filename="") as packed,
+            tarfile.open(fileobj=packed, mode="w|", format=tarfile.PAX_FORMAT) as tar,
+        ):
+            text = json.dumps(manifest).encode()
+            _add(tar, _MANIFEST, io.BytesIO(text), len(text))
+            for name, path in files:
+                try:
+                    source = path.open("rb")
+                except FileNotFoundError:
+                    # Its job was deleted meanwhile.
+                    continue
+                with source:
+                    # What a job appends from now on is not part of it.
+                    size_bytes = os.fstat(source.fileno()).st_size
+                    _add(tar, name, _Counted(source, read), size_bytes)
+            _add(tar, _END, io.BytesIO(), 0)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+class _Counted:
+    """A file that tells how much of it was read."""
+
+    def __init__(self, file: IO[bytes], tell: Callable[[int], None]) -> None:
+        self._file = file
+        self._tell = tell
+
+    def read(self, size: int = -1) -> bytes:
+        """Return the next bytes."""
+        found = self._file.read(size)
+        self._tell(len(found))
+        return found
+
+
+def _add(tar: tarfile.TarFile, name: str, content: Any, size_bytes: int) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = size_bytes
+    member.mode = 0o600
+    tar.addfile(member, content)
+
+
+def _objects(settings: Settings, database: Path) -> Iterator[Path]:
+    """Yield the files of all objects but those of jobs that the copy of the database has not got."""
+    with closing(sqlite3.connect(database)) as connection:
+        jobs = {job_id for (job_id,) in connection.execute("SELECT job_id FROM job")}
+    for directory, below, names in os.walk(settings.objects_dir):
+        where = Path(directory).relative_to(settings.objects_dir)
+        if where == Path():
+            # Half-written ones.
+            below[:] = [name for name in below if name != ".tmp"]
+        elif where == Path("jobs"):
+            below[:] = [name for name in below if name in jobs]
+        for name in sorted(names):
+            path = Path(directory, name)
+            if path.is_file() and not path.is_symlink():
+                yield path
+
+
+def _migrations(database: Path) -> list[str]:
+    with closing(sqlite3.connect(database)) as connection:
+        return [name for (name,) in connection.execute("SELECT name FROM schema_migration ORDER BY name")]
+
+
+def restore(settings: Settings, source: Path, progress: Progress) -> None:
+    """Put a backup into an empty data directory, or one that is not there yet: all of it, or nothing.
+
+    Raises ``ConfigurationError`` where the directory is in use, or the file is not a whole backup that this
+    version can read.
+    """
+    target = settings.data_dir.absolute()
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ConfigurationError(f"{target} is not empty; a backup is restored into an empty directory only")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as made:
+            whole = Path(made, "data")
+            whole.mkdir(mode=0o700)
+            with source.open("rb") as file:
+                _read(file, whole, lambda: progress(file.tell(), os.fstat(file.fileno()).st_size))
+            _queue_anew(whole / _DATABASE)
+            os.sync()
+            # Takes the place of an empty directory, and of no other.
+            os.replace(whole, target)
+    except (tarfile.TarError, gzip.BadGzipFile, zlib.error) as exc:
+        raise ConfigurationError(f"{source} is no backup of Reactorcide, or a damaged one: {exc}") from exc
+    except EOFError as exc:
+        raise ConfigurationError(f"{source} is not whole: it ends too early") from exc
+    except OSError as exc:
+        raise ConfigurationError(
+            f"{source} could not be restored to {target}: {exc.strerror or exc}; "
+            "where that is a mount, name a directory below it"
+        ) from exc
+
+
+def _read(file: IO[bytes], target: Path, progress: Callable[[], None]) -> None:
+    with gzip.GzipFile(fileobj=file, mode="rb") as packed:
+        names: list[str] = []
+        with tarfile.open(fileobj=packed, mode="r|") as tar:
+            for member in tar:
+                content = tar.extractfile(member) if member.isreg() else None
+                if content is None:
+                    raise tarfile.TarError(f"{member.name} is no regular file")
+                if not names:
+                    _check_manifest(member.name, content)
+                elif member.name != _END:
+                    _extract(content, target / _checked(member.name), progress)
+                names.append(member.name)
+        # gzip's own checksum is behind the last member.
+        while packed.read(_CHUNK_BYTES):
+            pass
+    if _DATABASE not in names or names[-1] != _END:
+        raise EOFError
+
+
+def _check_manifest(name: str, content: IO[bytes]) -> None:
+    if name != _MANIFEST:
+        raise tarfile.TarError(f"it begins with {name}")
+    try:
+        manifest = json.loads(content.read(_CHUNK_BYTES))
+        made_by, created_at, applied = (manifest[key] for key in ("version", "created_at", "migrations"))
+        is_newer = manifest["format"] > _FORMAT or not set(applied) <= Database.known_migrations()
+    except (ValueError, KeyError, TypeError) as exc:
+        raise tarfile.TarError(f"its {_MANIFEST} cannot be read") from exc
+    if is_newer:
+        raise ConfigurationError(
+            f"this backup was made by a newer version of Reactorcide ({made_by}, at {created_at}); "
+            "restore it with that version or a later one"
+        )
+
+
+def _checked(name: str) -> PurePosixPath:
+    """Return where a member goes; raises ``tarfile.TarError`` for one that has no business in a backup."""
+    path = PurePosixPath(name)
+    if name not in (_DATABASE, _SECRET_KEY) and (
+        path.parts[:1] != (_OBJECTS,) or len(path.parts) < 2 or ".." in path.parts
+    ):
+        raise tarfile.TarError(f"{name} does not belong in it")
+    return path
+
+
+def _extract(content: IO[bytes], target: Path, progress: Callable[[], None]) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with open(target, "xb", opener=_open_private) as file:
+        while chunk := content.read(_CHUNK_BYTES):
+            file.write(chunk)
+            progress()
+
+
+def _open_private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _queue_anew(database: Path) -> None:
+    opened = Database(database)
+    try:
+        JobStore(opened).forget_tasks(now_ms=now_ms())
+    finally:
+        opened.close()

@@ -1,0 +1,51 @@
+"""``reactorcide backup`` and ``reactorcide restore``: a data directory in one file."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from reactorcide.cli.options import settings_from, settings_options
+from reactorcide.domain.sizes import format_size
+
+_file = click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+
+
+@click.command()
+@_file
+@settings_options("data_dir")
+def backup(file: Path, **options: Any) -> None:
+    """Write the data directory to FILE (a .tar.gz), while a service works on it or while none does."""
+    from reactorcide import backup
+
+    with _bar("Backing up") as progress:
+        size_bytes = backup.backup(settings_from(options), file, progress)
+    click.echo(
+        f"{file}: {format_size(size_bytes)}; it holds tokens' hashes and secrets' key: keep it to yourself"
+    )
+
+
+@click.command()
+@_file
+@settings_options("data_dir")
+def restore(file: Path, **options: Any) -> None:
+    """Put the backup FILE into an empty data directory."""
+    from reactorcide import backup
+
+    settings = settings_from(options)
+    with _bar("Restoring") as progress:
+        backup.restore(settings, file, progress)
+    click.echo(f"restored to {settings.data_dir}; a token for the command line: reactorcide token create")
+
+
+@contextmanager
+def _bar(label: str) -> Iterator[Any]:
+    with click.progressbar(length=1000, label=label, file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
+
+        def progress(done_bytes: int, total_bytes: int) -> None:
+            bar.update(done_bytes * 1000 // max(total_bytes, 1) - bar.pos)
+
+        yield progress

@@ -1,0 +1,176 @@
+"""An example of every JSON body that the document names, by the name of its model."""
+
+from typing import Any
+
+_JOB_ID = "0198c0de-1d2c-7b3a-9f4e-5a6b7c8d9e0f"
+_USER_ID = "0198c0de-0a1b-7c2d-8e3f-4a5b6c7d8e9f"
+_TOKEN_ID = "0198c0de-2b3c-7d4e-9f5a-6b7c8d9e0f1a"  # noqa: S105  # an id, not a token
+_WORKER_ID = "build-host-7c8d9e0f"
+_BEGUN, _STARTED, _ENDED = (f"2026-01-31T12:00:{moment}Z" for moment in ("00.000", "01.250", "04.500"))
+
+_JOB: dict[str, Any] = {
+    "job_id": _JOB_ID,
+    "user_id": _USER_ID,
+    "name": "test the main branch",
+    "description": "",
+    "status": "completed",
+    "source_type": "git",
+    "git_url": "https://git.example/team/project.git",
+    "git_ref": "main",
+    "source_path": None,
+    "runner_image": "python:3.13-alpine",
+    "job_command": "python -m unittest",
+    "job_env_vars": {"VERBOSE": "1", "API_TOKEN": "[REDACTED]"},
+    "secret_env_vars": ["API_TOKEN"],
+    "queue_name": "default",
+    "timeout_seconds": 600,
+    "priority": 0,
+    "code_dir": "/job/src",
+    "job_dir": "/job/src",
+    "cpu_limit": 2.0,
+    "memory_limit": 536_870_912,
+    "retries": 1,
+    "artifacts": ["**/*.xml"],
+    "source_id": None,
+    "source_job_id": None,
+    "created_at": _BEGUN,
+    "updated_at": _ENDED,
+    "queued_at": _BEGUN,
+    "started_at": _STARTED,
+    "completed_at": _ENDED,
+    "exit_code": 0,
+    "error": None,
+    "attempt": 1,
+    "worker_id": _WORKER_ID,
+    "corndogs_task_id": "0198c0de-3c4d-7e5f-8a6b-7c8d9e0f1a2b",
+    "logs_object_key": f"jobs/{_JOB_ID}/1/log",
+    "artifacts_object_key": f"jobs/{_JOB_ID}/1/artifacts/",
+    "rerun_of": None,
+    "pinned": False,
+    "log_truncated": False,
+}
+_TOKEN = {
+    "token_id": _TOKEN_ID,
+    "name": "nightly build",
+    "created_at": _BEGUN,
+    "expires_at": "2027-01-31T12:00:00.000Z",
+    "scopes": ["jobs:write"],
+}
+_USER = {
+    "user_id": _USER_ID,
+    "username": "ann",
+    "email": "ann@example.com",
+    "role": "user",
+    "is_active": True,
+    "created_at": _BEGUN,
+}
+_INVITATION = "rci_" + 32 * "7a"
+
+EXAMPLES: dict[str, Any] = {
+    "JobRequest": {
+        "name": "test the main branch",
+        "job_command": "python -m unittest",
+        "source_type": "git",
+        "git_url": "https://git.example/team/project.git",
+        "git_ref": "main",
+        "runner_image": "python:3.13-alpine",
+        "job_env_vars": {"VERBOSE": "1"},
+        "timeout_seconds": 600,
+        "cpu_limit": 2.0,
+        "memory_limit": "512m",
+        "retries": 1,
+    },
+    "JobResponse": _JOB,
+    "JobListResponse": {"jobs": [_JOB], "total": 1, "limit": 20, "offset": 0, "next_cursor": None},
+    "AttemptListResponse": {
+        "attempts": [
+            {
+                "attempt": 1,
+                "worker_id": _WORKER_ID,
+                "container_id": "4f0c2b9d1e7a",
+                "claimed_at": _BEGUN,
+                "started_at": _STARTED,
+                "completed_at": _ENDED,
+                "exit_code": 0,
+                "error": None,
+                "logs_object_key": f"jobs/{_JOB_ID}/1/log",
+                "log_truncated": False,
+            }
+        ]
+    },
+    "WhyResponse": {
+        "status": "queued",
+        "reason": "all places of the worker are taken",
+        "place": 3,
+        "next_try_at": None,
+    },
+    "ArtifactListResponse": {
+        "artifacts": [
+            {
+                "path": "report.xml",
+                "size": 5,
+                "sha256": "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824",
+            }
+        ],
+        "artifacts_truncated": False,
+    },
+    "SourceResponse": {"source_id": 32 * "c0", "size": 52_428, "files": 117},
+    "QueueListResponse": {
+        "queues": [{"queue_name": "default", "waiting": 3, "running": 2, "oldest_wait_seconds": 1.5}]
+    },
+    "WorkerListResponse": {
+        "workers": [
+            {
+                "worker_id": _WORKER_ID,
+                "host": "build-host",
+                "concurrency": 2,
+                "running_jobs": [_JOB_ID],
+                "last_seen_at": _ENDED,
+            }
+        ]
+    },
+    "TokenRequest": {
+        "name": "nightly build",
+        "expires_at": "2027-01-31T12:00:00Z",
+        "scopes": ["jobs:write"],
+    },
+    "NewTokenResponse": _TOKEN | {"token": "rct_" + 32 * "5e"},
+    "TokenListResponse": {"tokens": [_TOKEN | {"last_used_at": None, "is_active": True}]},
+    "UserResponse": _USER,
+    "UserListResponse": {"users": [_USER]},
+    "UserRequest": {"username": "ann", "email": "ann@example.com", "role": "user"},
+    "UserChange": {"is_active": False},
+    "InvitationRequest": {"email": "ann@example.com"},
+    "InvitationResponse": {
+        "invitation_id": "0198c0de-4d5e-7f6a-8b7c-8d9e0f1a2b3c",
+        "invitation": _INVITATION,
+        "role": "user",
+        "email": "ann@example.com",
+        "created_at": _BEGUN,
+        "expires_at": "2026-02-07T12:00:00.000Z",
+    },
+    "RegisterRequest": {"invitation": _INVITATION, "username": "ann"},
+    "RegisterResponse": _TOKEN | {"token": "rct_" + 32 * "5e", "user": _USER},
+    "AuditResponse": {
+        "deeds": [
+            {
+                "at": _BEGUN,
+                "user_id": _USER_ID,
+                "token_id": _TOKEN_ID,
+                "address": "192.0.2.7",
+                "request_id": "0198c0de-5e6f-7a7b-9c8d-9e0f1a2b3c4d",
+                "action": "job.submit",
+                "subject": _JOB_ID,
+            }
+        ],
+        "total": 1,
+        "limit": 20,
+        "next_cursor": None,
+    },
+    "HealthResponse": {
+        "status": "OK",
+        "version": "0.1.0",
+        "verification": {"verified": True, "user_authenticated": True, "user_id": _USER_ID},
+    },
+    "ReadyResponse": {"checks": {"database": "ok", "docker": "ok"}},
+}

@@ -1,0 +1,88 @@
+"""What nobody would send on purpose: by Schemathesis, and by hand."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import NewService
+from tests.support.client import Client
+from tests.support.fuzz import fuzz
+
+JSON = {"Content-Type": "application/json"}
+_JOB: dict[str, Any] = {"name": "n", "job_command": "true", "source_type": "copy"}
+
+
+def test_whatever_is_sent_the_answer_is_one_of_the_document(new_service: NewService, tmp_path: Path) -> None:
+    assert fuzz(new_service(concurrency=0), tmp_path, max_examples=4, seed=1) >= 300
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "field"),
+    [
+        (b"{", 400, None),
+        (b'{"name": "n", "name": "m"}', 400, "name"),
+        (b'{"job_env_vars": {"A": "1", "A": "2"}}', 400, "A"),
+        (b'{"job_env_vars":' * 50_000, 400, None),
+        (json.dumps(_JOB | {"job_env_vars": [[[[]]]]}).encode(), 400, "job_env_vars"),
+        (json.dumps(_JOB | {"name": "\ud800"}).encode(), 400, None),
+        (json.dumps(_JOB | {"name": "a\0b"}).encode(), 400, "name"),
+        (json.dumps(_JOB | {"description": "a\0b"}).encode(), 201, None),
+        (json.dumps(_JOB | {"queue_name": "default\n"}).encode(), 400, "queue_name"),
+        (json.dumps(_JOB | {"priority": 10**4000}).encode(), 400, "priority"),
+        (json.dumps(_JOB | {"priority": 2**31}).encode(), 400, "priority"),
+        (json.dumps(_JOB | {"memory_limit": 2**63}).encode(), 400, "memory_limit"),
+        (json.dumps(_JOB | {"memory_limit": "9" * 4000 + "g"}).encode(), 400, "memory_limit"),
+        (json.dumps(_JOB)[:-1].encode() + b', "cpu_limit": 1e999}', 400, "cpu_limit"),
+        (json.dumps(_JOB)[:-1].encode() + b', "priority": 1' + b"0" * 5000 + b"}", 400, None),
+        (b'{"name": "' + b"x" * (10 << 20) + b'"}', 413, None),
+        (json.dumps(_JOB).encode("utf-16"), 400, None),
+    ],
+    ids=range(17),
+)
+def test_a_body_that_means_harm(idle: Client, body: bytes, status: int, field: str | None) -> None:
+    response = idle.request("POST", "jobs", data=body, headers=JSON)
+    assert response.status_code == status, response.text
+    if field is not None:
+        assert field in [item["field"] for item in response.json()["details"]]
+
+
+@pytest.mark.parametrize(
+    "content_type", ["", "text/plain", "application/xml", "multipart/form-data; boundary=x", "a", "json/\xff"]
+)
+def test_another_content_type(idle: Client, content_type: str) -> None:
+    headers = {"Content-Type": content_type.encode("latin-1")}
+    for path in ("jobs", "tokens"):
+        response = idle.request("POST", path, data=json.dumps(_JOB), headers=headers)
+        assert response.status_code == 415, response.text
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE", "TRACE", "QUERY", "BREW"])
+def test_another_method(idle: Client, method: str) -> None:
+    response = idle.request(method, "jobs")
+    assert response.status_code == 405, response.text
+    assert {"GET", "POST"} <= set(response.headers["Allow"].split(", "))
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "jobs/%00",
+        "jobs/%ff%fe/logs",
+        "jobs/..%2f..%2fetc%2fpasswd",
+        "jobs/{job_id}/artifacts/%00",
+        "jobs/{job_id}/artifacts/..%2f..%2f..%2freactorcide.db",
+        "jobs/{job_id}/artifacts//etc/passwd",
+        "jobs/{job_id}/logs?attempt=2&follow=true",
+        "jobs/{job_id}/logs?attempt=99999999999999999999",
+        "jobs/" + "x" * 3000,
+    ],
+)
+def test_an_address_that_leads_nowhere(idle: Client, address: str) -> None:
+    assert idle.request("GET", address.format(**idle.submit())).status_code == 404
+
+
+@pytest.mark.parametrize("query", ["name=%00", "name=%ff", "queue_name=%ed%a0%80", "name=%25_%27;--"])
+def test_a_filter_that_nothing_matches(idle: Client, query: str) -> None:
+    assert idle.get(f"jobs?{query}")["jobs"] == []

@@ -1,0 +1,134 @@
+"""Databases as released versions left them, each a dump of real rows: upgraded, and read.
+
+A release adds the dump of its own last migration here, and never touches an older one.
+"""
+
+import json
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from reactorcide.accounts import AccountContext, users
+from reactorcide.domain.errors import ConfigurationError
+from reactorcide.domain.jobs import JobFilter, JobStatus
+from reactorcide.store.accounts import AccountStore
+from reactorcide.store.audit import AuditStore
+from reactorcide.store.database import Database
+from reactorcide.store.jobs import JobStore
+from tests.conftest import NewService
+from tests.store.test_database import schema
+
+DUMPS = sorted(Path(__file__).parent.glob("*.sql"))
+TOKEN = "a-token-of-the-first-schema"
+STATUSES = {
+    "completed": JobStatus.COMPLETED,
+    "failed twice": JobStatus.FAILED,
+    "cancelled": JobStatus.CANCELLED,
+    "waiting": JobStatus.QUEUED,
+}
+
+
+@pytest.fixture(params=DUMPS, ids=lambda dump: dump.stem)
+def old(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A data directory's database, of an older schema."""
+    data_dir = tmp_path / "data"
+    data_dir.mkdir()
+    path = data_dir / "reactorcide.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(request.param.read_text(encoding="utf-8"))
+    return path
+
+
+def rows(path: Path) -> dict[str, int]:
+    """Return how many rows each table has."""
+    with closing(sqlite3.connect(path)) as connection:
+        return {
+            table: connection.execute(f'SELECT count(*) FROM "{table}"').fetchone()[0]  # noqa: S608  # its own name
+            for table in schema(path)
+        }
+
+
+def test_it_gets_the_schema_of_a_new_one_and_keeps_its_rows(old: Path, tmp_path: Path) -> None:
+    before = rows(old)
+    assert all(before.values())
+    database, fresh = Database(old), Database(tmp_path / "fresh.db")
+    assert database.migrate() != []
+    assert database.migrate() == []
+    fresh.migrate()
+    for opened in (database, fresh):
+        opened.close()
+    assert schema(old) == schema(tmp_path / "fresh.db")
+    assert {table: count for table, count in rows(old).items() if table in before} == before
+
+
+def test_the_stores_read_it(old: Path) -> None:
+    database = Database(old)
+    database.migrate()
+    jobs, accounts = JobStore(database), AccountContext(AccountStore(database), AuditStore(database))
+    found, total = jobs.page(JobFilter(), limit=10, offset=0, after=None)
+    assert total == len(found) == len(STATUSES)
+    assert {job.definition.name: job.status for job in found} == STATUSES
+    assert [user.username for user in users.everybody(accounts)] == ["admin", "ann"]
+    assert jobs.instance_id("another") != "another"
+    database.close()
+
+
+def test_a_service_goes_on_with_it(old: Path, new_service: NewService) -> None:
+    (old.parent / "admin-token").write_text(TOKEN)
+    api = new_service(data_dir=old.parent, concurrency=0).admin
+    jobs = {job["name"]: job for job in api.get("jobs")["jobs"]}
+    assert {name: job["status"] for name, job in jobs.items()} == STATUSES
+    completed = jobs["completed"]
+    assert (completed["description"], completed["cpu_limit"]) == ("déjà vu", 0.5)
+    assert completed["job_env_vars"]["PLAIN"] == "1"
+    assert jobs["waiting"]["git_ref"] == "main"
+    attempts = api.get(f"jobs/{jobs['failed twice']['job_id']}/attempts")["attempts"]
+    assert [item["exit_code"] for item in attempts] == [3, 3]
+    assert api.get("users/me")["username"] == "ann"
+    assert [token["name"] for token in api.get("tokens")["tokens"]] == ["old"]
+    assert api.cancel(jobs["waiting"])["status"] == "cancelled"
+    rerun = api.request("POST", f"jobs/{completed['job_id']}/rerun")
+    assert rerun.status_code == 201, json.dumps(rerun.json())
+
+
+class TestCopies:
+    """Before an upgrade the database is copied."""
+
+    def test_the_copy_is_the_database_as_it_was(self, old: Path) -> None:
+        before, count = schema(old), rows(old)
+        database = Database(old)
+        first = database.migrate()[0]
+        database.close()
+        copy = old.with_name(f"reactorcide.db.before-{first}")
+        assert (schema(copy), rows(copy)) == (before, count)
+        assert copy.stat().st_mode & 0o077 == 0
+        assert {path.name for path in old.parent.glob("reactorcide.db*")} == {old.name, copy.name}
+
+    def test_the_newest_few_are_kept(self, old: Path) -> None:
+        for number in range(5):
+            copy = old.with_name(f"reactorcide.db.before-000{number}_x")
+            copy.touch()
+            os.utime(copy, (number, number))
+        database = Database(old)
+        first = database.migrate()[0]
+        database.close()
+        names = sorted(path.name.partition(".before-")[2] for path in old.parent.glob("*.before-*"))
+        assert names == sorted(["0003_x", "0004_x", first])
+
+    def test_without_a_copy_there_is_no_upgrade(self, old: Path) -> None:
+        database = Database(old)
+        before = schema(old)
+        (old.with_name("reactorcide.db.before-0002_job_events.tmp") / "in the way").mkdir(parents=True)
+        with pytest.raises(ConfigurationError, match="no copy of it can be made"):
+            database.migrate()
+        database.close()
+        assert schema(old) == before
+
+    def test_of_a_new_database_there_is_none(self, tmp_path: Path) -> None:
+        database = Database(tmp_path / "new.db")
+        database.migrate()
+        database.close()
+        assert list(tmp_path.glob("*.before-*")) == []

@@ -1,0 +1,189 @@
+"""Backing up and restoring a data directory: what is in it, and what is refused."""
+
+import gzip
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from reactorcide import backup
+from reactorcide.domain.errors import ConfigurationError
+from reactorcide.objects.filesystem import FilesystemObjectStore
+from reactorcide.settings import Settings
+from reactorcide.store.database import Database
+from reactorcide.store.jobs import JobStore
+
+INSTANCE = "instance-1"
+
+
+def nothing(done_bytes: int, total_bytes: int) -> None:
+    """Show no progress."""
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """A data directory with something in it."""
+    made = Settings(data_dir=tmp_path / "data")
+    made.data_dir.mkdir()
+    database = Database(made.database_path)
+    database.migrate()
+    JobStore(database).instance_id(INSTANCE)
+    database.close()
+    objects = FilesystemObjectStore(made.objects_dir)
+    objects.put("sources/1", [b"x" * 100_000])
+    objects.put("jobs/nobody's/1/log", [b"of a job that is gone"])
+    (made.objects_dir / ".tmp" / "half").write_bytes(b"half")
+    (made.data_dir / "secret-key").write_bytes(b"key")
+    (made.data_dir / "admin-token").write_bytes(b"token")
+    return made
+
+
+@pytest.fixture
+def file(settings: Settings, tmp_path: Path) -> Path:
+    """A backup of it."""
+    made = tmp_path / "b.tar.gz"
+    assert backup.backup(settings, made, nothing) == made.stat().st_size
+    return made
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Settings:
+    """Where to restore to: a directory that is not there yet, in one of its own."""
+    (tmp_path / "elsewhere").mkdir()
+    return Settings(data_dir=tmp_path / "elsewhere" / "data")
+
+
+def refused(empty: Settings, file: Path, match: str) -> None:
+    """Restore what must not be, and see that nothing of it is left."""
+    before = sorted(empty.data_dir.parent.rglob("*"))
+    with pytest.raises(ConfigurationError, match=match):
+        backup.restore(empty, file, nothing)
+    assert sorted(empty.data_dir.parent.rglob("*")) == before
+
+
+def packed(path: Path, *members: tuple[str, bytes]) -> Path:
+    """Write a tar.gz of ``members``."""
+    with tarfile.open(path, "w:gz") as tar:
+        for name, content in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return path
+
+
+def members(file: Path) -> list[tuple[str, bytes]]:
+    """Return what is in a backup."""
+    with tarfile.open(file) as tar:
+        return [(member.name, tar.extractfile(member).read()) for member in tar]  # type: ignore[union-attr]  # files all
+
+
+def test_it_has_what_the_service_needs_and_nothing_else(settings: Settings, file: Path) -> None:
+    names = [name for name, _ in members(file)]
+    assert names == ["reactorcide-backup.json", "reactorcide.db", "secret-key", "objects/sources/1", "end"]
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_it_comes_back_whole(file: Path, empty: Settings, is_there: bool) -> None:
+    if is_there:
+        empty.data_dir.mkdir()
+    seen: list[int] = []
+    backup.restore(empty, file, lambda done_bytes, total_bytes: seen.append(done_bytes * 100 // total_bytes))
+    assert seen[-1] in range(50, 101)
+    assert b"".join(FilesystemObjectStore(empty.objects_dir).read("sources/1")) == b"x" * 100_000
+    assert (empty.data_dir / "secret-key").read_bytes() == b"key"
+    assert {path.name for path in empty.data_dir.iterdir()} == {"reactorcide.db", "secret-key", "objects"}
+    assert not [path for path in empty.data_dir.iterdir() if path.is_file() and path.stat().st_mode & 0o077]
+    database = Database(empty.database_path)
+    assert database.migrate() == []
+    assert JobStore(database).instance_id("another") == INSTANCE
+    database.close()
+
+
+def test_an_older_backup_is_replaced_only_by_a_whole_one(
+    settings: Settings, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = file.read_bytes()
+    (settings.objects_dir / "sources" / "2").write_bytes(b"y")
+
+    def fail(done_bytes: int, total_bytes: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(ConfigurationError, match="No space left"):
+        backup.backup(settings, file, fail)
+    assert file.read_bytes() == before
+    backup.backup(settings, file, nothing)
+    assert "objects/sources/2" in dict(members(file))
+    assert sorted(path.name for path in file.parent.iterdir()) == ["b.tar.gz", "data"]
+
+
+def test_without_a_database_there_is_nothing_to_back_up(empty: Settings, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="--data-dir"):
+        backup.backup(empty, tmp_path / "b", nothing)
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_directory_in_use_is_left_alone(file: Path, empty: Settings) -> None:
+    empty.data_dir.mkdir()
+    (empty.data_dir / "something").touch()
+    refused(empty, file, "not empty")
+
+
+@pytest.mark.parametrize("cut", [1, 5, 8, 9, 100, 0.5, 0.99])
+def test_a_file_that_is_cut_is_refused(file: Path, empty: Settings, cut: float) -> None:
+    whole = file.read_bytes()
+    file.write_bytes(whole[: round(len(whole) * cut)] if cut < 1 else whole[: -int(cut)])
+    refused(empty, file, "is not whole|damaged")
+
+
+def test_a_file_with_a_wrong_bit_is_refused(file: Path, empty: Settings) -> None:
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    refused(empty, file, "damaged|not whole|could not be")
+
+
+def test_a_backup_that_lacks_its_end_is_refused(file: Path, empty: Settings) -> None:
+    packed(file, *members(file)[:-1])
+    refused(empty, file, "not whole")
+
+
+def test_other_files_are_refused(tmp_path: Path, empty: Settings) -> None:
+    other = tmp_path / "other"
+    refused(empty, other, "could not be restored")
+    other.write_bytes(b"")
+    refused(empty, other, "no backup|not whole")
+    other.write_bytes(b"just a text\n" * 100)
+    refused(empty, other, "no backup")
+    other.write_bytes(gzip.compress(b"just a text\n" * 100))
+    refused(empty, other, "no backup")
+    refused(empty, packed(other, ("readme", b"")), "it begins with readme")
+    refused(empty, packed(other, ("reactorcide-backup.json", b"[]")), "cannot be read")
+
+
+@pytest.mark.parametrize("change", [{"format": 2}, {"migrations": ["0001_jobs", "9999_future"]}])
+def test_a_newer_versions_backup_is_refused(file: Path, empty: Settings, change: dict[str, object]) -> None:
+    (name, manifest), *rest = members(file)
+    newer = json.loads(manifest) | change | {"version": "9.9"}
+    packed(file, (name, json.dumps(newer).encode()), *rest)
+    refused(empty, file, r"newer version of Reactorcide \(9\.9")
+
+
+@pytest.mark.parametrize("name", ["../x", "/x", "objects/../../x", "lock", "admin-token", "objects"])
+def test_what_does_not_belong_in_it_is_refused(file: Path, empty: Settings, name: str) -> None:
+    packed(file, *members(file)[:-1], (name, b"x"), ("end", b""))
+    refused(empty, file, "does not belong")
+
+
+def test_a_link_is_refused(file: Path, empty: Settings) -> None:
+    held = members(file)
+    packed(file, *held)
+    with gzip.open(file) as packed_file:
+        plain = io.BytesIO(packed_file.read())
+    with tarfile.open(fileobj=plain, mode="a") as tar:
+        link = tarfile.TarInfo("objects/link")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc"
+        tar.addfile(link)
+    file.write_bytes(gzip.compress(plain.getvalue()))
+    refused(empty, file, "no regular file")

@@ -1,0 +1,116 @@
+"""The OpenAPI document says what the routes do, all of it, and nothing else."""
+
+import re
+from typing import Any
+
+import pytest
+import requests
+from flask_openapi3.utils import parse_rule
+from jsonschema import Draft202012Validator
+
+from reactorcide.web.api.document import needs_token
+from reactorcide.web.api.examples import EXAMPLES
+from tests.support.contract import api_document, app, check_answer, routes
+
+OPERATIONS = [
+    (path, method, operation)
+    for path, methods in api_document()["paths"].items()
+    for method, operation in methods.items()
+]
+_ERRORS_OF_ALL = {"400", "500"}
+
+
+def media_types() -> list[tuple[str, dict[str, Any]]]:
+    """Every body in the document, with where it is."""
+    return [
+        (f"{method} {path} {key}", media)
+        for path, method, operation in OPERATIONS
+        for key, body in [("body", operation.get("requestBody", {})), *operation["responses"].items()]
+        for media in body.get("content", {}).values()
+        if media.get("schema")
+    ]
+
+
+def test_it_has_every_route_and_no_other() -> None:
+    of_the_app = {(parse_rule(rule.rule), method.lower()) for rule, method in routes()}
+    assert of_the_app == {(path, method) for path, method, _ in OPERATIONS}
+
+
+@pytest.mark.parametrize(("path", "method", "operation"), OPERATIONS)
+def test_every_route_says_what_it_is_and_how_it_answers(
+    path: str, method: str, operation: dict[str, Any]
+) -> None:
+    assert operation["summary"].endswith(".")
+    answers = operation["responses"]
+    assert [status for status in answers if status.startswith("2")]
+    assert answers.keys() >= _ERRORS_OF_ALL
+    assert needs_token(operation) == ("401" in answers)
+    assert ("requestBody" in operation) == ("415" in answers)
+    named = {part for part in path.split("/") if part.startswith("{")}
+    assert {
+        f"{{{item['name']}}}" for item in operation.get("parameters", []) if item["in"] == "path"
+    } == named
+    for answer in answers.values():
+        assert "X-Request-ID" in answer["headers"]
+
+
+def test_operations_have_names_of_their_own() -> None:
+    names = [operation["operationId"] for _, _, operation in OPERATIONS]
+    assert len(set(names)) == len(names)
+    assert [name for name in names if "api_v1" in name or "__" in name] == []
+
+
+def test_every_json_body_has_an_example_that_its_schema_takes() -> None:
+    schemas = {"components": api_document()["components"]}
+    for where, media in media_types():
+        assert "example" in media, f"{where}: add an example of {media['schema']} to EXAMPLES"
+        Draft202012Validator(media["schema"] | schemas).validate(media["example"])
+
+
+def test_no_example_is_of_nothing() -> None:
+    assert EXAMPLES.keys() <= api_document()["components"]["schemas"].keys()
+
+
+def test_who_needs_a_token_is_told_truly() -> None:
+    client = app().test_client()
+    for path, method, operation in OPERATIONS:
+        if needs_token(operation):
+            address = path.replace("{", "").replace("}", "")
+            assert client.open(address, method=method.upper()).status_code == 401, path
+
+
+def test_it_is_served_and_is_an_openapi_document() -> None:
+    answer = app().test_client().get("/api/v1/openapi.json")
+    assert answer.json == api_document()
+    assert answer.json["openapi"].startswith("3.1.")
+
+
+def test_the_page_comes_from_here_alone() -> None:
+    client = app().test_client()
+    with client.get("/api/docs") as page:
+        assert "default-src 'none'" in page.headers["Content-Security-Policy"]
+        text = page.get_data(as_text=True)
+        assert "//" not in text
+        assets = re.findall('="docs/([^"]+)"', text)
+    assert len(assets) == 3
+    for name in assets:
+        with client.get(f"/api/docs/{name}") as asset:
+            assert (asset.status_code, str(asset.mimetype)[:5]) == (200, "text/")
+    assert client.get("/api/docs/plugins.py").status_code == 404
+    assert client.get("/api/docs/..%2findex.html").status_code == 404
+
+
+def _answer(status: int, body: bytes, path: str = "/api/v1/queues") -> requests.Response:
+    answer = requests.Response()
+    answer.status_code = status
+    answer.url = f"http://localhost{path}"
+    answer.headers.update({"X-Request-ID": "x", "Content-Type": "application/json"})
+    answer._content = body
+    return answer
+
+
+def test_an_answer_that_is_not_in_it_fails_the_test_that_got_it() -> None:
+    check_answer("GET", _answer(200, b'{"queues": []}'))
+    for status, body in ((418, b"{}"), (200, b"{}"), (200, b'{"queues": [], "more": 1}')):
+        with pytest.raises(AssertionError):
+            check_answer("GET", _answer(status, body))
