@@ -24,10 +24,15 @@ def delete(context: JobContext, user: User, job_id: str) -> None:
     at_ms = now_ms()
     deed = Deed(at_ms=at_ms, by=user.actor, action=Action.JOB_DELETE, subject=job_id)
     context.store.mark_deleted(job_id, now_ms=at_ms, deed=deed)
-    crashpoints.reached("delete-written")
-    context.signals.announce(job_id)
+    gone(context, job_id)
     # Not what else is left to be purged: that may be large.
     purge_ended(context, job_id)
+
+
+def gone(context: JobContext, job_id: str) -> None:
+    """Go on after a job's tombstone is written: whoever waits for the job learns that there is none."""
+    crashpoints.reached("delete-written")
+    context.signals.announce(job_id)
 
 
 def purge_ended(context: JobContext, job_id: str | None = None) -> None:

@@ -4,12 +4,11 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
-from reactorcide import crashpoints
 from reactorcide.domain.clock import now_ms
 from reactorcide.domain.jobs import EndedJob, job_prefix
 from reactorcide.domain.sizes import format_size
 from reactorcide.jobs import JobContext
-from reactorcide.jobs.delete import purge
+from reactorcide.jobs.delete import gone, purge
 
 log = logging.getLogger("reactorcide.jobs")
 
@@ -99,9 +98,8 @@ def carry_out(
             break
         if not context.store.retire(removal.job_id, now_ms=now_ms()):
             continue
-        crashpoints.reached("delete-written")
         log.info("job is removed: %s", removal.reason, extra={"job_id": removal.job_id})
-        context.signals.announce(removal.job_id)
+        gone(context, removal.job_id)
         purge(context, removal.job_id)
         removed.append(removal)
     return removed

@@ -422,7 +422,7 @@ class Attempt:
                 if tries == _ARTIFACTS_TRIES:
                     raise
                 log.warning("trying again to read the artifacts: %s", exc, extra=self._extra())
-                self.interrupt.wait(_ENGINE_RETRY_S)
+                self.interrupt.pause(_ENGINE_RETRY_S)
                 if self.interrupt.reason is Reason.STOPPING:
                     raise JobInterrupted("stopping") from exc
                 self._patiently(self._runner.check)
@@ -432,7 +432,7 @@ class Attempt:
 
         Raises ``JobInterrupted`` when the service stops meanwhile.
         """
-        self.interrupt.wait(_STORE_RETRY_S)
+        self.interrupt.pause(_STORE_RETRY_S)
         if self.interrupt.reason is Reason.STOPPING:
             raise JobInterrupted("stopping")
         return self.interrupt.reason is Reason.CANCELLED
@@ -475,7 +475,7 @@ class Attempt:
                 log.warning("waiting: %s", exc, extra=self._extra())
                 if self.interrupt.reason is Reason.STOPPING:
                     raise JobInterrupted("stopping") from exc
-                self.interrupt.wait(_ENGINE_RETRY_S)
+                self.interrupt.pause(_ENGINE_RETRY_S)
 
     def _end(self, outcome: Outcome) -> None:
         """Write down how the attempt ended, then tell Corndogs, then clear up."""

@@ -26,7 +26,7 @@ class Interrupt:
         self._lock = threading.Lock()
         self._reason: Reason | None = None
         self._calls: list[Callable[[], object]] = []
-        self._is_set = threading.Event()
+        self._changed = threading.Condition(self._lock)
 
     @property
     def reason(self) -> Reason | None:
@@ -38,14 +38,19 @@ class Interrupt:
         with self._lock:
             if self._reason is None or reason is Reason.CANCELLED:
                 self._reason = reason
-            self._is_set.set()
+            self._changed.notify_all()
             # Under the lock, so that nothing is called any more once ``calling`` has been left.
             for call in self._calls:
                 call()
 
-    def wait(self, timeout_s: float) -> bool:
-        """Wait until the interrupt is set, or the time is up; tells whether it is set."""
-        return self._is_set.wait(timeout_s)
+    def pause(self, timeout_s: float) -> None:
+        """Wait until the time is up, or the interrupt is set meanwhile; where the service stops not at all.
+
+        Otherwise it may be set already: a cancelled attempt, too, waits for what it needs to come to its end.
+        """
+        with self._changed:
+            if self._reason is not Reason.STOPPING:
+                self._changed.wait(timeout_s)
 
     def check(self) -> None:
         """Raise ``JobInterrupted`` if the attempt must end."""

@@ -399,7 +399,7 @@ def test_pins_are_put_shown_and_taken_away(reactorcide: Program, finished: dict[
     job_id = finished["job_id"]
     assert "Pinned" not in reactorcide.fine("jobs", "show", job_id).text
     assert reactorcide.fine("jobs", "pin", job_id).text == f"{job_id} pinned"
-    assert re.search(r"^Pinned +True$", reactorcide.fine("jobs", "show", job_id).text, re.MULTILINE)
+    assert re.search(r"^Pinned +yes$", reactorcide.fine("jobs", "show", job_id).text, re.MULTILINE)
     pinned = reactorcide.fine("jobs", "list", "--pinned", "--json").json
     assert [job["job_id"] for job in pinned["jobs"]] == [job_id]
     assert reactorcide.fine("jobs", "unpin", job_id).text == f"{job_id} unpinned"

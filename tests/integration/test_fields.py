@@ -43,6 +43,7 @@ NOT_YET = {
     "artifacts_object_key": None,
     "rerun_of": None,
     "pinned": False,
+    "log_truncated": False,
 }
 OTHERS = {"job_id", "user_id", "status", "created_at", "updated_at", "queued_at", "corndogs_task_id"}
 

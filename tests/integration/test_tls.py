@@ -118,9 +118,11 @@ def test_old_versions_are_refused(secure: Service, certificate: Certificate, nam
 def test_plain_http_gets_no_answer_of_the_api(secure: Service) -> None:
     with socket.create_connection(("127.0.0.1", secure.port), timeout=10) as plain:
         plain.sendall(b"GET /api/v1/health HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        answer = plain.recv(4096)
-    assert b"200 OK" not in answer
-    assert b"verification" not in answer
+        try:
+            answer = plain.recv(4096)
+        except ConnectionResetError:
+            answer = b""
+    assert answer == b""
 
 
 def test_a_renewed_certificate_is_used_at_once(

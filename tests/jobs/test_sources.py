@@ -17,6 +17,7 @@ import pytest
 from reactorcide.domain.accounts import Role, User
 from reactorcide.domain.clock import now_ms
 from reactorcide.domain.errors import Forbidden, InvalidInput, JobFailed, NotFound, TooLarge
+from reactorcide.domain.ids import new_id
 from reactorcide.domain.jobs import Job, JobDefinition, JobStatus, Outcome, artifacts_prefix
 from reactorcide.jobs import JobContext, delete, lifecycle, read, sources
 from reactorcide.metrics import Metrics
@@ -59,7 +60,7 @@ class Shelf:
         )
         at_ms = now_ms()
         job = Job(
-            job_id=f"job-{at_ms}-{id(definition)}",
+            job_id=new_id(),
             user_id=who.user_id,
             definition=definition,
             status=status,

@@ -26,7 +26,9 @@ def fuzz(service: Service, home: Path, *, max_examples: int, seed: int) -> int:
             # What a thorough tool finds odd about our document is no failure of the service.
             *("--warnings", "off"),
         ],
-        env=clean_environment(home),
+        env=clean_environment(
+            home, PYTHONPATH=str(_CONFIG.parents[1]), SCHEMATHESIS_HOOKS="tests.support.fuzz_media"
+        ),
         cwd=home,
         capture_output=True,
         text=True,

@@ -10,7 +10,7 @@ import pytest
 
 from reactorcide.domain.clock import now_ms
 from reactorcide.domain.errors import NotFound, ObjectStoreError
-from reactorcide.domain.jobs import Job, JobStatus
+from reactorcide.domain.jobs import Job, JobStatus, log_index_key
 from reactorcide.domain.sources import Source
 from reactorcide.jobs import delete, retention
 from reactorcide.jobs.pin import pin
@@ -163,13 +163,15 @@ def test_a_pin_that_comes_after_the_decision_wins(house: House) -> None:
 
 def test_sizes_are_measured_once_and_a_plan_changes_nothing(house: House) -> None:
     house.worker()
-    ended_jobs(house, 2)
-    policy = retention.Policy(keep_bytes=150)
+    first, _ = ended_jobs(house, 2)
+    # The log with its newline, and its index.
+    size_bytes = 101 + house.context.objects.size(log_index_key(first.job_id, 1))
+    policy = retention.Policy(keep_bytes=size_bytes + 50)
     [planned] = retention.plan(house.context, policy)
-    assert planned.size_bytes == 101
+    assert planned.size_bytes == size_bytes
     assert [job.stored_bytes for job in house.context.store.removable()] == [None, None]
     assert retention.carry_out(house.context, replace(policy, keep_bytes=0)) == []
-    assert [job.stored_bytes for job in house.context.store.removable()] == [101, 101]
+    assert [job.stored_bytes for job in house.context.store.removable()] == [size_bytes, size_bytes]
     assert retention.carry_out(house.context, policy) == [planned]
     assert len(house.context.store.removable()) == 1
 
