@@ -21,7 +21,7 @@ test: .venv/ready-dev engine ## run the tests, against a real Docker Engine
 	@scripts/ensure-tool ssh
 	@[ -n "$$REACTORCIDE_TEST_IMAGE" ] || scripts/ensure-tool busybox
 	@scripts/ensure-tool go
-	PATH="$(CURDIR)/.venv/bin:$$PATH" $(PYTHON_IN_VENV) -m pytest --ignore tests/soak -n 3 --dist loadscope $(ARGS)
+	PATH="$(CURDIR)/.venv/bin:$$PATH" $(PYTHON_IN_VENV) -m pytest --ignore tests/soak -n 4 --dist loadscope $(ARGS)
 
 lint: .venv/ready-dev ## check style, types and the layers of the code
 	.venv/bin/ruff check

@@ -260,6 +260,7 @@ class Attempt:
         try:
             # Not before the other copy is there to be read.
             self._patiently(lambda: log_writer.restart(self._log_offset))
+            self._copy_bytes = 0
             return self._supervise(container_id, output, log_writer, deadline)
         finally:
             output.close()
