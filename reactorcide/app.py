@@ -12,8 +12,6 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
-from flask import Flask
-
 from reactorcide.accounts import AccountContext, users
 from reactorcide.corndogs.client import GrpcCorndogs
 from reactorcide.corndogs.server import EmbeddedCorndogs
@@ -33,17 +31,16 @@ from reactorcide.store.audit import AuditStore
 from reactorcide.store.database import Database
 from reactorcide.store.jobs import JobStore
 from reactorcide.store.sources import SourceStore
-from reactorcide.web import create_app
-from reactorcide.web.ratelimit import FailureLimiter
-from reactorcide.web.services import JobDefaults, Services
-from reactorcide.web.streams import StreamSlots
 from reactorcide.worker.execute import Limits
 from reactorcide.worker.janitor import Janitor
 from reactorcide.worker.loop import Worker
 from reactorcide.worker.prepare import Preparation
 
 if TYPE_CHECKING:
+    from flask import Flask
+
     from reactorcide.runner.docker import DockerRunner
+    from reactorcide.web.services import JobDefaults
 
 log = logging.getLogger("reactorcide.app")
 
@@ -56,7 +53,7 @@ class Application:
 
     def __init__(
         self,
-        wsgi: Flask,
+        wsgi: "Flask",
         *,
         start: Callable[[], None],
         stop_order: list[Callable[[float], None]],
@@ -105,6 +102,12 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Application:
     ``environment`` is where the engine's address and git's certificates are looked up. Raises
     ``ConfigurationError`` for settings that can't be.
     """
+    # Flask and pydantic are most of what there is to import, and the operator's commands do without.
+    from reactorcide.web import create_app
+    from reactorcide.web.ratelimit import FailureLimiter
+    from reactorcide.web.services import Services
+    from reactorcide.web.streams import StreamSlots
+
     metrics, signals = Metrics(), Signals()
     settings = replace(settings, data_dir=settings.data_dir.absolute())
     database = Database(settings.database_path)
@@ -236,7 +239,9 @@ def _remove_leftovers(context: JobContext, objects: FilesystemObjectStore, works
         log.warning("what an earlier service has left half-written stays: %s", exc)
 
 
-def _defaults(settings: Settings) -> JobDefaults:
+def _defaults(settings: Settings) -> "JobDefaults":
+    from reactorcide.web.services import JobDefaults
+
     return JobDefaults(
         image=settings.default_image,
         cpu_limit=settings.default_cpu_limit,

@@ -53,9 +53,14 @@ def test_following_survives_a_restart_of_the_service(
     assert output.read_bytes() == b"".join(b"%d\n" % i for i in range(first, 16)) + said
 
 
-def test_parts_of_a_log(new_service: NewService, tmp_path: Path) -> None:
+def test_parts_of_a_log(new_service: NewService, tmp_path: Path, engine: docker.APIClient) -> None:
     service = new_service()
-    job = service.admin.run("seq 20; echo oops >&2")
+    # The second stream has something to say when the first is through.
+    job = service.admin.submit("seq 20; until [ -e /tmp/go ]; do sleep 0.02; done; echo oops >&2")
+    wait_until(lambda: service.admin.log(job).endswith(b"20\n"), 20, "all of it is in the log")
+    [container] = service.containers(engine, job)
+    engine.exec_start(engine.exec_create(container["Id"], ["touch", "/tmp/go"])["Id"])  # noqa: S108
+    service.admin.wait(job)
     program = Program(
         tmp_path,
         {"REACTORCIDE_API_URL": service.base_url, "REACTORCIDE_API_TOKEN": str(service.admin.token)},
