@@ -2,6 +2,8 @@
 # to do: they install what is missing, or say what to install. CONTRIBUTING.md has the rest.
 
 PYTHON_IN_VENV = .venv/bin/python
+# In the order of the files: the longest tests are in files with few tests, which would otherwise come last.
+IN_PARALLEL = -n 4 --dist loadscope --no-loadscope-reorder
 # Further arguments for pytest or the benchmarks: make test ARGS='-k cancel'
 ARGS =
 
@@ -21,7 +23,7 @@ test: .venv/ready-dev engine ## run the tests, against a real Docker Engine
 	@scripts/ensure-tool ssh
 	@[ -n "$$REACTORCIDE_TEST_IMAGE" ] || scripts/ensure-tool busybox
 	@scripts/ensure-tool go
-	PATH="$(CURDIR)/.venv/bin:$$PATH" $(PYTHON_IN_VENV) -m pytest --ignore tests/soak -n 4 --dist loadscope $(ARGS)
+	PATH="$(CURDIR)/.venv/bin:$$PATH" $(PYTHON_IN_VENV) -m pytest --ignore tests/soak $(IN_PARALLEL) $(ARGS)
 
 lint: .venv/ready-dev ## check style, types and the layers of the code
 	.venv/bin/ruff check
