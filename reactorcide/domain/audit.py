@@ -13,6 +13,8 @@ class Action(StrEnum):
     """The subject is the new job."""
     JOB_CANCEL = "job.cancel"
     JOB_DELETE = "job.delete"
+    JOB_PIN = "job.pin"
+    JOB_UNPIN = "job.unpin"
     TOKEN_CREATE = "token.create"  # noqa: S105  # no password
     TOKEN_REVOKE = "token.revoke"  # noqa: S105  # no password
     USER_CREATE = "user.create"

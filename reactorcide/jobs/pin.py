@@ -1,11 +1,17 @@
 """Pinning a job: it is kept until somebody deletes it."""
 
 from reactorcide.domain.accounts import User
+from reactorcide.domain.audit import Action, Deed
+from reactorcide.domain.clock import now_ms
 from reactorcide.domain.jobs import Job
 from reactorcide.jobs import JobContext, access
 
 
 def pin(context: JobContext, user: User, job_id: str, *, pinned: bool) -> Job:
     """Pin a job, whatever its status, or take its pin away, and return it; again is fine."""
-    access.get(context, user, job_id)
-    return context.store.pin(job_id, pinned)
+    job = access.get(context, user, job_id)
+    if job.pinned is pinned:
+        return job
+    action = Action.JOB_PIN if pinned else Action.JOB_UNPIN
+    deed = Deed(at_ms=now_ms(), by=user.actor, action=action, subject=job_id)
+    return context.store.pin(job_id, pinned, deed=deed)

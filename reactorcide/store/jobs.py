@@ -392,10 +392,13 @@ class JobStore:
         """Leave a tombstone of a job that may be removed; tells whether it might, and so is gone."""
         return bool(self._database.write_one(_RETIRE, (now_ms, job_id)))
 
-    def pin(self, job_id: str, pinned: bool) -> Job:
-        """Pin a job, or take its pin away; returns it. Raises ``NotFound``."""
-        for row in self._database.write_one(_PIN, (pinned, job_id)):
-            return self._job(_as_dict(row))
+    def pin(self, job_id: str, pinned: bool, *, deed: Deed | None = None) -> Job:
+        """Pin a job, or take its pin away; returns it. ``deed`` is for the audit. Raises ``NotFound``."""
+        with self._database.write() as db:
+            for row in db.execute_sql(_PIN, (pinned, job_id)).fetchall():
+                if deed is not None:
+                    audit.record(db, deed)
+                return self._job(_as_dict(row))
         raise NotFound(f"there is no job {job_id}")
 
     def save_stored_bytes(self, sizes_bytes: Mapping[str, int]) -> None:

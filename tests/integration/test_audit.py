@@ -38,6 +38,10 @@ def test_every_deed_is_there_with_who_and_from_where(idle_service: Service, user
     expected: list[str] = []
     job = done("POST", "jobs", json={"name": "n", "job_command": "true", "source_type": "copy"})
     rerun = done("POST", f"jobs/{job['job_id']}/rerun")
+    done("PUT", f"jobs/{job['job_id']}/pin")
+    # What is so already is no deed.
+    user.request("PUT", f"jobs/{job['job_id']}/pin")
+    done("DELETE", f"jobs/{job['job_id']}/pin")
     done("PUT", f"jobs/{job['job_id']}/cancel")
     done("DELETE", f"jobs/{rerun['job_id']}")
     token = done("POST", "tokens", json={"name": "n"})
@@ -47,6 +51,8 @@ def test_every_deed_is_there_with_who_and_from_where(idle_service: Service, user
     assert [(deed["action"], deed["subject"]) for deed in found] == [
         ("job.submit", job["job_id"]),
         ("job.rerun", rerun["job_id"]),
+        ("job.pin", job["job_id"]),
+        ("job.unpin", job["job_id"]),
         ("job.cancel", job["job_id"]),
         ("job.cancel", rerun["job_id"]),
         ("job.delete", rerun["job_id"]),
@@ -54,7 +60,7 @@ def test_every_deed_is_there_with_who_and_from_where(idle_service: Service, user
         ("token.revoke", token["token_id"]),
     ]
     # One request, two deeds.
-    expected.insert(3, expected[3])
+    expected.insert(5, expected[5])
     assert [deed["request_id"] for deed in found] == expected
     assert {(deed["token_id"], deed["address"]) for deed in found} == {(own["token_id"], "127.0.0.1")}
     assert all(
