@@ -201,7 +201,9 @@ def test_a_connection_that_breaks_is_made_again_where_it_was(server: Server, tai
     with client_of(server) as client:
         assert b"".join(client.follow(_JOB_ID, tail=tail)) == log
     asked = [last for path, last in zip(server.paths, server.last_ids, strict=True) if path.startswith(_LOGS)]
-    assert asked == [None, f"1:{start + 3}", f"1:{start + 4}", f"1:{start + 8}"]
+    assert asked[:4] == [None, f"1:{start + 3}", f"1:{start + 4}", f"1:{start + 8}"]
+    # The last connection, too, may break once all has come; then nothing is left to be sent.
+    assert set(asked[4:]) <= {f"1:{start + len(log)}"}
 
 
 def test_events_are_put_together_to_text(server: Server) -> None:
