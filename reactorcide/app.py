@@ -116,9 +116,9 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Application:
     objects = FilesystemObjectStore(
         settings.objects_dir, least_free_bytes=_size("min-free-disk", settings.min_free_disk) or 0
     )
-    # One thread for its calls: they queue for the one writer of its database anyway, and more threads only
-    # contend for Python's lock. With eight of them eight clients submitted a fifth less.
-    embedded = None if settings.corndogs_address else EmbeddedCorndogs(settings.corndogs_path, max_workers=1)
+    # Few threads for its calls: those that come together share a transaction, and more of them only contend
+    # for Python's lock.
+    embedded = None if settings.corndogs_address else EmbeddedCorndogs(settings.corndogs_path, max_workers=4)
     roots = SourceRoots(settings.source_roots, settings.data_dir)
     preparation = Preparation(roots, settings.workspaces_dir, environment, settings.allow_images)
     # Importing the Docker SDK is a good part of the start, and the first request does not need it.

@@ -3,17 +3,18 @@
 import sqlite3
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from peewee import PeeweeException, SqliteDatabase
 
 from reactorcide.corndogs.task import Task
 from reactorcide.domain.errors import ConfigurationError, CorndogsError
 from reactorcide.fairlock import FairLock
+from reactorcide.transactions import Execute, GroupCommit, transaction
 
 # Spells "Corn" in the file's header, so that no other program's file is taken for one of ours.
 _APPLICATION_ID = int.from_bytes(b"Corn", "big")
@@ -69,7 +70,7 @@ _CHANGES = {
     )
 }
 
-_INSERT = "INSERT INTO task VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING *"
+_INSERT = "INSERT INTO task VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _FIND = """
     SELECT * FROM task WHERE uuid = ?
     UNION ALL
@@ -97,7 +98,7 @@ _COUNTS = "SELECT queue, current_state, count(*) FROM task GROUP BY queue, curre
 _STATE_COUNTS = "SELECT current_state, count(*) FROM task WHERE queue = ? GROUP BY current_state"
 
 
-_Execute = Callable[..., sqlite3.Cursor]
+T = TypeVar("T")
 
 
 class Trouble(Enum):
@@ -137,6 +138,8 @@ class TaskStorage:
         self._read_lock = FairLock()
         self._writer = self._connection({"synchronous": "full", "foreign_keys": 1})
         self._reader = self._connection({"query_only": 1})
+        self._execute: Execute = self._writer.execute_sql
+        self._group = GroupCommit(self._write_lock, self._execute)
 
     def open(self) -> None:
         """Open the file, or create it and its tables.
@@ -173,13 +176,16 @@ class TaskStorage:
     ) -> Task:
         """Store and return a new task with a random UUID."""
         task_uuid = str(uuid.uuid4())
-        with self._writing(one_statement=True) as execute:
+
+        def insert() -> Task:
             # Read under the lock, so that the order of times is the order of commits.
             now = self._clock_ns()
             states = (current_state, auto_target_state)
-            return _only(
-                execute(_INSERT, (task_uuid, queue, *states, now, now, timeout_s, payload, priority))
-            )
+            fields = (task_uuid, queue, *states, now, now, timeout_s, payload, priority)
+            self._execute(_INSERT, fields)
+            return Task(*fields)
+
+        return self._write_one(insert)
 
     def find(self, task_uuid: str) -> Task | None:
         """Return the live task with this UUID, or the one that was archived within a week at least."""
@@ -221,10 +227,12 @@ class TaskStorage:
         priority: int,
     ) -> Task | None:
         """Change a live task and return it, or None if there is none; an empty payload changes nothing."""
-        with self._writing(one_statement=True) as execute:
-            now = self._clock_ns()
-            states = (new_state, auto_target_state)
-            return _first(execute(_UPDATE, (*states, timeout_s, priority, payload or None, now, task_uuid)))
+
+        def change() -> Task | None:
+            fields = (new_state, auto_target_state, timeout_s, priority, payload or None, self._clock_ns())
+            return _first(self._execute(_UPDATE, (*fields, task_uuid)))
+
+        return self._write_one(change)
 
     def archive(self, task_uuid: str, final_state: str) -> Task | None:
         """Move a live task to the archive and return what is left of it, or None if there is none."""
@@ -274,8 +282,8 @@ class TaskStorage:
         )
 
     def _prepare(self) -> None:
-        execute: _Execute = self._writer.execute_sql
-        with self._transaction():
+        execute: Execute = self._writer.execute_sql
+        with transaction(execute):
             [(application_id,)] = execute("PRAGMA application_id").fetchall()
             [(version,)] = execute("PRAGMA user_version").fetchall()
             [(is_empty,)] = execute("SELECT NOT EXISTS (SELECT 1 FROM sqlite_schema)").fetchall()
@@ -298,38 +306,28 @@ class TaskStorage:
         # Not before it is certain that the file is ours: this setting stays in it.
         execute("PRAGMA journal_mode = wal")
 
+    def _write_one(self, statement: Callable[[], T]) -> T:
+        """Run what is one statement of SQL, in one transaction with those of others that wait."""
+        try:
+            return self._group.run(statement)
+        except (PeeweeException, sqlite3.Error) as exc:
+            raise _translated(exc) from exc
+
     @contextmanager
-    def _writing(self, *, one_statement: bool = False) -> Iterator[_Execute]:
-        """Give the body a transaction; one statement alone is one by itself, which is faster."""
+    def _writing(self) -> Iterator[Execute]:
+        """Give the body a transaction of its own."""
         with self._write_lock:
             try:
-                if one_statement:
-                    yield self._writer.execute_sql
-                    return
-                with self._transaction() as execute:
+                with transaction(self._execute) as execute:
                     yield execute
             except (PeeweeException, sqlite3.Error) as exc:
                 raise _translated(exc) from exc
 
     @contextmanager
-    def _transaction(self) -> Iterator[_Execute]:
-        execute: _Execute = self._writer.execute_sql
-        execute("BEGIN IMMEDIATE")
-        try:
-            yield execute
-            execute("COMMIT")
-        except BaseException:
-            # On a full disk SQLite has rolled back by itself. Then this is an error, and must not hide
-            # the first one.
-            with suppress(PeeweeException):
-                execute("ROLLBACK")
-            raise
-
-    @contextmanager
-    def _reading(self) -> Iterator[_Execute]:
+    def _reading(self) -> Iterator[Execute]:
         with self._read_lock:
             try:
-                execute: _Execute = self._reader.execute_sql
+                execute: Execute = self._reader.execute_sql
                 yield execute
             except PeeweeException as exc:
                 raise _translated(exc) from exc
@@ -339,11 +337,6 @@ def _first(cursor: sqlite3.Cursor) -> Task | None:
     # All rows are fetched: a statement with RETURNING that was not run to its end blocks the commit.
     rows = cursor.fetchall()
     return Task(*rows[0][1:]) if rows else None
-
-
-def _only(cursor: sqlite3.Cursor) -> Task:
-    [row] = cursor.fetchall()
-    return Task(*row[1:])
 
 
 def _translated(exc: PeeweeException | sqlite3.Error) -> StorageError:

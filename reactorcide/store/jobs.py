@@ -170,8 +170,7 @@ class JobStore:
                 if sealed["secrets"] is not None:
                     db.execute_sql(_UPDATE_SEALED, (*sealed.values(), job_id))
         if rows:
-            self._database.write_one("VACUUM", ())
-            self._database.write_one("PRAGMA wal_checkpoint(TRUNCATE)", ())
+            self._database.shrink()
 
     def _sealed(
         self, job_id: str, variables: Mapping[str, str], names: Sequence[str], git_url: str | None

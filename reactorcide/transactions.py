@@ -1,0 +1,109 @@
+"""Transactions of an SQLite database: one at a time, and one for all who wait."""
+
+import logging
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar
+
+from reactorcide.fairlock import FairLock
+
+log = logging.getLogger("reactorcide.transactions")
+
+T = TypeVar("T")
+
+Execute = Callable[..., sqlite3.Cursor]
+"""Runs one statement of SQL on the connection that is written by, and returns its cursor."""
+
+
+@contextmanager
+def transaction(execute: Execute) -> Iterator[Execute]:
+    """Run the body as one transaction, which is over when this returns.
+
+    Not peewee's own: where SQLite has rolled back by itself, as on a full disk, that one fails at rolling
+    back and so hides the reason.
+    """
+    execute("BEGIN IMMEDIATE")
+    try:
+        yield execute
+        execute("COMMIT")
+    except BaseException:
+        with suppress(Exception):
+            execute("ROLLBACK")
+        raise
+
+
+class GroupCommit:
+    """Has one of the threads that wait to write do so for all of them, first come first served.
+
+    A durable transaction takes a wait for the disk, and a wait for Python's lock: those who come while
+    one is under way share the next. ``lock`` is held meanwhile.
+    """
+
+    def __init__(self, lock: FairLock, execute: Execute) -> None:
+        self._lock = lock
+        self._execute = execute
+        self._guard = threading.Lock()
+        self._waiting: list[_Waiter] = []
+        self._is_led = False
+
+    def run(self, statement: Callable[[], T]) -> T:
+        """Return, or raise, what ``statement`` does; what it has written is on disk then.
+
+        It is to run one statement of SQL, maybe on another thread, and maybe twice: what fails together
+        is tried one by one, so that nobody fails for somebody else.
+        """
+        waiter = _Waiter(statement)
+        with self._guard:
+            self._waiting.append(waiter)
+            leads, self._is_led = not self._is_led, True
+        if not leads:
+            waiter.turn.acquire()
+        if not waiter.is_done:
+            self._lead()
+        if waiter.error is not None:
+            raise waiter.error
+        result: T = waiter.result
+        return result
+
+    def _lead(self) -> None:
+        with self._lock:
+            # Not before: more have come while the lock was waited for.
+            with self._guard:
+                group, self._waiting = self._waiting, []
+            self._commit(group)
+        with self._guard:
+            self._is_led = bool(self._waiting)
+            if self._is_led:
+                self._waiting[0].turn.release()
+        for waiter in group:
+            waiter.is_done = True
+            waiter.turn.release()
+
+    def _commit(self, group: list["_Waiter"]) -> None:
+        if len(group) > 1:
+            try:
+                with transaction(self._execute):
+                    for waiter in group:
+                        waiter.result = waiter.statement()
+                return
+            except Exception as exc:
+                log.debug("%s writes failed together: %s", len(group), exc)
+        for waiter in group:
+            try:
+                waiter.result = waiter.statement()
+            except Exception as exc:
+                waiter.error = exc
+
+
+class _Waiter:
+    """One who waits, and is woken when it is done or is to lead."""
+
+    def __init__(self, statement: Callable[[], Any]) -> None:
+        self.statement = statement
+        self.is_done = False
+        self.result: Any = None
+        self.error: Exception | None = None
+        self.turn = threading.Lock()
+        self.turn.acquire()
