@@ -56,8 +56,8 @@ NEEDS: Mapping[str, _Scopes | None] = {
     f"DELETE {PREFIX}/tokens/<token_id>": _CHANGE,
     f"GET {PREFIX}/users": _ADMIN,
     f"POST {PREFIX}/users": _ADMIN,
-    f"PATCH {PREFIX}/users/<user_id>": _ADMIN,
-    f"DELETE {PREFIX}/users/<user_id>": _ADMIN,
+    f"PATCH {PREFIX}/users/<string(length=36):user_id>": _ADMIN,
+    f"DELETE {PREFIX}/users/<string(length=36):user_id>": _ADMIN,
     f"POST {PREFIX}/invitations": _ADMIN,
     f"GET {PREFIX}/audit": _ADMIN,
 }

@@ -4,6 +4,7 @@ The routes are the application's own: a new one without an expectation here fail
 """
 
 import io
+import re
 import tarfile
 import uuid
 from collections.abc import Mapping
@@ -111,8 +112,8 @@ EXPECTED: Mapping[str, Public | OfJob | Own | OfToken | OfSource | Stream | Admi
     "DELETE /api/v1/tokens/<token_id>": OfToken(),
     "GET /api/v1/users": Admins(),
     "POST /api/v1/users": Admins(400, {"username": "with a space"}),
-    "PATCH /api/v1/users/<user_id>": Admins(200, {"is_active": True}),
-    "DELETE /api/v1/users/<user_id>": Admins(409),
+    "PATCH /api/v1/users/<string(length=36):user_id>": Admins(200, {"is_active": True}),
+    "DELETE /api/v1/users/<string(length=36):user_id>": Admins(409),
     "POST /api/v1/invitations": Admins(201, {}),
     "GET /api/v1/audit": Admins(),
 }
@@ -154,9 +155,8 @@ def ann(idle_service: Service) -> Ann:
     return Ann(client, job, made["token_id"], user_id, (mark, job["job_id"], name, user_id, made["token_id"]))
 
 
-def call(client: Client, route: str, ann: Ann, **other: str) -> requests.Response:
-    """Send what the table says to a route, about what is Ann's where nothing else is said."""
-    method, _, rule = route.partition(" ")
+def address(rule: str, ann: Ann, **other: str) -> str:
+    """Return where a route is about what is Ann's, where nothing else is said."""
     values = {
         "job_id": ann.job["job_id"],
         "path": "a",
@@ -166,11 +166,19 @@ def call(client: Client, route: str, ann: Ann, **other: str) -> requests.Respons
         "name": "show.js",
     }
     for name, value in (values | other).items():
-        rule = rule.replace(f"<{name}>", value).replace(f"<path:{name}>", value)
+        rule = re.sub(f"<([^<>]+:)?{name}>", value, rule)
     assert "<" not in rule, f"no value for {rule}"
+    return rule
+
+
+def call(client: Client, route: str, ann: Ann, **other: str) -> requests.Response:
+    """Send what the table says to a route, about what is Ann's where nothing else is said."""
+    method, _, rule = route.partition(" ")
     body = getattr(EXPECTED[route], "json", None)
     is_stream = isinstance(EXPECTED[route], Stream)
-    response = client.request(method, rule, stream=is_stream, **({} if body is None else {"json": body}))
+    response = client.request(
+        method, address(rule, ann, **other), stream=is_stream, **({} if body is None else {"json": body})
+    )
     if is_stream and response.ok:
         response.close()
     return response
@@ -195,7 +203,7 @@ def test_without_a_token(idle_service: Service, ann: Ann, route: str) -> None:
         anonymous.token = None
         method, _, rule = route.partition(" ")
         headers = {} if authorization is None else {"Authorization": authorization}
-        response = anonymous.request(method, rule.replace("<", "").replace(">", ""), headers=headers)
+        response = anonymous.request(method, address(rule, ann), headers=headers)
         assert response.status_code == 401, (authorization, response.text)
         assert response.json()["error"] == "unauthorized"
         assert response.headers["WWW-Authenticate"] == "Bearer"
@@ -309,7 +317,7 @@ def test_what_is_for_admins(idle_service: Service, ann: Ann, route: str) -> None
     for client in (idle_service.admin, idle_service.add_user(f"admin-{uuid.uuid4()}", Role.ADMIN)):
         response = call(client, route, ann)
         assert response.status_code == expected.status, response.text
-    if "<user_id>" in route:
+    if ":user_id>" in route:
         assert call(idle_service.admin, route, ann, user_id=UNKNOWN).status_code == 404
 
 

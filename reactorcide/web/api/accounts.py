@@ -37,6 +37,8 @@ from reactorcide.web.auth import caller
 from reactorcide.web.services import Services
 
 _MOST_DIGITS = 18
+# Of an id's length, so that `me` is not taken for one: OPTIONS of that would name what is of users alone.
+_USER = "/users/<string(length=36):user_id>"
 
 
 def blueprint(services: Services) -> APIBlueprint:
@@ -89,7 +91,7 @@ def blueprint(services: Services) -> APIBlueprint:
         user = users.create(context, body.username, email=body.email, role=Role(body.role), by=caller().actor)
         return jsonify(_user_json(user)), 201
 
-    @api.patch("/users/<user_id>", responses={200: UserResponse, 409: ErrorResponse})
+    @api.patch(_USER, responses={200: UserResponse, 409: ErrorResponse})
     def change_user(path: UserPath, body: UserChange, query: NoQuery) -> Response:
         """Change a user's role, disable or enable them; for admins."""
         user = users.change(
@@ -101,7 +103,7 @@ def blueprint(services: Services) -> APIBlueprint:
         )
         return jsonify(_user_json(user))
 
-    @api.delete("/users/<user_id>", responses={204: None, 409: ErrorResponse})
+    @api.delete(_USER, responses={204: None, 409: ErrorResponse})
     def remove_user(path: UserPath, query: NoQuery) -> tuple[str, int]:
         """Remove a user who has no unfinished jobs, with all tokens; for admins."""
         users.remove(context, path.user_id, by=caller().actor)
