@@ -15,13 +15,14 @@ _MOST_HELD_BYTES = 1 << 16
 _REPLACED = b"[REDACTED]"
 
 
-def split(run: Run, size: int) -> tuple[Run, Run] | None:
+def split(run: Run, size: int, *, masked: bool = True) -> tuple[Run, Run] | None:
     """Return a run in two, the first of ``size`` bytes, ``None`` where that cannot be.
 
-    That is so where something in it was replaced: nobody knows which printed byte the cut would be at.
+    That is so where something in it was replaced, as it may be in one that was ``masked``: nobody knows
+    which printed byte the cut would be at.
     """
     kind, printed_bytes, text = run
-    if not 0 < size < len(text) or printed_bytes != len(text) or _REPLACED in text:
+    if not 0 < size < len(text) or (masked and (printed_bytes != len(text) or _REPLACED in text)):
         return None
     return (kind, size, text[:size]), (kind, printed_bytes - size, text[size:])
 
@@ -45,10 +46,11 @@ class LineHolder:
     """Holds the beginning of a line until its end comes, and lets the other stream past meanwhile.
 
     stdout and stderr are two pipes, and what comes of one may end anywhere in a line. Whoever feeds it calls
-    ``flush`` when nothing has come for ``HOLD_S``.
+    ``flush`` when nothing has come for ``HOLD_S``, and says whether it is ``masked`` before.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, masked: bool = True) -> None:
+        self._masked = masked
         self._begun: dict[int, _Begun] = {}
 
     @property
@@ -69,7 +71,7 @@ class LineHolder:
         if whole_bytes:
             if begun is not None:
                 out += self._begun.pop(stream).runs
-            halves = split(run, whole_bytes)
+            halves = split(run, whole_bytes, masked=self._masked)
             if halves is None:
                 out.append(run)
                 return
@@ -106,7 +108,7 @@ class LineHolder:
         text = b"".join([text for _, _, text in held])
         run = stream, sum(printed_bytes for _, printed_bytes, _ in held), text
         kept_bytes = incomplete_bytes(text)
-        halves = split(run, len(text) - kept_bytes)
+        halves = split(run, len(text) - kept_bytes, masked=self._masked)
         if halves is None and kept_bytes < len(text):
             out.append(run)
             return

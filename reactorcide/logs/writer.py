@@ -273,7 +273,7 @@ class LogWriter:
 
     def _reset_streams(self) -> None:
         self._maskers = [Masker(self._secrets) for _ in range(3)]
-        self._lines = LineHolder()
+        self._lines = LineHolder(masked=bool(self._secrets))
 
     # --- going on with a log that is there -----------------------------------------------------
 
