@@ -301,7 +301,9 @@ class DockerRunner:
             with contextlib.suppress(requests.ReadTimeout, requests.ConnectionError):
                 # The SDK reports a wait that takes too long as either of the two; an engine that is
                 # away is told by the next call.
-                api.wait(container_id, timeout=timeout_s)
+                if api.wait(container_id, timeout=timeout_s)["StatusCode"] == 0:
+                    # Nothing more that could be asked about it matters.
+                    return Exit(exit_code=0, oom_killed=False)
             details = api.inspect_container(container_id)
             deadline = monotonic() + _OOM_PATIENCE_S
             while _may_be_out_of_memory(details) and monotonic() < deadline:
@@ -402,6 +404,8 @@ class DockerRunner:
                         timeout=_API_TIMEOUT_S,
                         max_pool_size=self._max_connections,
                     )
+                    # To look for proxies and a .netrc, which no socket of this host has, costs each call.
+                    self._client.trust_env = not self._client.base_url.startswith("http+docker://")
             return self._client
 
     def _knock(self) -> None:
