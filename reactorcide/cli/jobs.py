@@ -31,6 +31,7 @@ _SHOWN = {
     "runner_image": "Image",
     "git_url": "Repository",
     "git_ref": "Ref",
+    "git_submodules": "Submodules",
     "source_path": "Source",
     "source_id": "Uploaded source",
     "source_job_id": "Source job",

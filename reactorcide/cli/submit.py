@@ -23,6 +23,7 @@ _EXIT_CANCELLED = 130
 _FIELDS = {
     "image": "runner_image",
     "ref": "git_ref",
+    "submodules": "git_submodules",
     "queue": "queue_name",
     "timeout": "timeout_seconds",
     "priority": "priority",
@@ -88,6 +89,11 @@ def _secret_variables(
 @click.option("--source-job", metavar="ID", help="Job whose artifacts to copy in, in place of --source.")
 @click.option("--git", metavar="URL", help="Repository to clone, in place of --source.")
 @click.option("--ref", help="Branch, tag or commit of that repository; its HEAD by default.")
+@click.option(
+    "--submodules/--no-submodules",
+    default=None,
+    help="Whether its submodules are fetched as well; they are by default.",
+)
 @click.option(
     "--env", metavar="NAME=VALUE", multiple=True, callback=_variables, help="Variable of the job; repeatable."
 )
@@ -248,7 +254,7 @@ def _override(definition: dict[str, Any], options: dict[str, Any]) -> None:
     if sum(map(bool, (source, git, source_job))) > 1:
         raise click.UsageError("Give one of --source, --source-job and --git.")
     if source or git or source_job:
-        for field in ("git_url", "git_ref", "source_path", "source_id", "source_job_id"):
+        for field in ("git_url", "git_ref", "git_submodules", "source_path", "source_id", "source_job_id"):
             definition.pop(field, None)
         definition["source_type"] = "git" if git else "copy"
     if git:
@@ -256,8 +262,9 @@ def _override(definition: dict[str, Any], options: dict[str, Any]) -> None:
     if source_job:
         definition["source_job_id"] = source_job
     definition.setdefault("source_type", "git" if definition.get("git_url") else "copy")
-    if options["ref"] and definition["source_type"] != "git":
-        raise click.UsageError("--ref belongs to a repository; name one with --git.")
+    for name in ("ref", "submodules"):
+        if options[name] is not None and definition["source_type"] != "git":
+            raise click.UsageError(f"--{name} belongs to a repository; name one with --git.")
     definition |= {field: options[name] for name, field in _FIELDS.items() if options[name] is not None}
     if options["artifact"]:
         definition["artifacts"] = list(options["artifact"])

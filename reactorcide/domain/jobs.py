@@ -90,6 +90,8 @@ class JobDefinition:
     """Globs of what is kept; ``None`` keeps all."""
     source_job_id: str | None = None
     source_id: str | None = None
+    git_submodules: bool = False
+    """Whether a repository's submodules are fetched as well."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,13 +11,15 @@ import shutil
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from reactorcide.domain.errors import InfrastructureError, InvalidInput, JobFailed, ReactorcideError
 from reactorcide.domain.secrets import REDACTED, url_secrets
 from reactorcide.sources.process import DeadlinePassed, Interrupt, run
+from reactorcide.sources.submodules import MOST_LEVELS, MOST_SUBMODULES, Gitlinks, Modules, place_of, shown
 from reactorcide.sources.urls import GitUrl, check_git_ref, is_sha
 
 __all__ = ["GitCheckout", "Interrupt", "checkout"]
@@ -54,12 +56,8 @@ _CONFIG = """\
 [advice]
 	detachedHead = false
 """
-# git asks this only for the server that the credentials are for, also after a redirect; they come from
-# the environment because the list of processes shows the arguments.
-_CREDENTIALS = """\
-[credential "{server}"]
-	helper = "!f() {{ printf '%s\\\\n' \\"$GIT_SOURCE_LOGIN\\"; }}; f"
-"""
+# They come from the environment because the list of processes shows the arguments.
+_CREDENTIALS = """!f() {{ printf '%s\\n' "$GIT_SOURCE_LOGIN_{number}"; }}; f"""
 _FETCH = ("--progress", "--no-tags", "--no-recurse-submodules")
 _EVERYTHING = ("+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*")
 _SSH = "ssh -oBatchMode=yes -oStrictHostKeyChecking=accept-new"
@@ -68,7 +66,7 @@ _KINDS = re.compile(rb"^(?:fatal|error|warning|remote): +(?:(?:fatal|error): +)?
 _SAYS_NOTHING = re.compile(
     rb"fatal: Could not read from remote repository\."
     rb"|Please make sure you have the correct access rights|and the repository exists\.|remote:\s*$"
-    rb"|fatal: the remote end hung up unexpectedly|fatal: early EOF"
+    rb"|fatal: the remote end hung up unexpectedly|fatal: early EOF|fatal: error processing config file"
 )
 _NO_ACCESS = re.compile(
     rb"Authentication failed|could not read (?:Username|Password)|Permission denied|returned error: 403"
@@ -100,6 +98,7 @@ def checkout(
     interrupt: Interrupt,
     deadline: float,
     env: Mapping[str, str],
+    check_submodule: Callable[[str], None] | None,
 ) -> GitCheckout:
     """Fetch ``ref`` of the repository at ``url`` and check it out in ``into``, an empty directory.
 
@@ -107,19 +106,24 @@ def checkout(
     ``None`` is the branch that the remote's HEAD names. A branch becomes a local branch that tracks
     nothing, all else a detached HEAD. Only that one commit is fetched, unless the server will not give it
     alone: then all branches and tags are, and a commit has to be on one of them; so too for a cut SHA.
-    Submodules and files kept by Git LFS are not fetched.
+    Files kept by Git LFS are not fetched.
+
+    ``check_submodule`` raises ``InvalidInput`` for the URL of a submodule that may not be used, a local
+    path above all; where it is ``None`` no submodules are fetched. Else they are, and theirs, each as a
+    repository of its own with a detached HEAD. A repository of another host may not name one of this host.
 
     ``log`` gets what git says, line by line as it comes, without credentials. ``env`` is the service's
     environment, of which only the search path, proxies, certificates and the ssh agent are used.
-    ``deadline`` is in seconds of ``time.monotonic``. Credentials in ``url`` go to its server only, and are
-    in no message, no log line, no process's arguments and no file. Whether a job may use ``url`` at all, a
-    local path above all, is for ``SourceRoots.check_git_url`` to say before.
+    ``deadline`` is in seconds of ``time.monotonic``. Credentials in ``url`` go to its server only, be it for
+    a submodule, and are in no message, no log line, no process's arguments and no file. So too for those in
+    the URL of a submodule. Whether a job may use ``url`` at all, a local path above all, is for
+    ``SourceRoots.check_git_url`` to say before.
 
-    Raises ``JobFailed`` when the repository, the ref or the deadline is to blame, ``InvalidInput`` for a
+    Raises ``JobFailed`` when a repository, the ref or the deadline is to blame, ``InvalidInput`` for a
     malformed URL or ref, ``JobInterrupted``, and ``InfrastructureError`` when git is missing or cannot work
     here. ``into`` is then left as it is: throw it away. Calls for different directories may run at once.
     """
-    parsed = GitUrl.parse(url)
+    GitUrl.parse(url)
     if ref is not None:
         check_git_ref(ref)
     if any(into.iterdir()):
@@ -131,8 +135,12 @@ def checkout(
         )
     try:
         with tempfile.TemporaryDirectory(prefix="reactorcide-git-") as home:
-            git = _Git(program, into, _environment(parsed, Path(home), env), url, log, interrupt, deadline)
-            return _checkout(git, parsed, None if ref == "HEAD" else ref)
+            host = _Host(program, Path(home), env, log, interrupt, deadline)
+            git = _Git(host, into, url)
+            made = _checkout(git, None if ref == "HEAD" else ref)
+            if check_submodule is not None:
+                _add_submodules(git, made.sha, check_submodule)
+            return made
     except OSError as error:
         raise InfrastructureError(f"git could not be run: {error}") from error
 
@@ -156,66 +164,130 @@ class _Target:
         return cls(ref, ref, sha)
 
 
-class _Git:
-    """Runs git in one work tree for one repository, and turns its failures into sentences."""
+class _Host:
+    """What git is run with for all repositories of one checkout: ``home`` holds its configuration."""
 
     def __init__(
         self,
         program: str,
-        into: Path,
+        home: Path,
         env: Mapping[str, str],
-        url: str,
         log: Callable[[bytes], None],
         interrupt: Interrupt,
         deadline: float,
     ) -> None:
-        self._program = program
-        self._into = into
-        self._env = env
-        self._secrets = [text.encode() for text in url_secrets(url)]
-        self._log = log
-        self._interrupt = interrupt
-        self._deadline = deadline
-        self._time_s = max(1, round(deadline - time.monotonic()))
-        self._said: deque[bytes] = deque(maxlen=_KEPT_LINES)
+        self.program = program
+        self.log = log
+        self.interrupt = interrupt
+        self.deadline = deadline
+        self.time_s = max(1, round(deadline - time.monotonic()))
+        config = home / "config"
+        config.write_text(_CONFIG, encoding="utf-8")
+        self.env = {
+            **{name: value for name, value in env.items() if name in _PASSED_ON},
+            "HOME": str(home),
+            "LANG": "C.UTF-8",
+            "GIT_ATTR_NOSYSTEM": "1",
+            "GIT_CONFIG_GLOBAL": str(config),
+            "GIT_CONFIG_NOSYSTEM": "1",
+            # A local repository may call itself incomplete and name a program that gets the rest; newer
+            # versions of git refuse that by themselves.
+            "GIT_NO_LAZY_FETCH": "1",
+            "GIT_SSH_COMMAND": _SSH,
+            "GIT_TERMINAL_PROMPT": "0",
+        }
 
-    def run(self, *arguments: str, stdout: Callable[[bytes], None] | None = None) -> int:
+
+class _Git:
+    """Runs git in one work tree for one repository, and turns its failures into sentences.
+
+    Of a submodule, ``parent`` is the repository that has it: its credentials are known here too.
+    """
+
+    def __init__(self, host: _Host, into: Path, url: str, parent: "_Git | None" = None) -> None:
+        self._host = host
+        self._said: deque[bytes] = deque(maxlen=_KEPT_LINES)
+        self.into = into
+        self.url = GitUrl.parse(url)
+        # With "/." git looks in exactly this directory. It would try <path>.git as well, which for a source
+        # root is outside of it.
+        self.remote = self.url.clean if self.url.local_path is None else f"{self.url.local_path}/."
+        # Its own last: whoever wrote them must not be able to cut a piece out of another secret.
+        secrets = [text.encode() for text in url_secrets(url)]
+        self._secrets: list[bytes] = [*(parent._secrets if parent else ()), *secrets]
+        # A user name alone may be no login at all: servers show such URLs for people to copy.
+        own = [] if self.url.username is None else [self.url]
+        others = parent._logins if parent else []
+        self._logins: list[GitUrl] = [*own, *others] if self.url.password else [*others, *own]
+        self._env = host.env | self._environment()
+
+    def below(self, into: Path, url: str) -> "_Git":
+        """Return the git for a submodule."""
+        return _Git(self._host, into, url, self)
+
+    def _environment(self) -> dict[str, str]:
+        made = {"GIT_ALLOW_PROTOCOL": ":".join(self.url.protocols)}
+        # git asks each only for the server that it is for, also after a redirect, and the first one first.
+        for number, login in enumerate(self._logins):
+            made |= {
+                f"GIT_CONFIG_KEY_{number}": f"credential.{login.server}.helper",
+                f"GIT_CONFIG_VALUE_{number}": _CREDENTIALS.format(number=number),
+                f"GIT_SOURCE_LOGIN_{number}": f"username={login.username}\npassword={login.password}",
+            }
+        return made | {"GIT_CONFIG_COUNT": str(len(self._logins))}
+
+    def run(
+        self, *arguments: str, stdout: Callable[[bytes], None] | None = None, records: bool = False
+    ) -> int:
         """Run git and return its exit code; what it says on stderr is logged and kept for ``failure``."""
         self._said.clear()
         try:
             return run(
                 # Named, or git would search the directories above where the work tree has no repository yet.
-                [self._program, "--git-dir=.git", *arguments],
-                cwd=self._into,
+                [self._host.program, "--git-dir=.git", *arguments],
+                cwd=self.into,
                 env=self._env,
                 stdout=stdout or self._hear,
                 stderr=self._hear,
-                interrupt=self._interrupt,
-                deadline=self._deadline,
+                interrupt=self._host.interrupt,
+                deadline=self._host.deadline,
+                records=records,
             )
         except DeadlinePassed as error:
-            raise JobFailed(f"git: preparing took longer than {self._time_s} s and was stopped") from error
+            raise JobFailed(
+                f"git: preparing took longer than {self._host.time_s} s and was stopped"
+            ) from error
 
-    def must(self, purpose: str, *arguments: str, stdout: Callable[[bytes], None] | None = None) -> None:
+    def must(
+        self,
+        purpose: str,
+        *arguments: str,
+        stdout: Callable[[bytes], None] | None = None,
+        records: bool = False,
+    ) -> None:
         """Run git; when it fails, raise ``JobFailed`` saying that git cannot ``purpose``, and why."""
-        code = self.run(*arguments, stdout=stdout)
+        code = self.run(*arguments, stdout=stdout, records=records)
         if code:
             raise self._failure(purpose, code)
 
+    def object(self, name: str) -> str | None:
+        """Return the SHA of what ``name`` leads to, if there is that."""
+        lines: list[bytes] = []
+        code = self.run("rev-parse", "--verify", "--quiet", name, stdout=lines.append)
+        return lines[0].decode() if code == 0 and lines else None
+
     def commit(self, name: str) -> str | None:
         """Return the SHA of the commit that ``name`` is or leads to, if there is one."""
-        lines: list[bytes] = []
-        code = self.run("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}", stdout=lines.append)
-        return lines[0].decode() if code == 0 and lines else None
+        return self.object(f"{name}^{{commit}}")
 
     def say(self, line: str) -> None:
         """Add a line of our own to the log."""
-        self._log(self._masked(line.encode(errors="surrogateescape")) + b"\n")
+        self._host.log(self._masked(line.encode(errors="surrogateescape")) + b"\n")
 
     def _hear(self, line: bytes) -> None:
         line = self._masked(line)
         self._said.append(line)
-        self._log(line + b"\n")
+        self._host.log(line + b"\n")
 
     def _masked(self, line: bytes) -> bytes:
         for secret in self._secrets:
@@ -233,20 +305,21 @@ class _Git:
         return JobFailed(f"git: cannot {purpose}: {reason}")
 
 
-def _checkout(git: _Git, url: GitUrl, wanted: str | None) -> GitCheckout:
-    # With "/." git looks in exactly this directory. It would try <path>.git as well, which for a source root
-    # is outside of it.
-    remote = url.clean if url.local_path is None else f"{url.local_path}/."
-    git.must("make a repository", "init", "--quiet")
-    git.must("name the origin", "remote", "add", "--", "origin", url.clean)
-    target = _find(git, url, remote, wanted)
-    sha = _fetch(git, url, remote, target)
+def _checkout(git: _Git, wanted: str | None) -> GitCheckout:
+    _begin(git)
+    target = _find(git, wanted)
+    sha = _fetch(git, target)
     place = ("--detach",) if target.branch is None else ("-B", target.branch)
     git.must(f"check out {target.name}", "checkout", "--quiet", "--force", *place, sha, "--")
-    return GitCheckout(sha, target.name, url.clean)
+    return GitCheckout(sha, target.name, git.url.clean)
 
 
-def _find(git: _Git, url: GitUrl, remote: str, wanted: str | None) -> _Target:
+def _begin(git: _Git) -> None:
+    git.must("make a repository", "init", "--quiet")
+    git.must("name the origin", "remote", "add", "--", "origin", git.url.clean)
+
+
+def _find(git: _Git, wanted: str | None) -> _Target:
     """Ask the server which refs it has, and choose; a SHA that is none of them is taken on trust."""
     names = ["HEAD"] if wanted is None else [f"refs/heads/{wanted}", f"refs/tags/{wanted}", wanted]
     found: dict[str, str] = {}
@@ -262,35 +335,35 @@ def _find(git: _Git, url: GitUrl, remote: str, wanted: str | None) -> _Target:
         elif name in names:
             found[name] = value
 
-    git.must(f"reach {url}", "ls-remote", "--symref", "--", remote, stdout=read)
+    git.must(f"reach {git.url}", "ls-remote", "--symref", "--", git.remote, stdout=read)
     if is_empty:
-        raise JobFailed(f"git: {url} is empty: it has no commit yet")
+        raise JobFailed(f"git: {git.url} is empty: it has no commit yet")
     if wanted is None:
         if "HEAD" not in found:
-            raise JobFailed(f"git: {url} has no default branch, so git_ref has to name one")
+            raise JobFailed(f"git: {git.url} has no default branch, so git_ref has to name one")
         return _Target.of_ref(default if _is_safe_branch(default) else "HEAD", found["HEAD"])
     for name in names:
         if name in found:
             return _Target.of_ref(name, found[name])
     if is_sha(wanted):
         return _Target(wanted.lower(), wanted.lower(), wanted.lower())
-    raise _nothing(url, wanted)
+    raise _nothing(git.url, wanted)
 
 
-def _fetch(git: _Git, url: GitUrl, remote: str, target: _Target) -> str:
+def _fetch(git: _Git, target: _Target) -> str:
     """Fetch ``target``, alone if the server lets us, and return the SHA of its commit."""
     if len(target.sha) == _SHA_DIGITS:
         # Refused by servers that give only the tips of refs, or, with plain files over HTTP, only everything.
-        if git.run("fetch", *_FETCH, "--depth=1", "--", remote, target.refspec) == 0:
+        if git.run("fetch", *_FETCH, "--depth=1", "--", git.remote, target.refspec) == 0:
             sha = git.commit("FETCH_HEAD")
             if sha is None:
-                raise JobFailed(f'git: "{target.name}" in {url} is not a commit')
+                raise JobFailed(f'git: "{target.name}" in {git.url} is not a commit')
             return sha
         git.say(f"git: cannot fetch {target.name} alone, so all branches and tags are fetched")
-    git.must(f"reach {url}", "fetch", *_FETCH, "--update-shallow", "--", remote, *_EVERYTHING)
+    git.must(f"reach {git.url}", "fetch", *_FETCH, "--update-shallow", "--", git.remote, *_EVERYTHING)
     sha = git.commit(target.sha)
     if sha is None:
-        raise _nothing(url, target.name)
+        raise _nothing(git.url, target.name)
     return sha
 
 
@@ -307,26 +380,76 @@ def _nothing(url: GitUrl, wanted: str) -> JobFailed:
     return JobFailed(f'git: no branch, tag or commit "{wanted}" in {url}')
 
 
-def _environment(url: GitUrl, home: Path, env: Mapping[str, str]) -> dict[str, str]:
-    """Return git's whole environment, and write the one configuration it reads into ``home``."""
-    path = home / "config"
-    config = _CONFIG
-    made = {
-        **{name: value for name, value in env.items() if name in _PASSED_ON},
-        "HOME": str(home),
-        "LANG": "C.UTF-8",
-        "GIT_ALLOW_PROTOCOL": ":".join(url.protocols),
-        "GIT_ATTR_NOSYSTEM": "1",
-        "GIT_CONFIG_GLOBAL": str(path),
-        "GIT_CONFIG_NOSYSTEM": "1",
-        # A local repository may call itself incomplete and name a program that gets the rest; newer
-        # versions of git refuse that by themselves.
-        "GIT_NO_LAZY_FETCH": "1",
-        "GIT_SSH_COMMAND": _SSH,
-        "GIT_TERMINAL_PROMPT": "0",
-    }
-    if url.username is not None:
-        config += _CREDENTIALS.format(server=url.server)
-        made["GIT_SOURCE_LOGIN"] = f"username={url.username}\npassword={url.password}"
-    path.write_text(config, encoding="utf-8")
-    return made
+@dataclass(frozen=True, slots=True)
+class _WorkTree:
+    """One of which the submodules are still to be fetched; ``path`` is where it is below the first one."""
+
+    git: _Git
+    sha: str
+    path: bytes = b""
+    level: int = 0
+
+
+def _add_submodules(git: _Git, sha: str, check: Callable[[str], None]) -> None:
+    """Fetch the submodules of the commit that is checked out, and theirs, into the places they have."""
+    pending = deque([_WorkTree(git, sha)])
+    left = MOST_SUBMODULES
+    while pending:
+        here = pending.popleft()
+        with _about(here.path):
+            links, modules = _listed(here, left)
+        left -= len(links)
+        for link, commit in links.items():
+            path = here.path + b"/" + link if here.path else link
+            module = modules.get(link, {})
+            if not module.get(b"url") or module.get(b"update") == b"none":
+                why = "update is none" if module.get(b"url") else "it has no URL"
+                git.say(f'git: submodule "{shown(path)}" stays empty: {why} in .gitmodules')
+                continue
+            with _about(path):
+                url = _checked_url(here, os.fsdecode(module[b"url"]), check)
+                inner = here.git.below(place_of(here.git.into, os.fsdecode(link)), url)
+                inner.say(f'git: submodule "{shown(path)}" of {inner.url}')
+                _begin(inner)
+                found = _fetch(inner, _Target(commit, commit, commit))
+                inner.must(f"check out {commit}", "checkout", "--quiet", "--force", "--detach", found, "--")
+            pending.append(_WorkTree(inner, found, path, here.level + 1))
+
+
+def _listed(here: _WorkTree, most: int) -> tuple[dict[bytes, str], Mapping[bytes, Mapping[bytes, bytes]]]:
+    """Return the submodules of a commit, and what its ``.gitmodules`` says of them, each by its path."""
+    links, modules = Gitlinks(most), Modules()
+    # With -d only directories and submodules: no list of all the files.
+    tree = ("ls-tree", "-r", "-d", "-z", "--full-tree", here.sha)
+    here.git.must("list the submodules", *tree, stdout=links.take, records=True)
+    file = f"{here.sha}:.gitmodules"
+    if links.shas and here.git.object(file) is not None:
+        # It could include any file of this host.
+        listing = ("config", "--no-includes", "--list", "-z", "--blob", file)
+        here.git.must("read .gitmodules", *listing, stdout=modules.take, records=True)
+    return links.shas, modules.by_path()
+
+
+def _checked_url(here: _WorkTree, given: str, check: Callable[[str], None]) -> str:
+    """Return the URL of a submodule, which may be one relative to its parent's, if it may be used."""
+    if here.level == MOST_LEVELS:
+        raise JobFailed(f"git: submodules are nested more than {MOST_LEVELS} deep")
+    try:
+        url = here.git.url.of_submodule(given)
+        if GitUrl.parse(url).local_path is not None and here.git.url.local_path is None:
+            raise JobFailed("git: a repository of another host may not name one of this host")
+        check(url)
+    except InvalidInput as error:
+        raise JobFailed("git: its " + str(error).removeprefix("git_")) from error
+    return url
+
+
+@contextmanager
+def _about(path: bytes) -> Iterator[None]:
+    """Have the sentence of a failure name the submodule at ``path`` that it is about."""
+    try:
+        yield
+    except JobFailed as error:
+        if not path:
+            raise
+        raise JobFailed(f'git: submodule "{shown(path)}": {str(error).removeprefix("git: ")}') from error

@@ -48,12 +48,14 @@ def run(
     stderr: Callable[[bytes], None],
     interrupt: Interrupt,
     deadline: float,
+    records: bool = False,
 ) -> int:
     """Run ``command`` to its end and return its exit code (negative: the signal that ended it).
 
     ``stdout`` and ``stderr`` get each line of output as it comes, on the calling thread, without its end
-    (see ``Lines``). The program has its own session and no input; files it makes are readable by everybody
-    (umask 022), whatever the service's umask. ``deadline`` is in seconds of ``time.monotonic``.
+    (see ``Lines``); with ``records``, ``stdout`` gets what NULs end (see ``Records``). The program has its
+    own session and no input; files it makes are readable by everybody (umask 022), whatever the service's
+    umask. ``deadline`` is in seconds of ``time.monotonic``.
 
     Raises ``DeadlinePassed``, ``JobInterrupted``, what a callback raises, and ``OSError`` when the program
     cannot be started. Whatever is raised while it runs, its whole process group has been killed by then.
@@ -72,7 +74,7 @@ def run(
     group = _Group(process)
     try:
         with interrupt.calling(group.kill):
-            _pump(process, group, stdout, stderr, deadline)
+            _pump(process, group, Records(stdout) if records else Lines(stdout), Lines(stderr), deadline)
             while (code := group.poll()) is None:
                 _check_deadline(deadline)
                 time.sleep(_REAP_POLL_S)  # both pipes are closed: it is about to exit
@@ -123,6 +125,31 @@ class Lines:
             self._sink(line)
 
 
+class Records:
+    """Cuts a stream of bytes into records for ``sink``, each without the NUL that ends it.
+
+    One without an end is cut after 8 KiB, so that memory stays bounded.
+    """
+
+    def __init__(self, sink: Callable[[bytes], None]) -> None:
+        self._sink = sink
+        self._rest = b""
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes of the stream."""
+        *records, self._rest = (self._rest + data).split(b"\0")
+        for record in records:
+            self._sink(record)
+        if len(self._rest) > _LINE_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Pass on what is left, at the end of the stream."""
+        if self._rest:
+            self._sink(self._rest)
+            self._rest = b""
+
+
 class _Group:
     """The process group of ``process``, which is its leader.
 
@@ -148,15 +175,15 @@ class _Group:
 def _pump(
     process: subprocess.Popen[bytes],
     group: _Group,
-    stdout: Callable[[bytes], None],
-    stderr: Callable[[bytes], None],
+    stdout: Lines | Records,
+    stderr: Lines,
     deadline: float,
 ) -> None:
     """Pass the output on until both pipes are closed, or the program has ended and nothing more comes."""
     with selectors.DefaultSelector() as selector:
-        for pipe, sink in ((process.stdout, stdout), (process.stderr, stderr)):
+        for pipe, cut in ((process.stdout, stdout), (process.stderr, stderr)):
             if pipe is not None:
-                selector.register(pipe, selectors.EVENT_READ, Lines(sink))
+                selector.register(pipe, selectors.EVENT_READ, cut)
         while selector.get_map():
             _check_deadline(deadline)
             ready = selector.select(min(_POLL_S, max(0.0, deadline - time.monotonic())))

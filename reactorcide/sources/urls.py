@@ -1,4 +1,4 @@
-"""What a job may give as git URL and git ref, judged by their text alone.
+"""What a job, or ``.gitmodules``, may give as git URL, and a job as git ref, judged by their text alone.
 
 The rules are git's own (gitprotocol, "GIT URLS" in git-fetch(1), git-check-ref-format(1)), cut down to
 the transports that only move data: a transport helper (``ext::``) would run a command of the URL's.
@@ -33,12 +33,13 @@ _SHA = re.compile(r"[0-9a-fA-F]{7,40}")
 class GitUrl:
     """A git URL taken apart; ``str()`` is the URL without its credentials, which is safe to show.
 
-    ``protocols`` are the names, as git has them, of the transports it needs. ``server`` is
-    scheme, host and port: where ``username`` and ``password`` (decoded) may be sent, which only http(s) has.
-    ``local_path`` is the absolute path of a repository on this host.
+    ``root`` is what comes before the ``path``. ``protocols`` are the names, as git has them, of the
+    transports it needs. ``server`` is scheme, host and port: where ``username`` and ``password`` (decoded)
+    may be sent, which only http(s) has. ``local_path`` is the absolute path of a repository on this host.
     """
 
-    clean: str
+    root: str
+    path: str
     protocols: tuple[str, ...]
     server: str = ""
     username: str | None = field(default=None, repr=False)
@@ -47,6 +48,29 @@ class GitUrl:
 
     def __str__(self) -> str:
         return self.clean
+
+    @property
+    def clean(self) -> str:
+        """The URL without its credentials."""
+        return self.root + self.path
+
+    def of_submodule(self, url: str) -> str:
+        """Return what ``url`` in this repository's ``.gitmodules`` means: it may be ``./…`` or ``../…``.
+
+        That is as gitmodules(5) has it, but nothing leads above the server or the root directory: for that,
+        raises ``InvalidInput``. What is returned has yet to be parsed.
+        """
+        if not url.startswith(("./", "../")):
+            return url
+        path, joint = self.path.removesuffix("/"), "/"
+        while url.startswith(("./", "../")):
+            step, _, url = url.partition("/")
+            if step == "..":
+                if not path:
+                    raise _bad_url("must not lead above the root of its server")
+                # Nothing may be left of host:path but the host.
+                path, joint, _ = path.rpartition("/")
+        return f"{self.root}{path}{joint}{url.removesuffix('/')}"
 
     @classmethod
     def parse(cls, url: str) -> "GitUrl":
@@ -60,33 +84,32 @@ class GitUrl:
         if not url.isprintable() or " " in url or _CONTROL.search(unquote(url)):
             raise _bad_url("must not contain white space or control characters, encoded or not")
         if url.startswith("/"):
-            return cls(url, ("file",), local_path=url)
+            return cls("", url, ("file",), local_path=url)
         if url.startswith("file:///"):
-            return cls(
-                url, ("file",), local_path=unquote(url.removeprefix("file://"), errors="surrogateescape")
-            )
+            path = url.removeprefix("file://")
+            return cls("file://", path, ("file",), local_path=unquote(path, errors="surrogateescape"))
         if match := _WEB.fullmatch(url):
             return cls._from_web(match)
         if match := _SSH.fullmatch(url):
             user = f"{match['user']}@" if match["user"] else ""
             # ssh takes no password from a URL; it would only be seen in the list of processes.
-            return cls(f"ssh://{user}{match['host']}{match['port'] or ''}{match['path']}", ("ssh",))
-        if "://" not in url and _SCP.fullmatch(url):
-            return cls(url, ("ssh",))
+            return cls(f"ssh://{user}{match['host']}{match['port'] or ''}", match["path"], ("ssh",))
+        if "://" not in url and (match := _SCP.fullmatch(url)):
+            return cls(url[: match.start("path")], match["path"], ("ssh",))
         raise _bad_url("must be an http(s), ssh or git URL, user@host:path, or a path below a source root")
 
     @classmethod
     def _from_web(cls, match: re.Match[str]) -> "GitUrl":
         server = f"{match['scheme']}://{match['host']}{match['port'] or ''}"
-        clean = server + (match["path"] or "")
+        path = match["path"] or ""
         if match["scheme"] == "git":
-            return cls(clean, ("git",))
+            return cls(server, path, ("git",))
         # A server may send http on to https; git itself refuses any other way out.
         protocols = ("http", "https")
         if match["userinfo"] in (None, "", ":"):
-            return cls(clean, protocols)
+            return cls(server, path, protocols)
         username, _, password = map(unquote, match["userinfo"].partition(":"))
-        return cls(clean, protocols, server, username, password)
+        return cls(server, path, protocols, server, username, password)
 
 
 def check_git_ref(ref: str) -> None:

@@ -89,6 +89,7 @@ def _as_dict(row: Sequence[Any]) -> dict[str, Any]:
     values["deleted"] = bool(values["deleted"])
     values["log_truncated"] = bool(values["log_truncated"])
     values["pinned"] = bool(values["pinned"])
+    values["git_submodules"] = bool(values["git_submodules"])
     return values
 
 

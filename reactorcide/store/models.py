@@ -155,6 +155,7 @@ class JobRow(Model):
     """By which token it was submitted, from where and in which request: a trigger has the audit from here."""
     address = TextField(null=True)
     request_id = TextField(null=True)
+    git_submodules = BooleanField(constraints=[SQL("DEFAULT 0")])
 
     class Meta:
         table_name = "job"

@@ -169,6 +169,8 @@ class Preparation:
             interrupt=interrupt,
             deadline=deadline,
             env=self._environment,
+            # What the repository names is under the same rules as what the job does.
+            check_submodule=self._roots.check_git_url if definition.git_submodules else None,
         )
         env = {
             "REACTORCIDE_GIT_URL": found.url_without_credentials,

@@ -302,6 +302,20 @@ def test_every_option_reaches_the_service(reactorcide: Program) -> None:
     assert {field: job[field] for field in expected} == expected
 
 
+def test_submodules_are_left_out_by_an_option(reactorcide: Program) -> None:
+    git = ("--git", "https://example.com/x.git", "--", "true")
+    assert submitted(reactorcide, "all", *git)["git_submodules"] is True
+    job = submitted(reactorcide, "none", "--no-submodules", *git)
+    assert job["git_submodules"] is False
+    definition = json.dumps(
+        {field: job[field] for field in ("name", "job_command", "git_url", "git_submodules")}
+    )
+    again = submitted(reactorcide, "-f", "-", "--submodules", input=definition.encode())
+    assert again["git_submodules"] is True
+    again = submitted(reactorcide, "-f", "-", "--source", SAMPLE, input=definition.encode())
+    assert again["git_submodules"] is None
+
+
 def test_options_are_variables_too(reactorcide: Program) -> None:
     job = submitted(reactorcide.with_variables(REACTORCIDE_SUBMIT_DESCRIPTION="set"), "vars", "--", "true")
     assert job["description"] == "set"
@@ -358,6 +372,7 @@ def test_what_the_service_refuses_is_its_sentence(reactorcide: Program) -> None:
         ("--", "command"),
         ("name", "--source", ".", "--git", "https://example.com/x.git", "--", "true"),
         ("name", "--ref", "main", "--", "true"),
+        ("name", "--no-submodules", "--", "true"),
         ("name", "--env", "NOVALUE", "--", "true"),
         ("name", "--timeout", "soon", "--", "true"),
         ("-f", "no-such-file.json"),

@@ -31,6 +31,7 @@ DEFAULTS: dict[str, Any] = {
     "artifacts": None,
     "source_id": None,
     "source_job_id": None,
+    "git_submodules": None,
 }
 GIVEN = {"name": "test", "job_command": "true", "source_type": "copy"}
 NOT_YET = {
@@ -124,6 +125,16 @@ def test_every_way_to_name_a_git_repository_is_taken(idle: Client, git_url: str)
     assert (job["git_url"], job["git_ref"]) == (shown, "refs/heads/a/b")
 
 
+@pytest.mark.parametrize(("given", "kept"), [(None, True), (True, True), (False, False)])
+def test_submodules_are_fetched_unless_the_job_says_otherwise(
+    idle: Client, given: bool | None, kept: bool
+) -> None:
+    job = idle.submit(**GIT, git_submodules=given)
+    assert job["git_submodules"] is kept
+    again = idle.request("POST", f"jobs/{job['job_id']}/rerun").json()
+    assert (again["rerun_of"], again["git_submodules"]) == (job["job_id"], kept)
+
+
 BAD: list[tuple[str, Any]] = [
     ("name", None),
     ("name", ""),
@@ -145,6 +156,8 @@ BAD: list[tuple[str, Any]] = [
     ("description", 5),
     ("git_url", "https://example.test/project.git"),
     ("git_ref", "main"),
+    ("git_submodules", True),
+    ("git_submodules", False),
     ("source_path", "/etc"),
     ("source_path", "../.."),
     ("source_path", "nothing-there"),
@@ -243,6 +256,8 @@ def test_what_is_not_within_the_limits_is_refused_by_name(idle: Client, field: s
         ("git_ref", "a\x07"),
         ("git_ref", "r" * 256),
         ("git_ref", 5),
+        ("git_submodules", "yes"),
+        ("git_submodules", 1),
         ("source_path", "sources"),
     ],
     ids=short,

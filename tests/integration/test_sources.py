@@ -71,6 +71,27 @@ def test_a_ref_that_is_not_there_says_so(api: Client, project: Repository) -> No
     assert job["error"].encode() in api.log(job)
 
 
+def test_submodules_come_along(api: Client, project: Repository) -> None:
+    module = Repository(project.path.parent / "module")
+    sha = module.commit("inner", "of the module\n")
+    outer = Repository(project.path.parent / "outer")
+    outer.git("update-index", "--add", "--cacheinfo", f"160000,{sha},lib/module")
+    (outer.path / "lib" / "module").mkdir(parents=True)
+    outer.commit(".gitmodules", '[submodule "m"]\n\tpath = lib/module\n\turl = ../module\n')
+    source = {"source_type": "git", "git_url": str(outer.path)}
+    job = api.run("cat lib/module/inner; ls -A lib/module", **source)
+    assert job["status"] == "completed", api.log(job)
+    assert api.log(job).endswith(b"of the module\n.git\ninner\n")
+    outer.commit(".gitmodules", '[submodule "m"]\n\tpath = lib/module\n\turl = /etc\n')
+    job = api.run(**source)
+    assert job["error"] == (
+        'git: submodule "lib/module": its url must lead to a repository below '
+        "one of the server's source roots"
+    )
+    job = api.run("ls -A lib/module | wc -l", **source, git_submodules=False)
+    assert api.log(job).endswith(b"0\n")
+
+
 def test_a_password_in_the_url_is_in_no_log(service: Service, project: Repository) -> None:
     with git_http(project.path.parent, login="me:secret-word") as server:
         url = f"http://me:secret-word@{server.host}/project/.git"

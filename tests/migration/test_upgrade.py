@@ -84,7 +84,7 @@ def test_a_service_goes_on_with_it(old: Path, new_service: NewService) -> None:
     completed = jobs["completed"]
     assert (completed["description"], completed["cpu_limit"]) == ("déjà vu", 0.5)
     assert completed["job_env_vars"]["PLAIN"] == "1"
-    assert jobs["waiting"]["git_ref"] == "main"
+    assert (jobs["waiting"]["git_ref"], jobs["waiting"]["git_submodules"]) == ("main", False)
     attempts = api.get(f"jobs/{jobs['failed twice']['job_id']}/attempts")["attempts"]
     assert [item["exit_code"] for item in attempts] == [3, 3]
     assert api.get("users/me")["username"] == "ann"

@@ -9,12 +9,13 @@ import socketserver
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar, Self
 
 from reactorcide.domain.errors import JobInterrupted
+from reactorcide.sources.git import GitCheckout, checkout
 
 CLEAN_ENV = {
     "PATH": os.environ["PATH"],
@@ -104,8 +105,64 @@ class Repository:
         """Write one file, commit it, and return the SHA."""
         (self.path / name).write_text(content, encoding="utf-8")
         self.git("add", "--all")
-        self.git("commit", "--quiet", "--message", f"{name}: {content}")
+        self.git("commit", "--quiet", "--message", f"{name}: {content[:1000]}")
         return self.git("rev-parse", "HEAD")
+
+
+class Client:
+    """Calls ``checkout`` with what a test does not care about, and keeps what it logs."""
+
+    def __init__(self, base: Path) -> None:
+        self._base = base
+        self._count = 0
+        self.into = base
+        self.lines: list[bytes] = []
+
+    @property
+    def log(self) -> str:
+        return b"".join(self.lines).decode()
+
+    def __call__(
+        self,
+        url: str,
+        ref: str | None = None,
+        *,
+        attempt: Attempt | None = None,
+        timeout_s: float = 60,
+        env: Mapping[str, str] = os.environ,
+        check_submodule: Callable[[str], None] | None = lambda url: None,
+    ) -> GitCheckout:
+        self._count += 1
+        self.into = self._base / f"into-{self._count}"
+        self.into.mkdir()
+        return checkout(
+            url,
+            ref,
+            self.into,
+            log=self.lines.append,
+            interrupt=attempt or Attempt(),
+            deadline=time.monotonic() + timeout_s,
+            env=env,
+            check_submodule=check_submodule,
+        )
+
+    def git(self, *arguments: str) -> str:
+        """Ask the checkout that was made last."""
+        done = subprocess.run(
+            ["git", *arguments], cwd=self.into, env=CLEAN_ENV, capture_output=True, check=False
+        )
+        return done.stdout.decode().strip()
+
+    @property
+    def file(self) -> str:
+        return (self.into / "file").read_text(encoding="utf-8")
+
+    @property
+    def is_shallow(self) -> bool:
+        return (self.into / ".git" / "shallow").exists()
+
+    def everything_below_git(self) -> bytes:
+        return b"\n".join(path.read_bytes() for path in (self.into / ".git").rglob("*") if path.is_file())
 
 
 @contextmanager
@@ -142,11 +199,16 @@ def git_daemon(base: Path) -> Iterator[str]:
         yield f"git://127.0.0.1:{port}"
 
 
+def basic(login: str) -> str:
+    """Return the header that gives a login."""
+    return "Basic " + base64.b64encode(login.encode()).decode()
+
+
 class GitHttpHandler(http.server.BaseHTTPRequestHandler):
     """Hands each request to ``git http-backend``."""
 
     base: ClassVar[Path]
-    login: ClassVar[str | None] = None  # user:password
+    logins: ClassVar[tuple[str, ...]] = ()  # user:password, any of them; none is needed where there are none
     modern: ClassVar[bool] = True  # protocol 2, which gives any commit; else only the tips of refs
     redirect: ClassVar[str | None] = None
     authorizations: ClassVar[list[str]]
@@ -162,7 +224,7 @@ class GitHttpHandler(http.server.BaseHTTPRequestHandler):
             self.send_header("Location", self.redirect + self.path)
             self.end_headers()
             return
-        if self.login and authorization != "Basic " + base64.b64encode(self.login.encode()).decode():
+        if self.logins and authorization not in [basic(login) for login in self.logins]:
             self.send_response(401)
             self.send_header("WWW-Authenticate", 'Basic realm="test"')
             self.end_headers()
@@ -219,7 +281,7 @@ class HttpServer:
 def git_http(
     base: Path,
     *,
-    login: str | None = None,
+    login: str | tuple[str, ...] = (),
     modern: bool = True,
     redirect: str | None = None,
     seen: Callable[[], None] = lambda: None,
@@ -228,7 +290,7 @@ def git_http(
     authorizations: list[str] = []
     attributes = {
         "base": base,
-        "login": login,
+        "logins": (login,) if isinstance(login, str) else login,
         "modern": modern,
         "redirect": redirect,
         "authorizations": authorizations,

@@ -9,7 +9,7 @@ import stat
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -18,7 +18,17 @@ import pytest
 from reactorcide.domain.errors import InfrastructureError, InvalidInput, JobFailed, JobInterrupted
 from reactorcide.sources.git import GitCheckout, checkout
 
-from .support import CLEAN_ENV, Attempt, Repository, git_daemon, git_http, running, serving, wait_until
+from .support import (
+    CLEAN_ENV,
+    Attempt,
+    Client,
+    Repository,
+    git_daemon,
+    git_http,
+    running,
+    serving,
+    wait_until,
+)
 
 
 class Origin(Repository):
@@ -48,65 +58,6 @@ class Origin(Repository):
         self.git("tag", "blob", self.blob)
 
 
-class Client:
-    """Calls ``checkout`` with what a test does not care about, and keeps what it logs."""
-
-    def __init__(self, base: Path) -> None:
-        self._base = base
-        self._count = 0
-        self.into = base
-        self.lines: list[bytes] = []
-
-    @property
-    def log(self) -> str:
-        return b"".join(self.lines).decode()
-
-    def __call__(
-        self,
-        url: str,
-        ref: str | None = None,
-        *,
-        attempt: Attempt | None = None,
-        timeout_s: float = 60,
-        env: Mapping[str, str] = os.environ,
-    ) -> GitCheckout:
-        self._count += 1
-        self.into = self._base / f"into-{self._count}"
-        self.into.mkdir()
-        return checkout(
-            url,
-            ref,
-            self.into,
-            log=self.lines.append,
-            interrupt=attempt or Attempt(),
-            deadline=time.monotonic() + timeout_s,
-            env=env,
-        )
-
-    def git(self, *arguments: str) -> str:
-        """Ask the checkout that was made last."""
-        done = subprocess.run(
-            ["git", *arguments], cwd=self.into, env=CLEAN_ENV, capture_output=True, check=False
-        )
-        return done.stdout.decode().strip()
-
-    @property
-    def file(self) -> str:
-        return (self.into / "file").read_text(encoding="utf-8")
-
-    @property
-    def is_shallow(self) -> bool:
-        return (self.into / ".git" / "shallow").exists()
-
-    def everything_below_git(self) -> bytes:
-        return b"\n".join(path.read_bytes() for path in (self.into / ".git").rglob("*") if path.is_file())
-
-
-@pytest.fixture
-def base(tmp_path: Path) -> Path:
-    return tmp_path / "repositories"
-
-
 @pytest.fixture(scope="module")
 def pristine(tmp_path_factory: pytest.TempPathFactory) -> Origin:
     return Origin(tmp_path_factory.mktemp("pristine") / "origin")
@@ -115,11 +66,6 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Origin:
 @pytest.fixture
 def origin(pristine: Origin, base: Path) -> Origin:
     return pristine.copied(base / "origin")
-
-
-@pytest.fixture
-def client(tmp_path: Path) -> Client:
-    return Client(tmp_path)
 
 
 @pytest.fixture(params=["path", "file", "daemon", "http", "old-http"])
@@ -334,14 +280,6 @@ def test_a_repository_that_the_server_does_not_have(origin: Origin, base: Path, 
         pytest.raises(JobFailed, match=r"cannot reach \S+/other: repository .* not found"),
     ):
         client(f"{server.url}/other")
-
-
-@pytest.fixture
-def hanging() -> Iterator[socket.socket]:
-    """A server that never answers, nor accepts."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.settimeout(20)
-        yield listener
 
 
 @pytest.mark.parametrize("scheme", ["http", "git", "ssh"])
@@ -589,40 +527,6 @@ def test_a_local_repository_that_is_shallow_itself(origin: Origin, client: Clien
         assert client.git("rev-list", "HEAD") == origin.feature
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        "url = ext::sh -c 'touch {marker}'",
-        "url = -u./payload",
-        "url = {path}\n\tupdate = !touch {marker}",
-        "url = ssh://-oProxyCommand=touch%20{marker}/x",
-    ],
-)
-def test_hostile_submodules_run_nothing(
-    origin: Origin, client: Client, tmp_path: Path, settings: str
-) -> None:
-    marker = tmp_path / "marker"
-    (origin.path / "module").mkdir()
-    origin.git("update-index", "--add", "--cacheinfo", f"160000,{origin.main},module")
-    text = settings.format(marker=marker, path=origin.path)
-    origin.commit(".gitmodules", f'[submodule "../../module"]\n\tpath = module\n\t{text}\n')
-    client(str(origin.path))
-    assert client.git("ls-tree", "HEAD", "module").startswith(f"160000 commit {origin.main}")
-    assert list((client.into / "module").iterdir()) == []
-    assert not marker.exists()
-
-
-def test_submodules_are_left_alone(origin: Origin, base: Path, client: Client) -> None:
-    other = Repository(base / "other")
-    sha = other.commit("inner", "x")
-    (origin.path / "module").mkdir()
-    origin.git("update-index", "--add", "--cacheinfo", f"160000,{sha},module")
-    origin.commit(".gitmodules", f'[submodule "module"]\n\tpath = module\n\turl = {other.path}\n')
-    assert client(str(origin.path)).ref == "main"
-    assert list((client.into / "module").iterdir()) == []
-    assert not (client.into / ".git" / "modules").exists()
-
-
 def test_a_default_branch_with_a_name_that_is_not_safe(origin: Origin, client: Client) -> None:
     origin.git("update-ref", "refs/heads/-x", origin.feature)
     origin.git("symbolic-ref", "HEAD", "refs/heads/-x")
@@ -669,6 +573,7 @@ def test_the_place_must_be_empty(origin: Origin, tmp_path: Path) -> None:
             interrupt=Attempt(),
             deadline=time.monotonic() + 60,
             env=os.environ,
+            check_submodule=None,
         )
 
 

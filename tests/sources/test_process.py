@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from reactorcide.domain.errors import JobInterrupted
-from reactorcide.sources.process import DeadlinePassed, Lines, run
+from reactorcide.sources.process import DeadlinePassed, Lines, Records, run
 
 from .support import Attempt, running, wait_until
 
@@ -23,6 +23,7 @@ def shell(
     timeout_s: float = 60,
     stdout: Callable[[bytes], None] = lambda line: None,
     stderr: Callable[[bytes], None] = lambda line: None,
+    records: bool = False,
 ) -> int:
     return run(
         ["/bin/sh", "-c", script],
@@ -32,6 +33,7 @@ def shell(
         stderr=stderr,
         interrupt=attempt or Attempt(),
         deadline=time.monotonic() + timeout_s,
+        records=records,
     )
 
 
@@ -53,6 +55,21 @@ def test_output_exit_code_and_environment(monkeypatch: pytest.MonkeyPatch) -> No
     assert out == [b"a", b"bnone", b"0022", b"/"]
     assert err == [b"c"]
     assert shell("kill -9 $$") == -9
+
+
+def test_records_are_what_nuls_end() -> None:
+    out: list[bytes] = []
+    err: list[bytes] = []
+    script = r"printf 'a\nb \000\000c\r'; echo d >&2; printf 'e\000f'"
+    assert shell(script, stdout=out.append, stderr=err.append, records=True) == 0
+    assert (out, err) == ([b"a\nb ", b"", b"c\re", b"f"], [b"d"])
+    pieces: list[bytes] = []
+    cut = Records(pieces.append)
+    for _ in range(100):
+        cut.feed(b"x" * 1000)
+    assert max(map(len, pieces)) < 10_000
+    cut.flush()
+    assert b"".join(pieces) == b"x" * 100_000
 
 
 def test_lines_are_cut_and_progress_is_thinned() -> None:

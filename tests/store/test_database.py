@@ -105,6 +105,7 @@ def test_a_job_of_the_first_schema_is_read_after_the_migrations(tmp_path: Path) 
     assert job == JobStore(database).get("j")
     definition = job.definition
     assert (definition.artifacts, definition.source_id, definition.source_job_id) == (None, None, None)
+    assert definition.git_submodules is False
     database.close()
 
 

@@ -75,6 +75,9 @@ PATHS = {
 def test_a_job_comes_back_as_it_was_put_in(store: JobStore) -> None:
     job = add(store, job_env_vars={"A": "ü", "B": ""}, cpu_limit=0.5, memory_limit_bytes=1 << 30, priority=-3)
     assert store.get(job.job_id) == job
+    assert store.get(job.job_id).definition.git_submodules is False
+    job = add(store, source_type="git", git_url="x", git_submodules=True)
+    assert store.get(job.job_id).definition.git_submodules is True
 
 
 def test_what_is_not_there_is_said(store: JobStore) -> None:

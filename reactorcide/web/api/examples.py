@@ -33,6 +33,7 @@ _JOB: dict[str, Any] = {
     "artifacts": ["**/*.xml"],
     "source_id": None,
     "source_job_id": None,
+    "git_submodules": True,
     "created_at": _BEGUN,
     "updated_at": _ENDED,
     "queued_at": _BEGUN,

@@ -229,6 +229,7 @@ def job_json(job: Job) -> dict[str, Any]:
         "artifacts": None if definition.artifacts is None else list(definition.artifacts),
         "source_id": definition.source_id,
         "source_job_id": definition.source_job_id,
+        "git_submodules": definition.git_submodules if definition.source_type == "git" else None,
         "created_at": rfc3339(job.created_at_ms),
         "updated_at": rfc3339(job.updated_at_ms),
         "queued_at": _time(job.queued_at_ms),
@@ -313,6 +314,7 @@ def _definition(body: JobRequest, defaults: JobDefaults) -> JobDefinition:
         artifacts=body.artifacts,
         source_id=body.source_id,
         source_job_id=body.source_job_id,
+        git_submodules=body.source_type == "git" and body.git_submodules is not False,
     )
 
 

@@ -34,7 +34,10 @@ _CONTAINER_PATH = re.compile(r"/[^\0]*")
 
 _MOST_GLOBS = 100
 
-_FIELDS_OF = {"git": ("git_url", "git_ref"), "copy": ("source_path", "source_id", "source_job_id")}
+_FIELDS_OF = {
+    "git": ("git_url", "git_ref", "git_submodules"),
+    "copy": ("source_path", "source_id", "source_job_id"),
+}
 
 RoleName = Literal["user", "admin"]
 ScopeName = Literal["jobs:read", "jobs:write", "admin"]
@@ -112,6 +115,9 @@ class JobRequest(_Body):
     description: str = ""
     git_url: str | None = Field(default=None, description="Required for `git`.")
     git_ref: str | None = Field(default=None, description="Branch, tag, full ref or commit; remote HEAD.")
+    git_submodules: bool | None = Field(
+        default=None, description="For `git`: whether submodules are fetched as well; true."
+    )
     source_path: str | None = Field(
         default=None, max_length=4096, description="For `copy`: a directory below a source root."
     )
@@ -292,6 +298,7 @@ class JobResponse(BaseModel):
     artifacts: list[str] | None
     source_id: str | None
     source_job_id: str | None
+    git_submodules: bool | None
     created_at: str
     updated_at: str
     queued_at: str | None
