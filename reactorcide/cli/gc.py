@@ -9,6 +9,7 @@ import click
 
 from reactorcide.cli import render
 from reactorcide.cli.options import settings_from, settings_options
+from reactorcide.domain.audit import operator
 from reactorcide.domain.clock import rfc3339
 from reactorcide.domain.sizes import format_size
 from reactorcide.jobs import retention
@@ -28,7 +29,11 @@ def gc(dry_run: bool, as_json: bool, **options: Any) -> None:
     settings = settings_from(options)
     policy = keep_policy(settings)
     with open_jobs(settings) as context:
-        found = retention.plan(context, policy) if dry_run else retention.carry_out(context, policy)
+        found = (
+            retention.plan(context, policy)
+            if dry_run
+            else retention.carry_out(context, policy, by=operator())
+        )
     size_bytes = sum(item.size_bytes for item in found)
     if as_json:
         render.as_json(

@@ -13,8 +13,10 @@ class Action(StrEnum):
     """The subject is the new job."""
     JOB_CANCEL = "job.cancel"
     JOB_DELETE = "job.delete"
+    """By somebody, or since it was not to be kept any longer."""
     JOB_PIN = "job.pin"
     JOB_UNPIN = "job.unpin"
+    SOURCE_UPLOAD = "source.upload"
     TOKEN_CREATE = "token.create"  # noqa: S105  # no password
     TOKEN_REVOKE = "token.revoke"  # noqa: S105  # no password
     USER_CREATE = "user.create"
@@ -33,7 +35,7 @@ class Actor:
     """Who does something, and from where: what is known of it."""
 
     user_id: str
-    """Or ``operator@HOST``, for the command line on the service's host."""
+    """Or ``operator@HOST`` for the command line on the service's host, ``service@HOST`` for the service."""
     token_id: str | None = None
     address: str | None = None
     request_id: str | None = None
@@ -44,9 +46,14 @@ def operator() -> Actor:
     return Actor(user_id=f"operator@{socket.gethostname()}")
 
 
+def service() -> Actor:
+    """Return the service itself, for what the operator's rules have it do."""
+    return Actor(user_id=f"service@{socket.gethostname()}")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deed:
-    """Something that was done to a job, a token, a user or an invitation. Times are Unix milliseconds."""
+    """What was done to a job, a source, a token, a user or an invitation. Times are Unix milliseconds."""
 
     at_ms: int
     by: Actor

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
+from reactorcide.domain.audit import Action, Actor, Deed
 from reactorcide.domain.clock import now_ms
 from reactorcide.domain.jobs import EndedJob, job_prefix
 from reactorcide.domain.sizes import format_size
@@ -83,20 +84,22 @@ def plan(context: JobContext, policy: Policy) -> list[Removal]:
 
 
 def carry_out(
-    context: JobContext, policy: Policy, *, stopping: Callable[[], bool] = lambda: False
+    context: JobContext, policy: Policy, *, by: Actor, stopping: Callable[[], bool] = lambda: False
 ) -> list[Removal]:
     """Remove what the policy does not keep, and return it; ends early when ``stopping`` says so.
 
-    Each job is guarded anew: one that was pinned or deleted meanwhile is let be. So it may run beside a
-    service that does the same, and be repeated. Raises ``ObjectStoreError`` where a job's files cannot be
-    removed; to clients that job is gone, and the rest of it goes later.
+    ``by`` is for the audit. Each job is guarded anew: one that was pinned or deleted meanwhile is let be. So
+    it may run beside a service that does the same, and be repeated. Raises ``ObjectStoreError`` where a
+    job's files cannot be removed; to clients that job is gone, and the rest of it goes later.
     """
     _measure(context, stopping)
     removed: list[Removal] = []
     for removal in plan(context, policy):
         if stopping():
             break
-        if not context.store.retire(removal.job_id, now_ms=now_ms()):
+        at_ms = now_ms()
+        deed = Deed(at_ms=at_ms, by=by, action=Action.JOB_DELETE, subject=removal.job_id)
+        if not context.store.retire(removal.job_id, now_ms=at_ms, deed=deed):
             continue
         log.info("job is removed: %s", removal.reason, extra={"job_id": removal.job_id})
         gone(context, removal.job_id)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from reactorcide.domain.accounts import User
+from reactorcide.domain.audit import Action, Deed
 from reactorcide.domain.clock import now_ms
 from reactorcide.domain.errors import InvalidInput, JobFailed, NotFound, ObjectNotFound, TooLarge
 from reactorcide.domain.ids import new_id
@@ -37,7 +38,8 @@ def add(context: JobContext, user: User, chunks: Iterable[bytes], *, most_bytes:
     kept = False
     try:
         source_id = digest.hexdigest()
-        known = context.sources.own(source_id, user.user_id, now_ms=now_ms())
+        deed = Deed(at_ms=now_ms(), by=user.actor, action=Action.SOURCE_UPLOAD, subject=source_id)
+        known = context.sources.own(source_id, user.user_id, now_ms=deed.at_ms, deed=deed)
         if known is not None:
             return known, False
         source = Source(
@@ -46,7 +48,7 @@ def add(context: JobContext, user: User, chunks: Iterable[bytes], *, most_bytes:
             size_bytes=size_bytes,
             files=_count_files(context.objects.read(key), most_bytes),
         )
-        kept = context.sources.add(source, user.user_id, now_ms=now_ms())
+        kept = context.sources.add(source, user.user_id, now_ms=deed.at_ms, deed=deed)
         # Somebody else may have uploaded the same at the same time.
         return (source, True) if kept else (get(context, user, source_id), False)
     finally:

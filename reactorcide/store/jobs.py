@@ -388,9 +388,16 @@ class JobStore:
             if deed is not None:
                 audit.record(db, deed)
 
-    def retire(self, job_id: str, *, now_ms: int) -> bool:
-        """Leave a tombstone of a job that may be removed; tells whether it might, and so is gone."""
-        return bool(self._database.write_one(_RETIRE, (now_ms, job_id)))
+    def retire(self, job_id: str, *, now_ms: int, deed: Deed | None = None) -> bool:
+        """Leave a tombstone of a job that may be removed; tells whether it might, and so is gone.
+
+        ``deed`` is for the audit.
+        """
+        with self._database.write() as db:
+            is_gone = bool(db.execute_sql(_RETIRE, (now_ms, job_id)).fetchall())
+            if is_gone and deed is not None:
+                audit.record(db, deed)
+            return is_gone
 
     def pin(self, job_id: str, pinned: bool, *, deed: Deed | None = None) -> Job:
         """Pin a job, or take its pin away; returns it. ``deed`` is for the audit. Raises ``NotFound``."""

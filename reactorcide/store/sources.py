@@ -2,8 +2,10 @@
 
 from dataclasses import asdict, fields
 
+from reactorcide.domain.audit import Deed
 from reactorcide.domain.jobs import ACTIVE
 from reactorcide.domain.sources import Source
+from reactorcide.store import audit
 from reactorcide.store.database import Database
 from reactorcide.store.models import JobRow, SourceOwnerRow, SourceRow
 
@@ -19,21 +21,33 @@ class SourceStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def add(self, source: Source, user_id: str, *, now_ms: int) -> bool:
-        """Insert a source that ``user_id`` has uploaded; ``False`` where it is there already: see ``own``."""
+    def add(self, source: Source, user_id: str, *, now_ms: int, deed: Deed | None = None) -> bool:
+        """Insert a source that ``user_id`` has uploaded; ``False`` where it is there already: see ``own``.
+
+        ``deed`` is for the audit.
+        """
         with self._database.write() as db:
             if SourceRow.select().where(SourceRow.source_id == source.source_id).exists(db):
                 return False
             SourceRow.insert(**asdict(source), last_used_at_ms=now_ms).execute(db)
             SourceOwnerRow.insert(source_id=source.source_id, user_id=user_id).execute(db)
+            if deed is not None:
+                audit.record(db, deed)
             return True
 
-    def own(self, source_id: str, user_id: str, *, now_ms: int) -> Source | None:
-        """Let somebody who has uploaded a source again use it, and return it, or ``None``."""
+    def own(self, source_id: str, user_id: str, *, now_ms: int, deed: Deed | None = None) -> Source | None:
+        """Let somebody who has uploaded a source again use it, and return it, or ``None``.
+
+        ``deed`` is for the audit, unless they could use it already.
+        """
         with self._database.write() as db:
             SourceRow.update(last_used_at_ms=now_ms).where(SourceRow.source_id == source_id).execute(db)
             for row in SourceRow.select(*_FIELDS).where(SourceRow.source_id == source_id).dicts().execute(db):
-                SourceOwnerRow.insert(source_id=source_id, user_id=user_id).on_conflict_ignore().execute(db)
+                key = SourceOwnerRow.source_id == source_id, SourceOwnerRow.user_id == user_id
+                if not SourceOwnerRow.select().where(*key).exists(db):
+                    SourceOwnerRow.insert(source_id=source_id, user_id=user_id).execute(db)
+                    if deed is not None:
+                        audit.record(db, deed)
                 return Source(**row)
         return None
 

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable
 from time import monotonic
 
+from reactorcide.domain import audit
 from reactorcide.domain.clock import now_ms
 from reactorcide.domain.errors import InfrastructureError
 from reactorcide.jobs import JobContext, retention, sources
@@ -85,7 +86,7 @@ class Janitor:
             self._trouble.pop(what, None)
 
     def _remove_jobs(self) -> None:
-        retention.carry_out(self._context, self._policy, stopping=self._stopping.is_set)
+        retention.carry_out(self._context, self._policy, by=audit.service(), stopping=self._stopping.is_set)
 
     def _remove_images(self) -> None:
         """Remove the images that we have fetched and no job has used for long."""

@@ -1,6 +1,8 @@
 """The audit: who did what to what, from where."""
 
+import io
 import sqlite3
+import tarfile
 import uuid
 from contextlib import closing
 from typing import Any
@@ -30,7 +32,8 @@ def test_every_deed_is_there_with_who_and_from_where(idle_service: Service, user
 
     def done(method: str, path: str, **options: Any) -> Any:
         request_id = f"deed-{uuid.uuid4()}"
-        response = user.request(method, path, headers={"X-Request-ID": request_id}, **options)
+        headers = {"X-Request-ID": request_id, **options.pop("headers", {})}
+        response = user.request(method, path, headers=headers, **options)
         assert response.status_code < 300, response.text
         expected.append(request_id)
         return response.json() if response.content else None
@@ -44,6 +47,11 @@ def test_every_deed_is_there_with_who_and_from_where(idle_service: Service, user
     done("DELETE", f"jobs/{job['job_id']}/pin")
     done("PUT", f"jobs/{job['job_id']}/cancel")
     done("DELETE", f"jobs/{rerun['job_id']}")
+    packed = io.BytesIO()
+    tarfile.open(fileobj=packed, mode="w:gz").close()
+    upload = {"data": packed.getvalue(), "headers": {"Content-Type": "application/gzip"}}
+    source = done("POST", "sources", **upload)
+    user.request("POST", "sources", **upload)
     token = done("POST", "tokens", json={"name": "n"})
     done("DELETE", f"tokens/{token['token_id']}")
 
@@ -56,6 +64,7 @@ def test_every_deed_is_there_with_who_and_from_where(idle_service: Service, user
         ("job.cancel", job["job_id"]),
         ("job.cancel", rerun["job_id"]),
         ("job.delete", rerun["job_id"]),
+        ("source.upload", source["source_id"]),
         ("token.create", token["token_id"]),
         ("token.revoke", token["token_id"]),
     ]

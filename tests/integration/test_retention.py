@@ -85,6 +85,11 @@ def test_what_is_not_kept_goes_by_itself_and_by_the_operators_hand(new_service: 
     assert api.log(last) == b"x\n"
     assert api.request("DELETE", f"jobs/{pinned['job_id']}").status_code == 204
     assert is_gone(service, pinned)
+    deeds = service.admin.get("audit", action="job.delete")["deeds"]
+    assert [(deed["subject"], deed["user_id"].partition("@")[0]) for deed in reversed(deeds[1:])] == [
+        (old["job_id"], "service"),
+        (kept["job_id"], "operator"),
+    ]
 
 
 def test_gc_for_people(new_service: NewService) -> None:

@@ -8,6 +8,7 @@ from time import monotonic
 
 import pytest
 
+from reactorcide.domain.audit import operator
 from reactorcide.domain.clock import now_ms
 from reactorcide.domain.errors import NotFound, ObjectStoreError
 from reactorcide.domain.jobs import Job, JobStatus, log_index_key
@@ -170,9 +171,9 @@ def test_sizes_are_measured_once_and_a_plan_changes_nothing(house: House) -> Non
     [planned] = retention.plan(house.context, policy)
     assert planned.size_bytes == size_bytes
     assert [job.stored_bytes for job in house.context.store.removable()] == [None, None]
-    assert retention.carry_out(house.context, replace(policy, keep_bytes=0)) == []
+    assert retention.carry_out(house.context, replace(policy, keep_bytes=0), by=operator()) == []
     assert [job.stored_bytes for job in house.context.store.removable()] == [size_bytes, size_bytes]
-    assert retention.carry_out(house.context, policy) == [planned]
+    assert retention.carry_out(house.context, policy, by=operator()) == [planned]
     assert len(house.context.store.removable()) == 1
 
 
@@ -187,7 +188,7 @@ def test_two_that_do_the_same_at_once_remove_each_job_once(house: House, tmp_pat
 
     def carry_out(context: object) -> None:
         both.wait()
-        found.extend(item.job_id for item in retention.carry_out(context, KEEP_ONE))  # type: ignore[arg-type]  # a thread's argument
+        found.extend(item.job_id for item in retention.carry_out(context, KEEP_ONE, by=operator()))  # type: ignore[arg-type]  # a thread's argument
 
     threads = [threading.Thread(target=carry_out, args=(context,)) for context in (house.context, other)]
     for thread in threads:
