@@ -5,8 +5,15 @@ its piece comes back from there as U+FFFD, which is three bytes.
 """
 
 _PIECE_BYTES = 1 << 14
+_LINE_BYTES = 75
+"""What the copy of each line has beside it: its stream, its time, and what makes it JSON."""
 _MORE_BYTES = 2
 """By which the copy of a byte that is no UTF-8 is longer."""
+
+
+def copied_bytes(size_bytes: int, lines: int) -> int:
+    """Return what the copy of an output takes of the engine's disk, about."""
+    return size_bytes + _LINE_BYTES * lines
 
 
 class CopyCounter:

@@ -8,7 +8,7 @@ from reactorcide.domain.clock import now_ms
 from reactorcide.domain.errors import ObjectStoreError
 from reactorcide.domain.jobs import log_index_key, log_key
 from reactorcide.domain.sizes import format_size
-from reactorcide.logs.copy import CopyCounter
+from reactorcide.logs.copy import CopyCounter, copied_bytes
 from reactorcide.logs.index import (
     BLOCK_BYTES,
     GAP,
@@ -84,6 +84,16 @@ class LogWriter:
         return self._encoder.totals.lines[GAP] > 0 or (
             self._tail is not None and self._tail.missing_bytes > 0
         )
+
+    @property
+    def copied_bytes(self) -> int:
+        """What the engine's copy of the output takes of its disk, about."""
+        totals, tail = self._encoder.totals, self._tail
+        size_bytes = sum(totals.printed[stream] for stream in _BOTH)
+        lines = sum(totals.lines[stream] for stream in _BOTH)
+        if tail is not None:
+            size_bytes, lines = size_bytes + tail.added_bytes, lines + tail.added_lines
+        return copied_bytes(size_bytes, lines)
 
     # --- the container's output ----------------------------------------------------------------
 
@@ -328,6 +338,7 @@ class _Tail:
         self._most_bytes = most_bytes
         self.runs: deque[tuple[int, int, int, bytes]] = deque()
         """Each with its time, its kind, its printed bytes and its text."""
+        self.added_bytes = self.added_lines = 0
         self.missing_bytes = 0
         self._size_bytes = 0
 
@@ -335,6 +346,8 @@ class _Tail:
         """Add a run, and let go of the oldest bytes that there is no room for any more."""
         self.runs.append((at_ms, kind, printed_bytes, text))
         self._size_bytes += len(text)
+        self.added_bytes += printed_bytes
+        self.added_lines += text.count(b"\n")
         while self._size_bytes > self._most_bytes or len(self.runs) > _MOST_TAIL_RUNS:
             at_ms, kind, _, text = self.runs.popleft()
             surplus = min(max(self._size_bytes - self._most_bytes, 0), len(text))

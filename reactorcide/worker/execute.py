@@ -29,6 +29,7 @@ from reactorcide.domain.secrets import secrets_of
 from reactorcide.domain.sizes import format_size
 from reactorcide.jobs import JobContext, lifecycle
 from reactorcide.jobs.delete import purge_ended
+from reactorcide.logs.copy import copied_bytes
 from reactorcide.logs.lines import HOLD_S
 from reactorcide.logs.masking import hide_in_own_log
 from reactorcide.logs.writer import DEFAULT_MOST_BYTES, LogWriter
@@ -56,8 +57,6 @@ _LOST = "its lease could not be renewed"
 _EXIT_WAIT_S = 1.0
 """After the end of its output a command has ended within milliseconds."""
 _LOOK_S = 0.05
-_COPIED_LINE_BYTES = 75
-"""What the engine's copy of the output has of its own in each line: a stream, a time, some JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,9 +341,12 @@ class Attempt:
                 if stored and (printed or log_writer.holds):
                     stored = self._store(partial(log_writer.feed, printed) if printed else log_writer.flush)
                 if printed:
-                    self._copy_bytes += sum(
-                        len(data) + _COPIED_LINE_BYTES * data.count(b"\n") for _, data in printed
-                    )
+                    if stored:
+                        self._copy_bytes = log_writer.copied_bytes
+                    else:
+                        self._copy_bytes += sum(
+                            copied_bytes(len(data), data.count(b"\n")) for _, data in printed
+                        )
                     crashpoints.reached("output-half-read")
                     silent_since = monotonic()
                 elif monotonic() - silent_since >= _SILENCE_S:

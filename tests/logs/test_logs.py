@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from reactorcide.domain.errors import ObjectStoreError
 from reactorcide.domain.jobs import log_index_key, log_key
 from reactorcide.logs import index, lines, writer
-from reactorcide.logs.copy import CopyCounter
+from reactorcide.logs.copy import CopyCounter, copied_bytes
 from reactorcide.logs.index import STDERR, STDOUT
 from reactorcide.logs.lines import LineHolder, Run
 from reactorcide.logs.reader import LogView, Piece, follow_log, with_times
@@ -428,6 +428,7 @@ def test_of_a_long_log_head_and_tail_are_kept(objects: FilesystemObjectStore) ->
     whole = b"".join(b"%09d\n" % number for number in range(MIB))
     for start in range(0, len(whole), 100_000):
         log.feed([(1, whole[start : start + 100_000])])
+    assert log.copied_bytes == copied_bytes(len(whole), MIB)
     log.say("exit code 3")
     assert len(read(objects)) <= 3 * MIB
     log.end()
@@ -449,6 +450,7 @@ def test_what_just_fits_is_whole(objects: FilesystemObjectStore) -> None:
     whole = b"".join(b"%09d\n" % number for number in range(4 * MIB // 10))
     for start in range(0, len(whole), 100_000):
         log.feed([(1, whole[start : start + 100_000])])
+    assert log.copied_bytes == copied_bytes(len(whole), 4 * MIB // 10)
     log.end()
     assert not log.truncated
     assert read(objects) == whole
@@ -468,6 +470,7 @@ def test_a_long_log_is_gone_on_with(objects: FilesystemObjectStore, ended: bool)
     log.restart(0)
     assert not log.truncated
     log.feed([(1, whole[start : start + 90_000]) for start in range(0, len(whole), 90_000)])
+    assert log.copied_bytes == copied_bytes(len(whole), MIB)
     log.end()
     head, missing, tail = parts_of_long(objects)
     assert whole.startswith(head)
