@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import uuid
 
 import pytest
 
@@ -30,7 +31,7 @@ def from_address(service: Service, address: str, token: str) -> int:
 def test_bad_tokens_are_braked_and_good_ones_are_not(strict: Service) -> None:
     guesser = strict.client("a-guess-of-somebody")
     assert [guesser.request("GET", "jobs").status_code for _ in range(4)] == [401, 401, 401, 429]
-    response = guesser.request("DELETE", "users/x")
+    response = guesser.request("DELETE", f"users/{uuid.uuid4()}")
     assert (response.status_code, response.json()["error"]) == (429, "rate_limited")
     assert 0 < int(response.headers["Retry-After"]) <= 20
     # From the same address, also with a token that was never used before.
