@@ -191,8 +191,8 @@ def test_ssh(origin: Origin, client: Client, tmp_path: Path) -> None:
         assert "word" not in call
 
 
-SECRET = "s3cr%t'\"$HOME\\n p@ss"
-ENCODED = "s3cr%25t'%22$HOME\\n%20p@ss"
+SECRET = "gu4rd%t'\"$HOME\\n p@ss"
+ENCODED = "gu4rd%25t'%22$HOME\\n%20p@ss"
 
 
 @pytest.mark.parametrize(("userinfo", "login"), [(f"me:{ENCODED}", f"me:{SECRET}"), (ENCODED, f"{SECRET}:")])
@@ -200,7 +200,7 @@ def test_credentials_are_used_and_never_seen(
     origin: Origin, base: Path, client: Client, userinfo: str, login: str
 ) -> None:
     seen: list[int] = []
-    with git_http(base, login=login, seen=lambda: seen.extend(running("s3cr"))) as server:
+    with git_http(base, login=login, seen=lambda: seen.extend(running("gu4rd"))) as server:
         clean = f"{server.url}/origin"
         assert client(clean.replace("//", f"//{userinfo}@"), "feature/x") == GitCheckout(
             origin.feature, "feature/x", clean
@@ -208,8 +208,8 @@ def test_credentials_are_used_and_never_seen(
         assert client.git("remote", "get-url", "origin") == clean
         assert server.authorizations
     assert seen == []  # no process had them among its arguments
-    assert "s3cr" not in client.log
-    assert b"s3cr" not in client.everything_below_git()
+    assert "gu4rd" not in client.log
+    assert b"gu4rd" not in client.everything_below_git()
 
 
 def test_credentials_that_are_wrong_or_missing(origin: Origin, base: Path, client: Client) -> None:

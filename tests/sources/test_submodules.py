@@ -400,11 +400,11 @@ def test_credentials_of_the_job_go_to_its_server_only(
     middle = Project(base / "middle")
     seen: list[int] = []
     with (
-        git_http(base, login="me:s3cret-word", seen=lambda: seen.extend(running("s3cret"))) as own,
-        git_http(base, login="me:s3cret-word") as closed,
+        git_http(base, login="me:gu4rded-word", seen=lambda: seen.extend(running("gu4rded"))) as own,
+        git_http(base, login="me:gu4rded-word") as closed,
         git_http(base) as public,
     ):
-        url = f"http://me:s3cret-word@{own.host}/outer"
+        url = f"http://me:gu4rded-word@{own.host}/outer"
         # By another server and back.
         middle_sha = middle.submodule("back", f"{own.url}/inner", inner.first)
         outer.submodule("relative", "../inner", inner.first)
@@ -419,8 +419,8 @@ def test_credentials_of_the_job_go_to_its_server_only(
         )
         assert closed.authorizations == []
     assert seen == []
-    assert "s3cret" not in client.log
-    assert b"s3cret" not in git_directories(client)
+    assert "gu4rded" not in client.log
+    assert b"gu4rded" not in git_directories(client)
 
 
 def git_directories(client: Client) -> bytes:
@@ -429,24 +429,24 @@ def git_directories(client: Client) -> bytes:
     return b"\n".join(path.read_bytes() for path in files)
 
 
-@pytest.mark.parametrize("userinfo", ["sub:s3cret-word", "s3cret-word:", "s3cret-word"])
+@pytest.mark.parametrize("userinfo", ["sub:gu4rded-word", "gu4rded-word:", "gu4rded-word"])
 def test_credentials_of_its_own_are_used_and_never_seen(
     base: Path, inner: Project, outer: Project, client: Client, userinfo: str
 ) -> None:
     seen: list[int] = []
-    login = userinfo if userinfo.startswith("sub") else "s3cret-word:"
-    with git_http(base, login=login, seen=lambda: seen.extend(running("s3cret"))) as server:
+    login = userinfo if userinfo.startswith("sub") else "gu4rded-word:"
+    with git_http(base, login=login, seen=lambda: seen.extend(running("gu4rded"))) as server:
         outer.submodule("module", f"http://{userinfo}@{server.host}/inner", inner.first)
         client(str(outer.path))
         assert server.authorizations
         assert client.git("-C", "module", "remote", "get-url", "origin") == f"{server.url}/inner"
-        assert "s3cret" not in client.log
+        assert "gu4rded" not in client.log
         outer.submodule("nowhere", f"http://{userinfo}@{server.host}/nowhere", inner.first)
         told = failure(client, outer.path)
         assert told.startswith(f'git: submodule "nowhere": cannot reach {server.url}/nowhere: ')
     assert seen == []
-    assert "s3cret" not in told + client.log
-    assert b"s3cret" not in git_directories(client)
+    assert "gu4rded" not in told + client.log
+    assert b"gu4rded" not in git_directories(client)
 
 
 def test_of_two_logins_for_a_server_a_whole_one_is_used_and_the_nearest(
