@@ -52,6 +52,11 @@ _OOM_PATIENCE_S = 0.5
 _OOM_LOOK_S = 0.05
 
 _RECEIVE_BYTES = 1 << 18
+# Of a flood so much is waited for, and so long, before it is read again: each piece costs about the same.
+# Less than the first is no flood; the socket of a local engine holds somewhat more than the second.
+_FLOOD_BYTES = 1 << 14
+_PLENTY_BYTES = 1 << 17
+_FLOOD_PAUSE_S = 0.008
 _HEADER = struct.Struct(">BxxxL")
 _HEADER_BYTES = _HEADER.size
 
@@ -566,10 +571,13 @@ class _AttachedOutput:
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
         self._poll.register(self._wake_receiver, select.POLLIN)
+        self._read_again_at = 0.0
         self._closed = False
 
     def read(self, timeout_s: float) -> Printed | None:
         """See ``Output.read``."""
+        if (early_s := self._read_again_at - monotonic()) > 0:
+            sleep(early_s)
         ready = {descriptor for descriptor, _ in self._poll.poll(max(0, timeout_s) * 1000)}
         if self._wake_receiver.fileno() in ready:
             with contextlib.suppress(BlockingIOError):
@@ -581,6 +589,8 @@ class _AttachedOutput:
                 return []
             except ConnectionError:
                 return None
+            if _FLOOD_BYTES <= len(data) < _PLENTY_BYTES:
+                self._read_again_at = monotonic() + _FLOOD_PAUSE_S
             return self._frames.payload(data) if data else None
         return []
 

@@ -1,0 +1,61 @@
+"""The connection of an attach: how much is read of it at a time."""
+
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import closing
+from types import SimpleNamespace
+
+import pytest
+
+from reactorcide.runner.docker import _FLOOD_PAUSE_S, _AttachedOutput
+
+
+def frame(data: bytes) -> bytes:
+    return struct.pack(">BxxxL", 1, len(data)) + data
+
+
+class Attached:
+    """Both ends of a connection, and the pauses that are made in reading it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.ours, self.engine = socket.socketpair()
+        self.output = _AttachedOutput(SimpleNamespace(_sock=self.ours, close=self.ours.close))
+        self.pauses_s: list[float] = []
+        self.printed_meanwhile = b""
+        monkeypatch.setattr("reactorcide.runner.docker.sleep", self.pause)
+        monkeypatch.setattr("reactorcide.runner.docker.monotonic", lambda: 1.0)
+
+    def pause(self, seconds: float) -> None:
+        self.pauses_s.append(seconds)
+        self.engine.sendall(frame(self.printed_meanwhile))
+
+    def read(self) -> bytes:
+        printed = self.output.read(20)
+        assert printed
+        return b"".join(data for _, data in printed)
+
+
+@pytest.fixture
+def attached(monkeypatch: pytest.MonkeyPatch) -> Iterator[Attached]:
+    made = Attached(monkeypatch)
+    with closing(made.engine), closing(made.output):
+        yield made
+
+
+def test_of_a_flood_more_is_waited_for(attached: Attached) -> None:
+    attached.printed_meanwhile = b"b" * 20_000
+    attached.engine.sendall(frame(b"a" * 20_000))
+    assert attached.read() == b"a" * 20_000
+    assert attached.pauses_s == []
+    attached.engine.sendall(frame(b"a" * 20_000))
+    assert attached.read() == b"a" * 20_000 + b"b" * 20_000
+    assert attached.pauses_s == pytest.approx([_FLOOD_PAUSE_S])
+
+
+@pytest.mark.parametrize("size_bytes", [1, 10_000, 150_000])
+def test_a_line_or_two_and_what_is_much_already_are_not(attached: Attached, size_bytes: int) -> None:
+    for _ in range(3):
+        attached.engine.sendall(frame(b"x" * size_bytes))
+        assert attached.read() == b"x" * size_bytes
+    assert attached.pauses_s == []
