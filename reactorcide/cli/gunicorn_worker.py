@@ -270,7 +270,9 @@ def _error(status: int, reason: str, message: str, headers: Mapping[str, str]) -
 
 def _write_error(client: Any, status: int, reason: str, message: str) -> None:
     """Answer what is no request at all; gunicorn would send a page of HTML."""
-    util.write_nonblock(client, _error(status, reason, message, {}))
+    request_id = new_id()
+    log.info("a request was refused: %s", message or reason, extra={"request_id": request_id})
+    util.write_nonblock(client, _error(status, reason, message, {"X-Request-ID": request_id}))
 
 
 # The one way to it: gunicorn judges in a long method, and ends with a call of this.

@@ -36,9 +36,11 @@ HTTP_CODES = {
     405: "method_not_allowed",
     409: "conflict",
     413: "payload_too_large",
+    414: "invalid_input",
     415: "unsupported_media_type",
     416: "invalid_input",
     429: "rate_limited",
+    431: "invalid_input",
     500: "internal_error",
     503: "unavailable",
 }

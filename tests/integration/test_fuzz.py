@@ -86,3 +86,15 @@ def test_an_address_that_leads_nowhere(idle: Client, address: str) -> None:
 @pytest.mark.parametrize("query", ["name=%00", "name=%ff", "queue_name=%ed%a0%80", "name=%25_%27;--"])
 def test_a_filter_that_nothing_matches(idle: Client, query: str) -> None:
     assert idle.get(f"jobs?{query}")["jobs"] == []
+
+
+def test_a_field_that_there_is_not_is_refused_as_null_too(idle: Client) -> None:
+    job = {"name": "test", "job_command": "true", "source_type": "copy", "nofield": None}
+    response = idle.request("POST", "jobs", json=job)
+    assert response.status_code == 400
+    assert "nofield" in response.text
+
+
+def test_an_address_that_is_too_long(idle: Client) -> None:
+    response = idle.request("GET", "jobs?name=" + "x" * 5000)
+    assert (response.status_code, response.json()["error"]) == (414, "invalid_input")

@@ -62,9 +62,11 @@ _MESSAGES = {
     404: "there is no job 0198c0de-0000-7000-8000-000000000000",
     409: "the job is completed, so that it cannot be cancelled",
     413: "the body is larger than the service takes",
+    414: "Request Line is too large (5000 > 4094)",
     415: "send the body as JSON, with Content-Type: application/json",
     416: "the log has only 1024 bytes",
     429: "too many requests; come back in a few seconds",
+    431: "the header fields are larger than the service takes",
     500: "the service failed to answer this; its log says more, by the request's id",
     503: "too many followers just now; come back in a few seconds",
 }
@@ -149,7 +151,7 @@ def needs_token(operation: Operation) -> bool:
 
 def _common(operation: Operation) -> Iterator[int]:
     """Yield the errors that all routes of this kind can answer."""
-    yield from (400, 500)
+    yield from (400, 414, 431, 500)
     if operation.get("security") != NO_TOKEN:
         # The database is asked who is calling.
         yield 503
