@@ -14,6 +14,9 @@ die() {
 
 has() { command -v "$1" >/dev/null 2>&1; }
 
+# is_new_enough PYTHON
+is_new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
+
 is_root() { [ "$(id -u)" = 0 ]; }
 
 can_apt() { is_root && has apt-get; }

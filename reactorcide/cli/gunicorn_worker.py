@@ -14,7 +14,6 @@ import ssl
 import struct
 import sys
 import threading
-from collections.abc import Mapping
 from functools import partial
 from http import HTTPStatus
 from time import monotonic
@@ -39,7 +38,6 @@ _RECEIVE_BYTES = 64 << 10
 _MOST_ARRIVING_BYTES = 64 << 20
 _THREAD_WAITS_S = 30
 """For which a thread waits for a client to send, should it ever have to."""
-_CODES = {413: "payload_too_large", 503: "unavailable"}
 _MESSAGES = {
     408: "the request did not arrive in time",
     413: "the body is larger than the service takes",
@@ -159,7 +157,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             log.info(
                 "a request from %s was cut off: %s", conn.client[0], phrase, extra={"request_id": request_id}
             )
-            self._send(conn, _error(status, phrase, _MESSAGES[status], {"X-Request-ID": request_id}))
+            self._send(conn, _error(status, phrase, _MESSAGES[status], request_id))
 
     def _send(self, conn: Any, data: bytes) -> None:
         """Send a few bytes; whoever has no room for them goes without."""
@@ -250,16 +248,16 @@ class DrainingWorker(Worker):
             ).start()
 
 
-def _error(status: int, reason: str, message: str, headers: Mapping[str, str]) -> bytes:
+def _error(status: int, reason: str, message: str, request_id: str) -> bytes:
     """Return an answer like every other error, for what the application never sees."""
     # Flask is here by now, but not in the master, which imports this module, too.
+    from reactorcide.web.errors import code_of
     from reactorcide.web.requests import HEADERS
 
-    code = _CODES.get(status, "internal_error" if status >= 500 else "invalid_input")
-    body = json.dumps({"error": code, "message": message or reason.lower()}).encode()
+    body = json.dumps({"error": code_of(status), "message": message or reason.lower()}).encode()
     fields = {
         **HEADERS,
-        **headers,
+        "X-Request-ID": request_id,
         "Connection": "close",
         "Content-Type": "application/json",
         "Content-Length": str(len(body)),
@@ -271,8 +269,9 @@ def _error(status: int, reason: str, message: str, headers: Mapping[str, str]) -
 def _write_error(client: Any, status: int, reason: str, message: str) -> None:
     """Answer what is no request at all; gunicorn would send a page of HTML."""
     request_id = new_id()
-    log.info("a request was refused: %s", message or reason, extra={"request_id": request_id})
-    util.write_nonblock(client, _error(status, reason, message, {"X-Request-ID": request_id}))
+    # What is wrong with it gunicorn has logged by now, without the id.
+    log.info("a request was refused: %s", reason, extra={"request_id": request_id})
+    util.write_nonblock(client, _error(status, reason, message, request_id))
 
 
 # The one way to it: gunicorn judges in a long method, and ends with a call of this.

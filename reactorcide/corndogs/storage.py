@@ -282,7 +282,7 @@ class TaskStorage:
         )
 
     def _prepare(self) -> None:
-        execute: Execute = self._writer.execute_sql
+        execute = self._execute
         with transaction(execute):
             [(application_id,)] = execute("PRAGMA application_id").fetchall()
             [(version,)] = execute("PRAGMA user_version").fetchall()

@@ -308,10 +308,7 @@ class _Git:
 def _checkout(git: _Git, wanted: str | None) -> GitCheckout:
     _begin(git)
     target = _find(git, wanted)
-    sha = _fetch(git, target)
-    place = ("--detach",) if target.branch is None else ("-B", target.branch)
-    git.must(f"check out {target.name}", "checkout", "--quiet", "--force", *place, sha, "--")
-    return GitCheckout(sha, target.name, git.url.clean)
+    return GitCheckout(_take(git, target), target.name, git.url.clean)
 
 
 def _begin(git: _Git) -> None:
@@ -367,6 +364,14 @@ def _fetch(git: _Git, target: _Target) -> str:
     return sha
 
 
+def _take(git: _Git, target: _Target) -> str:
+    """Fetch ``target`` and check it out; return the SHA of its commit."""
+    sha = _fetch(git, target)
+    place = ("--detach",) if target.branch is None else ("-B", target.branch)
+    git.must(f"check out {target.name}", "checkout", "--quiet", "--force", *place, sha, "--")
+    return sha
+
+
 def _is_safe_branch(ref: str) -> bool:
     """Tell whether what the server calls its default branch may be used as a name here."""
     try:
@@ -411,8 +416,7 @@ def _add_submodules(git: _Git, sha: str, check: Callable[[str], None]) -> None:
                 inner = here.git.below(place_of(here.git.into, os.fsdecode(link)), url)
                 inner.say(f'git: submodule "{shown(path)}" of {inner.url}')
                 _begin(inner)
-                found = _fetch(inner, _Target(commit, commit, commit))
-                inner.must(f"check out {commit}", "checkout", "--quiet", "--force", "--detach", found, "--")
+                found = _take(inner, _Target(commit, commit, commit))
             pending.append(_WorkTree(inner, found, path, here.level + 1))
 
 

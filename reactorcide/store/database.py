@@ -116,14 +116,8 @@ class Database:
 
         Raises ``StoreError`` where the database cannot do it; then nothing of the body has happened.
         """
-        with self._write_lock:
-            try:
-                with transaction(self._peewee.execute_sql):
-                    yield self._peewee
-            except IntegrityError:
-                raise
-            except (PeeweeException, sqlite3.Error) as exc:
-                raise StoreError(f"the job database could not be written: {exc}") from exc
+        with self._write_lock, _translated(), transaction(self._peewee.execute_sql):
+            yield self._peewee
 
     def write_one(self, sql: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
         """Run one statement as a transaction that is on disk when this returns; returns its rows.
@@ -132,22 +126,15 @@ class Database:
         transaction. Raises as ``write``.
         """
         execute: Any = self._peewee.execute_sql
-        try:
+        with _translated():
             return self._group.run(lambda: execute(sql, values).fetchall())
-        except IntegrityError:
-            raise
-        except (PeeweeException, sqlite3.Error) as exc:
-            raise StoreError(f"the job database could not be written: {exc}") from exc
 
     def shrink(self) -> None:
         """Leave nothing on disk of what was overwritten or deleted. Raises as ``write``."""
         execute: Any = self._peewee.execute_sql
-        with self._write_lock:
-            try:
-                execute("VACUUM")
-                execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-            except (PeeweeException, sqlite3.Error) as exc:
-                raise StoreError(f"the job database could not be written: {exc}") from exc
+        with self._write_lock, _translated():
+            execute("VACUUM")
+            execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def write_if_free(self, sql: str, values: Sequence[object]) -> bool:
         """As ``write_one``, but without waiting: tells ``False`` where somebody else writes just now."""
@@ -194,6 +181,17 @@ class Database:
         self._peewee.close()
         while self._connections:
             self._connections.pop().close()
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Turn what a write fails with into a ``StoreError``, but for what the caller may have expected."""
+    try:
+        yield
+    except IntegrityError:
+        raise
+    except (PeeweeException, sqlite3.Error) as exc:
+        raise StoreError(f"the job database could not be written: {exc}") from exc
 
 
 class _TrackingDatabase(SqliteDatabase):

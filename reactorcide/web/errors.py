@@ -45,6 +45,12 @@ HTTP_CODES = {
     503: "unavailable",
 }
 
+
+def code_of(status: int) -> str:
+    """Return the code of an error that has only a status."""
+    return HTTP_CODES.get(status, "internal_error" if status >= 500 else "invalid_input")
+
+
 _HTTP_MESSAGES = {
     404: "there is nothing at this address",
     405: "this address does not take that method",
@@ -108,9 +114,8 @@ def install(app: Flask) -> None:
     @app.errorhandler(HTTPException)
     def framework(error: HTTPException) -> Response:
         status = error.code or 500
-        code = HTTP_CODES.get(status, "internal_error" if status >= 500 else "invalid_input")
         phrase = HTTPStatus(status).phrase.lower()
-        response = answer(status, code, _HTTP_MESSAGES.get(status) or error.description or phrase)
+        response = answer(status, code_of(status), _HTTP_MESSAGES.get(status) or error.description or phrase)
         for name, value in error.get_headers():
             if name.lower() == "allow":
                 response.headers[name] = value

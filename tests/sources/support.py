@@ -181,6 +181,24 @@ def serving(server: socketserver.BaseServer) -> Iterator[int]:
 
 
 @contextmanager
+def blabbing(words: bytes) -> Iterator[int]:
+    """Refuse every request with these words; yields the port."""
+
+    class Blabbing(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(403)
+            self.send_header("Content-Type", "text/plain")
+            self.end_headers()
+            self.wfile.write(words)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Keep quiet."""
+
+    with serving(http.server.ThreadingHTTPServer(("127.0.0.1", 0), Blabbing)) as port:
+        yield port
+
+
+@contextmanager
 def git_daemon(base: Path) -> Iterator[str]:
     """Serve the repositories below ``base`` with the real git daemon; yields ``git://…``."""
 

@@ -23,6 +23,7 @@ from .support import (
     Attempt,
     Client,
     Repository,
+    blabbing,
     git_daemon,
     git_http,
     running,
@@ -222,18 +223,8 @@ def test_credentials_that_are_wrong_or_missing(origin: Origin, base: Path, clien
 
 
 def test_what_a_server_says_is_masked(client: Client) -> None:
-    class Blabbing(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(403)
-            self.send_header("Content-Type", "text/plain")
-            self.end_headers()
-            self.wfile.write(b"no way, me:s3cret, s3cret, bWU6czNjcmV0\n")
-
-        def log_message(self, format: str, *args: object) -> None:
-            """Keep quiet."""
-
     with (
-        serving(http.server.ThreadingHTTPServer(("127.0.0.1", 0), Blabbing)) as port,
+        blabbing(b"no way, me:s3cret, s3cret, bWU6czNjcmV0\n") as port,
         pytest.raises(JobFailed),
     ):
         client(f"http://me:s3cret@127.0.0.1:{port}/x")

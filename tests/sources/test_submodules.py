@@ -1,6 +1,5 @@
 """Submodules: fetched with their repository, under the rules that the job's own URL is under."""
 
-import http.server
 import socket
 import subprocess
 import threading
@@ -21,10 +20,10 @@ from .support import (
     Client,
     Repository,
     basic,
+    blabbing,
     git_daemon,
     git_http,
     running,
-    serving,
     wait_until,
 )
 
@@ -473,19 +472,9 @@ def test_of_two_logins_for_a_server_a_whole_one_is_used_and_the_nearest(
 def test_what_a_server_says_is_masked(outer: Project, client: Client) -> None:
     """Also where a submodule's password is made to cut a piece out of the job's."""
 
-    class Blabbing(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(403)
-            self.send_header("Content-Type", "text/plain")
-            self.end_headers()
-            self.wfile.write(b"no way, it is the job-secret, its-own-word\n")
-
-        def log_message(self, format: str, *args: object) -> None:
-            """Keep quiet."""
-
     base = outer.path.parent
     with (
-        serving(http.server.ThreadingHTTPServer(("127.0.0.1", 0), Blabbing)) as port,
+        blabbing(b"no way, it is the job-secret, its-own-word\n") as port,
         git_http(base, login="me:job-secret") as server,
     ):
         for password in ("its-own-word", "it is the job".replace(" ", "%20")):
