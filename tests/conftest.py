@@ -1,6 +1,7 @@
 """Fixtures of the tests that need a Docker Engine or a running service; nothing is made unasked."""
 
 import itertools
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
@@ -14,6 +15,11 @@ from tests.support.image import Images, build_images
 from tests.support.registry import Registry
 from tests.support.service import Service
 from tests.support.waiting import wait_until
+
+
+def pytest_configure() -> None:
+    """Have the processes that tests start take Ctrl-C, which a shell has its background jobs ignore."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """What a hostile job tries, and cannot do: each command below is an attack."""
 
 import json
+import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -101,7 +102,10 @@ def test_a_fork_bomb_hurts_nobody_else(strict: Service, victim: Job) -> None:
 
 
 def test_the_disk_cannot_be_filled(strict: Service) -> None:
-    places = ("/tmp/full", "/job/src/full", "/job/artifacts/full")  # noqa: S108  # the container's
+    places = ["/tmp/full", "/job/src/full"]  # noqa: S108  # the container's
+    if os.geteuid() == 0:
+        # A volume, which nobody else may look into.
+        places.append("/job/artifacts/full")
     jobs = [strict.admin.submit(f"dd if=/dev/zero of={place} bs=1M count=48; sleep 60") for place in places]
     for job in map(strict.admin.wait, jobs):
         assert (job["status"], job["error"]) == (

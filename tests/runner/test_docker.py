@@ -3,6 +3,7 @@
 import contextlib
 import io
 import itertools
+import os
 import struct
 import tarfile
 import threading
@@ -283,7 +284,9 @@ def test_what_a_container_takes_of_the_disk(
     output.close()
     taken_bytes = runner.disk_bytes(container_id)
     assert taken_bytes is not None
-    assert 9 << 20 <= taken_bytes < 10 << 20
+    # Only root may look into the volume.
+    seen_mib = 9 if os.geteuid() == 0 else 6
+    assert seen_mib << 20 <= taken_bytes < (seen_mib + 1) << 20
     # So many files that they cannot be counted do not make the rest go uncounted.
     monkeypatch.setattr("reactorcide.runner.docker._DU_TIMEOUT_S", 0)
     without_volume_bytes = runner.disk_bytes(container_id)
