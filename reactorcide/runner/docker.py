@@ -560,8 +560,9 @@ class _AttachedOutput:
 
     def __init__(self, stream: Any) -> None:
         # The SDK hands out the reading half of a socket pair of layers; the socket below it can be
-        # waited for together with the wake-up.
-        self._stream = stream
+        # waited for together with the wake-up. The answer that they belong to is what can be closed
+        # without a complaint of http.client's when it is collected.
+        self._response: requests.Response = stream._response
         self._socket: socket.socket = stream._sock
         self._socket.setblocking(False)
         self._frames = _Frames()
@@ -605,8 +606,7 @@ class _AttachedOutput:
         if self._closed:
             return
         self._closed = True
-        self._stream.close()
-        self._socket.close()
+        self._response.close()
         self._wake_receiver.close()
         self._wake_sender.close()
 

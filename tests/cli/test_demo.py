@@ -1,8 +1,8 @@
 """``reactorcide demo``: the whole way, and what it says when a part of that fails."""
 
+import contextlib
 import re
 import signal
-import subprocess
 from pathlib import Path
 
 import docker
@@ -21,6 +21,16 @@ def program(lone: Program, tmp_path: Path) -> Program:
 def left(program: Program) -> list[str]:
     """Return what is left of the temporary things."""
     return [path.name for path in Path(program.environment["TMPDIR"]).iterdir()]
+
+
+def running_in(directory: Path) -> list[bytes]:
+    """Return the command lines of the processes that were told of the directory."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        # It may have ended by now.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            found.append(path.read_bytes())
+    return [line for line in found if bytes(directory) in line]
 
 
 def project(directory: Path, script: str) -> Path:
@@ -106,4 +116,4 @@ def test_an_interrupted_one_leaves_nothing(
         assert client.containers(all=True, filters={"name": match[1]}) == []
     finally:
         client.close()
-    assert subprocess.run(["pgrep", "-f", str(tmp_path)], capture_output=True).stdout == b""
+    assert running_in(tmp_path) == []

@@ -20,7 +20,7 @@ class Attached:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.ours, self.engine = socket.socketpair()
-        self.output = _AttachedOutput(SimpleNamespace(_sock=self.ours, close=self.ours.close))
+        self.output = _AttachedOutput(SimpleNamespace(_sock=self.ours, _response=self.ours))
         self.pauses_s: list[float] = []
         self.printed_meanwhile = b""
         monkeypatch.setattr("reactorcide.runner.docker.sleep", self.pause)

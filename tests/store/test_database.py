@@ -83,6 +83,7 @@ def test_a_database_of_the_first_schema_is_brought_up_to_date(
     with database.read() as db:
         events = db.execute_sql("SELECT status_from, status_to FROM job_event ORDER BY id").fetchall()
     assert events == [(None, "submitted"), ("submitted", "queued")]
+    database.close()
 
 
 def test_a_job_of_the_first_schema_is_read_after_the_migrations(tmp_path: Path) -> None:

@@ -97,10 +97,19 @@ def _imported(client: docker.APIClient, variant: str, tar: bytes, changes: list[
     digest = hashlib.sha256(tar + repr(changes).encode()).hexdigest()[:12]
     repository, tag = "reactorcide-test", f"{variant}-{digest}"
     name = f"{repository}:{tag}"
-    if not client.images(name):
+    if not _is_there(client, name):
         client.import_image_from_data(tar, repository=repository, tag=tag, changes=changes)
-        assert client.images(name), f"the engine did not import {name}"
+        assert _is_there(client, name), f"the engine did not import {name}"
     return name
+
+
+def _is_there(client: docker.APIClient, name: str) -> bool:
+    # By a list one could miss an image that another process is just importing again.
+    try:
+        client.inspect_image(name)  # type: ignore[no-untyped-call]  # missing in the stubs
+    except docker.errors.ImageNotFound:
+        return False
+    return True
 
 
 def _exported(client: docker.APIClient, image: str) -> bytes:
