@@ -12,6 +12,7 @@ import os
 import re
 import select
 import socket
+import ssl
 import struct
 import subprocess
 import tarfile
@@ -46,6 +47,8 @@ log = logging.getLogger("reactorcide.runner")
 
 _API_TIMEOUT_S = 60
 _KNOCK_TIMEOUT_S = 5
+_ANY_VERSION = "1.24"
+"""Of the API; any will do until the engine has said its own."""
 _PULL_CHECK_S = 0.2
 _DU_TIMEOUT_S = 60
 _OOM_PATIENCE_S = 0.5
@@ -263,8 +266,11 @@ class DockerRunner:
     def attach(self, container_id: str) -> Output:
         """See ``Runner.attach``."""
         with _gone(container_id), _translated("attach to a container"):
-            response = self._api().attach_socket(container_id, params={"stdout": 1, "stderr": 1, "stream": 1})
-        return _AttachedOutput(response)
+            stream: Any = self._api().attach_socket(
+                container_id, params={"stdout": 1, "stderr": 1, "stream": 1}
+            )
+        # What it is handed out of: that is what can be closed, and is the same with TLS and without.
+        return _AttachedOutput(stream._response)
 
     def reread(self, container_id: str) -> Output:
         """See ``Runner.reread``."""
@@ -403,23 +409,36 @@ class DockerRunner:
                 self._knock()
                 with _translated("tell its version"):
                     arguments = docker.utils.kwargs_from_env(environment=self._environment)
-                    self._client = docker.APIClient(
+                    made: Any = docker.APIClient(
                         **arguments,
-                        version="auto",
+                        version=_ANY_VERSION,
                         timeout=_API_TIMEOUT_S,
                         max_pool_size=self._max_connections,
                     )
-                    # To look for proxies and a .netrc, which no socket of this host has, costs each call.
-                    self._client.trust_env = not self._client.base_url.startswith("http+docker://")
+                    # A CA bundle of the environment would win over DOCKER_CERT_PATH, no proxy passes an
+                    # attach on, and to look for them costs each call.
+                    made.trust_env = False
+                    try:
+                        made._version = made._retrieve_server_version()
+                    except BaseException:
+                        made.close()
+                        raise
+                    self._client = made
             return self._client
 
     def _knock(self) -> None:
-        """Raise ``EngineUnavailable`` where nobody listens on the engine's socket.
+        """Raise ``EngineUnavailable`` where nobody listens on the engine's socket, or it is no such.
 
         The SDK would notice too, but it leaves its socket to the garbage collector and buries the
         reason.
         """
-        address = str(docker.utils.parse_host(self._environment.get("DOCKER_HOST")))
+        with _translated("tell where it is"):
+            address = str(docker.utils.parse_host(self._environment.get("DOCKER_HOST")))
+        if address.startswith("ssh://"):
+            raise EngineUnavailable(
+                "an engine cannot be reached by ssh:// in DOCKER_HOST; forward its socket with "
+                "'ssh -nNT -L /tmp/engine.sock:/var/run/docker.sock HOST' and name unix:///tmp/engine.sock"
+            )
         if not address.startswith("http+unix://"):
             return
         path = address.removeprefix("http+unix://")
@@ -558,12 +577,10 @@ class _Frames:
 class _AttachedOutput:
     """The hijacked connection of an attach."""
 
-    def __init__(self, stream: Any) -> None:
-        # The SDK hands out the reading half of a socket pair of layers; the socket below it can be
-        # waited for together with the wake-up. The answer that they belong to is what can be closed
-        # without a complaint of http.client's when it is collected.
-        self._response: requests.Response = stream._response
-        self._socket: socket.socket = stream._sock
+    def __init__(self, response: requests.Response) -> None:
+        self._response = response
+        # The socket can be waited for together with the wake-up.
+        self._socket = _socket_of(response)
         self._socket.setblocking(False)
         self._frames = _Frames()
         self._wake_receiver, self._wake_sender = socket.socketpair()
@@ -585,15 +602,24 @@ class _AttachedOutput:
                 self._wake_receiver.recv(4096)
         if self._socket.fileno() in ready:
             try:
-                data = self._socket.recv(_RECEIVE_BYTES)
-            except BlockingIOError:
+                data = self._receive()
+            except (BlockingIOError, ssl.SSLWantReadError):
                 return []
-            except ConnectionError:
+            except (ConnectionError, ssl.SSLError):
                 return None
             if _FLOOD_BYTES <= len(data) < _PLENTY_BYTES:
                 self._read_again_at = monotonic() + _FLOOD_PAUSE_S
             return self._frames.payload(data) if data else None
         return []
+
+    def _receive(self) -> bytes:
+        data = self._socket.recv(_RECEIVE_BYTES)
+        if isinstance(self._socket, ssl.SSLSocket):
+            # It gives one record at a time, of 16 KiB at most. What ends the reading of more is met again.
+            with contextlib.suppress(OSError):
+                while len(data) < _RECEIVE_BYTES and (more := self._socket.recv(_RECEIVE_BYTES)):
+                    data += more
+        return data
 
     def wake(self) -> None:
         """See ``Output.wake``."""
@@ -618,8 +644,7 @@ class _RereadOutput:
 
     def __init__(self, response: requests.Response) -> None:
         self._response = response
-        connection: Any = response.raw
-        self._socket: socket.socket = connection._fp.fp.raw._sock
+        self._socket = _socket_of(response)
         self._frames = _Frames()
         self._changed = threading.Condition()
         self._chunks: deque[bytes] = deque()
@@ -676,6 +701,13 @@ class _RereadOutput:
             with self._changed:
                 self._ended = True
                 self._changed.notify_all()
+
+
+def _socket_of(response: requests.Response) -> socket.socket:
+    """Return the socket that an answer's body comes from."""
+    body: Any = response.raw
+    found: socket.socket = body._fp.fp.raw._sock
+    return found
 
 
 class _translated:

@@ -1,14 +1,17 @@
 """The connection of an attach: how much is read of it at a time."""
 
 import socket
+import ssl
 import struct
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from types import SimpleNamespace
+from pathlib import Path
 
 import pytest
 
 from reactorcide.runner.docker import _FLOOD_PAUSE_S, _AttachedOutput
+from tests.support.certificate import make_certificate
 
 
 def frame(data: bytes) -> bytes:
@@ -20,7 +23,8 @@ class Attached:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.ours, self.engine = socket.socketpair()
-        self.output = _AttachedOutput(SimpleNamespace(_sock=self.ours, _response=self.ours))
+        monkeypatch.setattr("reactorcide.runner.docker._socket_of", lambda _: self.ours)
+        self.output = _AttachedOutput(self.ours)  # type: ignore[arg-type]  # of an answer only this is closed
         self.pauses_s: list[float] = []
         self.printed_meanwhile = b""
         monkeypatch.setattr("reactorcide.runner.docker.sleep", self.pause)
@@ -59,3 +63,24 @@ def test_a_line_or_two_and_what_is_much_already_are_not(attached: Attached, size
         attached.engine.sendall(frame(b"x" * size_bytes))
         assert attached.read() == b"x" * size_bytes
     assert attached.pauses_s == []
+
+
+def test_of_tls_all_that_is_there_is_taken_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    certificate = make_certificate(tmp_path)
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(certificate.cert, certificate.key)
+    client = ssl.create_default_context(cafile=str(certificate.cert))
+    near, far = socket.socketpair()
+    with ThreadPoolExecutor() as pool:
+        shaken = pool.submit(server.wrap_socket, far, server_side=True)
+        ours = client.wrap_socket(near, server_hostname="localhost")
+        engine = shaken.result(10)
+    monkeypatch.setattr("reactorcide.runner.docker._socket_of", lambda _: ours)
+    with closing(engine), closing(_AttachedOutput(ours)) as output:  # type: ignore[arg-type]  # as above
+        # The tickets of TLS that follow a handshake are nothing that was printed, nor its end.
+        assert output.read(1) == []
+        # More than a record holds.
+        engine.sendall(frame(b"x" * 100_000))
+        printed = output.read(20)
+        assert printed
+        assert b"".join(data for _, data in printed) == b"x" * 100_000

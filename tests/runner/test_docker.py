@@ -87,6 +87,15 @@ def read_all(output: Output) -> bytes:
     return b"".join(pieces)
 
 
+def read_until(output: Output, text: bytes) -> None:
+    """Read until that was printed."""
+    seen = b""
+    while text not in seen:
+        printed = output.read(10)
+        assert printed is not None, f"it ended after {seen!r}"
+        seen += b"".join(data for _, data in printed)
+
+
 def run(runner: DockerRunner, container_id: str) -> tuple[bytes, Exit | None]:
     """Run a container to its end; return what it printed and how it ended."""
     output = runner.attach(container_id)
@@ -281,8 +290,7 @@ def test_what_a_container_takes_of_the_disk(
     assert runner.disk_bytes(container_id) is None
     output = runner.attach(container_id)
     runner.start(container_id)
-    while b"done" not in (output.read(10) or b"done"):
-        pass
+    read_until(output, b"done")
     output.close()
     taken_bytes = runner.disk_bytes(container_id)
     assert taken_bytes is not None
@@ -415,9 +423,16 @@ def test_waiting_for_what_runs_on_ends_in_time(runner: DockerRunner, create: Cal
 
 
 def test_signals_reach_the_command(runner: DockerRunner, create: Callable[..., str]) -> None:
-    asked, killed = create("sleep 60"), create("trap '' TERM; while :; do sleep 1; done")
+    asked, killed = (
+        create("echo begun; sleep 60"),
+        create("trap '' TERM; echo begun; while :; do sleep 1; done"),
+    )
     for container_id in (asked, killed):
+        output = runner.attach(container_id)
         runner.start(container_id)
+        # The init process ignores what comes before it is ready.
+        read_until(output, b"begun")
+        output.close()
         runner.signal(container_id, "TERM")
     assert runner.wait(asked, 10) == Exit(143, oom_killed=False)
     runner.signal(killed, "KILL")
@@ -512,6 +527,21 @@ def test_an_engine_that_is_away_is_told(spec: ContainerSpec, call: str) -> None:
     with pytest.raises(EngineUnavailable):
         others[call]() if call in others else CALLS[call](away, "0" * 64)
     away.close()
+    away.close()
+
+
+@pytest.mark.parametrize(
+    ("address", "sentence"),
+    [
+        ("ssh://ann@example.com", "ssh -nNT -L /tmp/engine.sock"),
+        ("tcp:/example.com", "tell where it is"),
+        ("tcp://127.0.0.1:1", "tell its version"),
+    ],
+)
+def test_an_engine_that_cannot_be_reached_as_it_is_named(address: str, sentence: str) -> None:
+    away = DockerRunner({"DOCKER_HOST": address})
+    with pytest.raises(EngineUnavailable, match=sentence):
+        away.check()
     away.close()
 
 
