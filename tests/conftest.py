@@ -1,6 +1,7 @@
 """Fixtures of the tests that need a Docker Engine or a running service; nothing is made unasked."""
 
 import itertools
+import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -18,8 +19,10 @@ from tests.support.waiting import wait_until
 
 
 def pytest_configure() -> None:
-    """Have the processes that tests start take Ctrl-C, which a shell has its background jobs ignore."""
+    """Start from the same on every machine."""
+    # A shell has its background jobs ignore Ctrl-C, and what these start ignores it, too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.umask(0o022)
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ import gc
 import ipaddress
 import logging
 import os
+import shlex
 import socket
 import sys
 from collections.abc import Callable
@@ -37,6 +38,7 @@ def serve(**options: Any) -> None:
             _check_address(settings)
             _check_tls(settings)
             _warn_of_plain_http(settings)
+            _warn_of_open_data_dir(settings)
             _run(settings)
     except ConfigurationError as exc:
         click.echo(f"reactorcide: {exc}", err=True)
@@ -95,6 +97,17 @@ def _warn_of_plain_http(settings: Settings) -> None:
             "listening on %s without TLS: tokens, logs and artifacts can be read on the way; give --tls-cert "
             "and --tls-key, or put a proxy in front and name it with --trusted-proxy",
             settings.host,
+        )
+
+
+def _warn_of_open_data_dir(settings: Settings) -> None:
+    """Warn where a data directory that was there already is open to everybody on this host."""
+    if settings.data_dir.stat().st_mode & 0o007:
+        log.warning(
+            "everybody on this host may look into the data directory %s, where logs and artifacts are; "
+            "run: chmod o= %s",
+            settings.data_dir,
+            shlex.quote(str(settings.data_dir)),
         )
 
 

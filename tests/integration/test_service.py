@@ -148,6 +148,17 @@ def test_options_may_come_from_the_environment(new_service: NewService) -> None:
     assert '{"time": ' in service.log_text()
 
 
+@pytest.mark.parametrize(("mode", "is_open"), [(None, False), (0o750, False), (0o755, True)])
+def test_a_data_directory_that_is_open_to_everybody_is_warned_of(
+    new_service: NewService, tmp_path: Path, mode: int | None, is_open: bool
+) -> None:
+    data_dir = tmp_path / "the data"
+    if mode is not None:
+        data_dir.mkdir(mode)
+    service = new_service(data_dir=data_dir, concurrency=0)
+    assert (f"chmod o= '{data_dir}'" in service.log_text()) is is_open
+
+
 def test_its_log_is_json_for_machines(service: Service) -> None:
     job = service.admin.run("false")
     service.admin.request("GET", "/nothing")
