@@ -772,9 +772,13 @@ def _translated_chunks(response: requests.Response) -> Generator[bytes, None, No
 def _pull_failure(image: str, reason: str) -> ReactorcideError:
     """Return what a failed pull means: there is no such image, or (worth another try) no way to it."""
     reason = _one_line(reason)
-    if re.search(r"not found|manifest unknown|does not exist|pull access denied|invalid ref", reason, re.I):
+    # First, for some engines say of a missing login that the image may as well not exist.
+    wants_login = re.search(r"unauthorized|no basic auth|authentication required", reason, re.I)
+    if not wants_login and re.search(
+        r"not found|manifest unknown|does not exist|pull access denied|invalid ref", reason, re.I
+    ):
         return JobFailed(f"image not found: {image} ({reason})")
-    if re.search(r"unauthorized|no basic auth|authentication required|denied", reason, re.I):
+    if wants_login or "denied" in reason.lower():
         return JobFailed(
             f"image {image} may not be pulled: {reason}; the service's user has to `docker login` there"
         )

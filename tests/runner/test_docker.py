@@ -21,7 +21,13 @@ from hypothesis import strategies as st
 
 from reactorcide.domain.errors import EngineUnavailable, InfrastructureError, JobFailed
 from reactorcide.runner import ContainerGone, ContainerSpec, Exit, ImageMissing, Output, Printed
-from reactorcide.runner.docker import _NO_CROSS_TALK, DockerRunner, _Frames, container_name
+from reactorcide.runner.docker import (
+    _NO_CROSS_TALK,
+    DockerRunner,
+    _Frames,
+    _pull_failure,
+    container_name,
+)
 from tests.support.image import Images
 from tests.support.registry import Registry
 
@@ -378,8 +384,10 @@ def test_a_job_can_do_what_its_capabilities_are_for(runner: DockerRunner, create
         su builder -c 'echo $$ >/tmp/pid; id -u; exec sleep 60' & su=$!
         until [ -s /tmp/pid ]; do usleep 20000; done
         kill $(cat /tmp/pid); wait $su || echo killed
-        echo hello | nc -l -p 80 &
-        until nc 127.0.0.1 80 </dev/null; do usleep 20000; done
+        # Either side ends with what comes from the other: so the listening one has nothing to say.
+        sleep 60 | nc -l -p 80 >heard &
+        until echo hello | nc 127.0.0.1 80; do usleep 20000; done
+        until grep hello heard; do usleep 20000; done
     """
     printed, ended = run(runner, create(command))
     assert set(printed.splitlines()) >= {b"1000:2755", b"1000", b"killed", b"hello"}
@@ -448,6 +456,29 @@ def test_too_much_memory_is_told(runner: DockerRunner, create: Callable[..., str
 def test_an_image_that_is_not_here_is_told(runner: DockerRunner, spec: ContainerSpec) -> None:
     with pytest.raises(ImageMissing):
         runner.create(replace(spec, image="127.0.0.1:1/nothing:latest"))
+
+
+# As engines say it: with images of their own, and with those of containerd.
+_DENIED = "pull access denied, repository does not exist or may require authorization"
+
+
+@pytest.mark.parametrize(
+    ("reason", "sentence"),
+    [
+        ("manifest for x:1 not found: manifest unknown: manifest unknown", "image not found"),
+        (
+            "pull access denied for x, repository does not exist",
+            "image not found",
+        ),
+        (f"{_DENIED}: server message: insufficient_scope: authorization failed", "image not found"),
+        ('Head "https://r.test/v2/x/manifests/1": no basic auth credentials', "may not be pulled"),
+        (f"{_DENIED}: authorization failed: no basic auth credentials", "may not be pulled"),
+        ("error from registry: denied", "may not be pulled"),
+        ("dial tcp: lookup r.test: no such host", "is not here and could not be pulled"),
+    ],
+)
+def test_why_an_image_could_not_be_pulled(reason: str, sentence: str) -> None:
+    assert sentence in str(_pull_failure("x:1", reason))
 
 
 def test_what_the_engine_refuses_is_the_jobs_fault(runner: DockerRunner, spec: ContainerSpec) -> None:

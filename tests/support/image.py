@@ -1,5 +1,7 @@
 """The images that test jobs run in, made of the host's busybox, so that no registry is needed."""
 
+import contextlib
+import fcntl
 import hashlib
 import io
 import os
@@ -7,6 +9,8 @@ import shutil
 import struct
 import subprocess
 import tarfile
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +45,20 @@ def build_images(client: docker.APIClient) -> Images:
         client.ping()
     except docker.errors.DockerException as exc:
         pytest.fail(f"these tests need a Docker Engine, and none answers: {exc}", pytrace=False)
+    with _one_process():
+        return _images(client)
+
+
+@contextlib.contextmanager
+def _one_process() -> Iterator[None]:
+    """Keep the tests' other processes waiting: an image that is imported again is gone for a moment."""
+    path = Path(tempfile.gettempdir(), f"reactorcide-test-images-{os.getuid()}.lock")
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _images(client: docker.APIClient) -> Images:
     empty = _tar({"etc/passwd": _PASSWD})
     no_shell = _imported(client, "no-shell", empty, ["CMD /bin/sh"])
     default = os.environ.get("REACTORCIDE_TEST_IMAGE")
@@ -97,19 +115,10 @@ def _imported(client: docker.APIClient, variant: str, tar: bytes, changes: list[
     digest = hashlib.sha256(tar + repr(changes).encode()).hexdigest()[:12]
     repository, tag = "reactorcide-test", f"{variant}-{digest}"
     name = f"{repository}:{tag}"
-    if not _is_there(client, name):
+    if not client.images(name):
         client.import_image_from_data(tar, repository=repository, tag=tag, changes=changes)
-        assert _is_there(client, name), f"the engine did not import {name}"
+        assert client.images(name), f"the engine did not import {name}"
     return name
-
-
-def _is_there(client: docker.APIClient, name: str) -> bool:
-    # By a list one could miss an image that another process is just importing again.
-    try:
-        client.inspect_image(name)  # type: ignore[no-untyped-call]  # missing in the stubs
-    except docker.errors.ImageNotFound:
-        return False
-    return True
 
 
 def _exported(client: docker.APIClient, image: str) -> bytes:
