@@ -59,7 +59,6 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 async def _close(server: asyncio.Server) -> None:
     server.close()
-    await server.wait_closed()
     forwarding = asyncio.all_tasks() - {asyncio.current_task()}
     for task in forwarding:
         task.cancel()
