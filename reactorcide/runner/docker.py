@@ -24,6 +24,7 @@ from time import monotonic, sleep
 from typing import Any
 
 import docker
+import docker.constants
 import docker.errors
 import docker.utils
 import requests
@@ -47,8 +48,6 @@ log = logging.getLogger("reactorcide.runner")
 
 _API_TIMEOUT_S = 60
 _KNOCK_TIMEOUT_S = 5
-_ANY_VERSION = "1.24"
-"""Of the API; any will do until the engine has said its own."""
 _PULL_CHECK_S = 0.2
 _DU_TIMEOUT_S = 60
 _OOM_PATIENCE_S = 0.5
@@ -411,7 +410,8 @@ class DockerRunner:
                     arguments = docker.utils.kwargs_from_env(environment=self._environment)
                     made: Any = docker.APIClient(
                         **arguments,
-                        version=_ANY_VERSION,
+                        # Not "auto": that would ask before the environment is left out.
+                        version=docker.constants.DEFAULT_DOCKER_API_VERSION,
                         timeout=_API_TIMEOUT_S,
                         max_pool_size=self._max_connections,
                     )

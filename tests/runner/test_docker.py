@@ -21,13 +21,7 @@ from hypothesis import strategies as st
 
 from reactorcide.domain.errors import EngineUnavailable, InfrastructureError, JobFailed
 from reactorcide.runner import ContainerGone, ContainerSpec, Exit, ImageMissing, Output, Printed
-from reactorcide.runner.docker import (
-    _NO_CROSS_TALK,
-    DockerRunner,
-    _Frames,
-    _pull_failure,
-    container_name,
-)
+from reactorcide.runner.docker import _NO_CROSS_TALK, DockerRunner, _Frames, _pull_failure, container_name
 from tests.support.image import Images
 from tests.support.registry import Registry
 
@@ -430,10 +424,8 @@ def test_waiting_for_what_runs_on_ends_in_time(runner: DockerRunner, create: Cal
 
 
 def test_signals_reach_the_command(runner: DockerRunner, create: Callable[..., str]) -> None:
-    asked, killed = (
-        create("echo begun; sleep 60"),
-        create("trap '' TERM; echo begun; while :; do sleep 1; done"),
-    )
+    asked = create("echo begun; sleep 60")
+    killed = create("trap '' TERM; echo begun; while :; do sleep 1; done")
     for container_id in (asked, killed):
         output = runner.attach(container_id)
         runner.start(container_id)
@@ -466,10 +458,7 @@ _DENIED = "pull access denied, repository does not exist or may require authoriz
     ("reason", "sentence"),
     [
         ("manifest for x:1 not found: manifest unknown: manifest unknown", "image not found"),
-        (
-            "pull access denied for x, repository does not exist",
-            "image not found",
-        ),
+        ("pull access denied for x, repository does not exist", "image not found"),
         (f"{_DENIED}: server message: insufficient_scope: authorization failed", "image not found"),
         ('Head "https://r.test/v2/x/manifests/1": no basic auth credentials', "may not be pulled"),
         (f"{_DENIED}: authorization failed: no basic auth credentials", "may not be pulled"),

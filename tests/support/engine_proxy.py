@@ -6,7 +6,7 @@ import socket
 import threading
 from pathlib import Path
 
-_ENGINE = "/var/run/docker.sock"
+ENGINE_SOCKET = "/var/run/docker.sock"
 
 
 class EngineProxy:
@@ -56,7 +56,7 @@ class EngineProxy:
             except OSError:
                 return
             engine = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            engine.connect(_ENGINE)
+            engine.connect(ENGINE_SOCKET)
             with self._lock:
                 if self._listener is not listener:
                     client.close()

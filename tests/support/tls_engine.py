@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.support.certificate import make_certificate
-
-_ENGINE = "/var/run/docker.sock"
+from tests.support.engine_proxy import ENGINE_SOCKET
 
 
 @contextlib.contextmanager
@@ -45,7 +44,7 @@ def tls_engine(directory: Path) -> Iterator[dict[str, str]]:
 
 
 async def _forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    engine_reader, engine_writer = await asyncio.open_unix_connection(_ENGINE)
+    engine_reader, engine_writer = await asyncio.open_unix_connection(ENGINE_SOCKET)
     await asyncio.gather(_copy(reader, engine_writer), _copy(engine_reader, writer))
 
 
