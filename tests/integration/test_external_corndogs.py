@@ -37,9 +37,14 @@ def test_jobs_run_through_it(
     assert (job["status"], service.admin.log(job)) == ("completed", b"ran\n")
     client = GrpcCorndogs(corndogs.address)
     try:
-        task = client.get_task(job["corndogs_task_id"], "default")
-        assert task is not None
-        assert task.current_state == "completed"
+
+        def state() -> str:
+            task = client.get_task(job["corndogs_task_id"], "default")
+            assert task is not None
+            return task.current_state
+
+        # The task is closed after the job's end is written down.
+        wait_until(lambda: state() == "completed", 10, "its task is closed")
     finally:
         client.close()
     assert not (service.data_dir / "corndogs.db").exists()
