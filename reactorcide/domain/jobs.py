@@ -139,8 +139,12 @@ class OpenAttempt:
     job: Job
     worker_id: str
     container_id: str | None
+    container_started_at: str | None
+    """When its container started, in the engine's own words: tells one life of a container from the next."""
+    handing_over_at_ms: int | None
+    """When the hand-over of its command began; before, nothing of it can have run."""
     started_at_ms: int | None
-    """When its container started; ``None`` while it is being prepared."""
+    """When its command was acknowledged by the container; ``None`` where nobody has seen that yet."""
     log_offset: int
     """Bytes of its log that were written before the container's output."""
 

@@ -1,7 +1,6 @@
 """Status changes of a job: each is guarded in the store, then logged, counted and announced."""
 
 import logging
-from dataclasses import replace
 
 from reactorcide.domain.audit import Action, Actor, Deed
 from reactorcide.domain.clock import now_ms
@@ -10,7 +9,6 @@ from reactorcide.domain.jobs import (
     ACTIVE,
     Job,
     JobStatus,
-    OpenAttempt,
     Outcome,
     log_key,
     sources_of,
@@ -18,7 +16,6 @@ from reactorcide.domain.jobs import (
 from reactorcide.domain.secrets import secrets_of
 from reactorcide.jobs import JobContext
 from reactorcide.logs.masking import masked
-from reactorcide.logs.reader import LogView
 from reactorcide.signals import ANY_JOB
 
 log = logging.getLogger("reactorcide.jobs")
@@ -46,19 +43,11 @@ def claim(context: JobContext, job_id: str, task_id: str, worker_id: str) -> Job
     return job
 
 
-def started(context: JobContext, job: Job, container_id: str, *, log_offset: int, at_ms: int) -> None:
-    """Record that the container of the job's attempt runs, and where its output begins in the log."""
-    context.store.start_attempt(job.job_id, job.attempt, container_id, now_ms=at_ms, log_offset=log_offset)
+def started(context: JobContext, job: Job, *, at_ms: int) -> None:
+    """Record that the command of the job's attempt runs."""
+    context.store.start_attempt(job.job_id, job.attempt, now_ms=at_ms)
     queue = job.definition.queue_name
     context.metrics.job_wait_seconds.labels(queue).observe((at_ms - job.created_at_ms) / 1000)
-
-
-def started_unseen(context: JobContext, left: OpenAttempt, container_id: str) -> OpenAttempt:
-    """Record late that a container runs whose starter died before it could; returns the attempt as it is."""
-    job, started_at_ms = left.job, now_ms()
-    log_offset = LogView(context.objects, job.job_id, job.attempt).end
-    started(context, job, container_id, log_offset=log_offset, at_ms=started_at_ms)
-    return replace(left, container_id=container_id, started_at_ms=started_at_ms, log_offset=log_offset)
 
 
 def finish(context: JobContext, job: Job, outcome: Outcome, *, log_truncated: bool = False) -> None:

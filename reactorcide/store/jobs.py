@@ -63,6 +63,11 @@ _UPDATE_SEALED = (
 _SELECT_STATUS = "SELECT status FROM job WHERE job_id = ?"
 _INSERT_JOB = f"INSERT INTO job ({_COLUMN_LIST}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608  # as above
 
+_BEGIN_HAND_OVER = (
+    "UPDATE attempt SET container_id = ?, container_started_at = ?, handing_over_at_ms = ?, log_offset = ? "
+    "WHERE job_id = ? AND attempt = ?"
+)
+
 # A job has a time of completion when it is over, and not before. All of the first line is in the index
 # `job_removable`, so that a decision over very many jobs reads nothing else of them.
 _REMOVABLE = (
@@ -297,12 +302,28 @@ class JobStore:
             ).execute(db)
             return job
 
-    def start_attempt(
-        self, job_id: str, attempt: int, container_id: str, *, now_ms: int, log_offset: int
+    def begin_hand_over(
+        self,
+        job_id: str,
+        attempt: int,
+        container_id: str,
+        *,
+        container_started_at: str,
+        now_ms: int,
+        log_offset: int,
     ) -> None:
-        """Record that the container of an attempt runs, and where its output begins in the log."""
+        """Record that an attempt's command is about to be handed over to its container.
+
+        ``log_offset`` is where the container's output begins in the log.
+        """
+        self._database.write_one(
+            _BEGIN_HAND_OVER, (container_id, container_started_at, now_ms, log_offset, job_id, attempt)
+        )
+
+    def start_attempt(self, job_id: str, attempt: int, *, now_ms: int) -> None:
+        """Record that the command of an attempt runs."""
         with self._database.write() as db:
-            AttemptRow.update(container_id=container_id, started_at_ms=now_ms, log_offset=log_offset).where(
+            AttemptRow.update(started_at_ms=now_ms).where(
                 (AttemptRow.job_id == job_id) & (AttemptRow.attempt == attempt)
             ).execute(db)
             JobRow.update(started_at_ms=now_ms, updated_at_ms=now_ms).where(
@@ -611,6 +632,8 @@ class JobStore:
                     AttemptRow.worker_id.alias("attempt_worker_id"),
                     AttemptRow.started_at_ms.alias("attempt_started_at_ms"),
                     AttemptRow.container_id,
+                    AttemptRow.container_started_at,
+                    AttemptRow.handing_over_at_ms,
                     AttemptRow.log_offset,
                 )
                 .join(
@@ -627,6 +650,8 @@ class JobStore:
                     worker_id=row["attempt_worker_id"],
                     started_at_ms=row["attempt_started_at_ms"],
                     container_id=row["container_id"],
+                    container_started_at=row["container_started_at"],
+                    handing_over_at_ms=row["handing_over_at_ms"],
                     log_offset=row["log_offset"],
                 )
                 for row in rows

@@ -192,6 +192,7 @@ class AttemptRow(Model):
     attempt = IntegerField()
     worker_id = TextField()
     container_id = TextField(null=True)
+    """Written together with ``handing_over_at_ms``."""
     claimed_at_ms = BigIntegerField()
     started_at_ms = BigIntegerField(null=True)
     completed_at_ms = BigIntegerField(null=True)
@@ -200,6 +201,8 @@ class AttemptRow(Model):
     exit_code = IntegerField(null=True)
     error = TextField(null=True)
     log_truncated = BooleanField(constraints=[SQL("DEFAULT 0")])
+    handing_over_at_ms = BigIntegerField(null=True)
+    container_started_at = TextField(null=True)
 
     class Meta:
         table_name = "attempt"

@@ -7,6 +7,7 @@ import random
 import socket
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from time import monotonic, time_ns
 
 from reactorcide import crashpoints
@@ -368,8 +369,12 @@ class Worker:
         """
         # First, so that an attempt that ends meanwhile is not taken for one that nobody runs.
         running = {(attempt.job.job_id, attempt.job.attempt) for attempt in self._attempts()}
+        # Others with our labels are somebody's own: an image that was made of a job's container has them,
+        # too.
         containers = {
-            (found.job_id, found.attempt): found for found in self._runner.list(self._context.instance_id)
+            (found.job_id, found.attempt): found
+            for found in self._runner.list(self._context.instance_id)
+            if found.is_named
         }
         for left in self._context.store.open_attempts():
             key = (left.job.job_id, left.job.attempt)
@@ -385,18 +390,10 @@ class Worker:
         self._recovered = True
 
     def _take_over(self, left: OpenAttempt, found: Found | None) -> None:
-        """Go on with an attempt that nobody runs, by what its container shows."""
+        """Go on with an attempt that nobody runs."""
         job = left.job
-        if left.started_at_ms is None and found is not None:
-            if found.started:
-                # The row was not written any more. Neither was any output: the log ends where that begins.
-                left = lifecycle.started_unseen(self._context, left, found.container_id)
-            else:
-                self._runner.remove(found.container_id)
-        if left.started_at_ms is None and job.status is JobStatus.RUNNING:
-            reason = "the service was stopped before the command had started"
-            lifecycle.try_again(self._context, job, reason, delay_s=0)
-            return
+        if left.container_id is None and found is not None:
+            left = replace(left, container_id=found.container_id)
         task = None
         if job.corndogs_task_id is not None:
             task = self._context.corndogs.get_task(job.corndogs_task_id, job.definition.queue_name)

@@ -21,11 +21,14 @@ from hypothesis import strategies as st
 
 from reactorcide.domain.errors import EngineUnavailable, InfrastructureError, JobFailed
 from reactorcide.runner import ContainerGone, ContainerSpec, Exit, ImageMissing, Output, Printed
-from reactorcide.runner.docker import _NO_CROSS_TALK, DockerRunner, _Frames, _pull_failure, container_name
+from reactorcide.runner.docker import _NO_CROSS_TALK, DockerRunner, _pull_failure, container_name
+from reactorcide.runner.output import Frames
 from tests.support.image import Images
 from tests.support.registry import Registry
 
 INSTANCE = f"test-{uuid.uuid4()}"
+SPECS: dict[str, ContainerSpec] = {}
+"""What each container was made for."""
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +67,7 @@ def create(runner: DockerRunner, spec: ContainerSpec) -> Iterator[Callable[..., 
     def make(command: str = "true", **changes: Any) -> str:
         changed = replace(spec, command=command, job_id=str(uuid.uuid4()), **changes)
         made.append(runner.create(changed))
+        SPECS[made[-1]] = changed
         return made[-1]
 
     yield make
@@ -96,11 +100,20 @@ def read_until(output: Output, text: bytes) -> None:
         seen += b"".join(data for _, data in printed)
 
 
+def started(runner: DockerRunner, container_id: str) -> Output:
+    """Start a container, hand its command over, and return its output once the command runs."""
+    output = runner.attach(container_id)
+    output.hand_over(SPECS[container_id], runner.start(container_id))
+    deadline = time.monotonic() + 30
+    while not output.acknowledged:
+        assert output.read(1) is not None, output.launcher_said
+        assert time.monotonic() < deadline, "the command is not acknowledged"
+    return output
+
+
 def run(runner: DockerRunner, container_id: str) -> tuple[bytes, Exit | None]:
     """Run a container to its end; return what it printed and how it ended."""
-    output = runner.attach(container_id)
-    runner.start(container_id)
-    return read_all(output), runner.wait(container_id, 10)
+    return read_all(started(runner, container_id)), runner.wait(container_id, 10, None)
 
 
 frame = st.one_of(
@@ -115,7 +128,7 @@ def test_frames_are_put_together_however_they_are_cut(
 ) -> None:
     stream = b"".join(struct.pack(">BxxxL", number, len(data)) + data for number, data in frames)
     edges = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
-    parser = _Frames()
+    parser = Frames()
     parts = [parser.payload(stream[begin:end]) for begin, end in itertools.pairwise(edges)]
     assert all(data for part in parts for _, data in part)
     for number in (1, 2):
@@ -145,7 +158,7 @@ def test_the_engines_copy_is_the_same(runner: DockerRunner, create: Callable[...
 
 def test_the_engines_copy_is_followed_to_the_end(runner: DockerRunner, create: Callable[..., str]) -> None:
     container_id = create("echo early; sleep 1; echo late")
-    runner.start(container_id)
+    started(runner, container_id).close()
     assert read_all(runner.reread(container_id)) == b"early\nlate\n"
 
 
@@ -154,11 +167,13 @@ def test_a_reader_can_be_woken_and_closed(
     runner: DockerRunner, create: Callable[..., str], opened: str
 ) -> None:
     container_id = create("sleep 60")
+    output: Any = started(runner, container_id)
     if opened == "reread":
-        runner.start(container_id)
-    output = getattr(runner, opened)(container_id)
-    if opened == "attach":
-        runner.start(container_id)
+        output.close()
+        output = runner.reread(container_id)
+        # The acknowledgement is no output, but ends a read.
+        while not output.acknowledged:
+            assert output.read(10) == []
     results: list[Printed | None] = []
     reader = threading.Thread(target=lambda: results.append(output.read(60)))
     reader.start()
@@ -288,8 +303,7 @@ def test_what_a_container_takes_of_the_disk(
     )
     container_id = create(f"{command}; echo done; sleep 60")
     assert runner.disk_bytes(container_id) is None
-    output = runner.attach(container_id)
-    runner.start(container_id)
+    output = started(runner, container_id)
     read_until(output, b"done")
     output.close()
     taken_bytes = runner.disk_bytes(container_id)
@@ -303,7 +317,7 @@ def test_what_a_container_takes_of_the_disk(
     assert without_volume_bytes is not None
     assert 6 << 20 <= without_volume_bytes < 7 << 20
     runner.signal(container_id, "KILL")
-    assert runner.wait(container_id, 10) is not None
+    assert runner.wait(container_id, 10, None) is not None
     assert runner.disk_bytes(container_id) is None
 
 
@@ -335,8 +349,8 @@ def test_services_that_make_the_isolated_network_at_once_make_one(
     try:
         [network] = engine.networks(names=[isolated_network])
         assert network["Labels"] == {"reactorcide.network": "isolated"}
-        runners[0].start(made[0])
-        assert runners[0].wait(made[0], 10) == Exit(0, oom_killed=False)
+        SPECS[made[0]] = spec
+        assert run(runners[0], made[0]) == (b"", Exit(0, oom_killed=False))
     finally:
         for runner, container_id in zip(runners, made, strict=True):
             runner.remove(container_id)
@@ -353,8 +367,8 @@ def test_an_isolated_network_that_is_gone_is_made_anew(
         with pytest.raises(EngineUnavailable, match="made anew"):
             runner.start(made[0])
         made.append(runner.create(replace(spec, attempt=2)))
-        runner.start(made[1])
-        assert runner.wait(made[1], 10) == Exit(0, oom_killed=False)
+        SPECS[made[1]] = spec
+        assert run(runner, made[1]) == (b"", Exit(0, oom_killed=False))
     finally:
         for container_id in made:
             runner.remove(container_id)
@@ -420,22 +434,21 @@ def test_a_removed_container_takes_its_volume_along(
 def test_waiting_for_what_runs_on_ends_in_time(runner: DockerRunner, create: Callable[..., str]) -> None:
     container_id = create("sleep 60")
     runner.start(container_id)
-    assert runner.wait(container_id, 0.2) is None
+    assert runner.wait(container_id, 0.2, None) is None
 
 
 def test_signals_reach_the_command(runner: DockerRunner, create: Callable[..., str]) -> None:
     asked = create("echo begun; sleep 60")
     killed = create("trap '' TERM; echo begun; while :; do sleep 1; done")
     for container_id in (asked, killed):
-        output = runner.attach(container_id)
-        runner.start(container_id)
+        output = started(runner, container_id)
         # The init process ignores what comes before it is ready.
         read_until(output, b"begun")
         output.close()
         runner.signal(container_id, "TERM")
-    assert runner.wait(asked, 10) == Exit(143, oom_killed=False)
+    assert runner.wait(asked, 10, None) == Exit(143, oom_killed=False)
     runner.signal(killed, "KILL")
-    assert runner.wait(killed, 10) == Exit(137, oom_killed=False)
+    assert runner.wait(killed, 10, None) == Exit(137, oom_killed=False)
     # Over already: harmless.
     runner.signal(killed, "KILL")
 
@@ -480,8 +493,10 @@ CALLS: dict[str, Callable[[DockerRunner, str], object]] = {
     "attach": DockerRunner.attach,
     "reread": DockerRunner.reread,
     "owner": DockerRunner.owner,
+    "artifacts": DockerRunner.artifacts,
+    "is_acknowledged": DockerRunner.is_acknowledged,
     "disk_bytes": DockerRunner.disk_bytes,
-    "wait": lambda runner, container_id: runner.wait(container_id, 1),
+    "wait": lambda runner, container_id: runner.wait(container_id, 1, None),
     "put": lambda runner, container_id: runner.put(container_id, iter([bytes(1024)])),
 }
 
@@ -503,7 +518,6 @@ def test_of_a_container_that_is_gone_nothing_is_left_to_do(
     runner.remove(container_id)
     runner.signal(container_id, "TERM")
     runner.remove(container_id)
-    assert runner.artifacts(container_id) is None
 
 
 def test_an_image_goes_unless_somebody_needs_it(

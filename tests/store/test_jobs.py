@@ -320,7 +320,7 @@ def test_the_start_of_a_job_is_a_use_of_its_image(store: JobStore, image: str, i
     [found] = store.unused_images(since_ms=2)
     job = claim(store, add(store, runner_image=image))
     assert store.unused_images(since_ms=2) == [found]
-    store.start_attempt(job.job_id, job.attempt, "c", now_ms=5, log_offset=0)
+    store.start_attempt(job.job_id, job.attempt, now_ms=5)
     assert (store.unused_images(since_ms=5) == []) is is_used
     store.forget_image(found)
     assert (store.unused_images(since_ms=9) == []) is not is_used
