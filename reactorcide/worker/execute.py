@@ -260,6 +260,7 @@ class Attempt:
         log_writer.end_output()
         output = runner.attach(container_id)
         try:
+            crashpoints.reached("container-attached")
             check()
             started = runner.start(container_id)
             crashpoints.reached("container-started")

@@ -36,6 +36,7 @@ BEFORE_THE_COMMAND = (
     "claim-row-written",
     "container-created",
     "source-put",
+    "container-attached",
     "container-started",
     "handing-over-written",
     "hand-over-half-sent",

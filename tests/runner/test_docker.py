@@ -223,6 +223,155 @@ def test_the_owner_is_looked_up_in_the_image(
         engine.remove_container(container["Id"], v=True)
 
 
+def user_files_image(
+    engine: docker.APIClient, images: Images, changes: dict[str, bytes], links: dict[str, str]
+) -> str:
+    """Return the default image with other files; the test removes it."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, data in changes.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+        for name, target in links.items():
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = tarfile.SYMTYPE, target
+            archive.addfile(member)
+    container = engine.create_container(images.default, command=["true"])["Id"]
+    engine.put_archive(container, "/", buffer.getvalue())
+    image = str(engine.commit(container)["Id"])
+    engine.remove_container(container)
+    return image
+
+
+@pytest.fixture
+def image_with(engine: docker.APIClient, images: Images) -> Iterator[Callable[..., str]]:
+    """A factory of images with other files, which go with the test."""
+    made: list[str] = []
+
+    def make(files: dict[str, bytes], links: dict[str, str] | None = None) -> str:
+        made.append(user_files_image(engine, images, files, links or {}))
+        return made[-1]
+
+    yield make
+    for image in made:
+        engine.remove_image(image, force=True)
+
+
+def owner_of(runner: DockerRunner, engine: docker.APIClient, image: str, user: str) -> tuple[int, int]:
+    container = engine.create_container(image, command=["true"], user=user)["Id"]
+    try:
+        return runner.owner(container)
+    finally:
+        engine.remove_container(container, v=True)
+
+
+def test_the_owner_is_looked_up_through_links(
+    runner: DockerRunner, engine: docker.APIClient, image_with: Callable[..., str]
+) -> None:
+    image = image_with(
+        {"store/passwd": b"nixer:x:33:44::/:/bin/sh\n", "store/group": b"crew:x:55:\n"},
+        {"etc/passwd": "../link", "link": "/store/passwd", "etc/group": "/store/group"},
+    )
+    assert owner_of(runner, engine, image, "nixer") == (33, 44)
+    assert owner_of(runner, engine, image, "nixer:crew") == (33, 55)
+
+
+@pytest.mark.parametrize(
+    ("user", "file"), [("nobody-here", "/etc/passwd"), ("builder:no-group", "/etc/group")]
+)
+def test_an_owner_that_the_image_does_not_know_is_the_jobs_fault(
+    runner: DockerRunner, engine: docker.APIClient, images: Images, user: str, file: str
+) -> None:
+    with pytest.raises(JobFailed, match=f"is not in its {file}"):
+        owner_of(runner, engine, images.default, user)
+
+
+def test_a_list_of_users_is_not_read_without_bound(
+    runner: DockerRunner, engine: docker.APIClient, image_with: Callable[..., str]
+) -> None:
+    image = image_with({"etc/passwd": b"x" * ((1 << 20) + 1)})
+    with pytest.raises(JobFailed, match="larger than 1 MiB"):
+        owner_of(runner, engine, image, "builder")
+
+
+def test_a_list_of_users_that_leads_in_a_circle_is_the_jobs_fault(
+    runner: DockerRunner, engine: docker.APIClient, image_with: Callable[..., str]
+) -> None:
+    image = image_with({}, {"etc/passwd": "passwd"})
+    with pytest.raises(JobFailed, match="too many links"):
+        owner_of(runner, engine, image, "builder")
+
+
+def test_a_user_whom_the_engine_does_not_find_is_the_jobs_fault(
+    runner: DockerRunner, engine: docker.APIClient, images: Images, create: Callable[..., str]
+) -> None:
+    base = engine.create_container(images.default, command=["true"], user="nobody-here")["Id"]
+    image = engine.commit(base)["Id"]
+    engine.remove_container(base)
+    try:
+        container_id = create(image=image)
+        # The engine answers 500.
+        with pytest.raises(JobFailed, match="unable to find user nobody-here"):
+            runner.start(container_id)
+        runner.remove(container_id)
+    finally:
+        engine.remove_image(image)
+
+
+def test_a_directory_that_is_a_file_in_the_image_is_the_jobs_fault(create: Callable[..., str]) -> None:
+    for working_dir in ("/etc/passwd", "/etc/passwd/below"):
+        with pytest.raises(JobFailed, match="not a directory"):
+            create(working_dir=working_dir)
+
+
+def test_a_name_that_is_taken_is_not_the_jobs_fault(runner: DockerRunner, spec: ContainerSpec) -> None:
+    container_id = runner.create(spec)
+    with pytest.raises(EngineUnavailable, match="already in use"):
+        runner.create(spec)
+    runner.remove(container_id)
+
+
+def test_a_container_of_an_image_that_was_made_of_a_jobs_has_its_labels_but_not_its_name(
+    runner: DockerRunner, engine: docker.APIClient, create: Callable[..., str]
+) -> None:
+    container_id = create()
+    image = engine.commit(container_id)["Id"]
+    somebodys = engine.create_container(image)["Id"]
+    try:
+        named = {found.container_id: found.is_named for found in runner.list(INSTANCE)}
+        assert (named[container_id], named[somebodys]) == (True, False)
+    finally:
+        engine.remove_container(somebodys, v=True)
+        runner.remove(container_id)
+        engine.remove_image(image, force=True)
+
+
+def test_a_container_with_half_of_the_labels_is_nobody_we_know(
+    runner: DockerRunner, engine: docker.APIClient, images: Images
+) -> None:
+    labels = {"reactorcide.instance": INSTANCE, "reactorcide.job": "x", "reactorcide.attempt": "one"}
+    made = [
+        engine.create_container(
+            images.default, command=["true"], labels={name: labels[name] for name in list(labels)[:count]}
+        )
+        for count in (1, 2, 3)
+    ]
+    try:
+        assert {found.container_id for found in runner.list(INSTANCE)}.isdisjoint(one["Id"] for one in made)
+    finally:
+        for one in made:
+            engine.remove_container(one["Id"])
+
+
+def test_artifacts_come_out_also_where_the_command_has_moved_their_directory(
+    runner: DockerRunner, create: Callable[..., str]
+) -> None:
+    container_id = create("touch /job/artifacts/file; mv /job /elsewhere", working_dir="/")
+    assert run(runner, container_id) == (b"", Exit(0, oom_killed=False))
+    assert artifact_names(runner, container_id) == ["artifacts", "artifacts/file"]
+
+
 def artifact_names(runner: DockerRunner, container_id: str) -> list[str] | None:
     """Return what the artifacts' tar holds, ``None`` where there is none."""
     chunks = runner.artifacts(container_id)
