@@ -1,7 +1,6 @@
 """The composition root: every part is made and wired here, and nowhere else."""
 
 import logging
-import math
 import shutil
 import socket
 import threading
@@ -160,7 +159,6 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Application:
         concurrency=settings.concurrency,
         lease_s=settings.lease_s,
         queues=settings.queues,
-        lost_after_s=settings.lost_after_s or (math.inf if embedded else 2 * settings.lease_s),
         check_disk=objects.check_room,
     )
     janitor = Janitor(

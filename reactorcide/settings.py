@@ -119,12 +119,6 @@ class Settings:
         option="cancel-grace",
     )
     lease_s: float = _setting(60.0, "Seconds for which a claimed task is leased.", option="lease")
-    lost_after_s: float | None = _setting(
-        None,
-        "Seconds without a renewal of its lease after which a worker stops a job's container. Two leases by "
-        "default; with the embedded Corndogs never, for nobody else can be given the job.",
-        option="lost-after",
-    )
     drain: bool = _setting(
         False, "On the first SIGTERM or Ctrl-C wait for the jobs that run; the second ends the waiting."
     )

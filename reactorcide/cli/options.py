@@ -43,7 +43,6 @@ _LEAST_S = {
     "lease_s": 1.0,
     "prepare_timeout_s": 1.0,
     "cancel_grace_s": 0.1,
-    "lost_after_s": 1.0,
     "request_timeout_s": 1.0,
 }
 

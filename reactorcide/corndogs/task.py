@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+DEFAULT_QUEUE = "default"
+"""What an empty name of a queue stands for."""
+
 
 @dataclass(frozen=True, slots=True)
 class Task:
@@ -43,8 +46,10 @@ class Corndogs(Protocol):
     another one: after a ``CorndogsUnavailable`` the call may or may not have happened.
 
     Raises, from every call: ``CorndogsUnavailable`` when the service does not answer in time or the client
-    was closed, ``CorndogsError`` when it answers with an error, ``InvalidInput`` for a uuid that is not a
-    canonical one, before anything is sent (an empty uuid makes a real server act on some other task).
+    was closed, ``CorndogsError`` when it answers with an error or with another task than was asked for,
+    ``InvalidInput`` for a uuid that is not a canonical one, before anything is sent (an empty uuid makes a
+    real server act on some other task). What the service says in its errors is logged, and is not in the
+    exceptions, whose sentences are shown to users.
 
     The service looks a task up by its uuid alone. Pass the true queue and state nevertheless, and do not
     expect it to fence: whoever knows the uuid can change the task.
@@ -144,7 +149,7 @@ class Corndogs(Protocol):
         ...
 
     def check_health(self) -> None:
-        """Return if the service says that it serves; raise ``CorndogsUnavailable`` if not."""
+        """Return if the service can look into its store; raise ``CorndogsError`` if not."""
         ...
 
     def close(self) -> None:
