@@ -71,6 +71,11 @@ class Settings:
     corndogs_address: str | None = _setting(
         None, "HOST:PORT of an external Corndogs; without it an embedded one is used."
     )
+    corndogs_listen: str | None = _setting(
+        None,
+        "HOST:PORT, or a port of 127.0.0.1, on which other programs may use the embedded Corndogs over gRPC: "
+        "whoever reaches it may take and make any task. By default it listens nowhere.",
+    )
     queues: tuple[str, ...] = _setting(
         (),
         "Queue to take jobs from; may be given more than once. By default every queue that has "

@@ -74,6 +74,16 @@ class _Address(click.ParamType[str]):
         return value
 
 
+class _Listen(_Address):
+    """An address to listen on."""
+
+    name = "[HOST:]PORT"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return it with its host, which is loopback where none is named."""
+        return super().convert(f"127.0.0.1:{value}" if value.isdigit() else value, param, ctx)
+
+
 class _Image(click.ParamType[str]):
     """An image reference."""
 
@@ -142,6 +152,7 @@ class _Capability(click.ParamType[str]):
 _TYPES_OF: dict[str, click.ParamType[Any]] = {
     "port": click.IntRange(0, 65535),
     "corndogs_address": _Address(),
+    "corndogs_listen": _Listen(),
     "default_image": _Image(),
     "allow_images": _ImagePattern(),
     "default_memory_limit": _Size(),

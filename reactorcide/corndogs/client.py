@@ -9,9 +9,17 @@ import grpc
 
 from reactorcide.corndogs.proto import corndogs_pb2 as pb
 from reactorcide.corndogs.proto.corndogs_pb2_grpc import CorndogsServiceStub
-from reactorcide.corndogs.task import DEFAULT_QUEUE, Queues, Task
-from reactorcide.corndogs.wire import MAX_MESSAGE_BYTES, task_from_message
-from reactorcide.domain.errors import CorndogsError, CorndogsUnavailable, InvalidInput
+from reactorcide.corndogs.task import (
+    DEFAULT_QUEUE,
+    MAX_MESSAGE_BYTES,
+    NO_TASK,
+    Queues,
+    Task,
+    call_failed,
+    checked_uuid,
+)
+from reactorcide.corndogs.wire import task_from_message
+from reactorcide.domain.errors import CorndogsError, CorndogsUnavailable
 from reactorcide.domain.ids import is_id
 
 log = logging.getLogger("reactorcide.corndogs")
@@ -36,11 +44,7 @@ _CHANNEL_OPTIONS = [
     ("grpc.max_receive_message_length", 2 * MAX_MESSAGE_BYTES),
 ]
 
-_NO_TASK = "00000000-0000-0000-0000-000000000000"
-"""No task has this id."""
 _MAX_LOGGED = 1000
-
-_NO_ANSWER = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
 class GrpcCorndogs:
@@ -91,7 +95,7 @@ class GrpcCorndogs:
         return task
 
     def get_task(self, uuid: str, queue: str) -> Task | None:
-        request = pb.GetTaskStateByIDRequest(uuid=_checked(uuid), queue=queue)
+        request = pb.GetTaskStateByIDRequest(uuid=checked_uuid(uuid), queue=queue)
         return self._task(
             "GetTaskStateByID", self._call("GetTaskStateByID", self._stub.GetTaskStateByID, request), uuid
         )
@@ -129,7 +133,7 @@ class GrpcCorndogs:
         payload: bytes = b"",
     ) -> Task | None:
         request = pb.UpdateTaskRequest(
-            uuid=_checked(uuid),
+            uuid=checked_uuid(uuid),
             queue=queue,
             current_state=current_state,
             new_state=new_state,
@@ -141,11 +145,11 @@ class GrpcCorndogs:
         return self._task("UpdateTask", self._call("UpdateTask", self._stub.UpdateTask, request), uuid)
 
     def complete_task(self, uuid: str, queue: str, current_state: str) -> Task | None:
-        request = pb.CompleteTaskRequest(uuid=_checked(uuid), queue=queue, current_state=current_state)
+        request = pb.CompleteTaskRequest(uuid=checked_uuid(uuid), queue=queue, current_state=current_state)
         return self._task("CompleteTask", self._call("CompleteTask", self._stub.CompleteTask, request), uuid)
 
     def cancel_task(self, uuid: str, queue: str, current_state: str) -> Task | None:
-        request = pb.CancelTaskRequest(uuid=_checked(uuid), queue=queue, current_state=current_state)
+        request = pb.CancelTaskRequest(uuid=checked_uuid(uuid), queue=queue, current_state=current_state)
         return self._task("CancelTask", self._call("CancelTask", self._stub.CancelTask, request), uuid)
 
     def clean_up_timed_out(self, at_time_ns: int, queue: str) -> int:
@@ -179,7 +183,7 @@ class GrpcCorndogs:
 
     def check_health(self) -> None:
         # The health service says that all is well while the server's own database is away. This asks that.
-        self.get_task(_NO_TASK, "")
+        self.get_task(NO_TASK, "")
 
     def close(self) -> None:
         self._closed = True
@@ -210,11 +214,7 @@ class GrpcCorndogs:
             return CorndogsUnavailable("the connection to Corndogs was closed")
         status = exc.code().name
         self._log_once(f"{rpc}: {status}: {exc.details()}")
-        if exc.code() in _NO_ANSWER:
-            return CorndogsUnavailable(
-                f"Corndogs does not answer ({status}); check that it runs and can be reached"
-            )
-        return CorndogsError(f"Corndogs refused {rpc} ({status}); the service's log has the reason")
+        return call_failed(rpc, status)
 
     def _log_once(self, problem: str) -> None:
         """Log what the server has said, unless it was the same as the last time."""
@@ -233,9 +233,3 @@ class GrpcCorndogs:
         if wanted and (queue is None or task.queue == (queue or DEFAULT_QUEUE)):
             return task
         raise CorndogsError(f"Corndogs answered {rpc} with a task that was not asked for")
-
-
-def _checked(uuid: str) -> str:
-    if not is_id(uuid):
-        raise InvalidInput(f"{uuid!r} is not the id of a Corndogs task, which is a UUID", "uuid")
-    return uuid

@@ -3,8 +3,15 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+from reactorcide.domain.errors import CorndogsError, CorndogsUnavailable, InvalidInput
+from reactorcide.domain.ids import is_id
+
 DEFAULT_QUEUE = "default"
 """What an empty name of a queue stands for."""
+MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+"""The largest request that a server takes."""
+NO_TASK = "00000000-0000-0000-0000-000000000000"
+"""An id that no task has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,3 +162,22 @@ class Corndogs(Protocol):
     def close(self) -> None:
         """Let go of connections and threads; safe to repeat. Later calls raise ``CorndogsUnavailable``."""
         ...
+
+
+def checked_uuid(uuid: str) -> str:
+    """Return the uuid; raises ``InvalidInput`` unless it is a canonical one."""
+    if not is_id(uuid):
+        raise InvalidInput(f"{uuid!r} is not the id of a Corndogs task, which is a UUID", "uuid")
+    return uuid
+
+
+def call_failed(rpc: str, status: str) -> CorndogsError:
+    """Return the error of a call that has ended with a gRPC status of this name.
+
+    It does not tell what the server has said: that may name its database's host and user.
+    """
+    if status in ("UNAVAILABLE", "DEADLINE_EXCEEDED"):
+        return CorndogsUnavailable(
+            f"Corndogs does not answer ({status}); check that it runs and can be reached"
+        )
+    return CorndogsError(f"Corndogs refused {rpc} ({status}); the service's log has the reason")
