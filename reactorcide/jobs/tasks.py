@@ -9,6 +9,7 @@ import logging
 from reactorcide.corndogs.task import Corndogs, Task
 from reactorcide.domain.errors import CorndogsError, CorndogsUnavailable
 from reactorcide.domain.ids import is_id
+from reactorcide.domain.jobs import Job
 
 log = logging.getLogger("reactorcide.jobs")
 
@@ -39,6 +40,23 @@ def job_of(task: Task, instance_id: str) -> str | None:
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
     return job_id if isinstance(job_id, str) and is_id(job_id) else None
+
+
+def claimed_by(job: Job) -> Task | None:
+    """Return the task of a running job as its worker has left it; ``None`` where the row names none."""
+    if job.corndogs_task_id is None:
+        return None
+    return Task(
+        uuid=job.corndogs_task_id,
+        queue=job.definition.queue_name,
+        current_state=TASK_CLAIMED,
+        auto_target_state=TASK_WAITING,
+        submit_time_ns=0,
+        update_time_ns=0,
+        timeout_s=0,
+        payload=b"",
+        priority=job.definition.priority,
+    )
 
 
 def is_archived(task: Task) -> bool:

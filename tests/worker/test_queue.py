@@ -416,6 +416,21 @@ def test_a_job_goes_on_however_long_the_queue_is_away(house: House) -> None:
     assert house.log(job) == "begun\n[reactorcide] exit code 143\n"
 
 
+def test_a_restart_takes_over_what_runs_though_the_queue_is_away(house: House) -> None:
+    first = house.worker(lease_s=0.6)
+    job = house.submit("print begun; hang")
+    house.until(job, lambda job: job.started_at_ms is not None, "the job to start")
+    first.stop(10)
+    house.corndogs.stop()
+    house.worker(lease_s=0.6)
+    [container] = house.runner.containers.values()
+    container.receive("TERM")
+    ended = house.ended(job)
+    assert (ended.exit_code, ended.attempt) == (143, 1)
+    # Its task is closed when the queue is back.
+    assert [left.job_id for left in house.context.store.to_close()] == [job.job_id]
+
+
 def test_a_job_whose_task_somebody_takes_while_it_runs_goes_on(house: House) -> None:
     house.worker(lease_s=1)
     job = house.submit("hang")
