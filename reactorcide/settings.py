@@ -71,6 +71,11 @@ class Settings:
     corndogs_address: str | None = _setting(
         None, "HOST:PORT of an external Corndogs; without it an embedded one is used."
     )
+    corndogs_listen: str | None = _setting(
+        None,
+        "HOST:PORT, or a port of 127.0.0.1, on which other programs may use the embedded Corndogs over gRPC: "
+        "whoever reaches it may take and make any task. By default it listens nowhere.",
+    )
     queues: tuple[str, ...] = _setting(
         (),
         "Queue to take jobs from; may be given more than once. By default every queue that has "
@@ -119,12 +124,6 @@ class Settings:
         option="cancel-grace",
     )
     lease_s: float = _setting(60.0, "Seconds for which a claimed task is leased.", option="lease")
-    lost_after_s: float | None = _setting(
-        None,
-        "Seconds without a renewal of its lease after which a worker stops a job's container. Two leases by "
-        "default; with the embedded Corndogs never, for nobody else can be given the job.",
-        option="lost-after",
-    )
     drain: bool = _setting(
         False, "On the first SIGTERM or Ctrl-C wait for the jobs that run; the second ends the waiting."
     )

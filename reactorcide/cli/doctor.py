@@ -200,7 +200,7 @@ def _corndogs(address: str | None) -> Finding:
         return Finding(
             "Corndogs",
             False,
-            str(exc),
+            f"{address}: {exc}",
             "start it ('reactorcide corndogs' runs one), or leave --corndogs-address out",
         )
     return Finding("Corndogs", True, f"{address} is in good health")

@@ -43,7 +43,6 @@ _LEAST_S = {
     "lease_s": 1.0,
     "prepare_timeout_s": 1.0,
     "cancel_grace_s": 0.1,
-    "lost_after_s": 1.0,
     "request_timeout_s": 1.0,
 }
 
@@ -73,6 +72,16 @@ class _Address(click.ParamType[str]):
         if not host or not port.isdigit() or not 0 < int(port) < 65536:
             self.fail(f"{value!r} is no HOST:PORT, like 10.0.0.5:5080", param, ctx)
         return value
+
+
+class _Listen(_Address):
+    """An address to listen on."""
+
+    name = "[HOST:]PORT"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return it with its host, which is loopback where none is named."""
+        return super().convert(f"127.0.0.1:{value}" if value.isdigit() else value, param, ctx)
 
 
 class _Image(click.ParamType[str]):
@@ -143,6 +152,7 @@ class _Capability(click.ParamType[str]):
 _TYPES_OF: dict[str, click.ParamType[Any]] = {
     "port": click.IntRange(0, 65535),
     "corndogs_address": _Address(),
+    "corndogs_listen": _Listen(),
     "default_image": _Image(),
     "allow_images": _ImagePattern(),
     "default_memory_limit": _Size(),

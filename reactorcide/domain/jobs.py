@@ -44,7 +44,7 @@ TRANSITIONS: Mapping[JobStatus, frozenset[JobStatus]] = MappingProxyType(
             {JobStatus.QUEUED, JobStatus.SUBMIT_FAILED, JobStatus.RUNNING, JobStatus.CANCELLED}
         ),
         JobStatus.SUBMIT_FAILED: frozenset({JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.CANCELLED}),
-        JobStatus.QUEUED: frozenset({JobStatus.RUNNING, JobStatus.CANCELLED}),
+        JobStatus.QUEUED: frozenset({JobStatus.RUNNING, JobStatus.CANCELLED, JobStatus.SUBMITTED}),
         JobStatus.RUNNING: frozenset(
             {JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.SUBMITTED}
         ),
@@ -55,7 +55,7 @@ TRANSITIONS: Mapping[JobStatus, frozenset[JobStatus]] = MappingProxyType(
 )
 """Which status may follow which. A worker can claim a task before its submitter has written the
 task's id to the row, so every waiting status may become ``running``; ``running`` goes back to
-``submitted`` when an attempt is tried again."""
+``submitted`` when an attempt is tried again, ``queued`` when Corndogs has lost the task."""
 
 
 def sources_of(target: JobStatus) -> frozenset[JobStatus]:

@@ -14,16 +14,12 @@ from reactorcide.domain.jobs import (
     sources_of,
 )
 from reactorcide.domain.secrets import secrets_of
-from reactorcide.jobs import JobContext
+from reactorcide.jobs import JobContext, tasks
+from reactorcide.jobs.tasks import TASK_CLAIMED, TASK_WAITING
 from reactorcide.logs.masking import masked
 from reactorcide.signals import ANY_JOB
 
 log = logging.getLogger("reactorcide.jobs")
-
-TASK_WAITING = "submitted"
-"""Corndogs' state of a task that waits."""
-TASK_CLAIMED = "submitted-working"
-"""Corndogs' state of a task that a worker holds."""
 
 
 def claim(context: JobContext, job_id: str, task_id: str, worker_id: str) -> Job:
@@ -135,6 +131,22 @@ def queued(context: JobContext, job_id: str, task_id: str) -> Job | None:
     return job
 
 
+def task_lost(context: JobContext, job: Job) -> Job | None:
+    """Have a queued job submitted anew because Corndogs has lost its task.
+
+    ``None`` where the job has moved on meanwhile. Repeating is harmless.
+    """
+    lost = context.store.forget_task(
+        job.job_id,
+        job.corndogs_task_id or "",
+        "the queue has lost its task, so it is queued again",
+        now_ms=now_ms(),
+    )
+    if lost is not None:
+        _changed(context, lost)
+    return lost
+
+
 def submit_failed(
     context: JobContext, job_id: str, reason: str, *, failures: int, delay_s: float
 ) -> Job | None:
@@ -177,19 +189,26 @@ def cancelled(context: JobContext, job_id: str, by: Actor | None = None) -> Job:
 
 def close_task(context: JobContext, job: Job) -> None:
     """Tell Corndogs that the job is over; where that fails, the sweep tries again."""
+    try:
+        end_task(context, job)
+    except CorndogsError as exc:
+        log.warning("its task stays open for now: %s", exc, extra={"job_id": job.job_id})
+
+
+def end_task(context: JobContext, job: Job) -> None:
+    """Tell Corndogs that the job is over, and write down that it knows. Raises ``CorndogsError``."""
     task_id = job.corndogs_task_id
     if task_id is None:
         return
-    queue = job.definition.queue_name
-    try:
-        if job.status is JobStatus.CANCELLED:
-            state = TASK_WAITING if job.started_at_ms is None else TASK_CLAIMED
-            context.corndogs.cancel_task(task_id, queue, state)
-        else:
-            context.corndogs.complete_task(task_id, queue, TASK_CLAIMED)
-    except CorndogsError as exc:
-        log.warning("its task stays open for now: %s", exc, extra={"job_id": job.job_id})
-        return
+    cancelled = job.status is JobStatus.CANCELLED
+    waits = cancelled and job.started_at_ms is None
+    tasks.end(
+        context.corndogs,
+        task_id,
+        job.definition.queue_name,
+        TASK_WAITING if waits else TASK_CLAIMED,
+        cancelled=cancelled,
+    )
     context.store.task_closed(job.job_id, task_id)
 
 

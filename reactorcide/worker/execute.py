@@ -67,7 +67,6 @@ _ARTIFACTS_TRIES = 5
 """With an engine that answers; one that is away is waited for."""
 _STORE_RETRY_S = 5.0
 """Each try reads the whole output again."""
-_LOST = "its lease could not be renewed"
 _EXIT_WAIT_S = 1.0
 """After the end of its output a command has ended within milliseconds."""
 _LOOK_S = 0.05
@@ -136,8 +135,6 @@ class Attempt:
         self.interrupt = Interrupt()
         self.deadline: float | None = None
         """When the command's time is up, by ``time.monotonic``; ``None`` while it is being prepared."""
-        self.renewed_at = monotonic()
-        """When the task's lease was last renewed, by ``time.monotonic``."""
         self._container_id: str | None = adopted.container_id if adopted else None
         self._container_started_at = adopted.container_started_at if adopted else None
         self._log_offset = adopted.log_offset if adopted else 0
@@ -316,8 +313,7 @@ class Attempt:
         output.hand_over(spec, started)
         with self.interrupt.calling(output.wake):
             while not output.acknowledged:
-                # Who cannot renew the lease has still given the job to nobody else.
-                if self.interrupt.reason not in (None, Reason.LOST):
+                if self.interrupt.reason is not None:
                     raise JobInterrupted("while the command was handed over")
                 left_s = deadline - monotonic()
                 if left_s <= 0 or output.read(left_s) is None:
@@ -473,8 +469,6 @@ class Attempt:
                 if ended_because is None:
                     if self.interrupt.reason is Reason.CANCELLED:
                         ended_because = "cancelled"
-                    elif self.interrupt.reason is Reason.LOST:
-                        ended_because = f"worker {self.job.worker_id} was lost while it ran: {_LOST}"
                     elif self._takes_too_much:
                         limit = format_size(self._limits.max_disk_bytes)
                         ended_because = f"killed: used more than {limit} of disk (--max-disk)"
@@ -697,8 +691,6 @@ class Attempt:
         elif self._progress is Progress.PREPARING:
             self._remove_container()
             reason = "the service stopped before the command had started"
-            if self.interrupt.reason is Reason.LOST:
-                reason = f"worker {self.job.worker_id} was lost before the command had started: {_LOST}"
             lifecycle.try_again(self._context, self.job, reason, delay_s=0)
             self._close_task()
         # Otherwise the container goes on by itself, and the next start takes it over: or finds that the

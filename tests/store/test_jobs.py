@@ -217,7 +217,12 @@ def test_queues_come_by_priority_and_then_by_the_longest_wait(store: JobStore) -
     move(store, add(store, queue_name="over", priority=9), JobStatus.CANCELLED)
     claim(store, add(store, queue_name="runs", priority=9))
     assert list(store.queues_to_poll()) == ["urgent", "old", "new"]
-    assert set(store.active_queues()) == {"urgent", "old", "new", "runs"}
+    # Of jobs of the same priority the oldest counts, and not what waits for longer below it.
+    add(store, queue_name="late")
+    add(store, queue_name="late", priority=5)
+    add(store, queue_name="old", priority=5)
+    assert list(store.queues_to_poll()) == ["urgent", "late", "old", "new"]
+    assert set(store.active_queues()) == {"urgent", "old", "new", "runs", "late"}
 
 
 def test_only_what_is_due_is_submitted(store: JobStore) -> None:
