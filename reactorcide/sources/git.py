@@ -58,7 +58,7 @@ _CONFIG = """\
 """
 # They come from the environment because the list of processes shows the arguments.
 _CREDENTIALS = """!f() {{ printf '%s\\n' "$GIT_SOURCE_LOGIN_{number}"; }}; f"""
-_FETCH = ("--progress", "--no-tags", "--no-recurse-submodules")
+_FETCH = ("--progress", "--no-recurse-submodules")
 _EVERYTHING = ("+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*")
 _SSH = "ssh -oBatchMode=yes -oStrictHostKeyChecking=accept-new"
 
@@ -71,17 +71,24 @@ _SAYS_NOTHING = re.compile(
 _NO_ACCESS = re.compile(
     rb"Authentication failed|could not read (?:Username|Password)|Permission denied|returned error: 403"
 )
+# What a server says that will not give one commit alone. Each forge has its own words after "remote error".
+_NOT_ALONE = re.compile(
+    rb"remote error:|not our ref|unadvertised object|does not support|could(?:n't| not) find remote ref"
+)
 _NO_SPACE = re.compile(rb"^(?!remote:).*No space left on device", re.MULTILINE)
 _KEPT_LINES = 20
-_SHA_DIGITS = 40
+_SHA256_DIGITS = 64
+_OBJECT_IS_MISSING = 1
+"""The exit code of ``git rev-parse --verify --quiet`` for a name of nothing; others are failures."""
 
 
 @dataclass(frozen=True, slots=True)
 class GitCheckout:
     """What ``checkout`` made.
 
-    ``sha`` is the commit, in 40 digits. ``ref`` names what was checked out: a branch or a tag by its
-    short name, else the full ref, or the commit. The URL is the one given, fit to be shown.
+    ``sha`` is the commit, in 40 digits, or in 64 where the repository uses SHA-256. ``ref`` names what was
+    checked out: a branch or a tag by its short name, else the full ref, or the commit. The URL is the one
+    given, fit to be shown.
     """
 
     sha: str
@@ -99,14 +106,19 @@ def checkout(
     deadline: float,
     env: Mapping[str, str],
     check_submodule: Callable[[str], None] | None,
+    depth: int = 1,
+    tags: bool = False,
 ) -> GitCheckout:
     """Fetch ``ref`` of the repository at ``url`` and check it out in ``into``, an empty directory.
 
-    ``ref`` is a branch, else a tag, else a full ref (``refs/…``), else a commit's SHA of 7 to 40 digits;
-    ``None`` is the branch that the remote's HEAD names. A branch becomes a local branch that tracks
-    nothing, all else a detached HEAD. Only that one commit is fetched, unless the server will not give it
-    alone: then all branches and tags are, and a commit has to be on one of them; so too for a cut SHA.
-    Files kept by Git LFS are not fetched.
+    ``ref`` is a branch, else a tag, else a full ref (``refs/…``), else a commit's SHA of 7 digits or more;
+    ``None`` and ``HEAD`` are the branch that the remote's HEAD names. A branch becomes a local branch that
+    tracks nothing, all else a detached HEAD; so does a branch called HEAD, which git refuses to make.
+
+    ``depth`` is how many commits of the history are fetched, 0 for all of them, and with ``tags`` all tags
+    are fetched as well, each as deep. A server that will not give one ref alone gives all branches and tags
+    with their whole history, and a commit has to be on one of them; so too for a cut SHA. Both count for
+    submodules as well. Files kept by Git LFS are not fetched.
 
     ``check_submodule`` raises ``InvalidInput`` for the URL of a submodule that may not be used, a local
     path above all; where it is ``None`` no submodules are fetched. Else they are, and theirs, each as a
@@ -135,7 +147,7 @@ def checkout(
         )
     try:
         with tempfile.TemporaryDirectory(prefix="reactorcide-git-") as home:
-            host = _Host(program, Path(home), env, log, interrupt, deadline)
+            host = _Host(program, Path(home), env, log, interrupt, deadline, _fetch_options(depth, tags))
             git = _Git(host, into, url)
             made = _checkout(git, None if ref == "HEAD" else ref)
             if check_submodule is not None:
@@ -156,7 +168,7 @@ class _Target:
 
     @classmethod
     def of_ref(cls, ref: str, sha: str) -> "_Target":
-        if ref.startswith("refs/heads/"):
+        if ref.startswith("refs/heads/") and ref != "refs/heads/HEAD":
             branch = ref.removeprefix("refs/heads/")
             return cls(branch, f"+{ref}:refs/remotes/origin/{branch}", sha, branch)
         if ref.startswith("refs/tags/"):
@@ -175,8 +187,10 @@ class _Host:
         log: Callable[[bytes], None],
         interrupt: Interrupt,
         deadline: float,
+        fetch_options: tuple[str, ...],
     ) -> None:
         self.program = program
+        self.fetch_options = fetch_options
         self.log = log
         self.interrupt = interrupt
         self.deadline = deadline
@@ -190,6 +204,7 @@ class _Host:
             "GIT_ATTR_NOSYSTEM": "1",
             "GIT_CONFIG_GLOBAL": str(config),
             "GIT_CONFIG_NOSYSTEM": "1",
+            "GIT_DEFAULT_HASH": "sha1",
             # A local repository may call itself incomplete and name a program that gets the rest; newer
             # versions of git refuse that by themselves.
             "GIT_NO_LAZY_FETCH": "1",
@@ -220,6 +235,11 @@ class _Git:
         others = parent._logins if parent else []
         self._logins: list[GitUrl] = [*own, *others] if self.url.password else [*others, *own]
         self._env = host.env | self._environment()
+
+    @property
+    def fetch_options(self) -> tuple[str, ...]:
+        """How much of the history is to be fetched."""
+        return self._host.fetch_options
 
     def below(self, into: Path, url: str) -> "_Git":
         """Return the git for a submodule."""
@@ -270,10 +290,19 @@ class _Git:
         if code:
             raise self._failure(purpose, code)
 
+    def may(self, purpose: str, refusal: re.Pattern[bytes], *arguments: str) -> bool:
+        """Run git and return ``True``, or ``False`` where what it says is ``refusal``; else as ``must``."""
+        code = self.run(*arguments)
+        if code and not any(refusal.search(line) for line in self._said):
+            raise self._failure(purpose, code)
+        return code == 0
+
     def object(self, name: str) -> str | None:
         """Return the SHA of what ``name`` leads to, if there is that."""
         lines: list[bytes] = []
         code = self.run("rev-parse", "--verify", "--quiet", name, stdout=lines.append)
+        if code not in (0, _OBJECT_IS_MISSING):
+            raise self._failure(f"look for {name}", code)
         return lines[0].decode() if code == 0 and lines else None
 
     def commit(self, name: str) -> str | None:
@@ -305,68 +334,76 @@ class _Git:
         return JobFailed(f"git: cannot {purpose}: {reason}")
 
 
+def _fetch_options(depth: int, tags: bool) -> tuple[str, ...]:
+    # Of a repository that is shallow itself, all that it has is its whole history.
+    how_deep = f"--depth={depth}" if depth else "--update-shallow"
+    return *_FETCH, how_deep, "--tags" if tags else "--no-tags"
+
+
 def _checkout(git: _Git, wanted: str | None) -> GitCheckout:
-    _begin(git)
-    target = _find(git, wanted)
-    return GitCheckout(_take(git, target), target.name, git.url.clean)
+    target, sha_digits = _find(git, wanted)
+    return GitCheckout(_take(git, target, sha_digits), target.name, git.url.clean)
 
 
-def _begin(git: _Git) -> None:
-    git.must("make a repository", "init", "--quiet")
-    git.must("name the origin", "remote", "add", "--", "origin", git.url.clean)
+def _find(git: _Git, wanted: str | None) -> tuple[_Target, int]:
+    """Ask the server which refs it has, and choose; a SHA that is none of them is taken on trust.
 
-
-def _find(git: _Git, wanted: str | None) -> _Target:
-    """Ask the server which refs it has, and choose; a SHA that is none of them is taken on trust."""
+    Return with it how many digits a whole SHA has in that repository.
+    """
     names = ["HEAD"] if wanted is None else [f"refs/heads/{wanted}", f"refs/tags/{wanted}", wanted]
     found: dict[str, str] = {}
     default = ""
-    is_empty = True
+    sha_digits = 0
 
     def read(line: bytes) -> None:  # as it comes: nobody knows how many refs there are
-        nonlocal default, is_empty
-        is_empty = False
+        nonlocal default, sha_digits
         value, _, name = line.decode(errors="surrogateescape").partition("\t")
         if name == "HEAD" and value.startswith("ref: "):
             default = value.removeprefix("ref: ")
-        elif name in names:
+            return
+        sha_digits = len(value)
+        if name in names:
             found[name] = value
 
     git.must(f"reach {git.url}", "ls-remote", "--symref", "--", git.remote, stdout=read)
-    if is_empty:
+    if not sha_digits:
         raise JobFailed(f"git: {git.url} is empty: it has no commit yet")
     if wanted is None:
         if "HEAD" not in found:
             raise JobFailed(f"git: {git.url} has no default branch, so git_ref has to name one")
-        return _Target.of_ref(default if _is_safe_branch(default) else "HEAD", found["HEAD"])
+        return _Target.of_ref(default if _is_safe_branch(default) else "HEAD", found["HEAD"]), sha_digits
     for name in names:
         if name in found:
-            return _Target.of_ref(name, found[name])
-    if is_sha(wanted):
-        return _Target(wanted.lower(), wanted.lower(), wanted.lower())
+            return _Target.of_ref(name, found[name]), sha_digits
+    if is_sha(wanted) and len(wanted) <= sha_digits:
+        return _Target(wanted.lower(), wanted.lower(), wanted.lower()), sha_digits
     raise _nothing(git.url, wanted)
 
 
-def _fetch(git: _Git, target: _Target) -> str:
+def _fetch(git: _Git, target: _Target, sha_digits: int) -> str:
     """Fetch ``target``, alone if the server lets us, and return the SHA of its commit."""
-    if len(target.sha) == _SHA_DIGITS:
+    reach = f"reach {git.url}"
+    if len(target.sha) == sha_digits:
         # Refused by servers that give only the tips of refs, or, with plain files over HTTP, only everything.
-        if git.run("fetch", *_FETCH, "--depth=1", "--", git.remote, target.refspec) == 0:
+        if git.may(reach, _NOT_ALONE, "fetch", *git.fetch_options, "--", git.remote, target.refspec):
             sha = git.commit("FETCH_HEAD")
             if sha is None:
                 raise JobFailed(f'git: "{target.name}" in {git.url} is not a commit')
             return sha
         git.say(f"git: cannot fetch {target.name} alone, so all branches and tags are fetched")
-    git.must(f"reach {git.url}", "fetch", *_FETCH, "--update-shallow", "--", git.remote, *_EVERYTHING)
+    git.must(reach, "fetch", *_fetch_options(depth=0, tags=False), "--", git.remote, *_EVERYTHING)
     sha = git.commit(target.sha)
     if sha is None:
         raise _nothing(git.url, target.name)
     return sha
 
 
-def _take(git: _Git, target: _Target) -> str:
-    """Fetch ``target`` and check it out; return the SHA of its commit."""
-    sha = _fetch(git, target)
+def _take(git: _Git, target: _Target, sha_digits: int) -> str:
+    """Make a repository, fetch ``target`` into it and check that out; return the SHA of its commit."""
+    of_format = ("--object-format=sha256",) if sha_digits == _SHA256_DIGITS else ()
+    git.must("make a repository", "init", "--quiet", *of_format)
+    git.must("name the origin", "remote", "add", "--", "origin", git.url.clean)
+    sha = _fetch(git, target, sha_digits)
     place = ("--detach",) if target.branch is None else ("-B", target.branch)
     git.must(f"check out {target.name}", "checkout", "--quiet", "--force", *place, sha, "--")
     return sha
@@ -415,8 +452,7 @@ def _add_submodules(git: _Git, sha: str, check: Callable[[str], None]) -> None:
                 url = _checked_url(here, os.fsdecode(module[b"url"]), check)
                 inner = here.git.below(place_of(here.git.into, os.fsdecode(link)), url)
                 inner.say(f'git: submodule "{shown(path)}" of {inner.url}')
-                _begin(inner)
-                found = _take(inner, _Target(commit, commit, commit))
+                found = _take(inner, _Target(commit, commit, commit), len(commit))
             pending.append(_WorkTree(inner, found, path, here.level + 1))
 
 

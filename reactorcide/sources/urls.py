@@ -26,7 +26,7 @@ _SCP = re.compile(rf"{_SSH_USER}@)?{_HOST}:(?!:)(?![^/]*@)(?P<path>.+)")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 _BAD_IN_REF = re.compile(r"[~^:?*\[\\]|\.\.|@\{|//|/\.|\.lock(?:/|$)|^[-/.]|[/.]$|^@$")
-_SHA = re.compile(r"[0-9a-fA-F]{7,40}")
+_SHA = re.compile(r"[0-9a-fA-F]{7,64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +81,12 @@ class GitUrl:
         if not 0 < len(url) <= MAX_URL_CHARS:
             raise _bad_url(f"must have 1 to {MAX_URL_CHARS} characters")
         # isprintable() is false for control characters, line separators and lone surrogates.
-        if not url.isprintable() or " " in url or _CONTROL.search(unquote(url)):
+        is_local = url.startswith(("/", "file:///"))
+        if not url.isprintable() or (" " in url and not is_local) or _CONTROL.search(unquote(url)):
             raise _bad_url("must not contain white space or control characters, encoded or not")
         if url.startswith("/"):
             return cls("", url, ("file",), local_path=url)
-        if url.startswith("file:///"):
+        if is_local:
             path = url.removeprefix("file://")
             return cls("file://", path, ("file",), local_path=unquote(path, errors="surrogateescape"))
         if match := _WEB.fullmatch(url):
@@ -121,7 +122,7 @@ def check_git_ref(ref: str) -> None:
 
 
 def is_sha(ref: str) -> bool:
-    """Tell whether ``ref`` may be a commit's SHA-1, whole or cut down to seven digits or more."""
+    """Tell whether ``ref`` may be a commit's SHA-1 or SHA-256, whole or cut down to seven digits or more."""
     return _SHA.fullmatch(ref) is not None
 
 

@@ -171,6 +171,8 @@ class Preparation:
             env=self._environment,
             # What the repository names is under the same rules as what the job does.
             check_submodule=self._roots.check_git_url if definition.git_submodules else None,
+            depth=definition.git_depth,
+            tags=definition.git_tags,
         )
         env = {
             "REACTORCIDE_GIT_URL": found.url_without_credentials,

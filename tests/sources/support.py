@@ -83,10 +83,10 @@ class Attempt:
 class Repository:
     """A repository to fetch from, with a work tree."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, object_format: str = "sha1") -> None:
         self.path = path
         path.mkdir(parents=True)
-        self.git("init", "--quiet", "--initial-branch=main")
+        self.git("init", "--quiet", "--initial-branch=main", f"--object-format={object_format}")
 
     def copied(self, path: Path) -> Self:
         """Return a copy of this repository, at ``path``."""
@@ -131,6 +131,8 @@ class Client:
         timeout_s: float = 60,
         env: Mapping[str, str] = os.environ,
         check_submodule: Callable[[str], None] | None = lambda url: None,
+        depth: int = 1,
+        tags: bool = False,
     ) -> GitCheckout:
         self._count += 1
         self.into = self._base / f"into-{self._count}"
@@ -144,6 +146,8 @@ class Client:
             deadline=time.monotonic() + timeout_s,
             env=env,
             check_submodule=check_submodule,
+            depth=depth,
+            tags=tags,
         )
 
     def git(self, *arguments: str) -> str:
