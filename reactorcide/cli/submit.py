@@ -179,9 +179,11 @@ def submit(
 
 def _submit_with(client: Client, definition: dict[str, Any], source: Path, *, upload: bool) -> dict[str, Any]:
     """Submit a job with a directory for its source: where it is, if the service can take it from there."""
-    if client.is_local and not upload:
+    path = os.fspath(source)
+    # A path that is no UTF-8 cannot be told to the service.
+    if client.is_local and not upload and os.fsencode(path) == path.encode(errors="replace"):
         try:
-            return client.submit(definition | {"source_path": os.fspath(source)})
+            return client.submit(definition | {"source_path": path})
         except ServiceError as exc:
             # A tunnel, too, begins on this host: what only the service has cannot be uploaded.
             if "source_path" not in exc.fields or not source.is_dir():
