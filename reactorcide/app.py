@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 from reactorcide.accounts import AccountContext, users
 from reactorcide.corndogs.client import GrpcCorndogs
 from reactorcide.corndogs.server import EmbeddedCorndogs
-from reactorcide.domain.errors import ConfigurationError, ReactorcideError
+from reactorcide.domain.errors import ConfigurationError, NotFound, ReactorcideError
 from reactorcide.domain.ids import new_id
 from reactorcide.domain.sizes import format_size, parse_size
 from reactorcide.jobs import JobContext, sources
@@ -25,6 +25,8 @@ from reactorcide.objects.filesystem import FilesystemObjectStore
 from reactorcide.runner import Runner
 from reactorcide.settings import Settings
 from reactorcide.signals import Signals
+from reactorcide.sources.addresses import AddressRules
+from reactorcide.sources.git import GitLimits
 from reactorcide.sources.roots import SourceRoots
 from reactorcide.store.accounts import AccountStore
 from reactorcide.store.audit import AuditStore
@@ -120,7 +122,18 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Application:
     # for Python's lock.
     embedded = None if settings.corndogs_address else EmbeddedCorndogs(settings.corndogs_path, max_workers=4)
     roots = SourceRoots(settings.source_roots, settings.data_dir)
-    preparation = Preparation(roots, settings.workspaces_dir, environment, settings.allow_images)
+    most_disk_bytes = _size("max-disk", settings.max_disk) or 0
+    preparation = Preparation(
+        roots,
+        settings.workspaces_dir,
+        environment,
+        settings.allow_images,
+        is_admin=lambda user_id: _is_admin(accounts.store, user_id),
+        addresses=AddressRules(settings.allow_addresses, settings.deny_addresses),
+        git_limits=GitLimits(
+            memory_bytes=_size("git-memory", settings.git_memory) or 0, disk_bytes=most_disk_bytes
+        ),
+    )
     # Importing the Docker SDK is a good part of the start, and the first request does not need it.
     runner = cast(
         Runner,
@@ -153,7 +166,7 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Application:
             artifact_bytes=_size("max-artifact-bytes", settings.max_artifact_bytes) or 0,
             artifacts=settings.max_artifacts,
             pull=settings.pull,
-            max_disk_bytes=_size("max-disk", settings.max_disk) or 0,
+            max_disk_bytes=most_disk_bytes,
             log_bytes=_log_bytes(settings),
         ),
         worker_id=f"{socket.gethostname()}-{new_id()[-8:]}",
@@ -226,6 +239,15 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Application:
         drain=worker.drain,
         admin_token=lambda: made[0] if made else None,
     )
+
+
+def _is_admin(store: AccountStore, user_id: str) -> bool:
+    """Tell whether a job's user is an active admin as the database has it now; who was removed is none."""
+    try:
+        user = store.user(user_id)
+    except NotFound:
+        return False
+    return user.is_active and user.is_admin
 
 
 def _remove_leftovers(context: JobContext, objects: FilesystemObjectStore, workspaces_dir: Path) -> None:
