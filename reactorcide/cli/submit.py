@@ -186,9 +186,16 @@ def _submit_with(client: Client, definition: dict[str, Any], source: Path, *, up
             return client.submit(definition | {"source_path": path})
         except ServiceError as exc:
             # A tunnel, too, begins on this host: what only the service has cannot be uploaded.
-            if "source_path" not in exc.fields or not source.is_dir():
+            if "source_path" not in exc.fields or not _may_be_directory(source):
                 raise
     return client.submit(definition | {"source_id": _upload(client, source)})
+
+
+def _may_be_directory(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:
+        return True  # packing it says what is wrong with it
 
 
 def _upload(client: Client, source: Path) -> str:

@@ -12,6 +12,7 @@ import shlex
 import shutil
 import signal
 import tempfile
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -111,6 +112,7 @@ _NO_GIT = re.compile(rb"(bad line length character|invalid server response; got)
 _SENT_ON = re.compile(rb"The requested URL returned error: 30[12378]$")
 _CANNOT_RUN = (126, 127)
 _NO_SPACE = re.compile(rb"^(?!remote:).*No space left on device", re.MULTILINE)
+_POLL_S = 0.05
 _KEPT_LINES = 20
 _SHA256_DIGITS = 64
 _OBJECT_IS_MISSING = 1
@@ -290,6 +292,32 @@ class _Host:
             "GIT_TERMINAL_PROMPT": "0",
         }
 
+    def waiting_for(self, ask: Callable[[], list[Address]]) -> list[Address]:
+        """Return what ``ask`` returns, or give up on it as soon as the attempt is to stop."""
+        # Whoever owns a name can have the system's resolver wait, and that cannot be stopped.
+        answers: list[list[Address] | OSError] = []
+
+        def answer() -> None:
+            try:
+                answers.append(ask())
+            except OSError as error:
+                answers.append(error)
+
+        thread = threading.Thread(target=answer, name="resolve", daemon=True)
+        thread.start()
+        while thread.is_alive():
+            self.interrupt.check()
+            if time.monotonic() >= self.deadline:
+                raise self.too_late()
+            thread.join(_POLL_S)
+        if isinstance(answers[0], OSError):
+            raise answers[0]
+        return answers[0]
+
+    def too_late(self) -> JobFailed:
+        """Return what is said when the deadline has passed."""
+        return JobFailed(f"git: preparing took longer than {self.time_s} s and was stopped")
+
 
 class _Git:
     """Runs git in one work tree for one repository, and turns its failures into sentences.
@@ -406,7 +434,7 @@ class _Git:
 
     def _resolve(self, url: GitUrl, host: str, *, is_optional: bool) -> list[Address]:
         try:
-            return resolve(host)
+            return self._host.waiting_for(lambda: resolve(host))
         except OSError as error:
             if is_optional:
                 return []
@@ -523,9 +551,7 @@ class _Git:
                 watch=self._host.disk.look,
             )
         except DeadlinePassed as error:
-            raise JobFailed(
-                f"git: preparing took longer than {self._host.time_s} s and was stopped"
-            ) from error
+            raise self._host.too_late() from error
 
     def must(
         self,

@@ -3,15 +3,16 @@
 import ipaddress
 import os
 import socket
+import threading
 from pathlib import Path
 
 import pytest
 
-from reactorcide.domain.errors import JobFailed
+from reactorcide.domain.errors import JobFailed, JobInterrupted
 from reactorcide.sources import git
 from reactorcide.sources.addresses import Address, AddressRules, is_loopback
 
-from .support import Client, Repository, answering, git_daemon, git_http
+from .support import Attempt, Client, Repository, answering, git_daemon, git_http
 from .test_submodules import Project
 
 RULES = AddressRules().refusal
@@ -135,6 +136,37 @@ def test_git_goes_only_to_the_address_that_was_judged(
             assert (client.file, made.url_without_credentials) == ("content", url)
             assert client.git("remote", "get-url", "origin") == url
     assert set(asked) == {"forge.test"}
+
+
+def test_a_resolver_that_hangs_holds_up_neither_deadline_nor_cancel(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever owns a name decides how long its server takes."""
+    looking, done = threading.Event(), threading.Event()
+
+    def resolve(host: str) -> list[Address]:
+        looking.set()
+        done.wait(60)
+        return []
+
+    monkeypatch.setattr(git, "resolve", resolve)
+    try:
+        with pytest.raises(JobFailed, match="preparing took longer than 1 s"):
+            client("http://slow.test/x", refusal=RULES, timeout_s=1)
+        looking.clear()
+        attempt = Attempt()
+
+        def stop() -> None:
+            looking.wait(20)
+            attempt.stop()
+
+        stopper = threading.Thread(target=stop)
+        stopper.start()
+        with pytest.raises(JobInterrupted):
+            client("http://slow.test/x", refusal=RULES, attempt=attempt)
+        stopper.join()
+    finally:
+        done.set()
 
 
 def test_ssh_goes_only_there_too(
