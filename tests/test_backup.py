@@ -70,7 +70,7 @@ def test_objects_that_cannot_be_read_are_not_left_out(
         return scan(path)
 
     monkeypatch.setattr(os, "scandir", failing)
-    with pytest.raises(ConfigurationError, match="could not be written: .*Input/output error"):
+    with pytest.raises(ConfigurationError, match=r"could not be written: .*Input/output error"):
         backup.backup(settings, tmp_path / "b.tar.gz", nothing)
     assert not (tmp_path / "b.tar.gz").exists()
 

@@ -368,6 +368,9 @@ class _Git:
         refusals = self._refusals()
         if url.local_path is not None or not refusals:
             return
+        if not url.host.isascii():
+            # There are several ways to make a name for DNS of it, and git's need not be ours.
+            raise JobFailed(f"git: cannot reach {url}: write the name of its host in ASCII, as xn--…")
         options = self._ssh_options(url) if url.protocols == ("ssh",) else {}
         host = options.get("hostname", url.host)
         # What goes by a proxy need have no address here.

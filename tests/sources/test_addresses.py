@@ -31,7 +31,7 @@ def names(monkeypatch: pytest.MonkeyPatch, **hosts: str) -> list[str]:
 
     def resolve(host: str) -> list[Address]:
         asked.append(host)
-        known = hosts.get(host.partition(".")[0], host)
+        known = hosts.get(host.partition(".")[0].lower(), host)
         try:
             return [ipaddress.ip_address(text) for text in known.split(",")]
         except ValueError:
@@ -130,12 +130,16 @@ def test_git_goes_only_to_the_address_that_was_judged(
         port = server.host.partition(":")[2]
         for url in (
             f"http://forge.test:{port}/origin",
+            f"http://Forge.TEST:{port}/origin",
+            f"http://forge.test.:{port}/origin",
             daemon.replace("127.0.0.1", "forge.test") + "/origin",
         ):
             made = client(url, refusal=rules)
             assert (client.file, made.url_without_credentials) == ("content", url)
             assert client.git("remote", "get-url", "origin") == url
-    assert set(asked) == {"forge.test"}
+        with pytest.raises(JobFailed, match=r"write the name of its host in ASCII, as xn--…$"):
+            client(f"http://faß.test:{port}/origin", refusal=rules)
+    assert {host.lower() for host in asked} == {"forge.test", "forge.test."}
 
 
 def test_a_resolver_that_hangs_holds_up_neither_deadline_nor_cancel(
