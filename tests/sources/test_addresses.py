@@ -234,6 +234,17 @@ def test_each_redirect_is_judged(
         client(f"http://127.0.0.1:{port}/origin", refusal=rules)
 
 
+def test_nobody_comes_where_a_redirect_must_not_lead(base: Path, client: Client) -> None:
+    rules = AddressRules(allow=["127.0.0.1"]).refusal
+    with socket.create_server(("127.0.0.2", 0)) as inside:
+        target = f"http://127.0.0.2:{inside.getsockname()[1]}"
+        with git_http(base, redirect=target) as front, pytest.raises(JobFailed, match="loopback address"):
+            client(f"{front.url}/origin", refusal=rules, timeout_s=10)
+        inside.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            inside.accept()
+
+
 def test_a_submodule_is_under_the_same_rules(base: Path, client: Client, hanging: socket.socket) -> None:
     outer = Project(base / "outer")
     for number, url in enumerate((f"http://127.0.0.1:{hanging.getsockname()[1]}/x", "git@[::1]:x")):
