@@ -16,7 +16,7 @@ from reactorcide.accounts import AccountContext, users
 from reactorcide.corndogs.direct import DirectCorndogs
 from reactorcide.corndogs.storage import TaskStorage
 from reactorcide.corndogs.task import Corndogs
-from reactorcide.domain.errors import ConfigurationError, ReactorcideError
+from reactorcide.domain.errors import ConfigurationError, NotFound, ReactorcideError
 from reactorcide.domain.ids import new_id
 from reactorcide.domain.sizes import format_size, parse_size
 from reactorcide.jobs import JobContext, sources
@@ -26,6 +26,8 @@ from reactorcide.objects.filesystem import FilesystemObjectStore
 from reactorcide.runner import Runner
 from reactorcide.settings import Settings
 from reactorcide.signals import Signals
+from reactorcide.sources.addresses import AddressRules
+from reactorcide.sources.git import GitLimits
 from reactorcide.sources.roots import SourceRoots
 from reactorcide.store.accounts import AccountStore
 from reactorcide.store.audit import AuditStore
@@ -119,7 +121,18 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Application:
     )
     queue = _queue(settings, metrics)
     roots = SourceRoots(settings.source_roots, settings.data_dir)
-    preparation = Preparation(roots, settings.workspaces_dir, environment, settings.allow_images)
+    most_disk_bytes = _size("max-disk", settings.max_disk) or 0
+    preparation = Preparation(
+        roots,
+        settings.workspaces_dir,
+        environment,
+        settings.allow_images,
+        is_admin=lambda user_id: _is_admin(accounts.store, user_id),
+        addresses=AddressRules(settings.allow_addresses, settings.deny_addresses),
+        git_limits=GitLimits(
+            memory_bytes=_size("git-memory", settings.git_memory) or 0, disk_bytes=most_disk_bytes
+        ),
+    )
     # Importing the Docker SDK is a good part of the start, and the first request does not need it.
     runner = cast(
         Runner,
@@ -153,7 +166,7 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Application:
             artifact_bytes=_size("max-artifact-bytes", settings.max_artifact_bytes) or 0,
             artifacts=settings.max_artifacts,
             pull=settings.pull,
-            max_disk_bytes=_size("max-disk", settings.max_disk) or 0,
+            max_disk_bytes=most_disk_bytes,
             log_bytes=_log_bytes(settings),
         ),
         worker_id=f"{socket.gethostname()}-{new_id()[-8:]}",
@@ -272,6 +285,15 @@ def _queue(settings: Settings, metrics: Metrics) -> _Queue:
         server.stop(deadline_s)
 
     return _Queue(served, start=start_server, stop=stop_server)
+
+
+def _is_admin(store: AccountStore, user_id: str) -> bool:
+    """Tell whether a job's user is an active admin as the database has it now; who was removed is none."""
+    try:
+        user = store.user(user_id)
+    except NotFound:
+        return False
+    return user.is_active and user.is_admin
 
 
 def _remove_leftovers(context: JobContext, objects: FilesystemObjectStore, workspaces_dir: Path) -> None:

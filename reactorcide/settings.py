@@ -68,6 +68,21 @@ class Settings:
         "The directory that serve was started in by default.",
         option="source-root",
     )
+    allow_addresses: tuple[str, ...] = _setting(
+        (),
+        "Address or network (CIDR) that git may go to for the jobs of users who are no admins, though it is "
+        "loopback or link-local; may be given more than once.",
+        option="allow-address",
+    )
+    deny_addresses: tuple[str, ...] = _setting(
+        (),
+        "Address or network (CIDR) that git may not go to for the jobs of users who are no admins; may be "
+        "given more than once. Loopback and link-local addresses are by default.",
+        option="deny-address",
+    )
+    git_memory: str = _setting(
+        "2g", "Memory that each process of git may have while it fetches a source; 0 sets no limit."
+    )
     corndogs_address: str | None = _setting(
         None, "HOST:PORT of an external Corndogs; without it an embedded one is used."
     )
@@ -102,7 +117,9 @@ class Settings:
     )
     pids_limit: int = _setting(4096, "Processes and threads that one job may have.")
     max_disk: str = _setting(
-        "10g", "Space on the engine's disk that one job may take before it is killed; 0 turns this off."
+        "10g",
+        "Space that one job may take of the engine's disk, and git of this host's for it, before it is "
+        "killed; 0 turns this off.",
     )
     job_network: str = _setting(
         "bridge",

@@ -10,10 +10,11 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 from reactorcide.domain.errors import ConfigurationError, ReactorcideError
 from reactorcide.domain.jobs import FINAL, WAITING
+from reactorcide.domain.sizes import format_size
 from reactorcide.settings import Settings, default_data_dir
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ _POLL_S = 1
 _BLOCK_BYTES = 1 << 16
 _LAST_ID = "Last-Event-ID"
 _START = "X-Log-Position"
+_LET_THROUGH = "it has to let requests to /api/v1 pass, which bring a token of their own"
 
 Json = dict[str, Any]
 
@@ -308,9 +310,8 @@ class Client:
 
     def _refusal(self, response: "requests.Response") -> ServiceError:
         status = response.status_code
-        if "Location" in response.headers:
-            target = response.headers["Location"].partition(_PREFIX)[0]
-            return ServiceError(f"{self.url} has moved; set REACTORCIDE_API_URL to {target}")
+        if 300 <= status < 400 and "Location" in response.headers:
+            return self._redirected(response)
         try:
             answer = response.json()
             message = str(answer["message"])
@@ -322,10 +323,42 @@ class Client:
         kind = ServiceAway if status in (502, 503, 504) else ServiceError
         return kind(message, status=status, fields=fields)
 
+    def _redirected(self, response: "requests.Response") -> ServiceError:
+        url = response.request.url or self.url
+        asked = urlsplit(url).path.removeprefix(urlsplit(self.url).path)
+        there = urlsplit(urljoin(url, response.headers["Location"]))
+        target = f"{there.scheme}://{there.netloc}{there.path}"
+        if target.endswith(asked):
+            return ServiceError(
+                f"{self.url} has moved; set REACTORCIDE_API_URL to {target.removesuffix(asked)}"
+            )
+        return ServiceError(
+            f"{_in_front(response)} of {self.url} sends on to {target}, a page to log in perhaps; "
+            + _LET_THROUGH
+        )
+
     def _stranger(self, response: "requests.Response") -> ServiceError:
-        kind = ServiceAway if response.status_code in (502, 503, 504) else ServiceError
-        return kind(
-            f"what answers at {self.url} (status {response.status_code}) is no Reactorcide; "
+        """Return what an answer means that is none of the service's: a proxy's, mostly."""
+        status = response.status_code
+        who = f"{_in_front(response)} of {self.url}"
+        if status in (502, 503, 504):
+            return ServiceAway(f"{who} gets no answer from the service (status {status}); try again")
+        if status == 413:
+            body = response.request.headers.get("Content-Length", "")
+            size = f"a request of {format_size(int(body))}" if body.isdigit() else "a request of this size"
+            return ServiceError(
+                f"{who} refuses {size} (status 413), and the service has not seen it; raise the limit there, "
+                "which for nginx is client_max_body_size"
+            )
+        if status in (401, 407):
+            return ServiceError(
+                f"{who} wants a login of its own (status {status}), and the service has not seen the token; "
+                f"{_LET_THROUGH}"
+            )
+        if status == 400 and b"HTTPS port" in response.content:
+            return ServiceError(f"{self.url} speaks TLS: set REACTORCIDE_API_URL to an address with https://")
+        return ServiceError(
+            f"what answers at {self.url} (status {status}) is no Reactorcide, or something in front of it; "
             "check REACTORCIDE_API_URL"
         )
 
@@ -336,6 +369,11 @@ class Client:
         try:
             yield
         except exceptions.SSLError as exc:
+            if "CERTIFICATE_VERIFY_FAILED" not in str(exc):
+                raise ServiceError(
+                    f"no TLS can be spoken with {self.url}: {exc}; does REACTORCIDE_API_URL have to begin "
+                    "with http:// in place of https://?"
+                ) from exc
             raise ServiceError(f"the certificate of {self.url} cannot be trusted: {exc}") from exc
         except exceptions.ConnectTimeout as exc:
             raise ServiceAway(self._nobody()) from exc
@@ -413,6 +451,12 @@ def _nothing(request: Any) -> Any:
     return request
 
 
+def _in_front(response: "requests.Response") -> str:
+    """Name what has answered in place of the service."""
+    name = response.headers.get("Server", "")
+    return f"a proxy ({name[:50]}) in front" if name and name.isprintable() else "a proxy in front"
+
+
 def _lost(job_id: str) -> str:
     return (
         "the connection to the service is lost, the job goes on; "
@@ -448,8 +492,11 @@ def connect(environment: Mapping[str, str] = os.environ) -> Client:
     path = Settings(data_dir=data_dir).admin_token_path
     try:
         return Client(url, path.read_text("ascii").strip(), f"the token is that of {path}; {advice}")
-    except (OSError, ValueError):
-        return Client(url, None, f"there is no token to be read in {path}: {advice}")
+    except FileNotFoundError:
+        return Client(url, None, f"there is no {path} with a token: {advice}")
+    except (OSError, ValueError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else "it is not text"
+        return Client(url, None, f"the token in {path} cannot be read: {reason}; {advice}")
 
 
 def _is_loopback(url: str) -> bool:

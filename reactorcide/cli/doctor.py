@@ -22,7 +22,7 @@ from reactorcide.domain.errors import ReactorcideError
 from reactorcide.domain.sizes import format_size
 from reactorcide.settings import Settings
 
-_OLDEST_GIT = (2, 20)
+_OLDEST_GIT = (2, 37)
 _LEAST_FREE_BYTES = 1 << 30
 _PROGRAM_S = 10
 _DEFAULT_ENGINE = "unix:///var/run/docker.sock"

@@ -92,6 +92,10 @@ class JobDefinition:
     source_id: str | None = None
     git_submodules: bool = False
     """Whether a repository's submodules are fetched as well."""
+    git_depth: int = 1
+    """Commits of a repository's history that are fetched; 0 fetches all of them."""
+    git_tags: bool = False
+    """Whether all tags of a repository are fetched as well."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -101,6 +101,7 @@ def _as_dict(row: Sequence[Any]) -> dict[str, Any]:
     values["log_truncated"] = bool(values["log_truncated"])
     values["pinned"] = bool(values["pinned"])
     values["git_submodules"] = bool(values["git_submodules"])
+    values["git_tags"] = bool(values["git_tags"])
     return values
 
 

@@ -72,11 +72,11 @@ def test_no_git_or_an_old_one(lone: Program, tmp_path: Path) -> None:
     assert "install git" in broken(lone)["git"]["advice"]
 
     git = tmp_path / "git"
-    git.write_text("#!/bin/sh\necho git version 2.19.9\n")
+    git.write_text("#!/bin/sh\necho git version 2.36.9\n")
     git.chmod(0o755)
     found = broken(lone)
-    assert "2.19.9" in found["git"]["message"]
-    assert "2.20" in found["git"]["advice"]
+    assert "2.36.9" in found["git"]["message"]
+    assert "2.37" in found["git"]["advice"]
 
     git.write_text("#!/bin/sh\nexit 1\n")
     assert "does not run" in broken(lone)["git"]["message"]

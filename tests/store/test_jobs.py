@@ -76,8 +76,9 @@ def test_a_job_comes_back_as_it_was_put_in(store: JobStore) -> None:
     job = add(store, job_env_vars={"A": "ü", "B": ""}, cpu_limit=0.5, memory_limit_bytes=1 << 30, priority=-3)
     assert store.get(job.job_id) == job
     assert store.get(job.job_id).definition.git_submodules is False
-    job = add(store, source_type="git", git_url="x", git_submodules=True)
-    assert store.get(job.job_id).definition.git_submodules is True
+    job = add(store, source_type="git", git_url="x", git_submodules=True, git_depth=0, git_tags=True)
+    found = store.get(job.job_id).definition
+    assert (found.git_submodules, found.git_depth, found.git_tags) == (True, 0, True)
 
 
 def test_what_is_not_there_is_said(store: JobStore) -> None:

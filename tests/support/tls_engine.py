@@ -60,10 +60,14 @@ def tls_engine(directory: Path, line: Line | None = None) -> Iterator[dict[str, 
 
 
 async def _forward(line: Line, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    # Being cancelled is an end like any other here; what has called this would print it.
-    with contextlib.suppress(asyncio.CancelledError):
-        engine_reader, engine_writer = await asyncio.open_unix_connection(ENGINE_SOCKET)
+    engine_reader, engine_writer = await asyncio.open_unix_connection(ENGINE_SOCKET)
+    try:
         await asyncio.gather(_copy(reader, engine_writer, line), _copy(engine_reader, writer, None))
+    except asyncio.CancelledError:
+        # An end like any other here: what has called this would print it. No farewell, for nobody waits for
+        # it.
+        for end in (engine_writer, writer):
+            end.transport.abort()
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, line: Line | None) -> None:
@@ -84,3 +88,5 @@ async def _end_all() -> None:
         for task in forwarding:
             task.cancel()
         await asyncio.gather(*forwarding, return_exceptions=True)
+    # Connections are closed by what the loop does next.
+    await asyncio.sleep(0)

@@ -230,6 +230,8 @@ def job_json(job: Job) -> dict[str, Any]:
         "source_id": definition.source_id,
         "source_job_id": definition.source_job_id,
         "git_submodules": definition.git_submodules if definition.source_type == "git" else None,
+        "git_depth": definition.git_depth if definition.source_type == "git" else None,
+        "git_tags": definition.git_tags if definition.source_type == "git" else None,
         "created_at": rfc3339(job.created_at_ms),
         "updated_at": rfc3339(job.updated_at_ms),
         "queued_at": _time(job.queued_at_ms),
@@ -315,6 +317,8 @@ def _definition(body: JobRequest, defaults: JobDefaults) -> JobDefinition:
         source_id=body.source_id,
         source_job_id=body.source_job_id,
         git_submodules=body.source_type == "git" and body.git_submodules is not False,
+        git_depth=1 if body.git_depth is None else body.git_depth,
+        git_tags=body.git_tags is True,
     )
 
 

@@ -35,7 +35,7 @@ _CONTAINER_PATH = re.compile(r"/[^\0]*")
 _MOST_GLOBS = 100
 
 _FIELDS_OF = {
-    "git": ("git_url", "git_ref", "git_submodules"),
+    "git": ("git_url", "git_ref", "git_submodules", "git_depth", "git_tags"),
     "copy": ("source_path", "source_id", "source_job_id"),
 }
 
@@ -122,6 +122,15 @@ class JobRequest(_Body):
     git_ref: str | None = Field(default=None, description="Branch, tag, full ref or commit; remote HEAD.")
     git_submodules: bool | None = Field(
         default=None, description="For `git`: whether submodules are fetched as well; true."
+    )
+    git_depth: int | None = Field(
+        default=None,
+        ge=0,
+        le=2**31 - 1,
+        description="For `git`: commits of the history that are fetched; 1, and 0 means all.",
+    )
+    git_tags: bool | None = Field(
+        default=None, description="For `git`: whether all tags are fetched as well; false."
     )
     source_path: str | None = Field(
         default=None, max_length=4096, description="For `copy`: a directory below a source root."
@@ -304,6 +313,8 @@ class JobResponse(BaseModel):
     source_id: str | None
     source_job_id: str | None
     git_submodules: bool | None
+    git_depth: int | None
+    git_tags: bool | None
     created_at: str
     updated_at: str
     queued_at: str | None
