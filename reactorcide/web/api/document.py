@@ -60,6 +60,15 @@ _HEADERS: dict[str, Any] = {
         "required": True,
         "schema": {"type": "string", "pattern": r"^bytes (?:\*|[0-9]+-[0-9]+)/[0-9]+$"},
     },
+    "Content-Disposition": {
+        "description": "The name of the file.",
+        "required": True,
+        "schema": {"type": "string"},
+    },
+    "X-Log-Position": {
+        "description": "Where a follower begins: attempt and bytes, for `Last-Event-ID`.",
+        "schema": {"type": "string", "pattern": f"^{models.LOG_POSITION.pattern}$"},
+    },
     "ETag": {"description": "For `If-None-Match`.", "required": True, "schema": {"type": "string"}},
 }
 # What the answers of a status have, beside the request's id.
@@ -70,6 +79,12 @@ _HEADERS_OF = {
     "416": "Content-Range",
     "429": "Retry-After",
     "503": "Retry-After",
+}
+# What those of an operation have.
+_HEADERS_OF_OPERATION = {
+    ("job_logs", "200"): ("X-Log-Position",),
+    ("get_artifact", "200"): ("Content-Disposition", "ETag"),
+    ("get_artifacts", "200"): ("Content-Disposition",),
 }
 # A 201 that answers with one of these says where it is.
 _HAS_AN_ADDRESS = ("JobResponse", "SourceResponse")
@@ -162,7 +177,7 @@ def document(app: OpenAPI) -> dict[str, Any]:
             operation["responses"]["400"] = _error(400)
             operation["responses"] = dict(sorted(operation["responses"].items()))
             for status, response in operation["responses"].items():
-                _complete(status, response)
+                _complete(status, response, _HEADERS_OF_OPERATION.get((operation["operationId"], status), ()))
             if "requestBody" in operation:
                 _exemplify(operation["requestBody"])
     return made
@@ -204,9 +219,9 @@ def _error(status: int) -> dict[str, Any]:
     }
 
 
-def _complete(status: str, response: dict[str, Any]) -> None:
+def _complete(status: str, response: dict[str, Any], more: Iterable[str]) -> None:
     """Add the headers and the example of an answer."""
-    names = ["X-Request-ID"]
+    names = ["X-Request-ID", *more]
     if status in _HEADERS_OF:
         names.append(_HEADERS_OF[status])
     if status == "201" and _schema_of(response) in _HAS_AN_ADDRESS:
