@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import requests
 from flask_openapi3.utils import parse_rule
-from jsonschema_rs import Draft202012Validator
+from jsonschema_rs import Draft202012Validator, meta
+from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
 
 from reactorcide.web.api.document import needs_token
 from reactorcide.web.api.examples import EXAMPLES
@@ -69,6 +70,12 @@ def test_every_body_has_a_schema_and_an_example_that_it_takes() -> None:
             continue
         assert "example" in media, f"{where}: add an example of {media['schema']} to EXAMPLES"
         Draft202012Validator(media["schema"] | schemas, validate_formats=True).validate(media["example"])
+
+
+def test_it_is_valid_openapi_3_1_and_all_its_schemas_are_valid() -> None:
+    OPENAPI_31_VALIDATOR.validate(api_document())
+    for schema in api_document()["components"]["schemas"].values():
+        meta.validate(schema)
 
 
 def test_no_example_is_of_nothing() -> None:
