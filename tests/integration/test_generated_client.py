@@ -91,6 +91,11 @@ def test_it_uploads_submits_waits_and_reads_what_was_left(package: Path, service
         together = operation("jobs.get_artifacts").sync(job_id, client=client)
         with tarfile.open(fileobj=together.payload) as tar:
             assert tar.getnames() == ["a/b.txt"]
+        for wanted in ("application/octet-stream", "application/gzip"):
+            answer = service.admin.request(
+                "GET", f"jobs/{job_id}/artifacts.tar.gz", headers={"Accept": wanted}
+            )
+            assert answer.headers["Content-Type"] == wanted
         listed = operation("jobs.list_jobs").sync(client=client, limit=1, status=[models.JobStatus.COMPLETED])
         assert (listed.jobs[0].job_id, listed.total >= 1) == (job_id, True)
         assert operation("jobs.delete_job").sync_detailed(job_id, client=client).status_code == 204
