@@ -32,6 +32,11 @@ class Listener(socket.socket):
     gunicorn would remove the file of a socket with a path for its name, and fail where it is gone already.
     """
 
+    @property
+    def sock(self) -> "Listener":
+        """Return itself: gunicorn's own listeners have the socket there."""
+        return self
+
     def accept(self) -> tuple[socket.socket, tuple[str, int]]:
         """Return a connection and ``PEER``."""
         connection, _ = super().accept()
