@@ -354,7 +354,8 @@ class Client:
             raise ServiceAway(self._nobody()) from exc
         except exceptions.ChunkedEncodingError as exc:
             raise ServiceAway(f"the connection to {self.url} broke; try again") from exc
-        except exceptions.RequestException as exc:
+        except (exceptions.RequestException, ValueError) as exc:
+            # The library reads the address that an answer redirects to, and not every stranger's is one.
             raise ServiceError(f"{self.url} cannot be asked: {exc}; check REACTORCIDE_API_URL") from exc
 
     def _nobody(self) -> str:

@@ -184,6 +184,17 @@ def test_something_else_than_the_service_is_called_so(server: Server, answer: An
         client.health()
 
 
+def test_no_answer_of_a_stranger_controls_the_terminal(server: Server, lone: Program, tmp_path: Path) -> None:
+    program = lone.with_variables(REACTORCIDE_API_URL=server.url)
+    server.answer = lambda handler: handler.say(b'{"message": "\\u001b]0;owned\\u0007"}', 400)
+    assert program.refused("jobs", "list") == "reactorcide: \\x1b]0;owned\\x07\n"
+    server.answer = lambda handler: handler.say(b"", 308, Location="https://\x1b]0;owned")
+    assert "\x1b" not in program.refused("jobs", "list")
+    server.answer = lambda handler: handler.say(b'{"status": "OK", "version": "\\u001b]0;owned"}')
+    result = lone("doctor", "--port", server.server_address[1])
+    assert ("owned" in result.text, "\x1b" in result.text) == (True, False)
+
+
 def test_a_redirect_is_not_followed_but_explained(server: Server) -> None:
     server.answer = lambda handler: handler.say(b"", 308, Location="https://ci.example.com/api/v1/health")
     with client_of(server) as client, pytest.raises(ServiceError, match=r"to https://ci\.example\.com$"):
