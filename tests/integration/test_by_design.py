@@ -4,21 +4,27 @@ import json
 from pathlib import Path
 
 import docker
+import pytest
 
 from tests.conftest import NewService
 from tests.support.service import Service
 from tests.support.waiting import wait_until
 
 
-def test_the_jobs_of_a_user_who_is_disabled_go_on(new_service: NewService) -> None:
+@pytest.mark.parametrize("how", ["disabled", "revoked"])
+def test_the_jobs_of_who_is_let_in_no_more_go_on(new_service: NewService, how: str) -> None:
     service = new_service(concurrency=1)
-    user = service.add_user("disabled")
+    user = service.add_user("ann")
     me = user.get("users/me")
     runs = user.submit("echo begun; sleep 3; echo done")
     wait_until(lambda: user.log(runs) == b"begun\n", 20, "the first one runs")
     waits = [user.submit("echo ran") for _ in range(2)]
-    body = {"is_active": False}
-    assert service.admin.request("PATCH", f"users/{me['user_id']}", json=body).status_code == 200
+    if how == "disabled":
+        body = {"is_active": False}
+        assert service.admin.request("PATCH", f"users/{me['user_id']}", json=body).status_code == 200
+    else:
+        (token,) = user.get("tokens")["tokens"]
+        assert user.request("DELETE", f"tokens/{token['token_id']}").status_code == 204
     assert user.request("GET", "jobs").status_code == 401
     for job in (runs, *waits):
         assert service.admin.wait(job)["status"] == "completed"

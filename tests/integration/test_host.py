@@ -71,6 +71,15 @@ def test_without_a_socket_it_goes_on_and_says_so(new_service: NewService, tmp_pa
     assert (service.data_dir / "api.sock").is_dir()
 
 
+def test_the_file_of_the_admins_token_may_go(new_service: NewService) -> None:
+    service = new_service(concurrency=0)
+    command = local(service)
+    (service.data_dir / "admin-token").unlink()
+    assert "there is no token to be read" in command.refused("jobs", "list")
+    made = command.fine("token", "create").text.split()[-1]
+    command.with_variables(REACTORCIDE_API_TOKEN=made).fine("jobs", "list")
+
+
 def test_a_socket_that_somebody_has_removed_does_not_keep_it_from_stopping(new_service: NewService) -> None:
     service = new_service(concurrency=0)
     (service.data_dir / "api.sock").unlink()
