@@ -63,9 +63,10 @@ class Settings:
     )
     concurrency: int = _setting(_cpus, "Jobs that run at once; the number of CPUs by default, 0 runs none.")
     source_roots: tuple[Path, ...] = _setting(
-        lambda: (Path.cwd(),),
+        (),
         "Directory that copied sources and local repositories may come from; may be given more than once. "
-        "The directory that serve was started in by default.",
+        "By default the directory that serve was started in, if that was at a terminal and below the home "
+        "directory; else none.",
         option="source-root",
     )
     allow_addresses: tuple[str, ...] = _setting(
@@ -207,6 +208,11 @@ class Settings:
     def admin_token_path(self) -> Path:
         """The bootstrap admin's token, readable by the service's user alone."""
         return self.data_dir / "admin-token"
+
+    @property
+    def socket_path(self) -> Path:
+        """Where the service listens for the command line of its own user."""
+        return self.data_dir / "api.sock"
 
 
 def option_name(setting: Field[Any]) -> str:

@@ -69,7 +69,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         else:
             timeout = struct.pack("ll", _THREAD_WAITS_S, 0)
             conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeout)
-            if self.cfg.is_ssl:
+            # What comes over the socket in the data directory crosses no network.
+            if self.cfg.is_ssl and conn.sock.family != socket.AF_UNIX:
                 try:
                     conn.sock = sock.ssl_wrap_socket(conn.sock, self.cfg)
                 except OSError as exc:

@@ -57,7 +57,11 @@ class _LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except ReactorcideError as exc:
-            click.echo(f"reactorcide: {exc}", err=True)
+            # Imported here: most commands end without an error.
+            from reactorcide.cli.render import printable
+
+            # It may quote a path, or what somebody else answered in place of the service.
+            click.echo(f"reactorcide: {printable(str(exc))}", err=True)
             ctx.exit(1)
         except KeyboardInterrupt:
             ctx.exit(_EXIT_INTERRUPTED)

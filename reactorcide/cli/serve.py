@@ -13,8 +13,9 @@ from typing import Any
 import click
 
 from reactorcide import logconfig
+from reactorcide.cli import localsocket
 from reactorcide.cli.datadir import lock_data_dir
-from reactorcide.cli.options import settings_from, settings_options
+from reactorcide.cli.options import settings_from, settings_options, with_default_roots
 from reactorcide.domain.errors import ConfigurationError
 from reactorcide.settings import Settings
 
@@ -30,8 +31,11 @@ _EXIT_CANNOT_START = 3
 @settings_options()
 def serve(**options: Any) -> None:
     """Run the service: API, worker and queue in one process."""
-    settings = settings_from(options)
+    named = settings_from(options)
+    settings = with_default_roots(named)
     logconfig.configure(settings.log_format, settings.log_level)
+    if settings is not named:
+        log.info("jobs may take sources from %s, where this was started", settings.source_roots[0])
     try:
         lock = lock_data_dir(settings.data_dir)
         with lock:
@@ -39,7 +43,7 @@ def serve(**options: Any) -> None:
             _check_tls(settings)
             _warn_of_plain_http(settings)
             _warn_of_open_data_dir(settings)
-            _run(settings)
+            _run(settings, _local_listener(settings))
     except ConfigurationError as exc:
         click.echo(f"reactorcide: {exc}", err=True)
         sys.exit(1)
@@ -111,7 +115,21 @@ def _warn_of_open_data_dir(settings: Settings) -> None:
         )
 
 
-def _run(settings: Settings) -> None:
+def _local_listener(settings: Settings) -> localsocket.Listener | None:
+    """Return the socket for the command line of this user; where there can be none, say so and go on."""
+    try:
+        return localsocket.listen(settings.data_dir)
+    except OSError as exc:
+        log.warning(
+            "there is no socket %s for the command line (%s): it needs REACTORCIDE_API_URL and "
+            "REACTORCIDE_API_TOKEN; a --data-dir on another file system may have one",
+            settings.socket_path,
+            exc.strerror,
+        )
+        return None
+
+
+def _run(settings: Settings, local: localsocket.Listener | None) -> None:
     from gunicorn.app.base import BaseApplication
 
     from reactorcide.cli.gunicorn_worker import DrainingArbiter
@@ -144,6 +162,10 @@ def _run(settings: Settings) -> None:
     server = Server()
     server.cfg.set("post_worker_init", lambda worker: _start(server.application, worker, settings))
     server.cfg.set("worker_exit", lambda _, worker: _stop(worker))
+    if local is not None:
+        # Not among the addresses to bind: it has a path that gunicorn cannot bind or remove.
+        server.cfg.set("when_ready", lambda master: master.LISTENERS.append(local))
+        server.cfg.set("on_exit", lambda _: localsocket.remove(settings.data_dir))
     server.run()
 
 
@@ -206,7 +228,11 @@ def _start(application: Any, worker: Any, settings: Settings) -> None:
     scheme = "https" if worker.cfg.is_ssl else "http"
     click.echo(f"Reactorcide listens on {scheme}://{address[0]}:{address[1]}", err=True)
     if application.new_admin_token is not None:
-        click.echo(f"The admin's token, shown this once: {application.new_admin_token}", err=True)
+        # Not into a file or a journal, which others may read.
+        if sys.stderr.isatty():
+            click.echo(f"The admin's token, shown this once: {application.new_admin_token}", err=True)
+        else:
+            click.echo(f"The admin's token is in {settings.admin_token_path.absolute()}", err=True)
 
 
 def _stop(worker: Any) -> None:

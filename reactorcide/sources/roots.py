@@ -53,10 +53,7 @@ class SourceRoots:
         """
         found = self._locate(source_path)
         if found is None:
-            raise InvalidInput(
-                "source_path must lead to a directory below one of the server's source roots",
-                field="source_path",
-            )
+            raise self._refused("source_path", "directory")
         return found
 
     def check_git_url(self, url: str) -> None:
@@ -67,9 +64,7 @@ class SourceRoots:
         """
         path = GitUrl.parse(url).local_path
         if path is not None and not self._holds_repository(path):
-            raise InvalidInput(
-                "git_url must lead to a repository below one of the server's source roots", field="git_url"
-            )
+            raise self._refused("git_url", "repository")
 
     def forbidden_identity(self) -> Identity | None:
         """Return (st_dev, st_ino) of the forbidden directory, if it exists: what ``archive`` leaves out."""
@@ -84,6 +79,12 @@ class SourceRoots:
                 f"the data directory {self._forbidden} cannot be looked at: {error.strerror}"
             ) from error
         return status.st_dev, status.st_ino
+
+    def _refused(self, field: str, kind: str) -> InvalidInput:
+        problem = f"{field} must lead to a {kind} below one of the server's source roots"
+        if not self._roots:
+            problem += ", and it has none: its operator can name some with --source-root"
+        return InvalidInput(problem, field=field)
 
     def _holds_repository(self, text: str) -> bool:
         found = self._locate(text)

@@ -103,26 +103,37 @@ def client_of(server: Server) -> Iterator[Client]:
 # --- where the service is, and whose token ------------------------------------------------------
 
 
-def test_the_token_file_is_for_this_host_only(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "localhost.example.com", "192.0.2.1"])
+def test_the_token_file_goes_to_no_port(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str
 ) -> None:
     (tmp_path / "admin-token").write_text("rct_secret\n")
-    server.answer = lambda handler: handler.say(b'{"status": "OK"}')
-    # Even a host that leads here is another one if it is not called so.
+    server.answer = lambda handler: handler.say(b'{"message": "send a token"}', 401)
     monkeypatch.setattr("socket.getaddrinfo", _everything_is_here(server))
-    here = {"REACTORCIDE_DATA_DIR": str(tmp_path), "no_proxy": "*"}
-    port = server.server_address[1]
-    for host, is_loopback in (
-        ("localhost", True),
-        ("127.0.0.1", True),
-        ("localhost.example.com", False),
-        ("127.0.0.1.example.com", False),
-        ("192.0.2.1", False),
+    monkeypatch.setenv("no_proxy", "*")
+    url = f"http://{host}:{server.server_address[1]}"
+    with (
+        connect({"REACTORCIDE_DATA_DIR": str(tmp_path), "REACTORCIDE_API_URL": url}) as client,
+        pytest.raises(ServiceError, match="set REACTORCIDE_API_TOKEN") as raised,
     ):
-        monkeypatch.setenv("no_proxy", "*")
-        with connect(here | {"REACTORCIDE_API_URL": f"http://{host}:{port}/"}) as client:
-            client.health()
-        assert server.authorizations[-1] == ("Bearer rct_secret" if is_loopback else None), host
+        client.health()
+    assert server.authorizations == [None]
+    assert ("unset REACTORCIDE_API_URL" in str(raised.value)) is (host in ("localhost", "127.0.0.1"))
+
+
+@pytest.mark.parametrize("token", ["", "rct_variable"])
+def test_without_a_url_nothing_is_sent_to_any_port(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, token: str
+) -> None:
+    (tmp_path / "admin-token").write_text("rct_secret\n")
+    # Whoever has taken the service's port while it is down.
+    monkeypatch.setattr("socket.getaddrinfo", _everything_is_here(server))
+    monkeypatch.setenv("no_proxy", "*")
+    server.answer = lambda handler: handler.say(b'{"status": "OK"}')
+    environment = {"REACTORCIDE_DATA_DIR": str(tmp_path), "REACTORCIDE_API_TOKEN": token}
+    with connect(environment) as client, pytest.raises(ServiceAway, match=f"no service runs in {tmp_path}"):
+        client.health()
+    assert server.authorizations == []
 
 
 def _everything_is_here(server: Server) -> Callable[..., object]:
@@ -173,6 +184,17 @@ def test_something_else_than_the_service_is_called_so(server: Server, answer: An
     server.answer = answer
     with client_of(server) as client, pytest.raises(ServiceError, match="no Reactorcide"):
         client.health()
+
+
+def test_no_answer_of_a_stranger_controls_the_terminal(server: Server, lone: Program, tmp_path: Path) -> None:
+    program = lone.with_variables(REACTORCIDE_API_URL=server.url)
+    server.answer = lambda handler: handler.say(b'{"message": "\\u001b]0;owned\\u0007"}', 400)
+    assert program.refused("jobs", "list") == "reactorcide: \\x1b]0;owned\\x07\n"
+    server.answer = lambda handler: handler.say(b"", 308, Location="https://\x1b]0;owned")
+    assert "\x1b" not in program.refused("jobs", "list")
+    server.answer = lambda handler: handler.say(b'{"status": "OK", "version": "\\u001b]0;owned"}')
+    result = lone("doctor", "--port", server.server_address[1])
+    assert ("owned" in result.text, "\x1b" in result.text) == (True, False)
 
 
 def test_a_redirect_is_not_followed_but_explained(server: Server) -> None:

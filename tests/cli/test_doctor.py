@@ -1,5 +1,6 @@
 """``reactorcide doctor``: all fine, and each thing broken."""
 
+import fcntl
 import socket
 import subprocess
 from pathlib import Path
@@ -89,6 +90,19 @@ def test_a_data_directory_that_cannot_be_used(lone: Program, tmp_path: Path) -> 
         found = broken(lone, "--data-dir", path)
         assert set(found) == {"data directory"}
         assert "--data-dir" in found["data directory"]["advice"]
+
+
+def test_a_data_directory_without_its_socket(lone: Program, tmp_path: Path) -> None:
+    data_dir = tmp_path / "data"
+    data_dir.mkdir()
+    lone.fine("doctor", "--port", 0)
+    assert list(data_dir.iterdir()) == []
+    # A service that works there, and does not listen there.
+    with open(data_dir / "lock", "w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        found = broken(lone)["data directory"]
+    assert "has no socket: No such file" in found["message"]
+    assert "REACTORCIDE_API_URL" in found["advice"]
 
 
 def test_a_full_disk(lone: Program, tmp_path: Path) -> None:

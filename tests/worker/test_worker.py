@@ -201,6 +201,21 @@ def test_a_task_whose_job_is_gone_is_completed(house: House) -> None:
     assert found.current_state == "completed"
 
 
+def test_a_second_task_of_a_job_that_was_cancelled_is_completed(house: House) -> None:
+    job = house.submit()
+    twin = house.context.corndogs.submit_task(
+        "default",
+        payload=json.dumps({"instance": "instance", "job_type": "run", "job_id": job.job_id}).encode(),
+        priority=9,
+    )
+    cancel.cancel(house.context, USER, job.job_id)
+    house.worker()
+    house.ended(house.submit())
+    found = house.context.corndogs.get_task(twin.uuid, "default")
+    assert found is not None
+    assert found.current_state == "completed"
+
+
 def test_a_second_task_of_a_job_does_not_run_it_twice(house: House) -> None:
     job = house.submit()
     twin = house.context.corndogs.submit_task(
@@ -431,6 +446,14 @@ def test_a_container_that_no_job_needs_is_removed(house: House) -> None:
     spec = house.runner.created[0]
     house.runner.create(spec)
     house.worker()
+    wait_until(lambda: house.runner.containers == {}, 20, "the orphan to go")
+
+
+def test_that_is_looked_for_while_the_worker_runs(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reactorcide.worker.loop._RECOVER_EVERY_S", 0.2)
+    house.worker()
+    house.ended(house.submit())
+    house.runner.create(house.runner.created[0])
     wait_until(lambda: house.runner.containers == {}, 20, "the orphan to go")
 
 
