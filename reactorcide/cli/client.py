@@ -502,8 +502,11 @@ def connect(environment: Mapping[str, str] = os.environ) -> Client:
     path = Settings(data_dir=data_dir).admin_token_path
     try:
         return Client(data_dir, path.read_text("ascii").strip(), f"the token is that of {path}; {advice}")
-    except (OSError, ValueError):
-        return Client(data_dir, None, f"there is no token to be read in {path}: {advice}")
+    except FileNotFoundError:
+        return Client(data_dir, None, f"there is no {path} with a token: {advice}")
+    except (OSError, ValueError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else "it is not text"
+        return Client(data_dir, None, f"the token in {path} cannot be read: {reason}; {advice}")
 
 
 def _check_url(url: str) -> None:
