@@ -12,6 +12,9 @@ from reactorcide.domain.jobs import AttemptRecord, Job, JobFilter, artifacts_pre
 from reactorcide.jobs import JobContext, access
 from reactorcide.tarstream import Entry
 
+MOST_LISTING_BYTES = 8 << 20
+"""Of the list of what a job left."""
+
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
@@ -122,6 +125,11 @@ def artifact_entries(context: JobContext, job: Job, items: Iterable[Artifact]) -
             size_bytes=item.size,
             chunks=artifact_bytes(context, job, item),
         )
+
+
+def listed_bytes(item: Artifact) -> int:
+    """Return what one file takes in a list, at most."""
+    return len(json.dumps(asdict(item))) + len(",\n")
 
 
 def save_artifact_listing(

@@ -171,9 +171,7 @@ def blueprint(services: Services) -> APIBlueprint:
         found = read.artifacts(context, job)
         return jsonify(
             {
-                "artifacts": [
-                    {"path": item.path, "size": item.size, "sha256": item.sha256} for item in found.artifacts
-                ],
+                "artifacts": [_artifact_json(item) for item in found.artifacts],
                 "artifacts_truncated": found.truncated,
             }
         )
@@ -270,6 +268,15 @@ def _attempt_json(job: Job, item: AttemptRecord) -> dict[str, Any]:
         "error": item.error,
         "logs_object_key": log_key(job.job_id, item.attempt),
         "log_truncated": item.log_truncated,
+    }
+
+
+def _artifact_json(item: read.Artifact) -> dict[str, Any]:
+    return {
+        "path": item.path,
+        "size": item.size,
+        "sha256": item.sha256,
+        "executable": item.is_executable,
     }
 
 

@@ -594,6 +594,7 @@ class ArtifactResponse(BaseModel):
     path: str
     size: Count
     sha256: Sha256
+    executable: bool = Field(description="Its owner may run it.")
 
 
 class ArtifactListResponse(BaseModel):
