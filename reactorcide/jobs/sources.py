@@ -26,8 +26,9 @@ source is read."""
 
 
 def add(context: JobContext, user: User, chunks: Iterable[bytes], *, most_bytes: int) -> tuple[Source, bool]:
-    """Keep a tar.gz that ``user`` uploads; return it, and whether nobody had uploaded it before.
+    """Keep a tar.gz that ``user`` uploads; return it, and whether they had not uploaded it before.
 
+    Whether somebody else had makes no difference to what is answered, nor to how long that takes.
     Raises ``InvalidInput`` unless it is a tar.gz of files, directories and links that all stay within it, and
     ``TooLarge`` if it has more than ``most_bytes``, packed or unpacked. Then nothing of it is kept.
     """
@@ -39,21 +40,21 @@ def add(context: JobContext, user: User, chunks: Iterable[bytes], *, most_bytes:
     kept = False
     try:
         source_id = digest.hexdigest()
-        deed = Deed(at_ms=now_ms(), by=user.actor, action=Action.SOURCE_UPLOAD, subject=source_id)
-        known = context.sources.own(source_id, user.user_id, now_ms=deed.at_ms, deed=deed)
-        if known is not None:
-            return known, False
+        at_ms = now_ms()
+        if context.sources.touch(source_id, user.user_id, now_ms=at_ms):
+            return get(context, user, source_id), False
         source = Source(
             source_id=source_id,
             object_key=key,
             size_bytes=size_bytes,
             files=_count_files(context.objects.read(key), most_bytes),
         )
-        kept = context.sources.add(source, user.user_id, now_ms=deed.at_ms, deed=deed)
-        # Somebody else may have uploaded the same at the same time.
-        return (source, True) if kept else (get(context, user, source_id), False)
+        deed = Deed(at_ms=at_ms, by=user.actor, action=Action.SOURCE_UPLOAD, subject=source_id)
+        kept = context.sources.add(source, user.user_id, now_ms=at_ms, deed=deed)
+        return source, True
     finally:
         if not kept:
+            # It is no source, or its bytes are there already.
             context.objects.delete(folder)
 
 

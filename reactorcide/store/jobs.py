@@ -4,6 +4,7 @@ Every status change is one conditional UPDATE: the WHERE clause is the guard, an
 change did not happen. A trigger of the schema writes the ``job_event`` row beside it.
 """
 
+import base64
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import fields
@@ -13,7 +14,7 @@ import peewee
 from peewee import fn
 
 from reactorcide.domain.audit import Actor, Deed
-from reactorcide.domain.errors import ConfigurationError, IllegalTransition, KeyTaken, NotFound
+from reactorcide.domain.errors import ConfigurationError, IllegalTransition, KeyTaken, NotFound, StoreError
 from reactorcide.domain.jobs import (
     ACTIVE,
     FINAL,
@@ -47,6 +48,8 @@ _DEFINITION_FIELDS = tuple(item.name for item in fields(JobDefinition))
 _JOB_FIELDS = tuple(item.name for item in fields(Job) if item.name not in ("definition", "status"))
 
 
+_EVENTS_OF = "events of "
+"""Before the id of a user: no id of a job begins like this."""
 _KEY_IS_KEPT_MS = 86_400_000
 _LONGEST_DELAY_MS = 120_000
 """No submission is ever put off for longer."""
@@ -748,6 +751,19 @@ class JobStore:
             for (event_id,) in db.execute_sql("SELECT MAX(id) FROM job_event"):
                 return int(event_id or 0)
         return 0
+
+    def seal_event_id(self, event_id: int, user_id: str) -> str:
+        """Return an id of a status change as ``user_id`` may see it: it tells neither number nor order."""
+        # All of one length, or that would tell how large the number is.
+        sealed = self._vault.seal(f"{event_id:020}", _EVENTS_OF + user_id)
+        return base64.urlsafe_b64encode(sealed).decode()
+
+    def open_event_id(self, sealed: str, user_id: str) -> int | None:
+        """Return the id that was sealed for ``user_id``; ``None`` for anything else."""
+        try:
+            return int(self._vault.decrypt(base64.urlsafe_b64decode(sealed), _EVENTS_OF + user_id))
+        except (StoreError, ValueError):
+            return None
 
     def events(self, user_id: str | None, *, after: int, limit: int = 100) -> list[JobEvent]:
         """Return the status changes after an id, in order, of one user's jobs or of all."""

@@ -22,34 +22,25 @@ class SourceStore:
         self._database = database
 
     def add(self, source: Source, user_id: str, *, now_ms: int, deed: Deed | None = None) -> bool:
-        """Insert a source that ``user_id`` has uploaded; ``False`` where it is there already: see ``own``.
+        """Let ``user_id``, who has uploaded a source, use it; tells whether its ``object_key`` is now in use.
 
-        ``deed`` is for the audit.
+        It is not where the same bytes are kept under another key. ``deed`` is for the audit, unless
+        ``user_id`` had uploaded them before.
         """
         with self._database.write() as db:
-            if SourceRow.select().where(SourceRow.source_id == source.source_id).exists(db):
-                return False
-            SourceRow.insert(**asdict(source), last_used_at_ms=now_ms).execute(db)
-            SourceOwnerRow.insert(source_id=source.source_id, user_id=user_id).execute(db)
-            if deed is not None:
-                audit.record(db, deed)
-            return True
-
-    def own(self, source_id: str, user_id: str, *, now_ms: int, deed: Deed | None = None) -> Source | None:
-        """Let somebody who has uploaded a source again use it, and return it, or ``None``.
-
-        ``deed`` is for the audit, unless they could use it already.
-        """
-        with self._database.write() as db:
-            SourceRow.update(last_used_at_ms=now_ms).where(SourceRow.source_id == source_id).execute(db)
-            for row in SourceRow.select(*_FIELDS).where(SourceRow.source_id == source_id).dicts().execute(db):
-                key = SourceOwnerRow.source_id == source_id, SourceOwnerRow.user_id == user_id
-                if not SourceOwnerRow.select().where(*key).exists(db):
-                    SourceOwnerRow.insert(source_id=source_id, user_id=user_id).execute(db)
-                    if deed is not None:
-                        audit.record(db, deed)
-                return Source(**row)
-        return None
+            is_new = (
+                not SourceRow.update(last_used_at_ms=now_ms)
+                .where(SourceRow.source_id == source.source_id)
+                .execute(db)
+            )
+            if is_new:
+                SourceRow.insert(**asdict(source), last_used_at_ms=now_ms).execute(db)
+            key = SourceOwnerRow.source_id == source.source_id, SourceOwnerRow.user_id == user_id
+            if not SourceOwnerRow.select().where(*key).exists(db):
+                SourceOwnerRow.insert(source_id=source.source_id, user_id=user_id).execute(db)
+                if deed is not None:
+                    audit.record(db, deed)
+            return is_new
 
     def touch(self, source_id: str, user_id: str | None, *, now_ms: int) -> bool:
         """Stamp a source as used just now; ``False`` where ``user_id`` (``None``: anybody) has none such."""

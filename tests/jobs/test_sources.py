@@ -277,9 +277,23 @@ def test_only_who_has_uploaded_it_may_use_it(shelf: Shelf) -> None:
     assert raised.value.field == "source_id"
     with pytest.raises(NotFound):
         sources.get(shelf.context, BOB, source_id)
-    assert shelf.add(GOOD, BOB) == source_id
+    found, is_new = sources.add(shelf.context, BOB, iter([GOOD]), most_bytes=MOST_BYTES)
+    assert (found.source_id, is_new) == (source_id, True)
     sources.check(shelf.context, BOB, definition)
     assert sources.get(shelf.context, BOB, source_id) == sources.get(shelf.context, ANN, source_id)
+    assert len(shelf.objects) == 1
+
+
+def test_what_somebody_else_has_uploaded_is_looked_through_all_the_same(shelf: Shelf) -> None:
+    # Or the time that it takes would tell.
+    data = tar_gz(member("noise", random.Random(1).randbytes(3000)))  # noqa: S311  # a test's
+    for who in (ANN, BOB):
+        with pytest.raises(TooLarge, match="when unpacked"):
+            shelf.add(data, who, most_bytes=4000)
+        shelf.add(data, who)
+    # Who has uploaded it is not made to wait.
+    for who in (ANN, BOB):
+        shelf.add(data, who, most_bytes=4000)
     assert len(shelf.objects) == 1
 
 
