@@ -91,8 +91,11 @@ def list_jobs(as_json: bool, **filters: Any) -> None:
     """List jobs, newest first."""
     with connect() as client:
         page = client.jobs(filters)
+    cut = sum(job.get("truncated", False) for job in page["jobs"])
     if as_json:
         render.as_json(page)
+        if cut:
+            click.echo(f"Long texts of {cut} jobs are cut; `reactorcide jobs show ID` has them.", err=True)
         return
     render.table(
         ("ID", "NAME", "STATUS", "EXIT", "QUEUE", "AGE", "DURATION"),

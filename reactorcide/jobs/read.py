@@ -35,10 +35,16 @@ class ArtifactListing:
 
 
 def page(
-    context: JobContext, wanted: JobFilter, *, limit: int, offset: int, after: tuple[int, str] | None
+    context: JobContext,
+    wanted: JobFilter,
+    *,
+    limit: int,
+    offset: int,
+    after: tuple[int, str] | None,
+    most_chars: int,
 ) -> tuple[list[Job], int]:
-    """Return a page of jobs and how many there are in all; see ``JobStore.page``."""
-    return context.store.page(wanted, limit=limit, offset=offset, after=after)
+    """Return a page of jobs without secrets and how many there are in all; see ``JobStore.page``."""
+    return context.store.page(wanted, limit=limit, offset=offset, after=after, most_chars=most_chars)
 
 
 def queues(context: JobContext, user: User) -> list[dict[str, object]]:

@@ -7,7 +7,7 @@ change did not happen. A trigger of the schema writes the ``job_event`` row besi
 import base64
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import peewee
@@ -45,7 +45,7 @@ from reactorcide.store.models import (
 from reactorcide.store.vault import Vault
 
 _DEFINITION_FIELDS = tuple(item.name for item in fields(JobDefinition))
-_JOB_FIELDS = tuple(item.name for item in fields(Job) if item.name not in ("definition", "status"))
+_JOB_FIELDS = tuple(item.name for item in fields(Job) if item.name not in ("definition", "status", "is_cut"))
 
 
 _EVENTS_OF = "events of "
@@ -59,6 +59,19 @@ _LONGEST_DELAY_MS = 120_000
 _COLUMNS = tuple(JobRow._meta.columns)
 _JSON_COLUMNS = ("job_env_vars", "secret_env_vars", "artifacts")
 _COLUMN_LIST = ", ".join(_COLUMNS)
+_TEXT_COLUMNS = (
+    "name",
+    "description",
+    "job_command",
+    "git_url",
+    "git_ref",
+    "source_path",
+    "runner_image",
+    "code_dir",
+    "job_dir",
+    "error",
+)
+"""Those that a client or a job may make long."""
 _SELECT_JOB = f"SELECT {_COLUMN_LIST} FROM job WHERE job_id = ?"  # noqa: S608  # names of ours only
 _UPDATE_SEALED = (
     "UPDATE job SET job_env_vars = ?, git_url = ?, secret_env_vars = ?, secrets = ? WHERE job_id = ?"
@@ -131,6 +144,25 @@ def _update_status(
     if task_id is not None:
         sql, values = sql + " AND corndogs_task_id = ?", (*values, task_id)
     return f"{sql} RETURNING {_COLUMN_LIST}", values
+
+
+def _cut_columns(most_chars: int) -> list[Any]:
+    """Return what to select of a job for a list: SQLite cuts, so that no more than that is ever in memory."""
+    columns: list[Any] = []
+    is_cut: Any = None
+    for name, column in JobRow._meta.columns.items():
+        if name == "secrets":
+            continue
+        if name in _TEXT_COLUMNS:
+            columns.append(fn.substr(column, 1, most_chars).alias(name))
+        elif name in _JSON_COLUMNS:
+            columns.append(peewee.Case(None, [(fn.length(column) <= most_chars, column)]).alias(name))
+        else:
+            columns.append(column)
+            continue
+        is_long = fn.coalesce(fn.length(column), 0) > most_chars
+        is_cut = is_long if is_cut is None else is_cut | is_long
+    return [*columns, is_cut.alias("is_cut")]
 
 
 class JobStore:
@@ -208,6 +240,14 @@ class JobStore:
             "secret_env_vars": JobRow.secret_env_vars.db_value(names or None),
             "secrets": encrypted,
         }
+
+    def _cut_job(self, row: dict[str, Any]) -> Job:
+        """Return a job from a row of ``_cut_columns``."""
+        row["job_env_vars"] = row["job_env_vars"] or {}
+        # What is hidden is written as hidden in the other columns.
+        row["secrets"] = None
+        is_cut = bool(row.pop("is_cut"))
+        return replace(self._job(row), is_cut=is_cut)
 
     def _job(self, row: dict[str, Any]) -> Job:
         if row["secrets"] is not None:
@@ -514,11 +554,18 @@ class JobStore:
         return None
 
     def page(
-        self, wanted: JobFilter, *, limit: int, offset: int = 0, after: tuple[int, str] | None = None
+        self,
+        wanted: JobFilter,
+        *,
+        limit: int,
+        offset: int = 0,
+        after: tuple[int, str] | None = None,
+        most_chars: int | None = None,
     ) -> tuple[list[Job], int]:
         """Return a page of jobs, newest first, and how many match in all.
 
-        ``after`` is (created_at_ms, job_id) of the last job of the page before.
+        ``after`` is (created_at_ms, job_id) of the last job of the page before. With ``most_chars`` no text
+        of a job is longer, and there is no secret in it; collections that take more as JSON are left out.
         """
         where = ~JobRow.deleted
         if wanted.user_id is not None:
@@ -542,7 +589,7 @@ class JobStore:
         with self._database.read() as db:
             total = JobRow.select(fn.COUNT()).where(where).tuples().execute(db)[0][0]
             rows = (
-                JobRow.select()
+                JobRow.select(*(() if most_chars is None else _cut_columns(most_chars)))
                 .where(page)
                 .order_by(JobRow.created_at_ms.desc(), JobRow.job_id.desc())
                 .limit(limit)
@@ -550,6 +597,8 @@ class JobStore:
                 .dicts()
                 .execute(db)
             )
+            if most_chars is not None:
+                return [self._cut_job(row) for row in rows], int(total)
             return [self._job(row) for row in rows], int(total)
 
     def log_is_closed(self, job_id: str, attempt: int) -> bool:

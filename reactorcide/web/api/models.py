@@ -549,10 +549,19 @@ class JobResponse(BaseModel):
     log_truncated: bool
 
 
+class JobListItem(JobResponse):
+    """A job in a list."""
+
+    truncated: bool = Field(
+        default=False,
+        description="Long texts are cut here, for a list has at most 8 MiB; the job itself has them.",
+    )
+
+
 class JobListResponse(BaseModel):
     """A page of jobs, newest first."""
 
-    jobs: list[JobResponse]
+    jobs: list[JobListItem]
     total: Count
     limit: Count
     offset: Count
