@@ -173,9 +173,10 @@ class Attempt:
             return
         try:
             used_bytes = self._runner.disk_bytes(container_id)
+            copy_bytes = self._runner.copy_bytes(container_id) or self._copy_bytes
         except ContainerGone:
             return
-        if used_bytes is not None and used_bytes + self._copy_bytes > self._limits.max_disk_bytes:
+        if used_bytes is not None and used_bytes + copy_bytes > self._limits.max_disk_bytes:
             self._takes_too_much = True
             if self._output is not None:
                 self._output.wake()
