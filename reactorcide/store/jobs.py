@@ -45,12 +45,15 @@ from reactorcide.store.models import (
 from reactorcide.store.vault import Vault
 
 _DEFINITION_FIELDS = tuple(item.name for item in fields(JobDefinition))
-_JOB_FIELDS = tuple(item.name for item in fields(Job) if item.name not in ("definition", "status", "is_cut"))
+_NO_COLUMNS = ("definition", "status", "is_cut")
+_JOB_FIELDS = tuple(item.name for item in fields(Job) if item.name not in _NO_COLUMNS)
 
 
 _EVENTS_OF = "events of "
 """Before the id of a user: no id of a job begins like this."""
 _KEY_IS_KEPT_MS = 86_400_000
+_SWEEP_CHARS = 1000
+"""Of each text of a job that is only to be handed on, closed or removed; its definition may take megabytes."""
 _LONGEST_DELAY_MS = 120_000
 """No submission is ever put off for longer."""
 
@@ -648,10 +651,13 @@ class JobStore:
             return [name for (name,) in rows]
 
     def to_submit(self, *, now_ms: int, limit: int = 100) -> list[tuple[Job, int]]:
-        """Return waiting jobs that Corndogs should have got by now, with their failures in a row."""
+        """Return waiting jobs that Corndogs should have got by now, with their failures in a row.
+
+        Like all jobs that come by the hundred, they are cut as for a list.
+        """
         with self._database.read() as db:
             rows = (
-                JobRow.select()
+                JobRow.select(*_cut_columns(_SWEEP_CHARS))
                 .where(
                     JobRow.status.in_([JobStatus.SUBMITTED, JobStatus.SUBMIT_FAILED])
                     & (
@@ -665,7 +671,7 @@ class JobStore:
                 .dicts()
                 .execute(db)
             )
-            return [(self._job(row), row["submit_failures"]) for row in rows]
+            return [(self._cut_job(row), row["submit_failures"]) for row in rows]
 
     def queued_long(self, *, before_ms: int, now_ms: int, after: str, limit: int) -> list[Job]:
         """Return jobs that were queued before a time, in order of their ids from the one ``after`` it."""
@@ -747,8 +753,8 @@ class JobStore:
                 for row in rows
             ]
 
-    def queue_figures(self, user_id: str | None) -> list[QueueFigures]:
-        """Return what each queue with unfinished jobs holds, of one user or (``None``) of all."""
+    def queue_figures(self, user_id: str | None, *, limit: int = 1000) -> list[QueueFigures]:
+        """Return what the first queues by name with unfinished jobs hold: of one user, or (``None``) of all."""
         is_waiting = JobRow.status.in_(list(WAITING))
         where = JobRow.status.in_(list(ACTIVE)) & ~JobRow.deleted
         if user_id is not None:
@@ -764,6 +770,7 @@ class JobStore:
                 .where(where)
                 .group_by(JobRow.queue_name)
                 .order_by(JobRow.queue_name)
+                .limit(limit)
                 .tuples()
                 .execute(db)
             )
@@ -884,9 +891,9 @@ class JobStore:
     # --- helpers -------------------------------------------------------------------------------
 
     def _select(self, where: Any, limit: int, order: Any = None) -> list[Job]:
-        query = JobRow.select().where(where).limit(limit)
+        query = JobRow.select(*_cut_columns(_SWEEP_CHARS)).where(where).limit(limit)
         with self._database.read() as db:
-            return [self._job(row) for row in query.order_by(order).dicts().execute(db)]
+            return [self._cut_job(row) for row in query.order_by(order).dicts().execute(db)]
 
     def _moved(self, rows: Sequence[Sequence[Any]], job_id: str, target: JobStatus) -> Job:
         """Return the job that an UPDATE of its status returned; raises ``IllegalTransition`` for none."""

@@ -210,7 +210,8 @@ def blueprint(services: Services) -> APIBlueprint:
     @api.get("/queues", responses={200: QueueListResponse})
     def list_queues(query: NoQuery) -> Response:
         """Show what each queue holds."""
-        return jsonify({"queues": read.queues(context, caller())})
+        found, is_cut = read.queues(context, caller())
+        return jsonify({"queues": found} | ({lists.TRUNCATED: True} if is_cut else {}))
 
     return api
 

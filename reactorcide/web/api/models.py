@@ -874,6 +874,7 @@ class QueueListResponse(BaseModel):
     """The queues with unfinished jobs."""
 
     queues: list[QueueResponse]
+    truncated: bool = Field(default=False, description="There are more; these are the first by name.")
 
 
 class WorkerResponse(BaseModel):
