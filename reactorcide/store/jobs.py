@@ -53,7 +53,7 @@ _EVENTS_OF = "events of "
 """Before the id of a user: no id of a job begins like this."""
 _KEY_IS_KEPT_MS = 86_400_000
 _SWEEP_CHARS = 1000
-"""Of each text of a job that is only to be handed on, closed or removed; its definition may take megabytes."""
+"""Of each text of a job that is only to be handed on, closed or removed; its definition takes megabytes."""
 _LONGEST_DELAY_MS = 120_000
 """No submission is ever put off for longer."""
 
@@ -754,7 +754,7 @@ class JobStore:
             ]
 
     def queue_figures(self, user_id: str | None, *, limit: int = 1000) -> list[QueueFigures]:
-        """Return what the first queues by name with unfinished jobs hold: of one user, or (``None``) of all."""
+        """Return what the first queues by name with unfinished jobs hold, of one user or (``None``) all."""
         is_waiting = JobRow.status.in_(list(WAITING))
         where = JobRow.status.in_(list(ACTIVE)) & ~JobRow.deleted
         if user_id is not None:

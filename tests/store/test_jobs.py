@@ -333,7 +333,7 @@ def test_the_start_of_a_job_is_a_use_of_its_image(store: JobStore, image: str, i
 
 
 def test_what_is_swept_by_the_hundred_is_cut(store: JobStore) -> None:
-    fields = {
+    fields: dict[str, Any] = {
         "job_command": "x" * 100_000,
         "job_env_vars": {"A_TOKEN": "secret" * 1000, "B": "y" * 30_000},
         "secret_env_vars": ("A_TOKEN",),
