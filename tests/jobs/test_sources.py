@@ -327,6 +327,24 @@ class TestUnused:
         sources.check(shelf.context, ANN, definition)
         assert sources.remove_unused(shelf.context, before_ms=before_ms) == []
 
+    def test_that_others_use_the_same_keeps_it_for_nobody_else(self, shelf: Shelf) -> None:
+        source_id = shelf.add(GOOD)
+        shelf.add(GOOD, BOB)
+        shelf.job(JobStatus.QUEUED, source_id=source_id)
+        other_id = shelf.add(tar_gz(member("other")))
+        shelf.add(tar_gz(member("other")), BOB)
+        before_ms = now_ms() + 1
+        while now_ms() <= before_ms:
+            pass
+        for used in (source_id, other_id):
+            sources.check(shelf.context, BOB, shelf.job(JobStatus.COMPLETED, source_id=used).definition)
+        assert sources.remove_unused(shelf.context, before_ms=before_ms) == []
+        # A job of hers still needs the one; the other is hers no more, as if Bob had never had it.
+        assert sources.get(shelf.context, ANN, source_id)
+        with pytest.raises(NotFound):
+            sources.get(shelf.context, ANN, other_id)
+        assert sources.get(shelf.context, BOB, other_id)
+
     def test_a_job_whose_source_is_gone_fails_with_a_sentence(self, shelf: Shelf) -> None:
         source_id = shelf.add(GOOD)
         definition = shelf.job(JobStatus.COMPLETED, source_id=source_id).definition
