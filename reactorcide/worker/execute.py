@@ -601,8 +601,6 @@ class Attempt:
             raise JobInterrupted("stopping")
         if reason is Reason.CANCELLED:
             raise CollectingEnded("the job was cancelled")
-        if reason is Reason.LOST:
-            raise CollectingEnded(_LOST)
         if monotonic() >= deadline:
             limit_s = self._limits.collect_timeout_s
             raise CollectingEnded(f"collecting them took longer than {limit_s:g} s (--collect-timeout)")

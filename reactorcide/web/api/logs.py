@@ -1,6 +1,5 @@
 """Routes on logs and status changes, which can be followed."""
 
-import re
 from collections.abc import Generator
 
 from flask import Response, request

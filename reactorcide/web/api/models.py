@@ -219,8 +219,8 @@ class EventsHeader(_Header):
     last_event_id: str | None = Field(
         default=None,
         alias="Last-Event-ID",
-        description="The id of the last event that the caller was shown; 0, before the first. To admins also a "
-        "number, as earlier versions showed them.",
+        description="The id of the last event that the caller was shown; 0 is before the first. "
+        "From admins a number, too, as earlier versions showed them.",
         json_schema_extra={"pattern": "^([0-9]{1,15}|[A-Za-z0-9_-]{64})$"},
     )
 
