@@ -161,6 +161,7 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Application:
         preparation,
         Limits(
             prepare_timeout_s=settings.prepare_timeout_s,
+            collect_timeout_s=settings.collect_timeout_s,
             cancel_grace_s=settings.cancel_grace_s,
             pids=settings.pids_limit,
             artifact_bytes=_size("max-artifact-bytes", settings.max_artifact_bytes) or 0,

@@ -12,7 +12,6 @@ import os
 import sqlite3
 import tarfile
 import tempfile
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path, PurePosixPath
@@ -24,6 +23,7 @@ from reactorcide.domain.errors import ConfigurationError
 from reactorcide.settings import Settings
 from reactorcide.store.database import Database, copy_database
 from reactorcide.store.jobs import JobStore
+from reactorcide.tarstream import DamagedTar, Entry, gunzip, read_tar
 
 _MANIFEST = "reactorcide-backup.json"
 _FORMAT = 1
@@ -32,6 +32,7 @@ _SECRET_KEY = "secret-key"  # noqa: S105  # a file's name
 _OBJECTS = "objects"
 _END = "end"
 _CHUNK_BYTES = 1 << 20
+_MOST_SHOWN_CHARS = 200
 
 Progress = Callable[[int, int], None]
 """Is told the bytes that are done, and of how many."""
@@ -173,7 +174,7 @@ def restore(settings: Settings, source: Path, progress: Progress) -> None:
             os.sync()
             # Takes the place of an empty directory, and of no other.
             os.replace(whole, target)
-    except (tarfile.TarError, gzip.BadGzipFile, zlib.error) as exc:
+    except DamagedTar as exc:
         raise ConfigurationError(f"{source} is no backup of Reactorcide, or a damaged one: {exc}") from exc
     except EOFError as exc:
         raise ConfigurationError(f"{source} is not whole: it ends too early") from exc
@@ -185,55 +186,61 @@ def restore(settings: Settings, source: Path, progress: Progress) -> None:
 
 
 def _read(file: IO[bytes], target: Path, progress: Callable[[], None]) -> None:
-    with gzip.GzipFile(fileobj=file, mode="rb") as packed:
-        names: list[str] = []
-        with tarfile.open(fileobj=packed, mode="r|") as tar:
-            for member in tar:
-                content = tar.extractfile(member) if member.isreg() else None
-                if content is None:
-                    raise tarfile.TarError(f"{member.name} is no regular file")
-                if not names:
-                    _check_manifest(member.name, content)
-                elif member.name != _END:
-                    _extract(content, target / _checked(member.name), progress)
-                names.append(member.name)
-        # gzip's own checksum is behind the last member.
-        while packed.read(_CHUNK_BYTES):
-            pass
+    unpacked = gunzip(iter(lambda: file.read(_CHUNK_BYTES), b""))
+    names: list[str] = []
+    for entry in read_tar(unpacked):
+        if entry.kind != "file":
+            raise DamagedTar(f"{_shown(entry.path)} is no regular file")
+        if not names:
+            _check_manifest(entry)
+        elif entry.path != _END:
+            _extract(entry, target / _checked(entry.path), progress)
+        names.append(entry.path)
+    # gzip's own checksum is behind the last member.
+    for _ in unpacked:
+        pass
     if _DATABASE not in names or names[-1] != _END:
         raise EOFError
 
 
-def _check_manifest(name: str, content: IO[bytes]) -> None:
-    if name != _MANIFEST:
-        raise tarfile.TarError(f"it begins with {name}")
+def _check_manifest(entry: Entry) -> None:
+    if entry.path != _MANIFEST:
+        raise DamagedTar(f"it begins with {_shown(entry.path)}")
+    if entry.size_bytes > _CHUNK_BYTES:
+        raise DamagedTar(f"its {_MANIFEST} is too long")
     try:
-        manifest = json.loads(content.read(_CHUNK_BYTES))
+        manifest = json.loads(b"".join(entry.chunks))
         made_by, created_at, applied = (manifest[key] for key in ("version", "created_at", "migrations"))
         is_newer = manifest["format"] > _FORMAT or not set(applied) <= Database.known_migrations()
-    except (ValueError, KeyError, TypeError) as exc:
-        raise tarfile.TarError(f"its {_MANIFEST} cannot be read") from exc
+    except (ValueError, KeyError, TypeError, RecursionError) as exc:
+        raise DamagedTar(f"its {_MANIFEST} cannot be read") from exc
     if is_newer:
         raise ConfigurationError(
-            f"this backup was made by a newer version of Reactorcide ({made_by}, at {created_at}); "
-            "restore it with that version or a later one"
+            "this backup was made by a newer version of Reactorcide "
+            f"({_shown(made_by)}, at {_shown(created_at)}); restore it with that version or a later one"
         )
 
 
 def _checked(name: str) -> PurePosixPath:
-    """Return where a member goes; raises ``tarfile.TarError`` for one that has no business in a backup."""
+    """Return where a member goes; raises ``DamagedTar`` for one that has no business in a backup."""
     path = PurePosixPath(name)
-    if name not in (_DATABASE, _SECRET_KEY) and (
-        path.parts[:1] != (_OBJECTS,) or len(path.parts) < 2 or ".." in path.parts
+    if "\0" in name or (
+        name not in (_DATABASE, _SECRET_KEY)
+        and (path.parts[:1] != (_OBJECTS,) or len(path.parts) < 2 or ".." in path.parts)
     ):
-        raise tarfile.TarError(f"{name} does not belong in it")
+        raise DamagedTar(f"{_shown(name)} does not belong in it")
     return path
 
 
-def _extract(content: IO[bytes], target: Path, progress: Callable[[], None]) -> None:
+def _shown(text: object) -> str:
+    """Return what stands in a backup on one line, fit for a terminal."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in str(text)[:_MOST_SHOWN_CHARS])
+
+
+def _extract(entry: Entry, target: Path, progress: Callable[[], None]) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     with open(target, "xb", opener=_open_private) as file:
-        while chunk := content.read(_CHUNK_BYTES):
+        for chunk in entry.chunks:
             file.write(chunk)
             progress()
 

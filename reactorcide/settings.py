@@ -136,6 +136,9 @@ class Settings:
     prepare_timeout_s: float = _setting(
         900.0, "Seconds that fetching the source and the image of a job may take.", option="prepare-timeout"
     )
+    collect_timeout_s: float = _setting(
+        300.0, "Seconds that reading what a job left may take.", option="collect-timeout"
+    )
     cancel_grace_s: float = _setting(
         10.0,
         "Seconds between SIGTERM and SIGKILL for a job that is cancelled or out of time.",

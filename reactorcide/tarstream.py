@@ -3,6 +3,7 @@
 Nothing is ever unpacked on this host, and memory grows neither with a file nor with the archive.
 """
 
+import hashlib
 import tarfile
 import zlib
 from collections.abc import Iterable, Iterator
@@ -10,8 +11,16 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 CHUNK_BYTES = 1 << 18
-_MOST_HEADER_BYTES = 1 << 20
+MOST_PATH_BYTES = 1024
+"""Of a path in an archive, and of where a link leads. It fits in a URL, in an object's key, and below any
+directory that it is unpacked in."""
+MOST_NAME_BYTES = 255
+"""Of each name in a path: what every file system takes."""
+MOST_DEPTH = 120
+"""Names in a path."""
+_MOST_HEADER_BYTES = 1 << 16
 """What the headers that precede a member may take together, such as its long name."""
+_DIGEST_BYTES = 16
 _LATEST_S = 8**11 - 1
 """The last second that every tar can say."""
 
@@ -53,7 +62,7 @@ def read_tar(chunks: Iterator[bytes]) -> Iterator[Entry]:
     """Yield the members of an uncompressed tar. Raises ``DamagedTar``, and what ``chunks`` raises."""
     stream: Any = _Reader(chunks)  # has the one method that is used
     try:
-        with tarfile.open(
+        with _Archive.open(
             fileobj=stream,
             mode="r|",
             bufsize=CHUNK_BYTES,
@@ -118,26 +127,86 @@ END = bytes(2 * tarfile.BLOCKSIZE)
 """What stands at the end of a tar."""
 
 
+def path_problem(path: str) -> str | None:
+    """Return in a phrase why a path in an archive is refused; ``None`` for a good one. Linear in the path."""
+    if len(path) > MOST_PATH_BYTES or len(_bytes(path)) > MOST_PATH_BYTES:
+        return f"its path is longer than {MOST_PATH_BYTES} bytes"
+    names = path.split("/")
+    if len(names) > MOST_DEPTH:
+        return f"its path is too deep: it has more than {MOST_DEPTH} names"
+    if any(name in ("", ".", "..") for name in names):
+        return "its path leads out"
+    if any(len(_bytes(name)) > MOST_NAME_BYTES for name in names):
+        return f"a name in its path is too long: it has more than {MOST_NAME_BYTES} bytes"
+    if "\0" in path:
+        return "its path contains NUL"
+    return None
+
+
 class Tree:
-    """The paths met in an archive: each once, and nothing below what is no directory."""
+    """The paths met in an archive: each once, and nothing below what is no directory.
+
+    What is kept of a path, and of each directory above it, is a digest: about 100 bytes, however long it is.
+    """
 
     def __init__(self) -> None:
-        self._leaves: set[str] = set()
-        self._directories: set[str] = set()
+        self._is_directory: dict[bytes, bool] = {}
+        self._files: set[bytes] = set()
+
+    def __len__(self) -> int:
+        """Return how many paths are remembered, those of directories above others included."""
+        return len(self._is_directory)
 
     def problem(self, path: str, kind: Kind) -> str | None:
-        """Take a path in, or tell in a phrase why it can't be."""
-        parts = path.split("/")
-        if any(part in ("", ".", "..") for part in parts):
-            return "its path leads out"
-        above = ["/".join(parts[:count]) for count in range(1, len(parts))]
-        if not self._leaves.isdisjoint(above):
+        """Take a path in, or tell in a phrase why it is refused; then nothing has changed."""
+        problem = path_problem(path)
+        if problem is not None:
+            return problem
+        *above, own = _digests(path)
+        if any(self._is_directory.get(digest) is False for digest in above):
             return "what it lies in is no directory"
-        if path in self._leaves or (kind != "directory" and path in self._directories):
+        known = self._is_directory.get(own)
+        if known is not None and not (known and kind == "directory"):
             return "its path is there twice"
-        self._directories.update(above)
-        (self._directories if kind == "directory" else self._leaves).add(path)
+        for digest in above:
+            self._is_directory[digest] = True
+        self._is_directory[own] = kind == "directory"
+        if kind == "file":
+            self._files.add(own)
         return None
+
+    def has_file(self, path: str) -> bool:
+        """Tell whether a regular file was taken in under this path."""
+        return path_problem(path) is None and _digests(path)[-1] in self._files
+
+    def missing_above(self, path: str) -> list[str]:
+        """Take in the directories above a path, and return those that were not known, the topmost first."""
+        missing = []
+        end = -1
+        for digest in _digests(path)[:-1]:
+            end = path.index("/", end + 1)
+            if digest not in self._is_directory:
+                self._is_directory[digest] = True
+                missing.append(path[:end])
+        return missing
+
+
+def _digests(path: str) -> list[bytes]:
+    """Return a digest of each directory above a path, the topmost first, and of the path itself."""
+    hashed = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+    found = []
+    for name in path.split("/"):
+        hashed.update(_bytes(name) + b"/")
+        found.append(hashed.digest())
+    return found
+
+
+def _bytes(text: str) -> bytes:
+    try:
+        return text.encode(errors="surrogateescape")
+    except UnicodeEncodeError:
+        # It is no path of a tar.
+        return text.encode(errors="surrogatepass")
 
 
 _TYPES = {
@@ -169,6 +238,12 @@ def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Iterator[byte
         yield chunk
 
 
+class _Archive(tarfile.TarFile):
+    """An archive that knows what the headers before the next member have taken."""
+
+    header_bytes = 0
+
+
 class _Member(tarfile.TarInfo):
     """A header, read with bounds that the library does not have.
 
@@ -188,10 +263,16 @@ class _Member(tarfile.TarInfo):
             raise DamagedTar("it has a member of an unknown kind")
         return member  # type: ignore[no-any-return]  # one of this class, as the library makes it
 
-    def _proc_member(self, archive: tarfile.TarFile) -> "_Member":
+    def _proc_member(self, archive: _Archive) -> "_Member":
         # Before anything is read for the sake of the header.
-        if self.size < 0 or (self.type in _EXTENDING and self.size > _MOST_HEADER_BYTES):
+        if self.size < 0:
             raise DamagedTar("a header has an impossible size")
+        if self.type in _EXTENDING:
+            archive.header_bytes += tarfile.BLOCKSIZE + self.size
+            if archive.header_bytes > _MOST_HEADER_BYTES:
+                raise DamagedTar(f"the headers of a member take more than {_MOST_HEADER_BYTES >> 10} KiB")
+        else:
+            archive.header_bytes = 0
         if self.type == tarfile.GNUTYPE_SPARSE:
             raise DamagedTar("it has a sparse file, as tar makes them with --sparse")
         member: _Member = super()._proc_member(archive)  # type: ignore[misc]  # missing in the stubs

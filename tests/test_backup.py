@@ -17,6 +17,7 @@ from reactorcide.objects.filesystem import FilesystemObjectStore
 from reactorcide.settings import Settings
 from reactorcide.store.database import Database
 from reactorcide.store.jobs import JobStore
+from tests.support.tars import header
 
 INSTANCE = "instance-1"
 
@@ -207,3 +208,42 @@ def test_a_link_is_refused(file: Path, empty: Settings) -> None:
         tar.addfile(link)
     file.write_bytes(gzip.compress(plain.getvalue()))
     refused(empty, file, "no regular file")
+
+
+def test_a_sparse_file_is_refused_and_does_not_expand(file: Path, empty: Settings) -> None:
+    plain = gzip.decompress(file.read_bytes())
+    # An old GNU sparse member, and the same in extended headers: both say that a hole of 15 TB is to be made.
+    old = bytearray(header("objects/hole", kind=tarfile.GNUTYPE_SPARSE))
+    old[386:398] = b"00000000000\0"
+    old[398:410] = b"00000000000\0"
+    old[483:495] = b"\x80" + (15_000 << 30).to_bytes(11, "big")
+    old[148:156] = b"%06o\0 " % (sum(old[:148]) + sum(old[156:]) + 8 * 32)
+    records = b"".join(
+        b"%d %s\n" % (len(text) + 4, text)
+        for text in (b"GNU.sparse.major=0", b"GNU.sparse.size=%d" % (15_000 << 30), b"GNU.sparse.numblocks=0")
+    )
+    new = header("x", kind=tarfile.XHDTYPE, size=len(records)) + records + bytes(-len(records) % 512)
+    end = plain.rindex(b"end\0")
+    for extra in (bytes(old), new + header("objects/hole")):
+        file.write_bytes(gzip.compress(plain[:end] + extra + plain[end:]))
+        refused(empty, file, "sparse")
+
+
+@pytest.mark.parametrize("path", [b"objects/a\0b", b"objects/" + b"x" * 300, b"objects/\x1b]0;owned\x07\0"])
+def test_an_impossible_name_is_a_sentence(file: Path, empty: Settings, path: bytes) -> None:
+    plain = gzip.decompress(file.read_bytes())
+    length = next(n for n in range(400) if n == len(b"%d path=%s\n" % (n, path)))
+    record = b"%d path=%s\n" % (length, path)
+    extra = header("x", kind=tarfile.XHDTYPE, size=length) + record + bytes(-length % 512) + header("a")
+    end = plain.rindex(b"end\0")
+    file.write_bytes(gzip.compress(plain[:end] + extra + plain[end:]))
+    with pytest.raises(ConfigurationError) as raised:
+        backup.restore(empty, file, nothing)
+    assert "\x1b" not in str(raised.value)
+    refused(empty, file, "does not belong|File name too long")
+
+
+def test_a_manifest_that_was_made_to_break_the_reader_is_refused(file: Path, empty: Settings) -> None:
+    for manifest in (b"[" * 100_000, b"x" * (2 << 20)):
+        packed(file, ("reactorcide-backup.json", manifest), *members(file)[1:])
+        refused(empty, file, "cannot be read|too long")

@@ -136,6 +136,15 @@ def test_noise_is_refused(data: bytes, prefix: bytes) -> None:
             continue
 
 
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.XGLTYPE])
+def test_headers_of_one_member_have_a_bound_together(kind: bytes) -> None:
+    comment = b"1015 comment=" + b"x" * 1001 + b"\n"
+    extra = header("x", kind=kind, size=1015) + comment + bytes(9)
+    read([extra * 10 + header("a") + extra * 10 + header("b") + END])
+    with pytest.raises(DamagedTar, match="more than 64 KiB"):
+        read([extra * 100 + header("a") + END])
+
+
 def test_memory_grows_neither_with_a_file_nor_with_their_number() -> None:
     block = bytes(1 << 20)
 

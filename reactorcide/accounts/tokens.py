@@ -18,6 +18,8 @@ log = logging.getLogger("reactorcide.accounts")
 SHORTEST_VALUE = 16
 _TOUCH_EVERY_MS = 60_000
 _USER_FIELDS = tuple(item.name for item in fields(User))
+_MOST_TOKENS = 1000
+"""Of one user: they are listed in one answer."""
 
 
 def authenticate(
@@ -85,8 +87,11 @@ def create_own(
 ) -> tuple[Token, str]:
     """Make a token by means of another one, whose scopes and end it gets where it is given none.
 
-    Raises ``Forbidden`` where it would allow more or longer than that one; and as ``create``.
+    Raises ``Forbidden`` where it would allow more or longer than that one, or where the caller has very many;
+    and as ``create``.
     """
+    if context.store.count_tokens(caller.user_id) >= _MOST_TOKENS:
+        raise Forbidden(f"you have {_MOST_TOKENS} tokens; revoke those that are not used any more")
     own = caller.token
     if scopes is None:
         scopes = own.scopes

@@ -1,5 +1,6 @@
 """``reactorcide jobs``: the API, from a terminal."""
 
+import errno
 import hashlib
 import os
 import sys
@@ -11,7 +12,7 @@ from typing import Any
 import click
 
 from reactorcide.cli import render
-from reactorcide.cli.client import Client, ServiceError, connect
+from reactorcide.cli.client import Client, ServiceAway, ServiceError, connect
 from reactorcide.cli.submit import copy_log, end_interrupted, show_submitted
 from reactorcide.domain.errors import ReactorcideError
 from reactorcide.domain.ids import is_id
@@ -19,6 +20,10 @@ from reactorcide.domain.jobs import JobStatus
 from reactorcide.domain.sizes import format_size
 
 # What ``jobs show`` shows of a job, and as what; what a job has no value for is left out.
+_MOST_AWAY = 3
+"""Artifacts in a row for which the service does not answer; then the download ends."""
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
 _SHOWN = {
     "name": "Name",
     "description": "Description",
@@ -86,8 +91,11 @@ def list_jobs(as_json: bool, **filters: Any) -> None:
     """List jobs, newest first."""
     with connect() as client:
         page = client.jobs(filters)
+    cut = sum(job.get("truncated", False) for job in page["jobs"])
     if as_json:
         render.as_json(page)
+        if cut:
+            click.echo(f"Long texts of {cut} jobs are cut; `reactorcide jobs show ID` has them.", err=True)
         return
     render.table(
         ("ID", "NAME", "STATUS", "EXIT", "QUEUE", "AGE", "DURATION"),
@@ -254,23 +262,42 @@ def _download(
     missing = {}
     for item in items:
         target = _target(output, item["path"])
-        if not os.path.lexists(target) or not _is_there(target, item):
+        if os.path.lexists(target) and _is_there(target, item):
+            _set_mode(target, item)
+        else:
             missing[target] = item
     taken = [target for target in missing if os.path.lexists(target)]
     if taken and not overwrite:
         raise ReactorcideError(
-            f"{taken[0]} is there already and differs, so nothing was downloaded; "
+            f"{render.printable(str(taken[0]))} is there already and differs, so nothing was downloaded; "
             "choose another directory with --output, or give --overwrite"
         )
+    problems: list[str] = []
+    away = 0
     with render.progress("downloading", sum(item["size"] for item in missing.values())) as advance:
         for target, item in missing.items():
             try:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 _save(client, job_id, item, target, advance)
+                away = 0
+            except ServiceError as exc:
+                problems.append(f"{render.printable(item['path'])}: {exc}")
+                away = away + 1 if isinstance(exc, ServiceAway) else 0
+                if away == _MOST_AWAY:
+                    break
             except OSError as exc:
-                raise ReactorcideError(
-                    f"{target} cannot be written: {exc.strerror}; choose another directory with --output"
-                ) from exc
+                problems.append(
+                    f"{render.printable(str(target))} cannot be written: {exc.strerror}; "
+                    "choose another directory with --output"
+                )
+                if exc.errno in _NO_ROOM:
+                    break
+    for problem in problems[:-1]:
+        click.echo(f"reactorcide: {problem}", err=True)
+    if problems:
+        raise ReactorcideError(
+            f"{problems[-1]} ({len(problems)} of {len(missing)} artifacts could not be downloaded)"
+        )
 
 
 def _target(output: Path, path: str) -> Path:
@@ -313,13 +340,29 @@ def _save(
                 file.write(chunk)
                 digest.update(chunk)
                 advance(len(chunk))
-            # As any program would have made it: mkstemp's own mode is for its owner alone.
-            umask = os.umask(0)
-            os.umask(umask)
-            os.fchmod(file.fileno(), 0o666 & ~umask)
         if left_bytes != 0 or digest.hexdigest() != item["sha256"]:
             raise ServiceError(f"the artifact {item['path']!r} arrived damaged; download it again")
+        # As any program would have made it: mkstemp's own mode is for its owner alone.
+        os.chmod(temporary, 0o666 & ~_umask())
+        _set_mode(Path(temporary), item)
         os.replace(temporary, target)
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def _set_mode(target: Path, item: dict[str, Any]) -> None:
+    """Make an artifact executable, or not, as the listing says; one that is as it should be is left alone."""
+    if "executable" not in item:
+        # The service is an older one.
+        return
+    mode = target.stat().st_mode & 0o777
+    wanted = mode | (0o111 & ~_umask()) if item["executable"] else mode & ~0o111
+    if bool(mode & 0o100) is not bool(wanted & 0o100):
+        target.chmod(wanted)
+
+
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask

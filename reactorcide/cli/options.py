@@ -66,6 +66,7 @@ _LEAST = {
 _LEAST_S = {
     "lease_s": 1.0,
     "prepare_timeout_s": 1.0,
+    "collect_timeout_s": 1.0,
     "cancel_grace_s": 0.1,
     "request_timeout_s": 1.0,
 }

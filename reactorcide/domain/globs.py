@@ -9,6 +9,9 @@ import re
 from collections.abc import Iterable
 
 ANY_DIRECTORIES = "**"
+_WILD = frozenset("*?[")
+_MOST_NAMES = 1000
+"""Of which it is remembered what they match."""
 
 
 def problem(glob: str) -> str | None:
@@ -28,44 +31,58 @@ def problem(glob: str) -> str | None:
 
 
 class Globs:
-    """Several globs: a path matches if it matches one of them. Takes time linear in the path."""
+    """Several globs: a path matches if it matches one of them.
+
+    A path costs as much as it has names, and each name that was not met lately as much as there are globs:
+    nothing is ever tried twice. The places between the names of all globs are the bits of one number.
+    """
 
     def __init__(self, globs: Iterable[str]) -> None:
-        self._globs = [
-            [
-                None if part == ANY_DIRECTORIES else re.compile(fnmatch.translate(part))
-                for part in glob.split("/")
-            ]
-            for glob in globs
-        ]
+        self._literal: dict[str, int] = {}
+        """By a name without wildcards: the places that it leads on from."""
+        patterns: dict[str, int] = {}
+        self._starts = self._ends = self._directories = 0
+        place = 1
+        for glob in dict.fromkeys(globs):
+            self._starts |= place
+            previous = None
+            for part in glob.split("/"):
+                if part == ANY_DIRECTORIES:
+                    # Any number of directories twice is any number of directories.
+                    if previous == part:
+                        continue
+                    self._directories |= place
+                elif _WILD.isdisjoint(part):
+                    self._literal[part] = self._literal.get(part, 0) | place
+                else:
+                    patterns[part] = patterns.get(part, 0) | place
+                previous = part
+                place <<= 1
+            self._ends |= place
+            place <<= 1
+        self._patterns = [(re.compile(fnmatch.translate(part)), places) for part, places in patterns.items()]
+        self._names: dict[str, int] = {}
 
     def match(self, path: str) -> bool:
         """Tell whether ``path`` matches."""
-        return any(_matches(glob, path.split("/")) for glob in self._globs)
+        places = self._starts
+        for name in path.split("/"):
+            places |= (places & self._directories) << 1
+            places = ((places & self._led_on_by(name)) << 1) | (places & self._directories)
+            if not places:
+                return False
+        places |= (places & self._directories) << 1
+        return bool(places & self._ends)
 
-
-def _matches(glob: list[re.Pattern[str] | None], names: list[str]) -> bool:
-    # The places in the glob where the names so far may have led to.
-    places = _past_any(glob, {0})
-    for name in names:
-        reached = set()
-        for place in places:
-            if place < len(glob):
-                pattern = glob[place]
-                if pattern is None:
-                    reached.add(place)
-                elif pattern.match(name):
-                    reached.add(place + 1)
-        places = _past_any(glob, reached)
-    return len(glob) in places
-
-
-def _past_any(glob: list[re.Pattern[str] | None], places: set[int]) -> set[int]:
-    """Return the places with those that a ``**`` for no directory leads on to."""
-    found: set[int] = set()
-    for place in places:
-        while place not in found:
-            found.add(place)
-            if place < len(glob) and glob[place] is None:
-                place += 1
-    return found
+    def _led_on_by(self, name: str) -> int:
+        """Return the places in the globs from which a name leads on to the next."""
+        found = self._names.get(name)
+        if found is None:
+            found = self._literal.get(name, 0)
+            for pattern, places in self._patterns:
+                if pattern.match(name):
+                    found |= places
+            if len(self._names) >= _MOST_NAMES:
+                self._names.clear()
+            self._names[name] = found
+        return found

@@ -129,6 +129,8 @@ class Job:
     """A tombstone: to clients the job is gone, its container may not be yet."""
     pinned: bool = False
     """Kept until somebody deletes it, whatever the retention says."""
+    is_cut: bool = False
+    """Long texts of the definition are cut, and long collections left out, as lists have them."""
 
     @property
     def is_final(self) -> bool:

@@ -1,5 +1,6 @@
 """Following the status changes of jobs."""
 
+import re
 from collections.abc import Generator
 
 from reactorcide.domain.accounts import User
@@ -7,8 +8,28 @@ from reactorcide.domain.jobs import JobEvent
 from reactorcide.jobs import JobContext
 from reactorcide.signals import ANY_JOB
 
+_NUMBER = re.compile(r"\d{1,15}", re.ASCII)
+_SEALED = re.compile(r"[A-Za-z0-9_-]{64}")
 _IDLE_S = 1.0
 _PAGE = 100
+
+
+def shown_id(context: JobContext, user: User, event_id: int) -> str:
+    """Return the id of a status change as ``user`` may see it.
+
+    The numbers themselves count the jobs of everybody. It is good for ``user`` alone, also after a restart.
+    """
+    return context.store.seal_event_id(event_id, user.user_id)
+
+
+def sent_id(context: JobContext, user: User, shown: str) -> int | None:
+    """Return the id behind one that was shown to ``user``; ``None`` where none was shown like this.
+
+    Everybody may say 0, which is before the first, and an admin a number, as earlier versions showed them.
+    """
+    if shown == "0" or (user.is_admin and _NUMBER.fullmatch(shown)):
+        return int(shown)
+    return context.store.open_event_id(shown, user.user_id) if _SEALED.fullmatch(shown) else None
 
 
 def last_id(context: JobContext) -> int:

@@ -21,6 +21,9 @@ from reactorcide.signals import ANY_JOB
 
 log = logging.getLogger("reactorcide.jobs")
 
+_MOST_ERROR_CHARS = 4000
+"""It comes from git, an engine or a registry."""
+
 
 def claim(context: JobContext, job_id: str, task_id: str, worker_id: str) -> Job:
     """Decide that ``worker_id`` runs the next attempt of a waiting job. This is the fence.
@@ -49,7 +52,7 @@ def started(context: JobContext, job: Job, *, at_ms: int) -> None:
 def finish(context: JobContext, job: Job, outcome: Outcome, *, log_truncated: bool = False) -> None:
     """End the job with its attempt; a job that was cancelled meanwhile stays cancelled."""
     ended_at_ms = now_ms()
-    error = None if outcome.error is None else masked(outcome.error, secrets_of(job.definition))
+    error = None if outcome.error is None else _sentence(job, outcome.error)
     ended = context.store.end_attempt(
         job.job_id,
         job.attempt,
@@ -93,7 +96,7 @@ def try_again(
         JobStatus.SUBMITTED,
         now_ms=ended_at_ms,
         exit_code=exit_code,
-        error=masked(reason, secrets_of(job.definition)),
+        error=_sentence(job, reason),
         log_truncated=log_truncated,
         job_changes={
             **counters,
@@ -210,6 +213,11 @@ def end_task(context: JobContext, job: Job) -> None:
         cancelled=cancelled,
     )
     context.store.task_closed(job.job_id, task_id)
+
+
+def _sentence(job: Job, text: str) -> str:
+    """Return why an attempt ended, without secrets and not longer than anybody would read."""
+    return masked(text, secrets_of(job.definition))[:_MOST_ERROR_CHARS]
 
 
 def _changed(context: JobContext, job: Job) -> None:

@@ -12,6 +12,11 @@ from reactorcide.domain.jobs import AttemptRecord, Job, JobFilter, artifacts_pre
 from reactorcide.jobs import JobContext, access
 from reactorcide.tarstream import Entry
 
+_MOST_QUEUES = 1000
+"""In a list: a user may name a queue of its own for each job."""
+MOST_LISTING_BYTES = 8 << 20
+"""Of the list of what a job left."""
+
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
@@ -32,15 +37,25 @@ class ArtifactListing:
 
 
 def page(
-    context: JobContext, wanted: JobFilter, *, limit: int, offset: int, after: tuple[int, str] | None
+    context: JobContext,
+    wanted: JobFilter,
+    *,
+    limit: int,
+    offset: int,
+    after: tuple[int, str] | None,
+    most_chars: int,
 ) -> tuple[list[Job], int]:
-    """Return a page of jobs and how many there are in all; see ``JobStore.page``."""
-    return context.store.page(wanted, limit=limit, offset=offset, after=after)
+    """Return a page of jobs without secrets and how many there are in all; see ``JobStore.page``."""
+    return context.store.page(wanted, limit=limit, offset=offset, after=after, most_chars=most_chars)
 
 
-def queues(context: JobContext, user: User) -> list[dict[str, object]]:
-    """Return what each queue with unfinished jobs holds, counting only jobs that ``user`` may see."""
+def queues(context: JobContext, user: User) -> tuple[list[dict[str, object]], bool]:
+    """Return what each queue with unfinished jobs holds, counting only jobs that ``user`` may see.
+
+    Tells, too, whether there are more than are returned.
+    """
     at_ms = now_ms()
+    found = context.store.queue_figures(None if user.is_admin else user.user_id, limit=_MOST_QUEUES + 1)
     return [
         {
             "queue_name": figures.name,
@@ -50,8 +65,8 @@ def queues(context: JobContext, user: User) -> list[dict[str, object]]:
             if figures.oldest_waiting_ms is None
             else max(0, at_ms - figures.oldest_waiting_ms) / 1000,
         }
-        for figures in context.store.queue_figures(None if user.is_admin else user.user_id)
-    ]
+        for figures in found[:_MOST_QUEUES]
+    ], len(found) > _MOST_QUEUES
 
 
 def visible(context: JobContext, user: User, job_ids: Iterable[str]) -> list[str]:
@@ -122,6 +137,11 @@ def artifact_entries(context: JobContext, job: Job, items: Iterable[Artifact]) -
             size_bytes=item.size,
             chunks=artifact_bytes(context, job, item),
         )
+
+
+def listed_bytes(item: Artifact) -> int:
+    """Return what one file takes in a list, at most."""
+    return len(json.dumps(asdict(item))) + len(",\n")
 
 
 def save_artifact_listing(

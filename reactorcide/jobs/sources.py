@@ -17,16 +17,18 @@ from reactorcide.domain.jobs import JobDefinition
 from reactorcide.domain.sizes import format_size
 from reactorcide.domain.sources import Source
 from reactorcide.jobs import JobContext, access, read
-from reactorcide.tarstream import DamagedTar, Entry, Tree, gunzip, read_tar
+from reactorcide.tarstream import MOST_PATH_BYTES, DamagedTar, Entry, Tree, gunzip, read_tar
 
 _PREFIX = "sources/"
-_MOST_ENTRIES = 500_000
-"""Their paths are held in memory while a source is read."""
+_MOST_PATHS = 500_000
+"""Of files, links and directories, those that only lie above others included: they are remembered while a
+source is read."""
 
 
 def add(context: JobContext, user: User, chunks: Iterable[bytes], *, most_bytes: int) -> tuple[Source, bool]:
-    """Keep a tar.gz that ``user`` uploads; return it, and whether nobody had uploaded it before.
+    """Keep a tar.gz that ``user`` uploads; return it, and whether they had not uploaded it before.
 
+    Whether somebody else had makes no difference to what is answered, nor to how long that takes.
     Raises ``InvalidInput`` unless it is a tar.gz of files, directories and links that all stay within it, and
     ``TooLarge`` if it has more than ``most_bytes``, packed or unpacked. Then nothing of it is kept.
     """
@@ -38,21 +40,21 @@ def add(context: JobContext, user: User, chunks: Iterable[bytes], *, most_bytes:
     kept = False
     try:
         source_id = digest.hexdigest()
-        deed = Deed(at_ms=now_ms(), by=user.actor, action=Action.SOURCE_UPLOAD, subject=source_id)
-        known = context.sources.own(source_id, user.user_id, now_ms=deed.at_ms, deed=deed)
-        if known is not None:
-            return known, False
+        at_ms = now_ms()
+        if context.sources.touch(source_id, user.user_id, now_ms=at_ms):
+            return get(context, user, source_id), False
         source = Source(
             source_id=source_id,
             object_key=key,
             size_bytes=size_bytes,
             files=_count_files(context.objects.read(key), most_bytes),
         )
-        kept = context.sources.add(source, user.user_id, now_ms=deed.at_ms, deed=deed)
-        # Somebody else may have uploaded the same at the same time.
-        return (source, True) if kept else (get(context, user, source_id), False)
+        deed = Deed(at_ms=at_ms, by=user.actor, action=Action.SOURCE_UPLOAD, subject=source_id)
+        kept = context.sources.add(source, user.user_id, now_ms=at_ms, deed=deed)
+        return source, True
     finally:
         if not kept:
+            # It is no source, or its bytes are there already.
             context.objects.delete(folder)
 
 
@@ -167,27 +169,31 @@ def _deleted(job_id: str) -> str:
 def _within(found: Iterator[Entry]) -> Iterator[Entry]:
     """Yield the entries of an uploaded tar with their paths tidied; raises ``InvalidInput`` for a bad one."""
     tree = Tree()
-    files = set()
-    for count, entry in enumerate(found):
-        path = _tidied(entry.path)
-        if path == "" and entry.kind == "directory":
-            # The source itself, as tar names it where it was told to pack ".".
-            continue
-        if count >= _MOST_ENTRIES:
-            raise InvalidInput(f"a source may have at most {_MOST_ENTRIES} files, directories and links")
-        problem = tree.problem(path, entry.kind)
-        if entry.path.startswith("/"):
+    for entry in found:
+        path = entry.path
+        problem = None
+        if len(path) > MOST_PATH_BYTES or len(entry.target) > MOST_PATH_BYTES:
+            problem = f"its path, or where it leads, is longer than {MOST_PATH_BYTES} bytes"
+        elif path.startswith("/"):
             problem = "its path is absolute"
         elif entry.kind == "other":
             problem = "it is neither a file nor a directory nor a link"
-        elif entry.kind == "hardlink" and _tidied(entry.target) not in files:
-            problem = "it is a hard link to what is no file before it in the archive"
+        if problem is None:
+            path = _tidied(path)
+            if path == "" and entry.kind == "directory":
+                # The source itself, as tar names it where it was told to pack ".".
+                continue
+            problem = tree.problem(path, entry.kind)
+        target = entry.target
+        if problem is None and entry.kind == "hardlink":
+            target = _tidied(target)
+            if not tree.has_file(target):
+                problem = "it is a hard link to what is no file before it in the archive"
         if problem is not None:
-            shown = entry.path.encode(errors="replace").decode()
-            raise InvalidInput(f"a source must not have {shown[:200]!r}: {problem}")
-        if entry.kind == "file":
-            files.add(path)
-        target = _tidied(entry.target) if entry.kind == "hardlink" else entry.target
+            shown = entry.path[:200].encode(errors="replace").decode()
+            raise InvalidInput(f"a source must not have {shown!r}: {problem}")
+        if len(tree) > _MOST_PATHS:
+            raise InvalidInput(f"a source may have at most {_MOST_PATHS} files, directories and links")
         yield replace(entry, path=path, target=target)
 
 

@@ -157,6 +157,12 @@ class Runner(Protocol):
         That is more work for the engine the more files there are. Raises ``ContainerGone``.
         """
 
+    def copy_bytes(self, container_id: str) -> int | None:
+        """Return what the engine's copy of the output takes of the disk; ``None`` where it cannot be asked.
+
+        Raises ``ContainerGone``.
+        """
+
     def artifacts(self, container_id: str) -> Generator[bytes, None, None] | None:
         """Return the artifacts directory as a tar stream, ``None`` where it is untouched.
 

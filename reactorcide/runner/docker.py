@@ -41,6 +41,7 @@ from reactorcide.runner import (
     handover,
     users,
 )
+from reactorcide.runner.disk import hidden_bytes, taken_bytes
 from reactorcide.runner.output import RECEIVE_BYTES, CommandOutput, DockerAttachedOutput, DockerRereadOutput
 from reactorcide.tarstream import DamagedTar, read_tar
 
@@ -348,7 +349,13 @@ class DockerRunner:
         if not details["State"]["Running"]:
             return None
         volumes = [str(mount["Source"]) for mount in details["Mounts"] if mount["Type"] == "volume"]
-        return int(details.get("SizeRw") or 0) + sum(map(_tree_bytes, volumes))
+        return int(details.get("SizeRw") or 0) + sum(map(_tree_bytes, volumes)) + hidden_bytes(details)
+
+    def copy_bytes(self, container_id: str) -> int | None:
+        """See ``Runner.copy_bytes``."""
+        with _gone(container_id), _translated("inspect a container"):
+            path = str(self._api().inspect_container(container_id).get("LogPath") or "")
+        return taken_bytes(path) or None
 
     def artifacts(self, container_id: str) -> Generator[bytes, None, None] | None:
         """See ``Runner.artifacts``."""

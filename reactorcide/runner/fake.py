@@ -174,6 +174,11 @@ class FakeRunner:
                 raise ContainerRestarted(container_id)
             return container.ended
 
+    def copy_bytes(self, container_id: str) -> int | None:
+        """See ``Runner.copy_bytes``."""
+        self._get(container_id)
+        return None
+
     def disk_bytes(self, container_id: str) -> int | None:
         """See ``Runner.disk_bytes``."""
         container = self._get(container_id)

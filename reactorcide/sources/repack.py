@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import PurePosixPath
 
 from reactorcide.domain.clock import now_ms
-from reactorcide.tarstream import END, Entry, write_entry
+from reactorcide.tarstream import END, Entry, Tree, write_entry
 
 
 def repack(
@@ -20,17 +20,13 @@ def repack(
     def below(path: str) -> str:
         return "/".join((*home, path) if path else home)
 
-    made = {""}
+    made = Tree()
     yield from write_entry(_directory(""), below(""), uid=uid, gid=gid)
     for entry in entries:
-        parts = entry.path.split("/")
-        for count in range(1, len(parts)):
-            above = "/".join(parts[:count])
-            if above not in made:
-                made.add(above)
-                yield from write_entry(_directory(above), below(above), uid=uid, gid=gid)
+        for above in made.missing_above(entry.path):
+            yield from write_entry(_directory(above), below(above), uid=uid, gid=gid)
         if entry.kind == "directory":
-            made.add(entry.path)
+            made.problem(entry.path, entry.kind)
         target = below(entry.target) if entry.kind == "hardlink" else entry.target
         for piece in write_entry(entry, below(entry.path), uid=uid, gid=gid, target=target):
             check()

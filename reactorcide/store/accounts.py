@@ -176,6 +176,11 @@ class AccountStore:
         """Record that a token was used, unless somebody else writes just now: no request waits for this."""
         self._database.write_if_free(_TOUCH, (now_ms, token_id))
 
+    def count_tokens(self, user_id: str) -> int:
+        """Return how many tokens a user has."""
+        with self._database.read() as db:
+            return int(TokenRow.select().where(TokenRow.user_id == user_id).count(db))
+
     def tokens(self, user_id: str | None) -> list[Token]:
         """Return the tokens of one user, or (``None``) of all, oldest first."""
         query = TokenRow.select(*_TOKEN_FIELDS).order_by(TokenRow.created_at_ms, TokenRow.token_id)

@@ -4,16 +4,17 @@ Every status change is one conditional UPDATE: the WHERE clause is the guard, an
 change did not happen. A trigger of the schema writes the ``job_event`` row beside it.
 """
 
+import base64
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import peewee
 from peewee import fn
 
 from reactorcide.domain.audit import Actor, Deed
-from reactorcide.domain.errors import ConfigurationError, IllegalTransition, KeyTaken, NotFound
+from reactorcide.domain.errors import ConfigurationError, IllegalTransition, KeyTaken, NotFound, StoreError
 from reactorcide.domain.jobs import (
     ACTIVE,
     FINAL,
@@ -44,10 +45,15 @@ from reactorcide.store.models import (
 from reactorcide.store.vault import Vault
 
 _DEFINITION_FIELDS = tuple(item.name for item in fields(JobDefinition))
-_JOB_FIELDS = tuple(item.name for item in fields(Job) if item.name not in ("definition", "status"))
+_NO_COLUMNS = ("definition", "status", "is_cut")
+_JOB_FIELDS = tuple(item.name for item in fields(Job) if item.name not in _NO_COLUMNS)
 
 
+_EVENTS_OF = "events of "
+"""Before the id of a user: no id of a job begins like this."""
 _KEY_IS_KEPT_MS = 86_400_000
+_SWEEP_CHARS = 1000
+"""Of each text of a job that is only to be handed on, closed or removed; its definition takes megabytes."""
 _LONGEST_DELAY_MS = 120_000
 """No submission is ever put off for longer."""
 
@@ -56,6 +62,19 @@ _LONGEST_DELAY_MS = 120_000
 _COLUMNS = tuple(JobRow._meta.columns)
 _JSON_COLUMNS = ("job_env_vars", "secret_env_vars", "artifacts")
 _COLUMN_LIST = ", ".join(_COLUMNS)
+_TEXT_COLUMNS = (
+    "name",
+    "description",
+    "job_command",
+    "git_url",
+    "git_ref",
+    "source_path",
+    "runner_image",
+    "code_dir",
+    "job_dir",
+    "error",
+)
+"""Those that a client or a job may make long."""
 _SELECT_JOB = f"SELECT {_COLUMN_LIST} FROM job WHERE job_id = ?"  # noqa: S608  # names of ours only
 _UPDATE_SEALED = (
     "UPDATE job SET job_env_vars = ?, git_url = ?, secret_env_vars = ?, secrets = ? WHERE job_id = ?"
@@ -128,6 +147,25 @@ def _update_status(
     if task_id is not None:
         sql, values = sql + " AND corndogs_task_id = ?", (*values, task_id)
     return f"{sql} RETURNING {_COLUMN_LIST}", values
+
+
+def _cut_columns(most_chars: int) -> list[Any]:
+    """Return what to select of a job for a list: SQLite cuts, so that no more than that is ever in memory."""
+    columns: list[Any] = []
+    is_cut: Any = None
+    for name, column in JobRow._meta.columns.items():
+        if name == "secrets":
+            continue
+        if name in _TEXT_COLUMNS:
+            columns.append(fn.substr(column, 1, most_chars).alias(name))
+        elif name in _JSON_COLUMNS:
+            columns.append(peewee.Case(None, [(fn.length(column) <= most_chars, column)]).alias(name))
+        else:
+            columns.append(column)
+            continue
+        is_long = fn.coalesce(fn.length(column), 0) > most_chars
+        is_cut = is_long if is_cut is None else is_cut | is_long
+    return [*columns, is_cut.alias("is_cut")]
 
 
 class JobStore:
@@ -205,6 +243,14 @@ class JobStore:
             "secret_env_vars": JobRow.secret_env_vars.db_value(names or None),
             "secrets": encrypted,
         }
+
+    def _cut_job(self, row: dict[str, Any]) -> Job:
+        """Return a job from a row of ``_cut_columns``."""
+        row["job_env_vars"] = row["job_env_vars"] or {}
+        # What is hidden is written as hidden in the other columns.
+        row["secrets"] = None
+        is_cut = bool(row.pop("is_cut"))
+        return replace(self._job(row), is_cut=is_cut)
 
     def _job(self, row: dict[str, Any]) -> Job:
         if row["secrets"] is not None:
@@ -511,11 +557,18 @@ class JobStore:
         return None
 
     def page(
-        self, wanted: JobFilter, *, limit: int, offset: int = 0, after: tuple[int, str] | None = None
+        self,
+        wanted: JobFilter,
+        *,
+        limit: int,
+        offset: int = 0,
+        after: tuple[int, str] | None = None,
+        most_chars: int | None = None,
     ) -> tuple[list[Job], int]:
         """Return a page of jobs, newest first, and how many match in all.
 
-        ``after`` is (created_at_ms, job_id) of the last job of the page before.
+        ``after`` is (created_at_ms, job_id) of the last job of the page before. With ``most_chars`` no text
+        of a job is longer, and there is no secret in it; collections that take more as JSON are left out.
         """
         where = ~JobRow.deleted
         if wanted.user_id is not None:
@@ -539,7 +592,7 @@ class JobStore:
         with self._database.read() as db:
             total = JobRow.select(fn.COUNT()).where(where).tuples().execute(db)[0][0]
             rows = (
-                JobRow.select()
+                JobRow.select(*(() if most_chars is None else _cut_columns(most_chars)))
                 .where(page)
                 .order_by(JobRow.created_at_ms.desc(), JobRow.job_id.desc())
                 .limit(limit)
@@ -547,6 +600,8 @@ class JobStore:
                 .dicts()
                 .execute(db)
             )
+            if most_chars is not None:
+                return [self._cut_job(row) for row in rows], int(total)
             return [self._job(row) for row in rows], int(total)
 
     def log_is_closed(self, job_id: str, attempt: int) -> bool:
@@ -596,10 +651,13 @@ class JobStore:
             return [name for (name,) in rows]
 
     def to_submit(self, *, now_ms: int, limit: int = 100) -> list[tuple[Job, int]]:
-        """Return waiting jobs that Corndogs should have got by now, with their failures in a row."""
+        """Return waiting jobs that Corndogs should have got by now, with their failures in a row.
+
+        Like all jobs that come by the hundred, they are cut as for a list.
+        """
         with self._database.read() as db:
             rows = (
-                JobRow.select()
+                JobRow.select(*_cut_columns(_SWEEP_CHARS))
                 .where(
                     JobRow.status.in_([JobStatus.SUBMITTED, JobStatus.SUBMIT_FAILED])
                     & (
@@ -613,7 +671,7 @@ class JobStore:
                 .dicts()
                 .execute(db)
             )
-            return [(self._job(row), row["submit_failures"]) for row in rows]
+            return [(self._cut_job(row), row["submit_failures"]) for row in rows]
 
     def queued_long(self, *, before_ms: int, now_ms: int, after: str, limit: int) -> list[Job]:
         """Return jobs that were queued before a time, in order of their ids from the one ``after`` it."""
@@ -695,8 +753,8 @@ class JobStore:
                 for row in rows
             ]
 
-    def queue_figures(self, user_id: str | None) -> list[QueueFigures]:
-        """Return what each queue with unfinished jobs holds, of one user or (``None``) of all."""
+    def queue_figures(self, user_id: str | None, *, limit: int = 1000) -> list[QueueFigures]:
+        """Return what the first queues by name with unfinished jobs hold, of one user or (``None``) all."""
         is_waiting = JobRow.status.in_(list(WAITING))
         where = JobRow.status.in_(list(ACTIVE)) & ~JobRow.deleted
         if user_id is not None:
@@ -712,6 +770,7 @@ class JobStore:
                 .where(where)
                 .group_by(JobRow.queue_name)
                 .order_by(JobRow.queue_name)
+                .limit(limit)
                 .tuples()
                 .execute(db)
             )
@@ -748,6 +807,19 @@ class JobStore:
             for (event_id,) in db.execute_sql("SELECT MAX(id) FROM job_event"):
                 return int(event_id or 0)
         return 0
+
+    def seal_event_id(self, event_id: int, user_id: str) -> str:
+        """Return an id of a status change as ``user_id`` may see it: it tells neither number nor order."""
+        # All of one length, or that would tell how large the number is.
+        sealed = self._vault.seal(f"{event_id:020}", _EVENTS_OF + user_id)
+        return base64.urlsafe_b64encode(sealed).decode()
+
+    def open_event_id(self, sealed: str, user_id: str) -> int | None:
+        """Return the id that was sealed for ``user_id``; ``None`` for anything else."""
+        try:
+            return int(self._vault.decrypt(base64.urlsafe_b64decode(sealed), _EVENTS_OF + user_id))
+        except (StoreError, ValueError):
+            return None
 
     def events(self, user_id: str | None, *, after: int, limit: int = 100) -> list[JobEvent]:
         """Return the status changes after an id, in order, of one user's jobs or of all."""
@@ -819,9 +891,9 @@ class JobStore:
     # --- helpers -------------------------------------------------------------------------------
 
     def _select(self, where: Any, limit: int, order: Any = None) -> list[Job]:
-        query = JobRow.select().where(where).limit(limit)
+        query = JobRow.select(*_cut_columns(_SWEEP_CHARS)).where(where).limit(limit)
         with self._database.read() as db:
-            return [self._job(row) for row in query.order_by(order).dicts().execute(db)]
+            return [self._cut_job(row) for row in query.order_by(order).dicts().execute(db)]
 
     def _moved(self, rows: Sequence[Sequence[Any]], job_id: str, target: JobStatus) -> Job:
         """Return the job that an UPDATE of its status returned; raises ``IllegalTransition`` for none."""

@@ -247,6 +247,7 @@ class SourceOwnerRow(Model):
 
     source_id = TextField()
     user_id = TextField()
+    last_used_at_ms = BigIntegerField(constraints=[SQL("DEFAULT 0")])
 
     class Meta:
         table_name = "source_owner"

@@ -2,6 +2,8 @@
 
 from dataclasses import asdict, fields
 
+from peewee import fn
+
 from reactorcide.domain.audit import Deed
 from reactorcide.domain.jobs import ACTIVE
 from reactorcide.domain.sources import Source
@@ -22,44 +24,38 @@ class SourceStore:
         self._database = database
 
     def add(self, source: Source, user_id: str, *, now_ms: int, deed: Deed | None = None) -> bool:
-        """Insert a source that ``user_id`` has uploaded; ``False`` where it is there already: see ``own``.
+        """Let ``user_id``, who has uploaded a source, use it; tells whether its ``object_key`` is now in use.
 
-        ``deed`` is for the audit.
+        It is not where the same bytes are kept under another key. ``deed`` is for the audit, unless
+        ``user_id`` had uploaded them before.
         """
         with self._database.write() as db:
-            if SourceRow.select().where(SourceRow.source_id == source.source_id).exists(db):
-                return False
-            SourceRow.insert(**asdict(source), last_used_at_ms=now_ms).execute(db)
-            SourceOwnerRow.insert(source_id=source.source_id, user_id=user_id).execute(db)
-            if deed is not None:
-                audit.record(db, deed)
-            return True
-
-    def own(self, source_id: str, user_id: str, *, now_ms: int, deed: Deed | None = None) -> Source | None:
-        """Let somebody who has uploaded a source again use it, and return it, or ``None``.
-
-        ``deed`` is for the audit, unless they could use it already.
-        """
-        with self._database.write() as db:
-            SourceRow.update(last_used_at_ms=now_ms).where(SourceRow.source_id == source_id).execute(db)
-            for row in SourceRow.select(*_FIELDS).where(SourceRow.source_id == source_id).dicts().execute(db):
-                key = SourceOwnerRow.source_id == source_id, SourceOwnerRow.user_id == user_id
-                if not SourceOwnerRow.select().where(*key).exists(db):
-                    SourceOwnerRow.insert(source_id=source_id, user_id=user_id).execute(db)
-                    if deed is not None:
-                        audit.record(db, deed)
-                return Source(**row)
-        return None
+            is_new = (
+                not SourceRow.update(last_used_at_ms=now_ms)
+                .where(SourceRow.source_id == source.source_id)
+                .execute(db)
+            )
+            if is_new:
+                SourceRow.insert(**asdict(source), last_used_at_ms=now_ms).execute(db)
+            key = SourceOwnerRow.source_id == source.source_id, SourceOwnerRow.user_id == user_id
+            if not SourceOwnerRow.update(last_used_at_ms=now_ms).where(*key).execute(db):
+                SourceOwnerRow.insert(
+                    source_id=source.source_id, user_id=user_id, last_used_at_ms=now_ms
+                ).execute(db)
+                if deed is not None:
+                    audit.record(db, deed)
+            return is_new
 
     def touch(self, source_id: str, user_id: str | None, *, now_ms: int) -> bool:
         """Stamp a source as used just now; ``False`` where ``user_id`` (``None``: anybody) has none such."""
-        where = SourceRow.source_id == source_id
-        if user_id is not None:
-            where &= SourceRow.source_id.in_(
-                SourceOwnerRow.select(SourceOwnerRow.source_id).where(SourceOwnerRow.user_id == user_id)
-            )
         with self._database.write() as db:
-            return bool(SourceRow.update(last_used_at_ms=now_ms).where(where).execute(db))
+            if user_id is not None and not SourceOwnerRow.update(last_used_at_ms=now_ms).where(
+                SourceOwnerRow.source_id == source_id, SourceOwnerRow.user_id == user_id
+            ).execute(db):
+                return False
+            return bool(
+                SourceRow.update(last_used_at_ms=now_ms).where(SourceRow.source_id == source_id).execute(db)
+            )
 
     def get(self, source_id: str, user_id: str | None = None) -> Source | None:
         """Return a source, only if ``user_id``, where that is given, has uploaded it."""
@@ -74,7 +70,10 @@ class SourceStore:
         return None
 
     def remove_unused(self, *, before_ms: int) -> list[Source]:
-        """Remove and return what was last used before then and no job needs that has not ended."""
+        """Remove and return what was last used before then and no job needs that has not ended.
+
+        Who has not used theirs since then has it no more, also where somebody else goes on using the same.
+        """
         needed = JobRow.select(JobRow.source_id).where(
             JobRow.status.in_(list(ACTIVE)) & JobRow.source_id.is_null(False)
         )
@@ -84,6 +83,14 @@ class SourceStore:
             for source in removed:
                 SourceRow.delete().where(SourceRow.source_id == source.source_id).execute(db)
                 SourceOwnerRow.delete().where(SourceOwnerRow.source_id == source.source_id).execute(db)
+            used = JobRow.select().where(
+                (JobRow.source_id == SourceOwnerRow.source_id)
+                & (JobRow.user_id == SourceOwnerRow.user_id)
+                & JobRow.status.in_(list(ACTIVE))
+            )
+            SourceOwnerRow.delete().where(
+                (SourceOwnerRow.last_used_at_ms < before_ms) & ~fn.EXISTS(used)
+            ).execute(db)
         return removed
 
     def object_keys(self) -> set[str]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from flask import Flask
 from flask_openapi3.models.info import Info
 from flask_openapi3.openapi import OpenAPI
+from werkzeug.routing import PathConverter
 
 from reactorcide import __version__
 from reactorcide.web import auth, cors, errors, requests
@@ -12,6 +13,13 @@ from reactorcide.web.address import TrustedProxies
 from reactorcide.web.api import accounts, document, jobs, logs, service, sources
 from reactorcide.web.api.models import ErrorResponse
 from reactorcide.web.services import Services
+
+
+class _AnyPath(PathConverter):
+    """A path with any characters: the library's own ends at a line end, which the name of a file may have."""
+
+    regex = r"(?s:[^/].*?)"
+    part_isolating = False
 
 
 def create_app(
@@ -34,6 +42,7 @@ def create_app(
     )
     # The path of an artifact may contain what looks like an empty part; it is a 404, not another address.
     app.url_map.merge_slashes = False
+    app.url_map.converters["path"] = _AnyPath
     requests.install(app, services.metrics)
     errors.install(app)
     cors.install(app, cors_origins)

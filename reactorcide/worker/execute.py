@@ -48,7 +48,7 @@ from reactorcide.runner import (
     Started,
 )
 from reactorcide.runner.handover import NOT_HANDED_OVER
-from reactorcide.worker.collect import store_artifacts
+from reactorcide.worker.collect import CollectingEnded, store_artifacts
 from reactorcide.worker.interrupt import Interrupt, Reason
 from reactorcide.worker.prepare import Preparation, Source
 
@@ -90,6 +90,8 @@ class Limits:
     artifact_bytes: int
     artifacts: int
     """Files; what a job leaves beyond either is not kept."""
+    collect_timeout_s: float = 300.0
+    """For reading what a job left; what has not been read by then is not kept."""
     pull: str = "missing"
     """When an image is pulled: ``always``, ``missing`` or ``never``."""
     max_disk_bytes: int = 0
@@ -171,9 +173,10 @@ class Attempt:
             return
         try:
             used_bytes = self._runner.disk_bytes(container_id)
+            copy_bytes = self._runner.copy_bytes(container_id) or self._copy_bytes
         except ContainerGone:
             return
-        if used_bytes is not None and used_bytes + self._copy_bytes > self._limits.max_disk_bytes:
+        if used_bytes is not None and used_bytes + copy_bytes > self._limits.max_disk_bytes:
             self._takes_too_much = True
             if self._output is not None:
                 self._output.wake()
@@ -564,21 +567,22 @@ class Attempt:
 
     def _keep_artifacts(self, container_id: str, log_writer: LogWriter) -> str | None:
         """Store what the command left; returns its key. An engine that goes away meanwhile is waited for."""
+        if self.interrupt.reason is Reason.CANCELLED:
+            # Nobody is shown any of a job that was cancelled.
+            return None
+        deadline = monotonic() + self._limits.collect_timeout_s
         tries = 0
         while True:
             try:
-                tar = self._runner.artifacts(container_id)
-                if tar is None:
-                    return None
-                with closing(tar):
-                    return store_artifacts(
-                        self._context,
-                        self.job,
-                        tar,
-                        log_writer,
-                        most_bytes=self._limits.artifact_bytes,
-                        most_files=self._limits.artifacts,
-                    )
+                return store_artifacts(
+                    self._context,
+                    self.job,
+                    lambda: self._runner.artifacts(container_id),
+                    log_writer,
+                    most_bytes=self._limits.artifact_bytes,
+                    most_files=self._limits.artifacts,
+                    check=partial(self._check_collecting, deadline),
+                )
             except EngineUnavailable as exc:
                 tries += 1
                 if tries == _ARTIFACTS_TRIES:
@@ -588,6 +592,18 @@ class Attempt:
                 if self.interrupt.reason is Reason.STOPPING:
                     raise JobInterrupted("stopping") from exc
                 self._patiently(self._runner.check)
+
+    def _check_collecting(self, deadline: float) -> None:
+        """Raise where artifacts are to be collected no longer."""
+        reason = self.interrupt.reason
+        if reason is Reason.STOPPING:
+            # The next start collects them anew.
+            raise JobInterrupted("stopping")
+        if reason is Reason.CANCELLED:
+            raise CollectingEnded("the job was cancelled")
+        if monotonic() >= deadline:
+            limit_s = self._limits.collect_timeout_s
+            raise CollectingEnded(f"collecting them took longer than {limit_s:g} s (--collect-timeout)")
 
     def _no_room_is_awaited(self) -> bool:
         """Wait a while for the object store to take the log; tells whether to go without, for a cancel.

@@ -12,7 +12,7 @@ from reactorcide.accounts import AccountContext, tokens, users
 from reactorcide.domain.accounts import Role, Scope
 from reactorcide.domain.audit import operator
 from reactorcide.domain.clock import now_ms
-from reactorcide.domain.errors import Conflict, InvalidInput, NotFound, Unauthorized
+from reactorcide.domain.errors import Conflict, Forbidden, InvalidInput, NotFound, Unauthorized
 from reactorcide.store.accounts import AccountStore
 from reactorcide.store.audit import AuditStore
 from reactorcide.store.database import Database
@@ -86,6 +86,19 @@ def test_a_revoked_an_expired_and_an_unknown_token_are_refused(context: AccountC
         tokens.authenticate(context, brief)
     with pytest.raises(InvalidInput):
         tokens.create(context, ann, "past", expires_at_ms=now_ms() - 1)
+
+
+def test_a_user_makes_so_many_tokens_and_no_more(
+    context: AccountContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reactorcide.accounts.tokens._MOST_TOKENS", 3)
+    _, value = tokens.create(context, users.create(context, "ann", by=operator()), "first")
+    caller = tokens.authenticate(context, value)
+    made = [tokens.create_own(context, caller, name)[0] for name in ("second", "third")]
+    with pytest.raises(Forbidden, match="you have 3 tokens; revoke"):
+        tokens.create_own(context, caller, "fourth")
+    tokens.revoke(context, caller, made[0].token_id)
+    tokens.create_own(context, caller, "fourth")
 
 
 def test_a_disabled_user_is_refused(context: AccountContext) -> None:

@@ -106,6 +106,28 @@ def test_a_job_survives_a_kill_at(
     assert_nothing_left(service, engine)
 
 
+def test_a_preparation_that_kills_the_service_is_not_tried_for_ever(
+    new_service: NewService, engine: docker.APIClient, tmp_path: Path
+) -> None:
+    service, marker = armed(new_service, tmp_path, "container-created")
+    job = service.admin.submit("echo tried")
+    for tries_left in (2, 1, 0):
+        wait_until(lambda: not marker.exists(), 30, "the service dies at the point")
+        service.kill()
+        if tries_left:
+            marker.touch()
+        service.start()
+    ended = service.admin.wait(job)
+    assert (ended["status"], ended["error"], ended["attempt"]) == (
+        "failed",
+        "the service was killed before the command had started",
+        3,
+    )
+    # The next job is none the worse.
+    assert service.admin.run("echo next")["status"] == "completed"
+    assert_nothing_left(service, engine)
+
+
 def test_a_retry_survives_a_kill(new_service: NewService, engine: docker.APIClient, tmp_path: Path) -> None:
     service, marker = armed(new_service, tmp_path, "retry-written")
     job = service.admin.submit("echo tried; exit 3", retries=1)

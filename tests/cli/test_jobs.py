@@ -274,10 +274,11 @@ class Liar(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         listing = {"artifacts": self.items, "artifacts_truncated": False}
         body = json.dumps(listing).encode() if self.path.endswith("/artifacts") else b"planted"
-        self.send_response(200)
+        self.send_response(404 if self.path.endswith("/gone") else 200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        self.wfile.write(body[:3] if self.path.endswith("/cut") else body)
+        self.close_connection = self.path.endswith("/cut")
 
     def log_message(self, format: str, *arguments: Any) -> None:
         """Say nothing."""
@@ -320,7 +321,38 @@ def test_whatever_the_listing_says_nothing_is_written_elsewhere(
     good = {"path": "z-good", "size": 7, "sha256": PLANTED}
     Liar.items = [{"path": path, "size": size, "sha256": sha256}, good]
     assert said in liar.refused("jobs", "artifacts", new_id(), "--output", output)
-    assert sorted(item.name for item in tmp_path.rglob("*")) == ["dir", "output", "outside", "way"]
+    # One that arrives damaged is not kept, and the others are.
+    others = ["z-good"] if said == "damaged" else []
+    assert sorted(item.name for item in tmp_path.rglob("*")) == ["dir", "output", "outside", "way", *others]
+
+
+@pytest.mark.parametrize("name", ["gone", "cut"])
+def test_one_that_cannot_be_fetched_does_not_end_the_download(
+    liar: Program, tmp_path: Path, name: str
+) -> None:
+    Liar.items = [{"path": path, "size": 7, "sha256": PLANTED} for path in ("a", name, "z")]
+    result = liar("jobs", "artifacts", new_id(), "--output", tmp_path)
+    assert result.code == 1
+    assert result.errors.startswith(f"reactorcide: {name}: ")
+    assert result.errors.endswith("(1 of 3 artifacts could not be downloaded)\n")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "z"]
+
+
+def test_programs_stay_programs(reactorcide: Program, tmp_path: Path) -> None:
+    script = "cd $REACTORCIDE_ARTIFACTS_DIR; echo x >text; echo x >tool; chmod 750 tool; ln tool 'two\nlines'"
+    job = reactorcide.fine("submit", "leaves", "--follow", "--json", "--", script).json
+    command = ("jobs", "artifacts", job["job_id"], "--output", tmp_path)
+    listing = reactorcide.fine(*command, "--json").json["artifacts"]
+    modes = {"text": 0o644, "tool": 0o755, "two\nlines": 0o755}
+    assert {item["path"]: item["executable"] for item in listing} == {
+        path: mode == 0o755 for path, mode in modes.items()
+    }
+    for _ in range(2):
+        assert {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == modes
+        # As downloaded by an older version: it is mended without being downloaded again.
+        (tmp_path / "tool").chmod(0o644)
+        (tmp_path / "text").chmod(0o755)
+        reactorcide.fine(*command)
 
 
 def test_a_download_that_cannot_be_written_is_a_sentence(

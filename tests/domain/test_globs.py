@@ -1,8 +1,12 @@
 """Globs on paths."""
 
+import fnmatch
 import re
+import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from reactorcide.domain.globs import Globs, problem
 
@@ -57,7 +61,40 @@ def test_what_is_no_glob_is_said_in_a_phrase(glob: str, said: str) -> None:
     assert re.search(said, found)
 
 
-def test_a_glob_that_was_made_to_take_long_does_not() -> None:
-    globs = Globs(["*a" * 300 + "b", "**/" * 300 + "b"])
-    assert not globs.match("a" * 255)
-    assert not globs.match("a/" * 900 + "a")
+def plainly(glob: list[str], names: list[str]) -> bool:
+    """Match as the documentation says it, however long that takes."""
+    if not glob:
+        return not names
+    if glob[0] == "**":
+        return any(plainly(glob[1:], names[start:]) for start in range(len(names) + 1))
+    return bool(names) and fnmatch.fnmatchcase(names[0], glob[0]) and plainly(glob[1:], names[1:])
+
+
+@given(
+    globs=st.lists(st.lists(st.sampled_from(["**", "*", "a", "b", "a*", "[ab]"]), min_size=1), max_size=4),
+    paths=st.lists(st.lists(st.sampled_from(["a", "b", "ab", "c"]), min_size=1), max_size=5),
+)
+def test_all_globs_at_once_match_as_each_alone(globs: list[list[str]], paths: list[list[str]]) -> None:
+    together = Globs("/".join(glob) for glob in globs)
+    for names in paths:
+        assert together.match("/".join(names)) == any(plainly(glob, names) for glob in globs)
+
+
+@pytest.mark.parametrize(
+    "globs",
+    [
+        ["**/" * 340 + f"b{number}" for number in range(100)],
+        ["**/a/" * 204 + f"b{number}" for number in range(100)],
+        ["a/" * 511 + f"{number}" for number in range(100)],
+        ["**/" + "a*/" * 339 + f"b{number}" for number in range(100)],
+        ["*a" * 500 + f"{number}" for number in range(100)],
+    ],
+)
+def test_globs_that_were_made_to_take_long_do_not(globs: list[str]) -> None:
+    begun = time.process_time()
+    found = Globs(globs)
+    for number in range(100):
+        assert not found.match("/".join(["a"] * 127) + f"/{number}")
+        assert not found.match("a" * 254 + f"/{number}")
+    # Trying each place of each glob with each name takes minutes.
+    assert time.process_time() - begun < 5

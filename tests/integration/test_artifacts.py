@@ -2,14 +2,19 @@
 
 import hashlib
 import io
+import shlex
 import tarfile
+import time
+from typing import Any
 from urllib.parse import quote
 
+import docker
 import pytest
 
 from tests.conftest import NewService
 from tests.support.client import Client
 from tests.support.service import Service
+from tests.support.waiting import wait_until
 
 
 def test_what_is_left_is_listed_with_size_and_digest(api: Client) -> None:
@@ -18,7 +23,12 @@ def test_what_is_left_is_listed_with_size_and_digest(api: Client) -> None:
     )
     assert job["artifacts_object_key"]
     assert api.artifacts(job) == [
-        {"path": path, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        {
+            "path": path,
+            "size": len(data),
+            "sha256": hashlib.sha256(data).hexdigest(),
+            "executable": False,
+        }
         for path, data in (("a.txt", b"hello"), ("deep/er/empty", b""), ("ä b#?%.txt", b"x"))
     ]
 
@@ -34,6 +44,45 @@ def test_each_is_downloaded_byte_for_byte(api: Client) -> None:
     assert api.request("GET", f"{base}/d/%C3%A4%20b%23%3F%25.txt").content == b"x"
     for missing in ("nothing", "d", "../log", "..%2flog", "d//x"):
         assert api.request("GET", f"{base}/{missing}").status_code == 404
+
+
+ODD = (
+    "new\nline",
+    "ends in one\n",
+    "\n",
+    "a\tb",
+    "a\\b",
+    "..a",
+    "~",
+    "%2e%2e",
+    "%0a",
+    "?x=1",
+    "#",
+    "a;b",
+    "*",
+    "\x01",
+)
+LONGEST = "/".join(["é" * 100] * 5) + "/" + "é" * 9 + "x"
+
+
+def test_whatever_its_name_it_can_be_had_on_every_way(api: Client) -> None:
+    """Listed, by its own address, in the archive, and as the source of another job."""
+    names = [*ODD, "d\ne/f\ng", LONGEST]
+    assert len(LONGEST.encode()) == 1024
+    script = "cd /job/artifacts\n" + "\n".join(
+        f"mkdir -p {shlex.quote('./' + name.rpartition('/')[0])}; printf x >{shlex.quote('./' + name)}"
+        for name in names
+    )
+    job = api.run(script)
+    assert sorted(api.artifact_paths(job)) == sorted(names), api.log(job)
+    for name in names:
+        answer = api.request("GET", f"jobs/{job['job_id']}/artifacts/{quote(name)}")
+        assert (answer.status_code, answer.content) == (200, b"x"), name
+    answer = api.request("GET", f"jobs/{job['job_id']}/artifacts.tar.gz")
+    with tarfile.open(fileobj=io.BytesIO(answer.content), mode="r:gz") as archive:
+        assert sorted(archive.getnames()) == sorted(names)
+    again = api.run("cp -a . /job/artifacts", source_job_id=job["job_id"])
+    assert sorted(api.artifact_paths(again)) == sorted(names)
 
 
 def test_all_are_downloaded_at_once(api: Client) -> None:
@@ -97,6 +146,71 @@ def test_what_the_globs_of_the_job_name_is_kept(api: Client) -> None:
     assert api.job(job)["artifacts"] == ["*.xml", "r/s/**"]
     again = api.wait(api.request("POST", f"jobs/{job['job_id']}/rerun").json())
     assert api.artifact_paths(again) == ["a.xml", "r/s/c.xml"]
+
+
+def test_each_name_of_a_file_is_kept(api: Client) -> None:
+    command = "cd /job/artifacts; mkdir d; echo x >a; ln a d/b; ln a c.txt; ln -s a s; ln s s.txt || true"
+    job = api.run(command)
+    assert api.artifact_paths(job) == ["a", "c.txt", "d/b"]
+    job = api.run(command, artifacts=["*.txt"])
+    assert api.artifact_paths(job) == ["c.txt"]
+    assert api.request("GET", f"jobs/{job['job_id']}/artifacts/c.txt").content == b"x\n"
+
+
+HOLE = "truncate -s 15000G /job/artifacts/hole; echo x >/job/artifacts/zz; echo made"
+
+
+def test_a_hole_that_nobody_wants_holds_a_place_for_a_bounded_time(new_service: NewService) -> None:
+    api = new_service(collect_timeout=2, concurrency=1, max_disk=0).admin
+    begun = time.monotonic()
+    job = api.run(HOLE, artifacts=["nothing", "zz"])
+    assert (job["status"], job["error"]) == ("completed", None)
+    assert b"what comes after 'hole' is not kept: collecting them took longer than 2 s" in api.log(job)
+    assert api.get(f"jobs/{job['job_id']}/artifacts") == {"artifacts": [], "artifacts_truncated": True}
+    assert time.monotonic() - begun < 15
+
+
+def collecting(api: Client, service: Service) -> dict[str, Any]:
+    """Return a job whose artifacts are just being read, and will be for a long time."""
+    job = api.submit(HOLE, artifacts=["nothing"])
+    wait_until(lambda: b"made" in api.log(job), 20, "the command has printed")
+    engine = docker.APIClient()
+    try:
+        wait_until(
+            lambda: all(found["State"] == "exited" for found in service.containers(engine, job)),
+            20,
+            "it has ended",
+        )
+    finally:
+        engine.close()
+    assert api.job(job)["status"] == "running"
+    return job
+
+
+def test_collecting_hears_a_cancel_and_a_stop(new_service: NewService) -> None:
+    service = new_service(concurrency=1, max_disk=0)
+    api = service.admin
+    begun = time.monotonic()
+    collecting(api, service)
+    service.stop()
+    assert time.monotonic() - begun < 20
+    service.start()
+    # It was taken over, and is still being collected.
+    (job,) = api.get("jobs")["jobs"]
+    assert job["status"] == "running"
+    api.cancel(job)
+    next_one = api.run("echo next")
+    assert next_one["status"] == "completed"
+    assert api.job(job)["status"] == "cancelled"
+
+
+def test_globs_that_were_made_to_take_long_do_not(api: Client) -> None:
+    globs = ["**/" * 340 + f"b{number}" for number in range(99)] + ["**/wanted"]
+    command = "cd /job/artifacts; d=$(seq -s / 100); mkdir -p $d; cd $d; touch $(seq 300) wanted"
+    begun = time.monotonic()
+    job = api.run(command, artifacts=globs)
+    assert [path[-7:] for path in api.artifact_paths(job)] == ["/wanted"]
+    assert time.monotonic() - begun < 15
 
 
 @pytest.mark.parametrize(

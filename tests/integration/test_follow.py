@@ -208,6 +208,30 @@ def test_an_id_of_a_deleted_job_is_not_given_again(api: Client) -> None:
         assert next(stream)["data"]["job_id"] == job["job_id"]
 
 
+def test_ids_of_status_changes_tell_nothing_of_others_jobs(new_service: NewService) -> None:
+    service = new_service()
+    user, other = service.add_user("ann"), service.add_user("bob")
+    with events(user, "events") as stream:
+        job = user.run()
+        seen = [next(stream) for _ in range(4)]
+    ids = [item["id"] for item in seen]
+    assert {len(found) for found in ids} == {64}
+    assert len(set(ids)) == 4
+    with events(user, "events", "0") as stream:
+        assert [next(stream) for _ in seen] == seen
+    with events(service.admin, "events", "0") as stream:
+        assert not {next(stream)["id"] for _ in seen} & set(ids)
+    # They lead on where they were, after a restart too; but nobody else, and nobody by a guessed number.
+    service.stop()
+    service.start()
+    with events(user, "events", ids[1]) as stream:
+        assert [next(stream)["data"] for _ in range(2)] == [item["data"] for item in seen[2:]]
+    assert seen[-1]["data"] == seen[-1]["data"] | {"job_id": job["job_id"], "to": "completed"}
+    for client, sent in ((other, ids[1]), (user, "1"), (user, ids[1][::-1]), (user, ids[1][:-4])):
+        response = client.request("GET", "events", headers={"Last-Event-ID": sent}, stream=True)
+        assert (response.status_code, response.json()["error"]) == (400, "invalid_input")
+
+
 def test_a_place_that_is_none_of_ours_is_named(api: Client) -> None:
     response = api.request("GET", "events", headers={"Last-Event-ID": "yesterday"})
     assert (response.status_code, response.json()["error"]) == (400, "invalid_input")

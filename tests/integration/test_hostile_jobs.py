@@ -115,6 +115,21 @@ def test_the_disk_cannot_be_filled(strict: Service) -> None:
         )
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may look into the files of a container")
+def test_nor_where_the_engine_does_not_look(strict: Service) -> None:
+    jobs = [
+        strict.admin.submit(f"{command}; sleep 60")
+        for command in (
+            "exec 3>/tmp/full; rm /tmp/full; head -c 48m /dev/zero >&3",
+            "head -c 48m /dev/zero >>/etc/hosts",
+            # Less than it may print, and six times as much in the engine's copy.
+            "head -c 10m /dev/zero",
+        )
+    ]
+    for job in map(strict.admin.wait, jobs):
+        assert job["error"] == "killed: used more than 32 MiB of disk (--max-disk)"
+
+
 def test_a_job_that_takes_what_it_may_is_left_alone(strict: Service) -> None:
     # Longer than it takes until it is looked at.
     job, _ = attack(strict, "dd if=/dev/zero of=/tmp/some bs=1M count=16; sleep 5")

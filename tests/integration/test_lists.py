@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.support.client import Client, Job
-from tests.support.service import Service
+from tests.support.service import Service, peak_kib
 
 
 @pytest.fixture(scope="module")
@@ -124,3 +124,37 @@ def test_one_wait_sees_each_change_of_a_short_job(api: Client) -> None:
         seen.append(api.job(job, wait=20)["status"])
         assert len(seen) < 10
     assert set(seen) <= {"queued", "running", "completed"}
+
+
+def test_a_list_has_a_bound_in_bytes_and_says_what_is_cut(idle_service: Service) -> None:
+    user = idle_service.add_user("large")
+    # As JSON each takes six times as much.
+    command, text = "\x01" * (100 << 10), "\x01" * (32 << 10)
+    variables = {f"NAME_{number}": text for number in range(5)}
+    large = [user.submit(command, job_env_vars=variables, artifacts=["x" * 999] * 99) for _ in range(40)]
+    small = user.submit("echo small", job_env_vars={"A_TOKEN": "very secret"})
+    before_kib = peak_kib(idle_service)
+    for limit in (1000, 50):
+        answer = user.request("GET", "jobs", params={"limit": limit})
+        assert (answer.status_code, len(answer.content) <= 8 << 20) == (200, True)
+        page = answer.json()
+        # What is small is whole, and has no flag.
+        assert page["jobs"][0] == small
+        assert [job["job_id"] for job in page["jobs"][1:]] == [job["job_id"] for job in reversed(large)]
+        for job in page["jobs"][1:]:
+            assert job["truncated"] is True
+            assert 0 < len(job["job_command"]) < len(command)
+            assert command.startswith(job["job_command"])
+    # All of them take 64 MB as JSON.
+    assert peak_kib(idle_service) - before_kib < 64 << 10
+    assert user.job(large[0]) == large[0]
+    for job in (*large, small):
+        user.cancel(job)
+
+
+def test_what_fits_is_whole(idle_service: Service) -> None:
+    user = idle_service.add_user("middling")
+    made = [user.submit("é" * 40_000, description="x" * 60_000) for _ in range(20)]
+    assert user.get("jobs")["jobs"] == made[::-1]
+    for job in made:
+        user.cancel(job)

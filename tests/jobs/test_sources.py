@@ -8,6 +8,7 @@ import tarfile
 import tracemalloc
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,18 @@ from reactorcide.store.sources import SourceStore
 from tests.support.tars import header, member, read_all, tar, tar_gz
 
 MOST_BYTES = 10 << 20
+
+
+@contextmanager
+def peak_below(most_bytes: int) -> Iterator[None]:
+    """Fail where more memory than that is taken."""
+    tracemalloc.start()
+    try:
+        yield
+    finally:
+        _, peak_bytes = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak_bytes < most_bytes
 
 
 def user(name: str, role: Role = Role.USER) -> User:
@@ -95,6 +108,7 @@ def shelf(tmp_path: Path) -> Iterator[Shelf]:
     database.close()
 
 
+NUL_PATH = b"12 path=a\0b\n" + bytes(500)
 GOOD = tar_gz(
     member("./", kind=tarfile.DIRTYPE, mode=0o700),
     member("./run", b"#!/bin/sh", mode=0o755, mtime=1_700_000_000),
@@ -167,6 +181,14 @@ def test_it_goes_into_a_container_with_its_owner_and_stays_in_its_place(shelf: S
             "twice",
         ),
         (tar_gz(member("a", b"1"), member("./a", b"2")), "twice"),
+        (tar_gz(member("x" * 256)), "more than 255 bytes"),
+        (tar_gz(member("é" * 128)), "more than 255 bytes"),
+        (tar_gz(member("/".join("x" * 121))), "too deep"),
+        (tar_gz(member("/".join(["x" * 99] * 11))), "longer than 1024 bytes"),
+        (tar_gz(member("./" * 513 + "x")), "longer than 1024 bytes"),
+        (tar_gz(member("link", kind=tarfile.SYMTYPE, target="x" * 1025)), "longer than 1024 bytes"),
+        (gzip.compress(header("x", kind=tarfile.XHDTYPE, size=12) + NUL_PATH + tar(member("x"))), "NUL"),
+        (tar_gz(member("x" * (1 << 16))), "more than 64 KiB"),
     ],
 )
 def test_what_is_no_source_is_refused_and_nothing_is_kept(shelf: Shelf, data: bytes, said: str) -> None:
@@ -196,14 +218,35 @@ def test_a_bomb_takes_no_memory(shelf: Shelf) -> None:
         yield compressor.compress(bytes(1024)) + compressor.flush()
 
     data = b"".join(packed())
-    tracemalloc.start()
-    try:
-        with pytest.raises(TooLarge):
-            shelf.add(data, most_bytes=50 << 20)
-        _, peak_bytes = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert peak_bytes < 4 << 20
+    with pytest.raises(TooLarge), peak_below(4 << 20):
+        shelf.add(data, most_bytes=50 << 20)
+
+
+def test_a_path_of_very_many_names_takes_no_memory(shelf: Shelf) -> None:
+    # 198 bytes when packed; each directory above was remembered by its whole path.
+    data = tar_gz(member("/".join("x" * 30_000)))
+    with pytest.raises(InvalidInput, match="longer than 1024 bytes"), peak_below(4 << 20):
+        shelf.add(data)
+
+
+def test_many_of_the_longest_paths_take_little_memory(shelf: Shelf) -> None:
+    # Each with as many directories of its own as it may have.
+    paths = ("/".join([f"{number:03}" + "x" * 5] * 113) for number in range(300))
+    data = tar_gz(*(member(path) for path in paths))
+    with peak_below(16 << 20):
+        source_id = shelf.add(data)
+    entries = sources.entries(shelf.context, shelf.job(source_id=source_id).definition)
+    assert entries is not None
+    with peak_below(16 << 20):
+        for _ in repack(entries, prefix="/job/src", uid=0, gid=0, check=lambda: None):
+            pass
+
+
+def test_directories_that_only_lie_above_others_count(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "_MOST_PATHS", 1000)
+    shelf.add(tar_gz(*(member(f"{number}/" + "d/" * 98 + "file") for number in range(10))))
+    with pytest.raises(InvalidInput, match="at most 1000 files, directories and links"):
+        shelf.add(tar_gz(*(member(f"{number}/" + "d/" * 99 + "file") for number in range(10))))
 
 
 def test_what_breaks_off_after_the_last_file_is_noticed(shelf: Shelf) -> None:
@@ -234,9 +277,23 @@ def test_only_who_has_uploaded_it_may_use_it(shelf: Shelf) -> None:
     assert raised.value.field == "source_id"
     with pytest.raises(NotFound):
         sources.get(shelf.context, BOB, source_id)
-    assert shelf.add(GOOD, BOB) == source_id
+    found, is_new = sources.add(shelf.context, BOB, iter([GOOD]), most_bytes=MOST_BYTES)
+    assert (found.source_id, is_new) == (source_id, True)
     sources.check(shelf.context, BOB, definition)
     assert sources.get(shelf.context, BOB, source_id) == sources.get(shelf.context, ANN, source_id)
+    assert len(shelf.objects) == 1
+
+
+def test_what_somebody_else_has_uploaded_is_looked_through_all_the_same(shelf: Shelf) -> None:
+    # Or the time that it takes would tell.
+    data = tar_gz(member("noise", random.Random(1).randbytes(3000)))  # noqa: S311  # a test's
+    for who in (ANN, BOB):
+        with pytest.raises(TooLarge, match="when unpacked"):
+            shelf.add(data, who, most_bytes=4000)
+        shelf.add(data, who)
+    # Who has uploaded it is not made to wait.
+    for who in (ANN, BOB):
+        shelf.add(data, who, most_bytes=4000)
     assert len(shelf.objects) == 1
 
 
@@ -269,6 +326,24 @@ class TestUnused:
         # As submitting a job does.
         sources.check(shelf.context, ANN, definition)
         assert sources.remove_unused(shelf.context, before_ms=before_ms) == []
+
+    def test_that_others_use_the_same_keeps_it_for_nobody_else(self, shelf: Shelf) -> None:
+        source_id = shelf.add(GOOD)
+        shelf.add(GOOD, BOB)
+        shelf.job(JobStatus.QUEUED, source_id=source_id)
+        other_id = shelf.add(tar_gz(member("other")))
+        shelf.add(tar_gz(member("other")), BOB)
+        before_ms = now_ms() + 1
+        while now_ms() <= before_ms:
+            pass
+        for used in (source_id, other_id):
+            sources.check(shelf.context, BOB, shelf.job(JobStatus.COMPLETED, source_id=used).definition)
+        assert sources.remove_unused(shelf.context, before_ms=before_ms) == []
+        # A job of hers still needs the one; the other is hers no more, as if Bob had never had it.
+        assert sources.get(shelf.context, ANN, source_id)
+        with pytest.raises(NotFound):
+            sources.get(shelf.context, ANN, other_id)
+        assert sources.get(shelf.context, BOB, other_id)
 
     def test_a_job_whose_source_is_gone_fails_with_a_sentence(self, shelf: Shelf) -> None:
         source_id = shelf.add(GOOD)

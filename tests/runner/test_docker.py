@@ -444,6 +444,47 @@ def test_a_container_is_hardened_and_limited(
     assert [mount["Type"] for mount in details["Mounts"]] == ["volume"]
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may look into the files of a container")
+@pytest.mark.parametrize(
+    ("command", "seen_mib"),
+    [
+        ("exec 3>/tmp/f; rm /tmp/f; head -c 8388608 /dev/zero >&3", 8),
+        ("exec 3>/job/artifacts/f; rm /job/artifacts/f; head -c 8388608 /dev/zero >&3", 8),
+        # Held by another process than the first, and by two of them once.
+        ("(exec 3>/tmp/f; rm /tmp/f; head -c 8388608 /dev/zero >&3; sleep 60) & sleep 2", 8),
+        ("head -c 8388608 /dev/zero >>/etc/hosts", 8),
+        ("head -c 8388608 /dev/zero >>/etc/resolv.conf", 8),
+        ("head -c 8388608 /dev/zero >/etc/hostname", 8),
+        # That is memory, and no disk.
+        ("exec 3>/dev/shm/f; rm /dev/shm/f; head -c 8388608 /dev/zero >&3", 0),
+    ],
+)
+def test_what_has_no_name_or_is_the_engines_counts_too(
+    runner: DockerRunner, create: Callable[..., str], command: str, seen_mib: int
+) -> None:
+    container_id = create(f"{command}; echo done; sleep 60")
+    output = started(runner, container_id)
+    read_until(output, b"done")
+    output.close()
+    taken_bytes = runner.disk_bytes(container_id)
+    assert taken_bytes is not None
+    assert seen_mib << 20 <= taken_bytes < (seen_mib + 1) << 20
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may look into the files of a container")
+def test_the_engines_copy_of_the_output_is_asked_for_its_size(
+    runner: DockerRunner, create: Callable[..., str]
+) -> None:
+    container_id = create("head -c 1048576 /dev/zero; echo; echo done; sleep 60")
+    output = started(runner, container_id)
+    read_until(output, b"done")
+    output.close()
+    copy_bytes = runner.copy_bytes(container_id)
+    assert copy_bytes is not None
+    # The engine writes six characters for each NUL.
+    assert 6 << 20 <= copy_bytes < 7 << 20
+
+
 def test_what_a_container_takes_of_the_disk(
     runner: DockerRunner, create: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -645,6 +686,7 @@ CALLS: dict[str, Callable[[DockerRunner, str], object]] = {
     "artifacts": DockerRunner.artifacts,
     "is_acknowledged": DockerRunner.is_acknowledged,
     "disk_bytes": DockerRunner.disk_bytes,
+    "copy_bytes": DockerRunner.copy_bytes,
     "wait": lambda runner, container_id: runner.wait(container_id, 1, None),
     "put": lambda runner, container_id: runner.put(container_id, iter([bytes(1024)])),
 }

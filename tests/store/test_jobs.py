@@ -332,6 +332,34 @@ def test_the_start_of_a_job_is_a_use_of_its_image(store: JobStore, image: str, i
     assert (store.unused_images(since_ms=9) == []) is not is_used
 
 
+def test_what_is_swept_by_the_hundred_is_cut(store: JobStore) -> None:
+    fields: dict[str, Any] = {
+        "job_command": "x" * 100_000,
+        "job_env_vars": {"A_TOKEN": "secret" * 1000, "B": "y" * 30_000},
+        "secret_env_vars": ("A_TOKEN",),
+        "git_url": "https://me:password@example.test/",
+        "priority": 7,
+        "queue_name": "q",
+    }
+    waiting = add(store, **fields)
+    ((found, failures),) = store.to_submit(now_ms=10)
+    assert (found.job_id, failures, found.is_cut) == (waiting.job_id, 0, True)
+    assert (found.definition.queue_name, found.definition.priority) == ("q", 7)
+    assert len(repr((found, found.definition.job_env_vars))) < 5_000
+    assert "password" not in str(found.definition.git_url)
+    store.mark_deleted(move(store, waiting, JobStatus.CANCELLED).job_id, now_ms=1)
+    (found,) = store.to_purge()
+    assert (found.job_id, found.is_cut) == (waiting.job_id, True)
+    # The job itself is whole.
+    assert store.get(waiting.job_id).definition == waiting.definition
+
+
+def test_figures_are_of_so_many_queues(store: JobStore) -> None:
+    for name in "cab":
+        add(store, queue_name=name)
+    assert [figures.name for figures in store.queue_figures(None, limit=2)] == ["a", "b"]
+
+
 def test_figures_count_what_a_user_may_see(store: JobStore) -> None:
     first = add(store, queue_name="q")
     add(store, queue_name="q", user_id="bob")

@@ -6,7 +6,7 @@ import tarfile
 import tempfile
 import time
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reactorcide.domain.errors import EngineUnavailable, NotFound
+from reactorcide.domain.errors import EngineUnavailable, JobInterrupted, NotFound
 from reactorcide.domain.jobs import Job, JobDefinition, JobStatus
 from reactorcide.jobs import JobContext, read
 from reactorcide.jobs.read import Artifact
@@ -22,7 +22,7 @@ from reactorcide.logs.writer import LogWriter
 from reactorcide.metrics import Metrics
 from reactorcide.objects.filesystem import FilesystemObjectStore
 from reactorcide.signals import Signals
-from reactorcide.worker.collect import store_artifacts
+from reactorcide.worker.collect import CollectingEnded, store_artifacts
 from tests.support.tars import chunked, header, member, tar
 
 GLOBS = [["**"], ["*.txt", "a/**"], ["**/x"]]
@@ -59,13 +59,22 @@ def a_job(**fields: Any) -> Job:
 class Collection:
     """What became of a tar."""
 
-    def __init__(self, base: Path, data: Iterator[bytes], **options: Any) -> None:
+    def __init__(
+        self, base: Path, data: Iterator[bytes] | Callable[[], Iterable[bytes]], **options: Any
+    ) -> None:
         self.context = a_context(base)
         limits = {name: options.pop(name, 10**9) for name in ("most_bytes", "most_files")}
+        check = options.pop("check", lambda: None)
         self.job = a_job(**options)
+        self.opened = 0
+
+        def open_tar() -> Generator[bytes, None, None]:
+            self.opened += 1
+            yield from data() if callable(data) else data
+
         log = LogWriter(self.context.objects, self.context.signals, "j", 1)
         try:
-            self.prefix = store_artifacts(self.context, self.job, data, log, **limits)
+            self.prefix = store_artifacts(self.context, self.job, open_tar, log, check=check, **limits)
         finally:
             log.close()
 
@@ -94,7 +103,7 @@ def collected(base: Path, *members: tuple[tarfile.TarInfo, bytes], **options: An
     named = [(info, data) for info, data in members]
     for info, _ in named:
         info.name = f"artifacts/{info.name}"
-    return Collection(base, iter([tar(top, *named)]), **options)
+    return Collection(base, lambda: [tar(top, *named)], **options)
 
 
 def test_size_digest_and_whether_it_is_a_program_are_kept(tmp_path: Path) -> None:
@@ -171,15 +180,18 @@ def test_what_is_past_a_bound_is_not_even_read(tmp_path: Path) -> None:
         (member("a//b", b"x"), "leads out"),
         (member("./a", b"x"), "leads out"),
         (member("link", kind=tarfile.SYMTYPE, target="/etc/passwd"), "not a regular file"),
-        (member("hard", kind=tarfile.LNKTYPE, target="artifacts/good"), "not a regular file"),
+        (member("hard", kind=tarfile.LNKTYPE, target="artifacts/nothing"), "is not there"),
+        (member("hard", kind=tarfile.LNKTYPE, target="artifacts/link"), "is not a regular file"),
         (member("device", kind=tarfile.CHRTYPE, devmajor=1, devminor=3), "not a regular file"),
         (member("disk", kind=tarfile.BLKTYPE), "not a regular file"),
         (member("pipe", kind=tarfile.FIFOTYPE), "not a regular file"),
         (member("good", b"another"), "there twice"),
         (member("good/below", b"x"), "no directory"),
         (member("dir", b"x"), "there twice"),
-        (member("x" * 300, b"x"), "too long"),
-        (member("/".join(["x"] * 500), b"x"), "too deep"),
+        (member("x" * 256, b"x"), "more than 255 bytes"),
+        (member("é" * 128, b"x"), "more than 255 bytes"),
+        (member("/".join(["x"] * 121), b"x"), "too deep"),
+        (member("/".join(["x" * 99] * 11), b"x"), "longer than 1024 bytes"),
         (member("a\udcff", b"x"), "not UTF-8"),
     ],
 )
@@ -189,13 +201,126 @@ def test_what_may_not_be_is_not_kept_and_the_log_says_why(
     info, data = hostile
     copy = tarfile.TarInfo.frombuf(info.tobuf(tarfile.GNU_FORMAT)[-512:], "utf-8", "surrogateescape")
     copy.name = info.name
-    kept = collected(tmp_path, member("good", b"good"), member("dir/file"), (copy, data), member("last"))
+    link = member("link", kind=tarfile.SYMTYPE, target="/etc/passwd")
+    kept = collected(
+        tmp_path, member("good", b"good"), member("dir/file"), link, (copy, data), member("last")
+    )
     assert kept.paths == ["dir/file", "good", "last"]
     assert kept.stored == {"dir/file", "good", "last"}
     assert b"".join(kept.context.objects.read("jobs/j/1/artifacts/good")) == b"good"
     assert said in kept.log
     assert not kept.truncated
     assert [path.name for path in tmp_path.iterdir()] == ["objects"]
+
+
+def test_the_longest_and_the_deepest_path_is_kept(tmp_path: Path) -> None:
+    longest = "/".join(["x" * 204] * 5)
+    assert len(longest) == 1024
+    kept = collected(tmp_path, member(longest, b"1"), member("/".join(["x"] * 120), b"2"))
+    assert (len(kept.stored), kept.log) == (2, "")
+
+
+class TestHardLinks:
+    """One file under several names, of which a tar has the content only once."""
+
+    def file(self) -> tuple[tarfile.TarInfo, bytes]:
+        return member("a/file", b"content", mode=0o755)
+
+    def link(self, name: str, target: str = "a/file") -> tuple[tarfile.TarInfo, bytes]:
+        return member(name, kind=tarfile.LNKTYPE, target=f"artifacts/{target}", mode=0o755)
+
+    def contents(self, kept: Collection) -> dict[str, bytes]:
+        return {
+            item.path: b"".join(read.artifact_bytes(kept.context, kept.job, item))
+            for item in read.artifacts(kept.context, kept.job).artifacts
+        }
+
+    def test_each_wanted_name_is_kept(self, tmp_path: Path) -> None:
+        kept = collected(tmp_path, self.file(), self.link("b"), self.link("c/d"))
+        assert self.contents(kept) == dict.fromkeys(("a/file", "b", "c/d"), b"content")
+        found = read.artifacts(kept.context, kept.job).artifacts
+        assert len({(item.size, item.sha256, item.is_executable) for item in found}) == 1
+        assert (kept.log, kept.truncated, kept.opened) == ("", False, 1)
+
+    def test_where_only_later_names_are_wanted_the_tar_is_read_again(self, tmp_path: Path) -> None:
+        members = (self.file(), member("other"), self.link("b.txt"), self.link("c.txt"), self.link("d"))
+        kept = collected(tmp_path, *members, artifacts=["*.txt"])
+        assert self.contents(kept) == dict.fromkeys(("b.txt", "c.txt"), b"content")
+        assert {item.is_executable for item in read.artifacts(kept.context, kept.job).artifacts} == {True}
+        assert (kept.log, kept.truncated, kept.opened) == ("", False, 2)
+
+    @pytest.mark.parametrize("globs", [None, ["*"]])
+    @pytest.mark.parametrize(("limits", "said"), [({"most_bytes": 20}, "-bytes"), ({"most_files": 2}, "s)")])
+    def test_each_counts(
+        self, tmp_path: Path, globs: list[str] | None, limits: dict[str, int], said: str
+    ) -> None:
+        members = (self.file(), self.link("b"), self.link("c"), self.link("d"))
+        kept = collected(tmp_path, *members, artifacts=globs, **limits)
+        assert len(kept.stored) <= 2
+        assert sorted(kept.stored) == kept.paths
+        assert kept.truncated
+        assert f"--max-artifact{said}" in kept.log
+
+
+class Stopwatch:
+    """Ends the collecting after so many pieces."""
+
+    def __init__(self, pieces: int, error: Exception) -> None:
+        self.left = pieces
+        self.error = error
+
+    def __call__(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise self.error
+
+
+@pytest.mark.parametrize("globs", [None, ["file", "last"]])
+def test_collecting_that_takes_too_long_ends_with_what_there_is(
+    tmp_path: Path, globs: list[str] | None
+) -> None:
+    def hole() -> Iterator[bytes]:
+        yield tar(member("artifacts/file", b"kept"))[:1024]
+        yield header("artifacts/hole", size=15_000 << 30)
+        while True:
+            yield bytes(1 << 18)
+
+    watch = Stopwatch(100, CollectingEnded("it took too long"))
+    kept = Collection(tmp_path, hole, artifacts=globs, check=watch, most_bytes=1 << 60)
+    assert kept.paths == ["file"]
+    assert kept.stored == {"file"}
+    assert kept.truncated
+    assert "what comes after 'hole' is not kept: it took too long" in kept.log
+
+
+def test_many_small_ones_are_looked_at_in_between(tmp_path: Path) -> None:
+    watch = Stopwatch(100, CollectingEnded("it took too long"))
+    # All in one piece.
+    kept = collected(tmp_path, *(member(f"{number}") for number in range(300)), artifacts=["0"], check=watch)
+    assert (kept.paths, kept.truncated) == (["0"], True)
+
+
+def test_a_service_that_stops_leaves_it_to_the_next(tmp_path: Path) -> None:
+    with pytest.raises(JobInterrupted):
+        collected(tmp_path, member("a", b"x"), check=Stopwatch(0, JobInterrupted("stopping")))
+
+
+def test_of_very_many_that_are_not_kept_the_first_are_named(tmp_path: Path) -> None:
+    links = (member(f"{number:03}" + "x" * 250, kind=tarfile.SYMTYPE, target="x") for number in range(300))
+    kept = collected(tmp_path, *links)
+    assert kept.log.count("is not kept") == 20
+    assert "280 more files are not kept" in kept.log
+    assert len(kept.log) < 10_000
+
+
+def test_the_list_of_them_has_a_bound_in_bytes(tmp_path: Path) -> None:
+    # Each takes six times as much in JSON.
+    name = "/".join(["\x01" * 251] * 4)
+    kept = collected(tmp_path, *(member(f"{name}{number:04}") for number in range(1800)))
+    assert kept.truncated
+    assert "their list is longer than 8 MiB" in kept.log
+    assert 0 < kept.context.objects.size("jobs/j/1/artifacts.json") <= 8 << 20
+    assert len(kept.paths) > 1000
 
 
 def test_a_tar_that_breaks_off_is_the_engines_fault(tmp_path: Path) -> None:

@@ -113,6 +113,7 @@ EXAMPLES: dict[str, Any] = {
                 "path": "report.xml",
                 "size": 5,
                 "sha256": "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824",
+                "executable": False,
             }
         ],
         "artifacts_truncated": False,

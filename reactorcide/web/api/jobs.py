@@ -25,7 +25,7 @@ from reactorcide.jobs.pin import pin
 from reactorcide.jobs.rerun import rerun
 from reactorcide.jobs.submit import submit, submit_once
 from reactorcide.tarstream import END, write_entry
-from reactorcide.web.api import PREFIX, operation_name
+from reactorcide.web.api import PREFIX, lists, operation_name
 from reactorcide.web.api.media import FILE, TAR_GZ
 from reactorcide.web.api.models import (
     ArtifactHeader,
@@ -87,16 +87,23 @@ def blueprint(services: Services) -> APIBlueprint:
         offset = query.offset or 0
         after = None if query.cursor is None else _from_cursor(query.cursor)
         # One more than asked for tells whether there is a next page.
-        jobs, total = read.page(context, wanted, limit=query.limit + 1, offset=offset, after=after)
+        jobs, total = read.page(
+            context,
+            wanted,
+            limit=query.limit + 1,
+            offset=offset,
+            after=after,
+            most_chars=lists.MOST_BYTES // query.limit,
+        )
         shown = jobs[: query.limit]
-        return jsonify(
-            {
-                "jobs": [job_json(job) for job in shown],
-                "total": total,
-                "limit": query.limit,
-                "offset": offset,
-                "next_cursor": _to_cursor(shown[-1]) if len(jobs) > len(shown) else None,
-            }
+        return lists.answer(
+            "jobs",
+            (job_json(job) | ({lists.TRUNCATED: True} if job.is_cut else {}) for job in shown),
+            len(shown),
+            total=total,
+            limit=query.limit,
+            offset=offset,
+            next_cursor=_to_cursor(shown[-1]) if len(jobs) > len(shown) else None,
         )
 
     @api.get("/jobs/<job_id>", responses={200: JobResponse})
@@ -148,7 +155,8 @@ def blueprint(services: Services) -> APIBlueprint:
     def list_attempts(path: JobPath, query: NoQuery) -> Response:
         """Show each run of a job, and how it ended."""
         job = access.get(context, caller(), path.job_id)
-        return jsonify({"attempts": [_attempt_json(job, item) for item in read.attempts(context, job)]})
+        found = read.attempts(context, job)
+        return lists.answer("attempts", (_attempt_json(job, item) for item in found), len(found))
 
     @api.get("/jobs/<job_id>/why", responses={200: WhyResponse})
     def explain_job(path: JobPath, query: NoQuery) -> Response:
@@ -171,9 +179,7 @@ def blueprint(services: Services) -> APIBlueprint:
         found = read.artifacts(context, job)
         return jsonify(
             {
-                "artifacts": [
-                    {"path": item.path, "size": item.size, "sha256": item.sha256} for item in found.artifacts
-                ],
+                "artifacts": [_artifact_json(item) for item in found.artifacts],
                 "artifacts_truncated": found.truncated,
             }
         )
@@ -204,7 +210,8 @@ def blueprint(services: Services) -> APIBlueprint:
     @api.get("/queues", responses={200: QueueListResponse})
     def list_queues(query: NoQuery) -> Response:
         """Show what each queue holds."""
-        return jsonify({"queues": read.queues(context, caller())})
+        found, is_cut = read.queues(context, caller())
+        return jsonify({"queues": found} | ({lists.TRUNCATED: True} if is_cut else {}))
 
     return api
 
@@ -270,6 +277,15 @@ def _attempt_json(job: Job, item: AttemptRecord) -> dict[str, Any]:
         "error": item.error,
         "logs_object_key": log_key(job.job_id, item.attempt),
         "log_truncated": item.log_truncated,
+    }
+
+
+def _artifact_json(item: read.Artifact) -> dict[str, Any]:
+    return {
+        "path": item.path,
+        "size": item.size,
+        "sha256": item.sha256,
+        "executable": item.is_executable,
     }
 
 

@@ -1,6 +1,5 @@
 """Routes on logs and status changes, which can be followed."""
 
-import re
 from collections.abc import Generator
 
 from flask import Response, request
@@ -82,15 +81,15 @@ def blueprint(services: Services) -> APIBlueprint:
     @api.get("/events", responses={200: {"content": {sse.MIMETYPE: JOB_EVENTS}}})
     def follow_events(header: EventsHeader, query: NoQuery) -> Response:
         """Follow the status changes of jobs."""
-        sent = header.last_event_id
-        if sent is not None and not re.fullmatch(r"\d{1,15}", sent, re.ASCII):
-            raise InvalidInput(f"{_LAST_ID} is not an id of an event that the service sent", _LAST_ID)
-        after = events.last_id(context) if sent is None else int(sent)
-        chunks = sse.kept_alive(_job_events(caller(), after))
+        user, sent = caller(), header.last_event_id
+        after = events.last_id(context) if sent is None else events.sent_id(context, user, sent)
+        if after is None:
+            raise InvalidInput(f"{_LAST_ID} is not an id of an event that the service sent you", _LAST_ID)
+        chunks = sse.kept_alive(_job_events(user, after))
         return stream(services.slots, context.signals, chunks, sse.MIMETYPE)
 
     def _job_events(user: User, after: int) -> Generator[bytes, None, None]:
-        yield sse.mark(after)
+        yield sse.mark(events.shown_id(context, user, after))
         for found in events.follow(context, user, after):
             if found is None:
                 yield b""
@@ -105,7 +104,7 @@ def blueprint(services: Services) -> APIBlueprint:
                 "reason": found.reason,
                 "at": rfc3339(found.at_ms),
             }
-            yield sse.event(said, event_id=found.event_id)
+            yield sse.event(said, event_id=events.shown_id(context, user, found.event_id))
 
     return api
 

@@ -219,8 +219,9 @@ class EventsHeader(_Header):
     last_event_id: str | None = Field(
         default=None,
         alias="Last-Event-ID",
-        description="The id of the last event that was seen.",
-        json_schema_extra={"pattern": "^[0-9]{1,15}$"},
+        description="The id of the last event that the caller was shown; 0 is before the first. "
+        "From admins a number, too, as earlier versions showed them.",
+        json_schema_extra={"pattern": "^([0-9]{1,15}|[A-Za-z0-9_-]{64})$"},
     )
 
 
@@ -548,10 +549,19 @@ class JobResponse(BaseModel):
     log_truncated: bool
 
 
+class JobListItem(JobResponse):
+    """A job in a list."""
+
+    truncated: bool = Field(
+        default=False,
+        description="Long texts are cut here, for a list has at most 8 MiB; the job itself has them.",
+    )
+
+
 class JobListResponse(BaseModel):
     """A page of jobs, newest first."""
 
-    jobs: list[JobResponse]
+    jobs: list[JobListItem]
     total: Count
     limit: Count
     offset: Count
@@ -594,6 +604,7 @@ class ArtifactResponse(BaseModel):
     path: str
     size: Count
     sha256: Sha256
+    executable: bool = Field(description="Its owner may run it.")
 
 
 class ArtifactListResponse(BaseModel):
@@ -863,6 +874,7 @@ class QueueListResponse(BaseModel):
     """The queues with unfinished jobs."""
 
     queues: list[QueueResponse]
+    truncated: bool = Field(default=False, description="There are more; these are the first by name.")
 
 
 class WorkerResponse(BaseModel):

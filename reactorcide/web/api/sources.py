@@ -47,7 +47,7 @@ def blueprint(services: Services) -> APIBlueprint:
         },
     )
     def upload_source(query: NoQuery) -> Response:
-        """Upload a tar.gz as the source of jobs; 200 where it is there already."""
+        """Upload a tar.gz as the source of jobs; 200 where the caller has uploaded it before."""
         if request.mimetype not in _TYPES:
             message = f"send the source as a tar.gz, with Content-Type: {_TYPES[0]}"
             return errors.answer(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message)

@@ -1,0 +1,50 @@
+"""Lists as answers, which have a bound in bytes."""
+
+import json
+import random
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reactorcide.web.api import lists
+
+TEXTS = ("", "short", "\x01" * 9_000, "é\U0001f600" * 5_000, "x" * 30_000, '"\\\n' * 300)
+
+
+def value(source: random.Random) -> Any:
+    texts = source.choices(TEXTS, k=source.randrange(1, 6))
+    kind = source.choice(["text", "text", "list", "object"])
+    if kind == "text":
+        return texts[0]
+    return texts if kind == "list" else {f"name {number}": text for number, text in enumerate(texts)}
+
+
+@given(seed=st.integers(0, 2**32))
+def test_whatever_is_in_it_it_has_a_bound(seed: int) -> None:
+    source = random.Random(seed)  # noqa: S311  # a test's
+    items = [
+        {"id": number, "a": value(source), "b": value(source), "c": value(source)}
+        for number in range(source.randrange(9))
+    ]
+    most_bytes = lists.MOST_BYTES
+    lists.MOST_BYTES = 100_000
+    try:
+        answer = lists.answer("things", items, len(items), total=7, next_cursor=None)
+    finally:
+        lists.MOST_BYTES = most_bytes
+    assert len(answer.data) <= 100_000 + 100
+    found = json.loads(answer.data)
+    assert {key: found[key] for key in found if key != "things"} == {"total": 7, "next_cursor": None}
+    assert len(found["things"]) == len(items)
+    for shown, item in zip(found["things"], items, strict=True):
+        is_cut = shown.pop(lists.TRUNCATED, False)
+        assert is_cut is (shown != item)
+        assert shown["id"] == item["id"]
+        for key in ("a", "b", "c"):
+            if isinstance(item[key], str):
+                assert item[key].startswith(shown[key])
+            elif isinstance(item[key], list):
+                assert item[key][: len(shown[key])] == shown[key]
+            else:
+                assert shown[key].items() <= item[key].items()
