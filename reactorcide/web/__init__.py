@@ -7,7 +7,7 @@ from flask_openapi3.models.info import Info
 from flask_openapi3.openapi import OpenAPI
 
 from reactorcide import __version__
-from reactorcide.web import auth, cors, errors, requests
+from reactorcide.web import auth, cors, door, errors, requests
 from reactorcide.web.address import TrustedProxies
 from reactorcide.web.api import accounts, document, jobs, logs, service, sources
 from reactorcide.web.api.models import ErrorResponse
@@ -38,6 +38,7 @@ def create_app(
     errors.install(app)
     cors.install(app, cors_origins)
     auth.install(app, services)
+    door.install(app)
     app.register_api(document.blueprint())
     app.register_api(service.blueprint(services))
     app.register_api(jobs.blueprint(services))
