@@ -65,7 +65,7 @@ def doctor(as_json: bool, **options: Any) -> None:
 
 def _show(finding: Finding) -> None:
     mark, style = ("✓", "green") if finding.ok else ("✗", "red")
-    render.line(f"{mark} {finding.check:14}  {finding.message}", style=style)
+    render.line(f"{mark} {finding.check:14}  {render.printable(finding.message)}", style=style)
     if finding.advice is not None:
         click.echo(f"  {'':14}  → {finding.advice}")
 

@@ -9,6 +9,7 @@ import click
 
 from reactorcide import __version__
 from reactorcide.domain.errors import ReactorcideError
+from reactorcide.logconfig import printable
 
 _EXIT_INTERRUPTED = 130
 
@@ -57,7 +58,9 @@ class _LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except ReactorcideError as exc:
-            click.echo(f"reactorcide: {exc}", err=True)
+            # It may quote names and paths that somebody else has chosen.
+            text = "\n".join(map(printable, str(exc).split("\n")))
+            click.echo(f"reactorcide: {text}", err=True)
             ctx.exit(1)
         except KeyboardInterrupt:
             ctx.exit(_EXIT_INTERRUPTED)

@@ -7,7 +7,7 @@ from flask_openapi3.models.info import Info
 from flask_openapi3.openapi import OpenAPI
 
 from reactorcide import __version__
-from reactorcide.web import auth, cors, door, errors, requests
+from reactorcide.web import auth, cors, door, errors, hosts, requests
 from reactorcide.web.address import TrustedProxies
 from reactorcide.web.api import accounts, document, jobs, logs, service, sources
 from reactorcide.web.api.models import ErrorResponse
@@ -15,12 +15,19 @@ from reactorcide.web.services import Services
 
 
 def create_app(
-    services: Services, *, trusted_proxies: Sequence[str] = (), cors_origins: Sequence[str] = ()
+    services: Services,
+    *,
+    trusted_proxies: Sequence[str] = (),
+    cors_origins: Sequence[str] = (),
+    allowed_hosts: Sequence[str] = (),
+    public_url: str | None = None,
 ) -> Flask:
     """Return the WSGI application; starts nothing.
 
     ``trusted_proxies`` are networks of proxies whose word on a client's address is taken; pages of
-    ``cors_origins`` may use the API from a browser.
+    ``cors_origins`` may use the API from a browser. Without a token the service is called by an address,
+    its own name, that in ``public_url`` or one of ``allowed_hosts``. Raises ``ConfigurationError`` where
+    ``public_url`` is none.
     """
     app = OpenAPI(
         "reactorcide",
@@ -36,6 +43,7 @@ def create_app(
     app.url_map.merge_slashes = False
     requests.install(app, services.metrics)
     errors.install(app)
+    hosts.install(app, services, hosts.own_names(public_url, allowed_hosts))
     cors.install(app, cors_origins)
     auth.install(app, services)
     door.install(app)

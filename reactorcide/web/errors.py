@@ -39,6 +39,7 @@ HTTP_CODES = {
     414: "invalid_input",
     415: "unsupported_media_type",
     416: "invalid_input",
+    421: "misdirected_request",
     429: "rate_limited",
     431: "invalid_input",
     500: "internal_error",

@@ -38,11 +38,11 @@ class StrictJSON(DefaultJSONProvider):
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in made if names.count(name) > 1)
-        raise InvalidInput(f"{twice!r} is there more than once", twice)
+    made: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in made:
+            raise InvalidInput(f"{name!r} is there more than once", name)
+        made[name] = value
     return made
 
 

@@ -17,12 +17,14 @@ from tests.support.service import Service
 from tests.support.waiting import wait_until
 
 MORE_THAN_THREADS = 80
-HALF_A_HEAD = b"POST /api/v1/jobs HTTP/1.1\r\nHost: x\r\nX-Slow: "
-HALF_A_BODY = b"POST /api/v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{"
-A_HUGE_CHUNK = b"POST /api/v1/jobs HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n300000\r\n{"
-HALF_A_CHUNK = b"POST /api/v1/jobs HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{"
+HALF_A_HEAD = b"POST /api/v1/jobs HTTP/1.1\r\nHost: localhost\r\nX-Slow: "
+HALF_A_BODY = b"POST /api/v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n{"
+A_HUGE_CHUNK = (
+    b"POST /api/v1/jobs HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n300000\r\n{"
+)
+HALF_A_CHUNK = b"POST /api/v1/jobs HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{"
 # The second request of a connection comes with the first one, and not to its end.
-AND_A_HALF = b"GET /api/v1/health HTTP/1.1\r\nHost: x\r\n\r\n" + HALF_A_HEAD
+AND_A_HALF = b"GET /api/v1/health HTTP/1.1\r\nHost: localhost\r\n\r\n" + HALF_A_HEAD
 
 
 @contextmanager
@@ -133,7 +135,8 @@ def test_a_body_in_chunks_has_the_same_limit(
 def test_a_client_that_asks_before_it_sends_the_body_is_told_to(idle_service: Service) -> None:
     body = b'{"name": "x", "source_type": "copy", "job_command": "true"}'
     head = (
-        f"POST /api/v1/jobs HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: {len(body)}\r\n"
+        f"POST /api/v1/jobs HTTP/1.1\r\nHost: localhost\r\n"
+        f"Expect: 100-continue\r\nContent-Length: {len(body)}\r\n"
         f"Content-Type: application/json\r\nAuthorization: Bearer {idle_service.admin.token}\r\n\r\n"
     )
     with socket.create_connection(("127.0.0.1", idle_service.port), timeout=20) as client:

@@ -54,7 +54,7 @@ def check_answer(method: str, response: requests.Response) -> None:
         return
     rule = _rule(method, address)
     if rule is None:
-        assert response.status_code in (400, 401, 404, 405), f"{method} {address}: {response.text}"
+        assert response.status_code in (400, 401, 404, 405, 421), f"{method} {address}: {response.text}"
         _check_schema("ErrorResponse", response)
         return
     operation = operation_of(rule, method)
