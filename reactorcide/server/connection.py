@@ -48,6 +48,7 @@ _DRAIN_S = 30.0
 _MAX_DRAINED_BYTES = 1 << 30
 
 _UNKNOWN = float("inf")
+_TOO_MANY_FIELDS = f"there are more than {_MAX_FIELDS} header fields"
 _TOO_LARGE = "the body is larger than the service takes"
 
 _CLOSED_BY_PEER = getattr(select, "POLLRDHUP", select.POLLHUP)
@@ -96,6 +97,7 @@ class Connection:
         self.state = State.ARRIVING
         self.exchange = None
         self._has_begun = False
+        self._head_lines = 0
         self._request: h11.Request | None = None
         self._body = bytearray()
         self._max_body_bytes = _MAX_UNASKED_BYTES
@@ -312,12 +314,21 @@ class Connection:
                 data = data.lstrip(b"\r\n")
             if data:
                 self._begin()
-                self._http.receive_data(data)
-                self._parse()
+                if self._request is None and self._has_too_many_fields(data):
+                    self._refuse(431, _TOO_MANY_FIELDS)
+                else:
+                    self._http.receive_data(data)
+                    self._parse()
         elif self._is_streamed and self.state is State.ANSWERING:
             self._break("the body ended too early")
         else:
             self._close()
+
+    def _has_too_many_fields(self, data: bytes) -> bool:
+        """Count the lines of a head: to take each of them apart costs much more."""
+        end = data.find(b"\r\n\r\n")
+        self._head_lines += data.count(b"\n", 0, len(data) if end < 0 else end)
+        return self._head_lines > _MAX_FIELDS + 1
 
     def _begin(self) -> None:
         if not self._has_begun:
@@ -368,7 +379,7 @@ class Connection:
         elif len(request.target) > _MAX_TARGET_BYTES:
             self._refuse(414, f"the address is longer than {_MAX_TARGET_BYTES} bytes")
         elif len(request.headers) > _MAX_FIELDS:
-            self._refuse(431, f"there are more than {_MAX_FIELDS} header fields")
+            self._refuse(431, _TOO_MANY_FIELDS)
         elif self._announced(request) > _MAX_UNASKED_BYTES:
             self.state = State.ASKING
             self.deadline = float("inf")

@@ -24,13 +24,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("reactorcide.web")
 
-_MAX_CONNECTIONS = 1000
+_MAX_CONNECTIONS = 3000
+_MAX_TLS_CONNECTIONS = 1000
+"""Fewer, for each of them takes some 40 KiB."""
 _MAX_HELD_BYTES = 32 << 20
 """Requests and answers on their way, of all clients together."""
-_MAX_ACCEPTED = 64
 _TURN_EVENTS = 16
 _TURN_S = 0.005
-"""What one share may take of a turn of the loop."""
+"""What one share, or those who are new, may take of a turn of the loop."""
 _SWEEP_S = 0.5
 _UNSENT_BYTES = 128 << 10
 
@@ -53,6 +54,7 @@ class Front:
         self.pool = Pool(max_threads, max_short, self._became_free)
         self._application = application
         self._certificate = certificate
+        self._max_connections = _MAX_CONNECTIONS if certificate is None else _MAX_TLS_CONNECTIONS
         self._listeners = listeners
         self._selector = selectors.DefaultSelector()
         self._shares: dict[str, Share] = {}
@@ -151,7 +153,8 @@ class Front:
                 self._selector.unregister(share.selector)
 
     def _accept(self, listener: socket.socket) -> None:
-        for _ in range(_MAX_ACCEPTED):
+        ended = monotonic() + _TURN_S
+        while monotonic() < ended:
             try:
                 sock, address = listener.accept()
             except (BlockingIOError, ConnectionAbortedError, InterruptedError):
@@ -169,7 +172,7 @@ class Front:
                 sock.close()
 
     def _add(self, sock: socket.socket, address: Any) -> None:
-        if self._connections >= _MAX_CONNECTIONS and not self._make_room(
+        if self._connections >= self._max_connections and not self._make_room(
             lambda share: len(share.connections)
         ):
             sock.close()
@@ -192,9 +195,8 @@ class Front:
     def _make_room(self, size: Callable[[Share], int]) -> bool:
         """Close the oldest connection that can be, of the share with most; return whether there was one."""
         for share in sorted(self._shares.values(), key=size, reverse=True):
-            for connection in list(share.connections):
-                if connection.make_room():
-                    return True
+            if any(connection.make_room() for connection in share.connections):
+                return True
         return False
 
     # --- for the connections ---------------------------------------------------------------------

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from functools import lru_cache
 from queue import SimpleQueue
+from time import monotonic
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,6 +21,9 @@ _IPV6_PREFIX_BITS = 64
 """What one customer gets as a rule: single addresses in it are free for the taking."""
 _MAX_RUNNING = 8
 """Requests of one address that threads work on at once, followers and their like not counted."""
+_MAX_RUNNING_BESIDE_OTHERS = 3
+"""The same, while others have requests, too: Python's lock goes to one thread at a time."""
+_BESIDE_S = 1.0
 _MAX_PENDING = 32
 """Requests of one address, waiting or running; with so many nothing more is read from its clients."""
 
@@ -81,12 +85,18 @@ class Pool:
         self._ready: SimpleQueue[tuple[Share, Task] | None] = SimpleQueue()
         self._running = 0
         self._idle = 0
+        self._latest: Share | None = None
+        self._is_beside_until = 0.0
         self._threads: list[threading.Thread] = []
         self._current = threading.local()
 
     def submit(self, share: Share, task: Task) -> None:
         """Have a thread call ``task`` when it is its share's turn."""
         with self._lock:
+            if share is not self._latest:
+                if self._latest is not None:
+                    self._is_beside_until = monotonic() + _BESIDE_S
+                self._latest = share
             if not share.waiting:
                 self._turn.append(share)
             share.waiting.append(task)
@@ -108,11 +118,12 @@ class Pool:
 
     def _start(self) -> None:
         """Start what may start. The lock is held."""
+        most = _MAX_RUNNING_BESIDE_OTHERS if monotonic() < self._is_beside_until else _MAX_RUNNING
         for _ in range(len(self._turn)):
             if self._running >= self._max_short:
                 return
             share = self._turn.popleft()
-            if share.running < _MAX_RUNNING:
+            if share.running < most:
                 share.running += 1
                 self._running += 1
                 self._ready.put((share, share.waiting.popleft()))

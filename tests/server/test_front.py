@@ -1,5 +1,6 @@
 """The loop and its connections: what a client may cost, and what it gets."""
 
+import contextlib
 import http.client
 import socket
 import ssl
@@ -103,6 +104,34 @@ def test_what_is_held_in_all_is_bounded(serve: Serve, monkeypatch: pytest.Monkey
     wait_until(lambda: 0 < served.front.held_bytes <= 1 << 20, 5, "the oldest are given up")
     for client in clients:
         client.close()
+
+
+def test_where_there_are_too_many_the_oldest_of_the_largest_share_goes(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(front, "_MAX_CONNECTIONS", 20)
+    served = serve(hello)
+    other = served.connect("127.0.0.2")
+    other.sendall(GET[:20])
+    clients = [served.connect() for _ in range(40)]
+    for client in clients:
+        # The first ones may be gone by now.
+        with contextlib.suppress(ConnectionError):
+            client.sendall(GET[:20])
+    wait_until(lambda: read_all_or_reset(clients[19]) is not None, 5, "the oldest goes")
+    for client in (other, clients[-1]):
+        client.sendall(GET[20:])
+        assert client.recv(100).startswith(b"HTTP/1.1 200 ")
+    for client in (other, *clients):
+        client.close()
+
+
+def read_all_or_reset(client: socket.socket) -> bytes:
+    """Return what comes until the other side closes, or breaks off."""
+    try:
+        return read_all(client)
+    except ConnectionResetError:
+        return b""
 
 
 def test_the_application_is_asked_before_a_body_is_taken(serve: Serve) -> None:
