@@ -72,11 +72,12 @@ class Front:
         self._selector.register(self._wake_in, selectors.EVENT_READ, self._wake_up)
         for listener in listeners:
             listener.setblocking(False)
-            # Those that it accepts have these from it.
-            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if hasattr(socket, "TCP_NOTSENT_LOWAT"):
-                # What a client does not take is not to lie in the kernel by the megabyte.
-                listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
+            if listener.family != socket.AF_UNIX:
+                # Those that it accepts have these from it.
+                listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+                    # What a client does not take is not to lie in the kernel by the megabyte.
+                    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
             self._selector.register(listener, selectors.EVENT_READ, partial(self._accept, listener))
 
     # --- the loop --------------------------------------------------------------------------------
@@ -166,7 +167,8 @@ class Front:
                 self._make_room(lambda share: len(share.connections))
                 return
             try:
-                self._add(sock, address)
+                # Clients of a Unix socket have no address: they are one share.
+                self._add(sock, address or ("", 0))
             except OSError as exc:
                 log.debug("a connection broke before it was there: %s", exc)
                 sock.close()
@@ -220,7 +222,10 @@ class Front:
         self, connection: Connection, request: h11.Request, body: bytes | None, extra: dict[str, Any]
     ) -> Exchange:
         scheme = "http" if self._certificate is None else "https"
-        server = self._listeners[0].getsockname()[:2]
+        server = next(
+            (one.getsockname()[:2] for one in self._listeners if one.family != socket.AF_UNIX),
+            ("localhost", 0),
+        )
         environ = make_environ(connection, request, body, scheme=scheme, server=server)
         return Exchange(connection, self._application, environ | extra)
 
