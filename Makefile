@@ -39,7 +39,7 @@ bench: engine ## measure against bare docker: a table of figures, each with its 
 	@scripts/ensure-tool docker
 	@image=$$(scripts/ensure-image) && $(PYTHON_IN_VENV) -m benchmarks --image "$$image" $(ARGS)
 
-soak: .venv/ready-dev engine ## run the tests in tests/soak, which take ten minutes; ARGS=-s shows their figures
+soak: .venv/ready-dev engine ## run the tests in tests/soak, which take an hour or two; ARGS=-s shows their figures
 	@[ -n "$$REACTORCIDE_TEST_IMAGE" ] || scripts/ensure-tool busybox
 	$(PYTHON_IN_VENV) -m pytest tests/soak --timeout 0 $(ARGS)
 

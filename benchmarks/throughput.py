@@ -6,12 +6,12 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
-from time import perf_counter
+from time import perf_counter, time_ns
 
 from benchmarks.figures import Figure, alone
 from benchmarks.service import Client, serving
-from reactorcide.corndogs.client import GrpcCorndogs
-from reactorcide.corndogs.server import EmbeddedCorndogs
+from reactorcide.corndogs.direct import DirectCorndogs
+from reactorcide.corndogs.storage import TaskStorage
 
 _QUEUE = "benchmark"
 
@@ -52,28 +52,25 @@ def submissions(image: str, *, quick: bool) -> Figure:
 
 
 def claims(*, quick: bool) -> Figure:
-    """Return the tasks a second that one client claims over gRPC, among many that wait.
-
-    Client and server share a process, and so Python's lock, just as they do in the service.
-    """
+    """Return the tasks a second that one worker claims from the embedded queue, among many that wait."""
     waiting, each = (10_000, 300) if quick else (100_000, 1000)
     with tempfile.TemporaryDirectory(prefix="reactorcide-benchmark-") as directory:
         path = Path(directory, "corndogs.db")
-        server = EmbeddedCorndogs(path)
-        server.start()
-        client = GrpcCorndogs(server.address)
+        storage = TaskStorage(path, time_ns)
+        storage.open()
+        corndogs = DirectCorndogs(storage)
         try:
-            client.submit_task(_QUEUE, payload=b"x" * 120, timeout_s=-1)
+            corndogs.submit_task(_QUEUE, payload=b"x" * 120, timeout_s=-1)
             with contextlib.closing(sqlite3.connect(path)) as connection, connection:
                 connection.execute(_MULTIPLY, (waiting - 1,))
             rates = []
             for _ in range(2 if quick else 6):
                 started = perf_counter()
                 for _ in range(each):
-                    if client.get_next_task(_QUEUE, override_timeout_s=60) is None:
+                    if corndogs.get_next_task(_QUEUE, override_timeout_s=60) is None:
                         raise RuntimeError("the queue ran dry")
                 rates.append(each / (perf_counter() - started))
         finally:
-            client.close()
-            server.stop()
+            corndogs.close()
+            storage.close()
     return alone(f"claims, {waiting:,} waiting", rates[1:], unit="/s", mark=500, at_least=True)

@@ -456,13 +456,13 @@ func errorFrom(response *http.Response, body []byte) error {
 
 const epilog = `
 environment:
-  REACTORCIDE_API_URL    where the service is (default: http://localhost:8080)
+  REACTORCIDE_API_URL    where the service is (required, as http://127.0.0.1:8080)
   REACTORCIDE_API_TOKEN  the token to use (required)
 
 exit codes:
   0    all fine
   1    a job failed
-  2    wrong usage, or no token
+  2    wrong usage, no address or no token
   3    the service could not be reached
   4    the token was refused
   5    the job was refused as invalid
@@ -512,7 +512,8 @@ func run() int {
 	}
 	baseURL := os.Getenv("REACTORCIDE_API_URL")
 	if baseURL == "" {
-		baseURL = "http://localhost:8080"
+		// No default: whoever happened to listen there would get the token.
+		return fail(2, "no service: set REACTORCIDE_API_URL to where it is, as http://127.0.0.1:8080.")
 	}
 	client, err := NewClient(baseURL, token, 10*time.Second)
 	if err != nil {

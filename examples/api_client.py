@@ -376,13 +376,13 @@ def _error_from(response: requests.Response) -> ApiError:
 
 EPILOG = """\
 environment:
-  REACTORCIDE_API_URL    where the service is (default: http://localhost:8080)
+  REACTORCIDE_API_URL    where the service is (required, as http://127.0.0.1:8080)
   REACTORCIDE_API_TOKEN  the token to use (required)
 
 exit codes:
   0    all fine
   1    a job failed
-  2    wrong usage, or no token
+  2    wrong usage, no address or no token
   3    the service could not be reached
   4    the token was refused
   5    the job was refused as invalid
@@ -429,7 +429,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if options.git_ref and not options.git_url:
         parser.error("--git-ref needs --git-url")
-    base_url = os.environ.get("REACTORCIDE_API_URL") or "http://localhost:8080"
+    base_url = os.environ.get("REACTORCIDE_API_URL", "")
+    if not base_url:
+        # No default: whoever happened to listen there would get the token.
+        return _fail(
+            "no service: set REACTORCIDE_API_URL to where it is, as http://127.0.0.1:8080.", exit_code=2
+        )
     token = os.environ.get("REACTORCIDE_API_TOKEN", "").strip()
     if not token:
         return _fail(

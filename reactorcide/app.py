@@ -1,21 +1,22 @@
 """The composition root: every part is made and wired here, and nowhere else."""
 
 import logging
-import math
 import shutil
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
 from reactorcide.accounts import AccountContext, users
-from reactorcide.corndogs.client import GrpcCorndogs
-from reactorcide.corndogs.server import EmbeddedCorndogs
-from reactorcide.domain.errors import ConfigurationError, ReactorcideError
+from reactorcide.corndogs.direct import DirectCorndogs
+from reactorcide.corndogs.storage import TaskStorage
+from reactorcide.corndogs.task import Corndogs
+from reactorcide.domain.errors import ConfigurationError, NotFound, ReactorcideError
 from reactorcide.domain.ids import new_id
 from reactorcide.domain.sizes import format_size, parse_size
 from reactorcide.jobs import JobContext, sources
@@ -25,6 +26,8 @@ from reactorcide.objects.filesystem import FilesystemObjectStore
 from reactorcide.runner import Runner
 from reactorcide.settings import Settings
 from reactorcide.signals import Signals
+from reactorcide.sources.addresses import AddressRules
+from reactorcide.sources.git import GitLimits
 from reactorcide.sources.roots import SourceRoots
 from reactorcide.store.accounts import AccountStore
 from reactorcide.store.audit import AuditStore
@@ -117,11 +120,20 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Application:
     objects = FilesystemObjectStore(
         settings.objects_dir, least_free_bytes=_size("min-free-disk", settings.min_free_disk) or 0
     )
-    # Few threads for its calls: those that come together share a transaction, and more of them only contend
-    # for Python's lock.
-    embedded = None if settings.corndogs_address else EmbeddedCorndogs(settings.corndogs_path, max_workers=4)
+    queue = _queue(settings, metrics)
     roots = SourceRoots(settings.source_roots, settings.data_dir)
-    preparation = Preparation(roots, settings.workspaces_dir, environment, settings.allow_images)
+    most_disk_bytes = _size("max-disk", settings.max_disk) or 0
+    preparation = Preparation(
+        roots,
+        settings.workspaces_dir,
+        environment,
+        settings.allow_images,
+        is_admin=lambda user_id: _is_admin(accounts.store, user_id),
+        addresses=AddressRules(settings.allow_addresses, settings.deny_addresses),
+        git_limits=GitLimits(
+            memory_bytes=_size("git-memory", settings.git_memory) or 0, disk_bytes=most_disk_bytes
+        ),
+    )
     # Importing the Docker SDK is a good part of the start, and the first request does not need it.
     runner = cast(
         Runner,
@@ -143,6 +155,7 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Application:
         metrics=metrics,
         check_source=preparation.check,
     )
+    context.corndogs = queue.corndogs
     worker = Worker(
         context,
         runner,
@@ -154,14 +167,13 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Application:
             artifact_bytes=_size("max-artifact-bytes", settings.max_artifact_bytes) or 0,
             artifacts=settings.max_artifacts,
             pull=settings.pull,
-            max_disk_bytes=_size("max-disk", settings.max_disk) or 0,
+            max_disk_bytes=most_disk_bytes,
             log_bytes=_log_bytes(settings),
         ),
         worker_id=f"{socket.gethostname()}-{new_id()[-8:]}",
         concurrency=settings.concurrency,
         lease_s=settings.lease_s,
         queues=settings.queues,
-        lost_after_s=settings.lost_after_s or (math.inf if embedded else 2 * settings.lease_s),
         check_disk=objects.check_room,
     )
     janitor = Janitor(
@@ -184,7 +196,7 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Application:
         probes=Probes(
             {
                 "database": database.check,
-                "corndogs": lambda: context.corndogs.check_health(),
+                "corndogs": queue.corndogs.check_health,
                 "docker": runner.check,
                 "object_store": objects.check,
                 "worker": worker.check,
@@ -204,23 +216,17 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Application:
         admin_token = users.bootstrap(accounts, settings.admin_token_path)
         if admin_token is not None:
             made.append(admin_token)
-        address = settings.corndogs_address
-        if embedded is not None:
-            embedded.start()
-            address = embedded.address
-        context.corndogs = GrpcCorndogs(address or "", on_call=metrics.observe_corndogs_call)
+        queue.start()
         worker.start()
         janitor.start()
 
     stop_order: list[Callable[[float], None]] = [
         worker.stop,
         janitor.stop,
-        lambda _: context.corndogs.close(),
+        queue.stop,
         lambda _: runner.close(),
         lambda _: database.close(),
     ]
-    if embedded is not None:
-        stop_order.insert(3, embedded.stop)
     return Application(
         create_app(
             services,
@@ -235,6 +241,68 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Application:
         drain=worker.drain,
         admin_token=lambda: made[0] if made else None,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Queue:
+    """The queue that the service uses, and how its life begins and ends."""
+
+    corndogs: Corndogs
+    start: Callable[[], None]
+    stop: Callable[[float], None]
+
+
+def _queue(settings: Settings, metrics: Metrics) -> _Queue:
+    """Choose the queue: one elsewhere, or our own, which is called directly and may listen as well.
+
+    gRPC is imported where something is said over it, and not otherwise. Raises ``ConfigurationError``.
+    """
+    on_call = metrics.observe_corndogs_call
+    if settings.corndogs_address is not None:
+        if settings.corndogs_listen is not None:
+            raise ConfigurationError(
+                "--corndogs-listen is for the embedded Corndogs, and --corndogs-address names another one: "
+                "leave out one of the two"
+            )
+        from reactorcide.corndogs.client import GrpcCorndogs
+
+        client = GrpcCorndogs(settings.corndogs_address, on_call=on_call)
+        return _Queue(client, start=lambda: None, stop=lambda _: client.close())
+    if settings.corndogs_listen is None:
+        storage = TaskStorage(settings.corndogs_path, time.time_ns)
+        direct = DirectCorndogs(storage, on_call=on_call)
+
+        def stop(_: float) -> None:
+            direct.close()
+            storage.close()
+
+        return _Queue(direct, start=storage.open, stop=stop)
+    from reactorcide.corndogs.server import EmbeddedCorndogs
+
+    host, _, port = settings.corndogs_listen.rpartition(":")
+    # Few threads for its calls: those that come together share a transaction, and more of them only contend
+    # for Python's lock.
+    server = EmbeddedCorndogs(settings.corndogs_path, host=host.strip("[]"), port=int(port), max_workers=4)
+    served = DirectCorndogs(server.storage, on_call=on_call)
+
+    def start_server() -> None:
+        server.start()
+        log.info("Corndogs listens on %s; whoever reaches it may take and make any task", server.address)
+
+    def stop_server(deadline_s: float) -> None:
+        served.close()
+        server.stop(deadline_s)
+
+    return _Queue(served, start=start_server, stop=stop_server)
+
+
+def _is_admin(store: AccountStore, user_id: str) -> bool:
+    """Tell whether a job's user is an active admin as the database has it now; who was removed is none."""
+    try:
+        user = store.user(user_id)
+    except NotFound:
+        return False
+    return user.is_active and user.is_admin
 
 
 def _remove_leftovers(context: JobContext, objects: FilesystemObjectStore, workspaces_dir: Path) -> None:
@@ -336,6 +404,8 @@ def probe_docker(environment: Mapping[str, str]) -> str:
 
 def probe_corndogs(address: str) -> None:
     """Raise ``InfrastructureError`` unless the Corndogs at ``host:port`` is in good health."""
+    from reactorcide.corndogs.client import GrpcCorndogs
+
     corndogs = GrpcCorndogs(address)
     try:
         corndogs.check_health()

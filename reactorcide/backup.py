@@ -129,7 +129,7 @@ def _objects(settings: Settings, database: Path) -> Iterator[Path]:
     """Yield the files of all objects but those of jobs that the copy of the database has not got."""
     with closing(sqlite3.connect(database)) as connection:
         jobs = {job_id for (job_id,) in connection.execute("SELECT job_id FROM job")}
-    for directory, below, names in os.walk(settings.objects_dir):
+    for directory, below, names in os.walk(settings.objects_dir, onerror=_unless_gone):
         where = Path(directory).relative_to(settings.objects_dir)
         if where == Path():
             # Half-written ones.
@@ -140,6 +140,12 @@ def _objects(settings: Settings, database: Path) -> Iterator[Path]:
             path = Path(directory, name)
             if path.is_file() and not path.is_symlink():
                 yield path
+
+
+def _unless_gone(error: OSError) -> None:
+    # A job may be deleted meanwhile; all else would be missing from the backup without a word.
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def _migrations(database: Path) -> list[str]:

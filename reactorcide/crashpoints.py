@@ -1,4 +1,4 @@
-"""Places at which a test has the process killed, to show that nothing is lost there.
+"""Places at which a test has the process killed or held up, to show that nothing is lost there.
 
 Each lies on a boundary between the database, Corndogs, the engine and the object store. In production the
 variable is not set, and passing a point costs one look at the environment.
@@ -9,7 +9,8 @@ import signal
 from pathlib import Path
 
 VARIABLE = "REACTORCIDE_CRASH_AT"
-"""``POINT=FILE``: die at that point, once, if the file is there; it is removed first."""
+"""``POINT=FILE``: die at that point, once, if the file is there; it is removed first. If it is a FIFO, wait
+instead until a writer has opened and closed it."""
 
 POINTS = (
     "submit-committed",
@@ -18,7 +19,12 @@ POINTS = (
     "claim-row-written",
     "container-created",
     "source-put",
+    "container-attached",
     "container-started",
+    "handing-over-written",
+    "hand-over-half-sent",
+    "hand-over-sent",
+    "hand-over-acknowledged",
     "start-written",
     "log-written",
     "output-half-read",
@@ -36,15 +42,20 @@ POINTS = (
 
 
 def reached(point: str) -> None:
-    """Die here by SIGKILL if a test wants that; the one place that looks at the variable."""
+    """Die or wait here if a test wants that; the one place that looks at the variable."""
     wanted = os.environ.get(VARIABLE)
     if wanted is None:
         return
     name, _, file = wanted.partition("=")
     if name != point:
         return
+    path = Path(file)
+    if path.is_fifo():
+        path.read_bytes()
+        path.unlink()
+        return
     try:
-        Path(file).unlink()
+        path.unlink()
     except FileNotFoundError:
         return
     os.kill(os.getpid(), signal.SIGKILL)

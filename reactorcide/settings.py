@@ -72,13 +72,34 @@ class Settings:
     )
     concurrency: int = _setting(_cpus, "Jobs that run at once; the number of CPUs by default, 0 runs none.")
     source_roots: tuple[Path, ...] = _setting(
-        lambda: (Path.cwd(),),
+        (),
         "Directory that copied sources and local repositories may come from; may be given more than once. "
-        "The directory that serve was started in by default.",
+        "By default the directory that serve was started in, if that was at a terminal and below the home "
+        "directory; else none.",
         option="source-root",
+    )
+    allow_addresses: tuple[str, ...] = _setting(
+        (),
+        "Address or network (CIDR) that git may go to for the jobs of users who are no admins, though it is "
+        "loopback or link-local; may be given more than once.",
+        option="allow-address",
+    )
+    deny_addresses: tuple[str, ...] = _setting(
+        (),
+        "Address or network (CIDR) that git may not go to for the jobs of users who are no admins; may be "
+        "given more than once. Loopback and link-local addresses are by default.",
+        option="deny-address",
+    )
+    git_memory: str = _setting(
+        "2g", "Memory that each process of git may have while it fetches a source; 0 sets no limit."
     )
     corndogs_address: str | None = _setting(
         None, "HOST:PORT of an external Corndogs; without it an embedded one is used."
+    )
+    corndogs_listen: str | None = _setting(
+        None,
+        "HOST:PORT, or a port of 127.0.0.1, on which other programs may use the embedded Corndogs over gRPC: "
+        "whoever reaches it may take and make any task. By default it listens nowhere.",
     )
     queues: tuple[str, ...] = _setting(
         (),
@@ -106,7 +127,9 @@ class Settings:
     )
     pids_limit: int = _setting(4096, "Processes and threads that one job may have.")
     max_disk: str = _setting(
-        "10g", "Space on the engine's disk that one job may take before it is killed; 0 turns this off."
+        "10g",
+        "Space that one job may take of the engine's disk, and git of this host's for it, before it is "
+        "killed; 0 turns this off.",
     )
     job_network: str = _setting(
         "bridge",
@@ -128,12 +151,6 @@ class Settings:
         option="cancel-grace",
     )
     lease_s: float = _setting(60.0, "Seconds for which a claimed task is leased.", option="lease")
-    lost_after_s: float | None = _setting(
-        None,
-        "Seconds without a renewal of its lease after which a worker stops a job's container. Two leases by "
-        "default; with the embedded Corndogs never, for nobody else can be given the job.",
-        option="lost-after",
-    )
     drain: bool = _setting(
         False, "On the first SIGTERM or Ctrl-C wait for the jobs that run; the second ends the waiting."
     )
@@ -200,6 +217,11 @@ class Settings:
     def admin_token_path(self) -> Path:
         """The bootstrap admin's token, readable by the service's user alone."""
         return self.data_dir / "admin-token"
+
+    @property
+    def socket_path(self) -> Path:
+        """Where the service listens for the command line of its own user."""
+        return self.data_dir / "api.sock"
 
 
 def option_name(setting: Field[Any]) -> str:

@@ -1,10 +1,13 @@
 """Backing up and restoring a data directory: what is in it, and what is refused."""
 
+import errno
 import gzip
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,6 +56,23 @@ def empty(tmp_path: Path) -> Settings:
     """Where to restore to: a directory that is not there yet, in one of its own."""
     (tmp_path / "elsewhere").mkdir()
     return Settings(data_dir=tmp_path / "elsewhere" / "data")
+
+
+def test_objects_that_cannot_be_read_are_not_left_out(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan = os.scandir
+
+    def failing(path: Any) -> Any:
+        # As a failing disk does, which cannot be had otherwise.
+        if str(path).endswith("objects/sources"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", failing)
+    with pytest.raises(ConfigurationError, match=r"could not be written: .*Input/output error"):
+        backup.backup(settings, tmp_path / "b.tar.gz", nothing)
+    assert not (tmp_path / "b.tar.gz").exists()
 
 
 def refused(empty: Settings, file: Path, match: str) -> None:

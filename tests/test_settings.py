@@ -39,7 +39,7 @@ def test_documented_defaults_are_the_defaults() -> None:
 def test_defaults_need_nothing() -> None:
     settings = Settings()
     assert settings.concurrency >= 1
-    assert settings.source_roots == (Path.cwd(),)
+    assert settings.source_roots == ()
     assert settings.database_path.parent == settings.data_dir
 
 

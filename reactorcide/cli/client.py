@@ -10,18 +10,20 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
+from reactorcide.cli.datadir import lock_owner
 from reactorcide.domain.errors import ConfigurationError, ReactorcideError
 from reactorcide.domain.jobs import FINAL, WAITING
+from reactorcide.domain.sizes import format_size
 from reactorcide.settings import Settings, default_data_dir
 
 if TYPE_CHECKING:
     import requests
 
-DEFAULT_URL = "http://localhost:8080"
-
 _PREFIX = "/api/v1"
+_LOCAL_BASE_URL = "http://localhost"
+"""What is asked over the socket in the data directory."""
 _CONNECT_S = 5.0
 _ANSWER_S = 60.0
 _SILENCE_S = 300.0
@@ -32,6 +34,7 @@ _POLL_S = 1
 _BLOCK_BYTES = 1 << 16
 _LAST_ID = "Last-Event-ID"
 _START = "X-Log-Position"
+_LET_THROUGH = "it has to let requests to /api/v1 pass, which bring a token of their own"
 
 Json = dict[str, Any]
 
@@ -50,17 +53,21 @@ class ServiceAway(ServiceError):
 
 
 class Client:
-    """A service at ``url``; ``token_advice`` is said where the token is refused, or there is none.
+    """The service at a URL, or the one that works on a data directory of this user.
 
-    Every method raises ``ServiceError`` with a sentence for a person. Not for several threads at once.
+    ``token_advice`` is said where the token is refused, or there is none. Every method raises
+    ``ServiceError`` with a sentence for a person, or ``Stranger`` where the data directory is not this
+    user's. Not for several threads at once.
     """
 
-    def __init__(self, url: str, token: str | None, token_advice: str) -> None:
+    def __init__(self, service: str | Path, token: str | None, token_advice: str) -> None:
         # Imported here: it takes longer than everything else that a command needs.
         import requests
 
-        self.url = url
-        self.is_local = _is_loopback(url)
+        self._data_dir = service if isinstance(service, Path) else None
+        self.url = str(service) if self._data_dir is None else f"unix:{_socket_path(self._data_dir)}"
+        self._base_url = self.url if self._data_dir is None else _LOCAL_BASE_URL
+        self.is_local = _is_loopback(self._base_url)
         """The service is on this host, as far as its address tells."""
         self._has_token = bool(token)
         self._token_advice = token_advice
@@ -72,6 +79,10 @@ class Client:
             self._session.verify = os.environ.get("REQUESTS_CA_BUNDLE") or True
         # As a callable, or a .netrc would win over it.
         self._session.auth = _Bearer(token) if token else _nothing
+        if self._data_dir is not None:
+            from reactorcide.cli.transport import LocalAdapter
+
+            self._session.mount(_LOCAL_BASE_URL, LocalAdapter(self._data_dir, _CONNECT_S))
         self._begins_line = True
 
     def __enter__(self) -> Self:
@@ -295,7 +306,7 @@ class Client:
         with self._translated():
             response = self._session.request(
                 method,
-                self.url + _PREFIX + path,
+                self._base_url + _PREFIX + path,
                 timeout=(_CONNECT_S, silence_s),
                 # A redirected POST would arrive as a GET.
                 allow_redirects=False,
@@ -308,9 +319,8 @@ class Client:
 
     def _refusal(self, response: "requests.Response") -> ServiceError:
         status = response.status_code
-        if "Location" in response.headers:
-            target = response.headers["Location"].partition(_PREFIX)[0]
-            return ServiceError(f"{self.url} has moved; set REACTORCIDE_API_URL to {target}")
+        if 300 <= status < 400 and "Location" in response.headers:
+            return self._redirected(response)
         try:
             answer = response.json()
             message = str(answer["message"])
@@ -322,10 +332,42 @@ class Client:
         kind = ServiceAway if status in (502, 503, 504) else ServiceError
         return kind(message, status=status, fields=fields)
 
+    def _redirected(self, response: "requests.Response") -> ServiceError:
+        url = response.request.url or self.url
+        asked = urlsplit(url).path.removeprefix(urlsplit(self.url).path)
+        there = urlsplit(urljoin(url, response.headers["Location"]))
+        target = f"{there.scheme}://{there.netloc}{there.path}"
+        if target.endswith(asked):
+            return ServiceError(
+                f"{self.url} has moved; set REACTORCIDE_API_URL to {target.removesuffix(asked)}"
+            )
+        return ServiceError(
+            f"{_in_front(response)} of {self.url} sends on to {target}, a page to log in perhaps; "
+            + _LET_THROUGH
+        )
+
     def _stranger(self, response: "requests.Response") -> ServiceError:
-        kind = ServiceAway if response.status_code in (502, 503, 504) else ServiceError
-        return kind(
-            f"what answers at {self.url} (status {response.status_code}) is no Reactorcide; "
+        """Return what an answer means that is none of the service's: a proxy's, mostly."""
+        status = response.status_code
+        who = f"{_in_front(response)} of {self.url}"
+        if status in (502, 503, 504):
+            return ServiceAway(f"{who} gets no answer from the service (status {status}); try again")
+        if status == 413:
+            body = response.request.headers.get("Content-Length", "")
+            size = f"a request of {format_size(int(body))}" if body.isdigit() else "a request of this size"
+            return ServiceError(
+                f"{who} refuses {size} (status 413), and the service has not seen it; raise the limit there, "
+                "which for nginx is client_max_body_size"
+            )
+        if status in (401, 407):
+            return ServiceError(
+                f"{who} wants a login of its own (status {status}), and the service has not seen the token; "
+                f"{_LET_THROUGH}"
+            )
+        if status == 400 and b"HTTPS port" in response.content:
+            return ServiceError(f"{self.url} speaks TLS: set REACTORCIDE_API_URL to an address with https://")
+        return ServiceError(
+            f"what answers at {self.url} (status {status}) is no Reactorcide, or something in front of it; "
             "check REACTORCIDE_API_URL"
         )
 
@@ -336,6 +378,11 @@ class Client:
         try:
             yield
         except exceptions.SSLError as exc:
+            if "CERTIFICATE_VERIFY_FAILED" not in str(exc):
+                raise ServiceError(
+                    f"no TLS can be spoken with {self.url}: {exc}; does REACTORCIDE_API_URL have to begin "
+                    "with http:// in place of https://?"
+                ) from exc
             raise ServiceError(f"the certificate of {self.url} cannot be trusted: {exc}") from exc
         except exceptions.ConnectTimeout as exc:
             raise ServiceAway(self._nobody()) from exc
@@ -345,10 +392,13 @@ class Client:
             raise ServiceAway(self._nobody()) from exc
         except exceptions.ChunkedEncodingError as exc:
             raise ServiceAway(f"the connection to {self.url} broke; try again") from exc
-        except exceptions.RequestException as exc:
+        except (exceptions.RequestException, ValueError) as exc:
+            # The library reads the address that an answer redirects to, and not every stranger's is one.
             raise ServiceError(f"{self.url} cannot be asked: {exc}; check REACTORCIDE_API_URL") from exc
 
     def _nobody(self) -> str:
+        if self._data_dir is not None:
+            return _nobody_in(self._data_dir)
         return (
             f"no service answers at {self.url}; start one with 'reactorcide serve', "
             "or set REACTORCIDE_API_URL to where it is"
@@ -413,6 +463,12 @@ def _nothing(request: Any) -> Any:
     return request
 
 
+def _in_front(response: "requests.Response") -> str:
+    """Name what has answered in place of the service."""
+    name = response.headers.get("Server", "")
+    return f"a proxy ({name[:50]}) in front" if name and name.isprintable() else "a proxy in front"
+
+
 def _lost(job_id: str) -> str:
     return (
         "the connection to the service is lost, the job goes on; "
@@ -421,12 +477,36 @@ def _lost(job_id: str) -> str:
 
 
 def connect(environment: Mapping[str, str] = os.environ) -> Client:
-    """Return a client of the service that the environment names, by default the one on this host.
+    """Return a client of the service at ``REACTORCIDE_API_URL``, or else of this user's own one.
 
-    The token is that of ``REACTORCIDE_API_TOKEN`` or, for a service on this host only, the one that
-    ``serve`` has left in its data directory. Raises ``ConfigurationError`` for a URL that is none.
+    That is the one that works on the data directory, over the socket in it. The token is that of
+    ``REACTORCIDE_API_TOKEN`` or, over the socket alone, the one that ``serve`` has left in the directory: who
+    listens at a port is not known. Raises ``ConfigurationError`` for a URL that is none.
     """
-    url = environment.get("REACTORCIDE_API_URL", "").strip().rstrip("/") or DEFAULT_URL
+    url = environment.get("REACTORCIDE_API_URL", "").strip().rstrip("/")
+    token = environment.get("REACTORCIDE_API_TOKEN", "").strip()
+    if url:
+        _check_url(url)
+    if token:
+        if not token.isprintable() or " " in token:
+            raise ConfigurationError("REACTORCIDE_API_TOKEN is no token: it has spaces or control characters")
+        return Client(url or _data_dir(environment), token, "the token is that of REACTORCIDE_API_TOKEN")
+    advice = "set REACTORCIDE_API_TOKEN; 'reactorcide token create' makes a token on the service's host"
+    if url:
+        if _is_loopback(url):
+            advice += (
+                ". The one in the data directory goes over the socket there alone: unset REACTORCIDE_API_URL"
+            )
+        return Client(url, None, f"the service at {url} wants a token: {advice}")
+    data_dir = _data_dir(environment)
+    path = Settings(data_dir=data_dir).admin_token_path
+    try:
+        return Client(data_dir, path.read_text("ascii").strip(), f"the token is that of {path}; {advice}")
+    except (OSError, ValueError):
+        return Client(data_dir, None, f"there is no token to be read in {path}: {advice}")
+
+
+def _check_url(url: str) -> None:
     try:
         parts = urlsplit(url)
         is_usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -434,22 +514,33 @@ def connect(environment: Mapping[str, str] = os.environ) -> Client:
         is_usable = False
     if not is_usable:
         raise ConfigurationError(
-            f"REACTORCIDE_API_URL is {url!r}; it has to be like http://localhost:8080 or https://ci.example.com"
+            f"REACTORCIDE_API_URL is {url!r}; it has to be like http://127.0.0.1:8080 or https://ci.example.com"
         )
-    token = environment.get("REACTORCIDE_API_TOKEN", "").strip()
-    if token:
-        if not token.isprintable() or " " in token:
-            raise ConfigurationError("REACTORCIDE_API_TOKEN is no token: it has spaces or control characters")
-        return Client(url, token, "the token is that of REACTORCIDE_API_TOKEN")
-    advice = "set REACTORCIDE_API_TOKEN; 'reactorcide token create' makes a token on the service's host"
-    if not _is_loopback(url):
-        return Client(url, None, f"the service at {url} wants a token: {advice}")
-    data_dir = Path(environment.get("REACTORCIDE_DATA_DIR") or default_data_dir())
-    path = Settings(data_dir=data_dir).admin_token_path
+
+
+def _data_dir(environment: Mapping[str, str]) -> Path:
+    return Path(environment.get("REACTORCIDE_DATA_DIR") or default_data_dir())
+
+
+def _socket_path(data_dir: Path) -> Path:
+    return Settings(data_dir=data_dir).socket_path
+
+
+def _nobody_in(data_dir: Path) -> str:
     try:
-        return Client(url, path.read_text("ascii").strip(), f"the token is that of {path}; {advice}")
-    except (OSError, ValueError):
-        return Client(url, None, f"there is no token to be read in {path}: {advice}")
+        owner = lock_owner(data_dir)
+    except OSError:
+        owner = None
+    if owner is not None:
+        return (
+            f"the service in {data_dir} (process {owner}) does not answer on {_socket_path(data_dir).name} "
+            "there: it is starting or stopping, or says in its log why it has no such socket; then set "
+            "REACTORCIDE_API_URL to its address, and REACTORCIDE_API_TOKEN"
+        )
+    return (
+        f"no service runs in {data_dir}; start one with 'reactorcide serve', or set REACTORCIDE_API_URL to "
+        "where it is, and REACTORCIDE_API_TOKEN"
+    )
 
 
 def _is_loopback(url: str) -> bool:

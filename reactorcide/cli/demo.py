@@ -144,7 +144,10 @@ class _Service:
         try:
             url = self._wait_until_it_listens(process)
             token = self._settings.admin_token_path.read_text("ascii").strip()
-            with Client(url, token, "the token is the one that the service has made") as client:
+            # Over its socket: a token that was read from a file goes to no port.
+            with Client(
+                self._settings.data_dir, token, "the token is the one that the service has made"
+            ) as client:
                 version = client.health()["version"]
                 seconds = time.monotonic() - started_at
                 click.echo(f"Reactorcide {version} answers at {url} after {seconds:.1f} s")

@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from reactorcide.cli import render
+from reactorcide.cli import localsocket, render
 from reactorcide.cli.client import Client, ServiceError
 from reactorcide.cli.datadir import lock_owner
 from reactorcide.cli.options import settings_from, settings_options
@@ -22,9 +22,13 @@ from reactorcide.domain.errors import ReactorcideError
 from reactorcide.domain.sizes import format_size
 from reactorcide.settings import Settings
 
-_OLDEST_GIT = (2, 20)
+_OLDEST_GIT = (2, 37)
 _LEAST_FREE_BYTES = 1 << 30
 _PROGRAM_S = 10
+_SOCKET_S = 5.0
+_SOCKET_ADVICE = (
+    "set REACTORCIDE_API_URL and REACTORCIDE_API_TOKEN for the command line, or choose another --data-dir"
+)
 _DEFAULT_ENGINE = "unix:///var/run/docker.sock"
 
 
@@ -65,9 +69,10 @@ def doctor(as_json: bool, **options: Any) -> None:
 
 def _show(finding: Finding) -> None:
     mark, style = ("✓", "green") if finding.ok else ("✗", "red")
+    # What is quoted may be somebody else's: a stranger may answer at the port.
     render.line(f"{mark} {finding.check:14}  {render.printable(finding.message)}", style=style)
     if finding.advice is not None:
-        click.echo(f"  {'':14}  → {finding.advice}")
+        click.echo(f"  {'':14}  → {render.printable(finding.advice)}")
 
 
 def _docker(environment: Mapping[str, str]) -> Finding:
@@ -135,6 +140,9 @@ def _data_dir(data_dir: Path) -> Finding:
             with tempfile.TemporaryFile(dir=data_dir):
                 pass
             owner = lock_owner(data_dir)
+            problem = _socket_problem(data_dir, is_in_use=owner is not None)
+            if problem is not None:
+                return Finding(check, False, f"{data_dir} has no socket: {problem}", _SOCKET_ADVICE)
         elif existing.is_dir() and os.access(existing, os.W_OK | os.X_OK):
             owner = None
         else:
@@ -151,6 +159,21 @@ def _data_dir(data_dir: Path) -> Finding:
         )
     state = "not in use" if owner is None else f"in use by process {owner}"
     return Finding(check, True, f"{data_dir}, {format_size(free_bytes)} free, {state}")
+
+
+def _socket_problem(data_dir: Path, *, is_in_use: bool) -> str | None:
+    """Return why the command line does not reach the service over the socket, or would not."""
+    try:
+        if is_in_use:
+            localsocket.connect(data_dir, _SOCKET_S).close()
+        else:
+            with tempfile.TemporaryDirectory(dir=data_dir) as directory:
+                localsocket.listen(Path(directory)).close()
+    except OSError as exc:
+        return exc.strerror or str(exc)
+    except localsocket.Stranger as exc:
+        return str(exc)
+    return None
 
 
 def _port(settings: Settings) -> Finding:
@@ -200,7 +223,7 @@ def _corndogs(address: str | None) -> Finding:
         return Finding(
             "Corndogs",
             False,
-            str(exc),
+            f"{address}: {exc}",
             "start it ('reactorcide corndogs' runs one), or leave --corndogs-address out",
         )
     return Finding("Corndogs", True, f"{address} is in good health")

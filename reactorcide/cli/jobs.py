@@ -32,6 +32,8 @@ _SHOWN = {
     "git_url": "Repository",
     "git_ref": "Ref",
     "git_submodules": "Submodules",
+    "git_depth": "History, commits",
+    "git_tags": "All tags",
     "source_path": "Source",
     "source_id": "Uploaded source",
     "source_job_id": "Source job",

@@ -1,11 +1,13 @@
 """Command-line options made from the table of settings."""
 
 import ipaddress
+import os
 import re
+import sys
 from collections.abc import Callable
-from dataclasses import MISSING, Field
+from dataclasses import MISSING, Field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 import click
 
@@ -14,6 +16,28 @@ from reactorcide.domain.sizes import parse_size
 from reactorcide.settings import Settings, all_settings, option_name
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class _SourceRoot(click.Path):
+    """A directory that jobs may take files from."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path, exists=True, file_okay=False, resolve_path=True)
+
+    def convert(
+        self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None
+    ) -> Any:
+        """Return the directory; one that holds everything of the host or of its user is refused."""
+        root = Path(os.fsdecode(super().convert(value, param, ctx)))
+        if holds_too_much(root):
+            self.fail(
+                f"{root} is no source root: every user's job could copy any file below it, keys and logins "
+                "too; name the directories in it that jobs may take sources from",
+                param,
+                ctx,
+            )
+        return root
+
 
 _TYPES: dict[Any, Any] = {
     str: str,
@@ -24,7 +48,7 @@ _TYPES: dict[Any, Any] = {
     # A file in its place is found by what uses it, and then said in a sentence.
     Path: click.Path(path_type=Path),
     Path | None: click.Path(path_type=Path),
-    tuple[Path, ...]: click.Path(path_type=Path, exists=True, file_okay=False, resolve_path=True),
+    tuple[Path, ...]: _SourceRoot(),
     tuple[str, ...]: str,
     bool: bool,
 }
@@ -43,7 +67,6 @@ _LEAST_S = {
     "lease_s": 1.0,
     "prepare_timeout_s": 1.0,
     "cancel_grace_s": 0.1,
-    "lost_after_s": 1.0,
     "request_timeout_s": 1.0,
 }
 
@@ -73,6 +96,16 @@ class _Address(click.ParamType[str]):
         if not host or not port.isdigit() or not 0 < int(port) < 65536:
             self.fail(f"{value!r} is no HOST:PORT, like 10.0.0.5:5080", param, ctx)
         return value
+
+
+class _Listen(_Address):
+    """An address to listen on."""
+
+    name = "[HOST:]PORT"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return it with its host, which is loopback where none is named."""
+        return super().convert(f"127.0.0.1:{value}" if value.isdigit() else value, param, ctx)
 
 
 class _Image(click.ParamType[str]):
@@ -143,6 +176,7 @@ class _Capability(click.ParamType[str]):
 _TYPES_OF: dict[str, click.ParamType[Any]] = {
     "port": click.IntRange(0, 65535),
     "corndogs_address": _Address(),
+    "corndogs_listen": _Listen(),
     "default_image": _Image(),
     "allow_images": _ImagePattern(),
     "default_memory_limit": _Size(),
@@ -152,6 +186,9 @@ _TYPES_OF: dict[str, click.ParamType[Any]] = {
     "keep_bytes": _Size(),
     "max_artifact_bytes": _Size(),
     "max_source_bytes": _Size(),
+    "git_memory": _Size(),
+    "allow_addresses": _Network(),
+    "deny_addresses": _Network(),
     "trusted_proxies": _Network(),
     "cors_origins": _Origin(),
     "capabilities": _Capability(),
@@ -173,6 +210,43 @@ def settings_options(*names: str) -> Callable[[F], F]:
 def settings_from(options: dict[str, Any]) -> Settings:
     """Return the settings that a command was given; what was left out has its default."""
     return Settings(**{name: value for name, value in options.items() if value not in (None, ())})
+
+
+def holds_too_much(root: Path) -> bool:
+    """Tell whether a directory is ``/``, or has the user's home in it or is that: with keys and logins."""
+    home = _home()
+    return root == Path("/") or (home is not None and home.is_relative_to(root))
+
+
+def with_default_roots(settings: Settings) -> Settings:
+    """Return the settings with the directory that this was started in as source root, where none is named.
+
+    That is for whoever works with their own sources: at a terminal, below their home. A service that a
+    machine starts, in whatever directory, has none.
+    """
+    if settings.source_roots or not (_is_terminal(sys.stdin) and _is_terminal(sys.stderr)):
+        return settings
+    home = _home()
+    try:
+        here = Path.cwd()
+    except FileNotFoundError:
+        # It was removed meanwhile.
+        return settings
+    if home is None or not here.is_relative_to(home) or holds_too_much(here):
+        return settings
+    return replace(settings, source_roots=(here,))
+
+
+def _home() -> Path | None:
+    try:
+        return Path(os.path.realpath(Path.home()))
+    except RuntimeError:
+        # A user without one.
+        return None
+
+
+def _is_terminal(file: TextIO | None) -> bool:
+    return file is not None and file.isatty()
 
 
 def _option(setting: Field[Any]) -> Callable[[F], F]:

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -15,6 +16,43 @@ from reactorcide.domain.errors import ReactorcideError
 from reactorcide.tarstream import CHUNK_BYTES, END, Entry, write_entry
 
 _LIST = ("ls-files", "-z", "--others", "--exclude-standard")
+_NO_REPOSITORY = re.compile(
+    rb"fatal: not a git repository \(or any (?:of the parent directories|parent up to)"
+)
+# git goes on after these, and then knows less than it says.
+_INCOMPLETE = re.compile(rb"^warning: (?:could not open directory|unable to access) .*", re.MULTILINE)
+
+_QUIET = {
+    "core.fsmonitor": "false",
+    "core.hooksPath": "/dev/null",
+    "core.pager": "cat",
+    "core.editor": "false",
+    "core.sshCommand": "false",
+    "core.gitProxy": "",
+    "core.askPass": "",
+    "credential.helper": "",
+    "diff.external": "",
+    "gc.auto": "0",
+    "maintenance.auto": "false",
+}
+
+_NO_PROGRAMS = {
+    # Settings like these count for more than those of the repository, the user and the host.
+    "GIT_CONFIG_COUNT": str(len(_QUIET)),
+    **{f"GIT_CONFIG_KEY_{number}": name for number, name in enumerate(_QUIET)},
+    **{f"GIT_CONFIG_VALUE_{number}": value for number, value in enumerate(_QUIET.values())},
+    # A repository may call itself incomplete, and name where the rest is to be had.
+    "GIT_NO_LAZY_FETCH": "1",
+    "GIT_ALLOW_PROTOCOL": "none",
+    "GIT_OPTIONAL_LOCKS": "0",
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_ASKPASS": "",
+    "GIT_SSH_COMMAND": "false",
+    "GIT_PAGER": "cat",
+    "GIT_EXTERNAL_DIFF": "",
+}
+"""Variables for a git that only looks at a repository. Filters and text conversions have names of their own
+in each repository and cannot be turned off like this: only commands that convert no content may be run."""
 
 
 def pack(directory: Path, out: BinaryIO, advance: Callable[[int], None] = lambda _: None) -> str:
@@ -24,7 +62,7 @@ def pack(directory: Path, out: BinaryIO, advance: Callable[[int], None] = lambda
     time, for make goes by it; directories, of which only those with files are packed, have neither.
     ``advance`` is called with the bytes of files that were read. Raises ``ReactorcideError``.
     """
-    if not directory.is_dir():
+    if not _is_directory(directory):
         raise ReactorcideError(f"there is no directory {directory} to upload")
     hashed = _Hashed(out)
     # Neither a name nor a time in its header: the bytes are those of the files alone.
@@ -35,6 +73,17 @@ def pack(directory: Path, out: BinaryIO, advance: Callable[[int], None] = lambda
                 advance(len(piece))
         packed.write(END)
     return hashed.digest.hexdigest()
+
+
+def _is_directory(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError as exc:
+        raise _unreadable(path, exc) from exc
+
+
+def _unreadable(path: Path | str, error: OSError) -> ReactorcideError:
+    return ReactorcideError(f"{path} cannot be read: {error.strerror}; leave it out, or make it readable")
 
 
 class _Hashed:
@@ -71,7 +120,7 @@ def _entry(file: Path, path: str) -> Iterator[bytes]:
                 )
                 yield from write_entry(entry, path)
     except OSError as exc:
-        raise ReactorcideError(f"{file} cannot be read: {exc.strerror}") from exc
+        raise _unreadable(file, exc) from exc
 
 
 def _content(file: BinaryIO, size_bytes: int) -> Iterator[bytes]:
@@ -94,12 +143,16 @@ def _listed(directory: Path) -> set[str]:
     if not names:
         # No work tree, or one that ignores this directory as a whole: then its own .gitignore counts.
         with tempfile.TemporaryDirectory(prefix="reactorcide-") as empty:
-            _git(directory, "init", "--quiet", "--bare", empty)
+            _git(Path(empty), "init", "--quiet", "--bare", empty)
             names = _git(directory, f"--git-dir={empty}", "--work-tree=.", *_LIST)
     found = set()
+    links: dict[Path, bool] = {}
     for name in names:
         path = name.rstrip("/")
-        if (directory / path).is_dir() and not (directory / path).is_symlink():
+        if _is_beyond_link(directory, path, links):
+            # An index may name what lies outside of the directory like this.
+            continue
+        if _is_directory(directory / path) and not (directory / path).is_symlink():
             # Another repository within this one.
             found |= {f"{path}/{below}" for below in _listed(directory / path)}
         else:
@@ -107,30 +160,82 @@ def _listed(directory: Path) -> set[str]:
     return found
 
 
+def _is_beyond_link(directory: Path, path: str, links: dict[Path, bool]) -> bool:
+    """Tell whether a directory on the way to ``path`` is a link; ``links`` keeps what is known of each."""
+    above = directory
+    for part in path.split("/")[:-1]:
+        above = above / part
+        if above not in links:
+            links[above] = above.is_symlink()
+        if links[above]:
+            return True
+    return False
+
+
 def _is_work_tree(directory: Path) -> bool:
+    """Tell whether a directory belongs to a repository's work tree; raises where git cannot tell."""
     answer = _run_git(directory, "rev-parse", "--is-inside-work-tree")
-    return answer.returncode == 0 and answer.stdout.strip() == b"true"
+    if answer.returncode == 0:
+        return answer.stdout.strip() == b"true"
+    if not _NO_REPOSITORY.match(answer.stderr):
+        # A repository that git refuses, for its owner say, is none to leave files out for.
+        raise _failure(directory, answer.stderr)
+    if (damaged := _git_directory(directory)) is not None:
+        raise ReactorcideError(
+            f"git cannot tell which files of {directory} to upload: it takes {damaged} for no repository; "
+            "mend it, or remove it to upload all that no .gitignore names"
+        )
+    return False
+
+
+def _git_directory(directory: Path) -> Path | None:
+    """Return the ``.git`` that is nearest above; git looks no further than one file system."""
+    try:
+        device = directory.stat().st_dev
+        for above in (directory.absolute(), *directory.absolute().parents):
+            if above.stat().st_dev != device:
+                break
+            if os.path.lexists(above / ".git"):
+                return above / ".git"
+    except OSError as exc:
+        raise _unreadable(directory, exc) from exc
+    return None
 
 
 def _git(directory: Path, *arguments: str) -> list[str]:
     answer = _run_git(directory, *arguments)
-    if answer.returncode != 0:
-        reason = " ".join(answer.stderr.decode(errors="replace").split())
-        raise ReactorcideError(f"git cannot tell which files of {directory} to upload: {reason}")
+    incomplete = _INCOMPLETE.search(answer.stderr)
+    if answer.returncode != 0 or incomplete:
+        raise _failure(directory, incomplete[0] if incomplete else answer.stderr)
     return [os.fsdecode(name) for name in answer.stdout.split(b"\0") if name]
+
+
+def _failure(directory: Path, said: bytes) -> ReactorcideError:
+    reason = " ".join(said.decode(errors="replace").split()) or "it says nothing"
+    return ReactorcideError(
+        f"git cannot tell which files of {directory} to upload: {reason}; correct this, and submit again"
+    )
 
 
 def _run_git(directory: Path, *arguments: str) -> "subprocess.CompletedProcess[bytes]":
     # What says where a repository is, as in a hook, is about another one.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    command = ["git", *arguments]
-    return subprocess.run(command, cwd=directory, env=environment, capture_output=True)  # noqa: S603  # the user's own git
+    environment |= _NO_PROGRAMS | {"LC_ALL": "C", "LANGUAGE": ""}
+    try:
+        command = ["git", *arguments]
+        return subprocess.run(command, cwd=directory, env=environment, capture_output=True)  # noqa: S603  # the user's own git
+    except OSError as exc:
+        raise ReactorcideError(f"git cannot be run in {directory}: {exc.strerror}") from exc
 
 
 def _walked(directory: Path) -> set[str]:
     """Return all files, where there is no git; raises where it would have to be asked."""
+
+    def fail(error: OSError) -> None:
+        raise _unreadable(error.filename, error) from error
+
     found = set()
-    for parent, directories, names in os.walk(directory):
+    for parent, directories, names in os.walk(directory, onerror=fail):
         if ".gitignore" in names:
             raise ReactorcideError(
                 f"{parent} has a .gitignore, and git, which knows what that leaves out, is not installed"

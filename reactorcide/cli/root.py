@@ -9,7 +9,6 @@ import click
 
 from reactorcide import __version__
 from reactorcide.domain.errors import ReactorcideError
-from reactorcide.logconfig import printable
 
 _EXIT_INTERRUPTED = 130
 
@@ -58,9 +57,11 @@ class _LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except ReactorcideError as exc:
-            # It may quote names and paths that somebody else has chosen.
-            text = "\n".join(map(printable, str(exc).split("\n")))
-            click.echo(f"reactorcide: {text}", err=True)
+            # Imported here: most commands end without an error.
+            from reactorcide.cli.render import printable
+
+            # It may quote a path, or what somebody else answered in place of the service.
+            click.echo(f"reactorcide: {printable(str(exc))}", err=True)
             ctx.exit(1)
         except KeyboardInterrupt:
             ctx.exit(_EXIT_INTERRUPTED)

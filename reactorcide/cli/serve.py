@@ -10,8 +10,9 @@ from typing import Any
 import click
 
 from reactorcide import logconfig
+from reactorcide.cli import localsocket
 from reactorcide.cli.datadir import lock_data_dir
-from reactorcide.cli.options import settings_from, settings_options
+from reactorcide.cli.options import settings_from, settings_options, with_default_roots
 from reactorcide.domain.errors import ConfigurationError
 from reactorcide.settings import Settings
 
@@ -22,8 +23,11 @@ log = logging.getLogger("reactorcide.serve")
 @settings_options()
 def serve(**options: Any) -> None:
     """Run the service: API, worker and queue in one process."""
-    settings = settings_from(options)
+    named = settings_from(options)
+    settings = with_default_roots(named)
     logconfig.configure(settings.log_format, settings.log_level)
+    if settings is not named:
+        log.info("jobs may take sources from %s, where this was started", settings.source_roots[0])
     try:
         lock = lock_data_dir(settings.data_dir)
         with lock:
@@ -33,7 +37,7 @@ def serve(**options: Any) -> None:
             _warn_of_open_data_dir(settings)
             from reactorcide.server.run import run
 
-            run(settings)
+            run(settings, _local_listener(settings), lambda: localsocket.remove(settings.data_dir))
     except ConfigurationError as exc:
         click.echo(f"reactorcide: {exc}", err=True)
         sys.exit(1)
@@ -100,3 +104,17 @@ def _warn_of_open_data_dir(settings: Settings) -> None:
             settings.data_dir,
             shlex.quote(str(settings.data_dir)),
         )
+
+
+def _local_listener(settings: Settings) -> localsocket.Listener | None:
+    """Return the socket for the command line of this user; where there can be none, say so and go on."""
+    try:
+        return localsocket.listen(settings.data_dir)
+    except OSError as exc:
+        log.warning(
+            "there is no socket %s for the command line (%s): it needs REACTORCIDE_API_URL and "
+            "REACTORCIDE_API_TOKEN; a --data-dir on another file system may have one",
+            settings.socket_path,
+            exc.strerror,
+        )
+        return None

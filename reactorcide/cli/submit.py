@@ -24,6 +24,8 @@ _FIELDS = {
     "image": "runner_image",
     "ref": "git_ref",
     "submodules": "git_submodules",
+    "git_depth": "git_depth",
+    "git_tags": "git_tags",
     "queue": "queue_name",
     "timeout": "timeout_seconds",
     "priority": "priority",
@@ -34,6 +36,15 @@ _FIELDS = {
     "job_dir": "job_dir",
     "description": "description",
 }
+
+_GIT_OPTIONS = ("ref", "submodules", "git_depth", "git_tags")
+_SOURCE_FIELDS = (
+    "git_url",
+    *(_FIELDS[name] for name in _GIT_OPTIONS),
+    "source_path",
+    "source_id",
+    "source_job_id",
+)
 
 
 class _CommandAfterDashes(click.Command):
@@ -93,6 +104,17 @@ def _secret_variables(
     "--submodules/--no-submodules",
     default=None,
     help="Whether its submodules are fetched as well; they are by default.",
+)
+@click.option(
+    "--git-depth",
+    type=int,
+    metavar="COMMITS",
+    help="Commits of its history that are fetched; 1 by default, 0 is all.",
+)
+@click.option(
+    "--git-tags/--no-git-tags",
+    default=None,
+    help="Whether all its tags are fetched as well, as git describe needs; they are not by default.",
 )
 @click.option(
     "--env", metavar="NAME=VALUE", multiple=True, callback=_variables, help="Variable of the job; repeatable."
@@ -157,14 +179,23 @@ def submit(
 
 def _submit_with(client: Client, definition: dict[str, Any], source: Path, *, upload: bool) -> dict[str, Any]:
     """Submit a job with a directory for its source: where it is, if the service can take it from there."""
-    if client.is_local and not upload:
+    path = os.fspath(source)
+    # A path that is no UTF-8 cannot be told to the service.
+    if client.is_local and not upload and os.fsencode(path) == path.encode(errors="replace"):
         try:
-            return client.submit(definition | {"source_path": os.fspath(source)})
+            return client.submit(definition | {"source_path": path})
         except ServiceError as exc:
             # A tunnel, too, begins on this host: what only the service has cannot be uploaded.
-            if "source_path" not in exc.fields or not source.is_dir():
+            if "source_path" not in exc.fields or not _may_be_directory(source):
                 raise
     return client.submit(definition | {"source_id": _upload(client, source)})
+
+
+def _may_be_directory(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:
+        return True  # packing it says what is wrong with it
 
 
 def _upload(client: Client, source: Path) -> str:
@@ -254,7 +285,7 @@ def _override(definition: dict[str, Any], options: dict[str, Any]) -> None:
     if sum(map(bool, (source, git, source_job))) > 1:
         raise click.UsageError("Give one of --source, --source-job and --git.")
     if source or git or source_job:
-        for field in ("git_url", "git_ref", "git_submodules", "source_path", "source_id", "source_job_id"):
+        for field in _SOURCE_FIELDS:
             definition.pop(field, None)
         definition["source_type"] = "git" if git else "copy"
     if git:
@@ -262,9 +293,10 @@ def _override(definition: dict[str, Any], options: dict[str, Any]) -> None:
     if source_job:
         definition["source_job_id"] = source_job
     definition.setdefault("source_type", "git" if definition.get("git_url") else "copy")
-    for name in ("ref", "submodules"):
+    for name in _GIT_OPTIONS:
         if options[name] is not None and definition["source_type"] != "git":
-            raise click.UsageError(f"--{name} belongs to a repository; name one with --git.")
+            option = name.replace("_", "-")
+            raise click.UsageError(f"--{option} belongs to a repository; name one with --git.")
     definition |= {field: options[name] for name, field in _FIELDS.items() if options[name] is not None}
     if options["artifact"]:
         definition["artifacts"] = list(options["artifact"])

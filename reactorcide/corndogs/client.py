@@ -1,18 +1,28 @@
 """Corndogs over gRPC, as releases up to 0.3 and the embedded server speak it."""
 
+import logging
 import time
 from collections.abc import Callable
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from reactorcide.corndogs.proto import corndogs_pb2 as pb
 from reactorcide.corndogs.proto.corndogs_pb2_grpc import CorndogsServiceStub
-from reactorcide.corndogs.task import Queues, Task
-from reactorcide.corndogs.wire import MAX_MESSAGE_BYTES, task_from_message
-from reactorcide.domain.errors import CorndogsError, CorndogsUnavailable, InvalidInput
+from reactorcide.corndogs.task import (
+    DEFAULT_QUEUE,
+    MAX_MESSAGE_BYTES,
+    NO_TASK,
+    Queues,
+    Task,
+    call_failed,
+    checked_uuid,
+)
+from reactorcide.corndogs.wire import task_from_message
+from reactorcide.domain.errors import CorndogsError, CorndogsUnavailable
 from reactorcide.domain.ids import is_id
+
+log = logging.getLogger("reactorcide.corndogs")
 
 _CHANNEL_OPTIONS = [
     # A queue is an inside matter: never through a proxy that the environment happens to name.
@@ -34,7 +44,7 @@ _CHANNEL_OPTIONS = [
     ("grpc.max_receive_message_length", 2 * MAX_MESSAGE_BYTES),
 ]
 
-_NO_ANSWER = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+_MAX_LOGGED = 1000
 
 
 class GrpcCorndogs:
@@ -58,7 +68,7 @@ class GrpcCorndogs:
         self._closed = False
         self._channel = grpc.insecure_channel(address, options=_CHANNEL_OPTIONS)
         self._stub = CorndogsServiceStub(self._channel)  # type: ignore[no-untyped-call]  # generated
-        self._health = health_pb2_grpc.HealthStub(self._channel)
+        self._logged = ""
 
     def submit_task(
         self,
@@ -78,14 +88,17 @@ class GrpcCorndogs:
             payload=payload,
             priority=priority,
         )
-        task = _task(self._call("SubmitTask", self._stub.SubmitTask, request))
+        response = self._call("SubmitTask", self._stub.SubmitTask, request)
+        task = self._task("SubmitTask", response, queue=queue)
         if task is None:
-            raise CorndogsError(f"Corndogs at {self._address} took a task without returning it")
+            raise CorndogsError("Corndogs took a task without returning it")
         return task
 
     def get_task(self, uuid: str, queue: str) -> Task | None:
-        request = pb.GetTaskStateByIDRequest(uuid=_checked(uuid), queue=queue)
-        return _task(self._call("GetTaskStateByID", self._stub.GetTaskStateByID, request))
+        request = pb.GetTaskStateByIDRequest(uuid=checked_uuid(uuid), queue=queue)
+        return self._task(
+            "GetTaskStateByID", self._call("GetTaskStateByID", self._stub.GetTaskStateByID, request), uuid
+        )
 
     def get_next_task(
         self,
@@ -103,7 +116,9 @@ class GrpcCorndogs:
             override_current_state=override_current_state,
             override_auto_target_state=override_auto_target_state,
         )
-        return _task(self._call("GetNextTask", self._stub.GetNextTask, request))
+        return self._task(
+            "GetNextTask", self._call("GetNextTask", self._stub.GetNextTask, request), queue=queue
+        )
 
     def update_task(
         self,
@@ -118,7 +133,7 @@ class GrpcCorndogs:
         payload: bytes = b"",
     ) -> Task | None:
         request = pb.UpdateTaskRequest(
-            uuid=_checked(uuid),
+            uuid=checked_uuid(uuid),
             queue=queue,
             current_state=current_state,
             new_state=new_state,
@@ -127,15 +142,15 @@ class GrpcCorndogs:
             priority=priority,
             payload=payload,
         )
-        return _task(self._call("UpdateTask", self._stub.UpdateTask, request))
+        return self._task("UpdateTask", self._call("UpdateTask", self._stub.UpdateTask, request), uuid)
 
     def complete_task(self, uuid: str, queue: str, current_state: str) -> Task | None:
-        request = pb.CompleteTaskRequest(uuid=_checked(uuid), queue=queue, current_state=current_state)
-        return _task(self._call("CompleteTask", self._stub.CompleteTask, request))
+        request = pb.CompleteTaskRequest(uuid=checked_uuid(uuid), queue=queue, current_state=current_state)
+        return self._task("CompleteTask", self._call("CompleteTask", self._stub.CompleteTask, request), uuid)
 
     def cancel_task(self, uuid: str, queue: str, current_state: str) -> Task | None:
-        request = pb.CancelTaskRequest(uuid=_checked(uuid), queue=queue, current_state=current_state)
-        return _task(self._call("CancelTask", self._stub.CancelTask, request))
+        request = pb.CancelTaskRequest(uuid=checked_uuid(uuid), queue=queue, current_state=current_state)
+        return self._task("CancelTask", self._call("CancelTask", self._stub.CancelTask, request), uuid)
 
     def clean_up_timed_out(self, at_time_ns: int, queue: str) -> int:
         request = pb.CleanUpTimedOutRequest(at_time=at_time_ns, queue=queue)
@@ -167,11 +182,8 @@ class GrpcCorndogs:
         return {queue: dict(counts.state_counts) for queue, counts in response.queue_and_state_counts.items()}
 
     def check_health(self) -> None:
-        response = self._call("Check", self._health.Check, health_pb2.HealthCheckRequest())
-        if response.status != health_pb2.HealthCheckResponse.SERVING:
-            raise CorndogsUnavailable(
-                f"Corndogs at {self._address} says that it is not serving; try again later"
-            )
+        # The health service says that all is well while the server's own database is away. This asks that.
+        self.get_task(NO_TASK, "")
 
     def close(self) -> None:
         self._closed = True
@@ -191,28 +203,33 @@ class GrpcCorndogs:
             if not self._closed:
                 raise
             status = grpc.StatusCode.CANCELLED
-            raise CorndogsUnavailable(f"the connection to Corndogs at {self._address} was closed") from exc
+            raise CorndogsUnavailable("the connection to Corndogs was closed") from exc
         finally:
             if self._on_call is not None:
                 self._on_call(rpc, status.name, time.perf_counter() - started)
 
     def _translated(self, rpc: str, exc: grpc.RpcError) -> CorndogsError:
+        """Return the error without what the server has said: that may name its database's host and user."""
         if self._closed:
-            return CorndogsUnavailable(f"the connection to Corndogs at {self._address} was closed")
-        answer = f"{exc.code().name}: {exc.details()}"
-        if exc.code() in _NO_ANSWER:
-            return CorndogsUnavailable(
-                f"Corndogs at {self._address} does not answer ({answer}); "
-                "check that it runs there and can be reached"
-            )
-        return CorndogsError(f"Corndogs at {self._address} refused {rpc} ({answer})")
+            return CorndogsUnavailable("the connection to Corndogs was closed")
+        status = exc.code().name
+        self._log_once(f"{rpc}: {status}: {exc.details()}")
+        return call_failed(rpc, status)
 
+    def _log_once(self, problem: str) -> None:
+        """Log what the server has said, unless it was the same as the last time."""
+        if self._logged != problem:
+            self._logged = problem
+            log.warning("Corndogs at %s: %s", self._address, problem[:_MAX_LOGGED])
 
-def _task(response: Any) -> Task | None:
-    return task_from_message(response.task) if response.HasField("task") else None
-
-
-def _checked(uuid: str) -> str:
-    if not is_id(uuid):
-        raise InvalidInput(f"{uuid!r} is not the id of a Corndogs task, which is a UUID", "uuid")
-    return uuid
+    def _task(
+        self, rpc: str, response: Any, uuid: str | None = None, queue: str | None = None
+    ) -> Task | None:
+        """Return the task of an answer; raises ``CorndogsError`` for one that was not asked for."""
+        if not response.HasField("task"):
+            return None
+        task = task_from_message(response.task)
+        wanted = is_id(task.uuid) if uuid is None else task.uuid == uuid
+        if wanted and (queue is None or task.queue == (queue or DEFAULT_QUEUE)):
+            return task
+        raise CorndogsError(f"Corndogs answered {rpc} with a task that was not asked for")

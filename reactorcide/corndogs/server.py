@@ -1,7 +1,6 @@
 """A Corndogs server on SQLite, to run inside another process or on its own."""
 
 import functools
-import logging
 import socket
 import threading
 import time
@@ -13,33 +12,22 @@ from typing import NoReturn, TypeVar
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from reactorcide.corndogs.calls import Refused, TaskCalls, answered
 from reactorcide.corndogs.proto import corndogs_pb2 as pb
 from reactorcide.corndogs.proto.corndogs_pb2_grpc import (
     CorndogsServiceServicer,
     add_CorndogsServiceServicer_to_server,
 )
-from reactorcide.corndogs.storage import StorageError, TaskStorage, Trouble
-from reactorcide.corndogs.wire import MAX_MESSAGE_BYTES, SERVICE_NAME, task_to_message
+from reactorcide.corndogs.storage import TaskStorage
+from reactorcide.corndogs.task import MAX_MESSAGE_BYTES
+from reactorcide.corndogs.wire import SERVICE_NAME, task_to_message
 from reactorcide.domain.errors import ConfigurationError
-from reactorcide.domain.ids import is_id
-
-_log = logging.getLogger("reactorcide.corndogs")
 
 _OPTIONS = [
     # Otherwise a second server on the same port would silently take half of the connections.
     ("grpc.so_reuseport", 0),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
 ]
-
-_STATUS = {
-    Trouble.BUSY: grpc.StatusCode.UNAVAILABLE,
-    Trouble.FULL: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    Trouble.BROKEN: grpc.StatusCode.INTERNAL,
-}
-
-_DEFAULT_QUEUE = "default"
-_DEFAULT_STATE = "submitted"
-_MIN_PRIORITY, _MAX_PRIORITY = -(2**31), 2**31 - 1
 
 
 class EmbeddedCorndogs:
@@ -66,6 +54,11 @@ class EmbeddedCorndogs:
         self._lock = threading.Lock()
         self._server: grpc.Server | None = None
         self._pool: ThreadPoolExecutor | None = None
+
+    @property
+    def storage(self) -> TaskStorage:
+        """The tasks; open while the server is started."""
+        return self._storage
 
     @property
     def port(self) -> int:
@@ -117,14 +110,6 @@ class EmbeddedCorndogs:
             self._server = self._pool = None
 
 
-class _Refused(Exception):
-    """Ends a call with this status."""
-
-    def __init__(self, status: grpc.StatusCode, details: str) -> None:
-        super().__init__(details)
-        self.status = status
-
-
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
 
@@ -137,15 +122,9 @@ def _rpc(
     @functools.wraps(method)
     def handler(self: "_Servicer", request: _Request, context: grpc.ServicerContext) -> _Response:
         try:
-            return method(self, request)
-        except _Refused as exc:
-            _abort(context, exc.status, str(exc))
-        except StorageError as exc:
-            _log.exception("%s failed", method.__name__)
-            _abort(context, _STATUS[exc.trouble], str(exc))
-        except Exception:
-            _log.exception("%s failed", method.__name__)
-            _abort(context, grpc.StatusCode.INTERNAL, "the server made a mistake; its log says which")
+            return answered(method.__name__, lambda: method(self, request))
+        except Refused as exc:
+            _abort(context, grpc.StatusCode[exc.status], str(exc))
 
     return handler
 
@@ -156,37 +135,32 @@ def _abort(context: grpc.ServicerContext, status: grpc.StatusCode, details: str)
 
 
 class _Servicer(CorndogsServiceServicer):
-    """The eleven calls: defaults, checks, and the behaviour of released servers.
-
-    Like those, it looks a task up by its uuid alone, and then reads neither queue nor current state.
-    """
+    """The eleven calls over the wire."""
 
     def __init__(self, storage: TaskStorage) -> None:
-        self._storage = storage
+        self._calls = TaskCalls(storage)
 
     @_rpc
     def SubmitTask(self, request: pb.SubmitTaskRequest) -> pb.SubmitTaskResponse:
-        current_state = request.current_state or _DEFAULT_STATE
-        task = self._storage.submit(
-            request.queue or _DEFAULT_QUEUE,
-            current_state,
-            request.auto_target_state or _working(current_state),
-            max(request.timeout, 0),
+        task = self._calls.submit(
+            request.queue,
+            request.current_state,
+            request.auto_target_state,
+            request.timeout,
             request.payload,
-            _checked_priority(request.priority),
+            request.priority,
         )
         return pb.SubmitTaskResponse(task=task_to_message(task))
 
     @_rpc
     def GetTaskStateByID(self, request: pb.GetTaskStateByIDRequest) -> pb.GetTaskStateByIDResponse:
-        task = self._storage.find(_checked_uuid(request.uuid))
-        return pb.GetTaskStateByIDResponse(task=task_to_message(task))
+        return pb.GetTaskStateByIDResponse(task=task_to_message(self._calls.find(request.uuid)))
 
     @_rpc
     def GetNextTask(self, request: pb.GetNextTaskRequest) -> pb.GetNextTaskResponse:
-        task = self._storage.claim(
-            request.queue or _DEFAULT_QUEUE,
-            request.current_state or _DEFAULT_STATE,
+        task = self._calls.claim(
+            request.queue,
+            request.current_state,
             request.override_timeout,
             request.override_current_state,
             request.override_auto_target_state,
@@ -195,46 +169,41 @@ class _Servicer(CorndogsServiceServicer):
 
     @_rpc
     def UpdateTask(self, request: pb.UpdateTaskRequest) -> pb.UpdateTaskResponse:
-        new_state = request.new_state or "updated"
-        task = self._storage.update(
-            _checked_uuid(request.uuid),
-            new_state,
-            request.auto_target_state or _working(new_state),
+        task = self._calls.update(
+            request.uuid,
+            request.new_state,
+            request.auto_target_state,
             request.timeout,
             request.payload,
-            _checked_priority(request.priority),
+            request.priority,
         )
         return pb.UpdateTaskResponse(task=task_to_message(task))
 
     @_rpc
     def CompleteTask(self, request: pb.CompleteTaskRequest) -> pb.CompleteTaskResponse:
-        task = self._storage.archive(_checked_uuid(request.uuid), "completed")
-        return pb.CompleteTaskResponse(task=task_to_message(task))
+        return pb.CompleteTaskResponse(task=task_to_message(self._calls.complete(request.uuid)))
 
     @_rpc
     def CancelTask(self, request: pb.CancelTaskRequest) -> pb.CancelTaskResponse:
-        task = self._storage.archive(_checked_uuid(request.uuid), "canceled")
-        return pb.CancelTaskResponse(task=task_to_message(task))
+        return pb.CancelTaskResponse(task=task_to_message(self._calls.cancel(request.uuid)))
 
     @_rpc
     def CleanUpTimedOut(self, request: pb.CleanUpTimedOutRequest) -> pb.CleanUpTimedOutResponse:
-        return pb.CleanUpTimedOutResponse(
-            timed_out=self._storage.swap_timed_out(request.at_time, request.queue)
-        )
+        return pb.CleanUpTimedOutResponse(timed_out=self._calls.clean_up(request.at_time, request.queue))
 
     @_rpc
     def GetQueues(self, request: pb.GetQueuesRequest) -> pb.GetQueuesResponse:
-        counts = self._queue_counts()
+        counts = self._calls.queue_counts()
         return pb.GetQueuesResponse(queues=counts, total_task_count=sum(counts.values()))
 
     @_rpc
     def GetQueueTaskCounts(self, request: pb.GetQueueTaskCountsRequest) -> pb.GetQueueTaskCountsResponse:
-        counts = self._queue_counts()
+        counts = self._calls.queue_counts()
         return pb.GetQueueTaskCountsResponse(queue_counts=counts, total_task_count=sum(counts.values()))
 
     @_rpc
     def GetTaskStateCounts(self, request: pb.GetTaskStateCountsRequest) -> pb.GetTaskStateCountsResponse:
-        states = self._storage.state_counts(request.queue)
+        states = self._calls.state_counts(request.queue)
         return pb.GetTaskStateCountsResponse(
             queue=request.queue, count=sum(states.values()), state_counts=states
         )
@@ -246,32 +215,9 @@ class _Servicer(CorndogsServiceServicer):
         return pb.GetQueueAndStateCountsResponse(
             queue_and_state_counts={
                 queue: pb.QueueAndStateCounts(queue=queue, count=sum(states.values()), state_counts=states)
-                for queue, states in self._storage.counts().items()
+                for queue, states in self._calls.counts().items()
             }
         )
-
-    def _queue_counts(self) -> dict[str, int]:
-        return {queue: sum(states.values()) for queue, states in self._storage.counts().items()}
-
-
-def _working(state: str) -> str:
-    return f"{state}-working"
-
-
-def _checked_uuid(text: str) -> str:
-    # A released server takes an empty one for "any task"; nobody can want that.
-    if not text:
-        raise _Refused(grpc.StatusCode.INVALID_ARGUMENT, "uuid is empty")
-    canonical = text.lower()
-    if not is_id(canonical):
-        raise _Refused(grpc.StatusCode.UNKNOWN, f"{text!r} is not a UUID")
-    return canonical
-
-
-def _checked_priority(priority: int) -> int:
-    if not _MIN_PRIORITY <= priority <= _MAX_PRIORITY:
-        raise _Refused(grpc.StatusCode.INVALID_ARGUMENT, f"priority {priority} is not a signed 32 bit number")
-    return priority
 
 
 def _health_servicer() -> health.HealthServicer:

@@ -88,7 +88,7 @@ _UPDATE = """
     WHERE uuid = ? RETURNING *
     """
 _DELETE = "DELETE FROM task WHERE uuid = ? RETURNING *"
-_ARCHIVE = "INSERT INTO archived_task VALUES (?, ?, ?, ?, ?)"
+_ARCHIVE = "INSERT OR REPLACE INTO archived_task VALUES (?, ?, ?, ?, ?)"
 _SWAP_TIMED_OUT = """
     UPDATE task SET current_state = auto_target_state, auto_target_state = current_state,
         timeout = 0, update_time = ?

@@ -3,6 +3,16 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+from reactorcide.domain.errors import CorndogsError, CorndogsUnavailable, InvalidInput
+from reactorcide.domain.ids import is_id
+
+DEFAULT_QUEUE = "default"
+"""What an empty name of a queue stands for."""
+MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+"""The largest request that a server takes."""
+NO_TASK = "00000000-0000-0000-0000-000000000000"
+"""An id that no task has."""
+
 
 @dataclass(frozen=True, slots=True)
 class Task:
@@ -43,8 +53,10 @@ class Corndogs(Protocol):
     another one: after a ``CorndogsUnavailable`` the call may or may not have happened.
 
     Raises, from every call: ``CorndogsUnavailable`` when the service does not answer in time or the client
-    was closed, ``CorndogsError`` when it answers with an error, ``InvalidInput`` for a uuid that is not a
-    canonical one, before anything is sent (an empty uuid makes a real server act on some other task).
+    was closed, ``CorndogsError`` when it answers with an error or with another task than was asked for,
+    ``InvalidInput`` for a uuid that is not a canonical one, before anything is sent (an empty uuid makes a
+    real server act on some other task). What the service says in its errors is logged, and is not in the
+    exceptions, whose sentences are shown to users.
 
     The service looks a task up by its uuid alone. Pass the true queue and state nevertheless, and do not
     expect it to fence: whoever knows the uuid can change the task.
@@ -144,9 +156,28 @@ class Corndogs(Protocol):
         ...
 
     def check_health(self) -> None:
-        """Return if the service says that it serves; raise ``CorndogsUnavailable`` if not."""
+        """Return if the service can look into its store; raise ``CorndogsError`` if not."""
         ...
 
     def close(self) -> None:
         """Let go of connections and threads; safe to repeat. Later calls raise ``CorndogsUnavailable``."""
         ...
+
+
+def checked_uuid(uuid: str) -> str:
+    """Return the uuid; raises ``InvalidInput`` unless it is a canonical one."""
+    if not is_id(uuid):
+        raise InvalidInput(f"{uuid!r} is not the id of a Corndogs task, which is a UUID", "uuid")
+    return uuid
+
+
+def call_failed(rpc: str, status: str) -> CorndogsError:
+    """Return the error of a call that has ended with a gRPC status of this name.
+
+    It does not tell what the server has said: that may name its database's host and user.
+    """
+    if status in ("UNAVAILABLE", "DEADLINE_EXCEEDED"):
+        return CorndogsUnavailable(
+            f"Corndogs does not answer ({status}); check that it runs and can be reached"
+        )
+    return CorndogsError(f"Corndogs refused {rpc} ({status}); the service's log has the reason")

@@ -1,10 +1,9 @@
-"""Tasks to protobuf messages and back, and the numbers of the wire contract."""
+"""Tasks to protobuf messages and back."""
 
 from reactorcide.corndogs.proto import corndogs_pb2 as pb
 from reactorcide.corndogs.task import Task
 
 SERVICE_NAME = "corndogs.v1alpha1.CorndogsService"
-MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 
 
 def task_to_message(task: Task | None) -> pb.Task | None:

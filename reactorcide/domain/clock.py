@@ -1,7 +1,15 @@
 """Time as the service writes it: Unix milliseconds in UTC, RFC 3339 towards clients."""
 
+import re
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+
+_RFC3339 = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}:)([0-9]{2})(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})"
+)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MS = timedelta(milliseconds=1)
+_LAST_MS = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MS
 
 
 def now_ms() -> int:
@@ -9,6 +17,23 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+def from_rfc3339(text: str) -> int:
+    """Return a time in Unix milliseconds, which is at most the last one of the year 9999.
+
+    Raises ``ValueError`` for what is no date with time and zone as RFC 3339 has it.
+    """
+    match = _RFC3339.fullmatch(text)
+    if match is None:
+        raise ValueError("no time of RFC 3339")
+    date, minute, second, fraction, zone = match.groups(default="")
+    # A leap second, of which Python knows nothing, is the next one.
+    is_leap = second == "60"
+    moment = datetime.fromisoformat(f"{date}T{minute}{'59' if is_leap else second}{fraction}{zone.upper()}")
+    return min((moment - _EPOCH) // _MS + is_leap * 1000, _LAST_MS)
+
+
 def rfc3339(unix_ms: int) -> str:
     """Return e.g. ``2026-01-31T23:59:59.007Z``."""
-    return datetime.fromtimestamp(unix_ms / 1000, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+    # In whole numbers: a float would round some of them down.
+    seconds, ms = divmod(unix_ms, 1000)
+    return f"{datetime.fromtimestamp(seconds, UTC).isoformat()[:19]}.{ms:03}Z"

@@ -5,12 +5,14 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 _COMPONENT = r"[a-z0-9]+(?:[._-]+[a-z0-9]+)*"
-_REFERENCE = re.compile(
+PATTERN = (
     r"(?:[A-Za-z0-9.-]+(?::[0-9]+)?/)?"
     rf"{_COMPONENT}(?:/{_COMPONENT})*"
     r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?"
     r"(?:@[a-z0-9]+:[0-9a-f]{32,128})?"
 )
+"""A regular expression for an image reference."""
+_REFERENCE = re.compile(PATTERN)
 _HUB = "docker.io"
 
 

@@ -44,7 +44,7 @@ TRANSITIONS: Mapping[JobStatus, frozenset[JobStatus]] = MappingProxyType(
             {JobStatus.QUEUED, JobStatus.SUBMIT_FAILED, JobStatus.RUNNING, JobStatus.CANCELLED}
         ),
         JobStatus.SUBMIT_FAILED: frozenset({JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.CANCELLED}),
-        JobStatus.QUEUED: frozenset({JobStatus.RUNNING, JobStatus.CANCELLED}),
+        JobStatus.QUEUED: frozenset({JobStatus.RUNNING, JobStatus.CANCELLED, JobStatus.SUBMITTED}),
         JobStatus.RUNNING: frozenset(
             {JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.SUBMITTED}
         ),
@@ -55,7 +55,7 @@ TRANSITIONS: Mapping[JobStatus, frozenset[JobStatus]] = MappingProxyType(
 )
 """Which status may follow which. A worker can claim a task before its submitter has written the
 task's id to the row, so every waiting status may become ``running``; ``running`` goes back to
-``submitted`` when an attempt is tried again."""
+``submitted`` when an attempt is tried again, ``queued`` when Corndogs has lost the task."""
 
 
 def sources_of(target: JobStatus) -> frozenset[JobStatus]:
@@ -92,6 +92,10 @@ class JobDefinition:
     source_id: str | None = None
     git_submodules: bool = False
     """Whether a repository's submodules are fetched as well."""
+    git_depth: int = 1
+    """Commits of a repository's history that are fetched; 0 fetches all of them."""
+    git_tags: bool = False
+    """Whether all tags of a repository are fetched as well."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,8 +143,12 @@ class OpenAttempt:
     job: Job
     worker_id: str
     container_id: str | None
+    container_started_at: str | None
+    """When its container started, in the engine's own words: tells one life of a container from the next."""
+    handing_over_at_ms: int | None
+    """When the hand-over of its command began; before, nothing of it can have run."""
     started_at_ms: int | None
-    """When its container started; ``None`` while it is being prepared."""
+    """When its command was acknowledged by the container; ``None`` where nobody has seen that yet."""
     log_offset: int
     """Bytes of its log that were written before the container's output."""
 

@@ -3,7 +3,9 @@
 import re
 
 _UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
-_SIZE = re.compile(r"(\d{1,15})([bkmgt]?)", re.IGNORECASE | re.ASCII)
+PATTERN = "([0-9]{1,15})([bkmgtBKMGT]?)"
+"""A regular expression for what ``parse_size`` takes."""
+_SIZE = re.compile(PATTERN)
 
 
 def parse_size(text: str) -> int:

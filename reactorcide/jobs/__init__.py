@@ -28,7 +28,7 @@ class JobContext:
     check_source: Callable[[JobDefinition], None]
     """Raises ``InvalidInput`` unless the job's source may be used here."""
     corndogs: Corndogs = field(init=False)
-    """Set when the service starts, for only then the embedded server has an address."""
+    """Set when the service is made; who only looks at jobs has none."""
     instance_id: str = field(init=False)
     """Set when the service starts, from its database."""
     wake_worker: Callable[[], None] = field(default=_nothing)

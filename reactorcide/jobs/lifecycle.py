@@ -1,7 +1,6 @@
 """Status changes of a job: each is guarded in the store, then logged, counted and announced."""
 
 import logging
-from dataclasses import replace
 
 from reactorcide.domain.audit import Action, Actor, Deed
 from reactorcide.domain.clock import now_ms
@@ -10,23 +9,17 @@ from reactorcide.domain.jobs import (
     ACTIVE,
     Job,
     JobStatus,
-    OpenAttempt,
     Outcome,
     log_key,
     sources_of,
 )
 from reactorcide.domain.secrets import secrets_of
-from reactorcide.jobs import JobContext
+from reactorcide.jobs import JobContext, tasks
+from reactorcide.jobs.tasks import TASK_CLAIMED, TASK_WAITING
 from reactorcide.logs.masking import masked
-from reactorcide.logs.reader import LogView
 from reactorcide.signals import ANY_JOB
 
 log = logging.getLogger("reactorcide.jobs")
-
-TASK_WAITING = "submitted"
-"""Corndogs' state of a task that waits."""
-TASK_CLAIMED = "submitted-working"
-"""Corndogs' state of a task that a worker holds."""
 
 
 def claim(context: JobContext, job_id: str, task_id: str, worker_id: str) -> Job:
@@ -46,18 +39,10 @@ def claim(context: JobContext, job_id: str, task_id: str, worker_id: str) -> Job
     return job
 
 
-def started(context: JobContext, job: Job, container_id: str, *, log_offset: int, at_ms: int) -> None:
-    """Record that the container of the job's attempt runs, and where its output begins in the log."""
-    context.store.start_attempt(job.job_id, job.attempt, container_id, now_ms=at_ms, log_offset=log_offset)
+def started(context: JobContext, job: Job, *, at_ms: int) -> None:
+    """Record that the command of the job's attempt runs."""
+    context.store.start_attempt(job.job_id, job.attempt, now_ms=at_ms)
     context.metrics.observe_job_wait(job.definition.queue_name, (at_ms - job.created_at_ms) / 1000)
-
-
-def started_unseen(context: JobContext, left: OpenAttempt, container_id: str) -> OpenAttempt:
-    """Record late that a container runs whose starter died before it could; returns the attempt as it is."""
-    job, started_at_ms = left.job, now_ms()
-    log_offset = LogView(context.objects, job.job_id, job.attempt).end
-    started(context, job, container_id, log_offset=log_offset, at_ms=started_at_ms)
-    return replace(left, container_id=container_id, started_at_ms=started_at_ms, log_offset=log_offset)
 
 
 def finish(context: JobContext, job: Job, outcome: Outcome, *, log_truncated: bool = False) -> None:
@@ -145,6 +130,22 @@ def queued(context: JobContext, job_id: str, task_id: str) -> Job | None:
     return job
 
 
+def task_lost(context: JobContext, job: Job) -> Job | None:
+    """Have a queued job submitted anew because Corndogs has lost its task.
+
+    ``None`` where the job has moved on meanwhile. Repeating is harmless.
+    """
+    lost = context.store.forget_task(
+        job.job_id,
+        job.corndogs_task_id or "",
+        "the queue has lost its task, so it is queued again",
+        now_ms=now_ms(),
+    )
+    if lost is not None:
+        _changed(context, lost)
+    return lost
+
+
 def submit_failed(
     context: JobContext, job_id: str, reason: str, *, failures: int, delay_s: float
 ) -> Job | None:
@@ -187,19 +188,26 @@ def cancelled(context: JobContext, job_id: str, by: Actor | None = None) -> Job:
 
 def close_task(context: JobContext, job: Job) -> None:
     """Tell Corndogs that the job is over; where that fails, the sweep tries again."""
+    try:
+        end_task(context, job)
+    except CorndogsError as exc:
+        log.warning("its task stays open for now: %s", exc, extra={"job_id": job.job_id})
+
+
+def end_task(context: JobContext, job: Job) -> None:
+    """Tell Corndogs that the job is over, and write down that it knows. Raises ``CorndogsError``."""
     task_id = job.corndogs_task_id
     if task_id is None:
         return
-    queue = job.definition.queue_name
-    try:
-        if job.status is JobStatus.CANCELLED:
-            state = TASK_WAITING if job.started_at_ms is None else TASK_CLAIMED
-            context.corndogs.cancel_task(task_id, queue, state)
-        else:
-            context.corndogs.complete_task(task_id, queue, TASK_CLAIMED)
-    except CorndogsError as exc:
-        log.warning("its task stays open for now: %s", exc, extra={"job_id": job.job_id})
-        return
+    cancelled = job.status is JobStatus.CANCELLED
+    waits = cancelled and job.started_at_ms is None
+    tasks.end(
+        context.corndogs,
+        task_id,
+        job.definition.queue_name,
+        TASK_WAITING if waits else TASK_CLAIMED,
+        cancelled=cancelled,
+    )
     context.store.task_closed(job.job_id, task_id)
 
 

@@ -144,10 +144,13 @@ def _artifacts(context: JobContext, job_id: str) -> Iterator[Entry]:
         raise JobFailed(_deleted(job_id))
     if not job.is_final:
         raise JobFailed(f"job {job_id}, whose artifacts are the source, has not ended: it is {job.status}")
-    found = read.artifacts(context, job).artifacts
-    if not found:
+    listing = read.artifacts(context, job)
+    if not listing.artifacts:
+        if job.artifacts_object_key is not None and not listing.truncated:
+            # It had left some: somebody deletes it just now, or the listing is lost.
+            raise JobFailed(f"the artifacts of job {job_id}, which are the source, are not kept any more")
         raise JobFailed(f"job {job_id}, whose artifacts are the source, has left none")
-    return _while_there(read.artifact_entries(context, job, found), job_id)
+    return _while_there(read.artifact_entries(context, job, listing.artifacts), job_id)
 
 
 def _while_there(found: Iterator[Entry], job_id: str) -> Iterator[Entry]:

@@ -1,6 +1,5 @@
 """Submitting a job: commit it, hand it to Corndogs, wake the worker."""
 
-import json
 import logging
 import random
 
@@ -10,7 +9,7 @@ from reactorcide.domain.clock import now_ms
 from reactorcide.domain.errors import Conflict, CorndogsError, KeyTaken, NotFound, StoreError
 from reactorcide.domain.ids import new_id
 from reactorcide.domain.jobs import Job, JobDefinition, JobStatus, RequestKey
-from reactorcide.jobs import JobContext, lifecycle, sources
+from reactorcide.jobs import JobContext, lifecycle, sources, tasks
 from reactorcide.logs.masking import hide_in_own_log
 from reactorcide.signals import ANY_JOB
 
@@ -107,11 +106,11 @@ def hand_over(context: JobContext, job: Job, *, failures: int) -> Job | None:
     try:
         task = context.corndogs.submit_task(
             definition.queue_name,
-            current_state=lifecycle.TASK_WAITING,
-            auto_target_state=lifecycle.TASK_CLAIMED,
+            current_state=tasks.TASK_WAITING,
+            auto_target_state=tasks.TASK_CLAIMED,
             # A task with a timeout can time out while it waits.
             timeout_s=-1,
-            payload=payload(context.instance_id, job.job_id),
+            payload=tasks.payload(context.instance_id, job.job_id),
             priority=definition.priority,
         )
     except CorndogsError as exc:
@@ -138,12 +137,7 @@ def _cancel_if_moved_on(context: JobContext, job_id: str, task_id: str) -> None:
     if not current.is_final or current.corndogs_task_id == task_id:
         return
     try:
-        context.corndogs.cancel_task(task_id, current.definition.queue_name, lifecycle.TASK_WAITING)
+        context.corndogs.cancel_task(task_id, current.definition.queue_name, tasks.TASK_WAITING)
     except CorndogsError as exc:
         # Whoever claims it closes it.
         log.warning("its task stays open for now: %s", exc, extra={"job_id": job_id})
-
-
-def payload(instance_id: str, job_id: str) -> bytes:
-    """Return what a task carries: enough to find the job, nothing that is secret."""
-    return json.dumps({"job_id": job_id, "job_type": "run", "instance": instance_id}).encode()

@@ -3,9 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from reactorcide.domain.clock import now_ms
 from reactorcide.domain.jobs import Job, JobStatus
 from reactorcide.domain.workers import WorkerView
 from reactorcide.jobs import JobContext
+
+_LONG_S = 5.0
+"""A worker that has a place takes a job from the queue long before this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +32,7 @@ def explain(context: JobContext, job: Job, workers: Sequence[WorkerView]) -> Why
     if job.status is not JobStatus.QUEUED:
         next_try_at_ms = context.store.next_submit_at_ms(job.job_id)
         reason = job.error or "it is about to be handed to the queue"
-        if job.attempt > 1:
+        if job.attempt > 1 and job.error is None:
             last = context.store.attempts(job.job_id)[-1]
             reason = f"attempt {last.attempt} ended ({last.error}), the next one is about to be queued"
         return Why(reason, place, next_try_at_ms)
@@ -41,4 +45,11 @@ def explain(context: JobContext, job: Job, workers: Sequence[WorkerView]) -> Why
         return Why(trouble[0], place)
     if all(len(view.running_job_ids) >= view.concurrency for view in able):
         return Why("all workers are busy", place)
-    return Why("a worker is about to take it", place)
+    queued_s = (now_ms() - (job.queued_at_ms or job.updated_at_ms)) / 1000
+    if queued_s < _LONG_S:
+        return Why("a worker is about to take it", place)
+    return Why(
+        f"a worker has a place for it, and the queue has not handed it out for {queued_s:.0f} s; the "
+        "queue is asked for the job's task, and the job is queued again if that is lost",
+        place,
+    )

@@ -1,5 +1,6 @@
 """Running containers, behind one protocol."""
 
+import secrets
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -24,6 +25,18 @@ class ContainerSpec:
     cpu_limit: float | None
     memory_limit_bytes: int | None
     pids_limit: int
+    mark: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
+    """What ends the hand-over of the command; nobody can guess it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """One life of a container: from its start to its end. ``docker restart`` begins another one."""
+
+    at: str
+    """When it began, in the engine's own words."""
+    shell_level: str | None
+    """``SHLVL`` in the container's configuration."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,25 +49,33 @@ class Exit:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A container of ours that the engine knows."""
+    """A container that the engine knows and that has the labels of an attempt."""
 
     container_id: str
     job_id: str
     attempt: int
-    started: bool
-    """Its command has begun, and may have ended."""
+    is_named: bool
+    """It has the attempt's name, too. Labels prove nothing: ``docker commit`` copies them to an image."""
 
 
 class Output(Protocol):
-    """What a container prints while it runs. One thread reads; any thread may wake it.
+    """What a command prints while it runs. One thread reads; any thread may wake it.
 
     A reader that stops reading blocks the container, so read until the end or close.
     """
 
+    @property
+    def acknowledged(self) -> bool:
+        """Tell whether what was read has shown that the command was handed over."""
+
+    @property
+    def launcher_said(self) -> bytes:
+        """What was printed by whatever waits for the command, where nothing was acknowledged."""
+
     def read(self, timeout_s: float) -> Printed | None:
         """Return what was printed, or ``None`` at the end.
 
-        Returns ``[]`` when nothing came in time, or ``wake`` was called.
+        Returns ``[]`` when nothing came in time, or ``wake`` was called, or the acknowledgement was read.
         """
 
     def wake(self) -> None:
@@ -64,12 +85,23 @@ class Output(Protocol):
         """Stop reading; safe to repeat."""
 
 
+class AttachedOutput(Output, Protocol):
+    """The output of a container that was attached to before its start, and the way in for its command."""
+
+    def hand_over(self, spec: ContainerSpec, started: Started) -> None:
+        """Begin to send the command; ``read`` sends the rest, without ever waiting for it.
+
+        The command runs when all of it has arrived, and not at all where this connection ends before.
+        """
+
+
 class Runner(Protocol):
     """A container engine.
 
-    Call order for one attempt: ``create`` (after ``pull``, where it says that the image is missing),
-    ``put``, ``attach``, ``start``, read the output to its end, ``wait``, ``artifacts``, ``remove``.
-    Thread-safe. Every method raises ``EngineUnavailable`` when the engine does not answer, and
+    Call order for one attempt: ``create`` (after ``pull``, where it says that the image is missing), ``put``,
+    ``attach``, ``start``, ``hand_over`` on what ``attach`` returned, read the output to its end, ``wait``,
+    ``artifacts``, ``remove``. A container whose command was not handed over runs nothing, however often it is
+    started. Thread-safe. Every method raises ``EngineUnavailable`` when the engine does not answer, and
     ``JobFailed`` when the engine refuses what the job asks for.
     """
 
@@ -91,20 +123,33 @@ class Runner(Protocol):
     def put(self, container_id: str, tar: Iterator[bytes]) -> None:
         """Unpack an uncompressed tar at the container's ``/``."""
 
-    def attach(self, container_id: str) -> Output:
+    def attach(self, container_id: str) -> AttachedOutput:
         """Open the output of a container that has not been started yet."""
 
-    def reread(self, container_id: str) -> Output:
-        """Open everything that a started container has printed and, while it runs, will print."""
+    def reread(self, container_id: str, *, was_handed_over: bool = True) -> Output:
+        """Open everything that a container's command has printed and, while it runs, will print.
 
-    def start(self, container_id: str) -> None:
-        """Start the command."""
+        ``was_handed_over`` is false for a container of an older version, whose command began with its start.
+        """
+
+    def start(self, container_id: str) -> Started:
+        """Start a container, which then waits for its command."""
+
+    def is_acknowledged(self, container_id: str) -> bool:
+        """Tell whether the engine's copy of the output has the acknowledgement.
+
+        That it has none is certain only once the container has ended. Raises ``ContainerGone``.
+        """
 
     def signal(self, container_id: str, signal: Signal) -> None:
         """Send a signal to every process of the container's command; harmless once it is over."""
 
-    def wait(self, container_id: str, timeout_s: float) -> Exit | None:
-        """Wait for the end of a started container; ``None`` if it runs on. Raises ``ContainerGone``."""
+    def wait(self, container_id: str, timeout_s: float, started_at: str | None) -> Exit | None:
+        """Wait for the end of the life of a container that began at ``started_at``; ``None`` if it runs on.
+
+        Raises ``ContainerGone``, and ``ContainerRestarted`` where another life has begun since. ``None`` as
+        ``started_at`` stands for any life.
+        """
 
     def disk_bytes(self, container_id: str) -> int | None:
         """Return what a container takes of the disk, as far as that can be told; ``None`` unless it runs.
@@ -113,16 +158,17 @@ class Runner(Protocol):
         """
 
     def artifacts(self, container_id: str) -> Generator[bytes, None, None] | None:
-        """Return the artifacts directory as a tar stream, ``None`` where it is untouched or gone.
+        """Return the artifacts directory as a tar stream, ``None`` where it is untouched.
 
-        To be closed by whoever stops reading half-way.
+        To be closed by whoever stops reading half-way. Raises ``ContainerGone``, and ``JobFailed`` where the
+        job has moved the directory away.
         """
 
     def remove(self, container_id: str) -> None:
         """Kill and remove a container with its volumes; safe to repeat."""
 
     def list(self, instance_id: str) -> list[Found]:
-        """Return all containers of this installation, in whatever state."""
+        """Return all containers with labels of this installation, in whatever state."""
 
     def remove_stray_volumes(self, instance_id: str) -> None:
         """Remove the volumes of this installation that belong to no container."""
@@ -144,3 +190,7 @@ class ImageMissing(Exception):
 
 class ContainerGone(Exception):
     """There is no such container any more. Never leaves the worker."""
+
+
+class ContainerRestarted(ContainerGone):
+    """There is the container, but its command's life is over. Never leaves the worker."""

@@ -5,19 +5,13 @@ as well be on another machine.
 """
 
 import contextlib
-import io
 import json
 import logging
 import os
 import re
-import select
 import socket
-import ssl
-import struct
 import subprocess
-import tarfile
 import threading
-from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from queue import Empty, SimpleQueue
 from time import monotonic, sleep
@@ -28,39 +22,37 @@ import docker.constants
 import docker.errors
 import docker.utils
 import requests
-import urllib3.exceptions
 from docker.types import LogConfig, Mount
 
 from reactorcide.domain.errors import EngineUnavailable, InfrastructureError, JobFailed, ReactorcideError
 from reactorcide.domain.jobs import ARTIFACTS_DIR
+from reactorcide.domain.sizes import format_size
 from reactorcide.runner import (
+    AttachedOutput,
     ContainerGone,
+    ContainerRestarted,
     ContainerSpec,
     Exit,
     Found,
     ImageMissing,
     Output,
-    Printed,
     Signal,
+    Started,
+    handover,
+    users,
 )
+from reactorcide.runner.output import RECEIVE_BYTES, CommandOutput, DockerAttachedOutput, DockerRereadOutput
+from reactorcide.tarstream import DamagedTar, read_tar
 
 log = logging.getLogger("reactorcide.runner")
 
 _API_TIMEOUT_S = 60
 _KNOCK_TIMEOUT_S = 5
 _PULL_CHECK_S = 0.2
+_MAX_USERS_FILE_BYTES = 1 << 20
 _DU_TIMEOUT_S = 60
-_OOM_PATIENCE_S = 0.5
+_OOM_PATIENCE_S = 3.0
 _OOM_LOOK_S = 0.05
-
-_RECEIVE_BYTES = 1 << 18
-# Of a flood so much is waited for, and so long, before it is read again: each piece costs about the same.
-# Less than the first is no flood; the socket of a local engine holds somewhat more than the second.
-_FLOOD_BYTES = 1 << 14
-_PLENTY_BYTES = 1 << 17
-_FLOOD_PAUSE_S = 0.008
-_HEADER = struct.Struct(">BxxxL")
-_HEADER_BYTES = _HEADER.size
 
 _LABEL = "reactorcide."
 _LABEL_INSTANCE = _LABEL + "instance"
@@ -91,11 +83,16 @@ _NO_CROSS_TALK = {
     "com.docker.network.bridge.name": "reactorcide0",
 }
 
-# Without the trap the shell dies on SIGTERM and its child is killed unasked; without the variable only
-# the shell gets the signal. Only both together let the command clean up. On one line, so that the line
-# numbers in the shell's messages stay those of the command.
-_TRAP = "trap 'exit 143' TERM; "
-_INIT_ENV = {"TINI_KILL_PROCESS_GROUP": "1"}
+_JOBS_FAULT = re.compile(
+    r"unable to find (user|group)|no matching entries in (passwd|group)|not a directory|file name too long|"
+    r"too many (levels of )?(symbolic )?links|exec format error",
+    re.IGNORECASE,
+)
+_HOSTS_FAULT = re.compile(
+    r"no space left|cannot allocate memory|too many open files|resource temporarily unavailable|"
+    r"is already in use|input/output error",
+    re.IGNORECASE,
+)
 
 
 class DockerRunner:
@@ -230,14 +227,17 @@ class DockerRunner:
                     spec.image,
                     name=container_name(spec.job_id, spec.attempt),
                     entrypoint=["/bin/sh"],
-                    command=["-ec", _TRAP + spec.command],
-                    environment=_INIT_ENV | dict(spec.env),
+                    command=handover.launcher(spec.mark),
+                    stdin_open=True,
+                    environment=handover.INIT_ENV | handover.configured(spec.env),
                     working_dir=spec.working_dir,
                     healthcheck={"test": ["NONE"]},
                     labels=labels,
                     host_config=host_config,
                 )
         except docker.errors.NotFound as exc:
+            if "image" not in str(exc.explanation).lower():
+                raise EngineUnavailable(f"the Docker Engine could not create a container: {exc}") from exc
             raise ImageMissing(spec.image) from exc
         return str(created["Id"])
 
@@ -245,33 +245,23 @@ class DockerRunner:
         """See ``Runner.owner``."""
         with _gone(container_id), _translated("inspect a container"):
             user = str(self._api().inspect_container(container_id)["Config"].get("User") or "")
-        name, _, group = user.partition(":")
-        if name in ("", "0", "root"):
-            return 0, int(group) if group.isdigit() else 0
-        if name.isdigit() and group.isdigit():
-            return int(name), int(group)
-        for line in self._small_file(container_id, "/etc/passwd").splitlines():
-            fields = line.split(":")
-            if len(fields) > 3 and name in (fields[0], fields[2]) and fields[2].isdigit():
-                primary = int(fields[3]) if fields[3].isdigit() else 0
-                return int(fields[2]), int(group) if group.isdigit() else primary
-        return (int(name), 0) if name.isdigit() else (0, 0)
+        return users.identity(user, lambda path: self._records(container_id, path))
 
     def put(self, container_id: str, tar: Iterator[bytes]) -> None:
         """See ``Runner.put``."""
         with _gone(container_id), _translated("copy the source into the container"):
             self._api().put_archive(container_id, "/", tar)
 
-    def attach(self, container_id: str) -> Output:
+    def attach(self, container_id: str) -> AttachedOutput:
         """See ``Runner.attach``."""
+        # Podman looks for keys that end the connection also where there is no terminal.
+        params = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1, "detachKeys": ""}
         with _gone(container_id), _translated("attach to a container"):
-            stream: Any = self._api().attach_socket(
-                container_id, params={"stdout": 1, "stderr": 1, "stream": 1}
-            )
+            stream: Any = self._api().attach_socket(container_id, params=params)
         # What it is handed out of: that is what can be closed, and is the same with TLS and without.
-        return _AttachedOutput(stream._response)
+        return DockerAttachedOutput(stream._response)
 
-    def reread(self, container_id: str) -> Output:
+    def reread(self, container_id: str, *, was_handed_over: bool = True) -> Output:
         """See ``Runner.reread``."""
         api: Any = self._api()  # its typed calls answer with decoded text
         with _gone(container_id), _translated("read a container's log"):
@@ -282,9 +272,28 @@ class DockerRunner:
                 timeout=None,
             )
             api._raise_for_status(response)
-        return _RereadOutput(response)
+        return DockerRereadOutput(response, was_handed_over=was_handed_over)
 
-    def start(self, container_id: str) -> None:
+    def is_acknowledged(self, container_id: str) -> bool:
+        """See ``Runner.is_acknowledged``."""
+        api: Any = self._api()  # its typed calls answer with decoded text
+        output = CommandOutput(was_handed_over=True)
+        with _gone(container_id), _translated("read a container's log"):
+            response = api._get(
+                api._url("/containers/{0}/logs", container_id),
+                params={"stdout": 1, "stderr": 0, "follow": 0},
+                stream=True,
+                timeout=_API_TIMEOUT_S,
+            )
+            with response:
+                api._raise_for_status(response)
+                for data in response.iter_content(RECEIVE_BYTES):
+                    output.take(data)
+                    if output.acknowledged:
+                        return True
+        return False
+
+    def start(self, container_id: str) -> Started:
         """See ``Runner.start``."""
         with _gone(container_id), _translated("start the container"):
             # Now: the engine's own time of the start is later than the command's first deeds.
@@ -297,6 +306,9 @@ class DockerRunner:
                 # Somebody has removed it. A start that failed has closed the output, so begin anew.
                 self._network_is_there = False
                 raise EngineUnavailable(f"the network {_ISOLATED} is gone; it is made anew") from exc
+            details = self._api().inspect_container(container_id)
+        variables = dict(entry.partition("=")[::2] for entry in details["Config"]["Env"] or ())
+        return Started(str(details["State"]["StartedAt"]), variables.get("SHLVL"))
 
     def signal(self, container_id: str, signal: Signal) -> None:
         """See ``Runner.signal``."""
@@ -304,7 +316,7 @@ class DockerRunner:
         with _translated("stop the container"), _ignoring(404, 409):
             self._api().kill(container_id, f"SIG{signal}")
 
-    def wait(self, container_id: str, timeout_s: float) -> Exit | None:
+    def wait(self, container_id: str, timeout_s: float, started_at: str | None) -> Exit | None:
         """See ``Runner.wait``."""
         api: Any = self._api()  # takes fractions of a second, though its types say otherwise
         with _gone(container_id), _translated("wait for the container"):
@@ -312,7 +324,8 @@ class DockerRunner:
                 # The SDK reports a wait that takes too long as either of the two; an engine that is
                 # away is told by the next call.
                 if api.wait(container_id, timeout=timeout_s)["StatusCode"] == 0:
-                    # Nothing more that could be asked about it matters.
+                    # Nothing more that could be asked about it matters: without a command no life ends with
+                    # 0.
                     return Exit(exit_code=0, oom_killed=False)
             details = api.inspect_container(container_id)
             deadline = monotonic() + _OOM_PATIENCE_S
@@ -320,6 +333,8 @@ class DockerRunner:
                 sleep(_OOM_LOOK_S)
                 details = api.inspect_container(container_id)
         state = details["State"]
+        if started_at not in (None, state["StartedAt"]):
+            raise ContainerRestarted(container_id)
         if state["Status"] in ("exited", "dead"):
             return Exit(exit_code=int(state["ExitCode"]), oom_killed=bool(state["OOMKilled"]))
         return None
@@ -337,17 +352,21 @@ class DockerRunner:
 
     def artifacts(self, container_id: str) -> Generator[bytes, None, None] | None:
         """See ``Runner.artifacts``."""
-        api: Any = self._api()  # its typed call keeps the answer, which is to be closed, to itself
-        with _translated("read the artifacts"), _ignoring(404):
-            # Asking costs a twelfth of fetching a tar. An adopter has nothing to compare with, and fetches.
-            if self._artifacts_changed_at(container_id) == self._artifacts_made_at.get(container_id):
-                return None
-            response = api._get(
-                api._url("/containers/{0}/archive", container_id), params={"path": ARTIFACTS_DIR}, stream=True
-            )
-            api._raise_for_status(response)
-            return _translated_chunks(response)
-        return None
+        with _gone(container_id), _translated("read the artifacts"):
+            try:
+                # Asking costs a twelfth of fetching a tar. An adopter has nothing to compare with, and
+                # fetches.
+                changed_at = self._artifacts_changed_at(container_id)
+            except docker.errors.NotFound:
+                # Also the answer where there is no such container: then this raises.
+                self._api().inspect_container(container_id)
+                changed_at = None
+        if changed_at is not None and changed_at == self._artifacts_made_at.get(container_id):
+            return None
+        response = self._archive(container_id, ARTIFACTS_DIR)
+        if response is None:
+            raise JobFailed(f"{ARTIFACTS_DIR} is not there any more: the command has moved or removed it")
+        return _translated_chunks(response)
 
     def remove(self, container_id: str) -> None:
         """See ``Runner.remove``."""
@@ -362,15 +381,7 @@ class DockerRunner:
             containers = self._api().containers(
                 all=True, filters={"label": f"{_LABEL_INSTANCE}={instance_id}"}
             )
-        return [
-            Found(
-                container_id=str(item["Id"]),
-                job_id=str(item["Labels"][_LABEL_JOB]),
-                attempt=int(item["Labels"][_LABEL_ATTEMPT]),
-                started=item["State"] != "created",
-            )
-            for item in containers
-        ]
+        return [found for item in containers if (found := _found(item)) is not None]
 
     def remove_stray_volumes(self, instance_id: str) -> None:
         """See ``Runner.remove_stray_volumes``."""
@@ -484,23 +495,64 @@ class DockerRunner:
             timeout=_API_TIMEOUT_S,
         )
         api._raise_for_status(response)
-        stat = docker.utils.decode_json_header(response.headers["x-docker-container-path-stat"])
-        return str(stat["mtime"])
+        return str(_stat(response)["mtime"])
 
-    def _small_file(self, container_id: str, path: str) -> str:
-        with _translated(f"read {path}"), _ignoring(404):
-            chunks, _ = self._api().get_archive(container_id, path)
-            with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as archive:
-                for member in archive:
-                    file = archive.extractfile(member) if member.isreg() else None
-                    if file is not None:
-                        return file.read(1 << 20).decode(errors="replace")
-        return ""
+    def _archive(self, container_id: str, path: str) -> requests.Response | None:
+        """Open a path of a container as a tar stream; ``None`` where the container has no such path."""
+        api: Any = self._api()  # its typed call keeps the answer, which is to be closed, to itself
+        with _gone(container_id), _translated(f"read {path}"):
+            response = api._get(
+                api._url("/containers/{0}/archive", container_id), params={"path": path}, stream=True
+            )
+            if response.status_code == 404:
+                response.close()
+                # Also the answer where there is no such container: then this raises.
+                api.inspect_container(container_id)
+                return None
+            api._raise_for_status(response)
+            opened: requests.Response = response
+        return opened
+
+    def _records(self, container_id: str, path: str) -> Sequence[Sequence[str]]:
+        """Return the lines of a file of a container, cut at colons; none where there is no such file.
+
+        Raises ``JobFailed`` for a file that is larger than any list of users.
+        """
+        response = self._archive(container_id, path)
+        if response is not None and (target := _stat(response)["linkTarget"]):
+            response.close()
+            # The engine has followed all links, inside of the container, but gives the first one.
+            response = self._archive(container_id, str(target))
+        if response is None:
+            return []
+        with response:
+            if _stat(response)["size"] > _MAX_USERS_FILE_BYTES:
+                limit = format_size(_MAX_USERS_FILE_BYTES)
+                raise JobFailed(
+                    f"{path} of the image is larger than {limit}, so its user cannot be looked up"
+                )
+            text = "".join(
+                b"".join(entry.chunks).decode(errors="replace")
+                for entry in read_tar(_translated_chunks(response))
+                if entry.kind == "file"
+            )
+        return [line.split(":") for line in text.splitlines()]
 
 
 def container_name(job_id: str, attempt: int) -> str:
     """Return the name of an attempt's container; two of one attempt can't exist."""
     return f"reactorcide-{job_id}-{attempt}"
+
+
+def _found(item: Mapping[str, Any]) -> Found | None:
+    """Return a container of the engine's list; ``None`` for one with labels that no attempt has."""
+    job_id, attempt = item["Labels"].get(_LABEL_JOB), item["Labels"].get(_LABEL_ATTEMPT, "")
+    if job_id is None or not attempt.isascii() or not attempt.isdigit():
+        return None
+    name = container_name(job_id, int(attempt))
+    # The engine writes names with a slash before them.
+    is_named = name in [known.removeprefix("/") for known in item["Names"] or ()]
+    return Found(str(item["Id"]), job_id, int(attempt), is_named)
 
 
 def _may_be_out_of_memory(details: Mapping[str, Any]) -> bool:
@@ -534,182 +586,6 @@ def _tree_bytes(path: str) -> int:
     return int(kib) << 10 if kib.isdigit() else 0
 
 
-class _Frames:
-    """Cuts the engine's stream of frames (stream number, length, data) into what was printed."""
-
-    def __init__(self) -> None:
-        self._header = b""
-        self._left_bytes = 0
-        self._stream = 0
-
-    def payload(self, data: bytes) -> Printed:
-        """Return what was printed in ``data``, which begins where the call before ended."""
-        if self._header:
-            data, self._header = self._header + data, b""
-        view, end = memoryview(data), len(data)
-        printed: Printed = []
-        position = min(self._left_bytes, end)
-        pieces = [view[:position]]
-        self._left_bytes -= position
-        current = stream = self._stream
-        # A frame is often a single line, so this is what every line of a log goes through.
-        unpack_from, add = _HEADER.unpack_from, pieces.append
-        while position + _HEADER_BYTES <= end:
-            start = position + _HEADER_BYTES
-            stream, length = unpack_from(data, position)
-            position = start + length
-            if stream != current:
-                if joined := b"".join(pieces):
-                    printed.append((current, joined))
-                current = stream
-                pieces.clear()
-            add(view[start:position])
-        if joined := b"".join(pieces):
-            printed.append((current, joined))
-        self._stream = stream
-        if position > end:
-            self._left_bytes = position - end
-        elif position < end:
-            self._header = data[position:]
-        return printed
-
-
-class _AttachedOutput:
-    """The hijacked connection of an attach."""
-
-    def __init__(self, response: requests.Response) -> None:
-        self._response = response
-        # The socket can be waited for together with the wake-up.
-        self._socket = _socket_of(response)
-        self._socket.setblocking(False)
-        self._frames = _Frames()
-        self._wake_receiver, self._wake_sender = socket.socketpair()
-        self._wake_receiver.setblocking(False)
-        self._wake_sender.setblocking(False)
-        self._poll = select.poll()
-        self._poll.register(self._socket, select.POLLIN)
-        self._poll.register(self._wake_receiver, select.POLLIN)
-        self._read_again_at = 0.0
-        self._closed = False
-
-    def read(self, timeout_s: float) -> Printed | None:
-        """See ``Output.read``."""
-        if (early_s := self._read_again_at - monotonic()) > 0:
-            sleep(early_s)
-        ready = {descriptor for descriptor, _ in self._poll.poll(max(0, timeout_s) * 1000)}
-        if self._wake_receiver.fileno() in ready:
-            with contextlib.suppress(BlockingIOError):
-                self._wake_receiver.recv(4096)
-        if self._socket.fileno() in ready:
-            try:
-                data = self._receive()
-            except (BlockingIOError, ssl.SSLWantReadError):
-                return []
-            except (ConnectionError, ssl.SSLError):
-                return None
-            if _FLOOD_BYTES <= len(data) < _PLENTY_BYTES:
-                self._read_again_at = monotonic() + _FLOOD_PAUSE_S
-            return self._frames.payload(data) if data else None
-        return []
-
-    def _receive(self) -> bytes:
-        data = self._socket.recv(_RECEIVE_BYTES)
-        if isinstance(self._socket, ssl.SSLSocket):
-            # It gives one record at a time, of 16 KiB at most. What ends the reading of more is met again.
-            with contextlib.suppress(OSError):
-                while len(data) < _RECEIVE_BYTES and (more := self._socket.recv(_RECEIVE_BYTES)):
-                    data += more
-        return data
-
-    def wake(self) -> None:
-        """See ``Output.wake``."""
-        # Full means that it is awake already; closed, that nobody reads any more.
-        with contextlib.suppress(BlockingIOError, OSError):
-            self._wake_sender.send(b"!")
-
-    def close(self) -> None:
-        """See ``Output.close``."""
-        if self._closed:
-            return
-        self._closed = True
-        self._response.close()
-        self._wake_receiver.close()
-        self._wake_sender.close()
-
-
-class _RereadOutput:
-    """The engine's own copy of a log, read by a thread of its own: an HTTP body can't be polled."""
-
-    _MOST_CHUNKS = 16
-
-    def __init__(self, response: requests.Response) -> None:
-        self._response = response
-        self._socket = _socket_of(response)
-        self._frames = _Frames()
-        self._changed = threading.Condition()
-        self._chunks: deque[bytes] = deque()
-        self._ended = False
-        self._woken = False
-        self._closed = False
-        self._thread = threading.Thread(target=self._pump, name="log-reread", daemon=True)
-        self._thread.start()
-
-    def read(self, timeout_s: float) -> Printed | None:
-        """See ``Output.read``."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._chunks or self._ended or self._woken, max(0, timeout_s))
-            self._woken = False
-            if self._chunks:
-                self._changed.notify_all()
-                return self._frames.payload(self._chunks.popleft())
-            return None if self._ended else []
-
-    def wake(self) -> None:
-        """See ``Output.wake``."""
-        with self._changed:
-            self._woken = True
-            self._changed.notify_all()
-
-    def close(self) -> None:
-        """See ``Output.close``."""
-        with self._changed:
-            if self._closed:
-                return
-            self._closed = True
-            self._changed.notify_all()
-            if not self._ended:
-                # Ends a read that waits; closing alone would leave it waiting. An answer that was read to its
-                # end has given its connection back already.
-                with contextlib.suppress(OSError):
-                    self._socket.shutdown(socket.SHUT_RDWR)
-        self._thread.join()
-        self._response.close()
-
-    def _pump(self) -> None:
-        try:
-            for chunk in self._response.raw.stream(_RECEIVE_BYTES, decode_content=False):
-                with self._changed:
-                    self._changed.wait_for(lambda: len(self._chunks) < self._MOST_CHUNKS or self._closed)
-                    if self._closed:
-                        return
-                    self._chunks.append(chunk)
-                    self._changed.notify_all()
-        except (OSError, urllib3.exceptions.HTTPError):
-            # The engine went away: whoever reads sees the end and asks what became of the container.
-            pass
-        finally:
-            with self._changed:
-                self._ended = True
-                self._changed.notify_all()
-
-
-def _socket_of(response: requests.Response) -> socket.socket:
-    """Return the socket that an answer's body comes from."""
-    body: Any = response.raw
-    found: socket.socket = body._fp.fp.raw._sock
-    return found
-
-
 class _translated:
     """Turns the SDK's errors into ours; ``doing`` says what was tried. "Not found" is the caller's."""
 
@@ -724,9 +600,14 @@ class _translated:
             return
         if isinstance(exc, docker.errors.APIError):
             explanation = _one_line(str(exc.explanation or exc))
-            if exc.is_server_error():
+            # The class of the status code does not say whose fault it is: a user that the image does not know
+            # is a 500, a full disk may be a 400.
+            is_jobs = _JOBS_FAULT.search(explanation) is not None
+            if not is_jobs and (exc.is_server_error() or _HOSTS_FAULT.search(explanation) is not None):
                 raise EngineUnavailable(f"the Docker Engine could not {self._doing}: {explanation}") from exc
             raise JobFailed(f"the Docker Engine refused to {self._doing}: {explanation}") from exc
+        if isinstance(exc, DamagedTar):
+            raise EngineUnavailable(f"the Docker Engine's answer is damaged ({self._doing}): {exc}") from exc
         if isinstance(exc, docker.errors.DockerException | requests.RequestException | OSError):
             raise EngineUnavailable(
                 f"the Docker Engine does not answer ({self._doing}): {_one_line(str(exc))}; is it running?"
@@ -764,9 +645,15 @@ class _ignoring:
         return isinstance(exc, docker.errors.APIError) and exc.status_code in self._status_codes
 
 
+def _stat(response: requests.Response) -> dict[str, Any]:
+    """Return what the engine says about the path that it answers with."""
+    stat: dict[str, Any] = docker.utils.decode_json_header(response.headers["x-docker-container-path-stat"])
+    return stat
+
+
 def _translated_chunks(response: requests.Response) -> Generator[bytes, None, None]:
     with response, _translated("read the artifacts"):
-        yield from response.iter_content(_RECEIVE_BYTES)
+        yield from response.iter_content(RECEIVE_BYTES)
 
 
 def _pull_failure(image: str, reason: str) -> ReactorcideError:

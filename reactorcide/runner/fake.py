@@ -10,7 +10,9 @@ from collections.abc import Callable, Generator, Iterator
 
 from reactorcide.domain.errors import EngineUnavailable, JobFailed
 from reactorcide.runner import (
+    AttachedOutput,
     ContainerGone,
+    ContainerRestarted,
     ContainerSpec,
     Exit,
     Found,
@@ -18,6 +20,7 @@ from reactorcide.runner import (
     Output,
     Printed,
     Signal,
+    Started,
 )
 
 
@@ -29,7 +32,8 @@ class FakeContainer:
         self.spec = spec
         self.changed = threading.Condition()
         self.printed = b""
-        self.started = False
+        self.lives = 0
+        self.is_handed_over = False
         self.ended: Exit | None = None
         self.put: list[bytes] = []
         self.disk_bytes = 0
@@ -38,7 +42,7 @@ class FakeContainer:
     def run(self) -> None:
         """Run the steps up to the first that hangs."""
         with self.changed:
-            self.started = True
+            self.is_handed_over = True
             for step in self.spec.command.split(";"):
                 verb, _, rest = step.strip().partition(" ")
                 if verb == "print":
@@ -56,6 +60,18 @@ class FakeContainer:
                 self.ended = Exit(0, oom_killed=False)
             self.changed.notify_all()
 
+    @property
+    def started_at(self) -> str:
+        """Which life this is, as an engine tells it."""
+        return f"life {self.lives}"
+
+    def start(self) -> None:
+        """Begin a life, in which nothing runs before it is handed over."""
+        with self.changed:
+            self.lives += 1
+            self.ended = None
+            self.changed.notify_all()
+
     def receive(self, signal: Signal) -> None:
         """End, unless the command is deaf to it."""
         with self.changed:
@@ -67,7 +83,8 @@ class FakeContainer:
 class FakeRunner:
     """See the module. ``available`` says whether the engine answers; ``images`` which ones it has.
 
-    Where ``idle`` is set it is called, with seconds, instead of waiting for a command that hangs.
+    Where ``idle`` is set it is called, with seconds, instead of waiting for a command that hangs. Where
+    ``deaf`` is true, containers do not take their command.
     """
 
     def __init__(self, images: tuple[str, ...] = ("alpine:latest",)) -> None:
@@ -78,6 +95,7 @@ class FakeRunner:
         self.created: list[ContainerSpec] = []
         self.started: list[ContainerSpec] = []
         self.idle: Callable[[float], None] | None = None
+        self.deaf = False
 
     def check(self) -> None:
         """See ``Runner.check``."""
@@ -115,19 +133,29 @@ class FakeRunner:
         """See ``Runner.put``."""
         self._get(container_id).put.extend(tar)
 
-    def attach(self, container_id: str) -> Output:
+    def attach(self, container_id: str) -> AttachedOutput:
         """See ``Runner.attach``."""
-        return _FakeOutput(self._get(container_id), self.idle)
+        return _FakeOutput(self, self._get(container_id))
 
-    def reread(self, container_id: str) -> Output:
+    def reread(self, container_id: str, *, was_handed_over: bool = True) -> Output:
         """See ``Runner.reread``."""
-        return _FakeOutput(self._get(container_id), self.idle)
+        return _FakeOutput(self, self._get(container_id))
 
-    def start(self, container_id: str) -> None:
+    def is_acknowledged(self, container_id: str) -> bool:
+        """See ``Runner.is_acknowledged``."""
+        return self._get(container_id).is_handed_over
+
+    def start(self, container_id: str) -> Started:
         """See ``Runner.start``."""
         container = self._get(container_id)
-        self.started.append(container.spec)
-        container.run()
+        container.start()
+        return Started(container.started_at, None)
+
+    def run(self, container: FakeContainer) -> None:
+        """Take a command that was handed over, and run it."""
+        if not self.deaf:
+            self.started.append(container.spec)
+            container.run()
 
     def signal(self, container_id: str, signal: Signal) -> None:
         """See ``Runner.signal``."""
@@ -136,19 +164,21 @@ class FakeRunner:
         if container is not None:
             container.receive(signal)
 
-    def wait(self, container_id: str, timeout_s: float) -> Exit | None:
+    def wait(self, container_id: str, timeout_s: float, started_at: str | None) -> Exit | None:
         """See ``Runner.wait``."""
         container = self._get(container_id)
         with container.changed:
             if self.idle is None:
                 container.changed.wait_for(lambda: container.ended is not None, timeout_s)
+            if started_at not in (None, container.started_at):
+                raise ContainerRestarted(container_id)
             return container.ended
 
     def disk_bytes(self, container_id: str) -> int | None:
         """See ``Runner.disk_bytes``."""
         container = self._get(container_id)
         with container.changed:
-            return container.disk_bytes if container.started and container.ended is None else None
+            return container.disk_bytes if container.lives and container.ended is None else None
 
     def artifacts(self, container_id: str) -> Generator[bytes, None, None] | None:
         """See ``Runner.artifacts``; a fake command leaves none."""
@@ -166,7 +196,7 @@ class FakeRunner:
         """See ``Runner.list``."""
         self.check()
         return [
-            Found(container.container_id, container.spec.job_id, container.spec.attempt, container.started)
+            Found(container.container_id, container.spec.job_id, container.spec.attempt, is_named=True)
             for container in self.containers.values()
             if container.spec.instance_id == instance_id
         ]
@@ -196,11 +226,23 @@ class FakeRunner:
 
 
 class _FakeOutput:
-    def __init__(self, container: FakeContainer, idle: Callable[[float], None] | None) -> None:
+    launcher_said = b""
+
+    def __init__(self, runner: FakeRunner, container: FakeContainer) -> None:
+        self._runner = runner
         self._container = container
-        self._idle = idle
+        self._idle = runner.idle
         self._position = 0
         self._woken = False
+
+    @property
+    def acknowledged(self) -> bool:
+        """See ``Output.acknowledged``."""
+        return self._container.is_handed_over
+
+    def hand_over(self, spec: ContainerSpec, started: Started) -> None:
+        """See ``AttachedOutput.hand_over``."""
+        self._runner.run(self._container)
 
     def read(self, timeout_s: float) -> Printed | None:
         """See ``Output.read``."""

@@ -5,6 +5,7 @@ import logging
 import os
 import selectors
 import socket
+import ssl
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -167,8 +168,7 @@ class Front:
                 self._make_room(lambda share: len(share.connections))
                 return
             try:
-                # Clients of a Unix socket have no address: they are one share.
-                self._add(sock, address or ("", 0))
+                self._add(sock, address)
             except OSError as exc:
                 log.debug("a connection broke before it was there: %s", exc)
                 sock.close()
@@ -180,7 +180,8 @@ class Front:
             sock.close()
             return
         sock.setblocking(False)
-        if self._certificate is not None:
+        # What comes over a socket of this host crosses no network.
+        if self._certificate is not None and sock.family != socket.AF_UNIX:
             sock = self._certificate.context().wrap_socket(
                 sock, server_side=True, do_handshake_on_connect=False
             )
@@ -221,11 +222,8 @@ class Front:
     def _exchange(
         self, connection: Connection, request: h11.Request, body: bytes | None, extra: dict[str, Any]
     ) -> Exchange:
-        scheme = "http" if self._certificate is None else "https"
-        server = next(
-            (one.getsockname()[:2] for one in self._listeners if one.family != socket.AF_UNIX),
-            ("localhost", 0),
-        )
+        scheme = "https" if isinstance(connection.sock, ssl.SSLSocket) else "http"
+        server = self._listeners[0].getsockname()[:2]
         environ = make_environ(connection, request, body, scheme=scheme, server=server)
         return Exchange(connection, self._application, environ | extra)
 

@@ -5,7 +5,9 @@ import gc
 import logging
 import os
 import resource
+import socket
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -24,8 +26,11 @@ _WANTED_FILES = 4096
 """Open files: two for each connection that may be there, and what jobs need."""
 
 
-def run(settings: Settings) -> None:
-    """Serve until a signal ends it."""
+def run(settings: Settings, local: socket.socket | None, remove_local: Callable[[], None]) -> None:
+    """Serve until a signal ends it: at ``--host`` and ``--port``, and on ``local``, if there is one.
+
+    ``remove_local`` is called when the service ends.
+    """
 
     class Worker(worker.DrainingWorker if settings.drain else worker.Worker):  # type: ignore[misc]  # one of two
         pass
@@ -60,6 +65,10 @@ def run(settings: Settings) -> None:
     server = Server()
     server.cfg.set("post_worker_init", lambda process: _start(server.application, process, settings))
     server.cfg.set("worker_exit", lambda _, process: _stop(process))
+    if local is not None:
+        # Not among the addresses to bind: it has a path that gunicorn cannot bind or remove.
+        server.cfg.set("when_ready", lambda master: master.LISTENERS.append(local))
+        server.cfg.set("on_exit", lambda _: remove_local())
     server.run()
 
 
@@ -104,7 +113,11 @@ def _start(application: Any, process: Any, settings: Settings) -> None:
     scheme = "http" if settings.tls_cert is None else "https"
     _say(f"Reactorcide listens on {scheme}://{address[0]}:{address[1]}")
     if application.new_admin_token is not None:
-        _say(f"The admin's token, shown this once: {application.new_admin_token}")
+        # Not into a file or a journal, which others may read.
+        if sys.stderr.isatty():
+            _say(f"The admin's token, shown this once: {application.new_admin_token}")
+        else:
+            _say(f"The admin's token is in {settings.admin_token_path.absolute()}")
 
 
 def _say(text: str) -> None:

@@ -8,7 +8,6 @@ anything that is not below the source root, and there is no moment between a che
 import errno
 import os
 import stat
-import sys
 import tarfile
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
@@ -97,7 +96,7 @@ class _Walk:
         if not prefix.is_absolute() or ".." in prefix.parts:
             raise ValueError(f"prefix must be an absolute path without '..', not {str(prefix)!r}")
         self._source = source
-        self._prefix = b"/".join(os.fsencode(part) for part in prefix.parts[1:])
+        self._prefix = b"/".join(part.encode() for part in prefix.parts[1:])
         self._uid = uid
         self._gid = gid
         self._forbidden = forbidden
@@ -214,15 +213,15 @@ class _Walk:
         size_bytes: int = 0,
         target: bytes = b"",
     ) -> bytes:
-        entry = tarfile.TarInfo(os.fsdecode(b"/".join(part for part in (self._prefix, path) if part)))
+        entry = tarfile.TarInfo(_text(b"/".join(part for part in (self._prefix, path) if part)))
         entry.type = kind
         entry.mode = stat.S_IMODE(status.st_mode) if mode is None else mode
         entry.mtime = status.st_mtime_ns // 10**9
         entry.uid, entry.gid = self._uid, self._gid
         entry.size = size_bytes
-        entry.linkname = os.fsdecode(target)
+        entry.linkname = _text(target)
         # GNU, not PAX: its long names are bytes as they are, whatever their encoding.
-        return entry.tobuf(tarfile.GNU_FORMAT, sys.getfilesystemencoding(), sys.getfilesystemencodeerrors())
+        return entry.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape")
 
 
 def _open_parent(fd: int, here: _Level, parent: _Level) -> int:
@@ -236,6 +235,10 @@ def _open_parent(fd: int, here: _Level, parent: _Level) -> int:
         raise _unreadable(here.path + b"/..", error) from error
     os.close(up)
     raise JobFailed(f"{_shown(here.path)} of the source was moved away while it was being copied")
+
+
+def _text(name: bytes) -> str:
+    return name.decode(errors="surrogateescape")
 
 
 def _identity(status: os.stat_result) -> Identity:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import selectors
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -39,6 +41,33 @@ class DeadlinePassed(Exception):
     """The program was still running at its deadline, and was killed."""
 
 
+@dataclass(frozen=True, slots=True)
+class ProcessLimits:
+    """What a program, and each that it starts, may have; 0 is no limit."""
+
+    memory_bytes: int = 0
+    """Of address space, files that are mapped included."""
+    file_bytes: int = 0
+    """The largest file that it may write."""
+
+    def wrap(self, command: Sequence[str]) -> list[str]:
+        """Return the command that runs ``command`` under these limits.
+
+        The shell sets them before the program begins: to do it in the forked child is not safe in a process
+        with threads, and from outside it is too late. A lower limit of the service's own stays.
+        """
+        # A write past the limit then fails with a reason; else the signal for it would end the program.
+        limits = ["trap '' XFSZ", "ulimit -c 0"]
+        for option, unit, kind, most in (
+            ("-v", 1024, resource.RLIMIT_AS, self.memory_bytes),
+            ("-f", 512, resource.RLIMIT_FSIZE, self.file_bytes),
+        ):
+            hard = resource.getrlimit(kind)[1]
+            if most and (hard == resource.RLIM_INFINITY or most < hard):
+                limits.append(f"ulimit {option} {max(1, most // unit)}")
+        return ["/bin/sh", "-c", " && ".join([*limits, 'exec "$@"']), "sh", *command]
+
+
 def run(
     command: Sequence[str],
     *,
@@ -49,20 +78,23 @@ def run(
     interrupt: Interrupt,
     deadline: float,
     records: bool = False,
+    limits: ProcessLimits = ProcessLimits(),
+    watch: Callable[[], None] = lambda: None,
 ) -> int:
     """Run ``command`` to its end and return its exit code (negative: the signal that ended it).
 
     ``stdout`` and ``stderr`` get each line of output as it comes, on the calling thread, without its end
     (see ``Lines``); with ``records``, ``stdout`` gets what NULs end (see ``Records``). The program has its
     own session and no input; files it makes are readable by everybody (umask 022), whatever the service's
-    umask. ``deadline`` is in seconds of ``time.monotonic``.
+    umask. ``deadline`` is in seconds of ``time.monotonic``. ``watch`` is called several times a second while
+    the program runs, and stops it by raising. A program that cannot be started ends with 126 or 127.
 
     Raises ``DeadlinePassed``, ``JobInterrupted``, what a callback raises, and ``OSError`` when the program
     cannot be started. Whatever is raised while it runs, its whole process group has been killed by then.
     """
     interrupt.check()
-    process = subprocess.Popen(  # noqa: S603  (the caller's list of arguments, no shell)
-        command,
+    process = subprocess.Popen(  # noqa: S603  (the caller's list of arguments; the shell gets them as such)
+        limits.wrap(command),
         cwd=cwd,
         env=env,
         stdin=subprocess.DEVNULL,
@@ -74,9 +106,12 @@ def run(
     group = _Group(process)
     try:
         with interrupt.calling(group.kill):
-            _pump(process, group, Records(stdout) if records else Lines(stdout), Lines(stderr), deadline)
+            _pump(
+                process, group, Records(stdout) if records else Lines(stdout), Lines(stderr), deadline, watch
+            )
             while (code := group.poll()) is None:
                 _check_deadline(deadline)
+                watch()
                 time.sleep(_REAP_POLL_S)  # both pipes are closed: it is about to exit
     finally:
         group.kill()
@@ -178,6 +213,7 @@ def _pump(
     stdout: Lines | Records,
     stderr: Lines,
     deadline: float,
+    watch: Callable[[], None],
 ) -> None:
     """Pass the output on until both pipes are closed, or the program has ended and nothing more comes."""
     with selectors.DefaultSelector() as selector:
@@ -186,6 +222,7 @@ def _pump(
                 selector.register(pipe, selectors.EVENT_READ, cut)
         while selector.get_map():
             _check_deadline(deadline)
+            watch()
             ready = selector.select(min(_POLL_S, max(0.0, deadline - time.monotonic())))
             if not ready and group.poll() is not None:
                 # Something that outlives it (an ssh connection kept open for later) has the pipe too.

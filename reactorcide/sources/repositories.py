@@ -40,7 +40,10 @@ def places(path: Path) -> Iterator[Path]:
 
 
 def _links(directory: Path) -> Iterator[Path]:
-    for parent, directories, files in os.walk(directory):
+    def fail(error: OSError) -> None:
+        raise error
+
+    for parent, directories, files in os.walk(directory, onerror=fail):
         for name in (*directories, *files):
             path = Path(parent, name)
             if path.is_symlink():

@@ -1,13 +1,17 @@
 """The directories of this host that jobs may take files from."""
 
+import errno
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from reactorcide.domain.errors import InvalidInput
+from reactorcide.domain.errors import InfrastructureError, InvalidInput
 from reactorcide.sources.repositories import places
 from reactorcide.sources.urls import GitUrl
+
+# Too many open files, no memory, a disk or a network file system that fails: none of it means "not there".
+_TROUBLE = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ESTALE, errno.ETIMEDOUT}
 
 Identity = tuple[int, int]  # (st_dev, st_ino): the same directory under whatever path
 
@@ -49,10 +53,7 @@ class SourceRoots:
         """
         found = self._locate(source_path)
         if found is None:
-            raise InvalidInput(
-                "source_path must lead to a directory below one of the server's source roots",
-                field="source_path",
-            )
+            raise self._refused("source_path", "directory")
         return found
 
     def check_git_url(self, url: str) -> None:
@@ -63,9 +64,7 @@ class SourceRoots:
         """
         path = GitUrl.parse(url).local_path
         if path is not None and not self._holds_repository(path):
-            raise InvalidInput(
-                "git_url must lead to a repository below one of the server's source roots", field="git_url"
-            )
+            raise self._refused("git_url", "repository")
 
     def forbidden_identity(self) -> Identity | None:
         """Return (st_dev, st_ino) of the forbidden directory, if it exists: what ``archive`` leaves out."""
@@ -73,15 +72,28 @@ class SourceRoots:
             return None
         try:
             status = self._forbidden.stat()
-        except OSError:
+        except FileNotFoundError:
             return None
+        except OSError as error:
+            raise InfrastructureError(
+                f"the data directory {self._forbidden} cannot be looked at: {error.strerror}"
+            ) from error
         return status.st_dev, status.st_ino
+
+    def _refused(self, field: str, kind: str) -> InvalidInput:
+        problem = f"{field} must lead to a {kind} below one of the server's source roots"
+        if not self._roots:
+            problem += ", and it has none: its operator can name some with --source-root"
+        return InvalidInput(problem, field=field)
 
     def _holds_repository(self, text: str) -> bool:
         found = self._locate(text)
         try:
             return found is not None and all(map(self._below_root, places(found.path)))
-        except (OSError, ValueError, RuntimeError):
+        except OSError as error:
+            _raise_trouble(error)
+            return False
+        except (ValueError, RuntimeError):
             return False
 
     def _locate(self, text: str) -> SourceDirectory | None:
@@ -89,9 +101,12 @@ class SourceRoots:
             return None
         try:
             found = self._below_root(self._roots[0] / text)
-        except (OSError, ValueError, RuntimeError):  # no such path, a NUL in it, a loop of links
+            return found if found is not None and found.path.is_dir() else None
+        except OSError as error:  # no such path
+            _raise_trouble(error)
             return None
-        return found if found is not None and found.path.is_dir() else None
+        except (ValueError, RuntimeError):  # a NUL in it, a loop of links
+            return None
 
     def _below_root(self, path: Path) -> SourceDirectory | None:
         """Return where ``path`` really is, whatever it is there, if that is below a root."""
@@ -111,3 +126,11 @@ class SourceRoots:
         # By inode, not by name: a bind mount gives the data directory a second path.
         above = (directory.stat() for directory in (path, *path.parents))
         return any((status.st_dev, status.st_ino) == forbidden for status in above)
+
+
+def _raise_trouble(error: OSError) -> None:
+    """Raise ``InfrastructureError`` where ``error`` says nothing of what is there, but of this host."""
+    if error.errno in _TROUBLE:
+        raise InfrastructureError(
+            f"the source roots cannot be looked at: {os.strerror(error.errno)}"
+        ) from error

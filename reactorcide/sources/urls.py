@@ -17,16 +17,16 @@ MAX_REF_CHARS = 255
 _HOST = r"(?P<host>\[[0-9A-Fa-f:.]+\]|[\w.][\w.-]*)"
 _SSH_USER = r"(?:(?P<user>[\w.+][\w.+-]*)"
 _WEB = re.compile(
-    rf"(?P<scheme>https?|git)://(?:(?P<userinfo>[^/?#]*)@)?{_HOST}(?P<port>:\d*)?(?P<path>/.*)?"
+    rf"(?P<scheme>https?|git)://(?:(?P<userinfo>[^/?#]*)@)?{_HOST}(?P<port>:[0-9]*)?(?P<path>/.*)?"
 )
-_SSH = re.compile(rf"ssh://{_SSH_USER}(?::[^/?#]*)?@)?{_HOST}(?P<port>:\d*)?(?P<path>/.*)")
+_SSH = re.compile(rf"ssh://{_SSH_USER}(?::[^/?#]*)?@)?{_HOST}(?P<port>:[0-9]*)?(?P<path>/.*)")
 # An "@" in the first part of the path would be "user:password@host:path", which ssh cannot do: git would
 # take "user" for the host and the password for a part of the path.
 _SCP = re.compile(rf"{_SSH_USER}@)?{_HOST}:(?!:)(?![^/]*@)(?P<path>.+)")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 _BAD_IN_REF = re.compile(r"[~^:?*\[\\]|\.\.|@\{|//|/\.|\.lock(?:/|$)|^[-/.]|[/.]$|^@$")
-_SHA = re.compile(r"[0-9a-fA-F]{7,40}")
+_SHA = re.compile(r"[0-9a-fA-F]{7,64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,8 @@ class GitUrl:
 
     ``root`` is what comes before the ``path``. ``protocols`` are the names, as git has them, of the
     transports it needs. ``server`` is scheme, host and port: where ``username`` and ``password`` (decoded)
-    may be sent, which only http(s) has. ``local_path`` is the absolute path of a repository on this host.
+    may be sent, which only http(s) has. ``host`` (an IPv6 address without its brackets) and ``port`` are
+    where it is; ``local_path`` is the absolute path of a repository on this host, which has neither.
     """
 
     root: str
@@ -45,6 +46,8 @@ class GitUrl:
     username: str | None = field(default=None, repr=False)
     password: str = field(default="", repr=False)
     local_path: str | None = None
+    host: str = ""
+    port: int | None = None
 
     def __str__(self) -> str:
         return self.clean
@@ -81,11 +84,12 @@ class GitUrl:
         if not 0 < len(url) <= MAX_URL_CHARS:
             raise _bad_url(f"must have 1 to {MAX_URL_CHARS} characters")
         # isprintable() is false for control characters, line separators and lone surrogates.
-        if not url.isprintable() or " " in url or _CONTROL.search(unquote(url)):
+        is_local = url.startswith(("/", "file:///"))
+        if not url.isprintable() or (" " in url and not is_local) or _CONTROL.search(unquote(url)):
             raise _bad_url("must not contain white space or control characters, encoded or not")
         if url.startswith("/"):
             return cls("", url, ("file",), local_path=url)
-        if url.startswith("file:///"):
+        if is_local:
             path = url.removeprefix("file://")
             return cls("file://", path, ("file",), local_path=unquote(path, errors="surrogateescape"))
         if match := _WEB.fullmatch(url):
@@ -93,23 +97,38 @@ class GitUrl:
         if match := _SSH.fullmatch(url):
             user = f"{match['user']}@" if match["user"] else ""
             # ssh takes no password from a URL; it would only be seen in the list of processes.
-            return cls(f"ssh://{user}{match['host']}{match['port'] or ''}", match["path"], ("ssh",))
+            root = f"ssh://{user}{match['host']}{match['port'] or ''}"
+            return cls(root, match["path"], ("ssh",), host=_host(match), port=_port(match))
         if "://" not in url and (match := _SCP.fullmatch(url)):
-            return cls(url[: match.start("path")], match["path"], ("ssh",))
+            return cls(url[: match.start("path")], match["path"], ("ssh",), host=_host(match))
         raise _bad_url("must be an http(s), ssh or git URL, user@host:path, or a path below a source root")
 
     @classmethod
     def _from_web(cls, match: re.Match[str]) -> "GitUrl":
         server = f"{match['scheme']}://{match['host']}{match['port'] or ''}"
         path = match["path"] or ""
+        host, port = _host(match), _port(match)
         if match["scheme"] == "git":
-            return cls(server, path, ("git",))
+            return cls(server, path, ("git",), host=host, port=port)
         # A server may send http on to https; git itself refuses any other way out.
         protocols = ("http", "https")
         if match["userinfo"] in (None, "", ":"):
-            return cls(server, path, protocols)
+            return cls(server, path, protocols, host=host, port=port)
         username, _, password = map(unquote, match["userinfo"].partition(":"))
-        return cls(server, path, protocols, server, username, password)
+        return cls(server, path, protocols, server, username, password, host=host, port=port)
+
+
+def _host(match: re.Match[str]) -> str:
+    return match["host"].strip("[]")
+
+
+def _port(match: re.Match[str]) -> int | None:
+    digits = (match["port"] or "").removeprefix(":")
+    if not digits:
+        return None
+    if len(digits) > 5 or not 0 < int(digits) < 65536:
+        raise _bad_url("must not have a port outside of 1 to 65535")
+    return int(digits)
 
 
 def check_git_ref(ref: str) -> None:
@@ -121,7 +140,7 @@ def check_git_ref(ref: str) -> None:
 
 
 def is_sha(ref: str) -> bool:
-    """Tell whether ``ref`` may be a commit's SHA-1, whole or cut down to seven digits or more."""
+    """Tell whether ``ref`` may be a commit's SHA-1 or SHA-256, whole or cut down to seven digits or more."""
     return _SHA.fullmatch(ref) is not None
 
 

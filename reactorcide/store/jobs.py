@@ -63,6 +63,11 @@ _UPDATE_SEALED = (
 _SELECT_STATUS = "SELECT status FROM job WHERE job_id = ?"
 _INSERT_JOB = f"INSERT INTO job ({_COLUMN_LIST}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608  # as above
 
+_BEGIN_HAND_OVER = (
+    "UPDATE attempt SET container_id = ?, container_started_at = ?, handing_over_at_ms = ?, log_offset = ? "
+    "WHERE job_id = ? AND attempt = ?"
+)
+
 # A job has a time of completion when it is over, and not before. All of the first line is in the index
 # `job_removable`, so that a decision over very many jobs reads nothing else of them.
 _REMOVABLE = (
@@ -78,6 +83,12 @@ _REMOVABLE_JOBS = (
 )
 _UNMEASURED = f"SELECT job_id FROM job WHERE {_REMOVABLE} AND stored_bytes IS NULL LIMIT ?"  # noqa: S608  # as above
 _RETIRE = f"UPDATE job SET deleted = 1, updated_at_ms = ? WHERE job_id = ? AND {_REMOVABLE} RETURNING job_id"  # noqa: S608  # as above
+# A clock that was put back must not make anybody wait for as long.
+_QUEUED_LONG = """
+    SELECT job_id FROM job
+    WHERE status = ? AND (queued_at_ms < ? OR queued_at_ms > ?) AND job_id > ?
+    ORDER BY job_id LIMIT ?
+    """
 _PIN = f"UPDATE job SET pinned = ? WHERE job_id = ? AND NOT deleted RETURNING {_COLUMN_LIST}"  # noqa: S608  # as above
 
 
@@ -90,6 +101,7 @@ def _as_dict(row: Sequence[Any]) -> dict[str, Any]:
     values["log_truncated"] = bool(values["log_truncated"])
     values["pinned"] = bool(values["pinned"])
     values["git_submodules"] = bool(values["git_submodules"])
+    values["git_tags"] = bool(values["git_tags"])
     return values
 
 
@@ -101,6 +113,7 @@ def _update_status(
     changes: Mapping[str, object],
     *,
     attempt: int | None = None,
+    task_id: str | None = None,
 ) -> tuple[str, tuple[object, ...]]:
     """Return the statement, with its values, that moves a job to ``target`` and returns its row."""
     assignments = "".join(f", {name} = ?" for name in changes)
@@ -112,6 +125,8 @@ def _update_status(
     )
     if attempt is not None:
         sql, values = sql + " AND attempt = ?", (*values, attempt)
+    if task_id is not None:
+        sql, values = sql + " AND corndogs_task_id = ?", (*values, task_id)
     return f"{sql} RETURNING {_COLUMN_LIST}", values
 
 
@@ -297,12 +312,28 @@ class JobStore:
             ).execute(db)
             return job
 
-    def start_attempt(
-        self, job_id: str, attempt: int, container_id: str, *, now_ms: int, log_offset: int
+    def begin_hand_over(
+        self,
+        job_id: str,
+        attempt: int,
+        container_id: str,
+        *,
+        container_started_at: str,
+        now_ms: int,
+        log_offset: int,
     ) -> None:
-        """Record that the container of an attempt runs, and where its output begins in the log."""
+        """Record that an attempt's command is about to be handed over to its container.
+
+        ``log_offset`` is where the container's output begins in the log.
+        """
+        self._database.write_one(
+            _BEGIN_HAND_OVER, (container_id, container_started_at, now_ms, log_offset, job_id, attempt)
+        )
+
+    def start_attempt(self, job_id: str, attempt: int, *, now_ms: int) -> None:
+        """Record that the command of an attempt runs."""
         with self._database.write() as db:
-            AttemptRow.update(container_id=container_id, started_at_ms=now_ms, log_offset=log_offset).where(
+            AttemptRow.update(started_at_ms=now_ms).where(
                 (AttemptRow.job_id == job_id) & (AttemptRow.attempt == attempt)
             ).execute(db)
             JobRow.update(started_at_ms=now_ms, updated_at_ms=now_ms).where(
@@ -369,6 +400,24 @@ class JobStore:
             JobRow.update(next_submit_at_ms=0).where(
                 (JobRow.status == JobStatus.SUBMITTED) & (JobRow.attempt == 1)
             ).execute(db)
+
+    def forget_task(self, job_id: str, task_id: str, reason: str, *, now_ms: int) -> Job | None:
+        """Have a queued job submitted anew because Corndogs has lost its task.
+
+        ``None`` where the job is not queued under that task any more; then nothing has changed.
+        """
+        changes = {
+            "corndogs_task_id": None,
+            "task_open": False,
+            "queued_at_ms": None,
+            "next_submit_at_ms": 0,
+            "error": reason,
+        }
+        statement, values = _update_status(
+            job_id, JobStatus.SUBMITTED, now_ms, {JobStatus.QUEUED}, changes, task_id=task_id
+        )
+        rows = self._database.write_one(statement, values)
+        return self._job(_as_dict(rows[0])) if rows else None
 
     def forget_tasks(self, *, now_ms: int) -> None:
         """Have every job that waits submitted anew: the queue that has its task is not there any more."""
@@ -521,17 +570,18 @@ class JobStore:
         return True
 
     def queues_to_poll(self) -> Sequence[str]:
-        """Return the queues with waiting jobs: highest priority first, then the longest wait."""
+        """Return the queues with waiting jobs: highest priority first, then the oldest job of that one."""
         with self._database.read() as db:
             rows = (
                 JobRow.select(JobRow.queue_name)
                 .where(JobRow.status.in_(list(WAITING)))
-                .group_by(JobRow.queue_name)
-                .order_by(fn.MAX(JobRow.priority).desc(), fn.MIN(JobRow.created_at_ms))
+                .group_by(JobRow.queue_name, JobRow.priority)
+                .order_by(JobRow.priority.desc(), fn.MIN(JobRow.created_at_ms), JobRow.queue_name)
                 .tuples()
                 .execute(db)
             )
-            return [name for (name,) in rows]
+            # A queue is where its highest priority puts it: what it has of lower ones comes later.
+            return list(dict.fromkeys(name for (name,) in rows))
 
     def active_queues(self) -> Sequence[str]:
         """Return the queues that have unfinished jobs."""
@@ -565,9 +615,18 @@ class JobStore:
             )
             return [(self._job(row), row["submit_failures"]) for row in rows]
 
-    def to_close(self, *, limit: int = 100) -> list[Job]:
-        """Return jobs that are over while Corndogs still has their task."""
-        return self._select((JobRow.task_open == 1) & JobRow.status.in_(list(FINAL)), limit)
+    def queued_long(self, *, before_ms: int, now_ms: int, after: str, limit: int) -> list[Job]:
+        """Return jobs that were queued before a time, in order of their ids from the one ``after`` it."""
+        with self._database.read() as db:
+            # First the ids alone: the rows of all that wait may be large.
+            found = db.execute_sql(_QUEUED_LONG, (JobStatus.QUEUED, before_ms, now_ms, after, limit))
+            job_ids = [job_id for (job_id,) in found.fetchall()]
+        return self._select(JobRow.job_id.in_(job_ids), limit, JobRow.job_id) if job_ids else []
+
+    def to_close(self, *, after: str = "", limit: int = 100) -> list[Job]:
+        """Return jobs that are over while Corndogs still has their task, by id from the one ``after`` it."""
+        where = (JobRow.task_open == 1) & JobRow.status.in_(list(FINAL)) & (JobRow.job_id > after)
+        return self._select(where, limit, JobRow.job_id)
 
     def to_purge(self, *, job_id: str | None = None, limit: int = 100) -> list[Job]:
         """Return deleted jobs (or that one) with no attempt left open and no task left in Corndogs."""
@@ -611,6 +670,8 @@ class JobStore:
                     AttemptRow.worker_id.alias("attempt_worker_id"),
                     AttemptRow.started_at_ms.alias("attempt_started_at_ms"),
                     AttemptRow.container_id,
+                    AttemptRow.container_started_at,
+                    AttemptRow.handing_over_at_ms,
                     AttemptRow.log_offset,
                 )
                 .join(
@@ -627,6 +688,8 @@ class JobStore:
                     worker_id=row["attempt_worker_id"],
                     started_at_ms=row["attempt_started_at_ms"],
                     container_id=row["container_id"],
+                    container_started_at=row["container_started_at"],
+                    handing_over_at_ms=row["handing_over_at_ms"],
                     log_offset=row["log_offset"],
                 )
                 for row in rows
@@ -755,9 +818,10 @@ class JobStore:
 
     # --- helpers -------------------------------------------------------------------------------
 
-    def _select(self, where: Any, limit: int) -> list[Job]:
+    def _select(self, where: Any, limit: int, order: Any = None) -> list[Job]:
+        query = JobRow.select().where(where).limit(limit)
         with self._database.read() as db:
-            return [self._job(row) for row in JobRow.select().where(where).limit(limit).dicts().execute(db)]
+            return [self._job(row) for row in query.order_by(order).dicts().execute(db)]
 
     def _moved(self, rows: Sequence[Sequence[Any]], job_id: str, target: JobStatus) -> Job:
         """Return the job that an UPDATE of its status returned; raises ``IllegalTransition`` for none."""

@@ -156,6 +156,8 @@ class JobRow(Model):
     address = TextField(null=True)
     request_id = TextField(null=True)
     git_submodules = BooleanField(constraints=[SQL("DEFAULT 0")])
+    git_depth = IntegerField(constraints=[SQL("DEFAULT 1")])
+    git_tags = BooleanField(constraints=[SQL("DEFAULT 0")])
 
     class Meta:
         table_name = "job"
@@ -192,6 +194,7 @@ class AttemptRow(Model):
     attempt = IntegerField()
     worker_id = TextField()
     container_id = TextField(null=True)
+    """Written together with ``handing_over_at_ms``."""
     claimed_at_ms = BigIntegerField()
     started_at_ms = BigIntegerField(null=True)
     completed_at_ms = BigIntegerField(null=True)
@@ -200,6 +203,8 @@ class AttemptRow(Model):
     exit_code = IntegerField(null=True)
     error = TextField(null=True)
     log_truncated = BooleanField(constraints=[SQL("DEFAULT 0")])
+    handing_over_at_ms = BigIntegerField(null=True)
+    container_started_at = TextField(null=True)
 
     class Meta:
         table_name = "attempt"

@@ -13,6 +13,10 @@ from reactorcide.domain import errors
 
 log = logging.getLogger("reactorcide.web")
 
+MOST_DETAILS = 20
+"""The most fields that an error names."""
+_MOST_FIELD_CHARS = 255
+
 Detail = dict[str, str]
 
 # The first class that an error is an instance of decides.
@@ -34,14 +38,15 @@ HTTP_CODES = {
     403: "forbidden",
     404: "not_found",
     405: "method_not_allowed",
+    408: "request_timeout",
     409: "conflict",
     413: "payload_too_large",
     414: "invalid_input",
     415: "unsupported_media_type",
-    416: "invalid_input",
+    416: "range_not_satisfiable",
     421: "misdirected_request",
     429: "rate_limited",
-    431: "invalid_input",
+    431: "header_too_large",
     500: "internal_error",
     503: "unavailable",
 }
@@ -81,8 +86,11 @@ def validation_failed(error: ValidationError) -> None:
             break
         # Of a field that may be one of two types pydantic tells what each of them lacks: once is enough.
         field = ".".join(str(part) for part in item["loc"] if part not in ("int", "str")) or "body"
+        field = field[:_MOST_FIELD_CHARS]
         message = "there is no such field" if item["type"] == "extra_forbidden" else item["msg"]
         details.setdefault(field, {"field": field, "message": message})
+        if len(details) == MOST_DETAILS:
+            break
     raise InvalidFields(list(details.values()))
 
 

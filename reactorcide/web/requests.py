@@ -19,6 +19,8 @@ from reactorcide.web.address import client_address
 log = logging.getLogger("reactorcide.web")
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_MOST_SHOWN_CHARS = 100
+_FIRST_INEXACT = 2**53
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -30,7 +32,7 @@ class StrictJSON(DefaultJSONProvider):
     def loads(self, s: str | bytes, **kwargs: Any) -> Any:
         """Return what a text says; raises ``ValueError``, or ``InvalidInput`` that names the key to blame."""
         text = s if isinstance(s, str) else s.decode("utf-8")
-        value = json.loads(text, object_pairs_hook=_object, parse_constant=_no_constant)
+        value = json.loads(text, object_pairs_hook=_object, parse_float=_number, parse_constant=_no_constant)
         if _SURROGATE.search(text) is not None:
             # Half a character can be neither stored nor handed to a container.
             json.dumps(value, ensure_ascii=False).encode("utf-8")
@@ -41,9 +43,16 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made: dict[str, Any] = {}
     for name, value in pairs:
         if name in made:
-            raise InvalidInput(f"{name!r} is there more than once", name)
+            shown = name[:_MOST_SHOWN_CHARS]
+            raise InvalidInput(f"{shown!r} is there more than once", shown)
         made[name] = value
     return made
+
+
+def _number(text: str) -> int | float:
+    """Return a number that is written with a point or an exponent: 5.0 is 5 in JSON."""
+    number = float(text)
+    return int(number) if number.is_integer() and abs(number) < _FIRST_INEXACT else number
 
 
 def _no_constant(name: str) -> Any:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
+from enum import Enum, auto
 from functools import partial
 from time import monotonic
 from typing import TypeVar
@@ -21,6 +22,7 @@ from reactorcide.domain.errors import (
     JobInterrupted,
     NotFound,
     ObjectStoreError,
+    ReactorcideError,
     StoreError,
 )
 from reactorcide.domain.images import with_tag
@@ -33,7 +35,19 @@ from reactorcide.logs.copy import copied_bytes
 from reactorcide.logs.lines import HOLD_S
 from reactorcide.logs.masking import hide_in_own_log
 from reactorcide.logs.writer import DEFAULT_MOST_BYTES, LogWriter
-from reactorcide.runner import ContainerGone, ContainerSpec, Exit, ImageMissing, Output, Runner, Signal
+from reactorcide.runner import (
+    AttachedOutput,
+    ContainerGone,
+    ContainerRestarted,
+    ContainerSpec,
+    Exit,
+    ImageMissing,
+    Output,
+    Runner,
+    Signal,
+    Started,
+)
+from reactorcide.runner.handover import NOT_HANDED_OVER
 from reactorcide.worker.collect import store_artifacts
 from reactorcide.worker.interrupt import Interrupt, Reason
 from reactorcide.worker.prepare import Preparation, Source
@@ -53,10 +67,17 @@ _ARTIFACTS_TRIES = 5
 """With an engine that answers; one that is away is waited for."""
 _STORE_RETRY_S = 5.0
 """Each try reads the whole output again."""
-_LOST = "its lease could not be renewed"
 _EXIT_WAIT_S = 1.0
 """After the end of its output a command has ended within milliseconds."""
 _LOOK_S = 0.05
+_HAND_OVER_S = 120.0
+"""The most for a container to acknowledge its command: that takes milliseconds, a MiB of newlines seconds."""
+_UNSEEN_HAND_OVER_S = 5.0
+"""For which the acknowledgement of a command is looked for that was on its way when its sender was lost."""
+_COPY_TRIES = 5
+"""With an engine that answers; one that is away is waited for."""
+_SENT_BY_OTHERS = (NOT_HANDED_OVER, 137, 143)
+"""How a launcher ends whose input ended, or that somebody has stopped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +97,19 @@ class Limits:
     log_bytes: int = DEFAULT_MOST_BYTES
 
 
+class Progress(Enum):
+    """How far an attempt has come, which decides whether it may be repeated."""
+
+    PREPARING = auto()
+    """Nothing of its command has been handed over, or for certain not all: nothing has run."""
+    HANDING_OVER = auto()
+    """The row says so. Whether the command runs is known from the engine's copy of the output alone."""
+    STARTED = auto()
+    """The command runs or has run, or may have."""
+
+
 class Attempt:
-    """Runs a claimed attempt, or takes over one whose container an earlier process left running.
+    """Runs a claimed attempt, or takes over one that an earlier process left, whatever it left.
 
     ``run`` is called once, in a thread of its own, and never raises: whatever happens ends in the
     job's ``error`` or in the service's log.
@@ -103,12 +135,11 @@ class Attempt:
         self.interrupt = Interrupt()
         self.deadline: float | None = None
         """When the command's time is up, by ``time.monotonic``; ``None`` while it is being prepared."""
-        self.renewed_at = monotonic()
-        """When the task's lease was last renewed, by ``time.monotonic``."""
         self._container_id: str | None = adopted.container_id if adopted else None
+        self._container_started_at = adopted.container_started_at if adopted else None
         self._log_offset = adopted.log_offset if adopted else 0
         self._log_truncated = False
-        self._started = adopted is not None
+        self._progress = Progress.PREPARING if adopted is None else _progress_of(adopted)
         self._output: Output | None = None
         """Of the container, once it runs."""
         self._takes_too_much = False
@@ -189,10 +220,13 @@ class Attempt:
             raise
         except JobFailed as exc:
             reason = str(exc)
-        except ContainerGone:
-            reason = "the container was removed while the job ran"
-            if self._adopted is not None:
-                reason = f"worker {self._adopted.worker_id} was lost while it ran, and its container is gone"
+        except ContainerGone as exc:
+            if self._progress is Progress.PREPARING:
+                # Nothing of the job has run.
+                problem = InfrastructureError("somebody removed its container before its command had started")
+                _say(log_writer, str(problem))
+                raise problem from exc
+            reason = self._lost_container(exc)
         except Exception:
             log.exception("the attempt failed unexpectedly", extra=self._extra())
             reason = "an internal error of the service; its own log says more"
@@ -212,7 +246,8 @@ class Attempt:
         with self._preparation.source(
             self._context, job, log_writer.write, self.interrupt, prepare_deadline, check
         ) as source:
-            container_id = self._create(image, source, log_writer, check)
+            spec = self._spec(image, source)
+            container_id = self._create(spec, log_writer, check)
             self._container_id = container_id
             crashpoints.reached("container-created")
             tar = source.tar(lambda: runner.owner(container_id))
@@ -222,40 +257,153 @@ class Attempt:
         log_writer.end_output()
         output = runner.attach(container_id)
         try:
+            crashpoints.reached("container-attached")
             check()
-            runner.start(container_id)
+            started = runner.start(container_id)
             crashpoints.reached("container-started")
-            # From here on the command may have had an effect, so that it is never tried again by itself.
-            self._started = True
-            self.deadline = monotonic() + job.definition.timeout_seconds
-            self._log_offset = log_writer.size_bytes
-            started_at_ms = now_ms()
-            self._patiently(
-                lambda: lifecycle.started(
-                    self._context, job, container_id, log_offset=self._log_offset, at_ms=started_at_ms
-                )
-            )
-            crashpoints.reached("start-written")
-            ended_because, stored = self._supervise(container_id, output, log_writer, self.deadline)
+            self._begin_hand_over(container_id, started, log_writer.size_bytes)
+            crashpoints.reached("handing-over-written")
+            if self._hand_over(output, spec, started):
+                self._begin_run(now_ms())
+                ended_because, stored = self._supervise(container_id, output, log_writer, self._deadline())
+                return self._judge(container_id, ended_because, log_writer, whole=stored)
+            said = output.launcher_said
         finally:
             output.close()
-        return self._judge(container_id, ended_because, log_writer, whole=stored)
+        self._see_whether_it_runs(container_id, "its container did not acknowledge the command", said)
+        self._begin_run(now_ms())
+        return self._judge(container_id, None, log_writer, whole=False)
 
     def _take_over(self, log_writer: LogWriter, adopted: OpenAttempt) -> Outcome:
-        """Go on with a container that was started by an earlier process, or end what is left of it."""
+        """Go on with an attempt of an earlier process, or find that nothing of it has run."""
         container_id = adopted.container_id
-        if container_id is None or adopted.started_at_ms is None:
-            raise ContainerGone(container_id)
-        ran_s = (now_ms() - adopted.started_at_ms) / 1000
-        self.deadline = monotonic() + self.job.definition.timeout_seconds - max(0.0, ran_s)
+        if container_id is None or self._progress is Progress.PREPARING:
+            raise InfrastructureError("the service was killed before the command had started")
+        if adopted.started_at_ms is None:
+            self._see_whether_it_runs(container_id, "the service was killed before the command had started")
+            self._begin_run(adopted.handing_over_at_ms or now_ms())
+        else:
+            self._set_deadline(adopted.started_at_ms)
         return self._judge(container_id, None, log_writer, whole=False)
+
+    # --- the hand-over -------------------------------------------------------------------------
+
+    def _begin_hand_over(self, container_id: str, started: Started, log_offset: int) -> None:
+        """Commit that the command may be on its way, before the first byte of it is."""
+        self._container_started_at, self._log_offset = started.at, log_offset
+        at_ms = now_ms()
+        self._patiently(
+            lambda: self._context.store.begin_hand_over(
+                self.job.job_id,
+                self.job.attempt,
+                container_id,
+                container_started_at=started.at,
+                now_ms=at_ms,
+                log_offset=log_offset,
+            )
+        )
+        self._progress = Progress.HANDING_OVER
+
+    def _hand_over(self, output: AttachedOutput, spec: ContainerSpec, started: Started) -> bool:
+        """Send the command; tells whether it was acknowledged, on this connection and in time.
+
+        Raises ``JobInterrupted`` for a cancel and for the service's stop.
+        """
+        deadline = monotonic() + _HAND_OVER_S
+        output.hand_over(spec, started)
+        with self.interrupt.calling(output.wake):
+            while not output.acknowledged:
+                if self.interrupt.reason is not None:
+                    raise JobInterrupted("while the command was handed over")
+                left_s = deadline - monotonic()
+                if left_s <= 0 or output.read(left_s) is None:
+                    return False
+        crashpoints.reached("hand-over-acknowledged")
+        return True
+
+    def _see_whether_it_runs(self, container_id: str, problem: str, said: bytes = b"") -> None:
+        """Return if the command runs, or has run, though nobody saw the acknowledgement.
+
+        Where it has not, the container has ended, and this raises ``InfrastructureError`` with the
+        ``problem``, or ``JobFailed`` where the image's shell is to blame. Raises ``ContainerGone`` where it
+        cannot be known.
+        """
+        ended = self._end_of_launcher(container_id)
+        if ended is None:
+            return
+        self._progress = Progress.PREPARING
+        raise self._not_run(ended, problem, said)
+
+    def _end_of_launcher(self, container_id: str) -> Exit | None:
+        """Return how a container has ended whose command did not run; ``None`` for one that runs or has run.
+
+        A container that goes on waiting is killed. Nothing is concluded from its exit code: TERM, KILL and
+        a lack of memory come before the command, too, and commands have the same codes.
+        """
+        gives_up_at = monotonic() + _UNSEEN_HAND_OVER_S
+        tries = 0
+        while True:
+            # Asked before the copy is read, which is whole only when the container has ended.
+            try:
+                ended = self._wait(container_id, _LOOK_S)
+            except ContainerRestarted:
+                ended = Exit(NOT_HANDED_OVER, oom_killed=False)
+            try:
+                if self._runner.is_acknowledged(container_id):
+                    return None
+                if ended is not None:
+                    return ended
+            except EngineUnavailable as exc:
+                self._patiently(self._runner.check)
+                tries += 1
+                if tries == _COPY_TRIES:
+                    # What cannot be read may have said that the command runs.
+                    log.warning("taken to have run: %s", exc, extra=self._extra())
+                    return None
+            if monotonic() >= gives_up_at:
+                self._signal(container_id, "KILL")
+            self.interrupt.pause(_LOOK_S)
+            if self.interrupt.reason is Reason.STOPPING:
+                raise JobInterrupted("stopping")
+
+    def _not_run(self, ended: Exit, problem: str, said: bytes) -> ReactorcideError:
+        if ended.oom_killed:
+            return JobFailed(f"{self._out_of_memory()}, before the command had started")
+        if ended.exit_code in _SENT_BY_OTHERS:
+            return InfrastructureError(problem)
+        words = " ".join(said.decode(errors="replace").split())[:500]
+        return JobFailed(
+            f"the image's /bin/sh ended with exit code {ended.exit_code} before it took the command"
+            + (f": {words}" if words else "")
+        )
+
+    def _begin_run(self, started_at_ms: int) -> None:
+        """Record that the command runs. From here on it is repeated only as far as the job's retries go."""
+        self._progress = Progress.STARTED
+        self._set_deadline(started_at_ms)
+        self._patiently(lambda: lifecycle.started(self._context, self.job, at_ms=started_at_ms))
+        crashpoints.reached("start-written")
+
+    def _set_deadline(self, started_at_ms: int) -> None:
+        ran_s = (now_ms() - started_at_ms) / 1000
+        self.deadline = monotonic() + self.job.definition.timeout_seconds - max(0.0, ran_s)
+
+    def _deadline(self) -> float:
+        return self.deadline or 0.0
+
+    # --- the container -------------------------------------------------------------------------
+
+    def _wait(self, container_id: str, timeout_s: float) -> Exit | None:
+        return self._patiently(lambda: self._runner.wait(container_id, timeout_s, self._container_started_at))
 
     def _reread(self, container_id: str, log_writer: LogWriter, deadline: float) -> tuple[str | None, bool]:
         """Go on with the log from the engine's own copy, and follow that to the container's end.
 
         Returns what ``_supervise`` does.
         """
-        output = self._patiently(lambda: self._runner.reread(container_id))
+        output = self._patiently(
+            lambda: self._runner.reread(container_id, was_handed_over=self._container_started_at is not None)
+        )
         try:
             # Not before the other copy is there to be read.
             self._patiently(lambda: log_writer.restart(self._log_offset))
@@ -264,9 +412,9 @@ class Attempt:
         finally:
             output.close()
 
-    def _create(self, image: str, source: Source, log_writer: LogWriter, check: Callable[[], None]) -> str:
+    def _spec(self, image: str, source: Source) -> ContainerSpec:
         definition = self.job.definition
-        spec = ContainerSpec(
+        return ContainerSpec(
             instance_id=self._context.instance_id,
             job_id=self.job.job_id,
             attempt=self.job.attempt,
@@ -278,6 +426,9 @@ class Attempt:
             memory_limit_bytes=definition.memory_limit_bytes,
             pids_limit=self._limits.pids,
         )
+
+    def _create(self, spec: ContainerSpec, log_writer: LogWriter, check: Callable[[], None]) -> str:
+        image = spec.image
         check()
         if self._limits.pull == "always":
             self._runner.pull(image, log_writer.say, check)
@@ -289,7 +440,9 @@ class Attempt:
             if self._limits.pull == "never":
                 raise JobFailed(f"image not found: {image} is not here, and --pull is never") from exc
             image_id = self._runner.pull(image, log_writer.say, check)
-            self._context.store.image_pulled(with_tag(definition.runner_image), image_id, now_ms=now_ms())
+            self._context.store.image_pulled(
+                with_tag(self.job.definition.runner_image), image_id, now_ms=now_ms()
+            )
         check()
         try:
             return self._runner.create(spec)
@@ -316,8 +469,6 @@ class Attempt:
                 if ended_because is None:
                     if self.interrupt.reason is Reason.CANCELLED:
                         ended_because = "cancelled"
-                    elif self.interrupt.reason is Reason.LOST:
-                        ended_because = f"worker {self.job.worker_id} was lost while it ran: {_LOST}"
                     elif self._takes_too_much:
                         limit = format_size(self._limits.max_disk_bytes)
                         ended_because = f"killed: used more than {limit} of disk (--max-disk)"
@@ -371,19 +522,24 @@ class Attempt:
         ``whole`` says whether the log has all that was printed, if the command has ended by now.
         """
         certain = False
+        problems: list[str] = []
         while True:
             asked_at = monotonic()
-            ended = self._patiently(
-                lambda: self._runner.wait(container_id, _EXIT_WAIT_S if whole else _LOOK_S)  # noqa: B023  # called at once
-            )
+            ended = self._wait(container_id, _EXIT_WAIT_S if whole else _LOOK_S)
             # A command's output ends with the command. Where the command went on, or the engine was away, the
             # connection was lost, and what it did not bring is in the engine's own copy.
             in_time = monotonic() - asked_at < _EXIT_WAIT_S
             if ended is not None and (certain or (whole and in_time)) and self._store(log_writer.end_output):
                 break
             # What has ended by itself while nobody looked is not out of time, however late it is found.
-            deadline = math.inf if ended is not None else self.deadline or 0.0
-            why, stored = self._reread(container_id, log_writer, deadline)
+            deadline = math.inf if ended is not None else self._deadline()
+            try:
+                why, stored = self._reread(container_id, log_writer, deadline)
+            except ContainerGone as exc:
+                if ended is None:
+                    raise
+                problems.append(f"the end of its log is missing: {_why_gone(exc)}")
+                break
             ended_because = why or ended_because
             # Followed to the end that copy can lack its last piece; once the command has ended it is whole.
             certain = whole = stored and ended is not None
@@ -392,15 +548,18 @@ class Attempt:
         crashpoints.reached("command-ended")
         error = self._error(ended, ended_because)
         if error is not None:
-            _say(log_writer, error)
+            problems.insert(0, error)
+        for problem in problems:
+            _say(log_writer, problem)
         artifacts_key = None
         try:
             artifacts_key = self._keep_artifacts(container_id, log_writer)
-        except InfrastructureError as exc:
-            problem = f"its artifacts could not be kept: {exc}"
-            _say(log_writer, problem)
-            error = f"{error}; {problem}" if error else problem
+        except (InfrastructureError, JobFailed, ContainerGone) as exc:
+            reason = _why_gone(exc) if isinstance(exc, ContainerGone) else str(exc)
+            problems.append(f"its artifacts could not be kept: {reason}")
+            _say(log_writer, problems[-1])
         crashpoints.reached("artifacts-stored")
+        error = "; ".join(problems) or None
         return Outcome(exit_code=ended.exit_code, error=error, artifacts_object_key=artifacts_key)
 
     def _keep_artifacts(self, container_id: str, log_writer: LogWriter) -> str | None:
@@ -445,13 +604,26 @@ class Attempt:
             return ended_because
         if ended.exit_code == 0:
             return None
-        limit_bytes = self.job.definition.memory_limit_bytes
         if ended.oom_killed:
-            limit = "" if limit_bytes is None else f" (limit {format_size(limit_bytes)})"
-            return f"killed: out of memory{limit}"
+            return self._out_of_memory()
         if ended.exit_code == 127:
             return "exit code 127 (a command was not found, or the image has no /bin/sh)"
         return f"exit code {ended.exit_code}"
+
+    def _out_of_memory(self) -> str:
+        limit_bytes = self.job.definition.memory_limit_bytes
+        limit = "" if limit_bytes is None else f" (limit {format_size(limit_bytes)})"
+        return f"killed: out of memory{limit}"
+
+    def _lost_container(self, exc: ContainerGone) -> str:
+        """Return what is to be said of a container that went before its exit code was known."""
+        if self._progress is Progress.HANDING_OVER:
+            return f"{_why_gone(exc)} while the command was handed over, so whether that has run is not known"
+        if isinstance(exc, ContainerRestarted):
+            return f"{_why_gone(exc)} while the command ran, so how that ended is not known"
+        if self._adopted is not None:
+            return f"worker {self._adopted.worker_id} was lost while it ran, and its container is gone"
+        return "the container was removed while the job ran"
 
     def _signal(self, container_id: str, signal: Signal) -> None:
         try:
@@ -462,7 +634,7 @@ class Attempt:
 
     def _has_ended(self, container_id: str) -> bool:
         try:
-            return self._runner.wait(container_id, 0.1) is not None
+            return self._runner.wait(container_id, 0.1, self._container_started_at) is not None
         except EngineUnavailable:
             return False
 
@@ -496,7 +668,8 @@ class Attempt:
 
     def _write_down(self, outcome: Outcome) -> None:
         job = self.job
-        if outcome.error is None or not self._started or job.retries_used >= job.definition.retries:
+        has_run = self._progress is not Progress.PREPARING
+        if outcome.error is None or not has_run or job.retries_used >= job.definition.retries:
             lifecycle.finish(self._context, job, outcome, log_truncated=self._log_truncated)
             return
         # What failed once mostly fails at once again, so a moment's rest; the log of each attempt is kept.
@@ -515,14 +688,13 @@ class Attempt:
         """End an attempt that was told to stop before its command had started."""
         if self.interrupt.reason is Reason.CANCELLED:
             self._end(Outcome(exit_code=None, error="cancelled"))
-        elif not self._started:
+        elif self._progress is Progress.PREPARING:
             self._remove_container()
             reason = "the service stopped before the command had started"
-            if self.interrupt.reason is Reason.LOST:
-                reason = f"worker {self.job.worker_id} was lost before the command had started: {_LOST}"
             lifecycle.try_again(self._context, self.job, reason, delay_s=0)
             self._close_task()
-        # Otherwise the container goes on by itself, and the next start takes it over.
+        # Otherwise the container goes on by itself, and the next start takes it over: or finds that the
+        # hand-over, which ended with this connection, was not whole.
 
     def _end_infrastructure(self, problem: InfrastructureError) -> None:
         """End an attempt that failed through a fault of ours: try again, as long as nothing has run."""
@@ -531,10 +703,15 @@ class Attempt:
             # There must never be two: the next attempt waits until this one's is gone for certain.
             container_id = self._container_id
             self._patiently(lambda: self._runner.remove(container_id))
-        if self._started or job.preparation_failures >= MOST_PREPARATION_FAILURES:
+        has_run = self._progress is not Progress.PREPARING
+        if has_run or job.preparation_failures >= MOST_PREPARATION_FAILURES:
             self._end(Outcome(exit_code=None, error=str(problem)))
             return
         delay_s = _FIRST_RETRY_DELAY_S * 2**job.preparation_failures
+        if self._adopted is not None and not job.preparation_failures:
+            # What an end of the service has interrupted goes on at once; not for ever, for it may be the
+            # cause.
+            delay_s = 0.0
         log.warning("trying again in %g s: %s", delay_s, problem, extra=self._extra())
         lifecycle.try_again(
             self._context,
@@ -562,6 +739,17 @@ class Attempt:
 
     def _extra(self) -> dict[str, object]:
         return {"job_id": self.job.job_id, "attempt": self.job.attempt}
+
+
+def _progress_of(left: OpenAttempt) -> Progress:
+    if left.started_at_ms is not None:
+        return Progress.STARTED
+    return Progress.PREPARING if left.handing_over_at_ms is None else Progress.HANDING_OVER
+
+
+def _why_gone(exc: ContainerGone) -> str:
+    what = "restarted" if isinstance(exc, ContainerRestarted) else "removed"
+    return f"somebody {what} its container"
 
 
 def _say(log_writer: LogWriter, sentence: str) -> None:

@@ -13,8 +13,6 @@ class Reason(Enum):
 
     CANCELLED = auto()
     """Somebody cancelled the job."""
-    LOST = auto()
-    """The task's lease could not be renewed for so long that another worker may be given the job."""
     STOPPING = auto()
     """The service stops; a container that runs is left to the next start."""
 

@@ -1,31 +1,36 @@
 """The worker: claims tasks, runs their jobs, renews their leases, and sweeps up what was left."""
 
-import json
 import logging
-import math
 import random
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from time import monotonic, time_ns
+from typing import TypeVar
 
 from reactorcide import crashpoints
 from reactorcide.corndogs.task import Task
 from reactorcide.domain.clock import now_ms
 from reactorcide.domain.errors import (
+    CorndogsError,
+    CorndogsUnavailable,
     IllegalTransition,
     InfrastructureError,
     NotFound,
 )
 from reactorcide.domain.jobs import JobStatus, OpenAttempt
 from reactorcide.domain.workers import WorkerView
-from reactorcide.jobs import JobContext, lifecycle
+from reactorcide.jobs import JobContext, lifecycle, requeue, tasks
 from reactorcide.jobs.submit import hand_over
 from reactorcide.runner import Found, Runner
+from reactorcide.worker.claims import Claims
 from reactorcide.worker.disk import DiskWatch
 from reactorcide.worker.execute import Attempt, Limits
 from reactorcide.worker.interrupt import Reason
 from reactorcide.worker.prepare import Preparation
+
+T = TypeVar("T")
 
 log = logging.getLogger("reactorcide.worker")
 
@@ -37,12 +42,15 @@ _RECOVER_EVERY_S = 15.0
 _ENGINE_FRESH_S = 1.0
 """An engine that has answered this recently is taken to be there."""
 _RETRY_DUTY_S = 1.0
-_WATCH_LEASES_EVERY_S = 0.5
 _DRAINING = "the service is about to stop: it waits for the jobs that run, and takes no other"
 _CLAIMING = ("take over", "claim")
 """What has to work for a job to be taken."""
-_MOST_FOREIGN_TASKS = 20
-_FOREIGN_PAUSE_S = 10.0
+_LOOK_FOR_TASKS_EVERY_S = 2.0
+_TASKS_CLOSED = 100
+_TASKS_LOOKED_FOR = 50
+"""At a time: so thousands of queued jobs are gone through in minutes, by 25 calls a second."""
+_QUEUED_LONG_MS = 5_000
+"""Only then the queue is asked for the task of a job."""
 
 
 class Worker:
@@ -63,13 +71,11 @@ class Worker:
         concurrency: int,
         lease_s: float,
         queues: Sequence[str],
-        lost_after_s: float = math.inf,
         check_disk: Callable[[], None] = lambda: None,
     ) -> None:
         """Make a worker; ``start`` starts it.
 
-        An attempt whose lease was not renewed for ``lost_after_s`` is stopped. ``check_disk`` raises
-        ``InfrastructureError`` where there is no room for another job's output.
+        ``check_disk`` raises ``InfrastructureError`` where there is no room for another job's output.
         """
         self._context = context
         self._runner = runner
@@ -79,7 +85,6 @@ class Worker:
         self._concurrency = concurrency
         self._lease_s = lease_s
         self._queues = tuple(queues)
-        self._lost_after_s = lost_after_s
         self._check_disk = check_disk
         self._drained: Callable[[], None] | None = None
         self._told_drained = False
@@ -95,10 +100,13 @@ class Worker:
         self._engine_seen = float("-inf")
         self._last_seen_ms = now_ms()
         self._poll_s = _SHORTEST_POLL_S
-        self._foreign_until: dict[str, float] = {}
+        self._claims = Claims(context, lease_s=lease_s, is_stopping=lambda: self._stopping)
+        self._started_at_ms = 0
+        self._looked_for = self._closed_up_to = ""
 
     def start(self) -> None:
         """Start claiming; attempts that an earlier process left are taken over first."""
+        self._started_at_ms = now_ms()
         self._thread = threading.Thread(target=self._loop, name="worker", daemon=True)
         self._thread.start()
         if self._disk_watch is not None:
@@ -181,8 +189,9 @@ class Worker:
             _Duty("sweep", _SWEEP_EVERY_S, self._submit_due),
             _Duty("renew", self._lease_s / 3, self._renew),
             _Duty("stamp", self._lease_s / 3, self._stamp),
-            _Duty("watch the leases", _WATCH_LEASES_EVERY_S, self._stop_lost),
-            _Duty("tidy", min(_TIDY_EVERY_S, self._lease_s / 3), self._tidy),
+            _Duty("look for tasks", _LOOK_FOR_TASKS_EVERY_S, self._look_for_tasks),
+            _Duty("close tasks", min(_TIDY_EVERY_S, self._lease_s / 3), self._close),
+            _Duty("time out tasks", min(_TIDY_EVERY_S, self._lease_s / 3), self._tidy),
         ]
         while not self._stopping:
             self._wake.clear()
@@ -230,28 +239,29 @@ class Worker:
     # --- claiming ------------------------------------------------------------------------------
 
     def _claim_all(self) -> bool:
-        """Claim while there are free places and waiting jobs; tells whether anything was claimed."""
-        claimed = False
-        while not self._stopping and len(self._running) < self._concurrency:
-            queues = self._waiting_queues()
-            if not queues:
-                break
-            self._check_disk()
-            self._check_engine()
-            if not any(self._claim_from(queue) for queue in queues):
-                break
-            claimed = True
-            self._poll_s = _SHORTEST_POLL_S
-        return claimed
+        """Claim while there are free places and waiting jobs; tells whether an attempt was begun."""
+        begun = False
+        self._claims.begin()
+        try:
+            while not self._stopping and len(self._running) < self._concurrency:
+                queues = self._waiting_queues()
+                if not queues:
+                    break
+                self._check_disk()
+                self._check_engine()
+                claimed = self._claims.next(queues)
+                if claimed is None:
+                    break
+                if self._take(*claimed):
+                    begun = True
+                    self._poll_s = _SHORTEST_POLL_S
+        finally:
+            self._claims.end()
+        return begun
 
     def _waiting_queues(self) -> list[str]:
-        now = monotonic()
         queues = self._context.store.queues_to_poll()
-        return [
-            queue
-            for queue in queues
-            if (not self._queues or queue in self._queues) and self._foreign_until.get(queue, 0.0) <= now
-        ]
+        return [queue for queue in queues if not self._queues or queue in self._queues]
 
     def _check_engine(self) -> None:
         """Raise ``EngineUnavailable`` where a claimed job could not be run anyway."""
@@ -259,78 +269,40 @@ class Worker:
             self._runner.check()
             self._engine_seen = monotonic()
 
-    def _claim_from(self, queue: str) -> bool:
-        """Claim one of our jobs from a queue; tells whether there was a task of ours."""
-        foreign: list[Task] = []
-        try:
-            while len(foreign) < _MOST_FOREIGN_TASKS:
-                task = self._context.corndogs.get_next_task(
-                    queue, lifecycle.TASK_WAITING, override_timeout_s=round(self._lease_s)
-                )
-                if task is None:
-                    return False
-                job_id = self._our_job(task)
-                if job_id is not None:
-                    self._take(task, job_id)
-                    return True
-                foreign.append(task)
-            return False
-        finally:
-            for task in foreign:
-                self._put_back(task)
-            if foreign:
-                # They are somebody else's to claim: leave the queue alone for a while.
-                self._foreign_until[queue] = monotonic() + _FOREIGN_PAUSE_S
-
-    def _our_job(self, task: Task) -> str | None:
-        """Return the job that a task is for; ``None`` for a task of somebody else."""
-        try:
-            payload = json.loads(task.payload)
-            if payload["instance"] == self._context.instance_id and payload["job_type"] == "run":
-                return str(payload["job_id"])
-        except (ValueError, KeyError, TypeError):
-            return None
-        return None
-
-    def _put_back(self, task: Task) -> None:
-        self._context.corndogs.update_task(
-            task.uuid,
-            task.queue,
-            lifecycle.TASK_CLAIMED,
-            new_state=lifecycle.TASK_WAITING,
-            auto_target_state=task.current_state,
-            timeout_s=-1,
-            priority=task.priority,
-        )
-
-    def _take(self, task: Task, job_id: str) -> None:
-        """Judge a claimed task of ours, and run its job if that waits for it."""
-        crashpoints.reached("claim-task-taken")
+    def _take(self, task: Task, job_id: str) -> bool:
+        """Judge a claimed task of ours, and run its job if that waits for it; tells whether it does."""
         try:
             job = self._context.store.get(job_id)
         except NotFound:
-            self._complete(task)
-            return
+            self._complete(task, job_id)
+            return False
         if job.status is JobStatus.RUNNING and job.corndogs_task_id == task.uuid:
             # Its worker is late with renewing, or dead. The task comes back after a lease.
-            return
-        if job.is_final or (job.corndogs_task_id is not None and job.corndogs_task_id != task.uuid):
-            self._complete(task)
-            return
+            return False
+        is_the_one = job.corndogs_task_id in (None, task.uuid) and job.definition.queue_name == task.queue
+        if job.is_final or not is_the_one:
+            self._complete(task, job_id)
+            return False
         try:
             job = lifecycle.claim(self._context, job_id, task.uuid, self._worker_id)
         except IllegalTransition:
             # Cancelled in this instant.
-            self._complete(task)
-            return
+            self._complete(task, job_id)
+            return False
         crashpoints.reached("claim-row-written")
         self._run(Attempt(self._context, self._runner, self._preparation, self._limits, job, task))
+        return True
 
-    def _complete(self, task: Task) -> None:
-        self._context.corndogs.complete_task(task.uuid, task.queue, task.current_state)
-        job_id = self._our_job(task)
-        if job_id is not None:
-            self._context.store.task_closed(job_id, task.uuid)
+    def _complete(self, task: Task, job_id: str) -> None:
+        """End a task that no job waits for; one that cannot be ended comes back after its lease."""
+        try:
+            tasks.end(self._context.corndogs, task.uuid, task.queue, tasks.TASK_CLAIMED, cancelled=False)
+        except CorndogsUnavailable:
+            raise
+        except CorndogsError as exc:
+            log.warning("its task stays open for now: %s", exc, extra={"job_id": job_id})
+            return
+        self._context.store.task_closed(job_id, task.uuid)
 
     def _run(self, attempt: Attempt) -> None:
         job_id = attempt.job.job_id
@@ -368,8 +340,12 @@ class Worker:
         """
         # First, so that an attempt that ends meanwhile is not taken for one that nobody runs.
         running = {(attempt.job.job_id, attempt.job.attempt) for attempt in self._attempts()}
+        # Others with our labels are somebody's own: an image that was made of a job's container has them,
+        # too.
         containers = {
-            (found.job_id, found.attempt): found for found in self._runner.list(self._context.instance_id)
+            (found.job_id, found.attempt): found
+            for found in self._runner.list(self._context.instance_id)
+            if found.is_named
         }
         for left in self._context.store.open_attempts():
             key = (left.job.job_id, left.job.attempt)
@@ -385,21 +361,12 @@ class Worker:
         self._recovered = True
 
     def _take_over(self, left: OpenAttempt, found: Found | None) -> None:
-        """Go on with an attempt that nobody runs, by what its container shows."""
+        """Go on with an attempt that nobody runs."""
         job = left.job
-        if left.started_at_ms is None and found is not None:
-            if found.started:
-                # The row was not written any more. Neither was any output: the log ends where that begins.
-                left = lifecycle.started_unseen(self._context, left, found.container_id)
-            else:
-                self._runner.remove(found.container_id)
-        if left.started_at_ms is None and job.status is JobStatus.RUNNING:
-            reason = "the service was stopped before the command had started"
-            lifecycle.try_again(self._context, job, reason, delay_s=0)
-            return
-        task = None
-        if job.corndogs_task_id is not None:
-            task = self._context.corndogs.get_task(job.corndogs_task_id, job.definition.queue_name)
+        if left.container_id is None and found is not None:
+            left = replace(left, container_id=found.container_id)
+        # Not asked for: a queue that is away keeps nobody from looking after what runs.
+        task = tasks.claimed_by(job)
         log.info("taking over a job that was left running", extra={"job_id": job.job_id})
         attempt = Attempt(
             self._context, self._runner, self._preparation, self._limits, job, task, adopted=left
@@ -409,16 +376,28 @@ class Worker:
         self._run(attempt)
 
     def _submit_due(self) -> None:
-        """Hand committed jobs to Corndogs that it has not got; stop at the first that it does not take."""
+        """Hand committed jobs to Corndogs that it has not got.
+
+        One that it refuses does not hold up the others. Raises ``CorndogsError`` where it takes none.
+        """
         for job, failures in self._context.store.to_submit(now_ms=now_ms()):
             after = hand_over(self._context, job, failures=failures)
             if after is not None and after.status is JobStatus.SUBMIT_FAILED:
-                return
+                self._context.corndogs.check_health()
+
+    def _look_for_tasks(self) -> None:
+        """Ask Corndogs for the tasks of jobs that have been queued for long, some at a time, in turn."""
+        # Whatever was queued before this start may be what a killed service had just claimed.
+        before_ms = max(now_ms() - _QUEUED_LONG_MS, self._started_at_ms)
+        jobs = self._context.store.queued_long(
+            before_ms=before_ms, now_ms=now_ms(), after=self._looked_for, limit=_TASKS_LOOKED_FOR
+        )
+        self._looked_for = jobs[-1].job_id if len(jobs) == _TASKS_LOOKED_FOR else ""
+        _for_each(jobs, lambda job: requeue.check(self._context, job, lease_s=self._lease_s))
 
     def _renew(self) -> None:
         """Renew the leases of running attempts."""
-        for attempt in self._attempts():
-            self._renew_one(attempt)
+        _for_each(self._attempts(), self._renew_one)
 
     def _stamp(self) -> None:
         """Stamp the rows of running attempts."""
@@ -431,7 +410,6 @@ class Worker:
             return list(self._running.values())
 
     def _renew_one(self, attempt: Attempt) -> None:
-        asked_at = monotonic()
         timeout_s = self._lease_s
         if attempt.deadline is not None:
             # Never past the job's own end: so a worker that hangs loses the task on time.
@@ -439,36 +417,43 @@ class Worker:
             timeout_s = max(1.0, min(timeout_s, left_s))
         with attempt.task_lock:
             task = attempt.task
-            if task is None or attempt.task_closed:
-                attempt.renewed_at = asked_at
-                return
-            self._context.corndogs.update_task(
-                task.uuid,
-                task.queue,
-                lifecycle.TASK_CLAIMED,
-                new_state=lifecycle.TASK_CLAIMED,
-                auto_target_state=lifecycle.TASK_WAITING,
-                timeout_s=round(timeout_s),
-                priority=task.priority,
-            )
-            attempt.renewed_at = asked_at
-
-    def _stop_lost(self) -> None:
-        """Stop the attempts whose leases have run out for good: somebody else may run them by now."""
-        lost_before = monotonic() - self._lost_after_s
-        for attempt in self._attempts():
-            if attempt.renewed_at < lost_before:
-                attempt.interrupt.set(Reason.LOST)
+            if task is not None and not attempt.task_closed:
+                tasks.lease(
+                    self._context.corndogs, replace(task, current_state=tasks.TASK_CLAIMED), timeout_s
+                )
 
     def _tidy(self) -> None:
-        """Close what was left open, and time out the tasks of workers that went away."""
-        for job in self._context.store.to_close():
-            with self._lock:
-                runs_here = job.job_id in self._running
-            if not runs_here:
-                lifecycle.close_task(self._context, job)
-        for queue in self._context.store.active_queues():
-            self._context.corndogs.clean_up_timed_out(time_ns(), queue)
+        """Time out the tasks of workers that went away."""
+        queues = self._context.store.active_queues()
+        _for_each(queues, lambda queue: self._context.corndogs.clean_up_timed_out(time_ns(), queue))
+
+    def _close(self) -> None:
+        """Close the tasks of jobs that are over, some at a time, in turn."""
+        jobs = self._context.store.to_close(after=self._closed_up_to, limit=_TASKS_CLOSED)
+        self._closed_up_to = jobs[-1].job_id if len(jobs) == _TASKS_CLOSED else ""
+        with self._lock:
+            running = set(self._running)
+        _for_each(
+            [job for job in jobs if job.job_id not in running],
+            lambda job: lifecycle.end_task(self._context, job),
+        )
+
+
+def _for_each(items: Iterable[T], call: Callable[[T], object]) -> None:
+    """Do something for each; one that Corndogs refuses does not keep the others from being served.
+
+    Raises ``CorndogsUnavailable`` at once, and at the end the first error that Corndogs has answered with.
+    """
+    problem: CorndogsError | None = None
+    for item in items:
+        try:
+            call(item)
+        except CorndogsUnavailable:
+            raise
+        except CorndogsError as exc:
+            problem = problem or exc
+    if problem is not None:
+        raise problem
 
 
 class _Duty:

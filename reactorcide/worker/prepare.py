@@ -11,8 +11,9 @@ from reactorcide.domain.errors import InvalidInput, JobFailed
 from reactorcide.domain.images import full_reference, is_allowed
 from reactorcide.domain.jobs import ARTIFACTS_DIR, Job, JobDefinition
 from reactorcide.jobs import JobContext, sources
+from reactorcide.sources.addresses import AddressRules
 from reactorcide.sources.archive import archive, empty_directories
-from reactorcide.sources.git import checkout
+from reactorcide.sources.git import GitLimits, checkout
 from reactorcide.sources.repack import repack
 from reactorcide.sources.roots import Identity, SourceDirectory, SourceRoots
 from reactorcide.sources.urls import check_git_ref
@@ -67,6 +68,8 @@ class Preparation:
     """Prepares sources, in temporary directories below ``workspaces_dir``. Thread-safe.
 
     ``allow_images`` are globs of the images that jobs may use; where there are none, all may be used.
+    ``is_admin`` says of a user's id whether that is an active admin right now: ``addresses`` are the rules
+    for the jobs of all others.
     """
 
     def __init__(
@@ -75,11 +78,18 @@ class Preparation:
         workspaces_dir: Path,
         environment: Mapping[str, str],
         allow_images: Sequence[str] = (),
+        *,
+        is_admin: Callable[[str], bool] = lambda user_id: False,
+        addresses: AddressRules | None = None,
+        git_limits: GitLimits | None = None,
     ) -> None:
         self._roots = roots
         self._workspaces_dir = workspaces_dir
         self._environment = environment
         self._allow_images = tuple(allow_images)
+        self._is_admin = is_admin
+        self._addresses = addresses or AddressRules()
+        self._git_limits = git_limits or GitLimits()
 
     def check(self, definition: JobDefinition) -> None:
         """Raise ``InvalidInput`` unless the image and the source that a job names may be used here."""
@@ -138,7 +148,7 @@ class Preparation:
         if definition.source_type == "git":
             self._workspaces_dir.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=self._workspaces_dir, prefix=f"{job.job_id}-") as workspace:
-                yield self._git_source(definition, Path(workspace), log, interrupt, deadline, check)
+                yield self._git_source(job, Path(workspace), log, interrupt, deadline, check)
             return
         directory = None
         if definition.source_path is not None:
@@ -154,13 +164,14 @@ class Preparation:
 
     def _git_source(
         self,
-        definition: JobDefinition,
+        job: Job,
         workspace: Path,
         log: Callable[[bytes], None],
         interrupt: Interrupt,
         deadline: float,
         check: Callable[[], None],
     ) -> Source:
+        definition = job.definition
         found = checkout(
             definition.git_url or "",
             definition.git_ref,
@@ -171,6 +182,10 @@ class Preparation:
             env=self._environment,
             # What the repository names is under the same rules as what the job does.
             check_submodule=self._roots.check_git_url if definition.git_submodules else None,
+            depth=definition.git_depth,
+            tags=definition.git_tags,
+            limits=self._git_limits,
+            refusal=None if self._is_admin(job.user_id) else self._addresses.refusal,
         )
         env = {
             "REACTORCIDE_GIT_URL": found.url_without_credentials,

@@ -2,12 +2,15 @@
 
 import random
 import sqlite3
+import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from time import monotonic
 
 import docker
@@ -19,10 +22,16 @@ from tests.support.waiting import wait_until
 
 LINES = 60
 _CLIENTS = 2
-_SETTLE_S = 120.0
+_SETTLE_S = 300.0
+_NOT_STARTED = "the service was killed before the command had started"
 
-# Long enough to live through a kill and a start.
-_COMMAND = f"""
+# Long enough to live through a kill and a start. What a command does is what counts, not what the engine says
+# of its container: so each calls a server of the test before all else.
+CALL = """
+gateway=$(ip route | sed -n 's/^default via \\([0-9.]*\\).*/\\1/p')
+wget -q -O /dev/null "http://$gateway:$CALLS_PORT/$REACTORCIDE_JOB_ID"
+"""
+_COMMAND = f"""{CALL}
 i=0
 while [ $i -lt {LINES} ]; do
   echo out $i
@@ -69,35 +78,59 @@ class Tally:
         return f"{jobs}, {self.cancels} cancels, {self.kills} kills"
 
 
-def survive(service: Service, engine: docker.APIClient, duration_s: float, seed: int) -> Tally:
-    """Submit, cancel and kill for a while; then see that nothing was lost, doubled or left."""
-    with _starts(engine) as starts:
-        tally = _rampage(service, duration_s, seed)
+def survive(
+    service: Service, engine: docker.APIClient, duration_s: float, seed: int, *, burners: int = 0
+) -> Tally:
+    """Submit, cancel and kill for a while; then see that nothing was lost, doubled or left.
+
+    Meanwhile so many processes of the test burn the processor.
+    """
+    with calls() as (called, port), _burning(burners):
+        tally = _rampage(service, duration_s, seed, {"CALLS_PORT": str(port)})
         print(tally)  # the figures
-        _account_for(service, engine, tally, starts)
+        _account_for(service, engine, tally, called)
     return tally
 
 
 @contextmanager
-def _starts(engine: docker.APIClient) -> Iterator[Counter[str]]:
-    """Count how often each job's command is started, by what the engine says and not the service."""
+def calls() -> Iterator[tuple[Counter[str], int]]:
+    """Count how often each job's command has begun, by its own call; yields the counts and where it calls."""
     counted: Counter[str] = Counter()
-    events = engine.events(decode=True, filters={"event": "start", "label": "reactorcide.job"})
 
-    def count() -> None:
-        for event in events:
-            counted[event["Actor"]["Attributes"]["reactorcide.job"]] += 1
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            counted[self.path.removeprefix("/")] += 1
+            self.send_response(204)
+            self.end_headers()
 
-    thread = threading.Thread(target=count)
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    # Containers come from the bridge's network, so not on loopback alone.
+    server = ThreadingHTTPServer(("0.0.0.0", 0), Handler)  # noqa: S104  # as said
+    thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
-        yield counted
+        yield counted, server.server_port
     finally:
-        events.close()
+        server.shutdown()
         thread.join()
+        server.server_close()
 
 
-def _rampage(service: Service, duration_s: float, seed: int) -> Tally:
+@contextmanager
+def _burning(processes: int) -> Iterator[None]:
+    """Keep the processor busy meanwhile."""
+    burners = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(processes)]
+    try:
+        yield
+    finally:
+        for burner in burners:
+            burner.kill()
+            burner.wait()
+
+
+def _rampage(service: Service, duration_s: float, seed: int, variables: dict[str, str]) -> Tally:
     """Submit, cancel and kill for a while; returns with the service up."""
     chance = random.Random(seed)  # noqa: S311  # to be repeated, not to be secret
     tally, over = Tally(), threading.Event()
@@ -109,7 +142,7 @@ def _rampage(service: Service, duration_s: float, seed: int) -> Tally:
             one = Asked(f"{number}-{len(tally.asked)}", chance.choice((0, 0, 3)))
             tally.asked.append(one)
             try:
-                job = client.submit(f"{_COMMAND}{one.exit_code}", name=one.name)
+                job = client.submit(f"{_COMMAND}{one.exit_code}", name=one.name, job_env_vars=variables)
             except requests.RequestException:
                 continue
             one.accepted = True
@@ -146,7 +179,7 @@ def _cancel(client: Client, job: Job) -> bool | None:
     return response.status_code == 200
 
 
-def _account_for(service: Service, engine: docker.APIClient, tally: Tally, starts: Counter[str]) -> None:
+def _account_for(service: Service, engine: docker.APIClient, tally: Tally, called: Counter[str]) -> None:
     """Wait until all is over, and compare it with what was asked."""
     wait_until(
         lambda: all(job["status"] in FINAL for job in _all_jobs(service.admin)),
@@ -160,31 +193,35 @@ def _account_for(service: Service, engine: docker.APIClient, tally: Tally, start
     asked = {one.name: one for one in tally.asked}
     assert {one.name for one in tally.asked if one.accepted} <= set(found) <= set(asked)
     for job in jobs:
-        _check_end(job, asked[job["name"]])
-        _check_attempts(service, job, starts)
+        has_run = _check_attempts(service, job, called)
+        _check_end(job, asked[job["name"]], has_run=has_run)
         _check_log(service, job)
     wait_until(lambda: _queue_is_empty(service), 30, "every task is closed")
 
 
-def _check_end(job: Job, one: Asked) -> None:
+def _check_end(job: Job, one: Asked, *, has_run: bool) -> None:
     if job["status"] == "cancelled":
         assert one.cancelled is not False, job
+    elif not has_run:
+        # Killed each time that it was prepared.
+        assert (job["status"], job["attempt"], job["error"]) == ("failed", 3, _NOT_STARTED), job
     else:
         assert one.cancelled is not True, job
         end = ("failed", 3, "exit code 3") if one.exit_code else ("completed", 0, None)
         assert (job["status"], job["exit_code"], job["error"]) == end, job
 
 
-def _check_attempts(service: Service, job: Job, starts: Counter[str]) -> None:
-    """A command without retries is started once, or not at all where it was cancelled."""
+def _check_attempts(service: Service, job: Job, called: Counter[str]) -> bool:
+    """A command without retries runs once, or not at all if it was cancelled; tells whether it has run."""
     attempts = service.admin.get(f"jobs/{job['job_id']}/attempts")["attempts"]
     started = sum(item["started_at"] is not None for item in attempts)
     assert all(item["completed_at"] is not None for item in attempts), attempts
-    assert starts[job["job_id"]] <= 1, attempts
+    assert called[job["job_id"]] <= 1, attempts
     assert started <= 1, attempts
     if job["status"] != "cancelled":
-        assert (starts[job["job_id"]], started) == (1, 1), attempts
-        assert service.admin.artifact_paths(job) == ["kept"]
+        assert called[job["job_id"]] == started, attempts
+        assert service.admin.artifact_paths(job) == ["kept"] * started
+    return started == 1
 
 
 def _check_log(service: Service, job: Job) -> None:
@@ -192,7 +229,7 @@ def _check_log(service: Service, job: Job) -> None:
     for stream in ("out", "err"):
         found = [line for line in lines if line.startswith(stream)]
         assert found == [f"{stream} {number}" for number in range(len(found))], job
-        assert len(found) == LINES or job["status"] == "cancelled", job
+        assert len(found) == LINES or job["status"] == "cancelled" or job["error"] == _NOT_STARTED, job
 
 
 def _queue_is_empty(service: Service) -> bool:

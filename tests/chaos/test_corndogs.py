@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import sqlite3
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,7 +68,7 @@ def corndogs(tmp_path: Path) -> Iterator[Corndogs]:
 def test_jobs_that_wait_and_run_end_although_it_was_killed(
     corndogs: Corndogs, new_service: NewService
 ) -> None:
-    service = new_service(corndogs_address=corndogs.address, lease=2, lost_after=60, concurrency=1)
+    service = new_service(corndogs_address=corndogs.address, lease=2, concurrency=1)
     api = service.admin
     runs = api.wait(api.submit("echo begun; sleep 3; echo done", priority=1), "running")
     wait_until(lambda: api.log(runs) == b"begun\n", 20, "the command runs")
@@ -91,18 +92,38 @@ def test_jobs_that_wait_and_run_end_although_it_was_killed(
     wait_until(lambda: corndogs.client.task_state_counts("default") == {}, 30, "every task is closed")
 
 
-def test_a_lease_that_is_lost_stops_the_container_and_a_retry_runs_it_again(
-    corndogs: Corndogs, new_service: NewService
-) -> None:
-    service = new_service(corndogs_address=corndogs.address, lease=1)
-    api = service.admin
-    job = api.submit('echo begun; [ "$REACTORCIDE_ATTEMPT" = 2 ] || sleep 1000', retries=1)
-    wait_until(lambda: api.log(job) == b"begun\n", 30, "the command runs")
+def test_jobs_go_on_and_end_however_long_it_is_away(corndogs: Corndogs, new_service: NewService) -> None:
+    api = new_service(corndogs_address=corndogs.address, lease=1).admin
+    short, long = api.submit("echo begun; sleep 4; echo done"), api.submit("echo begun; sleep 6; echo done")
+    for job in (short, long):
+        wait_until(lambda job=job: api.log(job) == b"begun\n", 30, "the command runs")  # type: ignore[misc]  # bound at once
     corndogs.kill()
-    wait_until(lambda: api.job(job)["attempt"] == 2, 30, "the attempt is over")
-    [attempt] = api.get(f"jobs/{job['job_id']}/attempts")["attempts"]
-    worker = attempt["worker_id"]
-    assert attempt["error"] == f"worker {worker} was lost while it ran: its lease could not be renewed"
+    ended = api.wait(short, deadline_s=60)
+    assert (ended["status"], ended["attempt"]) == ("completed", 1)
     corndogs.start()
-    ended = api.wait(job, deadline_s=60)
-    assert (ended["status"], ended["attempt"]) == ("completed", 2)
+    ended = api.wait(long, deadline_s=60)
+    assert (ended["status"], ended["attempt"], api.log(long)) == ("completed", 1, b"begun\ndone\n")
+    wait_until(lambda: corndogs.client.task_state_counts("default") == {}, 30, "every task is closed")
+
+
+def test_jobs_whose_tasks_are_lost_with_its_database_run(
+    corndogs: Corndogs, new_service: NewService, tmp_path: Path
+) -> None:
+    service = new_service(corndogs_address=corndogs.address, concurrency=1)
+    api = service.admin
+    runs = api.submit("echo begun; sleep 3; echo done", priority=1)
+    wait_until(lambda: api.log(runs) == b"begun\n", 30, "the command runs")
+    waits = [api.submit(f"echo {number}") for number in range(3)]
+    corndogs.kill()
+    for file in (tmp_path / "corndogs").glob("corndogs.db*"):
+        file.unlink()
+    corndogs.start()
+    for job in [runs, *waits]:
+        ended = api.wait(job, deadline_s=60)
+        assert (ended["status"], ended["error"], ended["attempt"]) == ("completed", None, 1)
+    with contextlib.closing(sqlite3.connect(service.data_dir / "reactorcide.db")) as db:
+        found = db.execute(
+            "SELECT job_id FROM job_event WHERE status_from = 'queued' AND reason LIKE '%lost%'"
+        )
+        assert {job_id for (job_id,) in found} == {job["job_id"] for job in waits}
+    wait_until(lambda: corndogs.client.task_state_counts("default") == {}, 30, "every task is closed")

@@ -31,8 +31,16 @@ cat given
 for name in a b c; do echo $name > /job/artifacts/$name; done
 """
 CLIENTS_POINTS = ("cancel-written", "delete-written")
-# The job may be run anew only where its command had not started yet.
-BEFORE_THE_START = ("claim-row-written", "container-created", "source-put")
+# Another attempt is made only where the command was not handed over whole.
+BEFORE_THE_COMMAND = (
+    "claim-row-written",
+    "container-created",
+    "source-put",
+    "container-attached",
+    "container-started",
+    "handing-over-written",
+    "hand-over-half-sent",
+)
 
 
 def crash(service: Service, marker: Path) -> None:
@@ -93,7 +101,7 @@ def test_a_job_survives_a_kill_at(
     assert job is not None
     ended = service.admin.wait(job)
     assert (ended["status"], ended["exit_code"], ended["error"]) == ("completed", 0, None)
-    assert ended["attempt"] == (2 if point in BEFORE_THE_START else 1)
+    assert ended["attempt"] == (2 if point in BEFORE_THE_COMMAND else 1)
     assert_whole(service, ended)
     assert_nothing_left(service, engine)
 

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import docker
 import pytest
@@ -45,11 +45,14 @@ def own_engine() -> Iterator[Callable[..., OwnEngine]]:
 
 
 @contextlib.contextmanager
-def serving(new_service: NewService, engine: OwnEngine) -> Iterator[tuple[Service, docker.APIClient]]:
+def serving(
+    new_service: NewService, engine: OwnEngine, environment: Mapping[str, str] | None = None
+) -> Iterator[tuple[Service, docker.APIClient]]:
     """A service on that engine; afterwards it has left no container there."""
     with contextlib.closing(engine.client()) as client:
         image = build_images(client).default
-        service = new_service({"DOCKER_HOST": engine.url}, default_image=image, concurrency=3)
+        variables = {"DOCKER_HOST": engine.url, **(environment or {})}
+        service = new_service(variables, default_image=image, concurrency=3)
         yield service, client
         wait_until(lambda: not client.containers(all=True), 30, "the containers are gone")
         assert not client.volumes()["Volumes"]

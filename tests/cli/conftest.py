@@ -175,9 +175,7 @@ def service(tmp_path_factory: pytest.TempPathFactory, image: str) -> Iterator[Se
 
 def program_of(service: Service) -> Program:
     """Return the program as the operator of a service on this host uses it: without a token."""
-    return Program(
-        service.home, {"REACTORCIDE_API_URL": service.url, "REACTORCIDE_DATA_DIR": str(service.data_dir)}
-    )
+    return Program(service.home, {"REACTORCIDE_DATA_DIR": str(service.data_dir)})
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """What the client makes of services that misbehave: a server that does as each test says."""
 
 import hashlib
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,6 +33,8 @@ class Handler(BaseHTTPRequestHandler):
         self.server.authorizations.append(self.headers["Authorization"])
         self.server.last_ids.append(self.headers["Last-Event-ID"])
         self.server.answer(self)
+
+    do_POST = do_GET
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
@@ -100,26 +103,37 @@ def client_of(server: Server) -> Iterator[Client]:
 # --- where the service is, and whose token ------------------------------------------------------
 
 
-def test_the_token_file_is_for_this_host_only(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "localhost.example.com", "192.0.2.1"])
+def test_the_token_file_goes_to_no_port(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str
 ) -> None:
     (tmp_path / "admin-token").write_text("rct_secret\n")
-    server.answer = lambda handler: handler.say(b'{"status": "OK"}')
-    # Even a host that leads here is another one if it is not called so.
+    server.answer = lambda handler: handler.say(b'{"message": "send a token"}', 401)
     monkeypatch.setattr("socket.getaddrinfo", _everything_is_here(server))
-    here = {"REACTORCIDE_DATA_DIR": str(tmp_path), "no_proxy": "*"}
-    port = server.server_address[1]
-    for host, is_loopback in (
-        ("localhost", True),
-        ("127.0.0.1", True),
-        ("localhost.example.com", False),
-        ("127.0.0.1.example.com", False),
-        ("192.0.2.1", False),
+    monkeypatch.setenv("no_proxy", "*")
+    url = f"http://{host}:{server.server_address[1]}"
+    with (
+        connect({"REACTORCIDE_DATA_DIR": str(tmp_path), "REACTORCIDE_API_URL": url}) as client,
+        pytest.raises(ServiceError, match="set REACTORCIDE_API_TOKEN") as raised,
     ):
-        monkeypatch.setenv("no_proxy", "*")
-        with connect(here | {"REACTORCIDE_API_URL": f"http://{host}:{port}/"}) as client:
-            client.health()
-        assert server.authorizations[-1] == ("Bearer rct_secret" if is_loopback else None), host
+        client.health()
+    assert server.authorizations == [None]
+    assert ("unset REACTORCIDE_API_URL" in str(raised.value)) is (host in ("localhost", "127.0.0.1"))
+
+
+@pytest.mark.parametrize("token", ["", "rct_variable"])
+def test_without_a_url_nothing_is_sent_to_any_port(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, token: str
+) -> None:
+    (tmp_path / "admin-token").write_text("rct_secret\n")
+    # Whoever has taken the service's port while it is down.
+    monkeypatch.setattr("socket.getaddrinfo", _everything_is_here(server))
+    monkeypatch.setenv("no_proxy", "*")
+    server.answer = lambda handler: handler.say(b'{"status": "OK"}')
+    environment = {"REACTORCIDE_DATA_DIR": str(tmp_path), "REACTORCIDE_API_TOKEN": token}
+    with connect(environment) as client, pytest.raises(ServiceAway, match=f"no service runs in {tmp_path}"):
+        client.health()
+    assert server.authorizations == []
 
 
 def _everything_is_here(server: Server) -> Callable[..., object]:
@@ -164,7 +178,6 @@ def test_a_url_that_is_none_is_refused(url: str) -> None:
         lambda handler: handler.say(b"[]"),
         lambda handler: handler.say(b"no such page", 404),
         lambda handler: handler.say(b'{"detail": "x"}', 500),
-        lambda handler: handler.say(b"bad gateway", 502),
     ],
 )
 def test_something_else_than_the_service_is_called_so(server: Server, answer: Answer) -> None:
@@ -173,9 +186,98 @@ def test_something_else_than_the_service_is_called_so(server: Server, answer: An
         client.health()
 
 
+def test_no_answer_of_a_stranger_controls_the_terminal(server: Server, lone: Program, tmp_path: Path) -> None:
+    program = lone.with_variables(REACTORCIDE_API_URL=server.url)
+    server.answer = lambda handler: handler.say(b'{"message": "\\u001b]0;owned\\u0007"}', 400)
+    assert program.refused("jobs", "list") == "reactorcide: \\x1b]0;owned\\x07\n"
+    server.answer = lambda handler: handler.say(b"", 308, Location="https://\x1b]0;owned")
+    assert "\x1b" not in program.refused("jobs", "list")
+    server.answer = lambda handler: handler.say(b'{"status": "OK", "version": "\\u001b]0;owned"}')
+    result = lone("doctor", "--port", server.server_address[1])
+    assert ("owned" in result.text, "\x1b" in result.text) == (True, False)
+
+
 def test_a_redirect_is_not_followed_but_explained(server: Server) -> None:
     server.answer = lambda handler: handler.say(b"", 308, Location="https://ci.example.com/api/v1/health")
     with client_of(server) as client, pytest.raises(ServiceError, match=r"to https://ci\.example\.com$"):
+        client.health()
+    server.answer = lambda handler: handler.say(b"", 301, Location=f"/ci{handler.path}")
+    with client_of(server) as client, pytest.raises(ServiceError, match=f"to {server.url}/ci$"):
+        client.health()
+
+
+# As nginx 1.22 answers for itself.
+_PAGE = b"<html>\r\n<head><title>%s</title></head>\r\n<body><h1>%s</h1></body>\r\n</html>\r\n"
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "said"),
+    [
+        (502, {}, "gets no answer from the service (status 502); try again"),
+        (503, {}, "gets no answer from the service (status 503); try again"),
+        (504, {}, "gets no answer from the service (status 504); try again"),
+        (401, {"WWW-Authenticate": 'Basic realm="x"'}, "wants a login of its own (status 401)"),
+        (407, {}, "wants a login of its own (status 407)"),
+        (
+            302,
+            {"Location": "https://sso.example.com/login?rd=/api/v1/health"},
+            "https://sso.example.com/login,",
+        ),
+        (303, {"Location": "/login?next=/api/v1/health"}, "a page to log in perhaps; it has to let requests"),
+    ],
+)
+def test_what_a_proxy_in_front_says_for_itself_is_told_as_its_own(
+    server: Server, status: int, headers: dict[str, str], said: str
+) -> None:
+    server.answer = lambda handler: handler.say(_PAGE % (2 * (b"x",)), status, **headers)
+    with client_of(server) as client, pytest.raises(ServiceError) as caught:
+        client.health()
+    message = str(caught.value)
+    assert message.startswith("a proxy (BaseHTTP/0.6 Python/3")
+    assert f" in front of {server.url} " in message
+    assert said in message
+    assert "no Reactorcide" not in message
+    assert isinstance(caught.value, ServiceAway) is (status > 500)
+
+
+def test_an_upload_that_a_proxy_finds_too_large_says_how_to_mend_it(
+    server: Server, lone: Program, tmp_path: Path
+) -> None:
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "file").write_bytes(os.urandom(1 << 20))
+
+    def answer(handler: Handler) -> None:
+        if handler.path.endswith("/sources"):
+            handler.rfile.read(int(handler.headers["Content-Length"]))
+            handler.say(_PAGE % (2 * (b"413 Request Entity Too Large",)), 413)
+        else:
+            handler.say(b'{"message": "no such source"}', 404)
+
+    server.answer = answer
+    program = lone.with_variables(REACTORCIDE_API_URL=server.url, REACTORCIDE_API_TOKEN="rct_" + 16 * "x")
+    message = program.refused("submit", "x", "--source", tmp_path / "tree", "--upload", "--", "true")
+    assert "refuses a request of 1 MiB (status 413)" in message
+    assert "client_max_body_size" in message
+
+
+def test_a_missing_source_is_only_what_the_service_itself_says(server: Server) -> None:
+    with client_of(server) as client:
+        server.answer = lambda handler: handler.say(b'{"message": "no such source"}', 404)
+        assert client.has_source("0" * 64) is False
+        server.answer = lambda handler: handler.say(_PAGE % (2 * (b"404 Not Found",)), 404)
+        with pytest.raises(ServiceError, match="no Reactorcide"):
+            client.has_source("0" * 64)
+
+
+def test_tls_where_there_is_none_and_none_where_there_is(server: Server) -> None:
+    with (
+        Client(server.url.replace("http:", "https:"), None, "") as client,
+        pytest.raises(ServiceError, match=r"no TLS can be spoken .*http:// in place of https://"),
+    ):
+        client.health()
+    page = _PAGE % (2 * (b"400 The plain HTTP request was sent to HTTPS port",))
+    server.answer = lambda handler: handler.say(page, 400)
+    with client_of(server) as client, pytest.raises(ServiceError, match=r"speaks TLS: .*https://"):
         client.health()
 
 

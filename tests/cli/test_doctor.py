@@ -1,5 +1,6 @@
 """``reactorcide doctor``: all fine, and each thing broken."""
 
+import fcntl
 import socket
 import subprocess
 from pathlib import Path
@@ -72,11 +73,11 @@ def test_no_git_or_an_old_one(lone: Program, tmp_path: Path) -> None:
     assert "install git" in broken(lone)["git"]["advice"]
 
     git = tmp_path / "git"
-    git.write_text("#!/bin/sh\necho git version 2.19.9\n")
+    git.write_text("#!/bin/sh\necho git version 2.36.9\n")
     git.chmod(0o755)
     found = broken(lone)
-    assert "2.19.9" in found["git"]["message"]
-    assert "2.20" in found["git"]["advice"]
+    assert "2.36.9" in found["git"]["message"]
+    assert "2.37" in found["git"]["advice"]
 
     git.write_text("#!/bin/sh\nexit 1\n")
     assert "does not run" in broken(lone)["git"]["message"]
@@ -89,6 +90,19 @@ def test_a_data_directory_that_cannot_be_used(lone: Program, tmp_path: Path) -> 
         found = broken(lone, "--data-dir", path)
         assert set(found) == {"data directory"}
         assert "--data-dir" in found["data directory"]["advice"]
+
+
+def test_a_data_directory_without_its_socket(lone: Program, tmp_path: Path) -> None:
+    data_dir = tmp_path / "data"
+    data_dir.mkdir()
+    lone.fine("doctor", "--port", 0)
+    assert list(data_dir.iterdir()) == []
+    # A service that works there, and does not listen there.
+    with open(data_dir / "lock", "w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        found = broken(lone)["data directory"]
+    assert "has no socket: No such file" in found["message"]
+    assert "REACTORCIDE_API_URL" in found["advice"]
 
 
 def test_a_full_disk(lone: Program, tmp_path: Path) -> None:

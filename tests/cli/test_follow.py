@@ -18,21 +18,27 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+@pytest.mark.parametrize("over", ["socket", "port"])
 @pytest.mark.parametrize(
     ("options", "first"), [(("--tail", "2"), 8), (("--stream", "stdout"), 0)], ids=["tail", "stream"]
 )
 def test_following_survives_a_restart_of_the_service(
-    new_service: NewService, engine: docker.APIClient, tmp_path: Path, options: tuple[str, ...], first: int
+    new_service: NewService,
+    engine: docker.APIClient,
+    tmp_path: Path,
+    options: tuple[str, ...],
+    first: int,
+    over: str,
 ) -> None:
     service = new_service(port=free_port())
     job = service.admin.submit(
         "seq 0 9; while [ ! -e /tmp/go ]; do sleep 0.05; done; seq 10 15; exit 3", timeout_seconds=60
     )
     wait_until(lambda: service.admin.log(job).endswith(b"9\n"), 20, "the first lines are printed")
-    program = Program(
-        tmp_path,
-        {"REACTORCIDE_API_URL": service.base_url, "REACTORCIDE_API_TOKEN": str(service.admin.token)},
-    )
+    variables = {"REACTORCIDE_API_URL": service.base_url, "REACTORCIDE_API_TOKEN": str(service.admin.token)}
+    if over == "socket":
+        variables = {"REACTORCIDE_DATA_DIR": str(service.data_dir)}
+    program = Program(tmp_path, variables)
     output = tmp_path / "followed"
     with output.open("wb") as file:
         follower = program.start(

@@ -363,13 +363,17 @@ def test_no_service(lone: Program) -> None:
     assert "reactorcide serve" in away.refused("submit", "x", "--", "true")
 
 
-def test_a_token_that_is_refused_says_where_it_is_from(reactorcide: Program, tmp_path: Path) -> None:
+def test_a_token_that_is_refused_says_where_it_is_from(
+    reactorcide: Program, service: Service, tmp_path: Path
+) -> None:
     wrong = reactorcide.with_variables(REACTORCIDE_API_TOKEN="rct_0123456789abcdef")
     assert "REACTORCIDE_API_TOKEN" in wrong.refused("jobs", "list")
     assert "spaces" in reactorcide.with_variables(REACTORCIDE_API_TOKEN="a b").refused("jobs", "list")
     odd = reactorcide.with_variables(REACTORCIDE_API_TOKEN="schlüssel-schlüssel")
     assert "not known" in odd.refused("jobs", "list")
 
+    # A directory with the service's socket in it, and another token or none.
+    (tmp_path / "api.sock").symlink_to(service.data_dir / "api.sock")
     without = reactorcide.with_variables(REACTORCIDE_DATA_DIR=str(tmp_path))
     assert str(tmp_path / "admin-token") in without.refused("jobs", "list")
     (tmp_path / "admin-token").write_text("rct_0123456789abcdef\n")

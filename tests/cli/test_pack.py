@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import io
 import os
+import shutil
 import subprocess
 import tarfile
 from pathlib import Path
@@ -93,6 +94,109 @@ def test_a_repository_that_the_environment_names_plays_no_part(
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "nowhere"))
     monkeypatch.setenv("GIT_INDEX_FILE", str(tmp_path / "nothing"))
     assert set(packed(tree)) == KEPT
+
+
+def fake_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """Put a git on the path that runs ``script`` before the real one."""
+    bin_dir = tmp_path / "bin"
+    bin_dir.mkdir()
+    (bin_dir / "git").write_text(f'#!/bin/sh\n{script}\nexec {shutil.which("git")} "$@"\n')
+    (bin_dir / "git").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{bin_dir}:{os.environ['PATH']}")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+@pytest.mark.parametrize("which", ["the directory", "one above it", "one within it"])
+def test_a_repository_that_git_refuses_for_its_owner_is_an_error(tree: Path, which: str) -> None:
+    """Else what it keeps track of, but ignores, would be left out without a word."""
+    repository = {"the directory": tree, "one above it": tree.parent, "one within it": tree / "sub"}[which]
+    git(repository, "init", "--quiet")
+    git(repository, "add", "--force", ".")
+    for path in (repository, repository / ".git"):
+        os.chown(path, 65534, 65534)
+    with pytest.raises(
+        ReactorcideError, match=r"dubious ownership.*git config --global --add safe.directory"
+    ):
+        packed(tree)
+
+
+@pytest.mark.parametrize(
+    "damage", ["not a repository", "a broken configuration", "a file that leads nowhere"]
+)
+def test_a_repository_that_git_cannot_read_is_an_error(tree: Path, damage: str) -> None:
+    if damage == "a file that leads nowhere":
+        (tree / ".git").write_text("gitdir: /nowhere/x\n")
+    elif damage == "not a repository":
+        (tree / ".git").mkdir()
+    else:
+        git(tree, "init", "--quiet")
+        (tree / ".git" / "config").write_text("[core\n")
+    with pytest.raises(ReactorcideError, match=f"git cannot tell which files of {tree} to upload: .+; .+"):
+        packed(tree)
+
+
+def test_a_directory_that_git_could_not_open_is_an_error(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """git says so and ends with 0."""
+    warning = "warning: could not open directory 'sub/': Permission denied"
+    fake_git(tmp_path, monkeypatch, f'case "$*" in *ls-files*) echo "{warning}" >&2;; esac')
+    with pytest.raises(ReactorcideError, match=r"could not open directory 'sub/': Permission denied"):
+        packed(tree)
+
+
+def test_messages_of_git_in_another_language_are_none_of_ours(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("LANG", "LC_ALL", "LANGUAGE"):
+        monkeypatch.setenv(name, "de_DE.UTF-8")
+    fake_git(tmp_path, monkeypatch, '[ "$LC_ALL$LANGUAGE" = C ] || exit 3')
+    assert set(packed(tree)) == KEPT
+
+
+def test_no_repository_runs_a_program(tree: Path, tmp_path: Path) -> None:
+    """Neither that of the directory nor one within it, which may have come in an archive."""
+    marker = tmp_path / "marker"
+    evil = tmp_path / "evil"
+    evil.write_text(f"#!/bin/sh\ntouch {marker}\ncat\n")
+    evil.chmod(0o755)
+    for repository in (tree, tree / "inner"):
+        write(repository, x="x", **{".gitattributes": "* filter=evil diff=evil"})
+        git(repository, "init", "--quiet")
+        git(repository, "add", "--force", "x")
+        for hook in ("post-index-change", "reference-transaction", "post-checkout"):
+            (repository / ".git" / "hooks" / hook).write_text(evil.read_text())
+            (repository / ".git" / "hooks" / hook).chmod(0o755)
+        for key in (
+            *("core.fsmonitor", "core.pager", "pager.ls-files", "core.editor", "core.sshCommand"),
+            *(
+                "core.askPass",
+                "credential.helper",
+                "diff.external",
+                "diff.evil.textconv",
+                "diff.evil.command",
+            ),
+            *("filter.evil.clean", "filter.evil.smudge", "filter.evil.process", "core.gitProxy"),
+        ):
+            git(repository, "config", key, str(evil))
+        git(repository, "config", "core.untrackedCache", "true")
+    git(tree, "ls-files", "--others")
+    assert marker.exists()  # a plain git runs it
+    marker.unlink()
+    assert {"x", "inner/x", "inner/.gitattributes"} < set(packed(tree))
+    assert not marker.exists()
+
+
+def test_an_index_names_nothing_outside_of_the_directory(tree: Path, tmp_path: Path) -> None:
+    write(tmp_path, outside__secret="s")
+    git(tree, "init", "--quiet")
+    write(tree, link__secret="x")
+    git(tree, "add", "--force", "link/secret")
+    shutil.rmtree(tree / "link")
+    (tree / "link").symlink_to(tmp_path / "outside")
+    found = packed(tree)
+    assert found["link"].issym()
+    assert "link/secret" not in found
 
 
 def test_without_git_all_is_packed_unless_something_is_ignored(

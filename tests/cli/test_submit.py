@@ -316,6 +316,22 @@ def test_submodules_are_left_out_by_an_option(reactorcide: Program) -> None:
     assert again["git_submodules"] is None
 
 
+def test_the_history_and_the_tags_of_a_repository_are_options(reactorcide: Program) -> None:
+    git = ("--git", "https://example.com/x.git", "--", "true")
+    job = submitted(reactorcide, "some", *git)
+    assert (job["git_depth"], job["git_tags"]) == (1, False)
+    job = submitted(reactorcide, "all", "--git-depth", "0", "--git-tags", *git)
+    assert (job["git_depth"], job["git_tags"]) == (0, True)
+    definition = json.dumps({field: job[field] for field in ("name", "job_command", "git_url", "git_tags")})
+    again = submitted(reactorcide, "-f", "-", "--no-git-tags", input=definition.encode())
+    assert again["git_tags"] is False
+    again = submitted(reactorcide, "-f", "-", "--source", SAMPLE, input=definition.encode())
+    assert (again["git_depth"], again["git_tags"]) == (None, None)
+    refused = reactorcide("submit", "x", "--git-depth", "2", "--", "true")
+    assert refused.code == 2
+    assert "--git-depth belongs to a repository" in refused.errors
+
+
 def test_options_are_variables_too(reactorcide: Program) -> None:
     job = submitted(reactorcide.with_variables(REACTORCIDE_SUBMIT_DESCRIPTION="set"), "vars", "--", "true")
     assert job["description"] == "set"

@@ -1,7 +1,7 @@
-"""What every Corndogs server does, checked over the wire.
+"""What every Corndogs does: the embedded one, called directly and over the wire, and others.
 
-The embedded server is always checked. Set ``REACTORCIDE_TEST_CORNDOGS`` to ``host:port`` to check another
-one too: it may hold other people's tasks, which these tests leave alone.
+Set ``REACTORCIDE_TEST_CORNDOGS`` to ``host:port`` to check another server too: it may hold other people's
+tasks, which these tests leave alone.
 """
 
 import os
@@ -15,31 +15,41 @@ import grpc
 import pytest
 
 from reactorcide.corndogs.client import GrpcCorndogs
+from reactorcide.corndogs.direct import DirectCorndogs
 from reactorcide.corndogs.proto import corndogs_pb2 as pb
 from reactorcide.corndogs.proto.corndogs_pb2_grpc import CorndogsServiceStub
 from reactorcide.corndogs.server import EmbeddedCorndogs
 from reactorcide.corndogs.task import Corndogs, Task
+from reactorcide.domain.errors import CorndogsError, CorndogsUnavailable, InvalidInput
 
 _OTHER_SERVERS = [address for address in [os.environ.get("REACTORCIDE_TEST_CORNDOGS")] if address]
 _SECOND_NS = 1_000_000_000
 
 
-@pytest.fixture(scope="module", params=["embedded", *_OTHER_SERVERS])
-def address(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    if request.param != "embedded":
-        yield request.param
-        return
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedCorndogs]:
     server = EmbeddedCorndogs(tmp_path_factory.mktemp("corndogs") / "corndogs.db")
     server.start()
-    yield server.address
+    yield server
     server.stop()
 
 
+@pytest.fixture(scope="module", params=["direct", "grpc", *_OTHER_SERVERS])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture
-def corndogs(address: str) -> Iterator[Corndogs]:
-    client = GrpcCorndogs(address)
-    yield client
-    client.close()
+def address(kind: str, embedded: EmbeddedCorndogs) -> str:
+    """Where the same tasks are reached over the wire."""
+    return embedded.address if kind in ("direct", "grpc") else kind
+
+
+@pytest.fixture
+def corndogs(kind: str, address: str, embedded: EmbeddedCorndogs) -> Iterator[Corndogs]:
+    opened = DirectCorndogs(embedded.storage) if kind == "direct" else GrpcCorndogs(address)
+    yield opened
+    opened.close()
 
 
 @pytest.fixture
@@ -428,6 +438,79 @@ class TestCounts:
 
 def test_says_that_it_serves(corndogs: Corndogs) -> None:
     corndogs.check_health()
+
+
+class TestWhatCannotBe:
+    """What no server takes is refused with the same error, whichever way it would go."""
+
+    @pytest.mark.parametrize("uuid_", ["", "1", "not-a-uuid", "0B6D6C1E-7A0C-4A55-9F43-2F6A1F0F3C11"])
+    def test_a_uuid_that_is_not_canonical(self, corndogs: Corndogs, queue: str, uuid_: str) -> None:
+        calls: list[Callable[[], object]] = [
+            lambda: corndogs.get_task(uuid_, queue),
+            lambda: corndogs.complete_task(uuid_, queue, "a"),
+            lambda: corndogs.cancel_task(uuid_, queue, "a"),
+            lambda: corndogs.update_task(
+                uuid_, queue, "a", new_state="b", auto_target_state="c", timeout_s=0, priority=0
+            ),
+        ]
+        for call in calls:
+            with pytest.raises(InvalidInput):
+                call()
+
+    def test_a_priority_beyond_32_bits(self, corndogs: Corndogs, queue: str) -> None:
+        task = corndogs.submit_task(queue)
+        for priority in (-(2**31) - 1, 2**31):
+            with pytest.raises(CorndogsError) as caught:
+                corndogs.submit_task(queue, priority=priority)
+            assert not isinstance(caught.value, CorndogsUnavailable)
+            with pytest.raises(CorndogsError):
+                corndogs.update_task(
+                    task.uuid,
+                    queue,
+                    "submitted",
+                    new_state="a",
+                    auto_target_state="b",
+                    timeout_s=0,
+                    priority=priority,
+                )
+        assert _now(corndogs, task) == task
+
+    def test_more_than_4_mib(self, corndogs: Corndogs, queue: str) -> None:
+        with pytest.raises(CorndogsError, match="SubmitTask"):
+            corndogs.submit_task(queue, payload=b"x" * (4 << 20))
+        with pytest.raises(CorndogsError, match="GetNextTask"):
+            corndogs.get_next_task(queue, "x" * (4 << 20))
+        assert corndogs.task_state_counts(queue) == {}
+
+    def test_what_no_message_can_hold(self, corndogs: Corndogs, queue: str) -> None:
+        with pytest.raises(ValueError, match="surrogate"):
+            corndogs.submit_task(queue, current_state="\ud800")
+        with pytest.raises(ValueError, match=str(2**63)):
+            corndogs.submit_task(queue, timeout_s=2**63)
+        assert corndogs.task_state_counts(queue) == {}
+
+    def test_a_payload_that_could_be_changed_afterwards(self, corndogs: Corndogs, queue: str) -> None:
+        with pytest.raises(TypeError):
+            corndogs.submit_task(queue, payload=bytearray(b"x"))  # type: ignore[arg-type]  # that is the test
+        assert corndogs.task_state_counts(queue) == {}
+
+    def test_an_empty_queue_and_an_empty_state_are_the_defaults(
+        self, corndogs: Corndogs, stub: CorndogsServiceStub
+    ) -> None:
+        task = corndogs.submit_task("", current_state="")
+        stub.CompleteTask(pb.CompleteTaskRequest(uuid=task.uuid, queue="default", current_state="submitted"))
+        assert (task.queue, task.current_state, task.auto_target_state) == (
+            "default",
+            "submitted",
+            "submitted-working",
+        )
+
+    def test_anything_after_it_was_closed(self, kind: str, address: str, embedded: EmbeddedCorndogs) -> None:
+        opened = DirectCorndogs(embedded.storage) if kind == "direct" else GrpcCorndogs(address)
+        opened.close()
+        opened.close()
+        with pytest.raises(CorndogsUnavailable, match="closed"):
+            opened.submit_task("q")
 
 
 def _in_threads(count: int, body: Callable[[], None]) -> None:

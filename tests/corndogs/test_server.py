@@ -20,8 +20,8 @@ from reactorcide.corndogs.proto import corndogs_pb2 as pb
 from reactorcide.corndogs.proto.corndogs_pb2_grpc import CorndogsServiceStub
 from reactorcide.corndogs.server import EmbeddedCorndogs
 from reactorcide.corndogs.storage import TaskStorage
-from reactorcide.corndogs.task import Queues
-from reactorcide.corndogs.wire import MAX_MESSAGE_BYTES, SERVICE_NAME
+from reactorcide.corndogs.task import MAX_MESSAGE_BYTES, Queues
+from reactorcide.corndogs.wire import SERVICE_NAME
 from reactorcide.domain.errors import ConfigurationError, CorndogsError, CorndogsUnavailable
 
 

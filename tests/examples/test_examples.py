@@ -130,6 +130,7 @@ def test_each_failure_has_a_sentence_and_a_code(program: list[str], examples_ser
         nobody = f"http://127.0.0.1:{closed.getsockname()[1]}"
     for address, value, arguments, code in (
         (url, None, [], 2),
+        ("", token, [], 2),
         (url, token, ["--timeout", "never"], 2),
         (nobody, token, [], 3),
         (url, "rct_wrong-token-value", [], 4),

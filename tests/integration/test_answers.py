@@ -64,6 +64,7 @@ def test_every_answer_forbids_what_nobody_needs(idle: Client, method: str, path:
     response = idle.request(method, path.format(**idle.submit()))
     assert response.status_code == status
     assert {name: response.headers.get(name) for name in HEADERS} == HEADERS
+    assert "Set-Cookie" not in response.headers
 
 
 def test_what_a_job_left_is_no_page_of_the_service(api: Client) -> None:

@@ -53,13 +53,14 @@ def test_a_backup_taken_at_work_brings_everything_back(new_service: NewService, 
     assert str(file) in output
     too_late = api.submit()
     log = api.log(ended)
+    assert (service.data_dir / "api.sock").is_socket()
     service.kill()
 
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     with tarfile.open(file) as tar:
         names = tar.getnames()
     assert {names[0], names[1], names[-1]} == {"reactorcide-backup.json", "reactorcide.db", "end"}
-    assert not [name for name in names if "token" in name or ".tmp" in name]
+    assert not [name for name in names if "token" in name or ".tmp" in name or "sock" in name]
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
     again = start_restored(new_service, service, file).admin

@@ -1,7 +1,9 @@
 """A Corndogs that runs elsewhere: it may be away, and others may use its queues."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from time import monotonic
 
 import pytest
 
@@ -96,24 +98,72 @@ def test_a_job_that_runs_ends_although_it_went_away(
     client.close()
 
 
+@pytest.mark.parametrize("timeout_s", [-1, 3600])
 @pytest.mark.parametrize(
-    "payload", [b"not ours", b"", b'{"job_id": "1", "job_type": "run", "instance": "other"}']
+    "payload", [b"not ours", b"", b"[" * 900, b'{"job_id": "1", "job_type": "run", "instance": "other"}']
 )
 def test_tasks_of_others_are_put_back_as_they_were(
-    start_corndogs: Callable[..., EmbeddedCorndogs], new_service: NewService, payload: bytes
+    start_corndogs: Callable[..., EmbeddedCorndogs],
+    new_service: NewService,
+    payload: bytes,
+    timeout_s: int,
 ) -> None:
     corndogs = start_corndogs()
     client = GrpcCorndogs(corndogs.address)
     foreign = [
-        client.submit_task("default", payload=payload, priority=9, timeout_s=-1, auto_target_state="theirs")
-        for _ in range(3)
+        client.submit_task(
+            "default", payload=payload, priority=9, timeout_s=timeout_s, auto_target_state="theirs"
+        )
+        for _ in range(30)
     ]
     api = new_service(corndogs_address=corndogs.address).admin
-    assert api.run("true")["status"] == "completed"
+    for _ in range(2):
+        assert api.run("true")["status"] == "completed"
     for before in foreign:
         after = client.get_task(before.uuid, "default")
         assert after is not None
-        assert (after.current_state, after.payload, after.priority) == ("submitted", payload, 9)
-        assert after.auto_target_state == "theirs"
-        assert after.timeout_s <= 0  # none
+        assert replace(after, update_time_ns=0) == replace(before, update_time_ns=0)
     client.close()
+
+
+def test_two_services_share_it(
+    start_corndogs: Callable[..., EmbeddedCorndogs], new_service: NewService, tmp_path: Path
+) -> None:
+    corndogs = start_corndogs()
+    services = [
+        new_service(corndogs_address=corndogs.address, data_dir=tmp_path / name, concurrency=1)
+        for name in ("one", "two")
+    ]
+    jobs = [
+        (service.admin, service.admin.submit(f"echo {number}"), number)
+        for service in services
+        for number in range(6)
+    ]
+    begun = monotonic()
+    for api, job, number in jobs:
+        assert api.wait(job, deadline_s=60)["status"] == "completed"
+        assert api.log(job) == f"{number}\n".encode()
+    # Each rest of seconds for a task of the other one would be felt six times.
+    assert monotonic() - begun < 30
+
+
+def test_it_is_not_ready_while_it_cannot_look_into_its_store(
+    start_corndogs: Callable[..., EmbeddedCorndogs], new_service: NewService
+) -> None:
+    corndogs = start_corndogs()
+    service = new_service(corndogs_address=corndogs.address)
+
+    def found() -> str:
+        return str(service.anonymous().request("GET", "ready").json()["checks"]["corndogs"])
+
+    wait_until(lambda: found() == "ok", 10, "it is ready")
+    execute: Callable[..., object] = corndogs._storage._writer.execute_sql
+    execute("ALTER TABLE task RENAME TO away_with_host_and_user")
+    wait_until(lambda: found() != "ok", 10, "it is not")
+    job = service.admin.submit()
+    for told in (found(), job["error"]):
+        assert "Corndogs refused" in told
+        assert not any(word in told for word in ("task:", "table", corndogs.address))
+    execute("ALTER TABLE away_with_host_and_user RENAME TO task")
+    wait_until(lambda: found() == "ok", 10, "it is ready")
+    assert service.admin.wait(job)["status"] == "completed"

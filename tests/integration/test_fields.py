@@ -32,6 +32,8 @@ DEFAULTS: dict[str, Any] = {
     "source_id": None,
     "source_job_id": None,
     "git_submodules": None,
+    "git_depth": None,
+    "git_tags": None,
 }
 GIVEN = {"name": "test", "job_command": "true", "source_type": "copy"}
 NOT_YET = {
@@ -135,6 +137,24 @@ def test_submodules_are_fetched_unless_the_job_says_otherwise(
     assert (again["rerun_of"], again["git_submodules"]) == (job["job_id"], kept)
 
 
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ({}, (1, False)),
+        ({"git_depth": None, "git_tags": None}, (1, False)),
+        ({"git_depth": 0, "git_tags": True}, (0, True)),
+        ({"git_depth": 2**31 - 1, "git_tags": False}, (2**31 - 1, False)),
+    ],
+)
+def test_one_commit_without_tags_is_fetched_unless_the_job_says_otherwise(
+    idle: Client, given: dict[str, Any], kept: tuple[int, bool]
+) -> None:
+    job = idle.submit(**GIT, **given)
+    assert (job["git_depth"], job["git_tags"]) == kept
+    again = idle.request("POST", f"jobs/{job['job_id']}/rerun").json()
+    assert (again["rerun_of"], again["git_depth"], again["git_tags"]) == (job["job_id"], *kept)
+
+
 BAD: list[tuple[str, Any]] = [
     ("name", None),
     ("name", ""),
@@ -158,6 +178,8 @@ BAD: list[tuple[str, Any]] = [
     ("git_ref", "main"),
     ("git_submodules", True),
     ("git_submodules", False),
+    ("git_depth", 1),
+    ("git_tags", False),
     ("source_path", "/etc"),
     ("source_path", "../.."),
     ("source_path", "nothing-there"),
@@ -258,6 +280,13 @@ def test_what_is_not_within_the_limits_is_refused_by_name(idle: Client, field: s
         ("git_ref", 5),
         ("git_submodules", "yes"),
         ("git_submodules", 1),
+        ("git_depth", -1),
+        ("git_depth", 2**31),
+        ("git_depth", True),
+        ("git_depth", "1"),
+        ("git_depth", 1.5),
+        ("git_tags", "yes"),
+        ("git_tags", 1),
         ("source_path", "sources"),
     ],
     ids=short,

@@ -48,7 +48,7 @@ def test_a_range_beyond_the_end_is_refused(api: Client, job: Job) -> None:
     response = ranged(api, job, "bytes=1000000-")
     assert response.status_code == 416
     assert response.headers["Content-Range"] == f"bytes */{len(api.log(job))}"
-    assert response.json()["error"] == "invalid_input"
+    assert response.json()["error"] == "range_not_satisfiable"
 
 
 @pytest.mark.parametrize("value", ["bytes=0-1,3-4", "lines=0-1", "bytes=x"])

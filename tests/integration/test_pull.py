@@ -74,6 +74,9 @@ def test_a_private_registry_wants_a_login_and_the_job_says_so(
     again = service.admin.run("echo ran", runner_image=registry.image)
     assert again["status"] == "completed", service.admin.log(again)
     assert LOGIN.partition(":")[2].encode() not in service.admin.log(again)
+    # What is here by now is everybody's.
+    (service.home / ".docker" / "config.json").unlink()
+    assert service.add_user("another").run(runner_image=registry.image)["status"] == "completed"
 
 
 def test_docker_config_says_where_the_login_is(

@@ -64,6 +64,46 @@ def test_a_commit_that_no_ref_names_is_fetched_too(api: Client, project: Reposit
     assert api.log(job).endswith(b"main\n")
 
 
+def test_the_history_and_the_tags_come_along_where_that_is_asked_for(
+    api: Client, project: Repository
+) -> None:
+    show = "if [ -e .git/shallow ]; then echo shallow; else echo whole; fi; ls .git/refs/tags"
+    source = {"source_type": "git", "git_url": f"file://{project.path}"}
+    assert api.log(api.run(show, **source)).endswith(b"shallow\n")
+    job = api.run(show, **source, git_depth=0, git_tags=True)
+    assert api.log(job).endswith(b"whole\nv1\n")
+
+
+def test_git_goes_to_this_host_for_admins_only(new_service: NewService, project: Repository) -> None:
+    """Who is one is asked when the job is prepared, not when it was submitted."""
+    service = new_service()
+    bob = service.add_user("bob")
+    with git_http(project.path.parent) as server:
+        source = {"source_type": "git", "git_url": f"{server.url}/project/.git"}
+        assert service.admin.run("cat file", **source)["status"] == "completed"
+        job = bob.run("cat file", **source)
+        assert job["status"] == "failed"
+        assert "only the jobs of admins may reach" in job["error"]
+        assert "--allow-address 127.0.0.1" in job["error"]
+        user_id = job["user_id"]
+        for role, status in (("admin", "completed"), ("user", "failed")):
+            change = service.admin.request("PATCH", f"users/{user_id}", json={"role": role})
+            assert change.status_code == 200, change.text
+            assert bob.run("cat file", **source)["status"] == status
+        allowing = new_service(allow_address="127.0.0.0/8")
+        assert allowing.add_user("bob").run("cat file", **source)["status"] == "completed"
+
+
+def test_what_git_fetches_counts_for_the_disk(new_service: NewService) -> None:
+    service = new_service(max_disk="4m")
+    repository = Repository(service.source_root / "large")
+    (repository.path / "large").write_bytes(os.urandom(6 << 20))
+    repository.commit("file", "x")
+    job = service.admin.run(source_type="git", git_url=str(repository.path))
+    assert job["error"] == "git: the source takes more than 4 MiB of the disk (--max-disk)"
+    assert not any((service.data_dir / "workspaces").iterdir())
+
+
 def test_a_ref_that_is_not_there_says_so(api: Client, project: Repository) -> None:
     job = api.run(source_type="git", git_url=str(project.path), git_ref="nowhere")
     assert (job["status"], job["exit_code"]) == ("failed", None)

@@ -102,6 +102,17 @@ def test_the_command_line_trusts_the_usual_bundle(secure: Service, tmp_path: Pat
     assert (done.returncode, done.stdout) == (0, "over TLS\n"), done.stderr
 
 
+def test_the_socket_for_the_command_line_speaks_http(secure: Service) -> None:
+    done = subprocess.run(
+        [sys.executable, str(PROGRAM), "submit", "hello", "--follow", "--", "echo over the socket"],
+        env=clean_environment(secure.home, REACTORCIDE_DATA_DIR=str(secure.data_dir)),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (0, "over the socket\n"), done.stderr
+
+
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 def test_new_versions_are_spoken(secure: Service, certificate: Certificate, version: ssl.TLSVersion) -> None:
     assert handshake(secure, certificate, version) == version.name.replace("_", ".")

@@ -18,7 +18,7 @@ from reactorcide.domain.accounts import Role, User
 from reactorcide.domain.clock import now_ms
 from reactorcide.domain.errors import Forbidden, InvalidInput, JobFailed, NotFound, TooLarge
 from reactorcide.domain.ids import new_id
-from reactorcide.domain.jobs import Job, JobDefinition, JobStatus, Outcome, artifacts_prefix
+from reactorcide.domain.jobs import Job, JobDefinition, JobStatus, Outcome, artifacts_prefix, attempt_prefix
 from reactorcide.jobs import JobContext, delete, lifecycle, read, sources
 from reactorcide.metrics import Metrics
 from reactorcide.objects.filesystem import FilesystemObjectStore
@@ -336,6 +336,14 @@ class TestArtifacts:
         empty = shelf.job(JobStatus.COMPLETED)
         with pytest.raises(JobFailed, match="has left none"):
             sources.entries(shelf.context, shelf.job(source_job_id=empty.job_id).definition)
+
+    def test_a_listing_that_is_lost_is_not_a_job_that_left_nothing(
+        self, shelf: Shelf, made: Job, tmp_path: Path
+    ) -> None:
+        self.end(shelf, made)
+        (tmp_path / "objects" / attempt_prefix(made.job_id, 1) / "artifacts.json").unlink()
+        with pytest.raises(JobFailed, match=f"the artifacts of job {made.job_id}, .* are not kept any more"):
+            sources.entries(shelf.context, shelf.job(source_job_id=made.job_id).definition)
 
     def test_one_that_was_deleted_is_said_to_be(self, shelf: Shelf, made: Job) -> None:
         self.end(shelf, made)

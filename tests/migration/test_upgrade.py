@@ -85,6 +85,7 @@ def test_a_service_goes_on_with_it(old: Path, new_service: NewService) -> None:
     assert (completed["description"], completed["cpu_limit"]) == ("déjà vu", 0.5)
     assert completed["job_env_vars"]["PLAIN"] == "1"
     assert (jobs["waiting"]["git_ref"], jobs["waiting"]["git_submodules"]) == ("main", False)
+    assert (jobs["waiting"]["git_depth"], jobs["waiting"]["git_tags"]) == (1, False)
     attempts = api.get(f"jobs/{jobs['failed twice']['job_id']}/attempts")["attempts"]
     assert [item["exit_code"] for item in attempts] == [3, 3]
     assert api.get("users/me")["username"] == "ann"

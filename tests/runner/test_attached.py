@@ -10,12 +10,22 @@ from pathlib import Path
 
 import pytest
 
-from reactorcide.runner.docker import _FLOOD_PAUSE_S, _AttachedOutput
+from reactorcide.runner.handover import ACKNOWLEDGEMENT
+from reactorcide.runner.output import _FLOOD_PAUSE_S, DockerAttachedOutput
 from tests.support.certificate import make_certificate
 
 
-def frame(data: bytes) -> bytes:
-    return struct.pack(">BxxxL", 1, len(data)) + data
+def frame(data: bytes, stream: int = 1) -> bytes:
+    return struct.pack(">BxxxL", stream, len(data)) + data
+
+
+def acknowledged(ours: socket.socket, engine: socket.socket) -> DockerAttachedOutput:
+    """Return an output whose command was handed over."""
+    output = DockerAttachedOutput(ours)  # type: ignore[arg-type]  # of an answer only this is closed
+    engine.sendall(frame(ACKNOWLEDGEMENT, 2) + frame(ACKNOWLEDGEMENT))
+    while not output.acknowledged:
+        assert output.read(20) == []
+    return output
 
 
 class Attached:
@@ -23,12 +33,12 @@ class Attached:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.ours, self.engine = socket.socketpair()
-        monkeypatch.setattr("reactorcide.runner.docker._socket_of", lambda _: self.ours)
-        self.output = _AttachedOutput(self.ours)  # type: ignore[arg-type]  # of an answer only this is closed
+        monkeypatch.setattr("reactorcide.runner.output._socket_of", lambda _: self.ours)
+        self.output = acknowledged(self.ours, self.engine)
         self.pauses_s: list[float] = []
         self.printed_meanwhile = b""
-        monkeypatch.setattr("reactorcide.runner.docker.sleep", self.pause)
-        monkeypatch.setattr("reactorcide.runner.docker.monotonic", lambda: 1.0)
+        monkeypatch.setattr("reactorcide.runner.output.sleep", self.pause)
+        monkeypatch.setattr("reactorcide.runner.output.monotonic", lambda: 1.0)
 
     def pause(self, seconds: float) -> None:
         self.pauses_s.append(seconds)
@@ -75,10 +85,8 @@ def test_of_tls_all_that_is_there_is_taken_at_once(tmp_path: Path, monkeypatch: 
         shaken = pool.submit(server.wrap_socket, far, server_side=True)
         ours = client.wrap_socket(near, server_hostname="localhost")
         engine = shaken.result(10)
-    monkeypatch.setattr("reactorcide.runner.docker._socket_of", lambda _: ours)
-    with closing(engine), closing(_AttachedOutput(ours)) as output:  # type: ignore[arg-type]  # as above
-        # The tickets of TLS that follow a handshake are nothing that was printed, nor its end.
-        assert output.read(1) == []
+    monkeypatch.setattr("reactorcide.runner.output._socket_of", lambda _: ours)
+    with closing(engine), closing(acknowledged(ours, engine)) as output:
         # More than a record holds.
         engine.sendall(frame(b"x" * 100_000))
         printed = output.read(20)

@@ -21,11 +21,14 @@ from hypothesis import strategies as st
 
 from reactorcide.domain.errors import EngineUnavailable, InfrastructureError, JobFailed
 from reactorcide.runner import ContainerGone, ContainerSpec, Exit, ImageMissing, Output, Printed
-from reactorcide.runner.docker import _NO_CROSS_TALK, DockerRunner, _Frames, _pull_failure, container_name
+from reactorcide.runner.docker import _NO_CROSS_TALK, DockerRunner, _pull_failure, container_name
+from reactorcide.runner.output import Frames
 from tests.support.image import Images
 from tests.support.registry import Registry
 
 INSTANCE = f"test-{uuid.uuid4()}"
+SPECS: dict[str, ContainerSpec] = {}
+"""What each container was made for."""
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +67,7 @@ def create(runner: DockerRunner, spec: ContainerSpec) -> Iterator[Callable[..., 
     def make(command: str = "true", **changes: Any) -> str:
         changed = replace(spec, command=command, job_id=str(uuid.uuid4()), **changes)
         made.append(runner.create(changed))
+        SPECS[made[-1]] = changed
         return made[-1]
 
     yield make
@@ -96,11 +100,20 @@ def read_until(output: Output, text: bytes) -> None:
         seen += b"".join(data for _, data in printed)
 
 
+def started(runner: DockerRunner, container_id: str) -> Output:
+    """Start a container, hand its command over, and return its output once the command runs."""
+    output = runner.attach(container_id)
+    output.hand_over(SPECS[container_id], runner.start(container_id))
+    deadline = time.monotonic() + 30
+    while not output.acknowledged:
+        assert output.read(1) is not None, output.launcher_said
+        assert time.monotonic() < deadline, "the command is not acknowledged"
+    return output
+
+
 def run(runner: DockerRunner, container_id: str) -> tuple[bytes, Exit | None]:
     """Run a container to its end; return what it printed and how it ended."""
-    output = runner.attach(container_id)
-    runner.start(container_id)
-    return read_all(output), runner.wait(container_id, 10)
+    return read_all(started(runner, container_id)), runner.wait(container_id, 10, None)
 
 
 frame = st.one_of(
@@ -115,7 +128,7 @@ def test_frames_are_put_together_however_they_are_cut(
 ) -> None:
     stream = b"".join(struct.pack(">BxxxL", number, len(data)) + data for number, data in frames)
     edges = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
-    parser = _Frames()
+    parser = Frames()
     parts = [parser.payload(stream[begin:end]) for begin, end in itertools.pairwise(edges)]
     assert all(data for part in parts for _, data in part)
     for number in (1, 2):
@@ -145,7 +158,7 @@ def test_the_engines_copy_is_the_same(runner: DockerRunner, create: Callable[...
 
 def test_the_engines_copy_is_followed_to_the_end(runner: DockerRunner, create: Callable[..., str]) -> None:
     container_id = create("echo early; sleep 1; echo late")
-    runner.start(container_id)
+    started(runner, container_id).close()
     assert read_all(runner.reread(container_id)) == b"early\nlate\n"
 
 
@@ -154,11 +167,13 @@ def test_a_reader_can_be_woken_and_closed(
     runner: DockerRunner, create: Callable[..., str], opened: str
 ) -> None:
     container_id = create("sleep 60")
+    output: Any = started(runner, container_id)
     if opened == "reread":
-        runner.start(container_id)
-    output = getattr(runner, opened)(container_id)
-    if opened == "attach":
-        runner.start(container_id)
+        output.close()
+        output = runner.reread(container_id)
+        # The acknowledgement is no output, but ends a read.
+        while not output.acknowledged:
+            assert output.read(10) == []
     results: list[Printed | None] = []
     reader = threading.Thread(target=lambda: results.append(output.read(60)))
     reader.start()
@@ -206,6 +221,155 @@ def test_the_owner_is_looked_up_in_the_image(
         assert runner.owner(container["Id"]) == owner
     finally:
         engine.remove_container(container["Id"], v=True)
+
+
+def user_files_image(
+    engine: docker.APIClient, images: Images, changes: dict[str, bytes], links: dict[str, str]
+) -> str:
+    """Return the default image with other files; the test removes it."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, data in changes.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+        for name, target in links.items():
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = tarfile.SYMTYPE, target
+            archive.addfile(member)
+    container = engine.create_container(images.default, command=["true"])["Id"]
+    engine.put_archive(container, "/", buffer.getvalue())
+    image = str(engine.commit(container)["Id"])
+    engine.remove_container(container)
+    return image
+
+
+@pytest.fixture
+def image_with(engine: docker.APIClient, images: Images) -> Iterator[Callable[..., str]]:
+    """A factory of images with other files, which go with the test."""
+    made: list[str] = []
+
+    def make(files: dict[str, bytes], links: dict[str, str] | None = None) -> str:
+        made.append(user_files_image(engine, images, files, links or {}))
+        return made[-1]
+
+    yield make
+    for image in made:
+        engine.remove_image(image, force=True)
+
+
+def owner_of(runner: DockerRunner, engine: docker.APIClient, image: str, user: str) -> tuple[int, int]:
+    container = engine.create_container(image, command=["true"], user=user)["Id"]
+    try:
+        return runner.owner(container)
+    finally:
+        engine.remove_container(container, v=True)
+
+
+def test_the_owner_is_looked_up_through_links(
+    runner: DockerRunner, engine: docker.APIClient, image_with: Callable[..., str]
+) -> None:
+    image = image_with(
+        {"store/passwd": b"nixer:x:33:44::/:/bin/sh\n", "store/group": b"crew:x:55:\n"},
+        {"etc/passwd": "../link", "link": "/store/passwd", "etc/group": "/store/group"},
+    )
+    assert owner_of(runner, engine, image, "nixer") == (33, 44)
+    assert owner_of(runner, engine, image, "nixer:crew") == (33, 55)
+
+
+@pytest.mark.parametrize(
+    ("user", "file"), [("nobody-here", "/etc/passwd"), ("builder:no-group", "/etc/group")]
+)
+def test_an_owner_that_the_image_does_not_know_is_the_jobs_fault(
+    runner: DockerRunner, engine: docker.APIClient, images: Images, user: str, file: str
+) -> None:
+    with pytest.raises(JobFailed, match=f"is not in its {file}"):
+        owner_of(runner, engine, images.default, user)
+
+
+def test_a_list_of_users_is_not_read_without_bound(
+    runner: DockerRunner, engine: docker.APIClient, image_with: Callable[..., str]
+) -> None:
+    image = image_with({"etc/passwd": b"x" * ((1 << 20) + 1)})
+    with pytest.raises(JobFailed, match="larger than 1 MiB"):
+        owner_of(runner, engine, image, "builder")
+
+
+def test_a_list_of_users_that_leads_in_a_circle_is_the_jobs_fault(
+    runner: DockerRunner, engine: docker.APIClient, image_with: Callable[..., str]
+) -> None:
+    image = image_with({}, {"etc/passwd": "passwd"})
+    with pytest.raises(JobFailed, match="too many links"):
+        owner_of(runner, engine, image, "builder")
+
+
+def test_a_user_whom_the_engine_does_not_find_is_the_jobs_fault(
+    runner: DockerRunner, engine: docker.APIClient, images: Images, create: Callable[..., str]
+) -> None:
+    base = engine.create_container(images.default, command=["true"], user="nobody-here")["Id"]
+    image = engine.commit(base)["Id"]
+    engine.remove_container(base)
+    try:
+        container_id = create(image=image)
+        # The engine answers 500.
+        with pytest.raises(JobFailed, match="unable to find user nobody-here"):
+            runner.start(container_id)
+        runner.remove(container_id)
+    finally:
+        engine.remove_image(image)
+
+
+def test_a_directory_that_is_a_file_in_the_image_is_the_jobs_fault(create: Callable[..., str]) -> None:
+    for working_dir in ("/etc/passwd", "/etc/passwd/below"):
+        with pytest.raises(JobFailed, match="not a directory"):
+            create(working_dir=working_dir)
+
+
+def test_a_name_that_is_taken_is_not_the_jobs_fault(runner: DockerRunner, spec: ContainerSpec) -> None:
+    container_id = runner.create(spec)
+    with pytest.raises(EngineUnavailable, match="already in use"):
+        runner.create(spec)
+    runner.remove(container_id)
+
+
+def test_a_container_of_an_image_that_was_made_of_a_jobs_has_its_labels_but_not_its_name(
+    runner: DockerRunner, engine: docker.APIClient, create: Callable[..., str]
+) -> None:
+    container_id = create()
+    image = engine.commit(container_id)["Id"]
+    somebodys = engine.create_container(image)["Id"]
+    try:
+        named = {found.container_id: found.is_named for found in runner.list(INSTANCE)}
+        assert (named[container_id], named[somebodys]) == (True, False)
+    finally:
+        engine.remove_container(somebodys, v=True)
+        runner.remove(container_id)
+        engine.remove_image(image, force=True)
+
+
+def test_a_container_with_half_of_the_labels_is_nobody_we_know(
+    runner: DockerRunner, engine: docker.APIClient, images: Images
+) -> None:
+    labels = {"reactorcide.instance": INSTANCE, "reactorcide.job": "x", "reactorcide.attempt": "one"}
+    made = [
+        engine.create_container(
+            images.default, command=["true"], labels={name: labels[name] for name in list(labels)[:count]}
+        )
+        for count in (1, 2, 3)
+    ]
+    try:
+        assert {found.container_id for found in runner.list(INSTANCE)}.isdisjoint(one["Id"] for one in made)
+    finally:
+        for one in made:
+            engine.remove_container(one["Id"])
+
+
+def test_artifacts_come_out_also_where_the_command_has_moved_their_directory(
+    runner: DockerRunner, create: Callable[..., str]
+) -> None:
+    container_id = create("touch /job/artifacts/file; mv /job /elsewhere", working_dir="/")
+    assert run(runner, container_id) == (b"", Exit(0, oom_killed=False))
+    assert artifact_names(runner, container_id) == ["artifacts", "artifacts/file"]
 
 
 def artifact_names(runner: DockerRunner, container_id: str) -> list[str] | None:
@@ -288,8 +452,7 @@ def test_what_a_container_takes_of_the_disk(
     )
     container_id = create(f"{command}; echo done; sleep 60")
     assert runner.disk_bytes(container_id) is None
-    output = runner.attach(container_id)
-    runner.start(container_id)
+    output = started(runner, container_id)
     read_until(output, b"done")
     output.close()
     taken_bytes = runner.disk_bytes(container_id)
@@ -303,7 +466,7 @@ def test_what_a_container_takes_of_the_disk(
     assert without_volume_bytes is not None
     assert 6 << 20 <= without_volume_bytes < 7 << 20
     runner.signal(container_id, "KILL")
-    assert runner.wait(container_id, 10) is not None
+    assert runner.wait(container_id, 10, None) is not None
     assert runner.disk_bytes(container_id) is None
 
 
@@ -335,8 +498,8 @@ def test_services_that_make_the_isolated_network_at_once_make_one(
     try:
         [network] = engine.networks(names=[isolated_network])
         assert network["Labels"] == {"reactorcide.network": "isolated"}
-        runners[0].start(made[0])
-        assert runners[0].wait(made[0], 10) == Exit(0, oom_killed=False)
+        SPECS[made[0]] = spec
+        assert run(runners[0], made[0]) == (b"", Exit(0, oom_killed=False))
     finally:
         for runner, container_id in zip(runners, made, strict=True):
             runner.remove(container_id)
@@ -353,8 +516,8 @@ def test_an_isolated_network_that_is_gone_is_made_anew(
         with pytest.raises(EngineUnavailable, match="made anew"):
             runner.start(made[0])
         made.append(runner.create(replace(spec, attempt=2)))
-        runner.start(made[1])
-        assert runner.wait(made[1], 10) == Exit(0, oom_killed=False)
+        SPECS[made[1]] = spec
+        assert run(runner, made[1]) == (b"", Exit(0, oom_killed=False))
     finally:
         for container_id in made:
             runner.remove(container_id)
@@ -420,22 +583,21 @@ def test_a_removed_container_takes_its_volume_along(
 def test_waiting_for_what_runs_on_ends_in_time(runner: DockerRunner, create: Callable[..., str]) -> None:
     container_id = create("sleep 60")
     runner.start(container_id)
-    assert runner.wait(container_id, 0.2) is None
+    assert runner.wait(container_id, 0.2, None) is None
 
 
 def test_signals_reach_the_command(runner: DockerRunner, create: Callable[..., str]) -> None:
     asked = create("echo begun; sleep 60")
     killed = create("trap '' TERM; echo begun; while :; do sleep 1; done")
     for container_id in (asked, killed):
-        output = runner.attach(container_id)
-        runner.start(container_id)
+        output = started(runner, container_id)
         # The init process ignores what comes before it is ready.
         read_until(output, b"begun")
         output.close()
         runner.signal(container_id, "TERM")
-    assert runner.wait(asked, 10) == Exit(143, oom_killed=False)
+    assert runner.wait(asked, 10, None) == Exit(143, oom_killed=False)
     runner.signal(killed, "KILL")
-    assert runner.wait(killed, 10) == Exit(137, oom_killed=False)
+    assert runner.wait(killed, 10, None) == Exit(137, oom_killed=False)
     # Over already: harmless.
     runner.signal(killed, "KILL")
 
@@ -480,8 +642,10 @@ CALLS: dict[str, Callable[[DockerRunner, str], object]] = {
     "attach": DockerRunner.attach,
     "reread": DockerRunner.reread,
     "owner": DockerRunner.owner,
+    "artifacts": DockerRunner.artifacts,
+    "is_acknowledged": DockerRunner.is_acknowledged,
     "disk_bytes": DockerRunner.disk_bytes,
-    "wait": lambda runner, container_id: runner.wait(container_id, 1),
+    "wait": lambda runner, container_id: runner.wait(container_id, 1, None),
     "put": lambda runner, container_id: runner.put(container_id, iter([bytes(1024)])),
 }
 
@@ -503,7 +667,6 @@ def test_of_a_container_that_is_gone_nothing_is_left_to_do(
     runner.remove(container_id)
     runner.signal(container_id, "TERM")
     runner.remove(container_id)
-    assert runner.artifacts(container_id) is None
 
 
 def test_an_image_goes_unless_somebody_needs_it(

@@ -1,5 +1,6 @@
-"""SIGKILL at random moments, for ten minutes."""
+"""SIGKILL at random moments, for an hour, on a machine that is busy."""
 
+import os
 import random
 
 import docker
@@ -7,13 +8,15 @@ import docker
 from tests.chaos.killer import survive
 from tests.conftest import NewService
 
-DURATION_S = 600
+DURATION_S = float(os.environ.get("REACTORCIDE_SOAK_S", "3600"))
+BURNERS = 3
 
 
-def test_nothing_is_lost_in_ten_minutes_of_kills(new_service: NewService, engine: docker.APIClient) -> None:
+def test_nothing_is_lost_in_an_hour_of_kills(new_service: NewService, engine: docker.APIClient) -> None:
     seed = random.randrange(1 << 32)  # noqa: S311  # to be repeated, not to be secret
     print(f"seed {seed}")  # shown where the test fails
-    tally = survive(new_service(lease=3, concurrency=3), engine, DURATION_S, seed)
-    assert tally.kills >= 100
-    assert tally.accepted >= 300
-    assert tally.cancels >= 30
+    service = new_service(lease=3, concurrency=3)
+    tally = survive(service, engine, DURATION_S, seed, burners=BURNERS)
+    assert tally.kills >= DURATION_S / 20
+    assert tally.accepted >= DURATION_S / 10
+    assert tally.cancels >= DURATION_S / 100

@@ -2,6 +2,7 @@
 
 import base64
 import copy
+import hashlib
 import http.server
 import os
 import shutil
@@ -15,7 +16,8 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 from reactorcide.domain.errors import JobInterrupted
-from reactorcide.sources.git import GitCheckout, checkout
+from reactorcide.sources.addresses import Address
+from reactorcide.sources.git import GitCheckout, GitLimits, checkout
 
 CLEAN_ENV = {
     "PATH": os.environ["PATH"],
@@ -83,10 +85,10 @@ class Attempt:
 class Repository:
     """A repository to fetch from, with a work tree."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, object_format: str = "sha1") -> None:
         self.path = path
         path.mkdir(parents=True)
-        self.git("init", "--quiet", "--initial-branch=main")
+        self.git("init", "--quiet", "--initial-branch=main", f"--object-format={object_format}")
 
     def copied(self, path: Path) -> Self:
         """Return a copy of this repository, at ``path``."""
@@ -105,7 +107,9 @@ class Repository:
         """Write one file, commit it, and return the SHA."""
         (self.path / name).write_text(content, encoding="utf-8")
         self.git("add", "--all")
-        self.git("commit", "--quiet", "--message", f"{name}: {content[:1000]}")
+        # Not the content itself: other tests look for words of theirs in the arguments of all processes.
+        digest = hashlib.sha256(content.encode()).hexdigest()
+        self.git("commit", "--quiet", "--message", f"{name}: {digest}")
         return self.git("rev-parse", "HEAD")
 
 
@@ -131,6 +135,10 @@ class Client:
         timeout_s: float = 60,
         env: Mapping[str, str] = os.environ,
         check_submodule: Callable[[str], None] | None = lambda url: None,
+        depth: int = 1,
+        tags: bool = False,
+        limits: GitLimits | None = None,
+        refusal: Callable[[Address], str | None] | None = None,
     ) -> GitCheckout:
         self._count += 1
         self.into = self._base / f"into-{self._count}"
@@ -144,6 +152,10 @@ class Client:
             deadline=time.monotonic() + timeout_s,
             env=env,
             check_submodule=check_submodule,
+            depth=depth,
+            tags=tags,
+            limits=limits or GitLimits(),
+            refusal=refusal,
         )
 
     def git(self, *arguments: str) -> str:
@@ -182,19 +194,31 @@ def serving(server: socketserver.BaseServer) -> Iterator[int]:
 
 @contextmanager
 def blabbing(words: bytes) -> Iterator[int]:
-    """Refuse every request with these words; yields the port."""
+    """Refuse every request with these words, as a git server does; yields the port."""
+    packets = b"".join(b"%04x%s" % (len(text) + 4, text) for text in (b"# service=git-upload-pack\n",))
+    error = b"ERR " + words
+    body = packets + b"0000" + b"%04x%s" % (len(error) + 4, error)
+    with answering(200, body, "application/x-git-upload-pack-advertisement") as port:
+        yield port
 
-    class Blabbing(http.server.BaseHTTPRequestHandler):
+
+@contextmanager
+def answering(status: int, body: bytes, content_type: str = "text/plain", **headers: str) -> Iterator[int]:
+    """Answer every request with this; yields the port."""
+
+    class Answering(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_response(403)
-            self.send_header("Content-Type", "text/plain")
+            self.send_response(status)
+            self.send_header("Content-Type", content_type)
+            for name, value in headers.items():
+                self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(words)
+            self.wfile.write(body)
 
         def log_message(self, format: str, *args: object) -> None:
             """Keep quiet."""
 
-    with serving(http.server.ThreadingHTTPServer(("127.0.0.1", 0), Blabbing)) as port:
+    with serving(http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answering)) as port:
         yield port
 
 
@@ -289,8 +313,8 @@ class GitHttpHandler(http.server.BaseHTTPRequestHandler):
 class HttpServer:
     """A running server: where it is, and the ``Authorization`` headers it was sent."""
 
-    def __init__(self, port: int, authorizations: list[str]) -> None:
-        self.host = f"127.0.0.1:{port}"
+    def __init__(self, host: str, authorizations: list[str]) -> None:
+        self.host = host
         self.url = f"http://{self.host}"
         self.authorizations = authorizations
 
@@ -303,6 +327,7 @@ def git_http(
     modern: bool = True,
     redirect: str | None = None,
     seen: Callable[[], None] = lambda: None,
+    address: str = "127.0.0.1",
 ) -> Iterator[HttpServer]:
     """Serve the repositories below ``base`` over HTTP; ``seen`` is called in the middle of each request."""
     authorizations: list[str] = []
@@ -315,5 +340,5 @@ def git_http(
         "seen": staticmethod(seen),
     }
     handler = type("Handler", (GitHttpHandler,), attributes)
-    with serving(http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)) as port:
-        yield HttpServer(port, authorizations)
+    with serving(http.server.ThreadingHTTPServer((address, 0), handler)) as port:
+        yield HttpServer(f"{address}:{port}", authorizations)

@@ -9,8 +9,9 @@ import stat
 import subprocess
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,146 @@ def test_every_kind_of_ref(url: str, origin: Origin, client: Client) -> None:
         assert client.git("for-each-ref", "--format=%(upstream)", "refs/heads") == "", ref
         assert client.is_shallow, ref
         assert client.git("remote", "get-url", "origin") == url, ref
+
+
+@pytest.fixture(params=["path", "file", "daemon", "http", "old-http"])
+def served(request: pytest.FixtureRequest, base: Path) -> Iterator[str]:
+    """Where the repositories below ``base`` are to be had."""
+    with ExitStack() as stack:
+        if request.param in ("path", "file"):
+            yield f"file://{base}" if request.param == "file" else str(base)
+        elif request.param == "daemon":
+            yield stack.enter_context(git_daemon(base))
+        else:
+            yield stack.enter_context(git_http(base, modern=request.param == "http")).url
+
+
+def test_a_repository_with_sha_256(base: Path, served: str, client: Client) -> None:
+    origin = Repository(base / "long", "sha256")
+    first = origin.commit("file", "first")
+    origin.git("tag", "v1")
+    main = origin.commit("file", "main")
+    assert len(main) == 64
+    url = f"{served}/long"
+    for ref, sha, name, content in (
+        (None, main, "main", "main"),
+        ("v1", first, "v1", "first"),
+        (main, main, main, "main"),
+        (first.upper(), first, first, "first"),
+        (first[:40], first, first[:40], "first"),
+    ):
+        assert client(url, ref) == GitCheckout(sha, name, url)
+        assert (client.file, client.git("rev-parse", "HEAD")) == (content, sha)
+    with pytest.raises(JobFailed, match="no branch, tag or commit"):
+        client(url, 64 * "f")
+
+
+def test_a_long_sha_names_nothing_in_a_repository_with_sha_1(url: str, client: Client) -> None:
+    with pytest.raises(JobFailed, match=f'^git: no branch, tag or commit "{64 * "f"}" in {url}$'):
+        client(url, 64 * "f")
+
+
+def test_a_branch_called_head(url: str, origin: Origin, client: Client) -> None:
+    """git makes none, but a server may have one; its own name for the remote's HEAD stays that."""
+    origin.git("update-ref", "refs/heads/HEAD", origin.feature)
+    assert client(url, "HEAD") == GitCheckout(origin.main, "main", url)
+    assert client(url, "refs/heads/HEAD") == GitCheckout(origin.feature, "refs/heads/HEAD", url)
+    assert (client.file, client.git("branch", "--show-current")) == ("feature", "")
+    origin.git("symbolic-ref", "HEAD", "refs/heads/HEAD")
+    for ref in (None, "HEAD"):
+        assert client(url, ref) == GitCheckout(origin.feature, "refs/heads/HEAD", url)
+        assert client.git("rev-parse", "HEAD") == origin.feature
+
+
+def test_as_much_of_the_history_as_is_asked_for(url: str, origin: Origin, client: Client) -> None:
+    whole = [origin.main, origin.deep, origin.middle, origin.first]
+    for ref in (None, "main", "refs/heads/main", origin.main):
+        for depth, expected in ((1, whole[:1]), (3, whole[:3]), (0, whole), (100, whole)):
+            client(url, ref, depth=depth)
+            assert client.git("rev-list", "HEAD").split() == expected, (ref, depth)
+            assert client.git("tag") == ""
+    assert client.git("status", "--porcelain") == ""
+
+
+def test_all_tags_where_that_is_asked_for(url: str, origin: Origin, client: Client) -> None:
+    tags = ["blob", "both", "light", "v1.0"]
+    for ref, described in (("main", "v1.0-2-g"), ("v1.0", "v1.0"), (origin.feature, "light-1-g")):
+        assert client(url, ref, depth=0, tags=True).sha == client.git("rev-parse", "HEAD")
+        assert client.git("tag").split() == tags, ref
+        assert client.git("describe", "--tags").startswith(described)
+    # With one commit they are there, but do not lead to it.
+    client(url, "main", tags=True)
+    assert client.git("tag").split() == tags
+    assert client.git("rev-list", "HEAD").split() == [origin.main]
+    assert client.git("show", "v1.0:file") == "middle"
+
+
+def test_a_fetch_that_fails_is_not_a_server_that_gives_only_everything(
+    origin: Origin, base: Path, client: Client
+) -> None:
+    """Else a server in trouble would be asked for all that it has, and the reason be that of another call."""
+    asked: list[str] = []
+
+    class Breaking(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            with git_http_answer(base, self.path) as body:
+                self.send_response(200)
+                self.send_header("Content-Type", "application/x-git-upload-pack-advertisement")
+                self.end_headers()
+                self.wfile.write(body)
+
+        def do_POST(self) -> None:
+            asked.append(self.path)
+            self.send_error(500)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Keep quiet."""
+
+    with (
+        serving(http.server.ThreadingHTTPServer(("127.0.0.1", 0), Breaking)) as port,
+        pytest.raises(JobFailed, match=r"^git: cannot reach .*500"),
+    ):
+        client(f"http://127.0.0.1:{port}/origin", "main")
+    assert "all branches and tags" not in client.log
+    assert len(asked) == 1
+
+
+@contextmanager
+def git_http_answer(base: Path, path: str) -> Iterator[bytes]:
+    """Give what an old server says of its refs."""
+    with (
+        git_http(base, modern=False) as server,
+        urllib.request.urlopen(server.url + path) as answer,  # noqa: S310  # http, to the line above
+    ):
+        yield answer.read()
+
+
+def test_a_question_that_git_could_not_answer_is_no_answer(
+    origin: Origin, client: Client, tmp_path: Path
+) -> None:
+    """Here git cannot look for a commit that it has just fetched."""
+    (tmp_path / "bin").mkdir()
+    fake = tmp_path / "bin" / "git"
+    fake.write_text(
+        '#!/bin/sh\ncase "$*" in *rev-parse*) echo "fatal: unable to read tree" >&2; exit 128;; esac\n'
+        f'exec {shutil.which("git")} "$@"\n',
+        encoding="utf-8",
+    )
+    fake.chmod(0o755)
+    with pytest.raises(JobFailed, match=r"^git: cannot look for FETCH_HEAD\S*: unable to read tree$"):
+        client(str(origin.path), "main", env={"PATH": f"{fake.parent}:{os.environ['PATH']}"})
+
+
+@pytest.mark.parametrize(
+    "form", ["{base}/my project", "file://{base}/my project", "file://{base}/my%20project"]
+)
+def test_spaces_in_a_local_path(origin: Origin, base: Path, client: Client, form: str) -> None:
+    origin.path.rename(base / "my project")
+    url = form.format(base=base)
+    assert client(url, "feature/x") == GitCheckout(origin.feature, "feature/x", url)
+    assert client.git("remote", "get-url", "origin") == url
+    with pytest.raises(JobFailed, match=f'^git: no branch, tag or commit "nope" in {url}$'):
+        client(url, "nope")
 
 
 def test_commits_that_no_ref_names(

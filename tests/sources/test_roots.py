@@ -1,6 +1,8 @@
 """Which paths and URLs a job may name."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,8 @@ from reactorcide.domain.errors import InvalidInput
 from reactorcide.domain.secrets import url_secrets
 from reactorcide.sources.roots import SourceDirectory, SourceRoots
 from reactorcide.sources.urls import MAX_URL_CHARS, GitUrl, check_git_ref
+
+from .support import Repository
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
 
@@ -35,6 +39,28 @@ def test_a_path_below_a_root_is_found(roots: SourceRoots, first: Path, tmp_path:
         tmp_path / "second", ("other",)
     )
     assert roots.resolve("../second/other").root == tmp_path / "second"
+
+
+def test_a_host_in_trouble_is_not_a_path_that_is_not_there(roots: SourceRoots, first: Path) -> None:
+    """Without descriptors left nothing can be looked at; with them all is as before."""
+    script = (
+        "import resource, sys\n"
+        "from pathlib import Path\n"
+        "from reactorcide.domain.errors import InfrastructureError\n"
+        "from reactorcide.sources.roots import SourceRoots\n"
+        "roots = SourceRoots([Path(sys.argv[1])], None)\n"
+        "roots.check_git_url(sys.argv[1] + '/repository')\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))\n"
+        "try:\n"
+        "    roots.check_git_url(sys.argv[1] + '/repository')\n"
+        "except InfrastructureError as error:\n"
+        "    print(error)\n"
+    )
+    Repository(first / "repository")
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(first)], capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "the source roots cannot be looked at: Too many open files\n", done.stderr
 
 
 def test_links_are_resolved(roots: SourceRoots, first: Path, tmp_path: Path) -> None:

@@ -33,8 +33,8 @@ NOWHERE = "0123456789" * 4
 class Project(Repository):
     """A repository to put submodules into."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
+    def __init__(self, path: Path, object_format: str = "sha1") -> None:
+        super().__init__(path, object_format)
         self.first = self.commit("file", path.name)
         self._entries = ""
 
@@ -123,6 +123,36 @@ def test_they_are_fetched_and_so_are_theirs(
     # A server of protocol 2 gives any commit, an old one only the tips of its refs.
     is_old = "old-http" in request.node.name
     assert (client.into / "other" / ".git" / "shallow").exists() is not is_old
+
+
+def test_of_sha_256_too(base: Path, at: str, client: Client) -> None:
+    inner, outer = Project(base / "inner", "sha256"), Project(base / "outer", "sha256")
+    outer.submodule("module", "../inner", inner.first)
+    client(f"{at}/outer")
+    assert (client.into / "module" / "file").read_text(encoding="utf-8") == "inner"
+    assert client.git("-C", "module", "rev-parse", "HEAD") == inner.first
+
+
+def test_they_have_as_much_history_as_their_parent(
+    at: str, inner: Project, outer: Project, client: Client
+) -> None:
+    inner.git("tag", "v1")
+    tip = inner.commit("file", "tip")
+    outer.submodule("module", "../inner", tip)
+    client(f"{at}/outer", depth=0, tags=True)
+    assert client.git("-C", "module", "rev-list", "HEAD").split() == [tip, inner.first]
+    assert client.git("-C", "module", "describe", "--tags").startswith("v1-1-g")
+    client(f"{at}/outer")
+    assert client.git("-C", "module", "rev-list", "HEAD").split() == [tip]
+
+
+def test_a_local_one_may_have_spaces_in_its_path(base: Path, outer: Project, client: Client) -> None:
+    inner = Project(base / "the inner one")
+    outer.submodule("module", "../the inner one", inner.first)
+    outer.submodule("url", f"file://{base}/the%20inner one", inner.first)
+    client(str(outer.path))
+    for path in ("module", "url"):
+        assert (client.into / path / "file").exists()
 
 
 def test_a_job_may_still_fetch_them_itself(inner: Project, outer: Project, client: Client) -> None:

@@ -107,6 +107,7 @@ def test_a_job_of_the_first_schema_is_read_after_the_migrations(tmp_path: Path) 
     definition = job.definition
     assert (definition.artifacts, definition.source_id, definition.source_job_id) == (None, None, None)
     assert definition.git_submodules is False
+    assert (definition.git_depth, definition.git_tags) == (1, False)
     database.close()
 
 

@@ -76,8 +76,9 @@ def test_a_job_comes_back_as_it_was_put_in(store: JobStore) -> None:
     job = add(store, job_env_vars={"A": "ü", "B": ""}, cpu_limit=0.5, memory_limit_bytes=1 << 30, priority=-3)
     assert store.get(job.job_id) == job
     assert store.get(job.job_id).definition.git_submodules is False
-    job = add(store, source_type="git", git_url="x", git_submodules=True)
-    assert store.get(job.job_id).definition.git_submodules is True
+    job = add(store, source_type="git", git_url="x", git_submodules=True, git_depth=0, git_tags=True)
+    found = store.get(job.job_id).definition
+    assert (found.git_submodules, found.git_depth, found.git_tags) == (True, 0, True)
 
 
 def test_what_is_not_there_is_said(store: JobStore) -> None:
@@ -217,7 +218,12 @@ def test_queues_come_by_priority_and_then_by_the_longest_wait(store: JobStore) -
     move(store, add(store, queue_name="over", priority=9), JobStatus.CANCELLED)
     claim(store, add(store, queue_name="runs", priority=9))
     assert list(store.queues_to_poll()) == ["urgent", "old", "new"]
-    assert set(store.active_queues()) == {"urgent", "old", "new", "runs"}
+    # Of jobs of the same priority the oldest counts, and not what waits for longer below it.
+    add(store, queue_name="late")
+    add(store, queue_name="late", priority=5)
+    add(store, queue_name="old", priority=5)
+    assert list(store.queues_to_poll()) == ["urgent", "late", "old", "new"]
+    assert set(store.active_queues()) == {"urgent", "old", "new", "runs", "late"}
 
 
 def test_only_what_is_due_is_submitted(store: JobStore) -> None:
@@ -320,7 +326,7 @@ def test_the_start_of_a_job_is_a_use_of_its_image(store: JobStore, image: str, i
     [found] = store.unused_images(since_ms=2)
     job = claim(store, add(store, runner_image=image))
     assert store.unused_images(since_ms=2) == [found]
-    store.start_attempt(job.job_id, job.attempt, "c", now_ms=5, log_offset=0)
+    store.start_attempt(job.job_id, job.attempt, now_ms=5)
     assert (store.unused_images(since_ms=5) == []) is is_used
     store.forget_image(found)
     assert (store.unused_images(since_ms=9) == []) is not is_used

@@ -4,16 +4,21 @@ import contextlib
 import os
 import socket
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 ENGINE_SOCKET = "/var/run/docker.sock"
 
 
 class EngineProxy:
-    """A socket that forwards to the local engine while it is on; it begins switched off."""
+    """A socket that forwards to the local engine while it is on; it begins switched off.
 
-    def __init__(self, path: Path) -> None:
+    ``before`` is called with each piece that a client sends, before the engine gets it.
+    """
+
+    def __init__(self, path: Path, before: Callable[[bytes], None] = lambda _: None) -> None:
         self.path = path
+        self._before = before
         self._lock = threading.Lock()
         self._listener: socket.socket | None = None
         self._open: set[socket.socket] = set()
@@ -63,18 +68,19 @@ class EngineProxy:
                     engine.close()
                     return
                 self._open |= {client, engine}
-            self._spawn(_forward, client, engine)
-            self._spawn(_forward, engine, client)
+            self._spawn(_forward, client, engine, self._before)
+            self._spawn(_forward, engine, client, lambda _: None)
 
-    def _spawn(self, target: object, *arguments: socket.socket) -> None:
-        thread = threading.Thread(target=target, args=arguments)  # type: ignore[arg-type]  # one of the two
+    def _spawn(self, target: Callable[..., None], *arguments: object) -> None:
+        thread = threading.Thread(target=target, args=arguments)
         self._threads.append(thread)
         thread.start()
 
 
-def _forward(source: socket.socket, target: socket.socket) -> None:
+def _forward(source: socket.socket, target: socket.socket, before: Callable[[bytes], None]) -> None:
     with contextlib.suppress(OSError):
         while data := source.recv(1 << 16):
+            before(data)
             target.sendall(data)
     with contextlib.suppress(OSError):
         target.shutdown(socket.SHUT_WR)

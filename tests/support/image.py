@@ -49,6 +49,31 @@ def build_images(client: docker.APIClient) -> Images:
         return _images(client)
 
 
+def image_with_shell(client: docker.APIClient, shell: str, variables: dict[str, str] | None = None) -> str:
+    """Return an image whose ``/bin/sh`` is ``dash`` or ``bash`` of this host, or busybox as in the others.
+
+    Skips the test where the host has no such shell. ``variables`` are those of the image.
+    """
+    changes = [f"ENV PATH={_PATH}", *(f"ENV {name}={value}" for name, value in (variables or {}).items())]
+    with _one_process():
+        return _imported(client, f"sh-{shell}", _shell_tar(shell), changes)
+
+
+def _shell_tar(shell: str) -> bytes:
+    if shell == "busybox":
+        return _busybox_tar()
+    program = shutil.which(shell, path="/bin:/usr/bin")
+    if program is None:
+        pytest.skip(f"this host has no {shell}")
+    listed = subprocess.run(["ldd", program], check=True, capture_output=True, text=True).stdout
+    needed = [word for word in listed.split() if word.startswith("/")]
+    # Without its locale a bash in UTF-8 is one in C, which is another matter.
+    locale = Path("/usr/lib/locale/C.utf8")
+    needed += [str(path) for path in locale.rglob("*") if path.is_file()]
+    files = {path.lstrip("/"): Path(path).read_bytes() for path in needed}
+    return _busybox_tar({"bin/sh": Path(program).read_bytes(), **files})
+
+
 @contextlib.contextmanager
 def _one_process() -> Iterator[None]:
     """Keep the tests' other processes waiting: an image that is imported again is gone for a moment."""
@@ -71,7 +96,7 @@ def _images(client: docker.APIClient) -> Images:
     return Images(default, user_1000, no_shell, filesystem)
 
 
-def _busybox_tar() -> bytes:
+def _busybox_tar(more: dict[str, bytes] | None = None) -> bytes:
     path = shutil.which("busybox")
     if path is None:
         pytest.fail("these tests need busybox on this host: install busybox-static", pytrace=False)
@@ -79,8 +104,9 @@ def _busybox_tar() -> bytes:
     if _needs_loader(binary):
         pytest.fail(f"{path} is not a static binary: install busybox-static", pytrace=False)
     applets = subprocess.run([path, "--list"], check=True, capture_output=True, text=True).stdout.split()
-    links = {f"bin/{name}": "busybox" for name in applets if name != "busybox"}
-    return _tar({"bin/busybox": binary, "etc/passwd": _PASSWD}, links)
+    files = {"bin/busybox": binary, "etc/passwd": _PASSWD, **(more or {})}
+    links = {f"bin/{name}": "busybox" for name in applets if f"bin/{name}" not in files}
+    return _tar(files, links)
 
 
 def _needs_loader(binary: bytes) -> bool:

@@ -6,15 +6,29 @@ import shutil
 import ssl
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from tests.support.certificate import make_certificate
 from tests.support.engine_proxy import ENGINE_SOCKET
 
 
+class Line:
+    """What becomes of a connection on its way."""
+
+    def __init__(self) -> None:
+        self.swallows = False
+        """What clients send on their open connections from now on never arrives, and these never end."""
+        self.swallowed = threading.Event()
+        """Something has been swallowed."""
+        self.never = asyncio.Event()
+        """What a connection that swallows waits for. A task that waits for what nobody holds is collected."""
+
+
 @contextlib.contextmanager
-def tls_engine(directory: Path) -> Iterator[dict[str, str]]:
+def tls_engine(directory: Path, line: Line | None = None) -> Iterator[dict[str, str]]:
     """Forward to the local engine meanwhile; yields the variables that a client finds it by."""
+    line = line or Line()
     # One certificate for both sides, which is its own authority, under the names that a client looks for.
     made = make_certificate(directory, "cert")
     shutil.copy(made.cert, directory / "ca.pem")
@@ -29,36 +43,50 @@ def tls_engine(directory: Path) -> Iterator[dict[str, str]]:
     thread.start()
     try:
         server = asyncio.run_coroutine_threadsafe(
-            asyncio.start_server(_forward, "127.0.0.1", 0, ssl=context), loop
+            asyncio.start_server(partial(_forward, line), "127.0.0.1", 0, ssl=context), loop
         ).result(10)
         yield {
             "DOCKER_HOST": f"tcp://127.0.0.1:{server.sockets[0].getsockname()[1]}",
             "DOCKER_TLS_VERIFY": "1",
             "DOCKER_CERT_PATH": str(directory),
         }
-        asyncio.run_coroutine_threadsafe(_close(server), loop).result(10)
+        loop.call_soon_threadsafe(server.close)
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
+        # Only now nothing more can begin.
+        loop.run_until_complete(_end_all())
         loop.close()
 
 
-async def _forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _forward(line: Line, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     engine_reader, engine_writer = await asyncio.open_unix_connection(ENGINE_SOCKET)
-    await asyncio.gather(_copy(reader, engine_writer), _copy(engine_reader, writer))
+    try:
+        await asyncio.gather(_copy(reader, engine_writer, line), _copy(engine_reader, writer, None))
+    except asyncio.CancelledError:
+        # An end like any other here: what has called this would print it. No farewell, for nobody waits for
+        # it.
+        for end in (engine_writer, writer):
+            end.transport.abort()
 
 
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):
-        while data := await reader.read(1 << 16):
-            writer.write(data)
-            await writer.drain()
-    writer.close()
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, line: Line | None) -> None:
+    try:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(1 << 16):
+                if line is not None and line.swallows:
+                    line.swallowed.set()
+                    await line.never.wait()
+                writer.write(data)
+                await writer.drain()
+    finally:
+        writer.close()
 
 
-async def _close(server: asyncio.Server) -> None:
-    server.close()
-    forwarding = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in forwarding:
-        task.cancel()
-    await asyncio.gather(*forwarding, return_exceptions=True)
+async def _end_all() -> None:
+    while forwarding := asyncio.all_tasks() - {asyncio.current_task()}:
+        for task in forwarding:
+            task.cancel()
+        await asyncio.gather(*forwarding, return_exceptions=True)
+    # Connections are closed by what the loop does next.
+    await asyncio.sleep(0)

@@ -1,6 +1,7 @@
 """A worker on a real database, a real embedded Corndogs and a fake engine."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,12 +96,20 @@ class House:
 
 @pytest.fixture
 def house(tmp_path: Path) -> Iterator[House]:
+    with open_house(tmp_path, "instance") as house:
+        yield house
+
+
+@contextmanager
+def open_house(tmp_path: Path, instance_id: str) -> Iterator[House]:
+    """Make what a worker needs around it; afterwards nothing is left of it."""
+    tmp_path.mkdir(exist_ok=True)
     database = Database(tmp_path / "jobs.db")
     database.migrate()
     corndogs = EmbeddedCorndogs(tmp_path / "corndogs.db")
     corndogs.start()
     store = JobStore(database)
-    store.instance_id("instance")
+    store.instance_id(instance_id)
     store.open_vault()
     preparation = Preparation(SourceRoots([tmp_path], None), tmp_path / "workspaces", {})
     context = JobContext(
@@ -112,7 +121,7 @@ def house(tmp_path: Path) -> Iterator[House]:
         check_source=preparation.check,
     )
     context.corndogs = GrpcCorndogs(corndogs.address)
-    context.instance_id = "instance"
+    context.instance_id = instance_id
     house = House(context, FakeRunner(), preparation, corndogs, [], database)
     yield house
     for worker in house.workers:

@@ -283,7 +283,7 @@ class Lifecycle(RuleBasedStateMachine):
     @rule(chance=st.randoms(use_true_random=False))
     def a_command_ends(self, chance: random.Random) -> None:
         """A command that hangs goes on by itself, and ends."""
-        hanging = [one for one in self.runner.containers.values() if one.started and one.ended is None]
+        hanging = [one for one in self.runner.containers.values() if one.is_handed_over and one.ended is None]
         if hanging:
             chance.choice(hanging).receive("KILL")
 

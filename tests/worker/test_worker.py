@@ -20,13 +20,16 @@ from reactorcide.domain.errors import (
     ObjectStoreError,
 )
 from reactorcide.domain.jobs import Job, JobStatus
-from reactorcide.jobs import cancel, delete, lifecycle, logs, read, why
+from reactorcide.jobs import cancel, delete, lifecycle, logs, read, tasks, why
 from reactorcide.jobs.logs import LogPart, LogPosition
 from reactorcide.jobs.rerun import rerun
 from reactorcide.objects.filesystem import _FileAppender
-from reactorcide.runner import ContainerSpec
+from reactorcide.runner import ContainerSpec, Started
+from reactorcide.runner.fake import FakeContainer
 from tests.support.waiting import wait_until
 from tests.worker.conftest import USER, House
+
+NOBODY = "018f0000-0000-7000-8000-000000000000"
 
 
 def test_a_job_runs_to_its_end(house: House) -> None:
@@ -188,12 +191,27 @@ def test_somebody_else_s_task_is_put_back_and_does_not_stand_in_the_way(house: H
 def test_a_task_whose_job_is_gone_is_completed(house: House) -> None:
     task = house.context.corndogs.submit_task(
         "default",
-        payload=json.dumps({"instance": "instance", "job_type": "run", "job_id": "nobody"}).encode(),
+        payload=json.dumps({"instance": "instance", "job_type": "run", "job_id": NOBODY}).encode(),
         priority=9,
     )
     house.worker()
     house.ended(house.submit())
     found = house.context.corndogs.get_task(task.uuid, "default")
+    assert found is not None
+    assert found.current_state == "completed"
+
+
+def test_a_second_task_of_a_job_that_was_cancelled_is_completed(house: House) -> None:
+    job = house.submit()
+    twin = house.context.corndogs.submit_task(
+        "default",
+        payload=json.dumps({"instance": "instance", "job_type": "run", "job_id": job.job_id}).encode(),
+        priority=9,
+    )
+    cancel.cancel(house.context, USER, job.job_id)
+    house.worker()
+    house.ended(house.submit())
+    found = house.context.corndogs.get_task(twin.uuid, "default")
     assert found is not None
     assert found.current_state == "completed"
 
@@ -231,26 +249,6 @@ def test_while_corndogs_is_away_a_job_is_taken_and_submitted_later(house: House)
             worker.stop(10)
     finally:
         again.stop()
-
-
-def test_a_worker_that_cannot_renew_its_lease_stops_its_container(house: House) -> None:
-    house.worker(lease_s=0.6, lost_after_s=1.2)
-    job = house.submit("print begun; hang")
-    house.until(job, lambda job: job.started_at_ms is not None, "the job to start")
-    house.corndogs.stop()
-    ended = house.ended(job)
-    assert ended.status is JobStatus.FAILED
-    assert ended.error == "worker w was lost while it ran: its lease could not be renewed"
-    assert house.log(ended) == f"begun\n[reactorcide] {ended.error}\n"
-
-
-def test_a_worker_that_renews_its_lease_in_time_does_not(house: House) -> None:
-    house.worker(lease_s=0.6, lost_after_s=1.2)
-    job = house.submit("hang")
-    running = house.until(job, lambda job: job.started_at_ms is not None, "the job to start")
-    assert running.started_at_ms is not None
-    house.until(job, lambda _: now_ms() > (running.started_at_ms or 0) + 2500, "two leases to pass")
-    assert house.job(job).status is JobStatus.RUNNING
 
 
 def test_without_room_on_the_disk_nothing_is_claimed(house: House) -> None:
@@ -451,52 +449,195 @@ def test_a_container_that_no_job_needs_is_removed(house: House) -> None:
     wait_until(lambda: house.runner.containers == {}, 20, "the orphan to go")
 
 
+def test_that_is_looked_for_while_the_worker_runs(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reactorcide.worker.loop._RECOVER_EVERY_S", 0.2)
+    house.worker()
+    house.ended(house.submit())
+    house.runner.create(house.runner.created[0])
+    wait_until(lambda: house.runner.containers == {}, 20, "the orphan to go")
+
+
 def test_the_payload_names_the_job_and_nothing_that_is_secret(house: House) -> None:
     job = house.submit(job_env_vars={"TOKEN": "hush"})
-    task = house.context.corndogs.get_next_task("default", lifecycle.TASK_WAITING)
+    task = house.context.corndogs.get_next_task("default", tasks.TASK_WAITING)
     assert task is not None
     assert json.loads(task.payload) == {"job_id": job.job_id, "job_type": "run", "instance": "instance"}
 
 
-def left_before_the_row_was_written(house: House, command: str, *, start: bool) -> Job:
-    """Leave what a crash leaves between the start of a container and the row that says so."""
-    job = house.submit(command)
-    task = house.context.corndogs.get_next_task("default", lifecycle.TASK_WAITING)
+def left_by_a_crash(
+    house: House, command: str, *, begun: bool = True, arrived: bool = True, **fields: Any
+) -> tuple[Job, FakeContainer]:
+    """Leave an attempt whose worker died while the command was handed over.
+
+    ``begun`` says whether its row was written, ``arrived`` whether the container has got the command.
+    """
+    job = house.submit(command, **fields)
+    task = house.context.corndogs.get_next_task("default", tasks.TASK_WAITING)
     assert task is not None
     job = lifecycle.claim(house.context, job.job_id, task.uuid, "gone")
-    container_id = house.runner.create(
-        ContainerSpec(
-            instance_id="instance",
-            job_id=job.job_id,
-            attempt=1,
-            image="alpine:latest",
-            command=command,
-            env={},
-            working_dir="/",
-            cpu_limit=None,
-            memory_limit_bytes=None,
-            pids_limit=10,
-        )
+    spec = ContainerSpec(
+        instance_id="instance",
+        job_id=job.job_id,
+        attempt=job.attempt,
+        image="alpine:latest",
+        command=command,
+        env={},
+        working_dir="/",
+        cpu_limit=None,
+        memory_limit_bytes=None,
+        pids_limit=10,
     )
-    if start:
-        house.runner.start(container_id)
-    return job
+    container_id = house.runner.create(spec)
+    started = house.runner.start(container_id)
+    if begun:
+        house.context.store.begin_hand_over(
+            job.job_id,
+            job.attempt,
+            container_id,
+            container_started_at=started.at,
+            now_ms=now_ms(),
+            log_offset=0,
+        )
+    container = house.runner.containers[container_id]
+    if arrived:
+        house.runner.run(container)
+    return job, container
 
 
-def test_a_container_that_was_started_but_not_written_down_is_taken_over(house: House) -> None:
-    job = left_before_the_row_was_written(house, "print hello; exit 5", start=True)
+def test_a_command_that_was_handed_over_unseen_is_taken_over(house: House) -> None:
+    job, _ = left_by_a_crash(house, "print hello; exit 5")
     house.worker()
     ended = house.ended(job)
     assert (ended.attempt, ended.exit_code, len(house.runner.created)) == (1, 5, 1)
     assert house.log(job) == "hello\n[reactorcide] exit code 5\n"
+    assert len(house.runner.started) == 1
 
 
-def test_a_container_that_was_not_started_is_replaced(house: House) -> None:
-    job = left_before_the_row_was_written(house, "print hello; exit 5", start=False)
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_command_that_was_not_handed_over_is_run_by_another_attempt(house: House, begun: bool) -> None:
+    job, container = left_by_a_crash(house, "print hello; exit 5", begun=begun, arrived=False)
+    if begun:
+        # As a container does whose input has ended.
+        container.receive("TERM")
     house.worker()
     ended = house.ended(job)
     assert (ended.attempt, ended.exit_code, len(house.runner.created)) == (2, 5, 2)
-    assert house.log(job) == "hello\n[reactorcide] exit code 5\n"
+    first, _ = house.context.store.attempts(job.job_id)
+    assert first.error == "the service was killed before the command had started"
+    assert len(house.runner.started) == 1
+
+
+def test_a_container_that_goes_on_waiting_is_killed_before_another_attempt(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reactorcide.worker.execute._UNSEEN_HAND_OVER_S", 0.1)
+    job, container = left_by_a_crash(house, "print hello; exit 0", arrived=False)
+    house.worker()
+    ended = house.ended(job)
+    assert (ended.status, ended.attempt) == (JobStatus.COMPLETED, 2)
+    assert container.ended is not None
+
+
+def test_a_command_that_arrives_late_is_not_run_twice(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine still has what was sent before the service died."""
+    job, container = left_by_a_crash(house, "print hello; exit 0", arrived=False)
+    asked: list[str] = []
+
+    def is_acknowledged(container_id: str) -> bool:
+        asked.append(container_id)
+        if len(asked) == 3:
+            house.runner.run(container)
+        return container.is_handed_over
+
+    monkeypatch.setattr(house.runner, "is_acknowledged", is_acknowledged)
+    house.worker()
+    ended = house.ended(job)
+    assert (ended.status, ended.attempt) == (JobStatus.COMPLETED, 1)
+    assert house.log(job) == "hello\n"
+    assert (len(house.runner.created), len(house.runner.started)) == (1, 1)
+
+
+def test_where_the_copy_cannot_be_read_a_command_is_taken_to_have_run(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, container = left_by_a_crash(house, "print hello", arrived=False)
+    container.receive("KILL")
+
+    def is_acknowledged(_: str) -> bool:
+        raise EngineUnavailable("no such file")
+
+    monkeypatch.setattr(house.runner, "is_acknowledged", is_acknowledged)
+    house.worker()
+    ended = house.ended(job)
+    assert (ended.status, ended.attempt, ended.exit_code) == (JobStatus.FAILED, 1, 137)
+
+
+def test_a_container_that_is_gone_during_the_hand_over_may_have_run(house: House) -> None:
+    job, container = left_by_a_crash(house, "print hello", arrived=False)
+    house.runner.remove(container.container_id)
+    house.worker()
+    ended = house.ended(job)
+    assert (ended.status, ended.attempt) == (JobStatus.FAILED, 1)
+    assert ended.error == (
+        "somebody removed its container while the command was handed over, so whether that has run "
+        "is not known"
+    )
+
+
+def test_a_job_whose_preparation_kills_the_service_is_not_tried_for_ever(house: House) -> None:
+    job, _ = left_by_a_crash(house, "exit 0", begun=False, arrived=False)
+    with house.database.write() as db:
+        db.execute_sql("UPDATE job SET preparation_failures = 2")
+    house.worker()
+    ended = house.ended(job)
+    assert (ended.status, ended.attempt) == (JobStatus.FAILED, 1)
+    assert ended.error == "the service was killed before the command had started"
+    assert house.runner.started == []
+
+
+def test_a_container_that_does_not_take_its_command_is_replaced(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("_HAND_OVER_S", "_UNSEEN_HAND_OVER_S", "_FIRST_RETRY_DELAY_S"):
+        monkeypatch.setattr(f"reactorcide.worker.execute.{name}", 0.1)
+    house.runner.deaf = True
+    house.worker()
+    job = house.ended(house.submit("exit 0"))
+    assert (job.status, job.attempt) == (JobStatus.FAILED, 3)
+    assert job.error == "its container did not acknowledge the command"
+    assert house.runner.started == []
+
+
+def test_a_container_that_somebody_restarts_while_nobody_looks_is_another_one(house: House) -> None:
+    job, container = left_by_a_crash(house, "print hello; hang")
+    lifecycle.started(house.context, job, at_ms=now_ms())
+    container.receive("TERM")
+    container.start()
+    house.worker()
+    ended = house.ended(job)
+    assert (ended.status, ended.attempt, ended.exit_code) == (JobStatus.FAILED, 1, None)
+    assert ended.error == (
+        "somebody restarted its container while the command ran, so how that ended is not known"
+    )
+
+
+def test_a_container_that_is_removed_before_its_start_is_not_the_jobs_fault(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reactorcide.worker.execute._FIRST_RETRY_DELAY_S", 0.1)
+    start = house.runner.start
+
+    def removed(container_id: str) -> Started:
+        monkeypatch.setattr(house.runner, "start", start)
+        house.runner.remove(container_id)
+        return start(container_id)
+
+    monkeypatch.setattr(house.runner, "start", removed)
+    house.worker()
+    job = house.ended(house.submit("exit 0"))
+    assert (job.status, job.attempt) == (JobStatus.COMPLETED, 2)
+    first, _ = house.context.store.attempts(job.job_id)
+    assert first.error == "somebody removed its container before its command had started"
 
 
 def test_a_command_is_run_again_only_as_often_as_the_job_allows(house: House) -> None:

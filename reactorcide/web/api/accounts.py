@@ -1,6 +1,5 @@
 """Routes on users, their tokens, invitations and the audit."""
 
-from datetime import UTC, datetime
 from typing import Any
 
 from flask import Response, g, jsonify, request
@@ -10,7 +9,7 @@ from flask_openapi3.models.tag import Tag
 from reactorcide.accounts import audit, invitations, tokens, users
 from reactorcide.domain.accounts import Role, Scope, Token, User
 from reactorcide.domain.audit import AuditFilter, Deed
-from reactorcide.domain.clock import rfc3339
+from reactorcide.domain.clock import from_rfc3339, rfc3339
 from reactorcide.domain.errors import Forbidden, InvalidInput
 from reactorcide.web.api import PREFIX, operation_name
 from reactorcide.web.api.document import NO_TOKEN
@@ -232,11 +231,8 @@ def _milliseconds(text: str | None) -> int | None:
     if text is None:
         return None
     try:
-        moment = datetime.fromisoformat(text)
-        if moment.tzinfo is None:
-            raise ValueError("no time zone")
-        return int(moment.astimezone(UTC).timestamp() * 1000)
-    except (ValueError, OverflowError) as exc:
+        return from_rfc3339(text)
+    except ValueError as exc:
         raise InvalidInput(
             "expires_at must be a time with its zone, like 2030-01-31T12:00:00Z", "expires_at"
         ) from exc

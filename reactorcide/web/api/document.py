@@ -5,7 +5,7 @@ is added here, so that no route has to repeat it.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from copy import deepcopy
 from importlib.resources import files
 from pathlib import Path
@@ -16,9 +16,11 @@ from flask import Response, current_app, send_from_directory
 from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
 from flask_openapi3.openapi import OpenAPI
+from pydantic import BaseModel
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from reactorcide.domain.errors import NotFound
-from reactorcide.web.api import PREFIX, operation_name
+from reactorcide.web.api import PREFIX, media, models, operation_name
 from reactorcide.web.api.examples import EXAMPLES
 from reactorcide.web.api.models import AssetPath, NoQuery
 from reactorcide.web.errors import HTTP_CODES
@@ -46,12 +48,44 @@ _HEADERS: dict[str, Any] = {
     },
     "Retry-After": {
         "description": "After how many seconds to come back, where that can be told.",
-        "schema": {"type": "integer"},
+        "schema": {"type": "integer", "minimum": 0},
     },
-    "WWW-Authenticate": {"description": "`Bearer`", "required": True, "schema": {"type": "string"}},
+    "WWW-Authenticate": {
+        "description": "How to send a token.",
+        "required": True,
+        "schema": {"type": "string", "const": "Bearer"},
+    },
+    "Content-Range": {
+        "description": "Which bytes these are, and of how many.",
+        "required": True,
+        "schema": {"type": "string", "pattern": r"^bytes (?:\*|[0-9]+-[0-9]+)/[0-9]+$"},
+    },
+    "Content-Disposition": {
+        "description": "The name of the file.",
+        "required": True,
+        "schema": {"type": "string"},
+    },
+    "X-Log-Position": {
+        "description": "Where a follower begins: attempt and bytes, for `Last-Event-ID`.",
+        "schema": {"type": "string", "pattern": f"^{models.LOG_POSITION.pattern}$"},
+    },
+    "ETag": {"description": "For `If-None-Match`.", "required": True, "schema": {"type": "string"}},
 }
 # What the answers of a status have, beside the request's id.
-_HEADERS_OF = {"401": "WWW-Authenticate", "429": "Retry-After", "503": "Retry-After"}
+_HEADERS_OF = {
+    "206": "Content-Range",
+    "304": "ETag",
+    "401": "WWW-Authenticate",
+    "416": "Content-Range",
+    "429": "Retry-After",
+    "503": "Retry-After",
+}
+# What those of an operation have.
+_HEADERS_OF_OPERATION = {
+    ("job_logs", "200"): ("X-Log-Position",),
+    ("get_artifact", "200"): ("Content-Disposition", "ETag"),
+    ("get_artifacts", "200"): ("Content-Disposition",),
+}
 # A 201 that answers with one of these says where it is.
 _HAS_AN_ADDRESS = ("JobResponse", "SourceResponse")
 
@@ -61,6 +95,7 @@ _MESSAGES = {
     403: "this job is somebody else's",
     404: "there is no job 0198c0de-0000-7000-8000-000000000000",
     409: "the job is completed, so that it cannot be cancelled",
+    408: "the request did not arrive in time",
     413: "the body is larger than the service takes",
     414: "Request Line is too large (5000 > 4094)",
     415: "send the body as JSON, with Content-Type: application/json",
@@ -92,7 +127,7 @@ def blueprint() -> APIBlueprint:
     lock = Lock()
     made: list[str] = []
 
-    @api.get(f"{PREFIX}/openapi.json", responses={200: {"content": {"application/json": {}}}})
+    @api.get(f"{PREFIX}/openapi.json", responses={200: {"content": {"application/json": media.DOCUMENT}}})
     def show_document(query: NoQuery) -> Response:
         """Return this document."""
         with lock:
@@ -101,14 +136,17 @@ def blueprint() -> APIBlueprint:
                 made.append(json.dumps(document(cast(OpenAPI, current_app))))
         return Response(made[0], mimetype="application/json")
 
-    @api.get("/api/docs", responses={200: {"content": {"text/html": {}}}})
+    @api.get("/api/docs", responses={200: {"content": {"text/html": media.PAGE}}})
     def show_docs(query: NoQuery) -> Response:
         """Show the document to a person."""
         response = send_from_directory(_OWN, "index.html")
         response.headers["Content-Security-Policy"] = _POLICY
         return response
 
-    @api.get("/api/docs/<name>", responses={200: {"content": {"text/css": {}, "text/javascript": {}}}})
+    @api.get(
+        "/api/docs/<name>",
+        responses={200: {"content": {"text/css": media.STYLE, "text/javascript": media.SCRIPT}}},
+    )
     def docs_asset(path: AssetPath, query: NoQuery) -> Response:
         """Return a part of that page."""
         if path.name == "show.js":
@@ -129,6 +167,7 @@ def document(app: OpenAPI) -> dict[str, Any]:
     made: dict[str, Any] = deepcopy(app.api_doc)
     made["security"] = [{"token": []}]
     made["components"]["headers"] = _HEADERS
+    made["components"]["schemas"] |= _schemas(made["components"]["schemas"])
     for path in made["paths"].values():
         for operation in path.values():
             for status in _common(operation):
@@ -139,10 +178,23 @@ def document(app: OpenAPI) -> dict[str, Any]:
             operation["responses"]["400"] = _error(400)
             operation["responses"] = dict(sorted(operation["responses"].items()))
             for status, response in operation["responses"].items():
-                _complete(status, response)
+                _complete(status, response, _HEADERS_OF_OPERATION.get((operation["operationId"], status), ()))
             if "requestBody" in operation:
                 _exemplify(operation["requestBody"])
     return made
+
+
+def _schemas(names: Iterable[str]) -> dict[str, Any]:
+    """Return the schemas of our models as pydantic says them: the library keeps only what it knows of."""
+    found = [getattr(models, name, None) for name in (*names, "LogEvent", "LogEnd", "JobEvent")]
+    modes: list[tuple[type[BaseModel], JsonSchemaMode]] = [
+        (model, "validation" if issubclass(model, models.Body) else "serialization")
+        for model in found
+        if isinstance(model, type) and issubclass(model, BaseModel)
+    ]
+    _, whole = models_json_schema(modes, ref_template="#/components/schemas/{model}")
+    schemas: dict[str, Any] = whole["$defs"]
+    return schemas | models.job_shapes(schemas["JobRequest"]) | media.SCHEMAS
 
 
 def needs_token(operation: Operation) -> bool:
@@ -152,16 +204,13 @@ def needs_token(operation: Operation) -> bool:
 
 def _common(operation: Operation) -> Iterator[int]:
     """Yield the errors that all routes of this kind can answer."""
-    yield from (400, 414, 421, 431, 500)
-    if operation.get("security") != NO_TOKEN:
-        # The database is asked who is calling.
-        yield 503
+    yield from (400, 408, 413, 414, 421, 431, 500, 503)
     if needs_token(operation):
         yield from (401, 403, 429)
     if any(parameter["in"] == "path" for parameter in operation.get("parameters", [])):
         yield 404
     if "requestBody" in operation:
-        yield from (413, 415)
+        yield 415
 
 
 def _error(status: int) -> dict[str, Any]:
@@ -171,9 +220,9 @@ def _error(status: int) -> dict[str, Any]:
     }
 
 
-def _complete(status: str, response: dict[str, Any]) -> None:
+def _complete(status: str, response: dict[str, Any], more: Iterable[str]) -> None:
     """Add the headers and the example of an answer."""
-    names = ["X-Request-ID"]
+    names = ["X-Request-ID", *more]
     if status in _HEADERS_OF:
         names.append(_HEADERS_OF[status])
     if status == "201" and _schema_of(response) in _HAS_AN_ADDRESS:

@@ -34,6 +34,8 @@ _JOB: dict[str, Any] = {
     "source_id": None,
     "source_job_id": None,
     "git_submodules": True,
+    "git_depth": 1,
+    "git_tags": False,
     "created_at": _BEGUN,
     "updated_at": _ENDED,
     "queued_at": _BEGUN,

@@ -1,7 +1,5 @@
 """Routes on jobs."""
 
-import base64
-import binascii
 import hashlib
 import json
 import mimetypes
@@ -28,7 +26,9 @@ from reactorcide.jobs.rerun import rerun
 from reactorcide.jobs.submit import submit, submit_once
 from reactorcide.tarstream import END, write_entry
 from reactorcide.web.api import PREFIX, operation_name
+from reactorcide.web.api.media import FILE, TAR_GZ
 from reactorcide.web.api.models import (
+    ArtifactHeader,
     ArtifactListResponse,
     ArtifactPath,
     AttemptListResponse,
@@ -48,6 +48,7 @@ from reactorcide.web.auth import caller
 from reactorcide.web.services import JobDefaults, Services
 
 _MOST_DIGITS = 15
+_TAR_TYPES = ("application/gzip", "application/octet-stream")
 
 
 def blueprint(services: Services) -> APIBlueprint:
@@ -177,8 +178,12 @@ def blueprint(services: Services) -> APIBlueprint:
             }
         )
 
-    @api.get("/jobs/<job_id>/artifacts/<path:path>", responses={200: {"content": {"*/*": {}}}, 304: None})
-    def get_artifact(path: ArtifactPath, query: NoQuery) -> Response:
+    @api.get(
+        "/jobs/<job_id>/artifacts/<path:path>",
+        # The type is guessed by the file's name.
+        responses={200: {"content": {"application/octet-stream": FILE, "*/*": FILE}}, 304: None},
+    )
+    def get_artifact(header: ArtifactHeader, path: ArtifactPath, query: NoQuery) -> Response:
         """Download one artifact."""
         job = access.get(context, caller(), path.job_id)
         item = read.artifact(context, job, path.path)
@@ -187,11 +192,14 @@ def blueprint(services: Services) -> APIBlueprint:
         response.set_etag(item.sha256)
         return cast(Response, response.make_conditional(request))
 
-    @api.get("/jobs/<job_id>/artifacts.tar.gz", responses={200: {"content": {"application/gzip": {}}}})
+    @api.get(
+        "/jobs/<job_id>/artifacts.tar.gz", responses={200: {"content": dict.fromkeys(_TAR_TYPES, TAR_GZ)}}
+    )
     def get_artifacts(path: JobPath, query: NoQuery) -> Response:
         """Download all artifacts."""
+        accepted = request.accept_mimetypes.best_match(_TAR_TYPES, default=_TAR_TYPES[0])
         job = access.get(context, caller(), path.job_id)
-        return _download(_gzip(_tar(context, job)), f"{job.job_id}-artifacts.tar.gz", "application/gzip")
+        return _download(_gzip(_tar(context, job)), f"{job.job_id}-artifacts.tar.gz", accepted)
 
     @api.get("/queues", responses={200: QueueListResponse})
     def list_queues(query: NoQuery) -> Response:
@@ -230,6 +238,8 @@ def job_json(job: Job) -> dict[str, Any]:
         "source_id": definition.source_id,
         "source_job_id": definition.source_job_id,
         "git_submodules": definition.git_submodules if definition.source_type == "git" else None,
+        "git_depth": definition.git_depth if definition.source_type == "git" else None,
+        "git_tags": definition.git_tags if definition.source_type == "git" else None,
         "created_at": rfc3339(job.created_at_ms),
         "updated_at": rfc3339(job.updated_at_ms),
         "queued_at": _time(job.queued_at_ms),
@@ -315,21 +325,21 @@ def _definition(body: JobRequest, defaults: JobDefaults) -> JobDefinition:
         source_id=body.source_id,
         source_job_id=body.source_job_id,
         git_submodules=body.source_type == "git" and body.git_submodules is not False,
+        git_depth=1 if body.git_depth is None else body.git_depth,
+        git_tags=body.git_tags is True,
     )
 
 
 def _to_cursor(job: Job) -> str:
-    return base64.urlsafe_b64encode(f"{job.created_at_ms}:{job.job_id}".encode()).decode()
+    return f"{job.created_at_ms}.{job.job_id}"
 
 
 def _from_cursor(cursor: str) -> tuple[int, str]:
-    try:
-        created_at_ms, _, job_id = base64.urlsafe_b64decode(cursor.encode("ascii")).decode().partition(":")
-        if len(created_at_ms) > _MOST_DIGITS or not is_id(job_id):
-            raise ValueError("no time, or no id")
-        return int(created_at_ms), job_id
-    except (ValueError, binascii.Error) as exc:
-        raise InvalidInput("this cursor is not one that the service gave", "cursor") from exc
+    created_at_ms, _, job_id = cursor.partition(".")
+    is_number = created_at_ms.isascii() and created_at_ms.isdigit()
+    if not is_number or len(created_at_ms) > _MOST_DIGITS or not is_id(job_id):
+        raise InvalidInput("this cursor is not one that the service gave", "cursor")
+    return int(created_at_ms), job_id
 
 
 def _download(chunks: Iterator[bytes], name: str, content_type: str | None = None) -> Response:

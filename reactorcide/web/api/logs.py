@@ -15,12 +15,20 @@ from reactorcide.jobs import access, events, logs
 from reactorcide.jobs.logs import LogBytes, LogPart, LogPosition
 from reactorcide.web import errors, sse
 from reactorcide.web.api import PREFIX, operation_name
-from reactorcide.web.api.models import ErrorResponse, JobPath, LogQuery, NoQuery
+from reactorcide.web.api.media import JOB_EVENTS, LOG, LOG_EVENTS
+from reactorcide.web.api.models import (
+    LOG_POSITION,
+    ErrorResponse,
+    EventsHeader,
+    JobPath,
+    LogHeader,
+    LogQuery,
+    NoQuery,
+)
 from reactorcide.web.auth import caller
 from reactorcide.web.services import Services
 from reactorcide.web.streams import stream
 
-_POSITION = re.compile(r"(?:(\d{1,9}):)?(\d{1,15})", re.ASCII)
 _LAST_ID = "Last-Event-ID"
 _START = "X-Log-Position"
 
@@ -35,19 +43,19 @@ def blueprint(services: Services) -> APIBlueprint:
     @api.get(
         "/jobs/<job_id>/logs",
         responses={
-            200: {"content": {"text/plain": {}, sse.MIMETYPE: {}}},
-            206: {"content": {"text/plain": {}}},
+            200: {"content": {"text/plain": LOG, sse.MIMETYPE: LOG_EVENTS}},
+            206: {"content": {"text/plain": LOG}},
             416: ErrorResponse,
         },
     )
-    def job_logs(path: JobPath, query: LogQuery) -> Response:
+    def job_logs(header: LogHeader, path: JobPath, query: LogQuery) -> Response:
         """Read a job's log or a part of it, or follow it while it grows."""
         job = access.get(context, caller(), path.job_id)
         wants_events = request.accept_mimetypes.best_match(["text/plain", sse.MIMETYPE]) == sse.MIMETYPE
         part = _part(query, follows=query.follow or wants_events)
         if not (query.follow or wants_events):
             return _answer(logs.read(context, job, part))
-        start = logs.start_of(context, job, part, _sent_position(job, part))
+        start = logs.start_of(context, job, part, _sent_position(header.last_event_id, job, part))
         if wants_events:
             chunks = sse.kept_alive(_log_events(job, part, start))
         else:
@@ -71,10 +79,10 @@ def blueprint(services: Services) -> APIBlueprint:
         said = {name: getattr(ended, name, None) for name in ("status", "exit_code", "error")}
         yield sse.event(said, name="end")
 
-    @api.get("/events", responses={200: {"content": {sse.MIMETYPE: {}}}})
-    def follow_events(query: NoQuery) -> Response:
+    @api.get("/events", responses={200: {"content": {sse.MIMETYPE: JOB_EVENTS}}})
+    def follow_events(header: EventsHeader, query: NoQuery) -> Response:
         """Follow the status changes of jobs."""
-        sent = request.headers.get(_LAST_ID)
+        sent = header.last_event_id
         if sent is not None and not re.fullmatch(r"\d{1,15}", sent, re.ASCII):
             raise InvalidInput(f"{_LAST_ID} is not an id of an event that the service sent", _LAST_ID)
         after = events.last_id(context) if sent is None else int(sent)
@@ -119,14 +127,12 @@ def _part(query: LogQuery, *, follows: bool) -> LogPart:
     )
 
 
-def _sent_position(job: Job, part: LogPart) -> LogPosition | None:
+def _sent_position(sent: str | None, job: Job, part: LogPart) -> LogPosition | None:
     """Return where the client has read up to; it outranks ``tail``, which only the first request means."""
-    sent = request.headers.get(_LAST_ID)
-    if not sent:
-        return None
-    match = _POSITION.fullmatch(sent)
+    match = LOG_POSITION.fullmatch(sent or "")
     if match is None:
-        raise InvalidInput(f"{_LAST_ID} is not like attempt:offset", _LAST_ID)
+        # Nothing was sent: the model refuses anything else.
+        return None
     attempt = int(match[1] or part.attempt or job.attempt)
     if part.attempt not in (None, attempt):
         raise InvalidInput(f"{_LAST_ID} is of attempt {attempt}, not {part.attempt}", _LAST_ID)
@@ -142,7 +148,7 @@ def _answer(found: LogBytes) -> Response:
     if wanted is not None and wanted.units == "bytes" and len(wanted.ranges) == 1:
         inside = wanted.range_for_length(end - start)
         if inside is None:
-            response = errors.answer(416, "invalid_input", f"the log has only {end - start} bytes")
+            response = errors.answer(416, errors.code_of(416), f"the log has only {end - start} bytes")
             response.headers["Content-Range"] = f"bytes */{end - start}"
             return response
         content_range = f"bytes {inside[0]}-{inside[1] - 1}/{end - start}"

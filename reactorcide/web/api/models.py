@@ -1,6 +1,7 @@
 """What the API takes and answers: the models that validate are the ones that document."""
 
 import re
+from copy import deepcopy
 from functools import cache
 from typing import Annotated, Any, Literal
 
@@ -12,16 +13,16 @@ from pydantic import (
     StringConstraints,
     model_validator,
 )
+from pydantic.config import JsonDict
 from pydantic_core import CoreSchema
 
-from reactorcide.domain import globs
+from reactorcide.domain import globs, images, sizes
 from reactorcide.domain.audit import Action
 from reactorcide.domain.errors import InvalidInput
 from reactorcide.domain.ids import is_id
-from reactorcide.domain.images import is_image_reference
 from reactorcide.domain.jobs import ARTIFACTS_DIR, JobStatus
 from reactorcide.domain.secrets import LEAST_SECRET_CHARS, REDACTED, guess, secret_userinfo, secret_variables
-from reactorcide.domain.sizes import parse_size
+from reactorcide.web.errors import MOST_DETAILS
 
 _MOST_COMMAND_BYTES = 100 << 10
 _MOST_DESCRIPTION_BYTES = 64 << 10
@@ -33,19 +34,70 @@ _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _CONTAINER_PATH = re.compile(r"/[^\0]*")
 
 _MOST_GLOBS = 100
+_MOST_SHOWN_CHARS = 100
+_MOST_FILTER_CHARS = 255
 
 _FIELDS_OF = {
-    "git": ("git_url", "git_ref", "git_submodules"),
+    "git": ("git_url", "git_ref", "git_submodules", "git_depth", "git_tags"),
     "copy": ("source_path", "source_id", "source_job_id"),
+}
+
+# What code checks, for its own sentence, the document says as a pattern: a regular expression of ECMA-262
+# with its flag "u", as JSON Schema has it. Printable is what str.isprintable says is, without the space.
+_PRINTABLE = r"[\p{L}\p{M}\p{N}\p{P}\p{S}]"
+_WORD = r"\p{L}\p{N}_"
+_NO_NUL = r"^[^\x00]*$"
+_NO_DOTS = r"(?![^\x00]*/\.{1,2}(?:/|$))"
+_CODE_DIR = rf"^(?!/*$)(?!/+job/+artifacts(?:/|$)){_NO_DOTS}/[^\x00]*$"
+_JOB_DIR = rf"^(?!/+job/+artifacts/){_NO_DOTS}/[^\x00]*$"
+_GLOB = (
+    r"^(?!(?:[^\x00]*/)?\.{0,2}(?:/|$))"
+    r"(?![^\x00]*(?:[^/\x00]\*\*|\*\*[^/\x00]))[^\x00]+$"
+)
+_GIT_HOST = rf"(?:\[[0-9A-Fa-f:.]+\]|[{_WORD}.][{_WORD}.-]*)"
+_GIT_USER = rf"[{_WORD}.+][{_WORD}.+-]*"
+_IN_USERINFO = rf"(?:(?![/?#]){_PRINTABLE})*"
+_GIT_URL = (
+    r"^(?!.*%(?:[01][0-9A-Fa-f]|7[Ff]))(?:"
+    rf"(?:file://)?/{_PRINTABLE}*"
+    rf"|(?:https?|git)://(?:{_IN_USERINFO}@)?{_GIT_HOST}(?::[0-9]*)?(?:/{_PRINTABLE}*)?"
+    rf"|ssh://(?:{_GIT_USER}(?::{_IN_USERINFO})?@)?{_GIT_HOST}(?::[0-9]*)?/{_PRINTABLE}*"
+    rf"|(?!.*://)(?:{_GIT_USER}@)?{_GIT_HOST}:(?!:)(?![^/]*@){_PRINTABLE}+"
+    r")$"
+)
+_GIT_REF = (
+    r"^(?!.*(?:[~^:?*\[\\]|\.\.|@\{|//|/\.|\.lock(?:/|$)|^[-/.]|[/.]$|^@$))"
+    rf"{_PRINTABLE}+$"
+)
+_ID = r"^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
+_MEMORY: JsonDict = {
+    "anyOf": [
+        {"type": "integer", "minimum": _LEAST_MEMORY_BYTES, "maximum": 2**63 - 1},
+        {"type": "string", "pattern": f"^(?:{sizes.PATTERN})$"},
+        {"type": "null"},
+    ]
 }
 
 RoleName = Literal["user", "admin"]
 ScopeName = Literal["jobs:read", "jobs:write", "admin"]
 ShortText = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 QueueName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
+Id = Annotated[str, Field(json_schema_extra={"format": "uuid"})]
+Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+Sha256 = Annotated[str, Field(json_schema_extra={"pattern": "^[0-9a-f]{64}$"})]
+Amount = Annotated[float, Field(json_schema_extra={"minimum": 0})]
+Count = Annotated[int, Field(json_schema_extra={"minimum": 0})]
+JobCursor = Annotated[
+    str, Field(json_schema_extra={"pattern": r"^[0-9]{1,15}\.[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$"})
+]
+AuditCursor = Annotated[str, Field(json_schema_extra={"pattern": "^[0-9]{1,18}$"})]
+UserName = Annotated[
+    str, Field(json_schema_extra={"minLength": 1, "maxLength": 128, "pattern": f"^{_PRINTABLE}+$"})
+]
+Email = Annotated[str, Field(json_schema_extra={"format": "email", "maxLength": 254})]
 
 
-class _Body(BaseModel):
+class Body(BaseModel):
     """A JSON object: unknown fields are refused, nothing is coerced, ``null`` means absent."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -69,9 +121,14 @@ class _Body(BaseModel):
         """As pydantic's, with ``null`` for each field that may be absent."""
         schema = handler.resolve_ref_schema(handler(core_schema))
         for name, field in schema["properties"].items():
-            if name not in schema.get("required", ()) and "anyOf" not in field:
-                about = {key: field.pop(key) for key in ("title", "description", "default") if key in field}
-                schema["properties"][name] = about | {"anyOf": [field, {"type": "null"}]}
+            if name in schema.get("required", ()):
+                continue
+            about = {key: field.pop(key) for key in ("title", "description", "default") if key in field}
+            choices = [choice for choice in field.pop("anyOf", [{}]) if choice != {"type": "null"}]
+            if len(choices) == 1:
+                # What a field adds to its type.
+                choices[0] |= field
+            schema["properties"][name] = about | {"anyOf": [*choices, {"type": "null"}]}
         return schema
 
 
@@ -88,68 +145,191 @@ class _Query(BaseModel):
         """As pydantic's; kept, for it is asked for at every request and takes longer than all the rest."""
         return super().model_json_schema(*args, **kwargs)
 
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """As pydantic's, without ``null``: what is not sent is absent, and no text means ``null``."""
+        return _without_null(handler.resolve_ref_schema(handler(core_schema)))
 
-class SubmitHeader(BaseModel):
-    """How a submission is made safe to repeat."""
 
-    # Other headers come, too.
+def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    for field in schema.get("properties", {}).values():
+        choices = [choice for choice in field.get("anyOf", []) if choice != {"type": "null"}]
+        if len(choices) == 1:
+            del field["anyOf"]
+            field.update(choices[0])
+        if field.get("default", ...) is None:
+            del field["default"]
+    return schema
+
+
+class _Header(_Query):
+    """Header fields that mean something to a route."""
+
+    # Others come, too.
     model_config = ConfigDict(extra="ignore")
+
+
+class SubmitHeader(_Header):
+    """How a submission is made safe to repeat."""
 
     idempotency_key: str | None = Field(
         default=None,
         alias="Idempotency-Key",
-        pattern=r"^[ -~]{1,255}$",
+        # HTTP takes spaces at the ends away.
+        pattern=r"^[!-~](?:[ -~]{0,253}[!-~])?$",
         description="The same key and body again, within a day: the job that exists, and no other one.",
     )
 
-    @classmethod
-    @cache
-    def model_json_schema(  # type: ignore[override]  # a cached function has no signature
-        cls, *args: Any, **kwargs: Any
-    ) -> dict[str, Any]:
-        """As pydantic's; kept, as that of a query is."""
-        return super().model_json_schema(*args, **kwargs)
+
+_Glob = Annotated[
+    str, StringConstraints(min_length=1, max_length=1024), Field(json_schema_extra={"pattern": _GLOB})
+]
 
 
-class JobRequest(_Body):
+LOG_POSITION = re.compile(r"(?:([0-9]{1,9}):)?([0-9]{1,15})")
+
+
+class LogHeader(_Header):
+    """Where a follower has read up to, or which bytes are asked for."""
+
+    last_event_id: str | None = Field(
+        default=None,
+        alias="Last-Event-ID",
+        description="The id of the last event that was seen, or `X-Log-Position`: attempt and bytes.",
+        json_schema_extra={"pattern": f"^(?:{LOG_POSITION.pattern})?$"},
+    )
+    byte_range: str | None = Field(
+        default=None,
+        alias="Range",
+        description="One range of bytes of a log that is not followed; what is none of these is ignored.",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> "LogHeader":
+        if self.last_event_id and LOG_POSITION.fullmatch(self.last_event_id) is None:
+            raise InvalidInput("Last-Event-ID is not like attempt:offset", "Last-Event-ID")
+        return self
+
+
+class EventsHeader(_Header):
+    """Where a follower has read up to."""
+
+    last_event_id: str | None = Field(
+        default=None,
+        alias="Last-Event-ID",
+        description="The id of the last event that was seen.",
+        json_schema_extra={"pattern": "^[0-9]{1,15}$"},
+    )
+
+
+class ArtifactHeader(_Header):
+    """Which version the client has."""
+
+    etag: str | None = Field(
+        default=None,
+        alias="If-None-Match",
+        description="The `ETag` of an earlier answer; 304 if it is still so.",
+    )
+
+
+class JobRequest(Body):
     """A job to be run."""
 
-    name: ShortText
-    job_command: str = Field(min_length=1, description="Run by `/bin/sh -ec` in `job_dir`.")
+    name: ShortText = Field(json_schema_extra={"pattern": _NO_NUL})
+    job_command: str = Field(
+        min_length=1,
+        description="Run by `/bin/sh -ec` in `job_dir`; at most 100 KiB as UTF-8.",
+        json_schema_extra={"maxLength": _MOST_COMMAND_BYTES, "pattern": _NO_NUL},
+    )
     source_type: Literal["git", "copy"]
-    description: str = ""
-    git_url: str | None = Field(default=None, description="Required for `git`.")
-    git_ref: str | None = Field(default=None, description="Branch, tag, full ref or commit; remote HEAD.")
+    description: str = Field(
+        default="",
+        description="At most 64 KiB as UTF-8.",
+        json_schema_extra={"maxLength": _MOST_DESCRIPTION_BYTES},
+    )
+    git_url: str | None = Field(
+        default=None,
+        description="An http(s), ssh or git URL, `user@host:path`, or a path below a source root.",
+        json_schema_extra={"maxLength": 4096, "pattern": _GIT_URL},
+    )
+    git_ref: str | None = Field(
+        default=None,
+        description="Branch, tag, full ref or commit; remote HEAD.",
+        json_schema_extra={"maxLength": 255, "pattern": _GIT_REF},
+    )
     git_submodules: bool | None = Field(
-        default=None, description="For `git`: whether submodules are fetched as well; true."
+        default=None, description="Whether submodules are fetched as well; true."
+    )
+    git_depth: int | None = Field(
+        default=None,
+        ge=0,
+        le=2**31 - 1,
+        description="For `git`: commits of the history that are fetched; 1, and 0 means all.",
+    )
+    git_tags: bool | None = Field(
+        default=None, description="For `git`: whether all tags are fetched as well; false."
     )
     source_path: str | None = Field(
-        default=None, max_length=4096, description="For `copy`: a directory below a source root."
+        default=None,
+        max_length=4096,
+        description="A directory below a source root.",
+        json_schema_extra={"minLength": 1, "pattern": _NO_NUL},
     )
     source_id: str | None = Field(
         default=None,
         pattern=r"^[0-9a-f]{64}$",
-        description="For `copy`, in place of `source_path`: what an upload answered.",
+        description="In place of `source_path`: what an upload answered.",
     )
     source_job_id: str | None = Field(
-        default=None, description="For `copy`, in place of `source_path`: a job whose artifacts are copied."
+        default=None,
+        description="In place of `source_path`: a job whose artifacts are copied.",
+        json_schema_extra={"format": "uuid", "pattern": _ID},
     )
-    runner_image: ShortText | None = None
-    job_env_vars: dict[str, str] = Field(default_factory=dict)
+    runner_image: ShortText | None = Field(
+        default=None,
+        description="`[host[:port]/]name[:tag][@digest]`; the service's default image.",
+        json_schema_extra={"pattern": f"^(?:{images.PATTERN})$"},
+    )
+    job_env_vars: dict[str, str] = Field(
+        default_factory=dict,
+        description="Values have at most 32 KiB as UTF-8; with `job_command`, all stay below 1 MiB.",
+        json_schema_extra={
+            "maxProperties": _MOST_VARIABLES,
+            "propertyNames": {"pattern": f"^{_VARIABLE_NAME.pattern}$"},
+            "additionalProperties": {"type": "string", "maxLength": _MOST_VALUE_BYTES, "pattern": _NO_NUL},
+        },
+    )
     secret_env_vars: list[str] | None = Field(
-        default=None, description="Names among `job_env_vars` with secret values; those that look it."
+        default=None,
+        description=(
+            "Names among `job_env_vars` with secret values, which are empty or have at least "
+            f"{LEAST_SECRET_CHARS} characters; those that look it."
+        ),
+        json_schema_extra={"items": {"type": "string", "pattern": f"^{_VARIABLE_NAME.pattern}$"}},
     )
     queue_name: QueueName = "default"
     timeout_seconds: int = Field(default=3600, ge=1, le=604_800)
     priority: int = Field(default=0, ge=-(2**31), le=2**31 - 1)
-    code_dir: str = "/job/src"
-    job_dir: str | None = Field(default=None, description="Like `code_dir` where it is left out.")
+    code_dir: str = Field(
+        default="/job/src",
+        description="Where the source lies in the container.",
+        json_schema_extra={"maxLength": 4096, "pattern": _CODE_DIR},
+    )
+    job_dir: str | None = Field(
+        default=None,
+        description="Like `code_dir` where it is left out.",
+        json_schema_extra={"maxLength": 4096, "pattern": _JOB_DIR},
+    )
     cpu_limit: float | None = Field(default=None, ge=0.01, le=1024, allow_inf_nan=False)
-    memory_limit: int | str | None = Field(default=None, description="Bytes, or like `512m`, `2g`.")
+    memory_limit: int | str | None = Field(
+        default=None, description="Bytes, or like `512m`, `2g`; at least `6m`.", json_schema_extra=_MEMORY
+    )
     retries: int = Field(
         default=0, ge=0, le=10, description="Runs again after the command failed, timed out or was lost."
     )
-    artifacts: list[Annotated[str, StringConstraints(min_length=1, max_length=1024)]] | None = Field(
+    artifacts: list[_Glob] | None = Field(
         default=None,
         max_length=_MOST_GLOBS,
         description="Globs of what is kept of `/job/artifacts`: `*` within a name, `**` for any directories.",
@@ -169,9 +349,9 @@ class JobRequest(_Body):
             raise InvalidInput("code_dir must not be the container's root", "code_dir")
         # The artifacts begin empty: what lay there from the start could not be told from what was left.
         for field, path in (("code_dir", self.code_dir + "/"), ("job_dir", self.job_dir or "/")):
-            if path.startswith(ARTIFACTS_DIR + "/"):
+            if re.sub("/+", "/", path).startswith(ARTIFACTS_DIR + "/"):
                 raise InvalidInput(f"{field} must not lie in {ARTIFACTS_DIR}", field)
-        if self.runner_image is not None and not is_image_reference(self.runner_image):
+        if self.runner_image is not None and not images.is_image_reference(self.runner_image):
             raise InvalidInput("runner_image is no image reference", "runner_image")
         for glob in self.artifacts or ():
             problem = globs.problem(glob)
@@ -215,7 +395,7 @@ class JobRequest(_Body):
         total_bytes = command_bytes
         for name, value in self.job_env_vars.items():
             if _VARIABLE_NAME.fullmatch(name) is None:
-                raise InvalidInput(f"job_env_vars: {name!r} is no name for a variable", "job_env_vars")
+                raise InvalidInput(f"job_env_vars: {_shown(name)} is no name for a variable", "job_env_vars")
             value_bytes = len(value.encode())
             if value_bytes > _MOST_VALUE_BYTES or "\0" in value:
                 raise InvalidInput(
@@ -229,7 +409,7 @@ class JobRequest(_Body):
         for name in self.secret_env_vars or ():
             if name not in self.job_env_vars:
                 raise InvalidInput(
-                    f"secret_env_vars: there is no variable {name!r} in job_env_vars", "secret_env_vars"
+                    f"secret_env_vars: there is no variable {_shown(name)} in job_env_vars", "secret_env_vars"
                 )
             if 0 < len(self.job_env_vars[name]) < LEAST_SECRET_CHARS:
                 raise InvalidInput(
@@ -262,10 +442,55 @@ class JobRequest(_Body):
         """The limit in bytes."""
         if isinstance(self.memory_limit, str):
             try:
-                return parse_size(self.memory_limit)
+                return sizes.parse_size(self.memory_limit)
             except ValueError as exc:
                 raise InvalidInput(f"memory_limit: {exc}", "memory_limit") from exc
         return self.memory_limit
+
+
+def _shown(text: str) -> str:
+    """Return a text of a client's for a sentence, cut where it is long."""
+    return repr(text if len(text) <= _MOST_SHOWN_CHARS else f"{text[:_MOST_SHOWN_CHARS]}…")
+
+
+def job_shapes(schema: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return by name the schemas to say ``JobRequest`` with: one of two shapes, told by ``source_type``.
+
+    ``schema`` is that of ``JobRequest`` as pydantic has it, which knows nothing of what holds between fields.
+    """
+    names = {kind: f"{kind.capitalize()}JobRequest" for kind in _FIELDS_OF}
+    whole = {
+        "title": schema["title"],
+        "description": schema["description"],
+        "oneOf": [{"$ref": f"#/components/schemas/{name}"} for name in names.values()],
+        "discriminator": {
+            "propertyName": "source_type",
+            "mapping": {kind: f"#/components/schemas/{name}" for kind, name in names.items()},
+        },
+    }
+    shapes: dict[str, dict[str, Any]] = {}
+    for kind, name in names.items():
+        shape = deepcopy(schema) | {"title": name, "description": f"A job whose source is `{kind}`."}
+        fields = shape["properties"]
+        fields["source_type"] = {"type": "string", "const": kind}
+        for other in _FIELDS_OF.keys() - {kind}:
+            for field in _FIELDS_OF[other]:
+                fields[field] = {"type": "null", "description": f"Of `{other}`."}
+        shapes[name] = shape
+    git, copy = shapes[names["git"]], shapes[names["copy"]]
+    git["required"].append("git_url")
+    url = git["properties"]["git_url"]
+    url.update(next(choice for choice in url.pop("anyOf") if choice != {"type": "null"}))
+    del url["default"]
+    # At most one of them is there.
+    one, two, three = _FIELDS_OF["copy"]
+    copy["not"] = {
+        "anyOf": [
+            {"required": list(pair), "properties": {field: {"type": "string"} for field in pair}}
+            for pair in ((one, two), (one, three), (two, three))
+        ]
+    }
+    return {"JobRequest": whole, **shapes}
 
 
 def _is_container_path(path: str) -> bool:
@@ -279,8 +504,8 @@ def _is_container_path(path: str) -> bool:
 class JobResponse(BaseModel):
     """A job. Every key is always there."""
 
-    job_id: str
-    user_id: str
+    job_id: Id
+    user_id: Id
     name: str
     description: str
     status: JobStatus
@@ -293,30 +518,32 @@ class JobResponse(BaseModel):
     job_env_vars: dict[str, str]
     secret_env_vars: list[str]
     queue_name: str
-    timeout_seconds: int
+    timeout_seconds: Count
     priority: int
     code_dir: str
     job_dir: str
-    cpu_limit: float | None
-    memory_limit: int | None
-    retries: int
+    cpu_limit: Amount | None
+    memory_limit: Count | None
+    retries: Count
     artifacts: list[str] | None
-    source_id: str | None
-    source_job_id: str | None
+    source_id: Sha256 | None
+    source_job_id: Id | None
     git_submodules: bool | None
-    created_at: str
-    updated_at: str
-    queued_at: str | None
-    started_at: str | None
-    completed_at: str | None
+    git_depth: Count | None
+    git_tags: bool | None
+    created_at: Time
+    updated_at: Time
+    queued_at: Time | None
+    started_at: Time | None
+    completed_at: Time | None
     exit_code: int | None
     error: str | None
-    attempt: int
+    attempt: Count
     worker_id: str | None
     corndogs_task_id: str | None
     logs_object_key: str | None
     artifacts_object_key: str | None
-    rerun_of: str | None
+    rerun_of: Id | None
     pinned: bool
     log_truncated: bool
 
@@ -325,21 +552,21 @@ class JobListResponse(BaseModel):
     """A page of jobs, newest first."""
 
     jobs: list[JobResponse]
-    total: int
-    limit: int
-    offset: int
-    next_cursor: str | None
+    total: Count
+    limit: Count
+    offset: Count
+    next_cursor: JobCursor | None
 
 
 class AttemptResponse(BaseModel):
     """One run of a job."""
 
-    attempt: int
+    attempt: Count
     worker_id: str
     container_id: str | None
-    claimed_at: str
-    started_at: str | None
-    completed_at: str | None
+    claimed_at: Time
+    started_at: Time | None
+    completed_at: Time | None
     exit_code: int | None
     error: str | None
     logs_object_key: str
@@ -357,16 +584,16 @@ class WhyResponse(BaseModel):
 
     status: JobStatus
     reason: str
-    place: int | None
-    next_try_at: str | None
+    place: Count | None
+    next_try_at: Time | None
 
 
 class ArtifactResponse(BaseModel):
     """A file that a job left."""
 
     path: str
-    size: int
-    sha256: str
+    size: Count
+    sha256: Sha256
 
 
 class ArtifactListResponse(BaseModel):
@@ -379,15 +606,15 @@ class ArtifactListResponse(BaseModel):
 class SourceResponse(BaseModel):
     """A source that was uploaded: its id is the SHA-256 of its bytes."""
 
-    source_id: str
-    size: int
-    files: int
+    source_id: Sha256
+    size: Count
+    files: Count
 
 
 class JobPath(BaseModel):
     """Which job."""
 
-    job_id: str
+    job_id: Id
 
 
 class ArtifactPath(JobPath):
@@ -399,7 +626,7 @@ class ArtifactPath(JobPath):
 class SourcePath(BaseModel):
     """Which source."""
 
-    source_id: str
+    source_id: Sha256
 
 
 class AssetPath(BaseModel):
@@ -411,13 +638,13 @@ class AssetPath(BaseModel):
 class TokenPath(BaseModel):
     """Which token."""
 
-    token_id: str
+    token_id: Id
 
 
 class UserPath(BaseModel):
     """Which user."""
 
-    user_id: str
+    user_id: Id
 
 
 class NoQuery(_Query):
@@ -429,12 +656,18 @@ class JobListQuery(_Query):
 
     limit: int = Field(default=20, ge=1, le=1000)
     offset: int | None = Field(default=None, ge=0, le=2**31)
-    cursor: str | None = Field(default=None, max_length=200)
+    cursor: JobCursor | None = Field(
+        default=None, description="The `next_cursor` of a page; without `offset`."
+    )
     status: list[JobStatus] = Field(default_factory=list)
-    queue_name: str | None = None
+    queue_name: str | None = Field(default=None, max_length=_MOST_FILTER_CHARS)
     source_type: Literal["git", "copy"] | None = None
-    name: str | None = Field(default=None, description="What the name begins with.")
-    user_id: str | None = Field(default=None, description="For admins.")
+    name: str | None = Field(
+        default=None, max_length=_MOST_FILTER_CHARS, description="What the name begins with."
+    )
+    user_id: str | None = Field(
+        default=None, max_length=_MOST_FILTER_CHARS, description="Another user's, for admins."
+    )
     pinned: bool | None = None
 
 
@@ -459,11 +692,11 @@ class LogQuery(_Query):
     )
 
 
-class TokenRequest(_Body):
+class TokenRequest(Body):
     """A token to be made."""
 
     name: ShortText
-    expires_at: str | None = Field(default=None, description="RFC 3339; never, where it is left out.")
+    expires_at: Time | None = Field(default=None, description="In the future; never, where it is left out.")
     scopes: list[ScopeName] | None = Field(
         default=None, min_length=1, description="All that the token has which makes it, where it is left out."
     )
@@ -472,11 +705,11 @@ class TokenRequest(_Body):
 class TokenResponse(BaseModel):
     """A token, without its value."""
 
-    token_id: str
+    token_id: Id
     name: str
-    created_at: str
-    expires_at: str | None
-    last_used_at: str | None
+    created_at: Time
+    expires_at: Time | None
+    last_used_at: Time | None
     is_active: bool
     scopes: list[ScopeName] | None = Field(description="`null`: whatever its user may.")
 
@@ -484,11 +717,11 @@ class TokenResponse(BaseModel):
 class NewTokenResponse(BaseModel):
     """A token with its value, which is shown this once."""
 
-    token_id: str
+    token_id: Id
     token: str
     name: str
-    created_at: str
-    expires_at: str | None
+    created_at: Time
+    expires_at: Time | None
     scopes: list[ScopeName] | None
 
 
@@ -501,12 +734,12 @@ class TokenListResponse(BaseModel):
 class UserResponse(BaseModel):
     """A user."""
 
-    user_id: str
+    user_id: Id
     username: str
     email: str | None
     role: RoleName
     is_active: bool
-    created_at: str
+    created_at: Time
 
 
 class UserListResponse(BaseModel):
@@ -515,16 +748,23 @@ class UserListResponse(BaseModel):
     users: list[UserResponse]
 
 
-class UserRequest(_Body):
+class UserRequest(Body):
     """A user to be made."""
 
-    username: str
-    email: str | None = None
+    username: UserName
+    email: Email | None = None
     role: RoleName = "user"
 
 
-class UserChange(_Body):
-    """What is to be another way; what is left out stays."""
+class UserChange(Body):
+    """What is to be another way; what is left out stays, and not all is left out."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "minProperties": 1,
+            "not": {"properties": {"role": {"type": "null"}, "is_active": {"type": "null"}}},
+        }
+    )
 
     role: RoleName | None = None
     is_active: bool | None = Field(default=None, description="`false`: no token of theirs is accepted.")
@@ -536,31 +776,33 @@ class UserChange(_Body):
         return self
 
 
-class InvitationRequest(_Body):
+class InvitationRequest(Body):
     """An invitation to be made."""
 
     role: RoleName = "user"
-    email: str | None = None
-    expires_at: str | None = Field(default=None, description="RFC 3339; seven days, where it is left out.")
+    email: Email | None = None
+    expires_at: Time | None = Field(
+        default=None, description="In the future; in seven days, where it is left out."
+    )
 
 
 class InvitationResponse(BaseModel):
     """An invitation with its value, which is shown this once."""
 
-    invitation_id: str
+    invitation_id: Id
     invitation: str
     role: RoleName
     email: str | None
-    created_at: str
-    expires_at: str
+    created_at: Time
+    expires_at: Time
 
 
-class RegisterRequest(_Body):
+class RegisterRequest(Body):
     """Somebody who has an invitation."""
 
     invitation: ShortText
-    username: str
-    email: str | None = Field(default=None, description="That of the invitation, where it is left out.")
+    username: UserName
+    email: Email | None = Field(default=None, description="That of the invitation, where it is left out.")
 
 
 class RegisterResponse(NewTokenResponse):
@@ -573,18 +815,26 @@ class AuditQuery(_Query):
     """Which deeds, and which page of them."""
 
     limit: int = Field(default=20, ge=1, le=1000)
-    cursor: str | None = Field(default=None, max_length=200)
-    user_id: str | None = Field(default=None, description="Who did it; `operator@HOST` for the command line.")
+    cursor: AuditCursor | None = Field(default=None, description="The `next_cursor` of a page.")
+    user_id: str | None = Field(
+        default=None,
+        max_length=_MOST_FILTER_CHARS,
+        description="Who did it; `operator@HOST` for the command line.",
+    )
     action: Action | None = None
-    subject: str | None = Field(default=None, description="The id of a job, token, user or invitation.")
+    subject: str | None = Field(
+        default=None,
+        max_length=_MOST_FILTER_CHARS,
+        description="The id of a job, token, user or invitation.",
+    )
 
 
 class DeedResponse(BaseModel):
     """What somebody did."""
 
-    at: str
+    at: Time
     user_id: str
-    token_id: str | None
+    token_id: Id | None
     address: str | None
     request_id: str | None
     action: Action
@@ -595,18 +845,18 @@ class AuditResponse(BaseModel):
     """A page of what was done, the latest first."""
 
     deeds: list[DeedResponse]
-    total: int
-    limit: int
-    next_cursor: str | None
+    total: Count
+    limit: Count
+    next_cursor: AuditCursor | None
 
 
 class QueueResponse(BaseModel):
     """What a queue holds, of the jobs that the caller may see."""
 
     queue_name: str
-    waiting: int
-    running: int
-    oldest_wait_seconds: float | None
+    waiting: Count
+    running: Count
+    oldest_wait_seconds: Amount | None
 
 
 class QueueListResponse(BaseModel):
@@ -620,9 +870,9 @@ class WorkerResponse(BaseModel):
 
     worker_id: str
     host: str
-    concurrency: int
-    running_jobs: list[str]
-    last_seen_at: str
+    concurrency: Count
+    running_jobs: list[Id]
+    last_seen_at: Time
 
 
 class WorkerListResponse(BaseModel):
@@ -631,12 +881,41 @@ class WorkerListResponse(BaseModel):
     workers: list[WorkerResponse]
 
 
+class LogEvent(BaseModel):
+    """A piece of a log, in the data of a server-sent event."""
+
+    t: Time = Field(description="When it came.")
+    stream: Literal["stdout", "stderr"]
+    text: str
+
+
+class LogEnd(BaseModel):
+    """How the job of a log ended, in the data of the event `end`; `null` where it is deleted."""
+
+    status: JobStatus | None
+    exit_code: int | None
+    error: str | None
+
+
+class JobEvent(BaseModel):
+    """A job's change of status, in the data of a server-sent event."""
+
+    job_id: Id
+    name: str
+    queue_name: str
+    status_from: JobStatus | None = Field(alias="from")
+    status_to: JobStatus = Field(alias="to")
+    attempt: Count
+    reason: str | None
+    at: Time
+
+
 class Verification(BaseModel):
     """What the service makes of the token that was sent, if one was."""
 
     verified: bool
     user_authenticated: bool
-    user_id: str | None
+    user_id: Id | None
 
 
 class HealthResponse(BaseModel):
@@ -667,4 +946,4 @@ class ErrorResponse(BaseModel):
 
     error: str
     message: str
-    details: list[ErrorDetail] = Field(default_factory=list)
+    details: list[ErrorDetail] = Field(default_factory=list, max_length=MOST_DETAILS)

@@ -13,6 +13,7 @@ from reactorcide.jobs import read
 from reactorcide.metrics import CONTENT_TYPE
 from reactorcide.web.api import PREFIX, operation_name
 from reactorcide.web.api.document import NO_TOKEN, TOKEN_IF_ANY
+from reactorcide.web.api.media import METRICS
 from reactorcide.web.api.models import (
     ErrorResponse,
     HealthResponse,
@@ -23,7 +24,7 @@ from reactorcide.web.api.models import (
 from reactorcide.web.auth import authenticate, caller
 from reactorcide.web.services import Services
 
-_METRICS: dict[Any, Any] = {200: {"content": {"text/plain": {}}}, 503: ErrorResponse}
+_METRICS: dict[Any, Any] = {200: {"content": {"text/plain": METRICS}}, 503: ErrorResponse}
 
 
 def blueprint(services: Services) -> APIBlueprint:

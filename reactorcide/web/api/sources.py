@@ -13,11 +13,12 @@ from reactorcide.domain.sources import Source
 from reactorcide.jobs import sources
 from reactorcide.web import errors
 from reactorcide.web.api import PREFIX, operation_name
+from reactorcide.web.api.media import SOURCE
 from reactorcide.web.api.models import NoQuery, SourcePath, SourceResponse
 from reactorcide.web.auth import caller
 from reactorcide.web.services import Services
 
-_GZIP = ("application/gzip", "application/x-gzip")
+_TYPES = ("application/gzip", "application/x-gzip", "application/octet-stream")
 _CHUNK_BYTES = 1 << 18
 
 
@@ -35,12 +36,19 @@ def blueprint(services: Services) -> APIBlueprint:
     @api.post(
         "/sources",
         responses={201: SourceResponse, 200: SourceResponse},
-        openapi_extensions={"requestBody": {"required": True, "content": {_GZIP[0]: {}}}},
+        openapi_extensions={
+            "requestBody": {
+                "description": "As `application/gzip`, too.",
+                "required": True,
+                # The type that every generator of clients knows.
+                "content": {"application/octet-stream": SOURCE},
+            }
+        },
     )
     def upload_source(query: NoQuery) -> Response:
         """Upload a tar.gz as the source of jobs; 200 where it is there already."""
-        if request.mimetype not in _GZIP:
-            message = f"send the source as a tar.gz, with Content-Type: {_GZIP[0]}"
+        if request.mimetype not in _TYPES:
+            message = f"send the source as a tar.gz, with Content-Type: {_TYPES[0]}"
             return errors.answer(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message)
         # Slow ones must not take every thread of the service.
         if not services.slots.try_take():

@@ -1,0 +1,49 @@
+"""Queueing a job again whose task is not in the queue any more, or was claimed by a worker that died."""
+
+import logging
+from time import time_ns
+
+from reactorcide.domain.jobs import Job
+from reactorcide.jobs import JobContext, lifecycle, tasks
+from reactorcide.jobs.tasks import TASK_CLAIMED, TASK_WAITING
+
+log = logging.getLogger("reactorcide.jobs")
+
+_NS = 1_000_000_000
+
+
+def check(context: JobContext, job: Job, *, lease_s: float) -> None:
+    """Ask Corndogs for the task of a queued job, and queue the job again where it would wait for ever.
+
+    Repeating is harmless, and so is a worker that claims the task meanwhile: the job's row decides. Raises
+    ``CorndogsError`` where Corndogs could not be asked; then nothing is concluded.
+    """
+    task_id, queue = job.corndogs_task_id or "", job.definition.queue_name
+    task = context.corndogs.get_task(task_id, queue)
+    if (
+        task is None
+        or task.queue != queue
+        or tasks.is_archived(task)
+        or tasks.job_of(task, context.instance_id) != job.job_id
+    ):
+        lifecycle.task_lost(context, job)
+        return
+    if task.current_state == TASK_WAITING:
+        return
+    # Two leases more than it was leased for: by then whoever cleans up the queue has brought it back, if
+    # that works at all.
+    ends_at_ns = task.update_time_ns + round((task.timeout_s + 2 * lease_s) * _NS)
+    if task.timeout_s > 0 and ends_at_ns > time_ns():
+        return
+    # Claimed, and never leased: its worker was killed in between.
+    log.info("its task is brought back, nobody holds it", extra={"job_id": job.job_id})
+    context.corndogs.update_task(
+        task.uuid,
+        queue,
+        task.current_state,
+        new_state=TASK_WAITING,
+        auto_target_state=TASK_CLAIMED,
+        timeout_s=-1,
+        priority=job.definition.priority,
+    )
+    context.wake_worker()

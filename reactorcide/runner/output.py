@@ -1,0 +1,298 @@
+"""Reading what a container prints, from the connections that a Docker Engine gives for it."""
+
+import contextlib
+import select
+import socket
+import ssl
+import struct
+import threading
+from collections import deque
+from time import monotonic, sleep
+from typing import Any
+
+import requests
+import urllib3.exceptions
+
+from reactorcide import crashpoints
+from reactorcide.runner import ContainerSpec, Printed, Started, handover
+
+RECEIVE_BYTES = 1 << 18
+_SEND_BYTES = 1 << 16
+# Of a flood so much is waited for, and so long, before it is read again: each piece costs about the same.
+# Less than the first is no flood; the socket of a local engine holds somewhat more than the second.
+_FLOOD_BYTES = 1 << 14
+_PLENTY_BYTES = 1 << 17
+_FLOOD_PAUSE_S = 0.008
+_HEADER = struct.Struct(">BxxxL")
+_HEADER_BYTES = _HEADER.size
+
+
+class Frames:
+    """Cuts the engine's stream of frames (stream number, length, data) into what was printed."""
+
+    def __init__(self) -> None:
+        self._header = b""
+        self._left_bytes = 0
+        self._stream = 0
+
+    def payload(self, data: bytes) -> Printed:
+        """Return what was printed in ``data``, which begins where the call before ended."""
+        if self._header:
+            data, self._header = self._header + data, b""
+        view, end = memoryview(data), len(data)
+        printed: Printed = []
+        position = min(self._left_bytes, end)
+        pieces = [view[:position]]
+        self._left_bytes -= position
+        current = stream = self._stream
+        # A frame is often a single line, so this is what every line of a log goes through.
+        unpack_from, add = _HEADER.unpack_from, pieces.append
+        while position + _HEADER_BYTES <= end:
+            start = position + _HEADER_BYTES
+            stream, length = unpack_from(data, position)
+            position = start + length
+            if stream != current:
+                if joined := b"".join(pieces):
+                    printed.append((current, joined))
+                current = stream
+                pieces.clear()
+            add(view[start:position])
+        if joined := b"".join(pieces):
+            printed.append((current, joined))
+        self._stream = stream
+        if position > end:
+            self._left_bytes = position - end
+        elif position < end:
+            self._header = data[position:]
+        return printed
+
+
+class CommandOutput:
+    """What of a container's output its command has printed: on each stream, all after the acknowledgement.
+
+    Until that has come on standard output, nothing is given out.
+    """
+
+    def __init__(self, *, was_handed_over: bool) -> None:
+        self._frames = Frames()
+        self._filters = (
+            {stream: handover.AcknowledgementFilter() for stream in (1, 2)} if was_handed_over else {}
+        )
+        self._waiting: Printed = []
+
+    @property
+    def acknowledged(self) -> bool:
+        """See ``Output.acknowledged``."""
+        return 1 not in self._filters
+
+    @property
+    def launcher_said(self) -> bytes:
+        """See ``Output.launcher_said``."""
+        return b"".join(self._filters[stream].held for stream in sorted(self._filters, reverse=True))
+
+    def take(self, data: bytes) -> Printed:
+        """Return what the command has printed, up to and with ``data``, which the engine has sent."""
+        printed = self._frames.payload(data)
+        if not self._filters:
+            return printed
+        for stream, part in printed:
+            found = self._filters.get(stream)
+            rest = part if found is None else found.feed(part)
+            if found is not None and found.found:
+                del self._filters[stream]
+            if rest:
+                self._waiting.append((stream, rest))
+        return []
+
+    def waiting(self) -> Printed:
+        """Return what waited for the acknowledgement, once that has come."""
+        if not self._waiting or not self.acknowledged:
+            return []
+        printed, self._waiting = self._waiting, []
+        return printed
+
+
+class DockerAttachedOutput:
+    """The hijacked connection of an attach."""
+
+    def __init__(self, response: requests.Response) -> None:
+        self._response = response
+        # The socket can be waited for together with the wake-up.
+        self._socket = _socket_of(response)
+        self._socket.setblocking(False)
+        self._output = CommandOutput(was_handed_over=True)
+        self._unsent: deque[memoryview] = deque()
+        self._wake_receiver, self._wake_sender = socket.socketpair()
+        self._wake_receiver.setblocking(False)
+        self._wake_sender.setblocking(False)
+        self._poll = select.poll()
+        self._poll.register(self._socket, select.POLLIN)
+        self._poll.register(self._wake_receiver, select.POLLIN)
+        self._read_again_at = 0.0
+        self._closed = False
+
+    @property
+    def acknowledged(self) -> bool:
+        """See ``Output.acknowledged``."""
+        return self._output.acknowledged
+
+    @property
+    def launcher_said(self) -> bytes:
+        """See ``Output.launcher_said``."""
+        return self._output.launcher_said
+
+    def hand_over(self, spec: ContainerSpec, started: Started) -> None:
+        """See ``AttachedOutput.hand_over``."""
+        mark = f"{spec.mark}\n".encode()
+        half = len(mark) // 2
+        command = handover.lines(spec.command, spec.env, started.shell_level)
+        self._unsent += map(memoryview, (command + mark[:half], mark[half:]))
+        self._poll.modify(self._socket, select.POLLIN | select.POLLOUT)
+
+    def read(self, timeout_s: float) -> Printed | None:
+        """See ``Output.read``."""
+        if printed := self._output.waiting():
+            return printed
+        if (early_s := self._read_again_at - monotonic()) > 0:
+            sleep(early_s)
+        ready = dict(self._poll.poll(max(0, timeout_s) * 1000))
+        if self._wake_receiver.fileno() in ready:
+            with contextlib.suppress(BlockingIOError):
+                self._wake_receiver.recv(4096)
+        events = ready.get(self._socket.fileno(), 0)
+        try:
+            if events & select.POLLOUT:
+                self._send()
+            if events & ~select.POLLOUT:
+                data = self._receive()
+                if _FLOOD_BYTES <= len(data) < _PLENTY_BYTES:
+                    self._read_again_at = monotonic() + _FLOOD_PAUSE_S
+                return self._output.take(data) if data else None
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return []
+        except (ConnectionError, ssl.SSLError):
+            return None
+        return []
+
+    def _send(self) -> None:
+        """Send as much of the command as the connection takes just now."""
+        part = self._unsent[0]
+        sent_bytes = self._socket.send(part[:_SEND_BYTES])
+        if sent_bytes < len(part):
+            self._unsent[0] = part[sent_bytes:]
+            return
+        self._unsent.popleft()
+        if self._unsent:
+            crashpoints.reached("hand-over-half-sent")
+        else:
+            self._poll.modify(self._socket, select.POLLIN)
+            crashpoints.reached("hand-over-sent")
+
+    def _receive(self) -> bytes:
+        data = self._socket.recv(RECEIVE_BYTES)
+        if isinstance(self._socket, ssl.SSLSocket):
+            # It gives one record at a time, of 16 KiB at most. What ends the reading of more is met again.
+            with contextlib.suppress(OSError):
+                while len(data) < RECEIVE_BYTES and (more := self._socket.recv(RECEIVE_BYTES)):
+                    data += more
+        return data
+
+    def wake(self) -> None:
+        """See ``Output.wake``."""
+        # Full means that it is awake already; closed, that nobody reads any more.
+        with contextlib.suppress(BlockingIOError, OSError):
+            self._wake_sender.send(b"!")
+
+    def close(self) -> None:
+        """See ``Output.close``."""
+        if self._closed:
+            return
+        self._closed = True
+        self._response.close()
+        self._wake_receiver.close()
+        self._wake_sender.close()
+
+
+class DockerRereadOutput:
+    """The engine's own copy of a log, read by a thread of its own: an HTTP body can't be polled."""
+
+    _MOST_CHUNKS = 16
+
+    def __init__(self, response: requests.Response, *, was_handed_over: bool) -> None:
+        self._response = response
+        self._socket = _socket_of(response)
+        self._output = CommandOutput(was_handed_over=was_handed_over)
+        self._changed = threading.Condition()
+        self._chunks: deque[bytes] = deque()
+        self._ended = False
+        self._woken = False
+        self._closed = False
+        self._thread = threading.Thread(target=self._pump, name="log-reread", daemon=True)
+        self._thread.start()
+
+    @property
+    def acknowledged(self) -> bool:
+        """See ``Output.acknowledged``."""
+        return self._output.acknowledged
+
+    @property
+    def launcher_said(self) -> bytes:
+        """See ``Output.launcher_said``."""
+        return self._output.launcher_said
+
+    def read(self, timeout_s: float) -> Printed | None:
+        """See ``Output.read``."""
+        if printed := self._output.waiting():
+            return printed
+        with self._changed:
+            self._changed.wait_for(lambda: self._chunks or self._ended or self._woken, max(0, timeout_s))
+            self._woken = False
+            if self._chunks:
+                self._changed.notify_all()
+                return self._output.take(self._chunks.popleft())
+            return None if self._ended else []
+
+    def wake(self) -> None:
+        """See ``Output.wake``."""
+        with self._changed:
+            self._woken = True
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """See ``Output.close``."""
+        with self._changed:
+            if self._closed:
+                return
+            self._closed = True
+            self._changed.notify_all()
+            if not self._ended:
+                # Ends a read that waits; closing alone would leave it waiting. An answer that was read to its
+                # end has given its connection back already.
+                with contextlib.suppress(OSError):
+                    self._socket.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._response.close()
+
+    def _pump(self) -> None:
+        try:
+            for chunk in self._response.raw.stream(RECEIVE_BYTES, decode_content=False):
+                with self._changed:
+                    self._changed.wait_for(lambda: len(self._chunks) < self._MOST_CHUNKS or self._closed)
+                    if self._closed:
+                        return
+                    self._chunks.append(chunk)
+                    self._changed.notify_all()
+        except (OSError, urllib3.exceptions.HTTPError):
+            # The engine went away: whoever reads sees the end and asks what became of the container.
+            pass
+        finally:
+            with self._changed:
+                self._ended = True
+                self._changed.notify_all()
+
+
+def _socket_of(response: requests.Response) -> socket.socket:
+    """Return the socket that an answer's body comes from."""
+    body: Any = response.raw
+    found: socket.socket = body._fp.fp.raw._sock
+    return found

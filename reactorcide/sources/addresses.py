@@ -1,0 +1,64 @@
+"""Which addresses git may be sent to for a job, judged after a name is resolved."""
+
+import ipaddress
+import socket
+from collections.abc import Iterable
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_LOOPBACK = tuple(map(ipaddress.ip_network, ("127.0.0.0/8", "::1", "0.0.0.0/8", "::")))
+_LINK_LOCAL = tuple(map(ipaddress.ip_network, ("169.254.0.0/16", "fe80::/10")))
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+
+
+class AddressRules:
+    """What the jobs of those who are no admins may reach: not loopback and link-local, unless allowed.
+
+    Of all networks that an address lies in, the smallest decides; of two alike the one that is allowed.
+    """
+
+    def __init__(self, allow: Iterable[str] = (), deny: Iterable[str] = ()) -> None:
+        self._rules: list[tuple[Network, str | None]] = [
+            *((ipaddress.ip_network(text), None) for text in allow),
+            *((ipaddress.ip_network(text), f"in {text}, which --deny-address names") for text in deny),
+            *((network, "a loopback address") for network in _LOOPBACK),
+            *((network, "a link-local address") for network in _LINK_LOCAL),
+        ]
+
+    def refusal(self, address: Address) -> str | None:
+        """Return what is against an address, in a phrase; ``None`` where nothing is."""
+        address = _plain(address)
+        matching = [rule for rule in self._rules if address in rule[0]]
+        # The first one of those that are as long, which are the allowed ones.
+        return max(matching, key=lambda rule: rule[0].prefixlen, default=(None, None))[1]
+
+
+def is_loopback(address: Address) -> bool:
+    """Tell whether an address is one of this host's that nobody else can reach."""
+    address = _plain(address)
+    return any(address in network for network in _LOOPBACK)
+
+
+def resolve(host: str) -> list[Address]:
+    """Return the addresses of a host, the one to prefer first; raises ``OSError`` where it has none.
+
+    That may take as long as the system's resolver does, mostly seconds.
+    """
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except UnicodeError as error:
+        raise OSError(0, "it is no name of a host") from error
+    return list(dict.fromkeys(ipaddress.ip_address(str(item[4][0])) for item in found))
+
+
+def _plain(address: Address) -> Address:
+    """Return the IPv4 address that an IPv6 one stands for, where it does."""
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is not None:
+            return address.ipv4_mapped
+        if address.sixtofour is not None:
+            return address.sixtofour
+        if address in _NAT64:
+            return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return address

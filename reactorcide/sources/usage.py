@@ -1,0 +1,60 @@
+"""How much of the disk a directory takes that git is writing to."""
+
+import os
+import time
+from pathlib import Path
+
+from reactorcide.domain.errors import JobFailed
+from reactorcide.domain.sizes import format_size
+
+_EVERY_S = 1.0
+_REST = 10
+"""Of the time at most a tenth is spent with measuring."""
+_LEAST_FILE_BYTES = 4096
+"""What a file counts at least: many empty ones use up a disk as well."""
+
+
+class DiskLimit:
+    """Stops a checkout that takes more than ``most_bytes`` of the disk; 0 is no limit."""
+
+    def __init__(self, directory: Path, most_bytes: int) -> None:
+        self._directory = directory
+        self._most_bytes = most_bytes
+        self._due = time.monotonic() + _EVERY_S
+
+    def look(self) -> None:
+        """Measure, unless that was just done; see ``check``."""
+        if time.monotonic() >= self._due:
+            began = time.monotonic()
+            self.check()
+            self._due = time.monotonic() + max(_EVERY_S, _REST * (time.monotonic() - began))
+
+    def check(self) -> None:
+        """Raise ``JobFailed`` where the directory is too large."""
+        if self._most_bytes and _is_larger(self._directory, self._most_bytes):
+            raise self.passed()
+
+    def passed(self) -> JobFailed:
+        """Return what is said of a repository that is too large."""
+        return JobFailed(
+            f"git: the source takes more than {format_size(self._most_bytes)} of the disk (--max-disk)"
+        )
+
+
+def _is_larger(directory: Path, most_bytes: int) -> bool:
+    size_bytes = 0
+    pending = [os.fsencode(directory)]
+    while pending:
+        try:
+            with os.scandir(pending.pop()) as entries:
+                for entry in entries:
+                    status = entry.stat(follow_symlinks=False)
+                    # By its length too: git leaves holes for zeros, which are filled on the way to the job.
+                    size_bytes += max(_LEAST_FILE_BYTES, status.st_size, status.st_blocks * 512)
+                    if entry.is_dir(follow_symlinks=False):
+                        pending.append(entry.path)
+                    if size_bytes > most_bytes:
+                        return True
+        except FileNotFoundError:
+            continue  # git removes what it needs no more
+    return False

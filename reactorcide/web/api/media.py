@@ -1,0 +1,82 @@
+"""What the document says of bodies that are no JSON: their schema, and an example of each answer."""
+
+from typing import Any
+
+Media = dict[str, Any]
+
+_LINES = "collected 12 items\n12 passed in 0.41s\n"
+_AT = "2026-01-31T12:00:01.250Z"
+_JOB_ID = "0198c0de-1d2c-7b3a-9f4e-5a6b7c8d9e0f"
+
+LOG: Media = {
+    "schema": {"type": "string", "description": "What the job wrote, byte for byte."},
+    "example": _LINES,
+}
+
+
+def _events(description: str, *models: str) -> Media:
+    """Return the schema of server-sent events: of their text, or of each of them where they are read so."""
+    data = [{"$ref": f"#/components/schemas/{model}"} for model in models]
+    event = {
+        "type": "object",
+        "required": ["data"],
+        "properties": {
+            "id": {"type": "string", "description": "For `Last-Event-ID`."},
+            "event": {"type": "string"},
+            "data": {
+                "type": "string",
+                "contentMediaType": "application/json",
+                "contentSchema": {"anyOf": data},
+            },
+        },
+    }
+    return {"description": description, "anyOf": [{"type": "string"}, event]}
+
+
+SCHEMAS = {
+    "LogEvents": _events("A log, then the event `end` where the job is over.", "LogEvent", "LogEnd"),
+    "JobEvents": _events("Changes of jobs' statuses, without an end.", "JobEvent"),
+}
+"""What the framework's own model of a schema cannot say, by its name in the document."""
+LOG_EVENTS: Media = {
+    "schema": {"$ref": "#/components/schemas/LogEvents"},
+    "example": (
+        "id: 1:0\n\n"
+        f'id: 1:19\ndata: {{"t": "{_AT}", "stream": "stdout", "text": "collected 12 items\\n"}}\n\n'
+        'event: end\ndata: {"status": "completed", "exit_code": 0, "error": null}\n\n'
+    ),
+}
+JOB_EVENTS: Media = {
+    "schema": {"$ref": "#/components/schemas/JobEvents"},
+    "example": (
+        "id: 41\n\n"
+        f'id: 42\ndata: {{"job_id": "{_JOB_ID}", "name": "test the main branch", "queue_name": "default", '
+        f'"from": "queued", "to": "running", "attempt": 1, "reason": null, "at": "{_AT}"}}\n\n'
+    ),
+}
+METRICS: Media = {
+    "schema": {"type": "string", "description": "Prometheus' text format."},
+    "example": "# TYPE reactorcide_running_jobs gauge\nreactorcide_running_jobs 2.0\n",
+}
+FILE: Media = {
+    "schema": {"type": "string", "format": "binary", "description": "The bytes of the file."},
+    "example": "<testsuite/>",
+}
+TAR_GZ: Media = {
+    "schema": {"type": "string", "format": "binary", "description": "A gzip of a tar of all files."},
+    "example": "(the bytes of a gzip of a tar with report.xml)",
+}
+SOURCE: Media = {
+    "schema": {
+        "type": "string",
+        "format": "binary",
+        "description": "A gzip of a tar: of directories, files and symbolic links.",
+    }
+}
+DOCUMENT: Media = {
+    "schema": {"type": "object", "description": "An OpenAPI document."},
+    "example": {"openapi": "3.1.0", "info": {"title": "Reactorcide", "version": "0.1.0"}, "paths": {}},
+}
+PAGE: Media = {"schema": {"type": "string"}, "example": '<!DOCTYPE html>\n<html lang="en"></html>\n'}
+STYLE: Media = {"schema": {"type": "string"}, "example": "body { margin: 0; }\n"}
+SCRIPT: Media = {"schema": {"type": "string"}, "example": 'SwaggerUIBundle({ url: "v1/openapi.json" });\n'}

@@ -1,0 +1,159 @@
+"""Claiming tasks of our jobs from queues that others may use as well."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from time import monotonic
+
+from reactorcide import crashpoints
+from reactorcide.corndogs.task import Task
+from reactorcide.domain.errors import CorndogsError, CorndogsUnavailable
+from reactorcide.jobs import JobContext, tasks
+from reactorcide.jobs.tasks import TASK_WAITING
+
+log = logging.getLogger("reactorcide.worker")
+
+MAX_TASKS_A_ROUND = 300
+"""Claimed in one round, whoever's they are."""
+_MAX_ROUND_S = 2.0
+"""After this long no more are claimed: leases have to be renewed, and others want their tasks back."""
+_FIRST_REST_S = 0.1
+_LONGEST_REST_S = 2.0
+_FORGET_S = 60.0
+"""A rest that was over for so long is forgotten, and the next one is short again."""
+
+
+class Claims:
+    """Rounds of claiming. For one thread.
+
+    Corndogs hands out tasks of others, too, where they share a queue. In a round these are held until our
+    own are found behind them, and then put back as they were: their states, timeout and priority; only
+    their age is new. A worker that dies meanwhile does not take them along: each comes back when its own
+    timeout is over, or, where it has none, the lease that it is given for the round.
+    """
+
+    def __init__(self, context: JobContext, *, lease_s: float, is_stopping: Callable[[], bool]) -> None:
+        self._context = context
+        self._lease_s = lease_s
+        self._is_stopping = is_stopping
+        self._rests: dict[str, _Rest] = {}
+        self._held: list[_Held] = []
+        self._done_with: set[str] = set()
+        self._left = 0
+        self._ends_at = 0.0
+        self._problem: CorndogsError | None = None
+
+    def begin(self) -> None:
+        """Begin a round."""
+        now = monotonic()
+        self._rests = {queue: rest for queue, rest in self._rests.items() if rest.until > now - _FORGET_S}
+        self._done_with = set()
+        self._left = MAX_TASKS_A_ROUND
+        self._ends_at = now + _MAX_ROUND_S
+        self._problem = None
+
+    def next(self, queues: Sequence[str]) -> tuple[Task, str] | None:
+        """Claim and lease a task of ours from the first of these queues that has one.
+
+        Returns it and its job's id; ``None`` where there is none, or the round has taken long enough. Raises
+        ``CorndogsUnavailable``; a queue that answers with another error does not keep the others from being
+        asked.
+        """
+        for queue in queues:
+            rest = self._rests.get(queue)
+            if queue in self._done_with or (rest is not None and rest.until > monotonic()):
+                continue
+            try:
+                found = self._next_of(queue)
+            except CorndogsUnavailable:
+                raise
+            except CorndogsError as exc:
+                self._problem = exc
+                self._done_with.add(queue)
+                continue
+            if found is not None:
+                return found
+        return None
+
+    def end(self) -> None:
+        """End the round: put back what is somebody else's. Raises the error that a queue answered with."""
+        held, self._held = self._held, []
+        for item in held:
+            if not self._put_back(item):
+                break
+        if self._problem is not None:
+            raise self._problem
+
+    def _next_of(self, queue: str) -> tuple[Task, str] | None:
+        saw_foreign = False
+        while self._left > 0 and monotonic() < self._ends_at and not self._is_stopping():
+            claimed_at = monotonic()
+            task = self._context.corndogs.get_next_task(queue, TASK_WAITING)
+            if task is None:
+                break
+            self._left -= 1
+            crashpoints.reached("claim-task-taken")
+            job_id = tasks.job_of(task, self._context.instance_id)
+            if job_id is not None:
+                tasks.lease(self._context.corndogs, task, self._lease_s)
+                self._rests.pop(queue, None)
+                return task, job_id
+            saw_foreign = True
+            self._hold(task, claimed_at)
+        self._done_with.add(queue)
+        if saw_foreign:
+            # It has nothing of ours, and others want what it has.
+            rest = self._rests.setdefault(queue, _Rest())
+            rest.begin()
+        return None
+
+    def _hold(self, task: Task, claimed_at: float) -> None:
+        # Hundreds of payloads are not to be kept in memory: putting back leaves the stored one.
+        held = _Held(replace(task, payload=b""), claimed_at + (task.timeout_s or self._lease_s))
+        self._held.append(held)
+        if task.timeout_s <= 0:
+            tasks.lease(self._context.corndogs, task, self._lease_s)
+
+    def _put_back(self, held: "_Held") -> bool:
+        """Put one task back; tells whether it makes sense to go on with the next one."""
+        task = held.task
+        if monotonic() >= held.ours_until:
+            # It came back by itself, and may be somebody's by now.
+            return True
+        try:
+            self._context.corndogs.update_task(
+                task.uuid,
+                task.queue,
+                task.current_state,
+                new_state=TASK_WAITING,
+                auto_target_state=task.current_state,
+                timeout_s=task.timeout_s,
+                priority=task.priority,
+            )
+        except CorndogsError as exc:
+            # Not tried again: it may have been done, and then somebody else may hold the task by now.
+            log.warning("tasks of others come back only when their timeouts are over: %s", exc)
+            return not isinstance(exc, CorndogsUnavailable)
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """Somebody else's task that was claimed."""
+
+    task: Task
+    ours_until: float
+    """When its timeout or its lease is over, by ``time.monotonic``."""
+
+
+class _Rest:
+    """How long a queue is left alone that had only tasks of others: longer each time."""
+
+    def __init__(self) -> None:
+        self._length_s = _FIRST_REST_S
+        self.until = 0.0
+
+    def begin(self) -> None:
+        """Begin another rest."""
+        self.until = monotonic() + self._length_s
+        self._length_s = min(2 * self._length_s, _LONGEST_REST_S)

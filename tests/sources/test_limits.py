@@ -1,0 +1,186 @@
+"""What a repository may cost the host: memory, disk, files, the list of its refs."""
+
+import http.server
+import os
+import resource
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from reactorcide.domain.errors import JobFailed
+from reactorcide.sources import git
+from reactorcide.sources.git import GitLimits
+
+from .support import Client, Repository, answering, git_daemon, git_http, serving
+from .test_submodules import Project
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def origin(base: Path) -> Repository:
+    made = Repository(base / "origin")
+    made.commit("file", "content")
+    return made
+
+
+@contextmanager
+def endless_refs() -> Iterator[tuple[str, list[int]]]:
+    """Serve a repository whose list of refs has no end; yields its URL, and where the bytes are counted."""
+    sent = [0]
+
+    class Endless(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "application/x-git-upload-pack-advertisement")
+            self.end_headers()
+            self.wfile.write(b"001e# service=git-upload-pack\n0000")
+            begin = 0
+            try:
+                while sent[0] < 4 << 30:
+                    lines = []
+                    for number in range(begin, begin + 10_000):
+                        line = b"%040d refs/heads/%020d\n" % (number + 1, number)
+                        lines.append(b"%04x%s" % (len(line) + 4, line))
+                    begin += 10_000
+                    self.wfile.write(b"".join(lines))
+                    sent[0] += sum(map(len, lines))
+            except OSError:
+                pass  # git has gone
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Keep quiet."""
+
+    with serving(http.server.ThreadingHTTPServer(("127.0.0.1", 0), Endless)) as port:
+        yield f"http://127.0.0.1:{port}/x", sent
+
+
+def test_refs_without_end_cost_no_more_memory_than_git_may_have(client: Client) -> None:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    with endless_refs() as (url, sent):
+        with pytest.raises(JobFailed, match=r"it needs more memory than 256 MiB \(--git-memory\)"):
+            client(url, limits=GitLimits(memory_bytes=256 * MIB))
+        assert sent[0] < 1 << 30
+    largest_kib = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    assert largest_kib <= max(before, 256 << 10)
+
+
+def test_the_list_of_refs_has_a_bound_in_bytes(
+    origin: Repository, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(100):
+        origin.git("update-ref", f"refs/heads/branch-{number}", "main")
+    client(str(origin.path))
+    monkeypatch.setattr(git, "_MOST_REFS_BYTES", 4096)
+    with pytest.raises(JobFailed, match=r"^git: \S+ has more than 4 KiB of refs$"):
+        client(str(origin.path))
+
+
+@pytest.mark.parametrize("transport", ["path", "http", "daemon"])
+def test_a_large_repository_is_stopped(
+    origin: Repository, base: Path, client: Client, transport: str
+) -> None:
+    (origin.path / "large").write_bytes(os.urandom(6 * MIB))
+    origin.commit("file", "more")
+    limits = GitLimits(disk_bytes=4 * MIB)
+    with git_http(base) as server, git_daemon(base) as daemon:
+        where = {"path": str(base), "http": server.url, "daemon": daemon}[transport]
+        url = f"{where}/origin"
+        with pytest.raises(JobFailed) as caught:
+            client(url, limits=limits)
+        assert str(caught.value) == "git: the source takes more than 4 MiB of the disk (--max-disk)"
+        client(url, limits=GitLimits(disk_bytes=40 * MIB))
+
+
+def test_what_grows_while_it_is_checked_out_is_stopped(origin: Repository, client: Client) -> None:
+    """Packed it is small: zeros, and very many files."""
+    (origin.path / "zeros").write_bytes(bytes(3 * MIB))
+    for number in range(3):
+        (origin.path / f"zeros-{number}").write_bytes(bytes(3 * MIB))
+    origin.commit("file", "zeros")
+    with pytest.raises(JobFailed, match=r"takes more than 8 MiB of the disk \(--max-disk\)"):
+        client(str(origin.path), limits=GitLimits(disk_bytes=8 * MIB))
+    origin.git("rm", "--quiet", "zeros", "zeros-0", "zeros-1", "zeros-2")
+    for number in range(1500):
+        (origin.path / f"empty-{number}").touch()
+    origin.commit("file", "empty")
+    with pytest.raises(JobFailed, match=r"takes more than 4 MiB of the disk \(--max-disk\)"):
+        client(str(origin.path), limits=GitLimits(disk_bytes=4 * MIB))
+
+
+def test_submodules_count_with_their_parent(base: Path, client: Client) -> None:
+    inner, outer = Project(base / "inner"), Project(base / "outer")
+    for project in (inner, outer):
+        (project.path / "large").write_bytes(os.urandom(MIB))
+        sha = project.commit("file", "large")
+        if project is inner:
+            for name in ("one", "two"):
+                outer.submodule(name, "../inner", sha)
+    client(str(outer.path), limits=GitLimits(disk_bytes=40 * MIB))
+    with pytest.raises(JobFailed, match=r"takes more than 5 MiB of the disk"):
+        client(str(outer.path), limits=GitLimits(disk_bytes=5 * MIB))
+
+
+def test_a_checkout_is_measured_while_git_still_works(client: Client, base: Path, tmp_path: Path) -> None:
+    """Here git writes and then waits for an answer that never comes."""
+    (tmp_path / "bin").mkdir()
+    fake = tmp_path / "bin" / "git"
+    fake.write_text("#!/bin/sh\nfor n in 1 2 3; do head -c 1000000 /dev/zero > file$n; done\nexec sleep 60\n")
+    fake.chmod(0o755)
+    began = time.monotonic()
+    with pytest.raises(JobFailed, match="takes more than 2 MiB"):
+        client(
+            "https://example.test/x",
+            env={"PATH": f"{fake.parent}:{os.environ['PATH']}"},
+            limits=GitLimits(disk_bytes=2 * MIB),
+        )
+    assert time.monotonic() - began < 20
+
+
+def test_the_limits_hold_for_every_process(client: Client, tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    fake = tmp_path / "bin" / "git"
+    seen = tmp_path / "seen"
+    fake.write_text(f"#!/bin/sh\nsh -c 'ulimit -v; ulimit -f; ulimit -c' > {seen}\nexit 1\n")
+    fake.chmod(0o755)
+    with pytest.raises(JobFailed):
+        client(
+            "https://example.test/x",
+            env={"PATH": f"{fake.parent}:{os.environ['PATH']}"},
+            limits=GitLimits(memory_bytes=512 * MIB, disk_bytes=10 * MIB),
+        )
+    assert seen.read_text().split() == [str(512 << 10), str(20 << 10), "0"]
+
+
+@pytest.mark.parametrize(
+    ("status", "content_type"),
+    [(403, "text/plain"), (401, "text/plain"), (500, "text/plain"), (200, "text/plain"), (404, "text/html")],
+)
+def test_of_an_answer_that_is_no_git_only_its_status_is_said(
+    client: Client, status: int, content_type: str
+) -> None:
+    with answering(status, b"the inner secret\n", content_type) as port, pytest.raises(JobFailed) as caught:
+        client(f"http://127.0.0.1:{port}/x")
+    assert "secret" not in str(caught.value) + client.log
+    assert str(caught.value).startswith(f"git: cannot reach http://127.0.0.1:{port}/x: ")
+
+
+def test_nor_is_what_answers_that_speaks_no_http(client: Client) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            with listener.accept()[0] as connection:
+                connection.sendall(b"secret of a service\n")
+                connection.recv(1000)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(JobFailed) as caught:
+            client(f"git://127.0.0.1:{listener.getsockname()[1]}/x")
+        thread.join()
+    assert "secr" not in str(caught.value) + client.log

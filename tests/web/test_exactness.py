@@ -1,0 +1,212 @@
+"""What the document calls valid is what the service takes, and the other way round."""
+
+import re
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from jsonschema_rs import Draft202012Validator
+from pydantic import ValidationError
+
+from reactorcide.domain.clock import from_rfc3339
+from reactorcide.domain.errors import InvalidInput
+from reactorcide.sources.urls import GitUrl, check_git_ref
+from reactorcide.web.api import models
+from tests.integration.test_fields import BAD, GIT, GIVEN
+from tests.support.contract import api_document
+
+SOURCE_ID = "0" * 64
+JOB_ID = "0198c0de-1d2c-7b3a-9f4e-5a6b7c8d9e0f"
+# Of bytes, of the host's files and of variables together no schema can tell.
+_UNSAID = [
+    ("source_path", "/etc"),
+    ("source_path", "../.."),
+    ("source_path", "nothing-there"),
+    ("job_command", "é" * 60 * 1024),
+    ("description", "é" * 33 * 1024),
+    ("job_env_vars", {f"N{i}": "x" * 32 * 1024 for i in range(32)}),
+]
+
+
+@cache
+def validator(name: str) -> Draft202012Validator:
+    """What checks a value by a schema of the document."""
+    schema = {"$ref": f"#/components/schemas/{name}", "components": api_document()["components"]}
+    return Draft202012Validator(schema, validate_formats=True)
+
+
+def is_valid(name: str, value: Any) -> bool:
+    """Tell whether a schema of the document takes a value."""
+    return validator(name).is_valid(value)
+
+
+def is_taken(name: str, value: Any) -> bool:
+    """Tell whether the model of that name takes a value."""
+    try:
+        getattr(models, name).model_validate(value)
+    except (ValidationError, InvalidInput):
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [item for item in BAD if item not in _UNSAID and item[1] is not None]
+)
+def test_what_is_refused_is_not_valid(field: str, value: Any) -> None:
+    assert not is_valid("JobRequest", GIVEN | {field: value})
+
+
+@pytest.mark.parametrize("field", sorted(GIVEN))
+def test_what_is_required_is_said_to_be(field: str) -> None:
+    assert not is_valid("JobRequest", {name: value for name, value in GIVEN.items() if name != field})
+    assert not is_valid("JobRequest", GIVEN | {field: None})
+
+
+JOBS: list[tuple[dict[str, Any], bool]] = [
+    (GIVEN, True),
+    (GIVEN | dict.fromkeys(("git_url", "git_ref", "source_id", "source_job_id", "retries")), True),
+    (GIVEN | {"source_id": SOURCE_ID}, True),
+    (GIVEN | {"source_job_id": JOB_ID, "source_id": None}, True),
+    (GIVEN | {"source_job_id": JOB_ID, "source_id": SOURCE_ID}, False),
+    (GIVEN | {"source_path": "a", "source_id": SOURCE_ID}, False),
+    (GIVEN | {"source_path": "a", "source_job_id": JOB_ID}, False),
+    (GIVEN | {"source_job_id": JOB_ID.upper()}, False),
+    (GIVEN | GIT, True),
+    (GIVEN | GIT | {"source_path": None, "git_submodules": False}, True),
+    (GIVEN | GIT | {"source_path": "a"}, False),
+    (GIVEN | GIT | {"git_url": None}, False),
+    (GIVEN | {"source_type": "git"}, False),
+    (GIVEN | {"timeout_seconds": 5, "cpu_limit": 1, "memory_limit": "6m"}, True),
+    (GIVEN | {"memory_limit": (6 << 20) - 1}, False),
+    (GIVEN | {"code_dir": "/job//artifacts/x"}, False),
+    (GIVEN | {"job_dir": "/job/artifacts"}, True),
+    (GIVEN | {"colour": None}, False),
+]
+
+
+@pytest.mark.parametrize(("job", "good"), JOBS, ids=range(len(JOBS)))
+def test_a_job_is_one_of_two_shapes(job: dict[str, Any], good: bool) -> None:
+    assert (is_valid("JobRequest", job), is_taken("JobRequest", job)) == (good, good)
+
+
+@pytest.mark.parametrize(
+    ("change", "good"),
+    [
+        ({}, False),
+        ({"role": None}, False),
+        ({"role": None, "is_active": None}, False),
+        ({"role": None, "is_active": True}, True),
+        ({"role": "admin"}, True),
+    ],
+)
+def test_a_change_of_a_user_changes_something(change: dict[str, Any], good: bool) -> None:
+    assert (is_valid("UserChange", change), is_taken("UserChange", change)) == (good, good)
+
+
+def _takes(check: Callable[[str], object]) -> Callable[[str], bool]:
+    def takes(text: str) -> bool:
+        try:
+            check(text)
+        except (ValueError, InvalidInput):
+            return False
+        return True
+
+    return takes
+
+
+FIELDS: dict[str, Callable[[str], bool]] = {
+    "git_url": _takes(GitUrl.parse),
+    "git_ref": _takes(check_git_ref),
+    **{
+        field: lambda text, field=field: is_taken("JobRequest", GIVEN | {field: text})  # type: ignore[misc]  # a default
+        for field in ("name", "queue_name", "runner_image", "code_dir", "job_dir")
+    },
+    "artifacts": lambda text: is_taken("JobRequest", GIVEN | {"artifacts": [text]}),
+}
+# Of whatever the rules are about, much; and of everything else a little.
+_PARTS = [
+    "a",
+    "B",
+    "0",
+    "é",
+    ".",
+    "..",
+    "/",
+    "//",
+    ":",
+    "@",
+    "-",
+    "_",
+    "*",
+    "**",
+    "?",
+    "#",
+    "[",
+    "]",
+    "{",
+    "%",
+]
+_PARTS += ["%0a", "\\", "~", "^", " ", "\0", "\n", "\x7f", "\u202e", "\u2028", ".lock", "https://", "ssh://"]
+_PARTS += ["git://", "file:///", "ext::", "[::1]", ":8080", "/job", "/artifacts", "@sha256:" + "0" * 32]
+_TEXTS = st.lists(st.sampled_from(_PARTS) | st.characters(exclude_categories=["Cs", "Cn", "Co"]), max_size=8)
+
+
+@pytest.mark.parametrize("field", sorted(FIELDS))
+@settings(max_examples=400, deadline=None, database=None, derandomize=True)
+@given(parts=_TEXTS)
+@example(parts=["https://user:password@example.test:8080/project.git"])
+@example(parts=["git@example.test:team/project.git"])
+@example(parts=["ssh://git:x@[::1]/a"])
+@example(parts=["a", "\n"])
+@example(parts=[])
+def test_a_pattern_is_the_rule_that_code_has(field: str, parts: list[str]) -> None:
+    text = "".join(parts)
+    job = (GIVEN | GIT if field.startswith("git_") else GIVEN) | {
+        field: [text] if field == "artifacts" else text
+    }
+    assert is_valid("JobRequest", job) == FIELDS[field](text), repr(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "ms"),
+    [
+        ("1970-01-01T00:00:00Z", 0),
+        ("1970-01-01t00:00:00.0019z", 1),
+        ("1970-01-01 01:00:00.5+01:00", 500),
+        ("1998-12-31T23:59:60Z", 915_148_800_000),
+        ("9999-12-31T23:59:59-23:59", 253_402_300_799_999),
+        ("0001-01-01T00:00:00+23:59", -62_135_683_140_000),
+    ],
+)
+def test_a_time_of_rfc_3339_is_taken(text: str, ms: int) -> None:
+    assert from_rfc3339(text) == ms
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "2030-01-31",
+        "2030-01-31T12:00:00",
+        "2030-01-31T12:00Z",
+        "20300131T120000Z",
+        "2030-W05-4T12:00:00Z",
+        "2030-02-30T12:00:00Z",
+        "2030-01-31T24:00:00Z",
+        "2030-01-31T12:00:00+24:00",
+        "٢٠٣٠-01-31T12:00:00Z",
+    ],
+)
+def test_no_other_time_is(text: str) -> None:
+    assert not is_valid("TokenRequest", {"name": "n", "expires_at": text})
+    assert not _takes(from_rfc3339)(text)
+
+
+def test_every_pattern_is_one_without_flags_or_names() -> None:
+    """ECMA-262 has neither ``(?i)`` nor ``(?P<name>…)``, and its ``\\d`` and ``\\w`` are not Python's."""
+    patterns = re.findall(r"'pattern': '((?:[^'\\]|\\.)*)'", repr(api_document()))
+    assert len(patterns) > 10
+    assert [pattern for pattern in patterns if re.search(r"\(\?[^:=!]|\\\\[dwsDWSAZ]", pattern)] == []
