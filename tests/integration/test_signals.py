@@ -80,11 +80,12 @@ def free_port() -> int:
 
 def test_it_serves_although_nobody_can_hear_it(tmp_path: Path) -> None:
     port = free_port()
-    options = {"port": port, "data_dir": tmp_path / "data", "concurrency": 0, "source_root": tmp_path}
+    options = {"port": port, "data_dir": tmp_path / "data", "concurrency": 0}
     with open("/dev/full", "wb") as full:
         process = subprocess.Popen(
             command_line("serve", options),
             env=clean_environment(tmp_path),
+            cwd=tmp_path,
             stdin=subprocess.DEVNULL,
             stdout=full,
             stderr=full,

@@ -69,7 +69,7 @@ def test_slow_clients_take_no_thread_and_are_cut_off(new_service: NewService) ->
             if begun == HALF_A_HEAD:
                 answers = [_rest(client) for client in clients]
                 assert all(answer.startswith(b"HTTP/1.1 408 ") for answer in answers)
-                assert json.loads(answers[0].partition(b"\r\n\r\n")[2])["error"] == "invalid_input"
+                assert json.loads(answers[0].partition(b"\r\n\r\n")[2])["error"] == "request_timeout"
                 assert "was refused: 408 " in service.log_text()
 
 
