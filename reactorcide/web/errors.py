@@ -65,10 +65,6 @@ _HTTP_MESSAGES = {
 }
 
 
-_MAX_DETAILS = 50
-"""Fields that an answer blames: the first ones."""
-
-
 class InvalidFields(errors.InvalidInput):
     """Several fields are to blame."""
 
@@ -81,9 +77,6 @@ def validation_failed(error: ValidationError) -> None:
     """Raise what pydantic found as ``InvalidFields``."""
     details: dict[str, Detail] = {}
     for item in error.errors(include_url=False, include_context=False, include_input=False):
-        if len(details) == _MAX_DETAILS:
-            # A body has room for a hundred thousand of them.
-            break
         # Of a field that may be one of two types pydantic tells what each of them lacks: once is enough.
         field = ".".join(str(part) for part in item["loc"] if part not in ("int", "str")) or "body"
         field = field[:_MOST_FIELD_CHARS]
