@@ -10,7 +10,7 @@ ARGS =
 .DEFAULT_GOAL = help
 # Two at once would install into the same .venv.
 .NOTPARALLEL:
-.PHONY: help demo test lint bench soak clean engine stop-engine
+.PHONY: help demo test test-oldest lint bench soak clean engine stop-engine
 
 help: ## list what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -24,6 +24,10 @@ test: .venv/ready-dev engine ## run the tests, against a real Docker Engine
 	@[ -n "$$REACTORCIDE_TEST_IMAGE" ] || scripts/ensure-tool busybox
 	@scripts/ensure-tool go
 	PATH="$(CURDIR)/.venv/bin:$$PATH" $(PYTHON_IN_VENV) -m pytest --ignore tests/soak $(IN_PARALLEL) $(ARGS)
+
+test-oldest: .venv/ready-dev engine ## run the tests of the server on the oldest gunicorn that is allowed
+	@[ -n "$$REACTORCIDE_TEST_IMAGE" ] || scripts/ensure-tool busybox
+	@scripts/test-oldest $(IN_PARALLEL) $(ARGS)
 
 lint: .venv/ready-dev ## check style, types and the layers of the code
 	.venv/bin/ruff check
@@ -40,7 +44,7 @@ soak: .venv/ready-dev engine ## run the tests in tests/soak, which take an hour 
 	$(PYTHON_IN_VENV) -m pytest tests/soak --timeout 0 $(ARGS)
 
 clean: ## remove everything that was made here, but not a running dockerd
-	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv-oldest build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 engine: .venv/ready ## make sure that a Docker Engine answers

@@ -107,6 +107,7 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Application:
     """
     # Flask and pydantic are most of what there is to import, and the operator's commands do without.
     from reactorcide.web import create_app
+    from reactorcide.web.probes import Probes
     from reactorcide.web.ratelimit import FailureLimiter
     from reactorcide.web.services import Services
     from reactorcide.web.streams import StreamSlots
@@ -193,13 +194,15 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Application:
         slots=StreamSlots(settings.stream_slots),
         metrics=metrics,
         bad_tokens=FailureLimiter(settings.bad_tokens),
-        probes={
-            "database": database.check,
-            "corndogs": queue.corndogs.check_health,
-            "docker": runner.check,
-            "object_store": objects.check,
-            "worker": worker.check,
-        },
+        probes=Probes(
+            {
+                "database": database.check,
+                "corndogs": queue.corndogs.check_health,
+                "docker": runner.check,
+                "object_store": objects.check,
+                "worker": worker.check,
+            }
+        ),
         workers=lambda: [worker.view()],
     )
     metrics.add_job_counts(store.counts)
@@ -226,7 +229,13 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Application:
         lambda _: database.close(),
     ]
     return Application(
-        create_app(services, trusted_proxies=settings.trusted_proxies, cors_origins=settings.cors_origins),
+        create_app(
+            services,
+            trusted_proxies=settings.trusted_proxies,
+            cors_origins=settings.cors_origins,
+            allowed_hosts=settings.allowed_hosts,
+            public_url=settings.public_url,
+        ),
         start=start,
         stop_order=stop_order,
         signals=signals,

@@ -13,6 +13,14 @@ request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 hide: ContextVar[Callable[[str], str]] = ContextVar("hide", default=str)
 """Takes the secrets of the job that this thread is busy with out of a text, for each line that is logged."""
 
+
+def printable(text: str) -> str:
+    """Return ``text`` on one line, with nothing in it that could control a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -62,7 +70,8 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = hide.get()(self.formatException(record.exc_info))
-        return json.dumps(line, default=str)
+        # In ASCII, but for the one control character that JSON leaves as it is.
+        return json.dumps(line, default=str).replace("\x7f", "\\u007f")
 
 
 class TextFormatter(logging.Formatter):
@@ -75,7 +84,8 @@ class TextFormatter(logging.Formatter):
         fields = _fields(record).items()
         said = "".join(f" {name}={value}" for name, value in fields if name not in self._SAID)
         text = f"{_time(record)} {record.levelname.lower():7} {hide.get()(record.getMessage())}{said}"
-        text = text.replace("\r", "\\r").replace("\n", "\\n")
+        text = printable(text)
         if record.exc_info:
-            text += "\n" + hide.get()(self.formatException(record.exc_info))
+            trace = hide.get()(self.formatException(record.exc_info))
+            text += "".join(f"\n{printable(line)}" for line in trace.split("\n"))
         return text

@@ -1,6 +1,10 @@
 """What the service counts, in Prometheus' terms. Base units: seconds and bytes."""
 
+import threading
+from collections import Counter as Tally
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
@@ -11,23 +15,36 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _JOB_SECONDS = (0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21600)
 _FAST_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
+_METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
+_OTHER = "(other)"
+"""In place of what only clients know: no queue can have this name."""
+_MAX_QUEUES = 50
+"""Queues that are told apart; the names are the users' to make up."""
+
 
 class Metrics:
-    """One service's metrics, in a registry of its own, so that several fit into one process."""
+    """One service's metrics, in a registry of its own, so that several fit into one process.
+
+    Every label has a bounded number of values, whatever is sent.
+    """
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        self.jobs_ended = Counter(
+        # The last ones that were seen, with the statuses that their jobs ended with.
+        self._queues: OrderedDict[str, set[str]] = OrderedDict()
+        self._queues_lock = threading.Lock()
+        self._render_lock = threading.Lock()
+        self._jobs_ended = Counter(
             "reactorcide_jobs_ended", "Jobs that ended.", ["queue", "status"], registry=self._registry
         )
-        self.job_run_seconds = Histogram(
+        self._job_run_seconds = Histogram(
             "reactorcide_job_run_seconds",
             "From the start of a job's container to the job's end.",
             ["queue"],
             buckets=_JOB_SECONDS,
             registry=self._registry,
         )
-        self.job_wait_seconds = Histogram(
+        self._job_wait_seconds = Histogram(
             "reactorcide_job_wait_seconds",
             "From a job's submission to the start of its container.",
             ["queue"],
@@ -55,8 +72,38 @@ class Metrics:
             registry=self._registry,
         )
 
+    def observe_job_end(self, queue: str, status: str, run_s: float | None) -> None:
+        """Count a job that ended, after ``run_s`` if it was started at all."""
+        with self._queue(queue) as statuses:
+            statuses.add(status)
+            self._jobs_ended.labels(queue, status).inc()
+            if run_s is not None:
+                self._job_run_seconds.labels(queue).observe(run_s)
+
+    def observe_job_wait(self, queue: str, wait_s: float) -> None:
+        """Count a job that was started."""
+        with self._queue(queue):
+            self._job_wait_seconds.labels(queue).observe(wait_s)
+
+    @contextmanager
+    def _queue(self, queue: str) -> Iterator[set[str]]:
+        """Have ``queue`` among those that are told apart, for which the one that was seen first may go."""
+        with self._queues_lock:
+            statuses = self._queues.setdefault(queue, set())
+            self._queues.move_to_end(queue)
+            if len(self._queues) > _MAX_QUEUES:
+                gone, counted = self._queues.popitem(last=False)
+                for status in counted:
+                    self._jobs_ended.remove(gone, status)
+                for histogram in (self._job_run_seconds, self._job_wait_seconds):
+                    # Older versions of the library mind where there is none.
+                    with suppress(KeyError):
+                        histogram.remove(gone)
+            yield statuses
+
     def observe_request(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count a request; ``route`` is the rule that matched, never the path that was asked for."""
+        method = method if method in _METHODS else _OTHER
         self._requests.labels(method, route, str(status)).inc()
         self._request_seconds.labels(method, route).observe(seconds)
 
@@ -70,7 +117,9 @@ class Metrics:
 
     def render(self) -> bytes:
         """Return everything in Prometheus' text format."""
-        return generate_latest(self._registry)
+        # One after the other: all at once they would only take the processor from other requests.
+        with self._render_lock:
+            return generate_latest(self._registry)
 
 
 class _JobCounts(Collector):
@@ -83,11 +132,20 @@ class _JobCounts(Collector):
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         jobs, depth = self._jobs(), self._depth()
-        waiting: dict[str, int] = {}
-        for queue, status, count in self._counts():
-            jobs.add_metric([queue, status], count)
+        counted = list(self._counts())
+        total: Tally[str] = Tally()
+        for queue, _, count in counted:
+            total[queue] += count
+        largest = {queue for queue, _ in total.most_common(_MAX_QUEUES)}
+        shown: Tally[tuple[str, str]] = Tally()
+        waiting: Tally[str] = Tally()
+        for queue, status, count in counted:
+            name = queue if queue in largest else _OTHER
+            shown[name, status] += count
             if status in ("submitted", "queued", "submit_failed"):
-                waiting[queue] = waiting.get(queue, 0) + count
+                waiting[name] += count
+        for (queue, status), count in shown.items():
+            jobs.add_metric([queue, status], count)
         for queue, count in waiting.items():
             depth.add_metric([queue], count)
         yield jobs

@@ -58,6 +58,15 @@ class Settings:
         "than once.",
         option="cors-origin",
     )
+    public_url: str | None = _setting(
+        None, "Where people reach the service, like https://ci.example.com, if that is not --host and --port."
+    )
+    allowed_hosts: tuple[str, ...] = _setting(
+        (),
+        "Another name that the service may be called by without a token, or * for any; may be given more "
+        "than once. Addresses, localhost, this machine's own name and that in --public-url always may.",
+        option="allowed-host",
+    )
     data_dir: Path = _setting(
         default_data_dir, "Directory for the databases, logs and artifacts; the platform's by default."
     )

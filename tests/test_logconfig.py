@@ -36,3 +36,20 @@ def test_secrets_are_in_no_part_of_a_line(formatter: logging.Formatter, hidden: 
     assert 'p\\"w' not in line
     if isinstance(formatter, logconfig.JsonFormatter):
         assert json.loads(line)["attempt"] == 1
+
+
+@pytest.mark.parametrize("formatter", [logconfig.TextFormatter(), logconfig.JsonFormatter()])
+def test_nothing_that_is_logged_controls_a_terminal(formatter: logging.Formatter) -> None:
+    hostile = "a\x1b]0;owned\x07\r\n\x7f\x9b31m\u202egnp\u2028\udcff"
+    try:
+        raise ValueError(hostile)
+    except ValueError:
+        record = logging.makeLogRecord(
+            {"msg": "GET %s", "args": (hostile,), "field": hostile, "exc_info": sys.exc_info()}
+        )
+    lines = formatter.format(record).split("\n")
+    assert all(line.isprintable() for line in lines)
+    assert "owned" in lines[0]
+    # Only the lines of the traceback stand by themselves.
+    assert (len(lines) == 1) == isinstance(formatter, logconfig.JsonFormatter)
+    assert "".join(lines).count("owned") == 3

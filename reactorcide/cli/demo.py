@@ -118,7 +118,8 @@ def _run(client: Client, name: str, command: str, source: Path) -> dict[str, Any
     )
     sys.stdout.flush()
     job = watch(client, job, sys.stdout.buffer)
-    click.echo(f"status {job['status']}, exit code {job['exit_code']}, error: {job['error'] or 'none'}")
+    error = render.printable(job["error"] or "none")
+    click.echo(f"status {job['status']}, exit code {job['exit_code']}, error: {error}")
     if not any(client.log(job["job_id"], {"tail": 1})):
         raise DemoFailed("the job should have printed something, but its log is empty")
     return job

@@ -248,7 +248,7 @@ def _each(job_ids: tuple[str, ...], done: str, act: Callable[[Client, str], obje
                 act(client, job_id)
             except ServiceError as exc:
                 failures += 1
-                click.echo(f"reactorcide: {job_id}: {exc}", err=True)
+                click.echo(f"reactorcide: {job_id}: {render.printable(str(exc))}", err=True)
             else:
                 click.echo(f"{job_id} {done}")
     if failures:

@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from reactorcide.logconfig import printable as printable
+
 _STYLES = {
     "completed": "green",
     "failed": "red",
@@ -23,12 +25,8 @@ _UNITS = ((86_400, "d"), (3600, "h"), (60, "min"))
 
 def as_json(value: Any) -> None:
     """Print ``value`` as JSON, in ASCII: what reads it may expect any encoding."""
-    click.echo(json.dumps(value, indent=2))
-
-
-def printable(text: str) -> str:
-    """Return ``text`` on one line, with nothing in it that could control a terminal."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+    # JSON leaves one control character as it is.
+    click.echo(json.dumps(value, indent=2).replace("\x7f", "\\u007f"))
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, flexible: str = "") -> None:

@@ -1,13 +1,10 @@
-"""``reactorcide serve``: gunicorn around the application."""
+"""``reactorcide serve``: what is checked and said before it runs."""
 
-import gc
 import ipaddress
 import logging
-import os
 import shlex
 import socket
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import click
@@ -20,11 +17,6 @@ from reactorcide.domain.errors import ConfigurationError
 from reactorcide.settings import Settings
 
 log = logging.getLogger("reactorcide.serve")
-
-_API_THREADS = 16
-_GRACEFUL_TIMEOUT_S = 6
-_EXIT_CANNOT_START = 3
-"""gunicorn's own code for a worker that can't boot: then the master gives up instead of trying again."""
 
 
 @click.command()
@@ -43,7 +35,9 @@ def serve(**options: Any) -> None:
             _check_tls(settings)
             _warn_of_plain_http(settings)
             _warn_of_open_data_dir(settings)
-            _run(settings, _local_listener(settings))
+            from reactorcide.server.run import run
+
+            run(settings, _local_listener(settings), lambda: localsocket.remove(settings.data_dir))
     except ConfigurationError as exc:
         click.echo(f"reactorcide: {exc}", err=True)
         sys.exit(1)
@@ -74,13 +68,10 @@ def _check_tls(settings: Settings) -> None:
         return
     if settings.tls_cert is None or settings.tls_key is None:
         raise ConfigurationError("--tls-cert and --tls-key belong together: give both, or none")
-    import ssl
+    from reactorcide.server.tls import Certificate
 
     try:
-        # A key with a passphrase is refused, for nobody is there to type it.
-        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(
-            settings.tls_cert, settings.tls_key, password=""
-        )
+        Certificate(settings.tls_cert, settings.tls_key)
     except OSError as exc:
         raise ConfigurationError(
             f"cannot use --tls-cert {settings.tls_cert} with --tls-key {settings.tls_key}: "
@@ -127,115 +118,3 @@ def _local_listener(settings: Settings) -> localsocket.Listener | None:
             exc.strerror,
         )
         return None
-
-
-def _run(settings: Settings, local: localsocket.Listener | None) -> None:
-    from gunicorn.app.base import BaseApplication
-
-    from reactorcide.cli.gunicorn_worker import DrainingArbiter
-
-    class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
-        """The master process: it imports neither Flask nor gRPC nor Docker, which saves their memory."""
-
-        def load_config(self) -> None:
-            """Set everything here: gunicorn's own command line and files play no part."""
-            for name, value in _gunicorn_config(settings).items():
-                self.cfg.set(name, value)
-
-        def load(self) -> Any:
-            """Build the application, in the worker: threads and connections must be born after the fork."""
-            # What is made until it has started stays to the end. To look through it for garbage again and
-            # again took a quarter of the start.
-            gc.disable()
-            from reactorcide.app import build
-
-            self.application = build(settings, os.environ)
-            return self.application.wsgi
-
-        def run(self) -> None:
-            """Run until a signal ends it."""
-            if settings.drain:
-                DrainingArbiter(self).run()
-            else:
-                super().run()
-
-    server = Server()
-    server.cfg.set("post_worker_init", lambda worker: _start(server.application, worker, settings))
-    server.cfg.set("worker_exit", lambda _, worker: _stop(worker))
-    if local is not None:
-        # Not among the addresses to bind: it has a path that gunicorn cannot bind or remove.
-        server.cfg.set("when_ready", lambda master: master.LISTENERS.append(local))
-        server.cfg.set("on_exit", lambda _: localsocket.remove(settings.data_dir))
-    server.run()
-
-
-def _gunicorn_config(settings: Settings) -> dict[str, Any]:
-    return {
-        "bind": f"[{settings.host}]:{settings.port}"
-        if ":" in settings.host
-        else f"{settings.host}:{settings.port}",
-        "worker_class": f"reactorcide.cli.gunicorn_worker.{'DrainingWorker' if settings.drain else 'Worker'}",
-        "workers": 1,
-        "threads": settings.stream_slots + _API_THREADS,
-        "worker_connections": 1000,
-        "max_requests": 0,
-        # gthread's heartbeat comes from its main loop, so this is no limit on requests.
-        "timeout": 60,
-        "graceful_timeout": _GRACEFUL_TIMEOUT_S,
-        "keepalive": 15,
-        "preload_app": False,
-        "control_socket_disable": True,
-        # The application judges these headers itself, by --trusted-proxy; gunicorn would believe this host's.
-        "forwarded_allow_ips": "",
-        **_tls_config(settings),
-        "logger_class": "reactorcide.cli.gunicorn_worker.Logger",
-        "proc_name": "reactorcide",
-        "worker_tmp_dir": "/dev/shm" if os.access("/dev/shm", os.W_OK) else None,  # noqa: S108  # a heartbeat file
-    }
-
-
-def _tls_config(settings: Settings) -> dict[str, Any]:
-    if settings.tls_cert is None:
-        return {}
-    return {
-        "certfile": str(settings.tls_cert),
-        "keyfile": str(settings.tls_key),
-        # Called for each connection, so that a renewed certificate is used at once.
-        "ssl_context": _tls_context,
-    }
-
-
-def _tls_context(config: Any, default: Callable[[], Any]) -> Any:
-    import ssl
-
-    context = default()
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context
-
-
-def _start(application: Any, worker: Any, settings: Settings) -> None:
-    """Start the parts of the service, in the worker, when gunicorn is about to accept requests."""
-    try:
-        application.start()
-    except ConfigurationError as exc:
-        click.echo(f"reactorcide: {exc}", err=True)
-        sys.exit(_EXIT_CANNOT_START)
-    gc.freeze()
-    gc.enable()
-    worker.application = application
-    worker.request_timeout_s = settings.request_timeout_s
-    address = worker.sockets[0].getsockname()
-    scheme = "https" if worker.cfg.is_ssl else "http"
-    click.echo(f"Reactorcide listens on {scheme}://{address[0]}:{address[1]}", err=True)
-    if application.new_admin_token is not None:
-        # Not into a file or a journal, which others may read.
-        if sys.stderr.isatty():
-            click.echo(f"The admin's token, shown this once: {application.new_admin_token}", err=True)
-        else:
-            click.echo(f"The admin's token is in {settings.admin_token_path.absolute()}", err=True)
-
-
-def _stop(worker: Any) -> None:
-    application = getattr(worker, "application", None)
-    if application is not None:
-        application.stop()

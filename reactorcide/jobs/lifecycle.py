@@ -45,8 +45,7 @@ def claim(context: JobContext, job_id: str, task_id: str, worker_id: str) -> Job
 def started(context: JobContext, job: Job, *, at_ms: int) -> None:
     """Record that the command of the job's attempt runs."""
     context.store.start_attempt(job.job_id, job.attempt, now_ms=at_ms)
-    queue = job.definition.queue_name
-    context.metrics.job_wait_seconds.labels(queue).observe((at_ms - job.created_at_ms) / 1000)
+    context.metrics.observe_job_wait(job.definition.queue_name, (at_ms - job.created_at_ms) / 1000)
 
 
 def finish(context: JobContext, job: Job, outcome: Outcome, *, log_truncated: bool = False) -> None:
@@ -233,10 +232,9 @@ def _changed(context: JobContext, job: Job) -> None:
         },
     )
     if job.is_final:
-        queue = job.definition.queue_name
-        context.metrics.jobs_ended.labels(queue, job.status).inc()
+        run_s = None
         if job.started_at_ms is not None and job.completed_at_ms is not None:
-            seconds = (job.completed_at_ms - job.started_at_ms) / 1000
-            context.metrics.job_run_seconds.labels(queue).observe(seconds)
+            run_s = (job.completed_at_ms - job.started_at_ms) / 1000
+        context.metrics.observe_job_end(job.definition.queue_name, job.status, run_s)
     context.signals.announce(job.job_id)
     context.signals.announce(ANY_JOB)

@@ -8,7 +8,7 @@ from flask_openapi3.openapi import OpenAPI
 from werkzeug.routing import PathConverter
 
 from reactorcide import __version__
-from reactorcide.web import auth, cors, errors, requests
+from reactorcide.web import auth, cors, door, errors, hosts, requests
 from reactorcide.web.address import TrustedProxies
 from reactorcide.web.api import accounts, document, jobs, logs, service, sources
 from reactorcide.web.api.models import ErrorResponse
@@ -23,12 +23,19 @@ class _AnyPath(PathConverter):
 
 
 def create_app(
-    services: Services, *, trusted_proxies: Sequence[str] = (), cors_origins: Sequence[str] = ()
+    services: Services,
+    *,
+    trusted_proxies: Sequence[str] = (),
+    cors_origins: Sequence[str] = (),
+    allowed_hosts: Sequence[str] = (),
+    public_url: str | None = None,
 ) -> Flask:
     """Return the WSGI application; starts nothing.
 
     ``trusted_proxies`` are networks of proxies whose word on a client's address is taken; pages of
-    ``cors_origins`` may use the API from a browser.
+    ``cors_origins`` may use the API from a browser. Without a token the service is called by an address,
+    its own name, that in ``public_url`` or one of ``allowed_hosts``. Raises ``ConfigurationError`` where
+    ``public_url`` is none.
     """
     app = OpenAPI(
         "reactorcide",
@@ -45,8 +52,10 @@ def create_app(
     app.url_map.converters["path"] = _AnyPath
     requests.install(app, services.metrics)
     errors.install(app)
+    hosts.install(app, services, hosts.own_names(public_url, allowed_hosts))
     cors.install(app, cors_origins)
     auth.install(app, services)
+    door.install(app)
     app.register_api(document.blueprint())
     app.register_api(service.blueprint(services))
     app.register_api(jobs.blueprint(services))

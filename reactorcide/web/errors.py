@@ -44,6 +44,7 @@ HTTP_CODES = {
     414: "invalid_input",
     415: "unsupported_media_type",
     416: "range_not_satisfiable",
+    421: "misdirected_request",
     429: "rate_limited",
     431: "header_too_large",
     500: "internal_error",

@@ -107,6 +107,9 @@ def install(app: Flask, metrics: Metrics) -> None:
 
     @app.after_request
     def end(response: Response) -> Response:
+        if response.status_code == 100:
+            # The body is wanted: the answer comes when it is there.
+            return response
         response.headers["X-Request-ID"] = g.request_id
         for name, value in HEADERS.items():
             response.headers.setdefault(name, value)

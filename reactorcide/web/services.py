@@ -1,12 +1,13 @@
 """What the web layer is given to work with."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from reactorcide.accounts import AccountContext
 from reactorcide.domain.workers import WorkerView
 from reactorcide.jobs import JobContext
 from reactorcide.metrics import Metrics
+from reactorcide.web.probes import Probes
 from reactorcide.web.ratelimit import FailureLimiter
 from reactorcide.web.streams import StreamSlots
 
@@ -34,6 +35,6 @@ class Services:
     slots: StreamSlots
     metrics: Metrics
     bad_tokens: FailureLimiter
-    probes: Mapping[str, Callable[[], None]]
-    """By name, what has to work for the service to be ready; each raises a sentence where it does not."""
+    probes: Probes
+    """What has to work for the service to be ready."""
     workers: Callable[[], list[WorkerView]]

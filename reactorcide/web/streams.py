@@ -1,24 +1,17 @@
 """Answers that take long: a bounded number of them, ended as soon as nobody listens."""
 
 import errno
-import select
-import socket
-import struct
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from time import monotonic
 
-from flask import Response, request
+from flask import Response, has_request_context, request
 
 from reactorcide.domain.errors import Busy
 from reactorcide.signals import Signals
 
-_CLOSED = getattr(select, "POLLRDHUP", select.POLLHUP)
-"""Linux tells the end of what the other side sends by a name of its own, other systems as a hang-up."""
 _LOOK_EVERY_S = 1.0
-_MOST_SEND_S = 30
-"""How long a client that is there may take nothing, as where somebody stops a terminal."""
 
 
 class StreamSlots:
@@ -28,8 +21,12 @@ class StreamSlots:
         self._free = threading.BoundedSemaphore(slots) if slots else None
 
     def try_take(self) -> bool:
-        """Take a place if one is free; give it back with ``release``."""
-        return self._free is not None and self._free.acquire(blocking=False)
+        """Take a place if one is free, for the request that is being answered; ``release`` gives it back."""
+        is_taken = self._free is not None and self._free.acquire(blocking=False)
+        if is_taken and has_request_context():
+            # The server has threads of their own for those that mostly wait.
+            request.environ.get("reactorcide.takes_long", lambda: None)()
+        return is_taken
 
     def release(self) -> None:
         """Give a place back."""
@@ -42,15 +39,12 @@ def stream(
 ) -> Response:
     """Return an answer that goes on until ``chunks`` ends, the client goes or the service stops.
 
-    ``b""`` among the chunks means "nothing yet". The client's socket is looked at about once a second, and a
-    client that takes nothing for long is given up. Raises ``Busy`` when no place is free.
+    ``b""`` among the chunks means "nothing yet". Whether the client is still there is looked at about once a
+    second; one that takes nothing the server gives up. Raises ``Busy`` when no place is free.
     """
     if not slots.try_take():
         raise Busy("too many followers just now; come back in a few seconds")
-    client: socket.socket | None = request.environ.get("gunicorn.socket")
-    if client is not None:
-        # The kernel's own limit, for what is sent is so by gunicorn, which knows none.
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", _MOST_SEND_S, 0))
+    has_gone: Callable[[], bool] = request.environ.get("reactorcide.has_gone", lambda: False)
 
     def body() -> Iterator[bytes]:
         # At once, so that the client has its headers before the first line comes.
@@ -58,9 +52,9 @@ def stream(
         looked_at = monotonic()
         with closing(chunks):
             for chunk in chunks:
-                if client is not None and (not chunk or monotonic() - looked_at >= _LOOK_EVERY_S):
+                if not chunk or monotonic() - looked_at >= _LOOK_EVERY_S:
                     looked_at = monotonic()
-                    if _has_hung_up(client):
+                    if has_gone():
                         return
                 if chunk:
                     yield chunk
@@ -73,13 +67,3 @@ def stream(
     response.headers["X-Accel-Buffering"] = "no"
     response.call_on_close(slots.release)
     return response
-
-
-def _has_hung_up(client: socket.socket) -> bool:
-    """Tell whether the other side has closed; writing alone would notice only after buffers fill.
-
-    Nothing is read: below TLS, what has come last need not be the request's, nor be the end.
-    """
-    poll = select.poll()
-    poll.register(client, _CLOSED)
-    return bool(poll.poll(0))

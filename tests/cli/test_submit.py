@@ -419,3 +419,12 @@ def test_a_terminal_gets_a_spinner_while_the_job_waits(reactorcide: Program, tmp
         os.close(terminal)
     assert b"waiting for waits to start" in shown
     assert output.read_bytes() == b"here\n"
+
+
+def test_no_name_in_what_it_says_controls_the_terminal(lone: Program, tmp_path: Path) -> None:
+    file = tmp_path / "a\x1b]0;owned\x07.json"
+    file.write_text("{")
+    refused = lone("submit", "-f", file)
+    assert refused.code == 1
+    assert "a\\x1b]0;owned\\x07.json" in refused.errors
+    assert "\x1b" not in refused.errors

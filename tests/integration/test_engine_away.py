@@ -1,12 +1,15 @@
 """A Docker Engine that is away, comes back, or goes in the middle of a job."""
 
+import socket
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from time import monotonic
 
 import pytest
 
 from tests.conftest import NewService
-from tests.support.engine_proxy import EngineProxy
+from tests.support.engine_proxy import ENGINE_SOCKET, EngineProxy
 from tests.support.waiting import wait_until
 
 
@@ -59,3 +62,34 @@ def test_a_job_survives_that_the_engine_is_cut_off_while_it_runs(
     assert (job["status"], job["exit_code"], job["attempt"]) == ("failed", 4, 1)
     expected = b"".join(b"%d\n" % i for i in range(1, 31))
     assert api.log(job) == expected + b"[reactorcide] exit code 4\n"
+
+
+def test_an_engine_that_accepts_and_never_answers_holds_nobody(
+    tmp_path: Path, new_service: NewService
+) -> None:
+    path = tmp_path / "silent.sock"
+    with socket.socket(socket.AF_UNIX) as silent, ExitStack() as stack:
+        silent.bind(str(path))
+        silent.listen(1000)
+        service = new_service({"DOCKER_HOST": f"unix://{path}"}, concurrency=0)
+        for _ in range(60):
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", service.port), timeout=20))
+            client.sendall(b"GET /api/v1/ready HTTP/1.1\r\nHost: localhost\r\n\r\n" * 3)
+        anonymous = service.anonymous()
+        for _ in range(10):
+            begun = monotonic()
+            assert anonymous.request("GET", "health").status_code == 200
+            assert monotonic() - begun < 2
+
+        def found() -> str:
+            response = anonymous.request("GET", "ready")
+            assert response.status_code == 503
+            return str(response.json()["checks"]["docker"])
+
+        wait_until(lambda: "has not answered for" in found(), 20, "readiness tells of it")
+        ready = anonymous.request("GET", "ready").json()
+        assert {ready["checks"][name] for name in ("database", "corndogs", "object_store")} == {"ok"}
+        assert (ready["ages_s"]["docker"], ready["ages_s"]["database"] < 5) == (None, True)
+        # The service's end, and the test's, need an engine to look at.
+        path.unlink()
+        path.symlink_to(ENGINE_SOCKET)

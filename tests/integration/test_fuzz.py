@@ -95,6 +95,12 @@ def test_a_field_that_there_is_not_is_refused_as_null_too(idle: Client) -> None:
     assert "nofield" in response.text
 
 
+def test_of_fields_that_there_are_not_the_first_are_named(idle: Client) -> None:
+    response = idle.request("POST", "jobs", json=_JOB | {f"field-{number}": 1 for number in range(100_000)})
+    assert response.status_code == 400
+    assert (len(response.json()["details"]), len(response.content) < 20_000) == (20, True)
+
+
 def test_an_address_that_is_too_long(idle: Client) -> None:
     response = idle.request("GET", "jobs?name=" + "x" * 5000)
     assert (response.status_code, response.json()["error"]) == (414, "invalid_input")

@@ -20,9 +20,11 @@ def test_a_locked_database_loses_nothing(new_service: NewService) -> None:
         response = service.admin.post_job(job_command="true")
         assert response.status_code == 503
         assert "database is locked" in response.json()["message"]
-        assert (
-            "database is locked" in service.admin.request("GET", "/api/v1/ready").json()["checks"]["database"]
-        )
+
+        def found() -> str:
+            return str(service.admin.request("GET", "/api/v1/ready").json()["checks"]["database"])
+
+        wait_until(lambda: "database is locked" in found(), 20, "readiness tells of it")
         other.execute("ROLLBACK")
     ended = service.admin.wait(runs)
     assert (ended["status"], ended["attempt"]) == ("completed", 1)

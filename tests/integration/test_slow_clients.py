@@ -17,12 +17,14 @@ from tests.support.service import Service
 from tests.support.waiting import wait_until
 
 MORE_THAN_THREADS = 80
-HALF_A_HEAD = b"POST /api/v1/jobs HTTP/1.1\r\nHost: x\r\nX-Slow: "
-HALF_A_BODY = b"POST /api/v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{"
-A_HUGE_CHUNK = b"POST /api/v1/jobs HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n300000\r\n{"
-HALF_A_CHUNK = b"POST /api/v1/jobs HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{"
+HALF_A_HEAD = b"POST /api/v1/jobs HTTP/1.1\r\nHost: localhost\r\nX-Slow: "
+HALF_A_BODY = b"POST /api/v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n{"
+A_HUGE_CHUNK = (
+    b"POST /api/v1/jobs HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n300000\r\n{"
+)
+HALF_A_CHUNK = b"POST /api/v1/jobs HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{"
 # The second request of a connection comes with the first one, and not to its end.
-AND_A_HALF = b"GET /api/v1/health HTTP/1.1\r\nHost: x\r\n\r\n" + HALF_A_HEAD
+AND_A_HALF = b"GET /api/v1/health HTTP/1.1\r\nHost: localhost\r\n\r\n" + HALF_A_HEAD
 
 
 @contextmanager
@@ -67,8 +69,8 @@ def test_slow_clients_take_no_thread_and_are_cut_off(new_service: NewService) ->
             if begun == HALF_A_HEAD:
                 answers = [_rest(client) for client in clients]
                 assert all(answer.startswith(b"HTTP/1.1 408 ") for answer in answers)
-                assert json.loads(answers[0].partition(b"\r\n\r\n")[2])["error"] == "invalid_input"
-                assert "cut off: Request Timeout" in service.log_text()
+                assert json.loads(answers[0].partition(b"\r\n\r\n")[2])["error"] == "request_timeout"
+                assert "was refused: 408 " in service.log_text()
 
 
 def _rest(client: socket.socket) -> bytes:
@@ -133,7 +135,8 @@ def test_a_body_in_chunks_has_the_same_limit(
 def test_a_client_that_asks_before_it_sends_the_body_is_told_to(idle_service: Service) -> None:
     body = b'{"name": "x", "source_type": "copy", "job_command": "true"}'
     head = (
-        f"POST /api/v1/jobs HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: {len(body)}\r\n"
+        f"POST /api/v1/jobs HTTP/1.1\r\nHost: localhost\r\n"
+        f"Expect: 100-continue\r\nContent-Length: {len(body)}\r\n"
         f"Content-Type: application/json\r\nAuthorization: Bearer {idle_service.admin.token}\r\n\r\n"
     )
     with socket.create_connection(("127.0.0.1", idle_service.port), timeout=20) as client:
@@ -161,25 +164,15 @@ def test_many_connections_at_once_are_all_answered(idle_service: Service) -> Non
     assert set(statuses) == {200}
 
 
-@pytest.mark.parametrize(
-    ("how_many", "begun"),
-    [
-        pytest.param(510, HALF_A_HEAD, id="too many"),
-        pytest.param(
-            40, HALF_A_BODY.replace(b"1000", b"2000000") + b"x" * 1_900_000, id="too large together"
-        ),
-    ],
-)
-def test_where_too_much_is_on_its_way_the_oldest_goes(
-    idle_service: Service, how_many: int, begun: bytes
-) -> None:
+def test_where_too_much_is_on_its_way_the_oldest_goes(idle_service: Service) -> None:
+    begun = HALF_A_BODY.replace(b"1000", b"2000000\r\nAuthorization: Bearer TOKEN") + b"x" * 1_900_000
     with ExitStack() as stack:
         clients = []
-        for _ in range(how_many):
+        for _ in range(40):
             client = stack.enter_context(
                 socket.create_connection(("127.0.0.1", idle_service.port), timeout=20)
             )
-            client.sendall(begun)
+            client.sendall(begun.replace(b"TOKEN", (idle_service.admin.token or "").encode()))
             clients.append(client)
         assert clients[0].recv(100).startswith(b"HTTP/1.1 503 ")
         assert idle_service.admin.request("GET", "jobs").status_code == 200

@@ -54,7 +54,7 @@ def check_answer(method: str, response: requests.Response) -> None:
         return
     rule = _rule(method, address)
     if rule is None:
-        assert response.status_code in (400, 401, 404, 405, 408, 413, 414, 431), (
+        assert response.status_code in (400, 401, 404, 405, 408, 413, 414, 421, 431), (
             f"{method} {address}: {response.text}"
         )
         _check_schema("ErrorResponse", response)

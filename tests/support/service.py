@@ -163,6 +163,12 @@ class Service:
         """Where it listens."""
         return int(self.base_url.rpartition(":")[2])
 
+    @property
+    def process_id(self) -> int:
+        """The process that was started: the master."""
+        assert self._process is not None
+        return self._process.pid
+
     def log_text(self) -> str:
         """Return what the service itself has logged."""
         return self.log_path.read_text(errors="replace")

@@ -1,8 +1,8 @@
 """What the web layer adds: the table of errors, requests, bounded streams."""
 
 import logging
-import socket
 from collections.abc import Generator
+from time import monotonic
 from typing import Any, NoReturn
 
 import pytest
@@ -143,27 +143,11 @@ class TestStreams:
         assert b"".join(response.response) == b"ab"  # type: ignore[arg-type]  # it is made of bytes
         response.close()
 
-    def test_a_client_that_takes_nothing_does_not_hold_it_for_ever(
-        self, app: Flask, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(streams, "_MOST_SEND_S", 1)
-        ours, theirs = socket.socketpair()
-        with ours, theirs, app.test_request_context(environ_overrides={"gunicorn.socket": ours}):
-            response = stream(StreamSlots(1), Signals(), pieces(b"x" * (8 << 20)))
-            # As gunicorn does it, on a socket that knows no time limit of its own.
-            assert ours.gettimeout() is None
-            chunk: bytes = b"".join(response.response)  # type: ignore[arg-type]  # it is made of bytes
-            with pytest.raises(BlockingIOError):
-                ours.sendall(chunk)
-            response.close()
-
     def test_a_client_that_went_away_is_noticed_while_there_is_much_to_send(
         self, app: Flask, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(streams, "_LOOK_EVERY_S", 0)
-        ours, theirs = socket.socketpair()
-        with ours, app.test_request_context(environ_overrides={"gunicorn.socket": ours}):
-            theirs.close()
+        with app.test_request_context(environ_overrides={"reactorcide.has_gone": lambda: True}):
             response = stream(StreamSlots(1), Signals(), pieces(b"x", b"y"))
             assert b"".join(response.response) == b""  # type: ignore[arg-type]  # it is made of bytes
             response.close()
@@ -188,6 +172,14 @@ class TestJSON:
             400,
             [{"field": "a", "message": "'a' is there more than once"}],
         )
+
+    def test_a_key_that_is_there_twice_among_many_costs_no_more_than_they_do(self, app: Flask) -> None:
+        many = b",".join(b'"%d": 0' % number for number in range(170_000))
+        begun = monotonic()
+        status, error = self.send(app, b"{" + many + b', "169999": 1}')
+        assert (status, error["details"][0]["field"]) == (400, "169999")
+        # It was minutes: each key was looked for among all of them.
+        assert monotonic() - begun < 5
 
     @pytest.mark.parametrize(
         "body",

@@ -100,6 +100,7 @@ _MESSAGES = {
     414: "Request Line is too large (5000 > 4094)",
     415: "send the body as JSON, with Content-Type: application/json",
     416: "the log has only 1024 bytes",
+    421: "ci.example.com is no name of this service; call it by its address",
     429: "too many requests; come back in a few seconds",
     431: "the header fields are larger than the service takes",
     500: "the service failed to answer this; its log says more, by the request's id",
@@ -203,7 +204,7 @@ def needs_token(operation: Operation) -> bool:
 
 def _common(operation: Operation) -> Iterator[int]:
     """Yield the errors that all routes of this kind can answer."""
-    yield from (400, 408, 413, 414, 431, 500, 503)
+    yield from (400, 408, 413, 414, 421, 431, 500, 503)
     if needs_token(operation):
         yield from (401, 403, 429)
     if any(parameter["in"] == "path" for parameter in operation.get("parameters", [])):

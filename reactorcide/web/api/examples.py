@@ -176,5 +176,8 @@ EXAMPLES: dict[str, Any] = {
         "version": "0.1.0",
         "verification": {"verified": True, "user_authenticated": True, "user_id": _USER_ID},
     },
-    "ReadyResponse": {"checks": {"database": "ok", "docker": "ok"}},
+    "ReadyResponse": {
+        "checks": {"database": "ok", "docker": "ok"},
+        "ages_s": {"database": 0.0, "docker": 0.2},
+    },
 }

@@ -942,6 +942,8 @@ class ReadyResponse(BaseModel):
     """Whether each part works: `ok`, or a sentence."""
 
     checks: dict[str, str]
+    ages_s: dict[str, float | None]
+    """How many seconds ago each was found; null where nothing has been found yet."""
 
 
 class ErrorDetail(BaseModel):

@@ -8,7 +8,7 @@ from flask_openapi3.models.tag import Tag
 
 from reactorcide import __version__
 from reactorcide.domain.clock import rfc3339
-from reactorcide.domain.errors import ReactorcideError, TooManyFailures, Unauthorized
+from reactorcide.domain.errors import TooManyFailures, Unauthorized
 from reactorcide.jobs import read
 from reactorcide.metrics import CONTENT_TYPE
 from reactorcide.web.api import PREFIX, operation_name
@@ -57,16 +57,12 @@ def blueprint(services: Services) -> APIBlueprint:
 
     @api.get(f"{PREFIX}/ready", responses={200: ReadyResponse, 503: ReadyResponse}, security=NO_TOKEN)
     def ready(query: NoQuery) -> tuple[Response, int]:
-        """Tell whether every part works."""
-        checks = {}
-        for name, probe in services.probes.items():
-            try:
-                probe()
-                checks[name] = "ok"
-            except ReactorcideError as exc:
-                checks[name] = str(exc)
-        is_ready = all(found == "ok" for found in checks.values())
-        return jsonify({"checks": checks}), 200 if is_ready else 503
+        """Tell whether every part works, as it was last found, and how many seconds ago that was."""
+        found = services.probes.look()
+        checks = {name: finding.text for name, finding in found.items()}
+        ages = {name: finding.age_s for name, finding in found.items()}
+        is_ready = all(text == "ok" for text in checks.values())
+        return jsonify({"checks": checks, "ages_s": ages}), 200 if is_ready else 503
 
     @api.get(f"{PREFIX}/metrics", responses=_METRICS, security=NO_TOKEN)
     def metrics(query: NoQuery) -> Response:

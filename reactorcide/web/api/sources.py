@@ -8,7 +8,7 @@ from flask import Response, jsonify, request
 from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
 
-from reactorcide.domain.errors import Busy, TooLarge
+from reactorcide.domain.errors import Busy
 from reactorcide.domain.sources import Source
 from reactorcide.jobs import sources
 from reactorcide.web import errors
@@ -20,7 +20,6 @@ from reactorcide.web.services import Services
 
 _TYPES = ("application/gzip", "application/x-gzip", "application/octet-stream")
 _CHUNK_BYTES = 1 << 18
-_MOST_DISCARDED_BYTES = 1 << 30
 
 
 def blueprint(services: Services) -> APIBlueprint:
@@ -59,9 +58,6 @@ def blueprint(services: Services) -> APIBlueprint:
         body = _chunks()
         try:
             source, created = sources.add(context, caller(), body, most_bytes=services.most_source_bytes)
-        except TooLarge:
-            _discard(body)
-            raise
         finally:
             services.slots.release()
         response = jsonify(_json(source))
@@ -85,12 +81,3 @@ def _chunks() -> Iterator[bytes]:
     stream = cast(BinaryIO, request.stream)
     while chunk := stream.read(_CHUNK_BYTES):
         yield chunk
-
-
-def _discard(body: Iterator[bytes]) -> None:
-    """Read what is left, up to a bound: a client that is cut off while it sends never sees the answer."""
-    left_bytes = _MOST_DISCARDED_BYTES
-    for chunk in body:
-        left_bytes -= len(chunk)
-        if left_bytes <= 0:
-            return

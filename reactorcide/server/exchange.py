@@ -1,0 +1,176 @@
+"""One request and its answer, as WSGI (PEP 3333) has them."""
+
+import contextvars
+import io
+import logging
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote_to_bytes
+
+import h11
+
+from reactorcide.server.connection import Connection
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
+log = logging.getLogger("reactorcide.web")
+
+Environ = dict[str, Any]
+
+IS_A_QUESTION = "reactorcide.asks"
+"""In the environment of a request whose body has not come: the application answers 100 if it wants it."""
+MAX_BODY_BYTES = "reactorcide.max_body_bytes"
+"""Where the application says how much of it; ``None`` for a body that it reads while it comes."""
+HAS_GONE = "reactorcide.has_gone"
+"""Tells whether the client has hung up."""
+TAKES_LONG = "reactorcide.takes_long"
+"""To be called where a request mostly waits, such as a follower's."""
+
+
+class Exchange:
+    """Calls the application, and sends its answer as the client takes it, by one thread after another."""
+
+    def __init__(self, connection: Connection, application: "WSGIApplication", environ: Environ) -> None:
+        self._connection = connection
+        self._application = application
+        self._environ = environ
+        self._context = contextvars.copy_context()
+        self._status = ""
+        self._headers: list[tuple[str, str]] = []
+        self._result: Iterable[bytes] | None = None
+        self._chunks: Iterator[bytes] = iter(())
+        self._has_begun = False
+        self._takes_long = False
+        environ[TAKES_LONG] = self._now_takes_long
+        self._has_body = environ["REQUEST_METHOD"] != "HEAD"
+
+    def __call__(self) -> None:
+        """Begin, or go on until the answer is all said or enough of it waits for the client."""
+        self._context.run(self._go_on)
+
+    def _now_takes_long(self) -> None:
+        self._takes_long = True
+        self._connection.front.pool.takes_long()
+
+    def _go_on(self) -> None:
+        if self._takes_long:
+            self._now_takes_long()
+        try:
+            if self._result is None:
+                self._result = self._application(self._environ, self._start_response)
+                self._chunks = iter(self._result)
+                if self._status.startswith("100 "):
+                    self._close()
+                    self._connection.admit(self._environ[MAX_BODY_BYTES])
+                    return
+                if IS_A_QUESTION in self._environ:
+                    self._connection.refused(self)
+            while not self._connection.pause():
+                chunk = next(self._chunks, None)
+                if chunk is None:
+                    self._begin()
+                    # Whatever is to be done at the end is done before the client knows of it.
+                    self._close()
+                    self._connection.end_answer()
+                    return
+                self._begin()
+                self._connection.write(chunk if self._has_body else b"")
+        except ConnectionError as exc:
+            log.debug("an answer broke off: %s", exc)
+            self._abort()
+        except Exception:
+            log.exception("an answer failed unexpectedly")
+            self._abort()
+
+    def _start_response(
+        self, status: str, headers: list[tuple[str, str]], exc_info: Any = None
+    ) -> Callable[[bytes], object]:
+        if exc_info is not None and self._has_begun:
+            raise exc_info[1].with_traceback(exc_info[2])
+        self._status, self._headers = status, headers
+        return self._write
+
+    def _write(self, data: bytes) -> None:
+        self._begin()
+        self._connection.write(data)
+
+    def _begin(self) -> None:
+        if not self._has_begun:
+            self._has_begun = True
+            code, _, reason = self._status.partition(" ")
+            if code in ("204", "304"):
+                self._has_body = False
+            self._connection.begin_answer(int(code), reason, self._headers)
+
+    def _abort(self) -> None:
+        self._connection.abort()
+        try:
+            self._close()
+        except Exception:
+            log.exception("an answer failed to end")
+
+    def _close(self) -> None:
+        result, self._result = self._result, ()
+        close = getattr(result, "close", None)
+        if close is not None:
+            close()
+
+
+class _Body:
+    """A body that is read while it comes."""
+
+    def __init__(self, connection: Connection, timeout_s: float) -> None:
+        self._connection = connection
+        self._timeout_s = timeout_s
+
+    def read(self, size: int = -1) -> bytes:
+        """Return up to ``size`` bytes, all that are left where that is negative; none at the end."""
+        if size >= 0:
+            return self._connection.read(size, self._timeout_s)
+        return b"".join(iter(lambda: self._connection.read(1 << 16, self._timeout_s), b""))
+
+
+def make_environ(
+    connection: Connection, request: h11.Request, body: bytes | None, *, scheme: str, server: tuple[str, int]
+) -> Environ:
+    """Return what the application is told of a request; without ``body`` it is read while it comes."""
+    target = request.target
+    if not target.startswith(b"/") and b"://" in target:
+        # The absolute form (RFC 9112, 3.2.2). Which host is meant is the Host field's to say.
+        target = b"/" + target.partition(b"://")[2].partition(b"/")[2]
+    path, _, query = target.partition(b"?")
+    environ: Environ = {
+        "REQUEST_METHOD": request.method.decode("ascii"),
+        "SCRIPT_NAME": "",
+        "PATH_INFO": unquote_to_bytes(path).decode("latin-1"),
+        "QUERY_STRING": query.decode("latin-1"),
+        "RAW_URI": request.target.decode("latin-1"),
+        "SERVER_NAME": server[0],
+        "SERVER_PORT": str(server[1]),
+        "SERVER_PROTOCOL": f"HTTP/{request.http_version.decode('ascii')}",
+        "REMOTE_ADDR": connection.address[0],
+        "REMOTE_PORT": str(connection.address[1]),
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": scheme,
+        "wsgi.input": _Body(connection, connection.front.request_timeout_s)
+        if body is None
+        else io.BytesIO(body),
+        "wsgi.input_terminated": True,
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": False,
+        "wsgi.run_once": False,
+        HAS_GONE: connection.has_gone,
+    }
+    for name, value in request.headers:
+        if b"_" in name:
+            # Not to be taken for the field with dashes, which proxies may have removed.
+            continue
+        key = name.decode("ascii").upper().replace("-", "_")
+        if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+            key = f"HTTP_{key}"
+        text = value.decode("latin-1")
+        environ[key] = f"{environ[key]},{text}" if key in environ else text
+    return environ

@@ -1,0 +1,271 @@
+"""The loop: it waits for all clients at once, gives threads to whole requests, and ends what takes long."""
+
+import errno
+import logging
+import os
+import selectors
+import socket
+import ssl
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+import h11
+
+from reactorcide.server.connection import Connection
+from reactorcide.server.exchange import IS_A_QUESTION, Exchange, make_environ
+from reactorcide.server.shares import Pool, Share, network_of
+from reactorcide.server.tls import Certificate
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
+log = logging.getLogger("reactorcide.web")
+
+_MAX_CONNECTIONS = 3000
+_MAX_TLS_CONNECTIONS = 1000
+"""Fewer, for each of them takes some 40 KiB."""
+_MAX_HELD_BYTES = 32 << 20
+"""Requests and answers on their way, of all clients together."""
+_TURN_EVENTS = 16
+_TURN_S = 0.005
+"""What one share, or those who are new, may take of a turn of the loop."""
+_SWEEP_S = 0.5
+_UNSENT_BYTES = 128 << 10
+
+
+class Front:
+    """Serves the application on listening sockets until ``stop``."""
+
+    def __init__(
+        self,
+        listeners: Sequence[socket.socket],
+        application: "WSGIApplication",
+        *,
+        certificate: Certificate | None,
+        request_timeout_s: float,
+        max_threads: int,
+        max_short: int,
+    ) -> None:
+        self.request_timeout_s = request_timeout_s
+        self.is_stopping = False
+        self.pool = Pool(max_threads, max_short, self._became_free)
+        self._application = application
+        self._certificate = certificate
+        self._max_connections = _MAX_CONNECTIONS if certificate is None else _MAX_TLS_CONNECTIONS
+        self._listeners = listeners
+        self._selector = selectors.DefaultSelector()
+        self._shares: dict[str, Share] = {}
+        self._connections = 0
+        self.held_bytes = 0
+        """Requests and answers on their way."""
+        self._held_lock = threading.Lock()
+        self._deferred: deque[Callable[[], None]] = deque()
+        self._wake_in, self._wake_out = os.pipe()
+        self._is_awake = False
+        self._turn = 0
+        self._next_sweep = 0.0
+        for end in (self._wake_in, self._wake_out):
+            os.set_blocking(end, False)
+        self._selector.register(self._wake_in, selectors.EVENT_READ, self._wake_up)
+        for listener in listeners:
+            listener.setblocking(False)
+            if listener.family != socket.AF_UNIX:
+                # Those that it accepts have these from it.
+                listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+                    # What a client does not take is not to lie in the kernel by the megabyte.
+                    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
+            self._selector.register(listener, selectors.EVENT_READ, partial(self._accept, listener))
+
+    # --- the loop --------------------------------------------------------------------------------
+
+    def turn(self, timeout_s: float) -> None:
+        """Do what there is to do, after waiting for it for up to ``timeout_s``."""
+        for key, _ in self._selector.select(timeout_s):
+            key.data()
+        self._run_deferred()
+        while self.held_bytes > _MAX_HELD_BYTES and self._make_room(Share.held_bytes):
+            pass
+        now = monotonic()
+        if now >= self._next_sweep:
+            self._next_sweep = now + _SWEEP_S
+            for share in list(self._shares.values()):
+                for connection in list(share.connections):
+                    self._guarded(connection, partial(connection.on_time, now))
+
+    def begin_to_stop(self) -> None:
+        """Accept nobody any more, and close whatever is not being answered."""
+        self.is_stopping = True
+        for listener in self._listeners:
+            self._selector.unregister(listener)
+        for connection in self._all():
+            connection.stop()
+
+    @property
+    def is_done(self) -> bool:
+        """Tell whether there is no connection left."""
+        return not self._connections
+
+    def close(self) -> None:
+        """Break off what is left."""
+        for connection in self._all():
+            connection.close()
+        # After what these have still to do.
+        self.pool.stop()
+
+    def _all(self) -> list[Connection]:
+        return [connection for share in self._shares.values() for connection in share.connections]
+
+    def _serve(self, share: Share) -> None:
+        """Give a share its turn."""
+        if not share.connections:
+            # Given up in this very turn.
+            return
+        ready = share.selector.select(0)
+        # Not always the same ones, where there are more than fit.
+        self._turn += _TURN_EVENTS
+        begin = self._turn % len(ready) if len(ready) > _TURN_EVENTS else 0
+        ended = monotonic() + _TURN_S
+        for key, mask in (ready[begin:] + ready[:begin])[:_TURN_EVENTS]:
+            self._guarded(key.data, partial(key.data.on_event, mask))
+            if monotonic() > ended or share.is_busy:
+                break
+        self._poll(share)
+
+    def _guarded(self, connection: Connection, act: Callable[[], None]) -> None:
+        """Do something for a connection; what fails unexpectedly is the end of that one alone."""
+        try:
+            act()
+        except Exception:
+            log.exception("a connection failed unexpectedly")
+            connection.close()
+
+    def _poll(self, share: Share) -> None:
+        """Watch a share's clients unless it has enough to do."""
+        is_polled = not share.is_busy and bool(share.connections)
+        if is_polled != share.is_polled:
+            share.is_polled = is_polled
+            if is_polled:
+                self._selector.register(share.selector, selectors.EVENT_READ, partial(self._serve, share))
+            else:
+                self._selector.unregister(share.selector)
+
+    def _accept(self, listener: socket.socket) -> None:
+        ended = monotonic() + _TURN_S
+        while monotonic() < ended:
+            try:
+                sock, address = listener.accept()
+            except (BlockingIOError, ConnectionAbortedError, InterruptedError):
+                return
+            except OSError as exc:
+                if exc.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                    raise
+                log.error("a connection cannot be accepted: %s", exc)
+                self._make_room(lambda share: len(share.connections))
+                return
+            try:
+                self._add(sock, address)
+            except OSError as exc:
+                log.debug("a connection broke before it was there: %s", exc)
+                sock.close()
+
+    def _add(self, sock: socket.socket, address: Any) -> None:
+        if self._connections >= self._max_connections and not self._make_room(
+            lambda share: len(share.connections)
+        ):
+            sock.close()
+            return
+        sock.setblocking(False)
+        # What comes over a socket of this host crosses no network.
+        if self._certificate is not None and sock.family != socket.AF_UNIX:
+            sock = self._certificate.context().wrap_socket(
+                sock, server_side=True, do_handshake_on_connect=False
+            )
+        network = network_of(address[0])
+        share = self._shares.get(network)
+        if share is None:
+            share = self._shares[network] = Share(network)
+        connection = Connection(self, share, sock, address)
+        share.connections[connection] = None
+        self._connections += 1
+        self._guarded(connection, connection.go_on)
+        self._poll(share)
+
+    def _make_room(self, size: Callable[[Share], int]) -> bool:
+        """Close the oldest connection that can be, of the share with most; return whether there was one."""
+        for share in sorted(self._shares.values(), key=size, reverse=True):
+            if any(connection.make_room() for connection in share.connections):
+                return True
+        return False
+
+    # --- for the connections ---------------------------------------------------------------------
+
+    def ask(self, connection: Connection, request: h11.Request) -> None:
+        """Have a thread ask the application whether it wants a request's body."""
+        exchange = self._exchange(connection, request, b"", {IS_A_QUESTION: True})
+        self.pool.submit(connection.share, exchange)
+
+    def answer(self, connection: Connection, request: h11.Request, body: bytes | None) -> Exchange:
+        """Have a thread answer a request."""
+        exchange = self._exchange(connection, request, body, {})
+        self.pool.submit(connection.share, exchange)
+        return exchange
+
+    def resume(self, connection: Connection, exchange: Exchange) -> None:
+        """Have a thread go on with an answer."""
+        self.pool.submit(connection.share, exchange)
+
+    def _exchange(
+        self, connection: Connection, request: h11.Request, body: bytes | None, extra: dict[str, Any]
+    ) -> Exchange:
+        scheme = "https" if isinstance(connection.sock, ssl.SSLSocket) else "http"
+        server = self._listeners[0].getsockname()[:2]
+        environ = make_environ(connection, request, body, scheme=scheme, server=server)
+        return Exchange(connection, self._application, environ | extra)
+
+    def hold(self, more_bytes: int) -> None:
+        """Count memory that a connection takes, or gives back. Thread-safe."""
+        with self._held_lock:
+            self.held_bytes += more_bytes
+
+    def forget(self, connection: Connection) -> None:
+        """Count a connection no more; of the loop."""
+        share = connection.share
+        del share.connections[connection]
+        self._connections -= 1
+        self._poll(share)
+        if not share.connections:
+            del self._shares[share.network]
+            share.selector.close()
+
+    def defer(self, connection: Connection, callback: Callable[[], None]) -> None:
+        """Have the loop call something soon. Thread-safe."""
+        self._defer(partial(self._guarded, connection, callback))
+
+    def _defer(self, callback: Callable[[], None]) -> None:
+        self._deferred.append(callback)
+        self.wake()
+
+    def wake(self) -> None:
+        """End the loop's waiting. Safe in a signal handler, and in any thread."""
+        if not self._is_awake:
+            self._is_awake = True
+            try:
+                os.write(self._wake_out, b"x")
+            except BlockingIOError:
+                return
+
+    def _wake_up(self) -> None:
+        os.read(self._wake_in, 4096)
+
+    def _run_deferred(self) -> None:
+        self._is_awake = False
+        for _ in range(len(self._deferred)):
+            self._deferred.popleft()()
+
+    def _became_free(self, share: Share) -> None:
+        self._defer(lambda: self._poll(share) if share.connections else None)

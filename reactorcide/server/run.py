@@ -1,0 +1,132 @@
+"""The processes of ``reactorcide serve``: how gunicorn is set up, and what starts and stops in its worker."""
+
+import contextlib
+import gc
+import logging
+import os
+import resource
+import socket
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+from gunicorn.app.base import BaseApplication
+
+from reactorcide.domain.errors import ConfigurationError
+from reactorcide.server import worker
+from reactorcide.settings import Settings
+
+log = logging.getLogger("reactorcide.serve")
+
+_GRACEFUL_TIMEOUT_S = 6
+_EXIT_CANNOT_START = 3
+"""gunicorn's own code for a worker that can't boot: then the master gives up instead of trying again."""
+_WANTED_FILES = 4096
+"""Open files: two for each connection that may be there, and what jobs need."""
+
+
+def run(settings: Settings, local: socket.socket | None, remove_local: Callable[[], None]) -> None:
+    """Serve until a signal ends it: at ``--host`` and ``--port``, and on ``local``, if there is one.
+
+    ``remove_local`` is called when the service ends.
+    """
+
+    class Worker(worker.DrainingWorker if settings.drain else worker.Worker):  # type: ignore[misc]  # one of two
+        pass
+
+    Worker.settings = settings
+
+    class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
+        """The master process: it imports neither Flask nor gRPC nor Docker, which saves their memory."""
+
+        def load_config(self) -> None:
+            """Set everything here: gunicorn's own command line and files play no part."""
+            for name, value in _gunicorn_config(settings, Worker).items():
+                # What only newer versions have, they have turned off for us; older ones lack it.
+                if name in self.cfg.settings:
+                    self.cfg.set(name, value)
+
+        def load(self) -> Any:
+            """Build the application, in the worker: threads and connections must be born after the fork."""
+            # What is made until it has started stays to the end. To look through it for garbage again and
+            # again took a quarter of the start.
+            gc.disable()
+            from reactorcide.app import build
+
+            self.application = build(settings, os.environ)
+            return self.application.wsgi
+
+        def run(self) -> None:
+            """Run until a signal ends it."""
+            (worker.DrainingArbiter if settings.drain else worker.Arbiter)(self).run()
+
+    _want_files()
+    server = Server()
+    server.cfg.set("post_worker_init", lambda process: _start(server.application, process, settings))
+    server.cfg.set("worker_exit", lambda _, process: _stop(process))
+    if local is not None:
+        # Not among the addresses to bind: it has a path that gunicorn cannot bind or remove.
+        server.cfg.set("when_ready", lambda master: master.LISTENERS.append(local))
+        server.cfg.set("on_exit", lambda _: remove_local())
+    server.run()
+
+
+def _gunicorn_config(settings: Settings, worker_class: type[worker.Worker]) -> dict[str, Any]:
+    return {
+        "bind": f"[{settings.host}]:{settings.port}"
+        if ":" in settings.host
+        else f"{settings.host}:{settings.port}",
+        "worker_class": worker_class,
+        "workers": 1,
+        "max_requests": 0,
+        # The heartbeat comes from the loop, so this is no limit on requests.
+        "timeout": 60,
+        "graceful_timeout": _GRACEFUL_TIMEOUT_S,
+        "preload_app": False,
+        "control_socket_disable": True,
+        "logger_class": worker.Logger,
+        "proc_name": "reactorcide",
+        "worker_tmp_dir": "/dev/shm" if os.access("/dev/shm", os.W_OK) else None,  # noqa: S108  # a heartbeat file
+    }
+
+
+def _want_files() -> None:
+    """Allow as many open files as are needed, if that is allowed to us."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _WANTED_FILES if hard == resource.RLIM_INFINITY else min(_WANTED_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _start(application: Any, process: Any, settings: Settings) -> None:
+    """Start the parts of the service, in the worker, when it is about to accept requests."""
+    try:
+        application.start()
+    except ConfigurationError as exc:
+        _say(f"reactorcide: {exc}")
+        sys.exit(_EXIT_CANNOT_START)
+    gc.freeze()
+    gc.enable()
+    process.application = application
+    address = process.sockets[0].getsockname()
+    scheme = "http" if settings.tls_cert is None else "https"
+    _say(f"Reactorcide listens on {scheme}://{address[0]}:{address[1]}")
+    if application.new_admin_token is not None:
+        # Not into a file or a journal, which others may read.
+        if sys.stderr.isatty():
+            _say(f"The admin's token, shown this once: {application.new_admin_token}")
+        else:
+            _say(f"The admin's token is in {settings.admin_token_path.absolute()}")
+
+
+def _say(text: str) -> None:
+    """Tell whoever has started the service; that nobody can hear it does not end it."""
+    with contextlib.suppress(OSError):
+        click.echo(text, err=True)
+
+
+def _stop(process: Any) -> None:
+    application = getattr(process, "application", None)
+    if application is not None:
+        application.stop()

@@ -1,0 +1,158 @@
+"""Fair shares: the clients of one address cost the clients of others next to nothing.
+
+Each address has a share of its own of the loop's turns and of the threads. Where clients come through one
+proxy they share one, and it is the proxy that tells them apart.
+"""
+
+import ipaddress
+import selectors
+import threading
+from collections import deque
+from collections.abc import Callable
+from functools import lru_cache
+from queue import SimpleQueue
+from time import monotonic
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from reactorcide.server.connection import Connection
+
+_IPV6_PREFIX_BITS = 64
+"""What one customer gets as a rule: single addresses in it are free for the taking."""
+_MAX_RUNNING = 8
+"""Requests of one address that threads work on at once, followers and their like not counted."""
+_MAX_RUNNING_BESIDE_OTHERS = 3
+"""The same, while others have requests, too: Python's lock goes to one thread at a time."""
+_BESIDE_S = 1.0
+_MAX_PENDING = 32
+"""Requests of one address, waiting or running; with so many nothing more is read from its clients."""
+
+Task = Callable[[], None]
+
+
+class Share:
+    """What the clients of one address have: their connections, and the requests that wait for a thread."""
+
+    def __init__(self, network: str) -> None:
+        self.network = network
+        self.selector = selectors.DefaultSelector()
+        # In the order in which they came. Of the loop alone.
+        self.connections: dict[Connection, None] = {}
+        self.is_polled = False
+        # Of the pool alone.
+        self.waiting: deque[Task] = deque()
+        self.running = 0
+
+    @property
+    def is_busy(self) -> bool:
+        """Tell whether this address has as many requests on its way as it may."""
+        return len(self.waiting) + self.running >= _MAX_PENDING
+
+    def held_bytes(self) -> int:
+        """Return the memory that requests and answers on their way take."""
+        return sum(connection.held_bytes for connection in self.connections)
+
+
+@lru_cache(4096)
+def network_of(address: str) -> str:
+    """Return the network that is taken for one client."""
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(parsed, ipaddress.IPv6Address):
+        if parsed.ipv4_mapped is not None:
+            return str(parsed.ipv4_mapped)
+        return str(ipaddress.ip_network((int(parsed), _IPV6_PREFIX_BITS), strict=False))
+    return str(parsed)
+
+
+class Pool:
+    """Threads that work on the requests of all shares in turn. Thread-safe.
+
+    A request that mostly waits, such as a follower's, says so by ``takes_long`` and then counts neither for
+    its share nor for the pool; how many of these there are is not decided here, but there must be fewer than
+    ``max_threads - max_short``.
+    """
+
+    def __init__(self, max_threads: int, max_short: int, became_free: Callable[[Share], None]) -> None:
+        """``became_free`` is called by any thread when a share is not busy any more."""
+        self._max_threads = max_threads
+        self._max_short = max_short
+        self._became_free = became_free
+        self._lock = threading.Lock()
+        self._turn: deque[Share] = deque()
+        self._ready: SimpleQueue[tuple[Share, Task] | None] = SimpleQueue()
+        self._running = 0
+        self._idle = 0
+        self._latest: Share | None = None
+        self._is_beside_until = 0.0
+        self._threads: list[threading.Thread] = []
+        self._current = threading.local()
+
+    def submit(self, share: Share, task: Task) -> None:
+        """Have a thread call ``task`` when it is its share's turn."""
+        with self._lock:
+            if share is not self._latest:
+                if self._latest is not None:
+                    self._is_beside_until = monotonic() + _BESIDE_S
+                self._latest = share
+            if not share.waiting:
+                self._turn.append(share)
+            share.waiting.append(task)
+            self._start()
+
+    def takes_long(self) -> None:
+        """Tell that the task of this thread mostly waits."""
+        share: Share | None = getattr(self._current, "share", None)
+        if share is not None:
+            self._current.share = None
+            with self._lock:
+                self._leave(share)
+
+    def stop(self) -> None:
+        """Have every thread end after its task."""
+        with self._lock:
+            for _ in self._threads:
+                self._ready.put(None)
+
+    def _start(self) -> None:
+        """Start what may start. The lock is held."""
+        most = _MAX_RUNNING_BESIDE_OTHERS if monotonic() < self._is_beside_until else _MAX_RUNNING
+        for _ in range(len(self._turn)):
+            if self._running >= self._max_short:
+                return
+            share = self._turn.popleft()
+            if share.running < most:
+                share.running += 1
+                self._running += 1
+                self._ready.put((share, share.waiting.popleft()))
+                if self._idle:
+                    self._idle -= 1
+                elif len(self._threads) < self._max_threads:
+                    thread = threading.Thread(target=self._work, name="request", daemon=True)
+                    self._threads.append(thread)
+                    thread.start()
+            if share.waiting:
+                self._turn.append(share)
+
+    def _leave(self, share: Share) -> None:
+        """Count a task that is over, or takes long, no more. The lock is held."""
+        was_busy = share.is_busy
+        share.running -= 1
+        self._running -= 1
+        self._start()
+        if was_busy and not share.is_busy:
+            self._became_free(share)
+
+    def _work(self) -> None:
+        while (item := self._ready.get()) is not None:
+            share, task = item
+            self._current.share = share
+            task()
+            # Nothing of this request is to live on in an idle thread.
+            del task, item
+            with self._lock:
+                self._idle += 1
+                if self._current.share is not None:
+                    self._leave(share)

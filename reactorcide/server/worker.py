@@ -1,0 +1,169 @@
+"""What gunicorn is used for: a master that keeps one worker alive, and what each does on a signal."""
+
+import logging
+import os
+import signal
+import sys
+import threading
+from time import monotonic
+from types import FrameType
+from typing import Any
+
+from gunicorn.arbiter import Arbiter as GunicornArbiter
+from gunicorn.glogging import Logger as GunicornLogger
+from gunicorn.workers.base import Worker as GunicornWorker
+
+from reactorcide.server.front import Front
+from reactorcide.server.tls import Certificate
+from reactorcide.settings import Settings
+
+log = logging.getLogger("reactorcide.serve")
+
+SHORT_THREADS = 16
+"""Threads beside those for followers, long polls and uploads."""
+_SWITCH_INTERVAL_S = 0.001
+"""A request comes back from the disk, a socket or the queue many times, and waits for its turn each time.
+With Python's own 5 ms eight clients submitted a tenth less."""
+_TURN_S = 0.5
+_STOP_S = 4.0
+"""For which requests that have begun may go on when the service stops; less than gunicorn's patience."""
+_MEANINGLESS = (signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH)
+"""By these gunicorn changes its number of workers, reopens its logs and replaces itself: not here."""
+
+
+def _ignore(number: int, frame: FrameType | None) -> None:
+    """Do nothing. Unlike ``SIG_IGN`` this is not handed on to the programs that are run."""
+
+
+class Worker(GunicornWorker):  # type: ignore[misc]  # gunicorn has no types
+    """The process that serves: gunicorn's own interface for workers around our loop."""
+
+    application: Any = None
+    """The service, once it has been started."""
+    settings: Settings
+
+    def init_process(self) -> None:
+        """Have threads take turns more often than Python does by itself."""
+        sys.setswitchinterval(_SWITCH_INTERVAL_S)
+        super().init_process()
+
+    def init_signals(self) -> None:
+        """Stop by SIGTERM, SIGINT, SIGQUIT and, unless it was ignored, SIGHUP."""
+        ignores_hup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        super().init_signals()
+        for number in _MEANINGLESS:
+            signal.signal(number, _ignore)
+        signal.signal(signal.SIGINT, self.handle_exit)
+        signal.signal(signal.SIGQUIT, self.handle_exit)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN if ignores_hup else self.handle_exit)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """End followers, or they would be waited for."""
+        self.alive = False
+        if self.application is not None:
+            # In a thread: the signal may have come while this very thread held the lock.
+            threading.Thread(target=self.application.release_waiters, daemon=True).start()
+
+    def run(self) -> None:
+        """Serve until a signal ends it, or the master is gone."""
+        front = Front(
+            [listener.sock for listener in self.sockets],
+            self.wsgi,
+            certificate=certificate_of(self.settings),
+            request_timeout_s=self.settings.request_timeout_s,
+            max_threads=self.settings.stream_slots + SHORT_THREADS,
+            max_short=SHORT_THREADS,
+        )
+        while self.alive and self.ppid == os.getppid():
+            self.notify()
+            front.turn(_TURN_S)
+        self.handle_exit(signal.SIGTERM, None)
+        front.begin_to_stop()
+        deadline = monotonic() + _STOP_S
+        while not front.is_done and monotonic() < deadline:
+            self.notify()
+            front.turn(0.1)
+        front.close()
+
+
+def certificate_of(settings: Settings) -> Certificate | None:
+    """Return the certificate that is to be used, if one is; raises ``OSError`` where it cannot."""
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    return Certificate(settings.tls_cert, settings.tls_key)
+
+
+class Arbiter(GunicornArbiter):  # type: ignore[misc]  # gunicorn has no types
+    """The master. What SIGHUP does was decided by whoever started it: ``nohup`` has it ignored."""
+
+    def init_signals(self) -> None:
+        """Handle what stops the service, and nothing else."""
+        ignores_hup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        super().init_signals()
+        for number in _MEANINGLESS:
+            signal.signal(number, _ignore)
+        if ignores_hup:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    def handle_hup(self) -> None:
+        """Stop as by SIGTERM: the terminal is gone."""
+        self.handle_term()
+
+
+class DrainingArbiter(Arbiter):
+    """A master that has its worker finish the running jobs before it stops.
+
+    The second signal stops at once.
+    """
+
+    def __init__(self, app: Any) -> None:
+        super().__init__(app)
+        self._draining = False
+
+    def handle_term(self) -> None:
+        """SIGTERM, SIGHUP and Ctrl-C. The worker sends another SIGTERM when it is done."""
+        if self._draining:
+            super().handle_term()
+        self._draining = True
+        self.kill_workers(signal.SIGUSR1)
+
+    def handle_int(self) -> None:
+        """Ctrl-C: the same as SIGTERM."""
+        self.handle_term()
+
+    def stop(self, graceful: bool = True) -> None:
+        """Stop the worker by SIGQUIT: it ignores SIGTERM, which may be meant for the whole group."""
+        super().stop(graceful=False)
+
+
+class DrainingWorker(Worker):
+    """The worker of a ``DrainingArbiter``, which alone decides when it ends."""
+
+    def init_signals(self) -> None:
+        """Leave what a terminal or a service manager sends to the whole group to the master."""
+        super().init_signals()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        signal.signal(signal.SIGUSR1, self._drain)
+
+    def _drain(self, sig: int, frame: FrameType | None) -> None:
+        """Drain, then have the master stop us."""
+        master = self.ppid
+        if self.application is not None:
+            # In a thread: the signal may have come while this very thread held a lock.
+            threading.Thread(
+                target=self.application.drain, args=[lambda: os.kill(master, signal.SIGTERM)], daemon=True
+            ).start()
+
+
+class Logger(GunicornLogger):  # type: ignore[misc]  # gunicorn has no types
+    """Sends gunicorn's own messages to the service's log; requests are logged by the application."""
+
+    def setup(self, cfg: Any) -> None:
+        """Leave the handlers as the service has set them."""
+        self.error_log = logging.getLogger("gunicorn.error")
+        # gunicorn turns this off, and then Python itself would print what nobody handles.
+        self.error_log.propagate = True
+        self.access_log = logging.getLogger("gunicorn.access")
+        self.error_log.setLevel(logging.WARNING)
+        self.access_log.disabled = True

@@ -1,0 +1,32 @@
+"""Whether a request may come in at all, asked before its body has come."""
+
+from flask import Flask, Response, request
+
+from reactorcide.settings import MOST_BODY_BYTES
+from reactorcide.web.api import PREFIX
+from reactorcide.web.auth import NEEDS
+
+_IS_A_QUESTION = "reactorcide.asks"
+_MAX_BODY_BYTES = "reactorcide.max_body_bytes"
+_READ_WHILE_THEY_COME = {f"POST {PREFIX}/sources"}
+_MAX_ANONYMOUS_BODY_BYTES = 16 << 10
+
+
+def install(app: Flask) -> None:
+    """Answer the server's question with a 100, where nothing before this has refused the request.
+
+    The server is told in the environment how much it may take of the body; ``None`` is no limit, for a route
+    that reads it while it comes.
+    """
+
+    @app.before_request
+    def answer_the_question() -> Response | None:
+        if _IS_A_QUESTION not in request.environ or request.routing_exception is not None:
+            return None
+        route = f"{request.method} {'' if request.url_rule is None else request.url_rule.rule}"
+        if route in _READ_WHILE_THEY_COME:
+            max_body_bytes = None
+        else:
+            max_body_bytes = MOST_BODY_BYTES if NEEDS.get(route) else _MAX_ANONYMOUS_BODY_BYTES
+        request.environ[_MAX_BODY_BYTES] = max_body_bytes
+        return Response(status=100)

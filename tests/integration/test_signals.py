@@ -1,0 +1,117 @@
+"""What each signal does that gunicorn would handle in its own way, and a log that cannot be written."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import NewService
+from tests.support.service import Service, clean_environment, command_line
+from tests.support.waiting import wait_until
+
+
+def worker_of(service: Service) -> int:
+    """Return the process that serves."""
+    [worker] = service.pids() - {service.process_id}
+    return worker
+
+
+@pytest.mark.parametrize("whole_group", [False, True], ids=["master", "group"])
+@pytest.mark.parametrize("drains", [False, True], ids=["plain", "drain"])
+def test_a_closed_terminal_stops_it_like_sigterm(
+    new_service: NewService, whole_group: bool, drains: bool
+) -> None:
+    service = new_service({}, **({"drain": None} if drains else {}))
+    job = service.admin.submit("echo begun; sleep 2; echo done")
+    wait_until(lambda: service.admin.log(job) == b"begun\n", 20, "its command runs")
+    service.stop(signal.SIGHUP, whole_group=whole_group)
+    service.start()
+    ended = service.admin.wait(job)
+    assert (ended["status"], ended["attempt"]) == ("completed", 1)
+
+
+def test_the_worker_alone_is_stopped_by_it_and_another_takes_over(new_service: NewService) -> None:
+    service = new_service()
+    worker = worker_of(service)
+    os.kill(worker, signal.SIGHUP)
+    wait_until(lambda: service.log_text().count("Reactorcide listens on") == 2, 20, "another one listens")
+    assert not Path(f"/proc/{worker}").exists()
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH]
+)
+def test_other_signals_do_nothing(new_service: NewService, number: signal.Signals) -> None:
+    service = new_service()
+    before = service.pids()
+    for process in before:
+        os.kill(process, number)
+        os.kill(process, number)
+    # It handles signals one after the other: when the job is over it has done whatever it does.
+    assert service.admin.run("sleep 1")["status"] == "completed"
+    assert service.pids() == before
+    assert service.log_text().count("Reactorcide listens on") == 1
+
+
+def test_a_hangup_that_was_ignored_at_the_start_stays_ignored(new_service: NewService) -> None:
+    service = new_service()
+    service.stop()
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        # As nohup does it.
+        service.start()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    processes = service.pids()
+    service.signal(signal.SIGHUP, whole_group=True)
+    assert service.admin.run("sleep 1")["status"] == "completed"
+    assert service.pids() == processes
+
+
+def free_port() -> int:
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        return int(listener.getsockname()[1])
+
+
+def test_it_serves_although_nobody_can_hear_it(tmp_path: Path) -> None:
+    port = free_port()
+    options = {"port": port, "data_dir": tmp_path / "data", "concurrency": 0}
+    with open("/dev/full", "wb") as full:
+        process = subprocess.Popen(
+            command_line("serve", options),
+            env=clean_environment(tmp_path),
+            cwd=tmp_path,
+            stdin=subprocess.DEVNULL,
+            stdout=full,
+            stderr=full,
+        )
+    try:
+
+        def answered() -> bool:
+            try:
+                with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
+                    client.sendall(b"GET /api/v1/health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                    return client.recv(100).startswith(b"HTTP/1.1 200 ")
+            except ConnectionRefusedError:
+                return False
+
+        wait_until(answered, 20, "it answers")
+        process.terminate()
+        # 120 is Python's own: what it printed last is lost.
+        assert process.wait(10) in (0, 120)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_what_gunicorn_says_is_json_too(new_service: NewService) -> None:
+    service = new_service(log_format="json", concurrency=0)
+    os.kill(worker_of(service), signal.SIGKILL)
+    wait_until(lambda: service.log_text().count("Reactorcide listens on") == 2, 20, "another one listens")
+    said = [line for line in service.log_text().splitlines() if "was sent SIGKILL" in line]
+    assert [json.loads(line)["logger"] for line in said] == ["gunicorn.error"]

@@ -1,0 +1,415 @@
+"""The loop and its connections: what a client may cost, and what it gets."""
+
+import contextlib
+import http.client
+import socket
+import ssl
+import threading
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import pytest
+
+from reactorcide.domain.errors import InvalidInput
+from reactorcide.server import connection, front
+from reactorcide.server.tls import Certificate
+from tests.server.conftest import Serve, Served, read_all
+from tests.support.certificate import make_certificate
+from tests.support.waiting import wait_until
+
+GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+POST = b"POST / HTTP/1.1\r\nHost: localhost\r\n"
+MORE_THAN_THREADS = 20
+
+
+def hello(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    """Answer with what was sent."""
+    if environ.get("reactorcide.asks"):
+        environ["reactorcide.max_body_bytes"] = 1 << 20
+        start_response("100 Continue", [])
+        return []
+    body = environ["wsgi.input"].read()
+    start_response("200 OK", [("Content-Length", str(len(body)))])
+    return [body]
+
+
+def status_of(answer: bytes) -> int:
+    return int(answer.split(b" ", 2)[1])
+
+
+def is_served(served: Served, source: str = "127.0.0.2", within_s: float = 1.0) -> bool:
+    """Tell whether somebody else is answered soon."""
+    begun = monotonic()
+    with served.connect(source) as client:
+        client.sendall(GET)
+        return client.recv(100).startswith(b"HTTP/1.1 200 ") and monotonic() - begun < within_s
+
+
+def test_a_client_that_does_not_close_costs_nobody_time(serve: Serve) -> None:
+    served = serve(hello)
+    clients = [served.connect() for _ in range(100)]
+    for client in clients:
+        client.sendall(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+    for client in clients:
+        assert client.recv(4096).startswith(b"HTTP/1.1 200 ")
+    for _ in range(5):
+        assert is_served(served, within_s=0.2)
+    # And they are closed, although they never close.
+    wait_until(lambda: served.front.is_done, 5, "nobody is left")
+    for client in clients:
+        client.close()
+
+
+def large(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    """Answer with 64 MiB, but to one address with little."""
+    start_response("200 OK", [])
+    return iter([b"x" * 65536] * (1 if environ["REMOTE_ADDR"] == "127.0.0.2" else 1024))
+
+
+def test_clients_that_take_nothing_hold_neither_threads_nor_memory(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "_TAKE_S", 1)
+    served = serve(large)
+    clients = [served.connect(receive_bytes=2048) for _ in range(MORE_THAN_THREADS)]
+    begun = monotonic()
+    for client in clients:
+        client.sendall(GET * 6)
+    assert is_served(served)
+    assert served.front.held_bytes < MORE_THAN_THREADS * (256 << 10)
+    wait_until(lambda: served.front.is_done, 10, "they are cut off")
+    assert 0.9 < monotonic() - begun < 5
+    assert served.front.held_bytes == 0
+    for client in clients:
+        client.close()
+
+
+def test_a_slow_client_gets_all_of_a_large_answer(serve: Serve) -> None:
+    served = serve(large)
+    with served.connect(receive_bytes=4096) as client:
+        client.sendall(GET.replace(b"1.1", b"1.0"))
+        wait_until(lambda: served.front.held_bytes > 0, 5, "it waits for the client")
+        assert len(read_all(client).partition(b"\r\n\r\n")[2]) == 64 << 20
+
+
+def test_what_is_held_in_all_is_bounded(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(front, "_MAX_HELD_BYTES", 1 << 20)
+    served = serve(large)
+    clients = [served.connect(receive_bytes=2048) for _ in range(100)]
+    for client in clients:
+        client.sendall(GET)
+    assert is_served(served)
+    wait_until(lambda: 0 < served.front.held_bytes <= 1 << 20, 5, "the oldest are given up")
+    for client in clients:
+        client.close()
+
+
+def test_where_there_are_too_many_the_oldest_of_the_largest_share_goes(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(front, "_MAX_CONNECTIONS", 20)
+    served = serve(hello)
+    other = served.connect("127.0.0.2")
+    other.sendall(GET[:20])
+    clients = [served.connect() for _ in range(40)]
+    for client in clients:
+        # The first ones may be gone by now.
+        with contextlib.suppress(ConnectionError):
+            client.sendall(GET[:20])
+    wait_until(lambda: read_all_or_reset(clients[19]) is not None, 5, "the oldest goes")
+    for client in (other, clients[-1]):
+        client.sendall(GET[20:])
+        assert client.recv(100).startswith(b"HTTP/1.1 200 ")
+    for client in (other, *clients):
+        client.close()
+
+
+def read_all_or_reset(client: socket.socket) -> bytes:
+    """Return what comes until the other side closes, or breaks off."""
+    try:
+        return read_all(client)
+    except ConnectionResetError:
+        return b""
+
+
+def test_the_application_is_asked_before_a_body_is_taken(serve: Serve) -> None:
+    asked: list[str] = []
+
+    def refusing(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        asked.append(environ["PATH_INFO"])
+        assert environ["REMOTE_ADDR"] == "127.0.0.2" or environ["reactorcide.asks"]
+        start_response("401 Unauthorized" if environ["REMOTE_ADDR"] == "127.0.0.1" else "200 OK", [])
+        return [b"no"]
+
+    served = serve(refusing)
+    clients = [served.connect() for _ in range(MORE_THAN_THREADS)]
+    for client in clients:
+        client.sendall(POST + b"Content-Length: 1000000\r\n\r\nx")
+    for client in clients:
+        answer = client.recv(4096)
+        assert (status_of(answer), b"connection: close" in answer.lower()) == (401, True)
+    assert is_served(served, within_s=0.2)
+    assert len(asked) == MORE_THAN_THREADS + 1
+    for client in clients:
+        client.close()
+
+
+def test_what_a_refused_client_still_sends_is_taken_for_a_bounded_time(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "_DRAIN_S", 1)
+
+    def refusing(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        start_response("401 Unauthorized", [])
+        return [b"no"]
+
+    served = serve(refusing)
+    with served.connect() as client:
+        client.sendall(POST + b"Content-Length: 100000000\r\n\r\n")
+        # More than fits on the way: it is read.
+        client.sendall(b"x" * (30 << 20))
+        assert client.recv(4096).startswith(b"HTTP/1.1 401 ")
+        begun = monotonic()
+
+        def is_closed() -> bool:
+            try:
+                client.sendall(b"x")
+            except ConnectionError:
+                return True
+            return False
+
+        wait_until(is_closed, 10, "it is cut off although it goes on sending")
+        assert monotonic() - begun < 4
+
+
+def test_a_body_that_was_asked_about_is_bounded(serve: Serve) -> None:
+    served = serve(hello)
+    with served.connect() as client:
+        client.sendall(POST + b"Content-Length: 1000000\r\n\r\n" + b"x" * 1_000_000)
+        reader = http.client.HTTPResponse(client)
+        reader.begin()
+        assert (reader.status, len(reader.read())) == (200, 1_000_000)
+        client.sendall(POST + b"Content-Length: 2000000\r\n\r\n")
+        assert client.recv(4096).startswith(b"HTTP/1.1 413 ")
+    with served.connect() as client:
+        client.sendall(
+            POST + b"Transfer-Encoding: chunked\r\n\r\n" + (b"80000\r\n" + b"x" * 0x80000 + b"\r\n") * 3
+        )
+        assert client.recv(4096).startswith(b"HTTP/1.1 413 ")
+
+
+def test_chunks_may_be_small_but_not_all_of_them(serve: Serve) -> None:
+    served = serve(hello)
+    for chunks, status in ((1000, 200), (5000, 400)):
+        with served.connect() as client:
+            client.sendall(
+                POST + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * chunks + b"0\r\n\r\n"
+            )
+            assert status_of(client.recv(4096)) == status
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"nonsense\r\n\r\n", 400),
+        (b"GET /\x1b HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        (b"GET / HTTP/9.9\r\nHost: x\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost : x\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nA: b\r\n c\0\r\n\r\n", 400),
+        (POST + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nx", 400),
+        (POST + b"Content-Length: -1\r\n\r\nx", 400),
+        (POST + b"Transfer-Encoding: br\r\n\r\nx", 400),
+        (POST + b"Transfer-Encoding: chunked, br\r\n\r\nx", 400),
+        (POST + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
+        (POST + b"Transfer-Encoding: chunked\r\n\r\n1\r\nxyz\r\n", 400),
+        (POST + b"Transfer-Encoding: chunked\r\n\r\n" + b"0" * 40 + b"1\r\nx", 400),
+        (b"GET /" + b"x" * 5000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n" + b"A: b\r\n" * 200 + b"\r\n", 431),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"x" * 100_000, 431),
+    ],
+)
+def test_what_is_no_request_is_answered_as_json(serve: Serve, sent: bytes, status: int) -> None:
+    served = serve(hello)
+    with served.connect() as client:
+        client.sendall(sent)
+        answer = client.recv(4096)
+        assert (status_of(answer), b"\r\nContent-Type: application/json\r\n" in answer) == (status, True)
+        assert (b'{"error": "header_too_large"' if status == 431 else b'{"error": "invalid_input"') in answer
+    assert is_served(served)
+
+
+def test_requests_may_come_together(serve: Serve) -> None:
+    served = serve(hello)
+    body = POST + b"Content-Length: 3\r\n\r\nabc"
+    with served.connect() as client:
+        client.sendall(b"\r\n" + GET + body * 3 + GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+        answers = read_all(client)
+    assert (answers.count(b"HTTP/1.1 200 "), answers.count(b"abc")) == (5, 3)
+
+
+def test_a_pipelined_half_is_waited_for_and_cut_off(serve: Serve) -> None:
+    served = serve(hello, request_timeout_s=1)
+    with served.connect() as client:
+        client.sendall(GET + GET[:20])
+        answers = read_all(client)
+    assert [status_of(part) for part in answers.split(b"HTTP/1.1")[1:]] == [200, 408]
+
+
+def streaming(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    """Read a body while it comes, and tell its length."""
+    if environ.get("reactorcide.asks"):
+        environ["reactorcide.max_body_bytes"] = None
+        start_response("100 Continue", [])
+        return []
+    environ["reactorcide.takes_long"]()
+    total, message = 0, ""
+    try:
+        while data := environ["wsgi.input"].read(1 << 18):
+            total += len(data)
+    except InvalidInput as exc:
+        message = str(exc)
+    start_response("200 OK", [])
+    return [f"{total} {message}".encode()]
+
+
+def test_a_body_is_read_while_it_comes(serve: Serve) -> None:
+    served = serve(streaming, request_timeout_s=1)
+    with served.connect() as client:
+        client.sendall(POST + b"Content-Length: 30000000\r\nExpect: 100-continue\r\n\r\n")
+        assert client.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        client.sendall(b"x" * 30_000_000)
+        assert b"30000000 " in client.recv(4096)
+    assert served.front.held_bytes < 1 << 20
+    with served.connect() as client:
+        client.sendall(POST + b"Content-Length: 30000000\r\n\r\n" + b"x" * 100)
+        assert b"did not come in time" in read_all(client)
+    with served.connect() as client:
+        client.sendall(POST + b"Transfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\nzz\r\n")
+        assert b"illegal chunk header" in client.recv(4096)
+
+
+def test_a_share_of_one_address_does_not_wait_for_anothers(serve: Serve) -> None:
+    """However many requests of one address wait for a thread, those of another have their turn next."""
+    working = threading.Semaphore(0)
+
+    def slow(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        if environ["REMOTE_ADDR"] == "127.0.0.1":
+            working.acquire(timeout=10)
+        start_response("200 OK", [])
+        return [b"x"]
+
+    served = serve(slow, max_threads=12, max_short=12)
+    clients = [served.connect() for _ in range(100)]
+    for client in clients:
+        client.sendall(GET)
+    assert is_served(served)
+    working.release(200)
+    for client in clients:
+        assert client.recv(4096).startswith(b"HTTP/1.1 200 ")
+        client.close()
+
+
+def test_who_mostly_waits_takes_no_thread_of_the_others(serve: Serve) -> None:
+    ended = threading.Event()
+
+    def waiting(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        start_response("200 OK", [])
+        if environ["REMOTE_ADDR"] == "127.0.0.1":
+            environ["reactorcide.takes_long"]()
+            yield b""
+            ended.wait(10)
+        yield b"x"
+
+    served = serve(waiting, max_threads=30, max_short=2)
+    clients = [served.connect() for _ in range(20)]
+    for client in clients:
+        client.sendall(GET)
+    for client in clients:
+        assert client.recv(100).startswith(b"HTTP/1.1 200 ")
+    assert is_served(served)
+    ended.set()
+    for client in clients:
+        client.close()
+
+
+def test_an_answer_that_breaks_off_does_not_look_complete(serve: Serve) -> None:
+    is_closed = threading.Event()
+
+    class Chunks:
+        def __iter__(self) -> Iterator[bytes]:
+            yield b"half"
+            raise ConnectionResetError("it stops")
+
+        def close(self) -> None:
+            is_closed.set()
+
+    def breaking(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        start_response("200 OK", [])
+        return Chunks()
+
+    made = http.client.HTTPConnection("127.0.0.1", serve(breaking).port, timeout=10)
+    made.request("GET", "/")
+    with pytest.raises(http.client.IncompleteRead):
+        made.getresponse().read()
+    made.close()
+    assert is_closed.wait(5)
+
+
+@pytest.mark.parametrize("client_goes", [False, True])
+def test_an_answer_is_closed_in_the_end(serve: Serve, client_goes: bool) -> None:
+    closed: list[bool] = []
+
+    class Chunks:
+        def __iter__(self) -> Iterator[bytes]:
+            yield from [b"x" * 65536] * 1024
+
+        def close(self) -> None:
+            closed.append(True)
+
+    def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        start_response("200 OK", [])
+        return Chunks()
+
+    served = serve(application)
+    client = served.connect(receive_bytes=4096)
+    client.sendall(GET)
+    wait_until(lambda: served.front.held_bytes > 0, 5, "it waits for the client")
+    if client_goes:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        client.close()
+    else:
+        served.stop()
+    wait_until(lambda: closed == [True], 5, "the answer is closed")
+    client.close()
+
+
+def test_neither_a_head_nor_a_304_has_a_body(serve: Serve) -> None:
+    def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        status = "304 NOT MODIFIED" if environ["REQUEST_METHOD"] == "GET" else "200 OK"
+        start_response(status, [("Content-Length", "4")])
+        return [b"body"]
+
+    served = serve(application)
+    with served.connect() as client:
+        client.sendall(b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n" + GET)
+        client.shutdown(socket.SHUT_WR)
+        assert b"body" not in read_all(client)
+
+
+def test_tls_clients_that_do_not_shake_hands_hold_up_nobody(serve: Serve, tmp_path: Path) -> None:
+    made = make_certificate(tmp_path)
+    served = serve(large, certificate=Certificate(made.cert, made.key), request_timeout_s=2)
+    silent = [served.connect() for _ in range(50)]
+    for client in silent:
+        client.sendall(b"\x16\x03\x01")
+    context = ssl.create_default_context(cafile=str(made.cert))
+    with context.wrap_socket(served.connect(), server_hostname="localhost") as client:
+        client.sendall(GET.replace(b"1.1", b"1.0"))
+        assert len(read_all(client).partition(b"\r\n\r\n")[2]) == 64 << 20
+    wait_until(lambda: served.front.is_done, 20, "they are cut off")
+    for waiting in silent:
+        waiting.close()

@@ -1,0 +1,75 @@
+"""Readiness: what was last found, by whom nobody waits for."""
+
+import threading
+from collections.abc import Callable
+from time import monotonic
+
+import pytest
+
+from reactorcide.domain.errors import EngineUnavailable, ReactorcideError
+from reactorcide.web import probes
+from reactorcide.web.probes import Probes
+from tests.support.waiting import wait_until
+
+
+def test_what_works_and_what_does_not() -> None:
+    def fails() -> None:
+        raise EngineUnavailable("no engine answers")
+
+    def breaks() -> None:
+        raise RuntimeError("secret")
+
+    found = Probes({"a": lambda: None, "b": fails, "c": breaks}).look()
+    assert [finding.text for finding in found.values()] == [
+        "ok",
+        "no engine answers",
+        "it could not be looked at; the service's log says why",
+    ]
+    assert all(finding.age_s is not None and finding.age_s < 5 for finding in found.values())
+
+
+def test_a_part_that_never_answers_holds_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probes, "_SILENT_S", 1.0)
+    answers = threading.Event()
+    asked: list[int] = []
+
+    def hangs() -> None:
+        asked.append(1)
+        answers.wait(30)
+
+    both = Probes({"engine": hangs, "database": lambda: None})
+    # Nobody knows yet that it hangs: they wait, for a moment.
+    assert both.look()["engine"].text.startswith("nothing is known of it yet")
+    begun = monotonic()
+    for _ in range(200):
+        found = both.look()
+    assert monotonic() - begun < 1
+    assert (len(asked), found["engine"].age_s, found["database"].text) == (1, None, "ok")
+    wait_until(lambda: "has not answered for" in both.look()["engine"].text, 5, "it is said to hang")
+    answers.set()
+    wait_until(lambda: both.look()["engine"].text == "ok", 5, "it works again")
+
+
+def test_what_was_found_is_not_asked_for_again_at_once() -> None:
+    asked: list[int] = []
+    one: dict[str, Callable[[], None]] = {"a": lambda: asked.append(1)}
+    looked = Probes(one)
+    for _ in range(100):
+        looked.look()
+    assert len(asked) < 10
+
+
+def test_what_was_found_has_an_age(monkeypatch: pytest.MonkeyPatch) -> None:
+    hangs = threading.Event()
+    found: list[ReactorcideError | None] = [None]
+
+    def probe() -> None:
+        if found[0] is not None:
+            hangs.wait(30)
+
+    looked = Probes({"a": probe})
+    assert looked.look()["a"].text == "ok"
+    found[0] = EngineUnavailable("later")
+    wait_until(lambda: (looked.look()["a"].age_s or 0) >= 1, 10, "what is known grows old")
+    assert looked.look()["a"].text == "ok"
+    hangs.set()
