@@ -22,6 +22,7 @@ test: .venv/ready-dev engine ## run the tests, against a real Docker Engine
 	@scripts/ensure-tool git
 	@scripts/ensure-tool ssh
 	@[ -n "$$REACTORCIDE_TEST_IMAGE" ] || scripts/ensure-tool busybox
+	@scripts/ensure-tool podman
 	@scripts/ensure-tool go
 	PATH="$(CURDIR)/.venv/bin:$$PATH" $(PYTHON_IN_VENV) -m pytest --ignore tests/soak $(IN_PARALLEL) $(ARGS)
 

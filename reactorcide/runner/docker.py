@@ -315,7 +315,12 @@ class DockerRunner:
         """See ``Runner.signal``."""
         # Over already (409), or gone (404): there is nothing left to be told.
         with _translated("stop the container"), _ignoring(404, 409):
-            self._api().kill(container_id, f"SIG{signal}")
+            try:
+                self._api().kill(container_id, f"SIG{signal}")
+            except docker.errors.APIError as exc:
+                # As Podman says that it is over.
+                if "can only kill running" not in str(exc.explanation):
+                    raise
 
     def wait(self, container_id: str, timeout_s: float, started_at: str | None) -> Exit | None:
         """See ``Runner.wait``."""

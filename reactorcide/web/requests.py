@@ -34,9 +34,21 @@ class StrictJSON(DefaultJSONProvider):
         text = s if isinstance(s, str) else s.decode("utf-8")
         value = json.loads(text, object_pairs_hook=_object, parse_float=_number, parse_constant=_no_constant)
         if _SURROGATE.search(text) is not None:
-            # Half a character can be neither stored nor handed to a container.
-            json.dumps(value, ensure_ascii=False).encode("utf-8")
+            _refuse_lone_surrogates(value)
         return value
+
+
+def _refuse_lone_surrogates(value: Any) -> None:
+    """Raise ``InvalidInput`` naming the field with half a character, which can be neither stored nor run."""
+    for name, part in value.items() if isinstance(value, dict) else [("", value)]:
+        try:
+            json.dumps({name: part}, ensure_ascii=False).encode("utf-8")
+        except UnicodeEncodeError as exc:
+            shown = name[:_MOST_SHOWN_CHARS].encode(errors="replace").decode()
+            half = exc.object[exc.start]
+            raise InvalidInput(
+                f"{shown!r} has half a character, the lone surrogate U+{ord(half):04X}", shown or None
+            ) from exc
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -88,7 +100,7 @@ class StrictRequest(Request):
         if e is None:
             return super().on_json_loading_failed(e)
         if isinstance(e, UnicodeError):
-            raise InvalidInput("the body is not valid JSON: it is not UTF-8, or has half a character") from e
+            raise InvalidInput("the body is not valid JSON: it is not UTF-8") from e
         raise InvalidInput(f"the body is not valid JSON: {e}") from e
 
 

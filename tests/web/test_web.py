@@ -201,5 +201,20 @@ class TestJSON:
         status, error = self.send(app, body)
         assert (status, error["error"]) == (400, "invalid_input")
 
+    @pytest.mark.parametrize(
+        ("body", "field", "shown"),
+        [
+            (rb'{"b": 1, "job_command": "a\udc80b"}', "job_command", "U+DC80"),
+            (rb'{"env": {"A": ["\ude00\ud83d"]}}', "env", "U+DE00"),
+            (rb'{"\udFFF": 1}', "?", "U+DFFF"),
+        ],
+    )
+    def test_half_a_character_is_refused_by_name(
+        self, app: Flask, body: bytes, field: str, shown: str
+    ) -> None:
+        status, error = self.send(app, body)
+        message = f"{field!r} has half a character, the lone surrogate {shown}"
+        assert (status, error["details"]) == (400, [{"field": field, "message": message}])
+
     def test_a_whole_pair_of_surrogates_is_a_character(self, app: Flask) -> None:
         assert self.send(app, rb'{"a": "\ud83d\ude00"}') == (200, {"a": "\U0001f600"})

@@ -1,0 +1,166 @@
+"""The hand-over on Podman's Docker API, where podman is installed and can run a container."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+
+from reactorcide.runner import ContainerRestarted, ContainerSpec, Exit, Output
+from reactorcide.runner.docker import DockerRunner
+from reactorcide.runner.handover import NOT_HANDED_OVER
+from tests.support.image import _busybox_tar
+from tests.support.waiting import wait_until
+
+IMAGE = "localhost/reactorcide-test:1"
+
+
+@pytest.fixture(scope="module")
+def podman() -> Iterator[str]:
+    """The URL of a Podman of the tests' own, all of which is in a directory that goes with it."""
+    if shutil.which("podman") is None or os.geteuid() != 0:
+        pytest.skip("these tests take podman and root")
+    # Short, for the path of a socket must be.
+    directory = Path(tempfile.mkdtemp(prefix="rc-podman-"))
+    # Limits that every host allows.
+    (directory / "containers.conf").write_text(
+        '[containers]\ndefault_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]\n'
+    )
+    environment = os.environ | {"CONTAINERS_CONF": str(directory / "containers.conf")}
+    command: list[str | Path] = [
+        *(
+            "podman",
+            "--root",
+            directory / "root",
+            "--runroot",
+            directory / "run",
+            "--tmpdir",
+            directory / "tmp",
+        ),
+        *("--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--events-backend", "file"),
+        *(["--runtime", "runc"] if shutil.which("runc") else []),
+    ]
+    tar = directory / "image.tar"
+    tar.write_bytes(_busybox_tar())
+    subprocess.run(
+        [*command, "import", "-c", "ENV PATH=/bin", tar, IMAGE],
+        env=environment,
+        check=True,
+        capture_output=True,
+    )
+    tried = subprocess.run(
+        [*command, "run", "--rm", "--init", IMAGE, "true"], env=environment, capture_output=True, text=True
+    )
+    if tried.returncode:
+        shutil.rmtree(directory, ignore_errors=True)
+        pytest.skip(f"podman runs no container here: {tried.stderr.strip()[-300:]}")
+    socket = directory / "socket"
+    service = subprocess.Popen(
+        [*command, "system", "service", "--time=0", f"unix://{socket}"],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_until(socket.exists, 20, "podman listens")
+        yield f"unix://{socket}"
+    finally:
+        service.terminate()
+        service.wait(20)
+        subprocess.run([*command, "rm", "--all", "--force"], env=environment, check=True, capture_output=True)
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture
+def runner(podman: str) -> Iterator[DockerRunner]:
+    with contextlib.closing(DockerRunner({"DOCKER_HOST": podman})) as made:
+        yield made
+        for found in made.list("podman"):
+            made.remove(found.container_id)
+
+
+@pytest.fixture
+def waiting(runner: DockerRunner) -> Callable[[str], tuple[str, Any, ContainerSpec, Any]]:
+    """A factory of containers that wait for a command."""
+    spec = ContainerSpec(
+        instance_id="podman",
+        job_id=str(uuid.uuid4()),
+        attempt=1,
+        image=IMAGE,
+        command="true",
+        # With the keys that end a connection of Podman's, one after the other.
+        env={"TEXT": "".join(map(chr, range(1, 300)))},
+        working_dir="/job/src",
+        cpu_limit=None,
+        memory_limit_bytes=None,
+        pids_limit=64,
+    )
+
+    def make(command: str) -> tuple[str, Any, ContainerSpec, Any]:
+        own = replace(spec, command=command, job_id=str(uuid.uuid4()))
+        container_id = runner.create(own)
+        output = runner.attach(container_id)
+        return container_id, output, own, runner.start(container_id)
+
+    return make
+
+
+def read_all(output: Output) -> bytes:
+    printed = b""
+    while (pieces := output.read(20)) is not None:
+        assert pieces or output.acknowledged
+        printed += b"".join(data for _, data in pieces)
+    output.close()
+    return printed
+
+
+def test_a_command_is_handed_over(runner: DockerRunner, waiting: Callable[..., Any]) -> None:
+    container_id, output, spec, started = waiting('printf %s "$TEXT"; exit 3')
+    output.hand_over(spec, started)
+    while not output.acknowledged:
+        assert output.read(20) is not None
+    assert read_all(output) == spec.env["TEXT"].encode()
+    assert runner.wait(container_id, 10, started.at) == Exit(3, oom_killed=False)
+    assert runner.is_acknowledged(container_id)
+    # Over already: harmless, whatever the engine calls it.
+    runner.signal(container_id, "KILL")
+
+
+def test_half_a_hand_over_runs_nothing(runner: DockerRunner, waiting: Callable[..., Any]) -> None:
+    container_id, output, spec, started = waiting("echo ran")
+    output.hand_over(spec, started)
+    whole = b"".join(map(bytes, output._unsent))
+    output._unsent.clear()
+    output._unsent.append(memoryview(whole[:-3]))
+    assert output.read(5) == []
+    output.close()
+    # Its input may stay open, though its sender is gone: then it waits until it is stopped.
+    if runner.wait(container_id, 2, started.at) is None:
+        runner.signal(container_id, "KILL")
+    ended = runner.wait(container_id, 20, started.at)
+    assert ended is not None
+    assert ended.exit_code in (NOT_HANDED_OVER, 137)
+    assert not runner.is_acknowledged(container_id)
+
+
+def test_a_container_that_is_started_again_runs_nothing(
+    podman: str, runner: DockerRunner, waiting: Callable[..., Any]
+) -> None:
+    container_id, output, spec, started = waiting("echo ran; exit 3")
+    output.hand_over(spec, started)
+    while not output.acknowledged:
+        assert output.read(20) is not None
+    assert read_all(output) == b"ran\n"
+    with contextlib.closing(docker.APIClient(podman, version="auto")) as engine:
+        engine.start(container_id)
+    with pytest.raises(ContainerRestarted):
+        runner.wait(container_id, 1, started.at)
+    runner.signal(container_id, "KILL")
