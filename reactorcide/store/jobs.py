@@ -84,7 +84,7 @@ _INSERT_JOB = f"INSERT INTO job ({_COLUMN_LIST}) VALUES ({', '.join('?' * len(_C
 
 _BEGIN_HAND_OVER = (
     "UPDATE attempt SET container_id = ?, container_started_at = ?, handing_over_at_ms = ?, log_offset = ? "
-    "WHERE job_id = ? AND attempt = ?"
+    "WHERE job_id = ? AND attempt = ? AND completed_at_ms IS NULL RETURNING attempt"
 )
 
 # A job has a time of completion when it is over, and not before. All of the first line is in the index
@@ -370,11 +370,12 @@ class JobStore:
     ) -> None:
         """Record that an attempt's command is about to be handed over to its container.
 
-        ``log_offset`` is where the container's output begins in the log.
+        ``log_offset`` is where the container's output begins in the log. Raises ``IllegalTransition`` if the
+        attempt has ended: then somebody else has judged it, and its command must not run.
         """
-        self._database.write_one(
-            _BEGIN_HAND_OVER, (container_id, container_started_at, now_ms, log_offset, job_id, attempt)
-        )
+        values = (container_id, container_started_at, now_ms, log_offset, job_id, attempt)
+        if not self._database.write_one(_BEGIN_HAND_OVER, values):
+            raise IllegalTransition(f"attempt {attempt} of job {job_id} has ended, so its command is not run")
 
     def start_attempt(self, job_id: str, attempt: int, *, now_ms: int) -> None:
         """Record that the command of an attempt runs."""

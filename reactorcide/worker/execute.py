@@ -210,9 +210,7 @@ class Attempt:
 
     def _outcome(self, log_writer: LogWriter) -> Outcome:
         try:
-            if self._adopted is None:
-                return self._run_container(log_writer)
-            return self._take_over(log_writer, self._adopted)
+            return self._run_or_take_over(log_writer)
         except JobInterrupted:
             raise
         except InfrastructureError as exc:
@@ -224,17 +222,25 @@ class Attempt:
         except JobFailed as exc:
             reason = str(exc)
         except ContainerGone as exc:
-            if self._progress is Progress.PREPARING:
-                # Nothing of the job has run.
-                problem = InfrastructureError("somebody removed its container before its command had started")
-                _say(log_writer, str(problem))
-                raise problem from exc
             reason = self._lost_container(exc)
         except Exception:
             log.exception("the attempt failed unexpectedly", extra=self._extra())
             reason = "an internal error of the service; its own log says more"
         _say(log_writer, reason)
         return Outcome(exit_code=None, error=reason)
+
+    def _run_or_take_over(self, log_writer: LogWriter) -> Outcome:
+        try:
+            if self._adopted is None:
+                return self._run_container(log_writer)
+            return self._take_over(log_writer, self._adopted)
+        except ContainerGone as exc:
+            if self._progress is Progress.PREPARING:
+                # Nothing of the job has run.
+                raise InfrastructureError(
+                    "somebody removed its container before its command had started"
+                ) from exc
+            raise
 
     def _run_container(self, log_writer: LogWriter) -> Outcome:
         job, runner = self.job, self._runner

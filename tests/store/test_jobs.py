@@ -400,3 +400,20 @@ def test_an_idempotency_key_is_kept_for_a_day(store: JobStore) -> None:
     later = replace(third, created_at_ms=last_ms + 1)
     store.add(later, next_submit_at_ms=0, key=key)
     assert store.of_key(first.user_id, key, now_ms=later.created_at_ms) == (third.job_id, True)
+
+
+def test_the_command_of_an_attempt_that_has_ended_is_not_handed_over(store: JobStore) -> None:
+    job = claim(store, add(store))
+    store.end_attempt(
+        job.job_id,
+        1,
+        JobStatus.SUBMITTED,
+        now_ms=5,
+        exit_code=None,
+        error="lost",
+        job_changes={"attempt": 2},
+    )
+    with pytest.raises(IllegalTransition, match="is not run"):
+        store.begin_hand_over(job.job_id, 1, "c", container_started_at="t", now_ms=6, log_offset=0)
+    [attempt] = store.attempts(job.job_id)
+    assert attempt.container_id is None
