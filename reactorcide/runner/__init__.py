@@ -88,6 +88,10 @@ class Output(Protocol):
 class AttachedOutput(Output, Protocol):
     """The output of a container that was attached to before its start, and the way in for its command."""
 
+    @property
+    def is_sent(self) -> bool:
+        """Tell whether the whole command has been sent; before, it cannot have run."""
+
     def hand_over(self, spec: ContainerSpec, started: Started) -> None:
         """Begin to send the command; ``read`` sends the rest, without ever waiting for it.
 

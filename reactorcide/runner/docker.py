@@ -51,6 +51,8 @@ _API_TIMEOUT_S = 60
 _KNOCK_TIMEOUT_S = 5
 _PULL_CHECK_S = 0.2
 _MAX_USERS_FILE_BYTES = 1 << 20
+_GO_MODE_TYPE = 0x8F280000
+"""The bits of a mode of the engine's for all that is no regular file (os.ModeType of Go)."""
 _DU_TIMEOUT_S = 60
 _OOM_PATIENCE_S = 3.0
 _OOM_LOOK_S = 0.05
@@ -88,6 +90,9 @@ _JOBS_FAULT = re.compile(
     r"unable to find (user|group)|no matching entries in (passwd|group)|not a directory|file name too long|"
     r"too many (levels of )?(symbolic )?links|exec format error",
     re.IGNORECASE,
+)
+_HOST_PATH = re.compile(
+    r"/\S*?/(?:overlay2|overlayfs|fuse-overlayfs|vfs|btrfs|zfs|volumes)/\S*?/(?:merged|_data|diff|rootfs)(?=[/:\s]|$)"
 )
 _HOSTS_FAULT = re.compile(
     r"no space left|cannot allocate memory|too many open files|resource temporarily unavailable|"
@@ -370,8 +375,7 @@ class DockerRunner:
                 # fetches.
                 changed_at = self._artifacts_changed_at(container_id)
             except docker.errors.NotFound:
-                # Also the answer where there is no such container: then this raises.
-                self._api().inspect_container(container_id)
+                self._must_be_there(container_id)
                 changed_at = None
         if changed_at is not None and changed_at == self._artifacts_made_at.get(container_id):
             return None
@@ -509,6 +513,14 @@ class DockerRunner:
         api._raise_for_status(response)
         return str(_stat(response)["mtime"])
 
+    def _must_be_there(self, container_id: str) -> None:
+        """Raise ``ContainerGone`` unless the container is there, where a path of it was not found."""
+        with _gone(container_id):
+            state = self._api().inspect_container(container_id)["State"]
+        # One that is being removed has lost its files already.
+        if state["Dead"] or state["Status"] in ("removing", "dead"):
+            raise ContainerGone(container_id)
+
     def _archive(self, container_id: str, path: str) -> requests.Response | None:
         """Open a path of a container as a tar stream; ``None`` where the container has no such path."""
         api: Any = self._api()  # its typed call keeps the answer, which is to be closed, to itself
@@ -518,8 +530,7 @@ class DockerRunner:
             )
             if response.status_code == 404:
                 response.close()
-                # Also the answer where there is no such container: then this raises.
-                api.inspect_container(container_id)
+                self._must_be_there(container_id)
                 return None
             api._raise_for_status(response)
             opened: requests.Response = response
@@ -538,6 +549,9 @@ class DockerRunner:
         if response is None:
             return []
         with response:
+            if _stat(response)["mode"] & _GO_MODE_TYPE:
+                # The engine itself would wait for a FIFO's other end, and with it this container's start.
+                raise JobFailed(f"{path} of the image is no regular file: its user cannot be looked up")
             if _stat(response)["size"] > _MAX_USERS_FILE_BYTES:
                 limit = format_size(_MAX_USERS_FILE_BYTES)
                 raise JobFailed(
@@ -687,4 +701,5 @@ def _pull_failure(image: str, reason: str) -> ReactorcideError:
 def _one_line(text: str) -> str:
     with contextlib.suppress(ValueError, AttributeError):
         text = json.loads(text)["message"]
-    return " ".join(text.split())[:500]
+    # Where the engine keeps its containers and volumes on its host is no matter of a job.
+    return _HOST_PATH.sub("", " ".join(text.split()))[:500]

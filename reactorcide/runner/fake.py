@@ -245,6 +245,11 @@ class _FakeOutput:
         """See ``Output.acknowledged``."""
         return self._container.is_handed_over
 
+    @property
+    def is_sent(self) -> bool:
+        """See ``AttachedOutput.is_sent``."""
+        return True
+
     def hand_over(self, spec: ContainerSpec, started: Started) -> None:
         """See ``AttachedOutput.hand_over``."""
         self._runner.run(self._container)

@@ -141,6 +141,11 @@ class DockerAttachedOutput:
         """See ``Output.launcher_said``."""
         return self._output.launcher_said
 
+    @property
+    def is_sent(self) -> bool:
+        """See ``AttachedOutput.is_sent``."""
+        return not self._unsent
+
     def hand_over(self, spec: ContainerSpec, started: Started) -> None:
         """See ``AttachedOutput.hand_over``."""
         mark = f"{spec.mark}\n".encode()

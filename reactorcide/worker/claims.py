@@ -9,7 +9,7 @@ from reactorcide import crashpoints
 from reactorcide.corndogs.task import Task
 from reactorcide.domain.errors import CorndogsError, CorndogsUnavailable
 from reactorcide.jobs import JobContext, tasks
-from reactorcide.jobs.tasks import TASK_WAITING
+from reactorcide.jobs.tasks import TASK_CLAIMED, TASK_WAITING
 
 log = logging.getLogger("reactorcide.worker")
 
@@ -108,10 +108,16 @@ class Claims:
         return None
 
     def _hold(self, task: Task, claimed_at: float) -> None:
+        goes_on_waiting = task.current_state == TASK_WAITING
+        is_leased = goes_on_waiting or task.timeout_s <= 0
         # Hundreds of payloads are not to be kept in memory: putting back leaves the stored one.
-        held = _Held(replace(task, payload=b""), claimed_at + (task.timeout_s or self._lease_s))
-        self._held.append(held)
-        if task.timeout_s <= 0:
+        without_payload = replace(task, payload=b"")
+        ours_s = self._lease_s if is_leased else task.timeout_s
+        self._held.append(_Held(without_payload, claimed_at + ours_s))
+        if goes_on_waiting:
+            # Its claim leaves it as it was: it would be handed out again at once, in place of all others.
+            task = replace(task, current_state=TASK_CLAIMED)
+        if is_leased:
             tasks.lease(self._context.corndogs, task, self._lease_s)
 
     def _put_back(self, held: "_Held") -> bool:

@@ -276,10 +276,13 @@ class Attempt:
                 self._begin_run(now_ms())
                 ended_because, stored = self._supervise(container_id, output, log_writer, self._deadline())
                 return self._judge(container_id, ended_because, log_writer, whole=stored)
-            said = output.launcher_said
+            said, is_sent = output.launcher_said, output.is_sent
         finally:
             output.close()
-        self._see_whether_it_runs(container_id, "its container did not acknowledge the command", said)
+        if not is_sent:
+            self._progress = Progress.PREPARING
+            raise InfrastructureError(_not_acknowledged(said))
+        self._see_whether_it_runs(container_id, _not_acknowledged(said), said)
         self._begin_run(now_ms())
         return self._judge(container_id, None, log_writer, whole=False)
 
@@ -380,10 +383,9 @@ class Attempt:
             return JobFailed(f"{self._out_of_memory()}, before the command had started")
         if ended.exit_code in _SENT_BY_OTHERS:
             return InfrastructureError(problem)
-        words = " ".join(said.decode(errors="replace").split())[:500]
         return JobFailed(
             f"the image's /bin/sh ended with exit code {ended.exit_code} before it took the command"
-            + (f": {words}" if words else "")
+            + _quoted(said)
         )
 
     def _begin_run(self, started_at_ms: int) -> None:
@@ -642,7 +644,7 @@ class Attempt:
         if self._progress is Progress.HANDING_OVER:
             return f"{_why_gone(exc)} while the command was handed over, so whether that has run is not known"
         if isinstance(exc, ContainerRestarted):
-            return f"{_why_gone(exc)} while the command ran, so how that ended is not known"
+            return f"{_why_gone(exc)}, so how the command ended is not known"
         if self._adopted is not None:
             return f"worker {self._adopted.worker_id} was lost while it ran, and its container is gone"
         return "the container was removed while the job ran"
@@ -721,10 +723,8 @@ class Attempt:
     def _end_infrastructure(self, problem: InfrastructureError) -> None:
         """End an attempt that failed through a fault of ours: try again, as long as nothing has run."""
         job = self.job
-        if self._container_id is not None:
-            # There must never be two: the next attempt waits until this one's is gone for certain.
-            container_id = self._container_id
-            self._patiently(lambda: self._runner.remove(container_id))
+        # Where that fails a sweep does it. Nothing runs in it, so another attempt need not wait for that.
+        self._remove_container()
         has_run = self._progress is not Progress.PREPARING
         if has_run or job.preparation_failures >= MOST_PREPARATION_FAILURES:
             self._end(Outcome(exit_code=None, error=str(problem)))
@@ -769,9 +769,20 @@ def _progress_of(left: OpenAttempt) -> Progress:
     return Progress.PREPARING if left.handing_over_at_ms is None else Progress.HANDING_OVER
 
 
+def _not_acknowledged(said: bytes) -> str:
+    return f"its container did not acknowledge the command{_quoted(said)}"
+
+
+def _quoted(said: bytes) -> str:
+    """Return what was said instead of an acknowledgement, as the end of a sentence."""
+    words = " ".join(said.decode(errors="replace").split())[:500]
+    return f", but said: {words}" if words else ""
+
+
 def _why_gone(exc: ContainerGone) -> str:
-    what = "restarted" if isinstance(exc, ContainerRestarted) else "removed"
-    return f"somebody {what} its container"
+    if isinstance(exc, ContainerRestarted):
+        return "its container was started again (docker restart, or a restart policy that somebody gave it)"
+    return "somebody removed its container"
 
 
 def _say(log_writer: LogWriter, sentence: str) -> None:

@@ -17,6 +17,7 @@ from reactorcide.domain.errors import (
     CorndogsUnavailable,
     IllegalTransition,
     InfrastructureError,
+    JobFailed,
     NotFound,
 )
 from reactorcide.domain.jobs import JobStatus, OpenAttempt
@@ -95,6 +96,7 @@ class Worker:
         self._wake = threading.Event()
         self._stopping = False
         self._thread: threading.Thread | None = None
+        self._sweeper: threading.Thread | None = None
         self._disk_watch = DiskWatch(self._attempts) if limits.max_disk_bytes else None
         self._trouble: dict[str, str] = {}
         self._engine_seen = float("-inf")
@@ -124,7 +126,7 @@ class Worker:
         for attempt in attempts:
             attempt.interrupt.set(Reason.STOPPING)
         self._wake.set()
-        for thread in (self._thread, *self._threads_now()):
+        for thread in (self._thread, self._sweeper, *self._threads_now()):
             if thread is not None:
                 thread.join(max(0.0, deadline - monotonic()))
                 if thread.is_alive():
@@ -351,14 +353,28 @@ class Worker:
             key = (left.job.job_id, left.job.attempt)
             if key not in running:
                 self._take_over(left, containers.pop(key, None))
-        for key, orphan in containers.items():
-            if key not in running:
-                log.info("removing a container that no job needs", extra={"job_id": orphan.job_id})
-                self._runner.remove(orphan.container_id)
+        self._remove_orphans([orphan for key, orphan in containers.items() if key not in running])
         if not self._recovered:
             # The engine now and then forgets to take one along with its container. Once is enough.
             self._runner.remove_stray_volumes(self._context.instance_id)
         self._recovered = True
+
+    def _remove_orphans(self, orphans: Sequence[Found]) -> None:
+        """Remove containers that no job needs, in a thread of its own: the engine may hang over one."""
+
+        def remove() -> None:
+            for orphan in orphans:
+                if self._stopping:
+                    return
+                log.info("removing a container that no job needs", extra={"job_id": orphan.job_id})
+                try:
+                    self._runner.remove(orphan.container_id)
+                except (InfrastructureError, JobFailed) as exc:
+                    log.warning("it is still there: %s", exc, extra={"job_id": orphan.job_id})
+
+        if orphans and (self._sweeper is None or not self._sweeper.is_alive()):
+            self._sweeper = threading.Thread(target=remove, name="orphans", daemon=True)
+            self._sweeper.start()
 
     def _take_over(self, left: OpenAttempt, found: Found | None) -> None:
         """Go on with an attempt that nobody runs."""

@@ -96,7 +96,10 @@ def test_a_container_that_is_restarted_while_the_command_runs(
     [container] = service.containers(engine)
     engine.restart(container["Id"], timeout=1)
     ended = service.admin.wait(job)
-    restarted = "somebody restarted its container while the command ran, so how that ended is not known"
+    restarted = (
+        "its container was started again (docker restart, or a restart policy that somebody gave it), so "
+        "how the command ended is not known"
+    )
     # How it has ended can be seen for a moment, before the next life begins.
     assert (ended["status"], ended["attempt"], ended["exit_code"], ended["error"]) in {
         ("failed", 1, None, restarted),

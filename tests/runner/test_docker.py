@@ -9,7 +9,7 @@ import tarfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -223,34 +223,30 @@ def test_the_owner_is_looked_up_in_the_image(
         engine.remove_container(container["Id"], v=True)
 
 
-def user_files_image(
-    engine: docker.APIClient, images: Images, changes: dict[str, bytes], links: dict[str, str]
-) -> str:
-    """Return the default image with other files; the test removes it."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for name, data in changes.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
-        for name, target in links.items():
-            member = tarfile.TarInfo(name)
-            member.type, member.linkname = tarfile.SYMTYPE, target
-            archive.addfile(member)
-    container = engine.create_container(images.default, command=["true"])["Id"]
-    engine.put_archive(container, "/", buffer.getvalue())
-    image = str(engine.commit(container)["Id"])
-    engine.remove_container(container)
-    return image
-
-
 @pytest.fixture
 def image_with(engine: docker.APIClient, images: Images) -> Iterator[Callable[..., str]]:
     """A factory of images with other files, which go with the test."""
     made: list[str] = []
 
-    def make(files: dict[str, bytes], links: dict[str, str] | None = None) -> str:
-        made.append(user_files_image(engine, images, files, links or {}))
+    def make(files: dict[str, bytes], links: dict[str, str] | None = None, fifos: Sequence[str] = ()) -> str:
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w") as archive:
+            for name, data in files.items():
+                member = tarfile.TarInfo(name)
+                member.size = len(data)
+                archive.addfile(member, io.BytesIO(data))
+            for name, target in (links or {}).items():
+                member = tarfile.TarInfo(name)
+                member.type, member.linkname = tarfile.SYMTYPE, target
+                archive.addfile(member)
+            for name in fifos:
+                member = tarfile.TarInfo(name)
+                member.type = tarfile.FIFOTYPE
+                archive.addfile(member)
+        container = engine.create_container(images.default, command=["true"])["Id"]
+        engine.put_archive(container, "/", buffer.getvalue())
+        made.append(str(engine.commit(container)["Id"]))
+        engine.remove_container(container)
         return made[-1]
 
     yield make
@@ -299,8 +295,34 @@ def test_a_list_of_users_that_leads_in_a_circle_is_the_jobs_fault(
     runner: DockerRunner, engine: docker.APIClient, image_with: Callable[..., str]
 ) -> None:
     image = image_with({}, {"etc/passwd": "passwd"})
-    with pytest.raises(JobFailed, match="too many links"):
+    with pytest.raises(JobFailed, match="too many links") as failed:
         owner_of(runner, engine, image, "builder")
+    # Where that is on the engine's host is no matter of a job.
+    assert "/var/lib" not in str(failed.value)
+
+
+def test_a_list_of_users_that_is_no_file_is_not_waited_for(
+    runner: DockerRunner, engine: docker.APIClient, image_with: Callable[..., str]
+) -> None:
+    image = image_with({}, fifos=["etc/passwd"])
+    with pytest.raises(JobFailed, match="/etc/passwd of the image is no regular file"):
+        owner_of(runner, engine, image, "builder")
+
+
+@pytest.mark.parametrize("call", ["artifacts", "owner"])
+def test_a_path_that_is_not_found_while_the_container_is_removed_says_nothing_of_the_job(
+    runner: DockerRunner, create: Callable[..., str], call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    container_id = create()
+    # Of a removal the engine shows this for a moment.
+    api: Any = runner._api()
+    details = api.inspect_container(container_id)
+    details["State"] |= {"Status": "removing"}
+    details["Config"]["User"] = "builder"
+    runner.remove(container_id)
+    monkeypatch.setattr(api, "inspect_container", lambda _: details)
+    with pytest.raises(ContainerGone):
+        getattr(runner, call)(container_id)
 
 
 def test_a_user_whom_the_engine_does_not_find_is_the_jobs_fault(

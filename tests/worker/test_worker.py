@@ -617,7 +617,8 @@ def test_a_container_that_somebody_restarts_while_nobody_looks_is_another_one(ho
     ended = house.ended(job)
     assert (ended.status, ended.attempt, ended.exit_code) == (JobStatus.FAILED, 1, None)
     assert ended.error == (
-        "somebody restarted its container while the command ran, so how that ended is not known"
+        "its container was started again (docker restart, or a restart policy that somebody gave it), so "
+        "how the command ended is not known"
     )
 
 
