@@ -76,6 +76,8 @@ _UNSEEN_HAND_OVER_S = 5.0
 """For which the acknowledgement of a command is looked for that was on its way when its sender was lost."""
 _COPY_TRIES = 5
 """With an engine that answers; one that is away is waited for."""
+_NO_PROGRAM = (126, 127)
+"""How an init ends that cannot run the launcher's shell."""
 _SENT_BY_OTHERS = (NOT_HANDED_OVER, 137, 143)
 """How a launcher ends whose input ended, or that somebody has stopped."""
 
@@ -383,6 +385,8 @@ class Attempt:
             return JobFailed(f"{self._out_of_memory()}, before the command had started")
         if ended.exit_code in _SENT_BY_OTHERS:
             return InfrastructureError(problem)
+        if ended.exit_code in _NO_PROGRAM:
+            return JobFailed(f"the image has no /bin/sh that can be run{_quoted(said)}")
         return JobFailed(
             f"the image's /bin/sh ended with exit code {ended.exit_code} before it took the command"
             + _quoted(said)

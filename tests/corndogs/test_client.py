@@ -44,6 +44,15 @@ def test_a_server_that_is_not_there_is_unavailable_at_once(server: EmbeddedCornd
     client.close()
 
 
+def test_a_claim_is_waited_for_longer_than_a_question(silent_address: str) -> None:
+    client = GrpcCorndogs(silent_address, deadline_s=0.2)
+    begun = time.monotonic()
+    with pytest.raises(CorndogsUnavailable):
+        client.get_next_task("q")
+    assert time.monotonic() - begun >= 0.6
+    client.close()
+
+
 def test_a_server_that_does_not_answer_is_unavailable_at_the_deadline(silent_address: str) -> None:
     client = GrpcCorndogs(silent_address, deadline_s=0.2)
     started = time.monotonic()

@@ -75,7 +75,7 @@ def test_the_file_of_the_admins_token_may_go(new_service: NewService) -> None:
     service = new_service(concurrency=0)
     command = local(service)
     (service.data_dir / "admin-token").unlink()
-    assert "there is no token to be read" in command.refused("jobs", "list")
+    assert "admin-token with a token" in command.refused("jobs", "list")
     made = command.fine("token", "create").text.split()[-1]
     command.with_variables(REACTORCIDE_API_TOKEN=made).fine("jobs", "list")
 

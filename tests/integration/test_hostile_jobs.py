@@ -219,7 +219,7 @@ def test_the_api_answers_a_job_nothing_without_a_token(strict: Service) -> None:
         done"""
     job, log = attack(strict, script)
     assert job["status"] == "completed"
-    assert log.split("\r\n")[:-1] == ["HTTP/1.0 401 UNAUTHORIZED"] * 5
+    assert log.split("\r\n")[:-1] == ["HTTP/1.1 401 UNAUTHORIZED"] * 5
 
 
 def test_the_engine_confirms_it(strict: Service, engine: docker.APIClient) -> None:

@@ -192,8 +192,11 @@ def test_paths_outside_the_roots_are_refused_however_they_are_spelt(service: Ser
         assert service.admin.post_job(source_type="git", git_url=url).status_code == 400, url
 
 
-def test_the_data_directory_is_never_copied(new_service: NewService, tmp_path: Path) -> None:
-    service = new_service(source_root=tmp_path)
+def test_the_data_directory_is_never_copied(
+    new_service: NewService, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    # A root may hold the data directory, but not the home.
+    service = new_service({"HOME": str(tmp_path_factory.mktemp("home"))}, source_root=tmp_path)
     # A link to it, so that its path says nothing.
     (tmp_path / "elsewhere").symlink_to(service.data_dir)
     for path in (service.data_dir, service.data_dir / "objects", "elsewhere"):
