@@ -121,6 +121,8 @@ class Job:
     rerun_of: str | None = None
     retries_used: int = 0
     """Times that the command was run again after it had failed."""
+    killed_preparations: int = 0
+    """Attempts during whose preparation the service was killed, perhaps by what the job made it do."""
     preparation_failures: int = 0
     """Attempts that failed through no fault of the job before its command had started."""
     log_truncated: bool = False

@@ -86,7 +86,7 @@ def try_again(
     """End the job's attempt and let it wait for the next one, which is submitted after ``delay_s``.
 
     ``counters`` are those of the row that this attempt has raised: ``retries_used`` or
-    ``preparation_failures``.
+    ``preparation_failures`` or ``killed_preparations``.
     """
     ended_at_ms = now_ms()
     waiting = context.store.end_attempt(

@@ -156,6 +156,7 @@ class JobRow(Model):
     address = TextField(null=True)
     request_id = TextField(null=True)
     git_submodules = BooleanField(constraints=[SQL("DEFAULT 0")])
+    killed_preparations = IntegerField(constraints=[SQL("DEFAULT 0")])
     git_depth = IntegerField(constraints=[SQL("DEFAULT 1")])
     git_tags = BooleanField(constraints=[SQL("DEFAULT 0")])
 

@@ -58,7 +58,10 @@ log = logging.getLogger("reactorcide.worker")
 
 MOST_PREPARATION_FAILURES = 2
 """How often a job is prepared again after that failed through no fault of its own."""
+MOST_KILLED_PREPARATIONS = 20
+"""How often a job is prepared again after the service was killed meanwhile."""
 _FIRST_RETRY_DELAY_S = 5.0
+_LONGEST_KILLED_DELAY_S = 10.0
 _RETRY_DELAY_S = 1.0
 _SILENCE_S = 15.0
 """After this long without output the engine is asked whether the container still runs."""
@@ -730,14 +733,18 @@ class Attempt:
         # Where that fails a sweep does it. Nothing runs in it, so another attempt need not wait for that.
         self._remove_container()
         has_run = self._progress is not Progress.PREPARING
-        if has_run or job.preparation_failures >= MOST_PREPARATION_FAILURES:
+        if self._adopted is None:
+            failures, most = job.preparation_failures, MOST_PREPARATION_FAILURES
+            delay_s = _FIRST_RETRY_DELAY_S * 2**failures
+            counter = {"preparation_failures": failures + 1}
+        else:
+            # The end of the service mostly has other causes. But what it was preparing may be one.
+            failures, most = job.killed_preparations, MOST_KILLED_PREPARATIONS
+            delay_s = min(2.0**failures - 1, _LONGEST_KILLED_DELAY_S)
+            counter = {"killed_preparations": failures + 1}
+        if has_run or failures >= most:
             self._end(Outcome(exit_code=None, error=str(problem)))
             return
-        delay_s = _FIRST_RETRY_DELAY_S * 2**job.preparation_failures
-        if self._adopted is not None and not job.preparation_failures:
-            # What an end of the service has interrupted goes on at once; not for ever, for it may be the
-            # cause.
-            delay_s = 0.0
         log.warning("trying again in %g s: %s", delay_s, problem, extra=self._extra())
         lifecycle.try_again(
             self._context,
@@ -745,7 +752,7 @@ class Attempt:
             str(problem),
             delay_s=delay_s,
             log_truncated=self._log_truncated,
-            preparation_failures=job.preparation_failures + 1,
+            **counter,
         )
         self._close_task()
 

@@ -587,7 +587,7 @@ def test_a_container_that_is_gone_during_the_hand_over_may_have_run(house: House
 def test_a_job_whose_preparation_kills_the_service_is_not_tried_for_ever(house: House) -> None:
     job, _ = left_by_a_crash(house, "exit 0", begun=False, arrived=False)
     with house.database.write() as db:
-        db.execute_sql("UPDATE job SET preparation_failures = 2")
+        db.execute_sql("UPDATE job SET killed_preparations = 20")
     house.worker()
     ended = house.ended(job)
     assert (ended.status, ended.attempt) == (JobStatus.FAILED, 1)
