@@ -4,6 +4,7 @@ import email.utils
 import enum
 import json
 import logging
+import re
 import select
 import selectors
 import socket
@@ -51,8 +52,11 @@ _UNKNOWN = float("inf")
 _TOO_MANY_FIELDS = f"there are more than {_MAX_FIELDS} header fields"
 _TOO_LARGE = "the body is larger than the service takes"
 
-_CLOSED_BY_PEER = getattr(select, "POLLRDHUP", select.POLLHUP)
-"""Linux tells the end of what the other side sends by a name of its own, other systems as a hang-up."""
+_BLANK_LINE = re.compile(rb"\n\r?\n")
+_ORIGIN_FIELD = re.compile(rb"\norigin:[ \t]*(\S*)", re.IGNORECASE)
+_SENDS_NO_MORE: int = getattr(select, "POLLRDHUP", 0)
+_MAX_PROBES = 8
+"""Zeros before the size of a chunk: clients take 16 digits, and the largest chunk needs fewer than 8."""
 
 
 class State(enum.Enum):
@@ -82,7 +86,7 @@ class Connection:
         self.exchange: Exchange | None = None
         self._lock = threading.Lock()
         self._came = threading.Condition(self._lock)
-        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=_MAX_HEAD_BYTES)
+        self._rest = b""
         self._interest = 0
         self._out = bytearray()
         self._taken_bytes = 0
@@ -96,7 +100,10 @@ class Connection:
     def _begin_request(self) -> None:
         self.state = State.ARRIVING
         self.exchange = None
+        # A new one for each request: there is no way to take empty lines out of one that has received them.
+        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=_MAX_HEAD_BYTES)
         self._has_begun = False
+        self._head = bytearray()
         self._head_lines = 0
         self._request: h11.Request | None = None
         self._body = bytearray()
@@ -108,6 +115,9 @@ class Connection:
         self._is_broken: str | None = None
         self._must_close = False
         self._is_answered = False
+        self._is_chunked = False
+        self._probes = 0
+        self._next_probe = 0.0
 
     # --- of the loop -----------------------------------------------------------------------------
 
@@ -118,6 +128,7 @@ class Connection:
                 if mask & selectors.EVENT_WRITE and self.state is not State.CLOSED:
                     self._flush()
                     self._settle()
+                self._take_rest()
                 if mask & selectors.EVENT_READ and self.state is not State.CLOSED:
                     self._receive()
             except OSError as exc:
@@ -128,9 +139,7 @@ class Connection:
     def go_on(self) -> None:
         """Do what has become possible by what another thread did."""
         with self._lock:
-            if self.state is State.ARRIVING and self._http.trailing_data[0]:
-                # The next request came with the one before.
-                self._begin()
+            self._take_rest()
             if self.state is State.ARRIVING or self._is_streamed:
                 self._parse()
             self._watch()
@@ -182,14 +191,22 @@ class Connection:
     def has_gone(self) -> bool:
         """Tell whether the client has closed; writing alone would notice only after buffers fill.
 
-        Nothing is read: below TLS, what has come last need not be the request's, nor be the end.
+        Nothing is read: below TLS, what has come last need not be the request's, nor be the end. A client
+        that only sends no more is still there. TCP does not tell it from one that has closed until something
+        is sent.
         """
         with self._lock:
             if self.state is State.CLOSED:
                 return True
             poll = select.poll()
-            poll.register(self.sock, _CLOSED_BY_PEER)
-            return bool(poll.poll(0))
+            poll.register(self.sock, _SENDS_NO_MORE)
+            found = poll.poll(0)
+            if not found:
+                return False
+            if found[0][1] & (select.POLLHUP | select.POLLERR):
+                return True
+            self._probe()
+            return False
 
     def read(self, size: int, timeout_s: float) -> bytes:
         """Return up to ``size`` bytes of the body, none at its end.
@@ -214,15 +231,23 @@ class Connection:
                 self.front.defer(self, self.go_on)
             return data
 
-    def begin_answer(self, status: int, reason: str, headers: list[tuple[str, str]]) -> None:
+    def begin_answer(
+        self, status: int, reason: str, headers: list[tuple[str, str]], *, has_body: bool = True
+    ) -> None:
         """Say the head of the answer with what is written next."""
         with self._lock:
             self._check()
             fields = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
-            fields += [(b"Date", email.utils.formatdate(usegmt=True).encode()), (b"Server", b"reactorcide")]
+            said = {name.lower() for name, _ in headers}
+            if "date" not in said:
+                fields.append((b"Date", email.utils.formatdate(usegmt=True).encode()))
+            fields.append((b"Server", b"reactorcide"))
             if not self._may_go_on():
                 self._must_close = True
                 fields.append((b"Connection", b"close"))
+            self._is_chunked = (
+                self._http.their_http_version == b"1.1" and "content-length" not in said and has_body
+            )
             response = h11.Response(status_code=status, reason=reason.encode("latin-1"), headers=fields)
             self._queue(self._http.send(response))
 
@@ -232,6 +257,7 @@ class Connection:
             self._check()
             if data:
                 self._queue(self._http.send(h11.Data(data=data)))
+                self._probes = 0
             self._send()
 
     def end_answer(self) -> None:
@@ -242,10 +268,19 @@ class Connection:
             self._is_answered = True
             self._send()
 
-    def pause(self) -> bool:
-        """Return whether to stop making the answer; then its task is begun again when there is room."""
+    @property
+    def is_full(self) -> bool:
+        """Tell whether to make no more of the answer for now."""
         with self._lock:
-            self._is_paused = self.state is not State.CLOSED and len(self._out) >= _MAX_OUT_BYTES
+            return self.state is not State.CLOSED and len(self._out) >= _MAX_OUT_BYTES
+
+    def pause(self) -> bool:
+        """Have the answer's task begun again when there is room; return ``False`` if there is room already.
+
+        To be called when nothing of the task is left in the calling thread: another one may begin it at once.
+        """
+        with self._lock:
+            self._is_paused = self.state is not State.CLOSED and not self._has_room()
             return self._is_paused
 
     def admit(self, max_body_bytes: int | None) -> None:
@@ -288,6 +323,27 @@ class Connection:
         """Tell whether the connection can have another request after this one."""
         return not self._must_close and not self.front.is_stopping and self._http.their_state is h11.DONE
 
+    def _has_room(self) -> bool:
+        return len(self._out) < _MAX_OUT_BYTES // 2
+
+    def _probe(self) -> None:
+        """Send what only a client that has closed objects to: a zero before the size of the next chunk.
+
+        A chunk's size may have any number of them (RFC 9112, 7.1). Each time it waits twice as long.
+        """
+        now = monotonic()
+        if (
+            not self._is_chunked
+            or self._out
+            or self._http.our_state is not h11.SEND_BODY
+            or (self._probes and (self._probes >= _MAX_PROBES or now < self._next_probe))
+        ):
+            return
+        self._next_probe = now + 2**self._probes
+        self._probes += 1
+        self._queue(b"0")
+        self._send()
+
     def _waits_for_client(self) -> bool:
         return bool(self._out) and (self._is_paused or self._is_answered)
 
@@ -309,25 +365,40 @@ class Connection:
             if not data or self._drained_bytes > _MAX_DRAINED_BYTES:
                 self._close()
         elif data:
-            if not self._has_begun:
-                # Lines that are empty may stand before a request.
-                data = data.lstrip(b"\r\n")
-            if data:
-                self._begin()
-                if self._request is None and self._has_too_many_fields(data):
-                    self._refuse(431, _TOO_MANY_FIELDS)
-                else:
-                    self._http.receive_data(data)
-                    self._parse()
+            self._take(data)
         elif self._is_streamed and self.state is State.ANSWERING:
             self._break("the body ended too early")
         else:
             self._close()
 
+    def _take_rest(self) -> None:
+        """Take what has come together with the request before."""
+        if self.state is State.ARRIVING and self._rest:
+            data, self._rest = self._rest, b""
+            self._take(data)
+
+    def _take(self, data: bytes) -> None:
+        """Take a piece of a request."""
+        if not self._has_begun:
+            # Lines that are empty may stand before a request (RFC 9112, 2.2).
+            data = data.lstrip(b"\r\n")
+        if data:
+            self._begin()
+            if self._request is None and self._has_too_many_fields(data):
+                self._refuse(431, _TOO_MANY_FIELDS)
+            else:
+                self._http.receive_data(data)
+                self._parse()
+
     def _has_too_many_fields(self, data: bytes) -> bool:
         """Count the lines of a head: to take each of them apart costs much more."""
-        end = data.find(b"\r\n\r\n")
-        self._head_lines += data.count(b"\n", 0, len(data) if end < 0 else end)
+        counted = len(self._head)
+        self._head += data
+        # The blank line may have begun in the piece before.
+        end = _BLANK_LINE.search(self._head, max(0, counted - 2))
+        if end is not None:
+            del self._head[end.start() + 1 :]
+        self._head_lines += self._head.count(b"\n", counted)
         return self._head_lines > _MAX_FIELDS + 1
 
     def _begin(self) -> None:
@@ -374,6 +445,7 @@ class Connection:
 
     def _take_head(self, request: h11.Request) -> None:
         self._request = request
+        self._head = bytearray()
         if not request.http_version.startswith(b"1."):
             self._refuse(400, "the service speaks HTTP/1.1 and 1.0")
         elif len(request.target) > _MAX_TARGET_BYTES:
@@ -434,6 +506,7 @@ class Connection:
         self._is_answered = True
         self._must_close = True
         self._body = bytearray()
+        self._head = bytearray()
         self.deadline = monotonic() + _TAKE_S
         self._settle()
 
@@ -446,8 +519,16 @@ class Connection:
             message,
             extra={"request_id": request_id},
         )
-        self._queue(error_answer(status, phrase, message, request_id))
+        allowed = self.front.allow_origin(self._origin())
+        self._queue(error_answer(status, phrase, message, request_id, allowed))
         self._try_to_send()
+
+    def _origin(self) -> str:
+        """Return which site's page sent the request, as far as it has come; nothing for what no page sent."""
+        if self._request is not None:
+            return dict(self._request.headers).get(b"origin", b"").decode("latin-1")
+        found = _ORIGIN_FIELD.search(self._head)
+        return "" if found is None else found[1].decode("latin-1")
 
     def _queue(self, data: bytes | None) -> None:
         self._out += data or b""
@@ -488,14 +569,14 @@ class Connection:
 
     def _settle(self) -> None:
         """Go on after what has been sent."""
-        if self._is_paused and self.exchange is not None and len(self._out) < _MAX_OUT_BYTES // 2:
+        if self._is_paused and self.exchange is not None and self._has_room():
             self._is_paused = False
             self.front.resume(self, self.exchange)
         if self.state is State.ANSWERING and self._is_answered and not self._out:
             if self._must_close or self._http.our_state is not h11.DONE or not self._is_whole:
                 self._linger()
             else:
-                self._http.start_next_cycle()
+                self._rest = self._http.trailing_data[0]
                 self._begin_request()
                 self.deadline = monotonic() + _IDLE_S
 
@@ -529,9 +610,7 @@ class Connection:
         return wanted
 
     def _is_to_be_watched(self) -> bool:
-        return self._wanted() != self._interest or (
-            self.state is State.ARRIVING and bool(self._http.trailing_data[0])
-        )
+        return self._wanted() != self._interest or (self.state is State.ARRIVING and bool(self._rest))
 
     def _watch(self) -> None:
         """Have the loop told of what is wanted; of the loop."""
@@ -553,7 +632,8 @@ class Connection:
 
     def _hold(self) -> None:
         """Count the memory that this connection takes."""
-        held_bytes = len(self._out) + len(self._body)
+        # A head that has not all come is here twice: the parser has it, too.
+        held_bytes = len(self._out) + len(self._body) + 2 * len(self._head)
         if held_bytes != self._held_bytes:
             self.front.hold(held_bytes - self._held_bytes)
             self._held_bytes = held_bytes
@@ -565,6 +645,7 @@ class Connection:
         self.state = State.CLOSED
         self._out = bytearray()
         self._body = bytearray()
+        self._head = bytearray()
         self._hold()
         self._break("the client has gone")
         self.sock.close()
@@ -576,7 +657,9 @@ class Connection:
         self.front.forget(self)
 
 
-def error_answer(status: int, reason: str, message: str, request_id: str) -> bytes:
+def error_answer(
+    status: int, reason: str, message: str, request_id: str, more_fields: dict[str, str]
+) -> bytes:
     """Return an answer like every other error, for what the application never sees."""
     # Flask is here by now, but not in the master, which imports this module, too.
     from reactorcide.web.errors import code_of
@@ -585,6 +668,9 @@ def error_answer(status: int, reason: str, message: str, request_id: str) -> byt
     body = json.dumps({"error": code_of(status), "message": message}).encode()
     fields = {
         **HEADERS,
+        **more_fields,
+        "Date": email.utils.formatdate(usegmt=True),
+        "Server": "reactorcide",
         "X-Request-ID": request_id,
         "Connection": "close",
         "Content-Type": "application/json",

@@ -48,13 +48,17 @@ class Exchange:
 
     def __call__(self) -> None:
         """Begin, or go on until the answer is all said or enough of it waits for the client."""
-        self._context.run(self._go_on)
+        while not self._context.run(self._go_on):
+            # Only now that this thread has left the context may another one enter it.
+            if self._connection.pause():
+                return
 
     def _now_takes_long(self) -> None:
         self._takes_long = True
         self._connection.front.pool.takes_long()
 
-    def _go_on(self) -> None:
+    def _go_on(self) -> bool:
+        """Make more of the answer; return whether that was all of it."""
         if self._takes_long:
             self._now_takes_long()
         try:
@@ -64,25 +68,29 @@ class Exchange:
                 if self._status.startswith("100 "):
                     self._close()
                     self._connection.admit(self._environ[MAX_BODY_BYTES])
-                    return
+                    return True
                 if IS_A_QUESTION in self._environ:
                     self._connection.refused(self)
-            while not self._connection.pause():
+            while not self._connection.is_full:
                 chunk = next(self._chunks, None)
                 if chunk is None:
                     self._begin()
                     # Whatever is to be done at the end is done before the client knows of it.
                     self._close()
                     self._connection.end_answer()
-                    return
+                    return True
                 self._begin()
                 self._connection.write(chunk if self._has_body else b"")
         except ConnectionError as exc:
             log.debug("an answer broke off: %s", exc)
             self._abort()
-        except Exception:
+        except BaseException:
+            # An exit, too, is the end of this answer alone.
             log.exception("an answer failed unexpectedly")
             self._abort()
+        else:
+            return False
+        return True
 
     def _start_response(
         self, status: str, headers: list[tuple[str, str]], exc_info: Any = None
@@ -102,7 +110,7 @@ class Exchange:
             code, _, reason = self._status.partition(" ")
             if code in ("204", "304"):
                 self._has_body = False
-            self._connection.begin_answer(int(code), reason, self._headers)
+            self._connection.begin_answer(int(code), reason, self._headers, has_body=self._has_body)
 
     def _abort(self) -> None:
         self._connection.abort()

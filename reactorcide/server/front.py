@@ -3,12 +3,13 @@
 import errno
 import logging
 import os
+import resource
 import selectors
 import socket
 import ssl
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,8 @@ log = logging.getLogger("reactorcide.web")
 _MAX_CONNECTIONS = 3000
 _MAX_TLS_CONNECTIONS = 1000
 """Fewer, for each of them takes some 40 KiB."""
+_RESERVED_FILES = 512
+"""Of the open files that the process may have: what the service itself needs."""
 _MAX_HELD_BYTES = 32 << 20
 """Requests and answers on their way, of all clients together."""
 _TURN_EVENTS = 16
@@ -35,6 +38,16 @@ _TURN_S = 0.005
 """What one share, or those who are new, may take of a turn of the loop."""
 _SWEEP_S = 0.5
 _UNSENT_BYTES = 128 << 10
+_KEEPALIVE_S = 15
+"""So often TCP asks a silent client: one that has closed objects when its system has forgotten it."""
+
+
+def files_for_clients() -> int:
+    """Return how many open files the clients may take: one each, and one for each address."""
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most == resource.RLIM_INFINITY:
+        return 2 * _MAX_CONNECTIONS
+    return max(most - _RESERVED_FILES, most // 2)
 
 
 class Front:
@@ -49,6 +62,7 @@ class Front:
         request_timeout_s: float,
         max_threads: int,
         max_short: int,
+        cors_origins: Collection[str] = (),
     ) -> None:
         self.request_timeout_s = request_timeout_s
         self.is_stopping = False
@@ -56,6 +70,8 @@ class Front:
         self._application = application
         self._certificate = certificate
         self._max_connections = _MAX_CONNECTIONS if certificate is None else _MAX_TLS_CONNECTIONS
+        self._max_files = files_for_clients()
+        self._cors_origins = cors_origins
         self._listeners = listeners
         self._selector = selectors.DefaultSelector()
         self._shares: dict[str, Share] = {}
@@ -76,6 +92,10 @@ class Front:
             if listener.family != socket.AF_UNIX:
                 # Those that it accepts have these from it.
                 listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                for name in ("TCP_KEEPIDLE", "TCP_KEEPINTVL"):
+                    if hasattr(socket, name):
+                        listener.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), _KEEPALIVE_S)
                 if hasattr(socket, "TCP_NOTSENT_LOWAT"):
                     # What a client does not take is not to lie in the kernel by the megabyte.
                     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
@@ -174,9 +194,9 @@ class Front:
                 sock.close()
 
     def _add(self, sock: socket.socket, address: Any) -> None:
-        if self._connections >= self._max_connections and not self._make_room(
-            lambda share: len(share.connections)
-        ):
+        while self._is_full() and self._make_room(lambda share: len(share.connections)):
+            pass
+        if self._is_full():
             sock.close()
             return
         sock.setblocking(False)
@@ -194,6 +214,11 @@ class Front:
         self._connections += 1
         self._guarded(connection, connection.go_on)
         self._poll(share)
+
+    def _is_full(self) -> bool:
+        # The next one may come from a new address, which takes a file as well.
+        files = self._connections + len(self._shares) + 2
+        return self._connections >= self._max_connections or files > self._max_files
 
     def _make_room(self, size: Callable[[Share], int]) -> bool:
         """Close the oldest connection that can be, of the share with most; return whether there was one."""
@@ -226,6 +251,13 @@ class Front:
         server = self._listeners[0].getsockname()[:2]
         environ = make_environ(connection, request, body, scheme=scheme, server=server)
         return Exchange(connection, self._application, environ | extra)
+
+    def allow_origin(self, origin: str) -> dict[str, str]:
+        """Return the header fields by which a page of ``origin`` may read an answer, if it may."""
+        # Not in the master, which imports this module, too.
+        from reactorcide.web.cors import allowance
+
+        return allowance(origin, self._cors_origins)
 
     def hold(self, more_bytes: int) -> None:
         """Count memory that a connection takes, or gives back. Thread-safe."""

@@ -23,7 +23,7 @@ _GRACEFUL_TIMEOUT_S = 6
 _EXIT_CANNOT_START = 3
 """gunicorn's own code for a worker that can't boot: then the master gives up instead of trying again."""
 _WANTED_FILES = 4096
-"""Open files: two for each connection that may be there, and what jobs need."""
+"""Open files: of clients, one each and one for each address, and what the service needs itself."""
 
 
 def run(settings: Settings, local: socket.socket | None, remove_local: Callable[[], None]) -> None:
@@ -74,9 +74,7 @@ def run(settings: Settings, local: socket.socket | None, remove_local: Callable[
 
 def _gunicorn_config(settings: Settings, worker_class: type[worker.Worker]) -> dict[str, Any]:
     return {
-        "bind": f"[{settings.host}]:{settings.port}"
-        if ":" in settings.host
-        else f"{settings.host}:{settings.port}",
+        "bind": _authority(settings.host, settings.port),
         "worker_class": worker_class,
         "workers": 1,
         "max_requests": 0,
@@ -89,6 +87,10 @@ def _gunicorn_config(settings: Settings, worker_class: type[worker.Worker]) -> d
         "proc_name": "reactorcide",
         "worker_tmp_dir": "/dev/shm" if os.access("/dev/shm", os.W_OK) else None,  # noqa: S108  # a heartbeat file
     }
+
+
+def _authority(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _want_files() -> None:
@@ -109,9 +111,9 @@ def _start(application: Any, process: Any, settings: Settings) -> None:
     gc.freeze()
     gc.enable()
     process.application = application
-    address = process.sockets[0].getsockname()
+    host, port = process.sockets[0].getsockname()[:2]
     scheme = "http" if settings.tls_cert is None else "https"
-    _say(f"Reactorcide listens on {scheme}://{address[0]}:{address[1]}")
+    _say(f"Reactorcide listens on {scheme}://{_authority(host, port)}")
     if application.new_admin_token is not None:
         # Not into a file or a journal, which others may read.
         if sys.stderr.isatty():

@@ -5,6 +5,7 @@ proxy they share one, and it is the proxy that tells them apart.
 """
 
 import ipaddress
+import logging
 import selectors
 import threading
 from collections import deque
@@ -16,6 +17,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from reactorcide.server.connection import Connection
+
+log = logging.getLogger("reactorcide.web")
 
 _IPV6_PREFIX_BITS = 64
 """What one customer gets as a rule: single addresses in it are free for the taking."""
@@ -149,10 +152,15 @@ class Pool:
         while (item := self._ready.get()) is not None:
             share, task = item
             self._current.share = share
-            task()
-            # Nothing of this request is to live on in an idle thread.
-            del task, item
-            with self._lock:
-                self._idle += 1
-                if self._current.share is not None:
-                    self._leave(share)
+            try:
+                task()
+            except BaseException:
+                # The thread is there for others, too.
+                log.exception("a request failed unexpectedly")
+            finally:
+                # Nothing of this request is to live on in an idle thread.
+                del task, item
+                with self._lock:
+                    self._idle += 1
+                    if self._current.share is not None:
+                        self._leave(share)

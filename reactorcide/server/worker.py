@@ -73,6 +73,7 @@ class Worker(GunicornWorker):  # type: ignore[misc]  # gunicorn has no types
             request_timeout_s=self.settings.request_timeout_s,
             max_threads=self.settings.stream_slots + SHORT_THREADS,
             max_short=SHORT_THREADS,
+            cors_origins=self.settings.cors_origins,
         )
         while self.alive and self.ppid == os.getppid():
             self.notify()

@@ -10,6 +10,17 @@ _READ = "Content-Range, Location, Retry-After, X-Request-ID"
 _REMEMBERED_S = "600"
 
 
+def allowance(origin: str, origins: Collection[str]) -> dict[str, str]:
+    """Return the header fields by which a page of ``origin`` may read an answer; few, where it may not."""
+    if not origins:
+        return {}
+    fields = {"Vary": "Origin"}
+    if origin in origins:
+        fields["Access-Control-Allow-Origin"] = origin
+        fields["Access-Control-Expose-Headers"] = _READ
+    return fields
+
+
 def install(app: Flask, origins: Collection[str]) -> None:
     """Let pages of ``origins`` use the API; where there are none, nothing is said to any."""
     if not origins:
@@ -27,13 +38,11 @@ def install(app: Flask, origins: Collection[str]) -> None:
 
     @app.after_request
     def allow(response: Response) -> Response:
-        response.vary.add("Origin")
-        origin = request.headers.get("Origin", "")
-        if origin in origins:
-            response.headers["Access-Control-Allow-Origin"] = origin
-            response.headers["Access-Control-Expose-Headers"] = _READ
-            if is_preflight():
-                response.headers["Access-Control-Allow-Methods"] = _METHODS
-                response.headers["Access-Control-Allow-Headers"] = _SENT
-                response.headers["Access-Control-Max-Age"] = _REMEMBERED_S
+        fields = allowance(request.headers.get("Origin", ""), origins)
+        response.vary.add(fields.pop("Vary"))
+        response.headers.update(fields)
+        if fields and is_preflight():
+            response.headers["Access-Control-Allow-Methods"] = _METHODS
+            response.headers["Access-Control-Allow-Headers"] = _SENT
+            response.headers["Access-Control-Max-Age"] = _REMEMBERED_S
         return response

@@ -6,18 +6,23 @@ same site as the service (DNS rebinding). It has no token, and the name is still
 
 import contextlib
 import ipaddress
+import re
 import socket
 from collections.abc import Collection, Iterable
 from urllib.parse import urlsplit
 
 from flask import Flask, Response, request
 
-from reactorcide.domain.errors import ConfigurationError, Unauthorized
+from reactorcide.domain.errors import ConfigurationError, InvalidInput, Unauthorized
 from reactorcide.web import errors
 from reactorcide.web.auth import authenticate
 from reactorcide.web.services import Services
 
 _ANY = "*"
+_HOST = re.compile(
+    r"(?:\[(?P<ipv6>[0-9a-f.]*:[0-9a-f:.]*)(?:%[0-9a-z._~-]+)?\]"
+    r"|(?P<name>[0-9a-z._~!$&'()*+,;=%-]*))(?::[0-9]{0,5})?"
+)
 
 
 def own_names(public_url: str | None, allowed_hosts: Iterable[str]) -> frozenset[str]:
@@ -37,11 +42,16 @@ def own_names(public_url: str | None, allowed_hosts: Iterable[str]) -> frozenset
 
 
 def name_of(host: str) -> str:
-    """Return the name or address in a ``Host`` field: no port, no brackets, in small letters."""
-    name = host.strip().lower()
-    if name.startswith("["):
-        return name[1:].partition("]")[0]
-    return name.partition(":")[0].rstrip(".")
+    """Return the name or address in a ``Host`` field: no port, no brackets, in small letters.
+
+    Raises ``InvalidInput`` where it is no host and port as RFC 3986 (3.2.2) has them.
+    """
+    match = _HOST.fullmatch(host.strip().lower())
+    if match is None or (match["ipv6"] and not _is_address(match["ipv6"])):
+        raise InvalidInput(
+            "the Host header is no name or address with or without a port, like localhost:8080"
+        )
+    return match["ipv6"] or match["name"].rstrip(".")
 
 
 def install(app: Flask, services: Services, names: Collection[str]) -> None:

@@ -55,11 +55,11 @@ def stream(
                 if not chunk or monotonic() - looked_at >= _LOOK_EVERY_S:
                     looked_at = monotonic()
                     if has_gone():
-                        return
+                        # Breaks the connection off: an answer that ended properly would look complete.
+                        raise ConnectionResetError(errno.ECONNRESET, "the client has gone")
                 if chunk:
                     yield chunk
         if signals.closed:
-            # Breaks the connection off: an answer that ended properly would look complete.
             raise ConnectionResetError(errno.ECONNRESET, "the service stops")
 
     response = Response(body(), mimetype=mimetype)

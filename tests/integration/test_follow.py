@@ -1,5 +1,6 @@
 """Following a log and the status changes of jobs, by text and by server-sent events."""
 
+import http.client
 import json
 import socket
 import time
@@ -134,6 +135,20 @@ def test_a_line_is_there_within_100_ms(api: Client) -> None:
                 lags_ms.append((time.time() - written) * 1000)
     # The median, for this machine has other things to do as well.
     assert sorted(lags_ms)[len(lags_ms) // 2] < 100
+
+
+def test_who_sends_no_more_gets_all_of_the_log(api: Client, service: Service) -> None:
+    # Longer than it takes until the service looks whether the client is there.
+    job = api.wait(api.submit("sleep 3; echo said"), "running")
+    with socket.create_connection(("127.0.0.1", service.port), timeout=30) as client:
+        client.sendall(
+            f"GET /api/v1/jobs/{job['job_id']}/logs?follow=true HTTP/1.1\r\nHost: localhost\r\n"
+            f"Authorization: Bearer {api.token}\r\nConnection: close\r\n\r\n".encode()
+        )
+        client.shutdown(socket.SHUT_WR)
+        answer = http.client.HTTPResponse(client)
+        answer.begin()
+        assert answer.read() == b"said\n"
 
 
 @pytest.mark.parametrize("talks", [False, True], ids=["silent", "talking"])

@@ -42,6 +42,24 @@ def test_its_own_name_and_any_address_are_fine(idle_service: Service, host: str)
     assert client.request("GET", "/metrics", headers={"Host": host}).status_code == 200
 
 
+@pytest.mark.parametrize(
+    "host",
+    [
+        "[::1",
+        "::1",
+        "[::1]evil.com",
+        "[evil.com]",
+        "localhost:abc",
+        "localhost:80@evil.com",
+        "a@localhost",
+        "a b",
+    ],
+)
+def test_what_is_no_host_is_refused(idle_service: Service, host: str) -> None:
+    for client in (idle_service.anonymous(), idle_service.admin):
+        assert_error(client.request("GET", "/metrics", headers={"Host": host}), 400, "invalid_input")
+
+
 def test_names_that_the_operator_has_given_are_fine(named: Service) -> None:
     client = named.anonymous()
     for host, status in (

@@ -2,7 +2,7 @@
 
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
@@ -25,6 +25,7 @@ class Served:
         request_timeout_s: float = 30,
         max_threads: int = 8,
         max_short: int = 6,
+        cors_origins: Collection[str] = (),
     ) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.port = self._listener.getsockname()[1]
@@ -35,6 +36,7 @@ class Served:
             request_timeout_s=request_timeout_s,
             max_threads=max_threads,
             max_short=max_short,
+            cors_origins=cors_origins,
         )
         self._is_ending = threading.Event()
         self._thread = threading.Thread(target=self._run)

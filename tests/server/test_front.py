@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import resource
 import socket
 import ssl
 import threading
@@ -14,6 +15,8 @@ import pytest
 
 from reactorcide.domain.errors import InvalidInput
 from reactorcide.server import connection, front
+from reactorcide.server.exchange import Exchange
+from reactorcide.server.shares import Pool, Share
 from reactorcide.server.tls import Certificate
 from tests.server.conftest import Serve, Served, read_all
 from tests.support.certificate import make_certificate
@@ -21,7 +24,9 @@ from tests.support.waiting import wait_until
 
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: localhost\r\n"
+LAST_GET = GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
 MORE_THAN_THREADS = 20
+UI = "https://ui.example.com"
 
 
 def hello(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
@@ -124,6 +129,33 @@ def test_where_there_are_too_many_the_oldest_of_the_largest_share_goes(
         assert client.recv(100).startswith(b"HTTP/1.1 200 ")
     for client in (other, *clients):
         client.close()
+
+
+def test_the_files_that_the_process_may_open_bound_the_clients(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(front, "files_for_clients", lambda: 40)
+    served = serve(hello)
+    clients = [served.connect(f"127.0.0.{10 + number}") for number in range(30)]
+    for client in clients:
+        with contextlib.suppress(ConnectionError):
+            client.sendall(GET[:20])
+    # Each has an address of its own, and takes two.
+    for client in clients[:10]:
+        assert read_all_or_reset(client) is not None
+    for client in clients[10:]:
+        client.sendall(GET[20:])
+        assert client.recv(100).startswith(b"HTTP/1.1 200 ")
+    for client in clients:
+        client.close()
+
+
+@pytest.mark.parametrize(("limit", "for_clients"), [(4096, 3584), (1024, 512), (256, 128)])
+def test_some_files_are_left_to_the_service(
+    monkeypatch: pytest.MonkeyPatch, limit: int, for_clients: int
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, limit))
+    assert front.files_for_clients() == for_clients
 
 
 def read_all_or_reset(client: socket.socket) -> bytes:
@@ -242,6 +274,87 @@ def test_what_is_no_request_is_answered_as_json(serve: Serve, sent: bytes, statu
     assert is_served(served)
 
 
+@pytest.mark.parametrize("line_end", [b"\r\n", b"\n"])
+@pytest.mark.parametrize("cut", [0, 1, 2])
+def test_lines_of_a_body_are_no_header_fields(serve: Serve, line_end: bytes, cut: int) -> None:
+    served = serve(hello)
+    head = line_end.join([b"POST / HTTP/1.1", b"Host: x", b"Content-Length: 300", b"", b""])
+    with served.connect() as client:
+        if cut:
+            client.sendall(head[:-cut])
+            wait_until(lambda: any(one._has_begun for one in served.front._all()), 5, "the first piece came")
+        client.sendall(head[len(head) - cut if cut else 0 :] + b"\n" * 300)
+        assert status_of(client.recv(4096)) == 200
+
+
+def test_header_fields_that_come_in_pieces_are_counted(serve: Serve) -> None:
+    served = serve(hello)
+    with served.connect() as client:
+        client.sendall(GET[:-2] + b"A: b\r\n" * 60)
+        wait_until(lambda: any(one._has_begun for one in served.front._all()), 5, "the first piece came")
+        client.sendall(b"A: b\r\n" * 60)
+        assert status_of(client.recv(4096)) == 431
+
+
+@pytest.mark.parametrize("between", [b"\r\n", b"\r\n\r\n", b"\n"])
+def test_empty_lines_between_requests_are_ignored(serve: Serve, between: bytes) -> None:
+    served = serve(hello)
+    body = POST + b"Content-Length: 3\r\n\r\nabc"
+    with served.connect() as client:
+        client.sendall(between.join([b"", body, GET, body, LAST_GET, b""]))
+        answers = read_all(client)
+    assert (answers.count(b"HTTP/1.1 200 "), answers.count(b"abc")) == (4, 2)
+
+
+def test_a_request_that_came_with_one_before_is_answered_after_a_long_answer(serve: Serve) -> None:
+    def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        start_response("200 OK", [])
+        return [b"x" * (16 << 20)]
+
+    served = serve(application)
+    with served.connect(receive_bytes=65536) as client:
+        client.sendall(GET + LAST_GET)
+        wait_until(lambda: served.front.held_bytes > 0, 5, "the loop has to send the end")
+        assert read_all(client).count(b"HTTP/1.1 200 ") == 2
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"GET / HTTP/9.9\r\n", 400),
+        (b"GET /" + b"x" * 5000 + b" HTTP/1.1\r\nHost: x\r\n", 414),
+        (POST + b"Content-Length: 2000000\r\n", 413),
+        (POST + b"Content-Length: 2\r\n", 408),
+        (GET[:-2] + b"A: b\r\n" * 200, 431),
+    ],
+)
+@pytest.mark.parametrize("origin", [UI, "https://evil.example.com"])
+def test_a_page_may_read_why_it_was_refused(serve: Serve, sent: bytes, status: int, origin: str) -> None:
+    served = serve(hello, cors_origins=[UI], request_timeout_s=1)
+    line, _, rest = sent.partition(b"\r\n")
+    with served.connect() as client:
+        client.sendall(b"%b\r\nOrigin: %b\r\n%b\r\n" % (line, origin.encode(), rest))
+        answer = http.client.HTTPResponse(client)
+        answer.begin()
+    assert answer.status == status
+    assert answer.headers["Access-Control-Allow-Origin"] == (UI if origin == UI else None)
+    assert (answer.headers["Vary"], len(answer.headers.get_all("Date", []))) == ("Origin", 1)
+
+
+def test_a_date_is_said_once(serve: Serve) -> None:
+    said = "Thu, 01 Jan 2026 00:00:00 GMT"
+
+    def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        start_response("200 OK", [("Date", said), ("Content-Length", "0")])
+        return []
+
+    with serve(application).connect() as client:
+        client.sendall(GET)
+        answer = http.client.HTTPResponse(client)
+        answer.begin()
+    assert answer.headers.get_all("Date") == [said]
+
+
 def test_requests_may_come_together(serve: Serve) -> None:
     served = serve(hello)
     body = POST + b"Content-Length: 3\r\n\r\nabc"
@@ -357,6 +470,94 @@ def test_an_answer_that_breaks_off_does_not_look_complete(serve: Serve) -> None:
         made.getresponse().read()
     made.close()
     assert is_closed.wait(5)
+
+
+def test_who_sends_no_more_is_still_there(serve: Serve) -> None:
+    has_shut = threading.Event()
+
+    def following(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        start_response("200 OK", [])
+        yield b"begun\n"
+        has_shut.wait(10)
+        for _ in range(5):
+            yield b"gone\n" if environ["reactorcide.has_gone"]() else b"there\n"
+
+    with serve(following).connect() as client:
+        client.sendall(GET)
+        answer = http.client.HTTPResponse(client)
+        answer.begin()
+        assert answer.readline() == b"begun\n"
+        client.shutdown(socket.SHUT_WR)
+        has_shut.set()
+        assert answer.read() == b"there\n" * 5
+
+
+def test_who_has_closed_is_gone_although_nothing_is_said(serve: Serve) -> None:
+    noticed = threading.Event()
+
+    def following(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        start_response("200 OK", [])
+        yield b"begun\n"
+        with contextlib.suppress(ConnectionError):
+            wait_until(environ["reactorcide.has_gone"], 10, "the client has gone")
+        noticed.set()
+
+    with serve(following).connect() as client:
+        client.sendall(GET)
+        answer = http.client.HTTPResponse(client)
+        answer.begin()
+        assert answer.readline() == b"begun\n"
+        answer.close()
+    assert noticed.wait(5)
+
+
+def test_an_answer_is_gone_on_with_when_its_thread_has_left_it(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = serve(large)
+    go_on = Exchange._go_on
+
+    def leave_late(exchange: Exchange) -> bool:
+        is_over = go_on(exchange)
+        wait_until(lambda: served.front.held_bytes == 0, 10, "the client has taken all there is")
+        return is_over
+
+    monkeypatch.setattr(Exchange, "_go_on", leave_late)
+    with served.connect() as client:
+        client.sendall(GET.replace(b"1.1", b"1.0"))
+        wait_until(lambda: served.front.held_bytes > 0, 5, "it waits for the client")
+        assert len(read_all(client).partition(b"\r\n\r\n")[2]) == 64 << 20
+
+
+def test_a_request_that_exits_costs_no_thread(serve: Serve) -> None:
+    def exiting(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        if environ["REMOTE_ADDR"] == "127.0.0.1":
+            raise SystemExit
+        return hello(environ, start_response)
+
+    served = serve(exiting, max_threads=2, max_short=2)
+    for _ in range(5):
+        with served.connect() as client:
+            client.sendall(GET)
+            assert read_all(client) == b""
+    assert is_served(served)
+
+
+def test_a_task_that_fails_costs_no_thread() -> None:
+    pool, share, has_run = Pool(1, 1, lambda _: None), Share("127.0.0.1"), threading.Event()
+
+    def failing() -> None:
+        raise RuntimeError("cannot enter context")
+
+    try:
+        for _ in range(20):
+            pool.submit(share, failing)
+        pool.submit(share, has_run.set)
+        assert has_run.wait(5)
+        wait_until(lambda: share.running == 0, 5, "none is counted any more")
+    finally:
+        pool.stop()
+        share.selector.close()
 
 
 @pytest.mark.parametrize("client_goes", [False, True])
