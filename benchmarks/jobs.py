@@ -47,7 +47,8 @@ def time_to_start(image: str, *, quick: bool) -> Figure:
     rounds = 5 if quick else 25
     with serving("--concurrency", "1") as service:
         client = service.client()
-        config = _config_of_a_job(engine, client, image)
+        # Without standard input, for nobody hands a command over: such a container ends at once.
+        config = _config_of_a_job(engine, client, image) | {"AttachStdin": False, "OpenStdin": False}
 
         def ours() -> float:
             begun = time()
