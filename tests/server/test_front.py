@@ -307,14 +307,18 @@ def test_empty_lines_between_requests_are_ignored(serve: Serve, between: bytes) 
 
 
 def test_a_request_that_came_with_one_before_is_answered_after_a_long_answer(serve: Serve) -> None:
-    def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    def until_it_waits(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         start_response("200 OK", [])
-        return [b"x" * (16 << 20)]
+        if environ["PATH_INFO"] == "/first":
+            while not served.front.held_bytes:
+                yield b"x" * 1024
 
-    served = serve(application)
-    with served.connect(receive_bytes=65536) as client:
-        client.sendall(GET + LAST_GET)
-        wait_until(lambda: served.front.held_bytes > 0, 5, "the loop has to send the end")
+    served = serve(until_it_waits)
+    with served.connect(receive_bytes=4096) as client:
+        client.sendall(GET.replace(b"/ ", b"/first ", 1) + LAST_GET)
+        wait_until(
+            lambda: any(one._is_answered for one in served.front._all()), 10, "the loop has to send the end"
+        )
         assert read_all(client).count(b"HTTP/1.1 200 ") == 2
 
 
