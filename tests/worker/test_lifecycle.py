@@ -94,11 +94,15 @@ class SteppedWorker(Worker):
             ("sweep", self._submit_due),
             ("renew", self._renew),
             ("stamp", self._stamp),
-            ("tidy", self._tidy),
+            ("look for tasks", self._look_for_tasks),
+            ("close tasks", self._close),
+            ("time out tasks", self._tidy),
             # The janitor's, who works beside the worker.
             ("purge", lambda: delete.purge_ended(self._context)),
         ):
             self._guarded(name, duty)
+        if self._sweeper is not None:
+            self._sweeper.join()
         if self._recovered:
             self._guarded("claim", self._claim_all)
         for job_id, attempt in list(self._running.items()):
@@ -162,7 +166,9 @@ class Lifecycle(RuleBasedStateMachine):
         ids = SimpleNamespace(urandom=lambda size: next(numbers).to_bytes(size, "big"))
         self.patch.setattr("reactorcide.domain.ids.os", ids)
         self.patch.setattr("reactorcide.worker.loop.time_ns", self.clock.time_ns)
-        self.patch.setattr("reactorcide.worker.execute._ENGINE_RETRY_S", 0.0)
+        # What is waited for by the real clock, and would not come by the test's own.
+        for name in ("_ENGINE_RETRY_S", "_UNSEEN_HAND_OVER_S", "_LOOK_S"):
+            self.patch.setattr(f"reactorcide.worker.execute.{name}", 0.0)
         self.patch.setattr(crashpoints, "reached", self._reached)
 
     def _reached(self, point: str) -> None:
