@@ -7,8 +7,8 @@ from typing import Literal, Protocol
 
 Signal = Literal["TERM", "KILL"]
 
-Printed = list[tuple[int, bytes]]
-"""What a container printed, as it came: 1 for stdout or 2 for stderr, and bytes."""
+OutputChunk = tuple[int, bytes]
+"""A part of a container's output, as it came: 1 for stdout or 2 for stderr, and the bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +48,7 @@ class Exit:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ContainerInfo:
     """A container that the engine knows and that has the labels of an attempt."""
 
     container_id: str
@@ -72,7 +72,7 @@ class Output(Protocol):
     def launcher_said(self) -> bytes:
         """What was printed by whatever waits for the command, where nothing was acknowledged."""
 
-    def read(self, timeout_s: float) -> Printed | None:
+    def read(self, timeout_s: float) -> list[OutputChunk] | None:
         """Return what was printed, or ``None`` at the end.
 
         Returns ``[]`` when nothing came in time, or ``wake`` was called, or the acknowledgement was read.
@@ -177,7 +177,7 @@ class Runner(Protocol):
     def remove(self, container_id: str) -> None:
         """Kill and remove a container with its volumes; safe to repeat."""
 
-    def list(self, instance_id: str) -> list[Found]:
+    def list(self, instance_id: str) -> list[ContainerInfo]:
         """Return all containers with labels of this installation, in whatever state."""
 
     def remove_stray_volumes(self, instance_id: str) -> None:

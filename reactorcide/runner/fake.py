@@ -12,13 +12,13 @@ from reactorcide.domain.errors import EngineUnavailable, JobFailed
 from reactorcide.runner import (
     AttachedOutput,
     ContainerGone,
+    ContainerInfo,
     ContainerRestarted,
     ContainerSpec,
     Exit,
-    Found,
     ImageMissing,
     Output,
-    Printed,
+    OutputChunk,
     Signal,
     Started,
 )
@@ -197,11 +197,13 @@ class FakeRunner:
         if container is not None:
             container.receive("KILL")
 
-    def list(self, instance_id: str) -> list[Found]:
+    def list(self, instance_id: str) -> list[ContainerInfo]:
         """See ``Runner.list``."""
         self.check()
         return [
-            Found(container.container_id, container.spec.job_id, container.spec.attempt, is_named=True)
+            ContainerInfo(
+                container.container_id, container.spec.job_id, container.spec.attempt, is_named=True
+            )
             for container in self.containers.values()
             if container.spec.instance_id == instance_id
         ]
@@ -254,7 +256,7 @@ class _FakeOutput:
         """See ``AttachedOutput.hand_over``."""
         self._runner.run(self._container)
 
-    def read(self, timeout_s: float) -> Printed | None:
+    def read(self, timeout_s: float) -> list[OutputChunk] | None:
         """See ``Output.read``."""
         container = self._container
         with container.changed:

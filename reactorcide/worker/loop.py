@@ -24,7 +24,7 @@ from reactorcide.domain.jobs import JobStatus, OpenAttempt
 from reactorcide.domain.workers import WorkerView
 from reactorcide.jobs import JobContext, lifecycle, requeue, tasks
 from reactorcide.jobs.submit import hand_over
-from reactorcide.runner import Found, Runner
+from reactorcide.runner import ContainerInfo, Runner
 from reactorcide.worker.claims import Claims
 from reactorcide.worker.disk import DiskWatch
 from reactorcide.worker.execute import Attempt, Limits
@@ -359,7 +359,7 @@ class Worker:
             self._runner.remove_stray_volumes(self._context.instance_id)
         self._recovered = True
 
-    def _remove_orphans(self, orphans: Sequence[Found]) -> None:
+    def _remove_orphans(self, orphans: Sequence[ContainerInfo]) -> None:
         """Remove containers that no job needs, in a thread of its own: the engine may hang over one."""
 
         def remove() -> None:
@@ -376,7 +376,7 @@ class Worker:
             self._sweeper = threading.Thread(target=remove, name="orphans", daemon=True)
             self._sweeper.start()
 
-    def _take_over(self, left: OpenAttempt, found: Found | None) -> None:
+    def _take_over(self, left: OpenAttempt, found: ContainerInfo | None) -> None:
         """Go on with an attempt that nobody runs."""
         job = left.job
         if left.container_id is None and found is not None:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from reactorcide.runner.docker.output import _FLOOD_PAUSE_S, DockerAttachedOutput
 from reactorcide.runner.handover import ACKNOWLEDGEMENT
-from reactorcide.runner.output import _FLOOD_PAUSE_S, DockerAttachedOutput
 from tests.support.certificate import make_certificate
 
 
@@ -33,12 +33,12 @@ class Attached:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.ours, self.engine = socket.socketpair()
-        monkeypatch.setattr("reactorcide.runner.output._socket_of", lambda _: self.ours)
+        monkeypatch.setattr("reactorcide.runner.docker.output._socket_of", lambda _: self.ours)
         self.output = acknowledged(self.ours, self.engine)
         self.pauses_s: list[float] = []
         self.printed_meanwhile = b""
-        monkeypatch.setattr("reactorcide.runner.output.sleep", self.pause)
-        monkeypatch.setattr("reactorcide.runner.output.monotonic", lambda: 1.0)
+        monkeypatch.setattr("reactorcide.runner.docker.output.sleep", self.pause)
+        monkeypatch.setattr("reactorcide.runner.docker.output.monotonic", lambda: 1.0)
 
     def pause(self, seconds: float) -> None:
         self.pauses_s.append(seconds)
@@ -85,7 +85,7 @@ def test_of_tls_all_that_is_there_is_taken_at_once(tmp_path: Path, monkeypatch: 
         shaken = pool.submit(server.wrap_socket, far, server_side=True)
         ours = client.wrap_socket(near, server_hostname="localhost")
         engine = shaken.result(10)
-    monkeypatch.setattr("reactorcide.runner.output._socket_of", lambda _: ours)
+    monkeypatch.setattr("reactorcide.runner.docker.output._socket_of", lambda _: ours)
     with closing(engine), closing(acknowledged(ours, engine)) as output:
         # More than a record holds.
         engine.sendall(frame(b"x" * 100_000))

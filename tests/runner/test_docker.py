@@ -20,9 +20,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reactorcide.domain.errors import EngineUnavailable, InfrastructureError, JobFailed
-from reactorcide.runner import ContainerGone, ContainerSpec, Exit, ImageMissing, Output, Printed
-from reactorcide.runner.docker import _NO_CROSS_TALK, DockerRunner, _pull_failure, container_name
-from reactorcide.runner.output import Frames
+from reactorcide.runner import ContainerGone, ContainerSpec, Exit, ImageMissing, Output, OutputChunk
+from reactorcide.runner.docker import DockerRunner, container_name
+from reactorcide.runner.docker.images import _pull_failure
+from reactorcide.runner.docker.networks import _NO_CROSS_TALK
+from reactorcide.runner.docker.output import Frames
 from tests.support.image import Images
 from tests.support.registry import Registry
 
@@ -75,7 +77,7 @@ def create(runner: DockerRunner, spec: ContainerSpec) -> Iterator[Callable[..., 
         runner.remove(container_id)
 
 
-def text(printed: Printed) -> bytes:
+def text(printed: list[OutputChunk]) -> bytes:
     """Return what was printed, of both streams."""
     return b"".join(data for _, data in printed)
 
@@ -174,7 +176,7 @@ def test_a_reader_can_be_woken_and_closed(
         # The acknowledgement is no output, but ends a read.
         while not output.acknowledged:
             assert output.read(10) == []
-    results: list[Printed | None] = []
+    results: list[list[OutputChunk] | None] = []
     reader = threading.Thread(target=lambda: results.append(output.read(60)))
     reader.start()
     output.wake()
@@ -315,7 +317,7 @@ def test_a_path_that_is_not_found_while_the_container_is_removed_says_nothing_of
 ) -> None:
     container_id = create()
     # Of a removal the engine shows this for a moment.
-    api: Any = runner._api()
+    api: Any = runner._client.api()
     details = api.inspect_container(container_id)
     details["State"] |= {"Status": "removing"}
     details["Config"]["User"] = "builder"
@@ -524,7 +526,7 @@ def test_what_a_container_takes_of_the_disk(
     seen_mib = 9 if os.geteuid() == 0 else 6
     assert seen_mib << 20 <= taken_bytes < (seen_mib + 1) << 20
     # So many files that they cannot be counted do not make the rest go uncounted.
-    monkeypatch.setattr("reactorcide.runner.docker._DU_TIMEOUT_S", 0)
+    monkeypatch.setattr("reactorcide.runner.docker.disk._DU_TIMEOUT_S", 0)
     without_volume_bytes = runner.disk_bytes(container_id)
     assert without_volume_bytes is not None
     assert 6 << 20 <= without_volume_bytes < 7 << 20
@@ -538,8 +540,8 @@ def isolated_network(engine: docker.APIClient, monkeypatch: pytest.MonkeyPatch) 
     """A network of a test's own in place of the one that all services share."""
     name = f"test-{uuid.uuid4()}"
     options = _NO_CROSS_TALK | {"com.docker.network.bridge.name": name[:15]}
-    monkeypatch.setattr("reactorcide.runner.docker._ISOLATED", name)
-    monkeypatch.setattr("reactorcide.runner.docker._NO_CROSS_TALK", options)
+    monkeypatch.setattr("reactorcide.runner.docker.networks.ISOLATED", name)
+    monkeypatch.setattr("reactorcide.runner.docker.networks._NO_CROSS_TALK", options)
     yield name
     if engine.networks(names=[name]):
         engine.remove_network(name)

@@ -20,7 +20,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reactorcide.runner import AttachedOutput, ContainerRestarted, ContainerSpec, Exit, Output
-from reactorcide.runner.docker import _CAPABILITIES, DockerRunner
+from reactorcide.runner.docker import DockerRunner
+from reactorcide.runner.docker.containers import _CAPABILITIES
 from reactorcide.runner.handover import (
     ACKNOWLEDGEMENT,
     INIT_ENV,

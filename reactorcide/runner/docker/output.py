@@ -1,4 +1,4 @@
-"""Reading what a container prints, from the connections that a Docker Engine gives for it."""
+"""The output of a container: attached to while it runs, or read again from the engine's copy."""
 
 import contextlib
 import select
@@ -10,13 +10,16 @@ from collections import deque
 from time import monotonic, sleep
 from typing import Any
 
+import docker
 import requests
 import urllib3.exceptions
 
 from reactorcide import crashpoints
-from reactorcide.runner import ContainerSpec, Printed, Started, handover
+from reactorcide.runner import AttachedOutput, ContainerSpec, Output, OutputChunk, Started, handover
+from reactorcide.runner.docker.client import API_TIMEOUT_S
+from reactorcide.runner.docker.errors import gone_if_missing, translated
 
-RECEIVE_BYTES = 1 << 18
+_RECEIVE_BYTES = 1 << 18
 _SEND_BYTES = 1 << 16
 # Of a flood so much is waited for, and so long, before it is read again: each piece costs about the same.
 # Less than the first is no flood; the socket of a local engine holds somewhat more than the second.
@@ -27,6 +30,51 @@ _HEADER = struct.Struct(">BxxxL")
 _HEADER_BYTES = _HEADER.size
 
 
+def attach(api: docker.APIClient, container_id: str) -> AttachedOutput:
+    """See ``Runner.attach``."""
+    # Podman looks for keys that end the connection also where there is no terminal.
+    params = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1, "detachKeys": ""}
+    with gone_if_missing(container_id), translated("attach to a container"):
+        stream: Any = api.attach_socket(container_id, params=params)
+    # The response behind the stream can be closed, and is the same with TLS and without.
+    return DockerAttachedOutput(stream._response)
+
+
+def reread(api: docker.APIClient, container_id: str, *, was_handed_over: bool) -> Output:
+    """See ``Runner.reread``."""
+    with gone_if_missing(container_id), translated("read a container's log"):
+        response = _open_copy(api, container_id, timeout_s=None, stdout=1, stderr=1, follow=1)
+    return DockerRereadOutput(response, was_handed_over=was_handed_over)
+
+
+def is_acknowledged(api: docker.APIClient, container_id: str) -> bool:
+    """See ``Runner.is_acknowledged``."""
+    output = CommandOutput(was_handed_over=True)
+    with (
+        gone_if_missing(container_id),
+        translated("read a container's log"),
+        _open_copy(api, container_id, timeout_s=API_TIMEOUT_S, stdout=1, stderr=0, follow=0) as response,
+    ):
+        for data in response.iter_content(_RECEIVE_BYTES):
+            output.take(data)
+            if output.acknowledged:
+                return True
+    return False
+
+
+def _open_copy(api: Any, container_id: str, *, timeout_s: float | None, **params: int) -> requests.Response:
+    """Open the engine's copy of the output as bytes; the SDK's typed calls answer with decoded text."""
+    response: requests.Response = api._get(
+        api._url("/containers/{0}/logs", container_id), params=params, stream=True, timeout=timeout_s
+    )
+    try:
+        api._raise_for_status(response)
+    except BaseException:
+        response.close()
+        raise
+    return response
+
+
 class Frames:
     """Cuts the engine's stream of frames (stream number, length, data) into what was printed."""
 
@@ -35,12 +83,12 @@ class Frames:
         self._left_bytes = 0
         self._stream = 0
 
-    def payload(self, data: bytes) -> Printed:
+    def payload(self, data: bytes) -> list[OutputChunk]:
         """Return what was printed in ``data``, which begins where the call before ended."""
         if self._header:
             data, self._header = self._header + data, b""
         view, end = memoryview(data), len(data)
-        printed: Printed = []
+        printed: list[OutputChunk] = []
         position = min(self._left_bytes, end)
         pieces = [view[:position]]
         self._left_bytes -= position
@@ -78,7 +126,7 @@ class CommandOutput:
         self._filters = (
             {stream: handover.AcknowledgementFilter() for stream in (1, 2)} if was_handed_over else {}
         )
-        self._waiting: Printed = []
+        self._waiting: list[OutputChunk] = []
 
     @property
     def acknowledged(self) -> bool:
@@ -90,7 +138,7 @@ class CommandOutput:
         """See ``Output.launcher_said``."""
         return b"".join(self._filters[stream].held for stream in sorted(self._filters, reverse=True))
 
-    def take(self, data: bytes) -> Printed:
+    def take(self, data: bytes) -> list[OutputChunk]:
         """Return what the command has printed, up to and with ``data``, which the engine has sent."""
         printed = self._frames.payload(data)
         if not self._filters:
@@ -104,7 +152,7 @@ class CommandOutput:
                 self._waiting.append((stream, rest))
         return []
 
-    def waiting(self) -> Printed:
+    def waiting(self) -> list[OutputChunk]:
         """Return what waited for the acknowledgement, once that has come."""
         if not self._waiting or not self.acknowledged:
             return []
@@ -154,7 +202,7 @@ class DockerAttachedOutput:
         self._unsent += map(memoryview, (command + mark[:half], mark[half:]))
         self._poll.modify(self._socket, select.POLLIN | select.POLLOUT)
 
-    def read(self, timeout_s: float) -> Printed | None:
+    def read(self, timeout_s: float) -> list[OutputChunk] | None:
         """See ``Output.read``."""
         if printed := self._output.waiting():
             return printed
@@ -194,11 +242,11 @@ class DockerAttachedOutput:
             crashpoints.reached("hand-over-sent")
 
     def _receive(self) -> bytes:
-        data = self._socket.recv(RECEIVE_BYTES)
+        data = self._socket.recv(_RECEIVE_BYTES)
         if isinstance(self._socket, ssl.SSLSocket):
             # It gives one record at a time, of 16 KiB at most. What ends the reading of more is met again.
             with contextlib.suppress(OSError):
-                while len(data) < RECEIVE_BYTES and (more := self._socket.recv(RECEIVE_BYTES)):
+                while len(data) < _RECEIVE_BYTES and (more := self._socket.recv(_RECEIVE_BYTES)):
                     data += more
         return data
 
@@ -245,7 +293,7 @@ class DockerRereadOutput:
         """See ``Output.launcher_said``."""
         return self._output.launcher_said
 
-    def read(self, timeout_s: float) -> Printed | None:
+    def read(self, timeout_s: float) -> list[OutputChunk] | None:
         """See ``Output.read``."""
         if printed := self._output.waiting():
             return printed
@@ -280,7 +328,7 @@ class DockerRereadOutput:
 
     def _pump(self) -> None:
         try:
-            for chunk in self._response.raw.stream(RECEIVE_BYTES, decode_content=False):
+            for chunk in self._response.raw.stream(_RECEIVE_BYTES, decode_content=False):
                 with self._changed:
                     self._changed.wait_for(lambda: len(self._chunks) < self._MOST_CHUNKS or self._closed)
                     if self._closed:

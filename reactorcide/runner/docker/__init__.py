@@ -1,0 +1,10 @@
+"""The Docker Engine as a ``Runner``: the only importer of the Docker SDK.
+
+``containers`` has the runner itself, ``client`` its connection, and ``errors`` the translation of errors.
+``images``, ``networks``, ``archives`` (files as tar streams), ``output``, ``disk`` and ``users`` do one part
+each.
+"""
+
+from reactorcide.runner.docker.containers import DockerRunner, container_name
+
+__all__ = ["DockerRunner", "container_name"]

@@ -1,0 +1,94 @@
+"""Files of a container, read as tar streams."""
+
+from collections.abc import Generator, Sequence
+from typing import Any
+
+import docker
+import docker.utils
+import requests
+
+from reactorcide.domain.errors import JobFailed
+from reactorcide.domain.sizes import format_size
+from reactorcide.runner import ContainerGone
+from reactorcide.runner.docker.client import API_TIMEOUT_S
+from reactorcide.runner.docker.errors import gone_if_missing, translated
+from reactorcide.tarstream import read_tar
+
+_CHUNK_BYTES = 1 << 18
+_MAX_USERS_FILE_BYTES = 1 << 20
+_GO_MODE_TYPE = 0x8F280000
+"""The bits of the engine's file modes that a regular file has not (os.ModeType of Go)."""
+
+
+def modified_at(api: Any, container_id: str, path: str) -> str:
+    """Return when a path was modified last, by the engine's clock; the SDK has no typed call for this."""
+    response = api.head(
+        api._url("/containers/{0}/archive", container_id), params={"path": path}, timeout=API_TIMEOUT_S
+    )
+    api._raise_for_status(response)
+    return str(_stat(response)["mtime"])
+
+
+def open_archive(api: Any, container_id: str, path: str) -> requests.Response | None:
+    """Open a path of a container as a tar stream; ``None`` where the container has no such path.
+
+    The SDK's typed call keeps the response, which has to be closed, to itself.
+    """
+    with gone_if_missing(container_id), translated(f"read {path}"):
+        response: requests.Response = api._get(
+            api._url("/containers/{0}/archive", container_id), params={"path": path}, stream=True
+        )
+        if response.status_code == 404:
+            response.close()
+            check_exists(api, container_id)
+            return None
+        api._raise_for_status(response)
+    return response
+
+
+def chunks(response: requests.Response) -> Generator[bytes, None, None]:
+    """Yield the bytes of an opened archive, and close it."""
+    with response, translated("read the artifacts"):
+        yield from response.iter_content(_CHUNK_BYTES)
+
+
+def check_exists(api: docker.APIClient, container_id: str) -> None:
+    """Raise ``ContainerGone`` unless the container exists, after one of its paths was not found."""
+    with gone_if_missing(container_id):
+        state = api.inspect_container(container_id)["State"]
+    # One that is being removed has lost its files already.
+    if state["Dead"] or state["Status"] in ("removing", "dead"):
+        raise ContainerGone(container_id)
+
+
+def records(api: docker.APIClient, container_id: str, path: str) -> Sequence[Sequence[str]]:
+    """Return the lines of a file of a container, split at colons; none where there is no such file.
+
+    Raises ``JobFailed`` for a file that is larger than any list of users.
+    """
+    response = open_archive(api, container_id, path)
+    if response is not None and (target := _stat(response)["linkTarget"]):
+        response.close()
+        # The engine has followed all links, inside of the container, but gives the first one.
+        response = open_archive(api, container_id, str(target))
+    if response is None:
+        return []
+    with response:
+        if _stat(response)["mode"] & _GO_MODE_TYPE:
+            # The engine itself would wait for a FIFO's other end, and with it this container's start.
+            raise JobFailed(f"{path} of the image is no regular file: its user cannot be looked up")
+        if _stat(response)["size"] > _MAX_USERS_FILE_BYTES:
+            limit = format_size(_MAX_USERS_FILE_BYTES)
+            raise JobFailed(f"{path} of the image is larger than {limit}, so its user cannot be looked up")
+        text = "".join(
+            b"".join(entry.chunks).decode(errors="replace")
+            for entry in read_tar(chunks(response))
+            if entry.kind == "file"
+        )
+    return [line.split(":") for line in text.splitlines()]
+
+
+def _stat(response: requests.Response) -> dict[str, Any]:
+    """Return the engine's description of the path that it answers with."""
+    stat: dict[str, Any] = docker.utils.decode_json_header(response.headers["x-docker-container-path-stat"])
+    return stat

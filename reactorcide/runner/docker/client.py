@@ -1,0 +1,104 @@
+"""The connection to a Docker Engine."""
+
+import socket
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import docker
+import docker.constants
+import docker.utils
+
+from reactorcide.domain.errors import EngineUnavailable
+from reactorcide.runner.docker.errors import translated
+
+API_TIMEOUT_S = 60
+_PROBE_TIMEOUT_S = 5
+
+
+class EngineClient:
+    """Connects to the engine that the environment names, or the local one, when it is needed first.
+
+    Thread-safe.
+    """
+
+    def __init__(self, environment: Mapping[str, str], *, max_connections: int) -> None:
+        self._environment = dict(environment)
+        self._max_connections = max_connections
+        self._lock = threading.Lock()
+        self._api: docker.APIClient | None = None
+
+    def check(self) -> None:
+        """Raise ``EngineUnavailable`` unless the engine answers."""
+        self._probe()
+        with translated("answer a ping"):
+            self.api().ping()
+
+    def version(self) -> str:
+        """Return the engine's version; raises ``EngineUnavailable``."""
+        self._probe()
+        with translated("tell its version"):
+            return str(self.api().version()["Version"])
+
+    def api(self) -> docker.APIClient:
+        """Return the SDK's client; the first call asks the engine which version of its API to speak."""
+        api = self._api
+        if api is not None:
+            return api
+        with self._lock:
+            if self._api is None:
+                self._probe()
+                with translated("tell its version"):
+                    self._api = self._connect()
+            return self._api
+
+    def close(self) -> None:
+        """Close the connections; safe to repeat."""
+        with self._lock:
+            api, self._api = self._api, None
+        if api is not None:
+            api.close()
+
+    def _connect(self) -> docker.APIClient:
+        api: Any = docker.APIClient(  # what is set below has no types
+            **docker.utils.kwargs_from_env(environment=self._environment),
+            # Not "auto": that would ask before the environment is left out.
+            version=docker.constants.DEFAULT_DOCKER_API_VERSION,
+            timeout=API_TIMEOUT_S,
+            max_pool_size=self._max_connections,
+        )
+        # A CA bundle of the environment would win over DOCKER_CERT_PATH, no proxy passes an attach on, and to
+        # look for them costs each call.
+        api.trust_env = False
+        try:
+            api._version = api._retrieve_server_version()
+        except BaseException:
+            api.close()
+            raise
+        client: docker.APIClient = api
+        return client
+
+    def _probe(self) -> None:
+        """Raise ``EngineUnavailable`` where nobody listens on the engine's socket, or the address is bad.
+
+        The SDK would notice too, but it leaves its socket to the garbage collector and hides the reason.
+        """
+        with translated("tell where it is"):
+            address = str(docker.utils.parse_host(self._environment.get("DOCKER_HOST")))
+        if address.startswith("ssh://"):
+            raise EngineUnavailable(
+                "an engine cannot be reached by ssh:// in DOCKER_HOST; forward its socket with "
+                "'ssh -nNT -L /tmp/engine.sock:/var/run/docker.sock HOST' and name unix:///tmp/engine.sock"
+            )
+        if not address.startswith("http+unix://"):
+            return
+        path = address.removeprefix("http+unix://")
+        try:
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.settimeout(_PROBE_TIMEOUT_S)
+                probe.connect(path)
+        except OSError as exc:
+            raise EngineUnavailable(
+                f"no Docker Engine answers at {path} ({exc.strerror or exc}); "
+                "start it, or see `reactorcide doctor`"
+            ) from exc

@@ -1,0 +1,310 @@
+"""Containers on a Docker Engine, through its API.
+
+Nothing is bind-mounted: sources go in and artifacts come out as tar streams, so that the engine may
+as well be on another machine.
+"""
+
+import contextlib
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from time import monotonic, sleep
+from typing import Any
+
+import docker.errors
+import requests
+from docker.types import LogConfig, Mount
+
+from reactorcide.domain.errors import EngineUnavailable, JobFailed
+from reactorcide.domain.jobs import ARTIFACTS_DIR
+from reactorcide.runner import (
+    AttachedOutput,
+    ContainerInfo,
+    ContainerRestarted,
+    ContainerSpec,
+    Exit,
+    ImageMissing,
+    Output,
+    Signal,
+    Started,
+    handover,
+)
+from reactorcide.runner.docker import archives, disk, images, networks, output, users
+from reactorcide.runner.docker.client import EngineClient
+from reactorcide.runner.docker.errors import gone_if_missing, ignoring, translated
+
+_OOM_PATIENCE_S = 3.0
+_OOM_LOOK_S = 0.05
+
+_LABEL = "reactorcide."
+_LABEL_INSTANCE = _LABEL + "instance"
+_LABEL_JOB = _LABEL + "job"
+_LABEL_ATTEMPT = _LABEL + "attempt"
+
+# What apt, dpkg, chown, su and a server below port 1024 need. Of the engine's defaults that leaves out those
+# to forge packets (NET_RAW), make device files (MKNOD), write to the host's audit log (AUDIT_WRITE), change
+# root (SYS_CHROOT) and hand capabilities on (SETPCAP).
+_CAPABILITIES = (
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "NET_BIND_SERVICE",
+    "SETFCAP",
+    "SETGID",
+    "SETUID",
+)
+
+
+class DockerRunner:
+    """A ``Runner`` on the engine that the environment names (``DOCKER_HOST``), or the local one.
+
+    Containers are on ``network`` (``bridge``, ``isolated`` or ``none``), and have ``capabilities`` beside the
+    few that most jobs need. Constructing connects to nothing; an engine that is away now may come later.
+    """
+
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        *,
+        max_connections: int = 32,
+        network: str = "bridge",
+        capabilities: Sequence[str] = (),
+        allow_new_privileges: bool = False,
+    ) -> None:
+        self._client = EngineClient(environment, max_connections=max_connections)
+        # None is the engine's default, which may have no bridge at all.
+        self._network = {"bridge": None, "isolated": networks.ISOLATED, "none": "none"}[network]
+        self._network_exists = self._network != networks.ISOLATED
+        self._capabilities = sorted({*_CAPABILITIES, *capabilities})
+        self._security_options = [] if allow_new_privileges else ["no-new-privileges"]
+        self._artifacts_created_at: dict[str, str] = {}
+
+    def check(self) -> None:
+        """See ``Runner.check``."""
+        self._client.check()
+
+    def version(self) -> str:
+        """Return the engine's version; raises ``EngineUnavailable``."""
+        return self._client.version()
+
+    def pull(self, image: str, progress: Callable[[str], None], check: Callable[[], None]) -> str:
+        """See ``Runner.pull``."""
+        return images.pull(self._client.api(), image, progress, check)
+
+    def remove_image(self, image: str, image_id: str) -> bool:
+        """See ``Runner.remove_image``."""
+        return images.remove(self._client.api(), image, image_id)
+
+    def create(self, spec: ContainerSpec) -> str:
+        """See ``Runner.create``."""
+        api = self._client.api()
+        if not self._network_exists:
+            networks.create_isolated(api)
+            self._network_exists = True
+        labels = {
+            _LABEL_INSTANCE: spec.instance_id,
+            _LABEL_JOB: spec.job_id,
+            _LABEL_ATTEMPT: str(spec.attempt),
+        }
+        host_config = api.create_host_config(
+            init=True,
+            network_mode=self._network,
+            security_opt=self._security_options,
+            cap_drop=["ALL"],
+            cap_add=self._capabilities,
+            pids_limit=spec.pids_limit,
+            nano_cpus=None if spec.cpu_limit is None else round(spec.cpu_limit * 1e9),
+            mem_limit=spec.memory_limit_bytes,
+            # The same number again means no swap, so that the limit is the limit.
+            memswap_limit=spec.memory_limit_bytes,
+            # The engine's own copy is what a log is recovered from: with rotation it would lose data. A
+            # size has to be named, or the engine's own default would be taken, which may rotate.
+            log_config=LogConfig(type=LogConfig.types.JSON, config={"max-size": "8192t"}),
+            # Anonymous, so that it goes with the container; empty, whatever the image has there.
+            mounts=[Mount(ARTIFACTS_DIR, None, type="volume", no_copy=True, labels=labels)],
+        )
+        try:
+            with translated("create a container"):
+                created = api.create_container(
+                    spec.image,
+                    name=container_name(spec.job_id, spec.attempt),
+                    entrypoint=["/bin/sh"],
+                    command=handover.launcher(spec.mark),
+                    stdin_open=True,
+                    environment=handover.INIT_ENV | handover.configured(spec.env),
+                    working_dir=spec.working_dir,
+                    healthcheck={"test": ["NONE"]},
+                    labels=labels,
+                    host_config=host_config,
+                )
+        except docker.errors.NotFound as exc:
+            if "image" not in str(exc.explanation).lower():
+                raise EngineUnavailable(f"the Docker Engine could not create a container: {exc}") from exc
+            raise ImageMissing(spec.image) from exc
+        return str(created["Id"])
+
+    def owner(self, container_id: str) -> tuple[int, int]:
+        """See ``Runner.owner``."""
+        api = self._client.api()
+        with gone_if_missing(container_id), translated("inspect a container"):
+            user = str(api.inspect_container(container_id)["Config"].get("User") or "")
+        return users.identity(user, lambda path: archives.records(api, container_id, path))
+
+    def put(self, container_id: str, tar: Iterator[bytes]) -> None:
+        """See ``Runner.put``."""
+        with gone_if_missing(container_id), translated("copy the source into the container"):
+            self._client.api().put_archive(container_id, "/", tar)
+
+    def attach(self, container_id: str) -> AttachedOutput:
+        """See ``Runner.attach``."""
+        return output.attach(self._client.api(), container_id)
+
+    def reread(self, container_id: str, *, was_handed_over: bool = True) -> Output:
+        """See ``Runner.reread``."""
+        return output.reread(self._client.api(), container_id, was_handed_over=was_handed_over)
+
+    def is_acknowledged(self, container_id: str) -> bool:
+        """See ``Runner.is_acknowledged``."""
+        return output.is_acknowledged(self._client.api(), container_id)
+
+    def start(self, container_id: str) -> Started:
+        """See ``Runner.start``."""
+        api = self._client.api()
+        with gone_if_missing(container_id), translated("start the container"):
+            # Before the start: the engine's own time of it is later than the first writes of the command.
+            self._artifacts_created_at[container_id] = archives.modified_at(api, container_id, ARTIFACTS_DIR)
+            try:
+                api.start(container_id)
+            except docker.errors.NotFound as exc:
+                if networks.ISOLATED not in str(exc.explanation):
+                    raise
+                # Somebody has removed it. A start that failed has closed the output, so begin anew.
+                self._network_exists = False
+                raise EngineUnavailable(f"the network {networks.ISOLATED} is gone; it is made anew") from exc
+            details = api.inspect_container(container_id)
+        variables = dict(entry.partition("=")[::2] for entry in details["Config"]["Env"] or ())
+        return Started(str(details["State"]["StartedAt"]), variables.get("SHLVL"))
+
+    def signal(self, container_id: str, signal: Signal) -> None:
+        """See ``Runner.signal``."""
+        # Over already (409), or gone (404): there is nothing left to signal.
+        with translated("stop the container"), ignoring(404, 409):
+            try:
+                self._client.api().kill(container_id, f"SIG{signal}")
+            except docker.errors.APIError as exc:
+                # Podman's answer for one that is over.
+                if "can only kill running" not in str(exc.explanation):
+                    raise
+
+    def wait(self, container_id: str, timeout_s: float, started_at: str | None) -> Exit | None:
+        """See ``Runner.wait``."""
+        api: Any = self._client.api()  # takes fractions of a second, though its types say otherwise
+        with gone_if_missing(container_id), translated("wait for the container"):
+            with contextlib.suppress(requests.ReadTimeout, requests.ConnectionError):
+                # The SDK reports a wait that takes too long as either of the two; an engine that is
+                # away makes the next call fail.
+                if api.wait(container_id, timeout=timeout_s)["StatusCode"] == 0:
+                    # No need to inspect it: without a command no life ends with 0.
+                    return Exit(exit_code=0, oom_killed=False)
+            details = api.inspect_container(container_id)
+            deadline = monotonic() + _OOM_PATIENCE_S
+            while _may_be_out_of_memory(details) and monotonic() < deadline:
+                sleep(_OOM_LOOK_S)
+                details = api.inspect_container(container_id)
+        state = details["State"]
+        if started_at not in (None, state["StartedAt"]):
+            raise ContainerRestarted(container_id)
+        if state["Status"] in ("exited", "dead"):
+            return Exit(exit_code=int(state["ExitCode"]), oom_killed=bool(state["OOMKilled"]))
+        return None
+
+    def disk_bytes(self, container_id: str) -> int | None:
+        """See ``Runner.disk_bytes``; a volume counts where its files are on this host and may be read."""
+        api: Any = self._client.api()  # has no typed call that asks for the size
+        with gone_if_missing(container_id), translated("measure a container"):
+            url = api._url("/containers/{0}/json", container_id)
+            details = api._result(api._get(url, params={"size": 1}), json=True)
+        if not details["State"]["Running"]:
+            return None
+        volumes = [str(mount["Source"]) for mount in details["Mounts"] if mount["Type"] == "volume"]
+        return (
+            int(details.get("SizeRw") or 0) + sum(map(disk.tree_bytes, volumes)) + disk.hidden_bytes(details)
+        )
+
+    def copy_bytes(self, container_id: str) -> int | None:
+        """See ``Runner.copy_bytes``."""
+        with gone_if_missing(container_id), translated("inspect a container"):
+            path = str(self._client.api().inspect_container(container_id).get("LogPath") or "")
+        return disk.taken_bytes(path) or None
+
+    def artifacts(self, container_id: str) -> Generator[bytes, None, None] | None:
+        """See ``Runner.artifacts``."""
+        api = self._client.api()
+        with gone_if_missing(container_id), translated("read the artifacts"):
+            try:
+                # A HEAD costs a twelfth of fetching a tar. An adopter has nothing to compare with, and
+                # fetches.
+                modified_at = archives.modified_at(api, container_id, ARTIFACTS_DIR)
+            except docker.errors.NotFound:
+                archives.check_exists(api, container_id)
+                modified_at = None
+        if modified_at is not None and modified_at == self._artifacts_created_at.get(container_id):
+            return None
+        response = archives.open_archive(api, container_id, ARTIFACTS_DIR)
+        if response is None:
+            raise JobFailed(f"{ARTIFACTS_DIR} is not there any more: the command has moved or removed it")
+        return archives.chunks(response)
+
+    def remove(self, container_id: str) -> None:
+        """See ``Runner.remove``."""
+        self._artifacts_created_at.pop(container_id, None)
+        # 409: somebody else (an earlier call that timed out) is removing it just now.
+        with translated("remove the container"), ignoring(404, 409):
+            self._client.api().remove_container(container_id, v=True, force=True)
+
+    def list(self, instance_id: str) -> list[ContainerInfo]:
+        """See ``Runner.list``."""
+        with translated("list the containers"):
+            containers = self._client.api().containers(
+                all=True, filters={"label": f"{_LABEL_INSTANCE}={instance_id}"}
+            )
+        return [info for item in containers if (info := _container_info(item)) is not None]
+
+    def remove_stray_volumes(self, instance_id: str) -> None:
+        """See ``Runner.remove_stray_volumes``."""
+        api = self._client.api()
+        filters = {"label": f"{_LABEL_INSTANCE}={instance_id}", "dangling": True}
+        with translated("remove volumes"):
+            for volume in api.volumes(filters=filters)["Volumes"] or []:
+                with ignoring(404, 409):
+                    api.remove_volume(volume["Name"])
+
+    def close(self) -> None:
+        """See ``Runner.close``."""
+        self._client.close()
+
+
+def container_name(job_id: str, attempt: int) -> str:
+    """Return the name of an attempt's container; two of one attempt can't exist."""
+    return f"reactorcide-{job_id}-{attempt}"
+
+
+def _container_info(item: Mapping[str, Any]) -> ContainerInfo | None:
+    """Return a container of the engine's list; ``None`` for one with labels that no attempt has."""
+    job_id, attempt = item["Labels"].get(_LABEL_JOB), item["Labels"].get(_LABEL_ATTEMPT, "")
+    if job_id is None or not attempt.isascii() or not attempt.isdigit():
+        return None
+    name = container_name(job_id, int(attempt))
+    # The engine writes names with a slash before them.
+    is_named = name in [known.removeprefix("/") for known in item["Names"] or ()]
+    return ContainerInfo(str(item["Id"]), job_id, int(attempt), is_named)
+
+
+def _may_be_out_of_memory(details: Mapping[str, Any]) -> bool:
+    """Tell whether a container was killed and the engine may still have to learn that memory was why.
+
+    It learns of the kernel's kill apart from the container's end, and sometimes after it.
+    """
+    state = details["State"]
+    was_killed = state["Status"] == "exited" and state["ExitCode"] == 137 and not state["OOMKilled"]
+    return was_killed and details["HostConfig"]["Memory"] > 0

@@ -1,0 +1,94 @@
+"""The SDK's errors, turned into ours: whose fault it is, in one sentence."""
+
+import contextlib
+import json
+import re
+
+import docker.errors
+import requests
+
+from reactorcide.domain.errors import EngineUnavailable, JobFailed
+from reactorcide.runner import ContainerGone
+from reactorcide.tarstream import DamagedTar
+
+_JOBS_FAULT = re.compile(
+    r"unable to find (user|group)|no matching entries in (passwd|group)|not a directory|file name too long|"
+    r"too many (levels of )?(symbolic )?links|exec format error",
+    re.IGNORECASE,
+)
+_HOST_PATH = re.compile(
+    r"/\S*?/(?:overlay2|overlayfs|fuse-overlayfs|vfs|btrfs|zfs|volumes)/\S*?/(?:merged|_data|diff|rootfs)(?=[/:\s]|$)"
+)
+_HOSTS_FAULT = re.compile(
+    r"no space left|cannot allocate memory|too many open files|resource temporarily unavailable|"
+    r"is already in use|input/output error",
+    re.IGNORECASE,
+)
+_MAX_REASON_CHARS = 500
+
+
+class translated:
+    """Turn the SDK's errors into ours; ``action`` is what was tried. "Not found" is left to the caller."""
+
+    def __init__(self, action: str) -> None:
+        self._action = action
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, exc_type: object, exc: BaseException | None, traceback: object) -> None:
+        if isinstance(exc, docker.errors.NotFound) or _is_being_removed(exc):
+            return
+        if isinstance(exc, docker.errors.APIError):
+            explanation = one_line(str(exc.explanation or exc))
+            # The class of the status code does not say whose fault it is: a user that the image does not know
+            # is a 500, a full disk may be a 400.
+            is_jobs = _JOBS_FAULT.search(explanation) is not None
+            if not is_jobs and (exc.is_server_error() or _HOSTS_FAULT.search(explanation) is not None):
+                raise EngineUnavailable(f"the Docker Engine could not {self._action}: {explanation}") from exc
+            raise JobFailed(f"the Docker Engine refused to {self._action}: {explanation}") from exc
+        if isinstance(exc, DamagedTar):
+            raise EngineUnavailable(f"the Docker Engine's answer is damaged ({self._action}): {exc}") from exc
+        if isinstance(exc, docker.errors.DockerException | requests.RequestException | OSError):
+            raise EngineUnavailable(
+                f"the Docker Engine does not answer ({self._action}): {one_line(str(exc))}; is it running?"
+            ) from exc
+
+
+class gone_if_missing:
+    """Turn the engine's "not found" and "marked for removal" into ``ContainerGone``."""
+
+    def __init__(self, container_id: str) -> None:
+        self._container_id = container_id
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, exc_type: object, exc: BaseException | None, traceback: object) -> None:
+        if isinstance(exc, docker.errors.NotFound) or _is_being_removed(exc):
+            raise ContainerGone(self._container_id) from exc
+
+
+class ignoring:
+    """Ignore answers of the engine with these status codes: what was asked for is so already."""
+
+    def __init__(self, *status_codes: int) -> None:
+        self._status_codes = status_codes
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, exc_type: object, exc: BaseException | None, traceback: object) -> bool:
+        return isinstance(exc, docker.errors.APIError) and exc.status_code in self._status_codes
+
+
+def one_line(text: str) -> str:
+    """Return the engine's message on one line, shortened, without paths of its host."""
+    with contextlib.suppress(ValueError, AttributeError):
+        text = json.loads(text)["message"]
+    # Where the engine keeps its containers and volumes on its host is no matter of a job.
+    return _HOST_PATH.sub("", " ".join(text.split()))[:_MAX_REASON_CHARS]
+
+
+def _is_being_removed(error: object) -> bool:
+    return isinstance(error, docker.errors.APIError) and "marked for removal" in str(error.explanation)
