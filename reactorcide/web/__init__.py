@@ -10,9 +10,20 @@ from werkzeug.routing import PathConverter
 from reactorcide import __version__
 from reactorcide.web import auth, cors, door, errors, hosts, requests
 from reactorcide.web.address import TrustedProxies
-from reactorcide.web.api import accounts, document, jobs, logs, service, sources
-from reactorcide.web.api.models import ErrorResponse
-from reactorcide.web.services import Services
+from reactorcide.web.api import openapi
+from reactorcide.web.api.accounts import routes as accounts
+from reactorcide.web.api.artifacts import routes as artifacts
+from reactorcide.web.api.document import routes as document
+from reactorcide.web.api.jobs import routes as jobs
+from reactorcide.web.api.logs import routes as logs
+from reactorcide.web.api.queues import routes as queues
+from reactorcide.web.api.schemas import ErrorResponse
+from reactorcide.web.api.service import routes as service
+from reactorcide.web.api.sources import routes as sources
+from reactorcide.web.api.workers import routes as workers
+from reactorcide.web.services import Services, install_services
+
+_RESOURCES = (document, service, workers, jobs, artifacts, queues, sources, logs, accounts)
 
 
 class _AnyPath(PathConverter):
@@ -40,7 +51,7 @@ def create_app(
     app = OpenAPI(
         "reactorcide",
         info=Info(title="Reactorcide", version=__version__),
-        security_schemes=document.SECURITY_SCHEMES,
+        security_schemes=openapi.SECURITY_SCHEMES,
         validation_error_status=400,
         validation_error_model=ErrorResponse,
         validation_error_callback=errors.validation_failed,
@@ -50,17 +61,15 @@ def create_app(
     # The path of an artifact may contain what looks like an empty part; it is a 404, not another address.
     app.url_map.merge_slashes = False
     app.url_map.converters["path"] = _AnyPath
+    install_services(app, services)
     requests.install(app, services.metrics)
     errors.install(app)
-    hosts.install(app, services, hosts.own_names(public_url, allowed_hosts))
+    hosts.install(app, hosts.own_names(public_url, allowed_hosts))
     cors.install(app, cors_origins)
-    auth.install(app, services)
+    auth.install(app)
     door.install(app)
-    app.register_api(document.blueprint())
-    app.register_api(service.blueprint(services))
-    app.register_api(jobs.blueprint(services))
-    app.register_api(sources.blueprint(services))
-    app.register_api(logs.blueprint(services))
-    app.register_api(accounts.blueprint(services))
+    for routes in _RESOURCES:
+        app.register_api(routes.api)
+    openapi.install(app)
     app.wsgi_app = TrustedProxies(app.wsgi_app, trusted_proxies)  # type: ignore[method-assign]  # as Flask says
     return app

@@ -8,7 +8,7 @@ from reactorcide.accounts import tokens
 from reactorcide.domain.accounts import Caller, Scope
 from reactorcide.domain.errors import Unauthorized
 from reactorcide.web.api import PREFIX
-from reactorcide.web.services import Services
+from reactorcide.web.services import services
 
 _Scopes = frozenset[Scope]
 
@@ -63,38 +63,39 @@ NEEDS: Mapping[str, _Scopes | None] = {
 }
 
 
-def install(app: Flask, services: Services) -> None:
+def install(app: Flask) -> None:
     """Let nobody reach a route that needs a token without one that allows it."""
-
-    @app.before_request
-    def know_the_caller() -> None:
-        if request.url_rule is None:
-            # There is no such route: that is told to anybody.
-            return
-        if request.method == "OPTIONS":
-            authenticate(services)
-            return
-        method = "GET" if request.method == "HEAD" else request.method
-        needed = NEEDS[f"{method} {request.url_rule.rule}"]
-        if needed is not _NO_TOKEN:
-            tokens.check_scopes(authenticate(services), needed)
+    app.before_request(_check_token)
 
 
-def authenticate(services: Services) -> Caller:
+def _check_token() -> None:
+    if request.url_rule is None:
+        # There is no such route: that is told to anybody.
+        return
+    if request.method == "OPTIONS":
+        authenticate()
+        return
+    method = "GET" if request.method == "HEAD" else request.method
+    needed = NEEDS[f"{method} {request.url_rule.rule}"]
+    if needed is not _NO_TOKEN:
+        tokens.check_scopes(authenticate(), needed)
+
+
+def authenticate() -> Caller:
     """Return the caller, and remember them.
 
     Raises ``Unauthorized``, or ``TooManyFailures`` where that has happened too often.
     """
     value = bearer_token()
     try:
-        found = tokens.authenticate(
-            services.accounts, value, address=request.remote_addr, request_id=g.request_id
+        user = tokens.authenticate(
+            services().accounts, value, address=request.remote_addr, request_id=g.request_id
         )
     except Unauthorized:
-        services.bad_tokens.failed(request.remote_addr)
+        services().bad_tokens.failed(request.remote_addr)
         raise
-    g.user = found
-    return found
+    g.user = user
+    return user
 
 
 def bearer_token() -> str:

@@ -18,15 +18,16 @@ def install(app: Flask) -> None:
     The server is told in the environment how much it may take of the body; ``None`` is no limit, for a route
     that reads it while it comes.
     """
+    app.before_request(_answer_question)
 
-    @app.before_request
-    def answer_the_question() -> Response | None:
-        if _IS_A_QUESTION not in request.environ or request.routing_exception is not None:
-            return None
-        route = f"{request.method} {'' if request.url_rule is None else request.url_rule.rule}"
-        if route in _READ_WHILE_THEY_COME:
-            max_body_bytes = None
-        else:
-            max_body_bytes = MOST_BODY_BYTES if NEEDS.get(route) else _MAX_ANONYMOUS_BODY_BYTES
-        request.environ[_MAX_BODY_BYTES] = max_body_bytes
-        return Response(status=100)
+
+def _answer_question() -> Response | None:
+    if _IS_A_QUESTION not in request.environ or request.routing_exception is not None:
+        return None
+    route = f"{request.method} {'' if request.url_rule is None else request.url_rule.rule}"
+    if route in _READ_WHILE_THEY_COME:
+        max_body_bytes = None
+    else:
+        max_body_bytes = MOST_BODY_BYTES if NEEDS.get(route) else _MAX_ANONYMOUS_BODY_BYTES
+    request.environ[_MAX_BODY_BYTES] = max_body_bytes
+    return Response(status=100)

@@ -99,40 +99,44 @@ def answer(status: int, code: str, message: str, details: Sequence[Detail] = ())
 
 def install(app: Flask) -> None:
     """Have every error answered from the table, the framework's own included."""
+    app.register_error_handler(errors.ReactorcideError, _answer_known)
+    app.register_error_handler(HTTPException, _answer_http)
+    app.register_error_handler(Exception, _answer_unknown)
 
-    @app.errorhandler(errors.ReactorcideError)
-    def known(error: errors.ReactorcideError) -> Response:
-        row = next((row for row in _TABLE if isinstance(error, row[0])), None)
-        if row is None:
-            return unknown(error)
-        _, status, code = row
-        if status >= 500:
-            log.warning("%s", error)
-        details: Sequence[Detail] = ()
-        if isinstance(error, InvalidFields):
-            details = error.details
-        elif isinstance(error, errors.InvalidInput) and error.field is not None:
-            details = [{"field": error.field, "message": str(error)}]
-        response = answer(status, code, str(error), details)
-        if isinstance(error, errors.Busy | errors.TooManyFailures):
-            response.headers["Retry-After"] = str(error.retry_after_s)
-        if status == 401:
-            response.headers["WWW-Authenticate"] = "Bearer"
-        return response
 
-    @app.errorhandler(HTTPException)
-    def framework(error: HTTPException) -> Response:
-        status = error.code or 500
-        phrase = HTTPStatus(status).phrase.lower()
-        response = answer(status, code_of(status), _HTTP_MESSAGES.get(status) or error.description or phrase)
-        for name, value in error.get_headers():
-            if name.lower() == "allow":
-                response.headers[name] = value
-        return response
+def _answer_known(error: errors.ReactorcideError) -> Response:
+    row = next((row for row in _TABLE if isinstance(error, row[0])), None)
+    if row is None:
+        return _answer_unknown(error)
+    _, status, code = row
+    if status >= 500:
+        log.warning("%s", error)
+    details: Sequence[Detail] = ()
+    if isinstance(error, InvalidFields):
+        details = error.details
+    elif isinstance(error, errors.InvalidInput) and error.field is not None:
+        details = [{"field": error.field, "message": str(error)}]
+    response = answer(status, code, str(error), details)
+    if isinstance(error, errors.Busy | errors.TooManyFailures):
+        response.headers["Retry-After"] = str(error.retry_after_s)
+    if status == 401:
+        response.headers["WWW-Authenticate"] = "Bearer"
+    return response
 
-    @app.errorhandler(Exception)
-    def unknown(error: Exception) -> Response:
-        log.error("a request failed unexpectedly", exc_info=error)
-        return answer(
-            500, "internal_error", "the service failed to answer this; its log says more, by the request's id"
-        )
+
+def _answer_http(error: HTTPException) -> Response:
+    """Answer an error of the framework's own."""
+    status = error.code or 500
+    phrase = HTTPStatus(status).phrase.lower()
+    response = answer(status, code_of(status), _HTTP_MESSAGES.get(status) or error.description or phrase)
+    for name, value in error.get_headers():
+        if name.lower() == "allow":
+            response.headers[name] = value
+    return response
+
+
+def _answer_unknown(error: Exception) -> Response:
+    log.error("a request failed unexpectedly", exc_info=error)
+    return answer(
+        500, "internal_error", "the service failed to answer this; its log says more, by the request's id"
+    )

@@ -9,6 +9,7 @@ import ipaddress
 import re
 import socket
 from collections.abc import Collection, Iterable
+from functools import partial
 from urllib.parse import urlsplit
 
 from flask import Flask, Response, request
@@ -16,7 +17,6 @@ from flask import Flask, Response, request
 from reactorcide.domain.errors import ConfigurationError, InvalidInput, Unauthorized
 from reactorcide.web import errors
 from reactorcide.web.auth import authenticate
-from reactorcide.web.services import Services
 
 _ANY = "*"
 _HOST = re.compile(
@@ -54,24 +54,25 @@ def name_of(host: str) -> str:
     return match["ipv6"] or match["name"].rstrip(".")
 
 
-def install(app: Flask, services: Services, names: Collection[str]) -> None:
+def install(app: Flask, names: Collection[str]) -> None:
     """Answer 421 where another name is called without a good token."""
+    app.before_request(partial(_check_name, names))
 
-    @app.before_request
-    def check_the_name() -> Response | None:
-        # HTTP/1.0 knows requests without one; browsers send it always.
-        name = name_of(request.environ.get("HTTP_HOST", "localhost"))
-        if name in names or _ANY in names or _is_address(name):
-            return None
-        with contextlib.suppress(Unauthorized):
-            authenticate(services)
-            return None
-        return errors.answer(
-            421,
-            errors.code_of(421),
-            f"{name!r} is no name of this service; call it by its address, send a token, or have the "
-            "operator allow the name: --allowed-host",
-        )
+
+def _check_name(names: Collection[str]) -> Response | None:
+    # HTTP/1.0 knows requests without one; browsers send it always.
+    name = name_of(request.environ.get("HTTP_HOST", "localhost"))
+    if name in names or _ANY in names or _is_address(name):
+        return None
+    with contextlib.suppress(Unauthorized):
+        authenticate()
+        return None
+    return errors.answer(
+        421,
+        errors.code_of(421),
+        f"{name!r} is no name of this service; call it by its address, send a token, or have the "
+        "operator allow the name: --allowed-host",
+    )
 
 
 def _is_address(name: str) -> bool:

@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -108,40 +109,40 @@ def install(app: Flask, metrics: Metrics) -> None:
     """Give every request an id, a line in the log and a place in the metrics."""
     app.request_class = StrictRequest
     app.json = StrictJSON(app)
+    app.before_request(_begin)
+    app.after_request(partial(_end, metrics))
 
-    @app.before_request
-    def begin() -> None:
-        g.begun = perf_counter()
-        sent = request.headers.get("X-Request-ID", "")
-        g.request_id = sent if _SANE_ID.fullmatch(sent) else new_id()
-        request_id.set(g.request_id)
-        hide.set(str)
 
-    @app.after_request
-    def end(response: Response) -> Response:
-        if response.status_code == 100:
-            # The body is wanted: the answer comes when it is there.
-            return response
-        response.headers["X-Request-ID"] = g.request_id
-        for name, value in HEADERS.items():
-            response.headers.setdefault(name, value)
-        method = request.method
-        seconds = perf_counter() - g.begun
-        route = request.url_rule.rule if request.url_rule is not None else "none"
-        metrics.observe_request(method, route, response.status_code, seconds)
-        fields = {
-            "request_id": g.request_id,
-            "method": method,
-            "path": request.path,
-            "status": response.status_code,
-            "duration_ms": round(seconds * 1000, 1),
-            "address": client_address(),
-        }
-        if "user" in g:
-            fields["user_id"] = g.user.user_id
-        if request.view_args and "job_id" in request.view_args:
-            fields["job_id"] = request.view_args["job_id"]
-        log.info(
-            "%s %s %s in %.1f ms", method, request.path, response.status_code, seconds * 1000, extra=fields
-        )
+def _begin() -> None:
+    g.begun = perf_counter()
+    sent = request.headers.get("X-Request-ID", "")
+    g.request_id = sent if _SANE_ID.fullmatch(sent) else new_id()
+    request_id.set(g.request_id)
+    hide.set(str)
+
+
+def _end(metrics: Metrics, response: Response) -> Response:
+    if response.status_code == 100:
+        # The body is wanted: the answer comes when it is there.
         return response
+    response.headers["X-Request-ID"] = g.request_id
+    for name, value in HEADERS.items():
+        response.headers.setdefault(name, value)
+    method = request.method
+    seconds = perf_counter() - g.begun
+    route = request.url_rule.rule if request.url_rule is not None else "none"
+    metrics.observe_request(method, route, response.status_code, seconds)
+    fields = {
+        "request_id": g.request_id,
+        "method": method,
+        "path": request.path,
+        "status": response.status_code,
+        "duration_ms": round(seconds * 1000, 1),
+        "address": client_address(),
+    }
+    if "user" in g:
+        fields["user_id"] = g.user.user_id
+    if request.view_args and "job_id" in request.view_args:
+        fields["job_id"] = request.view_args["job_id"]
+    log.info("%s %s %s in %.1f ms", method, request.path, response.status_code, seconds * 1000, extra=fields)
+    return response

@@ -2,6 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
+
+from flask import Flask, current_app
 
 from reactorcide.accounts import AccountContext
 from reactorcide.domain.workers import WorkerView
@@ -38,3 +41,16 @@ class Services:
     probes: Probes
     """What has to work for the service to be ready."""
     workers: Callable[[], list[WorkerView]]
+
+
+_EXTENSION = "reactorcide.services"
+
+
+def install_services(app: Flask, given: Services) -> None:
+    """Have the routes of ``app`` work with what is ``given``."""
+    app.extensions[_EXTENSION] = given
+
+
+def services() -> Services:
+    """Return what the application of this request works with."""
+    return cast(Services, current_app.extensions[_EXTENSION])

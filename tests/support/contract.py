@@ -16,7 +16,7 @@ from werkzeug.routing import Rule
 
 from reactorcide.app import build
 from reactorcide.settings import Settings
-from reactorcide.web.api.document import document
+from reactorcide.web.api.openapi import document
 
 # Answered by Flask itself, everywhere.
 _AUTOMATIC = ("HEAD", "OPTIONS")

@@ -9,8 +9,8 @@ from flask_openapi3.utils import parse_rule
 from jsonschema_rs import Draft202012Validator, meta
 from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
 
-from reactorcide.web.api.document import needs_token
 from reactorcide.web.api.examples import EXAMPLES
+from reactorcide.web.api.openapi import needs_token
 from tests.support.contract import api_document, app, check_answer, routes
 
 OPERATIONS = [

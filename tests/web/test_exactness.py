@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from reactorcide.domain.clock import from_rfc3339
 from reactorcide.domain.errors import InvalidInput
 from reactorcide.sources.urls import GitUrl, check_git_ref
-from reactorcide.web.api import models
+from reactorcide.web.api.openapi import model_of
 from tests.integration.test_fields import BAD, GIT, GIVEN
 from tests.support.contract import api_document
 
@@ -45,8 +45,10 @@ def is_valid(name: str, value: Any) -> bool:
 
 def is_taken(name: str, value: Any) -> bool:
     """Tell whether the model of that name takes a value."""
+    model = model_of(name)
+    assert model is not None
     try:
-        getattr(models, name).model_validate(value)
+        model.model_validate(value)
     except (ValidationError, InvalidInput):
         return False
     return True

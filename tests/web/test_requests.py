@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from reactorcide.domain.errors import InvalidInput
-from reactorcide.web.api.models import JobRequest
+from reactorcide.web.api.jobs.request import JobRequest
 from reactorcide.web.errors import InvalidFields, validation_failed
 from reactorcide.web.requests import StrictJSON, _object
 from tests.support.contract import app

@@ -1,8 +1,3 @@
-"""The routes below ``/api/v1``, and the models they validate and answer with."""
+"""The routes below ``/api/v1``: a package for each resource, with its routes and their schemas."""
 
 PREFIX = "/api/v1"
-
-
-def operation_name(*, name: str, **_: str) -> str:
-    """Return what a route is called in the document: as its function is."""
-    return name

@@ -1,4 +1,4 @@
-"""The OpenAPI document of the API, and the page that shows it.
+"""The OpenAPI document of the API.
 
 flask-openapi3 knows each route's own words: its models and its answers. What is true of all routes of a kind
 is added here, so that no route has to repeat it.
@@ -7,33 +7,37 @@ is added here, so that no route has to repeat it.
 import json
 from collections.abc import Iterable, Iterator
 from copy import deepcopy
-from importlib.resources import files
-from pathlib import Path
 from threading import Lock
-from typing import Any, cast
+from typing import Any
 
-from flask import Response, current_app, send_from_directory
-from flask_openapi3.blueprint import APIBlueprint
-from flask_openapi3.models.tag import Tag
+from flask import current_app
 from flask_openapi3.openapi import OpenAPI
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
-from reactorcide.domain.errors import NotFound
-from reactorcide.web.api import PREFIX, media, models, operation_name
+from reactorcide.web.api import media, schemas
+from reactorcide.web.api.accounts import schemas as accounts
+from reactorcide.web.api.artifacts import schemas as artifacts
 from reactorcide.web.api.examples import EXAMPLES
-from reactorcide.web.api.models import AssetPath, NoQuery
+from reactorcide.web.api.jobs import request
+from reactorcide.web.api.jobs import schemas as jobs
+from reactorcide.web.api.logs import schemas as logs
+from reactorcide.web.api.queues import schemas as queues
+from reactorcide.web.api.service import schemas as service
+from reactorcide.web.api.sources import schemas as sources
+from reactorcide.web.api.workers import schemas as workers
 from reactorcide.web.errors import HTTP_CODES
+
+_MODULES = (schemas, request, jobs, artifacts, logs, sources, accounts, queues, workers, service)
+# Models of the data of server-sent events, which no route names.
+_IN_EVENTS = ("LogEvent", "LogEnd", "JobEvent")
+_EXTENSION = "reactorcide.document"
 
 Operation = dict[str, Any]
 
 SECURITY_SCHEMES: dict[str, Any] = {
     "token": {"type": "http", "scheme": "bearer", "description": "A token of a user."}
 }
-NO_TOKEN: list[dict[str, list[Any]]] = [{}]
-"""The ``security`` of a route that needs no token."""
-TOKEN_IF_ANY: list[dict[str, list[Any]]] = [{}, {"token": []}]
-"""The ``security`` of a route that needs no token and looks at the one that it is sent."""
 
 _HEADERS: dict[str, Any] = {
     "X-Request-ID": {
@@ -67,7 +71,7 @@ _HEADERS: dict[str, Any] = {
     },
     "X-Log-Position": {
         "description": "Where a follower begins: attempt and bytes, for `Last-Event-ID`.",
-        "schema": {"type": "string", "pattern": f"^{models.LOG_POSITION.pattern}$"},
+        "schema": {"type": "string", "pattern": f"^{logs.LOG_POSITION.pattern}$"},
     },
     "ETag": {"description": "For `If-None-Match`.", "required": True, "schema": {"type": "string"}},
 }
@@ -107,59 +111,31 @@ _MESSAGES = {
     503: "too many followers just now; come back in a few seconds",
 }
 
-_ASSETS = {"swagger-ui.css": "css", "swagger-ui-bundle.js": "js"}
-# Nothing of the page comes from another host, nor could it.
-_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
+
+def install(app: OpenAPI) -> None:
+    """Have ``document_json`` answer with the document of ``app``."""
+    app.extensions[_EXTENSION] = _Document(app)
 
 
-def blueprint() -> APIBlueprint:
-    """Return the routes to the document and to the page that shows it."""
-    api = APIBlueprint(
-        "document",
-        __name__,
-        abp_tags=[Tag(name="service")],
-        abp_security=NO_TOKEN,
-        operation_id_callback=operation_name,
-    )
-    lock = Lock()
-    made: list[str] = []
-
-    @api.get(f"{PREFIX}/openapi.json", responses={200: {"content": {"application/json": media.DOCUMENT}}})
-    def show_document(query: NoQuery) -> Response:
-        """Return this document."""
-        with lock:
-            # Made when it is first asked for: the start of the service does not wait for it.
-            if not made:
-                made.append(json.dumps(document(cast(OpenAPI, current_app))))
-        return Response(made[0], mimetype="application/json")
-
-    @api.get("/api/docs", responses={200: {"content": {"text/html": media.PAGE}}})
-    def show_docs(query: NoQuery) -> Response:
-        """Show the document to a person."""
-        response = send_from_directory(_OWN, "index.html")
-        response.headers["Content-Security-Policy"] = _POLICY
-        return response
-
-    @api.get(
-        "/api/docs/<name>",
-        responses={200: {"content": {"text/css": media.STYLE, "text/javascript": media.SCRIPT}}},
-    )
-    def docs_asset(path: AssetPath, query: NoQuery) -> Response:
-        """Return a part of that page."""
-        if path.name == "show.js":
-            return send_from_directory(_OWN, path.name)
-        if path.name not in _ASSETS:
-            raise NotFound("there is nothing at this address")
-        swagger = Path(str(files("flask_openapi3_swagger"))) / "templates" / "swagger"
-        return send_from_directory(swagger / _ASSETS[path.name], path.name)
-
-    return api
+def document_json() -> str:
+    """Return the document of the current application as JSON. Thread-safe."""
+    made: _Document = current_app.extensions[_EXTENSION]
+    return made.as_json()
 
 
-_OWN = Path(__file__).resolve().parents[1] / "docs"
+class _Document:
+    """The document of one application, built when it is first asked for: the start does not wait for it."""
+
+    def __init__(self, app: OpenAPI) -> None:
+        self._app = app
+        self._lock = Lock()
+        self._json: str | None = None
+
+    def as_json(self) -> str:
+        with self._lock:
+            if self._json is None:
+                self._json = json.dumps(document(self._app))
+            return self._json
 
 
 def document(app: OpenAPI) -> dict[str, Any]:
@@ -186,15 +162,22 @@ def document(app: OpenAPI) -> dict[str, Any]:
 
 def _schemas(names: Iterable[str]) -> dict[str, Any]:
     """Return the schemas of our models as pydantic says them: the library keeps only what it knows of."""
-    found = [getattr(models, name, None) for name in (*names, "LogEvent", "LogEnd", "JobEvent")]
+    models = [model for name in (*names, *_IN_EVENTS) if (model := model_of(name)) is not None]
     modes: list[tuple[type[BaseModel], JsonSchemaMode]] = [
-        (model, "validation" if issubclass(model, models.Body) else "serialization")
-        for model in found
-        if isinstance(model, type) and issubclass(model, BaseModel)
+        (model, "validation" if issubclass(model, schemas.Body) else "serialization") for model in models
     ]
     _, whole = models_json_schema(modes, ref_template="#/components/schemas/{model}")
-    schemas: dict[str, Any] = whole["$defs"]
-    return schemas | models.job_shapes(schemas["JobRequest"]) | media.SCHEMAS
+    known: dict[str, Any] = whole["$defs"]
+    return known | request.job_shapes(known["JobRequest"]) | media.SCHEMAS
+
+
+def model_of(name: str) -> type[BaseModel] | None:
+    """Return the model of a schema; ``None`` for one of the library's own."""
+    for module in _MODULES:
+        model = vars(module).get(name)
+        if isinstance(model, type) and issubclass(model, BaseModel):
+            return model
+    return None
 
 
 def needs_token(operation: Operation) -> bool:

@@ -1,0 +1,1 @@
+"""Users, tokens, invitations and the audit: routes and their schemas."""

@@ -1,0 +1,1 @@
+"""Artifacts: routes and their schemas."""

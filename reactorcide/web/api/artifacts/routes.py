@@ -1,0 +1,96 @@
+"""Routes on artifacts."""
+
+import mimetypes
+import zlib
+from collections.abc import Iterator
+from typing import Any, cast
+from urllib.parse import quote
+
+from flask import Response, jsonify, request
+
+from reactorcide.domain.jobs import Job
+from reactorcide.jobs import JobContext, access, read
+from reactorcide.tarstream import END, write_entry
+from reactorcide.web.api.artifacts.schemas import ArtifactHeader, ArtifactListResponse, ArtifactPath
+from reactorcide.web.api.jobs.schemas import JobPath
+from reactorcide.web.api.media import FILE, TAR_GZ
+from reactorcide.web.api.resource import resource
+from reactorcide.web.api.schemas import NoQuery
+from reactorcide.web.auth import caller
+from reactorcide.web.services import services
+
+_TAR_TYPES = ("application/gzip", "application/octet-stream")
+
+api = resource("artifacts", __name__, tag="jobs")
+
+
+@api.get("/jobs/<job_id>/artifacts", responses={200: ArtifactListResponse})
+def list_artifacts(path: JobPath, query: NoQuery) -> Response:
+    """List what a job left in its artifacts directory."""
+    job = access.get(services().jobs, caller(), path.job_id)
+    found = read.artifacts(services().jobs, job)
+    return jsonify(
+        {
+            "artifacts": [_artifact_json(item) for item in found.artifacts],
+            "artifacts_truncated": found.truncated,
+        }
+    )
+
+
+@api.get(
+    "/jobs/<job_id>/artifacts/<path:path>",
+    # The type is guessed by the file's name.
+    responses={200: {"content": {"application/octet-stream": FILE, "*/*": FILE}}, 304: None},
+)
+def get_artifact(header: ArtifactHeader, path: ArtifactPath, query: NoQuery) -> Response:
+    """Download one artifact."""
+    job = access.get(services().jobs, caller(), path.job_id)
+    item = read.artifact(services().jobs, job, path.path)
+    response = _download(read.artifact_bytes(services().jobs, job, item), item.path.rpartition("/")[2])
+    response.content_length = item.size
+    response.set_etag(item.sha256)
+    return cast(Response, response.make_conditional(request))
+
+
+@api.get("/jobs/<job_id>/artifacts.tar.gz", responses={200: {"content": dict.fromkeys(_TAR_TYPES, TAR_GZ)}})
+def get_artifacts(path: JobPath, query: NoQuery) -> Response:
+    """Download all artifacts."""
+    accepted = request.accept_mimetypes.best_match(_TAR_TYPES, default=_TAR_TYPES[0])
+    job = access.get(services().jobs, caller(), path.job_id)
+    return _download(_gzip(_tar(services().jobs, job)), f"{job.job_id}-artifacts.tar.gz", accepted)
+
+
+def _artifact_json(item: read.Artifact) -> dict[str, Any]:
+    return {
+        "path": item.path,
+        "size": item.size,
+        "sha256": item.sha256,
+        "executable": item.is_executable,
+    }
+
+
+def _download(chunks: Iterator[bytes], name: str, content_type: str | None = None) -> Response:
+    if content_type is None:
+        guessed, encoding = mimetypes.guess_type(name)
+        content_type = guessed if guessed and encoding is None else "application/octet-stream"
+    response = Response(chunks, mimetype=content_type)
+    response.headers["Content-Disposition"] = f"attachment; filename*=UTF-8''{quote(name, safe='')}"
+    # What a job wrote must never act as a page of this service.
+    response.headers["Content-Security-Policy"] = "default-src 'none'; frame-ancestors 'none'; sandbox"
+    return response
+
+
+def _tar(context: JobContext, job: Job) -> Iterator[bytes]:
+    """Yield all artifacts as a tar, a piece at a time."""
+    for entry in read.artifact_entries(context, job, read.artifacts(context, job).artifacts):
+        yield from write_entry(entry, entry.path)
+    yield END
+
+
+def _gzip(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    # Level 1: the network between a service and its team is faster than a thorough compression.
+    compressor = zlib.compressobj(1, wbits=16 + zlib.MAX_WBITS)
+    for chunk in chunks:
+        if compressed := compressor.compress(chunk):
+            yield compressed
+    yield compressor.flush()

@@ -1,0 +1,1 @@
+"""Jobs: routes and their schemas."""

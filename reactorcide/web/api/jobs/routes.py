@@ -1,0 +1,298 @@
+"""Routes on jobs."""
+
+import hashlib
+import json
+from typing import Any
+
+from flask import Response, jsonify
+
+from reactorcide.domain.clock import rfc3339
+from reactorcide.domain.errors import Forbidden, InvalidInput
+from reactorcide.domain.ids import is_id
+from reactorcide.domain.jobs import AttemptRecord, Job, JobDefinition, JobFilter, RequestKey, log_key
+from reactorcide.domain.secrets import redacted_url, redacted_variables
+from reactorcide.domain.sizes import format_size
+from reactorcide.jobs import access, read, why
+from reactorcide.jobs.cancel import cancel
+from reactorcide.jobs.delete import delete
+from reactorcide.jobs.pin import pin
+from reactorcide.jobs.rerun import rerun
+from reactorcide.jobs.submit import submit, submit_once
+from reactorcide.web.api import PREFIX, lists
+from reactorcide.web.api.jobs.request import JobRequest
+from reactorcide.web.api.jobs.schemas import (
+    AttemptListResponse,
+    JobListQuery,
+    JobListResponse,
+    JobPath,
+    JobQuery,
+    JobResponse,
+    SubmitHeader,
+    WhyResponse,
+)
+from reactorcide.web.api.resource import resource
+from reactorcide.web.api.schemas import ErrorResponse, NoQuery
+from reactorcide.web.auth import caller
+from reactorcide.web.services import JobDefaults, services
+
+_MAX_DIGITS = 15
+
+api = resource("jobs", __name__, tag="jobs")
+
+
+@api.post("/jobs", responses={200: JobResponse, 201: JobResponse, 404: ErrorResponse, 409: ErrorResponse})
+def submit_job(header: SubmitHeader, body: JobRequest, query: NoQuery) -> Response:
+    """Submit a job; with a key that was sent before, show the one that there is."""
+    definition = _definition(body, services().defaults)
+    if header.idempotency_key is None:
+        return _created(submit(services().jobs, caller(), definition))
+    key = RequestKey(header.idempotency_key, _sha256(body))
+    job, is_new = submit_once(services().jobs, caller(), definition, key)
+    return _created(job) if is_new else jsonify(job_json(job))
+
+
+@api.get("/jobs", responses={200: JobListResponse})
+def list_jobs(query: JobListQuery) -> Response:
+    """List jobs, newest first."""
+    user = caller()
+    if query.user_id not in (None, user.user_id) and not user.is_admin:
+        raise Forbidden("only an admin may list somebody else's jobs")
+    if query.cursor is not None and query.offset is not None:
+        raise InvalidInput("give either a cursor or an offset", "cursor")
+    wanted = JobFilter(
+        user_id=query.user_id if user.is_admin else user.user_id,
+        statuses=query.status,
+        queue_name=query.queue_name,
+        source_type=query.source_type,
+        name_prefix=query.name,
+        pinned=query.pinned,
+    )
+    offset = query.offset or 0
+    after = None if query.cursor is None else _from_cursor(query.cursor)
+    # One more than asked for tells whether there is a next page.
+    jobs, total = read.page(
+        services().jobs,
+        wanted,
+        limit=query.limit + 1,
+        offset=offset,
+        after=after,
+        most_chars=lists.MOST_BYTES // query.limit,
+    )
+    shown = jobs[: query.limit]
+    return lists.answer(
+        "jobs",
+        (job_json(job) | ({lists.TRUNCATED: True} if job.is_cut else {}) for job in shown),
+        len(shown),
+        total=total,
+        limit=query.limit,
+        offset=offset,
+        next_cursor=_to_cursor(shown[-1]) if len(jobs) > len(shown) else None,
+    )
+
+
+@api.get("/jobs/<job_id>", responses={200: JobResponse})
+def show_job(path: JobPath, query: JobQuery) -> Response:
+    """Show a job, at once or when its status has changed."""
+    # With no place free a long poll answers at once: it may ask again.
+    if query.wait > 0 and services().slots.try_take():
+        try:
+            job = read.wait_for_change(services().jobs, caller(), path.job_id, timeout_s=query.wait)
+        finally:
+            services().slots.release()
+    else:
+        job = access.get(services().jobs, caller(), path.job_id)
+    return jsonify(job_json(job))
+
+
+@api.delete("/jobs/<job_id>", responses={204: None})
+def delete_job(path: JobPath, query: NoQuery) -> tuple[str, int]:
+    """Delete a job with its logs and artifacts; one that is active is cancelled first."""
+    delete(services().jobs, caller(), path.job_id)
+    return "", 204
+
+
+@api.put("/jobs/<job_id>/cancel", responses={200: JobResponse, 409: ErrorResponse})
+def cancel_job(path: JobPath, query: NoQuery) -> Response:
+    """Cancel a job."""
+    return jsonify(job_json(cancel(services().jobs, caller(), path.job_id)))
+
+
+api.post(
+    "/jobs/<job_id>/cancel",
+    responses={200: JobResponse, 409: ErrorResponse},
+    operation_id="cancel_job_by_post",
+)(cancel_job)
+
+
+@api.post("/jobs/<job_id>/rerun", responses={201: JobResponse})
+def rerun_job(path: JobPath, query: NoQuery) -> Response:
+    """Submit a new job with the definition of this one."""
+    return _created(rerun(services().jobs, caller(), path.job_id))
+
+
+@api.put("/jobs/<job_id>/pin", responses={200: JobResponse})
+def pin_job(path: JobPath, query: NoQuery) -> Response:
+    """Keep a job until somebody deletes it."""
+    return jsonify(job_json(pin(services().jobs, caller(), path.job_id, pinned=True)))
+
+
+@api.delete("/jobs/<job_id>/pin", responses={200: JobResponse})
+def unpin_job(path: JobPath, query: NoQuery) -> Response:
+    """Keep a job no longer than any other."""
+    return jsonify(job_json(pin(services().jobs, caller(), path.job_id, pinned=False)))
+
+
+@api.get("/jobs/<job_id>/attempts", responses={200: AttemptListResponse})
+def list_attempts(path: JobPath, query: NoQuery) -> Response:
+    """Show each run of a job, and how it ended."""
+    job = access.get(services().jobs, caller(), path.job_id)
+    found = read.attempts(services().jobs, job)
+    return lists.answer("attempts", (_attempt_json(job, item) for item in found), len(found))
+
+
+@api.get("/jobs/<job_id>/why", responses={200: WhyResponse})
+def explain_job(path: JobPath, query: NoQuery) -> Response:
+    """Tell what a job waits for, and its place in the queue."""
+    job = access.get(services().jobs, caller(), path.job_id)
+    found = why.explain(services().jobs, job, services().workers())
+    return jsonify(
+        {
+            "status": job.status,
+            "reason": found.reason,
+            "place": found.place,
+            "next_try_at": _time(found.next_try_at_ms),
+        }
+    )
+
+
+def job_json(job: Job) -> dict[str, Any]:
+    """Return a job as every call answers it; the keys are those of ``JobResponse``."""
+    definition = job.definition
+    return {
+        "job_id": job.job_id,
+        "user_id": job.user_id,
+        "name": definition.name,
+        "description": definition.description,
+        "status": job.status,
+        "source_type": definition.source_type,
+        "git_url": None if definition.git_url is None else redacted_url(definition.git_url),
+        "git_ref": definition.git_ref,
+        "source_path": definition.source_path,
+        "runner_image": definition.runner_image,
+        "job_command": definition.job_command,
+        "job_env_vars": redacted_variables(definition),
+        "secret_env_vars": list(definition.secret_env_vars),
+        "queue_name": definition.queue_name,
+        "timeout_seconds": definition.timeout_seconds,
+        "priority": definition.priority,
+        "code_dir": definition.code_dir,
+        "job_dir": definition.job_dir,
+        "cpu_limit": definition.cpu_limit,
+        "memory_limit": definition.memory_limit_bytes,
+        "retries": definition.retries,
+        "artifacts": None if definition.artifacts is None else list(definition.artifacts),
+        "source_id": definition.source_id,
+        "source_job_id": definition.source_job_id,
+        "git_submodules": definition.git_submodules if definition.source_type == "git" else None,
+        "git_depth": definition.git_depth if definition.source_type == "git" else None,
+        "git_tags": definition.git_tags if definition.source_type == "git" else None,
+        "created_at": rfc3339(job.created_at_ms),
+        "updated_at": rfc3339(job.updated_at_ms),
+        "queued_at": _time(job.queued_at_ms),
+        "started_at": _time(job.started_at_ms),
+        "completed_at": _time(job.completed_at_ms),
+        "exit_code": job.exit_code,
+        "error": job.error,
+        "attempt": job.attempt,
+        "worker_id": job.worker_id,
+        "corndogs_task_id": job.corndogs_task_id,
+        "logs_object_key": job.logs_object_key,
+        "artifacts_object_key": job.artifacts_object_key,
+        "rerun_of": job.rerun_of,
+        "pinned": job.pinned,
+        "log_truncated": job.log_truncated,
+    }
+
+
+def _attempt_json(job: Job, item: AttemptRecord) -> dict[str, Any]:
+    return {
+        "attempt": item.attempt,
+        "worker_id": item.worker_id,
+        "container_id": item.container_id,
+        "claimed_at": rfc3339(item.claimed_at_ms),
+        "started_at": _time(item.started_at_ms),
+        "completed_at": _time(item.completed_at_ms),
+        "exit_code": item.exit_code,
+        "error": item.error,
+        "logs_object_key": log_key(job.job_id, item.attempt),
+        "log_truncated": item.log_truncated,
+    }
+
+
+def _time(unix_ms: int | None) -> str | None:
+    return None if unix_ms is None else rfc3339(unix_ms)
+
+
+def _created(job: Job) -> Response:
+    response = jsonify(job_json(job))
+    response.status_code = 201
+    response.headers["Location"] = f"{PREFIX}/jobs/{job.job_id}"
+    return response
+
+
+def _sha256(body: JobRequest) -> bytes:
+    """Return what tells one submission from another, however its JSON was written."""
+    fields = body.model_dump(exclude_unset=True)
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).digest()
+
+
+def _definition(body: JobRequest, defaults: JobDefaults) -> JobDefinition:
+    cpu_limit = body.cpu_limit or defaults.cpu_limit or defaults.max_cpu_limit
+    if defaults.max_cpu_limit is not None and cpu_limit is not None and cpu_limit > defaults.max_cpu_limit:
+        raise InvalidInput(
+            f"cpu_limit is above the server's maximum of {defaults.max_cpu_limit:g}", "cpu_limit"
+        )
+    memory_bytes = body.memory_limit_bytes or defaults.memory_limit_bytes or defaults.max_memory_limit_bytes
+    most_bytes = defaults.max_memory_limit_bytes
+    if most_bytes is not None and memory_bytes is not None and memory_bytes > most_bytes:
+        raise InvalidInput(
+            f"memory_limit is above the server's maximum of {format_size(most_bytes)}", "memory_limit"
+        )
+    return JobDefinition(
+        name=body.name,
+        job_command=body.job_command,
+        source_type=body.source_type,
+        description=body.description,
+        git_url=body.git_url,
+        git_ref=body.git_ref,
+        source_path=body.source_path,
+        runner_image=body.runner_image or defaults.image,
+        job_env_vars=body.job_env_vars,
+        secret_env_vars=body.secret_names,
+        queue_name=body.queue_name,
+        timeout_seconds=body.timeout_seconds,
+        priority=body.priority,
+        code_dir=body.code_dir,
+        job_dir=body.job_dir or body.code_dir,
+        cpu_limit=cpu_limit,
+        memory_limit_bytes=memory_bytes,
+        retries=body.retries,
+        artifacts=body.artifacts,
+        source_id=body.source_id,
+        source_job_id=body.source_job_id,
+        git_submodules=body.source_type == "git" and body.git_submodules is not False,
+        git_depth=1 if body.git_depth is None else body.git_depth,
+        git_tags=body.git_tags is True,
+    )
+
+
+def _to_cursor(job: Job) -> str:
+    return f"{job.created_at_ms}.{job.job_id}"
+
+
+def _from_cursor(cursor: str) -> tuple[int, str]:
+    created_at_ms, _, job_id = cursor.partition(".")
+    is_number = created_at_ms.isascii() and created_at_ms.isdigit()
+    if not is_number or len(created_at_ms) > _MAX_DIGITS or not is_id(job_id):
+        raise InvalidInput("this cursor is not one that the service gave", "cursor")
+    return int(created_at_ms), job_id

@@ -1,0 +1,1 @@
+"""Logs and status changes: routes and their schemas."""

@@ -1,0 +1,151 @@
+"""Routes on logs and status changes, which can be followed."""
+
+from collections.abc import Generator
+
+from flask import Response, request
+
+from reactorcide.domain.accounts import User
+from reactorcide.domain.clock import rfc3339
+from reactorcide.domain.errors import InvalidInput
+from reactorcide.domain.jobs import Job
+from reactorcide.jobs import JobContext, access, events, logs
+from reactorcide.jobs.logs import LogBytes, LogPart, LogPosition
+from reactorcide.web import errors, sse
+from reactorcide.web.api.jobs.schemas import JobPath
+from reactorcide.web.api.logs.schemas import LOG_POSITION, EventsHeader, LogHeader, LogQuery
+from reactorcide.web.api.media import JOB_EVENTS, LOG, LOG_EVENTS
+from reactorcide.web.api.resource import resource
+from reactorcide.web.api.schemas import ErrorResponse, NoQuery
+from reactorcide.web.auth import caller
+from reactorcide.web.services import services
+from reactorcide.web.streams import stream
+
+_LAST_ID = "Last-Event-ID"
+_START = "X-Log-Position"
+
+api = resource("logs", __name__, tag="jobs")
+
+
+@api.get(
+    "/jobs/<job_id>/logs",
+    responses={
+        200: {"content": {"text/plain": LOG, sse.MIMETYPE: LOG_EVENTS}},
+        206: {"content": {"text/plain": LOG}},
+        416: ErrorResponse,
+    },
+)
+def job_logs(header: LogHeader, path: JobPath, query: LogQuery) -> Response:
+    """Read a job's log or a part of it, or follow it while it grows."""
+    context = services().jobs
+    job = access.get(context, caller(), path.job_id)
+    wants_events = request.accept_mimetypes.best_match(["text/plain", sse.MIMETYPE]) == sse.MIMETYPE
+    part = _part(query, follows=query.follow or wants_events)
+    if not (query.follow or wants_events):
+        return _answer(logs.read(context, job, part))
+    start = logs.start_of(context, job, part, _sent_position(header.last_event_id, job, part))
+    if wants_events:
+        chunks = sse.kept_alive(_log_events(context, job, part, start))
+    else:
+        chunks = logs.follow(context, job, part, start)
+    mimetype = sse.MIMETYPE if wants_events else "text/plain"
+    response = stream(services().slots, context.signals, chunks, mimetype)
+    response.headers[_START] = str(start)
+    return response
+
+
+def _log_events(
+    context: JobContext, job: Job, part: LogPart, start: LogPosition
+) -> Generator[bytes, None, None]:
+    yield sse.mark(start)
+    for found in logs.follow_pieces(context, job, part, start):
+        if found is None:
+            yield b""
+        else:
+            yield from sse.log_events(*found)
+    if context.signals.closed:
+        return
+    ended = logs.as_it_is(context, job)
+    said = {name: getattr(ended, name, None) for name in ("status", "exit_code", "error")}
+    yield sse.event(said, name="end")
+
+
+@api.get("/events", responses={200: {"content": {sse.MIMETYPE: JOB_EVENTS}}})
+def follow_events(header: EventsHeader, query: NoQuery) -> Response:
+    """Follow the status changes of jobs."""
+    context = services().jobs
+    user, sent = caller(), header.last_event_id
+    after = events.last_id(context) if sent is None else events.sent_id(context, user, sent)
+    if after is None:
+        raise InvalidInput(f"{_LAST_ID} is not an id of an event that the service sent you", _LAST_ID)
+    chunks = sse.kept_alive(_job_events(context, user, after))
+    return stream(services().slots, context.signals, chunks, sse.MIMETYPE)
+
+
+def _job_events(context: JobContext, user: User, after: int) -> Generator[bytes, None, None]:
+    yield sse.mark(events.shown_id(context, user, after))
+    for found in events.follow(context, user, after):
+        if found is None:
+            yield b""
+            continue
+        said = {
+            "job_id": found.job_id,
+            "name": found.name,
+            "queue_name": found.queue_name,
+            "from": found.status_from,
+            "to": found.status_to,
+            "attempt": found.attempt,
+            "reason": found.reason,
+            "at": rfc3339(found.at_ms),
+        }
+        yield sse.event(said, event_id=events.shown_id(context, user, found.event_id))
+
+
+def _part(query: LogQuery, *, follows: bool) -> LogPart:
+    """Return the part of a log that is asked for; raises ``InvalidInput`` for what cannot be."""
+    for field in ("from_line", "lines"):
+        if getattr(query, field) is not None:
+            for other, is_there in (("tail", query.tail is not None), ("follow", follows)):
+                if is_there:
+                    raise InvalidInput(f"{field} cannot be combined with {other}", field)
+    return LogPart(
+        attempt=query.attempt,
+        tail=query.tail,
+        from_line=query.from_line,
+        lines=query.lines,
+        stream=query.stream,
+        timestamps=query.timestamps,
+    )
+
+
+def _sent_position(sent: str | None, job: Job, part: LogPart) -> LogPosition | None:
+    """Return where the client has read up to; it outranks ``tail``, which only the first request means."""
+    match = LOG_POSITION.fullmatch(sent or "")
+    if match is None:
+        # Nothing was sent: the model refuses anything else.
+        return None
+    attempt = int(match[1] or part.attempt or job.attempt)
+    if part.attempt not in (None, attempt):
+        raise InvalidInput(f"{_LAST_ID} is of attempt {attempt}, not {part.attempt}", _LAST_ID)
+    return LogPosition(attempt, int(match[2]))
+
+
+def _answer(found: LogBytes) -> Response:
+    """Return a part of a log as the answer, or the range of it that the client asks for."""
+    if found.changed is not None:
+        return Response(found.chunks(), mimetype="text/plain")
+    start, end, status = found.start, found.end, 200
+    wanted = None if "If-Range" in request.headers else request.range
+    if wanted is not None and wanted.units == "bytes" and len(wanted.ranges) == 1:
+        inside = wanted.range_for_length(end - start)
+        if inside is None:
+            response = errors.answer(416, errors.code_of(416), f"the log has only {end - start} bytes")
+            response.headers["Content-Range"] = f"bytes */{end - start}"
+            return response
+        content_range = f"bytes {inside[0]}-{inside[1] - 1}/{end - start}"
+        start, end, status = start + inside[0], start + inside[1], 206
+    response = Response(found.view.read(start, end), status, mimetype="text/plain")
+    response.content_length = end - start
+    response.headers["Accept-Ranges"] = "bytes"
+    if status == 206:
+        response.headers["Content-Range"] = content_range
+    return response

@@ -1,0 +1,1 @@
+"""Queues: routes and their schemas."""

@@ -1,0 +1,21 @@
+"""The schemas of queues."""
+
+from pydantic import BaseModel, Field
+
+from reactorcide.web.api.schemas import Amount, Count
+
+
+class QueueResponse(BaseModel):
+    """What a queue holds, of the jobs that the caller may see."""
+
+    queue_name: str
+    waiting: Count
+    running: Count
+    oldest_wait_seconds: Amount | None
+
+
+class QueueListResponse(BaseModel):
+    """The queues with unfinished jobs."""
+
+    queues: list[QueueResponse]
+    truncated: bool = Field(default=False, description="There are more; these are the first by name.")

@@ -1,0 +1,114 @@
+"""What the schemas of all resources share; the models that validate are the ones that document."""
+
+from functools import cache
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, StringConstraints, model_validator
+from pydantic_core import CoreSchema
+
+from reactorcide.web.errors import MOST_DETAILS
+
+MAX_FILTER_CHARS = 255
+# What code checks, for its own sentence, the document says as a pattern: a regular expression of ECMA-262
+# with its flag "u", as JSON Schema has it. Printable is what str.isprintable says is, without the space.
+PRINTABLE = r"[\p{L}\p{M}\p{N}\p{P}\p{S}]"
+ShortText = Annotated[str, StringConstraints(min_length=1, max_length=255)]
+QueueName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
+Id = Annotated[str, Field(json_schema_extra={"format": "uuid"})]
+Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+Sha256 = Annotated[str, Field(json_schema_extra={"pattern": "^[0-9a-f]{64}$"})]
+Amount = Annotated[float, Field(json_schema_extra={"minimum": 0})]
+Count = Annotated[int, Field(json_schema_extra={"minimum": 0})]
+
+
+class Body(BaseModel):
+    """A JSON object: unknown fields are refused, nothing is coerced, ``null`` means absent."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_nulls(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            # What is unknown stays, to be refused.
+            return {
+                name: value
+                for name, value in data.items()
+                if value is not None or name not in cls.model_fields
+            }
+        return data
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """As pydantic's, with ``null`` for each field that may be absent."""
+        schema = handler.resolve_ref_schema(handler(core_schema))
+        for name, field in schema["properties"].items():
+            if name in schema.get("required", ()):
+                continue
+            about = {key: field.pop(key) for key in ("title", "description", "default") if key in field}
+            choices = [choice for choice in field.pop("anyOf", [{}]) if choice != {"type": "null"}]
+            if len(choices) == 1:
+                # What a field adds to its type.
+                choices[0] |= field
+            schema["properties"][name] = about | {"anyOf": [*choices, {"type": "null"}]}
+        return schema
+
+
+class Query(BaseModel):
+    """A query string: unknown parameters are refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    @classmethod
+    @cache
+    def model_json_schema(  # type: ignore[override]  # a cached function has no signature
+        cls, *args: Any, **kwargs: Any
+    ) -> dict[str, Any]:
+        """As pydantic's; kept, for it is asked for at every request and takes longer than all the rest."""
+        return super().model_json_schema(*args, **kwargs)
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """As pydantic's, without ``null``: what is not sent is absent, and no text means ``null``."""
+        return _without_null(handler.resolve_ref_schema(handler(core_schema)))
+
+
+def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    for field in schema.get("properties", {}).values():
+        choices = [choice for choice in field.get("anyOf", []) if choice != {"type": "null"}]
+        if len(choices) == 1:
+            del field["anyOf"]
+            field.update(choices[0])
+        if field.get("default", ...) is None:
+            del field["default"]
+    return schema
+
+
+class Header(Query):
+    """Header fields that mean something to a route."""
+
+    # Others come, too.
+    model_config = ConfigDict(extra="ignore")
+
+
+class NoQuery(Query):
+    """No parameters."""
+
+
+class ErrorDetail(BaseModel):
+    """A field to blame."""
+
+    field: str
+    message: str
+
+
+class ErrorResponse(BaseModel):
+    """What went wrong, in a word and in a sentence; `details` only where fields are to blame."""
+
+    error: str
+    message: str
+    details: list[ErrorDetail] = Field(default_factory=list, max_length=MOST_DETAILS)

@@ -1,0 +1,1 @@
+"""The service itself: routes and their schemas."""

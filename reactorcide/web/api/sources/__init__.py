@@ -1,0 +1,1 @@
+"""Uploaded sources: routes and their schemas."""

@@ -1,0 +1,75 @@
+"""Routes on uploaded sources."""
+
+from collections.abc import Iterator
+from http import HTTPStatus
+from typing import BinaryIO, cast
+
+from flask import Response, jsonify, request
+
+from reactorcide.domain.errors import Busy
+from reactorcide.domain.sources import Source
+from reactorcide.jobs import sources
+from reactorcide.web import errors
+from reactorcide.web.api import PREFIX
+from reactorcide.web.api.media import SOURCE
+from reactorcide.web.api.resource import resource
+from reactorcide.web.api.schemas import NoQuery
+from reactorcide.web.api.sources.schemas import SourcePath, SourceResponse
+from reactorcide.web.auth import caller
+from reactorcide.web.services import services
+
+_TYPES = ("application/gzip", "application/x-gzip", "application/octet-stream")
+_CHUNK_BYTES = 1 << 18
+
+api = resource("sources", __name__, tag="sources")
+
+
+@api.post(
+    "/sources",
+    responses={201: SourceResponse, 200: SourceResponse},
+    openapi_extensions={
+        "requestBody": {
+            "description": "As `application/gzip`, too.",
+            "required": True,
+            # The type that every generator of clients knows.
+            "content": {"application/octet-stream": SOURCE},
+        }
+    },
+)
+def upload_source(query: NoQuery) -> Response:
+    """Upload a tar.gz as the source of jobs; 200 where the caller has uploaded it before."""
+    if request.mimetype not in _TYPES:
+        message = f"send the source as a tar.gz, with Content-Type: {_TYPES[0]}"
+        return errors.answer(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message)
+    # Slow ones must not take every thread of the service.
+    if not services().slots.try_take():
+        raise Busy("too many uploads and followers just now; come back in a few seconds")
+    # It has a bound of its own, which counts as it reads.
+    request.max_content_length = None
+    body = _chunks()
+    try:
+        source, created = sources.add(
+            services().jobs, caller(), body, most_bytes=services().most_source_bytes
+        )
+    finally:
+        services().slots.release()
+    response = jsonify(_json(source))
+    response.status_code = 201 if created else 200
+    response.headers["Location"] = f"{PREFIX}/sources/{source.source_id}"
+    return response
+
+
+@api.get("/sources/<source_id>", responses={200: SourceResponse})
+def show_source(path: SourcePath, query: NoQuery) -> Response:
+    """Show a source that the caller has uploaded: it need not be uploaded again."""
+    return jsonify(_json(sources.get(services().jobs, caller(), path.source_id)))
+
+
+def _json(source: Source) -> dict[str, object]:
+    return {"source_id": source.source_id, "size": source.size_bytes, "files": source.files}
+
+
+def _chunks() -> Iterator[bytes]:
+    stream = cast(BinaryIO, request.stream)
+    while chunk := stream.read(_CHUNK_BYTES):
+        yield chunk

@@ -1,0 +1,1 @@
+"""Workers: routes and their schemas."""

@@ -1,0 +1,32 @@
+"""Routes on workers."""
+
+from flask import Response, jsonify
+
+from reactorcide.domain.clock import rfc3339
+from reactorcide.jobs import read
+from reactorcide.web.api.resource import resource
+from reactorcide.web.api.schemas import NoQuery
+from reactorcide.web.api.workers.schemas import WorkerListResponse
+from reactorcide.web.auth import caller
+from reactorcide.web.services import services
+
+api = resource("workers", __name__, tag="service")
+
+
+@api.get("/workers", responses={200: WorkerListResponse})
+def list_workers(query: NoQuery) -> Response:
+    """Show the workers and what they run."""
+    return jsonify(
+        {
+            "workers": [
+                {
+                    "worker_id": view.worker_id,
+                    "host": view.host,
+                    "concurrency": view.concurrency,
+                    "running_jobs": read.visible(services().jobs, caller(), view.running_job_ids),
+                    "last_seen_at": rfc3339(view.last_seen_ms),
+                }
+                for view in services().workers()
+            ]
+        }
+    )
