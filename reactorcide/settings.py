@@ -186,7 +186,9 @@ class Settings:
         "The longest log of one attempt, at least 4m; of a longer one the beginning and the end are kept.",
     )
     request_timeout_s: float = _setting(
-        30.0, "Seconds in which a client must have sent its whole request.", option="request-timeout"
+        30.0,
+        "Seconds in which a client must have sent its whole request; an upload has one more for each 16 KiB.",
+        option="request-timeout",
     )
     bad_tokens: int = _setting(
         10, "Bad tokens and invitations a minute from one address that are answered; 0 is no limit."

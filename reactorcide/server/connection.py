@@ -1,5 +1,6 @@
 """One client's connection: its request on the way in, its answer on the way out, and its end."""
 
+import contextlib
 import email.utils
 import enum
 import json
@@ -9,6 +10,7 @@ import select
 import selectors
 import socket
 import ssl
+import struct
 import threading
 from http import HTTPStatus
 from time import monotonic
@@ -18,6 +20,7 @@ import h11
 
 from reactorcide.domain.errors import InvalidInput
 from reactorcide.domain.ids import new_id
+from reactorcide.server.pace import Pace
 from reactorcide.server.shares import Share
 
 if TYPE_CHECKING:
@@ -37,15 +40,18 @@ _MIN_CHUNK_BYTES = 64
 """The average size of the chunks of a body, but for the first 1024 of them: each costs the loop time."""
 _READ_AHEAD_BYTES = 256 << 10
 """Of a body that is read while it comes."""
-_MIN_PIECE_BYTES = 64 << 10
-"""What a client must send of such a body, and take of an answer, within the time for a request."""
+_PIECE_BYTES = 64 << 10
+"""How much of such a body is handed on at once."""
 _MAX_OUT_BYTES = 64 << 10
 """With so much of an answer on its way no more of it is made."""
 _IDLE_S = 15.0
 _TAKE_S = 30.0
+"""For which a client may take nothing of an answer; see ``Pace``."""
 _LINGER_S = 2.0
 _LINGER_WHEN_STOPPING_S = 0.2
 _DRAIN_S = 30.0
+_RESET = struct.pack("ii", 1, 0)
+"""SO_LINGER by which closing sends a reset, and drops what has not been sent."""
 _MAX_DRAINED_BYTES = 1 << 30
 
 _UNKNOWN = float("inf")
@@ -89,7 +95,8 @@ class Connection:
         self._rest = b""
         self._interest = 0
         self._out = bytearray()
-        self._taken_bytes = 0
+        self._taking = Pace(_TAKE_S)
+        self._waits_since: float | None = None
         self._held_bytes = 0
         self._drained_bytes = 0
         self._arrival_deadline = self.deadline
@@ -111,6 +118,7 @@ class Connection:
         self._body_bytes = 0
         self._chunks = 0
         self._is_streamed = False
+        self._sending = Pace(self.front.request_timeout_s)
         self._is_whole = False
         self._is_broken: str | None = None
         self._must_close = False
@@ -208,23 +216,25 @@ class Connection:
             self._probe()
             return False
 
-    def read(self, size: int, timeout_s: float) -> bytes:
+    def read(self, size: int) -> bytes:
         """Return up to ``size`` bytes of the body, none at its end.
 
-        Raises ``InvalidInput`` where less than a piece of it comes within ``timeout_s``, or what comes is
-        wrong.
+        Raises ``InvalidInput`` where the client sends too slowly, or what comes is wrong.
         """
         with self._lock:
             if self._http.they_are_waiting_for_100_continue:
                 self._continue()
-            wanted = min(size, _MIN_PIECE_BYTES)
+            wanted = min(size, _PIECE_BYTES)
+            begun = monotonic()
             if not self._came.wait_for(
-                lambda: len(self._body) >= wanted or self._is_whole or self._is_broken is not None, timeout_s
+                lambda: len(self._body) >= wanted or self._is_whole or self._is_broken is not None,
+                self._sending.left_s,
             ):
                 self._is_broken = "the rest of the body did not come in time"
             if self._is_broken is not None:
                 raise InvalidInput(self._is_broken)
             data = bytes(self._body[:size])
+            self._sending.count(monotonic() - begun, len(data))
             del self._body[:size]
             self._hold()
             if not self._is_whole and not self._interest & selectors.EVENT_READ:
@@ -501,13 +511,12 @@ class Connection:
         if self._is_streamed and self.state is State.ANSWERING:
             self._break(message)
             return
-        self._say(status, message)
         self.state = State.ANSWERING
+        self._say(status, message)
         self._is_answered = True
         self._must_close = True
         self._body = bytearray()
         self._head = bytearray()
-        self.deadline = monotonic() + _TAKE_S
         self._settle()
 
     def _say(self, status: int, message: str) -> None:
@@ -551,20 +560,19 @@ class Connection:
             log.debug("%s does not take an answer: %s", self.address[0], exc)
 
     def _flush(self) -> None:
+        taken_bytes = 0
         while self._out:
             try:
                 sent_bytes = self.sock.send(self._out)
             except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
                 break
             del self._out[:sent_bytes]
-            self._taken_bytes += sent_bytes
-        if not self._out:
-            self._taken_bytes = 0
-            if self.state is State.ANSWERING:
-                self.deadline = float("inf")
-        elif self.deadline == float("inf") or self._taken_bytes >= _MIN_PIECE_BYTES:
-            self._taken_bytes = 0
-            self.deadline = monotonic() + _TAKE_S
+            taken_bytes += sent_bytes
+        now = monotonic()
+        self._taking.count(0 if self._waits_since is None else now - self._waits_since, taken_bytes)
+        self._waits_since = now if self._out else None
+        if self.state is State.ANSWERING:
+            self.deadline = now + self._taking.left_s if self._out else float("inf")
         self._hold()
 
     def _settle(self) -> None:
@@ -585,12 +593,10 @@ class Connection:
         self.state = State.LINGERING
         patience_s = _LINGER_S if self._is_whole else _DRAIN_S
         self.deadline = monotonic() + (_LINGER_WHEN_STOPPING_S if self.front.is_stopping else patience_s)
-        try:
+        with contextlib.suppress(OSError, ValueError):
             if isinstance(self.sock, ssl.SSLSocket):
                 # Says it in TLS, too, and does not wait for the answer.
                 self.sock.unwrap()
-        except (OSError, ValueError):
-            pass
         try:
             self.sock.shutdown(socket.SHUT_WR)
         except OSError:
@@ -642,6 +648,10 @@ class Connection:
         if self.state is State.CLOSED:
             return
         self._set_interest(0)
+        if self.state is State.ANSWERING:
+            # Or else half an answer looks complete to a client that knows of its end by the close alone.
+            with contextlib.suppress(OSError):
+                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self.state = State.CLOSED
         self._out = bytearray()
         self._body = bytearray()

@@ -129,15 +129,14 @@ class Exchange:
 class _Body:
     """A body that is read while it comes."""
 
-    def __init__(self, connection: Connection, timeout_s: float) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._timeout_s = timeout_s
 
     def read(self, size: int = -1) -> bytes:
         """Return up to ``size`` bytes, all that are left where that is negative; none at the end."""
         if size >= 0:
-            return self._connection.read(size, self._timeout_s)
-        return b"".join(iter(lambda: self._connection.read(1 << 16, self._timeout_s), b""))
+            return self._connection.read(size)
+        return b"".join(iter(lambda: self._connection.read(1 << 16), b""))
 
 
 def make_environ(
@@ -162,9 +161,7 @@ def make_environ(
         "REMOTE_PORT": str(connection.address[1]),
         "wsgi.version": (1, 0),
         "wsgi.url_scheme": scheme,
-        "wsgi.input": _Body(connection, connection.front.request_timeout_s)
-        if body is None
-        else io.BytesIO(body),
+        "wsgi.input": _Body(connection) if body is None else io.BytesIO(body),
         "wsgi.input_terminated": True,
         "wsgi.errors": sys.stderr,
         "wsgi.multithread": True,

@@ -40,6 +40,8 @@ _SWEEP_S = 0.5
 _UNSENT_BYTES = 128 << 10
 _KEEPALIVE_S = 15
 """So often TCP asks a silent client: one that has closed objects when its system has forgotten it."""
+_UNTAKEN_S = 60
+"""For which TCP keeps what a client does not take, after the connection was closed as well."""
 
 
 def files_for_clients() -> int:
@@ -96,6 +98,8 @@ class Front:
                 for name in ("TCP_KEEPIDLE", "TCP_KEEPINTVL"):
                     if hasattr(socket, name):
                         listener.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), _KEEPALIVE_S)
+                if hasattr(socket, "TCP_USER_TIMEOUT"):
+                    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * _UNTAKEN_S)
                 if hasattr(socket, "TCP_NOTSENT_LOWAT"):
                     # What a client does not take is not to lie in the kernel by the megabyte.
                     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)

@@ -2,19 +2,21 @@
 
 import contextlib
 import http.client
+import re
 import resource
+import select
 import socket
 import ssl
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 import pytest
 
 from reactorcide.domain.errors import InvalidInput
-from reactorcide.server import connection, front
+from reactorcide.server import connection, front, pace
 from reactorcide.server.exchange import Exchange
 from reactorcide.server.shares import Pool, Share
 from reactorcide.server.tls import Certificate
@@ -97,6 +99,108 @@ def test_a_slow_client_gets_all_of_a_large_answer(serve: Serve) -> None:
         client.sendall(GET.replace(b"1.1", b"1.0"))
         wait_until(lambda: served.front.held_bytes > 0, 5, "it waits for the client")
         assert len(read_all(client).partition(b"\r\n\r\n")[2]) == 64 << 20
+
+
+def test_who_takes_an_answer_too_slowly_is_cut_off_in_the_end(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although it never stalls: all of it has a deadline that follows from the size."""
+    monkeypatch.setattr(connection, "_TAKE_S", 1)
+    monkeypatch.setattr(pace, "LEAST_BYTES_PER_S", 4 << 20)
+    served = serve(large)
+    for bytes_per_s, is_cut_off in ((1 << 20, True), (24 << 20, False)):
+        with served.connect(receive_bytes=64 << 10) as client:
+            client.sendall(LAST_GET)
+            begun, taken_bytes = monotonic(), 0
+            with pytest.raises(ConnectionResetError) if is_cut_off else contextlib.nullcontext():
+                while data := client.recv(64 << 10):
+                    taken_bytes += len(data)
+                    # It takes what has come by then, and no more.
+                    sleep(max(0, begun + taken_bytes / bytes_per_s - monotonic()))
+        assert (taken_bytes < 64 << 20) is is_cut_off
+        if is_cut_off:
+            assert monotonic() - begun < 1 + taken_bytes / (4 << 20) + front._SWEEP_S + 2
+
+
+def test_what_nobody_takes_does_not_stay_in_the_system_after_the_close(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(front, "_UNTAKEN_S", 3)
+
+    def fits(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        """Answer with what the system takes at once, although the client does not."""
+        start_response("200 OK", [])
+        return [b"x" * 100_000]
+
+    served = serve(fits)
+
+    def unsent() -> list[str]:
+        """Return the connections of the service that wait for the client to take the rest."""
+        lines = Path("/proc/net/tcp").read_text().splitlines()
+        wanted = re.compile(rf"\s*\d+: \w+:{served.port:04X} \S+ 04 ")
+        return [line for line in lines if wanted.match(line)]
+
+    with served.connect(receive_bytes=2048) as client:
+        client.sendall(LAST_GET)
+        wait_until(lambda: bool(unsent()), 10, "all is said")
+        wait_until(lambda: served.front.is_done and not unsent(), 20, "the system has forgotten it")
+
+
+def test_an_answer_that_takes_long_by_itself_is_not_cut_off(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "_TAKE_S", 0.1)
+
+    def following(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        start_response("200 OK", [])
+        for _ in range(8):
+            yield b"event\n"
+            sleep(front._SWEEP_S / 2)
+
+    with serve(following).connect() as client:
+        client.sendall(LAST_GET)
+        assert read_all(client).count(b"event") == 8
+
+
+@pytest.mark.parametrize("is_tls", [False, True])
+@pytest.mark.parametrize("breaks_off", ["application", "client takes nothing", "service stops"])
+def test_an_answer_that_breaks_off_is_an_error_to_http_1_0_as_well(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, is_tls: bool, breaks_off: str
+) -> None:
+    """There are no chunks, so that a close alone would look like its end."""
+    monkeypatch.setattr(connection, "_TAKE_S", 1 if breaks_off == "client takes nothing" else 30)
+    begun = threading.Event()
+
+    def endless(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        start_response("200 OK", [])
+        yield b"half"
+        begun.set()
+        if breaks_off == "application":
+            raise RuntimeError("it breaks")
+        while True:
+            yield b"x" * 65536
+
+    made = make_certificate(tmp_path)
+    served = serve(endless, certificate=Certificate(made.cert, made.key) if is_tls else None)
+    client = served.connect()
+    if is_tls:
+        # Python itself takes every end of a connection for the end of TLS, unless told otherwise.
+        client = ssl.create_default_context(cafile=str(made.cert)).wrap_socket(
+            client, server_hostname="localhost", suppress_ragged_eofs=False
+        )
+    client.sendall(GET.replace(b"1.1", b"1.0"))
+    answer = http.client.HTTPResponse(client)
+    answer.begin()
+    assert answer.read(4) == b"half"
+    assert begun.wait(10)
+    if breaks_off == "service stops":
+        wait_until(lambda: served.front.held_bytes > 0, 10, "it waits for the client")
+        served.stop()
+    elif breaks_off == "client takes nothing":
+        wait_until(lambda: served.front.is_done, 10, "it is cut off")
+    with pytest.raises(ssl.SSLEOFError if is_tls else ConnectionResetError):
+        answer.read()
+    client.close()
 
 
 def test_what_is_held_in_all_is_bounded(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -409,6 +513,27 @@ def test_a_body_is_read_while_it_comes(serve: Serve) -> None:
         assert b"illegal chunk header" in client.recv(4096)
 
 
+def test_who_sends_a_body_too_slowly_is_refused_in_the_end(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although each piece comes in time."""
+    monkeypatch.setattr(pace, "LEAST_BYTES_PER_S", 1 << 20)
+    served = serve(streaming, request_timeout_s=1)
+    piece = b"x" * (64 << 10)
+    for bytes_per_s, is_refused in ((256 << 10, True), (4 << 20, False)):
+        with served.connect() as client:
+            client.sendall(POST + b"Content-Length: %d\r\n\r\n" % (160 * len(piece)))
+            begun, sent_bytes = monotonic(), 0
+            for _ in range(160):
+                client.sendall(piece)
+                sent_bytes += len(piece)
+                sleep(max(0, begun + sent_bytes / bytes_per_s - monotonic()))
+                if select.select([client], [], [], 0)[0]:
+                    break
+            assert (b"did not come in time" in client.recv(4096)) is is_refused
+        assert (sent_bytes < 160 * len(piece)) is is_refused
+
+
 def test_a_share_of_one_address_does_not_wait_for_anothers(serve: Serve) -> None:
     """However many requests of one address wait for a thread, those of another have their turn next."""
     working = threading.Semaphore(0)
@@ -470,7 +595,7 @@ def test_an_answer_that_breaks_off_does_not_look_complete(serve: Serve) -> None:
 
     made = http.client.HTTPConnection("127.0.0.1", serve(breaking).port, timeout=10)
     made.request("GET", "/")
-    with pytest.raises(http.client.IncompleteRead):
+    with pytest.raises(ConnectionResetError):
         made.getresponse().read()
     made.close()
     assert is_closed.wait(5)
@@ -543,7 +668,7 @@ def test_a_request_that_exits_costs_no_thread(serve: Serve) -> None:
     for _ in range(5):
         with served.connect() as client:
             client.sendall(GET)
-            assert read_all(client) == b""
+            assert read_all_or_reset(client) == b""
     assert is_served(served)
 
 

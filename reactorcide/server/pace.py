@@ -1,0 +1,22 @@
+"""How slowly a client may send a body, or take an answer."""
+
+LEAST_BYTES_PER_S = 16 << 10
+"""What a client must move on average while the service waits for it: 128 kbit/s."""
+
+
+class Pace:
+    """The time that a client has left. It runs only while the service waits for the client.
+
+    A client has ``patience_s`` at first, and gains a second for each ``LEAST_BYTES_PER_S`` that it moves, up
+    to ``patience_s`` again. So it may stall for that long, and to move n bytes takes at most
+    ``patience_s + n / LEAST_BYTES_PER_S`` of waiting, however the bytes are spread.
+    """
+
+    def __init__(self, patience_s: float) -> None:
+        self._patience_s = patience_s
+        self.left_s = patience_s
+
+    def count(self, waited_s: float, moved_bytes: int) -> None:
+        """Take off the time for which the client was waited for, and add what it has gained."""
+        gained_s = moved_bytes / LEAST_BYTES_PER_S
+        self.left_s = min(self._patience_s, self.left_s - waited_s + gained_s)
