@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from reactorcide.domain.errors import JobFailed, JobInterrupted
-from reactorcide.sources import git
 from reactorcide.sources.addresses import Address, AddressRules, is_loopback
 
 from .support import Attempt, Client, Repository, answering, git_daemon, git_http
@@ -37,7 +36,7 @@ def names(monkeypatch: pytest.MonkeyPatch, **hosts: str) -> list[str]:
         except ValueError:
             raise OSError(0, "unknown") from None
 
-    monkeypatch.setattr(git, "resolve", resolve)
+    monkeypatch.setattr("reactorcide.sources.git.session.resolve", resolve)
     return asked
 
 
@@ -153,7 +152,7 @@ def test_a_resolver_that_hangs_holds_up_neither_deadline_nor_cancel(
         done.wait(60)
         return []
 
-    monkeypatch.setattr(git, "resolve", resolve)
+    monkeypatch.setattr("reactorcide.sources.git.session.resolve", resolve)
     try:
         with pytest.raises(JobFailed, match="preparing took longer than 1 s"):
             client("http://slow.test/x", refusal=RULES, timeout_s=1)

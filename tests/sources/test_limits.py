@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from reactorcide.domain.errors import JobFailed
-from reactorcide.sources import git
 from reactorcide.sources.git import GitLimits
 
 from .support import Client, Repository, answering, git_daemon, git_http, serving
@@ -76,7 +75,7 @@ def test_the_list_of_refs_has_a_bound_in_bytes(
     for number in range(100):
         origin.git("update-ref", f"refs/heads/branch-{number}", "main")
     client(str(origin.path))
-    monkeypatch.setattr(git, "_MOST_REFS_BYTES", 4096)
+    monkeypatch.setattr("reactorcide.sources.git.refs._MAX_REFS_BYTES", 4096)
     with pytest.raises(JobFailed, match=r"^git: \S+ has more than 4 KiB of refs$"):
         client(str(origin.path))
 

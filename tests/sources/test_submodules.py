@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from reactorcide.domain.errors import InfrastructureError, InvalidInput, JobFailed, JobInterrupted
+from reactorcide.sources.git.submodules import MOST_LEVELS, MOST_SUBMODULES, place_of
 from reactorcide.sources.roots import SourceRoots
-from reactorcide.sources.submodules import MOST_LEVELS, MOST_SUBMODULES, place_of
 from reactorcide.sources.urls import GitUrl
 
 from .support import (

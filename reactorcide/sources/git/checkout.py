@@ -1,0 +1,117 @@
+"""One checkout: a ref of a repository, with its submodules, in an empty directory."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from reactorcide.domain.errors import InfrastructureError
+from reactorcide.sources.git.fetch import check_out, fetch_options
+from reactorcide.sources.git.program import Git
+from reactorcide.sources.git.refs import find_target
+from reactorcide.sources.git.session import GitLimits, Refusal, Session
+from reactorcide.sources.git.submodules import add_submodules
+from reactorcide.sources.process import Interrupt
+from reactorcide.sources.urls import GitUrl, check_git_ref
+from reactorcide.sources.usage import DiskLimit
+
+_DEFAULT_LIMITS = GitLimits()
+
+
+@dataclass(frozen=True, slots=True)
+class GitCheckout:
+    """What ``checkout`` made.
+
+    ``sha`` is the commit, in 40 digits, or in 64 where the repository uses SHA-256. ``ref`` names what was
+    checked out: a branch or a tag by its short name, else the full ref, or the commit. The URL is the one
+    given, fit to be shown.
+    """
+
+    sha: str
+    ref: str
+    url_without_credentials: str
+
+
+def checkout(
+    url: str,
+    ref: str | None,
+    into: Path,
+    *,
+    log: Callable[[bytes], None],
+    interrupt: Interrupt,
+    deadline: float,
+    env: Mapping[str, str],
+    check_submodule: Callable[[str], None] | None,
+    depth: int = 1,
+    tags: bool = False,
+    limits: GitLimits = _DEFAULT_LIMITS,
+    refusal: Refusal | None = None,
+) -> GitCheckout:
+    """Fetch ``ref`` of the repository at ``url`` and check it out in ``into``, an empty directory.
+
+    ``ref`` is a branch, else a tag, else a full ref (``refs/…``), else a commit's SHA of 7 digits or more;
+    ``None`` and ``HEAD`` are the branch that the remote's HEAD names. A branch becomes a local branch that
+    tracks nothing, all else a detached HEAD; so does a branch called HEAD, which git refuses to make.
+
+    ``depth`` is how many commits of the history are fetched, 0 for all of them, and with ``tags`` all tags
+    are fetched as well, each as deep. A server that will not give one ref alone gives all branches and tags
+    with their whole history, and a commit has to be on one of them; so too for a cut SHA. Both count for
+    submodules as well. Files kept by Git LFS are not fetched.
+
+    ``check_submodule`` raises ``InvalidInput`` for the URL of a submodule that may not be used, a local
+    path above all; where it is ``None`` no submodules are fetched. Else they are, and theirs, each as a
+    repository of its own with a detached HEAD. A repository of another host may not name one of this host.
+
+    ``refusal`` says what is against an address; where it is ``None`` any will do. It is asked for each
+    address that the name of a host leads to, also by a redirect, and git goes to none but those. Whatever
+    it says, a repository of another host may name no submodule on a loopback address.
+
+    ``limits`` are those of the memory of each process and of the disk for all that is fetched.
+
+    ``log`` gets what git says, line by line as it comes, without credentials. ``env`` is the service's
+    environment, of which only the search path, proxies, certificates and the ssh agent are used.
+    ``deadline`` is in seconds of ``time.monotonic``. Credentials in ``url`` go to its server only, be it for
+    a submodule, and are in no message, no log line, no process's arguments and no file. So too for those in
+    the URL of a submodule. Whether a job may use ``url`` at all, a local path above all, is for
+    ``SourceRoots.check_git_url`` to say before.
+
+    Raises ``JobFailed`` when a repository, the ref or the deadline is to blame, ``InvalidInput`` for a
+    malformed URL or ref, ``JobInterrupted``, and ``InfrastructureError`` when git is missing or cannot work
+    here. ``into`` is then left as it is: throw it away. Calls for different directories may run at once.
+    """
+    GitUrl.parse(url)
+    if ref is not None:
+        check_git_ref(ref)
+    if any(into.iterdir()):
+        raise ValueError(f"not empty: {into}")
+    program = shutil.which("git", path=env.get("PATH", os.defpath))
+    if program is None:
+        raise InfrastructureError(
+            "git is not on the service's PATH: install it on the host, or give the service a PATH to it"
+        )
+    try:
+        with tempfile.TemporaryDirectory(prefix="reactorcide-git-") as home:
+            disk = DiskLimit(into, limits.disk_bytes)
+            session = Session(
+                program,
+                Path(home),
+                env,
+                log,
+                interrupt,
+                deadline,
+                fetch_options=fetch_options(depth, tags),
+                limits=limits,
+                disk=disk,
+                refusal=refusal,
+            )
+            git = Git(session, into, url)
+            target, sha_digits = find_target(git, None if ref == "HEAD" else ref)
+            sha = check_out(git, target, sha_digits)
+            if check_submodule is not None:
+                add_submodules(git, sha, check_submodule)
+            disk.check()
+            return GitCheckout(sha, target.name, git.url.clean)
+    except OSError as error:
+        raise InfrastructureError(f"git could not be run: {error}") from error

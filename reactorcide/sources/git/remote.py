@@ -1,0 +1,204 @@
+"""Where a repository is: the address that git is given, and whether it may go there."""
+
+import ipaddress
+import os
+import re
+import shlex
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urljoin
+
+from reactorcide.domain.errors import InvalidInput, JobFailed
+from reactorcide.sources.addresses import Address, is_loopback
+from reactorcide.sources.git.session import SSH, Refusal, Session
+from reactorcide.sources.urls import GitUrl
+
+# They come from the environment because the list of processes shows the arguments.
+_CREDENTIALS = """!f() {{ printf '%s\\n' "$GIT_SOURCE_LOGIN_{number}"; }}; f"""
+_REFS = "/info/refs?service=git-upload-pack"
+_MAX_TRACE_BYTES = 1 << 20
+_TRACED = re.compile(rb"<= Recv header: (?:HTTP/\S+ (\d+)|location: (\S+))", re.IGNORECASE)
+_NOWHERE = "192.0.2.1"
+"""An address that belongs to nobody (RFC 5737)."""
+
+
+class Remote:
+    """The repository that git fetches from, with its credentials.
+
+    ``argument`` is what git is given as its URL, and ``env`` its environment. Of a submodule, ``parent`` is
+    the remote of the repository that has it, whose credentials are used where the server is the same.
+    """
+
+    def __init__(self, session: Session, into: Path, url: str, parent: "Remote | None") -> None:
+        self._session = session
+        self._into = into
+        self._parent = parent
+        self.url = GitUrl.parse(url)
+        # A user name alone may be no login at all: servers show such URLs for people to copy.
+        own = [] if self.url.username is None else [self.url]
+        others = parent._logins if parent else []
+        self._logins: list[GitUrl] = [*own, *others] if self.url.password else [*others, *own]
+        self._addresses: list[Address] | None = None
+        self._go_to(self.url)
+
+    def _go_to(self, url: GitUrl) -> None:
+        """Have git go to ``url``, and only to addresses that it may go to; raises ``JobFailed``.
+
+        A name is resolved here alone: git is given the address, so it goes to the one that was checked.
+        """
+        self._at = url
+        self._addresses = None
+        self.env = self._session.env | self._environment({})
+        # With "/." git looks in exactly this directory. It would try <path>.git as well, which for a source
+        # root is outside of it.
+        self.argument = url.clean if url.local_path is None else f"{url.local_path}/."
+        refusals = self._refusals()
+        if url.local_path is not None or not refusals:
+            return
+        if not url.host.isascii():
+            # There are several ways to make a name for DNS of it, and git's need not be ours.
+            raise JobFailed(f"git: cannot reach {url}: write the name of its host in ASCII, as xn--…")
+        options = self._ssh_options(url) if url.protocols == ("ssh",) else {}
+        host = options.get("hostname", url.host)
+        # What goes by a proxy need have no address here.
+        is_proxied = self._has_proxy(url, options)
+        addresses = self._resolve(url, host, is_optional=is_proxied)
+        for address in addresses:
+            for refusal in refusals:
+                if (problem := refusal(address)) is not None:
+                    raise JobFailed(f"git: cannot reach {url}: {problem}")
+        self._addresses = addresses
+        if url.protocols == ("ssh",):
+            if not is_proxied:
+                alias = host if url.port in (None, 22) else f"[{host}]:{url.port}"
+                pinned = (
+                    f"-oHostName={addresses[0]}",
+                    f"-oHostKeyAlias={options.get('hostkeyalias', alias)}",
+                )
+                self.env["GIT_SSH_COMMAND"] = f"{SSH} {shlex.join(pinned)}"
+        elif url.protocols == ("git",):
+            shown = f"[{addresses[0]}]" if addresses[0].version == 6 else str(addresses[0])
+            port = "" if url.port is None else f":{url.port}"
+            self.argument = f"git://{shown}{port}{url.path}"
+            self.env["GIT_OVERRIDE_VIRTUAL_HOST"] = url.root.removeprefix("git://")
+        else:
+            port_number = url.port or (443 if url.root.startswith("https:") else 80)
+            where = ",".join(map(str, addresses)) or _NOWHERE
+            settings = {"http.followRedirects": "false"}
+            if not _is_address(url.host):
+                settings["http.curloptResolve"] = f"{url.host}:{port_number}:{where}"
+            self.env |= self._environment(settings)
+            self.env |= {"GIT_TRACE_CURL": str(self._session.trace), "GIT_TRACE_CURL_NO_DATA": "1"}
+
+    def _refusals(self) -> list[Refusal]:
+        refusals: list[Refusal] = []
+        rule = self._session.refusal
+        if rule is not None:
+
+            def refused(address: Address) -> str | None:
+                problem = rule(address)
+                return problem and (
+                    f"{address} is {problem}, which only the jobs of admins may reach; "
+                    f"the operator can allow it with --allow-address {address}"
+                )
+
+            refusals.append(refused)
+        parent = self._parent
+        if parent is not None and parent._at.local_path is None:
+
+            def refused_from_elsewhere(address: Address) -> str | None:
+                if is_loopback(address) and not parent._is_here():
+                    return f"a repository of another host may name none on a loopback address ({address})"
+                return None
+
+            refusals.append(refused_from_elsewhere)
+        return refusals
+
+    def _is_here(self) -> bool:
+        """Tell whether the repository is on this host."""
+        if self._at.local_path is not None:
+            return True
+        if self._addresses is None:
+            self._addresses = self._resolve(self._at, self._at.host, is_optional=True)
+        return bool(self._addresses) and all(map(is_loopback, self._addresses))
+
+    def _resolve(self, url: GitUrl, host: str, *, is_optional: bool) -> list[Address]:
+        try:
+            return self._session.resolve(host)
+        except OSError as error:
+            if is_optional:
+                return []
+            raise JobFailed(
+                f"git: cannot reach {url}: {host} has no address ({error.strerror or error})"
+            ) from error
+
+    def _has_proxy(self, url: GitUrl, ssh_options: Mapping[str, str]) -> bool:
+        if url.protocols == ("ssh",):
+            return any(ssh_options.get(name, "none") != "none" for name in ("proxyjump", "proxycommand"))
+        scheme = url.root.partition(":")[0]
+        names = (f"{scheme}_proxy", "all_proxy")
+        return any(self.env.get(name) or self.env.get(name.upper()) for name in names)
+
+    def _ssh_options(self, url: GitUrl) -> dict[str, str]:
+        """Return what ssh itself would take for this host from its configuration, such as another name."""
+        program = shutil.which("ssh", path=self.env.get("PATH", os.defpath))
+        if program is None:
+            return {}
+        lines: list[bytes] = []
+        port = () if url.port is None else ("-p", str(url.port))
+        code = self._session.run(
+            [program, "-G", *port, url.host],
+            cwd=self._into,
+            env=self.env,
+            stdout=lines.append,
+            stderr=lambda line: None,
+        )
+        if code:
+            # Then the host name is used as it is.
+            return {}
+        pairs = (line.decode(errors="surrogateescape").partition(" ") for line in lines)
+        return {name: value for name, _, value in pairs}
+
+    def _environment(self, settings: Mapping[str, str]) -> dict[str, str]:
+        pairs = list(settings.items())
+        env = {"GIT_ALLOW_PROTOCOL": ":".join(self._at.protocols)}
+        # git asks each only for the server that it is for, also after a redirect, and the first one first.
+        for number, login in enumerate(self._logins):
+            pairs.append((f"credential.{login.server}.helper", _CREDENTIALS.format(number=number)))
+            env[f"GIT_SOURCE_LOGIN_{number}"] = f"username={login.username}\npassword={login.password}"
+        for number, (name, value) in enumerate(pairs):
+            env |= {f"GIT_CONFIG_KEY_{number}": name, f"GIT_CONFIG_VALUE_{number}": value}
+        return env | {"GIT_CONFIG_COUNT": str(len(pairs))}
+
+    def follow_redirect(self) -> bool:
+        """Go where the last answer has sent git; ``False`` where it has not. Raises ``JobFailed``."""
+        try:
+            with self._session.trace.open("rb") as file:
+                trace = file.read(_MAX_TRACE_BYTES)
+        except FileNotFoundError:
+            return False
+        status, location = b"", b""
+        for header in _TRACED.finditer(trace):
+            status, location = (header[1], b"") if header[1] else (status, header[2])
+        if not (status.startswith(b"3") and location):
+            return False
+        target = urljoin(self._at.clean + _REFS, location.decode(errors="replace"))
+        base = target.removesuffix(_REFS)
+        if not base.startswith(("http://", "https://")) or base == target or {"?", "#"} & set(base):
+            raise JobFailed(f"git: cannot reach {self.url}: it is sent on to what is no repository")
+        try:
+            # Credentials in it are not used.
+            url = GitUrl.parse(GitUrl.parse(base).clean)
+        except InvalidInput as error:
+            raise JobFailed(f"git: cannot reach {self.url}: the URL that it is sent on to is bad") from error
+        self._go_to(url)
+        return True
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
