@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import select
 import socket
 import threading
 from collections.abc import Iterator
@@ -146,6 +147,51 @@ def test_a_client_that_asks_before_it_sends_the_body_is_told_to(idle_service: Se
         response = http.client.HTTPResponse(client)
         response.begin()
         assert response.status == 201
+
+
+@pytest.mark.parametrize(
+    ("path", "scopes", "length", "status"),
+    [
+        ("sources", None, "Content-Length: 1000000", 401),
+        ("jobs", None, "Content-Length: 1000000", 401),
+        ("jobs", None, "Transfer-Encoding: chunked", 401),
+        ("sources", ["jobs:read"], "Content-Length: 1000000", 403),
+        ("jobs", ["jobs:read"], "Content-Length: 1000000", 403),
+        ("register", None, "Content-Length: 1000000", 413),
+        ("nothing", None, "Content-Length: 1000000", 404),
+        ("health", None, "Content-Length: 1000000", 405),
+    ],
+)
+def test_a_long_body_is_refused_before_it_is_sent(
+    idle_service: Service, path: str, scopes: list[str] | None, length: str, status: int
+) -> None:
+    authorization = ""
+    if scopes is not None:
+        made = idle_service.admin.request("POST", "tokens", json={"name": "n", "scopes": scopes})
+        authorization = f"Authorization: Bearer {made.json()['token']}\r\n"
+    with socket.create_connection(("127.0.0.1", idle_service.port), timeout=20) as client:
+        started = monotonic()
+        client.sendall(
+            f"POST /api/v1/{path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/gzip\r\n"
+            f"{authorization}{length}\r\n\r\n".encode()
+        )
+        assert client.recv(100).startswith(f"HTTP/1.1 {status} ".encode())
+        assert monotonic() - started < 10
+
+
+def test_an_upload_that_drips_is_cut_off(new_service: NewService) -> None:
+    service = new_service(concurrency=0, request_timeout=1)
+    with socket.create_connection(("127.0.0.1", service.port), timeout=20) as client:
+        started = monotonic()
+        client.sendall(
+            f"POST /api/v1/sources HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/gzip\r\n"
+            f"Authorization: Bearer {service.admin.token}\r\nContent-Length: 1000000\r\n\r\n".encode()
+        )
+        # Each byte comes in time, and 64 KiB of them do not.
+        while not select.select([client], [], [], 0.1)[0]:
+            assert monotonic() - started < 10
+            client.sendall(b"x")
+        assert client.recv(100).startswith(b"HTTP/1.1 400 ")
 
 
 def test_many_connections_at_once_are_all_answered(idle_service: Service) -> None:
