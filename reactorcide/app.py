@@ -18,7 +18,6 @@ from reactorcide.corndogs.storage import TaskStorage
 from reactorcide.corndogs.task import Corndogs
 from reactorcide.domain.errors import ConfigurationError, NotFound, ReactorcideError
 from reactorcide.domain.ids import new_id
-from reactorcide.domain.sizes import format_size, parse_size
 from reactorcide.jobs import JobContext, sources
 from reactorcide.jobs.retention import Policy
 from reactorcide.metrics import Metrics
@@ -47,7 +46,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("reactorcide.app")
 
-_LEAST_LOG_BYTES = 4 << 20
 _DOCKER_VARIABLES = ("DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH")
 
 
@@ -117,12 +115,10 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Application:
     database = Database(settings.database_path)
     store = JobStore(database)
     accounts = AccountContext(AccountStore(database), AuditStore(database))
-    objects = FilesystemObjectStore(
-        settings.objects_dir, least_free_bytes=_size("min-free-disk", settings.min_free_disk) or 0
-    )
+    objects = FilesystemObjectStore(settings.objects_dir, least_free_bytes=settings.min_free_disk_bytes)
     queue = _queue(settings, metrics)
     roots = SourceRoots(settings.source_roots, settings.data_dir)
-    most_disk_bytes = _size("max-disk", settings.max_disk) or 0
+    most_disk_bytes = settings.max_disk_bytes
     preparation = Preparation(
         roots,
         settings.workspaces_dir,
@@ -130,9 +126,7 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Application:
         settings.allow_images,
         is_admin=lambda user_id: _is_admin(accounts.store, user_id),
         addresses=AddressRules(settings.allow_addresses, settings.deny_addresses),
-        git_limits=GitLimits(
-            memory_bytes=_size("git-memory", settings.git_memory) or 0, disk_bytes=most_disk_bytes
-        ),
+        git_limits=GitLimits(memory_bytes=settings.git_memory_bytes, disk_bytes=most_disk_bytes),
     )
     # Importing the Docker SDK is a good part of the start, and the first request does not need it.
     runner = cast(
@@ -165,11 +159,11 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Application:
             collect_timeout_s=settings.collect_timeout_s,
             cancel_grace_s=settings.cancel_grace_s,
             pids=settings.pids_limit,
-            artifact_bytes=_size("max-artifact-bytes", settings.max_artifact_bytes) or 0,
+            artifact_bytes=settings.max_artifact_bytes,
             artifacts=settings.max_artifacts,
             pull=settings.pull,
             max_disk_bytes=most_disk_bytes,
-            log_bytes=_log_bytes(settings),
+            log_bytes=settings.max_log_bytes,
         ),
         worker_id=f"{socket.gethostname()}-{new_id()[-8:]}",
         concurrency=settings.concurrency,
@@ -190,7 +184,7 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Application:
         jobs=context,
         accounts=accounts,
         defaults=_defaults(settings),
-        most_source_bytes=_size("max-source-bytes", settings.max_source_bytes) or 0,
+        most_source_bytes=settings.max_source_bytes,
         slots=StreamSlots(settings.stream_slots),
         metrics=metrics,
         bad_tokens=FailureLimiter(settings.bad_tokens),
@@ -324,32 +318,18 @@ def _defaults(settings: Settings) -> "JobDefaults":
         image=settings.default_image,
         cpu_limit=settings.default_cpu_limit,
         max_cpu_limit=settings.max_cpu_limit,
-        memory_limit_bytes=_size("default-memory-limit", settings.default_memory_limit),
-        max_memory_limit_bytes=_size("max-memory-limit", settings.max_memory_limit),
+        memory_limit_bytes=settings.default_memory_limit_bytes,
+        max_memory_limit_bytes=settings.max_memory_limit_bytes,
     )
 
 
 def keep_policy(settings: Settings) -> Policy:
-    """Return which jobs are kept; raises ``ConfigurationError``."""
+    """Return which jobs are kept."""
     return Policy(
         keep_jobs=settings.keep_jobs,
         keep_days=settings.keep_days,
-        keep_bytes=_size("keep-bytes", settings.keep_bytes) or 0,
+        keep_bytes=settings.keep_bytes,
     )
-
-
-def _size(option: str, text: str | None) -> int | None:
-    try:
-        return None if text is None else parse_size(text)
-    except ValueError as exc:
-        raise ConfigurationError(f"--{option}: {exc}") from exc
-
-
-def _log_bytes(settings: Settings) -> int:
-    size_bytes = _size("max-log-bytes", settings.max_log_bytes) or 0
-    if size_bytes < _LEAST_LOG_BYTES:
-        raise ConfigurationError(f"--max-log-bytes must be at least {format_size(_LEAST_LOG_BYTES)}")
-    return size_bytes
 
 
 @contextmanager

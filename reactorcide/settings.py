@@ -1,24 +1,136 @@
-"""Every setting of the service in one table: name, default, help.
+"""Every setting of the service in one table: name, type, default, help, how its text is read, its bounds.
 
 ``Settings`` is a plain frozen value. Nothing here reads the environment: the command line does
 (each option is also ``REACTORCIDE_<OPTION>``) and hands the result on.
 """
 
+import ipaddress
 import os
+import re
+from collections.abc import Callable
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-MOST_BODY_BYTES = 2 << 20
+from reactorcide.domain.images import full_pattern, is_image_reference
+from reactorcide.domain.sizes import parse_size
+
+MAX_BODY_BYTES = 2 << 20
 """The longest body of a request."""
 
 
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How the text of a setting is read."""
+
+    name: str
+    """What the command line's help calls such a value."""
+    parse: Callable[[str], Any]
+    """Returns the value; raises ``ValueError`` with a sentence."""
+
+
+def _address(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ValueError(f"{text!r} is no HOST:PORT, like 10.0.0.5:5080")
+    return text
+
+
+def _image(text: str) -> str:
+    if not is_image_reference(text):
+        raise ValueError(f"{text!r} is no image reference, like alpine:latest")
+    return text
+
+
+def _image_pattern(text: str) -> str:
+    full_pattern(text)
+    return text
+
+
+def _network(text: str) -> str:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError as exc:
+        raise ValueError(f"{exc}; write it like 10.0.0.5 or 10.0.0.0/24") from exc
+    return text
+
+
+def _origin(text: str) -> str:
+    if re.fullmatch(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?", text) is None:
+        raise ValueError(f"{text!r} is no origin, like https://ci.example.com")
+    return text
+
+
+def _capability(text: str) -> str:
+    """Return the name as the kernel's list has it, without ``CAP_``."""
+    name = text.upper().removeprefix("CAP_")
+    if re.fullmatch(r"[A-Z]+(_[A-Z]+)*", name) is None:
+        raise ValueError(f"{text!r} is no capability, like NET_RAW")
+    return name
+
+
+def _source_root(text: str) -> Path:
+    root = Path(os.path.realpath(text))
+    if not root.is_dir():
+        raise ValueError(f"there is no directory {text}")
+    if holds_too_much(root):
+        raise ValueError(
+            f"{root} is no source root: every user's job could copy any file below it, keys and logins "
+            "too; name the directories in it that jobs may take sources from"
+        )
+    return root
+
+
+def holds_too_much(root: Path) -> bool:
+    """Tell whether a directory is ``/``, or has the user's home in it or is that: with keys and logins."""
+    home = home_dir()
+    return root == Path("/") or (home is not None and home.is_relative_to(root))
+
+
+def home_dir() -> Path | None:
+    """Return the user's home; ``None`` for a user without one."""
+    try:
+        return Path(os.path.realpath(Path.home()))
+    except RuntimeError:
+        return None
+
+
+_SIZE = Kind("SIZE", parse_size)
+_ADDRESS = Kind("HOST:PORT", _address)
+# On loopback, where it names no host.
+_LISTEN = Kind("[HOST:]PORT", lambda text: _address(f"127.0.0.1:{text}" if text.isdigit() else text))
+_IMAGE = Kind("IMAGE", _image)
+_IMAGE_PATTERN = Kind("GLOB", _image_pattern)
+_NETWORK = Kind("CIDR", _network)
+_ORIGIN = Kind("ORIGIN", _origin)
+_CAPABILITY = Kind("NAME", _capability)
+_SOURCE_ROOT = Kind("DIRECTORY", _source_root)
+
+
 def _setting(
-    default: Any, help_text: str, *, option: str | None = None, choices: tuple[str, ...] = ()
+    default: Any,
+    help_text: str,
+    *,
+    option: str | None = None,
+    kind: Kind | None = None,
+    choices: tuple[str, ...] = (),
+    min: float | None = None,
+    max: float | None = None,
 ) -> Any:
-    metadata = {"help": help_text, "option": option, "choices": choices}
+    """Return the field of one setting; a size has its default as text."""
+    metadata = {
+        "help": help_text,
+        "option": option,
+        "kind": kind,
+        "choices": choices,
+        "min": min,
+        "max": max,
+        "default": default,
+    }
     if callable(default):
         return field(default_factory=default, metadata=metadata)
+    if kind is _SIZE and default is not None:
+        default = parse_size(default)
     return field(default=default, metadata=metadata)
 
 
@@ -41,7 +153,7 @@ class Settings:
     """What ``reactorcide serve`` can be told; the same names, with dashes, are its options."""
 
     host: str = _setting("127.0.0.1", "Address to listen on.")
-    port: int = _setting(8080, "Port to listen on; 0 takes a free one.")
+    port: int = _setting(8080, "Port to listen on; 0 takes a free one.", min=0, max=65535)
     tls_cert: Path | None = _setting(
         None, "Certificate, with its chain, as PEM: then it speaks TLS, 1.2 or newer; with --tls-key."
     )
@@ -51,12 +163,14 @@ class Settings:
         "Address or network (CIDR) of a proxy whose X-Forwarded-For and X-Forwarded-Proto are believed; may "
         "be given more than once. By default nobody's are.",
         option="trusted-proxy",
+        kind=_NETWORK,
     )
     cors_origins: tuple[str, ...] = _setting(
         (),
         "Origin, like https://ci.example.com, whose pages may use the API from a browser; may be given more "
         "than once.",
         option="cors-origin",
+        kind=_ORIGIN,
     )
     public_url: str | None = _setting(
         None, "Where people reach the service, like https://ci.example.com, if that is not --host and --port."
@@ -70,36 +184,45 @@ class Settings:
     data_dir: Path = _setting(
         default_data_dir, "Directory for the databases, logs and artifacts; the platform's by default."
     )
-    concurrency: int = _setting(_cpus, "Jobs that run at once; the number of CPUs by default, 0 runs none.")
+    concurrency: int = _setting(
+        _cpus, "Jobs that run at once; the number of CPUs by default, 0 runs none.", min=0
+    )
     source_roots: tuple[Path, ...] = _setting(
         (),
         "Directory that copied sources and local repositories may come from; may be given more than once. "
         "By default the directory that serve was started in, if that was at a terminal and below the home "
         "directory; else none.",
         option="source-root",
+        kind=_SOURCE_ROOT,
     )
     allow_addresses: tuple[str, ...] = _setting(
         (),
         "Address or network (CIDR) that git may go to for the jobs of users who are no admins, though it is "
         "loopback or link-local; may be given more than once.",
         option="allow-address",
+        kind=_NETWORK,
     )
     deny_addresses: tuple[str, ...] = _setting(
         (),
         "Address or network (CIDR) that git may not go to for the jobs of users who are no admins; may be "
         "given more than once. Loopback and link-local addresses are by default.",
         option="deny-address",
+        kind=_NETWORK,
     )
-    git_memory: str = _setting(
-        "2g", "Memory that each process of git may have while it fetches a source; 0 sets no limit."
+    git_memory_bytes: int = _setting(
+        "2g",
+        "Memory that each process of git may have while it fetches a source; 0 sets no limit.",
+        kind=_SIZE,
+        option="git-memory",
     )
     corndogs_address: str | None = _setting(
-        None, "HOST:PORT of an external Corndogs; without it an embedded one is used."
+        None, "HOST:PORT of an external Corndogs; without it an embedded one is used.", kind=_ADDRESS
     )
     corndogs_listen: str | None = _setting(
         None,
         "HOST:PORT, or a port of 127.0.0.1, on which other programs may use the embedded Corndogs over gRPC: "
         "whoever reaches it may take and make any task. By default it listens nowhere.",
+        kind=_LISTEN,
     )
     queues: tuple[str, ...] = _setting(
         (),
@@ -107,29 +230,40 @@ class Settings:
         "unfinished jobs.",
         option="queue",
     )
-    default_image: str = _setting("alpine:latest", "Image of a job that names none.")
+    default_image: str = _setting("alpine:latest", "Image of a job that names none.", kind=_IMAGE)
     allow_images: tuple[str, ...] = _setting(
         (),
         "Images that jobs may use, like alpine:* or ghcr.io/acme/*; may be given more than once. All by "
         "default.",
         option="allow-image",
+        kind=_IMAGE_PATTERN,
     )
     pull: str = _setting("missing", "When an image is pulled.", choices=("always", "missing", "never"))
-    default_cpu_limit: float | None = _setting(None, "CPUs of a job that names no limit; none by default.")
+    default_cpu_limit: float | None = _setting(
+        None, "CPUs of a job that names no limit; none by default.", min=0.01
+    )
     max_cpu_limit: float | None = _setting(
-        None, "The most CPUs that a job may ask for; no maximum by default."
+        None, "The most CPUs that a job may ask for; no maximum by default.", min=0.01
     )
-    default_memory_limit: str | None = _setting(
-        None, "Memory of a job that names no limit, in bytes or like 512m, 2g; none by default."
+    default_memory_limit_bytes: int | None = _setting(
+        None,
+        "Memory of a job that names no limit, in bytes or like 512m, 2g; none by default.",
+        kind=_SIZE,
+        option="default-memory-limit",
     )
-    max_memory_limit: str | None = _setting(
-        None, "The most memory that a job may ask for; no maximum by default."
+    max_memory_limit_bytes: int | None = _setting(
+        None,
+        "The most memory that a job may ask for; no maximum by default.",
+        kind=_SIZE,
+        option="max-memory-limit",
     )
-    pids_limit: int = _setting(4096, "Processes and threads that one job may have.")
-    max_disk: str = _setting(
+    pids_limit: int = _setting(4096, "Processes and threads that one job may have.", min=16)
+    max_disk_bytes: int = _setting(
         "10g",
         "Space that one job may take of the engine's disk, and git of this host's for it, before it is "
         "killed; 0 turns this off.",
+        kind=_SIZE,
+        option="max-disk",
     )
     job_network: str = _setting(
         "bridge",
@@ -140,58 +274,71 @@ class Settings:
         (),
         "Linux capability that jobs have beyond the few they need; may be given more than once.",
         option="cap-add",
+        kind=_CAPABILITY,
     )
     allow_new_privileges: bool = _setting(False, "Let sudo and other setuid programs work in jobs.")
     prepare_timeout_s: float = _setting(
-        900.0, "Seconds that fetching the source and the image of a job may take.", option="prepare-timeout"
+        900.0,
+        "Seconds that fetching the source and the image of a job may take.",
+        option="prepare-timeout",
+        min=1,
     )
     collect_timeout_s: float = _setting(
-        300.0, "Seconds that reading what a job left may take.", option="collect-timeout"
+        300.0, "Seconds that reading what a job left may take.", option="collect-timeout", min=1
     )
     cancel_grace_s: float = _setting(
         10.0,
         "Seconds between SIGTERM and SIGKILL for a job that is cancelled or out of time.",
         option="cancel-grace",
+        min=0.1,
     )
-    lease_s: float = _setting(60.0, "Seconds for which a claimed task is leased.", option="lease")
+    lease_s: float = _setting(60.0, "Seconds for which a claimed task is leased.", option="lease", min=1)
     drain: bool = _setting(
         False, "On the first SIGTERM or Ctrl-C wait for the jobs that run; the second ends the waiting."
     )
-    min_free_disk: str = _setting(
-        "256m", "Space that must be free in the data directory for a job to be started; 0 turns this off."
+    min_free_disk_bytes: int = _setting(
+        "256m",
+        "Space that must be free in the data directory for a job to be started; 0 turns this off.",
+        kind=_SIZE,
+        option="min-free-disk",
     )
-    keep_jobs: int = _setting(10_000, "Jobs that are kept, the last to end; 0 keeps any number.")
-    keep_days: int = _setting(0, "Days for which a job is kept after its end; 0 sets no limit.")
-    keep_bytes: str = _setting(
+    keep_jobs: int = _setting(10_000, "Jobs that are kept, the last to end; 0 keeps any number.", min=0)
+    keep_days: int = _setting(0, "Days for which a job is kept after its end; 0 sets no limit.", min=0)
+    keep_bytes: int = _setting(
         "20g",
         "Size of the logs and artifacts that are kept, the oldest jobs go first; 0 sets no limit.",
+        kind=_SIZE,
     )
     keep_image_days: int = _setting(
-        14, "Days for which an image that was pulled is kept after its last use; 0 keeps it."
+        14, "Days for which an image that was pulled is kept after its last use; 0 keeps it.", min=0
     )
     keep_source_days: int = _setting(
-        14, "Days for which an uploaded source is kept after its last use; 0 keeps it."
+        14, "Days for which an uploaded source is kept after its last use; 0 keeps it.", min=0
     )
-    max_artifact_bytes: str = _setting(
+    max_artifact_bytes: int = _setting(
         "1g",
         "Artifacts that are kept of one job, in bytes or like 512m, 2g; its log says what is not.",
+        kind=_SIZE,
     )
-    max_artifacts: int = _setting(10_000, "Files that are kept of one job as artifacts.")
-    max_source_bytes: str = _setting(
-        "512m", "The largest source that can be uploaded, packed or unpacked; 0 allows none."
+    max_artifacts: int = _setting(10_000, "Files that are kept of one job as artifacts.", min=0)
+    max_source_bytes: int = _setting(
+        "512m", "The largest source that can be uploaded, packed or unpacked; 0 allows none.", kind=_SIZE
     )
-    stream_slots: int = _setting(32, "Log followers, long polls and uploads that are served at once.")
-    max_log_bytes: str = _setting(
+    stream_slots: int = _setting(32, "Log followers, long polls and uploads that are served at once.", min=0)
+    max_log_bytes: int = _setting(
         "256m",
         "The longest log of one attempt, at least 4m; of a longer one the beginning and the end are kept.",
+        kind=_SIZE,
+        min=4 << 20,
     )
     request_timeout_s: float = _setting(
         30.0,
         "Seconds in which a client must have sent its whole request; an upload has one more for each 16 KiB.",
         option="request-timeout",
+        min=1,
     )
     bad_tokens: int = _setting(
-        10, "Bad tokens and invitations a minute from one address that are answered; 0 is no limit."
+        10, "Bad tokens and invitations a minute from one address that are answered; 0 is no limit.", min=0
     )
     log_format: str = _setting("text", "Format of the service's own log.", choices=("text", "json"))
     log_level: str = _setting(
@@ -237,3 +384,11 @@ def option_name(setting: Field[Any]) -> str:
 def all_settings() -> tuple[Field[Any], ...]:
     """Return the table, one dataclass field a setting."""
     return fields(Settings)
+
+
+def default_text(setting: Field[Any]) -> str | None:
+    """Return the default of one setting as one would write it; ``None`` where it is none, or depends."""
+    default = setting.metadata["default"]
+    if callable(default) or default in (None, (), False):
+        return None
+    return f"{default:g}" if isinstance(default, float) else str(default)

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from reactorcide import __version__
 from reactorcide.cli.serve import serve
-from reactorcide.settings import Settings, all_settings, option_name
+from reactorcide.settings import Settings, all_settings, default_text, option_name
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -31,9 +31,15 @@ def test_every_setting_is_an_option_of_serve_with_help() -> None:
 
 def test_documented_defaults_are_the_defaults() -> None:
     for setting in all_settings():
-        if isinstance(setting.default, str | int | float) and not isinstance(setting.default, bool):
-            default = f"{setting.default:g}" if isinstance(setting.default, float) else str(setting.default)
+        default = default_text(setting)
+        if default is not None:
             assert f"`{default}`" in documented()[option_name(setting)], setting.name
+
+
+def test_a_size_is_read_as_bytes() -> None:
+    (setting,) = (setting for setting in all_settings() if setting.name == "max_disk_bytes")
+    assert default_text(setting) == "10g"
+    assert Settings().max_disk_bytes == 10 << 30
 
 
 def test_defaults_need_nothing() -> None:

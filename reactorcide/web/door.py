@@ -2,7 +2,7 @@
 
 from flask import Flask, Response, request
 
-from reactorcide.settings import MOST_BODY_BYTES
+from reactorcide.settings import MAX_BODY_BYTES
 from reactorcide.web.api import PREFIX
 from reactorcide.web.auth import NEEDS
 
@@ -28,6 +28,6 @@ def _answer_question() -> Response | None:
     if route in _READ_WHILE_THEY_COME:
         max_body_bytes = None
     else:
-        max_body_bytes = MOST_BODY_BYTES if NEEDS.get(route) else _MAX_ANONYMOUS_BODY_BYTES
+        max_body_bytes = MAX_BODY_BYTES if NEEDS.get(route) else _MAX_ANONYMOUS_BODY_BYTES
     request.environ[_MAX_BODY_BYTES] = max_body_bytes
     return Response(status=100)

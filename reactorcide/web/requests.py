@@ -14,7 +14,7 @@ from reactorcide.domain.errors import InvalidInput
 from reactorcide.domain.ids import new_id
 from reactorcide.logconfig import hide, request_id
 from reactorcide.metrics import Metrics
-from reactorcide.settings import MOST_BODY_BYTES
+from reactorcide.settings import MAX_BODY_BYTES
 from reactorcide.web.address import client_address
 
 log = logging.getLogger("reactorcide.web")
@@ -84,7 +84,7 @@ HEADERS = {
 class StrictRequest(Request):
     """A request whose body is a JSON object, or an error that says what is wrong with it."""
 
-    max_content_length = MOST_BODY_BYTES
+    max_content_length = MAX_BODY_BYTES
 
     def get_json(self, force: bool = False, silent: bool = False, cache: bool = True) -> Any:
         """Return the body; never silent, for what is not understood must not pass as nothing."""

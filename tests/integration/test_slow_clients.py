@@ -11,7 +11,7 @@ from time import monotonic
 
 import pytest
 
-from reactorcide.settings import MOST_BODY_BYTES
+from reactorcide.settings import MAX_BODY_BYTES
 from tests.conftest import NewService
 from tests.support.client import Client
 from tests.support.service import Service
@@ -129,7 +129,7 @@ def test_a_body_may_come_in_chunks(
 def test_a_body_in_chunks_has_the_same_limit(
     idle_service: Service, connection: http.client.HTTPConnection
 ) -> None:
-    answer = send_job(connection, idle_service, "d" * MOST_BODY_BYTES, chunk_bytes=1 << 16)
+    answer = send_job(connection, idle_service, "d" * MAX_BODY_BYTES, chunk_bytes=1 << 16)
     assert answer == (413, "payload_too_large")
 
 
