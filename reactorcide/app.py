@@ -28,11 +28,10 @@ from reactorcide.signals import Signals
 from reactorcide.sources.addresses import AddressRules
 from reactorcide.sources.git import GitLimits
 from reactorcide.sources.roots import SourceRoots
-from reactorcide.store.accounts import AccountStore
-from reactorcide.store.audit import AuditStore
+from reactorcide.store import Store
+from reactorcide.store.accounts import Accounts
 from reactorcide.store.database import Database
-from reactorcide.store.jobs import JobStore
-from reactorcide.store.sources import SourceStore
+from reactorcide.store.vault import Vault
 from reactorcide.worker.execute import Limits
 from reactorcide.worker.janitor import Janitor
 from reactorcide.worker.loop import Worker
@@ -113,8 +112,8 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Application:
     metrics, signals = Metrics(), Signals()
     settings = replace(settings, data_dir=settings.data_dir.absolute())
     database = Database(settings.database_path)
-    store = JobStore(database)
-    accounts = AccountContext(AccountStore(database), AuditStore(database))
+    store = Store(database, Vault.beside(database.path))
+    accounts = AccountContext(store)
     objects = FilesystemObjectStore(settings.objects_dir, least_free_bytes=settings.min_free_disk_bytes)
     queue = _queue(settings, metrics)
     roots = SourceRoots(settings.source_roots, settings.data_dir)
@@ -124,7 +123,7 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Application:
         settings.workspaces_dir,
         environment,
         settings.allow_images,
-        is_admin=lambda user_id: _is_admin(accounts.store, user_id),
+        is_admin=lambda user_id: _is_admin(store.accounts, user_id),
         addresses=AddressRules(settings.allow_addresses, settings.deny_addresses),
         git_limits=GitLimits(memory_bytes=settings.git_memory_bytes, disk_bytes=most_disk_bytes),
     )
@@ -143,7 +142,6 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Application:
     )
     context = JobContext(
         store=store,
-        sources=SourceStore(database),
         objects=objects,
         signals=signals,
         metrics=metrics,
@@ -199,15 +197,15 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Application:
         ),
         workers=lambda: [worker.view()],
     )
-    metrics.add_job_counts(store.counts)
+    metrics.add_job_counts(store.queues.counts)
     made: list[str] = []
 
     def start() -> None:
         database.migrate()
         _remove_leftovers(context, objects, settings.workspaces_dir)
-        context.instance_id = store.instance_id(new_id())
-        store.open_vault()
-        store.submit_interrupted()
+        context.instance_id = store.instance.id(new_id())
+        store.instance.open_vault()
+        store.tasks.submit_interrupted()
         admin_token = users.bootstrap(accounts, settings.admin_token_path)
         if admin_token is not None:
             made.append(admin_token)
@@ -291,10 +289,10 @@ def _queue(settings: Settings, metrics: Metrics) -> _Queue:
     return _Queue(served, start=start_server, stop=stop_server)
 
 
-def _is_admin(store: AccountStore, user_id: str) -> bool:
+def _is_admin(accounts: Accounts, user_id: str) -> bool:
     """Tell whether a job's user is an active admin as the database has it now; who was removed is none."""
     try:
-        user = store.user(user_id)
+        user = accounts.user(user_id)
     except NotFound:
         return False
     return user.is_active and user.is_admin
@@ -339,7 +337,7 @@ def open_accounts(settings: Settings) -> Iterator[AccountContext]:
     Raises ``ConfigurationError`` where there is no database: making one is the service's business.
     """
     with _existing_database(settings) as database:
-        yield AccountContext(AccountStore(database), AuditStore(database))
+        yield AccountContext(Store(database, Vault.beside(database.path)))
 
 
 @contextmanager
@@ -347,8 +345,7 @@ def open_jobs(settings: Settings) -> Iterator[JobContext]:
     """Give access to the jobs of a data directory, as ``open_accounts`` does; none can be submitted."""
     with _existing_database(settings) as database:
         yield JobContext(
-            store=JobStore(database),
-            sources=SourceStore(database),
+            store=Store(database, Vault.beside(database.path)),
             objects=FilesystemObjectStore(settings.objects_dir),
             signals=Signals(),
             metrics=Metrics(),

@@ -21,8 +21,9 @@ from reactorcide import __version__
 from reactorcide.domain.clock import now_ms, rfc3339
 from reactorcide.domain.errors import ConfigurationError
 from reactorcide.settings import Settings
+from reactorcide.store import Store
 from reactorcide.store.database import Database, copy_database
-from reactorcide.store.jobs import JobStore
+from reactorcide.store.vault import Vault
 from reactorcide.tarstream import DamagedTar, Entry, gunzip, read_tar
 
 _MANIFEST = "reactorcide-backup.json"
@@ -252,6 +253,6 @@ def _open_private(path: str, flags: int) -> int:
 def _queue_anew(database: Path) -> None:
     opened = Database(database)
     try:
-        JobStore(opened).forget_tasks(now_ms=now_ms())
+        Store(opened, Vault.beside(database)).tasks.forget_all(now_ms=now_ms())
     finally:
         opened.close()

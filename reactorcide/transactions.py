@@ -5,7 +5,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from reactorcide.fairlock import FairLock
 
@@ -45,7 +45,7 @@ class GroupCommit:
         self._lock = lock
         self._execute = execute
         self._guard = threading.Lock()
-        self._waiting: list[_Waiter] = []
+        self._waiting: list[_Waiter[Any]] = []
         self._is_led = False
 
     def run(self, statement: Callable[[], T]) -> T:
@@ -54,7 +54,18 @@ class GroupCommit:
         It is to run one statement of SQL, maybe on another thread, and maybe twice: what fails together
         is tried one by one, so that nobody fails for somebody else.
         """
-        waiter = _Waiter(statement)
+        return self._run(_Waiter(statement))
+
+    def run_transaction(self, work: Callable[[], T]) -> T:
+        """Do as ``run`` with several statements of SQL, all of which count or none."""
+
+        def alone() -> T:
+            with transaction(self._execute):
+                return work()
+
+        return self._run(_Waiter(work, alone))
+
+    def _run(self, waiter: "_Waiter[T]") -> T:
         with self._guard:
             self._waiting.append(waiter)
             leads, self._is_led = not self._is_led, True
@@ -64,8 +75,7 @@ class GroupCommit:
             self._lead()
         if waiter.error is not None:
             raise waiter.error
-        result: T = waiter.result
-        return result
+        return cast(T, waiter.result)
 
     def _lead(self) -> None:
         with self._lock:
@@ -81,29 +91,31 @@ class GroupCommit:
             waiter.is_done = True
             waiter.turn.release()
 
-    def _commit(self, group: list["_Waiter"]) -> None:
+    def _commit(self, group: list["_Waiter[Any]"]) -> None:
         if len(group) > 1:
             try:
                 with transaction(self._execute):
                     for waiter in group:
-                        waiter.result = waiter.statement()
+                        waiter.result = waiter.work()
                 return
             except Exception as exc:
                 log.debug("%s writes failed together: %s", len(group), exc)
         for waiter in group:
             try:
-                waiter.result = waiter.statement()
+                waiter.result = waiter.alone()
             except Exception as exc:
                 waiter.error = exc
 
 
-class _Waiter:
+class _Waiter(Generic[T]):
     """One who waits, and is woken when it is done or is to lead."""
 
-    def __init__(self, statement: Callable[[], Any]) -> None:
-        self.statement = statement
+    def __init__(self, work: Callable[[], T], alone: Callable[[], T] | None = None) -> None:
+        self.work = work
+        self.alone = alone or work
+        """What to do where there is no transaction with others."""
         self.is_done = False
-        self.result: Any = None
+        self.result: T | None = None
         self.error: Exception | None = None
         self.turn = threading.Lock()
         self.turn.acquire()

@@ -16,7 +16,7 @@ from reactorcide.domain.errors import ConfigurationError
 from reactorcide.objects.filesystem import FilesystemObjectStore
 from reactorcide.settings import Settings
 from reactorcide.store.database import Database
-from reactorcide.store.jobs import JobStore
+from tests.support.store import new_store
 from tests.support.tars import header
 
 INSTANCE = "instance-1"
@@ -33,7 +33,7 @@ def settings(tmp_path: Path) -> Settings:
     made.data_dir.mkdir()
     database = Database(made.database_path)
     database.migrate()
-    JobStore(database).instance_id(INSTANCE)
+    new_store(database).instance.id(INSTANCE)
     database.close()
     objects = FilesystemObjectStore(made.objects_dir)
     objects.put("sources/1", [b"x" * 100_000])
@@ -118,7 +118,7 @@ def test_it_comes_back_whole(file: Path, empty: Settings, is_there: bool) -> Non
     assert not [path for path in empty.data_dir.iterdir() if path.is_file() and path.stat().st_mode & 0o077]
     database = Database(empty.database_path)
     assert database.migrate() == []
-    assert JobStore(database).instance_id("another") == INSTANCE
+    assert new_store(database).instance.id("another") == INSTANCE
     database.close()
 
 

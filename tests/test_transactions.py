@@ -103,6 +103,34 @@ def test_nobody_fails_for_somebody_else(numbers: Numbers, bad: str, error: type[
     assert numbers.all() == [1, 2, 3]
 
 
+def test_several_statements_alone_are_a_transaction(numbers: Numbers) -> None:
+    def insert(*all_of: int) -> int:
+        return sum(map(numbers.insert, all_of))
+
+    assert numbers.group.run_transaction(lambda: insert(1, 2)) == 2
+    assert numbers.said == ["BEGIN", "INSERT", "INSERT", "COMMIT"]
+    with pytest.raises(sqlite3.IntegrityError):
+        numbers.group.run_transaction(lambda: insert(3, 1))
+    assert numbers.all() == [1, 2]
+
+
+def test_of_several_statements_that_fail_among_others_none_counts(numbers: Numbers) -> None:
+    numbers.insert(1)
+
+    def insert_two() -> int:
+        return numbers.insert(4) + numbers.insert(1)
+
+    with ThreadPoolExecutor(3) as pool, numbers.lock:
+        futures = []
+        for work in (partial(numbers.insert, 2), insert_two, partial(numbers.insert, 3)):
+            futures.append(pool.submit(numbers.group.run_transaction, work))
+            wait_until(lambda: len(numbers.group._waiting) == len(futures), 20, "it waits")
+    assert (futures[0].result(), futures[2].result()) == (1, 1)
+    with pytest.raises(sqlite3.IntegrityError):
+        futures[1].result()
+    assert numbers.all() == [1, 2, 3]
+
+
 def test_who_comes_meanwhile_is_in_the_next_one(numbers: Numbers) -> None:
     is_under_way, go_on = threading.Event(), threading.Event()
 

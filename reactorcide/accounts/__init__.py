@@ -2,13 +2,11 @@
 
 from dataclasses import dataclass
 
-from reactorcide.store.accounts import AccountStore
-from reactorcide.store.audit import AuditStore
+from reactorcide.store import Store
 
 
 @dataclass(frozen=True, slots=True)
 class AccountContext:
     """The collaborators of every use case."""
 
-    store: AccountStore
-    audit: AuditStore
+    store: Store

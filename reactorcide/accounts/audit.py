@@ -1,11 +1,11 @@
 """Looking at what was done."""
 
 from reactorcide.accounts import AccountContext
-from reactorcide.domain.audit import AuditFilter, Deed
+from reactorcide.domain.audit import AuditEntry, AuditFilter
 
 
 def page(
     context: AccountContext, wanted: AuditFilter, *, limit: int, before: int | None
-) -> tuple[list[tuple[int, Deed]], int]:
-    """Return a page of deeds and how many there are in all; see ``AuditStore.page``."""
-    return context.audit.page(wanted, limit=limit, before=before)
+) -> tuple[list[tuple[int, AuditEntry]], int]:
+    """Return a page of entries and how many there are in all; see ``Audit.page``."""
+    return context.store.audit.page(wanted, limit=limit, before=before)

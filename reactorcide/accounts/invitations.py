@@ -1,10 +1,11 @@
 """Invitations: made by an admin, shown once, turned into a user once."""
 
 import secrets
+from dataclasses import replace
 
 from reactorcide.accounts import AccountContext, tokens, users
 from reactorcide.domain.accounts import Invitation, Role, Token, User
-from reactorcide.domain.audit import Action, Actor, Deed
+from reactorcide.domain.audit import Action, Actor, AuditEntry
 from reactorcide.domain.clock import now_ms
 from reactorcide.domain.errors import InvalidInput
 from reactorcide.domain.ids import new_id
@@ -39,8 +40,12 @@ def create(
         expires_at_ms=expires_at_ms or created_at_ms + _IS_GOOD_FOR_MS,
     )
     value = f"rci_{secrets.token_hex(32)}"
-    deed = Deed(at_ms=created_at_ms, by=by, action=Action.INVITATION_CREATE, subject=invitation.invitation_id)
-    context.store.add_invitation(invitation, tokens.sha256(value), deed)
+    entry = AuditEntry(
+        at_ms=created_at_ms, by=by, action=Action.INVITATION_CREATE, subject=invitation.invitation_id
+    )
+    with context.store.transaction() as tx:
+        tx.accounts.add_invitation(invitation, tokens.sha256(value))
+        tx.audit.add(entry)
     return invitation, value
 
 
@@ -61,6 +66,12 @@ def register(
     user = users.new(username, email=email, role=Role.USER)
     token, token_value = tokens.new(user, FIRST_TOKEN_NAME)
     by = Actor(user_id=user.user_id, token_id=token.token_id, address=address, request_id=request_id)
-    deed = Deed(at_ms=user.created_at_ms, by=by, action=Action.USER_REGISTER, subject=user.user_id)
-    made = context.store.register(tokens.sha256(value), user, token, tokens.sha256(token_value), deed)
-    return made, token, token_value
+    at_ms = user.created_at_ms
+    # All or nothing: after an error the invitation can be used again.
+    with context.store.transaction() as tx:
+        role, invited_email = tx.accounts.use_invitation(tokens.sha256(value), user.user_id, now_ms=at_ms)
+        user = replace(user, role=role, email=user.email or invited_email)
+        tx.accounts.add_user(user)
+        tx.accounts.add_token(token, tokens.sha256(token_value))
+        tx.audit.add(AuditEntry(at_ms=at_ms, by=by, action=Action.USER_REGISTER, subject=user.user_id))
+    return user, token, token_value

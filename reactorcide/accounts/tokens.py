@@ -8,7 +8,7 @@ from dataclasses import fields
 
 from reactorcide.accounts import AccountContext
 from reactorcide.domain.accounts import Caller, Role, Scope, Token, User
-from reactorcide.domain.audit import Action, Actor, Deed
+from reactorcide.domain.audit import Action, Actor, AuditEntry
 from reactorcide.domain.clock import now_ms
 from reactorcide.domain.errors import Forbidden, InvalidInput, StoreError, Unauthorized
 from reactorcide.domain.ids import new_id
@@ -29,7 +29,7 @@ def authenticate(
 
     Only the hash is looked at, never the form: whatever was stored as a token is one.
     """
-    found = context.store.authenticate(sha256(value))
+    found = context.store.accounts.authenticate(sha256(value))
     if found is None:
         raise Unauthorized("this token is not known; check it, or ask for another one")
     token, user = found
@@ -41,7 +41,7 @@ def authenticate(
     if token.last_used_at_ms is None or used_at_ms - token.last_used_at_ms > _TOUCH_EVERY_MS:
         # Not at every request: that would make each one wait for the disk.
         try:
-            context.store.touch_token(token.token_id, now_ms=used_at_ms)
+            context.store.accounts.touch_token(token.token_id, now_ms=used_at_ms)
         except StoreError as exc:
             # Whoever only reads must not be told that nothing can be written.
             log.warning("the last use of token %s is not recorded: %s", token.token_id, exc)
@@ -70,10 +70,12 @@ def create(
     than 16 characters, ``Conflict`` where it is in use.
     """
     token, value = new(user, name, expires_at_ms=expires_at_ms, value=value, scopes=scopes)
-    deed = Deed(
+    entry = AuditEntry(
         at_ms=token.created_at_ms, by=by or user.actor, action=Action.TOKEN_CREATE, subject=token.token_id
     )
-    context.store.add_token(token, sha256(value), deed)
+    with context.store.transaction() as tx:
+        tx.accounts.add_token(token, sha256(value))
+        tx.audit.add(entry)
     return token, value
 
 
@@ -90,7 +92,7 @@ def create_own(
     Raises ``Forbidden`` where it would allow more or longer than that one, or where the caller has very many;
     and as ``create``.
     """
-    if context.store.count_tokens(caller.user_id) >= _MOST_TOKENS:
+    if context.store.accounts.count_tokens(caller.user_id) >= _MOST_TOKENS:
         raise Forbidden(f"you have {_MOST_TOKENS} tokens; revoke those that are not used any more")
     own = caller.token
     if scopes is None:
@@ -154,22 +156,22 @@ def new_value() -> str:
 
 def of_user(context: AccountContext, user: User) -> list[Token]:
     """Return the user's own tokens, oldest first."""
-    return context.store.tokens(user.user_id)
+    return context.store.accounts.tokens(user.user_id)
 
 
 def of_everybody(context: AccountContext) -> list[Token]:
     """Return the tokens of all users, oldest first; for the operator."""
-    return context.store.tokens(None)
+    return context.store.accounts.tokens(None)
 
 
 def revoke(context: AccountContext, user: User, token_id: str) -> None:
     """Remove one of the user's own tokens, at once; raises ``NotFound``."""
-    context.store.revoke_token(token_id, user.user_id, _revoked(user.actor, token_id))
+    _remove(context, token_id, user.user_id, by=user.actor)
 
 
 def revoke_of_anybody(context: AccountContext, token_id: str, *, by: Actor) -> None:
     """Remove a token, at once, whoever has it; for the operator. Raises ``NotFound``."""
-    context.store.revoke_token(token_id, None, _revoked(by, token_id))
+    _remove(context, token_id, None, by=by)
 
 
 def sha256(value: str) -> bytes:
@@ -177,8 +179,10 @@ def sha256(value: str) -> bytes:
     return hashlib.sha256(value.encode("utf-8", "surrogateescape")).digest()
 
 
-def _revoked(by: Actor, token_id: str) -> Deed:
-    return Deed(at_ms=now_ms(), by=by, action=Action.TOKEN_REVOKE, subject=token_id)
+def _remove(context: AccountContext, token_id: str, user_id: str | None, *, by: Actor) -> None:
+    with context.store.transaction() as tx:
+        tx.accounts.remove_token(token_id, user_id)
+        tx.audit.add(AuditEntry(at_ms=now_ms(), by=by, action=Action.TOKEN_REVOKE, subject=token_id))
 
 
 def _names(scopes: Collection[Scope]) -> str:

@@ -1,11 +1,12 @@
 """Users, and the first one."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from reactorcide.accounts import AccountContext, tokens
 from reactorcide.domain.accounts import Role, User
-from reactorcide.domain.audit import Action, Actor, Deed, operator
+from reactorcide.domain.audit import Action, Actor, AuditEntry, operator
 from reactorcide.domain.clock import now_ms
 from reactorcide.domain.errors import InvalidInput
 from reactorcide.domain.ids import new_id
@@ -52,18 +53,20 @@ def create(
 ) -> User:
     """Make a user; raises ``InvalidInput`` for a bad name or email, ``Conflict`` for a name that is taken."""
     user = new(username, email=email, role=role)
-    context.store.add_user(user, _deed(by, Action.USER_CREATE, user.user_id))
+    with context.store.transaction() as tx:
+        tx.accounts.add_user(user)
+        tx.audit.add(_entry(by, Action.USER_CREATE, user.user_id))
     return user
 
 
 def by_name(context: AccountContext, username: str) -> User:
     """Return a user; raises ``NotFound``."""
-    return context.store.user_by_name(username)
+    return context.store.accounts.user_by_name(username)
 
 
 def everybody(context: AccountContext) -> list[User]:
     """Return all users by name."""
-    return context.store.users()
+    return context.store.accounts.users()
 
 
 def change(
@@ -79,7 +82,21 @@ def change(
     Of a user that is not active no token is accepted. Raises ``NotFound``, and ``Conflict`` where no active
     admin would be left.
     """
-    return context.store.change_user(user_id, role=role, is_active=is_active, by=by, now_ms=now_ms())
+    with context.store.transaction() as tx:
+        before = tx.accounts.user(user_id)
+        after = replace(
+            before,
+            role=before.role if role is None else role,
+            is_active=before.is_active if is_active is None else is_active,
+        )
+        tx.accounts.update_user(after)
+        if after.role is not before.role:
+            action = Action.USER_MAKE_ADMIN if after.is_admin else Action.USER_MAKE_USER
+            tx.audit.add(_entry(by, action, user_id))
+        if after.is_active is not before.is_active:
+            action = Action.USER_ENABLE if after.is_active else Action.USER_DISABLE
+            tx.audit.add(_entry(by, action, user_id))
+    return after
 
 
 def remove(context: AccountContext, user_id: str, *, by: Actor) -> None:
@@ -88,7 +105,9 @@ def remove(context: AccountContext, user_id: str, *, by: Actor) -> None:
     Raises ``NotFound``, and ``Conflict`` while one of their jobs is not over or where no active admin would
     be left.
     """
-    context.store.remove_user(user_id, _deed(by, Action.USER_REMOVE, user_id))
+    with context.store.transaction() as tx:
+        tx.accounts.remove_user(user_id)
+        tx.audit.add(_entry(by, Action.USER_REMOVE, user_id))
 
 
 def bootstrap(context: AccountContext, token_path: Path) -> str | None:
@@ -97,7 +116,7 @@ def bootstrap(context: AccountContext, token_path: Path) -> str | None:
     The token is kept in ``token_path``, which only the service's own user can read. It is written first:
     an admin whose token nobody has would be worse than a file with a token of nobody.
     """
-    if context.store.users():
+    if context.store.accounts.users():
         return None
     value = tokens.new_value()
     descriptor = os.open(token_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
@@ -111,5 +130,5 @@ def bootstrap(context: AccountContext, token_path: Path) -> str | None:
     return value
 
 
-def _deed(by: Actor, action: Action, user_id: str) -> Deed:
-    return Deed(at_ms=now_ms(), by=by, action=action, subject=user_id)
+def _entry(by: Actor, action: Action, user_id: str) -> AuditEntry:
+    return AuditEntry(at_ms=now_ms(), by=by, action=action, subject=user_id)

@@ -52,8 +52,8 @@ def service() -> Actor:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Deed:
-    """What was done to a job, a source, a token, a user or an invitation. Times are Unix milliseconds."""
+class AuditEntry:
+    """What was done, by whom, to a job, a source, a token, a user or an invitation."""
 
     at_ms: int
     by: Actor
@@ -63,7 +63,7 @@ class Deed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditFilter:
-    """Which deeds are asked for; ``None`` is any."""
+    """Which entries are asked for; ``None`` is any."""
 
     user_id: str | None = None
     action: Action | None = None

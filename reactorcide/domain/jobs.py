@@ -58,7 +58,7 @@ task's id to the row, so every waiting status may become ``running``; ``running`
 ``submitted`` when an attempt is tried again, ``queued`` when Corndogs has lost the task."""
 
 
-def sources_of(target: JobStatus) -> frozenset[JobStatus]:
+def allowed_from(target: JobStatus) -> frozenset[JobStatus]:
     """Return the statuses that may become ``target``."""
     return frozenset(status for status, targets in TRANSITIONS.items() if target in targets)
 

@@ -8,8 +8,7 @@ from reactorcide.domain.jobs import JobDefinition
 from reactorcide.metrics import Metrics
 from reactorcide.objects import ObjectStore
 from reactorcide.signals import Signals
-from reactorcide.store.jobs import JobStore
-from reactorcide.store.sources import SourceStore
+from reactorcide.store import Store
 
 
 def _nothing(*_: object) -> None:
@@ -20,8 +19,7 @@ def _nothing(*_: object) -> None:
 class JobContext:
     """The collaborators of every use case."""
 
-    store: JobStore
-    sources: SourceStore
+    store: Store
     objects: ObjectStore
     signals: Signals
     metrics: Metrics

@@ -12,7 +12,7 @@ def get(context: JobContext, user: User, job_id: str) -> Job:
 
     Raises ``NotFound`` where there is none (any more), ``Forbidden`` where it is somebody else's.
     """
-    job = context.store.get(job_id)
+    job = context.store.jobs.get(job_id)
     if job.deleted:
         raise NotFound(f"there is no job {job_id}")
     if job.user_id != user.user_id and not user.is_admin:

@@ -19,16 +19,16 @@ def cancel(context: JobContext, user: User, job_id: str) -> Job:
     try:
         job = lifecycle.cancelled(context, job_id, user.actor)
     except IllegalTransition as exc:
-        current = context.store.get(job_id)
+        current = context.store.jobs.get(job_id)
         if current.status is JobStatus.CANCELLED:
             return current
         raise Conflict(f"the job is {current.status} already, so it cannot be cancelled") from exc
     crashpoints.reached("cancel-written")
-    carry_out(context, job)
+    stop(context, job)
     return job
 
 
-def carry_out(context: JobContext, job: Job) -> None:
+def stop(context: JobContext, job: Job) -> None:
     """Stop what a cancelled job left behind: its container, or its task if it has none."""
     if job.worker_id is None:
         lifecycle.close_task(context, job)

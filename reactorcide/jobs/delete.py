@@ -4,7 +4,7 @@ import contextlib
 
 from reactorcide import crashpoints
 from reactorcide.domain.accounts import User
-from reactorcide.domain.audit import Action, Deed
+from reactorcide.domain.audit import Action, AuditEntry
 from reactorcide.domain.clock import now_ms
 from reactorcide.domain.errors import IllegalTransition, ObjectStoreError
 from reactorcide.domain.jobs import job_prefix
@@ -20,17 +20,18 @@ def delete(context: JobContext, user: User, job_id: str) -> None:
     if not job.is_final:
         # It may have just ended by itself.
         with contextlib.suppress(IllegalTransition):
-            cancel.carry_out(context, lifecycle.cancelled(context, job_id, user.actor))
+            cancel.stop(context, lifecycle.cancelled(context, job_id, user.actor))
     at_ms = now_ms()
-    deed = Deed(at_ms=at_ms, by=user.actor, action=Action.JOB_DELETE, subject=job_id)
-    context.store.mark_deleted(job_id, now_ms=at_ms, deed=deed)
-    gone(context, job_id)
+    with context.store.transaction() as tx:
+        tx.jobs.delete(job_id, now_ms=at_ms)
+        tx.audit.add(AuditEntry(at_ms=at_ms, by=user.actor, action=Action.JOB_DELETE, subject=job_id))
+    announce_deleted(context, job_id)
     # Not what else is left to be purged: that may be large.
     purge_ended(context, job_id)
 
 
-def gone(context: JobContext, job_id: str) -> None:
-    """Go on after a job's tombstone is written: whoever waits for the job learns that there is none."""
+def announce_deleted(context: JobContext, job_id: str) -> None:
+    """Tell whoever waits for a job that there is none any more, once its tombstone is written."""
     crashpoints.reached("delete-written")
     context.signals.announce(job_id)
 
@@ -42,7 +43,7 @@ def purge_ended(context: JobContext, job_id: str | None = None) -> None:
     ``ObjectStoreError``. Repeating and concurrent calls are safe, also from other processes.
     """
     problem: ObjectStoreError | None = None
-    for job in context.store.to_purge(job_id=job_id):
+    for job in context.store.retention.to_purge(job_id=job_id):
         try:
             purge(context, job.job_id)
         except ObjectStoreError as exc:
@@ -54,4 +55,4 @@ def purge_ended(context: JobContext, job_id: str | None = None) -> None:
 def purge(context: JobContext, job_id: str) -> None:
     """Remove one deleted job for good: objects first, so that no object is left without a row."""
     context.objects.delete(job_prefix(job_id))
-    context.store.purge(job_id)
+    context.store.retention.purge(job_id)

@@ -19,7 +19,7 @@ def shown_id(context: JobContext, user: User, event_id: int) -> str:
 
     The numbers themselves count the jobs of everybody. It is good for ``user`` alone, also after a restart.
     """
-    return context.store.seal_event_id(event_id, user.user_id)
+    return context.store.events.seal_id(event_id, user.user_id)
 
 
 def sent_id(context: JobContext, user: User, shown: str) -> int | None:
@@ -29,12 +29,12 @@ def sent_id(context: JobContext, user: User, shown: str) -> int | None:
     """
     if shown == "0" or (user.is_admin and _NUMBER.fullmatch(shown)):
         return int(shown)
-    return context.store.open_event_id(shown, user.user_id) if _SEALED.fullmatch(shown) else None
+    return context.store.events.open_id(shown, user.user_id) if _SEALED.fullmatch(shown) else None
 
 
 def last_id(context: JobContext) -> int:
     """Return the id of the last status change up to now."""
-    return context.store.last_event_id()
+    return context.store.events.last_id()
 
 
 def follow(context: JobContext, user: User, after: int) -> Generator[JobEvent | None, None, None]:
@@ -48,8 +48,8 @@ def follow(context: JobContext, user: User, after: int) -> Generator[JobEvent | 
         while not context.signals.closed:
             changed.clear()
             # Asked first: whatever else is up to there is somebody else's, and not looked at again.
-            last = context.store.last_event_id()
-            events = context.store.events(user_id, after=position, limit=_PAGE)
+            last = context.store.events.last_id()
+            events = context.store.events.after(position, user_id, limit=_PAGE)
             for event in events:
                 yield event
                 position = event.event_id

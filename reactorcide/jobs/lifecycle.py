@@ -2,7 +2,7 @@
 
 import logging
 
-from reactorcide.domain.audit import Action, Actor, Deed
+from reactorcide.domain.audit import Action, Actor, AuditEntry
 from reactorcide.domain.clock import now_ms
 from reactorcide.domain.errors import CorndogsError, IllegalTransition
 from reactorcide.domain.jobs import (
@@ -10,14 +10,14 @@ from reactorcide.domain.jobs import (
     Job,
     JobStatus,
     Outcome,
-    log_key,
-    sources_of,
+    allowed_from,
 )
 from reactorcide.domain.secrets import secrets_of
 from reactorcide.jobs import JobContext, tasks
 from reactorcide.jobs.tasks import TASK_CLAIMED, TASK_WAITING
 from reactorcide.logs.masking import masked
 from reactorcide.signals import ANY_JOB
+from reactorcide.store import Records
 
 log = logging.getLogger("reactorcide.jobs")
 
@@ -30,21 +30,19 @@ def claim(context: JobContext, job_id: str, task_id: str, worker_id: str) -> Job
 
     Raises ``IllegalTransition`` if the job does not wait.
     """
-    current = context.store.get(job_id)
-    job = context.store.claim(
-        job_id,
-        task_id,
-        worker_id,
-        now_ms=now_ms(),
-        log_key=log_key(job_id, current.attempt),
-    )
+    job = context.store.attempts.create(job_id, task_id, worker_id, now_ms=now_ms())
     _changed(context, job)
     return job
 
 
 def started(context: JobContext, job: Job, *, at_ms: int) -> None:
     """Record that the command of the job's attempt runs."""
-    context.store.start_attempt(job.job_id, job.attempt, now_ms=at_ms)
+
+    def write(tx: Records) -> None:
+        tx.attempts.start(job.job_id, job.attempt, now_ms=at_ms)
+        tx.images.used(job.definition.runner_image, now_ms=at_ms)
+
+    context.store.write(write)
     context.metrics.observe_job_wait(job.definition.queue_name, (at_ms - job.created_at_ms) / 1000)
 
 
@@ -52,7 +50,7 @@ def finish(context: JobContext, job: Job, outcome: Outcome, *, log_truncated: bo
     """End the job with its attempt; a job that was cancelled meanwhile stays cancelled."""
     ended_at_ms = now_ms()
     error = None if outcome.error is None else _sentence(job, outcome.error)
-    ended = context.store.end_attempt(
+    ended = context.store.attempts.end(
         job.job_id,
         job.attempt,
         outcome.status,
@@ -89,7 +87,7 @@ def try_again(
     ``preparation_failures`` or ``killed_preparations``.
     """
     ended_at_ms = now_ms()
-    waiting = context.store.end_attempt(
+    waiting = context.store.attempts.end(
         job.job_id,
         job.attempt,
         JobStatus.SUBMITTED,
@@ -116,11 +114,11 @@ def queued(context: JobContext, job_id: str, task_id: str) -> Job | None:
     """Record that Corndogs has the job; ``None`` where a worker or a cancel was quicker."""
     at_ms = now_ms()
     try:
-        job = context.store.transition(
+        job = context.store.jobs.transition(
             job_id,
             JobStatus.QUEUED,
             now_ms=at_ms,
-            only_from=sources_of(JobStatus.QUEUED),
+            only_from=allowed_from(JobStatus.QUEUED),
             corndogs_task_id=task_id,
             task_open=True,
             queued_at_ms=at_ms,
@@ -138,7 +136,7 @@ def task_lost(context: JobContext, job: Job) -> Job | None:
 
     ``None`` where the job has moved on meanwhile. Repeating is harmless.
     """
-    lost = context.store.forget_task(
+    lost = context.store.tasks.forget(
         job.job_id,
         job.corndogs_task_id or "",
         "the queue has lost its task, so it is queued again",
@@ -155,7 +153,7 @@ def submit_failed(
     """Record that Corndogs did not take the job, which is submitted again after ``delay_s``."""
     at_ms = now_ms()
     try:
-        job = context.store.transition(
+        job = context.store.jobs.transition(
             job_id,
             JobStatus.SUBMIT_FAILED,
             now_ms=at_ms,
@@ -170,21 +168,19 @@ def submit_failed(
     return job
 
 
-def cancelled(context: JobContext, job_id: str, by: Actor | None = None) -> Job:
-    """Make an active job ``cancelled``, for good; raises ``IllegalTransition`` if it is not active.
-
-    ``by`` is for the audit, where the cancelling is a deed of its own.
-    """
+def cancelled(context: JobContext, job_id: str, by: Actor) -> Job:
+    """Make an active job ``cancelled``, for good; raises ``IllegalTransition`` if it is not active."""
     at_ms = now_ms()
-    job = context.store.transition(
-        job_id,
-        JobStatus.CANCELLED,
-        now_ms=at_ms,
-        only_from=ACTIVE,
-        deed=None if by is None else Deed(at_ms=at_ms, by=by, action=Action.JOB_CANCEL, subject=job_id),
-        completed_at_ms=at_ms,
-        error="cancelled",
-    )
+    with context.store.transaction() as tx:
+        job = tx.jobs.transition(
+            job_id,
+            JobStatus.CANCELLED,
+            now_ms=at_ms,
+            only_from=ACTIVE,
+            completed_at_ms=at_ms,
+            error="cancelled",
+        )
+        tx.audit.add(AuditEntry(at_ms=at_ms, by=by, action=Action.JOB_CANCEL, subject=job_id))
     _changed(context, job)
     return job
 
@@ -211,7 +207,7 @@ def end_task(context: JobContext, job: Job) -> None:
         TASK_WAITING if waits else TASK_CLAIMED,
         cancelled=cancelled,
     )
-    context.store.task_closed(job.job_id, task_id)
+    context.store.tasks.closed(job.job_id, task_id)
 
 
 def _sentence(job: Job, text: str) -> str:

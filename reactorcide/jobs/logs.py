@@ -111,7 +111,7 @@ def follow_pieces(
 def as_it_is(context: JobContext, job: Job) -> Job | None:
     """Return what has become of a job that was followed; ``None`` where it is gone."""
     try:
-        return context.store.get(job.job_id)
+        return context.store.jobs.get(job.job_id)
     except NotFound:
         return None
 
@@ -127,7 +127,7 @@ def _parts(
             context.signals,
             job.job_id,
             current,
-            lambda: context.store.log_is_closed(job.job_id, current),  # noqa: B023  # used before it changes
+            lambda: context.store.attempts.log_is_closed(job.job_id, current),  # noqa: B023  # used before it changes
             start=offset,
         ):
             yield current, view, begin, end

@@ -1,7 +1,7 @@
 """Pinning a job: it is kept until somebody deletes it."""
 
 from reactorcide.domain.accounts import User
-from reactorcide.domain.audit import Action, Deed
+from reactorcide.domain.audit import Action, AuditEntry
 from reactorcide.domain.clock import now_ms
 from reactorcide.domain.jobs import Job
 from reactorcide.jobs import JobContext, access
@@ -13,5 +13,7 @@ def pin(context: JobContext, user: User, job_id: str, *, pinned: bool) -> Job:
     if job.pinned is pinned:
         return job
     action = Action.JOB_PIN if pinned else Action.JOB_UNPIN
-    deed = Deed(at_ms=now_ms(), by=user.actor, action=action, subject=job_id)
-    return context.store.pin(job_id, pinned, deed=deed)
+    with context.store.transaction() as tx:
+        job = tx.jobs.pin(job_id, pinned)
+        tx.audit.add(AuditEntry(at_ms=now_ms(), by=user.actor, action=action, subject=job_id))
+    return job

@@ -43,10 +43,10 @@ def page(
     limit: int,
     offset: int,
     after: tuple[int, str] | None,
-    most_chars: int,
+    max_chars: int,
 ) -> tuple[list[Job], int]:
-    """Return a page of jobs without secrets and how many there are in all; see ``JobStore.page``."""
-    return context.store.page(wanted, limit=limit, offset=offset, after=after, most_chars=most_chars)
+    """Return a page of jobs without secrets and how many there are in all; see ``Jobs.page``."""
+    return context.store.jobs.page(wanted, limit=limit, offset=offset, after=after, max_chars=max_chars)
 
 
 def queues(context: JobContext, user: User) -> tuple[list[dict[str, object]], bool]:
@@ -55,7 +55,7 @@ def queues(context: JobContext, user: User) -> tuple[list[dict[str, object]], bo
     Tells, too, whether there are more than are returned.
     """
     at_ms = now_ms()
-    found = context.store.queue_figures(None if user.is_admin else user.user_id, limit=_MOST_QUEUES + 1)
+    found = context.store.queues.figures(None if user.is_admin else user.user_id, limit=_MOST_QUEUES + 1)
     return [
         {
             "queue_name": figures.name,
@@ -73,12 +73,12 @@ def visible(context: JobContext, user: User, job_ids: Iterable[str]) -> list[str
     """Return those of some jobs that ``user`` may see."""
     if user.is_admin:
         return list(job_ids)
-    return [job_id for job_id in job_ids if context.store.get(job_id).user_id == user.user_id]
+    return [job_id for job_id in job_ids if context.store.jobs.get(job_id).user_id == user.user_id]
 
 
 def attempts(context: JobContext, job: Job) -> list[AttemptRecord]:
     """Return every attempt of a job, the first one first."""
-    return context.store.attempts(job.job_id)
+    return context.store.attempts.of_job(job.job_id)
 
 
 def wait_for_change(context: JobContext, user: User, job_id: str, *, timeout_s: float) -> Job:

@@ -4,12 +4,12 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
-from reactorcide.domain.audit import Action, Actor, Deed
+from reactorcide.domain.audit import Action, Actor, AuditEntry
 from reactorcide.domain.clock import now_ms
 from reactorcide.domain.jobs import EndedJob, job_prefix
 from reactorcide.domain.sizes import format_size
 from reactorcide.jobs import JobContext
-from reactorcide.jobs.delete import gone, purge
+from reactorcide.jobs.delete import announce_deleted, purge
 
 log = logging.getLogger("reactorcide.jobs")
 
@@ -76,7 +76,7 @@ def plan(context: JobContext, policy: Policy) -> list[Removal]:
             job
             if job.stored_bytes is not None
             else replace(job, stored_bytes=_stored_bytes(context, job.job_id))
-            for job in context.store.removable()
+            for job in context.store.retention.removable()
         ),
         policy,
         now_ms=now_ms(),
@@ -98,11 +98,14 @@ def carry_out(
         if stopping():
             break
         at_ms = now_ms()
-        deed = Deed(at_ms=at_ms, by=by, action=Action.JOB_DELETE, subject=removal.job_id)
-        if not context.store.retire(removal.job_id, now_ms=at_ms, deed=deed):
+        with context.store.transaction() as tx:
+            is_deleted = tx.retention.delete(removal.job_id, now_ms=at_ms)
+            if is_deleted:
+                tx.audit.add(AuditEntry(at_ms=at_ms, by=by, action=Action.JOB_DELETE, subject=removal.job_id))
+        if not is_deleted:
             continue
         log.info("job is removed: %s", removal.reason, extra={"job_id": removal.job_id})
-        gone(context, removal.job_id)
+        announce_deleted(context, removal.job_id)
         purge(context, removal.job_id)
         removed.append(removal)
     return removed
@@ -111,10 +114,10 @@ def carry_out(
 def _measure(context: JobContext, stopping: Callable[[], bool]) -> None:
     """Write down what jobs take that have ended since the last time: it does not change any more."""
     while not stopping():
-        job_ids = context.store.unmeasured(limit=_MEASURED_AT_ONCE)
+        job_ids = context.store.retention.unmeasured(limit=_MEASURED_AT_ONCE)
         if not job_ids:
             return
-        context.store.save_stored_bytes({job_id: _stored_bytes(context, job_id) for job_id in job_ids})
+        context.store.retention.save_sizes({job_id: _stored_bytes(context, job_id) for job_id in job_ids})
 
 
 def _stored_bytes(context: JobContext, job_id: str) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from reactorcide.domain.accounts import User
-from reactorcide.domain.audit import Action, Deed
+from reactorcide.domain.audit import Action, AuditEntry
 from reactorcide.domain.clock import now_ms
 from reactorcide.domain.errors import InvalidInput, JobFailed, NotFound, ObjectNotFound, TooLarge
 from reactorcide.domain.ids import new_id
@@ -37,11 +37,11 @@ def add(context: JobContext, user: User, chunks: Iterable[bytes], *, most_bytes:
     digest = hashlib.sha256()
     key = f"{folder}source.tar.gz"
     size_bytes = context.objects.put(key, _hashed(_bounded(chunks, most_bytes, ""), digest))
-    kept = False
+    in_use = False
     try:
         source_id = digest.hexdigest()
         at_ms = now_ms()
-        if context.sources.touch(source_id, user.user_id, now_ms=at_ms):
+        if context.store.sources.touch(source_id, user.user_id, now_ms=at_ms):
             return get(context, user, source_id), False
         source = Source(
             source_id=source_id,
@@ -49,18 +49,23 @@ def add(context: JobContext, user: User, chunks: Iterable[bytes], *, most_bytes:
             size_bytes=size_bytes,
             files=_count_files(context.objects.read(key), most_bytes),
         )
-        deed = Deed(at_ms=at_ms, by=user.actor, action=Action.SOURCE_UPLOAD, subject=source_id)
-        kept = context.sources.add(source, user.user_id, now_ms=at_ms, deed=deed)
+        with context.store.transaction() as tx:
+            is_new = tx.sources.add(source, now_ms=at_ms)
+            if tx.sources.add_owner(source_id, user.user_id, now_ms=at_ms):
+                tx.audit.add(
+                    AuditEntry(at_ms=at_ms, by=user.actor, action=Action.SOURCE_UPLOAD, subject=source_id)
+                )
+        in_use = is_new
         return source, True
     finally:
-        if not kept:
+        if not in_use:
             # It is no source, or its bytes are there already.
             context.objects.delete(folder)
 
 
 def get(context: JobContext, user: User, source_id: str) -> Source:
     """Return a source that ``user`` has uploaded (an admin sees all); else raises ``NotFound``."""
-    source = context.sources.get(source_id, None if user.is_admin else user.user_id)
+    source = context.store.sources.get(source_id, None if user.is_admin else user.user_id)
     if source is None:
         raise NotFound(f"you have uploaded no source {source_id}")
     return source
@@ -73,7 +78,7 @@ def check(context: JobContext, user: User, definition: JobDefinition) -> None:
     """
     if definition.source_job_id is not None:
         access.get(context, user, definition.source_job_id)
-    if definition.source_id is not None and not context.sources.touch(
+    if definition.source_id is not None and not context.store.sources.touch(
         definition.source_id, None if user.is_admin else user.user_id, now_ms=now_ms()
     ):
         raise InvalidInput("you have uploaded no source with this source_id", "source_id")
@@ -85,7 +90,7 @@ def entries(context: JobContext, definition: JobDefinition) -> Iterator[Entry] |
     Raises ``JobFailed``, also while they are read, where they can't be had.
     """
     if definition.source_id is not None:
-        source = context.sources.get(definition.source_id)
+        source = context.store.sources.get(definition.source_id)
         if source is None:
             raise JobFailed(f"the uploaded source {definition.source_id} is not kept any more")
         return _uploaded(context, source)
@@ -99,7 +104,7 @@ def remove_unused(context: JobContext, *, before_ms: int) -> list[Source]:
 
     ``before_ms`` must lie in the past: a job is being submitted for what is used just now.
     """
-    removed = context.sources.remove_unused(before_ms=before_ms)
+    removed = context.store.sources.remove_unused(before_ms=before_ms)
     for source in removed:
         # Without its row nobody finds it, so that what is interrupted here is an orphan for the next start.
         context.objects.delete(source.object_key.rpartition("/")[0] + "/")
@@ -108,7 +113,7 @@ def remove_unused(context: JobContext, *, before_ms: int) -> list[Source]:
 
 def remove_orphans(context: JobContext) -> None:
     """Remove what was stored for an upload that did not come to its end; only before anybody uploads."""
-    known = context.sources.object_keys()
+    known = context.store.sources.object_keys()
     for item in list(context.objects.list(_PREFIX)):
         if item.key not in known:
             context.objects.delete(item.key.rpartition("/")[0] + "/")
@@ -139,7 +144,7 @@ def _uploaded(context: JobContext, source: Source) -> Iterator[Entry]:
 
 def _artifacts(context: JobContext, job_id: str) -> Iterator[Entry]:
     try:
-        job = context.store.get(job_id)
+        job = context.store.jobs.get(job_id)
     except NotFound:
         job = None
     if job is None or job.deleted:

@@ -5,6 +5,7 @@ import random
 
 from reactorcide import crashpoints
 from reactorcide.domain.accounts import User
+from reactorcide.domain.audit import Action, AuditEntry
 from reactorcide.domain.clock import now_ms
 from reactorcide.domain.errors import Conflict, CorndogsError, KeyTaken, NotFound, StoreError
 from reactorcide.domain.ids import new_id
@@ -12,6 +13,7 @@ from reactorcide.domain.jobs import Job, JobDefinition, JobStatus, RequestKey
 from reactorcide.jobs import JobContext, lifecycle, sources, tasks
 from reactorcide.logs.masking import hide_in_own_log
 from reactorcide.signals import ANY_JOB
+from reactorcide.store import Records
 
 log = logging.getLogger("reactorcide.jobs")
 
@@ -49,11 +51,24 @@ def submit(
         updated_at_ms=created_at_ms,
         rerun_of=rerun_of,
     )
-    context.store.add(job, next_submit_at_ms=created_at_ms + _SUBMIT_GRACE_MS, by=user.actor, key=key)
+    entry = AuditEntry(
+        at_ms=created_at_ms,
+        by=user.actor,
+        action=Action.JOB_SUBMIT if rerun_of is None else Action.JOB_RERUN,
+        subject=job.job_id,
+    )
+
+    def write(tx: Records) -> None:
+        if key is not None:
+            tx.request_keys.add(key, job)
+        tx.jobs.add(job, next_submit_at_ms=created_at_ms + _SUBMIT_GRACE_MS)
+        tx.audit.add(entry)
+
+    context.store.write(write)
     context.signals.announce(ANY_JOB)
     crashpoints.reached("submit-committed")
     try:
-        return hand_over(context, job, failures=0) or context.store.get(job.job_id)
+        return enqueue(context, job, failures=0) or context.store.jobs.get(job.job_id)
     except StoreError as exc:
         # An error would tell the client that there is no job, and the client would submit another one.
         log.warning("it is accepted, and queued by the sweep: %s", exc, extra={"job_id": job.job_id})
@@ -81,14 +96,14 @@ def submit_once(
 
 
 def _submitted_with(context: JobContext, user: User, key: RequestKey) -> Job | None:
-    found = context.store.of_key(user.user_id, key, now_ms=now_ms())
+    found = context.store.request_keys.job_of(user.user_id, key, now_ms=now_ms())
     if found is None:
         return None
     job_id, is_same = found
     if not is_same:
         raise Conflict("this Idempotency-Key was used for another job; choose another key")
     try:
-        job = context.store.get(job_id)
+        job = context.store.jobs.get(job_id)
     except NotFound:
         job = None
     if job is None or job.deleted:
@@ -96,7 +111,7 @@ def _submitted_with(context: JobContext, user: User, key: RequestKey) -> Job | N
     return job
 
 
-def hand_over(context: JobContext, job: Job, *, failures: int) -> Job | None:
+def enqueue(context: JobContext, job: Job, *, failures: int) -> Job | None:
     """Give a committed job to Corndogs; ``None`` where it has moved on by itself meanwhile.
 
     Repeating may leave a second task in Corndogs; whoever claims the one that is not on the row
@@ -133,7 +148,7 @@ def hand_over(context: JobContext, job: Job, *, failures: int) -> Job | None:
 
 def _cancel_if_moved_on(context: JobContext, job_id: str, task_id: str) -> None:
     """Close a task whose job ended before the row could name it."""
-    current = context.store.get(job_id)
+    current = context.store.jobs.get(job_id)
     if not current.is_final or current.corndogs_task_id == task_id:
         return
     try:

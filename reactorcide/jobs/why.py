@@ -28,12 +28,12 @@ def explain(context: JobContext, job: Job, workers: Sequence[WorkerView]) -> Why
     if job.status is JobStatus.RUNNING:
         doing = "it is being prepared" if job.started_at_ms is None else "its command runs"
         return Why(f"{doing}, by worker {job.worker_id}")
-    place = context.store.ahead_of(job) + 1
+    place = context.store.queues.ahead_of(job) + 1
     if job.status is not JobStatus.QUEUED:
-        next_try_at_ms = context.store.next_submit_at_ms(job.job_id)
+        next_try_at_ms = context.store.tasks.next_submit_at_ms(job.job_id)
         reason = job.error or "it is about to be handed to the queue"
         if job.attempt > 1 and job.error is None:
-            last = context.store.attempts(job.job_id)[-1]
+            last = context.store.attempts.of_job(job.job_id)[-1]
             reason = f"attempt {last.attempt} ended ({last.error}), the next one is about to be queued"
         return Why(reason, place, next_try_at_ms)
     queue = job.definition.queue_name

@@ -1,0 +1,72 @@
+"""The job database: a small file for each kind of record, and transactions over all of them."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from reactorcide.store.accounts import Accounts
+from reactorcide.store.attempts import Attempts
+from reactorcide.store.audit import Audit
+from reactorcide.store.database import Connection, Database, OpenTransaction
+from reactorcide.store.events import Events
+from reactorcide.store.images import Images
+from reactorcide.store.instance import Instance
+from reactorcide.store.jobs import Jobs
+from reactorcide.store.queues import Queues
+from reactorcide.store.request_keys import RequestKeys
+from reactorcide.store.retention import Retention
+from reactorcide.store.sealed import SealedFields
+from reactorcide.store.sources import Sources
+from reactorcide.store.tasks import Tasks
+from reactorcide.store.vault import Vault
+
+T = TypeVar("T")
+
+
+class Records:
+    """All kinds of records over one connection; they raise ``StoreError`` where the database fails."""
+
+    def __init__(self, db: Connection, sealed: SealedFields) -> None:
+        self.jobs = Jobs(db, sealed)
+        self.attempts = Attempts(db, self.jobs, sealed)
+        self.tasks = Tasks(db, sealed)
+        self.queues = Queues(db)
+        self.events = Events(db, sealed)
+        self.request_keys = RequestKeys(db, sealed)
+        self.retention = Retention(db, sealed)
+        self.images = Images(db)
+        self.sources = Sources(db)
+        self.accounts = Accounts(db)
+        self.audit = Audit(db)
+
+
+class Store(Records):
+    """The job database. Thread-safe; each write is durable on return.
+
+    A single write, as ``store.jobs.add(job)``, is a transaction of its own. Several that belong together
+    are written on the ``tx`` of ``transaction`` or ``write``: all of them, or none.
+    """
+
+    def __init__(self, database: Database, vault: Vault) -> None:
+        self._database = database
+        self._sealed = SealedFields(vault)
+        super().__init__(database, self._sealed)
+        self.instance = Instance(database, vault, self._sealed)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Records]:
+        """Run the body as one transaction, with what it writes on ``tx`` durable when this returns.
+
+        An error in the body rolls all of it back. Other writers wait, so that the body should be short and
+        wait for nothing itself.
+        """
+        with self._database.transaction() as db:
+            yield Records(db, self._sealed)
+
+    def write(self, work: Callable[[Records], T]) -> T:
+        """Run ``work`` as one transaction and return its result: the fast way for what happens often.
+
+        Of the threads that wait to write one commits for all, so that ``work`` may run on another thread, and
+        twice: it must do nothing but read and write on its ``tx``. Errors as with ``transaction``.
+        """
+        return self._database.write(lambda db: work(Records(OpenTransaction(db), self._sealed)))

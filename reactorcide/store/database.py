@@ -2,10 +2,11 @@
 
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from peewee import DatabaseError, IntegrityError, PeeweeException, SqliteDatabase
 from playhouse import migrations as peewee_migrations
@@ -18,6 +19,8 @@ from reactorcide.transactions import GroupCommit, transaction
 MIGRATIONS_DIR = Path(__file__).parent / "migrations"
 _BUSY_TIMEOUT_MS = 5000
 _COPIES_KEPT = 3
+
+T = TypeVar("T")
 
 
 def copy_database(source: Path, target: Path) -> None:
@@ -34,7 +37,50 @@ def copy_database(source: Path, target: Path) -> None:
         raise
 
 
-class Database:
+class Connection(ABC):
+    """What records are read from and written to: a database, or a transaction that is open on one."""
+
+    def __init__(self, peewee: Any) -> None:
+        self._peewee = peewee
+
+    @contextmanager
+    def read(self) -> Iterator[Any]:
+        """Run the body's queries on this thread's connection.
+
+        Raises ``StoreError`` where the database cannot answer.
+        """
+        try:
+            yield self._peewee
+        except PeeweeException as exc:
+            raise StoreError(f"the job database could not be read: {exc}") from exc
+
+    @abstractmethod
+    def write(self, work: Callable[[Any], T]) -> T:
+        """Return the result of ``work``, which is called with what it writes on."""
+
+    @abstractmethod
+    def write_if_free(self, sql: str, values: Sequence[object]) -> bool:
+        """Run one statement, unless that would have to wait; tells whether it was run."""
+
+
+class OpenTransaction(Connection):
+    """A transaction that is open on this thread. What is written is durable once it is committed."""
+
+    def write(self, work: Callable[[Any], T]) -> T:
+        """Return the result of ``work``, which is part of this transaction."""
+        return work(self._peewee)
+
+    def write_if_free(self, sql: str, values: Sequence[object]) -> bool:
+        """Run one statement as part of this transaction."""
+        self.execute(sql, values)
+        return True
+
+    def execute(self, sql: str, values: Sequence[object] = ()) -> Any:
+        """Run one statement as part of this transaction, and return its cursor."""
+        return self._peewee.execute_sql(sql, values)
+
+
+class Database(Connection):
     """Connections to one SQLite file: one a thread for reading, and one writer at a time.
 
     A transaction is durable when ``write`` returns (WAL, ``synchronous=FULL``). Writers queue behind a
@@ -46,17 +92,19 @@ class Database:
         self.path = path
         self._write_lock = FairLock()
         self._connections: list[sqlite3.Connection] = []
-        self._peewee = _TrackingDatabase(
-            self._connections,
-            str(path),
-            pragmas={
-                "journal_mode": "wal",
-                "synchronous": "full",
-                "foreign_keys": 1,
-                "busy_timeout": _BUSY_TIMEOUT_MS,
-                "cache_size": -4096,
-            },
-            check_same_thread=False,
+        super().__init__(
+            _TrackingDatabase(
+                self._connections,
+                str(path),
+                pragmas={
+                    "journal_mode": "wal",
+                    "synchronous": "full",
+                    "foreign_keys": 1,
+                    "busy_timeout": _BUSY_TIMEOUT_MS,
+                    "cache_size": -4096,
+                },
+                check_same_thread=False,
+            )
         )
         self._group = GroupCommit(self._write_lock, self._peewee.execute_sql)
 
@@ -111,34 +159,40 @@ class Database:
             ) from exc
 
     @contextmanager
-    def write(self) -> Iterator[Any]:
+    def transaction(self) -> Iterator[OpenTransaction]:
         """Run the body as one transaction that is on disk when this returns.
 
         Raises ``StoreError`` where the database cannot do it; then nothing of the body has happened.
         """
+        self._refuse_nesting()
         with self._write_lock, _translated(), transaction(self._peewee.execute_sql):
-            yield self._peewee
+            yield OpenTransaction(self._peewee)
 
-    def write_one(self, sql: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
-        """Run one statement as a transaction that is on disk when this returns; returns its rows.
+    def write(self, work: Callable[[Any], T]) -> T:
+        """Run ``work`` as one transaction that is on disk when this returns; returns its result.
 
-        It is the fast way to write: of many threads that come at a time one writes for all of them, in one
-        transaction. Raises as ``write``.
+        It is the fast way to write: of many threads that wait one writes for all of them, in one
+        transaction. So ``work`` may run on another thread, and twice. Raises as ``transaction``.
         """
-        execute: Any = self._peewee.execute_sql
+        self._refuse_nesting()
         with _translated():
-            return self._group.run(lambda: execute(sql, values).fetchall())
+            return self._group.run_transaction(lambda: work(self._peewee))
+
+    def _refuse_nesting(self) -> None:
+        """Raise ``RuntimeError`` rather than wait for ever for a transaction of this very thread."""
+        if self._peewee.connection().in_transaction:
+            raise RuntimeError("a transaction is open on this thread: write on its tx, not on the store")
 
     def shrink(self) -> None:
         """Leave nothing on disk of what was overwritten or deleted. Raises as ``write``."""
-        execute: Any = self._peewee.execute_sql
+        execute = self._peewee.execute_sql
         with self._write_lock, _translated():
             execute("VACUUM")
             execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def write_if_free(self, sql: str, values: Sequence[object]) -> bool:
-        """As ``write_one``, but without waiting: tells ``False`` where somebody else writes just now."""
-        execute: Any = self._peewee.execute_sql
+        """Run one statement as a transaction; tells ``False`` where somebody else writes just now."""
+        execute = self._peewee.execute_sql
         if not self._write_lock.enter_if_free():
             return False
         try:
@@ -154,17 +208,6 @@ class Database:
         finally:
             self._write_lock.__exit__()
         return True
-
-    @contextmanager
-    def read(self) -> Iterator[Any]:
-        """Run the body's queries on this thread's connection.
-
-        Raises ``StoreError`` where the database cannot answer.
-        """
-        try:
-            yield self._peewee
-        except PeeweeException as exc:
-            raise StoreError(f"the job database could not be read: {exc}") from exc
 
     def check(self) -> None:
         """Raise ``StoreError`` unless the database takes a write (rolled back at once)."""

@@ -151,10 +151,6 @@ class JobRow(Model):
     pinned = BooleanField(constraints=[SQL("DEFAULT 0")])
     stored_bytes = BigIntegerField(null=True)
     """Of its logs and artifacts, measured after its end."""
-    token_id = TextField(null=True)
-    """By which token it was submitted, from where and in which request: a trigger has the audit from here."""
-    address = TextField(null=True)
-    request_id = TextField(null=True)
     git_submodules = BooleanField(constraints=[SQL("DEFAULT 0")])
     killed_preparations = IntegerField(constraints=[SQL("DEFAULT 0")])
     git_depth = IntegerField(constraints=[SQL("DEFAULT 1")])
@@ -213,7 +209,7 @@ class AttemptRow(Model):
 
 
 class JobEventRow(Model):
-    """A status change, written by a trigger on the job's row; ``reason`` is the row's error by then.
+    """A status change; ``reason`` is the error of the job's row by then.
 
     An id is never given twice, which a migration sees to.
     """
@@ -256,7 +252,7 @@ class SourceOwnerRow(Model):
 
 
 class PulledImageRow(Model):
-    """An image that was pulled for a job; a trigger on the job's row stamps its use."""
+    """An image that was pulled for a job, and when one last used it."""
 
     image = TextField(primary_key=True)
     image_id = TextField()

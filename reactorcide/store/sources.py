@@ -1,61 +1,58 @@
 """Queries on uploaded sources and who may use them."""
 
 from dataclasses import asdict, fields
+from typing import Any
 
 from peewee import fn
 
-from reactorcide.domain.audit import Deed
 from reactorcide.domain.jobs import ACTIVE
 from reactorcide.domain.sources import Source
-from reactorcide.store import audit
-from reactorcide.store.database import Database
+from reactorcide.store.database import Connection
 from reactorcide.store.models import JobRow, SourceOwnerRow, SourceRow
 
 _FIELDS = tuple(getattr(SourceRow, item.name) for item in fields(Source))
 
 
-class SourceStore:
-    """Uploaded sources in the database. Thread-safe; every method is one transaction, durable on return.
+class Sources:
+    """Uploaded sources. Thread-safe; each write is one transaction, or part of the one this belongs to."""
 
-    All methods raise ``StoreError`` where the database does not do its work.
-    """
+    def __init__(self, db: Connection) -> None:
+        self._db = db
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def add(self, source: Source, *, now_ms: int) -> bool:
+        """Record a source that was uploaded just now; tells whether its ``object_key`` is now in use.
 
-    def add(self, source: Source, user_id: str, *, now_ms: int, deed: Deed | None = None) -> bool:
-        """Let ``user_id``, who has uploaded a source, use it; tells whether its ``object_key`` is now in use.
-
-        It is not where the same bytes are kept under another key. ``deed`` is for the audit, unless
-        ``user_id`` had uploaded them before.
+        It is not where the same bytes are kept under another key.
         """
-        with self._database.write() as db:
-            is_new = (
-                not SourceRow.update(last_used_at_ms=now_ms)
-                .where(SourceRow.source_id == source.source_id)
-                .execute(db)
-            )
-            if is_new:
-                SourceRow.insert(**asdict(source), last_used_at_ms=now_ms).execute(db)
-            key = SourceOwnerRow.source_id == source.source_id, SourceOwnerRow.user_id == user_id
-            if not SourceOwnerRow.update(last_used_at_ms=now_ms).where(*key).execute(db):
-                SourceOwnerRow.insert(
-                    source_id=source.source_id, user_id=user_id, last_used_at_ms=now_ms
-                ).execute(db)
-                if deed is not None:
-                    audit.record(db, deed)
-            return is_new
+
+        def work(db: Any) -> bool:
+            if self._touch(db, source.source_id, now_ms):
+                return False
+            SourceRow.insert(**asdict(source), last_used_at_ms=now_ms).execute(db)
+            return True
+
+        return self._db.write(work)
+
+    def add_owner(self, source_id: str, user_id: str, *, now_ms: int) -> bool:
+        """Let ``user_id``, who has uploaded a source, use it; tells whether they could not before."""
+
+        def work(db: Any) -> bool:
+            if self._touch_owner(db, source_id, user_id, now_ms):
+                return False
+            SourceOwnerRow.insert(source_id=source_id, user_id=user_id, last_used_at_ms=now_ms).execute(db)
+            return True
+
+        return self._db.write(work)
 
     def touch(self, source_id: str, user_id: str | None, *, now_ms: int) -> bool:
         """Stamp a source as used just now; ``False`` where ``user_id`` (``None``: anybody) has none such."""
-        with self._database.write() as db:
-            if user_id is not None and not SourceOwnerRow.update(last_used_at_ms=now_ms).where(
-                SourceOwnerRow.source_id == source_id, SourceOwnerRow.user_id == user_id
-            ).execute(db):
+
+        def work(db: Any) -> bool:
+            if user_id is not None and not self._touch_owner(db, source_id, user_id, now_ms):
                 return False
-            return bool(
-                SourceRow.update(last_used_at_ms=now_ms).where(SourceRow.source_id == source_id).execute(db)
-            )
+            return self._touch(db, source_id, now_ms)
+
+        return self._db.write(work)
 
     def get(self, source_id: str, user_id: str | None = None) -> Source | None:
         """Return a source, only if ``user_id``, where that is given, has uploaded it."""
@@ -64,7 +61,7 @@ class SourceStore:
             where &= SourceRow.source_id.in_(
                 SourceOwnerRow.select(SourceOwnerRow.source_id).where(SourceOwnerRow.user_id == user_id)
             )
-        with self._database.read() as db:
+        with self._db.read() as db:
             for row in SourceRow.select(*_FIELDS).where(where).dicts().execute(db):
                 return Source(**row)
         return None
@@ -78,7 +75,8 @@ class SourceStore:
             JobRow.status.in_(list(ACTIVE)) & JobRow.source_id.is_null(False)
         )
         where = (SourceRow.last_used_at_ms < before_ms) & SourceRow.source_id.not_in(needed)
-        with self._database.write() as db:
+
+        def work(db: Any) -> list[Source]:
             removed = [Source(**row) for row in SourceRow.select(*_FIELDS).where(where).dicts().execute(db)]
             for source in removed:
                 SourceRow.delete().where(SourceRow.source_id == source.source_id).execute(db)
@@ -91,9 +89,23 @@ class SourceStore:
             SourceOwnerRow.delete().where(
                 (SourceOwnerRow.last_used_at_ms < before_ms) & ~fn.EXISTS(used)
             ).execute(db)
-        return removed
+            return removed
+
+        return self._db.write(work)
 
     def object_keys(self) -> set[str]:
         """Return the object keys of all sources."""
-        with self._database.read() as db:
+        with self._db.read() as db:
             return {key for (key,) in SourceRow.select(SourceRow.object_key).tuples().execute(db)}
+
+    @staticmethod
+    def _touch(db: Any, source_id: str, now_ms: int) -> bool:
+        query = SourceRow.update(last_used_at_ms=now_ms).where(SourceRow.source_id == source_id)
+        return bool(query.execute(db))
+
+    @staticmethod
+    def _touch_owner(db: Any, source_id: str, user_id: str, now_ms: int) -> bool:
+        query = SourceOwnerRow.update(last_used_at_ms=now_ms).where(
+            (SourceOwnerRow.source_id == source_id) & (SourceOwnerRow.user_id == user_id)
+        )
+        return bool(query.execute(db))

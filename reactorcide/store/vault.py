@@ -25,6 +25,11 @@ class Vault:
         self.path = path
         self._key = b""
 
+    @classmethod
+    def beside(cls, database: Path) -> "Vault":
+        """Return the vault of a database's file, beside which its key lies."""
+        return cls(database.with_name("secret-key"))
+
     def load(self) -> bool:
         """Read the key; tells whether there is one. Raises ``ConfigurationError`` where it is no key."""
         try:

@@ -310,7 +310,7 @@ class Attempt:
         self._container_started_at, self._log_offset = started.at, log_offset
         at_ms = now_ms()
         self._patiently(
-            lambda: self._context.store.begin_hand_over(
+            lambda: self._context.store.attempts.begin_hand_over(
                 self.job.job_id,
                 self.job.attempt,
                 container_id,
@@ -458,7 +458,7 @@ class Attempt:
             if self._limits.pull == "never":
                 raise JobFailed(f"image not found: {image} is not here, and --pull is never") from exc
             image_id = self._runner.pull(image, log_writer.say, check)
-            self._context.store.image_pulled(
+            self._context.store.images.add(
                 with_tag(self.job.definition.runner_image), image_id, now_ms=now_ms()
             )
         check()
@@ -694,7 +694,7 @@ class Attempt:
         crashpoints.reached("container-removed")
         # It may have been deleted meanwhile, and even be purged by now.
         with contextlib.suppress(NotFound):
-            if self._context.store.get(self.job.job_id).deleted:
+            if self._context.store.jobs.get(self.job.job_id).deleted:
                 purge_ended(self._context, self.job.job_id)
 
     def _write_down(self, outcome: Outcome) -> None:
@@ -760,7 +760,7 @@ class Attempt:
         with self.task_lock:
             self.task_closed = True
         with contextlib.suppress(NotFound):
-            lifecycle.close_task(self._context, self._context.store.get(self.job.job_id))
+            lifecycle.close_task(self._context, self._context.store.jobs.get(self.job.job_id))
 
     def _remove_container(self) -> None:
         if self._container_id is None:

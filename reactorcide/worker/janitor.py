@@ -93,9 +93,9 @@ class Janitor:
         if not self._keep_image_days:
             return
         since_ms = now_ms() - self._keep_image_days * retention.DAY_MS
-        for found in self._context.store.unused_images(since_ms=since_ms):
+        for found in self._context.store.images.unused(since_ms=since_ms):
             if self._runner.remove_image(found.image, found.image_id):
-                self._context.store.forget_image(found)
+                self._context.store.images.remove(found)
                 log.info("image %s is removed: unused for %d days", found.image, self._keep_image_days)
 
     def _remove_sources(self) -> None:

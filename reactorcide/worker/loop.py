@@ -23,7 +23,7 @@ from reactorcide.domain.errors import (
 from reactorcide.domain.jobs import JobStatus, OpenAttempt
 from reactorcide.domain.workers import WorkerView
 from reactorcide.jobs import JobContext, lifecycle, requeue, tasks
-from reactorcide.jobs.submit import hand_over
+from reactorcide.jobs.submit import enqueue
 from reactorcide.runner import ContainerInfo, Runner
 from reactorcide.worker.claims import Claims
 from reactorcide.worker.disk import DiskWatch
@@ -262,7 +262,7 @@ class Worker:
         return begun
 
     def _waiting_queues(self) -> list[str]:
-        queues = self._context.store.queues_to_poll()
+        queues = self._context.store.queues.to_poll()
         return [queue for queue in queues if not self._queues or queue in self._queues]
 
     def _check_engine(self) -> None:
@@ -274,7 +274,7 @@ class Worker:
     def _take(self, task: Task, job_id: str) -> bool:
         """Judge a claimed task of ours, and run its job if that waits for it; tells whether it does."""
         try:
-            job = self._context.store.get(job_id)
+            job = self._context.store.jobs.get(job_id)
         except NotFound:
             self._complete(task, job_id)
             return False
@@ -304,7 +304,7 @@ class Worker:
         except CorndogsError as exc:
             log.warning("its task stays open for now: %s", exc, extra={"job_id": job_id})
             return
-        self._context.store.task_closed(job_id, task.uuid)
+        self._context.store.tasks.closed(job_id, task.uuid)
 
     def _run(self, attempt: Attempt) -> None:
         job_id = attempt.job.job_id
@@ -326,7 +326,7 @@ class Worker:
                 attempt.interrupt.set(Reason.STOPPING)
         thread.start()
         # A cancel between the claim and this moment found nothing to stop.
-        if self._context.store.get(job_id).status is JobStatus.CANCELLED:
+        if self._context.store.jobs.get(job_id).status is JobStatus.CANCELLED:
             attempt.interrupt.set(Reason.CANCELLED)
 
     def _threads_now(self) -> list[threading.Thread]:
@@ -349,7 +349,7 @@ class Worker:
             for found in self._runner.list(self._context.instance_id)
             if found.is_named
         }
-        for left in self._context.store.open_attempts():
+        for left in self._context.store.attempts.unfinished():
             key = (left.job.job_id, left.job.attempt)
             if key not in running:
                 self._take_over(left, containers.pop(key, None))
@@ -396,8 +396,8 @@ class Worker:
 
         One that it refuses does not hold up the others. Raises ``CorndogsError`` where it takes none.
         """
-        for job, failures in self._context.store.to_submit(now_ms=now_ms()):
-            after = hand_over(self._context, job, failures=failures)
+        for job, failures in self._context.store.tasks.to_submit(now_ms=now_ms()):
+            after = enqueue(self._context, job, failures=failures)
             if after is not None and after.status is JobStatus.SUBMIT_FAILED:
                 self._context.corndogs.check_health()
 
@@ -405,7 +405,7 @@ class Worker:
         """Ask Corndogs for the tasks of jobs that have been queued for long, some at a time, in turn."""
         # Whatever was queued before this start may be what a killed service had just claimed.
         before_ms = max(now_ms() - _QUEUED_LONG_MS, self._started_at_ms)
-        jobs = self._context.store.queued_long(
+        jobs = self._context.store.tasks.queued_long(
             before_ms=before_ms, now_ms=now_ms(), after=self._looked_for, limit=_TASKS_LOOKED_FOR
         )
         self._looked_for = jobs[-1].job_id if len(jobs) == _TASKS_LOOKED_FOR else ""
@@ -419,7 +419,7 @@ class Worker:
         """Stamp the rows of running attempts."""
         held = [(attempt.job.job_id, attempt.job.attempt) for attempt in self._attempts()]
         if held:
-            self._context.store.heartbeat(held, now_ms=now_ms())
+            self._context.store.attempts.heartbeat(held, now_ms=now_ms())
 
     def _attempts(self) -> list[Attempt]:
         with self._lock:
@@ -440,12 +440,12 @@ class Worker:
 
     def _tidy(self) -> None:
         """Time out the tasks of workers that went away."""
-        queues = self._context.store.active_queues()
+        queues = self._context.store.queues.active()
         _for_each(queues, lambda queue: self._context.corndogs.clean_up_timed_out(time_ns(), queue))
 
     def _close(self) -> None:
         """Close the tasks of jobs that are over, some at a time, in turn."""
-        jobs = self._context.store.to_close(after=self._closed_up_to, limit=_TASKS_CLOSED)
+        jobs = self._context.store.tasks.to_close(after=self._closed_up_to, limit=_TASKS_CLOSED)
         self._closed_up_to = jobs[-1].job_id if len(jobs) == _TASKS_CLOSED else ""
         with self._lock:
             running = set(self._running)

@@ -13,9 +13,8 @@ from reactorcide.domain.accounts import Role, Scope
 from reactorcide.domain.audit import operator
 from reactorcide.domain.clock import now_ms
 from reactorcide.domain.errors import Conflict, Forbidden, InvalidInput, NotFound, Unauthorized
-from reactorcide.store.accounts import AccountStore
-from reactorcide.store.audit import AuditStore
 from reactorcide.store.database import Database
+from tests.support.store import new_store
 from tests.support.waiting import wait_until
 
 
@@ -29,7 +28,7 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 @pytest.fixture
 def context(database: Database) -> AccountContext:
-    return AccountContext(AccountStore(database), AuditStore(database))
+    return AccountContext(new_store(database))
 
 
 def test_the_first_admin_is_made_once_and_the_token_is_for_nobody_else(
@@ -143,10 +142,8 @@ def test_a_use_that_cannot_be_written_down_keeps_nobody_out(
 ) -> None:
     ann = users.create(context, "ann", by=operator())
     token, value = tokens.create(context, ann, "a")
-    with database.write() as db:
-        db.execute_sql(
-            "CREATE TRIGGER full BEFORE UPDATE ON token BEGIN SELECT RAISE(ABORT, 'disk full'); END"
-        )
+    with database.transaction() as tx:
+        tx.execute("CREATE TRIGGER full BEFORE UPDATE ON token BEGIN SELECT RAISE(ABORT, 'disk full'); END")
     assert tokens.authenticate(context, value).user_id == ann.user_id
     assert token.token_id in caplog.text
     assert "disk full" in caplog.text
@@ -158,7 +155,7 @@ def test_what_is_written_just_now_is_not_waited_for(context: AccountContext, dat
     entered, done = threading.Event(), threading.Event()
 
     def write() -> None:
-        with database.write():
+        with database.transaction():
             entered.set()
             done.wait(20)
 

@@ -138,13 +138,13 @@ def test_a_peer_that_vanishes_during_the_hand_over(
         monkeypatch.setattr(f"reactorcide.worker.execute.{name}", 2.0)
     line = Line()
     (tmp_path / "engine").mkdir()
-    begin = house.context.store.begin_hand_over
+    begin = house.context.store.attempts.begin_hand_over
 
     def begin_and_cut(*arguments: object, **options: object) -> None:
         begin(*arguments, **options)  # type: ignore[arg-type]  # handed on as they are
         line.swallows = not line.swallowed.is_set()
 
-    monkeypatch.setattr(house.context.store, "begin_hand_over", begin_and_cut)
+    monkeypatch.setattr(house.context.store.attempts, "begin_hand_over", begin_and_cut)
     with tls_engine(tmp_path / "engine", line) as variables, closing(DockerRunner(variables)) as runner:
         house.runner = runner  # type: ignore[assignment]  # a real engine in place of the fake one
         house.worker()
@@ -153,7 +153,7 @@ def test_a_peer_that_vanishes_during_the_hand_over(
         line.swallows = False
         ended = house.until(job, lambda job: job.is_final, "the job to end")
         assert (ended.status, ended.attempt) == ("completed", 2)
-        first, _ = house.context.store.attempts(job.job_id)
+        first, _ = house.context.store.attempts.of_job(job.job_id)
         assert first.error == "its container did not acknowledge the command"
         assert house.log(ended) == "ran\n"
         wait_until(lambda: runner.list("instance") == [], 30, "the containers are gone")

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from reactorcide.domain.clock import rfc3339
 from reactorcide.domain.ids import is_id, new_id
 from reactorcide.domain.images import with_tag
-from reactorcide.domain.jobs import ACTIVE, FINAL, TRANSITIONS, WAITING, JobStatus, Outcome, sources_of
+from reactorcide.domain.jobs import ACTIVE, FINAL, TRANSITIONS, WAITING, JobStatus, Outcome, allowed_from
 from reactorcide.domain.sizes import format_size, parse_size
 
 
@@ -19,7 +19,7 @@ def test_every_status_is_either_active_or_final_and_a_final_one_is_never_left() 
 
 
 def test_every_waiting_status_can_be_claimed() -> None:
-    assert sources_of(JobStatus.RUNNING) == WAITING
+    assert allowed_from(JobStatus.RUNNING) == WAITING
 
 
 def test_only_an_outcome_without_an_error_is_completed() -> None:

@@ -26,8 +26,7 @@ from reactorcide.objects.filesystem import FilesystemObjectStore
 from reactorcide.signals import Signals
 from reactorcide.sources.repack import repack
 from reactorcide.store.database import Database
-from reactorcide.store.jobs import JobStore
-from reactorcide.store.sources import SourceStore
+from tests.support.store import new_store
 from tests.support.tars import header, member, read_all, tar, tar_gz
 
 MOST_BYTES = 10 << 20
@@ -80,7 +79,7 @@ class Shelf:
             created_at_ms=at_ms,
             updated_at_ms=at_ms,
         )
-        self.context.store.add(job, next_submit_at_ms=at_ms)
+        self.context.store.jobs.add(job, next_submit_at_ms=at_ms)
         return job
 
     def put(self, definition: JobDefinition) -> bytes:
@@ -97,8 +96,7 @@ def shelf(tmp_path: Path) -> Iterator[Shelf]:
     unused: Any = None
     yield Shelf(
         JobContext(
-            store=JobStore(database),
-            sources=SourceStore(database),
+            store=new_store(database),
             objects=FilesystemObjectStore(tmp_path / "objects"),
             signals=Signals(),
             metrics=Metrics(),
@@ -195,7 +193,7 @@ def test_what_is_no_source_is_refused_and_nothing_is_kept(shelf: Shelf, data: by
     with pytest.raises(InvalidInput, match=said):
         shelf.add(data)
     assert shelf.objects == []
-    assert shelf.context.sources.object_keys() == set()
+    assert shelf.context.store.sources.object_keys() == set()
 
 
 def test_what_is_too_large_is_refused_packed_and_unpacked(shelf: Shelf) -> None:
@@ -311,7 +309,7 @@ class TestUnused:
         removed = sources.remove_unused(shelf.context, before_ms=now_ms() + 1)
         assert {source.source_id for source in removed} == {unneeded, never}
         assert shelf.objects == [sources.get(shelf.context, ANN, needed).object_key]
-        assert shelf.context.sources.get(unneeded) is None
+        assert shelf.context.store.sources.get(unneeded) is None
         # It is as if it had never been: whoever uploads it again has it, nobody else.
         shelf.add(tar_gz(member("b")), BOB)
         with pytest.raises(NotFound):

@@ -14,12 +14,10 @@ import pytest
 from reactorcide.accounts import AccountContext, users
 from reactorcide.domain.errors import ConfigurationError
 from reactorcide.domain.jobs import JobFilter, JobStatus
-from reactorcide.store.accounts import AccountStore
-from reactorcide.store.audit import AuditStore
 from reactorcide.store.database import Database
-from reactorcide.store.jobs import JobStore
 from tests.conftest import NewService
 from tests.store.test_database import schema
+from tests.support.store import new_store
 
 DUMPS = sorted(Path(__file__).parent.glob("*.sql"))
 TOKEN = "a-token-of-the-first-schema"
@@ -67,12 +65,13 @@ def test_it_gets_the_schema_of_a_new_one_and_keeps_its_rows(old: Path, tmp_path:
 def test_the_stores_read_it(old: Path) -> None:
     database = Database(old)
     database.migrate()
-    jobs, accounts = JobStore(database), AccountContext(AccountStore(database), AuditStore(database))
-    found, total = jobs.page(JobFilter(), limit=10, offset=0, after=None)
+    store = new_store(database)
+    accounts = AccountContext(store)
+    found, total = store.jobs.page(JobFilter(), limit=10, offset=0, after=None)
     assert total == len(found) == len(STATUSES)
     assert {job.definition.name: job.status for job in found} == STATUSES
     assert [user.username for user in users.everybody(accounts)] == ["admin", "ann"]
-    assert jobs.instance_id("another") != "another"
+    assert store.instance.id("another") != "another"
     database.close()
 
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from reactorcide.store import Store
 from reactorcide.store.database import Database
-from reactorcide.store.jobs import JobStore
+from tests.support.store import new_store
 
 
 @pytest.fixture
@@ -18,8 +19,8 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 
 @pytest.fixture
-def store(database: Database) -> JobStore:
-    store = JobStore(database)
-    store.instance_id("instance")
-    store.open_vault()
+def store(database: Database) -> Store:
+    store = new_store(database)
+    store.instance.id("instance")
+    store.instance.open_vault()
     return store

@@ -15,8 +15,8 @@ from reactorcide.domain.errors import ConfigurationError, StoreError
 from reactorcide.domain.ids import new_id
 from reactorcide.domain.jobs import Job, JobDefinition, JobFilter, JobStatus
 from reactorcide.store.database import MIGRATIONS_DIR, Database
-from reactorcide.store.jobs import JobStore
 from reactorcide.store.models import ALL_MODELS, InstanceRow
+from tests.support.store import new_store
 
 MIGRATIONS = Path(store.__file__).parent / "migrations"
 
@@ -68,7 +68,7 @@ def test_a_database_of_the_first_schema_is_brought_up_to_date(
     monkeypatch.undo()
     assert database.migrate()[0] == "0002_job_events"
 
-    store = JobStore(database)
+    store = new_store(database)
     definition = JobDefinition(name="n", job_command="true", source_type="copy", runner_image="i")
     job = Job(
         job_id=new_id(),
@@ -78,8 +78,8 @@ def test_a_database_of_the_first_schema_is_brought_up_to_date(
         created_at_ms=1,
         updated_at_ms=1,
     )
-    store.add(job, next_submit_at_ms=0)
-    store.transition(job.job_id, JobStatus.QUEUED, now_ms=2, only_from={JobStatus.SUBMITTED})
+    store.jobs.add(job, next_submit_at_ms=0)
+    store.jobs.transition(job.job_id, JobStatus.QUEUED, now_ms=2, only_from={JobStatus.SUBMITTED})
     with database.read() as db:
         events = db.execute_sql("SELECT status_from, status_to FROM job_event ORDER BY id").fetchall()
     assert events == [(None, "submitted"), ("submitted", "queued")]
@@ -102,8 +102,8 @@ def test_a_job_of_the_first_schema_is_read_after_the_migrations(tmp_path: Path) 
     old.close()
     database = Database(tmp_path / "x.db")
     database.migrate()
-    (job,), _ = JobStore(database).page(JobFilter(), limit=10)
-    assert job == JobStore(database).get("j")
+    (job,), _ = new_store(database).jobs.page(JobFilter(), limit=10)
+    assert job == new_store(database).jobs.get("j")
     definition = job.definition
     assert (definition.artifacts, definition.source_id, definition.source_job_id) == (None, None, None)
     assert definition.git_submodules is False
@@ -114,8 +114,8 @@ def test_a_job_of_the_first_schema_is_read_after_the_migrations(tmp_path: Path) 
 def test_a_database_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     database = Database(tmp_path / "x.db")
     database.migrate()
-    with database.write() as db:
-        db.execute_sql("INSERT INTO schema_migration (name, applied) VALUES ('9999_future', '')")
+    with database.transaction() as tx:
+        tx.execute("INSERT INTO schema_migration (name, applied) VALUES ('9999_future', '')")
     with pytest.raises(ConfigurationError, match="newer version"):
         database.migrate()
     database.close()
@@ -153,13 +153,13 @@ def test_a_failed_transaction_leaves_nothing(tmp_path: Path) -> None:
     database.migrate()
 
     def write_and_fail() -> None:
-        with database.write() as db:
-            InstanceRow.insert(instance_id="x").execute(db)
+        with database.transaction() as tx:
+            tx.write(InstanceRow.insert(instance_id="x").execute)
             raise KeyError
 
     with pytest.raises(KeyError):
         write_and_fail()
-    assert JobStore(database).instance_id("y") == "y"
+    assert new_store(database).instance.id("y") == "y"
     database.close()
 
 
@@ -171,35 +171,35 @@ def test_a_database_that_is_locked_by_somebody_else_is_an_error_in_a_sentence(tm
     other = sqlite3.connect(tmp_path / "x.db")
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(StoreError, match="locked"):
-        JobStore(database).instance_id("x")
+        new_store(database).instance.id("x")
     with pytest.raises(StoreError, match="locked"):
         database.check()
     other.rollback()
     other.close()
     database.check()
-    assert JobStore(database).instance_id("x") == "x"
+    assert new_store(database).instance.id("x") == "x"
     database.close()
 
 
 def test_the_instance_id_is_made_once(tmp_path: Path) -> None:
     database = Database(tmp_path / "x.db")
     database.migrate()
-    first = JobStore(database).instance_id(new_id())
-    assert JobStore(database).instance_id(new_id()) == first
+    first = new_store(database).instance.id(new_id())
+    assert new_store(database).instance.id(new_id()) == first
     database.close()
 
 
 def test_a_rollback_by_sqlite_itself_does_not_hide_the_reason(tmp_path: Path) -> None:
     database = Database(tmp_path / "x.db")
     database.migrate()
-    with database.write() as db:
-        db.execute_sql(
+    with database.transaction() as tx:
+        tx.execute(
             "CREATE TRIGGER full BEFORE INSERT ON instance "
             "BEGIN SELECT RAISE(ROLLBACK, 'disk I/O error'); END"
         )
     with pytest.raises((StoreError, IntegrityError), match="disk I/O error"):
-        JobStore(database).instance_id("x")
-    with database.write() as db:
-        db.execute_sql("DROP TRIGGER full")
-    assert JobStore(database).instance_id("x") == "x"
+        new_store(database).instance.id("x")
+    with database.transaction() as tx:
+        tx.execute("DROP TRIGGER full")
+    assert new_store(database).instance.id("x") == "x"
     database.close()

@@ -10,9 +10,10 @@ import pytest
 from reactorcide.domain.errors import ConfigurationError, StoreError
 from reactorcide.domain.jobs import JobFilter, JobStatus
 from reactorcide.domain.secrets import secrets_of
+from reactorcide.store import Store
 from reactorcide.store.database import Database
-from reactorcide.store.jobs import JobStore
 from tests.store.test_jobs import add, claim, move
+from tests.support.store import new_store
 
 VALUE = "s3cret-värde-of-a-variable"
 URL = "https://me:passw0rd-in-url@example.test/x"
@@ -35,9 +36,9 @@ def assert_nowhere(directory: Path) -> None:
         assert text.encode() not in data
 
 
-def reopened(database: Database) -> JobStore:
-    store = JobStore(database)
-    store.open_vault()
+def reopened(database: Database) -> Store:
+    store = new_store(database)
+    store.instance.open_vault()
     return store
 
 
@@ -46,24 +47,24 @@ def key(database: Database) -> Path:
 
 
 def test_a_job_comes_back_with_its_secrets_which_are_not_on_disk(
-    database: Database, store: JobStore, tmp_path: Path
+    database: Database, store: Store, tmp_path: Path
 ) -> None:
     job = add(store, **SECRET)
-    assert store.get(job.job_id) == job
-    assert list(job.definition.job_env_vars) == list(store.get(job.job_id).definition.job_env_vars)
-    assert store.page(JobFilter(), limit=1)[0] == [job]
+    assert store.jobs.get(job.job_id) == job
+    assert list(job.definition.job_env_vars) == list(store.jobs.get(job.job_id).definition.job_env_vars)
+    assert store.jobs.page(JobFilter(), limit=1)[0] == [job]
     # What a sweep hands on needs none of them.
-    ((swept, _),) = store.to_submit(now_ms=job.created_at_ms)
+    ((swept, _),) = store.tasks.to_submit(now_ms=job.created_at_ms)
     assert swept.job_id == job.job_id
     assert not {*secrets_of(job.definition)} & {*secrets_of(swept.definition)}
     assert move(store, job, JobStatus.QUEUED).definition == job.definition
     assert claim(store, job).definition == job.definition
-    assert [left.job.definition for left in store.open_attempts()] == [job.definition]
-    assert reopened(database).get(job.job_id).definition == job.definition
+    assert [left.job.definition for left in store.attempts.unfinished()] == [job.definition]
+    assert reopened(database).jobs.get(job.job_id).definition == job.definition
     assert_nowhere(tmp_path)
 
 
-def test_the_key_is_for_the_operator_alone(database: Database, store: JobStore) -> None:
+def test_the_key_is_for_the_operator_alone(database: Database, store: Store) -> None:
     assert key(database).stat().st_mode & 0o777 == 0o600
     first = key(database).read_bytes()
     reopened(database)
@@ -72,11 +73,11 @@ def test_the_key_is_for_the_operator_alone(database: Database, store: JobStore) 
 
 def test_it_is_made_whatever_the_umask_and_what_an_earlier_start_left(database: Database) -> None:
     key(database).with_name("secret-key.new").write_text("half")
-    store = JobStore(database)
-    store.instance_id("instance")
+    store = new_store(database)
+    store.instance.id("instance")
     umask = os.umask(0)
     try:
-        store.open_vault()
+        store.instance.open_vault()
     finally:
         os.umask(umask)
     assert key(database).stat().st_mode & 0o777 == 0o600
@@ -85,7 +86,7 @@ def test_it_is_made_whatever_the_umask_and_what_an_earlier_start_left(database: 
 
 @pytest.mark.parametrize("trouble", ["missing", "another one"])
 def test_without_its_key_a_database_with_secrets_is_refused(
-    database: Database, store: JobStore, trouble: str
+    database: Database, store: Store, trouble: str
 ) -> None:
     job = add(store, **SECRET)
     saved = key(database).read_bytes()
@@ -97,37 +98,37 @@ def test_without_its_key_a_database_with_secrets_is_refused(
     # It was not made anew, either.
     assert key(database).exists() == (trouble == "another one")
     key(database).write_bytes(saved)
-    assert reopened(database).get(job.job_id) == job
+    assert reopened(database).jobs.get(job.job_id) == job
 
 
-def test_a_key_that_nothing_was_encrypted_with_may_go(database: Database, store: JobStore) -> None:
+def test_a_key_that_nothing_was_encrypted_with_may_go(database: Database, store: Store) -> None:
     add(store, job_env_vars={"A": "b"})
     key(database).unlink()
     job = add(reopened(database), **SECRET)
-    assert reopened(database).get(job.job_id) == job
+    assert reopened(database).jobs.get(job.job_id) == job
 
 
 @pytest.mark.parametrize("content", ["", "not a key", "ab" * 31])
-def test_a_file_that_is_no_key_is_refused(database: Database, store: JobStore, content: str) -> None:
+def test_a_file_that_is_no_key_is_refused(database: Database, store: Store, content: str) -> None:
     key(database).write_text(content)
     with pytest.raises(ConfigurationError, match="secret-key"):
         reopened(database)
     assert key(database).read_text() == content
 
 
-def test_the_secrets_of_one_job_cannot_be_given_to_another(database: Database, store: JobStore) -> None:
+def test_the_secrets_of_one_job_cannot_be_given_to_another(database: Database, store: Store) -> None:
     victim, other = add(store, **SECRET), add(store, job_env_vars={"TOKEN": "x"}, secret_env_vars=("TOKEN",))
-    with database.write() as db:
-        db.execute_sql(
+    with database.transaction() as tx:
+        tx.execute(
             "UPDATE job SET secrets = (SELECT secrets FROM job WHERE job_id = ?) WHERE job_id = ?",
             (victim.job_id, other.job_id),
         )
     with pytest.raises(StoreError, match=other.job_id):
-        store.get(other.job_id)
-    assert store.get(victim.job_id) == victim
+        store.jobs.get(other.job_id)
+    assert store.jobs.get(victim.job_id) == victim
 
 
-def test_each_job_is_encrypted_differently(database: Database, store: JobStore) -> None:
+def test_each_job_is_encrypted_differently(database: Database, store: Store) -> None:
     for _ in range(2):
         add(store, **SECRET)
     with database.read() as db:
@@ -135,34 +136,34 @@ def test_each_job_is_encrypted_differently(database: Database, store: JobStore) 
     assert first != second
 
 
-def test_a_job_without_secrets_has_nothing_encrypted(database: Database, store: JobStore) -> None:
+def test_a_job_without_secrets_has_nothing_encrypted(database: Database, store: Store) -> None:
     add(store, job_env_vars={"A": "b", "TOKEN": ""}, secret_env_vars=("TOKEN",), git_url="git@example.test:x")
     with database.read() as db:
         assert db.execute_sql("SELECT secrets FROM job").fetchall() == [(None,)]
 
 
 def test_what_an_earlier_version_stored_is_encrypted_at_the_first_start(
-    database: Database, store: JobStore, tmp_path: Path
+    database: Database, store: Store, tmp_path: Path
 ) -> None:
     secret, plain, gone = add(store, **SECRET), add(store, job_env_vars={"A": "b"}), add(store, **SECRET)
     # As that version left them.
-    with database.write() as db:
-        db.execute_sql("UPDATE instance SET secret_key_sha256 = NULL")
-        db.execute_sql(
+    with database.transaction() as tx:
+        tx.execute("UPDATE instance SET secret_key_sha256 = NULL")
+        tx.execute(
             "UPDATE job SET job_env_vars = ?, git_url = ?, secrets = NULL, secret_env_vars = NULL "
             "WHERE job_id <> ?",
             (json.dumps(SECRET["job_env_vars"]), URL, plain.job_id),
         )
-        db.execute_sql("DELETE FROM job WHERE job_id = ?", (gone.job_id,))
+        tx.execute("DELETE FROM job WHERE job_id = ?", (gone.job_id,))
     key(database).unlink()
     assert b"passw0rd-in-url" in on_disk(tmp_path)
     later = reopened(database)
-    assert [later.get(job.job_id) for job in (secret, plain)] == [secret, plain]
+    assert [later.jobs.get(job.job_id) for job in (secret, plain)] == [secret, plain]
     assert_nowhere(tmp_path)
 
 
-def test_a_start_that_was_cut_off_before_the_end_goes_on(database: Database, store: JobStore) -> None:
+def test_a_start_that_was_cut_off_before_the_end_goes_on(database: Database, store: Store) -> None:
     job = add(store, **SECRET)
-    with database.write() as db:
-        db.execute_sql("UPDATE instance SET secret_key_sha256 = NULL")
-    assert reopened(database).get(job.job_id) == job
+    with database.transaction() as tx:
+        tx.execute("UPDATE instance SET secret_key_sha256 = NULL")
+    assert reopened(database).jobs.get(job.job_id) == job

@@ -17,10 +17,9 @@ import docker
 from reactorcide.accounts import AccountContext, tokens, users
 from reactorcide.domain.accounts import Role
 from reactorcide.domain.audit import operator
-from reactorcide.store.accounts import AccountStore
-from reactorcide.store.audit import AuditStore
 from reactorcide.store.database import Database
 from tests.support.client import Client, Job
+from tests.support.store import new_store
 from tests.support.waiting import wait_until
 
 PROGRAM = Path(__file__).resolve().parents[2] / "reactorcide.py"
@@ -200,7 +199,7 @@ class Service:
         """Make a user, as the operator can: directly in the database."""
         database = Database(self.data_dir / "reactorcide.db")
         try:
-            accounts = AccountContext(AccountStore(database), AuditStore(database))
+            accounts = AccountContext(new_store(database))
             user = users.create(accounts, name, role=role, by=operator())
             _, value = tokens.create(accounts, user, "test", by=operator())
         finally:

@@ -21,11 +21,10 @@ from reactorcide.runner.fake import FakeRunner
 from reactorcide.signals import Signals
 from reactorcide.sources.roots import SourceRoots
 from reactorcide.store.database import Database
-from reactorcide.store.jobs import JobStore
-from reactorcide.store.sources import SourceStore
 from reactorcide.worker.execute import Limits
 from reactorcide.worker.loop import Worker
 from reactorcide.worker.prepare import Preparation
+from tests.support.store import new_store
 from tests.support.waiting import wait_until
 
 USER = User(user_id="u", username="u", email=None, role=Role.USER, is_active=True, created_at_ms=0)
@@ -72,7 +71,7 @@ class House:
 
     def job(self, job: Job) -> Job:
         """Return the job as it is now."""
-        return self.context.store.get(job.job_id)
+        return self.context.store.jobs.get(job.job_id)
 
     def until(self, job: Job, condition: Callable[[Job], bool], what: str) -> Job:
         """Wait until the job is as it should be."""
@@ -108,13 +107,12 @@ def open_house(tmp_path: Path, instance_id: str) -> Iterator[House]:
     database.migrate()
     corndogs = EmbeddedCorndogs(tmp_path / "corndogs.db")
     corndogs.start()
-    store = JobStore(database)
-    store.instance_id(instance_id)
-    store.open_vault()
+    store = new_store(database)
+    store.instance.id(instance_id)
+    store.instance.open_vault()
     preparation = Preparation(SourceRoots([tmp_path], None), tmp_path / "workspaces", {})
     context = JobContext(
         store=store,
-        sources=SourceStore(database),
         objects=FilesystemObjectStore(tmp_path / "objects"),
         signals=Signals(),
         metrics=Metrics(),

@@ -33,7 +33,6 @@ def a_context(base: Path) -> JobContext:
     unused: Any = None
     return JobContext(
         store=unused,
-        sources=unused,
         objects=FilesystemObjectStore(base / "objects"),
         signals=Signals(),
         metrics=Metrics(),

@@ -17,8 +17,8 @@ from reactorcide.jobs import delete, retention
 from reactorcide.jobs.pin import pin
 from reactorcide.objects.filesystem import FilesystemObjectStore
 from reactorcide.store.database import Database
-from reactorcide.store.jobs import JobStore
 from reactorcide.worker.janitor import Janitor
+from tests.support.store import new_store
 from tests.support.waiting import wait_until
 from tests.worker.conftest import USER, House
 
@@ -51,7 +51,9 @@ def is_gone(house: House, job: Job) -> bool:
 def ended_jobs(house: House, count: int) -> list[Job]:
     """Run jobs to their end, one after the other, until nothing of them is left open."""
     jobs = [house.ended(house.submit(f"print {'x' * 100}")) for _ in range(count)]
-    wait_until(lambda: len(house.context.store.removable()) == count, 20, "their tasks to be closed")
+    wait_until(
+        lambda: len(house.context.store.retention.removable()) == count, 20, "their tasks to be closed"
+    )
     return jobs
 
 
@@ -78,7 +80,7 @@ def test_a_removal_that_takes_long_holds_up_no_claim(
     house.context.objects = stuck = Stuck(tmp_path / "objects")
     if deleted_by_hand:
         # As a crash between the two leaves it.
-        house.context.store.mark_deleted(old.job_id, now_ms=now_ms())
+        house.context.store.jobs.delete(old.job_id, now_ms=now_ms())
     janitor(KEEP_ONE)
     assert stuck.asked.wait(20)
     duties_done_at = monotonic() + 1.5
@@ -110,7 +112,7 @@ def test_a_cancelled_job_stays_while_its_container_does(house: House) -> None:
     [last] = ended_jobs(house, 1)
     running = house.submit("deaf; hang")
     house.until(running, lambda job: job.started_at_ms is not None, "the job to start")
-    house.context.store.transition(
+    house.context.store.jobs.transition(
         running.job_id,
         JobStatus.CANCELLED,
         now_ms=now_ms(),
@@ -119,22 +121,24 @@ def test_a_cancelled_job_stays_while_its_container_does(house: House) -> None:
         task_open=False,
     )
     assert house.runner.containers
-    assert [job.job_id for job in house.context.store.removable()] == [last.job_id]
-    assert not house.context.store.retire(running.job_id, now_ms=now_ms())
+    assert [job.job_id for job in house.context.store.retention.removable()] == [last.job_id]
+    assert not house.context.store.retention.delete(running.job_id, now_ms=now_ms())
     for container in house.runner.containers.values():
         container.receive("KILL")
     house.ended(running)
-    assert house.context.store.retire(running.job_id, now_ms=now_ms())
+    assert house.context.store.retention.delete(running.job_id, now_ms=now_ms())
 
 
 def test_a_job_stays_while_another_needs_its_artifacts(house: House) -> None:
     house.worker()
     needed, _ = ended_jobs(house, 2)
     running = house.submit("hang", source_job_id=needed.job_id)
-    assert needed.job_id not in {job.job_id for job in house.context.store.removable()}
-    assert not house.context.store.retire(needed.job_id, now_ms=now_ms())
+    assert needed.job_id not in {job.job_id for job in house.context.store.retention.removable()}
+    assert not house.context.store.retention.delete(needed.job_id, now_ms=now_ms())
     delete.delete(house.context, USER, running.job_id)
-    wait_until(lambda: house.context.store.retire(needed.job_id, now_ms=now_ms()), 20, "it to be removable")
+    wait_until(
+        lambda: house.context.store.retention.delete(needed.job_id, now_ms=now_ms()), 20, "it to be removable"
+    )
 
 
 def test_an_uploaded_source_goes_when_no_job_has_used_it_for_long(
@@ -145,10 +149,12 @@ def test_an_uploaded_source_goes_when_no_job_has_used_it_for_long(
         key = f"sources/{source_id}/source.tar.gz"
         context.objects.put(key, [b"x"])
         source = Source(source_id=source_id, object_key=key, size_bytes=1, files=1)
-        context.sources.add(source, "u", now_ms=now_ms() - age_days * retention.DAY_MS)
+        at_ms = now_ms() - age_days * retention.DAY_MS
+        context.store.sources.add(source, now_ms=at_ms)
+        context.store.sources.add_owner(source_id, "u", now_ms=at_ms)
     janitor(retention.Policy(), keep_source_days=14)
     wait_until(
-        lambda: context.sources.object_keys() == {"sources/new/source.tar.gz"}, 20, "the old one to go"
+        lambda: context.store.sources.object_keys() == {"sources/new/source.tar.gz"}, 20, "the old one to go"
     )
     wait_until(lambda: len(list(context.objects.list("sources/"))) == 1, 20, "its file to go")
 
@@ -158,7 +164,7 @@ def test_a_pin_that_comes_after_the_decision_wins(house: House) -> None:
     old, _ = ended_jobs(house, 2)
     assert [item.job_id for item in retention.plan(house.context, KEEP_ONE)] == [old.job_id]
     pin(house.context, USER, old.job_id, pinned=True)
-    assert not house.context.store.retire(old.job_id, now_ms=now_ms())
+    assert not house.context.store.retention.delete(old.job_id, now_ms=now_ms())
     assert not house.job(old).deleted
 
 
@@ -170,11 +176,11 @@ def test_sizes_are_measured_once_and_a_plan_changes_nothing(house: House) -> Non
     policy = retention.Policy(keep_bytes=size_bytes + 50)
     [planned] = retention.plan(house.context, policy)
     assert planned.size_bytes == size_bytes
-    assert [job.stored_bytes for job in house.context.store.removable()] == [None, None]
+    assert [job.stored_bytes for job in house.context.store.retention.removable()] == [None, None]
     assert retention.carry_out(house.context, replace(policy, keep_bytes=0), by=operator()) == []
-    assert [job.stored_bytes for job in house.context.store.removable()] == [size_bytes, size_bytes]
+    assert [job.stored_bytes for job in house.context.store.retention.removable()] == [size_bytes, size_bytes]
     assert retention.carry_out(house.context, policy, by=operator()) == [planned]
-    assert len(house.context.store.removable()) == 1
+    assert len(house.context.store.retention.removable()) == 1
 
 
 def test_two_that_do_the_same_at_once_remove_each_job_once(house: House, tmp_path: Path) -> None:
@@ -182,7 +188,7 @@ def test_two_that_do_the_same_at_once_remove_each_job_once(house: House, tmp_pat
     jobs = ended_jobs(house, 12)
     # With a connection and a lock of its own, as another process has.
     database = Database(tmp_path / "jobs.db")
-    other = replace(house.context, store=JobStore(database))
+    other = replace(house.context, store=new_store(database))
     found: list[str] = []
     both = threading.Barrier(2)
 
@@ -204,7 +210,7 @@ def test_one_that_cannot_be_removed_holds_up_no_other(house: House, monkeypatch:
     house.worker()
     jobs = ended_jobs(house, 3)
     for job in jobs:
-        house.context.store.mark_deleted(job.job_id, now_ms=now_ms())
+        house.context.store.jobs.delete(job.job_id, now_ms=now_ms())
     whole = FilesystemObjectStore.delete
 
     def delete_unless_first(store: FilesystemObjectStore, prefix: str) -> None:
@@ -228,17 +234,17 @@ def test_pulled_images_go_when_no_job_has_used_them_for_long(
     house.runner.pullable = {"used:1", "unused:1"}
     for image in ("used:1", "unused:1"):
         assert house.ended(house.submit(runner_image=image)).status is JobStatus.COMPLETED
-    for found in house.context.store.unused_images(since_ms=now_ms() + 1000):
+    for found in house.context.store.images.unused(since_ms=now_ms() + 1000):
         long_ago = now_ms() - 15 * retention.DAY_MS
-        house.context.store.image_pulled(found.image, found.image_id, now_ms=long_ago)
+        house.context.store.images.add(found.image, found.image_id, now_ms=long_ago)
     house.ended(house.submit(runner_image="used:1"))
-    assert [item.image for item in house.context.store.unused_images(since_ms=now_ms() - 1000)] == [
+    assert [item.image for item in house.context.store.images.unused(since_ms=now_ms() - 1000)] == [
         "unused:1"
     ]
     janitor(retention.Policy(), keep_image_days=14)
     wait_until(lambda: house.runner.images == {"alpine:latest", "used:1"}, 20, "the unused image to go")
     wait_until(
-        lambda: len(house.context.store.unused_images(since_ms=now_ms() + 1000)) == 1,
+        lambda: len(house.context.store.images.unused(since_ms=now_ms() + 1000)) == 1,
         20,
         "it to be forgotten",
     )

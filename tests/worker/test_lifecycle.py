@@ -34,12 +34,11 @@ from reactorcide.runner.fake import FakeRunner
 from reactorcide.signals import Signals
 from reactorcide.sources.roots import SourceRoots
 from reactorcide.store.database import Database
-from reactorcide.store.jobs import JobStore
-from reactorcide.store.sources import SourceStore
 from reactorcide.worker.execute import Attempt, Limits
 from reactorcide.worker.interrupt import Reason
 from reactorcide.worker.loop import Worker
 from reactorcide.worker.prepare import Preparation
+from tests.support.store import new_store
 
 USER = User(user_id="u", username="u", email=None, role=Role.USER, is_active=True, created_at_ms=0)
 LEASE_S = 60.0
@@ -84,7 +83,7 @@ class SteppedWorker(Worker):
 
     def _run(self, attempt: Attempt) -> None:
         self._running[attempt.job.job_id] = attempt
-        if self._context.store.get(attempt.job.job_id).status is JobStatus.CANCELLED:
+        if self._context.store.jobs.get(attempt.job.job_id).status is JobStatus.CANCELLED:
             attempt.interrupt.set(Reason.CANCELLED)
 
     def step(self) -> None:
@@ -133,8 +132,7 @@ class Lifecycle(RuleBasedStateMachine):
         self.cable = Cable(self.corndogs)
         self.preparation = Preparation(SourceRoots([base], None), base / "workspaces", {})
         self.context = JobContext(
-            store=JobStore(self.database),
-            sources=SourceStore(self.database),
+            store=new_store(self.database),
             objects=FilesystemObjectStore(base / "objects"),
             signals=Signals(),
             metrics=Metrics(),
@@ -198,7 +196,7 @@ class Lifecycle(RuleBasedStateMachine):
             queues=(),
         )
         self.context.stop_attempt = self.worker.stop_attempt
-        self.context.store.submit_interrupted()
+        self.context.store.tasks.submit_interrupted()
 
     def _alive(self, call: Any, crash_at: str | None) -> Any:
         """Return what ``call`` returns; ``None`` where the service was killed in it, and started anew."""
@@ -254,7 +252,7 @@ class Lifecycle(RuleBasedStateMachine):
         job_id = self._some_job(chance)
         if job_id is None:
             return
-        waited = self.context.store.get(job_id).status in WAITING
+        waited = self.context.store.jobs.get(job_id).status in WAITING
 
         def call() -> Job | None:
             try:
@@ -264,7 +262,7 @@ class Lifecycle(RuleBasedStateMachine):
 
         self._alive(call, crash_at)
         if waited:
-            assert self.context.store.get(job_id).status is JobStatus.CANCELLED
+            assert self.context.store.jobs.get(job_id).status is JobStatus.CANCELLED
             self.cancelled_early[job_id] = self._starts()[job_id]
 
     @rule(chance=st.randoms(use_true_random=False), crash_at=st.sampled_from((None, None, "delete-written")))
@@ -308,14 +306,14 @@ class Lifecycle(RuleBasedStateMachine):
     def _late_reports(self, *, ended: bool) -> None:
         rows = self._rows()
         for job in (attempt.job for attempt in self.stale if attempt.job.job_id in rows):
-            before = self.context.store.get(job.job_id)
+            before = self.context.store.jobs.get(job.job_id)
             if before.attempt == job.attempt and before.status is JobStatus.RUNNING:
                 continue
             if ended:
                 lifecycle.finish(self.context, job, Outcome(exit_code=0, error=None))
             else:
                 lifecycle.try_again(self.context, job, "late", delay_s=0)
-            assert self.context.store.get(job.job_id) == before
+            assert self.context.store.jobs.get(job.job_id) == before
 
     # --- what always holds ---------------------------------------------------------------------
 
@@ -330,14 +328,14 @@ class Lifecycle(RuleBasedStateMachine):
     def every_job_is_there_and_says_what_it_waits_for(self) -> None:
         assert set(self.accepted) - self.deleted <= set(self._rows())
         for job_id in set(self.accepted) - self.deleted:
-            assert why.explain(self.context, self.context.store.get(job_id), [self.worker.view()]).reason
+            assert why.explain(self.context, self.context.store.jobs.get(job_id), [self.worker.view()]).reason
 
     @invariant()
     def at_most_one_attempt_runs(self) -> None:
         containers = Counter(one.spec.job_id for one in self.runner.containers.values())
         assert max(containers.values(), default=0) <= 1
         for job_id in self._rows():
-            attempts = self.context.store.attempts(job_id)
+            attempts = self.context.store.attempts.of_job(job_id)
             assert sum(item.completed_at_ms is None for item in attempts) <= 1
             assert self._starts()[job_id] <= 1 + self.accepted[job_id].retries
         for job_id, starts in self.cancelled_early.items():

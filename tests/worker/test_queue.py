@@ -129,21 +129,21 @@ def test_the_trail_of_a_job_says_that_its_task_was_lost(house: House) -> None:
     after = house.job(job)
     assert (after.status, after.corndogs_task_id) == (JobStatus.SUBMITTED, None)
     assert after.error == "the queue has lost its task, so it is queued again"
-    [event] = [item for item in house.context.store.events(None, after=0) if item.reason]
+    [event] = [item for item in house.context.store.events.after(0, None) if item.reason]
     assert (event.status_from, event.status_to, event.reason) == (
         JobStatus.QUEUED,
         JobStatus.SUBMITTED,
         after.error,
     )
     # A worker has begun it meanwhile, or it was queued again: then nothing is done.
-    house.context.store.transition(
+    house.context.store.jobs.transition(
         job.job_id,
         JobStatus.QUEUED,
         now_ms=now_ms(),
         only_from={JobStatus.SUBMITTED},
         corndogs_task_id="another",
     )
-    assert house.context.store.forget_task(job.job_id, lost_id, "no", now_ms=now_ms()) is None
+    assert house.context.store.tasks.forget(job.job_id, lost_id, "no", now_ms=now_ms()) is None
     assert house.job(job).status is JobStatus.QUEUED
 
 
@@ -230,8 +230,8 @@ def test_why_does_not_promise_a_worker_that_has_not_come_for_long(house: House) 
     job = house.submit()
     views = [worker.view() for worker in house.workers]
     assert why.explain(house.context, house.job(job), views).reason == "a worker is about to take it"
-    with house.database.write() as db:
-        db.execute_sql("UPDATE job SET queued_at_ms = queued_at_ms - 60000")
+    with house.database.transaction() as tx:
+        tx.execute("UPDATE job SET queued_at_ms = queued_at_ms - 60000")
     reason = why.explain(house.context, house.job(job), views).reason
     assert "has not handed it out for 60 s" in reason
 
@@ -305,12 +305,12 @@ def test_a_lone_surrogate_as_the_job_s_id_is_somebody_else_s(house: House) -> No
 
 def test_a_forged_task_of_another_queue_does_not_run_a_job(house: House) -> None:
     job = house.submit(queue_name="slow")
-    with house.database.write() as db:
-        db.execute_sql("UPDATE job SET status = 'submitted', corndogs_task_id = NULL, next_submit_at_ms = 0")
+    with house.database.transaction() as tx:
+        tx.execute("UPDATE job SET status = 'submitted', corndogs_task_id = NULL, next_submit_at_ms = 0")
     forged = house.context.corndogs.submit_task("default", payload=tasks.payload("instance", job.job_id))
     worker = house.worker(concurrency=0)
     assert not worker._take(forged, job.job_id)
-    assert house.context.store.attempts(job.job_id) == []
+    assert house.context.store.attempts.of_job(job.job_id) == []
     assert stored(house, forged).current_state == "completed"
 
 
@@ -452,7 +452,7 @@ def test_a_restart_takes_over_what_runs_though_the_queue_is_away(house: House) -
     ended = house.ended(job)
     assert (ended.exit_code, ended.attempt) == (143, 1)
     # Its task is closed when the queue is back.
-    assert [left.job_id for left in house.context.store.to_close()] == [job.job_id]
+    assert [left.job_id for left in house.context.store.tasks.to_close()] == [job.job_id]
 
 
 def test_a_job_whose_task_somebody_takes_while_it_runs_goes_on(house: House) -> None:
@@ -465,7 +465,7 @@ def test_a_job_whose_task_somebody_takes_while_it_runs_goes_on(house: House) -> 
     assert (house.job(job).status, len(house.runner.created)) == (JobStatus.RUNNING, 1)
     cancel.cancel(house.context, USER, job.job_id)
     house.ended(job)
-    wait_until(lambda: house.context.store.to_close() == [], 20, "its task to be closed")
+    wait_until(lambda: house.context.store.tasks.to_close() == [], 20, "its task to be closed")
 
 
 def test_a_queue_whose_clean_up_fails_does_not_hold_up_the_others(
@@ -500,7 +500,7 @@ def test_a_task_that_is_not_archived_is_marked_and_closed_once(
     jobs = [house.submit(queue_name="bad"), house.submit()]
     for job in jobs:
         house.ended(job)
-    wait_until(lambda: house.context.store.to_close() == [], 20, "the tasks to be closed")
+    wait_until(lambda: house.context.store.tasks.to_close() == [], 20, "the tasks to be closed")
     task = house.context.corndogs.get_task(task_id(house, jobs[0]), "bad")
     assert task is not None
     assert (task.current_state, task.auto_target_state, task.timeout_s) == ("completed", "completed", 0)
@@ -519,13 +519,13 @@ def test_what_cannot_be_closed_now_does_not_hold_up_the_others(
             f"CREATE TRIGGER refuse_{event} BEFORE {event} ON task WHEN OLD.queue = 'bad' "
             "BEGIN SELECT RAISE(ABORT, 'no'); END",
         )
-    with house.database.write() as db:
-        db.execute_sql("UPDATE job SET status = 'completed'")
+    with house.database.transaction() as tx:
+        tx.execute("UPDATE job SET status = 'completed'")
     house.worker(concurrency=0)
     wait_until(
         lambda: stored(house, task_id(house, good)).current_state == "completed", 20, "it to be closed"
     )
-    assert {job.job_id for job in house.context.store.to_close()} == {job.job_id for job in bad}
+    assert {job.job_id for job in house.context.store.tasks.to_close()} == {job.job_id for job in bad}
 
 
 def test_a_job_that_the_queue_refuses_does_not_hold_up_those_behind_it(house: House) -> None:
@@ -539,12 +539,12 @@ def test_a_job_that_the_queue_refuses_does_not_hold_up_those_behind_it(house: Ho
         "CREATE TRIGGER refuse BEFORE INSERT ON task WHEN NEW.queue = 'bad' "
         "BEGIN SELECT RAISE(ABORT, 'no'); END",
     )
-    with house.database.write() as db:
-        db.execute_sql("UPDATE job SET next_submit_at_ms = 0")
+    with house.database.transaction() as tx:
+        tx.execute("UPDATE job SET next_submit_at_ms = 0")
     worker = house.worker(concurrency=0)
     worker.stop(10)
-    with house.database.write() as db:
-        db.execute_sql("UPDATE job SET next_submit_at_ms = 0, status = 'submit_failed'")
+    with house.database.transaction() as tx:
+        tx.execute("UPDATE job SET next_submit_at_ms = 0, status = 'submit_failed'")
     worker._submit_due()
     assert [house.job(job).status for job in jobs] == [
         JobStatus.SUBMIT_FAILED,

@@ -44,7 +44,7 @@ def test_a_job_runs_to_its_end(house: House) -> None:
 def test_its_task_is_completed_with_it(house: House) -> None:
     house.worker()
     job = house.ended(house.submit())
-    wait_until(lambda: house.context.store.to_close() == [], 20, "the task to be closed")
+    wait_until(lambda: house.context.store.tasks.to_close() == [], 20, "the task to be closed")
     assert job.corndogs_task_id is not None
     task = house.context.corndogs.get_task(job.corndogs_task_id, "default")
     assert task is not None
@@ -97,7 +97,7 @@ def test_a_running_job_is_cancelled_by_stopping_its_container(house: House) -> N
     cancel.cancel(house.context, USER, job.job_id)
     ended = house.ended(job)
     assert ended.status is JobStatus.CANCELLED
-    wait_until(lambda: house.context.store.log_is_closed(job.job_id, 1), 20, "its log to close")
+    wait_until(lambda: house.context.store.attempts.log_is_closed(job.job_id, 1), 20, "its log to close")
     assert house.log(job) == "begun\n[reactorcide] cancelled\n"
 
 
@@ -341,7 +341,7 @@ def test_a_deleted_job_leaves_nothing(house: House) -> None:
     house.until(running, lambda job: job.started_at_ms is not None, "the job to start")
     for job in (ended, running):
         delete.delete(house.context, USER, job.job_id)
-    wait_until(lambda: house.context.store.counts() == [], 20, "the rows to go")
+    wait_until(lambda: house.context.store.queues.counts() == [], 20, "the rows to go")
     wait_until(lambda: list(house.context.objects.list("jobs/")) == [], 20, "the objects to go")
     wait_until(lambda: house.runner.containers == {}, 20, "the container to go")
 
@@ -390,7 +390,7 @@ def test_a_restart_takes_over_what_runs(house: House) -> None:
     cancel.cancel(house.context, USER, job.job_id)
     assert house.ended(job).status is JobStatus.CANCELLED
     assert len(house.runner.created) == 1
-    wait_until(lambda: house.context.store.log_is_closed(job.job_id, 1), 20, "its log to close")
+    wait_until(lambda: house.context.store.attempts.log_is_closed(job.job_id, 1), 20, "its log to close")
     assert house.log(job) == "begun\n[reactorcide] cancelled\n"
 
 
@@ -490,7 +490,7 @@ def left_by_a_crash(
     container_id = house.runner.create(spec)
     started = house.runner.start(container_id)
     if begun:
-        house.context.store.begin_hand_over(
+        house.context.store.attempts.begin_hand_over(
             job.job_id,
             job.attempt,
             container_id,
@@ -522,7 +522,7 @@ def test_a_command_that_was_not_handed_over_is_run_by_another_attempt(house: Hou
     house.worker()
     ended = house.ended(job)
     assert (ended.attempt, ended.exit_code, len(house.runner.created)) == (2, 5, 2)
-    first, _ = house.context.store.attempts(job.job_id)
+    first, _ = house.context.store.attempts.of_job(job.job_id)
     assert first.error == "the service was killed before the command had started"
     assert len(house.runner.started) == 1
 
@@ -586,8 +586,8 @@ def test_a_container_that_is_gone_during_the_hand_over_may_have_run(house: House
 
 def test_a_job_whose_preparation_kills_the_service_is_not_tried_for_ever(house: House) -> None:
     job, _ = left_by_a_crash(house, "exit 0", begun=False, arrived=False)
-    with house.database.write() as db:
-        db.execute_sql("UPDATE job SET killed_preparations = 20")
+    with house.database.transaction() as tx:
+        tx.execute("UPDATE job SET killed_preparations = 20")
     house.worker()
     ended = house.ended(job)
     assert (ended.status, ended.attempt) == (JobStatus.FAILED, 1)
@@ -637,7 +637,7 @@ def test_a_container_that_is_removed_before_its_start_is_not_the_jobs_fault(
     house.worker()
     job = house.ended(house.submit("exit 0"))
     assert (job.status, job.attempt) == (JobStatus.COMPLETED, 2)
-    first, _ = house.context.store.attempts(job.job_id)
+    first, _ = house.context.store.attempts.of_job(job.job_id)
     assert first.error == "somebody removed its container before its command had started"
 
 
@@ -645,7 +645,7 @@ def test_a_command_is_run_again_only_as_often_as_the_job_allows(house: House) ->
     house.worker()
     job = house.ended(house.submit("print no; exit 3", retries=1))
     assert (job.status, job.attempt, job.error) == (JobStatus.FAILED, 2, "exit code 3")
-    records = house.context.store.attempts(job.job_id)
+    records = house.context.store.attempts.of_job(job.job_id)
     assert [(item.attempt, item.exit_code, item.error) for item in records] == [
         (1, 3, "exit code 3"),
         (2, 3, "exit code 3"),
@@ -717,7 +717,7 @@ def test_a_secret_in_an_error_is_in_no_log_and_no_row(house: House, caplog: pyte
             house.submit(runner_image="s3cret", job_env_vars={"TOKEN": "s3cret"}, secret_env_vars=("TOKEN",))
         )
     assert job.error == "image not found: [REDACTED]"
-    assert [item.error for item in house.context.store.attempts(job.job_id)] == [job.error]
+    assert [item.error for item in house.context.store.attempts.of_job(job.job_id)] == [job.error]
     assert (
         house.log(job)
         == "[reactorcide] pulling image [REDACTED]\n[reactorcide] image not found: [REDACTED]\n"

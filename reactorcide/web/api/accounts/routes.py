@@ -6,7 +6,7 @@ from flask import Response, g, jsonify, request
 
 from reactorcide.accounts import audit, invitations, tokens, users
 from reactorcide.domain.accounts import Role, Scope, Token, User
-from reactorcide.domain.audit import AuditFilter, Deed
+from reactorcide.domain.audit import AuditEntry, AuditFilter
 from reactorcide.domain.clock import from_rfc3339, rfc3339
 from reactorcide.domain.errors import Forbidden, InvalidInput
 from reactorcide.web.api.accounts.schemas import (
@@ -168,7 +168,7 @@ def show_audit(query: AuditQuery) -> Response:
     shown = found[: query.limit]
     return jsonify(
         {
-            "deeds": [_deed_json(deed) for _, deed in shown],
+            "deeds": [_entry_json(entry) for _, entry in shown],
             "total": total,
             "limit": query.limit,
             "next_cursor": str(shown[-1][0]) if len(found) > len(shown) else None,
@@ -196,15 +196,15 @@ def _new_token_json(token: Token, value: str) -> dict[str, Any]:
     }
 
 
-def _deed_json(deed: Deed) -> dict[str, Any]:
+def _entry_json(entry: AuditEntry) -> dict[str, Any]:
     return {
-        "at": rfc3339(deed.at_ms),
-        "user_id": deed.by.user_id,
-        "token_id": deed.by.token_id,
-        "address": deed.by.address,
-        "request_id": deed.by.request_id,
-        "action": deed.action,
-        "subject": deed.subject,
+        "at": rfc3339(entry.at_ms),
+        "user_id": entry.by.user_id,
+        "token_id": entry.by.token_id,
+        "address": entry.by.address,
+        "request_id": entry.by.request_id,
+        "action": entry.action,
+        "subject": entry.subject,
     }
 
 

@@ -76,7 +76,7 @@ def list_jobs(query: JobListQuery) -> Response:
         limit=query.limit + 1,
         offset=offset,
         after=after,
-        most_chars=lists.MOST_BYTES // query.limit,
+        max_chars=lists.MOST_BYTES // query.limit,
     )
     shown = jobs[: query.limit]
     return lists.answer(

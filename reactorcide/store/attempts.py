@@ -1,0 +1,209 @@
+"""Attempts: created with the claim of a job, handed over, started and ended."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from typing import Any
+
+from reactorcide.domain.errors import IllegalTransition
+from reactorcide.domain.jobs import FINAL, WAITING, AttemptRecord, Job, JobStatus, OpenAttempt, log_key
+from reactorcide.store import transitions
+from reactorcide.store.database import Connection
+from reactorcide.store.jobs import Jobs
+from reactorcide.store.models import AttemptRow, JobRow
+from reactorcide.store.sealed import SealedFields
+
+_BEGIN_HAND_OVER = (
+    "UPDATE attempt SET container_id = ?, container_started_at = ?, handing_over_at_ms = ?, log_offset = ? "
+    "WHERE job_id = ? AND attempt = ? AND completed_at_ms IS NULL RETURNING attempt"
+)
+_INSERT = (
+    "INSERT INTO attempt (job_id, attempt, worker_id, claimed_at_ms, heartbeat_at_ms, log_offset, "
+    "log_truncated) VALUES (?, ?, ?, ?, ?, ?, ?)"
+)
+_START = "UPDATE attempt SET started_at_ms = ? WHERE job_id = ? AND attempt = ?"
+_START_JOB = (
+    "UPDATE job SET started_at_ms = ?, updated_at_ms = ? WHERE job_id = ? AND attempt = ? AND status = ?"
+)
+_END = (
+    "UPDATE attempt SET completed_at_ms = ?, exit_code = ?, error = ?, log_truncated = ? "
+    "WHERE job_id = ? AND attempt = ? AND completed_at_ms IS NULL"
+)
+
+
+class Attempts:
+    """Attempts of jobs. Thread-safe; each write is one transaction, or part of the one this belongs to."""
+
+    def __init__(self, db: Connection, jobs: Jobs, sealed: SealedFields) -> None:
+        self._db = db
+        self._jobs = jobs
+        self._sealed = sealed
+
+    def create(self, job_id: str, task_id: str, worker_id: str, *, now_ms: int) -> Job:
+        """Make a waiting job ``running`` with a new attempt: the fence that decides who runs it.
+
+        Raises ``IllegalTransition`` if the job does not wait.
+        """
+        changes = {
+            "worker_id": worker_id,
+            "corndogs_task_id": task_id,
+            "task_open": True,
+            "log_truncated": False,
+            "error": None,
+        }
+
+        def work(db: Any) -> dict[str, Any] | None:
+            row = transitions.move(db, job_id, JobStatus.RUNNING, now_ms, WAITING, changes)
+            if row is not None:
+                attempt = row["attempt"]
+                row["logs_object_key"] = log_key(job_id, attempt)
+                db.execute_sql(
+                    "UPDATE job SET logs_object_key = ? WHERE job_id = ?", (row["logs_object_key"], job_id)
+                )
+                db.execute_sql(_INSERT, (job_id, attempt, worker_id, now_ms, now_ms, 0, False))
+            return row
+
+        row = self._db.write(work)
+        if row is None:
+            raise self._jobs.refused(job_id, JobStatus.RUNNING)
+        return self._sealed.job(row)
+
+    def begin_hand_over(
+        self,
+        job_id: str,
+        attempt: int,
+        container_id: str,
+        *,
+        container_started_at: str,
+        now_ms: int,
+        log_offset: int,
+    ) -> None:
+        """Record that an attempt's command is about to be handed over to its container.
+
+        ``log_offset`` is where the container's output begins in the log. Raises ``IllegalTransition`` if the
+        attempt has ended: then somebody else has judged it, and its command must not run.
+        """
+        values = (container_id, container_started_at, now_ms, log_offset, job_id, attempt)
+        if self._db.write(lambda db: db.execute_sql(_BEGIN_HAND_OVER, values).fetchone()) is None:
+            raise IllegalTransition(f"attempt {attempt} of job {job_id} has ended, so its command is not run")
+
+    def start(self, job_id: str, attempt: int, *, now_ms: int) -> None:
+        """Record that the command of an attempt runs."""
+
+        def work(db: Any) -> None:
+            db.execute_sql(_START, (now_ms, job_id, attempt))
+            db.execute_sql(_START_JOB, (now_ms, now_ms, job_id, attempt, JobStatus.RUNNING))
+
+        self._db.write(work)
+
+    def end(
+        self,
+        job_id: str,
+        attempt: int,
+        target: JobStatus,
+        *,
+        now_ms: int,
+        exit_code: int | None,
+        error: str | None,
+        log_truncated: bool = False,
+        job_changes: Mapping[str, object],
+    ) -> Job | None:
+        """Close an attempt and move its job from ``running`` to ``target``.
+
+        Where the job has been cancelled meanwhile only the attempt is closed, and ``None`` is returned.
+        An attempt that is closed already stays as it is: repeating is harmless.
+        """
+
+        def work(db: Any) -> dict[str, Any] | None:
+            db.execute_sql(_END, (now_ms, exit_code, error, log_truncated, job_id, attempt))
+            if log_truncated:
+                # Not with the status, which a cancel may have made final already.
+                db.execute_sql(
+                    "UPDATE job SET log_truncated = ? WHERE job_id = ? AND attempt = ?",
+                    (True, job_id, attempt),
+                )
+            return transitions.move(
+                db, job_id, target, now_ms, {JobStatus.RUNNING}, job_changes, attempt=attempt
+            )
+
+        row = self._db.write(work)
+        return None if row is None else self._sealed.job(row)
+
+    def heartbeat(self, attempts: Iterable[tuple[str, int]], *, now_ms: int) -> None:
+        """Stamp the attempts that a worker holds."""
+        held = list(attempts)
+
+        def work(db: Any) -> None:
+            for job_id, attempt in held:
+                db.execute_sql(
+                    "UPDATE attempt SET heartbeat_at_ms = ? WHERE job_id = ? AND attempt = ?",
+                    (now_ms, job_id, attempt),
+                )
+
+        self._db.write(work)
+
+    def unfinished(self) -> list[OpenAttempt]:
+        """Return every attempt that has not ended."""
+        with self._db.read() as db:
+            rows = (
+                JobRow.select(
+                    JobRow,
+                    AttemptRow.worker_id.alias("attempt_worker_id"),
+                    AttemptRow.started_at_ms.alias("attempt_started_at_ms"),
+                    AttemptRow.container_id,
+                    AttemptRow.container_started_at,
+                    AttemptRow.handing_over_at_ms,
+                    AttemptRow.log_offset,
+                )
+                .join(
+                    AttemptRow,
+                    on=(AttemptRow.job_id == JobRow.job_id) & (AttemptRow.attempt == JobRow.attempt),
+                )
+                .where(AttemptRow.completed_at_ms.is_null())
+                .dicts()
+                .execute(db)
+            )
+            return [
+                OpenAttempt(
+                    job=self._sealed.job(row),
+                    worker_id=row["attempt_worker_id"],
+                    started_at_ms=row["attempt_started_at_ms"],
+                    container_id=row["container_id"],
+                    container_started_at=row["container_started_at"],
+                    handing_over_at_ms=row["handing_over_at_ms"],
+                    log_offset=row["log_offset"],
+                )
+                for row in rows
+            ]
+
+    def of_job(self, job_id: str) -> list[AttemptRecord]:
+        """Return every attempt of a job, the first one first."""
+        names = [item.name for item in fields(AttemptRecord)]
+        with self._db.read() as db:
+            rows = (
+                AttemptRow.select(*(getattr(AttemptRow, name) for name in names))
+                .where(AttemptRow.job_id == job_id)
+                .order_by(AttemptRow.attempt)
+                .dicts()
+                .execute(db)
+            )
+            return [AttemptRecord(**row) for row in rows]
+
+    def log_is_closed(self, job_id: str, attempt: int) -> bool:
+        """Tell whether nothing will be added to an attempt's log any more."""
+        with self._db.read() as db:
+            for (completed_at_ms,) in (
+                AttemptRow.select(AttemptRow.completed_at_ms)
+                .where((AttemptRow.job_id == job_id) & (AttemptRow.attempt == attempt))
+                .tuples()
+                .execute(db)
+            ):
+                return completed_at_ms is not None
+            for job_status, job_attempt in (
+                JobRow.select(JobRow.status, JobRow.attempt)
+                .where(JobRow.job_id == job_id)
+                .tuples()
+                .execute(db)
+            ):
+                # Not begun: it closes empty where the job is over, or is past this attempt.
+                return JobStatus(job_status) in FINAL or job_attempt > attempt
+        return True

@@ -1,0 +1,85 @@
+"""This installation: its id, and the key that encrypts what is secret in its database."""
+
+import json
+from typing import Any
+
+from reactorcide.domain.errors import ConfigurationError
+from reactorcide.domain.secrets import guess
+from reactorcide.store.database import Database
+from reactorcide.store.models import InstanceRow
+from reactorcide.store.sealed import SealedFields
+from reactorcide.store.vault import Vault
+
+_UPDATE_SEALED = (
+    "UPDATE job SET job_env_vars = ?, git_url = ?, secret_env_vars = ?, secrets = ? WHERE job_id = ?"
+)
+
+
+class Instance:
+    """The installation that a database belongs to. Thread-safe."""
+
+    def __init__(self, database: Database, vault: Vault, sealed: SealedFields) -> None:
+        self._database = database
+        self._vault = vault
+        self._sealed = sealed
+
+    def id(self, proposed: str) -> str:
+        """Return this installation's id; the first call ever makes it ``proposed``."""
+
+        def work(db: Any) -> str:
+            for (instance_id,) in InstanceRow.select(InstanceRow.instance_id).tuples().execute(db):
+                return str(instance_id)
+            InstanceRow.insert(instance_id=proposed).execute(db)
+            return proposed
+
+        return self._database.write(work)
+
+    def open_vault(self) -> None:
+        """Read the key that encrypts what is secret; the first call ever makes it. Safe to repeat.
+
+        It then also encrypts what an earlier version has stored in plain text. Comes before any job is added
+        or read, on a database with an instance id. Raises ``ConfigurationError`` where the key is missing or
+        is another one, although something is encrypted.
+        """
+        with self._database.read() as db:
+            known = db.execute_sql("SELECT secret_key_sha256 FROM instance").fetchone()[0]
+        if not self._vault.load():
+            self._check_unused(known, "is missing")
+            self._vault.make()
+        fingerprint = self._vault.fingerprint
+        if known == fingerprint:
+            return
+        self._check_unused(known, "is another one")
+        if known is None:
+            self._encrypt_plain()
+        self._database.write(InstanceRow.update(secret_key_sha256=fingerprint).execute)
+
+    def _check_unused(self, known: bytes | None, trouble: str) -> None:
+        """Raise ``ConfigurationError`` if anything is encrypted with the ``known`` key."""
+        if known is None:
+            return
+        with self._database.read() as db:
+            used = db.execute_sql("SELECT EXISTS (SELECT 1 FROM job WHERE secrets IS NOT NULL)").fetchone()[0]
+        if used:
+            raise ConfigurationError(
+                f"the key {self._vault.path} {trouble}, and the database beside it has secrets of jobs "
+                "encrypted with it; put it back from a backup, or choose another directory with --data-dir"
+            )
+
+    def _encrypt_plain(self) -> None:
+        """Encrypt the secrets of jobs that are in plain text, and leave no copy of them in the file."""
+
+        def work(db: Any) -> bool:
+            rows = db.execute_sql("SELECT job_id, job_env_vars, git_url, secrets FROM job").fetchall()
+            for job_id, stored, git_url, secrets in rows:
+                # A start that was cut off has come to this one.
+                if secrets is not None:
+                    continue
+                variables = json.loads(stored)
+                columns = self._sealed.seal(job_id, variables, guess(variables), git_url)
+                if columns["secrets"] is not None:
+                    db.execute_sql(_UPDATE_SEALED, (*columns.values(), job_id))
+            return bool(rows)
+
+        if self._database.write(work):
+            self._database.shrink()

@@ -1,0 +1,82 @@
+"""Sealed fields: what is secret in a job's row is encrypted, and read back."""
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+from reactorcide.domain.errors import StoreError
+from reactorcide.domain.jobs import Job, JobDefinition, JobStatus
+from reactorcide.domain.secrets import REDACTED, redacted_url, secret_variables
+from reactorcide.store.models import JobRow
+from reactorcide.store.vault import Vault
+
+DEFINITION_FIELDS = tuple(item.name for item in fields(JobDefinition))
+_NO_COLUMNS = ("definition", "status", "is_cut")
+JOB_FIELDS = tuple(item.name for item in fields(Job) if item.name not in _NO_COLUMNS)
+_EVENTS_OF = "events of "
+"""Before the id of a user: no id of a job begins like this."""
+
+
+class SealedFields:
+    """Jobs from rows and rows from jobs, with a vault between them. Thread-safe; touches no database."""
+
+    def __init__(self, vault: Vault) -> None:
+        self._vault = vault
+
+    def seal(
+        self, job_id: str, variables: Mapping[str, str], names: Sequence[str], git_url: str | None
+    ) -> dict[str, object]:
+        """Return the columns of a job's row in which there can be secrets, these encrypted."""
+        hidden = secret_variables(variables, names)
+        shown_url = None if git_url is None else redacted_url(git_url)
+        encrypted = None
+        if hidden or shown_url != git_url:
+            text = json.dumps({"job_env_vars": hidden, "git_url": git_url})
+            encrypted = self._vault.encrypt(text, job_id)
+            variables = {**variables, **dict.fromkeys(hidden, REDACTED)}
+        return {
+            "job_env_vars": JobRow.job_env_vars.db_value(variables),
+            "git_url": shown_url,
+            "secret_env_vars": JobRow.secret_env_vars.db_value(names or None),
+            "secrets": encrypted,
+        }
+
+    def job(self, row: dict[str, Any]) -> Job:
+        """Return the job of a row, its secrets decrypted; raises ``StoreError`` where they are damaged."""
+        if row["secrets"] is not None:
+            opened = json.loads(self._vault.decrypt(bytes(row["secrets"]), row["job_id"]))
+            row["job_env_vars"] |= opened["job_env_vars"]
+            row["git_url"] = opened["git_url"]
+        row["secret_env_vars"] = tuple(row["secret_env_vars"] or ())
+        return Job(
+            definition=JobDefinition(**{name: row[name] for name in DEFINITION_FIELDS}),
+            status=JobStatus(row["status"]),
+            **{name: row[name] for name in JOB_FIELDS},
+        )
+
+    def cut_job(self, row: dict[str, Any]) -> Job:
+        """Return the job of a row of ``cut_columns``; secrets stay redacted."""
+        row["job_env_vars"] = row["job_env_vars"] or {}
+        # What is hidden is written as hidden in the other columns.
+        row["secrets"] = None
+        is_cut = bool(row.pop("is_cut"))
+        return replace(self.job(row), is_cut=is_cut)
+
+    def mac(self, data: bytes) -> bytes:
+        """Return what tells ``data`` from all else, to whoever has the key."""
+        return self._vault.mac(data)
+
+    def seal_event_id(self, event_id: int, user_id: str) -> str:
+        """Return an event's id as ``user_id`` may see it: it shows neither number nor order."""
+        # All of one length, or that would show how large the number is.
+        sealed = self._vault.seal(f"{event_id:020}", _EVENTS_OF + user_id)
+        return base64.urlsafe_b64encode(sealed).decode()
+
+    def open_event_id(self, sealed: str, user_id: str) -> int | None:
+        """Return the id that was sealed for ``user_id``; ``None`` for anything else."""
+        try:
+            return int(self._vault.decrypt(base64.urlsafe_b64decode(sealed), _EVENTS_OF + user_id))
+        except (StoreError, ValueError):
+            return None

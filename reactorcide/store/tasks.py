@@ -1,0 +1,121 @@
+"""The tasks of jobs in Corndogs: which are to be submitted, looked for and closed."""
+
+from typing import Any
+
+from reactorcide.domain.errors import NotFound
+from reactorcide.domain.jobs import FINAL, Job, JobStatus
+from reactorcide.store import transitions
+from reactorcide.store.database import Connection
+from reactorcide.store.models import JobRow
+from reactorcide.store.rows import cut_columns
+from reactorcide.store.sealed import SealedFields
+
+SWEEP_CHARS = 1000
+"""Of each text of a job that is only to be handed on, closed or removed; its definition takes megabytes."""
+_MAX_DELAY_MS = 120_000
+"""No submission is ever put off for longer."""
+
+# A clock that was put back must not make anybody wait for as long.
+_QUEUED_LONG = """
+    SELECT job_id FROM job
+    WHERE status = ? AND (queued_at_ms < ? OR queued_at_ms > ?) AND job_id > ?
+    ORDER BY job_id LIMIT ?
+    """
+_CLOSED = "UPDATE job SET task_open = ? WHERE job_id = ? AND corndogs_task_id = ?"
+_SUBMIT_INTERRUPTED = "UPDATE job SET next_submit_at_ms = 0 WHERE status = ? AND attempt = 1"
+
+
+class Tasks:
+    """What the sweep asks of jobs and their tasks. Thread-safe.
+
+    Jobs that come by the hundred are cut as for a list.
+    """
+
+    def __init__(self, db: Connection, sealed: SealedFields) -> None:
+        self._db = db
+        self._sealed = sealed
+
+    def closed(self, job_id: str, task_id: str) -> None:
+        """Record that Corndogs has no live task of the job any more."""
+        self._db.write(lambda db: db.execute_sql(_CLOSED, (False, job_id, task_id)))
+
+    def submit_interrupted(self) -> None:
+        """Make jobs due at once whose submission was under way when the service ended.
+
+        Only for the start of a service: while one runs, that is what its submitters are doing.
+        """
+        self._db.write(lambda db: db.execute_sql(_SUBMIT_INTERRUPTED, (JobStatus.SUBMITTED,)))
+
+    def forget(self, job_id: str, task_id: str, reason: str, *, now_ms: int) -> Job | None:
+        """Have a queued job submitted anew because Corndogs has lost its task.
+
+        ``None`` where the job is not queued under that task any more; then nothing has changed.
+        """
+        changes = {
+            "corndogs_task_id": None,
+            "task_open": False,
+            "queued_at_ms": None,
+            "next_submit_at_ms": 0,
+            "error": reason,
+        }
+        row = self._db.write(
+            lambda db: transitions.move(
+                db, job_id, JobStatus.SUBMITTED, now_ms, {JobStatus.QUEUED}, changes, task_id=task_id
+            )
+        )
+        return None if row is None else self._sealed.job(row)
+
+    def forget_all(self, *, now_ms: int) -> None:
+        """Have every queued job submitted anew: the queue that has its task is not there any more."""
+        changes = {"corndogs_task_id": None, "task_open": False, "next_submit_at_ms": 0}
+
+        def work(db: Any) -> None:
+            queued = db.execute_sql("SELECT job_id FROM job WHERE status = ?", (JobStatus.QUEUED,)).fetchall()
+            for (job_id,) in queued:
+                transitions.move(db, job_id, JobStatus.SUBMITTED, now_ms, {JobStatus.QUEUED}, changes)
+
+        self._db.write(work)
+
+    def to_submit(self, *, now_ms: int, limit: int = 100) -> list[tuple[Job, int]]:
+        """Return waiting jobs that Corndogs should have got by now, with their failures in a row."""
+        with self._db.read() as db:
+            rows = (
+                JobRow.select(*cut_columns(SWEEP_CHARS))
+                .where(
+                    JobRow.status.in_([JobStatus.SUBMITTED, JobStatus.SUBMIT_FAILED])
+                    & (
+                        (JobRow.next_submit_at_ms <= now_ms)
+                        # A clock that was put back must not make anybody wait for as long.
+                        | (JobRow.next_submit_at_ms > now_ms + _MAX_DELAY_MS)
+                    )
+                )
+                .order_by(JobRow.next_submit_at_ms)
+                .limit(limit)
+                .dicts()
+                .execute(db)
+            )
+            return [(self._sealed.cut_job(row), row["submit_failures"]) for row in rows]
+
+    def next_submit_at_ms(self, job_id: str) -> int:
+        """Return when a job that Corndogs does not have is submitted again; raises ``NotFound``."""
+        with self._db.read() as db:
+            for (at_ms,) in db.execute_sql("SELECT next_submit_at_ms FROM job WHERE job_id = ?", (job_id,)):
+                return int(at_ms)
+        raise NotFound(f"there is no job {job_id}")
+
+    def queued_long(self, *, before_ms: int, now_ms: int, after: str, limit: int) -> list[Job]:
+        """Return jobs that were queued before a time, in order of their ids from the one ``after`` it."""
+        with self._db.read() as db:
+            # First the ids alone: the rows of all that wait may be large.
+            rows = db.execute_sql(_QUEUED_LONG, (JobStatus.QUEUED, before_ms, now_ms, after, limit))
+            job_ids = [job_id for (job_id,) in rows.fetchall()]
+        return self._jobs(JobRow.job_id.in_(job_ids), limit) if job_ids else []
+
+    def to_close(self, *, after: str = "", limit: int = 100) -> list[Job]:
+        """Return jobs that are over while Corndogs still has their task, by id from the one ``after`` it."""
+        return self._jobs(JobRow.task_open & JobRow.status.in_(list(FINAL)) & (JobRow.job_id > after), limit)
+
+    def _jobs(self, where: Any, limit: int) -> list[Job]:
+        query = JobRow.select(*cut_columns(SWEEP_CHARS)).where(where).limit(limit).order_by(JobRow.job_id)
+        with self._db.read() as db:
+            return [self._sealed.cut_job(row) for row in query.dicts().execute(db)]
