@@ -32,7 +32,7 @@ from reactorcide.store import Store
 from reactorcide.store.accounts import Accounts
 from reactorcide.store.database import Database
 from reactorcide.store.vault import Vault
-from reactorcide.worker.execute import Limits
+from reactorcide.worker.attempt import Limits
 from reactorcide.worker.janitor import Janitor
 from reactorcide.worker.loop import Worker
 from reactorcide.worker.prepare import Preparation

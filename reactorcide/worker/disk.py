@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from time import monotonic
 
 from reactorcide.domain.errors import InfrastructureError
-from reactorcide.worker.execute import Attempt
+from reactorcide.worker.attempt import Attempt
 
 log = logging.getLogger("reactorcide.worker")
 

@@ -20,15 +20,16 @@ from reactorcide.domain.errors import (
     JobFailed,
     NotFound,
 )
-from reactorcide.domain.jobs import JobStatus, OpenAttempt
+from reactorcide.domain.jobs import Job, JobStatus, OpenAttempt
 from reactorcide.domain.workers import WorkerView
 from reactorcide.jobs import JobContext, lifecycle, requeue, tasks
 from reactorcide.jobs.submit import enqueue
 from reactorcide.runner import ContainerInfo, Runner
+from reactorcide.worker.attempt import Attempt, Limits
 from reactorcide.worker.claims import Claims
 from reactorcide.worker.disk import DiskWatch
-from reactorcide.worker.execute import Attempt, Limits
 from reactorcide.worker.interrupt import Reason
+from reactorcide.worker.lease import Lease
 from reactorcide.worker.prepare import Preparation
 
 T = TypeVar("T")
@@ -292,7 +293,7 @@ class Worker:
             self._complete(task, job_id)
             return False
         crashpoints.reached("claim-row-written")
-        self._run(Attempt(self._context, self._runner, self._preparation, self._limits, job, task))
+        self._run(self._attempt(job, task))
         return True
 
     def _complete(self, task: Task, job_id: str) -> None:
@@ -305,6 +306,10 @@ class Worker:
             log.warning("its task stays open for now: %s", exc, extra={"job_id": job_id})
             return
         self._context.store.tasks.closed(job_id, task.uuid)
+
+    def _attempt(self, job: Job, task: Task | None, adopted: OpenAttempt | None = None) -> Attempt:
+        lease = Lease(self._context, task)
+        return Attempt(self._context, self._runner, self._preparation, self._limits, job, lease, adopted)
 
     def _run(self, attempt: Attempt) -> None:
         job_id = attempt.job.job_id
@@ -384,9 +389,7 @@ class Worker:
         # Not asked for: a queue that is away keeps nobody from looking after what runs.
         task = tasks.claimed_by(job)
         log.info("taking over a job that was left running", extra={"job_id": job.job_id})
-        attempt = Attempt(
-            self._context, self._runner, self._preparation, self._limits, job, task, adopted=left
-        )
+        attempt = self._attempt(job, task, left)
         if job.status is JobStatus.CANCELLED:
             attempt.interrupt.set(Reason.CANCELLED)
         self._run(attempt)
@@ -431,12 +434,7 @@ class Worker:
             # Never past the job's own end: so a worker that hangs loses the task on time.
             left_s = attempt.deadline + self._limits.cancel_grace_s - monotonic()
             timeout_s = max(1.0, min(timeout_s, left_s))
-        with attempt.task_lock:
-            task = attempt.task
-            if task is not None and not attempt.task_closed:
-                tasks.lease(
-                    self._context.corndogs, replace(task, current_state=tasks.TASK_CLAIMED), timeout_s
-                )
+        attempt.lease.renew(timeout_s)
 
     def _tidy(self) -> None:
         """Time out the tasks of workers that went away."""

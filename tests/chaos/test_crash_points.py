@@ -14,7 +14,7 @@ import pytest
 import requests
 
 from reactorcide import crashpoints
-from reactorcide.worker.execute import MOST_KILLED_PREPARATIONS
+from reactorcide.worker.attempt.report import MOST_KILLED_PREPARATIONS
 from tests.conftest import NewService
 from tests.support.client import Job
 from tests.support.service import Service

@@ -134,8 +134,8 @@ def test_a_service_that_is_killed_and_whose_connection_stays(
 def test_a_peer_that_vanishes_during_the_hand_over(
     house: House, images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("_HAND_OVER_S", "_UNSEEN_HAND_OVER_S", "_FIRST_RETRY_DELAY_S"):
-        monkeypatch.setattr(f"reactorcide.worker.execute.{name}", 2.0)
+    for name in ("container._HAND_OVER_S", "container._UNSEEN_HAND_OVER_S", "report._FIRST_RETRY_DELAY_S"):
+        monkeypatch.setattr(f"reactorcide.worker.attempt.{name}", 2.0)
     line = Line()
     (tmp_path / "engine").mkdir()
     begin = house.context.store.attempts.begin_hand_over

@@ -21,7 +21,7 @@ from reactorcide.runner.fake import FakeRunner
 from reactorcide.signals import Signals
 from reactorcide.sources.roots import SourceRoots
 from reactorcide.store.database import Database
-from reactorcide.worker.execute import Limits
+from reactorcide.worker.attempt import Limits
 from reactorcide.worker.loop import Worker
 from reactorcide.worker.prepare import Preparation
 from tests.support.store import new_store

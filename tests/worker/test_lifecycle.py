@@ -34,7 +34,7 @@ from reactorcide.runner.fake import FakeRunner
 from reactorcide.signals import Signals
 from reactorcide.sources.roots import SourceRoots
 from reactorcide.store.database import Database
-from reactorcide.worker.execute import Attempt, Limits
+from reactorcide.worker.attempt import Attempt, Limits
 from reactorcide.worker.interrupt import Reason
 from reactorcide.worker.loop import Worker
 from reactorcide.worker.prepare import Preparation
@@ -157,16 +157,22 @@ class Lifecycle(RuleBasedStateMachine):
         time = SimpleNamespace(time_ns=self.clock.time_ns)
         for module in ("domain.clock", "domain.ids"):
             self.patch.setattr(f"reactorcide.{module}.time", time)
-        for module in ("loop", "execute"):
-            self.patch.setattr(f"reactorcide.worker.{module}.monotonic", self.clock.monotonic)
+        for module in ("attempt", "artifacts", "container", "ending", "output"):
+            self.patch.setattr(f"reactorcide.worker.attempt.{module}.monotonic", self.clock.monotonic)
+        self.patch.setattr("reactorcide.worker.loop.monotonic", self.clock.monotonic)
         # Ids in order of their making, so that a sequence of steps always means the same.
         numbers = itertools.count(1)
         ids = SimpleNamespace(urandom=lambda size: next(numbers).to_bytes(size, "big"))
         self.patch.setattr("reactorcide.domain.ids.os", ids)
         self.patch.setattr("reactorcide.worker.loop.time_ns", self.clock.time_ns)
         # What is waited for by the real clock, and would not come by the test's own.
-        for name in ("_ENGINE_RETRY_S", "_UNSEEN_HAND_OVER_S", "_LOOK_S"):
-            self.patch.setattr(f"reactorcide.worker.execute.{name}", 0.0)
+        for name in (
+            "patience._RETRY_S",
+            "container._UNSEEN_HAND_OVER_S",
+            "container.LOOK_S",
+            "output.LOOK_S",
+        ):
+            self.patch.setattr(f"reactorcide.worker.attempt.{name}", 0.0)
         self.patch.setattr(crashpoints, "reached", self._reached)
 
     def _reached(self, point: str) -> None:

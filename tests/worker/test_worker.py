@@ -271,7 +271,7 @@ def test_without_room_on_the_disk_nothing_is_claimed(house: House) -> None:
 def test_a_log_that_finds_no_room_is_written_when_there_is_some(
     house: House, monkeypatch: pytest.MonkeyPatch, adopted: bool
 ) -> None:
-    monkeypatch.setattr("reactorcide.worker.execute._STORE_RETRY_S", 0.05)
+    monkeypatch.setattr("reactorcide.worker.attempt.output._STORE_RETRY_S", 0.05)
     write = _FileAppender.write
     tried, full = threading.Event(), threading.Event()
     full.set()
@@ -530,7 +530,7 @@ def test_a_command_that_was_not_handed_over_is_run_by_another_attempt(house: Hou
 def test_a_container_that_goes_on_waiting_is_killed_before_another_attempt(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reactorcide.worker.execute._UNSEEN_HAND_OVER_S", 0.1)
+    monkeypatch.setattr("reactorcide.worker.attempt.container._UNSEEN_HAND_OVER_S", 0.1)
     job, container = left_by_a_crash(house, "print hello; exit 0", arrived=False)
     house.worker()
     ended = house.ended(job)
@@ -598,8 +598,8 @@ def test_a_job_whose_preparation_kills_the_service_is_not_tried_for_ever(house: 
 def test_a_container_that_does_not_take_its_command_is_replaced(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("_HAND_OVER_S", "_UNSEEN_HAND_OVER_S", "_FIRST_RETRY_DELAY_S"):
-        monkeypatch.setattr(f"reactorcide.worker.execute.{name}", 0.1)
+    for name in ("container._HAND_OVER_S", "container._UNSEEN_HAND_OVER_S", "report._FIRST_RETRY_DELAY_S"):
+        monkeypatch.setattr(f"reactorcide.worker.attempt.{name}", 0.1)
     house.runner.deaf = True
     house.worker()
     job = house.ended(house.submit("exit 0"))
@@ -625,7 +625,7 @@ def test_a_container_that_somebody_restarts_while_nobody_looks_is_another_one(ho
 def test_a_container_that_is_removed_before_its_start_is_not_the_jobs_fault(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reactorcide.worker.execute._FIRST_RETRY_DELAY_S", 0.1)
+    monkeypatch.setattr("reactorcide.worker.attempt.report._FIRST_RETRY_DELAY_S", 0.1)
     start = house.runner.start
 
     def removed(container_id: str) -> Started:

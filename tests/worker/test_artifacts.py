@@ -22,7 +22,7 @@ from reactorcide.logs.writer import LogWriter
 from reactorcide.metrics import Metrics
 from reactorcide.objects.filesystem import FilesystemObjectStore
 from reactorcide.signals import Signals
-from reactorcide.worker.collect import CollectingEnded, store_artifacts
+from reactorcide.worker.attempt.artifacts import CollectingEnded, store_artifacts
 from tests.support.tars import chunked, header, member, tar
 
 GLOBS = [["**"], ["*.txt", "a/**"], ["**/x"]]

@@ -1,12 +1,14 @@
 """Keeping what a job left in its artifacts directory."""
 
 import hashlib
+import logging
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
+from time import monotonic
 
 from reactorcide import crashpoints
-from reactorcide.domain.errors import EngineUnavailable, ReactorcideError
+from reactorcide.domain.errors import EngineUnavailable, JobInterrupted, ReactorcideError
 from reactorcide.domain.globs import Globs
 from reactorcide.domain.jobs import ARTIFACTS_DIR, Job, artifacts_prefix
 from reactorcide.domain.sizes import format_size
@@ -14,6 +16,15 @@ from reactorcide.jobs import JobContext
 from reactorcide.jobs.read import MOST_LISTING_BYTES, Artifact, listed_bytes, save_artifact_listing
 from reactorcide.logs.writer import LogWriter
 from reactorcide.tarstream import DamagedTar, Entry, Tree, path_problem, read_tar
+from reactorcide.worker.attempt.container import Container
+from reactorcide.worker.attempt.limits import Limits
+from reactorcide.worker.attempt.patience import Patience
+from reactorcide.worker.interrupt import Interrupt, Reason
+
+log = logging.getLogger("reactorcide.worker")
+
+_MOST_TRIES = 5
+"""With an engine that answers; one that is away is waited for."""
 
 _MOST_SAID = 20
 """Files that are named in the log because they are not kept; of more only their number is said."""
@@ -22,6 +33,55 @@ _MOST_SHOWN_CHARS = 200
 
 class CollectingEnded(ReactorcideError):
     """Collecting has to end now; the message says why. What is stored by then is kept."""
+
+
+def collect(
+    context: JobContext,
+    job: Job,
+    container: Container,
+    log_writer: LogWriter,
+    limits: Limits,
+    interrupt: Interrupt,
+    patiently: Patience,
+) -> str | None:
+    """Store what a command has left, as ``store_artifacts``, and wait for an engine that goes away meanwhile.
+
+    Raises ``JobInterrupted`` when the service stops meanwhile: the next start collects all anew.
+    """
+    if interrupt.reason is Reason.CANCELLED:
+        # Nobody is shown any of a job that was cancelled.
+        return None
+    deadline = monotonic() + limits.collect_timeout_s
+
+    def check() -> None:
+        if interrupt.reason is Reason.STOPPING:
+            raise JobInterrupted("stopping")
+        if interrupt.reason is Reason.CANCELLED:
+            raise CollectingEnded("the job was cancelled")
+        if monotonic() >= deadline:
+            limit_s = limits.collect_timeout_s
+            raise CollectingEnded(f"collecting them took longer than {limit_s:g} s (--collect-timeout)")
+
+    tries = 0
+    while True:
+        try:
+            return store_artifacts(
+                context,
+                job,
+                container.artifacts,
+                log_writer,
+                most_bytes=limits.artifact_bytes,
+                most_files=limits.artifacts,
+                check=check,
+            )
+        except EngineUnavailable as exc:
+            tries += 1
+            if tries == _MOST_TRIES:
+                raise
+            extra = {"job_id": job.job_id, "attempt": job.attempt}
+            log.warning("trying again to read the artifacts: %s", exc, extra=extra)
+            patiently.rest()
+            patiently(container.check_engine)
 
 
 def store_artifacts(

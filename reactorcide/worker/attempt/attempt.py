@@ -1,0 +1,356 @@
+"""The order of things in one attempt of a job, which has a thread of its own."""
+
+import contextlib
+import logging
+from contextlib import closing
+from functools import partial
+from time import monotonic
+
+from reactorcide import crashpoints
+from reactorcide.domain.clock import now_ms
+from reactorcide.domain.errors import (
+    InfrastructureError,
+    JobFailed,
+    JobInterrupted,
+    ObjectStoreError,
+)
+from reactorcide.domain.images import with_tag
+from reactorcide.domain.jobs import ARTIFACTS_DIR, Job, OpenAttempt, Outcome
+from reactorcide.domain.secrets import secrets_of
+from reactorcide.jobs import JobContext, lifecycle
+from reactorcide.logs.masking import hide_in_own_log
+from reactorcide.logs.writer import LogWriter
+from reactorcide.runner import ContainerGone, ContainerRestarted, ContainerSpec, Exit, Runner, Started
+from reactorcide.worker.attempt.artifacts import collect
+from reactorcide.worker.attempt.container import Container, Progress, gone_because, quoted_output
+from reactorcide.worker.attempt.ending import Ending
+from reactorcide.worker.attempt.limits import Limits
+from reactorcide.worker.attempt.output import Recorder
+from reactorcide.worker.attempt.patience import Patience
+from reactorcide.worker.attempt.report import Report
+from reactorcide.worker.interrupt import Interrupt
+from reactorcide.worker.lease import Lease
+from reactorcide.worker.prepare import Preparation, Source
+
+log = logging.getLogger("reactorcide.worker")
+
+
+class Attempt:
+    """Runs a claimed attempt, or adopts one that an earlier process left, in whatever state.
+
+    ``run`` is called once, in a thread of its own, and never raises: whatever happens ends in the
+    job's ``error`` or in the service's log.
+    """
+
+    def __init__(
+        self,
+        context: JobContext,
+        runner: Runner,
+        preparation: Preparation,
+        limits: Limits,
+        job: Job,
+        lease: Lease,
+        adopted: OpenAttempt | None = None,
+    ) -> None:
+        self._context = context
+        self._runner = runner
+        self._preparation = preparation
+        self._limits = limits
+        self.job = job
+        self.lease = lease
+        self._adopted = adopted
+        self.interrupt = Interrupt()
+        self._log_fields = {"job_id": job.job_id, "attempt": job.attempt}
+        self._patiently = Patience(self.interrupt, self._log_fields)
+        self._container = Container(
+            runner,
+            self.interrupt,
+            self._patiently,
+            self._log_fields,
+            memory_limit_bytes=job.definition.memory_limit_bytes,
+            adopted=adopted,
+        )
+        self._ending = Ending(self._container, self.interrupt, limits, job.definition.timeout_seconds)
+        self._recorder: Recorder | None = None
+        self._report = Report(
+            context,
+            job,
+            self._container,
+            lease,
+            self._patiently,
+            self._log_fields,
+            is_adopted=adopted is not None,
+        )
+
+    @property
+    def deadline(self) -> float | None:
+        """When the command's time is up, by ``time.monotonic``; ``None`` while it is being prepared."""
+        return self._ending.deadline
+
+    def run(self) -> None:
+        """Run the attempt to its end, or until the service stops."""
+        hide_in_own_log(self.job.definition)
+        try:
+            self._run()
+        except JobInterrupted:
+            log.info("left to the next start of the service", extra=self._log_fields)
+        except Exception:
+            # The row stays as it is: it is judged anew by what the engine has.
+            log.exception("the attempt could not be finished", extra=self._log_fields)
+
+    def check_disk(self) -> None:
+        """Have the container killed where it takes more of the disk than a job may; from any thread.
+
+        Raises ``EngineUnavailable``.
+        """
+        recorder = self._recorder
+        if recorder is None or self.deadline is None:
+            return
+        if self._container.disk_bytes(recorder.copy_bytes) > self._limits.max_disk_bytes:
+            self._ending.disk_exceeded()
+            recorder.wake()
+
+    def _run(self) -> None:
+        try:
+            with closing(self._open_log()) as log_writer:
+                outcome = self._outcome(log_writer)
+                self._patiently(log_writer.end)
+                self._report.log_truncated = log_writer.truncated
+        except JobInterrupted:
+            self._report.interrupted(self.interrupt)
+        except InfrastructureError as exc:
+            self._report.infrastructure_failed(exc)
+        else:
+            self._report.ended(outcome)
+
+    def _open_log(self) -> LogWriter:
+        def opened() -> LogWriter:
+            return LogWriter(
+                self._context.objects,
+                self._context.signals,
+                self.job.job_id,
+                self.job.attempt,
+                secrets=secrets_of(self.job.definition),
+                most_bytes=self._limits.log_bytes,
+            )
+
+        # What runs already is not ended for a full disk.
+        return opened() if self._adopted is None else self._patiently(opened)
+
+    def _outcome(self, log_writer: LogWriter) -> Outcome:
+        try:
+            return self._conclude(self._run_command(log_writer), log_writer)
+        except JobInterrupted:
+            raise
+        except InfrastructureError as exc:
+            _say(log_writer, str(exc))
+            with contextlib.suppress(ObjectStoreError):
+                log_writer.end()
+                self._report.log_truncated = log_writer.truncated
+            raise
+        except JobFailed as exc:
+            problem = str(exc)
+        except ContainerGone as exc:
+            problem = self._container_lost(exc)
+        except Exception:
+            log.exception("the attempt failed unexpectedly", extra=self._log_fields)
+            problem = "an internal error of the service; its own log says more"
+        _say(log_writer, problem)
+        return Outcome(exit_code=None, error=problem)
+
+    # --- from the source to the command's end --------------------------------------------------
+
+    def _run_command(self, log_writer: LogWriter) -> Exit:
+        try:
+            if self._adopted is None:
+                return self._run_new(log_writer)
+            return self._run_adopted(log_writer, self._adopted)
+        except ContainerGone as exc:
+            if self._container.progress is Progress.PREPARING:
+                # Nothing of the job has run.
+                raise InfrastructureError(
+                    "somebody removed its container before its command had started"
+                ) from exc
+            raise
+
+    def _run_new(self, log_writer: LogWriter) -> Exit:
+        container, deadline = self._container, monotonic() + self._limits.prepare_timeout_s
+        check = partial(self._check_preparing, deadline)
+        spec = self._prepare(log_writer, deadline)
+        log_writer.end_output()
+        recorder = self._record_into(log_writer, log_writer.size_bytes)
+        with closing(self._runner.attach(container.container_id)) as output:
+            crashpoints.reached("container-attached")
+            check()
+            started = container.start()
+            crashpoints.reached("container-started")
+            self._begin_hand_over(started, recorder.output_start)
+            crashpoints.reached("handing-over-written")
+            if container.hand_over(output, spec, started):
+                self._begin_run(now_ms())
+                return recorder.record(output)
+            printed, is_sent = output.launcher_said, output.is_sent
+        problem = f"its container did not acknowledge the command{quoted_output(printed)}"
+        if not is_sent:
+            container.progress = Progress.PREPARING
+            raise InfrastructureError(problem)
+        container.require_command(problem, printed)
+        self._begin_run(now_ms())
+        return recorder.record_copy()
+
+    def _run_adopted(self, log_writer: LogWriter, adopted: OpenAttempt) -> Exit:
+        """Go on with an attempt of an earlier process, or find that nothing of it has run."""
+        problem = "the service was killed before the command had started"
+        if self._container.progress is Progress.PREPARING or not self._container.exists:
+            raise InfrastructureError(problem)
+        recorder = self._record_into(log_writer, adopted.log_offset)
+        if adopted.started_at_ms is None:
+            self._container.require_command(problem)
+            self._begin_run(adopted.handing_over_at_ms or now_ms())
+        else:
+            self._ending.command_started(adopted.started_at_ms)
+        return recorder.record_copy()
+
+    def _prepare(self, log_writer: LogWriter, deadline: float) -> ContainerSpec:
+        """Create the container and put the source into it; returns what was created."""
+        job, container = self.job, self._container
+        check = partial(self._check_preparing, deadline)
+        image = self._preparation.image(job.definition)
+        with self._preparation.source(
+            self._context, job, log_writer.write, self.interrupt, deadline, check
+        ) as source:
+            spec = self._spec(image, source)
+            container.create(
+                spec,
+                pull=self._limits.pull,
+                progress=log_writer.say,
+                pulled=self._image_pulled,
+                check=check,
+            )
+            crashpoints.reached("container-created")
+            tar = source.tar(lambda: self._runner.owner(container.container_id))
+            if tar is not None:
+                self._runner.put(container.container_id, tar)
+            crashpoints.reached("source-put")
+        return spec
+
+    def _check_preparing(self, deadline: float) -> None:
+        self.interrupt.check()
+        if monotonic() >= deadline:
+            raise JobFailed(f"preparing took longer than {self._limits.prepare_timeout_s:g} s")
+
+    def _spec(self, image: str, source: Source) -> ContainerSpec:
+        definition = self.job.definition
+        return ContainerSpec(
+            instance_id=self._context.instance_id,
+            job_id=self.job.job_id,
+            attempt=self.job.attempt,
+            image=image,
+            command=definition.job_command,
+            env=_service_env(self.job) | dict(source.env) | dict(definition.job_env_vars),
+            working_dir=definition.job_dir,
+            cpu_limit=definition.cpu_limit,
+            memory_limit_bytes=definition.memory_limit_bytes,
+            pids_limit=self._limits.pids,
+        )
+
+    def _image_pulled(self, image_id: str) -> None:
+        image = with_tag(self.job.definition.runner_image)
+        self._context.store.images.add(image, image_id, now_ms=now_ms())
+
+    def _record_into(self, log_writer: LogWriter, output_start: int) -> Recorder:
+        self._recorder = Recorder(
+            self._container,
+            self._ending,
+            self.interrupt,
+            self._patiently,
+            log_writer,
+            self._log_fields,
+            output_start=output_start,
+        )
+        return self._recorder
+
+    def _begin_hand_over(self, started: Started, log_offset: int) -> None:
+        """Commit that the command may be on its way, before the first byte of it is."""
+        at_ms = now_ms()
+        self._patiently(
+            lambda: self._context.store.attempts.begin_hand_over(
+                self.job.job_id,
+                self.job.attempt,
+                self._container.container_id,
+                container_started_at=started.at,
+                now_ms=at_ms,
+                log_offset=log_offset,
+            )
+        )
+        self._container.progress = Progress.HANDING_OVER
+
+    def _begin_run(self, started_at_ms: int) -> None:
+        """Record that the command runs. From here on it is repeated only as far as the job's retries go."""
+        self._container.progress = Progress.STARTED
+        self._ending.command_started(started_at_ms)
+        self._patiently(lambda: lifecycle.started(self._context, self.job, at_ms=started_at_ms))
+        crashpoints.reached("start-written")
+
+    # --- from the command's end to the outcome -------------------------------------------------
+
+    def _conclude(self, ended: Exit, log_writer: LogWriter) -> Outcome:
+        """Turn the end of the command into the outcome of the attempt, and keep its artifacts."""
+        crashpoints.reached("command-ended")
+        log_problem = None if self._recorder is None else self._recorder.problem
+        error = self._ending.reason or self._container.exit_problem(ended)
+        problems = [problem for problem in (error, log_problem) if problem is not None]
+        for problem in problems:
+            _say(log_writer, problem)
+        artifacts_key = None
+        try:
+            artifacts_key = collect(
+                self._context,
+                self.job,
+                self._container,
+                log_writer,
+                self._limits,
+                self.interrupt,
+                self._patiently,
+            )
+        except (InfrastructureError, JobFailed, ContainerGone) as exc:
+            reason = gone_because(exc) if isinstance(exc, ContainerGone) else str(exc)
+            problems.append(f"its artifacts could not be kept: {reason}")
+            _say(log_writer, problems[-1])
+        crashpoints.reached("artifacts-stored")
+        return Outcome(
+            exit_code=ended.exit_code, error="; ".join(problems) or None, artifacts_object_key=artifacts_key
+        )
+
+    def _container_lost(self, exc: ContainerGone) -> str:
+        """Return what is to be said of a container that went before its exit code was known."""
+        if self._container.progress is Progress.HANDING_OVER:
+            return (
+                f"{gone_because(exc)} while the command was handed over, so whether that has run is not known"
+            )
+        if isinstance(exc, ContainerRestarted):
+            return f"{gone_because(exc)}, so how the command ended is not known"
+        if self._adopted is not None:
+            return f"worker {self._adopted.worker_id} was lost while it ran, and its container is gone"
+        return "the container was removed while the job ran"
+
+
+def _say(log_writer: LogWriter, sentence: str) -> None:
+    """Add a line to the log; where the log itself is the trouble, the attempt's row tells."""
+    with contextlib.suppress(ObjectStoreError):
+        log_writer.say(sentence)
+
+
+def _service_env(job: Job) -> dict[str, str]:
+    """Return the variables that every job gets."""
+    definition = job.definition
+    return {
+        "CI": "true",
+        "REACTORCIDE": "true",
+        "REACTORCIDE_JOB_ID": job.job_id,
+        "REACTORCIDE_JOB_NAME": definition.name,
+        "REACTORCIDE_QUEUE": definition.queue_name,
+        "REACTORCIDE_ATTEMPT": str(job.attempt),
+        "REACTORCIDE_CODE_DIR": definition.code_dir,
+        "REACTORCIDE_ARTIFACTS_DIR": ARTIFACTS_DIR,
+    }

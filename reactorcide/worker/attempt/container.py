@@ -1,0 +1,306 @@
+"""The container of one attempt: how it is created, gets its command, and is waited for."""
+
+import logging
+from collections.abc import Callable, Generator, Mapping
+from enum import Enum, auto
+from time import monotonic
+
+from reactorcide import crashpoints
+from reactorcide.domain.errors import (
+    EngineUnavailable,
+    InfrastructureError,
+    JobFailed,
+    JobInterrupted,
+    ReactorcideError,
+)
+from reactorcide.domain.jobs import OpenAttempt
+from reactorcide.domain.sizes import format_size
+from reactorcide.runner import (
+    AttachedOutput,
+    ContainerGone,
+    ContainerRestarted,
+    ContainerSpec,
+    Exit,
+    ImageMissing,
+    Output,
+    Runner,
+    Signal,
+    Started,
+)
+from reactorcide.runner.handover import NOT_HANDED_OVER
+from reactorcide.worker.attempt.patience import Patience
+from reactorcide.worker.interrupt import Interrupt
+
+log = logging.getLogger("reactorcide.worker")
+
+LOOK_S = 0.05
+"""For a question whether the container has ended, where it mostly has."""
+_HAND_OVER_S = 120.0
+"""The most for a container to acknowledge its command: that takes milliseconds, a MiB of newlines seconds."""
+_UNSEEN_HAND_OVER_S = 5.0
+"""For which the acknowledgement of a command is looked for that was on its way when its sender was lost."""
+_COPY_TRIES = 5
+"""With an engine that answers; one that is away is waited for."""
+_NO_PROGRAM = (126, 127)
+"""How an init ends that cannot run the launcher's shell."""
+_SENT_BY_OTHERS = (NOT_HANDED_OVER, 137, 143)
+"""How a launcher ends whose input ended, or that somebody has stopped."""
+
+
+class Progress(Enum):
+    """How far an attempt has come, which decides whether it may be repeated."""
+
+    PREPARING = auto()
+    """Nothing of its command has been handed over, or for certain not all: nothing has run."""
+    HANDING_OVER = auto()
+    """The row says so. Whether the command runs is known from the engine's copy of the output alone."""
+    STARTED = auto()
+    """The command runs or has run, or may have."""
+
+
+class Container:
+    """The container of one attempt, new or left by an earlier process.
+
+    For one thread; ``disk_bytes`` may be called from any.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        interrupt: Interrupt,
+        patiently: Patience,
+        log_fields: Mapping[str, object],
+        *,
+        memory_limit_bytes: int | None,
+        adopted: OpenAttempt | None = None,
+    ) -> None:
+        self._runner = runner
+        self._interrupt = interrupt
+        self._patiently = patiently
+        self._log_fields = log_fields
+        self._memory_limit_bytes = memory_limit_bytes
+        self._container_id = None if adopted is None else adopted.container_id
+        self._started_at = None if adopted is None else adopted.container_started_at
+        self.progress = Progress.PREPARING if adopted is None else _progress_of(adopted)
+        self.exit: Exit | None = None
+        """How the command ended, once that is known."""
+
+    @property
+    def container_id(self) -> str:
+        """The engine's id of it; only once there is one."""
+        if self._container_id is None:
+            raise RuntimeError("the attempt has no container yet")
+        return self._container_id
+
+    @property
+    def exists(self) -> bool:
+        """Tell whether a container was created, as far as is known."""
+        return self._container_id is not None
+
+    # --- before the command --------------------------------------------------------------------
+
+    def create(
+        self,
+        spec: ContainerSpec,
+        *,
+        pull: str,
+        progress: Callable[[str], None],
+        pulled: Callable[[str], None],
+        check: Callable[[], None],
+    ) -> None:
+        """Create the container, after its image was pulled where that is wanted or necessary.
+
+        ``progress`` gets lines for the job's log, ``pulled`` the id of an image that was missing; ``check``
+        raises to give up. Raises ``JobFailed`` where the image cannot be had.
+        """
+        check()
+        if pull == "always":
+            self._runner.pull(spec.image, progress, check)
+            check()
+        try:
+            # Asking for the image first would cost every job a call that only the first one needs.
+            self._container_id = self._runner.create(spec)
+            return
+        except ImageMissing as exc:
+            if pull == "never":
+                raise JobFailed(f"image not found: {spec.image} is not here, and --pull is never") from exc
+        pulled(self._runner.pull(spec.image, progress, check))
+        check()
+        try:
+            self._container_id = self._runner.create(spec)
+        except ImageMissing as exc:
+            raise JobFailed(f"image not found: {spec.image}") from exc
+
+    def start(self) -> Started:
+        """Start the container, which then waits for its command."""
+        started = self._runner.start(self.container_id)
+        self._started_at = started.at
+        return started
+
+    def hand_over(self, output: AttachedOutput, spec: ContainerSpec, started: Started) -> bool:
+        """Send the command; tells whether it was acknowledged, on this connection and in time.
+
+        Where it was not, and was not sent whole either, nothing runs. Raises ``JobInterrupted`` for a cancel
+        and for the service's stop.
+        """
+        deadline = monotonic() + _HAND_OVER_S
+        output.hand_over(spec, started)
+        with self._interrupt.calling(output.wake):
+            while not output.acknowledged:
+                if self._interrupt.reason is not None:
+                    raise JobInterrupted("while the command was handed over")
+                left_s = deadline - monotonic()
+                if left_s <= 0 or output.read(left_s) is None:
+                    return False
+        crashpoints.reached("hand-over-acknowledged")
+        return True
+
+    def require_command(self, problem: str, printed: bytes = b"") -> None:
+        """Return if the command runs, or has run, though nobody saw the acknowledgement.
+
+        A container that goes on waiting is killed. Where the command has not run, the container has ended,
+        and this raises ``InfrastructureError`` with the ``problem``, or ``JobFailed`` where the image's shell
+        is to blame; ``printed`` is what that has printed. Raises ``ContainerGone`` where it cannot be known.
+
+        That the command has not run is never concluded from the exit code: TERM, KILL and a lack of memory
+        come before the command, too, and commands have the same codes.
+        """
+        gives_up_at = monotonic() + _UNSEEN_HAND_OVER_S
+        tries = 0
+        while True:
+            # Asked before the copy is read, which is whole only when the container has ended.
+            ended = self._launcher_exit()
+            try:
+                if self._runner.is_acknowledged(self.container_id):
+                    return
+                if ended is not None:
+                    self.progress = Progress.PREPARING
+                    raise self._not_run(ended, problem, printed)
+            except EngineUnavailable as exc:
+                self._patiently(self.check_engine)
+                tries += 1
+                if tries == _COPY_TRIES:
+                    # What cannot be read may have said that the command runs.
+                    log.warning("taken to have run: %s", exc, extra=self._log_fields)
+                    return
+            if monotonic() >= gives_up_at:
+                self.signal("KILL")
+            self._patiently.rest(LOOK_S)
+
+    def _launcher_exit(self) -> Exit | None:
+        try:
+            return self.wait(LOOK_S)
+        except ContainerRestarted:
+            return Exit(NOT_HANDED_OVER, oom_killed=False)
+
+    def _not_run(self, ended: Exit, problem: str, printed: bytes) -> ReactorcideError:
+        if ended.oom_killed:
+            return JobFailed(f"{self._out_of_memory()}, before the command had started")
+        if ended.exit_code in _SENT_BY_OTHERS:
+            return InfrastructureError(problem)
+        if ended.exit_code in _NO_PROGRAM:
+            return JobFailed(f"the image has no /bin/sh that can be run{quoted_output(printed)}")
+        return JobFailed(
+            f"the image's /bin/sh ended with exit code {ended.exit_code} before it took the command"
+            + quoted_output(printed)
+        )
+
+    # --- while the command runs ----------------------------------------------------------------
+
+    def wait(self, timeout_s: float) -> Exit | None:
+        """Wait for the end of the container's life; ``None`` if it runs on.
+
+        Raises ``ContainerGone``, and ``ContainerRestarted`` where another life has begun since.
+        """
+        if self.exit is None:
+            self.exit = self._patiently(
+                lambda: self._runner.wait(self.container_id, timeout_s, self._started_at)
+            )
+        return self.exit
+
+    def has_ended(self) -> bool:
+        """Tell whether the engine says now that the container has ended."""
+        try:
+            return self._runner.wait(self.container_id, 0.1, self._started_at) is not None
+        except EngineUnavailable:
+            return False
+
+    def reread(self) -> Output:
+        """Open the engine's own copy of all that the command has printed; raises ``ContainerGone``."""
+        was_handed_over = self._started_at is not None
+        return self._patiently(
+            lambda: self._runner.reread(self.container_id, was_handed_over=was_handed_over)
+        )
+
+    def signal(self, signal: Signal) -> None:
+        """Send a signal to the command; where the engine is away that is the caller's to repeat."""
+        try:
+            self._runner.signal(self.container_id, signal)
+        except EngineUnavailable as exc:
+            log.warning("the container could not be told to stop: %s", exc, extra=self._log_fields)
+
+    def disk_bytes(self, copy_bytes: int) -> int:
+        """Return what the container takes of the engine's disk, as far as that can be told.
+
+        ``copy_bytes`` is what the copy of its output takes, for an engine that does not tell. Raises
+        ``EngineUnavailable``.
+        """
+        try:
+            used_bytes = self._runner.disk_bytes(self.container_id)
+            known_bytes = self._runner.copy_bytes(self.container_id)
+        except ContainerGone:
+            return 0
+        return 0 if used_bytes is None else used_bytes + (known_bytes or copy_bytes)
+
+    def check_engine(self) -> None:
+        """Raise ``EngineUnavailable`` unless the engine answers."""
+        self._runner.check()
+
+    # --- after the command ---------------------------------------------------------------------
+
+    def exit_problem(self, ended: Exit) -> str | None:
+        """Return what is wrong with how the command ended by itself, in words."""
+        if ended.exit_code == 0:
+            return None
+        if ended.oom_killed:
+            return self._out_of_memory()
+        if ended.exit_code == 127:
+            return "exit code 127 (a command was not found, or the image has no /bin/sh)"
+        return f"exit code {ended.exit_code}"
+
+    def artifacts(self) -> Generator[bytes, None, None] | None:
+        """Return what the command has left as a tar; see ``Runner.artifacts``."""
+        return self._runner.artifacts(self.container_id)
+
+    def remove(self) -> None:
+        """Remove the container, if there is one; where that fails a sweep does it."""
+        if self._container_id is None:
+            return
+        try:
+            self._runner.remove(self._container_id)
+        except (EngineUnavailable, JobFailed) as exc:
+            log.warning("its container is still there: %s", exc, extra=self._log_fields)
+
+    def _out_of_memory(self) -> str:
+        limit_bytes = self._memory_limit_bytes
+        limit = "" if limit_bytes is None else f" (limit {format_size(limit_bytes)})"
+        return f"killed: out of memory{limit}"
+
+
+def quoted_output(printed: bytes) -> str:
+    """Return what was printed in place of an acknowledgement, as the end of a sentence."""
+    words = " ".join(printed.decode(errors="replace").split())[:500]
+    return f", but said: {words}" if words else ""
+
+
+def gone_because(exc: ContainerGone) -> str:
+    """Return why a container, or its command's life, is gone, in words."""
+    if isinstance(exc, ContainerRestarted):
+        return "its container was started again (docker restart, or a restart policy that somebody gave it)"
+    return "somebody removed its container"
+
+
+def _progress_of(adopted: OpenAttempt) -> Progress:
+    if adopted.started_at_ms is not None:
+        return Progress.STARTED
+    return Progress.PREPARING if adopted.handing_over_at_ms is None else Progress.HANDING_OVER

@@ -1,0 +1,84 @@
+"""Ending a command that must not go on: TERM, a grace, KILL."""
+
+import math
+from time import monotonic
+
+from reactorcide.domain.clock import now_ms
+from reactorcide.domain.errors import JobInterrupted
+from reactorcide.domain.sizes import format_size
+from reactorcide.worker.attempt.container import Container
+from reactorcide.worker.attempt.limits import Limits
+from reactorcide.worker.interrupt import Interrupt, Reason
+
+_KILL_AGAIN_S = 1.0
+
+
+class Ending:
+    """Ends the command of one attempt when it is cancelled, out of time, or takes too much disk."""
+
+    def __init__(
+        self, container: Container, interrupt: Interrupt, limits: Limits, timeout_seconds: int
+    ) -> None:
+        self._container = container
+        self._interrupt = interrupt
+        self._limits = limits
+        self._timeout_seconds = timeout_seconds
+        self._kill_at: float | None = None
+        self._takes_too_much_disk = False
+        self.deadline: float | None = None
+        """When the command's time is up, by ``time.monotonic``; ``None`` before the command runs."""
+        self.reason: str | None = None
+        """Why the command was made to end, in words; ``None`` if it was not."""
+
+    def command_started(self, started_at_ms: int) -> None:
+        """Count the command's time from ``started_at_ms``."""
+        ran_s = (now_ms() - started_at_ms) / 1000
+        self.deadline = monotonic() + self._timeout_seconds - max(0.0, ran_s)
+
+    def disk_exceeded(self) -> None:
+        """End the command because it takes too much disk; from any thread."""
+        self._takes_too_much_disk = True
+
+    def begin(self) -> None:
+        """Begin to watch over a newly opened output.
+
+        Whether a signal has arrived that was sent before a connection was lost is not known: where the
+        command goes on it gets another one, and its grace.
+        """
+        self._kill_at = None
+
+    def step(self) -> float:
+        """Send the signal that is due, if one is; returns the seconds until the next one may be.
+
+        Raises ``JobInterrupted`` when the service stops: the container goes on without us.
+        """
+        now = monotonic()
+        if self._kill_at is None:
+            self._end_if_necessary(now)
+        elif now >= self._kill_at:
+            self._container.signal("KILL")
+            self._kill_at = now + _KILL_AGAIN_S
+        return (self._deadline() if self._kill_at is None else self._kill_at) - now
+
+    def _end_if_necessary(self, now: float) -> None:
+        if self._interrupt.reason is Reason.CANCELLED:
+            reason = "cancelled"
+        elif self._takes_too_much_disk:
+            limit = format_size(self._limits.max_disk_bytes)
+            reason = f"killed: used more than {limit} of disk (--max-disk)"
+        elif now >= self._deadline():
+            reason = f"timed out after {self._timeout_seconds} s"
+        elif self._interrupt.reason is Reason.STOPPING:
+            raise JobInterrupted("stopping")
+        else:
+            return
+        self.reason = reason
+        self._container.signal("TERM")
+        # Given a grace, it would go on filling the disk.
+        self._kill_at = now + (0.0 if self._takes_too_much_disk else self._limits.cancel_grace_s)
+
+    def _deadline(self) -> float:
+        # What has ended by itself while nobody looked is not out of time, however late that is noticed.
+        if self._container.exit is not None:
+            return math.inf
+        return self.deadline or 0.0

@@ -1,0 +1,187 @@
+"""Copying what a command prints to the attempt's log, until the log is complete."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from functools import partial
+from time import monotonic
+
+from reactorcide import crashpoints
+from reactorcide.domain.errors import ObjectStoreError
+from reactorcide.logs.copy import copied_bytes
+from reactorcide.logs.lines import HOLD_S
+from reactorcide.logs.writer import LogWriter
+from reactorcide.runner import ContainerGone, Exit, Output, OutputChunk
+from reactorcide.worker.attempt.container import LOOK_S, Container, gone_because
+from reactorcide.worker.attempt.ending import Ending
+from reactorcide.worker.attempt.patience import Patience
+from reactorcide.worker.interrupt import Interrupt, Reason
+
+log = logging.getLogger("reactorcide.worker")
+
+_SILENCE_S = 15.0
+"""After this long without output the engine is asked whether the container still runs."""
+_EXIT_WAIT_S = 1.0
+"""After the end of its output a command has ended within milliseconds."""
+_STORE_RETRY_S = 5.0
+"""Each try reads the whole output again."""
+
+
+class Recorder:
+    """Copies the output of one attempt's command to the log.
+
+    The log is complete when it has all of a connection that ended with the command, or all of the engine's
+    own copy as that was after the command's end.
+    """
+
+    def __init__(
+        self,
+        container: Container,
+        ending: Ending,
+        interrupt: Interrupt,
+        patiently: Patience,
+        log_writer: LogWriter,
+        log_fields: Mapping[str, object],
+        *,
+        output_start: int,
+    ) -> None:
+        """``output_start`` is where the command's output begins in the log."""
+        self._container = container
+        self._ending = ending
+        self._interrupt = interrupt
+        self._patiently = patiently
+        self._log_writer = log_writer
+        self._log_fields = log_fields
+        self.output_start = output_start
+        self._output: Output | None = None
+        self._copy = _LogCopy(log_writer, log_fields)
+        self.problem: str | None = None
+        """Why the log is not complete, if it is not."""
+
+    @property
+    def copy_bytes(self) -> int:
+        """What the engine's copy of the output takes, about; the engine does not tell."""
+        return self._copy.copy_bytes
+
+    def wake(self) -> None:
+        """Have the next signal looked for at once; from any thread."""
+        output = self._output
+        if output is not None:
+            output.wake()
+
+    def record(self, attached: Output) -> Exit:
+        """Log all that the command prints, first from its connection; returns how it ended."""
+        return self._record_attached(attached) or self.record_copy()
+
+    def record_copy(self) -> Exit:
+        """Log all that the command has printed and will print, from the engine's own copy.
+
+        Returns how the command ended. Raises ``ContainerGone`` where that is not known, and
+        ``JobInterrupted`` when the service stops meanwhile.
+        """
+        while True:
+            # Followed to the end the copy can lack its last piece; once the command has ended it is whole.
+            ended = self._container.wait(LOOK_S)
+            try:
+                whole = self._copy_again()
+            except ContainerGone as exc:
+                if ended is None:
+                    raise
+                self.problem = f"the end of its log is missing: {gone_because(exc)}"
+                return ended
+            if whole and ended is not None and self._copy.end():
+                return ended
+            if not whole and self._no_room_is_awaited() and ended is not None:
+                return ended
+
+    def _record_attached(self, attached: Output) -> Exit | None:
+        """Log what comes on the connection; returns how the command ended, if the log is then complete."""
+        if not self._follow(attached):
+            return None
+        asked_at = monotonic()
+        ended = self._container.wait(_EXIT_WAIT_S)
+        # A command's output ends with the command. Where the command went on, or the engine was away, the
+        # connection was lost, and what it did not bring is in the engine's own copy.
+        in_time = monotonic() - asked_at < _EXIT_WAIT_S
+        return ended if ended is not None and in_time and self._copy.end() else None
+
+    def _copy_again(self) -> bool:
+        with closing(self._container.reread()) as output:
+            # Not before the other copy is there to be read.
+            self._patiently(lambda: self._log_writer.restart(self.output_start))
+            return self._follow(output)
+
+    def _follow(self, output: Output) -> bool:
+        """Copy an output to the log until it ends; tells whether the log has all of it.
+
+        Where it has not, the rest is thrown away, for a reader that waits would hold up the container. Raises
+        ``JobInterrupted`` when the service stops: the container goes on without us.
+        """
+        self._output = output
+        self._copy = copy = _LogCopy(self._log_writer, self._log_fields)
+        self._ending.begin()
+        silent_since = monotonic()
+        with self._interrupt.calling(output.wake):
+            while True:
+                next_signal_s = self._ending.step()
+                wait_s = HOLD_S if self._log_writer.holds else _SILENCE_S
+                printed = output.read(min(next_signal_s, wait_s))
+                if printed is None:
+                    copy.flush()
+                    return copy.is_whole
+                copy.add(printed)
+                if printed:
+                    crashpoints.reached("output-half-read")
+                    silent_since = monotonic()
+                elif monotonic() - silent_since >= _SILENCE_S:
+                    silent_since = monotonic()
+                    if self._container.has_ended():
+                        return copy.is_whole
+
+    def _no_room_is_awaited(self) -> bool:
+        """Wait a while for the object store to take the log; tells whether to go without, for a cancel.
+
+        Raises ``JobInterrupted`` when the service stops meanwhile.
+        """
+        self._patiently.rest(_STORE_RETRY_S)
+        return self._interrupt.reason is Reason.CANCELLED
+
+
+class _LogCopy:
+    """What of one output has been added to the log: all of it, or all until the log could not be stored."""
+
+    def __init__(self, log_writer: LogWriter, log_fields: Mapping[str, object]) -> None:
+        self._log_writer = log_writer
+        self._log_fields = log_fields
+        self.is_whole = True
+        self.copy_bytes = 0
+
+    def add(self, printed: Sequence[OutputChunk]) -> None:
+        """Add what was printed; with nothing, what has waited for the end of its line."""
+        if not printed:
+            if self._log_writer.holds:
+                self.flush()
+            return
+        self._store(partial(self._log_writer.feed, printed))
+        if self.is_whole:
+            self.copy_bytes = self._log_writer.copied_bytes
+        else:
+            self.copy_bytes += sum(copied_bytes(len(data), data.count(b"\n")) for _, data in printed)
+
+    def flush(self) -> None:
+        """Add the lines that were begun."""
+        self._store(self._log_writer.flush)
+
+    def end(self) -> bool:
+        """Add everything that is held; tells whether the log has all."""
+        self._store(self._log_writer.end_output)
+        return self.is_whole
+
+    def _store(self, add: Callable[[], None]) -> None:
+        if not self.is_whole:
+            return
+        try:
+            add()
+        except ObjectStoreError as exc:
+            log.warning("the rest of its log is written when it has ended: %s", exc, extra=self._log_fields)
+            self.is_whole = False

@@ -1,0 +1,39 @@
+"""Waiting for a part of the service that is away."""
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+from reactorcide.domain.errors import EngineUnavailable, JobInterrupted, ObjectStoreError, StoreError
+from reactorcide.worker.interrupt import Interrupt, Reason
+
+T = TypeVar("T")
+
+log = logging.getLogger("reactorcide.worker")
+
+_RETRY_S = 1.0
+
+
+class Patience:
+    """Repeats a call for as long as the engine, the database or the object store is away."""
+
+    def __init__(self, interrupt: Interrupt, log_fields: Mapping[str, object]) -> None:
+        self._interrupt = interrupt
+        self._log_fields = log_fields
+
+    def __call__(self, call: Callable[[], T]) -> T:
+        """Return what ``call`` returns; raises ``JobInterrupted`` when the service stops meanwhile."""
+        while True:
+            try:
+                return call()
+            except (EngineUnavailable, StoreError, ObjectStoreError) as exc:
+                log.warning("waiting: %s", exc, extra=self._log_fields)
+                if self._interrupt.reason is Reason.STOPPING:
+                    raise JobInterrupted("stopping") from exc
+                self._interrupt.pause(_RETRY_S)
+
+    def rest(self, timeout_s: float | None = None) -> None:
+        """Wait before the next try, less long where a cancel comes; raises ``JobInterrupted`` for a stop."""
+        self._interrupt.pause(_RETRY_S if timeout_s is None else timeout_s)
+        if self._interrupt.reason is Reason.STOPPING:
+            raise JobInterrupted("stopping")
