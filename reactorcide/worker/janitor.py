@@ -2,15 +2,13 @@
 
 import logging
 import threading
-from collections.abc import Callable
-from time import monotonic
 
 from reactorcide.domain import audit
 from reactorcide.domain.clock import now_ms
-from reactorcide.domain.errors import InfrastructureError
 from reactorcide.jobs import JobContext, retention, sources
 from reactorcide.jobs.delete import purge_ended
 from reactorcide.runner import Runner
+from reactorcide.worker.duties import Duties, Duty
 
 log = logging.getLogger("reactorcide.janitor")
 
@@ -41,7 +39,16 @@ class Janitor:
         self._keep_source_days = keep_source_days
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
-        self._trouble: dict[str, str] = {}
+        # Another thing that is to be cleared up now and then is one more line here.
+        self._duties = Duties(
+            [
+                Duty("purge deleted jobs", _PURGE_EVERY_S, lambda: purge_ended(context), _PURGE_EVERY_S),
+                Duty("remove jobs", _ROUND_EVERY_S, self._remove_jobs, _ROUND_EVERY_S),
+                Duty("remove images", _ROUND_EVERY_S, self._remove_images, _ROUND_EVERY_S),
+                Duty("remove sources", _ROUND_EVERY_S, self._remove_sources, _ROUND_EVERY_S),
+            ],
+            log,
+        )
 
     def start(self) -> None:
         """Start the first round at once."""
@@ -57,33 +64,9 @@ class Janitor:
                 log.warning("a removal is still under way; the next start goes on with it")
 
     def _loop(self) -> None:
-        # Another thing that is to be cleared up now and then is one more line here.
-        chores: list[tuple[str, Callable[[], object]]] = [
-            ("remove jobs", self._remove_jobs),
-            ("remove images", self._remove_images),
-            ("remove sources", self._remove_sources),
-        ]
-        next_round = monotonic()
         while not self._stopping.is_set():
-            self._guarded("purge deleted jobs", lambda: purge_ended(self._context))
-            if monotonic() >= next_round:
-                for name, chore in chores:
-                    self._guarded(name, chore)
-                next_round = monotonic() + _ROUND_EVERY_S
+            self._duties.do_due()
             self._stopping.wait(_PURGE_EVERY_S)
-
-    def _guarded(self, what: str, call: Callable[[], object]) -> None:
-        """Do one thing; trouble with a part we depend on is logged once and does not end the rounds."""
-        try:
-            call()
-        except InfrastructureError as exc:
-            if self._trouble.get(what) != str(exc):
-                self._trouble[what] = str(exc)
-                log.warning("%s: %s", what, exc)
-        except Exception:
-            log.exception("%s failed unexpectedly", what)
-        else:
-            self._trouble.pop(what, None)
 
     def _remove_jobs(self) -> None:
         retention.carry_out(self._context, self._policy, by=audit.service(), stopping=self._stopping.is_set)

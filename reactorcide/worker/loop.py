@@ -1,38 +1,29 @@
-"""The worker: claims tasks, runs their jobs, renews their leases, and sweeps up what was left."""
+"""The worker: claims jobs, runs each in a thread of its own, and renews their leases."""
 
 import logging
 import random
 import socket
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
-from time import monotonic, time_ns
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from time import monotonic
 
-from reactorcide import crashpoints
 from reactorcide.corndogs.task import Task
 from reactorcide.domain.clock import now_ms
-from reactorcide.domain.errors import (
-    CorndogsError,
-    CorndogsUnavailable,
-    IllegalTransition,
-    InfrastructureError,
-    JobFailed,
-    NotFound,
-)
+from reactorcide.domain.errors import InfrastructureError
 from reactorcide.domain.jobs import Job, JobStatus, OpenAttempt
 from reactorcide.domain.workers import WorkerView
-from reactorcide.jobs import JobContext, lifecycle, requeue, tasks
-from reactorcide.jobs.submit import enqueue
-from reactorcide.runner import ContainerInfo, Runner
+from reactorcide.jobs import JobContext, tasks
+from reactorcide.jobs.claims import Claims
+from reactorcide.jobs.upkeep import QueueUpkeep, for_each
+from reactorcide.runner import Runner
 from reactorcide.worker.attempt import Attempt, Limits
-from reactorcide.worker.claims import Claims
 from reactorcide.worker.disk import DiskWatch
+from reactorcide.worker.duties import Duties, Duty
 from reactorcide.worker.interrupt import Reason
 from reactorcide.worker.lease import Lease
 from reactorcide.worker.prepare import Preparation
-
-T = TypeVar("T")
+from reactorcide.worker.recovery import Recovery
 
 log = logging.getLogger("reactorcide.worker")
 
@@ -41,18 +32,13 @@ _LONGEST_POLL_S = 1.0
 _SWEEP_EVERY_S = 1.0
 _TIDY_EVERY_S = 5.0
 _RECOVER_EVERY_S = 15.0
+_CHECK_TASKS_EVERY_S = 2.0
+_RETRY_DUTY_S = 1.0
 _ENGINE_FRESH_S = 1.0
 """An engine that has answered this recently is taken to be there."""
-_RETRY_DUTY_S = 1.0
 _DRAINING = "the service is about to stop: it waits for the jobs that run, and takes no other"
-_CLAIMING = ("take over", "claim")
+_CLAIMING = ("adopt", "claim")
 """What has to work for a job to be taken."""
-_LOOK_FOR_TASKS_EVERY_S = 2.0
-_TASKS_CLOSED = 100
-_TASKS_LOOKED_FOR = 50
-"""At a time: so thousands of queued jobs are gone through in minutes, by 25 calls a second."""
-_QUEUED_LONG_MS = 5_000
-"""Only then the queue is asked for the task of a job."""
 
 
 class Worker:
@@ -90,48 +76,69 @@ class Worker:
         self._check_disk = check_disk
         self._drained: Callable[[], None] | None = None
         self._told_drained = False
-        self._recovered = False
         self._lock = threading.Lock()
         self._running: dict[str, Attempt] = {}
         self._threads: set[threading.Thread] = set()
         self._wake = threading.Event()
         self._stopping = False
         self._thread: threading.Thread | None = None
-        self._sweeper: threading.Thread | None = None
         self._disk_watch = DiskWatch(self._attempts) if limits.max_disk_bytes else None
-        self._trouble: dict[str, str] = {}
         self._engine_seen = float("-inf")
         self._last_seen_ms = now_ms()
         self._poll_s = _SHORTEST_POLL_S
         self._claims = Claims(context, lease_s=lease_s, is_stopping=lambda: self._stopping)
-        self._started_at_ms = 0
-        self._looked_for = self._closed_up_to = ""
+        self._upkeep = QueueUpkeep(context, lease_s=lease_s)
+        self._recovery = Recovery(
+            context,
+            runner,
+            running=lambda: {(attempt.job.job_id, attempt.job.attempt) for attempt in self._attempts()},
+            adopt=self._adopt,
+            is_stopping=lambda: self._stopping,
+        )
+        self._duties = Duties(
+            [
+                Duty("adopt", _RECOVER_EVERY_S, self._recovery.run, _RETRY_DUTY_S),
+                Duty("sweep", _SWEEP_EVERY_S, self._upkeep.submit_due, _RETRY_DUTY_S),
+                Duty("renew", lease_s / 3, self._renew, _RETRY_DUTY_S),
+                Duty("stamp", lease_s / 3, self._stamp, _RETRY_DUTY_S),
+                Duty("check tasks", _CHECK_TASKS_EVERY_S, self._upkeep.check_tasks, _RETRY_DUTY_S),
+                Duty("close tasks", min(_TIDY_EVERY_S, lease_s / 3), self._close_tasks, _RETRY_DUTY_S),
+                Duty(
+                    "time out tasks",
+                    min(_TIDY_EVERY_S, lease_s / 3),
+                    self._upkeep.time_out_tasks,
+                    _RETRY_DUTY_S,
+                ),
+            ],
+            log,
+        )
 
     def start(self) -> None:
-        """Start claiming; attempts that an earlier process left are taken over first."""
-        self._started_at_ms = now_ms()
+        """Start claiming; attempts that an earlier process left are adopted first."""
         self._thread = threading.Thread(target=self._loop, name="worker", daemon=True)
         self._thread.start()
         if self._disk_watch is not None:
             self._disk_watch.start()
 
     def stop(self, deadline_s: float) -> None:
-        """Stop claiming and let go of what runs: containers go on, the next start takes them over.
+        """Stop claiming and let go of what runs: containers go on, the next start adopts them.
 
         Returns when every thread has ended, or after ``deadline_s``.
         """
         deadline = monotonic() + deadline_s
         with self._lock:
             self._stopping = True
-            attempts = list(self._running.values())
+            attempts, threads = list(self._running.values()), list(self._threads)
         for attempt in attempts:
             attempt.interrupt.set(Reason.STOPPING)
         self._wake.set()
-        for thread in (self._thread, self._sweeper, *self._threads_now()):
-            if thread is not None:
-                thread.join(max(0.0, deadline - monotonic()))
-                if thread.is_alive():
-                    log.warning("%s has not ended in time", thread.name)
+        if self._thread is not None:
+            threads.insert(0, self._thread)
+        for thread in threads:
+            thread.join(max(0.0, deadline - monotonic()))
+            if thread.is_alive():
+                log.warning("%s has not ended in time", thread.name)
+        self._recovery.join(max(0.0, deadline - monotonic()))
         if self._disk_watch is not None:
             self._disk_watch.stop(max(0.0, deadline - monotonic()))
 
@@ -146,12 +153,8 @@ class Worker:
 
         A burst of submissions to a busy worker so does not make it look, and hold them up, each time.
         """
-        if len(self._running) < self._concurrency:
+        if self._has_place():
             self._look()
-
-    def _look(self) -> None:
-        self._poll_s = _SHORTEST_POLL_S
-        self._wake.set()
 
     def stop_attempt(self, job_id: str) -> None:
         """Stop the container of a job that was cancelled, if it runs here."""
@@ -179,34 +182,21 @@ class Worker:
             running_job_ids=running,
             last_seen_ms=self._last_seen_ms,
             queues=self._queues,
-            trouble=_DRAINING
-            if self._drained is not None
-            else next((self._trouble[what] for what in _CLAIMING if what in self._trouble), None),
+            trouble=_DRAINING if self._drained is not None else self._duties.trouble(_CLAIMING),
         )
 
     # --- the loop ------------------------------------------------------------------------------
 
     def _loop(self) -> None:
-        duties = [
-            _Duty("take over", _RECOVER_EVERY_S, self._recover),
-            _Duty("sweep", _SWEEP_EVERY_S, self._submit_due),
-            _Duty("renew", self._lease_s / 3, self._renew),
-            _Duty("stamp", self._lease_s / 3, self._stamp),
-            _Duty("look for tasks", _LOOK_FOR_TASKS_EVERY_S, self._look_for_tasks),
-            _Duty("close tasks", min(_TIDY_EVERY_S, self._lease_s / 3), self._close),
-            _Duty("time out tasks", min(_TIDY_EVERY_S, self._lease_s / 3), self._tidy),
-        ]
         while not self._stopping:
             self._wake.clear()
             self._last_seen_ms = now_ms()
-            for duty in duties:
-                if duty.is_due():
-                    self._guarded(duty.name, duty.run)
+            self._duties.do_due()
             if self._drained is not None:
                 self._end_drained(self._drained)
-            # Nothing is claimed before what an earlier process left running has been taken over.
-            elif self._recovered and self._guarded("claim", self._claim_all):
-                continue
+            # Nothing is claimed before what an earlier process left running has been adopted.
+            elif self._recovery.is_done:
+                self._duties.guard("claim", self._claim)
             self._wake.wait(self._pause_s())
 
     def _end_drained(self, drained: Callable[[], None]) -> None:
@@ -217,21 +207,9 @@ class Worker:
             log.info("drained: no job runs any more")
             drained()
 
-    def _guarded(self, what: str, call: Callable[[], object]) -> bool:
-        """Do one thing; trouble with a part we depend on is logged once and does not end the loop."""
-        try:
-            done = call()
-        except InfrastructureError as exc:
-            if self._trouble.get(what) != str(exc):
-                self._trouble[what] = str(exc)
-                log.warning("%s: %s", what, exc)
-            return False
-        except Exception:
-            log.exception("%s failed unexpectedly", what)
-            return False
-        if self._trouble.pop(what, None) is not None:
-            log.info("%s: works again", what)
-        return bool(done)
+    def _look(self) -> None:
+        self._poll_s = _SHORTEST_POLL_S
+        self._wake.set()
 
     def _pause_s(self) -> float:
         """Return how long to wait for a wake-up: growing, and spread so that workers do not march in step."""
@@ -239,73 +217,36 @@ class Worker:
         self._poll_s = min(self._poll_s * 2, _LONGEST_POLL_S)
         return pause_s
 
-    # --- claiming ------------------------------------------------------------------------------
+    # --- attempts ------------------------------------------------------------------------------
 
-    def _claim_all(self) -> bool:
-        """Claim while there are free places and waiting jobs; tells whether an attempt was begun."""
-        begun = False
-        self._claims.begin()
-        try:
-            while not self._stopping and len(self._running) < self._concurrency:
-                queues = self._waiting_queues()
-                if not queues:
-                    break
-                self._check_disk()
-                self._check_engine()
-                claimed = self._claims.next(queues)
-                if claimed is None:
-                    break
-                if self._take(*claimed):
-                    begun = True
-                    self._poll_s = _SHORTEST_POLL_S
-        finally:
-            self._claims.end()
-        return begun
+    def _claim(self) -> None:
+        """Claim while there are free places and waiting jobs; where one was claimed, look again at once."""
+        if not self._has_place():
+            return
+        with closing(self._claims.round(self._worker_id, self._queues, self._check_ready)) as claimed:
+            for job, task in claimed:
+                self._run(self._attempt(job, task))
+                self._look()
+                if not self._has_place():
+                    return
 
-    def _waiting_queues(self) -> list[str]:
-        queues = self._context.store.queues.to_poll()
-        return [queue for queue in queues if not self._queues or queue in self._queues]
+    def _has_place(self) -> bool:
+        return len(self._running) < self._concurrency
 
-    def _check_engine(self) -> None:
-        """Raise ``EngineUnavailable`` where a claimed job could not be run anyway."""
+    def _check_ready(self) -> None:
+        """Raise ``InfrastructureError`` where a claimed job could not be run anyway."""
+        self._check_disk()
         if monotonic() - self._engine_seen > _ENGINE_FRESH_S:
             self._runner.check()
             self._engine_seen = monotonic()
 
-    def _take(self, task: Task, job_id: str) -> bool:
-        """Judge a claimed task of ours, and run its job if that waits for it; tells whether it does."""
-        try:
-            job = self._context.store.jobs.get(job_id)
-        except NotFound:
-            self._complete(task, job_id)
-            return False
-        if job.status is JobStatus.RUNNING and job.corndogs_task_id == task.uuid:
-            # Its worker is late with renewing, or dead. The task comes back after a lease.
-            return False
-        is_the_one = job.corndogs_task_id in (None, task.uuid) and job.definition.queue_name == task.queue
-        if job.is_final or not is_the_one:
-            self._complete(task, job_id)
-            return False
-        try:
-            job = lifecycle.claim(self._context, job_id, task.uuid, self._worker_id)
-        except IllegalTransition:
-            # Cancelled in this instant.
-            self._complete(task, job_id)
-            return False
-        crashpoints.reached("claim-row-written")
-        self._run(self._attempt(job, task))
-        return True
-
-    def _complete(self, task: Task, job_id: str) -> None:
-        """End a task that no job waits for; one that cannot be ended comes back after its lease."""
-        try:
-            tasks.end(self._context.corndogs, task.uuid, task.queue, tasks.TASK_CLAIMED, cancelled=False)
-        except CorndogsUnavailable:
-            raise
-        except CorndogsError as exc:
-            log.warning("its task stays open for now: %s", exc, extra={"job_id": job_id})
-            return
-        self._context.store.tasks.closed(job_id, task.uuid)
+    def _adopt(self, left: OpenAttempt) -> None:
+        """Go on with an attempt that nobody runs."""
+        # Its task is not asked for: a queue that is away keeps nobody from looking after what runs.
+        attempt = self._attempt(left.job, tasks.claimed_by(left.job), left)
+        if left.job.status is JobStatus.CANCELLED:
+            attempt.interrupt.set(Reason.CANCELLED)
+        self._run(attempt)
 
     def _attempt(self, job: Job, task: Task | None, adopted: OpenAttempt | None = None) -> Attempt:
         lease = Lease(self._context, task)
@@ -334,99 +275,15 @@ class Worker:
         if self._context.store.jobs.get(job_id).status is JobStatus.CANCELLED:
             attempt.interrupt.set(Reason.CANCELLED)
 
-    def _threads_now(self) -> list[threading.Thread]:
-        with self._lock:
-            return list(self._threads)
-
-    # --- duties --------------------------------------------------------------------------------
-
-    def _recover(self) -> None:
-        """Compare the database with the engine: take over attempts that nobody runs, remove orphans.
-
-        At the start that is what an earlier process of this installation left; later, what went wrong here.
-        """
-        # First, so that an attempt that ends meanwhile is not taken for one that nobody runs.
-        running = {(attempt.job.job_id, attempt.job.attempt) for attempt in self._attempts()}
-        # Others with our labels are somebody's own: an image that was made of a job's container has them,
-        # too.
-        containers = {
-            (found.job_id, found.attempt): found
-            for found in self._runner.list(self._context.instance_id)
-            if found.is_named
-        }
-        for left in self._context.store.attempts.unfinished():
-            key = (left.job.job_id, left.job.attempt)
-            if key not in running:
-                self._take_over(left, containers.pop(key, None))
-        self._remove_orphans([orphan for key, orphan in containers.items() if key not in running])
-        if not self._recovered:
-            # The engine now and then forgets to take one along with its container. Once is enough.
-            self._runner.remove_stray_volumes(self._context.instance_id)
-        self._recovered = True
-
-    def _remove_orphans(self, orphans: Sequence[ContainerInfo]) -> None:
-        """Remove containers that no job needs, in a thread of its own: the engine may hang over one."""
-
-        def remove() -> None:
-            for orphan in orphans:
-                if self._stopping:
-                    return
-                log.info("removing a container that no job needs", extra={"job_id": orphan.job_id})
-                try:
-                    self._runner.remove(orphan.container_id)
-                except (InfrastructureError, JobFailed) as exc:
-                    log.warning("it is still there: %s", exc, extra={"job_id": orphan.job_id})
-
-        if orphans and (self._sweeper is None or not self._sweeper.is_alive()):
-            self._sweeper = threading.Thread(target=remove, name="orphans", daemon=True)
-            self._sweeper.start()
-
-    def _take_over(self, left: OpenAttempt, found: ContainerInfo | None) -> None:
-        """Go on with an attempt that nobody runs."""
-        job = left.job
-        if left.container_id is None and found is not None:
-            left = replace(left, container_id=found.container_id)
-        # Not asked for: a queue that is away keeps nobody from looking after what runs.
-        task = tasks.claimed_by(job)
-        log.info("taking over a job that was left running", extra={"job_id": job.job_id})
-        attempt = self._attempt(job, task, left)
-        if job.status is JobStatus.CANCELLED:
-            attempt.interrupt.set(Reason.CANCELLED)
-        self._run(attempt)
-
-    def _submit_due(self) -> None:
-        """Hand committed jobs to Corndogs that it has not got.
-
-        One that it refuses does not hold up the others. Raises ``CorndogsError`` where it takes none.
-        """
-        for job, failures in self._context.store.tasks.to_submit(now_ms=now_ms()):
-            after = enqueue(self._context, job, failures=failures)
-            if after is not None and after.status is JobStatus.SUBMIT_FAILED:
-                self._context.corndogs.check_health()
-
-    def _look_for_tasks(self) -> None:
-        """Ask Corndogs for the tasks of jobs that have been queued for long, some at a time, in turn."""
-        # Whatever was queued before this start may be what a killed service had just claimed.
-        before_ms = max(now_ms() - _QUEUED_LONG_MS, self._started_at_ms)
-        jobs = self._context.store.tasks.queued_long(
-            before_ms=before_ms, now_ms=now_ms(), after=self._looked_for, limit=_TASKS_LOOKED_FOR
-        )
-        self._looked_for = jobs[-1].job_id if len(jobs) == _TASKS_LOOKED_FOR else ""
-        _for_each(jobs, lambda job: requeue.check(self._context, job, lease_s=self._lease_s))
-
-    def _renew(self) -> None:
-        """Renew the leases of running attempts."""
-        _for_each(self._attempts(), self._renew_one)
-
-    def _stamp(self) -> None:
-        """Stamp the rows of running attempts."""
-        held = [(attempt.job.job_id, attempt.job.attempt) for attempt in self._attempts()]
-        if held:
-            self._context.store.attempts.heartbeat(held, now_ms=now_ms())
-
     def _attempts(self) -> list[Attempt]:
         with self._lock:
             return list(self._running.values())
+
+    # --- duties --------------------------------------------------------------------------------
+
+    def _renew(self) -> None:
+        """Renew the leases of running attempts."""
+        for_each(self._attempts(), self._renew_one)
 
     def _renew_one(self, attempt: Attempt) -> None:
         timeout_s = self._lease_s
@@ -436,55 +293,11 @@ class Worker:
             timeout_s = max(1.0, min(timeout_s, left_s))
         attempt.lease.renew(timeout_s)
 
-    def _tidy(self) -> None:
-        """Time out the tasks of workers that went away."""
-        queues = self._context.store.queues.active()
-        _for_each(queues, lambda queue: self._context.corndogs.clean_up_timed_out(time_ns(), queue))
+    def _stamp(self) -> None:
+        """Stamp the rows of running attempts."""
+        held = [(attempt.job.job_id, attempt.job.attempt) for attempt in self._attempts()]
+        if held:
+            self._context.store.attempts.heartbeat(held, now_ms=now_ms())
 
-    def _close(self) -> None:
-        """Close the tasks of jobs that are over, some at a time, in turn."""
-        jobs = self._context.store.tasks.to_close(after=self._closed_up_to, limit=_TASKS_CLOSED)
-        self._closed_up_to = jobs[-1].job_id if len(jobs) == _TASKS_CLOSED else ""
-        with self._lock:
-            running = set(self._running)
-        _for_each(
-            [job for job in jobs if job.job_id not in running],
-            lambda job: lifecycle.end_task(self._context, job),
-        )
-
-
-def _for_each(items: Iterable[T], call: Callable[[T], object]) -> None:
-    """Do something for each; one that Corndogs refuses does not keep the others from being served.
-
-    Raises ``CorndogsUnavailable`` at once, and at the end the first error that Corndogs has answered with.
-    """
-    problem: CorndogsError | None = None
-    for item in items:
-        try:
-            call(item)
-        except CorndogsUnavailable:
-            raise
-        except CorndogsError as exc:
-            problem = problem or exc
-    if problem is not None:
-        raise problem
-
-
-class _Duty:
-    """Something the loop does now and then."""
-
-    def __init__(self, name: str, every_s: float, call: Callable[[], None]) -> None:
-        self.name = name
-        self._every_s = every_s
-        self._call = call
-        self._next = float("-inf")
-
-    def is_due(self) -> bool:
-        """Tell whether it is time."""
-        return monotonic() >= self._next
-
-    def run(self) -> None:
-        """Do it; where it fails it is due again after a second."""
-        self._next = monotonic() + _RETRY_DUTY_S
-        self._call()
-        self._next = monotonic() + self._every_s
+    def _close_tasks(self) -> None:
+        self._upkeep.close_tasks({attempt.job.job_id for attempt in self._attempts()})

@@ -88,22 +88,13 @@ class SteppedWorker(Worker):
 
     def step(self) -> None:
         """Do all the duties, claim what there are places for, and run that."""
-        for name, duty in (
-            ("take over", self._recover),
-            ("sweep", self._submit_due),
-            ("renew", self._renew),
-            ("stamp", self._stamp),
-            ("look for tasks", self._look_for_tasks),
-            ("close tasks", self._close),
-            ("time out tasks", self._tidy),
-            # The janitor's, who works beside the worker.
-            ("purge", lambda: delete.purge_ended(self._context)),
-        ):
-            self._guarded(name, duty)
-        if self._sweeper is not None:
-            self._sweeper.join()
-        if self._recovered:
-            self._guarded("claim", self._claim_all)
+        for duty in self._duties.duties:
+            self._duties.guard(duty.name, duty.call)
+        # The janitor's, who works beside the worker.
+        self._duties.guard("purge", lambda: delete.purge_ended(self._context))
+        self._recovery.join()
+        if self._recovery.is_done:
+            self._duties.guard("claim", self._claim)
         for job_id, attempt in list(self._running.items()):
             attempt.run()
             del self._running[job_id]
@@ -164,7 +155,7 @@ class Lifecycle(RuleBasedStateMachine):
         numbers = itertools.count(1)
         ids = SimpleNamespace(urandom=lambda size: next(numbers).to_bytes(size, "big"))
         self.patch.setattr("reactorcide.domain.ids.os", ids)
-        self.patch.setattr("reactorcide.worker.loop.time_ns", self.clock.time_ns)
+        self.patch.setattr("reactorcide.jobs.upkeep.time_ns", self.clock.time_ns)
         # What is waited for by the real clock, and would not come by the test's own.
         for name in (
             "patience._RETRY_S",

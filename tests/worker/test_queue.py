@@ -14,7 +14,8 @@ from reactorcide.domain.clock import now_ms
 from reactorcide.domain.errors import CorndogsError, CorndogsUnavailable
 from reactorcide.domain.jobs import Job, JobStatus
 from reactorcide.jobs import cancel, requeue, tasks, why
-from reactorcide.worker.claims import MAX_TASKS_A_ROUND, Claims
+from reactorcide.jobs.claims import MAX_TASKS_A_ROUND, Claims, take
+from reactorcide.jobs.upkeep import QueueUpkeep
 from tests.support.waiting import wait_until
 from tests.worker.conftest import USER, House, open_house
 
@@ -25,8 +26,8 @@ HUGE = b"[" * 3_000_000
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have tasks looked for often, and of jobs that were just queued."""
-    monkeypatch.setattr("reactorcide.worker.loop._LOOK_FOR_TASKS_EVERY_S", 0.1)
-    monkeypatch.setattr("reactorcide.worker.loop._QUEUED_LONG_MS", 0)
+    monkeypatch.setattr("reactorcide.worker.loop._CHECK_TASKS_EVERY_S", 0.1)
+    monkeypatch.setattr("reactorcide.jobs.upkeep._QUEUED_LONG_MS", 0)
 
 
 def sql(house: House, statement: str) -> None:
@@ -179,7 +180,7 @@ def test_a_task_that_cannot_be_asked_for_does_not_hold_up_the_others(
     monkeypatch.setattr(house.context.corndogs, "get_task", refuse_first)
     house.until(second, lambda job: job.corndogs_task_id not in (None, second.corndogs_task_id), "a new task")
     assert house.job(first).corndogs_task_id == first.corndogs_task_id
-    wait_until(lambda: worker._trouble.get("look for tasks") == "no", 20, "the trouble to be told")
+    wait_until(lambda: worker._duties.trouble(["check tasks"]) == "no", 20, "the trouble to be told")
 
 
 def test_a_leased_task_is_left_alone_until_its_lease_was_over_for_long(house: House) -> None:
@@ -202,8 +203,7 @@ def test_of_many_queued_jobs_a_few_are_asked_for_at_a_time_and_all_in_turn(
 ) -> None:
     jobs = [house.submit() for _ in range(120)]
     wait_until(lambda: now_ms() > (jobs[-1].queued_at_ms or 0), 5, "the clock to go on")
-    worker = house.worker(concurrency=0)
-    worker.stop(10)
+    upkeep = QueueUpkeep(house.context, lease_s=60)
     asked: list[str] = []
     get_task = house.context.corndogs.get_task
 
@@ -212,14 +212,13 @@ def test_of_many_queued_jobs_a_few_are_asked_for_at_a_time_and_all_in_turn(
         return get_task(uuid, queue)
 
     monkeypatch.setattr(house.context.corndogs, "get_task", ask)
-    worker._looked_for = ""
     counts = []
     for _ in range(3):
-        worker._look_for_tasks()
+        upkeep.check_tasks()
         counts.append(len(asked))
     assert counts == [50, 100, 120]
     assert sorted(asked) == sorted(task_id(house, job) for job in jobs)
-    worker._look_for_tasks()
+    upkeep.check_tasks()
     assert asked[120:] == asked[:50]
 
 
@@ -308,8 +307,7 @@ def test_a_forged_task_of_another_queue_does_not_run_a_job(house: House) -> None
     with house.database.transaction() as tx:
         tx.execute("UPDATE job SET status = 'submitted', corndogs_task_id = NULL, next_submit_at_ms = 0")
     forged = house.context.corndogs.submit_task("default", payload=tasks.payload("instance", job.job_id))
-    worker = house.worker(concurrency=0)
-    assert not worker._take(forged, job.job_id)
+    assert take(house.context, forged, job.job_id, "w") is None
     assert house.context.store.attempts.of_job(job.job_id) == []
     assert stored(house, forged).current_state == "completed"
 
@@ -511,7 +509,7 @@ def test_what_cannot_be_closed_now_does_not_hold_up_the_others(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("reactorcide.worker.loop._TIDY_EVERY_S", 0.2)
-    monkeypatch.setattr("reactorcide.worker.loop._TASKS_CLOSED", 2)
+    monkeypatch.setattr("reactorcide.jobs.upkeep._MOST_CLOSED", 2)
     bad, good = [house.submit(queue_name="bad") for _ in range(3)], house.submit()
     for event in ("DELETE", "UPDATE"):
         sql(
@@ -541,11 +539,7 @@ def test_a_job_that_the_queue_refuses_does_not_hold_up_those_behind_it(house: Ho
     )
     with house.database.transaction() as tx:
         tx.execute("UPDATE job SET next_submit_at_ms = 0")
-    worker = house.worker(concurrency=0)
-    worker.stop(10)
-    with house.database.transaction() as tx:
-        tx.execute("UPDATE job SET next_submit_at_ms = 0, status = 'submit_failed'")
-    worker._submit_due()
+    QueueUpkeep(house.context, lease_s=60).submit_due()
     assert [house.job(job).status for job in jobs] == [
         JobStatus.SUBMIT_FAILED,
         JobStatus.SUBMIT_FAILED,

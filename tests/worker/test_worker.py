@@ -136,7 +136,7 @@ def test_while_the_engine_is_away_jobs_stay_queued_and_run_when_it_is_back(house
     house.runner.available = False
     worker = house.worker()
     job = house.submit()
-    wait_until(lambda: worker._trouble.get("take over") is not None, 20, "the worker to notice")
+    wait_until(lambda: worker._duties.trouble(["adopt"]) is not None, 20, "the worker to notice")
     assert house.job(job).status is JobStatus.QUEUED
     house.runner.available = True
     worker.wake()

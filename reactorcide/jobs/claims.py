@@ -1,17 +1,18 @@
 """Claiming tasks of our jobs from queues that others may use as well."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from time import monotonic
 
 from reactorcide import crashpoints
 from reactorcide.corndogs.task import Task
-from reactorcide.domain.errors import CorndogsError, CorndogsUnavailable
-from reactorcide.jobs import JobContext, tasks
+from reactorcide.domain.errors import CorndogsError, CorndogsUnavailable, IllegalTransition, NotFound
+from reactorcide.domain.jobs import Job, JobStatus
+from reactorcide.jobs import JobContext, lifecycle, tasks
 from reactorcide.jobs.tasks import TASK_CLAIMED, TASK_WAITING
 
-log = logging.getLogger("reactorcide.worker")
+log = logging.getLogger("reactorcide.jobs")
 
 MAX_TASKS_A_ROUND = 300
 """Claimed in one round, whoever's they are."""
@@ -42,6 +43,33 @@ class Claims:
         self._left = 0
         self._ends_at = 0.0
         self._problem: CorndogsError | None = None
+
+    def round(
+        self, worker_id: str, queues: Sequence[str], check_ready: Callable[[], None]
+    ) -> Generator[tuple[Job, Task], None, None]:
+        """Yield jobs that wait and were claimed for a worker, with their tasks, to be closed by the caller.
+
+        ``queues`` are those that the worker takes jobs from, none stands for all. ``check_ready`` is called
+        before each claim, and raises where a job could not be run. Raises ``CorndogsError``, also when it is
+        closed.
+        """
+        self.begin()
+        try:
+            while not self._is_stopping():
+                waiting = self._context.store.queues.to_poll()
+                wanted = [queue for queue in waiting if not queues or queue in queues]
+                if not wanted:
+                    return
+                check_ready()
+                found = self.next(wanted)
+                if found is None:
+                    return
+                task, job_id = found
+                job = take(self._context, task, job_id, worker_id)
+                if job is not None:
+                    yield job, task
+        finally:
+            self.end()
 
     def begin(self) -> None:
         """Begin a round."""
@@ -141,6 +169,45 @@ class Claims:
             log.warning("tasks of others come back only when their timeouts are over: %s", exc)
             return not isinstance(exc, CorndogsUnavailable)
         return True
+
+
+def take(context: JobContext, task: Task, job_id: str, worker_id: str) -> Job | None:
+    """Judge a claimed task of ours; returns its job, now running, if that waits for this task.
+
+    Otherwise the task is completed, unless it is the one of a job that runs: that worker may be alive.
+    """
+    try:
+        job = context.store.jobs.get(job_id)
+    except NotFound:
+        _complete(context, task, job_id)
+        return None
+    if job.status is JobStatus.RUNNING and job.corndogs_task_id == task.uuid:
+        # Its worker is late with renewing, or dead. The task comes back after a lease.
+        return None
+    is_the_one = job.corndogs_task_id in (None, task.uuid) and job.definition.queue_name == task.queue
+    if job.is_final or not is_the_one:
+        _complete(context, task, job_id)
+        return None
+    try:
+        job = lifecycle.claim(context, job_id, task.uuid, worker_id)
+    except IllegalTransition:
+        # Cancelled in this instant.
+        _complete(context, task, job_id)
+        return None
+    crashpoints.reached("claim-row-written")
+    return job
+
+
+def _complete(context: JobContext, task: Task, job_id: str) -> None:
+    """End a task that no job waits for; one that cannot be ended comes back after its lease."""
+    try:
+        tasks.end(context.corndogs, task.uuid, task.queue, tasks.TASK_CLAIMED, cancelled=False)
+    except CorndogsUnavailable:
+        raise
+    except CorndogsError as exc:
+        log.warning("its task stays open for now: %s", exc, extra={"job_id": job_id})
+        return
+    context.store.tasks.closed(job_id, task.uuid)
 
 
 @dataclass(frozen=True, slots=True)
