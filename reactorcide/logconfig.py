@@ -70,8 +70,8 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = hide.get()(self.formatException(record.exc_info))
-        # In ASCII, but for the one control character that JSON leaves as it is.
-        return json.dumps(line, default=str).replace("\x7f", "\\u007f")
+        # In ASCII, without control characters.
+        return json.dumps(line, default=str)
 
 
 class TextFormatter(logging.Formatter):

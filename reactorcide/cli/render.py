@@ -25,8 +25,7 @@ _UNITS = ((86_400, "d"), (3600, "h"), (60, "min"))
 
 def as_json(value: Any) -> None:
     """Print ``value`` as JSON, in ASCII: what reads it may expect any encoding."""
-    # JSON leaves one control character as it is.
-    click.echo(json.dumps(value, indent=2).replace("\x7f", "\\u007f"))
+    click.echo(json.dumps(value, indent=2))
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, flexible: str = "") -> None:

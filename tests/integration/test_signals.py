@@ -41,6 +41,8 @@ def test_the_worker_alone_is_stopped_by_it_and_another_takes_over(new_service: N
     os.kill(worker, signal.SIGHUP)
     wait_until(lambda: service.log_text().count("Reactorcide listens on") == 2, 20, "another one listens")
     assert not Path(f"/proc/{worker}").exists()
+    # It stopped by itself, and was not ended in the middle of something.
+    assert "was sent SIGHUP" not in service.log_text()
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,12 @@ from hypothesis import strategies as st
 from jsonschema_rs import Draft202012Validator
 from pydantic import ValidationError
 
+from reactorcide.accounts.users import checked_email
 from reactorcide.domain.clock import from_rfc3339
 from reactorcide.domain.errors import InvalidInput
 from reactorcide.sources.urls import GitUrl, check_git_ref
+from reactorcide.web.api.accounts import routes as account_routes
+from reactorcide.web.api.jobs import routes as job_routes
 from reactorcide.web.api.openapi import model_of
 from tests.integration.test_fields import BAD, GIT, GIVEN
 from tests.support.contract import api_document
@@ -205,6 +208,48 @@ def test_a_time_of_rfc_3339_is_taken(text: str, ms: int) -> None:
 def test_no_other_time_is(text: str) -> None:
     assert not is_valid("TokenRequest", {"name": "n", "expires_at": text})
     assert not _takes(from_rfc3339)(text)
+
+
+@pytest.mark.parametrize(
+    ("email", "good"),
+    [
+        ("ann@example.com", True),
+        (f"ann@{'x' * 60}.{'x' * 60}.{'x' * 60}.{'x' * 55}.example", True),
+        ("ann", False),
+        ("@example.com", False),
+        ("ann@", False),
+        ("ann lee@example.com", False),
+        (f"ann@{'x' * 60}.{'x' * 60}.{'x' * 60}.{'x' * 60}.example", False),
+    ],
+)
+def test_an_email_is_one_for_both(email: str, good: bool) -> None:
+    user = {"username": "ann", "email": email}
+    assert (is_valid("UserRequest", user), _takes(checked_email)(email)) == (good, good)
+
+
+@pytest.mark.parametrize(
+    ("path", "from_cursor", "cursor", "good"),
+    [
+        ("jobs", job_routes._from_cursor, f"1700000000000.{JOB_ID}", True),
+        ("jobs", job_routes._from_cursor, f"{'1' * 16}.{JOB_ID}", False),
+        ("jobs", job_routes._from_cursor, f".{JOB_ID}", False),
+        ("jobs", job_routes._from_cursor, f"1.{JOB_ID.upper()}", False),
+        ("jobs", job_routes._from_cursor, f"\u0661.{JOB_ID}", False),
+        ("jobs", job_routes._from_cursor, "1.", False),
+        ("jobs", job_routes._from_cursor, "", False),
+        ("audit", account_routes._from_cursor, "17", True),
+        ("audit", account_routes._from_cursor, "1" * 19, False),
+        ("audit", account_routes._from_cursor, "-1", False),
+        ("audit", account_routes._from_cursor, "\u0661", False),
+        ("audit", account_routes._from_cursor, "", False),
+    ],
+)
+def test_a_cursor_is_one_for_both(
+    path: str, from_cursor: Callable[[str], object], cursor: str, good: bool
+) -> None:
+    parameters = api_document()["paths"][f"/api/v1/{path}"]["get"]["parameters"]
+    [schema] = [item["schema"] for item in parameters if item["name"] == "cursor"]
+    assert (Draft202012Validator(schema).is_valid(cursor), _takes(from_cursor)(cursor)) == (good, good)
 
 
 def test_every_pattern_is_one_without_flags_or_names() -> None:
