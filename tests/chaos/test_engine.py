@@ -132,3 +132,23 @@ def test_a_container_that_the_engine_took_along_is_told_and_run_again_if_allowed
         for job in (once, twice):
             assert lines_printed(service, job) >= 14
         assert_it_ran(service, waits)
+
+
+def test_without_iptables_jobs_reach_each_other_on_the_isolated_network_too(
+    new_service: NewService, own_engine: Callable[..., OwnEngine]
+) -> None:
+    """As docs/security.md says: the engine does not tell, so the service cannot."""
+    engine = own_engine(live_restore=False)
+    with contextlib.closing(engine.client()) as client:
+        image = build_images(client).default
+        variables = {"DOCKER_HOST": engine.url}
+        api = new_service(variables, default_image=image, concurrency=2, job_network="isolated").admin
+        listens = api.submit(
+            "hostname -i; echo secret >/tmp/page; while :; do nc -l -p 8000 </tmp/page; done"
+        )
+        wait_until(lambda: bool(api.log(listens).strip()), 30, "it tells its address")
+        address = api.log(listens).split()[0].decode()
+        job = api.run(f"nc -w 5 {address} 8000 </dev/null; true")
+        assert api.log(job) == b"secret\n"
+        api.cancel(listens)
+        api.wait(listens)

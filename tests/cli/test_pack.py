@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from reactorcide.cli.pack import pack
+from reactorcide.cli.pack import _run_git, pack
 from reactorcide.domain.errors import ReactorcideError
 
 
@@ -184,6 +184,20 @@ def test_no_repository_runs_a_program(tree: Path, tmp_path: Path) -> None:
     assert marker.exists()  # a plain git runs it
     marker.unlink()
     assert {"x", "inner/x", "inner/.gitattributes"} < set(packed(tree))
+    assert not marker.exists()
+
+
+def test_no_hook_runs_whatever_is_asked_for(tree: Path, tmp_path: Path) -> None:
+    marker = tmp_path / "marker"
+    git(tree, "init", "--quiet")
+    hook = tree / ".git" / "hooks" / "post-index-change"
+    hook.write_text(f"#!/bin/sh\ntouch {marker}\n")
+    hook.chmod(0o755)
+    writing = ("update-index", "--force-write-index")
+    git(tree, *writing)
+    assert marker.exists()  # a plain git runs it
+    marker.unlink()
+    assert _run_git(tree, *writing).returncode == 0
     assert not marker.exists()
 
 

@@ -3,6 +3,7 @@
 import fnmatch
 import re
 import time
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -98,3 +99,15 @@ def test_globs_that_were_made_to_take_long_do_not(globs: list[str]) -> None:
         assert not found.match("a" * 254 + f"/{number}")
     # Trying each place of each glob with each name takes minutes.
     assert time.process_time() - begun < 5
+
+
+def test_of_many_names_only_some_are_remembered() -> None:
+    found = Globs(["*a", "b"])
+    tracemalloc.start()
+    try:
+        for number in range(20_000):
+            assert not found.match(f"{number:0200}")
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 1 << 20

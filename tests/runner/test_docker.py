@@ -479,6 +479,8 @@ def test_a_container_is_hardened_and_limited(
         ("head -c 8388608 /dev/zero >>/etc/hosts", 8),
         ("head -c 8388608 /dev/zero >>/etc/resolv.conf", 8),
         ("head -c 8388608 /dev/zero >/etc/hostname", 8),
+        # A hole counts by its length in the layer, of which the engine tells, and by its blocks in a volume.
+        ("truncate -s 8388608 /tmp/hole /job/artifacts/hole", 8),
         # That is memory, and no disk.
         ("exec 3>/dev/shm/f; rm /dev/shm/f; head -c 8388608 /dev/zero >&3", 0),
     ],

@@ -290,7 +290,9 @@ def test_a_task_of_others_that_its_claim_leaves_waiting_starves_nobody(house: Ho
     wait_until(is_as_it_was, 20, "the task is put back")
 
 
-def test_a_lone_surrogate_as_the_job_s_id_is_somebody_else_s(house: House) -> None:
+def test_a_lone_surrogate_as_the_job_s_id_is_somebody_else_s(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
     for job_id in ("\\ud800", "x" * 40, ""):
         house.context.corndogs.submit_task(
             "default",
@@ -300,6 +302,8 @@ def test_a_lone_surrogate_as_the_job_s_id_is_somebody_else_s(house: House) -> No
     worker = house.worker()
     assert house.ended(house.submit()).status is JobStatus.COMPLETED
     assert worker.view().trouble is None
+    # Nor does it end the round in which it is met.
+    assert "unexpectedly" not in caplog.text
 
 
 def test_a_forged_task_of_another_queue_does_not_run_a_job(house: House) -> None:

@@ -595,6 +595,24 @@ def test_a_job_whose_preparation_kills_the_service_is_not_tried_for_ever(house: 
     assert house.runner.started == []
 
 
+@pytest.mark.parametrize(("times_killed", "delay_s"), [(0, 0), (2, 3), (9, 10)])
+def test_a_preparation_that_was_killed_is_repeated_at_once_and_later_after_some_seconds(
+    house: House, times_killed: int, delay_s: int
+) -> None:
+    job, _ = left_by_a_crash(house, "exit 0", begun=False, arrived=False)
+    with house.database.write() as db:
+        db.execute_sql("UPDATE job SET killed_preparations = ?", (times_killed,))
+    begun_ms = now_ms()
+    house.worker()
+    if not delay_s:
+        assert (house.ended(job).attempt, now_ms() - begun_ms < 3000) == (2, True)
+        return
+    house.until(job, lambda job: job.attempt == 2, "it to wait for the next try")
+    due_ms = house.context.store.next_submit_at_ms(job.job_id)
+    assert delay_s * 1000 <= due_ms - begun_ms < delay_s * 1000 + 3000
+    assert house.runner.started == []
+
+
 def test_a_container_that_does_not_take_its_command_is_replaced(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
