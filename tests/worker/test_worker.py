@@ -600,15 +600,16 @@ def test_a_preparation_that_was_killed_is_repeated_at_once_and_later_after_some_
     house: House, times_killed: int, delay_s: int
 ) -> None:
     job, _ = left_by_a_crash(house, "exit 0", begun=False, arrived=False)
-    with house.database.write() as db:
-        db.execute_sql("UPDATE job SET killed_preparations = ?", (times_killed,))
+    with house.database.transaction() as tx:
+        tx.execute("UPDATE job SET killed_preparations = ?", [times_killed])
     begun_ms = now_ms()
     house.worker()
     if not delay_s:
         assert (house.ended(job).attempt, now_ms() - begun_ms < 3000) == (2, True)
         return
-    house.until(job, lambda job: job.attempt == 2, "it to wait for the next try")
-    due_ms = house.context.store.next_submit_at_ms(job.job_id)
+    waiting = house.until(job, lambda job: job.attempt == 2, "it to wait for the next try")
+    due_ms = why.explain(house.context, waiting, []).next_try_at_ms
+    assert due_ms is not None
     assert delay_s * 1000 <= due_ms - begun_ms < delay_s * 1000 + 3000
     assert house.runner.started == []
 
