@@ -14,41 +14,26 @@ import click
 from reactorcide.cli import render
 from reactorcide.cli.client import Client, ServiceAway, ServiceError, connect
 from reactorcide.cli.submit import copy_log, end_interrupted, show_submitted
+from reactorcide.domain.definition import JOB_FIELDS
 from reactorcide.domain.errors import ReactorcideError
 from reactorcide.domain.ids import is_id
 from reactorcide.domain.jobs import JobStatus
 from reactorcide.domain.sizes import format_size
 
-# What ``jobs show`` shows of a job, and as what; what a job has no value for is left out.
 _MOST_AWAY = 3
 """Artifacts in a row for which the service does not answer; then the download ends."""
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
+_DEFINED = {item.json_name: item.about.title for item in JOB_FIELDS if item.about.title is not None}
+# What ``jobs show`` shows of a job, and as what; what a job has no value for is left out.
 _SHOWN = {
-    "name": "Name",
-    "description": "Description",
+    **{name: _DEFINED.pop(name) for name in ("name", "description")},
     "status": "Status",
     "error": "Error",
     "exit_code": "Exit code",
     "attempt": "Attempt",
     "log_truncated": "Log truncated",
-    "job_command": "Command",
-    "runner_image": "Image",
-    "git_url": "Repository",
-    "git_ref": "Ref",
-    "git_submodules": "Submodules",
-    "git_depth": "History, commits",
-    "git_tags": "All tags",
-    "source_path": "Source",
-    "source_id": "Uploaded source",
-    "source_job_id": "Source job",
-    "queue_name": "Queue",
-    "priority": "Priority",
-    "timeout_seconds": "Timeout, s",
-    "cpu_limit": "CPUs",
-    "memory_limit": "Memory, B",
-    "code_dir": "Code directory",
-    "job_dir": "Job directory",
+    **_DEFINED,
     "created_at": "Created",
     "queued_at": "Queued",
     "started_at": "Started",

@@ -5,46 +5,42 @@ import os
 import shlex
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn, TextIO
+from typing import Any, BinaryIO, NoReturn, TextIO, TypeVar
 
 import click
 
 from reactorcide.cli import render
 from reactorcide.cli.client import Client, ServiceError, connect
+from reactorcide.domain.definition import JOB_FIELDS
 from reactorcide.domain.errors import InvalidInput
 from reactorcide.domain.jobs import JobStatus
 from reactorcide.domain.secrets import guess
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 _EXIT_TIMED_OUT = 124
 _EXIT_CANCELLED = 130
 
-# The options that are a field of the job, as they are.
-_FIELDS = {
-    "image": "runner_image",
-    "ref": "git_ref",
-    "submodules": "git_submodules",
-    "git_depth": "git_depth",
-    "git_tags": "git_tags",
-    "queue": "queue_name",
-    "timeout": "timeout_seconds",
-    "priority": "priority",
-    "retries": "retries",
-    "cpu_limit": "cpu_limit",
-    "memory_limit": "memory_limit",
-    "code_dir": "code_dir",
-    "job_dir": "job_dir",
-    "description": "description",
-}
+_OPTIONS = tuple((item, item.about.option) for item in JOB_FIELDS if item.about.option is not None)
+"""The fields that are given as they are by an option of their own."""
+_SOURCE_FIELDS = tuple(item.json_name for item in JOB_FIELDS if item.about.source_type is not None)
 
-_GIT_OPTIONS = ("ref", "submodules", "git_depth", "git_tags")
-_SOURCE_FIELDS = (
-    "git_url",
-    *(_FIELDS[name] for name in _GIT_OPTIONS),
-    "source_path",
-    "source_id",
-    "source_job_id",
-)
+
+def _field_options(command: F) -> F:
+    """Give a command an option for each field that has one."""
+    for item, option in reversed(_OPTIONS):
+        names, kind = option.name, item.type
+        if kind is bool:
+            # Neither is given: the service decides.
+            names = f"{option.name}/--no-{option.name.removeprefix('--')}"
+        elif item.about.request_type is not None:
+            kind = str
+        command = click.option(names, type=kind, default=None, metavar=option.metavar, help=option.help)(
+            command
+        )
+    return command
 
 
 class _CommandAfterDashes(click.Command):
@@ -87,7 +83,6 @@ def _secret_variables(
 @click.option(
     "-f", "--file", type=click.File(encoding="utf-8"), help="JSON of a job; - is stdin. Options override it."
 )
-@click.option("--image", help="Image to run in; the service's default, if none is named.")
 @click.option(
     "--source",
     metavar="DIR",
@@ -99,23 +94,7 @@ def _secret_variables(
 @click.option("--upload", is_flag=True, help="Upload the directory in any case.")
 @click.option("--source-job", metavar="ID", help="Job whose artifacts to copy in, in place of --source.")
 @click.option("--git", metavar="URL", help="Repository to clone, in place of --source.")
-@click.option("--ref", help="Branch, tag or commit of that repository; its HEAD by default.")
-@click.option(
-    "--submodules/--no-submodules",
-    default=None,
-    help="Whether its submodules are fetched as well; they are by default.",
-)
-@click.option(
-    "--git-depth",
-    type=int,
-    metavar="COMMITS",
-    help="Commits of its history that are fetched; 1 by default, 0 is all.",
-)
-@click.option(
-    "--git-tags/--no-git-tags",
-    default=None,
-    help="Whether all its tags are fetched as well, as git describe needs; they are not by default.",
-)
+@_field_options
 @click.option(
     "--env", metavar="NAME=VALUE", multiple=True, callback=_variables, help="Variable of the job; repeatable."
 )
@@ -127,18 +106,9 @@ def _secret_variables(
     help="Variable whose value is never shown again; without a value it is taken from the environment; "
     "repeatable.",
 )
-@click.option("--queue", help="Queue to wait in.")
-@click.option("--timeout", type=int, metavar="SECONDS", help="Longest time that it may run.")
-@click.option("--retries", type=int, help="Runs again after the command failed, timed out or was lost.")
-@click.option("--priority", type=int, help="Higher ones run first.")
-@click.option("--cpu-limit", type=float, metavar="CPUS", help="CPUs that it may use.")
-@click.option("--memory-limit", metavar="SIZE", help="Memory that it may use: bytes, or like 512m, 2g.")
-@click.option("--code-dir", help="Where the source goes in the container.")
-@click.option("--job-dir", help="Where the command runs in the container.")
 @click.option(
     "--artifact", metavar="GLOB", multiple=True, help="Artifacts to keep; repeatable. All by default."
 )
-@click.option("--description", help="What the job is for.")
 @click.option("--follow", is_flag=True, help="Show the log live; exit as the job does.")
 @click.option(
     "--json", "as_json", is_flag=True, help="Print the job as JSON; with --follow the log is on stderr."
@@ -293,11 +263,13 @@ def _override(definition: dict[str, Any], options: dict[str, Any]) -> None:
     if source_job:
         definition["source_job_id"] = source_job
     definition.setdefault("source_type", "git" if definition.get("git_url") else "copy")
-    for name in _GIT_OPTIONS:
-        if options[name] is not None and definition["source_type"] != "git":
-            option = name.replace("_", "-")
-            raise click.UsageError(f"--{option} belongs to a repository; name one with --git.")
-    definition |= {field: options[name] for name, field in _FIELDS.items() if options[name] is not None}
+    for item, option in _OPTIONS:
+        value = options[option.parameter]
+        if value is None:
+            continue
+        if item.about.source_type == "git" and definition["source_type"] != "git":
+            raise click.UsageError(f"{option.name} belongs to a repository; name one with --git.")
+        definition[item.json_name] = value
     if options["artifact"]:
         definition["artifacts"] = list(options["artifact"])
     if options["env"] or options["secret_env"]:

@@ -3,13 +3,12 @@
 All times are Unix milliseconds in UTC; ``None`` means that it has not happened.
 """
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Literal
 
-SourceType = Literal["git", "copy"]
+from reactorcide.domain.definition import JobDefinition as JobDefinition
 
 ARTIFACTS_DIR = "/job/artifacts"
 """Where a job leaves what is to be kept, in its container."""
@@ -61,41 +60,6 @@ task's id to the row, so every waiting status may become ``running``; ``running`
 def allowed_from(target: JobStatus) -> frozenset[JobStatus]:
     """Return the statuses that may become ``target``."""
     return frozenset(status for status, targets in TRANSITIONS.items() if target in targets)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobDefinition:
-    """What a client asked for, with every default filled in; a rerun has the same one."""
-
-    name: str
-    job_command: str
-    source_type: SourceType
-    description: str = ""
-    git_url: str | None = field(default=None, repr=False)
-    git_ref: str | None = None
-    source_path: str | None = None
-    runner_image: str
-    job_env_vars: Mapping[str, str] = field(default_factory=dict, repr=False)
-    secret_env_vars: tuple[str, ...] = ()
-    """Names among ``job_env_vars`` whose values are never shown again."""
-    queue_name: str = "default"
-    timeout_seconds: int = 3600
-    priority: int = 0
-    code_dir: str = "/job/src"
-    job_dir: str = "/job/src"
-    cpu_limit: float | None = None
-    memory_limit_bytes: int | None = None
-    retries: int = 0
-    artifacts: Sequence[str] | None = None
-    """Globs of what is kept; ``None`` keeps all."""
-    source_job_id: str | None = None
-    source_id: str | None = None
-    git_submodules: bool = False
-    """Whether a repository's submodules are fetched as well."""
-    git_depth: int = 1
-    """Commits of a repository's history that are fetched; 0 fetches all of them."""
-    git_tags: bool = False
-    """Whether all tags of a repository are fetched as well."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,12 +5,10 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from urllib.parse import quote, unquote
 
-from reactorcide.domain.jobs import JobDefinition
+from reactorcide.domain.definition import MIN_SECRET_CHARS, JobDefinition
 
 REDACTED = "[REDACTED]"
 """What stands in the place of a secret wherever it would be shown."""
-LEAST_SECRET_CHARS = 4
-"""A shorter one is not replaced in logs, where it would make half of the text unreadable."""
 
 _LOOKS_SECRET = re.compile(
     r"\w*(?:PASSWORD|PASSWD|PASSPHRASE)|(?:\w*_)?(?:TOKEN|SECRET|CREDENTIALS|APIKEY)|\w*_KEY", re.IGNORECASE
@@ -70,13 +68,13 @@ def url_secrets(url: str) -> tuple[str, ...]:
     pair = unquote(username) + ":" + unquote(password)
     encoded = {quote(text, safe=safe) for text in (*decoded, pair) for safe in ("", ":")}
     found = written | decoded | encoded | {pair, base64.b64encode(pair.encode()).decode()}
-    return tuple(sorted((text for text in found if len(text) >= LEAST_SECRET_CHARS), key=len, reverse=True))
+    return tuple(sorted((text for text in found if len(text) >= MIN_SECRET_CHARS), key=len, reverse=True))
 
 
 def secrets_of(definition: JobDefinition) -> Collection[str]:
     """Return everything that is to be replaced wherever the job, or the service about it, prints it."""
     hidden = secret_variables(definition.job_env_vars, definition.secret_env_vars)
-    found = [text for text in hidden.values() if len(text) >= LEAST_SECRET_CHARS]
+    found = [text for text in hidden.values() if len(text) >= MIN_SECRET_CHARS]
     if definition.git_url is not None:
         found += url_secrets(definition.git_url)
     return found

@@ -6,8 +6,9 @@ from functools import partial
 from ahocorasick_rs import BytesAhoCorasick, Implementation, MatchKind
 
 from reactorcide import logconfig
+from reactorcide.domain.definition import MIN_SECRET_CHARS
 from reactorcide.domain.jobs import JobDefinition
-from reactorcide.domain.secrets import LEAST_SECRET_CHARS, REDACTED, secrets_of
+from reactorcide.domain.secrets import REDACTED, secrets_of
 
 _REDACTED = REDACTED.encode()
 _LEAST_LINE_CHARS = 8
@@ -114,7 +115,7 @@ def _patterns(secrets: Collection[str]) -> Iterator[bytes]:
         texts = [secret]
         # A shell leaves out the line ends at the end of what it takes in from a file or a command.
         trimmed = secret.strip("\r\n")
-        if len(trimmed) >= LEAST_SECRET_CHARS:
+        if len(trimmed) >= MIN_SECRET_CHARS:
             texts.append(trimmed)
         if "\n" in secret:
             lines = secret.split("\n")

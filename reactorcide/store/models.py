@@ -14,11 +14,14 @@ from peewee import (
     BlobField,
     BooleanField,
     CompositeKey,
+    Field,
     FloatField,
     IntegerField,
     Model,
     TextField,
 )
+
+from reactorcide.domain.definition import JOB_FIELDS, JobField
 
 
 class JSONField(TextField):
@@ -93,30 +96,55 @@ class InvitationRow(Model):
         table_name = "invitation"
 
 
-class JobRow(Model):
+# They are not null, and have no default in the database. Whatever is added later has one, for older rows.
+_IN_FIRST_SCHEMA = {
+    "name",
+    "description",
+    "job_command",
+    "source_type",
+    "runner_image",
+    "job_env_vars",
+    "queue_name",
+    "timeout_seconds",
+    "priority",
+    "code_dir",
+    "job_dir",
+    "retries",
+}
+_COLUMNS: dict[Any, type[Field]] = {
+    bool: BooleanField,
+    float: FloatField,
+    dict[str, str]: JSONField,
+    list[str]: JSONField,
+}
+
+
+def _literal(value: Any) -> str:
+    return f"'{value}'" if isinstance(value, str) else str(int(value))
+
+
+def _column(item: JobField) -> Field:
+    """Return the column of a field of a job's definition."""
+    kind = item.about.json_type or item.type
+    column = _COLUMNS.get(kind, TextField)
+    if kind is int:
+        column = BigIntegerField if item.name.endswith("_bytes") else IntegerField
+    if item.name in _IN_FIRST_SCHEMA:
+        return column()
+    if item.default in (None, ()):
+        return column(null=True)
+    return column(constraints=[SQL(f"DEFAULT {_literal(item.default)}")])
+
+
+_Definition: Any = type("DefinitionRow", (Model,), {item.name: _column(item) for item in JOB_FIELDS})
+
+
+class JobRow(_Definition):  # type: ignore[misc]  # the columns of a definition come from its declaration
     """A job: its definition, and where it stands."""
 
     job_id = TextField(primary_key=True)
     user_id = TextField()
     rerun_of = TextField(null=True)
-
-    name = TextField()
-    description = TextField()
-    job_command = TextField()
-    source_type = TextField()
-    git_url = TextField(null=True)
-    git_ref = TextField(null=True)
-    source_path = TextField(null=True)
-    runner_image = TextField()
-    job_env_vars = JSONField()
-    queue_name = TextField()
-    timeout_seconds = IntegerField()
-    priority = IntegerField()
-    code_dir = TextField()
-    job_dir = TextField()
-    cpu_limit = FloatField(null=True)
-    memory_limit_bytes = BigIntegerField(null=True)
-    retries = IntegerField()
 
     status = TextField()
     created_at_ms = BigIntegerField()
@@ -141,20 +169,13 @@ class JobRow(Model):
     """Submissions in a row that Corndogs did not take."""
     task_open = BooleanField()
     """Corndogs still has a live task of this job, which is to be closed once the job is over."""
-    secret_env_vars = JSONField(null=True)
     secrets = BlobField(null=True)
     """Encrypted: what is ``[REDACTED]`` in ``job_env_vars`` and ``git_url``."""
     log_truncated = BooleanField(constraints=[SQL("DEFAULT 0")])
-    artifacts = JSONField(null=True)
-    source_job_id = TextField(null=True)
-    source_id = TextField(null=True)
     pinned = BooleanField(constraints=[SQL("DEFAULT 0")])
     stored_bytes = BigIntegerField(null=True)
     """Of its logs and artifacts, measured after its end."""
-    git_submodules = BooleanField(constraints=[SQL("DEFAULT 0")])
     killed_preparations = IntegerField(constraints=[SQL("DEFAULT 0")])
-    git_depth = IntegerField(constraints=[SQL("DEFAULT 1")])
-    git_tags = BooleanField(constraints=[SQL("DEFAULT 0")])
 
     class Meta:
         table_name = "job"

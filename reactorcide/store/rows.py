@@ -10,24 +10,16 @@ from typing import Any
 import peewee
 from peewee import fn
 
-from reactorcide.store.models import JobRow
+from reactorcide.domain.definition import JOB_FIELDS
+from reactorcide.store.models import JobRow, JSONField
 
 COLUMNS = tuple(JobRow._meta.columns)
 COLUMN_LIST = ", ".join(COLUMNS)
-_JSON_COLUMNS = ("job_env_vars", "secret_env_vars", "artifacts")
-_BOOLEAN_COLUMNS = ("deleted", "log_truncated", "pinned", "git_submodules", "git_tags", "task_open")
-_TEXT_COLUMNS = (
-    "name",
-    "description",
-    "job_command",
-    "git_url",
-    "git_ref",
-    "source_path",
-    "runner_image",
-    "code_dir",
-    "job_dir",
-    "error",
+_JSON_COLUMNS = tuple(name for name, column in JobRow._meta.columns.items() if isinstance(column, JSONField))
+_BOOLEAN_COLUMNS = tuple(
+    name for name, column in JobRow._meta.columns.items() if isinstance(column, peewee.BooleanField)
 )
+_TEXT_COLUMNS = (*(item.name for item in JOB_FIELDS if item.type is str), "error")
 """Those that a client or a job may make long."""
 
 

@@ -32,9 +32,14 @@ def schema(path: Path) -> dict[str, object]:
         ]
         return {
             table: (
-                connection.execute(f"PRAGMA table_info({table})").fetchall(),
+                # Not the columns' places: a migration puts one at the end, and every statement names them.
+                sorted(column[1:] for column in connection.execute(f"PRAGMA table_info({table})")),
                 sorted(
-                    (name, unique, tuple(connection.execute(f"PRAGMA index_info({name})")))
+                    (
+                        name,
+                        unique,
+                        [column for _, _, column in connection.execute(f"PRAGMA index_info({name})")],
+                    )
                     for _, name, unique, *_ in connection.execute(f"PRAGMA index_list({table})")
                 ),
             )

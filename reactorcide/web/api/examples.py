@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from reactorcide.domain.definition import JOB_FIELDS
+
 _JOB_ID = "0198c0de-1d2c-7b3a-9f4e-5a6b7c8d9e0f"
 _USER_ID = "0198c0de-0a1b-7c2d-8e3f-4a5b6c7d8e9f"
 _TOKEN_ID = "0198c0de-2b3c-7d4e-9f5a-6b7c8d9e0f1a"  # noqa: S105  # an id, not a token
@@ -11,31 +13,8 @@ _BEGUN, _STARTED, _ENDED = (f"2026-01-31T12:00:{moment}Z" for moment in ("00.000
 _JOB: dict[str, Any] = {
     "job_id": _JOB_ID,
     "user_id": _USER_ID,
-    "name": "test the main branch",
-    "description": "",
     "status": "completed",
-    "source_type": "git",
-    "git_url": "https://git.example/team/project.git",
-    "git_ref": "main",
-    "source_path": None,
-    "runner_image": "python:3.13-alpine",
-    "job_command": "python -m unittest",
-    "job_env_vars": {"VERBOSE": "1", "API_TOKEN": "[REDACTED]"},
-    "secret_env_vars": ["API_TOKEN"],
-    "queue_name": "default",
-    "timeout_seconds": 600,
-    "priority": 0,
-    "code_dir": "/job/src",
-    "job_dir": "/job/src",
-    "cpu_limit": 2.0,
-    "memory_limit": 536_870_912,
-    "retries": 1,
-    "artifacts": ["**/*.xml"],
-    "source_id": None,
-    "source_job_id": None,
-    "git_submodules": True,
-    "git_depth": 1,
-    "git_tags": False,
+    **{item.json_name: item.about.example for item in JOB_FIELDS},
     "created_at": _BEGUN,
     "updated_at": _ENDED,
     "queued_at": _BEGUN,

@@ -7,6 +7,7 @@ from typing import Any
 from flask import Response, jsonify
 
 from reactorcide.domain.clock import rfc3339
+from reactorcide.domain.definition import JOB_FIELDS
 from reactorcide.domain.errors import Forbidden, InvalidInput
 from reactorcide.domain.ids import is_id
 from reactorcide.domain.jobs import AttemptRecord, Job, JobDefinition, JobFilter, RequestKey, log_key
@@ -167,35 +168,11 @@ def explain_job(path: JobPath, query: NoQuery) -> Response:
 
 def job_json(job: Job) -> dict[str, Any]:
     """Return a job as every call answers it; the keys are those of ``JobResponse``."""
-    definition = job.definition
     return {
         "job_id": job.job_id,
         "user_id": job.user_id,
-        "name": definition.name,
-        "description": definition.description,
         "status": job.status,
-        "source_type": definition.source_type,
-        "git_url": None if definition.git_url is None else redacted_url(definition.git_url),
-        "git_ref": definition.git_ref,
-        "source_path": definition.source_path,
-        "runner_image": definition.runner_image,
-        "job_command": definition.job_command,
-        "job_env_vars": redacted_variables(definition),
-        "secret_env_vars": list(definition.secret_env_vars),
-        "queue_name": definition.queue_name,
-        "timeout_seconds": definition.timeout_seconds,
-        "priority": definition.priority,
-        "code_dir": definition.code_dir,
-        "job_dir": definition.job_dir,
-        "cpu_limit": definition.cpu_limit,
-        "memory_limit": definition.memory_limit_bytes,
-        "retries": definition.retries,
-        "artifacts": None if definition.artifacts is None else list(definition.artifacts),
-        "source_id": definition.source_id,
-        "source_job_id": definition.source_job_id,
-        "git_submodules": definition.git_submodules if definition.source_type == "git" else None,
-        "git_depth": definition.git_depth if definition.source_type == "git" else None,
-        "git_tags": definition.git_tags if definition.source_type == "git" else None,
+        **_definition_json(job.definition),
         "created_at": rfc3339(job.created_at_ms),
         "updated_at": rfc3339(job.updated_at_ms),
         "queued_at": _time(job.queued_at_ms),
@@ -212,6 +189,18 @@ def job_json(job: Job) -> dict[str, Any]:
         "pinned": job.pinned,
         "log_truncated": job.log_truncated,
     }
+
+
+def _definition_json(definition: JobDefinition) -> dict[str, Any]:
+    shown = {
+        item.json_name: getattr(definition, item.name)
+        if item.about.source_type in (None, definition.source_type)
+        else None
+        for item in JOB_FIELDS
+    }
+    if definition.git_url is not None:
+        shown["git_url"] = redacted_url(definition.git_url)
+    return shown | {"job_env_vars": redacted_variables(definition)}
 
 
 def _attempt_json(job: Job, item: AttemptRecord) -> dict[str, Any]:
@@ -258,32 +247,15 @@ def _definition(body: JobRequest, defaults: JobDefaults) -> JobDefinition:
         raise InvalidInput(
             f"memory_limit is above the server's maximum of {format_size(most_bytes)}", "memory_limit"
         )
-    return JobDefinition(
-        name=body.name,
-        job_command=body.job_command,
-        source_type=body.source_type,
-        description=body.description,
-        git_url=body.git_url,
-        git_ref=body.git_ref,
-        source_path=body.source_path,
-        runner_image=body.runner_image or defaults.image,
-        job_env_vars=body.job_env_vars,
-        secret_env_vars=body.secret_names,
-        queue_name=body.queue_name,
-        timeout_seconds=body.timeout_seconds,
-        priority=body.priority,
-        code_dir=body.code_dir,
-        job_dir=body.job_dir or body.code_dir,
-        cpu_limit=cpu_limit,
-        memory_limit_bytes=memory_bytes,
-        retries=body.retries,
-        artifacts=body.artifacts,
-        source_id=body.source_id,
-        source_job_id=body.source_job_id,
-        git_submodules=body.source_type == "git" and body.git_submodules is not False,
-        git_depth=1 if body.git_depth is None else body.git_depth,
-        git_tags=body.git_tags is True,
-    )
+    given = {item.name: item.given(getattr(body, item.json_name), body.source_type) for item in JOB_FIELDS}
+    decided = {
+        "runner_image": body.runner_image or defaults.image,
+        "secret_env_vars": body.secret_names,
+        "job_dir": body.job_dir or body.code_dir,
+        "cpu_limit": cpu_limit,
+        "memory_limit_bytes": memory_bytes,
+    }
+    return JobDefinition(**given | decided)
 
 
 def _to_cursor(job: Job) -> str:

@@ -1,11 +1,12 @@
 """The schemas of jobs, their attempts and what they wait for."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, create_model
 
+from reactorcide.domain.definition import JOB_FIELDS, JobField
 from reactorcide.domain.jobs import JobStatus
-from reactorcide.web.api.schemas import MAX_FILTER_CHARS, Amount, Count, Header, Id, Query, Sha256, Time
+from reactorcide.web.api.schemas import MAX_FILTER_CHARS, Count, Header, Id, Query, Time
 
 JobCursor = Annotated[
     str, Field(json_schema_extra={"pattern": r"^[0-9]{1,15}\.[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$"})
@@ -24,36 +25,25 @@ class SubmitHeader(Header):
     )
 
 
-class JobResponse(BaseModel):
+def _answer_field(item: JobField) -> Any:
+    """Return the type of a field in an answer; one of another source is ``null`` there."""
+    about = item.about
+    kind = about.json_type or item.type
+    if about.answer_schema:
+        kind = Annotated[kind, Field(json_schema_extra=dict(about.answer_schema))]
+    return kind | None if about.source_type is not None or item.default is None else kind
+
+
+_FIELDS: dict[str, Any] = {item.json_name: (_answer_field(item), ...) for item in JOB_FIELDS}
+_Definition: Any = create_model("_Definition", **_FIELDS)
+
+
+class JobResponse(_Definition):  # type: ignore[misc]  # the fields of a definition come from their declaration
     """A job. Every key is always there."""
 
     job_id: Id
     user_id: Id
-    name: str
-    description: str
     status: JobStatus
-    source_type: Literal["git", "copy"]
-    git_url: str | None
-    git_ref: str | None
-    source_path: str | None
-    runner_image: str
-    job_command: str
-    job_env_vars: dict[str, str]
-    secret_env_vars: list[str]
-    queue_name: str
-    timeout_seconds: Count
-    priority: int
-    code_dir: str
-    job_dir: str
-    cpu_limit: Amount | None
-    memory_limit: Count | None
-    retries: Count
-    artifacts: list[str] | None
-    source_id: Sha256 | None
-    source_job_id: Id | None
-    git_submodules: bool | None
-    git_depth: Count | None
-    git_tags: bool | None
     created_at: Time
     updated_at: Time
     queued_at: Time | None
