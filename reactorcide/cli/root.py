@@ -16,6 +16,8 @@ _COMMANDS = {
     "serve": ("reactorcide.cli.serve", "serve", "Run the service: API, worker and queue in one process."),
     "corndogs": ("reactorcide.cli.corndogs", "corndogs", "Run only the embedded Corndogs."),
     "submit": ("reactorcide.cli.submit", "submit", "Submit a job."),
+    "check": ("reactorcide.cli.check", "check", "Check the workflow files of a checkout."),
+    "init": ("reactorcide.cli.init", "init", "Write a first workflow file."),
     "jobs": ("reactorcide.cli.jobs", "jobs", "Look at jobs and act on them."),
     "token": ("reactorcide.cli.admin", "token", "Make, list and revoke tokens, in the database directly."),
     "user": (

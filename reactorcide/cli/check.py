@@ -1,0 +1,154 @@
+"""``reactorcide check``: reads the workflow files of a checkout, and says what is wrong in them."""
+
+import os
+import stat
+import sys
+from pathlib import Path
+
+import click
+
+from reactorcide.cli import render
+from reactorcide.domain.errors import InvalidInput
+from reactorcide.workflows import keys
+from reactorcide.workflows.definition import (
+    JOBS_DIR,
+    MAX_FILES,
+    WORKFLOWS_DIR,
+    Definition,
+)
+from reactorcide.workflows.definition import (
+    check as check_files,
+)
+from reactorcide.workflows.nodes import MAX_FILE_BYTES
+
+
+@click.command(epilog="Example: reactorcide check --json | jq '.problems[].message'")
+@click.argument("path", type=click.Path(exists=True, path_type=Path), default=Path())
+@click.option("--json", "as_json", is_flag=True, help="Print workflows and problems as JSON.")
+@click.option("--schema", is_flag=True, help="Print the JSON Schema of workflow files, for editors.")
+def check(path: Path, as_json: bool, schema: bool) -> None:
+    """Check the workflow files of a checkout, each problem as FILE:LINE:COLUMN; exit code 0 if none is wrong.
+
+    PATH is the checkout or a directory in it, or one workflow file.
+    """
+    if schema:
+        render.as_json(keys.schema())
+        return
+    root = checkout_of(path)
+    if root is None:
+        raise InvalidInput(
+            f"there is no {WORKFLOWS_DIR} and no {JOBS_DIR} in {path.resolve()} or above; "
+            "'reactorcide init' writes a first workflow"
+        )
+    definitions = check_files(read_files(root), root.name)
+    if path.is_file():
+        named = path.resolve().relative_to(root).as_posix()
+        definitions = (
+            tuple(
+                definition
+                for definition in definitions
+                if definition.file == named
+                or any(problem.place.file == named for problem in definition.problems)
+            )
+            or definitions
+        )
+    if not definitions:
+        raise InvalidInput(f"there is no .yaml or .yml file in {root / WORKFLOWS_DIR} or {root / JOBS_DIR}")
+    if as_json:
+        _print_json(definitions)
+    else:
+        _print(definitions, root)
+    sys.exit(1 if any(definition.errors for definition in definitions) else 0)
+
+
+def checkout_of(path: Path) -> Path | None:
+    """Return the nearest directory from ``path`` upwards that has workflow or job files; else ``None``."""
+    start = path.resolve()
+    for directory in (start, *start.parents):
+        if (directory / WORKFLOWS_DIR).is_dir() or (directory / JOBS_DIR).is_dir():
+            return directory
+        if (directory / ".git").exists():
+            # What lies above a repository is not its own.
+            return None
+    return None
+
+
+def read_files(root: Path) -> dict[str, bytes]:
+    """Return the workflow and job files of a checkout by their paths in it.
+
+    Raises ``InvalidInput`` where one cannot be read, or is reached by a link that leads out of the checkout.
+    """
+    files: dict[str, bytes] = {}
+    for directory in (WORKFLOWS_DIR, JOBS_DIR):
+        if not (root / directory).is_dir():
+            continue
+        try:
+            names = sorted(os.listdir(root / directory))
+        except OSError as exc:
+            raise InvalidInput(f"{root / directory} cannot be read: {exc.strerror}") from exc
+        found = [name for name in names if name.endswith((".yaml", ".yml"))]
+        # One more is enough to be told that there are too many.
+        for name in found[: MAX_FILES + 1]:
+            files[f"{directory}/{name}"] = _read(root, root / directory / name)
+    return files
+
+
+def _read(root: Path, file: Path) -> bytes:
+    if not file.resolve().is_relative_to(root.resolve()):
+        raise InvalidInput(f"{file} is a link that leads out of the checkout; put a copy in its place")
+    try:
+        # A fifo would block whoever opens it.
+        if not stat.S_ISREG(file.stat().st_mode):
+            raise InvalidInput(f"{file} is no regular file")
+        with file.open("rb") as stream:
+            return stream.read(MAX_FILE_BYTES + 1)
+    except OSError as exc:
+        raise InvalidInput(f"{file} cannot be read: {exc.strerror}") from exc
+
+
+def _print(definitions: tuple[Definition, ...], root: Path) -> None:
+    # So that an editor, or a click in the terminal, finds the file.
+    prefix = os.path.relpath(root)
+    prefix = "" if prefix == os.curdir else prefix + os.sep
+    problems = dict.fromkeys(problem for definition in definitions for problem in definition.problems)
+    for problem in sorted(problems):
+        render.line(render.printable(f"{prefix}{problem}"), style="yellow" if problem.is_warning else "red")
+    for definition in definitions:
+        if not definition.errors:
+            count = len(definition.graph.nodes)
+            name, jobs = render.printable(definition.name), "job" if count == 1 else "jobs"
+            render.line(
+                f"{prefix}{definition.file}: {name}, {count} {jobs}: no error", style="green", err=True
+            )
+
+
+def _print_json(definitions: tuple[Definition, ...]) -> None:
+    problems = dict.fromkeys(problem for definition in definitions for problem in definition.problems)
+    render.as_json(
+        {
+            "ok": not any(definition.errors for definition in definitions),
+            "workflows": [
+                {
+                    "id": definition.id,
+                    "name": definition.name,
+                    "file": definition.file,
+                    "ok": not definition.errors,
+                    "jobs": [
+                        {"name": node.name, "needs": list(definition.graph.needs(node))}
+                        for node in definition.graph.nodes
+                    ],
+                }
+                for definition in definitions
+            ],
+            "problems": [
+                {
+                    "file": problem.place.file,
+                    "line": problem.place.line,
+                    "column": problem.place.column,
+                    "severity": "warning" if problem.is_warning else "error",
+                    "message": problem.message,
+                }
+                for problem in sorted(problems)
+            ],
+        }
+    )

@@ -1,0 +1,83 @@
+"""``reactorcide init``: writes a first workflow file, for the languages that a directory has."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from reactorcide.cli import render
+from reactorcide.domain.errors import Conflict, InvalidInput
+from reactorcide.workflows.definition import WORKFLOWS_DIR
+
+FILE = f"{WORKFLOWS_DIR}/ci.yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """A kind of project: the files by which it is known, and a job for it."""
+
+    name: str
+    markers: tuple[str, ...]
+    image: str
+    script: tuple[str, ...]
+
+
+_KINDS = (
+    _Kind(
+        "python",
+        ("pyproject.toml", "setup.py", "setup.cfg", "requirements.txt"),
+        "python:3.13",
+        (
+            "if [ -f requirements.txt ]; then pip install -r requirements.txt; else pip install .; fi",
+            "pip install pytest",
+            "pytest --junitxml=/job/artifacts/junit.xml",
+        ),
+    ),
+    _Kind(
+        "node",
+        ("package.json",),
+        "node:22",
+        ("if [ -f package-lock.json ]; then npm ci; else npm install; fi", "npm test"),
+    ),
+    _Kind("go", ("go.mod",), "golang:1.25", ("go vet ./...", "go test ./...")),
+    _Kind("rust", ("Cargo.toml",), "rust:1", ("cargo test",)),
+    _Kind("make", ("Makefile", "makefile", "GNUmakefile"), "gcc:14", ("make",)),
+)
+
+
+@click.command(epilog="Example: reactorcide init && reactorcide check")
+@click.argument("directory", type=click.Path(exists=True, file_okay=False, path_type=Path), default=Path())
+def init(directory: Path) -> None:
+    """Write a first workflow file for what the directory has: Python, Node, Go, Rust, or a Makefile."""
+    kinds = _kinds_of(directory)
+    file = directory / FILE
+    others = list((directory / WORKFLOWS_DIR).glob("*.y*ml"))
+    if others:
+        raise Conflict(f"{others[0]} is there already; 'reactorcide check' says whether it is good")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        # Never over a file that somebody writes at the same time.
+        with file.open("x", encoding="utf-8") as stream:
+            stream.write(workflow(kinds))
+    except OSError as exc:
+        raise InvalidInput(f"{file} cannot be written: {os.strerror(exc.errno or 0)}") from exc
+    jobs = ", ".join(kind.name for kind in kinds) or "an example"
+    render.line(f"Wrote {file} ({jobs}). Change it as you like, then run 'reactorcide check'.")
+
+
+def _kinds_of(directory: Path) -> list[_Kind]:
+    found = [kind for kind in _KINDS if any((directory / marker).is_file() for marker in kind.markers)]
+    # A Makefile beside another kind of project mostly calls its tools.
+    return [kind for kind in found if kind.name != "make"] or found
+
+
+def workflow(kinds: list[_Kind]) -> str:
+    """Return the text of a workflow with a job for each kind; with none it has an example."""
+    kinds = kinds or [_Kind("hello", (), "alpine:latest", ('echo "Replace this by what builds and tests."',))]
+    lines = ["name: CI", "on: [push, pull_request]", "jobs:"]
+    for kind in kinds:
+        lines += [f"  {kind.name}:", f'    image: "{kind.image}"', "    command: |"]
+        lines += [f"      {line}" for line in kind.script]
+        lines += ["    timeout: 30m"]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,100 @@
+"""What starts a run: the event, and whether a workflow or a job answers to it."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from enum import StrEnum
+
+from reactorcide.domain.globs import Globs
+
+
+class EventName(StrEnum):
+    """What has happened, whichever forge it comes from."""
+
+    PUSH = "push"
+    TAG_CREATED = "tag_created"
+    PULL_REQUEST_OPENED = "pull_request_opened"
+    PULL_REQUEST_UPDATED = "pull_request_updated"
+    PULL_REQUEST_CLOSED = "pull_request_closed"
+    PULL_REQUEST_MERGED = "pull_request_merged"
+    SCHEDULE = "schedule"
+    MANUAL = "manual"
+
+    @property
+    def is_pull_request(self) -> bool:
+        """Tell whether it is about a pull request."""
+        return self.startswith("pull_request_")
+
+
+SHORT_NAMES: dict[str, tuple[EventName, ...]] = {
+    "pull_request": (EventName.PULL_REQUEST_OPENED, EventName.PULL_REQUEST_UPDATED),
+    "tag": (EventName.TAG_CREATED,),
+}
+"""Names in ``on`` that stand for others."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One event; its fields are what ``${event.…}`` may name, empty where the event has no such thing."""
+
+    name: EventName
+    branch: str = ""
+    """Of a pull request, the head's."""
+    tag: str = ""
+    sha: str = ""
+    ref: str = ""
+    actor: str = ""
+    number: str = ""
+    """Of a pull request."""
+    base_branch: str = ""
+    """Of a pull request."""
+    message: str = ""
+    """Of the commit."""
+    project: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """The events that a workflow or a job answers to; ``None`` answers to any."""
+
+    events: tuple[EventName, ...] | None = None
+    branches: tuple[str, ...] | None = None
+    tags: tuple[str, ...] | None = None
+
+    def refusal(self, event: Event) -> str | None:
+        """Return in a phrase why the event does not start it; ``None`` where it does."""
+        if self.events is not None and event.name not in self.events:
+            return f"it starts on {', '.join(self.events)}, not on {event.name}"
+        kind, name, globs = "branch", event.branch, self.branches
+        if event.name is EventName.TAG_CREATED:
+            kind, name, globs = "tag", event.tag, self.tags if self.tags is not None else self.branches
+        elif event.name.is_pull_request:
+            kind, name = "base branch", event.base_branch
+        if globs is not None and not Globs(globs).match(name):
+            return f"the {kind} {name or '(none)'} matches none of {', '.join(globs)}"
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """The changed files that count; ``None`` includes all."""
+
+    include: tuple[str, ...] | None = None
+    exclude: tuple[str, ...] = ()
+
+    def refusal(self, changed: Collection[str] | None) -> str | None:
+        """Return in a phrase why no changed file counts; ``None`` where one does, or they are not known.
+
+        Costs time linear in the files.
+        """
+        if changed is None:
+            return None
+        included = None if self.include is None else Globs(self.include)
+        excluded = Globs(self.exclude)
+        for path in changed:
+            if (included is None or included.match(path)) and not excluded.match(path):
+                return None
+        return f"none of the {len(changed)} changed files is one that its paths name"
+
+
+ANY_EVENT = Trigger()
+ANY_PATHS = Paths()

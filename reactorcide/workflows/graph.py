@@ -1,0 +1,51 @@
+"""The graph of a run: its nodes, and what they wait for."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from reactorcide.workflows.model import Concurrency, Job
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """One place in a run's graph: a job, of a matrix one combination."""
+
+    name: str
+    """Of a matrix with its values: ``test (3.11)``."""
+    job_name: str
+    job: Job
+    combination: Mapping[str, str] = field(default_factory=dict)
+    max_parallel: int | None = None
+    """How many nodes of its job may run at once."""
+    skipped: str | None = None
+    """Why it does not run in this run at all, in a phrase."""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The nodes of a run, each after those that it needs."""
+
+    nodes: tuple[Node, ...]
+    concurrency: Concurrency | None = None
+    """The group of the whole run."""
+
+    @cached_property
+    def by_name(self) -> Mapping[str, Node]:
+        """The nodes by name."""
+        return {node.name: node for node in self.nodes}
+
+    @cached_property
+    def by_job(self) -> Mapping[str, tuple[str, ...]]:
+        """The names of the nodes of each job."""
+        names: dict[str, list[str]] = {}
+        for node in self.nodes:
+            names.setdefault(node.job_name, []).append(node.name)
+        return {job: tuple(nodes) for job, nodes in names.items()}
+
+    def needs(self, node: Node) -> tuple[str, ...]:
+        """Return the names of the nodes that have to be over before ``node`` starts."""
+        return tuple(name for job in node.job.needs for name in self.by_job[job])
+
+
+EMPTY = Graph(())

@@ -1,0 +1,105 @@
+"""What a workflow file says, once it is read."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from reactorcide.workflows.events import ANY_EVENT, ANY_PATHS, Paths, Trigger
+from reactorcide.workflows.references import Template
+
+
+class Condition(StrEnum):
+    """What has to have become of the jobs that a job needs."""
+
+    ALL_SUCCESS = "all_success"
+    """Each of them succeeded."""
+    NO_FAILURE = "no_failure"
+    """None of them failed; those that were skipped do not count."""
+    ANY_FAILED = "any_failed"
+    """One of them failed, was cancelled or ran out of time."""
+    ALWAYS = "always"
+    """They are over."""
+
+
+class WhenFull(StrEnum):
+    """What becomes of whoever finds a concurrency group taken."""
+
+    QUEUE = "queue"
+    """It waits."""
+    REPLACE = "replace"
+    """The older one ends."""
+    CANCEL = "cancel"
+    """The newcomer ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Concurrency:
+    """A group of which one runs at a time."""
+
+    group: Template
+    when_full: WhenFull = WhenFull.QUEUE
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A container beside the job."""
+
+    image: Template
+    environment: Mapping[str, Template] = field(default_factory=dict)
+    command: str | None = None
+    ready: str | None = None
+    """A command that succeeds once the service can be used; ``None`` takes the image's own check."""
+    ready_timeout_s: int = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """Paths that are restored before a job and saved after it."""
+
+    key: tuple[Template, ...]
+    """Texts, and ``file:GLOB`` for a hash of files."""
+    paths: tuple[str, ...]
+    restore_keys: tuple[Template, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RunLocal:
+    """What counts only where a job is run on a laptop."""
+
+    user: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One job, of a matrix one combination."""
+
+    command: str
+    description: str = ""
+    image: Template | None = None
+    """``None`` takes the project's or the service's default."""
+    shell: str = "sh"
+    environment: Mapping[str, Template] = field(default_factory=dict)
+    needs: tuple[str, ...] = ()
+    condition: Condition = Condition.ALL_SUCCESS
+    timeout_s: int | None = None
+    retries: int = 0
+    priority: int = 0
+    queue: str | None = None
+    allow_failure: bool = False
+    services: Mapping[str, Service] = field(default_factory=dict)
+    cache: tuple[Cache, ...] = ()
+    artifacts: tuple[str, ...] | None = None
+    """Globs of what is kept; ``None`` keeps all."""
+    artifacts_from: tuple[str, ...] = ()
+    cpu_limit: float | None = None
+    memory_limit_bytes: int | None = None
+    code_dir: str | None = None
+    job_dir: str | None = None
+    checkout: bool = True
+    submodules: bool | None = None
+    trigger: Trigger = ANY_EVENT
+    paths: Paths = ANY_PATHS
+    concurrency: Concurrency | None = None
+    needs_builder: bool = False
+    disable_run_local: bool = False
+    run_local: RunLocal | None = None

@@ -1,0 +1,201 @@
+"""References: ``${…}`` in the values of a workflow file.
+
+A value with references is a ``Template``: its texts and references in turn. What is put in for a reference is
+text and never read again, so that no value can bring a reference of its own.
+"""
+
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Literal, get_args
+
+from reactorcide.workflows.events import Event
+from reactorcide.workflows.nodes import Scalar
+from reactorcide.workflows.problems import Problems, shown
+
+Source = Literal["vars", "matrix", "event", "needs", "secret", "env"]
+SOURCES: tuple[Source, ...] = get_args(Source)
+EVENT_FIELDS = tuple(field.name for field in fields(Event))
+MAX_CHARS = 8 << 20
+"""Characters of all values with references in one workflow, once these are replaced."""
+OUTPUT_KEY = r"[A-Za-z_][A-Za-z0-9_-]*"
+
+_REFERENCE = re.compile(r"\$\$\{|\$\{([^{}\n]*)\}|\$\{")
+_SECRET = re.compile(r"[A-Za-z0-9/_-]+:[A-Za-z0-9/_-]+")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_OUTPUT = re.compile(rf"(.+)\.({OUTPUT_KEY})")
+_TOO_LARGE = f"with the references replaced up to here the workflow is larger than {MAX_CHARS >> 20} MiB"
+_ESCAPE = "; write $${ for a ${ of your own"
+_UNCLOSED = f"a ${{ has no closing brace{_ESCAPE}"
+_TWO_BRACES = "a reference has one brace, like ${matrix.python}, not two"
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What stands in for a value that comes later."""
+
+    source: Source
+    name: str
+
+    def __str__(self) -> str:
+        return f"${{{self.source}{':' if self.source in ('secret', 'env') else '.'}{self.name}}}"
+
+    @property
+    def output(self) -> tuple[str, str]:
+        """Of ``needs``: the job, and the key that it writes."""
+        job, _, key = self.name.rpartition(".")
+        return job, key
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A text, some of which may come later."""
+
+    parts: tuple[str | Reference, ...] = ()
+
+    @property
+    def references(self) -> tuple[Reference, ...]:
+        """What is still to come."""
+        return tuple(part for part in self.parts if isinstance(part, Reference))
+
+    def fill(self, value_of: Callable[[Reference], str]) -> str:
+        """Return the text, with a value for each reference."""
+        return "".join(part if isinstance(part, str) else value_of(part) for part in self.parts)
+
+    def __str__(self) -> str:
+        """The text as a file would have it."""
+        return "".join(
+            part.replace("${", "$${") if isinstance(part, str) else str(part) for part in self.parts
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """The values that references stand for, as far as they are known."""
+
+    vars: Mapping[str, str] = field(default_factory=dict)
+    matrix: Mapping[str, str] | None = None
+    event: Event | None = None
+    """``None`` where a file is only checked: such references stay."""
+    needs: Collection[str] = ()
+    """The jobs whose outputs may be read."""
+    matrix_jobs: Collection[str] = ()
+    """The jobs that have a matrix, and so have no output of one value."""
+
+
+class Budget:
+    """Bounds what the values of one workflow come to once their references are replaced."""
+
+    def __init__(self) -> None:
+        self._chars = 0
+
+    def take(self, chars: int) -> bool:
+        """Tell whether there is room for so many characters more, and count them."""
+        self._chars += chars
+        return self._chars <= MAX_CHARS
+
+
+def parse(
+    scalar: Scalar, allowed: Collection[Source], scope: Scope, problems: Problems, budget: Budget
+) -> Template | None:
+    """Return a value with those references replaced that the scope knows.
+
+    ``None`` where a reference is wrong; that is an error in ``problems``, at the place of the value.
+    """
+    text = scalar.text
+    if "${" not in text:
+        return Template((text,)) if text else Template()
+    if not budget.take(len(text)):
+        problems.error(scalar.place, _TOO_LARGE)
+        return None
+    parts: list[str | Reference | None] = []
+    end = 0
+    for match in _REFERENCE.finditer(text):
+        parts.append(text[end : match.start()])
+        end = match.end()
+        if match[0] == "${":
+            is_doubled = text.startswith("{", end)
+            problems.error(scalar.place, _TWO_BRACES if is_doubled else _UNCLOSED)
+            return None
+        value = "${" if match[0] == "$${" else _value(match[1], scalar, allowed, scope, problems)
+        if isinstance(value, str) and not budget.take(len(value)):
+            problems.error(scalar.place, _TOO_LARGE)
+            return None
+        parts.append(value)
+    parts.append(text[end:])
+    good = [part for part in parts if part is not None]
+    return Template(_joined(good)) if len(good) == len(parts) else None
+
+
+def _joined(parts: list[str | Reference]) -> tuple[str | Reference, ...]:
+    joined: list[str | Reference] = []
+    texts: list[str] = []
+    for part in parts:
+        if isinstance(part, str):
+            texts.append(part)
+            continue
+        if text := "".join(texts):
+            joined.append(text)
+        texts.clear()
+        joined.append(part)
+    if text := "".join(texts):
+        joined.append(text)
+    return tuple(joined)
+
+
+def _value(
+    inner: str, scalar: Scalar, allowed: Collection[Source], scope: Scope, problems: Problems
+) -> str | Reference | None:
+    """Return the value of ``${inner}``, or a reference where that comes later; ``None`` where it is wrong."""
+
+    def wrong(message: str, got: str = "", known: Iterable[str] = ()) -> str | Reference | None:
+        problems.error(scalar.place, message, got=got, known=known)
+        return None
+
+    written = f"${{{inner}}}"
+    source, name = _split(inner)
+    if source not in SOURCES:
+        known = [f"{known}{':' if known in ('secret', 'env') else '.'}" for known in SOURCES]
+        return wrong(f"{shown(written)} is no reference (they begin with {', '.join(known)}){_ESCAPE}")
+    if source not in allowed:
+        return wrong(f"{shown(written)} may not stand here; allowed are references to {', '.join(allowed)}")
+    reference = Reference(source, name)
+    match reference.source:
+        case "vars" | "matrix":
+            values = scope.vars if source == "vars" else scope.matrix
+            if values is None:
+                return wrong(f"{shown(written)}: the job has no matrix")
+            if name not in values:
+                return wrong(f"{shown(written)}: there is no such name in {source}", name, values)
+            return values[name]
+        case "event":
+            if name not in EVENT_FIELDS:
+                return wrong(f"{shown(written)}: an event has no {shown(name)}", name, EVENT_FIELDS)
+            return reference if scope.event is None else str(getattr(scope.event, name))
+        case "needs":
+            output = _OUTPUT.fullmatch(name)
+            if output is None:
+                return wrong(f"{shown(written)} is not like ${{needs.JOB.KEY}}")
+            if output[1] not in scope.needs:
+                return wrong(f"{shown(written)}: {shown(output[1])} is not in needs", output[1], scope.needs)
+            if output[1] in scope.matrix_jobs:
+                return wrong(
+                    f"{shown(written)}: {shown(output[1])} has a matrix, so its outputs have no single value"
+                )
+        case "secret":
+            if _SECRET.fullmatch(name) is None:
+                return wrong(
+                    f"{shown(written)} is not like ${{secret:path:key}}, of letters, digits, '/', '_' and '-'"
+                )
+        case "env":
+            if _VARIABLE.fullmatch(name) is None:
+                return wrong(f"{shown(written)}: {shown(name)} is no name for a variable")
+    return reference
+
+
+def _split(inner: str) -> tuple[str, str]:
+    for separator, sources in ((":", ("secret", "env")), (".", ("vars", "matrix", "event", "needs"))):
+        source, found, name = inner.partition(separator)
+        if found and source in sources:
+            return source, name
+    return "", inner

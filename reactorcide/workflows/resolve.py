@@ -1,0 +1,209 @@
+"""What becomes of the nodes of a run, given what has become of others.
+
+A node is ``waiting`` until all nodes that it needs are over; then it is ready, or it is skipped, or it fails.
+None stays waiting for something that cannot come: whatever ends, ``resolve`` says what follows from it, also
+from what it says itself.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from reactorcide.domain.jobs import FINAL, JobStatus
+from reactorcide.workflows.graph import Graph, Node
+from reactorcide.workflows.model import Condition
+from reactorcide.workflows.references import Reference, Template
+
+Outputs = Mapping[str, str | None]
+"""What a node wrote, by key; ``None`` for a value with a secret in it, which is not handed on."""
+
+
+class NodeState(StrEnum):
+    """Where a node stands."""
+
+    WAITING = "waiting"
+    """It has no job yet."""
+    ACTIVE = "active"
+    """Its job is queued or runs."""
+    SKIPPED = "skipped"
+    """It did not run, and none of those that it needs has failed. Final."""
+    SKIPPED_BY_FAILURE = "skipped_by_failure"
+    """It did not run because of a failure, and counts as failed for those who need it. Final."""
+    COMPLETED = "completed"
+    """Final."""
+    FAILED = "failed"
+    """Final."""
+    CANCELLED = "cancelled"
+    """Final."""
+
+    @property
+    def is_final(self) -> bool:
+        """Tell whether it can never change again."""
+        return self not in (NodeState.WAITING, NodeState.ACTIVE)
+
+    @classmethod
+    def of_job(cls, status: JobStatus) -> "NodeState":
+        """Return where a node stands whose newest job has a status."""
+        return cls(status.value) if status in FINAL else cls.ACTIVE
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What becomes of a waiting node that does not run, and why, in a sentence's words."""
+
+    state: NodeState
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """What follows."""
+
+    ready: tuple[str, ...] = ()
+    """The nodes that get a job now, in the order of the graph."""
+    changes: Mapping[str, Change] = field(default_factory=dict)
+    """The nodes that end without one."""
+
+
+class RunStatus(StrEnum):
+    """Where a run stands; ``waiting`` is for whoever holds it."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    SKIPPED = "skipped"
+    """There was nothing to do."""
+
+
+def resolve(
+    graph: Graph, states: Mapping[str, NodeState], outputs: Mapping[str, Outputs] | None = None
+) -> Resolution:
+    """Return what follows from where the nodes stand; a node that is not in ``states`` is waiting.
+
+    ``outputs`` are those of nodes that are over. Repeating it with the same states gives the same. Costs time
+    linear in nodes and needs.
+    """
+    now = {node.name: states.get(node.name, NodeState.WAITING) for node in graph.nodes}
+    job_states = {job: [now[name] for name in names] for job, names in graph.by_job.items()}
+    active = {job: found.count(NodeState.ACTIVE) for job, found in job_states.items()}
+    ready: list[str] = []
+    changes: dict[str, Change] = {}
+    summaries: dict[str, _Summary] = {}
+    for node in graph.nodes:
+        # Nodes come after those that they need, so that a job's summary is complete when it is asked for.
+        if now[node.name] is not NodeState.WAITING:
+            continue
+        needs = []
+        for job in node.job.needs:
+            if job not in summaries:
+                summaries[job] = _summary([graph.by_name[name] for name in graph.by_job[job]], now)
+            needs.append(summaries[job])
+        change = _change(node, needs, graph, outputs or {})
+        if change is not None:
+            now[node.name] = change.state
+            changes[node.name] = change
+        elif all(need.is_over for need in needs):
+            if node.max_parallel is not None and active[node.job_name] >= node.max_parallel:
+                continue
+            active[node.job_name] += 1
+            ready.append(node.name)
+    return Resolution(tuple(ready), changes)
+
+
+def cancel(graph: Graph, states: Mapping[str, NodeState]) -> tuple[str, ...]:
+    """Return the nodes that become cancelled with their run: all that wait, those with ``always`` as well."""
+    return tuple(
+        node.name for node in graph.nodes if states.get(node.name, NodeState.WAITING) is NodeState.WAITING
+    )
+
+
+def run_status(graph: Graph, states: Mapping[str, NodeState], *, is_cancelled: bool = False) -> RunStatus:
+    """Return where a run stands: it ends only once nothing runs or waits that could change it."""
+    now = [(node, states.get(node.name, NodeState.WAITING)) for node in graph.nodes]
+    if not all(state.is_final for _, state in now):
+        return RunStatus.RUNNING
+    if is_cancelled:
+        return RunStatus.CANCELLED
+    if any(_has_failed(node, state) for node, state in now):
+        return RunStatus.FAILED
+    if all(state is NodeState.SKIPPED for _, state in now):
+        return RunStatus.SKIPPED
+    return RunStatus.COMPLETED
+
+
+def has_failed(graph: Graph, states: Mapping[str, NodeState]) -> bool:
+    """Tell whether a run will fail, whatever the nodes do that are not over."""
+    return any(_has_failed(node, states.get(node.name, NodeState.WAITING)) for node in graph.nodes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Summary:
+    """What became of the nodes of a job, as far as it counts for those who need it."""
+
+    job: str
+    is_over: bool
+    failed: tuple[str, ...]
+    skipped: tuple[str, ...]
+
+
+def _summary(nodes: Iterable[Node], states: Mapping[str, NodeState]) -> _Summary:
+    found = [(node, states[node.name]) for node in nodes]
+    return _Summary(
+        found[0][0].job_name,
+        all(state.is_final for _, state in found),
+        tuple(node.name for node, state in found if _has_failed(node, state)),
+        tuple(node.name for node, state in found if state is NodeState.SKIPPED),
+    )
+
+
+def _has_failed(node: Node, state: NodeState) -> bool:
+    if state is NodeState.SKIPPED_BY_FAILURE:
+        return True
+    return state in (NodeState.FAILED, NodeState.CANCELLED) and not node.job.allow_failure
+
+
+def _change(node: Node, needs: list[_Summary], graph: Graph, outputs: Mapping[str, Outputs]) -> Change | None:
+    """Return what becomes of a waiting node without running; ``None`` where it is ready or waits on."""
+    if node.skipped is not None:
+        return Change(NodeState.SKIPPED, node.skipped)
+    if not all(need.is_over for need in needs):
+        return None
+    failed = [name for need in needs for name in need.failed]
+    skipped = [name for need in needs for name in need.skipped]
+    condition = node.job.condition
+    if condition in (Condition.ALL_SUCCESS, Condition.NO_FAILURE) and failed:
+        return Change(NodeState.SKIPPED_BY_FAILURE, f"{_listed(failed)} did not succeed")
+    if condition is Condition.ALL_SUCCESS and skipped:
+        return Change(NodeState.SKIPPED, f"{_listed(skipped)} was skipped")
+    if condition is Condition.ANY_FAILED and not failed:
+        return Change(NodeState.SKIPPED, "nothing that it needs has failed")
+    return _unwritten(node, graph, outputs)
+
+
+def _unwritten(node: Node, graph: Graph, outputs: Mapping[str, Outputs]) -> Change | None:
+    """Return the failure of a node that asks for an output that is not there."""
+    for reference in references_of(node):
+        job, key = reference.output
+        written = outputs.get(graph.by_job[job][0], {})
+        if key not in written:
+            return Change(NodeState.FAILED, f"{reference} cannot be had: {job} wrote no {key}")
+        if written[key] is None:
+            return Change(NodeState.FAILED, f"{reference} is refused: its value has a secret in it")
+    return None
+
+
+def references_of(node: Node) -> tuple[Reference, ...]:
+    """Return the outputs of other nodes that a node asks for, each once."""
+    job = node.job
+    templates: list[Template] = [job.image] if job.image else []
+    templates += job.environment.values()
+    for service in job.services.values():
+        templates += service.environment.values()
+    found = (reference for template in templates for reference in template.references)
+    return tuple(dict.fromkeys(reference for reference in found if reference.source == "needs"))
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

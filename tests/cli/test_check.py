@@ -1,0 +1,187 @@
+"""``reactorcide check`` and ``reactorcide init``, in checkouts as users have them."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from reactorcide.workflows.definition import check as check_files
+from tests.cli.conftest import Program, Result
+
+GOOD = """\
+name: CI
+on: push
+jobs:
+  test: {command: make, matrix: {n: [1, 2]}}
+  ship: {command: x, needs: test}
+"""
+BAD = "name: CI\non: push\njobs:\n  test: {comand: make}\n"
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    root = tmp_path / "site"
+    (root / ".reactorcide" / "workflows").mkdir(parents=True)
+    (root / "src" / "deep").mkdir(parents=True)
+    return root
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Program:
+    return Program(tmp_path, {})
+
+
+def run(program: Program, directory: Path, *arguments: str) -> Result:
+    return program(*arguments, cwd=directory)
+
+
+def test_a_good_file_is_zero_and_nothing_on_stdout(program: Program, checkout: Path) -> None:
+    (checkout / ".reactorcide/workflows/ci.yaml").write_text(GOOD)
+    result = run(program, checkout, "check")
+
+    assert (result.code, result.output) == (0, b"")
+    assert result.errors == ".reactorcide/workflows/ci.yaml: CI, 3 jobs: no error\n"
+
+
+def test_an_error_is_one_and_has_its_place_as_seen_from_where_one_is(
+    program: Program, checkout: Path
+) -> None:
+    (checkout / ".reactorcide/workflows/ci.yaml").write_text(GOOD)
+    (checkout / ".reactorcide/workflows/bad.yml").write_text(BAD)
+
+    file = ".reactorcide/workflows/bad.yml"
+    for directory, prefix in ((checkout, ""), (checkout / "src" / "deep", "../../")):
+        result = run(program, directory, "check")
+        assert result.code == 1
+        assert result.text.splitlines() == [
+            f"{prefix}{file}:4:3: the job 'test' needs the key command, with a script",
+            f"{prefix}{file}:4:10: 'comand' is no key of a job; did you mean command?",
+        ]
+    one = run(program, checkout, "check", ".reactorcide/workflows/ci.yaml")
+    assert (one.code, one.output) == (0, b"")
+
+
+def test_json_has_workflows_with_their_graph_and_all_problems(program: Program, checkout: Path) -> None:
+    (checkout / ".reactorcide/workflows/ci.yaml").write_text(GOOD)
+    (checkout / ".reactorcide/workflows/bad.yml").write_text(BAD)
+    result = run(program, checkout, "check", "--json")
+
+    assert result.code == 1
+    assert result.json["ok"] is False
+    bad, good = result.json["workflows"]
+    assert (bad["id"], bad["ok"]) == ("bad", False)
+    assert good["jobs"] == [
+        {"name": "test (1)", "needs": []},
+        {"name": "test (2)", "needs": []},
+        {"name": "ship", "needs": ["test (1)", "test (2)"]},
+    ]
+    assert result.json["problems"][1] == {
+        "file": ".reactorcide/workflows/bad.yml",
+        "line": 4,
+        "column": 10,
+        "severity": "error",
+        "message": "'comand' is no key of a job; did you mean command?",
+    }
+
+
+def test_warnings_are_shown_and_are_no_failure(program: Program, checkout: Path) -> None:
+    (checkout / ".reactorcide/workflows/ci.yaml").write_text(
+        GOOD.replace("command: x", "command: x, raw_command: true")
+    )
+    result = run(program, checkout, "check")
+
+    assert result.code == 0
+    assert ".reactorcide/workflows/ci.yaml:5:22: warning: raw_command means nothing here" in result.text
+
+
+def test_nothing_to_check_is_a_failure_that_says_what_to_do(program: Program, checkout: Path) -> None:
+    result = run(program, checkout, "check")
+    assert result.code == 1
+    assert "there is no .yaml or .yml file in" in result.errors
+    (checkout / ".reactorcide/workflows").rmdir()
+    result = run(program, checkout, "check")
+    assert result.code == 1
+    assert "'reactorcide init' writes a first workflow" in result.errors
+
+
+def test_what_lies_above_a_repository_is_not_its_own(program: Program, checkout: Path) -> None:
+    (checkout / ".reactorcide/workflows/ci.yaml").write_text(GOOD)
+    (checkout / "src" / ".git").mkdir()
+
+    assert run(program, checkout / "src" / "deep", "check").code == 1
+
+
+def test_wrong_usage_is_two(program: Program, checkout: Path) -> None:
+    assert run(program, checkout, "check", "nope").code == 2
+
+
+def test_a_link_out_of_the_checkout_and_a_fifo_are_refused(program: Program, checkout: Path) -> None:
+    outside = checkout.parent / "outside.yaml"
+    outside.write_text(GOOD)
+    link = checkout / ".reactorcide/workflows/ci.yaml"
+    link.symlink_to(outside)
+    result = run(program, checkout, "check")
+    assert result.code == 1
+    assert "is a link that leads out of the checkout" in result.errors
+    link.unlink()
+    os.mkfifo(link)
+    assert "is no regular file" in run(program, checkout, "check").errors
+    link.unlink()
+    (checkout / "ci.yaml").write_text(GOOD)
+    link.symlink_to("../../ci.yaml")
+    assert run(program, checkout, "check").code == 0
+
+
+def test_a_file_in_a_terminal_shows_no_control_characters(program: Program, checkout: Path) -> None:
+    (checkout / ".reactorcide/workflows/ci.yaml").write_text(
+        'name: "\\e]0;x\\a"\non: push\njobs: {"\\e[2J": {}}\n'
+    )
+    result = run(program, checkout, "check")
+
+    assert result.code == 1
+    assert b"\x1b" not in result.output
+    assert b"\x07" not in result.output
+
+
+def test_the_schema_is_json(program: Program, checkout: Path) -> None:
+    result = run(program, checkout, "check", "--schema")
+
+    assert result.code == 0
+    assert result.json["title"] == "Reactorcide workflow"
+
+
+@pytest.mark.parametrize(
+    ("files", "jobs"),
+    [
+        ([], ["hello"]),
+        (["pyproject.toml"], ["python"]),
+        (["requirements.txt", "Makefile"], ["python"]),
+        (["package.json", "go.mod", "Cargo.toml"], ["node", "go", "rust"]),
+        (["Makefile"], ["make"]),
+    ],
+)
+def test_init_writes_a_workflow_that_checks(
+    program: Program, tmp_path: Path, files: list[str], jobs: list[str]
+) -> None:
+    root = tmp_path / "new"
+    root.mkdir()
+    for file in files:
+        (root / file).touch()
+    result = run(program, root, "init")
+
+    assert result.code == 0, result.errors
+    written = root / ".reactorcide/workflows/ci.yaml"
+    (definition,) = check_files({".reactorcide/workflows/ci.yaml": written.read_text()}, "new")
+    assert definition.problems == ()
+    assert [node.name for node in definition.graph.nodes] == jobs
+    assert run(program, root, "check").code == 0
+
+
+def test_init_overwrites_nothing(program: Program, checkout: Path) -> None:
+    other = checkout / ".reactorcide/workflows/mine.yml"
+    other.write_text(GOOD)
+    result = run(program, checkout, "init")
+
+    assert result.code == 1
+    assert "mine.yml is there already" in result.errors
+    assert sorted(os.listdir(other.parent)) == ["mine.yml"]

@@ -1,0 +1,31 @@
+"""The documentation of the format is of this format."""
+
+import re
+from pathlib import Path
+
+from reactorcide.workflows.keys import JOB, WORKFLOW
+from tests.workflows.support import define, problems
+
+TEXT = (Path(__file__).parents[2] / "docs" / "workflows.md").read_text(encoding="utf-8")
+NOT_SHOWN = {"description", "cpu_limit", "memory_limit", "run_as"}
+
+
+def test_its_example_checks() -> None:
+    (example,) = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
+
+    assert define(example).problems == ()
+    assert [node.name for node in define(example).graph.nodes] == ["test (3.10)", "test (3.13)", "publish"]
+
+
+def test_it_shows_the_errors_as_they_are() -> None:
+    wrong = "name: CI\non: push\njobs:\n  j:\n    imagee: x\n    timeout: 20x\n    command: x\n"
+
+    for problem in problems(wrong):
+        assert f".reactorcide/workflows/ci.yaml:{problem}" in TEXT
+
+
+def test_it_names_every_key() -> None:
+    known = {name for kind in (WORKFLOW, JOB) for key in kind.keys for name in key.names}
+    tables = set(re.findall(r"`([a-z_]+)(?:: [^`]*)?`", TEXT))
+
+    assert known - NOT_SHOWN <= tables

@@ -1,0 +1,240 @@
+"""What is wrong with a file is said with its place, all of it at once, and with a suggestion."""
+
+import pytest
+
+from tests.workflows.support import define, job, problems
+
+EVERYTHING_WRONG = """\
+name: CI
+on: {events: [push, pull_requests], branch: [main]}
+vars: {registry: ghcr.io/acme}
+concurrency: {group: "ci-${event.brnch}", when_full: queu}
+jobs:
+  test:
+    imagee: "python:3"
+    command: make
+    timeout: 20x
+    retries: 11
+    allow_failure: yes
+    env: {A: "${vars.regisry}"}
+    command: make again
+    needs: [bild]
+  build:
+    needs: [test, publish]
+    command: make
+  publish:
+    needs: build
+    condition: any_fail
+"""
+
+
+def test_all_errors_are_found_at_once_each_with_its_place_and_a_suggestion() -> None:
+    assert problems(EVERYTHING_WRONG) == [
+        "2:21: events: 'pull_requests' is none of push, tag_created, pull_request_opened, "
+        "pull_request_updated, "
+        "pull_request_closed, pull_request_merged, schedule, manual, pull_request, tag; did "
+        "you mean pull_request?",
+        "2:37: 'branch' is no key of on; did you mean branches?",
+        "4:22: '${event.brnch}': an event has no 'brnch'; did you mean branch?",
+        "4:54: when_full: 'queu' is none of queue, replace, cancel; did you mean queue?",
+        "7:5: 'imagee' is no key of a job; did you mean image?",
+        "9:14: timeout: '20x' is no duration from 1 to 604800 seconds; write seconds, or 90s, 20m, 2h",
+        "10:14: retries: '11' is no whole number from 0 to 10",
+        "11:20: allow_failure: 'yes' is neither true nor false",
+        "12:14: '${vars.regisry}': there is no such name in vars; did you mean registry?",
+        "13:5: the key 'command' is given twice, first in line 8",
+        "14:13: needs: there is no job 'bild'; did you mean build?",
+        "16:12: these jobs wait for each other: build → publish → build",
+        "18:3: the job 'publish' needs the key command, with a script",
+        "20:16: condition: 'any_fail' is none of all_success, no_failure, any_failed, always; "
+        "did you mean any_failed?",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", ["1:1: a workflow file is a mapping, with name, on and jobs"]),
+        ("- a\n", ["1:1: a workflow file is a mapping, with name, on and jobs"]),
+        (
+            "name: CI\n\ton: push\n",
+            ["2:1: this is not valid YAML: found character '\\t' that cannot start any token"],
+        ),
+        (b"name: CI\n# gr\xfc\xdf\n", ["2:5: the file is not UTF-8 from here on; save it as UTF-8"]),
+        ("a: 1\n---\nb: 2\n", ["2:1: a second document begins here; write one workflow a file"]),
+        ("[a]: 1\n", ["1:1: a key has to be a text"]),
+        ("a: *x\n", ["1:4: there is no anchor &x above"]),
+        ("a: &x [*x]\n", ["1:8: *x stands inside of its own anchor"]),
+        ("name: a\0b\n", ["1:8: the character U+0000 may not stand in YAML"]),
+        ('name: "\\UFFFFFFFF"\n', ["1:1: this cannot be read as YAML; check its quotes and escapes"]),
+        ("[" * 40, ["1:33: lists and mappings are nested more than 32 deep"]),
+        ("x" * 300_000, ["1:1: the file has 292 KiB; at most 256 are read"]),
+    ],
+)
+def test_what_cannot_be_read_is_one_error(text: str | bytes, expected: list[str]) -> None:
+    assert problems(text) == expected
+
+
+def test_a_tag_means_nothing_but_those_of_yaml_itself() -> None:
+    assert problems(job("retries: !!int 3\ndescription: !secret x")) == [
+        "7:18: the tag '!secret' means nothing here; leave it out"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ("steps: [a]", "6:5: steps is no key of a job; write one command for all steps"),
+        ("runs-on: x", "6:5: runs-on is no key of a job; write image, and queue where it matters"),
+        ("Image: x", "6:5: 'Image' is no key of a job; did you mean image?"),
+        ("image: [x]", "6:12: image takes a single value, not a list"),
+        ("run: x", "6:5: run and command mean the same; give one of them"),
+        ("shell: zsh", "6:12: shell: 'zsh' is none of sh, bash; did you mean sh?"),
+        ("environment: {A B: x}", "6:19: environment: 'A B' is not a name for a variable"),
+        ("environment: [A=x]", "6:18: environment takes a mapping, not a list"),
+        ("needs: [j]", "6:12: these jobs wait for each other: j → j"),
+        ("condition: any_failed", "6:16: the job would never run: any_failed, and it needs no job"),
+        (
+            "timeout: 8d",
+            "6:14: timeout: '8d' is no duration from 1 to 604800 seconds; write seconds, or 90s, 20m, 2h",
+        ),
+        ("priority: 1.5", "6:15: priority: '1.5' is no whole number from -2147483648 to 2147483647"),
+        ('retries: "3"', "6:14: retries: '3' is a text, because of its quotes; leave them out"),
+        ("queue: a b", "6:12: queue: 'a b' is not a queue's name: letters, digits, '.', '_' and '-'"),
+        (
+            "artifacts: [/x]",
+            "6:17: artifacts: the glob '/x' begins with a slash; globs are matched from the top, without one",
+        ),
+        (
+            "artifacts: ['a**']",
+            "6:17: artifacts: the glob 'a**' has a ** that does not stand alone between slashes",
+        ),
+        (
+            "artifacts: ['a[b']",
+            "6:17: artifacts: the glob 'a[b' has a [ that is not closed; write [[] for a [ itself",
+        ),
+        ("artifacts_from: [x]", "6:21: artifacts_from: 'x' is not in needs"),
+        ("code_dir: a", "6:15: code_dir: 'a' is not an absolute path in the container, without '..'"),
+        (
+            "code_dir: /a/../b",
+            "6:15: code_dir: '/a/../b' is not an absolute path in the container, without '..'",
+        ),
+        (
+            "resources: {cpu: {limit: 0}}",
+            "6:30: limit: '0' is no number of processors from 0.01 to 1024, like 2, 0.5 or 500m",
+        ),
+        (
+            "resources: {memory: {limit: 1m}}",
+            "6:33: limit: '1m' is no size of at least 6m; write bytes, or a number with k, m, g "
+            "or t, like 512m or 2Gi",
+        ),
+        (
+            "cpu_limit: 1\nresources: {cpu: {limit: 2}}",
+            "7:16: the limit is given twice, in resources and in cpu_limit",
+        ),
+        ("services: {db: {ready: x}}", "6:20: a service needs the key image"),
+        (
+            "services: {DB: {image: x}}",
+            "6:16: services: 'DB' is not a host name of lower-case letters, digits, '-'",
+        ),
+        (
+            "services: {db: {image: x, ports: [1]}}",
+            "6:31: ports is no key of a service; a service is reached by its name, on any port",
+        ),
+        ("cache: [{paths: /x}]", "6:13: a cache needs the key key"),
+        (
+            'cache: {key: "file:[", paths: /x}',
+            "6:18: key: the glob '[' has a [ that is not closed; write [[] for a [ itself",
+        ),
+        ("on: pull_request", "6:9: the job would never run: the workflow starts on push"),
+        ("on: {tags: [v*], events: push}", "6:9: on: tags need the event tag_created among the events"),
+        ("concurrency: {}", "6:18: concurrency needs the key group"),
+        (
+            "capabilities: [docker]",
+            "6:19: capabilities: docker cannot be had: a job never gets the engine's socket; to "
+            "build images, use builder",
+        ),
+        ("capabilities: [gpu]", "6:19: capabilities: gpu cannot be had here"),
+        (
+            "run_as: {user: runner}",
+            "6:13: run_as: this user cannot be had, a job runs as the user of its image; leave it out",
+        ),
+        ("run_local: {user: ann}", "6:23: user: 'ann' is not host, root, runner or uid[:gid]"),
+        ("job_file: nope.yaml", "6:15: there is no file 'nope.yaml' in .reactorcide/jobs"),
+        ("job: {command: x}", "6:20: command is given twice, also in line 5"),
+        (
+            "matrix: {a: [1]}\nfor_each: [1]",
+            "4:3: matrix and for_each are two ways to say the same; give one of them",
+        ),
+        ("item_var: A", "6:15: item_var belongs to for_each, which is missing"),
+        ("matrix: {a: []}", "6:17: the axis a takes a list of values"),
+        ("matrix: {a: [1, 2], exclude: [{b: 1}]}", "6:36: exclude: there is no axis 'b'"),
+        (
+            "matrix: {a: [1], exclude: [{a: 1}]}",
+            "6:13: matrix has no combination; give it an axis with values, or include",
+        ),
+        ("for_each: [a, a]", "6:15: for_each takes at least one value, and each once"),
+    ],
+)
+def test_each_key_of_a_job_says_what_is_wrong_with_it(keys: str, expected: str) -> None:
+    assert problems(job(keys)) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        (
+            "image_pull_secrets: [x]",
+            "6:5: warning: image_pull_secrets means nothing here: logins are the operator's",
+        ),
+        ("worker_class: big", "6:5: warning: worker_class means nothing here: any worker may take it"),
+        (
+            "characteristics: {os: linux}",
+            "6:5: warning: characteristics means nothing here: any worker may take it",
+        ),
+        (
+            "raw_command: true",
+            "6:5: warning: raw_command means nothing here: every command runs as it is written",
+        ),
+        ("resources: {cpu: {request: 1}}", "6:23: warning: request means nothing here: only limits count"),
+        (
+            "source: {type: none}",
+            "6:5: warning: source means nothing here: a job gets the source of its run; without "
+            "one: checkout: false",
+        ),
+        ("run_as: {user: root}", "6:13: warning: run_as is ignored: a job runs as the user of its image"),
+        ("matrix: {a: [1, 2], exclude: [{a: 3}]}", "6:35: warning: this excludes no combination"),
+    ],
+)
+def test_what_means_nothing_here_is_a_warning(keys: str, expected: str) -> None:
+    definition = define(job(keys))
+
+    assert [str(problem).partition("ci.yaml:")[2] for problem in definition.problems] == [expected]
+    assert definition.errors == ()
+
+
+def test_an_error_in_a_job_file_has_the_place_in_that_file() -> None:
+    workflow = "name: CI\non: push\njobs:\n  a: {job_file: unit.yaml}\n  b: {job_file: unti.yaml}\n"
+    definition = define(workflow, unit="name: unit\njob:\n  comand: x\n")
+
+    assert [str(problem) for problem in definition.problems] == [
+        ".reactorcide/jobs/unit.yaml:3:3: 'comand' is no key of a job; did you mean command?",
+        ".reactorcide/workflows/ci.yaml:4:3: the job 'a' needs the key command, with a script",
+        ".reactorcide/workflows/ci.yaml:5:3: the job 'b' needs the key command, with a script",
+        ".reactorcide/workflows/ci.yaml:5:17: there is no file 'unti.yaml' in "
+        ".reactorcide/jobs; did you mean unit.yaml?",
+    ]
+
+
+def test_a_workflow_without_on_or_jobs_is_an_error() -> None:
+    assert problems("name: CI\n") == [
+        "1:1: a workflow needs the key jobs",
+        "1:1: a workflow needs the key on or triggers",
+    ]
+
+
+def test_many_problems_are_listed_up_to_a_bound() -> None:
+    found = problems("name: CI\non: push\njobs:\n" + "".join(f"  j{i}: {{commnd: x}}\n" for i in range(300)))
+
+    assert len(found) == 101
+    assert found[-1].endswith("there are more than 100 problems; these come first")
