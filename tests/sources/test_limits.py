@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from reactorcide.domain.errors import JobFailed
-from reactorcide.sources.git import GitLimits
+from reactorcide.sources.git import GitLimits, session
 
 from .support import Client, Repository, answering, git_daemon, git_http, serving
 from .test_submodules import Project
@@ -183,3 +183,22 @@ def test_nor_is_what_answers_that_speaks_no_http(client: Client) -> None:
             client(f"git://127.0.0.1:{listener.getsockname()[1]}/x")
         thread.join()
     assert "secr" not in str(caught.value) + client.log
+
+
+def test_a_large_file_takes_less_memory_than_it_has_bytes(origin: Repository, client: Client) -> None:
+    (origin.path / "large").write_bytes(os.urandom(64 * MIB))
+    origin.commit("file", "more")
+    # The file and the pack that it is in, each in memory as a whole, are more than that.
+    client(str(origin.path), limits=GitLimits(memory_bytes=112 * MIB))
+    assert (client.into / "large").stat().st_size == 64 * MIB
+
+
+def test_a_server_that_sends_nothing_is_given_up_before_the_deadline(
+    client: Client, hanging: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = session._CONFIG.replace("lowSpeedTime = 120", "lowSpeedTime = 1")
+    monkeypatch.setattr(session, "_CONFIG", config)
+    began = time.monotonic()
+    with pytest.raises(JobFailed, match="Operation too slow"):
+        client(f"http://127.0.0.1:{hanging.getsockname()[1]}/x", timeout_s=60)
+    assert time.monotonic() - began < 40
