@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import docker
 import pytest
 
+from reactorcide import __version__
 from tests.conftest import NewService, ended_cleanly
 from tests.support.client import Client
 from tests.support.image import Images
@@ -79,6 +80,8 @@ def test_no_version_is_told_to_who_did_not_ask(idle: Client) -> None:
     for response in (idle.request("GET", "jobs"), idle.request("GET", "/nowhere")):
         assert not any(character.isdigit() for character in response.headers["Server"])
         assert "X-Powered-By" not in response.headers
+    for path in ("/metrics", "ready", "jobs", "queues", "workers", "/nowhere", "/api/docs"):
+        assert __version__ not in idle.request("GET", path).text
 
 
 @pytest.mark.parametrize("origin", [SITE, "null", "http://localhost"])

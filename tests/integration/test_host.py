@@ -111,6 +111,8 @@ def test_the_socket_authenticates_nobody(new_service: NewService) -> None:
     local(service).fine("submit", "local", "--", "true")
     (deed,) = service.admin.get("audit", action="job.submit")["deeds"]
     assert deed["address"] == "unix"
+    [line] = [line for line in service.log_text().splitlines() if "POST /api/v1/jobs 201 " in line]
+    assert "address=unix" in line
 
 
 def test_whoever_sends_slowly_over_the_socket_is_cut_off(new_service: NewService) -> None:

@@ -5,6 +5,7 @@ import hashlib
 import io
 import random
 import tarfile
+import tempfile
 import tracemalloc
 import zlib
 from collections.abc import Iterator
@@ -144,6 +145,18 @@ def test_it_goes_into_a_container_with_its_owner_and_stays_in_its_place(shelf: S
     }
     assert {(info.uid, info.gid) for info in found.values()} == {(1000, 100)}
     assert found["job/src/run"].mtime == 1_700_000_000
+
+
+def test_it_is_never_unpacked_on_this_host(
+    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    entries = sources.entries(shelf.context, shelf.job(source_id=shelf.add(GOOD)).definition)
+    assert entries is not None
+    files: set[str] = set()
+    for _ in repack(entries, prefix="/job/src", uid=0, gid=0, check=lambda: None):
+        files |= {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert {name for name in files if not name.startswith("jobs.db")} == {"source.tar.gz"}
 
 
 @pytest.mark.parametrize(

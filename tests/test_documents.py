@@ -1,0 +1,18 @@
+"""What the documents say of the tests that hold them up."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.mark.parametrize("document", ["security.md", "reliability.md"])
+def test_every_test_that_a_document_names_is_there(document: str) -> None:
+    named = re.findall(r"`((?:[\w/]+/)?test_\w+\.py)`", (ROOT / "docs" / document).read_text())
+    named += re.findall(r"tests/[\w/]+\.py", (ROOT / "docs" / document).read_text())
+    assert named
+    # Those without a directory are the integration tests.
+    places = (ROOT, ROOT / "tests", ROOT / "tests" / "integration")
+    assert [name for name in named if not any((place / name).is_file() for place in places)] == []
