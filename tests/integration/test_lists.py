@@ -145,6 +145,8 @@ def test_a_list_has_a_bound_in_bytes_and_says_what_is_cut(idle_service: Service)
             assert job["truncated"] is True
             assert 0 < len(job["job_command"]) < len(command)
             assert command.startswith(job["job_command"])
+            # It is cut before it is read, to what as many jobs as were asked for may have.
+            assert len(job["job_command"]) <= (8 << 20) // limit
     # All of them take 64 MB as JSON.
     assert peak_kib(idle_service) - before_kib < 64 << 10
     assert user.job(large[0]) == large[0]
