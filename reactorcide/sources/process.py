@@ -223,8 +223,10 @@ def _pump(
         while selector.get_map():
             _check_deadline(deadline)
             watch()
+            # Asked before the pipes are looked at: it may write its last words and end at any moment.
+            has_ended = group.poll() is not None
             ready = selector.select(min(_POLL_S, max(0.0, deadline - time.monotonic())))
-            if not ready and group.poll() is not None:
+            if not ready and has_ended:
                 # Something that outlives it (an ssh connection kept open for later) has the pipe too.
                 break
             for key, _ in ready:

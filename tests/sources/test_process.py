@@ -1,6 +1,7 @@
 """Programs under a deadline: their output, and that they are gone when they should be."""
 
 import os
+import selectors
 import signal
 import subprocess
 import threading
@@ -35,6 +36,31 @@ def shell(
         deadline=time.monotonic() + timeout_s,
         records=records,
     )
+
+
+def test_what_is_written_just_before_the_end_is_not_lost(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The program writes and ends between the look into its pipes and the question whether it has ended."""
+
+    goes_on = tmp_path / "goes-on"
+
+    class Late(selectors.DefaultSelector):
+        is_first = True
+
+        def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+            if not self.is_first:
+                return super().select(timeout)
+            self.is_first = False
+            goes_on.touch()
+            # Until the program has ended; it can still be asked about.
+            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+            return []
+
+    monkeypatch.setattr(selectors, "DefaultSelector", Late)
+    lines: list[bytes] = []
+    assert shell(f"while [ ! -e {goes_on} ]; do sleep 0.01; done; echo last words", stdout=lines.append) == 0
+    assert lines == [b"last words"]
 
 
 @pytest.fixture
