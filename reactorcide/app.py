@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,7 +17,8 @@ from reactorcide.corndogs.storage import TaskStorage
 from reactorcide.corndogs.task import Corndogs
 from reactorcide.domain.errors import ConfigurationError, NotFound, ReactorcideError
 from reactorcide.domain.ids import new_id
-from reactorcide.jobs import JobContext, sources
+from reactorcide.jobs import JobContext, StoredJobs, sources
+from reactorcide.jobs.hints import WorkerHints
 from reactorcide.jobs.retention import Policy
 from reactorcide.metrics import Metrics
 from reactorcide.objects.filesystem import FilesystemObjectStore
@@ -48,38 +48,76 @@ log = logging.getLogger("reactorcide.app")
 _DOCKER_VARIABLES = ("DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH")
 
 
-class Application:
-    """One service. ``start`` once, ``stop`` any number of times; then nothing of it is left."""
+class Service:
+    """API, worker and queue. ``start`` once, ``stop`` any number of times; then nothing of it is left."""
 
-    def __init__(
-        self,
-        wsgi: "Flask",
-        *,
-        start: Callable[[], None],
-        stop_order: list[Callable[[float], None]],
-        signals: Signals,
-        drain: Callable[[Callable[[], None]], None],
-        admin_token: Callable[[], str | None],
-    ) -> None:
-        self.wsgi = wsgi
-        self._start = start
-        self._stop_order = stop_order
-        self._signals = signals
-        self._drain = drain
-        self._admin_token = admin_token
+    def __init__(self, settings: Settings, environment: Mapping[str, str]) -> None:
+        """Wire the parts together; nothing is started, opened or connected yet.
+
+        ``environment`` is where the engine's address and git's certificates are looked up. Raises
+        ``ConfigurationError`` for settings that can't be.
+        """
+        settings = replace(settings, data_dir=settings.data_dir.absolute())
+        self._settings = settings
+        self._signals = Signals()
+        metrics, hints = Metrics(), WorkerHints()
+        self._queue = _queue(settings, metrics)
+        self._database = Database(settings.database_path)
+        self._store = Store(self._database, Vault.beside(settings.database_path))
+        self._accounts = AccountContext(self._store)
+        self._objects = FilesystemObjectStore(
+            settings.objects_dir, least_free_bytes=settings.min_free_disk_bytes
+        )
+        self._runner = _deferred_runner(settings, environment)
+        preparation = _preparation(settings, environment, self._store.accounts)
+        self._context = JobContext(
+            store=self._store,
+            objects=self._objects,
+            signals=self._signals,
+            metrics=metrics,
+            corndogs=self._queue.corndogs,
+            rules=preparation.rules,
+            hints=hints,
+        )
+        self._worker = Worker(
+            self._context,
+            self._runner,
+            preparation,
+            _limits(settings),
+            worker_id=f"{socket.gethostname()}-{new_id()[-8:]}",
+            concurrency=settings.concurrency,
+            lease_s=settings.lease_s,
+            queues=settings.queues,
+            check_disk=self._objects.check_room,
+        )
+        hints.subscribe(self._worker.wake, self._worker.stop_attempt)
+        self._janitor = Janitor(
+            self._context,
+            self._runner,
+            keep_policy(settings),
+            keep_image_days=settings.keep_image_days,
+            keep_source_days=settings.keep_source_days,
+        )
+        metrics.add_job_counts(self._store.queues.counts)
+        self.wsgi: Flask = self._web(metrics)
+        self.new_admin_token: str | None = None
+        """The admin's token, where this start has made it."""
 
     def start(self) -> None:
         """Bring everything up; raises ``ConfigurationError`` with a sentence where that can't be."""
-        self._start()
-
-    @property
-    def new_admin_token(self) -> str | None:
-        """The admin's token, where this start has made it."""
-        return self._admin_token()
+        self._database.migrate()
+        self._remove_leftovers()
+        self._store.instance.id(new_id())
+        self._store.instance.open_vault()
+        self._store.tasks.submit_interrupted()
+        self.new_admin_token = users.bootstrap(self._accounts, self._settings.admin_token_path)
+        self._queue.start()
+        self._worker.start()
+        self._janitor.start()
 
     def drain(self, drained: Callable[[], None]) -> None:
         """Take no more jobs, and call ``drained`` when none runs any more; everything else goes on."""
-        self._drain(drained)
+        self._worker.drain(drained)
 
     def release_waiters(self) -> None:
         """End followers and long polls: the service is about to stop. Safe in a signal handler's thread."""
@@ -89,151 +127,64 @@ class Application:
         """Bring everything down within about ``deadline_s``; running containers go on."""
         deadline = monotonic() + deadline_s
         self.release_waiters()
-        for stop in self._stop_order:
+        for stop in (
+            self._worker.stop,
+            self._janitor.stop,
+            self._queue.stop,
+            lambda _: self._runner.close(),
+            lambda _: self._database.close(),
+        ):
             try:
                 stop(max(0.1, deadline - monotonic()))
             except ReactorcideError as exc:
                 log.warning("while stopping: %s", exc)
 
+    def _web(self, metrics: Metrics) -> "Flask":
+        """Return the WSGI application."""
+        # Flask and pydantic are most of what there is to import, and the operator's commands do without.
+        from reactorcide.web import create_app
+        from reactorcide.web.probes import Probes
+        from reactorcide.web.ratelimit import FailureLimiter
+        from reactorcide.web.services import Services
+        from reactorcide.web.streams import StreamSlots
 
-def build(settings: Settings, environment: Mapping[str, str]) -> Application:
-    """Make a service of ``settings``; nothing is started, opened or connected yet.
-
-    ``environment`` is where the engine's address and git's certificates are looked up. Raises
-    ``ConfigurationError`` for settings that can't be.
-    """
-    # Flask and pydantic are most of what there is to import, and the operator's commands do without.
-    from reactorcide.web import create_app
-    from reactorcide.web.probes import Probes
-    from reactorcide.web.ratelimit import FailureLimiter
-    from reactorcide.web.services import Services
-    from reactorcide.web.streams import StreamSlots
-
-    metrics, signals = Metrics(), Signals()
-    settings = replace(settings, data_dir=settings.data_dir.absolute())
-    database = Database(settings.database_path)
-    store = Store(database, Vault.beside(database.path))
-    accounts = AccountContext(store)
-    objects = FilesystemObjectStore(settings.objects_dir, least_free_bytes=settings.min_free_disk_bytes)
-    queue = _queue(settings, metrics)
-    roots = SourceRoots(settings.source_roots, settings.data_dir)
-    most_disk_bytes = settings.max_disk_bytes
-    preparation = Preparation(
-        roots,
-        settings.workspaces_dir,
-        environment,
-        settings.allow_images,
-        is_admin=lambda user_id: _is_admin(store.accounts, user_id),
-        addresses=AddressRules(settings.allow_addresses, settings.deny_addresses),
-        git_limits=GitLimits(memory_bytes=settings.git_memory_bytes, disk_bytes=most_disk_bytes),
-    )
-    # Importing the Docker SDK is a good part of the start, and the first request does not need it.
-    runner = cast(
-        Runner,
-        _Deferred(
-            lambda: _docker_runner(
-                environment,
-                max_connections=2 * settings.concurrency + 8,
-                network=settings.job_network,
-                capabilities=settings.capabilities,
-                allow_new_privileges=settings.allow_new_privileges,
-            )
-        ),
-    )
-    context = JobContext(
-        store=store,
-        objects=objects,
-        signals=signals,
-        metrics=metrics,
-        check_source=preparation.check,
-    )
-    context.corndogs = queue.corndogs
-    worker = Worker(
-        context,
-        runner,
-        preparation,
-        Limits(
-            prepare_timeout_s=settings.prepare_timeout_s,
-            collect_timeout_s=settings.collect_timeout_s,
-            cancel_grace_s=settings.cancel_grace_s,
-            pids=settings.pids_limit,
-            artifact_bytes=settings.max_artifact_bytes,
-            artifacts=settings.max_artifacts,
-            pull=settings.pull,
-            max_disk_bytes=most_disk_bytes,
-            log_bytes=settings.max_log_bytes,
-        ),
-        worker_id=f"{socket.gethostname()}-{new_id()[-8:]}",
-        concurrency=settings.concurrency,
-        lease_s=settings.lease_s,
-        queues=settings.queues,
-        check_disk=objects.check_room,
-    )
-    janitor = Janitor(
-        context,
-        runner,
-        keep_policy(settings),
-        keep_image_days=settings.keep_image_days,
-        keep_source_days=settings.keep_source_days,
-    )
-    context.wake_worker = worker.wake
-    context.stop_attempt = worker.stop_attempt
-    services = Services(
-        jobs=context,
-        accounts=accounts,
-        defaults=_defaults(settings),
-        most_source_bytes=settings.max_source_bytes,
-        slots=StreamSlots(settings.stream_slots),
-        metrics=metrics,
-        bad_tokens=FailureLimiter(settings.bad_tokens),
-        probes=Probes(
-            {
-                "database": database.check,
-                "corndogs": queue.corndogs.check_health,
-                "docker": runner.check,
-                "object_store": objects.check,
-                "worker": worker.check,
-            }
-        ),
-        workers=lambda: [worker.view()],
-    )
-    metrics.add_job_counts(store.queues.counts)
-    made: list[str] = []
-
-    def start() -> None:
-        database.migrate()
-        _remove_leftovers(context, objects, settings.workspaces_dir)
-        context.instance_id = store.instance.id(new_id())
-        store.instance.open_vault()
-        store.tasks.submit_interrupted()
-        admin_token = users.bootstrap(accounts, settings.admin_token_path)
-        if admin_token is not None:
-            made.append(admin_token)
-        queue.start()
-        worker.start()
-        janitor.start()
-
-    stop_order: list[Callable[[float], None]] = [
-        worker.stop,
-        janitor.stop,
-        queue.stop,
-        lambda _: runner.close(),
-        lambda _: database.close(),
-    ]
-    return Application(
-        create_app(
+        settings = self._settings
+        services = Services(
+            jobs=self._context,
+            accounts=self._accounts,
+            defaults=_defaults(settings),
+            most_source_bytes=settings.max_source_bytes,
+            slots=StreamSlots(settings.stream_slots),
+            metrics=metrics,
+            bad_tokens=FailureLimiter(settings.bad_tokens),
+            probes=Probes(
+                {
+                    "database": self._database.check,
+                    "corndogs": self._queue.corndogs.check_health,
+                    "docker": self._runner.check,
+                    "object_store": self._objects.check,
+                    "worker": self._worker.check,
+                }
+            ),
+            workers=lambda: [self._worker.view()],
+        )
+        return create_app(
             services,
             trusted_proxies=settings.trusted_proxies,
             cors_origins=settings.cors_origins,
             allowed_hosts=settings.allowed_hosts,
             public_url=settings.public_url,
-        ),
-        start=start,
-        stop_order=stop_order,
-        signals=signals,
-        drain=worker.drain,
-        admin_token=lambda: made[0] if made else None,
-    )
+        )
+
+    def _remove_leftovers(self) -> None:
+        """Remove what a service that was killed was writing just then; nobody writes there yet."""
+        try:
+            self._objects.remove_leftovers()
+            sources.remove_orphans(self._context)
+            if self._settings.workspaces_dir.exists():
+                shutil.rmtree(self._settings.workspaces_dir)
+        except (ReactorcideError, OSError) as exc:
+            log.warning("what an earlier service has left half-written stays: %s", exc)
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,15 +249,30 @@ def _is_admin(accounts: Accounts, user_id: str) -> bool:
     return user.is_active and user.is_admin
 
 
-def _remove_leftovers(context: JobContext, objects: FilesystemObjectStore, workspaces_dir: Path) -> None:
-    """Remove what a service that was killed was writing just then; nobody writes there yet."""
-    try:
-        objects.remove_leftovers()
-        sources.remove_orphans(context)
-        if workspaces_dir.exists():
-            shutil.rmtree(workspaces_dir)
-    except (ReactorcideError, OSError) as exc:
-        log.warning("what an earlier service has left half-written stays: %s", exc)
+def _preparation(settings: Settings, environment: Mapping[str, str], accounts: Accounts) -> Preparation:
+    return Preparation(
+        SourceRoots(settings.source_roots, settings.data_dir),
+        settings.workspaces_dir,
+        environment,
+        settings.allow_images,
+        is_admin=lambda user_id: _is_admin(accounts, user_id),
+        addresses=AddressRules(settings.allow_addresses, settings.deny_addresses),
+        git_limits=GitLimits(memory_bytes=settings.git_memory_bytes, disk_bytes=settings.max_disk_bytes),
+    )
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        prepare_timeout_s=settings.prepare_timeout_s,
+        collect_timeout_s=settings.collect_timeout_s,
+        cancel_grace_s=settings.cancel_grace_s,
+        pids=settings.pids_limit,
+        artifact_bytes=settings.max_artifact_bytes,
+        artifacts=settings.max_artifacts,
+        pull=settings.pull,
+        max_disk_bytes=settings.max_disk_bytes,
+        log_bytes=settings.max_log_bytes,
+    )
 
 
 def _defaults(settings: Settings) -> "JobDefaults":
@@ -341,15 +307,13 @@ def open_accounts(settings: Settings) -> Iterator[AccountContext]:
 
 
 @contextmanager
-def open_jobs(settings: Settings) -> Iterator[JobContext]:
-    """Give access to the jobs of a data directory, as ``open_accounts`` does; none can be submitted."""
+def open_jobs(settings: Settings) -> Iterator[StoredJobs]:
+    """Give access to the jobs of a data directory, as ``open_accounts`` does."""
     with _existing_database(settings) as database:
-        yield JobContext(
+        yield StoredJobs(
             store=Store(database, Vault.beside(database.path)),
             objects=FilesystemObjectStore(settings.objects_dir),
             signals=Signals(),
-            metrics=Metrics(),
-            check_source=lambda _: None,
         )
 
 
@@ -396,6 +360,24 @@ def _docker_runner(environment: Mapping[str, str], **options: Any) -> "DockerRun
 
     named = {name: environment[name] for name in _DOCKER_VARIABLES if name in environment}
     return DockerRunner(named, **options)
+
+
+def _deferred_runner(settings: Settings, environment: Mapping[str, str]) -> Runner:
+    """Return the runner, made when it is first used.
+
+    Importing the Docker SDK is a good part of the start, and the first request does not need it.
+    """
+
+    def make() -> "DockerRunner":
+        return _docker_runner(
+            environment,
+            max_connections=2 * settings.concurrency + 8,
+            network=settings.job_network,
+            capabilities=settings.capabilities,
+            allow_new_privileges=settings.allow_new_privileges,
+        )
+
+    return cast(Runner, _Deferred(make))
 
 
 class _Deferred:

@@ -4,7 +4,7 @@ import os
 import threading
 from pathlib import Path
 
-from reactorcide.app import build
+from reactorcide.app import Service
 from reactorcide.settings import Settings
 from tests.support.waiting import wait_until
 
@@ -20,7 +20,7 @@ def open_files() -> list[str]:
 
 
 def cycle(data_dir: Path) -> None:
-    application = build(
+    application = Service(
         Settings(data_dir=data_dir, source_roots=(data_dir,), concurrency=1),
         {"DOCKER_HOST": "unix:///nonexistent.sock", "PATH": os.environ["PATH"]},
     )
@@ -65,7 +65,7 @@ def test_a_start_removes_what_a_killed_service_was_writing(tmp_path: Path) -> No
 
 def test_building_starts_and_opens_nothing(tmp_path: Path) -> None:
     threads, files = threading.active_count(), len(open_files())
-    build(Settings(data_dir=tmp_path / "data", source_roots=(tmp_path,), concurrency=1), {})
+    Service(Settings(data_dir=tmp_path / "data", source_roots=(tmp_path,), concurrency=1), {})
     assert threading.active_count() == threads
     assert len(open_files()) == files
     assert not (tmp_path / "data").exists()

@@ -1,35 +1,43 @@
 """What can be done with jobs: one file a use case, called by the API and by the worker alike."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Protocol
 
 from reactorcide.corndogs.task import Corndogs
-from reactorcide.domain.jobs import JobDefinition
+from reactorcide.domain.definition import JobDefinition
+from reactorcide.jobs.hints import WorkerHints
 from reactorcide.metrics import Metrics
 from reactorcide.objects import ObjectStore
 from reactorcide.signals import Signals
 from reactorcide.store import Store
 
 
-def _nothing(*_: object) -> None:
-    return None
+class JobRules(Protocol):
+    """Which images and sources jobs may use here."""
+
+    def check(self, definition: JobDefinition) -> None:
+        """Raise ``InvalidInput`` unless the image and the source that a job names may be used."""
 
 
-@dataclass(slots=True)
-class JobContext:
-    """The collaborators of every use case."""
+@dataclass(frozen=True, slots=True)
+class StoredJobs:
+    """The collaborators of use cases that look at jobs, or remove them."""
 
     store: Store
     objects: ObjectStore
     signals: Signals
+
+
+@dataclass(frozen=True, slots=True)
+class JobContext(StoredJobs):
+    """The collaborators of use cases that submit jobs, run them, or end them."""
+
     metrics: Metrics
-    check_source: Callable[[JobDefinition], None]
-    """Raises ``InvalidInput`` unless the job's source may be used here."""
-    corndogs: Corndogs = field(init=False)
-    """Set when the service is made; who only looks at jobs has none."""
-    instance_id: str = field(init=False)
-    """Set when the service starts, from its database."""
-    wake_worker: Callable[[], None] = field(default=_nothing)
-    """Tells the embedded worker, where there is one, that there is something to do."""
-    stop_attempt: Callable[[str], None] = field(default=_nothing)
-    """Tells the embedded worker that a job it may be running is cancelled."""
+    corndogs: Corndogs
+    rules: JobRules
+    hints: WorkerHints
+
+    @property
+    def instance_id(self) -> str:
+        """The installation's id, which its tasks and containers carry."""
+        return self.store.instance.known_id

@@ -3,11 +3,11 @@
 from reactorcide.domain.accounts import User
 from reactorcide.domain.errors import Forbidden, NotFound
 from reactorcide.domain.jobs import Job
-from reactorcide.jobs import JobContext
+from reactorcide.jobs import StoredJobs
 from reactorcide.logs.masking import hide_in_own_log
 
 
-def get(context: JobContext, user: User, job_id: str) -> Job:
+def get(context: StoredJobs, user: User, job_id: str) -> Job:
     """Return a job that ``user`` may see.
 
     Raises ``NotFound`` where there is none (any more), ``Forbidden`` where it is somebody else's.

@@ -34,4 +34,4 @@ def stop(context: JobContext, job: Job) -> None:
         lifecycle.close_task(context, job)
     else:
         # Its worker closes the task once the container is gone.
-        context.stop_attempt(job.job_id)
+        context.hints.job_cancelled(job.job_id)

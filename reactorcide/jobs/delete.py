@@ -8,7 +8,7 @@ from reactorcide.domain.audit import Action, AuditEntry
 from reactorcide.domain.clock import now_ms
 from reactorcide.domain.errors import IllegalTransition, ObjectStoreError
 from reactorcide.domain.jobs import job_prefix
-from reactorcide.jobs import JobContext, access, cancel, lifecycle
+from reactorcide.jobs import JobContext, StoredJobs, access, cancel, lifecycle
 
 
 def delete(context: JobContext, user: User, job_id: str) -> None:
@@ -30,13 +30,13 @@ def delete(context: JobContext, user: User, job_id: str) -> None:
     purge_ended(context, job_id)
 
 
-def announce_deleted(context: JobContext, job_id: str) -> None:
+def announce_deleted(context: StoredJobs, job_id: str) -> None:
     """Tell whoever waits for a job that there is none any more, once its tombstone is written."""
     crashpoints.reached("delete-written")
     context.signals.announce(job_id)
 
 
-def purge_ended(context: JobContext, job_id: str | None = None) -> None:
+def purge_ended(context: StoredJobs, job_id: str | None = None) -> None:
     """Remove the rows and objects of deleted jobs (or of that one) that nothing runs any more.
 
     One that cannot be removed stays for the next time and holds up no other; then this raises
@@ -52,7 +52,7 @@ def purge_ended(context: JobContext, job_id: str | None = None) -> None:
         raise problem
 
 
-def purge(context: JobContext, job_id: str) -> None:
+def purge(context: StoredJobs, job_id: str) -> None:
     """Remove one deleted job for good: objects first, so that no object is left without a row."""
     context.objects.delete(job_prefix(job_id))
     context.store.retention.purge(job_id)

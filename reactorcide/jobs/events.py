@@ -5,7 +5,7 @@ from collections.abc import Generator
 
 from reactorcide.domain.accounts import User
 from reactorcide.domain.jobs import JobEvent
-from reactorcide.jobs import JobContext
+from reactorcide.jobs import StoredJobs
 from reactorcide.signals import ANY_JOB
 
 _NUMBER = re.compile(r"\d{1,15}", re.ASCII)
@@ -14,7 +14,7 @@ _IDLE_S = 1.0
 _PAGE = 100
 
 
-def shown_id(context: JobContext, user: User, event_id: int) -> str:
+def shown_id(context: StoredJobs, user: User, event_id: int) -> str:
     """Return the id of a status change as ``user`` may see it.
 
     The numbers themselves count the jobs of everybody. It is good for ``user`` alone, also after a restart.
@@ -22,7 +22,7 @@ def shown_id(context: JobContext, user: User, event_id: int) -> str:
     return context.store.events.seal_id(event_id, user.user_id)
 
 
-def sent_id(context: JobContext, user: User, shown: str) -> int | None:
+def sent_id(context: StoredJobs, user: User, shown: str) -> int | None:
     """Return the id behind one that was shown to ``user``; ``None`` where none was shown like this.
 
     Everybody may say 0, which is before the first, and an admin a number, as earlier versions showed them.
@@ -32,12 +32,12 @@ def sent_id(context: JobContext, user: User, shown: str) -> int | None:
     return context.store.events.open_id(shown, user.user_id) if _SEALED.fullmatch(shown) else None
 
 
-def last_id(context: JobContext) -> int:
+def last_id(context: StoredJobs) -> int:
     """Return the id of the last status change up to now."""
     return context.store.events.last_id()
 
 
-def follow(context: JobContext, user: User, after: int) -> Generator[JobEvent | None, None, None]:
+def follow(context: StoredJobs, user: User, after: int) -> Generator[JobEvent | None, None, None]:
     """Yield the status changes after an id, of the jobs that ``user`` may see, as they come.
 
     Yields ``None`` about once a second while nothing happens. Ends when the service stops.

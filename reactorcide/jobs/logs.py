@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from reactorcide.domain.errors import InvalidInput, NotFound
 from reactorcide.domain.jobs import Job
-from reactorcide.jobs import JobContext
+from reactorcide.jobs import StoredJobs
 from reactorcide.logs.reader import STREAMS, LogView, Piece, follow_log, with_times
 
 
@@ -48,7 +48,7 @@ class LogBytes:
         return self.view.read(self.start, self.end) if self.changed is None else self.changed
 
 
-def read(context: JobContext, job: Job, part: LogPart) -> LogBytes:
+def read(context: StoredJobs, job: Job, part: LogPart) -> LogBytes:
     """Return a part of what an attempt has printed up to now."""
     view = _view(context, job, part)
     kind = None if part.stream is None else STREAMS[part.stream]
@@ -67,7 +67,7 @@ def read(context: JobContext, job: Job, part: LogPart) -> LogBytes:
     return LogBytes(view, start, end, changed)
 
 
-def start_of(context: JobContext, job: Job, part: LogPart, position: LogPosition | None) -> LogPosition:
+def start_of(context: StoredJobs, job: Job, part: LogPart, position: LogPosition | None) -> LogPosition:
     """Return where a follower begins: at a position, at the last lines, or at the beginning."""
     if position is not None:
         _existing(job, position.attempt)
@@ -80,7 +80,7 @@ def start_of(context: JobContext, job: Job, part: LogPart, position: LogPosition
     return LogPosition(number, offset)
 
 
-def follow(context: JobContext, job: Job, part: LogPart, start: LogPosition) -> Generator[bytes, None, None]:
+def follow(context: StoredJobs, job: Job, part: LogPart, start: LogPosition) -> Generator[bytes, None, None]:
     """Yield a log as it grows until it closes, over all further attempts where none is named.
 
     Yields ``b""`` now and then while nothing comes; see ``follow_log``.
@@ -97,7 +97,7 @@ def follow(context: JobContext, job: Job, part: LogPart, start: LogPosition) -> 
 
 
 def follow_pieces(
-    context: JobContext, job: Job, part: LogPart, start: LogPosition
+    context: StoredJobs, job: Job, part: LogPart, start: LogPosition
 ) -> Generator[tuple[int, Piece] | None, None, None]:
     """Yield what is written, with its attempt's number, like ``follow``; ``None`` while nothing comes."""
     kind = None if part.stream is None else STREAMS[part.stream]
@@ -108,7 +108,7 @@ def follow_pieces(
             yield attempt, piece
 
 
-def as_it_is(context: JobContext, job: Job) -> Job | None:
+def as_it_is(context: StoredJobs, job: Job) -> Job | None:
     """Return what has become of a job that was followed; ``None`` where it is gone."""
     try:
         return context.store.jobs.get(job.job_id)
@@ -117,7 +117,7 @@ def as_it_is(context: JobContext, job: Job) -> Job | None:
 
 
 def _parts(
-    context: JobContext, job: Job, part: LogPart, start: LogPosition
+    context: StoredJobs, job: Job, part: LogPart, start: LogPosition
 ) -> Iterator[tuple[int, LogView, int, int]]:
     number, offset = start.attempt, start.offset
     while True:
@@ -139,7 +139,7 @@ def _parts(
         number, offset = number + 1, 0
 
 
-def _view(context: JobContext, job: Job, part: LogPart) -> LogView:
+def _view(context: StoredJobs, job: Job, part: LogPart) -> LogView:
     view = LogView(context.objects, job.job_id, _existing(job, part.attempt))
     for field, is_wanted in (("timestamps", part.timestamps), ("stream", part.stream is not None)):
         if is_wanted and not view.is_indexed:

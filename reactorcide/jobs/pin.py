@@ -4,10 +4,10 @@ from reactorcide.domain.accounts import User
 from reactorcide.domain.audit import Action, AuditEntry
 from reactorcide.domain.clock import now_ms
 from reactorcide.domain.jobs import Job
-from reactorcide.jobs import JobContext, access
+from reactorcide.jobs import StoredJobs, access
 
 
-def pin(context: JobContext, user: User, job_id: str, *, pinned: bool) -> Job:
+def pin(context: StoredJobs, user: User, job_id: str, *, pinned: bool) -> Job:
     """Pin a job, whatever its status, or take its pin away, and return it; again is fine."""
     job = access.get(context, user, job_id)
     if job.pinned is pinned:

@@ -9,7 +9,7 @@ from reactorcide.domain.accounts import User
 from reactorcide.domain.clock import now_ms
 from reactorcide.domain.errors import NotFound, ObjectNotFound
 from reactorcide.domain.jobs import AttemptRecord, Job, JobFilter, artifacts_prefix, attempt_prefix
-from reactorcide.jobs import JobContext, access
+from reactorcide.jobs import StoredJobs, access
 from reactorcide.tarstream import Entry
 
 _MOST_QUEUES = 1000
@@ -37,7 +37,7 @@ class ArtifactListing:
 
 
 def page(
-    context: JobContext,
+    context: StoredJobs,
     wanted: JobFilter,
     *,
     limit: int,
@@ -49,7 +49,7 @@ def page(
     return context.store.jobs.page(wanted, limit=limit, offset=offset, after=after, max_chars=max_chars)
 
 
-def queues(context: JobContext, user: User) -> tuple[list[dict[str, object]], bool]:
+def queues(context: StoredJobs, user: User) -> tuple[list[dict[str, object]], bool]:
     """Return what each queue with unfinished jobs holds, counting only jobs that ``user`` may see.
 
     Tells, too, whether there are more than are returned.
@@ -69,19 +69,19 @@ def queues(context: JobContext, user: User) -> tuple[list[dict[str, object]], bo
     ], len(found) > _MOST_QUEUES
 
 
-def visible(context: JobContext, user: User, job_ids: Iterable[str]) -> list[str]:
+def visible(context: StoredJobs, user: User, job_ids: Iterable[str]) -> list[str]:
     """Return those of some jobs that ``user`` may see."""
     if user.is_admin:
         return list(job_ids)
     return [job_id for job_id in job_ids if context.store.jobs.get(job_id).user_id == user.user_id]
 
 
-def attempts(context: JobContext, job: Job) -> list[AttemptRecord]:
+def attempts(context: StoredJobs, job: Job) -> list[AttemptRecord]:
     """Return every attempt of a job, the first one first."""
     return context.store.attempts.of_job(job.job_id)
 
 
-def wait_for_change(context: JobContext, user: User, job_id: str, *, timeout_s: float) -> Job:
+def wait_for_change(context: StoredJobs, user: User, job_id: str, *, timeout_s: float) -> Job:
     """Return the job as soon as its status is another one than now, is final, or the time is up."""
     deadline = monotonic() + timeout_s
     with context.signals.watching(job_id) as changed:
@@ -96,7 +96,7 @@ def wait_for_change(context: JobContext, user: User, job_id: str, *, timeout_s: 
     return job
 
 
-def artifacts(context: JobContext, job: Job) -> ArtifactListing:
+def artifacts(context: StoredJobs, job: Job) -> ArtifactListing:
     """Return what the job's last attempt left."""
     data = _listing(context, job)
     if not data:
@@ -108,7 +108,7 @@ def artifacts(context: JobContext, job: Job) -> ArtifactListing:
     return ArtifactListing([Artifact(**item) for item in found["artifacts"]], truncated=found["truncated"])
 
 
-def artifact(context: JobContext, job: Job, path: str) -> Artifact:
+def artifact(context: StoredJobs, job: Job, path: str) -> Artifact:
     """Return what the listing says of one file that the job left; raises ``NotFound``."""
     # One line is parsed, not ten thousand: a client that downloads all of them asks for each.
     data = _listing(context, job)
@@ -121,12 +121,12 @@ def artifact(context: JobContext, job: Job, path: str) -> Artifact:
     return Artifact(**json.loads(data[start : data.index(b"\n", start + 1)].rstrip(b",")))
 
 
-def artifact_bytes(context: JobContext, job: Job, item: Artifact) -> Iterator[bytes]:
+def artifact_bytes(context: StoredJobs, job: Job, item: Artifact) -> Iterator[bytes]:
     """Return the bytes of one file that the job left; raises ``ObjectNotFound`` on the call itself."""
     return context.objects.read(artifacts_prefix(job.job_id, job.attempt) + item.path)
 
 
-def artifact_entries(context: JobContext, job: Job, items: Iterable[Artifact]) -> Iterator[Entry]:
+def artifact_entries(context: StoredJobs, job: Job, items: Iterable[Artifact]) -> Iterator[Entry]:
     """Yield files that the job left, for a tar; each is opened when it is come to."""
     for item in items:
         yield Entry(
@@ -145,7 +145,7 @@ def listed_bytes(item: Artifact) -> int:
 
 
 def save_artifact_listing(
-    context: JobContext, job: Job, listing: list[Artifact], *, truncated: bool = False
+    context: StoredJobs, job: Job, listing: list[Artifact], *, truncated: bool = False
 ) -> None:
     """Write down what an attempt left; what is not in the listing is not there for clients."""
     lines = [json.dumps(asdict(item)) for item in sorted(listing, key=lambda item: item.path)]
@@ -154,7 +154,7 @@ def save_artifact_listing(
     context.objects.put(_listing_key(job.job_id, job.attempt), [data.encode()])
 
 
-def _listing(context: JobContext, job: Job) -> bytes:
+def _listing(context: StoredJobs, job: Job) -> bytes:
     if job.artifacts_object_key is None:
         return b""
     try:

@@ -46,4 +46,4 @@ def check(context: JobContext, job: Job, *, lease_s: float) -> None:
         timeout_s=-1,
         priority=job.definition.priority,
     )
-    context.wake_worker()
+    context.hints.job_waiting()

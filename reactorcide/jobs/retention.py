@@ -8,7 +8,7 @@ from reactorcide.domain.audit import Action, Actor, AuditEntry
 from reactorcide.domain.clock import now_ms
 from reactorcide.domain.jobs import EndedJob, job_prefix
 from reactorcide.domain.sizes import format_size
-from reactorcide.jobs import JobContext
+from reactorcide.jobs import StoredJobs
 from reactorcide.jobs.delete import announce_deleted, purge
 
 log = logging.getLogger("reactorcide.jobs")
@@ -66,7 +66,7 @@ def what_to_remove(ended: Iterable[EndedJob], policy: Policy, *, now_ms: int) ->
     return removals
 
 
-def plan(context: JobContext, policy: Policy) -> list[Removal]:
+def plan(context: StoredJobs, policy: Policy) -> list[Removal]:
     """Return what the policy would have removed now, oldest first; changes nothing.
 
     Only jobs that are over, are not pinned, and have neither a container nor a task left.
@@ -84,7 +84,7 @@ def plan(context: JobContext, policy: Policy) -> list[Removal]:
 
 
 def carry_out(
-    context: JobContext, policy: Policy, *, by: Actor, stopping: Callable[[], bool] = lambda: False
+    context: StoredJobs, policy: Policy, *, by: Actor, stopping: Callable[[], bool] = lambda: False
 ) -> list[Removal]:
     """Remove what the policy does not keep, and return it; ends early when ``stopping`` says so.
 
@@ -111,7 +111,7 @@ def carry_out(
     return removed
 
 
-def _measure(context: JobContext, stopping: Callable[[], bool]) -> None:
+def _measure(context: StoredJobs, stopping: Callable[[], bool]) -> None:
     """Write down what jobs take that have ended since the last time: it does not change any more."""
     while not stopping():
         job_ids = context.store.retention.unmeasured(limit=_MEASURED_AT_ONCE)
@@ -120,5 +120,5 @@ def _measure(context: JobContext, stopping: Callable[[], bool]) -> None:
         context.store.retention.save_sizes({job_id: _stored_bytes(context, job_id) for job_id in job_ids})
 
 
-def _stored_bytes(context: JobContext, job_id: str) -> int:
+def _stored_bytes(context: StoredJobs, job_id: str) -> int:
     return sum(item.size_bytes for item in context.objects.list(job_prefix(job_id)))

@@ -16,7 +16,7 @@ from reactorcide.domain.ids import new_id
 from reactorcide.domain.jobs import JobDefinition
 from reactorcide.domain.sizes import format_size
 from reactorcide.domain.sources import Source
-from reactorcide.jobs import JobContext, access, read
+from reactorcide.jobs import StoredJobs, access, read
 from reactorcide.tarstream import MOST_PATH_BYTES, DamagedTar, Entry, Tree, gunzip, read_tar
 
 _PREFIX = "sources/"
@@ -25,7 +25,7 @@ _MOST_PATHS = 500_000
 source is read."""
 
 
-def add(context: JobContext, user: User, chunks: Iterable[bytes], *, most_bytes: int) -> tuple[Source, bool]:
+def add(context: StoredJobs, user: User, chunks: Iterable[bytes], *, most_bytes: int) -> tuple[Source, bool]:
     """Keep a tar.gz that ``user`` uploads; return it, and whether they had not uploaded it before.
 
     Whether somebody else had makes no difference to what is answered, nor to how long that takes.
@@ -63,7 +63,7 @@ def add(context: JobContext, user: User, chunks: Iterable[bytes], *, most_bytes:
             context.objects.delete(folder)
 
 
-def get(context: JobContext, user: User, source_id: str) -> Source:
+def get(context: StoredJobs, user: User, source_id: str) -> Source:
     """Return a source that ``user`` has uploaded (an admin sees all); else raises ``NotFound``."""
     source = context.store.sources.get(source_id, None if user.is_admin else user.user_id)
     if source is None:
@@ -71,7 +71,7 @@ def get(context: JobContext, user: User, source_id: str) -> Source:
     return source
 
 
-def check(context: JobContext, user: User, definition: JobDefinition) -> None:
+def check(context: StoredJobs, user: User, definition: JobDefinition) -> None:
     """Raise unless ``user`` may use what a definition names as its source; an uploaded one is used now.
 
     ``InvalidInput`` for a source that ``user`` has not uploaded; for a job the same as where it is shown.
@@ -84,7 +84,7 @@ def check(context: JobContext, user: User, definition: JobDefinition) -> None:
         raise InvalidInput("you have uploaded no source with this source_id", "source_id")
 
 
-def entries(context: JobContext, definition: JobDefinition) -> Iterator[Entry] | None:
+def entries(context: StoredJobs, definition: JobDefinition) -> Iterator[Entry] | None:
     """Return the files of an uploaded source, or of another job's artifacts; ``None`` where neither is named.
 
     Raises ``JobFailed``, also while they are read, where they can't be had.
@@ -99,7 +99,7 @@ def entries(context: JobContext, definition: JobDefinition) -> Iterator[Entry] |
     return None
 
 
-def remove_unused(context: JobContext, *, before_ms: int) -> list[Source]:
+def remove_unused(context: StoredJobs, *, before_ms: int) -> list[Source]:
     """Remove what was last used before then, unless a job that has not ended needs it; returns what it was.
 
     ``before_ms`` must lie in the past: a job is being submitted for what is used just now.
@@ -111,7 +111,7 @@ def remove_unused(context: JobContext, *, before_ms: int) -> list[Source]:
     return removed
 
 
-def remove_orphans(context: JobContext) -> None:
+def remove_orphans(context: StoredJobs) -> None:
     """Remove what was stored for an upload that did not come to its end; only before anybody uploads."""
     known = context.store.sources.object_keys()
     for item in list(context.objects.list(_PREFIX)):
@@ -133,7 +133,7 @@ def _count_files(packed: Iterator[bytes], most_bytes: int) -> int:
     return files
 
 
-def _uploaded(context: JobContext, source: Source) -> Iterator[Entry]:
+def _uploaded(context: StoredJobs, source: Source) -> Iterator[Entry]:
     try:
         yield from _within(read_tar(gunzip(context.objects.read(source.object_key))))
     except ObjectNotFound as exc:
@@ -142,7 +142,7 @@ def _uploaded(context: JobContext, source: Source) -> Iterator[Entry]:
         raise JobFailed(f"the uploaded source {source.source_id} is damaged: {exc}") from exc
 
 
-def _artifacts(context: JobContext, job_id: str) -> Iterator[Entry]:
+def _artifacts(context: StoredJobs, job_id: str) -> Iterator[Entry]:
     try:
         job = context.store.jobs.get(job_id)
     except NotFound:

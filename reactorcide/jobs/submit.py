@@ -40,7 +40,7 @@ def submit(
     """
     hide_in_own_log(definition)
     sources.check(context, user, definition)
-    context.check_source(definition)
+    context.rules.check(definition)
     created_at_ms = now_ms()
     job = Job(
         job_id=new_id(),
@@ -142,7 +142,7 @@ def enqueue(context: JobContext, job: Job, *, failures: int) -> Job | None:
     queued = lifecycle.queued(context, job.job_id, task.uuid)
     if queued is None:
         _cancel_if_moved_on(context, job.job_id, task.uuid)
-    context.wake_worker()
+    context.hints.job_waiting()
     return queued
 
 

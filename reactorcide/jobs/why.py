@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from reactorcide.domain.clock import now_ms
 from reactorcide.domain.jobs import Job, JobStatus
 from reactorcide.domain.workers import WorkerView
-from reactorcide.jobs import JobContext
+from reactorcide.jobs import StoredJobs
 
 _LONG_S = 5.0
 """A worker that has a place takes a job from the queue long before this."""
@@ -21,7 +21,7 @@ class Why:
     next_try_at_ms: int | None = None
 
 
-def explain(context: JobContext, job: Job, workers: Sequence[WorkerView]) -> Why:
+def explain(context: StoredJobs, job: Job, workers: Sequence[WorkerView]) -> Why:
     """Return why the job is where it is; for one that waits, what it waits for."""
     if job.is_final:
         return Why(f"it is over: {job.error or job.status}")

@@ -52,9 +52,9 @@ def run(settings: Settings, local: socket.socket | None, remove_local: Callable[
             # What is made until it has started stays to the end. To look through it for garbage again and
             # again took a quarter of the start.
             gc.disable()
-            from reactorcide.app import build
+            from reactorcide.app import Service
 
-            self.application = build(settings, os.environ)
+            self.application = Service(settings, os.environ)
             return self.application.wsgi
 
         def run(self) -> None:

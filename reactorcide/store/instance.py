@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from reactorcide.domain.errors import ConfigurationError
+from reactorcide.domain.errors import ConfigurationError, StoreError
 from reactorcide.domain.secrets import guess
 from reactorcide.store.database import Database
 from reactorcide.store.models import InstanceRow
@@ -22,6 +22,18 @@ class Instance:
         self._database = database
         self._vault = vault
         self._sealed = sealed
+        self._id: str | None = None
+
+    @property
+    def known_id(self) -> str:
+        """This installation's id, read once. Raises ``StoreError`` where the database has none yet."""
+        if self._id is None:
+            with self._database.read() as db:
+                row = db.execute_sql("SELECT instance_id FROM instance").fetchone()
+            if row is None:
+                raise StoreError("the database has no id of its installation yet; start the service once")
+            self._id = str(row[0])
+        return self._id
 
     def id(self, proposed: str) -> str:
         """Return this installation's id; the first call ever makes it ``proposed``."""

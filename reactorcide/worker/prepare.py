@@ -8,7 +8,6 @@ from itertools import chain
 from pathlib import Path
 
 from reactorcide.domain.errors import InvalidInput, JobFailed
-from reactorcide.domain.images import full_reference, is_allowed
 from reactorcide.domain.jobs import ARTIFACTS_DIR, Job, JobDefinition
 from reactorcide.jobs import JobContext, sources
 from reactorcide.sources.addresses import AddressRules
@@ -16,7 +15,7 @@ from reactorcide.sources.archive import archive, empty_directories
 from reactorcide.sources.git import GitLimits, checkout
 from reactorcide.sources.repack import repack
 from reactorcide.sources.roots import Identity, SourceDirectory, SourceRoots
-from reactorcide.sources.urls import check_git_ref
+from reactorcide.sources.rules import SourceRules
 from reactorcide.tarstream import Entry
 from reactorcide.worker.interrupt import Interrupt
 
@@ -86,43 +85,14 @@ class Preparation:
         self._roots = roots
         self._workspaces_dir = workspaces_dir
         self._environment = environment
-        self._allow_images = tuple(allow_images)
+        self.rules = SourceRules(roots, allow_images)
         self._is_admin = is_admin
         self._addresses = addresses or AddressRules()
         self._git_limits = git_limits or GitLimits()
 
-    def check(self, definition: JobDefinition) -> None:
-        """Raise ``InvalidInput`` unless the image and the source that a job names may be used here."""
-        self._check_image(definition)
-        self._check_source(definition)
-
     def image(self, definition: JobDefinition) -> str:
         """Return the name to ask the engine for; raises ``JobFailed`` where the image may not be used."""
-        try:
-            # Checked when it was submitted, too; but this service may have been started with other settings.
-            self._check_image(definition)
-        except InvalidInput as exc:
-            raise JobFailed(f"the image cannot be used any more: {exc}") from exc
-        # An engine takes what is short and all of hex digits for an image's id first, of whatever name.
-        return full_reference(definition.runner_image) if self._allow_images else definition.runner_image
-
-    def _check_image(self, definition: JobDefinition) -> None:
-        if not is_allowed(definition.runner_image, self._allow_images):
-            raise InvalidInput(
-                f"runner_image {full_reference(definition.runner_image)} is none of those that jobs may use: "
-                + ", ".join(self._allow_images),
-                field="runner_image",
-            )
-
-    def _check_source(self, definition: JobDefinition) -> None:
-        if definition.source_type == "copy":
-            if definition.source_path is not None:
-                self._roots.resolve(definition.source_path)
-            return
-        if definition.git_url is not None:
-            self._roots.check_git_url(definition.git_url)
-        if definition.git_ref is not None:
-            check_git_ref(definition.git_ref)
+        return self.rules.image(definition)
 
     @contextmanager
     def source(
@@ -142,7 +112,7 @@ class Preparation:
         definition = job.definition
         try:
             # Checked when it was submitted, too; but roots and links may have changed since.
-            self._check_source(definition)
+            self.rules.check_source(definition)
         except InvalidInput as exc:
             raise JobFailed(f"the source cannot be used any more: {exc}") from exc
         if definition.source_type == "git":

@@ -114,7 +114,7 @@ import sys, pathlib
 from reactorcide import app
 from reactorcide.settings import Settings
 
-application = app.build(Settings(data_dir=pathlib.Path(sys.argv[1]), concurrency=0), {})
+application = app.Service(Settings(data_dir=pathlib.Path(sys.argv[1]), concurrency=0), {})
 application.start()
 client = application.wsgi.test_client()
 token = application.new_admin_token

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import requests
 
-from reactorcide.app import build
+from reactorcide import app as composition
 from reactorcide.domain.accounts import Role, Scope
 from reactorcide.settings import Settings
 from reactorcide.web.auth import NEEDS
@@ -121,7 +121,7 @@ EXPECTED: Mapping[str, Public | OfJob | Own | OfToken | OfSource | Stream | Admi
 
 def routes() -> set[str]:
     """Return what the application answers, as ``METHOD rule``."""
-    app = build(Settings(data_dir=Path("/nowhere")), {}).wsgi
+    app = composition.Service(Settings(data_dir=Path("/nowhere")), {}).wsgi
     return {
         f"{method} {rule.rule}"
         for rule in app.url_map.iter_rules()

@@ -22,6 +22,7 @@ from reactorcide.domain.errors import Forbidden, InvalidInput, JobFailed, NotFou
 from reactorcide.domain.ids import new_id
 from reactorcide.domain.jobs import Job, JobDefinition, JobStatus, Outcome, artifacts_prefix, attempt_prefix
 from reactorcide.jobs import JobContext, delete, lifecycle, read, sources
+from reactorcide.jobs.hints import WorkerHints
 from reactorcide.metrics import Metrics
 from reactorcide.objects.filesystem import FilesystemObjectStore
 from reactorcide.signals import Signals
@@ -101,7 +102,9 @@ def shelf(tmp_path: Path) -> Iterator[Shelf]:
             objects=FilesystemObjectStore(tmp_path / "objects"),
             signals=Signals(),
             metrics=Metrics(),
-            check_source=unused,
+            corndogs=unused,
+            rules=unused,
+            hints=WorkerHints(),
         )
     )
     database.close()

@@ -14,7 +14,7 @@ from jsonschema_rs import Draft202012Validator
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import Rule
 
-from reactorcide.app import build
+from reactorcide.app import Service
 from reactorcide.settings import Settings
 from reactorcide.web.api.openapi import document
 
@@ -25,7 +25,7 @@ _AUTOMATIC = ("HEAD", "OPTIONS")
 @cache
 def app() -> Flask:
     """The application, as far as its routes go: nothing of it is started."""
-    return build(Settings(data_dir=Path("/nonexistent")), {}).wsgi
+    return Service(Settings(data_dir=Path("/nonexistent")), {}).wsgi
 
 
 @cache

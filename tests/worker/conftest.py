@@ -13,6 +13,7 @@ from reactorcide.corndogs.server import EmbeddedCorndogs
 from reactorcide.domain.accounts import Role, User
 from reactorcide.domain.jobs import Job, JobDefinition
 from reactorcide.jobs import JobContext
+from reactorcide.jobs.hints import WorkerHints
 from reactorcide.jobs.logs import LogPart, read
 from reactorcide.jobs.submit import submit
 from reactorcide.metrics import Metrics
@@ -53,8 +54,7 @@ class House:
         )
         settings: dict[str, Any] = {"worker_id": "w", "concurrency": 2, "lease_s": 60.0, "queues": ()}
         worker = Worker(self.context, self.runner, self.preparation, limits, **settings | options)
-        self.context.wake_worker = worker.wake
-        self.context.stop_attempt = worker.stop_attempt
+        self.context.hints.subscribe(worker.wake, worker.stop_attempt)
         worker.start()
         self.workers.append(worker)
         return worker
@@ -116,10 +116,10 @@ def open_house(tmp_path: Path, instance_id: str) -> Iterator[House]:
         objects=FilesystemObjectStore(tmp_path / "objects"),
         signals=Signals(),
         metrics=Metrics(),
-        check_source=preparation.check,
+        corndogs=GrpcCorndogs(corndogs.address),
+        rules=preparation.rules,
+        hints=WorkerHints(),
     )
-    context.corndogs = GrpcCorndogs(corndogs.address)
-    context.instance_id = instance_id
     house = House(context, FakeRunner(), preparation, corndogs, [], database)
     yield house
     for worker in house.workers:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from reactorcide.domain.errors import EngineUnavailable, JobInterrupted, NotFound
 from reactorcide.domain.jobs import Job, JobDefinition, JobStatus
 from reactorcide.jobs import JobContext, read
+from reactorcide.jobs.hints import WorkerHints
 from reactorcide.jobs.read import Artifact
 from reactorcide.logs.writer import LogWriter
 from reactorcide.metrics import Metrics
@@ -36,7 +37,9 @@ def a_context(base: Path) -> JobContext:
         objects=FilesystemObjectStore(base / "objects"),
         signals=Signals(),
         metrics=Metrics(),
-        check_source=unused,
+        corndogs=unused,
+        rules=unused,
+        hints=WorkerHints(),
     )
 
 

@@ -77,7 +77,8 @@ def test_a_removal_that_takes_long_holds_up_no_claim(
     # Its other duties are done every half second then.
     house.worker(lease_s=1.5)
     old, _ = ended_jobs(house, 2)
-    house.context.objects = stuck = Stuck(tmp_path / "objects")
+    stuck = Stuck(tmp_path / "objects")
+    house.context = replace(house.context, objects=stuck)
     if deleted_by_hand:
         # As a crash between the two leaves it.
         house.context.store.jobs.delete(old.job_id, now_ms=now_ms())

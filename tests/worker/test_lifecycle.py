@@ -27,6 +27,7 @@ from reactorcide.domain.accounts import Role, User
 from reactorcide.domain.errors import Conflict, CorndogsUnavailable
 from reactorcide.domain.jobs import FINAL, WAITING, Job, JobDefinition, JobStatus, Outcome
 from reactorcide.jobs import JobContext, cancel, delete, lifecycle, why
+from reactorcide.jobs.hints import WorkerHints
 from reactorcide.jobs.submit import submit
 from reactorcide.metrics import Metrics
 from reactorcide.objects.filesystem import FilesystemObjectStore
@@ -127,10 +128,11 @@ class Lifecycle(RuleBasedStateMachine):
             objects=FilesystemObjectStore(base / "objects"),
             signals=Signals(),
             metrics=Metrics(),
-            check_source=self.preparation.check,
+            corndogs=self.cable,  # all of it, while it is not cut
+            rules=self.preparation.rules,
+            hints=WorkerHints(),
         )
-        self.context.corndogs = self.cable  # all of it, while it is not cut
-        self.context.instance_id = "instance"
+        self.context.store.instance.id("instance")
         self.runner = FakeRunner()
         self.runner.idle = self._idle
         self.patience = False
@@ -192,7 +194,7 @@ class Lifecycle(RuleBasedStateMachine):
             lease_s=LEASE_S,
             queues=(),
         )
-        self.context.stop_attempt = self.worker.stop_attempt
+        self.context.hints.subscribe(lambda: None, self.worker.stop_attempt)
         self.context.store.tasks.submit_interrupted()
 
     def _alive(self, call: Any, crash_at: str | None) -> Any:

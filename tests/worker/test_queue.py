@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -406,7 +407,7 @@ def two_houses(tmp_path: Path) -> Iterator[list[House]]:
     """Two installations on one queue."""
     with open_house(tmp_path / "one", "one") as first, open_house(tmp_path / "two", "two") as second:
         second.context.corndogs.close()
-        second.context.corndogs = GrpcCorndogs(first.corndogs.address)
+        second.context = replace(second.context, corndogs=GrpcCorndogs(first.corndogs.address))
         yield [first, second]
 
 
@@ -535,7 +536,7 @@ def test_a_job_that_the_queue_refuses_does_not_hold_up_those_behind_it(house: Ho
     jobs = [house.submit(queue_name=queue) for queue in ("bad", "bad", "good")]
     house.corndogs.start()
     house.context.corndogs.close()
-    house.context.corndogs = GrpcCorndogs(house.corndogs.address)
+    house.context = replace(house.context, corndogs=GrpcCorndogs(house.corndogs.address))
     sql(
         house,
         "CREATE TRIGGER refuse BEFORE INSERT ON task WHEN NEW.queue = 'bad' "

@@ -9,7 +9,7 @@ from urllib.parse import quote
 from flask import Response, jsonify, request
 
 from reactorcide.domain.jobs import Job
-from reactorcide.jobs import JobContext, access, read
+from reactorcide.jobs import StoredJobs, access, read
 from reactorcide.tarstream import END, write_entry
 from reactorcide.web.api.artifacts.schemas import ArtifactHeader, ArtifactListResponse, ArtifactPath
 from reactorcide.web.api.jobs.schemas import JobPath
@@ -80,7 +80,7 @@ def _download(chunks: Iterator[bytes], name: str, content_type: str | None = Non
     return response
 
 
-def _tar(context: JobContext, job: Job) -> Iterator[bytes]:
+def _tar(context: StoredJobs, job: Job) -> Iterator[bytes]:
     """Yield all artifacts as a tar, a piece at a time."""
     for entry in read.artifact_entries(context, job, read.artifacts(context, job).artifacts):
         yield from write_entry(entry, entry.path)

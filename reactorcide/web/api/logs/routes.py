@@ -8,7 +8,7 @@ from reactorcide.domain.accounts import User
 from reactorcide.domain.clock import rfc3339
 from reactorcide.domain.errors import InvalidInput
 from reactorcide.domain.jobs import Job
-from reactorcide.jobs import JobContext, access, events, logs
+from reactorcide.jobs import StoredJobs, access, events, logs
 from reactorcide.jobs.logs import LogBytes, LogPart, LogPosition
 from reactorcide.web import errors, sse
 from reactorcide.web.api.jobs.schemas import JobPath
@@ -54,7 +54,7 @@ def job_logs(header: LogHeader, path: JobPath, query: LogQuery) -> Response:
 
 
 def _log_events(
-    context: JobContext, job: Job, part: LogPart, start: LogPosition
+    context: StoredJobs, job: Job, part: LogPart, start: LogPosition
 ) -> Generator[bytes, None, None]:
     yield sse.mark(start)
     for found in logs.follow_pieces(context, job, part, start):
@@ -81,7 +81,7 @@ def follow_events(header: EventsHeader, query: NoQuery) -> Response:
     return stream(services().slots, context.signals, chunks, sse.MIMETYPE)
 
 
-def _job_events(context: JobContext, user: User, after: int) -> Generator[bytes, None, None]:
+def _job_events(context: StoredJobs, user: User, after: int) -> Generator[bytes, None, None]:
     yield sse.mark(events.shown_id(context, user, after))
     for found in events.follow(context, user, after):
         if found is None:

@@ -1,0 +1,54 @@
+"""Which images and sources the jobs of this service may use."""
+
+from collections.abc import Sequence
+
+from reactorcide.domain.definition import JobDefinition
+from reactorcide.domain.errors import InvalidInput, JobFailed
+from reactorcide.domain.images import full_reference, is_allowed
+from reactorcide.sources.roots import SourceRoots
+from reactorcide.sources.urls import check_git_ref
+
+
+class SourceRules:
+    """The operator's rules. Thread-safe.
+
+    ``allow_images`` are globs of the images that jobs may use; where there are none, all may be used.
+    """
+
+    def __init__(self, roots: SourceRoots, allow_images: Sequence[str] = ()) -> None:
+        self._roots = roots
+        self._allow_images = tuple(allow_images)
+
+    def check(self, definition: JobDefinition) -> None:
+        """Raise ``InvalidInput`` unless the image and the source that a job names may be used here."""
+        self._check_image(definition)
+        self.check_source(definition)
+
+    def image(self, definition: JobDefinition) -> str:
+        """Return the name to ask the engine for; raises ``JobFailed`` where the image may not be used."""
+        try:
+            # Checked when it was submitted, too; but this service may have been started with other settings.
+            self._check_image(definition)
+        except InvalidInput as exc:
+            raise JobFailed(f"the image cannot be used any more: {exc}") from exc
+        # An engine takes what is short and all of hex digits for an image's id first, of whatever name.
+        return full_reference(definition.runner_image) if self._allow_images else definition.runner_image
+
+    def check_source(self, definition: JobDefinition) -> None:
+        """Raise ``InvalidInput`` unless the source that a job names may be used here."""
+        if definition.source_type == "copy":
+            if definition.source_path is not None:
+                self._roots.resolve(definition.source_path)
+            return
+        if definition.git_url is not None:
+            self._roots.check_git_url(definition.git_url)
+        if definition.git_ref is not None:
+            check_git_ref(definition.git_ref)
+
+    def _check_image(self, definition: JobDefinition) -> None:
+        if not is_allowed(definition.runner_image, self._allow_images):
+            raise InvalidInput(
+                f"runner_image {full_reference(definition.runner_image)} is none of those that jobs may use: "
+                + ", ".join(self._allow_images),
+                field="runner_image",
+            )
