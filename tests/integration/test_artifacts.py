@@ -194,6 +194,7 @@ def test_collecting_hears_a_cancel_and_a_stop(new_service: NewService) -> None:
     collecting(api, service)
     service.stop()
     assert time.monotonic() - begun < 20
+    assert "has not ended in time" not in service.log_text()
     service.start()
     # It was taken over, and is still being collected.
     (job,) = api.get("jobs")["jobs"]
