@@ -1,6 +1,7 @@
 """Real repositories and real git servers on the loopback interface, and an interrupt to stop things with."""
 
 import base64
+import contextlib
 import copy
 import hashlib
 import http.server
@@ -223,6 +224,37 @@ def answering(status: int, body: bytes, content_type: str = "text/plain", **head
 
 
 @contextmanager
+def endless_refs() -> Iterator[tuple[str, list[int]]]:
+    """Serve a repository whose list of refs has no end; yields its URL, and where the bytes are counted."""
+    sent = [0]
+
+    class Endless(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "application/x-git-upload-pack-advertisement")
+            self.end_headers()
+            self.wfile.write(b"001e# service=git-upload-pack\n0000")
+            begin = 0
+            try:
+                while sent[0] < 4 << 30:
+                    lines = []
+                    for number in range(begin, begin + 10_000):
+                        line = b"%040d refs/heads/%020d\n" % (number + 1, number)
+                        lines.append(b"%04x%s" % (len(line) + 4, line))
+                    begin += 10_000
+                    self.wfile.write(b"".join(lines))
+                    sent[0] += sum(map(len, lines))
+            except OSError:
+                pass  # git has gone
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Keep quiet."""
+
+    with serving(http.server.ThreadingHTTPServer(("127.0.0.1", 0), Endless)) as port:
+        yield f"http://127.0.0.1:{port}/x", sent
+
+
+@contextmanager
 def git_daemon(base: Path) -> Iterator[str]:
     """Serve the repositories below ``base`` with the real git daemon; yields ``git://…``."""
 
@@ -297,17 +329,22 @@ class GitHttpHandler(http.server.BaseHTTPRequestHandler):
             ["git", "http-backend"],
             env=env,
             input=self.rfile.read(int(length or 0)),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            capture_output=True,
             check=False,
         )
+        if done.returncode:
+            # An answer without a body would be one of an empty repository.
+            print(f"git http-backend ended with {done.returncode}: {done.stderr!r}", flush=True)
+            self.send_error(500)
+            return
         head, _, body = done.stdout.partition(b"\r\n\r\n")
         headers = dict(line.split(": ", 1) for line in head.decode().splitlines())
         self.send_response(int(headers.pop("Status", "200 OK").split()[0]))
         for name, value in headers.items():
             self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
+        with contextlib.suppress(ConnectionError):  # git has gone
+            self.end_headers()
+            self.wfile.write(body)
 
 
 class HttpServer:

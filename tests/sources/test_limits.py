@@ -1,13 +1,10 @@
 """What a repository may cost the host: memory, disk, files, the list of its refs."""
 
-import http.server
 import os
 import resource
 import socket
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,7 +12,7 @@ import pytest
 from reactorcide.domain.errors import JobFailed
 from reactorcide.sources.git import GitLimits, session
 
-from .support import Client, Repository, answering, git_daemon, git_http, serving
+from .support import Client, Repository, answering, endless_refs, git_daemon, git_http
 from .test_submodules import Project
 
 MIB = 1 << 20
@@ -26,37 +23,6 @@ def origin(base: Path) -> Repository:
     made = Repository(base / "origin")
     made.commit("file", "content")
     return made
-
-
-@contextmanager
-def endless_refs() -> Iterator[tuple[str, list[int]]]:
-    """Serve a repository whose list of refs has no end; yields its URL, and where the bytes are counted."""
-    sent = [0]
-
-    class Endless(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("Content-Type", "application/x-git-upload-pack-advertisement")
-            self.end_headers()
-            self.wfile.write(b"001e# service=git-upload-pack\n0000")
-            begin = 0
-            try:
-                while sent[0] < 4 << 30:
-                    lines = []
-                    for number in range(begin, begin + 10_000):
-                        line = b"%040d refs/heads/%020d\n" % (number + 1, number)
-                        lines.append(b"%04x%s" % (len(line) + 4, line))
-                    begin += 10_000
-                    self.wfile.write(b"".join(lines))
-                    sent[0] += sum(map(len, lines))
-            except OSError:
-                pass  # git has gone
-
-        def log_message(self, format: str, *args: object) -> None:
-            """Keep quiet."""
-
-    with serving(http.server.ThreadingHTTPServer(("127.0.0.1", 0), Endless)) as port:
-        yield f"http://127.0.0.1:{port}/x", sent
 
 
 def test_refs_without_end_cost_no_more_memory_than_git_may_have(client: Client) -> None:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import requests
+from requests.adapters import HTTPAdapter
 
 from tests.support.contract import check_answer
 
@@ -15,16 +16,31 @@ FINAL = ("completed", "failed", "cancelled")
 _TIMEOUT_S = 70
 
 
+class _From(HTTPAdapter):
+    """Connects from an address of this host."""
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+        super().__init__()
+
+    def init_poolmanager(self, *args: Any, **options: Any) -> None:
+        super().init_poolmanager(*args, source_address=(self._source, 0), **options)
+
+
 class Client:
     """Sends requests with one token; ``base_url`` may change when the service starts anew.
 
-    ``certificate`` is a file with the one that is trusted over TLS.
+    ``certificate`` is a file with the one that is trusted over TLS, ``source`` the address to connect from.
     """
 
-    def __init__(self, base_url: str, token: str | None, certificate: object = None) -> None:
+    def __init__(
+        self, base_url: str, token: str | None, certificate: object = None, source: str | None = None
+    ) -> None:
         self.base_url = base_url
         self.token = token
         self._session = requests.Session()
+        if source is not None:
+            self._session.mount("http://", _From(source))
         # No proxy and no netrc of this host plays a part.
         self._session.trust_env = False
         self._session.verify = True if certificate is None else str(certificate)

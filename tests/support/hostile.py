@@ -189,10 +189,12 @@ def ask_for_health(port: int, *, source: str, seconds: float) -> list[float]:
 
 
 def memory_bytes(service: Service) -> int:
-    """Return the memory of all processes of a service (PSS)."""
+    """Return the memory of all processes of a service (PSS) but git, which has limits of its own."""
     total = 0
     for pid in service.pids():
         with suppress(OSError):
+            if (Path("/proc") / str(pid) / "comm").read_text().startswith("git"):
+                continue
             for line in (Path("/proc") / str(pid) / "smaps_rollup").read_text().splitlines():
                 if line.startswith("Pss:"):
                     total += int(line.split()[1]) << 10

@@ -7,10 +7,23 @@ from contextlib import closing
 from statistics import median
 from time import monotonic
 
+from tests.support.client import Job
 from tests.support.hostile import ask_for_health, attacked, descriptors, memory_bytes
 from tests.support.service import Service
 
 _MEBIBYTE = 1 << 20
+
+
+def read_nothing_of_a_large_artifact(service: Service, job: Job) -> socket.socket:
+    """Begin to download the artifact ``large`` of a job, and read no more than the first line."""
+    reader = socket.create_connection(("127.0.0.1", service.port), timeout=10)
+    reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    reader.sendall(
+        f"GET /api/v1/jobs/{job['job_id']}/artifacts/large HTTP/1.1\r\nHost: localhost\r\n"
+        f"Authorization: Bearer {service.admin.token}\r\n\r\n".encode()
+    )
+    assert reader.recv(100).startswith(b"HTTP/1.1 200 ")
+    return reader
 
 
 def besiege(service: Service, *, sockets: int, seconds: float, largest_p99_s: float) -> None:
@@ -27,22 +40,18 @@ def besiege(service: Service, *, sockets: int, seconds: float, largest_p99_s: fl
     descriptors_before = descriptors(service)
     disk_before = shutil.disk_usage(service.data_dir).used
     most = memory_before
-    with closing(socket.create_connection(("127.0.0.1", service.port), timeout=10)) as reader:
-        reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        reader.sendall(
-            f"GET /api/v1/jobs/{job['job_id']}/artifacts/large HTTP/1.1\r\nHost: localhost\r\n"
-            f"Authorization: Bearer {api.token}\r\n\r\n".encode()
-        )
-        assert reader.recv(100).startswith(b"HTTP/1.1 200 ")
-        with attacked(service, sockets, seconds + 60) as attackers:
-            took: list[float] = []
-            until = monotonic() + seconds
-            most_descriptors = 0
-            while monotonic() < until:
-                took += ask_for_health(service.port, source="127.0.0.2", seconds=2)
-                most = max(most, memory_bytes(service))
-                most_descriptors = max(most_descriptors, descriptors(service))
-                assert attackers.poll() is None
+    with (
+        closing(read_nothing_of_a_large_artifact(service, job)),
+        attacked(service, sockets, seconds + 60) as attackers,
+    ):
+        took: list[float] = []
+        until = monotonic() + seconds
+        most_descriptors = 0
+        while monotonic() < until:
+            took += ask_for_health(service.port, source="127.0.0.2", seconds=2)
+            most = max(most, memory_bytes(service))
+            most_descriptors = max(most_descriptors, descriptors(service))
+            assert attackers.poll() is None
     took.sort()
     figures = {
         "sockets": sockets,
