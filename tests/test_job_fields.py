@@ -18,7 +18,7 @@ from reactorcide.web.api.jobs.routes import job_json
 from tests.support.contract import api_document
 from tests.support.store import new_store
 
-README = Path(__file__).parent.parent / "README.md"
+REFERENCE = Path(__file__).parent.parent / "docs" / "reference.md"
 # By options that do more than to give the field, or by arguments.
 _GIVEN_OTHERWISE = {
     "name": "NAME",
@@ -93,7 +93,7 @@ def test_each_field_is_in_the_document(schema: str) -> None:
 
 
 def test_each_field_is_in_the_readme() -> None:
-    table = README.read_text().partition("## The fields of a job")[2].partition("\n\nInside")[0]
+    table = REFERENCE.read_text().partition("## Fields of a job")[2].partition("\n\n**Git.**")[0]
     documented = re.findall(r"`([a-z_]+)`", " ".join(re.findall(r"^\|([^|]*)\|", table, re.MULTILINE)))
     assert sorted(documented) == sorted(item.json_name for item in JOB_FIELDS)
 

@@ -10,12 +10,13 @@ from reactorcide import __version__
 from reactorcide.cli.serve import serve
 from reactorcide.settings import Settings, all_settings, default_text, option_name
 
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent
+REFERENCE = ROOT / "docs" / "reference.md"
 
 
 def documented() -> dict[str, str]:
-    """Return the options of the README's configuration table, with what stands beside them."""
-    return dict(re.findall(r"^\| `--([a-z-]+)[^`]*` \| (.*?) \|", README.read_text(), re.MULTILINE))
+    """Return the options of the reference's table of settings, with what stands beside them."""
+    return dict(re.findall(r"^\| `--([a-z-]+)[^`]*` \| (.*?) \|", REFERENCE.read_text(), re.MULTILINE))
 
 
 def test_every_setting_is_in_the_documentation_and_nothing_else_is() -> None:
@@ -51,5 +52,5 @@ def test_defaults_need_nothing() -> None:
 
 def test_the_package_has_the_version_that_it_says() -> None:
     config = configparser.ConfigParser()
-    config.read(README.parent / "setup.cfg")
+    config.read(ROOT / "setup.cfg")
     assert config["metadata"]["version"] == __version__
