@@ -35,8 +35,9 @@ def serve(**options: Any) -> None:
             _check_tls(settings)
             _warn_of_plain_http(settings)
             _warn_of_open_data_dir(settings)
-            from reactorcide.server.run import run
+            from reactorcide.server.run import run, want_files
 
+            want_files()
             run(settings, _local_listener(settings), lambda: localsocket.remove(settings.data_dir))
     except ConfigurationError as exc:
         click.echo(f"reactorcide: {exc}", err=True)

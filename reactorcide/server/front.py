@@ -37,6 +37,8 @@ _TURN_EVENTS = 16
 _TURN_S = 0.005
 """What one share, or those who are new, may take of a turn of the loop."""
 _SWEEP_S = 0.5
+_SHORTAGE_LOG_S = 60
+"""So often the log says that connections cannot be accepted."""
 _UNSENT_BYTES = 128 << 10
 _KEEPALIVE_S = 15
 """So often TCP asks a silent client: one that has closed objects when its system has forgotten it."""
@@ -86,6 +88,9 @@ class Front:
         self._is_awake = False
         self._turn = 0
         self._next_sweep = 0.0
+        self._paused: list[socket.socket] = []
+        """Listeners that are not watched until the next sweep."""
+        self._next_shortage_log = 0.0
         for end in (self._wake_in, self._wake_out):
             os.set_blocking(end, False)
         self._selector.register(self._wake_in, selectors.EVENT_READ, self._wake_up)
@@ -103,7 +108,7 @@ class Front:
                 if hasattr(socket, "TCP_NOTSENT_LOWAT"):
                     # What a client does not take is not to lie in the kernel by the megabyte.
                     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
-            self._selector.register(listener, selectors.EVENT_READ, partial(self._accept, listener))
+            self._watch(listener)
 
     # --- the loop --------------------------------------------------------------------------------
 
@@ -117,6 +122,8 @@ class Front:
         now = monotonic()
         if now >= self._next_sweep:
             self._next_sweep = now + _SWEEP_S
+            while self._paused:
+                self._watch(self._paused.pop())
             for share in list(self._shares.values()):
                 for connection in list(share.connections):
                     self._guarded(connection, partial(connection.on_time, now))
@@ -125,7 +132,9 @@ class Front:
         """Accept nobody any more, and close whatever is not being answered."""
         self.is_stopping = True
         for listener in self._listeners:
-            self._selector.unregister(listener)
+            if listener not in self._paused:
+                self._selector.unregister(listener)
+        self._paused.clear()
         for connection in self._all():
             connection.stop()
 
@@ -178,6 +187,9 @@ class Front:
             else:
                 self._selector.unregister(share.selector)
 
+    def _watch(self, listener: socket.socket) -> None:
+        self._selector.register(listener, selectors.EVENT_READ, partial(self._accept, listener))
+
     def _accept(self, listener: socket.socket) -> None:
         ended = monotonic() + _TURN_S
         while monotonic() < ended:
@@ -188,8 +200,13 @@ class Front:
             except OSError as exc:
                 if exc.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                     raise
-                log.error("a connection cannot be accepted: %s", exc)
-                self._make_room(lambda share: len(share.connections))
+                if monotonic() >= self._next_shortage_log:
+                    self._next_shortage_log = monotonic() + _SHORTAGE_LOG_S
+                    log.error("connections cannot be accepted: %s", exc.strerror)
+                if not self._make_room(lambda share: len(share.connections)):
+                    # The client still waits, and would wake the loop again at once.
+                    self._selector.unregister(listener)
+                    self._paused.append(listener)
                 return
             try:
                 self._add(sock, address)

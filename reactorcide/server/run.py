@@ -24,6 +24,8 @@ _EXIT_CANNOT_START = 3
 """gunicorn's own code for a worker that can't boot: then the master gives up instead of trying again."""
 _WANTED_FILES = 4096
 """Open files: of clients, one each and one for each address, and what the service needs itself."""
+_MIN_FILES = 128
+"""An idle service has 30, and each running job a few more. Clients may take half."""
 
 
 def run(settings: Settings, local: socket.socket | None, remove_local: Callable[[], None]) -> None:
@@ -61,7 +63,6 @@ def run(settings: Settings, local: socket.socket | None, remove_local: Callable[
             """Run until a signal ends it."""
             (worker.DrainingArbiter if settings.drain else worker.Arbiter)(self).run()
 
-    _want_files()
     server = Server()
     server.cfg.set("post_worker_init", lambda process: _start(server.application, process, settings))
     server.cfg.set("worker_exit", lambda _, process: _stop(process))
@@ -93,12 +94,22 @@ def _authority(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _want_files() -> None:
-    """Allow as many open files as are needed, if that is allowed to us."""
+def want_files() -> None:
+    """Allow this process as many open files as it may use.
+
+    Raises ``ConfigurationError`` where the limit is too low to serve anybody.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _WANTED_FILES if hard == resource.RLIM_INFINITY else min(_WANTED_FILES, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        wanted = soft
+    else:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    if wanted != resource.RLIM_INFINITY and wanted < _MIN_FILES:
+        raise ConfigurationError(
+            f"this process may have {wanted} open files, and needs at least {_MIN_FILES}; "
+            f"raise the limit: ulimit -n {_WANTED_FILES}, or LimitNOFILE={_WANTED_FILES} of a systemd unit"
+        )
 
 
 def _start(application: Any, process: Any, settings: Settings) -> None:

@@ -19,7 +19,7 @@ from tests.support.image import Images
 CHECKOUT = Path(__file__).resolve().parents[2]
 SAMPLE = CHECKOUT / "examples" / "sample-project"
 
-_PROGRAM = (sys.executable, str(CHECKOUT / "reactorcide.py"))
+PROGRAM = (sys.executable, str(CHECKOUT / "reactorcide.py"))
 _LISTENS = re.compile(r"Reactorcide listens on (http://\S+)")
 
 
@@ -66,7 +66,7 @@ class Program:
         *arguments: object,
         input: bytes = b"",
         cwd: Path | None = None,
-        python: Sequence[str] = _PROGRAM,
+        python: Sequence[str] = PROGRAM,
     ) -> Result:
         """Run a command to its end."""
         done = subprocess.run(
@@ -99,7 +99,7 @@ class Program:
     ) -> "subprocess.Popen[bytes]":
         """Start a command that goes on."""
         return subprocess.Popen(
-            [*_PROGRAM, *map(str, arguments)],
+            [*PROGRAM, *map(str, arguments)],
             env=self.environment,
             stdin=subprocess.DEVNULL,
             stdout=stdout,

@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import os
 import re
 import resource
 import select
@@ -260,6 +261,65 @@ def test_some_files_are_left_to_the_service(
 ) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, limit))
     assert front.files_for_clients() == for_clients
+
+
+@contextlib.contextmanager
+def no_files_left() -> Iterator[None]:
+    """Have this process open nothing more."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = [os.open(os.devnull, os.O_RDONLY)]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (taken[0] + 64, limits[1]))
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.dup(taken[0]))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for file in taken:
+            os.close(file)
+
+
+def test_who_cannot_be_accepted_does_not_keep_the_loop_busy(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    served = serve(hello)
+    turns = Turns(served.front)
+    with socket.socket() as client:
+        client.settimeout(10)
+        with no_files_left():
+            client.connect(("127.0.0.1", served.port))
+            client.sendall(GET)
+            wait_until(lambda: bool(caplog.messages), 5, "it is logged")
+            before, begun = turns.number, monotonic()
+            wait_until(lambda: monotonic() > begun + 1, 5, "a second is over")
+            # It waits for 0.05 s each time where nothing happens.
+            assert turns.number - before < 50
+            assert caplog.messages == ["connections cannot be accepted: Too many open files"]
+        assert client.recv(100).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_service_stops_while_it_accepts_nobody(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    served = serve(hello)
+    with socket.socket() as client, no_files_left():
+        client.connect(("127.0.0.1", served.port))
+        wait_until(lambda: bool(caplog.messages), 5, "it is logged")
+        served.stop()
+    assert served.front.is_done
+
+
+class Turns:
+    """Counts the turns of a loop."""
+
+    def __init__(self, loop: front.Front) -> None:
+        self.number = 0
+        self._turn = loop.turn
+        loop.turn = self  # type: ignore[method-assign]  # the same call, counted
+
+    def __call__(self, timeout_s: float) -> None:
+        """Count one, and do it."""
+        self.number += 1
+        self._turn(timeout_s)
 
 
 def read_all_or_reset(client: socket.socket) -> bytes:
