@@ -14,7 +14,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import footprint, jobs, throughput
+from benchmarks import footprint, jobs, million, throughput
 from benchmarks.figures import Figure
 
 
@@ -41,6 +41,8 @@ def main(image: str, quick: bool, only: tuple[str, ...], report: Path | None) ->
         "masked-log": partial(jobs.log_throughput, image, quick=quick, secrets=12),
         "submissions": partial(throughput.submissions, image, quick=quick),
         "claims": partial(throughput.claims, quick=quick),
+        "lists": partial(million.lists, quick=quick),
+        "scrape": partial(million.scrape, quick=quick),
         "memory": partial(footprint.idle_memory, image, quick=quick),
         "start": partial(footprint.cold_start, quick=quick),
     }

@@ -45,8 +45,8 @@ def page(
     after: tuple[int, str] | None,
     max_chars: int,
 ) -> tuple[list[Job], int]:
-    """Return a page of jobs without secrets and how many there are in all; see ``Jobs.page``."""
-    return context.store.jobs.page(wanted, limit=limit, offset=offset, after=after, max_chars=max_chars)
+    """Return a page of jobs without secrets and how many there are in all; see ``Lists.page``."""
+    return context.store.lists.page(wanted, limit=limit, offset=offset, after=after, max_chars=max_chars)
 
 
 def queues(context: StoredJobs, user: User) -> tuple[list[dict[str, object]], bool]:

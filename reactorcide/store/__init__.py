@@ -7,11 +7,12 @@ from typing import TypeVar
 from reactorcide.store.accounts import Accounts
 from reactorcide.store.attempts import Attempts
 from reactorcide.store.audit import Audit
-from reactorcide.store.database import Connection, Database, OpenTransaction
+from reactorcide.store.database import Connection, Database
 from reactorcide.store.events import Events
 from reactorcide.store.images import Images
 from reactorcide.store.instance import Instance
 from reactorcide.store.jobs import Jobs
+from reactorcide.store.lists import Lists
 from reactorcide.store.queues import Queues
 from reactorcide.store.request_keys import RequestKeys
 from reactorcide.store.retention import Retention
@@ -28,6 +29,7 @@ class Records:
 
     def __init__(self, db: Connection, sealed: SealedFields) -> None:
         self.jobs = Jobs(db, sealed)
+        self.lists = Lists(db, sealed)
         self.attempts = Attempts(db, self.jobs, sealed)
         self.tasks = Tasks(db, sealed)
         self.queues = Queues(db)
@@ -49,9 +51,10 @@ class Store(Records):
 
     def __init__(self, database: Database, vault: Vault) -> None:
         self._database = database
-        self._sealed = SealedFields(vault)
-        super().__init__(database, self._sealed)
-        self.instance = Instance(database, vault, self._sealed)
+        sealed = SealedFields(vault)
+        super().__init__(database, sealed)
+        self.instance = Instance(database, vault, sealed)
+        self._tx = Records(database.open_transaction, sealed)
 
     @contextmanager
     def transaction(self) -> Iterator[Records]:
@@ -60,8 +63,8 @@ class Store(Records):
         An error in the body rolls all of it back. Other writers wait, so that the body should be short and
         wait for nothing itself.
         """
-        with self._database.transaction() as db:
-            yield Records(db, self._sealed)
+        with self._database.transaction():
+            yield self._tx
 
     def write(self, work: Callable[[Records], T]) -> T:
         """Run ``work`` as one transaction and return its result: the fast way for what happens often.
@@ -69,4 +72,4 @@ class Store(Records):
         Of the threads that wait to write one commits for all, so that ``work`` may run on another thread, and
         twice: it must do nothing but read and write on its ``tx``. Errors as with ``transaction``.
         """
-        return self._database.write(lambda db: work(Records(OpenTransaction(db), self._sealed)))
+        return self._database.write(lambda _: work(self._tx))

@@ -7,9 +7,10 @@ from typing import Any
 from reactorcide.domain.errors import IllegalTransition
 from reactorcide.domain.jobs import FINAL, WAITING, AttemptRecord, Job, JobStatus, OpenAttempt, log_key
 from reactorcide.store import transitions
-from reactorcide.store.database import Connection
+from reactorcide.store.database import Connection, indexed_by
 from reactorcide.store.jobs import Jobs
 from reactorcide.store.models import AttemptRow, JobRow
+from reactorcide.store.rows import COLUMN_LIST, as_dict
 from reactorcide.store.sealed import SealedFields
 
 _BEGIN_HAND_OVER = (
@@ -28,6 +29,12 @@ _END = (
     "UPDATE attempt SET completed_at_ms = ?, exit_code = ?, error = ?, log_truncated = ? "
     "WHERE job_id = ? AND attempt = ? AND completed_at_ms IS NULL"
 )
+_UNFINISHED = f"""
+    SELECT job_id, attempt, worker_id, container_id, container_started_at, handing_over_at_ms, started_at_ms,
+        log_offset
+    FROM attempt {indexed_by("attempt_open")} WHERE completed_at_ms IS NULL
+    """  # noqa: S608  # our own text
+_JOB_AT = f"SELECT {COLUMN_LIST} FROM job WHERE job_id = ? AND attempt = ?"  # noqa: S608  # as above
 
 
 class Attempts:
@@ -144,36 +151,14 @@ class Attempts:
     def unfinished(self) -> list[OpenAttempt]:
         """Return every attempt that has not ended."""
         with self._db.read() as db:
-            rows = (
-                JobRow.select(
-                    JobRow,
-                    AttemptRow.worker_id.alias("attempt_worker_id"),
-                    AttemptRow.started_at_ms.alias("attempt_started_at_ms"),
-                    AttemptRow.container_id,
-                    AttemptRow.container_started_at,
-                    AttemptRow.handing_over_at_ms,
-                    AttemptRow.log_offset,
-                )
-                .join(
-                    AttemptRow,
-                    on=(AttemptRow.job_id == JobRow.job_id) & (AttemptRow.attempt == JobRow.attempt),
-                )
-                .where(AttemptRow.completed_at_ms.is_null())
-                .dicts()
-                .execute(db)
-            )
-            return [
-                OpenAttempt(
-                    job=self._sealed.job(row),
-                    worker_id=row["attempt_worker_id"],
-                    started_at_ms=row["attempt_started_at_ms"],
-                    container_id=row["container_id"],
-                    container_started_at=row["container_started_at"],
-                    handing_over_at_ms=row["handing_over_at_ms"],
-                    log_offset=row["log_offset"],
-                )
-                for row in rows
-            ]
+            # By two queries, so that neither can begin with all jobs that there have ever been.
+            attempts = db.execute_sql(_UNFINISHED).fetchall()
+            rows = [db.execute_sql(_JOB_AT, attempt[:2]).fetchone() for attempt in attempts]
+        return [
+            OpenAttempt(self._sealed.job(as_dict(row)), *attempt[2:])
+            for row, attempt in zip(rows, attempts, strict=True)
+            if row is not None
+        ]
 
     def of_job(self, job_id: str) -> list[AttemptRecord]:
         """Return every attempt of a job, the first one first."""

@@ -176,18 +176,35 @@ class JobRow(_Definition):  # type: ignore[misc]  # the columns of a definition 
     stored_bytes = BigIntegerField(null=True)
     """Of its logs and artifacts, measured after its end."""
     killed_preparations = IntegerField(constraints=[SQL("DEFAULT 0")])
+    previous_status = TextField(null=True)
+    """What the status was before its last change: the UPDATE that changes it returns this."""
 
     class Meta:
         table_name = "job"
-        indexes = (
-            (("created_at_ms", "job_id"), False),
-            (("user_id", "created_at_ms", "job_id"), False),
-            (("status", "queue_name"), False),
-            (("task_open", "status"), False),
-            (("deleted",), False),
-        )
+        indexes = ((("created_at_ms", "job_id"), False),)
 
 
+for _in_lists in (JobRow.user_id, JobRow.queue_name, JobRow.source_type, JobRow.name):
+    # Each has the order of a list, see ``Lists``.
+    JobRow.add_index(
+        JobRow.index(_in_lists, JobRow.created_at_ms, JobRow.job_id, name=f"job_{_in_lists.column_name}")
+    )
+JobRow.add_index(JobRow.index(JobRow.created_at_ms, JobRow.job_id, name="job_pinned", where=SQL("pinned")))
+JobRow.add_index(JobRow.index(JobRow.job_id, name="job_deleted", where=SQL("deleted")))
+JobRow.add_index(JobRow.index(JobRow.job_id, JobRow.status, name="job_task_open", where=SQL("task_open")))
+JobRow.add_index(
+    JobRow.index(
+        JobRow.status,
+        JobRow.created_at_ms,
+        JobRow.job_id,
+        # What is asked of waiting jobs, of which there may be very many.
+        JobRow.queue_name,
+        JobRow.priority,
+        JobRow.user_id,
+        JobRow.deleted,
+        name="job_status",
+    )
+)
 JobRow.add_index(
     JobRow.index(JobRow.source_job_id, name="job_source", where=SQL("source_job_id IS NOT NULL"))
 )
@@ -227,6 +244,42 @@ class AttemptRow(Model):
     class Meta:
         table_name = "attempt"
         primary_key = CompositeKey("job_id", "attempt")
+
+
+AttemptRow.add_index(
+    AttemptRow.index(
+        AttemptRow.job_id, AttemptRow.attempt, name="attempt_open", where=SQL("completed_at_ms IS NULL")
+    )
+)
+
+
+class JobCountRow(Model):
+    """How many jobs that are not deleted have these values; see ``counts``."""
+
+    user_id = TextField()
+    queue_name = TextField()
+    status = TextField()
+    source_type = TextField()
+    pinned = BooleanField()
+    jobs = BigIntegerField()
+
+    class Meta:
+        table_name = "job_count"
+        primary_key = CompositeKey("user_id", "queue_name", "status", "source_type", "pinned")
+        without_rowid = True
+
+
+class JobNameCountRow(Model):
+    """How many jobs that are not deleted a user has under a name; see ``counts``."""
+
+    name = TextField()
+    user_id = TextField()
+    jobs = BigIntegerField()
+
+    class Meta:
+        table_name = "job_name_count"
+        primary_key = CompositeKey("name", "user_id")
+        without_rowid = True
 
 
 class JobEventRow(Model):
@@ -325,6 +378,8 @@ ALL_MODELS = (
     InvitationRow,
     JobRow,
     AttemptRow,
+    JobCountRow,
+    JobNameCountRow,
     JobEventRow,
     SourceRow,
     SourceOwnerRow,

@@ -1,13 +1,41 @@
 """Queue figures: which queues have jobs, how many, and what goes first."""
 
-from collections.abc import Sequence
-
-import peewee
-from peewee import fn
+from collections.abc import Collection, Sequence
+from typing import Any
 
 from reactorcide.domain.jobs import ACTIVE, WAITING, Job, JobStatus, QueueFigures
-from reactorcide.store.database import Connection
-from reactorcide.store.models import JobRow
+from reactorcide.store.database import Connection, indexed_by
+
+
+def _listed(statuses: Collection[JobStatus]) -> str:
+    return ", ".join(f"'{status}'" for status in sorted(statuses))
+
+
+_IS_WAITING = f"status IN ({_listed(WAITING)})"
+# The index has all that is asked here.
+_BY_STATUS = indexed_by("job_status")
+_TO_POLL = f"""
+    SELECT queue_name FROM job {_BY_STATUS} WHERE {_IS_WAITING}
+    GROUP BY queue_name, priority ORDER BY priority DESC, MIN(created_at_ms), queue_name
+    """  # noqa: S608  # our own text
+_ACTIVE = f"SELECT DISTINCT queue_name FROM job {_BY_STATUS} WHERE status IN ({_listed(ACTIVE)})"  # noqa: S608  # as above
+_FIGURES = f"""
+    SELECT queue_name, SUM(CASE WHEN {_IS_WAITING} THEN jobs ELSE 0 END),
+        SUM(CASE WHEN {_IS_WAITING} THEN 0 ELSE jobs END)
+    FROM job_count WHERE status IN ({_listed(ACTIVE)}) AND jobs > 0 AND (? OR user_id = ?)
+    GROUP BY queue_name ORDER BY queue_name LIMIT ?
+    """  # noqa: S608  # as above
+_OLDEST = f"""
+    SELECT queue_name, MIN(created_at_ms) FROM job {_BY_STATUS}
+    WHERE {_IS_WAITING} AND NOT deleted AND (? OR user_id = ?) GROUP BY queue_name
+    """  # noqa: S608  # as above
+_COUNTS = "SELECT queue_name, status, SUM(jobs) FROM job_count WHERE jobs > 0 GROUP BY queue_name, status"
+_AHEAD = f"""
+    SELECT COUNT(*) FROM job {_BY_STATUS}
+    WHERE {_IS_WAITING} AND queue_name = ? AND priority >= ? AND (
+        priority > ? OR created_at_ms < ? OR (created_at_ms = ? AND job_id < ?)
+    )
+    """  # noqa: S608  # as above
 
 
 class Queues:
@@ -18,86 +46,33 @@ class Queues:
 
     def to_poll(self) -> Sequence[str]:
         """Return the queues with waiting jobs: highest priority first, then the oldest job of that one."""
-        with self._db.read() as db:
-            rows = (
-                JobRow.select(JobRow.queue_name)
-                .where(JobRow.status.in_(list(WAITING)))
-                .group_by(JobRow.queue_name, JobRow.priority)
-                .order_by(JobRow.priority.desc(), fn.MIN(JobRow.created_at_ms), JobRow.queue_name)
-                .tuples()
-                .execute(db)
-            )
-            # A queue is where its highest priority puts it: what it has of lower ones comes later.
-            return list(dict.fromkeys(name for (name,) in rows))
+        # A queue is where its highest priority puts it: what it has of lower ones comes later.
+        return list(dict.fromkeys(name for (name,) in self._rows(_TO_POLL)))
 
     def active(self) -> Sequence[str]:
-        """Return the queues that have unfinished jobs."""
-        with self._db.read() as db:
-            rows = (
-                JobRow.select(JobRow.queue_name)
-                .where(JobRow.status.in_(list(ACTIVE)))
-                .distinct()
-                .tuples()
-                .execute(db)
-            )
-            return [name for (name,) in rows]
+        """Return the queues that have unfinished jobs, also where those are deleted."""
+        return [name for (name,) in self._rows(_ACTIVE)]
 
     def figures(self, user_id: str | None, *, limit: int = 1000) -> list[QueueFigures]:
         """Return what the first queues by name with unfinished jobs hold, of one user or (``None``) all."""
-        is_waiting = JobRow.status.in_(list(WAITING))
-        where = JobRow.status.in_(list(ACTIVE)) & ~JobRow.deleted
-        if user_id is not None:
-            where &= JobRow.user_id == user_id
-        with self._db.read() as db:
-            rows = (
-                JobRow.select(
-                    JobRow.queue_name,
-                    fn.COUNT(peewee.Case(None, [(is_waiting, 1)])),
-                    fn.COUNT(peewee.Case(None, [(is_waiting, None)], 1)),
-                    fn.MIN(peewee.Case(None, [(is_waiting, JobRow.created_at_ms)])),
-                )
-                .where(where)
-                .group_by(JobRow.queue_name)
-                .order_by(JobRow.queue_name)
-                .limit(limit)
-                .tuples()
-                .execute(db)
-            )
-            return [QueueFigures(*row) for row in rows]
+        whose = (user_id is None, user_id)
+        oldest = dict(self._rows(_OLDEST, whose))
+        return [
+            QueueFigures(name, waiting, running, oldest.get(name))
+            for name, waiting, running in self._rows(_FIGURES, (*whose, limit))
+        ]
 
     def counts(self) -> list[tuple[str, JobStatus, int]]:
         """Return (queue, status, number of jobs) of everything that is not deleted."""
-        with self._db.read() as db:
-            rows = (
-                JobRow.select(JobRow.queue_name, JobRow.status, fn.COUNT())
-                .where(~JobRow.deleted)
-                .group_by(JobRow.queue_name, JobRow.status)
-                .tuples()
-                .execute(db)
-            )
-            return [(queue, JobStatus(status), count) for queue, status, count in rows]
+        return [(queue, JobStatus(status), jobs) for queue, status, jobs in self._rows(_COUNTS)]
 
     def ahead_of(self, job: Job) -> int:
         """Return how many waiting jobs of its queue go before a waiting one."""
         priority, created_at_ms = job.definition.priority, job.created_at_ms
+        values = (job.definition.queue_name, priority, priority, created_at_ms, created_at_ms, job.job_id)
+        ((ahead,),) = self._rows(_AHEAD, values)
+        return int(ahead)
+
+    def _rows(self, sql: str, values: Sequence[object] = ()) -> list[Any]:
         with self._db.read() as db:
-            rows = (
-                JobRow.select(fn.COUNT())
-                .where(
-                    JobRow.status.in_(list(WAITING))
-                    & (JobRow.queue_name == job.definition.queue_name)
-                    & (
-                        (JobRow.priority > priority)
-                        | (
-                            (JobRow.priority == priority)
-                            & (
-                                (JobRow.created_at_ms < created_at_ms)
-                                | ((JobRow.created_at_ms == created_at_ms) & (JobRow.job_id < job.job_id))
-                            )
-                        )
-                    )
-                )
-                .tuples()
-                .execute(db)
-            )
-            return int(rows[0][0])
+            return list(db.execute_sql(sql, values))

@@ -3,12 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from peewee import fn
-
 from reactorcide.domain.jobs import EndedJob, Job
-from reactorcide.store.database import Connection
-from reactorcide.store.models import AttemptRow, JobEventRow, JobRow
-from reactorcide.store.rows import cut_columns
+from reactorcide.store import counts
+from reactorcide.store.database import Connection, indexed_by
+from reactorcide.store.models import AttemptRow, JobEventRow
+from reactorcide.store.rows import as_cut_dict, cut_list
 from reactorcide.store.sealed import SealedFields
 from reactorcide.store.tasks import SWEEP_CHARS
 
@@ -27,8 +26,17 @@ _REMOVABLE_JOBS = (
 )
 _UNMEASURED = f"SELECT job_id FROM job WHERE {_REMOVABLE} AND stored_bytes IS NULL LIMIT ?"  # noqa: S608  # as above
 _DELETE_REMOVABLE = (
-    f"UPDATE job SET deleted = ?, updated_at_ms = ? WHERE job_id = ? AND {_REMOVABLE} RETURNING job_id"  # noqa: S608  # as above
+    f"UPDATE job SET deleted = ?, updated_at_ms = ? WHERE job_id = ? AND {_REMOVABLE} "  # noqa: S608  # as above
+    f"{counts.RETURNING}"
 )
+_NOTHING_OPEN = (
+    "deleted AND NOT task_open AND NOT EXISTS "
+    "(SELECT 1 FROM attempt WHERE attempt.job_id = job.job_id AND attempt.completed_at_ms IS NULL)"
+)
+_SELECT_CUT = f"SELECT {cut_list(SWEEP_CHARS)} FROM job"  # noqa: S608  # as above
+_TO_PURGE = f"{_SELECT_CUT} {indexed_by('job_deleted')} WHERE {_NOTHING_OPEN} LIMIT ?"
+_IS_TO_PURGE = f"{_SELECT_CUT} WHERE {_NOTHING_OPEN} AND job_id = ? LIMIT ?"
+_PURGE = f"DELETE FROM job WHERE job_id = ? AND deleted {counts.RETURNING}"  # noqa: S608  # as above
 
 
 class Retention:
@@ -59,27 +67,30 @@ class Retention:
 
     def delete(self, job_id: str, *, now_ms: int) -> bool:
         """Leave a tombstone of a job that is removable; tells whether it was."""
-        row = self._db.write(lambda db: db.execute_sql(_DELETE_REMOVABLE, (True, now_ms, job_id)).fetchone())
-        return row is not None
+
+        def work(db: Any) -> bool:
+            row = db.execute_sql(_DELETE_REMOVABLE, (True, now_ms, job_id)).fetchone()
+            if row is not None:
+                counts.deleted(db, row)
+            return row is not None
+
+        return self._db.write(work)
 
     def to_purge(self, *, job_id: str | None = None, limit: int = 100) -> list[Job]:
         """Return deleted jobs (or that one) with no attempt left open and no task left in Corndogs."""
-        still_open = AttemptRow.select(AttemptRow.job_id).where(
-            (AttemptRow.job_id == JobRow.job_id) & AttemptRow.completed_at_ms.is_null()
-        )
-        where = JobRow.deleted & ~JobRow.task_open & ~fn.EXISTS(still_open)
-        if job_id is not None:
-            where &= JobRow.job_id == job_id
-        query = JobRow.select(*cut_columns(SWEEP_CHARS)).where(where).limit(limit)
+        sql, values = (_TO_PURGE, [limit]) if job_id is None else (_IS_TO_PURGE, [job_id, limit])
         with self._db.read() as db:
-            return [self._sealed.cut_job(row) for row in query.dicts().execute(db)]
+            return [self._sealed.job(as_cut_dict(row)) for row in db.execute_sql(sql, values)]
 
     def purge(self, job_id: str) -> None:
-        """Remove every row of a deleted job; repeating is harmless."""
+        """Remove every row of a job that is deleted; repeating is harmless."""
 
         def work(db: Any) -> None:
+            row = db.execute_sql(_PURGE, (job_id,)).fetchone()
+            if row is None:
+                return
+            counts.purged(db, row)
             AttemptRow.delete().where(AttemptRow.job_id == job_id).execute(db)
             JobEventRow.delete().where(JobEventRow.job_id == job_id).execute(db)
-            JobRow.delete().where((JobRow.job_id == job_id) & JobRow.deleted).execute(db)
 
         self._db.write(work)

@@ -4,11 +4,12 @@ What every job goes through is written as SQL: building these statements anew ea
 times as long as SQLite takes to run them.
 """
 
+import json
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import peewee
-from peewee import fn
 
 from reactorcide.domain.definition import JOB_FIELDS
 from reactorcide.store.models import JobRow, JSONField
@@ -23,30 +24,45 @@ _TEXT_COLUMNS = (*(item.name for item in JOB_FIELDS if item.type is str), "error
 """Those that a client or a job may make long."""
 
 
+_CUT_COLUMNS = (*(name for name in COLUMNS if name != "secrets"), "is_cut")
+
+
 def as_dict(row: Sequence[Any]) -> dict[str, Any]:
-    """Return a row of ``COLUMNS`` as peewee's ``dicts()`` would."""
-    values = dict(zip(COLUMNS, row, strict=True))
+    """Return a row of ``COLUMNS`` by name, each value as the program has it."""
+    return _converted(dict(zip(COLUMNS, row, strict=True)))
+
+
+@lru_cache(maxsize=64)
+def cut_list(max_chars: int) -> str:
+    """Return what to select of a job for a list: the database cuts, so that no more is ever in memory."""
+    columns, is_long = [], []
+    for name in _CUT_COLUMNS[:-1]:
+        length = f"COALESCE(length({name}), 0) > {max_chars:d}"
+        if name in _TEXT_COLUMNS:
+            columns.append(f"substr({name}, 1, {max_chars:d})")
+            is_long.append(length)
+        elif name in _JSON_COLUMNS:
+            columns.append(f"CASE WHEN {length} THEN NULL ELSE {name} END")
+            is_long.append(length)
+        else:
+            columns.append(name)
+    return f"{', '.join(columns)}, CASE WHEN {' OR '.join(is_long)} THEN 1 ELSE 0 END"
+
+
+def as_cut_dict(row: Sequence[Any]) -> dict[str, Any]:
+    """Return a row of ``cut_list`` by name, as ``as_dict`` does; ``is_cut`` tells whether anything is cut."""
+    values = dict(zip(_CUT_COLUMNS, row, strict=True))
+    values["is_cut"] = bool(values["is_cut"])
+    values["job_env_vars"] = values["job_env_vars"] or "{}"
+    # What is secret is redacted in the other columns.
+    values["secrets"] = None
+    return _converted(values)
+
+
+def _converted(values: dict[str, Any]) -> dict[str, Any]:
     for name in _JSON_COLUMNS:
-        values[name] = JobRow._meta.fields[name].python_value(values[name])
+        text = values[name]
+        values[name] = None if text is None else json.loads(text)
     for name in _BOOLEAN_COLUMNS:
         values[name] = bool(values[name])
     return values
-
-
-def cut_columns(max_chars: int) -> list[Any]:
-    """Return what to select of a job for a list: the database cuts, so that no more is ever in memory."""
-    columns: list[Any] = []
-    is_cut: Any = None
-    for name, column in JobRow._meta.columns.items():
-        if name == "secrets":
-            continue
-        if name in _TEXT_COLUMNS:
-            columns.append(fn.substr(column, 1, max_chars).alias(name))
-        elif name in _JSON_COLUMNS:
-            columns.append(peewee.Case(None, [(fn.length(column) <= max_chars, column)]).alias(name))
-        else:
-            columns.append(column)
-            continue
-        is_long = fn.coalesce(fn.length(column), 0) > max_chars
-        is_cut = is_long if is_cut is None else is_cut | is_long
-    return [*columns, is_cut.alias("is_cut")]

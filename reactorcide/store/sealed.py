@@ -3,7 +3,7 @@
 import base64
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import Any
 
 from reactorcide.domain.errors import StoreError
@@ -53,16 +53,9 @@ class SealedFields:
         return Job(
             definition=JobDefinition(**{name: row[name] for name in DEFINITION_FIELDS}),
             status=JobStatus(row["status"]),
+            is_cut=row.get("is_cut", False),
             **{name: row[name] for name in JOB_FIELDS},
         )
-
-    def cut_job(self, row: dict[str, Any]) -> Job:
-        """Return the job of a row of ``cut_columns``; secrets stay redacted."""
-        row["job_env_vars"] = row["job_env_vars"] or {}
-        # What is hidden is written as hidden in the other columns.
-        row["secrets"] = None
-        is_cut = bool(row.pop("is_cut"))
-        return replace(self.job(row), is_cut=is_cut)
 
     def mac(self, data: bytes) -> bytes:
         """Return what tells ``data`` from all else, to whoever has the key."""

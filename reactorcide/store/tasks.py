@@ -1,13 +1,13 @@
 """The tasks of jobs in Corndogs: which are to be submitted, looked for and closed."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from reactorcide.domain.errors import NotFound
 from reactorcide.domain.jobs import FINAL, Job, JobStatus
 from reactorcide.store import transitions
-from reactorcide.store.database import Connection
-from reactorcide.store.models import JobRow
-from reactorcide.store.rows import cut_columns
+from reactorcide.store.database import Connection, indexed_by
+from reactorcide.store.rows import as_cut_dict, cut_list
 from reactorcide.store.sealed import SealedFields
 
 SWEEP_CHARS = 1000
@@ -16,11 +16,20 @@ _MAX_DELAY_MS = 120_000
 """No submission is ever put off for longer."""
 
 # A clock that was put back must not make anybody wait for as long.
-_QUEUED_LONG = """
-    SELECT job_id FROM job
+_QUEUED_LONG = f"""
+    SELECT job_id FROM job {indexed_by("job_status")}
     WHERE status = ? AND (queued_at_ms < ? OR queued_at_ms > ?) AND job_id > ?
     ORDER BY job_id LIMIT ?
-    """
+    """  # noqa: S608  # our own text
+_TO_SUBMIT = f"""
+    SELECT {cut_list(SWEEP_CHARS)} FROM job {indexed_by("job_status")}
+    WHERE status IN (?, ?) AND (next_submit_at_ms <= ? OR next_submit_at_ms > ?)
+    ORDER BY next_submit_at_ms LIMIT ?
+    """  # noqa: S608  # as above
+_TO_CLOSE = f"""
+    SELECT job_id FROM job {indexed_by("job_task_open")}
+    WHERE task_open AND status IN (?, ?, ?) AND job_id > ? ORDER BY job_id LIMIT ?
+    """  # noqa: S608  # as above
 _CLOSED = "UPDATE job SET task_open = ? WHERE job_id = ? AND corndogs_task_id = ?"
 _SUBMIT_INTERRUPTED = "UPDATE job SET next_submit_at_ms = 0 WHERE status = ? AND attempt = 1"
 
@@ -78,23 +87,10 @@ class Tasks:
 
     def to_submit(self, *, now_ms: int, limit: int = 100) -> list[tuple[Job, int]]:
         """Return waiting jobs that Corndogs should have got by now, with their failures in a row."""
+        values = (JobStatus.SUBMITTED, JobStatus.SUBMIT_FAILED, now_ms, now_ms + _MAX_DELAY_MS, limit)
         with self._db.read() as db:
-            rows = (
-                JobRow.select(*cut_columns(SWEEP_CHARS))
-                .where(
-                    JobRow.status.in_([JobStatus.SUBMITTED, JobStatus.SUBMIT_FAILED])
-                    & (
-                        (JobRow.next_submit_at_ms <= now_ms)
-                        # A clock that was put back must not make anybody wait for as long.
-                        | (JobRow.next_submit_at_ms > now_ms + _MAX_DELAY_MS)
-                    )
-                )
-                .order_by(JobRow.next_submit_at_ms)
-                .limit(limit)
-                .dicts()
-                .execute(db)
-            )
-            return [(self._sealed.cut_job(row), row["submit_failures"]) for row in rows]
+            rows = [as_cut_dict(row) for row in db.execute_sql(_TO_SUBMIT, values)]
+        return [(self._sealed.job(row), row["submit_failures"]) for row in rows]
 
     def next_submit_at_ms(self, job_id: str) -> int:
         """Return when a job that Corndogs does not have is submitted again; raises ``NotFound``."""
@@ -105,17 +101,15 @@ class Tasks:
 
     def queued_long(self, *, before_ms: int, now_ms: int, after: str, limit: int) -> list[Job]:
         """Return jobs that were queued before a time, in order of their ids from the one ``after`` it."""
-        with self._db.read() as db:
-            # First the ids alone: the rows of all that wait may be large.
-            rows = db.execute_sql(_QUEUED_LONG, (JobStatus.QUEUED, before_ms, now_ms, after, limit))
-            job_ids = [job_id for (job_id,) in rows.fetchall()]
-        return self._jobs(JobRow.job_id.in_(job_ids), limit) if job_ids else []
+        return self._jobs(_QUEUED_LONG, (JobStatus.QUEUED, before_ms, now_ms, after, limit))
 
     def to_close(self, *, after: str = "", limit: int = 100) -> list[Job]:
         """Return jobs that are over while Corndogs still has their task, by id from the one ``after`` it."""
-        return self._jobs(JobRow.task_open & JobRow.status.in_(list(FINAL)) & (JobRow.job_id > after), limit)
+        return self._jobs(_TO_CLOSE, (*sorted(FINAL), after, limit))
 
-    def _jobs(self, where: Any, limit: int) -> list[Job]:
-        query = JobRow.select(*cut_columns(SWEEP_CHARS)).where(where).limit(limit).order_by(JobRow.job_id)
+    def _jobs(self, job_ids: str, values: Sequence[object]) -> list[Job]:
+        """Return the jobs whose ids a query answers with, in order of their ids."""
+        # By the ids alone: the rows of all that it looks at may be large.
+        sql = f"SELECT {cut_list(SWEEP_CHARS)} FROM job WHERE job_id IN ({job_ids}) ORDER BY job_id"  # noqa: S608  # our own text
         with self._db.read() as db:
-            return [self._sealed.cut_job(row) for row in query.dicts().execute(db)]
+            return [self._sealed.job(as_cut_dict(row)) for row in db.execute_sql(sql, values)]

@@ -1,20 +1,20 @@
-"""The one way to write a job's status: guarded, with its event in the same transaction."""
+"""The one way to write a job's status: guarded, with its event and its count in the same transaction."""
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, cast
 
 from reactorcide.domain.jobs import JobStatus
-from reactorcide.store import events
+from reactorcide.store import counts, events
 from reactorcide.store.rows import COLUMN_LIST, COLUMNS, as_dict
 
 _INSERT = f"INSERT INTO job ({COLUMN_LIST}) VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608  # names of ours only
-_SELECT = "SELECT status, error FROM job WHERE job_id = ?"
 
 
 def insert(db: Any, row: dict[str, Any]) -> None:
-    """Insert a job with its first event; ``row`` has every column."""
+    """Insert a job with its first event, and count it; ``row`` has every column."""
     db.execute_sql(_INSERT, [row[name] for name in COLUMNS])
     events.insert(db, row, None)
+    counts.added(db, row)
 
 
 def move(
@@ -34,17 +34,15 @@ def move(
     ``attempt`` or under that ``task_id``, nothing is written and ``None`` returned. The same status with the
     same error again is no event.
     """
-    before = db.execute_sql(_SELECT, (job_id,)).fetchone()
-    if before is None or before[0] not in only_from:
-        return None
-    status, error = JobStatus(before[0]), before[1]
+    # A change to the same status is not new unless its reason is, which only the row before it tells.
+    before = _error(db, job_id) if target in only_from else None
     assignments = "".join(f", {name} = ?" for name in changes)
-    # Guarded by the status that was read, so that the event is true whoever else writes.
+    guard = ", ".join("?" * len(only_from))
     sql = (
-        f"UPDATE job SET status = ?, updated_at_ms = ?{assignments}"  # noqa: S608  # names of ours only
-        " WHERE job_id = ? AND status = ?"
+        f"UPDATE job SET previous_status = status, status = ?, updated_at_ms = ?{assignments}"  # noqa: S608  # names of ours only
+        f" WHERE job_id = ? AND status IN ({guard})"
     )
-    values: tuple[object, ...] = (target, now_ms, *changes.values(), job_id, status)
+    values: tuple[object, ...] = (target, now_ms, *changes.values(), job_id, *sorted(only_from))
     if attempt is not None:
         sql, values = f"{sql} AND attempt = ?", (*values, attempt)
     if task_id is not None:
@@ -53,6 +51,14 @@ def move(
     if moved is None:
         return None
     row = as_dict(moved)
-    if status is not target or row["error"] != error:
-        events.insert(db, row, status)
+    status_from = JobStatus(row["previous_status"])
+    if status_from is not target or row["error"] != before:
+        events.insert(db, row, status_from)
+    if status_from is not target and not row["deleted"]:
+        counts.moved(db, row | {"status": status_from}, row)
     return row
+
+
+def _error(db: Any, job_id: str) -> str | None:
+    row = db.execute_sql("SELECT error FROM job WHERE job_id = ?", (job_id,)).fetchone()
+    return None if row is None else cast(str | None, row[0])

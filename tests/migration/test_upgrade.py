@@ -67,7 +67,7 @@ def test_the_stores_read_it(old: Path) -> None:
     database.migrate()
     store = new_store(database)
     accounts = AccountContext(store)
-    found, total = store.jobs.page(JobFilter(), limit=10, offset=0, after=None)
+    found, total = store.lists.page(JobFilter(), limit=10, offset=0, after=None)
     assert total == len(found) == len(STATUSES)
     assert {job.definition.name: job.status for job in found} == STATUSES
     assert [user.username for user in users.everybody(accounts)] == ["admin", "ann"]

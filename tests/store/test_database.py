@@ -22,9 +22,10 @@ MIGRATIONS = Path(store.__file__).parent / "migrations"
 
 
 def schema(path: Path) -> dict[str, object]:
-    """Return columns and indexes of every table, as SQLite itself tells them."""
+    """Return columns and indexes of every table, as SQLite itself shows them."""
     connection = sqlite3.connect(path)
     try:
+        texts = dict(connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL"))
         tables = [
             name
             for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
@@ -32,6 +33,7 @@ def schema(path: Path) -> dict[str, object]:
         ]
         return {
             table: (
+                "WITHOUT ROWID" in texts[table],
                 # Not the columns' places: a migration puts one at the end, and every statement names them.
                 sorted(column[1:] for column in connection.execute(f"PRAGMA table_info({table})")),
                 sorted(
@@ -39,6 +41,8 @@ def schema(path: Path) -> dict[str, object]:
                         name,
                         unique,
                         [column for _, _, column in connection.execute(f"PRAGMA index_info({name})")],
+                        # Which rows it has, if not all.
+                        texts.get(name, "").partition(" WHERE ")[2].strip(),
                     )
                     for _, name, unique, *_ in connection.execute(f"PRAGMA index_list({table})")
                 ),
@@ -107,7 +111,7 @@ def test_a_job_of_the_first_schema_is_read_after_the_migrations(tmp_path: Path) 
     old.close()
     database = Database(tmp_path / "x.db")
     database.migrate()
-    (job,), _ = new_store(database).jobs.page(JobFilter(), limit=10)
+    (job,), _ = new_store(database).lists.page(JobFilter(), limit=10)
     assert job == new_store(database).jobs.get("j")
     definition = job.definition
     assert (definition.artifacts, definition.source_id, definition.source_job_id) == (None, None, None)

@@ -178,7 +178,7 @@ def test_pages_are_newest_first_without_gaps_or_doubles(store: Store) -> None:
     seen: list[str] = []
     after = None
     while True:
-        page, total = store.jobs.page(JobFilter(), limit=3, after=after)
+        page, total = store.lists.page(JobFilter(), limit=3, after=after)
         assert total == 7
         seen += [job.job_id for job in page]
         if len(page) < 3:
@@ -187,7 +187,7 @@ def test_pages_are_newest_first_without_gaps_or_doubles(store: Store) -> None:
         # Whoever comes meanwhile does not shift the pages.
         store.jobs.delete(add(store).job_id, now_ms=next(clock))
     assert seen == newest_first
-    assert [job.job_id for job in store.jobs.page(JobFilter(), limit=2, offset=3)[0]] == newest_first[3:5]
+    assert [job.job_id for job in store.lists.page(JobFilter(), limit=2, offset=3)[0]] == newest_first[3:5]
 
 
 def test_filters(store: Store) -> None:
@@ -196,7 +196,7 @@ def test_filters(store: Store) -> None:
     three = add(store, name="deploy", source_type="git", git_url="https://h/r")
 
     def found(**wanted: Any) -> set[str]:
-        page, total = store.jobs.page(JobFilter(**wanted), limit=100)
+        page, total = store.lists.page(JobFilter(**wanted), limit=100)
         assert total == len(page)
         return {job.job_id for job in page}
 
@@ -300,8 +300,8 @@ def test_only_what_is_over_and_closed_and_unpinned_may_be_removed(store: Store) 
     assert store.jobs.pin(job.job_id, True).pinned
     assert store.retention.removable() == []
     assert not store.retention.delete(job.job_id, now_ms=9)
-    assert [item.job_id for item in store.jobs.page(JobFilter(pinned=True), limit=9)[0]] == [job.job_id]
-    assert store.jobs.page(JobFilter(pinned=False), limit=9) == ([], 0)
+    assert [item.job_id for item in store.lists.page(JobFilter(pinned=True), limit=9)[0]] == [job.job_id]
+    assert store.lists.page(JobFilter(pinned=False), limit=9) == ([], 0)
     assert not store.jobs.pin(job.job_id, False).pinned
     assert store.retention.delete(job.job_id, now_ms=9)
     assert not store.retention.delete(job.job_id, now_ms=9)

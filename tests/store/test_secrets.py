@@ -52,7 +52,7 @@ def test_a_job_comes_back_with_its_secrets_which_are_not_on_disk(
     job = add(store, **SECRET)
     assert store.jobs.get(job.job_id) == job
     assert list(job.definition.job_env_vars) == list(store.jobs.get(job.job_id).definition.job_env_vars)
-    assert store.jobs.page(JobFilter(), limit=1)[0] == [job]
+    assert store.lists.page(JobFilter(), limit=1)[0] == [job]
     # What a sweep hands on needs none of them.
     ((swept, _),) = store.tasks.to_submit(now_ms=job.created_at_ms)
     assert swept.job_id == job.job_id

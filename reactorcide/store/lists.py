@@ -1,0 +1,182 @@
+"""Lists of jobs: a page, newest first, and how many there are in all.
+
+Totals come from the counts. A page is read from the index of that condition which the fewest jobs meet: each
+index has the order of the list, so that hardly more is read than is shown, however many jobs there are.
+"""
+
+# ruff: noqa: S608  # What is put into the SQL is text of this file and names of indexes; all values are bound.
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from reactorcide.domain.jobs import Job, JobFilter
+from reactorcide.store.database import Connection, indexed_by
+from reactorcide.store.rows import COLUMN_LIST, as_cut_dict, as_dict, cut_list
+from reactorcide.store.sealed import SealedFields
+
+_MAX_NAMES = 50
+"""Names with one prefix that are each looked up by themselves."""
+_MAX_SORTED = 5_000
+"""Jobs that are read and sorted for a page, where they have more names than that."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Condition:
+    sql: str
+    values: tuple[object, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Index:
+    """An index from which a page can be read."""
+
+    name: str
+    jobs: int
+    """How many jobs it leads to."""
+    ranges: Sequence[_Condition]
+    """Parts of the index: each is in the order of the list, or is short enough to be sorted."""
+
+
+class Lists:
+    """Lists of jobs. Thread-safe; only reads."""
+
+    def __init__(self, db: Connection, sealed: SealedFields) -> None:
+        self._db = db
+        self._sealed = sealed
+
+    def page(
+        self,
+        wanted: JobFilter,
+        *,
+        limit: int,
+        offset: int = 0,
+        after: tuple[int, str] | None = None,
+        max_chars: int | None = None,
+    ) -> tuple[list[Job], int]:
+        """Return a page of jobs, newest first, and how many match in all.
+
+        ``after`` is (created_at_ms, job_id) of the last job of the page before. With ``max_chars`` no text
+        of a job is longer, and there is no secret in it; collections that take more as JSON are left out.
+        """
+        conditions = _conditions(wanted)
+        with self._db.read() as db:
+            index, total = _plan(db, wanted, conditions)
+            where = [*conditions.values(), _Condition("NOT deleted")]
+            if total is None:
+                total = _count(db, index, where)
+            if total == 0:
+                return [], 0
+            if after is not None:
+                where.append(_Condition("(created_at_ms, job_id) < (?, ?)", after))
+            job_ids = _job_ids(db, index, where, limit, offset)
+            columns = COLUMN_LIST if max_chars is None else cut_list(max_chars)
+            sql = f"SELECT {columns} FROM job WHERE job_id IN ({', '.join('?' * len(job_ids))})"
+            rows = db.execute_sql(sql, job_ids).fetchall()
+        named = map(as_dict if max_chars is None else as_cut_dict, rows)
+        jobs = {row["job_id"]: self._sealed.job(row) for row in named}
+        # One may have been purged in between.
+        return [jobs[job_id] for job_id in job_ids if job_id in jobs], total
+
+
+def _conditions(wanted: JobFilter) -> dict[str, _Condition]:
+    """Return what the filter asks for, by column."""
+    conditions = {}
+    for column in ("user_id", "queue_name", "source_type"):
+        value = getattr(wanted, column)
+        if value is not None:
+            conditions[column] = _Condition(f"{column} = ?", (value,))
+    if wanted.pinned is not None:
+        # Without a parameter, or the index of the pinned ones would not be good for it.
+        conditions["pinned"] = _Condition("pinned" if wanted.pinned else "NOT pinned")
+    if wanted.statuses:
+        statuses = tuple(sorted(set(wanted.statuses)))
+        conditions["status"] = _Condition(f"status IN ({', '.join('?' * len(statuses))})", statuses)
+    if wanted.name_prefix:
+        conditions["name"] = _prefixed(wanted.name_prefix)
+    return conditions
+
+
+def _prefixed(prefix: str) -> _Condition:
+    """Return the condition on a name with a prefix, as a range in the order of code points."""
+    rest = prefix.rstrip("\U0010ffff")
+    if not rest:
+        return _Condition("name >= ?", (prefix,))
+    following = ord(rest[-1]) + 1
+    # Surrogates are no characters.
+    end = rest[:-1] + chr(0xE000 if following == 0xD800 else following)
+    return _Condition("name >= ? AND name < ?", (prefix, end))
+
+
+def _plan(db: Any, wanted: JobFilter, conditions: Mapping[str, _Condition]) -> tuple[_Index, int | None]:
+    """Return the index to read by, and how many jobs match; ``None`` where that has to be counted."""
+    counted = {column: item for column, item in conditions.items() if column != "name"}
+    everything, total, *each = _sums(db, list(counted.values()))
+    indexes = [_Index("jobrow_created_at_ms_job_id", everything, [_Condition("1 = 1")])]
+    for (column, condition), jobs in zip(counted.items(), each, strict=True):
+        ranges = [condition]
+        if column == "status":
+            ranges = [_Condition("status = ?", (status,)) for status in condition.values]
+        if column != "pinned" or wanted.pinned:
+            indexes.append(_Index(f"job_{column}", jobs, ranges))
+    if "name" not in conditions:
+        return min(indexes, key=lambda item: item.jobs), total
+    prefixed = [conditions["name"]] + ([counted["user_id"]] if "user_id" in counted else [])
+    sql, values = _and(prefixed)
+    (named,) = db.execute_sql(
+        f"SELECT COALESCE(SUM(jobs), 0) FROM job_name_count WHERE {sql}", values
+    ).fetchone()
+    names = db.execute_sql(
+        f"SELECT DISTINCT name FROM job_name_count WHERE {sql} AND jobs > 0 LIMIT ?",
+        (*values, _MAX_NAMES + 1),
+    ).fetchall()
+    if len(names) <= _MAX_NAMES:
+        indexes.append(_Index("job_name", named, [_Condition("name = ?", name) for name in names]))
+    elif named <= _MAX_SORTED:
+        indexes.append(_Index("job_name", named, [conditions["name"]]))
+    is_exact = set(counted) <= {"user_id"} or 0 in (named, total)
+    return min(indexes, key=lambda item: item.jobs), min(named, total) if is_exact else None
+
+
+def _sums(db: Any, conditions: Sequence[_Condition]) -> list[int]:
+    """Return how many jobs there are, how many meet all conditions, and how many each of them."""
+    every, values = _and(conditions)
+    wanted = [every, *(condition.sql for condition in conditions)]
+    sums = ", ".join(f"COALESCE(SUM(CASE WHEN {sql} THEN jobs END), 0)" for sql in wanted)
+    bound = [*values, *(value for condition in conditions for value in condition.values)]
+    return list(db.execute_sql(f"SELECT COALESCE(SUM(jobs), 0), {sums} FROM job_count", bound).fetchone())
+
+
+def _count(db: Any, index: _Index, where: Sequence[_Condition]) -> int:
+    jobs = 0
+    for part in index.ranges:
+        sql, values = _and([part, *where])
+        (count,) = db.execute_sql(
+            f"SELECT COUNT(*) FROM job {indexed_by(index.name)} WHERE {sql}", values
+        ).fetchone()
+        jobs += count
+    return jobs
+
+
+def _job_ids(db: Any, index: _Index, where: Sequence[_Condition], limit: int, offset: int) -> list[str]:
+    """Return the ids of a page, in order: the first of those that each range of the index has first."""
+    parts: list[str] = []
+    bound: list[object] = []
+    for part in index.ranges:
+        sql, values = _and([part, *where])
+        parts.append(
+            f"SELECT * FROM (SELECT job_id, created_at_ms FROM job {indexed_by(index.name)} WHERE {sql} "
+            "ORDER BY created_at_ms DESC, job_id DESC LIMIT ?) AS part"
+        )
+        bound += [*values, limit + offset]
+    rows = db.execute_sql(
+        f"SELECT job_id FROM ({' UNION ALL '.join(parts)}) AS parts "
+        "ORDER BY created_at_ms DESC, job_id DESC LIMIT ? OFFSET ?",
+        (*bound, limit, offset),
+    )
+    return [job_id for (job_id,) in rows]
+
+
+def _and(conditions: Sequence[_Condition]) -> tuple[str, tuple[object, ...]]:
+    sql = " AND ".join(condition.sql for condition in conditions) or "1 = 1"
+    return sql, tuple(value for condition in conditions for value in condition.values)
