@@ -153,7 +153,7 @@ class Service:
             jobs=self._context,
             accounts=self._accounts,
             defaults=_defaults(settings),
-            most_source_bytes=settings.max_source_bytes,
+            max_source_bytes=settings.max_source_bytes,
             slots=StreamSlots(settings.stream_slots),
             metrics=metrics,
             bad_tokens=FailureLimiter(settings.bad_tokens),

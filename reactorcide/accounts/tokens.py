@@ -15,10 +15,10 @@ from reactorcide.domain.ids import new_id
 
 log = logging.getLogger("reactorcide.accounts")
 
-SHORTEST_VALUE = 16
+MIN_VALUE_CHARS = 16
 _TOUCH_EVERY_MS = 60_000
 _USER_FIELDS = tuple(item.name for item in fields(User))
-_MOST_TOKENS = 1000
+_MAX_TOKENS = 1000
 """Of one user: they are listed in one answer."""
 
 
@@ -29,10 +29,10 @@ def authenticate(
 
     Only the hash is looked at, never the form: whatever was stored as a token is one.
     """
-    found = context.store.accounts.authenticate(sha256(value))
-    if found is None:
+    stored = context.store.accounts.authenticate(sha256(value))
+    if stored is None:
         raise Unauthorized("this token is not known; check it, or ask for another one")
-    token, user = found
+    token, user = stored
     used_at_ms = now_ms()
     if token.expires_at_ms is not None and token.expires_at_ms <= used_at_ms:
         raise Unauthorized("this token has expired; ask for another one")
@@ -92,8 +92,8 @@ def create_own(
     Raises ``Forbidden`` where it would allow more or longer than that one, or where the caller has very many;
     and as ``create``.
     """
-    if context.store.accounts.count_tokens(caller.user_id) >= _MOST_TOKENS:
-        raise Forbidden(f"you have {_MOST_TOKENS} tokens; revoke those that are not used any more")
+    if context.store.accounts.count_tokens(caller.user_id) >= _MAX_TOKENS:
+        raise Forbidden(f"you have {_MAX_TOKENS} tokens; revoke those that are not used any more")
     own = caller.token
     if scopes is None:
         scopes = own.scopes
@@ -128,9 +128,9 @@ def new(
     """Return a token that is stored nowhere yet, with its value; raises ``InvalidInput``."""
     if value is None:
         value = new_value()
-    elif len(value) < SHORTEST_VALUE or not value.isprintable() or " " in value:
+    elif len(value) < MIN_VALUE_CHARS or not value.isprintable() or " " in value:
         raise InvalidInput(
-            f"a token has at least {SHORTEST_VALUE} characters, all of them printable, and no space",
+            f"a token has at least {MIN_VALUE_CHARS} characters, all of them printable, and no space",
             field="value",
         )
     created_at_ms = now_ms()

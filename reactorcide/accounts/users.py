@@ -12,15 +12,15 @@ from reactorcide.domain.errors import InvalidInput
 from reactorcide.domain.ids import new_id
 
 ADMIN_NAME = "admin"
-_LONGEST_NAME = 128
-_LONGEST_EMAIL = 254
+_MAX_NAME_CHARS = 128
+_MAX_EMAIL_CHARS = 254
 
 
 def new(username: str, *, email: str | None = None, role: Role = Role.USER) -> User:
     """Return a user that is stored nowhere yet; raises ``InvalidInput`` for a bad name or email."""
-    if not (0 < len(username) <= _LONGEST_NAME and username.isprintable() and " " not in username):
+    if not (0 < len(username) <= _MAX_NAME_CHARS and username.isprintable() and " " not in username):
         raise InvalidInput(
-            f"a user name has 1 to {_LONGEST_NAME} printable characters and no space", field="username"
+            f"a user name has 1 to {_MAX_NAME_CHARS} printable characters and no space", field="username"
         )
     return User(
         user_id=new_id(),
@@ -35,10 +35,10 @@ def new(username: str, *, email: str | None = None, role: Role = Role.USER) -> U
 def checked_email(email: str | None) -> str | None:
     """Return an email that looks like one; raises ``InvalidInput``. No mail is ever sent."""
     if email is not None and not (
-        len(email) <= _LONGEST_EMAIL and email.isprintable() and " " not in email and "@" in email[1:-1]
+        len(email) <= _MAX_EMAIL_CHARS and email.isprintable() and " " not in email and "@" in email[1:-1]
     ):
         raise InvalidInput(
-            f"an email has at most {_LONGEST_EMAIL} characters, like ann@example.com", field="email"
+            f"an email has at most {_MAX_EMAIL_CHARS} characters, like ann@example.com", field="email"
         )
     return email
 

@@ -17,8 +17,8 @@ from reactorcide.domain.audit import operator
 from reactorcide.domain.clock import now_ms, rfc3339
 
 _DAY_MS = 86_400_000
-_LONGEST_DAYS = 36_500
-_LONGEST_NAME = 255
+_MAX_DAYS = 36_500
+_MAX_NAME_CHARS = 255
 
 _data_dir = settings_options("data_dir")
 _email = click.option("--email", help="For the operator; no mail is sent.")
@@ -49,7 +49,7 @@ def token() -> None:
     "--user", "username", metavar="NAME", default=users.ADMIN_NAME, show_default=True, help="Whose."
 )
 @click.option("--name", default="command line", show_default=True, help="What it is for.")
-@click.option("--expires-in", type=click.IntRange(1, _LONGEST_DAYS), metavar="DAYS", help="Never by default.")
+@click.option("--expires-in", type=click.IntRange(1, _MAX_DAYS), metavar="DAYS", help="Never by default.")
 @click.option("--value", help="A value of at least 16 characters, in place of a random one.")
 @click.option(
     "--scope",
@@ -68,12 +68,12 @@ def create_token(
     **options: Any,
 ) -> None:
     """Make a token; its value is printed, and never to be had again."""
-    if not 0 < len(name) <= _LONGEST_NAME:
-        raise click.BadParameter(f"1 to {_LONGEST_NAME} characters", param_hint="--name")
+    if not 0 < len(name) <= _MAX_NAME_CHARS:
+        raise click.BadParameter(f"1 to {_MAX_NAME_CHARS} characters", param_hint="--name")
     expires_at_ms = None if expires_in is None else now_ms() + expires_in * _DAY_MS
     with _accounts(options) as context:
         user = users.by_name(context, username)
-        made, value = tokens.create(
+        created, value = tokens.create(
             context,
             user,
             name,
@@ -83,7 +83,7 @@ def create_token(
             scopes=[Scope(scope) for scope in scopes] or None,
         )
     click.echo(value)
-    click.echo(f"token {made.token_id} of {username}, expires: {_time(made.expires_at_ms)}", err=True)
+    click.echo(f"token {created.token_id} of {username}, expires: {_time(created.expires_at_ms)}", err=True)
     if not user.is_active:
         click.echo(f"{username} is disabled, so that it will not be accepted", err=True)
 
@@ -96,9 +96,9 @@ def list_tokens(username: str | None, **options: Any) -> None:
     with _accounts(options) as context:
         names = {user.user_id: user.username for user in users.everybody(context)}
         if username is None:
-            found = tokens.of_everybody(context)
+            listed = tokens.of_everybody(context)
         else:
-            found = tokens.of_user(context, users.by_name(context, username))
+            listed = tokens.of_user(context, users.by_name(context, username))
     render.table(
         ("ID", "USER", "NAME", "CREATED", "EXPIRES", "LAST USED", "SCOPES"),
         [
@@ -111,7 +111,7 @@ def list_tokens(username: str | None, **options: Any) -> None:
                 _time(item.last_used_at_ms),
                 "all" if item.scopes is None else ",".join(sorted(item.scopes)),
             )
-            for item in found
+            for item in listed
         ],
         flexible="NAME",
     )
@@ -140,8 +140,8 @@ def user() -> None:
 def create_user(username: str, email: str | None, role: str, **options: Any) -> None:
     """Make a user; prints the id."""
     with _accounts(options) as context:
-        made = users.create(context, username, email=email, role=Role(role), by=operator())
-    click.echo(made.user_id)
+        created = users.create(context, username, email=email, role=Role(role), by=operator())
+    click.echo(created.user_id)
     click.echo(f"for a token: reactorcide token create --user {username}", err=True)
 
 
@@ -150,7 +150,7 @@ def create_user(username: str, email: str | None, role: str, **options: Any) -> 
 def list_users(**options: Any) -> None:
     """List users."""
     with _accounts(options) as context:
-        found = users.everybody(context)
+        everybody = users.everybody(context)
     render.table(
         ("ID", "NAME", "ROLE", "STATE", "EMAIL", "CREATED"),
         [
@@ -162,7 +162,7 @@ def list_users(**options: Any) -> None:
                 item.email or "",
                 rfc3339(item.created_at_ms),
             )
-            for item in found
+            for item in everybody
         ],
         flexible="EMAIL",
     )
@@ -215,19 +215,17 @@ def remove_user(username: str, **options: Any) -> None:
 @user.command("invite")
 @_email
 @_role
-@click.option(
-    "--expires-in", type=click.IntRange(1, _LONGEST_DAYS), metavar="DAYS", default=7, show_default=True
-)
+@click.option("--expires-in", type=click.IntRange(1, _MAX_DAYS), metavar="DAYS", default=7, show_default=True)
 @_data_dir
 def invite_user(email: str | None, role: str, expires_in: int, **options: Any) -> None:
     """Make an invitation; whoever has it becomes a user by POST /api/v1/register, once."""
     expires_at_ms = now_ms() + expires_in * _DAY_MS
     with _accounts(options) as context:
-        made, value = invitations.create(
+        invitation, value = invitations.create(
             context, None, by=operator(), role=Role(role), email=email, expires_at_ms=expires_at_ms
         )
     click.echo(value)
-    click.echo(f"invitation {made.invitation_id}, expires: {_time(made.expires_at_ms)}", err=True)
+    click.echo(f"invitation {invitation.invitation_id}, expires: {_time(invitation.expires_at_ms)}", err=True)
 
 
 def _expiry(item: Token) -> str:

@@ -127,8 +127,8 @@ class Client:
 
     def workers(self) -> list[Json]:
         """Return the workers."""
-        found: list[Json] = self._json("GET", "/workers")["workers"]
-        return found
+        workers: list[Json] = self._json("GET", "/workers")["workers"]
+        return workers
 
     def artifacts(self, job_id: str) -> Json:
         """Return the listing of what a job left."""
@@ -230,18 +230,18 @@ class Client:
                 if line:
                     fields[name] = value
                     continue
-                said, fields = fields, {}
-                if "data" not in said or said.get("event") == "end":
+                event, fields = fields, {}
+                if "data" not in event or event.get("event") == "end":
                     continue
-                found = json.loads(said["data"])
-                text = found["text"].encode()
+                data = json.loads(event["data"])
+                text = data["text"].encode()
                 if timestamps:
-                    stamp = found["t"].encode() + b" "
+                    stamp = data["t"].encode() + b" "
                     ends_line = text.endswith(b"\n")
                     text = text[:-1].replace(b"\n", b"\n" + stamp) + text[-1:]
                     text = stamp + text if self._begins_line else text
                     self._begins_line = ends_line
-                yield text, said["id"]
+                yield text, event["id"]
 
     def _start(self, response: "requests.Response") -> str:
         """Return where in the log an answer begins."""
@@ -286,12 +286,12 @@ class Client:
     def _json(self, method: str, path: str, **arguments: Any) -> Json:
         response = self._send(method, path, **arguments)
         try:
-            found = response.json()
+            body = response.json()
         except ValueError as exc:
             raise self._stranger(response) from exc
-        if not isinstance(found, dict):
+        if not isinstance(body, dict):
             raise self._stranger(response)
-        return found
+        return body
 
     def _stream(self, path: str, query: Json, *, silence_s: float) -> Iterator[bytes]:
         response = self._send("GET", path, params=query, stream=True, silence_s=silence_s)

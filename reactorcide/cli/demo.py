@@ -201,9 +201,9 @@ class _Service:
     def _wait_until_it_listens(self, process: subprocess.Popen[bytes]) -> str:
         deadline = time.monotonic() + _START_S
         while time.monotonic() < deadline:
-            found = _LISTENS.search(self._log_path.read_text("utf-8", errors="replace"))
-            if found is not None:
-                return found[1]
+            match = _LISTENS.search(self._log_path.read_text("utf-8", errors="replace"))
+            if match is not None:
+                return match[1]
             if process.poll() is not None:
                 raise DemoFailed(f"the service did not start, its exit code is {process.returncode}")
             time.sleep(_LOOK_EVERY_S)

@@ -23,7 +23,7 @@ from reactorcide.domain.sizes import format_size
 from reactorcide.settings import Settings
 
 _OLDEST_GIT = (2, 37)
-_LEAST_FREE_BYTES = 1 << 30
+_MIN_FREE_BYTES = 1 << 30
 _PROGRAM_S = 10
 _SOCKET_S = 5.0
 _SOCKET_ADVICE = (
@@ -150,7 +150,7 @@ def _data_dir(data_dir: Path) -> Finding:
         free_bytes = shutil.disk_usage(existing).free
     except OSError as exc:
         return Finding(check, False, f"{data_dir} cannot be used: {exc.strerror}", advice)
-    if free_bytes < _LEAST_FREE_BYTES:
+    if free_bytes < _MIN_FREE_BYTES:
         return Finding(
             check,
             False,

@@ -29,12 +29,12 @@ def gc(dry_run: bool, as_json: bool, **options: Any) -> None:
     settings = settings_from(options)
     policy = keep_policy(settings)
     with open_jobs(settings) as context:
-        found = (
+        removals = (
             retention.plan(context, policy)
             if dry_run
             else retention.carry_out(context, policy, by=operator())
         )
-    size_bytes = sum(item.size_bytes for item in found)
+    size_bytes = sum(item.size_bytes for item in removals)
     if as_json:
         render.as_json(
             {
@@ -47,7 +47,7 @@ def gc(dry_run: bool, as_json: bool, **options: Any) -> None:
                         "size_bytes": item.size_bytes,
                         "reason": item.reason,
                     }
-                    for item in found
+                    for item in removals
                 ],
             }
         )
@@ -56,9 +56,9 @@ def gc(dry_run: bool, as_json: bool, **options: Any) -> None:
         ("ID", "FINISHED", "SIZE", "WHY"),
         [
             (item.job_id, rfc3339(item.completed_at_ms), format_size(item.size_bytes), item.reason)
-            for item in found
+            for item in removals
         ],
         flexible="WHY",
     )
     done = "would be removed" if dry_run else "removed"
-    click.echo(f"{len(found)} jobs of {format_size(size_bytes)} {done}", err=True)
+    click.echo(f"{len(removals)} jobs of {format_size(size_bytes)} {done}", err=True)

@@ -20,7 +20,7 @@ from reactorcide.domain.ids import is_id
 from reactorcide.domain.jobs import JobStatus
 from reactorcide.domain.sizes import format_size
 
-_MOST_AWAY = 3
+_MAX_AWAY = 3
 """Artifacts in a row for which the service does not answer; then the download ends."""
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
@@ -268,7 +268,7 @@ def _download(
             except ServiceError as exc:
                 problems.append(f"{render.printable(item['path'])}: {exc}")
                 away = away + 1 if isinstance(exc, ServiceAway) else 0
-                if away == _MOST_AWAY:
+                if away == _MAX_AWAY:
                     break
             except OSError as exc:
                 problems.append(

@@ -145,7 +145,7 @@ def _listed(directory: Path) -> set[str]:
         with tempfile.TemporaryDirectory(prefix="reactorcide-") as empty:
             _git(Path(empty), "init", "--quiet", "--bare", empty)
             names = _git(directory, f"--git-dir={empty}", "--work-tree=.", *_LIST)
-    found = set()
+    paths = set()
     links: dict[Path, bool] = {}
     for name in names:
         path = name.rstrip("/")
@@ -154,10 +154,10 @@ def _listed(directory: Path) -> set[str]:
             continue
         if _is_directory(directory / path) and not (directory / path).is_symlink():
             # Another repository within this one.
-            found |= {f"{path}/{below}" for below in _listed(directory / path)}
+            paths |= {f"{path}/{below}" for below in _listed(directory / path)}
         else:
-            found.add(path)
-    return found
+            paths.add(path)
+    return paths
 
 
 def _is_beyond_link(directory: Path, path: str, links: dict[Path, bool]) -> bool:
@@ -210,8 +210,8 @@ def _git(directory: Path, *arguments: str) -> list[str]:
     return [os.fsdecode(name) for name in answer.stdout.split(b"\0") if name]
 
 
-def _failure(directory: Path, said: bytes) -> ReactorcideError:
-    reason = " ".join(said.decode(errors="replace").split()) or "it says nothing"
+def _failure(directory: Path, stderr: bytes) -> ReactorcideError:
+    reason = " ".join(stderr.decode(errors="replace").split()) or "it says nothing"
     return ReactorcideError(
         f"git cannot tell which files of {directory} to upload: {reason}; correct this, and submit again"
     )
@@ -234,7 +234,7 @@ def _walked(directory: Path) -> set[str]:
     def fail(error: OSError) -> None:
         raise _unreadable(error.filename, error) from error
 
-    found = set()
+    paths = set()
     for parent, directories, names in os.walk(directory, onerror=fail):
         if ".gitignore" in names:
             raise ReactorcideError(
@@ -242,5 +242,5 @@ def _walked(directory: Path) -> set[str]:
             )
         directories[:] = [name for name in directories if name != ".git"]
         links = [name for name in directories if Path(parent, name).is_symlink()]
-        found |= {os.path.relpath(os.path.join(parent, name), directory) for name in (*names, *links)}
-    return found
+        paths |= {os.path.relpath(os.path.join(parent, name), directory) for name in (*names, *links)}
+    return paths

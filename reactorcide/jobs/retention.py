@@ -45,20 +45,20 @@ def what_to_remove(ended: Iterable[EndedJob], policy: Policy, *, now_ms: int) ->
     A job is removed if any rule says so, and then so is every job that ended before it.
     """
     removals: list[Removal] = []
-    kept = kept_bytes = 0
+    kept_jobs = kept_bytes = 0
     is_full = False
     for job in ended:
         size_bytes = job.stored_bytes or 0
         # Once one does not fit none does that is older, however small: what is left has no gaps.
-        is_full = is_full or (0 < policy.keep_bytes < kept_bytes + size_bytes and kept > 0)
+        is_full = is_full or (0 < policy.keep_bytes < kept_bytes + size_bytes and kept_jobs > 0)
         if policy.keep_days and job.completed_at_ms < now_ms - policy.keep_days * DAY_MS:
             reason = f"it ended more than {policy.keep_days} days ago"
-        elif policy.keep_jobs and kept >= policy.keep_jobs:
+        elif policy.keep_jobs and kept_jobs >= policy.keep_jobs:
             reason = f"it is not among the last {policy.keep_jobs} to end"
         elif is_full:
             reason = f"with it more than {format_size(policy.keep_bytes)} would be kept"
         else:
-            kept += 1
+            kept_jobs += 1
             kept_bytes += size_bytes
             continue
         removals.append(Removal(job.job_id, job.completed_at_ms, size_bytes, reason))

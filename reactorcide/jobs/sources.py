@@ -20,12 +20,12 @@ from reactorcide.jobs import StoredJobs, access, read
 from reactorcide.tarstream import MOST_PATH_BYTES, DamagedTar, Entry, Tree, gunzip, read_tar
 
 _PREFIX = "sources/"
-_MOST_PATHS = 500_000
+_MAX_PATHS = 500_000
 """Of files, links and directories, those that only lie above others included: they are remembered while a
 source is read."""
 
 
-def add(context: StoredJobs, user: User, chunks: Iterable[bytes], *, most_bytes: int) -> tuple[Source, bool]:
+def add(context: StoredJobs, user: User, chunks: Iterable[bytes], *, max_bytes: int) -> tuple[Source, bool]:
     """Keep a tar.gz that ``user`` uploads; return it, and whether they had not uploaded it before.
 
     Whether somebody else had makes no difference to what is answered, nor to how long that takes.
@@ -36,7 +36,7 @@ def add(context: StoredJobs, user: User, chunks: Iterable[bytes], *, most_bytes:
     folder = f"{_PREFIX}{new_id()}/"
     digest = hashlib.sha256()
     key = f"{folder}source.tar.gz"
-    size_bytes = context.objects.put(key, _hashed(_bounded(chunks, most_bytes, ""), digest))
+    size_bytes = context.objects.put(key, _hashed(_bounded(chunks, max_bytes, ""), digest))
     in_use = False
     try:
         source_id = digest.hexdigest()
@@ -47,7 +47,7 @@ def add(context: StoredJobs, user: User, chunks: Iterable[bytes], *, most_bytes:
             source_id=source_id,
             object_key=key,
             size_bytes=size_bytes,
-            files=_count_files(context.objects.read(key), most_bytes),
+            files=_count_files(context.objects.read(key), max_bytes),
         )
         with context.store.transaction() as tx:
             is_new = tx.sources.add(source, now_ms=at_ms)
@@ -119,9 +119,9 @@ def remove_orphans(context: StoredJobs) -> None:
             context.objects.delete(item.key.rpartition("/")[0] + "/")
 
 
-def _count_files(packed: Iterator[bytes], most_bytes: int) -> int:
+def _count_files(packed: Iterator[bytes], max_bytes: int) -> int:
     files = 0
-    unpacked = _bounded(gunzip(packed), most_bytes, " when unpacked")
+    unpacked = _bounded(gunzip(packed), max_bytes, " when unpacked")
     try:
         for entry in _within(read_tar(unpacked)):
             files += entry.kind == "file"
@@ -160,9 +160,9 @@ def _artifacts(context: StoredJobs, job_id: str) -> Iterator[Entry]:
     return _while_there(read.artifact_entries(context, job, listing.artifacts), job_id)
 
 
-def _while_there(found: Iterator[Entry], job_id: str) -> Iterator[Entry]:
+def _while_there(entries: Iterator[Entry], job_id: str) -> Iterator[Entry]:
     try:
-        yield from found
+        yield from entries
     except ObjectNotFound as exc:
         raise JobFailed(_deleted(job_id)) from exc
 
@@ -171,10 +171,10 @@ def _deleted(job_id: str) -> str:
     return f"job {job_id}, whose artifacts are the source, has been deleted"
 
 
-def _within(found: Iterator[Entry]) -> Iterator[Entry]:
+def _within(entries: Iterator[Entry]) -> Iterator[Entry]:
     """Yield the entries of an uploaded tar with their paths tidied; raises ``InvalidInput`` for a bad one."""
     tree = Tree()
-    for entry in found:
+    for entry in entries:
         path = entry.path
         problem = None
         if len(path) > MOST_PATH_BYTES or len(entry.target) > MOST_PATH_BYTES:
@@ -197,8 +197,8 @@ def _within(found: Iterator[Entry]) -> Iterator[Entry]:
         if problem is not None:
             shown = entry.path[:200].encode(errors="replace").decode()
             raise InvalidInput(f"a source must not have {shown!r}: {problem}")
-        if len(tree) > _MOST_PATHS:
-            raise InvalidInput(f"a source may have at most {_MOST_PATHS} files, directories and links")
+        if len(tree) > _MAX_PATHS:
+            raise InvalidInput(f"a source may have at most {_MAX_PATHS} files, directories and links")
         yield replace(entry, path=path, target=target)
 
 
@@ -206,12 +206,12 @@ def _tidied(path: str) -> str:
     return "/".join(part for part in path.split("/") if part not in ("", "."))
 
 
-def _bounded(chunks: Iterable[bytes], most_bytes: int, how: str) -> Iterator[bytes]:
+def _bounded(chunks: Iterable[bytes], max_bytes: int, how: str) -> Iterator[bytes]:
     size_bytes = 0
     for chunk in chunks:
         size_bytes += len(chunk)
-        if size_bytes > most_bytes:
-            raise TooLarge(f"the source is larger than {format_size(most_bytes)}{how} (--max-source-bytes)")
+        if size_bytes > max_bytes:
+            raise TooLarge(f"the source is larger than {format_size(max_bytes)}{how} (--max-source-bytes)")
         yield chunk
 
 

@@ -20,7 +20,7 @@ log = logging.getLogger("reactorcide.jobs")
 _SUBMIT_GRACE_MS = 10_000
 """After this long the sweep takes a job that is still ``submitted`` for one whose submitter died."""
 _FIRST_DELAY_S = 1.0
-_LONGEST_DELAY_S = 60.0
+_MAX_DELAY_S = 60.0
 
 
 def submit(
@@ -96,10 +96,10 @@ def submit_once(
 
 
 def _submitted_with(context: JobContext, user: User, key: RequestKey) -> Job | None:
-    found = context.store.request_keys.job_of(user.user_id, key, now_ms=now_ms())
-    if found is None:
+    stored = context.store.request_keys.job_of(user.user_id, key, now_ms=now_ms())
+    if stored is None:
         return None
-    job_id, is_same = found
+    job_id, is_same = stored
     if not is_same:
         raise Conflict("this Idempotency-Key was used for another job; choose another key")
     try:
@@ -129,7 +129,7 @@ def enqueue(context: JobContext, job: Job, *, failures: int) -> Job | None:
             priority=definition.priority,
         )
     except CorndogsError as exc:
-        delay_s = min(_FIRST_DELAY_S * 2.0 ** min(failures, 10), _LONGEST_DELAY_S)
+        delay_s = min(_FIRST_DELAY_S * 2.0 ** min(failures, 10), _MAX_DELAY_S)
         return lifecycle.submit_failed(
             context,
             job.job_id,

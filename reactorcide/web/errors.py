@@ -13,9 +13,9 @@ from reactorcide.domain import errors
 
 log = logging.getLogger("reactorcide.web")
 
-MOST_DETAILS = 20
+MAX_DETAILS = 20
 """The most fields that an error names."""
-_MOST_FIELD_CHARS = 255
+_MAX_FIELD_CHARS = 255
 
 Detail = dict[str, str]
 
@@ -79,10 +79,10 @@ def validation_failed(error: ValidationError) -> None:
     for item in error.errors(include_url=False, include_context=False, include_input=False):
         # Of a field that may be one of two types pydantic tells what each of them lacks: once is enough.
         field = ".".join(str(part) for part in item["loc"] if part not in ("int", "str")) or "body"
-        field = field[:_MOST_FIELD_CHARS]
+        field = field[:_MAX_FIELD_CHARS]
         message = "there is no such field" if item["type"] == "extra_forbidden" else item["msg"]
         details.setdefault(field, {"field": field, "message": message})
-        if len(details) == MOST_DETAILS:
+        if len(details) == MAX_DETAILS:
             break
     raise InvalidFields(list(details.values()))
 

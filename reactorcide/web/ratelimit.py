@@ -9,7 +9,7 @@ from time import monotonic
 
 from reactorcide.domain.errors import TooManyFailures
 
-_MOST_ADDRESSES = 10_000
+_MAX_ADDRESSES = 10_000
 _IPV6_PREFIX_BITS = 64
 """What one customer gets as a rule: single addresses in it are free for the taking."""
 
@@ -42,7 +42,7 @@ class FailureLimiter:
             left = min(float(self._per_minute), left + (now - since) * per_second)
             is_let_pass = left >= 1
             self._left[network] = (left - 1 if is_let_pass else left, now)
-            if len(self._left) > _MOST_ADDRESSES:
+            if len(self._left) > _MAX_ADDRESSES:
                 self._left.popitem(last=False)
         if not is_let_pass:
             raise TooManyFailures(

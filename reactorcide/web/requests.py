@@ -20,7 +20,7 @@ from reactorcide.web.address import client_address
 log = logging.getLogger("reactorcide.web")
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-_MOST_SHOWN_CHARS = 100
+_MAX_SHOWN_CHARS = 100
 _FIRST_INEXACT = 2**53
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
@@ -45,7 +45,7 @@ def _refuse_lone_surrogates(value: Any) -> None:
         try:
             json.dumps({name: part}, ensure_ascii=False).encode("utf-8")
         except UnicodeEncodeError as exc:
-            shown = name[:_MOST_SHOWN_CHARS].encode(errors="replace").decode()
+            shown = name[:_MAX_SHOWN_CHARS].encode(errors="replace").decode()
             half = exc.object[exc.start]
             raise InvalidInput(
                 f"{shown!r} has half a character, the lone surrogate U+{ord(half):04X}", shown or None
@@ -53,13 +53,13 @@ def _refuse_lone_surrogates(value: Any) -> None:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made: dict[str, Any] = {}
+    members: dict[str, Any] = {}
     for name, value in pairs:
-        if name in made:
-            shown = name[:_MOST_SHOWN_CHARS]
+        if name in members:
+            shown = name[:_MAX_SHOWN_CHARS]
             raise InvalidInput(f"{shown!r} is there more than once", shown)
-        made[name] = value
-    return made
+        members[name] = value
+    return members
 
 
 def _number(text: str) -> int | float:
@@ -114,7 +114,7 @@ def install(app: Flask, metrics: Metrics) -> None:
 
 
 def _begin() -> None:
-    g.begun = perf_counter()
+    g.began_at = perf_counter()
     sent = request.headers.get("X-Request-ID", "")
     g.request_id = sent if _SANE_ID.fullmatch(sent) else new_id()
     request_id.set(g.request_id)
@@ -129,7 +129,7 @@ def _end(metrics: Metrics, response: Response) -> Response:
     for name, value in HEADERS.items():
         response.headers.setdefault(name, value)
     method = request.method
-    seconds = perf_counter() - g.begun
+    seconds = perf_counter() - g.began_at
     route = request.url_rule.rule if request.url_rule is not None else "none"
     metrics.observe_request(method, route, response.status_code, seconds)
     fields = {

@@ -33,7 +33,7 @@ class Services:
     jobs: JobContext
     accounts: AccountContext
     defaults: JobDefaults
-    most_source_bytes: int
+    max_source_bytes: int
     """What an uploaded source may measure, packed and unpacked."""
     slots: StreamSlots
     metrics: Metrics

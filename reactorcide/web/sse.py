@@ -10,7 +10,7 @@ from reactorcide.logs.reader import Piece
 
 MIMETYPE = "text/event-stream"
 _KEEPALIVE_S = 10.0
-_MOST_TEXT_BYTES = 1 << 16
+_MAX_TEXT_BYTES = 1 << 16
 
 
 def event(data: object, *, event_id: object = None, name: str | None = None) -> bytes:
@@ -27,14 +27,14 @@ def mark(event_id: object) -> bytes:
 
 def kept_alive(chunks: Generator[bytes, None, None]) -> Generator[bytes, None, None]:
     """Yield ``chunks``, and a comment where they have been empty for ten seconds."""
-    said_at = monotonic()
+    sent_at = monotonic()
     with closing(chunks):
         for chunk in chunks:
-            if chunk or monotonic() - said_at < _KEEPALIVE_S:
-                said_at = monotonic() if chunk else said_at
+            if chunk or monotonic() - sent_at < _KEEPALIVE_S:
+                sent_at = monotonic() if chunk else sent_at
                 yield chunk
             else:
-                said_at = monotonic()
+                sent_at = monotonic()
                 yield b": nothing new\n\n"
 
 
@@ -45,14 +45,14 @@ def log_events(attempt: int, piece: Piece) -> Iterator[bytes]:
     while position < len(piece.data):
         end = _cut(piece.data, position)
         text = piece.data[position:end].decode(errors="replace")
-        said = {"t": rfc3339(piece.at_ms), "stream": piece.stream, "text": text}
-        yield event(said, event_id=f"{attempt}:{begin + end}")
+        data = {"t": rfc3339(piece.at_ms), "stream": piece.stream, "text": text}
+        yield event(data, event_id=f"{attempt}:{begin + end}")
         position = end
 
 
 def _cut(data: bytes, start: int) -> int:
     """Return where an event's text ends: behind a line, or at least not within a character."""
-    end = start + _MOST_TEXT_BYTES
+    end = start + _MAX_TEXT_BYTES
     if end >= len(data):
         return len(data)
     line_end = data.rfind(b"\n", start, end) + 1

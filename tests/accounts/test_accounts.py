@@ -90,7 +90,7 @@ def test_a_revoked_an_expired_and_an_unknown_token_are_refused(context: AccountC
 def test_a_user_makes_so_many_tokens_and_no_more(
     context: AccountContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reactorcide.accounts.tokens._MOST_TOKENS", 3)
+    monkeypatch.setattr("reactorcide.accounts.tokens._MAX_TOKENS", 3)
     _, value = tokens.create(context, users.create(context, "ann", by=operator()), "first")
     caller = tokens.authenticate(context, value)
     made = [tokens.create_own(context, caller, name)[0] for name in ("second", "third")]

@@ -35,7 +35,7 @@ MOST_BYTES = 10 << 20
 
 
 @contextmanager
-def peak_below(most_bytes: int) -> Iterator[None]:
+def peak_below(max_bytes: int) -> Iterator[None]:
     """Fail where more memory than that is taken."""
     tracemalloc.start()
     try:
@@ -43,7 +43,7 @@ def peak_below(most_bytes: int) -> Iterator[None]:
     finally:
         _, peak_bytes = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-        assert peak_bytes < most_bytes
+        assert peak_bytes < max_bytes
 
 
 def user(name: str, role: Role = Role.USER) -> User:
@@ -60,7 +60,7 @@ class Shelf:
     context: JobContext
 
     def add(self, data: bytes, who: User = ANN, **options: Any) -> str:
-        source, _ = sources.add(self.context, who, iter([data]), **{"most_bytes": MOST_BYTES} | options)
+        source, _ = sources.add(self.context, who, iter([data]), **{"max_bytes": MOST_BYTES} | options)
         return source.source_id
 
     @property
@@ -122,12 +122,12 @@ GOOD = tar_gz(
 
 
 def test_a_source_is_known_by_its_bytes(shelf: Shelf) -> None:
-    source, created = sources.add(shelf.context, ANN, iter([GOOD]), most_bytes=MOST_BYTES)
+    source, created = sources.add(shelf.context, ANN, iter([GOOD]), max_bytes=MOST_BYTES)
     assert (source.source_id, source.size_bytes, source.files, created) == (
         *(hashlib.sha256(GOOD).hexdigest(), len(GOOD)),
         *(2, True),
     )
-    assert sources.add(shelf.context, ANN, iter([GOOD]), most_bytes=MOST_BYTES) == (source, False)
+    assert sources.add(shelf.context, ANN, iter([GOOD]), max_bytes=MOST_BYTES) == (source, False)
     assert shelf.objects == [source.object_key]
     assert b"".join(shelf.context.objects.read(source.object_key)) == GOOD
 
@@ -215,7 +215,7 @@ def test_what_is_no_source_is_refused_and_nothing_is_kept(shelf: Shelf, data: by
 def test_what_is_too_large_is_refused_packed_and_unpacked(shelf: Shelf) -> None:
     noise = tar_gz(member("noise", random.Random(1).randbytes(3000)))  # noqa: S311  # a test's
     with pytest.raises(TooLarge, match=r"larger than 2 KiB \(--max-source-bytes\)"):
-        shelf.add(noise, most_bytes=2048)
+        shelf.add(noise, max_bytes=2048)
     bomb = tar_gz(member("bomb", bytes(20 << 20)))
     assert len(bomb) < 100_000
     with pytest.raises(TooLarge, match=r"larger than 10 MiB when unpacked \(--max-source-bytes\)"):
@@ -233,7 +233,7 @@ def test_a_bomb_takes_no_memory(shelf: Shelf) -> None:
 
     data = b"".join(packed())
     with pytest.raises(TooLarge), peak_below(4 << 20):
-        shelf.add(data, most_bytes=50 << 20)
+        shelf.add(data, max_bytes=50 << 20)
 
 
 def test_a_path_of_very_many_names_takes_no_memory(shelf: Shelf) -> None:
@@ -257,7 +257,7 @@ def test_many_of_the_longest_paths_take_little_memory(shelf: Shelf) -> None:
 
 
 def test_directories_that_only_lie_above_others_count(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "_MOST_PATHS", 1000)
+    monkeypatch.setattr(sources, "_MAX_PATHS", 1000)
     shelf.add(tar_gz(*(member(f"{number}/" + "d/" * 98 + "file") for number in range(10))))
     with pytest.raises(InvalidInput, match="at most 1000 files, directories and links"):
         shelf.add(tar_gz(*(member(f"{number}/" + "d/" * 99 + "file") for number in range(10))))
@@ -277,7 +277,7 @@ def test_an_upload_that_breaks_off_leaves_nothing(shelf: Shelf) -> None:
         raise ConnectionResetError
 
     with pytest.raises(ConnectionResetError):
-        sources.add(shelf.context, ANN, half(), most_bytes=MOST_BYTES)
+        sources.add(shelf.context, ANN, half(), max_bytes=MOST_BYTES)
     assert shelf.objects == []
 
 
@@ -291,7 +291,7 @@ def test_only_who_has_uploaded_it_may_use_it(shelf: Shelf) -> None:
     assert raised.value.field == "source_id"
     with pytest.raises(NotFound):
         sources.get(shelf.context, BOB, source_id)
-    found, is_new = sources.add(shelf.context, BOB, iter([GOOD]), most_bytes=MOST_BYTES)
+    found, is_new = sources.add(shelf.context, BOB, iter([GOOD]), max_bytes=MOST_BYTES)
     assert (found.source_id, is_new) == (source_id, True)
     sources.check(shelf.context, BOB, definition)
     assert sources.get(shelf.context, BOB, source_id) == sources.get(shelf.context, ANN, source_id)
@@ -303,11 +303,11 @@ def test_what_somebody_else_has_uploaded_is_looked_through_all_the_same(shelf: S
     data = tar_gz(member("noise", random.Random(1).randbytes(3000)))  # noqa: S311  # a test's
     for who in (ANN, BOB):
         with pytest.raises(TooLarge, match="when unpacked"):
-            shelf.add(data, who, most_bytes=4000)
+            shelf.add(data, who, max_bytes=4000)
         shelf.add(data, who)
     # Who has uploaded it is not made to wait.
     for who in (ANN, BOB):
-        shelf.add(data, who, most_bytes=4000)
+        shelf.add(data, who, max_bytes=4000)
     assert len(shelf.objects) == 1
 
 

@@ -27,12 +27,12 @@ def test_whatever_is_in_it_it_has_a_bound(seed: int) -> None:
         {"id": number, "a": value(source), "b": value(source), "c": value(source)}
         for number in range(source.randrange(9))
     ]
-    most_bytes = lists.MOST_BYTES
-    lists.MOST_BYTES = 100_000
+    most_bytes = lists.MAX_BYTES
+    lists.MAX_BYTES = 100_000
     try:
         answer = lists.answer("things", items, len(items), total=7, next_cursor=None)
     finally:
-        lists.MOST_BYTES = most_bytes
+        lists.MAX_BYTES = most_bytes
     assert len(answer.data) <= 100_000 + 100
     found = json.loads(answer.data)
     assert {key: found[key] for key in found if key != "things"} == {"total": 7, "next_cursor": None}

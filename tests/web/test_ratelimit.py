@@ -64,7 +64,7 @@ def test_0_is_no_limit(clock: Clock) -> None:
 
 
 def test_it_remembers_only_so_many(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ratelimit, "_MOST_ADDRESSES", 100)
+    monkeypatch.setattr(ratelimit, "_MAX_ADDRESSES", 100)
     limiter = FailureLimiter(1, clock)
     for number in range(1000):
         refused(limiter, f"10.0.{number // 250}.{number % 250}")

@@ -33,7 +33,7 @@ def test_a_piece_is_cut_behind_lines_or_at_least_characters(parts: list[str], mo
     text = "".join(parts)
     data = text.encode()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sse, "_MOST_TEXT_BYTES", most_bytes)
+        patch.setattr(sse, "_MAX_TEXT_BYTES", most_bytes)
         events = list(sse.log_events(3, Piece("stdout", 0, 100 + len(data), data)))
     position, texts = 100, []
     for event in events:

@@ -26,7 +26,7 @@ from reactorcide.corndogs.server import EmbeddedCorndogs
 from reactorcide.domain.accounts import Role, User
 from reactorcide.domain.errors import Conflict, CorndogsUnavailable
 from reactorcide.domain.jobs import FINAL, WAITING, Job, JobDefinition, JobStatus, Outcome
-from reactorcide.jobs import JobContext, cancel, delete, lifecycle, why
+from reactorcide.jobs import JobContext, cancel, delete, explain, lifecycle
 from reactorcide.jobs.hints import WorkerHints
 from reactorcide.jobs.submit import submit
 from reactorcide.metrics import Metrics
@@ -327,7 +327,9 @@ class Lifecycle(RuleBasedStateMachine):
     def every_job_is_there_and_says_what_it_waits_for(self) -> None:
         assert set(self.accepted) - self.deleted <= set(self._rows())
         for job_id in set(self.accepted) - self.deleted:
-            assert why.explain(self.context, self.context.store.jobs.get(job_id), [self.worker.view()]).reason
+            assert explain.explain(
+                self.context, self.context.store.jobs.get(job_id), [self.worker.view()]
+            ).reason
 
     @invariant()
     def at_most_one_attempt_runs(self) -> None:

@@ -14,7 +14,7 @@ from reactorcide.corndogs.task import Task
 from reactorcide.domain.clock import now_ms
 from reactorcide.domain.errors import CorndogsError, CorndogsUnavailable
 from reactorcide.domain.jobs import Job, JobStatus
-from reactorcide.jobs import cancel, requeue, tasks, why
+from reactorcide.jobs import cancel, explain, requeue, tasks
 from reactorcide.jobs.claims import MAX_TASKS_A_ROUND, Claims, take
 from reactorcide.jobs.upkeep import QueueUpkeep
 from tests.support.waiting import wait_until
@@ -229,10 +229,10 @@ def test_why_does_not_promise_a_worker_that_has_not_come_for_long(house: House) 
         worker.stop(10)
     job = house.submit()
     views = [worker.view() for worker in house.workers]
-    assert why.explain(house.context, house.job(job), views).reason == "a worker is about to take it"
+    assert explain.explain(house.context, house.job(job), views).reason == "a worker is about to take it"
     with house.database.transaction() as tx:
         tx.execute("UPDATE job SET queued_at_ms = queued_at_ms - 60000")
-    reason = why.explain(house.context, house.job(job), views).reason
+    reason = explain.explain(house.context, house.job(job), views).reason
     assert "has not handed it out for 60 s" in reason
 
 

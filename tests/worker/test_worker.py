@@ -20,7 +20,7 @@ from reactorcide.domain.errors import (
     ObjectStoreError,
 )
 from reactorcide.domain.jobs import Job, JobStatus
-from reactorcide.jobs import cancel, delete, lifecycle, logs, read, tasks, why
+from reactorcide.jobs import cancel, delete, explain, lifecycle, logs, read, tasks
 from reactorcide.jobs.logs import LogPart, LogPosition
 from reactorcide.jobs.rerun import rerun
 from reactorcide.objects.filesystem import _FileAppender
@@ -261,7 +261,7 @@ def test_without_room_on_the_disk_nothing_is_claimed(house: House) -> None:
     worker = house.worker(check_disk=check_disk)
     job = house.submit()
     wait_until(lambda: worker.view().trouble is not None, 20, "the worker to notice")
-    assert why.explain(house.context, house.job(job), [worker.view()]).reason == "the disk is low"
+    assert explain.explain(house.context, house.job(job), [worker.view()]).reason == "the disk is low"
     assert house.job(job).status is JobStatus.QUEUED
     room[0] = True
     assert house.ended(job).status is JobStatus.COMPLETED
@@ -608,7 +608,7 @@ def test_a_preparation_that_was_killed_is_repeated_at_once_and_later_after_some_
         assert (house.ended(job).attempt, now_ms() - begun_ms < 3000) == (2, True)
         return
     waiting = house.until(job, lambda job: job.attempt == 2, "it to wait for the next try")
-    due_ms = why.explain(house.context, waiting, []).next_try_at_ms
+    due_ms = explain.explain(house.context, waiting, []).next_try_at_ms
     assert due_ms is not None
     assert delay_s * 1000 <= due_ms - begun_ms < delay_s * 1000 + 3000
     assert house.runner.started == []
@@ -695,7 +695,7 @@ class TestWhy:
 
     @staticmethod
     def reason(house: House, job: Job) -> tuple[str, int | None]:
-        found = why.explain(house.context, house.job(job), [worker.view() for worker in house.workers])
+        found = explain.explain(house.context, house.job(job), [worker.view() for worker in house.workers])
         return found.reason, found.place
 
     def test_a_place_in_the_queue(self, house: House) -> None:
@@ -724,7 +724,7 @@ class TestWhy:
         house.corndogs.stop()
         job = house.submit()
         assert "not queued yet" in self.reason(house, job)[0]
-        found = why.explain(house.context, house.job(job), [])
+        found = explain.explain(house.context, house.job(job), [])
         assert found.next_try_at_ms is not None
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from flask import Response
 
-MOST_BYTES = (8 << 20) - (4 << 10)
+MAX_BYTES = (8 << 20) - (4 << 10)
 """Of all items of a list; what stands around them takes less than the rest of 8 MiB."""
 TRUNCATED = "truncated"
 """Is true in an item that is not whole."""
@@ -19,7 +19,7 @@ def answer(name: str, items: Iterable[dict[str, Any]], count: int, **rest: objec
     An item has an equal share of the bytes. Of one that would take more the longest texts are cut, and the
     longest lists and objects end early.
     """
-    share_bytes = MOST_BYTES // max(1, count)
+    share_bytes = MAX_BYTES // max(1, count)
     body = ",".join(_bounded(item, share_bytes) for item in items)
     tail = _dumped(rest)[1:-1]
     return Response(
@@ -27,20 +27,20 @@ def answer(name: str, items: Iterable[dict[str, Any]], count: int, **rest: objec
     )
 
 
-def _bounded(item: dict[str, Any], most_bytes: int) -> str:
+def _bounded(item: dict[str, Any], max_bytes: int) -> str:
     text = _dumped(item)
     # With the comma after it.
-    if len(text) < most_bytes:
+    if len(text) < max_bytes:
         return text
     sizes = {key: len(_dumped(value)) for key, value in item.items()}
-    cap = _cap(sorted(sizes.values()), most_bytes - _FLAG_BYTES - (len(text) - sum(sizes.values())))
+    cap = _cap(sorted(sizes.values()), max_bytes - _FLAG_BYTES - (len(text) - sum(sizes.values())))
     cut = {key: _cut(value, cap) if sizes[key] > cap else value for key, value in item.items()}
     return _dumped(cut | {TRUNCATED: True})
 
 
-def _cap(sizes: list[int], most_bytes: int) -> int:
+def _cap(sizes: list[int], max_bytes: int) -> int:
     """Return the most that each of several sizes (the smallest first) may be, to be within a sum together."""
-    left_bytes = most_bytes
+    left_bytes = max_bytes
     for index, size in enumerate(sizes):
         share = left_bytes // (len(sizes) - index)
         if size > share:
@@ -49,23 +49,23 @@ def _cap(sizes: list[int], most_bytes: int) -> int:
     return sizes[-1]
 
 
-def _cut(value: Any, most_bytes: int) -> Any:
+def _cut(value: Any, max_bytes: int) -> Any:
     """Return as much of a text, a list or an object as takes no more than that as JSON; all else as it is."""
     if isinstance(value, str):
         # A character takes one byte at least, and most take no more.
-        value = value[:most_bytes]
-        while value and (size := len(_dumped(value))) > most_bytes:
-            value = value[: min(len(value) - 1, len(value) * most_bytes // size)]
+        value = value[:max_bytes]
+        while value and (size := len(_dumped(value))) > max_bytes:
+            value = value[: min(len(value) - 1, len(value) * max_bytes // size)]
         return value
     if isinstance(value, list | dict):
-        left_bytes = most_bytes - len("{}")
-        kept = []
+        left_bytes = max_bytes - len("{}")
+        entries = []
         for entry in value.items() if isinstance(value, dict) else value:
             left_bytes -= len(_dumped(entry)) + len(",")
             if left_bytes < 0:
                 break
-            kept.append(entry)
-        return dict(kept) if isinstance(value, dict) else kept
+            entries.append(entry)
+        return dict(entries) if isinstance(value, dict) else entries
     return value
 
 

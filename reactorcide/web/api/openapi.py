@@ -119,8 +119,8 @@ def install(app: OpenAPI) -> None:
 
 def document_json() -> str:
     """Return the document of the current application as JSON. Thread-safe."""
-    made: _Document = current_app.extensions[_EXTENSION]
-    return made.as_json()
+    document: _Document = current_app.extensions[_EXTENSION]
+    return document.as_json()
 
 
 class _Document:
@@ -140,11 +140,11 @@ class _Document:
 
 def document(app: OpenAPI) -> dict[str, Any]:
     """Return the OpenAPI 3.1 document of ``app``, whole and checked by nobody; not thread-safe."""
-    made: dict[str, Any] = deepcopy(app.api_doc)
-    made["security"] = [{"token": []}]
-    made["components"]["headers"] = _HEADERS
-    made["components"]["schemas"] |= _schemas(made["components"]["schemas"])
-    for path in made["paths"].values():
+    whole: dict[str, Any] = deepcopy(app.api_doc)
+    whole["security"] = [{"token": []}]
+    whole["components"]["headers"] = _HEADERS
+    whole["components"]["schemas"] |= _schemas(whole["components"]["schemas"])
+    for path in whole["paths"].values():
         for operation in path.values():
             for status in _common(operation):
                 operation["responses"][str(status)] = operation["responses"].get(str(status)) or _error(
@@ -157,7 +157,7 @@ def document(app: OpenAPI) -> dict[str, Any]:
                 _complete(status, response, _HEADERS_OF_OPERATION.get((operation["operationId"], status), ()))
             if "requestBody" in operation:
                 _exemplify(operation["requestBody"])
-    return made
+    return whole
 
 
 def _schemas(names: Iterable[str]) -> dict[str, Any]:

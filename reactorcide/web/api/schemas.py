@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, StringConstraints, model_validator
 from pydantic_core import CoreSchema
 
-from reactorcide.web.errors import MOST_DETAILS
+from reactorcide.web.errors import MAX_DETAILS
 
 MAX_FILTER_CHARS = 255
 # What code checks, for its own sentence, the document says as a pattern: a regular expression of ECMA-262
@@ -111,4 +111,4 @@ class ErrorResponse(BaseModel):
 
     error: str
     message: str
-    details: list[ErrorDetail] = Field(default_factory=list, max_length=MOST_DETAILS)
+    details: list[ErrorDetail] = Field(default_factory=list, max_length=MAX_DETAILS)

@@ -164,14 +164,14 @@ def show_audit(query: AuditQuery) -> Response:
     wanted = AuditFilter(user_id=query.user_id, action=query.action, subject=query.subject)
     before = None if query.cursor is None else _from_cursor(query.cursor)
     # One more than asked for tells whether there is a next page.
-    found, total = audit.page(services().accounts, wanted, limit=query.limit + 1, before=before)
-    shown = found[: query.limit]
+    entries, total = audit.page(services().accounts, wanted, limit=query.limit + 1, before=before)
+    shown = entries[: query.limit]
     return jsonify(
         {
             "deeds": [_entry_json(entry) for _, entry in shown],
             "total": total,
             "limit": query.limit,
-            "next_cursor": str(shown[-1][0]) if len(found) > len(shown) else None,
+            "next_cursor": str(shown[-1][0]) if len(entries) > len(shown) else None,
         }
     )
 

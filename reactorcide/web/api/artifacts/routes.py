@@ -28,11 +28,11 @@ api = resource("artifacts", __name__, tag="jobs")
 def list_artifacts(path: JobPath, query: NoQuery) -> Response:
     """List what a job left in its artifacts directory."""
     job = access.get(services().jobs, caller(), path.job_id)
-    found = read.artifacts(services().jobs, job)
+    listing = read.artifacts(services().jobs, job)
     return jsonify(
         {
-            "artifacts": [_artifact_json(item) for item in found.artifacts],
-            "artifacts_truncated": found.truncated,
+            "artifacts": [_artifact_json(item) for item in listing.artifacts],
+            "artifacts_truncated": listing.truncated,
         }
     )
 

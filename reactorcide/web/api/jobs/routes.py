@@ -13,7 +13,7 @@ from reactorcide.domain.ids import is_id
 from reactorcide.domain.jobs import AttemptRecord, Job, JobDefinition, JobFilter, RequestKey, log_key
 from reactorcide.domain.secrets import redacted_url, redacted_variables
 from reactorcide.domain.sizes import format_size
-from reactorcide.jobs import access, read, why
+from reactorcide.jobs import access, explain, read
 from reactorcide.jobs.cancel import cancel
 from reactorcide.jobs.delete import delete
 from reactorcide.jobs.pin import pin
@@ -77,7 +77,7 @@ def list_jobs(query: JobListQuery) -> Response:
         limit=query.limit + 1,
         offset=offset,
         after=after,
-        max_chars=lists.MOST_BYTES // query.limit,
+        max_chars=lists.MAX_BYTES // query.limit,
     )
     shown = jobs[: query.limit]
     return lists.answer(
@@ -147,21 +147,21 @@ def unpin_job(path: JobPath, query: NoQuery) -> Response:
 def list_attempts(path: JobPath, query: NoQuery) -> Response:
     """Show each run of a job, and how it ended."""
     job = access.get(services().jobs, caller(), path.job_id)
-    found = read.attempts(services().jobs, job)
-    return lists.answer("attempts", (_attempt_json(job, item) for item in found), len(found))
+    attempts = read.attempts(services().jobs, job)
+    return lists.answer("attempts", (_attempt_json(job, item) for item in attempts), len(attempts))
 
 
 @api.get("/jobs/<job_id>/why", responses={200: WhyResponse})
 def explain_job(path: JobPath, query: NoQuery) -> Response:
     """Tell what a job waits for, and its place in the queue."""
     job = access.get(services().jobs, caller(), path.job_id)
-    found = why.explain(services().jobs, job, services().workers())
+    explanation = explain.explain(services().jobs, job, services().workers())
     return jsonify(
         {
             "status": job.status,
-            "reason": found.reason,
-            "place": found.place,
-            "next_try_at": _time(found.next_try_at_ms),
+            "reason": explanation.reason,
+            "place": explanation.place,
+            "next_try_at": _time(explanation.next_try_at_ms),
         }
     )
 
@@ -242,10 +242,10 @@ def _definition(body: JobRequest, defaults: JobDefaults) -> JobDefinition:
             f"cpu_limit is above the server's maximum of {defaults.max_cpu_limit:g}", "cpu_limit"
         )
     memory_bytes = body.memory_limit_bytes or defaults.memory_limit_bytes or defaults.max_memory_limit_bytes
-    most_bytes = defaults.max_memory_limit_bytes
-    if most_bytes is not None and memory_bytes is not None and memory_bytes > most_bytes:
+    max_bytes = defaults.max_memory_limit_bytes
+    if max_bytes is not None and memory_bytes is not None and memory_bytes > max_bytes:
         raise InvalidInput(
-            f"memory_limit is above the server's maximum of {format_size(most_bytes)}", "memory_limit"
+            f"memory_limit is above the server's maximum of {format_size(max_bytes)}", "memory_limit"
         )
     given = {item.name: item.given(getattr(body, item.json_name), body.source_type) for item in JOB_FIELDS}
     decided = {

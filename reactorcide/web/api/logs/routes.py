@@ -57,16 +57,16 @@ def _log_events(
     context: StoredJobs, job: Job, part: LogPart, start: LogPosition
 ) -> Generator[bytes, None, None]:
     yield sse.mark(start)
-    for found in logs.follow_pieces(context, job, part, start):
-        if found is None:
+    for piece in logs.follow_pieces(context, job, part, start):
+        if piece is None:
             yield b""
         else:
-            yield from sse.log_events(*found)
+            yield from sse.log_events(*piece)
     if context.signals.closed:
         return
     ended = logs.as_it_is(context, job)
-    said = {name: getattr(ended, name, None) for name in ("status", "exit_code", "error")}
-    yield sse.event(said, name="end")
+    end = {name: getattr(ended, name, None) for name in ("status", "exit_code", "error")}
+    yield sse.event(end, name="end")
 
 
 @api.get("/events", responses={200: {"content": {sse.MIMETYPE: JOB_EVENTS}}})
@@ -83,21 +83,21 @@ def follow_events(header: EventsHeader, query: NoQuery) -> Response:
 
 def _job_events(context: StoredJobs, user: User, after: int) -> Generator[bytes, None, None]:
     yield sse.mark(events.shown_id(context, user, after))
-    for found in events.follow(context, user, after):
-        if found is None:
+    for event in events.follow(context, user, after):
+        if event is None:
             yield b""
             continue
-        said = {
-            "job_id": found.job_id,
-            "name": found.name,
-            "queue_name": found.queue_name,
-            "from": found.status_from,
-            "to": found.status_to,
-            "attempt": found.attempt,
-            "reason": found.reason,
-            "at": rfc3339(found.at_ms),
+        data = {
+            "job_id": event.job_id,
+            "name": event.name,
+            "queue_name": event.queue_name,
+            "from": event.status_from,
+            "to": event.status_to,
+            "attempt": event.attempt,
+            "reason": event.reason,
+            "at": rfc3339(event.at_ms),
         }
-        yield sse.event(said, event_id=events.shown_id(context, user, found.event_id))
+        yield sse.event(data, event_id=events.shown_id(context, user, event.event_id))
 
 
 def _part(query: LogQuery, *, follows: bool) -> LogPart:
@@ -129,11 +129,11 @@ def _sent_position(sent: str | None, job: Job, part: LogPart) -> LogPosition | N
     return LogPosition(attempt, int(match[2]))
 
 
-def _answer(found: LogBytes) -> Response:
+def _answer(log: LogBytes) -> Response:
     """Return a part of a log as the answer, or the range of it that the client asks for."""
-    if found.changed is not None:
-        return Response(found.chunks(), mimetype="text/plain")
-    start, end, status = found.start, found.end, 200
+    if log.changed is not None:
+        return Response(log.chunks(), mimetype="text/plain")
+    start, end, status = log.start, log.end, 200
     wanted = None if "If-Range" in request.headers else request.range
     if wanted is not None and wanted.units == "bytes" and len(wanted.ranges) == 1:
         inside = wanted.range_for_length(end - start)
@@ -143,7 +143,7 @@ def _answer(found: LogBytes) -> Response:
             return response
         content_range = f"bytes {inside[0]}-{inside[1] - 1}/{end - start}"
         start, end, status = start + inside[0], start + inside[1], 206
-    response = Response(found.view.read(start, end), status, mimetype="text/plain")
+    response = Response(log.view.read(start, end), status, mimetype="text/plain")
     response.content_length = end - start
     response.headers["Accept-Ranges"] = "bytes"
     if status == 206:

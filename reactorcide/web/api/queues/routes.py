@@ -16,5 +16,5 @@ api = resource("queues", __name__, tag="jobs")
 @api.get("/queues", responses={200: QueueListResponse})
 def list_queues(query: NoQuery) -> Response:
     """Show what each queue holds."""
-    found, is_cut = read.queues(services().jobs, caller())
-    return jsonify({"queues": found} | ({lists.TRUNCATED: True} if is_cut else {}))
+    queues, is_cut = read.queues(services().jobs, caller())
+    return jsonify({"queues": queues} | ({lists.TRUNCATED: True} if is_cut else {}))

@@ -47,9 +47,9 @@ api.get("/api/health", responses={200: HealthResponse}, operation_id="health_sho
 @api.get(f"{PREFIX}/ready", responses={200: ReadyResponse, 503: ReadyResponse}, security=NO_TOKEN)
 def ready(query: NoQuery) -> tuple[Response, int]:
     """Tell whether every part works, as it was last found, and how many seconds ago that was."""
-    found = services().probes.look()
-    checks = {name: finding.text for name, finding in found.items()}
-    ages = {name: finding.age_s for name, finding in found.items()}
+    findings = services().probes.look()
+    checks = {name: finding.text for name, finding in findings.items()}
+    ages = {name: finding.age_s for name, finding in findings.items()}
     is_ready = all(text == "ok" for text in checks.values())
     return jsonify({"checks": checks, "ages_s": ages}), 200 if is_ready else 503
 

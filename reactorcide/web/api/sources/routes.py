@@ -48,9 +48,7 @@ def upload_source(query: NoQuery) -> Response:
     request.max_content_length = None
     body = _chunks()
     try:
-        source, created = sources.add(
-            services().jobs, caller(), body, most_bytes=services().most_source_bytes
-        )
+        source, created = sources.add(services().jobs, caller(), body, max_bytes=services().max_source_bytes)
     finally:
         services().slots.release()
     response = jsonify(_json(source))

@@ -1,4 +1,4 @@
-"""Why a job waits: what stands before it, in a sentence."""
+"""Explain why a job waits: what stands before it, in a sentence."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ _LONG_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Why:
+class Explanation:
     """Where a job stands: a sentence, its place in the queue (from 1), when it is tried next."""
 
     reason: str
@@ -21,13 +21,13 @@ class Why:
     next_try_at_ms: int | None = None
 
 
-def explain(context: StoredJobs, job: Job, workers: Sequence[WorkerView]) -> Why:
+def explain(context: StoredJobs, job: Job, workers: Sequence[WorkerView]) -> Explanation:
     """Return why the job is where it is; for one that waits, what it waits for."""
     if job.is_final:
-        return Why(f"it is over: {job.error or job.status}")
+        return Explanation(f"it is over: {job.error or job.status}")
     if job.status is JobStatus.RUNNING:
         doing = "it is being prepared" if job.started_at_ms is None else "its command runs"
-        return Why(f"{doing}, by worker {job.worker_id}")
+        return Explanation(f"{doing}, by worker {job.worker_id}")
     place = context.store.queues.ahead_of(job) + 1
     if job.status is not JobStatus.QUEUED:
         next_try_at_ms = context.store.tasks.next_submit_at_ms(job.job_id)
@@ -35,20 +35,20 @@ def explain(context: StoredJobs, job: Job, workers: Sequence[WorkerView]) -> Why
         if job.attempt > 1 and job.error is None:
             last = context.store.attempts.of_job(job.job_id)[-1]
             reason = f"attempt {last.attempt} ended ({last.error}), the next one is about to be queued"
-        return Why(reason, place, next_try_at_ms)
+        return Explanation(reason, place, next_try_at_ms)
     queue = job.definition.queue_name
     able = [view for view in workers if view.concurrency > 0 and (not view.queues or queue in view.queues)]
     if not able:
-        return Why(f"no worker takes jobs from the queue {queue}", place)
+        return Explanation(f"no worker takes jobs from the queue {queue}", place)
     trouble = [view.trouble for view in able if view.trouble is not None]
     if len(trouble) == len(able):
-        return Why(trouble[0], place)
+        return Explanation(trouble[0], place)
     if all(len(view.running_job_ids) >= view.concurrency for view in able):
-        return Why("all workers are busy", place)
+        return Explanation("all workers are busy", place)
     queued_s = (now_ms() - (job.queued_at_ms or job.updated_at_ms)) / 1000
     if queued_s < _LONG_S:
-        return Why("a worker is about to take it", place)
-    return Why(
+        return Explanation("a worker is about to take it", place)
+    return Explanation(
         f"a worker has a place for it, and the queue has not handed it out for {queued_s:.0f} s; the "
         "queue is asked for the job's task, and the job is queued again if that is lost",
         place,
