@@ -1,0 +1,1 @@
+"""What knows nothing of Reactorcide: it imports nothing else of the package."""
