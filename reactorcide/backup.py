@@ -20,11 +20,11 @@ from typing import IO, Any
 from reactorcide import __version__
 from reactorcide.domain.clock import now_ms, rfc3339
 from reactorcide.domain.errors import ConfigurationError
+from reactorcide.lib.tar import DamagedTar, Entry, gunzip, read_tar
 from reactorcide.settings import Settings
 from reactorcide.store import Store
 from reactorcide.store.database import Database, copy_database
 from reactorcide.store.vault import Vault
-from reactorcide.tarstream import DamagedTar, Entry, gunzip, read_tar
 
 _MANIFEST = "reactorcide-backup.json"
 _FORMAT = 1

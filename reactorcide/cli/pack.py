@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, BinaryIO, cast
 
 from reactorcide.domain.errors import ReactorcideError
-from reactorcide.tarstream import CHUNK_BYTES, END, Entry, write_entry
+from reactorcide.lib.tar import CHUNK_BYTES, END, Entry, write_entry
 
 _LIST = ("ls-files", "-z", "--others", "--exclude-standard")
 _NO_REPOSITORY = re.compile(

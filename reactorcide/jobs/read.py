@@ -10,7 +10,7 @@ from reactorcide.domain.clock import now_ms
 from reactorcide.domain.errors import NotFound, ObjectNotFound
 from reactorcide.domain.jobs import AttemptRecord, Job, JobFilter, artifacts_prefix, attempt_prefix
 from reactorcide.jobs import StoredJobs, access
-from reactorcide.tarstream import Entry
+from reactorcide.lib.tar import Entry
 
 _MOST_QUEUES = 1000
 """In a list: a user may name a queue of its own for each job."""

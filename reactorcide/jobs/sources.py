@@ -17,7 +17,7 @@ from reactorcide.domain.jobs import JobDefinition
 from reactorcide.domain.sizes import format_size
 from reactorcide.domain.sources import Source
 from reactorcide.jobs import StoredJobs, access, read
-from reactorcide.tarstream import MOST_PATH_BYTES, DamagedTar, Entry, Tree, gunzip, read_tar
+from reactorcide.lib.tar import MOST_PATH_BYTES, DamagedTar, Entry, Tree, gunzip, read_tar
 
 _PREFIX = "sources/"
 _MAX_PATHS = 500_000

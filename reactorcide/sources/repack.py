@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import PurePosixPath
 
 from reactorcide.domain.clock import now_ms
-from reactorcide.tarstream import END, Entry, Tree, write_entry
+from reactorcide.lib.tar import END, Entry, Tree, write_entry
 
 
 def repack(

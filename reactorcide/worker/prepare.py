@@ -10,13 +10,13 @@ from pathlib import Path
 from reactorcide.domain.errors import InvalidInput, JobFailed
 from reactorcide.domain.jobs import ARTIFACTS_DIR, Job, JobDefinition
 from reactorcide.jobs import JobContext, sources
+from reactorcide.lib.tar import Entry
 from reactorcide.sources.addresses import AddressRules
 from reactorcide.sources.archive import archive, empty_directories
 from reactorcide.sources.git import GitLimits, checkout
 from reactorcide.sources.repack import repack
 from reactorcide.sources.roots import Identity, SourceDirectory, SourceRoots
 from reactorcide.sources.rules import SourceRules
-from reactorcide.tarstream import Entry
 from reactorcide.worker.interrupt import Interrupt
 
 

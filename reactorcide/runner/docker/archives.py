@@ -9,10 +9,10 @@ import requests
 
 from reactorcide.domain.errors import JobFailed
 from reactorcide.domain.sizes import format_size
+from reactorcide.lib.tar import read_tar
 from reactorcide.runner import ContainerGone
 from reactorcide.runner.docker.client import API_TIMEOUT_S
 from reactorcide.runner.docker.errors import gone_if_missing, translated
-from reactorcide.tarstream import read_tar
 
 _CHUNK_BYTES = 1 << 18
 _MAX_USERS_FILE_BYTES = 1 << 20

@@ -8,8 +8,8 @@ import docker.errors
 import requests
 
 from reactorcide.domain.errors import EngineUnavailable, JobFailed
+from reactorcide.lib.tar import DamagedTar
 from reactorcide.runner import ContainerGone
-from reactorcide.tarstream import DamagedTar
 
 _JOBS_FAULT = re.compile(
     r"unable to find (user|group)|no matching entries in (passwd|group)|not a directory|file name too long|"

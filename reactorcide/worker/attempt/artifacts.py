@@ -14,8 +14,8 @@ from reactorcide.domain.jobs import ARTIFACTS_DIR, Job, artifacts_prefix
 from reactorcide.domain.sizes import format_size
 from reactorcide.jobs import JobContext
 from reactorcide.jobs.read import MOST_LISTING_BYTES, Artifact, listed_bytes, save_artifact_listing
+from reactorcide.lib.tar import DamagedTar, Entry, Tree, path_problem, read_tar
 from reactorcide.logs.writer import LogWriter
-from reactorcide.tarstream import DamagedTar, Entry, Tree, path_problem, read_tar
 from reactorcide.worker.attempt.container import Container
 from reactorcide.worker.attempt.limits import Limits
 from reactorcide.worker.attempt.patience import Patience

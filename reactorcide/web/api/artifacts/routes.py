@@ -10,7 +10,7 @@ from flask import Response, jsonify, request
 
 from reactorcide.domain.jobs import Job
 from reactorcide.jobs import StoredJobs, access, read
-from reactorcide.tarstream import END, write_entry
+from reactorcide.lib.tar import END, write_entry
 from reactorcide.web.api.artifacts.schemas import ArtifactHeader, ArtifactListResponse, ArtifactPath
 from reactorcide.web.api.jobs.schemas import JobPath
 from reactorcide.web.api.media import FILE, TAR_GZ

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reactorcide.tarstream import DamagedTar, Tree, gunzip, read_tar
+from reactorcide.lib.tar import DamagedTar, Tree, gunzip, read_tar
 from tests.support.tars import chunked, header, member, tar
 
 SAMPLE = (
