@@ -20,11 +20,11 @@ from reactorcide.domain.ids import new_id
 from reactorcide.jobs import JobContext, StoredJobs, sources
 from reactorcide.jobs.hints import WorkerHints
 from reactorcide.jobs.retention import Policy
+from reactorcide.lib.signals import Signals
 from reactorcide.metrics import Metrics
 from reactorcide.objects.filesystem import FilesystemObjectStore
 from reactorcide.runner import Runner
 from reactorcide.settings import Settings
-from reactorcide.signals import Signals
 from reactorcide.sources.addresses import AddressRules
 from reactorcide.sources.git import GitLimits
 from reactorcide.sources.roots import SourceRoots

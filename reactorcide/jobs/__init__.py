@@ -6,9 +6,9 @@ from typing import Protocol
 from reactorcide.corndogs.task import Corndogs
 from reactorcide.domain.definition import JobDefinition
 from reactorcide.jobs.hints import WorkerHints
+from reactorcide.lib.signals import Signals
 from reactorcide.metrics import Metrics
 from reactorcide.objects import ObjectStore
-from reactorcide.signals import Signals
 from reactorcide.store import Store
 
 

@@ -6,7 +6,7 @@ from collections.abc import Generator
 from reactorcide.domain.accounts import User
 from reactorcide.domain.jobs import JobEvent
 from reactorcide.jobs import StoredJobs
-from reactorcide.signals import ANY_JOB
+from reactorcide.lib.signals import ANY_JOB
 
 _NUMBER = re.compile(r"\d{1,15}", re.ASCII)
 _SEALED = re.compile(r"[A-Za-z0-9_-]{64}")

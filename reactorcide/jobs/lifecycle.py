@@ -15,8 +15,8 @@ from reactorcide.domain.jobs import (
 from reactorcide.domain.secrets import secrets_of
 from reactorcide.jobs import JobContext, tasks
 from reactorcide.jobs.tasks import TASK_CLAIMED, TASK_WAITING
+from reactorcide.lib.signals import ANY_JOB
 from reactorcide.logs.masking import masked
-from reactorcide.signals import ANY_JOB
 from reactorcide.store import Records
 
 log = logging.getLogger("reactorcide.jobs")

@@ -11,8 +11,8 @@ from reactorcide.domain.errors import Conflict, CorndogsError, KeyTaken, NotFoun
 from reactorcide.domain.ids import new_id
 from reactorcide.domain.jobs import Job, JobDefinition, JobStatus, RequestKey
 from reactorcide.jobs import JobContext, lifecycle, sources, tasks
+from reactorcide.lib.signals import ANY_JOB
 from reactorcide.logs.masking import hide_in_own_log
-from reactorcide.signals import ANY_JOB
 from reactorcide.store import Records
 
 log = logging.getLogger("reactorcide.jobs")

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from reactorcide.domain.clock import rfc3339
 from reactorcide.domain.errors import ObjectNotFound
 from reactorcide.domain.jobs import log_index_key, log_key
+from reactorcide.lib.signals import Signals
 from reactorcide.logs.index import (
     BLOCK_BYTES,
     GAP,
@@ -20,7 +21,6 @@ from reactorcide.logs.index import (
     parse_totals,
 )
 from reactorcide.objects import ObjectStore
-from reactorcide.signals import Signals
 
 STREAMS = {"stdout": STDOUT, "stderr": STDERR}
 _NAMES = {SERVICE: "service", STDOUT: "stdout", STDERR: "stderr", GAP: "service"}

@@ -8,6 +8,7 @@ from reactorcide.domain.clock import now_ms
 from reactorcide.domain.errors import ObjectStoreError
 from reactorcide.domain.jobs import log_index_key, log_key
 from reactorcide.domain.sizes import format_size
+from reactorcide.lib.signals import Signals
 from reactorcide.logs.copy import CopyCounter, copied_bytes
 from reactorcide.logs.index import (
     BLOCK_BYTES,
@@ -25,7 +26,6 @@ from reactorcide.logs.index import (
 from reactorcide.logs.lines import LineHolder, Run, split
 from reactorcide.logs.masking import Masker
 from reactorcide.objects import ObjectStore
-from reactorcide.signals import Signals
 
 DEFAULT_MOST_BYTES = 256 << 20
 TAIL_BYTES = 1 << 20

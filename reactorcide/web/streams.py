@@ -9,7 +9,7 @@ from time import monotonic
 from flask import Response, has_request_context, request
 
 from reactorcide.domain.errors import Busy
-from reactorcide.signals import Signals
+from reactorcide.lib.signals import Signals
 
 _LOOK_EVERY_S = 1.0
 

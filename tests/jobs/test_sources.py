@@ -23,9 +23,9 @@ from reactorcide.domain.ids import new_id
 from reactorcide.domain.jobs import Job, JobDefinition, JobStatus, Outcome, artifacts_prefix, attempt_prefix
 from reactorcide.jobs import JobContext, delete, lifecycle, read, sources
 from reactorcide.jobs.hints import WorkerHints
+from reactorcide.lib.signals import Signals
 from reactorcide.metrics import Metrics
 from reactorcide.objects.filesystem import FilesystemObjectStore
-from reactorcide.signals import Signals
 from reactorcide.sources.repack import repack
 from reactorcide.store.database import Database
 from tests.support.store import new_store

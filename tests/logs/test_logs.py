@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from reactorcide.domain.errors import ObjectStoreError
 from reactorcide.domain.jobs import log_index_key, log_key
+from reactorcide.lib.signals import Signals
 from reactorcide.logs import index, lines, writer
 from reactorcide.logs.copy import CopyCounter, copied_bytes
 from reactorcide.logs.index import STDERR, STDOUT
@@ -20,7 +21,6 @@ from reactorcide.logs.lines import LineHolder, Run
 from reactorcide.logs.reader import LogView, Piece, follow_log, with_times
 from reactorcide.logs.writer import LogWriter
 from reactorcide.objects.filesystem import FilesystemObjectStore
-from reactorcide.signals import Signals
 
 KEY = log_key("job", 1)
 INDEX_KEY = log_index_key("job", 1)

@@ -10,8 +10,8 @@ from flask import Flask, Response, request
 
 from reactorcide.domain import errors as domain_errors
 from reactorcide.domain.errors import Busy, InvalidInput, NotFound, ReactorcideError, StoreError
+from reactorcide.lib.signals import Signals
 from reactorcide.metrics import Metrics
-from reactorcide.signals import Signals
 from reactorcide.web import errors, requests, streams
 from reactorcide.web.streams import StreamSlots, stream
 

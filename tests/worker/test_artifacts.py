@@ -19,10 +19,10 @@ from reactorcide.domain.jobs import Job, JobDefinition, JobStatus
 from reactorcide.jobs import JobContext, read
 from reactorcide.jobs.hints import WorkerHints
 from reactorcide.jobs.read import Artifact
+from reactorcide.lib.signals import Signals
 from reactorcide.logs.writer import LogWriter
 from reactorcide.metrics import Metrics
 from reactorcide.objects.filesystem import FilesystemObjectStore
-from reactorcide.signals import Signals
 from reactorcide.worker.attempt.artifacts import CollectingEnded, store_artifacts
 from tests.support.tars import chunked, header, member, tar
 

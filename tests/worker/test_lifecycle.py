@@ -29,10 +29,10 @@ from reactorcide.domain.jobs import FINAL, WAITING, Job, JobDefinition, JobStatu
 from reactorcide.jobs import JobContext, cancel, delete, explain, lifecycle
 from reactorcide.jobs.hints import WorkerHints
 from reactorcide.jobs.submit import submit
+from reactorcide.lib.signals import Signals
 from reactorcide.metrics import Metrics
 from reactorcide.objects.filesystem import FilesystemObjectStore
 from reactorcide.runner.fake import FakeRunner
-from reactorcide.signals import Signals
 from reactorcide.sources.roots import SourceRoots
 from reactorcide.store.database import Database
 from reactorcide.worker.attempt import Attempt, Limits

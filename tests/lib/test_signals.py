@@ -2,7 +2,7 @@
 
 import threading
 
-from reactorcide.signals import Signals
+from reactorcide.lib.signals import Signals
 
 
 def test_only_those_who_watch_the_key_are_woken() -> None:
