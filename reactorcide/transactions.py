@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Generic, TypeVar, cast
 
-from reactorcide.fairlock import FairLock
+from reactorcide.lib.locks import FairLock
 
 log = logging.getLogger("reactorcide.transactions")
 

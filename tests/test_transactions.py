@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from reactorcide.fairlock import FairLock
+from reactorcide.lib.locks import FairLock
 from reactorcide.transactions import GroupCommit, transaction
 from tests.support.waiting import wait_until
 

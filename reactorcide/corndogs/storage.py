@@ -13,7 +13,7 @@ from peewee import PeeweeException, SqliteDatabase
 
 from reactorcide.corndogs.task import Task
 from reactorcide.domain.errors import ConfigurationError, CorndogsError
-from reactorcide.fairlock import FairLock
+from reactorcide.lib.locks import FairLock
 from reactorcide.transactions import Execute, GroupCommit, transaction
 
 # Spells "Corn" in the file's header, so that no other program's file is taken for one of ours.

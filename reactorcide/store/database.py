@@ -13,7 +13,7 @@ from peewee import DatabaseError, IntegrityError, PeeweeException, SqliteDatabas
 from playhouse import migrations as peewee_migrations
 
 from reactorcide.domain.errors import ConfigurationError, StoreError
-from reactorcide.fairlock import FairLock
+from reactorcide.lib.locks import FairLock
 from reactorcide.store.models import InstanceRow
 from reactorcide.transactions import GroupCommit, transaction
 

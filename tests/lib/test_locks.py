@@ -3,7 +3,7 @@
 import threading
 from functools import partial
 
-from reactorcide.fairlock import FairLock
+from reactorcide.lib.locks import FairLock
 from tests.support.waiting import wait_until
 
 
