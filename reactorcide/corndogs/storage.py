@@ -14,7 +14,7 @@ from peewee import PeeweeException, SqliteDatabase
 from reactorcide.corndogs.task import Task
 from reactorcide.domain.errors import ConfigurationError, CorndogsError
 from reactorcide.lib.locks import FairLock
-from reactorcide.transactions import Execute, GroupCommit, transaction
+from reactorcide.lib.transactions import Execute, GroupCommit, transaction
 
 # Spells "Corn" in the file's header, so that no other program's file is taken for one of ours.
 _APPLICATION_ID = int.from_bytes(b"Corn", "big")

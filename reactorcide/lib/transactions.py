@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar, cast
 
 from reactorcide.lib.locks import FairLock
 
-log = logging.getLogger("reactorcide.transactions")
+log = logging.getLogger("reactorcide.lib.transactions")
 
 T = TypeVar("T")
 

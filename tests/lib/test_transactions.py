@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from reactorcide.lib.locks import FairLock
-from reactorcide.transactions import GroupCommit, transaction
+from reactorcide.lib.transactions import GroupCommit, transaction
 from tests.support.waiting import wait_until
 
 
