@@ -18,8 +18,8 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from reactorcide import __version__
-from reactorcide.domain.clock import now_ms, rfc3339
 from reactorcide.domain.errors import ConfigurationError
+from reactorcide.lib.clock import now_ms, rfc3339
 from reactorcide.lib.tar import DamagedTar, Entry, gunzip, read_tar
 from reactorcide.settings import Settings
 from reactorcide.store import Store

@@ -9,9 +9,9 @@ from dataclasses import fields
 from reactorcide.accounts import AccountContext
 from reactorcide.domain.accounts import Caller, Role, Scope, Token, User
 from reactorcide.domain.audit import Action, Actor, AuditEntry
-from reactorcide.domain.clock import now_ms
 from reactorcide.domain.errors import Forbidden, InvalidInput, StoreError, Unauthorized
 from reactorcide.domain.ids import new_id
+from reactorcide.lib.clock import now_ms
 
 log = logging.getLogger("reactorcide.accounts")
 

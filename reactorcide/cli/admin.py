@@ -14,7 +14,7 @@ from reactorcide.cli import render
 from reactorcide.cli.options import settings_from, settings_options
 from reactorcide.domain.accounts import Role, Scope, Token
 from reactorcide.domain.audit import operator
-from reactorcide.domain.clock import now_ms, rfc3339
+from reactorcide.lib.clock import now_ms, rfc3339
 
 _DAY_MS = 86_400_000
 _MAX_DAYS = 36_500

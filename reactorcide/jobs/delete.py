@@ -5,10 +5,10 @@ import contextlib
 from reactorcide import crashpoints
 from reactorcide.domain.accounts import User
 from reactorcide.domain.audit import Action, AuditEntry
-from reactorcide.domain.clock import now_ms
 from reactorcide.domain.errors import IllegalTransition, ObjectStoreError
 from reactorcide.domain.jobs import job_prefix
 from reactorcide.jobs import JobContext, StoredJobs, access, cancel, lifecycle
+from reactorcide.lib.clock import now_ms
 
 
 def delete(context: JobContext, user: User, job_id: str) -> None:

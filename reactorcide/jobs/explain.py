@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from reactorcide.domain.clock import now_ms
 from reactorcide.domain.jobs import Job, JobStatus
 from reactorcide.domain.workers import WorkerView
 from reactorcide.jobs import StoredJobs
+from reactorcide.lib.clock import now_ms
 
 _LONG_S = 5.0
 """A worker that has a place takes a job from the queue long before this."""

@@ -3,7 +3,6 @@
 import logging
 
 from reactorcide.domain.audit import Action, Actor, AuditEntry
-from reactorcide.domain.clock import now_ms
 from reactorcide.domain.errors import CorndogsError, IllegalTransition
 from reactorcide.domain.jobs import (
     ACTIVE,
@@ -15,6 +14,7 @@ from reactorcide.domain.jobs import (
 from reactorcide.domain.secrets import secrets_of
 from reactorcide.jobs import JobContext, tasks
 from reactorcide.jobs.tasks import TASK_CLAIMED, TASK_WAITING
+from reactorcide.lib.clock import now_ms
 from reactorcide.lib.signals import ANY_JOB
 from reactorcide.logs.masking import masked
 from reactorcide.store import Records

@@ -2,9 +2,9 @@
 
 from reactorcide.domain.accounts import User
 from reactorcide.domain.audit import Action, AuditEntry
-from reactorcide.domain.clock import now_ms
 from reactorcide.domain.jobs import Job
 from reactorcide.jobs import StoredJobs, access
+from reactorcide.lib.clock import now_ms
 
 
 def pin(context: StoredJobs, user: User, job_id: str, *, pinned: bool) -> Job:

@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass
 from time import monotonic
 
 from reactorcide.domain.accounts import User
-from reactorcide.domain.clock import now_ms
 from reactorcide.domain.errors import NotFound, ObjectNotFound
 from reactorcide.domain.jobs import AttemptRecord, Job, JobFilter, artifacts_prefix, attempt_prefix
 from reactorcide.jobs import StoredJobs, access
+from reactorcide.lib.clock import now_ms
 from reactorcide.lib.tar import Entry
 
 _MOST_QUEUES = 1000

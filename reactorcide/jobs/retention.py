@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from reactorcide.domain.audit import Action, Actor, AuditEntry
-from reactorcide.domain.clock import now_ms
 from reactorcide.domain.jobs import EndedJob, job_prefix
 from reactorcide.domain.sizes import format_size
 from reactorcide.jobs import StoredJobs
 from reactorcide.jobs.delete import announce_deleted, purge
+from reactorcide.lib.clock import now_ms
 
 log = logging.getLogger("reactorcide.jobs")
 

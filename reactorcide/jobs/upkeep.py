@@ -4,11 +4,11 @@ from collections.abc import Callable, Collection, Iterable
 from time import time_ns
 from typing import TypeVar
 
-from reactorcide.domain.clock import now_ms
 from reactorcide.domain.errors import CorndogsError, CorndogsUnavailable
 from reactorcide.domain.jobs import JobStatus
 from reactorcide.jobs import JobContext, lifecycle, requeue
 from reactorcide.jobs.submit import enqueue
+from reactorcide.lib.clock import now_ms
 
 T = TypeVar("T")
 

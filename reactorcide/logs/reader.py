@@ -4,9 +4,9 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-from reactorcide.domain.clock import rfc3339
 from reactorcide.domain.errors import ObjectNotFound
 from reactorcide.domain.jobs import log_index_key, log_key
+from reactorcide.lib.clock import rfc3339
 from reactorcide.lib.signals import Signals
 from reactorcide.logs.index import (
     BLOCK_BYTES,

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import PurePosixPath
 
-from reactorcide.domain.clock import now_ms
+from reactorcide.lib.clock import now_ms
 from reactorcide.lib.tar import END, Entry, Tree, write_entry
 
 

@@ -5,7 +5,7 @@ from collections.abc import Generator, Iterator
 from contextlib import closing
 from time import monotonic
 
-from reactorcide.domain.clock import rfc3339
+from reactorcide.lib.clock import rfc3339
 from reactorcide.logs.reader import Piece
 
 MIMETYPE = "text/event-stream"

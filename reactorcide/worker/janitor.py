@@ -4,9 +4,9 @@ import logging
 import threading
 
 from reactorcide.domain import audit
-from reactorcide.domain.clock import now_ms
 from reactorcide.jobs import JobContext, retention, sources
 from reactorcide.jobs.delete import purge_ended
+from reactorcide.lib.clock import now_ms
 from reactorcide.runner import Runner
 from reactorcide.worker.duties import Duties, Duty
 

@@ -9,13 +9,13 @@ from contextlib import closing
 from time import monotonic
 
 from reactorcide.corndogs.task import Task
-from reactorcide.domain.clock import now_ms
 from reactorcide.domain.errors import InfrastructureError
 from reactorcide.domain.jobs import Job, JobStatus, OpenAttempt
 from reactorcide.domain.workers import WorkerView
 from reactorcide.jobs import JobContext, tasks
 from reactorcide.jobs.claims import Claims
 from reactorcide.jobs.upkeep import QueueUpkeep, for_each
+from reactorcide.lib.clock import now_ms
 from reactorcide.runner import Runner
 from reactorcide.worker.attempt import Attempt, Limits
 from reactorcide.worker.disk import DiskWatch

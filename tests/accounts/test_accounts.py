@@ -11,8 +11,8 @@ import pytest
 from reactorcide.accounts import AccountContext, tokens, users
 from reactorcide.domain.accounts import Role, Scope
 from reactorcide.domain.audit import operator
-from reactorcide.domain.clock import now_ms
 from reactorcide.domain.errors import Conflict, Forbidden, InvalidInput, NotFound, Unauthorized
+from reactorcide.lib.clock import now_ms
 from reactorcide.store.database import Database
 from tests.support.store import new_store
 from tests.support.waiting import wait_until

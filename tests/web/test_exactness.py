@@ -12,8 +12,8 @@ from jsonschema_rs import Draft202012Validator
 from pydantic import ValidationError
 
 from reactorcide.accounts.users import checked_email
-from reactorcide.domain.clock import from_rfc3339
 from reactorcide.domain.errors import InvalidInput
+from reactorcide.lib.clock import from_rfc3339
 from reactorcide.sources.urls import GitUrl, check_git_ref
 from reactorcide.web.api.accounts import routes as account_routes
 from reactorcide.web.api.jobs import routes as job_routes

@@ -9,12 +9,12 @@ from time import monotonic
 import pytest
 
 from reactorcide.domain.audit import operator
-from reactorcide.domain.clock import now_ms
 from reactorcide.domain.errors import NotFound, ObjectStoreError
 from reactorcide.domain.jobs import Job, JobStatus, log_index_key
 from reactorcide.domain.sources import Source
 from reactorcide.jobs import delete, retention
 from reactorcide.jobs.pin import pin
+from reactorcide.lib.clock import now_ms
 from reactorcide.objects.filesystem import FilesystemObjectStore
 from reactorcide.store.database import Database
 from reactorcide.worker.janitor import Janitor

@@ -148,7 +148,7 @@ class Lifecycle(RuleBasedStateMachine):
 
     def _patch(self) -> None:
         time = SimpleNamespace(time_ns=self.clock.time_ns)
-        for module in ("domain.clock", "domain.ids"):
+        for module in ("lib.clock", "domain.ids"):
             self.patch.setattr(f"reactorcide.{module}.time", time)
         for module in ("attempt", "artifacts", "container", "ending", "output"):
             self.patch.setattr(f"reactorcide.worker.attempt.{module}.monotonic", self.clock.monotonic)

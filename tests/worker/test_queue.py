@@ -11,12 +11,12 @@ import pytest
 
 from reactorcide.corndogs.client import GrpcCorndogs
 from reactorcide.corndogs.task import Task
-from reactorcide.domain.clock import now_ms
 from reactorcide.domain.errors import CorndogsError, CorndogsUnavailable
 from reactorcide.domain.jobs import Job, JobStatus
 from reactorcide.jobs import cancel, explain, requeue, tasks
 from reactorcide.jobs.claims import MAX_TASKS_A_ROUND, Claims, take
 from reactorcide.jobs.upkeep import QueueUpkeep
+from reactorcide.lib.clock import now_ms
 from tests.support.waiting import wait_until
 from tests.worker.conftest import USER, House, open_house
 

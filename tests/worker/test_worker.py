@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from reactorcide.corndogs.task import Task
-from reactorcide.domain.clock import now_ms
 from reactorcide.domain.errors import (
     Conflict,
     CorndogsUnavailable,
@@ -23,6 +22,7 @@ from reactorcide.domain.jobs import Job, JobStatus
 from reactorcide.jobs import cancel, delete, explain, lifecycle, logs, read, tasks
 from reactorcide.jobs.logs import LogPart, LogPosition
 from reactorcide.jobs.rerun import rerun
+from reactorcide.lib.clock import now_ms
 from reactorcide.objects.filesystem import _FileAppender
 from reactorcide.runner import ContainerSpec, Started
 from reactorcide.runner.fake import FakeContainer

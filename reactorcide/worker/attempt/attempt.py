@@ -7,7 +7,6 @@ from functools import partial
 from time import monotonic
 
 from reactorcide import crashpoints
-from reactorcide.domain.clock import now_ms
 from reactorcide.domain.errors import (
     InfrastructureError,
     JobFailed,
@@ -18,6 +17,7 @@ from reactorcide.domain.images import with_tag
 from reactorcide.domain.jobs import ARTIFACTS_DIR, Job, OpenAttempt, Outcome
 from reactorcide.domain.secrets import secrets_of
 from reactorcide.jobs import JobContext, lifecycle
+from reactorcide.lib.clock import now_ms
 from reactorcide.logs.masking import hide_in_own_log
 from reactorcide.logs.writer import LogWriter
 from reactorcide.runner import ContainerGone, ContainerRestarted, ContainerSpec, Exit, Runner, Started

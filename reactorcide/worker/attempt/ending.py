@@ -3,9 +3,9 @@
 import math
 from time import monotonic
 
-from reactorcide.domain.clock import now_ms
 from reactorcide.domain.errors import JobInterrupted
 from reactorcide.domain.sizes import format_size
+from reactorcide.lib.clock import now_ms
 from reactorcide.worker.attempt.container import Container
 from reactorcide.worker.attempt.limits import Limits
 from reactorcide.worker.interrupt import Interrupt, Reason

@@ -7,8 +7,8 @@ from flask import Response, g, jsonify, request
 from reactorcide.accounts import audit, invitations, tokens, users
 from reactorcide.domain.accounts import Role, Scope, Token, User
 from reactorcide.domain.audit import AuditEntry, AuditFilter
-from reactorcide.domain.clock import from_rfc3339, rfc3339
 from reactorcide.domain.errors import Forbidden, InvalidInput
+from reactorcide.lib.clock import from_rfc3339, rfc3339
 from reactorcide.web.api.accounts.schemas import (
     AuditQuery,
     AuditResponse,

@@ -6,7 +6,6 @@ from typing import Any
 
 from flask import Response, jsonify
 
-from reactorcide.domain.clock import rfc3339
 from reactorcide.domain.definition import JOB_FIELDS
 from reactorcide.domain.errors import Forbidden, InvalidInput
 from reactorcide.domain.ids import is_id
@@ -19,6 +18,7 @@ from reactorcide.jobs.delete import delete
 from reactorcide.jobs.pin import pin
 from reactorcide.jobs.rerun import rerun
 from reactorcide.jobs.submit import submit, submit_once
+from reactorcide.lib.clock import rfc3339
 from reactorcide.web.api import PREFIX, lists
 from reactorcide.web.api.jobs.request import JobRequest
 from reactorcide.web.api.jobs.schemas import (

@@ -5,11 +5,11 @@ from collections.abc import Generator
 from flask import Response, request
 
 from reactorcide.domain.accounts import User
-from reactorcide.domain.clock import rfc3339
 from reactorcide.domain.errors import InvalidInput
 from reactorcide.domain.jobs import Job
 from reactorcide.jobs import StoredJobs, access, events, logs
 from reactorcide.jobs.logs import LogBytes, LogPart, LogPosition
+from reactorcide.lib.clock import rfc3339
 from reactorcide.web import errors, sse
 from reactorcide.web.api.jobs.schemas import JobPath
 from reactorcide.web.api.logs.schemas import LOG_POSITION, EventsHeader, LogHeader, LogQuery

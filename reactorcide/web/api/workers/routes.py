@@ -2,8 +2,8 @@
 
 from flask import Response, jsonify
 
-from reactorcide.domain.clock import rfc3339
 from reactorcide.jobs import read
+from reactorcide.lib.clock import rfc3339
 from reactorcide.web.api.resource import resource
 from reactorcide.web.api.schemas import NoQuery
 from reactorcide.web.api.workers.schemas import WorkerListResponse
