@@ -16,10 +16,10 @@ from reactorcide.corndogs.direct import DirectCorndogs
 from reactorcide.corndogs.storage import TaskStorage
 from reactorcide.corndogs.task import Corndogs
 from reactorcide.domain.errors import ConfigurationError, NotFound, ReactorcideError
-from reactorcide.domain.ids import new_id
 from reactorcide.jobs import JobContext, StoredJobs, sources
 from reactorcide.jobs.hints import WorkerHints
 from reactorcide.jobs.retention import Policy
+from reactorcide.lib.ids import new_id
 from reactorcide.lib.signals import Signals
 from reactorcide.metrics import Metrics
 from reactorcide.objects.filesystem import FilesystemObjectStore

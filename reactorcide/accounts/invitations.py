@@ -7,8 +7,8 @@ from reactorcide.accounts import AccountContext, tokens, users
 from reactorcide.domain.accounts import Invitation, Role, Token, User
 from reactorcide.domain.audit import Action, Actor, AuditEntry
 from reactorcide.domain.errors import InvalidInput
-from reactorcide.domain.ids import new_id
 from reactorcide.lib.clock import now_ms
+from reactorcide.lib.ids import new_id
 
 _IS_GOOD_FOR_MS = 7 * 86_400_000
 FIRST_TOKEN_NAME = "registration"  # noqa: S105  # no password

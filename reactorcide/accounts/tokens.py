@@ -10,8 +10,8 @@ from reactorcide.accounts import AccountContext
 from reactorcide.domain.accounts import Caller, Role, Scope, Token, User
 from reactorcide.domain.audit import Action, Actor, AuditEntry
 from reactorcide.domain.errors import Forbidden, InvalidInput, StoreError, Unauthorized
-from reactorcide.domain.ids import new_id
 from reactorcide.lib.clock import now_ms
+from reactorcide.lib.ids import new_id
 
 log = logging.getLogger("reactorcide.accounts")
 

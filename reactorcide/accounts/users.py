@@ -8,8 +8,8 @@ from reactorcide.accounts import AccountContext, tokens
 from reactorcide.domain.accounts import Role, User
 from reactorcide.domain.audit import Action, Actor, AuditEntry, operator
 from reactorcide.domain.errors import InvalidInput
-from reactorcide.domain.ids import new_id
 from reactorcide.lib.clock import now_ms
+from reactorcide.lib.ids import new_id
 
 ADMIN_NAME = "admin"
 _MAX_NAME_CHARS = 128

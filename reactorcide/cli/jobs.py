@@ -16,9 +16,9 @@ from reactorcide.cli.client import Client, ServiceAway, ServiceError, connect
 from reactorcide.cli.submit import copy_log, end_interrupted, show_submitted
 from reactorcide.domain.definition import JOB_FIELDS
 from reactorcide.domain.errors import ReactorcideError
-from reactorcide.domain.ids import is_id
 from reactorcide.domain.jobs import JobStatus
 from reactorcide.domain.sizes import format_size
+from reactorcide.lib.ids import is_id
 
 _MAX_AWAY = 3
 """Artifacts in a row for which the service does not answer; then the download ends."""

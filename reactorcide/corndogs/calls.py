@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from reactorcide.corndogs.storage import StorageError, TaskStorage, Trouble
 from reactorcide.corndogs.task import DEFAULT_QUEUE, Task
-from reactorcide.domain.ids import is_id
+from reactorcide.lib.ids import is_id
 
 _log = logging.getLogger("reactorcide.corndogs")
 

@@ -20,7 +20,7 @@ from reactorcide.corndogs.task import (
 )
 from reactorcide.corndogs.wire import task_from_message
 from reactorcide.domain.errors import CorndogsError, CorndogsUnavailable
-from reactorcide.domain.ids import is_id
+from reactorcide.lib.ids import is_id
 
 log = logging.getLogger("reactorcide.corndogs")
 

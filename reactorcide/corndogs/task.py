@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from reactorcide.domain.errors import CorndogsError, CorndogsUnavailable, InvalidInput
-from reactorcide.domain.ids import is_id
+from reactorcide.lib.ids import is_id
 
 DEFAULT_QUEUE = "default"
 """What an empty name of a queue stands for."""

@@ -7,10 +7,10 @@ from reactorcide import crashpoints
 from reactorcide.domain.accounts import User
 from reactorcide.domain.audit import Action, AuditEntry
 from reactorcide.domain.errors import Conflict, CorndogsError, KeyTaken, NotFound, StoreError
-from reactorcide.domain.ids import new_id
 from reactorcide.domain.jobs import Job, JobDefinition, JobStatus, RequestKey
 from reactorcide.jobs import JobContext, lifecycle, sources, tasks
 from reactorcide.lib.clock import now_ms
+from reactorcide.lib.ids import new_id
 from reactorcide.lib.signals import ANY_JOB
 from reactorcide.logs.masking import hide_in_own_log
 from reactorcide.store import Records

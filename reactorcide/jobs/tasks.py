@@ -8,8 +8,8 @@ import logging
 
 from reactorcide.corndogs.task import Corndogs, Task
 from reactorcide.domain.errors import CorndogsError, CorndogsUnavailable
-from reactorcide.domain.ids import is_id
 from reactorcide.domain.jobs import Job
+from reactorcide.lib.ids import is_id
 
 log = logging.getLogger("reactorcide.jobs")
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import h11
 
 from reactorcide.domain.errors import InvalidInput
-from reactorcide.domain.ids import new_id
+from reactorcide.lib.ids import new_id
 from reactorcide.server.pace import Pace
 from reactorcide.server.shares import Share
 

@@ -11,7 +11,7 @@ from flask import Flask, Request, Response, g, request
 from flask.json.provider import DefaultJSONProvider
 
 from reactorcide.domain.errors import InvalidInput
-from reactorcide.domain.ids import new_id
+from reactorcide.lib.ids import new_id
 from reactorcide.logconfig import hide, request_id
 from reactorcide.metrics import Metrics
 from reactorcide.settings import MAX_BODY_BYTES

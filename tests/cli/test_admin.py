@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from reactorcide.domain.ids import new_id
+from reactorcide.lib.ids import new_id
 from tests.cli.conftest import Program, Service
 
 

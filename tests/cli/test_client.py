@@ -13,7 +13,7 @@ import pytest
 
 from reactorcide.cli.client import Client, ServiceAway, ServiceError, connect
 from reactorcide.domain.errors import ConfigurationError
-from reactorcide.domain.ids import new_id
+from reactorcide.lib.ids import new_id
 from tests.cli.conftest import Program
 
 _JOB_ID = new_id()

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from reactorcide.domain.ids import new_id
+from reactorcide.lib.ids import new_id
 from tests.cli.conftest import CHECKOUT, SAMPLE, Program, Service, program_of, wait_until
 
 _HEAVY = ("flask", "grpc", "docker", "peewee", "pydantic")

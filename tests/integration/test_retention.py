@@ -10,8 +10,8 @@ from typing import Any
 import docker
 import pytest
 
-from reactorcide.domain.ids import new_id
 from reactorcide.jobs.retention import DAY_MS
+from reactorcide.lib.ids import new_id
 from tests.conftest import NewService
 from tests.support.client import Client, Job
 from tests.support.registry import Registry

@@ -18,11 +18,11 @@ import pytest
 
 from reactorcide.domain.accounts import Role, User
 from reactorcide.domain.errors import Forbidden, InvalidInput, JobFailed, NotFound, TooLarge
-from reactorcide.domain.ids import new_id
 from reactorcide.domain.jobs import Job, JobDefinition, JobStatus, Outcome, artifacts_prefix, attempt_prefix
 from reactorcide.jobs import JobContext, delete, lifecycle, read, sources
 from reactorcide.jobs.hints import WorkerHints
 from reactorcide.lib.clock import now_ms
+from reactorcide.lib.ids import new_id
 from reactorcide.lib.signals import Signals
 from reactorcide.metrics import Metrics
 from reactorcide.objects.filesystem import FilesystemObjectStore

@@ -12,8 +12,8 @@ from playhouse import migrations
 
 from reactorcide import store
 from reactorcide.domain.errors import ConfigurationError, StoreError
-from reactorcide.domain.ids import new_id
 from reactorcide.domain.jobs import Job, JobDefinition, JobFilter, JobStatus
+from reactorcide.lib.ids import new_id
 from reactorcide.store.database import MIGRATIONS_DIR, Database
 from reactorcide.store.models import ALL_MODELS, InstanceRow
 from tests.support.store import new_store

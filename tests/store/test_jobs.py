@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from reactorcide.domain.errors import IllegalTransition, KeyTaken, NotFound
-from reactorcide.domain.ids import new_id
 from reactorcide.domain.jobs import (
     ACTIVE,
     FINAL,
@@ -20,6 +19,7 @@ from reactorcide.domain.jobs import (
     RequestKey,
     allowed_from,
 )
+from reactorcide.lib.ids import new_id
 from reactorcide.store import Store, retention
 from reactorcide.store.database import Database
 from reactorcide.store.models import JobEventRow

@@ -148,7 +148,7 @@ class Lifecycle(RuleBasedStateMachine):
 
     def _patch(self) -> None:
         time = SimpleNamespace(time_ns=self.clock.time_ns)
-        for module in ("lib.clock", "domain.ids"):
+        for module in ("lib.clock", "lib.ids"):
             self.patch.setattr(f"reactorcide.{module}.time", time)
         for module in ("attempt", "artifacts", "container", "ending", "output"):
             self.patch.setattr(f"reactorcide.worker.attempt.{module}.monotonic", self.clock.monotonic)
@@ -156,7 +156,7 @@ class Lifecycle(RuleBasedStateMachine):
         # Ids in order of their making, so that a sequence of steps always means the same.
         numbers = itertools.count(1)
         ids = SimpleNamespace(urandom=lambda size: next(numbers).to_bytes(size, "big"))
-        self.patch.setattr("reactorcide.domain.ids.os", ids)
+        self.patch.setattr("reactorcide.lib.ids.os", ids)
         self.patch.setattr("reactorcide.jobs.upkeep.time_ns", self.clock.time_ns)
         # What is waited for by the real clock, and would not come by the test's own.
         for name in (

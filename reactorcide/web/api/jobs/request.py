@@ -19,9 +19,9 @@ from reactorcide.domain.definition import (
     JobField,
 )
 from reactorcide.domain.errors import InvalidInput
-from reactorcide.domain.ids import is_id
 from reactorcide.domain.jobs import ARTIFACTS_DIR
 from reactorcide.domain.secrets import REDACTED, guess, secret_userinfo, secret_variables
+from reactorcide.lib.ids import is_id
 from reactorcide.web.api.schemas import Body
 
 _MAX_EXEC_BYTES = 1 << 20

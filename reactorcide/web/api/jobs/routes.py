@@ -8,7 +8,6 @@ from flask import Response, jsonify
 
 from reactorcide.domain.definition import JOB_FIELDS
 from reactorcide.domain.errors import Forbidden, InvalidInput
-from reactorcide.domain.ids import is_id
 from reactorcide.domain.jobs import AttemptRecord, Job, JobDefinition, JobFilter, RequestKey, log_key
 from reactorcide.domain.secrets import redacted_url, redacted_variables
 from reactorcide.domain.sizes import format_size
@@ -19,6 +18,7 @@ from reactorcide.jobs.pin import pin
 from reactorcide.jobs.rerun import rerun
 from reactorcide.jobs.submit import submit, submit_once
 from reactorcide.lib.clock import rfc3339
+from reactorcide.lib.ids import is_id
 from reactorcide.web.api import PREFIX, lists
 from reactorcide.web.api.jobs.request import JobRequest
 from reactorcide.web.api.jobs.schemas import (
