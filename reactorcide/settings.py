@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from reactorcide.domain.images import full_pattern, is_image_reference
-from reactorcide.domain.sizes import parse_size
+from reactorcide.lib.sizes import parse_size
 
 MAX_BODY_BYTES = 2 << 20
 """The longest body of a request."""

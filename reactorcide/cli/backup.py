@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from reactorcide.cli.options import settings_from, settings_options
-from reactorcide.domain.sizes import format_size
+from reactorcide.lib.sizes import format_size
 
 _file = click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 

@@ -15,7 +15,7 @@ from urllib.parse import quote, urljoin, urlsplit
 from reactorcide.cli.datadir import lock_owner
 from reactorcide.domain.errors import ConfigurationError, ReactorcideError
 from reactorcide.domain.jobs import FINAL, WAITING
-from reactorcide.domain.sizes import format_size
+from reactorcide.lib.sizes import format_size
 from reactorcide.settings import Settings, default_data_dir
 
 if TYPE_CHECKING:

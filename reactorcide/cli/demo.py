@@ -21,7 +21,7 @@ from reactorcide.cli.client import Client, ServiceError
 from reactorcide.cli.submit import watch
 from reactorcide.domain.errors import ReactorcideError
 from reactorcide.domain.jobs import ACTIVE, JobStatus
-from reactorcide.domain.sizes import format_size
+from reactorcide.lib.sizes import format_size
 from reactorcide.settings import Settings
 
 _PACKAGE_PARENT = Path(reactorcide.__file__).parents[1]

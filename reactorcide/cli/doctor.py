@@ -19,7 +19,7 @@ from reactorcide.cli.client import Client, ServiceError
 from reactorcide.cli.datadir import lock_owner
 from reactorcide.cli.options import settings_from, settings_options
 from reactorcide.domain.errors import ReactorcideError
-from reactorcide.domain.sizes import format_size
+from reactorcide.lib.sizes import format_size
 from reactorcide.settings import Settings
 
 _OLDEST_GIT = (2, 37)

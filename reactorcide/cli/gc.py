@@ -10,9 +10,9 @@ import click
 from reactorcide.cli import render
 from reactorcide.cli.options import settings_from, settings_options
 from reactorcide.domain.audit import operator
-from reactorcide.domain.sizes import format_size
 from reactorcide.jobs import retention
 from reactorcide.lib.clock import rfc3339
+from reactorcide.lib.sizes import format_size
 
 
 @click.command()

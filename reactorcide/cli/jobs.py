@@ -17,8 +17,8 @@ from reactorcide.cli.submit import copy_log, end_interrupted, show_submitted
 from reactorcide.domain.definition import JOB_FIELDS
 from reactorcide.domain.errors import ReactorcideError
 from reactorcide.domain.jobs import JobStatus
-from reactorcide.domain.sizes import format_size
 from reactorcide.lib.ids import is_id
+from reactorcide.lib.sizes import format_size
 
 _MAX_AWAY = 3
 """Artifacts in a row for which the service does not answer; then the download ends."""

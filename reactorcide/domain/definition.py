@@ -10,7 +10,8 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from reactorcide.domain import images, sizes
+from reactorcide.domain import images
+from reactorcide.lib import sizes
 
 SourceType = Literal["git", "copy"]
 

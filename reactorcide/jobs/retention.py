@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 
 from reactorcide.domain.audit import Action, Actor, AuditEntry
 from reactorcide.domain.jobs import EndedJob, job_prefix
-from reactorcide.domain.sizes import format_size
 from reactorcide.jobs import StoredJobs
 from reactorcide.jobs.delete import announce_deleted, purge
 from reactorcide.lib.clock import now_ms
+from reactorcide.lib.sizes import format_size
 
 log = logging.getLogger("reactorcide.jobs")
 

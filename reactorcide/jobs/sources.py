@@ -12,11 +12,11 @@ from reactorcide.domain.accounts import User
 from reactorcide.domain.audit import Action, AuditEntry
 from reactorcide.domain.errors import InvalidInput, JobFailed, NotFound, ObjectNotFound, TooLarge
 from reactorcide.domain.jobs import JobDefinition
-from reactorcide.domain.sizes import format_size
 from reactorcide.domain.sources import Source
 from reactorcide.jobs import StoredJobs, access, read
 from reactorcide.lib.clock import now_ms
 from reactorcide.lib.ids import new_id
+from reactorcide.lib.sizes import format_size
 from reactorcide.lib.tar import MOST_PATH_BYTES, DamagedTar, Entry, Tree, gunzip, read_tar
 
 _PREFIX = "sources/"

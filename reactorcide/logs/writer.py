@@ -6,9 +6,9 @@ from collections.abc import Collection, Iterable
 from reactorcide import crashpoints
 from reactorcide.domain.errors import ObjectStoreError
 from reactorcide.domain.jobs import log_index_key, log_key
-from reactorcide.domain.sizes import format_size
 from reactorcide.lib.clock import now_ms
 from reactorcide.lib.signals import Signals
+from reactorcide.lib.sizes import format_size
 from reactorcide.logs.copy import CopyCounter, copied_bytes
 from reactorcide.logs.index import (
     BLOCK_BYTES,

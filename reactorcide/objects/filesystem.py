@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from reactorcide.domain.errors import InvalidInput, ObjectNotFound, ObjectStoreError
-from reactorcide.domain.sizes import format_size
+from reactorcide.lib.sizes import format_size
 from reactorcide.objects import MOST_KEY_BYTES, MOST_PART_BYTES, MOST_PARTS, StoredObject
 
 _CHUNK_BYTES = 1 << 18

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 from reactorcide.domain.errors import JobFailed
-from reactorcide.domain.sizes import format_size
+from reactorcide.lib.sizes import format_size
 
 _EVERY_S = 1.0
 _REST = 10

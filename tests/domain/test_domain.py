@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 
 from reactorcide.domain.images import with_tag
 from reactorcide.domain.jobs import ACTIVE, FINAL, TRANSITIONS, WAITING, JobStatus, Outcome, allowed_from
-from reactorcide.domain.sizes import format_size, parse_size
 from reactorcide.lib.clock import rfc3339
 from reactorcide.lib.ids import is_id, new_id
+from reactorcide.lib.sizes import format_size, parse_size
 
 
 def test_every_status_is_either_active_or_final_and_a_final_one_is_never_left() -> None:

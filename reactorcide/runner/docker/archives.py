@@ -8,7 +8,7 @@ import docker.utils
 import requests
 
 from reactorcide.domain.errors import JobFailed
-from reactorcide.domain.sizes import format_size
+from reactorcide.lib.sizes import format_size
 from reactorcide.lib.tar import read_tar
 from reactorcide.runner import ContainerGone
 from reactorcide.runner.docker.client import API_TIMEOUT_S

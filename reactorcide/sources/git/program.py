@@ -8,7 +8,7 @@ from pathlib import Path
 
 from reactorcide.domain.errors import InfrastructureError, JobFailed, ReactorcideError
 from reactorcide.domain.secrets import REDACTED, url_secrets
-from reactorcide.domain.sizes import format_size
+from reactorcide.lib.sizes import format_size
 from reactorcide.sources.git.remote import Remote
 from reactorcide.sources.git.session import Session
 from reactorcide.sources.urls import GitUrl

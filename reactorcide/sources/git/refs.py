@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from reactorcide.domain.errors import InvalidInput, JobFailed
-from reactorcide.domain.sizes import format_size
+from reactorcide.lib.sizes import format_size
 from reactorcide.sources.git.program import Git
 from reactorcide.sources.urls import GitUrl, check_git_ref, is_sha
 

@@ -14,7 +14,7 @@ from reactorcide.domain.errors import (
     ReactorcideError,
 )
 from reactorcide.domain.jobs import OpenAttempt
-from reactorcide.domain.sizes import format_size
+from reactorcide.lib.sizes import format_size
 from reactorcide.runner import (
     AttachedOutput,
     ContainerGone,

@@ -4,8 +4,8 @@ import math
 from time import monotonic
 
 from reactorcide.domain.errors import JobInterrupted
-from reactorcide.domain.sizes import format_size
 from reactorcide.lib.clock import now_ms
+from reactorcide.lib.sizes import format_size
 from reactorcide.worker.attempt.container import Container
 from reactorcide.worker.attempt.limits import Limits
 from reactorcide.worker.interrupt import Interrupt, Reason

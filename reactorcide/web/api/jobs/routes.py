@@ -10,7 +10,6 @@ from reactorcide.domain.definition import JOB_FIELDS
 from reactorcide.domain.errors import Forbidden, InvalidInput
 from reactorcide.domain.jobs import AttemptRecord, Job, JobDefinition, JobFilter, RequestKey, log_key
 from reactorcide.domain.secrets import redacted_url, redacted_variables
-from reactorcide.domain.sizes import format_size
 from reactorcide.jobs import access, explain, read
 from reactorcide.jobs.cancel import cancel
 from reactorcide.jobs.delete import delete
@@ -19,6 +18,7 @@ from reactorcide.jobs.rerun import rerun
 from reactorcide.jobs.submit import submit, submit_once
 from reactorcide.lib.clock import rfc3339
 from reactorcide.lib.ids import is_id
+from reactorcide.lib.sizes import format_size
 from reactorcide.web.api import PREFIX, lists
 from reactorcide.web.api.jobs.request import JobRequest
 from reactorcide.web.api.jobs.schemas import (
