@@ -4,7 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 
-from reactorcide.domain.globs import Globs
+from reactorcide.lib.globs import Globs
 
 
 class EventName(StrEnum):

@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Generic, TypeVar
 
-from reactorcide.domain import globs
-from reactorcide.lib import sizes
+from reactorcide.lib import globs, sizes
 from reactorcide.workflows import references
 from reactorcide.workflows.nodes import Mapping, Node, Scalar, Sequence
 from reactorcide.workflows.problems import Place, Problems, shown

@@ -9,10 +9,10 @@ from time import monotonic
 
 from reactorcide import crashpoints
 from reactorcide.domain.errors import EngineUnavailable, JobInterrupted, ReactorcideError
-from reactorcide.domain.globs import Globs
 from reactorcide.domain.jobs import ARTIFACTS_DIR, Job, artifacts_prefix
 from reactorcide.jobs import JobContext
 from reactorcide.jobs.read import MOST_LISTING_BYTES, Artifact, listed_bytes, save_artifact_listing
+from reactorcide.lib.globs import Globs
 from reactorcide.lib.sizes import format_size
 from reactorcide.lib.tar import DamagedTar, Entry, Tree, path_problem, read_tar
 from reactorcide.logs.writer import LogWriter

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, StringConstraints, create_model, model_validator
 
-from reactorcide.domain import globs, images
+from reactorcide.domain import images
 from reactorcide.domain.definition import (
     JOB_FIELDS,
     MAX_COMMAND_BYTES,
@@ -21,7 +21,7 @@ from reactorcide.domain.definition import (
 from reactorcide.domain.errors import InvalidInput
 from reactorcide.domain.jobs import ARTIFACTS_DIR
 from reactorcide.domain.secrets import REDACTED, guess, secret_userinfo, secret_variables
-from reactorcide.lib import sizes
+from reactorcide.lib import globs, sizes
 from reactorcide.lib.ids import is_id
 from reactorcide.web.api.schemas import Body
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reactorcide.domain.globs import Globs, problem
+from reactorcide.lib.globs import Globs, problem
 
 
 @pytest.mark.parametrize(
