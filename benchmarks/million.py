@@ -8,8 +8,8 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.figures import Figure, alone, seconds
-from reactorcide.domain.ids import new_id
 from reactorcide.domain.jobs import Job, JobDefinition, JobFilter, JobStatus
+from reactorcide.lib.ids import new_id
 from reactorcide.metrics import Metrics
 from reactorcide.store import Store
 from reactorcide.store.database import Database
