@@ -6,8 +6,11 @@
 
 import ipaddress
 import os
+import pwd
 import re
+import stat
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -71,7 +74,13 @@ def _capability(text: str) -> str:
 
 def _source_root(text: str) -> Path:
     root = Path(os.path.realpath(text))
-    if not root.is_dir():
+    try:
+        is_directory = stat.S_ISDIR(root.stat().st_mode)
+    except FileNotFoundError:
+        is_directory = False
+    except OSError as exc:
+        raise ValueError(f"the directory {text} cannot be looked at: {exc.strerror}") from exc
+    if not is_directory:
         raise ValueError(f"there is no directory {text}")
     if holds_too_much(root):
         raise ValueError(
@@ -82,17 +91,17 @@ def _source_root(text: str) -> Path:
 
 
 def holds_too_much(root: Path) -> bool:
-    """Tell whether a directory is ``/``, or has the user's home in it or is that: with keys and logins."""
-    home = home_dir()
-    return root == Path("/") or (home is not None and home.is_relative_to(root))
+    """Tell whether a directory is ``/``, or has a home of the user in it or is one: with keys and logins."""
+    return root == Path("/") or any(home.is_relative_to(root) for home in home_dirs())
 
 
-def home_dir() -> Path | None:
-    """Return the user's home; ``None`` for a user without one."""
-    try:
-        return Path(os.path.realpath(Path.home()))
-    except RuntimeError:
-        return None
+def home_dirs() -> set[Path]:
+    """Return the user's homes: that of the password database, and ``$HOME``; ``/`` is nobody's."""
+    homes = {os.environ.get("HOME", "")}
+    with suppress(KeyError):
+        homes.add(pwd.getpwuid(os.geteuid()).pw_dir)
+    # An empty or relative one would be wherever the service was started.
+    return {Path(os.path.realpath(home)) for home in homes if os.path.isabs(home)} - {Path("/")}
 
 
 _SIZE = Kind("SIZE", parse_size)

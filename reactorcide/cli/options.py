@@ -15,7 +15,7 @@ from reactorcide.settings import (
     all_settings,
     default_text,
     holds_too_much,
-    home_dir,
+    home_dirs,
     option_name,
 )
 
@@ -67,13 +67,12 @@ def with_default_roots(settings: Settings) -> Settings:
     """
     if settings.source_roots or not (_is_terminal(sys.stdin) and _is_terminal(sys.stderr)):
         return settings
-    home = home_dir()
     try:
         here = Path.cwd()
     except FileNotFoundError:
         # It was removed meanwhile.
         return settings
-    if home is None or not here.is_relative_to(home) or holds_too_much(here):
+    if holds_too_much(here) or not any(here.is_relative_to(home) for home in home_dirs()):
         return settings
     return replace(settings, source_roots=(here,))
 

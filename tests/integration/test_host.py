@@ -2,6 +2,7 @@
 
 import os
 import pty
+import pwd
 import re
 import select
 import signal
@@ -199,7 +200,7 @@ Where = Callable[[Path], Path]
     [
         (True, lambda home: home / "project", True),
         (True, lambda home: home, False),
-        (True, lambda home: home.parent / "elsewhere", False),
+        (True, lambda _: Path("/usr"), False),
         (True, lambda _: Path("/"), False),
         (False, lambda home: home / "project", False),
         (False, lambda _: Path("/"), False),
@@ -210,7 +211,7 @@ def test_a_root_that_nobody_names_is_where_somebody_works(
     tmp_path: Path, at_terminal: bool, where: Where, has_root: bool
 ) -> None:
     home = tmp_path / "home"
-    for directory in (home / "project" / "src", tmp_path / "elsewhere" / "src", home / ".ssh"):
+    for directory in (home / "project" / "src", home / ".ssh"):
         directory.mkdir(parents=True)
     cwd = where(home)
     with started(home, cwd, at_terminal=at_terminal) as service:
@@ -225,6 +226,15 @@ def test_a_root_that_nobody_names_is_where_somebody_works(
             for source in sources:
                 answer = service.admin.request("POST", "jobs", json=job | source)
                 assert "--source-root" in answer.json()["message"]
+
+
+@pytest.mark.parametrize("home", ["", ".", "/"])
+@pytest.mark.parametrize("cwd", ["{home}", "/usr"])
+def test_where_home_is_none_nothing_is_a_root_for_being_below(tmp_path: Path, home: str, cwd: str) -> None:
+    where = Path(cwd.format(home=pwd.getpwuid(os.geteuid()).pw_dir))
+    with started(tmp_path, where, at_terminal=True, environment={"HOME": home}) as service:
+        assert "jobs may take sources from" not in service.printed
+        assert not service.takes(where)
 
 
 def test_a_directory_that_is_below_no_root_is_uploaded(tmp_path: Path) -> None:
@@ -252,3 +262,18 @@ def test_everything_is_no_source_root(tmp_path: Path, root: str, by_variable: bo
         result = program("serve", "--port", 0, "--source-root", named)
     assert result.code == 2
     assert "is no source root: every user's job could copy" in " ".join(result.errors.split())
+
+
+@pytest.mark.parametrize("home", ["/tmp", "", "/"])  # noqa: S108  # nothing is put there
+def test_the_home_of_the_password_database_is_no_source_root(tmp_path: Path, home: str) -> None:
+    program = Program(tmp_path, {"REACTORCIDE_DATA_DIR": str(tmp_path / "data"), "HOME": home})
+    result = program("serve", "--port", 0, "--source-root", pwd.getpwuid(os.geteuid()).pw_dir)
+    assert result.code == 2
+    assert "is no source root: every user's job could copy" in " ".join(result.errors.split())
+
+
+def test_a_source_root_that_cannot_be_looked_at_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    result = Program(tmp_path, {})("serve", "--port", 0, "--source-root", tmp_path / "loop" / "in")
+    assert result.code == 2
+    assert "loop/in cannot be looked at: Too many levels" in " ".join(result.errors.split())
