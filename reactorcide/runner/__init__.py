@@ -72,6 +72,10 @@ class Output(Protocol):
     def launcher_said(self) -> bytes:
         """What was printed by whatever waits for the command, where nothing was acknowledged."""
 
+    @property
+    def unacknowledged_bytes(self) -> int:
+        """How much was printed before the acknowledgement, or so far where none has come."""
+
     def read(self, timeout_s: float) -> list[OutputChunk] | None:
         """Return what was printed, or ``None`` at the end.
 
@@ -91,6 +95,10 @@ class AttachedOutput(Output, Protocol):
     @property
     def is_sent(self) -> bool:
         """Tell whether the whole command has been sent; before, it cannot have run."""
+
+    @property
+    def is_local(self) -> bool:
+        """Tell whether the connection stays on this host, so that its end cannot be lost on the way."""
 
     def hand_over(self, spec: ContainerSpec, started: Started) -> None:
         """Begin to send the command; ``read`` sends the rest, without ever waiting for it.

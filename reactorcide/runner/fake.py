@@ -22,6 +22,7 @@ from reactorcide.runner import (
     Signal,
     Started,
 )
+from reactorcide.runner.handover import NOT_HANDED_OVER
 
 
 class FakeContainer:
@@ -72,6 +73,13 @@ class FakeContainer:
             self.ended = None
             self.changed.notify_all()
 
+    def lose_input(self) -> None:
+        """End, unless the command was handed over."""
+        with self.changed:
+            if self.lives and self.ended is None and not self.is_handed_over:
+                self.ended = Exit(NOT_HANDED_OVER, oom_killed=False)
+                self.changed.notify_all()
+
     def receive(self, signal: Signal) -> None:
         """End, unless the command is deaf to it."""
         with self.changed:
@@ -84,7 +92,7 @@ class FakeRunner:
     """See the module. ``available`` says whether the engine answers; ``images`` which ones it has.
 
     Where ``idle`` is set it is called, with seconds, instead of waiting for a command that hangs. Where
-    ``deaf`` is true, containers do not take their command.
+    ``deaf`` is true, commands do not arrive.
     """
 
     def __init__(self, images: tuple[str, ...] = ("alpine:latest",)) -> None:
@@ -135,7 +143,7 @@ class FakeRunner:
 
     def attach(self, container_id: str) -> AttachedOutput:
         """See ``Runner.attach``."""
-        return _FakeOutput(self, self._get(container_id))
+        return _FakeAttachedOutput(self, self._get(container_id))
 
     def reread(self, container_id: str, *, was_handed_over: bool = True) -> Output:
         """See ``Runner.reread``."""
@@ -234,6 +242,7 @@ class FakeRunner:
 
 class _FakeOutput:
     launcher_said = b""
+    unacknowledged_bytes = 0
 
     def __init__(self, runner: FakeRunner, container: FakeContainer) -> None:
         self._runner = runner
@@ -246,15 +255,6 @@ class _FakeOutput:
     def acknowledged(self) -> bool:
         """See ``Output.acknowledged``."""
         return self._container.is_handed_over
-
-    @property
-    def is_sent(self) -> bool:
-        """See ``AttachedOutput.is_sent``."""
-        return True
-
-    def hand_over(self, spec: ContainerSpec, started: Started) -> None:
-        """See ``AttachedOutput.hand_over``."""
-        self._runner.run(self._container)
 
     def read(self, timeout_s: float) -> list[OutputChunk] | None:
         """See ``Output.read``."""
@@ -283,3 +283,20 @@ class _FakeOutput:
 
     def close(self) -> None:
         """See ``Output.close``."""
+
+
+class _FakeAttachedOutput(_FakeOutput):
+    is_local = True
+
+    @property
+    def is_sent(self) -> bool:
+        """See ``AttachedOutput.is_sent``."""
+        return True
+
+    def hand_over(self, spec: ContainerSpec, started: Started) -> None:
+        """See ``AttachedOutput.hand_over``."""
+        self._runner.run(self._container)
+
+    def close(self) -> None:
+        """See ``Output.close``; a container that waits for its command ends with its input."""
+        self._container.lose_input()

@@ -27,6 +27,10 @@ from collections.abc import Mapping
 ACKNOWLEDGEMENT = b"[reactorcide] the command has been handed over\n"
 """What the launcher prints to standard output right before it becomes the command."""
 
+MAX_UNACKNOWLEDGED_BYTES = 1 << 20
+"""Of output before the acknowledgement. A shell prints some lines at most; but on the other stream the
+command's own output may come before the acknowledgement on standard output."""
+
 NOT_HANDED_OVER = 75
 """The launcher's exit code where its input ended before the mark; commands may have the same one."""
 
@@ -105,13 +109,20 @@ class AcknowledgementFilter:
 
     def __init__(self) -> None:
         self.found = False
-        self.held = b""
+        self.held = bytearray()
 
     def feed(self, data: bytes) -> bytes:
         """Return what of ``data`` is the command's."""
         if self.found:
             return data
-        before, acknowledgement, after = (self.held + data).partition(ACKNOWLEDGEMENT)
-        self.found = bool(acknowledgement)
-        self.held = b"" if self.found else before[-self.MAX_HELD_BYTES :]
+        # Only what is new can complete it: an image may print byte by byte.
+        start = max(0, len(self.held) - len(ACKNOWLEDGEMENT) + 1)
+        self.held += data
+        position = self.held.find(ACKNOWLEDGEMENT, start)
+        if position < 0:
+            del self.held[: -self.MAX_HELD_BYTES]
+            return b""
+        self.found = True
+        after = bytes(self.held[position + len(ACKNOWLEDGEMENT) :])
+        self.held.clear()
         return after

@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import NewService, ended_cleanly
 from tests.support.client import Client, Job
-from tests.support.image import Images
+from tests.support.image import Images, image_with_script_as_shell
 from tests.support.service import Service
 from tests.support.waiting import wait_until
 
@@ -128,6 +128,41 @@ def test_nor_where_the_engine_does_not_look(strict: Service) -> None:
     ]
     for job in map(strict.admin.wait, jobs):
         assert job["error"] == "killed: used more than 32 MiB of disk (--max-disk)"
+
+
+NOT_TAKEN = "the image's /bin/sh did not take the command"
+
+
+@pytest.mark.parametrize(
+    ("script", "timeout_s", "error"),
+    [
+        (
+            "dd if=/dev/zero of=/full bs=1M count=48; sleep 1000",
+            50,
+            "killed: used more than 32 MiB of disk (--max-disk)",
+        ),
+        ("yes", 50, "the image's /bin/sh printed more than 1 MiB before it took the command"),
+        # As if the command wrote that, but on one stream alone.
+        (
+            "echo '[reactorcide] the command has been handed over' >&2; exec yes >&2",
+            50,
+            "the image's /bin/sh printed more than 1 MiB before it took the command",
+        ),
+        ("trap : TERM; echo waiting; sleep 1000", 4, f"timed out after 4 s: {NOT_TAKEN}, but said: waiting"),
+    ],
+)
+def test_an_images_own_shell_has_the_bounds_of_its_job(
+    strict: Service, engine: docker.APIClient, script: str, timeout_s: int, error: str
+) -> None:
+    image = image_with_script_as_shell(engine, script)
+    before_kib = resident_kib(strict)
+    # More variables than a pipe holds.
+    variables = {f"LONG{number}": "x" * 32_000 for number in range(12)}
+    job = strict.admin.submit("id", runner_image=image, timeout_seconds=timeout_s, job_env_vars=variables)
+    ended = strict.admin.wait(job, deadline_s=90)
+    assert (ended["status"], ended["error"], ended["attempt"]) == ("failed", error, 1)
+    assert resident_kib(strict) - before_kib < 32 << 10
+    wait_until(lambda: not strict.containers(engine, job), 20, "its container goes")
 
 
 def test_a_job_that_takes_what_it_may_is_left_alone(strict: Service) -> None:

@@ -59,6 +59,13 @@ def image_with_shell(client: docker.APIClient, shell: str, variables: dict[str, 
         return _imported(client, f"sh-{shell}", _shell_tar(shell), changes)
 
 
+def image_with_script_as_shell(client: docker.APIClient, script: str) -> str:
+    """Return an image whose ``/bin/sh`` is a script of the shell ``/bin/busybox sh``."""
+    tar = _busybox_tar({"bin/sh": f"#!/bin/busybox sh\n{script}\n".encode()})
+    with _one_process():
+        return _imported(client, "script", tar, [f"ENV PATH={_PATH}"])
+
+
 def _shell_tar(shell: str) -> bytes:
     if shell == "busybox":
         return _busybox_tar()

@@ -127,6 +127,8 @@ class CommandOutput:
             {stream: handover.AcknowledgementFilter() for stream in (1, 2)} if was_handed_over else {}
         )
         self._waiting: list[OutputChunk] = []
+        self.unacknowledged_bytes = 0
+        """See ``Output.unacknowledged_bytes``."""
 
     @property
     def acknowledged(self) -> bool:
@@ -144,11 +146,14 @@ class CommandOutput:
         if not self._filters:
             return printed
         for stream, part in printed:
+            if not self.acknowledged:
+                self.unacknowledged_bytes += len(part)
             found = self._filters.get(stream)
             rest = part if found is None else found.feed(part)
             if found is not None and found.found:
                 del self._filters[stream]
-            if rest:
+            # An image may acknowledge on the other stream alone.
+            if rest and (self.acknowledged or self.unacknowledged_bytes <= handover.MAX_UNACKNOWLEDGED_BYTES):
                 self._waiting.append((stream, rest))
         return []
 
@@ -190,9 +195,19 @@ class DockerAttachedOutput:
         return self._output.launcher_said
 
     @property
+    def unacknowledged_bytes(self) -> int:
+        """See ``Output.unacknowledged_bytes``."""
+        return self._output.unacknowledged_bytes
+
+    @property
     def is_sent(self) -> bool:
         """See ``AttachedOutput.is_sent``."""
         return not self._unsent
+
+    @property
+    def is_local(self) -> bool:
+        """See ``AttachedOutput.is_local``."""
+        return self._socket.family == socket.AF_UNIX
 
     def hand_over(self, spec: ContainerSpec, started: Started) -> None:
         """See ``AttachedOutput.hand_over``."""
@@ -292,6 +307,11 @@ class DockerRereadOutput:
     def launcher_said(self) -> bytes:
         """See ``Output.launcher_said``."""
         return self._output.launcher_said
+
+    @property
+    def unacknowledged_bytes(self) -> int:
+        """See ``Output.unacknowledged_bytes``."""
+        return self._output.unacknowledged_bytes
 
     def read(self, timeout_s: float) -> list[OutputChunk] | None:
         """See ``Output.read``."""

@@ -104,10 +104,13 @@ class Attempt:
         Raises ``EngineUnavailable``.
         """
         recorder = self._recorder
-        if recorder is None or self.deadline is None:
+        if recorder is None:
             return
         if self._container.disk_bytes(recorder.copy_bytes) > self._limits.max_disk_bytes:
             self._ending.disk_exceeded()
+            if self.deadline is None:
+                # What an image has as its shell writes before it takes the command, if it ever does.
+                self._container.signal("KILL")
             recorder.wake()
 
     def _run(self) -> None:
@@ -172,6 +175,10 @@ class Attempt:
                     "somebody removed its container before its command had started"
                 ) from exc
             raise
+        except InfrastructureError as exc:
+            if self._ending.disk_problem is not None:
+                raise JobFailed(self._ending.disk_problem) from exc
+            raise
 
     def _run_new(self, log_writer: LogWriter) -> Exit:
         container, deadline = self._container, monotonic() + self._limits.prepare_timeout_s
@@ -186,12 +193,13 @@ class Attempt:
             crashpoints.reached("container-started")
             self._begin_hand_over(started, recorder.output_start)
             crashpoints.reached("handing-over-written")
-            if container.hand_over(output, spec, started):
+            timeout_s = self.job.definition.timeout_seconds
+            if container.hand_over(output, spec, started, timeout_s=timeout_s):
                 self._begin_run(now_ms())
                 return recorder.record(output)
             printed, is_sent = output.launcher_said, output.is_sent
         problem = f"its container did not acknowledge the command{quoted_output(printed)}"
-        if not is_sent:
+        if not is_sent and container.late is None:
             container.progress = Progress.PREPARING
             raise InfrastructureError(problem)
         container.require_command(problem, printed)

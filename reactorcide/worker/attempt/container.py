@@ -27,7 +27,7 @@ from reactorcide.runner import (
     Signal,
     Started,
 )
-from reactorcide.runner.handover import NOT_HANDED_OVER
+from reactorcide.runner.handover import MAX_UNACKNOWLEDGED_BYTES, NOT_HANDED_OVER
 from reactorcide.worker.attempt.patience import Patience
 from reactorcide.worker.interrupt import Interrupt
 
@@ -35,7 +35,7 @@ log = logging.getLogger("reactorcide.worker")
 
 LOOK_S = 0.05
 """For a question whether the container has ended, where it mostly has."""
-_HAND_OVER_S = 120.0
+_HAND_OVER_S = 60.0
 """The most for a container to acknowledge its command: that takes milliseconds, a MiB of newlines seconds."""
 _UNSEEN_HAND_OVER_S = 5.0
 """For which the acknowledgement of a command is looked for that was on its way when its sender was lost."""
@@ -84,6 +84,8 @@ class Container:
         self.progress = Progress.PREPARING if adopted is None else _progress_of(adopted)
         self.exit: Exit | None = None
         """How the command ended, once that is known."""
+        self.late: str | None = None
+        """What is wrong, in words, where no acknowledgement came in time on a connection that holds."""
 
     @property
     def container_id(self) -> str:
@@ -137,20 +139,33 @@ class Container:
         self._started_at = started.at
         return started
 
-    def hand_over(self, output: AttachedOutput, spec: ContainerSpec, started: Started) -> bool:
+    def hand_over(
+        self, output: AttachedOutput, spec: ContainerSpec, started: Started, *, timeout_s: float
+    ) -> bool:
         """Send the command; tells whether it was acknowledged, on this connection and in time.
 
-        Where it was not, and was not sent whole either, nothing runs. Raises ``JobInterrupted`` for a cancel
-        and for the service's stop.
+        ``timeout_s`` is the command's own, and a bound for this, too. Raises ``JobFailed`` for an image's
+        shell that prints without end, ``JobInterrupted`` for a cancel and for the service's stop.
         """
-        deadline = monotonic() + _HAND_OVER_S
+        deadline = monotonic() + min(timeout_s, _HAND_OVER_S)
         output.hand_over(spec, started)
         with self._interrupt.calling(output.wake):
             while not output.acknowledged:
                 if self._interrupt.reason is not None:
                     raise JobInterrupted("while the command was handed over")
+                if output.unacknowledged_bytes > MAX_UNACKNOWLEDGED_BYTES:
+                    self.signal("KILL")
+                    raise JobFailed(
+                        f"the image's /bin/sh printed more than {format_size(MAX_UNACKNOWLEDGED_BYTES)} "
+                        "before it took the command"
+                    )
                 left_s = deadline - monotonic()
-                if left_s <= 0 or output.read(left_s) is None:
+                if left_s <= 0:
+                    if output.is_local:
+                        timed_out = f"timed out after {timeout_s:g} s: " if timeout_s < _HAND_OVER_S else ""
+                        self.late = f"{timed_out}the image's /bin/sh did not take the command"
+                    return False
+                if output.read(left_s) is None:
                     return False
         crashpoints.reached("hand-over-acknowledged")
         return True
@@ -158,23 +173,31 @@ class Container:
     def require_command(self, problem: str, printed: bytes = b"") -> None:
         """Return if the command runs, or has run, though nobody saw the acknowledgement.
 
-        A container that goes on waiting is killed. Where the command has not run, the container has ended,
-        and this raises ``InfrastructureError`` with the ``problem``, or ``JobFailed`` where the image's shell
-        is to blame; ``printed`` is what that has printed. Raises ``ContainerGone`` where it cannot be known.
+        Called when the connection for the command is closed. A container that goes on waiting is killed.
+        Where the command has not run, the container has ended, and this raises ``InfrastructureError`` with
+        the ``problem``, or ``JobFailed`` where the image's shell is to blame; ``printed`` is what that has
+        printed. Raises ``ContainerGone`` where it cannot be known.
 
         That the command has not run is never concluded from the exit code: TERM, KILL and a lack of memory
         come before the command, too, and commands have the same codes.
         """
         gives_up_at = monotonic() + _UNSEEN_HAND_OVER_S
         tries = 0
+        is_killed = False
         while True:
+            asked_at = monotonic()
             # Asked before the copy is read, which is whole only when the container has ended.
             ended = self._launcher_exit()
+            if monotonic() - asked_at >= _UNSEEN_HAND_OVER_S:
+                # The engine was away. The container may have learned only now that its input has ended.
+                gives_up_at = monotonic() + _UNSEEN_HAND_OVER_S
             try:
                 if self._runner.is_acknowledged(self.container_id):
                     return
                 if ended is not None:
                     self.progress = Progress.PREPARING
+                    if is_killed and self.late is not None:
+                        raise JobFailed(self.late + quoted_output(printed))
                     raise self._not_run(ended, problem, printed)
             except EngineUnavailable as exc:
                 self._patiently(self.check_engine)
@@ -185,6 +208,7 @@ class Container:
                     return
             if monotonic() >= gives_up_at:
                 self.signal("KILL")
+                is_killed = True
             self._patiently.rest(LOOK_S)
 
     def _launcher_exit(self) -> Exit | None:

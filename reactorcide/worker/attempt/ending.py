@@ -39,6 +39,13 @@ class Ending:
         """End the command because it takes too much disk; from any thread."""
         self._takes_too_much_disk = True
 
+    @property
+    def disk_problem(self) -> str | None:
+        """Tell in words that the command takes too much disk, once ``disk_exceeded`` was called."""
+        if not self._takes_too_much_disk:
+            return None
+        return f"killed: used more than {format_size(self._limits.max_disk_bytes)} of disk (--max-disk)"
+
     def begin(self) -> None:
         """Begin to watch over a newly opened output.
 
@@ -63,9 +70,8 @@ class Ending:
     def _end_if_necessary(self, now: float) -> None:
         if self._interrupt.reason is Reason.CANCELLED:
             reason = "cancelled"
-        elif self._takes_too_much_disk:
-            limit = format_size(self._limits.max_disk_bytes)
-            reason = f"killed: used more than {limit} of disk (--max-disk)"
+        elif self.disk_problem is not None:
+            reason = self.disk_problem
         elif now >= self._deadline():
             reason = f"timed out after {self._timeout_seconds} s"
         elif self._interrupt.reason is Reason.STOPPING:
