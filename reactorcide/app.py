@@ -21,6 +21,7 @@ from reactorcide.jobs.hints import WorkerHints
 from reactorcide.jobs.retention import Policy
 from reactorcide.lib.ids import new_id
 from reactorcide.lib.signals import Signals
+from reactorcide.logs.local import LocalLogStore
 from reactorcide.metrics import Metrics
 from reactorcide.objects.filesystem import FilesystemObjectStore
 from reactorcide.runner import Runner
@@ -68,11 +69,13 @@ class Service:
         self._objects = FilesystemObjectStore(
             settings.objects_dir, least_free_bytes=settings.min_free_disk_bytes
         )
+        self._logs = LocalLogStore(settings.logs_dir, self._objects)
         self._runner = _deferred_runner(settings, environment)
         preparation = _preparation(settings, environment, self._store.accounts)
         self._context = JobContext(
             store=self._store,
             objects=self._objects,
+            logs=self._logs,
             signals=self._signals,
             metrics=metrics,
             corndogs=self._queue.corndogs,
@@ -180,6 +183,7 @@ class Service:
         """Remove what a service that was killed was writing just then; nobody writes there yet."""
         try:
             self._objects.remove_leftovers()
+            self._logs.remove_leftovers()
             sources.remove_orphans(self._context)
             if self._settings.workspaces_dir.exists():
                 shutil.rmtree(self._settings.workspaces_dir)
@@ -310,9 +314,11 @@ def open_accounts(settings: Settings) -> Iterator[AccountContext]:
 def open_jobs(settings: Settings) -> Iterator[StoredJobs]:
     """Give access to the jobs of a data directory, as ``open_accounts`` does."""
     with _existing_database(settings) as database:
+        objects = FilesystemObjectStore(settings.objects_dir)
         yield StoredJobs(
             store=Store(database, Vault.beside(database.path)),
-            objects=FilesystemObjectStore(settings.objects_dir),
+            objects=objects,
+            logs=LocalLogStore(settings.logs_dir, objects),
             signals=Signals(),
         )
 

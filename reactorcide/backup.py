@@ -1,6 +1,8 @@
 """A data directory in one file, taken while a service works on it, and put back.
 
-The job database is copied first, and then the objects: whatever its rows speak of was written before them.
+The job database is copied first, and then the objects: whatever its rows name was written before them. The
+logs of running attempts are in it as objects, which the attempts reopen.
+
 The queue is left out. It only says what the database says, and at a later moment: a restored service queues
 its waiting jobs anew.
 """
@@ -12,15 +14,18 @@ import os
 import sqlite3
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable, Collection, Iterator
+from contextlib import closing, suppress
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from reactorcide import __version__
 from reactorcide.domain.errors import ConfigurationError
+from reactorcide.domain.jobs import attempt_of
 from reactorcide.lib.clock import now_ms, rfc3339
 from reactorcide.lib.tar import DamagedTar, Entry, gunzip, read_tar
+from reactorcide.logs.local import LocalLogStore
+from reactorcide.objects.filesystem import FilesystemObjectStore
 from reactorcide.settings import Settings
 from reactorcide.store import Store
 from reactorcide.store.database import Database, copy_database
@@ -63,14 +68,11 @@ def backup(settings: Settings, target: Path, progress: Progress) -> int:
 
 
 def _write(settings: Settings, database: Path, target: Path, progress: Progress) -> None:
-    files = [(_DATABASE, database)]
+    files = {_DATABASE: database}
     if (settings.data_dir / _SECRET_KEY).exists():
-        files.append((_SECRET_KEY, settings.data_dir / _SECRET_KEY))
-    files += [
-        (f"{_OBJECTS}/{path.relative_to(settings.objects_dir)}", path)
-        for path in _objects(settings, database)
-    ]
-    total_bytes = sum(path.stat().st_size for _, path in files if path.exists())
+        files[_SECRET_KEY] = settings.data_dir / _SECRET_KEY
+    files |= _stored_files(settings, database)
+    total_bytes = sum(path.stat().st_size for path in files.values() if path.exists())
     done_bytes = 0
 
     def read(count_bytes: int) -> None:
@@ -91,10 +93,9 @@ def _write(settings: Settings, database: Path, target: Path, progress: Progress)
         ):
             text = json.dumps(manifest).encode()
             _add(tar, _MANIFEST, io.BytesIO(text), len(text))
-            for name, path in files:
-                try:
-                    source = path.open("rb")
-                except FileNotFoundError:
+            for name, path in files.items():
+                source = _opened(path, settings.data_dir / name)
+                if source is None:
                     # Its job was deleted meanwhile.
                     continue
                 with source:
@@ -127,10 +128,36 @@ def _add(tar: tarfile.TarFile, name: str, content: Any, size_bytes: int) -> None
     tar.addfile(member, content)
 
 
-def _objects(settings: Settings, database: Path) -> Iterator[Path]:
-    """Yield the files of all objects but those of jobs that the copy of the database has not got."""
+def _opened(path: Path, sealed_path: Path) -> IO[bytes] | None:
+    """Open a file; a log that was sealed meanwhile is an object now. ``None`` where there is neither."""
+    for place in (path, sealed_path):
+        with suppress(FileNotFoundError):
+            return place.open("rb")
+    return None
+
+
+def _stored_files(settings: Settings, database: Path) -> dict[str, Path]:
+    """Return the files of objects and unsealed logs, by their names as objects.
+
+    Those of jobs that the copy of the database has not got are left out.
+    """
     with closing(sqlite3.connect(database)) as connection:
         jobs = {job_id for (job_id,) in connection.execute("SELECT job_id FROM job")}
+    store = LocalLogStore(settings.logs_dir, FilesystemObjectStore(settings.objects_dir))
+    # Listed first: a log that is sealed in between is in both lists, and none is in neither.
+    logs = {
+        f"{_OBJECTS}/{file.key}": store.path(file.key)
+        for file in store.unsealed()
+        if attempt_of(file.key)[0] in jobs
+    }
+    objects = {
+        f"{_OBJECTS}/{path.relative_to(settings.objects_dir)}": path for path in _objects(settings, jobs)
+    }
+    return objects | logs
+
+
+def _objects(settings: Settings, jobs: Collection[str]) -> Iterator[Path]:
+    """Yield the files of all objects but those of jobs other than ``jobs``."""
     for directory, below, names in os.walk(settings.objects_dir, onerror=_unless_gone):
         where = Path(directory).relative_to(settings.objects_dir)
         if where == Path():

@@ -32,6 +32,8 @@ POINTS = (
     "artifact-stored",
     "artifacts-stored",
     "log-closed",
+    "log-file-sealed",
+    "log-sealed",
     "finish-written",
     "task-closed",
     "container-removed",

@@ -366,8 +366,13 @@ class Settings:
 
     @property
     def objects_dir(self) -> Path:
-        """Logs and artifacts."""
+        """Finished logs, artifacts and uploaded sources."""
         return self.data_dir / "objects"
+
+    @property
+    def logs_dir(self) -> Path:
+        """Where the logs of attempts grow that have not ended."""
+        return self.data_dir / "logs"
 
     @property
     def workspaces_dir(self) -> Path:

@@ -13,6 +13,8 @@ import pytest
 
 from reactorcide import backup
 from reactorcide.domain.errors import ConfigurationError
+from reactorcide.domain.jobs import Job, JobDefinition, JobStatus, attempt_prefix, log_key
+from reactorcide.logs.local import LocalLogStore
 from reactorcide.objects.filesystem import FilesystemObjectStore
 from reactorcide.settings import Settings
 from reactorcide.store.database import Database
@@ -74,6 +76,42 @@ def test_objects_that_cannot_be_read_are_not_left_out(
     with pytest.raises(ConfigurationError, match=r"could not be written: .*Input/output error"):
         backup.backup(settings, tmp_path / "b.tar.gz", nothing)
     assert not (tmp_path / "b.tar.gz").exists()
+
+
+@pytest.mark.parametrize("sealed_meanwhile", [False, True])
+def test_the_log_of_a_running_attempt_is_in_it(
+    settings: Settings, tmp_path: Path, empty: Settings, sealed_meanwhile: bool
+) -> None:
+    database = Database(settings.database_path)
+    definition = JobDefinition(name="n", job_command="true", source_type="copy", runner_image="i")
+    job = Job(
+        job_id="running",
+        user_id="u",
+        definition=definition,
+        status=JobStatus.SUBMITTED,
+        created_at_ms=1,
+        updated_at_ms=1,
+    )
+    new_store(database).jobs.add(job, next_submit_at_ms=0)
+    database.close()
+    logs = LocalLogStore(settings.logs_dir, FilesystemObjectStore(settings.objects_dir))
+    for job_id in ("running", "nobodys"):
+        log = logs.append(log_key(job_id, 1))
+        log.write(b"so far\n")
+        log.close()
+
+    def seal(done_bytes: int, total_bytes: int) -> None:
+        if sealed_meanwhile:
+            logs.seal(attempt_prefix("running", 1))
+
+    backup.backup(settings, tmp_path / "b.tar.gz", seal)
+    in_it = dict(members(tmp_path / "b.tar.gz"))
+    assert in_it["objects/jobs/running/1/log"] == b"so far\n"
+    assert not [name for name in in_it if "nobodys" in name]
+    backup.restore(empty, tmp_path / "b.tar.gz", nothing)
+    restored = LocalLogStore(empty.logs_dir, FilesystemObjectStore(empty.objects_dir))
+    assert b"".join(restored.read(log_key("running", 1))) == b"so far\n"
+    assert restored.append(log_key("running", 1)).size_bytes == 7
 
 
 def refused(empty: Settings, file: Path, match: str) -> None:

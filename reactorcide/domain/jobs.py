@@ -237,6 +237,12 @@ def log_index_key(job_id: str, attempt: int) -> str:
     return log_key(job_id, attempt) + ".idx"
 
 
+def attempt_of(key: str) -> tuple[str, int]:
+    """Return the job id and the attempt of a key below ``attempt_prefix``."""
+    _, job_id, attempt, _ = key.split("/", 3)
+    return job_id, int(attempt)
+
+
 def artifacts_prefix(job_id: str, attempt: int) -> str:
     """Return the object key prefix, with its final slash, of an attempt's artifacts."""
     return attempt_prefix(job_id, attempt) + "artifacts/"

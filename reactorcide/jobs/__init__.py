@@ -7,6 +7,7 @@ from reactorcide.corndogs.task import Corndogs
 from reactorcide.domain.definition import JobDefinition
 from reactorcide.jobs.hints import WorkerHints
 from reactorcide.lib.signals import Signals
+from reactorcide.logs import LogStore
 from reactorcide.metrics import Metrics
 from reactorcide.objects import ObjectStore
 from reactorcide.store import Store
@@ -25,6 +26,7 @@ class StoredJobs:
 
     store: Store
     objects: ObjectStore
+    logs: LogStore
     signals: Signals
 
 

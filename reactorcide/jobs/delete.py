@@ -54,5 +54,6 @@ def purge_ended(context: StoredJobs, job_id: str | None = None) -> None:
 
 def purge(context: StoredJobs, job_id: str) -> None:
     """Remove one deleted job for good: objects first, so that no object is left without a row."""
+    context.logs.delete(job_prefix(job_id))
     context.objects.delete(job_prefix(job_id))
     context.store.retention.purge(job_id)

@@ -2,14 +2,16 @@
 
 import logging
 
+from reactorcide import crashpoints
 from reactorcide.domain.audit import Action, Actor, AuditEntry
-from reactorcide.domain.errors import CorndogsError, IllegalTransition
+from reactorcide.domain.errors import CorndogsError, IllegalTransition, ObjectStoreError
 from reactorcide.domain.jobs import (
     ACTIVE,
     Job,
     JobStatus,
     Outcome,
     allowed_from,
+    attempt_prefix,
 )
 from reactorcide.domain.secrets import secrets_of
 from reactorcide.jobs import JobContext, tasks
@@ -48,6 +50,7 @@ def started(context: JobContext, job: Job, *, at_ms: int) -> None:
 
 def finish(context: JobContext, job: Job, outcome: Outcome, *, log_truncated: bool = False) -> None:
     """End the job with its attempt; a job that was cancelled meanwhile stays cancelled."""
+    _seal_log(context, job)
     ended_at_ms = now_ms()
     error = None if outcome.error is None else _sentence(job, outcome.error)
     ended = context.store.attempts.end(
@@ -86,6 +89,7 @@ def try_again(
     ``counters`` are those of the row that this attempt has raised: ``retries_used`` or
     ``preparation_failures`` or ``killed_preparations``.
     """
+    _seal_log(context, job)
     ended_at_ms = now_ms()
     waiting = context.store.attempts.end(
         job.job_id,
@@ -208,6 +212,18 @@ def end_task(context: JobContext, job: Job) -> None:
         cancelled=cancelled,
     )
     context.store.tasks.closed(job.job_id, task_id)
+
+
+def _seal_log(context: JobContext, job: Job) -> None:
+    """Make an object of the attempt's log, before its row says that it has ended.
+
+    Where that fails the log stays readable where it is, and the janitor tries again.
+    """
+    try:
+        context.logs.seal(attempt_prefix(job.job_id, job.attempt))
+    except ObjectStoreError as exc:
+        log.warning("the log is not in the object store yet: %s", exc, extra={"job_id": job.job_id})
+    crashpoints.reached("log-sealed")
 
 
 def _sentence(job: Job, text: str) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
 from reactorcide.domain.errors import InvalidInput, NotFound
-from reactorcide.domain.jobs import Job
+from reactorcide.domain.jobs import Job, attempt_of, attempt_prefix
 from reactorcide.jobs import StoredJobs
 from reactorcide.logs.reader import STREAMS, LogView, Piece, follow_log, with_times
 
@@ -116,6 +116,14 @@ def as_it_is(context: StoredJobs, job: Job) -> Job | None:
         return None
 
 
+def seal_ended(context: StoredJobs) -> None:
+    """Seal the logs of attempts that have ended, where that failed at their end; safe to repeat."""
+    for file in context.logs.unsealed():
+        job_id, attempt = attempt_of(file.key)
+        if context.store.attempts.log_is_closed(job_id, attempt):
+            context.logs.seal(attempt_prefix(job_id, attempt))
+
+
 def _parts(
     context: StoredJobs, job: Job, part: LogPart, start: LogPosition
 ) -> Iterator[tuple[int, LogView, int, int]]:
@@ -123,7 +131,7 @@ def _parts(
     while True:
         current = number
         for view, begin, end in follow_log(
-            context.objects,
+            context.logs,
             context.signals,
             job.job_id,
             current,
@@ -140,7 +148,7 @@ def _parts(
 
 
 def _view(context: StoredJobs, job: Job, part: LogPart) -> LogView:
-    view = LogView(context.objects, job.job_id, _existing(job, part.attempt))
+    view = LogView(context.logs, job.job_id, _existing(job, part.attempt))
     for field, is_wanted in (("timestamps", part.timestamps), ("stream", part.stream is not None)):
         if is_wanted and not view.is_indexed:
             raise InvalidInput(f"{field}: this log was written by a version that did not keep that", field)

@@ -1,0 +1,52 @@
+"""Logs of attempts: growing while the attempt runs, an object once it has ended."""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from reactorcide.objects import StoredObject
+
+
+class LogFile(Protocol):
+    """One file of a log, open for writing. One thread writes; readers see each write at once."""
+
+    size_bytes: int
+    """Bytes of the file so far."""
+
+    def write(self, data: bytes) -> None:
+        """Add ``data`` to the end. Raises ``ObjectStoreError``."""
+
+    def cut_back(self, size_bytes: int) -> None:
+        """Remove all but the first ``size_bytes``. Raises ``ObjectStoreError``."""
+
+    def close(self) -> None:
+        """Make everything durable and end the writing; safe to repeat. Raises ``ObjectStoreError``."""
+
+
+class LogStore(Protocol):
+    """The files of logs, under the keys ``domain.jobs.log_key`` and ``log_index_key``.
+
+    A file grows until it is sealed, and then is an object under the same key. It can be read at any moment,
+    before, while and after it is sealed, also where the service was killed meanwhile. Thread-safe; one thread
+    writes to a log and seals it. Raises ``ObjectStoreError``, and ``InvalidInput`` for another key.
+    """
+
+    def append(self, key: str) -> LogFile:
+        """Open a file for adding to its end; one that is not there is created, and a sealed one reopened."""
+
+    def read(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+        """Yield the bytes of a file; see ``ObjectStore.read``."""
+
+    def size(self, key: str) -> int:
+        """Return a file's bytes so far; raises ``ObjectNotFound``."""
+
+    def seal(self, prefix: str) -> None:
+        """Make objects of the files below ``prefix`` (which ends in ``/``), all closed; safe to repeat.
+
+        Where that fails they stay as they are, and can be read.
+        """
+
+    def unsealed(self, prefix: str = "") -> Iterator[StoredObject]:
+        """Yield the files below ``prefix`` that are not sealed."""
+
+    def delete(self, prefix: str) -> None:
+        """Remove the files below ``prefix`` that are not sealed; safe to repeat."""

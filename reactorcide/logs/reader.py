@@ -8,6 +8,7 @@ from reactorcide.domain.errors import ObjectNotFound
 from reactorcide.domain.jobs import log_index_key, log_key
 from reactorcide.lib.clock import rfc3339
 from reactorcide.lib.signals import Signals
+from reactorcide.logs import LogStore
 from reactorcide.logs.index import (
     BLOCK_BYTES,
     GAP,
@@ -20,7 +21,6 @@ from reactorcide.logs.index import (
     parse_block,
     parse_totals,
 )
-from reactorcide.objects import ObjectStore
 
 STREAMS = {"stdout": STDOUT, "stderr": STDERR}
 _NAMES = {SERVICE: "service", STDOUT: "stdout", STDERR: "stderr", GAP: "service"}
@@ -43,14 +43,14 @@ class LogView:
     A log without an index was written by a version that kept none: its streams and times are not known.
     """
 
-    def __init__(self, objects: ObjectStore, job_id: str, attempt: int) -> None:
-        self._objects = objects
+    def __init__(self, logs: LogStore, job_id: str, attempt: int) -> None:
+        self._logs = logs
         self._key = log_key(job_id, attempt)
         self._index_key = log_index_key(job_id, attempt)
         self._blocks = 0
         self.is_indexed = True
         try:
-            self._blocks = -(-objects.size(self._index_key) // BLOCK_BYTES)
+            self._blocks = -(-logs.size(self._index_key) // BLOCK_BYTES)
         except ObjectNotFound:
             self.is_indexed = False
         last = None
@@ -60,7 +60,7 @@ class LogView:
         self._last = last or Block(Totals(), [])
         try:
             # After the index, lest that has grown meanwhile.
-            size_bytes = objects.size(self._key)
+            size_bytes = logs.size(self._key)
         except ObjectNotFound:
             size_bytes, self.is_indexed = 0, True
         self.end = min(self._last.end, size_bytes) if self.is_indexed else size_bytes
@@ -183,7 +183,7 @@ class LogView:
         if start >= end:
             return iter(())
         try:
-            return self._objects.read(key, start, end)
+            return self._logs.read(key, start, end)
         except ObjectNotFound:
             # It was deleted meanwhile.
             return iter(())
@@ -199,7 +199,7 @@ def with_times(pieces: Iterable[Piece], *, begins_line: bool) -> Iterator[bytes]
 
 
 def follow_log(
-    objects: ObjectStore,
+    logs: LogStore,
     signals: Signals,
     job_id: str,
     attempt: int,
@@ -218,7 +218,7 @@ def follow_log(
             changed.clear()
             # Asked before reading: what is written before it closes is then always read.
             closed = is_closed()
-            view = LogView(objects, job_id, attempt)
+            view = LogView(logs, job_id, attempt)
             if view.end > position:
                 yield view, position, view.end
                 position = view.end

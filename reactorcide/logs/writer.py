@@ -9,6 +9,7 @@ from reactorcide.domain.jobs import log_index_key, log_key
 from reactorcide.lib.clock import now_ms
 from reactorcide.lib.signals import Signals
 from reactorcide.lib.sizes import format_size
+from reactorcide.logs import LogStore
 from reactorcide.logs.copy import CopyCounter, copied_bytes
 from reactorcide.logs.index import (
     BLOCK_BYTES,
@@ -25,7 +26,6 @@ from reactorcide.logs.index import (
 )
 from reactorcide.logs.lines import LineHolder, Run, split
 from reactorcide.logs.masking import Masker
-from reactorcide.objects import ObjectStore
 
 DEFAULT_MOST_BYTES = 256 << 20
 TAIL_BYTES = 1 << 20
@@ -44,7 +44,7 @@ class LogWriter:
 
     def __init__(
         self,
-        objects: ObjectStore,
+        logs: LogStore,
         signals: Signals,
         job_id: str,
         attempt: int,
@@ -52,15 +52,15 @@ class LogWriter:
         secrets: Collection[str] = (),
         most_bytes: int = DEFAULT_MOST_BYTES,
     ) -> None:
-        self._objects = objects
+        self._logs = logs
         self._signals = signals
         self._secrets = secrets
         self._most_bytes = most_bytes
         self._key = log_key(job_id, attempt)
         self._index_key = log_index_key(job_id, attempt)
         # The index first: a log without one was written by a version that kept none.
-        self._index = objects.append(self._index_key)
-        self._log = objects.append(self._key)
+        self._index = logs.append(self._index_key)
+        self._log = logs.append(self._key)
         self._torn: tuple[int, int] | None = None
         self._tail: _Tail | None = None
         self._counters = {stream: CopyCounter() for stream in _BOTH}
@@ -266,7 +266,7 @@ class LogWriter:
     def _index_old(self) -> None:
         """Take what there is of a log that was begun by a version which kept no index as it is."""
         if self._encoder.totals.offset == 0 < self._log.size_bytes:
-            for chunk in self._objects.read(self._key, 0, self._log.size_bytes):
+            for chunk in self._logs.read(self._key, 0, self._log.size_bytes):
                 records: list[bytes] = []
                 self._encoder.encode([(SERVICE, len(chunk), chunk)], now_ms(), records)
                 self._index.write(b"".join(records))
@@ -305,7 +305,7 @@ class LogWriter:
         """Cut log and index back to behind some runs of a block."""
         totals, start = block.totals, block.totals.offset
         end = kept[-1].end if kept else start
-        text = b"".join(self._objects.read(self._key, start, end))
+        text = b"".join(self._logs.read(self._key, start, end))
         for run in kept:
             totals.lines[run.kind] += text.count(b"\n", run.start - start, run.end - start)
             totals.printed[run.kind] += run.printed_bytes
@@ -322,13 +322,13 @@ class LogWriter:
 
     def _read_block(self, number: int) -> bytes:
         start = number * BLOCK_BYTES
-        return b"".join(self._objects.read(self._index_key, start, start + BLOCK_BYTES))
+        return b"".join(self._logs.read(self._index_key, start, start + BLOCK_BYTES))
 
     def _block(self, number: int) -> Block:
         return parse_block(self._read_block(number)) or Block(Totals(), [])
 
     def _byte(self, offset: int) -> bytes:
-        return b"".join(self._objects.read(self._key, offset, offset + 1))
+        return b"".join(self._logs.read(self._key, offset, offset + 1))
 
 
 class _Tail:

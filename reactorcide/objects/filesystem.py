@@ -9,17 +9,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from reactorcide.domain.errors import InvalidInput, ObjectNotFound, ObjectStoreError
+from reactorcide.domain.errors import ObjectNotFound, ObjectStoreError
 from reactorcide.lib.sizes import format_size
-from reactorcide.objects import MOST_KEY_BYTES, MOST_PART_BYTES, MOST_PARTS, StoredObject
+from reactorcide.objects import RESERVED, StoredObject, key_parts
 
 _CHUNK_BYTES = 1 << 18
-_TEMPORARY = ".tmp"
 
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # No link is ever stored, so one that is met was put there by somebody else; as may be a FIFO, which blocks.
 _OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -37,52 +35,53 @@ class FilesystemObjectStore:
 
     def remove_leftovers(self) -> None:
         """Remove what writers that were killed have left half-written; only before anybody writes."""
-        with _translated("to its directory"), suppress(FileNotFoundError):
-            shutil.rmtree(self._base / _TEMPORARY)
+        with translated("to its directory"), suppress(FileNotFoundError):
+            shutil.rmtree(self._base / RESERVED)
 
     def put(self, key: str, chunks: Iterable[bytes]) -> int:
         """See ``ObjectStore.put``; an error of ``chunks`` itself passes through and stores nothing."""
-        *parents, name = _parts(key)
+        *parents, name = key_parts(key)
         temporary = secrets.token_hex(16)
         size_bytes = 0
-        with _translated(key), self._directory([_TEMPORARY], make=True) as workshop:
+        with translated(key), self._directory([RESERVED], make=True) as workshop:
             descriptor = os.open(temporary, _CREATE, 0o640, dir_fd=workshop)
         try:
             with open(descriptor, "wb") as file:
                 for chunk in chunks:
-                    with _translated(key):
+                    with translated(key):
                         file.write(chunk)
                     size_bytes += len(chunk)
-                with _translated(key):
+                with translated(key):
                     file.flush()
                     os.fdatasync(file.fileno())
             with (
-                _translated(key),
-                self._directory([_TEMPORARY]) as workshop,
+                translated(key),
+                self._directory([RESERVED]) as workshop,
                 self._directory(parents, make=True) as home,
             ):
                 os.replace(temporary, name, src_dir_fd=workshop, dst_dir_fd=home)
                 os.fsync(home)
         except BaseException:
-            with suppress(OSError), self._directory([_TEMPORARY]) as workshop:
+            with suppress(OSError), self._directory([RESERVED]) as workshop:
                 os.unlink(temporary, dir_fd=workshop)
             raise
         return size_bytes
 
-    def append(self, key: str) -> "_FileAppender":
-        """See ``ObjectStore.append``."""
-        *parents, name = _parts(key)
-        with _translated(key), self._directory(parents, make=True) as home:
-            descriptor = os.open(name, _APPEND, 0o640, dir_fd=home)
+    def put_file(self, key: str, path: Path) -> None:
+        """See ``ObjectStore.put_file``; a rename where the file is on the same file system."""
+        *parents, name = key_parts(key)
+        with translated(key), self._directory(parents, make=True) as home:
             try:
-                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                    raise OSError(errno.EINVAL, "it is no file")
-                # The name is durable from the start; the bytes are once it is closed.
+                os.replace(path, name, dst_dir_fd=home)
+            except OSError as exc:
+                if exc.errno != errno.EXDEV:
+                    raise
+            else:
                 os.fsync(home)
-            except BaseException:
-                os.close(descriptor)
-                raise
-        return _FileAppender(key, descriptor)
+                return
+        with translated(key), path.open("rb") as file:
+            self.put(key, iter(lambda: file.read(_CHUNK_BYTES), b""))
+            path.unlink()
 
     def read(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
         """See ``ObjectStore.read``."""
@@ -101,9 +100,9 @@ class FilesystemObjectStore:
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
         """See ``ObjectStore.list``; what comes or goes meanwhile may be in it or not."""
-        parts = _parts(prefix.removesuffix("/"))
+        parts = key_parts(prefix.removesuffix("/"))
         with (
-            _translated(prefix, "list"),
+            translated(prefix, "list"),
             suppress(FileNotFoundError, NotADirectoryError),
             self._directory(parts) as top,
         ):
@@ -117,9 +116,9 @@ class FilesystemObjectStore:
 
     def delete(self, prefix: str) -> None:
         """See ``ObjectStore.delete``."""
-        *parents, name = _parts(prefix.removesuffix("/"))
+        *parents, name = key_parts(prefix.removesuffix("/"))
         with (
-            _translated(prefix, "delete"),
+            translated(prefix, "delete"),
             suppress(FileNotFoundError, NotADirectoryError),
             self._directory(parents) as home,
         ):
@@ -133,7 +132,7 @@ class FilesystemObjectStore:
         """See ``ObjectStore.check``; a disk that is nearly full counts as trouble."""
         self.check_room()
         probe = secrets.token_hex(16)
-        with _translated("a test object"), self._directory([_TEMPORARY], make=True) as workshop:
+        with translated("a test object"), self._directory([RESERVED], make=True) as workshop:
             descriptor = os.open(probe, _CREATE, 0o640, dir_fd=workshop)
             try:
                 os.write(descriptor, b"x")
@@ -143,7 +142,7 @@ class FilesystemObjectStore:
 
     def check_room(self) -> None:
         """Raise ``ObjectStoreError`` where the disk has less free space than the operator wants."""
-        with _translated("to its directory"):
+        with translated("to its directory"):
             self._base.mkdir(parents=True, exist_ok=True)
             free_bytes = shutil.disk_usage(self._base).free
         if free_bytes < self._least_free_bytes:
@@ -176,7 +175,7 @@ class FilesystemObjectStore:
             os.close(descriptor)
 
     def _open_for_reading(self, key: str) -> int:
-        *parents, name = _parts(key)
+        *parents, name = key_parts(key)
         try:
             with self._directory(parents) as home:
                 descriptor = os.open(name, _OPEN_FILE, dir_fd=home)
@@ -190,49 +189,12 @@ class FilesystemObjectStore:
         raise ObjectNotFound(f"there is no object {key}")
 
 
-class _FileAppender:
-    """See ``Appender``."""
-
-    def __init__(self, key: str, descriptor: int) -> None:
-        self._key = key
-        self._descriptor = descriptor
-        self.size_bytes = os.fstat(self._descriptor).st_size
-
-    def write(self, data: bytes) -> None:
-        """See ``Appender.write``."""
-        with _translated(self._key):
-            rest = data
-            while rest:
-                # Counted as it goes: where the disk is full half-way, that much has to be cut back.
-                written = os.write(self._descriptor, rest)
-                self.size_bytes += written
-                rest = rest[written:]
-
-    def cut_back(self, size_bytes: int) -> None:
-        """See ``Appender.cut_back``."""
-        if size_bytes < self.size_bytes:
-            with _translated(self._key):
-                os.ftruncate(self._descriptor, size_bytes)
-            self.size_bytes = size_bytes
-
-    def close(self) -> None:
-        """See ``Appender.close``."""
-        if self._descriptor < 0:
-            return
-        descriptor, self._descriptor = self._descriptor, -1
-        with _translated(self._key):
-            try:
-                os.fdatasync(descriptor)
-            finally:
-                os.close(descriptor)
-
-
-class _translated:
+class translated:
     """Turns an ``OSError`` of the body into an ``ObjectStoreError`` that names the object."""
 
-    def __init__(self, key: str, doing: str = "write") -> None:
+    def __init__(self, key: str, action: str = "write") -> None:
         self._key = key
-        self._doing = doing
+        self._action = action
 
     def __enter__(self) -> None:
         return None
@@ -240,28 +202,8 @@ class _translated:
     def __exit__(self, exc_type: object, exc: BaseException | None, traceback: object) -> None:
         if isinstance(exc, OSError):
             raise ObjectStoreError(
-                f"the object store could not {self._doing} {self._key}: {exc.strerror or exc}"
+                f"the object store could not {self._action} {self._key}: {exc.strerror or exc}"
             ) from exc
-
-
-def _open(path: Path, mode: str):  # type: ignore[no-untyped-def]  # the overloads of open() say it better
-    with _translated(path.name):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return open(path, mode)
-
-
-def _parts(key: str) -> list[str]:
-    """Return the parts of a key; raises ``InvalidInput`` for what is none."""
-    parts = key.split("/")
-    try:
-        longest = max(len(part.encode()) for part in parts)
-    except UnicodeEncodeError:
-        longest = MOST_KEY_BYTES
-    if "\0" in key or parts[0] == _TEMPORARY or any(part in ("", ".", "..") for part in parts):
-        raise InvalidInput(f"{key!r} is not an object key")
-    if longest > MOST_PART_BYTES or len(parts) > MOST_PARTS or len(key.encode()) > MOST_KEY_BYTES:
-        raise InvalidInput(f"{key[:100]!r}… is not an object key: it is too long or too deep, or not Unicode")
-    return parts
 
 
 def _read(key: str, descriptor: int, start: int, end: int | None) -> Iterator[bytes]:

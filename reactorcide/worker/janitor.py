@@ -4,7 +4,7 @@ import logging
 import threading
 
 from reactorcide.domain import audit
-from reactorcide.jobs import JobContext, retention, sources
+from reactorcide.jobs import JobContext, logs, retention, sources
 from reactorcide.jobs.delete import purge_ended
 from reactorcide.lib.clock import now_ms
 from reactorcide.runner import Runner
@@ -43,6 +43,7 @@ class Janitor:
         self._duties = Duties(
             [
                 Duty("purge deleted jobs", _PURGE_EVERY_S, lambda: purge_ended(context), _PURGE_EVERY_S),
+                Duty("seal logs", _ROUND_EVERY_S, lambda: logs.seal_ended(context), _ROUND_EVERY_S),
                 Duty("remove jobs", _ROUND_EVERY_S, self._remove_jobs, _ROUND_EVERY_S),
                 Duty("remove images", _ROUND_EVERY_S, self._remove_images, _ROUND_EVERY_S),
                 Duty("remove sources", _ROUND_EVERY_S, self._remove_sources, _ROUND_EVERY_S),

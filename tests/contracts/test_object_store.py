@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,13 +13,15 @@ import pytest
 from reactorcide.domain.errors import InvalidInput, ObjectNotFound, ObjectStoreError
 from reactorcide.objects import MOST_KEY_BYTES, MOST_PART_BYTES, MOST_PARTS, ObjectStore
 from reactorcide.objects.filesystem import FilesystemObjectStore
+from reactorcide.objects.memory import MemoryObjectStore
 
 BASE = "objects"
 
 
-@pytest.fixture(params=["filesystem"])
+@pytest.fixture(params=["filesystem", "memory"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
-    assert request.param == "filesystem"
+    if request.param == "memory":
+        return MemoryObjectStore()
     return FilesystemObjectStore(tmp_path / BASE)
 
 
@@ -30,6 +33,15 @@ def test_what_is_put_is_read(store: ObjectStore) -> None:
     assert store.put("a/b", [b"12", b"", b"345"]) == 5
     assert whole(store, "a/b") == b"12345"
     assert store.size("a/b") == 5
+
+
+def test_a_file_becomes_an_object(store: ObjectStore, tmp_path: Path) -> None:
+    for content in (b"first" * 100_000, b"", b"second"):
+        file = tmp_path / "file"
+        file.write_bytes(content)
+        store.put_file("a/b", file)
+        assert whole(store, "a/b") == content
+        assert not file.exists()
 
 
 def test_a_second_put_replaces_the_first(store: ObjectStore) -> None:
@@ -68,30 +80,6 @@ def test_what_is_not_there_is_said_at_once(store: ObjectStore) -> None:
             call("nope/a")
 
 
-def test_appended_bytes_are_seen_at_once_and_kept(store: ObjectStore) -> None:
-    log = store.append("a/log")
-    log.write(b"one\n")
-    assert whole(store, "a/log") == b"one\n"
-    log.write(b"two\n")
-    assert log.size_bytes == 8
-    log.close()
-    log.close()
-    again = store.append("a/log")
-    assert again.size_bytes == 8
-    again.write(b"three\n")
-    again.close()
-    assert whole(store, "a/log") == b"one\ntwo\nthree\n"
-
-
-def test_a_log_is_cut_back_and_written_on(store: ObjectStore) -> None:
-    log = store.append("a/log")
-    log.write(b"keep|drop")
-    log.cut_back(4)
-    log.write(b"!")
-    log.close()
-    assert whole(store, "a/log") == b"keep!"
-
-
 def test_objects_are_listed_and_deleted_by_prefix(store: ObjectStore) -> None:
     for key in ("jobs/1/a", "jobs/1/b/c", "jobs/12/a"):
         store.put(key, [b"xyz"])
@@ -126,12 +114,17 @@ BAD_KEYS = {
 
 
 @pytest.mark.parametrize("key", BAD_KEYS.values(), ids=BAD_KEYS)
-def test_a_key_cannot_lead_out(store: ObjectStore, key: str) -> None:
-    for call in (store.read, store.size, store.append):
+def test_a_key_cannot_lead_out(store: ObjectStore, tmp_path: Path, key: str) -> None:
+    for call in (store.read, store.size):
         with pytest.raises(InvalidInput):
             call(key)
     with pytest.raises(InvalidInput):
         store.put(key, [b"x"])
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(InvalidInput):
+        store.put_file(key, file)
+    assert file.exists()
 
 
 ODD_KEYS = [
@@ -157,11 +150,6 @@ def test_the_way_to_an_object_is_none(store: ObjectStore) -> None:
         for key in ("a", "a/b", "a/b/c/d"):
             with pytest.raises(ObjectNotFound):
                 call(key)
-    for key in ("a/b", "a/b/c/d"):
-        with pytest.raises(ObjectStoreError):
-            store.put(key, [b"x"])
-        with pytest.raises(ObjectStoreError):
-            store.append(key)
     assert [item.key for item in store.list("a/")] == ["a/b/c"]
 
 
@@ -247,10 +235,39 @@ def test_a_store_that_works_is_found_to(store: ObjectStore) -> None:
 class TestFilesystem:
     """What only the store on a file system has to hold."""
 
+    def test_nothing_is_put_above_or_below_an_object(self, tmp_path: Path) -> None:
+        store = FilesystemObjectStore(tmp_path / BASE)
+        store.put("a/b/c", [b"x"])
+        file = tmp_path / "file"
+        file.touch()
+        for key in ("a/b", "a/b/c/d"):
+            with pytest.raises(ObjectStoreError):
+                store.put(key, [b"x"])
+            with pytest.raises(ObjectStoreError):
+                store.put_file(key, file)
+        assert file.exists()
+        assert [item.key for item in store.list("a/")] == ["a/b/c"]
+
+    def test_a_file_of_another_file_system_is_copied(self, tmp_path: Path) -> None:
+        store = FilesystemObjectStore(tmp_path / BASE)
+        store.put("a", [b"old"])
+        with tempfile.TemporaryDirectory(dir="/dev/shm") as elsewhere:
+            assert os.stat(elsewhere).st_dev != os.stat(tmp_path).st_dev
+            file = Path(elsewhere, "file")
+            file.write_bytes(b"x" * 1_000_000)
+            store.put_file("a", file)
+            assert not file.exists()
+        assert whole(store, "a") == b"x" * 1_000_000
+
     def test_a_directory_that_cannot_be_is_said_in_a_sentence(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("in the way")
         store = FilesystemObjectStore(tmp_path / "file")
-        for call in (store.check, lambda: store.put("a", [b"x"]), lambda: store.append("a")):
+        (tmp_path / "log").touch()
+        for call in (
+            store.check,
+            lambda: store.put("a", [b"x"]),
+            lambda: store.put_file("a", tmp_path / "log"),
+        ):
             with pytest.raises(ObjectStoreError, match="could not write"):
                 call()
 
@@ -287,6 +304,8 @@ class TestFilesystem:
         (base / "file").symlink_to(outside / "secret")
         (base / "hanging").symlink_to(outside / "new")
         store = FilesystemObjectStore(base)
+        file = tmp_path / "log"
+        file.touch()
         for key in ("jobs/1/secret", "way/outside/secret", "jobs/1/sub/x"):
             for call in (store.read, store.size):
                 with pytest.raises(ObjectNotFound):
@@ -294,10 +313,7 @@ class TestFilesystem:
             with pytest.raises(ObjectStoreError):
                 store.put(key, [b"x"])
             with pytest.raises(ObjectStoreError):
-                store.append(key)
-        for key in ("file", "hanging"):
-            with pytest.raises(ObjectStoreError):
-                store.append(key)
+                store.put_file(key, file)
         assert list(store.list("jobs/")) == list(store.list("jobs/1/")) == list(store.list("way/")) == []
         store.delete("jobs/1/sub/")
         store.delete("jobs/")
@@ -335,8 +351,6 @@ class TestFilesystem:
             "from pathlib import Path\n"
             "from reactorcide.objects.filesystem import FilesystemObjectStore\n"
             "store = FilesystemObjectStore(Path(sys.argv[1]))\n"
-            "log = store.append('jobs/1/log')\n"
-            "log.write(b'appended')\n"
             "def chunks():\n"
             "    for _ in range(5):\n"
             "        yield b'half' * 100_000\n"
@@ -353,14 +367,12 @@ class TestFilesystem:
                 writer.kill()
                 assert writer.wait(10) == -9
         assert whole(store, "jobs/1/old") == b"as it was"
-        # What was appended was seen at once, and stays.
-        assert whole(store, "jobs/1/log") == b"appended" * 2
-        assert sorted(item.key for item in store.list("jobs/")) == ["jobs/1/log", "jobs/1/old"]
+        assert [item.key for item in store.list("jobs/")] == ["jobs/1/old"]
         assert len(list((tmp_path / BASE / ".tmp").iterdir())) == 2
         store.remove_leftovers()
         store.remove_leftovers()
         files = [path for path in (tmp_path / BASE).rglob("*") if path.is_file()]
-        assert sorted(path.name for path in files) == ["log", "old"]
+        assert [path.name for path in files] == ["old"]
 
     def test_an_object_is_on_disk_before_it_has_its_name_and_the_name_before_put_returns(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -387,10 +399,9 @@ class TestFilesystem:
         # The new directories, too, are there for good.
         assert rest == ["fsync /a", "replace", "fsync /a/b"]
         calls.clear()
-        log = store.append("a/log")
-        log.write(b"x")
-        log.close()
-        assert calls == ["fsync /a", "fdatasync /a/log"]
+        (tmp_path / "file").touch()
+        store.put_file("a/b/d", tmp_path / "file")
+        assert calls == ["replace", "fsync /a/b"]
 
     def test_a_put_that_failed_leaves_no_file_behind(self, tmp_path: Path) -> None:
         store = FilesystemObjectStore(tmp_path / BASE)

@@ -24,6 +24,7 @@ from reactorcide.jobs.hints import WorkerHints
 from reactorcide.lib.clock import now_ms
 from reactorcide.lib.ids import new_id
 from reactorcide.lib.signals import Signals
+from reactorcide.logs.local import LocalLogStore
 from reactorcide.metrics import Metrics
 from reactorcide.objects.filesystem import FilesystemObjectStore
 from reactorcide.sources.repack import repack
@@ -96,10 +97,12 @@ def shelf(tmp_path: Path) -> Iterator[Shelf]:
     database = Database(tmp_path / "jobs.db")
     database.migrate()
     unused: Any = None
+    objects = FilesystemObjectStore(tmp_path / "objects")
     yield Shelf(
         JobContext(
             store=new_store(database),
-            objects=FilesystemObjectStore(tmp_path / "objects"),
+            objects=objects,
+            logs=LocalLogStore(tmp_path / "logs", objects),
             signals=Signals(),
             metrics=Metrics(),
             corndogs=unused,

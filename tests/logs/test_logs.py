@@ -18,9 +18,10 @@ from reactorcide.logs import index, lines, writer
 from reactorcide.logs.copy import CopyCounter, copied_bytes
 from reactorcide.logs.index import STDERR, STDOUT
 from reactorcide.logs.lines import LineHolder, Run
+from reactorcide.logs.local import LocalLogStore
 from reactorcide.logs.reader import LogView, Piece, follow_log, with_times
 from reactorcide.logs.writer import LogWriter
-from reactorcide.objects.filesystem import FilesystemObjectStore
+from reactorcide.objects.memory import MemoryObjectStore
 
 KEY = log_key("job", 1)
 INDEX_KEY = log_index_key("job", 1)
@@ -29,34 +30,34 @@ KINDS = {"stdout": STDOUT, "stderr": STDERR}
 
 
 @pytest.fixture
-def objects(tmp_path: Path) -> FilesystemObjectStore:
-    return FilesystemObjectStore(tmp_path)
+def logs(tmp_path: Path) -> LocalLogStore:
+    return LocalLogStore(tmp_path, MemoryObjectStore())
 
 
 @pytest.fixture
-def log(objects: FilesystemObjectStore) -> Iterator[LogWriter]:
-    made = new_log(objects)
+def log(logs: LocalLogStore) -> Iterator[LogWriter]:
+    made = new_log(logs)
     yield made
     made.close()
 
 
-def new_log(objects: FilesystemObjectStore, **options: Any) -> LogWriter:
-    return LogWriter(objects, Signals(), "job", 1, **options)
+def new_log(logs: LocalLogStore, **options: Any) -> LogWriter:
+    return LogWriter(logs, Signals(), "job", 1, **options)
 
 
-def read(objects: FilesystemObjectStore) -> bytes:
-    view = LogView(objects, "job", 1)
+def read(logs: LocalLogStore) -> bytes:
+    view = LogView(logs, "job", 1)
     return b"".join(view.read(0, view.end))
 
 
-def pieces(objects: FilesystemObjectStore, kind: int | None = None) -> list[Piece]:
-    view = LogView(objects, "job", 1)
+def pieces(logs: LocalLogStore, kind: int | None = None) -> list[Piece]:
+    view = LogView(logs, "job", 1)
     return list(view.pieces(0, view.end, kind))
 
 
-def own(objects: FilesystemObjectStore, stream: str) -> bytes:
+def own(logs: LocalLogStore, stream: str) -> bytes:
     """Return what is in the log of one stream."""
-    return b"".join(piece.data for piece in pieces(objects) if piece.stream == stream)
+    return b"".join(piece.data for piece in pieces(logs) if piece.stream == stream)
 
 
 def as_lines(text: bytes) -> list[bytes]:
@@ -147,20 +148,20 @@ def test_the_beginning_of_a_line_does_not_wait_for_long(monkeypatch: pytest.Monk
 def test_lines_and_streams_are_found(
     tmp_path_factory: pytest.TempPathFactory, printed: list[tuple[int, bytes]], first: int, count: int
 ) -> None:
-    objects = FilesystemObjectStore(tmp_path_factory.mktemp("log"))
+    logs = LocalLogStore(tmp_path_factory.mktemp("log"), MemoryObjectStore())
     with SmallBlocks():
-        log = new_log(objects)
+        log = new_log(logs)
         for one in printed:
             log.feed([one])
             log.flush()
         log.close()
-    view = LogView(objects, "job", 1)
-    whole = read(objects)
-    assert whole == objects_bytes(objects, KEY)
+    view = LogView(logs, "job", 1)
+    whole = read(logs)
+    assert whole == stored(logs, KEY)
     for stream, number in KINDS.items():
         text = b"".join(data for kind, data in printed if kind == number)
-        assert own(objects, stream) == text
-        assert b"".join(piece.data for piece in pieces(objects, number)) == text
+        assert own(logs, stream) == text
+        assert b"".join(piece.data for piece in pieces(logs, number)) == text
         start, end = view.line_start(first, number), view.line_start(first + count, number)
         found = b"".join(piece.data for piece in view.pieces(start, end, number))
         assert found == b"".join(as_lines(text)[first : first + count])
@@ -175,19 +176,19 @@ def last(found: list[bytes], count: int) -> list[bytes]:
     return found[max(0, len(found) - count) :]
 
 
-def objects_bytes(objects: FilesystemObjectStore, key: str) -> bytes:
-    return b"".join(objects.read(key))
+def stored(logs: LocalLogStore, key: str) -> bytes:
+    return b"".join(logs.read(key))
 
 
-def test_a_log_that_has_not_begun_is_empty(objects: FilesystemObjectStore) -> None:
-    view = LogView(objects, "job", 1)
+def test_a_log_that_has_not_begun_is_empty(logs: LocalLogStore) -> None:
+    view = LogView(logs, "job", 1)
     assert (view.end, view.tail_start(5), view.line_start(3), list(view.pieces(0, 0))) == (0, 0, 0, [])
     assert view.tail_start(5, STDERR) == 0
 
 
-def test_a_log_without_an_index_is_read_plainly(objects: FilesystemObjectStore) -> None:
-    objects.put(KEY, [b"one\ntwo\nthree"])
-    view = LogView(objects, "job", 1)
+def test_a_log_without_an_index_is_read_plainly(logs: LocalLogStore) -> None:
+    logs._objects.put(KEY, [b"one\ntwo\nthree"])
+    view = LogView(logs, "job", 1)
     assert not view.is_indexed
     assert b"".join(view.read(view.tail_start(2), view.end)) == b"two\nthree"
     assert b"".join(view.read(view.line_start(1), view.line_start(2))) == b"two\n"
@@ -195,28 +196,28 @@ def test_a_log_without_an_index_is_read_plainly(objects: FilesystemObjectStore) 
 
 
 def test_each_line_has_the_time_of_its_beginning(
-    objects: FilesystemObjectStore, log: LogWriter, monkeypatch: pytest.MonkeyPatch
+    logs: LocalLogStore, log: LogWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The clock is put back in between, which must not hide when a line came.
     for at_ms, data in ((1_000, b"a\nb\nc"), (2_000, b"d\n"), (1_500, b"e")):
         monkeypatch.setattr(writer, "now_ms", lambda at_ms=at_ms: at_ms)
         log.feed([(1, data)])
         log.flush()
-    assert b"".join(with_times(pieces(objects), begins_line=True)) == (
+    assert b"".join(with_times(pieces(logs), begins_line=True)) == (
         b"1970-01-01T00:00:01.000Z a\n1970-01-01T00:00:01.000Z b\n1970-01-01T00:00:01.000Z cd\n"
         b"1970-01-01T00:00:01.500Z e"
     )
 
 
-def test_the_service_speaks_on_lines_of_its_own(objects: FilesystemObjectStore, log: LogWriter) -> None:
+def test_the_service_speaks_on_lines_of_its_own(logs: LocalLogStore, log: LogWriter) -> None:
     log.say("pulling")
     log.feed([(1, b"no newline")])
     log.say("timed out after 5 s")
-    assert read(objects) == b"[reactorcide] pulling\nno newline\n[reactorcide] timed out after 5 s\n"
-    assert own(objects, "stdout") == b"no newline"
+    assert read(logs) == b"[reactorcide] pulling\nno newline\n[reactorcide] timed out after 5 s\n"
+    assert own(logs, "stdout") == b"no newline"
 
 
-class CountingStore(FilesystemObjectStore):
+class CountingStore(LocalLogStore):
     """Counts the bytes that are read."""
 
     bytes_read = 0
@@ -228,8 +229,8 @@ class CountingStore(FilesystemObjectStore):
 
 
 def test_a_part_of_a_long_log_is_found_without_reading_it(tmp_path: Path) -> None:
-    objects = CountingStore(tmp_path)
-    log = new_log(objects)
+    logs = CountingStore(tmp_path, MemoryObjectStore())
+    log = new_log(logs)
     line = b"x" * 99 + b"\n"
     # As fast output arrives, with a word of stderr now and then; 100 MB.
     for number in range(400):
@@ -237,9 +238,9 @@ def test_a_part_of_a_long_log_is_found_without_reading_it(tmp_path: Path) -> Non
         if number % 100 == 0:
             log.feed([(2, b"error %d\n" % number)])
     log.close()
-    size_bytes = objects.size(KEY)
-    assert objects.size(INDEX_KEY) < size_bytes / 400
-    view = LogView(objects, "job", 1)
+    size_bytes = logs.size(KEY)
+    assert logs.size(INDEX_KEY) < size_bytes / 400
+    view = LogView(logs, "job", 1)
     looks: list[tuple[Callable[[], Iterator[bytes]], bytes]] = [
         (lambda: view.read(view.tail_start(10), view.end), line * 10),
         (lambda: view.read(view.line_start(500_000), view.line_start(500_002)), line * 2),
@@ -248,20 +249,20 @@ def test_a_part_of_a_long_log_is_found_without_reading_it(tmp_path: Path) -> Non
         (lambda: view.read(size_bytes - 100, size_bytes), line),
     ]
     for look, expected in looks:
-        objects.bytes_read = 0
+        logs.bytes_read = 0
         assert b"".join(look()) == expected
-        assert objects.bytes_read < 2.5 * MIB
+        assert logs.bytes_read < 2.5 * MIB
 
 
 def texts(view: LogView, start: int, kind: int) -> Iterator[bytes]:
     return (piece.data for piece in view.pieces(start, view.end, kind))
 
 
-def test_the_index_of_lines_in_turn_is_small(objects: FilesystemObjectStore, log: LogWriter) -> None:
+def test_the_index_of_lines_in_turn_is_small(logs: LocalLogStore, log: LogWriter) -> None:
     turns = [(1, b"out %040d\n" % 0), (2, b"err %040d\n" % 0)] * 10_000
     log.feed(turns)
-    assert objects.size(INDEX_KEY) < 4.7 * len(turns)
-    assert len(pieces(objects)) == len(turns)
+    assert logs.size(INDEX_KEY) < 4.7 * len(turns)
+    assert len(pieces(logs)) == len(turns)
 
 
 # --- the engine's copy ---------------------------------------------------------------------------
@@ -335,31 +336,31 @@ def test_whatever_a_crash_leaves_each_stream_is_whole_in_the_end(
     data: st.DataObject,
 ) -> None:
     directory = tmp_path_factory.mktemp("log")
-    objects = FilesystemObjectStore(directory)
+    logs = LocalLogStore(directory, MemoryObjectStore())
     with SmallBlocks():
-        log = new_log(objects)
+        log = new_log(logs)
         log.say("pulling")
         output_start = log.size_bytes
         fed(log, printed[:crash_after])
         log.flush()
-        seen = read(objects)
+        seen = read(logs)
         if said:
             log.say("exit code 3")
         log.close()
         # Bytes of the log that are not in the index any more, or an index that is ahead of the log.
         for key, cut in ((KEY, log_cut), (INDEX_KEY, index_cut)):
-            path = directory / key
+            path = logs.path(key)
             path.write_bytes(path.read_bytes()[: max(0, path.stat().st_size - cut)])
         if not index_cut and not log_cut:
-            with (directory / KEY).open("ab") as file:
+            with logs.path(KEY).open("ab") as file:
                 file.write(b"of a write that was not finished")
-        log = new_log(objects)
+        log = new_log(logs)
         if log.size_bytes < output_start:
             return
         log.restart(output_start)
         if not (log_cut or index_cut):
             # What somebody has read stays where it is.
-            assert read(objects) == seen
+            assert read(logs) == seen
         # The engine tells the two streams in another order than before.
         again = data.draw(st.permutations([1, 2]))
         streams = {number: b"".join(text for kind, text in printed if kind == number) for number in (1, 2)}
@@ -367,18 +368,18 @@ def test_whatever_a_crash_leaves_each_stream_is_whole_in_the_end(
         log.say("exit code 3")
         log.close()
     # What was there stays as it is; of what comes of the engine's copy the garbage is replaced.
-    assert copied(own(objects, "stdout")) == copied(streams[1])
-    assert copied(own(objects, "stderr")) == copied(streams[2])
-    whole = read(objects)
+    assert copied(own(logs, "stdout")) == copied(streams[1])
+    assert copied(own(logs, "stderr")) == copied(streams[2])
+    whole = read(logs)
     assert whole.startswith(b"[reactorcide] pulling\n")
     assert whole.count(b"[reactorcide] exit code 3\n") == 1
-    assert whole == objects_bytes(objects, KEY)
-    view = LogView(objects, "job", 1)
+    assert whole == stored(logs, KEY)
+    view = LogView(logs, "job", 1)
     assert view.line_start(1) == output_start
 
 
 def test_a_write_that_fails_leaves_no_hole(
-    objects: FilesystemObjectStore, log: LogWriter, monkeypatch: pytest.MonkeyPatch
+    logs: LocalLogStore, log: LogWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log.feed([(1, b"one\n")])
     appender = log._index
@@ -393,50 +394,50 @@ def test_a_write_that_fails_leaves_no_hole(
         monkeypatch.setattr(broken, "write", fail)
         with pytest.raises(ObjectStoreError):
             log.feed([(1, b"two\n"), (2, b"begun")])
-        assert read(objects) == b"one\n"
+        assert read(logs) == b"one\n"
         monkeypatch.setattr(broken, "write", original)
         write = log._log.write
     assert not log.holds
     log.restart(0)
     log.feed([(1, b"one\ntwo\n")])
-    assert read(objects) == b"one\ntwo\n"
+    assert read(logs) == b"one\ntwo\n"
 
 
-def test_a_log_that_a_version_without_index_began_is_gone_on_with(objects: FilesystemObjectStore) -> None:
-    objects.put(KEY, [b"[reactorcide] pulling\nhal"])
-    log = new_log(objects)
+def test_a_log_that_a_version_without_index_began_is_gone_on_with(logs: LocalLogStore) -> None:
+    logs._objects.put(KEY, [b"[reactorcide] pulling\nhal"])
+    log = new_log(logs)
     log.restart(22)
     log.feed([(1, b"half\n")])
     log.close()
-    assert read(objects) == b"[reactorcide] pulling\nhalf\n"
-    assert own(objects, "service") == b"[reactorcide] pulling\n"
+    assert read(logs) == b"[reactorcide] pulling\nhalf\n"
+    assert own(logs, "service") == b"[reactorcide] pulling\n"
 
 
 # --- a log that is too long ----------------------------------------------------------------------
 
 
-def parts_of_long(objects: FilesystemObjectStore) -> tuple[bytes, int, bytes]:
+def parts_of_long(logs: LocalLogStore) -> tuple[bytes, int, bytes]:
     """Return the head of a log that was too long, how much is said to be missing, and the tail."""
-    found = read(objects)
-    note = next(piece for piece in pieces(objects) if b"--max-log-bytes (4 MiB)" in piece.data)
+    found = read(logs)
+    note = next(piece for piece in pieces(logs) if b"--max-log-bytes (4 MiB)" in piece.data)
     missing = int(note.data.strip().split()[1])
     return found[: note.end - len(note.data)], missing, found[note.end :]
 
 
-def test_of_a_long_log_head_and_tail_are_kept(objects: FilesystemObjectStore) -> None:
-    log = new_log(objects, most_bytes=4 * MIB)
+def test_of_a_long_log_head_and_tail_are_kept(logs: LocalLogStore) -> None:
+    log = new_log(logs, most_bytes=4 * MIB)
     whole = b"".join(b"%09d\n" % number for number in range(MIB))
     for start in range(0, len(whole), 100_000):
         log.feed([(1, whole[start : start + 100_000])])
     assert log.copied_bytes == copied_bytes(len(whole), MIB)
     log.say("exit code 3")
-    assert len(read(objects)) <= 3 * MIB
+    assert len(read(logs)) <= 3 * MIB
     log.end()
     log.end()
     log.close()
     assert log.truncated
-    assert len(read(objects)) <= 4 * MIB + 200
-    head, missing, tail = parts_of_long(objects)
+    assert len(read(logs)) <= 4 * MIB + 200
+    head, missing, tail = parts_of_long(logs)
     assert 3 * MIB - 10 <= len(head) <= 3 * MIB
     printed = tail.removesuffix(b"[reactorcide] exit code 3\n")
     assert len(head) + len(tail) == 4 * MIB
@@ -445,41 +446,41 @@ def test_of_a_long_log_head_and_tail_are_kept(objects: FilesystemObjectStore) ->
     assert len(head) + missing + len(printed) == len(whole)
 
 
-def test_what_just_fits_is_whole(objects: FilesystemObjectStore) -> None:
-    log = new_log(objects, most_bytes=4 * MIB)
+def test_what_just_fits_is_whole(logs: LocalLogStore) -> None:
+    log = new_log(logs, most_bytes=4 * MIB)
     whole = b"".join(b"%09d\n" % number for number in range(4 * MIB // 10))
     for start in range(0, len(whole), 100_000):
         log.feed([(1, whole[start : start + 100_000])])
     assert log.copied_bytes == copied_bytes(len(whole), 4 * MIB // 10)
     log.end()
     assert not log.truncated
-    assert read(objects) == whole
+    assert read(logs) == whole
 
 
 @pytest.mark.parametrize("ended", [True, False])
-def test_a_long_log_is_gone_on_with(objects: FilesystemObjectStore, ended: bool) -> None:
+def test_a_long_log_is_gone_on_with(logs: LocalLogStore, ended: bool) -> None:
     whole = b"".join(b"%09d\n" % number for number in range(MIB))
-    log = new_log(objects, most_bytes=4 * MIB)
+    log = new_log(logs, most_bytes=4 * MIB)
     log.feed([(1, whole[start : start + 100_000]) for start in range(0, len(whole) // 2, 100_000)])
     if ended:
         log.say("exit code 3")
         log.end()
     log.close()
-    log = new_log(objects, most_bytes=4 * MIB)
+    log = new_log(logs, most_bytes=4 * MIB)
     assert log.truncated == ended
     log.restart(0)
     assert not log.truncated
     log.feed([(1, whole[start : start + 90_000]) for start in range(0, len(whole), 90_000)])
     assert log.copied_bytes == copied_bytes(len(whole), MIB)
     log.end()
-    head, missing, tail = parts_of_long(objects)
+    head, missing, tail = parts_of_long(logs)
     assert whole.startswith(head)
     assert whole.endswith(tail)
     assert len(head) + missing + len(tail) == len(whole)
 
 
-def test_the_end_that_is_kept_takes_little_memory(objects: FilesystemObjectStore) -> None:
-    log = new_log(objects, most_bytes=4 * MIB)
+def test_the_end_that_is_kept_takes_little_memory(logs: LocalLogStore) -> None:
+    log = new_log(logs, most_bytes=4 * MIB)
     log.feed([(1, b"x" * 100_000 + b"\n")] * 40)
     for _ in range(100):
         log.feed([(1, b"\n"), (2, b"\n")] * 1000)
@@ -493,25 +494,25 @@ def test_the_end_that_is_kept_takes_little_memory(objects: FilesystemObjectStore
 # --- following -----------------------------------------------------------------------------------
 
 
-def followed(objects: FilesystemObjectStore, signals: Signals, closed: threading.Event) -> Iterator[bytes]:
-    for view, start, end in follow_log(objects, signals, "job", 1, closed.is_set):
+def followed(logs: LocalLogStore, signals: Signals, closed: threading.Event) -> Iterator[bytes]:
+    for view, start, end in follow_log(logs, signals, "job", 1, closed.is_set):
         yield b"".join(view.read(start, end))
 
 
-def test_a_follower_gets_every_byte_once_and_ends_with_the_log(objects: FilesystemObjectStore) -> None:
+def test_a_follower_gets_every_byte_once_and_ends_with_the_log(logs: LocalLogStore) -> None:
     signals = Signals()
     closed = threading.Event()
     seen: list[bytes] = []
     caught_up = threading.Event()
 
     def follow() -> None:
-        for chunk in followed(objects, signals, closed):
+        for chunk in followed(logs, signals, closed):
             seen.append(chunk)
             caught_up.set()
 
     thread = threading.Thread(target=follow)
     thread.start()
-    log = LogWriter(objects, signals, "job", 1)
+    log = LogWriter(logs, signals, "job", 1)
     for number in range(200):
         log.feed([(1, b"%d\n" % number)])
         if number == 0:
@@ -524,23 +525,21 @@ def test_a_follower_gets_every_byte_once_and_ends_with_the_log(objects: Filesyst
     assert b"".join(seen) == b"".join(b"%d\n" % number for number in range(200))
 
 
-def test_a_follower_never_reads_what_is_not_in_the_index(
-    objects: FilesystemObjectStore, tmp_path: Path
-) -> None:
-    log = new_log(objects)
+def test_a_follower_never_reads_what_is_not_in_the_index(logs: LocalLogStore, tmp_path: Path) -> None:
+    log = new_log(logs)
     log.feed([(1, b"whole\n")])
-    with (tmp_path / KEY).open("ab") as file:
+    with logs.path(KEY).open("ab") as file:
         file.write(b"written, and may be cut back")
-    assert next(followed(objects, Signals(), threading.Event())) == b"whole\n"
+    assert next(followed(logs, Signals(), threading.Event())) == b"whole\n"
     log.close()
 
 
-def test_a_follower_ends_when_the_service_stops(objects: FilesystemObjectStore) -> None:
+def test_a_follower_ends_when_the_service_stops(logs: LocalLogStore) -> None:
     signals = Signals()
-    log = LogWriter(objects, signals, "job", 1)
+    log = LogWriter(logs, signals, "job", 1)
     log.feed([(1, b"so far\n")])
     seen: list[bytes] = []
-    thread = threading.Thread(target=lambda: seen.extend(followed(objects, signals, threading.Event())))
+    thread = threading.Thread(target=lambda: seen.extend(followed(logs, signals, threading.Event())))
     thread.start()
     signals.close()
     thread.join(30)
@@ -549,5 +548,5 @@ def test_a_follower_ends_when_the_service_stops(objects: FilesystemObjectStore) 
     log.close()
 
 
-def test_a_follower_is_asked_now_and_then_whether_anybody_listens(objects: FilesystemObjectStore) -> None:
-    assert next(followed(objects, Signals(), threading.Event())) == b""
+def test_a_follower_is_asked_now_and_then_whether_anybody_listens(logs: LocalLogStore) -> None:
+    assert next(followed(logs, Signals(), threading.Event())) == b""

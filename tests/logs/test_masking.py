@@ -6,7 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reactorcide.logs.masking import Masker, masked
@@ -86,6 +86,7 @@ def test_a_fresh_one_goes_on_from_every_boundary(data: st.DataObject) -> None:
         assert output(pieces[:number]) + rest == reference(text, secrets)
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_secrets_that_fill_the_tables_differently(data: st.DataObject) -> None:
     """Enough of them for the other automaton, so long that their beginnings are looked for by their ends."""

@@ -17,6 +17,7 @@ from reactorcide.jobs.hints import WorkerHints
 from reactorcide.jobs.logs import LogPart, read
 from reactorcide.jobs.submit import submit
 from reactorcide.lib.signals import Signals
+from reactorcide.logs.local import LocalLogStore
 from reactorcide.metrics import Metrics
 from reactorcide.objects.filesystem import FilesystemObjectStore
 from reactorcide.runner.fake import FakeRunner
@@ -111,9 +112,11 @@ def open_house(tmp_path: Path, instance_id: str) -> Iterator[House]:
     store.instance.id(instance_id)
     store.instance.open_vault()
     preparation = Preparation(SourceRoots([tmp_path], None), tmp_path / "workspaces", {})
+    objects = FilesystemObjectStore(tmp_path / "objects")
     context = JobContext(
         store=store,
-        objects=FilesystemObjectStore(tmp_path / "objects"),
+        objects=objects,
+        logs=LocalLogStore(tmp_path / "logs", objects),
         signals=Signals(),
         metrics=Metrics(),
         corndogs=GrpcCorndogs(corndogs.address),

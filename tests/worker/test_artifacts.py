@@ -20,6 +20,7 @@ from reactorcide.jobs import JobContext, read
 from reactorcide.jobs.hints import WorkerHints
 from reactorcide.jobs.read import Artifact
 from reactorcide.lib.signals import Signals
+from reactorcide.logs.local import LocalLogStore
 from reactorcide.logs.writer import LogWriter
 from reactorcide.metrics import Metrics
 from reactorcide.objects.filesystem import FilesystemObjectStore
@@ -32,9 +33,11 @@ GLOBS = [["**"], ["*.txt", "a/**"], ["**/x"]]
 def a_context(base: Path) -> JobContext:
     """Return a context for what touches objects only."""
     unused: Any = None
+    objects = FilesystemObjectStore(base / "objects")
     return JobContext(
         store=unused,
-        objects=FilesystemObjectStore(base / "objects"),
+        objects=objects,
+        logs=LocalLogStore(base / "logs", objects),
         signals=Signals(),
         metrics=Metrics(),
         corndogs=unused,
@@ -74,11 +77,12 @@ class Collection:
             self.opened += 1
             yield from data() if callable(data) else data
 
-        log = LogWriter(self.context.objects, self.context.signals, "j", 1)
+        log = LogWriter(self.context.logs, self.context.signals, "j", 1)
         try:
             self.prefix = store_artifacts(self.context, self.job, open_tar, log, check=check, **limits)
         finally:
             log.close()
+            self.context.logs.seal("jobs/j/1/")
 
     @property
     def log(self) -> str:
@@ -212,7 +216,8 @@ def test_what_may_not_be_is_not_kept_and_the_log_says_why(
     assert b"".join(kept.context.objects.read("jobs/j/1/artifacts/good")) == b"good"
     assert said in kept.log
     assert not kept.truncated
-    assert [path.name for path in tmp_path.iterdir()] == ["objects"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["logs", "objects"]
+    assert list(kept.context.logs.unsealed()) == []
 
 
 def test_the_longest_and_the_deepest_path_is_kept(tmp_path: Path) -> None:

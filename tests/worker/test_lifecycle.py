@@ -30,6 +30,7 @@ from reactorcide.jobs import JobContext, cancel, delete, explain, lifecycle
 from reactorcide.jobs.hints import WorkerHints
 from reactorcide.jobs.submit import submit
 from reactorcide.lib.signals import Signals
+from reactorcide.logs.local import LocalLogStore
 from reactorcide.metrics import Metrics
 from reactorcide.objects.filesystem import FilesystemObjectStore
 from reactorcide.runner.fake import FakeRunner
@@ -123,9 +124,11 @@ class Lifecycle(RuleBasedStateMachine):
         self.corndogs = GrpcCorndogs(self.server.address)
         self.cable = Cable(self.corndogs)
         self.preparation = Preparation(SourceRoots([base], None), base / "workspaces", {})
+        objects = FilesystemObjectStore(base / "objects")
         self.context = JobContext(
             store=new_store(self.database),
-            objects=FilesystemObjectStore(base / "objects"),
+            objects=objects,
+            logs=LocalLogStore(base / "logs", objects),
             signals=Signals(),
             metrics=Metrics(),
             corndogs=self.cable,  # all of it, while it is not cut

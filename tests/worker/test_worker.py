@@ -23,7 +23,7 @@ from reactorcide.jobs import cancel, delete, explain, lifecycle, logs, read, tas
 from reactorcide.jobs.logs import LogPart, LogPosition
 from reactorcide.jobs.rerun import rerun
 from reactorcide.lib.clock import now_ms
-from reactorcide.objects.filesystem import _FileAppender
+from reactorcide.logs.local import _LocalLogFile
 from reactorcide.runner import ContainerSpec, Started
 from reactorcide.runner.fake import FakeContainer
 from tests.support.waiting import wait_until
@@ -272,18 +272,18 @@ def test_a_log_that_finds_no_room_is_written_when_there_is_some(
     house: House, monkeypatch: pytest.MonkeyPatch, adopted: bool
 ) -> None:
     monkeypatch.setattr("reactorcide.worker.attempt.output._STORE_RETRY_S", 0.05)
-    write = _FileAppender.write
+    write = _LocalLogFile.write
     tried, full = threading.Event(), threading.Event()
     full.set()
 
-    def write_unless_full(appender: _FileAppender, data: bytes) -> None:
+    def write_unless_full(appender: _LocalLogFile, data: bytes) -> None:
         if full.is_set() and b"said" in data:
             write(appender, data[:2])
             tried.set()
             raise ObjectStoreError("the disk is full")
         write(appender, data)
 
-    monkeypatch.setattr(_FileAppender, "write", write_unless_full)
+    monkeypatch.setattr(_LocalLogFile, "write", write_unless_full)
     first = house.worker()
     job = house.submit("print said; exit 3")
     assert tried.wait(20)

@@ -129,7 +129,7 @@ class Attempt:
     def _open_log(self) -> LogWriter:
         def opened() -> LogWriter:
             return LogWriter(
-                self._context.objects,
+                self._context.logs,
                 self._context.signals,
                 self.job.job_id,
                 self.job.attempt,

@@ -1,0 +1,147 @@
+"""Logs that grow as files of one local directory."""
+
+import errno
+import os
+import re
+import stat
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from reactorcide import crashpoints
+from reactorcide.domain.errors import InvalidInput, ObjectNotFound
+from reactorcide.objects import ObjectStore, StoredObject
+from reactorcide.objects.filesystem import FilesystemObjectStore, translated
+
+_APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+_KEY = re.compile(r"jobs/([\w-]{1,128})/(\d{1,9})/(log(?:\.idx)?)", re.ASCII)
+_NAME = re.compile(r"([\w-]+)\.(\d+)\.(log(?:\.idx)?)", re.ASCII)
+
+
+class LocalLogStore:
+    """A ``LogStore`` on the directory ``base``, which seals into ``objects``.
+
+    All files are in this one directory: to create one more costs no directories. It holds the logs of running
+    attempts, and what could not be sealed yet. A file in it counts for more than an object.
+    """
+
+    def __init__(self, base: Path, objects: ObjectStore) -> None:
+        self._base = base
+        self._files = FilesystemObjectStore(base)
+        self._objects = objects
+
+    def remove_leftovers(self) -> None:
+        """Remove what was being reopened when the service was killed; only before anybody writes."""
+        self._files.remove_leftovers()
+
+    def append(self, key: str) -> "_LocalLogFile":
+        """See ``LogStore.append``."""
+        name = _name(key)
+        with translated(key):
+            self._base.mkdir(parents=True, exist_ok=True)
+            is_there = os.path.lexists(self._base / name)
+        if not is_there:
+            # A service that was killed had sealed it, or an older version wrote it, which knew only objects.
+            with suppress(ObjectNotFound):
+                self._files.put(name, self._objects.read(key))
+        with translated(key):
+            directory = os.open(self._base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                descriptor = os.open(name, _APPEND, 0o640, dir_fd=directory)
+                try:
+                    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                        raise OSError(errno.EINVAL, "it is no file")
+                    # The name is durable from the start; the bytes are once it is closed.
+                    os.fsync(directory)
+                except BaseException:
+                    os.close(descriptor)
+                    raise
+            finally:
+                os.close(directory)
+        return _LocalLogFile(key, descriptor)
+
+    def path(self, key: str) -> Path:
+        """Return where a file is while it is not sealed."""
+        return self._base / _name(key)
+
+    def read(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+        """See ``LogStore.read``."""
+        # In this order: a file that is sealed in between is an object by then.
+        with suppress(ObjectNotFound):
+            return self._files.read(_name(key), start, end)
+        return self._objects.read(key, start, end)
+
+    def size(self, key: str) -> int:
+        """See ``LogStore.size``."""
+        with suppress(ObjectNotFound):
+            return self._files.size(_name(key))
+        return self._objects.size(key)
+
+    def seal(self, prefix: str) -> None:
+        """See ``LogStore.seal``."""
+        for file in list(self.unsealed(prefix)):
+            self._objects.put_file(file.key, self.path(file.key))
+            crashpoints.reached("log-file-sealed")
+
+    def unsealed(self, prefix: str = "") -> Iterator[StoredObject]:
+        """See ``LogStore.unsealed``."""
+        with translated(prefix, "list"), suppress(FileNotFoundError), os.scandir(self._base) as entries:
+            for entry in entries:
+                match = _NAME.fullmatch(entry.name)
+                if match is None:
+                    continue
+                key = f"jobs/{match[1]}/{match[2]}/{match[3]}"
+                if key.startswith(prefix):
+                    with suppress(FileNotFoundError):
+                        yield StoredObject(key, entry.stat(follow_symlinks=False).st_size)
+
+    def delete(self, prefix: str) -> None:
+        """See ``LogStore.delete``."""
+        for file in list(self.unsealed(prefix)):
+            with translated(file.key, "delete"):
+                self.path(file.key).unlink(missing_ok=True)
+
+
+class _LocalLogFile:
+    """See ``LogFile``."""
+
+    def __init__(self, key: str, descriptor: int) -> None:
+        self._key = key
+        self._descriptor = descriptor
+        self.size_bytes = os.fstat(self._descriptor).st_size
+
+    def write(self, data: bytes) -> None:
+        """See ``LogFile.write``."""
+        with translated(self._key):
+            rest = data
+            while rest:
+                # Counted as it goes: where the disk is full half-way, that much has to be cut back.
+                written = os.write(self._descriptor, rest)
+                self.size_bytes += written
+                rest = rest[written:]
+
+    def cut_back(self, size_bytes: int) -> None:
+        """See ``LogFile.cut_back``."""
+        if size_bytes < self.size_bytes:
+            with translated(self._key):
+                os.ftruncate(self._descriptor, size_bytes)
+            self.size_bytes = size_bytes
+
+    def close(self) -> None:
+        """See ``LogFile.close``."""
+        if self._descriptor < 0:
+            return
+        descriptor, self._descriptor = self._descriptor, -1
+        with translated(self._key):
+            try:
+                os.fdatasync(descriptor)
+            finally:
+                os.close(descriptor)
+
+
+def _name(key: str) -> str:
+    """Return the name of a file for its key; raises ``InvalidInput`` for one that is no log's."""
+    match = _KEY.fullmatch(key)
+    if match is None:
+        raise InvalidInput(f"{key!r} is not the key of a log")
+    return ".".join(match.groups())

@@ -1,0 +1,61 @@
+"""Objects in memory, for tests: what any object store can do, and no more."""
+
+import threading
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from reactorcide.domain.errors import ObjectNotFound
+from reactorcide.objects import StoredObject, key_parts
+
+_CHUNK_BYTES = 1 << 18
+
+
+class MemoryObjectStore:
+    """An ``ObjectStore`` that ends with the process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._objects: dict[str, bytes] = {}
+
+    def put(self, key: str, chunks: Iterable[bytes]) -> int:
+        """See ``ObjectStore.put``."""
+        key_parts(key)
+        data = b"".join(chunks)
+        with self._lock:
+            self._objects[key] = data
+        return len(data)
+
+    def put_file(self, key: str, path: Path) -> None:
+        """See ``ObjectStore.put_file``."""
+        self.put(key, [path.read_bytes()])
+        path.unlink()
+
+    def read(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+        """See ``ObjectStore.read``."""
+        data = self._get(key)[start:end]
+        return (data[at : at + _CHUNK_BYTES] for at in range(0, len(data), _CHUNK_BYTES))
+
+    def size(self, key: str) -> int:
+        """See ``ObjectStore.size``."""
+        return len(self._get(key))
+
+    def list(self, prefix: str) -> Iterator[StoredObject]:
+        """See ``ObjectStore.list``."""
+        with self._lock:
+            objects = list(self._objects.items())
+        return (StoredObject(key, len(data)) for key, data in objects if key.startswith(prefix))
+
+    def delete(self, prefix: str) -> None:
+        """See ``ObjectStore.delete``."""
+        with self._lock:
+            self._objects = {key: data for key, data in self._objects.items() if not key.startswith(prefix)}
+
+    def check(self) -> None:
+        """See ``ObjectStore.check``."""
+
+    def _get(self, key: str) -> bytes:
+        key_parts(key)
+        try:
+            return self._objects[key]
+        except KeyError:
+            raise ObjectNotFound(f"there is no object {key}") from None
