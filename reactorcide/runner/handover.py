@@ -39,7 +39,7 @@ NOT_HANDED_OVER = 75
 # numbers in the shell's messages stay those of the command.
 TRAP = "trap 'exit 143' TERM; "
 INIT_ENV = {"TINI_KILL_PROCESS_GROUP": "1"}
-"""Read by the container's init. The command itself does not see it."""
+"""Read by the container's init, but not by Podman's. The command itself does not see it."""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 # Names to which a shell gives a meaning of its own: some cannot be set at all, some change what the launcher

@@ -1,4 +1,4 @@
-"""The hand-over on Podman's Docker API, where podman is installed and can run a container."""
+"""The runner on Podman's Docker API, where podman is installed and can run a container."""
 
 import contextlib
 import os
@@ -8,6 +8,7 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from reactorcide.runner import ContainerRestarted, ContainerSpec, Exit, Output
 from reactorcide.runner.docker import DockerRunner
 from reactorcide.runner.handover import NOT_HANDED_OVER
 from tests.support.image import _busybox_tar
+from tests.support.service import Service
 from tests.support.waiting import wait_until
 
 IMAGE = "localhost/reactorcide-test:1"
@@ -164,3 +166,71 @@ def test_a_container_that_is_started_again_runs_nothing(
     with pytest.raises(ContainerRestarted):
         runner.wait(container_id, 1, started.at)
     runner.signal(container_id, "KILL")
+
+
+CLEANS_UP = 'sh -c "trap \\"sleep 0.5; echo cleaned; exit\\" TERM; echo ready; while :; do sleep 0.1; done"'
+IGNORES = 'sh -c "trap \\"echo asked\\" TERM; echo ready; while :; do sleep 0.1; done"'
+
+
+def test_term_reaches_every_process_of_a_command(runner: DockerRunner, waiting: Callable[..., Any]) -> None:
+    # One is in a session of its own, as a daemon is.
+    container_id, output, spec, started = waiting(f"setsid {CLEANS_UP} & {CLEANS_UP}; echo never")
+    output.hand_over(spec, started)
+    printed = b""
+    while printed.count(b"ready\n") < 2:
+        printed += b"".join(data for _, data in output.read(20))
+    runner.signal(container_id, "TERM")
+    printed = read_all(output)
+    assert printed.count(b"cleaned\n") == 2
+    assert b"never" not in printed
+    assert runner.wait(container_id, 10, started.at) == Exit(143, oom_killed=False)
+    # Over already: harmless.
+    runner.signal(container_id, "TERM")
+
+
+def test_term_reaches_the_init_where_no_process_can_be_added(
+    runner: DockerRunner, waiting: Callable[..., Any]
+) -> None:
+    container_id, output, spec, started = waiting("echo ready; while :; do :; done")
+    output.hand_over(spec, started)
+    printed = b""
+    while printed != b"ready\n":
+        printed += b"".join(data for _, data in output.read(20))
+    with pytest.MonkeyPatch.context() as patch:
+        # As in an image that has no shell there, or where all processes that it may have are taken.
+        patch.setattr("reactorcide.runner.docker.containers._TERMINATE_ALL", ["/bin/none"])
+        runner.signal(container_id, "TERM")
+    assert runner.wait(container_id, 10, started.at) == Exit(143, oom_killed=False)
+    output.close()
+
+
+@pytest.fixture
+def service(podman: str, tmp_path: Path) -> Iterator[Service]:
+    made = Service(tmp_path, IMAGE, {"DOCKER_HOST": podman}, cancel_grace=3).start()
+    yield made
+    made.stop()
+
+
+def test_a_job_runs_and_leaves_what_it_made(service: Service) -> None:
+    job = service.admin.run("echo out; echo err >&2; echo x >/job/artifacts/x; exit 3")
+    assert (job["status"], job["exit_code"], job["error"]) == ("failed", 3, "exit code 3")
+    assert sorted(service.admin.log(job).splitlines()) == [b"[reactorcide] exit code 3", b"err", b"out"]
+    assert service.admin.artifact_paths(job) == ["x"]
+
+
+def test_the_children_of_a_job_that_timed_out_get_the_grace(service: Service) -> None:
+    job = service.admin.run(f"{CLEANS_UP}; echo never", timeout_seconds=5)
+    assert (job["status"], job["error"]) == ("failed", "timed out after 5 s")
+    log = service.admin.log(job)
+    assert log.count(b"cleaned\n") == 1
+    assert b"never" not in log
+
+
+def test_after_the_grace_the_children_of_a_job_that_timed_out_are_killed(service: Service) -> None:
+    job = service.admin.run(IGNORES, timeout_seconds=5)
+    assert (job["status"], job["error"]) == ("failed", "timed out after 5 s")
+    assert service.admin.log(job).count(b"asked\n") == 1
+    run_s = (
+        datetime.fromisoformat(job["completed_at"]) - datetime.fromisoformat(job["started_at"])
+    ).total_seconds()
+    assert 8 <= run_s < 30

@@ -40,6 +40,11 @@ class EngineClient:
         with translated("tell its version"):
             return str(self.api().version()["Version"])
 
+    def is_podman(self) -> bool:
+        """Tell whether the engine is Podman, which has the same API."""
+        components = self.api().version().get("Components") or ()
+        return any(component["Name"] == "Podman Engine" for component in components)
+
     def api(self) -> docker.APIClient:
         """Return the SDK's client; the first call asks the engine which version of its API to speak."""
         api = self._api

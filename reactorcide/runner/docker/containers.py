@@ -34,6 +34,9 @@ from reactorcide.runner.docker.errors import gone_if_missing, ignoring, translat
 _OOM_PATIENCE_S = 3.0
 _OOM_LOOK_S = 0.05
 
+_TERMINATE_ALL = ["/bin/sh", "-c", "kill -TERM -1"]
+"""Signals all processes of the namespace but the first one and itself."""
+
 _LABEL = "reactorcide."
 _LABEL_INSTANCE = _LABEL + "instance"
 _LABEL_JOB = _LABEL + "job"
@@ -189,12 +192,28 @@ class DockerRunner:
         """See ``Runner.signal``."""
         # Over already (409), or gone (404): there is nothing left to signal.
         with translated("stop the container"), ignoring(404, 409):
+            if signal == "TERM" and self._client.is_podman() and self._terminate_all(container_id):
+                return
             try:
                 self._client.api().kill(container_id, f"SIG{signal}")
             except docker.errors.APIError as exc:
                 # Podman's answer for one that is over.
                 if "can only kill running" not in str(exc.explanation):
                     raise
+
+    def _terminate_all(self, container_id: str) -> bool:
+        """Send TERM to all processes of a container; ``False`` where that is not possible.
+
+        Docker's init passes signals on to a process group, if it is asked to; Podman's to one process only.
+        """
+        api = self._client.api()
+        try:
+            command = api.exec_create(container_id, _TERMINATE_ALL, stdout=False, stderr=False, user="0")
+            api.exec_start(command["Id"], detach=True)
+        except docker.errors.APIError:
+            # It is over, or may have no more processes. Its init can still be signalled.
+            return False
+        return True
 
     def wait(self, container_id: str, timeout_s: float, started_at: str | None) -> Exit | None:
         """See ``Runner.wait``."""
