@@ -14,7 +14,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import footprint, jobs, million, throughput
+from benchmarks import footprint, jobs, million, throughput, workflows
 from benchmarks.figures import Figure
 
 
@@ -43,6 +43,7 @@ def main(image: str, quick: bool, only: tuple[str, ...], report: Path | None) ->
         "claims": partial(throughput.claims, quick=quick),
         "lists": partial(million.lists, quick=quick),
         "scrape": partial(million.scrape, quick=quick),
+        "workflow": partial(workflows.evaluation, quick=quick),
         "memory": partial(footprint.idle_memory, image, quick=quick),
         "start": partial(footprint.cold_start, quick=quick),
     }

@@ -19,6 +19,8 @@ MAX_COMMAND_BYTES = 100 << 10
 MAX_DESCRIPTION_BYTES = 64 << 10
 MAX_VARIABLES = 1000
 MAX_VALUE_BYTES = 32 << 10
+MAX_EXEC_BYTES = 1 << 20
+"""The command and all variables, as a kernel takes them to start a program."""
 MIN_MEMORY_BYTES = 6 << 20
 MIN_SECRET_CHARS = 4
 """A shorter value is not replaced in logs, which that would make unreadable."""

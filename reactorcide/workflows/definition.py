@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
+from reactorcide.domain.definition import MAX_EXEC_BYTES
 from reactorcide.workflows.events import ANY_EVENT, ANY_PATHS, Event, EventName, Paths, Trigger
 from reactorcide.workflows.graph import EMPTY, Graph
 from reactorcide.workflows.graph import Node as GraphNode
@@ -357,6 +358,8 @@ def _define(
     trigger = header.get("trigger", ANY_EVENT)
     nodes = _nodes(source, reader)
     if source.is_of_job_files:
+        for entry in source.entries:
+            _check_events(entry, problems)
         manual = Trigger((EventName.MANUAL,))
         nodes = [
             node
@@ -388,6 +391,13 @@ def _define(
 def _slug(path: str) -> str:
     stem = re.sub(r"\.ya?ml$", "", path.rpartition("/")[2])
     return re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")[:63].strip("-")
+
+
+def _check_events(entry: _Entry, problems: Problems) -> None:
+    """A job file's triggers are those of a workflow: without events it would never start."""
+    trigger = entry.written.get("trigger")
+    if trigger and isinstance(trigger.node, Mapping) and "events" not in trigger.node.entries:
+        problems.error(trigger.node.place, f"{trigger.key} needs the key events")
 
 
 def _check_triggers(
@@ -562,6 +572,14 @@ def _job(
     if not needs and values["condition"] is Condition.ANY_FAILED:
         reader.error(
             written["condition"].node.place, "the job would never run: any_failed, and it needs no job"
+        )
+    size_bytes = len(values["command"].encode(errors="replace")) + sum(
+        len(name) + len(str(value).encode()) + 2 for name, value in values.get("environment", {}).items()
+    )
+    if size_bytes >= MAX_EXEC_BYTES:
+        place = written["environment"].node.place
+        reader.error(
+            place, f"the environment and the command together must stay below {MAX_EXEC_BYTES >> 20} MiB"
         )
     for name in values.get("artifacts_from", ()):
         if name not in needs:

@@ -3,13 +3,23 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from reactorcide.domain.definition import (
+    JOB_FIELDS,
+    MAX_COMMAND_BYTES,
+    MAX_DESCRIPTION_BYTES,
+    MAX_VALUE_BYTES,
+    MAX_VARIABLES,
+    VARIABLE_NAME,
+)
 from reactorcide.workflows.events import ANY_EVENT, ANY_PATHS, SHORT_NAMES, EventName, Paths, Trigger
 from reactorcide.workflows.kinds import (
     CPUS,
     FLAG,
+    LIMITS,
     MEMORY,
     Choice,
     Glob,
+    Image,
     Key,
     Kind,
     ListOf,
@@ -33,18 +43,20 @@ JOB_NAME = r"[A-Za-z0-9_](?:[A-Za-z0-9_. -]{0,98}[A-Za-z0-9_-])?"
 JOB_NAME_LIKE = "a job's name: up to 100 letters, digits, '_', '-', '.' and spaces"
 MAX_JOBS = 500
 
-_NAMES_OF_JOBS = ListOf(Text(JOB_NAME, JOB_NAME_LIKE, max_chars=100, has_references=False), most=MAX_JOBS)
-_VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
-_PATH_IN_CONTAINER = r"/(?!(?:.*/)?\.\.(?:/|$))[^\x00]*"
-_PATH_LIKE = "an absolute path in the container, without '..'"
+_NAMES_OF_JOBS = ListOf(Text(JOB_NAME, JOB_NAME_LIKE, max_bytes=100, has_references=False), most=MAX_JOBS)
+_VARIABLE = VARIABLE_NAME.pattern
+_SCHEMAS = {field.name: field.about.schema for field in JOB_FIELDS}
+_IN_CONTAINER = "an absolute path in the container, without '..', apart from / and /job/artifacts"
+_CODE_DIR = Text(_SCHEMAS["code_dir"]["pattern"], _IN_CONTAINER, 4096)
+_JOB_DIR = Text(_SCHEMAS["job_dir"]["pattern"], _IN_CONTAINER, 4096)
 _GLOBS = ListOf(Glob())
-_SCRIPT = Text(max_chars=100 << 10, has_references=False)
+_SCRIPT = Text(max_bytes=MAX_COMMAND_BYTES, has_references=False)
 _DAY_S = 86_400
 _NO_TEXT = Template()
 
-ENVIRONMENT = MapOf(Templated(), _VARIABLE, "a name for a variable", most=1000)
+ENVIRONMENT = MapOf(Templated(), _VARIABLE, "a name for a variable", most=MAX_VARIABLES)
 VARS = MapOf(
-    Text(max_chars=32 << 10, has_references=False),
+    Text(max_bytes=MAX_VALUE_BYTES, has_references=False),
     r"[A-Za-z_][A-Za-z0-9_-]*",
     "a name for a value",
     most=1000,
@@ -53,7 +65,7 @@ ID = Text(
     r"[a-z0-9][a-z0-9-]{0,62}", "an id: up to 63 lower-case letters, digits and '-'", has_references=False
 )
 NAME = Text(r"[^\x00-\x1f\x7f]+", "a name: it is empty, or has control characters", has_references=False)
-DESCRIPTION = Text(max_chars=64 << 10, has_references=False)
+DESCRIPTION = Text(max_bytes=MAX_DESCRIPTION_BYTES, has_references=False)
 
 
 class TriggerKind(Kind[Trigger]):
@@ -125,7 +137,7 @@ def concurrency(*sources: Any) -> Object[Concurrency]:
         keys=(
             Key(
                 ("group",),
-                Templated(sources, max_chars=255),
+                Templated(sources, max_bytes=255),
                 "One of a group runs at a time.",
                 is_required=True,
             ),
@@ -141,9 +153,7 @@ _SERVICE = Object(
         image, environment or {}, command, ready, ready_timeout
     ),
     keys=(
-        Key(
-            ("image",), Templated(("vars", "matrix", "event"), max_chars=255), "Its image.", is_required=True
-        ),
+        Key(("image",), Image(("vars", "matrix", "event")), "Its image.", is_required=True),
         Key(("environment", "env"), ENVIRONMENT, "Its variables."),
         Key(("command",), _SCRIPT, "In place of the image's own command."),
         Key(
@@ -174,14 +184,14 @@ _CACHE = Object(
     keys=(
         Key(
             ("key",),
-            ListOf(_CacheKey(("vars", "matrix", "event"), max_chars=1024)),
+            ListOf(_CacheKey(("vars", "matrix", "event"), max_bytes=1024)),
             "Texts, and `file:GLOB` for a hash of files.",
             is_required=True,
         ),
-        Key(("paths",), ListOf(Text(max_chars=4096)), "What is kept.", is_required=True),
+        Key(("paths",), ListOf(Text(max_bytes=4096)), "What is kept.", is_required=True),
         Key(
             ("restore_keys",),
-            ListOf(Templated(("vars", "matrix", "event"), max_chars=1024)),
+            ListOf(Templated(("vars", "matrix", "event"), max_bytes=1024)),
             "Beginnings of other keys, tried in turn.",
         ),
     ),
@@ -264,7 +274,7 @@ JOB: Object[dict[str, Any]] = Object(
         Key(("description",), DESCRIPTION, "What it is for."),
         Key(
             ("image",),
-            Templated(("vars", "matrix", "event", "needs", "env"), max_chars=255),
+            Image(("vars", "matrix", "event", "needs", "env")),
             "The container's image; the project's or service's default.",
         ),
         Key(("command", "run"), _SCRIPT, "A script. `${…}` in it is the shell's."),
@@ -292,15 +302,22 @@ JOB: Object[dict[str, Any]] = Object(
         ),
         Key(
             ("timeout", "timeout_seconds"),
-            duration(7 * _DAY_S),
+            duration(LIMITS["timeout_seconds"]["le"]),
             "Seconds, or like `90s`, `20m`, `2h`.",
             field="timeout_s",
         ),
-        Key(("retries",), whole(0, 10), "How often it is run again after it failed."),
-        Key(("priority",), whole(-(2**31), 2**31 - 1), "Higher goes first."),
+        Key(
+            ("retries",),
+            whole(LIMITS["retries"]["ge"], LIMITS["retries"]["le"]),
+            "How often it is run again after it failed.",
+        ),
+        Key(("priority",), whole(LIMITS["priority"]["ge"], LIMITS["priority"]["le"]), "Higher goes first."),
         Key(
             ("queue",),
-            Text(r"[A-Za-z0-9._-]{1,128}", "a queue's name: letters, digits, '.', '_' and '-'"),
+            Text(
+                LIMITS["queue_name"]["pattern"].strip("^$"),
+                "a queue's name: letters, digits, '.', '_' and '-'",
+            ),
             "Its queue.",
         ),
         Key(("allow_failure",), FLAG, "Where it fails, the run and those who need it go on."),
@@ -320,10 +337,8 @@ JOB: Object[dict[str, Any]] = Object(
         Key(("resources",), _RESOURCES, "Limits."),
         Key(("cpu_limit",), CPUS, "The same as `resources.cpu.limit`."),
         Key(("memory_limit",), MEMORY, "The same as `resources.memory.limit`.", field="memory_limit_bytes"),
-        Key(("code_dir",), Text(_PATH_IN_CONTAINER, _PATH_LIKE, 4096), "Where the source lies."),
-        Key(
-            ("job_dir", "working_dir"), Text(_PATH_IN_CONTAINER, _PATH_LIKE, 4096), "Where the command runs."
-        ),
+        Key(("code_dir",), _CODE_DIR, "Where the source lies."),
+        Key(("job_dir", "working_dir"), _JOB_DIR, "Where the command runs."),
         Key(("checkout",), FLAG, "Whether it gets the source; true."),
         Key(("submodules",), FLAG, "Whether submodules are fetched as well."),
         Key(
@@ -414,7 +429,7 @@ WORKFLOW = Object(
 )
 
 
-_NAME_OF_JOB = Text(JOB_NAME, JOB_NAME_LIKE, max_chars=100, has_references=False)
+_NAME_OF_JOB = Text(JOB_NAME, JOB_NAME_LIKE, max_bytes=100, has_references=False)
 
 
 class _Anything(Kind[Node]):

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Generic, TypeVar
 
+from reactorcide.domain import images
+from reactorcide.domain.definition import JOB_FIELDS, MAX_VALUE_BYTES, MIN_MEMORY_BYTES
 from reactorcide.lib import globs, sizes
 from reactorcide.workflows import references
 from reactorcide.workflows.nodes import Mapping, Node, Scalar, Sequence
@@ -20,6 +22,9 @@ from reactorcide.workflows.references import Budget, Scope, Source, Template
 
 T = TypeVar("T")
 Schema = dict[str, Any]
+
+LIMITS = {field.name: field.about.limits for field in JOB_FIELDS}
+"""What the values of a job's fields have to be."""
 
 _FIXED: tuple[Source, ...] = ("vars", "matrix")
 """What is known while a file is checked, and so may stand where not every text will do."""
@@ -80,14 +85,14 @@ class Text(Kind[str]):
     pattern: str = ""
     like: str = ""
     """How the pattern is said in words."""
-    max_chars: int = 255
+    max_bytes: int = 255
     has_references: bool = True
 
     def read(self, node: Node, key: str, reader: Reader) -> str | None:
         text = reader.text(node, key) if self.has_references else reader.literal(node, key)
         if text is None:
             return None
-        if problem := _text_problem(text, self.max_chars):
+        if problem := _text_problem(text, self.max_bytes):
             reader.error(node.place, f"{key} {problem}")
         elif self.pattern and re.fullmatch(self.pattern, text) is None:
             reader.error(node.place, f"{key}: {shown(text)} is not {self.like}")
@@ -108,7 +113,7 @@ class Templated(Kind[Template]):
     """A text with references, also to what is known only later."""
 
     allowed: tuple[Source, ...] = references.SOURCES
-    max_chars: int = 32 << 10
+    max_bytes: int = MAX_VALUE_BYTES
 
     def read(self, node: Node, key: str, reader: Reader) -> Template | None:
         if isinstance(node, Scalar) and node.is_null:
@@ -117,13 +122,27 @@ class Templated(Kind[Template]):
         if template is None:
             return None
         text = "".join(part for part in template.parts if isinstance(part, str))
-        if problem := _text_problem(text, self.max_chars):
+        if problem := _text_problem(text, self.max_bytes):
             reader.error(node.place, f"{key} {problem}")
             return None
         return template
 
     def schema(self) -> Schema:
         return {"type": ["string", "number", "boolean", "null"]}
+
+
+@dataclass(frozen=True, slots=True)
+class Image(Templated):
+    """An image reference."""
+
+    max_bytes: int = 255
+
+    def read(self, node: Node, key: str, reader: Reader) -> Template | None:
+        template = Templated.read(self, node, key, reader)
+        if template is None or template.references or images.is_image_reference(str(template)):
+            return template
+        reader.error(node.place, f"{key}: {shown(str(template))} is no image reference, like alpine:latest")
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,8 +214,9 @@ def duration(most_s: int) -> Parsed[int]:
 def _parse_cpus(text: str) -> float:
     match = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)(m?)", text, re.ASCII)
     cpus = float(match[1]) / (1000 if match[2] else 1) if match else 0.0
-    if not 0.01 <= cpus <= 1024:
-        raise ValueError("is no number of processors from 0.01 to 1024, like 2, 0.5 or 500m")
+    least, most = LIMITS["cpu_limit"]["ge"], LIMITS["cpu_limit"]["le"]
+    if not least <= cpus <= most:
+        raise ValueError(f"is no number of processors from {least} to {most}, like 2, 0.5 or 500m")
     return cpus
 
 
@@ -208,7 +228,7 @@ def _parse_memory(text: str) -> int:
         size_bytes = sizes.parse_size(re.sub(r"i?[bB]?$", "", text) if not text.isdigit() else text)
     except ValueError:
         size_bytes = 0
-    if not 6 << 20 <= size_bytes < 2**63:
+    if not MIN_MEMORY_BYTES <= size_bytes < 2**63:
         raise ValueError(
             "is no size of at least 6m; write bytes, or a number with k, m, g or t, like 512m or 2Gi"
         )
@@ -438,9 +458,8 @@ def _or_null(schema: Schema) -> Schema:
     return {"anyOf": [schema, {"type": "null"}]}
 
 
-def _text_problem(text: str, max_chars: int) -> str | None:
-    if len(text) > max_chars:
-        return f"has {len(text)} characters; at most {max_chars} are allowed"
+def _text_problem(text: str, max_bytes: int) -> str | None:
     if _NO_TEXT.search(text):
         return "contains NUL, or half of a surrogate pair"
-    return None
+    size_bytes = len(text.encode())
+    return f"has {size_bytes} bytes; at most {max_bytes} are allowed" if size_bytes > max_bytes else None

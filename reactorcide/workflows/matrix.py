@@ -14,7 +14,7 @@ from reactorcide.workflows.problems import Place, shown
 MAX_COMBINATIONS = 256
 
 _AXIS = r"[A-Za-z_][A-Za-z0-9_-]*"
-_VALUE = Text(pattern=r"[^\x00-\x1f\x7f]*", like="on one line, without control characters", max_chars=128)
+_VALUE = Text(pattern=r"[^\x00-\x1f\x7f]*", like="on one line, without control characters", max_bytes=128)
 _MAX_PARALLEL = whole(1, MAX_COMBINATIONS)
 _OTHER_KEYS = ("include", "exclude", "max_parallel")
 

@@ -197,15 +197,15 @@ def test_a_wrong_file_takes_no_other_down() -> None:
 
 
 def test_vars_are_replaced_by_those_of_a_start() -> None:
-    definition = define("vars: {image: a}\n" + job('image: "${vars.image}:1"'))
+    definition = define("vars: {a: x}\n" + job('image: "${vars.a}:1"\nenvironment: {A: "${vars.a}"}'))
 
-    assert str(definition.expand(PUSH).nodes[0].job.image) == "a:1"
-    assert (
-        str(definition.expand(PUSH, variables={"image": "${secret:a:b}"}).nodes[0].job.image)
-        == "$${secret:a:b}:1"
-    )
-    with pytest.raises(WorkflowError, match="the workflow has no 'imag' in vars; did you mean image"):
-        definition.expand(PUSH, variables={"imag": "b"})
+    assert str(definition.expand(PUSH).nodes[0].job.image) == "x:1"
+    assert str(definition.expand(PUSH, variables={"a": "y"}).nodes[0].job.image) == "y:1"
+    with pytest.raises(WorkflowError, match="the workflow has no 'aa' in vars"):
+        definition.expand(PUSH, variables={"aa": "b"})
+    # They are checked as what is in the file is, and never read as references.
+    with pytest.raises(WorkflowError, match=r"image: '\$\$\{secret:a:b\}:1' is no image reference"):
+        definition.expand(PUSH, variables={"a": "${secret:a:b}"})
 
 
 def test_a_wrong_workflow_does_not_expand() -> None:
@@ -221,9 +221,11 @@ def test_at_most_so_many_nodes_and_combinations() -> None:
     assert [problem.message for problem in define(many).errors] == [
         "with this job there are more than 500 nodes in a run"
     ]
-    wide = define(job(f"matrix: {{a: [{axis}], b: [{axis}], c: [{axis}]}}"))
+    # More than could ever be listed.
+    axes = ", ".join(f"{name}: [{axis}]" for name in "abcdef")
+    wide = define(job(f"matrix: {{{axes}}}"))
     assert [problem.message for problem in wide.errors] == [
-        "matrix has 1000000 combinations; at most 256 are allowed"
+        "matrix has 1000000000000 combinations; at most 256 are allowed"
     ]
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from reactorcide.workflows.definition import check
 from tests.workflows.support import define, job, problems
 
 EVERYTHING_WRONG = """\
@@ -87,6 +88,7 @@ def test_a_tag_means_nothing_but_those_of_yaml_itself() -> None:
         ("steps: [a]", "6:5: steps is no key of a job; write one command for all steps"),
         ("runs-on: x", "6:5: runs-on is no key of a job; write image, and queue where it matters"),
         ("Image: x", "6:5: 'Image' is no key of a job; did you mean image?"),
+        ("image: Alpine", "6:12: image: 'Alpine' is no image reference, like alpine:latest"),
         ("image: [x]", "6:12: image takes a single value, not a list"),
         ("run: x", "6:5: run and command mean the same; give one of them"),
         ("shell: zsh", "6:12: shell: 'zsh' is none of sh, bash; did you mean sh?"),
@@ -114,10 +116,15 @@ def test_a_tag_means_nothing_but_those_of_yaml_itself() -> None:
             "6:17: artifacts: the glob 'a[b' has a [ that is not closed; write [[] for a [ itself",
         ),
         ("artifacts_from: [x]", "6:21: artifacts_from: 'x' is not in needs"),
-        ("code_dir: a", "6:15: code_dir: 'a' is not an absolute path in the container, without '..'"),
+        (
+            "code_dir: a",
+            "6:15: code_dir: 'a' is not an absolute path in the container, without '..', "
+            "apart from / and /job/artifacts",
+        ),
         (
             "code_dir: /a/../b",
-            "6:15: code_dir: '/a/../b' is not an absolute path in the container, without '..'",
+            "6:15: code_dir: '/a/../b' is not an absolute path in the container, without '..', "
+            "apart from / and /job/artifacts",
         ),
         (
             "resources: {cpu: {limit: 0}}",
@@ -223,6 +230,31 @@ def test_an_error_in_a_job_file_has_the_place_in_that_file() -> None:
         ".reactorcide/workflows/ci.yaml:5:3: the job 'b' needs the key command, with a script",
         ".reactorcide/workflows/ci.yaml:5:17: there is no file 'unti.yaml' in "
         ".reactorcide/jobs; did you mean unit.yaml?",
+    ]
+
+
+def test_what_a_job_could_not_be_submitted_with_is_an_error_of_the_file() -> None:
+    long = "é" * 17_000
+    assert problems(job(f"environment: {{A: {long}}}")) == [
+        "6:22: A has 34000 bytes; at most 32768 are allowed"
+    ]
+    # Each is short enough; all of them are not, for each place where they stand.
+    texts = "".join(f"  V{i}: *long\n" for i in range(40))
+    found = problems(f"vars: {{a: &long {'x' * 30_000}}}\n" + job("environment:\n" + texts))
+    assert [problem.partition(": ")[2] for problem in found] == [
+        "with its anchors expanded the file has more than 10000 keys and values, or more than 1 MiB"
+    ]
+    texts = "".join(f"  V{i}: '${{vars.a}}'\n" for i in range(40))
+    assert problems(f"vars: {{a: {'x' * 30_000}}}\n" + job("environment:\n" + texts)) == [
+        "8:7: the environment and the command together must stay below 1 MiB"
+    ]
+
+
+def test_a_job_files_triggers_name_events() -> None:
+    (definition,) = check({".reactorcide/jobs/a.yaml": "name: a\nrun: x\ntriggers: {branches: main}\n"}, "x")
+
+    assert [str(problem) for problem in definition.problems] == [
+        ".reactorcide/jobs/a.yaml:3:11: triggers needs the key events"
     ]
 
 

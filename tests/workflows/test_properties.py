@@ -10,12 +10,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from reactorcide.workflows import problems as workflow_problems
 from reactorcide.workflows.definition import MAX_NODES, Definition, check
 from reactorcide.workflows.events import Event, EventName
 from reactorcide.workflows.graph import Graph
 from reactorcide.workflows.keys import ENTRY, WORKFLOW
 from reactorcide.workflows.nodes import MAX_EXPANDED_CHARS, MAX_FILE_BYTES, MAX_VALUES
-from reactorcide.workflows.problems import WorkflowError
+from reactorcide.workflows.problems import MAX_PROBLEMS, WorkflowError
 from reactorcide.workflows.resolve import NodeState, RunStatus, cancel, resolve, run_status
 from tests.workflows.support import FILE, define, job
 from tests.workflows.test_definition import FULL
@@ -243,7 +244,16 @@ def test_every_node_ends_for_every_outcome_of_its_needs(
     assert run_status(graph, states) not in (RunStatus.RUNNING, RunStatus.WAITING)
 
 
+ALIASES = "&a0 [x, x]\n" + "".join(f"&a{i} [*a{i - 1}, *a{i - 1}]\n" for i in range(1, 40))
+LONG_NAMES = [f"a-job-with-a-rather-long-name-{i}" for i in range(1000, 1200)]
+NEARLY_KNOWN = (
+    "name: CI\non: push\njobs:\n"
+    + "".join(f"  {name}: {{command: x}}\n" for name in LONG_NAMES)
+    + f"  last: {{command: x, needs: [{', '.join(name.replace('name', 'naem') for name in LONG_NAMES)}]}}\n"
+    + f"  keys: {{command: x, {', '.join(f'condtion{i}: x' for i in range(3600))}}}\n"
+)
 BOMBS = {
+    "names that are nearly known": NEARLY_KNOWN,
     "aliases of aliases": "a0: &a0 [x, x]\n"
     + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for i in range(1, 40)),
     "merges of merges": "a0: &a0 {k: x}\n"
@@ -267,10 +277,41 @@ BOMBS = {
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_what_would_grow_is_refused(bomb: str) -> None:
     assert len(BOMBS[bomb]) <= MAX_FILE_BYTES
+    started = time.process_time()
     definition = define(BOMBS[bomb])
 
     assert definition.errors
     assert len(definition.problems) <= 101
+    assert time.process_time() - started < 10
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        job("environment: *a39\n"),
+        job("services: {db: {image: x, environment: *a39}}\n"),
+        job("matrix: {n: *a39}\n"),
+    ],
+)
+def test_aliases_of_aliases_are_refused_wherever_they_stand(text: str) -> None:
+    found = define("aliases: [" + ALIASES.replace("\n", ", ") + "]\n" + text).errors
+
+    assert [problem.message for problem in found] == [
+        "with its anchors expanded the file has more than 10000 keys and values, or more than 1 MiB"
+    ]
+
+
+def test_no_more_suggestions_are_looked_for_than_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_for: list[str] = []
+
+    def look(text: str, *_: object, **__: object) -> list[str]:
+        looked_for.append(text)
+        return []
+
+    monkeypatch.setattr(workflow_problems, "get_close_matches", look)
+    assert define(NEARLY_KNOWN).errors
+
+    assert len(looked_for) == MAX_PROBLEMS
 
 
 def test_a_file_as_large_as_may_be_is_read() -> None:

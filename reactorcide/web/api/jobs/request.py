@@ -11,6 +11,7 @@ from reactorcide.domain.definition import (
     JOB_FIELDS,
     MAX_COMMAND_BYTES,
     MAX_DESCRIPTION_BYTES,
+    MAX_EXEC_BYTES,
     MAX_VALUE_BYTES,
     MAX_VARIABLES,
     MIN_MEMORY_BYTES,
@@ -25,7 +26,6 @@ from reactorcide.lib import globs, sizes
 from reactorcide.lib.ids import is_id
 from reactorcide.web.api.schemas import Body
 
-_MAX_EXEC_BYTES = 1 << 20
 _CONTAINER_PATH = re.compile(r"/[^\0]*")
 _MAX_SHOWN_CHARS = 100
 _FIELDS_OF = {
@@ -131,7 +131,7 @@ class JobRequest(_Fields):  # type: ignore[misc]  # its fields come from their d
                     f"job_env_vars: the value of {name} is longer than 32 KiB or contains NUL", "job_env_vars"
                 )
             total_bytes += len(name) + value_bytes + 2
-        if total_bytes >= _MAX_EXEC_BYTES:
+        if total_bytes >= MAX_EXEC_BYTES:
             raise InvalidInput("job_env_vars and job_command together must stay below 1 MiB", "job_env_vars")
 
     def _check_secrets(self) -> None:
