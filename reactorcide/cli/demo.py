@@ -17,7 +17,8 @@ import click
 
 import reactorcide
 from reactorcide.cli import render
-from reactorcide.cli.client import Client, ServiceError
+from reactorcide.cli.client import Client
+from reactorcide.cli.session import ServiceError
 from reactorcide.cli.submit import watch
 from reactorcide.domain.errors import ReactorcideError
 from reactorcide.domain.jobs import ACTIVE, JobStatus

@@ -15,9 +15,10 @@ from typing import Any
 import click
 
 from reactorcide.cli import localsocket, render
-from reactorcide.cli.client import Client, ServiceError
+from reactorcide.cli.client import Client
 from reactorcide.cli.datadir import lock_owner
 from reactorcide.cli.options import settings_from, settings_options
+from reactorcide.cli.session import ServiceError
 from reactorcide.domain.errors import ReactorcideError
 from reactorcide.lib.sizes import format_size
 from reactorcide.settings import Settings

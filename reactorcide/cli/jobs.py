@@ -12,7 +12,9 @@ from typing import Any
 import click
 
 from reactorcide.cli import render
-from reactorcide.cli.client import Client, ServiceAway, ServiceError, connect
+from reactorcide.cli.client import Client
+from reactorcide.cli.connect import connect
+from reactorcide.cli.session import ServiceAway, ServiceError
 from reactorcide.cli.submit import copy_log, end_interrupted, show_submitted
 from reactorcide.domain.definition import JOB_FIELDS
 from reactorcide.domain.errors import ReactorcideError

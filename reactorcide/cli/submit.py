@@ -12,7 +12,9 @@ from typing import Any, BinaryIO, NoReturn, TextIO, TypeVar
 import click
 
 from reactorcide.cli import render
-from reactorcide.cli.client import Client, ServiceError, connect
+from reactorcide.cli.client import Client
+from reactorcide.cli.connect import connect
+from reactorcide.cli.session import ServiceError
 from reactorcide.domain.definition import JOB_FIELDS
 from reactorcide.domain.errors import InvalidInput
 from reactorcide.domain.jobs import JobStatus

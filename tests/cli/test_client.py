@@ -11,7 +11,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from reactorcide.cli.client import Client, ServiceAway, ServiceError, connect
+from reactorcide.cli.client import Client
+from reactorcide.cli.connect import connect
+from reactorcide.cli.session import ServiceAway, ServiceError
 from reactorcide.domain.errors import ConfigurationError
 from reactorcide.lib.ids import new_id
 from tests.cli.conftest import Program

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from reactorcide.cli import localsocket
-from reactorcide.cli.client import Client, ServiceAway
+from reactorcide.cli.client import Client
+from reactorcide.cli.session import ServiceAway
 from tests.support.waiting import wait_until
 
 _NOBODY = 65534
@@ -75,7 +76,7 @@ def test_a_service_that_accepts_nobody_is_not_waited_for(
     with closing(localsocket.listen(tmp_path)), closing(localsocket.connect(tmp_path, 5)):
         with pytest.raises(BlockingIOError):
             localsocket.connect(tmp_path, 0.2)
-        monkeypatch.setattr("reactorcide.cli.client._CONNECT_S", 0.2)
+        monkeypatch.setattr("reactorcide.cli.session.CONNECT_S", 0.2)
         with Client(tmp_path, "t", "") as client, pytest.raises(ServiceAway, match="no service runs"):
             client.health()
 

@@ -1,0 +1,256 @@
+"""A connection to a service over HTTP, and what a person is told where that fails."""
+
+import ipaddress
+import os
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urljoin, urlsplit
+
+from reactorcide.cli.datadir import lock_owner
+from reactorcide.domain.errors import ReactorcideError
+from reactorcide.lib.sizes import format_size
+from reactorcide.settings import Settings
+
+if TYPE_CHECKING:
+    import requests
+
+_PREFIX = "/api/v1"
+_LOCAL_BASE_URL = "http://localhost"
+"""What is asked over the socket in the data directory."""
+CONNECT_S = 5.0
+ANSWER_S = 60.0
+BLOCK_BYTES = 1 << 16
+_LET_THROUGH = "it has to let requests to /api/v1 pass, which bring a token of their own"
+
+Json = dict[str, Any]
+
+
+class ServiceError(ReactorcideError):
+    """The service refused, or what answered is no Reactorcide; ``fields`` are those to blame, if any are."""
+
+    def __init__(self, message: str, *, status: int | None = None, fields: Collection[str] = ()) -> None:
+        super().__init__(message)
+        self.status = status
+        self.fields = fields
+
+
+class ServiceAway(ServiceError):
+    """The service does not answer, or not now; it may later."""
+
+
+class Session:
+    """The service at a URL, or the one that works on a data directory of this user.
+
+    ``token_advice`` is shown where the token is refused, or there is none. Every method raises
+    ``ServiceError`` with a sentence for a person, or ``Stranger`` where the data directory is not this
+    user's. Not for several threads at once.
+    """
+
+    def __init__(self, service: str | Path, token: str | None, token_advice: str) -> None:
+        # Imported here: it takes longer than everything else that a command needs.
+        import requests
+
+        self._data_dir = service if isinstance(service, Path) else None
+        self.url = str(service) if self._data_dir is None else f"unix:{_socket_path(self._data_dir)}"
+        self._base_url = self.url if self._data_dir is None else _LOCAL_BASE_URL
+        self.is_local = is_loopback(self._base_url)
+        """The service is on this host, as far as its address tells."""
+        self._has_token = bool(token)
+        self._token_advice = token_advice
+        self._session = requests.Session()
+        # A proxy that the environment names can't know what is meant by this host.
+        self._session.trust_env = not self.is_local
+        if not self._session.trust_env:
+            # Of the environment this alone counts then.
+            self._session.verify = os.environ.get("REQUESTS_CA_BUNDLE") or True
+        # As a callable, or a .netrc would win over it.
+        self._session.auth = _Bearer(token) if token else _nothing
+        if self._data_dir is not None:
+            from reactorcide.cli.transport import LocalAdapter
+
+            self._session.mount(_LOCAL_BASE_URL, LocalAdapter(self._data_dir, CONNECT_S))
+        self._begins_line = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._session.close()
+
+    def _json(self, method: str, path: str, **arguments: Any) -> Json:
+        response = self._send(method, path, **arguments)
+        try:
+            body = response.json()
+        except ValueError as exc:
+            raise self._stranger(response) from exc
+        if not isinstance(body, dict):
+            raise self._stranger(response)
+        return body
+
+    def _stream(self, path: str, query: Json, *, silence_s: float) -> Iterator[bytes]:
+        response = self._send("GET", path, params=query, stream=True, silence_s=silence_s)
+        with response, self._translated():
+            # Tells that the service has answered.
+            yield b""
+            yield from response.iter_content(BLOCK_BYTES)
+
+    def _send(
+        self, method: str, path: str, *, silence_s: float = ANSWER_S, **arguments: Any
+    ) -> "requests.Response":
+        with self._translated():
+            response = self._session.request(
+                method,
+                self._base_url + _PREFIX + path,
+                timeout=(CONNECT_S, silence_s),
+                # A redirected POST would arrive as a GET.
+                allow_redirects=False,
+                **arguments,
+            )
+        if response.status_code < 300:
+            return response
+        with response:
+            raise self._refusal(response)
+
+    def _refusal(self, response: "requests.Response") -> ServiceError:
+        status = response.status_code
+        if 300 <= status < 400 and "Location" in response.headers:
+            return self._redirected(response)
+        try:
+            answer = response.json()
+            message = str(answer["message"])
+            fields = [str(item["field"]) for item in answer.get("details", ())]
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return self._stranger(response)
+        if status == 401:
+            message = f"{message} ({self._token_advice})" if self._has_token else self._token_advice
+        kind = ServiceAway if status in (502, 503, 504) else ServiceError
+        return kind(message, status=status, fields=fields)
+
+    def _redirected(self, response: "requests.Response") -> ServiceError:
+        url = response.request.url or self.url
+        asked = urlsplit(url).path.removeprefix(urlsplit(self.url).path)
+        there = urlsplit(urljoin(url, response.headers["Location"]))
+        target = f"{there.scheme}://{there.netloc}{there.path}"
+        if target.endswith(asked):
+            return ServiceError(
+                f"{self.url} has moved; set REACTORCIDE_API_URL to {target.removesuffix(asked)}"
+            )
+        return ServiceError(
+            f"{_in_front(response)} of {self.url} sends on to {target}, a page to log in perhaps; "
+            + _LET_THROUGH
+        )
+
+    def _stranger(self, response: "requests.Response") -> ServiceError:
+        """Return what an answer means that is none of the service's: a proxy's, mostly."""
+        status = response.status_code
+        who = f"{_in_front(response)} of {self.url}"
+        if status in (502, 503, 504):
+            return ServiceAway(f"{who} gets no answer from the service (status {status}); try again")
+        if status == 413:
+            body = response.request.headers.get("Content-Length", "")
+            size = f"a request of {format_size(int(body))}" if body.isdigit() else "a request of this size"
+            return ServiceError(
+                f"{who} refuses {size} (status 413), and the service has not seen it; raise the limit there, "
+                "which for nginx is client_max_body_size"
+            )
+        if status in (401, 407):
+            return ServiceError(
+                f"{who} wants a login of its own (status {status}), and the service has not seen the token; "
+                f"{_LET_THROUGH}"
+            )
+        if status == 400 and b"HTTPS port" in response.content:
+            return ServiceError(f"{self.url} speaks TLS: set REACTORCIDE_API_URL to an address with https://")
+        return ServiceError(
+            f"what answers at {self.url} (status {status}) is no Reactorcide, or something in front of it; "
+            "check REACTORCIDE_API_URL"
+        )
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        from requests import exceptions
+
+        try:
+            yield
+        except exceptions.SSLError as exc:
+            if "CERTIFICATE_VERIFY_FAILED" not in str(exc):
+                raise ServiceError(
+                    f"no TLS can be spoken with {self.url}: {exc}; does REACTORCIDE_API_URL have to begin "
+                    "with http:// in place of https://?"
+                ) from exc
+            raise ServiceError(f"the certificate of {self.url} cannot be trusted: {exc}") from exc
+        except exceptions.ConnectTimeout as exc:
+            raise ServiceAway(self._nobody()) from exc
+        except exceptions.Timeout as exc:
+            raise ServiceAway(f"the service at {self.url} takes too long to answer; try again") from exc
+        except exceptions.ConnectionError as exc:
+            raise ServiceAway(self._nobody()) from exc
+        except exceptions.ChunkedEncodingError as exc:
+            raise ServiceAway(f"the connection to {self.url} broke; try again") from exc
+        except (exceptions.RequestException, ValueError) as exc:
+            # The library reads the address that an answer redirects to, and not every stranger's is one.
+            raise ServiceError(f"{self.url} cannot be asked: {exc}; check REACTORCIDE_API_URL") from exc
+
+    def _nobody(self) -> str:
+        if self._data_dir is not None:
+            return _nobody_in(self._data_dir)
+        return (
+            f"no service answers at {self.url}; start one with 'reactorcide serve', "
+            "or set REACTORCIDE_API_URL to where it is"
+        )
+
+
+class _Bearer:
+    """Puts the token into each request."""
+
+    def __init__(self, token: str) -> None:
+        # As bytes, for the library would take text for Latin-1.
+        self._header = f"Bearer {token}".encode()
+
+    def __call__(self, request: Any) -> Any:
+        request.headers["Authorization"] = self._header
+        return request
+
+
+def _nothing(request: Any) -> Any:
+    return request
+
+
+def _in_front(response: "requests.Response") -> str:
+    """Name what has answered in place of the service."""
+    name = response.headers.get("Server", "")
+    return f"a proxy ({name[:50]}) in front" if name and name.isprintable() else "a proxy in front"
+
+
+def _socket_path(data_dir: Path) -> Path:
+    return Settings(data_dir=data_dir).socket_path
+
+
+def _nobody_in(data_dir: Path) -> str:
+    try:
+        owner = lock_owner(data_dir)
+    except OSError:
+        owner = None
+    if owner is not None:
+        return (
+            f"the service in {data_dir} (process {owner}) does not answer on {_socket_path(data_dir).name} "
+            "there: it is starting or stopping, or says in its log why it has no such socket; then set "
+            "REACTORCIDE_API_URL to its address, and REACTORCIDE_API_TOKEN"
+        )
+    return (
+        f"no service runs in {data_dir}; start one with 'reactorcide serve', or set REACTORCIDE_API_URL to "
+        "where it is, and REACTORCIDE_API_TOKEN"
+    )
+
+
+def is_loopback(url: str) -> bool:
+    """Tell whether a URL is one of this host, by its address."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
