@@ -10,7 +10,8 @@ from click.testing import CliRunner
 
 from reactorcide.cli.jobs import _SHOWN
 from reactorcide.cli.submit import submit
-from reactorcide.domain.definition import JOB_FIELDS, JobDefinition, JobField
+from reactorcide.domain.definition import JOB_FIELDS, JobDefinition
+from reactorcide.domain.fields import JobField
 from reactorcide.domain.jobs import Job, JobStatus
 from reactorcide.lib.ids import new_id
 from reactorcide.store.database import Database

@@ -21,7 +21,8 @@ from peewee import (
     TextField,
 )
 
-from reactorcide.domain.definition import JOB_FIELDS, JobField
+from reactorcide.domain.definition import JOB_FIELDS
+from reactorcide.domain.fields import JobField
 
 
 class JSONField(TextField):

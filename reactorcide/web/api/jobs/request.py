@@ -17,9 +17,9 @@ from reactorcide.domain.definition import (
     MIN_MEMORY_BYTES,
     MIN_SECRET_CHARS,
     VARIABLE_NAME,
-    JobField,
 )
 from reactorcide.domain.errors import InvalidInput
+from reactorcide.domain.fields import JobField
 from reactorcide.domain.jobs import ARTIFACTS_DIR
 from reactorcide.domain.secrets import REDACTED, guess, secret_userinfo, secret_variables
 from reactorcide.lib import globs, sizes

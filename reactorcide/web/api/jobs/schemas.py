@@ -4,7 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, create_model
 
-from reactorcide.domain.definition import JOB_FIELDS, JobField
+from reactorcide.domain.definition import JOB_FIELDS
+from reactorcide.domain.fields import JobField
 from reactorcide.domain.jobs import JobStatus
 from reactorcide.web.api.schemas import MAX_FILTER_CHARS, Count, Header, Id, Query, Time
 
