@@ -10,6 +10,7 @@ from typing import Protocol
 import docker
 import pytest
 from docker.utils import kwargs_from_env
+from hypothesis import settings
 
 from tests.support.client import Client
 from tests.support.image import Images, build_images
@@ -23,6 +24,9 @@ def pytest_configure() -> None:
     # A shell has its background jobs ignore Ctrl-C, and what these start ignores it, too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.umask(0o022)
+    # How long an example takes depends on what else this machine does.
+    settings.register_profile("default", deadline=None)
+    settings.load_profile("default")
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,8 @@ _LEAST_LINE_CHARS = 8
 _MOST_DFA_BYTES = 16 << 10
 """The fastest automaton takes up to 1 KiB of memory for each byte of the patterns."""
 _TAIL_BYTES = 8
+_MAX_COMPARISONS = 64
+"""Beginnings of secrets that the end of one piece of output is compared with."""
 
 
 class Masker:
@@ -75,16 +77,25 @@ class Masker:
         return [(stop, b"".join([*parts, rest]) if parts else rest)]
 
     def _unfinished(self, data: bytes, start: int) -> int:
-        """Return the first position from ``start`` on where all that follows is the beginning of a secret."""
+        """Return a position from ``start`` on before which no secret is unfinished.
+
+        It is the first position whose rest begins a secret, but for secrets that repeat themselves: comparing
+        with each of their beginnings would be quadratic, so more may be held back for these.
+        """
         end = len(data)
         tail = data[max(start, end - _TAIL_BYTES) :]
         longest = 0
+        comparisons = 0
         # Mostly false, which spares looking at each of them.
         if len(tail) == _TAIL_BYTES and tail in self._joined:
             for pattern in self._patterns:
                 # A whole secret is not unfinished.
                 size = pattern.rfind(tail, 0, -1) + _TAIL_BYTES
                 while size >= _TAIL_BYTES and size > longest:
+                    comparisons += 1
+                    if comparisons > _MAX_COMPARISONS:
+                        longest = max(longest, min(size, end - start))
+                        break
                     if data.endswith(pattern[:size], start):
                         longest = size
                     size = pattern.rfind(tail, 0, size - 1) + _TAIL_BYTES

@@ -143,7 +143,7 @@ def test_the_beginning_of_a_line_does_not_wait_for_long(monkeypatch: pytest.Monk
 # --- reading -------------------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(printed=PRINTED, first=st.integers(0, 12), count=st.integers(0, 12))
 def test_lines_and_streams_are_found(
     tmp_path_factory: pytest.TempPathFactory, printed: list[tuple[int, bytes]], first: int, count: int
@@ -317,7 +317,7 @@ def fed(log: LogWriter, printed: list[tuple[int, bytes]]) -> None:
         log.feed([one])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     printed=PRINTED,
     crash_after=st.integers(0, 30),

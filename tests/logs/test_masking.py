@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from reactorcide.logs import masking
 from reactorcide.logs.masking import Masker, masked
 
 KEY = "-----BEGIN KEY-----\nMIIEvQIBADAN\r\n{\n}\nBgkqhkiG9w0B\n-----END KEY-----\n"
@@ -149,6 +150,30 @@ def test_a_long_secret_of_one_letter_costs_no_time_that_matters(secret: str) -> 
     data = b"x" * 300_000 + secret.encode()
     pieces = run(Masker([secret]), cut(data, range(0, len(data), 30_000)))
     assert output(pieces) == reference(data, [secret])
+
+
+def test_secrets_that_repeat_themselves_hold_back_more_in_place_of_costing_more() -> None:
+    """Each of 32,000 beginnings of 31 secrets ends like this output: they are not all compared with it."""
+    secrets = ["a" * 32_000 + f"{number:02}" for number in range(31)]
+    masker = Masker(secrets)
+    assert masker.feed(b"b" + b"a" * 9) == []
+    assert masker.feed(b"!") == [(11, b"baaaaaaaaa!")]
+    assert output(run(masker, [b"baaa", secrets[30].encode(), b"a"])) == b"baaa[REDACTED]a"
+
+
+@given(st.data())
+def test_what_is_held_back_unseen_is_masked_as_well(data: st.DataObject) -> None:
+    secrets = [*data.draw(patterns), "ab" * 12, "a" * 40]
+    text = data.draw(texts(secrets))
+    chunks = cut(text, data.draw(st.lists(st.integers(0, len(text)), max_size=8)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(masking, "_MAX_COMPARISONS", data.draw(st.integers(0, 2)))
+        pieces = run(Masker(secrets), chunks)
+    assert output(pieces) == reference(text, secrets)
+    position = 0
+    for number, (size, _) in enumerate(pieces, 1):
+        position += size
+        assert output(pieces[:number]) + reference(text[position:], secrets) == reference(text, secrets)
 
 
 def test_large_secrets_take_little_memory() -> None:

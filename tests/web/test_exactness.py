@@ -160,7 +160,7 @@ _TEXTS = st.lists(st.sampled_from(_PARTS) | st.characters(exclude_categories=["C
 
 
 @pytest.mark.parametrize("field", sorted(FIELDS))
-@settings(max_examples=400, deadline=None, database=None, derandomize=True)
+@settings(max_examples=400, database=None, derandomize=True)
 @given(parts=_TEXTS)
 @example(parts=["https://user:password@example.test:8080/project.git"])
 @example(parts=["git@example.test:team/project.git"])

@@ -336,7 +336,7 @@ def test_a_tar_that_breaks_off_is_the_engines_fault(tmp_path: Path) -> None:
         Collection(tmp_path, iter([data[:5000]]))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(seed=st.integers(0, 2**32), globs=st.none() | st.sampled_from(GLOBS))
 def test_whatever_a_tar_is_nothing_is_written_outside(seed: int, globs: list[str] | None) -> None:
     source = random.Random(seed)  # noqa: S311  # a test's
