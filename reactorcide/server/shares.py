@@ -24,8 +24,8 @@ _IPV6_PREFIX_BITS = 64
 """What one customer gets as a rule: single addresses in it are free for the taking."""
 _MAX_RUNNING = 8
 """Requests of one address that threads work on at once, followers and their like not counted."""
-_MAX_RUNNING_BESIDE_OTHERS = 3
-"""The same, while others have requests, too: Python's lock goes to one thread at a time."""
+_MAX_RUNNING_BESIDE_OTHERS = 1
+"""The same, while others have requests, too: each more makes these wait longer for Python's lock."""
 _BESIDE_S = 1.0
 _MAX_PENDING = 32
 """Requests of one address, waiting or running; with so many nothing more is read from its clients."""

@@ -337,12 +337,13 @@ def attack(target: Target) -> dict[str, Any]:
     """Attack until the time is up; return how often each attack ended in which way, and what went wrong."""
     ended: Counter[str] = Counter()
     failures: list[str] = []
-    until = monotonic() + target.seconds
     with (
         tempfile.TemporaryDirectory() as directory,
         git_jobs(Path(directory)) as of_git,
         ExitStack() as stack,
     ):
+        # The repositories are there only now.
+        until = monotonic() + target.seconds
         clients = itertools.cycle(target.tokens)
 
         def client() -> Client:
