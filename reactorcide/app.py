@@ -20,7 +20,7 @@ from reactorcide.jobs import JobContext, StoredJobs, sources
 from reactorcide.jobs.hints import WorkerHints
 from reactorcide.jobs.retention import Policy
 from reactorcide.lib.ids import new_id
-from reactorcide.lib.signals import Signals
+from reactorcide.lib.notifier import LocalNotifier
 from reactorcide.logs.local import LocalLogStore
 from reactorcide.metrics import Metrics
 from reactorcide.objects.filesystem import FilesystemObjectStore
@@ -60,7 +60,7 @@ class Service:
         """
         settings = replace(settings, data_dir=settings.data_dir.absolute())
         self._settings = settings
-        self._signals = Signals()
+        self._notifier = LocalNotifier()
         metrics, hints = Metrics(), WorkerHints()
         self._queue = _queue(settings, metrics)
         self._database = Database(settings.database_path)
@@ -76,7 +76,7 @@ class Service:
             store=self._store,
             objects=self._objects,
             logs=self._logs,
-            signals=self._signals,
+            notifier=self._notifier,
             metrics=metrics,
             corndogs=self._queue.corndogs,
             rules=preparation.rules,
@@ -124,7 +124,7 @@ class Service:
 
     def release_waiters(self) -> None:
         """End followers and long polls: the service is about to stop. Safe in a signal handler's thread."""
-        self._signals.close()
+        self._notifier.close()
 
     def stop(self, deadline_s: float = 3.0) -> None:
         """Bring everything down within about ``deadline_s``; running containers go on."""
@@ -319,7 +319,7 @@ def open_jobs(settings: Settings) -> Iterator[StoredJobs]:
             store=Store(database, Vault.beside(database.path)),
             objects=objects,
             logs=LocalLogStore(settings.logs_dir, objects),
-            signals=Signals(),
+            notifier=LocalNotifier(),
         )
 
 

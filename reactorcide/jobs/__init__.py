@@ -6,7 +6,7 @@ from typing import Protocol
 from reactorcide.corndogs.task import Corndogs
 from reactorcide.domain.definition import JobDefinition
 from reactorcide.jobs.hints import WorkerHints
-from reactorcide.lib.signals import Signals
+from reactorcide.lib.notifier import Notifier
 from reactorcide.logs import LogStore
 from reactorcide.metrics import Metrics
 from reactorcide.objects import ObjectStore
@@ -27,7 +27,7 @@ class StoredJobs:
     store: Store
     objects: ObjectStore
     logs: LogStore
-    signals: Signals
+    notifier: Notifier
 
 
 @dataclass(frozen=True, slots=True)

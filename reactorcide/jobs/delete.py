@@ -33,7 +33,7 @@ def delete(context: JobContext, user: User, job_id: str) -> None:
 def announce_deleted(context: StoredJobs, job_id: str) -> None:
     """Tell whoever waits for a job that there is none any more, once its tombstone is written."""
     crashpoints.reached("delete-written")
-    context.signals.announce(job_id)
+    context.notifier.announce(job_id)
 
 
 def purge_ended(context: StoredJobs, job_id: str | None = None) -> None:

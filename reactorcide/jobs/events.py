@@ -6,11 +6,10 @@ from collections.abc import Generator
 from reactorcide.domain.accounts import User
 from reactorcide.domain.jobs import JobEvent
 from reactorcide.jobs import StoredJobs
-from reactorcide.lib.signals import ANY_JOB
+from reactorcide.lib.notifier import ANY_JOB, LOOK_EVERY_S
 
 _NUMBER = re.compile(r"\d{1,15}", re.ASCII)
 _SEALED = re.compile(r"[A-Za-z0-9_-]{64}")
-_IDLE_S = 1.0
 _PAGE = 100
 
 
@@ -44,8 +43,8 @@ def follow(context: StoredJobs, user: User, after: int) -> Generator[JobEvent | 
     """
     user_id = None if user.is_admin else user.user_id
     position = after
-    with context.signals.watching(ANY_JOB) as changed:
-        while not context.signals.closed:
+    with context.notifier.watching(ANY_JOB) as changed:
+        while not context.notifier.closed:
             changed.clear()
             # Asked first: whatever else is up to there is somebody else's, and not looked at again.
             last = context.store.events.last_id()
@@ -56,5 +55,5 @@ def follow(context: StoredJobs, user: User, after: int) -> Generator[JobEvent | 
             if len(events) == _PAGE:
                 continue
             position = max(position, last)
-            if not changed.wait(_IDLE_S):
+            if not changed.wait(LOOK_EVERY_S):
                 yield None

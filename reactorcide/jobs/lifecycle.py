@@ -17,7 +17,7 @@ from reactorcide.domain.secrets import secrets_of
 from reactorcide.jobs import JobContext, tasks
 from reactorcide.jobs.tasks import TASK_CLAIMED, TASK_WAITING
 from reactorcide.lib.clock import now_ms
-from reactorcide.lib.signals import ANY_JOB
+from reactorcide.lib.notifier import ANY_JOB
 from reactorcide.logs.masking import masked
 from reactorcide.store import Records
 
@@ -69,7 +69,7 @@ def finish(context: JobContext, job: Job, outcome: Outcome, *, log_truncated: bo
         },
     )
     if ended is None:
-        context.signals.announce(job.job_id)
+        context.notifier.announce(job.job_id)
         return
     _changed(context, ended)
 
@@ -109,7 +109,7 @@ def try_again(
         },
     )
     if waiting is None:
-        context.signals.announce(job.job_id)
+        context.notifier.announce(job.job_id)
         return
     _changed(context, waiting)
 
@@ -248,5 +248,5 @@ def _changed(context: JobContext, job: Job) -> None:
         if job.started_at_ms is not None and job.completed_at_ms is not None:
             run_s = (job.completed_at_ms - job.started_at_ms) / 1000
         context.metrics.observe_job_end(job.definition.queue_name, job.status, run_s)
-    context.signals.announce(job.job_id)
-    context.signals.announce(ANY_JOB)
+    context.notifier.announce(job.job_id)
+    context.notifier.announce(ANY_JOB)

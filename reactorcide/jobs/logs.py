@@ -132,14 +132,14 @@ def _parts(
         current = number
         for view, begin, end in follow_log(
             context.logs,
-            context.signals,
+            context.notifier,
             job.job_id,
             current,
             lambda: context.store.attempts.log_is_closed(job.job_id, current),  # noqa: B023  # used before it changes
             start=offset,
         ):
             yield current, view, begin, end
-        if part.attempt is not None or context.signals.closed:
+        if part.attempt is not None or context.notifier.closed:
             return
         latest = as_it_is(context, job)
         if latest is None or latest.attempt == number:

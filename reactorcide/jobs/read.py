@@ -10,6 +10,7 @@ from reactorcide.domain.errors import NotFound, ObjectNotFound
 from reactorcide.domain.jobs import AttemptRecord, Job, JobFilter, artifacts_prefix, attempt_prefix
 from reactorcide.jobs import StoredJobs, access
 from reactorcide.lib.clock import now_ms
+from reactorcide.lib.notifier import LOOK_EVERY_S
 from reactorcide.lib.tar import Entry
 
 _MOST_QUEUES = 1000
@@ -84,13 +85,14 @@ def attempts(context: StoredJobs, job: Job) -> list[AttemptRecord]:
 def wait_for_change(context: StoredJobs, user: User, job_id: str, *, timeout_s: float) -> Job:
     """Return the job as soon as its status is another one than now, is final, or the time is up."""
     deadline = monotonic() + timeout_s
-    with context.signals.watching(job_id) as changed:
+    with context.notifier.watching(job_id) as changed:
         first = access.get(context, user, job_id)
         job = first
-        while not job.is_final and job.status is first.status and not context.signals.closed:
+        while not job.is_final and job.status is first.status and not context.notifier.closed:
             left_s = deadline - monotonic()
-            if left_s <= 0 or not changed.wait(left_s):
+            if left_s <= 0:
                 break
+            changed.wait(min(left_s, LOOK_EVERY_S))
             changed.clear()
             job = access.get(context, user, job_id)
     return job

@@ -11,7 +11,7 @@ from reactorcide.domain.jobs import Job, JobDefinition, JobStatus, RequestKey
 from reactorcide.jobs import JobContext, lifecycle, sources, tasks
 from reactorcide.lib.clock import now_ms
 from reactorcide.lib.ids import new_id
-from reactorcide.lib.signals import ANY_JOB
+from reactorcide.lib.notifier import ANY_JOB
 from reactorcide.logs.masking import hide_in_own_log
 from reactorcide.store import Records
 
@@ -65,7 +65,7 @@ def submit(
         tx.audit.add(entry)
 
     context.store.write(write)
-    context.signals.announce(ANY_JOB)
+    context.notifier.announce(ANY_JOB)
     crashpoints.reached("submit-committed")
     try:
         return enqueue(context, job, failures=0) or context.store.jobs.get(job.job_id)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from reactorcide.domain.errors import ObjectNotFound
 from reactorcide.domain.jobs import log_index_key, log_key
 from reactorcide.lib.clock import rfc3339
-from reactorcide.lib.signals import Signals
+from reactorcide.lib.notifier import LOOK_EVERY_S, Notifier
 from reactorcide.logs import LogStore
 from reactorcide.logs.index import (
     BLOCK_BYTES,
@@ -24,7 +24,6 @@ from reactorcide.logs.index import (
 
 STREAMS = {"stdout": STDOUT, "stderr": STDERR}
 _NAMES = {SERVICE: "service", STDOUT: "stdout", STDERR: "stderr", GAP: "service"}
-_IDLE_S = 1.0
 
 
 class Piece(NamedTuple):
@@ -200,7 +199,7 @@ def with_times(pieces: Iterable[Piece], *, begins_line: bool) -> Iterator[bytes]
 
 def follow_log(
     logs: LogStore,
-    signals: Signals,
+    notifier: Notifier,
     job_id: str,
     attempt: int,
     is_closed: Callable[[], bool],
@@ -213,7 +212,7 @@ def follow_log(
     anybody still listens. Ends, too, when the service stops.
     """
     position = start
-    with signals.watching(job_id, log_key(job_id, attempt)) as changed:
+    with notifier.watching(job_id, log_key(job_id, attempt)) as changed:
         while True:
             changed.clear()
             # Asked before reading: what is written before it closes is then always read.
@@ -222,7 +221,7 @@ def follow_log(
             if view.end > position:
                 yield view, position, view.end
                 position = view.end
-            if closed or signals.closed:
+            if closed or notifier.closed:
                 return
-            if not changed.wait(_IDLE_S):
+            if not changed.wait(LOOK_EVERY_S):
                 yield view, position, position

@@ -7,7 +7,7 @@ from reactorcide import crashpoints
 from reactorcide.domain.errors import ObjectStoreError
 from reactorcide.domain.jobs import log_index_key, log_key
 from reactorcide.lib.clock import now_ms
-from reactorcide.lib.signals import Signals
+from reactorcide.lib.notifier import Notifier
 from reactorcide.lib.sizes import format_size
 from reactorcide.logs import LogStore
 from reactorcide.logs.copy import CopyCounter, copied_bytes
@@ -45,7 +45,7 @@ class LogWriter:
     def __init__(
         self,
         logs: LogStore,
-        signals: Signals,
+        notifier: Notifier,
         job_id: str,
         attempt: int,
         *,
@@ -53,7 +53,7 @@ class LogWriter:
         most_bytes: int = DEFAULT_MOST_BYTES,
     ) -> None:
         self._logs = logs
-        self._signals = signals
+        self._notifier = notifier
         self._secrets = secrets
         self._most_bytes = most_bytes
         self._key = log_key(job_id, attempt)
@@ -244,7 +244,7 @@ class LogWriter:
             self._reset_streams()
             raise
         # Not the job: who waits for its status need not look at the database for every line.
-        self._signals.announce(self._key)
+        self._notifier.announce(self._key)
 
     def _as_copied(self, runs: list[Run]) -> list[Run]:
         """Return runs with as many printed bytes as they are in the engine's copy."""

@@ -9,7 +9,7 @@ from time import monotonic
 from flask import Response, has_request_context, request
 
 from reactorcide.domain.errors import Busy
-from reactorcide.lib.signals import Signals
+from reactorcide.lib.notifier import Notifier
 
 _LOOK_EVERY_S = 1.0
 
@@ -35,7 +35,7 @@ class StreamSlots:
 
 
 def stream(
-    slots: StreamSlots, signals: Signals, chunks: Generator[bytes, None, None], mimetype: str = "text/plain"
+    slots: StreamSlots, notifier: Notifier, chunks: Generator[bytes, None, None], mimetype: str = "text/plain"
 ) -> Response:
     """Return an answer that goes on until ``chunks`` ends, the client goes or the service stops.
 
@@ -59,7 +59,7 @@ def stream(
                         raise ConnectionResetError(errno.ECONNRESET, "the client has gone")
                 if chunk:
                     yield chunk
-        if signals.closed:
+        if notifier.closed:
             raise ConnectionResetError(errno.ECONNRESET, "the service stops")
 
     response = Response(body(), mimetype=mimetype)

@@ -8,7 +8,7 @@ import pytest
 
 from reactorcide.domain.errors import InvalidInput, ObjectNotFound, ObjectStoreError
 from reactorcide.domain.jobs import attempt_prefix, log_index_key, log_key
-from reactorcide.lib.signals import Signals
+from reactorcide.lib.notifier import LocalNotifier
 from reactorcide.logs.local import LocalLogStore
 from reactorcide.logs.reader import LogView, follow_log
 from reactorcide.logs.writer import LogWriter
@@ -134,7 +134,7 @@ def test_a_kill_while_a_log_is_sealed_loses_nothing(
     file_number: int,
     stored: bool,
 ) -> None:
-    writer = LogWriter(logs, Signals(), "job", 1)
+    writer = LogWriter(logs, LocalNotifier(), "job", 1)
     writer.feed([(1, b"one\n"), (2, b"two\n")])
     writer.end()
     writer.close()
@@ -158,7 +158,7 @@ def test_a_kill_while_a_log_is_sealed_loses_nothing(
     view = LogView(logs, "job", 1)
     assert b"".join(view.read(0, view.end)) == b"one\ntwo\n"
     # An adopter goes on with it.
-    again = LogWriter(logs, Signals(), "job", 1)
+    again = LogWriter(logs, LocalNotifier(), "job", 1)
     assert again.size_bytes == 8
     again.restart(0)
     again.feed([(1, b"one\n"), (2, b"two\n"), (1, b"three\n")])
@@ -172,14 +172,14 @@ def test_a_kill_while_a_log_is_sealed_loses_nothing(
 def test_a_follower_and_readers_see_every_byte_while_it_is_sealed(
     logs: LocalLogStore, objects: ObjectStore
 ) -> None:
-    signals, closed = Signals(), threading.Event()
-    writer = LogWriter(logs, signals, "job", 1)
+    notifier, closed = LocalNotifier(), threading.Event()
+    writer = LogWriter(logs, notifier, "job", 1)
     expected = b"".join(b"%d\n" % number for number in range(200))
     followed: list[bytes] = []
     trouble: list[str] = []
 
     def follow() -> None:
-        for view, start, end in follow_log(logs, signals, "job", 1, closed.is_set):
+        for view, start, end in follow_log(logs, notifier, "job", 1, closed.is_set):
             followed.append(b"".join(view.read(start, end)))
 
     def look() -> None:
@@ -200,11 +200,11 @@ def test_a_follower_and_readers_see_every_byte_while_it_is_sealed(
             writer.end()
             writer.close()
             logs.seal(PREFIX)
-            writer = LogWriter(logs, signals, "job", 1)
+            writer = LogWriter(logs, notifier, "job", 1)
     writer.close()
     logs.seal(PREFIX)
     closed.set()
-    signals.announce("job")
+    notifier.announce("job")
     for thread in threads:
         thread.join(30)
     assert trouble == []

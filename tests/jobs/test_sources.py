@@ -23,7 +23,7 @@ from reactorcide.jobs import JobContext, delete, lifecycle, read, sources
 from reactorcide.jobs.hints import WorkerHints
 from reactorcide.lib.clock import now_ms
 from reactorcide.lib.ids import new_id
-from reactorcide.lib.signals import Signals
+from reactorcide.lib.notifier import LocalNotifier
 from reactorcide.logs.local import LocalLogStore
 from reactorcide.metrics import Metrics
 from reactorcide.objects.filesystem import FilesystemObjectStore
@@ -103,7 +103,7 @@ def shelf(tmp_path: Path) -> Iterator[Shelf]:
             store=new_store(database),
             objects=objects,
             logs=LocalLogStore(tmp_path / "logs", objects),
-            signals=Signals(),
+            notifier=LocalNotifier(),
             metrics=Metrics(),
             corndogs=unused,
             rules=unused,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from reactorcide.domain.errors import ObjectStoreError
 from reactorcide.domain.jobs import log_index_key, log_key
-from reactorcide.lib.signals import Signals
+from reactorcide.lib.notifier import LocalNotifier
 from reactorcide.logs import index, lines, writer
 from reactorcide.logs.copy import CopyCounter, copied_bytes
 from reactorcide.logs.index import STDERR, STDOUT
@@ -42,7 +42,7 @@ def log(logs: LocalLogStore) -> Iterator[LogWriter]:
 
 
 def new_log(logs: LocalLogStore, **options: Any) -> LogWriter:
-    return LogWriter(logs, Signals(), "job", 1, **options)
+    return LogWriter(logs, LocalNotifier(), "job", 1, **options)
 
 
 def read(logs: LocalLogStore) -> bytes:
@@ -494,25 +494,25 @@ def test_the_end_that_is_kept_takes_little_memory(logs: LocalLogStore) -> None:
 # --- following -----------------------------------------------------------------------------------
 
 
-def followed(logs: LocalLogStore, signals: Signals, closed: threading.Event) -> Iterator[bytes]:
-    for view, start, end in follow_log(logs, signals, "job", 1, closed.is_set):
+def followed(logs: LocalLogStore, notifier: LocalNotifier, closed: threading.Event) -> Iterator[bytes]:
+    for view, start, end in follow_log(logs, notifier, "job", 1, closed.is_set):
         yield b"".join(view.read(start, end))
 
 
 def test_a_follower_gets_every_byte_once_and_ends_with_the_log(logs: LocalLogStore) -> None:
-    signals = Signals()
+    notifier = LocalNotifier()
     closed = threading.Event()
     seen: list[bytes] = []
     caught_up = threading.Event()
 
     def follow() -> None:
-        for chunk in followed(logs, signals, closed):
+        for chunk in followed(logs, notifier, closed):
             seen.append(chunk)
             caught_up.set()
 
     thread = threading.Thread(target=follow)
     thread.start()
-    log = LogWriter(logs, signals, "job", 1)
+    log = LogWriter(logs, notifier, "job", 1)
     for number in range(200):
         log.feed([(1, b"%d\n" % number)])
         if number == 0:
@@ -520,7 +520,7 @@ def test_a_follower_gets_every_byte_once_and_ends_with_the_log(logs: LocalLogSto
             assert caught_up.wait(30)
     log.close()
     closed.set()
-    signals.announce("job")
+    notifier.announce("job")
     thread.join(30)
     assert b"".join(seen) == b"".join(b"%d\n" % number for number in range(200))
 
@@ -530,18 +530,18 @@ def test_a_follower_never_reads_what_is_not_in_the_index(logs: LocalLogStore, tm
     log.feed([(1, b"whole\n")])
     with logs.path(KEY).open("ab") as file:
         file.write(b"written, and may be cut back")
-    assert next(followed(logs, Signals(), threading.Event())) == b"whole\n"
+    assert next(followed(logs, LocalNotifier(), threading.Event())) == b"whole\n"
     log.close()
 
 
 def test_a_follower_ends_when_the_service_stops(logs: LocalLogStore) -> None:
-    signals = Signals()
-    log = LogWriter(logs, signals, "job", 1)
+    notifier = LocalNotifier()
+    log = LogWriter(logs, notifier, "job", 1)
     log.feed([(1, b"so far\n")])
     seen: list[bytes] = []
-    thread = threading.Thread(target=lambda: seen.extend(followed(logs, signals, threading.Event())))
+    thread = threading.Thread(target=lambda: seen.extend(followed(logs, notifier, threading.Event())))
     thread.start()
-    signals.close()
+    notifier.close()
     thread.join(30)
     assert not thread.is_alive()
     assert b"".join(seen) == b"so far\n"
@@ -549,4 +549,4 @@ def test_a_follower_ends_when_the_service_stops(logs: LocalLogStore) -> None:
 
 
 def test_a_follower_is_asked_now_and_then_whether_anybody_listens(logs: LocalLogStore) -> None:
-    assert next(followed(logs, Signals(), threading.Event())) == b""
+    assert next(followed(logs, LocalNotifier(), threading.Event())) == b""

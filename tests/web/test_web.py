@@ -10,7 +10,7 @@ from flask import Flask, Response, request
 
 from reactorcide.domain import errors as domain_errors
 from reactorcide.domain.errors import Busy, InvalidInput, NotFound, ReactorcideError, StoreError
-from reactorcide.lib.signals import Signals
+from reactorcide.lib.notifier import LocalNotifier
 from reactorcide.metrics import Metrics
 from reactorcide.web import errors, requests, streams
 from reactorcide.web.streams import StreamSlots, stream
@@ -110,10 +110,13 @@ class TestStreams:
 
     @staticmethod
     def open(
-        app: Flask, slots: StreamSlots, chunks: Generator[bytes, None, None], signals: Signals | None = None
+        app: Flask,
+        slots: StreamSlots,
+        chunks: Generator[bytes, None, None],
+        notifier: LocalNotifier | None = None,
     ) -> Response:
         with app.test_request_context():
-            return stream(slots, signals or Signals(), chunks)
+            return stream(slots, notifier or LocalNotifier(), chunks)
 
     def test_past_the_bound_is_busy_and_a_closed_one_makes_room(self, app: Flask) -> None:
         slots = StreamSlots(1)
@@ -127,13 +130,13 @@ class TestStreams:
         assert not StreamSlots(0).try_take()
 
     def test_an_answer_that_the_stop_cut_off_does_not_look_complete(self, app: Flask) -> None:
-        signals = Signals()
+        notifier = LocalNotifier()
 
         def chunks() -> Generator[bytes, None, None]:
             yield b"half"
-            signals.close()
+            notifier.close()
 
-        response = self.open(app, StreamSlots(1), chunks(), signals)
+        response = self.open(app, StreamSlots(1), chunks(), notifier)
         with pytest.raises(ConnectionResetError):
             list(response.response)
         response.close()
@@ -148,7 +151,7 @@ class TestStreams:
     ) -> None:
         monkeypatch.setattr(streams, "_LOOK_EVERY_S", 0)
         with app.test_request_context(environ_overrides={"reactorcide.has_gone": lambda: True}):
-            response = stream(StreamSlots(1), Signals(), pieces(b"x", b"y"))
+            response = stream(StreamSlots(1), LocalNotifier(), pieces(b"x", b"y"))
             # So that what was said does not look complete.
             with pytest.raises(ConnectionResetError):
                 list(response.response)

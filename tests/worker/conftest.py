@@ -16,7 +16,7 @@ from reactorcide.jobs import JobContext
 from reactorcide.jobs.hints import WorkerHints
 from reactorcide.jobs.logs import LogPart, read
 from reactorcide.jobs.submit import submit
-from reactorcide.lib.signals import Signals
+from reactorcide.lib.notifier import LocalNotifier
 from reactorcide.logs.local import LocalLogStore
 from reactorcide.metrics import Metrics
 from reactorcide.objects.filesystem import FilesystemObjectStore
@@ -117,7 +117,7 @@ def open_house(tmp_path: Path, instance_id: str) -> Iterator[House]:
         store=store,
         objects=objects,
         logs=LocalLogStore(tmp_path / "logs", objects),
-        signals=Signals(),
+        notifier=LocalNotifier(),
         metrics=Metrics(),
         corndogs=GrpcCorndogs(corndogs.address),
         rules=preparation.rules,

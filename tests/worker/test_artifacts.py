@@ -19,7 +19,7 @@ from reactorcide.domain.jobs import Job, JobDefinition, JobStatus
 from reactorcide.jobs import JobContext, read
 from reactorcide.jobs.hints import WorkerHints
 from reactorcide.jobs.read import Artifact
-from reactorcide.lib.signals import Signals
+from reactorcide.lib.notifier import LocalNotifier
 from reactorcide.logs.local import LocalLogStore
 from reactorcide.logs.writer import LogWriter
 from reactorcide.metrics import Metrics
@@ -38,7 +38,7 @@ def a_context(base: Path) -> JobContext:
         store=unused,
         objects=objects,
         logs=LocalLogStore(base / "logs", objects),
-        signals=Signals(),
+        notifier=LocalNotifier(),
         metrics=Metrics(),
         corndogs=unused,
         rules=unused,
@@ -77,7 +77,7 @@ class Collection:
             self.opened += 1
             yield from data() if callable(data) else data
 
-        log = LogWriter(self.context.logs, self.context.signals, "j", 1)
+        log = LogWriter(self.context.logs, self.context.notifier, "j", 1)
         try:
             self.prefix = store_artifacts(self.context, self.job, open_tar, log, check=check, **limits)
         finally:

@@ -29,7 +29,7 @@ from reactorcide.domain.jobs import FINAL, WAITING, Job, JobDefinition, JobStatu
 from reactorcide.jobs import JobContext, cancel, delete, explain, lifecycle
 from reactorcide.jobs.hints import WorkerHints
 from reactorcide.jobs.submit import submit
-from reactorcide.lib.signals import Signals
+from reactorcide.lib.notifier import LocalNotifier
 from reactorcide.logs.local import LocalLogStore
 from reactorcide.metrics import Metrics
 from reactorcide.objects.filesystem import FilesystemObjectStore
@@ -129,7 +129,7 @@ class Lifecycle(RuleBasedStateMachine):
             store=new_store(self.database),
             objects=objects,
             logs=LocalLogStore(base / "logs", objects),
-            signals=Signals(),
+            notifier=LocalNotifier(),
             metrics=Metrics(),
             corndogs=self.cable,  # all of it, while it is not cut
             rules=self.preparation.rules,

@@ -130,7 +130,7 @@ class Attempt:
         def opened() -> LogWriter:
             return LogWriter(
                 self._context.logs,
-                self._context.signals,
+                self._context.notifier,
                 self.job.job_id,
                 self.job.attempt,
                 secrets=secrets_of(self.job.definition),

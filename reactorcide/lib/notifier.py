@@ -1,19 +1,42 @@
-"""Wake-ups by key, inside one process: who waits for a job learns at once that it changed."""
+"""Hints by key that something has changed, so that whoever waits for a job sees it at once."""
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
 
 ANY_JOB = "any job"
 """Announced with every status change of every job."""
+LOOK_EVERY_S = 1.0
+"""How long anybody waits for a hint before looking again without one."""
 
 
-class Signals:
+class Notifier(Protocol):
     """Lets threads wait for something to happen to a key, such as a job's id.
 
-    A signal carries nothing: whoever is woken looks at the truth, which is in the database or a
-    file. Thread-safe.
+    A hint carries nothing and may be lost: the database and the logs have the state, and whoever waits looks
+    at it after each hint, and every ``LOOK_EVERY_S`` without one. Thread-safe.
     """
+
+    def watching(self, *keys: str) -> AbstractContextManager[threading.Event]:
+        """Yield an event that is set whenever one of ``keys`` is announced; the watcher clears it.
+
+        Look at the state *after* entering (or clearing), so that no change falls in between.
+        """
+
+    def announce(self, key: str) -> None:
+        """Set the events of all who watch ``key``; costs next to nothing where nobody does."""
+
+    def close(self) -> None:
+        """Set all events for good: the service stops. Safe to repeat."""
+
+    @property
+    def closed(self) -> bool:
+        """Tell whether the service stops, so that nobody should wait any more."""
+
+
+class LocalNotifier:
+    """A ``Notifier`` inside one process."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -22,10 +45,7 @@ class Signals:
 
     @contextmanager
     def watching(self, *keys: str) -> Iterator[threading.Event]:
-        """Yield an event that is set whenever one of ``keys`` is announced; the watcher clears it.
-
-        Look at the truth *after* entering (or clearing), so that nothing falls in between.
-        """
+        """See ``Notifier.watching``."""
         event = threading.Event()
         with self._lock:
             if self._closed:
@@ -43,7 +63,7 @@ class Signals:
                         del self._watchers[key]
 
     def announce(self, key: str) -> None:
-        """Wake everybody who watches ``key``; costs next to nothing where nobody does."""
+        """See ``Notifier.announce``."""
         if key not in self._watchers:
             return
         with self._lock:
@@ -51,7 +71,7 @@ class Signals:
                 event.set()
 
     def close(self) -> None:
-        """Wake everybody for good: the service stops. Safe to repeat."""
+        """See ``Notifier.close``."""
         with self._lock:
             self._closed = True
             for watchers in self._watchers.values():
@@ -60,5 +80,5 @@ class Signals:
 
     @property
     def closed(self) -> bool:
-        """Tell whether the service stops, so that waiting makes no sense any more."""
+        """See ``Notifier.closed``."""
         return self._closed
