@@ -29,7 +29,7 @@ from reactorcide.workflows.nodes import MAX_FILE_BYTES
 def check(path: Path, as_json: bool, schema: bool) -> None:
     """Check the workflow files of a checkout, each problem as FILE:LINE:COLUMN; exit code 0 if none is wrong.
 
-    PATH is the checkout or a directory in it, or one workflow file.
+    PATH is the checkout or a directory in it, or one file of .reactorcide/workflows.
     """
     if schema:
         render.as_json(keys.schema())
@@ -40,18 +40,19 @@ def check(path: Path, as_json: bool, schema: bool) -> None:
             f"there is no {WORKFLOWS_DIR} and no {JOBS_DIR} in {path.resolve()} or above; "
             "'reactorcide init' writes a first workflow"
         )
-    definitions = check_files(read_files(root), root.name)
+    files = read_files(root)
+    definitions = check_files(files, root.name)
     if path.is_file():
-        named = path.resolve().relative_to(root).as_posix()
-        definitions = (
-            tuple(
-                definition
-                for definition in definitions
-                if definition.file == named
-                or any(problem.place.file == named for problem in definition.problems)
+        # The file itself may be a link.
+        named = (path.parent.resolve() / path.name).relative_to(root).as_posix()
+        if named not in files:
+            raise InvalidInput(
+                f"{path} is no workflow file of {root}: those are the .yaml and .yml files in "
+                f"{WORKFLOWS_DIR} and {JOBS_DIR}"
             )
-            or definitions
-        )
+        # Any workflow may take a file of jobs.
+        if named.startswith(WORKFLOWS_DIR):
+            definitions = tuple(definition for definition in definitions if definition.file == named)
     if not definitions:
         raise InvalidInput(f"there is no .yaml or .yml file in {root / WORKFLOWS_DIR} or {root / JOBS_DIR}")
     if as_json:

@@ -57,8 +57,22 @@ def test_an_error_is_one_and_has_its_place_as_seen_from_where_one_is(
             f"{prefix}{file}:4:3: the job 'test' needs the key command, with a script",
             f"{prefix}{file}:4:10: 'comand' is no key of a job; did you mean command?",
         ]
-    one = run(program, checkout, "check", ".reactorcide/workflows/ci.yaml")
+
+
+def test_one_file_alone(program: Program, checkout: Path) -> None:
+    (checkout / ".reactorcide/workflows/ci.yaml").write_text(GOOD)
+    (checkout / ".reactorcide/workflows/bad.yml").write_text(BAD)
+    (checkout / "other.yaml").write_text(BAD)
+    (checkout / ".reactorcide/jobs").mkdir()
+    (checkout / ".reactorcide/jobs/unit.yaml").write_text("name: unit\ncommand: x\n")
+
+    one = run(program, checkout / "src", "check", "../.reactorcide/workflows/ci.yaml")
     assert (one.code, one.output) == (0, b"")
+    # Any workflow may take it, so that all are checked.
+    assert run(program, checkout, "check", ".reactorcide/jobs/unit.yaml").code == 1
+    other = run(program, checkout, "check", "other.yaml")
+    assert (other.code, other.output) == (1, b"")
+    assert "other.yaml is no workflow file of" in other.errors
 
 
 def test_json_has_workflows_with_their_graph_and_all_problems(program: Program, checkout: Path) -> None:
