@@ -1,4 +1,4 @@
-"""The composition root: every part is made and wired here, and nowhere else."""
+"""The composition root: the one place where the parts are created and wired."""
 
 import logging
 import shutil
@@ -387,7 +387,7 @@ def _deferred_runner(settings: Settings, environment: Mapping[str, str]) -> Runn
 
 
 class _Deferred:
-    """Stands for a collaborator that is made when it is first used. Thread-safe."""
+    """A proxy for a collaborator that is created when it is first used. Thread-safe."""
 
     def __init__(self, make: Callable[[], object]) -> None:
         self._make = make

@@ -1,4 +1,4 @@
-"""Looking at what was done."""
+"""Read the audit log."""
 
 from reactorcide.accounts import AccountContext
 from reactorcide.domain.audit import AuditEntry, AuditFilter

@@ -30,9 +30,7 @@ def gc(dry_run: bool, as_json: bool, **options: Any) -> None:
     policy = keep_policy(settings)
     with open_jobs(settings) as context:
         removals = (
-            retention.plan(context, policy)
-            if dry_run
-            else retention.carry_out(context, policy, by=operator())
+            retention.plan(context, policy) if dry_run else retention.apply(context, policy, by=operator())
         )
     size_bytes = sum(item.size_bytes for item in removals)
     if as_json:

@@ -1,4 +1,4 @@
-"""Whose jobs a caller may see and touch."""
+"""Access control: which jobs a caller may see and change."""
 
 from reactorcide.domain.accounts import User
 from reactorcide.domain.errors import Forbidden, NotFound

@@ -1,4 +1,4 @@
-"""Cancelling a job: stored first, carried out afterwards."""
+"""Cancel a job: the status is stored first, the container stopped afterwards."""
 
 from reactorcide import crashpoints
 from reactorcide.domain.accounts import User

@@ -1,4 +1,4 @@
-"""Explain why a job waits: what stands before it, in a sentence."""
+"""Explain in a sentence why a job waits."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ _LONG_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Where a job stands: a sentence, its place in the queue (from 1), when it is tried next."""
+    """The reason for a job's state, its place in the queue (from 1), and when it is tried next."""
 
     reason: str
     place: int | None = None

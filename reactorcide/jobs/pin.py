@@ -1,4 +1,4 @@
-"""Pinning a job: it is kept until somebody deletes it."""
+"""Pin a job: retention does not remove it."""
 
 from reactorcide.domain.accounts import User
 from reactorcide.domain.audit import Action, AuditEntry

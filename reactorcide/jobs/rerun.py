@@ -1,4 +1,4 @@
-"""Running a job's definition again, as a new job."""
+"""Submit a job's definition again, as a new job."""
 
 from reactorcide.domain.accounts import User
 from reactorcide.domain.jobs import Job

@@ -84,7 +84,7 @@ def plan(context: StoredJobs, policy: Policy) -> list[Removal]:
     )
 
 
-def carry_out(
+def apply(
     context: StoredJobs, policy: Policy, *, by: Actor, stopping: Callable[[], bool] = lambda: False
 ) -> list[Removal]:
     """Remove what the policy does not keep, and return it; ends early when ``stopping`` says so.

@@ -1,4 +1,4 @@
-"""Where a request comes from, as far as that can be believed."""
+"""The address of a client, also behind trusted proxies."""
 
 import ipaddress
 from collections.abc import Iterable, Sequence
@@ -18,7 +18,7 @@ def client_address() -> str:
 
 
 class TrustedProxies:
-    """WSGI middleware: the client's address and scheme as proxies in ``networks`` tell them, and nobody else.
+    """WSGI middleware: trust X-Forwarded-For and X-Forwarded-Proto from ``networks`` only.
 
     Each proxy adds the address that it was called from to the end of ``X-Forwarded-For``, so that all which
     stands before the last address that is no trusted proxy's may be the client's invention.
@@ -41,7 +41,7 @@ class TrustedProxies:
         return self._app(environ, start_response)
 
     def _client(self, address: _Address, named: str) -> _Address:
-        """Follow the proxies back from ``address`` as far as they are trusted and what they say is sound."""
+        """Return the last address in the chain of proxies that is no trusted proxy."""
         for text in reversed(named.split(",")):
             before = _parsed(text.strip()) if self._is_trusted(address) else None
             if before is None:

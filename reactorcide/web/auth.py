@@ -1,4 +1,4 @@
-"""Who is calling, and whether they may: the bearer token of a request, and what each route needs of it."""
+"""Authentication and authorization: a request's bearer token, and the scopes that each route needs."""
 
 from collections.abc import Mapping
 
@@ -64,7 +64,7 @@ NEEDS: Mapping[str, _Scopes | None] = {
 
 
 def install(app: Flask) -> None:
-    """Let nobody reach a route that needs a token without one that allows it."""
+    """Refuse a request whose token is missing, invalid, or lacks the route's scopes."""
     app.before_request(_check_token)
 
 

@@ -1,4 +1,4 @@
-"""Which other sites' pages may use the API from a browser."""
+"""CORS: which other origins may use the API from a browser."""
 
 from collections.abc import Collection
 
@@ -22,7 +22,7 @@ def allowance(origin: str, origins: Collection[str]) -> dict[str, str]:
 
 
 def install(app: Flask, origins: Collection[str]) -> None:
-    """Let pages of ``origins`` use the API; where there are none, nothing is said to any."""
+    """Let pages of ``origins`` use the API; without origins nothing is installed."""
     if not origins:
         return
 

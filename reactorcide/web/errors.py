@@ -1,4 +1,4 @@
-"""The one table from errors to answers."""
+"""Map errors to HTTP answers, all in one table."""
 
 import logging
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from reactorcide.domain import errors
 log = logging.getLogger("reactorcide.web")
 
 MAX_DETAILS = 20
-"""The most fields that an error names."""
+"""The maximum of fields that an error names."""
 _MAX_FIELD_CHARS = 255
 
 Detail = dict[str, str]
@@ -66,7 +66,7 @@ _HTTP_MESSAGES = {
 
 
 class InvalidFields(errors.InvalidInput):
-    """Several fields are to blame."""
+    """Several fields of a request are wrong."""
 
     def __init__(self, details: Sequence[Detail]) -> None:
         super().__init__("; ".join(f"{item['field']}: {item['message']}" for item in details))
@@ -74,7 +74,7 @@ class InvalidFields(errors.InvalidInput):
 
 
 def validation_failed(error: ValidationError) -> None:
-    """Raise what pydantic found as ``InvalidFields``."""
+    """Raise ``InvalidFields`` for an error of pydantic's."""
     details: dict[str, Detail] = {}
     for item in error.errors(include_url=False, include_context=False, include_input=False):
         # Of a field that may be one of two types pydantic tells what each of them lacks: once is enough.
@@ -98,7 +98,7 @@ def answer(status: int, code: str, message: str, details: Sequence[Detail] = ())
 
 
 def install(app: Flask) -> None:
-    """Have every error answered from the table, the framework's own included."""
+    """Answer every error from the table, also those of the framework."""
     app.register_error_handler(errors.ReactorcideError, _answer_known)
     app.register_error_handler(HTTPException, _answer_http)
     app.register_error_handler(Exception, _answer_unknown)
@@ -125,7 +125,7 @@ def _answer_known(error: errors.ReactorcideError) -> Response:
 
 
 def _answer_http(error: HTTPException) -> Response:
-    """Answer an error of the framework's own."""
+    """Answer an error of the framework."""
     status = error.code or 500
     phrase = HTTPStatus(status).phrase.lower()
     response = answer(status, code_of(status), _HTTP_MESSAGES.get(status) or error.description or phrase)

@@ -1,4 +1,4 @@
-"""By which names the service may be called.
+"""Check of the Host header.
 
 A page in a browser can give a name of its own any address, this host's, too, and is then taken to be of the
 same site as the service (DNS rebinding). It has no token, and the name is still its own.

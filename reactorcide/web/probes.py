@@ -1,4 +1,4 @@
-"""Whether the parts of the service work, found out by threads of their own: whoever asks waits for none."""
+"""Health probes, each in a thread of its own, so that no request waits for a part that hangs."""
 
 import logging
 import threading
@@ -11,31 +11,31 @@ from reactorcide.domain.errors import ReactorcideError
 log = logging.getLogger("reactorcide.web")
 
 _FRESH_S = 0.5
-"""For so long what was found is not asked for again."""
+"""A result is reused for this long."""
 _PATIENCE_S = 0.5
-"""What a request waits for a probe that has just begun; of one that hangs only the first requests wait."""
+"""How long a request waits for a probe that has just started; a probe that hangs delays no later request."""
 _SILENT_S = 5.0
-"""A part that takes longer to tell is one that does not work."""
+"""A part whose probe takes longer counts as broken."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a probe last found: ``ok``, or a sentence, and how long ago."""
+    """The last result of a probe: ``ok``, or a sentence, and its age."""
 
     text: str
     age_s: float | None
-    """``None`` where it has found nothing yet."""
+    """``None`` where there is no result yet."""
 
 
 class Probes:
-    """Probes by name, of each of which at most one runs at a time. Thread-safe."""
+    """Probes by name; each runs at most once at a time. Thread-safe."""
 
     def __init__(self, probes: Mapping[str, Callable[[], None]]) -> None:
-        """Each of ``probes`` raises a sentence where its part does not work."""
+        """Each of ``probes`` raises an error with a sentence where its part does not work."""
         self._probes = [_Probe(name, probe) for name, probe in probes.items()]
 
     def look(self) -> dict[str, Finding]:
-        """Return what was last found, after having had a look taken where that is a while ago."""
+        """Return the last results; starts the probes whose result is old."""
         deadline = monotonic() + _PATIENCE_S
         for probe in self._probes:
             probe.begin()

@@ -1,4 +1,4 @@
-"""A brake for whoever sends bad tokens: so many a minute from one address."""
+"""Rate limit for bad tokens, by client address."""
 
 import ipaddress
 import math
@@ -23,7 +23,7 @@ class FailureLimiter:
     """
 
     def __init__(self, per_minute: int, clock: Callable[[], float] = monotonic) -> None:
-        """``per_minute`` failures are let pass, at once or spread; 0 is no limit."""
+        """Allow ``per_minute`` failures, at once or spread; 0 is no limit."""
         self._per_minute = per_minute
         self._clock = clock
         self._lock = threading.Lock()
@@ -31,7 +31,7 @@ class FailureLimiter:
         self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def failed(self, address: str | None) -> None:
-        """Count a failure; raises ``TooManyFailures`` where the address has had its share."""
+        """Count a failure; raises ``TooManyFailures`` where the address exceeds its limit."""
         if not self._per_minute:
             return
         network = _network(address)

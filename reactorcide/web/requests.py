@@ -1,4 +1,4 @@
-"""What happens around every request: its id, its body, its line in the log, the headers of its answer."""
+"""Handling of every request: its id, its body, its log line, the headers of its answer."""
 
 import json
 import logging
@@ -26,7 +26,7 @@ _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 class StrictJSON(DefaultJSONProvider):
-    """Reads JSON as RFC 8259 has it, and nothing that two readers could take for different things."""
+    """Reads JSON by RFC 8259, and refuses what two parsers could read differently."""
 
     sort_keys = False
 
@@ -40,7 +40,7 @@ class StrictJSON(DefaultJSONProvider):
 
 
 def _refuse_lone_surrogates(value: Any) -> None:
-    """Raise ``InvalidInput`` naming the field with half a character, which can be neither stored nor run."""
+    """Raise ``InvalidInput`` for a lone surrogate, which can be neither stored nor run; names its field."""
     for name, part in value.items() if isinstance(value, dict) else [("", value)]:
         try:
             json.dumps({name: part}, ensure_ascii=False).encode("utf-8")
@@ -78,7 +78,7 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-"""Of every answer that does not say otherwise itself."""
+"""The default headers of every answer."""
 
 
 class StrictRequest(Request):
@@ -97,7 +97,7 @@ class StrictRequest(Request):
         return body
 
     def on_json_loading_failed(self, e: ValueError | None) -> Any:
-        """Say where the JSON is broken."""
+        """Raise ``InvalidInput`` that says where the JSON is invalid."""
         if e is None:
             return super().on_json_loading_failed(e)
         if isinstance(e, UnicodeError):

@@ -1,4 +1,4 @@
-"""What the web layer is given to work with."""
+"""The collaborators of the web layer."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from reactorcide.web.streams import StreamSlots
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobDefaults:
-    """What a job gets that does not say, and the most that it may ask for; ``None`` is no limit."""
+    """Defaults and maxima of a job's image and limits; ``None`` is no limit."""
 
     image: str
     cpu_limit: float | None
@@ -34,7 +34,7 @@ class Services:
     accounts: AccountContext
     defaults: JobDefaults
     max_source_bytes: int
-    """What an uploaded source may measure, packed and unpacked."""
+    """The maximum size of an uploaded source, packed and unpacked."""
     slots: StreamSlots
     metrics: Metrics
     bad_tokens: FailureLimiter
@@ -47,10 +47,10 @@ _EXTENSION = "reactorcide.services"
 
 
 def install_services(app: Flask, given: Services) -> None:
-    """Have the routes of ``app`` work with what is ``given``."""
+    """Give ``app`` the collaborators of its routes."""
     app.extensions[_EXTENSION] = given
 
 
 def services() -> Services:
-    """Return what the application of this request works with."""
+    """Return the collaborators of the current application."""
     return cast(Services, current_app.extensions[_EXTENSION])

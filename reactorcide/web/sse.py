@@ -21,12 +21,12 @@ def event(data: object, *, event_id: object = None, name: str | None = None) -> 
 
 
 def mark(event_id: object) -> bytes:
-    """Return what tells a client where it is, should it have to come back before the first event."""
+    """Return an id-only event, so that a client that reconnects early resumes correctly."""
     return f"id: {event_id}\n\n".encode()
 
 
 def kept_alive(chunks: Generator[bytes, None, None]) -> Generator[bytes, None, None]:
-    """Yield ``chunks``, and a comment where they have been empty for ten seconds."""
+    """Yield ``chunks``, with a comment after ten seconds without data."""
     sent_at = monotonic()
     with closing(chunks):
         for chunk in chunks:

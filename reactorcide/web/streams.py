@@ -1,4 +1,4 @@
-"""Answers that take long: a bounded number of them, ended as soon as nobody listens."""
+"""Long answers: their number is bounded, and each ends when its client disconnects."""
 
 import errno
 import threading
@@ -15,13 +15,13 @@ _LOOK_EVERY_S = 1.0
 
 
 class StreamSlots:
-    """Places for followers and long polls, so that they never take every thread of the service."""
+    """Slots for followers and long polls, which must not occupy every thread of the service."""
 
     def __init__(self, slots: int) -> None:
         self._free = threading.BoundedSemaphore(slots) if slots else None
 
     def try_take(self) -> bool:
-        """Take a place if one is free, for the request that is being answered; ``release`` gives it back."""
+        """Take a slot for the current request if one is free; ``release`` returns it."""
         is_taken = self._free is not None and self._free.acquire(blocking=False)
         if is_taken and has_request_context():
             # The server has threads of their own for those that mostly wait.
@@ -29,7 +29,7 @@ class StreamSlots:
         return is_taken
 
     def release(self) -> None:
-        """Give a place back."""
+        """Return a slot."""
         if self._free is not None:
             self._free.release()
 

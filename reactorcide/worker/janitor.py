@@ -70,7 +70,7 @@ class Janitor:
             self._stopping.wait(_PURGE_EVERY_S)
 
     def _remove_jobs(self) -> None:
-        retention.carry_out(self._context, self._policy, by=audit.service(), stopping=self._stopping.is_set)
+        retention.apply(self._context, self._policy, by=audit.service(), stopping=self._stopping.is_set)
 
     def _remove_images(self) -> None:
         """Remove the images that we have fetched and no job has used for long."""

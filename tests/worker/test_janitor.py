@@ -178,9 +178,9 @@ def test_sizes_are_measured_once_and_a_plan_changes_nothing(house: House) -> Non
     [planned] = retention.plan(house.context, policy)
     assert planned.size_bytes == size_bytes
     assert [job.stored_bytes for job in house.context.store.retention.removable()] == [None, None]
-    assert retention.carry_out(house.context, replace(policy, keep_bytes=0), by=operator()) == []
+    assert retention.apply(house.context, replace(policy, keep_bytes=0), by=operator()) == []
     assert [job.stored_bytes for job in house.context.store.retention.removable()] == [size_bytes, size_bytes]
-    assert retention.carry_out(house.context, policy, by=operator()) == [planned]
+    assert retention.apply(house.context, policy, by=operator()) == [planned]
     assert len(house.context.store.retention.removable()) == 1
 
 
@@ -195,7 +195,7 @@ def test_two_that_do_the_same_at_once_remove_each_job_once(house: House, tmp_pat
 
     def carry_out(context: object) -> None:
         both.wait()
-        found.extend(item.job_id for item in retention.carry_out(context, KEEP_ONE, by=operator()))  # type: ignore[arg-type]  # a thread's argument
+        found.extend(item.job_id for item in retention.apply(context, KEEP_ONE, by=operator()))  # type: ignore[arg-type]  # a thread's argument
 
     threads = [threading.Thread(target=carry_out, args=(context,)) for context in (house.context, other)]
     for thread in threads:

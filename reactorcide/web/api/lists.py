@@ -1,4 +1,4 @@
-"""Lists as answers, which have a bound in bytes: where they would be longer, long texts are cut."""
+"""Answers with lists: their size is bounded, and long texts are cut to fit."""
 
 import json
 from collections.abc import Iterable
@@ -7,9 +7,9 @@ from typing import Any
 from flask import Response
 
 MAX_BYTES = (8 << 20) - (4 << 10)
-"""Of all items of a list; what stands around them takes less than the rest of 8 MiB."""
+"""The maximum of all items of a list; the rest of an answer fits into 8 MiB with them."""
 TRUNCATED = "truncated"
-"""Is true in an item that is not whole."""
+"""The key that is true in an item whose texts are cut."""
 _FLAG_BYTES = 20
 
 

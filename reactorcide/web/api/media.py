@@ -1,4 +1,4 @@
-"""What the document says of bodies that are no JSON: their schema, and an example of each answer."""
+"""Media types other than JSON, for the document: schemas and examples."""
 
 from typing import Any
 
@@ -37,7 +37,7 @@ SCHEMAS = {
     "LogEvents": _events("A log, then the event `end` where the job is over.", "LogEvent", "LogEnd"),
     "JobEvents": _events("Changes of jobs' statuses, without an end.", "JobEvent"),
 }
-"""What the framework's own model of a schema cannot say, by its name in the document."""
+"""Schemas that the framework's model of a schema cannot express, by name."""
 LOG_EVENTS: Media = {
     "schema": {"$ref": "#/components/schemas/LogEvents"},
     "example": (

@@ -113,7 +113,7 @@ _MESSAGES = {
 
 
 def install(app: OpenAPI) -> None:
-    """Have ``document_json`` answer with the document of ``app``."""
+    """Let ``document_json`` return the document of ``app``."""
     app.extensions[_EXTENSION] = _Document(app)
 
 
@@ -181,7 +181,7 @@ def model_of(name: str) -> type[BaseModel] | None:
 
 
 def needs_token(operation: Operation) -> bool:
-    """Tell whether a route's operation in the document is for known callers only."""
+    """Return whether an operation needs a token."""
     return {} not in operation.get("security", [])
 
 

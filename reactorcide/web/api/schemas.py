@@ -1,4 +1,4 @@
-"""What the schemas of all resources share; the models that validate are the ones that document."""
+"""Base classes and types of the schemas; the same models validate and document."""
 
 from functools import cache
 from typing import Annotated, Any
@@ -66,7 +66,7 @@ class Query(BaseModel):
     def model_json_schema(  # type: ignore[override]  # a cached function has no signature
         cls, *args: Any, **kwargs: Any
     ) -> dict[str, Any]:
-        """As pydantic's; kept, for it is asked for at every request and takes longer than all the rest."""
+        """Return pydantic's schema from a cache: it is read at every request, and slow to build."""
         return super().model_json_schema(*args, **kwargs)
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Whether a request may come in at all, asked before its body has come."""
+"""Expect: 100-continue: accept or refuse a request before its body arrives."""
 
 from flask import Flask, Response, request
 
@@ -13,7 +13,7 @@ _MAX_ANONYMOUS_BODY_BYTES = 16 << 10
 
 
 def install(app: Flask) -> None:
-    """Answer the server's question with a 100, where nothing before this has refused the request.
+    """Answer 100 where the server asks for it, unless a hook before this one has refused the request.
 
     The server is told in the environment how much it may take of the body; ``None`` is no limit, for a route
     that reads it while it comes.
