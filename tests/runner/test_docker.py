@@ -5,6 +5,7 @@ import io
 import itertools
 import os
 import struct
+import subprocess
 import tarfile
 import threading
 import time
@@ -535,6 +536,23 @@ def test_what_a_container_takes_of_the_disk(
     runner.signal(container_id, "KILL")
     assert runner.wait(container_id, 10, None) is not None
     assert runner.disk_bytes(container_id) is None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may look into the files of a container")
+def test_blocks_beyond_the_end_of_a_file_count(
+    runner: DockerRunner, engine: docker.APIClient, create: Callable[..., str]
+) -> None:
+    container_id = create(": >/tmp/reserved; echo done; sleep 60")
+    output = started(runner, container_id)
+    read_until(output, b"done")
+    output.close()
+    process = engine.inspect_container(container_id)["State"]["Pid"]
+    # Of this host, for the image has no program that can do it.
+    reserve = ["fallocate", "--keep-size", "--length", "8MiB", f"/proc/{process}/root/tmp/reserved"]
+    subprocess.run(reserve, check=True)
+    taken_bytes = runner.disk_bytes(container_id)
+    assert taken_bytes is not None
+    assert 8 << 20 <= taken_bytes < 9 << 20
 
 
 @pytest.fixture

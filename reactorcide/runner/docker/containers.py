@@ -238,17 +238,18 @@ class DockerRunner:
         return None
 
     def disk_bytes(self, container_id: str) -> int | None:
-        """See ``Runner.disk_bytes``; a volume counts where its files are on this host and may be read."""
+        """See ``Runner.disk_bytes``; this host's file system is asked where it has the files."""
         api: Any = self._client.api()  # has no typed call that asks for the size
         with gone_if_missing(container_id), translated("measure a container"):
             url = api._url("/containers/{0}/json", container_id)
             details = api._result(api._get(url, params={"size": 1}), json=True)
         if not details["State"]["Running"]:
             return None
+        # The engine adds up lengths, and blocks may have been reserved beyond a file's end.
+        layer = str((details["GraphDriver"].get("Data") or {}).get("UpperDir") or "")
+        layer_bytes = max(int(details.get("SizeRw") or 0), disk.tree_bytes(layer))
         volumes = [str(mount["Source"]) for mount in details["Mounts"] if mount["Type"] == "volume"]
-        return (
-            int(details.get("SizeRw") or 0) + sum(map(disk.tree_bytes, volumes)) + disk.hidden_bytes(details)
-        )
+        return layer_bytes + sum(map(disk.tree_bytes, volumes)) + disk.hidden_bytes(details)
 
     def copy_bytes(self, container_id: str) -> int | None:
         """See ``Runner.copy_bytes``."""

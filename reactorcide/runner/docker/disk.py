@@ -56,7 +56,7 @@ def tree_bytes(path: str) -> int:
         )
     except (OSError, subprocess.TimeoutExpired) as exc:
         # What the engine itself has told still counts.
-        log.warning("a volume could not be measured: %s", exc)
+        log.warning("a layer or volume could not be measured: %s", exc)
         return 0
     # What vanishes meanwhile is complained of, and the sum is told all the same.
     kib = done.stdout.split(b"\t")[0]
