@@ -9,6 +9,7 @@ import subprocess
 import tarfile
 import threading
 import time
+import tracemalloc
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -292,6 +293,21 @@ def test_a_list_of_users_is_not_read_without_bound(
     image = image_with({"etc/passwd": b"x" * ((1 << 20) + 1)})
     with pytest.raises(JobFailed, match="larger than 1 MiB"):
         owner_of(runner, engine, image, "builder")
+
+
+@pytest.mark.parametrize("filler", [b"\n", b":"])
+def test_a_list_of_users_takes_no_more_memory_than_its_bytes(
+    runner: DockerRunner, engine: docker.APIClient, image_with: Callable[..., str], filler: bytes
+) -> None:
+    filling = filler * ((1 << 20) - 100)
+    users, groups = filling + b"\nlast:x:33:44::/:/bin/sh\r\n", filling + b"\nlast:x:55:\n"
+    image = image_with({"etc/passwd": users, "etc/group": groups})
+    tracemalloc.start()
+    try:
+        assert owner_of(runner, engine, image, "last:last") == (33, 55)
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_list_of_users_that_leads_in_a_circle_is_the_jobs_fault(

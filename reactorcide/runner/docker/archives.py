@@ -1,6 +1,7 @@
 """Files of a container, read as tar streams."""
 
-from collections.abc import Generator, Sequence
+import io
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
 import docker
@@ -16,6 +17,8 @@ from reactorcide.runner.docker.errors import gone_if_missing, translated
 
 _CHUNK_BYTES = 1 << 18
 _MAX_USERS_FILE_BYTES = 1 << 20
+_MAX_FIELDS = 7
+"""Of a line in a list of users; none that is needed comes later."""
 _GO_MODE_TYPE = 0x8F280000
 """The bits of the engine's file modes that a regular file has not (os.ModeType of Go)."""
 
@@ -61,10 +64,11 @@ def check_exists(api: docker.APIClient, container_id: str) -> None:
         raise ContainerGone(container_id)
 
 
-def records(api: docker.APIClient, container_id: str, path: str) -> Sequence[Sequence[str]]:
-    """Return the lines of a file of a container, split at colons; none where there is no such file.
+def records(api: docker.APIClient, container_id: str, path: str) -> Iterator[Sequence[str]]:
+    """Yield the lines of a file of a container, split at colons; none where there is no such file.
 
-    Raises ``JobFailed`` for a file that is larger than any list of users.
+    One at a time: a file of newlines alone has a million. Raises ``JobFailed`` for a file that is larger than
+    any list of users.
     """
     response = open_archive(api, container_id, path)
     if response is not None and (target := _stat(response)["linkTarget"]):
@@ -72,7 +76,7 @@ def records(api: docker.APIClient, container_id: str, path: str) -> Sequence[Seq
         # The engine has followed all links, inside of the container, but gives the first one.
         response = open_archive(api, container_id, str(target))
     if response is None:
-        return []
+        return
     with response:
         if _stat(response)["mode"] & _GO_MODE_TYPE:
             # The engine itself would wait for a FIFO's other end, and with it this container's start.
@@ -80,12 +84,11 @@ def records(api: docker.APIClient, container_id: str, path: str) -> Sequence[Seq
         if _stat(response)["size"] > _MAX_USERS_FILE_BYTES:
             limit = format_size(_MAX_USERS_FILE_BYTES)
             raise JobFailed(f"{path} of the image is larger than {limit}, so its user cannot be looked up")
-        text = "".join(
-            b"".join(entry.chunks).decode(errors="replace")
-            for entry in read_tar(chunks(response))
-            if entry.kind == "file"
+        content = b"".join(
+            b"".join(entry.chunks) for entry in read_tar(chunks(response)) if entry.kind == "file"
         )
-    return [line.split(":") for line in text.splitlines()]
+    for line in io.BytesIO(content):
+        yield line.decode(errors="replace").rstrip("\r\n").split(":", _MAX_FIELDS)
 
 
 def _stat(response: requests.Response) -> dict[str, Any]:
