@@ -14,6 +14,7 @@ from tests.conftest import NewService, ended_cleanly
 from tests.support.client import Client, Job
 from tests.support.image import Images, image_with_script_as_shell
 from tests.support.service import Service
+from tests.support.tars import member, tar_gz
 from tests.support.waiting import wait_until
 
 CANARY = "canary-7c1f0e"
@@ -163,6 +164,20 @@ def test_an_images_own_shell_has_the_bounds_of_its_job(
     assert (ended["status"], ended["error"], ended["attempt"]) == ("failed", error, 1)
     assert resident_kib(strict) - before_kib < 32 << 10
     wait_until(lambda: not strict.containers(engine, job), 20, "its container goes")
+
+
+def test_a_source_counts_while_it_goes_in(strict: Service) -> None:
+    (strict.source_root / "sparse").mkdir()
+    with (strict.source_root / "sparse" / "hole").open("wb") as hole:
+        hole.truncate(1 << 40)
+    upload = tar_gz(member("large", bytes(40 << 20)))
+    answer = strict.admin.request(
+        "POST", "sources", data=upload, headers={"Content-Type": "application/gzip"}
+    )
+    for fields in ({"source_path": "sparse"}, {"source_id": answer.json()["source_id"]}):
+        job, _ = attack(strict, "true", **fields)
+        assert job["error"] == "the source takes more than 32 MiB of the disk (--max-disk)", fields
+        assert job["attempt"] == 1
 
 
 def test_a_job_that_takes_what_it_may_is_left_alone(strict: Service) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
 from time import monotonic
@@ -18,6 +19,7 @@ from reactorcide.domain.jobs import ARTIFACTS_DIR, Job, OpenAttempt, Outcome
 from reactorcide.domain.secrets import secrets_of
 from reactorcide.jobs import JobContext, lifecycle
 from reactorcide.lib.clock import now_ms
+from reactorcide.lib.sizes import format_size
 from reactorcide.logs.masking import hide_in_own_log
 from reactorcide.logs.writer import LogWriter
 from reactorcide.runner import ContainerGone, ContainerRestarted, ContainerSpec, Exit, Runner, Started
@@ -238,9 +240,20 @@ class Attempt:
             crashpoints.reached("container-created")
             tar = source.tar(lambda: self._runner.owner(container.container_id))
             if tar is not None:
-                self._runner.put(container.container_id, tar)
+                self._runner.put(container.container_id, self._within_disk(tar))
             crashpoints.reached("source-put")
         return spec
+
+    def _within_disk(self, tar: Iterator[bytes]) -> Iterator[bytes]:
+        """Yield a source on its way into the container; raises ``JobFailed`` where it is too large."""
+        max_bytes = self._limits.max_disk_bytes
+        size_bytes = 0
+        for chunk in tar:
+            size_bytes += len(chunk)
+            if 0 < max_bytes < size_bytes:
+                limit = format_size(max_bytes)
+                raise JobFailed(f"the source takes more than {limit} of the disk (--max-disk)")
+            yield chunk
 
     def _check_preparing(self, deadline: float) -> None:
         self.interrupt.check()
