@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from reactorcide.domain.errors import EngineUnavailable, InfrastructureError, JobFailed
 from reactorcide.runner import ContainerGone, ContainerSpec, Exit, ImageMissing, Output, OutputChunk
 from reactorcide.runner.docker import DockerRunner, container_name
+from reactorcide.runner.docker.errors import one_line
 from reactorcide.runner.docker.images import _pull_failure
 from reactorcide.runner.docker.networks import _NO_CROSS_TALK
 from reactorcide.runner.docker.output import Frames
@@ -232,7 +233,12 @@ def image_with(engine: docker.APIClient, images: Images) -> Iterator[Callable[..
     """A factory of images with other files, which go with the test."""
     made: list[str] = []
 
-    def make(files: dict[str, bytes], links: dict[str, str] | None = None, fifos: Sequence[str] = ()) -> str:
+    def make(
+        files: dict[str, bytes],
+        links: dict[str, str] | None = None,
+        fifos: Sequence[str] = (),
+        user: str | None = None,
+    ) -> str:
         buffer = io.BytesIO()
         with tarfile.open(fileobj=buffer, mode="w") as archive:
             for name, data in files.items():
@@ -247,7 +253,7 @@ def image_with(engine: docker.APIClient, images: Images) -> Iterator[Callable[..
                 member = tarfile.TarInfo(name)
                 member.type = tarfile.FIFOTYPE
                 archive.addfile(member)
-        container = engine.create_container(images.default, command=["true"])["Id"]
+        container = engine.create_container(images.default, command=["true"], user=user)["Id"]
         engine.put_archive(container, "/", buffer.getvalue())
         made.append(str(engine.commit(container)["Id"]))
         engine.remove_container(container)
@@ -358,6 +364,59 @@ def test_a_user_whom_the_engine_does_not_find_is_the_jobs_fault(
         runner.remove(container_id)
     finally:
         engine.remove_image(image)
+
+
+@pytest.mark.parametrize(
+    ("links", "user", "said"),
+    [
+        ({}, "99999999999:1", "uids and gids must be in range"),
+        ({"job/artifacts": "/proc"}, None, "cannot be mounted because it is not of type proc"),
+        ({"job": "/proc"}, None, "cannot be mounted because it is inside /proc"),
+        ({"job/artifacts": "/dev/null"}, None, "error reopening /dev/null inside container"),
+    ],
+)
+def test_an_image_that_can_never_start_is_the_jobs_fault(
+    runner: DockerRunner,
+    image_with: Callable[..., str],
+    create: Callable[..., str],
+    links: dict[str, str],
+    user: str | None,
+    said: str,
+) -> None:
+    container_id = create(image=image_with({}, links, user=user))
+    with pytest.raises(JobFailed, match=said) as failed:
+        runner.start(container_id)
+    assert "/var/lib" not in str(failed.value)
+    runner.remove(container_id)
+
+
+ID = "d1caf264d06c7d89c882a02be5ce09b293e3fe89746e1b6209527bfe249a01a5"
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        (
+            f'error mounting "/var/lib/docker/volumes/{ID}/_data" to rootfs at "/job": no',
+            'error mounting "" to rootfs at "/job": no',
+        ),
+        (f"mount /srv/my-docker/overlay2/{ID}/merged/etc/passwd: no", "mount /etc/passwd: no"),
+        (f"open '/var/lib/docker/containers/{ID}/hosts': no", "open '': no"),
+        (
+            f"lowerdir=/var/lib/docker/overlay2/l/AB:/x/overlay2/{ID}/diff,upperdir=/y: no",
+            "lowerdir=,upperdir=/y: no",
+        ),
+        ("/job/volumes/_database is kept", "/job/volumes/_database is kept"),
+    ],
+)
+def test_where_the_engine_keeps_its_files_is_not_told(message: str, shown: str) -> None:
+    assert one_line(message) == shown
+
+
+def test_what_a_job_has_in_an_error_takes_no_time_to_look_through() -> None:
+    began = time.process_time()
+    assert len(one_line("/volumes" * 100_000)) == 500
+    assert time.process_time() - began < 1
 
 
 def test_a_directory_that_is_a_file_in_the_image_is_the_jobs_fault(create: Callable[..., str]) -> None:

@@ -13,17 +13,24 @@ from reactorcide.runner import ContainerGone
 
 _JOBS_FAULT = re.compile(
     r"unable to find (user|group)|no matching entries in (passwd|group)|not a directory|file name too long|"
-    r"too many (levels of )?(symbolic )?links|exec format error",
+    r"too many (levels of )?(symbolic )?links|exec format error|uids and gids must be in range|"
+    # What a job's container has is in the image a link to where that cannot be.
+    r"error mounting .* to rootfs at|error reopening /dev/null inside container",
     re.IGNORECASE,
 )
 _HOST_PATH = re.compile(
-    r"/\S*?/(?:overlay2|overlayfs|fuse-overlayfs|vfs|btrfs|zfs|volumes)/\S*?/(?:merged|_data|diff|rootfs)(?=[/:\s]|$)"
+    # From where a path begins; and no further than a name of a container's own, which says what is wrong.
+    r"(?<![^\s\"'`:=(,])(?:"
+    r"/[^\s\"']*?/(?:overlay2|overlayfs|fuse-overlayfs|vfs|btrfs|zfs|volumes)/[^\s\"']*?"
+    r"/(?:merged|_data|diff|rootfs)(?![\w.-])"
+    r"|/[^\s\"':,]*/[0-9a-f]{64}[^\s\"':,]*)"
 )
 _HOSTS_FAULT = re.compile(
     r"no space left|cannot allocate memory|too many open files|resource temporarily unavailable|"
     r"is already in use|input/output error",
     re.IGNORECASE,
 )
+_MAX_SEARCHED_CHARS = 4000
 _MAX_REASON_CHARS = 500
 
 
@@ -42,9 +49,9 @@ class translated:
         if isinstance(exc, docker.errors.APIError):
             explanation = one_line(str(exc.explanation or exc))
             # The class of the status code does not say whose fault it is: a user that the image does not know
-            # is a 500, a full disk may be a 400.
-            is_jobs = _JOBS_FAULT.search(explanation) is not None
-            if not is_jobs and (exc.is_server_error() or _HOSTS_FAULT.search(explanation) is not None):
+            # is a 500, a full disk may be a 400, and be met while the image's directories are mounted.
+            is_hosts = _HOSTS_FAULT.search(explanation) is not None
+            if is_hosts or (exc.is_server_error() and _JOBS_FAULT.search(explanation) is None):
                 raise EngineUnavailable(f"the Docker Engine could not {self._action}: {explanation}") from exc
             raise JobFailed(f"the Docker Engine refused to {self._action}: {explanation}") from exc
         if isinstance(exc, DamagedTar):
@@ -87,7 +94,7 @@ def one_line(text: str) -> str:
     with contextlib.suppress(ValueError, AttributeError):
         text = json.loads(text)["message"]
     # Where the engine keeps its containers and volumes on its host is no matter of a job.
-    return _HOST_PATH.sub("", " ".join(text.split()))[:_MAX_REASON_CHARS]
+    return _HOST_PATH.sub("", " ".join(text.split())[:_MAX_SEARCHED_CHARS])[:_MAX_REASON_CHARS]
 
 
 def _is_being_removed(error: object) -> bool:
