@@ -332,8 +332,8 @@ class GitHttpHandler(http.server.BaseHTTPRequestHandler):
             capture_output=True,
             check=False,
         )
-        if done.returncode:
-            # An answer without a body would be one of an empty repository.
+        if done.returncode and not done.stdout:
+            # An answer without a body would be one of an empty repository. What git refuses has one.
             print(f"git http-backend ended with {done.returncode}: {done.stderr!r}", flush=True)
             self.send_error(500)
             return
