@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shlex
 import time
 from pathlib import Path
 from typing import TextIO
@@ -10,18 +11,23 @@ from reactorcide.domain.errors import ConfigurationError
 
 _PATIENCE_S = 5.0
 _UNKNOWN = "unknown"
+_MAX_OWNER_CHARS = 20
 
 
 def lock_data_dir(data_dir: Path) -> TextIO:
     """Make the data directory this process's own, for as long as the returned file is open.
 
     A service that was killed leaves its worker holding the lock for about a second, so this is patient
-    for 5 s. Raises ``ConfigurationError`` when another service has it, or it can't be used.
+    for 5 s. Raises ``ConfigurationError`` when another service has it, another user has put something there,
+    or it can't be used.
     """
     try:
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _check_owners(data_dir)
         # Kept open across the fork: the lock belongs to the worker just as well.
-        lock = open(_lock_path(data_dir), "a+", encoding="ascii")  # noqa: SIM115  # the caller closes it
+        lock = open(  # noqa: SIM115  # the caller closes it
+            _lock_path(data_dir), "a+", encoding="ascii", errors="replace", opener=_open_itself
+        )
     except OSError as exc:
         raise ConfigurationError(
             f"the data directory {data_dir} cannot be used: {exc.strerror}; choose one with --data-dir"
@@ -54,7 +60,7 @@ def lock_owner(data_dir: Path) -> str | None:
     """
     if not _lock_path(data_dir).exists():
         return None
-    with open(_lock_path(data_dir), encoding="ascii") as lock:
+    with open(_lock_path(data_dir), encoding="ascii", errors="replace", opener=_open_itself) as lock:
         try:
             # Shared and for an instant: a service that starts just now tries again anyway.
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -63,9 +69,26 @@ def lock_owner(data_dir: Path) -> str | None:
     return None
 
 
+def _check_owners(data_dir: Path) -> None:
+    """Raise ``ConfigurationError`` where another user than this one and root owns a file that is trusted."""
+    for path in (data_dir.resolve(), *data_dir.iterdir()):
+        owner = path.lstat().st_uid
+        if owner not in (0, os.geteuid()):
+            raise ConfigurationError(
+                f"{path} belongs to another user ({owner}), who could have put anything there: start the "
+                "service as that user, choose another directory with --data-dir, or make this one your own: "
+                f"chown -Rh {os.geteuid()} {shlex.quote(str(data_dir))}"
+            )
+
+
+def _open_itself(path: str, flags: int) -> int:
+    """Open a file, but not one that a link leads to."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
+
+
 def _owner(lock: TextIO) -> str:
     lock.seek(0)
-    return lock.read().strip() or _UNKNOWN
+    return lock.read(_MAX_OWNER_CHARS).strip() or _UNKNOWN
 
 
 def _lock_path(data_dir: Path) -> Path:

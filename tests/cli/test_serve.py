@@ -1,5 +1,10 @@
 """What ``serve`` refuses to start with."""
 
+import os
+from pathlib import Path
+
+import pytest
+
 from tests.cli.conftest import PROGRAM, Program
 
 
@@ -11,3 +16,36 @@ def under(limit: str) -> list[str]:
 def test_too_few_open_files_are_refused(lone: Program) -> None:
     refused = lone.refused("serve", "--port", 0, python=under("-n 60"))
     assert "may have 60 open files, and needs at least 128; raise the limit: ulimit -n 4096" in refused
+
+
+_NOBODY = 65534
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+
+
+@as_root
+@pytest.mark.parametrize("name", ["", "lock", "secret-key", "reactorcide.db", "objects"])
+def test_what_another_user_has_put_into_the_data_directory_is_not_used(
+    lone: Program, tmp_path: Path, name: str
+) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    data_dir = tmp_path / "data"
+    data_dir.mkdir(0o700)
+    planted = data_dir / name
+    if name:
+        planted.symlink_to(victim)
+    os.chown(planted, _NOBODY, _NOBODY, follow_symlinks=False)
+    assert f"{planted} belongs to another user ({_NOBODY}), who could" in lone.refused("serve", "--port", 0)
+    assert victim.read_text() == "precious"
+    assert sorted(path.name for path in data_dir.iterdir()) == [name] * bool(name)
+
+
+def test_the_lock_is_no_link(lone: Program, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "lock").symlink_to(victim)
+    assert f"{tmp_path / 'data'} cannot be used: Too many levels" in lone.refused("serve", "--port", 0)
+    assert victim.read_text() == "precious"
+    assert "precious" not in lone.refused("jobs", "list")
