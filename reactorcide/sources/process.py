@@ -18,6 +18,7 @@ _READ_BYTES = 64 * 1024
 _POLL_S = 0.1
 _REAP_POLL_S = 0.005
 _LINE_BYTES = 8 * 1024
+MAX_RECORD_BYTES = 8 * 1024
 _PROGRESS_EVERY_S = 5.0
 # A carriage return that comes last may be the first half of a line end: it waits for what follows.
 _LINE_END = re.compile(rb"\r?\n|\r(?!\Z)")
@@ -35,6 +36,10 @@ class Interrupt(Protocol):
 
     def check(self) -> None:
         """Raise ``JobInterrupted`` if the attempt is to stop."""
+
+
+class RecordTooLong(Exception):
+    """The program has written a record of more than ``MAX_RECORD_BYTES``."""
 
 
 class DeadlinePassed(Exception):
@@ -89,8 +94,9 @@ def run(
     umask. ``deadline`` is in seconds of ``time.monotonic``. ``watch`` is called several times a second while
     the program runs, and stops it by raising. A program that cannot be started ends with 126 or 127.
 
-    Raises ``DeadlinePassed``, ``JobInterrupted``, what a callback raises, and ``OSError`` when the program
-    cannot be started. Whatever is raised while it runs, its whole process group has been killed by then.
+    Raises ``DeadlinePassed``, ``RecordTooLong``, ``JobInterrupted``, what a callback raises, and ``OSError``
+    when the program cannot be started. Whatever is raised while it runs, its whole process group has been
+    killed by then.
     """
     interrupt.check()
     process = subprocess.Popen(  # noqa: S603  (the caller's list of arguments; the shell gets them as such)
@@ -163,7 +169,7 @@ class Lines:
 class Records:
     """Cuts a stream of bytes into records for ``sink``, each without the NUL that ends it.
 
-    One without an end is cut after 8 KiB, so that memory stays bounded.
+    Raises ``RecordTooLong`` for one of more than 8 KiB: cut, the rest of it would pass for a record.
     """
 
     def __init__(self, sink: Callable[[bytes], None]) -> None:
@@ -174,15 +180,20 @@ class Records:
         """Take the next bytes of the stream."""
         *records, self._rest = (self._rest + data).split(b"\0")
         for record in records:
-            self._sink(record)
-        if len(self._rest) > _LINE_BYTES:
-            self.flush()
+            self._pass_on(record)
+        if len(self._rest) > MAX_RECORD_BYTES:
+            raise RecordTooLong
 
     def flush(self) -> None:
         """Pass on what is left, at the end of the stream."""
         if self._rest:
-            self._sink(self._rest)
+            self._pass_on(self._rest)
             self._rest = b""
+
+    def _pass_on(self, record: bytes) -> None:
+        if len(record) > MAX_RECORD_BYTES:
+            raise RecordTooLong
+        self._sink(record)
 
 
 class _Group:

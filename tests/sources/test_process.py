@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from reactorcide.domain.errors import JobInterrupted
-from reactorcide.sources.process import DeadlinePassed, Lines, Records, run
+from reactorcide.sources.process import DeadlinePassed, Lines, Records, RecordTooLong, run
 
 from .support import Attempt, running, wait_until
 
@@ -89,13 +89,23 @@ def test_records_are_what_nuls_end() -> None:
     script = r"printf 'a\nb \000\000c\r'; echo d >&2; printf 'e\000f'"
     assert shell(script, stdout=out.append, stderr=err.append, records=True) == 0
     assert (out, err) == ([b"a\nb ", b"", b"c\re", b"f"], [b"d"])
-    pieces: list[bytes] = []
-    cut = Records(pieces.append)
-    for _ in range(100):
-        cut.feed(b"x" * 1000)
-    assert max(map(len, pieces)) < 10_000
-    cut.flush()
-    assert b"".join(pieces) == b"x" * 100_000
+
+
+@pytest.mark.parametrize("end", [b"", b"\0"])
+@pytest.mark.parametrize("piece_bytes", [1000, 64 << 10])
+def test_a_record_is_never_cut(end: bytes, piece_bytes: int) -> None:
+    taken: list[bytes] = []
+    cut = Records(taken.append)
+    output = b"first\0" + b"x" * 8192 + b"\0" + b"y" * 8193 + end
+
+    def feed() -> None:
+        for at in range(0, len(output), piece_bytes):
+            cut.feed(output[at : at + piece_bytes])
+        cut.flush()
+
+    with pytest.raises(RecordTooLong):
+        feed()
+    assert taken == [b"first", b"x" * 8192]
 
 
 def test_lines_are_cut_and_progress_is_thinned() -> None:

@@ -1,5 +1,6 @@
 """Submodules: fetched with their repository, under the rules that the job's own URL is under."""
 
+import os
 import socket
 import subprocess
 import threading
@@ -27,6 +28,7 @@ from .support import (
     wait_until,
 )
 
+EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 NOWHERE = "0123456789" * 4
 
 
@@ -353,6 +355,26 @@ def test_a_gitmodules_that_is_malformed(outer: Project, client: Client, text: st
     outer.gitlink("module", outer.first)
     outer.commit(".gitmodules", text)
     assert failure(client, outer.path).startswith(reason)
+
+
+def test_a_long_name_of_a_directory_forges_no_submodule(outer: Project, client: Client) -> None:
+    """What was cut off it was taken for the next record of the list."""
+    forged = "b" * (8192 - 47) + f"160000 commit \udcff{NOWHERE}\t"
+    tree = subprocess.run(
+        ["git", "hash-object", "-t", "tree", "-w", "--stdin", "--literally"],
+        cwd=outer.path,
+        env=CLEAN_ENV,
+        input=b"40000 " + os.fsencode(forged * 20) + b"\0" + bytes.fromhex(EMPTY_TREE),
+        capture_output=True,
+        check=True,
+    )
+    outer.git("hash-object", "-t", "tree", "-w", os.devnull)
+    outer.git(
+        "update-ref", "refs/heads/main", outer.git("commit-tree", "-m", "m", tree.stdout.decode().strip())
+    )
+    assert failure(client, outer.path) == (
+        "git: the repository has a path, or a line of .gitmodules, of more than 8192 bytes"
+    )
 
 
 def test_a_gitmodules_that_is_no_file(inner: Project, outer: Project, client: Client, tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ from reactorcide.sources.git.program import Git
 from reactorcide.sources.urls import GitUrl, check_git_ref, is_sha
 
 _MAX_REFS_BYTES = 64 << 20
+_MAX_REF_BYTES = 4 << 10
+"""Less than what a line is cut at: the rest of a longer one would pass for a ref."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,8 @@ def find_target(git: Git, wanted: str | None) -> tuple[Target, int]:
         size_bytes += len(line)
         if size_bytes > _MAX_REFS_BYTES:
             raise JobFailed(f"git: {git.url} has more than {format_size(_MAX_REFS_BYTES)} of refs")
+        if len(line) > _MAX_REF_BYTES:
+            raise JobFailed(f"git: {git.url} has a ref of more than {_MAX_REF_BYTES} bytes")
         value, _, name = line.decode(errors="surrogateescape").partition("\t")
         if name == "HEAD" and value.startswith("ref: "):
             default = value.removeprefix("ref: ")

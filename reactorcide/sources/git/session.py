@@ -8,7 +8,14 @@ from pathlib import Path
 
 from reactorcide.domain.errors import JobFailed
 from reactorcide.sources.addresses import Address, resolve
-from reactorcide.sources.process import DeadlinePassed, Interrupt, ProcessLimits, run
+from reactorcide.sources.process import (
+    MAX_RECORD_BYTES,
+    DeadlinePassed,
+    Interrupt,
+    ProcessLimits,
+    RecordTooLong,
+    run,
+)
 from reactorcide.sources.usage import DiskLimit
 
 # What is taken over from the service's environment: where programs are, and how to get out of the network.
@@ -145,6 +152,11 @@ class Session:
             )
         except DeadlinePassed as error:
             raise self._deadline_passed() from error
+        except RecordTooLong as error:
+            raise JobFailed(
+                "git: the repository has a path, or a line of .gitmodules, of more than "
+                f"{MAX_RECORD_BYTES} bytes"
+            ) from error
 
     def resolve(self, host: str) -> list[Address]:
         """Return the addresses of a host, or end early where the attempt is to stop; see ``addresses``."""
