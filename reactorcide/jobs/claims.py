@@ -19,7 +19,7 @@ MAX_TASKS_A_ROUND = 300
 _MAX_ROUND_S = 2.0
 """After this long no more are claimed: leases have to be renewed, and others want their tasks back."""
 _FIRST_REST_S = 0.1
-_LONGEST_REST_S = 2.0
+_MAX_REST_S = 2.0
 _FORGET_S = 60.0
 """A rest that was over for so long is forgotten, and the next one is short again."""
 
@@ -229,4 +229,4 @@ class _Rest:
     def begin(self) -> None:
         """Begin another rest."""
         self.until = monotonic() + self._length_s
-        self._length_s = min(2 * self._length_s, _LONGEST_REST_S)
+        self._length_s = min(2 * self._length_s, _MAX_REST_S)

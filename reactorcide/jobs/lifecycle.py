@@ -23,7 +23,7 @@ from reactorcide.store import Records
 
 log = logging.getLogger("reactorcide.jobs")
 
-_MOST_ERROR_CHARS = 4000
+_MAX_ERROR_CHARS = 4000
 """It comes from git, an engine or a registry."""
 
 
@@ -228,7 +228,7 @@ def _seal_log(context: JobContext, job: Job) -> None:
 
 def _sentence(job: Job, text: str) -> str:
     """Return why an attempt ended, without secrets and not longer than anybody would read."""
-    return masked(text, secrets_of(job.definition))[:_MOST_ERROR_CHARS]
+    return masked(text, secrets_of(job.definition))[:_MAX_ERROR_CHARS]
 
 
 def _changed(context: JobContext, job: Job) -> None:

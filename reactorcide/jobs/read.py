@@ -13,9 +13,9 @@ from reactorcide.lib.clock import now_ms
 from reactorcide.lib.notifier import LOOK_EVERY_S
 from reactorcide.lib.tar import Entry
 
-_MOST_QUEUES = 1000
+_MAX_QUEUES = 1000
 """In a list: a user may name a queue of its own for each job."""
-MOST_LISTING_BYTES = 8 << 20
+MAX_LISTING_BYTES = 8 << 20
 """Of the list of what a job left."""
 
 
@@ -56,7 +56,7 @@ def queues(context: StoredJobs, user: User) -> tuple[list[dict[str, object]], bo
     Tells, too, whether there are more than are returned.
     """
     at_ms = now_ms()
-    found = context.store.queues.figures(None if user.is_admin else user.user_id, limit=_MOST_QUEUES + 1)
+    queues = context.store.queues.figures(None if user.is_admin else user.user_id, limit=_MAX_QUEUES + 1)
     return [
         {
             "queue_name": figures.name,
@@ -66,8 +66,8 @@ def queues(context: StoredJobs, user: User) -> tuple[list[dict[str, object]], bo
             if figures.oldest_waiting_ms is None
             else max(0, at_ms - figures.oldest_waiting_ms) / 1000,
         }
-        for figures in found[:_MOST_QUEUES]
-    ], len(found) > _MOST_QUEUES
+        for figures in queues[:_MAX_QUEUES]
+    ], len(queues) > _MAX_QUEUES
 
 
 def visible(context: StoredJobs, user: User, job_ids: Iterable[str]) -> list[str]:
@@ -103,11 +103,13 @@ def artifacts(context: StoredJobs, job: Job) -> ArtifactListing:
     data = _listing(context, job)
     if not data:
         return ArtifactListing([], truncated=False)
-    found = json.loads(data)
-    if isinstance(found, list):
+    listing = json.loads(data)
+    if isinstance(listing, list):
         # As version 0.1 wrote it.
-        found = {"artifacts": found, "truncated": False}
-    return ArtifactListing([Artifact(**item) for item in found["artifacts"]], truncated=found["truncated"])
+        listing = {"artifacts": listing, "truncated": False}
+    return ArtifactListing(
+        [Artifact(**item) for item in listing["artifacts"]], truncated=listing["truncated"]
+    )
 
 
 def artifact(context: StoredJobs, job: Job, path: str) -> Artifact:

@@ -12,8 +12,8 @@ from reactorcide.lib.clock import now_ms
 
 T = TypeVar("T")
 
-_MOST_CLOSED = 100
-_MOST_CHECKED = 50
+_MAX_CLOSED = 100
+_MAX_CHECKED = 50
 """At a time: so thousands of queued jobs are gone through in minutes, by 25 calls a second."""
 _QUEUED_LONG_MS = 5_000
 """Only then the queue is asked for the task of a job."""
@@ -44,15 +44,15 @@ class QueueUpkeep:
         # Whatever was queued before this start may be what a killed service had just claimed.
         before_ms = max(now_ms() - _QUEUED_LONG_MS, self._started_at_ms)
         jobs = self._context.store.tasks.queued_long(
-            before_ms=before_ms, now_ms=now_ms(), after=self._checked_up_to, limit=_MOST_CHECKED
+            before_ms=before_ms, now_ms=now_ms(), after=self._checked_up_to, limit=_MAX_CHECKED
         )
-        self._checked_up_to = jobs[-1].job_id if len(jobs) == _MOST_CHECKED else ""
+        self._checked_up_to = jobs[-1].job_id if len(jobs) == _MAX_CHECKED else ""
         for_each(jobs, lambda job: requeue.check(self._context, job, lease_s=self._lease_s))
 
     def close_tasks(self, running: Collection[str]) -> None:
         """Close the tasks of jobs that are over, some at a time, in turn; not of those that run here."""
-        jobs = self._context.store.tasks.to_close(after=self._closed_up_to, limit=_MOST_CLOSED)
-        self._closed_up_to = jobs[-1].job_id if len(jobs) == _MOST_CLOSED else ""
+        jobs = self._context.store.tasks.to_close(after=self._closed_up_to, limit=_MAX_CLOSED)
+        self._closed_up_to = jobs[-1].job_id if len(jobs) == _MAX_CLOSED else ""
         over = [job for job in jobs if job.job_id not in running]
         for_each(over, lambda job: lifecycle.end_task(self._context, job))
 

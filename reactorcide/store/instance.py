@@ -57,7 +57,7 @@ class Instance:
             known = db.execute_sql("SELECT secret_key_sha256 FROM instance").fetchone()[0]
         if not self._vault.load():
             self._check_unused(known, "is missing")
-            self._vault.make()
+            self._vault.create()
         fingerprint = self._vault.fingerprint
         if known == fingerprint:
             return

@@ -19,7 +19,7 @@ _NONCE_BYTES = 12
 
 
 class Vault:
-    """The key in a file of the operator's own, made once. ``load`` or ``make`` first; then thread-safe."""
+    """The key in a file of the operator's own. ``load`` or ``create`` first; then thread-safe."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -43,8 +43,8 @@ class Vault:
         self._key = key
         return True
 
-    def make(self) -> None:
-        """Make a key; it is on disk, under its name, when this returns. Raises ``ConfigurationError``."""
+    def create(self) -> None:
+        """Create a key; it is on disk, under its name, when this returns. Raises ``ConfigurationError``."""
         key = secrets.token_bytes(_KEY_BYTES)
         temporary = self.path.with_name(self.path.name + ".new")
         try:

@@ -92,6 +92,15 @@ def test_a_write_on_the_store_within_a_transaction_is_refused(store: Store) -> N
     assert store.jobs.get(job.job_id).deleted
 
 
+def test_nothing_is_written_on_the_tx_of_a_transaction_that_is_over(store: Store) -> None:
+    job = add(store)
+    with store.transaction() as tx:
+        pass
+    with pytest.raises(RuntimeError, match="is over"):
+        tx.jobs.delete(job.job_id, now_ms=5)
+    assert store.jobs.get(job.job_id) == job
+
+
 def test_others_write_after_a_transaction(store: Store) -> None:
     job = add(store)
     with store.transaction() as tx:

@@ -11,7 +11,7 @@ from reactorcide import crashpoints
 from reactorcide.domain.errors import EngineUnavailable, JobInterrupted, ReactorcideError
 from reactorcide.domain.jobs import ARTIFACTS_DIR, Job, artifacts_prefix
 from reactorcide.jobs import JobContext
-from reactorcide.jobs.read import MOST_LISTING_BYTES, Artifact, listed_bytes, save_artifact_listing
+from reactorcide.jobs.read import MAX_LISTING_BYTES, Artifact, listed_bytes, save_artifact_listing
 from reactorcide.lib.globs import Globs
 from reactorcide.lib.sizes import format_size
 from reactorcide.lib.tar import DamagedTar, Entry, Tree, path_problem, read_tar
@@ -153,7 +153,7 @@ class _Collection:
         self._tree = Tree()
         self._kept: dict[str, Artifact] = {}
         self._left_bytes = most_bytes
-        self._left_listing_bytes = MOST_LISTING_BYTES
+        self._left_listing_bytes = MAX_LISTING_BYTES
         self._unwanted = self._not_kept = 0
         self._truncated = False
         self.awaited: dict[str, list[_Link]] = {}
@@ -240,7 +240,7 @@ class _Collection:
         kept = Artifact(path, entry.size_bytes, "0" * 64, is_executable=is_executable)
         self._left_listing_bytes -= listed_bytes(kept)
         if self._left_listing_bytes < 0:
-            raise _full(path, f"their list is longer than {format_size(MOST_LISTING_BYTES)}")
+            raise _full(path, f"their list is longer than {format_size(MAX_LISTING_BYTES)}")
         digest = hashlib.sha256()
         size_bytes = self._context.objects.put(self._prefix + path, _hashed(entry.chunks, digest))
         crashpoints.reached("artifact-stored")
