@@ -4,116 +4,27 @@
 (each option is also ``REACTORCIDE_<OPTION>``) and hands the result on.
 """
 
-import ipaddress
 import os
-import pwd
-import re
-import stat
-from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from reactorcide.domain.images import full_pattern, is_image_reference
+from reactorcide.kinds import (
+    ADDRESS,
+    CAPABILITY,
+    IMAGE,
+    IMAGE_PATTERN,
+    LISTEN,
+    NETWORK,
+    ORIGIN,
+    SIZE,
+    SOURCE_ROOT,
+    Kind,
+)
 from reactorcide.lib.sizes import parse_size
 
 MAX_BODY_BYTES = 2 << 20
 """The longest body of a request."""
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """How the text of a setting is read."""
-
-    name: str
-    """What the command line's help calls such a value."""
-    parse: Callable[[str], Any]
-    """Returns the value; raises ``ValueError`` with a sentence."""
-
-
-def _address(text: str) -> str:
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise ValueError(f"{text!r} is no HOST:PORT, like 10.0.0.5:5080")
-    return text
-
-
-def _image(text: str) -> str:
-    if not is_image_reference(text):
-        raise ValueError(f"{text!r} is no image reference, like alpine:latest")
-    return text
-
-
-def _image_pattern(text: str) -> str:
-    full_pattern(text)
-    return text
-
-
-def _network(text: str) -> str:
-    try:
-        ipaddress.ip_network(text)
-    except ValueError as exc:
-        raise ValueError(f"{exc}; write it like 10.0.0.5 or 10.0.0.0/24") from exc
-    return text
-
-
-def _origin(text: str) -> str:
-    if re.fullmatch(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?", text) is None:
-        raise ValueError(f"{text!r} is no origin, like https://ci.example.com")
-    return text
-
-
-def _capability(text: str) -> str:
-    """Return the name as the kernel's list has it, without ``CAP_``."""
-    name = text.upper().removeprefix("CAP_")
-    if re.fullmatch(r"[A-Z]+(_[A-Z]+)*", name) is None:
-        raise ValueError(f"{text!r} is no capability, like NET_RAW")
-    return name
-
-
-def _source_root(text: str) -> Path:
-    root = Path(os.path.realpath(text))
-    try:
-        is_directory = stat.S_ISDIR(root.stat().st_mode)
-    except FileNotFoundError:
-        is_directory = False
-    except OSError as exc:
-        raise ValueError(f"the directory {text} cannot be looked at: {exc.strerror}") from exc
-    if not is_directory:
-        raise ValueError(f"there is no directory {text}")
-    if holds_too_much(root):
-        raise ValueError(
-            f"{root} is no source root: every user's job could copy any file below it, keys and logins "
-            "too; name the directories in it that jobs may take sources from"
-        )
-    return root
-
-
-def holds_too_much(root: Path) -> bool:
-    """Tell whether a directory is ``/``, or has a home of the user in it or is one: with keys and logins."""
-    return root == Path("/") or any(home.is_relative_to(root) for home in home_dirs())
-
-
-def home_dirs() -> set[Path]:
-    """Return the user's homes: that of the password database, and ``$HOME``; ``/`` is nobody's."""
-    homes = {os.environ.get("HOME", "")}
-    with suppress(KeyError):
-        homes.add(pwd.getpwuid(os.geteuid()).pw_dir)
-    # An empty or relative one would be wherever the service was started.
-    return {Path(os.path.realpath(home)) for home in homes if os.path.isabs(home)} - {Path("/")}
-
-
-_SIZE = Kind("SIZE", parse_size)
-_ADDRESS = Kind("HOST:PORT", _address)
-# On loopback, where it names no host.
-_LISTEN = Kind("[HOST:]PORT", lambda text: _address(f"127.0.0.1:{text}" if text.isdigit() else text))
-_IMAGE = Kind("IMAGE", _image)
-_IMAGE_PATTERN = Kind("GLOB", _image_pattern)
-_NETWORK = Kind("CIDR", _network)
-_ORIGIN = Kind("ORIGIN", _origin)
-_CAPABILITY = Kind("NAME", _capability)
-_SOURCE_ROOT = Kind("DIRECTORY", _source_root)
 
 
 def _setting(
@@ -138,7 +49,7 @@ def _setting(
     }
     if callable(default):
         return field(default_factory=default, metadata=metadata)
-    if kind is _SIZE and default is not None:
+    if kind is SIZE and default is not None:
         default = parse_size(default)
     return field(default=default, metadata=metadata)
 
@@ -172,14 +83,14 @@ class Settings:
         "Address or network (CIDR) of a proxy whose X-Forwarded-For and X-Forwarded-Proto are believed; may "
         "be given more than once. By default nobody's are.",
         option="trusted-proxy",
-        kind=_NETWORK,
+        kind=NETWORK,
     )
     cors_origins: tuple[str, ...] = _setting(
         (),
         "Origin, like https://ci.example.com, whose pages may use the API from a browser; may be given more "
         "than once.",
         option="cors-origin",
-        kind=_ORIGIN,
+        kind=ORIGIN,
     )
     public_url: str | None = _setting(
         None, "Where people reach the service, like https://ci.example.com, if that is not --host and --port."
@@ -202,36 +113,36 @@ class Settings:
         "By default the directory that serve was started in, if that was at a terminal and below the home "
         "directory; else none.",
         option="source-root",
-        kind=_SOURCE_ROOT,
+        kind=SOURCE_ROOT,
     )
     allow_addresses: tuple[str, ...] = _setting(
         (),
         "Address or network (CIDR) that git may go to for the jobs of users who are no admins, though it is "
         "loopback or link-local; may be given more than once.",
         option="allow-address",
-        kind=_NETWORK,
+        kind=NETWORK,
     )
     deny_addresses: tuple[str, ...] = _setting(
         (),
         "Address or network (CIDR) that git may not go to for the jobs of users who are no admins; may be "
         "given more than once. Loopback and link-local addresses are by default.",
         option="deny-address",
-        kind=_NETWORK,
+        kind=NETWORK,
     )
     git_memory_bytes: int = _setting(
         "2g",
         "Memory that each process of git may have while it fetches a source; 0 sets no limit.",
-        kind=_SIZE,
+        kind=SIZE,
         option="git-memory",
     )
     corndogs_address: str | None = _setting(
-        None, "HOST:PORT of an external Corndogs; without it an embedded one is used.", kind=_ADDRESS
+        None, "HOST:PORT of an external Corndogs; without it an embedded one is used.", kind=ADDRESS
     )
     corndogs_listen: str | None = _setting(
         None,
         "HOST:PORT, or a port of 127.0.0.1, on which other programs may use the embedded Corndogs over gRPC: "
         "whoever reaches it may take and make any task. By default it listens nowhere.",
-        kind=_LISTEN,
+        kind=LISTEN,
     )
     queues: tuple[str, ...] = _setting(
         (),
@@ -239,13 +150,13 @@ class Settings:
         "unfinished jobs.",
         option="queue",
     )
-    default_image: str = _setting("alpine:latest", "Image of a job that names none.", kind=_IMAGE)
+    default_image: str = _setting("alpine:latest", "Image of a job that names none.", kind=IMAGE)
     allow_images: tuple[str, ...] = _setting(
         (),
         "Images that jobs may use, like alpine:* or ghcr.io/acme/*; may be given more than once. All by "
         "default.",
         option="allow-image",
-        kind=_IMAGE_PATTERN,
+        kind=IMAGE_PATTERN,
     )
     pull: str = _setting("missing", "When an image is pulled.", choices=("always", "missing", "never"))
     default_cpu_limit: float | None = _setting(
@@ -257,13 +168,13 @@ class Settings:
     default_memory_limit_bytes: int | None = _setting(
         None,
         "Memory of a job that names no limit, in bytes or like 512m, 2g; none by default.",
-        kind=_SIZE,
+        kind=SIZE,
         option="default-memory-limit",
     )
     max_memory_limit_bytes: int | None = _setting(
         None,
         "The most memory that a job may ask for; no maximum by default.",
-        kind=_SIZE,
+        kind=SIZE,
         option="max-memory-limit",
     )
     pids_limit: int = _setting(4096, "Processes and threads that one job may have.", min=16)
@@ -271,7 +182,7 @@ class Settings:
         "10g",
         "Space that one job may take of the engine's disk, and git of this host's for it, before it is "
         "killed; 0 turns this off.",
-        kind=_SIZE,
+        kind=SIZE,
         option="max-disk",
     )
     job_network: str = _setting(
@@ -283,7 +194,7 @@ class Settings:
         (),
         "Linux capability that jobs have beyond the few they need; may be given more than once.",
         option="cap-add",
-        kind=_CAPABILITY,
+        kind=CAPABILITY,
     )
     allow_new_privileges: bool = _setting(False, "Let sudo and other setuid programs work in jobs.")
     prepare_timeout_s: float = _setting(
@@ -308,7 +219,7 @@ class Settings:
     min_free_disk_bytes: int = _setting(
         "256m",
         "Space that must be free in the data directory for a job to be started; 0 turns this off.",
-        kind=_SIZE,
+        kind=SIZE,
         option="min-free-disk",
     )
     keep_jobs: int = _setting(10_000, "Jobs that are kept, the last to end; 0 keeps any number.", min=0)
@@ -316,7 +227,7 @@ class Settings:
     keep_bytes: int = _setting(
         "20g",
         "Size of the logs and artifacts that are kept, the oldest jobs go first; 0 sets no limit.",
-        kind=_SIZE,
+        kind=SIZE,
     )
     keep_image_days: int = _setting(
         14, "Days for which an image that was pulled is kept after its last use; 0 keeps it.", min=0
@@ -327,17 +238,17 @@ class Settings:
     max_artifact_bytes: int = _setting(
         "1g",
         "Artifacts that are kept of one job, in bytes or like 512m, 2g; its log says what is not.",
-        kind=_SIZE,
+        kind=SIZE,
     )
     max_artifacts: int = _setting(10_000, "Files that are kept of one job as artifacts.", min=0)
     max_source_bytes: int = _setting(
-        "512m", "The largest source that can be uploaded, packed or unpacked; 0 allows none.", kind=_SIZE
+        "512m", "The largest source that can be uploaded, packed or unpacked; 0 allows none.", kind=SIZE
     )
     stream_slots: int = _setting(32, "Log followers, long polls and uploads that are served at once.", min=0)
     max_log_bytes: int = _setting(
         "256m",
         "The longest log of one attempt, at least 4m; of a longer one the beginning and the end are kept.",
-        kind=_SIZE,
+        kind=SIZE,
         min=4 << 20,
     )
     request_timeout_s: float = _setting(

@@ -8,16 +8,9 @@ from typing import Any, TextIO, TypeVar
 
 import click
 
+from reactorcide.kinds import Kind, holds_too_much, home_dirs
 from reactorcide.lib.sizes import format_size
-from reactorcide.settings import (
-    Kind,
-    Settings,
-    all_settings,
-    default_text,
-    holds_too_much,
-    home_dirs,
-    option_name,
-)
+from reactorcide.settings import Settings, all_settings, default_text, option_name
 
 F = TypeVar("F", bound=Callable[..., Any])
 

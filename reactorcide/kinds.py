@@ -1,0 +1,109 @@
+"""Kinds of settings: how the text of one is read and checked."""
+
+import ipaddress
+import os
+import pwd
+import re
+import stat
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reactorcide.domain.images import full_pattern, is_image_reference
+from reactorcide.lib.sizes import parse_size
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How the text of a setting is read."""
+
+    name: str
+    """What the command line's help calls such a value."""
+    parse: Callable[[str], Any]
+    """Returns the value; raises ``ValueError`` with a sentence."""
+
+
+def _address(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ValueError(f"{text!r} is no HOST:PORT, like 10.0.0.5:5080")
+    return text
+
+
+def _image(text: str) -> str:
+    if not is_image_reference(text):
+        raise ValueError(f"{text!r} is no image reference, like alpine:latest")
+    return text
+
+
+def _image_pattern(text: str) -> str:
+    full_pattern(text)
+    return text
+
+
+def _network(text: str) -> str:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError as exc:
+        raise ValueError(f"{exc}; write it like 10.0.0.5 or 10.0.0.0/24") from exc
+    return text
+
+
+def _origin(text: str) -> str:
+    if re.fullmatch(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?", text) is None:
+        raise ValueError(f"{text!r} is no origin, like https://ci.example.com")
+    return text
+
+
+def _capability(text: str) -> str:
+    """Return the name as the kernel's list has it, without ``CAP_``."""
+    name = text.upper().removeprefix("CAP_")
+    if re.fullmatch(r"[A-Z]+(_[A-Z]+)*", name) is None:
+        raise ValueError(f"{text!r} is no capability, like NET_RAW")
+    return name
+
+
+def _source_root(text: str) -> Path:
+    root = Path(os.path.realpath(text))
+    try:
+        is_directory = stat.S_ISDIR(root.stat().st_mode)
+    except FileNotFoundError:
+        is_directory = False
+    except OSError as exc:
+        raise ValueError(f"the directory {text} cannot be looked at: {exc.strerror}") from exc
+    if not is_directory:
+        raise ValueError(f"there is no directory {text}")
+    if holds_too_much(root):
+        raise ValueError(
+            f"{root} is no source root: every user's job could copy any file below it, keys and logins "
+            "too; name the directories in it that jobs may take sources from"
+        )
+    return root
+
+
+def holds_too_much(root: Path) -> bool:
+    """Tell whether a directory is ``/``, or has a home of the user in it or is one: with keys and logins."""
+    return root == Path("/") or any(home.is_relative_to(root) for home in home_dirs())
+
+
+def home_dirs() -> set[Path]:
+    """Return the user's homes: that of the password database, and ``$HOME``; ``/`` is nobody's."""
+    homes = {os.environ.get("HOME", "")}
+    with suppress(KeyError):
+        homes.add(pwd.getpwuid(os.geteuid()).pw_dir)
+    # An empty or relative one would be wherever the service was started.
+    return {Path(os.path.realpath(home)) for home in homes if os.path.isabs(home)} - {Path("/")}
+
+
+SIZE = Kind("SIZE", parse_size)
+ADDRESS = Kind("HOST:PORT", _address)
+# On loopback, where it names no host.
+LISTEN = Kind("[HOST:]PORT", lambda text: _address(f"127.0.0.1:{text}" if text.isdigit() else text))
+IMAGE = Kind("IMAGE", _image)
+IMAGE_PATTERN = Kind("GLOB", _image_pattern)
+NETWORK = Kind("CIDR", _network)
+ORIGIN = Kind("ORIGIN", _origin)
+CAPABILITY = Kind("NAME", _capability)
+SOURCE_ROOT = Kind("DIRECTORY", _source_root)
