@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from itertools import chain
 
 from reactorcide.domain.audit import Action, Actor, AuditEntry
 from reactorcide.domain.jobs import EndedJob, job_prefix
@@ -123,4 +122,5 @@ def _measure(context: StoredJobs, stopping: Callable[[], bool]) -> None:
 
 def _stored_bytes(context: StoredJobs, job_id: str) -> int:
     prefix = job_prefix(job_id)
-    return sum(item.size_bytes for item in chain(context.logs.unsealed(prefix), context.objects.list(prefix)))
+    unsealed_bytes = sum(item.size_bytes for item in context.logs.unsealed(prefix))
+    return unsealed_bytes + context.objects.used_bytes(prefix)

@@ -2,6 +2,9 @@
 
 import re
 
+MIN_FILE_BYTES = 4096
+"""What a file or a directory counts at least: many empty ones use up a disk as well."""
+
 _UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 PATTERN = "([0-9]{1,15})([bkmgtBKMGT]?)"
 """A regular expression for what ``parse_size`` takes."""

@@ -55,6 +55,9 @@ class ObjectStore(Protocol):
     def list(self, prefix: str) -> Iterator[StoredObject]:
         """Yield the objects whose key begins with ``prefix`` (which ends in ``/``), in no order."""
 
+    def used_bytes(self, prefix: str) -> int:
+        """Return about what the objects whose key begins with ``prefix`` take (which ends in ``/``)."""
+
     def delete(self, prefix: str) -> None:
         """Remove every object whose key begins with ``prefix`` (which ends in ``/``); safe to repeat."""
 

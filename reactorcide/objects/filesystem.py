@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from reactorcide.domain.errors import ObjectNotFound, ObjectStoreError
-from reactorcide.lib.sizes import format_size
+from reactorcide.lib.sizes import MIN_FILE_BYTES, format_size
 from reactorcide.objects import RESERVED, StoredObject, key_parts
 
 _CHUNK_BYTES = 1 << 18
@@ -113,6 +113,22 @@ class FilesystemObjectStore:
                         if stat.S_ISREG(status.st_mode):
                             key = os.path.normpath(os.path.join(*parts, directory, name))
                             yield StoredObject(key, status.st_size)
+
+    def used_bytes(self, prefix: str) -> int:
+        """See ``ObjectStore.used_bytes``; the directories that keys have become count, too."""
+        size_bytes = 0
+        with (
+            translated(prefix, "measure"),
+            suppress(FileNotFoundError, NotADirectoryError),
+            self._directory(key_parts(prefix.removesuffix("/"))) as top,
+        ):
+            for _, _, names, descriptor in os.fwalk(".", dir_fd=top, onerror=_unless_gone):
+                size_bytes += MIN_FILE_BYTES
+                for name in names:
+                    with suppress(FileNotFoundError):
+                        status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+                        size_bytes += max(MIN_FILE_BYTES, status.st_size)
+        return size_bytes
 
     def delete(self, prefix: str) -> None:
         """See ``ObjectStore.delete``."""

@@ -45,6 +45,10 @@ class MemoryObjectStore:
             objects = list(self._objects.items())
         return (StoredObject(key, len(data)) for key, data in objects if key.startswith(prefix))
 
+    def used_bytes(self, prefix: str) -> int:
+        """See ``ObjectStore.used_bytes``."""
+        return sum(item.size_bytes for item in self.list(prefix))
+
     def delete(self, prefix: str) -> None:
         """See ``ObjectStore.delete``."""
         with self._lock:

@@ -5,13 +5,11 @@ import time
 from pathlib import Path
 
 from reactorcide.domain.errors import JobFailed
-from reactorcide.lib.sizes import format_size
+from reactorcide.lib.sizes import MIN_FILE_BYTES, format_size
 
 _EVERY_S = 1.0
 _REST = 10
 """Of the time at most a tenth is spent with measuring."""
-_LEAST_FILE_BYTES = 4096
-"""What a file counts at least: many empty ones use up a disk as well."""
 
 
 class DiskLimit:
@@ -50,7 +48,7 @@ def _is_larger(directory: Path, most_bytes: int) -> bool:
                 for entry in entries:
                     status = entry.stat(follow_symlinks=False)
                     # By its length too: git leaves holes for zeros, which are filled on the way to the job.
-                    size_bytes += max(_LEAST_FILE_BYTES, status.st_size, status.st_blocks * 512)
+                    size_bytes += max(MIN_FILE_BYTES, status.st_size, status.st_blocks * 512)
                     if entry.is_dir(follow_symlinks=False):
                         pending.append(entry.path)
                     if size_bytes > most_bytes:

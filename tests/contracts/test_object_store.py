@@ -50,6 +50,17 @@ def test_a_second_put_replaces_the_first(store: ObjectStore) -> None:
     assert whole(store, "a") == b"short"
 
 
+def test_what_objects_take_is_no_less_than_their_bytes(store: ObjectStore) -> None:
+    assert store.used_bytes("a/") == 0
+    store.put("a/b", [bytes(100_000)])
+    store.put("a/c/d", [b"12345"])
+    assert store.used_bytes("a/") >= 100_005
+    store.put("b", [b"x"])
+    before_bytes = store.used_bytes("a/")
+    store.delete("a/c/")
+    assert 100_000 <= store.used_bytes("a/") < before_bytes
+
+
 def test_half_an_object_is_never_seen(store: ObjectStore) -> None:
     def chunks() -> Iterator[bytes]:
         yield b"half"

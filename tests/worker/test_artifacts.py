@@ -146,17 +146,19 @@ def test_no_glob_keeps_nothing(tmp_path: Path) -> None:
     ("limits", "kept", "said"),
     [
         ({"most_files": 2}, ["a", "b"], "there are more than 2 (--max-artifacts)"),
-        ({"most_bytes": 7}, ["a"], "larger than 7 B (--max-artifact-bytes)"),
-        ({"most_bytes": 8}, ["a", "b"], "larger than 8 B (--max-artifact-bytes)"),
-        ({"most_bytes": 3}, [], "larger than 3 B (--max-artifact-bytes)"),
+        ({"most_bytes": 12 << 10}, ["a"], "larger than 12 KiB (--max-artifact-bytes)"),
+        # The third one has a byte, which takes more.
+        ({"most_bytes": 19 << 10}, ["a", "b"], "larger than 19 KiB (--max-artifact-bytes)"),
+        ({"most_bytes": 4 << 10}, [], "larger than 4 KiB (--max-artifact-bytes)"),
         ({"most_files": 0}, [], "(--max-artifacts)"),
-        ({"most_files": 3, "most_bytes": 9}, ["a", "b", "c"], None),
+        ({"most_files": 3, "most_bytes": 20 << 10}, ["a", "b", "c"], None),
     ],
 )
 def test_what_is_past_a_bound_is_not_kept_and_both_log_and_listing_say_so(
     tmp_path: Path, limits: dict[str, int], kept: list[str], said: str | None
 ) -> None:
-    found = collected(tmp_path, member("a", b"1234"), member("b", b"5678"), member("c", b"9"), **limits)
+    large = bytes(8 << 10)
+    found = collected(tmp_path, member("a", large), member("b", large), member("c", b"9"), **limits)
     assert found.paths == kept
     assert found.stored == set(kept)
     assert found.truncated is (said is not None)
@@ -165,6 +167,26 @@ def test_what_is_past_a_bound_is_not_kept_and_both_log_and_listing_say_so(
     else:
         assert said in found.log
         assert found.log.count("\n") == 1
+
+
+def deep_paths() -> list[str]:
+    return ["/".join([str(number), *["d"] * 100, "b"]) for number in range(10)]
+
+
+def test_the_directories_of_a_file_count(tmp_path: Path) -> None:
+    kept = collected(tmp_path, *map(member, deep_paths()), most_bytes=1 << 20)
+    # Each takes 102 times 4 KiB.
+    assert len(kept.stored) == 2
+    assert kept.truncated
+    assert "larger than 1 MiB (--max-artifact-bytes)" in kept.log
+    assert kept.context.objects.used_bytes("jobs/j/1/artifacts/") == (2 * 102 + 1) * 4096
+
+
+def test_the_directories_of_a_hard_link_count_before_its_content_has_come(tmp_path: Path) -> None:
+    links = [member(path, kind=tarfile.LNKTYPE, target="artifacts/a") for path in deep_paths()]
+    kept = collected(tmp_path, member("a"), *links, artifacts=["**/b"], most_bytes=1 << 20)
+    assert kept.truncated
+    assert "larger than 1 MiB (--max-artifact-bytes)" in kept.log
 
 
 def test_what_is_past_a_bound_is_not_even_read(tmp_path: Path) -> None:
@@ -257,7 +279,9 @@ class TestHardLinks:
         assert (kept.log, kept.truncated, kept.opened) == ("", False, 2)
 
     @pytest.mark.parametrize("globs", [None, ["*"]])
-    @pytest.mark.parametrize(("limits", "said"), [({"most_bytes": 20}, "-bytes"), ({"most_files": 2}, "s)")])
+    @pytest.mark.parametrize(
+        ("limits", "said"), [({"most_bytes": 10_000}, "-bytes"), ({"most_files": 2}, "s)")]
+    )
     def test_each_counts(
         self, tmp_path: Path, globs: list[str] | None, limits: dict[str, int], said: str
     ) -> None:
@@ -354,7 +378,7 @@ def test_whatever_a_tar_is_nothing_is_written_outside(seed: int, globs: list[str
     with tempfile.TemporaryDirectory() as directory:
         base = Path(directory)
         try:
-            kept = Collection(base, iter(list(chunked(bytes(data), 700))), artifacts=globs, most_bytes=5000)
+            kept = Collection(base, iter(list(chunked(bytes(data), 700))), artifacts=globs, most_bytes=30_000)
         except EngineUnavailable:
             kept = None
         files = [path for path in base.rglob("*") if not path.is_dir()]

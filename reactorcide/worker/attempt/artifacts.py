@@ -13,7 +13,7 @@ from reactorcide.domain.jobs import ARTIFACTS_DIR, Job, artifacts_prefix
 from reactorcide.jobs import JobContext
 from reactorcide.jobs.read import MAX_LISTING_BYTES, Artifact, listed_bytes, save_artifact_listing
 from reactorcide.lib.globs import Globs
-from reactorcide.lib.sizes import format_size
+from reactorcide.lib.sizes import MIN_FILE_BYTES, format_size
 from reactorcide.lib.tar import DamagedTar, Entry, Tree, path_problem, read_tar
 from reactorcide.logs.writer import LogWriter
 from reactorcide.worker.attempt.container import Container
@@ -174,7 +174,11 @@ class _Collection:
             if problem is None and self._wanted is not None and not self._wanted.match(path):
                 self._unwanted += 1
                 continue
+            known = len(self._tree)
             problem = problem or _problem(entry, path) or self._tree.problem(path, "file")
+            if problem is None:
+                # The directories above it that no file before it has.
+                self._take_room(path, (len(self._tree) - known - 1) * MIN_FILE_BYTES)
             if problem is not None:
                 self._say_not_kept(path, problem)
             elif entry.kind == "file":
@@ -233,9 +237,7 @@ class _Collection:
 
     def _keep(self, path: str, entry: Entry) -> Artifact:
         self._check_number(path)
-        if entry.size_bytes > self._left_bytes:
-            bound = format_size(self._most_bytes)
-            raise _full(path, f"together they are larger than {bound} (--max-artifact-bytes)")
+        self._take_room(path, max(MIN_FILE_BYTES, entry.size_bytes))
         is_executable = bool(entry.mode & 0o100)
         kept = Artifact(path, entry.size_bytes, "0" * 64, is_executable=is_executable)
         self._left_listing_bytes -= listed_bytes(kept)
@@ -244,9 +246,14 @@ class _Collection:
         digest = hashlib.sha256()
         size_bytes = self._context.objects.put(self._prefix + path, _hashed(entry.chunks, digest))
         crashpoints.reached("artifact-stored")
-        self._left_bytes -= size_bytes
         self._kept[path] = kept = replace(kept, size=size_bytes, sha256=digest.hexdigest())
         return kept
+
+    def _take_room(self, path: str, size_bytes: int) -> None:
+        if size_bytes > self._left_bytes:
+            bound = format_size(self._most_bytes)
+            raise _full(path, f"together they are larger than {bound} (--max-artifact-bytes)")
+        self._left_bytes -= size_bytes
 
     def _check_number(self, path: str) -> None:
         if len(self._kept) + self._links >= self._most_files:
