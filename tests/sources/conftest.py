@@ -2,16 +2,36 @@
 
 import socket
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from .support import Client
+from .support import Client, Repository, git_daemon, git_http
 
 
 @pytest.fixture
 def base(tmp_path: Path) -> Path:
     return tmp_path / "repositories"
+
+
+@pytest.fixture
+def origin(base: Path) -> Repository:
+    made = Repository(base / "origin")
+    made.commit("file", "content")
+    return made
+
+
+@pytest.fixture(params=["path", "file", "daemon", "http", "old-http"])
+def served(request: pytest.FixtureRequest, base: Path) -> Iterator[str]:
+    """Where the repositories below ``base`` are to be had."""
+    with ExitStack() as stack:
+        if request.param in ("path", "file"):
+            yield f"file://{base}" if request.param == "file" else str(base)
+        elif request.param == "daemon":
+            yield stack.enter_context(git_daemon(base))
+        else:
+            yield stack.enter_context(git_http(base, modern=request.param == "http")).url
 
 
 @pytest.fixture

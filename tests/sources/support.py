@@ -32,14 +32,6 @@ CLEAN_ENV = {
 }
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Return once ``condition`` holds; fail after 20 s."""
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.01)
-
-
 def running(text: str) -> list[int]:
     """Return the processes that have ``text`` in their arguments; zombies have none."""
     found = []
@@ -112,6 +104,45 @@ class Repository:
         digest = hashlib.sha256(content.encode()).hexdigest()
         self.git("commit", "--quiet", "--message", f"{name}: {digest}")
         return self.git("rev-parse", "HEAD")
+
+
+class Project(Repository):
+    """A repository to put submodules into."""
+
+    def __init__(self, path: Path, object_format: str = "sha1") -> None:
+        super().__init__(path, object_format)
+        self.first = self.commit("file", path.name)
+        self._entries = ""
+
+    def gitlink(self, path: str, sha: str) -> None:
+        (self.path / path).mkdir(parents=True)
+        self.git("update-index", "--add", "--cacheinfo", f"160000,{sha},{path}")
+
+    def submodule(self, path: str, url: object, sha: str, settings: str = "", name: str | None = None) -> str:
+        """Add a submodule as somebody might do who does not use git for it, and return the new commit."""
+        self.gitlink(path, sha)
+        self._entries += f'[submodule "{name or path}"]\n\tpath = {path}\n\turl = {url}\n\t{settings}\n'
+        return self.commit(".gitmodules", self._entries)
+
+    def back_to(self, sha: str) -> None:
+        """Forget every commit after ``sha``, one without submodules."""
+        self.git("reset", "--quiet", "--hard", sha)
+        self._entries = ""
+
+    def tree_of(self, *entries: str) -> str:
+        """Commit a tree of these entries, as ``git mktree`` takes them, and return the SHA."""
+        tree = subprocess.run(
+            ["git", "mktree", "--missing"],
+            input="".join(f"{entry}\n" for entry in entries),
+            cwd=self.path,
+            env=CLEAN_ENV,
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout.strip()
+        sha = self.git("commit-tree", tree, "-m", "made")
+        self.git("update-ref", "refs/heads/main", sha)
+        return sha
 
 
 class Client:

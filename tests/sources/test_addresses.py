@@ -12,17 +12,9 @@ import pytest
 from reactorcide.domain.errors import JobFailed, JobInterrupted
 from reactorcide.sources.addresses import Address, AddressRules, is_loopback
 
-from .support import Attempt, Client, Repository, answering, git_daemon, git_http
-from .test_submodules import Project
+from .support import Attempt, Client, Project, Repository, answering, git_daemon, git_http
 
 RULES = AddressRules().refusal
-
-
-@pytest.fixture
-def origin(base: Path) -> Repository:
-    made = Repository(base / "origin")
-    made.commit("file", "content")
-    return made
 
 
 def names(monkeypatch: pytest.MonkeyPatch, **hosts: str) -> list[str]:

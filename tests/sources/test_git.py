@@ -11,13 +11,14 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from reactorcide.domain.errors import InfrastructureError, InvalidInput, JobFailed, JobInterrupted
 from reactorcide.sources.git import GitCheckout, checkout
+from tests.support.waiting import wait_until
 
 from .support import (
     CLEAN_ENV,
@@ -29,7 +30,6 @@ from .support import (
     git_http,
     running,
     serving,
-    wait_until,
 )
 
 
@@ -70,18 +70,9 @@ def origin(pristine: Origin, base: Path) -> Origin:
     return pristine.copied(base / "origin")
 
 
-@pytest.fixture(params=["path", "file", "daemon", "http", "old-http"])
-def url(request: pytest.FixtureRequest, origin: Origin, base: Path) -> Iterator[str]:
-    with ExitStack() as stack:
-        if request.param == "path":
-            yield str(origin.path)
-        elif request.param == "file":
-            yield f"file://{origin.path}"
-        elif request.param == "daemon":
-            yield stack.enter_context(git_daemon(base)) + "/origin"
-        else:
-            modern = request.param == "http"
-            yield stack.enter_context(git_http(base, modern=modern)).url + "/origin"
+@pytest.fixture
+def url(served: str, origin: Origin) -> str:
+    return f"{served}/{origin.path.name}"
 
 
 def test_every_kind_of_ref(url: str, origin: Origin, client: Client) -> None:
@@ -108,18 +99,6 @@ def test_every_kind_of_ref(url: str, origin: Origin, client: Client) -> None:
         assert client.git("for-each-ref", "--format=%(upstream)", "refs/heads") == "", ref
         assert client.is_shallow, ref
         assert client.git("remote", "get-url", "origin") == url, ref
-
-
-@pytest.fixture(params=["path", "file", "daemon", "http", "old-http"])
-def served(request: pytest.FixtureRequest, base: Path) -> Iterator[str]:
-    """Where the repositories below ``base`` are to be had."""
-    with ExitStack() as stack:
-        if request.param in ("path", "file"):
-            yield f"file://{base}" if request.param == "file" else str(base)
-        elif request.param == "daemon":
-            yield stack.enter_context(git_daemon(base))
-        else:
-            yield stack.enter_context(git_http(base, modern=request.param == "http")).url
 
 
 def test_a_repository_with_sha_256(base: Path, served: str, client: Client) -> None:
@@ -432,7 +411,7 @@ def test_an_interrupt_ends_a_checkout_that_hangs(client: Client, hanging: socket
     stopper.join()
     assert were_running
     port = where.partition(":")[2]
-    wait_until(lambda: not running(where) and not running(f"-p\0{port}"))
+    wait_until(lambda: not running(where) and not running(f"-p\0{port}"), 20, "git has ended")
 
 
 def test_an_interrupt_that_came_before(origin: Origin, client: Client) -> None:
@@ -448,7 +427,7 @@ def test_a_deadline_ends_a_checkout_that_hangs(client: Client, hanging: socket.s
     with pytest.raises(JobFailed, match=r"^git: preparing took longer than 1 s and was stopped$"):
         client(f"http://{where}/x", timeout_s=1)
     hanging.accept()[0].close()  # git did come
-    wait_until(lambda: not running(where))
+    wait_until(lambda: not running(where), 20, "git has ended")
 
 
 def executable(path: Path, marker: Path) -> Path:

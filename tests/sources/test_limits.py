@@ -12,17 +12,9 @@ import pytest
 from reactorcide.domain.errors import JobFailed
 from reactorcide.sources.git import GitLimits, session
 
-from .support import Client, Repository, answering, endless_refs, git_daemon, git_http
-from .test_submodules import Project
+from .support import Client, Project, Repository, answering, endless_refs, git_daemon, git_http
 
 MIB = 1 << 20
-
-
-@pytest.fixture
-def origin(base: Path) -> Repository:
-    made = Repository(base / "origin")
-    made.commit("file", "content")
-    return made
 
 
 def test_refs_without_end_cost_no_more_memory_than_git_may_have(client: Client) -> None:

@@ -13,8 +13,9 @@ import pytest
 
 from reactorcide.domain.errors import JobInterrupted
 from reactorcide.sources.process import DeadlinePassed, Lines, Records, RecordTooLong, run
+from tests.support.waiting import wait_until
 
-from .support import Attempt, running, wait_until
+from .support import Attempt, running
 
 
 def shell(
@@ -141,7 +142,7 @@ def test_an_interrupt_kills_the_whole_group(mark: str) -> None:
     attempt = Attempt()
 
     def stop() -> None:
-        wait_until(lambda: len(running(f"sleep\0{mark}")) == 2)
+        wait_until(lambda: len(running(f"sleep\0{mark}")) == 2, 20, "both run")
         attempt.stop()
 
     stopper = threading.Thread(target=stop)
@@ -149,7 +150,7 @@ def test_an_interrupt_kills_the_whole_group(mark: str) -> None:
     with pytest.raises(JobInterrupted):
         shell(f"sleep {mark} & sleep {mark}; true", attempt=attempt)
     stopper.join()
-    wait_until(lambda: not running(f"sleep\0{mark}"))
+    wait_until(lambda: not running(f"sleep\0{mark}"), 20, "all have ended")
 
 
 def test_an_attempt_that_is_to_stop_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,7 +165,7 @@ def test_an_attempt_that_is_to_stop_starts_nothing(monkeypatch: pytest.MonkeyPat
 def test_a_deadline_kills_the_whole_group(closed: str, mark: str) -> None:
     with pytest.raises(DeadlinePassed):
         shell(f"{closed} sleep {mark} & sleep {mark}; true", timeout_s=0.3)
-    wait_until(lambda: not running(f"sleep\0{mark}"))
+    wait_until(lambda: not running(f"sleep\0{mark}"), 20, "all have ended")
 
 
 def test_a_deadline_counts_while_output_comes() -> None:
@@ -178,7 +179,7 @@ def test_an_error_in_a_callback_kills_the_whole_group(mark: str) -> None:
 
     with pytest.raises(RuntimeError, match="hello"):
         shell(f"echo hello; sleep {mark} & sleep {mark}; true", stdout=fail)
-    wait_until(lambda: not running(f"sleep\0{mark}"))
+    wait_until(lambda: not running(f"sleep\0{mark}"), 20, "all have ended")
 
 
 def test_what_outlives_the_program_is_not_waited_for(mark: str) -> None:

@@ -4,8 +4,7 @@ import os
 import socket
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,61 +13,22 @@ from reactorcide.domain.errors import InfrastructureError, InvalidInput, JobFail
 from reactorcide.sources.git.submodules import MOST_LEVELS, MOST_SUBMODULES, place_of
 from reactorcide.sources.roots import SourceRoots
 from reactorcide.sources.urls import GitUrl
+from tests.support.waiting import wait_until
 
 from .support import (
     CLEAN_ENV,
     Attempt,
     Client,
-    Repository,
+    Project,
     basic,
     blabbing,
     git_daemon,
     git_http,
     running,
-    wait_until,
 )
 
 EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 NOWHERE = "0123456789" * 4
-
-
-class Project(Repository):
-    """A repository to put submodules into."""
-
-    def __init__(self, path: Path, object_format: str = "sha1") -> None:
-        super().__init__(path, object_format)
-        self.first = self.commit("file", path.name)
-        self._entries = ""
-
-    def gitlink(self, path: str, sha: str) -> None:
-        (self.path / path).mkdir(parents=True)
-        self.git("update-index", "--add", "--cacheinfo", f"160000,{sha},{path}")
-
-    def submodule(self, path: str, url: object, sha: str, settings: str = "", name: str | None = None) -> str:
-        """Add a submodule as somebody might do who does not use git for it, and return the new commit."""
-        self.gitlink(path, sha)
-        self._entries += f'[submodule "{name or path}"]\n\tpath = {path}\n\turl = {url}\n\t{settings}\n'
-        return self.commit(".gitmodules", self._entries)
-
-    def back_to(self, sha: str) -> None:
-        """Forget every commit after ``sha``, one without submodules."""
-        self.git("reset", "--quiet", "--hard", sha)
-        self._entries = ""
-
-    def tree_of(self, *entries: str) -> str:
-        """Commit a tree of these entries, as ``git mktree`` takes them, and return the SHA."""
-        tree = subprocess.run(
-            ["git", "mktree", "--missing"],
-            input="".join(f"{entry}\n" for entry in entries),
-            cwd=self.path,
-            env=CLEAN_ENV,
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout.strip()
-        sha = self.git("commit-tree", tree, "-m", "made")
-        self.git("update-ref", "refs/heads/main", sha)
-        return sha
 
 
 @pytest.fixture
@@ -88,28 +48,16 @@ def failure(client: Client, url: object, check_submodule: Callable[[str], None] 
     return str(caught.value)
 
 
-@pytest.fixture(params=["path", "file", "daemon", "http", "old-http"])
-def at(request: pytest.FixtureRequest, base: Path) -> Iterator[str]:
-    """Where the repositories are."""
-    with ExitStack() as stack:
-        if request.param in ("path", "file"):
-            yield f"file://{base}" if request.param == "file" else str(base)
-        elif request.param == "daemon":
-            yield stack.enter_context(git_daemon(base))
-        else:
-            yield stack.enter_context(git_http(base, modern=request.param == "http")).url
-
-
 def test_they_are_fetched_and_so_are_theirs(
-    at: str, base: Path, inner: Project, outer: Project, client: Client, request: pytest.FixtureRequest
+    served: str, base: Path, inner: Project, outer: Project, client: Client, request: pytest.FixtureRequest
 ) -> None:
     deep = inner.commit("file", "deep")
     inner.commit("file", "tip")  # what a submodule is at need not be the tip of a branch
     middle = Project(base / "middle")
     middle_sha = middle.submodule("näh e/x", "./../inner", deep)
     outer.submodule("lib/middle", "../middle", middle_sha)
-    outer.submodule("other", f"{at}/inner", inner.first)
-    assert client(f"{at}/outer").sha == outer.git("rev-parse", "main")
+    outer.submodule("other", f"{served}/inner", inner.first)
+    assert client(f"{served}/outer").sha == outer.git("rev-parse", "main")
     assert client.file == "outer"
     files = {"lib/middle": "middle", "lib/middle/näh e/x": "deep", "other": "inner"}
     assert {path: (client.into / path / "file").read_text(encoding="utf-8") for path in files} == files
@@ -117,34 +65,34 @@ def test_they_are_fetched_and_so_are_theirs(
         assert client.git("-C", path, "rev-parse", "HEAD") == commit
         assert client.git("-C", path, "branch", "--show-current") == ""
         assert client.git("-C", path, "remote", "get-url", "origin") == (
-            f"{at}/middle" if path == "lib/middle" else f"{at}/inner"
+            f"{served}/middle" if path == "lib/middle" else f"{served}/inner"
         )
         assert (client.into / path / ".git").is_dir()
     assert client.git("status", "--porcelain", "--ignore-submodules=none") == ""
-    assert f'git: submodule "lib/middle/näh e/x" of {at}/inner\n' in client.log
+    assert f'git: submodule "lib/middle/näh e/x" of {served}/inner\n' in client.log
     # A server of protocol 2 gives any commit, an old one only the tips of its refs.
     is_old = "old-http" in request.node.name
     assert (client.into / "other" / ".git" / "shallow").exists() is not is_old
 
 
-def test_of_sha_256_too(base: Path, at: str, client: Client) -> None:
+def test_of_sha_256_too(base: Path, served: str, client: Client) -> None:
     inner, outer = Project(base / "inner", "sha256"), Project(base / "outer", "sha256")
     outer.submodule("module", "../inner", inner.first)
-    client(f"{at}/outer")
+    client(f"{served}/outer")
     assert (client.into / "module" / "file").read_text(encoding="utf-8") == "inner"
     assert client.git("-C", "module", "rev-parse", "HEAD") == inner.first
 
 
 def test_they_have_as_much_history_as_their_parent(
-    at: str, inner: Project, outer: Project, client: Client
+    served: str, inner: Project, outer: Project, client: Client
 ) -> None:
     inner.git("tag", "v1")
     tip = inner.commit("file", "tip")
     outer.submodule("module", "../inner", tip)
-    client(f"{at}/outer", depth=0, tags=True)
+    client(f"{served}/outer", depth=0, tags=True)
     assert client.git("-C", "module", "rev-list", "HEAD").split() == [tip, inner.first]
     assert client.git("-C", "module", "describe", "--tags").startswith("v1-1-g")
-    client(f"{at}/outer")
+    client(f"{served}/outer")
     assert client.git("-C", "module", "rev-list", "HEAD").split() == [tip]
 
 
@@ -621,7 +569,7 @@ def test_an_interrupt_ends_one_that_hangs(
     with pytest.raises(JobInterrupted):
         client(str(outer.path), attempt=attempt)
     stopper.join()
-    wait_until(lambda: not running(where))
+    wait_until(lambda: not running(where), 20, "git has ended")
 
 
 def test_the_deadline_is_one_for_all(
@@ -634,4 +582,4 @@ def test_the_deadline_is_one_for_all(
     ):
         client(str(outer.path), timeout_s=1)
     hanging.accept()[0].close()  # git did come
-    wait_until(lambda: not running(where))
+    wait_until(lambda: not running(where), 20, "git has ended")
