@@ -69,7 +69,7 @@ class Output(Protocol):
         """Tell whether what was read has shown that the command was handed over."""
 
     @property
-    def launcher_said(self) -> bytes:
+    def launcher_output(self) -> bytes:
         """What was printed by whatever waits for the command, where nothing was acknowledged."""
 
     @property

@@ -241,7 +241,7 @@ class FakeRunner:
 
 
 class _FakeOutput:
-    launcher_said = b""
+    launcher_output = b""
     unacknowledged_bytes = 0
 
     def __init__(self, runner: FakeRunner, container: FakeContainer) -> None:

@@ -111,7 +111,7 @@ def started(runner: DockerRunner, container_id: str) -> Output:
     output.hand_over(SPECS[container_id], runner.start(container_id))
     deadline = time.monotonic() + 30
     while not output.acknowledged:
-        assert output.read(1) is not None, output.launcher_said
+        assert output.read(1) is not None, output.launcher_output
         assert time.monotonic() < deadline, "the command is not acknowledged"
     return output
 

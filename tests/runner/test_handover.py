@@ -85,7 +85,7 @@ class Case:
         container_id, output, started = self.waiting(spec)
         output.hand_over(spec, started)
         printed = read_all(output)
-        assert output.acknowledged, output.launcher_said
+        assert output.acknowledged, output.launcher_output
         ended = self.runner.wait(container_id, 10, started.at)
         assert ended is not None
         return printed[1], printed[2], ended.exit_code
@@ -134,7 +134,7 @@ def read_all(output: Output, timeout_s: float = 60) -> dict[int, bytes]:
 def acknowledged(output: Output) -> None:
     """Read until the command was acknowledged."""
     while not output.acknowledged:
-        assert output.read(10) is not None, output.launcher_said
+        assert output.read(10) is not None, output.launcher_output
 
 
 @pytest.fixture
@@ -418,7 +418,7 @@ def test_what_a_shell_says_that_does_not_take_a_command_can_be_told(new_case: Ca
     output.hand_over(spec, started)
     read_all(output)
     assert not output.acknowledged
-    assert b"Illegal number: word" in output.launcher_said
+    assert b"Illegal number: word" in output.launcher_output
     ended = case.runner.wait(container_id, 10, started.at)
     assert ended is not None
     assert ended.exit_code not in (0, NOT_HANDED_OVER)

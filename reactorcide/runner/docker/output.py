@@ -136,8 +136,8 @@ class CommandOutput:
         return 1 not in self._filters
 
     @property
-    def launcher_said(self) -> bytes:
-        """See ``Output.launcher_said``."""
+    def launcher_output(self) -> bytes:
+        """See ``Output.launcher_output``."""
         return b"".join(self._filters[stream].held for stream in sorted(self._filters, reverse=True))
 
     def take(self, data: bytes) -> list[OutputChunk]:
@@ -148,9 +148,9 @@ class CommandOutput:
         for stream, part in printed:
             if not self.acknowledged:
                 self.unacknowledged_bytes += len(part)
-            found = self._filters.get(stream)
-            rest = part if found is None else found.feed(part)
-            if found is not None and found.found:
+            waiting = self._filters.get(stream)
+            rest = part if waiting is None else waiting.feed(part)
+            if waiting is not None and waiting.found:
                 del self._filters[stream]
             # An image may acknowledge on the other stream alone.
             if rest and (self.acknowledged or self.unacknowledged_bytes <= handover.MAX_UNACKNOWLEDGED_BYTES):
@@ -190,9 +190,9 @@ class DockerAttachedOutput:
         return self._output.acknowledged
 
     @property
-    def launcher_said(self) -> bytes:
-        """See ``Output.launcher_said``."""
-        return self._output.launcher_said
+    def launcher_output(self) -> bytes:
+        """See ``Output.launcher_output``."""
+        return self._output.launcher_output
 
     @property
     def unacknowledged_bytes(self) -> int:
@@ -304,9 +304,9 @@ class DockerRereadOutput:
         return self._output.acknowledged
 
     @property
-    def launcher_said(self) -> bytes:
-        """See ``Output.launcher_said``."""
-        return self._output.launcher_said
+    def launcher_output(self) -> bytes:
+        """See ``Output.launcher_output``."""
+        return self._output.launcher_output
 
     @property
     def unacknowledged_bytes(self) -> int:
@@ -367,5 +367,5 @@ class DockerRereadOutput:
 def _socket_of(response: requests.Response) -> socket.socket:
     """Return the socket that an answer's body comes from."""
     body: Any = response.raw
-    found: socket.socket = body._fp.fp.raw._sock
-    return found
+    connection: socket.socket = body._fp.fp.raw._sock
+    return connection

@@ -199,7 +199,7 @@ class Attempt:
             if container.hand_over(output, spec, started, timeout_s=timeout_s):
                 self._begin_run(now_ms())
                 return recorder.record(output)
-            printed, is_sent = output.launcher_said, output.is_sent
+            printed, is_sent = output.launcher_output, output.is_sent
         problem = f"its container did not acknowledge the command{quoted_output(printed)}"
         if not is_sent and container.late is None:
             container.progress = Progress.PREPARING
