@@ -287,6 +287,28 @@ def test_no_repository_from_elsewhere_names_a_submodule_on_loopback(base: Path, 
             assert (client.into / "led" / "file").exists()
 
 
+def test_a_name_that_leads_to_loopback_later_does_not_help(
+    base: Path, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever owns a name answers something else the second time; nobody has refused an address before."""
+    inner, outer = Project(base / "inner"), Project(base / "outer")
+    answers = [own_address()]
+    asked: list[str] = []
+
+    def resolve(host: str) -> list[Address]:
+        asked.append(host)
+        if host != "evil.test":
+            return [ipaddress.ip_address(host)]
+        return [ipaddress.ip_address(answers.pop() if answers else "127.0.0.1")]
+
+    monkeypatch.setattr("reactorcide.sources.git.session.resolve", resolve)
+    with git_http(base, address=answers[0]) as elsewhere, git_http(base) as here:
+        outer.submodule("bad", f"{here.url}/inner", inner.first)
+        with pytest.raises(JobFailed, match="a repository of another host may name none on a loopback"):
+            client(f"http://evil.test:{elsewhere.host.partition(':')[2]}/outer")
+    assert asked == ["evil.test", "127.0.0.1"]
+
+
 def test_a_proxy_looks_for_the_address_itself(client: Client) -> None:
     with answering(404, b"") as port:
         env = {"PATH": os.environ["PATH"], "http_proxy": f"http://127.0.0.1:{port}"}

@@ -293,14 +293,16 @@ def test_ssh(origin: Origin, client: Client, tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     ssh = tmp_path / "bin" / "ssh"
     ssh.write_text(
-        f'#!/bin/sh\necho "$*" >> {tmp_path}/calls\nfor last; do :; done\nexec sh -c "$last"\n', "utf-8"
+        f'#!/bin/sh\n[ "$1" != -G ] || exit 1\necho "$*" >> {tmp_path}/calls\n'
+        'for last; do :; done\nexec sh -c "$last"\n',
+        "utf-8",
     )
     ssh.chmod(0o755)
     env = {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}"}
     for url in (
-        f"git@example.test:{origin.path}",
-        f"example.test:{origin.path}",
-        f"ssh://git:word@example.test:22{origin.path}",
+        f"git@192.0.2.7:{origin.path}",
+        f"192.0.2.7:{origin.path}",
+        f"ssh://git:word@192.0.2.7:22{origin.path}",
     ):
         made = client(url, "feature/x", env=env)
         assert made == GitCheckout(origin.feature, "feature/x", url.replace(":word", ""))
@@ -653,7 +655,7 @@ def test_what_is_the_hosts_fault(client: Client, tmp_path: Path, first_line: str
     )
     fake.chmod(0o755)
     with pytest.raises(InfrastructureError, match=r"No space left|could not be run"):
-        client("https://example.test/x", env={"PATH": str(fake.parent)})
+        client("https://192.0.2.7/x", env={"PATH": str(fake.parent)})
 
 
 def test_the_log_is_lines(origin: Origin, base: Path, client: Client) -> None:
@@ -669,7 +671,7 @@ def test_the_log_is_lines(origin: Origin, base: Path, client: Client) -> None:
 
 def test_git_is_missing(client: Client, tmp_path: Path) -> None:
     with pytest.raises(InfrastructureError, match="install"):
-        client("https://example.test/x", env={"PATH": str(tmp_path)})
+        client("https://192.0.2.7/x", env={"PATH": str(tmp_path)})
 
 
 def test_the_place_must_be_empty(origin: Origin, tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def test_a_checkout_is_measured_while_git_still_works(client: Client, base: Path
     began = time.monotonic()
     with pytest.raises(JobFailed, match="takes more than 2 MiB"):
         client(
-            "https://example.test/x",
+            "https://192.0.2.7/x",
             env={"PATH": f"{fake.parent}:{os.environ['PATH']}"},
             limits=GitLimits(disk_bytes=2 * MIB),
         )
@@ -107,7 +107,7 @@ def test_the_limits_hold_for_every_process(client: Client, tmp_path: Path) -> No
     fake.chmod(0o755)
     with pytest.raises(JobFailed):
         client(
-            "https://example.test/x",
+            "https://192.0.2.7/x",
             env={"PATH": f"{fake.parent}:{os.environ['PATH']}"},
             limits=GitLimits(memory_bytes=512 * MIB, disk_bytes=10 * MIB),
         )

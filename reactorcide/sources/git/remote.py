@@ -39,22 +39,21 @@ class Remote:
         own = [] if self.url.username is None else [self.url]
         others = parent._logins if parent else []
         self._logins: list[GitUrl] = [*own, *others] if self.url.password else [*others, *own]
-        self._addresses: list[Address] | None = None
         self._go_to(self.url)
 
     def _go_to(self, url: GitUrl) -> None:
         """Have git go to ``url``, and only to addresses that it may go to; raises ``JobFailed``.
 
-        A name is resolved here alone: git is given the address, so it goes to the one that was checked.
+        A name is resolved here alone, whoever runs the job: git is given the address, so it goes to the one
+        that was checked, and by the same one it is decided what the repository may name as a submodule.
         """
         self._at = url
-        self._addresses = None
+        self._addresses: list[Address] = []
         self.env = self._session.env | self._environment({})
         # With "/." git looks in exactly this directory. It would try <path>.git as well, which for a source
         # root is outside of it.
         self.argument = url.clean if url.local_path is None else f"{url.local_path}/."
-        refusals = self._refusals()
-        if url.local_path is not None or not refusals:
+        if url.local_path is not None:
             return
         if not url.host.isascii():
             # There are several ways to make a name for DNS of it, and git's need not be ours.
@@ -65,7 +64,7 @@ class Remote:
         is_proxied = self._has_proxy(url, options)
         addresses = self._resolve(url, host, is_optional=is_proxied)
         for address in addresses:
-            for refusal in refusals:
+            for refusal in self._refusals():
                 if (problem := refusal(address)) is not None:
                     raise JobFailed(f"git: cannot reach {url}: {problem}")
         self._addresses = addresses
@@ -117,11 +116,8 @@ class Remote:
 
     def _is_here(self) -> bool:
         """Tell whether the repository is on this host."""
-        if self._at.local_path is not None:
-            return True
-        if self._addresses is None:
-            self._addresses = self._resolve(self._at, self._at.host, is_optional=True)
-        return bool(self._addresses) and all(map(is_loopback, self._addresses))
+        is_local = self._at.local_path is not None
+        return is_local or (bool(self._addresses) and all(map(is_loopback, self._addresses)))
 
     def _resolve(self, url: GitUrl, host: str, *, is_optional: bool) -> list[Address]:
         try:
