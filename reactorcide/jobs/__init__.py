@@ -1,6 +1,7 @@
 """What can be done with jobs: one file a use case, called by the API and by the worker alike."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from threading import BoundedSemaphore
 from typing import Protocol
 
 from reactorcide.corndogs.task import Corndogs
@@ -11,6 +12,9 @@ from reactorcide.logs import LogStore
 from reactorcide.metrics import Metrics
 from reactorcide.objects import ObjectStore
 from reactorcide.store import Store
+
+_MAX_SOURCE_CHECKS = 2
+"""Uploaded sources that are checked at once: each may take some 50 MB."""
 
 
 class JobRules(Protocol):
@@ -28,6 +32,9 @@ class StoredJobs:
     objects: ObjectStore
     logs: LogStore
     notifier: Notifier
+    source_checks: BoundedSemaphore = field(
+        default_factory=lambda: BoundedSemaphore(_MAX_SOURCE_CHECKS), kw_only=True
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,11 +43,14 @@ def add(context: StoredJobs, user: User, chunks: Iterable[bytes], *, max_bytes: 
         at_ms = now_ms()
         if context.store.sources.touch(source_id, user.user_id, now_ms=at_ms):
             return get(context, user, source_id), False
+        # All that it waits for is on this host.
+        with context.source_checks:
+            files = _count_files(context.objects.read(key), max_bytes)
         source = Source(
             source_id=source_id,
             object_key=key,
             size_bytes=size_bytes,
-            files=_count_files(context.objects.read(key), max_bytes),
+            files=files,
         )
         with context.store.transaction() as tx:
             is_new = tx.sources.add(source, now_ms=at_ms)

@@ -1,14 +1,17 @@
 """Uploaded sources: what is taken, whose it is, how long it is kept."""
 
+import contextlib
 import gzip
 import hashlib
 import io
 import random
 import tarfile
 import tempfile
+import threading
 import tracemalloc
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -257,6 +260,24 @@ def test_many_of_the_longest_paths_take_little_memory(shelf: Shelf) -> None:
     with peak_below(16 << 20):
         for _ in repack(entries, prefix="/job/src", uid=0, gid=0, check=lambda: None):
             pass
+
+
+def test_few_are_checked_at_once(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is remembered of one may take 50 MB, and 32 may be uploaded at once."""
+    two, three = threading.Barrier(2), threading.Barrier(3)
+    check = sources._count_files
+
+    def together(packed: Iterator[bytes], max_bytes: int) -> int:
+        two.wait(20)
+        with contextlib.suppress(threading.BrokenBarrierError):
+            three.wait(1)
+        return check(packed, max_bytes)
+
+    monkeypatch.setattr(sources, "_count_files", together)
+    with ThreadPoolExecutor(4) as pool:
+        packed = [tar_gz(member(f"file{number}")) for number in range(4)]
+        assert len(set(pool.map(shelf.add, packed))) == 4
+    assert three.broken
 
 
 def test_directories_that_only_lie_above_others_count(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
