@@ -3,7 +3,7 @@
 import importlib
 import io
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -36,6 +36,10 @@ _COMMANDS = {
     "demo": ("reactorcide.cli.demo", "demo", "Show the whole way of a job, with a service of its own."),
 }
 
+_OF_A_SERVICE = {"jobs", "submit"}
+"""These show what a service has answered, which may be no Reactorcide."""
+_NOT_UNDERSTOOD = (LookupError, TypeError, ValueError, AttributeError, RecursionError)
+
 
 class _LazyGroup(click.Group):
     """Help lists all commands without importing any."""
@@ -59,14 +63,32 @@ class _LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except ReactorcideError as exc:
-            # Imported here: most commands end without an error.
-            from reactorcide.cli.render import printable
-
-            # It may quote a path, or what somebody else answered in place of the service.
-            click.echo(f"reactorcide: {printable(str(exc))}", err=True)
-            ctx.exit(1)
+            _refuse(ctx, str(exc))
+        except click.UsageError as exc:
+            raise click.UsageError(_printable(exc.format_message()), exc.ctx) from exc
+        except _NOT_UNDERSTOOD as exc:
+            if ctx.invoked_subcommand not in _OF_A_SERVICE:
+                raise
+            _refuse(
+                ctx,
+                f"the service's answer cannot be understood ({type(exc).__name__}: {exc}); check "
+                "REACTORCIDE_API_URL, and that the service is of the same version as this command",
+            )
         except KeyboardInterrupt:
             ctx.exit(_EXIT_INTERRUPTED)
+
+
+def _printable(text: str) -> str:
+    # Imported here: most commands end without an error.
+    from reactorcide.cli.render import printable
+
+    # It may quote a path, or what somebody else answered in place of the service.
+    return printable(text)
+
+
+def _refuse(ctx: click.Context, sentence: str) -> NoReturn:
+    click.echo(f"reactorcide: {_printable(sentence)}", err=True)
+    ctx.exit(1)
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

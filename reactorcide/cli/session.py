@@ -86,7 +86,7 @@ class Session:
         response = self._send(method, path, **arguments)
         try:
             body = response.json()
-        except ValueError as exc:
+        except (ValueError, RecursionError) as exc:
             raise self._stranger(response) from exc
         if not isinstance(body, dict):
             raise self._stranger(response)
@@ -124,7 +124,7 @@ class Session:
             answer = response.json()
             message = str(answer["message"])
             fields = [str(item["field"]) for item in answer.get("details", ())]
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return self._stranger(response)
         if status == 401:
             message = f"{message} ({self._token_advice})" if self._has_token else self._token_advice

@@ -422,3 +422,30 @@ def test_a_damaged_artifact_is_not_kept(server: Server, lone: Program, tmp_path:
     (tmp_path / "file").write_text("as it was")
     assert "damaged" in program.refused("jobs", "artifacts", _JOB_ID, "--output", tmp_path)
     assert [(found.name, found.read_text()) for found in tmp_path.iterdir()] == [("file", "as it was")]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"jobs": ' + b"[" * 200_000,
+        b"{}",
+        b'{"jobs": 5}',
+        b'{"jobs": [5], "total": 1}',
+        b'{"jobs": [{"job_id": 1}], "total": 1}',
+    ],
+)
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["jobs", "list"],
+        ["jobs", "show", _JOB_ID],
+        ["jobs", "artifacts", _JOB_ID],
+        ["submit", "n", "--follow", "--", "true"],
+    ],
+)
+def test_an_answer_that_is_not_understood_is_told_in_a_sentence(
+    server: Server, lone: Program, body: bytes, command: list[str]
+) -> None:
+    server.answer = lambda handler: handler.say(body)
+    program = lone.with_variables(REACTORCIDE_API_URL=server.url, REACTORCIDE_API_TOKEN="t" * 20)
+    assert "check REACTORCIDE_API_URL" in program.refused(*command)
