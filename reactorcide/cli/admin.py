@@ -82,10 +82,10 @@ def create_token(
             value=value,
             scopes=[Scope(scope) for scope in scopes] or None,
         )
-    click.echo(value)
-    click.echo(f"token {created.token_id} of {username}, expires: {_time(created.expires_at_ms)}", err=True)
+    render.say(value)
+    render.say(f"token {created.token_id} of {username}, expires: {_time(created.expires_at_ms)}", err=True)
     if not user.is_active:
-        click.echo(f"{username} is disabled, so that it will not be accepted", err=True)
+        render.say(f"{username} is disabled, so that it will not be accepted", err=True)
 
 
 @token.command("list")
@@ -124,7 +124,7 @@ def revoke_token(token_id: str, **options: Any) -> None:
     """Revoke a token: from the next request on it is not accepted."""
     with _accounts(options) as context:
         tokens.revoke_of_anybody(context, token_id, by=operator())
-    click.echo(f"{token_id} revoked")
+    render.say(f"{token_id} revoked")
 
 
 @click.group()
@@ -141,8 +141,8 @@ def create_user(username: str, email: str | None, role: str, **options: Any) -> 
     """Make a user; prints the id."""
     with _accounts(options) as context:
         created = users.create(context, username, email=email, role=Role(role), by=operator())
-    click.echo(created.user_id)
-    click.echo(f"for a token: reactorcide token create --user {username}", err=True)
+    render.say(created.user_id)
+    render.say(f"for a token: reactorcide token create --user {username}", err=True)
 
 
 @user.command("list")
@@ -176,7 +176,7 @@ def disable_user(username: str, **options: Any) -> None:
     with _accounts(options) as context:
         user_id = users.by_name(context, username).user_id
         users.change(context, user_id, is_active=False, by=operator())
-    click.echo(f"{username} disabled")
+    render.say(f"{username} disabled")
 
 
 @user.command("enable")
@@ -187,7 +187,7 @@ def enable_user(username: str, **options: Any) -> None:
     with _accounts(options) as context:
         user_id = users.by_name(context, username).user_id
         users.change(context, user_id, is_active=True, by=operator())
-    click.echo(f"{username} enabled")
+    render.say(f"{username} enabled")
 
 
 @user.command("role")
@@ -199,7 +199,7 @@ def change_role(username: str, role: str, **options: Any) -> None:
     with _accounts(options) as context:
         user_id = users.by_name(context, username).user_id
         users.change(context, user_id, role=Role(role), by=operator())
-    click.echo(f"{username} is {role} now")
+    render.say(f"{username} is {role} now")
 
 
 @user.command("remove")
@@ -209,7 +209,7 @@ def remove_user(username: str, **options: Any) -> None:
     """Remove a user without unfinished jobs, and their tokens; the jobs stay, for admins to see."""
     with _accounts(options) as context:
         users.remove(context, users.by_name(context, username).user_id, by=operator())
-    click.echo(f"{username} removed")
+    render.say(f"{username} removed")
 
 
 @user.command("invite")
@@ -224,8 +224,8 @@ def invite_user(email: str | None, role: str, expires_in: int, **options: Any) -
         invitation, value = invitations.create(
             context, None, by=operator(), role=Role(role), email=email, expires_at_ms=expires_at_ms
         )
-    click.echo(value)
-    click.echo(f"invitation {invitation.invitation_id}, expires: {_time(invitation.expires_at_ms)}", err=True)
+    render.say(value)
+    render.say(f"invitation {invitation.invitation_id}, expires: {_time(invitation.expires_at_ms)}", err=True)
 
 
 def _expiry(item: Token) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from reactorcide.cli import render
 from reactorcide.cli.options import settings_from, settings_options
 from reactorcide.lib.sizes import format_size
 
@@ -23,7 +24,7 @@ def backup(file: Path, **options: Any) -> None:
 
     with _bar("Backing up") as progress:
         size_bytes = backup.backup(settings_from(options), file, progress)
-    click.echo(
+    render.say(
         f"{file}: {format_size(size_bytes)}; it holds tokens' hashes and secrets' key: keep it to yourself"
     )
 
@@ -38,7 +39,7 @@ def restore(file: Path, **options: Any) -> None:
     settings = settings_from(options)
     with _bar("Restoring") as progress:
         backup.restore(settings, file, progress)
-    click.echo(f"restored to {settings.data_dir}; a token for the command line: reactorcide token create")
+    render.say(f"restored to {settings.data_dir}; a token for the command line: reactorcide token create")
 
 
 @contextmanager

@@ -113,7 +113,7 @@ def _print(definitions: tuple[Definition, ...], root: Path) -> None:
     prefix = "" if prefix == os.curdir else prefix + os.sep
     problems = dict.fromkeys(problem for definition in definitions for problem in definition.problems)
     for problem in sorted(problems):
-        render.line(render.printable(f"{prefix}{problem}"), style="yellow" if problem.is_warning else "red")
+        render.line(f"{prefix}{problem}", style="yellow" if problem.is_warning else "red")
     for definition in definitions:
         if not definition.errors:
             count = len(definition.graph.nodes)

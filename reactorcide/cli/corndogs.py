@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from reactorcide import logconfig
+from reactorcide.cli import render
 from reactorcide.cli.datadir import lock_data_dir
 from reactorcide.cli.options import settings_from, settings_options
 
@@ -33,6 +34,6 @@ def corndogs(host: str, port: int, **options: Any) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         server = EmbeddedCorndogs(settings.corndogs_path, host=host, port=port)
         server.start()
-        click.echo(f"Corndogs listens on {server.address}", err=True)
+        render.say(f"Corndogs listens on {server.address}", err=True)
         signal.sigwait(_SIGNALS)
         server.stop()

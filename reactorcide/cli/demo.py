@@ -83,7 +83,7 @@ def demo(image: str, source: Path | None) -> None:
                 _failing_job(client, service.source)
         except ReactorcideError as exc:
             render.line(f"\nThe demo failed: {exc}", style="bold red", err=True)
-            click.echo(f"The service's log ends with:\n{service.log_tail()}", err=True)
+            render.say(f"The service's log ends with:\n{service.log_tail()}", err=True)
             sys.exit(1)
     render.line(f"\nAll of it worked, in {time.monotonic() - began_at:.1f} s.", style="bold green")
 
@@ -100,10 +100,10 @@ def _passing_job(client: Client, source: Path) -> None:
     missing = {"tests.tap", "report.txt"} - {item["path"] for item in artifacts if item["size"] > 0}
     if missing:
         raise DemoFailed(f"the job should have left {' and '.join(sorted(missing))}")
-    click.echo("\nreport.txt:")
+    render.say("\nreport.txt:")
     report = b"".join(client.artifact(job["job_id"], "report.txt"))
     for text in report.decode(errors="replace").splitlines():
-        click.echo(f"  {render.printable(text)}")
+        render.say(f"  {text}")
 
 
 def _failing_job(client: Client, source: Path) -> None:
@@ -120,7 +120,7 @@ def _run(client: Client, name: str, command: str, source: Path) -> dict[str, Any
     sys.stdout.flush()
     job = watch(client, job, sys.stdout.buffer)
     error = render.printable(job["error"] or "none")
-    click.echo(f"status {job['status']}, exit code {job['exit_code']}, error: {error}")
+    render.say(f"status {job['status']}, exit code {job['exit_code']}, error: {error}")
     if not any(client.log(job["job_id"], {"tail": 1})):
         raise DemoFailed("the job should have printed something, but its log is empty")
     return job
@@ -151,7 +151,7 @@ class _Service:
             ) as client:
                 version = client.health()["version"]
                 seconds = time.monotonic() - started_at
-                click.echo(f"Reactorcide {version} answers at {url} after {seconds:.1f} s")
+                render.say(f"Reactorcide {version} answers at {url} after {seconds:.1f} s")
                 try:
                     yield client
                 except BaseException:
@@ -162,7 +162,7 @@ class _Service:
             exit_code = _wait(process)
             if exit_code != 0:
                 raise DemoFailed(f"the service should have stopped with exit code 0, but it was {exit_code}")
-            click.echo("stopped, exit code 0")
+            render.say("stopped, exit code 0")
         finally:
             if process.poll() is None:
                 process.terminate()

@@ -71,9 +71,9 @@ def doctor(as_json: bool, **options: Any) -> None:
 def _show(finding: Finding) -> None:
     mark, style = ("✓", "green") if finding.ok else ("✗", "red")
     # What is quoted may be somebody else's: a stranger may answer at the port.
-    render.line(f"{mark} {finding.check:14}  {render.printable(finding.message)}", style=style)
+    render.line(f"{mark} {finding.check:14}  {finding.message}", style=style)
     if finding.advice is not None:
-        click.echo(f"  {'':14}  → {render.printable(finding.advice)}")
+        render.say(f"  {'':14}  → {finding.advice}")
 
 
 def _docker(environment: Mapping[str, str]) -> Finding:

@@ -59,4 +59,4 @@ def gc(dry_run: bool, as_json: bool, **options: Any) -> None:
         flexible="WHY",
     )
     done = "would be removed" if dry_run else "removed"
-    click.echo(f"{len(removals)} jobs of {format_size(size_bytes)} {done}", err=True)
+    render.say(f"{len(removals)} jobs of {format_size(size_bytes)} {done}", err=True)

@@ -82,7 +82,7 @@ def list_jobs(as_json: bool, **filters: Any) -> None:
     if as_json:
         render.as_json(page)
         if cut:
-            click.echo(f"Long texts of {cut} jobs are cut; `reactorcide jobs show ID` has them.", err=True)
+            render.say(f"Long texts of {cut} jobs are cut; `reactorcide jobs show ID` has them.", err=True)
         return
     render.table(
         ("ID", "NAME", "STATUS", "EXIT", "QUEUE", "AGE", "DURATION"),
@@ -101,7 +101,7 @@ def list_jobs(as_json: bool, **filters: Any) -> None:
         flexible="NAME",
     )
     if len(page["jobs"]) < page["total"]:
-        click.echo(f"{len(page['jobs'])} of {page['total']} jobs; --limit shows more", err=True)
+        render.say(f"{len(page['jobs'])} of {page['total']} jobs; --limit shows more", err=True)
 
 
 @jobs.command()
@@ -130,7 +130,7 @@ def show(job_id: str, wait: float, as_json: bool) -> None:
             f"{title:{width}}  {first}", style=render.status_style(first) if title == "Status" else ""
         )
         for text in more:
-            click.echo(f"{'':{width}}  {text}")
+            render.say(f"{'':{width}}  {text}")
 
 
 @jobs.command()
@@ -223,7 +223,7 @@ def artifacts(job_id: str, output: Path | None, overwrite: bool, as_json: bool) 
         [(format_size(item["size"]), item["sha256"][:12], item["path"]) for item in listing["artifacts"]],
     )
     if listing["artifacts_truncated"]:
-        click.echo("The job left more than the service keeps; the end of its log says what.", err=True)
+        render.say("The job left more than the service keeps; the end of its log says what.", err=True)
 
 
 def _each(job_ids: tuple[str, ...], done: str, act: Callable[[Client, str], object]) -> None:
@@ -235,9 +235,9 @@ def _each(job_ids: tuple[str, ...], done: str, act: Callable[[Client, str], obje
                 act(client, job_id)
             except ServiceError as exc:
                 failures += 1
-                click.echo(f"reactorcide: {job_id}: {render.printable(str(exc))}", err=True)
+                render.say(f"reactorcide: {job_id}: {exc}", err=True)
             else:
-                click.echo(f"{job_id} {done}")
+                render.say(f"{job_id} {done}")
     if failures:
         sys.exit(1)
 
@@ -280,7 +280,7 @@ def _download(
                 if exc.errno in _NO_ROOM:
                     break
     for problem in problems[:-1]:
-        click.echo(f"reactorcide: {problem}", err=True)
+        render.say(f"reactorcide: {problem}", err=True)
     if problems:
         raise ReactorcideError(
             f"{problems[-1]} ({len(problems)} of {len(missing)} artifacts could not be downloaded)"

@@ -58,16 +58,21 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, flexible: st
     Console(highlight=False).print(view)
 
 
+def say(text: str, *, err: bool = False) -> None:
+    """Print lines of text. What a path or a name in it could do to a terminal is escaped."""
+    click.echo("\n".join(map(printable, text.split("\n"))), err=err)
+
+
 def line(text: str, *, style: str = "", err: bool = False) -> None:
-    """Print a line, styled if it goes to a terminal; never wrapped."""
+    """Print a line as ``say`` does, styled if it goes to a terminal; never wrapped."""
     stream = sys.stderr if err else sys.stdout
     if not (style and stream.isatty()):
-        click.echo(text, err=err)
+        say(text, err=err)
         return
     from rich.console import Console
     from rich.text import Text
 
-    Console(stderr=err, highlight=False).print(Text(text, style=style), soft_wrap=True)
+    Console(stderr=err, highlight=False).print(Text(printable(text), style=style), soft_wrap=True)
 
 
 def status_style(status: str) -> str:

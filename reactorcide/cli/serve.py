@@ -4,7 +4,6 @@ import ipaddress
 import logging
 import shlex
 import socket
-import sys
 from typing import Any
 
 import click
@@ -28,20 +27,15 @@ def serve(**options: Any) -> None:
     logconfig.configure(settings.log_format, settings.log_level)
     if settings is not named:
         log.info("jobs may take sources from %s, where this was started", settings.source_roots[0])
-    try:
-        lock = lock_data_dir(settings.data_dir)
-        with lock:
-            _check_address(settings)
-            _check_tls(settings)
-            _warn_of_plain_http(settings)
-            _warn_of_open_data_dir(settings)
-            from reactorcide.server.run import run, want_files
+    with lock_data_dir(settings.data_dir):
+        _check_address(settings)
+        _check_tls(settings)
+        _warn_of_plain_http(settings)
+        _warn_of_open_data_dir(settings)
+        from reactorcide.server.run import run, want_files
 
-            want_files()
-            run(settings, _local_listener(settings), lambda: localsocket.remove(settings.data_dir))
-    except ConfigurationError as exc:
-        click.echo(f"reactorcide: {exc}", err=True)
-        sys.exit(1)
+        want_files()
+        run(settings, _local_listener(settings), lambda: localsocket.remove(settings.data_dir))
 
 
 def _check_address(settings: Settings) -> None:
@@ -56,9 +50,10 @@ def _check_address(settings: Settings) -> None:
         with socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
-    except OSError as exc:
+    except (OSError, UnicodeError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else "it is no name of a host"
         raise ConfigurationError(
-            f"cannot listen on {settings.host}:{settings.port}: {exc.strerror}; "
+            f"cannot listen on {settings.host}:{settings.port}: {reason}; "
             "choose another address with --host and --port"
         ) from exc
 

@@ -196,7 +196,7 @@ def show_submitted(client: Client, job: dict[str, Any], *, follow: bool, as_json
     if as_json:
         render.as_json(job)
     elif not follow:
-        click.echo(job["job_id"])
+        render.say(job["job_id"])
     if follow:
         sys.exit(exit_code(job))
 
@@ -222,7 +222,7 @@ def copy_log(client: Client, job_id: str, out: BinaryIO, **which: Any) -> None:
 
 def end_interrupted(job_id: str) -> NoReturn:
     """Say after Ctrl-C that the job goes on, and exit."""
-    click.echo(
+    render.say(
         f"\nThe job goes on. Follow it again with 'reactorcide jobs logs -f {job_id}', "
         f"or stop it with 'reactorcide jobs cancel {job_id}'.",
         err=True,

@@ -14,6 +14,7 @@ import click
 from gunicorn.app.base import BaseApplication
 
 from reactorcide.domain.errors import ConfigurationError
+from reactorcide.logconfig import printable
 from reactorcide.server import worker
 from reactorcide.settings import Settings
 
@@ -136,7 +137,7 @@ def _start(application: Any, process: Any, settings: Settings) -> None:
 def _say(text: str) -> None:
     """Tell whoever has started the service; that nobody can hear it does not end it."""
     with contextlib.suppress(OSError):
-        click.echo(text, err=True)
+        click.echo(printable(text), err=True)
 
 
 def _stop(process: Any) -> None:

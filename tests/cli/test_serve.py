@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import PROGRAM, Program
+from tests.cli.conftest import PROGRAM, Program, wait_until
 
 
 def under(limit: str) -> list[str]:
@@ -49,3 +49,46 @@ def test_the_lock_is_no_link(lone: Program, tmp_path: Path) -> None:
     assert f"{tmp_path / 'data'} cannot be used: Too many levels" in lone.refused("serve", "--port", 0)
     assert victim.read_text() == "precious"
     assert "precious" not in lone.refused("jobs", "list")
+
+
+ESCAPES = "\x1b]0;owned\x07\x1b[31m\x9b"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--host", ESCAPES],
+        ["--tls-cert", ESCAPES, "--tls-key", ESCAPES],
+        ["--data-dir", "{file}"],
+        ["--source-root", ESCAPES],
+        ["--" + ESCAPES],
+        [ESCAPES],
+    ],
+)
+def test_nothing_that_is_named_reaches_the_terminal_as_it_is(
+    lone: Program, tmp_path: Path, options: list[str]
+) -> None:
+    file = tmp_path / ESCAPES
+    file.touch()
+    result = lone("serve", "--port", 0, *(option.format(file=file) for option in options))
+    assert result.code in (1, 2)
+    assert r"\x1b]0;owned\x07\x1b[31m" in result.errors
+    assert set(result.errors) & set(ESCAPES[::-1]) <= set("]0;owned[31m")
+
+
+def test_nor_do_paths_of_what_has_been_done(lone: Program, tmp_path: Path) -> None:
+    program = lone.with_variables(REACTORCIDE_DATA_DIR=str(tmp_path / f"data{ESCAPES}"))
+    with (tmp_path / "log").open("wb") as log:
+        service = program.start("serve", "--port", 0, "--concurrency", 0, stdout=log, stderr=log)
+        try:
+            wait_until(lambda: b"admin's token" in (tmp_path / "log").read_bytes(), "it has started")
+            saved = program.fine("backup", tmp_path / f"saved{ESCAPES}.tgz")
+        finally:
+            service.terminate()
+            assert service.wait(20) == 0
+    restored = lone.fine(
+        "restore", tmp_path / f"saved{ESCAPES}.tgz", "--data-dir", tmp_path / f"new{ESCAPES}"
+    )
+    for printed in (saved.text, restored.text, (tmp_path / "log").read_text()):
+        assert r"\x1b]0;owned\x07\x1b[31m" in printed
+        assert "\x1b" not in printed
