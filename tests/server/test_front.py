@@ -380,6 +380,52 @@ def test_what_a_refused_client_still_sends_is_taken_for_a_bounded_time(
         assert monotonic() - begun < 4
 
 
+def test_what_a_refused_client_still_sends_is_bounded(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "_MAX_DRAINED_BYTES", 1 << 20)
+
+    def refusing(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        start_response("401 Unauthorized", [])
+        return [b"no"]
+
+    served = serve(refusing)
+    with served.connect() as client:
+        client.sendall(POST + b"Content-Length: 100000000\r\n\r\n")
+        assert client.recv(4096).startswith(b"HTTP/1.1 401 ")
+
+        def send() -> None:
+            for _ in range(64):
+                client.sendall(b"x" * (1 << 20))
+
+        with pytest.raises(ConnectionError):
+            send()
+
+
+def test_nothing_is_read_of_who_has_enough_on_its_way(serve: Serve) -> None:
+    goes_on = threading.Event()
+
+    def slow(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        if environ["REMOTE_ADDR"] == "127.0.0.1":
+            goes_on.wait(20)
+        start_response("200 OK", [("Content-Length", "1")])
+        return [b"x"]
+
+    served = serve(slow, max_threads=12, max_short=12)
+    clients = [served.connect() for _ in range(100)]
+    # Who is new has had its turn by now, so that only the share is asked.
+    wait_until(lambda: len(served.front._all()) == len(clients), 10, "all are connected")
+    share = served.front._all()[0].share
+    for client in clients:
+        client.sendall(GET)
+    wait_until(lambda: share.is_busy, 10, "enough is on its way")
+    for _ in range(20):
+        assert is_served(served)
+    assert len(share.waiting) + share.running == 32
+    goes_on.set()
+    for client in clients:
+        assert client.recv(4096).startswith(b"HTTP/1.1 200 ")
+        client.close()
+
+
 def test_a_body_that_was_asked_about_is_bounded(serve: Serve) -> None:
     served = serve(hello)
     with served.connect() as client:
