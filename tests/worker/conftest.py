@@ -95,9 +95,12 @@ class House:
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
+def house(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Iterator[House]:
+    """A house whose workers may not get over an error that nobody has thought of."""
     with open_house(tmp_path, "instance") as house:
         yield house
+    records = [*caplog.get_records("call"), *caplog.get_records("teardown")]
+    assert [record.message for record in records if "failed unexpectedly" in record.message] == []
 
 
 @contextmanager
