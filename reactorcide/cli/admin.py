@@ -1,6 +1,6 @@
-"""``reactorcide token`` and ``reactorcide user``: for the operator, against the database directly.
+"""``reactorcide token`` and ``reactorcide user``: for the operator, directly on the database.
 
-They work while a service runs, which sees what they changed with its next request, and while none does.
+They work with and without a running service. A running service sees the change at its next request.
 """
 
 from collections.abc import Iterator
@@ -21,13 +21,13 @@ _MAX_DAYS = 36_500
 _MAX_NAME_CHARS = 255
 
 _data_dir = settings_options("data_dir")
-_email = click.option("--email", help="For the operator; no mail is sent.")
+_email = click.option("--email", help="Email address, for information; no mail is sent.")
 _role = click.option(
     "--role",
     type=click.Choice([role.value for role in Role]),
     default=Role.USER.value,
     show_default=True,
-    help="An admin sees everybody's jobs.",
+    help="Role; an admin sees the jobs of all users.",
 )
 
 
@@ -41,22 +41,32 @@ def _accounts(options: dict[str, Any]) -> Iterator[AccountContext]:
 
 @click.group()
 def token() -> None:
-    """Make, list and revoke tokens, in the database directly."""
+    """Create, list and revoke tokens, directly in the database."""
 
 
 @token.command("create")
 @click.option(
-    "--user", "username", metavar="NAME", default=users.ADMIN_NAME, show_default=True, help="Whose."
+    "--user",
+    "username",
+    metavar="NAME",
+    default=users.ADMIN_NAME,
+    show_default=True,
+    help="User of the token.",
 )
-@click.option("--name", default="command line", show_default=True, help="What it is for.")
-@click.option("--expires-in", type=click.IntRange(1, _MAX_DAYS), metavar="DAYS", help="Never by default.")
-@click.option("--value", help="A value of at least 16 characters, in place of a random one.")
+@click.option("--name", default="command line", show_default=True, help="Name of the token.")
+@click.option(
+    "--expires-in",
+    type=click.IntRange(1, _MAX_DAYS),
+    metavar="DAYS",
+    help="Days until the token expires; never by default.",
+)
+@click.option("--value", help="Value of the token, at least 16 characters; random by default.")
 @click.option(
     "--scope",
     "scopes",
     type=click.Choice([scope.value for scope in Scope]),
     multiple=True,
-    help="What it may be used for; may be given more than once. Whatever the user may, by default.",
+    help="Scope of the token; repeatable. By default the token may do all that its user may.",
 )
 @_data_dir
 def create_token(
@@ -67,7 +77,7 @@ def create_token(
     scopes: tuple[str, ...],
     **options: Any,
 ) -> None:
-    """Make a token; its value is printed, and never to be had again."""
+    """Create a token and print its value. The value cannot be shown again."""
     if not 0 < len(name) <= _MAX_NAME_CHARS:
         raise click.BadParameter(f"1 to {_MAX_NAME_CHARS} characters", param_hint="--name")
     expires_at_ms = None if expires_in is None else now_ms() + expires_in * _DAY_MS
@@ -85,14 +95,14 @@ def create_token(
     render.say(value)
     render.say(f"token {created.token_id} of {username}, expires: {_time(created.expires_at_ms)}", err=True)
     if not user.is_active:
-        render.say(f"{username} is disabled, so that it will not be accepted", err=True)
+        render.say(f"{username} is disabled: the token is refused until the user is enabled", err=True)
 
 
 @token.command("list")
-@click.option("--user", "username", metavar="NAME", help="Only theirs.")
+@click.option("--user", "username", metavar="NAME", help="List only the tokens of this user.")
 @_data_dir
 def list_tokens(username: str | None, **options: Any) -> None:
-    """List tokens, never their values."""
+    """List tokens, without their values."""
     with _accounts(options) as context:
         names = {user.user_id: user.username for user in users.everybody(context)}
         if username is None:
@@ -121,7 +131,7 @@ def list_tokens(username: str | None, **options: Any) -> None:
 @click.argument("token_id", metavar="ID")
 @_data_dir
 def revoke_token(token_id: str, **options: Any) -> None:
-    """Revoke a token: from the next request on it is not accepted."""
+    """Revoke a token. It is refused from the next request on."""
     with _accounts(options) as context:
         tokens.revoke_of_anybody(context, token_id, by=operator())
     render.say(f"{token_id} revoked")
@@ -129,7 +139,7 @@ def revoke_token(token_id: str, **options: Any) -> None:
 
 @click.group()
 def user() -> None:
-    """Make, invite, list, change and remove users, in the database directly."""
+    """Create, invite, list, change and remove users, directly in the database."""
 
 
 @user.command("create")
@@ -138,7 +148,7 @@ def user() -> None:
 @_role
 @_data_dir
 def create_user(username: str, email: str | None, role: str, **options: Any) -> None:
-    """Make a user; prints the id."""
+    """Create a user and print the id."""
     with _accounts(options) as context:
         created = users.create(context, username, email=email, role=Role(role), by=operator())
     render.say(created.user_id)
@@ -172,7 +182,7 @@ def list_users(**options: Any) -> None:
 @click.argument("username", metavar="NAME")
 @_data_dir
 def disable_user(username: str, **options: Any) -> None:
-    """Disable a user: from the next request on none of their tokens is accepted."""
+    """Disable a user. All their tokens are refused from the next request on."""
     with _accounts(options) as context:
         user_id = users.by_name(context, username).user_id
         users.change(context, user_id, is_active=False, by=operator())
@@ -183,7 +193,7 @@ def disable_user(username: str, **options: Any) -> None:
 @click.argument("username", metavar="NAME")
 @_data_dir
 def enable_user(username: str, **options: Any) -> None:
-    """Enable a user again, with the tokens they have."""
+    """Enable a user again. Their tokens are accepted again."""
     with _accounts(options) as context:
         user_id = users.by_name(context, username).user_id
         users.change(context, user_id, is_active=True, by=operator())
@@ -195,7 +205,7 @@ def enable_user(username: str, **options: Any) -> None:
 @click.argument("role", type=click.Choice([role.value for role in Role]))
 @_data_dir
 def change_role(username: str, role: str, **options: Any) -> None:
-    """Make a user an admin, or an admin a user."""
+    """Change the role of a user to admin or user."""
     with _accounts(options) as context:
         user_id = users.by_name(context, username).user_id
         users.change(context, user_id, role=Role(role), by=operator())
@@ -206,7 +216,7 @@ def change_role(username: str, role: str, **options: Any) -> None:
 @click.argument("username", metavar="NAME")
 @_data_dir
 def remove_user(username: str, **options: Any) -> None:
-    """Remove a user without unfinished jobs, and their tokens; the jobs stay, for admins to see."""
+    """Remove a user and their tokens. Finished jobs stay visible to admins; unfinished jobs prevent it."""
     with _accounts(options) as context:
         users.remove(context, users.by_name(context, username).user_id, by=operator())
     render.say(f"{username} removed")
@@ -215,10 +225,17 @@ def remove_user(username: str, **options: Any) -> None:
 @user.command("invite")
 @_email
 @_role
-@click.option("--expires-in", type=click.IntRange(1, _MAX_DAYS), metavar="DAYS", default=7, show_default=True)
+@click.option(
+    "--expires-in",
+    type=click.IntRange(1, _MAX_DAYS),
+    metavar="DAYS",
+    default=7,
+    show_default=True,
+    help="Days until the invitation expires.",
+)
 @_data_dir
 def invite_user(email: str | None, role: str, expires_in: int, **options: Any) -> None:
-    """Make an invitation; whoever has it becomes a user by POST /api/v1/register, once."""
+    """Create an invitation and print it. Its holder registers once, with POST /api/v1/register."""
     expires_at_ms = now_ms() + expires_in * _DAY_MS
     with _accounts(options) as context:
         invitation, value = invitations.create(

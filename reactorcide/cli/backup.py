@@ -19,13 +19,14 @@ _file = click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @_file
 @settings_options("data_dir")
 def backup(file: Path, **options: Any) -> None:
-    """Write the data directory to FILE (a .tar.gz), while a service works on it or while none does."""
+    """Write the data directory to FILE (a .tar.gz). The service may be running."""
     from reactorcide import backup
 
     with _bar("Backing up") as progress:
         size_bytes = backup.backup(settings_from(options), file, progress)
     render.say(
-        f"{file}: {format_size(size_bytes)}; it holds tokens' hashes and secrets' key: keep it to yourself"
+        f"{file}: {format_size(size_bytes)}; keep it private: it contains the hashes of tokens and the "
+        "key of secrets"
     )
 
 
@@ -33,13 +34,15 @@ def backup(file: Path, **options: Any) -> None:
 @_file
 @settings_options("data_dir")
 def restore(file: Path, **options: Any) -> None:
-    """Put the backup FILE into an empty data directory."""
+    """Restore the backup FILE to an empty data directory."""
     from reactorcide import backup
 
     settings = settings_from(options)
     with _bar("Restoring") as progress:
         backup.restore(settings, file, progress)
-    render.say(f"restored to {settings.data_dir}; a token for the command line: reactorcide token create")
+    render.say(
+        f"restored to {settings.data_dir}; create a token for the command line with: reactorcide token create"
+    )
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""``reactorcide check``: reads the workflow files of a checkout, and says what is wrong in them."""
+"""``reactorcide check``: check the workflow files of a checkout."""
 
 import os
 import stat
@@ -27,9 +27,11 @@ from reactorcide.workflows.nodes import MAX_FILE_BYTES
 @click.option("--json", "as_json", is_flag=True, help="Print workflows and problems as JSON.")
 @click.option("--schema", is_flag=True, help="Print the JSON Schema of workflow files, for editors.")
 def check(path: Path, as_json: bool, schema: bool) -> None:
-    """Check the workflow files of a checkout, each problem as FILE:LINE:COLUMN; exit code 0 if none is wrong.
+    """Check the workflow files of a checkout. Exit code 0: no errors.
 
-    PATH is the checkout or a directory in it, or one file of .reactorcide/workflows.
+    Problems are printed as FILE:LINE:COLUMN.
+
+    PATH is a checkout, a directory in it, or one workflow file.
     """
     if schema:
         render.as_json(keys.schema())
@@ -47,7 +49,7 @@ def check(path: Path, as_json: bool, schema: bool) -> None:
         named = (path.parent.resolve() / path.name).relative_to(root).as_posix()
         if named not in files:
             raise InvalidInput(
-                f"{path} is no workflow file of {root}: those are the .yaml and .yml files in "
+                f"{path} is not a workflow file of {root}: those are the .yaml and .yml files in "
                 f"{WORKFLOWS_DIR} and {JOBS_DIR}"
             )
         # Any workflow may take a file of jobs.
@@ -69,7 +71,7 @@ def checkout_of(path: Path) -> Path | None:
         if (directory / WORKFLOWS_DIR).is_dir() or (directory / JOBS_DIR).is_dir():
             return directory
         if (directory / ".git").exists():
-            # What lies above a repository is not its own.
+            # Directories above the repository do not belong to it.
             return None
     return None
 
@@ -77,7 +79,7 @@ def checkout_of(path: Path) -> Path | None:
 def read_files(root: Path) -> dict[str, bytes]:
     """Return the workflow and job files of a checkout by their paths in it.
 
-    Raises ``InvalidInput`` where one cannot be read, or is reached by a link that leads out of the checkout.
+    Raises ``InvalidInput`` if a file cannot be read or is a link to outside of the checkout.
     """
     files: dict[str, bytes] = {}
     for directory in (WORKFLOWS_DIR, JOBS_DIR):
@@ -88,7 +90,7 @@ def read_files(root: Path) -> dict[str, bytes]:
         except OSError as exc:
             raise InvalidInput(f"{root / directory} cannot be read: {exc.strerror}") from exc
         found = [name for name in names if name.endswith((".yaml", ".yml"))]
-        # One more is enough to be told that there are too many.
+        # One file more than allowed is enough for the error.
         for name in found[: MAX_FILES + 1]:
             files[f"{directory}/{name}"] = _read(root, root / directory / name)
     return files
@@ -98,9 +100,9 @@ def _read(root: Path, file: Path) -> bytes:
     if not file.resolve().is_relative_to(root.resolve()):
         raise InvalidInput(f"{file} is a link that leads out of the checkout; put a copy in its place")
     try:
-        # A fifo would block whoever opens it.
+        # Opening a FIFO would block.
         if not stat.S_ISREG(file.stat().st_mode):
-            raise InvalidInput(f"{file} is no regular file")
+            raise InvalidInput(f"{file} is not a regular file")
         with file.open("rb") as stream:
             return stream.read(MAX_FILE_BYTES + 1)
     except OSError as exc:
@@ -108,7 +110,7 @@ def _read(root: Path, file: Path) -> bytes:
 
 
 def _print(definitions: tuple[Definition, ...], root: Path) -> None:
-    # So that an editor, or a click in the terminal, finds the file.
+    # Paths relative to the current directory, so that editors and terminals can open them.
     prefix = os.path.relpath(root)
     prefix = "" if prefix == os.curdir else prefix + os.sep
     problems = dict.fromkeys(problem for definition in definitions for problem in definition.problems)

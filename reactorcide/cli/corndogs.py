@@ -1,4 +1,4 @@
-"""``reactorcide corndogs``: the embedded Corndogs on its own, for services elsewhere."""
+"""``reactorcide corndogs``: run the embedded Corndogs alone, as a queue for other services."""
 
 import signal
 from typing import Any
@@ -13,14 +13,20 @@ from reactorcide.cli.options import settings_from, settings_options
 _SIGNALS = {signal.SIGTERM, signal.SIGINT}
 
 
-# Not the settings of the same names: a port and an address that are meant for serve, perhaps for the
-# whole network, must not become those of a server without authentication.
+# Not the settings --host and --port of serve: those may be public, but this server has no authentication.
 @click.command()
 @click.option(
-    "--host", default="127.0.0.1", show_default=True, help="Address; whoever reaches it may use it."
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen on. There is no authentication: every client has full access.",
 )
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=5080, show_default=True, help="Port; 0 takes a free one."
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=5080,
+    show_default=True,
+    help="Port to listen on; 0 takes a free one.",
 )
 @settings_options("data_dir", "log_format")
 def corndogs(host: str, port: int, **options: Any) -> None:
@@ -30,7 +36,7 @@ def corndogs(host: str, port: int, **options: Any) -> None:
     with lock_data_dir(settings.data_dir):
         from reactorcide.corndogs.server import EmbeddedCorndogs
 
-        # Blocked before there are threads, which inherit it: then none of them is ever interrupted.
+        # Block the signals before any thread starts: threads inherit the mask.
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         server = EmbeddedCorndogs(settings.corndogs_path, host=host, port=port)
         server.start()

@@ -1,4 +1,4 @@
-"""``reactorcide demo``: the whole way of a job, with a service that lives no longer than that."""
+"""``reactorcide demo``: run two jobs from submission to artifacts, on a temporary service."""
 
 import os
 import re
@@ -58,20 +58,20 @@ class DemoFailed(ReactorcideError):
 
 
 @click.command()
-@click.option("--image", default="alpine:latest", show_default=True, help="Image that the jobs run in.")
+@click.option("--image", default="alpine:latest", show_default=True, help="Image of the jobs.")
 @click.option(
     "--source",
     metavar="DIR",
     type=click.Path(path_type=Path, exists=True, file_okay=False, resolve_path=True),
-    help="Project to test: 'sh ci.sh' has to pass and to leave report.txt and tests.tap, 'BREAK=1 sh ci.sh' "
-    "to exit with 3. A sample by default.",
+    help="Project to test. In it 'sh ci.sh' must succeed and write report.txt and tests.tap, and "
+    "'BREAK=1 sh ci.sh' must exit with 3. By default a sample project.",
 )
 def demo(image: str, source: Path | None) -> None:
-    """Show the whole way of a job, with a service of its own; exit code 0 if all of it worked.
+    """Run two sample jobs on a temporary service. Exit code 0: all worked.
 
-    Everything is temporary and removed at the end.
+    The service, the jobs and their containers are removed at the end.
     """
-    # Otherwise this would end without removing anything.
+    # The default handler would end the process without cleaning up.
     signal.signal(signal.SIGTERM, _terminated)
     began_at = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="reactorcide-demo-") as directory:

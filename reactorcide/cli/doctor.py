@@ -1,4 +1,4 @@
-"""``reactorcide doctor``: looks at everything that the service needs, and says what to do."""
+"""``reactorcide doctor``: check everything that the service needs, and advise what to do."""
 
 import os
 import re
@@ -35,7 +35,7 @@ _DEFAULT_ENGINE = "unix:///var/run/docker.sock"
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check has found; where it is not ``ok``, ``advice`` is what to do."""
+    """The result of one check; ``advice`` says what to do if it is not ``ok``."""
 
     check: str
     ok: bool
@@ -47,7 +47,7 @@ class Finding:
 @settings_options("data_dir", "host", "port", "corndogs_address")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def doctor(as_json: bool, **options: Any) -> None:
-    """Check what the service needs, and say what to do; exit code 0 if nothing is missing."""
+    """Check everything that the service needs, and advise what to do. Exit code 0: all is well."""
     settings = settings_from(options)
     checks: list[Callable[[], Finding]] = [
         lambda: _docker(os.environ),
@@ -70,7 +70,7 @@ def doctor(as_json: bool, **options: Any) -> None:
 
 def _show(finding: Finding) -> None:
     mark, style = ("✓", "green") if finding.ok else ("✗", "red")
-    # What is quoted may be somebody else's: a stranger may answer at the port.
+    # The message may quote another server that answers at the port.
     render.line(f"{mark} {finding.check:14}  {finding.message}", style=style)
     if finding.advice is not None:
         render.say(f"  {'':14}  → {finding.advice}")
@@ -92,7 +92,7 @@ def _engine_advice(address: str, problem: str) -> str:
         return f"check DOCKER_HOST, and that an engine listens there ({problem})"
     socket_path = Path("/", path)
     if "Permission denied" in problem:
-        return f"let this user use it: 'sudo usermod -aG docker {_user_name()}', then log in again"
+        return f"allow this user: 'sudo usermod -aG docker {_user_name()}', then log in again"
     if socket_path.exists():
         return "start the engine: 'sudo systemctl start docker', or 'sudo dockerd'"
     if "DOCKER_HOST" in os.environ:
@@ -134,7 +134,7 @@ def _git() -> Finding:
 def _data_dir(data_dir: Path) -> Finding:
     check = "data directory"
     advice = "choose another one with --data-dir, or make this one writable for the user of the service"
-    # Where it is not there yet, the service makes it: what counts then is what is there.
+    # The service creates a missing directory, so check its nearest existing parent.
     existing = next(path for path in (data_dir.absolute(), *data_dir.absolute().parents) if path.exists())
     try:
         if existing == data_dir.absolute():
@@ -147,7 +147,7 @@ def _data_dir(data_dir: Path) -> Finding:
         elif existing.is_dir() and os.access(existing, os.W_OK | os.X_OK):
             owner = None
         else:
-            return Finding(check, False, f"{data_dir} cannot be made in {existing}", advice)
+            return Finding(check, False, f"{data_dir} cannot be created in {existing}", advice)
         free_bytes = shutil.disk_usage(existing).free
     except OSError as exc:
         return Finding(check, False, f"{data_dir} cannot be used: {exc.strerror}", advice)
@@ -156,14 +156,14 @@ def _data_dir(data_dir: Path) -> Finding:
             check,
             False,
             f"{data_dir} has {format_size(free_bytes)} left",
-            "make room, or choose another one with --data-dir",
+            "free some space, or choose another directory with --data-dir",
         )
     state = "not in use" if owner is None else f"in use by process {owner}"
     return Finding(check, True, f"{data_dir}, {format_size(free_bytes)} free, {state}")
 
 
 def _socket_problem(data_dir: Path, *, is_in_use: bool) -> str | None:
-    """Return why the command line does not reach the service over the socket, or would not."""
+    """Return why the command line cannot reach the service over its socket; ``None`` if it can."""
     try:
         if is_in_use:
             localsocket.connect(data_dir, _SOCKET_S).close()
@@ -182,12 +182,12 @@ def _port(settings: Settings) -> Finding:
     try:
         family, kind, *_, where = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind) as probe:
-            # As the service does: the remains of old connections do not count.
+            # Like the service, ignore old connections in TIME_WAIT.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(where)
     except PermissionError:
         return Finding(
-            "port", False, f"{address} is not for this user", "choose a port above 1023 with --port"
+            "port", False, f"{address} is not allowed for this user", "choose a port above 1023 with --port"
         )
     except (OSError, OverflowError) as exc:
         version = _version_at(settings)
@@ -197,8 +197,8 @@ def _port(settings: Settings) -> Finding:
         return Finding(
             "port",
             False,
-            f"{address} cannot be listened on: {reason}",
-            "stop the program that has it ('ss -ltnp' shows which), or choose another with --port",
+            f"cannot listen on {address}: {reason}",
+            "stop the program that uses it ('ss -ltnp' shows it), or choose another port with --port",
         )
     return Finding("port", True, f"{address} is free")
 
@@ -225,6 +225,6 @@ def _corndogs(address: str | None) -> Finding:
             "Corndogs",
             False,
             f"{address}: {exc}",
-            "start it ('reactorcide corndogs' runs one), or leave --corndogs-address out",
+            "start it (for example with 'reactorcide corndogs'), or omit --corndogs-address",
         )
-    return Finding("Corndogs", True, f"{address} is in good health")
+    return Finding("Corndogs", True, f"{address} answers")

@@ -1,6 +1,6 @@
-"""``reactorcide gc``: retention, for the operator, against the data directory itself.
+"""``reactorcide gc``: apply retention, directly on the data directory.
 
-It works while a service runs, which does the same by itself now and then, and while none does.
+It works with and without a running service. A running service applies retention by itself.
 """
 
 from typing import Any
@@ -16,13 +16,13 @@ from reactorcide.lib.sizes import format_size
 
 
 @click.command()
-@click.option("--dry-run", is_flag=True, help="Only show what would be removed.")
+@click.option("--dry-run", is_flag=True, help="Show what would be removed, and remove nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @settings_options("data_dir", "keep_jobs", "keep_days", "keep_bytes")
 def gc(dry_run: bool, as_json: bool, **options: Any) -> None:
-    """Remove the jobs that are not to be kept, in the database directly.
+    """Remove the jobs that retention does not keep, directly in the database.
 
-    Only jobs that are over, and none that is pinned. Name the same rules as the service is started with.
+    Unfinished and pinned jobs stay. Give the same --keep options as to the service.
     """
     from reactorcide.app import keep_policy, open_jobs
 

@@ -1,4 +1,4 @@
-"""``reactorcide init``: writes a first workflow file, for the languages that a directory has."""
+"""``reactorcide init``: write a first workflow file, for the languages of a project."""
 
 import os
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ FILE = f"{WORKFLOWS_DIR}/ci.yaml"
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """A kind of project: the files by which it is known, and a job for it."""
+    """A kind of project: the files that mark it, and a job for it."""
 
     name: str
     markers: tuple[str, ...]
@@ -49,15 +49,15 @@ _KINDS = (
 @click.command(epilog="Example: reactorcide init && reactorcide check")
 @click.argument("directory", type=click.Path(exists=True, file_okay=False, path_type=Path), default=Path())
 def init(directory: Path) -> None:
-    """Write a first workflow file for what the directory has: Python, Node, Go, Rust, or a Makefile."""
+    """Write a first workflow file for a Python, Node, Go or Rust project, or one with a Makefile."""
     kinds = _kinds_of(directory)
     file = directory / FILE
     others = list((directory / WORKFLOWS_DIR).glob("*.y*ml"))
     if others:
-        raise Conflict(f"{others[0]} is there already; 'reactorcide check' says whether it is good")
+        raise Conflict(f"{others[0]} exists already; check it with 'reactorcide check'")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        # Never over a file that somebody writes at the same time.
+        # Never overwrite a file that another process creates at the same time.
         with file.open("x", encoding="utf-8") as stream:
             stream.write(workflow(kinds))
     except OSError as exc:
@@ -68,12 +68,12 @@ def init(directory: Path) -> None:
 
 def _kinds_of(directory: Path) -> list[_Kind]:
     found = [kind for kind in _KINDS if any((directory / marker).is_file() for marker in kind.markers)]
-    # A Makefile beside another kind of project mostly calls its tools.
+    # A Makefile beside another kind of project usually calls its tools.
     return [kind for kind in found if kind.name != "make"] or found
 
 
 def workflow(kinds: list[_Kind]) -> str:
-    """Return the text of a workflow with a job for each kind; with none it has an example."""
+    """Return the text of a workflow with a job for each kind; without a kind, with an example job."""
     kinds = kinds or [_Kind("hello", (), "alpine:latest", ('echo "Replace this by what builds and tests."',))]
     lines = ["name: CI", "on: [push, pull_request]", "jobs:"]
     for kind in kinds:

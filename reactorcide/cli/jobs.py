@@ -1,4 +1,4 @@
-"""``reactorcide jobs``: the API, from a terminal."""
+"""``reactorcide jobs``: list, show, follow and change jobs through the API."""
 
 import errno
 import hashlib
@@ -23,11 +23,11 @@ from reactorcide.lib.ids import is_id
 from reactorcide.lib.sizes import format_size
 
 _MAX_AWAY = 3
-"""Artifacts in a row for which the service does not answer; then the download ends."""
+"""Give up the download after so many artifacts in a row without an answer."""
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 _DEFINED = {item.json_name: item.about.title for item in JOB_FIELDS if item.about.title is not None}
-# What ``jobs show`` shows of a job, and as what; what a job has no value for is left out.
+# The fields and titles of ``jobs show``; fields without a value are left out.
 _SHOWN = {
     **{name: _DEFINED.pop(name) for name in ("name", "description")},
     "status": "Status",
@@ -48,7 +48,7 @@ _SHOWN = {
 
 
 def _checked_id(text: str) -> str:
-    """Refuse what can't be an id: it would become part of an address."""
+    """Return the id in lower case; refuse other text, because it becomes part of a URL."""
     if not is_id(text.lower()):
         raise click.BadParameter(f"{text!r} is not the id of a job; 'reactorcide jobs list' shows them")
     return text.lower()
@@ -56,23 +56,28 @@ def _checked_id(text: str) -> str:
 
 _job_id = click.argument("job_id", metavar="ID", type=_checked_id)
 _job_ids = click.argument("job_ids", metavar="ID…", type=_checked_id, nargs=-1, required=True)
-_json = click.option("--json", "as_json", is_flag=True, help="Print what the API answers.")
+_json = click.option("--json", "as_json", is_flag=True, help="Print the API's answer as JSON.")
 
 
 @click.group()
 def jobs() -> None:
-    """Look at jobs and act on them."""
+    """List, show and change jobs."""
 
 
 @jobs.command("list")
 @click.option(
-    "--status", type=click.Choice([status.value for status in JobStatus]), multiple=True, help="Repeatable."
+    "--status",
+    type=click.Choice([status.value for status in JobStatus]),
+    multiple=True,
+    help="Only jobs with this status; repeatable.",
 )
-@click.option("--queue", "queue_name", help="Only of this queue.")
-@click.option("--name", help="Only those whose name begins like this.")
-@click.option("--user", "user_id", metavar="ID", help="Only of this user; for admins.")
-@click.option("--pinned", is_flag=True, default=None, help="Only those that are pinned.")
-@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="At most so many.")
+@click.option("--queue", "queue_name", help="Only jobs of this queue.")
+@click.option("--name", help="Only jobs whose name begins with this text.")
+@click.option("--user", "user_id", metavar="ID", help="Only jobs of this user; for admins.")
+@click.option("--pinned", is_flag=True, default=None, help="Only pinned jobs.")
+@click.option(
+    "--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="Maximum number of jobs."
+)
 @_json
 def list_jobs(as_json: bool, **filters: Any) -> None:
     """List jobs, newest first."""
@@ -82,7 +87,9 @@ def list_jobs(as_json: bool, **filters: Any) -> None:
     if as_json:
         render.as_json(page)
         if cut:
-            render.say(f"Long texts of {cut} jobs are cut; `reactorcide jobs show ID` has them.", err=True)
+            render.say(
+                f"Long texts of {cut} jobs are cut; `reactorcide jobs show ID` shows them whole.", err=True
+            )
         return
     render.table(
         ("ID", "NAME", "STATUS", "EXIT", "QUEUE", "AGE", "DURATION"),
@@ -107,7 +114,11 @@ def list_jobs(as_json: bool, **filters: Any) -> None:
 @jobs.command()
 @_job_id
 @click.option(
-    "--wait", type=click.FloatRange(0, 60), default=0, metavar="SECONDS", help="For another status."
+    "--wait",
+    type=click.FloatRange(0, 60),
+    default=0,
+    metavar="SECONDS",
+    help="Wait so long for the status to change.",
 )
 @_json
 def show(job_id: str, wait: float, as_json: bool) -> None:
@@ -135,17 +146,19 @@ def show(job_id: str, wait: float, as_json: bool) -> None:
 
 @jobs.command()
 @_job_id
-@click.option("-f", "--follow", is_flag=True, help="Go on until the log closes.")
-@click.option("--tail", type=click.IntRange(min=0), metavar="LINES", help="Only the last lines.")
-@click.option("--from-line", type=click.IntRange(min=1), metavar="LINE", help="From this line on.")
-@click.option("--lines", type=click.IntRange(min=0), help="At most so many.")
-@click.option("--stream", type=click.Choice(["stdout", "stderr"]), help="Only what it printed there.")
-@click.option("--timestamps", is_flag=True, help="Before each line the time at which it was printed.")
-@click.option("--attempt", type=click.IntRange(min=1), help="Of this attempt; the last one by default.")
+@click.option("-f", "--follow", is_flag=True, help="Print new lines until the job ends.")
+@click.option("--tail", type=click.IntRange(min=0), metavar="LINES", help="Print only the last LINES lines.")
+@click.option("--from-line", type=click.IntRange(min=1), metavar="LINE", help="Start at this line, from 1.")
+@click.option("--lines", type=click.IntRange(min=0), help="Maximum number of lines.")
+@click.option("--stream", type=click.Choice(["stdout", "stderr"]), help="Print only this stream.")
+@click.option("--timestamps", is_flag=True, help="Print the time before each line.")
+@click.option(
+    "--attempt", type=click.IntRange(min=1), help="Attempt whose log to print; the last by default."
+)
 def logs(job_id: str, follow: bool, from_line: int | None, lines: int | None, **part: Any) -> None:
-    """Print what a job has printed."""
+    """Print the log of a job, or follow it."""
     if (from_line is not None or lines is not None) and (follow or part["tail"] is not None):
-        raise click.UsageError("--from-line and --lines go neither with --follow nor with --tail.")
+        raise click.UsageError("--from-line and --lines cannot be combined with --follow or --tail.")
     with connect() as client:
         if not follow:
             part |= {"from_line": from_line, "lines": lines, "timestamps": part["timestamps"] or None}
@@ -168,7 +181,7 @@ def cancel(job_ids: tuple[str, ...]) -> None:
 @jobs.command()
 @_job_ids
 def delete(job_ids: tuple[str, ...]) -> None:
-    """Delete jobs with their logs and artifacts; one that is active is cancelled first."""
+    """Delete jobs with their logs and artifacts. Active jobs are cancelled first."""
     _each(job_ids, "deleted", lambda client, job_id: client.delete(job_id))
 
 
@@ -182,18 +195,18 @@ def pin(job_ids: tuple[str, ...]) -> None:
 @jobs.command()
 @_job_ids
 def unpin(job_ids: tuple[str, ...]) -> None:
-    """Keep jobs no longer than any other."""
+    """Let retention remove jobs again."""
     _each(job_ids, "unpinned", lambda client, job_id: client.pin(job_id, pinned=False))
 
 
 @jobs.command()
 @_job_id
-@click.option("--follow", is_flag=True, help="Show the log live; exit as the job does.")
+@click.option("--follow", is_flag=True, help="Print the log live, and exit with the job's exit code.")
 @click.option(
-    "--json", "as_json", is_flag=True, help="Print the job as JSON; with --follow the log is on stderr."
+    "--json", "as_json", is_flag=True, help="Print the job as JSON; with --follow the log goes to stderr."
 )
 def rerun(job_id: str, follow: bool, as_json: bool) -> None:
-    """Submit a new job with the definition of this one; prints its id."""
+    """Submit the definition of this job as a new job, and print its id."""
     with connect() as client:
         show_submitted(client, client.rerun(job_id), follow=follow, as_json=as_json)
 
@@ -201,15 +214,18 @@ def rerun(job_id: str, follow: bool, as_json: bool) -> None:
 @jobs.command()
 @_job_id
 @click.option(
-    "--output", metavar="DIR", type=click.Path(path_type=Path, file_okay=False), help="Download all, to here."
+    "--output",
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Download all artifacts to this directory.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace files that are there and differ.")
+@click.option("--overwrite", is_flag=True, help="Replace existing files that differ.")
 @_json
 def artifacts(job_id: str, output: Path | None, overwrite: bool, as_json: bool) -> None:
-    """List what a job left in its artifacts directory, or download it.
+    """List the artifacts of a job, or download them.
 
-    A file that is there as it should be is not downloaded again; where one is there that differs, nothing is
-    downloaded without --overwrite.
+    Identical files are not downloaded again. If an existing file differs, nothing is downloaded without
+    --overwrite.
     """
     with connect() as client:
         listing = client.artifacts(job_id)
@@ -223,11 +239,11 @@ def artifacts(job_id: str, output: Path | None, overwrite: bool, as_json: bool) 
         [(format_size(item["size"]), item["sha256"][:12], item["path"]) for item in listing["artifacts"]],
     )
     if listing["artifacts_truncated"]:
-        render.say("The job left more than the service keeps; the end of its log says what.", err=True)
+        render.say("Some artifacts were not kept; the end of the job's log says which.", err=True)
 
 
 def _each(job_ids: tuple[str, ...], done: str, act: Callable[[Client, str], object]) -> None:
-    """Act on each job, whatever became of those before it; exits with 1 if one could not be."""
+    """Act on each job, also after a failure; exit with 1 if any failed."""
     failures = 0
     with connect() as client:
         for job_id in job_ids:
@@ -245,7 +261,7 @@ def _each(job_ids: tuple[str, ...], done: str, act: Callable[[Client, str], obje
 def _download(
     client: Client, job_id: str, items: list[dict[str, Any]], output: Path, *, overwrite: bool
 ) -> None:
-    # All of them before the first is written: then nothing is half done.
+    # Check all targets before writing the first.
     missing = {}
     for item in items:
         target = _target(output, item["path"])
@@ -256,7 +272,7 @@ def _download(
     taken = [target for target in missing if os.path.lexists(target)]
     if taken and not overwrite:
         raise ReactorcideError(
-            f"{render.printable(str(taken[0]))} is there already and differs, so nothing was downloaded; "
+            f"{render.printable(str(taken[0]))} exists already and differs, so nothing was downloaded; "
             "choose another directory with --output, or give --overwrite"
         )
     problems: list[str] = []
@@ -288,7 +304,7 @@ def _download(
 
 
 def _target(output: Path, path: str) -> Path:
-    """Return where an artifact goes; the service is not trusted with the rest of this host's files."""
+    """Return the path for an artifact. The service is not trusted: refuse paths outside of ``output``."""
     parts = path.split("/")
     root = output.resolve()
     target = output.joinpath(*parts)
@@ -301,21 +317,21 @@ def _target(output: Path, path: str) -> Path:
 
 
 def _is_there(target: Path, item: dict[str, Any]) -> bool:
-    """Tell whether an artifact was downloaded already; a link to it is something else."""
+    """Return whether the target is a regular file with the artifact's bytes; a link is not."""
     try:
         if target.is_symlink() or not target.is_file() or target.stat().st_size != item["size"]:
             return False
         with target.open("rb") as file:
             return bool(hashlib.file_digest(file, "sha256").hexdigest() == item["sha256"])
     except OSError:
-        # It is in the way in any case.
+        # An unreadable file counts as different.
         return False
 
 
 def _save(
     client: Client, job_id: str, item: dict[str, Any], target: Path, advance: Callable[[int], None]
 ) -> None:
-    """Write one artifact beside its place, check it, and only then put it there."""
+    """Download one artifact to a temporary file, verify it, and rename it to its target."""
     digest, left_bytes = hashlib.sha256(), item["size"]
     descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=".reactorcide-")
     try:
@@ -329,7 +345,7 @@ def _save(
                 advance(len(chunk))
         if left_bytes != 0 or digest.hexdigest() != item["sha256"]:
             raise ServiceError(f"the artifact {item['path']!r} arrived damaged; download it again")
-        # As any program would have made it: mkstemp's own mode is for its owner alone.
+        # The mode of an ordinary new file: mkstemp gives access to the owner only.
         os.chmod(temporary, 0o666 & ~_umask())
         _set_mode(Path(temporary), item)
         os.replace(temporary, target)
@@ -339,9 +355,9 @@ def _save(
 
 
 def _set_mode(target: Path, item: dict[str, Any]) -> None:
-    """Make an artifact executable, or not, as the listing says; one that is as it should be is left alone."""
+    """Set or clear the executable bits of an artifact, as the listing says, if they differ."""
     if "executable" not in item:
-        # The service is an older one.
+        # An older service does not send it.
         return
     mode = target.stat().st_mode & 0o777
     wanted = mode | (0o111 & ~_umask()) if item["executable"] else mode & ~0o111

@@ -1,4 +1,4 @@
-"""Command-line options made from the table of settings."""
+"""Command-line options from the table of settings."""
 
 import sys
 from collections.abc import Callable
@@ -16,7 +16,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class _Text(click.ParamType[Any]):
-    """A setting whose text is read as its kind says, and has to be within its bounds."""
+    """The click type of a setting: parse its text and check its bounds."""
 
     def __init__(self, setting: Field[Any]) -> None:
         kind: Kind = setting.metadata["kind"]
@@ -36,7 +36,7 @@ class _Text(click.ParamType[Any]):
 
 
 def settings_options(*names: str) -> Callable[[F], F]:
-    """Give a command an option for each of the named settings (all, if none is named)."""
+    """Add an option to a command for each of the named settings; without names for all."""
     wanted = [setting for setting in all_settings() if not names or setting.name in names]
 
     def decorate(command: F) -> F:
@@ -48,22 +48,22 @@ def settings_options(*names: str) -> Callable[[F], F]:
 
 
 def settings_from(options: dict[str, Any]) -> Settings:
-    """Return the settings that a command was given; what was left out has its default."""
+    """Return the settings from a command's options; missing ones have their defaults."""
     return Settings(**{name: value for name, value in options.items() if value not in (None, ())})
 
 
 def with_default_roots(settings: Settings) -> Settings:
-    """Return the settings with the directory that this was started in as source root, where none is named.
+    """Return the settings with the current directory as source root, if none is set.
 
-    That is for whoever works with their own sources: at a terminal, below their home. A service that a
-    machine starts, in whatever directory, has none.
+    Only at a terminal and below the home directory, where developers work. A service started by a machine
+    gets no source root.
     """
     if settings.source_roots or not (_is_terminal(sys.stdin) and _is_terminal(sys.stderr)):
         return settings
     try:
         here = Path.cwd()
     except FileNotFoundError:
-        # It was removed meanwhile.
+        # The current directory was removed.
         return settings
     if holds_too_much(here) or not any(here.is_relative_to(home) for home in home_dirs()):
         return settings
@@ -101,6 +101,6 @@ def _type(setting: Field[Any]) -> Any:
     if setting.type in (float, float | None):
         return click.FloatRange(about["min"], about["max"])
     if setting.type in (Path, Path | None):
-        # A file in its place is found by what uses it, and then said in a sentence.
+        # The code that uses the path reports a wrong one with a sentence of its own.
         return click.Path(path_type=Path)
     return bool if setting.type is bool else str

@@ -1,4 +1,4 @@
-"""The command group, which finds each command by name and imports it only when it is used."""
+"""The command group. It imports each command only when it is used."""
 
 import importlib
 import io
@@ -18,22 +18,26 @@ _COMMANDS = {
     "submit": ("reactorcide.cli.submit", "submit", "Submit a job."),
     "check": ("reactorcide.cli.check", "check", "Check the workflow files of a checkout."),
     "init": ("reactorcide.cli.init", "init", "Write a first workflow file."),
-    "jobs": ("reactorcide.cli.jobs", "jobs", "Look at jobs and act on them."),
-    "token": ("reactorcide.cli.admin", "token", "Make, list and revoke tokens, in the database directly."),
+    "jobs": ("reactorcide.cli.jobs", "jobs", "List, show and change jobs."),
+    "token": ("reactorcide.cli.admin", "token", "Create, list and revoke tokens, directly in the database."),
     "user": (
         "reactorcide.cli.admin",
         "user",
-        "Make, invite, list and remove users, in the database directly.",
+        "Create, invite, list and remove users, directly in the database.",
     ),
-    "gc": ("reactorcide.cli.gc", "gc", "Remove the jobs that are not to be kept, in the database directly."),
+    "gc": (
+        "reactorcide.cli.gc",
+        "gc",
+        "Remove the jobs that retention does not keep, directly in the database.",
+    ),
     "backup": (
         "reactorcide.cli.backup",
         "backup",
         "Write the data directory to a file, while a service runs.",
     ),
-    "restore": ("reactorcide.cli.backup", "restore", "Put a backup into an empty data directory."),
-    "doctor": ("reactorcide.cli.doctor", "doctor", "Check what the service needs, and say what to do."),
-    "demo": ("reactorcide.cli.demo", "demo", "Show the whole way of a job, with a service of its own."),
+    "restore": ("reactorcide.cli.backup", "restore", "Restore a backup to an empty data directory."),
+    "doctor": ("reactorcide.cli.doctor", "doctor", "Check what the service needs, and advise what to do."),
+    "demo": ("reactorcide.cli.demo", "demo", "Run two sample jobs on a temporary service."),
 }
 
 _OF_A_SERVICE = {"jobs", "submit"}
@@ -42,7 +46,7 @@ _NOT_UNDERSTOOD = (LookupError, TypeError, ValueError, AttributeError, Recursion
 
 
 class _LazyGroup(click.Group):
-    """Help lists all commands without importing any."""
+    """A group whose help lists all commands without importing any."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
@@ -59,7 +63,7 @@ class _LazyGroup(click.Group):
             formatter.write_dl([(name, text) for name, (_, _, text) in _COMMANDS.items()])
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; an error that was raised on purpose is its one sentence."""
+        """Run a command; print a ``ReactorcideError`` as one sentence and exit with 1."""
         try:
             return super().invoke(ctx)
         except ReactorcideError as exc:
@@ -94,8 +98,8 @@ def _refuse(ctx: click.Context, sentence: str) -> NoReturn:
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="reactorcide")
 def cli(**_: Any) -> None:
-    """Reactorcide runs jobs: a command, in a container, on a source, with its log and artifacts kept."""
+    """Run CI jobs: each is a command in a container on a source, with its log and artifacts kept."""
     for stream in (sys.stdout, sys.stderr):
-        # A terminal that lacks a character gets a substitute for it, not a traceback.
+        # Replace characters that the terminal cannot show, instead of failing.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")

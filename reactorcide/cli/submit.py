@@ -1,4 +1,4 @@
-"""``reactorcide submit``: makes a job of options, a file, or both; also what follows a job to its end."""
+"""``reactorcide submit``: submit a job from options, a file or both, and follow it to its end."""
 
 import json
 import os
@@ -26,7 +26,7 @@ _EXIT_TIMED_OUT = 124
 _EXIT_CANCELLED = 130
 
 _OPTIONS = tuple((item, item.about.option) for item in JOB_FIELDS if item.about.option is not None)
-"""The fields that are given as they are by an option of their own."""
+"""The fields with an option of their own, and that option."""
 _SOURCE_FIELDS = tuple(item.json_name for item in JOB_FIELDS if item.about.source_type is not None)
 
 
@@ -35,7 +35,7 @@ def _field_options(command: F) -> F:
     for item, option in reversed(_OPTIONS):
         names, kind = option.name, item.type
         if kind is bool:
-            # Neither is given: the service decides.
+            # If neither is given, the service decides.
             names = f"{option.name}/--no-{option.name.removeprefix('--')}"
         elif item.about.request_type is not None:
             kind = str
@@ -46,10 +46,10 @@ def _field_options(command: F) -> F:
 
 
 class _CommandAfterDashes(click.Command):
-    """Takes what comes after ``--`` for the command, also where no name stands before it."""
+    """A command whose arguments after ``--`` are the job's command, also without a name before them."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse what comes before ``--``; click itself forgets where it stood."""
+        """Parse the arguments before ``--``; click itself drops its position."""
         split = args.index("--") if "--" in args else len(args)
         after = args[split + 1 :]
         rest = super().parse_args(ctx, args[:split])
@@ -62,7 +62,7 @@ def _variables(_: click.Context, __: click.Parameter, pairs: tuple[str, ...]) ->
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not (name and equals):
-            raise click.BadParameter(f"{pair!r} is not like NAME=value")
+            raise click.BadParameter(f"{pair!r} is not of the form NAME=value")
         variables[name] = value
     return variables
 
@@ -70,7 +70,7 @@ def _variables(_: click.Context, __: click.Parameter, pairs: tuple[str, ...]) ->
 def _secret_variables(
     context: click.Context, parameter: click.Parameter, pairs: tuple[str, ...]
 ) -> dict[str, str]:
-    """Take a variable without a value from the environment: who lists the processes sees every argument."""
+    """Read a variable without a value from the environment: other users can see command-line arguments."""
     for name in pairs:
         if "=" not in name and name not in os.environ:
             raise click.BadParameter(f"there is no variable {name!r} in the environment")
@@ -83,19 +83,23 @@ def _secret_variables(
 @click.argument("name", required=False)
 @click.argument("command", nargs=-1)
 @click.option(
-    "-f", "--file", type=click.File(encoding="utf-8"), help="JSON of a job; - is stdin. Options override it."
+    "-f", "--file", type=click.File(encoding="utf-8"), help="Job as JSON; - reads stdin. Options override it."
 )
 @click.option(
     "--source",
     metavar="DIR",
-    # Whether it is there, the service knows best: it may be on another host.
+    # No check that it exists: the service may be on another host.
     type=click.Path(path_type=Path, resolve_path=True),
-    help="Directory to copy in; none by default. A service on this host takes it from where it is, if that "
-    "is below one of its source roots; else it is uploaded, without .git and what git ignores.",
+    help="Directory to copy into the container; none by default. A service on this host reads it in place, "
+    "if it is below a source root; otherwise it is uploaded, without .git and without what git ignores.",
 )
-@click.option("--upload", is_flag=True, help="Upload the directory in any case.")
-@click.option("--source-job", metavar="ID", help="Job whose artifacts to copy in, in place of --source.")
-@click.option("--git", metavar="URL", help="Repository to clone, in place of --source.")
+@click.option("--upload", is_flag=True, help="Always upload the directory.")
+@click.option(
+    "--source-job",
+    metavar="ID",
+    help="Job whose artifacts to copy into the container; instead of --source.",
+)
+@click.option("--git", metavar="URL", help="Repository to clone; instead of --source.")
 @_field_options
 @click.option(
     "--env", metavar="NAME=VALUE", multiple=True, callback=_variables, help="Variable of the job; repeatable."
@@ -105,15 +109,17 @@ def _secret_variables(
     metavar="NAME[=VALUE]",
     multiple=True,
     callback=_secret_variables,
-    help="Variable whose value is never shown again; without a value it is taken from the environment; "
-    "repeatable.",
+    help="Variable whose value is never shown; repeatable. Without a value it is read from the environment.",
 )
 @click.option(
-    "--artifact", metavar="GLOB", multiple=True, help="Artifacts to keep; repeatable. All by default."
+    "--artifact",
+    metavar="GLOB",
+    multiple=True,
+    help="Globs of the artifacts to keep; repeatable. All by default.",
 )
-@click.option("--follow", is_flag=True, help="Show the log live; exit as the job does.")
+@click.option("--follow", is_flag=True, help="Print the log live, and exit with the job's exit code.")
 @click.option(
-    "--json", "as_json", is_flag=True, help="Print the job as JSON; with --follow the log is on stderr."
+    "--json", "as_json", is_flag=True, help="Print the job as JSON; with --follow the log goes to stderr."
 )
 def submit(
     name: str | None,
@@ -126,9 +132,9 @@ def submit(
 ) -> None:
     """Submit a job: NAME -- COMMAND… or -f FILE.
 
-    One COMMAND argument is a script for /bin/sh, several are one command line. Prints the job's id. With
-    --follow it prints the log instead and exits with the job's exit code: 124 if it timed out, 130 if it
-    was cancelled, 1 if it failed without one.
+    One COMMAND argument is a script for /bin/sh; several are one command line. Prints the job's id. With
+    --follow it prints the log instead, and exits with the job's exit code: 124 if the job timed out, 130 if
+    it was cancelled, 1 if it failed without an exit code.
     """
     definition = {} if file is None else _read(file)
     if name is not None:
@@ -137,10 +143,10 @@ def submit(
         definition["job_command"] = command[0] if len(command) == 1 else shlex.join(command)
     _override(definition, options)
     if file is None and not (name and command):
-        raise click.UsageError("Say what to run: NAME -- COMMAND…, or -f FILE.")
+        raise click.UsageError("Give a job to run: NAME -- COMMAND…, or -f FILE.")
     source: Path | None = options["source"]
     if upload and source is None:
-        raise click.UsageError("--upload is about the directory of --source.")
+        raise click.UsageError("--upload needs a directory: give it with --source.")
     with connect() as client:
         if source is None:
             job = client.submit(definition)
@@ -150,14 +156,14 @@ def submit(
 
 
 def _submit_with(client: Client, definition: dict[str, Any], source: Path, *, upload: bool) -> dict[str, Any]:
-    """Submit a job with a directory for its source: where it is, if the service can take it from there."""
+    """Submit a job with a directory as its source: by its path if the service can read it, else uploaded."""
     path = os.fspath(source)
-    # A path that is no UTF-8 cannot be told to the service.
+    # JSON cannot carry a path that is not UTF-8.
     if client.is_local and not upload and os.fsencode(path) == path.encode(errors="replace"):
         try:
             return client.submit(definition | {"source_path": path})
         except ServiceError as exc:
-            # A tunnel, too, begins on this host: what only the service has cannot be uploaded.
+            # Through a tunnel the service looks local; a directory that only it has cannot be uploaded.
             if "source_path" not in exc.fields or not _may_be_directory(source):
                 raise
     return client.submit(definition | {"source_id": _upload(client, source)})
@@ -167,11 +173,11 @@ def _may_be_directory(path: Path) -> bool:
     try:
         return path.is_dir()
     except OSError:
-        return True  # packing it says what is wrong with it
+        return True  # packing reports the error
 
 
 def _upload(client: Client, source: Path) -> str:
-    """Upload a directory, unless the service has it as it is, and return its id."""
+    """Upload a directory, unless the service has it already, and return the source id."""
     # Imported here: most submissions upload nothing.
     from reactorcide.cli.pack import pack
 
@@ -187,7 +193,7 @@ def _upload(client: Client, source: Path) -> str:
 
 
 def show_submitted(client: Client, job: dict[str, Any], *, follow: bool, as_json: bool) -> None:
-    """Print a new job, or follow it to its end and then exit as it did."""
+    """Print a new job, or follow it to its end and exit with its exit code."""
     if follow:
         try:
             job = watch(client, job, sys.stderr.buffer if as_json else sys.stdout.buffer)
@@ -202,7 +208,7 @@ def show_submitted(client: Client, job: dict[str, Any], *, follow: bool, as_json
 
 
 def watch(client: Client, job: dict[str, Any], out: BinaryIO) -> dict[str, Any]:
-    """Print a job's log as it grows, with what becomes of the job on stderr; return the job as it ended."""
+    """Print a job's log as it grows, with status changes on stderr; return the finished job."""
     job_id = job["job_id"]
     render.line(f"job {job_id} is {job['status']}", style="dim", err=True)
     with render.spinner(f"waiting for {render.printable(job['name'])} to start"):
@@ -214,16 +220,16 @@ def watch(client: Client, job: dict[str, Any], out: BinaryIO) -> dict[str, Any]:
 
 
 def copy_log(client: Client, job_id: str, out: BinaryIO, **which: Any) -> None:
-    """Write a log to ``out`` as it grows, each piece as soon as it is there; see ``Client.follow``."""
+    """Write a log to ``out`` as it grows, without delay; see ``Client.follow``."""
     for chunk in client.follow(job_id, **which):
         out.write(chunk)
         out.flush()
 
 
 def end_interrupted(job_id: str) -> NoReturn:
-    """Say after Ctrl-C that the job goes on, and exit."""
+    """After Ctrl-C, print that the job continues, and exit."""
     render.say(
-        f"\nThe job goes on. Follow it again with 'reactorcide jobs logs -f {job_id}', "
+        f"\nThe job continues. Follow it again with 'reactorcide jobs logs -f {job_id}', "
         f"or stop it with 'reactorcide jobs cancel {job_id}'.",
         err=True,
     )
@@ -231,7 +237,7 @@ def end_interrupted(job_id: str) -> NoReturn:
 
 
 def exit_code(job: dict[str, Any]) -> int:
-    """Return the exit code that stands for what became of a job."""
+    """Return the exit code of ``submit --follow`` for a finished job."""
     if job["status"] == JobStatus.COMPLETED:
         return 0
     if job["status"] == JobStatus.CANCELLED:
@@ -247,12 +253,12 @@ def _read(file: TextIO) -> dict[str, Any]:
     except (ValueError, RecursionError) as exc:
         raise InvalidInput(f"{file.name} is not valid JSON: {exc}") from exc
     if not isinstance(definition, dict):
-        raise InvalidInput(f"{file.name} has to hold one JSON object, the job")
+        raise InvalidInput(f"{file.name} must contain one JSON object, the job")
     return definition
 
 
 def _override(definition: dict[str, Any], options: dict[str, Any]) -> None:
-    """Put the options into a definition; a source that they name takes the place of the one there."""
+    """Put the options into a definition; a source among them replaces that of the definition."""
     source, git, source_job = options["source"], options["git"], options["source_job"]
     if sum(map(bool, (source, git, source_job))) > 1:
         raise click.UsageError("Give one of --source, --source-job and --git.")
@@ -270,17 +276,17 @@ def _override(definition: dict[str, Any], options: dict[str, Any]) -> None:
         if value is None:
             continue
         if item.about.source_type == "git" and definition["source_type"] != "git":
-            raise click.UsageError(f"{option.name} belongs to a repository; name one with --git.")
+            raise click.UsageError(f"{option.name} needs a repository: give one with --git.")
         definition[item.json_name] = value
     if options["artifact"]:
         definition["artifacts"] = list(options["artifact"])
     if options["env"] or options["secret_env"]:
         variables = definition.get("job_env_vars") or {}
         if not isinstance(variables, dict):
-            raise InvalidInput("job_env_vars has to be a JSON object, with the variables' values by name")
+            raise InvalidInput("job_env_vars must be a JSON object of variable names and values")
         definition["job_env_vars"] = variables = variables | options["env"] | options["secret_env"]
         if options["secret_env"]:
-            # A list takes the place of what the service would guess, so this goes into it.
+            # A list replaces the service's own guess, so start from that guess.
             listed = definition.get("secret_env_vars")
             if not isinstance(listed, list):
                 listed = list(guess(variables))

@@ -1,4 +1,4 @@
-"""What a client asks for: each field of a job, declared once.
+"""The definition of a job: each field is declared once.
 
 The columns of a job's row, the API's requests, answers and document, the options of ``reactorcide submit``
 and the lines of ``reactorcide jobs show`` come from this declaration.
@@ -19,14 +19,14 @@ MAX_DESCRIPTION_BYTES = 64 << 10
 MAX_VARIABLES = 1000
 MAX_VALUE_BYTES = 32 << 10
 MAX_EXEC_BYTES = 1 << 20
-"""The command and all variables, as a kernel takes them to start a program."""
+"""Maximum size of the command and all variables together: the kernel's limit for starting a program."""
 MIN_MEMORY_BYTES = 6 << 20
 MIN_SECRET_CHARS = 4
-"""A shorter value is not replaced in logs, which that would make unreadable."""
+"""Shorter values are not masked in logs, because the log would become unreadable."""
 VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
-# What code checks, for its own sentence, the document says as a pattern: a regular expression of ECMA-262
-# with its flag "u", as JSON Schema has it. Printable is what str.isprintable says is, without the space.
+# Checks in code, which give better sentences, stand in the document as patterns: ECMA-262 regular
+# expressions with the flag "u", as in JSON Schema. PRINTABLE is str.isprintable without the space.
 PRINTABLE = r"[\p{L}\p{M}\p{N}\p{P}\p{S}]"
 _WORD = r"\p{L}\p{N}_"
 _NO_NUL = r"^[^\x00]*$"
@@ -63,11 +63,11 @@ def _field(about: About, default: Any = MISSING, *, is_secret: bool = False) -> 
     return field(default=default, repr=not is_secret, metadata={"about": about})
 
 
-# Each default is made by a call that carries the declaration with it.
+# Each default comes from a call that also takes the declaration.
 # ruff: noqa: RUF009
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobDefinition:
-    """What a client asked for, with every default filled in; a rerun has the same one."""
+    """The definition of a job, with every default filled in. A rerun has the same definition."""
 
     name: str = _field(
         About(
@@ -110,7 +110,7 @@ class JobDefinition:
     )
     git_ref: str | None = _field(
         About(
-            help="Branch, tag, full ref or commit; remote HEAD.",
+            help="Branch, tag, full ref or commit; by default the remote's HEAD.",
             schema={"maxLength": 255, "pattern": _GIT_REF},
             source_type="git",
             title="Ref",
@@ -123,20 +123,18 @@ class JobDefinition:
     )
     git_submodules: bool = _field(
         About(
-            help="Whether submodules are fetched as well; true.",
+            help="Fetch submodules too; true by default.",
             source_type="git",
             json_default=True,
             title="Submodules",
-            option=Option(
-                name="--submodules", help="Whether its submodules are fetched as well; they are by default."
-            ),
+            option=Option(name="--submodules", help="Fetch the repository's submodules too; the default."),
             example=True,
         ),
         False,
     )
     git_depth: int = _field(
         About(
-            help="For `git`: commits of the history that are fetched; 1, and 0 means all.",
+            help="For `git`: number of commits of history to fetch; 1 by default, 0 fetches all.",
             limits={"ge": 0, "le": 2**31 - 1},
             answer_schema=_COUNT,
             source_type="git",
@@ -144,7 +142,7 @@ class JobDefinition:
             option=Option(
                 name="--git-depth",
                 metavar="COMMITS",
-                help="Commits of its history that are fetched; 1 by default, 0 is all.",
+                help="Number of commits of history to fetch; 1 by default, 0 fetches all.",
             ),
             example=1,
         ),
@@ -152,13 +150,12 @@ class JobDefinition:
     )
     git_tags: bool = _field(
         About(
-            help="For `git`: whether all tags are fetched as well; false.",
+            help="For `git`: fetch all tags too; false by default.",
             source_type="git",
             title="All tags",
             option=Option(
                 name="--git-tags",
-                help="Whether all its tags are fetched as well, as git describe needs; "
-                "they are not by default.",
+                help="Fetch all tags too, as git describe needs; off by default.",
             ),
             example=False,
         ),
@@ -176,7 +173,7 @@ class JobDefinition:
     )
     source_id: str | None = _field(
         About(
-            help="In place of `source_path`: what an upload answered.",
+            help="Instead of `source_path`: the id of an uploaded source.",
             limits={"pattern": _SHA256},
             answer_schema={"pattern": _SHA256},
             source_type="copy",
@@ -186,7 +183,7 @@ class JobDefinition:
     )
     source_job_id: str | None = _field(
         About(
-            help="In place of `source_path`: a job whose artifacts are copied.",
+            help="Instead of `source_path`: the id of a job whose artifacts to copy.",
             schema={"format": "uuid", "pattern": _ID},
             answer_schema={"format": "uuid"},
             source_type="copy",
@@ -196,18 +193,20 @@ class JobDefinition:
     )
     runner_image: str = _field(
         About(
-            help="`[host[:port]/]name[:tag][@digest]`; the service's default image.",
+            help="`[host[:port]/]name[:tag][@digest]`; by default the service's default image.",
             limits={"min_length": 1, "max_length": 255},
             schema={"pattern": f"^(?:{images.PATTERN})$"},
             json_default=None,
             title="Image",
-            option=Option(name="--image", help="Image to run in; the service's default, if none is named."),
+            option=Option(
+                name="--image", help="Image of the container; by default the service's default image."
+            ),
             example="python:3.13-alpine",
         )
     )
     job_env_vars: Mapping[str, str] = _field(
         About(
-            help="Values have at most 32 KiB as UTF-8; with `job_command`, all stay below 1 MiB.",
+            help="At most 32 KiB as UTF-8 each; all variables and `job_command` together below 1 MiB.",
             schema={
                 "maxProperties": MAX_VARIABLES,
                 "propertyNames": {"pattern": f"^{VARIABLE_NAME.pattern}$"},
@@ -222,8 +221,8 @@ class JobDefinition:
     secret_env_vars: tuple[str, ...] = _field(
         About(
             help=(
-                "Names among `job_env_vars` with secret values, which are empty or have at least "
-                f"{MIN_SECRET_CHARS} characters; those that look it."
+                "Names of the variables in `job_env_vars` whose values are secret: empty, or at least "
+                f"{MIN_SECRET_CHARS} characters. By default those whose names look like secrets."
             ),
             schema={"items": {"type": "string", "pattern": f"^{VARIABLE_NAME.pattern}$"}},
             json_type=list[str],
@@ -247,7 +246,7 @@ class JobDefinition:
             limits={"ge": 1, "le": 604_800},
             answer_schema=_COUNT,
             title="Timeout, s",
-            option=Option(name="--timeout", metavar="SECONDS", help="Longest time that it may run."),
+            option=Option(name="--timeout", metavar="SECONDS", help="Time limit of one run."),
             example=600,
         ),
         3600,
@@ -256,28 +255,31 @@ class JobDefinition:
         About(
             limits={"ge": -(2**31), "le": 2**31 - 1},
             title="Priority",
-            option=Option(name="--priority", help="Higher ones run first."),
+            option=Option(name="--priority", help="Jobs with a higher priority run first."),
             example=0,
         ),
         0,
     )
     code_dir: str = _field(
         About(
-            help="Where the source lies in the container.",
+            help="Directory of the source in the container.",
             schema={"maxLength": 4096, "pattern": _CODE_DIR},
             title="Code directory",
-            option=Option(name="--code-dir", help="Where the source goes in the container."),
+            option=Option(name="--code-dir", help="Directory of the source in the container."),
             example="/job/src",
         ),
         "/job/src",
     )
     job_dir: str = _field(
         About(
-            help="Like `code_dir` where it is left out.",
+            help="Working directory of the command; by default `code_dir`.",
             schema={"maxLength": 4096, "pattern": _JOB_DIR},
             json_default=None,
             title="Job directory",
-            option=Option(name="--job-dir", help="Where the command runs in the container."),
+            option=Option(
+                name="--job-dir",
+                help="Working directory of the command in the container; by default --code-dir.",
+            ),
             example="/job/src",
         ),
         "/job/src",
@@ -287,7 +289,7 @@ class JobDefinition:
             limits={"ge": 0.01, "le": 1024, "allow_inf_nan": False},
             answer_schema=_COUNT,
             title="CPUs",
-            option=Option(name="--cpu-limit", metavar="CPUS", help="CPUs that it may use."),
+            option=Option(name="--cpu-limit", metavar="CPUS", help="CPU limit of the container."),
             example=2.0,
         ),
         None,
@@ -309,7 +311,7 @@ class JobDefinition:
             option=Option(
                 name="--memory-limit",
                 metavar="SIZE",
-                help="Memory that it may use: bytes, or like 512m, 2g.",
+                help="Memory limit of the container, in bytes or like 512m, 2g.",
             ),
             example=536_870_912,
         ),
@@ -317,11 +319,12 @@ class JobDefinition:
     )
     retries: int = _field(
         About(
-            help="Runs again after the command failed, timed out or was lost.",
+            help="Maximum number of further runs after the command failed, timed out or was lost.",
             limits={"ge": 0, "le": 10},
             answer_schema=_COUNT,
             option=Option(
-                name="--retries", help="Runs again after the command failed, timed out or was lost."
+                name="--retries",
+                help="Maximum number of further runs after the command failed, timed out or was lost.",
             ),
             example=1,
         ),
@@ -329,7 +332,7 @@ class JobDefinition:
     )
     artifacts: Sequence[str] | None = _field(
         About(
-            help="Globs of what is kept of `/job/artifacts`: `*` within a name, `**` for any directories.",
+            help="Globs of the files in `/job/artifacts` to keep: `*` within a name, `**` any directories.",
             limits={"max_length": 100},
             item_limits={"min_length": 1, "max_length": 1024},
             item_schema={"pattern": _GLOB},
@@ -338,7 +341,7 @@ class JobDefinition:
         ),
         None,
     )
-    """Globs of what is kept; ``None`` keeps all."""
+    """Globs of the artifacts to keep; ``None`` keeps all."""
 
 
 def _job_field(item: Field[Any], hint: Any) -> JobField:

@@ -1,4 +1,4 @@
-"""What is declared of a field of a job, beside its name, its type and its default."""
+"""The declaration of a job's field: everything beside its name, type and default."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,10 +9,10 @@ SourceType = Literal["git", "copy"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Option:
-    """The option of ``reactorcide submit`` that gives a field as it is."""
+    """The option of ``reactorcide submit`` for a field."""
 
     name: str
-    """With its dashes; a field that is true or false has one with ``no-``, too."""
+    """With its dashes; a boolean field also has the option with ``no-``."""
     help: str
     metavar: str | None = None
 
@@ -24,34 +24,34 @@ class Option:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class About:
-    """What is declared of a field beside its name, its type and its default."""
+    """The declaration of a field, beside its name, type and default."""
 
     help: str | None = None
-    """In the API's document."""
+    """The description in the OpenAPI document."""
     limits: Mapping[str, Any] = field(default_factory=dict)
-    """What a value has to be: ``ge``, ``le``, ``min_length``, ``max_length``, ``pattern``."""
+    """Constraints of a value: ``ge``, ``le``, ``min_length``, ``max_length``, ``pattern``."""
     schema: Mapping[str, Any] = field(default_factory=dict)
-    """What the document says further of a request's value, as JSON Schema; code checks it."""
+    """Further JSON Schema of a request's value, for the document; code checks it."""
     item_limits: Mapping[str, Any] = field(default_factory=dict)
     item_schema: Mapping[str, Any] = field(default_factory=dict)
-    """Both of each item of a list."""
+    """The same two for each item of a list."""
     answer_schema: Mapping[str, Any] = field(default_factory=dict)
-    """What the document says of the value in an answer."""
+    """JSON Schema of the value in an answer."""
     source_type: SourceType | None = None
-    """The source that it belongs to: with another one it must be absent."""
+    """The source type of the field; with another one the field must be absent."""
     json_name: str | None = None
-    """In the API, where that is not the field's own name."""
+    """The name in the API, if it differs from the field's name."""
     json_type: Any = None
-    """In the API, where that is not the field's own type."""
+    """The type in the API, if it differs from the field's type."""
     request_type: Any = None
-    """In a request, where that is not as in an answer."""
+    """The type in a request, if it differs from that in an answer."""
     json_default: Any = ...
-    """In a request, where that is not the field's own default (``...``); ``None``: the service decides."""
+    """The default in a request; ``...``: the field's own default, ``None``: the service decides."""
     title: str | None = None
-    """What ``jobs show`` shows it as; ``None`` shows it nowhere, or in a way of its own."""
+    """The title in ``jobs show``; ``None``: not shown, or shown by code of its own."""
     option: Option | None = None
     example: Any = None
-    """In an answer."""
+    """An example value in an answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +60,9 @@ class JobField:
 
     name: str
     type: Any
-    """Without ``None``, which is a value of those whose default it is."""
+    """The type without ``None``. A field whose default is ``None`` may be ``None``."""
     default: Any
-    """``...`` where it has none."""
+    """The default; ``...`` if there is none."""
     about: About
 
     @property
@@ -71,9 +71,9 @@ class JobField:
         return self.about.json_name or self.name
 
     def given(self, value: Any, source_type: SourceType) -> Any:
-        """Return the value in the definition for that of a request, which is ``None`` where it is left out.
+        """Return the value for the definition; ``value`` is that of a request, ``None`` if it is left out.
 
-        ``None`` where the service decides.
+        Returns ``None`` if the service decides.
         """
         if value is not None:
             return value
@@ -83,5 +83,5 @@ class JobField:
 
     @property
     def json_default(self) -> Any:
-        """The value of a request that leaves the field out; ``...`` where it must not."""
+        """The value if a request leaves the field out; ``...`` if the field is required."""
         return self.default if self.about.json_default is ... else self.about.json_default

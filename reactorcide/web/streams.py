@@ -43,7 +43,7 @@ def stream(
     second; one that takes nothing the server gives up. Raises ``Busy`` when no place is free.
     """
     if not slots.try_take():
-        raise Busy("too many followers just now; come back in a few seconds")
+        raise Busy("too many followers at the moment; try again in a few seconds")
     has_gone: Callable[[], bool] = request.environ.get("reactorcide.has_gone", lambda: False)
 
     def body() -> Iterator[bytes]:

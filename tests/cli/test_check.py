@@ -72,7 +72,7 @@ def test_one_file_alone(program: Program, checkout: Path) -> None:
     assert run(program, checkout, "check", ".reactorcide/jobs/unit.yaml").code == 1
     other = run(program, checkout, "check", "other.yaml")
     assert (other.code, other.output) == (1, b"")
-    assert "other.yaml is no workflow file of" in other.errors
+    assert "other.yaml is not a workflow file of" in other.errors
 
 
 def test_json_has_workflows_with_their_graph_and_all_problems(program: Program, checkout: Path) -> None:
@@ -139,7 +139,7 @@ def test_a_link_out_of_the_checkout_and_a_fifo_are_refused(program: Program, che
     assert "is a link that leads out of the checkout" in result.errors
     link.unlink()
     os.mkfifo(link)
-    assert "is no regular file" in run(program, checkout, "check").errors
+    assert "is not a regular file" in run(program, checkout, "check").errors
     link.unlink()
     (checkout / "ci.yaml").write_text(GOOD)
     link.symlink_to("../../ci.yaml")
@@ -197,5 +197,5 @@ def test_init_overwrites_nothing(program: Program, checkout: Path) -> None:
     result = run(program, checkout, "init")
 
     assert result.code == 1
-    assert "mine.yml is there already" in result.errors
+    assert "mine.yml exists already" in result.errors
     assert sorted(os.listdir(other.parent)) == ["mine.yml"]

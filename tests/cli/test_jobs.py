@@ -237,7 +237,7 @@ def test_a_download_never_leaves_its_directory(
     output.mkdir()
     (output / "report.txt").symlink_to(outside)
     command = ("jobs", "artifacts", finished["job_id"], "--output", output)
-    assert "is there already" in reactorcide.refused(*command)
+    assert "exists already" in reactorcide.refused(*command)
     reactorcide.fine(*command, "--overwrite")
     assert outside.read_text() == "mine"
     assert not (output / "report.txt").is_symlink()
@@ -258,7 +258,7 @@ def test_what_is_there_is_not_overwritten_unasked_nor_downloaded_again(
 
     report.write_bytes(content[::-1])
     (tmp_path / "tests.tap").unlink()
-    assert f"{report} is there already and differs" in reactorcide.refused(*command)
+    assert f"{report} exists already and differs" in reactorcide.refused(*command)
     assert report.read_bytes() == content[::-1]
     assert not (tmp_path / "tests.tap").exists()
     reactorcide.fine(*command, "--overwrite")
@@ -308,7 +308,7 @@ PLANTED = hashlib.sha256(b"planted").hexdigest()
         ("x", 6, PLANTED, "damaged"),
         ("x", 8, PLANTED, "damaged"),
         ("x", 7, "0" * 64, "damaged"),
-        ("dir", 7, PLANTED, "is there already"),
+        ("dir", 7, PLANTED, "exists already"),
     ],
 )
 def test_whatever_the_listing_says_nothing_is_written_elsewhere(

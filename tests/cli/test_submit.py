@@ -329,7 +329,7 @@ def test_the_history_and_the_tags_of_a_repository_are_options(reactorcide: Progr
     assert (again["git_depth"], again["git_tags"]) == (None, None)
     refused = reactorcide("submit", "x", "--git-depth", "2", "--", "true")
     assert refused.code == 2
-    assert "--git-depth belongs to a repository" in refused.errors
+    assert "--git-depth needs a repository" in refused.errors
 
 
 def test_options_are_variables_too(reactorcide: Program) -> None:

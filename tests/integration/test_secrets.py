@@ -131,16 +131,16 @@ def test_those_that_look_secret_are_unless_a_list_says_otherwise(idle: Client) -
         ({"secret_env_vars": ["NOPE"]}, "secret_env_vars", "no variable 'NOPE'"),
         ({"job_env_vars": {"A": "abc"}, "secret_env_vars": ["A"]}, "secret_env_vars", "shorter than 4"),
         ({"secret_env_vars": "A"}, "secret_env_vars", "list"),
-        ({"job_env_vars": {"A_KEY": "[REDACTED]"}}, "job_env_vars", "the secret itself"),
+        ({"job_env_vars": {"A_KEY": "[REDACTED]"}}, "job_env_vars", "send the secret"),
         (
             {"job_env_vars": {"A": "[REDACTED]"}, "secret_env_vars": ["A"]},
             "job_env_vars",
-            "the secret itself",
+            "send the secret",
         ),
         (
             {"source_type": "git", "git_url": "https://[REDACTED]@example.test/x"},
             "git_url",
-            "the real ones",
+            "the real credentials",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""Answers with lists: their size is bounded, and long texts are cut to fit."""
+"""Answers with lists: bounded in size, with long texts cut to fit."""
 
 import json
 from collections.abc import Iterable
@@ -7,7 +7,7 @@ from typing import Any
 from flask import Response
 
 MAX_BYTES = (8 << 20) - (4 << 10)
-"""The maximum of all items of a list; the rest of an answer fits into 8 MiB with them."""
+"""Maximum size of all items of a list; with the rest of the answer it stays below 8 MiB."""
 TRUNCATED = "truncated"
 """The key that is true in an item whose texts are cut."""
 _FLAG_BYTES = 20
@@ -16,8 +16,8 @@ _FLAG_BYTES = 20
 def answer(name: str, items: Iterable[dict[str, Any]], count: int, **rest: object) -> Response:
     """Return ``count`` items below ``name``, and then ``rest``, as the JSON of an answer.
 
-    An item has an equal share of the bytes. Of one that would take more the longest texts are cut, and the
-    longest lists and objects end early.
+    Each item gets an equal share of the bytes. An item above its share has its longest texts, lists and
+    objects cut.
     """
     share_bytes = MAX_BYTES // max(1, count)
     body = ",".join(_bounded(item, share_bytes) for item in items)
@@ -29,7 +29,7 @@ def answer(name: str, items: Iterable[dict[str, Any]], count: int, **rest: objec
 
 def _bounded(item: dict[str, Any], max_bytes: int) -> str:
     text = _dumped(item)
-    # With the comma after it.
+    # Below, not equal: a comma follows.
     if len(text) < max_bytes:
         return text
     sizes = {key: len(_dumped(value)) for key, value in item.items()}
@@ -39,7 +39,7 @@ def _bounded(item: dict[str, Any], max_bytes: int) -> str:
 
 
 def _cap(sizes: list[int], max_bytes: int) -> int:
-    """Return the most that each of several sizes (the smallest first) may be, to be within a sum together."""
+    """Return the maximum for each of ``sizes`` (sorted) that keeps their sum within ``max_bytes``."""
     left_bytes = max_bytes
     for index, size in enumerate(sizes):
         share = left_bytes // (len(sizes) - index)
@@ -50,9 +50,9 @@ def _cap(sizes: list[int], max_bytes: int) -> int:
 
 
 def _cut(value: Any, max_bytes: int) -> Any:
-    """Return as much of a text, a list or an object as takes no more than that as JSON; all else as it is."""
+    """Return a text, list or object cut to ``max_bytes`` of JSON; other values unchanged."""
     if isinstance(value, str):
-        # A character takes one byte at least, and most take no more.
+        # Each character takes at least one byte, and most take one.
         value = value[:max_bytes]
         while value and (size := len(_dumped(value))) > max_bytes:
             value = value[: min(len(value) - 1, len(value) * max_bytes // size)]

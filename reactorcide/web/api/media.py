@@ -9,19 +9,19 @@ _AT = "2026-01-31T12:00:01.250Z"
 _JOB_ID = "0198c0de-1d2c-7b3a-9f4e-5a6b7c8d9e0f"
 
 LOG: Media = {
-    "schema": {"type": "string", "description": "What the job wrote, byte for byte."},
+    "schema": {"type": "string", "description": "The output of the job, byte for byte."},
     "example": _LINES,
 }
 
 
 def _events(description: str, *models: str) -> Media:
-    """Return the schema of server-sent events: of their text, or of each of them where they are read so."""
+    """Return the schema of server-sent events: of the stream as text, and of each event."""
     data = [{"$ref": f"#/components/schemas/{model}"} for model in models]
     event = {
         "type": "object",
         "required": ["data"],
         "properties": {
-            "id": {"type": "string", "description": "For `Last-Event-ID`."},
+            "id": {"type": "string", "description": "The value for `Last-Event-ID`."},
             "event": {"type": "string"},
             "data": {
                 "type": "string",
@@ -34,8 +34,8 @@ def _events(description: str, *models: str) -> Media:
 
 
 SCHEMAS = {
-    "LogEvents": _events("A log, then the event `end` where the job is over.", "LogEvent", "LogEnd"),
-    "JobEvents": _events("Changes of jobs' statuses, without an end.", "JobEvent"),
+    "LogEvents": _events("A log, then the event `end` after the job has ended.", "LogEvent", "LogEnd"),
+    "JobEvents": _events("Status changes of jobs, in an endless stream.", "JobEvent"),
 }
 """Schemas that the framework's model of a schema cannot express, by name."""
 LOG_EVENTS: Media = {
@@ -63,14 +63,14 @@ FILE: Media = {
     "example": "<testsuite/>",
 }
 TAR_GZ: Media = {
-    "schema": {"type": "string", "format": "binary", "description": "A gzip of a tar of all files."},
+    "schema": {"type": "string", "format": "binary", "description": "A tar.gz of all files."},
     "example": "(the bytes of a gzip of a tar with report.xml)",
 }
 SOURCE: Media = {
     "schema": {
         "type": "string",
         "format": "binary",
-        "description": "A gzip of a tar: of directories, files and symbolic links.",
+        "description": "A tar.gz of directories, files and symbolic links.",
     }
 }
 DOCUMENT: Media = {

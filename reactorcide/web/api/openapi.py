@@ -1,7 +1,7 @@
 """The OpenAPI document of the API.
 
-flask-openapi3 knows each route's own words: its models and its answers. What is true of all routes of a kind
-is added here, so that no route has to repeat it.
+flask-openapi3 knows the models and answers of each route. This module adds what all routes of a kind have in
+common, so that no route repeats it.
 """
 
 import json
@@ -36,22 +36,22 @@ _EXTENSION = "reactorcide.document"
 Operation = dict[str, Any]
 
 SECURITY_SCHEMES: dict[str, Any] = {
-    "token": {"type": "http", "scheme": "bearer", "description": "A token of a user."}
+    "token": {"type": "http", "scheme": "bearer", "description": "A user's token."}
 }
 
 _HEADERS: dict[str, Any] = {
     "X-Request-ID": {
-        "description": "The request's id in the service's log: the client's own, if it sent a sane one.",
+        "description": "The request's id in the service's log: the client's own, if it sent a valid one.",
         "required": True,
         "schema": {"type": "string"},
     },
     "Location": {
-        "description": "Where what was made is to be found.",
+        "description": "The address of what was created.",
         "required": True,
         "schema": {"type": "string"},
     },
     "Retry-After": {
-        "description": "After how many seconds to come back, where that can be told.",
+        "description": "Seconds to wait before the next try, if known.",
         "schema": {"type": "integer", "minimum": 0},
     },
     "WWW-Authenticate": {
@@ -60,7 +60,7 @@ _HEADERS: dict[str, Any] = {
         "schema": {"type": "string", "const": "Bearer"},
     },
     "Content-Range": {
-        "description": "Which bytes these are, and of how many.",
+        "description": "The range of bytes in this answer, and the total size.",
         "required": True,
         "schema": {"type": "string", "pattern": r"^bytes (?:\*|[0-9]+-[0-9]+)/[0-9]+$"},
     },
@@ -70,12 +70,12 @@ _HEADERS: dict[str, Any] = {
         "schema": {"type": "string"},
     },
     "X-Log-Position": {
-        "description": "Where a follower begins: attempt and bytes, for `Last-Event-ID`.",
+        "description": "The position at which the body begins, as attempt and byte, for `Last-Event-ID`.",
         "schema": {"type": "string", "pattern": f"^{logs.LOG_POSITION.pattern}$"},
     },
     "ETag": {"description": "For `If-None-Match`.", "required": True, "schema": {"type": "string"}},
 }
-# What the answers of a status have, beside the request's id.
+# The header of all answers with a status, beside the request's id.
 _HEADERS_OF = {
     "206": "Content-Range",
     "304": "ETag",
@@ -84,18 +84,18 @@ _HEADERS_OF = {
     "429": "Retry-After",
     "503": "Retry-After",
 }
-# What those of an operation have.
+# The headers of an operation's answers.
 _HEADERS_OF_OPERATION = {
     ("job_logs", "200"): ("X-Log-Position",),
     ("get_artifact", "200"): ("Content-Disposition", "ETag"),
     ("get_artifacts", "200"): ("Content-Disposition",),
 }
-# A 201 that answers with one of these says where it is.
+# A 201 with one of these models has a Location.
 _HAS_AN_ADDRESS = ("JobResponse", "SourceResponse")
 
 _MESSAGES = {
     400: "colour: there is no such field",
-    401: "this token is not known; check it, or ask for another one",
+    401: "unknown token; check it, or ask for another one",
     403: "this job is somebody else's",
     404: "there is no job 0198c0de-0000-7000-8000-000000000000",
     409: "the job is completed, so that it cannot be cancelled",
@@ -105,15 +105,15 @@ _MESSAGES = {
     415: "send the body as JSON, with Content-Type: application/json",
     416: "the log has only 1024 bytes",
     421: "ci.example.com is no name of this service; call it by its address",
-    429: "too many requests; come back in a few seconds",
+    429: "too many requests; try again in a few seconds",
     431: "the header fields are larger than the service takes",
     500: "the service failed to answer this; its log says more, by the request's id",
-    503: "too many followers just now; come back in a few seconds",
+    503: "too many followers at the moment; try again in a few seconds",
 }
 
 
 def install(app: OpenAPI) -> None:
-    """Let ``document_json`` return the document of ``app``."""
+    """Make ``document_json`` return the document of ``app``."""
     app.extensions[_EXTENSION] = _Document(app)
 
 
@@ -124,7 +124,7 @@ def document_json() -> str:
 
 
 class _Document:
-    """The document of one application, built when it is first asked for: the start does not wait for it."""
+    """The document of one application, built at the first request so that the start does not wait for it."""
 
     def __init__(self, app: OpenAPI) -> None:
         self._app = app
@@ -139,7 +139,7 @@ class _Document:
 
 
 def document(app: OpenAPI) -> dict[str, Any]:
-    """Return the OpenAPI 3.1 document of ``app``, whole and checked by nobody; not thread-safe."""
+    """Return the complete OpenAPI 3.1 document of ``app``, without validation. Not thread-safe."""
     whole: dict[str, Any] = deepcopy(app.api_doc)
     whole["security"] = [{"token": []}]
     whole["components"]["headers"] = _HEADERS
@@ -150,7 +150,7 @@ def document(app: OpenAPI) -> dict[str, Any]:
                 operation["responses"][str(status)] = operation["responses"].get(str(status)) or _error(
                     status
                 )
-            # The library's own, of another shape.
+            # Replace the library's own error, which has another shape.
             operation["responses"]["400"] = _error(400)
             operation["responses"] = dict(sorted(operation["responses"].items()))
             for status, response in operation["responses"].items():
@@ -161,7 +161,7 @@ def document(app: OpenAPI) -> dict[str, Any]:
 
 
 def _schemas(names: Iterable[str]) -> dict[str, Any]:
-    """Return the schemas of our models as pydantic says them: the library keeps only what it knows of."""
+    """Return pydantic's schemas of our models: the library drops the keywords that it does not know."""
     models = [model for name in (*names, *_IN_EVENTS) if (model := model_of(name)) is not None]
     modes: list[tuple[type[BaseModel], JsonSchemaMode]] = [
         (model, "validation" if issubclass(model, schemas.Body) else "serialization") for model in models
@@ -186,7 +186,7 @@ def needs_token(operation: Operation) -> bool:
 
 
 def _common(operation: Operation) -> Iterator[int]:
-    """Yield the errors that all routes of this kind can answer."""
+    """Yield the error statuses that all routes of this kind can answer."""
     yield from (400, 408, 413, 414, 421, 431, 500, 503)
     if needs_token(operation):
         yield from (401, 403, 429)
@@ -227,6 +227,6 @@ def _exemplify(body: dict[str, Any]) -> None:
 
 
 def _schema_of(body: dict[str, Any]) -> str:
-    """Return the name of the schema of a JSON body; empty, where there is none."""
+    """Return the name of the schema of a JSON body; empty if there is none."""
     media = body.get("content", {}).get("application/json", {})
     return str(media.get("schema", {}).get("$ref", "")).rpartition("/")[2]

@@ -1,4 +1,4 @@
-"""A blueprint for each resource, and what a route says of the token that it needs."""
+"""A blueprint for each resource, and how a route declares its need of a token."""
 
 from typing import Any
 
@@ -12,13 +12,13 @@ Security = list[dict[str, list[Any]]]
 NO_TOKEN: Security = [{}]
 """The ``security`` of a route that needs no token."""
 TOKEN_IF_ANY: Security = [{}, {"token": []}]
-"""The ``security`` of a route that needs no token and looks at the one that it is sent."""
+"""The ``security`` of a route with an optional token."""
 
 
 def resource(
     name: str, module: str, *, tag: str, prefix: str | None = PREFIX, security: Security | None = None
 ) -> APIBlueprint:
-    """Return the blueprint for the routes in ``module``; an operation is named as its function is."""
+    """Return the blueprint for the routes in ``module``. Operations are named after their functions."""
     return APIBlueprint(
         name,
         module,

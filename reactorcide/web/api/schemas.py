@@ -9,8 +9,8 @@ from pydantic_core import CoreSchema
 from reactorcide.web.errors import MAX_DETAILS
 
 MAX_FILTER_CHARS = 255
-# What code checks, for its own sentence, the document says as a pattern: a regular expression of ECMA-262
-# with its flag "u", as JSON Schema has it. Printable is what str.isprintable says is, without the space.
+# Checks in code, which give better sentences, stand in the document as patterns: ECMA-262 regular
+# expressions with the flag "u", as in JSON Schema. PRINTABLE is str.isprintable without the space.
 PRINTABLE = r"[\p{L}\p{M}\p{N}\p{P}\p{S}]"
 ShortText = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 QueueName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
@@ -30,7 +30,7 @@ class Body(BaseModel):
     @classmethod
     def _drop_nulls(cls, data: Any) -> Any:
         if isinstance(data, dict):
-            # What is unknown stays, to be refused.
+            # Unknown fields stay, and are refused.
             return {
                 name: value
                 for name, value in data.items()
@@ -42,7 +42,7 @@ class Body(BaseModel):
     def __get_pydantic_json_schema__(
         cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        """As pydantic's, with ``null`` for each field that may be absent."""
+        """Return pydantic's schema, with ``null`` allowed for each optional field."""
         schema = handler.resolve_ref_schema(handler(core_schema))
         for name, field in schema["properties"].items():
             if name in schema.get("required", ()):
@@ -50,7 +50,7 @@ class Body(BaseModel):
             about = {key: field.pop(key) for key in ("title", "description", "default") if key in field}
             choices = [choice for choice in field.pop("anyOf", [{}]) if choice != {"type": "null"}]
             if len(choices) == 1:
-                # What a field adds to its type.
+                # The field's own keywords.
                 choices[0] |= field
             schema["properties"][name] = about | {"anyOf": [*choices, {"type": "null"}]}
         return schema
@@ -66,14 +66,14 @@ class Query(BaseModel):
     def model_json_schema(  # type: ignore[override]  # a cached function has no signature
         cls, *args: Any, **kwargs: Any
     ) -> dict[str, Any]:
-        """Return pydantic's schema from a cache: it is read at every request, and slow to build."""
+        """Return pydantic's schema from a cache: every request reads it, and it is slow to build."""
         return super().model_json_schema(*args, **kwargs)
 
     @classmethod
     def __get_pydantic_json_schema__(
         cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        """As pydantic's, without ``null``: what is not sent is absent, and no text means ``null``."""
+        """Return pydantic's schema without ``null``, which a query string cannot express."""
         return _without_null(handler.resolve_ref_schema(handler(core_schema)))
 
 
@@ -89,25 +89,25 @@ def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 class Header(Query):
-    """Header fields that mean something to a route."""
+    """The header fields that a route reads."""
 
-    # Others come, too.
+    # Requests have others, too.
     model_config = ConfigDict(extra="ignore")
 
 
 class NoQuery(Query):
-    """No parameters."""
+    """A query string without parameters."""
 
 
 class ErrorDetail(BaseModel):
-    """A field to blame."""
+    """A wrong field."""
 
     field: str
     message: str
 
 
 class ErrorResponse(BaseModel):
-    """What went wrong, in a word and in a sentence; `details` only where fields are to blame."""
+    """An error: its code, a sentence, and in `details` the wrong fields, if any."""
 
     error: str
     message: str

@@ -32,7 +32,7 @@ from reactorcide.web.auth import caller
 from reactorcide.web.services import services
 
 _MAX_DIGITS = 18
-# Of an id's length, so that `me` is not taken for one: OPTIONS of that would name what is of users alone.
+# The length of an id, so that `me` does not match: its OPTIONS would list the methods for other users.
 _USER = "/users/<string(length=36):user_id>"
 
 api = resource("accounts", __name__, tag="accounts")
@@ -46,7 +46,7 @@ def show_me(query: NoQuery) -> Response:
 
 @api.post("/tokens", responses={201: NewTokenResponse})
 def create_token(body: TokenRequest, query: NoQuery) -> tuple[Response, int]:
-    """Make a token for the caller; its value is shown this once."""
+    """Create a token for the caller. Its value is shown only in this answer."""
     token, value = tokens.create_own(
         services().accounts,
         caller(),
@@ -80,7 +80,7 @@ def list_users(query: NoQuery) -> Response:
 
 @api.post("/users", responses={201: UserResponse, 409: ErrorResponse})
 def create_user(body: UserRequest, query: NoQuery) -> tuple[Response, int]:
-    """Make a user, who has no token yet; for admins."""
+    """Create a user without a token; for admins."""
     user = users.create(
         services().accounts, body.username, email=body.email, role=Role(body.role), by=caller().actor
     )
@@ -89,7 +89,7 @@ def create_user(body: UserRequest, query: NoQuery) -> tuple[Response, int]:
 
 @api.patch(_USER, responses={200: UserResponse, 409: ErrorResponse})
 def change_user(path: UserPath, body: UserChange, query: NoQuery) -> Response:
-    """Change a user's role, disable or enable them; for admins."""
+    """Change the role of a user, or disable or enable them; for admins."""
     user = users.change(
         services().accounts,
         path.user_id,
@@ -102,14 +102,14 @@ def change_user(path: UserPath, body: UserChange, query: NoQuery) -> Response:
 
 @api.delete(_USER, responses={204: None, 409: ErrorResponse})
 def remove_user(path: UserPath, query: NoQuery) -> tuple[str, int]:
-    """Remove a user who has no unfinished jobs, with all tokens; for admins."""
+    """Remove a user without unfinished jobs, and their tokens; for admins."""
     users.remove(services().accounts, path.user_id, by=caller().actor)
     return "", 204
 
 
 @api.post("/invitations", responses={201: InvitationResponse})
 def invite(body: InvitationRequest, query: NoQuery) -> tuple[Response, int]:
-    """Make an invitation, which is shown this once; for admins."""
+    """Create an invitation. Its value is shown only in this answer; for admins."""
     invitation, value = invitations.create(
         services().accounts,
         caller(),
@@ -142,7 +142,7 @@ def invite(body: InvitationRequest, query: NoQuery) -> tuple[Response, int]:
     security=NO_TOKEN,
 )
 def register(body: RegisterRequest, query: NoQuery) -> tuple[Response, int]:
-    """Become a user by invitation, and get the first token; needs no token."""
+    """Register with an invitation and get the first token; needs no token."""
     try:
         user, token, value = invitations.register(
             services().accounts,
@@ -160,10 +160,10 @@ def register(body: RegisterRequest, query: NoQuery) -> tuple[Response, int]:
 
 @api.get("/audit", responses={200: AuditResponse})
 def show_audit(query: AuditQuery) -> Response:
-    """Show who did what, the latest first; for admins."""
+    """List the audit entries, newest first; for admins."""
     wanted = AuditFilter(user_id=query.user_id, action=query.action, subject=query.subject)
     before = None if query.cursor is None else _from_cursor(query.cursor)
-    # One more than asked for tells whether there is a next page.
+    # One more than requested shows whether there is a next page.
     entries, total = audit.page(services().accounts, wanted, limit=query.limit + 1, before=before)
     shown = entries[: query.limit]
     return jsonify(
@@ -210,7 +210,7 @@ def _entry_json(entry: AuditEntry) -> dict[str, Any]:
 
 def _from_cursor(cursor: str) -> int:
     if len(cursor) > _MAX_DIGITS or not (cursor.isascii() and cursor.isdigit()):
-        raise InvalidInput("this cursor is not one that the service gave", "cursor")
+        raise InvalidInput("invalid cursor: use the next_cursor of an earlier answer", "cursor")
     return int(cursor)
 
 

@@ -18,24 +18,24 @@ Email = Annotated[str, Field(json_schema_extra={"format": "email", "maxLength": 
 
 
 class TokenPath(BaseModel):
-    """Which token."""
+    """The id of a token, in the path."""
 
     token_id: Id
 
 
 class UserPath(BaseModel):
-    """Which user."""
+    """The id of a user, in the path."""
 
     user_id: Id
 
 
 class TokenRequest(Body):
-    """A token to be made."""
+    """A token to create."""
 
     name: ShortText
-    expires_at: Time | None = Field(default=None, description="In the future; never, where it is left out.")
+    expires_at: Time | None = Field(default=None, description="A time in the future; by default never.")
     scopes: list[ScopeName] | None = Field(
-        default=None, min_length=1, description="All that the token has which makes it, where it is left out."
+        default=None, min_length=1, description="By default the scopes of the token that creates it."
     )
 
 
@@ -48,11 +48,11 @@ class TokenResponse(BaseModel):
     expires_at: Time | None
     last_used_at: Time | None
     is_active: bool
-    scopes: list[ScopeName] | None = Field(description="`null`: whatever its user may.")
+    scopes: list[ScopeName] | None = Field(description="`null`: all that its user may do.")
 
 
 class NewTokenResponse(BaseModel):
-    """A token with its value, which is shown this once."""
+    """A new token with its value, which is shown only once."""
 
     token_id: Id
     token: str
@@ -86,7 +86,7 @@ class UserListResponse(BaseModel):
 
 
 class UserRequest(Body):
-    """A user to be made."""
+    """A user to create."""
 
     username: UserName
     email: Email | None = None
@@ -94,7 +94,7 @@ class UserRequest(Body):
 
 
 class UserChange(Body):
-    """What is to be another way; what is left out stays, and not all is left out."""
+    """Changes to a user, at least one. Fields that are left out stay as they are."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -104,27 +104,27 @@ class UserChange(Body):
     )
 
     role: RoleName | None = None
-    is_active: bool | None = Field(default=None, description="`false`: no token of theirs is accepted.")
+    is_active: bool | None = Field(default=None, description="`false`: all their tokens are refused.")
 
     @model_validator(mode="after")
     def _check(self) -> "UserChange":
         if self.role is None and self.is_active is None:
-            raise InvalidInput("say what to change: role or is_active")
+            raise InvalidInput("nothing to change: give role or is_active")
         return self
 
 
 class InvitationRequest(Body):
-    """An invitation to be made."""
+    """An invitation to create."""
 
     role: RoleName = "user"
     email: Email | None = None
     expires_at: Time | None = Field(
-        default=None, description="In the future; in seven days, where it is left out."
+        default=None, description="A time in the future; by default in seven days."
     )
 
 
 class InvitationResponse(BaseModel):
-    """An invitation with its value, which is shown this once."""
+    """A new invitation with its value, which is shown only once."""
 
     invitation_id: Id
     invitation: str
@@ -135,11 +135,11 @@ class InvitationResponse(BaseModel):
 
 
 class RegisterRequest(Body):
-    """Somebody who has an invitation."""
+    """A registration with an invitation."""
 
     invitation: ShortText
     username: UserName
-    email: Email | None = Field(default=None, description="That of the invitation, where it is left out.")
+    email: Email | None = Field(default=None, description="By default that of the invitation.")
 
 
 class RegisterResponse(NewTokenResponse):
@@ -149,14 +149,14 @@ class RegisterResponse(NewTokenResponse):
 
 
 class AuditQuery(Query):
-    """Which deeds, and which page of them."""
+    """Filters of the audit entries, and a page of them."""
 
     limit: int = Field(default=20, ge=1, le=1000)
-    cursor: AuditCursor | None = Field(default=None, description="The `next_cursor` of a page.")
+    cursor: AuditCursor | None = Field(default=None, description="The `next_cursor` of the page before.")
     user_id: str | None = Field(
         default=None,
         max_length=MAX_FILTER_CHARS,
-        description="Who did it; `operator@HOST` for the command line.",
+        description="The user who acted; `operator@HOST` for the command line.",
     )
     action: Action | None = None
     subject: str | None = Field(
@@ -167,7 +167,7 @@ class AuditQuery(Query):
 
 
 class DeedResponse(BaseModel):
-    """What somebody did."""
+    """An audit entry: who did what, and when."""
 
     at: Time
     user_id: str
@@ -179,7 +179,7 @@ class DeedResponse(BaseModel):
 
 
 class AuditResponse(BaseModel):
-    """A page of what was done, the latest first."""
+    """A page of audit entries, newest first."""
 
     deeds: list[DeedResponse]
     total: Count

@@ -26,7 +26,7 @@ api = resource("artifacts", __name__, tag="jobs")
 
 @api.get("/jobs/<job_id>/artifacts", responses={200: ArtifactListResponse})
 def list_artifacts(path: JobPath, query: NoQuery) -> Response:
-    """List what a job left in its artifacts directory."""
+    """List the artifacts of a job."""
     job = access.get(services().jobs, caller(), path.job_id)
     listing = read.artifacts(services().jobs, job)
     return jsonify(
@@ -39,7 +39,7 @@ def list_artifacts(path: JobPath, query: NoQuery) -> Response:
 
 @api.get(
     "/jobs/<job_id>/artifacts/<path:path>",
-    # The type is guessed by the file's name.
+    # The type is guessed from the file's name.
     responses={200: {"content": {"application/octet-stream": FILE, "*/*": FILE}}, 304: None},
 )
 def get_artifact(header: ArtifactHeader, path: ArtifactPath, query: NoQuery) -> Response:
@@ -54,7 +54,7 @@ def get_artifact(header: ArtifactHeader, path: ArtifactPath, query: NoQuery) -> 
 
 @api.get("/jobs/<job_id>/artifacts.tar.gz", responses={200: {"content": dict.fromkeys(_TAR_TYPES, TAR_GZ)}})
 def get_artifacts(path: JobPath, query: NoQuery) -> Response:
-    """Download all artifacts."""
+    """Download all artifacts of a job as a tar.gz."""
     accepted = request.accept_mimetypes.best_match(_TAR_TYPES, default=_TAR_TYPES[0])
     job = access.get(services().jobs, caller(), path.job_id)
     return _download(_gzip(_tar(services().jobs, job)), f"{job.job_id}-artifacts.tar.gz", accepted)
@@ -75,13 +75,13 @@ def _download(chunks: Iterator[bytes], name: str, content_type: str | None = Non
         content_type = guessed if guessed and encoding is None else "application/octet-stream"
     response = Response(chunks, mimetype=content_type)
     response.headers["Content-Disposition"] = f"attachment; filename*=UTF-8''{quote(name, safe='')}"
-    # What a job wrote must never act as a page of this service.
+    # A browser must not run what a job wrote as a page of this service.
     response.headers["Content-Security-Policy"] = "default-src 'none'; frame-ancestors 'none'; sandbox"
     return response
 
 
 def _tar(context: StoredJobs, job: Job) -> Iterator[bytes]:
-    """Yield all artifacts as a tar, a piece at a time."""
+    """Yield a tar of all artifacts, in pieces."""
     for entry in read.artifact_entries(context, job, read.artifacts(context, job).artifacts):
         yield from write_entry(entry, entry.path)
     yield END

@@ -7,32 +7,32 @@ from reactorcide.web.api.schemas import Count, Header, Sha256
 
 
 class ArtifactHeader(Header):
-    """Which version the client has."""
+    """The version that the client has."""
 
     etag: str | None = Field(
         default=None,
         alias="If-None-Match",
-        description="The `ETag` of an earlier answer; 304 if it is still so.",
+        description="The `ETag` of an earlier answer; 304 if it still matches.",
     )
 
 
 class ArtifactResponse(BaseModel):
-    """A file that a job left."""
+    """An artifact: a file that a job wrote."""
 
     path: str
     size: Count
     sha256: Sha256
-    executable: bool = Field(description="Its owner may run it.")
+    executable: bool = Field(description="The file has its owner's executable bit.")
 
 
 class ArtifactListResponse(BaseModel):
-    """The files that a job left."""
+    """The artifacts of a job."""
 
     artifacts: list[ArtifactResponse]
-    artifacts_truncated: bool = Field(description="There was more than the service keeps; the log says why.")
+    artifacts_truncated: bool = Field(description="Not all files were kept; the end of the log says why.")
 
 
 class ArtifactPath(JobPath):
-    """Which artifact of which job."""
+    """The id of a job and the path of an artifact."""
 
     path: str

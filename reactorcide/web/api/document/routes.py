@@ -13,7 +13,7 @@ from reactorcide.web.api.schemas import NoQuery
 
 _OWN = Path(__file__).resolve().parents[2] / "docs"
 _ASSETS = {"swagger-ui.css": "css", "swagger-ui-bundle.js": "js"}
-# Nothing of the page comes from another host, nor could it.
+# The page loads nothing from other hosts.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -24,13 +24,13 @@ api = resource("document", __name__, tag="service", prefix=None, security=NO_TOK
 
 @api.get(f"{PREFIX}/openapi.json", responses={200: {"content": {"application/json": media.DOCUMENT}}})
 def show_document(query: NoQuery) -> Response:
-    """Return this document."""
+    """Return the OpenAPI document."""
     return Response(openapi.document_json(), mimetype="application/json")
 
 
 @api.get("/api/docs", responses={200: {"content": {"text/html": media.PAGE}}})
 def show_docs(query: NoQuery) -> Response:
-    """Show the document to a person."""
+    """Show the OpenAPI document as a page."""
     response = send_from_directory(_OWN, "index.html")
     response.headers["Content-Security-Policy"] = _POLICY
     return response
@@ -41,7 +41,7 @@ def show_docs(query: NoQuery) -> Response:
     responses={200: {"content": {"text/css": media.STYLE, "text/javascript": media.SCRIPT}}},
 )
 def docs_asset(path: AssetPath, query: NoQuery) -> Response:
-    """Return a part of that page."""
+    """Return a file of the page of the OpenAPI document."""
     if path.name == "show.js":
         return send_from_directory(_OWN, path.name)
     if path.name not in _ASSETS:

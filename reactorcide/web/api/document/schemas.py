@@ -4,6 +4,6 @@ from pydantic import BaseModel
 
 
 class AssetPath(BaseModel):
-    """Which part of the page that shows the API."""
+    """The name of a file of the page that shows the API."""
 
     name: str

@@ -1,4 +1,4 @@
-"""The body of a submission: its fields, and what holds between them."""
+"""The body of a submission: its fields, and the rules between them."""
 
 import re
 from copy import deepcopy
@@ -62,11 +62,11 @@ _Fields: Any = create_model("_Fields", __base__=Body, **_FIELDS)
 
 
 class JobRequest(_Fields):  # type: ignore[misc]  # its fields come from their declaration
-    """A job to be run."""
+    """A job to submit."""
 
     @model_validator(mode="after")
     def _check(self) -> "JobRequest":
-        # An InvalidInput passes through pydantic as it is, and so can name its field.
+        # Pydantic passes an InvalidInput on unchanged, so that it can name its field.
         self._check_source()
         self._check_sizes()
         self._check_secrets()
@@ -76,12 +76,12 @@ class JobRequest(_Fields):  # type: ignore[misc]  # its fields come from their d
                 raise InvalidInput(f"{field} must be an absolute path in the container, without '..'", field)
         if self.code_dir.rstrip("/") == "":
             raise InvalidInput("code_dir must not be the container's root", "code_dir")
-        # The artifacts begin empty: what lay there from the start could not be told from what was left.
+        # The artifacts directory must start empty, or files of the source would count as artifacts.
         for field, path in (("code_dir", self.code_dir + "/"), ("job_dir", self.job_dir or "/")):
             if re.sub("/+", "/", path).startswith(ARTIFACTS_DIR + "/"):
                 raise InvalidInput(f"{field} must not lie in {ARTIFACTS_DIR}", field)
         if self.runner_image is not None and not images.is_image_reference(self.runner_image):
-            raise InvalidInput("runner_image is no image reference", "runner_image")
+            raise InvalidInput("runner_image is not an image reference", "runner_image")
         for glob in self.artifacts or ():
             problem = globs.problem(glob)
             if problem is not None:
@@ -93,7 +93,7 @@ class JobRequest(_Fields):  # type: ignore[misc]  # its fields come from their d
 
     def _check_source(self) -> None:
         if self.source_type == "git" and self.git_url is None:
-            raise InvalidInput("git_url is required where source_type is git", "git_url")
+            raise InvalidInput("git_url is required if source_type is git", "git_url")
         other = "copy" if self.source_type == "git" else "git"
         for field in _FIELDS_OF[other]:
             if getattr(self, field) is not None:
@@ -104,9 +104,9 @@ class JobRequest(_Fields):  # type: ignore[misc]  # its fields come from their d
             raise InvalidInput("source_path must not contain NUL", "source_path")
         given = [field for field in _FIELDS_OF["copy"] if getattr(self, field) is not None]
         if len(given) > 1:
-            raise InvalidInput(f"give one of {', '.join(_FIELDS_OF['copy'])}, not several", given[1])
+            raise InvalidInput(f"give only one of {', '.join(_FIELDS_OF['copy'])}", given[1])
         if self.source_job_id is not None and not is_id(self.source_job_id):
-            raise InvalidInput("source_job_id is no id of a job", "source_job_id")
+            raise InvalidInput("source_job_id is not the id of a job", "source_job_id")
 
     def _check_sizes(self) -> None:
         if "\0" in self.name:
@@ -124,7 +124,7 @@ class JobRequest(_Fields):  # type: ignore[misc]  # its fields come from their d
         total_bytes = command_bytes
         for name, value in self.job_env_vars.items():
             if VARIABLE_NAME.fullmatch(name) is None:
-                raise InvalidInput(f"job_env_vars: {_shown(name)} is no name for a variable", "job_env_vars")
+                raise InvalidInput(f"job_env_vars: {_shown(name)} is not a variable name", "job_env_vars")
             value_bytes = len(value.encode())
             if value_bytes > MAX_VALUE_BYTES or "\0" in value:
                 raise InvalidInput(
@@ -143,32 +143,31 @@ class JobRequest(_Fields):  # type: ignore[misc]  # its fields come from their d
             if 0 < len(self.job_env_vars[name]) < MIN_SECRET_CHARS:
                 raise InvalidInput(
                     f"secret_env_vars: the value of {name} is shorter than {MIN_SECRET_CHARS} characters; "
-                    "replacing it in the log would make that unreadable",
+                    "masking it would make the log unreadable",
                     "secret_env_vars",
                 )
         for name, value in secret_variables(self.job_env_vars, self.secret_names).items():
             if value == REDACTED:
                 raise InvalidInput(
-                    f"job_env_vars: the value of {name} is {REDACTED}, as the service shows a secret; "
-                    "send the secret itself",
+                    f"job_env_vars: the value of {name} is the placeholder {REDACTED}; send the secret",
                     "job_env_vars",
                 )
         if self.git_url is not None and REDACTED in (secret_userinfo(self.git_url) or ""):
             raise InvalidInput(
-                f"git_url has {REDACTED} in it, as the service shows credentials; send the real ones",
+                f"git_url contains the placeholder {REDACTED}; send the real credentials",
                 "git_url",
             )
 
     @property
     def secret_names(self) -> tuple[str, ...]:
-        """The variables that are secret: those listed, or else those that look it."""
+        """The names of the secret variables: those listed, or by default those that look like secrets."""
         if self.secret_env_vars is None:
             return guess(self.job_env_vars)
         return tuple(dict.fromkeys(self.secret_env_vars))
 
     @property
     def memory_limit_bytes(self) -> int | None:
-        """The limit in bytes."""
+        """The memory limit in bytes."""
         if isinstance(self.memory_limit, str):
             try:
                 return sizes.parse_size(self.memory_limit)
@@ -179,14 +178,14 @@ class JobRequest(_Fields):  # type: ignore[misc]  # its fields come from their d
 
 
 def _shown(text: str) -> str:
-    """Return a text of a client's for a sentence, cut where it is long."""
+    """Return a client's text for a sentence, cut if it is long."""
     return repr(text if len(text) <= _MAX_SHOWN_CHARS else f"{text[:_MAX_SHOWN_CHARS]}…")
 
 
 def job_shapes(schema: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return by name the schemas to say ``JobRequest`` with: one of two shapes, told by ``source_type``.
+    """Return the schemas of ``JobRequest`` by name: one of two shapes, selected by ``source_type``.
 
-    ``schema`` is that of ``JobRequest`` as pydantic has it, which knows nothing of what holds between fields.
+    ``schema`` is pydantic's schema of ``JobRequest``, which does not have the rules between fields.
     """
     names = {kind: f"{kind.capitalize()}JobRequest" for kind in _FIELDS_OF}
     whole = {
@@ -200,19 +199,19 @@ def job_shapes(schema: dict[str, Any]) -> dict[str, dict[str, Any]]:
     }
     shapes: dict[str, dict[str, Any]] = {}
     for kind, name in names.items():
-        shape = deepcopy(schema) | {"title": name, "description": f"A job whose source is `{kind}`."}
+        shape = deepcopy(schema) | {"title": name, "description": f"A job with `source_type` `{kind}`."}
         fields = shape["properties"]
         fields["source_type"] = {"type": "string", "const": kind}
         for other in _FIELDS_OF.keys() - {kind}:
             for field in _FIELDS_OF[other]:
-                fields[field] = {"type": "null", "description": f"Of `{other}`."}
+                fields[field] = {"type": "null", "description": f"Only for `source_type` `{other}`."}
         shapes[name] = shape
     git, copy = shapes[names["git"]], shapes[names["copy"]]
     git["required"].append("git_url")
     url = git["properties"]["git_url"]
     url.update(next(choice for choice in url.pop("anyOf") if choice != {"type": "null"}))
     del url["default"]
-    # At most one of them is there.
+    # At most one of them may be given.
     one, two, three = _FIELDS_OF["copy"]
     copy["not"] = {
         "anyOf": [

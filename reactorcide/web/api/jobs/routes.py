@@ -43,7 +43,7 @@ api = resource("jobs", __name__, tag="jobs")
 
 @api.post("/jobs", responses={200: JobResponse, 201: JobResponse, 404: ErrorResponse, 409: ErrorResponse})
 def submit_job(header: SubmitHeader, body: JobRequest, query: NoQuery) -> Response:
-    """Submit a job; with a key that was sent before, show the one that there is."""
+    """Submit a job; with an `Idempotency-Key` that was sent before, show the existing job."""
     definition = _definition(body, services().defaults)
     if header.idempotency_key is None:
         return _created(submit(services().jobs, caller(), definition))
@@ -70,7 +70,7 @@ def list_jobs(query: JobListQuery) -> Response:
     )
     offset = query.offset or 0
     after = None if query.cursor is None else _from_cursor(query.cursor)
-    # One more than asked for tells whether there is a next page.
+    # One more than requested shows whether there is a next page.
     jobs, total = read.page(
         services().jobs,
         wanted,
@@ -93,8 +93,8 @@ def list_jobs(query: JobListQuery) -> Response:
 
 @api.get("/jobs/<job_id>", responses={200: JobResponse})
 def show_job(path: JobPath, query: JobQuery) -> Response:
-    """Show a job, at once or when its status has changed."""
-    # With no place free a long poll answers at once: it may ask again.
+    """Show a job, at once or as soon as its status changes."""
+    # Without a free slot a long poll answers at once, and the client asks again.
     if query.wait > 0 and services().slots.try_take():
         try:
             job = read.wait_for_change(services().jobs, caller(), path.job_id, timeout_s=query.wait)
@@ -107,7 +107,7 @@ def show_job(path: JobPath, query: JobQuery) -> Response:
 
 @api.delete("/jobs/<job_id>", responses={204: None})
 def delete_job(path: JobPath, query: NoQuery) -> tuple[str, int]:
-    """Delete a job with its logs and artifacts; one that is active is cancelled first."""
+    """Delete a job with its logs and artifacts. An active job is cancelled first."""
     delete(services().jobs, caller(), path.job_id)
     return "", 204
 
@@ -127,7 +127,7 @@ api.post(
 
 @api.post("/jobs/<job_id>/rerun", responses={201: JobResponse})
 def rerun_job(path: JobPath, query: NoQuery) -> Response:
-    """Submit a new job with the definition of this one."""
+    """Submit the definition of this job as a new job."""
     return _created(rerun(services().jobs, caller(), path.job_id))
 
 
@@ -139,13 +139,13 @@ def pin_job(path: JobPath, query: NoQuery) -> Response:
 
 @api.delete("/jobs/<job_id>/pin", responses={200: JobResponse})
 def unpin_job(path: JobPath, query: NoQuery) -> Response:
-    """Keep a job no longer than any other."""
+    """Let retention remove a job again."""
     return jsonify(job_json(pin(services().jobs, caller(), path.job_id, pinned=False)))
 
 
 @api.get("/jobs/<job_id>/attempts", responses={200: AttemptListResponse})
 def list_attempts(path: JobPath, query: NoQuery) -> Response:
-    """Show each run of a job, and how it ended."""
+    """List the attempts of a job, and how each ended."""
     job = access.get(services().jobs, caller(), path.job_id)
     attempts = read.attempts(services().jobs, job)
     return lists.answer("attempts", (_attempt_json(job, item) for item in attempts), len(attempts))
@@ -153,7 +153,7 @@ def list_attempts(path: JobPath, query: NoQuery) -> Response:
 
 @api.get("/jobs/<job_id>/why", responses={200: WhyResponse})
 def explain_job(path: JobPath, query: NoQuery) -> Response:
-    """Tell what a job waits for, and its place in the queue."""
+    """Explain what a job waits for, and its place in the queue."""
     job = access.get(services().jobs, caller(), path.job_id)
     explanation = explain.explain(services().jobs, job, services().workers())
     return jsonify(
@@ -167,7 +167,7 @@ def explain_job(path: JobPath, query: NoQuery) -> Response:
 
 
 def job_json(job: Job) -> dict[str, Any]:
-    """Return a job as every call answers it; the keys are those of ``JobResponse``."""
+    """Return the JSON of a job for all routes; the keys are those of ``JobResponse``."""
     return {
         "job_id": job.job_id,
         "user_id": job.user_id,
@@ -230,7 +230,7 @@ def _created(job: Job) -> Response:
 
 
 def _sha256(body: JobRequest) -> bytes:
-    """Return what tells one submission from another, however its JSON was written."""
+    """Return the hash of a submission, independent of the formatting of its JSON."""
     fields = body.model_dump(exclude_unset=True)
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).digest()
 
@@ -266,5 +266,5 @@ def _from_cursor(cursor: str) -> tuple[int, str]:
     created_at_ms, _, job_id = cursor.partition(".")
     is_number = created_at_ms.isascii() and created_at_ms.isdigit()
     if not is_number or len(created_at_ms) > _MAX_DIGITS or not is_id(job_id):
-        raise InvalidInput("this cursor is not one that the service gave", "cursor")
+        raise InvalidInput("invalid cursor: use the next_cursor of an earlier answer", "cursor")
     return int(created_at_ms), job_id

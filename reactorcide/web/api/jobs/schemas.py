@@ -1,4 +1,4 @@
-"""The schemas of jobs, their attempts and what they wait for."""
+"""The schemas of jobs, their attempts and why they wait."""
 
 from typing import Annotated, Any, Literal
 
@@ -15,19 +15,19 @@ JobCursor = Annotated[
 
 
 class SubmitHeader(Header):
-    """How a submission is made safe to repeat."""
+    """The key that makes a submission safe to repeat."""
 
     idempotency_key: str | None = Field(
         default=None,
         alias="Idempotency-Key",
-        # HTTP takes spaces at the ends away.
+        # HTTP strips spaces at both ends.
         pattern=r"^[!-~](?:[ -~]{0,253}[!-~])?$",
-        description="The same key and body again, within a day: the job that exists, and no other one.",
+        description="With the same key and body, sent again within a day, the existing job is returned.",
     )
 
 
 def _answer_field(item: JobField) -> Any:
-    """Return the type of a field in an answer; one of another source is ``null`` there."""
+    """Return the type of a field in an answer; a field of another source type is ``null``."""
     about = item.about
     kind = about.json_type or item.type
     if about.answer_schema:
@@ -40,7 +40,7 @@ _Definition: Any = create_model("_Definition", **_FIELDS)
 
 
 class JobResponse(_Definition):  # type: ignore[misc]  # the fields of a definition come from their declaration
-    """A job. Every key is always there."""
+    """A job. Every key is always present."""
 
     job_id: Id
     user_id: Id
@@ -67,7 +67,7 @@ class JobListItem(JobResponse):
 
     truncated: bool = Field(
         default=False,
-        description="Long texts are cut here, for a list has at most 8 MiB; the job itself has them.",
+        description="Long texts are cut, because a list has at most 8 MiB; the job itself has them whole.",
     )
 
 
@@ -82,7 +82,7 @@ class JobListResponse(BaseModel):
 
 
 class AttemptResponse(BaseModel):
-    """One run of a job."""
+    """An attempt: one run of a job."""
 
     attempt: Count
     worker_id: str
@@ -97,13 +97,13 @@ class AttemptResponse(BaseModel):
 
 
 class AttemptListResponse(BaseModel):
-    """All runs of a job, the first one first."""
+    """All attempts of a job, oldest first."""
 
     attempts: list[AttemptResponse]
 
 
 class WhyResponse(BaseModel):
-    """Why a job stands where it stands; a place (from 1) and a time only where it has one."""
+    """Why a job waits. The place (from 1) and the time of the next try are `null` if there is none."""
 
     status: JobStatus
     reason: str
@@ -112,32 +112,32 @@ class WhyResponse(BaseModel):
 
 
 class JobPath(BaseModel):
-    """Which job."""
+    """The id of a job, in the path."""
 
     job_id: Id
 
 
 class JobListQuery(Query):
-    """Which jobs, and which page of them."""
+    """Filters of the jobs, and a page of them."""
 
     limit: int = Field(default=20, ge=1, le=1000)
     offset: int | None = Field(default=None, ge=0, le=2**31)
     cursor: JobCursor | None = Field(
-        default=None, description="The `next_cursor` of a page; without `offset`."
+        default=None, description="The `next_cursor` of the page before; not together with `offset`."
     )
     status: list[JobStatus] = Field(default_factory=list)
     queue_name: str | None = Field(default=None, max_length=MAX_FILTER_CHARS)
     source_type: Literal["git", "copy"] | None = None
     name: str | None = Field(
-        default=None, max_length=MAX_FILTER_CHARS, description="What the name begins with."
+        default=None, max_length=MAX_FILTER_CHARS, description="Only jobs whose name begins with this."
     )
     user_id: str | None = Field(
-        default=None, max_length=MAX_FILTER_CHARS, description="Another user's, for admins."
+        default=None, max_length=MAX_FILTER_CHARS, description="Only jobs of this user; others for admins."
     )
     pinned: bool | None = None
 
 
 class JobQuery(Query):
-    """How long to wait for another status."""
+    """How many seconds to wait for the status to change."""
 
     wait: float = Field(default=0.0, ge=0, le=60, allow_inf_nan=False)

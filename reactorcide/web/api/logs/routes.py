@@ -35,7 +35,7 @@ api = resource("logs", __name__, tag="jobs")
     },
 )
 def job_logs(header: LogHeader, path: JobPath, query: LogQuery) -> Response:
-    """Read a job's log or a part of it, or follow it while it grows."""
+    """Read the log of a job or a part of it, or follow it while it grows."""
     context = services().jobs
     job = access.get(context, caller(), path.job_id)
     wants_events = request.accept_mimetypes.best_match(["text/plain", sse.MIMETYPE]) == sse.MIMETYPE
@@ -101,7 +101,7 @@ def _job_events(context: StoredJobs, user: User, after: int) -> Generator[bytes,
 
 
 def _part(query: LogQuery, *, follows: bool) -> LogPart:
-    """Return the part of a log that is asked for; raises ``InvalidInput`` for what cannot be."""
+    """Return the requested part of a log; raises ``InvalidInput`` for impossible combinations."""
     for field in ("from_line", "lines"):
         if getattr(query, field) is not None:
             for other, is_there in (("tail", query.tail is not None), ("follow", follows)):
@@ -118,10 +118,10 @@ def _part(query: LogQuery, *, follows: bool) -> LogPart:
 
 
 def _sent_position(sent: str | None, job: Job, part: LogPart) -> LogPosition | None:
-    """Return where the client has read up to; it outranks ``tail``, which only the first request means."""
+    """Return the position that the client has read up to. It overrides ``tail``, sent again on reconnect."""
     match = LOG_POSITION.fullmatch(sent or "")
     if match is None:
-        # Nothing was sent: the model refuses anything else.
+        # No position was sent: the model refuses invalid ones.
         return None
     attempt = int(match[1] or part.attempt or job.attempt)
     if part.attempt not in (None, attempt):
@@ -130,7 +130,7 @@ def _sent_position(sent: str | None, job: Job, part: LogPart) -> LogPosition | N
 
 
 def _answer(log: LogBytes) -> Response:
-    """Return a part of a log as the answer, or the range of it that the client asks for."""
+    """Return a part of a log as the answer, or the requested range of that part."""
     if log.changed is not None:
         return Response(log.chunks(), mimetype="text/plain")
     start, end, status = log.start, log.end, 200

@@ -13,64 +13,66 @@ LOG_POSITION = re.compile(r"(?:([0-9]{1,9}):)?([0-9]{1,15})")
 
 
 class LogHeader(Header):
-    """Where a follower has read up to, or which bytes are asked for."""
+    """The position that a follower has read up to, or a range of bytes."""
 
     last_event_id: str | None = Field(
         default=None,
         alias="Last-Event-ID",
-        description="The id of the last event that was seen, or `X-Log-Position`: attempt and bytes.",
+        description="The id of the last event received, or the value of `X-Log-Position`: attempt and byte.",
         json_schema_extra={"pattern": f"^(?:{LOG_POSITION.pattern})?$"},
     )
     byte_range: str | None = Field(
         default=None,
         alias="Range",
-        description="One range of bytes of a log that is not followed; what is none of these is ignored.",
+        description="One range of bytes of a log that is not followed. Other values are ignored.",
     )
 
     @model_validator(mode="after")
     def _check(self) -> "LogHeader":
         if self.last_event_id and LOG_POSITION.fullmatch(self.last_event_id) is None:
-            raise InvalidInput("Last-Event-ID is not like attempt:offset", "Last-Event-ID")
+            raise InvalidInput("Last-Event-ID is not of the form attempt:offset", "Last-Event-ID")
         return self
 
 
 class EventsHeader(Header):
-    """Where a follower has read up to."""
+    """The event that a follower has read up to."""
 
     last_event_id: str | None = Field(
         default=None,
         alias="Last-Event-ID",
-        description="The id of the last event that the caller was shown; 0 is before the first. "
-        "From admins a number, too, as earlier versions showed them.",
+        description="The id of the last event received; 0 is before the first. Admins may also send "
+        "the numbers of earlier versions.",
         json_schema_extra={"pattern": "^([0-9]{1,15}|[A-Za-z0-9_-]{64})$"},
     )
 
 
 class LogQuery(Query):
-    """Which part of which log."""
+    """The attempt, and the part of its log."""
 
     attempt: int | None = Field(default=None, ge=1)
     tail: int | None = Field(default=None, ge=0, le=10_000_000)
-    from_line: int | None = Field(default=None, ge=1, le=2**53, description="From 1 on.")
-    lines: int | None = Field(default=None, ge=0, le=2**53, description="At most so many.")
+    from_line: int | None = Field(
+        default=None, ge=1, le=2**53, description="First line to return, counted from 1."
+    )
+    lines: int | None = Field(default=None, ge=0, le=2**53, description="Maximum number of lines.")
     stream: Literal["stdout", "stderr"] | None = None
-    timestamps: bool = Field(default=False, description="The time in RFC 3339 before each line.")
+    timestamps: bool = Field(default=False, description="Put the time (RFC 3339) before each line.")
     follow: bool = Field(
         default=False,
-        description="On from `Last-Event-ID`, if that is sent; as events where those are accepted.",
+        description="Stream the log as it grows, from `Last-Event-ID` if sent; as events if accepted.",
     )
 
 
 class LogEvent(BaseModel):
     """A piece of a log, in the data of a server-sent event."""
 
-    t: Time = Field(description="When it came.")
+    t: Time = Field(description="The time at which it was written.")
     stream: Literal["stdout", "stderr"]
     text: str
 
 
 class LogEnd(BaseModel):
-    """How the job of a log ended, in the data of the event `end`; `null` where it is deleted."""
+    """How the job ended, in the data of the event `end`; all `null` if the job was deleted."""
 
     status: JobStatus | None
     exit_code: int | None
@@ -78,7 +80,7 @@ class LogEnd(BaseModel):
 
 
 class JobEvent(BaseModel):
-    """A job's change of status, in the data of a server-sent event."""
+    """A status change of a job, in the data of a server-sent event."""
 
     job_id: Id
     name: str

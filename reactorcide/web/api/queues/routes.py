@@ -15,6 +15,6 @@ api = resource("queues", __name__, tag="jobs")
 
 @api.get("/queues", responses={200: QueueListResponse})
 def list_queues(query: NoQuery) -> Response:
-    """Show what each queue holds."""
+    """List the queues with their numbers of waiting and running jobs."""
     queues, is_cut = read.queues(services().jobs, caller())
     return jsonify({"queues": queues} | ({lists.TRUNCATED: True} if is_cut else {}))

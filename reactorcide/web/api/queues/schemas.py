@@ -6,7 +6,7 @@ from reactorcide.web.api.schemas import Amount, Count
 
 
 class QueueResponse(BaseModel):
-    """What a queue holds, of the jobs that the caller may see."""
+    """A queue, with counts of the jobs that the caller may see."""
 
     queue_name: str
     waiting: Count
@@ -18,4 +18,4 @@ class QueueListResponse(BaseModel):
     """The queues with unfinished jobs."""
 
     queues: list[QueueResponse]
-    truncated: bool = Field(default=False, description="There are more; these are the first by name.")
+    truncated: bool = Field(default=False, description="There are more queues; these are the first by name.")

@@ -22,7 +22,7 @@ api = resource("service", __name__, tag="service", prefix=None)
 
 @api.get(f"{PREFIX}/health", responses={200: HealthResponse}, security=TOKEN_IF_ANY)
 def health(query: NoQuery) -> Response:
-    """Tell that the service answers, and what it makes of the token, if one was sent."""
+    """Show that the service answers, and whether the token is valid, if one was sent."""
     user_id = None
     if "Authorization" in request.headers:
         try:
@@ -46,7 +46,7 @@ api.get("/api/health", responses={200: HealthResponse}, operation_id="health_sho
 
 @api.get(f"{PREFIX}/ready", responses={200: ReadyResponse, 503: ReadyResponse}, security=NO_TOKEN)
 def ready(query: NoQuery) -> tuple[Response, int]:
-    """Tell whether every part works, as it was last found, and how many seconds ago that was."""
+    """Show whether each part works by its last check, and how many seconds ago that was."""
     findings = services().probes.look()
     checks = {name: finding.text for name, finding in findings.items()}
     ages = {name: finding.age_s for name, finding in findings.items()}
@@ -56,7 +56,7 @@ def ready(query: NoQuery) -> tuple[Response, int]:
 
 @api.get(f"{PREFIX}/metrics", responses=_METRICS, security=NO_TOKEN)
 def metrics(query: NoQuery) -> Response:
-    """Return everything that is counted, in Prometheus' text format."""
+    """Return all metrics in Prometheus' text format."""
     return Response(services().metrics.render(), content_type=CONTENT_TYPE)
 
 

@@ -8,7 +8,7 @@ from reactorcide.web.api.schemas import Id
 
 
 class Verification(BaseModel):
-    """What the service makes of the token that was sent, if one was."""
+    """Whether the token is valid, if one was sent."""
 
     verified: bool
     user_authenticated: bool
@@ -24,8 +24,8 @@ class HealthResponse(BaseModel):
 
 
 class ReadyResponse(BaseModel):
-    """Whether each part works: `ok`, or a sentence."""
+    """The last check of each part: `ok`, or a sentence about the problem."""
 
     checks: dict[str, str]
     ages_s: dict[str, float | None]
-    """How many seconds ago each was found; null where nothing has been found yet."""
+    """Seconds since the last check of each part; null if there was none yet."""

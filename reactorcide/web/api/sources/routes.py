@@ -29,22 +29,22 @@ api = resource("sources", __name__, tag="sources")
     responses={201: SourceResponse, 200: SourceResponse},
     openapi_extensions={
         "requestBody": {
-            "description": "As `application/gzip`, too.",
+            "description": "Also accepted as `application/gzip`.",
             "required": True,
-            # The type that every generator of clients knows.
+            # The type that every client generator knows.
             "content": {"application/octet-stream": SOURCE},
         }
     },
 )
 def upload_source(query: NoQuery) -> Response:
-    """Upload a tar.gz as the source of jobs; 200 where the caller has uploaded it before."""
+    """Upload a tar.gz as a source for jobs; 200 if the caller has uploaded the same before."""
     if request.mimetype not in _TYPES:
         message = f"send the source as a tar.gz, with Content-Type: {_TYPES[0]}"
         return errors.answer(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message)
-    # Slow ones must not take every thread of the service.
+    # Slow uploads must not take every thread of the service.
     if not services().slots.try_take():
-        raise Busy("too many uploads and followers just now; come back in a few seconds")
-    # It has a bound of its own, which counts as it reads.
+        raise Busy("too many uploads and followers at the moment; try again in a few seconds")
+    # An upload has a limit of its own, checked while it is read.
     request.max_content_length = None
     body = _chunks()
     try:
@@ -59,7 +59,7 @@ def upload_source(query: NoQuery) -> Response:
 
 @api.get("/sources/<source_id>", responses={200: SourceResponse})
 def show_source(path: SourcePath, query: NoQuery) -> Response:
-    """Show a source that the caller has uploaded: it need not be uploaded again."""
+    """Show a source that the caller has uploaded, so that it need not be uploaded again."""
     return jsonify(_json(sources.get(services().jobs, caller(), path.source_id)))
 
 

@@ -6,7 +6,7 @@ from reactorcide.web.api.schemas import Count, Sha256
 
 
 class SourceResponse(BaseModel):
-    """A source that was uploaded: its id is the SHA-256 of its bytes."""
+    """An uploaded source. Its id is the SHA-256 of its bytes."""
 
     source_id: Sha256
     size: Count
@@ -14,6 +14,6 @@ class SourceResponse(BaseModel):
 
 
 class SourcePath(BaseModel):
-    """Which source."""
+    """The id of a source, in the path."""
 
     source_id: Sha256

@@ -15,7 +15,7 @@ api = resource("workers", __name__, tag="service")
 
 @api.get("/workers", responses={200: WorkerListResponse})
 def list_workers(query: NoQuery) -> Response:
-    """Show the workers and what they run."""
+    """List the workers and the jobs that they run."""
     return jsonify(
         {
             "workers": [

@@ -6,7 +6,7 @@ from reactorcide.web.api.schemas import Count, Id, Time
 
 
 class WorkerResponse(BaseModel):
-    """A worker; of its jobs those that the caller may see."""
+    """A worker, with those of its running jobs that the caller may see."""
 
     worker_id: str
     host: str
