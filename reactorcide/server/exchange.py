@@ -1,4 +1,4 @@
-"""One request and its answer, as WSGI (PEP 3333) has them."""
+"""One request and its answer, by the rules of WSGI (PEP 3333)."""
 
 import contextvars
 import io
@@ -20,17 +20,17 @@ log = logging.getLogger("reactorcide.web")
 Environ = dict[str, Any]
 
 IS_A_QUESTION = "reactorcide.asks"
-"""In the environment of a request whose body has not come: the application answers 100 if it wants it."""
+"""Set for a request whose body is still to be permitted: the application answers 100 if it wants it."""
 MAX_BODY_BYTES = "reactorcide.max_body_bytes"
-"""Where the application says how much of it; ``None`` for a body that it reads while it comes."""
+"""Set by the application: how much of it, or ``None`` to read it while it arrives."""
 HAS_GONE = "reactorcide.has_gone"
-"""Tells whether the client has hung up."""
+"""A function: whether the client has closed the connection."""
 TAKES_LONG = "reactorcide.takes_long"
-"""To be called where a request mostly waits, such as a follower's."""
+"""A function to call where a request mostly waits, such as a follower's."""
 
 
 class Exchange:
-    """Calls the application, and sends its answer as the client takes it, by one thread after another."""
+    """Calls the application and sends its answer, in one thread after another as the client takes it."""
 
     def __init__(self, connection: Connection, application: "WSGIApplication", environ: Environ) -> None:
         self._connection = connection
@@ -43,39 +43,39 @@ class Exchange:
         self._chunks: Iterator[bytes] = iter(())
         self._has_begun = False
         self._takes_long = False
-        environ[TAKES_LONG] = self._now_takes_long
+        environ[TAKES_LONG] = self._takes_long_now
         self._has_body = environ["REQUEST_METHOD"] != "HEAD"
 
     def __call__(self) -> None:
-        """Begin, or go on until the answer is all said or enough of it waits for the client."""
-        while not self._context.run(self._go_on):
+        """Run until the answer is complete, or so much of it is unsent that the client has to catch up."""
+        while not self._context.run(self._run):
             # Only now that this thread has left the context may another one enter it.
-            if self._connection.pause():
+            if self._connection.pause(self):
                 return
 
-    def _now_takes_long(self) -> None:
+    def _takes_long_now(self) -> None:
         self._takes_long = True
         self._connection.front.pool.takes_long()
 
-    def _go_on(self) -> bool:
-        """Make more of the answer; return whether that was all of it."""
+    def _run(self) -> bool:
+        """Send more of the answer; return whether it is over, complete or not."""
         if self._takes_long:
-            self._now_takes_long()
+            self._takes_long_now()
         try:
             if self._result is None:
                 self._result = self._application(self._environ, self._start_response)
                 self._chunks = iter(self._result)
                 if self._status.startswith("100 "):
                     self._close()
-                    self._connection.admit(self._environ[MAX_BODY_BYTES])
+                    self._connection.permit(self._environ[MAX_BODY_BYTES])
                     return True
                 if IS_A_QUESTION in self._environ:
-                    self._connection.refused(self)
+                    self._connection.deny()
             while not self._connection.is_full:
                 chunk = next(self._chunks, None)
                 if chunk is None:
                     self._begin()
-                    # Whatever is to be done at the end is done before the client knows of it.
+                    # The application ends its work before the client sees the end.
                     self._close()
                     self._connection.end_answer()
                     return True
@@ -110,7 +110,7 @@ class Exchange:
             code, _, reason = self._status.partition(" ")
             if code in ("204", "304"):
                 self._has_body = False
-            self._connection.begin_answer(int(code), reason, self._headers, has_body=self._has_body)
+            self._connection.begin_answer(int(code), reason, self._headers, self._has_body)
 
     def _abort(self) -> None:
         self._connection.abort()
@@ -127,25 +127,25 @@ class Exchange:
 
 
 class _Body:
-    """A body that is read while it comes."""
+    """The body of a request, read while it arrives."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     def read(self, size: int = -1) -> bytes:
-        """Return up to ``size`` bytes, all that are left where that is negative; none at the end."""
+        """Return up to ``size`` bytes, all that are left if negative; none at the end."""
         if size >= 0:
             return self._connection.read(size)
         return b"".join(iter(lambda: self._connection.read(1 << 16), b""))
 
 
 def make_environ(
-    connection: Connection, request: h11.Request, body: bytes | None, *, scheme: str, server: tuple[str, int]
+    connection: Connection, request: h11.Request, body: bytes | None, *, server: tuple[str, int]
 ) -> Environ:
-    """Return what the application is told of a request; without ``body`` it is read while it comes."""
+    """Return the environment of a request; without ``body`` it is read while it arrives."""
     target = request.target
     if not target.startswith(b"/") and b"://" in target:
-        # The absolute form (RFC 9112, 3.2.2). Which host is meant is the Host field's to say.
+        # The absolute form (RFC 9112, 3.2.2). The Host field says which host is meant.
         target = b"/" + target.partition(b"://")[2].partition(b"/")[2]
     path, _, query = target.partition(b"?")
     environ: Environ = {
@@ -160,7 +160,7 @@ def make_environ(
         "REMOTE_ADDR": connection.address[0],
         "REMOTE_PORT": str(connection.address[1]),
         "wsgi.version": (1, 0),
-        "wsgi.url_scheme": scheme,
+        "wsgi.url_scheme": connection.scheme,
         "wsgi.input": _Body(connection) if body is None else io.BytesIO(body),
         "wsgi.input_terminated": True,
         "wsgi.errors": sys.stderr,
@@ -171,7 +171,7 @@ def make_environ(
     }
     for name, value in request.headers:
         if b"_" in name:
-            # Not to be taken for the field with dashes, which proxies may have removed.
+            # It would pass for the field with dashes, which proxies may have removed.
             continue
         key = name.decode("ascii").upper().replace("-", "_")
         if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):

@@ -1,4 +1,4 @@
-"""The loop: it waits for all clients at once, gives threads to whole requests, and ends what takes long."""
+"""The loop: it waits for all clients at once, has threads answer requests, and closes slow connections."""
 
 import errno
 import logging
@@ -6,7 +6,6 @@ import os
 import resource
 import selectors
 import socket
-import ssl
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
@@ -28,22 +27,22 @@ log = logging.getLogger("reactorcide.web")
 
 _MAX_CONNECTIONS = 3000
 _MAX_TLS_CONNECTIONS = 1000
-"""Fewer, for each of them takes some 40 KiB."""
+"""Each takes some 40 KiB."""
 _RESERVED_FILES = 512
-"""Of the open files that the process may have: what the service itself needs."""
+"""Open files that the service itself needs, of those the process may have."""
 _MAX_HELD_BYTES = 32 << 20
-"""Requests and answers on their way, of all clients together."""
+"""The memory of the requests and answers of all clients together."""
 _TURN_EVENTS = 16
 _TURN_S = 0.005
-"""What one share, or those who are new, may take of a turn of the loop."""
+"""The most time per turn of the loop for one share, or for new clients."""
 _SWEEP_S = 0.5
 _SHORTAGE_LOG_S = 60
-"""So often the log says that connections cannot be accepted."""
+"""The interval of the log's line that connections cannot be accepted."""
 _UNSENT_BYTES = 128 << 10
 _KEEPALIVE_S = 15
-"""So often TCP asks a silent client: one that has closed objects when its system has forgotten it."""
+"""The interval of TCP's probes to a silent client."""
 _UNTAKEN_S = 60
-"""For which TCP keeps what a client does not take, after the connection was closed as well."""
+"""How long TCP keeps what a client does not take, even after the connection has been closed."""
 
 
 def files_for_clients() -> int:
@@ -81,7 +80,7 @@ class Front:
         self._shares: dict[str, Share] = {}
         self._connections = 0
         self.held_bytes = 0
-        """Requests and answers on their way."""
+        """The memory of all requests and answers."""
         self._held_lock = threading.Lock()
         self._deferred: deque[Callable[[], None]] = deque()
         self._wake_in, self._wake_out = os.pipe()
@@ -97,7 +96,7 @@ class Front:
         for listener in listeners:
             listener.setblocking(False)
             if listener.family != socket.AF_UNIX:
-                # Those that it accepts have these from it.
+                # Accepted sockets inherit these.
                 listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
                 for name in ("TCP_KEEPIDLE", "TCP_KEEPINTVL"):
@@ -106,14 +105,14 @@ class Front:
                 if hasattr(socket, "TCP_USER_TIMEOUT"):
                     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * _UNTAKEN_S)
                 if hasattr(socket, "TCP_NOTSENT_LOWAT"):
-                    # What a client does not take is not to lie in the kernel by the megabyte.
+                    # Or else the kernel buffers megabytes that a client does not take.
                     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
             self._watch(listener)
 
     # --- the loop --------------------------------------------------------------------------------
 
     def turn(self, timeout_s: float) -> None:
-        """Do what there is to do, after waiting for it for up to ``timeout_s``."""
+        """Wait for events for up to ``timeout_s``, and handle them."""
         for key, _ in self._selector.select(timeout_s):
             key.data()
         self._run_deferred()
@@ -129,7 +128,7 @@ class Front:
                     self._guarded(connection, partial(connection.on_time, now))
 
     def begin_to_stop(self) -> None:
-        """Accept nobody any more, and close whatever is not being answered."""
+        """Accept no more clients, and close the connections that have no request."""
         self.is_stopping = True
         for listener in self._listeners:
             if listener not in self._paused:
@@ -144,41 +143,43 @@ class Front:
         return not self._connections
 
     def close(self) -> None:
-        """Break off what is left."""
+        """Close all connections, and end the threads after their tasks."""
         for connection in self._all():
             connection.close()
-        # After what these have still to do.
         self.pool.stop()
 
     def _all(self) -> list[Connection]:
         return [connection for share in self._shares.values() for connection in share.connections]
 
     def _serve(self, share: Share) -> None:
-        """Give a share its turn."""
+        """Handle the events of one share, within its limits for one turn."""
         if not share.connections:
-            # Given up in this very turn.
+            # Closed earlier in this turn.
             return
         ready = share.selector.select(0)
-        # Not always the same ones, where there are more than fit.
+        # If there are more than fit, begin with others each time.
         self._turn += _TURN_EVENTS
         begin = self._turn % len(ready) if len(ready) > _TURN_EVENTS else 0
         ended = monotonic() + _TURN_S
         for key, mask in (ready[begin:] + ready[:begin])[:_TURN_EVENTS]:
-            self._guarded(key.data, partial(key.data.on_event, mask))
+            self._guarded(key.data, partial(key.data.update, mask))
             if monotonic() > ended or share.is_busy:
                 break
         self._poll(share)
 
     def _guarded(self, connection: Connection, act: Callable[[], None]) -> None:
-        """Do something for a connection; what fails unexpectedly is the end of that one alone."""
+        """Call ``act``; an error closes this connection alone."""
         try:
             act()
+        except OSError as exc:
+            log.debug("the connection of %s broke: %s", connection.address[0], exc)
+            connection.close()
         except Exception:
             log.exception("a connection failed unexpectedly")
             connection.close()
 
     def _poll(self, share: Share) -> None:
-        """Watch a share's clients unless it has enough to do."""
+        """Watch the clients of a share unless it is busy."""
         is_polled = not share.is_busy and bool(share.connections)
         if is_polled != share.is_polled:
             share.is_polled = is_polled
@@ -204,14 +205,14 @@ class Front:
                     self._next_shortage_log = monotonic() + _SHORTAGE_LOG_S
                     log.error("connections cannot be accepted: %s", exc.strerror)
                 if not self._make_room(lambda share: len(share.connections)):
-                    # The client still waits, and would wake the loop again at once.
+                    # The client still waits to be accepted, and would wake the loop at once.
                     self._selector.unregister(listener)
                     self._paused.append(listener)
                 return
             try:
                 self._add(sock, address)
             except OSError as exc:
-                log.debug("a connection broke before it was there: %s", exc)
+                log.debug("a connection broke while it was accepted: %s", exc)
                 sock.close()
 
     def _add(self, sock: socket.socket, address: Any) -> None:
@@ -221,7 +222,7 @@ class Front:
             sock.close()
             return
         sock.setblocking(False)
-        # What comes over a socket of this host crosses no network.
+        # A Unix socket crosses no network.
         if self._certificate is not None and sock.family != socket.AF_UNIX:
             sock = self._certificate.context().wrap_socket(
                 sock, server_side=True, do_handshake_on_connect=False
@@ -233,16 +234,16 @@ class Front:
         connection = Connection(self, share, sock, address)
         share.connections[connection] = None
         self._connections += 1
-        self._guarded(connection, connection.go_on)
+        self._guarded(connection, connection.update)
         self._poll(share)
 
     def _is_full(self) -> bool:
-        # The next one may come from a new address, which takes a file as well.
+        # The next client may have a new address, whose selector takes a file as well.
         files = self._connections + len(self._shares) + 2
         return self._connections >= self._max_connections or files > self._max_files
 
     def _make_room(self, size: Callable[[Share], int]) -> bool:
-        """Close the oldest connection that can be, of the share with most; return whether there was one."""
+        """Close the oldest connection that has no thread, of the largest share; return whether one was."""
         for share in sorted(self._shares.values(), key=size, reverse=True):
             if any(connection.make_room() for connection in share.connections):
                 return True
@@ -252,41 +253,37 @@ class Front:
 
     def ask(self, connection: Connection, request: h11.Request) -> None:
         """Have a thread ask the application whether it wants a request's body."""
-        exchange = self._exchange(connection, request, b"", {IS_A_QUESTION: True})
-        self.pool.submit(connection.share, exchange)
+        self.submit(connection, self._exchange(connection, request, b"", {IS_A_QUESTION: True}))
 
-    def answer(self, connection: Connection, request: h11.Request, body: bytes | None) -> Exchange:
-        """Have a thread answer a request."""
-        exchange = self._exchange(connection, request, body, {})
-        self.pool.submit(connection.share, exchange)
-        return exchange
+    def answer(self, connection: Connection, request: h11.Request, body: bytes | None) -> None:
+        """Have a thread answer a request; without ``body`` the application reads it as it arrives."""
+        self.submit(connection, self._exchange(connection, request, body, {}))
 
-    def resume(self, connection: Connection, exchange: Exchange) -> None:
-        """Have a thread go on with an answer."""
+    def submit(self, connection: Connection, exchange: Exchange) -> None:
+        """Have a thread begin an exchange, or continue a paused one."""
         self.pool.submit(connection.share, exchange)
 
     def _exchange(
         self, connection: Connection, request: h11.Request, body: bytes | None, extra: dict[str, Any]
     ) -> Exchange:
-        scheme = "https" if isinstance(connection.sock, ssl.SSLSocket) else "http"
         server = self._listeners[0].getsockname()[:2]
-        environ = make_environ(connection, request, body, scheme=scheme, server=server)
+        environ = make_environ(connection, request, body, server=server)
         return Exchange(connection, self._application, environ | extra)
 
     def allow_origin(self, origin: str) -> dict[str, str]:
-        """Return the header fields by which a page of ``origin`` may read an answer, if it may."""
-        # Not in the master, which imports this module, too.
+        """Return the CORS fields for an error that the loop sends to a page of ``origin``."""
+        # Not loaded in the master, which imports this module as well.
         from reactorcide.web.cors import allowance
 
         return allowance(origin, self._cors_origins)
 
     def hold(self, more_bytes: int) -> None:
-        """Count memory that a connection takes, or gives back. Thread-safe."""
+        """Add to the memory that connections take. Thread-safe."""
         with self._held_lock:
             self.held_bytes += more_bytes
 
     def forget(self, connection: Connection) -> None:
-        """Count a connection no more; of the loop."""
+        """Remove a closed connection. For the loop only."""
         share = connection.share
         del share.connections[connection]
         self._connections -= 1
@@ -296,7 +293,7 @@ class Front:
             share.selector.close()
 
     def defer(self, connection: Connection, callback: Callable[[], None]) -> None:
-        """Have the loop call something soon. Thread-safe."""
+        """Have the loop call ``callback`` in its next turn. Thread-safe."""
         self._defer(partial(self._guarded, connection, callback))
 
     def _defer(self, callback: Callable[[], None]) -> None:

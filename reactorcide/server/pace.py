@@ -17,6 +17,6 @@ class Pace:
         self.left_s = patience_s
 
     def count(self, waited_s: float, moved_bytes: int) -> None:
-        """Take off the time for which the client was waited for, and add what it has gained."""
+        """Subtract the time spent waiting for the client, and add what the moved bytes gain."""
         gained_s = moved_bytes / LEAST_BYTES_PER_S
         self.left_s = min(self._patience_s, self.left_s - waited_s + gained_s)

@@ -1,4 +1,4 @@
-"""The processes of ``reactorcide serve``: how gunicorn is set up, and what starts and stops in its worker."""
+"""The processes of ``reactorcide serve``: gunicorn's configuration, and the start and stop of its worker."""
 
 import contextlib
 import gc
@@ -22,9 +22,9 @@ log = logging.getLogger("reactorcide.serve")
 
 _GRACEFUL_TIMEOUT_S = 6
 _EXIT_CANNOT_START = 3
-"""gunicorn's own code for a worker that can't boot: then the master gives up instead of trying again."""
+"""gunicorn's exit code for a worker that cannot start: the master does not start another."""
 _WANTED_FILES = 4096
-"""Open files: of clients, one each and one for each address, and what the service needs itself."""
+"""Open files: one for each client and each address, and those of the service itself."""
 _MIN_FILES = 128
 """An idle service has 30, and each running job a few more. Clients may take half."""
 
@@ -44,16 +44,15 @@ def run(settings: Settings, local: socket.socket | None, remove_local: Callable[
         """The master process: it imports neither Flask nor gRPC nor Docker, which saves their memory."""
 
         def load_config(self) -> None:
-            """Set everything here: gunicorn's own command line and files play no part."""
+            """Set everything here, and read neither gunicorn's command line nor its files."""
             for name, value in _gunicorn_config(settings, Worker).items():
-                # What only newer versions have, they have turned off for us; older ones lack it.
+                # Older versions lack some settings, which turn off what only newer ones have.
                 if name in self.cfg.settings:
                     self.cfg.set(name, value)
 
         def load(self) -> Any:
-            """Build the application, in the worker: threads and connections must be born after the fork."""
-            # What is made until it has started stays to the end. To look through it for garbage again and
-            # again took a quarter of the start.
+            """Build the application in the worker: threads and connections do not survive a fork."""
+            # Objects of the start live to the end: to search them for garbage took a quarter of its time.
             gc.disable()
             from reactorcide.app import Service
 
@@ -68,7 +67,7 @@ def run(settings: Settings, local: socket.socket | None, remove_local: Callable[
     server.cfg.set("post_worker_init", lambda process: _start(server.application, process, settings))
     server.cfg.set("worker_exit", lambda _, process: _stop(process))
     if local is not None:
-        # Not among the addresses to bind: it has a path that gunicorn cannot bind or remove.
+        # Not an address to bind: gunicorn can neither bind nor remove its path.
         server.cfg.set("when_ready", lambda master: master.LISTENERS.append(local))
         server.cfg.set("on_exit", lambda _: remove_local())
     server.run()
@@ -96,9 +95,9 @@ def _authority(host: str, port: int) -> str:
 
 
 def want_files() -> None:
-    """Allow this process as many open files as it may use.
+    """Raise the limit of open files as far as it is useful and allowed.
 
-    Raises ``ConfigurationError`` where the limit is too low to serve anybody.
+    Raises ``ConfigurationError`` if that is too low to serve any client.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _WANTED_FILES if hard == resource.RLIM_INFINITY else min(_WANTED_FILES, hard)
@@ -114,28 +113,28 @@ def want_files() -> None:
 
 
 def _start(application: Any, process: Any, settings: Settings) -> None:
-    """Start the parts of the service, in the worker, when it is about to accept requests."""
+    """Start the service in the worker, just before it accepts requests."""
     try:
         application.start()
     except ConfigurationError as exc:
-        _say(f"reactorcide: {exc}")
+        _print(f"reactorcide: {exc}")
         sys.exit(_EXIT_CANNOT_START)
     gc.freeze()
     gc.enable()
     process.application = application
     host, port = process.sockets[0].getsockname()[:2]
     scheme = "http" if settings.tls_cert is None else "https"
-    _say(f"Reactorcide listens on {scheme}://{_authority(host, port)}")
+    _print(f"Reactorcide listens on {scheme}://{_authority(host, port)}")
     if application.new_admin_token is not None:
-        # Not into a file or a journal, which others may read.
+        # Not to a file or a journal, which others may read.
         if sys.stderr.isatty():
-            _say(f"The admin's token, shown this once: {application.new_admin_token}")
+            _print(f"The admin's token, shown this once: {application.new_admin_token}")
         else:
-            _say(f"The admin's token is in {settings.admin_token_path.absolute()}")
+            _print(f"The admin's token is in {settings.admin_token_path.absolute()}")
 
 
-def _say(text: str) -> None:
-    """Tell whoever has started the service; that nobody can hear it does not end it."""
+def _print(text: str) -> None:
+    """Write to standard error; the service runs even if that is closed."""
     with contextlib.suppress(OSError):
         click.echo(printable(text), err=True)
 

@@ -1,7 +1,7 @@
 """Fair shares: the clients of one address cost the clients of others next to nothing.
 
-Each address has a share of its own of the loop's turns and of the threads. Where clients come through one
-proxy they share one, and it is the proxy that tells them apart.
+Each address has its own share of the loop's turns and of the threads. Clients behind one proxy have one share
+together: to be fair among them is up to the proxy.
 """
 
 import ipaddress
@@ -21,44 +21,44 @@ if TYPE_CHECKING:
 log = logging.getLogger("reactorcide.web")
 
 _IPV6_PREFIX_BITS = 64
-"""What one customer gets as a rule: single addresses in it are free for the taking."""
+"""The network that one customer usually has, and can take any number of addresses from."""
 _MAX_RUNNING = 8
-"""Requests of one address that threads work on at once, followers and their like not counted."""
+"""Requests of one address in threads at once, without those that mostly wait."""
 _MAX_RUNNING_BESIDE_OTHERS = 1
-"""The same, while others have requests, too: each more makes these wait longer for Python's lock."""
+"""The same while other addresses have requests: each thread makes these wait longer for Python's lock."""
 _BESIDE_S = 1.0
 _MAX_PENDING = 32
-"""Requests of one address, waiting or running; with so many nothing more is read from its clients."""
+"""Requests of one address, waiting or running: at this number its clients are no longer read."""
 
 Task = Callable[[], None]
 
 
 class Share:
-    """What the clients of one address have: their connections, and the requests that wait for a thread."""
+    """The connections of one address, and its requests that wait for a thread."""
 
     def __init__(self, network: str) -> None:
         self.network = network
         self.selector = selectors.DefaultSelector()
-        # In the order in which they came. Of the loop alone.
+        # Oldest first. For the loop only.
         self.connections: dict[Connection, None] = {}
         self.is_polled = False
-        # Of the pool alone.
+        # For the pool only.
         self.waiting: deque[Task] = deque()
         self.running = 0
 
     @property
     def is_busy(self) -> bool:
-        """Tell whether this address has as many requests on its way as it may."""
+        """Whether this address has the most requests that it may."""
         return len(self.waiting) + self.running >= _MAX_PENDING
 
     def held_bytes(self) -> int:
-        """Return the memory that requests and answers on their way take."""
+        """Return the memory that its requests and answers take."""
         return sum(connection.held_bytes for connection in self.connections)
 
 
 @lru_cache(4096)
 def network_of(address: str) -> str:
-    """Return the network that is taken for one client."""
+    """Return the network that counts as one client."""
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
@@ -73,13 +73,12 @@ def network_of(address: str) -> str:
 class Pool:
     """Threads that work on the requests of all shares in turn. Thread-safe.
 
-    A request that mostly waits, such as a follower's, says so by ``takes_long`` and then counts neither for
-    its share nor for the pool; how many of these there are is not decided here, but there must be fewer than
-    ``max_threads - max_short``.
+    A request that mostly waits, such as a follower's, calls ``takes_long`` and then counts neither for its
+    share nor for ``max_short``. The application limits these to fewer than ``max_threads - max_short``.
     """
 
     def __init__(self, max_threads: int, max_short: int, became_free: Callable[[Share], None]) -> None:
-        """``became_free`` is called by any thread when a share is not busy any more."""
+        """``became_free`` is called, in any thread, when a share is no longer busy."""
         self._max_threads = max_threads
         self._max_short = max_short
         self._became_free = became_free
@@ -94,7 +93,7 @@ class Pool:
         self._current = threading.local()
 
     def submit(self, share: Share, task: Task) -> None:
-        """Have a thread call ``task`` when it is its share's turn."""
+        """Have a thread call ``task`` when its share has its turn."""
         with self._lock:
             if share is not self._latest:
                 if self._latest is not None:
@@ -106,7 +105,7 @@ class Pool:
             self._start()
 
     def takes_long(self) -> None:
-        """Tell that the task of this thread mostly waits."""
+        """Stop counting the task of this thread: it mostly waits."""
         share: Share | None = getattr(self._current, "share", None)
         if share is not None:
             self._current.share = None
@@ -120,7 +119,7 @@ class Pool:
                 self._ready.put(None)
 
     def _start(self) -> None:
-        """Start what may start. The lock is held."""
+        """Start the tasks that the limits allow. The lock is held."""
         most = _MAX_RUNNING_BESIDE_OTHERS if monotonic() < self._is_beside_until else _MAX_RUNNING
         for _ in range(len(self._turn)):
             if self._running >= self._max_short:
@@ -140,7 +139,7 @@ class Pool:
                 self._turn.append(share)
 
     def _leave(self, share: Share) -> None:
-        """Count a task that is over, or takes long, no more. The lock is held."""
+        """Stop counting a task. The lock is held."""
         was_busy = share.is_busy
         share.running -= 1
         self._running -= 1
@@ -155,10 +154,10 @@ class Pool:
             try:
                 task()
             except BaseException:
-                # The thread is there for others, too.
+                # The thread goes on with other tasks.
                 log.exception("a request failed unexpectedly")
             finally:
-                # Nothing of this request is to live on in an idle thread.
+                # An idle thread must not hold the memory of its last request.
                 del task, item
                 with self._lock:
                     self._idle += 1

@@ -1,4 +1,4 @@
-"""TLS as ``--tls-cert`` has it."""
+"""The certificate of ``--tls-cert``."""
 
 import logging
 import os
@@ -12,20 +12,20 @@ class Certificate:
     """A certificate and its key in files that may be replaced while the service runs."""
 
     def __init__(self, cert: Path, key: Path) -> None:
-        """Raises ``OSError`` where they cannot be used."""
+        """Raises ``OSError`` if they cannot be used."""
         self._cert, self._key = cert, key
         self._stamp = self._look()
         self._context = self._load()
 
     def context(self) -> ssl.SSLContext:
-        """Return the context for a new connection: of the files as they are, if they can be used."""
+        """Return the context for a new connection: of the current files if usable, else of the last ones."""
         try:
             stamp = self._look()
             if stamp != self._stamp:
                 self._context = self._load()
                 self._stamp = stamp
         except OSError as exc:
-            # They are just being replaced, say.
+            # Perhaps they are just being replaced.
             log.error("the certificate of before stays in use: cannot read %s: %s", self._cert, exc)
         return self._context
 
@@ -35,6 +35,6 @@ class Certificate:
     def _load(self) -> ssl.SSLContext:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        # A key with a passphrase is refused, for nobody is there to type it.
+        # Nobody could type a passphrase: a key that has one is an error.
         context.load_cert_chain(self._cert, self._key, password="")
         return context

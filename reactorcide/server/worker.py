@@ -1,4 +1,4 @@
-"""What gunicorn is used for: a master that keeps one worker alive, and what each does on a signal."""
+"""The classes for gunicorn: a master that restarts one worker, and what each does on a signal."""
 
 import logging
 import os
@@ -22,33 +22,33 @@ log = logging.getLogger("reactorcide.serve")
 SHORT_THREADS = 16
 """Threads beside those for followers, long polls and uploads."""
 _SWITCH_INTERVAL_S = 0.001
-"""A request comes back from the disk, a socket or the queue many times, and waits for its turn each time.
+"""A request waits for Python's lock after each use of the disk, a socket or the queue.
 With Python's own 5 ms eight clients submitted a tenth less."""
 _TURN_S = 0.5
 _STOP_S = 4.0
-"""For which requests that have begun may go on when the service stops; less than gunicorn's patience."""
+"""How long requests may take after the service was told to stop; less than gunicorn's timeout for it."""
 _MEANINGLESS = (signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH)
-"""By these gunicorn changes its number of workers, reopens its logs and replaces itself: not here."""
+"""Signals for gunicorn to change its number of workers, reopen its logs or replace itself: ignored here."""
 
 
 def _ignore(number: int, frame: FrameType | None) -> None:
-    """Do nothing. Unlike ``SIG_IGN`` this is not handed on to the programs that are run."""
+    """Do nothing. Unlike ``SIG_IGN``, child processes do not inherit this."""
 
 
 class Worker(GunicornWorker):  # type: ignore[misc]  # gunicorn has no types
     """The process that serves: gunicorn's own interface for workers around our loop."""
 
     application: Any = None
-    """The service, once it has been started."""
+    """The service, after it has started."""
     settings: Settings
 
     def init_process(self) -> None:
-        """Have threads take turns more often than Python does by itself."""
+        """Shorten the interval at which Python switches threads."""
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
         super().init_process()
 
     def init_signals(self) -> None:
-        """Stop by SIGTERM, SIGINT, SIGQUIT and, unless it was ignored, SIGHUP."""
+        """Stop on SIGTERM, SIGINT, SIGQUIT and, unless it was ignored, SIGHUP."""
         ignores_hup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
         super().init_signals()
         for number in _MEANINGLESS:
@@ -58,14 +58,14 @@ class Worker(GunicornWorker):  # type: ignore[misc]  # gunicorn has no types
         signal.signal(signal.SIGHUP, signal.SIG_IGN if ignores_hup else self.handle_exit)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """End followers, or they would be waited for."""
+        """Stop, and end the requests of followers, which would delay it."""
         self.alive = False
         if self.application is not None:
-            # In a thread: the signal may have come while this very thread held the lock.
+            # In a thread: this one may hold the lock that it takes.
             threading.Thread(target=self.application.release_waiters, daemon=True).start()
 
     def run(self) -> None:
-        """Serve until a signal ends it, or the master is gone."""
+        """Serve until a signal arrives, or the master is gone."""
         front = Front(
             [listener.sock for listener in self.sockets],
             self.wsgi,
@@ -88,17 +88,17 @@ class Worker(GunicornWorker):  # type: ignore[misc]  # gunicorn has no types
 
 
 def certificate_of(settings: Settings) -> Certificate | None:
-    """Return the certificate that is to be used, if one is; raises ``OSError`` where it cannot."""
+    """Return the certificate of the settings, if any; raises ``OSError`` if it cannot be used."""
     if settings.tls_cert is None or settings.tls_key is None:
         return None
     return Certificate(settings.tls_cert, settings.tls_key)
 
 
 class Arbiter(GunicornArbiter):  # type: ignore[misc]  # gunicorn has no types
-    """The master. What SIGHUP does was decided by whoever started it: ``nohup`` has it ignored."""
+    """The master. It ignores SIGHUP if it was started so, as by ``nohup``."""
 
     def init_signals(self) -> None:
-        """Handle what stops the service, and nothing else."""
+        """Handle the signals that stop the service, and no others."""
         ignores_hup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
         super().init_signals()
         for number in _MEANINGLESS:
@@ -107,14 +107,14 @@ class Arbiter(GunicornArbiter):  # type: ignore[misc]  # gunicorn has no types
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
     def handle_hup(self) -> None:
-        """Stop as by SIGTERM: the terminal is gone."""
+        """Stop as on SIGTERM: the terminal is gone."""
         self.handle_term()
 
 
 class DrainingArbiter(Arbiter):
-    """A master that has its worker finish the running jobs before it stops.
+    """A master whose worker finishes the running jobs before it stops.
 
-    The second signal stops at once.
+    A second signal stops at once.
     """
 
     def __init__(self, app: Any) -> None:
@@ -133,25 +133,25 @@ class DrainingArbiter(Arbiter):
         self.handle_term()
 
     def stop(self, graceful: bool = True) -> None:
-        """Stop the worker by SIGQUIT: it ignores SIGTERM, which may be meant for the whole group."""
+        """Stop the worker with SIGQUIT: it ignores SIGTERM, which may have been sent to the whole group."""
         super().stop(graceful=False)
 
 
 class DrainingWorker(Worker):
-    """The worker of a ``DrainingArbiter``, which alone decides when it ends."""
+    """The worker of a ``DrainingArbiter``, which alone ends it."""
 
     def init_signals(self) -> None:
-        """Leave what a terminal or a service manager sends to the whole group to the master."""
+        """Ignore what a terminal or a service manager sends to the whole group: the master handles it."""
         super().init_signals()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         signal.signal(signal.SIGUSR1, self._drain)
 
     def _drain(self, sig: int, frame: FrameType | None) -> None:
-        """Drain, then have the master stop us."""
+        """Drain, then signal the master to stop."""
         master = self.ppid
         if self.application is not None:
-            # In a thread: the signal may have come while this very thread held a lock.
+            # In a thread: this one may hold a lock that it takes.
             threading.Thread(
                 target=self.application.drain, args=[lambda: os.kill(master, signal.SIGTERM)], daemon=True
             ).start()
@@ -161,9 +161,9 @@ class Logger(GunicornLogger):  # type: ignore[misc]  # gunicorn has no types
     """Sends gunicorn's own messages to the service's log; requests are logged by the application."""
 
     def setup(self, cfg: Any) -> None:
-        """Leave the handlers as the service has set them."""
+        """Keep the handlers that the service has set."""
         self.error_log = logging.getLogger("gunicorn.error")
-        # gunicorn turns this off, and then Python itself would print what nobody handles.
+        # gunicorn turns this off; then Python would print the messages itself.
         self.error_log.propagate = True
         self.access_log = logging.getLogger("gunicorn.access")
         self.error_log.setLevel(logging.WARNING)

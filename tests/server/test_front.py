@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from reactorcide.domain.errors import InvalidInput
-from reactorcide.server import connection, front, pace
+from reactorcide.server import connection, front, pace, transport
 from reactorcide.server.exchange import Exchange
 from reactorcide.server.shares import Pool, Share
 from reactorcide.server.tls import Certificate
@@ -79,7 +79,7 @@ def large(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
 def test_clients_that_take_nothing_hold_neither_threads_nor_memory(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "_TAKE_S", 1)
+    monkeypatch.setattr(transport, "_TAKE_S", 1)
     served = serve(large)
     clients = [served.connect(receive_bytes=2048) for _ in range(MORE_THAN_THREADS)]
     begun = monotonic()
@@ -106,7 +106,7 @@ def test_who_takes_an_answer_too_slowly_is_cut_off_in_the_end(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Although it never stalls: all of it has a deadline that follows from the size."""
-    monkeypatch.setattr(connection, "_TAKE_S", 1)
+    monkeypatch.setattr(transport, "_TAKE_S", 1)
     monkeypatch.setattr(pace, "LEAST_BYTES_PER_S", 4 << 20)
     served = serve(large)
     for bytes_per_s, is_cut_off in ((1 << 20, True), (24 << 20, False)):
@@ -150,7 +150,7 @@ def test_what_nobody_takes_does_not_stay_in_the_system_after_the_close(
 def test_an_answer_that_takes_long_by_itself_is_not_cut_off(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "_TAKE_S", 0.1)
+    monkeypatch.setattr(transport, "_TAKE_S", 0.1)
 
     def following(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         start_response("200 OK", [])
@@ -169,7 +169,7 @@ def test_an_answer_that_breaks_off_is_an_error_to_http_1_0_as_well(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, is_tls: bool, breaks_off: str
 ) -> None:
     """There are no chunks, so that a close alone would look like its end."""
-    monkeypatch.setattr(connection, "_TAKE_S", 1 if breaks_off == "client takes nothing" else 30)
+    monkeypatch.setattr(transport, "_TAKE_S", 1 if breaks_off == "client takes nothing" else 30)
     begun = threading.Event()
 
     def endless(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
@@ -452,6 +452,14 @@ def test_chunks_may_be_small_but_not_all_of_them(serve: Serve) -> None:
             assert status_of(client.recv(4096)) == status
 
 
+def test_a_body_is_permitted_after_the_client_has_ended_its_stream(serve: Serve) -> None:
+    served = serve(hello)
+    with served.connect() as client:
+        client.sendall(POST + b"Transfer-Encoding: chunked\r\n\r\n4\r\nabcd\r\n0\r\n\r\n")
+        client.shutdown(socket.SHUT_WR)
+        assert read_all(client).endswith(b"\r\n\r\nabcd")
+
+
 @pytest.mark.parametrize(
     ("sent", "status"),
     [
@@ -492,7 +500,11 @@ def test_lines_of_a_body_are_no_header_fields(serve: Serve, line_end: bytes, cut
     with served.connect() as client:
         if cut:
             client.sendall(head[:-cut])
-            wait_until(lambda: any(one._has_begun for one in served.front._all()), 5, "the first piece came")
+            wait_until(
+                lambda: any(one._has_partial_request() for one in served.front._all()),
+                5,
+                "the first piece came",
+            )
         client.sendall(head[len(head) - cut if cut else 0 :] + b"\n" * 300)
         assert status_of(client.recv(4096)) == 200
 
@@ -501,7 +513,9 @@ def test_header_fields_that_come_in_pieces_are_counted(serve: Serve) -> None:
     served = serve(hello)
     with served.connect() as client:
         client.sendall(GET[:-2] + b"A: b\r\n" * 60)
-        wait_until(lambda: any(one._has_begun for one in served.front._all()), 5, "the first piece came")
+        wait_until(
+            lambda: any(one._has_partial_request() for one in served.front._all()), 5, "the first piece came"
+        )
         client.sendall(b"A: b\r\n" * 60)
         assert status_of(client.recv(4096)) == 431
 
@@ -527,7 +541,9 @@ def test_a_request_that_came_with_one_before_is_answered_after_a_long_answer(ser
     with served.connect(receive_bytes=4096) as client:
         client.sendall(GET.replace(b"/ ", b"/first ", 1) + LAST_GET)
         wait_until(
-            lambda: any(one._is_answered for one in served.front._all()), 10, "the loop has to send the end"
+            lambda: any(one._answer.is_complete for one in served.front._all()),
+            10,
+            "the loop has to send the end",
         )
         assert read_all(client).count(b"HTTP/1.1 200 ") == 2
 
@@ -750,14 +766,14 @@ def test_an_answer_is_gone_on_with_when_its_thread_has_left_it(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     served = serve(large)
-    go_on = Exchange._go_on
+    run = Exchange._run
 
     def leave_late(exchange: Exchange) -> bool:
-        is_over = go_on(exchange)
+        is_over = run(exchange)
         wait_until(lambda: served.front.held_bytes == 0, 10, "the client has taken all there is")
         return is_over
 
-    monkeypatch.setattr(Exchange, "_go_on", leave_late)
+    monkeypatch.setattr(Exchange, "_run", leave_late)
     with served.connect() as client:
         client.sendall(GET.replace(b"1.1", b"1.0"))
         wait_until(lambda: served.front.held_bytes > 0, 5, "it waits for the client")
