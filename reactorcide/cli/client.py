@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import requests
 
 _SILENCE_S = 300.0
-"""How long a followed log may be silent before the connection is taken for dead, and made again."""
+"""Reconnect after this time without data on a followed log."""
 _PATIENCE_S = 60.0
 _PAUSE_S = 0.5
 _POLL_S = 1
@@ -25,10 +25,10 @@ _START = "X-Log-Position"
 
 
 class Client(Session):
-    """The API, a method a call; see ``Session``."""
+    """The API: one method for each call; see ``Session``."""
 
     def health(self) -> Json:
-        """Return what the service says of itself and of the token."""
+        """Return the health of the service, and whether the token is valid."""
         return self._json("GET", "/health", silence_s=session.CONNECT_S)
 
     def submit(self, definition: Json) -> Json:
@@ -36,7 +36,7 @@ class Client(Session):
         return self._json("POST", "/jobs", json=definition)
 
     def jobs(self, filters: Mapping[str, Any]) -> Json:
-        """Return a page of jobs; what is ``None`` or empty among the filters is left out."""
+        """Return a page of jobs; filters that are ``None`` or empty are left out."""
         return self._json("GET", "/jobs", params=filters)
 
     def job(self, job_id: str, *, wait_s: float = 0) -> Json:
@@ -44,7 +44,7 @@ class Client(Session):
         return self._json("GET", f"/jobs/{job_id}", params={"wait": wait_s} if wait_s else {})
 
     def cancel(self, job_id: str) -> Json:
-        """Cancel a job and return it; again is fine."""
+        """Cancel a job and return it. Safe to repeat."""
         return self._json("PUT", f"/jobs/{job_id}/cancel")
 
     def rerun(self, job_id: str) -> Json:
@@ -56,7 +56,7 @@ class Client(Session):
         self._send("DELETE", f"/jobs/{job_id}")
 
     def pin(self, job_id: str, *, pinned: bool) -> Json:
-        """Pin a job, or take its pin away, and return it; again is fine."""
+        """Pin or unpin a job and return it. Safe to repeat."""
         return self._json("PUT" if pinned else "DELETE", f"/jobs/{job_id}/pin")
 
     def workers(self) -> list[Json]:
@@ -65,7 +65,7 @@ class Client(Session):
         return workers
 
     def artifacts(self, job_id: str) -> Json:
-        """Return the listing of what a job left."""
+        """Return the list of a job's artifacts."""
         return self._json("GET", f"/jobs/{job_id}/artifacts")
 
     def artifact(self, job_id: str, path: str) -> Iterator[bytes]:
@@ -73,7 +73,7 @@ class Client(Session):
         yield from self._stream(f"/jobs/{job_id}/artifacts/{quote(path)}", {}, silence_s=session.ANSWER_S)
 
     def has_source(self, source_id: str) -> bool:
-        """Tell whether the service has a source that was uploaded with this token's user."""
+        """Return whether this token's user has uploaded a source to the service."""
         try:
             self._json("GET", f"/sources/{source_id}")
         except ServiceError as exc:
@@ -83,18 +83,18 @@ class Client(Session):
         return True
 
     def upload(self, source: BinaryIO, size_bytes: int, advance: Callable[[int], None]) -> Json:
-        """Upload a tar.gz as a source and return what the service says of it."""
+        """Upload a tar.gz as a source and return the service's answer."""
         return self._json(
             "POST",
             "/sources",
             data=_Upload(source, size_bytes, advance),
             headers={"Content-Type": "application/gzip"},
-            # It is looked through before it is answered.
+            # The service checks the whole source before it answers.
             silence_s=_SILENCE_S,
         )
 
     def log(self, job_id: str, part: Json) -> Iterator[bytes]:
-        """Yield the part of a log that the query's parameters name, as far as it is printed by now.
+        """Yield the part of a log that the query selects, up to now.
 
         The first chunk is empty.
         """
@@ -109,22 +109,21 @@ class Client(Session):
         stream: str | None = None,
         timestamps: bool = False,
     ) -> Iterator[bytes]:
-        """Yield a log as it grows until it closes, over all further attempts where none is named.
+        """Yield a log as it grows, until it closes; without ``attempt`` also the logs of later attempts.
 
-        An empty chunk comes at each connection that is made.
-        A connection that breaks is made again for up to a minute, and goes on where it was: no byte is left
-        out, and none is yielded twice. Of one ``stream``, or with times, what is no UTF-8 is replaced.
+        Each connection yields an empty chunk first. A broken connection is retried for up to a minute and
+        continues at the same position: no byte is lost or repeated. With ``stream`` or ``timestamps`` bytes
+        that are not UTF-8 are replaced.
         """
         number: int = attempt or self.job(job_id)["attempt"]
         position: str | None = None
         patience = _Patience(job_id)
         follow: Callable[[str, Json, str | None], Iterator[tuple[bytes, str]]] = self._follow_bytes
         if stream or timestamps:
-            # In events, for the bytes of such a text do not tell where in the log they were.
+            # Use events: the filtered text alone does not show its position in the log.
             follow = partial(self._follow_events, stream=stream, timestamps=timestamps)
         while True:
-            # The attempt is named in each request, for otherwise one that comes after a break could
-            # be answered with the next attempt's log.
+            # Name the attempt in each request: after a reconnect the last attempt may be a later one.
             query = {"attempt": number, "tail": tail, "follow": "true"}
             try:
                 for chunk, reached in follow(job_id, query, position):
@@ -140,7 +139,7 @@ class Client(Session):
             number, position, tail = number + 1, None, None
 
     def _follow_bytes(self, job_id: str, query: Json, position: str | None) -> Iterator[tuple[bytes, str]]:
-        """Yield chunks, each with the place in the log that it ends at."""
+        """Yield chunks, each with its end position in the log."""
         headers = {} if position is None else {_LAST_ID: position}
         with self._opened(f"/jobs/{job_id}/logs", query, headers) as response:
             attempt, _, start = self._start(response).partition(":")
@@ -153,7 +152,7 @@ class Client(Session):
     def _follow_events(
         self, job_id: str, query: Json, position: str | None, *, stream: str | None, timestamps: bool
     ) -> Iterator[tuple[bytes, str]]:
-        """Yield the text of events, each with the place in the log that it ends at."""
+        """Yield the text of events, each with its end position in the log."""
         headers = {"Accept": "text/event-stream"} | ({} if position is None else {_LAST_ID: position})
         self._begins_line = position is None or self._begins_line
         with self._opened(f"/jobs/{job_id}/logs", query | {"stream": stream}, headers) as response:
@@ -178,7 +177,7 @@ class Client(Session):
                 yield text, event["id"]
 
     def _start(self, response: "requests.Response") -> str:
-        """Return where in the log an answer begins."""
+        """Return the position in the log at which an answer begins."""
         start = response.headers.get(_START)
         if start is None:
             raise self._stranger(response)
@@ -191,16 +190,16 @@ class Client(Session):
             yield response
 
     def until_started(self, job_id: str) -> Json:
-        """Return the job once it does not wait any more, or has ended; patient like ``follow``."""
+        """Return the job once it has started or ended; retries like ``follow``."""
         return self._until(job_id, lambda status: status not in WAITING)
 
     def until_final(self, job_id: str) -> Json:
-        """Return the job once it has ended; patient like ``follow``."""
+        """Return the job once it has ended; retries like ``follow``."""
         return self._until(job_id, lambda status: status in FINAL)
 
     def _until(self, job_id: str, is_enough: Callable[[str], bool]) -> Json:
         patience = _Patience(job_id)
-        # The first look is without waiting: a change before the service begins to wait is none to it.
+        # The first request does not wait: the service reports only changes after it begins to wait.
         wait_s = 0
         while True:
             asked_at = time.monotonic()
@@ -213,13 +212,13 @@ class Client(Session):
                 return job
             patience.renew()
             if wait_s and time.monotonic() - asked_at < _PAUSE_S:
-                # The status changed to another that is not enough, or all places for waiting are taken.
+                # The status changed but is not enough, or the service has no free slot for a long poll.
                 time.sleep(_PAUSE_S / 5)
             wait_s = _POLL_S
 
 
 class _Upload:
-    """A file whose reading is seen; the library looks for a length and for ``read``."""
+    """A file that reports the bytes read from it; ``requests`` needs ``__len__`` and ``read``."""
 
     def __init__(self, file: BinaryIO, size_bytes: int, advance: Callable[[int], None]) -> None:
         self._file = file
@@ -241,18 +240,18 @@ class _Upload:
 
 
 class _Patience:
-    """Waits while a service is away that was there before: it may be starting again."""
+    """Retry while the service does not answer, for up to a minute: it may be restarting."""
 
     def __init__(self, job_id: str) -> None:
         self._job_id = job_id
         self._until: float | None = None
 
     def renew(self) -> None:
-        """Begin anew: the service has answered."""
+        """Reset the limit: the service has answered."""
         self._until = None
 
     def wait(self, problem: ServiceAway) -> None:
-        """Sleep a little; raises ``ServiceAway`` instead when a minute has passed like this."""
+        """Sleep until the next try; raises ``ServiceAway`` a minute after the first failure."""
         if self._until is None:
             self._until = time.monotonic() + _PATIENCE_S
         if time.monotonic() > self._until:

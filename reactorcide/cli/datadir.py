@@ -15,16 +15,16 @@ _MAX_OWNER_CHARS = 20
 
 
 def lock_data_dir(data_dir: Path) -> TextIO:
-    """Make the data directory this process's own, for as long as the returned file is open.
+    """Create and lock the data directory, for as long as the returned file is open.
 
-    A service that was killed leaves its worker holding the lock for about a second, so this is patient
-    for 5 s. Raises ``ConfigurationError`` when another service has it, another user has put something there,
-    or it can't be used.
+    Waits up to 5 s, because the worker of a killed service holds the lock for about a second. Raises
+    ``ConfigurationError`` if another service holds the lock, another user owns something in the directory,
+    or it cannot be used.
     """
     try:
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         _check_owners(data_dir)
-        # Kept open across the fork: the lock belongs to the worker just as well.
+        # Stays open across the fork, so that the worker holds the lock too.
         lock = open(  # noqa: SIM115  # the caller closes it
             _lock_path(data_dir), "a+", encoding="ascii", errors="replace", opener=_open_itself
         )
@@ -54,15 +54,15 @@ def lock_data_dir(data_dir: Path) -> TextIO:
 
 
 def lock_owner(data_dir: Path) -> str | None:
-    """Return the id of the process that has locked the data directory, ``None`` where none has.
+    """Return the id of the process that holds the data directory's lock; ``None`` if none does.
 
-    Changes nothing; raises ``OSError`` where the lock can't be looked at.
+    Changes nothing. Raises ``OSError`` if the lock cannot be read.
     """
     if not _lock_path(data_dir).exists():
         return None
     with open(_lock_path(data_dir), encoding="ascii", errors="replace", opener=_open_itself) as lock:
         try:
-            # Shared and for an instant: a service that starts just now tries again anyway.
+            # Shared and only for an instant: a service that starts at this moment retries.
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return _owner(lock)
@@ -70,7 +70,7 @@ def lock_owner(data_dir: Path) -> str | None:
 
 
 def _check_owners(data_dir: Path) -> None:
-    """Raise ``ConfigurationError`` where another user than this one and root owns a file that is trusted."""
+    """Raise ``ConfigurationError`` if another user except root owns the directory or a file in it."""
     for path in (data_dir.resolve(), *data_dir.iterdir()):
         owner = path.lstat().st_uid
         if owner not in (0, os.geteuid()):
@@ -82,7 +82,7 @@ def _check_owners(data_dir: Path) -> None:
 
 
 def _open_itself(path: str, flags: int) -> int:
-    """Open a file, but not one that a link leads to."""
+    """Open a file without following a link."""
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
 
 

@@ -1,10 +1,10 @@
-"""The socket in the data directory: how the command line reaches the service of its own user.
+"""The socket in the data directory, by which the command line reaches its own user's service.
 
-The service listens here beside ``--host`` and ``--port``, and answers the same: a token is needed here, too.
-But the client can find out whose process listens, which a port does not tell.
+The service listens on it in addition to ``--host`` and ``--port``, with the same API and tokens. Unlike on a
+port, the client can check which user's process listens.
 
-The path of a socket has at most 107 bytes, and a data directory may lie deeper. So the directory is opened,
-and the socket is named below ``/proc/self/fd``.
+A socket's path has at most 107 bytes, and the data directory's may be longer. So the directory is opened, and
+the socket is named below ``/proc/self/fd``.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from reactorcide.domain.errors import ReactorcideError
 from reactorcide.settings import Settings
 
 PEER = ("unix", 0)
-"""The address of everybody who comes over the socket, for what knows addresses as a host and a port."""
+"""The address of all clients of the socket, as a host and a port."""
 
 _BACKLOG = 128
 
@@ -29,12 +29,12 @@ _BACKLOG = 128
 class Listener(socket.socket):
     """The listening socket, for a server that expects a host and a port as an address.
 
-    gunicorn would remove the file of a socket with a path for its name, and fail where it is gone already.
+    With a path as its name, gunicorn would remove the socket's file, and fail if it is missing.
     """
 
     @property
     def sock(self) -> "Listener":
-        """Return itself: gunicorn's own listeners have the socket there."""
+        """Return itself: gunicorn expects the socket in this attribute."""
         return self
 
     def accept(self) -> tuple[socket.socket, tuple[str, int]]:
@@ -48,21 +48,20 @@ class Listener(socket.socket):
 
 
 class Stranger(ReactorcideError):
-    """The socket is not for this user, or somebody else than its owner listens on it."""
+    """The socket belongs to another user, or another user's process listens on it."""
 
 
 def listen(data_dir: Path) -> Listener:
-    """Return a socket that listens in the data directory, for its user alone.
+    """Return a socket that listens in the data directory, accessible to its user only.
 
-    Only for the process that has locked the directory, for a socket that is there already is taken for the
-    remains of a service that was killed. Raises ``OSError`` where the file system has no sockets, or
-    something else is in its place.
+    Only for the process that holds the directory's lock: it replaces an existing socket as that of a killed
+    service. Raises ``OSError`` if the file system has no sockets, or another file has the socket's name.
     """
     listener = Listener(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         with _opened(data_dir) as path:
             _remove(path)
-            # The directory may be open to others; whoever may write to a socket may connect to it.
+            # The directory may be open to others, and write permission on a socket allows to connect.
             before = os.umask(0o177)
             try:
                 listener.bind(path)
@@ -76,21 +75,21 @@ def listen(data_dir: Path) -> Listener:
 
 
 def remove(data_dir: Path) -> None:
-    """Remove the socket, if there is one. Only for the process that has locked the directory."""
+    """Remove the socket, if there is one. Only for the process that holds the directory's lock."""
     with contextlib.suppress(OSError), _opened(data_dir) as path:
         _remove(path)
 
 
 def connect(data_dir: Path, timeout_s: float | None) -> socket.socket:
-    """Return a connection to the service that works on the data directory.
+    """Return a connection to the service of the data directory.
 
-    Raises ``OSError`` where none listens, and ``Stranger`` where it is not this user's or root's: whoever
-    listens there would be sent this user's token.
+    Raises ``OSError`` if none listens, and ``Stranger`` if the listening process is not this user's or
+    root's: it would receive this user's token.
     """
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         if timeout_s is not None:
-            # A full queue is waited for in the kernel; with a timeout of Python's own it would be an error.
+            # The kernel waits while the backlog is full; with Python's timeout that would be an error.
             limit = struct.pack("ll", int(timeout_s), int(timeout_s % 1 * 1_000_000))
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
         with _opened(data_dir) as path:
@@ -110,7 +109,7 @@ def connect(data_dir: Path, timeout_s: float | None) -> socket.socket:
 
 
 def _check_peer(connection: socket.socket, data_dir: Path) -> None:
-    """Raise ``Stranger`` unless the process that listens is of this user, or root's."""
+    """Raise ``Stranger`` unless the listening process is this user's or root's."""
     size_bytes = struct.calcsize("iii")
     _, uid, _ = struct.unpack("iii", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size_bytes))
     if uid not in (0, os.geteuid()):

@@ -1,4 +1,4 @@
-"""A connection to a service over HTTP, and what a person is told where that fails."""
+"""A connection to a service over HTTP, and the error sentences if that fails."""
 
 import ipaddress
 import os
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _PREFIX = "/api/v1"
 _LOCAL_BASE_URL = "http://localhost"
-"""What is asked over the socket in the data directory."""
+"""The base URL of requests over the socket in the data directory."""
 CONNECT_S = 5.0
 ANSWER_S = 60.0
 BLOCK_BYTES = 1 << 16
@@ -29,7 +29,7 @@ Json = dict[str, Any]
 
 
 class ServiceError(ReactorcideError):
-    """The service refused, or what answered is no Reactorcide; ``fields`` are those to blame, if any are."""
+    """The service refused the request, or is not Reactorcide; ``fields`` are the wrong fields, if any."""
 
     def __init__(self, message: str, *, status: int | None = None, fields: Collection[str] = ()) -> None:
         super().__init__(message)
@@ -38,15 +38,14 @@ class ServiceError(ReactorcideError):
 
 
 class ServiceAway(ServiceError):
-    """The service does not answer, or not now; it may later."""
+    """The service does not answer at the moment; a later try may succeed."""
 
 
 class Session:
-    """The service at a URL, or the one that works on a data directory of this user.
+    """A connection to the service at a URL, or to that of a data directory of this user.
 
-    ``token_advice`` is shown where the token is refused, or there is none. Every method raises
-    ``ServiceError`` with a sentence for a person, or ``Stranger`` where the data directory is not this
-    user's. Not for several threads at once.
+    ``token_advice`` is shown if the token is missing or refused. Every method raises ``ServiceError`` with
+    a sentence for the user, or ``Stranger`` if the data directory is another user's. Not thread-safe.
     """
 
     def __init__(self, service: str | Path, token: str | None, token_advice: str) -> None:
@@ -57,16 +56,16 @@ class Session:
         self.url = str(service) if self._data_dir is None else f"unix:{_socket_path(self._data_dir)}"
         self._base_url = self.url if self._data_dir is None else _LOCAL_BASE_URL
         self.is_local = is_loopback(self._base_url)
-        """The service is on this host, as far as its address tells."""
+        """The service's address is one of this host."""
         self._has_token = bool(token)
         self._token_advice = token_advice
         self._session = requests.Session()
-        # A proxy that the environment names can't know what is meant by this host.
+        # A proxy cannot reach this host's loopback.
         self._session.trust_env = not self.is_local
         if not self._session.trust_env:
-            # Of the environment this alone counts then.
+            # The only variable that still applies.
             self._session.verify = os.environ.get("REQUESTS_CA_BUNDLE") or True
-        # As a callable, or a .netrc would win over it.
+        # A callable, because .netrc would override a header.
         self._session.auth = _Bearer(token) if token else _nothing
         if self._data_dir is not None:
             from reactorcide.cli.transport import LocalAdapter
@@ -95,7 +94,7 @@ class Session:
     def _stream(self, path: str, query: Json, *, silence_s: float) -> Iterator[bytes]:
         response = self._send("GET", path, params=query, stream=True, silence_s=silence_s)
         with response, self._translated():
-            # Tells that the service has answered.
+            # Signals that the service has answered.
             yield b""
             yield from response.iter_content(BLOCK_BYTES)
 
@@ -146,7 +145,7 @@ class Session:
         )
 
     def _stranger(self, response: "requests.Response") -> ServiceError:
-        """Return what an answer means that is none of the service's: a proxy's, mostly."""
+        """Return the error for an answer that is not from the service, but mostly from a proxy."""
         status = response.status_code
         who = f"{_in_front(response)} of {self.url}"
         if status in (502, 503, 504):
@@ -208,7 +207,7 @@ class _Bearer:
     """Puts the token into each request."""
 
     def __init__(self, token: str) -> None:
-        # As bytes, for the library would take text for Latin-1.
+        # As bytes, because the library encodes text as Latin-1.
         self._header = f"Bearer {token}".encode()
 
     def __call__(self, request: Any) -> Any:
@@ -221,7 +220,7 @@ def _nothing(request: Any) -> Any:
 
 
 def _in_front(response: "requests.Response") -> str:
-    """Name what has answered in place of the service."""
+    """Return a name for the proxy that answered instead of the service."""
     name = response.headers.get("Server", "")
     return f"a proxy ({name[:50]}) in front" if name and name.isprintable() else "a proxy in front"
 
@@ -248,7 +247,7 @@ def _nobody_in(data_dir: Path) -> str:
 
 
 def is_loopback(url: str) -> bool:
-    """Tell whether a URL is one of this host, by its address."""
+    """Return whether the host of a URL is loopback."""
     host = urlsplit(url).hostname or ""
     try:
         return ipaddress.ip_address(host).is_loopback
