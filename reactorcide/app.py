@@ -2,7 +2,6 @@
 
 import logging
 import shutil
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +18,7 @@ from reactorcide.domain.errors import ConfigurationError, NotFound, ReactorcideE
 from reactorcide.jobs import JobContext, StoredJobs, sources
 from reactorcide.jobs.hints import WorkerHints
 from reactorcide.jobs.retention import Policy
+from reactorcide.jobs.upkeep import QueueUpkeep
 from reactorcide.lib.ids import new_id
 from reactorcide.lib.notifier import LocalNotifier
 from reactorcide.logs.local import LocalLogStore
@@ -35,6 +35,7 @@ from reactorcide.store.database import Database
 from reactorcide.store.vault import Vault
 from reactorcide.worker.attempt import Limits
 from reactorcide.worker.janitor import Janitor
+from reactorcide.worker.local import LocalPort, queue_duties
 from reactorcide.worker.loop import Worker
 from reactorcide.worker.prepare import Preparation
 
@@ -61,7 +62,7 @@ class Service:
         settings = replace(settings, data_dir=settings.data_dir.absolute())
         self._settings = settings
         self._notifier = LocalNotifier()
-        metrics, hints = Metrics(), WorkerHints()
+        metrics = Metrics()
         self._queue = _queue(settings, metrics)
         self._database = Database(settings.database_path)
         self._store = Store(self._database, Vault.beside(settings.database_path))
@@ -80,20 +81,18 @@ class Service:
             metrics=metrics,
             corndogs=self._queue.corndogs,
             rules=preparation.rules,
-            hints=hints,
+            hints=WorkerHints(),
         )
         self._worker = Worker(
-            self._context,
+            LocalPort(self._context, lease_s=settings.lease_s),
             self._runner,
             preparation,
             _limits(settings),
-            worker_id=f"{socket.gethostname()}-{new_id()[-8:]}",
             concurrency=settings.concurrency,
-            lease_s=settings.lease_s,
             queues=settings.queues,
             check_disk=self._objects.check_room,
+            duties=queue_duties(QueueUpkeep(self._context, lease_s=settings.lease_s)),
         )
-        hints.subscribe(self._worker.wake, self._worker.stop_attempt)
         self._janitor = Janitor(
             self._context,
             self._runner,

@@ -110,6 +110,8 @@ class OpenAttempt:
 
     job: Job
     worker_id: str
+    heartbeat_at_ms: int
+    """When its worker has last said that it runs."""
     container_id: str | None
     container_started_at: str | None
     """When its container started, in the engine's own words: tells one life of a container from the next."""

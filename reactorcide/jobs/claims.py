@@ -28,7 +28,7 @@ class Claims:
     """Rounds of claiming. For one thread.
 
     Corndogs hands out tasks of others, too, where they share a queue. In a round these are held until our
-    own are found behind them, and then put back as they were: their states, timeout and priority; only
+    own come behind them, and then put back as they were: their states, timeout and priority; only
     their age is new. A worker that dies meanwhile does not take them along: each comes back when its own
     timeout is over, or, where it has none, the lease that it is given for the round.
     """
@@ -61,10 +61,10 @@ class Claims:
                 if not wanted:
                     return
                 check_ready()
-                found = self.next(wanted)
-                if found is None:
+                claimed = self.next(wanted)
+                if claimed is None:
                     return
-                task, job_id = found
+                task, job_id = claimed
                 job = take(self._context, task, job_id, worker_id)
                 if job is not None:
                     yield job, task
@@ -92,15 +92,15 @@ class Claims:
             if queue in self._done_with or (rest is not None and rest.until > monotonic()):
                 continue
             try:
-                found = self._next_of(queue)
+                claimed = self._next_of(queue)
             except CorndogsUnavailable:
                 raise
             except CorndogsError as exc:
                 self._problem = exc
                 self._done_with.add(queue)
                 continue
-            if found is not None:
-                return found
+            if claimed is not None:
+                return claimed
         return None
 
     def end(self) -> None:

@@ -1,10 +1,11 @@
 """Status changes of a job: each is guarded in the store, then logged, counted and announced."""
 
 import logging
+from dataclasses import replace
 
 from reactorcide import crashpoints
 from reactorcide.domain.audit import Action, Actor, AuditEntry
-from reactorcide.domain.errors import CorndogsError, IllegalTransition, ObjectStoreError
+from reactorcide.domain.errors import CorndogsError, IllegalTransition, NotFound, ObjectStoreError
 from reactorcide.domain.jobs import (
     ACTIVE,
     Job,
@@ -35,6 +36,26 @@ def claim(context: JobContext, job_id: str, task_id: str, worker_id: str) -> Job
     job = context.store.attempts.create(job_id, task_id, worker_id, now_ms=now_ms())
     _changed(context, job)
     return job
+
+
+def handing_over(
+    context: JobContext,
+    job: Job,
+    container_id: str,
+    *,
+    container_started_at: str,
+    at_ms: int,
+    log_offset: int,
+) -> None:
+    """Record that the command of the job's attempt may be on its way; see ``Attempts.begin_hand_over``."""
+    context.store.attempts.begin_hand_over(
+        job.job_id,
+        job.attempt,
+        container_id,
+        container_started_at=container_started_at,
+        now_ms=at_ms,
+        log_offset=log_offset,
+    )
 
 
 def started(context: JobContext, job: Job, *, at_ms: int) -> None:
@@ -187,6 +208,27 @@ def cancelled(context: JobContext, job_id: str, by: Actor) -> Job:
         tx.audit.add(AuditEntry(at_ms=at_ms, by=by, action=Action.JOB_CANCEL, subject=job_id))
     _changed(context, job)
     return job
+
+
+def is_cancelled(context: JobContext, job_id: str) -> bool:
+    """Tell whether the job is cancelled now; one that is gone is not."""
+    try:
+        return context.store.jobs.get(job_id).status is JobStatus.CANCELLED
+    except NotFound:
+        return False
+
+
+def attempt_ended(context: JobContext, job: Job) -> Job | None:
+    """Close the task of an attempt that has ended; returns the job as it is now, ``None`` if it is gone.
+
+    ``job`` is as it was while the attempt ran: by now it may be queued again, under another task.
+    """
+    try:
+        current = context.store.jobs.get(job.job_id)
+    except NotFound:
+        return None
+    close_task(context, replace(current, corndogs_task_id=job.corndogs_task_id))
+    return current
 
 
 def close_task(context: JobContext, job: Job) -> None:

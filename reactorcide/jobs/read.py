@@ -1,11 +1,12 @@
 """Looking at jobs: lists, waiting for a change, and artifacts."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from time import monotonic
 
 from reactorcide.domain.accounts import User
+from reactorcide.domain.artifacts import Artifact
 from reactorcide.domain.errors import NotFound, ObjectNotFound
 from reactorcide.domain.jobs import AttemptRecord, Job, JobFilter, artifacts_prefix, attempt_prefix
 from reactorcide.jobs import StoredJobs, access
@@ -15,18 +16,6 @@ from reactorcide.lib.tar import Entry
 
 _MAX_QUEUES = 1000
 """In a list: a user may name a queue of its own for each job."""
-MAX_LISTING_BYTES = 8 << 20
-"""Of the list of what a job left."""
-
-
-@dataclass(frozen=True, slots=True)
-class Artifact:
-    """One file that a job left."""
-
-    path: str
-    size: int
-    sha256: str
-    is_executable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,13 +132,8 @@ def artifact_entries(context: StoredJobs, job: Job, items: Iterable[Artifact]) -
         )
 
 
-def listed_bytes(item: Artifact) -> int:
-    """Return what one file takes in a list, at most."""
-    return len(json.dumps(asdict(item))) + len(",\n")
-
-
 def save_artifact_listing(
-    context: StoredJobs, job: Job, listing: list[Artifact], *, truncated: bool = False
+    context: StoredJobs, job: Job, listing: Sequence[Artifact], *, truncated: bool = False
 ) -> None:
     """Write down what an attempt left; what is not in the listing is not there for clients."""
     lines = [json.dumps(asdict(item)) for item in sorted(listing, key=lambda item: item.path)]

@@ -1,6 +1,6 @@
 """Keeping jobs and the tasks of the queue in step, whoever works."""
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from time import time_ns
 from typing import TypeVar
 
@@ -28,7 +28,7 @@ class QueueUpkeep:
 
     def __init__(self, context: JobContext, *, lease_s: float) -> None:
         self._context = context
-        self._lease_s = lease_s
+        self.lease_s = lease_s
         self._started_at_ms = now_ms()
         self._checked_up_to = self._closed_up_to = ""
 
@@ -47,14 +47,13 @@ class QueueUpkeep:
             before_ms=before_ms, now_ms=now_ms(), after=self._checked_up_to, limit=_MAX_CHECKED
         )
         self._checked_up_to = jobs[-1].job_id if len(jobs) == _MAX_CHECKED else ""
-        for_each(jobs, lambda job: requeue.check(self._context, job, lease_s=self._lease_s))
+        for_each(jobs, lambda job: requeue.check(self._context, job, lease_s=self.lease_s))
 
-    def close_tasks(self, running: Collection[str]) -> None:
-        """Close the tasks of jobs that are over, some at a time, in turn; not of those that run here."""
+    def close_tasks(self) -> None:
+        """Close the tasks of jobs that are over, some at a time, in turn."""
         jobs = self._context.store.tasks.to_close(after=self._closed_up_to, limit=_MAX_CLOSED)
         self._closed_up_to = jobs[-1].job_id if len(jobs) == _MAX_CLOSED else ""
-        over = [job for job in jobs if job.job_id not in running]
-        for_each(over, lambda job: lifecycle.end_task(self._context, job))
+        for_each(jobs, lambda job: lifecycle.end_task(self._context, job))
 
     def time_out_tasks(self) -> None:
         """Bring back the tasks of workers that went away."""

@@ -25,13 +25,18 @@ _START = "UPDATE attempt SET started_at_ms = ? WHERE job_id = ? AND attempt = ?"
 _START_JOB = (
     "UPDATE job SET started_at_ms = ?, updated_at_ms = ? WHERE job_id = ? AND attempt = ? AND status = ?"
 )
+_ADOPT = (
+    "UPDATE attempt SET worker_id = ?, heartbeat_at_ms = ? WHERE job_id = ? AND attempt = ? "
+    "AND completed_at_ms IS NULL AND worker_id = ? AND heartbeat_at_ms = ? RETURNING attempt"
+)
+_ADOPT_JOB = "UPDATE job SET worker_id = ? WHERE job_id = ? AND attempt = ?"
 _END = (
     "UPDATE attempt SET completed_at_ms = ?, exit_code = ?, error = ?, log_truncated = ? "
     "WHERE job_id = ? AND attempt = ? AND completed_at_ms IS NULL"
 )
 _UNFINISHED = f"""
-    SELECT job_id, attempt, worker_id, container_id, container_started_at, handing_over_at_ms, started_at_ms,
-        log_offset
+    SELECT job_id, attempt, worker_id, heartbeat_at_ms, container_id, container_started_at,
+        handing_over_at_ms, started_at_ms, log_offset
     FROM attempt {indexed_by("attempt_open")} WHERE completed_at_ms IS NULL
     """  # noqa: S608  # our own text
 _JOB_AT = f"SELECT {COLUMN_LIST} FROM job WHERE job_id = ? AND attempt = ?"  # noqa: S608  # as above
@@ -147,6 +152,31 @@ class Attempts:
                 )
 
         self._db.write(work)
+
+    def adopt(
+        self,
+        job_id: str,
+        attempt: int,
+        worker_id: str,
+        *,
+        from_worker_id: str,
+        heartbeat_at_ms: int,
+        now_ms: int,
+    ) -> bool:
+        """Make an attempt another worker's, or stamp it where it is the same one's.
+
+        Tells whether the attempt was still as ``unfinished`` has returned it; else nothing is written.
+        """
+
+        def work(db: Any) -> bool:
+            values = (worker_id, now_ms, job_id, attempt, from_worker_id, heartbeat_at_ms)
+            if db.execute_sql(_ADOPT, values).fetchone() is None:
+                return False
+            if worker_id != from_worker_id:
+                db.execute_sql(_ADOPT_JOB, (worker_id, job_id, attempt))
+            return True
+
+        return self._db.write(work)
 
     def unfinished(self) -> list[OpenAttempt]:
         """Return every attempt that has not ended."""

@@ -28,7 +28,9 @@ _TO_SUBMIT = f"""
     """  # noqa: S608  # as above
 _TO_CLOSE = f"""
     SELECT job_id FROM job {indexed_by("job_task_open")}
-    WHERE task_open AND status IN (?, ?, ?) AND job_id > ? ORDER BY job_id LIMIT ?
+    WHERE task_open AND status IN (?, ?, ?) AND job_id > ? AND NOT EXISTS
+        (SELECT 1 FROM attempt WHERE attempt.job_id = job.job_id AND attempt.completed_at_ms IS NULL)
+    ORDER BY job_id LIMIT ?
     """  # noqa: S608  # as above
 _CLOSED = "UPDATE job SET task_open = ? WHERE job_id = ? AND corndogs_task_id = ?"
 _SUBMIT_INTERRUPTED = "UPDATE job SET next_submit_at_ms = 0 WHERE status = ? AND attempt = 1"
@@ -104,7 +106,10 @@ class Tasks:
         return self._jobs(_QUEUED_LONG, (JobStatus.QUEUED, before_ms, now_ms, after, limit))
 
     def to_close(self, *, after: str = "", limit: int = 100) -> list[Job]:
-        """Return jobs that are over while Corndogs still has their task, by id from the one ``after`` it."""
+        """Return jobs that are over while Corndogs still has their task, by id from the one ``after`` it.
+
+        Not those with an attempt that has not ended: its worker closes the task.
+        """
         return self._jobs(_TO_CLOSE, (*sorted(FINAL), after, limit))
 
     def _jobs(self, job_ids: str, values: Sequence[object]) -> list[Job]:

@@ -4,7 +4,7 @@ import logging
 import threading
 
 from reactorcide.domain import audit
-from reactorcide.jobs import JobContext, logs, retention, sources
+from reactorcide.jobs import JobContext, images, logs, retention, sources
 from reactorcide.jobs.delete import purge_ended
 from reactorcide.lib.clock import now_ms
 from reactorcide.runner import Runner
@@ -77,10 +77,8 @@ class Janitor:
         if not self._keep_image_days:
             return
         since_ms = now_ms() - self._keep_image_days * retention.DAY_MS
-        for found in self._context.store.images.unused(since_ms=since_ms):
-            if self._runner.remove_image(found.image, found.image_id):
-                self._context.store.images.remove(found)
-                log.info("image %s is removed: unused for %d days", found.image, self._keep_image_days)
+        for image in images.remove_unused(self._context, self._runner.remove_image, since_ms=since_ms):
+            log.info("image %s is removed: unused for %d days", image.image, self._keep_image_days)
 
     def _remove_sources(self) -> None:
         """Remove the sources that somebody has uploaded and no job has used for long."""

@@ -8,20 +8,16 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from time import monotonic
 
-from reactorcide.corndogs.task import Task
 from reactorcide.domain.errors import InfrastructureError
 from reactorcide.domain.jobs import Job, JobStatus, OpenAttempt
 from reactorcide.domain.workers import WorkerView
-from reactorcide.jobs import JobContext, tasks
-from reactorcide.jobs.claims import Claims
-from reactorcide.jobs.upkeep import QueueUpkeep, for_each
 from reactorcide.lib.clock import now_ms
 from reactorcide.runner import Runner
 from reactorcide.worker.attempt import Attempt, Limits
 from reactorcide.worker.disk import DiskWatch
 from reactorcide.worker.duties import Duties, Duty
 from reactorcide.worker.interrupt import Reason
-from reactorcide.worker.lease import Lease
+from reactorcide.worker.port import Held, WorkerPort
 from reactorcide.worker.prepare import Preparation
 from reactorcide.worker.recovery import Recovery
 
@@ -29,10 +25,7 @@ log = logging.getLogger("reactorcide.worker")
 
 _SHORTEST_POLL_S = 0.05
 _LONGEST_POLL_S = 1.0
-_SWEEP_EVERY_S = 1.0
-_TIDY_EVERY_S = 5.0
 _RECOVER_EVERY_S = 15.0
-_CHECK_TASKS_EVERY_S = 2.0
 _RETRY_DUTY_S = 1.0
 _ENGINE_FRESH_S = 1.0
 """An engine that has answered this recently is taken to be there."""
@@ -50,28 +43,26 @@ class Worker:
 
     def __init__(
         self,
-        context: JobContext,
+        port: WorkerPort,
         runner: Runner,
         preparation: Preparation,
         limits: Limits,
         *,
-        worker_id: str,
         concurrency: int,
-        lease_s: float,
         queues: Sequence[str],
         check_disk: Callable[[], None] = lambda: None,
+        duties: Sequence[Duty] = (),
     ) -> None:
         """Make a worker; ``start`` starts it.
 
         ``check_disk`` raises ``InfrastructureError`` where there is no room for another job's output.
+        ``duties`` are further ones that the worker's thread does.
         """
-        self._context = context
+        self._port = port
         self._runner = runner
         self._preparation = preparation
         self._limits = limits
-        self._worker_id = worker_id
         self._concurrency = concurrency
-        self._lease_s = lease_s
         self._queues = tuple(queues)
         self._check_disk = check_disk
         self._drained: Callable[[], None] | None = None
@@ -86,32 +77,22 @@ class Worker:
         self._engine_seen = float("-inf")
         self._last_seen_ms = now_ms()
         self._poll_s = _SHORTEST_POLL_S
-        self._claims = Claims(context, lease_s=lease_s, is_stopping=lambda: self._stopping)
-        self._upkeep = QueueUpkeep(context, lease_s=lease_s)
         self._recovery = Recovery(
-            context,
+            port,
             runner,
-            running=lambda: {(attempt.job.job_id, attempt.job.attempt) for attempt in self._attempts()},
+            running=lambda: frozenset((one.job.job_id, one.job.attempt) for one in self._attempts()),
             adopt=self._adopt,
             is_stopping=lambda: self._stopping,
         )
         self._duties = Duties(
             [
                 Duty("adopt", _RECOVER_EVERY_S, self._recovery.run, _RETRY_DUTY_S),
-                Duty("sweep", _SWEEP_EVERY_S, self._upkeep.submit_due, _RETRY_DUTY_S),
-                Duty("renew", lease_s / 3, self._renew, _RETRY_DUTY_S),
-                Duty("stamp", lease_s / 3, self._stamp, _RETRY_DUTY_S),
-                Duty("check tasks", _CHECK_TASKS_EVERY_S, self._upkeep.check_tasks, _RETRY_DUTY_S),
-                Duty("close tasks", min(_TIDY_EVERY_S, lease_s / 3), self._close_tasks, _RETRY_DUTY_S),
-                Duty(
-                    "time out tasks",
-                    min(_TIDY_EVERY_S, lease_s / 3),
-                    self._upkeep.time_out_tasks,
-                    _RETRY_DUTY_S,
-                ),
+                Duty("renew", port.lease_s / 3, self._renew, _RETRY_DUTY_S),
+                *duties,
             ],
             log,
         )
+        port.listen(self.wake, self.stop_attempt)
 
     def start(self) -> None:
         """Start claiming; attempts that an earlier process left are adopted first."""
@@ -129,6 +110,7 @@ class Worker:
         with self._lock:
             self._stopping = True
             attempts, threads = list(self._running.values()), list(self._threads)
+        self._port.close()
         for attempt in attempts:
             attempt.interrupt.set(Reason.STOPPING)
         self._wake.set()
@@ -176,7 +158,7 @@ class Worker:
         with self._lock:
             running = tuple(sorted(self._running))
         return WorkerView(
-            worker_id=self._worker_id,
+            worker_id=self._port.worker_id,
             host=socket.gethostname(),
             concurrency=self._concurrency,
             running_job_ids=running,
@@ -223,9 +205,9 @@ class Worker:
         """Claim while there are free places and waiting jobs; where one was claimed, look again at once."""
         if not self._has_place():
             return
-        with closing(self._claims.round(self._worker_id, self._queues, self._check_ready)) as claimed:
-            for job, task in claimed:
-                self._run(self._attempt(job, task))
+        with closing(self._port.claim(self._queues, self._check_ready)) as claimed:
+            for job in claimed:
+                self._run(self._attempt(job))
                 self._look()
                 if not self._has_place():
                     return
@@ -242,15 +224,13 @@ class Worker:
 
     def _adopt(self, left: OpenAttempt) -> None:
         """Go on with an attempt that nobody runs."""
-        # Its task is not asked for: a queue that is away keeps nobody from looking after what runs.
-        attempt = self._attempt(left.job, tasks.claimed_by(left.job), left)
+        attempt = self._attempt(left.job, left)
         if left.job.status is JobStatus.CANCELLED:
             attempt.interrupt.set(Reason.CANCELLED)
         self._run(attempt)
 
-    def _attempt(self, job: Job, task: Task | None, adopted: OpenAttempt | None = None) -> Attempt:
-        lease = Lease(self._context, task)
-        return Attempt(self._context, self._runner, self._preparation, self._limits, job, lease, adopted)
+    def _attempt(self, job: Job, adopted: OpenAttempt | None = None) -> Attempt:
+        return Attempt(self._port, self._runner, self._preparation, self._limits, job, adopted)
 
     def _run(self, attempt: Attempt) -> None:
         job_id = attempt.job.job_id
@@ -272,32 +252,20 @@ class Worker:
                 attempt.interrupt.set(Reason.STOPPING)
         thread.start()
         # A cancel between the claim and this moment found nothing to stop.
-        if self._context.store.jobs.get(job_id).status is JobStatus.CANCELLED:
+        if self._port.is_cancelled(attempt.job):
             attempt.interrupt.set(Reason.CANCELLED)
 
     def _attempts(self) -> list[Attempt]:
         with self._lock:
             return list(self._running.values())
 
-    # --- duties --------------------------------------------------------------------------------
-
     def _renew(self) -> None:
         """Renew the leases of running attempts."""
-        for_each(self._attempts(), self._renew_one)
+        self._port.renew([Held(attempt.job, self._lease_s(attempt)) for attempt in self._attempts()])
 
-    def _renew_one(self, attempt: Attempt) -> None:
-        timeout_s = self._lease_s
-        if attempt.deadline is not None:
-            # Never past the job's own end: so a worker that hangs loses the task on time.
-            left_s = attempt.deadline + self._limits.cancel_grace_s - monotonic()
-            timeout_s = max(1.0, min(timeout_s, left_s))
-        attempt.lease.renew(timeout_s)
-
-    def _stamp(self) -> None:
-        """Stamp the rows of running attempts."""
-        held = [(attempt.job.job_id, attempt.job.attempt) for attempt in self._attempts()]
-        if held:
-            self._context.store.attempts.heartbeat(held, now_ms=now_ms())
-
-    def _close_tasks(self) -> None:
-        self._upkeep.close_tasks({attempt.job.job_id for attempt in self._attempts()})
+    def _lease_s(self, attempt: Attempt) -> float:
+        if attempt.deadline is None:
+            return self._port.lease_s
+        # Never past the job's own end: so a worker that hangs loses the task on time.
+        left_s = attempt.deadline + self._limits.cancel_grace_s - monotonic()
+        return max(1.0, min(self._port.lease_s, left_s))

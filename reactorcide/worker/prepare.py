@@ -9,7 +9,6 @@ from pathlib import Path
 
 from reactorcide.domain.errors import InvalidInput, JobFailed
 from reactorcide.domain.jobs import ARTIFACTS_DIR, Job, JobDefinition
-from reactorcide.jobs import JobContext, sources
 from reactorcide.lib.tar import Entry
 from reactorcide.sources.addresses import AddressRules
 from reactorcide.sources.archive import archive, empty_directories
@@ -18,6 +17,7 @@ from reactorcide.sources.repack import repack
 from reactorcide.sources.roots import Identity, SourceDirectory, SourceRoots
 from reactorcide.sources.rules import SourceRules
 from reactorcide.worker.interrupt import Interrupt
+from reactorcide.worker.port import WorkerPort
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,14 +97,14 @@ class Preparation:
     @contextmanager
     def source(
         self,
-        context: JobContext,
+        port: WorkerPort,
         job: Job,
         log: Callable[[bytes], None],
         interrupt: Interrupt,
         deadline: float,
         check: Callable[[], None],
     ) -> Iterator[Source]:
-        """Yield the job's source; what had to be made for it is removed afterwards.
+        """Yield the job's source; what was created for it is removed afterwards.
 
         ``deadline`` is by ``time.monotonic``; ``check`` raises to give up half-way. Raises
         ``JobFailed`` where the source can't be had, ``JobInterrupted``, ``InfrastructureError``.
@@ -129,7 +129,7 @@ class Preparation:
             directory,
             self._roots.forbidden_identity(),
             check=check,
-            entries=sources.entries(context, definition),
+            entries=port.source(job),
         )
 
     def _git_source(
@@ -142,7 +142,7 @@ class Preparation:
         check: Callable[[], None],
     ) -> Source:
         definition = job.definition
-        found = checkout(
+        revision = checkout(
             definition.git_url or "",
             definition.git_ref,
             workspace,
@@ -158,9 +158,9 @@ class Preparation:
             refusal=None if self._is_admin(job.user_id) else self._addresses.refusal,
         )
         env = {
-            "REACTORCIDE_GIT_URL": found.url_without_credentials,
-            "REACTORCIDE_GIT_REF": found.ref,
-            "REACTORCIDE_GIT_SHA": found.sha,
+            "REACTORCIDE_GIT_URL": revision.url_without_credentials,
+            "REACTORCIDE_GIT_REF": revision.ref,
+            "REACTORCIDE_GIT_SHA": revision.sha,
         }
         # The workspace lies in the data directory and is the one thing there that a job may have.
         return Source(

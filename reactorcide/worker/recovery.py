@@ -2,13 +2,13 @@
 
 import logging
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from reactorcide.domain.errors import InfrastructureError, JobFailed
 from reactorcide.domain.jobs import OpenAttempt
-from reactorcide.jobs import JobContext
 from reactorcide.runner import ContainerInfo, Runner
+from reactorcide.worker.port import WorkerPort
 
 log = logging.getLogger("reactorcide.worker")
 
@@ -21,15 +21,15 @@ class Recovery:
 
     def __init__(
         self,
-        context: JobContext,
+        port: WorkerPort,
         runner: Runner,
         *,
-        running: Callable[[], Collection[tuple[str, int]]],
+        running: Callable[[], frozenset[tuple[str, int]]],
         adopt: Callable[[OpenAttempt], None],
         is_stopping: Callable[[], bool],
     ) -> None:
         """``running`` returns the job's id and the number of each attempt that runs here."""
-        self._context = context
+        self._port = port
         self._runner = runner
         self._running = running
         self._adopt = adopt
@@ -46,21 +46,26 @@ class Recovery:
         # too.
         containers = {
             (info.job_id, info.attempt): info
-            for info in self._runner.list(self._context.instance_id)
+            for info in self._runner.list(self._port.instance_id)
             if info.is_named
         }
-        for left in self._context.store.attempts.unfinished():
+        # After the engine was asked: of whatever has a container now, the attempt is there.
+        unfinished = self._port.unfinished()
+        for left in unfinished.ours:
             key = (left.job.job_id, left.job.attempt)
-            if key not in running:
-                container = containers.pop(key, None)
-                if left.container_id is None and container is not None:
-                    left = replace(left, container_id=container.container_id)
+            if key in running:
+                continue
+            container = containers.pop(key, None)
+            if left.container_id is None and container is not None:
+                left = replace(left, container_id=container.container_id)
+            if self._port.adopt(left):
                 log.info("adopting a job that was left running", extra={"job_id": left.job.job_id})
                 self._adopt(left)
-        self._remove_orphans([orphan for key, orphan in containers.items() if key not in running])
+        needed = running | unfinished.of_others
+        self._remove_orphans([orphan for key, orphan in containers.items() if key not in needed])
         if not self.is_done:
             # The engine now and then forgets to take one along with its container. Once is enough.
-            self._runner.remove_stray_volumes(self._context.instance_id)
+            self._runner.remove_stray_volumes(self._port.instance_id)
         self.is_done = True
 
     def join(self, timeout_s: float | None = None) -> None:

@@ -14,7 +14,7 @@ import pytest
 import requests
 
 from reactorcide import crashpoints
-from reactorcide.worker.attempt.report import MOST_KILLED_PREPARATIONS
+from reactorcide.worker.attempt.report import MAX_KILLED_PREPARATIONS
 from tests.conftest import NewService
 from tests.support.client import Job
 from tests.support.service import Service
@@ -120,7 +120,7 @@ def test_a_preparation_that_kills_the_service_is_not_tried_for_ever(
         if tries_left == 2:
             # As if that had happened often before.
             with closing(sqlite3.connect(service.data_dir / "reactorcide.db")) as database, database:
-                database.execute("UPDATE job SET killed_preparations = ?", (MOST_KILLED_PREPARATIONS - 2,))
+                database.execute("UPDATE job SET killed_preparations = ?", (MAX_KILLED_PREPARATIONS - 2,))
         if tries_left:
             marker.touch()
         service.start()

@@ -106,6 +106,9 @@ def test_what_was_taken_over_can_be_cancelled(
     job = begun(service, "echo begun; sleep 60")
     end(service)
     service.start()
+    # It is the same worker as before, whose attempts are its own.
+    [worker] = service.admin.get("workers")["workers"]
+    assert service.admin.job(job)["worker_id"] == worker["worker_id"]
     assert service.admin.cancel(job)["status"] == "cancelled"
     wait_until(lambda: not service.containers(engine, job), 10, "its container is gone")
 

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from reactorcide.domain.accounts import Role, User
+from reactorcide.domain.artifacts import Artifact
 from reactorcide.domain.errors import Forbidden, InvalidInput, JobFailed, NotFound, TooLarge
 from reactorcide.domain.jobs import Job, JobDefinition, JobStatus, Outcome, artifacts_prefix, attempt_prefix
 from reactorcide.jobs import JobContext, delete, lifecycle, read, sources
@@ -419,7 +420,7 @@ class TestArtifacts:
         items = []
         for path, data, is_executable in (("bin/tool", b"binary", True), ("notes", b"text", False)):
             shelf.context.objects.put(artifacts_prefix(job.job_id, 1) + path, [data])
-            items.append(read.Artifact(path, len(data), "", is_executable=is_executable))
+            items.append(Artifact(path, len(data), "", is_executable=is_executable))
         read.save_artifact_listing(shelf.context, job, items)
         return job
 

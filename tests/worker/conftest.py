@@ -16,6 +16,7 @@ from reactorcide.jobs import JobContext
 from reactorcide.jobs.hints import WorkerHints
 from reactorcide.jobs.logs import LogPart, read
 from reactorcide.jobs.submit import submit
+from reactorcide.jobs.upkeep import QueueUpkeep
 from reactorcide.lib.notifier import LocalNotifier
 from reactorcide.logs.local import LocalLogStore
 from reactorcide.metrics import Metrics
@@ -24,6 +25,7 @@ from reactorcide.runner.fake import FakeRunner
 from reactorcide.sources.roots import SourceRoots
 from reactorcide.store.database import Database
 from reactorcide.worker.attempt import Limits
+from reactorcide.worker.local import LocalPort, queue_duties
 from reactorcide.worker.loop import Worker
 from reactorcide.worker.prepare import Preparation
 from tests.support.store import new_store
@@ -53,9 +55,11 @@ class House:
             artifacts=100,
             max_disk_bytes=options.pop("max_disk_bytes", 0),
         )
-        settings: dict[str, Any] = {"worker_id": "w", "concurrency": 2, "lease_s": 60.0, "queues": ()}
-        worker = Worker(self.context, self.runner, self.preparation, limits, **settings | options)
-        self.context.hints.subscribe(worker.wake, worker.stop_attempt)
+        lease_s = options.pop("lease_s", 60.0)
+        port = LocalPort(self.context, lease_s=lease_s, worker_id=options.pop("worker_id", "w"))
+        duties = queue_duties(QueueUpkeep(self.context, lease_s=lease_s))
+        settings: dict[str, Any] = {"concurrency": 2, "queues": (), "duties": duties}
+        worker = Worker(port, self.runner, self.preparation, limits, **settings | options)
         worker.start()
         self.workers.append(worker)
         return worker

@@ -14,17 +14,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from reactorcide.domain.artifacts import Artifact
 from reactorcide.domain.errors import EngineUnavailable, JobInterrupted, NotFound
 from reactorcide.domain.jobs import Job, JobDefinition, JobStatus
 from reactorcide.jobs import JobContext, read
 from reactorcide.jobs.hints import WorkerHints
-from reactorcide.jobs.read import Artifact
 from reactorcide.lib.notifier import LocalNotifier
 from reactorcide.logs.local import LocalLogStore
 from reactorcide.logs.writer import LogWriter
 from reactorcide.metrics import Metrics
 from reactorcide.objects.filesystem import FilesystemObjectStore
 from reactorcide.worker.attempt.artifacts import CollectingEnded, store_artifacts
+from reactorcide.worker.local import LocalPort
 from tests.support.tars import chunked, header, member, tar
 
 GLOBS = [["**"], ["*.txt", "a/**"], ["**/x"]]
@@ -68,7 +69,7 @@ class Collection:
         self, base: Path, data: Iterator[bytes] | Callable[[], Iterable[bytes]], **options: Any
     ) -> None:
         self.context = a_context(base)
-        limits = {name: options.pop(name, 10**9) for name in ("most_bytes", "most_files")}
+        limits = {name: options.pop(name, 10**9) for name in ("max_bytes", "max_files")}
         check = options.pop("check", lambda: None)
         self.job = a_job(**options)
         self.opened = 0
@@ -79,7 +80,9 @@ class Collection:
 
         log = LogWriter(self.context.logs, self.context.notifier, "j", 1)
         try:
-            self.prefix = store_artifacts(self.context, self.job, open_tar, log, check=check, **limits)
+            self.prefix = store_artifacts(
+                LocalPort(self.context, lease_s=60), self.job, open_tar, log, check=check, **limits
+            )
         finally:
             log.close()
             self.context.logs.seal("jobs/j/1/")
@@ -145,13 +148,13 @@ def test_no_glob_keeps_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("limits", "kept", "said"),
     [
-        ({"most_files": 2}, ["a", "b"], "there are more than 2 (--max-artifacts)"),
-        ({"most_bytes": 12 << 10}, ["a"], "larger than 12 KiB (--max-artifact-bytes)"),
+        ({"max_files": 2}, ["a", "b"], "there are more than 2 (--max-artifacts)"),
+        ({"max_bytes": 12 << 10}, ["a"], "larger than 12 KiB (--max-artifact-bytes)"),
         # The third one has a byte, which takes more.
-        ({"most_bytes": 19 << 10}, ["a", "b"], "larger than 19 KiB (--max-artifact-bytes)"),
-        ({"most_bytes": 4 << 10}, [], "larger than 4 KiB (--max-artifact-bytes)"),
-        ({"most_files": 0}, [], "(--max-artifacts)"),
-        ({"most_files": 3, "most_bytes": 20 << 10}, ["a", "b", "c"], None),
+        ({"max_bytes": 19 << 10}, ["a", "b"], "larger than 19 KiB (--max-artifact-bytes)"),
+        ({"max_bytes": 4 << 10}, [], "larger than 4 KiB (--max-artifact-bytes)"),
+        ({"max_files": 0}, [], "(--max-artifacts)"),
+        ({"max_files": 3, "max_bytes": 20 << 10}, ["a", "b", "c"], None),
     ],
 )
 def test_what_is_past_a_bound_is_not_kept_and_both_log_and_listing_say_so(
@@ -174,7 +177,7 @@ def deep_paths() -> list[str]:
 
 
 def test_the_directories_of_a_file_count(tmp_path: Path) -> None:
-    kept = collected(tmp_path, *map(member, deep_paths()), most_bytes=1 << 20)
+    kept = collected(tmp_path, *map(member, deep_paths()), max_bytes=1 << 20)
     # Each takes 102 times 4 KiB.
     assert len(kept.stored) == 2
     assert kept.truncated
@@ -184,7 +187,7 @@ def test_the_directories_of_a_file_count(tmp_path: Path) -> None:
 
 def test_the_directories_of_a_hard_link_count_before_its_content_has_come(tmp_path: Path) -> None:
     links = [member(path, kind=tarfile.LNKTYPE, target="artifacts/a") for path in deep_paths()]
-    kept = collected(tmp_path, member("a"), *links, artifacts=["**/b"], most_bytes=1 << 20)
+    kept = collected(tmp_path, member("a"), *links, artifacts=["**/b"], max_bytes=1 << 20)
     assert kept.truncated
     assert "larger than 1 MiB (--max-artifact-bytes)" in kept.log
 
@@ -196,7 +199,7 @@ def test_what_is_past_a_bound_is_not_even_read(tmp_path: Path) -> None:
             yield bytes(1 << 16)
         raise AssertionError("it was read")
 
-    assert Collection(tmp_path, endless(), most_bytes=100).truncated
+    assert Collection(tmp_path, endless(), max_bytes=100).truncated
 
 
 @pytest.mark.parametrize(
@@ -280,7 +283,7 @@ class TestHardLinks:
 
     @pytest.mark.parametrize("globs", [None, ["*"]])
     @pytest.mark.parametrize(
-        ("limits", "said"), [({"most_bytes": 10_000}, "-bytes"), ({"most_files": 2}, "s)")]
+        ("limits", "said"), [({"max_bytes": 10_000}, "-bytes"), ({"max_files": 2}, "s)")]
     )
     def test_each_counts(
         self, tmp_path: Path, globs: list[str] | None, limits: dict[str, int], said: str
@@ -317,7 +320,7 @@ def test_collecting_that_takes_too_long_ends_with_what_there_is(
             yield bytes(1 << 18)
 
     watch = Stopwatch(100, CollectingEnded("it took too long"))
-    kept = Collection(tmp_path, hole, artifacts=globs, check=watch, most_bytes=1 << 60)
+    kept = Collection(tmp_path, hole, artifacts=globs, check=watch, max_bytes=1 << 60)
     assert kept.paths == ["file"]
     assert kept.stored == {"file"}
     assert kept.truncated
@@ -378,7 +381,7 @@ def test_whatever_a_tar_is_nothing_is_written_outside(seed: int, globs: list[str
     with tempfile.TemporaryDirectory() as directory:
         base = Path(directory)
         try:
-            kept = Collection(base, iter(list(chunked(bytes(data), 700))), artifacts=globs, most_bytes=30_000)
+            kept = Collection(base, iter(list(chunked(bytes(data), 700))), artifacts=globs, max_bytes=30_000)
         except EngineUnavailable:
             kept = None
         files = [path for path in base.rglob("*") if not path.is_dir()]

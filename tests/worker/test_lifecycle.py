@@ -29,6 +29,7 @@ from reactorcide.domain.jobs import FINAL, WAITING, Job, JobDefinition, JobStatu
 from reactorcide.jobs import JobContext, cancel, delete, explain, lifecycle
 from reactorcide.jobs.hints import WorkerHints
 from reactorcide.jobs.submit import submit
+from reactorcide.jobs.upkeep import QueueUpkeep
 from reactorcide.lib.notifier import LocalNotifier
 from reactorcide.logs.local import LocalLogStore
 from reactorcide.metrics import Metrics
@@ -37,7 +38,9 @@ from reactorcide.runner.fake import FakeRunner
 from reactorcide.sources.roots import SourceRoots
 from reactorcide.store.database import Database
 from reactorcide.worker.attempt import Attempt, Limits
+from reactorcide.worker.duties import Duty
 from reactorcide.worker.interrupt import Reason
+from reactorcide.worker.local import LocalPort, queue_duties
 from reactorcide.worker.loop import Worker
 from reactorcide.worker.prepare import Preparation
 from tests.support.store import new_store
@@ -85,15 +88,13 @@ class SteppedWorker(Worker):
 
     def _run(self, attempt: Attempt) -> None:
         self._running[attempt.job.job_id] = attempt
-        if self._context.store.jobs.get(attempt.job.job_id).status is JobStatus.CANCELLED:
+        if self._port.is_cancelled(attempt.job):
             attempt.interrupt.set(Reason.CANCELLED)
 
     def step(self) -> None:
         """Do all the duties, claim what there are places for, and run that."""
         for duty in self._duties.duties:
             self._duties.guard(duty.name, duty.call)
-        # The janitor's, who works beside the worker.
-        self._duties.guard("purge", lambda: delete.purge_ended(self._context))
         self._recovery.join()
         if self._recovery.is_done:
             self._duties.guard("claim", self._claim)
@@ -187,17 +188,18 @@ class Lifecycle(RuleBasedStateMachine):
     def _start(self) -> None:
         """Start the service: a new worker knows of nothing that ran before."""
         limits = Limits(prepare_timeout_s=30, cancel_grace_s=1.0, pids=100, artifact_bytes=0, artifacts=0)
+        port = LocalPort(self.context, lease_s=LEASE_S, worker_id="w")
+        # The janitor's, who works beside the worker.
+        purge = Duty("purge", 0.0, lambda: delete.purge_ended(self.context), 0.0)
         self.worker = SteppedWorker(
-            self.context,
+            port,
             self.runner,
             self.preparation,
             limits,
-            worker_id="w",
             concurrency=3,
-            lease_s=LEASE_S,
             queues=(),
+            duties=[*queue_duties(QueueUpkeep(self.context, lease_s=LEASE_S)), purge],
         )
-        self.context.hints.subscribe(lambda: None, self.worker.stop_attempt)
         self.context.store.tasks.submit_interrupted()
 
     def _alive(self, call: Any, crash_at: str | None) -> Any:

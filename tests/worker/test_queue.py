@@ -27,7 +27,7 @@ HUGE = b"[" * 3_000_000
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have tasks looked for often, and of jobs that were just queued."""
-    monkeypatch.setattr("reactorcide.worker.loop._CHECK_TASKS_EVERY_S", 0.1)
+    monkeypatch.setattr("reactorcide.worker.local._CHECK_TASKS_EVERY_S", 0.1)
     monkeypatch.setattr("reactorcide.jobs.upkeep._QUEUED_LONG_MS", 0)
 
 
@@ -474,7 +474,7 @@ def test_a_job_whose_task_somebody_takes_while_it_runs_goes_on(house: House) -> 
 def test_a_queue_whose_clean_up_fails_does_not_hold_up_the_others(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reactorcide.worker.loop._TIDY_EVERY_S", 0.2)
+    monkeypatch.setattr("reactorcide.worker.local._CLOSE_EVERY_S", 0.2)
     corndogs = house.context.corndogs
     for queue in ("a", "b", "c"):
         house.submit(queue_name=queue)
@@ -513,7 +513,7 @@ def test_a_task_that_is_not_archived_is_marked_and_closed_once(
 def test_what_cannot_be_closed_now_does_not_hold_up_the_others(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reactorcide.worker.loop._TIDY_EVERY_S", 0.2)
+    monkeypatch.setattr("reactorcide.worker.local._CLOSE_EVERY_S", 0.2)
     monkeypatch.setattr("reactorcide.jobs.upkeep._MAX_CLOSED", 2)
     bad, good = [house.submit(queue_name="bad") for _ in range(3)], house.submit()
     for event in ("DELETE", "UPDATE"):

@@ -22,10 +22,13 @@ from reactorcide.domain.jobs import Job, JobStatus
 from reactorcide.jobs import cancel, delete, explain, lifecycle, logs, read, tasks
 from reactorcide.jobs.logs import LogPart, LogPosition
 from reactorcide.jobs.rerun import rerun
+from reactorcide.jobs.upkeep import QueueUpkeep
 from reactorcide.lib.clock import now_ms
 from reactorcide.logs.local import _LocalLogFile
+from reactorcide.objects.filesystem import FilesystemObjectStore
 from reactorcide.runner import ContainerSpec, Started
 from reactorcide.runner.fake import FakeContainer
+from reactorcide.worker.local import LocalPort
 from tests.support.waiting import wait_until
 from tests.worker.conftest import USER, House
 
@@ -346,6 +349,28 @@ def test_a_deleted_job_leaves_nothing(house: House) -> None:
     wait_until(lambda: house.runner.containers == {}, 20, "the container to go")
 
 
+def test_a_deleted_job_whose_objects_cannot_be_removed_just_then_holds_up_no_other(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.worker(concurrency=1)
+    job = house.submit("hang")
+    house.until(job, lambda job: job.started_at_ms is not None, "the job to start")
+    tried = threading.Event()
+
+    def no_delete(store: FilesystemObjectStore, prefix: str) -> None:
+        tried.set()
+        raise ObjectStoreError("it is read-only")
+
+    monkeypatch.setattr(FilesystemObjectStore, "delete", no_delete)
+    delete.delete(house.context, USER, job.job_id)
+    assert tried.wait(20)
+    assert house.ended(house.submit()).status is JobStatus.COMPLETED
+    monkeypatch.undo()
+    delete.purge_ended(house.context)
+    with pytest.raises(NotFound):
+        house.job(job)
+
+
 def test_a_rerun_has_the_same_definition(house: House) -> None:
     house.worker()
     original = house.ended(house.submit("exit 4", job_env_vars={"A": "b"}))
@@ -379,7 +404,7 @@ def test_no_lease_reaches_past_the_job_s_own_end(house: House) -> None:
     assert 1 <= task.timeout_s <= 12
 
 
-def test_a_restart_takes_over_what_runs(house: House) -> None:
+def test_a_restart_adopts_what_runs(house: House) -> None:
     first = house.worker()
     job = house.submit("print begun; hang")
     house.until(job, lambda job: job.started_at_ms is not None, "the job to start")
@@ -465,7 +490,13 @@ def test_the_payload_names_the_job_and_nothing_that_is_secret(house: House) -> N
 
 
 def left_by_a_crash(
-    house: House, command: str, *, begun: bool = True, arrived: bool = True, **fields: Any
+    house: House,
+    command: str,
+    *,
+    begun: bool = True,
+    arrived: bool = True,
+    worker_id: str = "w",
+    **fields: Any,
 ) -> tuple[Job, FakeContainer]:
     """Leave an attempt whose worker died while the command was handed over.
 
@@ -474,7 +505,7 @@ def left_by_a_crash(
     job = house.submit(command, **fields)
     task = house.context.corndogs.get_next_task("default", tasks.TASK_WAITING)
     assert task is not None
-    job = lifecycle.claim(house.context, job.job_id, task.uuid, "gone")
+    job = lifecycle.claim(house.context, job.job_id, task.uuid, worker_id)
     spec = ContainerSpec(
         instance_id="instance",
         job_id=job.job_id,
@@ -504,7 +535,7 @@ def left_by_a_crash(
     return job, container
 
 
-def test_a_command_that_was_handed_over_unseen_is_taken_over(house: House) -> None:
+def test_a_command_that_was_handed_over_unseen_is_adopted(house: House) -> None:
     job, _ = left_by_a_crash(house, "print hello; exit 5")
     house.worker()
     ended = house.ended(job)
@@ -582,6 +613,111 @@ def test_a_container_that_is_gone_during_the_hand_over_may_have_run(house: House
         "somebody removed its container while the command was handed over, so whether that has run "
         "is not known"
     )
+
+
+class TestAnotherWorkersAttempt:
+    """An attempt that another worker has claimed: it is left to that one as long as that one lives."""
+
+    @staticmethod
+    def running(house: House) -> Job:
+        job, _ = left_by_a_crash(house, "print hello; hang", worker_id="other")
+        lifecycle.started(house.context, job, at_ms=now_ms())
+        return job
+
+    @staticmethod
+    def stamp(house: House, heartbeat_at_ms: int) -> None:
+        with house.database.transaction() as tx:
+            tx.execute("UPDATE attempt SET heartbeat_at_ms = ?", (heartbeat_at_ms,))
+
+    def test_with_a_fresh_heartbeat_is_neither_adopted_nor_is_its_container_removed(
+        self, house: House, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("reactorcide.worker.loop._RECOVER_EVERY_S", 0.1)
+        job = self.running(house)
+        # Twice the lease is what a worker is waited for.
+        self.stamp(house, now_ms() - 100_000)
+        worker = house.worker(lease_s=60)
+        mine = house.ended(house.submit())
+        house.runner.create(next(spec for spec in house.runner.created if spec.job_id == mine.job_id))
+        wait_until(lambda: len(house.runner.containers) == 1, 20, "the orphan to go")
+        assert [one.spec.job_id for one in house.runner.containers.values()] == [job.job_id]
+        assert worker.view().running_job_ids == ()
+        assert (house.job(job).status, house.job(job).worker_id) == (JobStatus.RUNNING, "other")
+
+    @pytest.mark.parametrize("age_ms", [121_000, -121_000])
+    def test_with_an_old_heartbeat_is_adopted(
+        self, house: House, monkeypatch: pytest.MonkeyPatch, age_ms: int
+    ) -> None:
+        """A negative age: the clock was put back meanwhile."""
+        monkeypatch.setattr("reactorcide.worker.loop._RECOVER_EVERY_S", 0.1)
+        job = self.running(house)
+        house.worker(lease_s=60)
+        assert house.ended(house.submit()).status is JobStatus.COMPLETED
+        assert house.job(job).worker_id == "other"
+        self.stamp(house, now_ms() - age_ms)
+        adopted = house.until(job, lambda job: job.worker_id == "w", "the job to be adopted")
+        assert (adopted.status, adopted.attempt) == (JobStatus.RUNNING, 1)
+        cancel.cancel(house.context, USER, job.job_id)
+        assert house.ended(job).status is JobStatus.CANCELLED
+        wait_until(lambda: house.context.store.attempts.log_is_closed(job.job_id, 1), 20, "its log to close")
+        assert house.log(job) == "hello\n[reactorcide] cancelled\n"
+        assert [record.worker_id for record in house.context.store.attempts.of_job(job.job_id)] == ["w"]
+
+    def test_is_adopted_by_one_worker_only(self, house: House) -> None:
+        self.running(house)
+        self.stamp(house, 0)
+        ports = [LocalPort(house.context, lease_s=60, worker_id=name) for name in ("a", "b")]
+        [seen_by_a], [seen_by_b] = [port.unfinished().ours for port in ports]
+        assert [ports[0].adopt(seen_by_a), ports[1].adopt(seen_by_b)] == [True, False]
+        assert ports[1].unfinished().ours == []
+        assert ports[1].unfinished().of_others == {(seen_by_a.job.job_id, 1)}
+
+
+def test_a_running_job_is_stamped_and_a_cancel_that_was_not_heard_is_told_with_it(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = house.worker()
+    job = house.submit("print begun; hang")
+    house.until(job, lambda job: job.started_at_ms is not None, "the job to start")
+    [claimed] = house.context.store.attempts.unfinished()
+    wait_until(lambda: now_ms() > claimed.heartbeat_at_ms, 5, "the clock to go on")
+    worker._renew()
+    [renewed] = house.context.store.attempts.unfinished()
+    assert renewed.heartbeat_at_ms > claimed.heartbeat_at_ms
+    monkeypatch.setattr(house.context.hints, "job_cancelled", lambda job_id: None)
+    cancel.cancel(house.context, USER, job.job_id)
+    assert len(worker.view().running_job_ids) == 1
+    worker._renew()
+    assert house.ended(job).status is JobStatus.CANCELLED
+
+
+def test_the_task_of_a_cancelled_job_is_closed_by_its_worker_and_not_before(house: House) -> None:
+    job, _ = left_by_a_crash(house, "print hello; hang")
+    lifecycle.started(house.context, job, at_ms=now_ms())
+    cancel.cancel(house.context, USER, job.job_id)
+    QueueUpkeep(house.context, lease_s=60).close_tasks()
+
+    def state() -> str | None:
+        task = house.context.corndogs.get_task(house.job(job).corndogs_task_id or "", "default")
+        return None if task is None else task.current_state
+
+    assert state() == tasks.TASK_CLAIMED
+    house.worker()
+    house.ended(job)
+    assert state() == "canceled"
+
+
+def test_a_job_that_is_queued_again_at_once_keeps_its_new_task(house: House) -> None:
+    job, _ = left_by_a_crash(house, "exit 0", begun=False, arrived=False)
+    lifecycle.try_again(house.context, job, "an outage", delay_s=0)
+    QueueUpkeep(house.context, lease_s=60).submit_due()
+    lifecycle.attempt_ended(house.context, job)
+    states = []
+    for task_id in (job.corndogs_task_id, house.job(job).corndogs_task_id):
+        task = house.context.corndogs.get_task(task_id or "", "default")
+        assert task is not None
+        states.append(task.current_state)
+    assert states == ["completed", tasks.TASK_WAITING]
 
 
 def test_a_job_whose_preparation_kills_the_service_is_not_tried_for_ever(house: House) -> None:
@@ -744,7 +880,12 @@ def test_a_secret_in_an_error_is_in_no_log_and_no_row(house: House, caplog: pyte
     with house.database.read() as db:
         reasons = db.execute_sql("SELECT reason FROM job_event WHERE reason IS NOT NULL").fetchall()
     assert reasons == [(job.error,)]
-    assert any(vars(record).get("reason") == job.error for record in caplog.records)
+    # Logged after the row is written.
+    wait_until(
+        lambda: any(vars(record).get("reason") == job.error for record in list(caplog.records)),
+        20,
+        "the end to be logged",
+    )
 
 
 def test_a_secret_is_masked_where_the_log_is_written_anew(house: House) -> None:
@@ -753,7 +894,7 @@ def test_a_secret_is_masked_where_the_log_is_written_anew(house: House) -> None:
     job = house.submit("print s3cret; hang", **secret)
     wait_until(lambda: house.log(job) == "[REDACTED]\n", 20, "the first line to be there")
     first.stop(10)
-    house.worker(worker_id="w2")
+    house.worker()
     cancel.cancel(house.context, USER, job.job_id)
     ended = house.ended(job)
     assert house.log(ended).splitlines()[0] == "[REDACTED]"
@@ -767,7 +908,7 @@ def test_half_a_secret_is_not_written_when_the_service_stops(house: House) -> No
     wait_until(lambda: house.log(job) != "", 20, "the first line to be there")
     first.stop(10)
     assert house.log(job) == "begun\n"
-    house.worker(worker_id="w2")
+    house.worker()
     cancel.cancel(house.context, USER, job.job_id)
     assert house.log(house.ended(job)).startswith("begun\ns3cret\n")
 

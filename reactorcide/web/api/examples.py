@@ -7,7 +7,7 @@ from reactorcide.domain.definition import JOB_FIELDS
 _JOB_ID = "0198c0de-1d2c-7b3a-9f4e-5a6b7c8d9e0f"
 _USER_ID = "0198c0de-0a1b-7c2d-8e3f-4a5b6c7d8e9f"
 _TOKEN_ID = "0198c0de-2b3c-7d4e-9f5a-6b7c8d9e0f1a"  # noqa: S105  # an id, not a token
-_WORKER_ID = "build-host-7c8d9e0f"
+_WORKER_ID = "embedded-7c8d9e0f"
 _BEGUN, _STARTED, _ENDED = (f"2026-01-31T12:00:{moment}Z" for moment in ("00.000", "01.250", "04.500"))
 
 _JOB: dict[str, Any] = {

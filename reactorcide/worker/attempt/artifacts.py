@@ -1,4 +1,4 @@
-"""Keeping what a job left in its artifacts directory."""
+"""Storing the files that a job left in its artifacts directory."""
 
 import hashlib
 import logging
@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 from time import monotonic
 
 from reactorcide import crashpoints
+from reactorcide.domain.artifacts import MAX_LISTING_BYTES, Artifact
 from reactorcide.domain.errors import EngineUnavailable, JobInterrupted, ReactorcideError
-from reactorcide.domain.jobs import ARTIFACTS_DIR, Job, artifacts_prefix
-from reactorcide.jobs import JobContext
-from reactorcide.jobs.read import MAX_LISTING_BYTES, Artifact, listed_bytes, save_artifact_listing
+from reactorcide.domain.jobs import ARTIFACTS_DIR, Job
 from reactorcide.lib.globs import Globs
 from reactorcide.lib.sizes import MIN_FILE_BYTES, format_size
 from reactorcide.lib.tar import DamagedTar, Entry, Tree, path_problem, read_tar
@@ -20,23 +19,24 @@ from reactorcide.worker.attempt.container import Container
 from reactorcide.worker.attempt.limits import Limits
 from reactorcide.worker.attempt.patience import Patience
 from reactorcide.worker.interrupt import Interrupt, Reason
+from reactorcide.worker.port import WorkerPort
 
 log = logging.getLogger("reactorcide.worker")
 
-_MOST_TRIES = 5
+_MAX_TRIES = 5
 """With an engine that answers; one that is away is waited for."""
 
-_MOST_SAID = 20
-"""Files that are named in the log because they are not kept; of more only their number is said."""
-_MOST_SHOWN_CHARS = 200
+_MAX_NAMED = 20
+"""Files that are named in the log because they are not kept; the others are counted."""
+_MAX_SHOWN_CHARS = 200
 
 
 class CollectingEnded(ReactorcideError):
-    """Collecting has to end now; the message says why. What is stored by then is kept."""
+    """Collecting has to end now; the message says why. What is stored by then stays."""
 
 
 def collect(
-    context: JobContext,
+    port: WorkerPort,
     job: Job,
     container: Container,
     log_writer: LogWriter,
@@ -66,17 +66,17 @@ def collect(
     while True:
         try:
             return store_artifacts(
-                context,
+                port,
                 job,
                 container.artifacts,
                 log_writer,
-                most_bytes=limits.artifact_bytes,
-                most_files=limits.artifacts,
+                max_bytes=limits.artifact_bytes,
+                max_files=limits.artifacts,
                 check=check,
             )
         except EngineUnavailable as exc:
             tries += 1
-            if tries == _MOST_TRIES:
+            if tries == _MAX_TRIES:
                 raise
             extra = {"job_id": job.job_id, "attempt": job.attempt}
             log.warning("trying again to read the artifacts: %s", exc, extra=extra)
@@ -85,13 +85,13 @@ def collect(
 
 
 def store_artifacts(
-    context: JobContext,
+    port: WorkerPort,
     job: Job,
     open_tar: Callable[[], Generator[bytes, None, None] | None],
     log: LogWriter,
     *,
-    most_bytes: int,
-    most_files: int,
+    max_bytes: int,
+    max_files: int,
     check: Callable[[], None],
 ) -> str | None:
     """Store the files of a tar of the artifacts directory; returns their object key prefix.
@@ -105,7 +105,7 @@ def store_artifacts(
     member and piece: ``CollectingEnded`` from it ends it like a bound, all else that it raises passes
     through. Returns ``None`` when there was no file. Raises ``InfrastructureError``.
     """
-    collection = _Collection(context, job, log, most_bytes, most_files)
+    collection = _Collection(port, job, log, max_bytes, max_files)
     try:
         tar = open_tar()
         if tar is None:
@@ -130,34 +130,31 @@ class _Full(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Link:
-    """A name that is to be kept of a file whose content comes under another one."""
+    """A hard link that is to be stored: its content comes under another name."""
 
     path: str
     mode: int
 
 
 class _Collection:
-    """What is kept of one artifacts directory."""
+    """The files of one artifacts directory that are stored."""
 
-    def __init__(
-        self, context: JobContext, job: Job, log: LogWriter, most_bytes: int, most_files: int
-    ) -> None:
-        self._context = context
+    def __init__(self, port: WorkerPort, job: Job, log: LogWriter, max_bytes: int, max_files: int) -> None:
+        self._port = port
         self._job = job
         self._log = log
-        self._most_bytes = most_bytes
-        self._most_files = most_files
-        self._prefix = artifacts_prefix(job.job_id, job.attempt)
+        self._max_bytes = max_bytes
+        self._max_files = max_files
         globs = job.definition.artifacts
-        self._wanted = None if globs is None else Globs(globs)
+        self._globs = None if globs is None else Globs(globs)
         self._tree = Tree()
-        self._kept: dict[str, Artifact] = {}
-        self._left_bytes = most_bytes
+        self._artifacts: dict[str, Artifact] = {}
+        self._left_bytes = max_bytes
         self._left_listing_bytes = MAX_LISTING_BYTES
-        self._unwanted = self._not_kept = 0
+        self._unmatched = self._skipped = 0
         self._truncated = False
         self.awaited: dict[str, list[_Link]] = {}
-        """Hard links that are to be kept, by the path under which their content came before."""
+        """Hard links that are to be stored, by the path under which their content came before."""
         self._links = 0
         self.last = ""
         """The path of the last file that was looked at."""
@@ -171,8 +168,8 @@ class _Collection:
                 continue
             self.last = path
             problem = path_problem(path)
-            if problem is None and self._wanted is not None and not self._wanted.match(path):
-                self._unwanted += 1
+            if problem is None and self._globs is not None and not self._globs.match(path):
+                self._unmatched += 1
                 continue
             known = len(self._tree)
             problem = problem or _problem(entry, path) or self._tree.problem(path, "file")
@@ -180,11 +177,11 @@ class _Collection:
                 # The directories above it that no file before it has.
                 self._take_room(path, (len(self._tree) - known - 1) * MIN_FILE_BYTES)
             if problem is not None:
-                self._say_not_kept(path, problem)
+                self._skip(path, problem)
             elif entry.kind == "file":
-                self._keep(path, entry)
-            elif (target := entry.target.partition("/")[2]) in self._kept:
-                self._keep_again(_Link(path, entry.mode), self._kept[target])
+                self._store(path, entry)
+            elif (target := entry.target.partition("/")[2]) in self._artifacts:
+                self._store_copy(_Link(path, entry.mode), self._artifacts[target])
             else:
                 self._check_number(path)
                 self.awaited.setdefault(target, []).append(_Link(path, entry.mode))
@@ -197,71 +194,77 @@ class _Collection:
             links = awaited.pop(entry.path.partition("/")[2], [])
             if entry.kind != "file":
                 for link in links:
-                    self._say_not_kept(link.path, "it is a hard link to what is not a regular file")
+                    self._skip(link.path, "it is a hard link to what is not a regular file")
                 continue
             first = None
             for link in links:
                 self.last = link.path
                 if first is None:
-                    first = self._keep(link.path, replace(entry, mode=link.mode))
+                    first = self._store(link.path, replace(entry, mode=link.mode))
                 else:
-                    self._keep_again(link, first)
+                    self._store_copy(link, first)
             if not awaited:
                 return
         for links in awaited.values():
             for link in links:
-                self._say_not_kept(link.path, "it is a hard link to what is not there")
+                self._skip(link.path, "it is a hard link to what is not there")
 
     def end(self, sentence: str) -> None:
-        """Say that not all is kept."""
+        """Log that not all is stored, and have the listing say so."""
         self._log.say(sentence)
         self._truncated = True
 
     def save(self) -> str | None:
-        """Write down what is kept; returns its key prefix, or ``None`` where there was nothing."""
-        if self._not_kept > _MOST_SAID:
-            self._log.say(f"{self._not_kept - _MOST_SAID} more files are not kept")
-        if not self._kept and not self._truncated:
-            if self._unwanted:
+        """Store the listing; returns the key prefix of the files, or ``None`` where there are none."""
+        if self._skipped > _MAX_NAMED:
+            self._log.say(f"{self._skipped - _MAX_NAMED} more files are not kept")
+        if not self._artifacts and not self._truncated:
+            if self._unmatched:
                 self._log.say(
                     f"no artifact is kept: no file in {ARTIFACTS_DIR} matches what the job's artifacts name"
                 )
             return None
-        save_artifact_listing(self._context, self._job, list(self._kept.values()), truncated=self._truncated)
-        return self._prefix
+        return self._port.list_artifacts(self._job, list(self._artifacts.values()), truncated=self._truncated)
 
-    def _keep_again(self, link: _Link, kept: Artifact) -> None:
-        chunks = self._context.objects.read(self._prefix + kept.path)
-        again = Entry(path=link.path, kind="file", mode=link.mode, size_bytes=kept.size, chunks=chunks)
-        self._keep(link.path, again)
+    def _store(self, path: str, entry: Entry) -> Artifact:
+        artifact = self._with_room(path, entry.size_bytes, entry.mode)
+        digest = hashlib.sha256()
+        size_bytes = self._port.put_artifact(self._job, path, _hashed(entry.chunks, digest))
+        return self._add(replace(artifact, size=size_bytes, sha256=digest.hexdigest()))
 
-    def _keep(self, path: str, entry: Entry) -> Artifact:
+    def _store_copy(self, link: _Link, stored: Artifact) -> None:
+        artifact = self._with_room(link.path, stored.size, link.mode)
+        self._port.copy_artifact(self._job, stored.path, link.path)
+        self._add(replace(artifact, sha256=stored.sha256))
+
+    def _with_room(self, path: str, size_bytes: int, mode: int) -> Artifact:
+        """Return a file that there is room for, before it is stored; raises ``_Full``."""
         self._check_number(path)
-        self._take_room(path, max(MIN_FILE_BYTES, entry.size_bytes))
-        is_executable = bool(entry.mode & 0o100)
-        kept = Artifact(path, entry.size_bytes, "0" * 64, is_executable=is_executable)
-        self._left_listing_bytes -= listed_bytes(kept)
+        self._take_room(path, max(MIN_FILE_BYTES, size_bytes))
+        artifact = Artifact(path, size_bytes, "0" * 64, is_executable=bool(mode & 0o100))
+        self._left_listing_bytes -= artifact.listed_bytes()
         if self._left_listing_bytes < 0:
             raise _full(path, f"their list is longer than {format_size(MAX_LISTING_BYTES)}")
-        digest = hashlib.sha256()
-        size_bytes = self._context.objects.put(self._prefix + path, _hashed(entry.chunks, digest))
+        return artifact
+
+    def _add(self, artifact: Artifact) -> Artifact:
         crashpoints.reached("artifact-stored")
-        self._kept[path] = kept = replace(kept, size=size_bytes, sha256=digest.hexdigest())
-        return kept
+        self._artifacts[artifact.path] = artifact
+        return artifact
 
     def _take_room(self, path: str, size_bytes: int) -> None:
         if size_bytes > self._left_bytes:
-            bound = format_size(self._most_bytes)
+            bound = format_size(self._max_bytes)
             raise _full(path, f"together they are larger than {bound} (--max-artifact-bytes)")
         self._left_bytes -= size_bytes
 
     def _check_number(self, path: str) -> None:
-        if len(self._kept) + self._links >= self._most_files:
-            raise _full(path, f"there are more than {self._most_files} (--max-artifacts)")
+        if len(self._artifacts) + self._links >= self._max_files:
+            raise _full(path, f"there are more than {self._max_files} (--max-artifacts)")
 
-    def _say_not_kept(self, path: str, problem: str) -> None:
-        self._not_kept += 1
-        if self._not_kept <= _MOST_SAID:
+    def _skip(self, path: str, problem: str) -> None:
+        self._skipped += 1
+        if self._skipped <= _MAX_NAMED:
             self._log.say(f"artifact {_shown(path)} is not kept: {problem}")
 
 
@@ -292,8 +295,8 @@ def _problem(entry: Entry, path: str) -> str | None:
 
 
 def _shown(path: str) -> str:
-    cut = "…" if len(path) > _MOST_SHOWN_CHARS else ""
-    return repr(path[:_MOST_SHOWN_CHARS].encode(errors="replace").decode() + cut)
+    cut = "…" if len(path) > _MAX_SHOWN_CHARS else ""
+    return repr(path[:_MAX_SHOWN_CHARS].encode(errors="replace").decode() + cut)
 
 
 def _hashed(chunks: Iterable[bytes], digest: "hashlib._Hash") -> Iterator[bytes]:

@@ -16,8 +16,6 @@ from reactorcide.domain.errors import (
 )
 from reactorcide.domain.images import with_tag
 from reactorcide.domain.jobs import ARTIFACTS_DIR, Job, OpenAttempt, Outcome
-from reactorcide.domain.secrets import secrets_of
-from reactorcide.jobs import JobContext, lifecycle
 from reactorcide.lib.clock import now_ms
 from reactorcide.lib.sizes import format_size
 from reactorcide.logs.masking import hide_in_own_log
@@ -31,7 +29,7 @@ from reactorcide.worker.attempt.output import Recorder
 from reactorcide.worker.attempt.patience import Patience
 from reactorcide.worker.attempt.report import Report
 from reactorcide.worker.interrupt import Interrupt
-from reactorcide.worker.lease import Lease
+from reactorcide.worker.port import WorkerPort
 from reactorcide.worker.prepare import Preparation, Source
 
 log = logging.getLogger("reactorcide.worker")
@@ -46,20 +44,18 @@ class Attempt:
 
     def __init__(
         self,
-        context: JobContext,
+        port: WorkerPort,
         runner: Runner,
         preparation: Preparation,
         limits: Limits,
         job: Job,
-        lease: Lease,
         adopted: OpenAttempt | None = None,
     ) -> None:
-        self._context = context
+        self._port = port
         self._runner = runner
         self._preparation = preparation
         self._limits = limits
         self.job = job
-        self.lease = lease
         self._adopted = adopted
         self.interrupt = Interrupt()
         self._log_fields = {"job_id": job.job_id, "attempt": job.attempt}
@@ -75,10 +71,9 @@ class Attempt:
         self._ending = Ending(self._container, self.interrupt, limits, job.definition.timeout_seconds)
         self._recorder: Recorder | None = None
         self._report = Report(
-            context,
+            port,
             job,
             self._container,
-            lease,
             self._patiently,
             self._log_fields,
             is_adopted=adopted is not None,
@@ -130,14 +125,7 @@ class Attempt:
 
     def _open_log(self) -> LogWriter:
         def opened() -> LogWriter:
-            return LogWriter(
-                self._context.logs,
-                self._context.notifier,
-                self.job.job_id,
-                self.job.attempt,
-                secrets=secrets_of(self.job.definition),
-                most_bytes=self._limits.log_bytes,
-            )
+            return self._port.open_log(self.job, max_bytes=self._limits.log_bytes)
 
         # What runs already is not ended for a full disk.
         return opened() if self._adopted is None else self._patiently(opened)
@@ -227,7 +215,7 @@ class Attempt:
         check = partial(self._check_preparing, deadline)
         image = self._preparation.image(job.definition)
         with self._preparation.source(
-            self._context, job, log_writer.write, self.interrupt, deadline, check
+            self._port, job, log_writer.write, self.interrupt, deadline, check
         ) as source:
             spec = self._spec(image, source)
             container.create(
@@ -263,7 +251,7 @@ class Attempt:
     def _spec(self, image: str, source: Source) -> ContainerSpec:
         definition = self.job.definition
         return ContainerSpec(
-            instance_id=self._context.instance_id,
+            instance_id=self._port.instance_id,
             job_id=self.job.job_id,
             attempt=self.job.attempt,
             image=image,
@@ -276,8 +264,7 @@ class Attempt:
         )
 
     def _image_pulled(self, image_id: str) -> None:
-        image = with_tag(self.job.definition.runner_image)
-        self._context.store.images.add(image, image_id, now_ms=now_ms())
+        self._port.image_pulled(with_tag(self.job.definition.runner_image), image_id)
 
     def _record_into(self, log_writer: LogWriter, output_start: int) -> Recorder:
         self._recorder = Recorder(
@@ -295,12 +282,11 @@ class Attempt:
         """Commit that the command may be on its way, before the first byte of it is."""
         at_ms = now_ms()
         self._patiently(
-            lambda: self._context.store.attempts.begin_hand_over(
-                self.job.job_id,
-                self.job.attempt,
+            lambda: self._port.handing_over(
+                self.job,
                 self._container.container_id,
                 container_started_at=started.at,
-                now_ms=at_ms,
+                at_ms=at_ms,
                 log_offset=log_offset,
             )
         )
@@ -310,7 +296,7 @@ class Attempt:
         """Record that the command runs. From here on it is repeated only as far as the job's retries go."""
         self._container.progress = Progress.STARTED
         self._ending.command_started(started_at_ms)
-        self._patiently(lambda: lifecycle.started(self._context, self.job, at_ms=started_at_ms))
+        self._patiently(lambda: self._port.started(self.job, at_ms=started_at_ms))
         crashpoints.reached("start-written")
 
     # --- from the command's end to the outcome -------------------------------------------------
@@ -326,7 +312,7 @@ class Attempt:
         artifacts_key = None
         try:
             artifacts_key = collect(
-                self._context,
+                self._port,
                 self.job,
                 self._container,
                 log_writer,
@@ -344,7 +330,7 @@ class Attempt:
         )
 
     def _container_lost(self, exc: ContainerGone) -> str:
-        """Return what is to be said of a container that went before its exit code was known."""
+        """Return what to tell of a container that was gone before its exit code was known."""
         if self._container.progress is Progress.HANDING_OVER:
             return (
                 f"{gone_because(exc)} while the command was handed over, so whether that has run is not known"

@@ -1,24 +1,21 @@
-"""Writing down how an attempt has ended, and clearing up after it."""
+"""Telling the service how an attempt has ended, and clearing up after it."""
 
-import contextlib
 import logging
 from collections.abc import Mapping
 
 from reactorcide import crashpoints
-from reactorcide.domain.errors import InfrastructureError, NotFound
+from reactorcide.domain.errors import InfrastructureError
 from reactorcide.domain.jobs import Job, Outcome
-from reactorcide.jobs import JobContext, lifecycle
-from reactorcide.jobs.delete import purge_ended
 from reactorcide.worker.attempt.container import Container, Progress
 from reactorcide.worker.attempt.patience import Patience
 from reactorcide.worker.interrupt import Interrupt, Reason
-from reactorcide.worker.lease import Lease
+from reactorcide.worker.port import WorkerPort
 
 log = logging.getLogger("reactorcide.worker")
 
-MOST_PREPARATION_FAILURES = 2
+MAX_PREPARATION_FAILURES = 2
 """How often a job is prepared again after that failed through no fault of its own."""
-MOST_KILLED_PREPARATIONS = 20
+MAX_KILLED_PREPARATIONS = 20
 """How often a job is prepared again after the service was killed meanwhile."""
 _FIRST_RETRY_DELAY_S = 5.0
 _LONGEST_KILLED_DELAY_S = 10.0
@@ -30,19 +27,17 @@ class Report:
 
     def __init__(
         self,
-        context: JobContext,
+        port: WorkerPort,
         job: Job,
         container: Container,
-        lease: Lease,
         patiently: Patience,
         log_fields: Mapping[str, object],
         *,
         is_adopted: bool,
     ) -> None:
-        self._context = context
+        self._port = port
         self._job = job
         self._container = container
-        self._lease = lease
         self._patiently = patiently
         self._log_fields = log_fields
         self._is_adopted = is_adopted
@@ -50,18 +45,11 @@ class Report:
         """Whether something was left out of the attempt's log for its size."""
 
     def ended(self, outcome: Outcome) -> None:
-        """Write down how the attempt ended, then tell Corndogs, then clear up."""
+        """Tell the service how the attempt ended, then clear up."""
         crashpoints.reached("log-closed")
-        self._patiently(lambda: self._write_down(outcome))
-        crashpoints.reached("finish-written")
-        self._close_task()
-        crashpoints.reached("task-closed")
+        self._patiently(lambda: self._tell(outcome))
         self._container.remove()
         crashpoints.reached("container-removed")
-        # It may have been deleted meanwhile, and even be purged by now.
-        with contextlib.suppress(NotFound):
-            if self._context.store.jobs.get(self._job.job_id).deleted:
-                purge_ended(self._context, self._job.job_id)
 
     def interrupted(self, interrupt: Interrupt) -> None:
         """End an attempt that was told to stop before its command had started."""
@@ -70,8 +58,7 @@ class Report:
         elif not self._may_have_run():
             self._container.remove()
             reason = "the service stopped before the command had started"
-            lifecycle.try_again(self._context, self._job, reason, delay_s=0)
-            self._close_task()
+            self._port.try_again(self._job, reason, delay_s=0)
         # Otherwise the container goes on by itself, and the next start adopts it: or finds that the
         # hand-over, which ended with this connection, was not whole.
 
@@ -82,31 +69,27 @@ class Report:
         self._container.remove()
         if self._is_adopted:
             # The end of the service mostly has other causes. But what it was preparing may be one.
-            failures, most = job.killed_preparations, MOST_KILLED_PREPARATIONS
+            failures, max_failures = job.killed_preparations, MAX_KILLED_PREPARATIONS
             delay_s = min(2.0**failures - 1, _LONGEST_KILLED_DELAY_S)
             counter = {"killed_preparations": failures + 1}
         else:
-            failures, most = job.preparation_failures, MOST_PREPARATION_FAILURES
+            failures, max_failures = job.preparation_failures, MAX_PREPARATION_FAILURES
             delay_s = _FIRST_RETRY_DELAY_S * 2**failures
             counter = {"preparation_failures": failures + 1}
-        if self._may_have_run() or failures >= most:
+        if self._may_have_run() or failures >= max_failures:
             self.ended(Outcome(exit_code=None, error=str(problem)))
             return
         log.warning("trying again in %g s: %s", delay_s, problem, extra=self._log_fields)
-        lifecycle.try_again(
-            self._context, job, str(problem), delay_s=delay_s, log_truncated=self.log_truncated, **counter
-        )
-        self._close_task()
+        self._port.try_again(job, str(problem), delay_s=delay_s, log_truncated=self.log_truncated, **counter)
 
-    def _write_down(self, outcome: Outcome) -> None:
+    def _tell(self, outcome: Outcome) -> None:
         job = self._job
         has_retries = self._may_have_run() and job.retries_used < job.definition.retries
         if outcome.error is None or not has_retries:
-            lifecycle.finish(self._context, job, outcome, log_truncated=self.log_truncated)
+            self._port.finish(job, outcome, log_truncated=self.log_truncated)
             return
         # What failed once mostly fails at once again, so a moment's rest; the log of each attempt is kept.
-        lifecycle.try_again(
-            self._context,
+        self._port.try_again(
             job,
             outcome.error,
             delay_s=_RETRY_DELAY_S,
@@ -114,11 +97,6 @@ class Report:
             log_truncated=self.log_truncated,
             retries_used=job.retries_used + 1,
         )
-        crashpoints.reached("retry-written")
 
     def _may_have_run(self) -> bool:
         return self._container.progress is not Progress.PREPARING
-
-    def _close_task(self) -> None:
-        with contextlib.suppress(NotFound):
-            self._lease.close(self._job.job_id)

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from flask import Response, jsonify, request
 
+from reactorcide.domain.artifacts import Artifact
 from reactorcide.domain.jobs import Job
 from reactorcide.jobs import StoredJobs, access, read
 from reactorcide.lib.tar import END, write_entry
@@ -60,7 +61,7 @@ def get_artifacts(path: JobPath, query: NoQuery) -> Response:
     return _download(_gzip(_tar(services().jobs, job)), f"{job.job_id}-artifacts.tar.gz", accepted)
 
 
-def _artifact_json(item: read.Artifact) -> dict[str, Any]:
+def _artifact_json(item: Artifact) -> dict[str, Any]:
     return {
         "path": item.path,
         "size": item.size,

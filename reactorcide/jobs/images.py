@@ -1,0 +1,25 @@
+"""Images that were pulled for jobs."""
+
+from collections.abc import Callable, Iterator
+
+from reactorcide.domain.jobs import PulledImage
+from reactorcide.jobs import JobContext
+from reactorcide.lib.clock import now_ms
+
+
+def pulled(context: JobContext, image: str, image_id: str) -> None:
+    """Record an image, named with its tag, that was pulled for a job which is about to use it."""
+    context.store.images.add(image, image_id, now_ms=now_ms())
+
+
+def remove_unused(
+    context: JobContext, remove: Callable[[str, str], bool], *, since_ms: int
+) -> Iterator[PulledImage]:
+    """Remove the images that were pulled and that no job has used since then; yields each when it is removed.
+
+    ``remove`` gets the name and the id of each, and tells whether nothing of it is left.
+    """
+    for image in context.store.images.unused(since_ms=since_ms):
+        if remove(image.image, image.image_id):
+            context.store.images.remove(image)
+            yield image

@@ -1,0 +1,235 @@
+"""The port of a worker that runs in the process of its service."""
+
+import threading
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, suppress
+from dataclasses import replace
+
+from reactorcide import crashpoints
+from reactorcide.corndogs.task import Task
+from reactorcide.domain.artifacts import Artifact
+from reactorcide.domain.errors import ObjectStoreError
+from reactorcide.domain.jobs import Job, OpenAttempt, Outcome, artifacts_prefix
+from reactorcide.domain.secrets import secrets_of
+from reactorcide.jobs import JobContext, adopt, delete, images, lifecycle, read, sources, tasks
+from reactorcide.jobs.claims import Claims
+from reactorcide.jobs.upkeep import QueueUpkeep, for_each
+from reactorcide.lib.tar import Entry
+from reactorcide.logs.writer import LogWriter
+from reactorcide.worker.duties import Duty
+from reactorcide.worker.port import Held, Unfinished
+
+_SUBMIT_EVERY_S = 1.0
+_CHECK_TASKS_EVERY_S = 2.0
+_CLOSE_EVERY_S = 5.0
+_RETRY_S = 1.0
+
+
+class LocalPort:
+    """See ``WorkerPort``; everything is done at once, by the use cases."""
+
+    def __init__(self, context: JobContext, *, lease_s: float, worker_id: str | None = None) -> None:
+        """``worker_id`` is by default that of the installation's own worker."""
+        self._context = context
+        self._lease_s = lease_s
+        self._worker_id = worker_id
+        self._cancelled: Callable[[str], None] = lambda job_id: None
+        self._closed = False
+        self._claims = Claims(context, lease_s=lease_s, is_stopping=lambda: self._closed)
+        self._leases: dict[tuple[str, int], _Lease] = {}
+
+    @property
+    def worker_id(self) -> str:
+        """See ``WorkerPort.worker_id``."""
+        # Not of the host's name: a container has another one after each start.
+        return self._worker_id or f"embedded-{self.instance_id[-8:]}"
+
+    @property
+    def instance_id(self) -> str:
+        """See ``WorkerPort.instance_id``."""
+        return self._context.instance_id
+
+    @property
+    def lease_s(self) -> float:
+        """See ``WorkerPort.lease_s``."""
+        return self._lease_s
+
+    def listen(self, wake: Callable[[], None], cancelled: Callable[[str], None]) -> None:
+        """See ``WorkerPort.listen``."""
+        self._cancelled = cancelled
+        self._context.hints.subscribe(wake, cancelled)
+
+    def close(self) -> None:
+        """See ``WorkerPort.close``."""
+        self._closed = True
+
+    # --- which attempts are this worker's ------------------------------------------------------
+
+    def claim(self, queues: Sequence[str], check_ready: Callable[[], None]) -> Generator[Job, None, None]:
+        """See ``WorkerPort.claim``."""
+        with closing(self._claims.round(self.worker_id, queues, check_ready)) as claimed:
+            for job, task in claimed:
+                self._leases[job.job_id, job.attempt] = _Lease(self._context, task)
+                yield job
+
+    def renew(self, held: Collection[Held]) -> None:
+        """See ``WorkerPort.renew``."""
+        if not held:
+            return
+        adopt.stamp(self._context, [item.job for item in held])
+        for item in held:
+            if self.is_cancelled(item.job):
+                self._cancelled(item.job.job_id)
+        for_each(held, self._renew_one)
+
+    def is_cancelled(self, job: Job) -> bool:
+        """See ``WorkerPort.is_cancelled``."""
+        return lifecycle.is_cancelled(self._context, job.job_id)
+
+    def unfinished(self) -> Unfinished:
+        """See ``WorkerPort.unfinished``."""
+        ours, others = adopt.unfinished(self._context, self.worker_id, lease_s=self._lease_s)
+        return Unfinished(ours, frozenset((left.job.job_id, left.job.attempt) for left in others))
+
+    def adopt(self, left: OpenAttempt) -> bool:
+        """See ``WorkerPort.adopt``."""
+        if not adopt.adopt(self._context, left, self.worker_id):
+            return False
+        # Its task is not asked for: a queue that is away keeps nobody from looking after what runs.
+        task = tasks.claimed_by(left.job)
+        self._leases[left.job.job_id, left.job.attempt] = _Lease(self._context, task)
+        return True
+
+    def _renew_one(self, held: Held) -> None:
+        lease = self._leases.get((held.job.job_id, held.job.attempt))
+        if lease is not None:
+            lease.renew(held.lease_s)
+
+    # --- what happens to an attempt ------------------------------------------------------------
+
+    def source(self, job: Job) -> Iterator[Entry] | None:
+        """See ``WorkerPort.source``."""
+        return sources.entries(self._context, job.definition)
+
+    def image_pulled(self, image: str, image_id: str) -> None:
+        """See ``WorkerPort.image_pulled``."""
+        images.pulled(self._context, image, image_id)
+
+    def open_log(self, job: Job, *, max_bytes: int) -> LogWriter:
+        """See ``WorkerPort.open_log``."""
+        return LogWriter(
+            self._context.logs,
+            self._context.notifier,
+            job.job_id,
+            job.attempt,
+            secrets=secrets_of(job.definition),
+            most_bytes=max_bytes,
+        )
+
+    def handing_over(
+        self, job: Job, container_id: str, *, container_started_at: str, at_ms: int, log_offset: int
+    ) -> None:
+        """See ``WorkerPort.handing_over``."""
+        lifecycle.handing_over(
+            self._context,
+            job,
+            container_id,
+            container_started_at=container_started_at,
+            at_ms=at_ms,
+            log_offset=log_offset,
+        )
+
+    def started(self, job: Job, *, at_ms: int) -> None:
+        """See ``WorkerPort.started``."""
+        lifecycle.started(self._context, job, at_ms=at_ms)
+
+    def put_artifact(self, job: Job, path: str, chunks: Iterable[bytes]) -> int:
+        """See ``WorkerPort.put_artifact``."""
+        return self._context.objects.put(artifacts_prefix(job.job_id, job.attempt) + path, chunks)
+
+    def copy_artifact(self, job: Job, path: str, new_path: str) -> None:
+        """See ``WorkerPort.copy_artifact``."""
+        prefix = artifacts_prefix(job.job_id, job.attempt)
+        self._context.objects.put(prefix + new_path, self._context.objects.read(prefix + path))
+
+    def list_artifacts(self, job: Job, artifacts: Sequence[Artifact], *, truncated: bool) -> str:
+        """See ``WorkerPort.list_artifacts``."""
+        read.save_artifact_listing(self._context, job, artifacts, truncated=truncated)
+        return artifacts_prefix(job.job_id, job.attempt)
+
+    def finish(self, job: Job, outcome: Outcome, *, log_truncated: bool) -> None:
+        """See ``WorkerPort.finish``."""
+        lifecycle.finish(self._context, job, outcome, log_truncated=log_truncated)
+        crashpoints.reached("finish-written")
+        self._close(job)
+
+    def try_again(
+        self,
+        job: Job,
+        reason: str,
+        *,
+        delay_s: float,
+        exit_code: int | None = None,
+        log_truncated: bool = False,
+        **counters: int,
+    ) -> None:
+        """See ``WorkerPort.try_again``."""
+        lifecycle.try_again(
+            self._context,
+            job,
+            reason,
+            delay_s=delay_s,
+            exit_code=exit_code,
+            log_truncated=log_truncated,
+            **counters,
+        )
+        crashpoints.reached("retry-written")
+        self._close(job)
+
+    def _close(self, job: Job) -> None:
+        """Close the task of an attempt that has ended; where that fails, the upkeep does it."""
+        lease = self._leases.pop((job.job_id, job.attempt), None)
+        if lease is not None:
+            lease.end()
+        current = lifecycle.attempt_ended(self._context, job)
+        crashpoints.reached("task-closed")
+        if current is not None and current.deleted:
+            # Where that fails the janitor does it, and the attempt has ended all the same.
+            with suppress(ObjectStoreError):
+                delete.purge_ended(self._context, job.job_id)
+
+
+def queue_duties(upkeep: QueueUpkeep) -> list[Duty]:
+    """Return the duties of whoever keeps the queue and the jobs in step."""
+    close_every_s = min(_CLOSE_EVERY_S, upkeep.lease_s / 3)
+    return [
+        Duty("submit", _SUBMIT_EVERY_S, upkeep.submit_due, _RETRY_S),
+        Duty("check tasks", _CHECK_TASKS_EVERY_S, upkeep.check_tasks, _RETRY_S),
+        Duty("close tasks", close_every_s, upkeep.close_tasks, _RETRY_S),
+        Duty("time out tasks", close_every_s, upkeep.time_out_tasks, _RETRY_S),
+    ]
+
+
+class _Lease:
+    """The lease of an attempt's task. Thread-safe.
+
+    ``task`` is ``None`` where the job's row names none; then there is nothing to renew.
+    """
+
+    def __init__(self, context: JobContext, task: Task | None) -> None:
+        self._context = context
+        self._task = task
+        # A renewal that comes late would bring a closed task back.
+        self._lock = threading.Lock()
+
+    def renew(self, timeout_s: float) -> None:
+        """Have the task come back by itself only after ``timeout_s`` from now; raises ``CorndogsError``."""
+        with self._lock:
+            if self._task is not None:
+                held = replace(self._task, current_state=tasks.TASK_CLAIMED)
+                tasks.lease(self._context.corndogs, held, timeout_s)
+
+    def end(self) -> None:
+        """Renew it no more."""
+        with self._lock:
+            self._task = None
