@@ -86,7 +86,8 @@ class Machine(RuleBasedStateMachine):
 
     @rule(job_id=job_ids, status=st.sampled_from(JobStatus), error=st.sampled_from([None, "away", "full"]))
     def transition(self, job_id: str, status: JobStatus, error: str | None) -> None:
-        allowed = allowed_from(status)
+        # What runs has an attempt, which ends with it: by ``end``.
+        allowed = allowed_from(status) - {JobStatus.RUNNING}
         if status is JobStatus.SUBMIT_FAILED:
             allowed |= {status}
         final = {"completed_at_ms": next(clock)} if status in ("completed", "failed", "cancelled") else {}
