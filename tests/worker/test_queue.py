@@ -170,7 +170,6 @@ def test_a_task_that_cannot_be_asked_for_does_not_hold_up_the_others(
     first, second = house.submit(), house.submit()
     for job in (first, second):
         remove(house, job)
-    worker = house.worker(concurrency=0)
     get_task = house.context.corndogs.get_task
 
     def refuse_first(uuid: str, queue: str) -> Task | None:
@@ -179,6 +178,7 @@ def test_a_task_that_cannot_be_asked_for_does_not_hold_up_the_others(
         return get_task(uuid, queue)
 
     monkeypatch.setattr(house.context.corndogs, "get_task", refuse_first)
+    worker = house.worker(concurrency=0)
     house.until(second, lambda job: job.corndogs_task_id not in (None, second.corndogs_task_id), "a new task")
     assert house.job(first).corndogs_task_id == first.corndogs_task_id
     wait_until(lambda: worker._duties.trouble(["check tasks"]) == "no", 20, "the trouble to be told")
