@@ -81,7 +81,8 @@ class Ending:
         self.reason = reason
         self._container.signal("TERM")
         # Given a grace, it would go on filling the disk.
-        self._kill_at = now + (0.0 if self._takes_too_much_disk else self._limits.cancel_grace_s)
+        # From now on: an engine may take seconds to send the signal.
+        self._kill_at = monotonic() + (0.0 if self._takes_too_much_disk else self._limits.cancel_grace_s)
 
     def _deadline(self) -> float:
         # What has ended by itself while nobody looked is not out of time, however late that is noticed.
