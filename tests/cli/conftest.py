@@ -6,8 +6,7 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -15,20 +14,13 @@ from typing import IO, Any
 import pytest
 
 from tests.support.image import Images
+from tests.support.waiting import wait_until
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 SAMPLE = CHECKOUT / "examples" / "sample-project"
 
 PROGRAM = (sys.executable, str(CHECKOUT / "reactorcide.py"))
 _LISTENS = re.compile(r"Reactorcide listens on (http://\S+)")
-
-
-def wait_until(condition: Callable[[], Any], what: str, deadline_s: float = 20) -> None:
-    """Return once ``condition`` holds; fail, saying ``what`` did not happen, after ``deadline_s``."""
-    deadline = time.monotonic() + deadline_s
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {deadline_s:g} s: {what}"
-        time.sleep(0.02)
 
 
 @dataclass(frozen=True)
@@ -133,7 +125,9 @@ class Service:
                 stderr=log,
             )
         wait_until(
-            lambda: _LISTENS.search(log_path.read_text()) or self._process.poll() is not None, "it listens"
+            lambda: _LISTENS.search(log_path.read_text()) is not None or self._process.poll() is not None,
+            20,
+            "it listens",
         )
         match = _LISTENS.search(log_path.read_text())
         assert match is not None, log_path.read_text()

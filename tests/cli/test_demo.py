@@ -8,7 +8,8 @@ from pathlib import Path
 import docker
 import pytest
 
-from tests.cli.conftest import Program, wait_until
+from tests.cli.conftest import Program
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture
@@ -104,7 +105,7 @@ def test_an_interrupted_one_leaves_nothing(
         output.open("wb") as file,
         program.start("demo", "--image", image, "--source", directory, stdout=file, stderr=file) as process,
     ):
-        wait_until(lambda: b"\nbegun\n" in output.read_bytes(), "its job has begun")
+        wait_until(lambda: b"\nbegun\n" in output.read_bytes(), 20, "its job has begun")
         match = re.search(r"job (\S{36}) is ", output.read_text())
         assert match is not None
         process.send_signal(number)

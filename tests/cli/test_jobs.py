@@ -16,7 +16,8 @@ from typing import Any, ClassVar
 import pytest
 
 from reactorcide.lib.ids import new_id
-from tests.cli.conftest import CHECKOUT, SAMPLE, Program, Service, program_of, wait_until
+from tests.cli.conftest import CHECKOUT, SAMPLE, Program, Service, program_of
+from tests.support.waiting import wait_until
 
 _HEAVY = ("flask", "grpc", "docker", "peewee", "pydantic")
 
@@ -37,7 +38,7 @@ def running(reactorcide: Program, *arguments: object) -> str:
     job_id = reactorcide.fine(
         "submit", "endless", *arguments, "--", "echo one; echo two; echo begun; sleep 600"
     ).text
-    wait_until(lambda: "begun" in reactorcide.fine("jobs", "logs", job_id).text, "the job has begun")
+    wait_until(lambda: "begun" in reactorcide.fine("jobs", "logs", job_id).text, 20, "the job has begun")
     return job_id
 
 
@@ -94,7 +95,7 @@ def test_list_in_a_pipe_is_plain_and_whole(reactorcide: Program) -> None:
     name = "a long name " * 15 + "\x1b[31m\n[red]end"
     job_id = reactorcide.fine("submit", name, "--queue", "plain", "--", "exit 7").text
     assert reactorcide.fine("jobs", "show", job_id, "--wait", 20, "--json").json["status"] != "submitted"
-    wait_until(lambda: status(reactorcide, job_id) == "failed", "it has failed")
+    wait_until(lambda: status(reactorcide, job_id) == "failed", 20, "it has failed")
     header, row = reactorcide.fine("jobs", "list", "--queue", "plain").text.splitlines()
     assert header.split() == ["ID", "NAME", "STATUS", "EXIT", "QUEUE", "AGE", "DURATION"]
     assert row.startswith(job_id)
@@ -161,7 +162,7 @@ def test_logs_follow_goes_on_until_the_job_ends(reactorcide: Program, tmp_path: 
         output.open("wb") as file,
         reactorcide.start("jobs", "logs", "-f", "--tail", 1, job_id, stdout=file, stderr=file) as process,
     ):
-        wait_until(lambda: output.read_bytes() == b"begun\n", "the last line is shown")
+        wait_until(lambda: output.read_bytes() == b"begun\n", 20, "the last line is shown")
         assert process.poll() is None
         reactorcide.fine("jobs", "cancel", job_id)
         assert process.wait(20) == 0

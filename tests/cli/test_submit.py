@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.cli.conftest import SAMPLE, Program, Service, wait_until
+from tests.cli.conftest import SAMPLE, Program, Service
+from tests.support.waiting import wait_until
 
 
 def submitted(reactorcide: Program, *arguments: object, **options: Any) -> dict[str, Any]:
@@ -38,11 +39,11 @@ class Following:
 
     @property
     def job_id(self) -> str:
-        wait_until(lambda: " is " in self.errors, "the job's id is shown")
+        wait_until(lambda: " is " in self.errors, 20, "the job's id is shown")
         return self.errors.split()[1]
 
     def wait_for(self, text: bytes) -> None:
-        wait_until(lambda: text in self.output, f"{text!r} is shown")
+        wait_until(lambda: text in self.output, 20, f"{text!r} is shown")
 
 
 def test_without_follow_prints_the_id_alone(reactorcide: Program) -> None:

@@ -105,7 +105,7 @@ def test_an_extended_header_that_was_made_to_take_long_does_not() -> None:
         read([pax(b"2 " * 500_000 + b"=") + header("a") + END])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(seed=st.integers(0, 2**32), chunk_bytes=st.integers(1, 3000), flips=st.integers(1, 40))
 def test_whatever_is_flipped_it_is_read_or_refused(seed: int, chunk_bytes: int, flips: int) -> None:
     source = random.Random(seed)  # noqa: S311  # a test's
@@ -124,16 +124,17 @@ def test_whatever_is_flipped_it_is_read_or_refused(seed: int, chunk_bytes: int, 
         return
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
-    data=st.binary(max_size=2000), prefix=st.sampled_from([b"", header("a", size=700), gzip.compress(b"")])
+    # Neither begins nor ends with zeros, which end an archive and may follow it.
+    noise=st.binary(min_size=1100, max_size=2000).map(lambda data: b"\x01" + data + b"\x01"),
+    prefix=st.sampled_from([b"", header("a", size=700), gzip.compress(b"")]),
 )
-def test_noise_is_refused(data: bytes, prefix: bytes) -> None:
-    for reader in (read, lambda chunks: list(gunzip(chunks))):
-        try:
-            reader([prefix + data])
-        except DamagedTar:
-            continue
+def test_noise_is_refused(noise: bytes, prefix: bytes) -> None:
+    with pytest.raises(DamagedTar):
+        read([prefix + noise])
+    with pytest.raises(DamagedTar):
+        list(gunzip([prefix + noise]))
 
 
 @pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.XGLTYPE])
