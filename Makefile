@@ -4,19 +4,25 @@
 PYTHON_IN_VENV = .venv/bin/python
 # In the order of the files: the longest tests are in files with few tests, which would otherwise come last.
 IN_PARALLEL = -n 4 --dist loadscope --no-loadscope-reorder
+# What needs neither an engine nor a service of its own, and no minutes.
+QUICK = tests/accounts tests/contracts tests/corndogs tests/domain tests/jobs tests/lib tests/logs tests/objects \
+	tests/store tests/web tests/workflows tests/docs/test_reference.py tests/test_job_fields.py tests/test_settings.py
 # Further arguments for pytest or the benchmarks: make test ARGS='-k cancel'
 ARGS =
 
 .DEFAULT_GOAL = help
 # Two at once would install into the same .venv.
 .NOTPARALLEL:
-.PHONY: help demo test test-oldest lint bench soak clean engine stop-engine
+.PHONY: help demo quick test test-oldest coverage lint bench soak clean engine stop-engine
 
 help: ## list what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
 
 demo: engine ## run a job on a real container, and see its log and its result
 	@image=$$(scripts/ensure-image) && .venv/bin/reactorcide demo --image "$$image"
+
+quick: .venv/ready-dev ## run the tests that need no engine, in less than a minute: the inner loop
+	$(PYTHON_IN_VENV) -m pytest -m 'not slow' -n 2 --dist loadscope $(QUICK) $(ARGS)
 
 test: .venv/ready-dev engine ## run the tests, against a real Docker Engine
 	@scripts/ensure-tool git
@@ -29,6 +35,10 @@ test: .venv/ready-dev engine ## run the tests, against a real Docker Engine
 test-oldest: .venv/ready-dev engine ## run the tests of the server on the oldest gunicorn that is allowed
 	@[ -n "$$REACTORCIDE_TEST_IMAGE" ] || scripts/ensure-tool busybox
 	@scripts/test-oldest $(IN_PARALLEL) $(ARGS)
+
+coverage: .venv/ready-dev ## run the tests of `quick`, and show how much of the code each folder's tests run
+	$(PYTHON_IN_VENV) -m coverage run -m pytest -m 'not slow' $(QUICK) $(ARGS)
+	$(PYTHON_IN_VENV) -m coverage report
 
 lint: .venv/ready-dev ## check style, types and the layers of the code
 	.venv/bin/ruff check
@@ -45,7 +55,7 @@ soak: .venv/ready-dev engine ## run the tests in tests/soak, which take an hour 
 	$(PYTHON_IN_VENV) -m pytest tests/soak --timeout 0 $(ARGS)
 
 clean: ## remove everything that was made here, but not a running dockerd
-	rm -rf .venv .venv-oldest build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv-oldest .coverage build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 engine: .venv/ready ## make sure that a Docker Engine answers

@@ -9,6 +9,7 @@ from tests.chaos.killer import survive
 from tests.conftest import NewService
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_nothing_is_lost_whenever_the_service_is_killed(
     new_service: NewService, engine: docker.APIClient

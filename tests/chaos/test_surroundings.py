@@ -131,6 +131,7 @@ def test_a_clock_that_jumped_between_two_starts_does_not_hang_a_job(
     assert api.log(job) == b"begun\ndone\n"
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_a_container_that_is_silent_for_90_s_is_not_given_up(new_service: NewService) -> None:
     service: Service = new_service(lease=2)

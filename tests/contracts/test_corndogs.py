@@ -206,6 +206,7 @@ class TestGetNextTask:
         assert claimed.uuid == mine.uuid
         stub.CompleteTask(pb.CompleteTaskRequest(uuid=mine.uuid))
 
+    @pytest.mark.slow
     def test_no_two_claimants_get_the_same_task(self, corndogs: Corndogs, queue: str) -> None:
         submitted = [corndogs.submit_task(queue).uuid for _ in range(200)]
         claimed: list[str] = []

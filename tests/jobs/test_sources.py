@@ -250,6 +250,7 @@ def test_a_path_of_very_many_names_takes_no_memory(shelf: Shelf) -> None:
         shelf.add(data)
 
 
+@pytest.mark.slow
 def test_many_of_the_longest_paths_take_little_memory(shelf: Shelf) -> None:
     # Each with as many directories of its own as it may have.
     paths = ("/".join([f"{number:03}" + "x" * 5] * 113) for number in range(300))

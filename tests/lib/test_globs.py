@@ -81,6 +81,7 @@ def test_all_globs_at_once_match_as_each_alone(globs: list[list[str]], paths: li
         assert together.match("/".join(names)) == any(plainly(glob, names) for glob in globs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "globs",
     [

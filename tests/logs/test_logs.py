@@ -87,6 +87,7 @@ PRINTED = st.lists(st.tuples(st.sampled_from([1, 2]), TEXT.filter(bool)), max_si
 # --- lines ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @given(
     st.lists(
         st.one_of(
@@ -143,6 +144,7 @@ def test_the_beginning_of_a_line_does_not_wait_for_long(monkeypatch: pytest.Monk
 # --- reading -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(printed=PRINTED, first=st.integers(0, 12), count=st.integers(0, 12))
 def test_lines_and_streams_are_found(
@@ -317,6 +319,7 @@ def fed(log: LogWriter, printed: list[tuple[int, bytes]]) -> None:
         log.feed([one])
 
 
+@pytest.mark.slow
 @settings(max_examples=100)
 @given(
     printed=PRINTED,

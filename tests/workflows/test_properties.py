@@ -361,6 +361,7 @@ SCALED: dict[str, Callable[[int], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SCALED)
 def test_the_cost_is_linear(shape: str) -> None:
     def cost_s(size: int) -> float:
