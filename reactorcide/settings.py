@@ -243,7 +243,9 @@ class Settings:
         "512m", "Maximum size of an uploaded source, packed and unpacked; 0 allows no uploads.", kind=SIZE
     )
     stream_slots: int = _setting(
-        32, "Maximum number of log followers, long polls and uploads at once.", min=0
+        32,
+        "Maximum number of log followers, long polls and uploads at once; one user gets at most half.",
+        min=0,
     )
     max_log_bytes: int = _setting(
         "256m",

@@ -2,8 +2,10 @@
 
 import errno
 import threading
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
+from functools import partial
 from time import monotonic
 
 from flask import Response, has_request_context, request
@@ -11,39 +13,59 @@ from flask import Response, has_request_context, request
 from reactorcide.domain.errors import Busy
 from reactorcide.lib.notifier import Notifier
 
+NO_SLOT = (
+    "too many followers and uploads at the moment, yours or all users' together; try again in a few seconds"
+)
+
 _LOOK_EVERY_S = 1.0
 
 
 class StreamSlots:
-    """Slots for followers and long polls, which must not occupy every thread of the service."""
+    """Slots for followers, long polls and uploads, which must not occupy every thread of the service.
+
+    One user gets at most half of them, so that nobody keeps all others out. Thread-safe.
+    """
 
     def __init__(self, slots: int) -> None:
-        self._free = threading.BoundedSemaphore(slots) if slots else None
+        self._slots = slots
+        self._max_of_user = (slots + 1) // 2
+        self._lock = threading.Lock()
+        self._taken: Counter[str] = Counter()
+        """Slots by the id of their user."""
 
-    def try_take(self) -> bool:
-        """Take a slot for the current request if one is free; ``release`` returns it."""
-        is_taken = self._free is not None and self._free.acquire(blocking=False)
-        if is_taken and has_request_context():
+    def try_take(self, user_id: str) -> bool:
+        """Take a slot for the current request of a user if one is free; ``release`` returns it."""
+        with self._lock:
+            if self._taken.total() >= self._slots or self._taken[user_id] >= self._max_of_user:
+                return False
+            self._taken[user_id] += 1
+        if has_request_context():
             # The server has threads of their own for those that mostly wait.
             request.environ.get("reactorcide.takes_long", lambda: None)()
-        return is_taken
+        return True
 
-    def release(self) -> None:
-        """Return a slot."""
-        if self._free is not None:
-            self._free.release()
+    def release(self, user_id: str) -> None:
+        """Return a slot of a user."""
+        with self._lock:
+            self._taken[user_id] -= 1
+            # No row for everybody who has ever followed something.
+            self._taken += Counter()
 
 
 def stream(
-    slots: StreamSlots, notifier: Notifier, chunks: Generator[bytes, None, None], mimetype: str = "text/plain"
+    slots: StreamSlots,
+    user_id: str,
+    notifier: Notifier,
+    chunks: Generator[bytes, None, None],
+    mimetype: str = "text/plain",
 ) -> Response:
     """Return an answer that goes on until ``chunks`` ends, the client goes or the service stops.
 
     ``b""`` among the chunks means "nothing yet". Whether the client is still there is looked at about once a
-    second; one that takes nothing the server gives up. Raises ``Busy`` when no place is free.
+    second; one that takes nothing the server gives up. Raises ``Busy`` when the user gets no slot.
     """
-    if not slots.try_take():
-        raise Busy("too many followers at the moment; try again in a few seconds")
+    if not slots.try_take(user_id):
+        raise Busy(NO_SLOT)
     has_gone: Callable[[], bool] = request.environ.get("reactorcide.has_gone", lambda: False)
 
     def body() -> Iterator[bytes]:
@@ -65,5 +87,5 @@ def stream(
     response = Response(body(), mimetype=mimetype)
     response.headers["Cache-Control"] = "no-store"
     response.headers["X-Accel-Buffering"] = "no"
-    response.call_on_close(slots.release)
+    response.call_on_close(partial(slots.release, user_id))
     return response

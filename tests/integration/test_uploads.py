@@ -102,7 +102,7 @@ def test_it_may_be_larger_than_any_other_body_and_takes_no_memory(service: Servi
 def narrow(tmp_path_factory: pytest.TempPathFactory, images: Images) -> Iterator[Service]:
     """A service that takes sources of a mebibyte and runs nothing."""
     home = tmp_path_factory.mktemp("narrow")
-    made = Service(home, images.default, concurrency=0, max_source_bytes="1m", stream_slots=2)
+    made = Service(home, images.default, concurrency=0, max_source_bytes="1m", stream_slots=4)
     yield made.start()
     made.stop()
 
@@ -139,9 +139,14 @@ def test_an_upload_takes_a_place_of_those_for_long_requests_and_gives_it_back(na
     for _ in range(3):
         assert upload(narrow.admin, b"no gzip").status_code == 400
         assert upload(narrow.admin, NOISE * 2).status_code == 413
+    ann = narrow.add_user("ann")
     with narrow.admin.follow(narrow.admin.submit()), narrow.admin.follow(narrow.admin.submit()):
         busy = upload(narrow.admin, project())
         assert (busy.status_code, busy.headers["Retry-After"]) == (503, "5")
+        # One user takes no more than half of them.
+        assert upload(ann, project()).status_code == 201
+        with ann.follow(ann.submit()), ann.follow(ann.submit()):
+            assert upload(ann, project()).status_code == 503
     wait_until(lambda: upload(narrow.admin, project()).ok, 10, "the places are free again")
 
 

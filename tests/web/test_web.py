@@ -116,7 +116,7 @@ class TestStreams:
         notifier: LocalNotifier | None = None,
     ) -> Response:
         with app.test_request_context():
-            return stream(slots, notifier or LocalNotifier(), chunks)
+            return stream(slots, "u", notifier or LocalNotifier(), chunks)
 
     def test_past_the_bound_is_busy_and_a_closed_one_makes_room(self, app: Flask) -> None:
         slots = StreamSlots(1)
@@ -126,8 +126,15 @@ class TestStreams:
         first.close()
         self.open(app, slots, pieces(b"x")).close()
 
+    def test_one_user_gets_half_of_the_slots(self) -> None:
+        slots = StreamSlots(4)
+        assert [slots.try_take("greedy") for _ in range(3)] == [True, True, False]
+        assert [slots.try_take(user_id) for user_id in ("a", "b", "c")] == [True, True, False]
+        slots.release("greedy")
+        assert [slots.try_take("greedy"), slots.try_take("c")] == [True, False]
+
     def test_without_places_all_are_busy(self, app: Flask) -> None:
-        assert not StreamSlots(0).try_take()
+        assert not StreamSlots(0).try_take("u")
 
     def test_an_answer_that_the_stop_cut_off_does_not_look_complete(self, app: Flask) -> None:
         notifier = LocalNotifier()
@@ -151,7 +158,7 @@ class TestStreams:
     ) -> None:
         monkeypatch.setattr(streams, "_LOOK_EVERY_S", 0)
         with app.test_request_context(environ_overrides={"reactorcide.has_gone": lambda: True}):
-            response = stream(StreamSlots(1), LocalNotifier(), pieces(b"x", b"y"))
+            response = stream(StreamSlots(1), "u", LocalNotifier(), pieces(b"x", b"y"))
             # So that what was said does not look complete.
             with pytest.raises(ConnectionResetError):
                 list(response.response)

@@ -95,11 +95,12 @@ def list_jobs(query: JobListQuery) -> Response:
 def show_job(path: JobPath, query: JobQuery) -> Response:
     """Show a job, at once or as soon as its status changes."""
     # Without a free slot a long poll answers at once, and the client asks again.
-    if query.wait > 0 and services().slots.try_take():
+    user_id = caller().user_id
+    if query.wait > 0 and services().slots.try_take(user_id):
         try:
             job = read.wait_for_change(services().jobs, caller(), path.job_id, timeout_s=query.wait)
         finally:
-            services().slots.release()
+            services().slots.release(user_id)
     else:
         job = access.get(services().jobs, caller(), path.job_id)
     return jsonify(job_json(job))

@@ -48,7 +48,7 @@ def job_logs(header: LogHeader, path: JobPath, query: LogQuery) -> Response:
     else:
         chunks = logs.follow(context, job, part, start)
     mimetype = sse.MIMETYPE if wants_events else "text/plain"
-    response = stream(services().slots, context.notifier, chunks, mimetype)
+    response = stream(services().slots, caller().user_id, context.notifier, chunks, mimetype)
     response.headers[_START] = str(start)
     return response
 
@@ -78,7 +78,7 @@ def follow_events(header: EventsHeader, query: NoQuery) -> Response:
     if after is None:
         raise InvalidInput(f"{_LAST_ID} is not an id of an event that the service sent you", _LAST_ID)
     chunks = sse.kept_alive(_job_events(context, user, after))
-    return stream(services().slots, context.notifier, chunks, sse.MIMETYPE)
+    return stream(services().slots, caller().user_id, context.notifier, chunks, sse.MIMETYPE)
 
 
 def _job_events(context: StoredJobs, user: User, after: int) -> Generator[bytes, None, None]:

@@ -17,6 +17,7 @@ from reactorcide.web.api.schemas import NoQuery
 from reactorcide.web.api.sources.schemas import SourcePath, SourceResponse
 from reactorcide.web.auth import caller
 from reactorcide.web.services import services
+from reactorcide.web.streams import NO_SLOT
 
 _TYPES = ("application/gzip", "application/x-gzip", "application/octet-stream")
 _CHUNK_BYTES = 1 << 18
@@ -42,15 +43,16 @@ def upload_source(query: NoQuery) -> Response:
         message = f"send the source as a tar.gz, with Content-Type: {_TYPES[0]}"
         return errors.answer(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message)
     # Slow uploads must not take every thread of the service.
-    if not services().slots.try_take():
-        raise Busy("too many uploads and followers at the moment; try again in a few seconds")
+    user_id = caller().user_id
+    if not services().slots.try_take(user_id):
+        raise Busy(NO_SLOT)
     # An upload has a limit of its own, checked while it is read.
     request.max_content_length = None
     body = _chunks()
     try:
         source, created = sources.add(services().jobs, caller(), body, max_bytes=services().max_source_bytes)
     finally:
-        services().slots.release()
+        services().slots.release(user_id)
     response = jsonify(_json(source))
     response.status_code = 201 if created else 200
     response.headers["Location"] = f"{PREFIX}/sources/{source.source_id}"
