@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import PROGRAM, Program, wait_until
+from tests.cli.conftest import PROGRAM, Program
+from tests.support.waiting import wait_until
 
 
 def under(limit: str) -> list[str]:
@@ -81,7 +82,7 @@ def test_nor_do_paths_of_what_has_been_done(lone: Program, tmp_path: Path) -> No
     with (tmp_path / "log").open("wb") as log:
         service = program.start("serve", "--port", 0, "--concurrency", 0, stdout=log, stderr=log)
         try:
-            wait_until(lambda: b"admin's token" in (tmp_path / "log").read_bytes(), "it has started")
+            wait_until(lambda: b"admin's token" in (tmp_path / "log").read_bytes(), 20, "it has started")
             saved = program.fine("backup", tmp_path / f"saved{ESCAPES}.tgz")
         finally:
             service.terminate()
