@@ -37,6 +37,7 @@ POINTS = (
     "finish-written",
     "task-closed",
     "container-removed",
+    "retry-decided",
     "retry-written",
     "cancel-written",
     "delete-written",

@@ -34,6 +34,7 @@ cat given
 for name in a b c; do echo $name > /job/artifacts/$name; done
 """
 CLIENTS_POINTS = ("cancel-written", "delete-written")
+RETRY_POINTS = ("retry-decided", "retry-written")
 # Another attempt is made only where the command was not handed over whole.
 BEFORE_THE_COMMAND = (
     "claim-row-written",
@@ -90,7 +91,7 @@ def armed(new_service: NewService, tmp_path: Path, point: str) -> tuple[Service,
 
 
 @pytest.mark.parametrize(
-    "point", [point for point in crashpoints.POINTS if point not in (*CLIENTS_POINTS, "retry-written")]
+    "point", [point for point in crashpoints.POINTS if point not in (*CLIENTS_POINTS, *RETRY_POINTS)]
 )
 def test_a_job_survives_a_kill_at(
     point: str, new_service: NewService, engine: docker.APIClient, tmp_path: Path
@@ -143,6 +144,26 @@ def test_a_retry_survives_a_kill(new_service: NewService, engine: docker.APIClie
     assert (ended["status"], ended["exit_code"], ended["attempt"]) == ("failed", 3, 2)
     attempts = service.admin.get(f"jobs/{job['job_id']}/attempts")["attempts"]
     assert [(item["attempt"], item["error"]) for item in attempts] == [(1, "exit code 3"), (2, "exit code 3")]
+    assert_nothing_left(service, engine)
+
+
+@pytest.mark.parametrize("point", RETRY_POINTS)
+def test_a_command_that_was_not_handed_over_runs_whenever_the_service_is_killed_again(
+    point: str, new_service: NewService, engine: docker.APIClient, tmp_path: Path
+) -> None:
+    service, marker = armed(new_service, tmp_path, "handing-over-written")
+    service.admin.submit(COMMAND, source_path="project")
+    wait_until(lambda: not marker.exists(), 30, "the service dies while it hands over")
+    service.kill()
+    service.environment[crashpoints.VARIABLE] = f"{point}={marker}"
+    marker.touch()
+    service.start()
+    crash(service, marker)
+    job = only_job(service)
+    assert job is not None
+    ended = service.admin.wait(job)
+    assert (ended["status"], ended["exit_code"], ended["error"]) == ("completed", 0, None)
+    assert_whole(service, ended)
     assert_nothing_left(service, engine)
 
 

@@ -59,7 +59,7 @@ class Service:
         self.log_path = home / "service.log"
         self.source_root.mkdir(parents=True, exist_ok=True)
         self.home = home
-        self._environment = dict(environment or {})
+        self.environment = dict(environment or {})
         self.options: dict[str, object] = {
             "port": 0,
             "data_dir": self.data_dir,
@@ -80,7 +80,7 @@ class Service:
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 command_line("serve", self.options),
-                env=clean_environment(self.home, **self._environment),
+                env=clean_environment(self.home, **self.environment),
                 cwd=self.home,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -56,17 +56,15 @@ class Report:
         if interrupt.reason is Reason.CANCELLED:
             self.ended(Outcome(exit_code=None, error="cancelled"))
         elif not self._may_have_run():
-            self._container.remove()
             reason = "the service stopped before the command had started"
             self._port.try_again(self._job, reason, delay_s=0)
+            self._container.remove()
         # Otherwise the container goes on by itself, and the next start adopts it: or finds that the
         # hand-over, which ended with this connection, was not whole.
 
     def infrastructure_failed(self, problem: InfrastructureError) -> None:
         """End an attempt that failed through a fault of ours: try again, as long as nothing has run."""
         job = self._job
-        # Where that fails a sweep does it. Nothing runs in it, so another attempt need not wait for that.
-        self._container.remove()
         if self._is_adopted:
             # The end of the service mostly has other causes. But what it was preparing may be one.
             failures, max_failures = job.killed_preparations, MAX_KILLED_PREPARATIONS
@@ -80,7 +78,11 @@ class Report:
             self.ended(Outcome(exit_code=None, error=str(problem)))
             return
         log.warning("trying again in %g s: %s", delay_s, problem, extra=self._log_fields)
+        crashpoints.reached("retry-decided")
         self._port.try_again(job, str(problem), delay_s=delay_s, log_truncated=self.log_truncated, **counter)
+        # Only now: while the row says that the command was handed over, its container is the one proof that
+        # it was not. Where the removal fails a sweep repeats it; another attempt need not wait.
+        self._container.remove()
 
     def _tell(self, outcome: Outcome) -> None:
         job = self._job
