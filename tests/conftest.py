@@ -21,8 +21,9 @@ from tests.support.waiting import wait_until
 
 def pytest_configure() -> None:
     """Start from the same on every machine."""
-    # A shell has its background jobs ignore Ctrl-C, and what these start ignores it, too.
+    # A shell has its background jobs ignore Ctrl-C, and nohup a closed terminal; what they start does, too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     os.umask(0o022)
     # How long an example takes depends on what else this machine does.
     settings.register_profile("default", deadline=None)

@@ -79,7 +79,10 @@ def test_a_service_goes_on_with_it(old: Path, new_service: NewService) -> None:
     (old.parent / "admin-token").write_text(TOKEN)
     api = new_service(data_dir=old.parent, concurrency=0).admin
     jobs = {job["name"]: job for job in api.get("jobs")["jobs"]}
-    assert {name: job["status"] for name, job in jobs.items()} == STATUSES
+    statuses = {name: job["status"] for name, job in jobs.items()}
+    # Its task is not in the queue's new database, so it is submitted again, at some moment after the start.
+    assert statuses.pop("waiting") in (JobStatus.QUEUED, JobStatus.SUBMITTED)
+    assert statuses == {name: status for name, status in STATUSES.items() if name != "waiting"}
     completed = jobs["completed"]
     assert (completed["description"], completed["cpu_limit"]) == ("déjà vu", 0.5)
     assert completed["job_env_vars"]["PLAIN"] == "1"
