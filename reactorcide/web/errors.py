@@ -20,16 +20,16 @@ _MAX_FIELD_CHARS = 255
 Detail = dict[str, str]
 
 # The first class that an error is an instance of decides.
-_TABLE: tuple[tuple[type[errors.ReactorcideError], int, str], ...] = (
-    (errors.InvalidInput, 400, "invalid_input"),
-    (errors.TooLarge, 413, "payload_too_large"),
-    (errors.Unauthorized, 401, "unauthorized"),
-    (errors.Forbidden, 403, "forbidden"),
-    (errors.NotFound, 404, "not_found"),
-    (errors.Conflict, 409, "conflict"),
-    (errors.TooManyFailures, 429, "rate_limited"),
-    (errors.Busy, 503, "unavailable"),
-    (errors.InfrastructureError, 503, "unavailable"),
+_TABLE: tuple[tuple[type[errors.ReactorcideError], int], ...] = (
+    (errors.InvalidInput, 400),
+    (errors.TooLarge, 413),
+    (errors.Unauthorized, 401),
+    (errors.Forbidden, 403),
+    (errors.NotFound, 404),
+    (errors.Conflict, 409),
+    (errors.TooManyFailures, 429),
+    (errors.Busy, 503),
+    (errors.InfrastructureError, 503),
 )
 
 HTTP_CODES = {
@@ -53,7 +53,7 @@ HTTP_CODES = {
 
 
 def code_of(status: int) -> str:
-    """Return the code of an error that has only a status."""
+    """Return the code of an error with this status."""
     return HTTP_CODES.get(status, "internal_error" if status >= 500 else "invalid_input")
 
 
@@ -87,9 +87,9 @@ def validation_failed(error: ValidationError) -> None:
     raise InvalidFields(list(details.values()))
 
 
-def answer(status: int, code: str, message: str, details: Sequence[Detail] = ()) -> Response:
+def answer(status: int, message: str, details: Sequence[Detail] = ()) -> Response:
     """Return an error in the shape that all errors have."""
-    body: dict[str, Any] = {"error": code, "message": message}
+    body: dict[str, Any] = {"error": code_of(status), "message": message}
     if details:
         body["details"] = list(details)
     response = jsonify(body)
@@ -105,10 +105,9 @@ def install(app: Flask) -> None:
 
 
 def _answer_known(error: errors.ReactorcideError) -> Response:
-    row = next((row for row in _TABLE if isinstance(error, row[0])), None)
-    if row is None:
+    status = next((status for kind, status in _TABLE if isinstance(error, kind)), None)
+    if status is None:
         return _answer_unknown(error)
-    _, status, code = row
     if status >= 500:
         log.warning("%s", error)
     details: Sequence[Detail] = ()
@@ -116,7 +115,7 @@ def _answer_known(error: errors.ReactorcideError) -> Response:
         details = error.details
     elif isinstance(error, errors.InvalidInput) and error.field is not None:
         details = [{"field": error.field, "message": str(error)}]
-    response = answer(status, code, str(error), details)
+    response = answer(status, str(error), details)
     if isinstance(error, errors.Busy | errors.TooManyFailures):
         response.headers["Retry-After"] = str(error.retry_after_s)
     if status == 401:
@@ -128,7 +127,7 @@ def _answer_http(error: HTTPException) -> Response:
     """Answer an error of the framework."""
     status = error.code or 500
     phrase = HTTPStatus(status).phrase.lower()
-    response = answer(status, code_of(status), _HTTP_MESSAGES.get(status) or error.description or phrase)
+    response = answer(status, _HTTP_MESSAGES.get(status) or error.description or phrase)
     for name, value in error.get_headers():
         if name.lower() == "allow":
             response.headers[name] = value
@@ -137,6 +136,4 @@ def _answer_http(error: HTTPException) -> Response:
 
 def _answer_unknown(error: Exception) -> Response:
     log.error("a request failed unexpectedly", exc_info=error)
-    return answer(
-        500, "internal_error", "the service failed to answer this; its log says more, by the request's id"
-    )
+    return answer(500, "the service failed to answer this; its log says more, by the request's id")

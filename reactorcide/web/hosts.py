@@ -69,7 +69,6 @@ def _check_name(names: Collection[str]) -> Response | None:
         return None
     return errors.answer(
         421,
-        errors.code_of(421),
         f"{name!r} is no name of this service; call it by its address, send a token, or have the "
         "operator allow the name: --allowed-host",
     )

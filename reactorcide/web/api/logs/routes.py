@@ -138,7 +138,7 @@ def _answer(log: LogBytes) -> Response:
     if wanted is not None and wanted.units == "bytes" and len(wanted.ranges) == 1:
         inside = wanted.range_for_length(end - start)
         if inside is None:
-            response = errors.answer(416, errors.code_of(416), f"the log has only {end - start} bytes")
+            response = errors.answer(416, f"the log has only {end - start} bytes")
             response.headers["Content-Range"] = f"bytes */{end - start}"
             return response
         content_range = f"bytes {inside[0]}-{inside[1] - 1}/{end - start}"

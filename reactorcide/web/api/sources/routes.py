@@ -1,7 +1,6 @@
 """Routes on uploaded sources."""
 
 from collections.abc import Iterator
-from http import HTTPStatus
 from typing import BinaryIO, cast
 
 from flask import Response, jsonify, request
@@ -41,7 +40,7 @@ def upload_source(query: NoQuery) -> Response:
     """Upload a tar.gz as a source for jobs; 200 if the caller has uploaded the same before."""
     if request.mimetype not in _TYPES:
         message = f"send the source as a tar.gz, with Content-Type: {_TYPES[0]}"
-        return errors.answer(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message)
+        return errors.answer(415, message)
     # Slow uploads must not take every thread of the service.
     user_id = caller().user_id
     if not services().slots.try_take(user_id):
