@@ -1,6 +1,5 @@
 """``reactorcide serve``: what is checked and said before it runs."""
 
-import ipaddress
 import logging
 import shlex
 import socket
@@ -13,6 +12,7 @@ from reactorcide.cli import localsocket
 from reactorcide.cli.datadir import lock_data_dir
 from reactorcide.cli.options import settings_from, settings_options, with_default_roots
 from reactorcide.domain.errors import ConfigurationError
+from reactorcide.lib.networks import is_loopback
 from reactorcide.settings import Settings
 
 log = logging.getLogger("reactorcide.serve")
@@ -79,11 +79,7 @@ def _warn_of_plain_http(settings: Settings) -> None:
     """Warn where tokens would cross a network in clear; a proxy that is named is taken to speak TLS."""
     if settings.tls_cert is not None or settings.trusted_proxies:
         return
-    try:
-        is_loopback = ipaddress.ip_address(settings.host).is_loopback
-    except ValueError:
-        is_loopback = settings.host == "localhost"
-    if not is_loopback:
+    if not is_loopback(settings.host):
         log.warning(
             "listening on %s without TLS: tokens, logs and artifacts can be read on the way; give --tls-cert "
             "and --tls-key, or put a proxy in front and name it with --trusted-proxy",

@@ -1,6 +1,5 @@
 """A connection to a service over HTTP, and the error sentences if that fails."""
 
-import ipaddress
 import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from urllib.parse import urljoin, urlsplit
 
 from reactorcide.cli.datadir import lock_owner
 from reactorcide.domain.errors import ReactorcideError
+from reactorcide.lib import networks
 from reactorcide.lib.sizes import format_size
 from reactorcide.settings import Settings
 
@@ -248,8 +248,4 @@ def _nobody_in(data_dir: Path) -> str:
 
 def is_loopback(url: str) -> bool:
     """Return whether the host of a URL is loopback."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    return networks.is_loopback(urlsplit(url).hostname or "")

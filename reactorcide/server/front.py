@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import h11
 
+from reactorcide.lib.networks import network_of
 from reactorcide.server.connection import Connection
 from reactorcide.server.exchange import IS_A_QUESTION, Exchange, make_environ
-from reactorcide.server.shares import Pool, Share, network_of
+from reactorcide.server.shares import Pool, Share
 from reactorcide.server.tls import Certificate
 
 if TYPE_CHECKING:

@@ -4,13 +4,11 @@ Each address has its own share of the loop's turns and of the threads. Clients b
 together: to be fair among them is up to the proxy.
 """
 
-import ipaddress
 import logging
 import selectors
 import threading
 from collections import deque
 from collections.abc import Callable
-from functools import lru_cache
 from queue import SimpleQueue
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -20,8 +18,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("reactorcide.web")
 
-_IPV6_PREFIX_BITS = 64
-"""The network that one customer usually has, and can take any number of addresses from."""
 _MAX_RUNNING = 8
 """Requests of one address in threads at once, without those that mostly wait."""
 _MAX_RUNNING_BESIDE_OTHERS = 1
@@ -54,20 +50,6 @@ class Share:
     def held_bytes(self) -> int:
         """Return the memory that its requests and answers take."""
         return sum(connection.held_bytes for connection in self.connections)
-
-
-@lru_cache(4096)
-def network_of(address: str) -> str:
-    """Return the network that counts as one client."""
-    try:
-        parsed = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if isinstance(parsed, ipaddress.IPv6Address):
-        if parsed.ipv4_mapped is not None:
-            return str(parsed.ipv4_mapped)
-        return str(ipaddress.ip_network((int(parsed), _IPV6_PREFIX_BITS), strict=False))
-    return str(parsed)
 
 
 class Pool:

@@ -1,6 +1,5 @@
 """Rate limit for bad tokens, by client address."""
 
-import ipaddress
 import math
 import threading
 from collections import OrderedDict
@@ -8,10 +7,9 @@ from collections.abc import Callable
 from time import monotonic
 
 from reactorcide.domain.errors import TooManyFailures
+from reactorcide.lib.networks import network_of
 
 _MAX_ADDRESSES = 10_000
-_IPV6_PREFIX_BITS = 64
-"""What one customer gets as a rule: single addresses in it are free for the taking."""
 
 
 class FailureLimiter:
@@ -34,7 +32,7 @@ class FailureLimiter:
         """Count a failure; raises ``TooManyFailures`` where the address exceeds its limit."""
         if not self._per_minute:
             return
-        network = _network(address)
+        network = network_of(address or "")
         per_second = self._per_minute / 60
         with self._lock:
             now = self._clock()
@@ -49,16 +47,3 @@ class FailureLimiter:
                 "too many bad tokens from your address; check yours, and come back later",
                 retry_after_s=math.ceil((1 - left) / per_second),
             )
-
-
-def _network(address: str | None) -> str:
-    """Return the network that is taken for one client."""
-    try:
-        parsed = ipaddress.ip_address(address or "")
-    except ValueError:
-        return address or ""
-    if isinstance(parsed, ipaddress.IPv6Address):
-        if parsed.ipv4_mapped is not None:
-            return str(parsed.ipv4_mapped)
-        return str(ipaddress.ip_network((int(parsed), _IPV6_PREFIX_BITS), strict=False))
-    return str(parsed)

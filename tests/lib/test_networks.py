@@ -1,8 +1,8 @@
-"""Whose clients share what the loop and the threads have to give."""
+"""Which clients count as one."""
 
 import pytest
 
-from reactorcide.server.shares import network_of
+from reactorcide.lib.networks import network_of
 
 
 @pytest.mark.parametrize(
