@@ -77,6 +77,7 @@ class Front:
         self._max_files = files_for_clients()
         self._cors_origins = cors_origins
         self._listeners = listeners
+        self._server = listeners[0].getsockname()[:2]
         self._selector = selectors.DefaultSelector()
         self._shares: dict[str, Share] = {}
         self._connections = 0
@@ -267,8 +268,7 @@ class Front:
     def _exchange(
         self, connection: Connection, request: h11.Request, body: bytes | None, extra: dict[str, Any]
     ) -> Exchange:
-        server = self._listeners[0].getsockname()[:2]
-        environ = make_environ(connection, request, body, server=server)
+        environ = make_environ(connection, request, body, server=self._server)
         return Exchange(connection, self._application, environ | extra)
 
     def allow_origin(self, origin: str) -> dict[str, str]:
