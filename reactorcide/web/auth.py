@@ -82,10 +82,12 @@ def _check_token() -> None:
 
 
 def authenticate() -> Caller:
-    """Return the caller, and remember them.
+    """Return the caller, who is looked up once for each request.
 
     Raises ``Unauthorized``, or ``TooManyFailures`` where that has happened too often.
     """
+    if "user" in g:
+        return caller()
     value = bearer_token()
     try:
         user = tokens.authenticate(
