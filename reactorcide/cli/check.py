@@ -20,6 +20,7 @@ from reactorcide.workflows.definition import (
     check as check_files,
 )
 from reactorcide.workflows.nodes import MAX_FILE_BYTES
+from reactorcide.workflows.problems import Problem
 
 
 @click.command(epilog="Example: reactorcide check --json | jq '.problems[].message'")
@@ -113,8 +114,7 @@ def _print(definitions: tuple[Definition, ...], root: Path) -> None:
     # Paths relative to the current directory, so that editors and terminals can open them.
     prefix = os.path.relpath(root)
     prefix = "" if prefix == os.curdir else prefix + os.sep
-    problems = dict.fromkeys(problem for definition in definitions for problem in definition.problems)
-    for problem in sorted(problems):
+    for problem in _problems(definitions):
         render.line(f"{prefix}{problem}", style="yellow" if problem.is_warning else "red")
     for definition in definitions:
         if not definition.errors:
@@ -126,7 +126,6 @@ def _print(definitions: tuple[Definition, ...], root: Path) -> None:
 
 
 def _print_json(definitions: tuple[Definition, ...]) -> None:
-    problems = dict.fromkeys(problem for definition in definitions for problem in definition.problems)
     render.as_json(
         {
             "ok": not any(definition.errors for definition in definitions),
@@ -151,7 +150,12 @@ def _print_json(definitions: tuple[Definition, ...]) -> None:
                     "severity": "warning" if problem.is_warning else "error",
                     "message": problem.message,
                 }
-                for problem in sorted(problems)
+                for problem in _problems(definitions)
             ],
         }
     )
+
+
+def _problems(definitions: tuple[Definition, ...]) -> list[Problem]:
+    """Return all problems in order; those of a file that several workflows take once."""
+    return sorted({problem for definition in definitions for problem in definition.problems})
