@@ -17,6 +17,11 @@ has() { command -v "$1" >/dev/null 2>&1; }
 # is_new_enough PYTHON
 is_new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
 
+# What setup.cfg requires, without its extras, in the lowest version that it allows: a line NAME==VERSION for each.
+lowest_versions() {
+    sed -n '/^install_requires/,/^$/s/^    \([A-Za-z0-9._-]*\)>=\([0-9.]*\).*/\1==\2/p' setup.cfg
+}
+
 is_root() { [ "$(id -u)" = 0 ]; }
 
 can_apt() { is_root && has apt-get; }
