@@ -17,9 +17,9 @@ from reactorcide.lib.ids import new_id
 from reactorcide.store.database import Database
 from reactorcide.web.api.jobs.routes import job_json
 from tests.support.contract import api_document
+from tests.support.reference import table
 from tests.support.store import new_store
 
-REFERENCE = Path(__file__).parent.parent / "docs" / "reference.md"
 # By options that do more than to give the field, or by arguments.
 _GIVEN_OTHERWISE = {
     "name": "NAME",
@@ -93,9 +93,8 @@ def test_each_field_is_in_the_document(schema: str) -> None:
     assert {item.json_name for item in JOB_FIELDS} <= properties.keys()
 
 
-def test_each_field_is_in_the_readme() -> None:
-    table = REFERENCE.read_text().partition("## Fields of a job")[2].partition("\n\n**Git.**")[0]
-    documented = re.findall(r"`([a-z_]+)`", " ".join(re.findall(r"^\|([^|]*)\|", table, re.MULTILINE)))
+def test_each_field_is_in_the_reference() -> None:
+    documented = re.findall(r"`([a-z_]+)`", " ".join(cells[0] for cells in table("Fields of a job")))
     assert sorted(documented) == sorted(item.json_name for item in JOB_FIELDS)
 
 

@@ -9,14 +9,14 @@ from click.testing import CliRunner
 from reactorcide import __version__
 from reactorcide.cli.serve import serve
 from reactorcide.settings import Settings, all_settings, default_text, option_name
+from tests.support.reference import table
 
 ROOT = Path(__file__).parent.parent
-REFERENCE = ROOT / "docs" / "reference.md"
 
 
 def documented() -> dict[str, str]:
     """Return the options of the reference's table of settings, with what stands beside them."""
-    return dict(re.findall(r"^\| `--([a-z-]+)[^`]*` \| (.*?) \|", REFERENCE.read_text(), re.MULTILINE))
+    return {re.findall("`--([a-z-]+)", cells[0])[0]: cells[1] for cells in table("Settings")}
 
 
 def test_every_setting_is_in_the_documentation_and_nothing_else_is() -> None:
@@ -31,10 +31,11 @@ def test_every_setting_is_an_option_of_serve_with_help() -> None:
 
 
 def test_documented_defaults_are_the_defaults() -> None:
+    defaults = documented()
     for setting in all_settings():
         default = default_text(setting)
         if default is not None:
-            assert f"`{default}`" in documented()[option_name(setting)], setting.name
+            assert f"`{default}`" in defaults[option_name(setting)], setting.name
 
 
 def test_a_size_is_read_as_bytes() -> None:

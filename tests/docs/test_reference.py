@@ -10,21 +10,14 @@ import pytest
 from reactorcide.cli.root import cli
 from reactorcide.domain.jobs import JobStatus
 from tests.support.contract import api_document
+from tests.support.reference import table
 
 ROOT = Path(__file__).parents[2]
-REFERENCE = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
 DOCUMENTS = sorted(
     path
     for pattern in ("*.md", "docs/*.md", "examples/*.md", ".github/**/*.md")
     for path in ROOT.glob(pattern)
 )
-
-
-def table(heading: str) -> list[list[str]]:
-    """Return the rows of the first table below a heading, each as its cells."""
-    section = re.split(rf"^## {re.escape(heading)}\n", REFERENCE, flags=re.MULTILINE)[1].split("\n## ")[0]
-    rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("|")]
-    return rows[2:]
 
 
 def test_every_call_is_there() -> None:
