@@ -55,11 +55,18 @@ def is_served(served: Served, source: str = "127.0.0.2", within_s: float = 1.0) 
         return client.recv(100).startswith(b"HTTP/1.1 200 ") and monotonic() - begun < within_s
 
 
+def wait_for_a_piece(served: Served) -> None:
+    """Wait until a part of a request has arrived."""
+    wait_until(
+        lambda: any(one._has_partial_request() for one in served.front._all()), 5, "the first piece came"
+    )
+
+
 def test_a_client_that_does_not_close_costs_nobody_time(serve: Serve) -> None:
     served = serve(hello)
     clients = [served.connect() for _ in range(100)]
     for client in clients:
-        client.sendall(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+        client.sendall(LAST_GET)
     for client in clients:
         assert client.recv(4096).startswith(b"HTTP/1.1 200 ")
     for _ in range(5):
@@ -500,11 +507,7 @@ def test_lines_of_a_body_are_no_header_fields(serve: Serve, line_end: bytes, cut
     with served.connect() as client:
         if cut:
             client.sendall(head[:-cut])
-            wait_until(
-                lambda: any(one._has_partial_request() for one in served.front._all()),
-                5,
-                "the first piece came",
-            )
+            wait_for_a_piece(served)
         client.sendall(head[len(head) - cut if cut else 0 :] + b"\n" * 300)
         assert status_of(client.recv(4096)) == 200
 
@@ -513,9 +516,7 @@ def test_header_fields_that_come_in_pieces_are_counted(serve: Serve) -> None:
     served = serve(hello)
     with served.connect() as client:
         client.sendall(GET[:-2] + b"A: b\r\n" * 60)
-        wait_until(
-            lambda: any(one._has_partial_request() for one in served.front._all()), 5, "the first piece came"
-        )
+        wait_for_a_piece(served)
         client.sendall(b"A: b\r\n" * 60)
         assert status_of(client.recv(4096)) == 431
 
@@ -589,7 +590,7 @@ def test_requests_may_come_together(serve: Serve) -> None:
     served = serve(hello)
     body = POST + b"Content-Length: 3\r\n\r\nabc"
     with served.connect() as client:
-        client.sendall(b"\r\n" + GET + body * 3 + GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+        client.sendall(b"\r\n" + GET + body * 3 + LAST_GET)
         answers = read_all(client)
     assert (answers.count(b"HTTP/1.1 200 "), answers.count(b"abc")) == (5, 3)
 

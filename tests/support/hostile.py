@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, sleep
@@ -148,17 +148,21 @@ def attack(port: int, sockets: int, seconds: float) -> Counter[str]:
 
 
 @contextmanager
-def attacked(service: Service, sockets: int, seconds: float) -> Iterator["subprocess.Popen[bytes]"]:
+def attackers(module: str, *arguments: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """Run a module that attacks, as a process of its own that prints what came of it; kill it in the end."""
+    command = [sys.executable, "-m", module, *arguments]
+    with subprocess.Popen(command, cwd=_ROOT, stdout=subprocess.PIPE) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def attacked(
+    service: Service, sockets: int, seconds: float
+) -> AbstractContextManager["subprocess.Popen[bytes]"]:
     """Have a service attacked by a process of its own."""
-    arguments = [sys.executable, "-m", "tests.support.hostile", str(service.port), str(sockets), str(seconds)]
-    process = subprocess.Popen(arguments, cwd=_ROOT, stdout=subprocess.PIPE)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
+    return attackers("tests.support.hostile", str(service.port), str(sockets), str(seconds))
 
 
 def ask_for_health(port: int, *, source: str, seconds: float) -> list[float]:

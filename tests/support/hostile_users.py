@@ -18,7 +18,7 @@ import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import monotonic, sleep
@@ -31,10 +31,10 @@ from reactorcide.corndogs.client import GrpcCorndogs
 from reactorcide.jobs.tasks import TASK_CLAIMED, TASK_WAITING
 from tests.sources.support import Repository, answering, blabbing, endless_refs, git_http
 from tests.support.client import Client
+from tests.support.hostile import attackers
 from tests.support.service import Service
 from tests.support.tars import header, member, tar, tar_gz
 
-_ROOT = Path(__file__).resolve().parents[2]
 _GZIP = {"Content-Type": "application/gzip"}
 _MEBIBYTE = 1 << 20
 _ADDRESS = "127.0.0.4"
@@ -60,18 +60,9 @@ class Target:
     seconds: float
 
 
-@contextmanager
-def hostile_users(target: Target) -> Iterator["subprocess.Popen[bytes]"]:
+def hostile_users(target: Target) -> AbstractContextManager["subprocess.Popen[bytes]"]:
     """Have a service attacked by users in a process of its own; it prints what came of it as JSON."""
-    arguments = [sys.executable, "-m", "tests.support.hostile_users", json.dumps(asdict(target))]
-    process = subprocess.Popen(arguments, cwd=_ROOT, stdout=subprocess.PIPE)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
+    return attackers("tests.support.hostile_users", json.dumps(asdict(target)))
 
 
 # --- jobs ----------------------------------------------------------------------------------------------
