@@ -243,7 +243,8 @@ def test_the_artifacts_of_a_job_are_a_source_and_globs_narrow_them(reactorcide: 
 def test_a_terminal_shows_the_upload(reactorcide: Program, service: Service, tmp_path: Path) -> None:
     (tmp_path / "noise").write_bytes(os.urandom(1 << 20))
     terminal, side = pty.openpty()
-    arguments = ("submit", "shown", "--upload", "--source", tmp_path, "--", "true")
+    # Followed to its end, so that it leaves no active job.
+    arguments = ("submit", "shown", "--follow", "--upload", "--source", tmp_path, "--", "true")
     with reactorcide.with_variables(TERM="xterm", COLUMNS="100").start(
         *arguments, stdout=subprocess.DEVNULL, stderr=side
     ) as process:
