@@ -62,6 +62,10 @@ class EngineUnavailable(InfrastructureError):
     """The Docker Engine does not answer."""
 
 
+class EngineBusy(EngineUnavailable):
+    """The Docker Engine took a call and has not answered it in time; others it may well answer."""
+
+
 class CorndogsError(InfrastructureError):
     """Corndogs answered with an error."""
 

@@ -1,7 +1,7 @@
 """Running containers, behind one protocol."""
 
 import secrets
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -188,8 +188,14 @@ class Runner(Protocol):
     def list(self, instance_id: str) -> list[ContainerInfo]:
         """Return all containers with labels of this installation, in whatever state."""
 
-    def remove_stray_volumes(self, instance_id: str) -> None:
-        """Remove the volumes of this installation that belong to no container."""
+    def remove_stray_volumes(
+        self, instance_id: str, needed: Callable[[], Collection[tuple[str, int]]]
+    ) -> None:
+        """Remove the volumes of this installation that belong to no container.
+
+        Those of attempts in ``needed`` (the job's id and the number) stay: the container of such a one may
+        just be about to be created. It is called once the engine has listed the volumes.
+        """
 
     def remove_image(self, image: str, image_id: str) -> bool:
         """Remove an image that was pulled with that id; tells whether nothing of it is left to remove.

@@ -6,7 +6,7 @@ SIGTERM from then on.
 """
 
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 
 from reactorcide.domain.errors import EngineUnavailable, JobFailed
 from reactorcide.runner import (
@@ -216,7 +216,9 @@ class FakeRunner:
             if container.spec.instance_id == instance_id
         ]
 
-    def remove_stray_volumes(self, instance_id: str) -> None:
+    def remove_stray_volumes(
+        self, instance_id: str, needed: Callable[[], Collection[tuple[str, int]]]
+    ) -> None:
         """See ``Runner.remove_stray_volumes``; a fake container has none."""
         self.check()
 

@@ -14,6 +14,7 @@ from reactorcide.domain.workers import WorkerView
 from reactorcide.lib.clock import now_ms
 from reactorcide.runner import Runner
 from reactorcide.worker.attempt import Attempt, Limits
+from reactorcide.worker.background import Background
 from reactorcide.worker.disk import DiskWatch
 from reactorcide.worker.duties import Duties, Duty
 from reactorcide.worker.interrupt import Reason
@@ -77,12 +78,13 @@ class Worker:
         self._engine_seen = float("-inf")
         self._last_seen_ms = now_ms()
         self._poll_s = _SHORTEST_POLL_S
+        self._background = Background(runner)
         self._recovery = Recovery(
             port,
             runner,
+            self._background,
             running=lambda: frozenset((one.job.job_id, one.job.attempt) for one in self._attempts()),
             adopt=self._adopt,
-            is_stopping=lambda: self._stopping,
         )
         self._duties = Duties(
             [
@@ -98,6 +100,7 @@ class Worker:
         """Start claiming; attempts that an earlier process left are adopted first."""
         self._thread = threading.Thread(target=self._loop, name="worker", daemon=True)
         self._thread.start()
+        self._background.start()
         if self._disk_watch is not None:
             self._disk_watch.start()
 
@@ -120,7 +123,7 @@ class Worker:
             thread.join(max(0.0, deadline - monotonic()))
             if thread.is_alive():
                 log.warning("%s has not ended in time", thread.name)
-        self._recovery.join(max(0.0, deadline - monotonic()))
+        self._background.stop(max(0.0, deadline - monotonic()))
         if self._disk_watch is not None:
             self._disk_watch.stop(max(0.0, deadline - monotonic()))
 
@@ -230,7 +233,9 @@ class Worker:
         self._run(attempt)
 
     def _attempt(self, job: Job, adopted: OpenAttempt | None = None) -> Attempt:
-        return Attempt(self._port, self._runner, self._preparation, self._limits, job, adopted)
+        return Attempt(
+            self._port, self._runner, self._background, self._preparation, self._limits, job, adopted
+        )
 
     def _run(self, attempt: Attempt) -> None:
         job_id = attempt.job.job_id

@@ -1,40 +1,43 @@
 """Comparing the attempts in the database with the containers on the engine."""
 
 import logging
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
-from reactorcide.domain.errors import InfrastructureError, JobFailed
+from reactorcide.domain.errors import EngineBusy, InfrastructureError
 from reactorcide.domain.jobs import OpenAttempt
 from reactorcide.runner import ContainerInfo, Runner
+from reactorcide.worker.background import Background
 from reactorcide.worker.port import WorkerPort
 
 log = logging.getLogger("reactorcide.worker")
 
 
 class Recovery:
-    """Adopts attempts that nobody runs, and removes containers that no attempt needs. For one thread.
+    """Adopts attempts that nobody runs, and has containers removed that no attempt needs. For one thread.
 
-    At the start that is what an earlier process left; later, what went wrong in this one.
+    At the start that is what an earlier process left; later, what went wrong in this one. Only the first
+    list of containers is waited for, because an attempt is adopted with its container.
     """
 
     def __init__(
         self,
         port: WorkerPort,
         runner: Runner,
+        background: Background,
         *,
         running: Callable[[], frozenset[tuple[str, int]]],
         adopt: Callable[[OpenAttempt], None],
-        is_stopping: Callable[[], bool],
     ) -> None:
         """``running`` returns the job's id and the number of each attempt that runs here."""
         self._port = port
         self._runner = runner
+        self._background = background
         self._running = running
         self._adopt = adopt
-        self._is_stopping = is_stopping
-        self._removal: threading.Thread | None = None
+        self._volumes_are_swept = False
+        self._problem: InfrastructureError | None = None
+        """Why the last list of containers could not be had."""
         self.is_done = False
         """Whether it has succeeded once: before, what an earlier process left may still run."""
 
@@ -42,52 +45,56 @@ class Recovery:
         """Compare once; raises ``InfrastructureError``."""
         # First, so that an attempt that ends meanwhile is not taken for one that nobody runs.
         running = self._running()
-        # Others with our labels are somebody's own: an image that was made of a job's container has them,
-        # too.
-        containers = {
-            (info.job_id, info.attempt): info
-            for info in self._runner.list(self._port.instance_id)
-            if info.is_named
-        }
-        # After the engine was asked: of whatever has a container now, the attempt is there.
-        unfinished = self._port.unfinished()
-        for left in unfinished.ours:
+        # Later, an attempt whose row has no container has run nothing: it needs none to be adopted.
+        containers = {} if self.is_done else self._containers()
+        for left in self._port.unfinished().ours:
             key = (left.job.job_id, left.job.attempt)
             if key in running:
                 continue
-            container = containers.pop(key, None)
+            container = containers.get(key)
             if left.container_id is None and container is not None:
                 left = replace(left, container_id=container.container_id)
             if self._port.adopt(left):
                 log.info("adopting a job that was left running", extra={"job_id": left.job.job_id})
                 self._adopt(left)
-        needed = running | unfinished.of_others
-        self._remove_orphans([orphan for key, orphan in containers.items() if key not in needed])
-        if not self.is_done:
-            # The engine now and then forgets to take one along with its container. Once is enough.
-            self._runner.remove_stray_volumes(self._port.instance_id)
         self.is_done = True
+        self._background.add("remove containers that no job needs", self._sweep)
+        if not self._volumes_are_swept:
+            self._background.add("remove volumes that no container needs", self._sweep_volumes)
+        if self._problem is not None:
+            raise self._problem
 
-    def join(self, timeout_s: float | None = None) -> None:
-        """Wait for a removal that is under way."""
-        if self._removal is not None:
-            self._removal.join(timeout_s)
-            if self._removal.is_alive():
-                log.warning("a container is still being removed; the next start goes on with it")
+    def _containers(self) -> dict[tuple[str, int], ContainerInfo]:
+        # Others with our labels are somebody's own: an image that was made of a job's container has them,
+        # too.
+        return {
+            (info.job_id, info.attempt): info
+            for info in self._runner.list(self._port.instance_id)
+            if info.is_named
+        }
 
-    def _remove_orphans(self, orphans: Sequence[ContainerInfo]) -> None:
-        """Remove containers that no job needs, in a thread of its own: the engine may hang over one."""
+    def _sweep(self) -> None:
+        """Have containers removed that no attempt needs."""
+        running = self._running()
+        try:
+            containers = self._containers()
+        except InfrastructureError as exc:
+            # A busy engine is not one that is away.
+            self._problem = None if isinstance(exc, EngineBusy) else exc
+            raise
+        self._problem = None
+        for key in containers.keys() - running - self._unfinished():
+            self._background.remove(containers[key].container_id, {"job_id": key[0]})
 
-        def remove() -> None:
-            for orphan in orphans:
-                if self._is_stopping():
-                    return
-                log.info("removing a container that no job needs", extra={"job_id": orphan.job_id})
-                try:
-                    self._runner.remove(orphan.container_id)
-                except (InfrastructureError, JobFailed) as exc:
-                    log.warning("it is still there: %s", exc, extra={"job_id": orphan.job_id})
+    def _sweep_volumes(self) -> None:
+        # The engine now and then forgets to take one along with its container. Once is enough.
+        self._runner.remove_stray_volumes(self._port.instance_id, self._unfinished)
+        self._volumes_are_swept = True
 
-        if orphans and (self._removal is None or not self._removal.is_alive()):
-            self._removal = threading.Thread(target=remove, name="orphans", daemon=True)
-            self._removal.start()
+    def _unfinished(self) -> frozenset[tuple[str, int]]:
+        """Return the attempts whose containers and volumes are needed, or will be.
+
+        To be called after the engine was asked what it has: that is younger than its attempt's row.
+        """
+        unfinished = self._port.unfinished()
+        return unfinished.of_others.union((left.job.job_id, left.job.attempt) for left in unfinished.ours)

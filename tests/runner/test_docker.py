@@ -920,7 +920,9 @@ class TestVolumes:
         try:
             engine.remove_container(left, v=False)
             assert len(self.volumes(engine, mine)) == 2
-            runner.remove_stray_volumes(own.instance_id)
+            runner.remove_stray_volumes(own.instance_id, lambda: {(own.job_id, 2)})
+            assert len(self.volumes(engine, mine)) == 2
+            runner.remove_stray_volumes(own.instance_id, lambda: {(own.job_id, 1)})
             [volume] = self.volumes(engine, mine)
             assert engine.inspect_volume(volume)["Labels"]["reactorcide.attempt"] == "1"
             assert engine.inspect_volume(somebody_s)["Name"] == somebody_s

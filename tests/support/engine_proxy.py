@@ -2,12 +2,34 @@
 
 import contextlib
 import os
+import re
 import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 ENGINE_SOCKET = "/var/run/docker.sock"
+
+
+class Hold:
+    """Holds back requests until it is let go, as an engine does that is busy with its disk."""
+
+    def __init__(self, pattern: bytes) -> None:
+        """``pattern`` is matched against the beginning of a request: its method and path."""
+        self._pattern = re.compile(pattern)
+        self._over = threading.Event()
+        self.held: list[bytes] = []
+        """The first line of each request that was held back."""
+
+    def __call__(self, data: bytes) -> None:
+        """Wait where this begins such a request."""
+        if self._pattern.match(data) and not self._over.is_set():
+            self.held.append(data.partition(b"\r\n")[0])
+            self._over.wait(120)
+
+    def let_go(self) -> None:
+        """Hold nothing back any more."""
+        self._over.set()
 
 
 class EngineProxy:

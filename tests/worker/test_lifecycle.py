@@ -95,12 +95,13 @@ class SteppedWorker(Worker):
         """Do all the duties, claim what there are places for, and run that."""
         for duty in self._duties.duties:
             self._duties.guard(duty.name, duty.call)
-        self._recovery.join()
+        self._background.do_waiting()
         if self._recovery.is_done:
             self._duties.guard("claim", self._claim)
         for job_id, attempt in list(self._running.items()):
             attempt.run()
             del self._running[job_id]
+        self._background.do_waiting()
 
     def held(self) -> list[Attempt]:
         """Return the attempts that a crash now would leave."""

@@ -5,7 +5,7 @@ as well be on another machine.
 """
 
 import contextlib
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from time import monotonic, sleep
 from typing import Any
 
@@ -290,13 +290,18 @@ class DockerRunner:
             )
         return [info for item in containers if (info := _container_info(item)) is not None]
 
-    def remove_stray_volumes(self, instance_id: str) -> None:
+    def remove_stray_volumes(
+        self, instance_id: str, needed: Callable[[], Collection[tuple[str, int]]]
+    ) -> None:
         """See ``Runner.remove_stray_volumes``."""
         api = self._client.api()
         filters = {"label": f"{_LABEL_INSTANCE}={instance_id}", "dangling": True}
         with translated("remove volumes"):
-            for volume in api.volumes(filters=filters)["Volumes"] or []:
-                with ignoring(404, 409):
+            volumes = api.volumes(filters=filters)["Volumes"] or []
+        attempts = needed()
+        for volume in volumes:
+            if _attempt_of(volume["Labels"]) not in attempts:
+                with translated("remove volumes"), ignoring(404, 409):
                     api.remove_volume(volume["Name"])
 
     def close(self) -> None:
@@ -311,13 +316,20 @@ def container_name(job_id: str, attempt: int) -> str:
 
 def _container_info(item: Mapping[str, Any]) -> ContainerInfo | None:
     """Return a container of the engine's list; ``None`` for one with labels that no attempt has."""
-    job_id, attempt = item["Labels"].get(_LABEL_JOB), item["Labels"].get(_LABEL_ATTEMPT, "")
+    key = _attempt_of(item["Labels"])
+    if key is None:
+        return None
+    # The engine writes names with a slash before them.
+    is_named = container_name(*key) in [known.removeprefix("/") for known in item["Names"] or ()]
+    return ContainerInfo(str(item["Id"]), *key, is_named)
+
+
+def _attempt_of(labels: Mapping[str, str]) -> tuple[str, int] | None:
+    """Return the job's id and the number of the attempt that labels name, if they name one."""
+    job_id, attempt = labels.get(_LABEL_JOB), labels.get(_LABEL_ATTEMPT, "")
     if job_id is None or not attempt.isascii() or not attempt.isdigit():
         return None
-    name = container_name(job_id, int(attempt))
-    # The engine writes names with a slash before them.
-    is_named = name in [known.removeprefix("/") for known in item["Names"] or ()]
-    return ContainerInfo(str(item["Id"]), job_id, int(attempt), is_named)
+    return job_id, int(attempt)
 
 
 def _may_be_out_of_memory(details: Mapping[str, Any]) -> bool:

@@ -7,7 +7,7 @@ import re
 import docker.errors
 import requests
 
-from reactorcide.domain.errors import EngineUnavailable, JobFailed
+from reactorcide.domain.errors import EngineBusy, EngineUnavailable, JobFailed
 from reactorcide.lib.tar import DamagedTar
 from reactorcide.runner import ContainerGone
 
@@ -56,6 +56,10 @@ class translated:
             raise JobFailed(f"the Docker Engine refused to {self._action}: {explanation}") from exc
         if isinstance(exc, DamagedTar):
             raise EngineUnavailable(f"the Docker Engine's answer is damaged ({self._action}): {exc}") from exc
+        if _is_timeout(exc):
+            raise EngineBusy(
+                f"the Docker Engine has not answered in time when asked to {self._action}; it may be busy"
+            ) from exc
         if isinstance(exc, docker.errors.DockerException | requests.RequestException | OSError):
             raise EngineUnavailable(
                 f"the Docker Engine does not answer ({self._action}): {one_line(str(exc))}; is it running?"
@@ -95,6 +99,15 @@ def one_line(text: str) -> str:
         text = json.loads(text)["message"]
     # Where the engine keeps its containers and volumes on its host is no matter of a job.
     return _HOST_PATH.sub("", " ".join(text.split())[:_MAX_SEARCHED_CHARS])[:_MAX_REASON_CHARS]
+
+
+def _is_timeout(error: BaseException | None) -> bool:
+    """Tell whether an engine that could be connected to has not answered in time."""
+    if isinstance(error, requests.ConnectTimeout):
+        return False
+    # What is cut off in the middle of a body the SDK tells as a lost connection.
+    lost = isinstance(error, requests.ConnectionError) and "timed out" in str(error)
+    return lost or isinstance(error, requests.Timeout | TimeoutError)
 
 
 def _is_being_removed(error: object) -> bool:

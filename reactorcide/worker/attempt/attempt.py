@@ -28,6 +28,7 @@ from reactorcide.worker.attempt.limits import Limits
 from reactorcide.worker.attempt.output import Recorder
 from reactorcide.worker.attempt.patience import Patience
 from reactorcide.worker.attempt.report import Report
+from reactorcide.worker.background import Background
 from reactorcide.worker.interrupt import Interrupt
 from reactorcide.worker.port import WorkerPort
 from reactorcide.worker.prepare import Preparation, Source
@@ -46,6 +47,7 @@ class Attempt:
         self,
         port: WorkerPort,
         runner: Runner,
+        background: Background,
         preparation: Preparation,
         limits: Limits,
         job: Job,
@@ -62,6 +64,7 @@ class Attempt:
         self._patiently = Patience(self.interrupt, self._log_fields)
         self._container = Container(
             runner,
+            background,
             self.interrupt,
             self._patiently,
             self._log_fields,

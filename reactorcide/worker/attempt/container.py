@@ -29,6 +29,7 @@ from reactorcide.runner import (
 )
 from reactorcide.runner.handover import MAX_UNACKNOWLEDGED_BYTES, NOT_HANDED_OVER
 from reactorcide.worker.attempt.patience import Patience
+from reactorcide.worker.background import Background
 from reactorcide.worker.interrupt import Interrupt
 
 log = logging.getLogger("reactorcide.worker")
@@ -67,6 +68,7 @@ class Container:
     def __init__(
         self,
         runner: Runner,
+        background: Background,
         interrupt: Interrupt,
         patiently: Patience,
         log_fields: Mapping[str, object],
@@ -75,6 +77,7 @@ class Container:
         adopted: OpenAttempt | None = None,
     ) -> None:
         self._runner = runner
+        self._background = background
         self._interrupt = interrupt
         self._patiently = patiently
         self._log_fields = log_fields
@@ -297,13 +300,9 @@ class Container:
         return self._runner.artifacts(self.container_id)
 
     def remove(self) -> None:
-        """Remove the container, if there is one; where that fails a sweep does it."""
-        if self._container_id is None:
-            return
-        try:
-            self._runner.remove(self._container_id)
-        except (EngineUnavailable, JobFailed) as exc:
-            log.warning("its container is still there: %s", exc, extra=self._log_fields)
+        """Have the container removed later, if there is one; where that fails a sweep does it."""
+        if self._container_id is not None:
+            self._background.remove(self._container_id, self._log_fields)
 
     def _out_of_memory(self) -> str:
         limit_bytes = self._memory_limit_bytes

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping
 
 from reactorcide import crashpoints
-from reactorcide.domain.errors import InfrastructureError
+from reactorcide.domain.errors import EngineBusy, InfrastructureError
 from reactorcide.domain.jobs import Job, Outcome
 from reactorcide.worker.attempt.container import Container, Progress
 from reactorcide.worker.attempt.patience import Patience
@@ -15,9 +15,12 @@ log = logging.getLogger("reactorcide.worker")
 
 MAX_PREPARATION_FAILURES = 2
 """How often a job is prepared again after that failed through no fault of its own."""
+MAX_BUSY_PREPARATIONS = 8
+"""The same where the engine was busy, which passes: the pauses alone take a quarter of an hour."""
 MAX_KILLED_PREPARATIONS = 20
 """How often a job is prepared again after the service was killed meanwhile."""
 _FIRST_RETRY_DELAY_S = 5.0
+_LONGEST_RETRY_DELAY_S = 300.0
 _LONGEST_KILLED_DELAY_S = 10.0
 _RETRY_DELAY_S = 1.0
 
@@ -49,7 +52,6 @@ class Report:
         crashpoints.reached("log-closed")
         self._patiently(lambda: self._tell(outcome))
         self._container.remove()
-        crashpoints.reached("container-removed")
 
     def interrupted(self, interrupt: Interrupt) -> None:
         """End an attempt that was told to stop before its command had started."""
@@ -71,17 +73,20 @@ class Report:
             delay_s = min(2.0**failures - 1, _LONGEST_KILLED_DELAY_S)
             counter = {"killed_preparations": failures + 1}
         else:
-            failures, max_failures = job.preparation_failures, MAX_PREPARATION_FAILURES
-            delay_s = _FIRST_RETRY_DELAY_S * 2**failures
+            is_busy = isinstance(problem, EngineBusy)
+            failures = job.preparation_failures
+            max_failures = MAX_BUSY_PREPARATIONS if is_busy else MAX_PREPARATION_FAILURES
+            delay_s = min(_FIRST_RETRY_DELAY_S * 2**failures, _LONGEST_RETRY_DELAY_S)
             counter = {"preparation_failures": failures + 1}
         if self._may_have_run() or failures >= max_failures:
-            self.ended(Outcome(exit_code=None, error=str(problem)))
+            tried = f"; it was tried {failures + 1} times" if isinstance(problem, EngineBusy) else ""
+            self.ended(Outcome(exit_code=None, error=f"{problem}{tried}"))
             return
         log.warning("trying again in %g s: %s", delay_s, problem, extra=self._log_fields)
         crashpoints.reached("retry-decided")
         self._port.try_again(job, str(problem), delay_s=delay_s, log_truncated=self.log_truncated, **counter)
         # Only now: while the row says that the command was handed over, its container is the one proof that
-        # it was not. Where the removal fails a sweep repeats it; another attempt need not wait.
+        # it was not.
         self._container.remove()
 
     def _tell(self, outcome: Outcome) -> None:

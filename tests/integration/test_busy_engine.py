@@ -1,0 +1,64 @@
+"""A Docker Engine that takes very long to remove what a job has left, or to list its volumes."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import docker
+import pytest
+
+from tests.conftest import NewService
+from tests.support.engine_proxy import EngineProxy, Hold
+from tests.support.waiting import wait_until
+
+
+@pytest.fixture
+def hold() -> Iterator[Hold]:
+    """The engine's removals, and its list of volumes."""
+    made = Hold(rb"DELETE |GET \S*/volumes")
+    yield made
+    made.let_go()
+
+
+@pytest.fixture
+def busy(tmp_path: Path, hold: Hold) -> Iterator[EngineProxy]:
+    """An engine with that hold."""
+    made = EngineProxy(tmp_path / "engine.sock", before=hold)
+    made.on()
+    yield made
+    hold.let_go()
+    made.off()
+
+
+def test_no_job_waits_for_a_removal_and_a_place_is_free_when_the_end_is_stored(
+    busy: EngineProxy, hold: Hold, new_service: NewService, engine: docker.APIClient
+) -> None:
+    service = new_service({"DOCKER_HOST": busy.url}, concurrency=1)
+    api = service.admin
+    try:
+        wait_until(lambda: bool(hold.held), 20, "the engine is asked for volumes")
+        for number in range(3):
+            job = api.wait(api.submit(f"echo {number}; exit {number}"))
+            assert (job["exit_code"], api.log(job).splitlines()[0]) == (number, str(number).encode())
+        assert len(service.containers(engine)) == 3
+        assert service.anonymous().request("GET", "ready").status_code == 200
+    finally:
+        hold.let_go()
+    wait_until(lambda: not service.containers(engine), 20, "the containers are removed")
+
+
+def test_a_start_waits_for_no_removal_of_what_was_left(
+    busy: EngineProxy, hold: Hold, new_service: NewService, engine: docker.APIClient
+) -> None:
+    service = new_service({"DOCKER_HOST": busy.url}, concurrency=1)
+    api = service.admin
+    try:
+        api.run("true")
+        assert len(service.containers(engine)) == 1
+        service.kill()
+        service.start()
+        assert api.run("echo ran")["status"] == "completed"
+        assert api.cancel(api.wait(api.submit("sleep 60"), "running"))["status"] == "cancelled"
+        assert api.run("echo ran")["status"] == "completed"
+    finally:
+        hold.let_go()
+    wait_until(lambda: not service.containers(engine), 40, "the containers are removed")
