@@ -74,6 +74,10 @@ class Answer:
         self._probes += 1
         return b"0"
 
+    def close(self) -> None:
+        """Encode no more, and give up the memory of the parser, which the encoder shares."""
+        self._http = h11.Connection(h11.SERVER)
+
     @property
     def may_be_followed(self) -> bool:
         """Whether HTTP permits another request after this answer."""

@@ -206,9 +206,14 @@ class Arrival:
         return self._http.trailing_data[0]
 
     def clear(self) -> None:
-        """Give up the memory for what has arrived."""
+        """Give up the memory for what has been parsed."""
         self._head.clear()
         self._body.clear()
+
+    def close(self) -> None:
+        """Parse no more, and give up the parser's memory as well."""
+        self.clear()
+        self._http = h11.Connection(h11.SERVER)
 
     @property
     def held_bytes(self) -> int:

@@ -102,6 +102,11 @@ class Connection:
                     log.info("%s was cut off: it does not take its answer", self.address[0])
                 self._close()
 
+    @property
+    def lingers_until(self) -> float | None:
+        """When a connection that only waits for its client to close is closed; else ``None``."""
+        return self._deadline if self.state is State.LINGERING else None
+
     def make_room(self) -> bool:
         """Close the connection unless a thread works for it; return whether it was closed."""
         with self._lock:
@@ -365,6 +370,9 @@ class Connection:
         self.state = State.LINGERING
         patience_s = _LINGER_S if self._arrival.stage is Stage.COMPLETE else _DRAIN_S
         self._deadline = monotonic() + (_LINGER_WHEN_STOPPING_S if self.front.is_stopping else patience_s)
+        # A parser may hold a piece of some 64 KiB.
+        self._arrival.close()
+        self._answer.close()
         try:
             self._transport.end()
         except OSError:

@@ -33,6 +33,8 @@ _RESERVED_FILES = 512
 """Open files that the service itself needs, of those the process may have."""
 _MAX_HELD_BYTES = 32 << 20
 """The memory of the requests and answers of all clients together."""
+_MAX_LINGERING = 100
+"""Answered clients of one address that have not closed yet."""
 _TURN_EVENTS = 16
 _TURN_S = 0.005
 """The most time per turn of the loop for one share, or for new clients."""
@@ -128,6 +130,17 @@ class Front:
             for share in list(self._shares.values()):
                 for connection in list(share.connections):
                     self._guarded(connection, partial(connection.on_time, now))
+                self._limit_lingering(share)
+
+    def _limit_lingering(self, share: Share) -> None:
+        """Close the clients that have had the most time to take their answer and close."""
+        lingering = [
+            (until, number, connection)
+            for number, connection in enumerate(share.connections)
+            if (until := connection.lingers_until) is not None
+        ]
+        for _, _, connection in sorted(lingering)[:-_MAX_LINGERING]:
+            connection.close()
 
     def begin_to_stop(self) -> None:
         """Accept no more clients, and close the connections that have no request."""

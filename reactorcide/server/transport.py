@@ -28,7 +28,7 @@ class Transport:
         """What the selector watches for."""
         self._sock = sock
         self._selector = selector
-        self._owner = owner
+        self._owner: object = owner
         self._out = bytearray()
         self._pace = Pace(_TAKE_S)
         self._blocked_since: float | None = None
@@ -110,3 +110,5 @@ class Transport:
                 self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self._out.clear()
         self._sock.close()
+        # The owner has this transport: in a cycle, all that it holds would stay until garbage is collected.
+        self._owner = None

@@ -1,6 +1,7 @@
 """The loop and its connections: what a client may cost, and what it gets."""
 
 import contextlib
+import gc
 import http.client
 import os
 import re
@@ -9,6 +10,7 @@ import select
 import socket
 import ssl
 import threading
+import weakref
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from time import monotonic, sleep
@@ -405,6 +407,40 @@ def test_what_a_refused_client_still_sends_is_bounded(serve: Serve, monkeypatch:
 
         with pytest.raises(ConnectionError):
             send()
+
+
+def test_the_refused_clients_of_one_address_are_drained_a_hundred_at_a_time(serve: Serve) -> None:
+    def refusing(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        start_response("401 Unauthorized", [])
+        return [b"no"]
+
+    served = serve(refusing)
+    clients = [served.connect() for _ in range(140)]
+    for client in clients:
+        client.sendall(POST + b"Content-Length: 100000000\r\n\r\n")
+        assert client.recv(4096).startswith(b"HTTP/1.1 401 ")
+    # Long before the deadline of draining, those who were answered first are closed.
+    wait_until(lambda: len(served.front._all()) <= 100, 5, "some are closed")
+    with pytest.raises(ConnectionError):
+        for _ in range(8):
+            clients[0].sendall(b"x" * (1 << 20))
+    clients[-1].sendall(b"x" * (1 << 20))
+    for client in clients:
+        client.close()
+
+
+def test_a_closed_connection_leaves_no_garbage(serve: Serve) -> None:
+    served = serve(hello)
+    with served.connect() as client:
+        client.sendall(GET[:20])
+        wait_for_a_piece(served)
+        held = [weakref.ref(one) for one in served.front._all()]
+        gc.disable()
+        try:
+            client.close()
+            wait_until(lambda: all(one() is None for one in held), 5, "its memory is free")
+        finally:
+            gc.enable()
 
 
 def test_nothing_is_read_of_who_has_enough_on_its_way(serve: Serve) -> None:
