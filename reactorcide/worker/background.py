@@ -65,7 +65,7 @@ class Background:
             self._runner.remove(container_id)
             crashpoints.reached("container-removed")
 
-        self.add(f"remove container {container_id[:12]}", remove, log_fields)
+        self.add(f"remove container {container_id}", remove, log_fields)
 
     def do_waiting(self) -> None:
         """Do everything that waits, in the caller's thread."""
