@@ -165,15 +165,15 @@ class CommandOutput:
         return printed
 
 
-class DockerAttachedOutput:
+class DockerAttachedOutput(CommandOutput):
     """The hijacked connection of an attach."""
 
     def __init__(self, response: requests.Response) -> None:
+        super().__init__(was_handed_over=True)
         self._response = response
         # The socket can be waited for together with the wake-up.
         self._socket = _socket_of(response)
         self._socket.setblocking(False)
-        self._output = CommandOutput(was_handed_over=True)
         self._unsent: deque[memoryview] = deque()
         self._wake_receiver, self._wake_sender = socket.socketpair()
         self._wake_receiver.setblocking(False)
@@ -183,21 +183,6 @@ class DockerAttachedOutput:
         self._poll.register(self._wake_receiver, select.POLLIN)
         self._read_again_at = 0.0
         self._closed = False
-
-    @property
-    def acknowledged(self) -> bool:
-        """See ``Output.acknowledged``."""
-        return self._output.acknowledged
-
-    @property
-    def launcher_output(self) -> bytes:
-        """See ``Output.launcher_output``."""
-        return self._output.launcher_output
-
-    @property
-    def unacknowledged_bytes(self) -> int:
-        """See ``Output.unacknowledged_bytes``."""
-        return self._output.unacknowledged_bytes
 
     @property
     def is_sent(self) -> bool:
@@ -219,7 +204,7 @@ class DockerAttachedOutput:
 
     def read(self, timeout_s: float) -> list[OutputChunk] | None:
         """See ``Output.read``."""
-        if printed := self._output.waiting():
+        if printed := self.waiting():
             return printed
         if (early_s := self._read_again_at - monotonic()) > 0:
             sleep(early_s)
@@ -235,7 +220,7 @@ class DockerAttachedOutput:
                 data = self._receive()
                 if _FLOOD_BYTES <= len(data) < _PLENTY_BYTES:
                     self._read_again_at = monotonic() + _FLOOD_PAUSE_S
-                return self._output.take(data) if data else None
+                return self.take(data) if data else None
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return []
         except (ConnectionError, ssl.SSLError):
@@ -281,15 +266,15 @@ class DockerAttachedOutput:
         self._wake_sender.close()
 
 
-class DockerRereadOutput:
+class DockerRereadOutput(CommandOutput):
     """The engine's own copy of a log, read by a thread of its own: an HTTP body can't be polled."""
 
     _MOST_CHUNKS = 16
 
     def __init__(self, response: requests.Response, *, was_handed_over: bool) -> None:
+        super().__init__(was_handed_over=was_handed_over)
         self._response = response
         self._socket = _socket_of(response)
-        self._output = CommandOutput(was_handed_over=was_handed_over)
         self._changed = threading.Condition()
         self._chunks: deque[bytes] = deque()
         self._ended = False
@@ -298,31 +283,16 @@ class DockerRereadOutput:
         self._thread = threading.Thread(target=self._pump, name="log-reread", daemon=True)
         self._thread.start()
 
-    @property
-    def acknowledged(self) -> bool:
-        """See ``Output.acknowledged``."""
-        return self._output.acknowledged
-
-    @property
-    def launcher_output(self) -> bytes:
-        """See ``Output.launcher_output``."""
-        return self._output.launcher_output
-
-    @property
-    def unacknowledged_bytes(self) -> int:
-        """See ``Output.unacknowledged_bytes``."""
-        return self._output.unacknowledged_bytes
-
     def read(self, timeout_s: float) -> list[OutputChunk] | None:
         """See ``Output.read``."""
-        if printed := self._output.waiting():
+        if printed := self.waiting():
             return printed
         with self._changed:
             self._changed.wait_for(lambda: self._chunks or self._ended or self._woken, max(0, timeout_s))
             self._woken = False
             if self._chunks:
                 self._changed.notify_all()
-                return self._output.take(self._chunks.popleft())
+                return self.take(self._chunks.popleft())
             return None if self._ended else []
 
     def wake(self) -> None:
