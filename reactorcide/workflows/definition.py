@@ -341,20 +341,18 @@ def _define(
             _source=source,
         )
     reader = Reader(problems, Scope(event=event))
-    header = WORKFLOW.values(
-        {key: value for key, value in source.header.items() if key != "concurrency"}, reader
-    )
-    declared = header.get("vars", {})
+    # The other keys may refer to them.
+    of_vars = {key: value for key, value in source.header.items() if key == "vars"}
+    declared = WORKFLOW.values(of_vars, reader).get("vars", {})
     for name in variables or {}:
         if name not in declared:
             problems.error(
                 source.place, f"the workflow has no {shown(name)} in vars", got=name, known=declared
             )
     reader = replace(reader, scope=replace(reader.scope, vars={**declared, **(variables or {})}))
-    group = WORKFLOW.values(
-        {key: value for key, value in source.header.items() if key == "concurrency"}, reader
+    header = WORKFLOW.values(
+        {key: value for key, value in source.header.items() if key not in of_vars}, reader
     )
-    concurrency = group.get("concurrency")
     trigger = header.get("trigger", ANY_EVENT)
     nodes = _nodes(source, reader)
     if source.is_of_job_files:
@@ -381,7 +379,7 @@ def _define(
         file=source.file,
         problems=problems.sorted(),
         description=header.get("description", ""),
-        graph=Graph(tuple(nodes), concurrency),
+        graph=Graph(tuple(nodes), header.get("concurrency")),
         trigger=trigger,
         paths=header.get("paths", ANY_PATHS),
         _source=source,

@@ -196,6 +196,23 @@ def test_a_wrong_file_takes_no_other_down() -> None:
     assert good.errors == ()
 
 
+def test_the_keys_of_the_workflow_itself_may_have_vars() -> None:
+    definition = define("""\
+vars: {main: trunk, sources: src, language: C.UTF-8}
+name: CI
+on: {events: push, branches: "${vars.main}"}
+paths: {include: ["${vars.sources}/**"]}
+environment: {LANG: "${vars.language}"}
+concurrency: {group: "${vars.main}"}
+jobs: {j: {command: make}}
+""")
+
+    assert definition.problems == ()
+    assert definition.trigger.branches == ("trunk",)
+    assert definition.paths.include == ("src/**",)
+    assert str(definition.graph.nodes[0].job.environment["LANG"]) == "C.UTF-8"
+
+
 def test_vars_are_replaced_by_those_of_a_start() -> None:
     definition = define("vars: {a: x}\n" + job('image: "${vars.a}:1"\nenvironment: {A: "${vars.a}"}'))
 
