@@ -7,7 +7,7 @@ from time import monotonic
 
 from reactorcide import crashpoints
 from reactorcide.corndogs.task import Task
-from reactorcide.domain.errors import CorndogsError, CorndogsUnavailable, IllegalTransition, NotFound
+from reactorcide.domain.errors import CorndogsError, CorndogsUnavailable, IllegalTransition
 from reactorcide.domain.jobs import Job, JobStatus
 from reactorcide.jobs import JobContext, lifecycle, tasks
 from reactorcide.jobs.tasks import TASK_CLAIMED, TASK_WAITING
@@ -176,9 +176,8 @@ def take(context: JobContext, task: Task, job_id: str, worker_id: str) -> Job | 
 
     Otherwise the task is completed, unless it is the one of a job that runs: that worker may be alive.
     """
-    try:
-        job = context.store.jobs.get(job_id)
-    except NotFound:
+    job = context.store.jobs.find(job_id)
+    if job is None:
         _complete(context, task, job_id)
         return None
     if job.status is JobStatus.RUNNING and job.corndogs_task_id == task.uuid:

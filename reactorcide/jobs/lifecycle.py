@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from reactorcide import crashpoints
 from reactorcide.domain.audit import Action, Actor, AuditEntry
-from reactorcide.domain.errors import CorndogsError, IllegalTransition, NotFound, ObjectStoreError
+from reactorcide.domain.errors import CorndogsError, IllegalTransition, ObjectStoreError
 from reactorcide.domain.jobs import (
     ACTIVE,
     Job,
@@ -212,10 +212,8 @@ def cancelled(context: JobContext, job_id: str, by: Actor) -> Job:
 
 def is_cancelled(context: JobContext, job_id: str) -> bool:
     """Tell whether the job is cancelled now; one that is gone is not."""
-    try:
-        return context.store.jobs.get(job_id).status is JobStatus.CANCELLED
-    except NotFound:
-        return False
+    job = context.store.jobs.find(job_id)
+    return job is not None and job.status is JobStatus.CANCELLED
 
 
 def attempt_ended(context: JobContext, job: Job) -> Job | None:
@@ -223,11 +221,9 @@ def attempt_ended(context: JobContext, job: Job) -> Job | None:
 
     ``job`` is as it was while the attempt ran: by now it may be queued again, under another task.
     """
-    try:
-        current = context.store.jobs.get(job.job_id)
-    except NotFound:
-        return None
-    close_task(context, replace(current, corndogs_task_id=job.corndogs_task_id))
+    current = context.store.jobs.find(job.job_id)
+    if current is not None:
+        close_task(context, replace(current, corndogs_task_id=job.corndogs_task_id))
     return current
 
 

@@ -110,10 +110,7 @@ def follow_pieces(
 
 def as_it_is(context: StoredJobs, job: Job) -> Job | None:
     """Return what has become of a job that was followed; ``None`` where it is gone."""
-    try:
-        return context.store.jobs.get(job.job_id)
-    except NotFound:
-        return None
+    return context.store.jobs.find(job.job_id)
 
 
 def seal_ended(context: StoredJobs) -> None:

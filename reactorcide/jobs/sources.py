@@ -146,10 +146,7 @@ def _uploaded(context: StoredJobs, source: Source) -> Iterator[Entry]:
 
 
 def _artifacts(context: StoredJobs, job_id: str) -> Iterator[Entry]:
-    try:
-        job = context.store.jobs.get(job_id)
-    except NotFound:
-        job = None
+    job = context.store.jobs.find(job_id)
     if job is None or job.deleted:
         raise JobFailed(_deleted(job_id))
     if not job.is_final:

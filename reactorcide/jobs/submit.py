@@ -6,7 +6,7 @@ import random
 from reactorcide import crashpoints
 from reactorcide.domain.accounts import User
 from reactorcide.domain.audit import Action, AuditEntry
-from reactorcide.domain.errors import Conflict, CorndogsError, KeyTaken, NotFound, StoreError
+from reactorcide.domain.errors import Conflict, CorndogsError, KeyTaken, StoreError
 from reactorcide.domain.jobs import Job, JobDefinition, JobStatus, RequestKey
 from reactorcide.jobs import JobContext, lifecycle, sources, tasks
 from reactorcide.lib.clock import now_ms
@@ -102,10 +102,7 @@ def _submitted_with(context: JobContext, user: User, key: RequestKey) -> Job | N
     job_id, is_same = stored
     if not is_same:
         raise Conflict("this Idempotency-Key was used for another job; choose another key")
-    try:
-        job = context.store.jobs.get(job_id)
-    except NotFound:
-        job = None
+    job = context.store.jobs.find(job_id)
     if job is None or job.deleted:
         raise Conflict("the job of this Idempotency-Key was deleted; choose another key")
     return job

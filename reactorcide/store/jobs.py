@@ -96,7 +96,14 @@ class Jobs:
 
     def get(self, job_id: str) -> Job:
         """Return a job, tombstones included; raises ``NotFound``."""
+        job = self.find(job_id)
+        if job is None:
+            raise NotFound(f"there is no job {job_id}")
+        return job
+
+    def find(self, job_id: str) -> Job | None:
+        """Return a job, tombstones included; ``None`` where there is none."""
         with self._db.read() as db:
             for row in db.execute_sql(_SELECT, (job_id,)):
                 return self._sealed.job(as_dict(row))
-        raise NotFound(f"there is no job {job_id}")
+        return None

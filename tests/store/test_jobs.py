@@ -83,6 +83,7 @@ def test_a_job_comes_back_as_it_was_put_in(store: Store) -> None:
 def test_what_is_not_there_is_said(store: Store) -> None:
     with pytest.raises(NotFound):
         store.jobs.get(new_id())
+    assert store.jobs.find(new_id()) is None
 
 
 @pytest.mark.parametrize("target", JobStatus)
