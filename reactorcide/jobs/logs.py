@@ -115,8 +115,8 @@ def as_it_is(context: StoredJobs, job: Job) -> Job | None:
 
 def seal_ended(context: StoredJobs) -> None:
     """Seal the logs of attempts that have ended, where that failed at their end; safe to repeat."""
-    for file in context.logs.unsealed():
-        job_id, attempt = attempt_of(file.key)
+    # Sealing one attempt takes both its files, the log and the index.
+    for job_id, attempt in {attempt_of(file.key) for file in context.logs.unsealed()}:
         if context.store.attempts.log_is_closed(job_id, attempt):
             context.logs.seal(attempt_prefix(job_id, attempt))
 

@@ -30,7 +30,7 @@ def add(context: StoredJobs, user: User, chunks: Iterable[bytes], *, max_bytes: 
 
     Whether somebody else had makes no difference to what is answered, nor to how long that takes.
     Raises ``InvalidInput`` unless it is a tar.gz of files, directories and links that all stay within it, and
-    ``TooLarge`` if it has more than ``most_bytes``, packed or unpacked. Then nothing of it is kept.
+    ``TooLarge`` if it has more than ``max_bytes``, packed or unpacked. Then nothing of it is kept.
     """
     # The name under which the bytes will be known is known only after the last of them.
     folder = f"{_PREFIX}{new_id()}/"
