@@ -38,6 +38,8 @@ MAX_NODES = MAX_JOBS
 
 _YAML = re.compile(r"[^/]+\.ya?ml")
 _MATRIX_KEYS = ("matrix", "for_each", "item_var")
+_READ_FIRST = (*_MATRIX_KEYS, "needs")
+"""Keys of a job that say how its other keys are read."""
 _OF_MATRIX = "${matrix."
 
 
@@ -468,23 +470,22 @@ def _read_job(
     scope = replace(reader.scope, needs=needs, matrix_jobs=has_matrix)
     reader = replace(reader, scope=scope)
     matrix = _matrix(written, entry, reader)
-    item_var = (
-        None
-        if "item_var" not in written
-        else JOB.values({"item_var": written["item_var"]}, reader).get("item_var")
-    )
-    rest = {key: value for key, value in written.items() if key not in _MATRIX_KEYS}
+    rest = {key: value for key, value in written.items() if key not in _READ_FIRST}
     if matrix is None:
-        yield _node(entry, entry.name, _job(JOB.values(rest, reader), needs, {}, None, rest, reader))
+        yield _node(entry, entry.name, _job(JOB.values(rest, reader), needs, rest, reader))
         return
     varying = {key: value for key, value in rest.items() if value.node.mentions(_OF_MATRIX)}
     fixed = JOB.values({key: value for key, value in rest.items() if key not in varying}, reader)
     if not matrix.combinations:
         # The matrix is wrong. What does not depend on it is checked nevertheless.
-        yield _node(entry, entry.name, _job(fixed, needs, {}, None, rest, reader))
+        yield _node(entry, entry.name, _job(fixed, needs, rest, reader))
     for label, combination in matrix.combinations.items():
         reader = replace(reader, scope=replace(scope, matrix=combination))
-        job = _job({**fixed, **JOB.values(varying, reader)}, needs, combination, item_var, rest, reader)
+        values = {**fixed, **JOB.values(varying, reader)}
+        if matrix.item_var is not None:
+            item = Template((combination[matrix.item_var],))
+            values["environment"] = {**values.get("environment", {}), matrix.item_var: item}
+        job = _job(values, needs, rest, reader)
         name = f"{entry.name} ({label})"
         if len(name) > 255:
             reader.error(
@@ -533,16 +534,16 @@ def _matrix(written: AbstractMapping[str, Written], entry: _Entry, reader: Reade
     if "matrix" in given:
         return values.get("matrix") or Matrix()
     if "for_each" in given:
-        axis = values.get("item_var", "item")
-        return Matrix({value: {axis: value} for value in values.get("for_each", ())})
+        item_var = values.get("item_var")
+        axis = item_var or "item"
+        items = values.get("for_each", ())
+        return Matrix({value: {axis: value} for value in items}, item_var=item_var)
     return None
 
 
 def _job(
     values: dict[str, Any],
     needs: tuple[str, ...],
-    combination: AbstractMapping[str, str],
-    item_var: str | None,
     written: AbstractMapping[str, Written],
     reader: Reader,
 ) -> Job:
@@ -562,11 +563,6 @@ def _job(
                     written["resources"].node.place, f"the limit is given twice, in resources and in {limit}"
                 )
             values[limit] = of_resources
-    if item_var is not None:
-        values["environment"] = {
-            **values.get("environment", {}),
-            item_var: Template((combination[item_var],)),
-        }
     if not needs and values["condition"] is Condition.ANY_FAILED:
         reader.error(
             written["condition"].node.place, "the job would never run: any_failed, and it needs no job"

@@ -26,6 +26,8 @@ class Matrix:
     combinations: AbstractMapping[str, AbstractMapping[str, str]] = field(default_factory=dict)
     max_parallel: int | None = None
     """How many of them may run at once."""
+    item_var: str | None = None
+    """Of ``for_each``: the axis that is a variable of the job as well."""
 
 
 class MatrixKind(Kind[Matrix]):

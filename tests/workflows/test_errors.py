@@ -220,6 +220,13 @@ def test_what_means_nothing_here_is_a_warning(keys: str, expected: str) -> None:
     assert definition.errors == ()
 
 
+def test_a_variable_for_the_items_of_no_list_is_an_error_beside_a_matrix_too() -> None:
+    assert problems(job("matrix: {a: [1]}\nitem_var: B")) == [
+        "4:3: matrix and for_each are two ways to say the same; give one of them",
+        "7:15: item_var belongs to for_each, which is missing",
+    ]
+
+
 def test_an_error_in_a_job_file_has_the_place_in_that_file() -> None:
     workflow = "name: CI\non: push\njobs:\n  a: {job_file: unit.yaml}\n  b: {job_file: unti.yaml}\n"
     definition = define(workflow, unit="name: unit\njob:\n  comand: x\n")
