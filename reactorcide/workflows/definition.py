@@ -51,7 +51,7 @@ class Definition:
     name: str
     file: str
     problems: tuple[Problem, ...] = ()
-    """Errors first, by place; with an error the workflow cannot run."""
+    """By place; with an error the workflow cannot run."""
     description: str = ""
     graph: Graph = EMPTY
     """Its nodes, with what depends on an event left open."""
@@ -73,11 +73,10 @@ class Definition:
         if event.name is EventName.MANUAL:
             return None
         refusal = self.trigger.refusal(event) or self.paths.refusal(changed)
-        if refusal is None and self._source.is_of_job_files:
-            refusals = [_job_refusal(node.job, event, changed) for node in self.graph.nodes]
-            if None not in refusals:
-                return "none of its jobs starts on this"
-        return refusal
+        if refusal is not None or not self._source.is_of_job_files:
+            return refusal
+        starts = None in _refusals(self.graph, event, changed)
+        return None if starts else "none of its jobs starts on this"
 
     def expand(
         self,
@@ -93,17 +92,19 @@ class Definition:
         definition = _define(self._source, problems, event, variables or {})
         if problems.has_errors:
             raise WorkflowError(definition.problems)
-        nodes = []
-        refusals: dict[str, str | None] = {}
-        for node in definition.graph.nodes:
-            if node.job_name not in refusals:
-                refusals[node.job_name] = _job_refusal(node.job, event, changed)
-            nodes.append(replace(node, skipped=refusals[node.job_name]))
-        return replace(definition.graph, nodes=tuple(nodes))
+        graph = definition.graph
+        refusals = zip(graph.nodes, _refusals(graph, event, changed), strict=True)
+        return replace(graph, nodes=tuple(replace(node, skipped=refusal) for node, refusal in refusals))
 
 
-def _job_refusal(job: Job, event: Event, changed: Collection[str] | None) -> str | None:
-    return job.trigger.refusal(event) or job.paths.refusal(changed)
+def _refusals(graph: Graph, event: Event, changed: Collection[str] | None) -> list[str | None]:
+    """Return for each node in a phrase why the event does not start it; ``None`` where it does."""
+    filters = [(node.job.trigger, node.job.paths) for node in graph.nodes]
+    # The combinations of a matrix mostly have the same, and the changed files may be many.
+    found = {
+        (trigger, paths): trigger.refusal(event) or paths.refusal(changed) for trigger, paths in set(filters)
+    }
+    return [found[one] for one in filters]
 
 
 def check(files: AbstractMapping[str, str | bytes], repository: str) -> tuple[Definition, ...]:

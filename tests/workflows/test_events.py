@@ -90,3 +90,10 @@ def test_a_job_narrows_the_events_and_files_and_is_skipped_with_the_reason() -> 
     assert skipped("main", ["src/a"]) is None
     assert skipped("dev", ["src/a"]) == "the branch dev matches none of main"
     assert skipped("main", ["a"]) == "none of the 1 changed files is one that its paths name"
+
+
+def test_each_combination_of_a_matrix_has_its_own_events() -> None:
+    definition = define(job('matrix: {branch: [dev, main]}\non: {branches: "${matrix.branch}"}'))
+
+    nodes = definition.expand(Event(name=EventName.PUSH, branch="main")).nodes
+    assert [node.skipped for node in nodes] == ["the branch main matches none of dev", None]
