@@ -100,35 +100,16 @@ class FilesystemObjectStore:
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
         """See ``ObjectStore.list``; what comes or goes meanwhile may be in it or not."""
-        parts = key_parts(prefix.removesuffix("/"))
-        with (
-            translated(prefix, "list"),
-            suppress(FileNotFoundError, NotADirectoryError),
-            self._directory(parts) as top,
-        ):
-            for directory, _, names, descriptor in os.fwalk(".", dir_fd=top, onerror=_unless_gone):
-                for name in names:
-                    with suppress(FileNotFoundError):
-                        status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
-                        if stat.S_ISREG(status.st_mode):
-                            key = os.path.normpath(os.path.join(*parts, directory, name))
-                            yield StoredObject(key, status.st_size)
+        for key, status in self._below(prefix, "list"):
+            if stat.S_ISREG(status.st_mode):
+                yield StoredObject(key, status.st_size)
 
     def used_bytes(self, prefix: str) -> int:
         """See ``ObjectStore.used_bytes``; the directories that keys have become count, too."""
-        size_bytes = 0
-        with (
-            translated(prefix, "measure"),
-            suppress(FileNotFoundError, NotADirectoryError),
-            self._directory(key_parts(prefix.removesuffix("/"))) as top,
-        ):
-            for _, _, names, descriptor in os.fwalk(".", dir_fd=top, onerror=_unless_gone):
-                size_bytes += MIN_FILE_BYTES
-                for name in names:
-                    with suppress(FileNotFoundError):
-                        status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
-                        size_bytes += max(MIN_FILE_BYTES, status.st_size)
-        return size_bytes
+        return sum(
+            MIN_FILE_BYTES if stat.S_ISDIR(status.st_mode) else max(MIN_FILE_BYTES, status.st_size)
+            for _, status in self._below(prefix, "measure")
+        )
 
     def delete(self, prefix: str) -> None:
         """See ``ObjectStore.delete``."""
@@ -166,6 +147,21 @@ class FilesystemObjectStore:
                 f"the disk is low: {self._base} has {format_size(free_bytes)} free, and no job is started "
                 f"below {format_size(self._least_free_bytes)}; make room, or lower --min-free-disk"
             )
+
+    def _below(self, prefix: str, action: str) -> Iterator[tuple[str, os.stat_result]]:
+        """Yield the key and the status of each file below a prefix, and those of each directory."""
+        parts = key_parts(prefix.removesuffix("/"))
+        with (
+            translated(prefix, action),
+            suppress(FileNotFoundError, NotADirectoryError),
+            self._directory(parts) as top,
+        ):
+            for directory, _, names, descriptor in os.fwalk(".", dir_fd=top, onerror=_unless_gone):
+                home = os.path.normpath(os.path.join(*parts, directory))
+                yield home, os.fstat(descriptor)
+                for name in names:
+                    with suppress(FileNotFoundError):
+                        yield f"{home}/{name}", os.stat(name, dir_fd=descriptor, follow_symlinks=False)
 
     @contextmanager
     def _directory(self, parts: Sequence[str], *, make: bool = False) -> Iterator[int]:
