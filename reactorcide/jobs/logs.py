@@ -21,6 +21,11 @@ class LogPart:
     stream: str | None = None
     timestamps: bool = False
 
+    @property
+    def kind(self) -> int | None:
+        """The stream's number in the index; ``None`` is both streams."""
+        return None if self.stream is None else STREAMS[self.stream]
+
 
 @dataclass(frozen=True, slots=True)
 class LogPosition:
@@ -51,19 +56,17 @@ class LogBytes:
 def read(context: StoredJobs, job: Job, part: LogPart) -> LogBytes:
     """Return a part of what an attempt has printed up to now."""
     view = _view(context, job, part)
-    kind = None if part.stream is None else STREAMS[part.stream]
     start, end = 0, view.end
     if part.tail is not None:
-        start = view.tail_start(part.tail, kind)
+        start = view.tail_start(part.tail, part.kind)
     else:
         first = (part.from_line or 1) - 1
-        start = view.line_start(first, kind)
+        start = view.line_start(first, part.kind)
         if part.lines is not None:
-            end = view.line_start(first + part.lines, kind)
+            end = view.line_start(first + part.lines, part.kind)
     changed = None
-    if kind is not None or part.timestamps:
-        pieces = view.pieces(start, end, kind)
-        changed = _text(pieces, view.begins_line(start) or kind is not None, part.timestamps)
+    if part.kind is not None or part.timestamps:
+        changed = _text(view, part, start, end)
     return LogBytes(view, start, end, changed)
 
 
@@ -75,8 +78,7 @@ def start_of(context: StoredJobs, job: Job, part: LogPart, position: LogPosition
     number = _existing(job, part.attempt)
     offset = 0
     if part.tail is not None:
-        kind = None if part.stream is None else STREAMS[part.stream]
-        offset = _view(context, job, part).tail_start(part.tail, kind)
+        offset = _view(context, job, part).tail_start(part.tail, part.kind)
     return LogPosition(number, offset)
 
 
@@ -85,26 +87,23 @@ def follow(context: StoredJobs, job: Job, part: LogPart, start: LogPosition) -> 
 
     Yields ``b""`` now and then while nothing comes; see ``follow_log``.
     """
-    kind = None if part.stream is None else STREAMS[part.stream]
     for _, view, begin, end in _parts(context, job, part, start):
         if begin == end:
             yield b""
-        elif kind is None and not part.timestamps:
+        elif part.kind is None and not part.timestamps:
             yield from view.read(begin, end)
         else:
-            begins_line = kind is not None or view.begins_line(begin)
-            yield from _text(view.pieces(begin, end, kind), begins_line, part.timestamps)
+            yield from _text(view, part, begin, end)
 
 
 def follow_pieces(
     context: StoredJobs, job: Job, part: LogPart, start: LogPosition
 ) -> Generator[tuple[int, Piece] | None, None, None]:
     """Yield what is written, with its attempt's number, like ``follow``; ``None`` while nothing comes."""
-    kind = None if part.stream is None else STREAMS[part.stream]
     for attempt, view, begin, end in _parts(context, job, part, start):
         if begin == end:
             yield None
-        for piece in view.pieces(begin, end, kind):
+        for piece in view.pieces(begin, end, part.kind):
             yield attempt, piece
 
 
@@ -152,9 +151,11 @@ def _view(context: StoredJobs, job: Job, part: LogPart) -> LogView:
     return view
 
 
-def _text(pieces: Iterator[Piece], begins_line: bool, timestamps: bool) -> Iterator[bytes]:
-    if timestamps:
-        return with_times(pieces, begins_line=begins_line)
+def _text(view: LogView, part: LogPart, start: int, end: int) -> Iterator[bytes]:
+    """Return what lies between two offsets, of the part's stream and with times where it wants them."""
+    pieces = view.pieces(start, end, part.kind)
+    if part.timestamps:
+        return with_times(pieces, begins_line=part.kind is not None or view.begins_line(start))
     return (piece.data for piece in pieces)
 
 
