@@ -10,7 +10,7 @@ import pytest
 
 from reactorcide.domain.audit import operator
 from reactorcide.domain.errors import NotFound, ObjectStoreError
-from reactorcide.domain.jobs import Job, JobStatus
+from reactorcide.domain.jobs import Job, JobStatus, attempt_of
 from reactorcide.domain.sources import Source
 from reactorcide.jobs import delete, retention
 from reactorcide.jobs.pin import pin
@@ -90,6 +90,29 @@ def test_a_removal_that_takes_long_holds_up_no_claim(
     assert list(stuck.list(f"jobs/{old.job_id}/"))
     stuck.go_on.set()
     wait_until(lambda: is_gone(house, old), 20, "one to go")
+
+
+def test_a_log_that_could_not_be_sealed_at_its_end_is_sealed_later(
+    house: House, janitor: Callable[..., Janitor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(key: str, path: Path) -> None:
+        raise ObjectStoreError("the object store is away")
+
+    house.worker()
+    with monkeypatch.context() as patch:
+        patch.setattr(house.context.objects, "put_file", fail)
+        first, second = (house.ended(house.submit("print text")) for _ in range(2))
+    running = house.submit("hang")
+    house.until(running, lambda job: job.started_at_ms is not None, "the job to start")
+
+    def unsealed() -> set[str]:
+        return {attempt_of(file.key)[0] for file in house.context.logs.unsealed()}
+
+    assert unsealed() == {first.job_id, second.job_id, running.job_id}
+    janitor(retention.Policy())
+    wait_until(lambda: unsealed() == {running.job_id}, 20, "the logs to be sealed")
+    assert [house.log(job) for job in (first, second)] == ["text\n", "text\n"]
+    delete.delete(house.context, USER, running.job_id)
 
 
 def test_what_is_open_or_pinned_is_let_be(house: House, janitor: Callable[..., Janitor]) -> None:
