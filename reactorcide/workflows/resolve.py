@@ -5,6 +5,7 @@ None stays waiting for something that cannot come: whatever ends, ``resolve`` sa
 from what it says itself.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -86,8 +87,7 @@ def resolve(
     linear in nodes and needs.
     """
     now = {node.name: states.get(node.name, NodeState.WAITING) for node in graph.nodes}
-    job_states = {job: [now[name] for name in names] for job, names in graph.by_job.items()}
-    active = {job: found.count(NodeState.ACTIVE) for job, found in job_states.items()}
+    active = Counter(node.job_name for node in graph.nodes if now[node.name] is NodeState.ACTIVE)
     ready: list[str] = []
     changes: dict[str, Change] = {}
     summaries: dict[str, _Summary] = {}
@@ -100,13 +100,16 @@ def resolve(
             if job not in summaries:
                 summaries[job] = _summary([graph.by_name[name] for name in graph.by_job[job]], now)
             needs.append(summaries[job])
-        change = _change(node, needs, graph, outputs or {})
+        if node.skipped is not None:
+            change: Change | None = Change(NodeState.SKIPPED, node.skipped)
+        elif all(need.is_over for need in needs):
+            change = _change(node, needs, graph, outputs or {})
+        else:
+            continue
         if change is not None:
             now[node.name] = change.state
             changes[node.name] = change
-        elif all(need.is_over for need in needs):
-            if node.max_parallel is not None and active[node.job_name] >= node.max_parallel:
-                continue
+        elif node.max_parallel is None or active[node.job_name] < node.max_parallel:
             active[node.job_name] += 1
             ready.append(node.name)
     return Resolution(tuple(ready), changes)
@@ -142,7 +145,6 @@ def has_failed(graph: Graph, states: Mapping[str, NodeState]) -> bool:
 class _Summary:
     """What became of the nodes of a job, as far as it counts for those who need it."""
 
-    job: str
     is_over: bool
     failed: tuple[str, ...]
     skipped: tuple[str, ...]
@@ -151,7 +153,6 @@ class _Summary:
 def _summary(nodes: Iterable[Node], states: Mapping[str, NodeState]) -> _Summary:
     found = [(node, states[node.name]) for node in nodes]
     return _Summary(
-        found[0][0].job_name,
         all(state.is_final for _, state in found),
         tuple(node.name for node, state in found if _has_failed(node, state)),
         tuple(node.name for node, state in found if state is NodeState.SKIPPED),
@@ -165,11 +166,7 @@ def _has_failed(node: Node, state: NodeState) -> bool:
 
 
 def _change(node: Node, needs: list[_Summary], graph: Graph, outputs: Mapping[str, Outputs]) -> Change | None:
-    """Return what becomes of a waiting node without running; ``None`` where it is ready or waits on."""
-    if node.skipped is not None:
-        return Change(NodeState.SKIPPED, node.skipped)
-    if not all(need.is_over for need in needs):
-        return None
+    """Return what becomes of a node without running, once its needs are over; ``None`` where it is ready."""
     failed = [name for need in needs for name in need.failed]
     skipped = [name for need in needs for name in need.skipped]
     condition = node.job.condition
