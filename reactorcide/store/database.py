@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -101,7 +102,7 @@ class Database(Connection):
     def __init__(self, path: Path) -> None:
         self.path = path
         self._write_lock = FairLock()
-        self._connections: list[sqlite3.Connection] = []
+        self._connections: dict[threading.Thread, sqlite3.Connection] = {}
         super().__init__(
             _TrackingDatabase(
                 self._connections,
@@ -236,7 +237,7 @@ class Database(Connection):
         """Close the connections of all threads; safe to repeat. No query may be running."""
         self._peewee.close()
         while self._connections:
-            self._connections.pop().close()
+            self._connections.popitem()[1].close()
 
 
 @contextmanager
@@ -251,15 +252,23 @@ def _translated() -> Iterator[None]:
 
 
 class _TrackingDatabase(SqliteDatabase):
-    """Remembers each thread's connection, so that one thread can close them all at the end."""
+    """Remembers each thread's connection, and closes it when the thread has ended.
 
-    def __init__(self, connections: list[sqlite3.Connection], *args: Any, **kwargs: Any) -> None:
+    Otherwise each attempt of a job, which has a thread of its own, would leave one: files and a cache.
+    """
+
+    def __init__(
+        self, connections: dict[threading.Thread, sqlite3.Connection], *args: Any, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         self._tracked = connections
 
     def _connect(self) -> sqlite3.Connection:
+        # For one thread at a time: peewee holds its lock.
+        for thread in [thread for thread in self._tracked if not thread.is_alive()]:
+            self._tracked.pop(thread).close()
         connection: sqlite3.Connection = super()._connect()  # type: ignore[misc]  # missing in the stubs
-        self._tracked.append(connection)
+        self._tracked[threading.current_thread()] = connection
         return connection
 
     def execute_sql(self, sql: str, params: Sequence[object] | None = None) -> sqlite3.Cursor:

@@ -1,5 +1,6 @@
 """The database file: its schema, its refusals, its errors."""
 
+import os
 import shutil
 import sqlite3
 import threading
@@ -188,6 +189,25 @@ def test_a_database_that_is_locked_by_somebody_else_is_an_error_in_a_sentence(tm
     database.check()
     assert new_store(database).instance.id("x") == "x"
     database.close()
+
+
+def test_a_thread_that_has_ended_leaves_no_connection(tmp_path: Path) -> None:
+    database = Database(tmp_path / "jobs.db")
+    database.migrate()
+
+    def open_files() -> int:
+        links = (os.readlink(entry) for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink())
+        return sum(link.startswith(str(tmp_path)) for link in links)
+
+    before = open_files()
+    for _ in range(20):
+        thread = threading.Thread(target=new_store(database).jobs.find, args=("none",))
+        thread.start()
+        thread.join()
+    # The last one's is closed with the next.
+    assert open_files() <= before + 2
+    database.close()
+    assert open_files() == 0
 
 
 def test_the_instance_id_is_made_once(tmp_path: Path) -> None:
