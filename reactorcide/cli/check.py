@@ -10,15 +10,9 @@ import click
 from reactorcide.cli import render
 from reactorcide.domain.errors import InvalidInput
 from reactorcide.workflows import keys
-from reactorcide.workflows.definition import (
-    JOBS_DIR,
-    MAX_FILES,
-    WORKFLOWS_DIR,
-    Definition,
-)
-from reactorcide.workflows.definition import (
-    check as check_files,
-)
+from reactorcide.workflows.definition import MAX_FILES, WORKFLOWS_DIR, Definition
+from reactorcide.workflows.definition import check as check_files
+from reactorcide.workflows.files import JOBS_DIR
 from reactorcide.workflows.nodes import MAX_FILE_BYTES
 from reactorcide.workflows.problems import Problem
 

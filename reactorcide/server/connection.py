@@ -1,4 +1,7 @@
-"""One client's connection: its state, and what each event and each call of an exchange does to it."""
+"""One client's connection: its state, and what each event and each call of an exchange does to it.
+
+Longer than 400 lines, because it is one state machine under one lock: halves of it would share both.
+"""
 
 import contextlib
 import enum

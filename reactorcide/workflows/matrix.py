@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from itertools import product
 from math import prod
 
-from reactorcide.workflows.kinds import Kind, ListOf, Reader, Schema, Text, whole
+from reactorcide.workflows.kinds import Kind, ListOf, Reader, Schema
 from reactorcide.workflows.nodes import Mapping, Node, Sequence
 from reactorcide.workflows.problems import Place, shown
+from reactorcide.workflows.scalars import Text, whole
 
 MAX_COMBINATIONS = 256
 

@@ -11,8 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from reactorcide.workflows import problems as workflow_problems
-from reactorcide.workflows.definition import MAX_NODES, Definition, check
+from reactorcide.workflows.definition import Definition, check
 from reactorcide.workflows.events import Event, EventName
+from reactorcide.workflows.expand import MAX_NODES
 from reactorcide.workflows.graph import Graph
 from reactorcide.workflows.keys import ENTRY, WORKFLOW
 from reactorcide.workflows.nodes import MAX_EXPANDED_CHARS, MAX_FILE_BYTES, MAX_VALUES

@@ -1,0 +1,230 @@
+"""The kinds of what is nested in a job or a workflow: its trigger, services, caches, limits, …"""
+
+from typing import Any, ClassVar
+
+from reactorcide.domain.definition import MAX_COMMAND_BYTES, MAX_VARIABLES, VARIABLE_NAME
+from reactorcide.workflows.events import SHORT_NAMES, EventName, Paths, Trigger
+from reactorcide.workflows.kinds import Key, Kind, ListOf, MapOf, Object, Reader, Schema
+from reactorcide.workflows.model import Cache, Concurrency, RunLocal, Service, WhenFull
+from reactorcide.workflows.nodes import Mapping, Node, Scalar, Sequence
+from reactorcide.workflows.problems import shown
+from reactorcide.workflows.references import Template
+from reactorcide.workflows.scalars import (
+    CPUS,
+    FLAG,
+    MEMORY,
+    Choice,
+    Glob,
+    Image,
+    Templated,
+    Text,
+    duration,
+    glob_problem,
+)
+
+GLOBS = ListOf(Glob())
+SCRIPT = Text(max_bytes=MAX_COMMAND_BYTES, has_references=False)
+VARIABLE = VARIABLE_NAME.pattern
+ENVIRONMENT = MapOf(Templated(), VARIABLE, "a name for a variable", most=MAX_VARIABLES)
+_DAY_S = 86_400
+_NO_TEXT = Template()
+
+
+class TriggerKind(Kind[Trigger]):
+    """The name of an event, a list of such names, or a mapping of ``events``, ``branches`` and ``tags``."""
+
+    def __init__(self, *, needs_events: bool) -> None:
+        names = (*EventName, *SHORT_NAMES)
+        self._events = ListOf(Choice(tuple(map(str, names))))
+        self._mapping = Object(
+            what="on",
+            make=_trigger,
+            keys=(
+                Key(("events",), self._events, "What starts it.", is_required=needs_events),
+                Key(("branches",), GLOBS, "Globs on the branch, the base of a pull request, or a tag."),
+                Key(("tags",), GLOBS, "Globs on tags, in place of `branches`."),
+            ),
+            refused={str(name): "write events: [" + str(name) + "]" for name in names}
+            | {"branches-ignore": "write branches, with what is to match"},
+        )
+
+    def read(self, node: Node, key: str, reader: Reader) -> Trigger | None:
+        if isinstance(node, Scalar | Sequence):
+            events = self._events.read(node, key, reader)
+            trigger = None if events is None else _trigger(events=events)
+        else:
+            trigger = self._mapping.read(node, key, reader)
+        if trigger is None:
+            return None
+        if trigger.events == ():
+            reader.error(node.place, f"{key} has no events, so that it would never start")
+        if (
+            trigger.tags is not None
+            and trigger.events is not None
+            and EventName.TAG_CREATED not in trigger.events
+        ):
+            reader.error(node.place, f"{key}: tags need the event tag_created among the events")
+        return trigger
+
+    def schema(self) -> Schema:
+        return {"anyOf": [self._events.schema(), self._mapping.schema()]}
+
+
+def _trigger(
+    events: tuple[str, ...] | None = None,
+    branches: tuple[str, ...] | None = None,
+    tags: tuple[str, ...] | None = None,
+) -> Trigger:
+    if events is None:
+        return Trigger(None, branches, tags)
+    named = [SHORT_NAMES.get(name) or (EventName(name),) for name in events]
+    return Trigger(tuple(dict.fromkeys(event for group in named for event in group)), branches, tags)
+
+
+PATHS = Object(
+    what="paths",
+    make=Paths,
+    keys=(
+        Key(("include",), GLOBS, "Globs; at least one changed file has to match one of them."),
+        Key(("exclude",), GLOBS, "Globs of changed files that do not count."),
+    ),
+)
+
+
+def concurrency(*sources: Any) -> Object[Concurrency]:
+    """Return the kind of a concurrency group whose name may have these references."""
+    return Object(
+        what="concurrency",
+        make=lambda group=_NO_TEXT, when_full=WhenFull.QUEUE: Concurrency(group, WhenFull(when_full)),
+        keys=(
+            Key(
+                ("group",),
+                Templated(sources, max_bytes=255),
+                "One of a group runs at a time.",
+                is_required=True,
+            ),
+            Key(("when_full",), Choice(tuple(WhenFull)), "Who ends or waits where the group is taken."),
+        ),
+        refused={"cancel-in-progress": "write when_full: replace"},
+    )
+
+
+SERVICE = Object(
+    what="a service",
+    make=lambda image=_NO_TEXT, environment=None, command=None, ready=None, ready_timeout=60: Service(
+        image, environment or {}, command, ready, ready_timeout
+    ),
+    keys=(
+        Key(("image",), Image(("vars", "matrix", "event")), "Its image.", is_required=True),
+        Key(("environment", "env"), ENVIRONMENT, "Its variables."),
+        Key(("command",), SCRIPT, "In place of the image's own command."),
+        Key(
+            ("ready",), SCRIPT, "A command that succeeds once it can be used; else the image's health check."
+        ),
+        Key(("ready_timeout",), duration(_DAY_S), "How long it may take to be ready; 60s."),
+    ),
+    refused={"ports": "a service is reached by its name, on any port", "healthcheck": "write ready: COMMAND"},
+)
+
+
+class _CacheKey(Templated):
+    """A text, or ``file:GLOB``."""
+
+    def read(self, node: Node, key: str, reader: Reader) -> Template | None:
+        template = super().read(node, key, reader)
+        if template is not None and not template.references:
+            prefix, _, glob = str(template).partition("file:")
+            if glob and not prefix and (problem := glob_problem(glob)):
+                reader.error(node.place, f"{key}: the glob {shown(glob)} {problem}")
+                return None
+        return template
+
+
+CACHE = Object(
+    what="a cache",
+    make=lambda key=(), paths=(), restore_keys=(): Cache(key, paths, restore_keys),
+    keys=(
+        Key(
+            ("key",),
+            ListOf(_CacheKey(("vars", "matrix", "event"), max_bytes=1024)),
+            "Texts, and `file:GLOB` for a hash of files.",
+            is_required=True,
+        ),
+        Key(("paths",), ListOf(Text(max_bytes=4096)), "What is kept.", is_required=True),
+        Key(
+            ("restore_keys",),
+            ListOf(Templated(("vars", "matrix", "event"), max_bytes=1024)),
+            "Beginnings of other keys, tried in turn.",
+        ),
+    ),
+    refused={"restore-keys": "write restore_keys", "path": "write paths"},
+)
+
+_CPU = Object(
+    what="resources.cpu",
+    make=lambda limit=None: limit,
+    keys=(Key(("limit",), CPUS, "Processors that it may use."),),
+    ignored={"request": "means nothing here: only limits count"},
+)
+_MEMORY = Object(
+    what="resources.memory",
+    make=lambda limit=None: limit,
+    keys=(Key(("limit",), MEMORY, "Memory that it may use."),),
+    ignored={"request": "means nothing here: only limits count"},
+)
+RESOURCES = Object(
+    what="resources",
+    make=lambda cpu=None, memory=None: (cpu, memory),
+    keys=(Key(("cpu",), _CPU, "Processors."), Key(("memory",), _MEMORY, "Memory.")),
+)
+
+
+class Capabilities(Kind[bool]):
+    """``builder``, to build images; tells whether it is there."""
+
+    _REFUSED: ClassVar = {
+        "docker": "cannot be had: a job never gets the engine's socket; to build images, use builder",
+        "gpu": "cannot be had here",
+    }
+    _names = ListOf(Choice(("builder", *_REFUSED)))
+
+    def read(self, node: Node, key: str, reader: Reader) -> bool | None:
+        names = self._names.read(node, key, reader) or ()
+        for name in names:
+            if name in self._REFUSED:
+                reader.error(node.place, f"{key}: {name} {self._REFUSED[name]}")
+        return "builder" in names
+
+    def schema(self) -> Schema:
+        return ListOf(Choice(("builder",))).schema()
+
+
+class RunAs(Kind[None]):
+    """The original's user of a container."""
+
+    def read(self, node: Node, key: str, reader: Reader) -> None:
+        user = node.entries.get("user") if isinstance(node, Mapping) else None
+        if user is not None and isinstance(user[1], Scalar) and user[1].text in ("root", "0", "0:0"):
+            reader.problems.warn(node.place, f"{key} is ignored: a job runs as the user of its image")
+        else:
+            reader.error(
+                node.place,
+                f"{key}: this user cannot be had, a job runs as the user of its image; leave it out",
+            )
+
+    def schema(self) -> Schema:
+        return {"type": "object", "deprecated": True}
+
+
+RUN_LOCAL = Object(
+    what="run_local",
+    make=lambda user=None, as_runner=False: RunLocal(user or ("runner" if as_runner else None)),
+    keys=(
+        Key(
+            ("user",),
+            Text(r"(?:host|root|runner|[0-9]+(?::[0-9]+)?)", "host, root, runner or uid[:gid]"),
+            "The user.",
+        ),
+        Key(("as_runner",), FLAG, "The same as `user: runner`."),
+    ),
+)
