@@ -14,7 +14,7 @@ from peewee import PeeweeException, SqliteDatabase
 from reactorcide.corndogs.task import Task
 from reactorcide.domain.errors import ConfigurationError, CorndogsError
 from reactorcide.lib.locks import FairLock
-from reactorcide.lib.transactions import Execute, GroupCommit, transaction
+from reactorcide.lib.transactions import Execute, GroupCommit, reason, transaction
 
 # Spells "Corn" in the file's header, so that no other program's file is taken for one of ours.
 _APPLICATION_ID = int.from_bytes(b"Corn", "big")
@@ -153,7 +153,9 @@ class TaskStorage:
             self._reader.connect()
         except PeeweeException as exc:
             self.close()
-            raise ConfigurationError(f"the Corndogs database {self._path} cannot be opened: {exc}") from exc
+            raise ConfigurationError(
+                f"the Corndogs database {self._path} cannot be opened: {reason(exc)}"
+            ) from exc
         except BaseException:
             self.close()
             raise
@@ -349,4 +351,4 @@ def _translated(exc: PeeweeException | sqlite3.Error) -> StorageError:
         )
     if code == sqlite3.SQLITE_FULL:
         return StorageError("the disk that holds the Corndogs database is full; make room", Trouble.FULL)
-    return StorageError(f"the Corndogs database failed: {exc}", Trouble.BROKEN)
+    return StorageError(f"the Corndogs database failed: {reason(exc)}", Trouble.BROKEN)

@@ -1,6 +1,7 @@
 """Transactions of an SQLite database: one at a time, and one for all who wait."""
 
 import logging
+import resource
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -8,6 +9,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, Generic, TypeVar, cast
 
 from reactorcide.lib.locks import FairLock
+from reactorcide.lib.sizes import format_size
 
 log = logging.getLogger("reactorcide.lib.transactions")
 
@@ -15,6 +17,14 @@ T = TypeVar("T")
 
 Execute = Callable[..., sqlite3.Cursor]
 """Runs one statement of SQL on the connection that is written by, and returns its cursor."""
+
+
+def reason(exc: Exception) -> str:
+    """Return why SQLite failed: in its own words, with the limit of this process that may be the cause."""
+    max_bytes, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if "disk I/O error" not in str(exc) or max_bytes == resource.RLIM_INFINITY:
+        return str(exc)
+    return f"{exc} (this process may write no file of more than {format_size(max_bytes)}: see ulimit -f)"
 
 
 @contextmanager

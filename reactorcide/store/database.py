@@ -15,7 +15,7 @@ from playhouse import migrations as peewee_migrations
 
 from reactorcide.domain.errors import ConfigurationError, StoreError
 from reactorcide.lib.locks import FairLock
-from reactorcide.lib.transactions import GroupCommit, transaction
+from reactorcide.lib.transactions import GroupCommit, reason, transaction
 from reactorcide.store.models import InstanceRow
 
 MIGRATIONS_DIR = Path(__file__).parent / "migrations"
@@ -61,7 +61,7 @@ class Connection(ABC):
         try:
             yield self._peewee
         except PeeweeException as exc:
-            raise StoreError(f"the job database could not be read: {exc}") from exc
+            raise StoreError(f"the job database could not be read: {reason(exc)}") from exc
 
     @abstractmethod
     def write(self, work: Callable[[Any], T]) -> T:
@@ -143,7 +143,7 @@ class Database(Connection):
                 self._keep_copy(missing[0])
             applied: list[str] = runner.up()
         except DatabaseError as exc:
-            raise ConfigurationError(f"the database {self.path} cannot be used: {exc}") from exc
+            raise ConfigurationError(f"the database {self.path} cannot be used: {reason(exc)}") from exc
         return applied
 
     @staticmethod
@@ -218,20 +218,16 @@ class Database(Connection):
         except (PeeweeException, sqlite3.Error) as exc:
             if "locked" in str(exc):
                 return False
-            raise StoreError(f"the job database could not be written: {exc}") from exc
+            raise StoreError(f"the job database could not be written: {reason(exc)}") from exc
         finally:
             self._write_lock.__exit__()
         return True
 
     def check(self) -> None:
         """Raise ``StoreError`` unless the database takes a write (rolled back at once)."""
-        with self._write_lock:
-            try:
-                with self._peewee.atomic("IMMEDIATE") as transaction:
-                    InstanceRow.update(instance_id=InstanceRow.instance_id).execute(self._peewee)
-                    transaction.rollback()
-            except PeeweeException as exc:
-                raise StoreError(f"the job database could not be written: {exc}") from exc
+        with self._write_lock, _translated(), self._peewee.atomic("IMMEDIATE") as transaction:
+            InstanceRow.update(instance_id=InstanceRow.instance_id).execute(self._peewee)
+            transaction.rollback()
 
     def close(self) -> None:
         """Close the connections of all threads; safe to repeat. No query may be running."""
@@ -248,7 +244,7 @@ def _translated() -> Iterator[None]:
     except IntegrityError:
         raise
     except (PeeweeException, sqlite3.Error) as exc:
-        raise StoreError(f"the job database could not be written: {exc}") from exc
+        raise StoreError(f"the job database could not be written: {reason(exc)}") from exc
 
 
 class _TrackingDatabase(SqliteDatabase):
@@ -270,6 +266,11 @@ class _TrackingDatabase(SqliteDatabase):
         connection: sqlite3.Connection = super()._connect()  # type: ignore[misc]  # missing in the stubs
         self._tracked[threading.current_thread()] = connection
         return connection
+
+    def rollback(self) -> None:
+        """Roll back unless SQLite has done so itself, as on a full disk: an error would hide the reason."""
+        if self.connection().in_transaction:  # type: ignore[no-untyped-call]  # missing in the stubs
+            super().rollback()
 
     def execute_sql(self, sql: str, params: Sequence[object] | None = None) -> sqlite3.Cursor:
         """Run a statement; peewee's own takes about as long as SQLite does for one that is simple."""

@@ -19,6 +19,14 @@ def test_too_few_open_files_are_refused(lone: Program) -> None:
     assert "may have 60 open files, and needs at least 128; raise the limit: ulimit -n 4096" in refused
 
 
+def test_a_limit_on_the_size_of_files_is_named_where_it_stops_the_start(lone: Program) -> None:
+    ended = lone("serve", "--port", 0, python=under("-f 120"))
+    assert ended.code == 3
+    assert (
+        "disk I/O error (this process may write no file of more than 60 KiB: see ulimit -f)" in ended.errors
+    )
+
+
 _NOBODY = 65534
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
