@@ -20,6 +20,8 @@ from reactorcide.store.models import InstanceRow
 
 MIGRATIONS_DIR = Path(__file__).parent / "migrations"
 _BUSY_TIMEOUT_MS = 5000
+_CACHE_KIB = 1024
+"""A connection; each thread has one. What is not in it is read from the system's cache of the file."""
 _COPIES_KEPT = 3
 _CHECKPOINT_PAGES = 4000
 """Of the write-ahead log, 16 MB: the same pages are written again and again, and each once a checkpoint."""
@@ -112,7 +114,7 @@ class Database(Connection):
                     "synchronous": "full",
                     "foreign_keys": 1,
                     "busy_timeout": _BUSY_TIMEOUT_MS,
-                    "cache_size": -4096,
+                    "cache_size": -_CACHE_KIB,
                     "wal_autocheckpoint": _CHECKPOINT_PAGES,
                 },
                 check_same_thread=False,

@@ -139,7 +139,7 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     database.close()
 
 
-def test_every_connection_is_durable_and_has_foreign_keys(tmp_path: Path) -> None:
+def test_every_connection_is_durable_and_small_and_has_foreign_keys(tmp_path: Path) -> None:
     database = Database(tmp_path / "x.db")
     database.migrate()
     found: list[object] = []
@@ -148,14 +148,14 @@ def test_every_connection_is_durable_and_has_foreign_keys(tmp_path: Path) -> Non
         with database.read() as db:
             found.extend(
                 db.execute_sql(f"PRAGMA {name}").fetchone()[0]
-                for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
+                for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout", "cache_size")
             )
 
     thread = threading.Thread(target=ask)
     thread.start()
     thread.join()
     database.close()
-    assert found == ["wal", 2, 1, 5000]
+    assert found == ["wal", 2, 1, 5000, -1024]
 
 
 def test_a_failed_transaction_leaves_nothing(tmp_path: Path) -> None:
