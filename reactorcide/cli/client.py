@@ -72,6 +72,14 @@ class Client(Session):
         """Yield the bytes of one artifact, with an empty chunk first."""
         yield from self._stream(f"/jobs/{job_id}/artifacts/{quote(path)}", {}, silence_s=session.ANSWER_S)
 
+    def tests(self, job_id: str) -> Json:
+        """Return the test results of a job."""
+        return self._json("GET", f"/jobs/{job_id}/tests")
+
+    def summary(self, job_id: str) -> Iterator[bytes]:
+        """Yield the summary of a job, with an empty chunk first."""
+        yield from self._stream(f"/jobs/{job_id}/summary", {}, silence_s=session.ANSWER_S)
+
     def has_source(self, source_id: str) -> bool:
         """Return whether this token's user has uploaded a source to the service."""
         try:

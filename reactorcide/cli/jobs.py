@@ -15,7 +15,7 @@ from reactorcide.cli import render
 from reactorcide.cli.client import Client
 from reactorcide.cli.connect import connect
 from reactorcide.cli.session import ServiceAway, ServiceError
-from reactorcide.cli.submit import copy_log, end_interrupted, show_submitted
+from reactorcide.cli.submit import copy_log, end_interrupted, show_submitted, tests_lines
 from reactorcide.domain.definition import JOB_FIELDS
 from reactorcide.domain.errors import ReactorcideError
 from reactorcide.domain.jobs import JobStatus
@@ -125,6 +125,7 @@ def show(job_id: str, wait: float, as_json: bool) -> None:
     """Show a job."""
     with connect() as client:
         job = client.job(job_id, wait_s=wait)
+        tests = [] if as_json else tests_lines(client, job)
     if as_json:
         render.as_json(job)
         return
@@ -132,6 +133,8 @@ def show(job_id: str, wait: float, as_json: bool) -> None:
     rows = {"Job": job_id} | {title: job[field] for field, title in _SHOWN.items()}
     if job["job_env_vars"]:
         rows["Variables"] = "\n".join(f"{name}={value}" for name, value in job["job_env_vars"].items())
+    if tests:
+        rows["Tests"] = "\n".join(tests)
     for title, value in rows.items():
         if value in (None, "") or value is False:
             continue
@@ -240,6 +243,34 @@ def artifacts(job_id: str, output: Path | None, overwrite: bool, as_json: bool) 
     )
     if listing["artifacts_truncated"]:
         render.say("Some artifacts were not kept; the end of the job's log says which.", err=True)
+
+
+@jobs.command()
+@_job_id
+@_json
+def tests(job_id: str, as_json: bool) -> None:
+    """Show the test results of a job, from the JUnit XML files among its artifacts."""
+    with connect() as client:
+        results = client.tests(job_id)
+    if as_json:
+        render.as_json(results)
+        return
+    for file in results["files"]:
+        if file["problem"] is not None:
+            render.say(f"{file['path']} does not count: {file['problem']}", err=True)
+    for line in render.failed_tests(results, limit=results["failed"]):
+        render.say(line)
+    counts = render.tests_line(results)
+    render.line(counts or "no tests", style="red" if results["failed"] else "green" if counts else "")
+
+
+@jobs.command()
+@_job_id
+def summary(job_id: str) -> None:
+    """Print the summary of a job, the artifact summary.md."""
+    with connect() as client:
+        for chunk in client.summary(job_id):
+            sys.stdout.buffer.write(chunk)
 
 
 def _each(job_ids: tuple[str, ...], done: str, act: Callable[[Client, str], object]) -> None:

@@ -20,6 +20,7 @@ _STYLES = {
     "submitted": "blue",
     "submit_failed": "magenta",
 }
+_LINE_END = "\n"
 _UNITS = ((86_400, "d"), (3600, "h"), (60, "min"))
 
 
@@ -127,6 +128,25 @@ def outcome(job: dict[str, Any]) -> str:
     """Return what became of a job, in a phrase."""
     text = f"{job['status']} after {duration(job)}" if job["started_at"] else str(job["status"])
     return f"{text}: {printable(job['error'])}" if job["error"] else text
+
+
+def tests_line(tests: dict[str, Any]) -> str:
+    """Return how many tests passed and failed: ``412 passed, 2 failed``; empty without any test."""
+    counts = {word: tests[word] for word in ("passed", "failed", "skipped")}
+    return ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+
+
+def failed_tests(tests: dict[str, Any], limit: int) -> list[str]:
+    """Return a line for each failed test: its name, and the first line of its message."""
+    lines = [
+        f"{_test_name(item)}: {item['message'].partition(_LINE_END)[0]}" for item in tests["failures"][:limit]
+    ]
+    left = tests["failed"] - len(lines)
+    return [*lines, f"and {left} more"] if left else lines
+
+
+def _test_name(item: dict[str, Any]) -> str:
+    return " ".join(part for part in (item["suite"], item["name"]) if part)
 
 
 def _span(seconds: float) -> str:

@@ -24,6 +24,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _EXIT_TIMED_OUT = 124
 _EXIT_CANCELLED = 130
+_MAX_FAILURES = 20
+"""Failed tests that are named; `jobs tests` names the others."""
 
 _OPTIONS = tuple((item, item.about.option) for item in JOB_FIELDS if item.about.option is not None)
 """The fields with an option of their own, and that option."""
@@ -216,7 +218,18 @@ def watch(client: Client, job: dict[str, Any], out: BinaryIO) -> dict[str, Any]:
     copy_log(client, job_id, out)
     job = client.until_final(job_id)
     render.line(f"job {job_id} {render.outcome(job)}", style=render.status_style(job["status"]), err=True)
+    if lines := tests_lines(client, job):
+        render.say("tests: " + "\n  ".join(lines), err=True)
     return job
+
+
+def tests_lines(client: Client, job: dict[str, Any]) -> list[str]:
+    """Return how many tests of a job passed and failed, then a line for each of the first that failed."""
+    if job["artifacts_object_key"] is None:
+        return []
+    tests = client.tests(job["job_id"])
+    counts = render.tests_line(tests)
+    return [counts, *render.failed_tests(tests, _MAX_FAILURES)] if counts else []
 
 
 def copy_log(client: Client, job_id: str, out: BinaryIO, **which: Any) -> None:

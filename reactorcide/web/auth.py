@@ -50,6 +50,8 @@ NEEDS: Mapping[str, _Scopes | None] = {
     f"GET {PREFIX}/jobs/<job_id>/artifacts": _READ,
     f"GET {PREFIX}/jobs/<job_id>/artifacts/<path:path>": _READ,
     f"GET {PREFIX}/jobs/<job_id>/artifacts.tar.gz": _READ,
+    f"GET {PREFIX}/jobs/<job_id>/tests": _READ,
+    f"GET {PREFIX}/jobs/<job_id>/summary": _READ,
     f"GET {PREFIX}/users/me": _READ,
     f"POST {PREFIX}/tokens": _CHANGE,
     f"GET {PREFIX}/tokens": _CHANGE,

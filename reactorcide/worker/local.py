@@ -10,8 +10,9 @@ from reactorcide.corndogs.task import Task
 from reactorcide.domain.artifacts import Artifact
 from reactorcide.domain.errors import ObjectStoreError
 from reactorcide.domain.jobs import Job, OpenAttempt, Outcome, artifacts_prefix
+from reactorcide.domain.reports import JobReport
 from reactorcide.domain.secrets import secrets_of
-from reactorcide.jobs import JobContext, adopt, delete, images, lifecycle, read, sources, tasks
+from reactorcide.jobs import JobContext, adopt, delete, images, lifecycle, read, reports, sources, tasks
 from reactorcide.jobs.claims import Claims
 from reactorcide.jobs.upkeep import QueueUpkeep, for_each
 from reactorcide.lib.tar import Entry
@@ -151,6 +152,10 @@ class LocalPort:
         """See ``WorkerPort.copy_artifact``."""
         prefix = artifacts_prefix(job.job_id, job.attempt)
         self._context.objects.put(prefix + new_path, self._context.objects.read(prefix + path))
+
+    def put_report(self, job: Job, report: JobReport) -> None:
+        """See ``WorkerPort.put_report``."""
+        reports.save(self._context, job, report)
 
     def list_artifacts(self, job: Job, artifacts: Sequence[Artifact], *, truncated: bool) -> str:
         """See ``WorkerPort.list_artifacts``."""

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from reactorcide.domain.artifacts import Artifact
 from reactorcide.domain.jobs import Job, OpenAttempt, Outcome
+from reactorcide.domain.reports import JobReport
 from reactorcide.lib.tar import Entry
 from reactorcide.logs.writer import LogWriter
 
@@ -109,6 +110,9 @@ class WorkerPort(Protocol):
 
     def copy_artifact(self, job: Job, path: str, new_path: str) -> None:
         """Store a file that was stored before under another name, too."""
+
+    def put_report(self, job: Job, report: JobReport) -> None:
+        """Store what the files that the command left report."""
 
     def list_artifacts(self, job: Job, artifacts: Sequence[Artifact], *, truncated: bool) -> str:
         """Store which files the command left, and if there were more; returns the key prefix of all."""

@@ -32,6 +32,7 @@ while [ $i -lt {LINES} ]; do
 done
 cat given
 for name in a b c; do echo $name > /job/artifacts/$name; done
+echo '<testsuite><testcase/></testsuite>' > /job/artifacts/d.xml
 """
 CLIENTS_POINTS = ("cancel-written", "delete-written")
 RETRY_POINTS = ("retry-decided", "retry-written")
@@ -66,7 +67,8 @@ def assert_whole(service: Service, job: Job) -> None:
         assert [line for line in log if line.startswith(stream)] == [f"{stream} {n}" for n in range(LINES)]
     assert [line for line in log if line == "given content"] == ["given content"]
     listing = service.admin.get(f"jobs/{job['job_id']}/artifacts")["artifacts"]
-    assert [item["path"] for item in listing] == ["a", "b", "c"]
+    assert [item["path"] for item in listing] == ["a", "b", "c", "d.xml"]
+    assert service.admin.get(f"jobs/{job['job_id']}/tests")["passed"] == 1
 
 
 def assert_nothing_left(service: Service, engine: docker.APIClient) -> None:

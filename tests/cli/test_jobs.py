@@ -203,6 +203,40 @@ def test_delete(reactorcide: Program) -> None:
     assert "no job" in reactorcide.refused("jobs", "show", second)
 
 
+# --- test results ------------------------------------------------------------------------------
+
+
+def test_test_results_are_shown(reactorcide: Program) -> None:
+    cases = "".join(
+        f'<testcase name="t{n}"><failure message="no {n}&#10;more">text</failure></testcase>'
+        for n in range(22)
+    )
+    script = (
+        "cd /job/artifacts; echo '# Done' >summary.md; echo '<x/>' >other.xml; "
+        f"""echo '<testsuite name="price"><testcase/>{cases}</testsuite>' >a.xml; exit 3"""
+    )
+    followed = reactorcide("submit", "tested", "--follow", "--", script)
+    assert followed.code == 3
+    named = [f"price t{n}: no {n}" for n in range(20)]
+    *_, summary = followed.errors.partition("tests: ")
+    assert [line.strip() for line in summary.splitlines()] == ["1 passed, 22 failed", *named, "and 2 more"]
+    job_id = followed.errors.split()[1]
+    shown = reactorcide.fine("jobs", "show", job_id).text
+    rows = [line.strip() for line in shown.partition("\nTests")[2].splitlines()][:22]
+    assert rows == ["1 passed, 22 failed", *named, "and 2 more"]
+    tests = reactorcide("jobs", "tests", job_id)
+    assert tests.text.splitlines() == [*(f"price t{n}: no {n}" for n in range(22)), "1 passed, 22 failed"]
+    assert tests.errors == "other.xml does not count: it is not JUnit XML: it begins with <x>\n"
+    assert reactorcide.fine("jobs", "tests", job_id, "--json").json["failed"] == 22
+    assert reactorcide.fine("jobs", "summary", job_id).text == "# Done"
+
+
+def test_without_any_tests(reactorcide: Program, finished: dict[str, Any]) -> None:
+    assert "Tests" not in reactorcide.fine("jobs", "show", finished["job_id"]).text
+    assert reactorcide.fine("jobs", "tests", finished["job_id"]).text == "no tests"
+    assert "left no artifact summary.md" in reactorcide.refused("jobs", "summary", finished["job_id"])
+
+
 # --- artifacts ----------------------------------------------------------------------------------
 
 

@@ -106,6 +106,8 @@ EXPECTED: Mapping[str, Public | OfJob | Own | OfToken | OfSource | Stream | Admi
     "GET /api/v1/jobs/<job_id>/artifacts": OfJob(),
     "GET /api/v1/jobs/<job_id>/artifacts/<path:path>": OfJob(404),
     "GET /api/v1/jobs/<job_id>/artifacts.tar.gz": OfJob(),
+    "GET /api/v1/jobs/<job_id>/tests": OfJob(),
+    "GET /api/v1/jobs/<job_id>/summary": OfJob(404),
     "GET /api/v1/users/me": Own(),
     "POST /api/v1/tokens": Own(201, {"name": "another"}),
     "GET /api/v1/tokens": Own(),

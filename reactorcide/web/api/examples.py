@@ -97,6 +97,24 @@ EXAMPLES: dict[str, Any] = {
         ],
         "artifacts_truncated": False,
     },
+    "TestsResponse": {
+        "passed": 412,
+        "failed": 1,
+        "skipped": 3,
+        "files": [
+            {"path": "junit.xml", "passed": 412, "failed": 1, "skipped": 3, "problem": None},
+        ],
+        "failures": [
+            {
+                "file": "junit.xml",
+                "suite": "tests.test_price",
+                "name": "test_discount",
+                "message": "assert 90 == 91",
+                "text": "tests/test_price.py:12: AssertionError",
+            }
+        ],
+        "truncated": False,
+    },
     "SourceResponse": {"source_id": 32 * "c0", "size": 52_428, "files": 117},
     "QueueListResponse": {
         "queues": [{"queue_name": "default", "waiting": 3, "running": 2, "oldest_wait_seconds": 1.5}]

@@ -62,6 +62,10 @@ FILE: Media = {
     "schema": {"type": "string", "format": "binary", "description": "The bytes of the file."},
     "example": "<testsuite/>",
 }
+SUMMARY: Media = {
+    "schema": {"type": "string", "description": "The summary of the job, as Markdown."},
+    "example": "## Coverage\n\n91 % of 4,120 lines\n",
+}
 TAR_GZ: Media = {
     "schema": {"type": "string", "format": "binary", "description": "A tar.gz of all files."},
     "example": "(the bytes of a gzip of a tar with report.xml)",

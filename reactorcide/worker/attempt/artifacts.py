@@ -11,6 +11,7 @@ from reactorcide import crashpoints
 from reactorcide.domain.artifacts import MAX_LISTING_BYTES, Artifact
 from reactorcide.domain.errors import EngineUnavailable, JobInterrupted, ReactorcideError
 from reactorcide.domain.jobs import ARTIFACTS_DIR, Job
+from reactorcide.domain.secrets import secrets_of
 from reactorcide.lib.globs import Globs
 from reactorcide.lib.sizes import MIN_FILE_BYTES, format_size
 from reactorcide.lib.tar import DamagedTar, Entry, Tree, path_problem, read_tar
@@ -18,6 +19,7 @@ from reactorcide.logs.writer import LogWriter
 from reactorcide.worker.attempt.container import Container
 from reactorcide.worker.attempt.limits import Limits
 from reactorcide.worker.attempt.patience import Patience
+from reactorcide.worker.attempt.reports import Reports
 from reactorcide.worker.interrupt import Interrupt, Reason
 from reactorcide.worker.port import WorkerPort
 
@@ -147,6 +149,7 @@ class _Collection:
         self._max_files = max_files
         globs = job.definition.artifacts
         self._globs = None if globs is None else Globs(globs)
+        self._reports = Reports(secrets_of(job.definition))
         self._tree = Tree()
         self._artifacts: dict[str, Artifact] = {}
         self._left_bytes = max_bytes
@@ -224,12 +227,19 @@ class _Collection:
                     f"no artifact is kept: no file in {ARTIFACTS_DIR} matches what the job's artifacts name"
                 )
             return None
+        report = self._reports.report()
+        if report is not None:
+            self._port.put_report(self._job, report)
         return self._port.list_artifacts(self._job, list(self._artifacts.values()), truncated=self._truncated)
 
     def _store(self, path: str, entry: Entry) -> Artifact:
         artifact = self._with_room(path, entry.size_bytes, entry.mode)
         digest = hashlib.sha256()
-        size_bytes = self._port.put_artifact(self._job, path, _hashed(entry.chunks, digest))
+        content, wanted_bytes = bytearray(), self._reports.wanted_bytes(path, entry.size_bytes)
+        chunks = _read(entry.chunks, digest, content, wanted_bytes)
+        size_bytes = self._port.put_artifact(self._job, path, chunks)
+        if wanted_bytes:
+            self._reports.add(path, bytes(content))
         return self._add(replace(artifact, size=size_bytes, sha256=digest.hexdigest()))
 
     def _store_copy(self, link: _Link, stored: Artifact) -> None:
@@ -299,7 +309,11 @@ def _shown(path: str) -> str:
     return repr(path[:_MAX_SHOWN_CHARS].encode(errors="replace").decode() + cut)
 
 
-def _hashed(chunks: Iterable[bytes], digest: "hashlib._Hash") -> Iterator[bytes]:
+def _read(
+    chunks: Iterable[bytes], digest: "hashlib._Hash", content: bytearray, wanted_bytes: int
+) -> Iterator[bytes]:
+    """Yield the bytes of a file; its digest is updated, and ``content`` gets the first ``wanted_bytes``."""
     for chunk in chunks:
         digest.update(chunk)
+        content += chunk[: wanted_bytes - len(content)]
         yield chunk

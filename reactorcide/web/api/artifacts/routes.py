@@ -3,24 +3,34 @@
 import mimetypes
 import zlib
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any, cast
 from urllib.parse import quote
 
 from flask import Response, jsonify, request
 
 from reactorcide.domain.artifacts import Artifact
+from reactorcide.domain.errors import NotFound
 from reactorcide.domain.jobs import Job
-from reactorcide.jobs import StoredJobs, access, read
+from reactorcide.domain.reports import SUMMARY_PATH
+from reactorcide.jobs import StoredJobs, access, read, reports
 from reactorcide.lib.tar import END, write_entry
-from reactorcide.web.api.artifacts.schemas import ArtifactHeader, ArtifactListResponse, ArtifactPath
+from reactorcide.web.api.artifacts.schemas import (
+    ArtifactHeader,
+    ArtifactListResponse,
+    ArtifactPath,
+    TestsResponse,
+)
 from reactorcide.web.api.jobs.schemas import JobPath
-from reactorcide.web.api.media import FILE, TAR_GZ
+from reactorcide.web.api.media import FILE, SUMMARY, TAR_GZ
 from reactorcide.web.api.resource import resource
 from reactorcide.web.api.schemas import NoQuery
 from reactorcide.web.auth import caller
 from reactorcide.web.services import services
 
 _TAR_TYPES = ("application/gzip", "application/octet-stream")
+# A browser must not run what a job wrote as a page of this service.
+_NO_PAGE = {"Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; sandbox"}
 
 api = resource("artifacts", __name__, tag="jobs")
 
@@ -61,6 +71,33 @@ def get_artifacts(path: JobPath, query: NoQuery) -> Response:
     return _download(_gzip(_tar(services().jobs, job)), f"{job.job_id}-artifacts.tar.gz", accepted)
 
 
+@api.get("/jobs/<job_id>/tests", responses={200: TestsResponse})
+def show_tests(path: JobPath, query: NoQuery) -> Response:
+    """Show the test results in the JUnit XML files among the artifacts of a job."""
+    job = access.get(services().jobs, caller(), path.job_id)
+    report = reports.load(services().jobs, job)
+    return jsonify(
+        {
+            "passed": sum(file.passed for file in report.files),
+            "failed": sum(file.failed for file in report.files),
+            "skipped": sum(file.skipped for file in report.files),
+            "files": [asdict(file) for file in report.files],
+            "failures": [asdict(failure) for failure in report.failures],
+            "truncated": report.truncated,
+        }
+    )
+
+
+@api.get("/jobs/<job_id>/summary", responses={200: {"content": {"text/markdown": SUMMARY}}})
+def show_summary(path: JobPath, query: NoQuery) -> Response:
+    """Show the summary of a job: the artifact `summary.md`, at most 1 MiB of it."""
+    job = access.get(services().jobs, caller(), path.job_id)
+    summary = reports.load(services().jobs, job).summary
+    if summary is None:
+        raise NotFound(f"the job left no artifact {SUMMARY_PATH}")
+    return Response(summary, mimetype="text/markdown", headers=_NO_PAGE)
+
+
 def _artifact_json(item: Artifact) -> dict[str, Any]:
     return {
         "path": item.path,
@@ -76,8 +113,7 @@ def _download(chunks: Iterator[bytes], name: str, content_type: str | None = Non
         content_type = guessed if guessed and encoding is None else "application/octet-stream"
     response = Response(chunks, mimetype=content_type)
     response.headers["Content-Disposition"] = f"attachment; filename*=UTF-8''{quote(name, safe='')}"
-    # A browser must not run what a job wrote as a page of this service.
-    response.headers["Content-Security-Policy"] = "default-src 'none'; frame-ancestors 'none'; sandbox"
+    response.headers.update(_NO_PAGE)
     return response
 
 

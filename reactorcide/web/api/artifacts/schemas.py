@@ -32,6 +32,37 @@ class ArtifactListResponse(BaseModel):
     artifacts_truncated: bool = Field(description="Not all files were kept; the end of the log says why.")
 
 
+class JUnitFileResponse(BaseModel):
+    """The results in one XML file among the artifacts."""
+
+    path: str
+    passed: Count
+    failed: Count
+    skipped: Count
+    problem: str | None = Field(description="Why nothing in this file counts, as for one that is no JUnit.")
+
+
+class FailedTestResponse(BaseModel):
+    """A test that failed, or could not run. Long texts are cut."""
+
+    file: str = Field(description="The path of the artifact.")
+    suite: str = Field(description="The class of the test, else the name of its suite.")
+    name: str
+    message: str
+    text: str = Field(description="What the framework says about it, often a traceback.")
+
+
+class TestsResponse(BaseModel):
+    """The results of all JUnit XML files among a job's artifacts."""
+
+    passed: Count
+    failed: Count
+    skipped: Count
+    files: list[JUnitFileResponse]
+    failures: list[FailedTestResponse]
+    truncated: bool = Field(description="There were more failures, or more XML files, than are listed.")
+
+
 class ArtifactPath(JobPath):
     """The id of a job and the path of an artifact."""
 

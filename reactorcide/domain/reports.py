@@ -1,0 +1,41 @@
+"""What a job reports by files among its artifacts: test results and a summary."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+SUMMARY_PATH = "summary.md"
+"""The artifact whose text is a job's summary."""
+
+
+@dataclass(frozen=True, slots=True)
+class FailedTest:
+    """One test that failed, or could not run; long texts are cut."""
+
+    file: str
+    """The artifact that names the test."""
+    suite: str
+    name: str
+    message: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class JUnitFile:
+    """One XML file among the artifacts; ``problem`` says why its tests do not count, if they do not."""
+
+    path: str
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobReport:
+    """The test results and the summary of one attempt, without the job's secrets."""
+
+    files: Sequence[JUnitFile] = ()
+    failures: Sequence[FailedTest] = ()
+    truncated: bool = False
+    """More tests have failed than ``failures`` holds, or there were more XML files than ``files`` holds."""
+    summary: str | None = None

@@ -1,0 +1,80 @@
+"""Test results and the summary of a job."""
+
+from tests.support.client import Client
+
+SCRIPT = """
+cd /job/artifacts
+mkdir deep
+cat >deep/junit.xml <<END
+<testsuites><testsuite name="pytest" tests="3">
+<testcase classname="tests.test_price" name="test_sum"/>
+<testcase classname="tests.test_price" name="test_discount">
+  <failure message="assert 90 == 91">the token was $API_TOKEN</failure></testcase>
+<testcase classname="tests.test_price" name="test_later"><skipped message="not yet"/></testcase>
+</testsuite></testsuites>
+END
+echo '<testsuite><testcase name="adds"/></testsuite>' >other.xml
+ln other.xml same.xml
+echo '<project/>' >pom.xml
+printf '# Done\\n\\nwith %s\\n' "$API_TOKEN" >summary.md
+"""
+
+
+def test_test_results_and_a_summary_are_shown_without_secrets(api: Client) -> None:
+    job = api.run(SCRIPT, job_env_vars={"API_TOKEN": "tok-5f3a9c"})
+    assert job["status"] == "completed", api.log(job)
+    tests = api.get(f"jobs/{job['job_id']}/tests")
+    files = {item.pop("path"): item for item in tests["files"]}
+    # One of two names of the same file is read.
+    (other,) = {"other.xml", "same.xml"} & files.keys()
+    assert files == {
+        "deep/junit.xml": {"passed": 1, "failed": 1, "skipped": 1, "problem": None},
+        other: {"passed": 1, "failed": 0, "skipped": 0, "problem": None},
+        "pom.xml": {
+            "passed": 0,
+            "failed": 0,
+            "skipped": 0,
+            "problem": "it is not JUnit XML: it begins with <project>",
+        },
+    }
+    assert (tests["passed"], tests["failed"], tests["skipped"], tests["truncated"]) == (2, 1, 1, False)
+    assert tests["failures"] == [
+        {
+            "file": "deep/junit.xml",
+            "suite": "tests.test_price",
+            "name": "test_discount",
+            "message": "assert 90 == 91",
+            "text": "the token was [REDACTED]",
+        }
+    ]
+    summary = api.request("GET", f"jobs/{job['job_id']}/summary")
+    assert summary.status_code == 200
+    assert summary.headers["Content-Type"] == "text/markdown; charset=utf-8"
+    assert "sandbox" in summary.headers["Content-Security-Policy"]
+    assert summary.content == b"# Done\n\nwith [REDACTED]\n"
+
+
+def test_a_job_that_left_neither(api: Client) -> None:
+    none = {"passed": 0, "failed": 0, "skipped": 0, "files": [], "failures": [], "truncated": False}
+    for script in ("true", "echo x >/job/artifacts/x"):
+        job = api.run(script)
+        assert api.get(f"jobs/{job['job_id']}/tests") == none
+        refused = api.request("GET", f"jobs/{job['job_id']}/summary")
+        assert (refused.status_code, refused.json()["message"]) == (
+            404,
+            "the job left no artifact summary.md",
+        )
+    job = api.run(SCRIPT, artifacts=["deep/*"])
+    assert [item["path"] for item in api.get(f"jobs/{job['job_id']}/tests")["files"]] == ["deep/junit.xml"]
+
+
+def test_the_results_are_of_the_last_attempt(api: Client) -> None:
+    script = """
+        if [ "$REACTORCIDE_ATTEMPT" = 1 ]; then
+          echo '<testsuite><error message="away"/></testsuite>' >/job/artifacts/a.xml
+          exit 1
+        fi
+    """
+    job = api.run(script, retries=1)
+    assert (job["status"], job["attempt"]) == ("completed", 2)
+    assert api.get(f"jobs/{job['job_id']}/tests")["failed"] == 0
