@@ -122,7 +122,7 @@ class Service:
         self._worker.drain(drained)
 
     def release_waiters(self) -> None:
-        """End followers and long polls: the service is about to stop. Safe in a signal handler's thread."""
+        """End followers and long polls: the service is about to stop."""
         self._notifier.close()
 
     def stop(self, deadline_s: float = 3.0) -> None:

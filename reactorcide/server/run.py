@@ -13,7 +13,7 @@ from typing import Any
 import click
 from gunicorn.app.base import BaseApplication
 
-from reactorcide.domain.errors import ConfigurationError
+from reactorcide.domain.errors import ConfigurationError, ReactorcideError
 from reactorcide.logconfig import printable
 from reactorcide.server import worker
 from reactorcide.settings import Settings
@@ -116,7 +116,7 @@ def _start(application: Any, process: Any, settings: Settings) -> None:
     """Start the service in the worker, just before it accepts requests."""
     try:
         application.start()
-    except ConfigurationError as exc:
+    except ReactorcideError as exc:
         _print(f"reactorcide: {exc}")
         sys.exit(_EXIT_CANNOT_START)
     gc.freeze()

@@ -13,6 +13,9 @@ from queue import SimpleQueue
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from reactorcide.domain.errors import InfrastructureError
+from reactorcide.threads import start_thread
+
 if TYPE_CHECKING:
     from reactorcide.server.connection import Connection
 
@@ -69,10 +72,16 @@ class Pool:
         self._ready: SimpleQueue[tuple[Share, Task] | None] = SimpleQueue()
         self._running = 0
         self._idle = 0
+        """Threads that wait for a task, less the tasks that wait for a thread."""
         self._latest: Share | None = None
         self._is_beside_until = 0.0
         self._threads: list[threading.Thread] = []
         self._current = threading.local()
+
+    def start(self) -> None:
+        """Start one thread, which does all tasks where no other can be started."""
+        with self._lock:
+            self._add_thread()
 
     def submit(self, share: Share, task: Task) -> None:
         """Have a thread call ``task`` when its share has its turn."""
@@ -111,14 +120,18 @@ class Pool:
                 share.running += 1
                 self._running += 1
                 self._ready.put((share, share.waiting.popleft()))
-                if self._idle:
-                    self._idle -= 1
-                elif len(self._threads) < self._max_threads:
-                    thread = threading.Thread(target=self._work, name="request", daemon=True)
-                    self._threads.append(thread)
-                    thread.start()
+                self._idle -= 1
+                if self._idle < 0 and len(self._threads) < self._max_threads:
+                    try:
+                        self._add_thread()
+                    except InfrastructureError as exc:
+                        log.warning("a request waits until another has been answered: %s", exc)
             if share.waiting:
                 self._turn.append(share)
+
+    def _add_thread(self) -> None:
+        self._threads.append(start_thread(self._work, "request"))
+        self._idle += 1
 
     def _leave(self, share: Share) -> None:
         """Stop counting a task. The lock is held."""

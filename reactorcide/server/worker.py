@@ -5,7 +5,6 @@ import logging
 import os
 import signal
 import sys
-import threading
 from time import monotonic
 from types import FrameType
 from typing import Any
@@ -44,6 +43,7 @@ class Worker(GunicornWorker):  # type: ignore[misc]  # gunicorn has no types
     application: Any = None
     """The service, after it has started."""
     settings: Settings
+    _front: Front | None = None
 
     def init_process(self) -> None:
         """Shorten the interval at which Python switches threads, and have them share their memory."""
@@ -63,15 +63,21 @@ class Worker(GunicornWorker):  # type: ignore[misc]  # gunicorn has no types
         signal.signal(signal.SIGHUP, signal.SIG_IGN if ignores_hup else self.handle_exit)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Stop, and end the requests of followers, which would delay it."""
+        """Stop. All but this is done by the loop: the signal may have come while a lock was held."""
         self.alive = False
-        if self.application is not None:
-            # In a thread: this one may hold the lock that it takes.
-            threading.Thread(target=self.application.release_waiters, daemon=True).start()
+        self.wake()
+
+    def wake(self) -> None:
+        """End the loop's waiting, if it waits. For signal handlers."""
+        if self._front is not None:
+            self._front.wake()
+
+    def after_turn(self) -> None:
+        """Do what a signal has asked for."""
 
     def run(self) -> None:
         """Serve until a signal arrives, or the master is gone."""
-        front = Front(
+        self._front = front = Front(
             [listener.sock for listener in self.sockets],
             self.wsgi,
             certificate=certificate_of(self.settings),
@@ -80,10 +86,13 @@ class Worker(GunicornWorker):  # type: ignore[misc]  # gunicorn has no types
             max_short=SHORT_THREADS,
             cors_origins=self.settings.cors_origins,
         )
+        front.pool.start()
         while self.alive and self.ppid == os.getppid():
             self.notify()
             front.turn(_TURN_S)
-        self.handle_exit(signal.SIGTERM, None)
+            self.after_turn()
+        # Followers would delay the stop.
+        self.application.release_waiters()
         front.begin_to_stop()
         deadline = monotonic() + _STOP_S
         while not front.is_done and monotonic() < deadline:
@@ -145,6 +154,8 @@ class DrainingArbiter(Arbiter):
 class DrainingWorker(Worker):
     """The worker of a ``DrainingArbiter``, which alone ends it."""
 
+    _must_drain = False
+
     def init_signals(self) -> None:
         """Ignore what a terminal or a service manager sends to the whole group: the master handles it."""
         super().init_signals()
@@ -153,13 +164,15 @@ class DrainingWorker(Worker):
         signal.signal(signal.SIGUSR1, self._drain)
 
     def _drain(self, sig: int, frame: FrameType | None) -> None:
-        """Drain, then signal the master to stop."""
-        master = self.ppid
-        if self.application is not None:
-            # In a thread: this one may hold a lock that it takes.
-            threading.Thread(
-                target=self.application.drain, args=[lambda: os.kill(master, signal.SIGTERM)], daemon=True
-            ).start()
+        self._must_drain = True
+        self.wake()
+
+    def after_turn(self) -> None:
+        """Drain when that was asked for, then signal the master to stop."""
+        if self._must_drain:
+            self._must_drain = False
+            master = self.ppid
+            self.application.drain(lambda: os.kill(master, signal.SIGTERM))
 
 
 class Logger(GunicornLogger):  # type: ignore[misc]  # gunicorn has no types

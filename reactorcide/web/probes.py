@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from time import monotonic
 
-from reactorcide.domain.errors import ReactorcideError
+from reactorcide.domain.errors import InfrastructureError, ReactorcideError
+from reactorcide.threads import start_thread
 
 log = logging.getLogger("reactorcide.web")
 
@@ -54,8 +55,11 @@ class _Probe:
     def begin(self) -> None:
         with self._changed:
             if self._began_at is None and (self._text is None or monotonic() - self._found_at > _FRESH_S):
-                self._began_at = monotonic()
-                threading.Thread(target=self._run, name=f"probe-{self.name}", daemon=True).start()
+                try:
+                    start_thread(self._run, f"probe-{self.name}")
+                    self._began_at = monotonic()
+                except InfrastructureError as exc:
+                    self._text, self._found_at = str(exc), monotonic()
 
     def finding(self, deadline: float) -> Finding:
         with self._changed:

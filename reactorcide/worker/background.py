@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from reactorcide import crashpoints
 from reactorcide.domain.errors import InfrastructureError, JobFailed
 from reactorcide.runner import Runner
+from reactorcide.threads import start_thread
 
 log = logging.getLogger("reactorcide.worker")
 
@@ -25,18 +26,18 @@ class Background:
         self._calls: dict[str, Callable[[], None]] = {}
         """What is to be done, in order, by its name. What is being done is the first."""
         self._stopping = False
-        self._thread = threading.Thread(target=self._loop, name="background", daemon=True)
+        self._thread: threading.Thread | None = None
 
     def start(self) -> None:
         """Start the thread."""
-        self._thread.start()
+        self._thread = start_thread(self._loop, "background")
 
     def stop(self, deadline_s: float) -> None:
         """End when everything is done, or after ``deadline_s``; the next start does the rest."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
-        if self._thread.is_alive():
+        if self._thread is not None:
             self._thread.join(deadline_s)
             if self._thread.is_alive():
                 log.warning("a container is still being removed; the next start goes on with it")

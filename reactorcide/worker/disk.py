@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from time import monotonic
 
 from reactorcide.domain.errors import InfrastructureError
+from reactorcide.threads import start_thread
 from reactorcide.worker.attempt import Attempt
 
 log = logging.getLogger("reactorcide.worker")
@@ -26,16 +27,16 @@ class DiskWatch:
     def __init__(self, attempts: Callable[[], Sequence[Attempt]]) -> None:
         self._attempts = attempts
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._loop, name="disk-watch", daemon=True)
+        self._thread: threading.Thread | None = None
 
     def start(self) -> None:
         """Start watching."""
-        self._thread.start()
+        self._thread = start_thread(self._loop, "disk-watch")
 
     def stop(self, deadline_s: float) -> None:
         """Stop watching; returns when the thread has ended, or after ``deadline_s``."""
         self._stopping.set()
-        if self._thread.is_alive():
+        if self._thread is not None:
             self._thread.join(deadline_s)
 
     def _loop(self) -> None:

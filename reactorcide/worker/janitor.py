@@ -8,6 +8,7 @@ from reactorcide.jobs import JobContext, images, logs, retention, sources
 from reactorcide.jobs.delete import purge_ended
 from reactorcide.lib.clock import now_ms
 from reactorcide.runner import Runner
+from reactorcide.threads import start_thread
 from reactorcide.worker.duties import Duties, Duty
 
 log = logging.getLogger("reactorcide.janitor")
@@ -53,8 +54,7 @@ class Janitor:
 
     def start(self) -> None:
         """Start the first round at once."""
-        self._thread = threading.Thread(target=self._loop, name="janitor", daemon=True)
-        self._thread.start()
+        self._thread = start_thread(self._loop, "janitor")
 
     def stop(self, deadline_s: float) -> None:
         """End after the removal that is under way, which is waited for as long as ``deadline_s``."""

@@ -13,6 +13,7 @@ from reactorcide.domain.jobs import Job, JobStatus, OpenAttempt
 from reactorcide.domain.workers import WorkerView
 from reactorcide.lib.clock import now_ms
 from reactorcide.runner import Runner
+from reactorcide.threads import start_thread
 from reactorcide.worker.attempt import Attempt, Limits
 from reactorcide.worker.background import Background
 from reactorcide.worker.disk import DiskWatch
@@ -98,8 +99,7 @@ class Worker:
 
     def start(self) -> None:
         """Start claiming; attempts that an earlier process left are adopted first."""
-        self._thread = threading.Thread(target=self._loop, name="worker", daemon=True)
-        self._thread.start()
+        self._thread = start_thread(self._loop, "worker")
         self._background.start()
         if self._disk_watch is not None:
             self._disk_watch.start()
@@ -221,6 +221,7 @@ class Worker:
     def _check_ready(self) -> None:
         """Raise ``InfrastructureError`` where a claimed job could not be run anyway."""
         self._check_disk()
+        start_thread(lambda: None, "probe")
         if monotonic() - self._engine_seen > _ENGINE_FRESH_S:
             self._runner.check()
             self._engine_seen = monotonic()
@@ -249,13 +250,12 @@ class Worker:
                     self._threads.discard(threading.current_thread())
                 self._look()
 
-        thread = threading.Thread(target=run, name=f"job-{job_id}", daemon=True)
         with self._lock:
-            self._running[job_id] = attempt
-            self._threads.add(thread)
             if self._stopping:
                 attempt.interrupt.set(Reason.STOPPING)
-        thread.start()
+            # Where that fails, the attempt does not count as running: so it is adopted later.
+            self._threads.add(start_thread(run, f"job-{job_id}"))
+            self._running[job_id] = attempt
         # A cancel between the claim and this moment found nothing to stop.
         if self._port.is_cancelled(attempt.job):
             attempt.interrupt.set(Reason.CANCELLED)

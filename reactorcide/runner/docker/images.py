@@ -1,7 +1,6 @@
 """Pulling and removing images."""
 
 import re
-import threading
 from collections.abc import Callable, Iterator
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -12,6 +11,7 @@ import docker.utils
 
 from reactorcide.domain.errors import InfrastructureError, JobFailed, ReactorcideError
 from reactorcide.runner.docker.errors import ignoring, one_line, translated
+from reactorcide.threads import start_thread
 
 _PULL_CHECK_S = 0.2
 
@@ -80,7 +80,7 @@ def _pull_events(api: docker.APIClient, image: str, check: Callable[[], None]) -
         except Exception as exc:
             events.put(exc)
 
-    threading.Thread(target=read, name=f"pull-{image}", daemon=True).start()
+    start_thread(read, f"pull-{image}")
     while True:
         check()
         try:

@@ -15,9 +15,11 @@ import requests
 import urllib3.exceptions
 
 from reactorcide import crashpoints
+from reactorcide.domain.errors import InfrastructureError
 from reactorcide.runner import AttachedOutput, ContainerSpec, Output, OutputChunk, Started, handover
 from reactorcide.runner.docker.client import API_TIMEOUT_S
 from reactorcide.runner.docker.errors import gone_if_missing, translated
+from reactorcide.threads import start_thread
 
 _RECEIVE_BYTES = 1 << 18
 _SEND_BYTES = 1 << 16
@@ -280,8 +282,11 @@ class DockerRereadOutput(CommandOutput):
         self._ended = False
         self._woken = False
         self._closed = False
-        self._thread = threading.Thread(target=self._pump, name="log-reread", daemon=True)
-        self._thread.start()
+        try:
+            self._thread = start_thread(self._pump, "log-reread")
+        except InfrastructureError:
+            response.close()
+            raise
 
     def read(self, timeout_s: float) -> list[OutputChunk] | None:
         """See ``Output.read``."""

@@ -1,6 +1,5 @@
 """What all processes of git in one checkout share: their configuration, limits and deadline."""
 
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from reactorcide.sources.process import (
     run,
 )
 from reactorcide.sources.usage import DiskLimit
+from reactorcide.threads import start_thread
 
 # What is taken over from the service's environment: where programs are, and how to get out of the network.
 _PASSED_ON = {
@@ -169,8 +169,7 @@ class Session:
             except OSError as error:
                 answers.append(error)
 
-        thread = threading.Thread(target=ask, name="resolve", daemon=True)
-        thread.start()
+        thread = start_thread(ask, "resolve")
         while thread.is_alive():
             self.interrupt.check()
             if time.monotonic() >= self.deadline:
