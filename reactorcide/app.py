@@ -16,6 +16,7 @@ from reactorcide.corndogs.storage import TaskStorage
 from reactorcide.corndogs.task import Corndogs
 from reactorcide.domain.errors import ConfigurationError, NotFound, ReactorcideError
 from reactorcide.jobs import JobContext, StoredJobs, sources
+from reactorcide.jobs.defaults import JobDefaults
 from reactorcide.jobs.hints import WorkerHints
 from reactorcide.jobs.retention import Policy
 from reactorcide.jobs.upkeep import QueueUpkeep
@@ -25,6 +26,9 @@ from reactorcide.logs.local import LocalLogStore
 from reactorcide.metrics import Metrics
 from reactorcide.objects.filesystem import FilesystemObjectStore
 from reactorcide.runner import Runner
+from reactorcide.runs import RunContext
+from reactorcide.runs.evaluate import Evaluator
+from reactorcide.runs.upkeep import RunUpkeep
 from reactorcide.settings import Settings
 from reactorcide.sources.addresses import AddressRules
 from reactorcide.sources.git import GitLimits
@@ -35,7 +39,7 @@ from reactorcide.store.database import Database
 from reactorcide.store.vault import Vault
 from reactorcide.worker.attempt import Limits
 from reactorcide.worker.janitor import Janitor
-from reactorcide.worker.local import LocalPort, queue_duties
+from reactorcide.worker.local import LocalPort, queue_duties, run_duties
 from reactorcide.worker.loop import Worker
 from reactorcide.worker.prepare import Preparation
 
@@ -43,7 +47,6 @@ if TYPE_CHECKING:
     from flask import Flask
 
     from reactorcide.runner.docker import DockerRunner
-    from reactorcide.web.services import JobDefaults
 
 log = logging.getLogger("reactorcide.app")
 
@@ -83,6 +86,12 @@ class Service:
             rules=preparation.rules,
             hints=WorkerHints(),
         )
+        self._runs = RunContext(
+            jobs=self._context,
+            commits=preparation,
+            evaluator=Evaluator(),
+            defaults=_defaults(settings),
+        )
         self._worker = Worker(
             LocalPort(self._context, lease_s=settings.lease_s),
             self._runner,
@@ -91,7 +100,10 @@ class Service:
             concurrency=settings.concurrency,
             queues=settings.queues,
             check_disk=self._objects.check_room,
-            duties=queue_duties(QueueUpkeep(self._context, lease_s=settings.lease_s)),
+            duties=[
+                *queue_duties(QueueUpkeep(self._context, lease_s=settings.lease_s)),
+                *run_duties(RunUpkeep(self._context)),
+            ],
         )
         self._janitor = Janitor(
             self._context,
@@ -153,8 +165,9 @@ class Service:
         settings = self._settings
         services = Services(
             jobs=self._context,
+            runs=self._runs,
             accounts=self._accounts,
-            defaults=_defaults(settings),
+            defaults=self._runs.defaults,
             max_source_bytes=settings.max_source_bytes,
             slots=StreamSlots(settings.stream_slots),
             metrics=metrics,
@@ -278,9 +291,7 @@ def _limits(settings: Settings) -> Limits:
     )
 
 
-def _defaults(settings: Settings) -> "JobDefaults":
-    from reactorcide.web.services import JobDefaults
-
+def _defaults(settings: Settings) -> JobDefaults:
     return JobDefaults(
         image=settings.default_image,
         cpu_limit=settings.default_cpu_limit,

@@ -41,6 +41,10 @@ POINTS = (
     "retry-written",
     "cancel-written",
     "delete-written",
+    "run-committed",
+    "run-cancel-written",
+    "run-rerun-written",
+    "dependents-committed",
 )
 
 

@@ -59,6 +59,27 @@ class Client(Session):
         """Pin or unpin a job and return it. Safe to repeat."""
         return self._json("PUT" if pinned else "DELETE", f"/jobs/{job_id}/pin")
 
+    def start_run(self, body: Json) -> Json:
+        """Start a run of a workflow and return it."""
+        # The service fetches the commit before it answers.
+        return self._json("POST", "/runs", json=body, silence_s=_SILENCE_S)
+
+    def runs(self, filters: Mapping[str, Any]) -> Json:
+        """Return a page of runs; filters that are ``None`` or empty are left out."""
+        return self._json("GET", "/runs", params=filters)
+
+    def run(self, run_id: str, *, wait_s: float = 0) -> Json:
+        """Return a run, at once or as soon as it or one of its nodes changes within ``wait_s``."""
+        return self._json("GET", f"/runs/{run_id}", params={"wait": wait_s} if wait_s else {})
+
+    def cancel_run(self, run_id: str) -> Json:
+        """Cancel a run and return it. Safe to repeat."""
+        return self._json("POST", f"/runs/{run_id}/cancel")
+
+    def rerun_run(self, run_id: str, *, only: str) -> Json:
+        """Repeat a run and return it."""
+        return self._json("POST", f"/runs/{run_id}/rerun", json={"only": only})
+
     def workers(self) -> list[Json]:
         """Return the workers."""
         workers: list[Json] = self._json("GET", "/workers")["workers"]

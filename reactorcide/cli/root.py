@@ -18,6 +18,7 @@ _COMMANDS = {
     "submit": ("reactorcide.cli.submit", "submit", "Submit a job."),
     "check": ("reactorcide.cli.check", "check", "Check the workflow files of a checkout."),
     "init": ("reactorcide.cli.init", "init", "Write a first workflow file."),
+    "runs": ("reactorcide.cli.runs", "runs", "Start, list, show and change runs of workflows."),
     "jobs": ("reactorcide.cli.jobs", "jobs", "List, show and change jobs."),
     "token": ("reactorcide.cli.admin", "token", "Create, list and revoke tokens, directly in the database."),
     "user": (
@@ -40,7 +41,7 @@ _COMMANDS = {
     "demo": ("reactorcide.cli.demo", "demo", "Run two sample jobs on a temporary service."),
 }
 
-_OF_A_SERVICE = {"jobs", "submit"}
+_OF_A_SERVICE = {"jobs", "runs", "submit"}
 """These show what a service has answered, which may be no Reactorcide."""
 _NOT_UNDERSTOOD = (LookupError, TypeError, ValueError, AttributeError, RecursionError)
 

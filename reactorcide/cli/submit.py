@@ -59,14 +59,15 @@ class _CommandAfterDashes(click.Command):
         return rest
 
 
-def _variables(_: click.Context, __: click.Parameter, pairs: tuple[str, ...]) -> dict[str, str]:
-    variables = {}
+def variables(_: click.Context, __: click.Parameter, pairs: tuple[str, ...]) -> dict[str, str]:
+    """Return the values of an option that is given as NAME=VALUE, any number of times."""
+    named = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not (name and equals):
             raise click.BadParameter(f"{pair!r} is not of the form NAME=value")
-        variables[name] = value
-    return variables
+        named[name] = value
+    return named
 
 
 def _secret_variables(
@@ -76,7 +77,7 @@ def _secret_variables(
     for name in pairs:
         if "=" not in name and name not in os.environ:
             raise click.BadParameter(f"there is no variable {name!r} in the environment")
-    return _variables(
+    return variables(
         context, parameter, tuple(text if "=" in text else f"{text}={os.environ[text]}" for text in pairs)
     )
 
@@ -104,7 +105,7 @@ def _secret_variables(
 @click.option("--git", metavar="URL", help="Repository to clone; instead of --source.")
 @_field_options
 @click.option(
-    "--env", metavar="NAME=VALUE", multiple=True, callback=_variables, help="Variable of the job; repeatable."
+    "--env", metavar="NAME=VALUE", multiple=True, callback=variables, help="Variable of the job; repeatable."
 )
 @click.option(
     "--secret-env",
@@ -168,7 +169,7 @@ def _submit_with(client: Client, definition: dict[str, Any], source: Path, *, up
             # Through a tunnel the service looks local; a directory that only it has cannot be uploaded.
             if "source_path" not in exc.fields or not _may_be_directory(source):
                 raise
-    return client.submit(definition | {"source_id": _upload(client, source)})
+    return client.submit(definition | {"source_id": upload_directory(client, source)})
 
 
 def _may_be_directory(path: Path) -> bool:
@@ -178,7 +179,7 @@ def _may_be_directory(path: Path) -> bool:
         return True  # packing reports the error
 
 
-def _upload(client: Client, source: Path) -> str:
+def upload_directory(client: Client, source: Path) -> str:
     """Upload a directory, unless the service has it already, and return the source id."""
     # Imported here: most submissions upload nothing.
     from reactorcide.cli.pack import pack

@@ -16,6 +16,9 @@ class Action(StrEnum):
     """By somebody, or since it was not to be kept any longer."""
     JOB_PIN = "job.pin"
     JOB_UNPIN = "job.unpin"
+    RUN_START = "run.start"
+    RUN_CANCEL = "run.cancel"
+    RUN_RERUN = "run.rerun"
     SOURCE_UPLOAD = "source.upload"
     TOKEN_CREATE = "token.create"  # noqa: S105  # no password
     TOKEN_REVOKE = "token.revoke"  # noqa: S105  # no password

@@ -95,6 +95,10 @@ class Job:
     """A tombstone: to clients the job is gone, its container may not be yet."""
     pinned: bool = False
     """Kept until somebody deletes it, whatever the retention says."""
+    run_id: str | None = None
+    """The run that it belongs to, if to any."""
+    node: str | None = None
+    """The node of that run."""
     is_cut: bool = False
     """Long texts of the definition are cut, and long collections left out, as lists have them."""
 
@@ -146,6 +150,7 @@ class JobFilter:
     queue_name: str | None = None
     source_type: str | None = None
     name_prefix: str | None = None
+    run_id: str | None = None
     pinned: bool | None = None
 
 
@@ -217,6 +222,8 @@ class JobEvent:
     attempt: int
     reason: str | None
     at_ms: int
+    run_id: str | None
+    node: str | None
 
 
 def job_prefix(job_id: str) -> str:

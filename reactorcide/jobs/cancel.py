@@ -4,7 +4,7 @@ from reactorcide import crashpoints
 from reactorcide.domain.accounts import User
 from reactorcide.domain.errors import Conflict, IllegalTransition
 from reactorcide.domain.jobs import Job, JobStatus
-from reactorcide.jobs import JobContext, access, lifecycle
+from reactorcide.jobs import JobContext, access, ending, lifecycle
 
 
 def cancel(context: JobContext, user: User, job_id: str) -> Job:
@@ -17,7 +17,7 @@ def cancel(context: JobContext, user: User, job_id: str) -> Job:
     if job.status is JobStatus.CANCELLED:
         return job
     try:
-        job = lifecycle.cancelled(context, job_id, user.actor)
+        job = ending.cancelled(context, job, user.actor)
     except IllegalTransition as exc:
         current = context.store.jobs.get(job_id)
         if current.status is JobStatus.CANCELLED:

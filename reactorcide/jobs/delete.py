@@ -7,20 +7,21 @@ from reactorcide.domain.accounts import User
 from reactorcide.domain.audit import Action, AuditEntry
 from reactorcide.domain.errors import IllegalTransition, ObjectStoreError
 from reactorcide.domain.jobs import job_prefix
-from reactorcide.jobs import JobContext, StoredJobs, access, cancel, lifecycle
+from reactorcide.jobs import JobContext, StoredJobs, access, cancel, ending
 from reactorcide.lib.clock import now_ms
 
 
 def delete(context: JobContext, user: User, job_id: str) -> None:
     """Remove a job for its clients at once; one that is active is cancelled first.
 
-    What is left of it goes as soon as its container is gone.
+    What is left of it goes as soon as its container is gone. Raises ``Conflict`` for a job of a run.
     """
     job = access.get(context, user, job_id)
+    access.check_alone(job, "deleted")
     if not job.is_final:
         # It may have just ended by itself.
         with contextlib.suppress(IllegalTransition):
-            cancel.stop(context, lifecycle.cancelled(context, job_id, user.actor))
+            cancel.stop(context, ending.cancelled(context, job, user.actor))
     at_ms = now_ms()
     with context.store.transaction() as tx:
         tx.jobs.delete(job_id, now_ms=at_ms)

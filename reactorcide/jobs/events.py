@@ -1,10 +1,11 @@
-"""Following the status changes of jobs."""
+"""Following the status changes of jobs and runs."""
 
 import re
 from collections.abc import Generator
 
 from reactorcide.domain.accounts import User
 from reactorcide.domain.jobs import JobEvent
+from reactorcide.domain.runs import RunEvent
 from reactorcide.jobs import StoredJobs
 from reactorcide.lib.notifier import ANY_JOB, LOOK_EVERY_S
 
@@ -36,8 +37,8 @@ def last_id(context: StoredJobs) -> int:
     return context.store.events.last_id()
 
 
-def follow(context: StoredJobs, user: User, after: int) -> Generator[JobEvent | None, None, None]:
-    """Yield the status changes after an id, of the jobs that ``user`` may see, as they come.
+def follow(context: StoredJobs, user: User, after: int) -> Generator[JobEvent | RunEvent | None, None, None]:
+    """Yield the status changes after an id, of the jobs and runs that ``user`` may see, as they come.
 
     Yields ``None`` about once a second while nothing happens. Ends when the service stops.
     """

@@ -4,13 +4,10 @@ import logging
 from dataclasses import replace
 
 from reactorcide import crashpoints
-from reactorcide.domain.audit import Action, Actor, AuditEntry
 from reactorcide.domain.errors import CorndogsError, IllegalTransition, ObjectStoreError
 from reactorcide.domain.jobs import (
-    ACTIVE,
     Job,
     JobStatus,
-    Outcome,
     allowed_from,
     attempt_prefix,
 )
@@ -34,7 +31,7 @@ def claim(context: JobContext, job_id: str, task_id: str, worker_id: str) -> Job
     Raises ``IllegalTransition`` if the job does not wait.
     """
     job = context.store.attempts.create(job_id, task_id, worker_id, now_ms=now_ms())
-    _changed(context, job)
+    changed(context, job)
     return job
 
 
@@ -69,32 +66,6 @@ def started(context: JobContext, job: Job, *, at_ms: int) -> None:
     context.metrics.observe_job_wait(job.definition.queue_name, (at_ms - job.created_at_ms) / 1000)
 
 
-def finish(context: JobContext, job: Job, outcome: Outcome, *, log_truncated: bool = False) -> None:
-    """End the job with its attempt; a job that was cancelled meanwhile stays cancelled."""
-    _seal_log(context, job)
-    ended_at_ms = now_ms()
-    error = None if outcome.error is None else _sentence(job, outcome.error)
-    ended = context.store.attempts.end(
-        job.job_id,
-        job.attempt,
-        outcome.status,
-        now_ms=ended_at_ms,
-        exit_code=outcome.exit_code,
-        error=error,
-        log_truncated=log_truncated,
-        job_changes={
-            "completed_at_ms": ended_at_ms,
-            "exit_code": outcome.exit_code,
-            "error": error,
-            "artifacts_object_key": outcome.artifacts_object_key,
-        },
-    )
-    if ended is None:
-        context.notifier.announce(job.job_id)
-        return
-    _changed(context, ended)
-
-
 def try_again(
     context: JobContext,
     job: Job,
@@ -110,7 +81,7 @@ def try_again(
     ``counters`` are those of the row that this attempt has raised: ``retries_used`` or
     ``preparation_failures`` or ``killed_preparations``.
     """
-    _seal_log(context, job)
+    seal_log(context, job)
     ended_at_ms = now_ms()
     waiting = context.store.attempts.end(
         job.job_id,
@@ -118,7 +89,7 @@ def try_again(
         JobStatus.SUBMITTED,
         now_ms=ended_at_ms,
         exit_code=exit_code,
-        error=_sentence(job, reason),
+        error=sentence(job, reason),
         log_truncated=log_truncated,
         job_changes={
             **counters,
@@ -132,7 +103,7 @@ def try_again(
     if waiting is None:
         context.notifier.announce(job.job_id)
         return
-    _changed(context, waiting)
+    changed(context, waiting)
 
 
 def queued(context: JobContext, job_id: str, task_id: str) -> Job | None:
@@ -152,7 +123,7 @@ def queued(context: JobContext, job_id: str, task_id: str) -> Job | None:
         )
     except IllegalTransition:
         return None
-    _changed(context, job)
+    changed(context, job)
     return job
 
 
@@ -168,7 +139,7 @@ def task_lost(context: JobContext, job: Job) -> Job | None:
         now_ms=now_ms(),
     )
     if lost is not None:
-        _changed(context, lost)
+        changed(context, lost)
     return lost
 
 
@@ -189,24 +160,7 @@ def submit_failed(
         )
     except IllegalTransition:
         return None
-    _changed(context, job)
-    return job
-
-
-def cancelled(context: JobContext, job_id: str, by: Actor) -> Job:
-    """Make an active job ``cancelled``, for good; raises ``IllegalTransition`` if it is not active."""
-    at_ms = now_ms()
-    with context.store.transaction() as tx:
-        job = tx.jobs.transition(
-            job_id,
-            JobStatus.CANCELLED,
-            now_ms=at_ms,
-            only_from=ACTIVE,
-            completed_at_ms=at_ms,
-            error="cancelled",
-        )
-        tx.audit.add(AuditEntry(at_ms=at_ms, by=by, action=Action.JOB_CANCEL, subject=job_id))
-    _changed(context, job)
+    changed(context, job)
     return job
 
 
@@ -252,7 +206,7 @@ def end_task(context: JobContext, job: Job) -> None:
     context.store.tasks.closed(job.job_id, task_id)
 
 
-def _seal_log(context: JobContext, job: Job) -> None:
+def seal_log(context: JobContext, job: Job) -> None:
     """Make an object of the attempt's log, before its row says that it has ended.
 
     Where that fails the log stays readable where it is, and the janitor tries again.
@@ -264,12 +218,13 @@ def _seal_log(context: JobContext, job: Job) -> None:
     crashpoints.reached("log-sealed")
 
 
-def _sentence(job: Job, text: str) -> str:
+def sentence(job: Job, text: str) -> str:
     """Return why an attempt ended, without secrets and not longer than anybody would read."""
     return masked(text, secrets_of(job.definition))[:_MAX_ERROR_CHARS]
 
 
-def _changed(context: JobContext, job: Job) -> None:
+def changed(context: JobContext, job: Job) -> None:
+    """Log, count and announce a status change that is committed."""
     log.info(
         "job is %s",
         job.status,
@@ -287,4 +242,6 @@ def _changed(context: JobContext, job: Job) -> None:
             run_s = (job.completed_at_ms - job.started_at_ms) / 1000
         context.metrics.observe_job_end(job.definition.queue_name, job.status, run_s)
     context.notifier.announce(job.job_id)
+    if job.run_id is not None:
+        context.notifier.announce(job.run_id)
     context.notifier.announce(ANY_JOB)

@@ -7,6 +7,10 @@ from reactorcide.jobs.submit import submit
 
 
 def rerun(context: JobContext, user: User, job_id: str) -> Job:
-    """Submit a new job with the definition of ``job_id``, whatever became of that; see ``submit``."""
+    """Submit a new job with the definition of ``job_id``, whatever became of that; see ``submit``.
+
+    Raises ``Conflict`` for a job of a run.
+    """
     original = access.get(context, user, job_id)
+    access.check_alone(original, "rerun")
     return submit(context, user, original.definition, rerun_of=original.job_id)

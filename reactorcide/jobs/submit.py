@@ -17,7 +17,7 @@ from reactorcide.store import Records
 
 log = logging.getLogger("reactorcide.jobs")
 
-_SUBMIT_GRACE_MS = 10_000
+SUBMIT_GRACE_MS = 10_000
 """After this long the sweep takes a job that is still ``submitted`` for one whose submitter died."""
 _FIRST_DELAY_S = 1.0
 _MAX_DELAY_S = 60.0
@@ -60,8 +60,8 @@ def submit(
 
     def write(tx: Records) -> None:
         if key is not None:
-            tx.request_keys.add(key, job)
-        tx.jobs.add(job, next_submit_at_ms=created_at_ms + _SUBMIT_GRACE_MS)
+            tx.request_keys.add(key, user.user_id, job.job_id, now_ms=created_at_ms)
+        tx.jobs.add(job, next_submit_at_ms=created_at_ms + SUBMIT_GRACE_MS)
         tx.audit.add(entry)
 
     context.store.write(write)
@@ -96,12 +96,12 @@ def submit_once(
 
 
 def _submitted_with(context: JobContext, user: User, key: RequestKey) -> Job | None:
-    stored = context.store.request_keys.job_of(user.user_id, key, now_ms=now_ms())
+    stored = context.store.request_keys.made_with(user.user_id, key, now_ms=now_ms())
     if stored is None:
         return None
     job_id, is_same = stored
     if not is_same:
-        raise Conflict("this Idempotency-Key was used for another job; choose another key")
+        raise Conflict("this Idempotency-Key was used for something else; choose another key")
     job = context.store.jobs.find(job_id)
     if job is None or job.deleted:
         raise Conflict("the job of this Idempotency-Key was deleted; choose another key")

@@ -16,6 +16,7 @@ from reactorcide.store.lists import Lists
 from reactorcide.store.queues import Queues
 from reactorcide.store.request_keys import RequestKeys
 from reactorcide.store.retention import Retention
+from reactorcide.store.runs import Runs
 from reactorcide.store.sealed import SealedFields
 from reactorcide.store.sources import Sources
 from reactorcide.store.tasks import Tasks
@@ -32,6 +33,7 @@ class Records:
         self.lists = Lists(db, sealed)
         self.attempts = Attempts(db, self.jobs, sealed)
         self.tasks = Tasks(db, sealed)
+        self.runs = Runs(db, sealed)
         self.queues = Queues(db)
         self.events = Events(db, sealed)
         self.request_keys = RequestKeys(db, sealed)

@@ -26,6 +26,10 @@ _COPIES_KEPT = 3
 _CHECKPOINT_PAGES = 4000
 """Of the write-ahead log, 16 MB: the same pages are written again and again, and each once a checkpoint."""
 
+FOR_UPDATE = ""
+"""What ends a SELECT that locks its rows until the end of the transaction: nothing, for SQLite has one writer
+at a time. Of PostgreSQL it is ``FOR UPDATE``."""
+
 T = TypeVar("T")
 
 

@@ -1,15 +1,55 @@
-"""Events: the status changes of jobs, in order."""
+"""Events: the status changes of jobs, runs and their nodes, in order."""
 
 from typing import Any
 
 from reactorcide.domain.jobs import JobEvent, JobStatus
+from reactorcide.domain.runs import Node, Run, RunEvent, RunStatus
 from reactorcide.store.database import Connection
-from reactorcide.store.models import JobEventRow, JobRow
 from reactorcide.store.sealed import SealedFields
 
+_INSERT_OF_RUN = (
+    "INSERT INTO job_event (job_id, run_id, node, at_ms, status_from, status_to, attempt, reason)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+)
 _INSERT = (
     "INSERT INTO job_event (job_id, at_ms, status_from, status_to, attempt, reason) VALUES (?, ?, ?, ?, ?, ?)"
 )
+
+_OF_JOB = {
+    "event_id": "job_event.id",
+    "job_id": "job_id",
+    "status_from": "status_from",
+    "status_to": "status_to",
+    "attempt": "job_event.attempt",
+    "reason": "reason",
+    "at_ms": "at_ms",
+    "name": "name",
+    "queue_name": "queue_name",
+    "run_id": "job.run_id",
+    "node": "job.node",
+}
+_OF_RUN = {
+    "event_id": "job_event.id",
+    "run_id": "run.run_id",
+    "number": "number",
+    "workflow_id": "workflow_id",
+    "node": "node",
+    "status_from": "status_from",
+    "status_to": "status_to",
+    "attempt": "job_event.attempt",
+    "reason": "job_event.reason",
+    "at_ms": "at_ms",
+}
+_JOBS = (
+    f"SELECT {', '.join(_OF_JOB.values())} FROM job_event JOIN job USING (job_id) "  # noqa: S608  # our own text
+    "WHERE job_event.id > ? AND NOT deleted "
+)
+_RUNS = (
+    f"SELECT {', '.join(_OF_RUN.values())} FROM job_event JOIN run ON run.run_id = job_event.run_id "  # noqa: S608  # as above
+    # That is what the index knows them by.
+    "WHERE job_event.job_id = '' AND job_event.id > ? "
+)
+_END = " ORDER BY job_event.id LIMIT ?"
 
 
 def insert(db: Any, row: dict[str, Any], status_from: JobStatus | None) -> None:
@@ -18,6 +58,19 @@ def insert(db: Any, row: dict[str, Any], status_from: JobStatus | None) -> None:
         _INSERT,
         (row["job_id"], row["updated_at_ms"], status_from, row["status"], row["attempt"], row["error"]),
     )
+
+
+def insert_of_run(db: Any, run: Run, status_from: RunStatus | None) -> None:
+    """Write the event of a run's change, in the transaction that changes it."""
+    values = ("", run.run_id, None, run.updated_at_ms, status_from, run.status, run.attempt, run.reason)
+    db.execute_sql(_INSERT_OF_RUN, values)
+
+
+def insert_of_node(db: Any, run: Run, node: Node, before: Node) -> None:
+    """Write the event of a node's change that no job tells."""
+    status_from, status_to = before.status, node.status
+    values = ("", run.run_id, node.name, run.updated_at_ms, status_from, status_to, run.attempt, node.reason)
+    db.execute_sql(_INSERT_OF_RUN, values)
 
 
 class Events:
@@ -34,32 +87,20 @@ class Events:
                 return int(event_id or 0)
         return 0
 
-    def after(self, event_id: int, user_id: str | None, *, limit: int = 100) -> list[JobEvent]:
-        """Return the status changes after an id, in order, of one user's jobs or (``None``) of all."""
-        where = (JobEventRow.id > event_id) & ~JobRow.deleted
-        if user_id is not None:
-            where &= JobRow.user_id == user_id
+    def after(self, event_id: int, user_id: str | None, *, limit: int = 100) -> list[JobEvent | RunEvent]:
+        """Return the changes after an id, in order, of one user's jobs and runs or (``None``) of all."""
+        of_user = "" if user_id is None else "AND user_id = ?"
+        values = (event_id, *(() if user_id is None else (user_id,)), limit)
         with self._db.read() as db:
-            rows = (
-                JobEventRow.select(
-                    JobEventRow.id.alias("event_id"),
-                    JobEventRow.job_id,
-                    JobEventRow.status_from,
-                    JobEventRow.status_to,
-                    JobEventRow.attempt,
-                    JobEventRow.reason,
-                    JobEventRow.at_ms,
-                    JobRow.name,
-                    JobRow.queue_name,
-                )
-                .join(JobRow, on=(JobRow.job_id == JobEventRow.job_id))
-                .where(where)
-                .order_by(JobEventRow.id)
-                .limit(limit)
-                .dicts()
-                .execute(db)
-            )
-            return [JobEvent(**row) for row in rows]
+            of_jobs = [
+                dict(zip(_OF_JOB, row, strict=True)) for row in db.execute_sql(_JOBS + of_user + _END, values)
+            ]
+            of_runs = [
+                dict(zip(_OF_RUN, row, strict=True)) for row in db.execute_sql(_RUNS + of_user + _END, values)
+            ]
+        found: list[JobEvent | RunEvent] = [JobEvent(**row) for row in of_jobs]
+        found += [RunEvent(**row) for row in of_runs]
+        return sorted(found, key=lambda event: event.event_id)[:limit]
 
     def seal_id(self, event_id: int, user_id: str) -> str:
         """Return an event's id as ``user_id`` may see it: it shows neither number nor order."""

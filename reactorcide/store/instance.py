@@ -71,7 +71,9 @@ class Instance:
         if known is None:
             return
         with self._database.read() as db:
-            used = db.execute_sql("SELECT EXISTS (SELECT 1 FROM job WHERE secrets IS NOT NULL)").fetchone()[0]
+            used = db.execute_sql(
+                "SELECT EXISTS (SELECT 1 FROM job WHERE secrets IS NOT NULL) OR EXISTS (SELECT 1 FROM run)"
+            ).fetchone()[0]
         if used:
             raise ConfigurationError(
                 f"the key {self._vault.path} {trouble}, and the database beside it has secrets of jobs "

@@ -86,6 +86,8 @@ def _conditions(wanted: JobFilter) -> dict[str, _Condition]:
         value = getattr(wanted, column)
         if value is not None:
             conditions[column] = _Condition(f"{column} = ?", (value,))
+    if wanted.run_id is not None:
+        conditions["run_id"] = _Condition("run_id = ?", (wanted.run_id,))
     if wanted.pinned is not None:
         # Without a parameter, or the index of the pinned ones would not be good for it.
         conditions["pinned"] = _Condition("pinned" if wanted.pinned else "NOT pinned")
@@ -110,6 +112,9 @@ def _prefixed(prefix: str) -> _Condition:
 
 def _plan(db: Any, wanted: JobFilter, conditions: Mapping[str, _Condition]) -> tuple[_Index, int | None]:
     """Return the index to read by, and how many jobs match; ``None`` where that has to be counted."""
+    if "run_id" in conditions:
+        # A run has few jobs.
+        return _Index("job_run", 0, [conditions["run_id"]]), None
     counted = {column: item for column, item in conditions.items() if column != "name"}
     everything, total, *each = _sums(db, list(counted.values()))
     indexes = [_Index("jobrow_created_at_ms_job_id", everything, [_Condition("1 = 1")])]

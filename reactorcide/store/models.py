@@ -179,6 +179,8 @@ class JobRow(_Definition):  # type: ignore[misc]  # the columns of a definition 
     killed_preparations = IntegerField(constraints=[SQL("DEFAULT 0")])
     previous_status = TextField(null=True)
     """What the status was before its last change: the UPDATE that changes it returns this."""
+    run_id = TextField(null=True)
+    node = TextField(null=True)
 
     class Meta:
         table_name = "job"
@@ -204,6 +206,15 @@ JobRow.add_index(
         JobRow.user_id,
         JobRow.deleted,
         name="job_status",
+    )
+)
+JobRow.add_index(
+    JobRow.index(
+        JobRow.run_id,
+        JobRow.created_at_ms,
+        JobRow.job_id,
+        name="job_run",
+        where=SQL("run_id IS NOT NULL"),
     )
 )
 JobRow.add_index(
@@ -286,11 +297,14 @@ class JobNameCountRow(Model):
 class JobEventRow(Model):
     """A status change; ``reason`` is the error of the job's row by then.
 
-    An id is never given twice, which a migration sees to.
+    An id is never given twice, which a migration sees to. Where ``run_id`` is set it is a change of a run, or
+    of its ``node`` without a job; then ``job_id`` is empty.
     """
 
     id = AutoField()
     job_id = TextField(index=True)
+    run_id = TextField(null=True)
+    node = TextField(null=True)
     at_ms = BigIntegerField()
     status_from = TextField(null=True)
     status_to = TextField()
@@ -299,6 +313,78 @@ class JobEventRow(Model):
 
     class Meta:
         table_name = "job_event"
+
+
+JobEventRow.add_index(
+    JobEventRow.index(
+        JobEventRow.run_id, JobEventRow.id, name="job_event_run", where=SQL("run_id IS NOT NULL")
+    )
+)
+
+
+class RunRow(Model):
+    """A run of a workflow."""
+
+    run_id = TextField(primary_key=True)
+    user_id = TextField()
+    number = IntegerField()
+    attempt = IntegerField()
+    workflow_id = TextField()
+    workflow_name = TextField()
+    file = TextField()
+    event_name = TextField()
+    branch = TextField()
+    event = JSONField()
+    git_url = TextField(null=True)
+    """Without credentials; ``sealed`` has them."""
+    git_ref = TextField(null=True)
+    source_id = TextField(null=True)
+    sha = TextField(null=True)
+    status = TextField()
+    reason = TextField(null=True)
+    warnings = JSONField(null=True)
+    created_at_ms = BigIntegerField()
+    updated_at_ms = BigIntegerField()
+    completed_at_ms = BigIntegerField(null=True)
+    sealed = BlobField()
+    """Encrypted: the URL as it was given, and the workflow's files."""
+
+    class Meta:
+        table_name = "run"
+
+
+RunRow.add_index(RunRow.index(RunRow.created_at_ms, RunRow.run_id, name="run_created"))
+RunRow.add_index(RunRow.index(RunRow.user_id, RunRow.created_at_ms, RunRow.run_id, name="run_user"))
+RunRow.add_index(RunRow.index(RunRow.user_id, RunRow.number, unique=True, name="run_number"))
+RunRow.add_index(
+    RunRow.index(RunRow.updated_at_ms, RunRow.run_id, name="run_open", where=SQL("completed_at_ms IS NULL"))
+)
+
+
+class NodeRow(Model):
+    """A node of a run's graph."""
+
+    run_id = TextField()
+    name = TextField()
+    position = IntegerField()
+    """In the order of the graph: after those that it needs."""
+    job_name = TextField()
+    needs = JSONField()
+    condition = TextField()
+    allow_failure = BooleanField()
+    max_parallel = IntegerField(null=True)
+    combination = JSONField()
+    skipped = TextField(null=True)
+    state = TextField()
+    reason = TextField(null=True)
+    job_id = TextField(null=True)
+    jobs = IntegerField()
+    sealed = BlobField()
+    """Encrypted: the definition of its job."""
+
+    class Meta:
+        table_name = "node"
+        primary_key = CompositeKey("run_id", "name")
 
 
 class SourceRow(Model):
@@ -382,6 +468,8 @@ ALL_MODELS = (
     JobCountRow,
     JobNameCountRow,
     JobEventRow,
+    RunRow,
+    NodeRow,
     SourceRow,
     SourceOwnerRow,
     PulledImageRow,

@@ -1,11 +1,11 @@
-"""Idempotency keys: which job a user's key has made, and of which request."""
+"""Idempotency keys: which job or run a user's key has made, and of which request."""
 
 from typing import Any
 
 import peewee
 
 from reactorcide.domain.errors import KeyTaken
-from reactorcide.domain.jobs import Job, RequestKey
+from reactorcide.domain.jobs import RequestKey
 from reactorcide.store.database import Connection
 from reactorcide.store.models import IdempotencyRow
 from reactorcide.store.sealed import SealedFields
@@ -20,31 +20,29 @@ class RequestKeys:
         self._db = db
         self._sealed = sealed
 
-    def add(self, key: RequestKey, job: Job) -> None:
-        """Record the key that a job is submitted with, in the transaction that adds the job.
+    def add(self, key: RequestKey, user_id: str, made_id: str, *, now_ms: int) -> None:
+        """Record the key that a user makes a job or a run with, in the transaction that adds it.
 
-        Raises ``KeyTaken`` where its user has made another job with the key.
+        Raises ``KeyTaken`` where the user has made something else with the key.
         """
 
         def work(db: Any) -> None:
-            IdempotencyRow.delete().where(
-                IdempotencyRow.created_at_ms < job.created_at_ms - _MAX_AGE_MS
-            ).execute(db)
+            IdempotencyRow.delete().where(IdempotencyRow.created_at_ms < now_ms - _MAX_AGE_MS).execute(db)
             try:
                 IdempotencyRow.insert(
-                    user_id=job.user_id,
+                    user_id=user_id,
                     key=key.key,
                     body_mac=self._sealed.mac(key.body_sha256),
-                    job_id=job.job_id,
-                    created_at_ms=job.created_at_ms,
+                    job_id=made_id,
+                    created_at_ms=now_ms,
                 ).execute(db)
             except peewee.IntegrityError as exc:
-                raise KeyTaken("another job was submitted with this Idempotency-Key") from exc
+                raise KeyTaken("something else was made with this Idempotency-Key") from exc
 
         self._db.write(work)
 
-    def job_of(self, user_id: str, key: RequestKey, *, now_ms: int) -> tuple[str, bool] | None:
-        """Return the id of the job that a user's key has made, and whether of the same body."""
+    def made_with(self, user_id: str, key: RequestKey, *, now_ms: int) -> tuple[str, bool] | None:
+        """Return the id of what a user's key has made, and whether of the same body."""
         with self._db.read() as db:
             for job_id, body_mac in (
                 IdempotencyRow.select(IdempotencyRow.job_id, IdempotencyRow.body_mac)

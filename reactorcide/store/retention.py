@@ -18,7 +18,10 @@ _REMOVABLE = (
     "AND NOT EXISTS "
     "(SELECT 1 FROM attempt WHERE attempt.job_id = job.job_id AND attempt.completed_at_ms IS NULL) "
     "AND NOT EXISTS "
-    "(SELECT 1 FROM job AS next WHERE next.source_job_id = job.job_id AND next.completed_at_ms IS NULL)"
+    "(SELECT 1 FROM job AS next WHERE next.source_job_id = job.job_id AND next.completed_at_ms IS NULL) "
+    # Not by the job's own run, which is not in that index.
+    "AND job_id NOT IN (SELECT of_run.job_id FROM job AS of_run JOIN run ON run.run_id = of_run.run_id "
+    "WHERE run.completed_at_ms IS NULL)"
 )
 _REMOVABLE_JOBS = (
     f"SELECT job_id, completed_at_ms, stored_bytes FROM job WHERE {_REMOVABLE} "  # noqa: S608  # our own text

@@ -57,6 +57,14 @@ class SealedFields:
             **{name: row[name] for name in JOB_FIELDS},
         )
 
+    def seal_text(self, text: str, owner: str) -> bytes:
+        """Return a text encrypted, as what belongs to ``owner``."""
+        return self._vault.encrypt(text, owner)
+
+    def open_text(self, data: bytes, owner: str) -> str:
+        """Return the text that was sealed for ``owner``; raises ``StoreError`` where it is damaged."""
+        return self._vault.decrypt(data, owner)
+
     def mac(self, data: bytes) -> bytes:
         """Return what tells ``data`` from all else, to whoever has the key."""
         return self._vault.mac(data)

@@ -8,7 +8,7 @@ from peewee import fn
 from reactorcide.domain.jobs import ACTIVE
 from reactorcide.domain.sources import Source
 from reactorcide.store.database import Connection
-from reactorcide.store.models import JobRow, SourceOwnerRow, SourceRow
+from reactorcide.store.models import JobRow, RunRow, SourceOwnerRow, SourceRow
 
 _FIELDS = tuple(getattr(SourceRow, item.name) for item in fields(Source))
 
@@ -67,14 +67,21 @@ class Sources:
         return None
 
     def remove_unused(self, *, before_ms: int) -> list[Source]:
-        """Remove and return what was last used before then and no job needs that has not ended.
+        """Remove and return what was last used before then and no job or run needs that has not ended.
 
         Who has not used theirs since then has it no more, also where somebody else goes on using the same.
         """
         needed = JobRow.select(JobRow.source_id).where(
             JobRow.status.in_(list(ACTIVE)) & JobRow.source_id.is_null(False)
         )
-        where = (SourceRow.last_used_at_ms < before_ms) & SourceRow.source_id.not_in(needed)
+        needed_by_runs = RunRow.select(RunRow.source_id).where(
+            RunRow.completed_at_ms.is_null() & RunRow.source_id.is_null(False)
+        )
+        where = (
+            (SourceRow.last_used_at_ms < before_ms)
+            & SourceRow.source_id.not_in(needed)
+            & SourceRow.source_id.not_in(needed_by_runs)
+        )
 
         def work(db: Any) -> list[Source]:
             removed = [Source(**row) for row in SourceRow.select(*_FIELDS).where(where).dicts().execute(db)]

@@ -9,21 +9,12 @@ from flask import Flask, current_app
 from reactorcide.accounts import AccountContext
 from reactorcide.domain.workers import WorkerView
 from reactorcide.jobs import JobContext
+from reactorcide.jobs.defaults import JobDefaults
 from reactorcide.metrics import Metrics
+from reactorcide.runs import RunContext
 from reactorcide.web.probes import Probes
 from reactorcide.web.ratelimit import FailureLimiter
 from reactorcide.web.streams import StreamSlots
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobDefaults:
-    """Defaults and maxima of a job's image and limits; ``None`` is no limit."""
-
-    image: str
-    cpu_limit: float | None
-    max_cpu_limit: float | None
-    memory_limit_bytes: int | None
-    max_memory_limit_bytes: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +22,7 @@ class Services:
     """The collaborators of the routes."""
 
     jobs: JobContext
+    runs: RunContext
     accounts: AccountContext
     defaults: JobDefaults
     max_source_bytes: int

@@ -12,17 +12,30 @@ from reactorcide.domain.errors import ObjectStoreError
 from reactorcide.domain.jobs import Job, OpenAttempt, Outcome, artifacts_prefix
 from reactorcide.domain.reports import JobReport
 from reactorcide.domain.secrets import secrets_of
-from reactorcide.jobs import JobContext, adopt, delete, images, lifecycle, read, reports, sources, tasks
+from reactorcide.jobs import (
+    JobContext,
+    adopt,
+    delete,
+    ending,
+    images,
+    lifecycle,
+    read,
+    reports,
+    sources,
+    tasks,
+)
 from reactorcide.jobs.claims import Claims
 from reactorcide.jobs.upkeep import QueueUpkeep, for_each
 from reactorcide.lib.tar import Entry
 from reactorcide.logs.writer import LogWriter
+from reactorcide.runs.upkeep import RunUpkeep
 from reactorcide.worker.duties import Duty
 from reactorcide.worker.port import Held, Unfinished
 
 _SUBMIT_EVERY_S = 1.0
 _CHECK_TASKS_EVERY_S = 2.0
 _CLOSE_EVERY_S = 5.0
+_RESOLVE_RUNS_EVERY_S = 5.0
 _RETRY_S = 1.0
 
 
@@ -164,7 +177,7 @@ class LocalPort:
 
     def finish(self, job: Job, outcome: Outcome, *, log_truncated: bool) -> None:
         """See ``WorkerPort.finish``."""
-        lifecycle.finish(self._context, job, outcome, log_truncated=log_truncated)
+        ending.finish(self._context, job, outcome, log_truncated=log_truncated)
         crashpoints.reached("finish-written")
         self._close(job)
 
@@ -213,6 +226,11 @@ def queue_duties(upkeep: QueueUpkeep) -> list[Duty]:
         Duty("close tasks", close_every_s, upkeep.close_tasks, _RETRY_S),
         Duty("time out tasks", close_every_s, upkeep.time_out_tasks, _RETRY_S),
     ]
+
+
+def run_duties(upkeep: RunUpkeep) -> list[Duty]:
+    """Return the duties of whoever keeps runs going."""
+    return [Duty("resolve runs", _RESOLVE_RUNS_EVERY_S, upkeep.resolve_open, _RETRY_S)]
 
 
 class _Lease:

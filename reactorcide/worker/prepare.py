@@ -9,15 +9,20 @@ from pathlib import Path
 
 from reactorcide.domain.errors import InvalidInput, JobFailed
 from reactorcide.domain.jobs import ARTIFACTS_DIR, Job, JobDefinition
+from reactorcide.domain.runs import Commit
 from reactorcide.lib.tar import Entry
 from reactorcide.sources.addresses import AddressRules
 from reactorcide.sources.archive import archive, empty_directories
-from reactorcide.sources.git import GitLimits, checkout
+from reactorcide.sources.git import GitLimits, check_out_folders, checkout
+from reactorcide.sources.git.session import Refusal
 from reactorcide.sources.repack import repack
 from reactorcide.sources.roots import Identity, SourceDirectory, SourceRoots
 from reactorcide.sources.rules import SourceRules
 from reactorcide.worker.interrupt import Interrupt
 from reactorcide.worker.port import WorkerPort
+from reactorcide.workflows.definition import MAX_FILES, WORKFLOWS_DIR
+from reactorcide.workflows.files import JOBS_DIR
+from reactorcide.workflows.nodes import MAX_FILE_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +99,37 @@ class Preparation:
         """Return the name to ask the engine for; raises ``JobFailed`` where the image may not be used."""
         return self.rules.image(definition)
 
+    def commit(self, git_url: str, git_ref: str | None, user_id: str, *, deadline: float) -> Commit:
+        """Return the workflow files of a commit; see ``runs.Commits``."""
+        self._roots.check_git_url(git_url)
+        self._workspaces_dir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self._workspaces_dir, prefix="run-") as workspace:
+            found = check_out_folders(
+                git_url,
+                git_ref,
+                Path(workspace),
+                (WORKFLOWS_DIR, JOBS_DIR),
+                is_wanted=lambda name: name.endswith((".yaml", ".yml")),
+                max_paths=2 * MAX_FILES + 1,
+                interrupt=Interrupt(),
+                deadline=deadline,
+                env=self._environment,
+                limits=self._git_limits,
+                refusal=self._refusal(user_id),
+            )
+            files = {path: _read_file(Path(workspace, path)) for path in found.paths}
+        repository = git_url.rstrip("/").rpartition("/")[2].rpartition(":")[2].removesuffix(".git")
+        return Commit(
+            files=files,
+            repository=repository,
+            sha=found.sha,
+            branch=found.branch,
+            message=found.message,
+        )
+
+    def _refusal(self, user_id: str) -> Refusal | None:
+        return None if self._is_admin(user_id) else self._addresses.refusal
+
     @contextmanager
     def source(
         self,
@@ -155,7 +191,7 @@ class Preparation:
             depth=definition.git_depth,
             tags=definition.git_tags,
             limits=self._git_limits,
-            refusal=None if self._is_admin(job.user_id) else self._addresses.refusal,
+            refusal=self._refusal(job.user_id),
         )
         env = {
             "REACTORCIDE_GIT_URL": revision.url_without_credentials,
@@ -166,3 +202,9 @@ class Preparation:
         return Source(
             definition.code_dir, definition.job_dir, SourceDirectory(workspace), None, check=check, env=env
         )
+
+
+def _read_file(path: Path) -> bytes:
+    """Return a file of a checkout; of one that is too large enough for its reader to tell."""
+    with path.open("rb") as file:
+        return file.read(MAX_FILE_BYTES + 1024)

@@ -8,44 +8,14 @@ from what it says itself.
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 
-from reactorcide.domain.jobs import FINAL, JobStatus
+from reactorcide.domain.runs import NodeState, RunStatus
 from reactorcide.workflows.graph import Graph, Node
 from reactorcide.workflows.model import Condition
 from reactorcide.workflows.references import Reference, Template
 
 Outputs = Mapping[str, str | None]
 """What a node wrote, by key; ``None`` for a value with a secret in it, which is not handed on."""
-
-
-class NodeState(StrEnum):
-    """Where a node stands."""
-
-    WAITING = "waiting"
-    """It has no job yet."""
-    ACTIVE = "active"
-    """Its job is queued or runs."""
-    SKIPPED = "skipped"
-    """It did not run, and none of those that it needs has failed. Final."""
-    SKIPPED_BY_FAILURE = "skipped_by_failure"
-    """It did not run because of a failure, and counts as failed for those who need it. Final."""
-    COMPLETED = "completed"
-    """Final."""
-    FAILED = "failed"
-    """Final."""
-    CANCELLED = "cancelled"
-    """Final."""
-
-    @property
-    def is_final(self) -> bool:
-        """Tell whether it can never change again."""
-        return self not in (NodeState.WAITING, NodeState.ACTIVE)
-
-    @classmethod
-    def of_job(cls, status: JobStatus) -> "NodeState":
-        """Return where a node stands whose newest job has a status."""
-        return cls(status.value) if status in FINAL else cls.ACTIVE
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,18 +34,6 @@ class Resolution:
     """The nodes that get a job now, in the order of the graph."""
     changes: Mapping[str, Change] = field(default_factory=dict)
     """The nodes that end without one."""
-
-
-class RunStatus(StrEnum):
-    """Where a run stands; ``waiting`` is for whoever holds it."""
-
-    WAITING = "waiting"
-    RUNNING = "running"
-    COMPLETED = "completed"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-    SKIPPED = "skipped"
-    """There was nothing to do."""
 
 
 def resolve(

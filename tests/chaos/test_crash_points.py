@@ -36,6 +36,8 @@ echo '<testsuite><testcase/></testsuite>' > /job/artifacts/d.xml
 """
 CLIENTS_POINTS = ("cancel-written", "delete-written")
 RETRY_POINTS = ("retry-decided", "retry-written")
+RUN_POINTS = ("run-committed", "dependents-committed", "run-cancel-written", "run-rerun-written")
+"""See ``test_runs``."""
 # Another attempt is made only where the command was not handed over whole.
 BEFORE_THE_COMMAND = (
     "claim-row-written",
@@ -93,7 +95,8 @@ def armed(new_service: NewService, tmp_path: Path, point: str) -> tuple[Service,
 
 
 @pytest.mark.parametrize(
-    "point", [point for point in crashpoints.POINTS if point not in (*CLIENTS_POINTS, *RETRY_POINTS)]
+    "point",
+    [point for point in crashpoints.POINTS if point not in (*CLIENTS_POINTS, *RETRY_POINTS, *RUN_POINTS)],
 )
 def test_a_job_survives_a_kill_at(
     point: str, new_service: NewService, engine: docker.APIClient, tmp_path: Path

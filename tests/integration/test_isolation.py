@@ -20,6 +20,7 @@ from reactorcide.domain.accounts import Role, Scope
 from reactorcide.settings import Settings
 from reactorcide.web.auth import NEEDS
 from tests.support.client import Client, Job
+from tests.support.runs import Run, repository, start
 from tests.support.service import Service
 
 UNKNOWN = "019aa552-9c09-77ac-b544-929902c7203d"
@@ -40,6 +41,15 @@ class OfJob:
 
     status: int = 200
     """What the owner of a job that waits is answered."""
+
+
+@dataclass(frozen=True)
+class OfRun:
+    """On one run: for its owner and admins."""
+
+    status: int = 200
+    """What the owner of a run that is not over is answered."""
+    json: Any = None
 
 
 @dataclass(frozen=True)
@@ -75,7 +85,7 @@ class Admins:
     json: Any = None
 
 
-EXPECTED: Mapping[str, Public | OfJob | Own | OfToken | OfSource | Stream | Admins] = {
+EXPECTED: Mapping[str, Public | OfJob | OfRun | Own | OfToken | OfSource | Stream | Admins] = {
     "GET /metrics": Public(),
     "GET /api/health": Public(),
     "GET /api/docs": Public(),
@@ -108,6 +118,13 @@ EXPECTED: Mapping[str, Public | OfJob | Own | OfToken | OfSource | Stream | Admi
     "GET /api/v1/jobs/<job_id>/artifacts.tar.gz": OfJob(),
     "GET /api/v1/jobs/<job_id>/tests": OfJob(),
     "GET /api/v1/jobs/<job_id>/summary": OfJob(404),
+    # It names no source.
+    "POST /api/v1/runs": Own(400, {}),
+    "GET /api/v1/runs": Own(),
+    "GET /api/v1/runs/<run_id>": OfRun(),
+    "GET /api/v1/runs/<run_id>/file": OfRun(),
+    "POST /api/v1/runs/<run_id>/cancel": OfRun(),
+    "POST /api/v1/runs/<run_id>/rerun": OfRun(409, {}),
     "GET /api/v1/users/me": Own(),
     "POST /api/v1/tokens": Own(201, {"name": "another"}),
     "GET /api/v1/tokens": Own(),
@@ -137,10 +154,11 @@ def routes_of(*kinds: type) -> list[str]:
 
 @dataclass(frozen=True)
 class Ann:
-    """A user with a job and a token, all of them known by marks that nothing else has."""
+    """A user with a job, a run and a token, all of them known by marks that nothing else has."""
 
     client: Client
     job: Job
+    run: Run
     token_id: str
     user_id: str
     marks: tuple[str, ...]
@@ -152,15 +170,25 @@ def ann(idle_service: Service) -> Ann:
     client = idle_service.add_user(name)
     mark = f"mark-{uuid.uuid4()}"
     job = client.submit(name=mark, queue_name=f"queue-{mark}", job_env_vars={"SECRET": mark})
+    run = start_run(idle_service, client, mark)
     made = client.request("POST", "tokens", json={"name": mark}).json()
     user_id = client.get("users/me")["user_id"]
-    return Ann(client, job, made["token_id"], user_id, (mark, job["job_id"], name, user_id, made["token_id"]))
+    marks = (mark, job["job_id"], run["run_id"], name, user_id, made["token_id"])
+    return Ann(client, job, run, made["token_id"], user_id, marks)
+
+
+def start_run(service: Service, client: Client, mark: str) -> Run:
+    """Start a run whose workflow has a mark in its name."""
+    text = f"name: {mark}\non: push\njobs: {{a: {{command: echo {mark}}}}}\n"
+    source = repository(service.source_root / uuid.uuid4().hex, {"workflows/ci.yaml": text})
+    return start(client, source)
 
 
 def address(rule: str, ann: Ann, **other: str) -> str:
     """Return where a route is about what is Ann's, where nothing else is said."""
     values = {
         "job_id": ann.job["job_id"],
+        "run_id": ann.run["run_id"],
         "path": "a",
         "token_id": ann.token_id,
         "user_id": ann.user_id,
@@ -220,7 +248,7 @@ def test_a_job_is_its_owners_and_the_admins(idle_service: Service, ann: Ann, rou
     assert response.status_code == 403, response.text
     assert not any(mark in response.text for mark in ann.marks)
     assert ann.client.job(ann.job) == ann.job
-    assert ann.client.get("jobs")["total"] == 1
+    assert ann.client.get("jobs", name="mark-")["total"] == 1
     # An admin's token that is not for this is nobody else's.
     limited = limited_token(idle_service, idle_service.admin, {Scope.JOBS_READ, Scope.JOBS_WRITE})
     assert call(limited, route, ann).status_code == 403
@@ -230,6 +258,27 @@ def test_a_job_is_its_owners_and_the_admins(idle_service: Service, ann: Ann, rou
         # The job may be gone with the first answer.
         job = ann.client.submit(name=ann.marks[0])
         response = call(client, route, ann, job_id=job["job_id"])
+        assert response.status_code == expected.status, response.text
+
+
+@pytest.mark.parametrize("route", routes_of(OfRun))
+def test_a_run_is_its_owners_and_the_admins(idle_service: Service, ann: Ann, route: str) -> None:
+    expected = EXPECTED[route]
+    assert isinstance(expected, OfRun)
+    bob = idle_service.add_user(f"bob-{uuid.uuid4()}")
+    limited = limited_token(idle_service, idle_service.admin, {Scope.JOBS_READ, Scope.JOBS_WRITE})
+    for other in (bob, limited):
+        response = call(other, route, ann)
+        assert response.status_code == 403, response.text
+        assert not any(mark in response.text for mark in ann.marks)
+    assert ann.client.get(f"runs/{ann.run['run_id']}")["status"] == "running"
+    assert bob.request("GET", "runs", params={"user_id": ann.user_id}).status_code == 403
+    assert bob.get("jobs", run_id=ann.run["run_id"])["total"] == 0
+    for client in (ann.client, bob, idle_service.admin):
+        assert call(client, route, ann, run_id=UNKNOWN).status_code == 404
+    for client in (ann.client, idle_service.admin):
+        run = start_run(idle_service, ann.client, ann.marks[0])
+        response = call(client, route, ann, run_id=run["run_id"])
         assert response.status_code == expected.status, response.text
 
 
@@ -257,7 +306,7 @@ def test_a_total_counts_only_what_the_caller_may_see(idle_service: Service, ann:
             assert listing["total"] <= 1
             assert ann.job not in listing["jobs"]
     assert bob.request("GET", "jobs", params={"user_id": ann.user_id}).status_code == 403
-    assert idle_service.admin.get("jobs", user_id=ann.user_id)["total"] == 1
+    assert idle_service.admin.get("jobs", user_id=ann.user_id, name="mark-")["total"] == 1
 
 
 @pytest.mark.parametrize("route", routes_of(OfToken))

@@ -23,7 +23,7 @@ from reactorcide.domain.accounts import Role, User
 from reactorcide.domain.artifacts import Artifact
 from reactorcide.domain.errors import Forbidden, InvalidInput, JobFailed, NotFound, TooLarge
 from reactorcide.domain.jobs import Job, JobDefinition, JobStatus, Outcome, artifacts_prefix, attempt_prefix
-from reactorcide.jobs import JobContext, delete, lifecycle, read, sources
+from reactorcide.jobs import JobContext, delete, ending, read, sources
 from reactorcide.jobs.hints import WorkerHints
 from reactorcide.lib.clock import now_ms
 from reactorcide.lib.ids import new_id
@@ -427,7 +427,7 @@ class TestArtifacts:
 
     def end(self, shelf: Shelf, job: Job) -> None:
         key = artifacts_prefix(job.job_id, 1)
-        lifecycle.finish(shelf.context, job, Outcome(exit_code=0, error=None, artifacts_object_key=key))
+        ending.finish(shelf.context, job, Outcome(exit_code=0, error=None, artifacts_object_key=key))
 
     def test_they_are_put_with_what_runs_marked_so(self, shelf: Shelf, made: Job) -> None:
         self.end(shelf, made)

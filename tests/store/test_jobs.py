@@ -388,7 +388,7 @@ def test_the_statuses_that_wait_are_the_ones_that_can_be_claimed(store: Store) -
 def add_with_key(store: Store, job: Job, key: RequestKey) -> None:
     with store.transaction() as tx:
         tx.jobs.add(job, next_submit_at_ms=0)
-        tx.request_keys.add(key, job)
+        tx.request_keys.add(key, job.user_id, job.job_id, now_ms=job.created_at_ms)
 
 
 def test_an_idempotency_key_is_kept_for_a_day(store: Store) -> None:
@@ -401,13 +401,16 @@ def test_an_idempotency_key_is_kept_for_a_day(store: Store) -> None:
         store.jobs.get(second.job_id)
     other = RequestKey("key", b"another body")
     last_ms = first.created_at_ms + 86_400_000
-    assert store.request_keys.job_of(first.user_id, key, now_ms=last_ms) == (first.job_id, True)
-    assert store.request_keys.job_of(first.user_id, other, now_ms=last_ms) == (first.job_id, False)
-    assert store.request_keys.job_of(first.user_id, key, now_ms=last_ms + 1) is None
-    assert store.request_keys.job_of("somebody else", key, now_ms=first.created_at_ms) is None
+    assert store.request_keys.made_with(first.user_id, key, now_ms=last_ms) == (first.job_id, True)
+    assert store.request_keys.made_with(first.user_id, other, now_ms=last_ms) == (first.job_id, False)
+    assert store.request_keys.made_with(first.user_id, key, now_ms=last_ms + 1) is None
+    assert store.request_keys.made_with("somebody else", key, now_ms=first.created_at_ms) is None
     later = replace(third, created_at_ms=last_ms + 1)
     add_with_key(store, later, key)
-    assert store.request_keys.job_of(first.user_id, key, now_ms=later.created_at_ms) == (third.job_id, True)
+    assert store.request_keys.made_with(first.user_id, key, now_ms=later.created_at_ms) == (
+        third.job_id,
+        True,
+    )
 
 
 def test_the_command_of_an_attempt_that_has_ended_is_not_handed_over(store: Store) -> None:

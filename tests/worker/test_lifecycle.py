@@ -26,7 +26,7 @@ from reactorcide.corndogs.server import EmbeddedCorndogs
 from reactorcide.domain.accounts import Role, User
 from reactorcide.domain.errors import Conflict, CorndogsUnavailable
 from reactorcide.domain.jobs import FINAL, WAITING, Job, JobDefinition, JobStatus, Outcome
-from reactorcide.jobs import JobContext, cancel, delete, explain, lifecycle
+from reactorcide.jobs import JobContext, cancel, delete, ending, explain, lifecycle
 from reactorcide.jobs.hints import WorkerHints
 from reactorcide.jobs.submit import submit
 from reactorcide.jobs.tasks import TASK_CLAIMED
@@ -318,7 +318,7 @@ class Lifecycle(RuleBasedStateMachine):
             if before.attempt == job.attempt and before.status is JobStatus.RUNNING:
                 continue
             if ended:
-                lifecycle.finish(self.context, job, Outcome(exit_code=0, error=None))
+                ending.finish(self.context, job, Outcome(exit_code=0, error=None))
             else:
                 lifecycle.try_again(self.context, job, "late", delay_s=0)
             assert self.context.store.jobs.get(job.job_id) == before

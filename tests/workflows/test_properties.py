@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from reactorcide.domain.runs import NodeState, RunStatus
 from reactorcide.workflows import problems as workflow_problems
 from reactorcide.workflows.definition import Definition, check
 from reactorcide.workflows.events import Event, EventName
@@ -18,7 +19,7 @@ from reactorcide.workflows.graph import Graph
 from reactorcide.workflows.keys import ENTRY, WORKFLOW
 from reactorcide.workflows.nodes import MAX_EXPANDED_CHARS, MAX_FILE_BYTES, MAX_VALUES
 from reactorcide.workflows.problems import MAX_PROBLEMS, WorkflowError
-from reactorcide.workflows.resolve import NodeState, RunStatus, cancel, resolve, run_status
+from reactorcide.workflows.resolve import cancel, resolve, run_status
 from tests.workflows.support import FILE, define, job
 from tests.workflows.test_definition import FULL
 from tests.workflows.test_errors import EVERYTHING_WRONG

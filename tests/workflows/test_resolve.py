@@ -5,11 +5,10 @@ from collections.abc import Mapping
 import pytest
 
 from reactorcide.domain.jobs import JobStatus
+from reactorcide.domain.runs import NodeState, RunStatus
 from reactorcide.workflows.graph import Graph
 from reactorcide.workflows.resolve import (
     Change,
-    NodeState,
-    RunStatus,
     cancel,
     has_failed,
     resolve,

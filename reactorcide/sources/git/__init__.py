@@ -8,7 +8,7 @@ the host's own settings only those of ssh count (keys, known hosts), since ssh l
 git may go, and ``program`` runs it. ``refs`` and ``fetch`` get a commit, ``submodules`` its submodules.
 """
 
-from reactorcide.sources.git.checkout import GitCheckout, checkout
+from reactorcide.sources.git.checkout import GitCheckout, GitFolders, check_out_folders, checkout
 from reactorcide.sources.git.session import GitLimits
 
-__all__ = ["GitCheckout", "GitLimits", "checkout"]
+__all__ = ["GitCheckout", "GitFolders", "GitLimits", "check_out_folders", "checkout"]

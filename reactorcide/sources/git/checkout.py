@@ -3,12 +3,13 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from reactorcide.domain.errors import InfrastructureError
-from reactorcide.sources.git.fetch import check_out, fetch_options
+from reactorcide.domain.errors import InfrastructureError, JobFailed
+from reactorcide.sources.git.fetch import check_out, fetch_commit, fetch_options
 from reactorcide.sources.git.program import Git
 from reactorcide.sources.git.refs import find_target
 from reactorcide.sources.git.session import GitLimits, Refusal, Session
@@ -18,6 +19,9 @@ from reactorcide.sources.urls import GitUrl, check_git_ref
 from reactorcide.sources.usage import DiskLimit
 
 _DEFAULT_LIMITS = GitLimits()
+_MAX_MESSAGE_CHARS = 4096
+_LINK = "120000"
+"""The mode of a symbolic link in a tree."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,120 @@ def checkout(
     malformed URL or ref, ``JobInterrupted``, and ``InfrastructureError`` when git is missing or cannot work
     here. ``into`` is then left as it is: throw it away. Calls for different directories may run at once.
     """
+    with _opened(
+        url,
+        ref,
+        into,
+        log=log,
+        interrupt=interrupt,
+        deadline=deadline,
+        env=env,
+        options=fetch_options(depth, tags),
+        limits=limits,
+        refusal=refusal,
+    ) as (git, disk):
+        target, sha_digits = find_target(git, None if ref == "HEAD" else ref)
+        sha = check_out(git, target, sha_digits)
+        if check_submodule is not None:
+            add_submodules(git, sha, check_submodule)
+        disk.check()
+        return GitCheckout(sha, target.name, git.url.clean)
+
+
+@dataclass(frozen=True, slots=True)
+class GitFolders:
+    """What ``check_out_folders`` has put into a directory: ``paths`` lie there, below it."""
+
+    sha: str
+    branch: str | None
+    """The branch, if it was one."""
+    message: str
+    """The commit's."""
+    paths: Sequence[str]
+
+
+def check_out_folders(
+    url: str,
+    ref: str | None,
+    into: Path,
+    folders: Sequence[str],
+    *,
+    is_wanted: Callable[[str], bool],
+    max_paths: int,
+    interrupt: Interrupt,
+    deadline: float,
+    env: Mapping[str, str],
+    limits: GitLimits = _DEFAULT_LIMITS,
+    refusal: Refusal | None = None,
+) -> GitFolders:
+    """Fetch one commit and check out those files alone that lie in some folders, not below.
+
+    ``is_wanted`` tells of a file's name whether it is asked for, and at most ``max_paths`` are. The rest, and
+    what is raised, are as with ``checkout``; ``JobFailed`` also where such a file is a link.
+    """
+    with _opened(
+        url,
+        ref,
+        into,
+        log=lambda line: None,
+        interrupt=interrupt,
+        deadline=deadline,
+        env=env,
+        options=fetch_options(1, tags=False),
+        limits=limits,
+        refusal=refusal,
+    ) as (git, disk):
+        target, sha_digits = find_target(git, None if ref == "HEAD" else ref)
+        sha = fetch_commit(git, target, sha_digits)
+        paths = _listed(git, sha, folders, is_wanted, max_paths)
+        if paths:
+            literal = [f":(literal){path}" for path in paths]
+            git.check_run("check out the workflow files", "checkout", "--quiet", sha, "--", *literal)
+        lines: list[bytes] = []
+        git.check_run("read the commit", "log", "-1", "--format=%B", sha, "--", stdout=lines.append)
+        disk.check()
+    message = b"\n".join(lines).decode(errors="replace").strip()
+    return GitFolders(sha, target.branch, message[:_MAX_MESSAGE_CHARS], paths)
+
+
+def _listed(
+    git: Git, sha: str, folders: Sequence[str], is_wanted: Callable[[str], bool], max_paths: int
+) -> list[str]:
+    """Return the paths of the wanted files of a commit."""
+    paths: list[str] = []
+
+    def take(record: bytes) -> None:
+        about, _, name = record.decode(errors="surrogateescape").partition("\t")
+        mode, kind, _ = about.split(" ")
+        if kind != "blob" or not is_wanted(name):
+            return
+        if mode == _LINK:
+            raise JobFailed(f"{name} is a link; a workflow file has to be a file itself")
+        if len(paths) < max_paths:
+            paths.append(name)
+
+    directories = [f"{folder}/" for folder in folders]
+    git.check_run(
+        "list the workflow files", "ls-tree", "-z", sha, "--", *directories, stdout=take, records=True
+    )
+    return paths
+
+
+@contextmanager
+def _opened(
+    url: str,
+    ref: str | None,
+    into: Path,
+    *,
+    log: Callable[[bytes], None],
+    interrupt: Interrupt,
+    deadline: float,
+    env: Mapping[str, str],
+    options: tuple[str, ...],
+    limits: GitLimits,
+    refusal: Refusal | None,
+) -> Iterator[tuple[Git, DiskLimit]]:
+    """Yield the git for an empty directory, and the limit of what it may take of the disk."""
     GitUrl.parse(url)
     if ref is not None:
         check_git_ref(ref)
@@ -101,17 +219,11 @@ def checkout(
                 log,
                 interrupt,
                 deadline,
-                fetch_options=fetch_options(depth, tags),
+                fetch_options=options,
                 limits=limits,
                 disk=disk,
                 refusal=refusal,
             )
-            git = Git(session, into, url)
-            target, sha_digits = find_target(git, None if ref == "HEAD" else ref)
-            sha = check_out(git, target, sha_digits)
-            if check_submodule is not None:
-                add_submodules(git, sha, check_submodule)
-            disk.check()
-            return GitCheckout(sha, target.name, git.url.clean)
+            yield Git(session, into, url), disk
     except OSError as error:
         raise InfrastructureError(f"git could not be run: {error}") from error

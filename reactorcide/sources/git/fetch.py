@@ -24,13 +24,18 @@ def fetch_options(depth: int, tags: bool) -> tuple[str, ...]:
 
 def check_out(git: Git, target: Target, sha_digits: int) -> str:
     """Make a repository, fetch ``target`` into it and check that out; return the SHA of its commit."""
-    of_format = ("--object-format=sha256",) if sha_digits == _SHA256_DIGITS else ()
-    git.check_run("make a repository", "init", "--quiet", *of_format)
-    git.check_run("name the origin", "remote", "add", "--", "origin", git.url.clean)
-    sha = _fetch(git, target, sha_digits)
+    sha = fetch_commit(git, target, sha_digits)
     place = ("--detach",) if target.branch is None else ("-B", target.branch)
     git.check_run(f"check out {target.name}", "checkout", "--quiet", "--force", *place, sha, "--")
     return sha
+
+
+def fetch_commit(git: Git, target: Target, sha_digits: int) -> str:
+    """Make a repository and fetch ``target`` into it; return the SHA of its commit."""
+    of_format = ("--object-format=sha256",) if sha_digits == _SHA256_DIGITS else ()
+    git.check_run("make a repository", "init", "--quiet", *of_format)
+    git.check_run("name the origin", "remote", "add", "--", "origin", git.url.clean)
+    return _fetch(git, target, sha_digits)
 
 
 def _fetch(git: Git, target: Target, sha_digits: int) -> str:

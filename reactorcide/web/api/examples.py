@@ -28,8 +28,61 @@ _JOB: dict[str, Any] = {
     "logs_object_key": f"jobs/{_JOB_ID}/1/log",
     "artifacts_object_key": f"jobs/{_JOB_ID}/1/artifacts/",
     "rerun_of": None,
+    "run_id": None,
+    "node": None,
     "pinned": False,
     "log_truncated": False,
+}
+_RUN_ID = "0198c0de-4d5e-7f6a-8b7c-8d9e0f1a2b3c"
+_RUN: dict[str, Any] = {
+    "run_id": _RUN_ID,
+    "user_id": _USER_ID,
+    "number": 12,
+    "attempt": 1,
+    "workflow": "ci",
+    "workflow_name": "CI",
+    "file": ".reactorcide/workflows/ci.yaml",
+    "status": "running",
+    "reason": None,
+    "warnings": [],
+    "event": {
+        "name": "push",
+        "branch": "main",
+        "tag": None,
+        "ref": None,
+        "actor": "ann",
+        "number": None,
+        "base_branch": None,
+        "message": "Add a test",
+    },
+    "git_url": "https://git.example/team/project.git",
+    "git_ref": "main",
+    "source_id": None,
+    "sha": "0123456789abcdef0123456789abcdef01234567",
+    "created_at": _BEGUN,
+    "updated_at": _STARTED,
+    "completed_at": None,
+}
+_NODE: dict[str, Any] = {
+    "name": "publish",
+    "job": "publish",
+    "matrix": {},
+    "needs": ["test"],
+    "condition": "all_success",
+    "allow_failure": False,
+    "status": "waiting",
+    "reason": "it waits for test",
+    "job_id": None,
+    "jobs": 0,
+}
+_TEST_NODE = _NODE | {
+    "name": "test",
+    "job": "test",
+    "needs": [],
+    "status": "running",
+    "reason": None,
+    "job_id": _JOB_ID,
+    "jobs": 1,
 }
 _TOKEN = {
     "token_id": _TOKEN_ID,
@@ -63,6 +116,15 @@ EXAMPLES: dict[str, Any] = {
         "retries": 1,
     },
     "JobResponse": _JOB,
+    "RunRequest": {
+        "git_url": "https://git.example/team/project.git",
+        "git_ref": "main",
+        "workflow": "ci",
+        "event": {"name": "push", "branch": "main"},
+    },
+    "RerunRequest": {"only": "failed"},
+    "RunResponse": _RUN | {"nodes": [_TEST_NODE, _NODE]},
+    "RunListResponse": {"runs": [_RUN], "next_cursor": None},
     "JobListResponse": {"jobs": [_JOB], "total": 1, "limit": 20, "offset": 0, "next_cursor": None},
     "AttemptListResponse": {
         "attempts": [

@@ -35,7 +35,11 @@ def _events(description: str, *models: str) -> Media:
 
 SCHEMAS = {
     "LogEvents": _events("A log, then the event `end` after the job has ended.", "LogEvent", "LogEnd"),
-    "JobEvents": _events("Status changes of jobs, in an endless stream.", "JobEvent"),
+    "JobEvents": _events(
+        "Status changes of jobs, and as events `run` and `node` those of runs, in an endless stream.",
+        "JobEvent",
+        "RunEvent",
+    ),
 }
 """Schemas that the framework's model of a schema cannot express, by name."""
 LOG_EVENTS: Media = {
@@ -51,8 +55,13 @@ JOB_EVENTS: Media = {
     "example": (
         "id: 41\n\n"
         f'id: 42\ndata: {{"job_id": "{_JOB_ID}", "name": "test the main branch", "queue_name": "default", '
-        f'"from": "queued", "to": "running", "attempt": 1, "reason": null, "at": "{_AT}"}}\n\n'
+        f'"from": "queued", "to": "running", "attempt": 1, "reason": null, "at": "{_AT}", '
+        '"run_id": null, "node": null}\n\n'
     ),
+}
+WORKFLOW: Media = {
+    "schema": {"type": "string", "description": "The workflow file; of several job files one after another."},
+    "example": "name: CI\non: push\njobs:\n  test: {command: make test}\n",
 }
 METRICS: Media = {
     "schema": {"type": "string", "description": "Prometheus' text format."},

@@ -12,13 +12,13 @@ from reactorcide.domain.jobs import AttemptRecord, Job, JobDefinition, JobFilter
 from reactorcide.domain.secrets import redacted_url, redacted_variables
 from reactorcide.jobs import access, explain, read
 from reactorcide.jobs.cancel import cancel
+from reactorcide.jobs.defaults import JobDefaults
 from reactorcide.jobs.delete import delete
 from reactorcide.jobs.pin import pin
 from reactorcide.jobs.rerun import rerun
 from reactorcide.jobs.submit import submit, submit_once
 from reactorcide.lib.clock import rfc3339
 from reactorcide.lib.ids import is_id
-from reactorcide.lib.sizes import format_size
 from reactorcide.web.api import PREFIX, lists
 from reactorcide.web.api.jobs.request import JobRequest
 from reactorcide.web.api.jobs.schemas import (
@@ -34,7 +34,7 @@ from reactorcide.web.api.jobs.schemas import (
 from reactorcide.web.api.resource import resource
 from reactorcide.web.api.schemas import ErrorResponse, NoQuery
 from reactorcide.web.auth import caller
-from reactorcide.web.services import JobDefaults, services
+from reactorcide.web.services import services
 
 _MAX_DIGITS = 15
 
@@ -66,6 +66,7 @@ def list_jobs(query: JobListQuery) -> Response:
         queue_name=query.queue_name,
         source_type=query.source_type,
         name_prefix=query.name,
+        run_id=query.run_id,
         pinned=query.pinned,
     )
     offset = query.offset or 0
@@ -106,9 +107,9 @@ def show_job(path: JobPath, query: JobQuery) -> Response:
     return jsonify(job_json(job))
 
 
-@api.delete("/jobs/<job_id>", responses={204: None})
+@api.delete("/jobs/<job_id>", responses={204: None, 409: ErrorResponse})
 def delete_job(path: JobPath, query: NoQuery) -> tuple[str, int]:
-    """Delete a job with its logs and artifacts. An active job is cancelled first."""
+    """Delete a job with its logs and artifacts. An active job is cancelled first. Not for a job of a run."""
     delete(services().jobs, caller(), path.job_id)
     return "", 204
 
@@ -126,9 +127,9 @@ api.post(
 )(cancel_job)
 
 
-@api.post("/jobs/<job_id>/rerun", responses={201: JobResponse})
+@api.post("/jobs/<job_id>/rerun", responses={201: JobResponse, 409: ErrorResponse})
 def rerun_job(path: JobPath, query: NoQuery) -> Response:
-    """Submit the definition of this job as a new job."""
+    """Submit the definition of this job as a new job. Not for a job of a run."""
     return _created(rerun(services().jobs, caller(), path.job_id))
 
 
@@ -187,6 +188,8 @@ def job_json(job: Job) -> dict[str, Any]:
         "logs_object_key": job.logs_object_key,
         "artifacts_object_key": job.artifacts_object_key,
         "rerun_of": job.rerun_of,
+        "run_id": job.run_id,
+        "node": job.node,
         "pinned": job.pinned,
         "log_truncated": job.log_truncated,
     }
@@ -237,24 +240,13 @@ def _sha256(body: JobRequest) -> bytes:
 
 
 def _definition(body: JobRequest, defaults: JobDefaults) -> JobDefinition:
-    cpu_limit = body.cpu_limit or defaults.cpu_limit or defaults.max_cpu_limit
-    if defaults.max_cpu_limit is not None and cpu_limit is not None and cpu_limit > defaults.max_cpu_limit:
-        raise InvalidInput(
-            f"cpu_limit is above the server's maximum of {defaults.max_cpu_limit:g}", "cpu_limit"
-        )
-    memory_bytes = body.memory_limit_bytes or defaults.memory_limit_bytes or defaults.max_memory_limit_bytes
-    max_bytes = defaults.max_memory_limit_bytes
-    if max_bytes is not None and memory_bytes is not None and memory_bytes > max_bytes:
-        raise InvalidInput(
-            f"memory_limit is above the server's maximum of {format_size(max_bytes)}", "memory_limit"
-        )
     given = {item.name: item.given(getattr(body, item.json_name), body.source_type) for item in JOB_FIELDS}
     decided = {
         "runner_image": body.runner_image or defaults.image,
         "secret_env_vars": body.secret_names,
         "job_dir": body.job_dir or body.code_dir,
-        "cpu_limit": cpu_limit,
-        "memory_limit_bytes": memory_bytes,
+        "cpu_limit": defaults.cpus(body.cpu_limit),
+        "memory_limit_bytes": defaults.memory_bytes(body.memory_limit_bytes),
     }
     return JobDefinition(**given | decided)
 

@@ -58,6 +58,8 @@ class JobResponse(_Definition):  # type: ignore[misc]  # the fields of a definit
     logs_object_key: str | None
     artifacts_object_key: str | None
     rerun_of: Id | None
+    run_id: Id | None
+    node: str | None
     pinned: bool
     log_truncated: bool
 
@@ -133,6 +135,9 @@ class JobListQuery(Query):
     )
     user_id: str | None = Field(
         default=None, max_length=MAX_FILTER_CHARS, description="Only jobs of this user; others for admins."
+    )
+    run_id: str | None = Field(
+        default=None, max_length=MAX_FILTER_CHARS, description="Only jobs of this run."
     )
     pinned: bool | None = None
 

@@ -1,12 +1,14 @@
 """Routes on logs and status changes, which can be followed."""
 
 from collections.abc import Generator
+from typing import Any
 
 from flask import Response, request
 
 from reactorcide.domain.accounts import User
 from reactorcide.domain.errors import InvalidInput
 from reactorcide.domain.jobs import Job
+from reactorcide.domain.runs import RunEvent
 from reactorcide.jobs import StoredJobs, access, events, logs
 from reactorcide.jobs.logs import LogBytes, LogPart, LogPosition
 from reactorcide.lib.clock import rfc3339
@@ -71,7 +73,7 @@ def _log_events(
 
 @api.get("/events", responses={200: {"content": {sse.MIMETYPE: JOB_EVENTS}}})
 def follow_events(header: EventsHeader, query: NoQuery) -> Response:
-    """Follow the status changes of jobs."""
+    """Follow the status changes of jobs, runs and their nodes."""
     context = services().jobs
     user, sent = caller(), header.last_event_id
     after = events.last_id(context) if sent is None else events.sent_id(context, user, sent)
@@ -87,6 +89,12 @@ def _job_events(context: StoredJobs, user: User, after: int) -> Generator[bytes,
         if event is None:
             yield b""
             continue
+        shown_id = events.shown_id(context, user, event.event_id)
+        if isinstance(event, RunEvent):
+            yield sse.event(
+                _run_event_json(event), event_id=shown_id, name="run" if event.node is None else "node"
+            )
+            continue
         data = {
             "job_id": event.job_id,
             "name": event.name,
@@ -96,8 +104,24 @@ def _job_events(context: StoredJobs, user: User, after: int) -> Generator[bytes,
             "attempt": event.attempt,
             "reason": event.reason,
             "at": rfc3339(event.at_ms),
+            "run_id": event.run_id,
+            "node": event.node,
         }
-        yield sse.event(data, event_id=events.shown_id(context, user, event.event_id))
+        yield sse.event(data, event_id=shown_id)
+
+
+def _run_event_json(event: RunEvent) -> dict[str, Any]:
+    return {
+        "run_id": event.run_id,
+        "number": event.number,
+        "workflow": event.workflow_id,
+        "node": event.node,
+        "from": event.status_from,
+        "to": event.status_to,
+        "attempt": event.attempt,
+        "reason": event.reason,
+        "at": rfc3339(event.at_ms),
+    }
 
 
 def _part(query: LogQuery, *, follows: bool) -> LogPart:

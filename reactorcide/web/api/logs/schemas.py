@@ -90,3 +90,19 @@ class JobEvent(BaseModel):
     attempt: Count
     reason: str | None
     at: Time
+    run_id: Id | None
+    node: str | None
+
+
+class RunEvent(BaseModel):
+    """A status change of a run, or of a `node` that no job tells: the data of an event `run` or `node`."""
+
+    run_id: Id
+    number: Count
+    workflow: str
+    node: str | None
+    status_from: str | None = Field(alias="from")
+    status_to: str = Field(alias="to")
+    attempt: Count
+    reason: str | None
+    at: Time

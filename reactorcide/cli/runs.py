@@ -1,0 +1,253 @@
+"""``reactorcide runs``: start, list, show, follow and change runs of workflows through the API."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from reactorcide.cli import render
+from reactorcide.cli.client import Client
+from reactorcide.cli.connect import connect
+from reactorcide.cli.submit import upload_directory, variables
+from reactorcide.domain.errors import InvalidInput
+from reactorcide.domain.jobs import WAITING
+from reactorcide.domain.runs import RunStatus
+from reactorcide.lib.ids import is_id
+
+_OVER = (RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED, RunStatus.SKIPPED)
+_POLL_S = 5
+
+
+def _checked_id(text: str) -> str:
+    """Return the id in lower case; refuse other text, because it becomes part of a URL."""
+    if not is_id(text.lower()):
+        raise click.BadParameter(f"{text!r} is not the id of a run; 'reactorcide runs list' shows them")
+    return text.lower()
+
+
+_run_id = click.argument("run_id", metavar="ID", type=_checked_id)
+_json = click.option("--json", "as_json", is_flag=True, help="Print the API's answer as JSON.")
+_follow = click.option(
+    "--follow", is_flag=True, help="Print how the run goes on; exit code 0 only if it completes."
+)
+
+
+@click.group()
+def runs() -> None:
+    """Start, list, show and change runs of workflows."""
+
+
+@runs.command()
+@click.argument("workflow", required=False)
+@click.option("--git", "git_url", metavar="URL", help="Repository to run a workflow of.")
+@click.option("--ref", "git_ref", help="Branch, tag or commit of that repository; its HEAD by default.")
+@click.option(
+    "--source",
+    metavar="DIR",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Directory to upload in place of a repository, without .git and without what git ignores.",
+)
+@click.option("--event", default="manual", show_default=True, help="What the run is for, as push.")
+@click.option("--branch", default="", help="Branch of the event; by default the one that --ref names.")
+@click.option("--tag", default="", help="Tag of the event.")
+@click.option(
+    "--var",
+    "vars_",
+    metavar="NAME=VALUE",
+    multiple=True,
+    callback=variables,
+    help="In place of vars; repeatable.",
+)
+@click.option("--changed-file", "changed_files", metavar="FILE", multiple=True, help="For paths; repeatable.")
+@_follow
+@_json
+def start(
+    workflow: str | None,
+    git_url: str | None,
+    git_ref: str | None,
+    source: Path | None,
+    follow: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Start a run of WORKFLOW, its id or file, and print the run's id.
+
+    Where the repository has one workflow alone, it need not be named.
+    """
+    if (git_url is None) == (source is None):
+        raise click.UsageError("Give a repository with --git, or a directory with --source.")
+    body: dict[str, Any] = {
+        "workflow": workflow,
+        "event": {"name": options["event"], "branch": options["branch"], "tag": options["tag"]},
+        "vars": options["vars_"],
+        "changed_files": list(options["changed_files"]) or None,
+        "git_url": git_url,
+        "git_ref": git_ref,
+    }
+    with connect() as client:
+        if source is not None:
+            body["source_id"] = upload_directory(client, source)
+        _show_started(client, client.start_run(body), follow=follow, as_json=as_json)
+
+
+@runs.command("list")
+@click.option("--workflow", help="Only runs of this workflow, by its id.")
+@click.option("--branch", help="Only runs for this branch.")
+@click.option("--event", help="Only runs for such events.")
+@click.option("--status", type=click.Choice([status.value for status in RunStatus]), help="Only such runs.")
+@click.option("--user", "user_id", metavar="ID", help="Only runs of this user; for admins.")
+@click.option(
+    "--limit", type=click.IntRange(1, 200), default=20, show_default=True, help="Maximum number of runs."
+)
+@_json
+def list_runs(as_json: bool, **filters: Any) -> None:
+    """List runs, newest first."""
+    with connect() as client:
+        page = client.runs(filters)
+    if as_json:
+        render.as_json(page)
+        return
+    render.table(
+        ("ID", "RUN", "WORKFLOW", "STATUS", "EVENT", "BRANCH", "AGE"),
+        [
+            (
+                run["run_id"],
+                f"#{run['number']}",
+                run["workflow_name"],
+                run["status"],
+                run["event"]["name"],
+                run["event"]["branch"] or "",
+                render.age(run["created_at"]),
+            )
+            for run in page["runs"]
+        ],
+        flexible="WORKFLOW",
+    )
+    if page["next_cursor"] is not None:
+        render.say("There are more runs; --limit shows more.", err=True)
+
+
+@runs.command()
+@_run_id
+@_json
+def show(run_id: str, as_json: bool) -> None:
+    """Show a run with its nodes."""
+    with connect() as client:
+        run = client.run(run_id)
+    if as_json:
+        render.as_json(run)
+        return
+    _print(run)
+
+
+@runs.command()
+@_run_id
+@click.argument("node", required=False)
+@click.option("-f", "--follow", is_flag=True, help="Print new lines until the run ends.")
+def logs(run_id: str, node: str | None, follow: bool) -> None:
+    """Print the logs of a run's jobs, one after the other, or that of one NODE alone."""
+    with connect() as client:
+        run = client.run(run_id)
+        if node is not None and node not in [item["name"] for item in run["nodes"]]:
+            names = ", ".join(item["name"] for item in run["nodes"])
+            raise InvalidInput(f"the run has no node {node!r}; it has {names}")
+        _print_logs(client, run, node, follow=follow)
+
+
+@runs.command()
+@_run_id
+def cancel(run_id: str) -> None:
+    """Cancel a run: its active jobs are cancelled, and what waits never starts."""
+    with connect() as client:
+        client.cancel_run(run_id)
+    render.say(f"{run_id} cancelled")
+
+
+@runs.command()
+@_run_id
+@click.option("--failed", is_flag=True, help="Repeat what failed, and what depends on it; else all.")
+@_follow
+@_json
+def rerun(run_id: str, failed: bool, follow: bool, as_json: bool) -> None:
+    """Repeat a run that is over, as its next attempt."""
+    with connect() as client:
+        run = client.rerun_run(run_id, only="failed" if failed else "all")
+        _show_started(client, run, follow=follow, as_json=as_json)
+
+
+def _show_started(client: Client, run: dict[str, Any], *, follow: bool, as_json: bool) -> None:
+    if follow:
+        run = _watch(client, run)
+    if as_json:
+        render.as_json(run)
+    elif not follow:
+        render.say(run["run_id"])
+    if run["status"] == RunStatus.FAILED and not run["nodes"]:
+        render.say(run["reason"], err=True)
+        sys.exit(1)
+    if follow:
+        sys.exit(0 if run["status"] in (RunStatus.COMPLETED, RunStatus.SKIPPED) else 1)
+
+
+def _watch(client: Client, run: dict[str, Any]) -> dict[str, Any]:
+    """Print each change of a run's nodes until it is over, and return it."""
+    seen: dict[str, str] = {}
+    while True:
+        for node in run["nodes"]:
+            if seen.get(node["name"]) != node["status"] and node["status"] != "waiting":
+                render.line(_node_line(node), style=render.status_style(node["status"]), err=True)
+            seen[node["name"]] = node["status"]
+        if run["status"] in _OVER:
+            text = f"run #{run['number']} {run['status']}"
+            render.line(text, style=render.status_style(run["status"]), err=True)
+            return run
+        run = client.run(run["run_id"], wait_s=_POLL_S)
+
+
+def _print(run: dict[str, Any]) -> None:
+    rows = {
+        "Run": f"#{run['number']} ({run['run_id']}), attempt {run['attempt']}",
+        "Workflow": f"{run['workflow_name']} ({run['file']})",
+        "Status": run["status"],
+        "Event": " ".join(
+            filter(None, (run["event"]["name"], run["event"]["branch"] or run["event"]["tag"]))
+        ),
+        "Commit": run["sha"],
+        "Repository": run["git_url"],
+        "Reason": run["reason"],
+    }
+    for title, value in rows.items():
+        if value:
+            style = render.status_style(value) if title == "Status" else ""
+            render.line(f"{title:10}  {value}", style=style)
+    for warning in run["warnings"]:
+        render.say(warning)
+    for node in run["nodes"]:
+        render.line(f"  {_node_line(node)}", style=render.status_style(node["status"]))
+
+
+def _node_line(node: dict[str, Any]) -> str:
+    reason = f": {node['reason']}" if node["reason"] else ""
+    return f"{node['name']} {node['status']}{reason}"
+
+
+def _print_logs(client: Client, run: dict[str, Any], only: str | None, *, follow: bool) -> None:
+    printed: set[str] = set()
+    while True:
+        for node in run["nodes"]:
+            job_id = node["job_id"]
+            is_wanted = only in (None, node["name"]) and job_id is not None and job_id not in printed
+            if not is_wanted or (follow and node["status"] in WAITING):
+                continue
+            printed.add(job_id)
+            if only is None:
+                render.line(f"--- {node['name']}", style="bold")
+                sys.stdout.flush()
+            chunks = client.follow(job_id) if follow else client.log(job_id, {})
+            for chunk in chunks:
+                sys.stdout.buffer.write(chunk)
+                sys.stdout.buffer.flush()
+        if not follow or run["status"] in _OVER:
+            return
+        run = client.run(run["run_id"], wait_s=_POLL_S)

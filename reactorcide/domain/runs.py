@@ -1,0 +1,174 @@
+"""Runs of workflows: the run, and the nodes of its graph.
+
+All times are Unix milliseconds in UTC; ``None`` means that it has not happened.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from reactorcide.domain.jobs import FINAL, JobStatus
+
+MAX_REASON_CHARS = 16_000
+"""A workflow file may have a hundred errors, and all of them are shown."""
+
+
+class RunStatus(StrEnum):
+    """Where a run stands; ``waiting`` is for whoever holds it."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    SKIPPED = "skipped"
+    """There was nothing to do."""
+
+
+class NodeState(StrEnum):
+    """Where a node stands."""
+
+    WAITING = "waiting"
+    """It has no job yet."""
+    ACTIVE = "active"
+    """Its job is queued or runs."""
+    SKIPPED = "skipped"
+    """It did not run, and none of those that it needs has failed. Final."""
+    SKIPPED_BY_FAILURE = "skipped_by_failure"
+    """It did not run because of a failure, and counts as failed for those who need it. Final."""
+    COMPLETED = "completed"
+    """Final."""
+    FAILED = "failed"
+    """Final."""
+    CANCELLED = "cancelled"
+    """Final."""
+
+    @property
+    def is_final(self) -> bool:
+        """Tell whether it can never change again."""
+        return self not in (NodeState.WAITING, NodeState.ACTIVE)
+
+    @classmethod
+    def of_job(cls, status: JobStatus) -> "NodeState":
+        """Return where a node stands whose newest job has a status."""
+        return cls(status.value) if status in FINAL else cls.ACTIVE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSource:
+    """Where a run's files come from: a commit of a repository, or an uploaded source."""
+
+    git_url: str | None = None
+    git_ref: str | None = None
+    """As it was asked for; ``sha`` of the run is what it led to."""
+    source_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One run of one workflow, as the database has it."""
+
+    run_id: str
+    user_id: str
+    number: int
+    """Counts the runs of its user, from 1."""
+    attempt: int
+    """Counts how often it was started: 1, and one more each time it is repeated."""
+    workflow_id: str
+    workflow_name: str
+    file: str
+    event: Mapping[str, str]
+    """The fields of the event by name; those that it does not have are left out."""
+    source: RunSource
+    sha: str | None
+    status: RunStatus
+    created_at_ms: int
+    updated_at_ms: int
+    completed_at_ms: int | None = None
+    reason: str | None = None
+    """Why it failed, was skipped or was cancelled, where no node tells."""
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def is_final(self) -> bool:
+        """Tell whether nothing of it runs or waits."""
+        return self.completed_at_ms is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """One node of a run, as the database has it."""
+
+    name: str
+    job_name: str
+    needs: tuple[str, ...] = ()
+    """The names of the jobs that have to be over before."""
+    condition: str
+    allow_failure: bool
+    max_parallel: int | None
+    combination: Mapping[str, str] = field(default_factory=dict)
+    skipped: str | None
+    """Why it does not run in this run at all."""
+    state: NodeState = NodeState.WAITING
+    reason: str | None = None
+    """Why it ended without a job, or could not have one."""
+    job_id: str | None = None
+    """Its newest job."""
+    job_status: JobStatus | None = None
+    """``None`` where it has no job, or that was removed."""
+    jobs: int = 0
+    """How many jobs it has had."""
+
+    @property
+    def status(self) -> str:
+        """What clients see: ``waiting``, ``skipped``, or the status of its newest job."""
+        if self.state is NodeState.ACTIVE and self.job_status is not None:
+            return self.job_status
+        return "skipped" if self.state is NodeState.SKIPPED_BY_FAILURE else self.state
+
+
+JobTemplate = Mapping[str, Any]
+"""The definition of a node's job as JSON, in which the outputs of other nodes are still to come."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFilter:
+    """Which runs a list shows; ``None`` is any."""
+
+    user_id: str | None = None
+    workflow_id: str | None = None
+    branch: str | None = None
+    event: str | None = None
+    status: RunStatus | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunEvent:
+    """A status change of a run, or of one of its ``node``s that no job tells."""
+
+    event_id: int
+    run_id: str
+    number: int
+    workflow_id: str
+    node: str | None
+    status_from: str | None
+    status_to: str
+    attempt: int
+    """Of the run."""
+    reason: str | None
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Commit:
+    """What a run is made from: the workflow files, and which commit they are of."""
+
+    files: Mapping[str, bytes]
+    """Those of ``.reactorcide/workflows`` and ``.reactorcide/jobs``, by path."""
+    repository: str
+    """What the repository is called."""
+    sha: str | None = None
+    branch: str | None = None
+    """The branch that was asked for, if it was one."""
+    message: str = ""

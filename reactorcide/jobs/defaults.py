@@ -1,0 +1,36 @@
+"""The image and the limits of jobs that name none, and the most that they may name."""
+
+from dataclasses import dataclass
+
+from reactorcide.domain.errors import InvalidInput
+from reactorcide.lib.sizes import format_size
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobDefaults:
+    """Defaults and maxima of a job's image and limits; ``None`` is no limit."""
+
+    image: str
+    cpu_limit: float | None = None
+    max_cpu_limit: float | None = None
+    memory_limit_bytes: int | None = None
+    max_memory_limit_bytes: int | None = None
+
+    def cpus(self, wanted: float | None) -> float | None:
+        """Return the CPU limit of a job that wants this one; raises ``InvalidInput`` above the maximum."""
+        limit = wanted or self.cpu_limit or self.max_cpu_limit
+        if self.max_cpu_limit is not None and limit is not None and limit > self.max_cpu_limit:
+            raise InvalidInput(
+                f"cpu_limit is above the server's maximum of {self.max_cpu_limit:g}", "cpu_limit"
+            )
+        return limit
+
+    def memory_bytes(self, wanted_bytes: int | None) -> int | None:
+        """Return the memory limit of a job that wants this one; raises ``InvalidInput`` above the maximum."""
+        limit_bytes = wanted_bytes or self.memory_limit_bytes or self.max_memory_limit_bytes
+        max_bytes = self.max_memory_limit_bytes
+        if max_bytes is not None and limit_bytes is not None and limit_bytes > max_bytes:
+            raise InvalidInput(
+                f"memory_limit is above the server's maximum of {format_size(max_bytes)}", "memory_limit"
+            )
+        return limit_bytes

@@ -1,0 +1,30 @@
+"""What can be done with runs of workflows: one file a use case."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from reactorcide.domain.runs import Commit
+from reactorcide.jobs import JobContext
+from reactorcide.jobs.defaults import JobDefaults
+from reactorcide.runs.evaluate import Evaluator
+
+
+class Commits(Protocol):
+    """Where the workflow files of a repository come from."""
+
+    def commit(self, git_url: str, git_ref: str | None, user_id: str, *, deadline: float) -> Commit:
+        """Return the workflow files of the commit that a ref leads to, for a run of that user.
+
+        ``deadline`` is in seconds of ``time.monotonic``. Raises ``JobFailed`` where they cannot be had,
+        ``InvalidInput`` where that repository may not be used, and ``InfrastructureError``.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class RunContext:
+    """The collaborators of use cases that start runs and change them."""
+
+    jobs: JobContext
+    commits: Commits
+    evaluator: Evaluator
+    defaults: JobDefaults

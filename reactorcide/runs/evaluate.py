@@ -1,0 +1,120 @@
+"""Evaluating the workflow files of a commit, in a process of its own and within a deadline."""
+
+import base64
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import BoundedSemaphore
+from typing import Any
+
+import reactorcide
+from reactorcide.domain.errors import Busy, InfrastructureError, InvalidInput
+from reactorcide.domain.runs import Commit
+
+_PROGRAM = "from reactorcide.runs.evaluation import main; main()"
+_MAX_AT_ONCE = 2
+_TOO_LONG = "evaluating the workflow files took longer than {:g} s; shorten them, or their matrices"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """What a workflow says to an event."""
+
+    workflow_id: str
+    workflow_name: str
+    file: str
+    files: Sequence[str]
+    """The paths of the files that it was read from."""
+    warnings: tuple[str, ...]
+    errors: Sequence[str]
+    """What is wrong, each with its place; then there are no nodes."""
+    skipped: str | None
+    """Why the event starts nothing; then there are no nodes."""
+    nodes: Sequence[Mapping[str, Any]] = field(default_factory=list)
+    """See ``evaluation``; in the order of the graph."""
+
+
+class Evaluator:
+    """Evaluates workflows, few at a time. Thread-safe."""
+
+    def __init__(self, *, timeout_s: float = 30.0, at_once: int = _MAX_AT_ONCE) -> None:
+        self._timeout_s = timeout_s
+        self._slots = BoundedSemaphore(at_once)
+
+    def evaluate(
+        self,
+        commit: Commit,
+        workflow: str | None,
+        event: Mapping[str, str],
+        *,
+        changed: Sequence[str] | None,
+        variables: Mapping[str, str],
+    ) -> Evaluation:
+        """Return what a workflow, named by its id or file, says to an event.
+
+        ``None`` is the only one that there is. ``changed`` are the files that differ, ``None`` where that is
+        not known; ``variables`` take the place of ``vars`` in the file. Raises ``InvalidInput`` where there
+        is no such workflow, or evaluating takes too long, and ``Busy`` where too many are evaluated just now.
+        """
+        request = {
+            "files": {path: base64.b64encode(data).decode() for path, data in commit.files.items()},
+            "repository": commit.repository,
+            "workflow": workflow,
+            "event": dict(event),
+            "changed": changed,
+            "vars": dict(variables),
+        }
+        if not self._slots.acquire(timeout=self._timeout_s):
+            raise Busy("too many workflows are evaluated at the moment; try again in a few seconds")
+        try:
+            answer = self._run(json.dumps(request))
+        finally:
+            self._slots.release()
+        if "refused" in answer:
+            raise InvalidInput(answer["refused"], "workflow")
+        return Evaluation(
+            workflow_id=answer["id"],
+            workflow_name=answer["name"],
+            file=answer["file"],
+            files=answer["files"],
+            warnings=tuple(answer["warnings"]),
+            errors=answer["errors"],
+            skipped=answer["skipped"],
+            nodes=answer["nodes"],
+        )
+
+    def _run(self, request: str) -> dict[str, Any]:
+        # Nothing of the service's own environment: the files are a stranger's.
+        environment = {
+            "PYTHONPATH": os.pathsep.join([str(Path(reactorcide.__file__).parents[1]), *sys.path[1:]]),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONUTF8": "1",
+        }
+        try:
+            done = subprocess.run(  # noqa: S603  # our own program
+                [sys.executable, "-c", _PROGRAM],
+                input=request,
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                env=environment,
+                timeout=self._timeout_s,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as exc:
+            raise InvalidInput(_TOO_LONG.format(self._timeout_s), "workflow") from exc
+        except OSError as exc:
+            raise InfrastructureError(f"workflow files cannot be evaluated: {exc}") from exc
+        if done.returncode != 0:
+            last = done.stderr.strip().rpartition("\n")[2][:500]
+            if "MemoryError" in last:
+                raise InvalidInput(
+                    "evaluating the workflow files takes more than 1 GiB of memory", "workflow"
+                )
+            raise InfrastructureError(f"evaluating the workflow files ended with {done.returncode}: {last}")
+        answer: dict[str, Any] = json.loads(done.stdout)
+        return answer

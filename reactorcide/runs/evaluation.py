@@ -1,0 +1,173 @@
+"""The evaluation of a workflow for an event: a program of its own, so that it can be stopped.
+
+It reads a request as JSON from its input and writes the graph of the run, or what is wrong, as JSON to its
+output. A file of 256 KiB takes a second or two to be read, and what an attacker writes takes longer.
+"""
+
+import base64
+import json
+import resource
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from reactorcide.workflows.definition import Definition, check
+from reactorcide.workflows.events import Event, EventName
+from reactorcide.workflows.files import JOBS_DIR
+from reactorcide.workflows.graph import Node
+from reactorcide.workflows.model import Job
+from reactorcide.workflows.problems import WorkflowError
+from reactorcide.workflows.references import Template
+
+Json = dict[str, Any]
+
+_MAX_MEMORY_BYTES = 1 << 30
+MAX_ANSWER_CHARS = 32 << 20
+"""Of the definitions of all jobs of a run together."""
+_NOT_YET = {
+    "services": "services",
+    "cache": "cache",
+    "artifacts_from": "artifacts_from",
+    "concurrency": "concurrency",
+    "needs_builder": "capabilities",
+}
+"""Fields of a job that have no effect yet, and their keys: better an error than another meaning."""
+
+
+def evaluate(request: Json) -> Json:
+    """Return the graph of a run; see ``Evaluator.evaluate`` for what goes in and comes out."""
+    files = {path: base64.b64decode(content) for path, content in request["files"].items()}
+    definitions = check(files, request["repository"])
+    chosen = _chosen(definitions, request["workflow"])
+    if isinstance(chosen, str):
+        return {"refused": chosen}
+    event = Event(**request["event"] | {"name": EventName(request["event"]["name"])})
+    changed = request["changed"]
+    answer: Json = {
+        "id": chosen.id,
+        "name": chosen.name,
+        "file": chosen.file,
+        "files": [path for path in files if path == chosen.file or chosen.file == JOBS_DIR],
+        "warnings": [str(problem) for problem in chosen.problems if problem.is_warning],
+        "errors": [str(problem) for problem in chosen.errors],
+        "skipped": None,
+        "nodes": [],
+    }
+    if answer["errors"]:
+        return answer
+    answer["skipped"] = chosen.refusal(event, changed)
+    try:
+        graph = chosen.expand(event, changed, request["vars"])
+    except WorkflowError as exc:
+        return answer | {"errors": str(exc).splitlines()}
+    if graph.concurrency is not None:
+        answer["errors"].append(_not_yet(chosen.file, "the workflow", "concurrency"))
+    for node in graph.nodes:
+        answer["errors"] += _unknown(chosen.file, node)
+    if not answer["errors"] and answer["skipped"] is None:
+        answer["nodes"] = _bounded(map(_node, graph.nodes), answer["errors"], chosen.file)
+    return answer
+
+
+def _chosen(definitions: Sequence[Definition], workflow: str | None) -> Definition | str:
+    """Return the workflow that is meant, by its id or its file, or why there is no such one."""
+    if not definitions:
+        return "there is no workflow file in .reactorcide/workflows or .reactorcide/jobs"
+    known = ", ".join(sorted(one.id or one.file for one in definitions)[:20])
+    if workflow is None:
+        if len(definitions) > 1:
+            return f"there is more than one workflow, so name one of them: {known}"
+        return definitions[0]
+    for one in definitions:
+        if workflow in (one.id, one.file, one.file.rpartition("/")[2]):
+            return one
+    return f"there is no workflow {workflow!r}; there is {known}"
+
+
+def _unknown(file: str, node: Node) -> list[str]:
+    """Return what a node asks for that has no effect yet."""
+    who = f"the job {node.name!r}"
+    problems = [_not_yet(file, who, key) for name, key in _NOT_YET.items() if getattr(node.job, name)]
+    problems += [
+        f"{file}: {who} has the reference {reference}, which this version cannot replace yet"
+        for template in (node.job.image, *node.job.environment.values())
+        if template is not None
+        for reference in template.references
+    ]
+    return problems
+
+
+def _not_yet(file: str, who: str, key: str) -> str:
+    return f"{file}: {who} has the key {key}, which this version checks and cannot run yet"
+
+
+def _bounded(nodes: Iterable[Json], errors: list[str], file: str) -> list[Json]:
+    found = []
+    chars = 0
+    for node in nodes:
+        chars += sum(len(value) for value in node["environment"].values())
+        chars += len(node["fields"]["job_command"])
+        if chars > MAX_ANSWER_CHARS:
+            errors.append(f"{file}: its jobs together are larger than {MAX_ANSWER_CHARS >> 20} MiB")
+            return []
+        found.append(node)
+    return found
+
+
+def _node(node: Node) -> Json:
+    job = node.job
+    return {
+        "name": node.name,
+        "job_name": node.job_name,
+        "needs": list(job.needs),
+        "condition": job.condition,
+        "allow_failure": job.allow_failure,
+        "max_parallel": node.max_parallel,
+        "combination": dict(node.combination),
+        "skipped": node.skipped,
+        "fields": _fields(node.name, job),
+        "environment": {name: _text(value) for name, value in job.environment.items()},
+        "checkout": job.checkout,
+        "submodules": job.submodules is not False,
+    }
+
+
+def _fields(name: str, job: Job) -> Json:
+    """Return the fields of the job's definition that the file gives."""
+    fields: Mapping[str, Any] = {
+        "name": name,
+        "job_command": _command(job),
+        "description": job.description or None,
+        "runner_image": None if job.image is None else _text(job.image),
+        "queue_name": job.queue,
+        "timeout_seconds": job.timeout_s,
+        "priority": job.priority,
+        "retries": job.retries,
+        "code_dir": job.code_dir,
+        "job_dir": job.job_dir,
+        "cpu_limit": job.cpu_limit,
+        "memory_limit_bytes": job.memory_limit_bytes,
+        "artifacts": None if job.artifacts is None else list(job.artifacts),
+    }
+    return {field: value for field, value in fields.items() if value is not None}
+
+
+def _command(job: Job) -> str:
+    """Return the script for ``/bin/sh``, which hands it to another shell where the job names one."""
+    if job.shell == "sh":
+        return job.command
+    quoted = job.command.replace("'", "'\\''")
+    return f"exec {job.shell} -eo pipefail -c '{quoted}'"
+
+
+def _text(template: Template) -> str:
+    return template.fill(str)
+
+
+def main() -> None:
+    """Evaluate the request on standard input."""
+    limit = _MAX_MEMORY_BYTES
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    if hard == resource.RLIM_INFINITY or limit < hard:
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    json.dump(evaluate(json.load(sys.stdin)), sys.stdout)

@@ -1,0 +1,79 @@
+"""Repeat a run that is over: all of it, or what failed in it, as its next attempt."""
+
+from dataclasses import replace
+from typing import Literal
+
+from reactorcide import crashpoints
+from reactorcide.domain.accounts import User
+from reactorcide.domain.audit import Action, AuditEntry
+from reactorcide.domain.errors import Conflict
+from reactorcide.domain.jobs import Job
+from reactorcide.domain.runs import Node, NodeState, Run, RunStatus
+from reactorcide.jobs import dependents, ending
+from reactorcide.lib.clock import now_ms
+from reactorcide.runs import RunContext, access
+from reactorcide.store import Records
+
+Only = Literal["all", "failed"]
+
+_FAILED = (NodeState.FAILED, NodeState.CANCELLED, NodeState.SKIPPED_BY_FAILURE)
+
+
+def rerun(context: RunContext, user: User, run_id: str, only: Only) -> Run:
+    """Repeat a run from the same files at the same commit, and return it.
+
+    ``failed`` repeats what failed, was cancelled or was skipped for that, with all that depends on it.
+    Earlier jobs stay. Raises ``Conflict`` where the run is not over, has no nodes, or nothing failed in it.
+    """
+    access.get(context, user, run_id)
+    at_ms = now_ms()
+    entry = AuditEntry(at_ms=at_ms, by=user.actor, action=Action.RUN_RERUN, subject=run_id)
+
+    def write(tx: Records) -> tuple[Run, list[Job]]:
+        run = tx.runs.lock(run_id)
+        if run is None or not run.is_final:
+            raise Conflict("the run is not over, so it cannot be repeated; cancel it first")
+        before = tx.runs.nodes(run_id)
+        if not before:
+            raise Conflict("the run has no jobs, so there is nothing to repeat; start another run")
+        names = _names(before, only)
+        if not names:
+            raise Conflict("nothing in the run has failed; repeat all of it")
+        again = replace(
+            run,
+            attempt=run.attempt + 1,
+            status=RunStatus.RUNNING,
+            reason=None,
+            updated_at_ms=at_ms,
+            completed_at_ms=None,
+        )
+        changed = [
+            (node, replace(node, state=NodeState.WAITING, reason=None))
+            for node in before
+            if node.name in names and node.state is not NodeState.WAITING
+        ]
+        tx.runs.save(run, again)
+        tx.runs.save_nodes(again, changed)
+        tx.audit.add(entry)
+        made = dependents.resolve(tx, run_id, now_ms=at_ms)
+        return tx.runs.get(run_id), made
+
+    run, made = context.jobs.store.write(write)
+    crashpoints.reached("run-rerun-written")
+    context.jobs.notifier.announce(run_id)
+    ending.hand_over(context.jobs, made)
+    return run
+
+
+def _names(nodes: list[Node], only: Only) -> set[str]:
+    """Return the names of the nodes that are repeated."""
+    if only == "all":
+        return {node.name for node in nodes}
+    names: set[str] = set()
+    jobs: set[str] = set()
+    # Each comes after those that it needs.
+    for node in nodes:
+        if node.state in _FAILED or jobs & set(node.needs):
+            names.add(node.name)
+            jobs.add(node.job_name)
+    return names

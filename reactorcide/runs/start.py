@@ -1,0 +1,186 @@
+"""Start a run: evaluate a workflow at a commit, and commit the run with its nodes and first jobs."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from time import monotonic
+from typing import Any
+
+from reactorcide import crashpoints
+from reactorcide.domain.accounts import User
+from reactorcide.domain.audit import Action, AuditEntry
+from reactorcide.domain.definition import JobDefinition
+from reactorcide.domain.errors import Conflict, InvalidInput, JobFailed, KeyTaken
+from reactorcide.domain.jobs import Job, RequestKey
+from reactorcide.domain.runs import (
+    MAX_REASON_CHARS,
+    Commit,
+    JobTemplate,
+    Node,
+    Run,
+    RunSource,
+    RunStatus,
+)
+from reactorcide.jobs import dependents, ending
+from reactorcide.lib.clock import now_ms
+from reactorcide.lib.ids import new_id
+from reactorcide.lib.notifier import ANY_JOB
+from reactorcide.runs import RunContext, uploaded
+from reactorcide.runs.evaluate import Evaluation
+from reactorcide.store import Records
+
+log = logging.getLogger("reactorcide.runs")
+
+_FETCH_S = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """What a run is to be made of."""
+
+    source: RunSource
+    workflow: str | None
+    """Its id or the name of its file; ``None`` where there is only one."""
+    event: Mapping[str, str]
+    """The fields of the event; ``name`` is among them."""
+    changed: Sequence[str] | None = None
+    """The files that differ; ``None`` where that is not known."""
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """In place of ``vars`` in the file."""
+
+
+def start(context: RunContext, user: User, wanted: Start, key: RequestKey | None = None) -> tuple[Run, bool]:
+    """Start a run and return it, and whether it is new: with a key that was used before it is not.
+
+    When this returns the run is on disk, with its nodes and those jobs that wait for none. A file that is
+    wrong makes a failed run with all that is wrong. Raises ``InvalidInput`` where the source cannot be had or
+    has no such workflow, ``Busy``, and ``Conflict`` where the key was used for something else.
+    """
+    earlier = None if key is None else _started_with(context, user, key)
+    if earlier is not None:
+        return earlier, False
+    commit = _commit(context, user, wanted)
+    event = {name: value for name, value in wanted.event.items() if value}
+    event.setdefault("branch", commit.branch or "")
+    event.setdefault("sha", commit.sha or "")
+    event.setdefault("message", commit.message)
+    found = context.evaluator.evaluate(
+        commit, wanted.workflow, event, changed=wanted.changed, variables=wanted.variables
+    )
+    nodes, errors = _nodes(context, found)
+    created_at_ms = now_ms()
+    run = Run(
+        run_id=new_id(),
+        user_id=user.user_id,
+        number=0,
+        attempt=1,
+        workflow_id=found.workflow_id,
+        workflow_name=found.workflow_name,
+        file=found.file,
+        event={name: value for name, value in event.items() if value},
+        source=wanted.source,
+        sha=commit.sha,
+        status=RunStatus.RUNNING,
+        created_at_ms=created_at_ms,
+        updated_at_ms=created_at_ms,
+        warnings=found.warnings,
+    )
+    if errors or found.skipped is not None:
+        run = replace(
+            run,
+            status=RunStatus.FAILED if errors else RunStatus.SKIPPED,
+            reason="\n".join(errors)[:MAX_REASON_CHARS] or found.skipped,
+            completed_at_ms=created_at_ms,
+        )
+    files = {path: commit.files[path].decode(errors="replace") for path in found.files}
+    entry = AuditEntry(at_ms=created_at_ms, by=user.actor, action=Action.RUN_START, subject=run.run_id)
+
+    def write(tx: Records) -> tuple[Run, list[Job]]:
+        if key is not None:
+            tx.request_keys.add(key, user.user_id, run.run_id, now_ms=created_at_ms)
+        added = tx.runs.add(run, files, nodes)
+        tx.audit.add(entry)
+        made = dependents.resolve(tx, run.run_id, now_ms=created_at_ms)
+        return tx.runs.find(run.run_id) or added, made
+
+    try:
+        run, made = context.jobs.store.write(write)
+    except KeyTaken:
+        # By the same request, sent twice at the same time.
+        earlier = None if key is None else _started_with(context, user, key)
+        if earlier is None:
+            raise
+        return earlier, False
+    log.info("run is %s", run.status, extra={"run_id": run.run_id, "workflow": run.workflow_id})
+    context.jobs.notifier.announce(ANY_JOB)
+    crashpoints.reached("run-committed")
+    ending.hand_over(context.jobs, made)
+    return run, True
+
+
+def _started_with(context: RunContext, user: User, key: RequestKey) -> Run | None:
+    stored = context.jobs.store.request_keys.made_with(user.user_id, key, now_ms=now_ms())
+    if stored is None:
+        return None
+    run_id, is_same = stored
+    run = context.jobs.store.runs.find(run_id) if is_same else None
+    if run is None:
+        raise Conflict("this Idempotency-Key was used for something else; choose another key")
+    return run
+
+
+def _commit(context: RunContext, user: User, wanted: Start) -> Commit:
+    source, deadline = wanted.source, monotonic() + _FETCH_S
+    try:
+        if source.source_id is not None:
+            return uploaded.commit(context.jobs, user, source.source_id, deadline=deadline)
+        return context.commits.commit(source.git_url or "", source.git_ref, user.user_id, deadline=deadline)
+    except JobFailed as exc:
+        raise InvalidInput(str(exc), "git_url" if source.source_id is None else "source_id") from exc
+
+
+def _nodes(context: RunContext, found: Evaluation) -> tuple[list[tuple[Node, JobTemplate]], list[str]]:
+    """Return the nodes of a run with the definitions of their jobs, and what is wrong with these."""
+    nodes: list[tuple[Node, JobTemplate]] = []
+    errors = list(found.errors)
+    checked: set[str] = set()
+    for item in found.nodes:
+        try:
+            template = _template(context, item)
+            image = template["fields"]["runner_image"]
+            if image not in checked:
+                context.jobs.rules.check(
+                    JobDefinition(name="n", job_command="x", source_type="copy", runner_image=image)
+                )
+                checked.add(image)
+        except InvalidInput as exc:
+            errors.append(f"{found.file}: the job {item['name']!r}: {exc}")
+            continue
+        nodes.append((_node(item), template))
+    return ([], errors) if errors else (nodes, [])
+
+
+def _node(item: Mapping[str, Any]) -> Node:
+    return Node(
+        name=item["name"],
+        job_name=item["job_name"],
+        needs=tuple(item["needs"]),
+        condition=item["condition"],
+        allow_failure=item["allow_failure"],
+        max_parallel=item["max_parallel"],
+        combination=item["combination"],
+        skipped=item["skipped"],
+    )
+
+
+def _template(context: RunContext, item: Mapping[str, Any]) -> JobTemplate:
+    """Return the definition of a node's job, with every default filled in: a repetition has the same."""
+    defaults = context.defaults
+    fields = dict(item["fields"])
+    fields.setdefault("runner_image", defaults.image)
+    fields["cpu_limit"] = defaults.cpus(fields.get("cpu_limit"))
+    fields["memory_limit_bytes"] = defaults.memory_bytes(fields.get("memory_limit_bytes"))
+    if "code_dir" in fields:
+        fields.setdefault("job_dir", fields["code_dir"])
+    kept = ("environment", "checkout", "submodules")
+    return {"fields": fields, **{name: item[name] for name in kept}}

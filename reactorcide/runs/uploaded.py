@@ -1,0 +1,46 @@
+"""The workflow files of an uploaded source."""
+
+from time import monotonic
+
+from reactorcide.domain.accounts import User
+from reactorcide.domain.definition import JobDefinition
+from reactorcide.domain.errors import JobFailed
+from reactorcide.domain.runs import Commit
+from reactorcide.jobs import StoredJobs, sources
+from reactorcide.workflows.definition import MAX_FILES, WORKFLOWS_DIR
+from reactorcide.workflows.files import JOBS_DIR
+from reactorcide.workflows.nodes import MAX_FILE_BYTES
+
+
+def commit(context: StoredJobs, user: User, source_id: str, *, deadline: float) -> Commit:
+    """Return the workflow files of a source that ``user`` has uploaded, which is used now.
+
+    Raises ``InvalidInput`` where they have uploaded none such, and ``JobFailed`` where its files cannot be
+    had, or not by ``deadline`` (of ``time.monotonic``).
+    """
+    definition = JobDefinition(
+        name="run", job_command="true", source_type="copy", runner_image="none", source_id=source_id
+    )
+    sources.check(context, user, definition)
+    files: dict[str, bytes] = {}
+    # It may be large, and is on this host.
+    with context.source_checks:
+        for entry in sources.entries(context, definition) or ():
+            if monotonic() > deadline:
+                raise JobFailed("looking for workflow files in the uploaded source took too long")
+            directory, _, name = entry.path.rpartition("/")
+            if directory not in (WORKFLOWS_DIR, JOBS_DIR) or not name.endswith((".yaml", ".yml")):
+                continue
+            if entry.kind != "file":
+                if entry.kind != "directory":
+                    raise JobFailed(f"{entry.path} is a link; a workflow file has to be a file itself")
+                continue
+            if len(files) > 2 * MAX_FILES:
+                break
+            content = b""
+            for chunk in entry.chunks:
+                content += chunk
+                if len(content) > MAX_FILE_BYTES + 1024:
+                    break
+            files[entry.path] = content
+    return Commit(files=files, repository="jobs")

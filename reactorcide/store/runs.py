@@ -1,0 +1,240 @@
+"""Runs and their nodes: added, locked, changed, read and listed.
+
+Whatever changes a node first locks its run's row, so that two needs that end together do not each see the
+other running.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from reactorcide.domain.errors import NotFound
+from reactorcide.domain.jobs import JobStatus
+from reactorcide.domain.runs import JobTemplate, Node, NodeState, Run, RunFilter, RunSource, RunStatus
+from reactorcide.domain.secrets import redacted_url
+from reactorcide.store import events
+from reactorcide.store.database import FOR_UPDATE, Connection
+from reactorcide.store.models import NodeRow, RunRow
+from reactorcide.store.sealed import SealedFields
+
+_RUN_COLUMNS = tuple(name for name in RunRow._meta.columns if name != "sealed")
+_SELECT = f"SELECT {', '.join(_RUN_COLUMNS)} FROM run"  # noqa: S608  # names of ours only
+_SAVE = (
+    "UPDATE run SET status = ?, reason = ?, attempt = ?, updated_at_ms = ?, completed_at_ms = ? "
+    "WHERE run_id = ?"
+)
+_NODE_COLUMNS = tuple(name for name in NodeRow._meta.columns if name not in ("run_id", "position", "sealed"))
+_NODES = (
+    f"SELECT {', '.join(f'node.{name}' for name in _NODE_COLUMNS)}, job.status FROM node "  # noqa: S608  # as above
+    "LEFT JOIN job ON job.job_id = node.job_id AND NOT job.deleted "
+    "WHERE node.run_id = ? ORDER BY node.position"
+)
+_SAVE_NODE = "UPDATE node SET state = ?, reason = ?, job_id = ?, jobs = ? WHERE run_id = ? AND name = ?"
+_OPEN = (
+    "SELECT run_id FROM run WHERE completed_at_ms IS NULL AND updated_at_ms <= ? AND run_id > ? "
+    "ORDER BY run_id LIMIT ?"
+)
+
+
+class Runs:
+    """Runs of workflows. Thread-safe; each write is one transaction, or part of the one this belongs to."""
+
+    def __init__(self, db: Connection, sealed: SealedFields) -> None:
+        self._db = db
+        self._sealed = sealed
+
+    def add(self, run: Run, files: Mapping[str, str], nodes: Sequence[tuple[Node, JobTemplate]] = ()) -> Run:
+        """Insert a run with its nodes, in the order of the graph; returns it with its number.
+
+        ``files`` are those that the workflow was read from.
+        """
+
+        def work(db: Any) -> Run:
+            sql = "SELECT COALESCE(MAX(number), 0) + 1 FROM run WHERE user_id = ?"
+            (number,) = db.execute_sql(sql, (run.user_id,)).fetchone()
+            numbered = replace(run, number=number)
+            secret = json.dumps({"git_url": run.source.git_url, "files": dict(files)})
+            row = {
+                **_run_row(numbered),
+                "event": RunRow.event.db_value(dict(run.event)),
+                "warnings": RunRow.warnings.db_value(run.warnings or None),
+                "sealed": self._sealed.seal_text(secret, run.run_id),
+            }
+            _insert(db, "run", row)
+            for position, (node, template) in enumerate(nodes):
+                owner = _owner(run.run_id, node.name)
+                row = {
+                    "run_id": run.run_id,
+                    "position": position,
+                    "sealed": self._sealed.seal_text(json.dumps(dict(template)), owner),
+                    **{name: getattr(node, name) for name in _NODE_COLUMNS},
+                    "needs": json.dumps(node.needs),
+                    "combination": json.dumps(dict(node.combination)),
+                }
+                _insert(db, "node", row)
+            events.insert_of_run(db, numbered, None)
+            return numbered
+
+        return self._db.write(work)
+
+    def lock(self, run_id: str) -> Run | None:
+        """Return a run, which nobody else can change until the transaction is over; ``None`` if it is gone.
+
+        To be called first in a transaction, before any job or node of the run is read or written.
+        """
+
+        def work(db: Any) -> Run | None:
+            row = db.execute_sql(f"{_SELECT} WHERE run_id = ? {FOR_UPDATE}", (run_id,)).fetchone()
+            return None if row is None else _run(row)
+
+        return self._db.write(work)
+
+    def save(self, before: Run, after: Run) -> None:
+        """Write where a run stands now, with the event of that if its status is another one."""
+
+        def work(db: Any) -> None:
+            values = (after.status, after.reason, after.attempt, after.updated_at_ms, after.completed_at_ms)
+            db.execute_sql(_SAVE, (*values, after.run_id))
+            if (before.status, before.attempt) != (after.status, after.attempt):
+                events.insert_of_run(db, after, before.status)
+
+        self._db.write(work)
+
+    def save_nodes(self, run: Run, changed: Iterable[tuple[Node, Node]]) -> None:
+        """Write where nodes stand now, each as it was before and as it is after.
+
+        There is an event of each whose change no job tells.
+        """
+        pairs = list(changed)
+
+        def work(db: Any) -> None:
+            for before, node in pairs:
+                values = (node.state, node.reason, node.job_id, node.jobs, run.run_id, node.name)
+                db.execute_sql(_SAVE_NODE, values)
+                if node.job_id == before.job_id and before.state is not NodeState.ACTIVE:
+                    events.insert_of_node(db, run, node, before)
+
+        self._db.write(work)
+
+    def find(self, run_id: str) -> Run | None:
+        """Return a run; ``None`` where there is none."""
+        with self._db.read() as db:
+            row = db.execute_sql(f"{_SELECT} WHERE run_id = ?", (run_id,)).fetchone()
+        return None if row is None else _run(row)
+
+    def get(self, run_id: str) -> Run:
+        """Return a run; raises ``NotFound``."""
+        run = self.find(run_id)
+        if run is None:
+            raise NotFound(f"there is no run {run_id}")
+        return run
+
+    def nodes(self, run_id: str) -> list[Node]:
+        """Return the nodes of a run, each after those that it needs."""
+        with self._db.read() as db:
+            return [_node(row) for row in db.execute_sql(_NODES, (run_id,))]
+
+    def template(self, run_id: str, node: str) -> JobTemplate:
+        """Return the definition of a node's job."""
+        sql = "SELECT sealed FROM node WHERE run_id = ? AND name = ?"
+        with self._db.read() as db:
+            (data,) = db.execute_sql(sql, (run_id, node)).fetchone()
+        template: JobTemplate = json.loads(self._sealed.open_text(bytes(data), _owner(run_id, node)))
+        return template
+
+    def files(self, run_id: str) -> dict[str, str]:
+        """Return the files that a run's workflow was read from, by path."""
+        files: dict[str, str] = self._opened(run_id)["files"]
+        return files
+
+    def git_url(self, run_id: str) -> str | None:
+        """Return the URL of a run's repository, with its credentials."""
+        url: str | None = self._opened(run_id)["git_url"]
+        return url
+
+    def _opened(self, run_id: str) -> dict[str, Any]:
+        with self._db.read() as db:
+            row = db.execute_sql("SELECT sealed FROM run WHERE run_id = ?", (run_id,)).fetchone()
+        if row is None:
+            raise NotFound(f"there is no run {run_id}")
+        opened: dict[str, Any] = json.loads(self._sealed.open_text(bytes(row[0]), run_id))
+        return opened
+
+    def page(self, wanted: RunFilter, *, limit: int, after: tuple[int, str] | None = None) -> list[Run]:
+        """Return a page of runs, newest first.
+
+        ``after`` is (created_at_ms, run_id) of the last run of the page before.
+        """
+        conditions = {
+            "user_id = ?": wanted.user_id,
+            "workflow_id = ?": wanted.workflow_id,
+            "branch = ?": wanted.branch,
+            "event_name = ?": wanted.event,
+            "status = ?": wanted.status,
+        }
+        given = {sql: value for sql, value in conditions.items() if value is not None}
+        where = [*given]
+        values: list[object] = [*given.values()]
+        if after is not None:
+            where.append("(created_at_ms, run_id) < (?, ?)")
+            values += after
+        sql = f"{_SELECT} WHERE {' AND '.join(where) or '1 = 1'}"
+        with self._db.read() as db:
+            rows = db.execute_sql(f"{sql} ORDER BY created_at_ms DESC, run_id DESC LIMIT ?", (*values, limit))
+            return [_run(row) for row in rows]
+
+    def open(self, *, before_ms: int, after: str, limit: int) -> list[str]:
+        """Return the ids of runs that are not over and have not changed since then, in their order.
+
+        ``after`` is the last id of the page before.
+        """
+        with self._db.read() as db:
+            return [run_id for (run_id,) in db.execute_sql(_OPEN, (before_ms, after, limit))]
+
+
+def _insert(db: Any, table: str, row: Mapping[str, object]) -> None:
+    sql = f"INSERT INTO {table} ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})"  # noqa: S608  # names of ours only
+    db.execute_sql(sql, [*row.values()])
+
+
+def _owner(run_id: str, node: str) -> str:
+    """Return whom the sealed definition of a node belongs to."""
+    return f"{run_id} {node}"
+
+
+def _run_row(run: Run) -> dict[str, object]:
+    source = run.source
+    row: dict[str, object] = {
+        "git_url": None if source.git_url is None else redacted_url(source.git_url),
+        "git_ref": source.git_ref,
+        "source_id": source.source_id,
+        "event_name": run.event.get("name", ""),
+        "branch": run.event.get("branch", ""),
+    }
+    return row | {name: getattr(run, name) for name in _RUN_COLUMNS if name not in row}
+
+
+def _run(row: Sequence[Any]) -> Run:
+    values = dict(zip(_RUN_COLUMNS, row, strict=True))
+    source = RunSource(**{name: values.pop(name) for name in ("git_url", "git_ref", "source_id")})
+    del values["event_name"], values["branch"]
+    values |= {
+        "status": RunStatus(values["status"]),
+        "event": json.loads(values["event"]),
+        "warnings": tuple(json.loads(values["warnings"] or "[]")),
+    }
+    return Run(source=source, **values)
+
+
+def _node(row: Sequence[Any]) -> Node:
+    *columns, job_status = row
+    values = dict(zip(_NODE_COLUMNS, columns, strict=True))
+    values |= {
+        "needs": tuple(json.loads(values["needs"])),
+        "combination": json.loads(values["combination"]),
+        "allow_failure": bool(values["allow_failure"]),
+        "state": NodeState(values["state"]),
+        "job_status": None if job_status is None else JobStatus(job_status),
+    }
+    return Node(**values)

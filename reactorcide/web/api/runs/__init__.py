@@ -1,0 +1,1 @@
+"""Runs: routes and their schemas."""

@@ -1,0 +1,183 @@
+"""Routes on runs."""
+
+import hashlib
+import json
+from typing import Any
+
+from flask import Response, jsonify
+
+from reactorcide.domain.errors import Busy, Forbidden, InvalidInput
+from reactorcide.domain.jobs import RequestKey
+from reactorcide.domain.runs import Node, Run, RunFilter, RunSource
+from reactorcide.lib.clock import rfc3339
+from reactorcide.lib.ids import is_id
+from reactorcide.runs import read
+from reactorcide.runs.cancel import cancel
+from reactorcide.runs.read import RunView
+from reactorcide.runs.rerun import rerun
+from reactorcide.runs.start import Start, start
+from reactorcide.web.api import PREFIX
+from reactorcide.web.api.jobs.schemas import JobQuery, SubmitHeader
+from reactorcide.web.api.media import WORKFLOW
+from reactorcide.web.api.resource import resource
+from reactorcide.web.api.runs.schemas import (
+    EventResponse,
+    RerunRequest,
+    RunListQuery,
+    RunListResponse,
+    RunPath,
+    RunRequest,
+    RunResponse,
+)
+from reactorcide.web.api.schemas import ErrorResponse, NoQuery
+from reactorcide.web.auth import caller
+from reactorcide.web.services import services
+from reactorcide.web.streams import NO_SLOT
+
+_MAX_DIGITS = 15
+
+api = resource("runs", __name__, tag="runs")
+
+
+@api.post("/runs", responses={200: RunResponse, 201: RunResponse, 409: ErrorResponse})
+def start_run(header: SubmitHeader, body: RunRequest, query: NoQuery) -> Response:
+    """Start a run of a workflow; with an `Idempotency-Key` that was sent before, show the existing run.
+
+    A workflow file that is wrong makes a failed run that says everything that is wrong with it.
+    """
+    wanted = Start(
+        source=RunSource(git_url=body.git_url, git_ref=body.git_ref, source_id=body.source_id),
+        workflow=body.workflow,
+        event=body.event.model_dump(),
+        changed=body.changed_files,
+        variables=body.vars,
+    )
+    key = None
+    if header.idempotency_key is not None:
+        sent = json.dumps({"run": body.model_dump(exclude_unset=True)}, sort_keys=True)
+        key = RequestKey(header.idempotency_key, hashlib.sha256(sent.encode()).digest())
+    # Fetching from a slow server must not take every thread of the service.
+    user_id = caller().user_id
+    if not services().slots.try_take(user_id):
+        raise Busy(NO_SLOT)
+    try:
+        run, is_new = start(services().runs, caller(), wanted, key)
+    finally:
+        services().slots.release(user_id)
+    response = _shown(run)
+    if is_new:
+        response.status_code = 201
+        response.headers["Location"] = f"{PREFIX}/runs/{run.run_id}"
+    return response
+
+
+@api.get("/runs", responses={200: RunListResponse})
+def list_runs(query: RunListQuery) -> Response:
+    """List runs, newest first."""
+    user = caller()
+    if query.user_id not in (None, user.user_id) and not user.is_admin:
+        raise Forbidden("only an admin may list somebody else's runs")
+    wanted = RunFilter(
+        user_id=query.user_id if user.is_admin else user.user_id,
+        workflow_id=query.workflow,
+        branch=query.branch,
+        event=query.event,
+        status=query.status,
+    )
+    after = None if query.cursor is None else _from_cursor(query.cursor)
+    # One more than requested shows whether there is a next page.
+    runs = read.page(services().runs, wanted, limit=query.limit + 1, after=after)
+    shown = runs[: query.limit]
+    next_cursor = None
+    if len(runs) > len(shown):
+        next_cursor = f"{shown[-1].created_at_ms}.{shown[-1].run_id}"
+    return jsonify({"runs": [_run_json(run) for run in shown], "next_cursor": next_cursor})
+
+
+@api.get("/runs/<run_id>", responses={200: RunResponse})
+def show_run(path: RunPath, query: JobQuery) -> Response:
+    """Show a run with its nodes, at once or as soon as its status or that of a node changes."""
+    user_id = caller().user_id
+    # Without a free slot a long poll answers at once, and the client asks again.
+    if query.wait > 0 and services().slots.try_take(user_id):
+        try:
+            found = read.wait_for_change(services().runs, caller(), path.run_id, timeout_s=query.wait)
+        finally:
+            services().slots.release(user_id)
+    else:
+        found = read.view(services().runs, caller(), path.run_id)
+    return jsonify(_view_json(found))
+
+
+@api.get("/runs/<run_id>/file", responses={200: {"content": {"text/plain": WORKFLOW}}})
+def show_run_file(path: RunPath, query: NoQuery) -> Response:
+    """Return the workflow file of a run as it was."""
+    return Response(read.file(services().runs, caller(), path.run_id), mimetype="text/plain")
+
+
+@api.post("/runs/<run_id>/cancel", responses={200: RunResponse, 409: ErrorResponse})
+def cancel_run(path: RunPath, query: NoQuery) -> Response:
+    """Cancel a run: its active jobs are cancelled, and what waits never starts."""
+    return _shown(cancel(services().runs, caller(), path.run_id))
+
+
+@api.post("/runs/<run_id>/rerun", responses={200: RunResponse, 409: ErrorResponse})
+def rerun_run(path: RunPath, body: RerunRequest, query: NoQuery) -> Response:
+    """Repeat a run that is over, all of it or what failed, as its next attempt."""
+    return _shown(rerun(services().runs, caller(), path.run_id, body.only))
+
+
+def _shown(run: Run) -> Response:
+    return jsonify(_view_json(read.view(services().runs, caller(), run.run_id)))
+
+
+def _view_json(found: RunView) -> dict[str, Any]:
+    nodes = [_node_json(node, found.waits.get(node.name)) for node in found.nodes]
+    return _run_json(found.run) | {"nodes": nodes}
+
+
+def _run_json(run: Run) -> dict[str, Any]:
+    completed_at = None if run.completed_at_ms is None else rfc3339(run.completed_at_ms)
+    return {
+        "run_id": run.run_id,
+        "user_id": run.user_id,
+        "number": run.number,
+        "attempt": run.attempt,
+        "workflow": run.workflow_id,
+        "workflow_name": run.workflow_name,
+        "file": run.file,
+        "status": run.status,
+        "reason": run.reason,
+        "warnings": list(run.warnings),
+        "event": {name: run.event.get(name) for name in EventResponse.model_fields},
+        "git_url": run.source.git_url,
+        "git_ref": run.source.git_ref,
+        "source_id": run.source.source_id,
+        "sha": run.sha,
+        "created_at": rfc3339(run.created_at_ms),
+        "updated_at": rfc3339(run.updated_at_ms),
+        "completed_at": completed_at,
+    }
+
+
+def _node_json(node: Node, waits: str | None) -> dict[str, Any]:
+    return {
+        "name": node.name,
+        "job": node.job_name,
+        "matrix": dict(node.combination),
+        "needs": list(node.needs),
+        "condition": node.condition,
+        "allow_failure": node.allow_failure,
+        "status": node.status,
+        "reason": node.reason or waits,
+        "job_id": node.job_id,
+        "jobs": node.jobs,
+    }
+
+
+def _from_cursor(cursor: str) -> tuple[int, str]:
+    created_at_ms, _, run_id = cursor.partition(".")
+    is_number = created_at_ms.isascii() and created_at_ms.isdigit()
+    if not is_number or len(created_at_ms) > _MAX_DIGITS or not is_id(run_id):
+        raise InvalidInput("invalid cursor: use the next_cursor of an earlier answer", "cursor")
+    return int(created_at_ms), run_id

@@ -1,0 +1,175 @@
+"""The schemas of runs and their nodes."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field, StringConstraints, model_validator
+
+from reactorcide.domain.definition import JOB_FIELDS, MAX_VALUE_BYTES
+from reactorcide.domain.errors import InvalidInput
+from reactorcide.domain.runs import RunStatus
+from reactorcide.web.api.schemas import MAX_FILTER_CHARS, Body, Count, Id, Query, Time
+from reactorcide.workflows.events import EventName
+
+_ABOUT = {item.name: item.about for item in JOB_FIELDS}
+_MAX_CHANGED_FILES = 10_000
+_NO_NUL = r"^[^\x00]*$"
+
+RunCursor = Annotated[
+    str, Field(json_schema_extra={"pattern": r"^[0-9]{1,15}\.[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$"})
+]
+_ShortText = Annotated[str, StringConstraints(max_length=255, pattern=_NO_NUL)]
+_NodeStatus = Literal[
+    "waiting",
+    "skipped",
+    "submitted",
+    "queued",
+    "running",
+    "completed",
+    "failed",
+    "cancelled",
+    "submit_failed",
+]
+
+
+class EventRequest(Body):
+    """The event that a run is for; what is left out is taken from the commit, or empty."""
+
+    name: Literal[tuple(map(str, EventName))] = Field(default="manual")  # type: ignore[valid-type]  # as pydantic allows
+    branch: _ShortText = Field(default="", description="By default the branch that `git_ref` names.")
+    tag: _ShortText = ""
+    ref: _ShortText = ""
+    actor: _ShortText = ""
+    number: _ShortText = Field(default="", description="Of a pull request.")
+    base_branch: _ShortText = Field(default="", description="Of a pull request.")
+    message: str = Field(
+        default="",
+        max_length=4096,
+        description="By default the commit's.",
+        json_schema_extra={"pattern": _NO_NUL},
+    )
+
+
+class RunRequest(Body):
+    """A run to start: of a repository, or of an uploaded source."""
+
+    git_url: str | None = Field(
+        default=None, description=_ABOUT["git_url"].help, json_schema_extra=dict(_ABOUT["git_url"].schema)
+    )
+    git_ref: str | None = Field(
+        default=None, description=_ABOUT["git_ref"].help, json_schema_extra=dict(_ABOUT["git_ref"].schema)
+    )
+    source_id: str | None = Field(
+        default=None,
+        pattern=_ABOUT["source_id"].limits["pattern"],
+        description="Instead of `git_url`: the id of an uploaded source.",
+    )
+    workflow: _ShortText | None = Field(
+        default=None, description="The workflow's id or file; not needed where there is only one."
+    )
+    event: EventRequest = Field(default_factory=EventRequest)
+    changed_files: list[Annotated[str, StringConstraints(max_length=4096)]] | None = Field(
+        default=None,
+        max_length=_MAX_CHANGED_FILES,
+        description="The files that differ, for `paths`; if they are not given, `paths` holds nothing up.",
+    )
+    vars: dict[str, Annotated[str, StringConstraints(max_length=MAX_VALUE_BYTES)]] = Field(
+        default_factory=dict, max_length=1000, description="Values in place of those in the file's `vars`."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> "RunRequest":
+        if (self.git_url is None) == (self.source_id is None):
+            raise InvalidInput("give either git_url or source_id", "git_url")
+        if self.git_ref is not None and self.git_url is None:
+            raise InvalidInput("git_ref belongs to git_url", "git_ref")
+        return self
+
+
+class RerunRequest(Body):
+    """How much of a run is repeated."""
+
+    only: Literal["failed", "all"] = "all"
+
+
+class NodeResponse(BaseModel):
+    """A node of a run: a job, of a matrix one combination."""
+
+    name: str
+    job: str = Field(description="The job in the file.")
+    matrix: dict[str, str]
+    needs: list[str] = Field(description="The jobs that have to be over before.")
+    condition: str
+    allow_failure: bool
+    status: _NodeStatus = Field(description="`waiting`, `skipped`, or the status of its newest job.")
+    reason: str | None = Field(description="Why it waits, was skipped, or ended without a job.")
+    job_id: Id | None = Field(description="Its newest job.")
+    jobs: Count = Field(description="How many jobs it has had.")
+
+
+class EventResponse(BaseModel):
+    """The event that a run is for."""
+
+    name: str
+    branch: str | None
+    tag: str | None
+    ref: str | None
+    actor: str | None
+    number: str | None
+    base_branch: str | None
+    message: str | None
+
+
+class RunListItem(BaseModel):
+    """A run in a list."""
+
+    run_id: Id
+    user_id: Id
+    number: Count
+    attempt: Count
+    workflow: str
+    workflow_name: str
+    file: str
+    status: RunStatus
+    reason: str | None
+    warnings: list[str]
+    event: EventResponse
+    git_url: str | None
+    git_ref: str | None
+    source_id: str | None
+    sha: str | None
+    created_at: Time
+    updated_at: Time
+    completed_at: Time | None
+
+
+class RunResponse(RunListItem):
+    """A run with its nodes, each after those that it needs."""
+
+    nodes: list[NodeResponse]
+
+
+class RunListResponse(BaseModel):
+    """A page of runs, newest first."""
+
+    runs: list[RunListItem]
+    next_cursor: RunCursor | None
+
+
+class RunPath(BaseModel):
+    """The id of a run, in the path."""
+
+    run_id: Id
+
+
+class RunListQuery(Query):
+    """Filters of the runs, and a page of them."""
+
+    limit: int = Field(default=20, ge=1, le=200)
+    cursor: RunCursor | None = Field(default=None, description="The `next_cursor` of the page before.")
+    workflow: str | None = Field(default=None, max_length=MAX_FILTER_CHARS)
+    branch: str | None = Field(default=None, max_length=MAX_FILTER_CHARS)
+    event: str | None = Field(default=None, max_length=MAX_FILTER_CHARS)
+    status: RunStatus | None = None
+    user_id: str | None = Field(
+        default=None, max_length=MAX_FILTER_CHARS, description="Only runs of this user; others for admins."
+    )

@@ -1,0 +1,97 @@
+"""SIGKILL where a run begins, goes on, is cancelled and is repeated: it ends as it should have."""
+
+import contextlib
+from pathlib import Path
+
+import docker
+import pytest
+import requests
+
+from tests.chaos.test_crash_points import armed, assert_nothing_left, crash
+from tests.conftest import NewService
+from tests.support.client import Client
+from tests.support.runs import Run, over, repository, start, statuses
+from tests.support.waiting import wait_until
+
+TEXT = """
+name: CI
+on: push
+jobs:
+  build: {command: echo built}
+  lint: {command: exit 3}
+  test: {needs: [build], matrix: {n: [1, 2]}, command: "true"}
+  publish: {needs: [test, lint], command: "true"}
+  report: {needs: [publish], condition: always, command: "true"}
+"""
+ENDED = {
+    "build": "completed",
+    "lint": "failed",
+    "test (1)": "completed",
+    "test (2)": "completed",
+    "publish": "skipped",
+    "report": "completed",
+}
+
+
+def only_run(api: Client) -> Run:
+    (run,) = api.get("runs")["runs"]
+    return dict(run)
+
+
+def assert_ended(api: Client, *, attempt: int = 1) -> None:
+    """See that the run ends as it would have without the kill, with no job too many."""
+    ended = over(api, only_run(api))
+    assert (ended["status"], ended["attempt"]) == ("failed", attempt)
+    assert statuses(ended) == ENDED
+    jobs = {node["name"]: node["jobs"] for node in ended["nodes"]}
+    assert jobs == {name: 0 if status == "skipped" else attempt for name, status in ENDED.items()}
+    assert api.get("jobs")["total"] == sum(jobs.values())
+
+
+@pytest.mark.parametrize(
+    "point", ["run-committed", "submit-task-made", "log-sealed", "dependents-committed", "finish-written"]
+)
+def test_a_run_survives_a_kill_at(
+    point: str, new_service: NewService, engine: docker.APIClient, tmp_path: Path
+) -> None:
+    service, marker = armed(new_service, tmp_path, point)
+    source = repository(service.source_root / "of-run", {"workflows/ci.yaml": TEXT})
+    # Killed in the middle of the request, the client learns nothing; the run is there all the same.
+    with contextlib.suppress(requests.ConnectionError):
+        start(service.admin, source)
+    crash(service, marker)
+    assert_ended(service.admin)
+    assert_nothing_left(service, engine)
+
+
+def test_a_repetition_survives_a_kill(
+    new_service: NewService, engine: docker.APIClient, tmp_path: Path
+) -> None:
+    service, marker = armed(new_service, tmp_path, "run-rerun-written")
+    source = repository(service.source_root / "of-run", {"workflows/ci.yaml": TEXT})
+    run = over(service.admin, start(service.admin, source))
+    with contextlib.suppress(requests.ConnectionError):
+        service.admin.request("POST", f"runs/{run['run_id']}/rerun", json={"only": "all"})
+    crash(service, marker)
+    assert_ended(service.admin, attempt=2)
+    assert_nothing_left(service, engine)
+
+
+def test_a_cancel_of_a_run_asked_once_happens(
+    new_service: NewService, engine: docker.APIClient, tmp_path: Path
+) -> None:
+    service, marker = armed(new_service, tmp_path, "run-cancel-written")
+    text = (
+        "name: CI\non: push\njobs:\n  a: {command: echo begun; sleep 1000}\n  b: {needs: [a], command: x}\n"
+    )
+    source = repository(service.source_root / "of-run", {"workflows/ci.yaml": text})
+    run = start(service.admin, source)
+    job = {"job_id": run["nodes"][0]["job_id"]}
+    wait_until(lambda: service.admin.log(job).endswith(b"begun\n"), 30, "the command runs")
+    with contextlib.suppress(requests.ConnectionError):
+        service.admin.request("POST", f"runs/{run['run_id']}/cancel")
+    crash(service, marker)
+    ended = only_run(service.admin)
+    assert ended["status"] == "cancelled"
+    assert service.admin.get("jobs")["total"] == 1
+    assert_nothing_left(service, engine)
