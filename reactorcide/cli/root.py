@@ -18,6 +18,8 @@ _COMMANDS = {
     "submit": ("reactorcide.cli.submit", "submit", "Submit a job."),
     "check": ("reactorcide.cli.check", "check", "Check the workflow files of a checkout."),
     "init": ("reactorcide.cli.init", "init", "Write a first workflow file."),
+    "run": ("reactorcide.cli.run", "run", "Run a workflow of this work tree here, without a server."),
+    "run-local": ("reactorcide.cli.run", "run", "The same as run."),
     "runs": ("reactorcide.cli.runs", "runs", "Start, list, show and change runs of workflows."),
     "jobs": ("reactorcide.cli.jobs", "jobs", "List, show and change jobs."),
     "token": ("reactorcide.cli.admin", "token", "Create, list and revoke tokens, directly in the database."),

@@ -38,7 +38,7 @@ def evaluate(request: Json) -> Json:
     """Return the graph of a run; see ``Evaluator.evaluate`` for what goes in and comes out."""
     files = {path: base64.b64decode(content) for path, content in request["files"].items()}
     definitions = check(files, request["repository"])
-    chosen = _chosen(definitions, request["workflow"])
+    chosen = choose(definitions, request["workflow"])
     if isinstance(chosen, str):
         return {"refused": chosen}
     event = Event(**request["event"] | {"name": EventName(request["event"]["name"])})
@@ -69,7 +69,7 @@ def evaluate(request: Json) -> Json:
     return answer
 
 
-def _chosen(definitions: Sequence[Definition], workflow: str | None) -> Definition | str:
+def choose(definitions: Sequence[Definition], workflow: str | None) -> Definition | str:
     """Return the workflow that is meant, by its id or its file, or why there is no such one."""
     if not definitions:
         return "there is no workflow file in .reactorcide/workflows or .reactorcide/jobs"

@@ -7,10 +7,13 @@ often than its retries allow; what was cancelled while it waited never starts. A
 """
 
 import itertools
+import json
 import logging
 import random
 import tempfile
 from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,7 +29,10 @@ from reactorcide.corndogs.server import EmbeddedCorndogs
 from reactorcide.domain.accounts import Role, User
 from reactorcide.domain.errors import Conflict, CorndogsUnavailable
 from reactorcide.domain.jobs import FINAL, WAITING, Job, JobDefinition, JobStatus, Outcome
+from reactorcide.domain.runs import Commit, NodeState, Run, RunFilter, RunSource, RunStatus
 from reactorcide.jobs import JobContext, cancel, delete, ending, explain, lifecycle
+from reactorcide.jobs.defaults import JobDefaults
+from reactorcide.jobs.dependents import graph_of
 from reactorcide.jobs.hints import WorkerHints
 from reactorcide.jobs.submit import submit
 from reactorcide.jobs.tasks import TASK_CLAIMED
@@ -36,19 +42,58 @@ from reactorcide.logs.local import LocalLogStore
 from reactorcide.metrics import Metrics
 from reactorcide.objects.filesystem import FilesystemObjectStore
 from reactorcide.runner.fake import FakeRunner
+from reactorcide.runs import RunContext, evaluation
+from reactorcide.runs.cancel import cancel as cancel_run
+from reactorcide.runs.evaluate import Evaluator
+from reactorcide.runs.rerun import Only, rerun
+from reactorcide.runs.start import Start, start
+from reactorcide.runs.upkeep import RunUpkeep
 from reactorcide.sources.roots import SourceRoots
 from reactorcide.store.database import Database
 from reactorcide.worker.attempt import Attempt, Limits
 from reactorcide.worker.duties import Duty
 from reactorcide.worker.interrupt import Reason
-from reactorcide.worker.local import LocalPort, queue_duties
+from reactorcide.worker.local import LocalPort, queue_duties, run_duties
 from reactorcide.worker.loop import Worker
 from reactorcide.worker.prepare import Preparation
+from reactorcide.workflows.resolve import run_status
 from tests.support.store import new_store
 
 USER = User(user_id="u", username="u", email=None, role=Role.USER, is_active=True, created_at_ms=0)
 LEASE_S = 60.0
+RUN_POINTS = ("run-committed", "submit-task-made", "dependents-committed")
 COMMANDS = ("print x; exit 0", "print x; exit 3", "print x; hang", "deaf; hang")
+
+
+graph_jobs = st.builds(
+    "command: {}, allow_failure: {}, condition: {}, {}".format,
+    st.sampled_from([json.dumps(command) for command in COMMANDS]),
+    st.sampled_from(("true", "false")),
+    st.sampled_from(("all_success", "no_failure", "always", "any_failed")),
+    st.sampled_from(
+        ("retries: 0", "retries: 1", "matrix: {n: [1, 2]}", "matrix: {n: [1, 2], max_parallel: 1}")
+    ),
+)
+"""The keys of a job, but for what it needs."""
+
+
+def workflow(jobs: list[str]) -> str:
+    """Return a workflow in which each job needs the one before it, and every other one the first, too."""
+    lines = []
+    for number, keys in enumerate(jobs):
+        needs = sorted({0, number - 1}) if number % 2 else [number - 1]
+        # Without a need none of them can fail.
+        keys = keys if number else keys.replace("any_failed", "always")
+        needed = ", ".join(f"j{need}" for need in needs) if number else ""
+        lines.append(f"  j{number}: {{{keys}, timeout: 100, checkout: false, needs: [{needed}]}}")
+    return "name: CI\non: push\njobs:\n" + "\n".join(lines)
+
+
+class EvaluatorHere(Evaluator):
+    """Evaluates in this process, which is quicker."""
+
+    def _run(self, request: str) -> dict[str, Any]:
+        return evaluation.evaluate(json.loads(request))
 
 
 class Killed(BaseException):
@@ -140,6 +185,16 @@ class Lifecycle(RuleBasedStateMachine):
             hints=WorkerHints(),
         )
         self.context.store.instance.id("instance")
+        self.context.store.instance.open_vault()
+        self.files: dict[str, bytes] = {}
+        self.runs = RunContext(
+            jobs=self.context,
+            commits=SimpleNamespace(
+                commit=lambda *_, **__: Commit(files=self.files, repository="r", sha="a")
+            ),
+            evaluator=EvaluatorHere(),
+            defaults=JobDefaults(image="alpine:latest"),
+        )
         self.runner = FakeRunner()
         self.runner.idle = self._idle
         self.patience = False
@@ -202,7 +257,11 @@ class Lifecycle(RuleBasedStateMachine):
             limits,
             concurrency=3,
             queues=(),
-            duties=[*queue_duties(QueueUpkeep(self.context, lease_s=LEASE_S)), purge],
+            duties=[
+                *queue_duties(QueueUpkeep(self.context, lease_s=LEASE_S)),
+                *run_duties(RunUpkeep(self.context)),
+                purge,
+            ],
         )
         self.context.store.tasks.submit_interrupted()
 
@@ -254,6 +313,41 @@ class Lifecycle(RuleBasedStateMachine):
             # One whose submitter was killed counts too: it is on disk.
             self.accepted.setdefault(job_id, definition)
 
+    @rule(jobs=st.lists(graph_jobs, min_size=1, max_size=5), crash_at=st.sampled_from((None, *RUN_POINTS)))
+    def somebody_starts_a_run(self, jobs: list[str], crash_at: str | None) -> None:
+        """A run comes, of a graph in which each job needs some of those before it."""
+        self.files = {".reactorcide/workflows/ci.yaml": workflow(jobs).encode()}
+        wanted = Start(source=RunSource(git_url="file:///x"), workflow=None, event={"name": "manual"})
+        self._alive(lambda: start(self.runs, USER, wanted), crash_at)
+
+    @rule(chance=st.randoms(use_true_random=False), crash_at=st.sampled_from((None, "run-cancel-written")))
+    def cancel_a_run(self, chance: random.Random, crash_at: str | None) -> None:
+        """Somebody cancels a run."""
+        self._change_a_run(chance, crash_at, lambda run_id: cancel_run(self.runs, USER, run_id))
+
+    @rule(
+        chance=st.randoms(use_true_random=False),
+        only=st.sampled_from(("all", "failed")),
+        crash_at=st.sampled_from((None, "run-rerun-written", "dependents-committed")),
+    )
+    def repeat_a_run(self, chance: random.Random, only: Only, crash_at: str | None) -> None:
+        """Somebody repeats a run."""
+        self._change_a_run(chance, crash_at, lambda run_id: rerun(self.runs, USER, run_id, only))
+
+    def _change_a_run(
+        self, chance: random.Random, crash_at: str | None, change: Callable[[str], object]
+    ) -> None:
+        runs = self._runs()
+        if not runs:
+            return
+        run_id = chance.choice(runs).run_id
+
+        def call() -> None:
+            with suppress(Conflict):
+                change(run_id)
+
+        self._alive(call, crash_at)
+
     @rule(chance=st.randoms(use_true_random=False), crash_at=st.sampled_from((None, None, "cancel-written")))
     def cancel(self, chance: random.Random, crash_at: str | None) -> None:
         """Somebody cancels a job."""
@@ -277,9 +371,14 @@ class Lifecycle(RuleBasedStateMachine):
     def delete(self, chance: random.Random, crash_at: str | None) -> None:
         """Somebody deletes a job."""
         job_id = self._some_job(chance)
-        if job_id is not None:
-            self._alive(lambda: delete.delete(self.context, USER, job_id), crash_at)
-            self.deleted.add(job_id)
+        if job_id is None:
+            return
+        if self.context.store.jobs.get(job_id).run_id is not None:
+            with pytest.raises(Conflict):
+                delete.delete(self.context, USER, job_id)
+            return
+        self._alive(lambda: delete.delete(self.context, USER, job_id), crash_at)
+        self.deleted.add(job_id)
 
     @rule(crash_at=st.none() | st.sampled_from(crashpoints.POINTS), patience=st.booleans())
     def work(self, crash_at: str | None, patience: bool) -> None:
@@ -352,6 +451,22 @@ class Lifecycle(RuleBasedStateMachine):
             assert self._starts()[job_id] == starts
 
     @invariant()
+    def no_run_waits_for_nothing(self) -> None:
+        """What ends a job says in the same transaction what follows: there is no moment in between."""
+        for run in self._runs():
+            nodes = self.context.store.runs.nodes(run.run_id)
+            states = {node.name: node.state for node in nodes}
+            for node in nodes:
+                if node.state is NodeState.ACTIVE:
+                    assert node.job_status is not None
+                    assert node.job_status not in FINAL
+                elif node.job_status is not None and node.state is not NodeState.WAITING:
+                    assert node.job_status in FINAL
+            assert run.is_final or NodeState.ACTIVE in states.values()
+            is_cancelled = run.status is RunStatus.CANCELLED
+            assert run.status is run_status(graph_of(nodes), states, is_cancelled=is_cancelled)
+
+    @invariant()
     def nothing_unexpected_was_logged(self) -> None:
         assert self.errors.messages == []
 
@@ -361,8 +476,14 @@ class Lifecycle(RuleBasedStateMachine):
 
     def _rows(self) -> dict[str, JobStatus]:
         with self.database.read() as db:
-            rows = db.execute_sql("SELECT job_id, status FROM job").fetchall()
-        return {job_id: JobStatus(status) for job_id, status in rows}
+            rows = db.execute_sql("SELECT job_id, status, run_id FROM job").fetchall()
+        for job_id, _, run_id in rows:
+            if run_id is not None and job_id not in self.accepted:
+                self.accepted[job_id] = self.context.store.jobs.get(job_id).definition
+        return {job_id: JobStatus(status) for job_id, status, _ in rows}
+
+    def _runs(self) -> list[Run]:
+        return self.context.store.runs.page(RunFilter(), limit=1000)
 
     # --- the end -------------------------------------------------------------------------------
 
@@ -374,10 +495,17 @@ class Lifecycle(RuleBasedStateMachine):
             # alone: it goes when its queue is looked at for the next job.
             for queue in ("default", "other"):
                 self.submit("exit 0", 0, -1, queue, None)
+            for _ in range(300):
+                self.clock.advance(LEASE_S + 1)
+                self._alive(self.worker.step, None)
+                if all(run.is_final for run in self._runs()) and not self.runner.containers:
+                    break
             for _ in range(30):
                 self.clock.advance(LEASE_S + 1)
                 self._alive(self.worker.step, None)
             rows = self._rows()
+            self.no_run_waits_for_nothing()
+            assert all(run.is_final for run in self._runs())
             assert set(rows.values()) <= set(FINAL), rows
             assert set(self.accepted) - self.deleted == set(rows)
             assert self.runner.containers == {}

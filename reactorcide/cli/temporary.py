@@ -1,0 +1,139 @@
+"""A service of this program's own with temporary data, for the commands that need none of the user's."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import reactorcide
+from reactorcide.cli.client import Client
+from reactorcide.cli.session import ServiceError
+from reactorcide.domain.errors import ReactorcideError
+from reactorcide.domain.jobs import ACTIVE
+from reactorcide.settings import Settings
+
+PACKAGE_PARENT = Path(reactorcide.__file__).parents[1]
+
+_LISTENS = re.compile(r"^Reactorcide listens on (http://\S+)$", re.MULTILINE)
+_START_S = 30.0
+_STOP_S = 15.0
+_LOOK_EVERY_S = 0.02
+_LOG_LINES = 20
+
+
+class ServiceFailed(ReactorcideError):
+    """The temporary service did not start or stop as it should."""
+
+
+class TemporaryService:
+    """A real ``reactorcide serve``, as a process of its own, with everything below ``home``."""
+
+    def __init__(self, home: Path, image: str, source_root: Path | None = None) -> None:
+        self._settings = Settings(data_dir=home / "data")
+        self._log_path = home / "service.log"
+        self._log_path.touch()
+        self._image = image
+        self._source_root = source_root
+        self.url = ""
+        """Where it listens, once it runs."""
+
+    def client(self) -> Client:
+        """Return a further client of the service, which runs."""
+        token = self._settings.admin_token_path.read_text("ascii").strip()
+        # Over its socket: a token that was read from a file goes to no port.
+        return Client(self._settings.data_dir, token, "the token is the one that the service has made")
+
+    @contextmanager
+    def running(self) -> Iterator[Client]:
+        """Start the service, yield a client of it, stop it; raises ``ServiceFailed`` where one goes wrong.
+
+        Where the body raises, the jobs are cancelled and their containers gone before the service stops.
+        """
+        process = self._start()
+        try:
+            self.url = self._wait_until_it_listens(process)
+            with self.client() as client:
+                try:
+                    yield client
+                except BaseException:
+                    _leave_no_container(client)
+                    raise
+            process.send_signal(signal.SIGTERM)
+            exit_code = _wait(process)
+            if exit_code != 0:
+                raise ServiceFailed(
+                    f"the service should have stopped with exit code 0, but it was {exit_code}"
+                )
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                _wait(process)
+
+    def log_tail(self) -> str:
+        """Return the last lines that the service has logged."""
+        with self._log_path.open(encoding="utf-8", errors="replace") as log:
+            return "".join(deque(log, _LOG_LINES))
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        # What the caller has set for a service of theirs is not meant for this one.
+        environment = {
+            name: value for name, value in os.environ.items() if not name.startswith("REACTORCIDE_")
+        }
+        # From a checkout, too, where nothing is installed.
+        search = [os.fspath(PACKAGE_PARENT), os.environ.get("PYTHONPATH", "")]
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, search))
+        options = {
+            "--port": "0",
+            "--data-dir": os.fspath(self._settings.data_dir),
+            "--default-image": self._image,
+        }
+        if self._source_root is not None:
+            options["--source-root"] = os.fspath(self._source_root)
+        arguments = [part for option in options.items() for part in option]
+        with self._log_path.open("ab") as log:
+            return subprocess.Popen(  # noqa: S603  # this very program
+                [sys.executable, "-m", "reactorcide", "serve", *arguments],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                # Ctrl-C is for this program, which then has the service clean up before it stops.
+                start_new_session=True,
+            )
+
+    def _wait_until_it_listens(self, process: subprocess.Popen[bytes]) -> str:
+        deadline = time.monotonic() + _START_S
+        while time.monotonic() < deadline:
+            match = _LISTENS.search(self._log_path.read_text("utf-8", errors="replace"))
+            if match is not None:
+                return match[1]
+            if process.poll() is not None:
+                raise ServiceFailed(f"the service did not start, its exit code is {process.returncode}")
+            time.sleep(_LOOK_EVERY_S)
+        raise ServiceFailed(f"the service did not listen within {_START_S:.0f} s")
+
+
+def _wait(process: subprocess.Popen[bytes]) -> int:
+    """Return the exit code; a process that takes too long to stop is killed with all that it has started."""
+    try:
+        return process.wait(_STOP_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        return process.wait()
+
+
+def _leave_no_container(client: Client) -> None:
+    """Cancel what is under way and wait until it is gone: a service that stops leaves containers running."""
+    deadline = time.monotonic() + _STOP_S
+    with suppress(ServiceError):
+        active = {"status": [status.value for status in ACTIVE]}
+        for job in client.jobs(active)["jobs"]:
+            client.cancel(job["job_id"])
+        while time.monotonic() < deadline and any(worker["running_jobs"] for worker in client.workers()):
+            time.sleep(_LOOK_EVERY_S)

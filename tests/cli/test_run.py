@@ -1,0 +1,102 @@
+"""``reactorcide run`` and ``reactorcide runs``: a workflow here, and on a service."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Program
+from tests.sources.support import Repository
+from tests.support.runs import repository
+
+TEXT = """
+name: CI
+on: [push]
+vars: {word: hello}
+jobs:
+  build: {command: cat given; echo "$WORD", environment: {WORD: "${vars.word}"}}
+  test: {needs: [build], matrix: {n: [1, 2]}, command: echo "n is $N", environment: {N: "${matrix.n}"}}
+"""
+FAILING = "name: F\non: push\njobs:\n  a: {command: echo no; exit 3}\n  b: {needs: [a], command: x}\n"
+
+
+def work_tree(tmp_path: Path, text: str) -> Path:
+    made = repository(tmp_path / "tree", {"workflows/ci.yaml": text})
+    (made.path / ".gitignore").write_text("ignored\n")
+    (made.path / "given").write_text("not committed\n")
+    (made.path / "ignored").write_text("x")
+    return made.path
+
+
+@pytest.fixture
+def program(lone: Program, tmp_path: Path) -> Program:
+    """The program, with a directory for temporary things that has to be empty in the end."""
+    (tmp_path / "temporary").mkdir()
+    return lone.with_variables(TMPDIR=str(tmp_path / "temporary"))
+
+
+def test_a_work_tree_runs_without_a_server(program: Program, tmp_path: Path, image: str) -> None:
+    tree = work_tree(tmp_path, TEXT)
+    result = program("run", "--image", image, "--event", "push", "--var", "word=bye", cwd=tree)
+    assert result.code == 0, result
+    lines = result.text.splitlines()
+    for line in ("build | not committed", "build | bye", "test (1) | n is 1", "test (2) | n is 2"):
+        assert line in lines
+    assert re.search(r"^test \(2\) +completed", result.text, re.MULTILINE)
+    assert lines[-1] == "CI completed"
+    assert "build running" in result.errors or "build completed" in result.errors
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
+def test_a_failure_is_one_and_a_wrong_file_is_two(program: Program, tmp_path: Path, image: str) -> None:
+    tree = work_tree(tmp_path, FAILING)
+    failed = program("run", "--image", image, cwd=tree)
+    assert failed.code == 1, failed
+    assert "a | no" in failed.text.splitlines()
+    assert re.search(r"^b +skipped +a did not succeed$", failed.text, re.MULTILINE)
+    assert failed.text.endswith("F failed")
+    file = tree / ".reactorcide/workflows/ci.yaml"
+    for text, problem in (
+        ("name: CI\non: push\njobs: {a: {comand: x}}\n", "ci.yaml:3:12: 'comand' is no key of a job"),
+        (
+            "name: CI\non: push\njobs: {a: {command: x, disable_run_local: true}}\n",
+            "disable_run_local keeps a from",
+        ),
+    ):
+        file.write_text(text)
+        wrong = program("run", cwd=tree)
+        assert (wrong.code, wrong.text) == (2, "")
+        assert problem in wrong.errors
+    file.write_text("name: CI\non: push\njobs: {a: {command: x, cache: [{key: [x], paths: [/x]}]}}\n")
+    unsupported = program("run", "--image", image, cwd=tree)
+    assert unsupported.code == 2
+    assert "the job 'a' has the key cache" in unsupported.errors
+    assert program("run", "nope", cwd=tree).code == 2
+    assert program("run", cwd=tmp_path).code == 2
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
+def test_runs_on_a_service(reactorcide: Program, tmp_path: Path) -> None:
+    made = repository(tmp_path / "tree", {"workflows/ci.yaml": FAILING})
+    started = reactorcide("runs", "start", "ci", "--source", made.path, "--follow")
+    assert started.code == 1
+    assert "a failed" in started.errors
+    assert "b skipped: a did not succeed" in started.errors
+    listed = json.loads(reactorcide.fine("runs", "list", "--workflow", "ci", "--json").output)["runs"]
+    run_id = listed[0]["run_id"]
+    assert run_id in reactorcide.fine("runs", "list").text
+    shown = reactorcide.fine("runs", "show", run_id).text
+    assert "  b skipped: a did not succeed" in shown
+    assert reactorcide.fine("runs", "logs", run_id).text.startswith("--- a\nno\n")
+    assert reactorcide.fine("runs", "logs", run_id, "a").text.startswith("no\n")
+    assert "it has a, b" in reactorcide("runs", "logs", run_id, "c").errors
+    repeated = reactorcide("runs", "rerun", run_id, "--failed", "--follow", "--json")
+    assert (repeated.code, repeated.json["attempt"]) == (1, 2)
+    assert "failed already" in reactorcide("runs", "cancel", run_id).errors
+    wrong = Repository(tmp_path / "wrong")
+    (wrong.path / ".reactorcide/workflows").mkdir(parents=True)
+    (wrong.path / ".reactorcide/workflows/ci.yaml").write_text("name: CI\non: push\njobs: {a: {comand: x}}\n")
+    result = reactorcide("runs", "start", "--source", wrong.path)
+    assert result.code == 1
+    assert "did you mean command?" in result.errors
