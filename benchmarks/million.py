@@ -8,7 +8,8 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.figures import Figure, alone, seconds
-from reactorcide.domain.jobs import Job, JobDefinition, JobFilter, JobStatus
+from reactorcide.domain.definition import JobDefinition
+from reactorcide.domain.jobs import Job, JobFilter, JobStatus
 from reactorcide.lib.ids import new_id
 from reactorcide.metrics import Metrics
 from reactorcide.store import Store

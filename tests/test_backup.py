@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from reactorcide import backup
+from reactorcide.domain.definition import JobDefinition
 from reactorcide.domain.errors import ConfigurationError
-from reactorcide.domain.jobs import Job, JobDefinition, JobStatus, attempt_prefix, log_key
+from reactorcide.domain.jobs import Job, JobStatus, attempt_prefix, log_key
 from reactorcide.logs.local import LocalLogStore
 from reactorcide.objects.filesystem import FilesystemObjectStore
 from reactorcide.settings import Settings

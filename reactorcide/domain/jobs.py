@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 
-from reactorcide.domain.definition import JobDefinition as JobDefinition
+from reactorcide.domain.definition import JobDefinition
 
 ARTIFACTS_DIR = "/job/artifacts"
 """Where a job leaves what is to be kept, in its container."""

@@ -10,8 +10,8 @@ from dataclasses import replace
 
 from reactorcide.domain.accounts import User
 from reactorcide.domain.audit import Action, AuditEntry
+from reactorcide.domain.definition import JobDefinition
 from reactorcide.domain.errors import InvalidInput, JobFailed, NotFound, ObjectNotFound, TooLarge
-from reactorcide.domain.jobs import JobDefinition
 from reactorcide.domain.sources import Source
 from reactorcide.jobs import StoredJobs, access, read
 from reactorcide.lib.clock import now_ms

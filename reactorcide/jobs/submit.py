@@ -6,8 +6,9 @@ import random
 from reactorcide import crashpoints
 from reactorcide.domain.accounts import User
 from reactorcide.domain.audit import Action, AuditEntry
+from reactorcide.domain.definition import JobDefinition
 from reactorcide.domain.errors import Conflict, CorndogsError, KeyTaken, StoreError
-from reactorcide.domain.jobs import Job, JobDefinition, JobStatus, RequestKey
+from reactorcide.domain.jobs import Job, JobStatus, RequestKey
 from reactorcide.jobs import JobContext, lifecycle, sources, tasks
 from reactorcide.lib.clock import now_ms
 from reactorcide.lib.ids import new_id

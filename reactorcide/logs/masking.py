@@ -6,8 +6,7 @@ from functools import partial
 from ahocorasick_rs import BytesAhoCorasick, Implementation, MatchKind
 
 from reactorcide import logconfig
-from reactorcide.domain.definition import MIN_SECRET_CHARS
-from reactorcide.domain.jobs import JobDefinition
+from reactorcide.domain.definition import MIN_SECRET_CHARS, JobDefinition
 from reactorcide.domain.secrets import REDACTED, secrets_of
 
 _REDACTED = REDACTED.encode()

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
+from reactorcide.domain.definition import JobDefinition
 from reactorcide.domain.errors import StoreError
-from reactorcide.domain.jobs import Job, JobDefinition, JobStatus
+from reactorcide.domain.jobs import Job, JobStatus
 from reactorcide.domain.secrets import REDACTED, redacted_url, secret_variables
 from reactorcide.store.models import JobRow
 from reactorcide.store.vault import Vault

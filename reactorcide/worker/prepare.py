@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
+from reactorcide.domain.definition import JobDefinition
 from reactorcide.domain.errors import InvalidInput, JobFailed
-from reactorcide.domain.jobs import ARTIFACTS_DIR, Job, JobDefinition
+from reactorcide.domain.jobs import ARTIFACTS_DIR, Job
 from reactorcide.domain.runs import Commit
 from reactorcide.lib.tar import Entry
 from reactorcide.sources.addresses import AddressRules

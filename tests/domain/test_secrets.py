@@ -2,7 +2,7 @@
 
 import pytest
 
-from reactorcide.domain.jobs import JobDefinition
+from reactorcide.domain.definition import JobDefinition
 from reactorcide.domain.secrets import (
     guess,
     looks_secret,

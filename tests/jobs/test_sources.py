@@ -21,8 +21,9 @@ import pytest
 
 from reactorcide.domain.accounts import Role, User
 from reactorcide.domain.artifacts import Artifact
+from reactorcide.domain.definition import JobDefinition
 from reactorcide.domain.errors import Forbidden, InvalidInput, JobFailed, NotFound, TooLarge
-from reactorcide.domain.jobs import Job, JobDefinition, JobStatus, Outcome, artifacts_prefix, attempt_prefix
+from reactorcide.domain.jobs import Job, JobStatus, Outcome, artifacts_prefix, attempt_prefix
 from reactorcide.jobs import JobContext, delete, ending, read, sources
 from reactorcide.jobs.hints import WorkerHints
 from reactorcide.lib.clock import now_ms

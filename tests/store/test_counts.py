@@ -22,8 +22,9 @@ from hypothesis.stateful import (
     rule,
 )
 
+from reactorcide.domain.definition import JobDefinition
 from reactorcide.domain.errors import IllegalTransition, NotFound
-from reactorcide.domain.jobs import Job, JobDefinition, JobFilter, JobStatus, allowed_from
+from reactorcide.domain.jobs import Job, JobFilter, JobStatus, allowed_from
 from reactorcide.store import Store
 from reactorcide.store import lists as lists_module
 from reactorcide.store.database import Database

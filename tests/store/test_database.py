@@ -12,8 +12,9 @@ from peewee import IntegrityError, SqliteDatabase
 from playhouse import migrations
 
 from reactorcide import store
+from reactorcide.domain.definition import JobDefinition
 from reactorcide.domain.errors import ConfigurationError, StoreError
-from reactorcide.domain.jobs import Job, JobDefinition, JobFilter, JobStatus
+from reactorcide.domain.jobs import Job, JobFilter, JobStatus
 from reactorcide.lib.ids import new_id
 from reactorcide.store.database import MIGRATIONS_DIR, Database
 from reactorcide.store.models import ALL_MODELS, InstanceRow

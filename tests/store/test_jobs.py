@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
+from reactorcide.domain.definition import JobDefinition
 from reactorcide.domain.errors import IllegalTransition, KeyTaken, NotFound
 from reactorcide.domain.jobs import (
     ACTIVE,
     FINAL,
     WAITING,
     Job,
-    JobDefinition,
     JobFilter,
     JobStatus,
     RequestKey,

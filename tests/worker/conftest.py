@@ -11,7 +11,8 @@ import pytest
 from reactorcide.corndogs.client import GrpcCorndogs
 from reactorcide.corndogs.server import EmbeddedCorndogs
 from reactorcide.domain.accounts import Role, User
-from reactorcide.domain.jobs import Job, JobDefinition
+from reactorcide.domain.definition import JobDefinition
+from reactorcide.domain.jobs import Job
 from reactorcide.jobs import JobContext
 from reactorcide.jobs.hints import WorkerHints
 from reactorcide.jobs.logs import LogPart, read

@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reactorcide.domain.artifacts import Artifact
+from reactorcide.domain.definition import JobDefinition
 from reactorcide.domain.errors import EngineUnavailable, JobInterrupted, NotFound
-from reactorcide.domain.jobs import Job, JobDefinition, JobStatus
+from reactorcide.domain.jobs import Job, JobStatus
 from reactorcide.jobs import JobContext, read
 from reactorcide.jobs.hints import WorkerHints
 from reactorcide.lib.notifier import LocalNotifier

@@ -27,8 +27,9 @@ from reactorcide import crashpoints
 from reactorcide.corndogs.client import GrpcCorndogs
 from reactorcide.corndogs.server import EmbeddedCorndogs
 from reactorcide.domain.accounts import Role, User
+from reactorcide.domain.definition import JobDefinition
 from reactorcide.domain.errors import Conflict, CorndogsUnavailable
-from reactorcide.domain.jobs import FINAL, WAITING, Job, JobDefinition, JobStatus, Outcome
+from reactorcide.domain.jobs import FINAL, WAITING, Job, JobStatus, Outcome
 from reactorcide.domain.runs import Commit, NodeState, Run, RunFilter, RunSource, RunStatus
 from reactorcide.jobs import JobContext, cancel, delete, ending, explain, lifecycle
 from reactorcide.jobs.defaults import JobDefaults

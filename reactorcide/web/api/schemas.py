@@ -9,9 +9,6 @@ from pydantic_core import CoreSchema
 from reactorcide.web.errors import MAX_DETAILS
 
 MAX_FILTER_CHARS = 255
-# Checks in code, which give better sentences, stand in the document as patterns: ECMA-262 regular
-# expressions with the flag "u", as in JSON Schema. PRINTABLE is str.isprintable without the space.
-PRINTABLE = r"[\p{L}\p{M}\p{N}\p{P}\p{S}]"
 ShortText = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 QueueName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
 Id = Annotated[str, Field(json_schema_extra={"format": "uuid"})]

@@ -5,8 +5,9 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from reactorcide.domain.audit import Action
+from reactorcide.domain.definition import PRINTABLE
 from reactorcide.domain.errors import InvalidInput
-from reactorcide.web.api.schemas import MAX_FILTER_CHARS, PRINTABLE, Body, Count, Id, Query, ShortText, Time
+from reactorcide.web.api.schemas import MAX_FILTER_CHARS, Body, Count, Id, Query, ShortText, Time
 
 RoleName = Literal["user", "admin"]
 ScopeName = Literal["jobs:read", "jobs:write", "admin"]

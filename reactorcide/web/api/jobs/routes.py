@@ -6,9 +6,9 @@ from typing import Any
 
 from flask import Response, jsonify
 
-from reactorcide.domain.definition import JOB_FIELDS
+from reactorcide.domain.definition import JOB_FIELDS, JobDefinition
 from reactorcide.domain.errors import Forbidden, InvalidInput
-from reactorcide.domain.jobs import AttemptRecord, Job, JobDefinition, JobFilter, RequestKey, log_key
+from reactorcide.domain.jobs import AttemptRecord, Job, JobFilter, RequestKey, log_key
 from reactorcide.domain.secrets import redacted_url, redacted_variables
 from reactorcide.jobs import access, explain, read
 from reactorcide.jobs.cancel import cancel
