@@ -14,7 +14,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import footprint, jobs, million, throughput, workflows
+from benchmarks import footprint, jobs, million, runs, throughput, workflows
 from benchmarks.figures import Figure
 
 
@@ -44,6 +44,8 @@ def main(image: str, quick: bool, only: tuple[str, ...], report: Path | None) ->
         "lists": partial(million.lists, quick=quick),
         "scrape": partial(million.scrape, quick=quick),
         "workflow": partial(workflows.evaluation, quick=quick),
+        "run": partial(runs.layers, image, quick=quick),
+        "dependent": partial(runs.to_dependent, image, quick=quick),
         "memory": partial(footprint.idle_memory, image, quick=quick),
         "start": partial(footprint.cold_start, quick=quick),
     }

@@ -19,6 +19,8 @@ class Action(StrEnum):
     RUN_START = "run.start"
     RUN_CANCEL = "run.cancel"
     RUN_RERUN = "run.rerun"
+    RUN_DELETE = "run.delete"
+    """Since it was not to be kept any longer."""
     SOURCE_UPLOAD = "source.upload"
     TOKEN_CREATE = "token.create"  # noqa: S105  # no password
     TOKEN_REVOKE = "token.revoke"  # noqa: S105  # no password

@@ -94,7 +94,8 @@ def apply(
     """
     _measure(context, stopping)
     removed: list[Removal] = []
-    for removal in plan(context, policy):
+    planned = plan(context, policy)
+    for removal in planned:
         if stopping():
             break
         at_ms = now_ms()
@@ -108,7 +109,22 @@ def apply(
         announce_deleted(context, removal.job_id)
         purge(context, removal.job_id)
         removed.append(removal)
+    _remove_runs(context, policy, planned, by=by)
     return removed
+
+
+def _remove_runs(context: StoredJobs, policy: Policy, planned: list[Removal], *, by: Actor) -> None:
+    """Remove the runs without a job that are as old as jobs that are not kept."""
+    at_ms = now_ms()
+    up_to_ms = max((removal.completed_at_ms for removal in planned), default=0)
+    if policy.keep_days:
+        up_to_ms = max(up_to_ms, at_ms - policy.keep_days * DAY_MS)
+    if not up_to_ms:
+        return
+    with context.store.transaction() as tx:
+        for run_id in tx.runs.remove_ended(up_to_ms=up_to_ms):
+            tx.audit.add(AuditEntry(at_ms=at_ms, by=by, action=Action.RUN_DELETE, subject=run_id))
+            log.info("run is removed with its jobs", extra={"run_id": run_id})
 
 
 def _measure(context: StoredJobs, stopping: Callable[[], bool]) -> None:

@@ -96,7 +96,7 @@ class Evaluator:
         }
         try:
             done = subprocess.run(  # noqa: S603  # our own program
-                [sys.executable, "-c", _PROGRAM],
+                [sys.executable, "-P", "-c", _PROGRAM],
                 input=request,
                 capture_output=True,
                 encoding="utf-8",

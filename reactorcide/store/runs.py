@@ -36,6 +36,11 @@ _OPEN = (
     "ORDER BY run_id LIMIT ?"
 )
 
+_REMOVE_ENDED = (
+    "DELETE FROM run WHERE completed_at_ms <= ? "
+    "AND NOT EXISTS (SELECT 1 FROM job WHERE job.run_id = run.run_id) RETURNING run_id"
+)
+
 
 class Runs:
     """Runs of workflows. Thread-safe; each write is one transaction, or part of the one this belongs to."""
@@ -183,6 +188,18 @@ class Runs:
         with self._db.read() as db:
             rows = db.execute_sql(f"{sql} ORDER BY created_at_ms DESC, run_id DESC LIMIT ?", (*values, limit))
             return [_run(row) for row in rows]
+
+    def remove_ended(self, *, up_to_ms: int) -> list[str]:
+        """Remove the runs that ended up to then and have no job left; returns their ids."""
+
+        def work(db: Any) -> list[str]:
+            run_ids = [run_id for (run_id,) in db.execute_sql(_REMOVE_ENDED, (up_to_ms,)).fetchall()]
+            for run_id in run_ids:
+                db.execute_sql("DELETE FROM node WHERE run_id = ?", (run_id,))
+                db.execute_sql("DELETE FROM job_event WHERE run_id = ?", (run_id,))
+            return run_ids
+
+        return self._db.write(work)
 
     def open(self, *, before_ms: int, after: str, limit: int) -> list[str]:
         """Return the ids of runs that are not over and have not changed since then, in their order.

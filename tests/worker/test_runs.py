@@ -1,0 +1,110 @@
+"""Runs on a real database and queue and a fake engine: what a crash leaves, and what retention removes."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from reactorcide.domain.audit import AuditFilter, operator
+from reactorcide.domain.errors import InvalidInput, NotFound
+from reactorcide.domain.jobs import ACTIVE, JobStatus
+from reactorcide.domain.runs import Commit, NodeState, Run, RunSource, RunStatus
+from reactorcide.jobs import retention
+from reactorcide.jobs.defaults import JobDefaults
+from reactorcide.lib.clock import now_ms
+from reactorcide.runs import RunContext, upkeep
+from reactorcide.runs.evaluate import Evaluator
+from reactorcide.runs.start import Start, start
+from tests.support.waiting import wait_until
+from tests.worker.conftest import USER, House
+
+TEXT = """
+name: CI
+on: push
+jobs:
+  a: {command: exit 0, checkout: false}
+  b: {needs: [a], command: exit 0, checkout: false}
+"""
+
+
+def started(house: House, text: str = TEXT, *, timeout_s: float = 60) -> Run:
+    commit = Commit(files={".reactorcide/workflows/ci.yaml": text.encode()}, repository="r")
+    context = RunContext(
+        jobs=house.context,
+        commits=SimpleNamespace(commit=lambda *_, **__: commit),
+        evaluator=Evaluator(timeout_s=timeout_s),
+        defaults=JobDefaults(image="alpine:latest"),
+    )
+    wanted = Start(source=RunSource(git_url="file:///x"), workflow=None, event={"name": "push"})
+    run, is_new = start(context, USER, wanted)
+    assert is_new
+    return run
+
+
+def over(house: House, run: Run) -> Run:
+    runs = house.context.store.runs
+    wait_until(lambda: runs.get(run.run_id).is_final, 20, "the run is over")
+    return runs.get(run.run_id)
+
+
+def test_what_a_crash_has_left_is_resolved(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = house.context.store
+    run = started(house)
+    (first, second) = store.runs.nodes(run.run_id)
+    assert (first.state, second.state) == (NodeState.ACTIVE, NodeState.WAITING)
+    # As if it had ended without what follows from that.
+    store.jobs.transition(
+        first.job_id or "", JobStatus.CANCELLED, now_ms=now_ms(), only_from=ACTIVE, completed_at_ms=now_ms()
+    )
+    sweep = upkeep.RunUpkeep(house.context)
+    sweep.resolve_open()
+    assert not store.runs.get(run.run_id).is_final
+    monkeypatch.setattr(upkeep, "_UNCHANGED_MS", -1)
+    sweep.resolve_open()
+    ended = store.runs.get(run.run_id)
+    assert (ended.status, ended.is_final) == (RunStatus.FAILED, True)
+    assert [node.state for node in store.runs.nodes(run.run_id)] == [
+        NodeState.CANCELLED,
+        NodeState.SKIPPED_BY_FAILURE,
+    ]
+
+
+def test_retention_leaves_open_runs_alone_and_removes_those_without_jobs(house: House) -> None:
+    store = house.context.store
+    house.worker()
+    done = over(house, started(house))
+    failed = started(house, "name: CI\non: push\njobs: {a: {comand: x}}\n")
+    open_run = started(house, TEXT.replace("a: {command: exit 0", "a: {command: print x; hang"))
+    kept = house.ended(house.submit())
+    policy = retention.Policy(keep_jobs=1)
+
+    def removed() -> bool:
+        retention.apply(house.context, policy, by=operator())
+        return store.runs.find(done.run_id) is None
+
+    # A task is closed only after its job has ended, and up to then nothing of that is removed.
+    wait_until(removed, 20, "the run and its jobs are removed")
+    assert store.runs.nodes(done.run_id) == []
+    assert store.jobs.get(kept.job_id)
+    assert not store.runs.get(open_run.run_id).is_final
+    assert store.runs.nodes(open_run.run_id)[0].job_status is not None
+    # It ended after all that were removed.
+    assert store.runs.get(failed.run_id).reason
+    entries, _ = store.audit.page(AuditFilter(subject=done.run_id), limit=10)
+    assert [entry.action for _, entry in entries] == ["run.delete", "run.start"]
+    with pytest.raises(NotFound):
+        store.runs.get(done.run_id)
+
+
+def test_an_evaluation_has_a_deadline(house: House) -> None:
+    with pytest.raises(InvalidInput, match=r"evaluating the workflow files took longer than 0\.01 s"):
+        started(house, timeout_s=0.01)
+
+
+def test_a_file_that_is_a_bomb_is_a_failed_run(house: House) -> None:
+    bomb = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+        f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n"
+        for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+    )
+    run = started(house, bomb)
+    assert run.status is RunStatus.FAILED
+    assert "ci.yaml:" in (run.reason or "")
