@@ -38,6 +38,8 @@ WARM_S = 300
 """After this all threads, connections and caches that an attack brings about are there."""
 LIMITS = {
     "concurrency": 5,
+    # The large jobs of a hostile user are in another, to be listed only: the places are for all users alike.
+    "queues": "default",
     "max_disk": "48m",
     "pids_limit": 64,
     "default_memory_limit": "128m",

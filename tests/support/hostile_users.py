@@ -271,17 +271,18 @@ def list_large_jobs(client: Client) -> str:
     # As JSON each takes six times as much.
     command = "\x01" * (100 << 10)
     queue = f"never-{random.randrange(1000)}"  # noqa: S311  # names, no secrets
-    for _ in range(30):
-        answer = client.post_job(job_command=command, queue_name=queue, name="large")
-        assert answer.status_code == 201, answer.text
-    jobs = [job["job_id"] for job in client.get("jobs", limit=1000, queue_name=queue)["jobs"]]
-    address, headers = f"{client.base_url}/api/v1/jobs", {"Authorization": f"Bearer {client.token}"}
-    for _ in range(5):
-        answer = requests.get(address, params={"limit": "1000"}, headers=headers, timeout=60)
-        assert (answer.status_code, len(answer.content) <= 8 << 20) == (200, True)
-    for job_id in jobs:
-        client.request("PUT", f"jobs/{job_id}/cancel")
-        client.request("DELETE", f"jobs/{job_id}")
+    try:
+        for _ in range(30):
+            answer = client.post_job(job_command=command, queue_name=queue, name="large")
+            assert answer.status_code == 201, answer.text
+        address, headers = f"{client.base_url}/api/v1/jobs", {"Authorization": f"Bearer {client.token}"}
+        for _ in range(5):
+            answer = requests.get(address, params={"limit": "1000"}, headers=headers, timeout=60)
+            assert (answer.status_code, len(answer.content) <= 8 << 20) == (200, True)
+    finally:
+        for job in client.get("jobs", limit=1000, queue_name=queue)["jobs"]:
+            client.request("PUT", f"jobs/{job['job_id']}/cancel")
+            client.request("DELETE", f"jobs/{job['job_id']}")
     return "listed"
 
 
