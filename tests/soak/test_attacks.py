@@ -39,7 +39,7 @@ WARM_S = 300
 LIMITS = {
     "concurrency": 5,
     # The large jobs of a hostile user are in another, to be listed only: the places are for all users alike.
-    "queues": "default",
+    "queue": "default",
     "max_disk": "48m",
     "pids_limit": 64,
     "default_memory_limit": "128m",
