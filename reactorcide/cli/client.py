@@ -22,6 +22,8 @@ _PAUSE_S = 0.5
 _POLL_S = 1
 _LAST_ID = "Last-Event-ID"
 _START = "X-Log-Position"
+_MAX_EVENT_BYTES = 1 << 20
+"""The service's events of a log have 64 KiB of text, of which a byte takes up to six in JSON."""
 
 
 class Client(Session):
@@ -53,7 +55,7 @@ class Client(Session):
 
     def delete(self, job_id: str) -> None:
         """Delete a job."""
-        self._send("DELETE", f"/jobs/{job_id}")
+        self._send("DELETE", f"/jobs/{job_id}").close()
 
     def pin(self, job_id: str, *, pinned: bool) -> Json:
         """Pin or unpin a job and return it. Safe to repeat."""
@@ -174,7 +176,7 @@ class Client(Session):
             attempt, _, start = self._start(response).partition(":")
             offset = int(start)
             yield b"", f"{attempt}:{offset}"
-            for chunk in response.iter_content(None):
+            for chunk in self._chunks(response):
                 offset += len(chunk)
                 yield chunk, f"{attempt}:{offset}"
 
@@ -186,13 +188,7 @@ class Client(Session):
         self._begins_line = position is None or self._begins_line
         with self._opened(f"/jobs/{job_id}/logs", query | {"stream": stream}, headers) as response:
             yield b"", self._start(response)
-            fields: dict[str, str] = {}
-            for line in response.iter_lines(chunk_size=None):
-                name, _, value = line.decode().partition(": ")
-                if line:
-                    fields[name] = value
-                    continue
-                event, fields = fields, {}
+            for event in self._events(response):
                 if "data" not in event or event.get("event") == "end":
                     continue
                 data = json.loads(event["data"])
@@ -205,6 +201,20 @@ class Client(Session):
                     self._begins_line = ends_line
                 yield text, event["id"]
 
+    def _events(self, response: "requests.Response") -> Iterator[dict[str, str]]:
+        """Yield the fields of each server-sent event."""
+        held = bytearray()
+        for chunk in self._chunks(response):
+            searched = max(0, len(held) - 1)
+            held += chunk
+            while (end := held.find(b"\n\n", searched)) >= 0:
+                lines = held[:end].decode().split("\n")
+                del held[: end + 2]
+                searched = 0
+                yield {name: value for name, _, value in (line.partition(": ") for line in lines)}
+            if len(held) > _MAX_EVENT_BYTES:
+                raise self._too_long("an event", _MAX_EVENT_BYTES)
+
     def _start(self, response: "requests.Response") -> str:
         """Return the position in the log at which an answer begins."""
         start = response.headers.get(_START)
@@ -214,7 +224,7 @@ class Client(Session):
 
     @contextmanager
     def _opened(self, path: str, query: Json, headers: Mapping[str, str]) -> "Iterator[requests.Response]":
-        response = self._send("GET", path, params=query, headers=headers, stream=True, silence_s=_SILENCE_S)
+        response = self._send("GET", path, params=query, headers=headers, silence_s=_SILENCE_S)
         with response, self._translated():
             yield response
 

@@ -1,5 +1,6 @@
 """A connection to a service over HTTP, and the error sentences if that fails."""
 
+import json
 import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -23,6 +24,13 @@ _LOCAL_BASE_URL = "http://localhost"
 CONNECT_S = 5.0
 ANSWER_S = 60.0
 BLOCK_BYTES = 1 << 16
+_MAX_JSON_BYTES = 32 << 20
+"""The service's lists have at most 8 MiB."""
+_MAX_ERROR_BYTES = 64 << 10
+_MAX_UNDECODED_BYTES = 1 << 20
+"""How much may arrive of a stream, or in addition to a body, without a byte of content."""
+_BODY_S = 300.0
+"""The time for a whole body, except a download or a followed log: for 8 MiB that is some 28 KiB/s."""
 _LET_THROUGH = "it has to let requests to /api/v1 pass, which bring a token of their own"
 
 Json = dict[str, Any]
@@ -50,7 +58,7 @@ class Session:
 
     def __init__(self, service: str | Path, token: str | None, token_advice: str) -> None:
         # Imported here: it takes longer than everything else that a command needs.
-        import requests
+        from reactorcide.cli.transport import Adapter, HttpSession, LocalAdapter
 
         self._data_dir = service if isinstance(service, Path) else None
         self.url = str(service) if self._data_dir is None else f"unix:{_socket_path(self._data_dir)}"
@@ -59,7 +67,9 @@ class Session:
         """The service's address is one of this host."""
         self._has_token = bool(token)
         self._token_advice = token_advice
-        self._session = requests.Session()
+        self._session = HttpSession()
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, Adapter())
         # A proxy cannot reach this host's loopback.
         self._session.trust_env = not self.is_local
         if not self._session.trust_env:
@@ -68,8 +78,6 @@ class Session:
         # A callable, because .netrc would override a header.
         self._session.auth = _Bearer(token) if token else _nothing
         if self._data_dir is not None:
-            from reactorcide.cli.transport import LocalAdapter
-
             self._session.mount(_LOCAL_BASE_URL, LocalAdapter(self._data_dir, CONNECT_S))
         self._begins_line = True
 
@@ -82,9 +90,12 @@ class Session:
         self._session.close()
 
     def _json(self, method: str, path: str, **arguments: Any) -> Json:
-        response = self._send(method, path, **arguments)
+        with self._send(method, path, **arguments) as response:
+            content = self._content(response, _MAX_JSON_BYTES)
+        if len(content) > _MAX_JSON_BYTES:
+            raise self._too_long("a body", _MAX_JSON_BYTES)
         try:
-            body = response.json()
+            body = json.loads(content)
         except (ValueError, RecursionError) as exc:
             raise self._stranger(response) from exc
         if not isinstance(body, dict):
@@ -92,22 +103,47 @@ class Session:
         return body
 
     def _stream(self, path: str, query: Json, *, silence_s: float) -> Iterator[bytes]:
-        response = self._send("GET", path, params=query, stream=True, silence_s=silence_s)
-        with response, self._translated():
+        with self._send("GET", path, params=query, silence_s=silence_s) as response, self._translated():
             # Signals that the service has answered.
             yield b""
-            yield from response.iter_content(BLOCK_BYTES)
+            yield from self._chunks(response)
+
+    def _chunks(self, response: "requests.Response") -> Iterator[bytes]:
+        """Yield a body of any length, which may take any time; see ``silence_s``."""
+        from reactorcide.cli.transport import limit_body
+
+        limit_body(response, _MAX_UNDECODED_BYTES)
+        for chunk in response.iter_content(BLOCK_BYTES):
+            yield chunk
+            limit_body(response, _MAX_UNDECODED_BYTES)
+
+    def _content(self, response: "requests.Response", max_bytes: int) -> bytearray:
+        """Return a whole body; of a longer one its beginning, which has more than ``max_bytes``."""
+        from reactorcide.cli.transport import limit_body
+
+        content = bytearray()
+        with self._translated():
+            limit_body(response, max_bytes + _MAX_UNDECODED_BYTES, _BODY_S)
+            for chunk in response.iter_content(BLOCK_BYTES):
+                content += chunk
+                if len(content) > max_bytes:
+                    break
+        return content
 
     def _send(
         self, method: str, path: str, *, silence_s: float = ANSWER_S, **arguments: Any
     ) -> "requests.Response":
+        """Send a request and return the answer, whose body is still to be read.
+
+        ``silence_s`` limits the time from the end of the request to the end of the answer's head, and then
+        each wait for a part of its body.
+        """
         with self._translated():
             response = self._session.request(
                 method,
                 self._base_url + _PREFIX + path,
                 timeout=(CONNECT_S, silence_s),
-                # A redirected POST would arrive as a GET.
-                allow_redirects=False,
+                stream=True,
                 **arguments,
             )
         if response.status_code < 300:
@@ -117,14 +153,17 @@ class Session:
 
     def _refusal(self, response: "requests.Response") -> ServiceError:
         status = response.status_code
-        if 300 <= status < 400 and "Location" in response.headers:
-            return self._redirected(response)
+        content = bytearray()
         try:
-            answer = response.json()
+            if 300 <= status < 400 and "Location" in response.headers:
+                return self._redirected(response)
+            content = self._content(response, _MAX_ERROR_BYTES)
+            answer = json.loads(content)
             message = str(answer["message"])
             fields = [str(item["field"]) for item in answer.get("details", ())]
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            return self._stranger(response)
+            # Not every redirect is to a valid address.
+            return self._stranger(response, content)
         if status == 401:
             message = f"{message} ({self._token_advice})" if self._has_token else self._token_advice
         kind = ServiceAway if status in (502, 503, 504) else ServiceError
@@ -144,7 +183,7 @@ class Session:
             + _LET_THROUGH
         )
 
-    def _stranger(self, response: "requests.Response") -> ServiceError:
+    def _stranger(self, response: "requests.Response", content: bytes | bytearray = b"") -> ServiceError:
         """Return the error for an answer that is not from the service, but mostly from a proxy."""
         status = response.status_code
         who = f"{_in_front(response)} of {self.url}"
@@ -162,7 +201,7 @@ class Session:
                 f"{who} wants a login of its own (status {status}), and the service has not seen the token; "
                 f"{_LET_THROUGH}"
             )
-        if status == 400 and b"HTTPS port" in response.content:
+        if status == 400 and b"HTTPS port" in content:
             return ServiceError(f"{self.url} speaks TLS: set REACTORCIDE_API_URL to an address with https://")
         return ServiceError(
             f"what answers at {self.url} (status {status}) is no Reactorcide, or something in front of it; "
@@ -173,8 +212,12 @@ class Session:
     def _translated(self) -> Iterator[None]:
         from requests import exceptions
 
+        from reactorcide.cli.transport import TooLong
+
         try:
             yield
+        except TooLong as exc:
+            raise self._too_long(exc.what, exc.max_bytes) from exc
         except exceptions.SSLError as exc:
             if "CERTIFICATE_VERIFY_FAILED" not in str(exc):
                 raise ServiceError(
@@ -185,14 +228,39 @@ class Session:
         except exceptions.ConnectTimeout as exc:
             raise ServiceAway(self._nobody()) from exc
         except exceptions.Timeout as exc:
-            raise ServiceAway(f"the service at {self.url} takes too long to answer; try again") from exc
+            raise self._too_slow() from exc
         except exceptions.ConnectionError as exc:
-            raise ServiceAway(self._nobody()) from exc
+            raise self._unconnected(exc) from exc
         except exceptions.ChunkedEncodingError as exc:
             raise ServiceAway(f"the connection to {self.url} broke; try again") from exc
         except (exceptions.RequestException, ValueError) as exc:
-            # The library reads the address that an answer redirects to, and not every stranger's is one.
             raise ServiceError(f"{self.url} cannot be asked: {exc}; check REACTORCIDE_API_URL") from exc
+
+    def _unconnected(self, exc: Exception) -> ServiceError:
+        """Return the error for the library's ``ConnectionError``, which has a cause among its arguments."""
+        from http.client import HTTPException, RemoteDisconnected
+
+        from urllib3.exceptions import ProtocolError, ReadTimeoutError
+
+        reason = exc.args[0] if exc.args else None
+        if isinstance(reason, ReadTimeoutError):
+            return self._too_slow()
+        cause = reason.args[-1] if isinstance(reason, ProtocolError) else None
+        if isinstance(cause, HTTPException) and not isinstance(cause, RemoteDisconnected):
+            return ServiceError(
+                f"what answers at {self.url} is no Reactorcide: its answer is no valid HTTP "
+                f"({type(cause).__name__}: {str(cause)[:100]!r}); check REACTORCIDE_API_URL"
+            )
+        return ServiceAway(self._nobody())
+
+    def _too_slow(self) -> ServiceAway:
+        return ServiceAway(f"the service at {self.url} takes too long to answer; try again")
+
+    def _too_long(self, what: str, max_bytes: int) -> ServiceError:
+        return ServiceError(
+            f"what answers at {self.url} sends {what} of more than {format_size(max_bytes)}, "
+            "as no Reactorcide does; check REACTORCIDE_API_URL"
+        )
 
     def _nobody(self) -> str:
         if self._data_dir is not None:

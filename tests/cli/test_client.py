@@ -1,10 +1,12 @@
 """What the client makes of services that misbehave: a server that does as each test says."""
 
+import gzip
 import hashlib
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -16,7 +18,9 @@ from reactorcide.cli.connect import connect
 from reactorcide.cli.session import ServiceAway, ServiceError
 from reactorcide.domain.errors import ConfigurationError
 from reactorcide.lib.ids import new_id
-from tests.cli.conftest import Program
+from reactorcide.logs.reader import Piece
+from reactorcide.web.sse import log_events
+from tests.cli.conftest import PROGRAM, Program
 
 _JOB_ID = new_id()
 _LOGS = f"/api/v1/jobs/{_JOB_ID}/logs"
@@ -78,6 +82,8 @@ class Server(ThreadingHTTPServer):
         self.paths: list[str] = []
         self.authorizations: list[str | None] = []
         self.last_ids: list[str | None] = []
+        self.gone = threading.Event()
+        """The client has gone."""
 
     @property
     def url(self) -> str:
@@ -281,6 +287,165 @@ def test_tls_where_there_is_none_and_none_where_there_is(server: Server) -> None
     server.answer = lambda handler: handler.say(page, 400)
     with client_of(server) as client, pytest.raises(ServiceError, match=r"speaks TLS: .*https://"):
         client.health()
+
+
+# --- answers without an end -----------------------------------------------------------------------
+
+_BLOCK = b"10000\r\n" + b"[" * 65_536 + b"\r\n"
+_CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
+_GZIP_JSON = b"HTTP/1.1 %d X\r\nContent-Encoding: gzip\r\nConnection: close\r\n\r\n"
+_ATTEMPT = b'{"attempt": 1, "status": "running"}'
+
+
+def _repeats(start: bytes, part: bytes, *, wait_s: float = 0) -> Answer:
+    """Return an answer that repeats a part until the client has gone, but at most 800 MB of it."""
+
+    def answer(handler: Handler) -> None:
+        handler.close_connection = True
+        with suppress(OSError):
+            handler.wfile.write(start)
+            for _ in range(800_000_000 // len(part)):
+                handler.wfile.write(part)
+                if wait_s and handler.server.gone.wait(wait_s):
+                    return
+
+    return answer
+
+
+_FOLLOW = ["jobs", "logs", "-f", _JOB_ID]
+_OK = b"HTTP/1.1 200 OK\r\n"
+_LOG = _OK + b"X-Log-Position: 1:0\r\n"
+
+
+@pytest.mark.parametrize(
+    ("start", "part", "command", "said"),
+    [
+        (_OK + _CHUNKED, _BLOCK, ["jobs", "list"], "a body of more than 32 MiB"),
+        (_OK + b"\r\n", b"[" * 65_536, ["jobs", "list"], "a body of more than 32 MiB"),
+        (
+            _OK + _CHUNKED + b"0\r\n",
+            b"X: %b\r\n" % (b"x" * 60_000),
+            ["jobs", "list"],
+            "a body of more than 33 MiB",
+        ),
+        (b"HTTP/1.1 500 X\r\n" + _CHUNKED, _BLOCK, ["jobs", "list"], "(status 500) is no Reactorcide"),
+        (b"HTTP/1.1 400 X\r\n" + _CHUNKED, _BLOCK, ["jobs", "list"], "(status 400) is no Reactorcide"),
+        (b"HTTP/1.1 302 X\r\nLocation: /x\r\n" + _CHUNKED, _BLOCK, ["jobs", "list"], "a page to log in"),
+        (_LOG + b"\r\ndata: ", b"a" * 65_536, [*_FOLLOW, "--timestamps"], "an event of more than 1 MiB"),
+        (_LOG + b"\r\n", b"a: b\n" * 1000, [*_FOLLOW, "--timestamps"], "an event of more than 1 MiB"),
+        (_LOG + _CHUNKED + b"0\r\n", b"X: x\r\n" * 1000, _FOLLOW, "a body of more than 1 MiB"),
+        (_OK + b"X: ", b"a" * 65_536, ["jobs", "list"], "no valid HTTP (LineTooLong"),
+        (_OK, b"X: x\r\n", ["jobs", "list"], "no valid HTTP (HTTPException"),
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n", ["jobs", "list"], "a head of more than 256 KiB"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", b"x", ["jobs", "list"], "no valid HTTP (BadStatusLine"),
+    ],
+)
+def test_an_answer_without_an_end_is_not_taken(
+    server: Server, lone: Program, start: bytes, part: bytes, command: list[str], said: str
+) -> None:
+    endless = _repeats(start, part)
+    server.answer = lambda handler: (
+        endless(handler) if "/logs" in handler.path or "list" in command else handler.say(_ATTEMPT)
+    )
+    message = _refused_in_little_memory(lone, server, *command)
+    assert said in message
+    assert "REACTORCIDE_API_URL" in message or "requests to /api/v1" in message
+    assert "start one" not in message
+
+
+@pytest.mark.parametrize("status", [200, 500])
+def test_an_answer_that_expands_is_not_taken(server: Server, lone: Program, status: int) -> None:
+    server.answer = _repeats(_GZIP_JSON % status, gzip.compress(b" " * (1 << 20)))
+    message = _refused_in_little_memory(lone, server, "jobs", "list")
+    assert ("more than 32 MiB" if status == 200 else "(status 500) is no Reactorcide") in message
+
+
+def _refused_in_little_memory(lone: Program, server: Server, *command: str) -> str:
+    """Run a command with an address space of half of what the server sends."""
+    program = lone.with_variables(REACTORCIDE_API_URL=server.url, REACTORCIDE_API_TOKEN="t" * 20)
+    return program.refused(*command, python=("sh", "-c", 'ulimit -v 400000; exec "$@"', "sh", *PROGRAM))
+
+
+@pytest.mark.parametrize(
+    ("start", "part"),
+    [
+        (b"", b"H"),
+        (_OK + b"X: ", b"x"),
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (_OK + b"Content-Length: 1000000\r\n\r\n", b"["),
+        (_OK + _CHUNKED, b"1\r\n[\r\n"),
+        (_OK + _CHUNKED + b"1;", b"x"),
+        (_OK + _CHUNKED + b"2\r\n{}\r\n0\r\nX: ", b"x"),
+        (b"HTTP/1.1 500 X\r\n" + _CHUNKED, b"1\r\n[\r\n"),
+        (b"HTTP/1.1 302 X\r\nLocation: ", b"x"),
+    ],
+)
+def test_an_answer_that_drips_has_a_deadline(
+    server: Server, monkeypatch: pytest.MonkeyPatch, start: bytes, part: bytes
+) -> None:
+    monkeypatch.setattr("reactorcide.cli.session.CONNECT_S", 0.5)
+    monkeypatch.setattr("reactorcide.cli.session._BODY_S", 0.5)
+    server.answer = _repeats(start, part, wait_s=0.05)
+    began_at = time.monotonic()
+    with client_of(server) as client, pytest.raises(ServiceAway, match="takes too long to answer; try again"):
+        client.health()
+    server.gone.set()
+    assert time.monotonic() - began_at < 10
+
+
+def test_a_download_and_a_followed_log_may_take_longer(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reactorcide.cli.session._BODY_S", 0.1)
+    monkeypatch.setattr("reactorcide.cli.session._MAX_UNDECODED_BYTES", 1 << 18)
+
+    def answer(handler: Handler) -> None:
+        if not handler.path.startswith(f"/api/v1/jobs/{_JOB_ID}/"):
+            handler.say(_ATTEMPT)
+            return
+        handler.send_response(200)
+        for name, value in {"X-Log-Position": "1:0", "Content-Length": str(1 << 20)}.items():
+            handler.send_header(name, value)
+        handler.end_headers()
+        for _ in range(16):
+            handler.wfile.write(bytes(1 << 16))
+            handler.server.gone.wait(0.03)
+
+    server.answer = answer
+    with client_of(server) as client:
+        assert b"".join(client.artifact(_JOB_ID, "file")) == bytes(1 << 20)
+        assert b"".join(client.follow(_JOB_ID)) == bytes(1 << 20)
+
+
+def test_the_largest_event_of_the_service_is_taken(server: Server) -> None:
+    text = b"\xff" * (1 << 16)
+    events = b"".join(log_events(1, Piece("stdout", 0, len(text), text)))
+    assert len(events) > 6 * len(text)
+
+    def answer(handler: Handler) -> None:
+        if handler.path.startswith(_LOGS):
+            handler.stream(*(events[at : at + 1000] for at in range(0, len(events), 1000)))
+        else:
+            handler.say(_ATTEMPT)
+
+    server.answer = answer
+    with client_of(server) as client:
+        assert b"".join(client.follow(_JOB_ID, stream="stdout")).decode() == "\ufffd" * len(text)
+
+
+def test_a_connection_is_used_for_many_requests(server: Server) -> None:
+    ports: list[int] = []
+
+    def answer(handler: Handler) -> None:
+        ports.append(handler.client_address[1])
+        handler.say(b'{"status": "OK"}')
+
+    server.answer = answer
+    with client_of(server) as client:
+        for _ in range(3):
+            client.health()
+    assert len(ports) == 3
+    assert len(set(ports)) == 1
 
 
 # --- following ----------------------------------------------------------------------------------
