@@ -151,7 +151,7 @@ class TaskStorage:
             self._writer.connect()
             self._prepare()
             self._reader.connect()
-        except PeeweeException as exc:
+        except (PeeweeException, sqlite3.Error) as exc:
             self.close()
             raise ConfigurationError(
                 f"the Corndogs database {self._path} cannot be opened: {reason(exc)}"
@@ -331,7 +331,7 @@ class TaskStorage:
             try:
                 execute: Execute = self._reader.execute_sql
                 yield execute
-            except PeeweeException as exc:
+            except (PeeweeException, sqlite3.Error) as exc:
                 raise _translated(exc) from exc
 
 

@@ -30,7 +30,8 @@ def explain(context: StoredJobs, job: Job, workers: Sequence[WorkerView]) -> Exp
         return Explanation(f"{doing}, by worker {job.worker_id}")
     place = context.store.queues.ahead_of(job) + 1
     if job.status is not JobStatus.QUEUED:
-        next_try_at_ms = context.store.tasks.next_submit_at_ms(job.job_id)
+        # 0 stands for at once.
+        next_try_at_ms = context.store.tasks.next_submit_at_ms(job.job_id) or None
         reason = job.error or "it is about to be handed to the queue"
         if job.attempt > 1 and job.error is None:
             last = context.store.attempts.of_job(job.job_id)[-1]

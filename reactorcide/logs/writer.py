@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Collection, Iterable
+from contextlib import ExitStack
 
 from reactorcide import crashpoints
 from reactorcide.domain.errors import ObjectStoreError
@@ -59,14 +60,18 @@ class LogWriter:
         self._key = log_key(job_id, attempt)
         self._index_key = log_index_key(job_id, attempt)
         # The index first: a log without one was written by a version that kept none.
-        self._index = logs.append(self._index_key)
-        self._log = logs.append(self._key)
-        self._torn: tuple[int, int] | None = None
-        self._tail: _Tail | None = None
-        self._counters = {stream: CopyCounter() for stream in _BOTH}
-        self._reset_streams()
-        self._skip = [0, 0, 0]
-        self._load()
+        with ExitStack() as opened:
+            self._index = logs.append(self._index_key)
+            opened.callback(self._index.close)
+            self._log = logs.append(self._key)
+            opened.callback(self._log.close)
+            self._torn: tuple[int, int] | None = None
+            self._tail: _Tail | None = None
+            self._counters = {stream: CopyCounter() for stream in _BOTH}
+            self._reset_streams()
+            self._skip = [0, 0, 0]
+            self._load()
+            opened.pop_all()
 
     @property
     def size_bytes(self) -> int:

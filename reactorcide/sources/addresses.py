@@ -49,6 +49,10 @@ def resolve(host: str) -> list[Address]:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except UnicodeError as error:
         raise OSError(0, "it is no name of a host") from error
+    except socket.gaierror:
+        # The system's resolver answers "no such name" where it can open no socket. This tells the reason.
+        socket.socket(socket.AF_UNIX).close()
+        raise
     return list(dict.fromkeys(ipaddress.ip_address(str(item[4][0])) for item in found))
 
 

@@ -66,7 +66,7 @@ class Connection(ABC):
         """
         try:
             yield self._peewee
-        except PeeweeException as exc:
+        except (PeeweeException, sqlite3.Error) as exc:
             raise StoreError(f"the job database could not be read: {reason(exc)}") from exc
 
     @abstractmethod
@@ -148,7 +148,7 @@ class Database(Connection):
             if missing and len(missing) < len(entries):
                 self._keep_copy(missing[0])
             applied: list[str] = runner.up()
-        except DatabaseError as exc:
+        except (DatabaseError, sqlite3.Error) as exc:
             raise ConfigurationError(f"the database {self.path} cannot be used: {reason(exc)}") from exc
         return applied
 
@@ -200,7 +200,8 @@ class Database(Connection):
 
     def _refuse_nesting(self) -> None:
         """Raise ``RuntimeError`` rather than wait for ever for a transaction of this very thread."""
-        if self._peewee.connection().in_transaction:
+        # Asking opens no connection: that can fail, and a thread without one has no transaction.
+        if not self._peewee.is_closed() and self._peewee.connection().in_transaction:
             raise RuntimeError("a transaction is open on this thread: write on its tx, not on the store")
 
     def shrink(self) -> None:

@@ -8,7 +8,7 @@ from itertools import chain
 from pathlib import Path
 
 from reactorcide.domain.definition import JobDefinition
-from reactorcide.domain.errors import InvalidInput, JobFailed
+from reactorcide.domain.errors import InfrastructureError, InvalidInput, JobFailed
 from reactorcide.domain.jobs import ARTIFACTS_DIR, Job
 from reactorcide.domain.runs import Commit
 from reactorcide.lib.tar import Entry
@@ -103,12 +103,11 @@ class Preparation:
     def commit(self, git_url: str, git_ref: str | None, user_id: str, *, deadline: float) -> Commit:
         """Return the workflow files of a commit; see ``runs.Commits``."""
         self._roots.check_git_url(git_url)
-        self._workspaces_dir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self._workspaces_dir, prefix="run-") as workspace:
+        with self._workspace("run-") as workspace:
             found = check_out_folders(
                 git_url,
                 git_ref,
-                Path(workspace),
+                workspace,
                 (WORKFLOWS_DIR, JOBS_DIR),
                 is_wanted=lambda name: name.endswith((".yaml", ".yml")),
                 max_paths=2 * MAX_FILES + 1,
@@ -118,7 +117,7 @@ class Preparation:
                 limits=self._git_limits,
                 refusal=self._refusal(user_id),
             )
-            files = {path: _read_file(Path(workspace, path)) for path in found.paths}
+            files = {path: _read_file(workspace / path) for path in found.paths}
         repository = git_url.rstrip("/").rpartition("/")[2].rpartition(":")[2].removesuffix(".git")
         return Commit(
             files=files,
@@ -153,9 +152,8 @@ class Preparation:
         except InvalidInput as exc:
             raise JobFailed(f"the source cannot be used any more: {exc}") from exc
         if definition.source_type == "git":
-            self._workspaces_dir.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=self._workspaces_dir, prefix=f"{job.job_id}-") as workspace:
-                yield self._git_source(job, Path(workspace), log, interrupt, deadline, check)
+            with self._workspace(f"{job.job_id}-") as workspace:
+                yield self._git_source(job, workspace, log, interrupt, deadline, check)
             return
         directory = None
         if definition.source_path is not None:
@@ -168,6 +166,16 @@ class Preparation:
             check=check,
             entries=port.source(job),
         )
+
+    @contextmanager
+    def _workspace(self, prefix: str) -> Iterator[Path]:
+        """Give an empty directory, which is removed afterwards; raises ``InfrastructureError``."""
+        try:
+            self._workspaces_dir.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=self._workspaces_dir, prefix=prefix) as workspace:
+                yield Path(workspace)
+        except OSError as exc:
+            raise InfrastructureError(f"the directory of a checkout cannot be used: {exc}") from exc
 
     def _git_source(
         self,

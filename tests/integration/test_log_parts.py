@@ -44,8 +44,9 @@ def test_a_range_of_the_last_lines(api: Client, job: Job) -> None:
     assert (response.status_code, response.content) == (206, b"end")
 
 
-def test_a_range_beyond_the_end_is_refused(api: Client, job: Job) -> None:
-    response = ranged(api, job, "bytes=1000000-")
+@pytest.mark.parametrize("value", ["bytes=1000000-", "bytes=-0"])
+def test_a_range_without_a_byte_of_the_log_is_refused(api: Client, job: Job, value: str) -> None:
+    response = ranged(api, job, value)
     assert response.status_code == 416
     assert response.headers["Content-Range"] == f"bytes */{len(api.log(job))}"
     assert response.json()["error"] == "range_not_satisfiable"

@@ -1,6 +1,7 @@
 """Writing, reading and following a log, whatever it holds and wherever the writer dies."""
 
 import itertools
+import os
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from reactorcide.logs.local import LocalLogStore
 from reactorcide.logs.reader import LogView, Piece, follow_log, with_times
 from reactorcide.logs.writer import LogWriter
 from reactorcide.objects.memory import MemoryObjectStore
+from tests.support.descriptors import descriptors_left, open_descriptors
 
 KEY = log_key("job", 1)
 INDEX_KEY = log_index_key("job", 1)
@@ -553,3 +555,12 @@ def test_a_follower_ends_when_the_service_stops(logs: LocalLogStore) -> None:
 
 def test_a_follower_is_asked_now_and_then_whether_anybody_listens(logs: LocalLogStore) -> None:
     assert next(followed(logs, LocalNotifier(), threading.Event())) == b""
+
+
+@pytest.mark.parametrize("left", range(3))
+def test_a_log_that_cannot_be_opened_leaves_no_descriptor_open(logs: LocalLogStore, left: int) -> None:
+    new_log(logs).close()
+    before = open_descriptors(os.getpid())
+    with pytest.raises(ObjectStoreError, match="Too many open files"), descriptors_left(left):
+        new_log(logs)
+    assert open_descriptors(os.getpid()) == before

@@ -28,6 +28,7 @@ from reactorcide.runner.docker.errors import one_line
 from reactorcide.runner.docker.images import _pull_failure
 from reactorcide.runner.docker.networks import _NO_CROSS_TALK
 from reactorcide.runner.docker.output import Frames
+from tests.support.descriptors import descriptors_left, open_descriptors
 from tests.support.image import Images
 from tests.support.registry import Registry
 
@@ -929,3 +930,15 @@ class TestVolumes:
         finally:
             engine.remove_volume(somebody_s)
             runner.remove(kept)
+
+
+@pytest.mark.parametrize("left", range(3))
+def test_an_attach_without_descriptors_leaves_none_open(create: Callable[..., str], left: int) -> None:
+    container_id = create()
+    with contextlib.closing(DockerRunner({})) as runner:
+        # Its connection is taken for the attach, if it is still there.
+        runner.check()
+        before = open_descriptors(os.getpid())
+        with descriptors_left(left), pytest.raises(EngineUnavailable, match="Too many open files"):
+            runner.attach(container_id)
+        assert len(open_descriptors(os.getpid())) <= len(before)

@@ -4,6 +4,7 @@ import os
 import shutil
 import sqlite3
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from reactorcide.domain.jobs import Job, JobFilter, JobStatus
 from reactorcide.lib.ids import new_id
 from reactorcide.store.database import MIGRATIONS_DIR, Database
 from reactorcide.store.models import ALL_MODELS, InstanceRow
+from tests.support.descriptors import descriptors_left
 from tests.support.store import new_store
 
 MIGRATIONS = Path(store.__file__).parent / "migrations"
@@ -232,4 +234,33 @@ def test_a_rollback_by_sqlite_itself_does_not_hide_the_reason(tmp_path: Path) ->
     with database.transaction() as tx:
         tx.execute("DROP TRIGGER full")
     assert new_store(database).instance.id("x") == "x"
+    database.close()
+
+
+def test_a_thread_that_can_open_no_connection_gets_a_store_error(tmp_path: Path) -> None:
+    database = Database(tmp_path / "x.db")
+    database.migrate()
+    errors: list[BaseException] = []
+
+    def read() -> None:
+        with database.read() as db:
+            db.execute_sql("SELECT 1")
+
+    def begin() -> None:
+        with database.transaction():
+            pass
+
+    def run(call: Callable[[], object]) -> None:
+        try:
+            call()
+        except Exception as exc:
+            errors.append(exc)
+
+    for call in (read, begin, lambda: database.write(lambda db: None), database.check):
+        thread = threading.Thread(target=run, args=[call])
+        with descriptors_left(0):
+            thread.start()
+            thread.join()
+    assert [type(error) for error in errors] == [StoreError] * 4
+    assert all("unable to open database file" in str(error) for error in errors)
     database.close()

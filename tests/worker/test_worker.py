@@ -1,6 +1,8 @@
 """The worker above a fake engine: what is claimed, how attempts end, what is left behind."""
 
+import errno
 import json
+import os
 import sqlite3
 import threading
 from contextlib import closing
@@ -27,10 +29,11 @@ from reactorcide.lib.clock import now_ms
 from reactorcide.logs.local import _LocalLogFile
 from reactorcide.objects.filesystem import FilesystemObjectStore
 from reactorcide.runner import ContainerSpec, Started
-from reactorcide.runner.fake import FakeContainer
+from reactorcide.runner.fake import FakeContainer, FakeRunner
+from reactorcide.worker.attempt.output import Recorder
 from reactorcide.worker.local import LocalPort
 from tests.support.waiting import wait_until
-from tests.worker.conftest import USER, House
+from tests.worker.conftest import USER, House, open_house
 
 NOBODY = "018f0000-0000-7000-8000-000000000000"
 
@@ -863,6 +866,12 @@ class TestWhy:
         found = explain.explain(house.context, house.job(job), [])
         assert found.next_try_at_ms is not None
 
+    def test_its_task_is_lost(self, house: House) -> None:
+        job = house.submit()
+        house.context.store.tasks.forget_all(now_ms=now_ms())
+        found = explain.explain(house.context, house.job(job), [])
+        assert (found.reason, found.next_try_at_ms) == ("it is about to be handed to the queue", None)
+
 
 def test_a_secret_in_an_error_is_in_no_log_and_no_row(house: House, caplog: pytest.LogCaptureFixture) -> None:
     """An error of a library may quote anything: here it is the image."""
@@ -932,3 +941,37 @@ def test_a_listing_of_artifacts_that_version_0_1_wrote_is_read(house: House) -> 
     assert (found.artifacts, found.truncated) == ([read.artifact(house.context, job, "a/b")], False)
     with pytest.raises(NotFound):
         read.artifact(house.context, job, "a")
+
+
+class TestAnUnexpectedError:
+    """Such as one of the system, for a moment."""
+
+    @staticmethod
+    def once(monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> None:
+        """Have the next call of a method fail."""
+        real, failed = getattr(owner, name), threading.Event()
+
+        def method(*args: Any, **options: Any) -> Any:
+            if not failed.is_set():
+                failed.set()
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            return real(*args, **options)
+
+        monkeypatch.setattr(owner, name, method)
+
+    def test_before_the_command_it_is_tried_again(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("reactorcide.worker.attempt.report._FIRST_RETRY_DELAY_S", 0.05)
+        self.once(monkeypatch, FakeRunner, "attach")
+        with open_house(tmp_path, "instance") as house:
+            house.worker()
+            job = house.ended(house.submit("exit 0"))
+        assert (job.status, job.attempt, job.preparation_failures) == (JobStatus.COMPLETED, 2, 1)
+
+    def test_while_the_command_runs_it_goes_on(self, house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("reactorcide.worker.loop._RECOVER_EVERY_S", 0.2)
+        self.once(monkeypatch, Recorder, "record")
+        house.worker()
+        job = house.ended(house.submit("exit 0"))
+        assert (job.status, job.attempt, len(house.runner.started)) == (JobStatus.COMPLETED, 1, 1)

@@ -12,7 +12,7 @@ from reactorcide.domain.errors import JobFailed
 from reactorcide.lib.sizes import format_size
 from reactorcide.lib.tar import read_tar
 from reactorcide.runner import ContainerGone
-from reactorcide.runner.docker.client import API_TIMEOUT_S
+from reactorcide.runner.docker.client import API_TIMEOUT_S, closed_on_error
 from reactorcide.runner.docker.errors import gone_if_missing, translated
 
 _CHUNK_BYTES = 1 << 18
@@ -45,7 +45,8 @@ def open_archive(api: Any, container_id: str, path: str) -> requests.Response | 
             response.close()
             check_exists(api, container_id)
             return None
-        api._raise_for_status(response)
+        with closed_on_error(response):
+            api._raise_for_status(response)
     return response
 
 

@@ -2,18 +2,30 @@
 
 import socket
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import docker
 import docker.constants
 import docker.utils
+import requests
 
 from reactorcide.domain.errors import EngineUnavailable
 from reactorcide.runner.docker.errors import translated
 
 API_TIMEOUT_S = 60
 _PROBE_TIMEOUT_S = 5
+
+
+@contextmanager
+def closed_on_error(response: requests.Response) -> Iterator[None]:
+    """Close an answer of the engine, and with it its connection, where the body raises."""
+    try:
+        yield
+    except BaseException:
+        response.close()
+        raise
 
 
 class EngineClient:

@@ -15,9 +15,8 @@ import requests
 import urllib3.exceptions
 
 from reactorcide import crashpoints
-from reactorcide.domain.errors import InfrastructureError
 from reactorcide.runner import AttachedOutput, ContainerSpec, Output, OutputChunk, Started, handover
-from reactorcide.runner.docker.client import API_TIMEOUT_S
+from reactorcide.runner.docker.client import API_TIMEOUT_S, closed_on_error
 from reactorcide.runner.docker.errors import gone_if_missing, translated
 from reactorcide.threads import start_thread
 
@@ -38,15 +37,18 @@ def attach(api: docker.APIClient, container_id: str) -> AttachedOutput:
     params = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1, "detachKeys": ""}
     with gone_if_missing(container_id), translated("attach to a container"):
         stream: Any = api.attach_socket(container_id, params=params)
-    # The response behind the stream can be closed, and is the same with TLS and without.
-    return DockerAttachedOutput(stream._response)
+        # The response behind the stream can be closed, and is the same with TLS and without.
+        response: requests.Response = stream._response
+        with closed_on_error(response):
+            return DockerAttachedOutput(response)
 
 
 def reread(api: docker.APIClient, container_id: str, *, was_handed_over: bool) -> Output:
     """See ``Runner.reread``."""
     with gone_if_missing(container_id), translated("read a container's log"):
         response = _open_copy(api, container_id, timeout_s=None, stdout=1, stderr=1, follow=1)
-    return DockerRereadOutput(response, was_handed_over=was_handed_over)
+    with closed_on_error(response):
+        return DockerRereadOutput(response, was_handed_over=was_handed_over)
 
 
 def is_acknowledged(api: docker.APIClient, container_id: str) -> bool:
@@ -69,11 +71,8 @@ def _open_copy(api: Any, container_id: str, *, timeout_s: float | None, **params
     response: requests.Response = api._get(
         api._url("/containers/{0}/logs", container_id), params=params, stream=True, timeout=timeout_s
     )
-    try:
+    with closed_on_error(response):
         api._raise_for_status(response)
-    except BaseException:
-        response.close()
-        raise
     return response
 
 
@@ -225,7 +224,8 @@ class DockerAttachedOutput(CommandOutput):
                 return self.take(data) if data else None
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return []
-        except (ConnectionError, ssl.SSLError):
+        except OSError:
+            # The connection is lost, for whatever reason.
             return None
         return []
 
@@ -282,11 +282,7 @@ class DockerRereadOutput(CommandOutput):
         self._ended = False
         self._woken = False
         self._closed = False
-        try:
-            self._thread = start_thread(self._pump, "log-reread")
-        except InfrastructureError:
-            response.close()
-            raise
+        self._thread = start_thread(self._pump, "log-reread")
 
     def read(self, timeout_s: float) -> list[OutputChunk] | None:
         """See ``Output.read``."""

@@ -123,6 +123,9 @@ class Remote:
         try:
             return self._session.resolve(host)
         except OSError as error:
+            if error.errno is not None and error.errno > 0:
+                # Of the system, not of the resolver: it says nothing of the host.
+                raise
             if is_optional:
                 return []
             raise JobFailed(

@@ -13,6 +13,7 @@ from reactorcide.domain.errors import (
     JobFailed,
     JobInterrupted,
     ObjectStoreError,
+    ReactorcideError,
 )
 from reactorcide.domain.images import with_tag
 from reactorcide.domain.jobs import ARTIFACTS_DIR, Job, OpenAttempt, Outcome
@@ -34,6 +35,8 @@ from reactorcide.worker.port import WorkerPort
 from reactorcide.worker.prepare import Preparation, Source
 
 log = logging.getLogger("reactorcide.worker")
+
+_INTERNAL_ERROR = "an internal error of the service; its own log says more"
 
 
 class Attempt:
@@ -149,8 +152,11 @@ class Attempt:
         except ContainerGone as exc:
             problem = self._container_lost(exc)
         except Exception:
+            if self._adopted is None and self._container.progress is not Progress.PREPARING:
+                # The command goes on, and is adopted. What fails then, too, is not over in a moment.
+                raise
             log.exception("the attempt failed unexpectedly", extra=self._log_fields)
-            problem = "an internal error of the service; its own log says more"
+            problem = _INTERNAL_ERROR
         _say(log_writer, problem)
         return Outcome(exit_code=None, error=problem)
 
@@ -171,6 +177,13 @@ class Attempt:
         except InfrastructureError as exc:
             if self._ending.disk_problem is not None:
                 raise JobFailed(self._ending.disk_problem) from exc
+            raise
+        except ReactorcideError:
+            raise
+        except Exception as exc:
+            if self._container.progress is Progress.PREPARING:
+                log.exception("the attempt failed unexpectedly", extra=self._log_fields)
+                raise InfrastructureError(_INTERNAL_ERROR) from exc
             raise
 
     def _run_new(self, log_writer: LogWriter) -> Exit:

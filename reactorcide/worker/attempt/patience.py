@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-from reactorcide.domain.errors import EngineUnavailable, JobInterrupted, ObjectStoreError, StoreError
+from reactorcide.domain.errors import InfrastructureError, JobInterrupted
 from reactorcide.worker.interrupt import Interrupt, Reason
 
 T = TypeVar("T")
@@ -15,7 +15,7 @@ _RETRY_S = 1.0
 
 
 class Patience:
-    """Repeats a call for as long as the engine, the database or the object store is away."""
+    """Repeats a call for as long as a part of the service, or of its host, does not do its work."""
 
     def __init__(self, interrupt: Interrupt, log_fields: Mapping[str, object]) -> None:
         self._interrupt = interrupt
@@ -26,7 +26,7 @@ class Patience:
         while True:
             try:
                 return call()
-            except (EngineUnavailable, StoreError, ObjectStoreError) as exc:
+            except InfrastructureError as exc:
                 log.warning("waiting: %s", exc, extra=self._log_fields)
                 if self._interrupt.reason is Reason.STOPPING:
                     raise JobInterrupted("stopping") from exc

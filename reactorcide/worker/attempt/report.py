@@ -84,7 +84,11 @@ class Report:
             return
         log.warning("trying again in %g s: %s", delay_s, problem, extra=self._log_fields)
         crashpoints.reached("retry-decided")
-        self._port.try_again(job, str(problem), delay_s=delay_s, log_truncated=self.log_truncated, **counter)
+        self._patiently(
+            lambda: self._port.try_again(
+                job, str(problem), delay_s=delay_s, log_truncated=self.log_truncated, **counter
+            )
+        )
         # Only now: while the row says that the command was handed over, its container is the one proof that
         # it was not.
         self._container.remove()

@@ -1,9 +1,11 @@
 """Routes on logs and status changes, which can be followed."""
 
+import re
 from collections.abc import Generator
 from typing import Any
 
 from flask import Response, request
+from werkzeug.http import parse_range_header
 
 from reactorcide.domain.accounts import User
 from reactorcide.domain.errors import InvalidInput
@@ -24,6 +26,8 @@ from reactorcide.web.streams import stream
 
 _LAST_ID = "Last-Event-ID"
 _START = "X-Log-Position"
+_LAST_NONE = re.compile(r"bytes=[ \t]*-0+[ \t]*", re.IGNORECASE)
+"""A range that is valid and that nothing can satisfy (RFC 9110, 14.1.2); Werkzeug takes it for none."""
 
 api = resource("logs", __name__, tag="jobs")
 
@@ -158,9 +162,11 @@ def _answer(log: LogBytes) -> Response:
     if log.changed is not None:
         return Response(log.chunks(), mimetype="text/plain")
     start, end, status = log.start, log.end, 200
-    wanted = None if "If-Range" in request.headers else request.range
-    if wanted is not None and wanted.units == "bytes" and len(wanted.ranges) == 1:
-        inside = wanted.range_for_length(end - start)
+    sent = "" if "If-Range" in request.headers else request.headers.get("Range", "")
+    wanted = parse_range_header(sent)
+    is_one = wanted is not None and wanted.units == "bytes" and len(wanted.ranges) == 1
+    if is_one or _LAST_NONE.fullmatch(sent):
+        inside = None if wanted is None else wanted.range_for_length(end - start)
         if inside is None:
             response = errors.answer(416, f"the log has only {end - start} bytes")
             response.headers["Content-Range"] = f"bytes */{end - start}"
