@@ -7,6 +7,7 @@ import shutil
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
 
 from reactorcide.domain.errors import ObjectNotFound, ObjectStoreError
@@ -46,13 +47,13 @@ class FilesystemObjectStore:
         with translated(key), self._directory([RESERVED], make=True) as workshop:
             descriptor = os.open(temporary, _CREATE, 0o640, dir_fd=workshop)
         try:
-            with open(descriptor, "wb") as file:
+            # Without a buffer, which closing would try to write again, with an error that is not translated.
+            with open(descriptor, "wb", buffering=0) as file:
                 for chunk in chunks:
                     with translated(key):
-                        file.write(chunk)
+                        _write(file, chunk)
                     size_bytes += len(chunk)
                 with translated(key):
-                    file.flush()
                     os.fdatasync(file.fileno())
             with (
                 translated(key),
@@ -216,6 +217,12 @@ class translated:
             raise ObjectStoreError(
                 f"the object store could not {self._action} {self._key}: {exc.strerror or exc}"
             ) from exc
+
+
+def _write(file: FileIO, chunk: bytes) -> None:
+    rest = memoryview(chunk)
+    while rest:
+        rest = rest[file.write(rest) :]
 
 
 def _read(key: str, descriptor: int, start: int, end: int | None) -> Iterator[bytes]:

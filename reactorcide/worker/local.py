@@ -166,6 +166,10 @@ class LocalPort:
         prefix = artifacts_prefix(job.job_id, job.attempt)
         self._context.objects.put(prefix + new_path, self._context.objects.read(prefix + path))
 
+    def drop_artifacts(self, job: Job) -> None:
+        """See ``WorkerPort.drop_artifacts``."""
+        self._context.objects.delete(artifacts_prefix(job.job_id, job.attempt))
+
     def put_report(self, job: Job, report: JobReport) -> None:
         """See ``WorkerPort.put_report``."""
         reports.save(self._context, job, report)

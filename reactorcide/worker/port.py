@@ -111,6 +111,9 @@ class WorkerPort(Protocol):
     def copy_artifact(self, job: Job, path: str, new_path: str) -> None:
         """Store a file that was stored before under another name, too."""
 
+    def drop_artifacts(self, job: Job) -> None:
+        """Remove the files that were stored for the attempt, which are not listed; safe to repeat."""
+
     def put_report(self, job: Job, report: JobReport) -> None:
         """Store what the files that the command left report."""
 

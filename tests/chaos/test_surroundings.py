@@ -31,12 +31,13 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(directory)], check=True)
 
 
-def fill(directory: Path) -> Path:
-    """Leave no room at all on a disk; returns the file that takes it."""
+def fill(directory: Path, *, left_bytes: int = 0) -> Path:
+    """Leave no more room on a disk than ``left_bytes``; returns the file that takes the rest."""
     ballast = directory / "ballast"
     with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
         while file.write(bytes(MIB)):
             pass
+    os.truncate(ballast, ballast.stat().st_size - left_bytes)
     return ballast
 
 
@@ -74,6 +75,31 @@ def test_a_full_disk_loses_nothing(
     assert api.run()["status"] == "completed"
     assert api.get("jobs")["total"] == 3
     assert " 500 " not in service.log_text()
+
+
+def test_artifacts_wait_for_room_on_a_full_disk(
+    small_disk: Path, new_service: NewService, engine: docker.APIClient
+) -> None:
+    # More than is left free by the files: that rule is for jobs that are to be started.
+    service = new_service(data_dir=small_disk / "data", min_free_disk="40m")
+    api = service.admin
+    job = api.submit(
+        "echo begun; while [ ! -e /tmp/go ]; do sleep 0.05; done; cd /job/artifacts; echo a >a; "
+        "head -c 10000000 /dev/zero >big; echo z >z"
+    )
+    wait_until(lambda: api.log(job) == b"begun\n", 30, "the command runs")
+    ballast = fill(small_disk, left_bytes=5 * MIB)
+    [container] = service.containers(engine, job)
+    engine.exec_start(engine.exec_create(container["Id"], ["touch", "/tmp/go"])["Id"])  # noqa: S108
+
+    wait_until(lambda: "trying again to store the artifacts" in service.log_text(), 30, "there is no room")
+    assert api.job(job)["status"] == "running"
+    assert api.artifact_paths(job) == []
+
+    ballast.unlink()
+    ended = api.wait(job, deadline_s=60)
+    assert (ended["status"], ended["error"], ended["attempt"]) == ("completed", None, 1)
+    assert {item["path"]: item["size"] for item in api.artifacts(job)} == {"a": 2, "big": 10000000, "z": 2}
 
 
 def test_below_the_watermark_jobs_wait_and_say_so(small_disk: Path, new_service: NewService) -> None:

@@ -1,6 +1,7 @@
 """One suite over every object store."""
 
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -281,6 +282,20 @@ class TestFilesystem:
         ):
             with pytest.raises(ObjectStoreError, match="could not write"):
                 call()
+
+    @pytest.mark.parametrize("size_bytes", [100, 1 << 20])
+    def test_a_write_without_room_is_an_error_of_the_store(self, tmp_path: Path, size_bytes: int) -> None:
+        store = FilesystemObjectStore(tmp_path / BASE)
+        store.put("a", [b"old"])
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))
+        try:
+            with pytest.raises(ObjectStoreError, match="could not write a: File too large"):
+                store.put("a", [b"x" * size_bytes])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert whole(store, "a") == b"old"
+        assert list((tmp_path / BASE / ".tmp").iterdir()) == []
 
     def test_a_link_is_not_followed(self, tmp_path: Path) -> None:
         (tmp_path / "secret").write_text("secret")

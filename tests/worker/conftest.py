@@ -54,6 +54,7 @@ class House:
             pids=100,
             artifact_bytes=1 << 20,
             artifacts=100,
+            collect_timeout_s=options.pop("collect_timeout_s", 300.0),
             max_disk_bytes=options.pop("max_disk_bytes", 0),
         )
         lease_s = options.pop("lease_s", 60.0)

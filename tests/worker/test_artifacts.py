@@ -82,7 +82,7 @@ class Collection:
         log = LogWriter(self.context.logs, self.context.notifier, "j", 1)
         try:
             self.prefix = store_artifacts(
-                LocalPort(self.context, lease_s=60), self.job, open_tar, log, check=check, **limits
+                LocalPort(self.context, lease_s=60), self.job, open_tar, log.say, check=check, **limits
             )
         finally:
             log.close()

@@ -4,7 +4,9 @@ import errno
 import json
 import os
 import sqlite3
+import tarfile
 import threading
+from collections.abc import Generator, Iterable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +23,7 @@ from reactorcide.domain.errors import (
     ObjectStoreError,
 )
 from reactorcide.domain.jobs import Job, JobStatus
-from reactorcide.jobs import cancel, delete, explain, lifecycle, logs, read, tasks
+from reactorcide.jobs import cancel, delete, explain, lifecycle, logs, read, reports, tasks
 from reactorcide.jobs.logs import LogPart, LogPosition
 from reactorcide.jobs.rerun import rerun
 from reactorcide.jobs.upkeep import QueueUpkeep
@@ -32,6 +34,7 @@ from reactorcide.runner import ContainerSpec, Started
 from reactorcide.runner.fake import FakeContainer, FakeRunner
 from reactorcide.worker.attempt.output import Recorder
 from reactorcide.worker.local import LocalPort
+from tests.support.tars import member, tar
 from tests.support.waiting import wait_until
 from tests.worker.conftest import USER, House, open_house
 
@@ -301,6 +304,104 @@ def test_a_log_that_finds_no_room_is_written_when_there_is_some(
     ended = house.ended(job)
     assert (ended.exit_code, ended.attempt) == (3, 1)
     assert house.log(ended) == "said\n[reactorcide] exit code 3\n"
+
+
+class FullStore:
+    """An object store without room for one key, and a command that leaves files."""
+
+    def __init__(self, house: House, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+        self.is_full = True
+        self.tried = threading.Semaphore(0)
+        self.tries = 0
+        put = FilesystemObjectStore.put
+
+        def put_unless_full(store: FilesystemObjectStore, key: str, chunks: Iterable[bytes]) -> int:
+            if not self.is_full or not key.endswith(name):
+                return put(store, key, chunks)
+            self.tries += 1
+            self.tried.release()
+            raise ObjectStoreError(f"no room for {name}")
+
+        def artifacts(container_id: str) -> Generator[bytes, None, None]:
+            house.runner.check()
+            yield tar(
+                member("artifacts", kind=tarfile.DIRTYPE),
+                member("artifacts/a", b"first"),
+                member("artifacts/link", kind=tarfile.SYMTYPE, target="a"),
+                member("artifacts/summary.md", b"All is well."),
+                member("artifacts/z", b"last"),
+            )
+
+        monkeypatch.setattr(FilesystemObjectStore, "put", put_unless_full)
+        monkeypatch.setattr(house.runner, "artifacts", artifacts)
+
+
+def stored_artifacts(house: House, job: Job) -> list[str]:
+    return [item.key for item in house.context.objects.list(f"jobs/{job.job_id}/1/artifacts/")]
+
+
+@pytest.mark.parametrize("adopted", [False, True])
+@pytest.mark.parametrize("name", ["/z", "/report.json", "/artifacts.json"])
+def test_artifacts_that_find_no_room_are_stored_when_there_is_some(
+    house: House, monkeypatch: pytest.MonkeyPatch, name: str, adopted: bool
+) -> None:
+    monkeypatch.setattr("reactorcide.worker.attempt.artifacts._STORE_RETRY_S", 0.05)
+    full = FullStore(house, monkeypatch, name)
+    first = house.worker()
+    job = house.submit("print said; exit 0")
+    for _ in range(8):
+        assert full.tried.acquire(timeout=20)
+    assert house.job(job).status is JobStatus.RUNNING
+    assert read.artifacts(house.context, house.job(job)).artifacts == []
+    if adopted:
+        first.stop(10)
+        # The half that could be stored takes no room meanwhile.
+        assert stored_artifacts(house, job) == []
+        house.worker()
+    full.is_full = False
+    ended = house.ended(job)
+    assert (ended.status, ended.exit_code, ended.error, ended.attempt) == (JobStatus.COMPLETED, 0, None, 1)
+    listing = read.artifacts(house.context, ended)
+    assert ([item.path for item in listing.artifacts], listing.truncated) == (["a", "summary.md", "z"], False)
+    assert reports.load(house.context, ended).summary == "All is well."
+    # Once, whatever the number of tries.
+    assert house.log(ended) == "said\n[reactorcide] artifact 'link' is not kept: it is not a regular file\n"
+
+
+def test_artifacts_that_find_no_room_for_too_long_fail_the_job_and_take_none(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    FullStore(house, monkeypatch, "/z")
+    house.worker(collect_timeout_s=0.5)
+    ended = house.ended(house.submit())
+    assert (ended.status, ended.exit_code, ended.error) == (
+        JobStatus.FAILED,
+        0,
+        "its artifacts could not be kept: collecting them took longer than 0.5 s (--collect-timeout); "
+        "no room for /z",
+    )
+    assert (read.artifacts(house.context, ended).artifacts, stored_artifacts(house, ended)) == ([], [])
+    assert "took longer than 0.5 s (--collect-timeout); no room for /z\n" in house.log(ended)
+
+
+def test_a_cancel_and_a_stop_end_the_wait_for_room_for_artifacts(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reactorcide.worker.attempt.artifacts._STORE_RETRY_S", 250)
+    full = FullStore(house, monkeypatch, "/z")
+    first = house.worker()
+    job = house.submit()
+    assert full.tried.acquire(timeout=20)
+    wait_until(lambda: stored_artifacts(house, job) == [], 20, "the half to go")
+    first.stop(10)
+    assert (house.job(job).status, full.tries) == (JobStatus.RUNNING, 1)
+    house.worker()
+    assert full.tried.acquire(timeout=20)
+    cancel.cancel(house.context, USER, job.job_id)
+    ended = house.ended(job)
+    assert (ended.status, full.tries) == (JobStatus.CANCELLED, 2)
+    wait_until(lambda: house.context.store.attempts.log_is_closed(job.job_id, 1), 20, "the attempt to end")
+    assert (read.artifacts(house.context, house.job(job)).artifacts, stored_artifacts(house, job)) == ([], [])
 
 
 def test_a_job_that_takes_too_much_of_the_disk_is_killed_without_a_grace(

@@ -3,13 +3,13 @@
 import hashlib
 import logging
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from time import monotonic
 
 from reactorcide import crashpoints
 from reactorcide.domain.artifacts import MAX_LISTING_BYTES, Artifact
-from reactorcide.domain.errors import EngineUnavailable, JobInterrupted, ReactorcideError
+from reactorcide.domain.errors import EngineUnavailable, JobInterrupted, ObjectStoreError, ReactorcideError
 from reactorcide.domain.jobs import ARTIFACTS_DIR, Job
 from reactorcide.domain.secrets import secrets_of
 from reactorcide.lib.globs import Globs
@@ -27,6 +27,9 @@ log = logging.getLogger("reactorcide.worker")
 
 _MAX_TRIES = 5
 """With an engine that answers; one that is away is waited for."""
+
+_STORE_RETRY_S = 5.0
+"""After a try that was shorter; each try reads and writes all files again."""
 
 _MAX_NAMED = 20
 """Files that are named in the log because they are not kept; the others are counted."""
@@ -46,51 +49,75 @@ def collect(
     interrupt: Interrupt,
     patiently: Patience,
 ) -> str | None:
-    """Store what a command has left, as ``store_artifacts``, and wait for an engine that goes away meanwhile.
+    """Store what a command has left, as ``store_artifacts``, and wait for an engine or a store that is away.
 
-    Raises ``JobInterrupted`` when the service stops meanwhile: the next start collects all anew.
+    A store that is full or away is tried again until collecting has taken too long; then ``ObjectStoreError``
+    is raised, and no artifact is kept. Raises ``JobInterrupted`` when the service stops meanwhile: the next
+    start collects all anew.
     """
-    if interrupt.reason is Reason.CANCELLED:
-        # Nobody is shown any of a job that was cancelled.
-        return None
     deadline = monotonic() + limits.collect_timeout_s
+    too_long = f"collecting them took longer than {limits.collect_timeout_s:g} s (--collect-timeout)"
+    said: set[str] = set()
+
+    def is_cancelled() -> bool:
+        return interrupt.reason is Reason.CANCELLED
 
     def check() -> None:
         if interrupt.reason is Reason.STOPPING:
             raise JobInterrupted("stopping")
-        if interrupt.reason is Reason.CANCELLED:
+        if is_cancelled():
             raise CollectingEnded("the job was cancelled")
         if monotonic() >= deadline:
-            limit_s = limits.collect_timeout_s
-            raise CollectingEnded(f"collecting them took longer than {limit_s:g} s (--collect-timeout)")
+            raise CollectingEnded(too_long)
 
-    tries = 0
-    while True:
+    def say(sentence: str) -> None:
+        # Each try comes upon the same files.
+        if sentence not in said:
+            log_writer.say(sentence)
+            said.add(sentence)
+
+    extra = {"job_id": job.job_id, "attempt": job.attempt}
+    engine_tries = 0
+    while not is_cancelled():
+        began_at = monotonic()
         try:
             return store_artifacts(
                 port,
                 job,
                 container.artifacts,
-                log_writer,
+                say,
                 max_bytes=limits.artifact_bytes,
                 max_files=limits.artifacts,
                 check=check,
             )
+        except ObjectStoreError as exc:
+            log.warning("trying again to store the artifacts: %s", exc, extra=extra)
+            # Others need the room, and the next try as well: it writes each file beside the one it replaces.
+            with suppress(ObjectStoreError):
+                port.drop_artifacts(job)
+            if is_cancelled():
+                break
+            now = monotonic()
+            # As long as the try took, so that tries take at most half of the time.
+            patiently.rest(max(0.0, min(deadline - now, max(_STORE_RETRY_S, now - began_at))))
+            if monotonic() >= deadline:
+                raise ObjectStoreError(f"{too_long}; {exc}") from exc
         except EngineUnavailable as exc:
-            tries += 1
-            if tries == _MAX_TRIES:
+            engine_tries += 1
+            if engine_tries == _MAX_TRIES:
                 raise
-            extra = {"job_id": job.job_id, "attempt": job.attempt}
             log.warning("trying again to read the artifacts: %s", exc, extra=extra)
             patiently.rest()
             patiently(container.check_engine)
+    # Nobody is shown any of a job that was cancelled.
+    return None
 
 
 def store_artifacts(
     port: WorkerPort,
     job: Job,
     open_tar: Callable[[], Generator[bytes, None, None] | None],
-    log: LogWriter,
+    say: Callable[[str], None],
     *,
     max_bytes: int,
     max_files: int,
@@ -102,12 +129,13 @@ def store_artifacts(
     wanted, and the name that came before it in the tar, with the content, was not.
 
     Streamed: memory does not grow with the files. Only regular files are kept, under each of their names that
-    the job's globs name; what else is met is named in the job's log. The first file that there is no room for
-    under one of the bounds ends it: the log says so, and so does the listing. ``check`` is called for every
-    member and piece: ``CollectingEnded`` from it ends it like a bound, all else that it raises passes
-    through. Returns ``None`` when there was no file. Raises ``InfrastructureError``.
+    the job's globs name; what else is met is named in the job's log, by ``say``. The first file that there is
+    no room for under one of the bounds ends it: the log says so, and so does the listing. ``check`` is called
+    for every member and piece: ``CollectingEnded`` from it ends it like a bound, all else that it raises
+    passes through. Returns ``None`` when there was no file. Raises ``InfrastructureError``; what is stored by
+    then is not listed.
     """
-    collection = _Collection(port, job, log, max_bytes, max_files)
+    collection = _Collection(port, job, say, max_bytes, max_files)
     try:
         tar = open_tar()
         if tar is None:
@@ -141,10 +169,12 @@ class _Link:
 class _Collection:
     """The files of one artifacts directory that are stored."""
 
-    def __init__(self, port: WorkerPort, job: Job, log: LogWriter, max_bytes: int, max_files: int) -> None:
+    def __init__(
+        self, port: WorkerPort, job: Job, say: Callable[[str], None], max_bytes: int, max_files: int
+    ) -> None:
         self._port = port
         self._job = job
-        self._log = log
+        self._say = say
         self._max_bytes = max_bytes
         self._max_files = max_files
         globs = job.definition.artifacts
@@ -214,16 +244,16 @@ class _Collection:
 
     def end(self, sentence: str) -> None:
         """Log that not all is stored, and have the listing say so."""
-        self._log.say(sentence)
+        self._say(sentence)
         self._truncated = True
 
     def save(self) -> str | None:
         """Store the listing; returns the key prefix of the files, or ``None`` where there are none."""
         if self._skipped > _MAX_NAMED:
-            self._log.say(f"{self._skipped - _MAX_NAMED} more files are not kept")
+            self._say(f"{self._skipped - _MAX_NAMED} more files are not kept")
         if not self._artifacts and not self._truncated:
             if self._unmatched:
-                self._log.say(
+                self._say(
                     f"no artifact is kept: no file in {ARTIFACTS_DIR} matches what the job's artifacts name"
                 )
             return None
@@ -275,7 +305,7 @@ class _Collection:
     def _skip(self, path: str, problem: str) -> None:
         self._skipped += 1
         if self._skipped <= _MAX_NAMED:
-            self._log.say(f"artifact {_shown(path)} is not kept: {problem}")
+            self._say(f"artifact {_shown(path)} is not kept: {problem}")
 
 
 def _entries(tar: Iterator[bytes], check: Callable[[], None]) -> Iterator[Entry]:
