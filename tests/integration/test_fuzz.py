@@ -14,6 +14,7 @@ JSON = {"Content-Type": "application/json"}
 _JOB: dict[str, Any] = {"name": "n", "job_command": "true", "source_type": "copy"}
 
 
+@pytest.mark.timeout(900)  # some thousand requests, of which each start of a run takes a process of its own
 def test_whatever_is_sent_the_answer_is_one_of_the_document(new_service: NewService, tmp_path: Path) -> None:
     assert fuzz(new_service(concurrency=0), tmp_path, max_examples=2, seed=1) >= 300
 
