@@ -376,8 +376,8 @@ def attack(target: Target) -> dict[str, Any]:
                     return
                 try:
                     ended[f"{name}: {act()}"] += 1
-                except requests.ConnectionError:
-                    # What is refused may be reset before all of it is sent.
+                except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError):
+                    # What is refused may be reset before all of it is sent, and a list when room is short.
                     ended[f"{name}: cut off"] += 1
                 except Exception as exc:
                     failures.append(f"{name}: {type(exc).__name__}: {str(exc)[:2000]}")
