@@ -45,6 +45,8 @@ NOT_YET = {
     "logs_object_key": None,
     "artifacts_object_key": None,
     "rerun_of": None,
+    "run_id": None,
+    "node": None,
     "pinned": False,
     "log_truncated": False,
 }

@@ -17,7 +17,10 @@ _UNSAID = {
     "source_path": "source_path must lead to a directory below one of the server's source roots",
     "source_id": "you have uploaded no source with this source_id",
     # Of a run, also what git says of it: it is fetched at once.
-    "git_url": "git_url must lead to a repository below one of the server's source roots|git: .*",
+    "git_url": (
+        "git_url must lead to a repository below one of the server's source roots|git: .*"
+        "|give either git_url or source_id"
+    ),
     # What holds between parameters, or between a list and the keys of an object.
     "cursor": "give either a cursor or an offset",
     "from_line": "from_line cannot be combined with (tail|follow)",
