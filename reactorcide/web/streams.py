@@ -4,7 +4,7 @@ import errno
 import threading
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from functools import partial
 from time import monotonic
 
@@ -50,6 +50,27 @@ class StreamSlots:
             self._taken[user_id] -= 1
             # No row for everybody who has ever followed something.
             self._taken += Counter()
+
+    @contextmanager
+    def required(self, user_id: str) -> Iterator[None]:
+        """Hold a slot of a user while the body runs; raises ``Busy`` where the user gets none."""
+        if not self.try_take(user_id):
+            raise Busy(NO_SLOT)
+        try:
+            yield
+        finally:
+            self.release(user_id)
+
+    @contextmanager
+    def long_poll(self, user_id: str, wait_s: float) -> Iterator[float]:
+        """Give the seconds that a request may wait: without a free slot none, and the client asks again."""
+        if wait_s <= 0 or not self.try_take(user_id):
+            yield 0.0
+            return
+        try:
+            yield wait_s
+        finally:
+            self.release(user_id)
 
 
 def stream(

@@ -15,8 +15,8 @@ from reactorcide.accounts.users import checked_email
 from reactorcide.domain.errors import InvalidInput
 from reactorcide.lib.clock import from_rfc3339
 from reactorcide.sources.urls import GitUrl, check_git_ref
+from reactorcide.web.api import lists
 from reactorcide.web.api.accounts import routes as account_routes
-from reactorcide.web.api.jobs import routes as job_routes
 from reactorcide.web.api.openapi import model_of
 from tests.integration.test_fields import BAD, GIT, GIVEN
 from tests.support.contract import api_document
@@ -230,13 +230,13 @@ def test_an_email_is_one_for_both(email: str, good: bool) -> None:
 @pytest.mark.parametrize(
     ("path", "from_cursor", "cursor", "good"),
     [
-        ("jobs", job_routes._from_cursor, f"1700000000000.{JOB_ID}", True),
-        ("jobs", job_routes._from_cursor, f"{'1' * 16}.{JOB_ID}", False),
-        ("jobs", job_routes._from_cursor, f".{JOB_ID}", False),
-        ("jobs", job_routes._from_cursor, f"1.{JOB_ID.upper()}", False),
-        ("jobs", job_routes._from_cursor, f"\u0661.{JOB_ID}", False),
-        ("jobs", job_routes._from_cursor, "1.", False),
-        ("jobs", job_routes._from_cursor, "", False),
+        ("jobs", lists.from_cursor, f"1700000000000.{JOB_ID}", True),
+        ("jobs", lists.from_cursor, f"{'1' * 16}.{JOB_ID}", False),
+        ("jobs", lists.from_cursor, f".{JOB_ID}", False),
+        ("jobs", lists.from_cursor, f"1.{JOB_ID.upper()}", False),
+        ("jobs", lists.from_cursor, f"\u0661.{JOB_ID}", False),
+        ("jobs", lists.from_cursor, "1.", False),
+        ("jobs", lists.from_cursor, "", False),
         ("audit", account_routes._from_cursor, "17", True),
         ("audit", account_routes._from_cursor, "1" * 19, False),
         ("audit", account_routes._from_cursor, "-1", False),

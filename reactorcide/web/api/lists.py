@@ -1,4 +1,4 @@
-"""Answers with lists: bounded in size, with long texts cut to fit."""
+"""Lists: their cursors, and their answers, bounded in size, with long texts cut to fit."""
 
 import json
 from collections.abc import Iterable
@@ -6,11 +6,29 @@ from typing import Any
 
 from flask import Response
 
+from reactorcide.domain.errors import InvalidInput
+from reactorcide.lib.ids import is_id
+
 MAX_BYTES = (8 << 20) - (4 << 10)
 """Maximum size of all items of a list; with the rest of the answer it stays below 8 MiB."""
 TRUNCATED = "truncated"
 """The key that is true in an item whose texts are cut."""
 _FLAG_BYTES = 20
+_MAX_DIGITS = 15
+
+
+def to_cursor(created_at_ms: int, item_id: str) -> str:
+    """Return the cursor of the page after an item, in a list from the newest on."""
+    return f"{created_at_ms}.{item_id}"
+
+
+def from_cursor(cursor: str) -> tuple[int, str]:
+    """Return the time and the id that ``to_cursor`` got; raises ``InvalidInput``."""
+    created_at_ms, _, item_id = cursor.partition(".")
+    is_number = created_at_ms.isascii() and created_at_ms.isdigit()
+    if not is_number or len(created_at_ms) > _MAX_DIGITS or not is_id(item_id):
+        raise InvalidInput("invalid cursor: use the next_cursor of an earlier answer", "cursor")
+    return int(created_at_ms), item_id
 
 
 def answer(name: str, items: Iterable[dict[str, Any]], count: int, **rest: object) -> Response:

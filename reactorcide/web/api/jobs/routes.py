@@ -18,7 +18,6 @@ from reactorcide.jobs.pin import pin
 from reactorcide.jobs.rerun import rerun
 from reactorcide.jobs.submit import submit, submit_once
 from reactorcide.lib.clock import rfc3339
-from reactorcide.lib.ids import is_id
 from reactorcide.web.api import PREFIX, lists
 from reactorcide.web.api.jobs.request import JobRequest
 from reactorcide.web.api.jobs.schemas import (
@@ -35,8 +34,6 @@ from reactorcide.web.api.resource import resource
 from reactorcide.web.api.schemas import ErrorResponse, NoQuery
 from reactorcide.web.auth import caller
 from reactorcide.web.services import services
-
-_MAX_DIGITS = 15
 
 api = resource("jobs", __name__, tag="jobs")
 
@@ -70,7 +67,7 @@ def list_jobs(query: JobListQuery) -> Response:
         pinned=query.pinned,
     )
     offset = query.offset or 0
-    after = None if query.cursor is None else _from_cursor(query.cursor)
+    after = None if query.cursor is None else lists.from_cursor(query.cursor)
     # One more than requested shows whether there is a next page.
     jobs, total = read.page(
         services().jobs,
@@ -88,22 +85,17 @@ def list_jobs(query: JobListQuery) -> Response:
         total=total,
         limit=query.limit,
         offset=offset,
-        next_cursor=_to_cursor(shown[-1]) if len(jobs) > len(shown) else None,
+        next_cursor=lists.to_cursor(shown[-1].created_at_ms, shown[-1].job_id)
+        if len(jobs) > len(shown)
+        else None,
     )
 
 
 @api.get("/jobs/<job_id>", responses={200: JobResponse})
 def show_job(path: JobPath, query: JobQuery) -> Response:
     """Show a job, at once or as soon as its status changes."""
-    # Without a free slot a long poll answers at once, and the client asks again.
-    user_id = caller().user_id
-    if query.wait > 0 and services().slots.try_take(user_id):
-        try:
-            job = read.wait_for_change(services().jobs, caller(), path.job_id, timeout_s=query.wait)
-        finally:
-            services().slots.release(user_id)
-    else:
-        job = access.get(services().jobs, caller(), path.job_id)
+    with services().slots.long_poll(caller().user_id, query.wait) as wait_s:
+        job = read.wait_for_change(services().jobs, caller(), path.job_id, timeout_s=wait_s)
     return jsonify(job_json(job))
 
 
@@ -249,15 +241,3 @@ def _definition(body: JobRequest, defaults: JobDefaults) -> JobDefinition:
         "memory_limit_bytes": defaults.memory_bytes(body.memory_limit_bytes),
     }
     return JobDefinition(**given | decided)
-
-
-def _to_cursor(job: Job) -> str:
-    return f"{job.created_at_ms}.{job.job_id}"
-
-
-def _from_cursor(cursor: str) -> tuple[int, str]:
-    created_at_ms, _, job_id = cursor.partition(".")
-    is_number = created_at_ms.isascii() and created_at_ms.isdigit()
-    if not is_number or len(created_at_ms) > _MAX_DIGITS or not is_id(job_id):
-        raise InvalidInput("invalid cursor: use the next_cursor of an earlier answer", "cursor")
-    return int(created_at_ms), job_id

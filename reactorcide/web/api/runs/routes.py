@@ -6,17 +6,16 @@ from typing import Any
 
 from flask import Response, jsonify
 
-from reactorcide.domain.errors import Busy, Forbidden, InvalidInput
+from reactorcide.domain.errors import Forbidden
 from reactorcide.domain.jobs import RequestKey
 from reactorcide.domain.runs import Node, Run, RunFilter, RunSource
 from reactorcide.lib.clock import rfc3339
-from reactorcide.lib.ids import is_id
 from reactorcide.runs import read
 from reactorcide.runs.cancel import cancel
 from reactorcide.runs.read import RunView
 from reactorcide.runs.rerun import rerun
 from reactorcide.runs.start import Start, start
-from reactorcide.web.api import PREFIX
+from reactorcide.web.api import PREFIX, lists
 from reactorcide.web.api.jobs.schemas import JobQuery, SubmitHeader
 from reactorcide.web.api.media import WORKFLOW
 from reactorcide.web.api.resource import resource
@@ -32,9 +31,6 @@ from reactorcide.web.api.runs.schemas import (
 from reactorcide.web.api.schemas import ErrorResponse, NoQuery
 from reactorcide.web.auth import caller
 from reactorcide.web.services import services
-from reactorcide.web.streams import NO_SLOT
-
-_MAX_DIGITS = 15
 
 api = resource("runs", __name__, tag="runs")
 
@@ -57,13 +53,8 @@ def start_run(header: SubmitHeader, body: RunRequest, query: NoQuery) -> Respons
         sent = json.dumps({"run": body.model_dump(exclude_unset=True)}, sort_keys=True)
         key = RequestKey(header.idempotency_key, hashlib.sha256(sent.encode()).digest())
     # Fetching from a slow server must not take every thread of the service.
-    user_id = caller().user_id
-    if not services().slots.try_take(user_id):
-        raise Busy(NO_SLOT)
-    try:
+    with services().slots.required(caller().user_id):
         run, is_new = start(services().runs, caller(), wanted, key)
-    finally:
-        services().slots.release(user_id)
     response = _shown(run)
     if is_new:
         response.status_code = 201
@@ -84,28 +75,21 @@ def list_runs(query: RunListQuery) -> Response:
         event=query.event,
         status=query.status,
     )
-    after = None if query.cursor is None else _from_cursor(query.cursor)
+    after = None if query.cursor is None else lists.from_cursor(query.cursor)
     # One more than requested shows whether there is a next page.
     runs = read.page(services().runs, wanted, limit=query.limit + 1, after=after)
     shown = runs[: query.limit]
     next_cursor = None
     if len(runs) > len(shown):
-        next_cursor = f"{shown[-1].created_at_ms}.{shown[-1].run_id}"
+        next_cursor = lists.to_cursor(shown[-1].created_at_ms, shown[-1].run_id)
     return jsonify({"runs": [_run_json(run) for run in shown], "next_cursor": next_cursor})
 
 
 @api.get("/runs/<run_id>", responses={200: RunResponse})
 def show_run(path: RunPath, query: JobQuery) -> Response:
     """Show a run with its nodes, at once or as soon as its status or that of a node changes."""
-    user_id = caller().user_id
-    # Without a free slot a long poll answers at once, and the client asks again.
-    if query.wait > 0 and services().slots.try_take(user_id):
-        try:
-            found = read.wait_for_change(services().runs, caller(), path.run_id, timeout_s=query.wait)
-        finally:
-            services().slots.release(user_id)
-    else:
-        found = read.view(services().runs, caller(), path.run_id)
+    with services().slots.long_poll(caller().user_id, query.wait) as wait_s:
+        found = read.wait_for_change(services().runs, caller(), path.run_id, timeout_s=wait_s)
     return jsonify(_view_json(found))
 
 
@@ -173,11 +157,3 @@ def _node_json(node: Node, waits: str | None) -> dict[str, Any]:
         "job_id": node.job_id,
         "jobs": node.jobs,
     }
-
-
-def _from_cursor(cursor: str) -> tuple[int, str]:
-    created_at_ms, _, run_id = cursor.partition(".")
-    is_number = created_at_ms.isascii() and created_at_ms.isdigit()
-    if not is_number or len(created_at_ms) > _MAX_DIGITS or not is_id(run_id):
-        raise InvalidInput("invalid cursor: use the next_cursor of an earlier answer", "cursor")
-    return int(created_at_ms), run_id

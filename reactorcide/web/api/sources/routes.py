@@ -5,7 +5,6 @@ from typing import BinaryIO, cast
 
 from flask import Response, jsonify, request
 
-from reactorcide.domain.errors import Busy
 from reactorcide.domain.sources import Source
 from reactorcide.jobs import sources
 from reactorcide.web import errors
@@ -16,7 +15,6 @@ from reactorcide.web.api.schemas import NoQuery
 from reactorcide.web.api.sources.schemas import SourcePath, SourceResponse
 from reactorcide.web.auth import caller
 from reactorcide.web.services import services
-from reactorcide.web.streams import NO_SLOT
 
 _TYPES = ("application/gzip", "application/x-gzip", "application/octet-stream")
 _CHUNK_BYTES = 1 << 18
@@ -42,16 +40,12 @@ def upload_source(query: NoQuery) -> Response:
         message = f"send the source as a tar.gz, with Content-Type: {_TYPES[0]}"
         return errors.answer(415, message)
     # Slow uploads must not take every thread of the service.
-    user_id = caller().user_id
-    if not services().slots.try_take(user_id):
-        raise Busy(NO_SLOT)
-    # An upload has a limit of its own, checked while it is read.
-    request.max_content_length = None
-    body = _chunks()
-    try:
-        source, created = sources.add(services().jobs, caller(), body, max_bytes=services().max_source_bytes)
-    finally:
-        services().slots.release(user_id)
+    with services().slots.required(caller().user_id):
+        # An upload has a limit of its own, checked while it is read.
+        request.max_content_length = None
+        source, created = sources.add(
+            services().jobs, caller(), _chunks(), max_bytes=services().max_source_bytes
+        )
     response = jsonify(_json(source))
     response.status_code = 201 if created else 200
     response.headers["Location"] = f"{PREFIX}/sources/{source.source_id}"
