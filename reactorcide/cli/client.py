@@ -11,6 +11,7 @@ from urllib.parse import quote
 from reactorcide.cli import session
 from reactorcide.cli.session import Json, ServiceAway, ServiceError, Session
 from reactorcide.domain.jobs import FINAL, WAITING
+from reactorcide.domain.runs import RunStatus
 
 if TYPE_CHECKING:
     import requests
@@ -20,6 +21,7 @@ _SILENCE_S = 300.0
 _PATIENCE_S = 60.0
 _PAUSE_S = 0.5
 _POLL_S = 1
+_RUN_WAIT_S = 5
 _LAST_ID = "Last-Event-ID"
 _START = "X-Log-Position"
 _MAX_EVENT_BYTES = 1 << 20
@@ -73,6 +75,13 @@ class Client(Session):
     def run(self, run_id: str, *, wait_s: float = 0) -> Json:
         """Return a run, at once or as soon as it or one of its nodes changes within ``wait_s``."""
         return self._json("GET", f"/runs/{run_id}", params={"wait": wait_s} if wait_s else {})
+
+    def run_states(self, run: Json) -> Iterator[Json]:
+        """Yield a run as it is, and again after each change, until it is over."""
+        yield run
+        while not RunStatus(run["status"]).is_final:
+            run = self.run(run["run_id"], wait_s=_RUN_WAIT_S)
+            yield run
 
     def cancel_run(self, run_id: str) -> Json:
         """Cancel a run and return it. Safe to repeat."""

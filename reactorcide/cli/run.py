@@ -12,8 +12,9 @@ import click
 from reactorcide.cli import render
 from reactorcide.cli.check import checkout_of, read_files
 from reactorcide.cli.client import Client
+from reactorcide.cli.runs import event_options, exit_code, start_body
 from reactorcide.cli.session import ServiceError
-from reactorcide.cli.submit import upload_directory, variables
+from reactorcide.cli.submit import upload_directory
 from reactorcide.cli.temporary import TemporaryService
 from reactorcide.domain.errors import ReactorcideError
 from reactorcide.domain.jobs import WAITING
@@ -25,8 +26,6 @@ from reactorcide.workflows.events import EventName
 from reactorcide.workflows.files import JOBS_DIR
 
 _EXIT_WRONG_FILE = 2
-_OVER = (RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED, RunStatus.SKIPPED)
-_POLL_S = 5
 
 
 @click.command()
@@ -38,17 +37,7 @@ _POLL_S = 5
     show_default=True,
     help="What the run is for.",
 )
-@click.option("--branch", default="", help="Branch of the event.")
-@click.option("--tag", default="", help="Tag of the event.")
-@click.option(
-    "--var",
-    "vars_",
-    metavar="NAME=VALUE",
-    multiple=True,
-    callback=variables,
-    help="In place of vars; repeatable.",
-)
-@click.option("--changed-file", "changed_files", metavar="FILE", multiple=True, help="For paths; repeatable.")
+@event_options("Branch of the event.")
 @click.option("--image", default="alpine:latest", show_default=True, help="Image of jobs that name none.")
 def run(workflow: str | None, image: str, **options: Any) -> None:
     """Run WORKFLOW, an id or a file, on the work tree as it is, without what git ignores.
@@ -61,12 +50,7 @@ def run(workflow: str | None, image: str, **options: Any) -> None:
     root = checkout_of(Path())
     if root is None:
         _wrong(f"there is no {WORKFLOWS_DIR} and no {JOBS_DIR} in {Path().resolve()} or above")
-    body = {
-        "workflow": _checked(root, workflow),
-        "event": {"name": options["event"], "branch": options["branch"], "tag": options["tag"]},
-        "vars": options["vars_"],
-        "changed_files": list(options["changed_files"]) or None,
-    }
+    body = start_body(_checked(root, workflow), options)
     with tempfile.TemporaryDirectory(prefix="reactorcide-run-") as directory:
         service = TemporaryService(Path(directory), image)
         try:
@@ -76,7 +60,7 @@ def run(workflow: str | None, image: str, **options: Any) -> None:
                 _summarize(client, ended)
         except ServiceError as exc:
             raise ReactorcideError(f"{exc}; the service's log ends with:\n{service.log_tail()}") from exc
-    sys.exit(0 if ended["status"] in (RunStatus.COMPLETED, RunStatus.SKIPPED) else 1)
+    sys.exit(exit_code(ended))
 
 
 def _checked(root: Path, workflow: str | None) -> str:
@@ -117,17 +101,14 @@ class _Watch:
         self._seen: dict[str, str] = {}
         self._followed: dict[str, threading.Thread] = {}
 
-    def to_its_end(self, found: dict[str, Any]) -> dict[str, Any]:
+    def to_its_end(self, run: dict[str, Any]) -> dict[str, Any]:
         """Return the run once it is over and all its logs are printed."""
-        while True:
-            for node in found["nodes"]:
+        for state in self._client.run_states(run):
+            for node in state["nodes"]:
                 self._look(node)
-            if found["status"] in _OVER:
-                break
-            found = self._client.run(found["run_id"], wait_s=_POLL_S)
         for thread in self._followed.values():
             thread.join()
-        return found
+        return state
 
     def _look(self, node: dict[str, Any]) -> None:
         name, status, job_id = node["name"], node["status"], node["job_id"]

@@ -1,8 +1,9 @@
 """``reactorcide runs``: start, list, show, follow and change runs of workflows through the API."""
 
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
@@ -15,8 +16,48 @@ from reactorcide.domain.jobs import WAITING
 from reactorcide.domain.runs import RunStatus
 from reactorcide.lib.ids import is_id
 
-_OVER = (RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED, RunStatus.SKIPPED)
-_POLL_S = 5
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def event_options(branch_help: str) -> Callable[[F], F]:
+    """Add the options, but ``--event``, of what a run is for, and of what it takes in place of the file's."""
+    options = (
+        click.option("--branch", default="", help=branch_help),
+        click.option("--tag", default="", help="Tag of the event."),
+        click.option(
+            "--var",
+            "vars_",
+            metavar="NAME=VALUE",
+            multiple=True,
+            callback=variables,
+            help="In place of vars; repeatable.",
+        ),
+        click.option(
+            "--changed-file", "changed_files", metavar="FILE", multiple=True, help="For paths; repeatable."
+        ),
+    )
+
+    def decorate(command: F) -> F:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def start_body(workflow: str | None, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what starts a run, but its source; see ``event_options``."""
+    return {
+        "workflow": workflow,
+        "event": {"name": options["event"], "branch": options["branch"], "tag": options["tag"]},
+        "vars": options["vars_"],
+        "changed_files": list(options["changed_files"]) or None,
+    }
+
+
+def exit_code(run: Mapping[str, Any]) -> int:
+    """Return how a command ends that has waited for a run."""
+    return 0 if run["status"] in (RunStatus.COMPLETED, RunStatus.SKIPPED) else 1
 
 
 def _checked_id(text: str) -> str:
@@ -49,17 +90,7 @@ def runs() -> None:
     help="Directory to upload in place of a repository, without .git and without what git ignores.",
 )
 @click.option("--event", default="manual", show_default=True, help="What the run is for, as push.")
-@click.option("--branch", default="", help="Branch of the event; by default the one that --ref names.")
-@click.option("--tag", default="", help="Tag of the event.")
-@click.option(
-    "--var",
-    "vars_",
-    metavar="NAME=VALUE",
-    multiple=True,
-    callback=variables,
-    help="In place of vars; repeatable.",
-)
-@click.option("--changed-file", "changed_files", metavar="FILE", multiple=True, help="For paths; repeatable.")
+@event_options("Branch of the event; by default the one that --ref names.")
 @_follow
 @_json
 def start(
@@ -77,14 +108,7 @@ def start(
     """
     if (git_url is None) == (source is None):
         raise click.UsageError("Give a repository with --git, or a directory with --source.")
-    body: dict[str, Any] = {
-        "workflow": workflow,
-        "event": {"name": options["event"], "branch": options["branch"], "tag": options["tag"]},
-        "vars": options["vars_"],
-        "changed_files": list(options["changed_files"]) or None,
-        "git_url": git_url,
-        "git_ref": git_ref,
-    }
+    body = start_body(workflow, options) | {"git_url": git_url, "git_ref": git_ref}
     with connect() as client:
         if source is not None:
             body["source_id"] = upload_directory(client, source)
@@ -187,22 +211,20 @@ def _show_started(client: Client, run: dict[str, Any], *, follow: bool, as_json:
         render.say(run["reason"], err=True)
         sys.exit(1)
     if follow:
-        sys.exit(0 if run["status"] in (RunStatus.COMPLETED, RunStatus.SKIPPED) else 1)
+        sys.exit(exit_code(run))
 
 
 def _watch(client: Client, run: dict[str, Any]) -> dict[str, Any]:
     """Print each change of a run's nodes until it is over, and return it."""
     seen: dict[str, str] = {}
-    while True:
-        for node in run["nodes"]:
+    for state in client.run_states(run):
+        for node in state["nodes"]:
             if seen.get(node["name"]) != node["status"] and node["status"] != "waiting":
                 render.line(_node_line(node), style=render.status_style(node["status"]), err=True)
             seen[node["name"]] = node["status"]
-        if run["status"] in _OVER:
-            text = f"run #{run['number']} {run['status']}"
-            render.line(text, style=render.status_style(run["status"]), err=True)
-            return run
-        run = client.run(run["run_id"], wait_s=_POLL_S)
+    text = f"run #{state['number']} {state['status']}"
+    render.line(text, style=render.status_style(state["status"]), err=True)
+    return state
 
 
 def _print(run: dict[str, Any]) -> None:
@@ -234,8 +256,8 @@ def _node_line(node: dict[str, Any]) -> str:
 
 def _print_logs(client: Client, run: dict[str, Any], only: str | None, *, follow: bool) -> None:
     printed: set[str] = set()
-    while True:
-        for node in run["nodes"]:
+    for state in client.run_states(run) if follow else (run,):
+        for node in state["nodes"]:
             job_id = node["job_id"]
             is_wanted = only in (None, node["name"]) and job_id is not None and job_id not in printed
             if not is_wanted or (follow and node["status"] in WAITING):
@@ -248,6 +270,3 @@ def _print_logs(client: Client, run: dict[str, Any], only: str | None, *, follow
             for chunk in chunks:
                 sys.stdout.buffer.write(chunk)
                 sys.stdout.buffer.flush()
-        if not follow or run["status"] in _OVER:
-            return
-        run = client.run(run["run_id"], wait_s=_POLL_S)

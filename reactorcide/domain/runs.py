@@ -25,6 +25,11 @@ class RunStatus(StrEnum):
     SKIPPED = "skipped"
     """There was nothing to do."""
 
+    @property
+    def is_final(self) -> bool:
+        """Tell whether nothing of such a run runs or waits."""
+        return self not in (RunStatus.WAITING, RunStatus.RUNNING)
+
 
 class NodeState(StrEnum):
     """Where a node stands."""
