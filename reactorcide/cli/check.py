@@ -10,9 +10,9 @@ import click
 from reactorcide.cli import render
 from reactorcide.domain.errors import InvalidInput
 from reactorcide.workflows import keys
-from reactorcide.workflows.definition import MAX_FILES, WORKFLOWS_DIR, Definition
+from reactorcide.workflows.definition import MAX_FILES, Definition
 from reactorcide.workflows.definition import check as check_files
-from reactorcide.workflows.files import JOBS_DIR
+from reactorcide.workflows.files import JOBS_DIR, WORKFLOWS_DIR, is_file_of
 from reactorcide.workflows.nodes import MAX_FILE_BYTES
 from reactorcide.workflows.problems import Problem
 
@@ -84,10 +84,11 @@ def read_files(root: Path) -> dict[str, bytes]:
             names = sorted(os.listdir(root / directory))
         except OSError as exc:
             raise InvalidInput(f"{root / directory} cannot be read: {exc.strerror}") from exc
-        found = [name for name in names if name.endswith((".yaml", ".yml"))]
+        paths = (f"{directory}/{name}" for name in names)
+        found = [path for path in paths if is_file_of(path, directory)]
         # One file more than allowed is enough for the error.
-        for name in found[: MAX_FILES + 1]:
-            files[f"{directory}/{name}"] = _read(root, root / directory / name)
+        for path in found[: MAX_FILES + 1]:
+            files[path] = _read(root, root / path)
     return files
 
 

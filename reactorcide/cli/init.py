@@ -8,7 +8,7 @@ import click
 
 from reactorcide.cli import render
 from reactorcide.domain.errors import Conflict, InvalidInput
-from reactorcide.workflows.definition import WORKFLOWS_DIR
+from reactorcide.workflows.files import WORKFLOWS_DIR
 
 FILE = f"{WORKFLOWS_DIR}/ci.yaml"
 

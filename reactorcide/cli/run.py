@@ -20,10 +20,9 @@ from reactorcide.domain.errors import ReactorcideError
 from reactorcide.domain.jobs import WAITING
 from reactorcide.domain.runs import RunStatus
 from reactorcide.runs.evaluation import choose
-from reactorcide.workflows.definition import WORKFLOWS_DIR
 from reactorcide.workflows.definition import check as check_files
 from reactorcide.workflows.events import EventName
-from reactorcide.workflows.files import JOBS_DIR
+from reactorcide.workflows.files import JOBS_DIR, WORKFLOWS_DIR
 
 _EXIT_WRONG_FILE = 2
 

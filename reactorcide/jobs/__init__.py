@@ -23,6 +23,9 @@ class JobRules(Protocol):
     def check(self, definition: JobDefinition) -> None:
         """Raise ``InvalidInput`` unless the image and the source that a job names may be used."""
 
+    def check_image(self, image: str) -> None:
+        """Raise ``InvalidInput`` unless jobs may use an image."""
+
 
 @dataclass(frozen=True, slots=True)
 class StoredJobs:

@@ -8,8 +8,7 @@ from reactorcide.domain.accounts import User
 from reactorcide.domain.runs import Node, NodeState, Run, RunFilter
 from reactorcide.lib.notifier import LOOK_EVERY_S
 from reactorcide.runs import RunContext, access
-
-_MAX_NAMED = 3
+from reactorcide.workflows.resolve import listed
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +73,9 @@ def _waits(nodes: Sequence[Node]) -> dict[str, str]:
             continue
         names = [name for job in node.needs for name in going.get(job, ())]
         if names:
-            waits[node.name] = f"it waits for {_listed(names)}"
+            waits[node.name] = f"it waits for {listed(names)}"
         elif node.max_parallel is not None:
             waits[node.name] = f"no more than {node.max_parallel} of its matrix run at once"
         else:
             waits[node.name] = "it is about to start"
     return waits
-
-
-def _listed(names: list[str]) -> str:
-    more = len(names) - _MAX_NAMED
-    return ", ".join(names[:_MAX_NAMED]) + (f" and {more} more" if more > 0 else "")

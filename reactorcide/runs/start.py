@@ -9,7 +9,6 @@ from typing import Any
 from reactorcide import crashpoints
 from reactorcide.domain.accounts import User
 from reactorcide.domain.audit import Action, AuditEntry
-from reactorcide.domain.definition import JobDefinition
 from reactorcide.domain.errors import Conflict, InvalidInput, JobFailed, KeyTaken
 from reactorcide.domain.jobs import Job, RequestKey
 from reactorcide.domain.runs import (
@@ -98,10 +97,10 @@ def start(context: RunContext, user: User, wanted: Start, key: RequestKey | None
     def write(tx: Records) -> tuple[Run, list[Job]]:
         if key is not None:
             tx.request_keys.add(key, user.user_id, run.run_id, now_ms=created_at_ms)
-        added = tx.runs.add(run, files, nodes)
+        tx.runs.add(run, files, nodes)
         tx.audit.add(entry)
         made = dependents.resolve(tx, run.run_id, now_ms=created_at_ms)
-        return tx.runs.find(run.run_id) or added, made
+        return tx.runs.get(run.run_id), made
 
     try:
         run, made = context.jobs.store.write(write)
@@ -149,9 +148,7 @@ def _nodes(context: RunContext, found: Evaluation) -> tuple[list[tuple[Node, Job
             template = _template(context, item)
             image = template["fields"]["runner_image"]
             if image not in checked:
-                context.jobs.rules.check(
-                    JobDefinition(name="n", job_command="x", source_type="copy", runner_image=image)
-                )
+                context.jobs.rules.check_image(image)
                 checked.add(image)
         except InvalidInput as exc:
             errors.append(f"{found.file}: the job {item['name']!r}: {exc}")

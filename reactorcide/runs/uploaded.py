@@ -7,8 +7,8 @@ from reactorcide.domain.definition import JobDefinition
 from reactorcide.domain.errors import JobFailed
 from reactorcide.domain.runs import Commit
 from reactorcide.jobs import StoredJobs, sources
-from reactorcide.workflows.definition import MAX_FILES, WORKFLOWS_DIR
-from reactorcide.workflows.files import JOBS_DIR
+from reactorcide.workflows.definition import MAX_FILES
+from reactorcide.workflows.files import JOBS_DIR, WORKFLOWS_DIR, is_file_of
 from reactorcide.workflows.nodes import MAX_FILE_BYTES
 
 
@@ -28,8 +28,7 @@ def commit(context: StoredJobs, user: User, source_id: str, *, deadline: float) 
         for entry in sources.entries(context, definition) or ():
             if monotonic() > deadline:
                 raise JobFailed("looking for workflow files in the uploaded source took too long")
-            directory, _, name = entry.path.rpartition("/")
-            if directory not in (WORKFLOWS_DIR, JOBS_DIR) or not name.endswith((".yaml", ".yml")):
+            if not is_file_of(entry.path, WORKFLOWS_DIR, JOBS_DIR):
                 continue
             if entry.kind != "file":
                 if entry.kind != "directory":

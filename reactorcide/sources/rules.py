@@ -21,14 +21,14 @@ class SourceRules:
 
     def check(self, definition: JobDefinition) -> None:
         """Raise ``InvalidInput`` unless the image and the source that a job names may be used here."""
-        self._check_image(definition)
+        self.check_image(definition.runner_image)
         self.check_source(definition)
 
     def image(self, definition: JobDefinition) -> str:
         """Return the name to ask the engine for; raises ``JobFailed`` where the image may not be used."""
         try:
             # Checked when it was submitted, too; but this service may have been started with other settings.
-            self._check_image(definition)
+            self.check_image(definition.runner_image)
         except InvalidInput as exc:
             raise JobFailed(f"the image cannot be used any more: {exc}") from exc
         # An engine takes what is short and all of hex digits for an image's id first, of whatever name.
@@ -45,10 +45,11 @@ class SourceRules:
         if definition.git_ref is not None:
             check_git_ref(definition.git_ref)
 
-    def _check_image(self, definition: JobDefinition) -> None:
-        if not is_allowed(definition.runner_image, self._allow_images):
+    def check_image(self, image: str) -> None:
+        """Raise ``InvalidInput`` unless jobs may use an image."""
+        if not is_allowed(image, self._allow_images):
             raise InvalidInput(
-                f"runner_image {full_reference(definition.runner_image)} is none of those that jobs may use: "
+                f"runner_image {full_reference(image)} is none of those that jobs may use: "
                 + ", ".join(self._allow_images),
                 field="runner_image",
             )

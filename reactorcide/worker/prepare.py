@@ -21,8 +21,8 @@ from reactorcide.sources.roots import Identity, SourceDirectory, SourceRoots
 from reactorcide.sources.rules import SourceRules
 from reactorcide.worker.interrupt import Interrupt
 from reactorcide.worker.port import WorkerPort
-from reactorcide.workflows.definition import MAX_FILES, WORKFLOWS_DIR
-from reactorcide.workflows.files import JOBS_DIR
+from reactorcide.workflows.definition import MAX_FILES
+from reactorcide.workflows.files import JOBS_DIR, WORKFLOWS_DIR, is_file_of
 from reactorcide.workflows.nodes import MAX_FILE_BYTES
 
 
@@ -109,7 +109,7 @@ class Preparation:
                 git_ref,
                 workspace,
                 (WORKFLOWS_DIR, JOBS_DIR),
-                is_wanted=lambda name: name.endswith((".yaml", ".yml")),
+                is_wanted=lambda path: is_file_of(path, WORKFLOWS_DIR, JOBS_DIR),
                 max_paths=2 * MAX_FILES + 1,
                 interrupt=Interrupt(),
                 deadline=deadline,

@@ -13,9 +13,11 @@ from reactorcide.workflows.events import ANY_EVENT, ANY_PATHS, Event, EventName,
 from reactorcide.workflows.expand import expand
 from reactorcide.workflows.files import (
     JOBS_DIR,
+    WORKFLOWS_DIR,
     JobFiles,
     WrittenJob,
     WrittenWorkflow,
+    is_file_of,
     read_job_files,
     read_workflow,
 )
@@ -26,9 +28,7 @@ from reactorcide.workflows.nodes import Mapping
 from reactorcide.workflows.problems import Place, Problem, Problems, WorkflowError, shown
 from reactorcide.workflows.references import Scope
 
-WORKFLOWS_DIR = ".reactorcide/workflows"
 MAX_FILES = 100
-_YAML = re.compile(r"[^/]+\.ya?ml")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,8 +102,8 @@ def check(files: AbstractMapping[str, str | bytes], repository: str) -> tuple[De
     Where the first has none, those of the second are one workflow that is named after ``repository``.
     """
     paths = sorted(files)
-    workflows = [path for path in paths if _is_file_of(path, WORKFLOWS_DIR)]
-    jobs = {path: files[path] for path in paths if _is_file_of(path, JOBS_DIR)}
+    workflows = [path for path in paths if is_file_of(path, WORKFLOWS_DIR)]
+    jobs = {path: files[path] for path in paths if is_file_of(path, JOBS_DIR)}
     for directory, found in ((WORKFLOWS_DIR, workflows), (JOBS_DIR, list(jobs))):
         if len(found) > MAX_FILES:
             problem = Problem(Place(directory), f"there are {len(found)} files; at most {MAX_FILES} are read")
@@ -124,10 +124,6 @@ def check(files: AbstractMapping[str, str | bytes], repository: str) -> tuple[De
             definition = replace(definition, problems=tuple(sorted((*definition.problems, doubled))))
         definitions.append(definition)
     return tuple(definitions)
-
-
-def _is_file_of(path: str, directory: str) -> bool:
-    return path.startswith(directory + "/") and _YAML.fullmatch(path[len(directory) + 1 :]) is not None
 
 
 def _define(

@@ -19,7 +19,15 @@ from reactorcide.workflows.kinds import Object, Written
 from reactorcide.workflows.nodes import Mapping, Node, Scalar, Sequence, compose
 from reactorcide.workflows.problems import Place, Problem, Problems, shown
 
+WORKFLOWS_DIR = ".reactorcide/workflows"
 JOBS_DIR = ".reactorcide/jobs"
+_NAME = re.compile(r"[^/]+\.ya?ml")
+
+
+def is_file_of(path: str, *directories: str) -> bool:
+    """Tell whether a path is that of a workflow or job file in one of the directories, not below."""
+    directory, _, name = path.rpartition("/")
+    return directory in directories and _NAME.fullmatch(name) is not None
 
 
 @dataclass(slots=True)

@@ -129,9 +129,9 @@ def _change(node: Node, needs: list[_Summary], graph: Graph, outputs: Mapping[st
     skipped = [name for need in needs for name in need.skipped]
     condition = node.job.condition
     if condition in (Condition.ALL_SUCCESS, Condition.NO_FAILURE) and failed:
-        return Change(NodeState.SKIPPED_BY_FAILURE, f"{_listed(failed)} did not succeed")
+        return Change(NodeState.SKIPPED_BY_FAILURE, f"{listed(failed)} did not succeed")
     if condition is Condition.ALL_SUCCESS and skipped:
-        return Change(NodeState.SKIPPED, f"{_listed(skipped)} was skipped")
+        return Change(NodeState.SKIPPED, f"{listed(skipped)} was skipped")
     if condition is Condition.ANY_FAILED and not failed:
         return Change(NodeState.SKIPPED, "nothing that it needs has failed")
     return _unwritten(node, graph, outputs)
@@ -160,5 +160,6 @@ def references_of(node: Node) -> tuple[Reference, ...]:
     return tuple(dict.fromkeys(reference for reference in found if reference.source == "needs"))
 
 
-def _listed(names: list[str]) -> str:
+def listed(names: list[str]) -> str:
+    """Return the names of nodes for a sentence; of many the first."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
