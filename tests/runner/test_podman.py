@@ -173,8 +173,9 @@ IGNORES = 'sh -c "trap \\"echo asked\\" TERM; echo ready; while :; do sleep 0.1;
 
 
 def test_term_reaches_every_process_of_a_command(runner: DockerRunner, waiting: Callable[..., Any]) -> None:
-    # One is in a session of its own, as a daemon is.
-    container_id, output, spec, started = waiting(f"setsid {CLEANS_UP} & {CLEANS_UP}; echo never")
+    # One is in a session of its own, as a daemon is. It ends with the container, which the other keeps.
+    keeps = CLEANS_UP.replace("sleep 0.5", "while kill -0 $DAEMON 2>/dev/null; do sleep 0.1; done")
+    container_id, output, spec, started = waiting(f"setsid {CLEANS_UP} & DAEMON=$!; {keeps}; echo never")
     output.hand_over(spec, started)
     printed = b""
     while printed.count(b"ready\n") < 2:
