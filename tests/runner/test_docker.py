@@ -163,6 +163,21 @@ def test_the_engines_copy_is_the_same(runner: DockerRunner, create: Callable[...
     assert read_all(runner.reread(container_id)) == printed == b"".join(b"%d\n" % i for i in range(1, 100001))
 
 
+def test_many_short_lines_of_the_engines_copy_are_read_together(
+    runner: DockerRunner, create: Callable[..., str]
+) -> None:
+    container_id = create("yes | head -c 40000")
+    run(runner, container_id)
+    output: Any = runner.reread(container_id)
+    # All has come: 20,000 lines, each in a chunk of its own.
+    wait_until(lambda: output._ended, 20, "the copy has come")
+    # The first call looks for the acknowledgement.
+    assert output.read(20) == []
+    assert output.read(20) == [(1, b"y\n" * 20_000)]
+    assert output.read(20) is None
+    output.close()
+
+
 def test_the_engines_copy_is_followed_to_the_end(runner: DockerRunner, create: Callable[..., str]) -> None:
     container_id = create("echo early; sleep 1; echo late")
     started(runner, container_id).close()

@@ -1,6 +1,7 @@
 """The output of a container: attached to while it runs, or read again from the engine's copy."""
 
 import contextlib
+import http.client
 import select
 import socket
 import ssl
@@ -12,7 +13,6 @@ from typing import Any
 
 import docker
 import requests
-import urllib3.exceptions
 
 from reactorcide import crashpoints
 from reactorcide.runner import AttachedOutput, ContainerSpec, Output, OutputChunk, Started, handover
@@ -269,16 +269,20 @@ class DockerAttachedOutput(CommandOutput):
 
 
 class DockerRereadOutput(CommandOutput):
-    """The engine's own copy of a log, read by a thread of its own: an HTTP body can't be polled."""
+    """The engine's own copy of a log, read by a thread of its own: an HTTP body can't be polled.
 
-    _MOST_CHUNKS = 16
+    An engine sends each line as a chunk of its own. Whatever has come is given out together: to hand over
+    millions of chunks one by one takes minutes.
+    """
+
+    _MAX_RECEIVED_BYTES = 1 << 20
 
     def __init__(self, response: requests.Response, *, was_handed_over: bool) -> None:
         super().__init__(was_handed_over=was_handed_over)
         self._response = response
         self._socket = _socket_of(response)
         self._changed = threading.Condition()
-        self._chunks: deque[bytes] = deque()
+        self._received = bytearray()
         self._ended = False
         self._woken = False
         self._closed = False
@@ -289,12 +293,15 @@ class DockerRereadOutput(CommandOutput):
         if printed := self.waiting():
             return printed
         with self._changed:
-            self._changed.wait_for(lambda: self._chunks or self._ended or self._woken, max(0, timeout_s))
+            self._changed.wait_for(lambda: self._received or self._ended or self._woken, max(0, timeout_s))
             self._woken = False
-            if self._chunks:
-                self._changed.notify_all()
-                return self.take(self._chunks.popleft())
-            return None if self._ended else []
+            data = bytes(self._received)
+            self._received.clear()
+            self._changed.notify_all()
+            ended = self._ended
+        if data:
+            return self.take(data)
+        return None if ended else []
 
     def wake(self) -> None:
         """See ``Output.wake``."""
@@ -310,23 +317,28 @@ class DockerRereadOutput(CommandOutput):
             self._closed = True
             self._changed.notify_all()
             if not self._ended:
-                # Ends a read that waits; closing alone would leave it waiting. An answer that was read to its
-                # end has given its connection back already.
+                # Ends a read that waits; closing alone would leave it waiting.
                 with contextlib.suppress(OSError):
                     self._socket.shutdown(socket.SHUT_RDWR)
         self._thread.join()
         self._response.close()
 
     def _pump(self) -> None:
+        # Of the standard library: urllib3's own reading does more for each chunk.
+        body: Any = self._response.raw
+        answer: http.client.HTTPResponse = body._fp
         try:
-            for chunk in self._response.raw.stream(_RECEIVE_BYTES, decode_content=False):
+            while chunk := answer.read1(_RECEIVE_BYTES):
                 with self._changed:
-                    self._changed.wait_for(lambda: len(self._chunks) < self._MOST_CHUNKS or self._closed)
+                    self._changed.wait_for(
+                        lambda: len(self._received) < self._MAX_RECEIVED_BYTES or self._closed
+                    )
                     if self._closed:
                         return
-                    self._chunks.append(chunk)
-                    self._changed.notify_all()
-        except (OSError, urllib3.exceptions.HTTPError):
+                    if not self._received:
+                        self._changed.notify_all()
+                    self._received += chunk
+        except (OSError, http.client.HTTPException):
             # The engine went away: whoever reads sees the end and asks what became of the container.
             pass
         finally:
