@@ -59,7 +59,7 @@ def main(image: str, quick: bool, only: tuple[str, ...], report: Path | None) ->
             click.echo(f"Measuring {name} ...", err=True)
             figures.append(measure())
     # Without a terminal the width is a guess, and too narrow.
-    Console(width=None if sys.stdout.isatty() else 100).print(_table(figures))
+    Console(width=None if sys.stdout.isatty() else 120).print(_table(figures))
     if report is not None:
         content = {
             "machine": f"{os.cpu_count()} CPUs, {platform.platform()}, Python {platform.python_version()}",

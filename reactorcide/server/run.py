@@ -122,15 +122,16 @@ def _start(application: Any, process: Any, settings: Settings) -> None:
     gc.freeze()
     gc.enable()
     process.application = application
-    host, port = process.sockets[0].getsockname()[:2]
-    scheme = "http" if settings.tls_cert is None else "https"
-    _print(f"Reactorcide listens on {scheme}://{_authority(host, port)}")
     if application.new_admin_token is not None:
         # Not to a file or a journal, which others may read.
         if sys.stderr.isatty():
             _print(f"The admin's token, shown this once: {application.new_admin_token}")
         else:
             _print(f"The admin's token is in {settings.admin_token_path.absolute()}")
+    host, port = process.sockets[0].getsockname()[:2]
+    scheme = "http" if settings.tls_cert is None else "https"
+    # The last: whoever waits for this line has the others.
+    _print(f"Reactorcide listens on {scheme}://{_authority(host, port)}")
 
 
 def _print(text: str) -> None:

@@ -63,9 +63,10 @@ def test_the_time_limit_ends_what_ignores_being_asked(api: Client) -> None:
 
 
 def test_a_job_that_takes_too_much_memory_says_so(api: Client) -> None:
-    job = api.run("tail /dev/zero", memory_limit="16m")
-    assert (job["status"], job["error"]) == ("failed", "killed: out of memory (limit 16 MiB)")
-    assert job["exit_code"] == 137
+    # The engine may miss the kernel's report of a container that ends at once, but not each time.
+    jobs = [api.run("tail /dev/zero", memory_limit="16m") for _ in range(3)]
+    assert {(job["status"], job["exit_code"]) for job in jobs} == {("failed", 137)}
+    assert "killed: out of memory (limit 16 MiB)" in [job["error"] for job in jobs]
 
 
 def test_a_container_that_somebody_removed_says_so(service: Service, engine: docker.APIClient) -> None:
@@ -114,6 +115,8 @@ def test_a_source_that_is_removed_before_the_job_runs_says_so(new_service: NewSe
     assert job["error"].encode() in service.admin.log(job)
 
 
-def test_a_command_that_was_killed_within_its_memory_ends_by_its_exit_code(service: Service) -> None:
+def test_a_command_that_was_killed_within_its_memory_says_what_may_have_been(service: Service) -> None:
     job = service.admin.run("kill -9 $$", memory_limit="64m")
-    assert (job["status"], job["error"]) == ("failed", "exit code 137")
+    reason = "exit code 137 (killed by SIGKILL; perhaps for its memory limit of 64 MiB)"
+    assert (job["status"], job["error"]) == ("failed", reason)
+    assert service.admin.run("kill -9 $$", memory_limit=None)["error"] == "exit code 137"

@@ -173,7 +173,7 @@ def started(
     ) as process:
         os.close(theirs)
         try:
-            made = Started(read_until(ours, r"admin's token.*\n"), data_dir)
+            made = Started(read_until(ours, r"listens on .*\n"), data_dir)
             yield made
             made.admin.close()
             process.terminate()

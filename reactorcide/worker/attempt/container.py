@@ -291,6 +291,10 @@ class Container:
             return None
         if ended.oom_killed:
             return self._out_of_memory()
+        if ended.exit_code == 137 and self._memory_limit_bytes is not None:
+            # Engines lose what the kernel says of a container that has ended meanwhile.
+            limit = format_size(self._memory_limit_bytes)
+            return f"exit code 137 (killed by SIGKILL; perhaps for its memory limit of {limit})"
         if ended.exit_code == 127:
             return "exit code 127 (a command was not found, or the image has no /bin/sh)"
         return f"exit code {ended.exit_code}"
