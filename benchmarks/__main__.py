@@ -36,6 +36,7 @@ def main(image: str, quick: bool, only: tuple[str, ...], report: Path | None) ->
         "one-job": partial(jobs.one_job, image, quick=quick),
         "time-to-start": partial(jobs.time_to_start, image, quick=quick),
         "many-jobs": partial(jobs.many_jobs, image, quick=quick),
+        "service": partial(jobs.service_to_command, image, quick=quick),
         "log": partial(jobs.log_throughput, image, quick=quick),
         "logs": partial(jobs.log_throughput, image, quick=quick, jobs=4),
         "masked-log": partial(jobs.log_throughput, image, quick=quick, secrets=12),

@@ -75,6 +75,50 @@ def time_to_start(image: str, *, quick: bool) -> Figure:
     return Figure("submission to container start", a, b, "ms", a - b, "ms more", 60, False, rounds)
 
 
+def service_to_command(image: str, *, quick: bool) -> Figure:
+    """Return how long after a service of a job is ready its command starts, beyond one check of the service.
+
+    Ours is the time from when the service is ready, by its own clock, to the command's first line. Bare is
+    the time of the same check in a container of the engine, from its start until its result is known.
+    """
+    rounds = 5 if quick else 15
+    check = "test -s /tmp/www/ready"
+    script = (
+        "mkdir /tmp/www; (sleep 0.7; cat /proc/uptime >/tmp/www/ready) & exec httpd -f -p 8080 -h /tmp/www"
+    )
+    web = {"image": image, "command": f"sh -c '{script}'", "ready": check}
+    engine = docker.APIClient(version="auto")
+    created = engine.create_container(image, ["sh", "-c", script])
+    try:
+        engine.start(created)
+        with serving("--concurrency", "1") as service:
+            client = service.client()
+
+            def ours() -> float:
+                command = "cat /proc/uptime; wget -q -O - http://web:8080/ready"
+                job_id = client.submit(image, command, services={"web": web})
+                client.wait(job_id)
+                began, ready = client.call("GET", f"/jobs/{job_id}/logs").splitlines()
+                return float(began.split()[0]) - float(ready.split()[0])
+
+            def bare() -> float:
+                return seconds(lambda: _check(engine, created["Id"], check))
+
+            ours_s, bare_s = interleaved(rounds, ours, bare)
+    finally:
+        engine.remove_container(created, v=True, force=True)
+        engine.close()
+    a, b = median(_milli(ours_s)), median(_milli(bare_s))
+    return Figure("service ready to command start", a, b, "ms", a - b, "ms more", 100, False, rounds)
+
+
+def _check(engine: docker.APIClient, container_id: str, check: str) -> None:
+    command = engine.exec_create(container_id, ["/bin/sh", "-c", check], stdout=False, stderr=False)
+    engine.exec_start(command["Id"], detach=True)
+    while engine.exec_inspect(command["Id"])["Running"]:
+        pass
+
+
 def many_jobs(image: str, *, quick: bool) -> Figure:
     """Compare short jobs, four at a time, with as many ``docker run``, four at a time."""
     jobs = 12 if quick else 50

@@ -46,7 +46,12 @@ class Client:
         return answer
 
     def submit(
-        self, image: str, command: str = "true", *, job_env_vars: Mapping[str, str] | None = None
+        self,
+        image: str,
+        command: str = "true",
+        *,
+        job_env_vars: Mapping[str, str] | None = None,
+        services: Mapping[str, Any] | None = None,
     ) -> str:
         """Submit a job and return its id."""
         definition = {
@@ -55,6 +60,7 @@ class Client:
             "runner_image": image,
             "job_command": command,
             "job_env_vars": dict(job_env_vars or {}),
+            "services": services,
         }
         return str(json.loads(self.call("POST", "/jobs", definition, expect=201))["job_id"])
 

@@ -13,6 +13,7 @@ from reactorcide.cli.submit import submit
 from reactorcide.domain.definition import JOB_FIELDS, JobDefinition
 from reactorcide.domain.fields import JobField
 from reactorcide.domain.jobs import Job, JobStatus
+from reactorcide.domain.services import JobService
 from reactorcide.lib.ids import new_id
 from reactorcide.store.database import Database
 from reactorcide.web.api.jobs.routes import job_json
@@ -32,9 +33,10 @@ _GIVEN_OTHERWISE = {
     "job_env_vars": "--env",
     "secret_env_vars": "--secret-env",
     "artifacts": "--artifact",
+    "services": "--file",
 }
 # ``jobs show`` shows them in its own way, or not at all.
-_NOT_LISTED = {"source_type", "job_env_vars", "secret_env_vars", "retries", "artifacts"}
+_NOT_LISTED = {"source_type", "job_env_vars", "secret_env_vars", "retries", "artifacts", "services"}
 
 
 def other_value(item: JobField) -> Any:
@@ -48,6 +50,7 @@ def other_value(item: JobField) -> Any:
         float: 1.5,
         dict[str, str]: {"NAME": "value"},
         list[str]: ["other"],
+        dict[str, dict[str, Any]]: {"db": JobService("image", {"NAME": "value"}, "command", "ready", 5)},
     }
     return values[item.about.json_type or item.type]
 
@@ -83,6 +86,9 @@ def test_each_field_is_answered(job: Job) -> None:
         if item.about.source_type == "copy":
             # Of a job with another source.
             assert shown[item.json_name] is None
+        elif item.name == "services":
+            assert shown["services"]["db"]["environment"] == {"NAME": "[REDACTED]"}
+            assert shown["services"]["db"]["ready_timeout"] == 5
         elif item.name not in ("job_env_vars", "secret_env_vars"):
             assert shown[item.json_name] == getattr(job.definition, item.name)
 

@@ -133,6 +133,8 @@ def show(job_id: str, wait: float, as_json: bool) -> None:
     rows = {"Job": job_id} | {title: job[field] for field, title in _SHOWN.items()}
     if job["job_env_vars"]:
         rows["Variables"] = "\n".join(f"{name}={value}" for name, value in job["job_env_vars"].items())
+    if job.get("services"):
+        rows["Services"] = "\n".join(f"{name} ({item['image']})" for name, item in job["services"].items())
     if tests:
         rows["Tests"] = "\n".join(tests)
     for title, value in rows.items():
@@ -156,15 +158,28 @@ def show(job_id: str, wait: float, as_json: bool) -> None:
 @click.option("--stream", type=click.Choice(["stdout", "stderr"]), help="Print only this stream.")
 @click.option("--timestamps", is_flag=True, help="Print the time before each line.")
 @click.option(
+    "--service", metavar="NAME", help="Print the log of this service; there when the job has ended."
+)
+@click.option(
     "--attempt", type=click.IntRange(min=1), help="Attempt whose log to print; the last by default."
 )
 def logs(job_id: str, follow: bool, from_line: int | None, lines: int | None, **part: Any) -> None:
     """Print the log of a job, or follow it."""
     if (from_line is not None or lines is not None) and (follow or part["tail"] is not None):
         raise click.UsageError("--from-line and --lines cannot be combined with --follow or --tail.")
+    service = part.pop("service")
+    if service is not None and (
+        follow or from_line or lines or any(part[name] for name in ("tail", "stream", "timestamps"))
+    ):
+        raise click.UsageError("--service can be combined with --attempt only.")
     with connect() as client:
         if not follow:
-            part |= {"from_line": from_line, "lines": lines, "timestamps": part["timestamps"] or None}
+            part |= {
+                "service": service,
+                "from_line": from_line,
+                "lines": lines,
+                "timestamps": part["timestamps"] or None,
+            }
             for chunk in client.log(job_id, part):
                 sys.stdout.buffer.write(chunk)
             return

@@ -10,8 +10,9 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from reactorcide.domain import images
+from reactorcide.domain import images, services
 from reactorcide.domain.fields import About, JobField, Option, SourceType
+from reactorcide.domain.services import JobService
 from reactorcide.lib import sizes
 
 MAX_COMMAND_BYTES = 100 << 10
@@ -221,7 +222,7 @@ class JobDefinition:
     secret_env_vars: tuple[str, ...] = _field(
         About(
             help=(
-                "Names of the variables in `job_env_vars` whose values are secret: empty, or at least "
+                "Names of variables of the job and its services whose values are secret: empty, or at least "
                 f"{MIN_SECRET_CHARS} characters. By default those whose names look like secrets."
             ),
             schema={"items": {"type": "string", "pattern": f"^{VARIABLE_NAME.pattern}$"}},
@@ -231,7 +232,7 @@ class JobDefinition:
         ),
         (),
     )
-    """Names among ``job_env_vars`` whose values are never shown again."""
+    """Names of variables, of the job and of its services, whose values are never shown again."""
     queue_name: str = _field(
         About(
             limits={"pattern": r"^[A-Za-z0-9._-]{1,128}$"},
@@ -342,6 +343,26 @@ class JobDefinition:
         None,
     )
     """Globs of the artifacts to keep; ``None`` keeps all."""
+    services: Mapping[str, JobService] | None = _field(
+        About(
+            help=(
+                "Containers that run beside the job in its network, by host name; the command starts when "
+                "all are ready. `command` and `ready` (a script) replace those of the image."
+            ),
+            schema=services.SCHEMA,
+            json_type=dict[str, dict[str, Any]],
+            example={
+                "db": {
+                    "image": "postgres:17",
+                    "environment": {"POSTGRES_PASSWORD": "[REDACTED]"},
+                    "command": None,
+                    "ready": "pg_isready -U postgres",
+                    "ready_timeout": 60,
+                }
+            },
+        ),
+        None,
+    )
 
 
 def _job_field(item: Field[Any], hint: Any) -> JobField:

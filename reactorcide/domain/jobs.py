@@ -241,6 +241,11 @@ def log_key(job_id: str, attempt: int) -> str:
     return attempt_prefix(job_id, attempt) + "log"
 
 
+def service_log_key(job_id: str, attempt: int, service: str) -> str:
+    """Return the object key of the log of a service of an attempt."""
+    return attempt_prefix(job_id, attempt) + f"services/{service}"
+
+
 def log_index_key(job_id: str, attempt: int) -> str:
     """Return the object key of the index of an attempt's log."""
     return log_key(job_id, attempt) + ".idx"

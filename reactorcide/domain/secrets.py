@@ -5,7 +5,9 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from urllib.parse import quote, unquote
 
+from reactorcide.domain import services
 from reactorcide.domain.definition import MIN_SECRET_CHARS, JobDefinition
+from reactorcide.domain.services import JobService
 
 REDACTED = "[REDACTED]"
 """What stands in the place of a secret wherever it would be shown."""
@@ -30,13 +32,29 @@ def guess(variables: Iterable[str]) -> tuple[str, ...]:
 
 def secret_variables(variables: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:
     """Return those of a job's variables that are secret; one that is empty is not."""
-    return {name: variables[name] for name in names if variables[name]}
+    return {name: variables[name] for name in names if variables.get(name)}
 
 
 def redacted_variables(definition: JobDefinition) -> dict[str, str]:
     """Return the job's variables, fit to be shown."""
     hidden = secret_variables(definition.job_env_vars, definition.secret_env_vars)
     return {**definition.job_env_vars, **dict.fromkeys(hidden, REDACTED)}
+
+
+def redacted_services(given: Mapping[str, JobService], names: Iterable[str]) -> dict[str, JobService]:
+    """Return a job's services, fit to be shown."""
+    hidden = secret_service_variables(given, names)
+    redacted = {name: dict.fromkeys(variables, REDACTED) for name, variables in hidden.items()}
+    return services.with_environments(given, redacted)
+
+
+def secret_service_variables(
+    given: Mapping[str, JobService] | None, names: Iterable[str]
+) -> dict[str, dict[str, str]]:
+    """Return those of the services' variables that are secret, by service; one without any is left out."""
+    names = tuple(names)
+    hidden = {name: secret_variables(service.environment, names) for name, service in (given or {}).items()}
+    return {name: variables for name, variables in hidden.items() if variables}
 
 
 def secret_userinfo(url: str) -> str | None:
@@ -74,7 +92,10 @@ def url_secrets(url: str) -> tuple[str, ...]:
 def secrets_of(definition: JobDefinition) -> Collection[str]:
     """Return everything that is to be replaced wherever the job, or the service about it, prints it."""
     hidden = secret_variables(definition.job_env_vars, definition.secret_env_vars)
-    found = [text for text in hidden.values() if len(text) >= MIN_SECRET_CHARS]
+    values = list(hidden.values())
+    for variables in secret_service_variables(definition.services, definition.secret_env_vars).values():
+        values += variables.values()
+    found = [text for text in values if len(text) >= MIN_SECRET_CHARS]
     if definition.git_url is not None:
         found += url_secrets(definition.git_url)
     return found

@@ -1,11 +1,13 @@
 """What can be done with jobs: one file a use case, called by the API and by the worker alike."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from threading import BoundedSemaphore
 from typing import Protocol
 
 from reactorcide.corndogs.task import Corndogs
 from reactorcide.domain.definition import JobDefinition
+from reactorcide.domain.services import JobService
 from reactorcide.jobs.hints import WorkerHints
 from reactorcide.lib.notifier import Notifier
 from reactorcide.logs import LogStore
@@ -23,8 +25,8 @@ class JobRules(Protocol):
     def check(self, definition: JobDefinition) -> None:
         """Raise ``InvalidInput`` unless the image and the source that a job names may be used."""
 
-    def check_image(self, image: str) -> None:
-        """Raise ``InvalidInput`` unless jobs may use an image."""
+    def check_images(self, image: str, services: Mapping[str, JobService]) -> None:
+        """Raise ``InvalidInput`` unless jobs may use an image and those of the services."""
 
 
 @dataclass(frozen=True, slots=True)

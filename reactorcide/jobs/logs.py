@@ -3,8 +3,8 @@
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
-from reactorcide.domain.errors import InvalidInput, NotFound
-from reactorcide.domain.jobs import Job, attempt_of, attempt_prefix
+from reactorcide.domain.errors import InvalidInput, NotFound, ObjectNotFound
+from reactorcide.domain.jobs import Job, attempt_of, attempt_prefix, service_log_key
 from reactorcide.jobs import StoredJobs
 from reactorcide.logs.reader import STREAMS, LogView, Piece, follow_log, with_times
 
@@ -51,6 +51,15 @@ class LogBytes:
     def chunks(self) -> Iterator[bytes]:
         """Return the bytes of it."""
         return self.view.read(self.start, self.end) if self.changed is None else self.changed
+
+
+def read_service(context: StoredJobs, job: Job, service: str, attempt: int | None) -> Iterator[bytes]:
+    """Return the log of a service of a job's attempt, the last one by default; raises ``NotFound``."""
+    key = service_log_key(job.job_id, attempt or job.attempt, service)
+    try:
+        return context.objects.read(key)
+    except (ObjectNotFound, InvalidInput) as exc:
+        raise NotFound(f"there is no log of a service {service!r} of this job, or not yet") from exc
 
 
 def read(context: StoredJobs, job: Job, part: LogPart) -> LogBytes:

@@ -1,7 +1,7 @@
 """Running containers, behind one protocol."""
 
 import secrets
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -25,8 +25,35 @@ class ContainerSpec:
     cpu_limit: float | None
     memory_limit_bytes: int | None
     pids_limit: int
+    host_names: Sequence[str] = ()
+    """Names of services, which it reaches on its own loopback."""
     mark: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
     """What ends the hand-over of the command; nobody can guess it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceSpec:
+    """What one attempt of a job needs of the container of a service."""
+
+    name: str
+    job_container_id: str
+    """The container whose network it shares."""
+    job: ContainerSpec
+    """What it has in common with that: its labels and its limits."""
+    image: str
+    command: Sequence[str] | None
+    """In place of the image's own; ``None`` keeps that."""
+    env: Mapping[str, str] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFacts:
+    """What an image says about the service in it."""
+
+    health_check: Sequence[str] | None
+    """A command that succeeds when it is healthy."""
+    ports: frozenset[str]
+    """Such as ``5432/tcp``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +81,10 @@ class ContainerInfo:
     container_id: str
     job_id: str
     attempt: int
+    service: str | None
+    """The name of the service that runs in it; ``None`` where it is the job's own container."""
     is_named: bool
-    """It has the attempt's name, too. Labels prove nothing: ``docker commit`` copies them to an image."""
+    """It has the name of that, too. Labels prove nothing: ``docker commit`` copies them to an image."""
 
 
 class Output(Protocol):
@@ -152,6 +181,27 @@ class Runner(Protocol):
 
         That it has none is certain only once the container has ended. Raises ``ContainerGone``.
         """
+
+    def create_service(self, spec: ServiceSpec) -> str:
+        """Make the container of a service and return its id; raises ``ImageMissing``."""
+
+    def start_service(self, container_id: str) -> None:
+        """Start the container of a service; that of its job has to run."""
+
+    def image_facts(self, image: str) -> ImageFacts:
+        """Return what an image that is there says about its service."""
+
+    def begin_check(self, container_id: str, command: Sequence[str]) -> str | None:
+        """Start a command in a container; returns its id for ``check_result``, ``None`` if that has ended."""
+
+    def check_result(self, check_id: str) -> int | None:
+        """Return the exit code of a command that ``begin_check`` has started; ``None`` while it runs."""
+
+    def exit_now(self, container_id: str) -> Exit | None:
+        """Return how a container has ended; ``None`` while it runs. Raises ``ContainerGone``."""
+
+    def output_end(self, container_id: str, max_bytes: int) -> bytes:
+        """Return the end of what a service has printed, on both streams. Raises ``ContainerGone``."""
 
     def signal(self, container_id: str, signal: Signal) -> None:
         """Send a signal to every process of the container's command; harmless once it is over."""

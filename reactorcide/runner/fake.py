@@ -6,7 +6,7 @@ SIGTERM from then on.
 """
 
 import threading
-from collections.abc import Callable, Collection, Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 
 from reactorcide.domain.errors import EngineUnavailable, JobFailed
 from reactorcide.runner import (
@@ -16,9 +16,11 @@ from reactorcide.runner import (
     ContainerRestarted,
     ContainerSpec,
     Exit,
+    ImageFacts,
     ImageMissing,
     Output,
     OutputChunk,
+    ServiceSpec,
     Signal,
     Started,
 )
@@ -210,11 +212,43 @@ class FakeRunner:
         self.check()
         return [
             ContainerInfo(
-                container.container_id, container.spec.job_id, container.spec.attempt, is_named=True
+                container.container_id,
+                container.spec.job_id,
+                container.spec.attempt,
+                service=None,
+                is_named=True,
             )
             for container in self.containers.values()
             if container.spec.instance_id == instance_id
         ]
+
+    def create_service(self, spec: ServiceSpec) -> str:
+        """See ``Runner.create_service``; there are no services here."""
+        raise JobFailed("the fake engine has no services")
+
+    def start_service(self, container_id: str) -> None:
+        """See ``Runner.start_service``."""
+        raise ContainerGone(container_id)
+
+    def image_facts(self, image: str) -> ImageFacts:
+        """See ``Runner.image_facts``."""
+        return ImageFacts(None, frozenset())
+
+    def begin_check(self, container_id: str, command: Sequence[str]) -> str | None:
+        """See ``Runner.begin_check``."""
+        return None
+
+    def check_result(self, check_id: str) -> int | None:
+        """See ``Runner.check_result``."""
+        return None
+
+    def exit_now(self, container_id: str) -> Exit | None:
+        """See ``Runner.exit_now``."""
+        return self._get(container_id).ended
+
+    def output_end(self, container_id: str, max_bytes: int) -> bytes:
+        """See ``Runner.output_end``."""
+        return self._get(container_id).printed[-max_bytes:]
 
     def remove_stray_volumes(
         self, instance_id: str, needed: Callable[[], Collection[tuple[str, int]]]

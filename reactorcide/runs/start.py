@@ -148,7 +148,7 @@ def _nodes(context: RunContext, found: Evaluation) -> tuple[list[tuple[Node, Job
             template = _template(context, item)
             image = template["fields"]["runner_image"]
             if image not in checked:
-                context.jobs.rules.check_image(image)
+                context.jobs.rules.check_images(image, {})
                 checked.add(image)
         except InvalidInput as exc:
             errors.append(f"{found.file}: the job {item['name']!r}: {exc}")

@@ -1,10 +1,11 @@
 """Which images and sources the jobs of this service may use."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from reactorcide.domain.definition import JobDefinition
 from reactorcide.domain.errors import InvalidInput, JobFailed
 from reactorcide.domain.images import full_reference, is_allowed
+from reactorcide.domain.services import JobService
 from reactorcide.sources.roots import SourceRoots
 from reactorcide.sources.urls import check_git_ref
 
@@ -21,18 +22,26 @@ class SourceRules:
 
     def check(self, definition: JobDefinition) -> None:
         """Raise ``InvalidInput`` unless the image and the source that a job names may be used here."""
-        self.check_image(definition.runner_image)
+        self.check_images(definition.runner_image, definition.services or {})
         self.check_source(definition)
 
     def image(self, definition: JobDefinition) -> str:
         """Return the name to ask the engine for; raises ``JobFailed`` where the image may not be used."""
         try:
             # Checked when it was submitted, too; but this service may have been started with other settings.
-            self.check_image(definition.runner_image)
+            self.check_images(definition.runner_image, definition.services or {})
         except InvalidInput as exc:
             raise JobFailed(f"the image cannot be used any more: {exc}") from exc
+        return self._asked_for(definition.runner_image)
+
+    def service_images(self, definition: JobDefinition) -> dict[str, str]:
+        """Return the names to ask the engine for, by service; to be called after ``image``."""
+        services = definition.services or {}
+        return {name: self._asked_for(service.image) for name, service in services.items()}
+
+    def _asked_for(self, image: str) -> str:
         # An engine takes what is short and all of hex digits for an image's id first, of whatever name.
-        return full_reference(definition.runner_image) if self._allow_images else definition.runner_image
+        return full_reference(image) if self._allow_images else image
 
     def check_source(self, definition: JobDefinition) -> None:
         """Raise ``InvalidInput`` unless the source that a job names may be used here."""
@@ -45,11 +54,17 @@ class SourceRules:
         if definition.git_ref is not None:
             check_git_ref(definition.git_ref)
 
-    def check_image(self, image: str) -> None:
-        """Raise ``InvalidInput`` unless jobs may use an image."""
-        if not is_allowed(image, self._allow_images):
-            raise InvalidInput(
-                f"runner_image {full_reference(image)} is none of those that jobs may use: "
-                + ", ".join(self._allow_images),
-                field="runner_image",
-            )
+    def check_images(self, image: str, services: Mapping[str, JobService]) -> None:
+        """Raise ``InvalidInput`` unless jobs may use an image and those of the services."""
+        images = [("runner_image", "runner_image", image)]
+        images += [
+            ("services", f"services: the image of {name},", service.image)
+            for name, service in services.items()
+        ]
+        for field, what, used in images:
+            if not is_allowed(used, self._allow_images):
+                raise InvalidInput(
+                    f"{what} {full_reference(used)} is none of those that jobs may use: "
+                    + ", ".join(self._allow_images),
+                    field=field,
+                )

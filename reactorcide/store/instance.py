@@ -11,7 +11,8 @@ from reactorcide.store.sealed import SealedFields
 from reactorcide.store.vault import Vault
 
 _UPDATE_SEALED = (
-    "UPDATE job SET job_env_vars = ?, git_url = ?, secret_env_vars = ?, secrets = ? WHERE job_id = ?"
+    "UPDATE job SET job_env_vars = ?, git_url = ?, services = ?, secret_env_vars = ?, secrets = ? "
+    "WHERE job_id = ?"
 )
 
 

@@ -31,7 +31,13 @@ class Jobs:
         """Insert a new job. It is to be submitted again if Corndogs has not got it by then."""
         row = {name: getattr(job.definition, name) for name in DEFINITION_FIELDS}
         row |= {name: getattr(job, name) for name in JOB_FIELDS}
-        row |= self._sealed.seal(job.job_id, row["job_env_vars"], row["secret_env_vars"], row["git_url"])
+        row |= self._sealed.seal(
+            job.job_id,
+            row["job_env_vars"],
+            row["secret_env_vars"],
+            row["git_url"],
+            services=row["services"],
+        )
         row |= {
             "artifacts": JobRow.artifacts.db_value(row["artifacts"]),
             "status": job.status,

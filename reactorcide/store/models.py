@@ -5,6 +5,7 @@ services can live in one process. Times are Unix milliseconds. A change here nee
 """
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 from peewee import (
@@ -30,7 +31,7 @@ class JSONField(TextField):
 
     def db_value(self, value: Any) -> str | None:
         """Return what is stored."""
-        return None if value is None else json.dumps(value, separators=(",", ":"))
+        return None if value is None else json.dumps(value, separators=(",", ":"), default=asdict)
 
     def python_value(self, value: str | None) -> Any:
         """Return what was put in."""
@@ -117,6 +118,7 @@ _COLUMNS: dict[Any, type[Field]] = {
     float: FloatField,
     dict[str, str]: JSONField,
     list[str]: JSONField,
+    dict[str, dict[str, Any]]: JSONField,
 }
 
 
@@ -171,7 +173,7 @@ class JobRow(_Definition):  # type: ignore[misc]  # the columns of a definition 
     task_open = BooleanField()
     """Corndogs still has a live task of this job, which is to be closed once the job is over."""
     secrets = BlobField(null=True)
-    """Encrypted: what is ``[REDACTED]`` in ``job_env_vars`` and ``git_url``."""
+    """Encrypted: what is ``[REDACTED]`` in ``job_env_vars``, ``services`` and ``git_url``."""
     log_truncated = BooleanField(constraints=[SQL("DEFAULT 0")])
     pinned = BooleanField(constraints=[SQL("DEFAULT 0")])
     stored_bytes = BigIntegerField(null=True)

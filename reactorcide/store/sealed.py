@@ -9,7 +9,14 @@ from typing import Any
 from reactorcide.domain.definition import JobDefinition
 from reactorcide.domain.errors import StoreError
 from reactorcide.domain.jobs import Job, JobStatus
-from reactorcide.domain.secrets import REDACTED, redacted_url, secret_variables
+from reactorcide.domain.secrets import (
+    REDACTED,
+    redacted_services,
+    redacted_url,
+    secret_service_variables,
+    secret_variables,
+)
+from reactorcide.domain.services import JobService, load, with_environments
 from reactorcide.store.models import JobRow
 from reactorcide.store.vault import Vault
 
@@ -27,29 +34,41 @@ class SealedFields:
         self._vault = vault
 
     def seal(
-        self, job_id: str, variables: Mapping[str, str], names: Sequence[str], git_url: str | None
+        self,
+        job_id: str,
+        variables: Mapping[str, str],
+        names: Sequence[str],
+        git_url: str | None,
+        *,
+        services: Mapping[str, JobService] | None = None,
     ) -> dict[str, object]:
         """Return the columns of a job's row in which there can be secrets, these encrypted."""
         hidden = secret_variables(variables, names)
+        of_services = secret_service_variables(services, names)
         shown_url = None if git_url is None else redacted_url(git_url)
         encrypted = None
-        if hidden or shown_url != git_url:
-            text = json.dumps({"job_env_vars": hidden, "git_url": git_url})
+        if hidden or of_services or shown_url != git_url:
+            text = json.dumps({"job_env_vars": hidden, "git_url": git_url, "services": of_services})
             encrypted = self._vault.encrypt(text, job_id)
             variables = {**variables, **dict.fromkeys(hidden, REDACTED)}
+            services = None if services is None else redacted_services(services, names)
         return {
             "job_env_vars": JobRow.job_env_vars.db_value(variables),
             "git_url": shown_url,
+            "services": JobRow.services.db_value(services),
             "secret_env_vars": JobRow.secret_env_vars.db_value(names or None),
             "secrets": encrypted,
         }
 
     def job(self, row: dict[str, Any]) -> Job:
         """Return the job of a row, its secrets decrypted; raises ``StoreError`` where they are damaged."""
+        row["services"] = load(row["services"])
         if row["secrets"] is not None:
             opened = json.loads(self._vault.decrypt(bytes(row["secrets"]), row["job_id"]))
             row["job_env_vars"] |= opened["job_env_vars"]
             row["git_url"] = opened["git_url"]
+            if row["services"] is not None:
+                row["services"] = with_environments(row["services"], opened.get("services", {}))
         row["secret_env_vars"] = tuple(row["secret_env_vars"] or ())
         return Job(
             definition=JobDefinition(**{name: row[name] for name in DEFINITION_FIELDS}),

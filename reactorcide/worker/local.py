@@ -9,7 +9,7 @@ from reactorcide import crashpoints
 from reactorcide.corndogs.task import Task
 from reactorcide.domain.artifacts import Artifact
 from reactorcide.domain.errors import ObjectStoreError
-from reactorcide.domain.jobs import Job, OpenAttempt, Outcome, artifacts_prefix
+from reactorcide.domain.jobs import Job, OpenAttempt, Outcome, artifacts_prefix, service_log_key
 from reactorcide.domain.reports import JobReport
 from reactorcide.domain.secrets import secrets_of
 from reactorcide.jobs import (
@@ -173,6 +173,10 @@ class LocalPort:
     def put_report(self, job: Job, report: JobReport) -> None:
         """See ``WorkerPort.put_report``."""
         reports.save(self._context, job, report)
+
+    def put_service_log(self, job: Job, service: str, data: bytes) -> None:
+        """See ``WorkerPort.put_service_log``."""
+        self._context.objects.put(service_log_key(job.job_id, job.attempt, service), [data])
 
     def list_artifacts(self, job: Job, artifacts: Sequence[Artifact], *, truncated: bool) -> str:
         """See ``WorkerPort.list_artifacts``."""

@@ -117,6 +117,9 @@ class WorkerPort(Protocol):
     def put_report(self, job: Job, report: JobReport) -> None:
         """Store what the files that the command left report."""
 
+    def put_service_log(self, job: Job, service: str, data: bytes) -> None:
+        """Store the log of one of the job's services; replaces an earlier one of the same attempt."""
+
     def list_artifacts(self, job: Job, artifacts: Sequence[Artifact], *, truncated: bool) -> str:
         """Store which files the command left, and if there were more; returns the key prefix of all."""
 

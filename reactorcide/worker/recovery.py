@@ -46,7 +46,11 @@ class Recovery:
         # First, so that an attempt that ends meanwhile is not taken for one that nobody runs.
         running = self._running()
         # Later, an attempt whose row has no container has run nothing: it needs none to be adopted.
-        containers = {} if self.is_done else self._containers()
+        containers = (
+            {}
+            if self.is_done
+            else {(info.job_id, info.attempt): info for info in self._containers() if info.service is None}
+        )
         for left in self._port.unfinished().ours:
             key = (left.job.job_id, left.job.attempt)
             if key in running:
@@ -64,14 +68,11 @@ class Recovery:
         if self._problem is not None:
             raise self._problem
 
-    def _containers(self) -> dict[tuple[str, int], ContainerInfo]:
+    def _containers(self) -> list[ContainerInfo]:
+        """Return the containers of attempts and of their services."""
         # Others with our labels are somebody's own: an image that was made of a job's container has them,
         # too.
-        return {
-            (info.job_id, info.attempt): info
-            for info in self._runner.list(self._port.instance_id)
-            if info.is_named
-        }
+        return [info for info in self._runner.list(self._port.instance_id) if info.is_named]
 
     def _sweep(self) -> None:
         """Have containers removed that no attempt needs."""
@@ -83,8 +84,10 @@ class Recovery:
             self._problem = None if isinstance(exc, EngineBusy) else exc
             raise
         self._problem = None
-        for key in containers.keys() - running - self._unfinished():
-            self._background.remove(containers[key].container_id, {"job_id": key[0]})
+        needed = running | self._unfinished()
+        for info in containers:
+            if (info.job_id, info.attempt) not in needed:
+                self._background.remove(info.container_id, {"job_id": info.job_id})
 
     def _sweep_volumes(self) -> None:
         # The engine now and then forgets to take one along with its container. Once is enough.

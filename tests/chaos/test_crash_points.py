@@ -35,6 +35,8 @@ for name in a b c; do echo $name > /job/artifacts/$name; done
 echo '<testsuite><testcase/></testsuite>' > /job/artifacts/d.xml
 """
 CLIENTS_POINTS = ("cancel-written", "delete-written")
+SERVICE_POINTS = ("service-created", "services-ready")
+"""Reached by jobs with services, in ``integration/test_services.py``."""
 RETRY_POINTS = ("retry-decided", "retry-written")
 RUN_POINTS = ("run-committed", "dependents-committed", "run-cancel-written", "run-rerun-written")
 """See ``test_runs``."""
@@ -96,7 +98,11 @@ def armed(new_service: NewService, tmp_path: Path, point: str) -> tuple[Service,
 
 @pytest.mark.parametrize(
     "point",
-    [point for point in crashpoints.POINTS if point not in (*CLIENTS_POINTS, *RETRY_POINTS, *RUN_POINTS)],
+    [
+        point
+        for point in crashpoints.POINTS
+        if point not in (*CLIENTS_POINTS, *RETRY_POINTS, *RUN_POINTS, *SERVICE_POINTS)
+    ],
 )
 def test_a_job_survives_a_kill_at(
     point: str, new_service: NewService, engine: docker.APIClient, tmp_path: Path

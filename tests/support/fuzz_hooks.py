@@ -25,6 +25,7 @@ _UNSAID = {
     "cursor": "give either a cursor or an offset",
     "from_line": "from_line cannot be combined with (tail|follow)",
     "lines": "lines cannot be combined with (tail|follow)",
+    "service": "service cannot be combined with a part of the log, or with follow",
     "secret_env_vars": "secret_env_vars: (there is no variable .*|the value of .* is shorter than .*)",
     # What is counted in bytes of UTF-8, or in units.
     "job_command": "job_command is longer than 100 KiB",
@@ -33,6 +34,8 @@ _UNSAID = {
         "job_env_vars: the value of .* is longer than 32 KiB or contains NUL"
         "|job_env_vars and job_command together must stay below 1 MiB"
     ),
+    # What is split into words, as a shell does it.
+    "services": "services: the command of .* (cannot be split into words: .*|is empty)",
     "memory_limit": "memory_limit must be at least 6m",
     # The clock.
     "expires_at": "expires_at is in the past",

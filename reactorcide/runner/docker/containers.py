@@ -21,8 +21,10 @@ from reactorcide.runner import (
     ContainerRestarted,
     ContainerSpec,
     Exit,
+    ImageFacts,
     ImageMissing,
     Output,
+    ServiceSpec,
     Signal,
     Started,
     handover,
@@ -33,6 +35,7 @@ from reactorcide.runner.docker.errors import gone_if_missing, ignoring, translat
 
 _OOM_PATIENCE_S = 3.0
 _OOM_LOOK_S = 0.05
+_NO_PROGRAM = 127
 
 _TERMINATE_ALL = ["/bin/sh", "-c", "kill -TERM -1"]
 """Signals all processes of the namespace but the first one and itself."""
@@ -41,6 +44,10 @@ _LABEL = "reactorcide."
 _LABEL_INSTANCE = _LABEL + "instance"
 _LABEL_JOB = _LABEL + "job"
 _LABEL_ATTEMPT = _LABEL + "attempt"
+_LABEL_SERVICE = _LABEL + "service"
+
+_SERVICE_LOG = {"max-size": "8m", "max-file": "1"}
+"""The engine keeps the end of what a service prints: one that prints without end fills no disk."""
 
 # What apt, dpkg, chown, su and a server below port 1024 need. Of the engine's defaults that leaves out those
 # to forge packets (NET_RAW), make device files (MKNOD), write to the host's audit log (AUDIT_WRITE), change
@@ -104,47 +111,113 @@ class DockerRunner:
         if not self._network_exists:
             networks.create_isolated(api)
             self._network_exists = True
-        labels = {
-            _LABEL_INSTANCE: spec.instance_id,
-            _LABEL_JOB: spec.job_id,
-            _LABEL_ATTEMPT: str(spec.attempt),
-        }
+        labels = _labels(spec)
         host_config = api.create_host_config(
-            init=True,
+            **self._limits(spec),
             network_mode=self._network,
-            security_opt=self._security_options,
-            cap_drop=["ALL"],
-            cap_add=self._capabilities,
-            pids_limit=spec.pids_limit,
-            nano_cpus=None if spec.cpu_limit is None else round(spec.cpu_limit * 1e9),
-            mem_limit=spec.memory_limit_bytes,
-            # The same number again means no swap, so that the limit is the limit.
-            memswap_limit=spec.memory_limit_bytes,
+            extra_hosts=dict.fromkeys(spec.host_names, "127.0.0.1"),
             # The engine's own copy is what a log is recovered from: with rotation it would lose data. A
             # size has to be named, or the engine's own default would be taken, which may rotate.
             log_config=LogConfig(type=LogConfig.types.JSON, config={"max-size": "8192t"}),
             # Anonymous, so that it goes with the container; empty, whatever the image has there.
             mounts=[Mount(ARTIFACTS_DIR, None, type="volume", no_copy=True, labels=labels)],
         )
-        try:
-            with translated("create a container"):
-                created = api.create_container(
-                    spec.image,
-                    name=container_name(spec.job_id, spec.attempt),
-                    entrypoint=["/bin/sh"],
-                    command=handover.launcher(spec.mark),
-                    stdin_open=True,
-                    environment=handover.INIT_ENV | handover.configured(spec.env),
-                    working_dir=spec.working_dir,
-                    healthcheck={"test": ["NONE"]},
-                    labels=labels,
-                    host_config=host_config,
-                )
-        except docker.errors.NotFound as exc:
-            if "image" not in str(exc.explanation).lower():
-                raise EngineUnavailable(f"the Docker Engine could not create a container: {exc}") from exc
-            raise ImageMissing(spec.image) from exc
+        with _missing_image(spec.image), translated("create a container"):
+            created = api.create_container(
+                spec.image,
+                name=container_name(spec.job_id, spec.attempt),
+                entrypoint=["/bin/sh"],
+                command=handover.launcher(spec.mark),
+                stdin_open=True,
+                environment=handover.INIT_ENV | handover.configured(spec.env),
+                working_dir=spec.working_dir,
+                healthcheck={"test": ["NONE"]},
+                labels=labels,
+                host_config=host_config,
+            )
         return str(created["Id"])
+
+    def _limits(self, spec: ContainerSpec) -> dict[str, Any]:
+        """Return what a job and its services are allowed, each of them."""
+        return {
+            "init": True,
+            "security_opt": self._security_options,
+            "cap_drop": ["ALL"],
+            "cap_add": self._capabilities,
+            "pids_limit": spec.pids_limit,
+            "nano_cpus": None if spec.cpu_limit is None else round(spec.cpu_limit * 1e9),
+            "mem_limit": spec.memory_limit_bytes,
+            # The same number again means no swap, so that the limit is the limit.
+            "memswap_limit": spec.memory_limit_bytes,
+        }
+
+    def create_service(self, spec: ServiceSpec) -> str:
+        """See ``Runner.create_service``."""
+        api = self._client.api()
+        host_config = api.create_host_config(
+            **self._limits(spec.job),
+            network_mode=f"container:{spec.job_container_id}",
+            log_config=LogConfig(type=LogConfig.types.JSON, config=_SERVICE_LOG),
+        )
+        with _missing_image(spec.image), translated("create the container of a service"):
+            created = api.create_container(
+                spec.image,
+                name=container_name(spec.job.job_id, spec.job.attempt, spec.name),
+                command=None if spec.command is None else list(spec.command),
+                environment=dict(spec.env),
+                # We make the check that the image names: the engine makes the first one only after 30 s.
+                healthcheck={"test": ["NONE"]},
+                labels=_labels(spec.job) | {_LABEL_SERVICE: spec.name},
+                host_config=host_config,
+            )
+        return str(created["Id"])
+
+    def start_service(self, container_id: str) -> None:
+        """See ``Runner.start_service``."""
+        with gone_if_missing(container_id), translated("start the container of a service"):
+            self._client.api().start(container_id)
+
+    def image_facts(self, image: str) -> ImageFacts:
+        """See ``Runner.image_facts``."""
+        api: Any = self._client.api()  # its types do not say what this call returns
+        with translated("inspect an image"):
+            config = api.inspect_image(image).get("Config") or {}
+        return ImageFacts(
+            _health_check((config.get("Healthcheck") or {}).get("Test") or []),
+            frozenset(config.get("ExposedPorts") or ()),
+        )
+
+    def begin_check(self, container_id: str, command: Sequence[str]) -> str | None:
+        """See ``Runner.begin_check``."""
+        api = self._client.api()
+        # 404, 409: it has ended, which the caller will see.
+        with translated("check a service"), ignoring(404, 409):
+            check_id = str(api.exec_create(container_id, list(command), stdout=False, stderr=False)["Id"])
+            api.exec_start(check_id, detach=True)
+            return check_id
+        return None
+
+    def check_result(self, check_id: str) -> int | None:
+        """See ``Runner.check_result``."""
+        try:
+            with translated("check a service"):
+                details = self._client.api().exec_inspect(check_id)
+        except docker.errors.NotFound:
+            # The engine has forgotten it with its container.
+            return _NO_PROGRAM
+        return None if details["Running"] or details["ExitCode"] is None else int(details["ExitCode"])
+
+    def exit_now(self, container_id: str) -> Exit | None:
+        """See ``Runner.exit_now``."""
+        with gone_if_missing(container_id), translated("inspect a container"):
+            return _exit_of(self._client.api().inspect_container(container_id))
+
+    def output_end(self, container_id: str, max_bytes: int) -> bytes:
+        """See ``Runner.output_end``."""
+        with gone_if_missing(container_id), translated("read the output of a service"):
+            # At most what _SERVICE_LOG keeps.
+            output: bytes = self._client.api().logs(container_id, stdout=True, stderr=True)
+        return output[-max_bytes:]
 
     def owner(self, container_id: str) -> tuple[int, int]:
         """See ``Runner.owner``."""
@@ -230,12 +303,9 @@ class DockerRunner:
             while _may_be_out_of_memory(details) and monotonic() < deadline:
                 sleep(_OOM_LOOK_S)
                 details = api.inspect_container(container_id)
-        state = details["State"]
-        if started_at not in (None, state["StartedAt"]):
+        if started_at not in (None, details["State"]["StartedAt"]):
             raise ContainerRestarted(container_id)
-        if state["Status"] in ("exited", "dead"):
-            return Exit(exit_code=int(state["ExitCode"]), oom_killed=bool(state["OOMKilled"]))
-        return None
+        return _exit_of(details)
 
     def disk_bytes(self, container_id: str) -> int | None:
         """See ``Runner.disk_bytes``; this host's file system is asked where it has the files."""
@@ -309,9 +379,43 @@ class DockerRunner:
         self._client.close()
 
 
-def container_name(job_id: str, attempt: int) -> str:
-    """Return the name of an attempt's container; two of one attempt can't exist."""
-    return f"reactorcide-{job_id}-{attempt}"
+def container_name(job_id: str, attempt: int, service: str | None = None) -> str:
+    """Return the name of an attempt's container, or of that of its service; two of one name can't exist."""
+    return f"reactorcide-{job_id}-{attempt}" + ("" if service is None else f"-{service}")
+
+
+def _labels(spec: ContainerSpec) -> dict[str, str]:
+    return {
+        _LABEL_INSTANCE: spec.instance_id,
+        _LABEL_JOB: spec.job_id,
+        _LABEL_ATTEMPT: str(spec.attempt),
+    }
+
+
+@contextlib.contextmanager
+def _missing_image(image: str) -> Iterator[None]:
+    """Raise ``ImageMissing`` where a container could not be created because its image is not there."""
+    try:
+        yield
+    except docker.errors.NotFound as exc:
+        if "image" not in str(exc.explanation).lower():
+            raise EngineUnavailable(f"the Docker Engine could not create a container: {exc}") from exc
+        raise ImageMissing(image) from exc
+
+
+def _health_check(test: Sequence[str]) -> list[str] | None:
+    """Return the command of an image's ``HEALTHCHECK``."""
+    kind, *words = test or ["NONE"]
+    if kind == "CMD-SHELL":
+        return ["/bin/sh", "-c", *words]
+    return words if kind == "CMD" and words else None
+
+
+def _exit_of(details: Mapping[str, Any]) -> Exit | None:
+    state = details["State"]
+    if state["Status"] in ("exited", "dead"):
+        return Exit(exit_code=int(state["ExitCode"]), oom_killed=bool(state["OOMKilled"]))
+    return None
 
 
 def _container_info(item: Mapping[str, Any]) -> ContainerInfo | None:
@@ -319,9 +423,10 @@ def _container_info(item: Mapping[str, Any]) -> ContainerInfo | None:
     key = _attempt_of(item["Labels"])
     if key is None:
         return None
+    service = item["Labels"].get(_LABEL_SERVICE)
     # The engine writes names with a slash before them.
-    is_named = container_name(*key) in [known.removeprefix("/") for known in item["Names"] or ()]
-    return ContainerInfo(str(item["Id"]), *key, is_named)
+    is_named = container_name(*key, service) in [known.removeprefix("/") for known in item["Names"] or ()]
+    return ContainerInfo(str(item["Id"]), *key, service, is_named)
 
 
 def _attempt_of(labels: Mapping[str, str]) -> tuple[str, int] | None:

@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
 from time import monotonic
@@ -29,6 +29,7 @@ from reactorcide.worker.attempt.limits import Limits
 from reactorcide.worker.attempt.output import Recorder
 from reactorcide.worker.attempt.patience import Patience
 from reactorcide.worker.attempt.report import Report
+from reactorcide.worker.attempt.services import Services
 from reactorcide.worker.background import Background
 from reactorcide.worker.interrupt import Interrupt
 from reactorcide.worker.port import WorkerPort
@@ -65,6 +66,7 @@ class Attempt:
         self.interrupt = Interrupt()
         self._log_fields = {"job_id": job.job_id, "attempt": job.attempt}
         self._patiently = Patience(self.interrupt, self._log_fields)
+        self._services = Services(port, runner, job, self._log_fields)
         self._container = Container(
             runner,
             background,
@@ -72,6 +74,7 @@ class Attempt:
             self._patiently,
             self._log_fields,
             memory_limit_bytes=job.definition.memory_limit_bytes,
+            services=lambda: self._services.container_ids,
             adopted=adopted,
         )
         self._ending = Ending(self._container, self.interrupt, limits, job.definition.timeout_seconds)
@@ -185,6 +188,8 @@ class Attempt:
                 log.exception("the attempt failed unexpectedly", extra=self._log_fields)
                 raise InfrastructureError(_INTERNAL_ERROR) from exc
             raise
+        finally:
+            self._services.stop_watching()
 
     def _run_new(self, log_writer: LogWriter) -> Exit:
         container, deadline = self._container, monotonic() + self._limits.prepare_timeout_s
@@ -197,6 +202,7 @@ class Attempt:
             check()
             started = container.start()
             crashpoints.reached("container-started")
+            self._start_services(log_writer, check)
             self._begin_hand_over(started, recorder.output_start)
             crashpoints.reached("handing-over-written")
             timeout_s = self.job.definition.timeout_seconds
@@ -215,6 +221,7 @@ class Attempt:
     def _run_adopted(self, log_writer: LogWriter, adopted: OpenAttempt) -> Exit:
         """Go on with an attempt of an earlier process, or find that nothing of it has run."""
         problem = "the service was killed before the command had started"
+        self._patiently(self._services.adopt)
         if self._container.progress is Progress.PREPARING or not self._container.exists:
             raise InfrastructureError(problem)
         recorder = self._record_into(log_writer, adopted.log_offset)
@@ -223,6 +230,7 @@ class Attempt:
             self._begin_run(adopted.handing_over_at_ms or now_ms())
         else:
             self._ending.command_started(adopted.started_at_ms)
+            self._watch_services()
         return recorder.record_copy()
 
     def _prepare(self, log_writer: LogWriter, deadline: float) -> ContainerSpec:
@@ -242,11 +250,34 @@ class Attempt:
                 check=check,
             )
             crashpoints.reached("container-created")
+            self._services.create(
+                spec,
+                container.container_id,
+                self._preparation.rules.service_images(job.definition),
+                pull=self._limits.pull,
+                progress=log_writer.say,
+                check=check,
+            )
             tar = source.tar(lambda: self._runner.owner(container.container_id))
             if tar is not None:
                 self._runner.put(container.container_id, self._within_disk(tar))
             crashpoints.reached("source-put")
         return spec
+
+    def _start_services(self, log_writer: LogWriter, check: Callable[[], None]) -> None:
+        """Start the job's services and wait until they are ready; raises ``JobFailed``."""
+
+        def check_all() -> None:
+            check()
+            if self._ending.disk_problem is not None:
+                raise JobFailed(self._ending.disk_problem)
+
+        say = partial(_say, log_writer)
+        try:
+            self._services.start(say, check_all)
+        except JobFailed:
+            self._services.keep_logs(say)
+            raise
 
     def _within_disk(self, tar: Iterator[bytes]) -> Iterator[bytes]:
         """Yield a source on its way into the container; raises ``JobFailed`` where it is too large."""
@@ -277,10 +308,21 @@ class Attempt:
             cpu_limit=definition.cpu_limit,
             memory_limit_bytes=definition.memory_limit_bytes,
             pids_limit=self._limits.pids,
+            host_names=tuple(definition.services or ()),
         )
 
     def _image_pulled(self, image_id: str) -> None:
         self._port.image_pulled(with_tag(self.job.definition.runner_image), image_id)
+
+    def _watch_services(self) -> None:
+        recorder = self._recorder
+
+        def ended(problem: str) -> None:
+            self._ending.service_ended(problem)
+            if recorder is not None:
+                recorder.wake()
+
+        self._services.watch(ended)
 
     def _record_into(self, log_writer: LogWriter, output_start: int) -> Recorder:
         self._recorder = Recorder(
@@ -313,6 +355,7 @@ class Attempt:
         self._container.progress = Progress.STARTED
         self._ending.command_started(started_at_ms)
         self._patiently(lambda: self._port.started(self.job, at_ms=started_at_ms))
+        self._watch_services()
         crashpoints.reached("start-written")
 
     # --- from the command's end to the outcome -------------------------------------------------
@@ -322,9 +365,12 @@ class Attempt:
         crashpoints.reached("command-ended")
         log_problem = None if self._recorder is None else self._recorder.problem
         error = self._ending.reason or self._container.exit_problem(ended)
-        problems = [problem for problem in (error, log_problem) if problem is not None]
+        # A command mostly fails before the watch sees that its service has ended.
+        service_problem = self._services.problem() if error and self._ending.reason is None else None
+        problems = [item for item in (error, service_problem, log_problem) if item is not None]
         for problem in problems:
             _say(log_writer, problem)
+        self._services.keep_logs(partial(_say, log_writer))
         artifacts_key = None
         try:
             artifacts_key = collect(

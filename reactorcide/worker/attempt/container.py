@@ -74,14 +74,17 @@ class Container:
         log_fields: Mapping[str, object],
         *,
         memory_limit_bytes: int | None,
+        services: Callable[[], list[str]] = list,
         adopted: OpenAttempt | None = None,
     ) -> None:
+        """``services`` returns the ids of the containers of the attempt's services."""
         self._runner = runner
         self._background = background
         self._interrupt = interrupt
         self._patiently = patiently
         self._log_fields = log_fields
         self._memory_limit_bytes = memory_limit_bytes
+        self._services = services
         self._container_id = None if adopted is None else adopted.container_id
         self._started_at = None if adopted is None else adopted.container_started_at
         self.progress = Progress.PREPARING if adopted is None else _progress_of(adopted)
@@ -118,23 +121,15 @@ class Container:
         ``progress`` gets lines for the job's log, ``pulled`` the id of an image that was missing; ``check``
         raises to give up. Raises ``JobFailed`` where the image cannot be had.
         """
-        check()
-        if pull == "always":
-            self._runner.pull(spec.image, progress, check)
-            check()
-        try:
-            # Asking for the image first would cost every job a call that only the first one needs.
-            self._container_id = self._runner.create(spec)
-            return
-        except ImageMissing as exc:
-            if pull == "never":
-                raise JobFailed(f"image not found: {spec.image} is not here, and --pull is never") from exc
-        pulled(self._runner.pull(spec.image, progress, check))
-        check()
-        try:
-            self._container_id = self._runner.create(spec)
-        except ImageMissing as exc:
-            raise JobFailed(f"image not found: {spec.image}") from exc
+        self._container_id = create_with_image(
+            self._runner,
+            spec.image,
+            lambda: self._runner.create(spec),
+            pull=pull,
+            progress=progress,
+            pulled=pulled,
+            check=check,
+        )
 
     def start(self) -> Started:
         """Start the container, which then waits for its command."""
@@ -277,7 +272,15 @@ class Container:
             known_bytes = self._runner.copy_bytes(self.container_id)
         except ContainerGone:
             return 0
-        return 0 if used_bytes is None else used_bytes + (known_bytes or copy_bytes)
+        if used_bytes is None:
+            return 0
+        return used_bytes + (known_bytes or copy_bytes) + sum(map(self._service_bytes, self._services()))
+
+    def _service_bytes(self, container_id: str) -> int:
+        try:
+            return (self._runner.disk_bytes(container_id) or 0) + (self._runner.copy_bytes(container_id) or 0)
+        except ContainerGone:
+            return 0
 
     def check_engine(self) -> None:
         """Raise ``EngineUnavailable`` unless the engine answers."""
@@ -304,7 +307,9 @@ class Container:
         return self._runner.artifacts(self.container_id)
 
     def remove(self) -> None:
-        """Have the container removed later, if there is one; where that fails a sweep does it."""
+        """Have the container and its services' removed later; where that fails a sweep does it."""
+        for container_id in self._services():
+            self._background.remove(container_id, self._log_fields)
         if self._container_id is not None:
             self._background.remove(self._container_id, self._log_fields)
 
@@ -312,6 +317,39 @@ class Container:
         limit_bytes = self._memory_limit_bytes
         limit = "" if limit_bytes is None else f" (limit {format_size(limit_bytes)})"
         return f"killed: out of memory{limit}"
+
+
+def create_with_image(
+    runner: Runner,
+    image: str,
+    create: Callable[[], str],
+    *,
+    pull: str,
+    progress: Callable[[str], None],
+    pulled: Callable[[str], None],
+    check: Callable[[], None],
+) -> str:
+    """Create a container and return its id, after its image was pulled where that is wanted or necessary.
+
+    ``progress`` gets lines for the job's log, ``pulled`` the id of an image that was missing; ``check``
+    raises to give up. Raises ``JobFailed`` where the image cannot be had.
+    """
+    check()
+    if pull == "always":
+        runner.pull(image, progress, check)
+        check()
+    try:
+        # Asking for the image first would cost every job a call that only the first one needs.
+        return create()
+    except ImageMissing as exc:
+        if pull == "never":
+            raise JobFailed(f"image not found: {image} is not here, and --pull is never") from exc
+    pulled(runner.pull(image, progress, check))
+    check()
+    try:
+        return create()
+    except ImageMissing as exc:
+        raise JobFailed(f"image not found: {image}") from exc
 
 
 def quoted_output(printed: bytes) -> str:

@@ -25,6 +25,7 @@ class Ending:
         self._timeout_seconds = timeout_seconds
         self._kill_at: float | None = None
         self._takes_too_much_disk = False
+        self._service_problem: str | None = None
         self.deadline: float | None = None
         """When the command's time is up, by ``time.monotonic``; ``None`` before the command runs."""
         self.reason: str | None = None
@@ -38,6 +39,10 @@ class Ending:
     def disk_exceeded(self) -> None:
         """End the command because it takes too much disk; from any thread."""
         self._takes_too_much_disk = True
+
+    def service_ended(self, problem: str) -> None:
+        """End the command because a service of its job has ended, as ``problem`` says; from any thread."""
+        self._service_problem = problem
 
     @property
     def disk_problem(self) -> str | None:
@@ -72,6 +77,8 @@ class Ending:
             reason = "cancelled"
         elif self.disk_problem is not None:
             reason = self.disk_problem
+        elif self._service_problem is not None:
+            reason = self._service_problem
         elif now >= self._deadline():
             reason = f"timed out after {self._timeout_seconds} s"
         elif self._interrupt.reason is Reason.STOPPING:

@@ -2,11 +2,12 @@
 
 import re
 from copy import deepcopy
+from itertools import chain
 from typing import Annotated, Any
 
 from pydantic import Field, StringConstraints, create_model, model_validator
 
-from reactorcide.domain import images
+from reactorcide.domain import images, services
 from reactorcide.domain.definition import (
     JOB_FIELDS,
     MAX_COMMAND_BYTES,
@@ -22,6 +23,7 @@ from reactorcide.domain.errors import InvalidInput
 from reactorcide.domain.fields import JobField
 from reactorcide.domain.jobs import ARTIFACTS_DIR
 from reactorcide.domain.secrets import REDACTED, guess, secret_userinfo, secret_variables
+from reactorcide.domain.services import JobService
 from reactorcide.lib import globs, sizes
 from reactorcide.lib.ids import is_id
 from reactorcide.web.api.schemas import Body
@@ -135,23 +137,29 @@ class JobRequest(_Fields):  # type: ignore[misc]  # its fields come from their d
             raise InvalidInput("job_env_vars and job_command together must stay below 1 MiB", "job_env_vars")
 
     def _check_secrets(self) -> None:
+        environments = {"job_env_vars": self.job_env_vars} | {
+            f"services: {name}": service.environment for name, service in (self.parsed_services or {}).items()
+        }
         for name in self.secret_env_vars or ():
-            if name not in self.job_env_vars:
+            values = [variables[name] for variables in environments.values() if name in variables]
+            if not values:
+                where = "job_env_vars or services" if self.services else "job_env_vars"
                 raise InvalidInput(
-                    f"secret_env_vars: there is no variable {_shown(name)} in job_env_vars", "secret_env_vars"
+                    f"secret_env_vars: there is no variable {_shown(name)} in {where}", "secret_env_vars"
                 )
-            if 0 < len(self.job_env_vars[name]) < MIN_SECRET_CHARS:
+            if any(0 < len(value) < MIN_SECRET_CHARS for value in values):
                 raise InvalidInput(
                     f"secret_env_vars: the value of {name} is shorter than {MIN_SECRET_CHARS} characters; "
                     "masking it would make the log unreadable",
                     "secret_env_vars",
                 )
-        for name, value in secret_variables(self.job_env_vars, self.secret_names).items():
-            if value == REDACTED:
-                raise InvalidInput(
-                    f"job_env_vars: the value of {name} is the placeholder {REDACTED}; send the secret",
-                    "job_env_vars",
-                )
+        for where, variables in environments.items():
+            for name, value in secret_variables(variables, self.secret_names).items():
+                if value == REDACTED:
+                    raise InvalidInput(
+                        f"{where}: the value of {name} is the placeholder {REDACTED}; send the secret",
+                        where.partition(":")[0],
+                    )
         if self.git_url is not None and REDACTED in (secret_userinfo(self.git_url) or ""):
             raise InvalidInput(
                 f"git_url contains the placeholder {REDACTED}; send the real credentials",
@@ -162,8 +170,14 @@ class JobRequest(_Fields):  # type: ignore[misc]  # its fields come from their d
     def secret_names(self) -> tuple[str, ...]:
         """The names of the secret variables: those listed, or by default those that look like secrets."""
         if self.secret_env_vars is None:
-            return guess(self.job_env_vars)
+            of_services = (service.environment for service in (self.parsed_services or {}).values())
+            return tuple(dict.fromkeys(guess(chain(self.job_env_vars, *of_services))))
         return tuple(dict.fromkeys(self.secret_env_vars))
+
+    @property
+    def parsed_services(self) -> dict[str, JobService] | None:
+        """The services; raises ``InvalidInput``."""
+        return services.parse(self.services)
 
     @property
     def memory_limit_bytes(self) -> int | None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import asdict
 from typing import Any
 
 from flask import Response, jsonify
@@ -9,7 +10,7 @@ from flask import Response, jsonify
 from reactorcide.domain.definition import JOB_FIELDS, JobDefinition
 from reactorcide.domain.errors import Forbidden, InvalidInput
 from reactorcide.domain.jobs import AttemptRecord, Job, JobFilter, RequestKey, log_key
-from reactorcide.domain.secrets import redacted_url, redacted_variables
+from reactorcide.domain.secrets import redacted_services, redacted_url, redacted_variables
 from reactorcide.jobs import access, explain, read
 from reactorcide.jobs.cancel import cancel
 from reactorcide.jobs.defaults import JobDefaults
@@ -196,6 +197,11 @@ def _definition_json(definition: JobDefinition) -> dict[str, Any]:
     }
     if definition.git_url is not None:
         shown["git_url"] = redacted_url(definition.git_url)
+    if definition.services is not None:
+        shown["services"] = {
+            name: asdict(item)
+            for name, item in redacted_services(definition.services, definition.secret_env_vars).items()
+        }
     return shown | {"job_env_vars": redacted_variables(definition)}
 
 
@@ -236,6 +242,7 @@ def _definition(body: JobRequest, defaults: JobDefaults) -> JobDefinition:
     decided = {
         "runner_image": body.runner_image or defaults.image,
         "secret_env_vars": body.secret_names,
+        "services": body.parsed_services,
         "job_dir": body.job_dir or body.code_dir,
         "cpu_limit": defaults.cpus(body.cpu_limit),
         "memory_limit_bytes": defaults.memory_bytes(body.memory_limit_bytes),

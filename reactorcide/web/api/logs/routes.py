@@ -45,6 +45,11 @@ def job_logs(header: LogHeader, path: JobPath, query: LogQuery) -> Response:
     context = services().jobs
     job = access.get(context, caller(), path.job_id)
     wants_events = request.accept_mimetypes.best_match(["text/plain", sse.MIMETYPE]) == sse.MIMETYPE
+    if query.service is not None:
+        if wants_events or query.model_fields_set - {"service", "attempt"}:
+            raise InvalidInput("service cannot be combined with a part of the log, or with follow", "service")
+        chunks = logs.read_service(context, job, query.service, query.attempt)
+        return Response(chunks, mimetype="text/plain")
     part = _part(query, follows=query.follow or wants_events)
     if not (query.follow or wants_events):
         return _answer(logs.read(context, job, part))

@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from reactorcide.domain.errors import InvalidInput
 from reactorcide.domain.jobs import JobStatus
+from reactorcide.domain.services import NAME as SERVICE_NAME
 from reactorcide.web.api.schemas import Count, Header, Id, Query, Time
 
 LOG_POSITION = re.compile(r"(?:([0-9]{1,9}):)?([0-9]{1,15})")
@@ -57,6 +58,11 @@ class LogQuery(Query):
     lines: int | None = Field(default=None, ge=0, le=2**53, description="Maximum number of lines.")
     stream: Literal["stdout", "stderr"] | None = None
     timestamps: bool = Field(default=False, description="Put the time (RFC 3339) before each line.")
+    service: str | None = Field(
+        default=None,
+        pattern=f"^{SERVICE_NAME.pattern}$",
+        description="The log of this service, stored when the command has ended: its last 1 MiB.",
+    )
     follow: bool = Field(
         default=False,
         description="Stream the log as it grows, from `Last-Event-ID` if sent; as events if accepted.",
