@@ -1,7 +1,9 @@
 """The SDK's errors, turned into ours: whose fault it is, in one sentence."""
 
 import contextlib
+import errno
 import json
+import os
 import re
 
 import docker.errors
@@ -61,8 +63,12 @@ class translated:
                 f"the Docker Engine has not answered in time when asked to {self._action}; it may be busy"
             ) from exc
         if isinstance(exc, docker.errors.DockerException | requests.RequestException | OSError):
+            reason = one_line(str(exc))
+            # Its own limit is not the engine's fault. The SDK wraps the error, and keeps its words.
+            is_ours = os.strerror(errno.EMFILE) in reason
+            advice = "raise this service's limit (ulimit -n)" if is_ours else "is it running?"
             raise EngineUnavailable(
-                f"the Docker Engine does not answer ({self._action}): {one_line(str(exc))}; is it running?"
+                f"the Docker Engine does not answer ({self._action}): {reason}; {advice}"
             ) from exc
 
 
