@@ -3,6 +3,7 @@
 import base64
 import re
 from collections.abc import Collection, Iterable, Mapping
+from itertools import chain
 from urllib.parse import quote, unquote
 
 from reactorcide.domain import services
@@ -25,9 +26,10 @@ def looks_secret(name: str) -> bool:
     return _LOOKS_SECRET.fullmatch(name) is not None
 
 
-def guess(variables: Iterable[str]) -> tuple[str, ...]:
-    """Return the names of those variables that look secret."""
-    return tuple(name for name in variables if looks_secret(name))
+def guess(variables: Iterable[str], given: Mapping[str, JobService] | None = None) -> tuple[str, ...]:
+    """Return the names of those variables of a job and of its services that look secret."""
+    of_services = (service.environment for service in (given or {}).values())
+    return tuple(dict.fromkeys(filter(looks_secret, chain(variables, *of_services))))
 
 
 def secret_variables(variables: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:

@@ -16,8 +16,10 @@ MAX_SCRIPT_BYTES = 32 << 10
 MAX_VARIABLES = 100
 MAX_VALUE_BYTES = 32 << 10
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
-_VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _RESERVED = ("localhost",)
+NAME_LIKE = "a host name of lower-case letters, digits and '-'"
+_VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_SHELL_OPERATORS = ("&&", "||", "|", ";", "&", ">", ">>", "<")
 _KEYS = ("image", "environment", "command", "ready", "ready_timeout")
 
 
@@ -94,9 +96,24 @@ def with_environments(
     }
 
 
+def command_problem(command: str) -> str | None:
+    """Return in a phrase what is wrong with the command of a service; ``None`` for a good one."""
+    try:
+        words = shlex.split(command)
+    except ValueError as exc:
+        return f"cannot be split into words: {exc}"
+    if not words:
+        return "is empty"
+    # The image's entrypoint would get it as an argument.
+    of_shell = [word for word in words if word in _SHELL_OPERATORS]
+    if of_shell:
+        return f"has the word {of_shell[0]}, but no shell runs it; write sh -c '…' for a script"
+    return None
+
+
 def _service(name: str, value: Any) -> JobService:
     if NAME.fullmatch(name) is None or name in _RESERVED:
-        raise _invalid(f"services: {name[:100]!r} is not a host name of lower-case letters, digits and '-'")
+        raise _invalid(f"services: {name[:100]!r} is not {NAME_LIKE}")
     for key in value:
         if key not in _KEYS:
             raise _invalid(f"services: {key[:100]!r} is no key of a service; it has {', '.join(_KEYS)}")
@@ -104,13 +121,8 @@ def _service(name: str, value: Any) -> JobService:
     if not isinstance(image, str) or len(image) > 255 or not images.is_image_reference(image):
         raise _invalid(f"services: the image of {name} is not an image reference")
     command = _script(name, "command", value.get("command"))
-    if command is not None:
-        try:
-            words = shlex.split(command)
-        except ValueError as exc:
-            raise _invalid(f"services: the command of {name} cannot be split into words: {exc}") from exc
-        if not words:
-            raise _invalid(f"services: the command of {name} is empty")
+    if command is not None and (problem := command_problem(command)):
+        raise _invalid(f"services: the command of {name} {problem}")
     timeout_s = value.get("ready_timeout", DEFAULT_READY_TIMEOUT_S)
     if type(timeout_s) is not int or not 1 <= timeout_s <= MAX_READY_TIMEOUT_S:
         raise _invalid(f"services: the ready_timeout of {name} is not 1 to {MAX_READY_TIMEOUT_S} seconds")

@@ -7,7 +7,6 @@ from typing import Protocol
 
 from reactorcide.corndogs.task import Corndogs
 from reactorcide.domain.definition import JobDefinition
-from reactorcide.domain.services import JobService
 from reactorcide.jobs.hints import WorkerHints
 from reactorcide.lib.notifier import Notifier
 from reactorcide.logs import LogStore
@@ -25,8 +24,8 @@ class JobRules(Protocol):
     def check(self, definition: JobDefinition) -> None:
         """Raise ``InvalidInput`` unless the image and the source that a job names may be used."""
 
-    def check_images(self, image: str, services: Mapping[str, JobService]) -> None:
-        """Raise ``InvalidInput`` unless jobs may use an image and those of the services."""
+    def check_images(self, image: str | None, of_services: Mapping[str, str]) -> None:
+        """Raise ``InvalidInput`` unless jobs may use an image, if it is known, and those of services."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from reactorcide.domain.jobs import Job, JobStatus
 from reactorcide.domain.runs import JobTemplate, Node, NodeState, Run, RunStatus
 from reactorcide.domain.secrets import guess, redacted_url
 from reactorcide.jobs.submit import SUBMIT_GRACE_MS
+from reactorcide.jobs.templates import fill
 from reactorcide.lib.ids import new_id
 from reactorcide.store import Records
 from reactorcide.workflows import resolve as rules
@@ -147,18 +148,20 @@ def _make_job(tx: Records, run: Run, node: Node, *, now_ms: int) -> Job:
 
 def _definition(tx: Records, run: Run, node: Node) -> JobDefinition:
     template = tx.runs.template(run.run_id, node.name)
-    variables = _variables(run, node) | template["environment"] | {"REACTORCIDE_RUN_ID": run.run_id}
-    size_bytes = len(template["fields"]["job_command"].encode())
+    filled = fill(template, str)
+    variables = _variables(run, node) | filled.environment | {"REACTORCIDE_RUN_ID": run.run_id}
+    size_bytes = len(filled.fields["job_command"].encode())
     size_bytes += sum(len(name) + len(value.encode()) + 2 for name, value in variables.items())
     if len(variables) > MAX_VARIABLES:
         raise InvalidInput(f"with those of the run it has more than {MAX_VARIABLES} variables")
     if size_bytes >= MAX_EXEC_BYTES:
         raise InvalidInput("with those of the run its variables and its command are 1 MiB or more")
     return JobDefinition(
-        **template["fields"],
+        **filled.fields,
         **_source(tx, run, template),
         job_env_vars=variables,
-        secret_env_vars=guess(variables),
+        services=filled.services,
+        secret_env_vars=guess(variables, filled.services),
     )
 
 

@@ -60,7 +60,9 @@ def started(context: JobContext, job: Job, *, at_ms: int) -> None:
 
     def write(tx: Records) -> None:
         tx.attempts.start(job.job_id, job.attempt, now_ms=at_ms)
-        tx.images.used(job.definition.runner_image, now_ms=at_ms)
+        services = (job.definition.services or {}).values()
+        for image in {job.definition.runner_image, *(service.image for service in services)}:
+            tx.images.used(image, now_ms=at_ms)
 
     context.store.write(write)
     context.metrics.observe_job_wait(job.definition.queue_name, (at_ms - job.created_at_ms) / 1000)

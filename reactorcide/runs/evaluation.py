@@ -15,7 +15,7 @@ from reactorcide.workflows.definition import Definition, check
 from reactorcide.workflows.events import Event, EventName
 from reactorcide.workflows.files import JOBS_DIR
 from reactorcide.workflows.graph import Node
-from reactorcide.workflows.model import Job
+from reactorcide.workflows.model import Job, Service
 from reactorcide.workflows.problems import WorkflowError
 from reactorcide.workflows.references import Template
 
@@ -25,7 +25,6 @@ _MAX_MEMORY_BYTES = 1 << 30
 MAX_ANSWER_CHARS = 32 << 20
 """Of the definitions of all jobs of a run together."""
 _NOT_YET = {
-    "services": "services",
     "cache": "cache",
     "artifacts_from": "artifacts_from",
     "concurrency": "concurrency",
@@ -90,8 +89,7 @@ def _unknown(file: str, node: Node) -> list[str]:
     problems = [_not_yet(file, who, key) for name, key in _NOT_YET.items() if getattr(node.job, name)]
     problems += [
         f"{file}: {who} has the reference {reference}, which this version cannot replace yet"
-        for template in (node.job.image, *node.job.environment.values())
-        if template is not None
+        for template in node.job.templates()
         for reference in template.references
     ]
     return problems
@@ -105,8 +103,7 @@ def _bounded(nodes: Iterable[Json], errors: list[str], file: str) -> list[Json]:
     found = []
     chars = 0
     for node in nodes:
-        chars += sum(len(value) for value in node["environment"].values())
-        chars += len(node["fields"]["job_command"])
+        chars += len(json.dumps(node, ensure_ascii=False))
         if chars > MAX_ANSWER_CHARS:
             errors.append(f"{file}: its jobs together are larger than {MAX_ANSWER_CHARS >> 20} MiB")
             return []
@@ -126,7 +123,8 @@ def _node(node: Node) -> Json:
         "combination": dict(node.combination),
         "skipped": node.skipped,
         "fields": _fields(node.name, job),
-        "environment": {name: _text(value) for name, value in job.environment.items()},
+        "environment": _environment(job.environment),
+        "services": {name: _service(service) for name, service in job.services.items()},
         "checkout": job.checkout,
         "submodules": job.submodules is not False,
     }
@@ -138,7 +136,7 @@ def _fields(name: str, job: Job) -> Json:
         "name": name,
         "job_command": _command(job),
         "description": job.description or None,
-        "runner_image": None if job.image is None else _text(job.image),
+        "runner_image": None if job.image is None else job.image.as_json(),
         "queue_name": job.queue,
         "timeout_seconds": job.timeout_s,
         "priority": job.priority,
@@ -160,8 +158,19 @@ def _command(job: Job) -> str:
     return f"exec {job.shell} -eo pipefail -c '{quoted}'"
 
 
-def _text(template: Template) -> str:
-    return template.fill(str)
+def _environment(variables: Mapping[str, Template]) -> Json:
+    return {name: value.as_json() for name, value in variables.items()}
+
+
+def _service(service: Service) -> Json:
+    """Return a service as a request has it."""
+    return {
+        "image": service.image.as_json(),
+        "environment": _environment(service.environment),
+        "command": service.command,
+        "ready": service.ready,
+        "ready_timeout": service.ready_timeout_s,
+    }
 
 
 def main() -> None:

@@ -142,14 +142,10 @@ def _nodes(context: RunContext, found: Evaluation) -> tuple[list[tuple[Node, Job
     """Return the nodes of a run with the definitions of their jobs, and what is wrong with these."""
     nodes: list[tuple[Node, JobTemplate]] = []
     errors = list(found.errors)
-    checked: set[str] = set()
     for item in found.nodes:
         try:
             template = _template(context, item)
-            image = template["fields"]["runner_image"]
-            if image not in checked:
-                context.jobs.rules.check_images(image, {})
-                checked.add(image)
+            context.jobs.rules.check_images(*_known_images(template))
         except InvalidInput as exc:
             errors.append(f"{found.file}: the job {item['name']!r}: {exc}")
             continue
@@ -179,5 +175,13 @@ def _template(context: RunContext, item: Mapping[str, Any]) -> JobTemplate:
     fields["memory_limit_bytes"] = defaults.memory_bytes(fields.get("memory_limit_bytes"))
     if "code_dir" in fields:
         fields.setdefault("job_dir", fields["code_dir"])
-    kept = ("environment", "checkout", "submodules")
+    kept = ("environment", "services", "checkout", "submodules")
     return {"fields": fields, **{name: item[name] for name in kept}}
+
+
+def _known_images(template: JobTemplate) -> tuple[str | None, dict[str, str]]:
+    """Return the image of a job and those of its services, without those that outputs of others name."""
+    image = template["fields"]["runner_image"]
+    of_services = {name: service["image"] for name, service in template["services"].items()}
+    known = {name: image for name, image in of_services.items() if isinstance(image, str)}
+    return image if isinstance(image, str) else None, known

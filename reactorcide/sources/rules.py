@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from reactorcide.domain.definition import JobDefinition
 from reactorcide.domain.errors import InvalidInput, JobFailed
 from reactorcide.domain.images import full_reference, is_allowed
-from reactorcide.domain.services import JobService
 from reactorcide.sources.roots import SourceRoots
 from reactorcide.sources.urls import check_git_ref
 
@@ -22,14 +21,14 @@ class SourceRules:
 
     def check(self, definition: JobDefinition) -> None:
         """Raise ``InvalidInput`` unless the image and the source that a job names may be used here."""
-        self.check_images(definition.runner_image, definition.services or {})
+        self._check_images_of(definition)
         self.check_source(definition)
 
     def image(self, definition: JobDefinition) -> str:
         """Return the name to ask the engine for; raises ``JobFailed`` where the image may not be used."""
         try:
             # Checked when it was submitted, too; but this service may have been started with other settings.
-            self.check_images(definition.runner_image, definition.services or {})
+            self._check_images_of(definition)
         except InvalidInput as exc:
             raise JobFailed(f"the image cannot be used any more: {exc}") from exc
         return self._asked_for(definition.runner_image)
@@ -54,13 +53,14 @@ class SourceRules:
         if definition.git_ref is not None:
             check_git_ref(definition.git_ref)
 
-    def check_images(self, image: str, services: Mapping[str, JobService]) -> None:
-        """Raise ``InvalidInput`` unless jobs may use an image and those of the services."""
-        images = [("runner_image", "runner_image", image)]
-        images += [
-            ("services", f"services: the image of {name},", service.image)
-            for name, service in services.items()
-        ]
+    def _check_images_of(self, definition: JobDefinition) -> None:
+        services = definition.services or {}
+        self.check_images(definition.runner_image, {name: own.image for name, own in services.items()})
+
+    def check_images(self, image: str | None, of_services: Mapping[str, str]) -> None:
+        """Raise ``InvalidInput`` unless jobs may use an image, if it is known, and those of services."""
+        images = [] if image is None else [("runner_image", "runner_image", image)]
+        images += [("services", f"services: the image of {name},", own) for name, own in of_services.items()]
         for field, what, used in images:
             if not is_allowed(used, self._allow_images):
                 raise InvalidInput(

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from reactorcide.domain import services
 from reactorcide.domain.definition import JOB_FIELDS, MAX_DESCRIPTION_BYTES, MAX_VALUE_BYTES
 from reactorcide.workflows.kinds import Key, Kind, ListOf, MapOf, Object, Reader, Schema
 from reactorcide.workflows.matrix import ItemsKind, MatrixKind
@@ -11,6 +12,7 @@ from reactorcide.workflows.parts import (
     CACHE,
     ENVIRONMENT,
     GLOBS,
+    IMAGE,
     PATHS,
     RESOURCES,
     RUN_LOCAL,
@@ -22,7 +24,7 @@ from reactorcide.workflows.parts import (
     TriggerKind,
     concurrency,
 )
-from reactorcide.workflows.scalars import CPUS, FLAG, LIMITS, MEMORY, Choice, Image, Text, duration, whole
+from reactorcide.workflows.scalars import CPUS, FLAG, LIMITS, MEMORY, Choice, Text, duration, whole
 
 JOB_NAME = r"[A-Za-z0-9_](?:[A-Za-z0-9_. -]{0,98}[A-Za-z0-9_-])?"
 JOB_NAME_LIKE = "a job's name: up to 100 letters, digits, '_', '-', '.' and spaces"
@@ -55,7 +57,7 @@ JOB: Object[dict[str, Any]] = Object(
         Key(("description",), DESCRIPTION, "What it is for."),
         Key(
             ("image",),
-            Image(("vars", "matrix", "event", "needs", "env")),
+            IMAGE,
             "The container's image; the project's or service's default.",
         ),
         Key(("command", "run"), SCRIPT, "A script. `${…}` in it is the shell's."),
@@ -106,9 +108,9 @@ JOB: Object[dict[str, Any]] = Object(
             ("services",),
             MapOf(
                 SERVICE,
-                r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?",
-                "a host name of lower-case letters, digits, '-'",
-                20,
+                rf"(?!localhost$){services.NAME.pattern}",
+                services.NAME_LIKE,
+                services.MAX_SERVICES,
             ),
             "Containers beside it, each reached by its name.",
         ),

@@ -1,9 +1,10 @@
 """What a workflow file says, once it is read."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from reactorcide.domain.services import DEFAULT_READY_TIMEOUT_S
 from reactorcide.workflows.events import ANY_EVENT, ANY_PATHS, Paths, Trigger
 from reactorcide.workflows.references import Template
 
@@ -49,7 +50,7 @@ class Service:
     command: str | None = None
     ready: str | None = None
     """A command that succeeds once the service can be used; ``None`` takes the image's own check."""
-    ready_timeout_s: int = 60
+    ready_timeout_s: int = DEFAULT_READY_TIMEOUT_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,3 +104,12 @@ class Job:
     needs_builder: bool = False
     disable_run_local: bool = False
     run_local: RunLocal | None = None
+
+    def templates(self) -> Iterator[Template]:
+        """Yield the values in which there may be references."""
+        if self.image is not None:
+            yield self.image
+        yield from self.environment.values()
+        for service in self.services.values():
+            yield service.image
+            yield from service.environment.values()

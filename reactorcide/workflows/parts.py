@@ -2,6 +2,7 @@
 
 from typing import Any, ClassVar
 
+from reactorcide.domain import services
 from reactorcide.domain.definition import MAX_COMMAND_BYTES, MAX_VARIABLES, VARIABLE_NAME
 from reactorcide.workflows.events import SHORT_NAMES, EventName, Paths, Trigger
 from reactorcide.workflows.kinds import Key, Kind, ListOf, MapOf, Object, Reader, Schema
@@ -25,8 +26,14 @@ from reactorcide.workflows.scalars import (
 GLOBS = ListOf(Glob())
 SCRIPT = Text(max_bytes=MAX_COMMAND_BYTES, has_references=False)
 VARIABLE = VARIABLE_NAME.pattern
-ENVIRONMENT = MapOf(Templated(), VARIABLE, "a name for a variable", most=MAX_VARIABLES)
-_DAY_S = 86_400
+
+
+def _environment(most: int) -> MapOf[Template]:
+    return MapOf(Templated(), VARIABLE, "a name for a variable", most=most)
+
+
+ENVIRONMENT = _environment(MAX_VARIABLES)
+IMAGE = Image(("vars", "matrix", "event", "needs", "env"))
 _NO_TEXT = Template()
 
 
@@ -109,19 +116,40 @@ def concurrency(*sources: Any) -> Object[Concurrency]:
     )
 
 
+class _Words(Text):
+    """A command as words, quoted as in a shell, that no shell runs."""
+
+    def read(self, node: Node, key: str, reader: Reader) -> str | None:
+        text = super().read(node, key, reader)
+        if text is not None and (problem := services.command_problem(text)):
+            reader.error(node.place, f"{key}: {shown(text)} {problem}")
+            return None
+        return text
+
+
+_SERVICE_SCRIPT_BYTES = services.MAX_SCRIPT_BYTES
 SERVICE = Object(
     what="a service",
-    make=lambda image=_NO_TEXT, environment=None, command=None, ready=None, ready_timeout=60: Service(
-        image, environment or {}, command, ready, ready_timeout
-    ),
+    make=lambda image=_NO_TEXT, environment=None, **rest: Service(image, environment or {}, **rest),
     keys=(
-        Key(("image",), Image(("vars", "matrix", "event")), "Its image.", is_required=True),
-        Key(("environment", "env"), ENVIRONMENT, "Its variables."),
-        Key(("command",), SCRIPT, "In place of the image's own command."),
+        Key(("image",), IMAGE, "Its image.", is_required=True),
+        Key(("environment", "env"), _environment(services.MAX_VARIABLES), "Its variables."),
         Key(
-            ("ready",), SCRIPT, "A command that succeeds once it can be used; else the image's health check."
+            ("command",),
+            _Words(max_bytes=_SERVICE_SCRIPT_BYTES, has_references=False),
+            "Words in place of the image's own command, for its entrypoint; `sh -c '…'` for a script.",
         ),
-        Key(("ready_timeout",), duration(_DAY_S), "How long it may take to be ready; 60s."),
+        Key(
+            ("ready",),
+            Text(max_bytes=_SERVICE_SCRIPT_BYTES, has_references=False),
+            "A script that succeeds once it can be used; else the image's health check.",
+        ),
+        Key(
+            ("ready_timeout",),
+            duration(services.MAX_READY_TIMEOUT_S),
+            "How long it may take to be ready; 60s.",
+            field="ready_timeout_s",
+        ),
     ),
     refused={"ports": "a service is reached by its name, on any port", "healthcheck": "write ready: COMMAND"},
 )

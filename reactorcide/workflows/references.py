@@ -7,12 +7,14 @@ text and never read again, so that no value can bring a reference of its own.
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Literal, get_args
+from typing import Literal, TypeAlias, cast, get_args
 
 from reactorcide.workflows.events import Event
 from reactorcide.workflows.nodes import Scalar
 from reactorcide.workflows.problems import Problems, shown
 
+TemplateJson: TypeAlias = str | list[str | list[str]]
+"""A text; with references a list of texts and of pairs, each a source and a name."""
 Source = Literal["vars", "matrix", "event", "needs", "secret", "env"]
 SOURCES: tuple[Source, ...] = get_args(Source)
 EVENT_FIELDS = tuple(field.name for field in fields(Event))
@@ -61,6 +63,22 @@ class Template:
     def fill(self, value_of: Callable[[Reference], str]) -> str:
         """Return the text, with a value for each reference."""
         return "".join(part if isinstance(part, str) else value_of(part) for part in self.parts)
+
+    def as_json(self) -> TemplateJson:
+        """Return the template as JSON has it."""
+        if not self.references:
+            return self.fill(str)
+        return [part if isinstance(part, str) else [part.source, part.name] for part in self.parts]
+
+    @classmethod
+    def of_json(cls, value: TemplateJson) -> "Template":
+        """Return what ``as_json`` was made of."""
+        parts = [value] if isinstance(value, str) else value
+        return cls(
+            tuple(
+                part if isinstance(part, str) else Reference(cast(Source, part[0]), part[1]) for part in parts
+            )
+        )
 
     def __str__(self) -> str:
         """The text as a file would have it."""

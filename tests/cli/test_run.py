@@ -17,6 +17,10 @@ vars: {word: hello}
 jobs:
   build: {command: cat given; echo "$WORD", environment: {WORD: "${vars.word}"}}
   test: {needs: [build], matrix: {n: [1, 2]}, command: echo "n is $N", environment: {N: "${matrix.n}"}}
+  ask:
+    services: {web: {image: IMAGE, command: sh -c 'mkdir /w; echo served >/w/x; exec httpd -f -p 80 -h /w',
+                     ready: "wget -q -O - http://localhost/x"}}
+    command: wget -q -O - http://web/x
 """
 FAILING = "name: F\non: push\njobs:\n  a: {command: echo no; exit 3}\n  b: {needs: [a], command: x}\n"
 
@@ -37,11 +41,17 @@ def program(lone: Program, tmp_path: Path) -> Program:
 
 
 def test_a_work_tree_runs_without_a_server(program: Program, tmp_path: Path, image: str) -> None:
-    tree = work_tree(tmp_path, TEXT)
+    tree = work_tree(tmp_path, TEXT.replace("IMAGE", image))
     result = program("run", "--image", image, "--event", "push", "--var", "word=bye", cwd=tree)
     assert result.code == 0, result
     lines = result.text.splitlines()
-    for line in ("build | not committed", "build | bye", "test (1) | n is 1", "test (2) | n is 2"):
+    for line in (
+        "build | not committed",
+        "build | bye",
+        "test (1) | n is 1",
+        "test (2) | n is 2",
+        "ask | served",
+    ):
         assert line in lines
     assert re.search(r"^test \(2\) +completed", result.text, re.MULTILINE)
     assert lines[-1] == "CI completed"
@@ -68,10 +78,10 @@ def test_a_failure_is_one_and_a_wrong_file_is_two(program: Program, tmp_path: Pa
         wrong = program("run", cwd=tree)
         assert (wrong.code, wrong.text) == (2, "")
         assert problem in wrong.errors
-    file.write_text("name: CI\non: push\njobs: {a: {command: x, cache: [{key: [x], paths: [/x]}]}}\n")
+    file.write_text("name: CI\non: push\njobs: {a: {command: x, concurrency: {group: x}}}\n")
     unsupported = program("run", "--image", image, cwd=tree)
     assert unsupported.code == 2
-    assert "the job 'a' has the key cache" in unsupported.errors
+    assert "the job 'a' has the key concurrency" in unsupported.errors
     assert program("run", "nope", cwd=tree).code == 2
     assert program("run", cwd=tmp_path).code == 2
     assert list((tmp_path / "temporary").iterdir()) == []

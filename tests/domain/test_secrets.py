@@ -11,6 +11,7 @@ from reactorcide.domain.secrets import (
     secrets_of,
     url_secrets,
 )
+from reactorcide.domain.services import JobService
 
 
 def definition(**fields: object) -> JobDefinition:
@@ -39,6 +40,8 @@ def test_names_that_do_not(name: str) -> None:
 
 def test_the_guess_keeps_the_order() -> None:
     assert guess({"B_KEY": "", "X": "", "A_KEY": ""}) == ("B_KEY", "A_KEY")
+    db = JobService("x", {"B_KEY": "", "DB_PASSWORD": "", "Y": ""})
+    assert guess({"B_KEY": ""}, {"db": db}) == ("B_KEY", "DB_PASSWORD")
 
 
 def test_only_what_is_secret_is_redacted_and_in_place() -> None:

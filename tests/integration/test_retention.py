@@ -163,6 +163,10 @@ def test_an_image_that_was_pulled_goes_when_it_is_not_used_for_long(
     rows(service, "UPDATE pulled_image SET last_used_at_ms = 5")
     used = api.run(runner_image=image)
     assert rows(service, "SELECT last_used_at_ms > 5 FROM pulled_image") == [(1,)]
+    rows(service, "UPDATE pulled_image SET last_used_at_ms = 5")
+    of_service = {"image": image, "command": "sleep 600"}
+    assert api.run(services={"other": of_service})["status"] == "completed"
+    assert rows(service, "SELECT last_used_at_ms > 5 FROM pulled_image") == [(1,)]
     rows(service, "UPDATE pulled_image SET last_used_at_ms = last_used_at_ms - ?", 2 * DAY_MS)
     wait_until(lambda: not service.containers(engine, used), 20, "its container is gone")
     service.stop()

@@ -138,8 +138,8 @@ def test_what_is_wrong_with_a_file_is_a_failed_run_with_all_of_it(api: Client, p
 @pytest.mark.parametrize(
     ("keys", "reason"),
     [
-        ("services: {db: {image: x}}", "the job 'a' has the key services, which this version checks"),
-        ("cache: [{key: [x], paths: [/x]}]", "the job 'a' has the key cache"),
+        ("services: {db: {image: x}}", "the job 'a': services: the image of db, docker.io/library/x:latest"),
+        ("cache: [{key: [x], paths: [/x]}]", "the job 'a' has the key cache, which this version checks"),
         ('environment: {X: "${secret:a:b}"}', "the job 'a' has the reference ${secret:a:b}"),
         ("concurrency: {group: x}", "the job 'a' has the key concurrency"),
         ("cpu_limit: 900", "the job 'a': cpu_limit is above the server's maximum of 64"),

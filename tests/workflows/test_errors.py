@@ -142,11 +142,31 @@ def test_a_tag_means_nothing_but_those_of_yaml_itself() -> None:
         ("services: {db: {ready: x}}", "6:20: a service needs the key image"),
         (
             "services: {DB: {image: x}}",
-            "6:16: services: 'DB' is not a host name of lower-case letters, digits, '-'",
+            "6:16: services: 'DB' is not a host name of lower-case letters, digits and '-'",
         ),
         (
             "services: {db: {image: x, ports: [1]}}",
             "6:31: ports is no key of a service; a service is reached by its name, on any port",
+        ),
+        (
+            "services: {localhost: {image: x}}",
+            "6:16: services: 'localhost' is not a host name of lower-case letters, digits and '-'",
+        ),
+        (
+            "services: {db: {image: x, command: a && b}}",
+            "6:40: command: 'a && b' has the word &&, but no shell runs it; write sh -c '…' for a script",
+        ),
+        (
+            'services: {db: {image: x, command: "sh -c \'a"}}',
+            '6:36: command: "sh -c \'a" cannot be split into words: No closing quotation',
+        ),
+        (
+            "services: {db: {image: x, ready_timeout: 2h}}",
+            "6:46: ready_timeout: '2h' is no duration from 1 to 3600 seconds; write seconds, or 90s, 20m, 2h",
+        ),
+        (
+            "services: {" + ", ".join(f"s{n}: {{image: x}}" for n in range(11)) + "}",
+            "6:15: services has 11 entries; at most 10 are allowed",
         ),
         ("cache: [{paths: /x}]", "6:13: a cache needs the key key"),
         (

@@ -2,7 +2,6 @@
 
 import re
 from copy import deepcopy
-from itertools import chain
 from typing import Annotated, Any
 
 from pydantic import Field, StringConstraints, create_model, model_validator
@@ -170,8 +169,7 @@ class JobRequest(_Fields):  # type: ignore[misc]  # its fields come from their d
     def secret_names(self) -> tuple[str, ...]:
         """The names of the secret variables: those listed, or by default those that look like secrets."""
         if self.secret_env_vars is None:
-            of_services = (service.environment for service in (self.parsed_services or {}).values())
-            return tuple(dict.fromkeys(guess(chain(self.job_env_vars, *of_services))))
+            return guess(self.job_env_vars, self.parsed_services)
         return tuple(dict.fromkeys(self.secret_env_vars))
 
     @property

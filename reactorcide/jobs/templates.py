@@ -1,0 +1,53 @@
+"""The definition of a node's job, as its workflow file has it, with its references replaced."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from reactorcide.domain import services
+from reactorcide.domain.definition import MAX_VALUE_BYTES
+from reactorcide.domain.errors import InvalidInput
+from reactorcide.domain.images import is_image_reference
+from reactorcide.domain.runs import JobTemplate
+from reactorcide.domain.services import JobService
+from reactorcide.workflows.references import Reference, Template, TemplateJson
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """What a template says, without references."""
+
+    fields: Mapping[str, Any]
+    environment: dict[str, str]
+    services: Mapping[str, JobService] | None
+
+
+def fill(template: JobTemplate, value_of: Callable[[Reference], str]) -> Filled:
+    """Replace the references of a template.
+
+    Raises ``InvalidInput`` where the values do not make a job, and what ``value_of`` raises.
+    """
+
+    def text(value: TemplateJson) -> str:
+        return Template.of_json(value).fill(value_of)
+
+    def environment(variables: Mapping[str, TemplateJson]) -> dict[str, str]:
+        filled = {name: text(value) for name, value in variables.items()}
+        for name, value in filled.items():
+            if len(value.encode()) > MAX_VALUE_BYTES:
+                raise InvalidInput(f"the value of {name} is larger than {MAX_VALUE_BYTES >> 10} KiB")
+        return filled
+
+    image = text(template["fields"]["runner_image"])
+    if not is_image_reference(image):
+        raise InvalidInput(f"its image {image[:200]!r} is no image reference")
+    given = {
+        name: {**service, "image": text(service["image"]), "environment": environment(service["environment"])}
+        # A run that an older version has started has none.
+        for name, service in template.get("services", {}).items()
+    }
+    return Filled(
+        {**template["fields"], "runner_image": image},
+        environment(template["environment"]),
+        services.parse(given),
+    )
