@@ -158,7 +158,7 @@ def test_a_tag_means_nothing_but_those_of_yaml_itself() -> None:
         ),
         (
             'services: {db: {image: x, command: "sh -c \'a"}}',
-            '6:36: command: "sh -c \'a" cannot be split into words: No closing quotation',
+            '6:40: command: "sh -c \'a" cannot be split into words: No closing quotation',
         ),
         (
             "services: {db: {image: x, ready_timeout: 2h}}",
