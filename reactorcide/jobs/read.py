@@ -94,7 +94,7 @@ def artifacts(context: StoredJobs, job: Job) -> ArtifactListing:
         return ArtifactListing([], truncated=False)
     listing = json.loads(data)
     if isinstance(listing, list):
-        # As version 0.1 wrote it.
+        # A bare list, as development versions before 0.1.0 wrote it.
         listing = {"artifacts": listing, "truncated": False}
     return ArtifactListing(
         [Artifact(**item) for item in listing["artifacts"]], truncated=listing["truncated"]
