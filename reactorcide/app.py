@@ -71,7 +71,7 @@ class Service:
         self._store = Store(self._database, Vault.beside(settings.database_path))
         self._accounts = AccountContext(self._store)
         self._objects = FilesystemObjectStore(
-            settings.objects_dir, least_free_bytes=settings.min_free_disk_bytes
+            settings.objects_dir, min_free_bytes=settings.min_free_disk_bytes
         )
         self._logs = LocalLogStore(settings.logs_dir, self._objects)
         self._runner = _deferred_runner(settings, environment)

@@ -38,7 +38,7 @@ _SECRET_KEY = "secret-key"  # noqa: S105  # a file's name
 _OBJECTS = "objects"
 _END = "end"
 _CHUNK_BYTES = 1 << 20
-_MOST_SHOWN_CHARS = 200
+_MAX_SHOWN_CHARS = 200
 
 Progress = Callable[[int, int], None]
 """Is told the bytes that are done, and of how many."""
@@ -262,7 +262,7 @@ def _checked(name: str) -> PurePosixPath:
 
 def _shown(text: object) -> str:
     """Return what stands in a backup on one line, fit for a terminal."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in str(text)[:_MOST_SHOWN_CHARS])
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in str(text)[:_MAX_SHOWN_CHARS])
 
 
 def _extract(entry: Entry, target: Path, progress: Callable[[], None]) -> None:

@@ -265,7 +265,7 @@ def test_a_sparse_file_is_refused_and_does_not_expand(file: Path, empty: Setting
     end = plain.rindex(b"end\0")
     for extra in (bytes(old), new + header("objects/hole")):
         file.write_bytes(gzip.compress(plain[:end] + extra + plain[end:]))
-        refused(empty, file, "has a sparse file, as tar makes them")
+        refused(empty, file, "has a sparse file, as created by tar")
 
 
 @pytest.mark.parametrize("path", [b"objects/a\0b", b"objects/" + b"x" * 300, b"objects/\x1b]0;owned\x07\0"])

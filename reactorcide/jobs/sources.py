@@ -17,7 +17,7 @@ from reactorcide.jobs import StoredJobs, access, read
 from reactorcide.lib.clock import now_ms
 from reactorcide.lib.ids import new_id
 from reactorcide.lib.sizes import format_size
-from reactorcide.lib.tar import MOST_PATH_BYTES, DamagedTar, Entry, Tree, gunzip, read_tar
+from reactorcide.lib.tar import MAX_PATH_BYTES, DamagedTar, Entry, Tree, gunzip, read_tar
 
 _PREFIX = "sources/"
 _MAX_PATHS = 500_000
@@ -177,8 +177,8 @@ def _within(entries: Iterator[Entry]) -> Iterator[Entry]:
     for entry in entries:
         path = entry.path
         problem = None
-        if len(path) > MOST_PATH_BYTES or len(entry.target) > MOST_PATH_BYTES:
-            problem = f"its path, or where it leads, is longer than {MOST_PATH_BYTES} bytes"
+        if len(path) > MAX_PATH_BYTES or len(entry.target) > MAX_PATH_BYTES:
+            problem = f"its path, or where it leads, is longer than {MAX_PATH_BYTES} bytes"
         elif path.startswith("/"):
             problem = "its path is absolute"
         elif entry.kind == "other":

@@ -1,4 +1,4 @@
-"""Time as the service writes it: Unix milliseconds in UTC, RFC 3339 towards clients."""
+"""Times: Unix milliseconds inside the service, RFC 3339 in UTC for clients."""
 
 import re
 import time
@@ -18,15 +18,15 @@ def now_ms() -> int:
 
 
 def from_rfc3339(text: str) -> int:
-    """Return a time in Unix milliseconds, which is at most the last one of the year 9999.
+    """Return a time in Unix milliseconds, at most the last one of the year 9999.
 
-    Raises ``ValueError`` for what is no date with time and zone as RFC 3339 has it.
+    Raises ``ValueError`` unless the text is a date and time with a zone by RFC 3339.
     """
     match = _RFC3339.fullmatch(text)
     if match is None:
-        raise ValueError("no time of RFC 3339")
+        raise ValueError("not a time by RFC 3339")
     date, minute, second, fraction, zone = match.groups(default="")
-    # A leap second, of which Python knows nothing, is the next one.
+    # A leap second, which Python does not support, becomes the next second.
     is_leap = second == "60"
     moment = datetime.fromisoformat(f"{date}T{minute}{'59' if is_leap else second}{fraction}{zone.upper()}")
     return min((moment - _EPOCH) // _MS + is_leap * 1000, _LAST_MS)

@@ -1,7 +1,7 @@
-"""Globs on paths, for choosing artifacts.
+"""Globs that match paths, to select artifacts.
 
-A glob stands for the whole path: ``*``, ``?`` and ``[…]`` for characters of one name, and ``**``, alone
-between slashes, for any number of directories, also none.
+A glob matches a whole path: ``*``, ``?`` and ``[…]`` match characters of one name, and ``**``, alone between
+slashes, matches any number of directories, including none.
 """
 
 import fnmatch
@@ -10,19 +10,19 @@ from collections.abc import Iterable
 
 ANY_DIRECTORIES = "**"
 _WILD = frozenset("*?[")
-_MOST_NAMES = 1000
-"""Of which it is remembered what they match."""
+_MAX_NAMES = 1000
+"""Names whose matches are cached."""
 
 
 def problem(glob: str) -> str | None:
-    """Return in a phrase what is wrong with a glob; ``None`` for a good one."""
+    """Return a phrase that says what is wrong with a glob; ``None`` for a valid one."""
     parts = glob.split("/")
     if "\0" in glob:
         return "contains NUL"
     if glob.startswith("/"):
         return "is absolute; globs are matched below the artifacts directory"
     if parts[-1] == "":
-        return "names a directory; write dir/** for all that is below it"
+        return "names a directory; write dir/** for everything below it"
     if any(part in ("", ".", "..") for part in parts):
         return "has an empty part, or '.' or '..'"
     if any(ANY_DIRECTORIES in part and part != ANY_DIRECTORIES for part in parts):
@@ -33,56 +33,58 @@ def problem(glob: str) -> str | None:
 class Globs:
     """Several globs: a path matches if it matches one of them.
 
-    A path costs as much as it has names, and each name that was not met lately as much as there are globs:
-    nothing is ever tried twice. The places between the names of all globs are the bits of one number.
+    The cost is linear in the names of a path, and for each name that is not cached linear in the globs: there
+    is no backtracking. The positions between the names of all globs are the bits of one number.
     """
 
     def __init__(self, globs: Iterable[str]) -> None:
         self._literal: dict[str, int] = {}
-        """By a name without wildcards: the places that it leads on from."""
+        """The positions from which a name without wildcards leads to the next one."""
         patterns: dict[str, int] = {}
         self._starts = self._ends = self._directories = 0
-        place = 1
+        position = 1
         for glob in dict.fromkeys(globs):
-            self._starts |= place
+            self._starts |= position
             previous = None
             for part in glob.split("/"):
                 if part == ANY_DIRECTORIES:
-                    # Any number of directories twice is any number of directories.
+                    # Two of them in a row match the same as one.
                     if previous == part:
                         continue
-                    self._directories |= place
+                    self._directories |= position
                 elif _WILD.isdisjoint(part):
-                    self._literal[part] = self._literal.get(part, 0) | place
+                    self._literal[part] = self._literal.get(part, 0) | position
                 else:
-                    patterns[part] = patterns.get(part, 0) | place
+                    patterns[part] = patterns.get(part, 0) | position
                 previous = part
-                place <<= 1
-            self._ends |= place
-            place <<= 1
-        self._patterns = [(re.compile(fnmatch.translate(part)), places) for part, places in patterns.items()]
+                position <<= 1
+            self._ends |= position
+            position <<= 1
+        self._patterns = [
+            (re.compile(fnmatch.translate(part)), positions) for part, positions in patterns.items()
+        ]
         self._names: dict[str, int] = {}
 
     def match(self, path: str) -> bool:
         """Tell whether ``path`` matches."""
-        places = self._starts
+        positions = self._starts
         for name in path.split("/"):
-            places |= (places & self._directories) << 1
-            places = ((places & self._led_on_by(name)) << 1) | (places & self._directories)
-            if not places:
+            positions |= (positions & self._directories) << 1
+            positions = ((positions & self._positions_before(name)) << 1) | (positions & self._directories)
+            if not positions:
                 return False
-        places |= (places & self._directories) << 1
-        return bool(places & self._ends)
+        positions |= (positions & self._directories) << 1
+        return bool(positions & self._ends)
 
-    def _led_on_by(self, name: str) -> int:
-        """Return the places in the globs from which a name leads on to the next."""
-        found = self._names.get(name)
-        if found is None:
-            found = self._literal.get(name, 0)
-            for pattern, places in self._patterns:
+    def _positions_before(self, name: str) -> int:
+        """Return the positions from which a name leads to the next one."""
+        positions = self._names.get(name)
+        if positions is None:
+            positions = self._literal.get(name, 0)
+            for pattern, before in self._patterns:
                 if pattern.match(name):
-                    found |= places
-            if len(self._names) >= _MOST_NAMES:
+                    positions |= before
+            if len(self._names) >= _MAX_NAMES:
                 self._names.clear()
-            self._names[name] = found
-        return found
+            self._names[name] = positions
+        return positions

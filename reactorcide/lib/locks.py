@@ -1,4 +1,4 @@
-"""A lock that is handed on in the order in which it was asked for."""
+"""A fair lock."""
 
 import threading
 from collections import deque
@@ -28,7 +28,7 @@ class FairLock:
         turn.acquire()
 
     def enter_if_free(self) -> bool:
-        """Take the lock unless somebody has it; what was taken is given back with ``__exit__``."""
+        """Take the lock if it is free, and return whether it was taken; ``__exit__`` releases it."""
         with self._guard:
             if self._held:
                 return False
@@ -43,7 +43,7 @@ class FairLock:
     ) -> None:
         with self._guard:
             if self._waiting:
-                # The lock stays held and changes hands, so that nobody can slip in between.
+                # The lock stays held and passes to the next thread, so that no other can take it in between.
                 self._waiting.popleft().release()
             else:
                 self._held = False

@@ -1,15 +1,15 @@
-"""Addresses and hosts: which count as one client, and which are this host's own."""
+"""Client networks and loopback hosts."""
 
 import ipaddress
 from functools import lru_cache
 
 _IPV6_PREFIX_BITS = 64
-"""The network that one customer usually has, and can take any number of addresses from."""
+"""The network that one customer usually has, with addresses at will."""
 
 
 @lru_cache(4096)
 def network_of(address: str) -> str:
-    """Return the network that counts as one client; text that is no address counts by itself."""
+    """Return the network that counts as one client; text that is not an address is returned unchanged."""
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
@@ -22,7 +22,7 @@ def network_of(address: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether a host is ``localhost`` or a loopback address; other names are not looked up."""
+    """Tell whether a host is ``localhost`` or a loopback address; other names are not resolved."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -1,4 +1,4 @@
-"""Hints by key that something has changed, so that whoever waits for a job sees it at once."""
+"""Hints by key that something has changed, so that waiting threads notice it at once."""
 
 import threading
 from collections.abc import Iterator
@@ -8,31 +8,31 @@ from typing import Protocol
 ANY_JOB = "any job"
 """Announced with every status change of every job."""
 LOOK_EVERY_S = 1.0
-"""How long anybody waits for a hint before looking again without one."""
+"""How long to wait for a hint before checking the state without one."""
 
 
 class Notifier(Protocol):
     """Lets threads wait for something to happen to a key, such as a job's id.
 
-    A hint carries nothing and may be lost: the database and the logs have the state, and whoever waits looks
-    at it after each hint, and every ``LOOK_EVERY_S`` without one. Thread-safe.
+    A hint has no content and may be lost: the state is in the database and the logs. A waiting thread checks
+    it after each hint, and every ``LOOK_EVERY_S`` without one. Thread-safe.
     """
 
     def watching(self, *keys: str) -> AbstractContextManager[threading.Event]:
-        """Yield an event that is set whenever one of ``keys`` is announced; the watcher clears it.
+        """Yield an event that is set whenever one of ``keys`` is announced; the caller clears it.
 
-        Look at the state *after* entering (or clearing), so that no change falls in between.
+        Check the state *after* entering (or clearing), so that no change is missed.
         """
 
     def announce(self, key: str) -> None:
-        """Set the events of all who watch ``key``; costs next to nothing where nobody does."""
+        """Set the events of all watchers of ``key``; costs almost nothing if there are none."""
 
     def close(self) -> None:
-        """Set all events for good: the service stops. Safe to repeat."""
+        """Set all events for ever, because the service stops. Safe to repeat."""
 
     @property
     def closed(self) -> bool:
-        """Tell whether the service stops, so that nobody should wait any more."""
+        """Whether the service stops, so that no thread should wait any longer."""
 
 
 class LocalNotifier:

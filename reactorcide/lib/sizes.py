@@ -1,18 +1,18 @@
-"""Sizes in bytes as people write and read them."""
+"""Parsing and formatting of sizes in bytes."""
 
 import re
 
 MIN_FILE_BYTES = 4096
-"""What a file or a directory counts at least: many empty ones use up a disk as well."""
+"""The least that a file or a directory counts: many empty ones fill a disk, too."""
 
 _UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 PATTERN = "([0-9]{1,15})([bkmgtBKMGT]?)"
-"""A regular expression for what ``parse_size`` takes."""
+"""A regular expression for the texts that ``parse_size`` accepts."""
 _SIZE = re.compile(PATTERN)
 
 
 def parse_size(text: str) -> int:
-    """Return the bytes that ``text`` means: digits, then nothing, b, k, m, g or t (powers of 1024).
+    """Return a size in bytes: digits, optionally followed by b, k, m, g or t (powers of 1024).
 
     Raises ``ValueError`` for anything else.
     """

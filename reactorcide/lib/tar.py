@@ -1,6 +1,6 @@
-"""Tar archives that somebody else has made, read and written as streams: nothing in them is trusted.
+"""Reading and writing untrusted tar archives as streams.
 
-Nothing is ever unpacked on this host, and memory grows neither with a file nor with the archive.
+Nothing is unpacked on this host, and memory grows neither with the size of a file nor with the archive.
 """
 
 import hashlib
@@ -12,19 +12,19 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 CHUNK_BYTES = 1 << 18
-MOST_PATH_BYTES = 1024
-"""Of a path in an archive, and of where a link leads. It fits in a URL, in an object's key, and below any
-directory that it is unpacked in."""
-MOST_NAME_BYTES = 255
-"""Of each name in a path: what every file system takes."""
-MOST_DEPTH = 120
+MAX_PATH_BYTES = 1024
+"""The longest path in an archive, and the longest target of a link. It fits in a URL, in an object's key, and
+below the directory in which the archive is unpacked."""
+MAX_NAME_BYTES = 255
+"""The longest name in a path that every file system accepts."""
+MAX_DEPTH = 120
 """Names in a path."""
-_MOST_HEADER_BYTES = 1 << 16
-"""What the headers that precede a member may take together, such as its long name."""
+_MAX_HEADER_BYTES = 1 << 16
+"""The size of all headers before a member together, such as those of its long name."""
 _DIGEST_BYTES = 8
-"""Of 500,000 paths two have the same one once in 100 million archives, which are then refused."""
+"""One in 100 million archives of 500,000 paths has two paths with the same digest, and is refused."""
 _LATEST_S = 8**11 - 1
-"""The last second that every tar can say."""
+"""The last second that every tar format can store."""
 
 Kind = Literal["file", "directory", "symlink", "hardlink", "other"]
 
@@ -41,7 +41,7 @@ _EndOfArchive: type[Exception] = tarfile.EOFHeaderError  # type: ignore[attr-def
 
 
 class DamagedTar(Exception):
-    """What was read is no tar, or not all of one. Never leaves the callers of this module."""
+    """The input is not a tar, or an incomplete one. Callers of this module translate it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,20 +49,20 @@ class Entry:
     """One member of an archive."""
 
     path: str
-    """As it stands in the archive, which may be anything; bytes that are not UTF-8 are surrogates."""
+    """As in the archive, unchecked; bytes that are not UTF-8 are surrogates."""
     kind: Kind
     mode: int = 0o644
     modified_s: int = 0
     size_bytes: int = 0
     target: str = ""
-    """Where a link leads, as it stands in the archive."""
+    """The target of a link, as in the archive."""
     chunks: Iterable[bytes] = ()
-    """What a file holds; to be read before the next member is asked for, or not at all."""
+    """The content of a file; to be read before the next member, or not at all."""
 
 
 def read_tar(chunks: Iterator[bytes]) -> Iterator[Entry]:
     """Yield the members of an uncompressed tar. Raises ``DamagedTar``, and what ``chunks`` raises."""
-    stream: Any = _Reader(chunks)  # has the one method that is used
+    stream: Any = _Reader(chunks)  # has the only method that tarfile calls
     try:
         with _Archive.open(
             fileobj=stream,
@@ -73,7 +73,7 @@ def read_tar(chunks: Iterator[bytes]) -> Iterator[Entry]:
             tarinfo=_Member,
         ) as archive:
             while (member := archive.next()) is not None:
-                # It would remember every one.
+                # tarfile would keep all of them in memory.
                 archive.members.clear()  # type: ignore[attr-defined]  # missing in the stubs
                 content = _content(archive, member)
                 yield Entry(
@@ -85,7 +85,7 @@ def read_tar(chunks: Iterator[bytes]) -> Iterator[Entry]:
                     target=member.linkname,
                     chunks=content,
                 )
-                # What was not read is read here: to get past it, the library would go on after the end, too.
+                # Read the rest here: tarfile's own skipping does not notice the end of the data.
                 for _ in content:
                     pass
     except (tarfile.TarError, EOFError, RecursionError, ValueError, OverflowError) as exc:
@@ -93,7 +93,7 @@ def read_tar(chunks: Iterator[bytes]) -> Iterator[Entry]:
 
 
 def gunzip(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield what gzip has packed, in pieces of at most ``CHUNK_BYTES``; raises ``DamagedTar``."""
+    """Yield decompressed data in pieces of at most ``CHUNK_BYTES``; raises ``DamagedTar``."""
     unpacker = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
     try:
         for chunk in chunks:
@@ -112,7 +112,7 @@ def gunzip(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def write_entry(entry: Entry, path: str, *, uid: int = 0, gid: int = 0, target: str = "") -> Iterator[bytes]:
-    """Yield an entry under another path, and a hard link under another target, as a piece of a tar."""
+    """Yield a tar member for an entry, under ``path``, and with ``target`` if it is a hard link."""
     member = tarfile.TarInfo(path)
     member.type = _TYPES[entry.kind]
     member.mode, member.mtime, member.uid, member.gid = entry.mode, entry.modified_s, uid, gid
@@ -126,50 +126,50 @@ def write_entry(entry: Entry, path: str, *, uid: int = 0, gid: int = 0, target: 
 
 
 END = bytes(2 * tarfile.BLOCKSIZE)
-"""What stands at the end of a tar."""
+"""The end of a tar."""
 
 
 def path_problem(path: str) -> str | None:
-    """Return in a phrase why a path in an archive is refused; ``None`` for a good one. Linear in the path."""
-    if len(path) > MOST_PATH_BYTES or len(_bytes(path)) > MOST_PATH_BYTES:
-        return f"its path is longer than {MOST_PATH_BYTES} bytes"
+    """Return a phrase that says why a path is refused; ``None`` for a valid one. Linear in the path."""
+    if len(path) > MAX_PATH_BYTES or len(_bytes(path)) > MAX_PATH_BYTES:
+        return f"its path is longer than {MAX_PATH_BYTES} bytes"
     names = path.split("/")
-    if len(names) > MOST_DEPTH:
-        return f"its path is too deep: it has more than {MOST_DEPTH} names"
+    if len(names) > MAX_DEPTH:
+        return f"its path is too deep: it has more than {MAX_DEPTH} names"
     if any(name in ("", ".", "..") for name in names):
         return "its path leads out"
-    if any(len(_bytes(name)) > MOST_NAME_BYTES for name in names):
-        return f"a name in its path is too long: it has more than {MOST_NAME_BYTES} bytes"
+    if any(len(_bytes(name)) > MAX_NAME_BYTES for name in names):
+        return f"a name in its path is too long: it has more than {MAX_NAME_BYTES} bytes"
     if "\0" in path:
         return "its path contains NUL"
     return None
 
 
 class Tree:
-    """The paths met in an archive: each once, and nothing below what is no directory.
+    """The paths of an archive so far: each once, and none below a file or a link.
 
-    What is kept of a path, and of each directory above it, is a digest: about 90 bytes, however long it is.
+    A path, and each directory above it, is stored as a digest, about 90 bytes whatever its length.
     """
 
     def __init__(self) -> None:
         self._kinds: dict[bytes, Kind] = {}
-        # Nobody who does not know it can make two paths with one digest.
+        # Without the key nobody can construct two paths with the same digest.
         self._key = secrets.token_bytes(16)
 
     def __len__(self) -> int:
-        """Return how many paths are remembered, those of directories above others included."""
+        """Return the number of stored paths, including those of directories above others."""
         return len(self._kinds)
 
     def problem(self, path: str, kind: Kind) -> str | None:
-        """Take a path in, or tell in a phrase why it is refused; then nothing has changed."""
+        """Add a path, or return a phrase that says why it is refused; then nothing is added."""
         problem = path_problem(path)
         if problem is not None:
             return problem
         *above, own = self._digests(path)
         if any(self._kinds.get(digest, "directory") != "directory" for digest in above):
             return "what it lies in is no directory"
-        known = self._kinds.get(own)
-        if known is not None and (known, kind) != ("directory", "directory"):
+        earlier = self._kinds.get(own)
+        if earlier is not None and (earlier, kind) != ("directory", "directory"):
             return "its path is there twice"
         for digest in above:
             self._kinds[digest] = "directory"
@@ -177,11 +177,11 @@ class Tree:
         return None
 
     def has_file(self, path: str) -> bool:
-        """Tell whether a regular file was taken in under this path."""
+        """Tell whether a regular file was added under this path."""
         return path_problem(path) is None and self._kinds.get(self._digests(path)[-1]) == "file"
 
     def missing_above(self, path: str) -> list[str]:
-        """Take in the directories above a path, and return those that were not known, the topmost first."""
+        """Add the directories above a path, and return the new ones, the topmost first."""
         missing = []
         end = -1
         for digest in self._digests(path)[:-1]:
@@ -194,18 +194,18 @@ class Tree:
     def _digests(self, path: str) -> list[bytes]:
         """Return a digest of each directory above a path, the topmost first, and of the path itself."""
         hashed = hashlib.blake2b(digest_size=_DIGEST_BYTES, key=self._key)
-        found = []
+        digests = []
         for name in path.split("/"):
             hashed.update(_bytes(name) + b"/")
-            found.append(hashed.digest())
-        return found
+            digests.append(hashed.digest())
+        return digests
 
 
 def _bytes(text: str) -> bytes:
     try:
         return text.encode(errors="surrogateescape")
     except UnicodeEncodeError:
-        # It is no path of a tar.
+        # It does not come from a tar.
         return text.encode(errors="surrogatepass")
 
 
@@ -239,7 +239,7 @@ def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Iterator[byte
 
 
 class _Archive(tarfile.TarFile):
-    """An archive that knows what the headers before the next member have taken."""
+    """An archive that counts the bytes of headers before the next member."""
 
     header_bytes = 0
 
@@ -247,12 +247,12 @@ class _Archive(tarfile.TarFile):
 class _Member(tarfile.TarInfo):
     """A header, read with bounds that the library does not have.
 
-    It is made to be extended like this: its source says so of ``_proc_member`` and what that calls.
+    The library's source says that subclasses may override ``_proc_member`` and the methods that it calls.
     """
 
     @classmethod
     def fromtarfile(cls, archive: tarfile.TarFile) -> "_Member":
-        """See ``TarInfo.fromtarfile``, after which a broken header is taken for the end of the archive."""
+        """See ``TarInfo.fromtarfile``, for which a broken header is the end of the archive."""
         try:
             member: Any = super().fromtarfile(archive)
         except _EndOfArchive:
@@ -261,25 +261,25 @@ class _Member(tarfile.TarInfo):
             raise DamagedTar(str(exc)) from exc
         if member.size < 0 or member.type not in tarfile.SUPPORTED_TYPES or member.issparse():
             raise DamagedTar("it has a member of an unknown kind")
-        return member  # type: ignore[no-any-return]  # one of this class, as the library makes it
+        return member  # type: ignore[no-any-return]  # an instance of this class, which the library creates
 
     def _proc_member(self, archive: _Archive) -> "_Member":
-        # Before anything is read for the sake of the header.
+        # Before the library reads anything because of the header.
         if self.size < 0:
             raise DamagedTar("a header has an impossible size")
         if self.type in _EXTENDING:
             archive.header_bytes += tarfile.BLOCKSIZE + self.size
-            if archive.header_bytes > _MOST_HEADER_BYTES:
-                raise DamagedTar(f"the headers of a member take more than {_MOST_HEADER_BYTES >> 10} KiB")
+            if archive.header_bytes > _MAX_HEADER_BYTES:
+                raise DamagedTar(f"the headers of a member take more than {_MAX_HEADER_BYTES >> 10} KiB")
         else:
             archive.header_bytes = 0
         if self.type == tarfile.GNUTYPE_SPARSE:
-            raise DamagedTar("it has a sparse file, as tar makes them with --sparse")
+            raise DamagedTar("it has a sparse file, as created by tar --sparse")
         member: _Member = super()._proc_member(archive)  # type: ignore[misc]  # missing in the stubs
         return member
 
     def _proc_pax(self, archive: Any) -> "_Member":
-        # The library's own may take hours over a header that was made for it, and keeps what is global.
+        # The library's own method may take hours for a malicious header, and keeps global ones.
         records = _pax_records(archive.fileobj.read(self._block(self.size))[: self.size])  # type: ignore[attr-defined]  # missing in the stubs
         try:
             member: Any = self.fromtarfile(archive)
@@ -296,7 +296,7 @@ class _Member(tarfile.TarInfo):
 
 
 def _pax_records(data: bytes) -> dict[str, str]:
-    """Return the records of an extended header: each is its length, a space, ``key=value`` and a newline."""
+    """Return the records of an extended header: each has its length, a space, ``key=value`` and a newline."""
     records = {}
     position = 0
     while position < len(data):
@@ -306,7 +306,7 @@ def _pax_records(data: bytes) -> dict[str, str]:
         if not (space and equals and value.endswith(b"\n")) or end > len(data):
             raise DamagedTar("an extended header is broken")
         if key.startswith(b"GNU.sparse"):
-            raise DamagedTar("it has a sparse file, as tar makes them with --sparse")
+            raise DamagedTar("it has a sparse file, as created by tar --sparse")
         records[_text(key)] = _text(value[:-1])
         position = end
     return records
@@ -317,7 +317,7 @@ def _text(data: bytes) -> str:
 
 
 class _Reader:
-    """Chunks of any size as the ``read`` that ``tarfile`` wants."""
+    """Chunks of any size, with the ``read`` method that ``tarfile`` needs."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks = chunks

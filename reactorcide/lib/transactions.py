@@ -1,4 +1,4 @@
-"""Transactions of an SQLite database: one at a time, and one for all who wait."""
+"""Transactions of an SQLite database, and group commit."""
 
 import logging
 import resource
@@ -16,11 +16,11 @@ log = logging.getLogger("reactorcide.lib.transactions")
 T = TypeVar("T")
 
 Execute = Callable[..., sqlite3.Cursor]
-"""Runs one statement of SQL on the connection that is written by, and returns its cursor."""
+"""Runs one SQL statement on the connection for writing, and returns its cursor."""
 
 
 def reason(exc: Exception) -> str:
-    """Return why SQLite failed: in its own words, with the limit of this process that may be the cause."""
+    """Return SQLite's error message, with the limit of this process that may be the cause."""
     max_bytes, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
     if "disk I/O error" not in str(exc) or max_bytes == resource.RLIM_INFINITY:
         return str(exc)
@@ -29,10 +29,10 @@ def reason(exc: Exception) -> str:
 
 @contextmanager
 def transaction(execute: Execute) -> Iterator[Execute]:
-    """Run the body as one transaction, which is over when this returns.
+    """Run the body as one transaction, which has ended when this returns.
 
-    Not peewee's own: where SQLite has rolled back by itself, as on a full disk, that one fails at rolling
-    back and so hides the reason.
+    Not peewee's own: if SQLite has rolled back by itself, as on a full disk, peewee's rollback fails and
+    hides the reason.
     """
     execute("BEGIN IMMEDIATE")
     try:
@@ -45,10 +45,10 @@ def transaction(execute: Execute) -> Iterator[Execute]:
 
 
 class GroupCommit:
-    """Has one of the threads that wait to write do so for all of them, first come first served.
+    """Group commit: one waiting writer commits for all, first come first served.
 
-    A durable transaction takes a wait for the disk, and a wait for Python's lock: those who come while
-    one is under way share the next. ``lock`` is held meanwhile.
+    A durable transaction waits for the disk and for Python's lock. Writers that arrive meanwhile share the
+    next transaction. ``lock`` is held during a commit.
     """
 
     def __init__(self, lock: FairLock, execute: Execute) -> None:
@@ -56,18 +56,18 @@ class GroupCommit:
         self._execute = execute
         self._guard = threading.Lock()
         self._waiting: list[_Waiter[Any]] = []
-        self._is_led = False
+        self._has_leader = False
 
     def run(self, statement: Callable[[], T]) -> T:
-        """Return, or raise, what ``statement`` does; what it has written is on disk then.
+        """Return or raise what ``statement`` does; its writes are on disk when this returns.
 
-        It is to run one statement of SQL, maybe on another thread, and maybe twice: what fails together
-        is tried one by one, so that nobody fails for somebody else.
+        ``statement`` runs one SQL statement. It may be called on another thread, and twice: if a group fails,
+        each of its statements is tried alone, so that none fails because of another.
         """
         return self._run(_Waiter(statement))
 
     def run_transaction(self, work: Callable[[], T]) -> T:
-        """Do as ``run`` with several statements of SQL, all of which count or none."""
+        """Do the same as ``run`` for several SQL statements: all of them take effect, or none."""
 
         def alone() -> T:
             with transaction(self._execute):
@@ -78,7 +78,7 @@ class GroupCommit:
     def _run(self, waiter: "_Waiter[T]") -> T:
         with self._guard:
             self._waiting.append(waiter)
-            leads, self._is_led = not self._is_led, True
+            leads, self._has_leader = not self._has_leader, True
         if not leads:
             waiter.turn.acquire()
         if not waiter.is_done:
@@ -89,13 +89,13 @@ class GroupCommit:
 
     def _lead(self) -> None:
         with self._lock:
-            # Not before: more have come while the lock was waited for.
+            # Only now: more writers have arrived during the wait for the lock.
             with self._guard:
                 group, self._waiting = self._waiting, []
             self._commit(group)
         with self._guard:
-            self._is_led = bool(self._waiting)
-            if self._is_led:
+            self._has_leader = bool(self._waiting)
+            if self._has_leader:
                 self._waiting[0].turn.release()
         for waiter in group:
             waiter.is_done = True
@@ -118,12 +118,12 @@ class GroupCommit:
 
 
 class _Waiter(Generic[T]):
-    """One who waits, and is woken when it is done or is to lead."""
+    """A waiting writer; it is woken when its work is done, or to lead the next group."""
 
     def __init__(self, work: Callable[[], T], alone: Callable[[], T] | None = None) -> None:
         self.work = work
         self.alone = alone or work
-        """What to do where there is no transaction with others."""
+        """The call that does the work without a shared transaction."""
         self.is_done = False
         self.result: T | None = None
         self.error: Exception | None = None

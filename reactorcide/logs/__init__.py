@@ -19,19 +19,19 @@ class LogFile(Protocol):
         """Remove all but the first ``size_bytes``. Raises ``ObjectStoreError``."""
 
     def close(self) -> None:
-        """Make everything durable and end the writing; safe to repeat. Raises ``ObjectStoreError``."""
+        """Make everything durable and close the file; safe to repeat. Raises ``ObjectStoreError``."""
 
 
 class LogStore(Protocol):
     """The files of logs, under the keys ``domain.jobs.log_key`` and ``log_index_key``.
 
-    A file grows until it is sealed, and then is an object under the same key. It can be read at any moment,
-    before, while and after it is sealed, also where the service was killed meanwhile. Thread-safe; one thread
-    writes to a log and seals it. Raises ``ObjectStoreError``, and ``InvalidInput`` for another key.
+    A file grows until it is sealed, and then is an object under the same key. It can be read at any time:
+    before, during and after sealing, even if the service was killed in between. Thread-safe; one thread
+    writes to a log and seals it. Raises ``ObjectStoreError``, and ``InvalidInput`` for any other key.
     """
 
     def append(self, key: str) -> LogFile:
-        """Open a file for adding to its end; one that is not there is created, and a sealed one reopened."""
+        """Open a file to append to it; a missing file is created, a sealed one reopened."""
 
     def read(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
         """Yield the bytes of a file; see ``ObjectStore.read``."""
@@ -40,9 +40,9 @@ class LogStore(Protocol):
         """Return a file's bytes so far; raises ``ObjectNotFound``."""
 
     def seal(self, prefix: str) -> None:
-        """Make objects of the files below ``prefix`` (which ends in ``/``), all closed; safe to repeat.
+        """Turn the files below ``prefix`` (which ends in ``/``) into objects; safe to repeat.
 
-        Where that fails they stay as they are, and can be read.
+        All of them must be closed. After an error they are unchanged and readable.
         """
 
     def unsealed(self, prefix: str = "") -> Iterator[StoredObject]:

@@ -1,29 +1,29 @@
-"""How long the engine's own copy of an output is: a log that goes on from it leaves out so much of it.
+"""The length of output in the engine's own copy: a log that continues from the copy skips that much.
 
-The engine keeps it as JSON, in pieces that end with their line or after 16 KiB. A byte that is no UTF-8 in
-its piece comes back from there as U+FFFD, which is three bytes.
+The engine stores output as JSON, in pieces that end with a line or after 16 KiB. A byte that is not UTF-8
+within its piece is returned as U+FFFD, which has three bytes.
 """
 
 _PIECE_BYTES = 1 << 14
 _LINE_BYTES = 75
-"""What the copy of each line has beside it: its stream, its time, and what makes it JSON."""
-_MORE_BYTES = 2
-"""By which the copy of a byte that is no UTF-8 is longer."""
+"""What the copy adds to each line: its stream, its time, and the JSON around them."""
+_SURPLUS_BYTES = 2
+"""How much longer a byte that is not UTF-8 is in the copy."""
 
 
 def copied_bytes(size_bytes: int, lines: int) -> int:
-    """Return what the copy of an output takes of the engine's disk, about."""
+    """Return about how much of the engine's disk the copy of an output takes."""
     return size_bytes + _LINE_BYTES * lines
 
 
 class CopyCounter:
-    """Counts what one stream is longer by in the engine's copy. What it is given ends with a character."""
+    """Counts by how much one stream is longer in the engine's copy. Each text ends with a whole character."""
 
     def __init__(self) -> None:
         self._column = 0
 
     def surplus(self, text: bytes) -> int:
-        """Return by how many bytes the copy of ``text`` is longer; it goes on where the call before ended."""
+        """Return by how many bytes the copy of ``text`` is longer; continues where the last call ended."""
         begin = text.rfind(b"\n") + 1
         column, self._column = self._column, len(text) - begin if begin else self._column + len(text)
         if text.isascii():
@@ -36,11 +36,11 @@ class CopyCounter:
                 invalid += _invalid_bytes(line[start:end])
                 start, column = end, 0
             column = 0
-        return invalid * _MORE_BYTES
+        return invalid * _SURPLUS_BYTES
 
 
 def incomplete_bytes(text: bytes) -> int:
-    """Return how many bytes at the end of ``text`` may be the beginning of a character."""
+    """Return how many bytes at the end of ``text`` may be the start of an incomplete character."""
     for size in (1, 2, 3):
         byte = text[-size] if size <= len(text) else 0
         if byte & 0xC0 != 0x80:

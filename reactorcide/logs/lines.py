@@ -7,19 +7,19 @@ from time import monotonic
 from reactorcide.logs.copy import incomplete_bytes
 
 Run = tuple[int, int, bytes]
-"""A kind of ``logs.index``, the bytes that the container printed, and what is written of them."""
+"""A kind from ``logs.index``, the number of bytes that the container printed, and the text for them."""
 
 HOLD_S = 0.03
-"""How long the beginning of a line waits for its end; short, for it may be a prompt or a progress bar."""
-_MOST_HELD_BYTES = 1 << 16
+"""How long the start of a line waits for its end; short, because it may be a prompt or a progress bar."""
+_MAX_HELD_BYTES = 1 << 16
 _REPLACED = b"[REDACTED]"
 
 
 def split(run: Run, size: int, *, masked: bool = True) -> tuple[Run, Run] | None:
-    """Return a run in two, the first of ``size`` bytes, ``None`` where that cannot be.
+    """Split a run after ``size`` bytes; returns ``None`` if that is impossible.
 
-    That is so where something in it was replaced, as it may be in one that was ``masked``: nobody knows
-    which printed byte the cut would be at.
+    It is impossible if a secret in it was replaced, as may be if it was ``masked``: then it is unknown after
+    which printed byte the cut would be.
     """
     kind, printed_bytes, text = run
     if not 0 < size < len(text) or (masked and (printed_bytes != len(text) or _REPLACED in text)):
@@ -28,93 +28,93 @@ def split(run: Run, size: int, *, masked: bool = True) -> tuple[Run, Run] | None
 
 
 @dataclass(slots=True)
-class _Begun:
-    """A line that was begun, in the pieces that it came in."""
+class _PartialLine:
+    """The start of a line, in the pieces in which it arrived."""
 
     since: float
-    """When, by ``time.monotonic``; never, for what is not given out by time."""
+    """Its first piece's arrival by ``time.monotonic``; infinite for a text that no time releases."""
     size: int = 0
     runs: list[Run] = field(default_factory=list)
 
     def add(self, run: Run) -> None:
-        """Add what came next."""
+        """Add the next piece."""
         self.runs.append(run)
         self.size += len(run[2])
 
 
 class LineHolder:
-    """Holds the beginning of a line until its end comes, and lets the other stream past meanwhile.
+    """Holds the start of a line until its end arrives; the other stream passes it meanwhile.
 
-    stdout and stderr are two pipes, and what comes of one may end anywhere in a line. Whoever feeds it calls
-    ``flush`` when nothing has come for ``HOLD_S``, and says whether it is ``masked`` before.
+    stdout and stderr are two pipes, and a piece of one may end anywhere in a line. The caller calls
+    ``flush`` when nothing has arrived for ``HOLD_S``. ``masked`` tells whether pieces were masked before.
     """
 
     def __init__(self, *, masked: bool = True) -> None:
         self._masked = masked
-        self._begun: dict[int, _Begun] = {}
+        self._partial: dict[int, _PartialLine] = {}
 
     @property
     def holds(self) -> bool:
-        """Tell whether a line that was begun is held, and ``flush`` would give it out."""
-        return any(begun.since < inf for begun in self._begun.values())
+        """Whether the start of a line is held that ``flush`` would release."""
+        return any(line.since < inf for line in self._partial.values())
 
     def add(self, stream: int, printed_bytes: int, text: bytes, out: list[Run]) -> None:
-        """Add a piece of a stream: to ``out`` as far as its lines are whole."""
+        """Add a piece of a stream; its complete lines go to ``out``."""
         run = stream, printed_bytes, text
-        begun = self._begun.get(stream)
+        line = self._partial.get(stream)
         if text.endswith(b"\n"):
-            if begun is not None:
-                out += self._begun.pop(stream).runs
+            if line is not None:
+                out += self._partial.pop(stream).runs
             out.append(run)
             return
-        whole_bytes = text.rfind(b"\n") + 1
-        if whole_bytes:
-            if begun is not None:
-                out += self._begun.pop(stream).runs
-            halves = split(run, whole_bytes, masked=self._masked)
+        complete_bytes = text.rfind(b"\n") + 1
+        if complete_bytes:
+            if line is not None:
+                out += self._partial.pop(stream).runs
+            halves = split(run, complete_bytes, masked=self._masked)
             if halves is None:
                 out.append(run)
                 return
             out.append(halves[0])
-            begun, run = None, halves[1]
-        if begun is None:
-            begun = self._begun[stream] = _Begun(monotonic())
-        elif begun.since == inf:
-            begun.since = monotonic()
-        begun.add(run)
-        if begun.size > _MOST_HELD_BYTES:
-            self._give_out(stream, out)
+            line, run = None, halves[1]
+        if line is None:
+            line = self._partial[stream] = _PartialLine(monotonic())
+        elif line.since == inf:
+            line.since = monotonic()
+        line.add(run)
+        if line.size > _MAX_HELD_BYTES:
+            self._release(stream, out)
 
     def flush(self, out: list[Run]) -> None:
-        """Add the lines that were begun to ``out``, as far as their characters have come."""
-        for stream in tuple(self._begun):
-            self._give_out(stream, out)
+        """Release all partial lines to ``out``, up to their last complete character."""
+        for stream in tuple(self._partial):
+            self._release(stream, out)
 
     def flush_old(self, out: list[Run]) -> None:
-        """Add the lines that have been held for ``HOLD_S`` although there is more to come."""
-        begun_before = monotonic() - HOLD_S
-        for stream, begun in tuple(self._begun.items()):
-            if begun.since < begun_before:
-                self._give_out(stream, out)
+        """Release the partial lines that have been held for ``HOLD_S``, while output still arrives."""
+        cutoff = monotonic() - HOLD_S
+        for stream, line in tuple(self._partial.items()):
+            if line.since < cutoff:
+                self._release(stream, out)
 
     def end(self, out: list[Run]) -> None:
-        """Add everything that is held: no more will come."""
-        for begun in self._begun.values():
-            out += begun.runs
-        self._begun.clear()
+        """Release everything: no more will arrive."""
+        for line in self._partial.values():
+            out += line.runs
+        self._partial.clear()
 
-    def _give_out(self, stream: int, out: list[Run]) -> None:
-        held = self._begun.pop(stream).runs
+    def _release(self, stream: int, out: list[Run]) -> None:
+        held = self._partial.pop(stream).runs
         text = b"".join([text for _, _, text in held])
         run = stream, sum(printed_bytes for _, printed_bytes, _ in held), text
-        kept_bytes = incomplete_bytes(text)
-        halves = split(run, len(text) - kept_bytes, masked=self._masked)
-        if halves is None and kept_bytes < len(text):
+        incomplete = incomplete_bytes(text)
+        halves = split(run, len(text) - incomplete, masked=self._masked)
+        if halves is None and incomplete < len(text):
             out.append(run)
             return
         if halves is not None:
             out.append(halves[0])
             run = halves[1]
-        # The beginning of a character is no text yet, and may never be.
-        self._begun[stream] = _Begun(inf)
-        self._begun[stream].add(run)
+        # The start of a character stays held, however old: it cannot be decoded yet.
+        self._partial[stream] = _PartialLine(inf)
+        self._partial[stream].add(run)

@@ -1,4 +1,4 @@
-"""Logs that grow as files of one local directory."""
+"""Growing logs as files in one local directory."""
 
 import errno
 import os
@@ -21,8 +21,8 @@ _NAME = re.compile(r"([\w-]+)\.(\d+)\.(log(?:\.idx)?)", re.ASCII)
 class LocalLogStore:
     """A ``LogStore`` on the directory ``base``, which seals into ``objects``.
 
-    All files are in this one directory: to create one more costs no directories. It holds the logs of running
-    attempts, and what could not be sealed yet. A file in it counts for more than an object.
+    All files are in this one directory, so that a new one creates no other directories. It holds the logs of
+    running attempts, and those that could not be sealed yet. A file takes precedence over the object.
     """
 
     def __init__(self, base: Path, objects: ObjectStore) -> None:
@@ -31,7 +31,7 @@ class LocalLogStore:
         self._objects = objects
 
     def remove_leftovers(self) -> None:
-        """Remove what was being reopened when the service was killed; only before anybody writes."""
+        """Remove files that a killed service was reopening. Call it before anything is written."""
         self._files.remove_leftovers()
 
     def append(self, key: str) -> "_LocalLogFile":
@@ -39,9 +39,9 @@ class LocalLogStore:
         name = _name(key)
         with translated(key):
             self._base.mkdir(parents=True, exist_ok=True)
-            is_there = os.path.lexists(self._base / name)
-        if not is_there:
-            # A service that was killed had sealed it, or an older version wrote it, which knew only objects.
+            exists = os.path.lexists(self._base / name)
+        if not exists:
+            # A killed service sealed it, or an older version wrote it, which had only objects.
             with suppress(ObjectNotFound):
                 self._files.put(name, self._objects.read(key))
         with translated(key):
@@ -50,8 +50,8 @@ class LocalLogStore:
                 descriptor = os.open(name, _APPEND, 0o640, dir_fd=directory)
                 try:
                     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                        raise OSError(errno.EINVAL, "it is no file")
-                    # The name is durable from the start; the bytes are once it is closed.
+                        raise OSError(errno.EINVAL, "it is not a regular file")
+                    # The name is durable from the start, the bytes from ``close`` on.
                     os.fsync(directory)
                 except BaseException:
                     os.close(descriptor)
@@ -61,12 +61,12 @@ class LocalLogStore:
         return _LocalLogFile(key, descriptor)
 
     def path(self, key: str) -> Path:
-        """Return where a file is while it is not sealed."""
+        """Return the path of a file that is not sealed."""
         return self._base / _name(key)
 
     def read(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
         """See ``LogStore.read``."""
-        # In this order: a file that is sealed in between is an object by then.
+        # In this order: a file that is sealed in between is an object afterwards.
         with suppress(ObjectNotFound):
             return self._files.read(_name(key), start, end)
         return self._objects.read(key, start, end)
@@ -115,7 +115,7 @@ class _LocalLogFile:
         with translated(self._key):
             rest = data
             while rest:
-                # Counted as it goes: where the disk is full half-way, that much has to be cut back.
+                # Counted piece by piece: if the disk fills up half-way, this much has to be cut back.
                 written = os.write(self._descriptor, rest)
                 self.size_bytes += written
                 rest = rest[written:]
@@ -140,7 +140,7 @@ class _LocalLogFile:
 
 
 def _name(key: str) -> str:
-    """Return the name of a file for its key; raises ``InvalidInput`` for one that is no log's."""
+    """Return the file name for a key; raises ``InvalidInput`` if it is not the key of a log."""
     match = _KEY.fullmatch(key)
     if match is None:
         raise InvalidInput(f"{key!r} is not the key of a log")

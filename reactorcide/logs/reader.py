@@ -1,4 +1,4 @@
-"""Reading a log: whole, by lines, by stream, with times, or following it while it grows."""
+"""Reading a log: all of it, by lines, by stream, with times, or following it while it grows."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator
@@ -27,7 +27,7 @@ _NAMES = {SERVICE: "service", STDOUT: "stdout", STDERR: "stderr", GAP: "service"
 
 
 class Piece(NamedTuple):
-    """Bytes of one stream that were written at once."""
+    """Bytes of one stream that were written at the same time."""
 
     stream: str
     at_ms: int
@@ -37,9 +37,9 @@ class Piece(NamedTuple):
 
 
 class LogView:
-    """A log as it is at one moment; one that has not begun is empty. Reads no more of it than is asked for.
+    """A log at one moment; one that does not exist yet is empty. Reads only the parts that are asked for.
 
-    A log without an index was written by a version that kept none: its streams and times are not known.
+    A log without an index was written by a version that had none: its streams and times are unknown.
     """
 
     def __init__(self, logs: LogStore, job_id: str, attempt: int) -> None:
@@ -58,19 +58,19 @@ class LogView:
             self._blocks -= last is None
         self._last = last or Block(Totals(), [])
         try:
-            # After the index, lest that has grown meanwhile.
+            # After the index, which would otherwise be longer than the log.
             size_bytes = logs.size(self._key)
         except ObjectNotFound:
             size_bytes, self.is_indexed = 0, True
         self.end = min(self._last.end, size_bytes) if self.is_indexed else size_bytes
-        """Where the log ends; what lies beyond is still being written."""
+        """Where the log ends; bytes after it are still being written."""
 
     def read(self, start: int, end: int) -> Iterator[bytes]:
-        """Yield the bytes from ``start`` to ``end``, neither of them beyond the log's end."""
+        """Yield the bytes from ``start`` to ``end``, which are at most the log's end."""
         return self._bytes(self._key, start, end)
 
     def line_start(self, number: int, kind: int | None = None) -> int:
-        """Return the offset behind the first ``number`` lines, or those of one kind, or the log's end."""
+        """Return the offset after the first ``number`` lines (of one kind), at most the log's end."""
         if number <= 0:
             return 0
         place = 0
@@ -81,17 +81,17 @@ class LogView:
         for start, text in self._texts(place, kind):
             count = text.count(b"\n")
             if count >= left:
-                found = -1
+                newline = -1
                 for _ in range(left):
-                    found = text.index(b"\n", found + 1)
-                return start + found + 1
+                    newline = text.index(b"\n", newline + 1)
+                return start + newline + 1
             left -= count
         return self.end
 
     def tail_start(self, lines: int, kind: int | None = None) -> int:
-        """Return the offset at which the last ``lines`` lines begin, or those of one kind.
+        """Return the offset at which the last ``lines`` lines (of one kind) begin.
 
-        A line ends with its newline; what follows the last one counts as a line too.
+        A line ends with its newline; text after the last newline counts as a line, too.
         """
         if lines == 0:
             return self.end
@@ -103,7 +103,7 @@ class LogView:
         return self.line_start(total - lines, kind)
 
     def pieces(self, start: int, end: int, kind: int | None = None) -> Iterator[Piece]:
-        """Yield what was written from offset ``start`` to ``end``, or of that one kind, in order."""
+        """Yield the pieces from offset ``start`` to ``end`` (of one kind), in order."""
         if not self.is_indexed:
             for chunk in self.read(start, end):
                 start += len(chunk)
@@ -125,7 +125,7 @@ class LogView:
                 return
 
     def begins_line(self, offset: int) -> bool:
-        """Tell whether what is at ``offset`` begins a line."""
+        """Tell whether a line begins at ``offset``."""
         return offset == 0 or b"".join(self.read(offset - 1, offset)) == b"\n"
 
     def _ends_in_newline(self, kind: int | None) -> bool:
@@ -140,7 +140,7 @@ class LogView:
         return last is None or self.begins_line(last.end)
 
     def _texts(self, place: int, kind: int | None) -> Iterator[tuple[int, bytes]]:
-        """Yield the text that a block covers, or that of one kind in it, in pieces with their offsets."""
+        """Yield the text that a block covers (of one kind), in pieces with their offsets."""
         block = self._block(place) if self._blocks else Block(Totals(), [])
         start, end = (block.totals.offset, min(block.end, self.end)) if self._blocks else (0, self.end)
         if kind is None:
@@ -154,7 +154,7 @@ class LogView:
                 yield run.start, text[run.start - start : run.end - start]
 
     def _block_at(self, offset: int) -> int:
-        """Return the block in which ``offset`` lies; mostly that is one of the last."""
+        """Return the number of the block that contains ``offset``; mostly one of the last two."""
         for place in (self._blocks - 1, self._blocks - 2):
             if place >= 0 and self._totals(place).offset <= offset:
                 return place
@@ -184,12 +184,12 @@ class LogView:
         try:
             return self._logs.read(key, start, end)
         except ObjectNotFound:
-            # It was deleted meanwhile.
+            # The log was deleted meanwhile.
             return iter(())
 
 
 def with_times(pieces: Iterable[Piece], *, begins_line: bool) -> Iterator[bytes]:
-    """Yield the text of pieces with the time of its first byte before each line."""
+    """Yield the text of pieces, each line after the time of its first byte."""
     for piece in pieces:
         stamp = rfc3339(piece.at_ms).encode() + b" "
         text = piece.data[:-1].replace(b"\n", b"\n" + stamp) + piece.data[-1:]
@@ -206,16 +206,16 @@ def follow_log(
     *,
     start: int = 0,
 ) -> Iterator[tuple[LogView, int, int]]:
-    """Yield a log as it grows, as a view and the part of it that is new (from, to), until it is closed.
+    """Yield a growing log, as a view and the offsets of its new part (from, to), until it is closed.
 
-    Yields an empty part about once a second while nothing comes, so that the caller can look whether
-    anybody still listens. Ends, too, when the service stops.
+    Yields an empty part about once a second while nothing arrives, so that the caller can check whether its
+    client is still connected. Ends when the service stops, too.
     """
     position = start
     with notifier.watching(job_id, log_key(job_id, attempt)) as changed:
         while True:
             changed.clear()
-            # Asked before reading: what is written before it closes is then always read.
+            # Before reading: so everything that is written before it closes is read.
             closed = is_closed()
             view = LogView(logs, job_id, attempt)
             if view.end > position:

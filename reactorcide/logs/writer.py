@@ -1,4 +1,4 @@
-"""Writing an attempt's log, with its index, as its container prints it."""
+"""Writing the log of an attempt, with its index, while its container prints."""
 
 from collections import deque
 from collections.abc import Collection, Iterable
@@ -28,19 +28,19 @@ from reactorcide.logs.index import (
 from reactorcide.logs.lines import LineHolder, Run, split
 from reactorcide.logs.masking import Masker
 
-DEFAULT_MOST_BYTES = 256 << 20
+DEFAULT_MAX_BYTES = 256 << 20
 TAIL_BYTES = 1 << 20
-"""The end of a log that is kept where it is longer than it may be."""
-_MOST_TAIL_RUNS = 1 << 15
+"""The length of the end that is kept of a log that is longer than allowed."""
+_MAX_TAIL_RUNS = 1 << 15
 _BOTH = (STDOUT, STDERR)
 
 
 class LogWriter:
-    """Adds to the log of one attempt and wakes its followers. One thread writes at a time.
+    """Appends to the log of one attempt and wakes its followers. One thread writes at a time.
 
-    What the container prints goes through a masker for each stream, then its lines are kept whole, then it is
-    in the log. The log goes on where it ends. Raises ``ObjectStoreError`` where it cannot be stored; then
-    ``restart`` is the way on, for a log with a hole is never an option.
+    Output passes a masker for each stream, and a holder that keeps lines whole; then it is appended to the
+    log. An existing log is continued. Raises ``ObjectStoreError`` if the log cannot be stored; call
+    ``restart`` then, so that the log gets no gap.
     """
 
     def __init__(
@@ -51,15 +51,15 @@ class LogWriter:
         attempt: int,
         *,
         secrets: Collection[str] = (),
-        most_bytes: int = DEFAULT_MOST_BYTES,
+        max_bytes: int = DEFAULT_MAX_BYTES,
     ) -> None:
         self._logs = logs
         self._notifier = notifier
         self._secrets = secrets
-        self._most_bytes = most_bytes
+        self._max_bytes = max_bytes
         self._key = log_key(job_id, attempt)
         self._index_key = log_index_key(job_id, attempt)
-        # The index first: a log without one was written by a version that kept none.
+        # The index first: a log without one was written by a version that had none.
         with ExitStack() as opened:
             self._index = logs.append(self._index_key)
             opened.callback(self._index.close)
@@ -75,24 +75,24 @@ class LogWriter:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of the log so far."""
+        """The length of the log so far."""
         return self._encoder.totals.offset
 
     @property
     def holds(self) -> bool:
-        """Tell whether a line that was begun is held; see ``flush``."""
+        """Whether the start of a line is held; see ``flush``."""
         return self._lines.holds
 
     @property
     def truncated(self) -> bool:
-        """Tell whether something was left out for the log's size."""
+        """Whether a part of the log was left out because of its size."""
         return self._encoder.totals.lines[GAP] > 0 or (
             self._tail is not None and self._tail.missing_bytes > 0
         )
 
     @property
     def copied_bytes(self) -> int:
-        """What the engine's copy of the output takes of its disk, about."""
+        """About how much of the engine's disk its copy of the output takes."""
         totals, tail = self._encoder.totals, self._tail
         size_bytes = sum(totals.printed[stream] for stream in _BOTH)
         lines = sum(totals.lines[stream] for stream in _BOTH)
@@ -103,7 +103,7 @@ class LogWriter:
     # --- the container's output ----------------------------------------------------------------
 
     def feed(self, printed: Iterable[tuple[int, bytes]]) -> None:
-        """Add what the container printed, as (stream, bytes)."""
+        """Append the container's output, as (stream, bytes)."""
         runs: list[Run] = []
         lines, maskers = self._lines, self._maskers
         for stream, data in self._unseen(printed) if any(self._skip) else printed:
@@ -114,13 +114,13 @@ class LogWriter:
         self._append(runs)
 
     def flush(self) -> None:
-        """Add the lines that were begun: nothing has come for a moment."""
+        """Append the lines whose start is held, because no output has arrived for a moment."""
         runs: list[Run] = []
         self._lines.flush(runs)
         self._append(runs)
 
     def end_output(self) -> None:
-        """Add everything that is held: what was printed up to now, by git or the container, has ended."""
+        """Append everything that is held: the output of git or of the container has ended."""
         runs: list[Run] = [(SERVICE, len(text), text) for _, text in self._maskers[SERVICE].end()]
         for stream in _BOTH:
             for printed_bytes, text in self._maskers[stream].end():
@@ -130,56 +130,56 @@ class LogWriter:
         self._append(runs)
 
     def restart(self, output_start: int) -> None:
-        """Make ready for the container's output to be fed again from its beginning; it begins at that offset.
+        """Prepare for the container's whole output to be fed again; its first byte is at ``output_start``.
 
-        What is in the log already is left out then. Only what the service has said since, and what follows
-        a gap, is thrown away, for it is said and found anew.
+        Bytes that are in the log already are skipped then. Removed are the service's own lines after
+        ``output_start``, and all that follows a gap, because both are written again.
         """
-        self._mend()
+        self._repair()
         if not self._encoder.totals.offset:
             self._log.cut_back(output_start)
-            self._index_old()
+            self._index_old_log()
         number = self._blocks()
         while number > 0:
             number -= 1
             block = self._block(number)
             if block.totals.lines[GAP]:
                 continue
-            kept = block.runs
-            gaps = [place for place, run in enumerate(kept) if run.kind == GAP]
+            runs = block.runs
+            gaps = [place for place, run in enumerate(runs) if run.kind == GAP]
             if gaps:
-                kept = kept[: gaps[0]]
-            while kept and kept[-1].kind == SERVICE and kept[-1].start >= output_start:
-                kept = kept[:-1]
-            if kept or block.totals.offset <= output_start:
-                self._go_on_after(number, block, kept)
+                runs = runs[: gaps[0]]
+            while runs and runs[-1].kind == SERVICE and runs[-1].start >= output_start:
+                runs = runs[:-1]
+            if runs or block.totals.offset <= output_start:
+                self._resume_after(number, block, runs)
                 break
         self._tail = None
         self._reset_streams()
-        # What comes of the copy has its length already.
+        # Bytes from the copy have its length already.
         self._counters.clear()
         self._skip = self._encoder.totals.printed[:3]
 
-    # --- the service's own words ---------------------------------------------------------------
+    # --- the service's own lines ---------------------------------------------------------------
 
     def write(self, data: bytes) -> None:
-        """Add what a part of the service printed, such as git; ``end_output`` comes after the last of it."""
+        """Append the output of a part of the service, such as git; call ``end_output`` after the last."""
         self._append([(SERVICE, len(text), text) for _, text in self._maskers[SERVICE].feed(data)])
 
     def say(self, sentence: str) -> None:
-        """Add a line of the service's own, always on a line of its own."""
+        """Append one of the service's own lines; it always begins on a new line."""
         self.end_output()
         start = b"" if self._ends_in_newline else b"\n"
         self.write(start + f"[reactorcide] {sentence}\n".encode())
         self.end_output()
 
     def end(self) -> None:
-        """Add the end of a log that is longer than it may be. Nothing is added afterwards.
+        """Append the end of a log that is longer than allowed. Nothing is appended afterwards.
 
-        Safe to repeat, also where it has failed.
+        Safe to repeat, also after an error.
         """
         self.end_output()
-        self._mend()
+        self._repair()
         if self._tail is None:
             return
         batches: list[tuple[int, list[Run]]] = []
@@ -191,7 +191,7 @@ class LogWriter:
                 start
                 + (
                     f"[reactorcide] {missing_bytes} bytes ({format_size(missing_bytes)}) are missing here: "
-                    f"the log is longer than --max-log-bytes ({format_size(self._most_bytes)})\n"
+                    f"the log is longer than --max-log-bytes ({format_size(self._max_bytes)})\n"
                 ).encode()
             )
             batches.append((now_ms(), [(GAP, len(note), note)]))
@@ -200,7 +200,7 @@ class LogWriter:
         self._tail = None
 
     def close(self) -> None:
-        """Make the log durable; safe to repeat."""
+        """Make the log durable and close it; safe to repeat."""
         try:
             self._log.close()
         finally:
@@ -214,27 +214,27 @@ class LogWriter:
         at_ms = now_ms()
         rest = runs
         if self._tail is None:
-            rest, room = [], self._most_bytes - TAIL_BYTES - self._encoder.totals.offset
+            rest, room = [], self._max_bytes - TAIL_BYTES - self._encoder.totals.offset
             for place, run in enumerate(runs):
                 if room < len(run[2]):
                     runs, rest = runs[:place], runs[place:]
                     break
                 room -= len(run[2])
-            # Behind a line, so that no character is cut apart.
+            # After a line, so that no character is split.
             if rest and (halves := split(rest[0], rest[0][2].rfind(b"\n", 0, room) + 1)):
                 runs, rest = [*runs, halves[0]], [halves[1], *rest[1:]]
             if runs:
                 self._write([(at_ms, runs)])
         if rest:
-            # With what the head has left, so that nothing is missing of a log that is as long as it may be.
-            self._tail = self._tail or _Tail(max(TAIL_BYTES, self._most_bytes - self.size_bytes))
+            # With the room that the head has left, so that a log of exactly the allowed length has no gap.
+            self._tail = self._tail or _Tail(max(TAIL_BYTES, self._max_bytes - self.size_bytes))
             for kind, printed_bytes, text in rest:
                 self._tail.add(at_ms, kind, printed_bytes, text)
         self._ends_in_newline = (rest or runs)[-1][2].endswith(b"\n")
 
     def _write(self, batches: list[tuple[int, list[Run]]]) -> None:
-        self._mend()
-        self._index_old()
+        self._repair()
+        self._index_old_log()
         sizes = self._log.size_bytes, self._index.size_bytes
         records: list[bytes] = []
         for at_ms, runs in batches:
@@ -245,22 +245,22 @@ class LogWriter:
             self._index.write(b"".join(records))
         except ObjectStoreError:
             self._torn = sizes
-            # What they hold follows what was just lost.
+            # Their text follows the text that was just lost.
             self._reset_streams()
             raise
-        # Not the job: who waits for its status need not look at the database for every line.
+        # Not the job's key: those who wait for its status would query the database for every line.
         self._notifier.announce(self._key)
 
     def _as_copied(self, runs: list[Run]) -> list[Run]:
-        """Return runs with as many printed bytes as they are in the engine's copy."""
+        """Return runs with their printed bytes as counted in the engine's copy."""
         counters = self._counters
         return [
             (run[0], run[1] + counters[run[0]].surplus(run[2]), run[2]) if run[0] in counters else run
             for run in runs
         ]
 
-    def _mend(self) -> None:
-        """Cut off what was left by a write that failed half-way."""
+    def _repair(self) -> None:
+        """Cut off the remains of a write that failed half-way."""
         if self._torn is not None:
             log_bytes, index_bytes = self._torn
             self._log.cut_back(log_bytes)
@@ -268,8 +268,8 @@ class LogWriter:
             self._torn = None
             self._load()
 
-    def _index_old(self) -> None:
-        """Take what there is of a log that was begun by a version which kept no index as it is."""
+    def _index_old_log(self) -> None:
+        """Index the existing part of a log that a version without an index started."""
         if self._encoder.totals.offset == 0 < self._log.size_bytes:
             for chunk in self._logs.read(self._key, 0, self._log.size_bytes):
                 records: list[bytes] = []
@@ -277,7 +277,7 @@ class LogWriter:
                 self._index.write(b"".join(records))
 
     def _unseen(self, printed: Iterable[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
-        """Return what of the container's output is not in the log yet."""
+        """Return the part of the container's output that is not in the log yet."""
         unseen = []
         for stream, data in printed:
             seen = min(self._skip[stream], len(data))
@@ -290,33 +290,33 @@ class LogWriter:
         self._maskers = [Masker(self._secrets) for _ in range(3)]
         self._lines = LineHolder(masked=bool(self._secrets))
 
-    # --- going on with a log that is there -----------------------------------------------------
+    # --- continuing an existing log ------------------------------------------------------------
 
     def _load(self) -> None:
-        """Go on where log and index agree; what one of them has beyond that is cut off."""
+        """Continue where log and index agree; cut off what only one of them has."""
         for number in reversed(range(self._blocks())):
             block = parse_block(self._read_block(number))
             if block is None or block.totals.offset > self._log.size_bytes:
                 continue
             if number and block.totals.offset != self._block(number - 1).end:
                 continue
-            self._go_on_after(number, block, [run for run in block.runs if run.end <= self._log.size_bytes])
+            self._resume_after(number, block, [run for run in block.runs if run.end <= self._log.size_bytes])
             return
         self._index.cut_back(0)
         self._encoder = IndexEncoder(Totals(at_ms=now_ms()))
         self._ends_in_newline = True
 
-    def _go_on_after(self, number: int, block: Block, kept: list[IndexedRun]) -> None:
-        """Cut log and index back to behind some runs of a block."""
+    def _resume_after(self, number: int, block: Block, runs: list[IndexedRun]) -> None:
+        """Cut log and index back to the end of these first runs of a block."""
         totals, start = block.totals, block.totals.offset
-        end = kept[-1].end if kept else start
+        end = runs[-1].end if runs else start
         text = b"".join(self._logs.read(self._key, start, end))
-        for run in kept:
+        for run in runs:
             totals.lines[run.kind] += text.count(b"\n", run.start - start, run.end - start)
             totals.printed[run.kind] += run.printed_bytes
             totals.at_ms = run.at_ms
         totals.offset = end
-        used_bytes = kept[-1].index_end if kept else HEADER_BYTES
+        used_bytes = runs[-1].index_end if runs else HEADER_BYTES
         self._index.cut_back(number * BLOCK_BYTES + used_bytes)
         self._log.cut_back(end)
         self._encoder = IndexEncoder(totals, used_bytes, start)
@@ -337,10 +337,10 @@ class LogWriter:
 
 
 class _Tail:
-    """The last runs of a log that is longer than it may be, and how much is missing before them."""
+    """The last runs of a log that is longer than allowed, and how much is missing before them."""
 
-    def __init__(self, most_bytes: int) -> None:
-        self._most_bytes = most_bytes
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
         self.runs: deque[tuple[int, int, int, bytes]] = deque()
         """Each with its time, its kind, its printed bytes and its text."""
         self.added_bytes = self.added_lines = 0
@@ -348,15 +348,15 @@ class _Tail:
         self._size_bytes = 0
 
     def add(self, at_ms: int, kind: int, printed_bytes: int, text: bytes) -> None:
-        """Add a run, and let go of the oldest bytes that there is no room for any more."""
+        """Add a run, and drop the oldest bytes for which there is no room."""
         self.runs.append((at_ms, kind, printed_bytes, text))
         self._size_bytes += len(text)
         self.added_bytes += printed_bytes
         self.added_lines += text.count(b"\n")
-        while self._size_bytes > self._most_bytes or len(self.runs) > _MOST_TAIL_RUNS:
+        while self._size_bytes > self._max_bytes or len(self.runs) > _MAX_TAIL_RUNS:
             at_ms, kind, _, text = self.runs.popleft()
-            surplus = min(max(self._size_bytes - self._most_bytes, 0), len(text))
-            if len(self.runs) >= _MOST_TAIL_RUNS:
+            surplus = min(max(self._size_bytes - self._max_bytes, 0), len(text))
+            if len(self.runs) >= _MAX_TAIL_RUNS:
                 surplus = len(text)
             self.missing_bytes += surplus
             self._size_bytes -= surplus

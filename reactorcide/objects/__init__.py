@@ -1,4 +1,4 @@
-"""Where finished logs, artifacts and sources are kept: objects under keys, behind one protocol."""
+"""Storage of finished logs, artifacts and sources: objects under keys, behind one protocol."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -7,13 +7,13 @@ from typing import Protocol
 
 from reactorcide.domain.errors import InvalidInput
 
-MOST_KEY_BYTES = 2048
-MOST_PARTS = 128
-"""Of a key: it may be a path that a job has made, and whoever walks directories goes no deeper."""
-MOST_PART_BYTES = 255
-"""Of one part of a key: what every file system takes."""
+MAX_KEY_BYTES = 2048
+MAX_PARTS = 128
+"""Parts of a key: it may be a path created by a job, and walks through directories go no deeper."""
+MAX_PART_BYTES = 255
+"""Bytes of one part of a key, which every file system accepts."""
 RESERVED = ".tmp"
-"""No key begins with this part."""
+"""The one first part that no key may have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,22 +25,22 @@ class StoredObject:
 
 
 class ObjectStore(Protocol):
-    """Bytes under keys like ``jobs/<id>/1/log``: ``/``-separated, no empty, ``.`` or ``..`` part.
+    """Bytes under keys like ``jobs/<id>/1/log``: parts separated by ``/``, none empty, ``.`` or ``..``.
 
-    An object is stored whole and never changes in place, so that an S3 bucket can be one of these.
+    An object is stored whole and never changes in place, so that an S3 bucket can be an object store.
 
-    A key is Unicode without NUL, of at most ``MOST_KEY_BYTES`` in UTF-8 and ``MOST_PARTS``, each of at most
-    ``MOST_PART_BYTES``. Thread-safe. A key that is not of that form raises ``InvalidInput``; where the store
-    does not do its work ``ObjectStoreError`` is raised.
+    A key is Unicode without NUL, of at most ``MAX_KEY_BYTES`` in UTF-8 and ``MAX_PARTS``, each of at most
+    ``MAX_PART_BYTES``. Thread-safe. Raises ``InvalidInput`` for any other key, and ``ObjectStoreError`` if
+    the storage fails.
     """
 
     def put(self, key: str, chunks: Iterable[bytes]) -> int:
-        """Store an object whole and durably, or not at all, and return its bytes; replaces an old one."""
+        """Store an object whole and durably, or not at all, and return its size; replaces an old one."""
 
     def put_file(self, key: str, path: Path) -> None:
         """Store a local file whole and durably, and remove it; replaces an old object.
 
-        Its bytes are on disk already. Where it fails the file stays.
+        The file's bytes must be on disk already. After an error the file is unchanged.
         """
 
     def read(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
@@ -50,13 +50,13 @@ class ObjectStore(Protocol):
         """
 
     def size(self, key: str) -> int:
-        """Return the bytes of an object; raises ``ObjectNotFound``."""
+        """Return the size of an object in bytes; raises ``ObjectNotFound``."""
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
         """Yield the objects whose key begins with ``prefix`` (which ends in ``/``), in no order."""
 
     def used_bytes(self, prefix: str) -> int:
-        """Return about what the objects whose key begins with ``prefix`` take (which ends in ``/``)."""
+        """Return about how many bytes the objects below ``prefix`` (which ends in ``/``) take."""
 
     def delete(self, prefix: str) -> None:
         """Remove every object whose key begins with ``prefix`` (which ends in ``/``); safe to repeat."""
@@ -66,14 +66,14 @@ class ObjectStore(Protocol):
 
 
 def key_parts(key: str) -> list[str]:
-    """Return the parts of a key; raises ``InvalidInput`` for what is not one."""
+    """Return the parts of a key; raises ``InvalidInput`` if it is not a valid one."""
     parts = key.split("/")
     try:
         longest = max(len(part.encode()) for part in parts)
     except UnicodeEncodeError:
-        longest = MOST_KEY_BYTES
+        longest = MAX_KEY_BYTES
     if "\0" in key or parts[0] == RESERVED or any(part in ("", ".", "..") for part in parts):
         raise InvalidInput(f"{key!r} is not an object key")
-    if longest > MOST_PART_BYTES or len(parts) > MOST_PARTS or len(key.encode()) > MOST_KEY_BYTES:
+    if longest > MAX_PART_BYTES or len(parts) > MAX_PARTS or len(key.encode()) > MAX_KEY_BYTES:
         raise InvalidInput(f"{key[:100]!r}… is not an object key: it is too long or too deep, or not Unicode")
     return parts

@@ -17,7 +17,7 @@ from reactorcide.objects import RESERVED, StoredObject, key_parts
 _CHUNK_BYTES = 1 << 18
 
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-# No link is ever stored, so one that is met was put there by somebody else; as may be a FIFO, which blocks.
+# Links are never stored, so a link here was planted; so may be a FIFO, which would block.
 _OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -25,17 +25,17 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 class FilesystemObjectStore:
     """An ``ObjectStore`` on a local directory: the key is the path.
 
-    A whole object is written to ``.tmp`` beside the keys (so on the same filesystem), synced and
-    renamed: nobody ever sees half of it. Each directory on the way is opened from the one above, and no link
-    is followed: none that somebody has planted leads out.
+    An object is written to ``.tmp`` in the same directory (so on the same file system), synced and renamed,
+    so that readers never see a part of it. Each directory is opened from its parent without following links,
+    so that a planted link leads nowhere.
     """
 
-    def __init__(self, base: Path, *, least_free_bytes: int = 0) -> None:
+    def __init__(self, base: Path, *, min_free_bytes: int = 0) -> None:
         self._base = base
-        self._least_free_bytes = least_free_bytes
+        self._min_free_bytes = min_free_bytes
 
     def remove_leftovers(self) -> None:
-        """Remove what writers that were killed have left half-written; only before anybody writes."""
+        """Remove the incomplete files of killed writers. Call it before anything is written."""
         with translated("to its directory"), suppress(FileNotFoundError):
             shutil.rmtree(self._base / RESERVED)
 
@@ -44,10 +44,10 @@ class FilesystemObjectStore:
         *parents, name = key_parts(key)
         temporary = secrets.token_hex(16)
         size_bytes = 0
-        with translated(key), self._directory([RESERVED], make=True) as workshop:
-            descriptor = os.open(temporary, _CREATE, 0o640, dir_fd=workshop)
+        with translated(key), self._directory([RESERVED], create=True) as temporary_dir:
+            descriptor = os.open(temporary, _CREATE, 0o640, dir_fd=temporary_dir)
         try:
-            # Without a buffer, which closing would try to write again, with an error that is not translated.
+            # Unbuffered: closing would write a buffer once more, and raise an error that is not translated.
             with open(descriptor, "wb", buffering=0) as file:
                 for chunk in chunks:
                     with translated(key):
@@ -57,28 +57,28 @@ class FilesystemObjectStore:
                     os.fdatasync(file.fileno())
             with (
                 translated(key),
-                self._directory([RESERVED]) as workshop,
-                self._directory(parents, make=True) as home,
+                self._directory([RESERVED]) as temporary_dir,
+                self._directory(parents, create=True) as parent,
             ):
-                os.replace(temporary, name, src_dir_fd=workshop, dst_dir_fd=home)
-                os.fsync(home)
+                os.replace(temporary, name, src_dir_fd=temporary_dir, dst_dir_fd=parent)
+                os.fsync(parent)
         except BaseException:
-            with suppress(OSError), self._directory([RESERVED]) as workshop:
-                os.unlink(temporary, dir_fd=workshop)
+            with suppress(OSError), self._directory([RESERVED]) as temporary_dir:
+                os.unlink(temporary, dir_fd=temporary_dir)
             raise
         return size_bytes
 
     def put_file(self, key: str, path: Path) -> None:
         """See ``ObjectStore.put_file``; a rename where the file is on the same file system."""
         *parents, name = key_parts(key)
-        with translated(key), self._directory(parents, make=True) as home:
+        with translated(key), self._directory(parents, create=True) as parent:
             try:
-                os.replace(path, name, dst_dir_fd=home)
+                os.replace(path, name, dst_dir_fd=parent)
             except OSError as exc:
                 if exc.errno != errno.EXDEV:
                     raise
             else:
-                os.fsync(home)
+                os.fsync(parent)
                 return
         with translated(key), path.open("rb") as file:
             self.put(key, iter(lambda: file.read(_CHUNK_BYTES), b""))
@@ -87,7 +87,7 @@ class FilesystemObjectStore:
     def read(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
         """See ``ObjectStore.read``."""
         chunks = _read(key, self._open_for_reading(key), start, end)
-        # Begun, so that whoever closes it closes the file, too.
+        # Started, so that closing the iterator closes the file.
         next(chunks)
         return chunks
 
@@ -100,13 +100,13 @@ class FilesystemObjectStore:
             os.close(descriptor)
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
-        """See ``ObjectStore.list``; what comes or goes meanwhile may be in it or not."""
+        """See ``ObjectStore.list``; objects added or removed meanwhile may be listed or not."""
         for key, status in self._below(prefix, "list"):
             if stat.S_ISREG(status.st_mode):
                 yield StoredObject(key, status.st_size)
 
     def used_bytes(self, prefix: str) -> int:
-        """See ``ObjectStore.used_bytes``; the directories that keys have become count, too."""
+        """See ``ObjectStore.used_bytes``; the directories of keys count, too."""
         return sum(
             MIN_FILE_BYTES if stat.S_ISDIR(status.st_mode) else max(MIN_FILE_BYTES, status.st_size)
             for _, status in self._below(prefix, "measure")
@@ -118,39 +118,39 @@ class FilesystemObjectStore:
         with (
             translated(prefix, "delete"),
             suppress(FileNotFoundError, NotADirectoryError),
-            self._directory(parents) as home,
+            self._directory(parents) as parent,
         ):
             while True:
-                # Missing may be something within it, which somebody else deletes at the same time.
+                # A file below may be missing because another thread deletes it at the same time.
                 with suppress(FileNotFoundError):
-                    shutil.rmtree(name, dir_fd=home)
-                os.stat(name, dir_fd=home, follow_symlinks=False)
+                    shutil.rmtree(name, dir_fd=parent)
+                os.stat(name, dir_fd=parent, follow_symlinks=False)
 
     def check(self) -> None:
-        """See ``ObjectStore.check``; a disk that is nearly full counts as trouble."""
+        """See ``ObjectStore.check``; a disk that is nearly full is an error."""
         self.check_room()
         probe = secrets.token_hex(16)
-        with translated("a test object"), self._directory([RESERVED], make=True) as workshop:
-            descriptor = os.open(probe, _CREATE, 0o640, dir_fd=workshop)
+        with translated("a test object"), self._directory([RESERVED], create=True) as temporary_dir:
+            descriptor = os.open(probe, _CREATE, 0o640, dir_fd=temporary_dir)
             try:
                 os.write(descriptor, b"x")
             finally:
                 os.close(descriptor)
-                os.unlink(probe, dir_fd=workshop)
+                os.unlink(probe, dir_fd=temporary_dir)
 
     def check_room(self) -> None:
-        """Raise ``ObjectStoreError`` where the disk has less free space than the operator wants."""
+        """Raise ``ObjectStoreError`` if the disk has less than ``min_free_bytes`` free."""
         with translated("to its directory"):
             self._base.mkdir(parents=True, exist_ok=True)
             free_bytes = shutil.disk_usage(self._base).free
-        if free_bytes < self._least_free_bytes:
+        if free_bytes < self._min_free_bytes:
             raise ObjectStoreError(
                 f"the disk is low: {self._base} has {format_size(free_bytes)} free, and no job is started "
-                f"below {format_size(self._least_free_bytes)}; make room, or lower --min-free-disk"
+                f"below {format_size(self._min_free_bytes)}; make room, or lower --min-free-disk"
             )
 
     def _below(self, prefix: str, action: str) -> Iterator[tuple[str, os.stat_result]]:
-        """Yield the key and the status of each file below a prefix, and those of each directory."""
+        """Yield the key and the status of each file and each directory below a prefix."""
         parts = key_parts(prefix.removesuffix("/"))
         with (
             translated(prefix, action),
@@ -158,16 +158,16 @@ class FilesystemObjectStore:
             self._directory(parts) as top,
         ):
             for directory, _, names, descriptor in os.fwalk(".", dir_fd=top, onerror=_unless_gone):
-                home = os.path.normpath(os.path.join(*parts, directory))
-                yield home, os.fstat(descriptor)
+                above = os.path.normpath(os.path.join(*parts, directory))
+                yield above, os.fstat(descriptor)
                 for name in names:
                     with suppress(FileNotFoundError):
-                        yield f"{home}/{name}", os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+                        yield f"{above}/{name}", os.stat(name, dir_fd=descriptor, follow_symlinks=False)
 
     @contextmanager
-    def _directory(self, parts: Sequence[str], *, make: bool = False) -> Iterator[int]:
-        """Give a descriptor of a directory, made durably where it is missing; raises ``OSError``."""
-        if make:
+    def _directory(self, parts: Sequence[str], *, create: bool = False) -> Iterator[int]:
+        """Give a descriptor of a directory; with ``create`` a missing one is created. Raises ``OSError``."""
+        if create:
             self._base.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self._base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -175,7 +175,7 @@ class FilesystemObjectStore:
                 try:
                     below = os.open(part, _OPEN_DIRECTORY, dir_fd=descriptor)
                 except FileNotFoundError:
-                    if not make:
+                    if not create:
                         raise
                     with suppress(FileExistsError):
                         os.mkdir(part, dir_fd=descriptor)
@@ -190,8 +190,8 @@ class FilesystemObjectStore:
     def _open_for_reading(self, key: str) -> int:
         *parents, name = key_parts(key)
         try:
-            with self._directory(parents) as home:
-                descriptor = os.open(name, _OPEN_FILE, dir_fd=home)
+            with self._directory(parents) as parent:
+                descriptor = os.open(name, _OPEN_FILE, dir_fd=parent)
             if stat.S_ISREG(os.fstat(descriptor).st_mode):
                 return descriptor
             os.close(descriptor)
@@ -203,7 +203,7 @@ class FilesystemObjectStore:
 
 
 class translated:
-    """Turns an ``OSError`` of the body into an ``ObjectStoreError`` that names the object."""
+    """Turn an ``OSError`` of the body into an ``ObjectStoreError`` that names the object."""
 
     def __init__(self, key: str, action: str = "write") -> None:
         self._key = key
@@ -226,7 +226,7 @@ def _write(file: FileIO, chunk: bytes) -> None:
 
 
 def _read(key: str, descriptor: int, start: int, end: int | None) -> Iterator[bytes]:
-    """Yield an empty chunk, then bytes of an open file; close it, also when the reader stops half-way."""
+    """Yield an empty chunk, then bytes of an open file; close it, even if the reader stops early."""
     with open(descriptor, "rb", buffering=0) as file:
         yield b""
         stop = os.fstat(descriptor).st_size if end is None else end

@@ -1,4 +1,4 @@
-"""Objects in memory, for tests: what any object store can do, and no more."""
+"""Objects in memory, for tests: the protocol, and no more."""
 
 import threading
 from collections.abc import Iterable, Iterator

@@ -50,10 +50,10 @@ _UNTAKEN_S = 60
 
 def files_for_clients() -> int:
     """Return how many open files the clients may take: one each, and one for each address."""
-    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if most == resource.RLIM_INFINITY:
+    max_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if max_files == resource.RLIM_INFINITY:
         return 2 * _MAX_CONNECTIONS
-    return max(most - _RESERVED_FILES, most // 2)
+    return max(max_files - _RESERVED_FILES, max_files // 2)
 
 
 class Front:

@@ -111,12 +111,12 @@ class Pool:
 
     def _start(self) -> None:
         """Start the tasks that the limits allow. The lock is held."""
-        most = _MAX_RUNNING_BESIDE_OTHERS if monotonic() < self._is_beside_until else _MAX_RUNNING
+        max_running = _MAX_RUNNING_BESIDE_OTHERS if monotonic() < self._is_beside_until else _MAX_RUNNING
         for _ in range(len(self._turn)):
             if self._running >= self._max_short:
                 return
             share = self._turn.popleft()
-            if share.running < most:
+            if share.running < max_running:
                 share.running += 1
                 self._running += 1
                 self._ready.put((share, share.waiting.popleft()))

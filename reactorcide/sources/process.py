@@ -63,13 +63,13 @@ class ProcessLimits:
         """
         # A write past the limit then fails with a reason; else the signal for it would end the program.
         limits = ["trap '' XFSZ", "ulimit -c 0"]
-        for option, unit, kind, most in (
+        for option, unit, kind, limit in (
             ("-v", 1024, resource.RLIMIT_AS, self.memory_bytes),
             ("-f", 512, resource.RLIMIT_FSIZE, self.file_bytes),
         ):
             hard = resource.getrlimit(kind)[1]
-            if most and (hard == resource.RLIM_INFINITY or most < hard):
-                limits.append(f"ulimit {option} {max(1, most // unit)}")
+            if limit and (hard == resource.RLIM_INFINITY or limit < hard):
+                limits.append(f"ulimit {option} {max(1, limit // unit)}")
         return ["/bin/sh", "-c", " && ".join([*limits, 'exec "$@"']), "sh", *command]
 
 

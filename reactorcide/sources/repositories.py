@@ -4,8 +4,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-_MOST_PLACES = 1000
-_MOST_CHARS = 1 << 16
+_MAX_PLACES = 1000
+_MAX_CHARS = 1 << 16
 
 
 def places(path: Path) -> Iterator[Path]:
@@ -27,7 +27,7 @@ def places(path: Path) -> Iterator[Path]:
         if place in seen:
             continue
         seen.add(place)
-        if len(seen) > _MOST_PLACES:
+        if len(seen) > _MAX_PLACES:
             raise ValueError("too many places")
         if place.is_file():
             pending += [place.parent / line.removeprefix("gitdir:").strip() for line in _lines(place)[:1]]
@@ -55,8 +55,8 @@ def _lines(path: Path) -> list[str]:
     if not path.is_file():
         return []
     with path.open(encoding="utf-8", errors="surrogateescape") as file:
-        text = file.read(_MOST_CHARS)
-    if len(text) == _MOST_CHARS or '"' in text:
+        text = file.read(_MAX_CHARS)
+    if len(text) == _MAX_CHARS or '"' in text:
         # git takes a quoted name for another one than what is written.
         raise ValueError(f"not to be followed: {path}")
     return [line for line in text.splitlines() if line and not line.startswith("#")]

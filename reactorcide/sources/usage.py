@@ -13,11 +13,11 @@ _REST = 10
 
 
 class DiskLimit:
-    """Stops a checkout that takes more than ``most_bytes`` of the disk; 0 is no limit."""
+    """Stops a checkout that takes more than ``max_bytes`` of the disk; 0 is no limit."""
 
-    def __init__(self, directory: Path, most_bytes: int) -> None:
+    def __init__(self, directory: Path, max_bytes: int) -> None:
         self._directory = directory
-        self._most_bytes = most_bytes
+        self._max_bytes = max_bytes
         self._due = time.monotonic() + _EVERY_S
 
     def look(self) -> None:
@@ -29,17 +29,17 @@ class DiskLimit:
 
     def check(self) -> None:
         """Raise ``JobFailed`` where the directory is too large."""
-        if self._most_bytes and _is_larger(self._directory, self._most_bytes):
+        if self._max_bytes and _is_larger(self._directory, self._max_bytes):
             raise self.passed()
 
     def passed(self) -> JobFailed:
         """Return what is said of a repository that is too large."""
         return JobFailed(
-            f"git: the source takes more than {format_size(self._most_bytes)} of the disk (--max-disk)"
+            f"git: the source takes more than {format_size(self._max_bytes)} of the disk (--max-disk)"
         )
 
 
-def _is_larger(directory: Path, most_bytes: int) -> bool:
+def _is_larger(directory: Path, max_bytes: int) -> bool:
     size_bytes = 0
     pending = [os.fsencode(directory)]
     while pending:
@@ -51,7 +51,7 @@ def _is_larger(directory: Path, most_bytes: int) -> bool:
                     size_bytes += max(MIN_FILE_BYTES, status.st_size, status.st_blocks * 512)
                     if entry.is_dir(follow_symlinks=False):
                         pending.append(entry.path)
-                    if size_bytes > most_bytes:
+                    if size_bytes > max_bytes:
                         return True
         except FileNotFoundError:
             continue  # git removes what it needs no more

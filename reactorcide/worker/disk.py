@@ -12,7 +12,7 @@ from reactorcide.worker.attempt import Attempt
 log = logging.getLogger("reactorcide.worker")
 
 _EVERY_S = 3.0
-_LONGEST_PAUSE_S = 30.0
+_MAX_PAUSE_S = 30.0
 _REST = 10
 """Measuring has the engine walk through all that a job has written: of its time at most a tenth is taken."""
 
@@ -45,7 +45,7 @@ class DiskWatch:
             began = monotonic()
             for attempt in self._attempts():
                 self._measure(attempt)
-            pause_s = min(max(_EVERY_S, _REST * (monotonic() - began)), _LONGEST_PAUSE_S)
+            pause_s = min(max(_EVERY_S, _REST * (monotonic() - began)), _MAX_PAUSE_S)
 
     def _measure(self, attempt: Attempt) -> None:
         if self._stopping.is_set():

@@ -137,7 +137,7 @@ class LocalPort:
             job.job_id,
             job.attempt,
             secrets=secrets_of(job.definition),
-            most_bytes=max_bytes,
+            max_bytes=max_bytes,
         )
 
     def handing_over(

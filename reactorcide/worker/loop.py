@@ -25,8 +25,8 @@ from reactorcide.worker.recovery import Recovery
 
 log = logging.getLogger("reactorcide.worker")
 
-_SHORTEST_POLL_S = 0.05
-_LONGEST_POLL_S = 1.0
+_MIN_POLL_S = 0.05
+_MAX_POLL_S = 1.0
 _RECOVER_EVERY_S = 15.0
 _RETRY_DUTY_S = 1.0
 _ENGINE_FRESH_S = 1.0
@@ -78,7 +78,7 @@ class Worker:
         self._disk_watch = DiskWatch(self._attempts) if limits.max_disk_bytes else None
         self._engine_seen = float("-inf")
         self._last_seen_ms = now_ms()
-        self._poll_s = _SHORTEST_POLL_S
+        self._poll_s = _MIN_POLL_S
         self._background = Background(runner)
         self._recovery = Recovery(
             port,
@@ -193,13 +193,13 @@ class Worker:
             drained()
 
     def _look(self) -> None:
-        self._poll_s = _SHORTEST_POLL_S
+        self._poll_s = _MIN_POLL_S
         self._wake.set()
 
     def _pause_s(self) -> float:
         """Return how long to wait for a wake-up: growing, and spread so that workers do not march in step."""
         pause_s = self._poll_s * random.uniform(0.8, 1.2)  # noqa: S311  # spreading, not secrecy
-        self._poll_s = min(self._poll_s * 2, _LONGEST_POLL_S)
+        self._poll_s = min(self._poll_s * 2, _MAX_POLL_S)
         return pause_s
 
     # --- attempts ------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from reactorcide.domain.errors import InvalidInput, ObjectNotFound, ObjectStoreError
-from reactorcide.objects import MOST_KEY_BYTES, MOST_PART_BYTES, MOST_PARTS, ObjectStore
+from reactorcide.objects import MAX_KEY_BYTES, MAX_PART_BYTES, MAX_PARTS, ObjectStore
 from reactorcide.objects.filesystem import FilesystemObjectStore
 from reactorcide.objects.memory import MemoryObjectStore
 
@@ -118,10 +118,10 @@ BAD_KEYS = {
     "NUL": "a\0b",
     "where halves are": ".tmp/x",
     "no Unicode": "a/\udcff",
-    "a long part": "a/" + "x" * (MOST_PART_BYTES + 1),
-    "a long part in bytes": "ü" * MOST_PART_BYTES,
+    "a long part": "a/" + "x" * (MAX_PART_BYTES + 1),
+    "a long part in bytes": "ü" * MAX_PART_BYTES,
     "long": "/".join(["x" * 200] * 11),
-    "deep": "x/" * MOST_PARTS + "x",
+    "deep": "x/" * MAX_PARTS + "x",
 }
 
 
@@ -142,8 +142,8 @@ def test_a_key_cannot_lead_out(store: ObjectStore, tmp_path: Path, key: str) -> 
 ODD_KEYS = [
     *("...", "..a/b..", "a b", "-rf", "~", "a\\b", "a\nb", "*", "%2e%2e%2f", "$(x)", ".tmp2/x", "a/.tmp"),
     # The second is the first in another form, and another key.
-    *("\u00e9", "e\u0301", "仕事/\U0001f680", "\u202ereversed", "\u2024\u2024/x", "x" * MOST_PART_BYTES),
-    "/".join("x" * (MOST_PARTS - 1)),
+    *("\u00e9", "e\u0301", "仕事/\U0001f680", "\u202ereversed", "\u2024\u2024/x", "x" * MAX_PART_BYTES),
+    "/".join("x" * (MAX_PARTS - 1)),
     "/".join(["y" * 203] * 10),
 ]
 
@@ -167,8 +167,8 @@ def test_the_way_to_an_object_is_none(store: ObjectStore) -> None:
 
 def test_the_deepest_and_the_longest_go_with_their_prefix(store: ObjectStore) -> None:
     longest = ["z" * 203] * 10
-    assert len("/".join(["odd", *longest])) > MOST_KEY_BYTES - 8
-    for parts in (["x"] * (MOST_PARTS - 1), longest):
+    assert len("/".join(["odd", *longest])) > MAX_KEY_BYTES - 8
+    for parts in (["x"] * (MAX_PARTS - 1), longest):
         store.put("/".join(["odd", *parts]), [b"x"])
     store.delete("odd/")
     assert list(store.list("odd/")) == []

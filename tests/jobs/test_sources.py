@@ -37,7 +37,7 @@ from reactorcide.store.database import Database
 from tests.support.store import new_store
 from tests.support.tars import header, member, read_all, tar, tar_gz
 
-MOST_BYTES = 10 << 20
+MAX_BYTES = 10 << 20
 
 
 @contextmanager
@@ -66,7 +66,7 @@ class Shelf:
     context: JobContext
 
     def add(self, data: bytes, who: User = ANN, **options: Any) -> str:
-        source, _ = sources.add(self.context, who, iter([data]), **{"max_bytes": MOST_BYTES} | options)
+        source, _ = sources.add(self.context, who, iter([data]), **{"max_bytes": MAX_BYTES} | options)
         return source.source_id
 
     @property
@@ -130,12 +130,12 @@ GOOD = tar_gz(
 
 
 def test_a_source_is_known_by_its_bytes(shelf: Shelf) -> None:
-    source, created = sources.add(shelf.context, ANN, iter([GOOD]), max_bytes=MOST_BYTES)
+    source, created = sources.add(shelf.context, ANN, iter([GOOD]), max_bytes=MAX_BYTES)
     assert (source.source_id, source.size_bytes, source.files, created) == (
         *(hashlib.sha256(GOOD).hexdigest(), len(GOOD)),
         *(2, True),
     )
-    assert sources.add(shelf.context, ANN, iter([GOOD]), max_bytes=MOST_BYTES) == (source, False)
+    assert sources.add(shelf.context, ANN, iter([GOOD]), max_bytes=MAX_BYTES) == (source, False)
     assert shelf.objects == [source.object_key]
     assert b"".join(shelf.context.objects.read(source.object_key)) == GOOD
 
@@ -304,7 +304,7 @@ def test_an_upload_that_breaks_off_leaves_nothing(shelf: Shelf) -> None:
         raise ConnectionResetError
 
     with pytest.raises(ConnectionResetError):
-        sources.add(shelf.context, ANN, half(), max_bytes=MOST_BYTES)
+        sources.add(shelf.context, ANN, half(), max_bytes=MAX_BYTES)
     assert shelf.objects == []
 
 
@@ -318,7 +318,7 @@ def test_only_who_has_uploaded_it_may_use_it(shelf: Shelf) -> None:
     assert raised.value.field == "source_id"
     with pytest.raises(NotFound):
         sources.get(shelf.context, BOB, source_id)
-    found, is_new = sources.add(shelf.context, BOB, iter([GOOD]), max_bytes=MOST_BYTES)
+    found, is_new = sources.add(shelf.context, BOB, iter([GOOD]), max_bytes=MAX_BYTES)
     assert (found.source_id, is_new) == (source_id, True)
     sources.check(shelf.context, BOB, definition)
     assert sources.get(shelf.context, BOB, source_id) == sources.get(shelf.context, ANN, source_id)

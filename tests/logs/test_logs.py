@@ -74,7 +74,7 @@ class SmallBlocks:
 
     def __enter__(self) -> None:
         self._patch = pytest.MonkeyPatch()
-        self._patch.setattr(index, "_MOST_SPAN_BYTES", 20)
+        self._patch.setattr(index, "_MAX_SPAN_BYTES", 20)
 
     def __exit__(self, *_: object) -> None:
         self._patch.undo()
@@ -430,7 +430,7 @@ def parts_of_long(logs: LocalLogStore) -> tuple[bytes, int, bytes]:
 
 
 def test_of_a_long_log_head_and_tail_are_kept(logs: LocalLogStore) -> None:
-    log = new_log(logs, most_bytes=4 * MIB)
+    log = new_log(logs, max_bytes=4 * MIB)
     whole = b"".join(b"%09d\n" % number for number in range(MIB))
     for start in range(0, len(whole), 100_000):
         log.feed([(1, whole[start : start + 100_000])])
@@ -452,7 +452,7 @@ def test_of_a_long_log_head_and_tail_are_kept(logs: LocalLogStore) -> None:
 
 
 def test_what_just_fits_is_whole(logs: LocalLogStore) -> None:
-    log = new_log(logs, most_bytes=4 * MIB)
+    log = new_log(logs, max_bytes=4 * MIB)
     whole = b"".join(b"%09d\n" % number for number in range(4 * MIB // 10))
     for start in range(0, len(whole), 100_000):
         log.feed([(1, whole[start : start + 100_000])])
@@ -465,13 +465,13 @@ def test_what_just_fits_is_whole(logs: LocalLogStore) -> None:
 @pytest.mark.parametrize("ended", [True, False])
 def test_a_long_log_is_gone_on_with(logs: LocalLogStore, ended: bool) -> None:
     whole = b"".join(b"%09d\n" % number for number in range(MIB))
-    log = new_log(logs, most_bytes=4 * MIB)
+    log = new_log(logs, max_bytes=4 * MIB)
     log.feed([(1, whole[start : start + 100_000]) for start in range(0, len(whole) // 2, 100_000)])
     if ended:
         log.say("exit code 3")
         log.end()
     log.close()
-    log = new_log(logs, most_bytes=4 * MIB)
+    log = new_log(logs, max_bytes=4 * MIB)
     assert log.truncated == ended
     log.restart(0)
     assert not log.truncated
@@ -485,7 +485,7 @@ def test_a_long_log_is_gone_on_with(logs: LocalLogStore, ended: bool) -> None:
 
 
 def test_the_end_that_is_kept_takes_little_memory(logs: LocalLogStore) -> None:
-    log = new_log(logs, most_bytes=4 * MIB)
+    log = new_log(logs, max_bytes=4 * MIB)
     log.feed([(1, b"x" * 100_000 + b"\n")] * 40)
     for _ in range(100):
         log.feed([(1, b"\n"), (2, b"\n")] * 1000)

@@ -1,4 +1,4 @@
-"""Databases of earlier versions, the first of a development version: each a dump of real rows, upgraded and read.
+"""Databases of earlier versions (the first: of a development version), as dumps: upgraded and read.
 
 A release adds the dump of its own last migration here, and never touches an older one.
 """

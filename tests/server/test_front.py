@@ -116,7 +116,7 @@ def test_who_takes_an_answer_too_slowly_is_cut_off_in_the_end(
 ) -> None:
     """Although it never stalls: all of it has a deadline that follows from the size."""
     monkeypatch.setattr(transport, "_TAKE_S", 1)
-    monkeypatch.setattr(pace, "LEAST_BYTES_PER_S", 4 << 20)
+    monkeypatch.setattr(pace, "MIN_BYTES_PER_S", 4 << 20)
     served = serve(large)
     for bytes_per_s, is_cut_off in ((1 << 20, True), (24 << 20, False)):
         with served.connect(receive_bytes=64 << 10) as client:
@@ -675,7 +675,7 @@ def test_who_sends_a_body_too_slowly_is_refused_in_the_end(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Although each piece comes in time."""
-    monkeypatch.setattr(pace, "LEAST_BYTES_PER_S", 1 << 20)
+    monkeypatch.setattr(pace, "MIN_BYTES_PER_S", 1 << 20)
     served = serve(streaming, request_timeout_s=1)
     piece = b"x" * (64 << 10)
     for bytes_per_s, is_refused in ((256 << 10, True), (4 << 20, False)):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from reactorcide.domain.errors import InfrastructureError, InvalidInput, JobFailed, JobInterrupted
-from reactorcide.sources.git.submodules import MOST_LEVELS, MOST_SUBMODULES, place_of
+from reactorcide.sources.git.submodules import MAX_LEVELS, MAX_SUBMODULES, place_of
 from reactorcide.sources.roots import SourceRoots
 from reactorcide.sources.urls import GitUrl
 from tests.support.waiting import wait_until
@@ -524,13 +524,13 @@ def test_what_is_the_hosts_fault_is_not_the_jobs(
 def test_they_are_nested_to_a_depth_and_no_further(base: Path, client: Client) -> None:
     below = Project(base / "p0")
     sha = below.first
-    for number in range(1, MOST_LEVELS + 2):
+    for number in range(1, MAX_LEVELS + 2):
         parent = Project(base / f"p{number}")
         sha = parent.submodule("m", f"../p{number - 1}", sha)
-    client(f"{base}/p{MOST_LEVELS}")
-    assert client.into.joinpath(*MOST_LEVELS * ["m"], "file").read_text(encoding="utf-8") == "p0"
-    place = "/".join((MOST_LEVELS + 1) * ["m"])
-    assert failure(client, f"{base}/p{MOST_LEVELS + 1}") == (
+    client(f"{base}/p{MAX_LEVELS}")
+    assert client.into.joinpath(*MAX_LEVELS * ["m"], "file").read_text(encoding="utf-8") == "p0"
+    place = "/".join((MAX_LEVELS + 1) * ["m"])
+    assert failure(client, f"{base}/p{MAX_LEVELS + 1}") == (
         f'git: submodule "{place}": submodules are nested more than 10 deep'
     )
 
@@ -540,16 +540,16 @@ def test_there_are_so_many_and_no_more(inner: Project, outer: Project, client: C
         """Commit so many submodules that are nowhere, and more entries."""
         return project.tree_of(*(f"160000 commit {NOWHERE}\tm{number:04}" for number in range(count)), *more)
 
-    tree(outer, MOST_SUBMODULES + 1)
+    tree(outer, MAX_SUBMODULES + 1)
     assert failure(client, outer.path) == "git: there are more than 1000 submodules"
     (outer.path / "modules").write_text(
         f'[submodule "z"]\n\tpath = z\n\turl = {inner.path}\n', encoding="utf-8"
     )
     modules = f"100644 blob {outer.git('hash-object', '-w', 'modules')}\t.gitmodules"
     of_inner = f"160000 commit {tree(inner, 600)}\tz"
-    tree(outer, MOST_SUBMODULES - 601, modules, of_inner)
+    tree(outer, MAX_SUBMODULES - 601, modules, of_inner)
     client(str(outer.path))
-    tree(outer, MOST_SUBMODULES - 600, modules, of_inner)
+    tree(outer, MAX_SUBMODULES - 600, modules, of_inner)
     assert failure(client, outer.path) == 'git: submodule "z": there are more than 1000 submodules'
 
 

@@ -106,7 +106,7 @@ def test_others_write_after_a_transaction(store: Store) -> None:
     with store.transaction() as tx:
         other = threading.Thread(target=lambda: claim(store, job))
         other.start()
-        wait_until(lambda: bool(store._database._group._is_led), 20, "the other one waits")
+        wait_until(lambda: bool(store._database._group._has_leader), 20, "the other one waits")
         tx.jobs.delete(job.job_id, now_ms=5)
         assert store.jobs.get(job.job_id).status is JobStatus.SUBMITTED
     other.join()

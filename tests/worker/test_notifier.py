@@ -13,7 +13,7 @@ from reactorcide.jobs import events, logs, read
 from reactorcide.lib.notifier import LocalNotifier
 from tests.worker.conftest import USER, House
 
-_MOST_S = 20.0
+_DEADLINE_S = 20.0
 """Less than what each of them would wait for otherwise, on a loaded machine too."""
 
 
@@ -49,9 +49,9 @@ def while_it_runs(house: House, wait: Callable[[], Any]) -> Any:
     thread.start()
     notifier = house.context.notifier
     assert isinstance(notifier, SilentNotifier)
-    assert notifier.is_watched.wait(_MOST_S)
+    assert notifier.is_watched.wait(_DEADLINE_S)
     house.worker()
-    thread.join(_MOST_S)
+    thread.join(_DEADLINE_S)
     [result] = results
     return result
 

@@ -13,8 +13,8 @@ from typing import Any
 log = logging.getLogger("reactorcide.runner")
 
 _DU_TIMEOUT_S = 60
-_MOST_S = 10.0
-"""Looking through the open files of a container may take."""
+_MAX_SEARCH_S = 10.0
+"""The longest search through the open files of a container."""
 _PLACES = {"HostsPath": "etc/hosts", "ResolvConfPath": "etc/resolv.conf", "HostnamePath": "etc/hostname"}
 """Files of the engine's that are mounted into each container, and that a job may write to."""
 _BLOCK_BYTES = 512
@@ -74,7 +74,7 @@ def _is_on_this_host(process: Path, mounted: Mapping[str, str]) -> bool:
 def _unnamed_bytes(process: Path) -> int:
     """Return what files take that have no name any more, and that a process of the container holds."""
     in_memory = _memory_devices(process)
-    deadline = monotonic() + _MOST_S
+    deadline = monotonic() + _MAX_SEARCH_S
     sizes: dict[tuple[int, int], int] = {}
     for directory in _held(process):
         with contextlib.suppress(OSError), os.scandir(directory) as entries:

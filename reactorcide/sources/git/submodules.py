@@ -18,11 +18,11 @@ from reactorcide.sources.git.program import Git
 from reactorcide.sources.git.refs import Target
 from reactorcide.sources.urls import GitUrl
 
-MOST_SUBMODULES = 1000
-MOST_LEVELS = 10
+MAX_SUBMODULES = 1000
+MAX_LEVELS = 10
 
 _GITLINK = b"160000 commit "
-_MOST_BYTES = 1 << 20
+_MAX_BYTES = 1 << 20
 _HTTP = ("http", "https")
 
 
@@ -39,7 +39,7 @@ class _WorkTree:
 def add_submodules(git: Git, sha: str, check: Callable[[str], None]) -> None:
     """Fetch the submodules of the commit that is checked out, and theirs, into the places they have."""
     pending = deque([_WorkTree(git, sha)])
-    left = MOST_SUBMODULES
+    left = MAX_SUBMODULES
     while pending:
         here = pending.popleft()
         with _about(here.path):
@@ -79,8 +79,8 @@ def _listed(here: _WorkTree, most: int) -> tuple[dict[bytes, str], Mapping[bytes
 
 def _checked_url(here: _WorkTree, given: str, check: Callable[[str], None]) -> str:
     """Return the URL of a submodule, which may be one relative to its parent's, if it may be used."""
-    if here.level == MOST_LEVELS:
-        raise JobFailed(f"git: submodules are nested more than {MOST_LEVELS} deep")
+    if here.level == MAX_LEVELS:
+        raise JobFailed(f"git: submodules are nested more than {MAX_LEVELS} deep")
     try:
         url = here.git.url.of_submodule(given)
         if GitUrl.parse(url).local_path is not None and here.git.url.local_path is None:
@@ -115,7 +115,7 @@ class Gitlinks:
         if about.startswith(_GITLINK):
             self.shas[path] = about.removeprefix(_GITLINK).decode("ascii")
         if len(self.shas) > self._most:
-            raise JobFailed(f"git: there are more than {MOST_SUBMODULES} submodules")
+            raise JobFailed(f"git: there are more than {MAX_SUBMODULES} submodules")
 
 
 class Modules:
@@ -128,7 +128,7 @@ class Modules:
     def take(self, record: bytes) -> None:
         """Take a record of ``git config --list -z``. Raises ``JobFailed`` where they become too many."""
         self._size_bytes += len(record)
-        if self._size_bytes > _MOST_BYTES:
+        if self._size_bytes > _MAX_BYTES:
             raise JobFailed("git: .gitmodules is longer than 1 MiB")
         key, _, value = record.partition(b"\n")
         section, _, rest = key.partition(b".")

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from reactorcide.logs.writer import DEFAULT_MOST_BYTES
+from reactorcide.logs.writer import DEFAULT_MAX_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,4 +21,4 @@ class Limits:
     """When an image is pulled: ``always``, ``missing`` or ``never``."""
     max_disk_bytes: int = 0
     """What a container may take of the engine's disk; 0 is no limit."""
-    log_bytes: int = DEFAULT_MOST_BYTES
+    log_bytes: int = DEFAULT_MAX_BYTES
