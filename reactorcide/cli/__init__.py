@@ -6,9 +6,24 @@ import sys
 
 def main() -> None:
     """Run ``reactorcide``; ends the process."""
+    _open_standard_streams()
     if sys.getfilesystemencoding() != "utf-8" and not sys.flags.utf8_mode:
         # Names of files are UTF-8 whatever the locale: else what is stored in one cannot be found in another.
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606  # this very program
     from reactorcide.cli.root import cli
 
     sys.exit(cli(prog_name="reactorcide", auto_envvar_prefix="REACTORCIDE"))
+
+
+def _open_standard_streams() -> None:
+    """Open ``/dev/null`` in place of each standard stream that is closed.
+
+    Else the next file or socket would get its number, and with that all that this program or a child of it
+    prints.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115  # as long as the process

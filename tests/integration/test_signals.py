@@ -80,29 +80,29 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def test_it_serves_although_nobody_can_hear_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("streams", ["</dev/null >/dev/full 2>&1", "<&- >&- 2>&-"])
+def test_it_serves_although_nobody_can_hear_it(tmp_path: Path, streams: str) -> None:
     port = free_port()
     options = {"port": port, "data_dir": tmp_path / "data", "concurrency": 0}
-    with open("/dev/full", "wb") as full:
-        process = subprocess.Popen(
-            command_line("serve", options),
-            env=clean_environment(tmp_path),
-            cwd=tmp_path,
-            stdin=subprocess.DEVNULL,
-            stdout=full,
-            stderr=full,
-        )
+    process = subprocess.Popen(
+        ["/bin/sh", "-c", f'exec "$@" {streams}', "sh", *command_line("serve", options)],
+        env=clean_environment(tmp_path),
+        cwd=tmp_path,
+    )
     try:
 
         def answered() -> bool:
             try:
-                with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
+                with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
                     client.sendall(b"GET /api/v1/health HTTP/1.1\r\nHost: localhost\r\n\r\n")
                     return client.recv(100).startswith(b"HTTP/1.1 200 ")
             except ConnectionRefusedError:
                 return False
 
-        wait_until(answered, 20, "it answers")
+        wait_until(answered, 40, "it answers")
+        # None of its files or sockets is a standard stream of a program that it starts.
+        opened = {os.readlink(f"/proc/{process.pid}/fd/{number}") for number in range(3)}
+        assert opened <= {"/dev/null", "/dev/full"}
         process.terminate()
         # 120 is Python's own: what it printed last is lost.
         assert process.wait(10) in (0, 120)

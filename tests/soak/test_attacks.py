@@ -43,8 +43,9 @@ LIMITS = {
     "max_disk": "48m",
     "pids_limit": 64,
     "default_memory_limit": "128m",
-    "prepare_timeout": 20,
-    "collect_timeout": 10,
+    # Hostile jobs use up both, and honest ones must not on a machine that does much else.
+    "prepare_timeout": 40,
+    "collect_timeout": 30,
     "git_memory": "256m",
     "max_artifact_bytes": "4m",
     "max_artifacts": 1000,

@@ -328,6 +328,12 @@ def test_collecting_that_takes_too_long_ends_with_what_there_is(
     assert "what comes after 'hole' is not kept: it took too long" in kept.log
 
 
+def test_collecting_that_takes_too_long_for_the_first_file_says_so(tmp_path: Path) -> None:
+    kept = collected(tmp_path, member("a", b"x"), check=Stopwatch(0, CollectingEnded("it took too long")))
+    assert (kept.paths, kept.truncated) == ([], True)
+    assert "what the job left is not kept: it took too long" in kept.log
+
+
 def test_many_small_ones_are_looked_at_in_between(tmp_path: Path) -> None:
     watch = Stopwatch(100, CollectingEnded("it took too long"))
     # All in one piece.

@@ -148,7 +148,8 @@ def store_artifacts(
     except _Full as exc:
         collection.end(str(exc))
     except CollectingEnded as exc:
-        collection.end(f"what comes after {_shown(collection.last)} is not kept: {exc}")
+        rest = f"what comes after {_shown(collection.last)}" if collection.last else "what the job left"
+        collection.end(f"{rest} is not kept: {exc}")
     except DamagedTar as exc:
         raise EngineUnavailable(f"the artifacts could not be read from the Docker Engine: {exc}") from exc
     return collection.save()
