@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from reactorcide.cli import session
 from reactorcide.cli.session import Json, ServiceAway, ServiceError, Session
+from reactorcide.domain.errors import NotFound
 from reactorcide.domain.jobs import FINAL, WAITING
 from reactorcide.domain.runs import RunStatus
 
@@ -90,6 +91,38 @@ class Client(Session):
     def rerun_run(self, run_id: str, *, only: str) -> Json:
         """Repeat a run and return it."""
         return self._json("POST", f"/runs/{run_id}/rerun", json={"only": only})
+
+    def projects(self, filters: Mapping[str, Any]) -> Json:
+        """Return a page of projects; filters that are ``None`` are left out."""
+        return self._json("GET", "/projects", params=filters)
+
+    def project(self, name: str) -> Json:
+        """Return the project with a name; raises ``NotFound``."""
+        found = self.projects({"name": name})["projects"]
+        if not found:
+            raise NotFound(f"there is no project {name!r}; 'reactorcide project list' shows them")
+        return self._json("GET", f"/projects/{found[0]['project_id']}")
+
+    def create_project(self, body: Json) -> Json:
+        """Create a project and return it."""
+        return self._json("POST", "/projects", json=body)
+
+    def change_project(self, project_id: str, body: Json) -> Json:
+        """Change a project and return it. Safe to repeat."""
+        return self._json("PATCH", f"/projects/{project_id}", json=body)
+
+    def delete_project(self, project_id: str) -> None:
+        """Remove a project."""
+        self._send("DELETE", f"/projects/{project_id}").close()
+
+    def set_member(self, project_id: str, username: str, role: str) -> Json:
+        """Give a user a role in a project and return that. Safe to repeat."""
+        body = {"username": username, "role": role}
+        return self._json("PUT", f"/projects/{project_id}/members", json=body)
+
+    def remove_member(self, project_id: str, user_id: str) -> None:
+        """Take a user's role in a project away. Safe to repeat."""
+        self._send("DELETE", f"/projects/{project_id}/members/{user_id}").close()
 
     def workers(self) -> list[Json]:
         """Return the workers."""

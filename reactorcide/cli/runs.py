@@ -81,6 +81,7 @@ def runs() -> None:
 
 @runs.command()
 @click.argument("workflow", required=False)
+@click.option("--project", metavar="NAME", help="Project to run a workflow of.")
 @click.option("--git", "git_url", metavar="URL", help="Repository to run a workflow of.")
 @click.option("--ref", "git_ref", help="Branch, tag or commit of that repository; its HEAD by default.")
 @click.option(
@@ -95,6 +96,7 @@ def runs() -> None:
 @_json
 def start(
     workflow: str | None,
+    project: str | None,
     git_url: str | None,
     git_ref: str | None,
     source: Path | None,
@@ -106,9 +108,10 @@ def start(
 
     Where the repository has one workflow alone, it need not be named.
     """
-    if (git_url is None) == (source is None):
-        raise click.UsageError("Give a repository with --git, or a directory with --source.")
-    body = start_body(workflow, options) | {"git_url": git_url, "git_ref": git_ref}
+    if [project, git_url, source].count(None) != 2:
+        raise click.UsageError("Give a --project, a repository with --git, or a directory with --source.")
+    ref = "ref" if project is not None else "git_ref"
+    body = start_body(workflow, options) | {"project": project, "git_url": git_url, ref: git_ref}
     with connect() as client:
         if source is not None:
             body["source_id"] = upload_directory(client, source)
@@ -116,6 +119,7 @@ def start(
 
 
 @runs.command("list")
+@click.option("--project", metavar="NAME", help="Only runs of this project, whoever started them.")
 @click.option("--workflow", help="Only runs of this workflow, by its id.")
 @click.option("--branch", help="Only runs for this branch.")
 @click.option("--event", help="Only runs for such events.")
@@ -126,7 +130,7 @@ def start(
 )
 @_json
 def list_runs(as_json: bool, **filters: Any) -> None:
-    """List runs, newest first."""
+    """List the runs that you started, or those of a project, newest first."""
     with connect() as client:
         page = client.runs(filters)
     if as_json:
@@ -230,6 +234,7 @@ def _watch(client: Client, run: dict[str, Any]) -> dict[str, Any]:
 def _print(run: dict[str, Any]) -> None:
     rows = {
         "Run": f"#{run['number']} ({run['run_id']}), attempt {run['attempt']}",
+        "Project": run["event"]["project"],
         "Workflow": f"{run['workflow_name']} ({run['file']})",
         "Status": run["status"],
         "Event": " ".join(

@@ -21,6 +21,13 @@ class Action(StrEnum):
     RUN_RERUN = "run.rerun"
     RUN_DELETE = "run.delete"
     """Since it was not to be kept any longer."""
+    PROJECT_CREATE = "project.create"
+    PROJECT_CHANGE = "project.change"
+    PROJECT_DELETE = "project.delete"
+    PROJECT_SET_MEMBER = "project.set_member"
+    """The subject is the project and the user."""
+    PROJECT_REMOVE_MEMBER = "project.remove_member"
+    """The subject is the project and the user."""
     SOURCE_UPLOAD = "source.upload"
     TOKEN_CREATE = "token.create"  # noqa: S105  # no password
     TOKEN_REVOKE = "token.revoke"  # noqa: S105  # no password

@@ -76,8 +76,10 @@ class Run:
 
     run_id: str
     user_id: str
+    project_id: str | None = None
+    """``None``: it belongs to its user."""
     number: int
-    """Counts the runs of its user, from 1."""
+    """Counts the runs of its project, or of its user those of no project, from 1."""
     attempt: int
     """Counts how often it was started: 1, and one more each time it is repeated."""
     workflow_id: str
@@ -142,6 +144,9 @@ class RunFilter:
     """Which runs a list shows; ``None`` is any."""
 
     user_id: str | None = None
+    project_id: str | None = None
+    member_id: str | None = None
+    """Of the runs of projects, only those of projects that this user is a member of."""
     workflow_id: str | None = None
     branch: str | None = None
     event: str | None = None

@@ -27,6 +27,9 @@ class JobRules(Protocol):
     def check_images(self, image: str | None, of_services: Mapping[str, str]) -> None:
         """Raise ``InvalidInput`` unless jobs may use an image, if it is known, and those of services."""
 
+    def check_git_url(self, url: str) -> None:
+        """Raise ``InvalidInput`` for ``git_url`` unless jobs may clone it."""
+
 
 @dataclass(frozen=True, slots=True)
 class StoredJobs:

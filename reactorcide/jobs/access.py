@@ -1,24 +1,92 @@
-"""Access control: which jobs a caller may see and change."""
+"""Access control: which jobs, runs and projects a caller may see and change.
+
+A job or run of a project follows the project, whoever started it; what is of no project is its user's.
+Admins may see and change everything.
+"""
 
 from reactorcide.domain.accounts import User
 from reactorcide.domain.errors import Conflict, Forbidden, NotFound
 from reactorcide.domain.jobs import Job
+from reactorcide.domain.projects import Project, ProjectRole, Visibility
 from reactorcide.jobs import StoredJobs
 from reactorcide.logs.masking import hide_in_own_log
 
 
-def get(context: StoredJobs, user: User, job_id: str) -> Job:
-    """Return a job that ``user`` may see.
+def get(context: StoredJobs, user: User, job_id: str, needed: ProjectRole = ProjectRole.READ) -> Job:
+    """Return a job that ``user`` may see, and of a project do with it what the role ``needed`` allows.
 
-    Raises ``NotFound`` where there is none (any more), ``Forbidden`` where it is somebody else's.
+    Raises ``NotFound`` where there is none (any more), or none for this user, and ``Forbidden`` where it is
+    somebody else's or the role is not enough.
     """
     job = context.store.jobs.get(job_id)
+    unknown = f"there is no job {job_id}"
     if job.deleted:
-        raise NotFound(f"there is no job {job_id}")
-    if job.user_id != user.user_id and not user.is_admin:
+        raise NotFound(unknown)
+    project_id = _project_of(context, job)
+    if project_id is not None:
+        check(context, user, project_id, needed, unknown)
+    elif job.user_id != user.user_id and not user.is_admin:
         raise Forbidden("this job belongs to somebody else")
     hide_in_own_log(job.definition)
     return job
+
+
+def check(context: StoredJobs, user: User, project_id: str, needed: ProjectRole, unknown: str) -> None:
+    """Raise ``NotFound`` with the sentence ``unknown`` where ``user`` may not see what is in a project.
+
+    Raises ``Forbidden`` where the user sees it and lacks the role ``needed``.
+    """
+    if user.is_admin:
+        return
+    role = context.store.projects.role(project_id, user.user_id)
+    if role is None:
+        project = context.store.projects.find(project_id)
+        if project is None or project.visibility is Visibility.PRIVATE:
+            raise NotFound(unknown)
+        role = ProjectRole.READ
+    if not role.includes(needed):
+        raise Forbidden(f"this needs the role {needed} in the project; ask one of its owners for it")
+
+
+def project(
+    context: StoredJobs, user: User, name_or_id: str, needed: ProjectRole = ProjectRole.READ
+) -> Project:
+    """Return a project, named by its name or its id, in which ``user`` has the role ``needed``.
+
+    Raises as ``check``.
+    """
+    unknown = f"there is no project {name_or_id}"
+    found = context.store.projects.find(name_or_id) or context.store.projects.find_by_name(name_or_id)
+    if found is None:
+        raise NotFound(unknown)
+    check(context, user, found.project_id, needed, unknown)
+    return found
+
+
+def may_see(context: StoredJobs, user: User, job: Job) -> bool:
+    """Return whether ``user`` may see a job."""
+    project_id = _project_of(context, job)
+    if project_id is None:
+        return user.is_admin or job.user_id == user.user_id
+    return _may_see_project(context, user, project_id)
+
+
+def may_see_run_of_project(context: StoredJobs, user: User, run_id: str) -> bool:
+    """Return whether a run is one of a project, and one that ``user`` may see."""
+    project_id = context.store.runs.project_of(run_id)
+    return project_id is not None and _may_see_project(context, user, project_id)
+
+
+def _may_see_project(context: StoredJobs, user: User, project_id: str) -> bool:
+    try:
+        check(context, user, project_id, ProjectRole.READ, "")
+    except NotFound:
+        return False
+    return True
+
+
+def _project_of(context: StoredJobs, job: Job) -> str | None:
+    return None if job.run_id is None else context.store.runs.project_of(job.run_id)
 
 
 def check_alone(job: Job, done: str) -> None:

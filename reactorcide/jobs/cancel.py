@@ -4,6 +4,7 @@ from reactorcide import crashpoints
 from reactorcide.domain.accounts import User
 from reactorcide.domain.errors import Conflict, IllegalTransition
 from reactorcide.domain.jobs import Job, JobStatus
+from reactorcide.domain.projects import ProjectRole
 from reactorcide.jobs import JobContext, access, ending, lifecycle
 
 
@@ -13,7 +14,7 @@ def cancel(context: JobContext, user: User, job_id: str) -> Job:
     A job that waits never starts; one that runs has its container stopped by the worker. Raises
     ``Conflict`` if it ended otherwise.
     """
-    job = access.get(context, user, job_id)
+    job = access.get(context, user, job_id, ProjectRole.WRITE)
     if job.status is JobStatus.CANCELLED:
         return job
     try:

@@ -7,6 +7,7 @@ from reactorcide.domain.accounts import User
 from reactorcide.domain.audit import Action, AuditEntry
 from reactorcide.domain.errors import IllegalTransition, ObjectStoreError
 from reactorcide.domain.jobs import job_prefix
+from reactorcide.domain.projects import ProjectRole
 from reactorcide.jobs import JobContext, StoredJobs, access, cancel, ending
 from reactorcide.lib.clock import now_ms
 
@@ -16,7 +17,7 @@ def delete(context: JobContext, user: User, job_id: str) -> None:
 
     What is left of it goes as soon as its container is gone. Raises ``Conflict`` for a job of a run.
     """
-    job = access.get(context, user, job_id)
+    job = access.get(context, user, job_id, ProjectRole.WRITE)
     access.check_alone(job, "deleted")
     if not job.is_final:
         # It may have just ended by itself.

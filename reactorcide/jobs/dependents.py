@@ -26,6 +26,7 @@ _EVENT_VARIABLES = {
     "number": "PR_NUMBER",
     "base_branch": "PR_BASE_REF",
     "actor": "HEAD_ACTOR",
+    "project": "PROJECT",
 }
 
 

@@ -3,13 +3,14 @@
 from reactorcide.domain.accounts import User
 from reactorcide.domain.audit import Action, AuditEntry
 from reactorcide.domain.jobs import Job
+from reactorcide.domain.projects import ProjectRole
 from reactorcide.jobs import StoredJobs, access
 from reactorcide.lib.clock import now_ms
 
 
 def pin(context: StoredJobs, user: User, job_id: str, *, pinned: bool) -> Job:
     """Pin a job, whatever its status, or take its pin away, and return it; again is fine."""
-    job = access.get(context, user, job_id)
+    job = access.get(context, user, job_id, ProjectRole.WRITE)
     if job.pinned is pinned:
         return job
     action = Action.JOB_PIN if pinned else Action.JOB_UNPIN

@@ -7,6 +7,7 @@ from reactorcide.domain.accounts import User
 from reactorcide.domain.audit import Action, AuditEntry
 from reactorcide.domain.errors import Conflict, IllegalTransition
 from reactorcide.domain.jobs import Job
+from reactorcide.domain.projects import ProjectRole
 from reactorcide.domain.runs import NodeState, Run, RunStatus
 from reactorcide.jobs import cancel as of_jobs
 from reactorcide.jobs import dependents, ending, lifecycle
@@ -20,7 +21,7 @@ def cancel(context: RunContext, user: User, run_id: str) -> Run:
 
     Raises ``Conflict`` if it ended otherwise.
     """
-    run = access.get(context, user, run_id)
+    run = access.get(context, user, run_id, ProjectRole.WRITE)
     at_ms = now_ms()
     entry = AuditEntry(at_ms=at_ms, by=user.actor, action=Action.RUN_CANCEL, subject=run_id)
 

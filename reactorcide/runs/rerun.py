@@ -8,6 +8,7 @@ from reactorcide.domain.accounts import User
 from reactorcide.domain.audit import Action, AuditEntry
 from reactorcide.domain.errors import Conflict
 from reactorcide.domain.jobs import Job
+from reactorcide.domain.projects import ProjectRole
 from reactorcide.domain.runs import Node, NodeState, Run, RunStatus
 from reactorcide.jobs import dependents, ending
 from reactorcide.lib.clock import now_ms
@@ -25,7 +26,7 @@ def rerun(context: RunContext, user: User, run_id: str, only: Only) -> Run:
     ``failed`` repeats what failed, was cancelled or was skipped for that, with all that depends on it.
     Earlier jobs stay. Raises ``Conflict`` where the run is not over, has no nodes, or nothing failed in it.
     """
-    access.get(context, user, run_id)
+    access.get(context, user, run_id, ProjectRole.WRITE)
     at_ms = now_ms()
     entry = AuditEntry(at_ms=at_ms, by=user.actor, action=Action.RUN_RERUN, subject=run_id)
 
@@ -41,6 +42,8 @@ def rerun(context: RunContext, user: User, run_id: str, only: Only) -> Run:
             raise Conflict("nothing in the run has failed; repeat all of it")
         again = replace(
             run,
+            # In a project the jobs belong to the member who repeats it, who may be another one.
+            user_id=run.user_id if run.project_id is None else user.user_id,
             attempt=run.attempt + 1,
             status=RunStatus.RUNNING,
             reason=None,

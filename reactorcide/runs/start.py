@@ -11,6 +11,7 @@ from reactorcide.domain.accounts import User
 from reactorcide.domain.audit import Action, AuditEntry
 from reactorcide.domain.errors import Conflict, InvalidInput, JobFailed, KeyTaken
 from reactorcide.domain.jobs import Job, RequestKey
+from reactorcide.domain.projects import ProjectRole
 from reactorcide.domain.runs import (
     MAX_REASON_CHARS,
     Commit,
@@ -20,7 +21,7 @@ from reactorcide.domain.runs import (
     RunSource,
     RunStatus,
 )
-from reactorcide.jobs import dependents, ending
+from reactorcide.jobs import access, dependents, ending
 from reactorcide.lib.clock import now_ms
 from reactorcide.lib.ids import new_id
 from reactorcide.lib.notifier import ANY_JOB
@@ -38,6 +39,8 @@ class Start:
     """What a run is to be made of."""
 
     source: RunSource
+    project: str | None = None
+    """The name or the id of the project whose repository is taken, at ``source.git_ref``."""
     workflow: str | None
     """Its id or the name of its file; ``None`` where there is only one."""
     event: Mapping[str, str]
@@ -53,13 +56,21 @@ def start(context: RunContext, user: User, wanted: Start, key: RequestKey | None
 
     When this returns the run is on disk, with its nodes and those jobs that wait for none. A file that is
     wrong makes a failed run with all that is wrong. Raises ``InvalidInput`` where the source cannot be had or
-    has no such workflow, ``Busy``, and ``Conflict`` where the key was used for something else.
+    has no such workflow, ``NotFound`` or ``Forbidden`` where ``user`` may not start runs of the project,
+    ``Busy``, and ``Conflict`` where the key was used for something else.
     """
     earlier = None if key is None else _started_with(context, user, key)
     if earlier is not None:
         return earlier, False
+    project = None
+    if wanted.project is not None:
+        project = access.project(context.jobs, user, wanted.project, ProjectRole.WRITE)
+        git_url = context.jobs.store.projects.git_url(project.project_id)
+        wanted = replace(wanted, source=replace(wanted.source, git_url=git_url))
     commit = _commit(context, user, wanted)
     event = {name: value for name, value in wanted.event.items() if value}
+    if project is not None:
+        event["project"] = project.name
     event.setdefault("branch", commit.branch or "")
     event.setdefault("sha", commit.sha or "")
     event.setdefault("message", commit.message)
@@ -71,6 +82,7 @@ def start(context: RunContext, user: User, wanted: Start, key: RequestKey | None
     run = Run(
         run_id=new_id(),
         user_id=user.user_id,
+        project_id=None if project is None else project.project_id,
         number=0,
         attempt=1,
         workflow_id=found.workflow_id,

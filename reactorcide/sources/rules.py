@@ -49,9 +49,13 @@ class SourceRules:
                 self._roots.resolve(definition.source_path)
             return
         if definition.git_url is not None:
-            self._roots.check_git_url(definition.git_url)
+            self.check_git_url(definition.git_url)
         if definition.git_ref is not None:
             check_git_ref(definition.git_ref)
+
+    def check_git_url(self, url: str) -> None:
+        """Raise ``InvalidInput`` for ``git_url`` unless jobs may clone it."""
+        self._roots.check_git_url(url)
 
     def _check_images_of(self, definition: JobDefinition) -> None:
         services = definition.services or {}

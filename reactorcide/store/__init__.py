@@ -13,6 +13,7 @@ from reactorcide.store.images import Images
 from reactorcide.store.instance import Instance
 from reactorcide.store.jobs import Jobs
 from reactorcide.store.lists import Lists
+from reactorcide.store.projects import Projects
 from reactorcide.store.queues import Queues
 from reactorcide.store.request_keys import RequestKeys
 from reactorcide.store.retention import Retention
@@ -34,6 +35,7 @@ class Records:
         self.attempts = Attempts(db, self.jobs, sealed)
         self.tasks = Tasks(db, sealed)
         self.runs = Runs(db, sealed)
+        self.projects = Projects(db, sealed)
         self.queues = Queues(db)
         self.events = Events(db, sealed)
         self.request_keys = RequestKeys(db, sealed)

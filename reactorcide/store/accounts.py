@@ -10,7 +10,14 @@ from reactorcide.domain.accounts import Invitation, Role, Scope, Token, User
 from reactorcide.domain.errors import Conflict, Forbidden, NotFound
 from reactorcide.domain.jobs import ACTIVE
 from reactorcide.store.database import Connection
-from reactorcide.store.models import IdempotencyRow, InvitationRow, JobRow, TokenRow, UserRow
+from reactorcide.store.models import (
+    IdempotencyRow,
+    InvitationRow,
+    JobRow,
+    ProjectMemberRow,
+    TokenRow,
+    UserRow,
+)
 
 _TOKEN_COLUMNS = tuple(item.name for item in fields(Token))
 _USER_COLUMNS = tuple(item.name for item in fields(User))
@@ -111,7 +118,7 @@ class Accounts:
                 raise Conflict(
                     f"the user has {unfinished} unfinished jobs; disable the user, and cancel them or wait"
                 )
-            for model in (TokenRow, IdempotencyRow, UserRow):
+            for model in (TokenRow, IdempotencyRow, ProjectMemberRow, UserRow):
                 model.delete().where(model.user_id == user_id).execute(db)
 
         self._db.write(work)

@@ -5,6 +5,7 @@ from typing import Any
 from reactorcide.domain.jobs import JobEvent, JobStatus
 from reactorcide.domain.runs import Node, Run, RunEvent, RunStatus
 from reactorcide.store.database import Connection
+from reactorcide.store.projects import OF_MEMBER
 from reactorcide.store.sealed import SealedFields
 
 _INSERT_OF_RUN = (
@@ -21,7 +22,7 @@ _OF_JOB = {
     "status_from": "status_from",
     "status_to": "status_to",
     "attempt": "job_event.attempt",
-    "reason": "reason",
+    "reason": "job_event.reason",
     "at_ms": "at_ms",
     "name": "name",
     "queue_name": "queue_name",
@@ -42,6 +43,7 @@ _OF_RUN = {
 }
 _JOBS = (
     f"SELECT {', '.join(_OF_JOB.values())} FROM job_event JOIN job USING (job_id) "  # noqa: S608  # our own text
+    "LEFT JOIN run ON run.run_id = job.run_id "
     "WHERE job_event.id > ? AND NOT deleted "
 )
 _RUNS = (
@@ -49,6 +51,7 @@ _RUNS = (
     # That is what the index knows them by.
     "WHERE job_event.job_id = '' AND job_event.id > ? "
 )
+_OF_USER = f"AND CASE WHEN project_id IS NULL THEN {{}}.user_id = ? ELSE project_id IN ({OF_MEMBER}) END"
 _END = " ORDER BY job_event.id LIMIT ?"
 
 
@@ -88,16 +91,16 @@ class Events:
         return 0
 
     def after(self, event_id: int, user_id: str | None, *, limit: int = 100) -> list[JobEvent | RunEvent]:
-        """Return the changes after an id, in order, of one user's jobs and runs or (``None``) of all."""
-        of_user = "" if user_id is None else "AND user_id = ?"
-        values = (event_id, *(() if user_id is None else (user_id,)), limit)
+        """Return the changes after an id, in order, of one user's jobs and runs or (``None``) of all.
+
+        What is of a project is its members', whoever started it.
+        """
+        of_user = "" if user_id is None else _OF_USER
+        jobs, runs = (sql + of_user.format(table) + _END for sql, table in ((_JOBS, "job"), (_RUNS, "run")))
+        values = (event_id, *(() if user_id is None else (user_id, user_id)), limit)
         with self._db.read() as db:
-            of_jobs = [
-                dict(zip(_OF_JOB, row, strict=True)) for row in db.execute_sql(_JOBS + of_user + _END, values)
-            ]
-            of_runs = [
-                dict(zip(_OF_RUN, row, strict=True)) for row in db.execute_sql(_RUNS + of_user + _END, values)
-            ]
+            of_jobs = [dict(zip(_OF_JOB, row, strict=True)) for row in db.execute_sql(jobs, values)]
+            of_runs = [dict(zip(_OF_RUN, row, strict=True)) for row in db.execute_sql(runs, values)]
         found: list[JobEvent | RunEvent] = [JobEvent(**row) for row in of_jobs]
         found += [RunEvent(**row) for row in of_runs]
         return sorted(found, key=lambda event: event.event_id)[:limit]

@@ -73,7 +73,8 @@ class Instance:
             return
         with self._database.read() as db:
             used = db.execute_sql(
-                "SELECT EXISTS (SELECT 1 FROM job WHERE secrets IS NOT NULL) OR EXISTS (SELECT 1 FROM run)"
+                "SELECT EXISTS (SELECT 1 FROM job WHERE secrets IS NOT NULL) OR EXISTS (SELECT 1 FROM run) "
+                "OR EXISTS (SELECT 1 FROM project)"
             ).fetchone()[0]
         if used:
             raise ConfigurationError(

@@ -329,6 +329,7 @@ class RunRow(Model):
 
     run_id = TextField(primary_key=True)
     user_id = TextField()
+    project_id = TextField(null=True)
     number = IntegerField()
     attempt = IntegerField()
     workflow_id = TextField()
@@ -357,7 +358,29 @@ class RunRow(Model):
 
 RunRow.add_index(RunRow.index(RunRow.created_at_ms, RunRow.run_id, name="run_created"))
 RunRow.add_index(RunRow.index(RunRow.user_id, RunRow.created_at_ms, RunRow.run_id, name="run_user"))
-RunRow.add_index(RunRow.index(RunRow.user_id, RunRow.number, unique=True, name="run_number"))
+RunRow.add_index(
+    RunRow.index(
+        RunRow.user_id, RunRow.number, unique=True, name="run_number", where=SQL("project_id IS NULL")
+    )
+)
+RunRow.add_index(
+    RunRow.index(
+        RunRow.project_id,
+        RunRow.number,
+        unique=True,
+        name="run_project_number",
+        where=SQL("project_id IS NOT NULL"),
+    )
+)
+RunRow.add_index(
+    RunRow.index(
+        RunRow.project_id,
+        RunRow.created_at_ms,
+        RunRow.run_id,
+        name="run_project",
+        where=SQL("project_id IS NOT NULL"),
+    )
+)
 RunRow.add_index(
     RunRow.index(RunRow.updated_at_ms, RunRow.run_id, name="run_open", where=SQL("completed_at_ms IS NULL"))
 )
@@ -387,6 +410,36 @@ class NodeRow(Model):
     class Meta:
         table_name = "node"
         primary_key = CompositeKey("run_id", "name")
+
+
+class ProjectRow(Model):
+    """A project."""
+
+    project_id = TextField(primary_key=True)
+    name = TextField(unique=True)
+    git_url = TextField()
+    """Without credentials; ``sealed`` has them."""
+    visibility = TextField()
+    last_run_number = IntegerField()
+    created_at_ms = BigIntegerField()
+    updated_at_ms = BigIntegerField()
+    sealed = BlobField()
+    """Encrypted: the URL as it was given."""
+
+    class Meta:
+        table_name = "project"
+
+
+class ProjectMemberRow(Model):
+    """The role of a user in a project."""
+
+    project_id = TextField()
+    user_id = TextField(index=True)
+    role = TextField()
+
+    class Meta:
+        table_name = "project_member"
+        primary_key = CompositeKey("project_id", "user_id")
 
 
 class SourceRow(Model):
@@ -472,6 +525,8 @@ ALL_MODELS = (
     JobEventRow,
     RunRow,
     NodeRow,
+    ProjectRow,
+    ProjectMemberRow,
     SourceRow,
     SourceOwnerRow,
     PulledImageRow,

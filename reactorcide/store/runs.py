@@ -13,7 +13,7 @@ from reactorcide.domain.errors import NotFound
 from reactorcide.domain.jobs import JobStatus
 from reactorcide.domain.runs import JobTemplate, Node, NodeState, Run, RunFilter, RunSource, RunStatus
 from reactorcide.domain.secrets import redacted_url
-from reactorcide.store import events
+from reactorcide.store import events, projects
 from reactorcide.store.database import FOR_UPDATE, Connection
 from reactorcide.store.models import NodeRow, RunRow
 from reactorcide.store.sealed import SealedFields
@@ -21,7 +21,7 @@ from reactorcide.store.sealed import SealedFields
 _RUN_COLUMNS = tuple(name for name in RunRow._meta.columns if name != "sealed")
 _SELECT = f"SELECT {', '.join(_RUN_COLUMNS)} FROM run"  # noqa: S608  # names of ours only
 _SAVE = (
-    "UPDATE run SET status = ?, reason = ?, attempt = ?, updated_at_ms = ?, completed_at_ms = ? "
+    "UPDATE run SET user_id = ?, status = ?, reason = ?, attempt = ?, updated_at_ms = ?, completed_at_ms = ? "
     "WHERE run_id = ?"
 )
 _NODE_COLUMNS = tuple(name for name in NodeRow._meta.columns if name not in ("run_id", "position", "sealed"))
@@ -56,9 +56,7 @@ class Runs:
         """
 
         def work(db: Any) -> Run:
-            sql = "SELECT COALESCE(MAX(number), 0) + 1 FROM run WHERE user_id = ?"
-            (number,) = db.execute_sql(sql, (run.user_id,)).fetchone()
-            numbered = replace(run, number=number)
+            numbered = replace(run, number=self._next_number(db, run))
             secret = json.dumps({"git_url": run.source.git_url, "files": dict(files)})
             row = {
                 **_run_row(numbered),
@@ -83,6 +81,13 @@ class Runs:
 
         return self._db.write(work)
 
+    def _next_number(self, db: Any, run: Run) -> int:
+        if run.project_id is not None:
+            return projects.next_number(db, run.project_id)
+        sql = "SELECT COALESCE(MAX(number), 0) + 1 FROM run WHERE user_id = ? AND project_id IS NULL"
+        (number,) = db.execute_sql(sql, (run.user_id,)).fetchone()
+        return int(number)
+
     def lock(self, run_id: str) -> Run | None:
         """Return a run, which nobody else can change until the transaction is over; ``None`` if it is gone.
 
@@ -99,8 +104,9 @@ class Runs:
         """Write where a run stands now, with the event of that if its status is another one."""
 
         def work(db: Any) -> None:
-            values = (after.status, after.reason, after.attempt, after.updated_at_ms, after.completed_at_ms)
-            db.execute_sql(_SAVE, (*values, after.run_id))
+            times = (after.updated_at_ms, after.completed_at_ms)
+            values = (after.user_id, after.status, after.reason, after.attempt, *times, after.run_id)
+            db.execute_sql(_SAVE, values)
             if (before.status, before.attempt) != (after.status, after.attempt):
                 events.insert_of_run(db, after, before.status)
 
@@ -166,6 +172,12 @@ class Runs:
         opened: dict[str, Any] = json.loads(self._sealed.open_text(bytes(row[0]), run_id))
         return opened
 
+    def project_of(self, run_id: str) -> str | None:
+        """Return the id of the project that a run belongs to; ``None`` where it belongs to its user."""
+        with self._db.read() as db:
+            row = db.execute_sql("SELECT project_id FROM run WHERE run_id = ?", (run_id,)).fetchone()
+        return None if row is None else row[0]
+
     def page(self, wanted: RunFilter, *, limit: int, after: tuple[int, str] | None = None) -> list[Run]:
         """Return a page of runs, newest first.
 
@@ -173,6 +185,7 @@ class Runs:
         """
         conditions = {
             "user_id = ?": wanted.user_id,
+            "project_id = ?": wanted.project_id,
             "workflow_id = ?": wanted.workflow_id,
             "branch = ?": wanted.branch,
             "event_name = ?": wanted.event,
@@ -181,6 +194,9 @@ class Runs:
         given = {sql: value for sql, value in conditions.items() if value is not None}
         where = [*given]
         values: list[object] = [*given.values()]
+        if wanted.member_id is not None:
+            where.append(f"(project_id IS NULL OR project_id IN ({projects.OF_MEMBER}))")
+            values.append(wanted.member_id)
         if after is not None:
             where.append("(created_at_ms, run_id) < (?, ?)")
             values += after

@@ -16,6 +16,7 @@ from reactorcide.web.api.artifacts import routes as artifacts
 from reactorcide.web.api.document import routes as document
 from reactorcide.web.api.jobs import routes as jobs
 from reactorcide.web.api.logs import routes as logs
+from reactorcide.web.api.projects import routes as projects
 from reactorcide.web.api.queues import routes as queues
 from reactorcide.web.api.runs import routes as runs
 from reactorcide.web.api.schemas import ErrorResponse
@@ -24,7 +25,7 @@ from reactorcide.web.api.sources import routes as sources
 from reactorcide.web.api.workers import routes as workers
 from reactorcide.web.services import Services, install_services
 
-_RESOURCES = (document, service, workers, jobs, runs, artifacts, queues, sources, logs, accounts)
+_RESOURCES = (document, service, workers, jobs, projects, runs, artifacts, queues, sources, logs, accounts)
 
 
 class _AnyPath(PathConverter):

@@ -53,6 +53,17 @@ class OfRun:
 
 
 @dataclass(frozen=True)
+class OfProject:
+    """On one project: for its owners and admins, and to others there is no such project."""
+
+    status: int = 200
+    """What an owner is answered."""
+    json: Any = None
+    reader: int = 403
+    """What a member is answered who may only read."""
+
+
+@dataclass(frozen=True)
 class Own:
     """Shows or makes what is the caller's own, and nothing else."""
 
@@ -85,7 +96,7 @@ class Admins:
     json: Any = None
 
 
-EXPECTED: Mapping[str, Public | OfJob | OfRun | Own | OfToken | OfSource | Stream | Admins] = {
+EXPECTED: Mapping[str, Public | OfJob | OfRun | OfProject | Own | OfToken | OfSource | Stream | Admins] = {
     "GET /metrics": Public(),
     "GET /api/health": Public(),
     "GET /api/docs": Public(),
@@ -125,6 +136,14 @@ EXPECTED: Mapping[str, Public | OfJob | OfRun | Own | OfToken | OfSource | Strea
     "GET /api/v1/runs/<run_id>/file": OfRun(),
     "POST /api/v1/runs/<run_id>/cancel": OfRun(),
     "POST /api/v1/runs/<run_id>/rerun": OfRun(409, {}),
+    # It names no repository.
+    "POST /api/v1/projects": Own(400, {"name": "eve"}),
+    "GET /api/v1/projects": Own(),
+    "GET /api/v1/projects/<project_id>": OfProject(reader=200),
+    "PATCH /api/v1/projects/<project_id>": OfProject(json={"visibility": "private"}),
+    "DELETE /api/v1/projects/<project_id>": OfProject(204),
+    "PUT /api/v1/projects/<project_id>/members": OfProject(404, {"username": "no-such-user", "role": "read"}),
+    "DELETE /api/v1/projects/<project_id>/members/<user_id>": OfProject(409),
     "GET /api/v1/users/me": Own(),
     "POST /api/v1/tokens": Own(201, {"name": "another"}),
     "GET /api/v1/tokens": Own(),
@@ -159,6 +178,7 @@ class Ann:
     client: Client
     job: Job
     run: Run
+    project_id: str
     token_id: str
     user_id: str
     marks: tuple[str, ...]
@@ -172,9 +192,18 @@ def ann(idle_service: Service) -> Ann:
     job = client.submit(name=mark, queue_name=f"queue-{mark}", job_env_vars={"SECRET": mark})
     run = start_run(idle_service, client, mark)
     made = client.request("POST", "tokens", json={"name": mark}).json()
+    project_id = create_project(client, mark)
     user_id = client.get("users/me")["user_id"]
-    marks = (mark, job["job_id"], run["run_id"], name, user_id, made["token_id"])
-    return Ann(client, job, run, made["token_id"], user_id, marks)
+    marks = (mark, job["job_id"], run["run_id"], project_id, name, user_id, made["token_id"])
+    return Ann(client, job, run, project_id, made["token_id"], user_id, marks)
+
+
+def create_project(client: Client, name: str) -> str:
+    """Create a project and return its id."""
+    body = {"name": name, "git_url": "https://git.example/acme/site.git"}
+    response = client.request("POST", "projects", json=body)
+    assert response.status_code == 201, response.text
+    return str(response.json()["project_id"])
 
 
 def start_run(service: Service, client: Client, mark: str) -> Run:
@@ -189,6 +218,7 @@ def address(rule: str, ann: Ann, **other: str) -> str:
     values = {
         "job_id": ann.job["job_id"],
         "run_id": ann.run["run_id"],
+        "project_id": ann.project_id,
         "path": "a",
         "token_id": ann.token_id,
         "user_id": ann.user_id,
@@ -279,6 +309,31 @@ def test_a_run_is_its_owners_and_the_admins(idle_service: Service, ann: Ann, rou
     for client in (ann.client, idle_service.admin):
         run = start_run(idle_service, ann.client, ann.marks[0])
         response = call(client, route, ann, run_id=run["run_id"])
+        assert response.status_code == expected.status, response.text
+
+
+@pytest.mark.parametrize("route", routes_of(OfProject))
+def test_a_project_is_its_members_by_their_roles(idle_service: Service, ann: Ann, route: str) -> None:
+    expected = EXPECTED[route]
+    assert isinstance(expected, OfProject)
+    bob = idle_service.add_user(f"bob-{uuid.uuid4()}")
+    limited = limited_token(idle_service, idle_service.admin, {Scope.JOBS_READ, Scope.JOBS_WRITE})
+    for other in (bob, limited):
+        response = call(other, route, ann)
+        assert response.status_code == 404, response.text
+        assert not any(mark in response.text.replace(ann.project_id, "") for mark in ann.marks)
+    name = f"reader-{uuid.uuid4()}"
+    reader = idle_service.add_user(name)
+    member = {"username": name, "role": "read"}
+    added = ann.client.request("PUT", f"projects/{ann.project_id}/members", json=member)
+    assert added.status_code == 200, added.text
+    assert call(reader, route, ann).status_code == expected.reader
+    for client in (ann.client, bob, reader, idle_service.admin):
+        assert call(client, route, ann, project_id=UNKNOWN).status_code == 404
+    for client in (ann.client, idle_service.admin):
+        # It may be gone with the first answer.
+        project_id = create_project(ann.client, f"mark-{uuid.uuid4()}")
+        response = call(client, route, ann, project_id=project_id)
         assert response.status_code == expected.status, response.text
 
 

@@ -19,8 +19,9 @@ _UNSAID = {
     # Of a run, also what git says of it: it is fetched at once.
     "git_url": (
         "git_url must lead to a repository below one of the server's source roots|git: .*"
-        "|give either git_url or source_id"
+        "|give one of project, git_url and source_id"
     ),
+    "ref": "ref belongs to project; git_url has git_ref",
     # What holds between parameters, or between a list and the keys of an object.
     "cursor": "give either a cursor or an offset",
     "from_line": "from_line cannot be combined with (tail|follow)",

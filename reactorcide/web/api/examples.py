@@ -37,6 +37,7 @@ _RUN_ID = "0198c0de-4d5e-7f6a-8b7c-8d9e0f1a2b3c"
 _RUN: dict[str, Any] = {
     "run_id": _RUN_ID,
     "user_id": _USER_ID,
+    "project_id": None,
     "number": 12,
     "attempt": 1,
     "workflow": "ci",
@@ -54,6 +55,7 @@ _RUN: dict[str, Any] = {
         "number": None,
         "base_branch": None,
         "message": "Add a test",
+        "project": None,
     },
     "git_url": "https://git.example/team/project.git",
     "git_ref": "main",
@@ -101,6 +103,15 @@ _USER = {
 }
 _INVITATION = "rci_" + 32 * "7a"
 
+_PROJECT = {
+    "project_id": "0198c0de-0000-7000-8000-000000000005",
+    "name": "acme/site",
+    "git_url": "https://git.example/acme/site.git",
+    "visibility": "private",
+    "created_at": _BEGUN,
+    "updated_at": _BEGUN,
+}
+
 EXAMPLES: dict[str, Any] = {
     "JobRequest": {
         "name": "test the main branch",
@@ -122,6 +133,12 @@ EXAMPLES: dict[str, Any] = {
         "workflow": "ci",
         "event": {"name": "push", "branch": "main"},
     },
+    "ProjectRequest": {"name": "acme/site", "git_url": "https://git.example/acme/site.git"},
+    "ProjectChange": {"visibility": "internal"},
+    "ProjectResponse": _PROJECT
+    | {"role": "owner", "members": [{"user_id": _USER_ID, "username": "ann", "role": "owner"}]},
+    "ProjectListResponse": {"projects": [_PROJECT], "total": 1, "limit": 20, "next_cursor": None},
+    "MemberRequest": {"username": "bob", "role": "write"},
     "RerunRequest": {"only": "failed"},
     "RunResponse": _RUN | {"nodes": [_TEST_NODE, _NODE]},
     "RunListResponse": {"runs": [_RUN], "next_cursor": None},

@@ -22,6 +22,7 @@ from reactorcide.web.api.examples import EXAMPLES
 from reactorcide.web.api.jobs import request
 from reactorcide.web.api.jobs import schemas as jobs
 from reactorcide.web.api.logs import schemas as logs
+from reactorcide.web.api.projects import schemas as projects
 from reactorcide.web.api.queues import schemas as queues
 from reactorcide.web.api.runs import schemas as runs
 from reactorcide.web.api.service import schemas as service
@@ -29,7 +30,10 @@ from reactorcide.web.api.sources import schemas as sources
 from reactorcide.web.api.workers import schemas as workers
 from reactorcide.web.errors import HTTP_CODES
 
-_MODULES = (schemas, request, jobs, artifacts, logs, sources, accounts, queues, workers, service, runs)
+_MODULES = (
+    *(schemas, request, jobs, artifacts, logs, sources, accounts, queues, workers, service, runs),
+    projects,
+)
 # Models of the data of server-sent events, which no route names.
 _IN_EVENTS = ("LogEvent", "LogEnd", "JobEvent", "RunEvent")
 _EXTENSION = "reactorcide.document"
@@ -92,7 +96,7 @@ _HEADERS_OF_OPERATION = {
     ("get_artifacts", "200"): ("Content-Disposition",),
 }
 # A 201 with one of these models has a Location.
-_HAS_AN_ADDRESS = ("JobResponse", "RunResponse", "SourceResponse")
+_HAS_AN_ADDRESS = ("JobResponse", "RunResponse", "SourceResponse", "ProjectResponse")
 
 _MESSAGES = {
     400: "colour: there is no such field",

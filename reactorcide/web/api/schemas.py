@@ -15,6 +15,9 @@ Id = Annotated[str, Field(json_schema_extra={"format": "uuid"})]
 Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 Sha256 = Annotated[str, Field(json_schema_extra={"pattern": "^[0-9a-f]{64}$"})]
 Amount = Annotated[float, Field(json_schema_extra={"minimum": 0})]
+Cursor = Annotated[
+    str, Field(json_schema_extra={"pattern": r"^[0-9]{1,15}\.[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$"})
+]
 Count = Annotated[int, Field(json_schema_extra={"minimum": 0})]
 
 

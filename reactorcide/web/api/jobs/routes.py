@@ -58,8 +58,11 @@ def list_jobs(query: JobListQuery) -> Response:
         raise Forbidden("only an admin may list somebody else's jobs")
     if query.cursor is not None and query.offset is not None:
         raise InvalidInput("give either a cursor or an offset", "cursor")
+    is_of_project = query.run_id is not None and access.may_see_run_of_project(
+        services().jobs, user, query.run_id
+    )
     wanted = JobFilter(
-        user_id=query.user_id if user.is_admin else user.user_id,
+        user_id=query.user_id if user.is_admin or is_of_project else user.user_id,
         statuses=query.status,
         queue_name=query.queue_name,
         source_type=query.source_type,

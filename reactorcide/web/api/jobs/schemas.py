@@ -7,11 +7,7 @@ from pydantic import BaseModel, Field, create_model
 from reactorcide.domain.definition import JOB_FIELDS
 from reactorcide.domain.fields import JobField
 from reactorcide.domain.jobs import JobStatus
-from reactorcide.web.api.schemas import MAX_FILTER_CHARS, Count, Header, Id, Query, Time
-
-JobCursor = Annotated[
-    str, Field(json_schema_extra={"pattern": r"^[0-9]{1,15}\.[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$"})
-]
+from reactorcide.web.api.schemas import MAX_FILTER_CHARS, Count, Cursor, Header, Id, Query, Time
 
 
 class SubmitHeader(Header):
@@ -80,7 +76,7 @@ class JobListResponse(BaseModel):
     total: Count
     limit: Count
     offset: Count
-    next_cursor: JobCursor | None
+    next_cursor: Cursor | None
 
 
 class AttemptResponse(BaseModel):
@@ -124,7 +120,7 @@ class JobListQuery(Query):
 
     limit: int = Field(default=20, ge=1, le=1000)
     offset: int | None = Field(default=None, ge=0, le=2**31)
-    cursor: JobCursor | None = Field(
+    cursor: Cursor | None = Field(
         default=None, description="The `next_cursor` of the page before; not together with `offset`."
     )
     status: list[JobStatus] = Field(default_factory=list)

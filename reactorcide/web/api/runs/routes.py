@@ -9,6 +9,7 @@ from flask import Response, jsonify
 from reactorcide.domain.errors import Forbidden
 from reactorcide.domain.jobs import RequestKey
 from reactorcide.domain.runs import Node, Run, RunFilter, RunSource
+from reactorcide.jobs import access
 from reactorcide.lib.clock import rfc3339
 from reactorcide.runs import read
 from reactorcide.runs.cancel import cancel
@@ -35,14 +36,15 @@ from reactorcide.web.services import services
 api = resource("runs", __name__, tag="runs")
 
 
-@api.post("/runs", responses={200: RunResponse, 201: RunResponse, 409: ErrorResponse})
+@api.post("/runs", responses={200: RunResponse, 201: RunResponse, 404: ErrorResponse, 409: ErrorResponse})
 def start_run(header: SubmitHeader, body: RunRequest, query: NoQuery) -> Response:
     """Start a run of a workflow; with an `Idempotency-Key` that was sent before, show the existing run.
 
     A workflow file that is wrong makes a failed run that says everything that is wrong with it.
     """
     wanted = Start(
-        source=RunSource(git_url=body.git_url, git_ref=body.git_ref, source_id=body.source_id),
+        source=RunSource(git_url=body.git_url, git_ref=body.git_ref or body.ref, source_id=body.source_id),
+        project=body.project,
         workflow=body.workflow,
         event=body.event.model_dump(),
         changed=body.changed_files,
@@ -62,14 +64,19 @@ def start_run(header: SubmitHeader, body: RunRequest, query: NoQuery) -> Respons
     return response
 
 
-@api.get("/runs", responses={200: RunListResponse})
+@api.get("/runs", responses={200: RunListResponse, 404: ErrorResponse})
 def list_runs(query: RunListQuery) -> Response:
-    """List runs, newest first."""
+    """List the runs that the caller started, or (`project`) those of a project, newest first."""
     user = caller()
-    if query.user_id not in (None, user.user_id) and not user.is_admin:
+    project_id = None
+    if query.project is not None:
+        project_id = access.project(services().jobs, user, query.project).project_id
+    if project_id is None and query.user_id not in (None, user.user_id) and not user.is_admin:
         raise Forbidden("only an admin may list somebody else's runs")
     wanted = RunFilter(
-        user_id=query.user_id if user.is_admin else user.user_id,
+        user_id=query.user_id if user.is_admin or project_id is not None else user.user_id,
+        project_id=project_id,
+        member_id=None if user.is_admin or project_id is not None else user.user_id,
         workflow_id=query.workflow,
         branch=query.branch,
         event=query.event,
@@ -125,6 +132,7 @@ def _run_json(run: Run) -> dict[str, Any]:
     return {
         "run_id": run.run_id,
         "user_id": run.user_id,
+        "project_id": run.project_id,
         "number": run.number,
         "attempt": run.attempt,
         "workflow": run.workflow_id,

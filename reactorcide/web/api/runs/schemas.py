@@ -7,16 +7,13 @@ from pydantic import BaseModel, Field, StringConstraints, model_validator
 from reactorcide.domain.definition import JOB_FIELDS, MAX_VALUE_BYTES
 from reactorcide.domain.errors import InvalidInput
 from reactorcide.domain.runs import RunStatus
-from reactorcide.web.api.schemas import MAX_FILTER_CHARS, Body, Count, Id, Query, Time
+from reactorcide.web.api.schemas import MAX_FILTER_CHARS, Body, Count, Cursor, Id, Query, Time
 from reactorcide.workflows.events import EventName
 
 _ABOUT = {item.name: item.about for item in JOB_FIELDS}
 _MAX_CHANGED_FILES = 10_000
 _NO_NUL = r"^[^\x00]*$"
 
-RunCursor = Annotated[
-    str, Field(json_schema_extra={"pattern": r"^[0-9]{1,15}\.[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$"})
-]
 _ShortText = Annotated[str, StringConstraints(max_length=255, pattern=_NO_NUL)]
 _NodeStatus = Literal[
     "waiting",
@@ -50,7 +47,7 @@ class EventRequest(Body):
 
 
 class RunRequest(Body):
-    """A run to start: of a repository, or of an uploaded source."""
+    """A run to start: of a project, of a repository, or of an uploaded source."""
 
     git_url: str | None = Field(
         default=None, description=_ABOUT["git_url"].help, json_schema_extra=dict(_ABOUT["git_url"].schema)
@@ -62,6 +59,14 @@ class RunRequest(Body):
         default=None,
         pattern=_ABOUT["source_id"].limits["pattern"],
         description="Instead of `git_url`: the id of an uploaded source.",
+    )
+    project: _ShortText | None = Field(
+        default=None, description="Instead of `git_url`: the name or the id of a project."
+    )
+    ref: str | None = Field(
+        default=None,
+        description="With `project`: as `git_ref`, of its repository.",
+        json_schema_extra=dict(_ABOUT["git_ref"].schema),
     )
     workflow: _ShortText | None = Field(
         default=None, description="The workflow's id or file; not needed where there is only one."
@@ -78,8 +83,10 @@ class RunRequest(Body):
 
     @model_validator(mode="after")
     def _check(self) -> "RunRequest":
-        if (self.git_url is None) == (self.source_id is None):
-            raise InvalidInput("give either git_url or source_id", "git_url")
+        if [self.git_url, self.source_id, self.project].count(None) != 2:
+            raise InvalidInput("give one of project, git_url and source_id", "git_url")
+        if self.ref is not None and self.project is None:
+            raise InvalidInput("ref belongs to project; git_url has git_ref", "ref")
         if self.git_ref is not None and self.git_url is None:
             raise InvalidInput("git_ref belongs to git_url", "git_ref")
         return self
@@ -117,14 +124,16 @@ class EventResponse(BaseModel):
     number: str | None
     base_branch: str | None
     message: str | None
+    project: str | None = Field(description="The name of the run's project when it was started.")
 
 
 class RunListItem(BaseModel):
     """A run in a list."""
 
     run_id: Id
-    user_id: Id
-    number: Count
+    user_id: Id = Field(description="Who started it, or repeated it last in a project.")
+    project_id: Id | None
+    number: Count = Field(description="Within its project, or among its user's runs of no project.")
     attempt: Count
     workflow: str
     workflow_name: str
@@ -152,7 +161,7 @@ class RunListResponse(BaseModel):
     """A page of runs, newest first."""
 
     runs: list[RunListItem]
-    next_cursor: RunCursor | None
+    next_cursor: Cursor | None
 
 
 class RunPath(BaseModel):
@@ -165,11 +174,16 @@ class RunListQuery(Query):
     """Filters of the runs, and a page of them."""
 
     limit: int = Field(default=20, ge=1, le=200)
-    cursor: RunCursor | None = Field(default=None, description="The `next_cursor` of the page before.")
+    cursor: Cursor | None = Field(default=None, description="The `next_cursor` of the page before.")
     workflow: str | None = Field(default=None, max_length=MAX_FILTER_CHARS)
     branch: str | None = Field(default=None, max_length=MAX_FILTER_CHARS)
     event: str | None = Field(default=None, max_length=MAX_FILTER_CHARS)
     status: RunStatus | None = None
+    project: str | None = Field(
+        default=None,
+        max_length=MAX_FILTER_CHARS,
+        description="Only runs of this project, by its name or id, whoever started them.",
+    )
     user_id: str | None = Field(
         default=None, max_length=MAX_FILTER_CHARS, description="Only runs of this user; others for admins."
     )

@@ -1,0 +1,36 @@
+"""Looking at projects: one with its members, and lists."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from reactorcide.domain.accounts import User
+from reactorcide.domain.projects import Member, Project, ProjectRole
+from reactorcide.jobs import StoredJobs, access
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectView:
+    """A project as one user sees it."""
+
+    project: Project
+    role: ProjectRole | None
+    """Of that user; ``None`` where the user is no member."""
+    members: Sequence[Member]
+    """Empty unless the user is a member or an admin."""
+
+
+def view(context: StoredJobs, user: User, project_id: str) -> ProjectView:
+    """Return a project that ``user`` may see; raises ``NotFound``."""
+    project = access.project(context, user, project_id)
+    role = context.store.projects.role(project.project_id, user.user_id)
+    is_shown = role is not None or user.is_admin
+    members = context.store.projects.members(project.project_id) if is_shown else []
+    return ProjectView(project, role, members)
+
+
+def page(
+    context: StoredJobs, user: User, *, name: str | None, limit: int, after: tuple[int, str] | None
+) -> tuple[list[Project], int]:
+    """Return a page of the projects that ``user`` may see, and how many there are in all."""
+    user_id = None if user.is_admin else user.user_id
+    return context.store.projects.page(user_id, name=name, limit=limit, after=after)

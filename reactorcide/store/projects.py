@@ -1,0 +1,187 @@
+"""Projects and their members: added, changed, read and listed."""
+
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
+
+from peewee import IntegrityError
+
+from reactorcide.domain.errors import Conflict, NotFound
+from reactorcide.domain.projects import Member, Project, ProjectRole, Visibility
+from reactorcide.domain.secrets import redacted_url
+from reactorcide.store.database import Connection
+from reactorcide.store.sealed import SealedFields
+
+_COLUMNS = tuple(item.name for item in fields(Project))
+_LIST = ", ".join(f"project.{name}" for name in _COLUMNS)
+_SELECT = f"SELECT {_LIST} FROM project"  # noqa: S608  # names of ours only
+_INSERT = (
+    f"INSERT INTO project ({', '.join(_COLUMNS)}, last_run_number, sealed) "  # noqa: S608  # as above
+    f"VALUES ({', '.join('?' * len(_COLUMNS))}, 0, ?)"
+)
+_UPDATE = "UPDATE project SET name = ?, visibility = ?, updated_at_ms = ? WHERE project_id = ?"
+_SET_URL = "UPDATE project SET git_url = ?, sealed = ? WHERE project_id = ?"
+_NEXT_NUMBER = (
+    "UPDATE project SET last_run_number = last_run_number + 1 WHERE project_id = ? RETURNING last_run_number"
+)
+_ROLE = "SELECT role FROM project_member WHERE project_id = ? AND user_id = ?"
+_MEMBERS = (
+    'SELECT user_id, username, project_member.role FROM project_member JOIN "user" USING (user_id) '
+    "WHERE project_id = ? ORDER BY username"
+)
+_SET_MEMBER = (
+    "INSERT INTO project_member (project_id, user_id, role) VALUES (?, ?, ?) "
+    "ON CONFLICT (project_id, user_id) DO UPDATE SET role = excluded.role"
+)
+OF_MEMBER = "SELECT project_id FROM project_member WHERE user_id = ?"
+"""The ids of the projects that a user is a member of."""
+_MAY_SEE = f"(visibility = 'internal' OR project_id IN ({OF_MEMBER}))"
+
+
+def next_number(db: Any, project_id: str) -> int:
+    """Return the number of the project's next run, and count that run, in the transaction that adds it.
+
+    Raises ``NotFound``.
+    """
+    row = db.execute_sql(_NEXT_NUMBER, (project_id,)).fetchone()
+    if row is None:
+        raise NotFound(f"there is no project {project_id}")
+    return int(row[0])
+
+
+class Projects:
+    """Projects. Thread-safe; each write is one transaction, or part of the one this belongs to."""
+
+    def __init__(self, db: Connection, sealed: SealedFields) -> None:
+        self._db = db
+        self._sealed = sealed
+
+    def add(self, project: Project, git_url: str, owner_id: str) -> None:
+        """Insert a project with its first owner; raises ``Conflict`` if the name is taken.
+
+        ``git_url`` is the URL with its credentials.
+        """
+        values = [getattr(project, name) for name in _COLUMNS]
+        sealed = self._sealed.seal_text(git_url, _owner(project.project_id))
+
+        def work(db: Any) -> None:
+            db.execute_sql(_INSERT, (*values, sealed))
+            db.execute_sql(_SET_MEMBER, (project.project_id, owner_id, ProjectRole.OWNER))
+
+        self._write_named(work, project.name)
+
+    def save(self, project: Project, git_url: str | None) -> None:
+        """Write the name and the visibility of a project, and its URL unless that is ``None``.
+
+        Raises ``Conflict`` if the name is taken.
+        """
+        values = (project.name, project.visibility, project.updated_at_ms, project.project_id)
+
+        def work(db: Any) -> None:
+            db.execute_sql(_UPDATE, values)
+            if git_url is not None:
+                sealed = self._sealed.seal_text(git_url, _owner(project.project_id))
+                db.execute_sql(_SET_URL, (redacted_url(git_url), sealed, project.project_id))
+
+        self._write_named(work, project.name)
+
+    def _write_named(self, work: Any, name: str) -> None:
+        try:
+            self._db.write(work)
+        except IntegrityError as exc:
+            raise Conflict(f"there is a project {name!r} already; choose another name") from exc
+
+    def remove(self, project_id: str) -> None:
+        """Remove a project with its members; raises ``Conflict`` while one of its runs is not over."""
+
+        def work(db: Any) -> None:
+            sql = "SELECT COUNT(*) FROM run WHERE project_id = ? AND completed_at_ms IS NULL"
+            (active,) = db.execute_sql(sql, (project_id,)).fetchone()
+            if active:
+                raise Conflict(f"the project has {active} runs that are not over; cancel them, or wait")
+            for table in ("project_member", "project"):
+                db.execute_sql(f"DELETE FROM {table} WHERE project_id = ?", (project_id,))  # noqa: S608  # as above
+
+        self._db.write(work)
+
+    def find(self, project_id: str) -> Project | None:
+        """Return a project by its id; ``None`` where there is none."""
+        return self._one(f"{_SELECT} WHERE project_id = ?", project_id)
+
+    def find_by_name(self, name: str) -> Project | None:
+        """Return a project by its name; ``None`` where there is none."""
+        return self._one(f"{_SELECT} WHERE name = ?", name)
+
+    def _one(self, sql: str, value: str) -> Project | None:
+        with self._db.read() as db:
+            row = db.execute_sql(sql, (value,)).fetchone()
+        return None if row is None else _project(row)
+
+    def git_url(self, project_id: str) -> str:
+        """Return the URL of a project's repository, with its credentials; raises ``NotFound``."""
+        with self._db.read() as db:
+            row = db.execute_sql("SELECT sealed FROM project WHERE project_id = ?", (project_id,)).fetchone()
+        if row is None:
+            raise NotFound(f"there is no project {project_id}")
+        return self._sealed.open_text(bytes(row[0]), _owner(project_id))
+
+    def role(self, project_id: str, user_id: str) -> ProjectRole | None:
+        """Return the role of a user in a project; ``None`` where the user is no member."""
+        with self._db.read() as db:
+            row = db.execute_sql(_ROLE, (project_id, user_id)).fetchone()
+        return None if row is None else ProjectRole(row[0])
+
+    def members(self, project_id: str) -> list[Member]:
+        """Return the members of a project by name."""
+        with self._db.read() as db:
+            return [
+                Member(user_id=user_id, username=username, role=ProjectRole(role))
+                for user_id, username, role in db.execute_sql(_MEMBERS, (project_id,))
+            ]
+
+    def set_member(self, project_id: str, user_id: str, role: ProjectRole) -> None:
+        """Give a user a role in a project; it replaces another one."""
+        self._db.write(lambda db: db.execute_sql(_SET_MEMBER, (project_id, user_id, role)))
+
+    def remove_member(self, project_id: str, user_id: str) -> None:
+        """Take a user's role in a project away; repeating is harmless."""
+        sql = "DELETE FROM project_member WHERE project_id = ? AND user_id = ?"
+        self._db.write(lambda db: db.execute_sql(sql, (project_id, user_id)))
+
+    def page(
+        self, user_id: str | None, *, name: str | None, limit: int, after: tuple[int, str] | None
+    ) -> tuple[list[Project], int]:
+        """Return a page of the projects that a user (``None``: an admin) may see, newest first, and a total.
+
+        ``name`` is the whole name; ``after`` is (created_at_ms, project_id) of the last one of the page
+        before.
+        """
+        where: list[str] = ["1 = 1"]
+        values: list[object] = []
+        if user_id is not None:
+            where.append(_MAY_SEE)
+            values.append(user_id)
+        if name is not None:
+            where.append("name = ?")
+            values.append(name)
+        condition = " AND ".join(where)
+        page = f"{_SELECT} WHERE {condition}" + (
+            " AND (created_at_ms, project_id) < (?, ?)" if after is not None else ""
+        )
+        with self._db.read() as db:
+            (total,) = db.execute_sql(f"SELECT COUNT(*) FROM project WHERE {condition}", values).fetchone()  # noqa: S608  # as above
+            rows = db.execute_sql(
+                f"{page} ORDER BY created_at_ms DESC, project_id DESC LIMIT ?",
+                (*values, *(after or ()), limit),
+            )
+            return [_project(row) for row in rows], total
+
+
+def _owner(project_id: str) -> str:
+    """Return whom the sealed URL of a project belongs to."""
+    return f"project {project_id}"
+
+
+def _project(row: Sequence[Any]) -> Project:
+    values = dict(zip(_COLUMNS, row, strict=True))
+    return Project(**values | {"visibility": Visibility(values["visibility"])})

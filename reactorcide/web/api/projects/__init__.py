@@ -1,0 +1,1 @@
+"""Projects: routes and their schemas."""

@@ -1,0 +1,38 @@
+"""``reactorcide project``: projects and their members, on a service of these tests' own."""
+
+import uuid
+
+from tests.cli.conftest import Program, Service
+from tests.support.runs import repository
+
+WORKFLOW = "name: CI\non: push\njobs: {a: {command: 'true'}}\n"
+
+
+def test_a_project_from_its_beginning_to_its_end(reactorcide: Program, service: Service) -> None:
+    source = repository(service.sources / uuid.uuid4().hex, {"workflows/ci.yaml": WORKFLOW})
+    project_id = reactorcide.fine("project", "add", "acme/site", "--git", f"file://{source.path}").text
+    assert "acme/site" in reactorcide.fine("project", "list").text
+    reactorcide.fine("user", "create", "bob")
+    reactorcide.fine("project", "member", "add", "acme/site", "bob", "--role", "read")
+    shown = reactorcide.fine("project", "show", "acme/site").text
+    assert f"acme/site ({project_id})" in shown
+    assert "bob" in shown
+    started = ("runs", "start", "--project", "acme/site", "--ref", "main", "--follow", "--json")
+    run = reactorcide.fine(*started).json
+    listed = reactorcide.fine("runs", "list", "--project", "acme/site", "--json").json
+    assert [item["run_id"] for item in listed["runs"]] == [run["run_id"]]
+    assert "Project     acme/site" in reactorcide.fine("runs", "show", run["run_id"]).text
+    reactorcide.fine("project", "member", "remove", "acme/site", "bob")
+    assert "bob is no member of acme/site" in reactorcide.refused(
+        "project", "member", "remove", "acme/site", "bob"
+    )
+    reactorcide.fine("project", "change", "acme/site", "--name", "acme/new", "--visibility", "internal")
+    assert "internal" in reactorcide.fine("project", "show", "acme/new").text
+    reactorcide.fine("project", "remove", "acme/new")
+    assert "there is no project 'acme/new'" in reactorcide.refused("project", "show", "acme/new")
+
+
+def test_a_run_has_one_source(reactorcide: Program) -> None:
+    result = reactorcide("runs", "start", "--project", "a", "--git", "https://git.example/a.git")
+    assert result.code == 2
+    assert "Give a --project" in result.errors

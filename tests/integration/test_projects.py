@@ -1,0 +1,226 @@
+"""Projects on the real service: who may do what with their runs, and how runs are numbered."""
+
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.sources.support import Repository
+from tests.support.client import Client
+from tests.support.runs import Run, node, over, repository
+from tests.support.service import Service
+
+WORKFLOW = """
+name: CI
+on: [push]
+jobs:
+  show: {command: 'echo "$REACTORCIDE_PROJECT ${REACTORCIDE_SOURCE_URL##*/}"'}
+"""
+
+
+@pytest.fixture
+def source(service: Service) -> Repository:
+    """A repository with a workflow."""
+    return repository(service.source_root / uuid.uuid4().hex, {"workflows/ci.yaml": WORKFLOW})
+
+
+def new_user(service: Service, role: str | None = None, project: dict[str, Any] | None = None) -> Client:
+    """Return a new user, who has a role in a project where that is given."""
+    name = f"user-{uuid.uuid4()}"
+    client = service.add_user(name)
+    if project is not None:
+        body = {"username": name, "role": role}
+        response = service.admin.request("PUT", f"projects/{project['project_id']}/members", json=body)
+        assert response.status_code == 200, response.text
+    return client
+
+
+def create(client: Client, source: Repository, **fields: Any) -> dict[str, Any]:
+    """Create a project of a repository; it must be accepted."""
+    body = {"name": f"acme/{uuid.uuid4().hex[:12]}", "git_url": f"file://{source.path}"} | fields
+    response = client.request("POST", "projects", json=body)
+    assert response.status_code == 201, response.text
+    created: dict[str, Any] = response.json()
+    return created
+
+
+def start(client: Client, project: dict[str, Any], **fields: Any) -> Run:
+    response = client.request("POST", "runs", json={"project": project["name"], **fields})
+    assert response.status_code == 201, response.text
+    run: Run = response.json()
+    return run
+
+
+def test_a_run_of_a_project_is_its_members(service: Service, source: Repository) -> None:
+    owner = new_user(service)
+    project = create(owner, source)
+    assert (project["role"], project["visibility"]) == ("owner", "private")
+    writer, reader = new_user(service, "write", project), new_user(service, "read", project)
+    stranger = new_user(service)
+    run = over(writer, start(writer, project, event={"name": "push"}))
+    assert (run["status"], run["project_id"], run["number"]) == ("completed", project["project_id"], 1)
+    job_id = node(run, "show")["job_id"]
+    for client in (owner, writer, reader):
+        assert client.get(f"runs/{run['run_id']}")["status"] == "completed"
+        assert client.get(f"jobs/{job_id}")["status"] == "completed"
+        log = client.log({"job_id": job_id}).decode()
+        assert log.endswith(f"{project['name']} {source.path.name}\n")
+        listed = client.get("runs", project=project["name"])["runs"]
+        assert [item["run_id"] for item in listed] == [run["run_id"]]
+        assert client.get("jobs", run_id=run["run_id"])["total"] == 1
+    assert reader.get("runs")["runs"] == []
+    for path in (f"runs/{run['run_id']}", f"jobs/{job_id}", f"jobs/{job_id}/logs"):
+        assert stranger.request("GET", path).status_code == 404
+    assert stranger.request("GET", "runs", params={"project": project["name"]}).status_code == 404
+    assert stranger.get("jobs", run_id=run["run_id"])["total"] == 0
+    refused = stranger.request("POST", "runs", json={"project": project["name"]})
+    assert (refused.status_code, refused.json()["message"]) == (
+        404,
+        f"there is no project {project['name']}",
+    )
+    needs_write = "this needs the role write in the project; ask one of its owners for it"
+    refused = reader.request("POST", "runs", json={"project": project["name"]})
+    assert (refused.status_code, refused.json()["message"]) == (403, needs_write)
+    for path in (f"runs/{run['run_id']}/cancel", f"runs/{run['run_id']}/rerun", f"jobs/{job_id}/cancel"):
+        body: dict[str, Any] = {"json": {}} if path.endswith("rerun") and path.startswith("runs") else {}
+        assert reader.request("POST", path, **body).json()["message"] == needs_write
+        assert stranger.request("POST", path, **body).status_code == 404
+
+
+def test_runs_are_numbered_within_their_project(service: Service, source: Repository) -> None:
+    owner = new_user(service)
+    projects = [create(owner, source), create(owner, source)]
+    writer = new_user(service, "write", projects[0])
+    numbers = [start(client, projects[0])["number"] for client in (owner, writer, owner)]
+    assert numbers == [1, 2, 3]
+    assert start(owner, projects[1])["number"] == 1
+    own = owner.request("POST", "runs", json={"git_url": f"file://{source.path}"}).json()
+    assert (own["number"], own["project_id"]) == (1, None)
+
+
+def test_a_member_who_is_removed_sees_nothing_any_more(service: Service, source: Repository) -> None:
+    owner = new_user(service)
+    project = create(owner, source)
+    writer = new_user(service, "write", project)
+    run = over(writer, start(writer, project))
+    (writer_id,) = {
+        item["user_id"]
+        for item in owner.get(f"projects/{project['project_id']}")["members"]
+        if item["role"] == "write"
+    }
+    path = f"projects/{project['project_id']}/members/{writer_id}"
+    assert owner.request("DELETE", path).status_code == 204
+    assert owner.request("DELETE", path).status_code == 404
+    assert writer.request("GET", f"runs/{run['run_id']}").status_code == 404
+    assert writer.request("GET", f"jobs/{node(run, 'show')['job_id']}").status_code == 404
+    assert writer.get("runs")["runs"] == []
+    # What is repeated belongs to whoever repeats it.
+    again = over(owner, owner.request("POST", f"runs/{run['run_id']}/rerun", json={}).json())
+    owner_id = owner.get("users/me")["user_id"]
+    assert again["user_id"] == owner.get(f"jobs/{node(again, 'show')['job_id']}")["user_id"] == owner_id
+    with writer.request("GET", "events", stream=True, headers={"Last-Event-ID": "0"}) as events:
+        own = writer.submit()
+        shown = b""
+        for chunk in events.iter_content(None):
+            shown += chunk
+            if own["job_id"].encode() in shown:
+                break
+    assert run["run_id"].encode() not in shown
+
+
+def test_the_events_of_a_project_are_its_members(service: Service, source: Repository) -> None:
+    owner = new_user(service)
+    project = create(owner, source)
+    reader = new_user(service, "read", project)
+    run = start(owner, project)
+    with reader.request("GET", "events", stream=True, headers={"Last-Event-ID": "0"}) as events:
+        shown = b""
+        for chunk in events.iter_content(None):
+            shown += chunk
+            if node(run, "show")["job_id"].encode() in shown and run["run_id"].encode() in shown:
+                break
+
+
+def test_an_internal_project_is_seen_by_every_user_and_changed_by_members(
+    service: Service, source: Repository
+) -> None:
+    owner, stranger = new_user(service), new_user(service)
+    project = create(owner, source)
+    path = f"projects/{project['project_id']}"
+    assert stranger.request("GET", path).status_code == 404
+    run = start(owner, project)
+    assert owner.request("PATCH", path, json={"visibility": "internal"}).status_code == 200
+    seen = stranger.get(path)
+    assert (seen["role"], seen["members"]) == (None, [])
+    assert stranger.get(f"runs/{run['run_id']}")["run_id"] == run["run_id"]
+    assert stranger.request("POST", f"runs/{run['run_id']}/cancel").status_code == 403
+    assert stranger.request("POST", "runs", json={"project": project["name"]}).status_code == 403
+
+
+def test_a_project_is_renamed_and_removed_once_its_runs_are_over(
+    idle_service: Service,
+) -> None:
+    source = repository(idle_service.source_root / uuid.uuid4().hex, {"workflows/ci.yaml": WORKFLOW})
+    owner = new_user(idle_service)
+    project, other = create(owner, source), create(owner, source)
+    path = f"projects/{project['project_id']}"
+    taken = owner.request("PATCH", path, json={"name": other["name"]})
+    assert (taken.status_code, taken.json()["message"]) == (
+        409,
+        f"there is a project '{other['name']}' already; choose another name",
+    )
+    name = f"acme/{uuid.uuid4().hex}"
+    assert owner.request("PATCH", path, json={"name": name}).json()["name"] == name
+    run = start(owner, project | {"name": project["project_id"]})
+    assert run["event"]["project"] == name
+    refused = owner.request("DELETE", path)
+    assert (refused.status_code, refused.json()["message"]) == (
+        409,
+        "the project has 1 runs that are not over; cancel them, or wait",
+    )
+    assert owner.request("POST", f"runs/{run['run_id']}/cancel").status_code == 200
+    assert owner.request("DELETE", path).status_code == 204
+    assert owner.request("GET", path).status_code == 404
+    assert owner.request("GET", f"runs/{run['run_id']}").status_code == 404
+    assert idle_service.admin.get(f"runs/{run['run_id']}")["status"] == "cancelled"
+    subject = project["project_id"]
+    actions = [item["action"] for item in idle_service.admin.get("audit", subject=subject)["deeds"]]
+    assert actions == ["project.delete", "project.change", "project.create"]
+
+
+def test_a_project_keeps_an_owner(idle_service: Service) -> None:
+    source = repository(idle_service.source_root / uuid.uuid4().hex, {"workflows/ci.yaml": WORKFLOW})
+    name = f"owner-{uuid.uuid4()}"
+    owner = idle_service.add_user(name)
+    project = create(owner, source)
+    path = f"projects/{project['project_id']}/members"
+    owner_id = owner.get("users/me")["user_id"]
+    demoted = owner.request("PUT", path, json={"username": name, "role": "read"})
+    left = owner.request("DELETE", f"{path}/{owner_id}")
+    assert demoted.status_code == left.status_code == 409
+    assert "no owner left" in left.json()["message"]
+
+
+def test_what_a_project_cannot_be_is_refused_by_name(idle_service: Service) -> None:
+    client = new_user(idle_service)
+    for body, field in (
+        ({"name": "a b", "git_url": "https://git.example/a.git"}, "name"),
+        ({"name": "acme/", "git_url": "https://git.example/a.git"}, "name"),
+        ({"name": str(uuid.uuid4()), "git_url": "https://git.example/a.git"}, "name"),
+        ({"name": "acme/site", "git_url": "file:///etc"}, "git_url"),
+        ({"name": "acme/site"}, "git_url"),
+    ):
+        response = client.request("POST", "projects", json=body)
+        assert (response.status_code, response.json()["details"][0]["field"]) == (400, field), response.text
+
+
+def test_the_credentials_of_a_repository_are_not_shown(idle_service: Service) -> None:
+    client = new_user(idle_service)
+    name = f"acme/{uuid.uuid4().hex}"
+    url = f"https://ann:{uuid.uuid4().hex}@git.example/a.git"
+    created = client.request("POST", "projects", json={"name": name, "git_url": url})
+    assert created.json()["git_url"] == "https://[REDACTED]@git.example/a.git"
+    password = url.split(":")[2].partition("@")[0]
+    assert password not in created.text
+    assert password.encode() not in Path(idle_service.data_dir, "reactorcide.db").read_bytes()
