@@ -9,9 +9,16 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from reactorcide.domain.definition import JobDefinition
+from reactorcide.domain.outputs import Outputs
 
 ARTIFACTS_DIR = "/job/artifacts"
 """Where a job leaves what is to be kept, in its container."""
+OUTPUT_FILE = "/job/workflow-output"
+"""Where a job of a run writes what those get that need it."""
+NEEDS_DIR = "/job/needs"
+"""Below it a job of a run is given artifacts of jobs that it needs."""
+VARIABLES_FILE = "/job/workflow-vars.json"
+"""What a job of a run is given of the run's vars, as a JSON object."""
 
 
 class JobStatus(StrEnum):
@@ -134,6 +141,7 @@ class Outcome:
     exit_code: int | None
     error: str | None
     artifacts_object_key: str | None = None
+    outputs: Outputs | None = None
 
     @property
     def status(self) -> JobStatus:

@@ -3,12 +3,13 @@
 All times are Unix milliseconds in UTC; ``None`` means that it has not happened.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 from reactorcide.domain.jobs import FINAL, JobStatus
+from reactorcide.lib.tar import Entry
 
 MAX_REASON_CHARS = 16_000
 """A workflow file may have a hundred errors, and all of them are shown."""
@@ -133,6 +134,16 @@ class Node:
         if self.state is NodeState.ACTIVE and self.job_status is not None:
             return self.job_status
         return "skipped" if self.state is NodeState.SKIPPED_BY_FAILURE else self.state
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFiles:
+    """What the container of a job gets of its run."""
+
+    variables: Mapping[str, str]
+    """The run's vars, and what the jobs before it have written."""
+    artifacts: Iterator[Entry] | None = None
+    """Of the jobs that it needs and names, each in a directory."""
 
 
 JobTemplate = Mapping[str, Any]

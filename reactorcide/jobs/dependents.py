@@ -7,6 +7,7 @@ from typing import Any
 from reactorcide.domain.definition import MAX_EXEC_BYTES, MAX_VARIABLES, JobDefinition
 from reactorcide.domain.errors import InvalidInput
 from reactorcide.domain.jobs import Job, JobStatus
+from reactorcide.domain.outputs import Outputs, Values
 from reactorcide.domain.runs import JobTemplate, Node, NodeState, Run, RunStatus
 from reactorcide.domain.secrets import guess, redacted_url
 from reactorcide.jobs.submit import SUBMIT_GRACE_MS
@@ -18,6 +19,7 @@ from reactorcide.workflows.graph import Graph
 from reactorcide.workflows.graph import Node as GraphNode
 from reactorcide.workflows.model import Condition
 from reactorcide.workflows.model import Job as WorkflowJob
+from reactorcide.workflows.references import Reference
 
 _EVENT_VARIABLES = {
     "name": "EVENT_TYPE",
@@ -149,7 +151,7 @@ def _make_job(tx: Records, run: Run, node: Node, *, now_ms: int) -> Job:
 
 def _definition(tx: Records, run: Run, node: Node) -> JobDefinition:
     template = tx.runs.template(run.run_id, node.name)
-    filled = fill(template, str)
+    filled = fill(template, _Needed(tx, run.run_id).value_of)
     variables = _variables(run, node) | filled.environment | {"REACTORCIDE_RUN_ID": run.run_id}
     size_bytes = len(filled.fields["job_command"].encode())
     size_bytes += sum(len(name) + len(value.encode()) + 2 for name, value in variables.items())
@@ -191,3 +193,26 @@ def _variables(run: Run, node: Node) -> dict[str, str]:
         **{variable: run.event.get(name) for name, variable in _EVENT_VARIABLES.items()},
     }
     return {f"REACTORCIDE_{name}": value for name, value in found.items() if value}
+
+
+class _Needed:
+    """What the jobs of a run have written, read when it is asked for."""
+
+    def __init__(self, tx: Records, run_id: str) -> None:
+        self._tx = tx
+        self._run_id = run_id
+        self._written: dict[str, Values] = {}
+
+    def value_of(self, reference: Reference) -> str:
+        """Return the output that a reference stands for; raises ``InvalidInput`` where it cannot be had."""
+        job, key = reference.output
+        if job not in self._written:
+            # It has no matrix, and so one node of its own name.
+            found = self._tx.runs.outputs(self._run_id, [job])
+            self._written[job] = found.get(job, Outputs()).all
+        if key not in self._written[job]:
+            raise InvalidInput(f"{reference} cannot be had: {job} wrote no {key}")
+        value = self._written[job][key]
+        if value is None:
+            raise InvalidInput(f"{reference} is refused: its value has a secret in it")
+        return value

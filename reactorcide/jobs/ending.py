@@ -33,6 +33,7 @@ def finish(context: JobContext, job: Job, outcome: Outcome, *, log_truncated: bo
             exit_code=outcome.exit_code,
             error=error,
             log_truncated=log_truncated,
+            outputs=outcome.outputs,
             job_changes={
                 "completed_at_ms": ended_at_ms,
                 "exit_code": outcome.exit_code,

@@ -232,6 +232,16 @@ class Runner(Protocol):
         job has moved the directory away.
         """
 
+    def has_path(self, container_id: str, path: str) -> bool:
+        """Tell whether there is anything at a path of a container. Raises ``ContainerGone``."""
+
+    def read_file(self, container_id: str, path: str, max_bytes: int) -> bytes | None:
+        """Return what a file of a container holds; ``None`` where there is nothing at its path.
+
+        No link is followed. Raises ``ContainerGone``, and ``JobFailed`` for what is no regular file, or is
+        larger than ``max_bytes``.
+        """
+
     def remove(self, container_id: str) -> None:
         """Kill and remove a container with its volumes; safe to repeat."""
 

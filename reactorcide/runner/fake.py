@@ -2,7 +2,7 @@
 
 It keeps to the protocol and really holds its "containers", so that a forgotten one shows. A command is
 a line of steps: ``print TEXT``, ``fill BYTES`` of the disk, ``hang``, ``exit CODE``, and ``deaf`` to ignore
-SIGTERM from then on.
+SIGTERM from then on, ``write PATH TEXT`` for a file that has nothing but this text.
 """
 
 import threading
@@ -40,6 +40,7 @@ class FakeContainer:
         self.ended: Exit | None = None
         self.put: list[bytes] = []
         self.disk_bytes = 0
+        self.files: dict[str, bytes] = {}
         self._deaf = False
 
     def run(self) -> None:
@@ -54,6 +55,9 @@ class FakeContainer:
                     self._deaf = True
                 elif verb == "fill":
                     self.disk_bytes = int(rest)
+                elif verb == "write":
+                    path, _, text = rest.partition(" ")
+                    self.files[path] = text.encode()
                 elif verb == "hang":
                     break
                 elif verb == "exit":
@@ -199,6 +203,17 @@ class FakeRunner:
         """See ``Runner.artifacts``; a fake command leaves none."""
         self.check()
         return None
+
+    def has_path(self, container_id: str, path: str) -> bool:
+        """See ``Runner.has_path``."""
+        return path in self._get(container_id).files
+
+    def read_file(self, container_id: str, path: str, max_bytes: int) -> bytes | None:
+        """See ``Runner.read_file``."""
+        data = self._get(container_id).files.get(path)
+        if data is not None and len(data) > max_bytes:
+            raise JobFailed(f"{path} is larger than {max_bytes} bytes")
+        return data
 
     def remove(self, container_id: str) -> None:
         """See ``Runner.remove``."""

@@ -34,6 +34,8 @@ class Evaluation:
     """What is wrong, each with its place; then there are no nodes."""
     skipped: str | None
     """Why the event starts nothing; then there are no nodes."""
+    variables: Mapping[str, str]
+    """The values of ``vars``."""
     nodes: Sequence[Mapping[str, Any]] = field(default_factory=list)
     """See ``evaluation``; in the order of the graph."""
 
@@ -84,6 +86,7 @@ class Evaluator:
             warnings=tuple(answer["warnings"]),
             errors=answer["errors"],
             skipped=answer["skipped"],
+            variables=answer["vars"],
             nodes=answer["nodes"],
         )
 

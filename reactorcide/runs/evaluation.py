@@ -50,6 +50,7 @@ def evaluate(request: Json) -> Json:
         "warnings": [str(problem) for problem in chosen.problems if problem.is_warning],
         "errors": [str(problem) for problem in chosen.errors],
         "skipped": None,
+        "vars": {},
         "nodes": [],
     }
     if answer["errors"]:
@@ -59,6 +60,7 @@ def evaluate(request: Json) -> Json:
         graph = chosen.expand(event, changed, request["vars"])
     except WorkflowError as exc:
         return answer | {"errors": str(exc).splitlines()}
+    answer["vars"] = dict(graph.variables)
     if graph.concurrency is not None:
         answer["errors"].append(_not_yet(chosen.file, "the workflow", "concurrency"))
     for node in graph.nodes:
@@ -91,6 +93,7 @@ def _unknown(file: str, node: Node) -> list[str]:
         f"{file}: {who} has the reference {reference}, which this version cannot replace yet"
         for template in node.job.templates()
         for reference in template.references
+        if reference.source != "needs"
     ]
     return problems
 

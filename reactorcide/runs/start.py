@@ -109,7 +109,7 @@ def start(context: RunContext, user: User, wanted: Start, key: RequestKey | None
     def write(tx: Records) -> tuple[Run, list[Job]]:
         if key is not None:
             tx.request_keys.add(key, user.user_id, run.run_id, now_ms=created_at_ms)
-        tx.runs.add(run, files, nodes)
+        tx.runs.add(run, files, nodes, variables=found.variables)
         tx.audit.add(entry)
         made = dependents.resolve(tx, run.run_id, now_ms=created_at_ms)
         return tx.runs.get(run.run_id), made

@@ -37,6 +37,8 @@ def archive(
 ) -> Iterator[bytes]:
     """Yield an uncompressed GNU tar of what is in ``source``, in chunks of at most ``CHUNK_BYTES``.
 
+    It comes without the end of a tar.
+
     To be unpacked at ``/``: the first entry is the directory ``prefix`` itself (an absolute path in the
     container; mode 0755), the others lie below it in sorted order. All belong to ``uid`` and ``gid``; modes,
     modification times (whole seconds) and the text of symbolic links are kept, and names byte for byte,
@@ -65,17 +67,15 @@ def archive(
     yield bytes(buffer)
 
 
-def empty_directories(paths: Iterable[str], uid: int, gid: int, *, end: bool = True) -> Iterator[bytes]:
-    """Yield a tar of directories (absolute container paths; mode 0755) that belong to ``uid`` and ``gid``.
+def empty_directories(paths: Iterable[str], uid: int, gid: int) -> Iterator[bytes]:
+    """Yield directories (absolute container paths; mode 0755) that belong to ``uid`` and ``gid``.
 
-    With ``end=False`` another tar may follow. Raises nothing.
+    What comes is a tar without its end. Raises nothing.
     """
     for path in paths:
         member = tarfile.TarInfo(path.strip("/"))
         member.type, member.mode, member.uid, member.gid = tarfile.DIRTYPE, 0o755, uid, gid
         yield member.tobuf(tarfile.GNU_FORMAT)
-    if end:
-        yield bytes(2 * tarfile.BLOCKSIZE)
 
 
 @dataclass(slots=True)
@@ -149,7 +149,6 @@ class _Walk:
                         levels.append(self._level(fd, path))
         finally:
             os.close(fd)
-        yield bytes(2 * tarfile.BLOCKSIZE)
 
     def _open_source(self) -> int:
         """Return a descriptor of the source, reached from its root without following a link."""

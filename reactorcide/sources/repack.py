@@ -4,13 +4,15 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import PurePosixPath
 
 from reactorcide.lib.clock import now_ms
-from reactorcide.lib.tar import END, Entry, Tree, write_entry
+from reactorcide.lib.tar import Entry, Tree, write_entry
 
 
 def repack(
     entries: Iterable[Entry], *, prefix: str, uid: int, gid: int, check: Callable[[], None]
 ) -> Iterator[bytes]:
     """Yield an uncompressed tar of ``entries``, to be unpacked at ``/``: they lie below ``prefix``.
+
+    It comes without the end of a tar.
 
     All belong to ``uid`` and ``gid``, and so do the directories that the entries themselves do not name.
     ``check`` is called for every piece, and stops it by raising. Raises what ``entries`` raises.
@@ -31,7 +33,6 @@ def repack(
         for piece in write_entry(entry, below(entry.path), uid=uid, gid=gid, target=target):
             check()
             yield piece
-    yield END
 
 
 def _directory(path: str) -> Entry:

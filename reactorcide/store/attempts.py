@@ -6,6 +6,7 @@ from typing import Any
 
 from reactorcide.domain.errors import IllegalTransition
 from reactorcide.domain.jobs import FINAL, WAITING, AttemptRecord, Job, JobStatus, OpenAttempt, log_key
+from reactorcide.domain.outputs import Outputs
 from reactorcide.store import transitions
 from reactorcide.store.database import Connection, indexed_by
 from reactorcide.store.jobs import Jobs
@@ -117,6 +118,7 @@ class Attempts:
         exit_code: int | None,
         error: str | None,
         log_truncated: bool = False,
+        outputs: Outputs | None = None,
         job_changes: Mapping[str, object],
     ) -> Job | None:
         """Close an attempt and move its job from ``running`` to ``target``.
@@ -124,6 +126,10 @@ class Attempts:
         Where the job has been cancelled meanwhile only the attempt is closed, and ``None`` is returned.
         An attempt that is closed already stays as it is: repeating is harmless.
         """
+
+        changes = dict(job_changes)
+        if outputs is not None:
+            changes["outputs"] = self._sealed.seal_outputs(outputs, job_id)
 
         def work(db: Any) -> dict[str, Any] | None:
             db.execute_sql(_END, (now_ms, exit_code, error, log_truncated, job_id, attempt))
@@ -133,9 +139,7 @@ class Attempts:
                     "UPDATE job SET log_truncated = ? WHERE job_id = ? AND attempt = ?",
                     (True, job_id, attempt),
                 )
-            return transitions.move(
-                db, job_id, target, now_ms, {JobStatus.RUNNING}, job_changes, attempt=attempt
-            )
+            return transitions.move(db, job_id, target, now_ms, {JobStatus.RUNNING}, changes, attempt=attempt)
 
         row = self._db.write(work)
         return None if row is None else self._sealed.job(row)

@@ -183,6 +183,8 @@ class JobRow(_Definition):  # type: ignore[misc]  # the columns of a definition 
     """What the status was before its last change: the UPDATE that changes it returns this."""
     run_id = TextField(null=True)
     node = TextField(null=True)
+    outputs = BlobField(null=True)
+    """Encrypted: what it has written for the jobs that need it. Read where that is asked for, alone."""
 
     class Meta:
         table_name = "job"

@@ -14,7 +14,7 @@ import peewee
 from reactorcide.domain.definition import JOB_FIELDS
 from reactorcide.store.models import JobRow, JSONField
 
-COLUMNS = tuple(JobRow._meta.columns)
+COLUMNS = tuple(name for name in JobRow._meta.columns if name != "outputs")
 COLUMN_LIST = ", ".join(COLUMNS)
 _JSON_COLUMNS = tuple(name for name, column in JobRow._meta.columns.items() if isinstance(column, JSONField))
 _BOOLEAN_COLUMNS = tuple(

@@ -5,12 +5,13 @@ other running.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from reactorcide.domain.errors import NotFound
 from reactorcide.domain.jobs import JobStatus
+from reactorcide.domain.outputs import Outputs
 from reactorcide.domain.runs import JobTemplate, Node, NodeState, Run, RunFilter, RunSource, RunStatus
 from reactorcide.domain.secrets import redacted_url
 from reactorcide.store import events, projects
@@ -31,6 +32,10 @@ _NODES = (
     "WHERE node.run_id = ? ORDER BY node.position"
 )
 _SAVE_NODE = "UPDATE node SET state = ?, reason = ?, job_id = ?, jobs = ? WHERE run_id = ? AND name = ?"
+_OUTPUTS = (
+    "SELECT node.name, job.job_id, job.outputs FROM node JOIN job ON job.job_id = node.job_id "
+    "WHERE node.run_id = ? AND job.outputs IS NOT NULL"
+)
 _OPEN = (
     "SELECT run_id FROM run WHERE completed_at_ms IS NULL AND updated_at_ms <= ? AND run_id > ? "
     "ORDER BY run_id LIMIT ?"
@@ -49,15 +54,24 @@ class Runs:
         self._db = db
         self._sealed = sealed
 
-    def add(self, run: Run, files: Mapping[str, str], nodes: Sequence[tuple[Node, JobTemplate]] = ()) -> Run:
+    def add(
+        self,
+        run: Run,
+        files: Mapping[str, str],
+        nodes: Sequence[tuple[Node, JobTemplate]] = (),
+        *,
+        variables: Mapping[str, str] | None = None,
+    ) -> Run:
         """Insert a run with its nodes, in the order of the graph; returns it with its number.
 
-        ``files`` are those that the workflow was read from.
+        ``files`` are those that the workflow was read from, ``variables`` the values of its ``vars``.
         """
 
         def work(db: Any) -> Run:
             numbered = replace(run, number=self._next_number(db, run))
-            secret = json.dumps({"git_url": run.source.git_url, "files": dict(files)})
+            secret = json.dumps(
+                {"git_url": run.source.git_url, "files": dict(files), "vars": dict(variables or {})}
+            )
             row = {
                 **_run_row(numbered),
                 "event": RunRow.event.db_value(dict(run.event)),
@@ -154,10 +168,26 @@ class Runs:
         template: JobTemplate = json.loads(self._sealed.open_text(bytes(data), _owner(run_id, node)))
         return template
 
+    def outputs(self, run_id: str, job_names: Collection[str]) -> dict[str, Outputs]:
+        """Return what the newest jobs of some nodes have written, by the name of the node.
+
+        The nodes are those of the jobs of the workflow with these names, in the order of the graph.
+        """
+        sql = f"{_OUTPUTS} AND node.job_name IN ({', '.join('?' * len(job_names))}) ORDER BY node.position"
+        with self._db.read() as db:
+            rows = db.execute_sql(sql, (run_id, *job_names)).fetchall()
+        return {name: self._sealed.open_outputs(bytes(data), job_id) for name, job_id, data in rows}
+
     def files(self, run_id: str) -> dict[str, str]:
         """Return the files that a run's workflow was read from, by path."""
         files: dict[str, str] = self._opened(run_id)["files"]
         return files
+
+    def variables(self, run_id: str) -> dict[str, str]:
+        """Return the values of the ``vars`` of a run."""
+        # A run that an older version has started has none.
+        variables: dict[str, str] = self._opened(run_id).get("vars", {})
+        return variables
 
     def git_url(self, run_id: str) -> str | None:
         """Return the URL of a run's repository, with its credentials."""

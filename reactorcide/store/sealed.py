@@ -9,6 +9,7 @@ from typing import Any
 from reactorcide.domain.definition import JobDefinition
 from reactorcide.domain.errors import StoreError
 from reactorcide.domain.jobs import Job, JobStatus
+from reactorcide.domain.outputs import Outputs
 from reactorcide.domain.secrets import (
     REDACTED,
     redacted_services,
@@ -25,6 +26,7 @@ _NO_COLUMNS = ("definition", "status", "is_cut")
 JOB_FIELDS = tuple(item.name for item in fields(Job) if item.name not in _NO_COLUMNS)
 _EVENTS_OF = "events of "
 """Before the id of a user: no id of a job begins like this."""
+_OUTPUTS_OF = "outputs of "
 
 
 class SealedFields:
@@ -84,6 +86,14 @@ class SealedFields:
     def open_text(self, data: bytes, owner: str) -> str:
         """Return the text that was sealed for ``owner``; raises ``StoreError`` where it is damaged."""
         return self._vault.decrypt(data, owner)
+
+    def seal_outputs(self, outputs: Outputs, job_id: str) -> bytes:
+        """Return what a job has written, encrypted."""
+        return self.seal_text(json.dumps([outputs.values, outputs.variables]), _OUTPUTS_OF + job_id)
+
+    def open_outputs(self, data: bytes, job_id: str) -> Outputs:
+        """Return what ``seal_outputs`` has sealed for a job; raises ``StoreError`` where it is damaged."""
+        return Outputs(*json.loads(self.open_text(data, _OUTPUTS_OF + job_id)))
 
     def mac(self, data: bytes) -> bytes:
         """Return what tells ``data`` from all else, to whoever has the key."""

@@ -11,6 +11,7 @@ from reactorcide.domain.artifacts import Artifact
 from reactorcide.domain.errors import ObjectStoreError
 from reactorcide.domain.jobs import Job, OpenAttempt, Outcome, artifacts_prefix, service_log_key
 from reactorcide.domain.reports import JobReport
+from reactorcide.domain.runs import RunFiles
 from reactorcide.domain.secrets import secrets_of
 from reactorcide.jobs import (
     JobContext,
@@ -19,6 +20,7 @@ from reactorcide.jobs import (
     ending,
     images,
     lifecycle,
+    needs,
     read,
     reports,
     sources,
@@ -124,6 +126,10 @@ class LocalPort:
     def source(self, job: Job) -> Iterator[Entry] | None:
         """See ``WorkerPort.source``."""
         return sources.entries(self._context, job.definition)
+
+    def run_files(self, job: Job) -> RunFiles | None:
+        """See ``WorkerPort.run_files``."""
+        return needs.run_files(self._context, job)
 
     def image_pulled(self, image: str, image_id: str) -> None:
         """See ``WorkerPort.image_pulled``."""

@@ -7,6 +7,7 @@ from typing import Protocol
 from reactorcide.domain.artifacts import Artifact
 from reactorcide.domain.jobs import Job, OpenAttempt, Outcome
 from reactorcide.domain.reports import JobReport
+from reactorcide.domain.runs import RunFiles
 from reactorcide.lib.tar import Entry
 from reactorcide.logs.writer import LogWriter
 
@@ -86,6 +87,12 @@ class WorkerPort(Protocol):
         """Return the files of an uploaded source, or of another job's artifacts; ``None`` without either.
 
         Raises ``JobFailed``, also while they are read, where they cannot be had.
+        """
+
+    def run_files(self, job: Job) -> RunFiles | None:
+        """Return what a job gets of its run; ``None`` where it is of none.
+
+        Raises ``JobFailed``, also while it is read, for artifacts that cannot be had.
         """
 
     def image_pulled(self, image: str, image_id: str) -> None:

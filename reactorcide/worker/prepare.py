@@ -1,17 +1,19 @@
 """Getting a job's source ready to be put into its container."""
 
+import json
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 
 from reactorcide.domain.definition import JobDefinition
 from reactorcide.domain.errors import InfrastructureError, InvalidInput, JobFailed
-from reactorcide.domain.jobs import ARTIFACTS_DIR, Job
-from reactorcide.domain.runs import Commit
-from reactorcide.lib.tar import Entry
+from reactorcide.domain.jobs import ARTIFACTS_DIR, NEEDS_DIR, OUTPUT_FILE, VARIABLES_FILE, Job
+from reactorcide.domain.runs import Commit, RunFiles
+from reactorcide.lib.clock import now_ms
+from reactorcide.lib.tar import END, Entry, write_entry
 from reactorcide.sources.addresses import AddressRules
 from reactorcide.sources.archive import archive, empty_directories
 from reactorcide.sources.git import GitLimits, check_out_folders, checkout
@@ -40,6 +42,8 @@ class Source:
     env: Mapping[str, str] = field(default_factory=dict)
     entries: Iterator[Entry] | None = None
     """The files, where they lie in no directory."""
+    of_run: RunFiles | None = None
+    """What it gets besides, where it is a job of a run."""
 
     def tar(self, owner: Callable[[], tuple[int, int]]) -> Iterator[bytes] | None:
         """Return the files as a tar stream, ``None`` where there are none to be put.
@@ -53,20 +57,29 @@ class Source:
             inside = (self.code_dir + "/", "/job/")
             mine = [path for path in (self.code_dir, self.job_dir) if (path + "/").startswith(inside)]
             mine.append(ARTIFACTS_DIR)
+        parts: list[Iterable[bytes]] = [empty_directories(mine, uid, gid)] if mine else []
         if self.entries is not None:
-            repacked = repack(self.entries, prefix=self.code_dir, uid=uid, gid=gid, check=self.check)
-            return chain(empty_directories(mine, uid, gid, end=False), repacked)
-        if self.directory is None:
-            return empty_directories(mine, uid, gid) if mine else None
-        files = archive(
-            self.directory,
-            prefix=self.code_dir,
-            uid=uid,
-            gid=gid,
-            forbidden=self.forbidden,
-            check=self.check,
-        )
-        return chain(empty_directories(mine, uid, gid, end=False), files)
+            parts.append(repack(self.entries, prefix=self.code_dir, uid=uid, gid=gid, check=self.check))
+        elif self.directory is not None:
+            files = archive(
+                self.directory,
+                prefix=self.code_dir,
+                uid=uid,
+                gid=gid,
+                forbidden=self.forbidden,
+                check=self.check,
+            )
+            parts.append(files)
+        of_run = self.of_run
+        if of_run is not None:
+            if of_run.artifacts is not None:
+                needed = repack(of_run.artifacts, prefix=NEEDS_DIR, uid=uid, gid=gid, check=self.check)
+                parts.append(needed)
+            # Where nothing else is put in, that would cost a fifth of the job.
+            if parts or of_run.variables:
+                parts.append(_file(VARIABLES_FILE, json.dumps(dict(of_run.variables)).encode(), uid, gid))
+                parts.append(_file(OUTPUT_FILE, b"", uid, gid))
+        return chain(*parts, [END]) if parts else None
 
 
 class Preparation:
@@ -153,7 +166,8 @@ class Preparation:
             raise JobFailed(f"the source cannot be used any more: {exc}") from exc
         if definition.source_type == "git":
             with self._workspace(f"{job.job_id}-") as workspace:
-                yield self._git_source(job, workspace, log, interrupt, deadline, check)
+                source = self._git_source(job, workspace, log, interrupt, deadline, check)
+                yield replace(source, of_run=port.run_files(job))
             return
         directory = None
         if definition.source_path is not None:
@@ -165,6 +179,7 @@ class Preparation:
             self._roots.forbidden_identity(),
             check=check,
             entries=port.source(job),
+            of_run=port.run_files(job),
         )
 
     @contextmanager
@@ -211,6 +226,13 @@ class Preparation:
         return Source(
             definition.code_dir, definition.job_dir, SourceDirectory(workspace), None, check=check, env=env
         )
+
+
+def _file(path: str, content: bytes, uid: int, gid: int) -> Iterator[bytes]:
+    entry = Entry(
+        path=path, kind="file", size_bytes=len(content), chunks=[content], modified_s=now_ms() // 1000
+    )
+    return write_entry(entry, path.strip("/"), uid=uid, gid=gid)
 
 
 def _read_file(path: Path) -> bytes:

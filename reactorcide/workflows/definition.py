@@ -181,7 +181,7 @@ def _define(
         file=workflow.file,
         problems=problems.sorted(),
         description=header.get("description", ""),
-        graph=Graph(tuple(nodes), header.get("concurrency")),
+        graph=Graph(tuple(nodes), header.get("concurrency"), reader.scope.vars),
         trigger=trigger,
         paths=header.get("paths", ANY_PATHS),
         _written=workflow,

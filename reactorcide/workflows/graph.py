@@ -29,6 +29,8 @@ class Graph:
     nodes: tuple[Node, ...]
     concurrency: Concurrency | None = None
     """The group of the whole run."""
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """The values of ``vars``."""
 
     @cached_property
     def by_name(self) -> Mapping[str, Node]:

@@ -12,10 +12,6 @@ from dataclasses import dataclass, field
 from reactorcide.domain.runs import NodeState, RunStatus
 from reactorcide.workflows.graph import Graph, Node
 from reactorcide.workflows.model import Condition
-from reactorcide.workflows.references import Reference, Template
-
-Outputs = Mapping[str, str | None]
-"""What a node wrote, by key; ``None`` for a value with a secret in it, which is not handed on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +32,10 @@ class Resolution:
     """The nodes that end without one."""
 
 
-def resolve(
-    graph: Graph, states: Mapping[str, NodeState], outputs: Mapping[str, Outputs] | None = None
-) -> Resolution:
+def resolve(graph: Graph, states: Mapping[str, NodeState]) -> Resolution:
     """Return what follows from where the nodes stand; a node that is not in ``states`` is waiting.
 
-    ``outputs`` are those of nodes that are over. Repeating it with the same states gives the same. Costs time
-    linear in nodes and needs.
+    Repeating it with the same states gives the same. Costs time linear in nodes and needs.
     """
     now = {node.name: states.get(node.name, NodeState.WAITING) for node in graph.nodes}
     active = Counter(node.job_name for node in graph.nodes if now[node.name] is NodeState.ACTIVE)
@@ -61,7 +54,7 @@ def resolve(
         if node.skipped is not None:
             change: Change | None = Change(NodeState.SKIPPED, node.skipped)
         elif all(need.is_over for need in needs):
-            change = _change(node, needs, graph, outputs or {})
+            change = _change(node, needs)
         else:
             continue
         if change is not None:
@@ -123,7 +116,7 @@ def _has_failed(node: Node, state: NodeState) -> bool:
     return state in (NodeState.FAILED, NodeState.CANCELLED) and not node.job.allow_failure
 
 
-def _change(node: Node, needs: list[_Summary], graph: Graph, outputs: Mapping[str, Outputs]) -> Change | None:
+def _change(node: Node, needs: list[_Summary]) -> Change | None:
     """Return what becomes of a node without running, once its needs are over; ``None`` where it is ready."""
     failed = [name for need in needs for name in need.failed]
     skipped = [name for need in needs for name in need.skipped]
@@ -134,30 +127,7 @@ def _change(node: Node, needs: list[_Summary], graph: Graph, outputs: Mapping[st
         return Change(NodeState.SKIPPED, f"{listed(skipped)} was skipped")
     if condition is Condition.ANY_FAILED and not failed:
         return Change(NodeState.SKIPPED, "nothing that it needs has failed")
-    return _unwritten(node, graph, outputs)
-
-
-def _unwritten(node: Node, graph: Graph, outputs: Mapping[str, Outputs]) -> Change | None:
-    """Return the failure of a node that asks for an output that is not there."""
-    for reference in references_of(node):
-        job, key = reference.output
-        written = outputs.get(graph.by_job[job][0], {})
-        if key not in written:
-            return Change(NodeState.FAILED, f"{reference} cannot be had: {job} wrote no {key}")
-        if written[key] is None:
-            return Change(NodeState.FAILED, f"{reference} is refused: its value has a secret in it")
     return None
-
-
-def references_of(node: Node) -> tuple[Reference, ...]:
-    """Return the outputs of other nodes that a node asks for, each once."""
-    job = node.job
-    templates: list[Template] = [job.image] if job.image else []
-    templates += job.environment.values()
-    for service in job.services.values():
-        templates += service.environment.values()
-    found = (reference for template in templates for reference in template.references)
-    return tuple(dict.fromkeys(reference for reference in found if reference.source == "needs"))
 
 
 def listed(names: list[str]) -> str:

@@ -17,9 +17,9 @@ TEXT = """
 name: CI
 on: push
 jobs:
-  build: {command: echo built}
+  build: {command: echo v=one >$REACTORCIDE_OUTPUT}
   lint: {command: exit 3}
-  test: {needs: [build], matrix: {n: [1, 2]}, command: "true"}
+  test: {needs: [build], matrix: {n: [1, 2]}, env: {V: "${needs.build.v}"}, command: test $V = one}
   publish: {needs: [test, lint], command: "true"}
   report: {needs: [publish], condition: always, command: "true"}
 """
@@ -49,7 +49,15 @@ def assert_ended(api: Client, *, attempt: int = 1) -> None:
 
 
 @pytest.mark.parametrize(
-    "point", ["run-committed", "submit-task-made", "log-sealed", "dependents-committed", "finish-written"]
+    "point",
+    [
+        "run-committed",
+        "submit-task-made",
+        "command-ended",
+        "log-sealed",
+        "dependents-committed",
+        "finish-written",
+    ],
 )
 def test_a_run_survives_a_kill_at(
     point: str, new_service: NewService, engine: docker.APIClient, tmp_path: Path

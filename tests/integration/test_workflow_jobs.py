@@ -1,5 +1,6 @@
 """What the jobs of a workflow have beside them, and get of each other, on the real engine."""
 
+import json
 import uuid
 from collections.abc import Callable
 
@@ -71,3 +72,121 @@ def test_a_service_that_is_not_ready_fails_the_node(api: Client, run: NewRun) ->
 """)
     assert statuses(ended) == {"ask": "failed", "after": "skipped"}
     assert error_of(api, ended, "ask") == "service db was not ready after 1 s"
+
+
+OUTPUTS = """
+  build:
+    command: |
+      test -f $REACTORCIDE_OUTPUT && test "$(cat $RC_WF_VARS_FILE)" = '{"word": "hello"}'
+      echo 'version=1.2; touch /tmp/x #' >> $REACTORCIDE_OUTPUT
+      echo 'image=IMAGE' >> $REACTORCIDE_OUTPUT
+      echo 'line="]}: ${needs.build.version}' >> $RC_WF_OUTPUT_FILE
+  original:
+    checkout: false
+    command: printf '{"vars":{"tag":"v%s"},"outputs":{"n":3.10}}' 1 > $RC_WF_OUTPUT_FILE
+  use:
+    needs: [build, original]
+    image: "${needs.build.image}"
+    services: {other: {image: "${needs.build.image}", command: sleep 60, env: {A: "${needs.build.version}"}}}
+    environment:
+      VERSION: "v${needs.build.version}"
+      LINE: "${needs.build.line}"
+      N: "${needs.original.n} ${needs.original.tag}"
+    command: |
+      echo "$VERSION|$LINE|$N"
+      test ! -e /tmp/x
+      cat $RC_WF_VARS_FILE
+  last: {needs: [use], checkout: false, command: cat $RC_WF_VARS_FILE}
+"""
+
+
+def test_jobs_read_what_others_have_written(api: Client, run: NewRun, images: Images) -> None:
+    ended = run(OUTPUTS)
+    assert ended["status"] == "completed", ended
+    first, _, variables = log_of(api, ended, "use").rpartition("\n")
+    version, line = "1.2; touch /tmp/x #", '"]}: ${needs.build.version}'
+    assert first.endswith(f"v{version}|{line}|3.10 v1")
+    given = {
+        "word": "hello",
+        "tag": "v1",
+        "build.version": version,
+        "build.image": images.default,
+        "build.line": line,
+        "original.n": "3.10",
+    }
+    assert json.loads(variables) == given
+    # Also what comes from further up.
+    assert json.loads(log_of(api, ended, "last")) == given
+    job = api.job({"job_id": node(ended, "use")["job_id"]})
+    assert job["services"]["other"]["environment"] == {"A": version}
+
+
+def test_a_user_who_is_not_root_writes_outputs(api: Client, run: NewRun, images: Images) -> None:
+    ended = run(f"""
+  a: {{image: {images.user_1000}, checkout: false, command: echo v=$(id -u) >$REACTORCIDE_OUTPUT}}
+  b: {{needs: [a], env: {{V: "${{needs.a.v}}"}}, command: echo uid $V}}
+""")
+    assert log_of(api, ended, "b").endswith("uid 1000\n")
+
+
+@pytest.mark.parametrize(
+    ("command", "error"),
+    [
+        ("ln -sf /etc/passwd $F", "/job/workflow-output is no regular file"),
+        ("rm -f $F; mkfifo $F", "/job/workflow-output is no regular file"),
+        ("rm -f $F; mkdir $F", "/job/workflow-output is no regular file"),
+        ("dd if=/dev/zero of=$F bs=1 count=1 seek=100G", "/job/workflow-output is larger than 64 KiB"),
+        (r"printf 'a=\377' >$F", "its outputs cannot be read: /job/workflow-output is not UTF-8"),
+        (
+            "echo no >$F; exit 3",
+            "exit code 3; its outputs cannot be read: /job/workflow-output has in line 1",
+        ),
+        ("echo [] > /job/triggers.json", "it left /job/triggers.json, which starts no jobs here; name them"),
+    ],
+)
+def test_outputs_that_cannot_be_read_fail_the_job(api: Client, run: NewRun, command: str, error: str) -> None:
+    ended = run("  a:\n    command: |\n      F=$REACTORCIDE_OUTPUT\n      " + command + "\n")
+    assert statuses(ended) == {"a": "failed"}
+    assert error_of(api, ended, "a").startswith(error)
+    assert error.split("; ")[0] in log_of(api, ended, "a")
+
+
+def test_an_output_that_is_not_there_fails_the_node_that_wants_it(api: Client, run: NewRun) -> None:
+    ended = run("""
+  a:
+    env: {MY_TOKEN: tok-12345}
+    command: printf "t=my $MY_TOKEN\\nv=1\\ni=A\\n" >$REACTORCIDE_OUTPUT
+  unwritten: {needs: [a], env: {V: "${needs.a.w}"}, command: "true"}
+  secret: {needs: [a], env: {V: "${needs.a.t}"}, command: "true"}
+  image: {needs: [a], image: "x/${needs.a.i}", command: "true"}
+  good: {needs: [a], env: {V: "${needs.a.v}"}, command: test $V = 1}
+  after: {needs: [unwritten], command: "true"}
+""")
+    assert statuses(ended) == {
+        "a": "completed",
+        "unwritten": "failed",
+        "secret": "failed",
+        "image": "failed",
+        "good": "completed",
+        "after": "skipped",
+    }
+    assert node(ended, "unwritten")["reason"] == "${needs.a.w} cannot be had: a wrote no w"
+    assert node(ended, "secret")["reason"] == "${needs.a.t} is refused: its value has a secret in it"
+    assert node(ended, "image")["reason"] == "its image 'x/A' is no image reference"
+    assert "outputs with a secret in them are not handed on: t\n" in log_of(api, ended, "a")
+
+
+def test_a_repeated_job_hands_on_what_it_has_written_this_time(
+    api: Client, run: NewRun, service: Service
+) -> None:
+    ended = run("""
+  a: {command: "test -n \\"$X\\" || echo v=$REACTORCIDE_JOB_ID >$REACTORCIDE_OUTPUT"}
+  b: {needs: [a], env: {V: "${needs.a.v}"}, command: echo by $V; exit 1}
+""")
+    first = node(ended, "a")["job_id"]
+    for only in ("failed", "all"):
+        repeated = api.request("POST", f"runs/{ended['run_id']}/rerun", json={"only": only}).json()
+        ended = over(api, repeated)
+        writer = node(ended, "a")["job_id"]
+        assert (writer == first) is (only == "failed")
+        assert f"by {writer}\n" in log_of(api, ended, "b")

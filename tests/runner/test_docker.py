@@ -821,6 +821,8 @@ CALLS: dict[str, Callable[[DockerRunner, str], object]] = {
     "owner": DockerRunner.owner,
     "artifacts": DockerRunner.artifacts,
     "is_acknowledged": DockerRunner.is_acknowledged,
+    "has_path": lambda runner, container_id: runner.has_path(container_id, "/x"),
+    "read_file": lambda runner, container_id: runner.read_file(container_id, "/x", 1),
     "disk_bytes": DockerRunner.disk_bytes,
     "copy_bytes": DockerRunner.copy_bytes,
     "wait": lambda runner, container_id: runner.wait(container_id, 1, None),

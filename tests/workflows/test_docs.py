@@ -10,8 +10,10 @@ TEXT = (Path(__file__).parents[2] / "docs" / "workflows.md").read_text(encoding=
 NOT_SHOWN = {"description", "cpu_limit", "memory_limit", "run_as"}
 
 
-def test_its_example_checks() -> None:
-    (example,) = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
+def test_its_examples_check() -> None:
+    example, *jobs = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
+    for text in jobs:
+        assert define(f"name: CI\non: push\njobs:\n{text}").problems == ()
 
     assert define(example).problems == ()
     assert [node.name for node in define(example).graph.nodes] == ["test (3.10)", "test (3.13)", "publish"]

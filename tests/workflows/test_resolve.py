@@ -1,7 +1,5 @@
 """What becomes of nodes when others end."""
 
-from collections.abc import Mapping
-
 import pytest
 
 from reactorcide.domain.jobs import JobStatus
@@ -112,28 +110,6 @@ def test_max_parallel_bounds_the_combinations_that_run() -> None:
     assert resolve(wide, {}).ready == ("a (1)", "a (2)")
     assert resolve(wide, {"a (1)": A, "a (2)": A}).ready == ()
     assert resolve(wide, {"a (1)": F, "a (2)": A}).ready == ("a (3)",)
-
-
-@pytest.mark.parametrize(
-    ("outputs", "expected"),
-    [
-        ({"a": {"v": "1"}}, None),
-        ({"a": {"w": "1"}}, "${needs.a.v} cannot be had: a wrote no v"),
-        ({}, "${needs.a.v} cannot be had: a wrote no v"),
-        ({"a": {"v": None}}, "${needs.a.v} is refused: its value has a secret in it"),
-    ],
-)
-def test_an_output_that_is_not_there_fails_the_node(
-    outputs: Mapping[str, Mapping[str, str | None]], expected: str | None
-) -> None:
-    asking = graph(a="", b="needs: a, environment: {V: '${needs.a.v}'}", c="needs: b")
-
-    found = resolve(asking, {"a": C}, outputs)
-
-    assert found.ready == (("b",) if expected is None else ())
-    assert found.changes == (
-        {} if expected is None else {"b": Change(F, expected), "c": Change(SF, "b did not succeed")}
-    )
 
 
 def test_the_status_of_a_run() -> None:

@@ -8,9 +8,9 @@ import docker
 import docker.utils
 import requests
 
-from reactorcide.domain.errors import JobFailed
+from reactorcide.domain.errors import EngineUnavailable, JobFailed
 from reactorcide.lib.sizes import format_size
-from reactorcide.lib.tar import read_tar
+from reactorcide.lib.tar import DamagedTar, read_tar
 from reactorcide.runner import ContainerGone
 from reactorcide.runner.docker.client import API_TIMEOUT_S, closed_on_error
 from reactorcide.runner.docker.errors import gone_if_missing, translated
@@ -24,12 +24,48 @@ _GO_MODE_TYPE = 0x8F280000
 
 
 def modified_at(api: Any, container_id: str, path: str) -> str:
-    """Return when a path was modified last, by the engine's clock; the SDK has no typed call for this."""
-    response = api.head(
-        api._url("/containers/{0}/archive", container_id), params={"path": path}, timeout=API_TIMEOUT_S
-    )
+    """Return when a path was modified last, by the engine's clock."""
+    response = _head(api, container_id, path)
     api._raise_for_status(response)
     return str(_stat(response)["mtime"])
+
+
+def look(api: Any, container_id: str, path: str) -> dict[str, Any] | None:
+    """Return the engine's description of a path, no link followed; ``None`` where there is nothing."""
+    with gone_if_missing(container_id), translated(f"look at {path}"):
+        response = _head(api, container_id, path)
+        if response.status_code == 404:
+            check_exists(api, container_id)
+            return None
+        api._raise_for_status(response)
+    return _stat(response)
+
+
+def read_file(api: Any, container_id: str, path: str, max_bytes: int) -> bytes | None:
+    """See ``Runner.read_file``."""
+    # The engine would read the whole of what may be very large, or has no end, to put it into a tar.
+    stat = look(api, container_id, path)
+    if stat is None:
+        return None
+    if stat["mode"] & _GO_MODE_TYPE:
+        raise JobFailed(f"{path} is no regular file")
+    if stat["size"] > max_bytes:
+        raise JobFailed(f"{path} is larger than {format_size(max_bytes)}")
+    response = open_archive(api, container_id, path)
+    if response is None:
+        return None
+    try:
+        return b"".join(b"".join(entry.chunks) for entry in read_tar(chunks(response)))
+    except DamagedTar as exc:
+        raise EngineUnavailable(f"{path} could not be read from the Docker Engine: {exc}") from exc
+
+
+def _head(api: Any, container_id: str, path: str) -> requests.Response:
+    # The SDK has no typed call for this.
+    response: requests.Response = api.head(
+        api._url("/containers/{0}/archive", container_id), params={"path": path}, timeout=API_TIMEOUT_S
+    )
+    return response
 
 
 def open_archive(api: Any, container_id: str, path: str) -> requests.Response | None:
@@ -52,7 +88,7 @@ def open_archive(api: Any, container_id: str, path: str) -> requests.Response | 
 
 def chunks(response: requests.Response) -> Generator[bytes, None, None]:
     """Yield the bytes of an opened archive, and close it."""
-    with response, translated("read the artifacts"):
+    with response, translated("read files of the container"):
         yield from response.iter_content(_CHUNK_BYTES)
 
 

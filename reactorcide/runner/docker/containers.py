@@ -345,6 +345,14 @@ class DockerRunner:
             raise JobFailed(f"{ARTIFACTS_DIR} is not there any more: the command has moved or removed it")
         return archives.chunks(response)
 
+    def has_path(self, container_id: str, path: str) -> bool:
+        """See ``Runner.has_path``."""
+        return archives.look(self._client.api(), container_id, path) is not None
+
+    def read_file(self, container_id: str, path: str, max_bytes: int) -> bytes | None:
+        """See ``Runner.read_file``."""
+        return archives.read_file(self._client.api(), container_id, path, max_bytes)
+
     def remove(self, container_id: str) -> None:
         """See ``Runner.remove``."""
         self._artifacts_created_at.pop(container_id, None)

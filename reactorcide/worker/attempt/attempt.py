@@ -16,7 +16,7 @@ from reactorcide.domain.errors import (
     ReactorcideError,
 )
 from reactorcide.domain.images import with_tag
-from reactorcide.domain.jobs import ARTIFACTS_DIR, Job, OpenAttempt, Outcome
+from reactorcide.domain.jobs import ARTIFACTS_DIR, OUTPUT_FILE, VARIABLES_FILE, Job, OpenAttempt, Outcome
 from reactorcide.lib.clock import now_ms
 from reactorcide.lib.sizes import format_size
 from reactorcide.logs.masking import hide_in_own_log
@@ -27,6 +27,7 @@ from reactorcide.worker.attempt.container import Container, Progress, gone_becau
 from reactorcide.worker.attempt.ending import Ending
 from reactorcide.worker.attempt.limits import Limits
 from reactorcide.worker.attempt.output import Recorder
+from reactorcide.worker.attempt.outputs import read_outputs
 from reactorcide.worker.attempt.patience import Patience
 from reactorcide.worker.attempt.report import Report
 from reactorcide.worker.attempt.services import Services
@@ -371,7 +372,14 @@ class Attempt:
         for problem in problems:
             _say(log_writer, problem)
         self._services.keep_logs(partial(_say, log_writer))
-        artifacts_key = None
+        artifacts_key = outputs = None
+        if self.job.run_id is not None:
+            try:
+                outputs = read_outputs(self.job, self._container, partial(_say, log_writer))
+            except (InfrastructureError, JobFailed, ContainerGone) as exc:
+                reason = gone_because(exc) if isinstance(exc, ContainerGone) else str(exc)
+                problems.append(reason)
+                _say(log_writer, reason)
         try:
             artifacts_key = collect(
                 self._port,
@@ -388,7 +396,10 @@ class Attempt:
             _say(log_writer, problems[-1])
         crashpoints.reached("artifacts-stored")
         return Outcome(
-            exit_code=ended.exit_code, error="; ".join(problems) or None, artifacts_object_key=artifacts_key
+            exit_code=ended.exit_code,
+            error="; ".join(problems) or None,
+            artifacts_object_key=artifacts_key,
+            outputs=outputs,
         )
 
     def _container_lost(self, exc: ContainerGone) -> str:
@@ -413,6 +424,11 @@ def _say(log_writer: LogWriter, sentence: str) -> None:
 def _service_env(job: Job) -> dict[str, str]:
     """Return the variables that every job gets."""
     definition = job.definition
+    of_run = {
+        "REACTORCIDE_OUTPUT": OUTPUT_FILE,
+        "RC_WF_OUTPUT_FILE": OUTPUT_FILE,
+        "RC_WF_VARS_FILE": VARIABLES_FILE,
+    }
     return {
         "CI": "true",
         "REACTORCIDE": "true",
@@ -422,4 +438,5 @@ def _service_env(job: Job) -> dict[str, str]:
         "REACTORCIDE_ATTEMPT": str(job.attempt),
         "REACTORCIDE_CODE_DIR": definition.code_dir,
         "REACTORCIDE_ARTIFACTS_DIR": ARTIFACTS_DIR,
+        **(of_run if job.run_id is not None else {}),
     }

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Generator, Mapping
 from enum import Enum, auto
 from time import monotonic
+from typing import TypeVar
 
 from reactorcide import crashpoints
 from reactorcide.domain.errors import (
@@ -31,6 +32,8 @@ from reactorcide.runner.handover import MAX_UNACKNOWLEDGED_BYTES, NOT_HANDED_OVE
 from reactorcide.worker.attempt.patience import Patience
 from reactorcide.worker.background import Background
 from reactorcide.worker.interrupt import Interrupt
+
+T = TypeVar("T")
 
 log = logging.getLogger("reactorcide.worker")
 
@@ -305,6 +308,25 @@ class Container:
     def artifacts(self) -> Generator[bytes, None, None] | None:
         """Return what the command has left as a tar; see ``Runner.artifacts``."""
         return self._runner.artifacts(self.container_id)
+
+    def read_file(self, path: str, max_bytes: int) -> bytes | None:
+        """Return what a file holds that the command has left; see ``Runner.read_file``."""
+        return self._insistently(lambda: self._runner.read_file(self.container_id, path, max_bytes))
+
+    def has_path(self, path: str) -> bool:
+        """Tell whether the command has left anything at a path."""
+        return self._insistently(lambda: self._runner.has_path(self.container_id, path))
+
+    def _insistently(self, call: Callable[[], T]) -> T:
+        """Return what ``call`` returns, repeated where the engine was away, or for some times fails."""
+        for _ in range(_COPY_TRIES - 1):
+            try:
+                return call()
+            except EngineUnavailable as exc:
+                log.warning("asking the engine again: %s", exc, extra=self._log_fields)
+                self._patiently.rest()
+                self._patiently(self.check_engine)
+        return call()
 
     def remove(self) -> None:
         """Have the container and its services' removed later; where that fails a sweep does it."""
