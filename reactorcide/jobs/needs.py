@@ -1,14 +1,21 @@
 """What a job of a run is given of the jobs before it."""
 
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from reactorcide.domain.artifacts import Artifact
+from reactorcide.domain.errors import JobFailed, ObjectNotFound
 from reactorcide.domain.jobs import Job
 from reactorcide.domain.runs import Node, RunFiles
-from reactorcide.jobs import StoredJobs
+from reactorcide.jobs import StoredJobs, read
+from reactorcide.lib.tar import MAX_NAME_BYTES, Entry
 
 
 def run_files(context: StoredJobs, job: Job) -> RunFiles | None:
     """Return what a job gets of its run; ``None`` where it is of none.
 
-    While it runs nothing of it can change: only a run that is over is repeated.
+    While it runs nothing of it can change: only a run that is over is repeated. Raises ``JobFailed``, also
+    while the artifacts are read, for those that a needed job has not left, or that are gone.
     """
     if job.run_id is None:
         return None
@@ -20,10 +27,13 @@ def run_files(context: StoredJobs, job: Job) -> RunFiles | None:
         # As the first Reactorcide has it: what is written as a var, and all else by the name of its job.
         found = {**written.variables, **{f"{name}.{key}": value for key, value in written.values.items()}}
         variables |= {key: value for key, value in found.items() if value is not None}
-    return RunFiles(variables=variables)
+    # A run that an older version has started has none.
+    wanted = runs.template(job.run_id, node.name).get("artifacts_from", ())
+    left = [_left(context, item) for item in nodes if item.job_name in wanted]
+    return RunFiles(variables=variables, artifacts=_entries(context, left) if left else None)
 
 
-def _before(node: Node, nodes: list[Node]) -> set[str]:
+def _before(node: Node, nodes: Sequence[Node]) -> Collection[str]:
     """Return the names of the jobs that are over before a node starts."""
     names = set(node.needs)
     # Each comes after those that it needs.
@@ -31,3 +41,54 @@ def _before(node: Node, nodes: list[Node]) -> set[str]:
         if item.job_name in names:
             names.update(item.needs)
     return names
+
+
+@dataclass(frozen=True, slots=True)
+class _Left:
+    """What a node has left, and the directory that it goes to."""
+
+    node: Node
+    job: Job
+    artifacts: Sequence[Artifact]
+    directory: str
+
+
+def _left(context: StoredJobs, node: Node) -> _Left:
+    if node.job_id is None:
+        raise JobFailed(f"artifacts_from: {node.name} did not run, so that it has left no artifact")
+    job = context.store.jobs.find(node.job_id)
+    if job is None or job.deleted:
+        raise _deleted(node)
+    listing = read.artifacts(context, job)
+    if listing.truncated:
+        raise JobFailed(f"artifacts_from: not all artifacts of {node.name} are kept; its log says why")
+    if not listing.artifacts:
+        raise JobFailed(f"artifacts_from: {node.name} has left no artifact")
+    return _Left(node, job, listing.artifacts, _directory(node))
+
+
+def _directory(node: Node) -> str:
+    """Return the path below ``NEEDS_DIR`` of what a node has left; no two nodes have the same."""
+    if node.name == node.job_name:
+        return node.job_name
+    combination = node.name[len(node.job_name) + len(" (") : -len(")")]
+    name = combination.replace("%", "%25").replace("/", "%2F")
+    # Those that are no names of a directory.
+    name = f"%{name}" if name in ("", ".", "..") else name
+    if len(name.encode()) > MAX_NAME_BYTES:
+        problem = f"it has more than {MAX_NAME_BYTES} bytes"
+        raise JobFailed(f"artifacts_from: {combination} cannot be the name of a directory: {problem}")
+    return f"{node.job_name}/{name}"
+
+
+def _entries(context: StoredJobs, left: Sequence[_Left]) -> Iterator[Entry]:
+    for item in left:
+        try:
+            for entry in read.artifact_entries(context, item.job, item.artifacts):
+                yield replace(entry, path=f"{item.directory}/{entry.path}")
+        except ObjectNotFound as exc:
+            raise _deleted(item.node) from exc
+
+
+def _deleted(node: Node) -> JobFailed:
+    return JobFailed(f"artifacts_from: the artifacts of {node.name} have been deleted")

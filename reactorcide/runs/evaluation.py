@@ -26,7 +26,6 @@ MAX_ANSWER_CHARS = 32 << 20
 """Of the definitions of all jobs of a run together."""
 _NOT_YET = {
     "cache": "cache",
-    "artifacts_from": "artifacts_from",
     "concurrency": "concurrency",
     "needs_builder": "capabilities",
 }
@@ -128,6 +127,7 @@ def _node(node: Node) -> Json:
         "fields": _fields(node.name, job),
         "environment": _environment(job.environment),
         "services": {name: _service(service) for name, service in job.services.items()},
+        "artifacts_from": list(job.artifacts_from),
         "checkout": job.checkout,
         "submodules": job.submodules is not False,
     }

@@ -187,7 +187,7 @@ def _template(context: RunContext, item: Mapping[str, Any]) -> JobTemplate:
     fields["memory_limit_bytes"] = defaults.memory_bytes(fields.get("memory_limit_bytes"))
     if "code_dir" in fields:
         fields.setdefault("job_dir", fields["code_dir"])
-    kept = ("environment", "services", "checkout", "submodules")
+    kept = ("environment", "services", "artifacts_from", "checkout", "submodules")
     return {"fields": fields, **{name: item[name] for name in kept}}
 
 

@@ -17,9 +17,14 @@ TEXT = """
 name: CI
 on: push
 jobs:
-  build: {command: echo v=one >$REACTORCIDE_OUTPUT}
+  build: {command: echo v=one >$REACTORCIDE_OUTPUT; echo x >/job/artifacts/x}
   lint: {command: exit 3}
-  test: {needs: [build], matrix: {n: [1, 2]}, env: {V: "${needs.build.v}"}, command: test $V = one}
+  test:
+    needs: [build]
+    artifacts_from: [build]
+    matrix: {n: [1, 2]}
+    env: {V: "${needs.build.v}"}
+    command: test $V = one && test -s /job/needs/build/x
   publish: {needs: [test, lint], command: "true"}
   report: {needs: [publish], condition: always, command: "true"}
 """

@@ -1,11 +1,13 @@
 """What the jobs of a workflow have beside them, and get of each other, on the real engine."""
 
 import json
+import shutil
 import uuid
 from collections.abc import Callable
 
 import pytest
 
+from tests.conftest import NewService
 from tests.sources.support import Repository
 from tests.support.client import Client
 from tests.support.image import Images
@@ -190,3 +192,89 @@ def test_a_repeated_job_hands_on_what_it_has_written_this_time(
         writer = node(ended, "a")["job_id"]
         assert (writer == first) is (only == "failed")
         assert f"by {writer}\n" in log_of(api, ended, "b")
+
+
+ARTIFACTS = """
+  build:
+    matrix: {os: [linux, free/bsd, ".."], max_parallel: 3}
+    env: {OS: "${matrix.os}"}
+    command: |
+      mkdir -p /job/artifacts/bin
+      printf '#!/bin/sh\\necho built for %s\\n' "$OS" >/job/artifacts/bin/tool
+      chmod +x /job/artifacts/bin/tool
+      ln -s /etc/passwd /job/artifacts/link
+      echo odd >'/job/artifacts/-x $(touch y)'
+  alone: {checkout: false, command: echo alone >/job/artifacts/x, image: IMAGE}
+  root:
+    needs: [build, alone]
+    artifacts_from: [build, alone]
+    command: &use |
+      for tool in linux free%2Fbsd %..; do /job/needs/build/$tool/bin/tool; done
+      cat /job/needs/alone/x '/job/needs/build/linux/-x $(touch y)'
+      find /job/needs -type l -o -type f | wc -l
+      touch /job/needs/build/linux/bin/mine
+  user: {needs: [build, alone], artifacts_from: [build, alone], checkout: false, image: USER, command: *use}
+"""
+USED = "built for linux\nbuilt for free/bsd\nbuilt for ..\nalone\nodd\n7\n"
+
+
+def test_a_job_gets_the_artifacts_of_others(api: Client, run: NewRun, images: Images) -> None:
+    ended = run(ARTIFACTS.replace("USER", images.user_1000))
+    assert ended["status"] == "completed", ended
+    for name in ("root", "user"):
+        assert log_of(api, ended, name).endswith(USED)
+
+
+def test_artifacts_that_are_not_there_fail_the_job_that_wants_them(api: Client, run: NewRun) -> None:
+    ended = run("""
+  empty: {matrix: {n: [1, 2]}, command: "test $N = 1 || echo x >/job/artifacts/x", env: {N: "${matrix.n}"}}
+  not_here: {on: {branches: [release]}, command: "true"}
+  a: {needs: [empty], artifacts_from: [empty], command: echo ran}
+  b: {needs: [not_here], condition: always, artifacts_from: [not_here], command: echo ran}
+""")
+    assert ended["status"] == "failed"
+    assert error_of(api, ended, "a") == "artifacts_from: empty (1) has left no artifact"
+    missing = "artifacts_from: not_here did not run, so that it has left no artifact"
+    assert error_of(api, ended, "b") == missing
+    assert "\nran\n" not in log_of(api, ended, "a")
+
+
+def test_artifacts_of_others_count_for_the_disk(new_service: NewService) -> None:
+    service = new_service(max_disk="8m", max_artifacts=3)
+    text = """
+name: CI
+on: push
+jobs:
+  a: {command: head -c 6000000 /dev/zero >/job/artifacts/a}
+  b: {command: head -c 6000000 /dev/zero >/job/artifacts/b}
+  many: {command: cd /job/artifacts; touch 1 2 3 4}
+  both: {needs: [a, b], artifacts_from: [a, b], command: "true"}
+  one: {needs: [a], artifacts_from: [a], command: "true"}
+  all: {needs: [many], artifacts_from: [many], command: "true"}
+"""
+    source = repository(service.source_root / "project", {"workflows/ci.yaml": text})
+    ended = over(service.admin, start(service.admin, source))
+    assert statuses(ended) | {"both": "failed", "all": "failed"} == statuses(ended)
+    assert statuses(ended)["one"] == "completed"
+    large = "the source and what it needs take more than 8 MiB of the disk (--max-disk)"
+    assert error_of(service.admin, ended, "both") == large
+    not_all = "artifacts_from: not all artifacts of many are kept; its log says why"
+    assert error_of(service.admin, ended, "all") == not_all
+
+
+def test_artifacts_that_have_been_deleted_fail_the_job(new_service: NewService) -> None:
+    service = new_service()
+    text = """
+name: CI
+on: push
+jobs:
+  a: {command: echo x >/job/artifacts/x}
+  b: {needs: [a], artifacts_from: [a], command: exit 1}
+"""
+    source = repository(service.source_root / "project", {"workflows/ci.yaml": text})
+    ended = over(service.admin, start(service.admin, source))
+    job_id = node(ended, "a")["job_id"]
+    shutil.rmtree(next(service.data_dir.rglob(job_id)) / "1" / "artifacts")
+    repeated = service.admin.request("POST", f"runs/{ended['run_id']}/rerun", json={"only": "failed"}).json()
+    ended = over(service.admin, repeated)
+    assert error_of(service.admin, ended, "b") == "artifacts_from: the artifacts of a have been deleted"

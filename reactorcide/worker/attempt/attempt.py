@@ -281,14 +281,15 @@ class Attempt:
             raise
 
     def _within_disk(self, tar: Iterator[bytes]) -> Iterator[bytes]:
-        """Yield a source on its way into the container; raises ``JobFailed`` where it is too large."""
+        """Yield what is on its way into the container; raises ``JobFailed`` where it is too large."""
         max_bytes = self._limits.max_disk_bytes
         size_bytes = 0
         for chunk in tar:
             size_bytes += len(chunk)
             if 0 < max_bytes < size_bytes:
                 limit = format_size(max_bytes)
-                raise JobFailed(f"the source takes more than {limit} of the disk (--max-disk)")
+                what = "the source takes" if self.job.run_id is None else "the source and what it needs take"
+                raise JobFailed(f"{what} more than {limit} of the disk (--max-disk)")
             yield chunk
 
     def _check_preparing(self, deadline: float) -> None:
