@@ -14,7 +14,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import footprint, jobs, million, runs, throughput, workflows
+from benchmarks import caches, footprint, jobs, million, runs, throughput, workflows
 from benchmarks.figures import Figure
 
 
@@ -47,6 +47,8 @@ def main(image: str, quick: bool, only: tuple[str, ...], report: Path | None) ->
         "workflow": partial(workflows.evaluation, quick=quick),
         "run": partial(runs.layers, image, quick=quick),
         "dependent": partial(runs.to_dependent, image, quick=quick),
+        "cache-saved": partial(caches.saved, image, quick=quick),
+        "cache-restored": partial(caches.restored, image, quick=quick),
         "memory": partial(footprint.idle_memory, image, quick=quick),
         "start": partial(footprint.cold_start, quick=quick),
     }

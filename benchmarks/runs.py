@@ -25,7 +25,7 @@ def layers(image: str, *, quick: bool) -> Figure:
         for layer in range(_LAYERS)
         for column in range(width)
     )
-    with _project(text) as project, serving("--concurrency", "4", "--source-root", str(project)) as service:
+    with project(text) as path, serving("--concurrency", "4", "--source-root", str(path)) as service:
         client = service.client()
 
         def by_hand() -> None:
@@ -33,7 +33,7 @@ def layers(image: str, *, quick: bool) -> Figure:
                 client.wait(job_id)
 
         ours_s, bare_s = interleaved(
-            1 if quick else 3, lambda: seconds(lambda: _run(client, project)), lambda: seconds(by_hand)
+            1 if quick else 3, lambda: seconds(lambda: run(client, path)), lambda: seconds(by_hand)
         )
     return ratio(f"run of {_LAYERS * width} nodes, 4 at a time", ours_s, bare_s, unit="s", mark=1.15)
 
@@ -42,9 +42,9 @@ def to_dependent(image: str, *, quick: bool) -> Figure:
     """Return the time from the end of a job to the claim of the one that needs it."""
     length = 5 if quick else 25
     text = "".join(_job(f"j{number}", image, f"j{number - 1}" if number else "") for number in range(length))
-    with _project(text) as project, serving("--concurrency", "2", "--source-root", str(project)) as service:
+    with project(text) as path, serving("--concurrency", "2", "--source-root", str(path)) as service:
         client = service.client()
-        run_id = _run(client, project)
+        run_id = run(client, path)
         nodes = json.loads(client.call("GET", f"/runs/{run_id}"))["nodes"]
         times = [_times(client, node["job_id"]) for node in nodes]
     gaps_ms = [(after[0] - before[1]).total_seconds() * 1000 for before, after in pairwise(times)]
@@ -56,27 +56,27 @@ def _job(name: str, image: str, need: str) -> str:
 
 
 @contextlib.contextmanager
-def _project(jobs: str) -> Iterator[Path]:
+def project(jobs: str) -> Iterator[Path]:
     """Yield a repository with a workflow of these jobs."""
     with tempfile.TemporaryDirectory(prefix="reactorcide-benchmark-") as directory:
-        project = Path(directory, "project")
-        file = project / ".reactorcide" / "workflows" / "ci.yaml"
+        path = Path(directory, "project")
+        file = path / ".reactorcide" / "workflows" / "ci.yaml"
         file.parent.mkdir(parents=True)
         file.write_text(f"name: CI\non: push\njobs:\n{jobs}", encoding="utf-8")
         for arguments in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message", "x"]):
-            subprocess.run([*_GIT, *arguments], cwd=project, check=True)
-        yield project
+            subprocess.run([*_GIT, *arguments], cwd=path, check=True)
+        yield path
 
 
-def _run(client: Client, project: Path) -> str:
+def run(client: Client, path: Path, **fields: Any) -> str:
     """Run the workflow of a repository and return the run's id."""
-    body = {"git_url": str(project)}
-    run: dict[str, Any] = json.loads(client.call("POST", "/runs", body, expect=201))
-    while run["status"] == "running":
-        run = json.loads(client.call("GET", f"/runs/{run['run_id']}?wait=60"))
-    if run["status"] != "completed":
-        raise RuntimeError(f"a benchmark's run {run['status']}: {run['reason']}")
-    return str(run["run_id"])
+    body = {"git_url": str(path)} | fields
+    found: dict[str, Any] = json.loads(client.call("POST", "/runs", body, expect=201))
+    while found["status"] == "running":
+        found = json.loads(client.call("GET", f"/runs/{found['run_id']}?wait=60"))
+    if found["status"] != "completed":
+        raise RuntimeError(f"a benchmark's run {found['status']}: {found['reason']}")
+    return str(found["run_id"])
 
 
 def _times(client: Client, job_id: str) -> tuple[datetime, datetime]:

@@ -15,7 +15,7 @@ from reactorcide.corndogs.direct import DirectCorndogs
 from reactorcide.corndogs.storage import TaskStorage
 from reactorcide.corndogs.task import Corndogs
 from reactorcide.domain.errors import ConfigurationError, NotFound, ReactorcideError
-from reactorcide.jobs import JobContext, StoredJobs, sources
+from reactorcide.jobs import JobContext, StoredJobs, caches, sources
 from reactorcide.jobs.defaults import JobDefaults
 from reactorcide.jobs.hints import WorkerHints
 from reactorcide.jobs.retention import Policy
@@ -111,6 +111,7 @@ class Service:
             keep_policy(settings),
             keep_image_days=settings.keep_image_days,
             keep_source_days=settings.keep_source_days,
+            max_cache_bytes=settings.max_cache_bytes,
         )
         metrics.add_job_counts(self._store.queues.counts)
         self.wsgi: Flask = self._web(metrics)
@@ -197,6 +198,7 @@ class Service:
             self._objects.remove_leftovers()
             self._logs.remove_leftovers()
             sources.remove_orphans(self._context)
+            caches.remove_orphans(self._context)
             if self._settings.workspaces_dir.exists():
                 shutil.rmtree(self._settings.workspaces_dir)
         except (ReactorcideError, OSError) as exc:
@@ -288,6 +290,7 @@ def _limits(settings: Settings) -> Limits:
         pull=settings.pull,
         max_disk_bytes=settings.max_disk_bytes,
         log_bytes=settings.max_log_bytes,
+        cache_bytes=settings.max_cache_bytes,
     )
 
 

@@ -20,6 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from reactorcide import __version__
+from reactorcide.domain.caches import PREFIX
 from reactorcide.domain.errors import ConfigurationError
 from reactorcide.domain.jobs import attempt_of
 from reactorcide.lib.clock import now_ms, rfc3339
@@ -161,8 +162,8 @@ def _objects(settings: Settings, jobs: Collection[str]) -> Iterator[Path]:
     for directory, below, names in os.walk(settings.objects_dir, onerror=_unless_gone):
         where = Path(directory).relative_to(settings.objects_dir)
         if where == Path():
-            # Half-written ones.
-            below[:] = [name for name in below if name != ".tmp"]
+            # Half-written ones, and caches, which jobs make again.
+            below[:] = [name for name in below if name not in (".tmp", PREFIX.rstrip("/"))]
         elif where == Path("jobs"):
             below[:] = [name for name in below if name in jobs]
         for name in sorted(names):

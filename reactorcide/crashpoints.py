@@ -33,6 +33,8 @@ POINTS = (
     "command-ended",
     "artifact-stored",
     "artifacts-stored",
+    "cache-stored",
+    "cache-recorded",
     "log-closed",
     "log-file-sealed",
     "log-sealed",

@@ -239,6 +239,11 @@ class Settings:
         kind=SIZE,
     )
     max_artifacts: int = _setting(10_000, "Number of artifacts to keep of one job.", min=0)
+    max_cache_bytes: int = _setting(
+        "10g",
+        "Total size of the caches of a project or user; the least recently used go first. 0: no caches.",
+        kind=SIZE,
+    )
     max_source_bytes: int = _setting(
         "512m", "Maximum size of an uploaded source, packed and unpacked; 0 allows no uploads.", kind=SIZE
     )

@@ -40,6 +40,7 @@ def settings(tmp_path: Path) -> Settings:
     database.close()
     objects = FilesystemObjectStore(made.objects_dir)
     objects.put("sources/1", [b"x" * 100_000])
+    objects.put("caches/1/tar", [b"x"])
     objects.put("jobs/nobody's/1/log", [b"of a job that is gone"])
     (made.objects_dir / ".tmp" / "half").write_bytes(b"half")
     (made.data_dir / "secret-key").write_bytes(b"key")

@@ -124,6 +124,14 @@ class Client(Session):
         """Take a user's role in a project away. Safe to repeat."""
         self._send("DELETE", f"/projects/{project_id}/members/{user_id}").close()
 
+    def caches(self, filters: Mapping[str, Any]) -> Json:
+        """Return a page of caches; filters that are ``None`` are left out."""
+        return self._json("GET", "/caches", params=filters)
+
+    def delete_cache(self, cache_id: str) -> None:
+        """Delete a cache."""
+        self._send("DELETE", f"/caches/{cache_id}").close()
+
     def workers(self) -> list[Json]:
         """Return the workers."""
         workers: list[Json] = self._json("GET", "/workers")["workers"]

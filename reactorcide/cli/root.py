@@ -22,6 +22,7 @@ _COMMANDS = {
     "run-local": ("reactorcide.cli.run", "run", "The same as run."),
     "runs": ("reactorcide.cli.runs", "runs", "Start, list, show and change runs of workflows."),
     "project": ("reactorcide.cli.project", "project", "Add, list, show, change and remove projects."),
+    "caches": ("reactorcide.cli.caches", "caches", "List and delete caches of runs."),
     "jobs": ("reactorcide.cli.jobs", "jobs", "List, show and change jobs."),
     "token": ("reactorcide.cli.admin", "token", "Create, list and revoke tokens, directly in the database."),
     "user": (
@@ -44,7 +45,7 @@ _COMMANDS = {
     "demo": ("reactorcide.cli.demo", "demo", "Run two sample jobs on a temporary service."),
 }
 
-_OF_A_SERVICE = {"jobs", "project", "runs", "submit"}
+_OF_A_SERVICE = {"caches", "jobs", "project", "runs", "submit"}
 """These show what a service has answered, which may be no Reactorcide."""
 _NOT_UNDERSTOOD = (LookupError, TypeError, ValueError, AttributeError, RecursionError)
 

@@ -54,7 +54,7 @@ def run(workflow: str | None, image: str, **options: Any) -> None:
         service = TemporaryService(Path(directory), image)
         try:
             with service.running() as client:
-                body["source_id"] = upload_directory(client, root)
+                body |= {"source_id": upload_directory(client, root), "repository": root.name or None}
                 ended = _Watch(service, client).to_its_end(_started(client, body))
                 _summarize(client, ended)
         except ServiceError as exc:

@@ -114,7 +114,10 @@ def start(
     body = start_body(workflow, options) | {"project": project, "git_url": git_url, ref: git_ref}
     with connect() as client:
         if source is not None:
-            body["source_id"] = upload_directory(client, source)
+            body |= {
+                "source_id": upload_directory(client, source),
+                "repository": source.resolve().name or None,
+            }
         _show_started(client, client.start_run(body), follow=follow, as_json=as_json)
 
 

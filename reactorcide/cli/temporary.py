@@ -92,6 +92,8 @@ class TemporaryService:
             "--port": "0",
             "--data-dir": os.fspath(self._settings.data_dir),
             "--default-image": self._image,
+            # They would end with the service.
+            "--max-cache-bytes": "0",
         }
         if self._source_root is not None:
             options["--source-root"] = os.fspath(self._source_root)

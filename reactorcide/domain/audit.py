@@ -28,6 +28,7 @@ class Action(StrEnum):
     """The subject is the project and the user."""
     PROJECT_REMOVE_MEMBER = "project.remove_member"
     """The subject is the project and the user."""
+    CACHE_DELETE = "cache.delete"
     SOURCE_UPLOAD = "source.upload"
     TOKEN_CREATE = "token.create"  # noqa: S105  # no password
     TOKEN_REVOKE = "token.revoke"  # noqa: S105  # no password
@@ -65,7 +66,7 @@ def service() -> Actor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditEntry:
-    """What was done, by whom, to a job, a source, a token, a user or an invitation."""
+    """What was done, by whom, to a job, a cache, a source, a token, a user or an invitation."""
 
     at_ms: int
     by: Actor

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from reactorcide.domain.caches import CacheScope
 from reactorcide.domain.jobs import FINAL, JobStatus
 from reactorcide.lib.tar import Entry
 
@@ -97,6 +98,8 @@ class Run:
     reason: str | None = None
     """Why it failed, was skipped or was cancelled, where no node tells."""
     warnings: tuple[str, ...] = ()
+    cache_scope: CacheScope | None = None
+    """Which caches its jobs may use; ``None`` for a run of an older version: none."""
 
     @property
     def is_final(self) -> bool:
@@ -192,4 +195,5 @@ class Commit:
     sha: str | None = None
     branch: str | None = None
     """The branch that was asked for, if it was one."""
+    default_branch: str | None = None
     message: str = ""

@@ -74,6 +74,12 @@ def redacted_url(url: str) -> str:
     return url if userinfo is None else url.replace(f"//{userinfo}@", f"//{REDACTED}@", 1)
 
 
+def without_credentials(url: str) -> str:
+    """Return a git URL without credentials: the same for everybody who fetches from there."""
+    userinfo = secret_userinfo(url)
+    return url if userinfo is None else url.replace(f"//{userinfo}@", "//", 1)
+
+
 def url_secrets(url: str) -> tuple[str, ...]:
     """Return every spelling of a git URL's credentials that must not be shown, the longest first.
 

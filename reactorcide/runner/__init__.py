@@ -242,6 +242,13 @@ class Runner(Protocol):
         larger than ``max_bytes``.
         """
 
+    def files(self, container_id: str, path: str) -> Generator[bytes, None, None] | None:
+        """Return what is at a path of a container as a tar stream; ``None`` where it has no such path.
+
+        The first part of each name in the tar is the last part of the path. A link at the path itself is not
+        followed. To be closed by whoever stops reading half-way. Raises ``ContainerGone``.
+        """
+
     def remove(self, container_id: str) -> None:
         """Kill and remove a container with its volumes; safe to repeat."""
 

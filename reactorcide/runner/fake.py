@@ -215,6 +215,11 @@ class FakeRunner:
             raise JobFailed(f"{path} is larger than {max_bytes} bytes")
         return data
 
+    def files(self, container_id: str, path: str) -> Generator[bytes, None, None] | None:
+        """See ``Runner.files``; a fake container has none."""
+        self._get(container_id)
+        return None
+
     def remove(self, container_id: str) -> None:
         """See ``Runner.remove``."""
         self.check()

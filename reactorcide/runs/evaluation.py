@@ -11,11 +11,12 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from reactorcide.domain.caches import FILE_PREFIX, HASH_DIGITS, MAX_KEY_BYTES
 from reactorcide.workflows.definition import Definition, check
 from reactorcide.workflows.events import Event, EventName
 from reactorcide.workflows.files import JOBS_DIR
 from reactorcide.workflows.graph import Node
-from reactorcide.workflows.model import Job, Service
+from reactorcide.workflows.model import Cache, Job, Service
 from reactorcide.workflows.problems import WorkflowError
 from reactorcide.workflows.references import Template
 
@@ -25,7 +26,6 @@ _MAX_MEMORY_BYTES = 1 << 30
 MAX_ANSWER_CHARS = 32 << 20
 """Of the definitions of all jobs of a run together."""
 _NOT_YET = {
-    "cache": "cache",
     "concurrency": "concurrency",
     "needs_builder": "capabilities",
 }
@@ -85,7 +85,7 @@ def choose(definitions: Sequence[Definition], workflow: str | None) -> Definitio
 
 
 def _unknown(file: str, node: Node) -> list[str]:
-    """Return what a node asks for that has no effect yet."""
+    """Return what a node asks for that cannot be had, or has no effect yet."""
     who = f"the job {node.name!r}"
     problems = [_not_yet(file, who, key) for name, key in _NOT_YET.items() if getattr(node.job, name)]
     problems += [
@@ -94,6 +94,13 @@ def _unknown(file: str, node: Node) -> list[str]:
         for reference in template.references
         if reference.source != "needs"
     ]
+    for cache in node.job.cache:
+        key_bytes = sum(
+            HASH_DIGITS if part.startswith(FILE_PREFIX) else len(part.encode()) + 1
+            for part in (part.fill(str) for part in cache.key)
+        )
+        if key_bytes > MAX_KEY_BYTES:
+            problems.append(f"{file}: {who} has a cache whose key is longer than {MAX_KEY_BYTES} bytes")
     return problems
 
 
@@ -130,6 +137,15 @@ def _node(node: Node) -> Json:
         "artifacts_from": list(job.artifacts_from),
         "checkout": job.checkout,
         "submodules": job.submodules is not False,
+        "caches": [_cache(cache) for cache in job.cache],
+    }
+
+
+def _cache(cache: Cache) -> Json:
+    return {
+        "key": [part.fill(str) for part in cache.key],
+        "paths": list(cache.paths),
+        "restore_keys": [key.fill(str) for key in cache.restore_keys],
     }
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from reactorcide import crashpoints
 from reactorcide.domain.accounts import User
 from reactorcide.domain.audit import Action, AuditEntry
+from reactorcide.domain.caches import CacheScope, scope_of
 from reactorcide.domain.errors import Conflict, InvalidInput, JobFailed, KeyTaken
 from reactorcide.domain.jobs import Job, RequestKey
 from reactorcide.domain.projects import ProjectRole
@@ -21,6 +22,7 @@ from reactorcide.domain.runs import (
     RunSource,
     RunStatus,
 )
+from reactorcide.domain.secrets import without_credentials
 from reactorcide.jobs import access, dependents, ending
 from reactorcide.lib.clock import now_ms
 from reactorcide.lib.ids import new_id
@@ -31,6 +33,8 @@ from reactorcide.store import Records
 
 log = logging.getLogger("reactorcide.runs")
 
+DEFAULT_REPOSITORY = "jobs"
+"""What an uploaded source is called that has no name."""
 _FETCH_S = 60.0
 
 
@@ -49,6 +53,10 @@ class Start:
     """The files that differ; ``None`` where that is not known."""
     variables: Mapping[str, str] = field(default_factory=dict)
     """In place of ``vars`` in the file."""
+    repository: str = DEFAULT_REPOSITORY
+    """What an uploaded source is called."""
+    is_fork: bool = False
+    """Whether the event is a pull request of a fork."""
 
 
 def start(context: RunContext, user: User, wanted: Start, key: RequestKey | None = None) -> tuple[Run, bool]:
@@ -95,6 +103,7 @@ def start(context: RunContext, user: User, wanted: Start, key: RequestKey | None
         created_at_ms=created_at_ms,
         updated_at_ms=created_at_ms,
         warnings=found.warnings,
+        cache_scope=_cache_scope(wanted, event, commit),
     )
     if errors or found.skipped is not None:
         run = replace(
@@ -144,10 +153,22 @@ def _commit(context: RunContext, user: User, wanted: Start) -> Commit:
     source, deadline = wanted.source, monotonic() + _FETCH_S
     try:
         if source.source_id is not None:
-            return uploaded.commit(context.jobs, user, source.source_id, deadline=deadline)
+            return uploaded.commit(
+                context.jobs, user, source.source_id, repository=wanted.repository, deadline=deadline
+            )
         return context.commits.commit(source.git_url or "", source.git_ref, user.user_id, deadline=deadline)
     except JobFailed as exc:
         raise InvalidInput(str(exc), "git_url" if source.source_id is None else "source_id") from exc
+
+
+def _cache_scope(wanted: Start, event: Mapping[str, str], commit: Commit) -> CacheScope:
+    repository = wanted.repository
+    if wanted.source.git_url is not None:
+        url = without_credentials(wanted.source.git_url)
+        repository = url.rstrip("/").removesuffix(".git").rstrip("/")
+    return scope_of(
+        event, repository=repository, default_branch=commit.default_branch, is_fork=wanted.is_fork
+    )
 
 
 def _nodes(context: RunContext, found: Evaluation) -> tuple[list[tuple[Node, JobTemplate]], list[str]]:
@@ -187,7 +208,7 @@ def _template(context: RunContext, item: Mapping[str, Any]) -> JobTemplate:
     fields["memory_limit_bytes"] = defaults.memory_bytes(fields.get("memory_limit_bytes"))
     if "code_dir" in fields:
         fields.setdefault("job_dir", fields["code_dir"])
-    kept = ("environment", "services", "artifacts_from", "checkout", "submodules")
+    kept = ("environment", "services", "artifacts_from", "checkout", "submodules", "caches")
     return {"fields": fields, **{name: item[name] for name in kept}}
 
 

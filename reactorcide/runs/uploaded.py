@@ -12,9 +12,10 @@ from reactorcide.workflows.files import JOBS_DIR, WORKFLOWS_DIR, is_file_of
 from reactorcide.workflows.nodes import MAX_FILE_BYTES
 
 
-def commit(context: StoredJobs, user: User, source_id: str, *, deadline: float) -> Commit:
+def commit(context: StoredJobs, user: User, source_id: str, *, repository: str, deadline: float) -> Commit:
     """Return the workflow files of a source that ``user`` has uploaded, which is used now.
 
+    ``repository`` is what it is called.
     Raises ``InvalidInput`` where they have uploaded none such, and ``JobFailed`` where its files cannot be
     had, or not by ``deadline`` (of ``time.monotonic``).
     """
@@ -42,4 +43,4 @@ def commit(context: StoredJobs, user: User, source_id: str, *, deadline: float) 
                 if len(content) > MAX_FILE_BYTES + 1024:
                     break
             files[entry.path] = content
-    return Commit(files=files, repository="jobs")
+    return Commit(files=files, repository=repository)

@@ -7,6 +7,7 @@ from typing import TypeVar
 from reactorcide.store.accounts import Accounts
 from reactorcide.store.attempts import Attempts
 from reactorcide.store.audit import Audit
+from reactorcide.store.caches import Caches
 from reactorcide.store.database import Connection, Database
 from reactorcide.store.events import Events
 from reactorcide.store.images import Images
@@ -42,6 +43,7 @@ class Records:
         self.retention = Retention(db, sealed)
         self.images = Images(db)
         self.sources = Sources(db)
+        self.caches = Caches(db)
         self.accounts = Accounts(db)
         self.audit = Audit(db)
 

@@ -256,6 +256,8 @@ class AttemptRow(Model):
     log_truncated = BooleanField(constraints=[SQL("DEFAULT 0")])
     handing_over_at_ms = BigIntegerField(null=True)
     container_started_at = TextField(null=True)
+    caches = TextField(null=True)
+    """Which caches it saves if its command succeeds, as JSON."""
 
     class Meta:
         table_name = "attempt"
@@ -348,6 +350,8 @@ class RunRow(Model):
     status = TextField()
     reason = TextField(null=True)
     warnings = JSONField(null=True)
+    cache_scope = JSONField(null=True)
+    """Which caches its jobs may use; null for a run of an older version."""
     created_at_ms = BigIntegerField()
     updated_at_ms = BigIntegerField()
     completed_at_ms = BigIntegerField(null=True)
@@ -469,6 +473,43 @@ class SourceOwnerRow(Model):
         primary_key = CompositeKey("source_id", "user_id")
 
 
+class CacheRow(Model):
+    """A cache that a job of a run has left."""
+
+    cache_id = TextField(primary_key=True)
+    owner_id = TextField()
+    """Of its project, or of its user if it has none."""
+    project_id = TextField(null=True)
+    user_id = TextField()
+    repository = TextField()
+    branch = TextField()
+    key = TextField()
+    paths = TextField()
+    """JSON, as the job has named them: a cache is restored to the same paths only."""
+    size_bytes = BigIntegerField()
+    crc32 = BigIntegerField()
+    job_id = TextField()
+    created_at_ms = BigIntegerField()
+    last_used_at_ms = BigIntegerField()
+
+    class Meta:
+        table_name = "cache"
+
+
+CacheRow.add_index(
+    CacheRow.index(
+        CacheRow.owner_id,
+        CacheRow.repository,
+        CacheRow.branch,
+        CacheRow.key,
+        CacheRow.paths,
+        unique=True,
+        name="cache_key",
+    )
+)
+CacheRow.add_index(CacheRow.index(CacheRow.created_at_ms, CacheRow.cache_id, name="cache_created"))
+
+
 class PulledImageRow(Model):
     """An image that was pulled for a job, and when one last used it."""
 
@@ -531,6 +572,7 @@ ALL_MODELS = (
     ProjectMemberRow,
     SourceRow,
     SourceOwnerRow,
+    CacheRow,
     PulledImageRow,
     IdempotencyRow,
     AuditRow,

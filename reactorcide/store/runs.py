@@ -6,9 +6,10 @@ other running.
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
+from reactorcide.domain.caches import CacheScope
 from reactorcide.domain.errors import NotFound
 from reactorcide.domain.jobs import JobStatus
 from reactorcide.domain.outputs import Outputs
@@ -76,6 +77,7 @@ class Runs:
                 **_run_row(numbered),
                 "event": RunRow.event.db_value(dict(run.event)),
                 "warnings": RunRow.warnings.db_value(run.warnings or None),
+                "cache_scope": None if run.cache_scope is None else json.dumps(asdict(run.cache_scope)),
                 "sealed": self._sealed.seal_text(secret, run.run_id),
             }
             _insert(db, "run", row)
@@ -286,8 +288,16 @@ def _run(row: Sequence[Any]) -> Run:
         "status": RunStatus(values["status"]),
         "event": json.loads(values["event"]),
         "warnings": tuple(json.loads(values["warnings"] or "[]")),
+        "cache_scope": _scope(values["cache_scope"]),
     }
     return Run(source=source, **values)
+
+
+def _scope(text: str | None) -> CacheScope | None:
+    if text is None:
+        return None
+    values = json.loads(text)
+    return CacheScope(**values | {"branches": tuple(values["branches"])})
 
 
 def _node(row: Sequence[Any]) -> Node:

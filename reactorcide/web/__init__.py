@@ -13,6 +13,7 @@ from reactorcide.web.address import TrustedProxies
 from reactorcide.web.api import openapi
 from reactorcide.web.api.accounts import routes as accounts
 from reactorcide.web.api.artifacts import routes as artifacts
+from reactorcide.web.api.caches import routes as caches
 from reactorcide.web.api.document import routes as document
 from reactorcide.web.api.jobs import routes as jobs
 from reactorcide.web.api.logs import routes as logs
@@ -25,7 +26,10 @@ from reactorcide.web.api.sources import routes as sources
 from reactorcide.web.api.workers import routes as workers
 from reactorcide.web.services import Services, install_services
 
-_RESOURCES = (document, service, workers, jobs, projects, runs, artifacts, queues, sources, logs, accounts)
+_RESOURCES = (
+    *(document, service, workers, jobs, projects, runs, caches, artifacts, queues, sources, logs),
+    accounts,
+)
 
 
 class _AnyPath(PathConverter):

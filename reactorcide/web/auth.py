@@ -65,6 +65,8 @@ NEEDS: Mapping[str, _Scopes | None] = {
     f"DELETE {PREFIX}/projects/<project_id>": _CHANGE,
     f"PUT {PREFIX}/projects/<project_id>/members": _CHANGE,
     f"DELETE {PREFIX}/projects/<project_id>/members/<user_id>": _CHANGE,
+    f"GET {PREFIX}/caches": _READ,
+    f"DELETE {PREFIX}/caches/<cache_id>": _CHANGE,
     f"GET {PREFIX}/users/me": _READ,
     f"POST {PREFIX}/tokens": _CHANGE,
     f"GET {PREFIX}/tokens": _CHANGE,

@@ -4,7 +4,7 @@ import logging
 import threading
 
 from reactorcide.domain import audit
-from reactorcide.jobs import JobContext, images, logs, retention, sources
+from reactorcide.jobs import JobContext, caches, images, logs, retention, sources
 from reactorcide.jobs.delete import purge_ended
 from reactorcide.lib.clock import now_ms
 from reactorcide.runner import Runner
@@ -32,6 +32,7 @@ class Janitor:
         *,
         keep_image_days: int = 0,
         keep_source_days: int = 0,
+        max_cache_bytes: int = 0,
     ) -> None:
         self._context = context
         self._runner = runner
@@ -48,6 +49,12 @@ class Janitor:
                 Duty("remove jobs", _ROUND_EVERY_S, self._remove_jobs, _ROUND_EVERY_S),
                 Duty("remove images", _ROUND_EVERY_S, self._remove_images, _ROUND_EVERY_S),
                 Duty("remove sources", _ROUND_EVERY_S, self._remove_sources, _ROUND_EVERY_S),
+                Duty(
+                    "remove caches",
+                    _ROUND_EVERY_S,
+                    lambda: caches.trim(context, max_bytes=max_cache_bytes),
+                    _ROUND_EVERY_S,
+                ),
             ],
             log,
         )

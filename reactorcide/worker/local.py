@@ -8,6 +8,7 @@ from dataclasses import replace
 from reactorcide import crashpoints
 from reactorcide.corndogs.task import Task
 from reactorcide.domain.artifacts import Artifact
+from reactorcide.domain.caches import CacheAnswer, CacheSpec, Check, ExpectedCache
 from reactorcide.domain.errors import ObjectStoreError
 from reactorcide.domain.jobs import Job, OpenAttempt, Outcome, artifacts_prefix, service_log_key
 from reactorcide.domain.reports import JobReport
@@ -16,6 +17,7 @@ from reactorcide.domain.secrets import secrets_of
 from reactorcide.jobs import (
     JobContext,
     adopt,
+    caches,
     delete,
     ending,
     images,
@@ -130,6 +132,32 @@ class LocalPort:
     def run_files(self, job: Job) -> RunFiles | None:
         """See ``WorkerPort.run_files``."""
         return needs.run_files(self._context, job)
+
+    def caches(self, job: Job) -> tuple[CacheSpec, ...]:
+        """See ``WorkerPort.caches``."""
+        return caches.of_job(self._context, job)
+
+    def find_cache(self, job: Job, spec: CacheSpec, key: str, check: Check) -> CacheAnswer:
+        """See ``WorkerPort.find_cache``."""
+        return caches.find(self._context, job, spec, key, check)
+
+    def drop_cache(self, job: Job, cache_id: str) -> None:
+        """See ``WorkerPort.drop_cache``."""
+        caches.drop(self._context, cache_id)
+
+    def expect_caches(self, job: Job, expected: Sequence[ExpectedCache]) -> bool:
+        """See ``WorkerPort.expect_caches``."""
+        return caches.expect(self._context, job, expected)
+
+    def expected_caches(self, job: Job) -> list[ExpectedCache]:
+        """See ``WorkerPort.expected_caches``."""
+        return caches.expected(self._context, job)
+
+    def put_cache(
+        self, job: Job, item: ExpectedCache, chunks: Iterable[bytes], *, max_bytes: int
+    ) -> int | None:
+        """See ``WorkerPort.put_cache``."""
+        return caches.add(self._context, job, item, chunks, max_bytes=max_bytes)
 
     def image_pulled(self, image: str, image_id: str) -> None:
         """See ``WorkerPort.image_pulled``."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from reactorcide.domain.artifacts import Artifact
+from reactorcide.domain.caches import CacheAnswer, CacheSpec, Check, ExpectedCache
 from reactorcide.domain.jobs import Job, OpenAttempt, Outcome
 from reactorcide.domain.reports import JobReport
 from reactorcide.domain.runs import RunFiles
@@ -82,6 +83,30 @@ class WorkerPort(Protocol):
         """Make an attempt that ``unfinished`` has returned this worker's; tells whether it still could be."""
 
     # --- what happens to an attempt ------------------------------------------------------------
+
+    def caches(self, job: Job) -> tuple[CacheSpec, ...]:
+        """Return the caches that a job names."""
+
+    def find_cache(self, job: Job, spec: CacheSpec, key: str, check: Check) -> CacheAnswer:
+        """Return the cache to restore for one that a job names; ``check`` raises to give up."""
+
+    def drop_cache(self, job: Job, cache_id: str) -> None:
+        """Remove a cache that could not be restored; safe to repeat."""
+
+    def expect_caches(self, job: Job, expected: Sequence[ExpectedCache]) -> bool:
+        """Record which caches the attempt saves if its command succeeds; ``False`` where it may save none."""
+
+    def expected_caches(self, job: Job) -> list[ExpectedCache]:
+        """Return which caches the attempt saves if its command succeeds, and that are not stored by now."""
+
+    def put_cache(
+        self, job: Job, item: ExpectedCache, chunks: Iterable[bytes], *, max_bytes: int
+    ) -> int | None:
+        """Store a cache, and return its bytes; ``None`` where there is one with its key by now.
+
+        ``max_bytes`` is for all caches of the run's project or user. Raises ``TooLarge``, and what ``chunks``
+        raises.
+        """
 
     def source(self, job: Job) -> Iterator[Entry] | None:
         """Return the files of an uploaded source, or of another job's artifacts; ``None`` without either.

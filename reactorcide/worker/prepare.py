@@ -137,6 +137,7 @@ class Preparation:
             repository=repository,
             sha=found.sha,
             branch=found.branch,
+            default_branch=found.default_branch,
             message=found.message,
         )
 

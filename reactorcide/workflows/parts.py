@@ -3,6 +3,7 @@
 from typing import Any, ClassVar
 
 from reactorcide.domain import services
+from reactorcide.domain.caches import FILE_PREFIX, MAX_KEY_BYTES
 from reactorcide.domain.definition import MAX_COMMAND_BYTES, MAX_VARIABLES, VARIABLE_NAME
 from reactorcide.workflows.events import SHORT_NAMES, EventName, Paths, Trigger
 from reactorcide.workflows.kinds import Key, Kind, ListOf, MapOf, Object, Reader, Schema
@@ -160,12 +161,43 @@ class _CacheKey(Templated):
 
     def read(self, node: Node, key: str, reader: Reader) -> Template | None:
         template = super().read(node, key, reader)
-        if template is not None and not template.references:
-            prefix, _, glob = str(template).partition("file:")
-            if glob and not prefix and (problem := glob_problem(glob)):
-                reader.error(node.place, f"{key}: the glob {shown(glob)} {problem}")
-                return None
+        if template is None or template.references:
+            return template
+        text = template.fill(str)
+        if not text.isprintable():
+            reader.error(node.place, f"{key}: {shown(text)} has line breaks or control characters")
+            return None
+        if text.startswith(FILE_PREFIX) and (problem := glob_problem(text.removeprefix(FILE_PREFIX))):
+            reader.error(node.place, f"{key}: the glob {shown(text.removeprefix(FILE_PREFIX))} {problem}")
+            return None
         return template
+
+
+class _CachePath(Text):
+    """A path in the container."""
+
+    def read(self, node: Node, key: str, reader: Reader) -> str | None:
+        path = super().read(node, key, reader)
+        if path is not None and (problem := _cache_path_problem(path)):
+            reader.error(node.place, f"{key}: {shown(path)} {problem}")
+            return None
+        return path
+
+
+def _cache_path_problem(path: str) -> str | None:
+    """Return in a phrase why what is at a path cannot be cached; ``None`` where it can."""
+    names = [name for name in path.split("/") if name]
+    if not names:
+        return "names no file or directory"
+    if names[0].startswith("~"):
+        return "begins with ~, which only a shell knows; write the directory, like /root/.cache"
+    if {".", ".."} & set(names):
+        return "has '.' or '..'; write the path without them"
+    if any(character in path for character in "*?["):
+        return "is a glob; write the directory that the files are in"
+    if path.startswith("/") and (names[0] in ("dev", "proc", "sys") or names[:2] == ["job", "artifacts"]):
+        return "cannot be cached"
+    return None
 
 
 CACHE = Object(
@@ -174,14 +206,19 @@ CACHE = Object(
     keys=(
         Key(
             ("key",),
-            ListOf(_CacheKey(("vars", "matrix", "event"), max_bytes=1024)),
+            ListOf(_CacheKey(("vars", "matrix", "event"), max_bytes=MAX_KEY_BYTES), most=20),
             "Texts, and `file:GLOB` for a hash of files.",
             is_required=True,
         ),
-        Key(("paths",), ListOf(Text(max_bytes=4096)), "What is kept.", is_required=True),
+        Key(
+            ("paths",),
+            ListOf(_CachePath(max_bytes=1024), most=20),
+            "Files and directories, absolute or from where the command runs.",
+            is_required=True,
+        ),
         Key(
             ("restore_keys",),
-            ListOf(Templated(("vars", "matrix", "event"), max_bytes=1024)),
+            ListOf(Templated(("vars", "matrix", "event"), max_bytes=MAX_KEY_BYTES), most=20),
             "Beginnings of other keys, tried in turn.",
         ),
     ),

@@ -38,7 +38,14 @@ CLIENTS_POINTS = ("cancel-written", "delete-written")
 SERVICE_POINTS = ("service-created", "services-ready")
 """Reached by jobs with services, in ``integration/test_services.py``."""
 RETRY_POINTS = ("retry-decided", "retry-written")
-RUN_POINTS = ("run-committed", "dependents-committed", "run-cancel-written", "run-rerun-written")
+RUN_POINTS = (
+    "run-committed",
+    "dependents-committed",
+    "run-cancel-written",
+    "run-rerun-written",
+    "cache-stored",
+    "cache-recorded",
+)
 """See ``test_runs``."""
 # Another attempt is made only where the command was not handed over whole.
 BEFORE_THE_COMMAND = (

@@ -108,3 +108,36 @@ def test_a_cancel_of_a_run_asked_once_happens(
     assert ended["status"] == "cancelled"
     assert service.admin.get("jobs")["total"] == 1
     assert_nothing_left(service, engine)
+
+
+CACHED = """
+name: CI
+on: push
+jobs:
+  a:
+    cache: [{key: [k], paths: [/cache]}]
+    command: cat /cache/f || { mkdir /cache; echo cached > /cache/f; }; echo kept > /job/artifacts/f
+"""
+
+
+@pytest.mark.parametrize("point", ["start-written", "artifacts-stored", "cache-stored", "cache-recorded"])
+def test_a_cache_survives_a_kill_at(
+    point: str, new_service: NewService, engine: docker.APIClient, tmp_path: Path
+) -> None:
+    service, marker = armed(new_service, tmp_path, point)
+    source = repository(service.source_root / "of-run", {"workflows/ci.yaml": CACHED})
+    start(service.admin, source)
+    crash(service, marker)
+    ended = over(service.admin, only_run(service.admin))
+    job = service.admin.job({"job_id": ended["nodes"][0]["job_id"]})
+    assert (job["status"], job["attempt"]) == ("completed", 1)
+    assert [item["path"] for item in service.admin.get(f"jobs/{job['job_id']}/artifacts")["artifacts"]] == [
+        "f"
+    ]
+    (cache,) = service.admin.get("caches")["caches"]
+    # What was stored without its row is gone.
+    stored = [path.name for path in (service.data_dir / "objects" / "caches").iterdir()]
+    assert stored == [cache["cache_id"]]
+    again = over(service.admin, start(service.admin, source))
+    assert "cached\n" in service.admin.log({"job_id": again["nodes"][0]["job_id"]}).decode()
+    assert_nothing_left(service, engine)

@@ -87,6 +87,39 @@ def test_a_failure_is_one_and_a_wrong_file_is_two(program: Program, tmp_path: Pa
     assert list((tmp_path / "temporary").iterdir()) == []
 
 
+CACHED = """
+name: C
+on: push
+jobs:
+  a: {cache: [{key: [k], paths: [kept]}], command: cat kept || echo no > kept}
+"""
+
+
+def test_caches_of_an_upload_are_listed_and_deleted(reactorcide: Program, tmp_path: Path) -> None:
+    tree = repository(tmp_path / "tree-with-cache", {"workflows/ci.yaml": CACHED}).path
+    reactorcide.fine("runs", "start", "--source", tree, "--follow")
+    (cache,) = json.loads(reactorcide.fine("caches", "list", "--json").output)["caches"]
+    assert (cache["repository"], cache["key"], cache["paths"]) == ("tree-with-cache", "k", ["kept"])
+    assert cache["cache_id"] in reactorcide.fine("caches", "list").text
+    # Of a directory with another name it is none.
+    other = repository(tmp_path / "other", {"workflows/ci.yaml": CACHED}).path
+    run = reactorcide("runs", "start", "--source", other, "--follow", "--json").json
+    assert "cache k is not there yet" in reactorcide.fine("runs", "logs", run["run_id"]).text
+    again = reactorcide("runs", "start", "--source", tree, "--follow", "--json").json
+    assert "cache k is restored" in reactorcide.fine("runs", "logs", again["run_id"]).text
+    both = [item["cache_id"] for item in reactorcide("caches", "list", "--json").json["caches"]]
+    reactorcide.fine("caches", "delete", *both)
+    assert reactorcide("caches", "list", "--json").json["caches"] == []
+    assert "there is no cache" in reactorcide("caches", "delete", both[0]).errors
+    assert reactorcide("caches", "delete", "../x").code == 2
+
+
+def test_a_local_run_says_that_it_keeps_no_caches(program: Program, tmp_path: Path, image: str) -> None:
+    result = program("run", "--image", image, cwd=work_tree(tmp_path, CACHED))
+    assert result.code == 0, result
+    assert "no cache is restored or saved: they are turned off here" in result.text
+
+
 def test_runs_on_a_service(reactorcide: Program, tmp_path: Path) -> None:
     made = repository(tmp_path / "tree", {"workflows/ci.yaml": FAILING})
     started = reactorcide("runs", "start", "ci", "--source", made.path, "--follow")

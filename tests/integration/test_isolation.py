@@ -5,9 +5,11 @@ The routes are the application's own: a new one without an expectation here fail
 
 import io
 import re
+import sqlite3
 import tarfile
 import uuid
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,6 +66,11 @@ class OfProject:
 
 
 @dataclass(frozen=True)
+class OfCache:
+    """On one cache: for its owner and admins."""
+
+
+@dataclass(frozen=True)
 class Own:
     """Shows or makes what is the caller's own, and nothing else."""
 
@@ -96,7 +103,9 @@ class Admins:
     json: Any = None
 
 
-EXPECTED: Mapping[str, Public | OfJob | OfRun | OfProject | Own | OfToken | OfSource | Stream | Admins] = {
+EXPECTED: Mapping[
+    str, Public | OfJob | OfRun | OfProject | OfCache | Own | OfToken | OfSource | Stream | Admins
+] = {
     "GET /metrics": Public(),
     "GET /api/health": Public(),
     "GET /api/docs": Public(),
@@ -144,6 +153,8 @@ EXPECTED: Mapping[str, Public | OfJob | OfRun | OfProject | Own | OfToken | OfSo
     "DELETE /api/v1/projects/<project_id>": OfProject(204),
     "PUT /api/v1/projects/<project_id>/members": OfProject(404, {"username": "no-such-user", "role": "read"}),
     "DELETE /api/v1/projects/<project_id>/members/<user_id>": OfProject(409),
+    "GET /api/v1/caches": Own(),
+    "DELETE /api/v1/caches/<cache_id>": OfCache(),
     "GET /api/v1/users/me": Own(),
     "POST /api/v1/tokens": Own(201, {"name": "another"}),
     "GET /api/v1/tokens": Own(),
@@ -179,6 +190,7 @@ class Ann:
     job: Job
     run: Run
     project_id: str
+    cache_id: str
     token_id: str
     user_id: str
     marks: tuple[str, ...]
@@ -194,8 +206,9 @@ def ann(idle_service: Service) -> Ann:
     made = client.request("POST", "tokens", json={"name": mark}).json()
     project_id = create_project(client, mark)
     user_id = client.get("users/me")["user_id"]
-    marks = (mark, job["job_id"], run["run_id"], project_id, name, user_id, made["token_id"])
-    return Ann(client, job, run, project_id, made["token_id"], user_id, marks)
+    cache_id = add_cache(idle_service, user_id, mark)
+    marks = (mark, job["job_id"], run["run_id"], project_id, cache_id, name, user_id, made["token_id"])
+    return Ann(client, job, run, project_id, cache_id, made["token_id"], user_id, marks)
 
 
 def create_project(client: Client, name: str) -> str:
@@ -213,12 +226,22 @@ def start_run(service: Service, client: Client, mark: str) -> Run:
     return start(client, source)
 
 
+def add_cache(service: Service, user_id: str, mark: str) -> str:
+    """Add a cache as if a job had left it: here none runs."""
+    cache_id = str(uuid.uuid4())
+    row = (cache_id, user_id, None, user_id, mark, "main", mark, "[]", 1, 1, str(uuid.uuid4()), 1, 1)
+    with closing(sqlite3.connect(service.data_dir / "reactorcide.db")) as database, database:
+        database.execute("INSERT INTO cache VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+    return cache_id
+
+
 def address(rule: str, ann: Ann, **other: str) -> str:
     """Return where a route is about what is Ann's, where nothing else is said."""
     values = {
         "job_id": ann.job["job_id"],
         "run_id": ann.run["run_id"],
         "project_id": ann.project_id,
+        "cache_id": ann.cache_id,
         "path": "a",
         "token_id": ann.token_id,
         "user_id": ann.user_id,
@@ -335,6 +358,24 @@ def test_a_project_is_its_members_by_their_roles(idle_service: Service, ann: Ann
         project_id = create_project(ann.client, f"mark-{uuid.uuid4()}")
         response = call(client, route, ann, project_id=project_id)
         assert response.status_code == expected.status, response.text
+
+
+@pytest.mark.parametrize("route", routes_of(OfCache))
+def test_a_cache_is_its_owners_and_the_admins(idle_service: Service, ann: Ann, route: str) -> None:
+    bob = idle_service.add_user(f"bob-{uuid.uuid4()}")
+    limited = limited_token(idle_service, idle_service.admin, {Scope.JOBS_READ, Scope.JOBS_WRITE})
+    for other in (bob, limited):
+        response = call(other, route, ann)
+        assert response.status_code == 403, response.text
+        assert not any(mark in response.text for mark in ann.marks)
+    assert bob.request("GET", "caches", params={"user_id": ann.user_id}).status_code == 403
+    assert [item["cache_id"] for item in ann.client.get("caches")["caches"]] == [ann.cache_id]
+    for client in (ann.client, idle_service.admin):
+        cache_id = add_cache(idle_service, ann.user_id, f"{ann.marks[0]}-{uuid.uuid4()}")
+        assert call(client, route, ann, cache_id=cache_id).status_code == 204
+        assert call(client, route, ann, cache_id=cache_id).status_code == 404
+    entries = idle_service.admin.get("audit", action="cache.delete", subject=cache_id)["deeds"]
+    assert len(entries) == 1
 
 
 @pytest.mark.parametrize("route", routes_of(Own))

@@ -88,6 +88,34 @@ def test_a_run_of_a_project_is_its_members(service: Service, source: Repository)
         assert stranger.request("POST", path, **body).status_code == 404
 
 
+CACHED = """
+name: CI
+on: [push]
+jobs:
+  show: {cache: {key: k, paths: kept}, command: 'cat kept || echo cached > kept'}
+"""
+
+
+def test_the_caches_of_a_project_are_its_members(service: Service) -> None:
+    made = repository(service.source_root / uuid.uuid4().hex, {"workflows/ci.yaml": CACHED})
+    owner = new_user(service)
+    project = create(owner, made)
+    writer, reader = (new_user(service, role, project) for role in ("write", "read"))
+    over(owner, start(owner, project))
+    ended = over(writer, start(writer, project))
+    assert "cached\n" in writer.log({"job_id": node(ended, "show")["job_id"]}).decode()
+    (cache,) = reader.get("caches", project=project["name"])["caches"]
+    assert (cache["project_id"], cache["key"]) == (project["project_id"], "k")
+    # They are nobody's own.
+    assert owner.get("caches")["caches"] == []
+    stranger = new_user(service)
+    assert stranger.request("GET", "caches", params={"project": project["name"]}).status_code == 404
+    path = f"caches/{cache['cache_id']}"
+    for client, status in ((stranger, 404), (reader, 403), (writer, 204)):
+        assert client.request("DELETE", path).status_code == status
+    assert reader.get("caches", project=project["name"])["caches"] == []
+
+
 def test_runs_are_numbered_within_their_project(service: Service, source: Repository) -> None:
     owner = new_user(service)
     projects = [create(owner, source), create(owner, source)]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import NewService
-from tests.sources.support import Repository
+from tests.sources.support import Repository, basic, git_http
 from tests.support.client import Client
 from tests.support.runs import Run, node, over, repository, start, statuses
 from tests.support.service import Service
@@ -87,6 +87,40 @@ def test_a_workflow_runs_from_its_commit(api: Client, project: NewProject) -> No
     assert ended["run_id"] in [item["run_id"] for item in api.get("runs", workflow="ci")["runs"]]
 
 
+OVER_HTTP = """
+name: CI
+on: [push]
+jobs:
+  a: {command: cat README, cache: {key: "file:README", paths: kept}}
+  b: {needs: [a], command: "cat README; touch kept", cache: {key: "file:README", paths: kept}}
+"""
+
+
+@pytest.mark.parametrize("modern", [True, False])
+def test_a_workflow_runs_from_a_git_server_over_http(api: Client, project: NewProject, modern: bool) -> None:
+    source = project(OVER_HTTP)
+    logins = ("ann:first-password", "bob:second-password")
+    with git_http(source.path, login=logins, modern=modern) as server:
+        for login in logins:
+            url = f"http://{login}@{server.host}/.git"
+            run = over(api, start(api, source, git_url=url, git_ref="main"))
+            assert run["status"] == "completed", run
+            assert run["sha"] == source.git("rev-parse", "HEAD")
+            assert run["git_url"] == f"http://[REDACTED]@{server.host}/.git"
+            logs = [log_of(api, run, name) for name in ("a", "b")]
+            assert all("read me\n" in log and "password" not in log for log in logs)
+        assert {basic(login) for login in logins} == set(server.authorizations)
+        # A repository is the same for whoever logs in.
+        assert "is restored" in logs[0]
+        (cache,) = (
+            item for item in api.get("caches", limit=200)["caches"] if server.host in item["repository"]
+        )
+        assert cache["repository"] == server.url
+        refused = api.request("POST", "runs", json={"git_url": f"http://eve:wrong@{server.host}/.git"})
+    assert refused.status_code == 400
+    assert "wrong" not in refused.text
+
+
 CONDITIONS = """
 name: C
 on: push
@@ -139,7 +173,6 @@ def test_what_is_wrong_with_a_file_is_a_failed_run_with_all_of_it(api: Client, p
     ("keys", "reason"),
     [
         ("services: {db: {image: x}}", "the job 'a': services: the image of db, docker.io/library/x:latest"),
-        ("cache: [{key: [x], paths: [/x]}]", "the job 'a' has the key cache, which this version checks"),
         ('environment: {X: "${secret:a:b}"}', "the job 'a' has the reference ${secret:a:b}"),
         ("concurrency: {group: x}", "the job 'a' has the key concurrency"),
         ("cpu_limit: 900", "the job 'a': cpu_limit is above the server's maximum of 64"),

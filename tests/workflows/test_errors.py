@@ -173,6 +173,22 @@ def test_a_tag_means_nothing_but_those_of_yaml_itself() -> None:
             'cache: {key: "file:[", paths: /x}',
             "6:18: key: the glob '[' has a [ that is not closed; write [[] for a [ itself",
         ),
+        ('cache: {key: "a\\nb", paths: /x}', "6:18: key: 'a\\nb' has line breaks or control characters"),
+        (
+            "cache: {key: a, paths: [~/.m2]}",
+            "6:29: paths: '~/.m2' begins with ~, which only a shell knows; write the directory, like "
+            "/root/.cache",
+        ),
+        (
+            "cache: {key: a, paths: [../x]}",
+            "6:29: paths: '../x' has '.' or '..'; write the path without them",
+        ),
+        (
+            "cache: {key: a, paths: ['**/x']}",
+            "6:29: paths: '**/x' is a glob; write the directory that the files are in",
+        ),
+        ("cache: {key: a, paths: [/]}", "6:29: paths: '/' names no file or directory"),
+        ("cache: {key: a, paths: [/job/artifacts/x]}", "6:29: paths: '/job/artifacts/x' cannot be cached"),
         ("on: pull_request", "6:9: the job would never run: the workflow starts on push"),
         ("on: {tags: [v*], events: push}", "6:9: on: tags need the event tag_created among the events"),
         ("concurrency: {}", "6:18: concurrency needs the key group"),

@@ -353,6 +353,11 @@ class DockerRunner:
         """See ``Runner.read_file``."""
         return archives.read_file(self._client.api(), container_id, path, max_bytes)
 
+    def files(self, container_id: str, path: str) -> Generator[bytes, None, None] | None:
+        """See ``Runner.files``."""
+        response = archives.open_archive(self._client.api(), container_id, path)
+        return None if response is None else archives.chunks(response)
+
     def remove(self, container_id: str) -> None:
         """See ``Runner.remove``."""
         self._artifacts_created_at.pop(container_id, None)

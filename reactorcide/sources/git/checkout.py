@@ -112,6 +112,7 @@ class GitFolders:
     sha: str
     branch: str | None
     """The branch, if it was one."""
+    default_branch: str | None
     message: str
     """The commit's."""
     paths: Sequence[str]
@@ -158,7 +159,7 @@ def check_out_folders(
         git.check_run("read the commit", "log", "-1", "--format=%B", sha, "--", stdout=lines.append)
         disk.check()
     message = b"\n".join(lines).decode(errors="replace").strip()
-    return GitFolders(sha, target.branch, message[:_MAX_MESSAGE_CHARS], paths)
+    return GitFolders(sha, target.branch, target.default_branch, message[:_MAX_MESSAGE_CHARS], paths)
 
 
 def _listed(

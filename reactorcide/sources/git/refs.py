@@ -1,6 +1,6 @@
 """Choosing what to check out, from the refs that a server has."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from reactorcide.domain.errors import InvalidInput, JobFailed
 from reactorcide.lib.sizes import format_size
@@ -20,6 +20,8 @@ class Target:
     refspec: str
     sha: str
     branch: str | None = None
+    default_branch: str | None = None
+    """The branch that the server's HEAD names."""
 
     @classmethod
     def of_ref(cls, ref: str, sha: str) -> "Target":
@@ -61,16 +63,19 @@ def find_target(git: Git, wanted: str | None) -> tuple[Target, int]:
     git.list_refs("--symref", stdout=read)
     if not sha_digits:
         raise JobFailed(f"git: {git.url} is empty: it has no commit yet")
+    has_default = _is_safe_branch(default)
     if wanted is None:
         if "HEAD" not in shas:
             raise JobFailed(f"git: {git.url} has no default branch, so git_ref has to name one")
-        return Target.of_ref(default if _is_safe_branch(default) else "HEAD", shas["HEAD"]), sha_digits
-    for name in names:
-        if name in shas:
-            return Target.of_ref(name, shas[name]), sha_digits
-    if is_sha(wanted) and len(wanted) <= sha_digits:
-        return Target(wanted.lower(), wanted.lower(), wanted.lower()), sha_digits
-    raise not_found(git.url, wanted)
+        target = Target.of_ref(default if has_default else "HEAD", shas["HEAD"])
+    elif known := [name for name in names if name in shas]:
+        target = Target.of_ref(known[0], shas[known[0]])
+    elif is_sha(wanted) and len(wanted) <= sha_digits:
+        target = Target(wanted.lower(), wanted.lower(), wanted.lower())
+    else:
+        raise not_found(git.url, wanted)
+    default_branch = default.removeprefix("refs/heads/") if has_default else None
+    return replace(target, default_branch=default_branch), sha_digits
 
 
 def _is_safe_branch(ref: str) -> bool:

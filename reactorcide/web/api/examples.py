@@ -194,6 +194,24 @@ EXAMPLES: dict[str, Any] = {
         ],
         "truncated": False,
     },
+    "CacheListResponse": {
+        "caches": [
+            {
+                "cache_id": "0198c0de-5e6f-7a8b-9c0d-1e2f3a4b5c6d",
+                "project_id": None,
+                "user_id": _USER_ID,
+                "repository": "https://git.example/team/project",
+                "branch": "main",
+                "key": "pip-" + 32 * "c0",
+                "paths": ["/root/.cache/pip"],
+                "size": 104_857_600,
+                "job_id": _JOB_ID,
+                "created_at": _ENDED,
+                "last_used_at": _ENDED,
+            }
+        ],
+        "next_cursor": None,
+    },
     "SourceResponse": {"source_id": 32 * "c0", "size": 52_428, "files": 117},
     "QueueListResponse": {
         "queues": [{"queue_name": "default", "waiting": 3, "running": 2, "oldest_wait_seconds": 1.5}]

@@ -23,6 +23,7 @@ from reactorcide.logs.masking import hide_in_own_log
 from reactorcide.logs.writer import LogWriter
 from reactorcide.runner import ContainerGone, ContainerRestarted, ContainerSpec, Exit, Runner, Started
 from reactorcide.worker.attempt.artifacts import collect
+from reactorcide.worker.attempt.caches import Caches
 from reactorcide.worker.attempt.container import Container, Progress, gone_because, quoted_output
 from reactorcide.worker.attempt.ending import Ending
 from reactorcide.worker.attempt.limits import Limits
@@ -78,6 +79,7 @@ class Attempt:
             services=lambda: self._services.container_ids,
             adopted=adopted,
         )
+        self._caches = Caches(port, runner, job, limits, self.interrupt)
         self._ending = Ending(self._container, self.interrupt, limits, job.definition.timeout_seconds)
         self._recorder: Recorder | None = None
         self._report = Report(
@@ -259,10 +261,16 @@ class Attempt:
                 progress=log_writer.say,
                 check=check,
             )
-            tar = source.tar(lambda: self._runner.owner(container.container_id))
+            self._caches.load(log_writer.say)
+
+            def owner() -> tuple[int, int]:
+                return self._runner.owner(container.container_id)
+
+            tar = source.tar(owner)
             if tar is not None:
-                self._runner.put(container.container_id, self._within_disk(tar))
+                self._runner.put(container.container_id, self._within_disk(self._caches.hashing(tar)))
             crashpoints.reached("source-put")
+            self._caches.restore(container.container_id, owner, log_writer.say, check)
         return spec
 
     def _start_services(self, log_writer: LogWriter, check: Callable[[], None]) -> None:
@@ -396,6 +404,8 @@ class Attempt:
             problems.append(f"its artifacts could not be kept: {reason}")
             _say(log_writer, problems[-1])
         crashpoints.reached("artifacts-stored")
+        if not problems:
+            self._caches.save(self._container.container_id, partial(_say, log_writer))
         return Outcome(
             exit_code=ended.exit_code,
             error="; ".join(problems) or None,

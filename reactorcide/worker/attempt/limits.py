@@ -22,3 +22,5 @@ class Limits:
     max_disk_bytes: int = 0
     """What a container may take of the engine's disk; 0 is no limit."""
     log_bytes: int = DEFAULT_MAX_BYTES
+    cache_bytes: int = 0
+    """For the caches of one project or user; 0 turns caches off."""

@@ -15,7 +15,7 @@ from reactorcide.runs import read
 from reactorcide.runs.cancel import cancel
 from reactorcide.runs.read import RunView
 from reactorcide.runs.rerun import rerun
-from reactorcide.runs.start import Start, start
+from reactorcide.runs.start import DEFAULT_REPOSITORY, Start, start
 from reactorcide.web.api import PREFIX, lists
 from reactorcide.web.api.jobs.schemas import JobQuery, SubmitHeader
 from reactorcide.web.api.media import WORKFLOW
@@ -46,9 +46,11 @@ def start_run(header: SubmitHeader, body: RunRequest, query: NoQuery) -> Respons
         source=RunSource(git_url=body.git_url, git_ref=body.git_ref or body.ref, source_id=body.source_id),
         project=body.project,
         workflow=body.workflow,
-        event=body.event.model_dump(),
+        event=body.event.model_dump(exclude={"is_fork"}),
         changed=body.changed_files,
         variables=body.vars,
+        repository=body.repository or DEFAULT_REPOSITORY,
+        is_fork=body.event.is_fork,
     )
     key = None
     if header.idempotency_key is not None:

@@ -38,6 +38,9 @@ class EventRequest(Body):
     actor: _ShortText = ""
     number: _ShortText = Field(default="", description="Of a pull request.")
     base_branch: _ShortText = Field(default="", description="Of a pull request.")
+    is_fork: bool = Field(
+        default=False, description="Whether it is a pull request of a fork, whose run writes no caches."
+    )
     message: str = Field(
         default="",
         max_length=4096,
@@ -68,6 +71,9 @@ class RunRequest(Body):
         description="With `project`: as `git_ref`, of its repository.",
         json_schema_extra=dict(_ABOUT["git_ref"].schema),
     )
+    repository: Annotated[_ShortText, Field(min_length=1)] | None = Field(
+        default=None, description="Of an uploaded source: what it is called. Caches are kept by it."
+    )
     workflow: _ShortText | None = Field(
         default=None, description="The workflow's id or file; not needed where there is only one."
     )
@@ -89,6 +95,8 @@ class RunRequest(Body):
             raise InvalidInput("ref belongs to project; git_url has git_ref", "ref")
         if self.git_ref is not None and self.git_url is None:
             raise InvalidInput("git_ref belongs to git_url", "git_ref")
+        if self.repository is not None and self.source_id is None:
+            raise InvalidInput("repository belongs to source_id: a git_url names its own", "repository")
         return self
 
 

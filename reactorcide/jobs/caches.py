@@ -1,0 +1,260 @@
+"""Caches: found for a job before its command runs, stored after that has succeeded, listed and deleted.
+
+A cache is a tar as a job has left it. It is never unpacked on this host.
+"""
+
+import logging
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+from reactorcide import crashpoints
+from reactorcide.domain.accounts import User
+from reactorcide.domain.audit import Action, AuditEntry
+from reactorcide.domain.caches import (
+    PREFIX,
+    Cache,
+    CacheAnswer,
+    CacheSpec,
+    Check,
+    ExpectedCache,
+    FoundCache,
+    cache_prefix,
+)
+from reactorcide.domain.errors import Forbidden, ObjectNotFound, ObjectStoreError, TooLarge
+from reactorcide.domain.jobs import Job
+from reactorcide.domain.projects import ProjectRole
+from reactorcide.domain.runs import Run
+from reactorcide.jobs import StoredJobs, access
+from reactorcide.lib.clock import now_ms
+from reactorcide.lib.ids import new_id
+from reactorcide.lib.sizes import format_size
+
+log = logging.getLogger("reactorcide.jobs")
+
+_ROOM_EVERY_BYTES = 64 << 20
+"""After so many bytes of a cache it is seen whether the disk has room for more."""
+
+
+def of_job(context: StoredJobs, job: Job) -> tuple[CacheSpec, ...]:
+    """Return the caches that a job names: none, unless it belongs to a run that knows what it may use."""
+    if job.run_id is None or job.node is None:
+        return ()
+    named = context.store.runs.template(job.run_id, job.node).get("caches", ())
+    if not named:
+        return ()
+    return tuple(
+        CacheSpec(*(tuple(item[name]) for name in ("key", "paths", "restore_keys"))) for item in named
+    )
+
+
+def find(context: StoredJobs, job: Job, spec: CacheSpec, key: str, check: Check) -> CacheAnswer:
+    """Return the cache to restore for a job: the one with this key, else the newest of each prefix.
+
+    Each is looked for in the branches of the job's run in turn. One that is damaged is removed and taken for
+    one that is not there. ``check`` is called now and then, and raises to give up.
+    """
+    damaged: list[str] = []
+    run = _run(context, job)
+    if run is None or run.cache_scope is None:
+        return CacheAnswer(None)
+    for text, is_prefix in [(key, False), *((prefix, True) for prefix in spec.restore_keys)]:
+        for branch in run.cache_scope.branches:
+            like = _cache(job, run, branch, text, spec.paths)
+            while (cache := context.store.caches.find(like, is_prefix=is_prefix)) is not None:
+                chunks = _whole(context, cache, check)
+                if chunks is not None and context.store.caches.touch(cache.cache_id, now_ms=now_ms()):
+                    return CacheAnswer(
+                        FoundCache(cache.cache_id, cache.key, cache.size_bytes, chunks), tuple(damaged)
+                    )
+                if chunks is None:
+                    damaged.append(cache.key)
+                    drop(context, cache.cache_id)
+    return CacheAnswer(None, tuple(damaged))
+
+
+def drop(context: StoredJobs, cache_id: str) -> None:
+    """Remove a cache that could not be restored; safe to repeat."""
+    context.store.caches.remove(cache_id)
+    _delete_objects(context, cache_id)
+
+
+def expect(context: StoredJobs, job: Job, expected: Sequence[ExpectedCache]) -> bool:
+    """Record which caches the job's attempt saves if its command succeeds; ``False`` if it may save none."""
+    if _branch(_run(context, job)) is None:
+        return False
+    context.store.caches.expect(job.job_id, job.attempt, expected)
+    return True
+
+
+def expected(context: StoredJobs, job: Job) -> list[ExpectedCache]:
+    """Return which caches the job's attempt saves if its command succeeds, and that are not stored by now."""
+    run = _run(context, job)
+    branch = _branch(run)
+    if run is None or branch is None:
+        return []
+    return [
+        item
+        for item in context.store.caches.expected(job.job_id, job.attempt)
+        if context.store.caches.find(_cache(job, run, branch, item.key, item.paths)) is None
+    ]
+
+
+def add(
+    context: StoredJobs, job: Job, item: ExpectedCache, chunks: Iterable[bytes], *, max_bytes: int
+) -> int | None:
+    """Store a cache of the job's run, and return its bytes; ``None`` where there is one with its key.
+
+    ``max_bytes`` is for all caches of the run's project or user: the least recently used make room. Raises
+    ``TooLarge`` for one that alone is larger, and what ``chunks`` raises; then nothing is stored.
+    """
+    run = _run(context, job)
+    branch = _branch(run)
+    if run is None or branch is None:
+        raise Forbidden("the run of this job may write no caches")
+    cache_id = new_id()
+    written = _Written()
+    key = cache_prefix(cache_id) + "tar"
+    size_bytes = context.objects.put(key, written.through(_with_room(context, chunks, max_bytes)))
+    is_new = False
+    try:
+        crashpoints.reached("cache-stored")
+        at_ms = now_ms()
+        cache = replace(
+            _cache(job, run, branch, item.key, item.paths),
+            cache_id=cache_id,
+            size_bytes=size_bytes,
+            crc32=written.crc32,
+            created_at_ms=at_ms,
+            last_used_at_ms=at_ms,
+        )
+        is_new, removed = context.store.caches.add(cache, max_bytes=max_bytes)
+    finally:
+        if not is_new:
+            context.objects.delete(cache_prefix(cache_id))
+    crashpoints.reached("cache-recorded")
+    _delete_objects(context, *(cache.cache_id for cache in removed))
+    return size_bytes if is_new else None
+
+
+def page(
+    context: StoredJobs, owner_id: str | None, *, limit: int, after: tuple[int, str] | None = None
+) -> list[Cache]:
+    """Return a page of the caches of an owner (``None``: of all), newest first; see ``store.Caches.page``."""
+    return context.store.caches.page(owner_id, limit=limit, after=after)
+
+
+def delete(context: StoredJobs, user: User, cache_id: str) -> None:
+    """Remove a cache; of a project it takes the role to start runs.
+
+    Raises ``NotFound`` where there is none for this user, ``Forbidden`` where it is somebody else's or the
+    role is not enough.
+    """
+    cache = context.store.caches.get(cache_id)
+    if cache.project_id is not None:
+        unknown = f"there is no cache {cache_id}"
+        access.check(context, user, cache.project_id, ProjectRole.WRITE, unknown)
+    elif cache.user_id != user.user_id and not user.is_admin:
+        raise Forbidden("this cache belongs to somebody else")
+    with context.store.transaction() as tx:
+        tx.caches.remove(cache_id)
+        tx.audit.add(AuditEntry(at_ms=now_ms(), by=user.actor, action=Action.CACHE_DELETE, subject=cache_id))
+    context.objects.delete(cache_prefix(cache_id))
+
+
+def trim(context: StoredJobs, *, max_bytes: int) -> None:
+    """Remove what each owner has beyond the bound, the least recently used caches first."""
+    limit = format_size(max_bytes)
+    removed = context.store.caches.trim(max_bytes=max_bytes)
+    for cache in removed:
+        log.info("cache %s is removed: its owner has more than %s, or is gone", cache.key, limit)
+    _delete_objects(context, *(cache.cache_id for cache in removed))
+
+
+def remove_orphans(context: StoredJobs) -> None:
+    """Remove objects without a row and rows without an object; only before anybody stores a cache."""
+    known = {cache.object_key: cache for cache in context.store.caches.all()}
+    stored = {item.key for item in context.objects.list(PREFIX)}
+    for key in stored - known.keys():
+        context.objects.delete(key.rpartition("/")[0] + "/")
+    for key in known.keys() - stored:
+        context.store.caches.remove(known[key].cache_id)
+
+
+def _run(context: StoredJobs, job: Job) -> Run | None:
+    return None if job.run_id is None else context.store.runs.find(job.run_id)
+
+
+def _branch(run: Run | None) -> str | None:
+    """Return the branch whose caches the jobs of a run write; ``None`` if they may write none."""
+    if run is None or run.cache_scope is None or not run.cache_scope.is_writable:
+        return None
+    return run.cache_scope.branches[0]
+
+
+def _cache(job: Job, run: Run, branch: str, key: str, paths: tuple[str, ...]) -> Cache:
+    """Return a cache as a job looks for it, without what only a stored one has."""
+    return Cache(
+        cache_id="",
+        owner_id=run.project_id or run.user_id,
+        project_id=run.project_id,
+        user_id=job.user_id,
+        repository="" if run.cache_scope is None else run.cache_scope.repository,
+        branch=branch,
+        key=key,
+        paths=paths,
+        size_bytes=0,
+        crc32=0,
+        job_id=job.job_id,
+        created_at_ms=0,
+        last_used_at_ms=0,
+    )
+
+
+def _whole(context: StoredJobs, cache: Cache, check: Check) -> Iterator[bytes] | None:
+    """Return the bytes of a cache after all of them were compared with what was stored; else ``None``."""
+    written, size_bytes = _Written(), 0
+    try:
+        for chunk in written.through(context.objects.read(cache.object_key)):
+            check()
+            size_bytes += len(chunk)
+        if (size_bytes, written.crc32) == (cache.size_bytes, cache.crc32):
+            return context.objects.read(cache.object_key)
+    except ObjectNotFound:
+        pass
+    return None
+
+
+def _delete_objects(context: StoredJobs, *cache_ids: str) -> None:
+    for cache_id in cache_ids:
+        try:
+            # Without its row nobody finds it, so that what stays here is an orphan for the next start.
+            context.objects.delete(cache_prefix(cache_id))
+        except ObjectStoreError as exc:
+            log.warning("a cache that is removed stays on the disk until the next start: %s", exc)
+
+
+def _with_room(context: StoredJobs, chunks: Iterable[bytes], max_bytes: int) -> Iterator[bytes]:
+    size_bytes = left_bytes = 0
+    for chunk in chunks:
+        size_bytes += len(chunk)
+        if size_bytes > max_bytes:
+            raise TooLarge(f"it is larger than {format_size(max_bytes)} (--max-cache-bytes)")
+        left_bytes -= len(chunk)
+        if left_bytes < 0:
+            # No cache may be the reason for which no job is started any more.
+            context.objects.check()
+            left_bytes = _ROOM_EVERY_BYTES
+        yield chunk
+
+
+class _Written:
+    """The checksum of what passes."""
+
+    def __init__(self) -> None:
+        self.crc32 = 0
+
+    def through(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        for chunk in chunks:
+            self.crc32 = zlib.crc32(chunk, self.crc32)
+            yield chunk

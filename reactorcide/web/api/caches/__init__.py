@@ -1,0 +1,1 @@
+"""Caches: routes and their schemas."""

@@ -1,0 +1,60 @@
+"""Routes on caches."""
+
+from typing import Any
+
+from flask import Response, jsonify
+
+from reactorcide.domain.caches import Cache
+from reactorcide.domain.errors import Forbidden
+from reactorcide.jobs import access, caches
+from reactorcide.lib.clock import rfc3339
+from reactorcide.web.api import lists
+from reactorcide.web.api.caches.schemas import CacheListQuery, CacheListResponse, CachePath
+from reactorcide.web.api.resource import resource
+from reactorcide.web.api.schemas import ErrorResponse, NoQuery
+from reactorcide.web.auth import caller
+from reactorcide.web.services import services
+
+api = resource("caches", __name__, tag="caches")
+
+
+@api.get("/caches", responses={200: CacheListResponse, 404: ErrorResponse})
+def list_caches(query: CacheListQuery) -> Response:
+    """List the caches of the caller's runs, or (`project`) those of a project, newest first."""
+    user = caller()
+    owner_id = query.user_id if user.is_admin else user.user_id
+    if query.project is not None:
+        owner_id = access.project(services().jobs, user, query.project).project_id
+    elif query.user_id not in (None, user.user_id) and not user.is_admin:
+        raise Forbidden("only an admin may list somebody else's caches")
+    after = None if query.cursor is None else lists.from_cursor(query.cursor)
+    # One more than requested shows whether there is a next page.
+    found = caches.page(services().jobs, owner_id, limit=query.limit + 1, after=after)
+    shown = found[: query.limit]
+    next_cursor = None
+    if len(found) > len(shown):
+        next_cursor = lists.to_cursor(shown[-1].created_at_ms, shown[-1].cache_id)
+    return jsonify({"caches": [_json(cache) for cache in shown], "next_cursor": next_cursor})
+
+
+@api.delete("/caches/<cache_id>", responses={204: None})
+def delete_cache(path: CachePath, query: NoQuery) -> tuple[str, int]:
+    """Delete a cache."""
+    caches.delete(services().jobs, caller(), path.cache_id)
+    return "", 204
+
+
+def _json(cache: Cache) -> dict[str, Any]:
+    return {
+        "cache_id": cache.cache_id,
+        "project_id": cache.project_id,
+        "user_id": cache.user_id,
+        "repository": cache.repository,
+        "branch": cache.branch,
+        "key": cache.key,
+        "paths": list(cache.paths),
+        "size": cache.size_bytes,
+        "job_id": cache.job_id,
+        "created_at": rfc3339(cache.created_at_ms),
+        "last_used_at": rfc3339(cache.last_used_at_ms),
+    }

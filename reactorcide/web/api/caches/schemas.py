@@ -1,0 +1,47 @@
+"""The schemas of caches."""
+
+from pydantic import BaseModel, Field
+
+from reactorcide.web.api.schemas import MAX_FILTER_CHARS, Count, Cursor, Id, Query, Time
+
+
+class CacheResponse(BaseModel):
+    """A cache that a job of a run has left."""
+
+    cache_id: Id
+    project_id: Id | None = Field(description="`null`: it belongs to its user.")
+    user_id: Id = Field(description="Whose job has left it.")
+    repository: str = Field(description="The URL without credentials; of an upload its name.")
+    branch: str = Field(description="The branch whose runs have left it; of a tag `tag:` and its name.")
+    key: str
+    paths: list[str]
+    size: Count
+    job_id: Id = Field(description="The job that has left it.")
+    created_at: Time
+    last_used_at: Time
+
+
+class CacheListResponse(BaseModel):
+    """A page of caches, newest first."""
+
+    caches: list[CacheResponse]
+    next_cursor: Cursor | None
+
+
+class CachePath(BaseModel):
+    """The id of a cache, in the path."""
+
+    cache_id: Id
+
+
+class CacheListQuery(Query):
+    """Whose caches, and a page of them."""
+
+    limit: int = Field(default=20, ge=1, le=200)
+    cursor: Cursor | None = Field(default=None, description="The `next_cursor` of the page before.")
+    project: str | None = Field(
+        default=None, max_length=MAX_FILTER_CHARS, description="Those of this project, by its name or id."
+    )
+    user_id: str | None = Field(
+        default=None, max_length=MAX_FILTER_CHARS, description="Only caches of this user; others for admins."
+    )
