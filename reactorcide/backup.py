@@ -4,7 +4,7 @@ The job database is copied first, and then the objects: whatever its rows name w
 logs of running attempts are in it as objects, which the attempts reopen.
 
 The queue is left out. It only says what the database says, and at a later moment: a restored service queues
-its waiting jobs anew.
+its waiting jobs anew. Open runs are cancelled: what they would deploy by now is of long ago.
 """
 
 import gzip
@@ -20,9 +20,11 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from reactorcide import __version__
+from reactorcide.domain.audit import Action, AuditEntry, operator
 from reactorcide.domain.caches import PREFIX
-from reactorcide.domain.errors import ConfigurationError
+from reactorcide.domain.errors import ConfigurationError, StoreError
 from reactorcide.domain.jobs import attempt_of
+from reactorcide.jobs.dependents import Change
 from reactorcide.lib.clock import now_ms, rfc3339
 from reactorcide.lib.tar import DamagedTar, Entry, gunzip, read_tar
 from reactorcide.logs.local import LocalLogStore
@@ -40,6 +42,9 @@ _OBJECTS = "objects"
 _END = "end"
 _CHUNK_BYTES = 1 << 20
 _MAX_SHOWN_CHARS = 200
+_RUNS_AT_ONCE = 100
+_ANY_TIME_MS = 1 << 60
+"""Later than any time that a row has, whatever the clock was."""
 
 Progress = Callable[[int, int], None]
 """Is told the bytes that are done, and of how many."""
@@ -183,11 +188,11 @@ def _migrations(database: Path) -> list[str]:
         return [name for (name,) in connection.execute("SELECT name FROM schema_migration ORDER BY name")]
 
 
-def restore(settings: Settings, source: Path, progress: Progress) -> None:
+def restore(settings: Settings, source: Path, progress: Progress, *, resume: bool = False) -> int:
     """Put a backup into an empty data directory, or one that is not there yet: all of it, or nothing.
 
-    Raises ``ConfigurationError`` where the directory is in use, or the file is not a whole backup that this
-    version can read.
+    Returns how many open runs were cancelled; with ``resume`` they go on. Raises ``ConfigurationError`` where
+    the directory is in use, or the file is not a whole backup that this version can read.
     """
     target = settings.data_dir.absolute()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
@@ -198,11 +203,16 @@ def restore(settings: Settings, source: Path, progress: Progress) -> None:
             whole = Path(made, "data")
             whole.mkdir(mode=0o700)
             with source.open("rb") as file:
-                _read(file, whole, lambda: progress(file.tell(), os.fstat(file.fileno()).st_size))
-            _queue_anew(whole / _DATABASE)
+                created_at = _read(
+                    file, whole, lambda: progress(file.tell(), os.fstat(file.fileno()).st_size)
+                )
+            cancelled = _begin_anew(
+                whole / _DATABASE, None if resume else f"restored from a backup of {created_at}"
+            )
             os.sync()
             # Takes the place of an empty directory, and of no other.
             os.replace(whole, target)
+        return cancelled
     except DamagedTar as exc:
         raise ConfigurationError(f"{source} is no backup of Reactorcide, or a damaged one: {exc}") from exc
     except EOFError as exc:
@@ -212,16 +222,20 @@ def restore(settings: Settings, source: Path, progress: Progress) -> None:
             f"{source} could not be restored to {target}: {exc.strerror or exc}; "
             "where that is a mount, name a directory below it"
         ) from exc
+    except StoreError as exc:
+        raise ConfigurationError(f"the database in {source} cannot be used: {exc}") from exc
 
 
-def _read(file: IO[bytes], target: Path, progress: Callable[[], None]) -> None:
+def _read(file: IO[bytes], target: Path, progress: Callable[[], None]) -> str:
+    """Unpack a backup, and return when it was made."""
     unpacked = gunzip(iter(lambda: file.read(_CHUNK_BYTES), b""))
     names: list[str] = []
+    created_at = ""
     for entry in read_tar(unpacked):
         if entry.kind != "file":
             raise DamagedTar(f"{_shown(entry.path)} is no regular file")
         if not names:
-            _check_manifest(entry)
+            created_at = _check_manifest(entry)
         elif entry.path != _END:
             _extract(entry, target / _checked(entry.path), progress)
         names.append(entry.path)
@@ -230,9 +244,11 @@ def _read(file: IO[bytes], target: Path, progress: Callable[[], None]) -> None:
         pass
     if _DATABASE not in names or names[-1] != _END:
         raise EOFError
+    return created_at
 
 
-def _check_manifest(entry: Entry) -> None:
+def _check_manifest(entry: Entry) -> str:
+    """Return when the backup was made; raises where this version cannot read it."""
     if entry.path != _MANIFEST:
         raise DamagedTar(f"it begins with {_shown(entry.path)}")
     if entry.size_bytes > _CHUNK_BYTES:
@@ -248,6 +264,7 @@ def _check_manifest(entry: Entry) -> None:
             "this backup was made by a newer version of Reactorcide "
             f"({_shown(made_by)}, at {_shown(created_at)}); restore it with that version or a later one"
         )
+    return _shown(created_at)
 
 
 def _checked(name: str) -> PurePosixPath:
@@ -278,9 +295,34 @@ def _open_private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def _queue_anew(database: Path) -> None:
+def _begin_anew(database: Path, reason: str | None) -> int:
+    """Have waiting jobs queued again, and cancel open runs for a reason if there is one; returns how many."""
     opened = Database(database)
+    at_ms = now_ms()
     try:
-        Store(opened, Vault.beside(database)).tasks.forget_all(now_ms=now_ms())
+        # The backup may be an older version's.
+        opened.migrate()
+        store = Store(opened, Vault.beside(database))
+        store.tasks.forget_all(now_ms=at_ms)
+        return 0 if reason is None else _cancel_runs(store, reason, at_ms=at_ms)
     finally:
         opened.close()
+
+
+def _cancel_runs(store: Store, reason: str, *, at_ms: int) -> int:
+    cancelled = 0
+    last = ""
+    while run_ids := store.runs.open(before_ms=_ANY_TIME_MS, after=last, limit=_RUNS_AT_ONCE):
+        last = run_ids[-1]
+        store.instance.open_vault()
+        with store.transaction() as tx:
+            for run_id in run_ids:
+                run = tx.runs.lock(run_id)
+                if run is None:
+                    continue
+                # What would follow in other runs does not: they are cancelled, too.
+                Change(tx, now_ms=at_ms).cancel(run, reason)
+                entry = AuditEntry(at_ms=at_ms, by=operator(), action=Action.RUN_CANCEL, subject=run_id)
+                tx.audit.add(entry)
+                cancelled += 1
+    return cancelled

@@ -48,6 +48,7 @@ POINTS = (
     "run-committed",
     "run-cancel-written",
     "run-rerun-written",
+    "dependents-cancelled",
     "dependents-committed",
 )
 

@@ -5,7 +5,9 @@ import gzip
 import io
 import json
 import os
+import sqlite3
 import tarfile
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import pytest
 from reactorcide import backup
 from reactorcide.domain.definition import JobDefinition
 from reactorcide.domain.errors import ConfigurationError
-from reactorcide.domain.jobs import Job, JobStatus, attempt_prefix, log_key
+from reactorcide.domain.jobs import Job, JobFilter, JobStatus, attempt_prefix, log_key
 from reactorcide.logs.local import LocalLogStore
 from reactorcide.objects.filesystem import FilesystemObjectStore
 from reactorcide.settings import Settings
@@ -287,3 +289,19 @@ def test_a_manifest_that_was_made_to_break_the_reader_is_refused(file: Path, emp
     for manifest in (b"[" * 100_000, b"x" * (2 << 20)):
         packed(file, ("reactorcide-backup.json", manifest), *members(file)[1:])
         refused(empty, file, "cannot be read|too long")
+
+
+def test_an_older_versions_backup_is_upgraded(tmp_path: Path, empty: Settings) -> None:
+    old = Settings(data_dir=tmp_path / "old")
+    old.data_dir.mkdir()
+    with closing(sqlite3.connect(old.database_path)) as connection:
+        connection.executescript((Path(__file__).parent / "migration" / "0001_jobs.sql").read_text())
+    made = tmp_path / "old.tar.gz"
+    backup.backup(old, made, nothing)
+
+    assert backup.restore(empty, made, nothing) == 0
+    database = Database(empty.database_path)
+    assert database.migrate() == []
+    waiting, _ = new_store(database).lists.page(JobFilter(statuses=[JobStatus.SUBMITTED]), limit=10)
+    assert [job.definition.name for job in waiting] == ["waiting"]
+    database.close()

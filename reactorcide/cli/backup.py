@@ -32,14 +32,19 @@ def backup(file: Path, **options: Any) -> None:
 
 @click.command()
 @_file
+@click.option(
+    "--resume", is_flag=True, help="Let runs of workflows go on that were not over; else cancel them."
+)
 @settings_options("data_dir")
-def restore(file: Path, **options: Any) -> None:
+def restore(file: Path, resume: bool, **options: Any) -> None:
     """Restore the backup FILE to an empty data directory."""
     from reactorcide import backup
 
     settings = settings_from(options)
     with _bar("Restoring") as progress:
-        backup.restore(settings, file, progress)
+        cancelled = backup.restore(settings, file, progress, resume=resume)
+    if cancelled:
+        render.say(f"{cancelled} runs that were not over are cancelled; runs rerun repeats one")
     render.say(
         f"restored to {settings.data_dir}; create a token for the command line with: reactorcide token create"
     )

@@ -17,9 +17,10 @@ MAX_REASON_CHARS = 16_000
 
 
 class RunStatus(StrEnum):
-    """Where a run stands; ``waiting`` is for whoever holds it."""
+    """Where a run stands."""
 
     WAITING = "waiting"
+    """It has not started: the place of its concurrency group is taken."""
     RUNNING = "running"
     COMPLETED = "completed"
     FAILED = "failed"
@@ -100,6 +101,12 @@ class Run:
     warnings: tuple[str, ...] = ()
     cache_scope: CacheScope | None = None
     """Which caches its jobs may use; ``None`` for a run of an older version: none."""
+    turn: int = 0
+    """Puts all runs in the order in which they were started, or repeated last."""
+    group_key: str | None = None
+    """Its concurrency group, as ``group_key`` returns it."""
+    when_full: str | None = None
+    """What happens if the place of that group is taken: a ``WhenFull``."""
 
     @property
     def is_final(self) -> bool:
@@ -130,6 +137,12 @@ class Node:
     """``None`` where it has no job, or that was removed."""
     jobs: int = 0
     """How many jobs it has had."""
+    group_key: str | None = None
+    """Its concurrency group, as ``group_key`` returns it; another one than that of a run of this name."""
+    when_full: str | None = None
+    """What happens if the place of that group is taken: a ``WhenFull``."""
+    is_held: bool = False
+    """It waits for nothing but the place of its concurrency group."""
 
     @property
     def status(self) -> str:
@@ -147,6 +160,34 @@ class RunFiles:
     """The run's vars, and what the jobs before it have written."""
     artifacts: Iterator[Entry] | None = None
     """Of the jobs that it needs and names, each in a directory."""
+
+
+def group_key(owner: str, group: str) -> str:
+    """Return the key of a concurrency group, which belongs to a project, or to a user."""
+    return f"{owner}/{group}"
+
+
+def group_name(key: str) -> str:
+    """Return the name of a concurrency group for a sentence."""
+    return key.partition("/")[2]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupMember:
+    """A run or a node that has the place of a concurrency group, or waits for it."""
+
+    run_id: str
+    number: int
+    """Of the run."""
+    turn: int
+    """Of the run."""
+    node: str | None
+    """``None`` where it is the run."""
+    has_place: bool
+
+    def __str__(self) -> str:
+        """Return what a sentence calls it."""
+        return f"#{self.number}" if self.node is None else f"{self.node} of #{self.number}"
 
 
 JobTemplate = Mapping[str, Any]

@@ -25,14 +25,5 @@ def cancel(context: JobContext, user: User, job_id: str) -> Job:
             return current
         raise Conflict(f"the job is {current.status} already, so it cannot be cancelled") from exc
     crashpoints.reached("cancel-written")
-    stop(context, job)
+    lifecycle.stop(context, job)
     return job
-
-
-def stop(context: JobContext, job: Job) -> None:
-    """Stop what a cancelled job left behind: its container, or its task if it has none."""
-    if job.worker_id is None:
-        lifecycle.close_task(context, job)
-    else:
-        # Its worker closes the task once the container is gone.
-        context.hints.job_cancelled(job.job_id)

@@ -8,7 +8,7 @@ from reactorcide.domain.audit import Action, AuditEntry
 from reactorcide.domain.errors import IllegalTransition, ObjectStoreError
 from reactorcide.domain.jobs import job_prefix
 from reactorcide.domain.projects import ProjectRole
-from reactorcide.jobs import JobContext, StoredJobs, access, cancel, ending
+from reactorcide.jobs import JobContext, StoredJobs, access, ending, lifecycle
 from reactorcide.lib.clock import now_ms
 
 
@@ -22,7 +22,7 @@ def delete(context: JobContext, user: User, job_id: str) -> None:
     if not job.is_final:
         # It may have just ended by itself.
         with contextlib.suppress(IllegalTransition):
-            cancel.stop(context, ending.cancelled(context, job, user.actor))
+            lifecycle.stop(context, ending.cancelled(context, job, user.actor))
     at_ms = now_ms()
     with context.store.transaction() as tx:
         tx.jobs.delete(job_id, now_ms=at_ms)

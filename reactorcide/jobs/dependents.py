@@ -1,14 +1,24 @@
-"""What becomes of the nodes of a run once one of its jobs has ended, all in one transaction."""
+"""What becomes of runs and their nodes once a job has ended, or a run has changed, all in one transaction."""
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from reactorcide.domain.definition import MAX_EXEC_BYTES, MAX_VARIABLES, JobDefinition
-from reactorcide.domain.errors import InvalidInput
-from reactorcide.domain.jobs import Job, JobStatus
+from reactorcide.domain.errors import IllegalTransition, InvalidInput
+from reactorcide.domain.jobs import ACTIVE, Job, JobStatus
 from reactorcide.domain.outputs import Outputs, Values
-from reactorcide.domain.runs import JobTemplate, Node, NodeState, Run, RunStatus
+from reactorcide.domain.runs import (
+    GroupMember,
+    JobTemplate,
+    Node,
+    NodeState,
+    Run,
+    RunStatus,
+    group_name,
+)
 from reactorcide.domain.secrets import guess, redacted_url
 from reactorcide.jobs.submit import SUBMIT_GRACE_MS
 from reactorcide.jobs.templates import fill
@@ -17,9 +27,9 @@ from reactorcide.store import Records
 from reactorcide.workflows import resolve as rules
 from reactorcide.workflows.graph import Graph
 from reactorcide.workflows.graph import Node as GraphNode
-from reactorcide.workflows.model import Condition
+from reactorcide.workflows.model import Concurrency, Condition, WhenFull
 from reactorcide.workflows.model import Job as WorkflowJob
-from reactorcide.workflows.references import Reference
+from reactorcide.workflows.references import Reference, Template
 
 _EVENT_VARIABLES = {
     "name": "EVENT_TYPE",
@@ -32,73 +42,240 @@ _EVENT_VARIABLES = {
 }
 
 
-def resolve(tx: Records, run_id: str | None, *, now_ms: int) -> list[Job]:
-    """Bring a run up to date with its jobs, and return the jobs that were made for nodes that are ready.
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """What follows from a change of a run, also in other runs of its concurrency groups."""
 
-    The caller has locked the run before it changed any of its jobs, and gives the jobs to the queue once all
-    is committed. Repeating it is harmless. A run that is over, or gone, stays as it is; so does ``None``.
+    made: Sequence[Job] = ()
+    """Jobs to be given to the queue once all is committed."""
+    ended: Sequence[Job] = ()
+    """Jobs that were cancelled, and are to be stopped."""
+
+
+def resolve(tx: Records, run_id: str | None, *, now_ms: int) -> Followed:
+    """Bring a run up to date with its jobs.
+
+    The caller has locked the run before it changed any of its jobs. Repeating it is harmless. A run that is
+    over, or gone, stays as it is; so does ``None``.
     """
-    run = None if run_id is None else tx.runs.lock(run_id)
-    if run is None or run.is_final:
-        return []
-    before = tx.runs.nodes(run.run_id)
-    nodes = {node.name: _as_its_job(node) for node in before}
-    graph = graph_of(before)
-    made: list[Job] = []
-    is_settled = False
-    while not is_settled:
-        is_settled = True
-        found = rules.resolve(graph, {name: node.state for name, node in nodes.items()})
-        for name, change in found.changes.items():
-            nodes[name] = replace(nodes[name], state=change.state, reason=change.reason)
-        for name in found.ready:
-            try:
-                job = _make_job(tx, run, nodes[name], now_ms=now_ms)
-            except InvalidInput as exc:
-                # Others may wait for this one.
-                is_settled = False
-                nodes[name] = replace(nodes[name], state=NodeState.FAILED, reason=str(exc))
-                continue
-            made.append(job)
-            nodes[name] = replace(
-                nodes[name],
-                state=NodeState.ACTIVE,
-                reason=None,
-                job_id=job.job_id,
-                job_status=job.status,
-                jobs=nodes[name].jobs + 1,
-            )
-    save(tx, run, graph, before, nodes, now_ms=now_ms)
-    return made
+    change = Change(tx, now_ms=now_ms)
+    if run_id is not None:
+        change.resolve(run_id)
+    return change.followed()
 
 
-def save(
-    tx: Records,
-    run: Run,
-    graph: Graph,
-    before: list[Node],
-    nodes: Mapping[str, Node],
-    *,
-    now_ms: int,
-    reason: str | None = None,
-    is_cancelled: bool = False,
-) -> Run:
-    """Write where the nodes and with them the run stand now; returns the run."""
-    changed = [(old, nodes[old.name]) for old in before if nodes[old.name] != old]
-    if not changed:
+def before_start(run: Run) -> Run:
+    """Return a run that is to be started or repeated as it is up to ``Change.enter``."""
+    if run.group_key is None or run.is_final:
         return run
-    states = {name: node.state for name, node in nodes.items()}
-    status = rules.run_status(graph, states, is_cancelled=is_cancelled)
-    after = replace(
-        run,
-        status=status,
-        reason=reason,
-        updated_at_ms=now_ms,
-        completed_at_ms=None if status is RunStatus.RUNNING else now_ms,
+    reason = f"it waits for {_group(run.group_key)}"
+    return replace(run, status=RunStatus.WAITING, reason=reason)
+
+
+class Change:
+    """One change of runs in one transaction, with all that follows from it.
+
+    Every run is locked before its nodes are changed, and those before their jobs. For one call of the methods
+    below, and then of ``followed``.
+    """
+
+    def __init__(self, tx: Records, *, now_ms: int) -> None:
+        self._tx = tx
+        self._now_ms = now_ms
+        self._made: list[Job] = []
+        self._ended: dict[str, Job] = {}
+        self._to_resolve: list[str] = []
+        self._freed: list[Callable[[], str | None]] = []
+        """For each concurrency group whose place is free perhaps: which run gets it."""
+
+    def resolve(self, run_id: str) -> None:
+        """Bring a run up to date with its jobs."""
+        self._to_resolve.append(run_id)
+
+    def enter(self, run: Run) -> None:
+        """Start a run that is new or repeated, as far as its concurrency group lets it."""
+        if run.group_key is not None and not run.is_final:
+            is_patient = run.when_full == WhenFull.QUEUE
+            others = [] if is_patient else self._tx.groups.runs(run.group_key, besides=run.run_id)
+            if run.when_full == WhenFull.REPLACE:
+                for other in others:
+                    self._cancel_other(other.run_id, f"superseded by #{run.number}")
+            elif others:
+                self.cancel(run, f"{_group(run.group_key)} is held by {others[0]}")
+        self.resolve(run.run_id)
+
+    def cancel(self, run: Run, reason: str) -> Run:
+        """Cancel a run that is not over and return it: its active jobs end, and what waits never starts."""
+        before = self._tx.runs.nodes(run.run_id)
+        nodes = {node.name: node for node in before}
+        for node in before:
+            if node.state is NodeState.WAITING:
+                nodes[node.name] = replace(
+                    node, state=NodeState.CANCELLED, reason="its run was cancelled", is_held=False
+                )
+            elif node.state is NodeState.ACTIVE:
+                nodes[node.name] = replace(node, state=NodeState.CANCELLED)
+                self._cancel_job(node, reason)
+        return self._save(run, graph_of(before), before, nodes, reason=reason, is_cancelled=True)
+
+    def followed(self) -> Followed:
+        """Return what is to be done once all is committed, and write what follows until nothing does."""
+        while self._to_resolve or self._freed:
+            if self._to_resolve:
+                self._resolve(self._to_resolve.pop())
+                continue
+            run_id = self._freed[-1]()
+            if run_id is None:
+                self._freed.pop()
+            else:
+                # Afterwards it has the place, or does not wait for it any more.
+                self._resolve(run_id)
+        made = [job for job in self._made if job.job_id not in self._ended]
+        return Followed(made, list(self._ended.values()))
+
+    def _resolve(self, run_id: str) -> None:
+        run = self._tx.runs.lock(run_id)
+        if run is None or run.is_final:
+            return
+        if run.status is RunStatus.WAITING:
+            if run.group_key is None or self._tx.groups.next_run(run.group_key) != run_id:
+                return
+            waiting, run = (
+                run,
+                replace(run, status=RunStatus.RUNNING, reason=None, updated_at_ms=self._now_ms),
+            )
+            self._tx.runs.save(waiting, run)
+        before = self._tx.runs.nodes(run.run_id)
+        nodes = {node.name: _as_its_job(node) for node in before}
+        graph = graph_of(before)
+        is_settled = False
+        while not is_settled:
+            is_settled = True
+            states = {name: node.state for name, node in nodes.items()}
+            found = rules.resolve(graph, states, taken=self._taken(run, nodes.values()))
+            for name, change in found.changes.items():
+                nodes[name] = replace(nodes[name], state=change.state, reason=change.reason)
+            for name in found.ready:
+                try:
+                    job = _make_job(self._tx, run, nodes[name], now_ms=self._now_ms)
+                except InvalidInput as exc:
+                    # Others may wait for this one.
+                    is_settled = False
+                    nodes[name] = replace(nodes[name], state=NodeState.FAILED, reason=str(exc))
+                    continue
+                self._made.append(job)
+                nodes[name] = replace(
+                    nodes[name],
+                    state=NodeState.ACTIVE,
+                    reason=None,
+                    job_id=job.job_id,
+                    job_status=job.status,
+                    jobs=nodes[name].jobs + 1,
+                )
+            for name in found.held:
+                nodes[name] = self._hold(run, nodes[name])
+                # It has ended, or those have that had the place.
+                is_settled = is_settled and nodes[name].is_held
+        for name, node in nodes.items():
+            if node.is_held and name not in found.held:
+                nodes[name] = replace(node, is_held=False)
+        self._save(run, graph, before, nodes)
+
+    def _taken(self, run: Run, nodes: Iterable[Node]) -> set[str]:
+        """Return the groups of waiting nodes whose place another run has, or gets first."""
+        keys = {node.group_key for node in nodes if node.state is NodeState.WAITING} - {None}
+        return {key for key in keys if key is not None and self._tx.groups.is_taken(key, run)}
+
+    def _hold(self, run: Run, node: Node) -> Node:
+        """Return a node as it is after it has found the place of its group taken.
+
+        It waits, or it ends, or it has ended the older ones. Nodes of one run are equally old: they wait for
+        each other.
+        """
+        is_patient = node.is_held or node.when_full == WhenFull.QUEUE
+        others = [] if is_patient else self._tx.groups.nodes(node.group_key or "", besides=run.run_id)
+        if not others:
+            return replace(node, is_held=True)
+        if node.when_full == WhenFull.CANCEL:
+            reason = f"{_group(node.group_key or '')} is held by {others[0]}"
+            return replace(node, state=NodeState.CANCELLED, reason=reason)
+        newer = [other for other in others if other.turn > run.turn]
+        if newer:
+            return replace(node, state=NodeState.CANCELLED, reason=f"superseded by #{newer[-1].number}")
+        for other in others:
+            self._end(other, f"superseded by #{run.number}")
+        return node
+
+    def _end(self, member: GroupMember, reason: str) -> None:
+        """End a node of another run for one of its group."""
+        run = self._tx.runs.lock(member.run_id)
+        (node,) = (item for item in self._tx.runs.nodes(member.run_id) if item.name == member.node)
+        if run is None:
+            return
+        if node.state is NodeState.ACTIVE:
+            self._cancel_job(node, reason)
+        ended = replace(node, state=NodeState.CANCELLED, reason=reason, is_held=False)
+        self._tx.runs.save_nodes(replace(run, updated_at_ms=self._now_ms), [(node, ended)])
+        self._free(node)
+        self._to_resolve.append(run.run_id)
+
+    def _cancel_other(self, run_id: str, reason: str) -> None:
+        run = self._tx.runs.lock(run_id)
+        if run is not None and not run.is_final:
+            self.cancel(run, reason)
+
+    def _cancel_job(self, node: Node, reason: str) -> None:
+        # One that is gone, or over just now, stays as it is.
+        with suppress(IllegalTransition):
+            job = cancel_row(self._tx, node.job_id or "", at_ms=self._now_ms, reason=reason)
+            self._ended[job.job_id] = job
+
+    def _save(
+        self,
+        run: Run,
+        graph: Graph,
+        before: list[Node],
+        nodes: Mapping[str, Node],
+        *,
+        reason: str | None = None,
+        is_cancelled: bool = False,
+    ) -> Run:
+        """Write where the nodes and with them the run stand now; returns the run."""
+        changed = [(old, nodes[old.name]) for old in before if nodes[old.name] != old]
+        states = {name: node.state for name, node in nodes.items()}
+        status = rules.run_status(graph, states, is_cancelled=is_cancelled)
+        if not changed and status is run.status:
+            return run
+        after = replace(
+            run,
+            status=status,
+            reason=reason,
+            updated_at_ms=self._now_ms,
+            completed_at_ms=self._now_ms if status.is_final else None,
+        )
+        self._tx.runs.save_nodes(after, changed)
+        self._tx.runs.save(run, after)
+        for old, node in changed:
+            if old.state is NodeState.ACTIVE and node.state is not NodeState.ACTIVE:
+                self._free(old)
+        if after.is_final and run.status is RunStatus.RUNNING and run.group_key is not None:
+            self._freed.append(partial(self._tx.groups.next_run, run.group_key))
+        return after
+
+    def _free(self, node: Node) -> None:
+        if node.group_key is not None:
+            self._freed.append(partial(self._tx.groups.run_of_next_node, node.group_key))
+
+
+def cancel_row(tx: Records, job_id: str, *, at_ms: int, reason: str = "cancelled") -> Job:
+    """Write that an active job is cancelled; raises ``IllegalTransition`` if it is not active."""
+    return tx.jobs.transition(
+        job_id, JobStatus.CANCELLED, now_ms=at_ms, only_from=ACTIVE, completed_at_ms=at_ms, error=reason
     )
-    tx.runs.save_nodes(after, changed)
-    tx.runs.save(run, after)
-    return after
+
+
+def _group(key: str) -> str:
+    return f"the concurrency group {group_name(key)}"
 
 
 def graph_of(nodes: list[Node]) -> Graph:
@@ -113,6 +290,7 @@ def graph_of(nodes: list[Node]) -> Graph:
                     needs=node.needs,
                     condition=Condition(node.condition),
                     allow_failure=node.allow_failure,
+                    concurrency=None if node.group_key is None else Concurrency(Template((node.group_key,))),
                 ),
                 combination=node.combination,
                 max_parallel=node.max_parallel,

@@ -1,13 +1,13 @@
 """The end of a job: its row, and in the same transaction what follows for its run."""
 
 import logging
-from collections.abc import Iterable
 
 from reactorcide import crashpoints
 from reactorcide.domain.audit import Action, Actor, AuditEntry
 from reactorcide.domain.errors import StoreError
-from reactorcide.domain.jobs import ACTIVE, Job, JobStatus, Outcome
+from reactorcide.domain.jobs import Job, Outcome
 from reactorcide.jobs import JobContext, dependents, lifecycle
+from reactorcide.jobs.dependents import Followed
 from reactorcide.jobs.submit import enqueue
 from reactorcide.lib.clock import now_ms
 from reactorcide.lib.notifier import ANY_JOB
@@ -22,7 +22,7 @@ def finish(context: JobContext, job: Job, outcome: Outcome, *, log_truncated: bo
     ended_at_ms = now_ms()
     error = None if outcome.error is None else lifecycle.sentence(job, outcome.error)
 
-    def write(tx: Records) -> tuple[Job | None, list[Job]]:
+    def write(tx: Records) -> tuple[Job | None, Followed]:
         if job.run_id is not None:
             tx.runs.lock(job.run_id)
         ended = tx.attempts.end(
@@ -41,14 +41,14 @@ def finish(context: JobContext, job: Job, outcome: Outcome, *, log_truncated: bo
                 "artifacts_object_key": outcome.artifacts_object_key,
             },
         )
-        return ended, dependents.resolve(tx, job.run_id, now_ms=ended_at_ms) if ended else []
+        return ended, dependents.resolve(tx, job.run_id if ended else None, now_ms=ended_at_ms)
 
-    ended, made = context.store.write(write)
+    ended, followed = context.store.write(write)
     if ended is None:
         context.notifier.announce(job.job_id)
         return
     lifecycle.changed(context, ended)
-    hand_over(context, made)
+    hand_over(context, followed)
 
 
 def cancelled(context: JobContext, job: Job, by: Actor) -> Job:
@@ -57,28 +57,28 @@ def cancelled(context: JobContext, job: Job, by: Actor) -> Job:
     with context.store.transaction() as tx:
         if job.run_id is not None:
             tx.runs.lock(job.run_id)
-        ended = cancel_row(tx, job.job_id, at_ms=at_ms)
+        ended = dependents.cancel_row(tx, job.job_id, at_ms=at_ms)
         tx.audit.add(AuditEntry(at_ms=at_ms, by=by, action=Action.JOB_CANCEL, subject=job.job_id))
-        made = dependents.resolve(tx, job.run_id, now_ms=at_ms)
+        followed = dependents.resolve(tx, job.run_id, now_ms=at_ms)
     lifecycle.changed(context, ended)
-    hand_over(context, made)
+    hand_over(context, followed)
     return ended
 
 
-def cancel_row(tx: Records, job_id: str, *, at_ms: int) -> Job:
-    """Write that an active job is cancelled; raises ``IllegalTransition`` if it is not active."""
-    return tx.jobs.transition(
-        job_id, JobStatus.CANCELLED, now_ms=at_ms, only_from=ACTIVE, completed_at_ms=at_ms, error="cancelled"
-    )
+def hand_over(context: JobContext, followed: Followed) -> None:
+    """Stop the jobs that a change has cancelled, and give the queue those that it has made, once committed.
 
-
-def hand_over(context: JobContext, jobs: Iterable[Job]) -> None:
-    """Give the queue jobs that a run has committed; what it does not get here, it gets by the sweep."""
-    made = list(jobs)
-    if made:
+    What is not done here, the sweep does.
+    """
+    if followed.ended:
+        crashpoints.reached("dependents-cancelled")
+    for job in followed.ended:
+        lifecycle.changed(context, job)
+        lifecycle.stop(context, job)
+    if followed.made:
         context.notifier.announce(ANY_JOB)
         crashpoints.reached("dependents-committed")
-    for job in made:
+    for job in followed.made:
         try:
             enqueue(context, job, failures=0)
         except StoreError as exc:

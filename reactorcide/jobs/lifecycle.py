@@ -191,6 +191,15 @@ def close_task(context: JobContext, job: Job) -> None:
         log.warning("its task stays open for now: %s", exc, extra={"job_id": job.job_id})
 
 
+def stop(context: JobContext, job: Job) -> None:
+    """Stop what a cancelled job left behind: its container, or its task if it has none."""
+    if job.worker_id is None:
+        close_task(context, job)
+    else:
+        # Its worker closes the task once the container is gone.
+        context.hints.job_cancelled(job.job_id)
+
+
 def end_task(context: JobContext, job: Job) -> None:
     """Tell Corndogs that the job is over, and write down that it knows. Raises ``CorndogsError``."""
     task_id = job.corndogs_task_id

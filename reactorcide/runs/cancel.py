@@ -1,16 +1,13 @@
 """Cancel a run: its active jobs are cancelled, and what waits never starts."""
 
-from dataclasses import replace
-
 from reactorcide import crashpoints
 from reactorcide.domain.accounts import User
 from reactorcide.domain.audit import Action, AuditEntry
-from reactorcide.domain.errors import Conflict, IllegalTransition
-from reactorcide.domain.jobs import Job
+from reactorcide.domain.errors import Conflict
 from reactorcide.domain.projects import ProjectRole
-from reactorcide.domain.runs import NodeState, Run, RunStatus
-from reactorcide.jobs import cancel as of_jobs
-from reactorcide.jobs import dependents, ending, lifecycle
+from reactorcide.domain.runs import Run, RunStatus
+from reactorcide.jobs import ending
+from reactorcide.jobs.dependents import Change, Followed
 from reactorcide.lib.clock import now_ms
 from reactorcide.runs import RunContext, access
 from reactorcide.store import Records
@@ -25,12 +22,13 @@ def cancel(context: RunContext, user: User, run_id: str) -> Run:
     at_ms = now_ms()
     entry = AuditEntry(at_ms=at_ms, by=user.actor, action=Action.RUN_CANCEL, subject=run_id)
 
-    def write(tx: Records) -> tuple[Run, list[Job]] | None:
+    def write(tx: Records) -> tuple[Run, Followed] | None:
         run = tx.runs.lock(run_id)
         if run is None or run.is_final:
             return None
         tx.audit.add(entry)
-        return _cancel(tx, run, at_ms=at_ms)
+        change = Change(tx, now_ms=at_ms)
+        return change.cancel(run, "cancelled"), change.followed()
 
     written = context.jobs.store.write(write)
     if written is None:
@@ -38,32 +36,8 @@ def cancel(context: RunContext, user: User, run_id: str) -> Run:
         if run.status is not RunStatus.CANCELLED:
             raise Conflict(f"the run is {run.status} already, so it cannot be cancelled")
         return run
-    run, ended = written
+    run, followed = written
     crashpoints.reached("run-cancel-written")
-    for job in ended:
-        lifecycle.changed(context.jobs, job)
-        of_jobs.stop(context.jobs, job)
+    ending.hand_over(context.jobs, followed)
     context.jobs.notifier.announce(run_id)
     return run
-
-
-def _cancel(tx: Records, run: Run, *, at_ms: int) -> tuple[Run, list[Job]]:
-    before = tx.runs.nodes(run.run_id)
-    nodes = {node.name: node for node in before}
-    ended: list[Job] = []
-    for node in before:
-        if node.state is NodeState.WAITING:
-            nodes[node.name] = replace(node, state=NodeState.CANCELLED, reason="its run was cancelled")
-        elif node.state is NodeState.ACTIVE:
-            nodes[node.name] = replace(node, state=NodeState.CANCELLED)
-            if node.job_id is not None:
-                try:
-                    ended.append(ending.cancel_row(tx, node.job_id, at_ms=at_ms))
-                except IllegalTransition:
-                    # It is gone.
-                    continue
-    graph = dependents.graph_of(before)
-    return (
-        dependents.save(tx, run, graph, before, nodes, now_ms=at_ms, reason="cancelled", is_cancelled=True),
-        ended,
-    )

@@ -38,6 +38,8 @@ class Evaluation:
     """The values of ``vars``."""
     nodes: Sequence[Mapping[str, Any]] = field(default_factory=list)
     """See ``evaluation``; in the order of the graph."""
+    concurrency: Mapping[str, str] | None = None
+    """The ``group`` of the run, and ``when_full``."""
 
 
 class Evaluator:
@@ -88,6 +90,7 @@ class Evaluator:
             skipped=answer["skipped"],
             variables=answer["vars"],
             nodes=answer["nodes"],
+            concurrency=answer["concurrency"],
         )
 
     def _run(self, request: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from reactorcide.workflows.definition import Definition, check
 from reactorcide.workflows.events import Event, EventName
 from reactorcide.workflows.files import JOBS_DIR
 from reactorcide.workflows.graph import Node
-from reactorcide.workflows.model import Cache, Job, Service
+from reactorcide.workflows.model import Cache, Concurrency, Job, Service
 from reactorcide.workflows.problems import WorkflowError
 from reactorcide.workflows.references import Template
 
@@ -26,7 +26,6 @@ _MAX_MEMORY_BYTES = 1 << 30
 MAX_ANSWER_CHARS = 32 << 20
 """Of the definitions of all jobs of a run together."""
 _NOT_YET = {
-    "concurrency": "concurrency",
     "needs_builder": "capabilities",
 }
 """Fields of a job that have no effect yet, and their keys: better an error than another meaning."""
@@ -51,6 +50,7 @@ def evaluate(request: Json) -> Json:
         "skipped": None,
         "vars": {},
         "nodes": [],
+        "concurrency": None,
     }
     if answer["errors"]:
         return answer
@@ -60,8 +60,7 @@ def evaluate(request: Json) -> Json:
     except WorkflowError as exc:
         return answer | {"errors": str(exc).splitlines()}
     answer["vars"] = dict(graph.variables)
-    if graph.concurrency is not None:
-        answer["errors"].append(_not_yet(chosen.file, "the workflow", "concurrency"))
+    answer["concurrency"] = _concurrency(graph.concurrency)
     for node in graph.nodes:
         answer["errors"] += _unknown(chosen.file, node)
     if not answer["errors"] and answer["skipped"] is None:
@@ -138,6 +137,7 @@ def _node(node: Node) -> Json:
         "checkout": job.checkout,
         "submodules": job.submodules is not False,
         "caches": [_cache(cache) for cache in job.cache],
+        "concurrency": _concurrency(job.concurrency),
     }
 
 
@@ -147,6 +147,12 @@ def _cache(cache: Cache) -> Json:
         "paths": list(cache.paths),
         "restore_keys": [key.fill(str) for key in cache.restore_keys],
     }
+
+
+def _concurrency(concurrency: Concurrency | None) -> Json | None:
+    if concurrency is None:
+        return None
+    return {"group": concurrency.group.fill(str), "when_full": concurrency.when_full}
 
 
 def _fields(name: str, job: Job) -> Json:

@@ -1,14 +1,17 @@
 """Looking at runs: one, with its nodes and why what waits waits; lists; waiting for a change."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic
 
 from reactorcide.domain.accounts import User
-from reactorcide.domain.runs import Node, NodeState, Run, RunFilter
+from reactorcide.domain.runs import Node, NodeState, Run, RunFilter, RunStatus, group_name
 from reactorcide.lib.notifier import LOOK_EVERY_S
 from reactorcide.runs import RunContext, access
+from reactorcide.store.groups import Groups
 from reactorcide.workflows.resolve import listed
+
+_NOT_STARTED = "its run has not started"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +27,11 @@ def view(context: RunContext, user: User, run_id: str) -> RunView:
     """Return a run that ``user`` may see, with its nodes."""
     run = access.get(context, user, run_id)
     nodes = context.jobs.store.runs.nodes(run_id)
-    return RunView(run, nodes, _waits(nodes))
+    if run.status is RunStatus.WAITING and run.group_key is not None:
+        ahead = context.jobs.store.groups.runs(run.group_key, besides=run_id, limit=1)
+        reason = _waits_for_group(run.group_key, ahead)
+        return RunView(replace(run, reason=reason), nodes, {node.name: _NOT_STARTED for node in nodes})
+    return RunView(run, nodes, _waits(context.jobs.store.groups, run, nodes))
 
 
 def wait_for_change(context: RunContext, user: User, run_id: str, *, timeout_s: float) -> RunView:
@@ -61,7 +68,13 @@ def _state(found: RunView) -> tuple[object, ...]:
     return found.run.status, found.run.attempt, *(node.status for node in found.nodes)
 
 
-def _waits(nodes: Sequence[Node]) -> dict[str, str]:
+def _waits_for_group(key: str, ahead: Sequence[object]) -> str:
+    """Return that somebody waits for the place of a group, and who has it or comes first."""
+    held_by = f", held by {ahead[0]}" if ahead else ""
+    return f"it waits for the concurrency group {group_name(key)}{held_by}"
+
+
+def _waits(groups: Groups, run: Run, nodes: Sequence[Node]) -> dict[str, str]:
     """Return for each node that waits what it waits for."""
     going: dict[str, list[str]] = {}
     for node in nodes:
@@ -74,6 +87,14 @@ def _waits(nodes: Sequence[Node]) -> dict[str, str]:
         names = [name for job in node.needs for name in going.get(job, ())]
         if names:
             waits[node.name] = f"it waits for {listed(names)}"
+        elif node.is_held and node.group_key is not None:
+            ahead: list[object] = [
+                other.name
+                for other in nodes
+                if other.group_key == node.group_key and other.state is NodeState.ACTIVE
+            ]
+            ahead += groups.nodes(node.group_key, besides=run.run_id, limit=1)
+            waits[node.name] = _waits_for_group(node.group_key, ahead)
         elif node.max_parallel is not None:
             waits[node.name] = f"no more than {node.max_parallel} of its matrix run at once"
         else:

@@ -7,10 +7,10 @@ from reactorcide import crashpoints
 from reactorcide.domain.accounts import User
 from reactorcide.domain.audit import Action, AuditEntry
 from reactorcide.domain.errors import Conflict
-from reactorcide.domain.jobs import Job
 from reactorcide.domain.projects import ProjectRole
 from reactorcide.domain.runs import Node, NodeState, Run, RunStatus
-from reactorcide.jobs import dependents, ending
+from reactorcide.jobs import ending
+from reactorcide.jobs.dependents import Change, Followed, before_start
 from reactorcide.lib.clock import now_ms
 from reactorcide.runs import RunContext, access
 from reactorcide.store import Records
@@ -30,7 +30,7 @@ def rerun(context: RunContext, user: User, run_id: str, only: Only) -> Run:
     at_ms = now_ms()
     entry = AuditEntry(at_ms=at_ms, by=user.actor, action=Action.RUN_RERUN, subject=run_id)
 
-    def write(tx: Records) -> tuple[Run, list[Job]]:
+    def write(tx: Records) -> tuple[Run, Followed]:
         run = tx.runs.lock(run_id)
         if run is None or not run.is_final:
             raise Conflict("the run is not over, so it cannot be repeated; cancel it first")
@@ -40,15 +40,18 @@ def rerun(context: RunContext, user: User, run_id: str, only: Only) -> Run:
         names = _names(before, only)
         if not names:
             raise Conflict("nothing in the run has failed; repeat all of it")
-        again = replace(
-            run,
-            # In a project the jobs belong to the member who repeats it, who may be another one.
-            user_id=run.user_id if run.project_id is None else user.user_id,
-            attempt=run.attempt + 1,
-            status=RunStatus.RUNNING,
-            reason=None,
-            updated_at_ms=at_ms,
-            completed_at_ms=None,
+        again = before_start(
+            replace(
+                run,
+                # In a project the jobs belong to the member who repeats it, who may be another one.
+                user_id=run.user_id if run.project_id is None else user.user_id,
+                attempt=run.attempt + 1,
+                status=RunStatus.RUNNING,
+                reason=None,
+                turn=tx.runs.next_turn(),
+                updated_at_ms=at_ms,
+                completed_at_ms=None,
+            )
         )
         changed = [
             (node, replace(node, state=NodeState.WAITING, reason=None))
@@ -58,13 +61,15 @@ def rerun(context: RunContext, user: User, run_id: str, only: Only) -> Run:
         tx.runs.save(run, again)
         tx.runs.save_nodes(again, changed)
         tx.audit.add(entry)
-        made = dependents.resolve(tx, run_id, now_ms=at_ms)
-        return tx.runs.get(run_id), made
+        change = Change(tx, now_ms=at_ms)
+        change.enter(again)
+        followed = change.followed()
+        return tx.runs.get(run_id), followed
 
-    run, made = context.jobs.store.write(write)
+    run, followed = context.jobs.store.write(write)
     crashpoints.reached("run-rerun-written")
     context.jobs.notifier.announce(run_id)
-    ending.hand_over(context.jobs, made)
+    ending.hand_over(context.jobs, followed)
     return run
 
 

@@ -11,7 +11,7 @@ from reactorcide.domain.accounts import User
 from reactorcide.domain.audit import Action, AuditEntry
 from reactorcide.domain.caches import CacheScope, scope_of
 from reactorcide.domain.errors import Conflict, InvalidInput, JobFailed, KeyTaken
-from reactorcide.domain.jobs import Job, RequestKey
+from reactorcide.domain.jobs import RequestKey
 from reactorcide.domain.projects import ProjectRole
 from reactorcide.domain.runs import (
     MAX_REASON_CHARS,
@@ -21,9 +21,11 @@ from reactorcide.domain.runs import (
     Run,
     RunSource,
     RunStatus,
+    group_key,
 )
 from reactorcide.domain.secrets import without_credentials
-from reactorcide.jobs import access, dependents, ending
+from reactorcide.jobs import access, ending
+from reactorcide.jobs.dependents import Change, Followed, before_start
 from reactorcide.lib.clock import now_ms
 from reactorcide.lib.ids import new_id
 from reactorcide.lib.notifier import ANY_JOB
@@ -85,7 +87,8 @@ def start(context: RunContext, user: User, wanted: Start, key: RequestKey | None
     found = context.evaluator.evaluate(
         commit, wanted.workflow, event, changed=wanted.changed, variables=wanted.variables
     )
-    nodes, errors = _nodes(context, found)
+    owner = user.user_id if project is None else project.project_id
+    nodes, errors = _nodes(context, found, owner)
     created_at_ms = now_ms()
     run = Run(
         run_id=new_id(),
@@ -104,6 +107,7 @@ def start(context: RunContext, user: User, wanted: Start, key: RequestKey | None
         updated_at_ms=created_at_ms,
         warnings=found.warnings,
         cache_scope=_cache_scope(wanted, event, commit),
+        **_group(found.concurrency, owner),
     )
     if errors or found.skipped is not None:
         run = replace(
@@ -115,16 +119,18 @@ def start(context: RunContext, user: User, wanted: Start, key: RequestKey | None
     files = {path: commit.files[path].decode(errors="replace") for path in found.files}
     entry = AuditEntry(at_ms=created_at_ms, by=user.actor, action=Action.RUN_START, subject=run.run_id)
 
-    def write(tx: Records) -> tuple[Run, list[Job]]:
+    def write(tx: Records) -> tuple[Run, Followed]:
         if key is not None:
             tx.request_keys.add(key, user.user_id, run.run_id, now_ms=created_at_ms)
-        tx.runs.add(run, files, nodes, variables=found.variables)
+        added = tx.runs.add(before_start(run), files, nodes, variables=found.variables)
         tx.audit.add(entry)
-        made = dependents.resolve(tx, run.run_id, now_ms=created_at_ms)
-        return tx.runs.get(run.run_id), made
+        change = Change(tx, now_ms=created_at_ms)
+        change.enter(added)
+        followed = change.followed()
+        return tx.runs.get(run.run_id), followed
 
     try:
-        run, made = context.jobs.store.write(write)
+        run, followed = context.jobs.store.write(write)
     except KeyTaken:
         # By the same request, sent twice at the same time.
         earlier = None if key is None else _started_with(context, user, key)
@@ -134,7 +140,7 @@ def start(context: RunContext, user: User, wanted: Start, key: RequestKey | None
     log.info("run is %s", run.status, extra={"run_id": run.run_id, "workflow": run.workflow_id})
     context.jobs.notifier.announce(ANY_JOB)
     crashpoints.reached("run-committed")
-    ending.hand_over(context.jobs, made)
+    ending.hand_over(context.jobs, followed)
     return run, True
 
 
@@ -171,7 +177,9 @@ def _cache_scope(wanted: Start, event: Mapping[str, str], commit: Commit) -> Cac
     )
 
 
-def _nodes(context: RunContext, found: Evaluation) -> tuple[list[tuple[Node, JobTemplate]], list[str]]:
+def _nodes(
+    context: RunContext, found: Evaluation, owner: str
+) -> tuple[list[tuple[Node, JobTemplate]], list[str]]:
     """Return the nodes of a run with the definitions of their jobs, and what is wrong with these."""
     nodes: list[tuple[Node, JobTemplate]] = []
     errors = list(found.errors)
@@ -182,11 +190,11 @@ def _nodes(context: RunContext, found: Evaluation) -> tuple[list[tuple[Node, Job
         except InvalidInput as exc:
             errors.append(f"{found.file}: the job {item['name']!r}: {exc}")
             continue
-        nodes.append((_node(item), template))
+        nodes.append((_node(item, owner), template))
     return ([], errors) if errors else (nodes, [])
 
 
-def _node(item: Mapping[str, Any]) -> Node:
+def _node(item: Mapping[str, Any], owner: str) -> Node:
     return Node(
         name=item["name"],
         job_name=item["job_name"],
@@ -196,7 +204,15 @@ def _node(item: Mapping[str, Any]) -> Node:
         max_parallel=item["max_parallel"],
         combination=item["combination"],
         skipped=item["skipped"],
+        **_group(item["concurrency"], owner),
     )
+
+
+def _group(concurrency: Mapping[str, str] | None, owner: str) -> dict[str, Any]:
+    """Return what a run or a node has of its concurrency group, which belongs to ``owner``."""
+    if concurrency is None:
+        return {}
+    return {"group_key": group_key(owner, concurrency["group"]), "when_full": concurrency["when_full"]}
 
 
 def _template(context: RunContext, item: Mapping[str, Any]) -> JobTemplate:

@@ -1,7 +1,7 @@
 """Bringing on runs that a crash has left behind, whatever the reason."""
 
-from reactorcide.domain.jobs import Job
 from reactorcide.jobs import JobContext, dependents, ending
+from reactorcide.jobs.dependents import Followed
 from reactorcide.lib.clock import now_ms
 from reactorcide.store import Records
 
@@ -25,8 +25,8 @@ class RunUpkeep:
         for run_id in run_ids:
             ending.hand_over(self._context, self._resolve(run_id))
 
-    def _resolve(self, run_id: str) -> list[Job]:
-        def write(tx: Records) -> list[Job]:
+    def _resolve(self, run_id: str) -> Followed:
+        def write(tx: Records) -> Followed:
             return dependents.resolve(tx, run_id, now_ms=now_ms())
 
         return self._context.store.write(write)

@@ -10,6 +10,7 @@ from reactorcide.store.audit import Audit
 from reactorcide.store.caches import Caches
 from reactorcide.store.database import Connection, Database
 from reactorcide.store.events import Events
+from reactorcide.store.groups import Groups
 from reactorcide.store.images import Images
 from reactorcide.store.instance import Instance
 from reactorcide.store.jobs import Jobs
@@ -37,6 +38,7 @@ class Records:
         self.tasks = Tasks(db, sealed)
         self.runs = Runs(db, sealed)
         self.projects = Projects(db, sealed)
+        self.groups = Groups(db)
         self.queues = Queues(db)
         self.events = Events(db, sealed)
         self.request_keys = RequestKeys(db, sealed)

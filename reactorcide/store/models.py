@@ -357,6 +357,9 @@ class RunRow(Model):
     completed_at_ms = BigIntegerField(null=True)
     sealed = BlobField()
     """Encrypted: the URL as it was given, and the workflow's files."""
+    turn = IntegerField(constraints=[SQL("DEFAULT 0")])
+    group_key = TextField(null=True)
+    when_full = TextField(null=True)
 
     class Meta:
         table_name = "run"
@@ -390,6 +393,26 @@ RunRow.add_index(
 RunRow.add_index(
     RunRow.index(RunRow.updated_at_ms, RunRow.run_id, name="run_open", where=SQL("completed_at_ms IS NULL"))
 )
+RunRow.add_index(RunRow.index(RunRow.turn, name="run_turn"))
+RunRow.add_index(
+    RunRow.index(
+        RunRow.group_key,
+        RunRow.status,
+        RunRow.turn,
+        RunRow.run_id,
+        name="run_group",
+        where=SQL("group_key IS NOT NULL"),
+    )
+)
+# A group has one place.
+RunRow.add_index(
+    RunRow.index(
+        RunRow.group_key,
+        unique=True,
+        name="run_place",
+        where=SQL("group_key IS NOT NULL AND status = 'running'"),
+    )
+)
 
 
 class NodeRow(Model):
@@ -412,10 +435,27 @@ class NodeRow(Model):
     jobs = IntegerField()
     sealed = BlobField()
     """Encrypted: the definition of its job."""
+    group_key = TextField(null=True)
+    when_full = TextField(null=True)
+    is_held = BooleanField(constraints=[SQL("DEFAULT 0")])
 
     class Meta:
         table_name = "node"
         primary_key = CompositeKey("run_id", "name")
+
+
+NodeRow.add_index(
+    NodeRow.index(NodeRow.group_key, NodeRow.state, name="node_group", where=SQL("group_key IS NOT NULL"))
+)
+# As of runs.
+NodeRow.add_index(
+    NodeRow.index(
+        NodeRow.group_key,
+        unique=True,
+        name="node_place",
+        where=SQL("group_key IS NOT NULL AND state = 'active'"),
+    )
+)
 
 
 class ProjectRow(Model):

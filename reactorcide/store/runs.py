@@ -23,7 +23,8 @@ from reactorcide.store.sealed import SealedFields
 _RUN_COLUMNS = tuple(name for name in RunRow._meta.columns if name != "sealed")
 _SELECT = f"SELECT {', '.join(_RUN_COLUMNS)} FROM run"  # noqa: S608  # names of ours only
 _SAVE = (
-    "UPDATE run SET user_id = ?, status = ?, reason = ?, attempt = ?, updated_at_ms = ?, completed_at_ms = ? "
+    "UPDATE run SET user_id = ?, status = ?, reason = ?, attempt = ?, turn = ?, updated_at_ms = ?, "
+    "completed_at_ms = ? "
     "WHERE run_id = ?"
 )
 _NODE_COLUMNS = tuple(name for name in NodeRow._meta.columns if name not in ("run_id", "position", "sealed"))
@@ -32,7 +33,10 @@ _NODES = (
     "LEFT JOIN job ON job.job_id = node.job_id AND NOT job.deleted "
     "WHERE node.run_id = ? ORDER BY node.position"
 )
-_SAVE_NODE = "UPDATE node SET state = ?, reason = ?, job_id = ?, jobs = ? WHERE run_id = ? AND name = ?"
+_SAVE_NODE = (
+    "UPDATE node SET state = ?, reason = ?, job_id = ?, jobs = ?, is_held = ? WHERE run_id = ? AND name = ?"
+)
+_NEXT_TURN = "SELECT COALESCE(MAX(turn), 0) + 1 FROM run"
 _OUTPUTS = (
     "SELECT node.name, job.job_id, job.outputs FROM node JOIN job ON job.job_id = node.job_id "
     "WHERE node.run_id = ? AND job.outputs IS NOT NULL"
@@ -63,13 +67,14 @@ class Runs:
         *,
         variables: Mapping[str, str] | None = None,
     ) -> Run:
-        """Insert a run with its nodes, in the order of the graph; returns it with its number.
+        """Insert a run with its nodes, in the order of the graph; returns it with its number and turn.
 
         ``files`` are those that the workflow was read from, ``variables`` the values of its ``vars``.
         """
 
         def work(db: Any) -> Run:
-            numbered = replace(run, number=self._next_number(db, run))
+            (turn,) = db.execute_sql(_NEXT_TURN).fetchone()
+            numbered = replace(run, number=self._next_number(db, run), turn=turn)
             secret = json.dumps(
                 {"git_url": run.source.git_url, "files": dict(files), "vars": dict(variables or {})}
             )
@@ -121,8 +126,8 @@ class Runs:
 
         def work(db: Any) -> None:
             times = (after.updated_at_ms, after.completed_at_ms)
-            values = (after.user_id, after.status, after.reason, after.attempt, *times, after.run_id)
-            db.execute_sql(_SAVE, values)
+            values = (after.user_id, after.status, after.reason, after.attempt, after.turn, *times)
+            db.execute_sql(_SAVE, (*values, after.run_id))
             if (before.status, before.attempt) != (after.status, after.attempt):
                 events.insert_of_run(db, after, before.status)
 
@@ -133,16 +138,23 @@ class Runs:
 
         There is an event of each whose change no job tells.
         """
-        pairs = list(changed)
+        # Those that leave the place of a group come before the one that gets it.
+        pairs = sorted(changed, key=lambda pair: pair[1].state is NodeState.ACTIVE)
 
         def work(db: Any) -> None:
             for before, node in pairs:
-                values = (node.state, node.reason, node.job_id, node.jobs, run.run_id, node.name)
-                db.execute_sql(_SAVE_NODE, values)
-                if node.job_id == before.job_id and before.state is not NodeState.ACTIVE:
+                values = (node.state, node.reason, node.job_id, node.jobs, node.is_held)
+                db.execute_sql(_SAVE_NODE, (*values, run.run_id, node.name))
+                if node.job_id == before.job_id and before.state not in (NodeState.ACTIVE, node.state):
                     events.insert_of_node(db, run, node, before)
 
         self._db.write(work)
+
+    def next_turn(self) -> int:
+        """Return the turn of a run that is started or repeated now."""
+        with self._db.read() as db:
+            (turn,) = db.execute_sql(_NEXT_TURN).fetchone()
+        return int(turn)
 
     def find(self, run_id: str) -> Run | None:
         """Return a run; ``None`` where there is none."""
@@ -307,6 +319,7 @@ def _node(row: Sequence[Any]) -> Node:
         "needs": tuple(json.loads(values["needs"])),
         "combination": json.loads(values["combination"]),
         "allow_failure": bool(values["allow_failure"]),
+        "is_held": bool(values["is_held"]),
         "state": NodeState(values["state"]),
         "job_status": None if job_status is None else JobStatus(job_status),
     }

@@ -21,6 +21,11 @@ class Node:
     skipped: str | None = None
     """Why it does not run in this run at all, in a phrase."""
 
+    @property
+    def group(self) -> str | None:
+        """Its concurrency group, with the values of this run."""
+        return None if self.job.concurrency is None else self.job.concurrency.group.fill(str)
+
 
 @dataclass(frozen=True)
 class Graph:

@@ -2,11 +2,11 @@
 
 A node is ``waiting`` until all nodes that it needs are over; then it is ready, or it is skipped, or it fails.
 None stays waiting for something that cannot come: whatever ends, ``resolve`` says what follows from it, also
-from what it says itself.
+from what it says itself. One that is ready gets a job, unless the place of its concurrency group is taken.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from reactorcide.domain.runs import NodeState, RunStatus
@@ -28,18 +28,23 @@ class Resolution:
 
     ready: tuple[str, ...] = ()
     """The nodes that get a job now, in the order of the graph."""
+    held: tuple[str, ...] = ()
+    """The nodes that would get one, if the place of their concurrency group were not taken."""
     changes: Mapping[str, Change] = field(default_factory=dict)
     """The nodes that end without one."""
 
 
-def resolve(graph: Graph, states: Mapping[str, NodeState]) -> Resolution:
+def resolve(graph: Graph, states: Mapping[str, NodeState], taken: Collection[str] = ()) -> Resolution:
     """Return what follows from where the nodes stand; a node that is not in ``states`` is waiting.
 
-    Repeating it with the same states gives the same. Costs time linear in nodes and needs.
+    ``taken`` are the concurrency groups whose place another run has. Repeating it with the same states gives
+    the same. Costs time linear in nodes and needs.
     """
     now = {node.name: states.get(node.name, NodeState.WAITING) for node in graph.nodes}
     active = Counter(node.job_name for node in graph.nodes if now[node.name] is NodeState.ACTIVE)
+    full = {*taken, *(node.group for node in graph.nodes if now[node.name] is NodeState.ACTIVE)} - {None}
     ready: list[str] = []
+    held: list[str] = []
     changes: dict[str, Change] = {}
     summaries: dict[str, _Summary] = {}
     for node in graph.nodes:
@@ -60,10 +65,16 @@ def resolve(graph: Graph, states: Mapping[str, NodeState]) -> Resolution:
         if change is not None:
             now[node.name] = change.state
             changes[node.name] = change
-        elif node.max_parallel is None or active[node.job_name] < node.max_parallel:
+        elif node.max_parallel is not None and active[node.job_name] >= node.max_parallel:
+            continue
+        elif node.group in full:
+            # It takes no place of its matrix: another combination may have another group.
+            held.append(node.name)
+        else:
             active[node.job_name] += 1
             ready.append(node.name)
-    return Resolution(tuple(ready), changes)
+            full |= {node.group} - {None}
+    return Resolution(tuple(ready), tuple(held), changes)
 
 
 def cancel(graph: Graph, states: Mapping[str, NodeState]) -> tuple[str, ...]:

@@ -40,6 +40,7 @@ SERVICE_POINTS = ("service-created", "services-ready")
 RETRY_POINTS = ("retry-decided", "retry-written")
 RUN_POINTS = (
     "run-committed",
+    "dependents-cancelled",
     "dependents-committed",
     "run-cancel-written",
     "run-rerun-written",

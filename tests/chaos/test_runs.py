@@ -90,6 +90,28 @@ def test_a_repetition_survives_a_kill(
     assert_nothing_left(service, engine)
 
 
+def test_a_run_that_is_replaced_ends_whatever_is_killed(
+    new_service: NewService, engine: docker.APIClient, tmp_path: Path
+) -> None:
+    service, marker = armed(new_service, tmp_path, "dependents-cancelled")
+    text = (
+        "name: CI\non: push\nconcurrency: {group: ci, when_full: replace}\n"
+        "jobs:\n  a: {command: 'echo begun; test $REACTORCIDE_EVENT_TYPE = push || sleep 1000'}\n"
+    )
+    source = repository(service.source_root / "of-run", {"workflows/ci.yaml": text})
+    older = start(service.admin, source)
+    job = {"job_id": older["nodes"][0]["job_id"]}
+    wait_until(lambda: service.admin.log(job).endswith(b"begun\n"), 30, "the command runs")
+    with contextlib.suppress(requests.ConnectionError):
+        start(service.admin, source, event={"name": "push"})
+    crash(service, marker)
+    newer, ended = service.admin.get("runs")["runs"]
+    assert (ended["status"], ended["reason"]) == ("cancelled", "superseded by #2")
+    assert over(service.admin, newer)["status"] == "completed"
+    assert service.admin.job(job)["error"] == "superseded by #2"
+    assert_nothing_left(service, engine)
+
+
 def test_a_cancel_of_a_run_asked_once_happens(
     new_service: NewService, engine: docker.APIClient, tmp_path: Path
 ) -> None:

@@ -6,17 +6,19 @@ import tarfile
 from pathlib import Path
 
 import docker
+import pytest
 
 from tests.conftest import NewService
 from tests.support.client import Job
+from tests.support.runs import node, over, repository, start, statuses
 from tests.support.service import PROGRAM, Service, clean_environment, command_line
 from tests.support.waiting import wait_until
 
 
-def run(command: str, file: Path, data_dir: Path) -> str:
+def run(command: str, file: Path, data_dir: Path, *more: str) -> str:
     """Run one of the two commands; it has to succeed."""
     done = subprocess.run(
-        [*command_line(command, {"data_dir": data_dir}), file],
+        [*command_line(command, {"data_dir": data_dir}), file, *more],
         env=clean_environment(file.parent),
         cwd=PROGRAM.parent,
         capture_output=True,
@@ -26,10 +28,10 @@ def run(command: str, file: Path, data_dir: Path) -> str:
     return done.stdout
 
 
-def start_restored(new_service: NewService, service: Service, file: Path) -> Service:
+def start_restored(new_service: NewService, service: Service, file: Path, *more: str) -> Service:
     """Restore a backup of a service that does not run any more, and start one on it."""
     data_dir = file.parent / "restored"
-    run("restore", file, data_dir)
+    run("restore", file, data_dir, *more)
     # The backup has not got it, and the tests' client asks for it.
     (data_dir / "admin-token").write_text(service.admin.token or "")
     return new_service(data_dir=data_dir)
@@ -92,3 +94,40 @@ def test_where_its_container_is_not_a_job_that_ran_is_lost(
     assert lost["status"] == "failed"
     assert "was lost while it ran, and its container is gone" in lost["error"]
     assert again.log(running).startswith(b"begun\n")
+
+
+WORKFLOW = """
+name: CI
+on: push
+concurrency: {group: ci}
+jobs:
+  a: {command: "echo begun; sleep 3", checkout: false}
+  b: {needs: [a], condition: always, command: "true", checkout: false}
+"""
+
+
+@pytest.mark.parametrize("resumes", [False, True])
+def test_open_runs_are_cancelled_unless_they_are_to_be_resumed(
+    new_service: NewService, tmp_path: Path, resumes: bool
+) -> None:
+    service, file = new_service(), tmp_path / "backup.tar.gz"
+    source = repository(service.source_root / "of-run", {"workflows/ci.yaml": WORKFLOW})
+    begun, waiting = start(service.admin, source), start(service.admin, source)
+    job = {"job_id": node(begun, "a")["job_id"]}
+    wait_until(lambda: service.admin.log(job).endswith(b"begun\n"), 30, "the command runs")
+    run("backup", file, service.data_dir)
+    service.kill()
+
+    again = start_restored(new_service, service, file, *["--resume"] * resumes).admin
+    if resumes:
+        assert [over(again, item)["status"] for item in (begun, waiting)] == ["completed"] * 2
+        return
+    for item in (begun, waiting):
+        found = again.get(f"runs/{item['run_id']}")
+        assert found["status"] == "cancelled"
+        assert found["reason"].startswith("restored from a backup of 20")
+        assert set(statuses(found).values()) == {"cancelled"}
+    assert again.job(job)["error"] == found["reason"]
+    repeated = again.request("POST", f"runs/{waiting['run_id']}/rerun", json={})
+    assert repeated.status_code == 200
+    assert over(again, waiting)["status"] == "completed"

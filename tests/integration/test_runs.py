@@ -174,7 +174,7 @@ def test_what_is_wrong_with_a_file_is_a_failed_run_with_all_of_it(api: Client, p
     [
         ("services: {db: {image: x}}", "the job 'a': services: the image of db, docker.io/library/x:latest"),
         ('environment: {X: "${secret:a:b}"}', "the job 'a' has the reference ${secret:a:b}"),
-        ("concurrency: {group: x}", "the job 'a' has the key concurrency"),
+        ("capabilities: [builder]", "the job 'a' has the key capabilities"),
         ("cpu_limit: 900", "the job 'a': cpu_limit is above the server's maximum of 64"),
         ("image: other:latest", "the job 'a': runner_image docker.io/library/other:latest is none of those"),
     ],
@@ -262,6 +262,36 @@ def test_cancelling_one_job_is_a_failure_of_its_node(api: Client, project: NewPr
     assert statuses(ended) == {"a": "cancelled", "b": "skipped", "c": "completed"}
     refused = api.request("POST", f"runs/{run['run_id']}/cancel")
     assert refused.status_code == 409
+
+
+GROUPS = """
+name: CI
+on: push
+concurrency: {group: "ci-${event.branch}"}
+jobs:
+  a: {command: "test $REACTORCIDE_BRANCH = main || sleep 1000"}
+  deploy: {needs: [a], concurrency: {group: prod}, command: "test $REACTORCIDE_BRANCH = dev || sleep 1000"}
+"""
+
+
+def test_runs_and_jobs_of_a_group_go_one_at_a_time(api: Client, project: NewProject) -> None:
+    source = project(GROUPS)
+
+    def begin(branch: str) -> Run:
+        return start(api, source, event={"name": "push", "branch": branch})
+
+    def runs_now(run: Run, name: str) -> bool:
+        return bool(node(api.get(f"runs/{run['run_id']}"), name)["status"] == "running")
+
+    first, second, other = begin("main"), begin("main"), begin("side")
+    assert (second["status"], statuses(second)) == ("waiting", {"a": "waiting", "deploy": "waiting"})
+    assert second["reason"] == f"it waits for the concurrency group ci-main, held by #{first['number']}"
+    assert other["status"] == "running"
+    wait_until(lambda: runs_now(first, "deploy"), 30, "the first deployment runs")
+    assert api.request("POST", f"runs/{first['run_id']}/cancel").status_code == 200
+    wait_until(lambda: runs_now(second, "deploy"), 30, "the next one runs")
+    for run in (second, other):
+        assert api.request("POST", f"runs/{run['run_id']}/cancel").status_code == 200
 
 
 FLAKY = """

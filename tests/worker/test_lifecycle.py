@@ -43,9 +43,8 @@ from reactorcide.logs.local import LocalLogStore
 from reactorcide.metrics import Metrics
 from reactorcide.objects.filesystem import FilesystemObjectStore
 from reactorcide.runner.fake import FakeRunner
-from reactorcide.runs import RunContext, evaluation
+from reactorcide.runs import RunContext
 from reactorcide.runs.cancel import cancel as cancel_run
-from reactorcide.runs.evaluate import Evaluator
 from reactorcide.runs.rerun import Only, rerun
 from reactorcide.runs.start import Start, start
 from reactorcide.runs.upkeep import RunUpkeep
@@ -57,28 +56,38 @@ from reactorcide.worker.interrupt import Reason
 from reactorcide.worker.local import LocalPort, queue_duties, run_duties
 from reactorcide.worker.loop import Worker
 from reactorcide.worker.prepare import Preparation
+from reactorcide.workflows.model import WhenFull
 from reactorcide.workflows.resolve import run_status
 from tests.support.store import new_store
+from tests.worker.conftest import EvaluatorHere
 
 USER = User(user_id="u", username="u", email=None, role=Role.USER, is_active=True, created_at_ms=0)
 LEASE_S = 60.0
-RUN_POINTS = ("run-committed", "submit-task-made", "dependents-committed")
+RUN_POINTS = ("run-committed", "submit-task-made", "dependents-cancelled", "dependents-committed")
 COMMANDS = ("print x; exit 0", "print x; exit 3", "print x; hang", "deaf; hang")
 
 
+groups = st.sampled_from(
+    [
+        *["description: in no group"] * 3,
+        *(f"concurrency: {{group: {name}, when_full: {rule}}}" for name in "ab" for rule in WhenFull),
+    ]
+)
+"""A key of a job or of a workflow."""
 graph_jobs = st.builds(
-    "command: {}, allow_failure: {}, condition: {}, {}".format,
+    "command: {}, allow_failure: {}, condition: {}, {}, {}".format,
     st.sampled_from([json.dumps(command) for command in COMMANDS]),
     st.sampled_from(("true", "false")),
     st.sampled_from(("all_success", "no_failure", "always", "any_failed")),
     st.sampled_from(
         ("retries: 0", "retries: 1", "matrix: {n: [1, 2]}", "matrix: {n: [1, 2], max_parallel: 1}")
     ),
+    groups,
 )
 """The keys of a job, but for what it needs."""
 
 
-def workflow(jobs: list[str]) -> str:
+def workflow(jobs: list[str], group: str) -> str:
     """Return a workflow in which each job needs the one before it, and every other one the first, too."""
     lines = []
     for number, keys in enumerate(jobs):
@@ -87,14 +96,7 @@ def workflow(jobs: list[str]) -> str:
         keys = keys if number else keys.replace("any_failed", "always")
         needed = ", ".join(f"j{need}" for need in needs) if number else ""
         lines.append(f"  j{number}: {{{keys}, timeout: 100, checkout: false, needs: [{needed}]}}")
-    return "name: CI\non: push\njobs:\n" + "\n".join(lines)
-
-
-class EvaluatorHere(Evaluator):
-    """Evaluates in this process, which is quicker."""
-
-    def _run(self, request: str) -> dict[str, Any]:
-        return evaluation.evaluate(json.loads(request))
+    return f"name: CI\non: push\n{group}\njobs:\n" + "\n".join(lines)
 
 
 class Killed(BaseException):
@@ -314,10 +316,14 @@ class Lifecycle(RuleBasedStateMachine):
             # One whose submitter was killed counts too: it is on disk.
             self.accepted.setdefault(job_id, definition)
 
-    @rule(jobs=st.lists(graph_jobs, min_size=1, max_size=5), crash_at=st.sampled_from((None, *RUN_POINTS)))
-    def somebody_starts_a_run(self, jobs: list[str], crash_at: str | None) -> None:
+    @rule(
+        jobs=st.lists(graph_jobs, min_size=1, max_size=5),
+        group=groups,
+        crash_at=st.sampled_from((None, *RUN_POINTS)),
+    )
+    def somebody_starts_a_run(self, jobs: list[str], group: str, crash_at: str | None) -> None:
         """A run comes, of a graph in which each job needs some of those before it."""
-        self.files = {".reactorcide/workflows/ci.yaml": workflow(jobs).encode()}
+        self.files = {".reactorcide/workflows/ci.yaml": workflow(jobs, group).encode()}
         wanted = Start(source=RunSource(git_url="file:///x"), workflow=None, event={"name": "manual"})
         self._alive(lambda: start(self.runs, USER, wanted), crash_at)
 
@@ -329,7 +335,7 @@ class Lifecycle(RuleBasedStateMachine):
     @rule(
         chance=st.randoms(use_true_random=False),
         only=st.sampled_from(("all", "failed")),
-        crash_at=st.sampled_from((None, "run-rerun-written", "dependents-committed")),
+        crash_at=st.sampled_from((None, "run-rerun-written", "dependents-cancelled", "dependents-committed")),
     )
     def repeat_a_run(self, chance: random.Random, only: Only, crash_at: str | None) -> None:
         """Somebody repeats a run."""
@@ -454,16 +460,32 @@ class Lifecycle(RuleBasedStateMachine):
     @invariant()
     def no_run_waits_for_nothing(self) -> None:
         """What ends a job says in the same transaction what follows: there is no moment in between."""
-        for run in self._runs():
-            nodes = self.context.store.runs.nodes(run.run_id)
+        runs = [(run, self.context.store.runs.nodes(run.run_id)) for run in self._runs()]
+        # A group has one place.
+        of_runs = Counter(run.group_key for run, _ in runs if run.status is RunStatus.RUNNING)
+        of_nodes = Counter(
+            node.group_key for _, nodes in runs for node in nodes if node.state is NodeState.ACTIVE
+        )
+        for places in (of_runs, of_nodes):
+            del places[None]
+            assert max(places.values(), default=0) <= 1
+        for run, nodes in runs:
             states = {node.name: node.state for node in nodes}
+            assert not any(node.is_held for node in nodes if node.state is not NodeState.WAITING)
+            if run.status is RunStatus.WAITING:
+                assert run.group_key in of_runs
+                assert NodeState.ACTIVE not in states.values()
+                continue
+            # Nobody waits for a place that is free.
+            held = {node.group_key for node in nodes if node.is_held}
+            assert held <= set(of_nodes)
             for node in nodes:
                 if node.state is NodeState.ACTIVE:
                     assert node.job_status is not None
                     assert node.job_status not in FINAL
                 elif node.job_status is not None and node.state is not NodeState.WAITING:
                     assert node.job_status in FINAL
-            assert run.is_final or NodeState.ACTIVE in states.values()
+            assert run.is_final or NodeState.ACTIVE in states.values() or held
             is_cancelled = run.status is RunStatus.CANCELLED
             assert run.status is run_status(graph_of(nodes), states, is_cancelled=is_cancelled)
 
