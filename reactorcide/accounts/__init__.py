@@ -1,4 +1,4 @@
-"""Who may use the service: users, their tokens, invitations; and who did what."""
+"""Users, their tokens, invitations, and the audit log."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Invitations: made by an admin, shown once, turned into a user once."""
+"""Invitations: created by an admin, shown once, usable for one registration."""
 
 import secrets
 from dataclasses import replace
@@ -10,7 +10,7 @@ from reactorcide.domain.errors import InvalidInput
 from reactorcide.lib.clock import now_ms
 from reactorcide.lib.ids import new_id
 
-_IS_GOOD_FOR_MS = 7 * 86_400_000
+_VALID_FOR_MS = 7 * 86_400_000
 FIRST_TOKEN_NAME = "registration"  # noqa: S105  # no password
 
 
@@ -23,10 +23,10 @@ def create(
     email: str | None = None,
     expires_at_ms: int | None = None,
 ) -> tuple[Invitation, str]:
-    """Invite somebody, for seven days where nothing else is said.
+    """Create an invitation, by default for seven days.
 
-    Returns the invitation with its value, which is never to be had again. It is worth nothing once its
-    ``creator`` is no active admin any more; an operator's has none. Raises ``InvalidInput``.
+    Returns the invitation with its value, which cannot be read again. It becomes invalid when its
+    ``creator`` is no longer an active admin; ``None`` is the operator. Raises ``InvalidInput``.
     """
     created_at_ms = now_ms()
     if expires_at_ms is not None and expires_at_ms <= created_at_ms:
@@ -37,7 +37,7 @@ def create(
         email=users.checked_email(email),
         created_by=None if creator is None else creator.user_id,
         created_at_ms=created_at_ms,
-        expires_at_ms=expires_at_ms or created_at_ms + _IS_GOOD_FOR_MS,
+        expires_at_ms=expires_at_ms or created_at_ms + _VALID_FOR_MS,
     )
     value = f"rci_{secrets.token_hex(32)}"
     entry = AuditEntry(
@@ -58,10 +58,10 @@ def register(
     address: str | None = None,
     request_id: str | None = None,
 ) -> tuple[User, Token, str]:
-    """Make the user that an invitation is for, and return them with their first token and its value.
+    """Create the user of an invitation; returns the user, the first token and its value.
 
-    Raises ``Forbidden`` where the invitation is not good, ``InvalidInput`` for a bad name or email,
-    ``Conflict`` for a name that is taken; after those two it can be used again.
+    Raises ``Forbidden`` if the invitation is invalid, ``InvalidInput`` for a bad name or email,
+    ``Conflict`` for a name in use; after the last two the invitation can be used again.
     """
     user = users.new(username, email=email, role=Role.USER)
     token, token_value = tokens.new(user, FIRST_TOKEN_NAME)

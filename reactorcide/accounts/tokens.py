@@ -1,4 +1,4 @@
-"""Bearer tokens: made, shown once, known by their hash alone."""
+"""Bearer tokens: shown once, and stored as hashes only."""
 
 import hashlib
 import logging
@@ -19,15 +19,15 @@ MIN_VALUE_CHARS = 16
 _TOUCH_EVERY_MS = 60_000
 _USER_FIELDS = tuple(item.name for item in fields(User))
 _MAX_TOKENS = 1000
-"""Of one user: they are listed in one answer."""
+"""The most tokens of one user: they are listed in one answer."""
 
 
 def authenticate(
     context: AccountContext, value: str, *, address: str | None = None, request_id: str | None = None
 ) -> Caller:
-    """Return who calls with this token; raises ``Unauthorized``.
+    """Return the caller with this token; raises ``Unauthorized``.
 
-    Only the hash is looked at, never the form: whatever was stored as a token is one.
+    Only the hash counts, not the form of the token: the operator may choose its value.
     """
     stored = context.store.accounts.authenticate(sha256(value))
     if stored is None:
@@ -43,7 +43,7 @@ def authenticate(
         try:
             context.store.accounts.touch_token(token.token_id, now_ms=used_at_ms)
         except StoreError as exc:
-            # Whoever only reads must not be told that nothing can be written.
+            # A request that only reads must not fail because nothing can be written.
             log.warning("the last use of token %s is not recorded: %s", token.token_id, exc)
     return Caller(
         **{name: getattr(user, name) for name in _USER_FIELDS},
@@ -63,11 +63,11 @@ def create(
     value: str | None = None,
     scopes: Collection[Scope] | None = None,
 ) -> tuple[Token, str]:
-    """Make a token for ``user`` and return it with its value, which is never to be had again.
+    """Create a token for ``user`` and return it with its value, which cannot be read again.
 
-    ``by`` is who makes it, where that is not the user. ``value`` is for a token that was made elsewhere.
-    Without ``scopes`` it may do whatever its user may. Raises ``InvalidInput`` where the value is shorter
-    than 16 characters, ``Conflict`` where it is in use.
+    ``by`` is its creator, by default the user. ``value`` is for a token with a given value. Without
+    ``scopes`` the token permits all that its user may do. Raises ``InvalidInput`` if the value is shorter
+    than 16 characters, ``Conflict`` if it is in use.
     """
     token, value = new(user, name, expires_at_ms=expires_at_ms, value=value, scopes=scopes)
     entry = AuditEntry(
@@ -87,28 +87,30 @@ def create_own(
     expires_at_ms: int | None = None,
     scopes: Collection[Scope] | None = None,
 ) -> tuple[Token, str]:
-    """Make a token by means of another one, whose scopes and end it gets where it is given none.
+    """Create a token by a request with another token, whose scopes and expiry are the defaults.
 
-    Raises ``Forbidden`` where it would allow more or longer than that one, or where the caller has very many;
-    and as ``create``.
+    Raises ``Forbidden`` if the new token would permit more or last longer, or if the caller has too many
+    tokens; and the errors of ``create``.
     """
     if context.store.accounts.count_tokens(caller.user_id) >= _MAX_TOKENS:
-        raise Forbidden(f"you have {_MAX_TOKENS} tokens; revoke those that are not used any more")
+        raise Forbidden(f"you have {_MAX_TOKENS} tokens; revoke those that are no longer used")
     own = caller.token
     if scopes is None:
         scopes = own.scopes
     elif missing := set(scopes) - caller.scopes:
-        raise Forbidden(f"a token cannot have more than the one that makes it, which lacks {_names(missing)}")
+        raise Forbidden(
+            f"a token cannot have more scopes than the token that creates it, which lacks {_names(missing)}"
+        )
     if own.expires_at_ms is not None:
         if expires_at_ms is None:
             expires_at_ms = own.expires_at_ms
         elif expires_at_ms > own.expires_at_ms:
-            raise Forbidden("a token cannot outlive the one that makes it")
+            raise Forbidden("a token cannot outlive the token that creates it")
     return create(context, caller, name, expires_at_ms=expires_at_ms, scopes=scopes)
 
 
 def check_scopes(caller: Caller, needed: Collection[Scope]) -> None:
-    """Raise ``Forbidden``, naming what is missing, unless the call may do all that is ``needed``."""
+    """Raise ``Forbidden``, with the missing scopes, unless the caller has all that are ``needed``."""
     missing = set(needed) - caller.scopes
     if not missing:
         return
@@ -125,7 +127,7 @@ def new(
     value: str | None = None,
     scopes: Collection[Scope] | None = None,
 ) -> tuple[Token, str]:
-    """Return a token that is stored nowhere yet, with its value; raises ``InvalidInput``."""
+    """Return a token that is not stored yet, with its value; raises ``InvalidInput``."""
     if value is None:
         value = new_value()
     elif len(value) < MIN_VALUE_CHARS or not value.isprintable() or " " in value:
@@ -170,12 +172,12 @@ def revoke(context: AccountContext, user: User, token_id: str) -> None:
 
 
 def revoke_of_anybody(context: AccountContext, token_id: str, *, by: Actor) -> None:
-    """Remove a token, at once, whoever has it; for the operator. Raises ``NotFound``."""
+    """Remove a token of any user, at once; for the operator. Raises ``NotFound``."""
     _remove(context, token_id, None, by=by)
 
 
 def sha256(value: str) -> bytes:
-    """Return what is stored of a token or an invitation."""
+    """Return the hash that is stored of a token or an invitation."""
     return hashlib.sha256(value.encode("utf-8", "surrogateescape")).digest()
 
 

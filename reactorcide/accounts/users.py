@@ -17,7 +17,7 @@ _MAX_EMAIL_CHARS = 254
 
 
 def new(username: str, *, email: str | None = None, role: Role = Role.USER) -> User:
-    """Return a user that is stored nowhere yet; raises ``InvalidInput`` for a bad name or email."""
+    """Return a user that is not stored yet; raises ``InvalidInput`` for a bad name or email."""
     if not (0 < len(username) <= _MAX_NAME_CHARS and username.isprintable() and " " not in username):
         raise InvalidInput(
             f"a user name has 1 to {_MAX_NAME_CHARS} printable characters and no space", field="username"
@@ -33,7 +33,7 @@ def new(username: str, *, email: str | None = None, role: Role = Role.USER) -> U
 
 
 def checked_email(email: str | None) -> str | None:
-    """Return an email that looks like one; raises ``InvalidInput``. No mail is ever sent."""
+    """Return an email if it looks valid; raises ``InvalidInput`` otherwise. No mail is sent."""
     if email is not None and not (
         len(email) <= _MAX_EMAIL_CHARS and email.isprintable() and " " not in email and "@" in email[1:-1]
     ):
@@ -51,7 +51,7 @@ def create(
     email: str | None = None,
     role: Role = Role.USER,
 ) -> User:
-    """Make a user; raises ``InvalidInput`` for a bad name or email, ``Conflict`` for a name that is taken."""
+    """Create a user; raises ``InvalidInput`` for a bad name or email, ``Conflict`` for a name in use."""
     user = new(username, email=email, role=role)
     with context.store.transaction() as tx:
         tx.accounts.add_user(user)
@@ -77,9 +77,9 @@ def change(
     role: Role | None = None,
     is_active: bool | None = None,
 ) -> User:
-    """Change what is not ``None``, and return the user; it holds from their next request on.
+    """Change the fields that are not ``None``, and return the user; takes effect on the next request.
 
-    Of a user that is not active no token is accepted. Raises ``NotFound``, and ``Conflict`` where no active
+    Tokens of a user that is not active are refused. Raises ``NotFound``, and ``Conflict`` if no active
     admin would be left.
     """
     with context.store.transaction() as tx:
@@ -100,9 +100,9 @@ def change(
 
 
 def remove(context: AccountContext, user_id: str, *, by: Actor) -> None:
-    """Remove a user and their tokens, at once; their jobs stay, for admins to see.
+    """Remove a user and their tokens, at once; their jobs stay, visible to admins.
 
-    Raises ``NotFound``, and ``Conflict`` while one of their jobs is not over or where no active admin would
+    Raises ``NotFound``, and ``Conflict`` while one of their jobs has not ended or if no active admin would
     be left.
     """
     with context.store.transaction() as tx:
@@ -111,10 +111,10 @@ def remove(context: AccountContext, user_id: str, *, by: Actor) -> None:
 
 
 def bootstrap(context: AccountContext, token_path: Path) -> str | None:
-    """Make the admin of a fresh installation and return their token; ``None`` where there are users.
+    """Create the admin of a new installation and return their token; ``None`` if there are users.
 
-    The token is kept in ``token_path``, which only the service's own user can read. It is written first:
-    an admin whose token nobody has would be worse than a file with a token of nobody.
+    The token is in ``token_path``, which only the service's own user can read. The file is written first:
+    an unusable file is better than an admin without a token.
     """
     if context.store.accounts.users():
         return None

@@ -51,7 +51,7 @@ def _check_address(settings: Settings) -> None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except (OSError, UnicodeError) as exc:
-        reason = exc.strerror if isinstance(exc, OSError) else "it is no name of a host"
+        reason = exc.strerror if isinstance(exc, OSError) else "it is not a host name"
         raise ConfigurationError(
             f"cannot listen on {settings.host}:{settings.port}: {reason}; "
             "choose another address with --host and --port"

@@ -1,4 +1,4 @@
-"""Corndogs' eleven calls on the embedded storage: defaults and checks, however a call came here."""
+"""Corndogs' eleven calls on the embedded storage, with their defaults and checks, for every transport."""
 
 import logging
 from collections.abc import Callable
@@ -22,7 +22,7 @@ _STATUS = {
 
 
 class Refused(Exception):
-    """Ends a call with the gRPC status of this name; its text is the details."""
+    """Ends a call with the gRPC status of this name; the text is its details."""
 
     def __init__(self, status: str, details: str) -> None:
         super().__init__(details)
@@ -30,7 +30,7 @@ class Refused(Exception):
 
 
 def answered(rpc: str, call: Callable[[], T]) -> T:
-    """Return what ``call`` does. Raises ``Refused`` for whatever it raises; our own faults are logged."""
+    """Call ``call`` and return its result. Raises ``Refused`` for every error; internal errors are logged."""
     try:
         return call()
     except Refused:
@@ -40,13 +40,13 @@ def answered(rpc: str, call: Callable[[], T]) -> T:
         raise Refused(_STATUS[exc.trouble], str(exc)) from exc
     except Exception as exc:
         _log.exception("%s failed", rpc)
-        raise Refused("INTERNAL", "the server made a mistake; its log says which") from exc
+        raise Refused("INTERNAL", "the server failed unexpectedly; see its log") from exc
 
 
 class TaskCalls:
-    """The calls, with the defaults, checks and behaviour of released servers. Thread-safe.
+    """The calls, with the defaults, checks and behaviour of released Corndogs servers. Thread-safe.
 
-    Like those, it looks a task up by its uuid alone. Raises ``Refused`` and ``StorageError``.
+    Like those it finds a task by its uuid alone. Raises ``Refused`` and ``StorageError``.
     """
 
     def __init__(self, storage: TaskStorage) -> None:
@@ -122,7 +122,7 @@ class TaskCalls:
         return self._storage.archive(_checked_uuid(uuid), "canceled")
 
     def clean_up(self, at_time_ns: int, queue: str) -> int:
-        """Swap the states of what has timed out."""
+        """Swap the states of the tasks that have timed out."""
         return self._storage.swap_timed_out(at_time_ns, queue)
 
     def counts(self) -> dict[str, dict[str, int]]:
@@ -143,7 +143,7 @@ def _working(state: str) -> str:
 
 
 def _checked_uuid(text: str) -> str:
-    # A released server takes an empty one for "any task"; nobody can want that.
+    # For a released server an empty uuid means any task, which no caller can want.
     if not text:
         raise Refused("INVALID_ARGUMENT", "uuid is empty")
     canonical = text.lower()

@@ -1,4 +1,4 @@
-"""Corndogs over gRPC, as releases up to 0.3 and the embedded server speak it."""
+"""A client of Corndogs over gRPC, for releases up to 0.3 and the embedded server."""
 
 import logging
 import time
@@ -25,31 +25,31 @@ from reactorcide.lib.ids import is_id
 log = logging.getLogger("reactorcide.corndogs")
 
 _CHANNEL_OPTIONS = [
-    # A queue is an inside matter: never through a proxy that the environment happens to name.
+    # The queue is internal: never use a proxy from the environment.
     ("grpc.enable_http_proxy", 0),
-    # Otherwise every lookup of a name also asks for TXT records that nobody has.
+    # Otherwise each name resolution also queries TXT records.
     ("grpc.service_config_disable_resolution", 1),
     # Sockets belong to this channel, so that closing it closes them.
     ("grpc.use_local_subchannel_pool", 1),
-    # A server that is back is found within a second. The minimum is the time that one attempt to
+    # Reconnect within a second after the server is back. The minimum is the time that one attempt to
     # connect gets, so it is not shortened with the others.
     ("grpc.initial_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.min_reconnect_backoff_ms", 2000),
-    # A host that vanished without a word is given up after 10 s, not after the kernel's quarter of an
-    # hour. Servers written in Go hang up on clients that ping more often than every 5 minutes.
+    # Give up a host that vanished silently after 10 s, not after the kernel's quarter of an hour. Servers
+    # written in Go disconnect clients that ping more often than every 5 minutes.
     ("grpc.keepalive_time_ms", 360_000),
     ("grpc.keepalive_timeout_ms", 10_000),
-    # A task is larger than the request that submitted it, which may have been as large as is allowed.
+    # A task is larger than the request that submitted it, which may have had the maximum size.
     ("grpc.max_receive_message_length", 2 * MAX_MESSAGE_BYTES),
 ]
 
 _MAX_LOGGED = 1000
 
 
-# What a slow server carries out though its answer is not awaited any more leaves a task that nobody holds. So
-# those calls, which no request to the API waits for, get more time.
-_PATIENCE = {"GetNextTask": 3, "UpdateTask": 3}
+# A slow server carries a call out after its client has given up, which leaves a claimed task without a
+# holder. So these calls, for which no request to the API waits, have longer deadlines.
+_DEADLINE_FACTORS = {"GetNextTask": 3, "UpdateTask": 3}
 
 
 class GrpcCorndogs:
@@ -188,24 +188,24 @@ class GrpcCorndogs:
         return {queue: dict(counts.state_counts) for queue, counts in response.queue_and_state_counts.items()}
 
     def check_health(self) -> None:
-        # The health service says that all is well while the server's own database is away. This asks that.
+        # The health service reports success even without the server's database. This call reads the database.
         self.get_task(NO_TASK, "")
 
     def close(self) -> None:
         self._closed = True
         self._channel.close()
 
-    # The response type is the method's; the generated stub has no types to carry it over.
+    # The response type is the method's, but the generated stub has no types.
     def _call(self, rpc: str, method: Any, request: Any) -> Any:
         started = time.perf_counter()
         status = grpc.StatusCode.OK
         try:
-            return method(request, timeout=self._deadline_s * _PATIENCE.get(rpc, 1))
+            return method(request, timeout=self._deadline_s * _DEADLINE_FACTORS.get(rpc, 1))
         except grpc.RpcError as exc:
             status = exc.code()
             raise self._translated(rpc, exc) from exc
         except ValueError as exc:
-            # What a closed channel raises in place of an RpcError.
+            # A closed channel raises this in place of an RpcError.
             if not self._closed:
                 raise
             status = grpc.StatusCode.CANCELLED
@@ -215,7 +215,7 @@ class GrpcCorndogs:
                 self._on_call(rpc, status.name, time.perf_counter() - started)
 
     def _translated(self, rpc: str, exc: grpc.RpcError) -> CorndogsError:
-        """Return the error without what the server has said: that may name its database's host and user."""
+        """Return the error without the server's text, which may name its database's host and user."""
         if self._closed:
             return CorndogsUnavailable("the connection to Corndogs was closed")
         status = exc.code().name
@@ -223,7 +223,7 @@ class GrpcCorndogs:
         return call_failed(rpc, status)
 
     def _log_once(self, problem: str) -> None:
-        """Log what the server has said, unless it was the same as the last time."""
+        """Log the server's text, unless it is the same as last time."""
         if self._logged != problem:
             self._logged = problem
             log.warning("Corndogs at %s: %s", self._address, problem[:_MAX_LOGGED])
@@ -231,11 +231,11 @@ class GrpcCorndogs:
     def _task(
         self, rpc: str, response: Any, uuid: str | None = None, queue: str | None = None
     ) -> Task | None:
-        """Return the task of an answer; raises ``CorndogsError`` for one that was not asked for."""
+        """Return the task of an answer; raises ``CorndogsError`` if it is not the requested one."""
         if not response.HasField("task"):
             return None
         task = task_from_message(response.task)
-        wanted = is_id(task.uuid) if uuid is None else task.uuid == uuid
-        if wanted and (queue is None or task.queue == (queue or DEFAULT_QUEUE)):
+        is_requested = is_id(task.uuid) if uuid is None else task.uuid == uuid
+        if is_requested and (queue is None or task.queue == (queue or DEFAULT_QUEUE)):
             return task
-        raise CorndogsError(f"Corndogs answered {rpc} with a task that was not asked for")
+        raise CorndogsError(f"Corndogs answered {rpc} with a task that was not requested")

@@ -1,4 +1,4 @@
-"""The embedded Corndogs without a wire: its storage, called in this process."""
+"""The embedded Corndogs without a network: its storage, called in this process."""
 
 import time
 from collections.abc import Callable
@@ -20,11 +20,11 @@ T = TypeVar("T")
 
 
 class DirectCorndogs:
-    """The ``Corndogs`` protocol on a ``TaskStorage``, which somebody else opens and closes.
+    """The ``Corndogs`` protocol on a ``TaskStorage``, which the caller opens and closes.
 
-    It checks, fills in and refuses what a server would, and raises the errors of a client. A call waits for
-    the disk and for other writers, at most 5 s where another process holds the file. ``on_call`` is as with
-    the client.
+    It has the defaults, checks and refusals of a server, and raises the errors of a client. A call waits for
+    the disk and for other writers, at most 5 s if another process holds the file. ``on_call`` is the same as
+    for ``GrpcCorndogs``.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class DirectCorndogs:
         self._closed = True
 
     def _call(self, rpc: str, sent: tuple[str | bytes | int, ...], call: Callable[[], T]) -> T:
-        """Make a call that sends these values. Raises what a client raises."""
+        """Make a call with these values. Raises the errors of a client."""
         size_bytes = _size_bytes(sent)
         started = time.perf_counter()
         status = "OK"
@@ -139,9 +139,9 @@ class DirectCorndogs:
 
 
 def _size_bytes(sent: tuple[str | bytes | int, ...]) -> int:
-    """Return how large a message of these values would be, about.
+    """Return about the size of a message with these values.
 
-    Raises ``ValueError`` for what no message can hold: half a surrogate pair, a number beyond 64 bits.
+    Raises ``ValueError`` for values that no message can have: half a surrogate pair, a number beyond 64 bits.
     """
     size_bytes = 0
     for value in sent:

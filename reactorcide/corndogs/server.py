@@ -67,7 +67,7 @@ class EmbeddedCorndogs:
 
     @property
     def address(self) -> str:
-        """``host:port``, as a client wants it."""
+        """``host:port``, for a client."""
         return _address(self._host, self._port)
 
     def start(self) -> None:
@@ -98,8 +98,8 @@ class EmbeddedCorndogs:
     def stop(self, deadline_s: float = 5.0) -> None:
         """Refuse new calls, give running ones that long, and close everything; safe to repeat.
 
-        A call still running at the deadline is cancelled, but what it has given to the database is waited
-        for, which can take SQLite's 5 s if another process holds the file.
+        A call still running at the deadline is cancelled, but its statement in the database is waited for,
+        which can take SQLite's 5 s if another process holds the file.
         """
         with self._lock:
             if self._server is None or self._pool is None:
@@ -117,7 +117,7 @@ _Response = TypeVar("_Response")
 def _rpc(
     method: Callable[["_Servicer", _Request], _Response],
 ) -> Callable[["_Servicer", _Request, grpc.ServicerContext], _Response]:
-    """Make a gRPC handler of a method: its errors become statuses, and ours are logged."""
+    """Turn a method into a gRPC handler: errors become statuses, and internal errors are logged."""
 
     @functools.wraps(method)
     def handler(self: "_Servicer", request: _Request, context: grpc.ServicerContext) -> _Response:
@@ -135,7 +135,7 @@ def _abort(context: grpc.ServicerContext, status: grpc.StatusCode, details: str)
 
 
 class _Servicer(CorndogsServiceServicer):
-    """The eleven calls over the wire."""
+    """The eleven calls over gRPC."""
 
     def __init__(self, storage: TaskStorage) -> None:
         self._calls = TaskCalls(storage)
@@ -227,7 +227,7 @@ def _health_servicer() -> health.HealthServicer:
 
 
 def _check_bindable(host: str, port: int) -> None:
-    """Raise ``ConfigurationError`` with the system's reason; gRPC's own is vague, and noise on stderr."""
+    """Raise ``ConfigurationError`` with the system's reason: gRPC's is vague, and it prints to stderr."""
     try:
         family, kind, *_, sockaddr = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind) as probe:

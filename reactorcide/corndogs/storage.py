@@ -1,4 +1,4 @@
-"""Where the embedded server keeps its tasks: one SQLite file, live tasks and a week's archive apart."""
+"""The storage of the embedded server: one SQLite file with the live tasks and an archive of a week."""
 
 import sqlite3
 import uuid
@@ -16,7 +16,7 @@ from reactorcide.domain.errors import ConfigurationError, CorndogsError
 from reactorcide.lib.locks import FairLock
 from reactorcide.lib.transactions import Execute, GroupCommit, reason, transaction
 
-# Spells "Corn" in the file's header, so that no other program's file is taken for one of ours.
+# Marks the file's header with "Corn", so that another program's file is recognised.
 _APPLICATION_ID = int.from_bytes(b"Corn", "big")
 _SCHEMA_VERSION = 2
 
@@ -39,7 +39,7 @@ _SCHEMA = (
     """,
     # A claim reads the first entry of its queue and state. SQLite ends every index with the row's id.
     "CREATE INDEX task_next ON task (queue, current_state, priority DESC, update_time)",
-    # Only tasks that can time out are in here: a clean-up that finds nothing costs nothing.
+    # It has only tasks that can time out, so a clean-up without any costs nothing.
     "CREATE INDEX task_expiry ON task (update_time + timeout * 1000000000) WHERE timeout > 0",
     """
     CREATE TABLE archived_task (
@@ -53,12 +53,11 @@ _SCHEMA = (
 )
 
 _KEEP_ARCHIVED_NS = 7 * 86_400 * 10**9
-# What came with each version after the first; a new file gets all of it.
+# The changes of each version after the first; a new file gets all of them.
 _CHANGES = {
     2: (
         "CREATE INDEX archived_task_age ON archived_task (update_time)",
-        # Two go for each that comes, at most: so the archive shrinks to what it should be, and no call pays
-        # for all of it.
+        # At most two old tasks are removed for each new one: the archive shrinks, and no call removes many.
         f"""
         CREATE TRIGGER archived_task_forgotten AFTER INSERT ON archived_task BEGIN
             DELETE FROM archived_task WHERE uuid IN (
@@ -102,10 +101,10 @@ T = TypeVar("T")
 
 
 class Trouble(Enum):
-    """Why the database did not do its work, as far as it makes a difference to the caller."""
+    """Why the database failed, as far as it matters to the caller."""
 
     BUSY = "busy"
-    """Another process holds it; trying again later helps."""
+    """Another process holds it; try again later."""
     FULL = "full"
     """The disk is full; only an operator can help."""
     BROKEN = "broken"
@@ -113,7 +112,7 @@ class Trouble(Enum):
 
 
 class StorageError(CorndogsError):
-    """The database did not do its work, and nothing of the call has happened."""
+    """The database failed, and the call had no effect."""
 
     def __init__(self, message: str, trouble: Trouble) -> None:
         super().__init__(message)
@@ -125,10 +124,10 @@ class TaskStorage:
 
     Every method but ``open`` and ``close`` may be called from several threads at once, is one transaction,
     and raises ``StorageError``. A change is on disk when its method returns. Times are Unix nanoseconds
-    from ``clock_ns``. Arguments are stored as given: defaults and checks are the server's.
+    from ``clock_ns``. Arguments are stored unchanged: ``TaskCalls`` has the defaults and checks.
 
-    Writers share one connection behind a fair lock: left to SQLite's own busy handler, which serves in no
-    order, eight of them would see some writes take seconds. Readers share another and never wait for writers.
+    Writers share one connection behind a fair lock: SQLite's own busy handler has no order, so that with
+    eight writers some writes would take seconds. Readers share another and never wait for writers.
     """
 
     def __init__(self, path: Path, clock_ns: Callable[[], int]) -> None:
@@ -190,7 +189,7 @@ class TaskStorage:
         return self._write_one(insert)
 
     def find(self, task_uuid: str) -> Task | None:
-        """Return the live task with this UUID, or the one that was archived within a week at least."""
+        """Return the task with this UUID, live or archived; archived tasks are kept for a week at least."""
         with self._reading() as execute:
             return _first(execute(_FIND, (task_uuid, task_uuid)))
 
@@ -202,7 +201,7 @@ class TaskStorage:
         override_current_state: str,
         override_auto_target_state: str,
     ) -> Task | None:
-        """Claim the next task; the one returned still has the ``update_time_ns`` from before."""
+        """Claim and return the next task, with its ``update_time_ns`` from before the claim."""
         with self._writing() as execute:
             rows = execute(_NEXT, (queue, current_state)).fetchall()
             if not rows:
@@ -237,7 +236,7 @@ class TaskStorage:
         return self._write_one(change)
 
     def archive(self, task_uuid: str, final_state: str) -> Task | None:
-        """Move a live task to the archive and return what is left of it, or None if there is none."""
+        """Move a live task to the archive and return it as archived, or None if there is none."""
         with self._writing() as execute:
             task = _first(execute(_DELETE, (task_uuid,)))
             if task is None:
@@ -255,7 +254,7 @@ class TaskStorage:
             )
 
     def swap_timed_out(self, at_time_ns: int, queue: str) -> int:
-        """Swap the states of the tasks timed out by then, in one queue or with "" in all; count them."""
+        """Swap the states of the tasks timed out by then, in one queue, or in all for ""; return how many."""
         with self._writing() as execute:
             return execute(_SWAP_TIMED_OUT, (self._clock_ns(), at_time_ns, queue, queue)).rowcount
 
@@ -273,7 +272,7 @@ class TaskStorage:
             return dict(execute(_STATE_COUNTS, (queue,)).fetchall())
 
     def _connection(self, pragmas: dict[str, Any]) -> SqliteDatabase:
-        # Nothing is opened yet. One connection for all threads: the locks do what peewee's would.
+        # Not opened yet. One connection for all threads, with our own locks in place of peewee's.
         return SqliteDatabase(
             str(self._path),
             pragmas=pragmas,
@@ -305,11 +304,11 @@ class TaskStorage:
                 for statement in _CHANGES[newer]:
                     execute(statement)
             execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
-        # Not before it is certain that the file is ours: this setting stays in it.
+        # Only after the check that the file is ours: this setting is stored in it.
         execute("PRAGMA journal_mode = wal")
 
     def _write_one(self, statement: Callable[[], T]) -> T:
-        """Run what is one statement of SQL, in one transaction with those of others that wait."""
+        """Run one SQL statement by group commit."""
         try:
             return self._group.run(statement)
         except (PeeweeException, sqlite3.Error) as exc:
@@ -317,7 +316,7 @@ class TaskStorage:
 
     @contextmanager
     def _writing(self) -> Iterator[Execute]:
-        """Give the body a transaction of its own."""
+        """Run the body in a transaction of its own."""
         with self._write_lock:
             try:
                 with transaction(self._execute) as execute:
@@ -336,14 +335,14 @@ class TaskStorage:
 
 
 def _first(cursor: sqlite3.Cursor) -> Task | None:
-    # All rows are fetched: a statement with RETURNING that was not run to its end blocks the commit.
+    # Fetch all rows: an unfinished statement with RETURNING blocks the commit.
     rows = cursor.fetchall()
     return Task(*rows[0][1:]) if rows else None
 
 
 def _translated(exc: PeeweeException | sqlite3.Error) -> StorageError:
-    # peewee keeps the driver's error as `orig`, where it is not the driver's; the low byte of SQLite's code
-    # is the kind.
+    # peewee's own errors have the driver's error as `orig`. The low byte of SQLite's code is the primary
+    # result code.
     code = getattr(getattr(exc, "orig", exc), "sqlite_errorcode", 0) & 0xFF
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return StorageError(

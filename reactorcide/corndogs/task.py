@@ -1,4 +1,4 @@
-"""A task of the queue, and the protocol of everything that can reach one."""
+"""A task of the queue, and the protocol of the queue."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -7,16 +7,16 @@ from reactorcide.domain.errors import CorndogsError, CorndogsUnavailable, Invali
 from reactorcide.lib.ids import is_id
 
 DEFAULT_QUEUE = "default"
-"""What an empty name of a queue stands for."""
+"""The queue that an empty name means."""
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
-"""The largest request that a server takes."""
+"""The largest request that a server accepts."""
 NO_TASK = "00000000-0000-0000-0000-000000000000"
 """An id that no task has."""
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One task as Corndogs answered it: a snapshot, which the next call may already contradict.
+    """One task as Corndogs returned it: a snapshot.
 
     Times are Unix nanoseconds of the server's clock. ``timeout_s`` 0 never times out. A task from the
     archive has ``completed`` or ``canceled`` in both states, and neither payload, priority nor timeout.
@@ -35,7 +35,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Queues:
-    """The queues that hold live tasks, and how many tasks those are together."""
+    """The queues with live tasks, and the number of these tasks."""
 
     names: frozenset[str]
     task_count: int
@@ -44,22 +44,23 @@ class Queues:
 class Corndogs(Protocol):
     """A task state service: stores tasks, hands each to one claimant, swaps states on timeout.
 
-    Calls need no order among them, except that nothing is answered after ``close``. Every method may
-    be called from several threads at once. Each blocks for at most the client's deadline.
+    Calls may come in any order, but none after ``close``. Every method may be called from several threads at
+    once. Each blocks for at most the client's deadline.
 
-    Repeating: the reading calls and ``clean_up_timed_out`` are safe to repeat. ``update_task`` is, if nobody
-    else touched the task in between. ``complete_task`` and ``cancel_task`` answer None the second time, for
-    the task is archived by then. ``submit_task`` makes another task each time, and ``get_next_task`` claims
-    another one: after a ``CorndogsUnavailable`` the call may or may not have happened.
+    Repeating: the reading calls and ``clean_up_timed_out`` are safe to repeat. ``update_task`` is safe if no
+    other client changed the task in between. ``complete_task`` and ``cancel_task`` return None the second
+    time, because the task is archived already. ``submit_task`` creates another task each time, and
+    ``get_next_task`` claims another one: after a ``CorndogsUnavailable`` the call may or may not have
+    happened.
 
     Raises, from every call: ``CorndogsUnavailable`` when the service does not answer in time or the client
-    was closed, ``CorndogsError`` when it answers with an error or with another task than was asked for,
+    was closed, ``CorndogsError`` when it answers with an error or with another task than the requested one,
     ``InvalidInput`` for a uuid that is not a canonical one, before anything is sent (an empty uuid makes a
-    real server act on some other task). What the service says in its errors is logged, and is not in the
-    exceptions, whose sentences are shown to users.
+    real server act on some other task). The service's error texts are logged, and are not in the exceptions,
+    which are shown to users.
 
-    The service looks a task up by its uuid alone. Pass the true queue and state nevertheless, and do not
-    expect it to fence: whoever knows the uuid can change the task.
+    The service finds a task by its uuid alone. Pass the true queue and state nevertheless, but do not
+    rely on them as a fence: every client that knows the uuid can change the task.
     """
 
     def submit_task(
@@ -75,14 +76,14 @@ class Corndogs(Protocol):
         """Store a new task, durably, and return it.
 
         An empty queue is ``default``, an empty auto target state is the current state with ``-working``
-        behind it. ``timeout_s`` 0 is the server's default (normally none) and -1 surely none: a task with a
-        timeout can time out while it still waits. ``priority`` is a signed 32 bit number, the higher
-        the sooner.
+        behind it. ``timeout_s`` 0 is the server's default (normally none) and -1 is none: a task with a
+        timeout can time out while it still waits. ``priority`` is a signed 32 bit number; higher ones are
+        claimed first.
         """
         ...
 
     def get_task(self, uuid: str, queue: str) -> Task | None:
-        """Return the task, be it live or archived, or None if there is none."""
+        """Return the task, live or archived, or None if there is none."""
         ...
 
     def get_next_task(
@@ -94,12 +95,12 @@ class Corndogs(Protocol):
         override_current_state: str = "",
         override_auto_target_state: str = "",
     ) -> Task | None:
-        """Claim the task with the highest priority, of these the one updated longest ago.
+        """Claim the task with the highest priority; among equal ones, the one updated longest ago.
 
         The task's auto target state becomes its current state, and the requested state its auto target,
         unless they are overridden. ``override_timeout_s`` 0 keeps the task's own timeout, a negative one
         takes it away. Returns the task as it is now, but with the ``update_time_ns`` from before the claim.
-        None means that none waits, or that the only one was locked by somebody else just then.
+        None means that no task waits, or that another client had locked the only one.
         """
         ...
 
@@ -117,7 +118,7 @@ class Corndogs(Protocol):
     ) -> Task | None:
         """Set states, timeout and priority to exactly these, and renew the update time.
 
-        All of them are asked for because the service stores 0 for what is left out. An empty payload
+        All of them are required, because the service stores 0 for an omitted one. An empty payload
         leaves the stored one. None means that no such task is live.
         """
         ...
@@ -133,14 +134,14 @@ class Corndogs(Protocol):
     def clean_up_timed_out(self, at_time_ns: int, queue: str) -> int:
         """Swap the two states of every task whose timeout was over at that time; return how many.
 
-        They lose their timeout and go to the back of their priority. Nobody else does this: a queue is
-        cleaned up by those who claim from it. An empty ``queue`` means all queues of the server, other
-        people's too. 0 as ``at_time_ns`` expires nothing.
+        They lose their timeout and go to the back of their priority. The server does not do this by itself:
+        the workers of a queue clean it up. An empty ``queue`` means all queues of the server, including
+        those of other programs. 0 as ``at_time_ns`` expires nothing.
         """
         ...
 
     def queues(self) -> Queues:
-        """Return the queues that hold live tasks."""
+        """Return the queues with live tasks."""
         ...
 
     def queue_task_counts(self) -> dict[str, int]:
@@ -156,11 +157,11 @@ class Corndogs(Protocol):
         ...
 
     def check_health(self) -> None:
-        """Return if the service can look into its store; raise ``CorndogsError`` if not."""
+        """Raise ``CorndogsError`` unless the service can read its storage."""
         ...
 
     def close(self) -> None:
-        """Let go of connections and threads; safe to repeat. Later calls raise ``CorndogsUnavailable``."""
+        """Close connections and threads; safe to repeat. Later calls raise ``CorndogsUnavailable``."""
         ...
 
 
@@ -172,9 +173,9 @@ def checked_uuid(uuid: str) -> str:
 
 
 def call_failed(rpc: str, status: str) -> CorndogsError:
-    """Return the error of a call that has ended with a gRPC status of this name.
+    """Return the error of a call that ended with the gRPC status of this name.
 
-    It does not tell what the server has said: that may name its database's host and user.
+    It does not contain the server's text, which may name its database's host and user.
     """
     if status in ("UNAVAILABLE", "DEADLINE_EXCEEDED"):
         return CorndogsUnavailable(

@@ -1,4 +1,4 @@
-"""Tasks to protobuf messages and back."""
+"""Conversion of tasks to protobuf messages and back."""
 
 from reactorcide.corndogs.proto import corndogs_pb2 as pb
 from reactorcide.corndogs.task import Task
@@ -7,7 +7,7 @@ SERVICE_NAME = "corndogs.v1alpha1.CorndogsService"
 
 
 def task_to_message(task: Task | None) -> pb.Task | None:
-    """Return the message of a task; None, which protobuf reads as an unset field, for none."""
+    """Return the message of a task; None, an unset field in protobuf, for None."""
     if task is None:
         return None
     return pb.Task(
@@ -24,7 +24,7 @@ def task_to_message(task: Task | None) -> pb.Task | None:
 
 
 def task_from_message(message: pb.Task) -> Task:
-    """Return the task that a message holds."""
+    """Return the task in a message."""
     return Task(
         uuid=message.uuid,
         queue=message.queue,

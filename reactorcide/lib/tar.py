@@ -118,7 +118,7 @@ def write_entry(entry: Entry, path: str, *, uid: int = 0, gid: int = 0, target: 
     member.mode, member.mtime, member.uid, member.gid = entry.mode, entry.modified_s, uid, gid
     member.linkname = target or entry.target
     member.size = entry.size_bytes if entry.kind == "file" else 0
-    # GNU, not PAX: its long names are bytes as they are, whatever their encoding.
+    # GNU, not PAX: its long names are plain bytes, in any encoding.
     yield member.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape")
     if entry.kind == "file":
         yield from entry.chunks

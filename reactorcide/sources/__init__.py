@@ -1,5 +1,5 @@
-"""Where a job's files come from: a directory of the host, or a git repository.
+"""The source files of a job: from a directory of the host, or a git repository.
 
-``roots`` says what may be used, ``git`` makes a work tree of a repository, and ``archive`` turns a
-directory into the tar stream that a container takes.
+``roots`` decides which directories may be used, ``git`` checks out a repository, and ``archive`` turns a
+directory into a tar stream for a container.
 """

@@ -1,4 +1,4 @@
-"""Which addresses git may be sent to for a job, judged after a name is resolved."""
+"""The addresses that git may connect to for a job, checked after a name is resolved."""
 
 import ipaddress
 import socket
@@ -13,9 +13,9 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 class AddressRules:
-    """What the jobs of those who are no admins may reach: not loopback and link-local, unless allowed.
+    """The addresses that jobs of non-admin users may reach: no loopback and link-local ones, unless allowed.
 
-    Of all networks that an address lies in, the smallest decides; of two alike the one that is allowed.
+    The smallest network that contains an address decides; of two equal ones, the allowed one.
     """
 
     def __init__(self, allow: Iterable[str] = (), deny: Iterable[str] = ()) -> None:
@@ -27,37 +27,37 @@ class AddressRules:
         ]
 
     def refusal(self, address: Address) -> str | None:
-        """Return what is against an address, in a phrase; ``None`` where nothing is."""
+        """Return a phrase that says why an address is refused; ``None`` if it is allowed."""
         address = _plain(address)
         matching = [rule for rule in self._rules if address in rule[0]]
-        # The first one of those that are as long, which are the allowed ones.
+        # The first of equally long ones, because the allowed ones come first.
         return max(matching, key=lambda rule: rule[0].prefixlen, default=(None, None))[1]
 
 
 def is_loopback(address: Address) -> bool:
-    """Tell whether an address is one of this host's that nobody else can reach."""
+    """Tell whether an address is a loopback address of this host."""
     address = _plain(address)
     return any(address in network for network in _LOOPBACK)
 
 
 def resolve(host: str) -> list[Address]:
-    """Return the addresses of a host, the one to prefer first; raises ``OSError`` where it has none.
+    """Return the addresses of a host, the preferred one first; raises ``OSError`` if it has none.
 
-    That may take as long as the system's resolver does, mostly seconds.
+    This may take as long as the system's resolver, mostly seconds.
     """
     try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        infos = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except UnicodeError as error:
-        raise OSError(0, "it is no name of a host") from error
+        raise OSError(0, "it is not a host name") from error
     except socket.gaierror:
-        # The system's resolver answers "no such name" where it can open no socket. This tells the reason.
+        # The system's resolver answers "no such name" if it cannot open a socket. This raises the reason.
         socket.socket(socket.AF_UNIX).close()
         raise
-    return list(dict.fromkeys(ipaddress.ip_address(str(item[4][0])) for item in found))
+    return list(dict.fromkeys(ipaddress.ip_address(str(item[4][0])) for item in infos))
 
 
 def _plain(address: Address) -> Address:
-    """Return the IPv4 address that an IPv6 one stands for, where it does."""
+    """Return the IPv4 address that an IPv6 address contains, if any; else the address itself."""
     if isinstance(address, ipaddress.IPv6Address):
         if address.ipv4_mapped is not None:
             return address.ipv4_mapped

@@ -1,8 +1,8 @@
-"""A directory as a tar stream, read so that nothing can lead out of it while it changes.
+"""A directory as a tar stream, safe against changes of the directory during the walk.
 
-Every step down goes through the file descriptor of the directory above and follows no symbolic link, and
-every step back up is checked. So neither a link nor a renamed directory makes the walk read
-anything that is not below the source root, and there is no moment between a check and a use.
+Every step down uses the file descriptor of the parent directory and follows no symbolic link, and every step
+up is checked. So neither a link nor a renamed directory makes the walk read files outside the source root,
+and there is no gap between a check and a use.
 """
 
 import errno
@@ -20,9 +20,9 @@ from reactorcide.sources.roots import Identity, SourceDirectory
 CHUNK_BYTES = 256 * 1024
 
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-# Not blocking: between being looked at and being opened, a file may become a FIFO.
+# Non-blocking: between stat and open, a file may become a FIFO.
 _OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-# The entry was in the listing, and is gone or something else by now.
+# The listed entry has been removed or replaced.
 _VANISHED = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ESTALE}
 
 
@@ -35,7 +35,7 @@ def archive(
     forbidden: Identity | None = None,
     check: Callable[[], None] | None = None,
 ) -> Iterator[bytes]:
-    """Yield an uncompressed GNU tar of what is in ``source``, in chunks of at most ``CHUNK_BYTES``.
+    """Yield an uncompressed GNU tar of the files in ``source``, in chunks of at most ``CHUNK_BYTES``.
 
     It comes without the end of a tar.
 
@@ -45,14 +45,14 @@ def archive(
     also those that are not UTF-8. Hard links become files of their own; sockets, FIFOs and devices are
     left out, and so is the directory whose identity is ``forbidden``, with all below it.
 
-    The tree may change meanwhile: a file that shrinks is filled up with zeros, one that grows is
-    cut at the size it began with, and what vanishes is left out. Neither memory nor the number of open
+    The tree may change meanwhile: a file that shrinks is padded with zeros, one that grows is
+    cut at its first size, and entries that vanish are left out. Neither memory nor the number of open
     descriptors (one directory, one file) grows with a file's size or the depth of the tree. ``check`` is
     called for every entry and every piece of a file, and stops the archive by raising. Nothing is opened
-    before the first chunk is asked for; closing the iterator early closes everything.
+    before the first chunk is requested; closing the iterator early closes everything.
 
-    Raises ``JobFailed`` for what may not be read, for a source that is gone, and for a directory that was
-    moved elsewhere meanwhile; ``InfrastructureError`` when reading fails otherwise; ``ValueError`` for a
+    Raises ``JobFailed`` for a file without read permission, for a missing source, and for a directory that
+    was moved elsewhere meanwhile; ``InfrastructureError`` when reading fails otherwise; ``ValueError`` for a
     ``prefix`` that is not absolute or contains ``..``.
     """
     buffer = bytearray()
@@ -88,7 +88,7 @@ class _Level:
 
 
 class _Walk:
-    """One archive in the making; paths are bytes, relative to the source."""
+    """The walk of one archive; paths are bytes, relative to the source."""
 
     def __init__(
         self, source: SourceDirectory, prefix: PurePosixPath, uid: int, gid: int, forbidden: Identity | None
@@ -102,7 +102,7 @@ class _Walk:
         self._forbidden = forbidden
 
     def pieces(self) -> Generator[bytes, None, None]:
-        """Yield the tar in pieces; what makes one long is a long name, never a large file."""
+        """Yield the tar in pieces; only a long name makes a piece long, never a large file."""
         fd = self._open_source()
         try:
             if self._prefix:
@@ -166,13 +166,13 @@ class _Walk:
                 raise
         except OSError as error:
             if error.errno in _VANISHED:
-                raise JobFailed("the source directory is not there any more") from error
+                raise JobFailed("the source directory no longer exists") from error
             raise _unreadable(b"", error) from error
         return fd
 
     def _refuse_forbidden(self, fd: int) -> None:
         if _identity(os.fstat(fd)) == self._forbidden:
-            raise JobFailed("the source directory is not there any more")
+            raise JobFailed("the source directory no longer exists")
 
     def _level(self, fd: int, path: bytes) -> _Level:
         try:
@@ -190,10 +190,10 @@ class _Walk:
             yield self._header(path, tarfile.REGTYPE, status, size_bytes=status.st_size)
             left = status.st_size
             while left:
-                wanted = min(left, CHUNK_BYTES)
+                size = min(left, CHUNK_BYTES)
                 try:
-                    # Nothing more to read before the size in the header: the file has shrunk.
-                    data = os.read(fd, wanted) or bytes(wanted)
+                    # If the file has shrunk, pad it to the size in its header.
+                    data = os.read(fd, size) or bytes(size)
                 except OSError as error:
                     raise _unreadable(path, error) from error
                 left -= len(data)
@@ -219,12 +219,12 @@ class _Walk:
         entry.uid, entry.gid = self._uid, self._gid
         entry.size = size_bytes
         entry.linkname = _text(target)
-        # GNU, not PAX: its long names are bytes as they are, whatever their encoding.
+        # GNU, not PAX: its long names are plain bytes, in any encoding.
         return entry.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape")
 
 
 def _open_parent(fd: int, here: _Level, parent: _Level) -> int:
-    """Return a descriptor of the directory above ``fd``, which must still be the one we came from."""
+    """Return a descriptor of the parent of ``fd``, which must be the directory that the walk came from."""
     up = -1
     try:
         up = os.open("..", _OPEN_DIRECTORY, dir_fd=fd)

@@ -1,4 +1,4 @@
-"""Runs one program of the host under a deadline, such that it and all it starts can be stopped at once."""
+"""Running a program of the host with a deadline, so that its whole process group can be killed."""
 
 import os
 import re
@@ -20,26 +20,26 @@ _REAP_POLL_S = 0.005
 _LINE_BYTES = 8 * 1024
 MAX_RECORD_BYTES = 8 * 1024
 _PROGRESS_EVERY_S = 5.0
-# A carriage return that comes last may be the first half of a line end: it waits for what follows.
+# A trailing carriage return may be the first half of a line end, so it waits for the next byte.
 _LINE_END = re.compile(rb"\r?\n|\r(?!\Z)")
 
 
 class Interrupt(Protocol):
-    """How an attempt learns that it is to stop (cancel, shutdown)."""
+    """The signal to an attempt that it must stop (cancel, shutdown)."""
 
     def calling(self, stop: Callable[[], None]) -> AbstractContextManager[None]:
-        """Have ``stop`` called once, from any thread, as soon as the attempt is to stop.
+        """Call ``stop`` once, from any thread, as soon as the attempt must stop; at once if it must already.
 
-        It is called at once where that is so already. When the context is left, ``stop`` is not
-        running and will not be called any more. ``stop`` neither blocks nor raises.
+        After the context has ended, ``stop`` is not running and is not called. ``stop`` neither blocks nor
+        raises.
         """
 
     def check(self) -> None:
-        """Raise ``JobInterrupted`` if the attempt is to stop."""
+        """Raise ``JobInterrupted`` if the attempt must stop."""
 
 
 class RecordTooLong(Exception):
-    """The program has written a record of more than ``MAX_RECORD_BYTES``."""
+    """The program wrote a record of more than ``MAX_RECORD_BYTES``."""
 
 
 class DeadlinePassed(Exception):
@@ -48,20 +48,20 @@ class DeadlinePassed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ProcessLimits:
-    """What a program, and each that it starts, may have; 0 is no limit."""
+    """The limits of a program, and of each one that it starts; 0 is no limit."""
 
     memory_bytes: int = 0
-    """Of address space, files that are mapped included."""
+    """Address space, including mapped files."""
     file_bytes: int = 0
     """The largest file that it may write."""
 
     def wrap(self, command: Sequence[str]) -> list[str]:
         """Return the command that runs ``command`` under these limits.
 
-        The shell sets them before the program begins: to do it in the forked child is not safe in a process
-        with threads, and from outside it is too late. A lower limit of the service's own stays.
+        A shell sets them before it executes the program: setting them in the forked child is not safe in a
+        process with threads, and from outside it is too late. A lower limit of the service itself stays.
         """
-        # A write past the limit then fails with a reason; else the signal for it would end the program.
+        # Without SIGXFSZ a write past the limit fails with a reason.
         limits = ["trap '' XFSZ", "ulimit -c 0"]
         for option, unit, kind, limit in (
             ("-v", 1024, resource.RLIMIT_AS, self.memory_bytes),
@@ -88,15 +88,15 @@ def run(
 ) -> int:
     """Run ``command`` to its end and return its exit code (negative: the signal that ended it).
 
-    ``stdout`` and ``stderr`` get each line of output as it comes, on the calling thread, without its end
-    (see ``Lines``); with ``records``, ``stdout`` gets what NULs end (see ``Records``). The program has its
-    own session and no input; files it makes are readable by everybody (umask 022), whatever the service's
-    umask. ``deadline`` is in seconds of ``time.monotonic``. ``watch`` is called several times a second while
-    the program runs, and stops it by raising. A program that cannot be started ends with 126 or 127.
+    ``stdout`` and ``stderr`` get each line of output as it arrives, on the calling thread, without its end
+    (see ``Lines``); with ``records``, ``stdout`` gets records that end with NUL (see ``Records``). The
+    program has its own session and no input; files it creates are readable by everybody (umask 022), whatever
+    the service's umask. ``deadline`` is in seconds of ``time.monotonic``. ``watch`` is called several times a
+    second while the program runs, and stops it by raising. A program that cannot be started ends with 126 or
+    127.
 
-    Raises ``DeadlinePassed``, ``RecordTooLong``, ``JobInterrupted``, what a callback raises, and ``OSError``
-    when the program cannot be started. Whatever is raised while it runs, its whole process group has been
-    killed by then.
+    Raises ``DeadlinePassed``, ``RecordTooLong``, ``JobInterrupted``, the errors of callbacks, and ``OSError``
+    when the program cannot be started. Its whole process group is killed before an error is raised.
     """
     interrupt.check()
     process = subprocess.Popen(  # noqa: S603  (the caller's list of arguments; the shell gets them as such)
@@ -130,10 +130,10 @@ def run(
 
 
 class Lines:
-    """Cuts a stream of bytes into lines for ``sink``, each stripped of trailing white space, none empty.
+    """Splits a stream of bytes into lines for ``sink``, without trailing white space and empty lines.
 
-    Lines that end in a carriage return are a progress display: of these at most one in 5 s is passed
-    on. A line without an end is cut after 8 KiB, so that memory stays bounded.
+    Lines that end in a carriage return are a progress display: at most one in 5 s is passed on. A line
+    without an end is cut after 8 KiB, so that memory stays bounded.
     """
 
     def __init__(self, sink: Callable[[bytes], None]) -> None:
@@ -157,7 +157,7 @@ class Lines:
             self.flush()
 
     def flush(self) -> None:
-        """Pass on what is left, at the end of the stream."""
+        """Pass on the rest, at the end of the stream."""
         self._emit(self._rest)
         self._rest = b""
 
@@ -167,9 +167,9 @@ class Lines:
 
 
 class Records:
-    """Cuts a stream of bytes into records for ``sink``, each without the NUL that ends it.
+    """Splits a stream of bytes into records for ``sink``, without the NUL at their end.
 
-    Raises ``RecordTooLong`` for one of more than 8 KiB: cut, the rest of it would pass for a record.
+    Raises ``RecordTooLong`` for one of more than 8 KiB: if it were cut, its rest would look like a record.
     """
 
     def __init__(self, sink: Callable[[bytes], None]) -> None:
@@ -185,7 +185,7 @@ class Records:
             raise RecordTooLong
 
     def flush(self) -> None:
-        """Pass on what is left, at the end of the stream."""
+        """Pass on the rest, at the end of the stream."""
         if self._rest:
             self._pass_on(self._rest)
             self._rest = b""
@@ -199,7 +199,7 @@ class Records:
 class _Group:
     """The process group of ``process``, which is its leader.
 
-    The lock is what makes killing safe: as long as the leader is not reaped, nobody else can have its number.
+    The lock makes killing safe: until the leader is reaped, no other process can get its number.
     """
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
@@ -213,7 +213,7 @@ class _Group:
     def kill(self) -> None:
         with self._lock:
             if self._process.returncode is None:
-                # macOS answers EPERM where all that is left of the group is a zombie.
+                # macOS returns EPERM if only a zombie is left of the group.
                 with suppress(ProcessLookupError, PermissionError):
                     os.killpg(self._process.pid, signal.SIGKILL)
 
@@ -226,7 +226,7 @@ def _pump(
     deadline: float,
     watch: Callable[[], None],
 ) -> None:
-    """Pass the output on until both pipes are closed, or the program has ended and nothing more comes."""
+    """Pass the output on until both pipes are closed, or the program has ended and they are empty."""
     with selectors.DefaultSelector() as selector:
         for pipe, cut in ((process.stdout, stdout), (process.stderr, stderr)):
             if pipe is not None:
@@ -234,11 +234,11 @@ def _pump(
         while selector.get_map():
             _check_deadline(deadline)
             watch()
-            # Asked before the pipes are looked at: it may write its last words and end at any moment.
+            # Before the pipes are read: it may write its last output and end at any moment.
             has_ended = group.poll() is not None
             ready = selector.select(min(_POLL_S, max(0.0, deadline - time.monotonic())))
             if not ready and has_ended:
-                # Something that outlives it (an ssh connection kept open for later) has the pipe too.
+                # A process that outlives it (a persistent ssh connection) has the pipe open, too.
                 break
             for key, _ in ready:
                 if data := os.read(key.fd, _READ_BYTES):

@@ -1,4 +1,4 @@
-"""Files that come one by one as the tar stream that a container takes."""
+"""Single entries as a tar stream for a container."""
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import PurePosixPath
@@ -10,25 +10,25 @@ from reactorcide.lib.tar import Entry, Tree, write_entry
 def repack(
     entries: Iterable[Entry], *, prefix: str, uid: int, gid: int, check: Callable[[], None]
 ) -> Iterator[bytes]:
-    """Yield an uncompressed tar of ``entries``, to be unpacked at ``/``: they lie below ``prefix``.
+    """Yield an uncompressed tar of ``entries`` below ``prefix``, to be unpacked at ``/``.
 
-    It comes without the end of a tar.
+    It has no end of the tar, so that another one may follow.
 
-    All belong to ``uid`` and ``gid``, and so do the directories that the entries themselves do not name.
-    ``check`` is called for every piece, and stops it by raising. Raises what ``entries`` raises.
+    All belong to ``uid`` and ``gid``, including the directories that are not among the entries. ``check`` is
+    called for every piece, and stops the archive by raising. Raises what ``entries`` raises.
     """
     home = PurePosixPath(prefix).parts[1:]
 
     def below(path: str) -> str:
         return "/".join((*home, path) if path else home)
 
-    made = Tree()
+    written = Tree()
     yield from write_entry(_directory(""), below(""), uid=uid, gid=gid)
     for entry in entries:
-        for above in made.missing_above(entry.path):
+        for above in written.missing_above(entry.path):
             yield from write_entry(_directory(above), below(above), uid=uid, gid=gid)
         if entry.kind == "directory":
-            made.problem(entry.path, entry.kind)
+            written.problem(entry.path, entry.kind)
         target = below(entry.target) if entry.kind == "hardlink" else entry.target
         for piece in write_entry(entry, below(entry.path), uid=uid, gid=gid, target=target):
             check()

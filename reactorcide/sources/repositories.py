@@ -1,4 +1,4 @@
-"""Where git reads a repository of this host from, beside the directory that is named."""
+"""The places that git reads for a repository of this host, outside its directory, too."""
 
 import os
 from collections.abc import Iterator
@@ -9,16 +9,16 @@ _MAX_CHARS = 1 << 16
 
 
 def places(path: Path) -> Iterator[Path]:
-    """Yield all that the repository at ``path`` has git read: what its links and its own files lead to.
+    """Yield all places that git reads for the repository at ``path``, by its links and by its own files.
 
-    By gitrepository-layout(5) ``.git`` may say that the repository is elsewhere, a work tree have a directory
-    in common with others, and objects be borrowed from other repositories. Raises ``OSError`` or
-    ``ValueError`` for a repository that cannot be followed.
+    By gitrepository-layout(5) ``.git`` may name another directory, a work tree may share a directory with
+    others, and objects may be borrowed from other repositories. Raises ``OSError`` or ``ValueError`` for a
+    repository that cannot be followed.
     """
-    begin = path / ".git"
-    # git would try this name as well, where the directory itself is no repository.
+    start = path / ".git"
+    # git tries this name as well if the directory itself is not a repository.
     pending = [path / "..git"] if os.path.lexists(path / "..git") else []
-    pending.append(begin if os.path.lexists(begin) else path)
+    pending.append(start if os.path.lexists(start) else path)
     seen: set[Path] = set()
     while pending:
         place = pending.pop()
@@ -31,7 +31,7 @@ def places(path: Path) -> Iterator[Path]:
             raise ValueError("too many places")
         if place.is_file():
             pending += [place.parent / line.removeprefix("gitdir:").strip() for line in _lines(place)[:1]]
-        # A directory that is no repository may hold anything, and as much of it as there is.
+        # A directory that is not a repository may contain any number of files.
         elif place != path or (place / "HEAD").exists():
             pending += [place / line for line in _lines(place / "commondir")[:1]]
             for objects in (place / "objects", place):
@@ -51,12 +51,12 @@ def _links(directory: Path) -> Iterator[Path]:
 
 
 def _lines(path: Path) -> list[str]:
-    """Return the lines of a small file, none where it is not there."""
+    """Return the lines of a small file, none if it does not exist."""
     if not path.is_file():
         return []
     with path.open(encoding="utf-8", errors="surrogateescape") as file:
         text = file.read(_MAX_CHARS)
     if len(text) == _MAX_CHARS or '"' in text:
-        # git takes a quoted name for another one than what is written.
+        # git unquotes a quoted name.
         raise ValueError(f"not to be followed: {path}")
     return [line for line in text.splitlines() if line and not line.startswith("#")]

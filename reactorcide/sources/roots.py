@@ -10,18 +10,18 @@ from reactorcide.domain.errors import InfrastructureError, InvalidInput
 from reactorcide.sources.repositories import places
 from reactorcide.sources.urls import GitUrl
 
-# Too many open files, no memory, a disk or a network file system that fails: none of it means "not there".
-_TROUBLE = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ESTALE, errno.ETIMEDOUT}
+# Too many open files, no memory, a failing disk or network file system: none of these means "not found".
+_HOST_FAILURES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ESTALE, errno.ETIMEDOUT}
 
-Identity = tuple[int, int]  # (st_dev, st_ino): the same directory under whatever path
+Identity = tuple[int, int]  # (st_dev, st_ino): identifies a directory under any path
 
 
 @dataclass(frozen=True, slots=True)
 class SourceDirectory:
-    """A directory to read: ``root``, which the operator vouches for, and the ``parts`` below it.
+    """A directory to read: a ``root`` of the operator's, and the ``parts`` of a path below it.
 
-    ``root`` and ``parts`` are free of symbolic links and ``..`` when made by ``SourceRoots``; ``archive``
-    descends ``parts`` without following any link that has come up since.
+    ``root`` and ``parts`` are free of symbolic links and ``..`` if they come from ``SourceRoots``;
+    ``archive`` descends ``parts`` without following links created since.
     """
 
     root: Path
@@ -36,8 +36,8 @@ class SourceDirectory:
 class SourceRoots:
     """Decides which directories may be read: those below ``roots``, never the ``forbidden`` one.
 
-    ``forbidden`` is the service's data directory, which holds every job's logs and the admin's
-    token. Nothing is cached, since the file system changes: check when a job comes in and again when it runs.
+    ``forbidden`` is the service's data directory, with every job's logs and the admin's token. Nothing is
+    cached, since the file system changes: check when a job is submitted and again when it runs.
     Thread-safe.
     """
 
@@ -48,26 +48,26 @@ class SourceRoots:
     def resolve(self, source_path: str) -> SourceDirectory:
         """Return the directory that ``source_path`` (absolute, or relative to the first root) leads to.
 
-        Raises ``InvalidInput`` for ``source_path``, in the same words whether there is nothing, something
-        that is no directory, or something outside the roots: what lies outside is not to be probed.
+        Raises ``InvalidInput`` for ``source_path``, with the same message for a missing path, a path that is
+        not a directory, and one outside the roots: jobs must not be able to probe for files there.
         """
-        found = self._locate(source_path)
-        if found is None:
+        directory = self._locate(source_path)
+        if directory is None:
             raise self._refused("source_path", "directory")
-        return found
+        return directory
 
     def check_git_url(self, url: str) -> None:
         """Raise ``InvalidInput`` for ``git_url`` unless ``url`` is one that a job may clone.
 
-        A path or ``file://`` URL has to lead to a directory below a root, as in ``resolve``, and so has all
-        that the repository there refers to.
+        A path or ``file://`` URL has to lead to a directory below a root, as in ``resolve``, and so have all
+        places to which the repository refers.
         """
         path = GitUrl.parse(url).local_path
         if path is not None and not self._holds_repository(path):
             raise self._refused("git_url", "repository")
 
     def forbidden_identity(self) -> Identity | None:
-        """Return (st_dev, st_ino) of the forbidden directory, if it exists: what ``archive`` leaves out."""
+        """Return the identity of the forbidden directory, if it exists; ``archive`` leaves it out."""
         if self._forbidden is None:
             return None
         try:
@@ -76,7 +76,7 @@ class SourceRoots:
             return None
         except OSError as error:
             raise InfrastructureError(
-                f"the data directory {self._forbidden} cannot be looked at: {error.strerror}"
+                f"the data directory {self._forbidden} cannot be read: {error.strerror}"
             ) from error
         return status.st_dev, status.st_ino
 
@@ -87,11 +87,11 @@ class SourceRoots:
         return InvalidInput(problem, field=field)
 
     def _holds_repository(self, text: str) -> bool:
-        found = self._locate(text)
+        directory = self._locate(text)
         try:
-            return found is not None and all(map(self._below_root, places(found.path)))
+            return directory is not None and all(map(self._below_root, places(directory.path)))
         except OSError as error:
-            _raise_trouble(error)
+            _raise_host_failure(error)
             return False
         except (ValueError, RuntimeError):
             return False
@@ -100,16 +100,16 @@ class SourceRoots:
         if not self._roots or not text:
             return None
         try:
-            found = self._below_root(self._roots[0] / text)
-            return found if found is not None and found.path.is_dir() else None
+            place = self._below_root(self._roots[0] / text)
+            return place if place is not None and place.path.is_dir() else None
         except OSError as error:  # no such path
-            _raise_trouble(error)
+            _raise_host_failure(error)
             return None
         except (ValueError, RuntimeError):  # a NUL in it, a loop of links
             return None
 
     def _below_root(self, path: Path) -> SourceDirectory | None:
-        """Return where ``path`` really is, whatever it is there, if that is below a root."""
+        """Return the real place of ``path``, a file or a directory, if it is below a root."""
         path = path.resolve(strict=True)
         if self._is_forbidden(path):
             return None
@@ -128,9 +128,7 @@ class SourceRoots:
         return any((status.st_dev, status.st_ino) == forbidden for status in above)
 
 
-def _raise_trouble(error: OSError) -> None:
-    """Raise ``InfrastructureError`` where ``error`` says nothing of what is there, but of this host."""
-    if error.errno in _TROUBLE:
-        raise InfrastructureError(
-            f"the source roots cannot be looked at: {os.strerror(error.errno)}"
-        ) from error
+def _raise_host_failure(error: OSError) -> None:
+    """Raise ``InfrastructureError`` if ``error`` is a failure of this host, not a property of the path."""
+    if error.errno in _HOST_FAILURES:
+        raise InfrastructureError(f"the source roots cannot be read: {os.strerror(error.errno)}") from error

@@ -1,4 +1,4 @@
-"""Which images and sources the jobs of this service may use."""
+"""The images and sources that the jobs of this service may use."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,7 +12,7 @@ from reactorcide.sources.urls import check_git_ref
 class SourceRules:
     """The operator's rules. Thread-safe.
 
-    ``allow_images`` are globs of the images that jobs may use; where there are none, all may be used.
+    ``allow_images`` are globs of the images that jobs may use; without any, all may be used.
     """
 
     def __init__(self, roots: SourceRoots, allow_images: Sequence[str] = ()) -> None:
@@ -25,21 +25,21 @@ class SourceRules:
         self.check_source(definition)
 
     def image(self, definition: JobDefinition) -> str:
-        """Return the name to ask the engine for; raises ``JobFailed`` where the image may not be used."""
+        """Return the image name for the engine; raises ``JobFailed`` if the image may not be used."""
         try:
-            # Checked when it was submitted, too; but this service may have been started with other settings.
+            # Also checked at submission, but the service may have been restarted with other settings.
             self._check_images_of(definition)
         except InvalidInput as exc:
             raise JobFailed(f"the image cannot be used any more: {exc}") from exc
-        return self._asked_for(definition.runner_image)
+        return self._engine_name(definition.runner_image)
 
     def service_images(self, definition: JobDefinition) -> dict[str, str]:
-        """Return the names to ask the engine for, by service; to be called after ``image``."""
+        """Return the image names for the engine, by service; call ``image`` first."""
         services = definition.services or {}
-        return {name: self._asked_for(service.image) for name, service in services.items()}
+        return {name: self._engine_name(service.image) for name, service in services.items()}
 
-    def _asked_for(self, image: str) -> str:
-        # An engine takes what is short and all of hex digits for an image's id first, of whatever name.
+    def _engine_name(self, image: str) -> str:
+        # An engine first takes a short name of hex digits as the id of an image, which may have any name.
         return full_reference(image) if self._allow_images else image
 
     def check_source(self, definition: JobDefinition) -> None:

@@ -1,7 +1,7 @@
-"""What a job, or ``.gitmodules``, may give as git URL, and a job as git ref, judged by their text alone.
+"""Checks of the text of git URLs, of jobs and of ``.gitmodules``, and of git refs.
 
-The rules are git's own (gitprotocol, "GIT URLS" in git-fetch(1), git-check-ref-format(1)), cut down to
-the transports that only move data: a transport helper (``ext::``) would run a command of the URL's.
+The rules are git's own ("GIT URLS" in git-fetch(1), git-check-ref-format(1)), reduced to the transports that
+only move data: a transport helper (``ext::``) would run a command from the URL.
 """
 
 import re
@@ -13,15 +13,15 @@ from reactorcide.domain.errors import InvalidInput
 MAX_URL_CHARS = 4096
 MAX_REF_CHARS = 255
 
-# No percent sign in a host or an ssh user: git would decode it after the checks made here.
+# No percent sign in a host or an ssh user: git would decode it after these checks.
 _HOST = r"(?P<host>\[[0-9A-Fa-f:.]+\]|[\w.][\w.-]*)"
 _SSH_USER = r"(?:(?P<user>[\w.+][\w.+-]*)"
 _WEB = re.compile(
     rf"(?P<scheme>https?|git)://(?:(?P<userinfo>[^/?#]*)@)?{_HOST}(?P<port>:[0-9]*)?(?P<path>/.*)?"
 )
 _SSH = re.compile(rf"ssh://{_SSH_USER}(?::[^/?#]*)?@)?{_HOST}(?P<port>:[0-9]*)?(?P<path>/.*)")
-# An "@" in the first part of the path would be "user:password@host:path", which ssh cannot do: git would
-# take "user" for the host and the password for a part of the path.
+# An "@" in the first part of the path would be "user:password@host:path", which ssh does not support: git
+# would use "user" as the host and the password as a part of the path.
 _SCP = re.compile(rf"{_SSH_USER}@)?{_HOST}:(?!:)(?![^/]*@)(?P<path>.+)")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -31,11 +31,11 @@ _SHA = re.compile(r"[0-9a-fA-F]{7,64}")
 
 @dataclass(frozen=True, slots=True)
 class GitUrl:
-    """A git URL taken apart; ``str()`` is the URL without its credentials, which is safe to show.
+    """A parsed git URL; ``str()`` is the URL without its credentials, which is safe to show.
 
-    ``root`` is what comes before the ``path``. ``protocols`` are the names, as git has them, of the
-    transports it needs. ``server`` is scheme, host and port: where ``username`` and ``password`` (decoded)
-    may be sent, which only http(s) has. ``host`` (an IPv6 address without its brackets) and ``port`` are
+    ``root`` is the part before the ``path``. ``protocols`` are git's names of the transports that it needs.
+    ``server`` is scheme, host and port: where ``username`` and ``password`` (decoded)
+    may be sent, for http(s) only. ``host`` (an IPv6 address without its brackets) and ``port`` are
     where it is; ``local_path`` is the absolute path of a repository on this host, which has neither.
     """
 
@@ -58,10 +58,10 @@ class GitUrl:
         return self.root + self.path
 
     def of_submodule(self, url: str) -> str:
-        """Return what ``url`` in this repository's ``.gitmodules`` means: it may be ``./…`` or ``../…``.
+        """Return the URL for ``url`` of this repository's ``.gitmodules``, which may be ``./…`` or ``../…``.
 
-        That is as gitmodules(5) has it, but nothing leads above the server or the root directory: for that,
-        raises ``InvalidInput``. What is returned has yet to be parsed.
+        The rules are those of gitmodules(5), but a URL that leads above the server or the root directory
+        raises ``InvalidInput``. The result is not parsed yet.
         """
         if not url.startswith(("./", "../")):
             return url
@@ -71,15 +71,15 @@ class GitUrl:
             if step == "..":
                 if not path:
                     raise _bad_url("must not lead above the root of its server")
-                # Nothing may be left of host:path but the host.
+                # Of host:path, only the host may be left.
                 path, joint, _ = path.rpartition("/")
         return f"{self.root}{path}{joint}{url.removesuffix('/')}"
 
     @classmethod
     def parse(cls, url: str) -> "GitUrl":
-        """Take ``url`` apart, or raise ``InvalidInput`` for ``git_url``, never with the URL in its message.
+        """Parse ``url``; raises ``InvalidInput`` for ``git_url``, without the URL in its message.
 
-        Whether a local path may be used is not judged here: see ``SourceRoots.check_git_url``.
+        ``SourceRoots.check_git_url`` checks whether a local path may be used.
         """
         if not 0 < len(url) <= MAX_URL_CHARS:
             raise _bad_url(f"must have 1 to {MAX_URL_CHARS} characters")
@@ -96,7 +96,7 @@ class GitUrl:
             return cls._from_web(match)
         if match := _SSH.fullmatch(url):
             user = f"{match['user']}@" if match["user"] else ""
-            # ssh takes no password from a URL; it would only be seen in the list of processes.
+            # ssh ignores a password in a URL, and it would be visible in the list of processes.
             root = f"ssh://{user}{match['host']}{match['port'] or ''}"
             return cls(root, match["path"], ("ssh",), host=_host(match), port=_port(match))
         if "://" not in url and (match := _SCP.fullmatch(url)):
@@ -110,7 +110,7 @@ class GitUrl:
         host, port = _host(match), _port(match)
         if match["scheme"] == "git":
             return cls(server, path, ("git",), host=host, port=port)
-        # A server may send http on to https; git itself refuses any other way out.
+        # A server may redirect from http to https; git itself refuses any other change.
         protocols = ("http", "https")
         if match["userinfo"] in (None, "", ":"):
             return cls(server, path, protocols, host=host, port=port)
@@ -136,11 +136,13 @@ def check_git_ref(ref: str) -> None:
     if not 0 < len(ref) <= MAX_REF_CHARS:
         raise InvalidInput(f"git_ref must have 1 to {MAX_REF_CHARS} characters", field="git_ref")
     if not ref.isprintable() or " " in ref or _BAD_IN_REF.search(ref):
-        raise InvalidInput("git_ref is no name that git accepts for a branch, tag or commit", field="git_ref")
+        raise InvalidInput(
+            "git_ref is not a name that git accepts for a branch, tag or commit", field="git_ref"
+        )
 
 
 def is_sha(ref: str) -> bool:
-    """Tell whether ``ref`` may be a commit's SHA-1 or SHA-256, whole or cut down to seven digits or more."""
+    """Tell whether ``ref`` may be a commit's SHA-1 or SHA-256, or its first seven or more digits."""
     return _SHA.fullmatch(ref) is not None
 
 

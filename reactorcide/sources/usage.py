@@ -1,4 +1,4 @@
-"""How much of the disk a directory takes that git is writing to."""
+"""The limit on the disk usage of a directory that git writes to."""
 
 import os
 import time
@@ -9,7 +9,7 @@ from reactorcide.lib.sizes import MIN_FILE_BYTES, format_size
 
 _EVERY_S = 1.0
 _REST = 10
-"""Of the time at most a tenth is spent with measuring."""
+"""A measurement is followed by a pause ten times as long."""
 
 
 class DiskLimit:
@@ -20,20 +20,20 @@ class DiskLimit:
         self._max_bytes = max_bytes
         self._due = time.monotonic() + _EVERY_S
 
-    def look(self) -> None:
-        """Measure, unless that was just done; see ``check``."""
+    def check_if_due(self) -> None:
+        """Call ``check``, unless the last call was recent."""
         if time.monotonic() >= self._due:
             began = time.monotonic()
             self.check()
             self._due = time.monotonic() + max(_EVERY_S, _REST * (time.monotonic() - began))
 
     def check(self) -> None:
-        """Raise ``JobFailed`` where the directory is too large."""
+        """Measure, and raise ``JobFailed`` if the directory is too large."""
         if self._max_bytes and _is_larger(self._directory, self._max_bytes):
-            raise self.passed()
+            raise self.error()
 
-    def passed(self) -> JobFailed:
-        """Return what is said of a repository that is too large."""
+    def error(self) -> JobFailed:
+        """Return the error for a repository that is too large."""
         return JobFailed(
             f"git: the source takes more than {format_size(self._max_bytes)} of the disk (--max-disk)"
         )
@@ -47,12 +47,12 @@ def _is_larger(directory: Path, max_bytes: int) -> bool:
             with os.scandir(pending.pop()) as entries:
                 for entry in entries:
                     status = entry.stat(follow_symlinks=False)
-                    # By its length too: git leaves holes for zeros, which are filled on the way to the job.
+                    # Also by length: git leaves holes for zeros, which the container gets filled.
                     size_bytes += max(MIN_FILE_BYTES, status.st_size, status.st_blocks * 512)
                     if entry.is_dir(follow_symlinks=False):
                         pending.append(entry.path)
                     if size_bytes > max_bytes:
                         return True
         except FileNotFoundError:
-            continue  # git removes what it needs no more
+            continue  # git removes its temporary files
     return False

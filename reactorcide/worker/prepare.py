@@ -122,7 +122,7 @@ class Preparation:
                 git_ref,
                 workspace,
                 (WORKFLOWS_DIR, JOBS_DIR),
-                is_wanted=lambda path: is_file_of(path, WORKFLOWS_DIR, JOBS_DIR),
+                is_selected=lambda path: is_file_of(path, WORKFLOWS_DIR, JOBS_DIR),
                 max_paths=2 * MAX_FILES + 1,
                 interrupt=Interrupt(),
                 deadline=deadline,

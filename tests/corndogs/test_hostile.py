@@ -112,7 +112,7 @@ def test_a_task_that_was_not_asked_for_is_an_error(
     servicer, client = hostile
     # A new task and the next one may have any id, and are in the queue that was named.
     servicer.task = pb.Task(uuid=answered, queue="another", payload=b"x")
-    with pytest.raises(CorndogsError, match=f"answered {rpc} with a task that was not asked for"):
+    with pytest.raises(CorndogsError, match=f"answered {rpc} with a task that was not requested"):
         CALLS[rpc](client)
 
 

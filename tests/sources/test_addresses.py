@@ -215,15 +215,15 @@ def test_each_redirect_is_judged(
         "git: cannot reach http://inside.test/origin: 127.0.0.2 is a loopback address, which only"
     )
     for target, reason in (
-        ("http://front.test/?x=", "it is sent on to what is no repository"),
-        ("file:///etc", "it is sent on to what is no repository"),
+        ("http://front.test/?x=", "it redirects to a URL that is not of a repository"),
+        ("file:///etc", "it redirects to a URL that is not of a repository"),
         ("http://me:gu4rd@front.test/\\x01 ", "sent on to"),
     ):
         with git_http(base, redirect=target) as front, pytest.raises(JobFailed, match=reason):
             client(f"{front.url}/origin", refusal=rules)
     with (
         answering(301, b"", Location="/origin/info/refs?service=git-upload-pack") as port,
-        pytest.raises(JobFailed, match="is sent on more than 5 times"),
+        pytest.raises(JobFailed, match="was redirected more than 5 times"),
     ):
         client(f"http://127.0.0.1:{port}/origin", refusal=rules)
 

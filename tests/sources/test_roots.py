@@ -60,7 +60,7 @@ def test_a_host_in_trouble_is_not_a_path_that_is_not_there(roots: SourceRoots, f
     done = subprocess.run(
         [sys.executable, "-c", script, str(first)], capture_output=True, text=True, check=False
     )
-    assert done.stdout == "the source roots cannot be looked at: Too many open files\n", done.stderr
+    assert done.stdout == "the source roots cannot be read: Too many open files\n", done.stderr
 
 
 def test_links_are_resolved(roots: SourceRoots, first: Path, tmp_path: Path) -> None:

@@ -362,7 +362,7 @@ def test_a_place_is_an_empty_directory_below_the_work_tree(tmp_path: Path) -> No
         *("link", "link/b", "a/link", "full", "file", "file/x", "absent", "absent/x", "git/.git/refs"),
         *("../outside/b", "..", ".", "", "/", "a//b", "a/./b", "a/b/", str(outside / "b"), "git/.GIT/refs"),
     ):
-        with pytest.raises(JobFailed, match="its place in the work tree is no empty directory"):
+        with pytest.raises(JobFailed, match="its place in the work tree is not an empty directory"):
             place_of(tree, path)
 
 

@@ -1,11 +1,12 @@
-"""Makes a work tree of a git repository, with the host's ``git``.
+"""Checking out git repositories, with the host's ``git``.
 
-A repository and its server are not trusted: git runs with an environment and a configuration made here
-alone, in which nothing that comes from outside (hooks, filters, helpers, transports) can start a program. Of
-the host's own settings only those of ssh count (keys, known hosts), since ssh looks for them itself.
+A repository and its server are not trusted: git runs only with the environment and the configuration from
+here, in which no hook, filter, helper or transport can start a program. Of the host's own settings only
+those of ssh count (keys, known hosts), since ssh reads them itself.
 
-``checkout`` is the way in. ``session`` has what all processes of one checkout share, ``remote`` decides where
-git may go, and ``program`` runs it. ``refs`` and ``fetch`` get a commit, ``submodules`` its submodules.
+``checkout`` is the entry point. ``session`` has the state that all processes of one checkout share,
+``remote`` decides where git may connect to, and ``program`` runs it. ``refs`` and ``fetch`` get a commit,
+``submodules`` its submodules.
 """
 
 from reactorcide.sources.git.checkout import GitCheckout, GitFolders, check_out_folders, checkout

@@ -26,11 +26,10 @@ _LINK = "120000"
 
 @dataclass(frozen=True, slots=True)
 class GitCheckout:
-    """What ``checkout`` made.
+    """The result of ``checkout``.
 
-    ``sha`` is the commit, in 40 digits, or in 64 where the repository uses SHA-256. ``ref`` names what was
-    checked out: a branch or a tag by its short name, else the full ref, or the commit. The URL is the one
-    given, fit to be shown.
+    ``sha`` is the commit, in 40 digits, or in 64 if the repository uses SHA-256. ``ref`` is the short name of
+    a branch or a tag, else the full ref, or the commit.
     """
 
     sha: str
@@ -57,33 +56,33 @@ def checkout(
 
     ``ref`` is a branch, else a tag, else a full ref (``refs/…``), else a commit's SHA of 7 digits or more;
     ``None`` and ``HEAD`` are the branch that the remote's HEAD names. A branch becomes a local branch that
-    tracks nothing, all else a detached HEAD; so does a branch called HEAD, which git refuses to make.
+    tracks nothing, all else a detached HEAD; so does a branch called HEAD, which git refuses to create.
 
     ``depth`` is how many commits of the history are fetched, 0 for all of them, and with ``tags`` all tags
-    are fetched as well, each as deep. A server that will not give one ref alone gives all branches and tags
-    with their whole history, and a commit has to be on one of them; so too for a cut SHA. Both count for
-    submodules as well. Files kept by Git LFS are not fetched.
+    are fetched as well, each as deep. If the server refuses to send one ref alone, all branches and tags are
+    fetched with their whole history, and a commit has to be on one of them; so too for a short SHA. Both
+    apply to submodules as well. Files kept by Git LFS are not fetched.
 
     ``check_submodule`` raises ``InvalidInput`` for the URL of a submodule that may not be used, a local
-    path above all; where it is ``None`` no submodules are fetched. Else they are, and theirs, each as a
+    path above all; if it is ``None`` no submodules are fetched. Else they are, recursively, each as a
     repository of its own with a detached HEAD. A repository of another host may not name one of this host.
 
-    ``refusal`` says what is against an address; where it is ``None`` any will do. It is asked for each
-    address that the name of a host leads to, also by a redirect, and git goes to none but those. Whatever
-    it says, a repository of another host may name no submodule on a loopback address.
+    ``refusal`` returns why an address is refused; if it is ``None`` all are allowed. It is called for each
+    address of a host, after a redirect, too, and git connects only to addresses that passed. In any case
+    a repository of another host may name no submodule on a loopback address.
 
-    ``limits`` are those of the memory of each process and of the disk for all that is fetched.
+    ``limits`` bound the memory of each process, and the disk for all fetched files.
 
-    ``log`` gets what git says, line by line as it comes, without credentials. ``env`` is the service's
+    ``log`` gets git's output, line by line as it arrives, without credentials. ``env`` is the service's
     environment, of which only the search path, proxies, certificates and the ssh agent are used.
-    ``deadline`` is in seconds of ``time.monotonic``. Credentials in ``url`` go to its server only, be it for
-    a submodule, and are in no message, no log line, no process's arguments and no file. So too for those in
-    the URL of a submodule. Whether a job may use ``url`` at all, a local path above all, is for
-    ``SourceRoots.check_git_url`` to say before.
+    ``deadline`` is in seconds of ``time.monotonic``. Credentials in ``url`` are sent to its server only, also
+    for a submodule, and are in no message, no log line, no process's arguments and no file. So too for those
+    in the URL of a submodule. Call ``SourceRoots.check_git_url`` before, which checks whether a job may use
+    ``url`` at all.
 
     Raises ``JobFailed`` when a repository, the ref or the deadline is to blame, ``InvalidInput`` for a
     malformed URL or ref, ``JobInterrupted``, and ``InfrastructureError`` when git is missing or cannot work
-    here. ``into`` is then left as it is: throw it away. Calls for different directories may run at once.
+    here. ``into`` is then incomplete: remove it. Calls for different directories may run at once.
     """
     with _opened(
         url,
@@ -107,7 +106,7 @@ def checkout(
 
 @dataclass(frozen=True, slots=True)
 class GitFolders:
-    """What ``check_out_folders`` has put into a directory: ``paths`` lie there, below it."""
+    """The result of ``check_out_folders``; ``paths`` are relative to its directory."""
 
     sha: str
     branch: str | None
@@ -124,7 +123,7 @@ def check_out_folders(
     into: Path,
     folders: Sequence[str],
     *,
-    is_wanted: Callable[[str], bool],
+    is_selected: Callable[[str], bool],
     max_paths: int,
     interrupt: Interrupt,
     deadline: float,
@@ -132,10 +131,10 @@ def check_out_folders(
     limits: GitLimits = _DEFAULT_LIMITS,
     refusal: Refusal | None = None,
 ) -> GitFolders:
-    """Fetch one commit and check out those files alone that lie in some folders, not below.
+    """Fetch one commit and check out only files that are directly in some folders.
 
-    ``is_wanted`` tells of a file's name whether it is asked for, and at most ``max_paths`` are. The rest, and
-    what is raised, are as with ``checkout``; ``JobFailed`` also where such a file is a link.
+    ``is_selected`` tells whether to check out the file of a path; at most ``max_paths`` are. The other
+    parameters and the errors are those of ``checkout``; ``JobFailed`` also if such a file is a link.
     """
     with _opened(
         url,
@@ -151,7 +150,7 @@ def check_out_folders(
     ) as (git, disk):
         target, sha_digits = find_target(git, None if ref == "HEAD" else ref)
         sha = fetch_commit(git, target, sha_digits)
-        paths = _listed(git, sha, folders, is_wanted, max_paths)
+        paths = _listed(git, sha, folders, is_selected, max_paths)
         if paths:
             literal = [f":(literal){path}" for path in paths]
             git.check_run("check out the workflow files", "checkout", "--quiet", sha, "--", *literal)
@@ -163,15 +162,15 @@ def check_out_folders(
 
 
 def _listed(
-    git: Git, sha: str, folders: Sequence[str], is_wanted: Callable[[str], bool], max_paths: int
+    git: Git, sha: str, folders: Sequence[str], is_selected: Callable[[str], bool], max_paths: int
 ) -> list[str]:
-    """Return the paths of the wanted files of a commit."""
+    """Return the paths of the selected files of a commit."""
     paths: list[str] = []
 
     def take(record: bytes) -> None:
         about, _, name = record.decode(errors="surrogateescape").partition("\t")
         mode, kind, _ = about.split(" ")
-        if kind != "blob" or not is_wanted(name):
+        if kind != "blob" or not is_selected(name):
             return
         if mode == _LINK:
             raise JobFailed(f"{name} is a link; a workflow file has to be a file itself")
@@ -199,7 +198,7 @@ def _opened(
     limits: GitLimits,
     refusal: Refusal | None,
 ) -> Iterator[tuple[Git, DiskLimit]]:
-    """Yield the git for an empty directory, and the limit of what it may take of the disk."""
+    """Yield the git for an empty directory, and the limit on its disk usage."""
     GitUrl.parse(url)
     if ref is not None:
         check_git_ref(ref)

@@ -8,7 +8,7 @@ from reactorcide.sources.git.refs import Target, not_found
 
 _FETCH = ("--progress", "--no-recurse-submodules")
 _EVERYTHING = ("+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*")
-# What a server says that will not give one commit alone. Each forge has its own words after "remote error".
+# Errors of a server that does not send one commit alone. Each forge has its own text after "remote error".
 _NOT_ALONE = re.compile(
     rb"remote error:|not our ref|unadvertised object|does not support|could(?:n't| not) find remote ref"
 )
@@ -17,13 +17,13 @@ _SHA256_DIGITS = 64
 
 def fetch_options(depth: int, tags: bool) -> tuple[str, ...]:
     """Return the options of ``git fetch`` for a depth (0: the whole history), with all tags or none."""
-    # Of a repository that is shallow itself, all that it has is its whole history.
+    # A shallow repository has no more history than it contains.
     how_deep = f"--depth={depth}" if depth else "--update-shallow"
     return *_FETCH, how_deep, "--tags" if tags else "--no-tags"
 
 
 def check_out(git: Git, target: Target, sha_digits: int) -> str:
-    """Make a repository, fetch ``target`` into it and check that out; return the SHA of its commit."""
+    """Create a repository, fetch ``target`` into it and check it out; return the SHA of its commit."""
     sha = fetch_commit(git, target, sha_digits)
     place = ("--detach",) if target.branch is None else ("-B", target.branch)
     git.check_run(f"check out {target.name}", "checkout", "--quiet", "--force", *place, sha, "--")
@@ -31,7 +31,7 @@ def check_out(git: Git, target: Target, sha_digits: int) -> str:
 
 
 def fetch_commit(git: Git, target: Target, sha_digits: int) -> str:
-    """Make a repository and fetch ``target`` into it; return the SHA of its commit."""
+    """Create a repository and fetch ``target`` into it; return the SHA of its commit."""
     of_format = ("--object-format=sha256",) if sha_digits == _SHA256_DIGITS else ()
     git.check_run("make a repository", "init", "--quiet", *of_format)
     git.check_run("name the origin", "remote", "add", "--", "origin", git.url.clean)
@@ -39,10 +39,10 @@ def fetch_commit(git: Git, target: Target, sha_digits: int) -> str:
 
 
 def _fetch(git: Git, target: Target, sha_digits: int) -> str:
-    """Fetch ``target``, alone if the server lets us, and return the SHA of its commit."""
+    """Fetch ``target``, alone if the server permits that, and return the SHA of its commit."""
     reach = f"reach {git.url}"
     if len(target.sha) == sha_digits:
-        # Refused by servers that give only the tips of refs, or, with plain files over HTTP, only everything.
+        # Refused by servers that send only the tips of refs, or, for plain files over HTTP, only everything.
         if git.try_run(reach, _NOT_ALONE, "fetch", *git.fetch_options, "--", git.remote, target.refspec):
             sha = git.commit("FETCH_HEAD")
             if sha is None:

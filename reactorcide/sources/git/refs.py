@@ -1,4 +1,4 @@
-"""Choosing what to check out, from the refs that a server has."""
+"""Choosing a commit to check out, from the refs of a server."""
 
 from dataclasses import dataclass, replace
 
@@ -9,12 +9,12 @@ from reactorcide.sources.urls import GitUrl, check_git_ref, is_sha
 
 _MAX_REFS_BYTES = 64 << 20
 _MAX_REF_BYTES = 4 << 10
-"""Less than what a line is cut at: the rest of a longer one would pass for a ref."""
+"""Less than the length at which a line is cut: the rest of a longer one would look like a ref."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What is to be checked out: its name for people, what to ask for, and the branch if it is one."""
+    """A commit to check out: its name for people, the refspec to fetch, and the branch if it is one."""
 
     name: str
     refspec: str
@@ -34,18 +34,18 @@ class Target:
         return cls(ref, ref, sha)
 
 
-def find_target(git: Git, wanted: str | None) -> tuple[Target, int]:
-    """Ask the server which refs it has, and choose; a SHA that is none of them is taken on trust.
+def find_target(git: Git, ref: str | None) -> tuple[Target, int]:
+    """Choose a target from the server's refs; a SHA that is not among them is not checked yet.
 
-    Return with it how many digits a whole SHA has in that repository.
+    Also returns the number of digits of a full SHA in that repository.
     """
-    names = ["HEAD"] if wanted is None else [f"refs/heads/{wanted}", f"refs/tags/{wanted}", wanted]
+    names = ["HEAD"] if ref is None else [f"refs/heads/{ref}", f"refs/tags/{ref}", ref]
     shas: dict[str, str] = {}
     default = ""
     sha_digits = 0
     size_bytes = 0
 
-    def read(line: bytes) -> None:  # as it comes: nobody knows how many refs there are
+    def read(line: bytes) -> None:  # line by line: there may be any number of refs
         nonlocal default, sha_digits, size_bytes
         size_bytes += len(line)
         if size_bytes > _MAX_REFS_BYTES:
@@ -64,22 +64,22 @@ def find_target(git: Git, wanted: str | None) -> tuple[Target, int]:
     if not sha_digits:
         raise JobFailed(f"git: {git.url} is empty: it has no commit yet")
     has_default = _is_safe_branch(default)
-    if wanted is None:
+    if ref is None:
         if "HEAD" not in shas:
             raise JobFailed(f"git: {git.url} has no default branch, so git_ref has to name one")
         target = Target.of_ref(default if has_default else "HEAD", shas["HEAD"])
-    elif known := [name for name in names if name in shas]:
-        target = Target.of_ref(known[0], shas[known[0]])
-    elif is_sha(wanted) and len(wanted) <= sha_digits:
-        target = Target(wanted.lower(), wanted.lower(), wanted.lower())
+    elif matching := [name for name in names if name in shas]:
+        target = Target.of_ref(matching[0], shas[matching[0]])
+    elif is_sha(ref) and len(ref) <= sha_digits:
+        target = Target(ref.lower(), ref.lower(), ref.lower())
     else:
-        raise not_found(git.url, wanted)
+        raise not_found(git.url, ref)
     default_branch = default.removeprefix("refs/heads/") if has_default else None
     return replace(target, default_branch=default_branch), sha_digits
 
 
 def _is_safe_branch(ref: str) -> bool:
-    """Tell whether what the server calls its default branch may be used as a name here."""
+    """Tell whether the name of the server's default branch may be used here."""
     try:
         check_git_ref(ref.removeprefix("refs/heads/"))
     except InvalidInput:
@@ -87,6 +87,6 @@ def _is_safe_branch(ref: str) -> bool:
     return ref.startswith("refs/heads/")
 
 
-def not_found(url: GitUrl, wanted: str) -> JobFailed:
-    """Return the failure for a name that the repository has not."""
-    return JobFailed(f'git: no branch, tag or commit "{wanted}" in {url}')
+def not_found(url: GitUrl, ref: str) -> JobFailed:
+    """Return the error for a name that the repository does not have."""
+    return JobFailed(f'git: no branch, tag or commit "{ref}" in {url}')

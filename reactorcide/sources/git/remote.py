@@ -1,4 +1,4 @@
-"""Where a repository is: the address that git is given, and whether it may go there."""
+"""The address of a repository, and whether git may connect to it."""
 
 import ipaddress
 import os
@@ -14,20 +14,20 @@ from reactorcide.sources.addresses import Address, is_loopback
 from reactorcide.sources.git.session import SSH, Refusal, Session
 from reactorcide.sources.urls import GitUrl
 
-# They come from the environment because the list of processes shows the arguments.
+# From the environment, because the list of processes shows arguments.
 _CREDENTIALS = """!f() {{ printf '%s\\n' "$GIT_SOURCE_LOGIN_{number}"; }}; f"""
 _REFS = "/info/refs?service=git-upload-pack"
 _MAX_TRACE_BYTES = 1 << 20
 _TRACED = re.compile(rb"<= Recv header: (?:HTTP/\S+ (\d+)|location: (\S+))", re.IGNORECASE)
 _NOWHERE = "192.0.2.1"
-"""An address that belongs to nobody (RFC 5737)."""
+"""An address that no host has (RFC 5737)."""
 
 
 class Remote:
     """The repository that git fetches from, with its credentials.
 
-    ``argument`` is what git is given as its URL, and ``env`` its environment. Of a submodule, ``parent`` is
-    the remote of the repository that has it, whose credentials are used where the server is the same.
+    ``argument`` is git's argument for the URL, and ``env`` its environment. For a submodule, ``parent`` is
+    the remote of the repository that has it, whose credentials are used for the same server.
     """
 
     def __init__(self, session: Session, into: Path, url: str, parent: "Remote | None") -> None:
@@ -35,32 +35,32 @@ class Remote:
         self._into = into
         self._parent = parent
         self.url = GitUrl.parse(url)
-        # A user name alone may be no login at all: servers show such URLs for people to copy.
+        # A user name without a password may not be a login: servers show such URLs for copying.
         own = [] if self.url.username is None else [self.url]
         others = parent._logins if parent else []
         self._logins: list[GitUrl] = [*own, *others] if self.url.password else [*others, *own]
         self._go_to(self.url)
 
     def _go_to(self, url: GitUrl) -> None:
-        """Have git go to ``url``, and only to addresses that it may go to; raises ``JobFailed``.
+        """Use ``url`` from now on, if all its addresses are allowed; raises ``JobFailed`` otherwise.
 
-        A name is resolved here alone, whoever runs the job: git is given the address, so it goes to the one
-        that was checked, and by the same one it is decided what the repository may name as a submodule.
+        A name is resolved only here: git gets the address, so that it connects to the checked one, and the
+        same address decides what the repository may name as a submodule.
         """
         self._at = url
         self._addresses: list[Address] = []
         self.env = self._session.env | self._environment({})
-        # With "/." git looks in exactly this directory. It would try <path>.git as well, which for a source
-        # root is outside of it.
+        # With "/." git uses exactly this directory. Otherwise it would try <path>.git as well, which for a
+        # source root is outside of it.
         self.argument = url.clean if url.local_path is None else f"{url.local_path}/."
         if url.local_path is not None:
             return
         if not url.host.isascii():
-            # There are several ways to make a name for DNS of it, and git's need not be ours.
+            # There are several encodings for DNS, and git's may differ from Python's.
             raise JobFailed(f"git: cannot reach {url}: write the name of its host in ASCII, as xn--…")
         options = self._ssh_options(url) if url.protocols == ("ssh",) else {}
         host = options.get("hostname", url.host)
-        # What goes by a proxy need have no address here.
+        # A host behind a proxy may have no address here.
         is_proxied = self._has_proxy(url, options)
         addresses = self._resolve(url, host, is_optional=is_proxied)
         for address in addresses:
@@ -124,7 +124,7 @@ class Remote:
             return self._session.resolve(host)
         except OSError as error:
             if error.errno is not None and error.errno > 0:
-                # Of the system, not of the resolver: it says nothing of the host.
+                # A failure of this system, not an answer of the resolver.
                 raise
             if is_optional:
                 return []
@@ -140,7 +140,7 @@ class Remote:
         return any(self.env.get(name) or self.env.get(name.upper()) for name in names)
 
     def _ssh_options(self, url: GitUrl) -> dict[str, str]:
-        """Return what ssh itself would take for this host from its configuration, such as another name."""
+        """Return ssh's configuration for this host, such as another host name."""
         program = shutil.which("ssh", path=self.env.get("PATH", os.defpath))
         if program is None:
             return {}
@@ -162,7 +162,7 @@ class Remote:
     def _environment(self, settings: Mapping[str, str]) -> dict[str, str]:
         pairs = list(settings.items())
         env = {"GIT_ALLOW_PROTOCOL": ":".join(self._at.protocols)}
-        # git asks each only for the server that it is for, also after a redirect, and the first one first.
+        # git uses each only for its server, also after a redirect, and the first one first.
         for number, login in enumerate(self._logins):
             pairs.append((f"credential.{login.server}.helper", _CREDENTIALS.format(number=number)))
             env[f"GIT_SOURCE_LOGIN_{number}"] = f"username={login.username}\npassword={login.password}"
@@ -171,7 +171,10 @@ class Remote:
         return env | {"GIT_CONFIG_COUNT": str(len(pairs))}
 
     def follow_redirect(self) -> bool:
-        """Go where the last answer has sent git; ``False`` where it has not. Raises ``JobFailed``."""
+        """Use the target of the last answer, if it was a redirect, and return whether it was.
+
+        Raises ``JobFailed`` if the target may not be used.
+        """
         try:
             with self._session.trace.open("rb") as file:
                 trace = file.read(_MAX_TRACE_BYTES)
@@ -185,12 +188,14 @@ class Remote:
         target = urljoin(self._at.clean + _REFS, location.decode(errors="replace"))
         base = target.removesuffix(_REFS)
         if not base.startswith(("http://", "https://")) or base == target or {"?", "#"} & set(base):
-            raise JobFailed(f"git: cannot reach {self.url}: it is sent on to what is no repository")
+            raise JobFailed(
+                f"git: cannot reach {self.url}: it redirects to a URL that is not of a repository"
+            )
         try:
             # Credentials in it are not used.
             url = GitUrl.parse(GitUrl.parse(base).clean)
         except InvalidInput as error:
-            raise JobFailed(f"git: cannot reach {self.url}: the URL that it is sent on to is bad") from error
+            raise JobFailed(f"git: cannot reach {self.url}: it redirects to a bad URL") from error
         self._go_to(url)
         return True
 

@@ -1,4 +1,4 @@
-"""What all processes of git in one checkout share: their configuration, limits and deadline."""
+"""The configuration, limits and deadline that all git processes of one checkout share."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +18,7 @@ from reactorcide.sources.process import (
 from reactorcide.sources.usage import DiskLimit
 from reactorcide.threads import start_thread
 
-# What is taken over from the service's environment: where programs are, and how to get out of the network.
+# Variables passed on from the service's environment: for finding programs, and for leaving the network.
 _PASSED_ON = {
     "PATH",
     "SSH_AUTH_SOCK",
@@ -68,12 +68,12 @@ SSH = (
 _POLL_S = 0.05
 
 Refusal = Callable[[Address], str | None]
-"""Returns what is against an address, in a phrase; ``None`` where git may go there."""
+"""Returns a phrase that says why an address is refused; ``None`` if git may connect to it."""
 
 
 @dataclass(frozen=True, slots=True)
 class GitLimits:
-    """What git may take of this host; 0 is no limit."""
+    """The limits of git on this host; 0 is no limit."""
 
     memory_bytes: int = 2 << 30
     """For each of its processes."""
@@ -119,7 +119,7 @@ class Session:
             "GIT_CONFIG_GLOBAL": str(config),
             "GIT_CONFIG_NOSYSTEM": "1",
             "GIT_DEFAULT_HASH": "sha1",
-            # A local repository may call itself incomplete and name a program that gets the rest; newer
+            # A local repository may declare itself incomplete and name a program that gets the rest; newer
             # versions of git refuse that by themselves.
             "GIT_NO_LAZY_FETCH": "1",
             "GIT_SSH_COMMAND": SSH,
@@ -148,7 +148,7 @@ class Session:
                 deadline=self.deadline,
                 records=records,
                 limits=ProcessLimits(self.limits.memory_bytes, self.limits.disk_bytes),
-                watch=self.disk.look,
+                watch=self.disk.check_if_due,
             )
         except DeadlinePassed as error:
             raise self._deadline_passed() from error
@@ -159,8 +159,8 @@ class Session:
             ) from error
 
     def resolve(self, host: str) -> list[Address]:
-        """Return the addresses of a host, or end early where the attempt is to stop; see ``addresses``."""
-        # Whoever owns a name can have the system's resolver wait, and that cannot be stopped.
+        """Return the addresses of a host; see ``addresses.resolve``. Ends early if the attempt must stop."""
+        # The owner of a name can make the system's resolver wait, and that wait cannot be interrupted.
         answers: list[list[Address] | OSError] = []
 
         def ask() -> None:

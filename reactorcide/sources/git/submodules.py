@@ -1,7 +1,7 @@
 """Fetching the submodules of a commit.
 
-Nothing that the commit says of them is trusted. Their places are those of the commit's tree and not of
-``.gitmodules``, whose names are not used at all.
+The contents of the commit are not trusted. Paths come from the commit's tree, not from ``.gitmodules``, whose
+names are not used at all.
 """
 
 import os
@@ -28,7 +28,7 @@ _HTTP = ("http", "https")
 
 @dataclass(frozen=True, slots=True)
 class _WorkTree:
-    """A work tree without its submodules yet; ``path`` is where it is below the first one."""
+    """A work tree that has no submodules yet; ``path`` is its place below the first one."""
 
     git: Git
     sha: str
@@ -37,7 +37,7 @@ class _WorkTree:
 
 
 def add_submodules(git: Git, sha: str, check: Callable[[str], None]) -> None:
-    """Fetch the submodules of the commit that is checked out, and theirs, into the places they have."""
+    """Fetch the submodules of the checked out commit, recursively, into their places."""
     pending = deque([_WorkTree(git, sha)])
     left = MAX_SUBMODULES
     while pending:
@@ -57,32 +57,34 @@ def add_submodules(git: Git, sha: str, check: Callable[[str], None]) -> None:
                 inner = here.git.for_submodule(place_of(here.git.into, os.fsdecode(link)), url)
                 inner.log(f'git: submodule "{shown(path)}" of {inner.url}')
                 if inner.url.protocols == _HTTP:
-                    # Where it really is: what is fetched there follows no further redirect.
+                    # Follows redirects to the real URL: the fetch from there follows no more.
                     inner.list_refs("--heads")
                 inner_sha = check_out(inner, Target(commit, commit, commit), len(commit))
             pending.append(_WorkTree(inner, inner_sha, path, here.level + 1))
 
 
-def _listed(here: _WorkTree, most: int) -> tuple[dict[bytes, str], Mapping[bytes, Mapping[bytes, bytes]]]:
-    """Return the submodules of a commit, and what its ``.gitmodules`` says of them, each by its path."""
-    links, modules = Gitlinks(most), Modules()
+def _listed(
+    here: _WorkTree, max_links: int
+) -> tuple[dict[bytes, str], Mapping[bytes, Mapping[bytes, bytes]]]:
+    """Return the submodules of a commit, and their variables in ``.gitmodules``, each by its path."""
+    links, modules = Gitlinks(max_links), Modules()
     # With -d only directories and submodules: no list of all the files.
     tree = ("ls-tree", "-r", "-d", "-z", "--full-tree", here.sha)
     here.git.check_run("list the submodules", *tree, stdout=links.take, records=True)
     file = f"{here.sha}:.gitmodules"
     if links.shas and here.git.object(file) is not None:
-        # It could include any file of this host.
+        # Without --no-includes it could include any file of this host.
         listing = ("config", "--no-includes", "--list", "-z", "--blob", file)
         here.git.check_run("read .gitmodules", *listing, stdout=modules.take, records=True)
     return links.shas, modules.by_path()
 
 
-def _checked_url(here: _WorkTree, given: str, check: Callable[[str], None]) -> str:
-    """Return the URL of a submodule, which may be one relative to its parent's, if it may be used."""
+def _checked_url(here: _WorkTree, text: str, check: Callable[[str], None]) -> str:
+    """Return the URL of a submodule, resolved against its parent's; raises ``JobFailed`` if it is refused."""
     if here.level == MAX_LEVELS:
         raise JobFailed(f"git: submodules are nested more than {MAX_LEVELS} deep")
     try:
-        url = here.git.url.of_submodule(given)
+        url = here.git.url.of_submodule(text)
         if GitUrl.parse(url).local_path is not None and here.git.url.local_path is None:
             raise JobFailed("git: a repository of another host may not name one of this host")
         check(url)
@@ -93,7 +95,7 @@ def _checked_url(here: _WorkTree, given: str, check: Callable[[str], None]) -> s
 
 @contextmanager
 def _about(path: bytes) -> Iterator[None]:
-    """Have the sentence of a failure name the submodule at ``path`` that it is about."""
+    """Add the submodule at ``path`` to the message of a failure in the body."""
     try:
         yield
     except JobFailed as error:
@@ -103,30 +105,30 @@ def _about(path: bytes) -> Iterator[None]:
 
 
 class Gitlinks:
-    """The submodules in a commit's tree, the SHA of each by its path; at most ``most`` of them."""
+    """The submodules in a commit's tree, the SHA of each by its path; at most ``max_links``."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, max_links: int) -> None:
+        self._max_links = max_links
         self.shas: dict[bytes, str] = {}
 
     def take(self, record: bytes) -> None:
-        """Take a record of ``git ls-tree -z``. Raises ``JobFailed`` for one too many."""
+        """Take a record of ``git ls-tree -z``. Raises ``JobFailed`` if there are too many."""
         about, _, path = record.partition(b"\t")
         if about.startswith(_GITLINK):
             self.shas[path] = about.removeprefix(_GITLINK).decode("ascii")
-        if len(self.shas) > self._most:
+        if len(self.shas) > self._max_links:
             raise JobFailed(f"git: there are more than {MAX_SUBMODULES} submodules")
 
 
 class Modules:
-    """What ``.gitmodules`` says of each submodule."""
+    """The variables of each submodule in ``.gitmodules``."""
 
     def __init__(self) -> None:
         self._by_name: dict[bytes, dict[bytes, bytes]] = {}
         self._size_bytes = 0
 
     def take(self, record: bytes) -> None:
-        """Take a record of ``git config --list -z``. Raises ``JobFailed`` where they become too many."""
+        """Take a record of ``git config --list -z``. Raises ``JobFailed`` if there are too many bytes."""
         self._size_bytes += len(record)
         if self._size_bytes > _MAX_BYTES:
             raise JobFailed("git: .gitmodules is longer than 1 MiB")
@@ -137,14 +139,14 @@ class Modules:
             self._by_name.setdefault(name, {})[variable] = value
 
     def by_path(self) -> dict[bytes, Mapping[bytes, bytes]]:
-        """Return the variables of each submodule by its path; of two for one path the last."""
+        """Return the variables of each submodule by its path; of two with the same path, the last."""
         return {module[b"path"]: module for module in self._by_name.values() if b"path" in module}
 
 
 def place_of(work_tree: Path, path: str) -> Path:
-    """Return the empty directory that git has made for the submodule at ``path``.
+    """Return the empty directory that git created for the submodule at ``path``.
 
-    Raises ``JobFailed`` where there is anything else: a link above all, which would lead to another place.
+    Raises ``JobFailed`` for anything else, above all a link, which would lead to another place.
     """
     here = work_tree
     try:
@@ -155,10 +157,10 @@ def place_of(work_tree: Path, path: str) -> Path:
         if any(here.iterdir()):
             raise FileExistsError
     except (FileNotFoundError, NotADirectoryError, FileExistsError) as error:
-        raise JobFailed("git: its place in the work tree is no empty directory") from error
+        raise JobFailed("git: its place in the work tree is not an empty directory") from error
     return here
 
 
 def shown(path: bytes) -> str:
-    """Return a path of a repository, fit for a sentence."""
+    """Return a path of a repository in printable form."""
     return "".join(char if char.isprintable() else "?" for char in path.decode(errors="replace"))
