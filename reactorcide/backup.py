@@ -1,10 +1,10 @@
-"""A data directory in one file, taken while a service works on it, and put back.
+"""Backup of a data directory to one file, while a service uses it, and restore.
 
-The job database is copied first, and then the objects: whatever its rows name was written before them. The
-logs of running attempts are in it as objects, which the attempts reopen.
+The job database is copied first, and then the objects: an object is stored before the row that names it. The
+logs of running attempts are in the backup as objects, which the attempts reopen.
 
-The queue is left out. It only says what the database says, and at a later moment: a restored service queues
-its waiting jobs anew. Open runs are cancelled: what they would deploy by now is of long ago.
+The queue is left out: its contents follow from the database, and a restored service enqueues its waiting
+jobs again. Open runs are cancelled, because they would deploy an old commit.
 """
 
 import gzip
@@ -47,25 +47,27 @@ _ANY_TIME_MS = 1 << 60
 """Later than any time that a row has, whatever the clock was."""
 
 Progress = Callable[[int, int], None]
-"""Is told the bytes that are done, and of how many."""
+"""Gets the number of bytes done, and the total."""
 
 
 def backup(settings: Settings, target: Path, progress: Progress) -> int:
     """Write a backup to ``target``, whole or not at all, and return its bytes; replaces an older one.
 
-    Safe while a service works on the data directory. It holds what the service needs to go on, the key of
-    the secrets too, but not the admin's token, which can be made anew. Raises ``ConfigurationError`` where
-    there is nothing to copy, or it cannot be.
+    Safe while a service uses the data directory. The backup has all that the service needs, including the key
+    of the secrets, but not the admin's token, which can be replaced. Raises ``ConfigurationError`` if there
+    is no database, or the backup cannot be written.
     """
     if not settings.database_path.is_file():
         raise ConfigurationError(
             f"there is no database in {settings.data_dir}; name the service's directory with --data-dir"
         )
     try:
-        with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.absolute().parent) as made:
-            copied = Path(made, _DATABASE)
+        with tempfile.TemporaryDirectory(
+            prefix=f".{target.name}-", dir=target.absolute().parent
+        ) as temporary_dir:
+            copied = Path(temporary_dir, _DATABASE)
             copy_database(settings.database_path, copied)
-            written = Path(made, target.name)
+            written = Path(temporary_dir, target.name)
             _write(settings, copied, written, progress)
             os.replace(written, target)
     except (OSError, sqlite3.Error) as exc:
@@ -105,7 +107,7 @@ def _write(settings: Settings, database: Path, target: Path, progress: Progress)
                     # Its job was deleted meanwhile.
                     continue
                 with source:
-                    # What a job appends from now on is not part of it.
+                    # Bytes appended from now on are not part of the backup.
                     size_bytes = os.fstat(source.fileno()).st_size
                     _add(tar, name, _Counted(source, read), size_bytes)
             _add(tar, _END, io.BytesIO(), 0)
@@ -114,17 +116,17 @@ def _write(settings: Settings, database: Path, target: Path, progress: Progress)
 
 
 class _Counted:
-    """A file that tells how much of it was read."""
+    """A file that reports how much of it was read."""
 
-    def __init__(self, file: IO[bytes], tell: Callable[[int], None]) -> None:
+    def __init__(self, file: IO[bytes], report: Callable[[int], None]) -> None:
         self._file = file
-        self._tell = tell
+        self._report = report
 
     def read(self, size: int = -1) -> bytes:
         """Return the next bytes."""
-        found = self._file.read(size)
-        self._tell(len(found))
-        return found
+        data = self._file.read(size)
+        self._report(len(data))
+        return data
 
 
 def _add(tar: tarfile.TarFile, name: str, content: Any, size_bytes: int) -> None:
@@ -135,7 +137,7 @@ def _add(tar: tarfile.TarFile, name: str, content: Any, size_bytes: int) -> None
 
 
 def _opened(path: Path, sealed_path: Path) -> IO[bytes] | None:
-    """Open a file; a log that was sealed meanwhile is an object now. ``None`` where there is neither."""
+    """Open a file, or the object of a log that was sealed meanwhile; ``None`` if there is neither."""
     for place in (path, sealed_path):
         with suppress(FileNotFoundError):
             return place.open("rb")
@@ -145,12 +147,12 @@ def _opened(path: Path, sealed_path: Path) -> IO[bytes] | None:
 def _stored_files(settings: Settings, database: Path) -> dict[str, Path]:
     """Return the files of objects and unsealed logs, by their names as objects.
 
-    Those of jobs that the copy of the database has not got are left out.
+    Jobs that are not in the copy of the database are left out.
     """
     with closing(sqlite3.connect(database)) as connection:
         jobs = {job_id for (job_id,) in connection.execute("SELECT job_id FROM job")}
     store = LocalLogStore(settings.logs_dir, FilesystemObjectStore(settings.objects_dir))
-    # Listed first: a log that is sealed in between is in both lists, and none is in neither.
+    # Logs first: a log that is sealed in between is then in both lists, never in none.
     logs = {
         f"{_OBJECTS}/{file.key}": store.path(file.key)
         for file in store.unsealed()
@@ -163,11 +165,11 @@ def _stored_files(settings: Settings, database: Path) -> dict[str, Path]:
 
 
 def _objects(settings: Settings, jobs: Collection[str]) -> Iterator[Path]:
-    """Yield the files of all objects but those of jobs other than ``jobs``."""
+    """Yield the files of all objects, except those of jobs that are not in ``jobs``."""
     for directory, below, names in os.walk(settings.objects_dir, onerror=_unless_gone):
         where = Path(directory).relative_to(settings.objects_dir)
         if where == Path():
-            # Half-written ones, and caches, which jobs make again.
+            # Incomplete objects, and caches, which jobs create again.
             below[:] = [name for name in below if name not in (".tmp", PREFIX.rstrip("/"))]
         elif where == Path("jobs"):
             below[:] = [name for name in below if name in jobs]
@@ -178,7 +180,7 @@ def _objects(settings: Settings, jobs: Collection[str]) -> Iterator[Path]:
 
 
 def _unless_gone(error: OSError) -> None:
-    # A job may be deleted meanwhile; all else would be missing from the backup without a word.
+    # A job may be deleted meanwhile. With any other error files would be missing from the backup.
     if not isinstance(error, FileNotFoundError):
         raise error
 
@@ -189,57 +191,57 @@ def _migrations(database: Path) -> list[str]:
 
 
 def restore(settings: Settings, source: Path, progress: Progress, *, resume: bool = False) -> int:
-    """Put a backup into an empty data directory, or one that is not there yet: all of it, or nothing.
+    """Restore a backup into an empty or new data directory: all of it, or nothing.
 
-    Returns how many open runs were cancelled; with ``resume`` they go on. Raises ``ConfigurationError`` where
-    the directory is in use, or the file is not a whole backup that this version can read.
+    Returns the number of cancelled open runs; with ``resume`` they continue. Raises ``ConfigurationError`` if
+    the directory is not empty, or the file is not a complete backup that this version can read.
     """
     target = settings.data_dir.absolute()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ConfigurationError(f"{target} is not empty; a backup is restored into an empty directory only")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as made:
-            whole = Path(made, "data")
-            whole.mkdir(mode=0o700)
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as temporary_dir:
+            restored = Path(temporary_dir, "data")
+            restored.mkdir(mode=0o700)
             with source.open("rb") as file:
                 created_at = _read(
-                    file, whole, lambda: progress(file.tell(), os.fstat(file.fileno()).st_size)
+                    file, restored, lambda: progress(file.tell(), os.fstat(file.fileno()).st_size)
                 )
-            cancelled = _begin_anew(
-                whole / _DATABASE, None if resume else f"restored from a backup of {created_at}"
+            cancelled = _resume(
+                restored / _DATABASE, None if resume else f"restored from a backup of {created_at}"
             )
             os.sync()
-            # Takes the place of an empty directory, and of no other.
-            os.replace(whole, target)
+            # Replaces an empty directory only.
+            os.replace(restored, target)
         return cancelled
     except DamagedTar as exc:
-        raise ConfigurationError(f"{source} is no backup of Reactorcide, or a damaged one: {exc}") from exc
+        raise ConfigurationError(f"{source} is not a backup of Reactorcide, or is damaged: {exc}") from exc
     except EOFError as exc:
-        raise ConfigurationError(f"{source} is not whole: it ends too early") from exc
+        raise ConfigurationError(f"{source} is incomplete: it ends too early") from exc
     except OSError as exc:
         raise ConfigurationError(
             f"{source} could not be restored to {target}: {exc.strerror or exc}; "
-            "where that is a mount, name a directory below it"
+            "if that is a mount, use a directory below it"
         ) from exc
     except StoreError as exc:
         raise ConfigurationError(f"the database in {source} cannot be used: {exc}") from exc
 
 
 def _read(file: IO[bytes], target: Path, progress: Callable[[], None]) -> str:
-    """Unpack a backup, and return when it was made."""
+    """Unpack a backup, and return its time."""
     unpacked = gunzip(iter(lambda: file.read(_CHUNK_BYTES), b""))
     names: list[str] = []
     created_at = ""
     for entry in read_tar(unpacked):
         if entry.kind != "file":
-            raise DamagedTar(f"{_shown(entry.path)} is no regular file")
+            raise DamagedTar(f"{_shown(entry.path)} is not a regular file")
         if not names:
             created_at = _check_manifest(entry)
         elif entry.path != _END:
             _extract(entry, target / _checked(entry.path), progress)
         names.append(entry.path)
-    # gzip's own checksum is behind the last member.
+    # gzip's checksum is after the last member.
     for _ in unpacked:
         pass
     if _DATABASE not in names or names[-1] != _END:
@@ -255,20 +257,20 @@ def _check_manifest(entry: Entry) -> str:
         raise DamagedTar(f"its {_MANIFEST} is too long")
     try:
         manifest = json.loads(b"".join(entry.chunks))
-        made_by, created_at, applied = (manifest[key] for key in ("version", "created_at", "migrations"))
+        version, created_at, applied = (manifest[key] for key in ("version", "created_at", "migrations"))
         is_newer = manifest["format"] > _FORMAT or not set(applied) <= Database.known_migrations()
     except (ValueError, KeyError, TypeError, RecursionError) as exc:
         raise DamagedTar(f"its {_MANIFEST} cannot be read") from exc
     if is_newer:
         raise ConfigurationError(
-            "this backup was made by a newer version of Reactorcide "
-            f"({_shown(made_by)}, at {_shown(created_at)}); restore it with that version or a later one"
+            "this backup was written by a newer version of Reactorcide "
+            f"({_shown(version)}, at {_shown(created_at)}); restore it with that version or a later one"
         )
     return _shown(created_at)
 
 
 def _checked(name: str) -> PurePosixPath:
-    """Return where a member goes; raises ``DamagedTar`` for one that has no business in a backup."""
+    """Return the path for a member; raises ``DamagedTar`` for a name that no backup has."""
     path = PurePosixPath(name)
     if "\0" in name or (
         name not in (_DATABASE, _SECRET_KEY)
@@ -279,7 +281,7 @@ def _checked(name: str) -> PurePosixPath:
 
 
 def _shown(text: object) -> str:
-    """Return what stands in a backup on one line, fit for a terminal."""
+    """Return text from a backup on one line, safe for a terminal."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in str(text)[:_MAX_SHOWN_CHARS])
 
 
@@ -295,8 +297,8 @@ def _open_private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def _begin_anew(database: Path, reason: str | None) -> int:
-    """Have waiting jobs queued again, and cancel open runs for a reason if there is one; returns how many."""
+def _resume(database: Path, reason: str | None) -> int:
+    """Enqueue waiting jobs again, and cancel open runs if there is a ``reason``; returns their number."""
     opened = Database(database)
     at_ms = now_ms()
     try:

@@ -1,7 +1,7 @@
-"""Places at which a test has the process killed or held up, to show that nothing is lost there.
+"""Points at which a test kills or pauses the process, to show that nothing is lost there.
 
-Each lies on a boundary between the database, Corndogs, the engine and the object store. In production the
-variable is not set, and passing a point costs one look at the environment.
+Each is on a boundary between the database, Corndogs, the engine and the object store. In production the
+variable is not set, and a point costs one lookup in the environment.
 """
 
 import os
@@ -9,7 +9,7 @@ import signal
 from pathlib import Path
 
 VARIABLE = "REACTORCIDE_CRASH_AT"
-"""``POINT=FILE``: die at that point, once, if the file is there; it is removed first. If it is a FIFO, wait
+"""``POINT=FILE``: die at that point, once, if the file exists; it is removed first. If it is a FIFO, wait
 instead until a writer has opened and closed it."""
 
 POINTS = (
@@ -54,11 +54,11 @@ POINTS = (
 
 
 def reached(point: str) -> None:
-    """Die or wait here if a test wants that; the one place that looks at the variable."""
-    wanted = os.environ.get(VARIABLE)
-    if wanted is None:
+    """Die or wait here if the variable says so."""
+    setting = os.environ.get(VARIABLE)
+    if setting is None:
         return
-    name, _, file = wanted.partition("=")
+    name, _, file = setting.partition("=")
     if name != point:
         return
     path = Path(file)

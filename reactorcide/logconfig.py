@@ -1,4 +1,4 @@
-"""The service's own log: one line an event, as text for people or as JSON for machines."""
+"""The service's own log: one line per event, as text or as JSON."""
 
 import json
 import logging
@@ -8,14 +8,14 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
-"""The request that this thread is answering; each line that is logged meanwhile carries it."""
+"""The id of the request that this thread answers; each line logged meanwhile has it."""
 
 hide: ContextVar[Callable[[str], str]] = ContextVar("hide", default=str)
-"""Takes the secrets of the job that this thread is busy with out of a text, for each line that is logged."""
+"""Removes the secrets of the job that this thread works on from each line that it logs."""
 
 
 def printable(text: str) -> str:
-    """Return ``text`` on one line, with nothing in it that could control a terminal."""
+    """Return ``text`` on one line, without characters that could control a terminal."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
@@ -25,7 +25,7 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 
 
 def configure(log_format: str, level: str) -> None:
-    """Send everything that is logged to stderr, as ``text`` or ``json``; replaces what was set before."""
+    """Send all log lines to stderr, as ``text`` or ``json``; replaces earlier handlers."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
     handler.addFilter(_add_request_id)
@@ -75,15 +75,15 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """The same for people: the message first, then those fields that it does not say anyway."""
+    """A line of text: the message, then the fields that are not part of it."""
 
-    _SAID = frozenset({"method", "path", "status", "duration_ms"})
+    _IN_MESSAGE = frozenset({"method", "path", "status", "duration_ms"})
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line; what comes from outside can't begin a line of its own."""
+        """Return the line; text from outside cannot start another one."""
         fields = _fields(record).items()
-        said = "".join(f" {name}={value}" for name, value in fields if name not in self._SAID)
-        text = f"{_time(record)} {record.levelname.lower():7} {hide.get()(record.getMessage())}{said}"
+        extra = "".join(f" {name}={value}" for name, value in fields if name not in self._IN_MESSAGE)
+        text = f"{_time(record)} {record.levelname.lower():7} {hide.get()(record.getMessage())}{extra}"
         text = printable(text)
         if record.exc_info:
             trace = hide.get()(self.formatException(record.exc_info))

@@ -1,4 +1,4 @@
-"""What the service counts, in Prometheus' terms. Base units: seconds and bytes."""
+"""The service's Prometheus metrics, in seconds and bytes."""
 
 import threading
 from collections import Counter as Tally
@@ -17,20 +17,20 @@ _FAST_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5
 
 _METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 _OTHER = "(other)"
-"""In place of what only clients know: no queue can have this name."""
+"""Replaces unbounded names from clients: no queue can have this name."""
 _MAX_QUEUES = 50
-"""Queues that are told apart; the names are the users' to make up."""
+"""Queues with a label of their own: users may invent any number of names."""
 
 
 class Metrics:
-    """One service's metrics, in a registry of its own, so that several fit into one process.
+    """The metrics of one service, in a separate registry, so that one process may have several.
 
-    Every label has a bounded number of values, whatever is sent.
+    Every label has a bounded number of values, whatever clients send.
     """
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        # The last ones that were seen, with the statuses that their jobs ended with.
+        # The latest queues, with the statuses of their ended jobs.
         self._queues: OrderedDict[str, set[str]] = OrderedDict()
         self._queues_lock = threading.Lock()
         self._render_lock = threading.Lock()
@@ -73,7 +73,7 @@ class Metrics:
         )
 
     def observe_job_end(self, queue: str, status: str, run_s: float | None) -> None:
-        """Count a job that ended, after ``run_s`` if it was started at all."""
+        """Count a job that ended; ``run_s`` is its running time if it was started."""
         with self._queue(queue) as statuses:
             statuses.add(status)
             self._jobs_ended.labels(queue, status).inc()
@@ -87,22 +87,22 @@ class Metrics:
 
     @contextmanager
     def _queue(self, queue: str) -> Iterator[set[str]]:
-        """Have ``queue`` among those that are told apart, for which the one that was seen first may go."""
+        """Give ``queue`` a label, which may replace the queue used longest ago."""
         with self._queues_lock:
             statuses = self._queues.setdefault(queue, set())
             self._queues.move_to_end(queue)
             if len(self._queues) > _MAX_QUEUES:
-                gone, counted = self._queues.popitem(last=False)
-                for status in counted:
-                    self._jobs_ended.remove(gone, status)
+                removed, removed_statuses = self._queues.popitem(last=False)
+                for status in removed_statuses:
+                    self._jobs_ended.remove(removed, status)
                 for histogram in (self._job_run_seconds, self._job_wait_seconds):
-                    # Older versions of the library mind where there is none.
+                    # Older versions of the library raise an error if there is none.
                     with suppress(KeyError):
-                        histogram.remove(gone)
+                        histogram.remove(removed)
             yield statuses
 
     def observe_request(self, method: str, route: str, status: int, seconds: float) -> None:
-        """Count a request; ``route`` is the rule that matched, never the path that was asked for."""
+        """Count a request; ``route`` is the rule that matched, never the requested path."""
         method = method if method in _METHODS else _OTHER
         self._requests.labels(method, route, str(status)).inc()
         self._request_seconds.labels(method, route).observe(seconds)
@@ -112,12 +112,12 @@ class Metrics:
         self._corndogs_seconds.labels(call, status).observe(seconds)
 
     def add_job_counts(self, counts: Callable[[], Iterable[tuple[str, str, int]]]) -> None:
-        """Read (queue, status, jobs) from ``counts`` whenever the metrics are read."""
+        """Call ``counts`` for (queue, status, jobs) whenever the metrics are rendered."""
         self._registry.register(_JobCounts(counts))
 
     def render(self) -> bytes:
-        """Return everything in Prometheus' text format."""
-        # One after the other: all at once they would only take the processor from other requests.
+        """Return all metrics in Prometheus' text format."""
+        # One at a time: several at once would only take the processor from other requests.
         with self._render_lock:
             return generate_latest(self._registry)
 
@@ -127,7 +127,7 @@ class _JobCounts(Collector):
         self._counts = counts
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
-        # Said by hand, for otherwise registering would collect, and there is no database yet.
+        # Explicit, because otherwise registering would call ``collect`` before the database is open.
         return (self._jobs(), self._depth())
 
     def collect(self) -> Iterator[GaugeMetricFamily]:

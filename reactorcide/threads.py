@@ -1,4 +1,4 @@
-"""Threads of the service."""
+"""Starting threads."""
 
 import threading
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from reactorcide.domain.errors import InfrastructureError
 
 
 def start_thread(target: Callable[[], object], name: str) -> threading.Thread:
-    """Start and return a daemon thread; raises ``InfrastructureError`` where the system allows no other."""
+    """Start and return a daemon thread; raises ``InfrastructureError`` if the system allows no more."""
     thread = threading.Thread(target=target, name=name, daemon=True)
     try:
         thread.start()

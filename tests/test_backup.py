@@ -197,30 +197,30 @@ def test_a_directory_in_use_is_left_alone(file: Path, empty: Settings) -> None:
 def test_a_file_that_is_cut_is_refused(file: Path, empty: Settings, cut: float) -> None:
     whole = file.read_bytes()
     file.write_bytes(whole[: round(len(whole) * cut)] if cut < 1 else whole[: -int(cut)])
-    refused(empty, file, "is not whole|damaged")
+    refused(empty, file, "is incomplete|damaged")
 
 
 def test_a_file_with_a_wrong_bit_is_refused(file: Path, empty: Settings) -> None:
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1
     file.write_bytes(data)
-    refused(empty, file, "damaged|not whole|could not be")
+    refused(empty, file, "damaged|incomplete|could not be")
 
 
 def test_a_backup_that_lacks_its_end_is_refused(file: Path, empty: Settings) -> None:
     packed(file, *members(file)[:-1])
-    refused(empty, file, "not whole")
+    refused(empty, file, "incomplete")
 
 
 def test_other_files_are_refused(tmp_path: Path, empty: Settings) -> None:
     other = tmp_path / "other"
     refused(empty, other, "could not be restored")
     other.write_bytes(b"")
-    refused(empty, other, "no backup|not whole")
+    refused(empty, other, "not a backup|incomplete")
     other.write_bytes(b"just a text\n" * 100)
-    refused(empty, other, "no backup")
+    refused(empty, other, "not a backup")
     other.write_bytes(gzip.compress(b"just a text\n" * 100))
-    refused(empty, other, "no backup")
+    refused(empty, other, "not a backup")
     refused(empty, packed(other, ("readme", b"")), "it begins with readme")
     refused(empty, packed(other, ("reactorcide-backup.json", b"[]")), "cannot be read")
 
@@ -249,7 +249,7 @@ def test_a_link_is_refused(file: Path, empty: Settings) -> None:
         link.type, link.linkname = tarfile.SYMTYPE, "/etc"
         tar.addfile(link)
     file.write_bytes(gzip.compress(plain.getvalue()))
-    refused(empty, file, "no regular file")
+    refused(empty, file, "not a regular file")
 
 
 def test_a_sparse_file_is_refused_and_does_not_expand(file: Path, empty: Settings) -> None:

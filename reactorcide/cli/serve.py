@@ -32,9 +32,9 @@ def serve(**options: Any) -> None:
         _check_tls(settings)
         _warn_of_plain_http(settings)
         _warn_of_open_data_dir(settings)
-        from reactorcide.server.run import run, want_files
+        from reactorcide.server.run import raise_file_limit, run
 
-        want_files()
+        raise_file_limit()
         run(settings, _local_listener(settings), lambda: localsocket.remove(settings.data_dir))
 
 

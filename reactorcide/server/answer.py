@@ -1,4 +1,4 @@
-"""An answer on its way out, as bytes of HTTP."""
+"""Encoding of an answer as bytes of HTTP."""
 
 import email.utils
 import json
@@ -27,7 +27,7 @@ class Answer:
         self._next_probe = 0.0
 
     def go_ahead(self) -> bytes:
-        """Return what makes the client send its body, if it waits for that (RFC 9110, 10.1.1)."""
+        """Return a 100 Continue if the client waits for it with its body (RFC 9110, 10.1.1)."""
         if not self._http.they_are_waiting_for_100_continue:
             return b""
         return self._encode(h11.InformationalResponse(status_code=100, reason=b"Continue", headers=[]))
@@ -60,7 +60,7 @@ class Answer:
         return end
 
     def probe(self) -> bytes:
-        """Return what only a client that has closed objects to: a zero before the size of the next chunk.
+        """Return data that only a closed client rejects: a zero before the size of the next chunk.
 
         A chunk's size may have any number of them (RFC 9112, 7.1). Each has to wait twice as long as the one
         before; until then, and where a probe is impossible, there is nothing to send.

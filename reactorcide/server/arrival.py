@@ -17,9 +17,9 @@ _FREE_CHUNKS = 1024
 _MIN_CHUNK_BYTES = 64
 """The least average size of a body's chunks after the first 1024: each costs the loop time."""
 _READ_AHEAD_BYTES = 256 << 10
-"""The most of a streamed body that waits for the application."""
+"""The longest part of a streamed body that waits for the application."""
 PIECE_BYTES = 64 << 10
-"""What the application waits for at a time, in a streamed body."""
+"""The longest part of a streamed body that the application waits for at a time."""
 _IDLE_S = 15.0
 
 _UNKNOWN = float("inf")
@@ -30,7 +30,7 @@ _ORIGIN_FIELD = re.compile(rb"\norigin:[ \t]*(\S*)", re.IGNORECASE)
 
 
 class Refusal(Exception):
-    """The request is not for the application: answer it with this status and message."""
+    """The request does not reach the application; the answer has this status and message."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -172,10 +172,10 @@ class Arrival:
             if exc.error_status_hint == 431:
                 raise Refusal(431, "the header fields are larger than the service takes") from exc
             status = 413 if exc.error_status_hint == 413 else 400
-            raise Refusal(status, f"this is no HTTP request that the service understands: {exc}") from exc
+            raise Refusal(status, f"this is not an HTTP request that the service understands: {exc}") from exc
 
     def fail(self, error: str) -> None:
-        """Expect no more: whoever reads the body gets this error."""
+        """Expect no more data: reading the body raises this error."""
         self.stage = Stage.FAILED
         self.error = error
 

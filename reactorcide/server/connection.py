@@ -62,7 +62,7 @@ class Connection:
         self.held_bytes = 0
         """The memory that the request and the answer take."""
         self._lock = threading.Lock()
-        self._body_came = threading.Condition(self._lock)
+        self._body_arrived = threading.Condition(self._lock)
         self._transport = Transport(sock, share.selector, self)
         self._drained_bytes = 0
         self._paused: Exchange | None = None
@@ -88,7 +88,7 @@ class Connection:
             self._parse()
             if ready & selectors.EVENT_READ and self.state is not State.CLOSED:
                 self._receive()
-            self._transport.watch(self._wanted())
+            self._transport.watch(self._watched_events())
 
     def on_time(self, now: float) -> None:
         """End what takes too long."""
@@ -99,7 +99,7 @@ class Connection:
                 return
             if self._has_partial_request():
                 self._refuse(408, "the request did not arrive in time")
-                self._transport.watch(self._wanted())
+                self._transport.watch(self._watched_events())
             else:
                 if self.state is State.ANSWERING:
                     log.info("%s was cut off: it does not take its answer", self.address[0])
@@ -157,13 +157,13 @@ class Connection:
         with self._lock:
             arrival = self._arrival
             self._go_ahead()
-            begun = monotonic()
-            wanted = min(size, PIECE_BYTES)
-            if not self._body_came.wait_for(lambda: arrival.is_readable(wanted), arrival.left_s):
-                arrival.fail("the rest of the body did not come in time")
+            started_at = monotonic()
+            min_bytes = min(size, PIECE_BYTES)
+            if not self._body_arrived.wait_for(lambda: arrival.is_readable(min_bytes), arrival.left_s):
+                arrival.fail("the rest of the body did not arrive in time")
             if arrival.stage is Stage.FAILED:
                 raise InvalidInput(arrival.error)
-            data = arrival.read(size, monotonic() - begun)
+            data = arrival.read(size, monotonic() - started_at)
             self._count_memory()
             if arrival.stage is Stage.BODY and not self._transport.events & selectors.EVENT_READ:
                 self.front.defer(self, self.update)
@@ -241,7 +241,7 @@ class Connection:
 
     def _receive(self) -> None:
         if not self._receives():
-            # Watch for it again when it is wanted: the loop would be woken until then.
+            # Stop watching until it is received again: the loop would be woken without need.
             self._transport.watch(self._transport.events & ~selectors.EVENT_READ)
             return
         if (data := self._transport.receive()) is None:
@@ -273,7 +273,7 @@ class Connection:
                     self._deadline = _NEVER
                     self.front.ask(self, request)
                 elif arrival.is_streamed:
-                    self._have_answered(None)
+                    self._start_answer(None)
                 else:
                     arrival.check_size()
                     self._go_ahead()
@@ -282,9 +282,9 @@ class Connection:
         except Refusal as refusal:
             self._refuse(refusal.status, str(refusal))
         if self._is_streaming():
-            self._body_came.notify_all()
+            self._body_arrived.notify_all()
         elif self.state is State.ARRIVING and arrival.stage is Stage.COMPLETE:
-            self._have_answered(arrival.body)
+            self._start_answer(arrival.body)
             arrival.clear()
         self._count_memory()
 
@@ -292,7 +292,7 @@ class Connection:
         if data := self._answer.go_ahead():
             self._send(data)
 
-    def _have_answered(self, body: bytes | None) -> None:
+    def _start_answer(self, body: bytes | None) -> None:
         """Have a thread answer the request; ``None`` for a body that is streamed."""
         self.state = State.ANSWERING
         self._deadline = _NEVER
@@ -300,7 +300,7 @@ class Connection:
 
     def _fail_body(self, error: str) -> None:
         self._arrival.fail(error)
-        self._body_came.notify_all()
+        self._body_arrived.notify_all()
 
     # --- with the lock held: the answer ----------------------------------------------------------
 
@@ -338,7 +338,7 @@ class Connection:
             self.abort()
             raise ConnectionResetError("the client has gone") from exc
         self._settle()
-        if self._wanted() != self._transport.events or self._has_partial_request():
+        if self._watched_events() != self._transport.events or self._has_partial_request():
             self.front.defer(self, self.update)
 
     def _flush(self) -> None:
@@ -394,14 +394,14 @@ class Connection:
         self._resume()
         self.front.forget(self)
 
-    def _wanted(self) -> int:
+    def _watched_events(self) -> int:
         """Return the events that the loop has to watch for."""
         if self.state is State.CLOSED:
             return 0
-        wanted = selectors.EVENT_WRITE if self._transport.unsent_bytes else 0
-        # To stop watching for input during an answer, and begin again, costs more: there mostly is none.
+        events = selectors.EVENT_WRITE if self._transport.unsent_bytes else 0
+        # Watching for input during an answer is cheaper than stopping and starting: mostly none arrives.
         stays = self._transport.events & selectors.EVENT_READ and not self._arrival.is_streamed
-        return wanted | selectors.EVENT_READ if self._receives() or stays else wanted
+        return events | selectors.EVENT_READ if self._receives() or stays else events
 
     def _count_memory(self) -> None:
         held_bytes = self._transport.unsent_bytes + self._arrival.held_bytes

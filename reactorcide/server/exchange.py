@@ -30,7 +30,7 @@ TAKES_LONG = "reactorcide.takes_long"
 
 
 class Exchange:
-    """Calls the application and sends its answer, in one thread after another as the client takes it."""
+    """Calls the application and sends its answer, in one thread after another as the client reads it."""
 
     def __init__(self, connection: Connection, application: "WSGIApplication", environ: Environ) -> None:
         self._connection = connection
@@ -41,7 +41,7 @@ class Exchange:
         self._headers: list[tuple[str, str]] = []
         self._result: Iterable[bytes] | None = None
         self._chunks: Iterator[bytes] = iter(())
-        self._has_begun = False
+        self._has_started = False
         self._takes_long = False
         environ[TAKES_LONG] = self._takes_long_now
         self._has_body = environ["REQUEST_METHOD"] != "HEAD"
@@ -95,7 +95,7 @@ class Exchange:
     def _start_response(
         self, status: str, headers: list[tuple[str, str]], exc_info: Any = None
     ) -> Callable[[bytes], object]:
-        if exc_info is not None and self._has_begun:
+        if exc_info is not None and self._has_started:
             raise exc_info[1].with_traceback(exc_info[2])
         self._status, self._headers = status, headers
         return self._write
@@ -105,8 +105,8 @@ class Exchange:
         self._connection.write(data)
 
     def _begin(self) -> None:
-        if not self._has_begun:
-            self._has_begun = True
+        if not self._has_started:
+            self._has_started = True
             code, _, reason = self._status.partition(" ")
             if code in ("204", "304"):
                 self._has_body = False

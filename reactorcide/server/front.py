@@ -45,7 +45,7 @@ _UNSENT_BYTES = 128 << 10
 _KEEPALIVE_S = 15
 """The interval of TCP's probes to a silent client."""
 _UNTAKEN_S = 60
-"""How long TCP keeps what a client does not take, even after the connection has been closed."""
+"""How long TCP keeps data that a client does not read, even after the connection has been closed."""
 
 
 def files_for_clients() -> int:
@@ -109,7 +109,7 @@ class Front:
                 if hasattr(socket, "TCP_USER_TIMEOUT"):
                     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * _UNTAKEN_S)
                 if hasattr(socket, "TCP_NOTSENT_LOWAT"):
-                    # Or else the kernel buffers megabytes that a client does not take.
+                    # Otherwise the kernel buffers megabytes that a client does not read.
                     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
             self._watch(listener)
 
@@ -172,7 +172,7 @@ class Front:
             # Closed earlier in this turn.
             return
         ready = share.selector.select(0)
-        # If there are more than fit, begin with others each time.
+        # If there are more events than the limit, begin with others each time.
         self._turn += _TURN_EVENTS
         begin = self._turn % len(ready) if len(ready) > _TURN_EVENTS else 0
         ended = monotonic() + _TURN_S

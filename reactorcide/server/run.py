@@ -23,7 +23,7 @@ log = logging.getLogger("reactorcide.serve")
 _GRACEFUL_TIMEOUT_S = 6
 _EXIT_CANNOT_START = 3
 """gunicorn's exit code for a worker that cannot start: the master does not start another."""
-_WANTED_FILES = 4096
+_TARGET_FILES = 4096
 """Open files: one for each client and each address, and those of the service itself."""
 _MIN_FILES = 128
 """An idle service has 30, and each running job a few more. Clients may take half."""
@@ -94,21 +94,21 @@ def _authority(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def want_files() -> None:
+def raise_file_limit() -> None:
     """Raise the limit of open files as far as it is useful and allowed.
 
     Raises ``ConfigurationError`` if that is too low to serve any client.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _WANTED_FILES if hard == resource.RLIM_INFINITY else min(_WANTED_FILES, hard)
-    if soft == resource.RLIM_INFINITY or soft >= wanted:
-        wanted = soft
+    target = _TARGET_FILES if hard == resource.RLIM_INFINITY else min(_TARGET_FILES, hard)
+    if soft == resource.RLIM_INFINITY or soft >= target:
+        target = soft
     else:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    if wanted != resource.RLIM_INFINITY and wanted < _MIN_FILES:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (target, hard))
+    if target != resource.RLIM_INFINITY and target < _MIN_FILES:
         raise ConfigurationError(
-            f"this process may have {wanted} open files, and needs at least {_MIN_FILES}; "
-            f"raise the limit: ulimit -n {_WANTED_FILES}, or LimitNOFILE={_WANTED_FILES} of a systemd unit"
+            f"this process may have {target} open files, and needs at least {_MIN_FILES}; "
+            f"raise the limit: ulimit -n {_TARGET_FILES}, or LimitNOFILE={_TARGET_FILES} of a systemd unit"
         )
 
 
@@ -123,14 +123,14 @@ def _start(application: Any, process: Any, settings: Settings) -> None:
     gc.enable()
     process.application = application
     if application.new_admin_token is not None:
-        # Not to a file or a journal, which others may read.
+        # Not to a file or a journal, which other users may read.
         if sys.stderr.isatty():
             _print(f"The admin's token, shown this once: {application.new_admin_token}")
         else:
             _print(f"The admin's token is in {settings.admin_token_path.absolute()}")
     host, port = process.sockets[0].getsockname()[:2]
     scheme = "http" if settings.tls_cert is None else "https"
-    # The last: whoever waits for this line has the others.
+    # The last line: a reader that waits for it has the others.
     _print(f"Reactorcide listens on {scheme}://{_authority(host, port)}")
 
 

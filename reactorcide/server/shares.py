@@ -1,4 +1,4 @@
-"""Fair shares: the clients of one address cost the clients of others next to nothing.
+"""Fair shares: the clients of one address hardly delay those of others.
 
 Each address has its own share of the loop's turns and of the threads. Clients behind one proxy have one share
 together: to be fair among them is up to the proxy.
@@ -47,7 +47,7 @@ class Share:
 
     @property
     def is_busy(self) -> bool:
-        """Whether this address has the most requests that it may."""
+        """Whether this address has its maximum of requests."""
         return len(self.waiting) + self.running >= _MAX_PENDING
 
     def held_bytes(self) -> int:

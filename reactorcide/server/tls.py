@@ -26,7 +26,7 @@ class Certificate:
                 self._stamp = stamp
         except OSError as exc:
             # Perhaps they are just being replaced.
-            log.error("the certificate of before stays in use: cannot read %s: %s", self._cert, exc)
+            log.error("the previous certificate stays in use: cannot read %s: %s", self._cert, exc)
         return self._context
 
     def _look(self) -> list[tuple[int, int, int]]:

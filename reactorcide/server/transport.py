@@ -1,4 +1,4 @@
-"""A client's socket: what it sends is read from here, and what it does not take at once waits here."""
+"""A client's socket, with a buffer for output that the client has not read."""
 
 import contextlib
 import select
@@ -12,7 +12,7 @@ from reactorcide.server.pace import Pace
 
 _RECEIVE_BYTES = 64 << 10
 _TAKE_S = 30.0
-"""How long a client may take nothing of an answer; see ``Pace``."""
+"""How long a client may read nothing of an answer; see ``Pace``."""
 _RESET = struct.pack("ii", 1, 0)
 """SO_LINGER with which closing sends a reset, and drops what has not been sent."""
 _SENDS_NO_MORE: int = getattr(select, "POLLRDHUP", 0)
@@ -50,7 +50,7 @@ class Transport:
         try:
             data = self._sock.recv(_RECEIVE_BYTES)
             while isinstance(self._sock, ssl.SSLSocket) and (pending := self._sock.pending()):
-                # TLS has decrypted more, of which the selector knows nothing.
+                # TLS has decrypted more, which the selector does not report.
                 data += self._sock.recv(pending)
         except _WOULD_BLOCK:
             return None

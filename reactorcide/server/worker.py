@@ -1,4 +1,4 @@
-"""The classes for gunicorn: a master that restarts one worker, and what each does on a signal."""
+"""The classes for gunicorn: a master that restarts one worker, and their signal handlers."""
 
 import ctypes
 import logging
@@ -25,7 +25,7 @@ _SWITCH_INTERVAL_S = 0.001
 """A request waits for Python's lock after each use of the disk, a socket or the queue.
 With Python's own 5 ms eight clients submitted a tenth less."""
 _M_ARENA_MAX, _MAX_ARENAS = -8, 2
-"""Else glibc has eight arenas a processor, each of which grows and keeps what its threads once needed."""
+"""Else glibc has eight arenas per processor, each of which keeps the memory that its threads once needed."""
 _TURN_S = 0.5
 _STOP_S = 4.0
 """How long requests may take after the service was told to stop; less than gunicorn's timeout for it."""
@@ -73,7 +73,7 @@ class Worker(GunicornWorker):  # type: ignore[misc]  # gunicorn has no types
             self._front.wake()
 
     def after_turn(self) -> None:
-        """Do what a signal has asked for."""
+        """Carry out the request of a signal."""
 
     def run(self) -> None:
         """Serve until a signal arrives, or the master is gone."""
@@ -168,7 +168,7 @@ class DrainingWorker(Worker):
         self.wake()
 
     def after_turn(self) -> None:
-        """Drain when that was asked for, then signal the master to stop."""
+        """Drain if a signal requested it, then signal the master to stop."""
         if self._must_drain:
             self._must_drain = False
             master = self.ppid

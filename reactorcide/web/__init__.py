@@ -33,7 +33,7 @@ _RESOURCES = (
 
 
 class _AnyPath(PathConverter):
-    """A path with any characters: the library's own ends at a line end, which the name of a file may have."""
+    """A path with any characters: the library's own stops at a line end, which a file name may have."""
 
     regex = r"(?s:[^/].*?)"
     part_isolating = False
@@ -49,10 +49,10 @@ def create_app(
 ) -> Flask:
     """Return the WSGI application; starts nothing.
 
-    ``trusted_proxies`` are networks of proxies whose word on a client's address is taken; pages of
-    ``cors_origins`` may use the API from a browser. Without a token the service is called by an address,
-    its own name, that in ``public_url`` or one of ``allowed_hosts``. Raises ``ConfigurationError`` where
-    ``public_url`` is none.
+    ``trusted_proxies`` are networks of proxies whose X-Forwarded fields are trusted; pages of
+    ``cors_origins`` may use the API from a browser. Without a token the Host must be an address, the
+    machine's name, the host of ``public_url`` or one of ``allowed_hosts``. Raises ``ConfigurationError`` for
+    an invalid ``public_url``.
     """
     app = OpenAPI(
         "reactorcide",
@@ -64,7 +64,7 @@ def create_app(
         doc_ui=False,
         static_folder=None,
     )
-    # The path of an artifact may contain what looks like an empty part; it is a 404, not another address.
+    # A path of an artifact with an empty part is a 404, not a redirect.
     app.url_map.merge_slashes = False
     app.url_map.converters["path"] = _AnyPath
     install_services(app, services)

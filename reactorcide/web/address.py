@@ -20,8 +20,8 @@ def client_address() -> str:
 class TrustedProxies:
     """WSGI middleware: trust X-Forwarded-For and X-Forwarded-Proto from ``networks`` only.
 
-    Each proxy adds the address that it was called from to the end of ``X-Forwarded-For``, so that all which
-    stands before the last address that is no trusted proxy's may be the client's invention.
+    Each proxy appends its client's address to ``X-Forwarded-For``. So the client is the last address that is
+    not a trusted proxy's; those before it may be forged.
     """
 
     def __init__(self, app: "WSGIApplication", networks: Sequence[str]) -> None:
@@ -30,19 +30,19 @@ class TrustedProxies:
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         """Answer a request."""
-        # Taken out for good: nothing further in is to take them for the truth.
-        named = environ.pop("HTTP_X_FORWARDED_FOR", "")
+        # Removed, so that no other code trusts them.
+        forwarded = environ.pop("HTTP_X_FORWARDED_FOR", "")
         scheme = environ.pop("HTTP_X_FORWARDED_PROTO", "").rpartition(",")[2].strip().lower()
         address = _parsed(environ.get("REMOTE_ADDR", ""))
         if address is not None:
             if self._is_trusted(address) and scheme in ("http", "https"):
                 environ["wsgi.url_scheme"] = scheme
-            environ["REMOTE_ADDR"] = str(self._client(address, named))
+            environ["REMOTE_ADDR"] = str(self._client(address, forwarded))
         return self._app(environ, start_response)
 
-    def _client(self, address: _Address, named: str) -> _Address:
-        """Return the last address in the chain of proxies that is no trusted proxy."""
-        for text in reversed(named.split(",")):
+    def _client(self, address: _Address, forwarded: str) -> _Address:
+        """Return the last address in the chain that is not a trusted proxy's."""
+        for text in reversed(forwarded.split(",")):
             before = _parsed(text.strip()) if self._is_trusted(address) else None
             if before is None:
                 break
@@ -58,5 +58,5 @@ def _parsed(text: str) -> _Address | None:
         address = ipaddress.ip_address(text)
     except ValueError:
         return None
-    # A socket that takes both kinds of addresses shows IPv4 ones like this.
+    # A dual-stack socket shows IPv4 addresses like this.
     return getattr(address, "ipv4_mapped", None) or address

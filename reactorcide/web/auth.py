@@ -15,11 +15,11 @@ _Scopes = frozenset[Scope]
 _NO_TOKEN = None
 _READ: _Scopes = frozenset({Scope.JOBS_READ})
 _SUBMIT: _Scopes = frozenset({Scope.JOBS_WRITE})
-# Whatever touches something that is there already shows it, too.
+# A route that changes something also returns it.
 _CHANGE: _Scopes = frozenset({Scope.JOBS_READ, Scope.JOBS_WRITE})
 _ADMIN: _Scopes = frozenset({Scope.ADMIN})
 
-# What a token needs for each route. One that is not here is refused, and a test names it.
+# The scopes that each route needs. A missing route is refused, and a test reports it.
 NEEDS: Mapping[str, _Scopes | None] = {
     "GET /metrics": _NO_TOKEN,
     "GET /api/health": _NO_TOKEN,
@@ -87,7 +87,7 @@ def install(app: Flask) -> None:
 
 def _check_token() -> None:
     if request.url_rule is None:
-        # There is no such route: that is told to anybody.
+        # A 404 needs no token.
         return
     if request.method == "OPTIONS":
         authenticate()
@@ -99,9 +99,9 @@ def _check_token() -> None:
 
 
 def authenticate() -> Caller:
-    """Return the caller, who is looked up once for each request.
+    """Return the caller, read once per request.
 
-    Raises ``Unauthorized``, or ``TooManyFailures`` where that has happened too often.
+    Raises ``Unauthorized``, or ``TooManyFailures`` after too many of these.
     """
     if "user" in g:
         return caller()
@@ -118,7 +118,7 @@ def authenticate() -> Caller:
 
 
 def bearer_token() -> str:
-    """Return the request's token; raises ``Unauthorized`` where it has none."""
+    """Return the request's token; raises ``Unauthorized`` if it has none."""
     scheme, _, value = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not value.strip():
         raise Unauthorized("send a token: Authorization: Bearer <token>")
@@ -126,6 +126,6 @@ def bearer_token() -> str:
 
 
 def caller() -> Caller:
-    """Return who is calling, on routes that need a token."""
+    """Return the caller, on routes that need a token."""
     user: Caller = g.user
     return user

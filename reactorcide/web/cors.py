@@ -1,23 +1,23 @@
-"""CORS: which other origins may use the API from a browser."""
+"""CORS: use of the API by web pages of other origins."""
 
 from collections.abc import Collection
 
 from flask import Flask, Response, request
 
 _METHODS = "DELETE, GET, PATCH, POST, PUT"
-_SENT = "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, Range, X-Request-ID"
-_READ = "Content-Range, Location, Retry-After, X-Request-ID"
-_REMEMBERED_S = "600"
+_REQUEST_FIELDS = "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, Range, X-Request-ID"
+_RESPONSE_FIELDS = "Content-Range, Location, Retry-After, X-Request-ID"
+_MAX_AGE_S = "600"
 
 
 def allowance(origin: str, origins: Collection[str]) -> dict[str, str]:
-    """Return the header fields by which a page of ``origin`` may read an answer; few, where it may not."""
+    """Return the header fields that permit a page of ``origin`` to read an answer, if it may."""
     if not origins:
         return {}
     fields = {"Vary": "Origin"}
     if origin in origins:
         fields["Access-Control-Allow-Origin"] = origin
-        fields["Access-Control-Expose-Headers"] = _READ
+        fields["Access-Control-Expose-Headers"] = _RESPONSE_FIELDS
     return fields
 
 
@@ -31,7 +31,7 @@ def install(app: Flask, origins: Collection[str]) -> None:
 
     @app.before_request
     def answer_preflight() -> Response | None:
-        # Before anybody asks for a token: browsers send none with it.
+        # Before the token is checked: browsers send none with a preflight.
         if is_preflight() and request.headers.get("Origin") in origins:
             return Response(status=204)
         return None
@@ -43,6 +43,6 @@ def install(app: Flask, origins: Collection[str]) -> None:
         response.headers.update(fields)
         if fields and is_preflight():
             response.headers["Access-Control-Allow-Methods"] = _METHODS
-            response.headers["Access-Control-Allow-Headers"] = _SENT
-            response.headers["Access-Control-Max-Age"] = _REMEMBERED_S
+            response.headers["Access-Control-Allow-Headers"] = _REQUEST_FIELDS
+            response.headers["Access-Control-Max-Age"] = _MAX_AGE_S
         return response

@@ -14,7 +14,7 @@ from reactorcide.domain import errors
 log = logging.getLogger("reactorcide.web")
 
 MAX_DETAILS = 20
-"""The maximum of fields that an error names."""
+"""The most fields that an error names."""
 _MAX_FIELD_CHARS = 255
 
 Detail = dict[str, str]
@@ -77,7 +77,7 @@ def validation_failed(error: ValidationError) -> None:
     """Raise ``InvalidFields`` for an error of pydantic's."""
     details: dict[str, Detail] = {}
     for item in error.errors(include_url=False, include_context=False, include_input=False):
-        # Of a field that may be one of two types pydantic tells what each of them lacks: once is enough.
+        # For a field with two possible types pydantic reports an error for each: one is enough.
         field = ".".join(str(part) for part in item["loc"] if part not in ("int", "str")) or "body"
         field = field[:_MAX_FIELD_CHARS]
         message = "there is no such field" if item["type"] == "extra_forbidden" else item["msg"]
@@ -88,7 +88,7 @@ def validation_failed(error: ValidationError) -> None:
 
 
 def answer(status: int, message: str, details: Sequence[Detail] = ()) -> Response:
-    """Return an error in the shape that all errors have."""
+    """Return an error in the common format."""
     body: dict[str, Any] = {"error": code_of(status), "message": message}
     if details:
         body["details"] = list(details)
@@ -99,15 +99,15 @@ def answer(status: int, message: str, details: Sequence[Detail] = ()) -> Respons
 
 def install(app: Flask) -> None:
     """Answer every error from the table, also those of the framework."""
-    app.register_error_handler(errors.ReactorcideError, _answer_known)
+    app.register_error_handler(errors.ReactorcideError, _answer_own_error)
     app.register_error_handler(HTTPException, _answer_http)
-    app.register_error_handler(Exception, _answer_unknown)
+    app.register_error_handler(Exception, _answer_unexpected)
 
 
-def _answer_known(error: errors.ReactorcideError) -> Response:
+def _answer_own_error(error: errors.ReactorcideError) -> Response:
     status = next((status for kind, status in _TABLE if isinstance(error, kind)), None)
     if status is None:
-        return _answer_unknown(error)
+        return _answer_unexpected(error)
     if status >= 500:
         log.warning("%s", error)
     details: Sequence[Detail] = ()
@@ -134,6 +134,6 @@ def _answer_http(error: HTTPException) -> Response:
     return response
 
 
-def _answer_unknown(error: Exception) -> Response:
+def _answer_unexpected(error: Exception) -> Response:
     log.error("a request failed unexpectedly", exc_info=error)
     return answer(500, "the service failed to answer this; its log says more, by the request's id")

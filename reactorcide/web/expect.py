@@ -8,15 +8,15 @@ from reactorcide.web.auth import NEEDS
 
 _IS_A_QUESTION = "reactorcide.asks"
 _MAX_BODY_BYTES = "reactorcide.max_body_bytes"
-_READ_WHILE_THEY_COME = {f"POST {PREFIX}/sources"}
+_STREAMED = {f"POST {PREFIX}/sources"}
 _MAX_ANONYMOUS_BODY_BYTES = 16 << 10
 
 
 def install(app: Flask) -> None:
-    """Answer 100 where the server asks for it, unless a hook before this one has refused the request.
+    """Answer 100 if the server asks for it, unless an earlier hook has refused the request.
 
-    The server is told in the environment how much it may take of the body; ``None`` is no limit, for a route
-    that reads it while it comes.
+    The environment tells the server the size of the body that it may accept; ``None`` is no limit, for a
+    route that reads the body while it arrives.
     """
     app.before_request(_answer_question)
 
@@ -25,7 +25,7 @@ def _answer_question() -> Response | None:
     if _IS_A_QUESTION not in request.environ or request.routing_exception is not None:
         return None
     route = f"{request.method} {'' if request.url_rule is None else request.url_rule.rule}"
-    if route in _READ_WHILE_THEY_COME:
+    if route in _STREAMED:
         max_body_bytes = None
     else:
         max_body_bytes = MAX_BODY_BYTES if NEEDS.get(route) else _MAX_ANONYMOUS_BODY_BYTES

@@ -1,7 +1,7 @@
-"""Check of the Host header.
+"""Check of the Host header against DNS rebinding.
 
-A page in a browser can give a name of its own any address, this host's, too, and is then taken to be of the
-same site as the service (DNS rebinding). It has no token, and the name is still its own.
+The owner of a web page can let its name resolve to this host; browsers then treat page and service as one
+site. But such a request has no token, and its Host header has the page's name.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ _HOST = re.compile(
 
 
 def own_names(public_url: str | None, allowed_hosts: Iterable[str]) -> frozenset[str]:
-    """Return the names that are fine; raises ``ConfigurationError`` where ``public_url`` names none."""
+    """Return the allowed names; raises ``ConfigurationError`` if ``public_url`` has none."""
     machine = socket.gethostname()
     names = {"localhost", machine, machine.partition(".")[0], *allowed_hosts}
     if public_url is not None:
@@ -36,31 +36,31 @@ def own_names(public_url: str | None, allowed_hosts: Iterable[str]) -> frozenset
         except ValueError:
             name = None
         if not name:
-            raise ConfigurationError(f"--public-url {public_url} is no URL like https://ci.example.com")
+            raise ConfigurationError(f"--public-url {public_url} is not a URL like https://ci.example.com")
         names.add(name)
     return frozenset(name.lower().rstrip(".") for name in names)
 
 
 def name_of(host: str) -> str:
-    """Return the name or address in a ``Host`` field: no port, no brackets, in small letters.
+    """Return the name or address in a ``Host`` field, without port and brackets, in lower case.
 
-    Raises ``InvalidInput`` where it is no host and port as RFC 3986 (3.2.2) has them.
+    Raises ``InvalidInput`` unless it is a host and port by RFC 3986 (3.2.2).
     """
     match = _HOST.fullmatch(host.strip().lower())
     if match is None or (match["ipv6"] and not _is_address(match["ipv6"])):
         raise InvalidInput(
-            "the Host header is no name or address with or without a port, like localhost:8080"
+            "the Host header is not a name or address with or without a port, like localhost:8080"
         )
     return match["ipv6"] or match["name"].rstrip(".")
 
 
 def install(app: Flask, names: Collection[str]) -> None:
-    """Answer 421 where another name is called without a good token."""
+    """Answer 421 for other names unless the request has a valid token."""
     app.before_request(partial(_check_name, names))
 
 
 def _check_name(names: Collection[str]) -> Response | None:
-    # HTTP/1.0 knows requests without one; browsers send it always.
+    # Requests of HTTP/1.0 may have none; browsers always send it.
     name = name_of(request.environ.get("HTTP_HOST", "localhost"))
     if name in names or _ANY in names or _is_address(name):
         return None
@@ -69,7 +69,7 @@ def _check_name(names: Collection[str]) -> Response | None:
         return None
     return errors.answer(
         421,
-        f"{name!r} is no name of this service; call it by its address, send a token, or have the "
+        f"{name!r} is not a name of this service; use its address, send a token, or have the "
         "operator allow the name: --allowed-host",
     )
 

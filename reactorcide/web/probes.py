@@ -32,11 +32,11 @@ class Probes:
     """Probes by name; each runs at most once at a time. Thread-safe."""
 
     def __init__(self, probes: Mapping[str, Callable[[], None]]) -> None:
-        """Each of ``probes`` raises an error with a sentence where its part does not work."""
+        """Each of ``probes`` raises an error with a sentence if its part does not work."""
         self._probes = [_Probe(name, probe) for name, probe in probes.items()]
 
-    def look(self) -> dict[str, Finding]:
-        """Return the last results; starts the probes whose result is old."""
+    def results(self) -> dict[str, Finding]:
+        """Return the last results, and start the probes whose result is old."""
         deadline = monotonic() + _PATIENCE_S
         for probe in self._probes:
             probe.begin()
@@ -49,17 +49,17 @@ class _Probe:
         self._probe = probe
         self._changed = threading.Condition()
         self._text: str | None = None
-        self._found_at = 0.0
+        self._result_at = 0.0
         self._began_at: float | None = None
 
     def begin(self) -> None:
         with self._changed:
-            if self._began_at is None and (self._text is None or monotonic() - self._found_at > _FRESH_S):
+            if self._began_at is None and (self._text is None or monotonic() - self._result_at > _FRESH_S):
                 try:
                     start_thread(self._run, f"probe-{self.name}")
                     self._began_at = monotonic()
                 except InfrastructureError as exc:
-                    self._text, self._found_at = str(exc), monotonic()
+                    self._text, self._result_at = str(exc), monotonic()
 
     def finding(self, deadline: float) -> Finding:
         with self._changed:
@@ -67,10 +67,10 @@ class _Probe:
                 until = min(deadline, self._began_at + _PATIENCE_S)
                 self._changed.wait_for(lambda: self._began_at is None, max(0.0, until - monotonic()))
             now = monotonic()
-            age_s = None if self._text is None else round(now - self._found_at, 1)
+            age_s = None if self._text is None else round(now - self._result_at, 1)
             if self._began_at is not None and now - self._began_at > _SILENT_S:
                 return Finding(f"it has not answered for {now - self._began_at:.0f} s", age_s)
-            return Finding(self._text or "nothing is known of it yet; ask again in a moment", age_s)
+            return Finding(self._text or "it has not been checked yet; ask again in a moment", age_s)
 
     def _run(self) -> None:
         try:
@@ -80,7 +80,7 @@ class _Probe:
             text = str(exc)
         except Exception:
             log.exception("the probe of %s failed unexpectedly", self.name)
-            text = "it could not be looked at; the service's log says why"
+            text = "its probe failed unexpectedly; the service's log says why"
         with self._changed:
-            self._text, self._found_at, self._began_at = text, monotonic(), None
+            self._text, self._result_at, self._began_at = text, monotonic(), None
             self._changed.notify_all()

@@ -13,11 +13,10 @@ _MAX_ADDRESSES = 10_000
 
 
 class FailureLimiter:
-    """A token bucket for each address that fails, for as many of them as fit. Thread-safe.
+    """A token bucket for each address with failures, for a bounded number of addresses. Thread-safe.
 
-    It is asked only about failures, so that whoever comes with a good token from the same address, from
-    behind the same proxy say, is not hurt. A token that the service has made has 256 random bits, and
-    guessing it is hopeless at any rate.
+    Only failures are counted, so that requests with a good token from the same address, for example behind
+    the same proxy, are not limited. A token of the service has 256 random bits: no rate makes guessing work.
     """
 
     def __init__(self, per_minute: int, clock: Callable[[], float] = monotonic) -> None:
@@ -25,7 +24,7 @@ class FailureLimiter:
         self._per_minute = per_minute
         self._clock = clock
         self._lock = threading.Lock()
-        # By network, the one that failed last at the end: failures that are left, and since when.
+        # By network, the latest failure at the end: the failures left, and the time of that count.
         self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def failed(self, address: str | None) -> None:
@@ -38,12 +37,12 @@ class FailureLimiter:
             now = self._clock()
             left, since = self._left.pop(network, (float(self._per_minute), now))
             left = min(float(self._per_minute), left + (now - since) * per_second)
-            is_let_pass = left >= 1
-            self._left[network] = (left - 1 if is_let_pass else left, now)
+            is_allowed = left >= 1
+            self._left[network] = (left - 1 if is_allowed else left, now)
             if len(self._left) > _MAX_ADDRESSES:
                 self._left.popitem(last=False)
-        if not is_let_pass:
+        if not is_allowed:
             raise TooManyFailures(
-                "too many bad tokens from your address; check yours, and come back later",
+                "too many bad tokens from your address; check yours, and try again later",
                 retry_after_s=math.ceil((1 - left) / per_second),
             )

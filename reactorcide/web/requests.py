@@ -26,12 +26,12 @@ _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 class StrictJSON(DefaultJSONProvider):
-    """Reads JSON by RFC 8259, and refuses what two parsers could read differently."""
+    """Reads JSON by RFC 8259, and refuses texts that two parsers could read differently."""
 
     sort_keys = False
 
     def loads(self, s: str | bytes, **kwargs: Any) -> Any:
-        """Return what a text says; raises ``ValueError``, or ``InvalidInput`` that names the key to blame."""
+        """Return the value of a text; raises ``ValueError``, or ``InvalidInput`` with the wrong key."""
         text = s if isinstance(s, str) else s.decode("utf-8")
         value = json.loads(text, object_pairs_hook=_object, parse_float=_number, parse_constant=_no_constant)
         if _SURROGATE.search(text) is not None:
@@ -40,7 +40,7 @@ class StrictJSON(DefaultJSONProvider):
 
 
 def _refuse_lone_surrogates(value: Any) -> None:
-    """Raise ``InvalidInput`` for a lone surrogate, which can be neither stored nor run; names its field."""
+    """Raise ``InvalidInput``, with the field, for a lone surrogate, which can be neither stored nor run."""
     for name, part in value.items() if isinstance(value, dict) else [("", value)]:
         try:
             json.dumps({name: part}, ensure_ascii=False).encode("utf-8")
@@ -57,19 +57,19 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     for name, value in pairs:
         if name in members:
             shown = name[:_MAX_SHOWN_CHARS]
-            raise InvalidInput(f"{shown!r} is there more than once", shown)
+            raise InvalidInput(f"{shown!r} occurs more than once", shown)
         members[name] = value
     return members
 
 
 def _number(text: str) -> int | float:
-    """Return a number that is written with a point or an exponent: 5.0 is 5 in JSON."""
+    """Return a number written with a point or an exponent: 5.0 is 5 in JSON."""
     number = float(text)
     return int(number) if number.is_integer() and abs(number) < _FIRST_INEXACT else number
 
 
 def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 HEADERS = {
@@ -87,7 +87,7 @@ class StrictRequest(Request):
     max_content_length = MAX_BODY_BYTES
 
     def get_json(self, force: bool = False, silent: bool = False, cache: bool = True) -> Any:
-        """Return the body; never silent, for what is not understood must not pass as nothing."""
+        """Return the body; never silent, because an invalid body must not pass as a missing one."""
         try:
             body = super().get_json(force=force, silent=False, cache=cache)
         except RecursionError as exc:
@@ -123,7 +123,7 @@ def _begin() -> None:
 
 def _end(metrics: Metrics, response: Response) -> Response:
     if response.status_code == 100:
-        # The body is wanted: the answer comes when it is there.
+        # Permission to send the body: the answer follows after it.
         return response
     response.headers["X-Request-ID"] = g.request_id
     for name, value in HEADERS.items():

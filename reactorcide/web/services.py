@@ -31,16 +31,16 @@ class Services:
     metrics: Metrics
     bad_tokens: FailureLimiter
     probes: Probes
-    """What has to work for the service to be ready."""
+    """The checks of the parts that the service needs."""
     workers: Callable[[], list[WorkerView]]
 
 
 _EXTENSION = "reactorcide.services"
 
 
-def install_services(app: Flask, given: Services) -> None:
+def install_services(app: Flask, collaborators: Services) -> None:
     """Give ``app`` the collaborators of its routes."""
-    app.extensions[_EXTENSION] = given
+    app.extensions[_EXTENSION] = collaborators
 
 
 def services() -> Services:

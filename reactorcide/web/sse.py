@@ -14,7 +14,7 @@ _MAX_TEXT_BYTES = 1 << 16
 
 
 def event(data: object, *, event_id: object = None, name: str | None = None) -> bytes:
-    """Return one event, its data as JSON, which has no line ends of its own."""
+    """Return one event, with its data as JSON, which has no line ends."""
     lines = [f"event: {name}"] if name else []
     lines += [f"id: {event_id}"] if event_id is not None else []
     return "\n".join([*lines, f"data: {json.dumps(data)}", "", ""]).encode()
@@ -25,7 +25,7 @@ def mark(event_id: object) -> bytes:
     return f"id: {event_id}\n\n".encode()
 
 
-def kept_alive(chunks: Generator[bytes, None, None]) -> Generator[bytes, None, None]:
+def with_keepalive(chunks: Generator[bytes, None, None]) -> Generator[bytes, None, None]:
     """Yield ``chunks``, with a comment after ten seconds without data."""
     sent_at = monotonic()
     with closing(chunks):
@@ -39,7 +39,7 @@ def kept_alive(chunks: Generator[bytes, None, None]) -> Generator[bytes, None, N
 
 
 def log_events(attempt: int, piece: Piece) -> Iterator[bytes]:
-    """Yield a piece of a log as events; each has as its id the place in the log at which it ends."""
+    """Yield a piece of a log as events; the id of each is the place in the log at which it ends."""
     begin = piece.end - len(piece.data)
     position = 0
     while position < len(piece.data):
@@ -51,7 +51,7 @@ def log_events(attempt: int, piece: Piece) -> Iterator[bytes]:
 
 
 def _cut(data: bytes, start: int) -> int:
-    """Return where an event's text ends: behind a line, or at least not within a character."""
+    """Return where an event's text ends: after a line, or at least not within a character."""
     end = start + _MAX_TEXT_BYTES
     if end >= len(data):
         return len(data)

@@ -1,4 +1,4 @@
-"""Watching how much of the engine's disk the running jobs take."""
+"""Watching the disk usage of the running jobs."""
 
 import logging
 import threading
@@ -14,14 +14,14 @@ log = logging.getLogger("reactorcide.worker")
 _EVERY_S = 3.0
 _MAX_PAUSE_S = 30.0
 _REST = 10
-"""Measuring has the engine walk through all that a job has written: of its time at most a tenth is taken."""
+"""A measurement, for which the engine walks through all files of a job, has a pause ten times as long."""
 
 
 class DiskWatch:
     """One thread that measures the running attempts, one after the other, every few seconds.
 
-    A quota would be exact, but Docker has them on few file systems only. ``start`` once; ``stop`` any number
-    of times.
+    A quota would be exact, but Docker has quotas on few file systems only. ``start`` once; ``stop`` any
+    number of times.
     """
 
     def __init__(self, attempts: Callable[[], Sequence[Attempt]]) -> None:
@@ -54,6 +54,6 @@ class DiskWatch:
         try:
             attempt.check_disk()
         except InfrastructureError as exc:
-            log.warning("what it takes of the disk is not known: %s", exc, extra=extra)
+            log.warning("its disk usage is unknown: %s", exc, extra=extra)
         except Exception:
-            log.exception("what it takes of the disk could not be judged", extra=extra)
+            log.exception("its disk usage could not be checked", extra=extra)

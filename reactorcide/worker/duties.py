@@ -1,4 +1,4 @@
-"""Things that a thread of the service does now and then."""
+"""Periodic work of a thread."""
 
 import logging
 from collections.abc import Callable, Collection, Sequence
@@ -10,7 +10,7 @@ from reactorcide.domain.errors import InfrastructureError
 
 @dataclass(frozen=True, slots=True)
 class Duty:
-    """Something that is done every ``every_s`` seconds; where it failed, after ``retry_s``."""
+    """Work that is done every ``every_s`` seconds; after a failure, after ``retry_s``."""
 
     name: str
     every_s: float
@@ -19,9 +19,9 @@ class Duty:
 
 
 class Duties:
-    """Does duties when they are due, at first all of them. For one thread; ``trouble`` from any.
+    """Does duties when they are due; at first all of them are. For one thread; ``trouble`` from any.
 
-    Trouble with a part that a duty depends on is logged once, and keeps no other duty from being done.
+    A failure of a part that a duty depends on is logged once, and does not prevent other duties.
     """
 
     def __init__(self, duties: Sequence[Duty], log: logging.Logger) -> None:
@@ -31,7 +31,7 @@ class Duties:
         self._trouble: dict[str, str] = {}
 
     def do_due(self) -> None:
-        """Do what is due."""
+        """Do the duties that are due."""
         for duty in self.duties:
             if monotonic() >= self._due_at[duty.name]:
                 self._due_at[duty.name] = monotonic() + duty.retry_s
@@ -39,7 +39,7 @@ class Duties:
                     self._due_at[duty.name] = monotonic() + duty.every_s
 
     def guard(self, name: str, call: Callable[[], object]) -> bool:
-        """Call something else in the same way; tells whether that worked."""
+        """Call other work in the same way, and return whether it succeeded."""
         try:
             call()
         except InfrastructureError as exc:
@@ -55,5 +55,5 @@ class Duties:
         return True
 
     def trouble(self, names: Collection[str]) -> str | None:
-        """Return what the first of these has trouble with, if one has."""
+        """Return the failure of the first of these duties that has one."""
         return next(filter(None, map(self._trouble.get, names)), None)

@@ -1,4 +1,4 @@
-"""The janitor: removes what nobody keeps, beside the worker."""
+"""The janitor: removes expired jobs, images and sources, in a thread beside the worker."""
 
 import logging
 import threading
@@ -18,10 +18,10 @@ _ROUND_EVERY_S = 300.0
 
 
 class Janitor:
-    """Does its rounds in a thread of its own: however large a removal is, no claim waits for it.
+    """Removes in a thread of its own, so that no claim waits for a large removal.
 
-    ``start`` and ``stop`` once each; ``stop`` is idempotent. What it is about to do is decided by the
-    database, so that it goes on after a restart where it was.
+    ``start`` once; ``stop`` is idempotent. Its work is recorded in the database, so that it continues after a
+    restart.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Janitor:
         self._keep_source_days = keep_source_days
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
-        # Another thing that is to be cleared up now and then is one more line here.
+        # Further periodic removals are added here.
         self._duties = Duties(
             [
                 Duty("purge deleted jobs", _PURGE_EVERY_S, lambda: purge_ended(context), _PURGE_EVERY_S),
@@ -64,12 +64,12 @@ class Janitor:
         self._thread = start_thread(self._loop, "janitor")
 
     def stop(self, deadline_s: float) -> None:
-        """End after the removal that is under way, which is waited for as long as ``deadline_s``."""
+        """Stop after the current removal, or after ``deadline_s``."""
         self._stopping.set()
         if self._thread is not None:
             self._thread.join(deadline_s)
             if self._thread.is_alive():
-                log.warning("a removal is still under way; the next start goes on with it")
+                log.warning("a removal is still running; the next start continues it")
 
     def _loop(self) -> None:
         while not self._stopping.is_set():
@@ -80,7 +80,7 @@ class Janitor:
         retention.apply(self._context, self._policy, by=audit.service(), stopping=self._stopping.is_set)
 
     def _remove_images(self) -> None:
-        """Remove the images that we have fetched and no job has used for long."""
+        """Remove pulled images that no job has used for long."""
         if not self._keep_image_days:
             return
         since_ms = now_ms() - self._keep_image_days * retention.DAY_MS
@@ -88,7 +88,7 @@ class Janitor:
             log.info("image %s is removed: unused for %d days", image.image, self._keep_image_days)
 
     def _remove_sources(self) -> None:
-        """Remove the sources that somebody has uploaded and no job has used for long."""
+        """Remove uploaded sources that no job has used for long."""
         if not self._keep_source_days:
             return
         before_ms = now_ms() - self._keep_source_days * retention.DAY_MS

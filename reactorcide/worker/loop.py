@@ -30,10 +30,10 @@ _MAX_POLL_S = 1.0
 _RECOVER_EVERY_S = 15.0
 _RETRY_DUTY_S = 1.0
 _ENGINE_FRESH_S = 1.0
-"""An engine that has answered this recently is taken to be there."""
-_DRAINING = "the service is about to stop: it waits for the jobs that run, and takes no other"
+"""An engine that answered this recently is not checked again."""
+_DRAINING = "the service is about to stop: it waits for the running jobs, and takes no other"
 _CLAIMING = ("adopt", "claim")
-"""What has to work for a job to be taken."""
+"""The duties that have to succeed for a job to be claimed."""
 
 
 class Worker:
@@ -55,10 +55,9 @@ class Worker:
         check_disk: Callable[[], None] = lambda: None,
         duties: Sequence[Duty] = (),
     ) -> None:
-        """Make a worker; ``start`` starts it.
+        """``check_disk`` raises ``InfrastructureError`` if there is no room for another job's output.
 
-        ``check_disk`` raises ``InfrastructureError`` where there is no room for another job's output.
-        ``duties`` are further ones that the worker's thread does.
+        ``duties`` are additional ones for the worker's thread.
         """
         self._port = port
         self._runner = runner
@@ -68,7 +67,7 @@ class Worker:
         self._queues = tuple(queues)
         self._check_disk = check_disk
         self._drained: Callable[[], None] | None = None
-        self._told_drained = False
+        self._has_reported_drained = False
         self._lock = threading.Lock()
         self._running: dict[str, Attempt] = {}
         self._threads: set[threading.Thread] = set()
@@ -105,7 +104,7 @@ class Worker:
             self._disk_watch.start()
 
     def stop(self, deadline_s: float) -> None:
-        """Stop claiming and let go of what runs: containers go on, the next start adopts them.
+        """Stop claiming and detach from running containers, which the next start adopts.
 
         Returns when every thread has ended, or after ``deadline_s``.
         """
@@ -128,18 +127,18 @@ class Worker:
             self._disk_watch.stop(max(0.0, deadline - monotonic()))
 
     def drain(self, drained: Callable[[], None]) -> None:
-        """Claim nothing more, and call ``drained``, once, when the last job that runs here has ended."""
+        """Claim no more jobs, and call ``drained``, once, when the last running job has ended."""
         self._drained = drained
-        log.info("draining: jobs that run are waited for, no other is taken")
-        self._look()
+        log.info("draining: waiting for the running jobs, taking no other")
+        self._poll_soon()
 
     def wake(self) -> None:
-        """Look for work at once, if there is a place for it; when one comes free that is done anyway.
+        """Claim at once if there is a free place; when a place becomes free the worker claims anyway.
 
-        A burst of submissions to a busy worker so does not make it look, and hold them up, each time.
+        So a burst of submissions to a busy worker causes no claims, which would delay them.
         """
         if self._has_place():
-            self._look()
+            self._poll_soon()
 
     def stop_attempt(self, job_id: str) -> None:
         """Stop the container of a job that was cancelled, if it runs here."""
@@ -149,7 +148,7 @@ class Worker:
             attempt.interrupt.set(Reason.CANCELLED)
 
     def check(self) -> None:
-        """Raise ``InfrastructureError`` unless the worker does its rounds and takes jobs."""
+        """Raise ``InfrastructureError`` unless the worker runs and claims jobs."""
         thread = self._thread
         if thread is None or not thread.is_alive():
             raise InfrastructureError("the worker does not run; restart the service")
@@ -157,7 +156,7 @@ class Worker:
             raise InfrastructureError(_DRAINING)
 
     def view(self) -> WorkerView:
-        """Return what there is to tell about this worker."""
+        """Return the state of this worker."""
         with self._lock:
             running = tuple(sorted(self._running))
         return WorkerView(
@@ -179,39 +178,39 @@ class Worker:
             self._duties.do_due()
             if self._drained is not None:
                 self._end_drained(self._drained)
-            # Nothing is claimed before what an earlier process left running has been adopted.
+            # No claims before the attempts of an earlier process have been adopted.
             elif self._recovery.is_done:
                 self._duties.guard("claim", self._claim)
             self._wake.wait(self._pause_s())
 
     def _end_drained(self, drained: Callable[[], None]) -> None:
         with self._lock:
-            over = not self._running and not self._told_drained
-            self._told_drained = self._told_drained or over
-        if over:
-            log.info("drained: no job runs any more")
+            is_drained = not self._running and not self._has_reported_drained
+            self._has_reported_drained = self._has_reported_drained or is_drained
+        if is_drained:
+            log.info("drained: no job is running")
             drained()
 
-    def _look(self) -> None:
+    def _poll_soon(self) -> None:
         self._poll_s = _MIN_POLL_S
         self._wake.set()
 
     def _pause_s(self) -> float:
-        """Return how long to wait for a wake-up: growing, and spread so that workers do not march in step."""
-        pause_s = self._poll_s * random.uniform(0.8, 1.2)  # noqa: S311  # spreading, not secrecy
+        """Return how long to wait for a wake-up: growing, and random, so that workers do not poll in step."""
+        pause_s = self._poll_s * random.uniform(0.8, 1.2)  # noqa: S311  # not for secrets
         self._poll_s = min(self._poll_s * 2, _MAX_POLL_S)
         return pause_s
 
     # --- attempts ------------------------------------------------------------------------------
 
     def _claim(self) -> None:
-        """Claim while there are free places and waiting jobs; where one was claimed, look again at once."""
+        """Claim while there are free places and waiting jobs; after a claim, poll again at once."""
         if not self._has_place():
             return
         with closing(self._port.claim(self._queues, self._check_ready)) as claimed:
             for job in claimed:
                 self._run(self._attempt(job))
-                self._look()
+                self._poll_soon()
                 if not self._has_place():
                     return
 
@@ -219,7 +218,7 @@ class Worker:
         return len(self._running) < self._concurrency
 
     def _check_ready(self) -> None:
-        """Raise ``InfrastructureError`` where a claimed job could not be run anyway."""
+        """Raise ``InfrastructureError`` if a claimed job could not be run anyway."""
         self._check_disk()
         start_thread(lambda: None, "probe")
         if monotonic() - self._engine_seen > _ENGINE_FRESH_S:
@@ -227,7 +226,7 @@ class Worker:
             self._engine_seen = monotonic()
 
     def _adopt(self, left: OpenAttempt) -> None:
-        """Go on with an attempt that nobody runs."""
+        """Continue an attempt that no worker runs."""
         attempt = self._attempt(left.job, left)
         if left.job.status is JobStatus.CANCELLED:
             attempt.interrupt.set(Reason.CANCELLED)
@@ -248,15 +247,15 @@ class Worker:
                 with self._lock:
                     del self._running[job_id]
                     self._threads.discard(threading.current_thread())
-                self._look()
+                self._poll_soon()
 
         with self._lock:
             if self._stopping:
                 attempt.interrupt.set(Reason.STOPPING)
-            # Where that fails, the attempt does not count as running: so it is adopted later.
+            # If this fails, the attempt does not count as running, so that it is adopted later.
             self._threads.add(start_thread(run, f"job-{job_id}"))
             self._running[job_id] = attempt
-        # A cancel between the claim and this moment found nothing to stop.
+        # A cancel between the claim and this moment had no attempt to stop.
         if self._port.is_cancelled(attempt.job):
             attempt.interrupt.set(Reason.CANCELLED)
 
@@ -271,6 +270,6 @@ class Worker:
     def _lease_s(self, attempt: Attempt) -> float:
         if attempt.deadline is None:
             return self._port.lease_s
-        # Never past the job's own end: so a worker that hangs loses the task on time.
+        # Never past the job's own deadline, so that a worker that hangs loses the task in time.
         left_s = attempt.deadline + self._limits.cancel_grace_s - monotonic()
         return max(1.0, min(self._port.lease_s, left_s))

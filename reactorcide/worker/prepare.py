@@ -1,4 +1,4 @@
-"""Getting a job's source ready to be put into its container."""
+"""Preparing the source of a job for its container."""
 
 import json
 import tempfile
@@ -30,34 +30,34 @@ from reactorcide.workflows.nodes import MAX_FILE_BYTES
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What a container gets to begin with."""
+    """The files and variables that a container gets at its start."""
 
     code_dir: str
     job_dir: str
     directory: SourceDirectory | None
-    """Where the files are; ``None`` for an empty workspace."""
+    """The directory of the files; ``None`` for an empty workspace."""
     forbidden: Identity | None
     check: Callable[[], None]
-    """Raises to give up half-way."""
+    """Raises an error to stop early."""
     env: Mapping[str, str] = field(default_factory=dict)
     entries: Iterator[Entry] | None = None
-    """The files, where they lie in no directory."""
+    """The files, if they are not in a directory."""
     of_run: RunFiles | None = None
-    """What it gets besides, where it is a job of a run."""
+    """The further files of a job of a run."""
 
     def tar(self, owner: Callable[[], tuple[int, int]]) -> Iterator[bytes] | None:
-        """Return the files as a tar stream, ``None`` where there are none to be put.
+        """Return the files as a tar stream, ``None`` if there are none.
 
-        The engine makes the directories of a job, but for root. So a user who isn't gets them by
-        the tar, too; the job's own only, lest a directory of the image changes hands.
+        The engine creates the directories of a job, owned by root. For another user they are in the tar, too;
+        only the job's own, so that no directory of the image changes its owner.
         """
         uid, gid = owner()
-        mine = []
+        own = []
         if uid != 0:
             inside = (self.code_dir + "/", "/job/")
-            mine = [path for path in (self.code_dir, self.job_dir) if (path + "/").startswith(inside)]
-            mine.append(ARTIFACTS_DIR)
-        parts: list[Iterable[bytes]] = [empty_directories(mine, uid, gid)] if mine else []
+            own = [path for path in (self.code_dir, self.job_dir) if (path + "/").startswith(inside)]
+            own.append(ARTIFACTS_DIR)
+        parts: list[Iterable[bytes]] = [empty_directories(own, uid, gid)] if own else []
         if self.entries is not None:
             parts.append(repack(self.entries, prefix=self.code_dir, uid=uid, gid=gid, check=self.check))
         elif self.directory is not None:
@@ -75,7 +75,7 @@ class Source:
             if of_run.artifacts is not None:
                 needed = repack(of_run.artifacts, prefix=NEEDS_DIR, uid=uid, gid=gid, check=self.check)
                 parts.append(needed)
-            # Where nothing else is put in, that would cost a fifth of the job.
+            # Without other files to put into the container, these would take a fifth of the job's time.
             if parts or of_run.variables:
                 parts.append(_file(VARIABLES_FILE, json.dumps(dict(of_run.variables)).encode(), uid, gid))
                 parts.append(_file(OUTPUT_FILE, b"", uid, gid))
@@ -85,9 +85,9 @@ class Source:
 class Preparation:
     """Prepares sources, in temporary directories below ``workspaces_dir``. Thread-safe.
 
-    ``allow_images`` are globs of the images that jobs may use; where there are none, all may be used.
-    ``is_admin`` says of a user's id whether that is an active admin right now: ``addresses`` are the rules
-    for the jobs of all others.
+    ``allow_images`` are globs of the images that jobs may use; without any, all may be used.
+    ``is_admin`` tells whether the user with an id is an active admin; ``addresses`` are the rules for the
+    jobs of all others.
     """
 
     def __init__(
@@ -110,14 +110,14 @@ class Preparation:
         self._git_limits = git_limits or GitLimits()
 
     def image(self, definition: JobDefinition) -> str:
-        """Return the name to ask the engine for; raises ``JobFailed`` where the image may not be used."""
+        """Return the image name for the engine; raises ``JobFailed`` if the image may not be used."""
         return self.rules.image(definition)
 
     def commit(self, git_url: str, git_ref: str | None, user_id: str, *, deadline: float) -> Commit:
         """Return the workflow files of a commit; see ``runs.Commits``."""
         self._roots.check_git_url(git_url)
         with self._workspace("run-") as workspace:
-            found = check_out_folders(
+            folders = check_out_folders(
                 git_url,
                 git_ref,
                 workspace,
@@ -130,15 +130,15 @@ class Preparation:
                 limits=self._git_limits,
                 refusal=self._refusal(user_id),
             )
-            files = {path: _read_file(workspace / path) for path in found.paths}
+            files = {path: _read_file(workspace / path) for path in folders.paths}
         repository = git_url.rstrip("/").rpartition("/")[2].rpartition(":")[2].removesuffix(".git")
         return Commit(
             files=files,
             repository=repository,
-            sha=found.sha,
-            branch=found.branch,
-            default_branch=found.default_branch,
-            message=found.message,
+            sha=folders.sha,
+            branch=folders.branch,
+            default_branch=folders.default_branch,
+            message=folders.message,
         )
 
     def _refusal(self, user_id: str) -> Refusal | None:
@@ -154,14 +154,14 @@ class Preparation:
         deadline: float,
         check: Callable[[], None],
     ) -> Iterator[Source]:
-        """Yield the job's source; what was created for it is removed afterwards.
+        """Yield the job's source; its temporary files are removed afterwards.
 
-        ``deadline`` is by ``time.monotonic``; ``check`` raises to give up half-way. Raises
-        ``JobFailed`` where the source can't be had, ``JobInterrupted``, ``InfrastructureError``.
+        ``deadline`` is by ``time.monotonic``; ``check`` raises an error to stop early. Raises ``JobFailed``
+        if the source cannot be used, ``JobInterrupted``, ``InfrastructureError``.
         """
         definition = job.definition
         try:
-            # Checked when it was submitted, too; but roots and links may have changed since.
+            # Also checked at submission, but roots and links may have changed since.
             self.rules.check_source(definition)
         except InvalidInput as exc:
             raise JobFailed(f"the source cannot be used any more: {exc}") from exc
@@ -185,7 +185,7 @@ class Preparation:
 
     @contextmanager
     def _workspace(self, prefix: str) -> Iterator[Path]:
-        """Give an empty directory, which is removed afterwards; raises ``InfrastructureError``."""
+        """Yield an empty directory, which is removed afterwards; raises ``InfrastructureError``."""
         try:
             self._workspaces_dir.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=self._workspaces_dir, prefix=prefix) as workspace:
@@ -211,7 +211,7 @@ class Preparation:
             interrupt=interrupt,
             deadline=deadline,
             env=self._environment,
-            # What the repository names is under the same rules as what the job does.
+            # Submodules are subject to the same rules as the job's own URL.
             check_submodule=self._roots.check_git_url if definition.git_submodules else None,
             depth=definition.git_depth,
             tags=definition.git_tags,
@@ -223,7 +223,7 @@ class Preparation:
             "REACTORCIDE_GIT_REF": revision.ref,
             "REACTORCIDE_GIT_SHA": revision.sha,
         }
-        # The workspace lies in the data directory and is the one thing there that a job may have.
+        # The workspace is in the data directory, and is the only part of it that a job may read.
         return Source(
             definition.code_dir, definition.job_dir, SourceDirectory(workspace), None, check=check, env=env
         )
@@ -237,6 +237,6 @@ def _file(path: str, content: bytes, uid: int, gid: int) -> Iterator[bytes]:
 
 
 def _read_file(path: Path) -> bytes:
-    """Return a file of a checkout; of one that is too large enough for its reader to tell."""
+    """Return a file of a checkout; of one that is too large, enough for the reader to notice."""
     with path.open("rb") as file:
         return file.read(MAX_FILE_BYTES + 1024)

@@ -11,7 +11,7 @@ def test_what_cannot_be_done_is_a_sentence(lone: Program, tmp_path: Path) -> Non
     assert str(file) in lone.refused("restore", file)
     assert list(tmp_path.iterdir()) == []
     file.write_bytes(b"something else")
-    assert "no backup" in lone.refused("restore", file)
+    assert "not a backup" in lone.refused("restore", file)
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "mine").touch()
     assert "not empty" in lone.refused("restore", file)

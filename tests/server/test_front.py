@@ -665,7 +665,7 @@ def test_a_body_is_read_while_it_comes(serve: Serve) -> None:
     assert served.front.held_bytes < 1 << 20
     with served.connect() as client:
         client.sendall(POST + b"Content-Length: 30000000\r\n\r\n" + b"x" * 100)
-        assert b"did not come in time" in read_all(client)
+        assert b"did not arrive in time" in read_all(client)
     with served.connect() as client:
         client.sendall(POST + b"Transfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\nzz\r\n")
         assert b"illegal chunk header" in client.recv(4096)
@@ -688,7 +688,7 @@ def test_who_sends_a_body_too_slowly_is_refused_in_the_end(
                 sleep(max(0, begun + sent_bytes / bytes_per_s - monotonic()))
                 if select.select([client], [], [], 0)[0]:
                     break
-            assert (b"did not come in time" in client.recv(4096)) is is_refused
+            assert (b"did not arrive in time" in client.recv(4096)) is is_refused
         assert (sent_bytes < 160 * len(piece)) is is_refused
 
 

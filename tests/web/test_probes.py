@@ -19,11 +19,11 @@ def test_what_works_and_what_does_not() -> None:
     def breaks() -> None:
         raise RuntimeError("secret")
 
-    found = Probes({"a": lambda: None, "b": fails, "c": breaks}).look()
+    found = Probes({"a": lambda: None, "b": fails, "c": breaks}).results()
     assert [finding.text for finding in found.values()] == [
         "ok",
         "no engine answers",
-        "it could not be looked at; the service's log says why",
+        "its probe failed unexpectedly; the service's log says why",
     ]
     assert all(finding.age_s is not None and finding.age_s < 5 for finding in found.values())
 
@@ -39,15 +39,15 @@ def test_a_part_that_never_answers_holds_nobody(monkeypatch: pytest.MonkeyPatch)
 
     both = Probes({"engine": hangs, "database": lambda: None})
     # Nobody knows yet that it hangs: they wait, for a moment.
-    assert both.look()["engine"].text.startswith("nothing is known of it yet")
+    assert both.results()["engine"].text.startswith("it has not been checked yet")
     begun = monotonic()
     for _ in range(200):
-        found = both.look()
+        found = both.results()
     assert monotonic() - begun < 1
     assert (len(asked), found["engine"].age_s, found["database"].text) == (1, None, "ok")
-    wait_until(lambda: "has not answered for" in both.look()["engine"].text, 5, "it is said to hang")
+    wait_until(lambda: "has not answered for" in both.results()["engine"].text, 5, "it is said to hang")
     answers.set()
-    wait_until(lambda: both.look()["engine"].text == "ok", 5, "it works again")
+    wait_until(lambda: both.results()["engine"].text == "ok", 5, "it works again")
 
 
 def test_what_was_found_is_not_asked_for_again_at_once() -> None:
@@ -55,7 +55,7 @@ def test_what_was_found_is_not_asked_for_again_at_once() -> None:
     one: dict[str, Callable[[], None]] = {"a": lambda: asked.append(1)}
     looked = Probes(one)
     for _ in range(100):
-        looked.look()
+        looked.results()
     assert len(asked) < 10
 
 
@@ -68,8 +68,8 @@ def test_what_was_found_has_an_age(monkeypatch: pytest.MonkeyPatch) -> None:
             hangs.wait(30)
 
     looked = Probes({"a": probe})
-    assert looked.look()["a"].text == "ok"
+    assert looked.results()["a"].text == "ok"
     found[0] = EngineUnavailable("later")
-    wait_until(lambda: (looked.look()["a"].age_s or 0) >= 1, 10, "what is known grows old")
-    assert looked.look()["a"].text == "ok"
+    wait_until(lambda: (looked.results()["a"].age_s or 0) >= 1, 10, "what is known grows old")
+    assert looked.results()["a"].text == "ok"
     hangs.set()

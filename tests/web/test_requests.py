@@ -42,7 +42,7 @@ def test_the_key_that_is_there_twice_is_found_in_linear_time() -> None:
             return super().__eq__(other)
 
     pairs = [(Key(f"key-{number}"), None) for number in range(10_000)]
-    with pytest.raises(InvalidInput, match="'key-9999' is there more than once"):
+    with pytest.raises(InvalidInput, match="'key-9999' occurs more than once"):
         _object([*pairs, (Key("key-9999"), None)])
     assert calls < 30_000
 

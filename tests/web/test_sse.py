@@ -19,7 +19,7 @@ def test_silence_is_kept_alive(monkeypatch: pytest.MonkeyPatch) -> None:
     def chunks() -> Generator[bytes, None, None]:
         yield from (b"event", b"", b"", b"", b"", b"event")
 
-    found = [chunk for chunk in sse.kept_alive(chunks()) if chunk]
+    found = [chunk for chunk in sse.with_keepalive(chunks()) if chunk]
     assert found[0] == found[-1] == b"event"
     assert 1 <= len(found[1:-1]) < 4
     assert all(chunk.startswith(b":") and chunk.endswith(b"\n\n") for chunk in found[1:-1])

@@ -156,7 +156,7 @@ class TestStreams:
     def test_a_client_that_went_away_is_noticed_while_there_is_much_to_send(
         self, app: Flask, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(streams, "_LOOK_EVERY_S", 0)
+        monkeypatch.setattr(streams, "_CHECK_EVERY_S", 0)
         with app.test_request_context(environ_overrides={"reactorcide.has_gone": lambda: True}):
             response = stream(StreamSlots(1), "u", LocalNotifier(), pieces(b"x", b"y"))
             # So that what was said does not look complete.
@@ -182,7 +182,7 @@ class TestJSON:
         status, error = self.send(app, body)
         assert (status, error["details"]) == (
             400,
-            [{"field": "a", "message": "'a' is there more than once"}],
+            [{"field": "a", "message": "'a' occurs more than once"}],
         )
 
     def test_a_key_that_is_there_twice_among_many_costs_no_more_than_they_do(self, app: Flask) -> None:

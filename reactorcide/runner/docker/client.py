@@ -20,7 +20,7 @@ _PROBE_TIMEOUT_S = 5
 
 @contextmanager
 def closed_on_error(response: requests.Response) -> Iterator[None]:
-    """Close an answer of the engine, and with it its connection, where the body raises."""
+    """Close an answer of the engine, and its connection, if the body raises an error."""
     try:
         yield
     except BaseException:
@@ -29,7 +29,7 @@ def closed_on_error(response: requests.Response) -> Iterator[None]:
 
 
 class EngineClient:
-    """Connects to the engine that the environment names, or the local one, when it is needed first.
+    """Connects, at the first call, to the engine that the environment names, or to the local one.
 
     Thread-safe.
     """
@@ -77,15 +77,15 @@ class EngineClient:
             api.close()
 
     def _connect(self) -> docker.APIClient:
-        api: Any = docker.APIClient(  # what is set below has no types
+        api: Any = docker.APIClient(  # the attributes set below have no types
             **docker.utils.kwargs_from_env(environment=self._environment),
             # Not "auto": that would ask before the environment is left out.
             version=docker.constants.DEFAULT_DOCKER_API_VERSION,
             timeout=API_TIMEOUT_S,
             max_pool_size=self._max_connections,
         )
-        # A CA bundle of the environment would win over DOCKER_CERT_PATH, no proxy passes an attach on, and to
-        # look for them costs each call.
+        # A CA bundle of the environment would override DOCKER_CERT_PATH, no proxy supports attach, and
+        # looking for both costs each call.
         api.trust_env = False
         try:
             api._version = api._retrieve_server_version()
@@ -96,9 +96,9 @@ class EngineClient:
         return client
 
     def _probe(self) -> None:
-        """Raise ``EngineUnavailable`` where nobody listens on the engine's socket, or the address is bad.
+        """Raise ``EngineUnavailable`` if nothing listens on the engine's socket, or the address is bad.
 
-        The SDK would notice too, but it leaves its socket to the garbage collector and hides the reason.
+        The SDK would fail, too, but it leaves its socket to the garbage collector and hides the reason.
         """
         with translated("tell where it is"):
             address = str(docker.utils.parse_host(self._environment.get("DOCKER_HOST")))

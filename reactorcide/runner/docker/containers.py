@@ -325,7 +325,7 @@ class DockerRunner:
         """See ``Runner.copy_bytes``."""
         with gone_if_missing(container_id), translated("inspect a container"):
             path = str(self._client.api().inspect_container(container_id).get("LogPath") or "")
-        return disk.taken_bytes(path) or None
+        return disk.allocated_bytes(path) or None
 
     def artifacts(self, container_id: str) -> Generator[bytes, None, None] | None:
         """See ``Runner.artifacts``."""

@@ -1,4 +1,4 @@
-"""What a container takes of the disk that the engine does not tell: asked of the file system of this host."""
+"""Disk usage of a container that the engine does not report, from the file system of this host."""
 
 import contextlib
 import logging
@@ -16,26 +16,26 @@ _DU_TIMEOUT_S = 60
 _MAX_SEARCH_S = 10.0
 """The longest search through the open files of a container."""
 _PLACES = {"HostsPath": "etc/hosts", "ResolvConfPath": "etc/resolv.conf", "HostnamePath": "etc/hostname"}
-"""Files of the engine's that are mounted into each container, and that a job may write to."""
+"""The engine's files that are mounted into each container, and that a job may write to."""
 _BLOCK_BYTES = 512
 
 
 def hidden_bytes(details: Mapping[str, Any]) -> int:
-    """Return what a running container takes beside its layer and volumes, by the engine's description of it.
+    """Return the disk usage of a running container, described by ``details``, besides its layer and volumes.
 
-    That is in the files that the engine mounts into it, and in those that have no name any more but are open
-    or mapped. What is not on this host, or may not be looked into, counts nothing.
+    It consists of the files that the engine mounts into it, and of deleted files that are open or mapped.
+    Files on another host, or without read permission, do not count.
     """
     mounted = {_PLACES[key]: str(details[key]) for key in _PLACES if details.get(key)}
     process = Path("/proc", str(details["State"]["Pid"]))
-    found = sum(taken_bytes(path) for path in mounted.values())
+    size_bytes = sum(allocated_bytes(path) for path in mounted.values())
     if _is_on_this_host(process, mounted):
-        found += _unnamed_bytes(process)
-    return found
+        size_bytes += _deleted_bytes(process)
+    return size_bytes
 
 
-def taken_bytes(path: str) -> int:
-    """Return what a file takes; 0 where it is not on this host, or not ours to look at."""
+def allocated_bytes(path: str) -> int:
+    """Return the disk usage of a file; 0 if it is not on this host, or not readable."""
     try:
         return os.stat(path).st_blocks * _BLOCK_BYTES
     except (OSError, ValueError):
@@ -43,10 +43,10 @@ def taken_bytes(path: str) -> int:
 
 
 def tree_bytes(path: str) -> int:
-    """Return what a directory and all below it take; 0 where it is not on this host, or not ours to read."""
+    """Return the disk usage of a directory tree; 0 if it is not on this host, or not readable."""
     if not os.access(path, os.R_OK | os.X_OK):
         return 0
-    # A job may build trees that are too deep for a walk of our own, and rename them while that is in them.
+    # A job may create trees that are too deep for a walk in Python, and rename them during the walk.
     try:
         done = subprocess.run(  # noqa: S603  # the path is the engine's
             ["du", "-skx", path],  # noqa: S607  # not everywhere in the same place
@@ -55,28 +55,28 @@ def tree_bytes(path: str) -> int:
             timeout=_DU_TIMEOUT_S,
         )
     except (OSError, subprocess.TimeoutExpired) as exc:
-        # What the engine itself has told still counts.
+        # The sizes from the engine still count.
         log.warning("a layer or volume could not be measured: %s", exc)
         return 0
-    # What vanishes meanwhile is complained of, and the sum is told all the same.
+    # du complains about files that vanish meanwhile, but prints the sum.
     kib = done.stdout.split(b"\t")[0]
     return int(kib) << 10 if kib.isdigit() else 0
 
 
 def _is_on_this_host(process: Path, mounted: Mapping[str, str]) -> bool:
-    """Tell whether this host's process of that number is the container's, by a file that both know."""
+    """Tell whether this host's process with that number is the container's, by a mounted file."""
     for inside, outside in mounted.items():
         with contextlib.suppress(OSError):
             return os.path.samefile(process / "root" / inside, outside)
     return False
 
 
-def _unnamed_bytes(process: Path) -> int:
-    """Return what files take that have no name any more, and that a process of the container holds."""
+def _deleted_bytes(process: Path) -> int:
+    """Return the disk usage of deleted files that a process of the container has open or mapped."""
     in_memory = _memory_devices(process)
     deadline = monotonic() + _MAX_SEARCH_S
     sizes: dict[tuple[int, int], int] = {}
-    for directory in _held(process):
+    for directory in _file_directories(process):
         with contextlib.suppress(OSError), os.scandir(directory) as entries:
             for entry in entries:
                 with contextlib.suppress(OSError):
@@ -93,22 +93,22 @@ def _unnamed_bytes(process: Path) -> int:
 
 
 def _memory_devices(process: Path) -> set[int]:
-    """Return the devices of files that are in memory, and so count as that."""
-    found = set()
+    """Return the devices of files in memory, which count as memory."""
+    devices = set()
     with contextlib.suppress(OSError):
         descriptor = os.memfd_create("reactorcide")
         try:
-            found.add(os.fstat(descriptor).st_dev)
+            devices.add(os.fstat(descriptor).st_dev)
         finally:
             os.close(descriptor)
     for place in ("dev", "dev/shm"):
         with contextlib.suppress(OSError):
-            found.add((process / "root" / place).stat().st_dev)
-    return found
+            devices.add((process / "root" / place).stat().st_dev)
+    return devices
 
 
-def _held(process: Path) -> Iterator[Path]:
-    """Yield the directories in which the kernel shows the files of each process of a container."""
+def _file_directories(process: Path) -> Iterator[Path]:
+    """Yield the directories of /proc with the open and mapped files of each process of a container."""
     for other in _same_namespace(process):
         yield other / "map_files"
         with contextlib.suppress(OSError):
@@ -118,10 +118,10 @@ def _held(process: Path) -> Iterator[Path]:
 
 def _same_namespace(process: Path) -> Iterator[Path]:
     with contextlib.suppress(OSError):
-        wanted = (process / "ns" / "pid").stat().st_ino
+        namespace = (process / "ns" / "pid").stat().st_ino
         for other in _numbered(Path("/proc")):
             with contextlib.suppress(OSError):
-                if (other / "ns" / "pid").stat().st_ino == wanted:
+                if (other / "ns" / "pid").stat().st_ino == namespace:
                     yield other
 
 

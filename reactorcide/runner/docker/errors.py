@@ -1,4 +1,4 @@
-"""The SDK's errors, turned into ours: whose fault it is, in one sentence."""
+"""Translation of the SDK's errors: into those of the job and those of the engine."""
 
 import contextlib
 import errno
@@ -16,12 +16,12 @@ from reactorcide.runner import ContainerGone
 _JOBS_FAULT = re.compile(
     r"unable to find (user|group)|no matching entries in (passwd|group)|not a directory|file name too long|"
     r"too many (levels of )?(symbolic )?links|exec format error|uids and gids must be in range|"
-    # What a job's container has is in the image a link to where that cannot be.
+    # A path that is mounted into each container is a link in the image.
     r"error mounting .* to rootfs at|error reopening /dev/null inside container",
     re.IGNORECASE,
 )
 _HOST_PATH = re.compile(
-    # From where a path begins; and no further than a name of a container's own, which says what is wrong.
+    # From the start of a path up to the container's own part of it, which says what is wrong.
     r"(?<![^\s\"'`:=(,])(?:"
     r"/[^\s\"']*?/(?:overlay2|overlayfs|fuse-overlayfs|vfs|btrfs|zfs|volumes)/[^\s\"']*?"
     r"/(?:merged|_data|diff|rootfs)(?![\w.-])"
@@ -37,7 +37,7 @@ _MAX_REASON_CHARS = 500
 
 
 class translated:
-    """Turn the SDK's errors into ours; ``action`` is what was tried. "Not found" is left to the caller."""
+    """Translate the SDK's errors; ``action`` names the failed call. The caller handles "not found"."""
 
     def __init__(self, action: str) -> None:
         self._action = action
@@ -50,8 +50,8 @@ class translated:
             return
         if isinstance(exc, docker.errors.APIError):
             explanation = one_line(str(exc.explanation or exc))
-            # The class of the status code does not say whose fault it is: a user that the image does not know
-            # is a 500, a full disk may be a 400, and be met while the image's directories are mounted.
+            # The status code does not tell the cause: a user that is not in the image is a 500, and a full
+            # disk may be a 400, while the image's directories are mounted.
             is_hosts = _HOSTS_FAULT.search(explanation) is not None
             if is_hosts or (exc.is_server_error() and _JOBS_FAULT.search(explanation) is None):
                 raise EngineUnavailable(f"the Docker Engine could not {self._action}: {explanation}") from exc
@@ -87,7 +87,7 @@ class gone_if_missing:
 
 
 class ignoring:
-    """Ignore answers of the engine with these status codes: what was asked for is so already."""
+    """Ignore answers with these status codes: the requested state exists already."""
 
     def __init__(self, *status_codes: int) -> None:
         self._status_codes = status_codes
@@ -103,15 +103,15 @@ def one_line(text: str) -> str:
     """Return the engine's message on one line, shortened, without paths of its host."""
     with contextlib.suppress(ValueError, AttributeError):
         text = json.loads(text)["message"]
-    # Where the engine keeps its containers and volumes on its host is no matter of a job.
+    # Jobs must not see where the engine stores containers and volumes on its host.
     return _HOST_PATH.sub("", " ".join(text.split())[:_MAX_SEARCHED_CHARS])[:_MAX_REASON_CHARS]
 
 
 def _is_timeout(error: BaseException | None) -> bool:
-    """Tell whether an engine that could be connected to has not answered in time."""
+    """Tell whether an engine accepted the connection but did not answer in time."""
     if isinstance(error, requests.ConnectTimeout):
         return False
-    # What is cut off in the middle of a body the SDK tells as a lost connection.
+    # A timeout in the middle of a body is a lost connection for the SDK.
     lost = isinstance(error, requests.ConnectionError) and "timed out" in str(error)
     return lost or isinstance(error, requests.Timeout | TimeoutError)
 

@@ -49,15 +49,15 @@ def remove(api: docker.APIClient, image: str, image_id: str) -> bool:
 
 
 def _image_id(api: Any, image: str) -> str:
-    """Return the id that an image name has now; ``Any``, for the SDK has no type of an image's details."""
+    """Return the current id of an image name; ``Any``, because the SDK has no type for its details."""
     return str(api.inspect_image(image)["Id"])
 
 
 def _pull_events(api: docker.APIClient, image: str, check: Callable[[], None]) -> Iterator[dict[str, Any]]:
-    """Yield the engine's events of a pull, calling ``check`` also while none comes.
+    """Yield the engine's events of a pull, and call ``check`` while none arrives, too.
 
-    A thread reads them: an engine that waits for a registry that hangs doesn't even begin its answer, and
-    there is no way to call that off. A thread that is given up ends with the pull.
+    A thread reads them: if the registry hangs, the engine does not even begin its answer, and the request
+    cannot be cancelled. An abandoned thread ends with the pull.
     """
     repository, tag = docker.utils.parse_repository_tag(image)
     events: SimpleQueue[dict[str, Any] | Exception | None] = SimpleQueue()
@@ -66,7 +66,7 @@ def _pull_events(api: docker.APIClient, image: str, check: Callable[[], None]) -
         try:
             with translated(f"pull {image}"):
                 try:
-                    # Anew, so that a `docker login` counts without a restart.
+                    # Reload, so that a `docker login` takes effect without a restart.
                     api.reload_config()
                     for event in api.pull(repository, tag=tag or "latest", stream=True, decode=True):
                         events.put(event)
@@ -95,9 +95,9 @@ def _pull_events(api: docker.APIClient, image: str, check: Callable[[], None]) -
 
 
 def _pull_failure(image: str, reason: str) -> ReactorcideError:
-    """Return what a failed pull means: there is no such image, or (worth another try) no way to it."""
+    """Return the error of a failed pull: no such image, or a failure that is worth another try."""
     reason = one_line(reason)
-    # First, for some engines say of a missing login that the image may as well not exist.
+    # First, because for a missing login some engines also say that the image may not exist.
     wants_login = re.search(r"unauthorized|no basic auth|authentication required", reason, re.I)
     if not wants_login and re.search(
         r"not found|manifest unknown|does not exist|pull access denied|invalid ref", reason, re.I

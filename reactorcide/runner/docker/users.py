@@ -1,11 +1,11 @@
-"""Which uid and gid an image's user stands for, by the rules of the engine (`USER` in a Dockerfile)."""
+"""The uid and gid of an image's user, by the rules of the engine (`USER` in a Dockerfile)."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from reactorcide.domain.errors import JobFailed
 
 Lines = Callable[[str], Iterable[Sequence[str]]]
-"""Returns the lines of a file of the container, each cut at its colons; none where there is no such file."""
+"""Returns the lines of a file of the container, each split at colons; none if the file does not exist."""
 
 
 def identity(user: str, lines: Lines) -> tuple[int, int]:
@@ -19,8 +19,8 @@ def identity(user: str, lines: Lines) -> tuple[int, int]:
 
 
 def _user(name: str, lines: Lines) -> tuple[int, int]:
-    for known, _, uid, gid, *_ in _records(lines, "/etc/passwd", fields=4):
-        if name in (known, uid) and _is_number(uid):
+    for user, _, uid, gid, *_ in _records(lines, "/etc/passwd", fields=4):
+        if name in (user, uid) and _is_number(uid):
             return int(uid), int(gid) if _is_number(gid) else 0
     if not _is_number(name):
         raise JobFailed(f"the image's user {name} is not in its /etc/passwd")
@@ -30,8 +30,8 @@ def _user(name: str, lines: Lines) -> tuple[int, int]:
 def _group(name: str, lines: Lines) -> int:
     if _is_number(name):
         return int(name)
-    for known, _, gid, *_ in _records(lines, "/etc/group", fields=3):
-        if name == known and _is_number(gid):
+    for group, _, gid, *_ in _records(lines, "/etc/group", fields=3):
+        if name == group and _is_number(gid):
             return int(gid)
     raise JobFailed(f"the group {name} of the image's user is not in its /etc/group")
 

@@ -111,7 +111,7 @@ _MESSAGES = {
     414: "Request Line is too large (5000 > 4094)",
     415: "send the body as JSON, with Content-Type: application/json",
     416: "the log has only 1024 bytes",
-    421: "ci.example.com is no name of this service; call it by its address",
+    421: "ci.example.com is not a name of this service; use its address",
     429: "too many requests; try again in a few seconds",
     431: "the header fields are larger than the service takes",
     500: "the service failed to answer this; its log says more, by the request's id",

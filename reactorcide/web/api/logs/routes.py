@@ -55,7 +55,7 @@ def job_logs(header: LogHeader, path: JobPath, query: LogQuery) -> Response:
         return _answer(logs.read(context, job, part))
     start = logs.start_of(context, job, part, _sent_position(header.last_event_id, job, part))
     if wants_events:
-        chunks = sse.kept_alive(_log_events(context, job, part, start))
+        chunks = sse.with_keepalive(_log_events(context, job, part, start))
     else:
         chunks = logs.follow(context, job, part, start)
     mimetype = sse.MIMETYPE if wants_events else "text/plain"
@@ -88,7 +88,7 @@ def follow_events(header: EventsHeader, query: NoQuery) -> Response:
     after = events.last_id(context) if sent is None else events.sent_id(context, user, sent)
     if after is None:
         raise InvalidInput(f"{_LAST_ID} is not an id of an event that the service sent you", _LAST_ID)
-    chunks = sse.kept_alive(_job_events(context, user, after))
+    chunks = sse.with_keepalive(_job_events(context, user, after))
     return stream(services().slots, caller().user_id, context.notifier, chunks, sse.MIMETYPE)
 
 

@@ -47,7 +47,7 @@ api.get("/api/health", responses={200: HealthResponse}, operation_id="health_sho
 @api.get(f"{PREFIX}/ready", responses={200: ReadyResponse, 503: ReadyResponse}, security=NO_TOKEN)
 def ready(query: NoQuery) -> tuple[Response, int]:
     """Show whether each part works by its last check, and how many seconds ago that was."""
-    findings = services().probes.look()
+    findings = services().probes.results()
     checks = {name: finding.text for name, finding in findings.items()}
     ages = {name: finding.age_s for name, finding in findings.items()}
     is_ready = all(text == "ok" for text in checks.values())
