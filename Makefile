@@ -15,7 +15,7 @@ ARGS =
 .NOTPARALLEL:
 .PHONY: help demo quick test test-oldest coverage lint bench soak clean engine stop-engine
 
-help: ## list what can be made
+help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
 
 demo: engine ## run a job on a real container, and see its log and its result
@@ -46,7 +46,7 @@ lint: .venv/ready-dev ## check style, types and the layers of the code
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
-bench: engine ## measure against bare docker: a table of figures, each with its mark
+bench: engine ## measure against plain Docker: a table of figures and their targets
 	@scripts/ensure-tool docker
 	@image=$$(scripts/ensure-image) && $(PYTHON_IN_VENV) -m benchmarks --image "$$image" $(ARGS)
 

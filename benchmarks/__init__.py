@@ -1,1 +1,1 @@
-"""Reactorcide measured against the bare engine, on the machine that it runs on: ``python -m benchmarks``."""
+"""Benchmarks of Reactorcide against the plain Docker Engine of the same machine: ``python -m benchmarks``."""

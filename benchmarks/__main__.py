@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: every figure, in one run on one machine, with its mark."""
+"""``python -m benchmarks``: all figures and their targets, in one run on one machine."""
 
 import json
 import os
@@ -22,15 +22,15 @@ from benchmarks.figures import Figure
 @click.option(
     "--image", default="alpine:latest", show_default=True, help="Image to run, present on the engine."
 )
-@click.option("--quick", is_flag=True, help="Few samples: shows that everything works, not how fast.")
-@click.option("--only", multiple=True, metavar="NAME", help="Only this one; may be given more than once.")
+@click.option("--quick", is_flag=True, help="Few samples: checks that it works, not how fast.")
+@click.option("--only", multiple=True, metavar="NAME", help="Only this measurement; may be repeated.")
 @click.option(
     "--json", "report", type=click.Path(path_type=Path, dir_okay=False), help="Also write a report."
 )
 def main(image: str, quick: bool, only: tuple[str, ...], report: Path | None) -> None:
-    """Measure Reactorcide against the bare Docker Engine of this machine, and show each mark.
+    """Measure Reactorcide against the plain Docker Engine of this machine, and show each target.
 
-    Exits with 1 when a mark is not met, so that it can be told without reading.
+    Exits with 1 if a target is missed.
     """
     measures: dict[str, Callable[[], Figure]] = {
         "one-job": partial(jobs.one_job, image, quick=quick),
@@ -55,13 +55,13 @@ def main(image: str, quick: bool, only: tuple[str, ...], report: Path | None) ->
     if unknown := set(only) - set(measures):
         raise click.UsageError(f"there is no {', '.join(sorted(unknown))}; there is: {', '.join(measures)}")
     if shutil.which("docker") is None:
-        raise click.ClickException("the docker command is what is compared with, and it is not installed")
+        raise click.ClickException("the docker command is not installed; the benchmarks compare with it")
     figures = []
     for name, measure in measures.items():
         if not only or name in only:
             click.echo(f"Measuring {name} ...", err=True)
             figures.append(measure())
-    # Without a terminal the width is a guess, and too narrow.
+    # Without a terminal rich assumes a width that is too narrow.
     Console(width=None if sys.stdout.isatty() else 120).print(_table(figures))
     if report is not None:
         content = {
@@ -77,8 +77,8 @@ def main(image: str, quick: bool, only: tuple[str, ...], report: Path | None) ->
 
 def _table(figures: list[Figure]) -> Table:
     table = Table(title=f"Medians, on {os.cpu_count()} CPUs", title_justify="left", box=box.SIMPLE)
-    table.add_column("what", no_wrap=True)
-    for heading in ("Reactorcide", "bare", "figure", "mark"):
+    table.add_column("measurement", no_wrap=True)
+    for heading in ("Reactorcide", "plain Docker", "figure", "target"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("met")
     for figure in figures:

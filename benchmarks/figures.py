@@ -1,4 +1,4 @@
-"""A figure: what was measured, what it is compared with, and the mark it has to meet."""
+"""A figure: a measurement, its comparison, and its target."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """``value`` is what the mark applies to; ``ours`` and ``bare`` are the medians that it comes from."""
+    """``value`` has to meet the target, ``mark``; it is computed from the medians ``ours`` and ``bare``."""
 
     name: str
     ours: float
@@ -24,11 +24,11 @@ class Figure:
 
     @property
     def met(self) -> bool:
-        """Tell whether the value is on the good side of the mark."""
+        """Whether the value meets the target."""
         return self.value >= self.mark if self.at_least else self.value <= self.mark
 
     def to_json(self) -> dict[str, Any]:
-        """Return the figure as the JSON report has it."""
+        """Return the figure for the JSON report."""
         return {
             "name": self.name,
             "ours": self.ours,
@@ -57,7 +57,7 @@ def ratio(
 
 
 def alone(name: str, ours: Sequence[float], *, unit: str, mark: float, at_least: bool = False) -> Figure:
-    """Return our median, for what has nothing bare to be compared with."""
+    """Return our median, for a measurement without a comparison."""
     value = median(ours)
     return Figure(name, value, None, unit, value, unit, mark, at_least, len(ours))
 
@@ -65,9 +65,9 @@ def alone(name: str, ours: Sequence[float], *, unit: str, mark: float, at_least:
 def interleaved(
     rounds: int, ours: Callable[[], float], bare: Callable[[], float]
 ) -> tuple[list[float], list[float]]:
-    """Return the results of calling both in turn, after one call of each that does not count.
+    """Return the results of calling both in turn, after one call of each to warm up.
 
-    In turn, because a machine that is shared is slower for minutes at a time: both then suffer.
+    In turn, because a shared machine is slower for minutes at a time, which then affects both.
     """
     ours()
     bare()

@@ -1,4 +1,4 @@
-"""What the service takes of a machine while it has nothing to do, and how soon it is there."""
+"""The memory of an idle service, and the time of its start."""
 
 import re
 from pathlib import Path
@@ -13,7 +13,7 @@ _SETTLE_S = 3.0
 def idle_memory(image: str, *, quick: bool) -> Figure:
     """Return the memory of all the service's processes, idle again after a first job.
 
-    Shared pages are counted in parts (PSS), so that the sum is what the machine would get back.
+    Shared pages count proportionally (PSS), so that the sum is the memory that would be freed.
     """
     sums = []
     for _ in range(1 if quick else 3):
@@ -29,7 +29,7 @@ def idle_memory(image: str, *, quick: bool) -> Figure:
 def cold_start(*, quick: bool) -> Figure:
     """Return the time from starting the program, on a new data directory, to its first answer on health.
 
-    Its files are in the page cache from the run before; the caches of Python's compiler, too.
+    Its files, and Python's compiled ones, are in the page cache from an earlier run.
     """
     times = []
     for _ in range(3 if quick else 8):
@@ -39,23 +39,23 @@ def cold_start(*, quick: bool) -> Figure:
 
 
 def _tree(pid: int) -> set[int]:
-    """Return a process and all below it."""
+    """Return a process and all its descendants."""
     parents = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
-            # The name, in parentheses, may hold anything.
+            # The name, in parentheses, may contain any characters.
             parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
         except (FileNotFoundError, ProcessLookupError):
             continue
     tree = {pid}
-    while found := {child for child, parent in parents.items() if parent in tree} - tree:
-        tree |= found
+    while children := {child for child, parent in parents.items() if parent in tree} - tree:
+        tree |= children
     return tree
 
 
 def _pss_bytes(pid: int) -> int:
     rollup = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
-    found = re.search(r"^Pss: +(\d+) kB", rollup, re.MULTILINE)
-    if found is None:
-        raise RuntimeError("this kernel does not tell a process's share of memory")
-    return int(found[1]) * 1024
+    match = re.search(r"^Pss: +(\d+) kB", rollup, re.MULTILINE)
+    if match is None:
+        raise RuntimeError("this kernel does not report the Pss of a process")
+    return int(match[1]) * 1024

@@ -1,4 +1,4 @@
-"""Jobs against the bare engine: how much longer, how much later, how much slower."""
+"""Jobs and logs against the plain engine."""
 
 import contextlib
 import subprocess
@@ -17,7 +17,7 @@ _LINE_BYTES = 100
 
 
 def one_job(image: str, *, quick: bool) -> Figure:
-    """Compare a job of ``true``, from submitting it until its result is known, with ``docker run``."""
+    """Compare a job of ``true``, from its submission until a client has its result, with ``docker run``."""
     with serving("--concurrency", "1") as service:
         client = service.client()
         ours, bare = interleaved(
@@ -35,29 +35,28 @@ def one_job(image: str, *, quick: bool) -> Figure:
 
 
 def time_to_start(image: str, *, quick: bool) -> Figure:
-    """Return how much of the time from a submission to its container's start is our own.
+    """Return our overhead on the time from a submission to the start of its container.
 
-    Ours is the time from before the POST to the engine's own ``start`` event. Bare is the time from
-    before a create to that event, where the very container configuration that the engine has kept of a job
-    of ours is sent straight back to it: create, attach, start, in the same order and with the same
-    flags. The difference of the two medians is what we add. Both take the same two clocks (ours and the
-    engine's), which have to be one: the engine has to be on this machine.
+    Ours is the time from before the POST to the engine's ``start`` event. Bare is the time from before a
+    create to that event, with the engine's configuration of such a job's container, sent directly to it:
+    create, attach, start, in the same order and with the same flags. The difference of the two medians is
+    our overhead. The engine has to be on this machine, because its clock is compared with ours.
     """
     engine = docker.APIClient(version="auto")
     rounds = 5 if quick else 25
     with serving("--concurrency", "1") as service:
         client = service.client()
-        # Without standard input, for nobody hands a command over: such a container ends at once.
+        # Without standard input, because no command is handed over: such a container ends at once.
         config = _config_of_a_job(engine, client, image) | {"AttachStdin": False, "OpenStdin": False}
 
         def ours() -> float:
-            begun = time()
+            started_at = time()
             job_id = client.submit(image)
             client.wait(job_id)
-            return _started(engine, f"reactorcide-{job_id}-1", begun) - begun
+            return _started(engine, f"reactorcide-{job_id}-1", started_at) - started_at
 
         def bare() -> float:
-            begun = time()
+            started_at = time()
             created = engine.create_container_from_config(config)  # type: ignore[no-untyped-call]  # the SDK's
             container = str(created["Id"])
             try:
@@ -65,7 +64,7 @@ def time_to_start(image: str, *, quick: bool) -> Figure:
                 engine.start(container)
                 engine.wait(container)
                 stream.close()
-                return _started(engine, container, begun) - begun
+                return _started(engine, container, started_at) - started_at
             finally:
                 engine.remove_container(container, v=True, force=True)
 
@@ -76,10 +75,10 @@ def time_to_start(image: str, *, quick: bool) -> Figure:
 
 
 def service_to_command(image: str, *, quick: bool) -> Figure:
-    """Return how long after a service of a job is ready its command starts, beyond one check of the service.
+    """Return the time from the readiness of a job's service to the start of its command, less one check.
 
     Ours is the time from when the service is ready, by its own clock, to the command's first line. Bare is
-    the time of the same check in a container of the engine, from its start until its result is known.
+    the time of the same check in a container of the engine, from its start to its result.
     """
     rounds = 5 if quick else 15
     check = "test -s /tmp/www/ready"
@@ -138,9 +137,9 @@ def many_jobs(image: str, *, quick: bool) -> Figure:
 
 
 def log_throughput(image: str, *, quick: bool, jobs: int = 1, secrets: int = 0) -> Figure:
-    """Compare the bytes a second of jobs' logs with those of ``docker run … > file``; both wholly stored.
+    """Compare the bytes per second of jobs' logs with those of ``docker run … > file``; both are stored.
 
-    ``jobs`` print at once; ``secrets`` are variables of theirs whose values must not be in a log.
+    ``jobs`` is the number of concurrent jobs, and ``secrets`` that of their secret variables.
     """
     size_bytes = (20_000_000 if quick else 150_000_000) // jobs
     command = f"yes {'x' * (_LINE_BYTES - 1)} | head -c {size_bytes}"
@@ -166,7 +165,7 @@ def log_throughput(image: str, *, quick: bool, jobs: int = 1, secrets: int = 0) 
 
         def bare() -> float:
             def run() -> None:
-                # On the filesystem of the service's data.
+                # On the file system of the service's data.
                 with tempfile.TemporaryFile() as file:
                     subprocess.run(
                         ["docker", "run", "--rm", image, "sh", "-c", command], stdout=file, check=True
@@ -175,7 +174,7 @@ def log_throughput(image: str, *, quick: bool, jobs: int = 1, secrets: int = 0) 
             took_s = seconds(lambda: [one.result() for one in [pool.submit(run) for _ in range(jobs)]])
             return jobs * size_bytes / took_s / 1e6
 
-        # Of several at once single figures differ more.
+        # Single figures of concurrent jobs vary more.
         rounds = 5 if jobs == 1 else 9
         ours_mb, bare_mb = interleaved(1 if quick else rounds, ours, bare)
     name = f"log of {size_bytes // 1_000_000} MB" + (f", {jobs} at once" if jobs > 1 else "")
@@ -198,13 +197,13 @@ def _milli(times_s: list[float]) -> list[float]:
 
 
 def _config_of_a_job(engine: docker.APIClient, client: Client, image: str) -> dict[str, object]:
-    """Return a container configuration that is the same as a job's, but for its labels; it runs ``true``."""
+    """Return a job's container configuration, without its labels; it runs ``true``."""
     job_id = client.submit(image, "sleep 60")
     try:
         client.wait(job_id, for_status="running")
         details = None
         while details is None:
-            # A job is running from when it was claimed; its container comes a moment later.
+            # A job is running from its claim on; its container is created a moment later.
             with contextlib.suppress(docker.errors.NotFound):
                 details = engine.inspect_container(f"reactorcide-{job_id}-1")
     finally:
@@ -212,14 +211,14 @@ def _config_of_a_job(engine: docker.APIClient, client: Client, image: str) -> di
     config: dict[str, object] = dict(details["Config"])
     config["Cmd"] = [part.replace("sleep 60", "true") for part in details["Config"]["Cmd"]]
     config["HostConfig"] = details["HostConfig"]
-    # A host name is made of the container's id; with the labels it would be taken for a job's.
+    # The host name is the container's id. With the labels it would look like a job's container.
     del config["Hostname"], config["Labels"]
     return config
 
 
 def _started(engine: docker.APIClient, container: str, since: float) -> float:
-    """Return when a container was started, by the engine's clock; it may be gone since."""
-    # The engine takes fractions of a second, which the SDK passes on although its types do not say so.
+    """Return when a container was started, by the engine's clock; it may be removed since."""
+    # The engine accepts fractions of a second; the SDK passes them on, against its types.
     events = engine.events(  # type: ignore[call-overload]
         since=f"{since:.6f}",
         until=f"{time():.6f}",

@@ -1,4 +1,4 @@
-"""How long lists and a scrape of the metrics take where there are a million jobs."""
+"""Lists and a scrape of the metrics with a million jobs."""
 
 import contextlib
 import sqlite3
@@ -38,7 +38,7 @@ _FILTERS = {
 _PAGE = 51
 _PAGE_CHARS = 20_000
 
-# Copies of one job, spread over users, queues and names; the oldest tenth has some values of its own.
+# Copies of one job, spread over users, queues and names; only the oldest tenth has some of the values.
 _MULTIPLY = """
     WITH RECURSIVE numbers(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM numbers WHERE i < :jobs)
     INSERT INTO job ({columns})
@@ -66,11 +66,11 @@ _COUNT = (
 
 
 def lists(*, quick: bool) -> Figure:
-    """Return how long the first page and the total take with that filter which takes longest."""
+    """Return the time of the first page and the total with the slowest filter."""
     store = _store(_jobs(quick=quick))
     medians = []
-    for wanted in _FILTERS.values():
-        page = partial(store.lists.page, wanted, limit=_PAGE, max_chars=_PAGE_CHARS)
+    for job_filter in _FILTERS.values():
+        page = partial(store.lists.page, job_filter, limit=_PAGE, max_chars=_PAGE_CHARS)
         times_s = [seconds(page) for _ in range(11 if quick else 51)]
         medians.append(median(times_s) * 1000)
     name = f"a page of {_jobs(quick=quick):,} jobs, the slowest filter"
@@ -78,7 +78,7 @@ def lists(*, quick: bool) -> Figure:
 
 
 def scrape(*, quick: bool) -> Figure:
-    """Return how long the metrics take to render."""
+    """Return the time to render the metrics."""
     metrics = Metrics()
     metrics.add_job_counts(_store(_jobs(quick=quick)).queues.counts)
     times_s = [seconds(metrics.render) for _ in range(11 if quick else 51)]
@@ -92,7 +92,7 @@ def _jobs(*, quick: bool) -> int:
 
 @cache
 def _store(jobs: int) -> Store:
-    """Return a store with so many jobs, written straight into its database; it is removed at exit."""
+    """Return a store with so many jobs, written directly to its database; it is removed at exit."""
     directory = tempfile.TemporaryDirectory(prefix="reactorcide-benchmark-")
     _directories.append(directory)
     database = Database(Path(directory.name, "reactorcide.db"))
@@ -116,7 +116,7 @@ def _store(jobs: int) -> Store:
     store.jobs.add(job, next_submit_at_ms=0)
     with contextlib.closing(sqlite3.connect(database.path)) as connection, connection:
         connection.execute("PRAGMA synchronous = OFF")
-        # Made anew afterwards, which is faster than keeping them.
+        # Created again afterwards, which is faster than updating them.
         indexes = connection.execute(
             "SELECT name, sql FROM sqlite_master "
             "WHERE type = 'index' AND tbl_name = 'job' AND sql IS NOT NULL"

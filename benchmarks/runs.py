@@ -1,4 +1,4 @@
-"""Runs of workflows: what a graph costs over the same jobs alone, and how soon a dependent goes on."""
+"""Runs of workflows: the overhead of a graph, and the delay of a dependent job."""
 
 import contextlib
 import json
@@ -71,12 +71,12 @@ def project(jobs: str) -> Iterator[Path]:
 def run(client: Client, path: Path, **fields: Any) -> str:
     """Run the workflow of a repository and return the run's id."""
     body = {"git_url": str(path)} | fields
-    found: dict[str, Any] = json.loads(client.call("POST", "/runs", body, expect=201))
-    while found["status"] == "running":
-        found = json.loads(client.call("GET", f"/runs/{found['run_id']}?wait=60"))
-    if found["status"] != "completed":
-        raise RuntimeError(f"a benchmark's run {found['status']}: {found['reason']}")
-    return str(found["run_id"])
+    state: dict[str, Any] = json.loads(client.call("POST", "/runs", body, expect=201))
+    while state["status"] == "running":
+        state = json.loads(client.call("GET", f"/runs/{state['run_id']}?wait=60"))
+    if state["status"] != "completed":
+        raise RuntimeError(f"a benchmark's run {state['status']}: {state['reason']}")
+    return str(state["run_id"])
 
 
 def _times(client: Client, job_id: str) -> tuple[datetime, datetime]:

@@ -1,4 +1,4 @@
-"""A real ``reactorcide serve`` with data of its own, and a client that costs little."""
+"""A real ``reactorcide serve`` with its own data directory, and a fast client."""
 
 import contextlib
 import http.client
@@ -19,11 +19,11 @@ _PROGRAM = Path(__file__).parents[1] / "reactorcide.py"
 _START_TIMEOUT_S = 30.0
 _STOP_TIMEOUT_S = 20.0
 _IDLE_S = 5.0
-"""The service closes a connection that was idle for longer than it likes; well before that we do."""
+"""The client closes an idle connection after this, well before the service does."""
 
 
 class Client:
-    """One connection, kept alive, for one thread."""
+    """One persistent connection, for one thread."""
 
     def __init__(self, port: int, token: str | None = None) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=90)
@@ -101,10 +101,10 @@ class Service:
 
 @contextlib.contextmanager
 def serving(*options: str) -> Iterator[Service]:
-    """Run a service on a data directory of its own, and leave nothing of either behind."""
+    """Run a service on a temporary data directory."""
     data_dir = Path(tempfile.mkdtemp(prefix="reactorcide-benchmark-"))
     arguments = [sys.executable, str(_PROGRAM), "serve", "--port", "0", "--data-dir", str(data_dir), *options]
-    # What the caller has set for a service of its own is not meant for this one.
+    # The caller's variables are for another service.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("REACTORCIDE_")}
     log = data_dir / "serve.log"
     try:
@@ -124,30 +124,30 @@ def serving(*options: str) -> Iterator[Service]:
 
 
 def _port(process: "subprocess.Popen[bytes]", log: Path) -> int:
-    """Return the port, once the service has said it."""
-    for _ in _patience(process, log):
-        said = re.search(rb"listens on http://127\.0\.0\.1:(\d+)", log.read_bytes())
-        if said is not None:
-            return int(said[1])
-    raise AssertionError("patience raises when it ends")
+    """Return the port as soon as the service has printed it."""
+    for _ in _polls(process, log):
+        match = re.search(rb"listens on http://127\.0\.0\.1:(\d+)", log.read_bytes())
+        if match is not None:
+            return int(match[1])
+    raise AssertionError("_polls ends with an error")
 
 
 def _await_answer(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
-    for _ in _patience(process, log):
+    for _ in _polls(process, log):
         client = Client(port)
         with contextlib.suppress(OSError), contextlib.closing(client):
             client.call("GET", "/health")
             return
 
 
-def _patience(process: "subprocess.Popen[bytes]", log: Path) -> Iterator[None]:
-    """Yield every 5 ms; raises ``RuntimeError`` when the process ends, or time does."""
+def _polls(process: "subprocess.Popen[bytes]", log: Path) -> Iterator[None]:
+    """Yield every 5 ms; raises ``RuntimeError`` when the process ends, or after 30 s."""
     deadline = monotonic() + _START_TIMEOUT_S
     while process.poll() is None and monotonic() < deadline:
         yield
         sleep(0.005)
-    said = log.read_text(encoding="utf-8", errors="replace")[-2000:]
-    raise RuntimeError(f"the service did not start:\n{said}")
+    text = log.read_text(encoding="utf-8", errors="replace")[-2000:]
+    raise RuntimeError(f"the service did not start:\n{text}")
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:

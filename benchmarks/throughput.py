@@ -1,4 +1,4 @@
-"""How many submissions and claims a second, with no container in play."""
+"""Submissions and claims per second, without containers."""
 
 import contextlib
 import sqlite3
@@ -15,8 +15,8 @@ from reactorcide.corndogs.storage import TaskStorage
 
 _QUEUE = "benchmark"
 
-# Copies of the one task that is there, each its own in what tells tasks apart. Submitting so many would
-# take minutes, and is not what is measured.
+# Copies of the one existing task, with ids and times of their own. Submitting so many would take minutes,
+# and is not measured.
 _MULTIPLY = """
     WITH RECURSIVE numbers(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM numbers WHERE i < ?)
     INSERT INTO task (uuid, queue, current_state, auto_target_state, submit_time, update_time, timeout,
@@ -28,7 +28,7 @@ _MULTIPLY = """
 
 
 def submissions(image: str, *, quick: bool) -> Figure:
-    """Return the jobs a second that 8 clients get acknowledged, each then on disk, while no job runs."""
+    """Return the acknowledged submissions per second of 8 clients, each on disk, while no job runs."""
     clients, each = 8, 25 if quick else 150
     with serving("--concurrency", "0") as service, ThreadPoolExecutor(clients) as pool:
         connections = [service.client() for _ in range(clients)]
@@ -44,15 +44,15 @@ def submissions(image: str, *, quick: bool) -> Figure:
             running = [pool.submit(submit_all, client) for client in connections]
             ready.wait()
             started = perf_counter()
-            for one in running:
-                one.result()
+            for future in running:
+                future.result()
             rates.append(clients * each / (perf_counter() - started))
     # The first round warms up.
     return alone(f"submissions, {clients} clients", rates[1:], unit="/s", mark=250, at_least=True)
 
 
 def claims(*, quick: bool) -> Figure:
-    """Return the tasks a second that one worker claims from the embedded queue, among many that wait."""
+    """Return the claims per second of one worker from the embedded queue, among many waiting tasks."""
     waiting, each = (10_000, 300) if quick else (100_000, 1000)
     with tempfile.TemporaryDirectory(prefix="reactorcide-benchmark-") as directory:
         path = Path(directory, "corndogs.db")
@@ -68,7 +68,7 @@ def claims(*, quick: bool) -> Figure:
                 started = perf_counter()
                 for _ in range(each):
                     if corndogs.get_next_task(_QUEUE, override_timeout_s=60) is None:
-                        raise RuntimeError("the queue ran dry")
+                        raise RuntimeError("the queue is empty")
                 rates.append(each / (perf_counter() - started))
         finally:
             corndogs.close()

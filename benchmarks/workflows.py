@@ -1,4 +1,4 @@
-"""What reading a workflow costs before its first job can start."""
+"""The time to evaluate a workflow, before its first job can start."""
 
 from benchmarks.figures import Figure, alone, seconds
 from reactorcide.workflows.definition import check
@@ -29,7 +29,7 @@ jobs:
 
 
 def evaluation(*, quick: bool) -> Figure:
-    """Measure from the text of a file to the graph of a run with 256 combinations of a matrix."""
+    """Measure from the text of a file to the graph of a run with a matrix of 256 combinations."""
 
     def evaluate() -> None:
         (definition,) = check({_FILE: _WORKFLOW}, "acme/site")

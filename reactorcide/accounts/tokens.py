@@ -161,7 +161,7 @@ def of_user(context: AccountContext, user: User) -> list[Token]:
     return context.store.accounts.tokens(user.user_id)
 
 
-def of_everybody(context: AccountContext) -> list[Token]:
+def of_all_users(context: AccountContext) -> list[Token]:
     """Return the tokens of all users, oldest first; for the operator."""
     return context.store.accounts.tokens(None)
 
@@ -171,7 +171,7 @@ def revoke(context: AccountContext, user: User, token_id: str) -> None:
     _remove(context, token_id, user.user_id, by=user.actor)
 
 
-def revoke_of_anybody(context: AccountContext, token_id: str, *, by: Actor) -> None:
+def revoke_of_any_user(context: AccountContext, token_id: str, *, by: Actor) -> None:
     """Remove a token of any user, at once; for the operator. Raises ``NotFound``."""
     _remove(context, token_id, None, by=by)
 

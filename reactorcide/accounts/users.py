@@ -64,7 +64,7 @@ def by_name(context: AccountContext, username: str) -> User:
     return context.store.accounts.user_by_name(username)
 
 
-def everybody(context: AccountContext) -> list[User]:
+def all_users(context: AccountContext) -> list[User]:
     """Return all users by name."""
     return context.store.accounts.users()
 

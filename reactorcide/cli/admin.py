@@ -104,9 +104,9 @@ def create_token(
 def list_tokens(username: str | None, **options: Any) -> None:
     """List tokens, without their values."""
     with _accounts(options) as context:
-        names = {user.user_id: user.username for user in users.everybody(context)}
+        names = {user.user_id: user.username for user in users.all_users(context)}
         if username is None:
-            listed = tokens.of_everybody(context)
+            listed = tokens.of_all_users(context)
         else:
             listed = tokens.of_user(context, users.by_name(context, username))
     render.table(
@@ -133,7 +133,7 @@ def list_tokens(username: str | None, **options: Any) -> None:
 def revoke_token(token_id: str, **options: Any) -> None:
     """Revoke a token. It is refused from the next request on."""
     with _accounts(options) as context:
-        tokens.revoke_of_anybody(context, token_id, by=operator())
+        tokens.revoke_of_any_user(context, token_id, by=operator())
     render.say(f"{token_id} revoked")
 
 
@@ -160,7 +160,7 @@ def create_user(username: str, email: str | None, role: str, **options: Any) -> 
 def list_users(**options: Any) -> None:
     """List users."""
     with _accounts(options) as context:
-        everybody = users.everybody(context)
+        everybody = users.all_users(context)
     render.table(
         ("ID", "NAME", "ROLE", "STATE", "EMAIL", "CREATED"),
         [

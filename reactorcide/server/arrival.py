@@ -12,7 +12,7 @@ MAX_HEAD_BYTES = 32 << 10
 _MAX_FIELDS = 100
 _MAX_TARGET_BYTES = 4096
 _MAX_UNASKED_BYTES = 16 << 10
-"""A body that announces no more is read before the application has seen who sends it."""
+"""A body that announces no more is read before the application has checked the token."""
 _FREE_CHUNKS = 1024
 _MIN_CHUNK_BYTES = 64
 """The least average size of a body's chunks after the first 1024: each costs the loop time."""

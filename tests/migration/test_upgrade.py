@@ -70,7 +70,7 @@ def test_the_stores_read_it(old: Path) -> None:
     found, total = store.lists.page(JobFilter(), limit=10, offset=0, after=None)
     assert total == len(found) == len(STATUSES)
     assert {job.definition.name: job.status for job in found} == STATUSES
-    assert [user.username for user in users.everybody(accounts)] == ["admin", "ann"]
+    assert [user.username for user in users.all_users(accounts)] == ["admin", "ann"]
     assert store.instance.id("another") != "another"
     database.close()
 

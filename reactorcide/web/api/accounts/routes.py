@@ -75,7 +75,7 @@ def revoke_token(path: TokenPath, query: NoQuery) -> tuple[str, int]:
 @api.get("/users", responses={200: UserListResponse})
 def list_users(query: NoQuery) -> Response:
     """List all users; for admins."""
-    return jsonify({"users": [_user_json(user) for user in users.everybody(services().accounts)]})
+    return jsonify({"users": [_user_json(user) for user in users.all_users(services().accounts)]})
 
 
 @api.post("/users", responses={201: UserResponse, 409: ErrorResponse})
