@@ -206,12 +206,15 @@ def memory_bytes(service: Service) -> int:
 
 
 def descriptors(service: Service) -> int:
-    """Return how many files its processes have open."""
-    total = 0
+    """Return how many files are open in that of its processes that has most of them.
+
+    Not in all together: between its fork and its exec a git process has copies of all of the service's.
+    """
+    most = 0
     for pid in service.pids():
         with suppress(OSError):
-            total += len(list((Path("/proc") / str(pid) / "fd").iterdir()))
-    return total
+            most = max(most, len(list((Path("/proc") / str(pid) / "fd").iterdir())))
+    return most
 
 
 if __name__ == "__main__":
