@@ -132,6 +132,19 @@ class Client(Session):
         """Delete a cache."""
         self._send("DELETE", f"/caches/{cache_id}").close()
 
+    def secrets(self, project_id: str | None) -> list[Json]:
+        """Return the secrets of a project, or of the service, without their values."""
+        secrets: list[Json] = self._json("GET", _secrets(project_id))["secrets"]
+        return secrets
+
+    def set_secret(self, project_id: str | None, name: str, body: Json) -> Json:
+        """Set a secret of a project, or of the service, and return it. Safe to repeat."""
+        return self._json("PUT", f"{_secrets(project_id)}/{quote(name)}", json=body)
+
+    def delete_secret(self, project_id: str | None, name: str) -> None:
+        """Delete a secret of a project, or of the service."""
+        self._send("DELETE", f"{_secrets(project_id)}/{quote(name)}").close()
+
     def workers(self) -> list[Json]:
         """Return the workers."""
         workers: list[Json] = self._json("GET", "/workers")["workers"]
@@ -346,6 +359,10 @@ class _Patience:
         if time.monotonic() > self._until:
             raise ServiceAway(_lost(self._job_id)) from problem
         time.sleep(_PAUSE_S)
+
+
+def _secrets(project_id: str | None) -> str:
+    return "/secrets" if project_id is None else f"/projects/{project_id}/secrets"
 
 
 def _lost(job_id: str) -> str:

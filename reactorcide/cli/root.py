@@ -23,6 +23,7 @@ _COMMANDS = {
     "runs": ("reactorcide.cli.runs", "runs", "Start, list, show and change runs of workflows."),
     "project": ("reactorcide.cli.project", "project", "Add, list, show, change and remove projects."),
     "caches": ("reactorcide.cli.caches", "caches", "List and delete caches of runs."),
+    "secret": ("reactorcide.cli.secret", "secret", "Set, list and delete secrets of projects."),
     "jobs": ("reactorcide.cli.jobs", "jobs", "List, show and change jobs."),
     "token": ("reactorcide.cli.admin", "token", "Create, list and revoke tokens, directly in the database."),
     "user": (
@@ -45,7 +46,7 @@ _COMMANDS = {
     "demo": ("reactorcide.cli.demo", "demo", "Run two sample jobs on a temporary service."),
 }
 
-_OF_A_SERVICE = {"caches", "jobs", "project", "runs", "submit"}
+_OF_A_SERVICE = {"caches", "jobs", "project", "runs", "secret", "submit"}
 """These show what a service has answered, which may be no Reactorcide."""
 _NOT_UNDERSTOOD = (LookupError, TypeError, ValueError, AttributeError, RecursionError)
 

@@ -29,6 +29,10 @@ class Action(StrEnum):
     PROJECT_REMOVE_MEMBER = "project.remove_member"
     """The subject is the project and the user."""
     CACHE_DELETE = "cache.delete"
+    SECRET_SET = "secret.set"  # noqa: S105  # no password
+    """The subject is the project, if it is of one, and the name."""
+    SECRET_DELETE = "secret.delete"  # noqa: S105  # no password
+    """The subject is the project, if it is of one, and the name."""
     SOURCE_UPLOAD = "source.upload"
     TOKEN_CREATE = "token.create"  # noqa: S105  # no password
     TOKEN_REVOKE = "token.revoke"  # noqa: S105  # no password

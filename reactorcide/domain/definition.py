@@ -363,6 +363,8 @@ class JobDefinition:
         ),
         None,
     )
+    masked: tuple[str, ...] = field(default=(), repr=False)
+    """Further values that are masked wherever the job prints them; no field of the API."""
 
 
 def _job_field(item: Field[Any], hint: Any) -> JobField:
@@ -376,7 +378,9 @@ def _job_field(item: Field[Any], hint: Any) -> JobField:
 
 def _job_fields() -> tuple[JobField, ...]:
     hints = get_type_hints(JobDefinition)
-    return tuple(_job_field(item, hints[item.name]) for item in fields(JobDefinition))
+    return tuple(
+        _job_field(item, hints[item.name]) for item in fields(JobDefinition) if "about" in item.metadata
+    )
 
 
 JOB_FIELDS = _job_fields()

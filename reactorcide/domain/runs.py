@@ -237,4 +237,6 @@ class Commit:
     branch: str | None = None
     """The branch that was asked for, if it was one."""
     default_branch: str | None = None
+    tag: str | None = None
+    """The tag that was asked for, if it was one."""
     message: str = ""

@@ -100,7 +100,7 @@ def url_secrets(url: str) -> tuple[str, ...]:
 def secrets_of(definition: JobDefinition) -> Collection[str]:
     """Return everything that is to be replaced wherever the job, or the service about it, prints it."""
     hidden = secret_variables(definition.job_env_vars, definition.secret_env_vars)
-    values = list(hidden.values())
+    values = [*hidden.values(), *definition.masked]
     for variables in secret_service_variables(definition.services, definition.secret_env_vars).values():
         values += variables.values()
     found = [text for text in values if len(text) >= MIN_SECRET_CHARS]

@@ -20,6 +20,7 @@ from reactorcide.domain.runs import (
     group_name,
 )
 from reactorcide.domain.secrets import guess, redacted_url
+from reactorcide.jobs.run_secrets import RunSecrets, variables_with_secrets
 from reactorcide.jobs.submit import SUBMIT_GRACE_MS
 from reactorcide.jobs.templates import fill
 from reactorcide.lib.ids import new_id
@@ -315,7 +316,7 @@ def _make_job(tx: Records, run: Run, node: Node, *, now_ms: int) -> Job:
     job = Job(
         job_id=new_id(),
         user_id=run.user_id,
-        definition=_definition(tx, run, node),
+        definition=_definition(tx, run, node, now_ms=now_ms),
         status=JobStatus.SUBMITTED,
         created_at_ms=now_ms,
         updated_at_ms=now_ms,
@@ -327,9 +328,16 @@ def _make_job(tx: Records, run: Run, node: Node, *, now_ms: int) -> Job:
     return job
 
 
-def _definition(tx: Records, run: Run, node: Node) -> JobDefinition:
+def _definition(tx: Records, run: Run, node: Node, *, now_ms: int) -> JobDefinition:
     template = tx.runs.template(run.run_id, node.name)
-    filled = fill(template, _Needed(tx, run.run_id).value_of)
+    needed = _Needed(tx, run.run_id)
+    secrets = RunSecrets(tx, run, now_ms=now_ms)
+
+    def value_of(reference: Reference) -> str:
+        is_secret = reference.source == "secret"
+        return secrets.value(reference.name) if is_secret else needed.value_of(reference)
+
+    filled = fill(template, value_of)
     variables = _variables(run, node) | filled.environment | {"REACTORCIDE_RUN_ID": run.run_id}
     size_bytes = len(filled.fields["job_command"].encode())
     size_bytes += sum(len(name) + len(value.encode()) + 2 for name, value in variables.items())
@@ -342,7 +350,11 @@ def _definition(tx: Records, run: Run, node: Node) -> JobDefinition:
         **_source(tx, run, template),
         job_env_vars=variables,
         services=filled.services,
-        secret_env_vars=guess(variables, filled.services),
+        secret_env_vars=tuple(
+            dict.fromkeys((*guess(variables, filled.services), *variables_with_secrets(template)))
+        ),
+        # A run that an older version has started has none.
+        masked=secrets.masked(template.get("secrets", ())),
     )
 
 

@@ -56,7 +56,7 @@ def evaluate(request: Json) -> Json:
         return answer
     answer["skipped"] = chosen.refusal(event, changed)
     try:
-        graph = chosen.expand(event, changed, request["vars"])
+        graph = chosen.expand(event, changed, request["vars"], request["env"])
     except WorkflowError as exc:
         return answer | {"errors": str(exc).splitlines()}
     answer["vars"] = dict(graph.variables)
@@ -88,10 +88,11 @@ def _unknown(file: str, node: Node) -> list[str]:
     who = f"the job {node.name!r}"
     problems = [_not_yet(file, who, key) for name, key in _NOT_YET.items() if getattr(node.job, name)]
     problems += [
-        f"{file}: {who} has the reference {reference}, which this version cannot replace yet"
+        f"{file}: {who} has the reference {reference}, which has a value in a "
+        "local run alone, as by reactorcide run --env"
         for template in node.job.templates()
         for reference in template.references
-        if reference.source != "needs"
+        if reference.source == "env"
     ]
     for cache in node.job.cache:
         key_bytes = sum(

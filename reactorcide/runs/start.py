@@ -26,6 +26,7 @@ from reactorcide.domain.runs import (
 from reactorcide.domain.secrets import without_credentials
 from reactorcide.jobs import access, ending
 from reactorcide.jobs.dependents import Change, Followed, before_start
+from reactorcide.jobs.run_secrets import secrets_in
 from reactorcide.lib.clock import now_ms
 from reactorcide.lib.ids import new_id
 from reactorcide.lib.notifier import ANY_JOB
@@ -59,6 +60,10 @@ class Start:
     """What an uploaded source is called."""
     is_fork: bool = False
     """Whether the event is a pull request of a fork."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Variables of all jobs, and the values of ``${env:…}``; not for a run of a project."""
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    """Values of ``${secret:…}`` by name; not for a run of a project, which has its own."""
 
 
 def start(context: RunContext, user: User, wanted: Start, key: RequestKey | None = None) -> tuple[Run, bool]:
@@ -80,15 +85,21 @@ def start(context: RunContext, user: User, wanted: Start, key: RequestKey | None
     commit = _commit(context, user, wanted)
     event = {name: value for name, value in wanted.event.items() if value}
     if project is not None:
-        event["project"] = project.name
+        _check_branch(event, commit)
+        event |= {"project": project.name, "tag": commit.tag or ""}
     event.setdefault("branch", commit.branch or "")
     event.setdefault("sha", commit.sha or "")
     event.setdefault("message", commit.message)
     found = context.evaluator.evaluate(
-        commit, wanted.workflow, event, changed=wanted.changed, variables=wanted.variables
+        commit,
+        wanted.workflow,
+        event,
+        changed=wanted.changed,
+        variables=wanted.variables,
+        environment=wanted.environment,
     )
     owner = user.user_id if project is None else project.project_id
-    nodes, errors = _nodes(context, found, owner)
+    nodes, errors = _nodes(context, found, owner, wanted.environment)
     created_at_ms = now_ms()
     run = Run(
         run_id=new_id(),
@@ -122,7 +133,9 @@ def start(context: RunContext, user: User, wanted: Start, key: RequestKey | None
     def write(tx: Records) -> tuple[Run, Followed]:
         if key is not None:
             tx.request_keys.add(key, user.user_id, run.run_id, now_ms=created_at_ms)
-        added = tx.runs.add(before_start(run), files, nodes, variables=found.variables)
+        added = tx.runs.add(
+            before_start(run), files, nodes, variables=found.variables, secrets=wanted.secrets
+        )
         tx.audit.add(entry)
         change = Change(tx, now_ms=created_at_ms)
         change.enter(added)
@@ -142,6 +155,20 @@ def start(context: RunContext, user: User, wanted: Start, key: RequestKey | None
     crashpoints.reached("run-committed")
     ending.hand_over(context.jobs, followed)
     return run, True
+
+
+def _check_branch(event: Mapping[str, str], commit: Commit) -> None:
+    """Raise ``InvalidInput`` where the event is one of another branch or tag than the commit.
+
+    What the secrets of a project may be used for goes by them.
+    """
+    for kind, actual in (("branch", commit.branch), ("tag", commit.tag)):
+        if event.get(kind) not in (None, actual):
+            raise InvalidInput(
+                f"the {kind} {event[kind]} of the event is not the one that ref leads to; leave it out, and "
+                f"name the {kind} in ref",
+                "event",
+            )
 
 
 def _started_with(context: RunContext, user: User, key: RequestKey) -> Run | None:
@@ -178,20 +205,24 @@ def _cache_scope(wanted: Start, event: Mapping[str, str], commit: Commit) -> Cac
 
 
 def _nodes(
-    context: RunContext, found: Evaluation, owner: str
+    context: RunContext, found: Evaluation, owner: str, environment: Mapping[str, str]
 ) -> tuple[list[tuple[Node, JobTemplate]], list[str]]:
     """Return the nodes of a run with the definitions of their jobs, and what is wrong with these."""
     nodes: list[tuple[Node, JobTemplate]] = []
     errors = list(found.errors)
     for item in found.nodes:
         try:
-            template = _template(context, item)
+            template = _template(context, item, environment)
             context.jobs.rules.check_images(*_known_images(template))
         except InvalidInput as exc:
             errors.append(f"{found.file}: the job {item['name']!r}: {exc}")
             continue
         nodes.append((_node(item, owner), template))
-    return ([], errors) if errors else (nodes, [])
+    if errors:
+        return [], errors
+    # Each job masks the secrets of all.
+    secrets = sorted({name for _, template in nodes for name in secrets_in(template)})
+    return [(node, {**template, "secrets": secrets}) for node, template in nodes], []
 
 
 def _node(item: Mapping[str, Any], owner: str) -> Node:
@@ -215,7 +246,7 @@ def _group(concurrency: Mapping[str, str] | None, owner: str) -> dict[str, Any]:
     return {"group_key": group_key(owner, concurrency["group"]), "when_full": concurrency["when_full"]}
 
 
-def _template(context: RunContext, item: Mapping[str, Any]) -> JobTemplate:
+def _template(context: RunContext, item: Mapping[str, Any], environment: Mapping[str, str]) -> JobTemplate:
     """Return the definition of a node's job, with every default filled in: a repetition has the same."""
     defaults = context.defaults
     fields = dict(item["fields"])
@@ -224,8 +255,12 @@ def _template(context: RunContext, item: Mapping[str, Any]) -> JobTemplate:
     fields["memory_limit_bytes"] = defaults.memory_bytes(fields.get("memory_limit_bytes"))
     if "code_dir" in fields:
         fields.setdefault("job_dir", fields["code_dir"])
-    kept = ("environment", "services", "artifacts_from", "checkout", "submodules", "caches")
-    return {"fields": fields, **{name: item[name] for name in kept}}
+    kept = ("services", "artifacts_from", "checkout", "submodules", "caches")
+    return {
+        "fields": fields,
+        "environment": item["environment"] | environment,
+        **{name: item[name] for name in kept},
+    }
 
 
 def _known_images(template: JobTemplate) -> tuple[str | None, dict[str, str]]:

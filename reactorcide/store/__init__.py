@@ -15,6 +15,7 @@ from reactorcide.store.images import Images
 from reactorcide.store.instance import Instance
 from reactorcide.store.jobs import Jobs
 from reactorcide.store.lists import Lists
+from reactorcide.store.named_secrets import NamedSecrets
 from reactorcide.store.projects import Projects
 from reactorcide.store.queues import Queues
 from reactorcide.store.request_keys import RequestKeys
@@ -39,6 +40,7 @@ class Records:
         self.runs = Runs(db, sealed)
         self.projects = Projects(db, sealed)
         self.groups = Groups(db)
+        self.named_secrets = NamedSecrets(db, sealed)
         self.queues = Queues(db)
         self.events = Events(db, sealed)
         self.request_keys = RequestKeys(db, sealed)

@@ -74,7 +74,7 @@ class Instance:
         with self._database.read() as db:
             used = db.execute_sql(
                 "SELECT EXISTS (SELECT 1 FROM job WHERE secrets IS NOT NULL) OR EXISTS (SELECT 1 FROM run) "
-                "OR EXISTS (SELECT 1 FROM project)"
+                "OR EXISTS (SELECT 1 FROM project) OR EXISTS (SELECT 1 FROM named_secret)"
             ).fetchone()[0]
         if used:
             raise ConfigurationError(

@@ -37,6 +37,7 @@ class Jobs:
             row["secret_env_vars"],
             row["git_url"],
             services=row["services"],
+            masked=row["masked"],
         )
         row |= {
             "artifacts": JobRow.artifacts.db_value(row["artifacts"]),

@@ -488,6 +488,42 @@ class ProjectMemberRow(Model):
         primary_key = CompositeKey("project_id", "user_id")
 
 
+class NamedSecretRow(Model):
+    """A named secret of a project; of the service where ``project_id`` is empty."""
+
+    project_id = TextField()
+    name = TextField()
+    events = JSONField(null=True)
+    branches = JSONField(null=True)
+    workflows = JSONField(null=True)
+    projects = JSONField(null=True)
+    """The ids of the projects that may use one of the service."""
+    created_at_ms = BigIntegerField()
+    updated_at_ms = BigIntegerField()
+    sealed = BlobField()
+    """Encrypted: its value."""
+
+    class Meta:
+        table_name = "named_secret"
+        primary_key = CompositeKey("project_id", "name")
+
+
+class SecretUseRow(Model):
+    """The last run of a workflow that used a named secret."""
+
+    secret_of = TextField()
+    """The ``project_id`` of the secret."""
+    name = TextField()
+    project_id = TextField()
+    workflow_id = TextField()
+    run_id = TextField()
+    used_at_ms = BigIntegerField()
+
+    class Meta:
+        table_name = "secret_use"
+        primary_key = CompositeKey("secret_of", "name", "project_id", "workflow_id")
+
+
 class SourceRow(Model):
     """An uploaded source, by the SHA-256 of its bytes."""
 
@@ -610,6 +646,8 @@ ALL_MODELS = (
     NodeRow,
     ProjectRow,
     ProjectMemberRow,
+    NamedSecretRow,
+    SecretUseRow,
     SourceRow,
     SourceOwnerRow,
     CacheRow,

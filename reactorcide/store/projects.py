@@ -9,6 +9,7 @@ from peewee import IntegrityError
 from reactorcide.domain.errors import Conflict, NotFound
 from reactorcide.domain.projects import Member, Project, ProjectRole, Visibility
 from reactorcide.domain.secrets import redacted_url
+from reactorcide.store import named_secrets
 from reactorcide.store.database import Connection
 from reactorcide.store.sealed import SealedFields
 
@@ -92,13 +93,17 @@ class Projects:
             raise Conflict(f"there is a project {name!r} already; choose another name") from exc
 
     def remove(self, project_id: str) -> None:
-        """Remove a project with its members; raises ``Conflict`` while one of its runs is not over."""
+        """Remove a project with its members and secrets.
+
+        Raises ``Conflict`` while one of its runs is not over.
+        """
 
         def work(db: Any) -> None:
             sql = "SELECT COUNT(*) FROM run WHERE project_id = ? AND completed_at_ms IS NULL"
             (active,) = db.execute_sql(sql, (project_id,)).fetchone()
             if active:
                 raise Conflict(f"the project has {active} runs that are not over; cancel them, or wait")
+            named_secrets.remove_of_project(db, project_id)
             for table in ("project_member", "project"):
                 db.execute_sql(f"DELETE FROM {table} WHERE project_id = ?", (project_id,))  # noqa: S608  # as above
 

@@ -66,17 +66,24 @@ class Runs:
         nodes: Sequence[tuple[Node, JobTemplate]] = (),
         *,
         variables: Mapping[str, str] | None = None,
+        secrets: Mapping[str, str] | None = None,
     ) -> Run:
         """Insert a run with its nodes, in the order of the graph; returns it with its number and turn.
 
-        ``files`` are those that the workflow was read from, ``variables`` the values of its ``vars``.
+        ``files`` are those that the workflow was read from, ``variables`` the values of its ``vars``, and
+        ``secrets`` what the run was started with.
         """
 
         def work(db: Any) -> Run:
             (turn,) = db.execute_sql(_NEXT_TURN).fetchone()
             numbered = replace(run, number=self._next_number(db, run), turn=turn)
             secret = json.dumps(
-                {"git_url": run.source.git_url, "files": dict(files), "vars": dict(variables or {})}
+                {
+                    "git_url": run.source.git_url,
+                    "files": dict(files),
+                    "vars": dict(variables or {}),
+                    "secrets": dict(secrets or {}),
+                }
             )
             row = {
                 **_run_row(numbered),
@@ -207,6 +214,11 @@ class Runs:
         """Return the URL of a run's repository, with its credentials."""
         url: str | None = self._opened(run_id)["git_url"]
         return url
+
+    def given_secrets(self, run_id: str) -> dict[str, str]:
+        """Return the secrets that a run was started with, by name."""
+        secrets: dict[str, str] = self._opened(run_id).get("secrets", {})
+        return secrets
 
     def _opened(self, run_id: str) -> dict[str, Any]:
         with self._db.read() as db:

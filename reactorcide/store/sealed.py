@@ -43,14 +43,16 @@ class SealedFields:
         git_url: str | None,
         *,
         services: Mapping[str, JobService] | None = None,
+        masked: Sequence[str] = (),
     ) -> dict[str, object]:
         """Return the columns of a job's row in which there can be secrets, these encrypted."""
         hidden = secret_variables(variables, names)
         of_services = secret_service_variables(services, names)
         shown_url = None if git_url is None else redacted_url(git_url)
         encrypted = None
-        if hidden or of_services or shown_url != git_url:
-            text = json.dumps({"job_env_vars": hidden, "git_url": git_url, "services": of_services})
+        if hidden or of_services or masked or shown_url != git_url:
+            secret = {"job_env_vars": hidden, "git_url": git_url, "services": of_services, "masked": masked}
+            text = json.dumps(secret)
             encrypted = self._vault.encrypt(text, job_id)
             variables = {**variables, **dict.fromkeys(hidden, REDACTED)}
             services = None if services is None else redacted_services(services, names)
@@ -65,10 +67,12 @@ class SealedFields:
     def job(self, row: dict[str, Any]) -> Job:
         """Return the job of a row, its secrets decrypted; raises ``StoreError`` where they are damaged."""
         row["services"] = load(row["services"])
+        row["masked"] = ()
         if row["secrets"] is not None:
             opened = json.loads(self._vault.decrypt(bytes(row["secrets"]), row["job_id"]))
             row["job_env_vars"] |= opened["job_env_vars"]
             row["git_url"] = opened["git_url"]
+            row["masked"] = tuple(opened.get("masked", ()))
             if row["services"] is not None:
                 row["services"] = with_environments(row["services"], opened.get("services", {}))
         row["secret_env_vars"] = tuple(row["secret_env_vars"] or ())

@@ -21,13 +21,14 @@ from reactorcide.web.api.projects import routes as projects
 from reactorcide.web.api.queues import routes as queues
 from reactorcide.web.api.runs import routes as runs
 from reactorcide.web.api.schemas import ErrorResponse
+from reactorcide.web.api.secrets import routes as secrets
 from reactorcide.web.api.service import routes as service
 from reactorcide.web.api.sources import routes as sources
 from reactorcide.web.api.workers import routes as workers
 from reactorcide.web.services import Services, install_services
 
 _RESOURCES = (
-    *(document, service, workers, jobs, projects, runs, caches, artifacts, queues, sources, logs),
+    *(document, service, workers, jobs, projects, secrets, runs, caches, artifacts, queues, sources, logs),
     accounts,
 )
 

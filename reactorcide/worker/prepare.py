@@ -138,6 +138,7 @@ class Preparation:
             sha=folders.sha,
             branch=folders.branch,
             default_branch=folders.default_branch,
+            tag=folders.tag,
             message=folders.message,
         )
 

@@ -71,13 +71,16 @@ class Definition:
         event: Event,
         changed: Collection[str] | None = None,
         variables: AbstractMapping[str, str] | None = None,
+        environment: AbstractMapping[str, str] | None = None,
     ) -> Graph:
         """Return the graph of a run for an event; ``variables`` take the place of ``vars`` in the file.
+
+        ``environment`` has the values of ``${env:…}``; without one such a reference stays.
 
         Raises ``WorkflowError`` with everything that is wrong, each with its place.
         """
         problems = Problems()
-        definition = _define(self._written, problems, event, variables or {})
+        definition = _define(self._written, problems, event, variables or {}, environment or {})
         if problems.has_errors:
             raise WorkflowError(definition.problems)
         graph = definition.graph
@@ -131,6 +134,7 @@ def _define(
     problems: Problems,
     event: Event | None = None,
     variables: AbstractMapping[str, str] | None = None,
+    environment: AbstractMapping[str, str] | None = None,
 ) -> Definition:
     """Read a workflow; ``problems`` are those of its own file, and get what is found here."""
     problems.add(workflow.problems)
@@ -142,7 +146,7 @@ def _define(
             problems=problems.sorted(),
             _written=workflow,
         )
-    reader = Reader(problems, Scope(event=event))
+    reader = Reader(problems, Scope(event=event, env=environment or {}))
     # The other keys may refer to them.
     of_vars = {key: value for key, value in workflow.header.items() if key == "vars"}
     declared = WORKFLOW.values(of_vars, reader).get("vars", {})

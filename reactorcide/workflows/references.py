@@ -95,6 +95,8 @@ class Scope:
     matrix: Mapping[str, str] | None = None
     event: Event | None = None
     """``None`` where a file is only checked: such references stay."""
+    env: Mapping[str, str] = field(default_factory=dict)
+    """Other such references stay."""
     needs: Collection[str] = ()
     """The jobs whose outputs may be read."""
     matrix_jobs: Collection[str] = ()
@@ -208,6 +210,7 @@ def _value(
         case "env":
             if _VARIABLE.fullmatch(name) is None:
                 return wrong(f"{shown(written)}: {shown(name)} is no name for a variable")
+            return scope.env.get(name, reference)
     return reference
 
 

@@ -155,6 +155,13 @@ EXPECTED: Mapping[
     "DELETE /api/v1/projects/<project_id>/members/<user_id>": OfProject(409),
     "GET /api/v1/caches": Own(),
     "DELETE /api/v1/caches/<cache_id>": OfCache(),
+    "GET /api/v1/projects/<project_id>/secrets": OfProject(),
+    "PUT /api/v1/projects/<project_id>/secrets/<path:name>": OfProject(json={"value": "secret"}),
+    "DELETE /api/v1/projects/<project_id>/secrets/<path:name>": OfProject(404),
+    "GET /api/v1/secrets": Admins(),
+    # It is too short, so that there is no such secret.
+    "PUT /api/v1/secrets/<path:name>": Admins(400, {"value": "x"}),
+    "DELETE /api/v1/secrets/<path:name>": Admins(404),
     "GET /api/v1/users/me": Own(),
     "POST /api/v1/tokens": Own(201, {"name": "another"}),
     "GET /api/v1/tokens": Own(),
@@ -246,7 +253,7 @@ def address(rule: str, ann: Ann, **other: str) -> str:
         "token_id": ann.token_id,
         "user_id": ann.user_id,
         "source_id": "a" * 64,
-        "name": "show.js",
+        "name": "show.js" if "docs" in rule else "pypi:token",
     }
     for name, value in (values | other).items():
         rule = re.sub(f"<([^<>]+:)?{name}>", value, rule)

@@ -21,6 +21,9 @@ _UNSAID = {
         "git_url must lead to a repository below one of the server's source roots|git: .*"
         "|give one of project, git_url and source_id"
     ),
+    "environment": "environment(: .*| cannot be given to a run of a project)",
+    "secrets": "secrets cannot be given to a run of a project|secrets: .* KiB or contains NUL",
+    "value": "there is no such secret yet, so it needs a value|the value is longer than .*",
     "ref": "ref belongs to project; git_url has git_ref",
     # What holds between parameters, or between a list and the keys of an object.
     "cursor": "give either a cursor or an offset",

@@ -112,6 +112,8 @@ class GitFolders:
     branch: str | None
     """The branch, if it was one."""
     default_branch: str | None
+    tag: str | None
+    """The tag, if it was one."""
     message: str
     """The commit's."""
     paths: Sequence[str]
@@ -158,7 +160,8 @@ def check_out_folders(
         git.check_run("read the commit", "log", "-1", "--format=%B", sha, "--", stdout=lines.append)
         disk.check()
     message = b"\n".join(lines).decode(errors="replace").strip()
-    return GitFolders(sha, target.branch, target.default_branch, message[:_MAX_MESSAGE_CHARS], paths)
+    text = message[:_MAX_MESSAGE_CHARS]
+    return GitFolders(sha, target.branch, target.default_branch, target.tag, text, paths)
 
 
 def _listed(

@@ -14,7 +14,7 @@ _MAX_REF_BYTES = 4 << 10
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A commit to check out: its name for people, the refspec to fetch, and the branch if it is one."""
+    """A commit to check out: its name for people, the refspec to fetch, and the branch or tag it is."""
 
     name: str
     refspec: str
@@ -22,6 +22,7 @@ class Target:
     branch: str | None = None
     default_branch: str | None = None
     """The branch that the server's HEAD names."""
+    tag: str | None = None
 
     @classmethod
     def of_ref(cls, ref: str, sha: str) -> "Target":
@@ -30,7 +31,8 @@ class Target:
             branch = ref.removeprefix("refs/heads/")
             return cls(branch, f"+{ref}:refs/remotes/origin/{branch}", sha, branch)
         if ref.startswith("refs/tags/"):
-            return cls(ref.removeprefix("refs/tags/"), f"+{ref}:{ref}", sha)
+            tag = ref.removeprefix("refs/tags/")
+            return cls(tag, f"+{ref}:{ref}", sha, tag=tag)
         return cls(ref, ref, sha)
 
 

@@ -103,6 +103,25 @@ _USER = {
 }
 _INVITATION = "rci_" + 32 * "7a"
 
+_SECRET = {
+    "name": "pypi:token",
+    "project_id": "0198c0de-0000-7000-8000-000000000005",
+    "events": ["push", "tag_created"],
+    "branches": ["main"],
+    "workflows": None,
+    "projects": [],
+    "created_at": _BEGUN,
+    "updated_at": _BEGUN,
+    "last_used_at": _ENDED,
+    "uses": [
+        {
+            "project_id": "0198c0de-0000-7000-8000-000000000005",
+            "workflow": "publish",
+            "run_id": _RUN_ID,
+            "at": _ENDED,
+        }
+    ],
+}
 _PROJECT = {
     "project_id": "0198c0de-0000-7000-8000-000000000005",
     "name": "acme/site",
@@ -138,6 +157,10 @@ EXAMPLES: dict[str, Any] = {
     "ProjectResponse": _PROJECT
     | {"role": "owner", "members": [{"user_id": _USER_ID, "username": "ann", "role": "owner"}]},
     "ProjectListResponse": {"projects": [_PROJECT], "total": 1, "limit": 20, "next_cursor": None},
+    "SecretRequest": {"value": "correct horse battery staple", "branches": ["main"]},
+    "SharedSecretRequest": {"value": "correct horse battery staple", "projects": ["acme/site"]},
+    "SecretResponse": _SECRET,
+    "SecretListResponse": {"secrets": [_SECRET]},
     "MemberRequest": {"username": "bob", "role": "write"},
     "RerunRequest": {"only": "failed"},
     "RunResponse": _RUN | {"nodes": [_TEST_NODE, _NODE]},

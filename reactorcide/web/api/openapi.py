@@ -26,6 +26,7 @@ from reactorcide.web.api.logs import schemas as logs
 from reactorcide.web.api.projects import schemas as projects
 from reactorcide.web.api.queues import schemas as queues
 from reactorcide.web.api.runs import schemas as runs
+from reactorcide.web.api.secrets import schemas as secrets
 from reactorcide.web.api.service import schemas as service
 from reactorcide.web.api.sources import schemas as sources
 from reactorcide.web.api.workers import schemas as workers
@@ -33,8 +34,7 @@ from reactorcide.web.errors import HTTP_CODES
 
 _MODULES = (
     *(schemas, request, jobs, artifacts, logs, sources, accounts, queues, workers, service, runs),
-    projects,
-    caches,
+    *(projects, secrets, caches),
 )
 # Models of the data of server-sent events, which no route names.
 _IN_EVENTS = ("LogEvent", "LogEnd", "JobEvent", "RunEvent")

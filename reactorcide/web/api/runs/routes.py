@@ -51,6 +51,8 @@ def start_run(header: SubmitHeader, body: RunRequest, query: NoQuery) -> Respons
         variables=body.vars,
         repository=body.repository or DEFAULT_REPOSITORY,
         is_fork=body.event.is_fork,
+        environment=body.environment,
+        secrets=body.secrets,
     )
     key = None
     if header.idempotency_key is not None:

@@ -4,17 +4,33 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, StringConstraints, model_validator
 
-from reactorcide.domain.definition import JOB_FIELDS, MAX_VALUE_BYTES
+from reactorcide.domain import named_secrets
+from reactorcide.domain.definition import (
+    JOB_FIELDS,
+    MAX_VALUE_BYTES,
+    MAX_VARIABLES,
+    MIN_SECRET_CHARS,
+    VARIABLE_NAME,
+)
 from reactorcide.domain.errors import InvalidInput
 from reactorcide.domain.runs import RunStatus
 from reactorcide.web.api.schemas import MAX_FILTER_CHARS, Body, Count, Cursor, Id, Query, Time
-from reactorcide.workflows.events import EventName
 
 _ABOUT = {item.name: item.about for item in JOB_FIELDS}
 _MAX_CHANGED_FILES = 10_000
 _NO_NUL = r"^[^\x00]*$"
 
 _ShortText = Annotated[str, StringConstraints(max_length=255, pattern=_NO_NUL)]
+EventLiteral = Literal[
+    "push",
+    "tag_created",
+    "pull_request_opened",
+    "pull_request_updated",
+    "pull_request_closed",
+    "pull_request_merged",
+    "schedule",
+    "manual",
+]
 _NodeStatus = Literal[
     "waiting",
     "skipped",
@@ -31,7 +47,7 @@ _NodeStatus = Literal[
 class EventRequest(Body):
     """The event that a run is for; what is left out is taken from the commit, or empty."""
 
-    name: Literal[tuple(map(str, EventName))] = Field(default="manual")  # type: ignore[valid-type]  # as pydantic allows
+    name: EventLiteral = Field(default="manual")
     branch: _ShortText = Field(default="", description="By default the branch that `git_ref` names.")
     tag: _ShortText = ""
     ref: _ShortText = ""
@@ -87,6 +103,37 @@ class RunRequest(Body):
         default_factory=dict, max_length=1000, description="Values in place of those in the file's `vars`."
     )
 
+    environment: dict[str, Annotated[str, StringConstraints(max_length=MAX_VALUE_BYTES)]] = Field(
+        default_factory=dict,
+        max_length=MAX_VARIABLES,
+        description=(
+            "Variables of all jobs, which win over the file's, and values of `${env:…}`; not with `project`."
+        ),
+        json_schema_extra={
+            "propertyNames": {"pattern": f"^{VARIABLE_NAME.pattern}$"},
+            "additionalProperties": {"type": "string", "maxLength": MAX_VALUE_BYTES, "pattern": _NO_NUL},
+        },
+    )
+    secrets: dict[str, Annotated[str, StringConstraints(max_length=MAX_VALUE_BYTES)]] = Field(
+        default_factory=dict,
+        max_length=MAX_VARIABLES,
+        description=(
+            "Values of `${secret:…}` by name, like `pypi:token`; not with `project`, which has its own."
+        ),
+        json_schema_extra={
+            "propertyNames": {
+                "pattern": f"^{named_secrets.NAME}$",
+                "maxLength": named_secrets.MAX_NAME_CHARS,
+            },
+            "additionalProperties": {
+                "type": "string",
+                "minLength": MIN_SECRET_CHARS,
+                "maxLength": MAX_VALUE_BYTES,
+                "pattern": _NO_NUL,
+            },
+        },
+    )
+
     @model_validator(mode="after")
     def _check(self) -> "RunRequest":
         if [self.git_url, self.source_id, self.project].count(None) != 2:
@@ -97,6 +144,27 @@ class RunRequest(Body):
             raise InvalidInput("git_ref belongs to git_url", "git_ref")
         if self.repository is not None and self.source_id is None:
             raise InvalidInput("repository belongs to source_id: a git_url names its own", "repository")
+        if self.project is not None:
+            for field in ("environment", "secrets"):
+                if getattr(self, field):
+                    raise InvalidInput(f"{field} cannot be given to a run of a project", field)
+        for name, value in self.environment.items():
+            if (
+                VARIABLE_NAME.fullmatch(name) is None
+                or "\0" in value
+                or len(value.encode()) > MAX_VALUE_BYTES
+            ):
+                raise InvalidInput(
+                    f"environment: {name[:100]!r} is no name of a variable, or its value is longer than "
+                    f"{MAX_VALUE_BYTES >> 10} KiB or contains NUL",
+                    "environment",
+                )
+        for name, value in self.secrets.items():
+            try:
+                named_secrets.check_name(name)
+                named_secrets.check_value(value)
+            except InvalidInput as exc:
+                raise InvalidInput(f"secrets: {name[:100]!r}: {exc}", "secrets") from exc
         return self
 
 

@@ -1,0 +1,1 @@
+"""What can be done with named secrets: one file a use case."""

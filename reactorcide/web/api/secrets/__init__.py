@@ -1,0 +1,1 @@
+"""Named secrets: routes and their schemas."""
