@@ -19,6 +19,7 @@ from reactorcide.runner import ContainerRestarted, ContainerSpec, Exit, Output
 from reactorcide.runner.docker import DockerRunner
 from reactorcide.runner.handover import NOT_HANDED_OVER
 from tests.support.image import _busybox_tar
+from tests.support.runs import node, over, repository, start, statuses
 from tests.support.service import Service
 from tests.support.waiting import wait_until
 
@@ -77,7 +78,9 @@ def podman() -> Iterator[str]:
     finally:
         service.terminate()
         service.wait(20)
-        subprocess.run([*command, "rm", "--all", "--force"], env=environment, check=True, capture_output=True)
+        subprocess.run(
+            [*command, "rm", "--all", "--force", "--depend"], env=environment, check=True, capture_output=True
+        )
         shutil.rmtree(directory, ignore_errors=True)
 
 
@@ -235,3 +238,37 @@ def test_after_the_grace_the_children_of_a_job_that_timed_out_are_killed(service
         datetime.fromisoformat(job["completed_at"]) - datetime.fromisoformat(job["started_at"])
     ).total_seconds()
     assert 8 <= run_s < 30
+
+
+WORKFLOW = """
+name: CI
+on: push
+jobs:
+  a:
+    services:
+      web:
+        image: IMAGE
+        command: sh -c 'mkdir /www; echo served >/www/x; sleep 0.5; exec httpd -f -p 8080 -h /www'
+        ready: wget -q -O /dev/null http://localhost:8080/x
+    command: |
+      wget -q -O /job/artifacts/x http://web:8080/x
+      echo v=1 >>$REACTORCIDE_OUTPUT
+  b:
+    needs: [a]
+    artifacts_from: [a]
+    environment: {V: "${needs.a.v}"}
+    command: test $V = 1 && cat /job/needs/a/x
+  link: {command: ln -sf /etc/passwd $REACTORCIDE_OUTPUT}
+"""
+
+
+def test_jobs_of_a_workflow_have_services_and_hand_on_what_they_make(podman: str, service: Service) -> None:
+    files = {"workflows/ci.yaml": WORKFLOW.replace("IMAGE", IMAGE)}
+    source = repository(service.source_root / "project", files)
+    ended = over(service.admin, start(service.admin, source), deadline_s=120)
+    assert statuses(ended) == {"a": "completed", "b": "completed", "link": "failed"}, ended
+    assert service.admin.log({"job_id": node(ended, "b")["job_id"]}).endswith(b"served\n")
+    link = service.admin.job({"job_id": node(ended, "link")["job_id"]})
+    assert link["error"] == "/job/workflow-output is no regular file"
+    with contextlib.closing(docker.APIClient(podman, version="auto")) as engine:
+        wait_until(lambda: not service.containers(engine), 60, "the containers are gone")

@@ -39,6 +39,7 @@ class EngineClient:
         self._max_connections = max_connections
         self._lock = threading.Lock()
         self._api: docker.APIClient | None = None
+        self._is_podman: bool | None = None
 
     def check(self) -> None:
         """Raise ``EngineUnavailable`` unless the engine answers."""
@@ -54,8 +55,10 @@ class EngineClient:
 
     def is_podman(self) -> bool:
         """Tell whether the engine is Podman, which has the same API."""
-        components = self.api().version().get("Components") or ()
-        return any(component["Name"] == "Podman Engine" for component in components)
+        if self._is_podman is None:
+            components = self.api().version().get("Components") or ()
+            self._is_podman = any(component["Name"] == "Podman Engine" for component in components)
+        return self._is_podman
 
     def api(self) -> docker.APIClient:
         """Return the SDK's client; the first call asks the engine which version of its API to speak."""

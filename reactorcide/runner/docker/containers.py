@@ -88,6 +88,8 @@ class DockerRunner:
         self._capabilities = sorted({*_CAPABILITIES, *capabilities})
         self._security_options = [] if allow_new_privileges else ["no-new-privileges"]
         self._artifacts_created_at: dict[str, str] = {}
+        self._checks: dict[str, Any] = {}
+        """The connection of the last check of a service, by its container."""
 
     def check(self) -> None:
         """See ``Runner.check``."""
@@ -192,10 +194,26 @@ class DockerRunner:
         api = self._client.api()
         # 404, 409: it has ended, which the caller will see.
         with translated("check a service"), ignoring(404, 409):
-            check_id = str(api.exec_create(container_id, list(command), stdout=False, stderr=False)["Id"])
-            api.exec_start(check_id, detach=True)
+            # Podman tells how a detached command has ended only minutes later, and attaches to nothing else.
+            is_attached = self._client.is_podman()
+            created = api.exec_create(
+                container_id, list(command), stdout=False, stderr=False, stdin=is_attached
+            )
+            check_id = str(created["Id"])
+            self._close_check(container_id)
+            if is_attached:
+                self._checks[container_id] = api.exec_start(check_id, socket=True)
+            else:
+                api.exec_start(check_id, detach=True)
             return check_id
         return None
+
+    def _close_check(self, container_id: str) -> None:
+        connection = self._checks.pop(container_id, None)
+        if connection is not None:
+            connection.close()
+            # The SDK keeps it there, and closes it with the garbage.
+            connection._response.close()
 
     def check_result(self, check_id: str) -> int | None:
         """See ``Runner.check_result``."""
@@ -361,6 +379,7 @@ class DockerRunner:
     def remove(self, container_id: str) -> None:
         """See ``Runner.remove``."""
         self._artifacts_created_at.pop(container_id, None)
+        self._close_check(container_id)
         # 409: somebody else (an earlier call that timed out) is removing it just now.
         with translated("remove the container"), ignoring(404, 409):
             self._client.api().remove_container(container_id, v=True, force=True)
