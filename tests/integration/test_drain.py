@@ -1,4 +1,4 @@
-"""``serve --drain``: the first signal waits for the jobs that run, the second does not."""
+"""``serve --drain``: the first signal waits for the running jobs, the second does not."""
 
 import signal
 
@@ -13,7 +13,7 @@ UNTIL_TOLD = "echo begun; while [ ! -e /tmp/go ]; do sleep 0.05; done; echo done
 
 def draining(service: Service) -> bool:
     response = service.admin.request("GET", "/api/v1/ready")
-    return "waits for the jobs" in response.json()["checks"]["worker"]
+    return "waits for the running jobs" in response.json()["checks"]["worker"]
 
 
 def begun(service: Service) -> dict[str, object]:
