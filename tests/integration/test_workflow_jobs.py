@@ -135,6 +135,7 @@ def test_a_user_who_is_not_root_writes_outputs(api: Client, run: NewRun, images:
     ("command", "error"),
     [
         ("ln -sf /etc/passwd $F", "/job/workflow-output is no regular file"),
+        ("mv /job /other; ln -s job /job", "the Docker Engine refused to look at /job/triggers.json: "),
         ("rm -f $F; mkfifo $F", "/job/workflow-output is no regular file"),
         ("rm -f $F; mkdir $F", "/job/workflow-output is no regular file"),
         ("dd if=/dev/zero of=$F bs=1 count=1 seek=100G", "/job/workflow-output is larger than 64 KiB"),

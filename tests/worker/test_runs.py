@@ -1,11 +1,12 @@
 """Runs on a real database and queue and a fake engine: what a crash leaves, and what retention removes."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from reactorcide.domain.audit import AuditFilter, operator
-from reactorcide.domain.errors import InvalidInput, NotFound
+from reactorcide.domain.errors import EngineUnavailable, InvalidInput, NotFound
 from reactorcide.domain.jobs import ACTIVE, JobStatus
 from reactorcide.domain.runs import Commit, NodeState, Run, RunSource, RunStatus
 from reactorcide.jobs import retention
@@ -108,3 +109,38 @@ def test_a_file_that_is_a_bomb_is_a_failed_run(house: House) -> None:
     run = started(house, bomb)
     assert run.status is RunStatus.FAILED
     assert "ci.yaml:" in (run.reason or "")
+
+
+HANDED_ON = """
+name: CI
+on: push
+jobs:
+  a: {command: write /job/workflow-output v=1, checkout: false}
+  b: {needs: [a], command: "print x; hang", checkout: false, env: {V: "${needs.a.v}"}}
+"""
+
+
+@pytest.mark.parametrize("failures", [2, 5])
+def test_outputs_are_read_again_where_the_engine_was_away(
+    house: House, monkeypatch: pytest.MonkeyPatch, failures: int
+) -> None:
+    left = [EngineUnavailable("the engine is away")] * failures
+
+    def read_file(*arguments: Any) -> bytes | None:
+        if left:
+            raise left.pop()
+        return read(*arguments)
+
+    read = house.runner.read_file
+    monkeypatch.setattr(house.runner, "read_file", read_file)
+    monkeypatch.setattr("reactorcide.worker.attempt.patience._RETRY_S", 0.01)
+    run = started(house, HANDED_ON)
+    house.worker()
+    store = house.context.store
+    if failures == 2:
+        wait_until(lambda: any(spec.env.get("V") == "1" for spec in house.runner.started), 20, "b has it")
+        return
+    over(house, run)
+    a, b = store.runs.nodes(run.run_id)
+    assert store.jobs.get(a.job_id or "").error == "the engine is away"
+    assert b.state is NodeState.SKIPPED_BY_FAILURE

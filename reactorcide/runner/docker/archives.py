@@ -8,9 +8,9 @@ import docker
 import docker.utils
 import requests
 
-from reactorcide.domain.errors import EngineUnavailable, JobFailed
+from reactorcide.domain.errors import JobFailed
 from reactorcide.lib.sizes import format_size
-from reactorcide.lib.tar import DamagedTar, read_tar
+from reactorcide.lib.tar import read_tar
 from reactorcide.runner import ContainerGone
 from reactorcide.runner.docker.client import API_TIMEOUT_S, closed_on_error
 from reactorcide.runner.docker.errors import gone_if_missing, translated
@@ -54,17 +54,18 @@ def read_file(api: Any, container_id: str, path: str, max_bytes: int) -> bytes |
     response = open_archive(api, container_id, path)
     if response is None:
         return None
-    try:
+    with translated(f"read {path}"):
         return b"".join(b"".join(entry.chunks) for entry in read_tar(chunks(response)))
-    except DamagedTar as exc:
-        raise EngineUnavailable(f"{path} could not be read from the Docker Engine: {exc}") from exc
 
 
 def _head(api: Any, container_id: str, path: str) -> requests.Response:
     # The SDK has no typed call for this.
-    response: requests.Response = api.head(
-        api._url("/containers/{0}/archive", container_id), params={"path": path}, timeout=API_TIMEOUT_S
-    )
+    url = api._url("/containers/{0}/archive", container_id)
+    response: requests.Response = api.head(url, params={"path": path}, timeout=API_TIMEOUT_S)
+    if response.status_code >= 400 and response.status_code != 404:
+        # Why, and with that whose fault it is, comes only with a body.
+        with api._get(url, params={"path": path}, stream=True) as answer:
+            api._raise_for_status(answer)
     return response
 
 
