@@ -102,14 +102,14 @@ def _write(settings: Settings, database: Path, target: Path, progress: Progress)
             text = json.dumps(manifest).encode()
             _add(tar, _MANIFEST, io.BytesIO(text), len(text))
             for name, path in files.items():
-                source = _opened(path, settings.data_dir / name)
-                if source is None:
+                file_to_copy = _opened(path, settings.data_dir / name)
+                if file_to_copy is None:
                     # Its job was deleted meanwhile.
                     continue
-                with source:
+                with file_to_copy:
                     # Bytes appended from now on are not part of the backup.
-                    size_bytes = os.fstat(source.fileno()).st_size
-                    _add(tar, name, _Counted(source, read), size_bytes)
+                    size_bytes = os.fstat(file_to_copy.fileno()).st_size
+                    _add(tar, name, _Counted(file_to_copy, read), size_bytes)
             _add(tar, _END, io.BytesIO(), 0)
         file.flush()
         os.fsync(file.fileno())
@@ -190,7 +190,7 @@ def _migrations(database: Path) -> list[str]:
         return [name for (name,) in connection.execute("SELECT name FROM schema_migration ORDER BY name")]
 
 
-def restore(settings: Settings, source: Path, progress: Progress, *, resume: bool = False) -> int:
+def restore(settings: Settings, backup_path: Path, progress: Progress, *, resume: bool = False) -> int:
     """Restore a backup into an empty or new data directory: all of it, or nothing.
 
     Returns the number of cancelled open runs; with ``resume`` they continue. Raises ``ConfigurationError`` if
@@ -204,7 +204,7 @@ def restore(settings: Settings, source: Path, progress: Progress, *, resume: boo
         with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as temporary_dir:
             restored = Path(temporary_dir, "data")
             restored.mkdir(mode=0o700)
-            with source.open("rb") as file:
+            with backup_path.open("rb") as file:
                 created_at = _read(
                     file, restored, lambda: progress(file.tell(), os.fstat(file.fileno()).st_size)
                 )
@@ -216,16 +216,18 @@ def restore(settings: Settings, source: Path, progress: Progress, *, resume: boo
             os.replace(restored, target)
         return cancelled
     except DamagedTar as exc:
-        raise ConfigurationError(f"{source} is not a backup of Reactorcide, or is damaged: {exc}") from exc
+        raise ConfigurationError(
+            f"{backup_path} is not a backup of Reactorcide, or is damaged: {exc}"
+        ) from exc
     except EOFError as exc:
-        raise ConfigurationError(f"{source} is incomplete: it ends too early") from exc
+        raise ConfigurationError(f"{backup_path} is incomplete: it ends too early") from exc
     except OSError as exc:
         raise ConfigurationError(
-            f"{source} could not be restored to {target}: {exc.strerror or exc}; "
+            f"{backup_path} could not be restored to {target}: {exc.strerror or exc}; "
             "if that is a mount, use a directory below it"
         ) from exc
     except StoreError as exc:
-        raise ConfigurationError(f"the database in {source} cannot be used: {exc}") from exc
+        raise ConfigurationError(f"the database in {backup_path} cannot be used: {exc}") from exc
 
 
 def _read(file: IO[bytes], target: Path, progress: Callable[[], None]) -> str:

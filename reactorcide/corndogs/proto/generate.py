@@ -7,16 +7,16 @@ import sys
 from pathlib import Path
 
 _PROTO = Path(__file__).with_name("corndogs.proto")
-# protoc derives the generated files' imports from the path below its root: with the directory that
-# holds the package as root they come out absolute, and need no repair.
+# protoc derives the imports of generated files from paths below its root. With the directory that contains
+# the package as root they are absolute.
 _ROOT = Path(__file__).parents[3]
 
 
 def generate(output_root: Path) -> None:
     """Write ``corndogs_pb2.py``, ``.pyi`` and ``corndogs_pb2_grpc.py`` below ``output_root``.
 
-    They land in ``reactorcide/corndogs/proto`` there, and replace what is in their place. Raises
-    ``RuntimeError`` when protoc refuses; it has then said why on standard error.
+    They are in ``reactorcide/corndogs/proto`` there, and replace existing ones. Raises ``RuntimeError`` if
+    protoc fails; its error is on standard error.
     """
     from grpc_tools import protoc
 

@@ -4,7 +4,7 @@ import re
 
 from reactorcide.domain.errors import JobFailed
 from reactorcide.sources.git.program import Git
-from reactorcide.sources.git.refs import Target, not_found
+from reactorcide.sources.git.refs import Target, unknown_ref
 
 _FETCH = ("--progress", "--no-recurse-submodules")
 _EVERYTHING = ("+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*")
@@ -52,5 +52,5 @@ def _fetch(git: Git, target: Target, sha_digits: int) -> str:
     git.check_run(reach, "fetch", *fetch_options(depth=0, tags=False), "--", git.remote, *_EVERYTHING)
     sha = git.commit(target.sha)
     if sha is None:
-        raise not_found(git.url, target.name)
+        raise unknown_ref(git.url, target.name)
     return sha

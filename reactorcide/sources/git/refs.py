@@ -75,7 +75,7 @@ def find_target(git: Git, ref: str | None) -> tuple[Target, int]:
     elif is_sha(ref) and len(ref) <= sha_digits:
         target = Target(ref.lower(), ref.lower(), ref.lower())
     else:
-        raise not_found(git.url, ref)
+        raise unknown_ref(git.url, ref)
     default_branch = default.removeprefix("refs/heads/") if has_default else None
     return replace(target, default_branch=default_branch), sha_digits
 
@@ -89,6 +89,6 @@ def _is_safe_branch(ref: str) -> bool:
     return ref.startswith("refs/heads/")
 
 
-def not_found(url: GitUrl, ref: str) -> JobFailed:
+def unknown_ref(url: GitUrl, ref: str) -> JobFailed:
     """Return the error for a name that the repository does not have."""
     return JobFailed(f'git: no branch, tag or commit "{ref}" in {url}')
