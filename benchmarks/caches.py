@@ -56,7 +56,7 @@ def _measure(image: str, *, quick: bool, is_saved: bool) -> Figure:
         def bare() -> float:
             return size_bytes / seconds(lambda: _tar(packed, is_saved=is_saved)) / 1e6
 
-        ours_mb, bare_mb = interleaved(1 if quick else 7, ours, bare)
+        ours_mb, bare_mb = interleaved(1 if quick else 5, ours, bare)
     name = f"cache of {size_bytes // 1_000_000} MB in {files:,} files {'saved' if is_saved else 'restored'}"
     return ratio(name, ours_mb, bare_mb, unit="MB/s", mark=0.2, at_least=True)
 

@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from reactorcide.domain.errors import EngineUnavailable, InfrastructureError, JobFailed
 from reactorcide.runner import ContainerGone, ContainerSpec, Exit, ImageMissing, Output, OutputChunk
 from reactorcide.runner.docker import DockerRunner, container_name
+from reactorcide.runner.docker.archives import open_archive
 from reactorcide.runner.docker.errors import one_line
 from reactorcide.runner.docker.images import _pull_failure
 from reactorcide.runner.docker.networks import _NO_CROSS_TALK
@@ -143,6 +144,16 @@ def test_frames_are_put_together_however_they_are_cut(
         assert b"".join(data for part in parts for came_of, data in part if came_of == number) == own
     # Order is kept between the two, too.
     assert b"".join(map(text, parts)) == b"".join(data for _, data in frames)
+
+
+def test_files_come_as_they_are(
+    runner: DockerRunner, engine: docker.APIClient, create: Callable[..., str]
+) -> None:
+    # Packed by the engine they would come at a fraction of the speed.
+    response = open_archive(engine, create(), "/etc/passwd")
+    assert response is not None
+    with response:
+        assert "Content-Encoding" not in response.headers
 
 
 def test_a_container_prints_and_ends(runner: DockerRunner, create: Callable[..., str]) -> None:
