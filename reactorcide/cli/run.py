@@ -4,6 +4,7 @@ import signal
 import sys
 import tempfile
 import threading
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -13,18 +14,31 @@ from reactorcide.cli import render
 from reactorcide.cli.check import checkout_of, read_files
 from reactorcide.cli.client import Client
 from reactorcide.cli.runs import event_options, exit_code, start_body
+from reactorcide.cli.secret import read_value
 from reactorcide.cli.session import ServiceError
-from reactorcide.cli.submit import upload_directory
+from reactorcide.cli.submit import upload_directory, variables_of_shell
 from reactorcide.cli.temporary import TemporaryService
 from reactorcide.domain.errors import ReactorcideError
 from reactorcide.domain.jobs import WAITING
 from reactorcide.domain.runs import RunStatus
-from reactorcide.runs.evaluation import choose
-from reactorcide.workflows.definition import check as check_files
-from reactorcide.workflows.events import EventName
+from reactorcide.runs.evaluation import choose, unknown_jobs
+from reactorcide.workflows.events import Event, EventName
 from reactorcide.workflows.files import JOBS_DIR, WORKFLOWS_DIR
+from reactorcide.workflows.graph import Node
+from reactorcide.workflows.problems import WorkflowError
 
 _EXIT_WRONG_FILE = 2
+
+
+def _secrets(_: click.Context, __: click.Parameter, pairs: tuple[str, ...]) -> dict[str, str]:
+    """Return the values of secrets by name, each read from its file."""
+    values = {}
+    for pair in pairs:
+        name, equals, source = pair.partition("=")
+        if not equals:
+            raise click.BadParameter(f"{pair!r} is not of the form PATH:KEY=@FILE")
+        values[name] = read_value(source)
+    return values
 
 
 @click.command()
@@ -37,9 +51,30 @@ _EXIT_WRONG_FILE = 2
     help="What the run is for.",
 )
 @event_options("Branch of the event.")
+@click.option(
+    "--job", "jobs", metavar="NAME", multiple=True, help="Run this job and what it needs; repeatable."
+)
+@click.option(
+    "--env",
+    "environment",
+    metavar="NAME=VALUE",
+    multiple=True,
+    callback=variables_of_shell,
+    help="Variable of all jobs, and value of ${env:NAME}; without a value the shell's. Repeatable.",
+)
+@click.option(
+    "--secret",
+    "secrets",
+    metavar="PATH:KEY=@FILE",
+    multiple=True,
+    callback=_secrets,
+    help="File with the value of ${secret:PATH:KEY}; repeatable.",
+)
 @click.option("--image", default="alpine:latest", show_default=True, help="Image of jobs that name none.")
 def run(workflow: str | None, image: str, **options: Any) -> None:
     """Run WORKFLOW, an id or a file, on the work tree as it is, without what git ignores.
+
+    A file of .reactorcide/jobs is a workflow of that job alone.
 
     Prints the graph and the logs as they come. Exit code 0 if the run completed, 1 if it failed, 2 if the
     workflow file is wrong.
@@ -49,7 +84,10 @@ def run(workflow: str | None, image: str, **options: Any) -> None:
     root = checkout_of(Path())
     if root is None:
         _wrong(f"there is no {WORKFLOWS_DIR} and no {JOBS_DIR} in {Path().resolve()} or above")
-    body = start_body(_checked(root, workflow), options)
+    body = start_body(workflow, options)
+    body |= {name: options[name] for name in ("environment", "secrets")}
+    body["jobs"] = list(options["jobs"]) or None
+    body["workflow"] = _checked(root, body)
     with tempfile.TemporaryDirectory(prefix="reactorcide-run-") as directory:
         service = TemporaryService(Path(directory), image)
         try:
@@ -62,20 +100,49 @@ def run(workflow: str | None, image: str, **options: Any) -> None:
     sys.exit(exit_code(ended))
 
 
-def _checked(root: Path, workflow: str | None) -> str:
-    """Return the id of a workflow without errors; else print what is wrong, and exit."""
+def _checked(root: Path, body: Mapping[str, Any]) -> str:
+    """Return what names the workflow to start, if nothing is wrong with it; else print what is, and exit."""
+    workflow = body["workflow"]
     if workflow is not None and Path(workflow).is_file():
         path = Path(workflow).resolve()
         workflow = path.relative_to(root).as_posix() if path.is_relative_to(root) else workflow
-    definition = choose(check_files(read_files(root), root.name), workflow)
+    definition = choose(read_files(root), root.name, workflow)
     if isinstance(definition, str):
         _wrong(definition)
     if definition.errors:
         _wrong("\n".join(str(problem) for problem in definition.errors))
-    refused = [node.name for node in definition.graph.nodes if node.job.disable_run_local]
+    event = Event(**body["event"] | {"name": EventName(body["event"]["name"])})
+    try:
+        graph = definition.expand(event, body["changed_files"], body["vars"], body["environment"])
+    except WorkflowError as exc:
+        _wrong(str(exc))
+    if body["jobs"] is not None:
+        unknown = unknown_jobs(graph, body["jobs"])
+        if unknown is not None:
+            _wrong(unknown)
+        graph = graph.only(body["jobs"])
+    nodes = [node for node in graph.nodes if node.skipped is None]
+    refused = [node.name for node in nodes if node.job.disable_run_local]
     if refused:
         _wrong(f"{definition.file}: disable_run_local keeps {', '.join(refused)} from being run locally")
-    return definition.id
+    _check_values(definition.file, nodes, body["secrets"])
+    return definition.id if definition.file != JOBS_DIR else workflow or definition.id
+
+
+def _check_values(file: str, nodes: Iterable[Node], secrets: Collection[str]) -> None:
+    """Exit with the names of the secrets and variables that jobs refer to and that are not given."""
+    references = {item for node in nodes for value in node.job.templates() for item in value.references}
+    missing = {
+        source: sorted({item.name for item in references if item.source == source} - set(given))
+        # Those that are given have been replaced.
+        for source, given in (("secret", secrets), ("env", ()))
+    }
+    if missing["secret"]:
+        names = ", ".join(missing["secret"])
+        _wrong(f"{file}: there is no value for {names}; give each as --secret PATH:KEY=@FILE")
+    if missing["env"]:
+        names = ", ".join(missing["env"])
+        _wrong(f"{file}: there is no value for {names}; give each as --env NAME=VALUE, or --env NAME")
 
 
 def _started(client: Client, body: dict[str, Any]) -> dict[str, Any]:

@@ -70,7 +70,7 @@ def variables(_: click.Context, __: click.Parameter, pairs: tuple[str, ...]) -> 
     return named
 
 
-def _secret_variables(
+def variables_of_shell(
     context: click.Context, parameter: click.Parameter, pairs: tuple[str, ...]
 ) -> dict[str, str]:
     """Read a variable without a value from the environment: other users can see command-line arguments."""
@@ -111,7 +111,7 @@ def _secret_variables(
     "--secret-env",
     metavar="NAME[=VALUE]",
     multiple=True,
-    callback=_secret_variables,
+    callback=variables_of_shell,
     help="Variable whose value is never shown; repeatable. Without a value it is read from the environment.",
 )
 @click.option(

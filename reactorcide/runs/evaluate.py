@@ -58,13 +58,15 @@ class Evaluator:
         changed: Sequence[str] | None,
         variables: Mapping[str, str],
         environment: Mapping[str, str] | None = None,
+        jobs: Sequence[str] | None = None,
     ) -> Evaluation:
         """Return what a workflow, named by its id or file, says to an event.
 
         ``None`` is the only one that there is. ``changed`` are the files that differ, ``None`` where that is
         not known; ``variables`` take the place of ``vars`` in the file, ``environment`` that of
-        ``${env:…}``. Raises ``InvalidInput`` where there is no such workflow, or evaluating takes too long,
-        and ``Busy`` where too many are evaluated just now.
+        ``${env:…}``. All are skipped but ``jobs`` and those that they need. Raises ``InvalidInput`` where
+        there is no such workflow or job, or evaluating takes too long, and ``Busy`` where too many are
+        evaluated just now.
         """
         request = {
             "files": {path: base64.b64encode(data).decode() for path, data in commit.files.items()},
@@ -74,6 +76,7 @@ class Evaluator:
             "changed": changed,
             "vars": dict(variables),
             "env": dict(environment or {}),
+            "jobs": None if jobs is None else list(jobs),
         }
         if not self._slots.acquire(timeout=self._timeout_s):
             raise Busy("too many workflows are evaluated at the moment; try again in a few seconds")

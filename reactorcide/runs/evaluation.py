@@ -8,14 +8,14 @@ import base64
 import json
 import resource
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from reactorcide.domain.caches import FILE_PREFIX, HASH_DIGITS, MAX_KEY_BYTES
 from reactorcide.workflows.definition import Definition, check
 from reactorcide.workflows.events import Event, EventName
-from reactorcide.workflows.files import JOBS_DIR
-from reactorcide.workflows.graph import Node
+from reactorcide.workflows.files import JOBS_DIR, is_file_of
+from reactorcide.workflows.graph import Graph, Node
 from reactorcide.workflows.model import Cache, Concurrency, Job, Service
 from reactorcide.workflows.problems import WorkflowError
 from reactorcide.workflows.references import Template
@@ -34,8 +34,7 @@ _NOT_YET = {
 def evaluate(request: Json) -> Json:
     """Return the graph of a run; see ``Evaluator.evaluate`` for what goes in and comes out."""
     files = {path: base64.b64decode(content) for path, content in request["files"].items()}
-    definitions = check(files, request["repository"])
-    chosen = choose(definitions, request["workflow"])
+    chosen = choose(files, request["repository"], request["workflow"])
     if isinstance(chosen, str):
         return {"refused": chosen}
     event = Event(**request["event"] | {"name": EventName(request["event"]["name"])})
@@ -44,7 +43,12 @@ def evaluate(request: Json) -> Json:
         "id": chosen.id,
         "name": chosen.name,
         "file": chosen.file,
-        "files": [path for path in files if path == chosen.file or chosen.file == JOBS_DIR],
+        "files": [
+            path
+            for path in files
+            if path in (chosen.file, request["workflow"])
+            or (chosen.file == JOBS_DIR and request["workflow"] not in files)
+        ],
         "warnings": [str(problem) for problem in chosen.problems if problem.is_warning],
         "errors": [str(problem) for problem in chosen.errors],
         "skipped": None,
@@ -59,6 +63,11 @@ def evaluate(request: Json) -> Json:
         graph = chosen.expand(event, changed, request["vars"], request["env"])
     except WorkflowError as exc:
         return answer | {"errors": str(exc).splitlines()}
+    if request["jobs"] is not None:
+        unknown = unknown_jobs(graph, request["jobs"])
+        if unknown is not None:
+            return {"refused": unknown}
+        graph = graph.only(request["jobs"])
     answer["vars"] = dict(graph.variables)
     answer["concurrency"] = _concurrency(graph.concurrency)
     for node in graph.nodes:
@@ -68,8 +77,14 @@ def evaluate(request: Json) -> Json:
     return answer
 
 
-def choose(definitions: Sequence[Definition], workflow: str | None) -> Definition | str:
-    """Return the workflow that is meant, by its id or its file, or why there is no such one."""
+def choose(files: Mapping[str, bytes], repository: str, workflow: str | None) -> Definition | str:
+    """Return the workflow that is meant, by its id or its file, or why there is no such one.
+
+    A file of jobs that is named is a workflow of its own, of that job alone.
+    """
+    if workflow is not None and workflow in files and is_file_of(workflow, JOBS_DIR):
+        return check({workflow: files[workflow]}, repository)[0]
+    definitions = check(files, repository)
     if not definitions:
         return "there is no workflow file in .reactorcide/workflows or .reactorcide/jobs"
     known = ", ".join(sorted(one.id or one.file for one in definitions)[:20])
@@ -81,6 +96,15 @@ def choose(definitions: Sequence[Definition], workflow: str | None) -> Definitio
         if workflow in (one.id, one.file, one.file.rpartition("/")[2]):
             return one
     return f"there is no workflow {workflow!r}; there is {known}"
+
+
+def unknown_jobs(graph: Graph, jobs: Iterable[str]) -> str | None:
+    """Return which of some jobs are not in the graph, as a sentence; ``None`` where all are."""
+    unknown = [name for name in jobs if name not in graph.by_job]
+    if not unknown:
+        return None
+    known = ", ".join(list(graph.by_job)[:20])
+    return f"the workflow has no job {', '.join(map(repr, unknown[:20]))}; it has {known}"
 
 
 def _unknown(file: str, node: Node) -> list[str]:

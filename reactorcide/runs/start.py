@@ -62,6 +62,8 @@ class Start:
     """Whether the event is a pull request of a fork."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Variables of all jobs, and the values of ``${env:…}``; not for a run of a project."""
+    jobs: Sequence[str] | None = None
+    """The jobs that run, with those that they need; ``None``: all."""
     secrets: Mapping[str, str] = field(default_factory=dict)
     """Values of ``${secret:…}`` by name; not for a run of a project, which has its own."""
 
@@ -97,6 +99,7 @@ def start(context: RunContext, user: User, wanted: Start, key: RequestKey | None
         changed=wanted.changed,
         variables=wanted.variables,
         environment=wanted.environment,
+        jobs=wanted.jobs,
     )
     owner = user.user_id if project is None else project.project_id
     nodes, errors = _nodes(context, found, owner, wanted.environment)

@@ -1,7 +1,7 @@
 """The graph of a run: its nodes, and what they wait for."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from reactorcide.workflows.model import Concurrency, Job
@@ -49,6 +49,19 @@ class Graph:
         for node in self.nodes:
             names.setdefault(node.job_name, []).append(node.name)
         return {job: tuple(nodes) for job, nodes in names.items()}
+
+    def only(self, jobs: Collection[str]) -> "Graph":
+        """Return the graph in which all are skipped but some jobs and those that they need."""
+        needed = set(jobs)
+        # Each comes after those that it needs.
+        for node in reversed(self.nodes):
+            if node.job_name in needed:
+                needed.update(node.job.needs)
+        nodes = (
+            node if node.job_name in needed else replace(node, skipped=node.skipped or "it was not asked for")
+            for node in self.nodes
+        )
+        return replace(self, nodes=tuple(nodes))
 
     def needs(self, node: Node) -> tuple[str, ...]:
         """Return the names of the nodes that have to be over before ``node`` starts."""

@@ -78,10 +78,10 @@ def test_a_failure_is_one_and_a_wrong_file_is_two(program: Program, tmp_path: Pa
         wrong = program("run", cwd=tree)
         assert (wrong.code, wrong.text) == (2, "")
         assert problem in wrong.errors
-    file.write_text("name: CI\non: push\njobs: {a: {command: x, concurrency: {group: x}}}\n")
+    file.write_text("name: CI\non: push\njobs: {a: {command: x, capabilities: [builder]}}\n")
     unsupported = program("run", "--image", image, cwd=tree)
     assert unsupported.code == 2
-    assert "the job 'a' has the key concurrency" in unsupported.errors
+    assert "the job 'a' has the key capabilities" in unsupported.errors
     assert program("run", "nope", cwd=tree).code == 2
     assert program("run", cwd=tmp_path).code == 2
     assert list((tmp_path / "temporary").iterdir()) == []
@@ -143,3 +143,64 @@ def test_runs_on_a_service(reactorcide: Program, tmp_path: Path) -> None:
     result = reactorcide("runs", "start", "--source", wrong.path)
     assert result.code == 1
     assert "did you mean command?" in result.errors
+
+
+VALUES = """
+name: V
+on: [push, schedule]
+jobs:
+  first: {command: echo first}
+  second:
+    needs: [first]
+    environment: {TOKEN: "${secret:pypi:token}", WORD: "${env:WORD}"}
+    command: 'echo "$WORD $MORE $TOKEN"'
+  third: {environment: {KEY: "${secret:third:key}"}, command: exit 3}
+  other: {on: {events: [schedule]}, environment: {KEY: "${secret:other:key}"}, command: exit 3}
+"""
+
+
+def test_secrets_variables_and_one_job_alone(program: Program, tmp_path: Path, image: str) -> None:
+    tree = work_tree(tmp_path, VALUES)
+    command = ["run", "--image", image, "--event", "push"]
+    missing = program(*command, "--env", "WORD=hello", cwd=tree)
+    assert (missing.code, missing.errors) == (
+        2,
+        ".reactorcide/workflows/ci.yaml: there is no value for pypi:token, third:key; give each as --secret "
+        "PATH:KEY=@FILE\n",
+    )
+    (tmp_path / "token").write_text("open sesame\n")
+    command += ["--job", "second", "--secret", f"pypi:token=@{tmp_path}/token"]
+    missing = program(*command, cwd=tree)
+    assert (missing.code, "there is no value for WORD; give each as --env" in missing.errors) == (2, True)
+    shell = program.with_variables(MORE="again", NOT_GIVEN="x")
+    result = shell(*command, "--env", "WORD=hello", "--env", "MORE", cwd=tree)
+    assert result.code == 0, result
+    assert "first | first" in result.text.splitlines()
+    assert "second | hello again [REDACTED]" in result.text.splitlines()
+    assert re.search(r"^third +skipped +it was not asked for$", result.text, re.MULTILINE)
+    unknown = program("run", "--job", "nope", cwd=tree)
+    assert (unknown.code, "the workflow has no job 'nope'; it has first, third, other" in unknown.errors) == (
+        2,
+        True,
+    )
+    assert program("run", "--secret", "pypi:token=value", cwd=tree).code == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "name: build\ncommand: echo alone\nenvironment: {A: b}\n",
+        "name: build\njob: {command: echo alone, environment: {A: b}}\n",
+    ],
+    ids=["flat", "nested"],
+)
+def test_a_single_job_file_runs_alone(program: Program, tmp_path: Path, image: str, text: str) -> None:
+    tree = work_tree(tmp_path, FAILING)
+    jobs = tree / ".reactorcide/jobs"
+    jobs.mkdir()
+    (jobs / "build.yaml").write_text(text)
+    (jobs / "other.yaml").write_text("name: other\ncommand: exit 3\n")
+    result = program("run", "--image", image, ".reactorcide/jobs/build.yaml", cwd=tree)
+    assert result.code == 0, result
+    assert "build | alone" in result.text.splitlines()
+    assert "other" not in result.text

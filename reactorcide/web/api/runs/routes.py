@@ -52,6 +52,7 @@ def start_run(header: SubmitHeader, body: RunRequest, query: NoQuery) -> Respons
         repository=body.repository or DEFAULT_REPOSITORY,
         is_fork=body.event.is_fork,
         environment=body.environment,
+        jobs=body.jobs,
         secrets=body.secrets,
     )
     key = None

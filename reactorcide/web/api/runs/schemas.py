@@ -14,7 +14,7 @@ from reactorcide.domain.definition import (
 )
 from reactorcide.domain.errors import InvalidInput
 from reactorcide.domain.runs import RunStatus
-from reactorcide.web.api.schemas import MAX_FILTER_CHARS, Body, Count, Cursor, Id, Query, Time
+from reactorcide.web.api.schemas import MAX_FILTER_CHARS, Body, Count, Cursor, Id, Query, ShortText, Time
 
 _ABOUT = {item.name: item.about for item in JOB_FIELDS}
 _MAX_CHANGED_FILES = 10_000
@@ -92,6 +92,12 @@ class RunRequest(Body):
     )
     workflow: _ShortText | None = Field(
         default=None, description="The workflow's id or file; not needed where there is only one."
+    )
+    jobs: list[ShortText] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=500,
+        description="Only these jobs of the file, with those that they need; the others are skipped.",
     )
     event: EventRequest = Field(default_factory=EventRequest)
     changed_files: list[Annotated[str, StringConstraints(max_length=4096)]] | None = Field(
