@@ -2,7 +2,6 @@
 
 import logging
 import shutil
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from reactorcide.jobs.defaults import JobDefaults
 from reactorcide.jobs.hints import WorkerHints
 from reactorcide.jobs.retention import Policy
 from reactorcide.jobs.upkeep import QueueUpkeep
+from reactorcide.lib.deferred import Deferred
 from reactorcide.lib.ids import new_id
 from reactorcide.lib.notifier import LocalNotifier
 from reactorcide.logs.local import LocalLogStore
@@ -396,19 +396,4 @@ def _deferred_runner(settings: Settings, environment: Mapping[str, str]) -> Runn
             allow_new_privileges=settings.allow_new_privileges,
         )
 
-    return cast(Runner, _Deferred(make))
-
-
-class _Deferred:
-    """A proxy for a collaborator that is created when it is first used. Thread-safe."""
-
-    def __init__(self, make: Callable[[], object]) -> None:
-        self._make = make
-        self._lock = threading.Lock()
-        self._made: object = None
-
-    def __getattr__(self, name: str) -> object:
-        with self._lock:
-            if self._made is None:
-                self._made = self._make()
-        return getattr(self._made, name)
+    return cast(Runner, Deferred(make))
