@@ -192,6 +192,27 @@ def test_a_run_of_no_project_has_what_it_is_started_with(service: Service, new_s
     )
 
 
+HANDED_ON = """
+name: CI
+on: push
+jobs:
+  a:
+    environment: {URL: "https://${secret:deploy:key}@host"}
+    command: printf 'url=%s\\nplain=x\\n' "$URL" >$REACTORCIDE_OUTPUT
+  b: {needs: [a], environment: {URL: "${needs.a.url}"}, command: "true"}
+  c: {needs: [a], environment: {X: "${needs.a.plain}"}, command: test $X = x && cat $RC_WF_VARS_FILE}
+"""
+
+
+def test_a_secret_is_not_handed_on_to_other_jobs(service: Service, new_source: NewSource) -> None:
+    source, user = new_source(HANDED_ON), new_user(service)
+    body = {"git_url": f"file://{source.path}", "secrets": {"deploy:key": "k3y-of-somebody"}}
+    run = over(user, user.request("POST", "runs", json=body).json())
+    assert statuses(run) == {"a": "completed", "b": "failed", "c": "completed"}, run
+    assert node(run, "b")["reason"] == "${needs.a.url} is refused: its value has a secret in it"
+    assert user.log({"job_id": node(run, "c")["job_id"]}).decode().endswith('{"a.plain": "x"}')
+
+
 def test_a_run_of_a_project_takes_no_values(service: Service, new_source: NewSource) -> None:
     owner = new_user(service)
     project = create(owner, new_source())

@@ -173,7 +173,10 @@ def test_what_is_wrong_with_a_file_is_a_failed_run_with_all_of_it(api: Client, p
     ("keys", "reason"),
     [
         ("services: {db: {image: x}}", "the job 'a': services: the image of db, docker.io/library/x:latest"),
-        ('environment: {X: "${secret:a:b}"}', "the job 'a' has the reference ${secret:a:b}"),
+        (
+            'environment: {X: "${env:A}"}',
+            "the job 'a' has the reference ${env:A}, which has a value in a local",
+        ),
         ("capabilities: [builder]", "the job 'a' has the key capabilities"),
         ("cpu_limit: 900", "the job 'a': cpu_limit is above the server's maximum of 64"),
         ("image: other:latest", "the job 'a': runner_image docker.io/library/other:latest is none of those"),
