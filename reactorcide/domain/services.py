@@ -15,6 +15,8 @@ DEFAULT_READY_TIMEOUT_S = 60
 MAX_SCRIPT_BYTES = 32 << 10
 MAX_VARIABLES = 100
 MAX_VALUE_BYTES = 32 << 10
+MAX_ENVIRONMENT_BYTES = 1 << 20
+"""Of all variables of a service: the kernel's limit for starting a program."""
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _RESERVED = ("localhost",)
 NAME_LIKE = "a host name of lower-case letters, digits and '-'"
@@ -155,6 +157,11 @@ def _environment(name: str, value: Any) -> dict[str, str]:
             raise _invalid(
                 f"services: the value of {variable[:100]} of {name} is not a text of 32 KiB or less"
             )
+    size_bytes = sum(len(variable) + len(text.encode()) + 2 for variable, text in value.items())
+    if size_bytes >= MAX_ENVIRONMENT_BYTES:
+        raise _invalid(
+            f"services: the variables of {name} together are {MAX_ENVIRONMENT_BYTES >> 20} MiB or more"
+        )
     return dict(value)
 
 

@@ -183,6 +183,10 @@ def test_secrets_of_services_are_masked_and_sealed(service: Service, image: str)
         ({"db": {"image": "x", "ready_timeout": 0}}, "ready_timeout of db is not 1 to 3600 seconds"),
         ({"db": {"image": "x", "ready_timeout": True}}, "ready_timeout of db is not 1 to 3600 seconds"),
         ({"db": {"image": "x", "environment": {"A=": ""}}}, "'A=' of db is not a variable name"),
+        (
+            {"db": {"image": "x", "environment": {f"A{n}": "x" * (32 << 10) for n in range(32)}}},
+            "the variables of db together are 1 MiB or more",
+        ),
         ({f"s{n}": {"image": "x"} for n in range(11)}, "more than 10"),
     ],
 )
