@@ -167,7 +167,7 @@ class Tree:
             return problem
         *above, own = self._digests(path)
         if any(self._kinds.get(digest, "directory") != "directory" for digest in above):
-            return "what it lies in is no directory"
+            return "a part of its path is a file or a link"
         earlier = self._kinds.get(own)
         if earlier is not None and (earlier, kind) != ("directory", "directory"):
             return "its path is there twice"
@@ -284,7 +284,7 @@ class _Member(tarfile.TarInfo):
         try:
             member: Any = self.fromtarfile(archive)
         except _EndOfArchive as exc:
-            raise DamagedTar("nothing comes after a header") from exc
+            raise DamagedTar("it ends after an extended header") from exc
         if self.type != tarfile.XGLTYPE:
             member.name = records.get("path", member.name).rstrip("/")
             member.linkname = records.get("linkpath", member.linkname)

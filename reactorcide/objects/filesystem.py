@@ -69,7 +69,7 @@ class FilesystemObjectStore:
         return size_bytes
 
     def put_file(self, key: str, path: Path) -> None:
-        """See ``ObjectStore.put_file``; a rename where the file is on the same file system."""
+        """See ``ObjectStore.put_file``; a rename if the file is on the same file system."""
         *parents, name = key_parts(key)
         with translated(key), self._directory(parents, create=True) as parent:
             try:

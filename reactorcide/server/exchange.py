@@ -26,7 +26,7 @@ MAX_BODY_BYTES = "reactorcide.max_body_bytes"
 HAS_GONE = "reactorcide.has_gone"
 """A function: whether the client has closed the connection."""
 TAKES_LONG = "reactorcide.takes_long"
-"""A function to call where a request mostly waits, such as a follower's."""
+"""A function to call for a request that mostly waits, such as a follower's."""
 
 
 class Exchange:

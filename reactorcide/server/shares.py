@@ -79,7 +79,7 @@ class Pool:
         self._current = threading.local()
 
     def start(self) -> None:
-        """Start one thread, which does all tasks where no other can be started."""
+        """Start one thread, which does all tasks if no other can be started."""
         with self._lock:
             self._add_thread()
 
@@ -149,7 +149,7 @@ class Pool:
             try:
                 task()
             except BaseException:
-                # The thread goes on with other tasks.
+                # The thread continues with other tasks.
                 log.exception("a request failed unexpectedly")
             finally:
                 # An idle thread must not hold the memory of its last request.

@@ -37,7 +37,7 @@ def archive(
 ) -> Iterator[bytes]:
     """Yield an uncompressed GNU tar of the files in ``source``, in chunks of at most ``CHUNK_BYTES``.
 
-    It comes without the end of a tar.
+    The end of the tar is left out, so that another one may follow.
 
     To be unpacked at ``/``: the first entry is the directory ``prefix`` itself (an absolute path in the
     container; mode 0755), the others lie below it in sorted order. All belong to ``uid`` and ``gid``; modes,
@@ -70,7 +70,7 @@ def archive(
 def empty_directories(paths: Iterable[str], uid: int, gid: int) -> Iterator[bytes]:
     """Yield directories (absolute container paths; mode 0755) that belong to ``uid`` and ``gid``.
 
-    What comes is a tar without its end. Raises nothing.
+    The end of the tar is left out. Raises nothing.
     """
     for path in paths:
         member = tarfile.TarInfo(path.strip("/"))
@@ -80,7 +80,7 @@ def empty_directories(paths: Iterable[str], uid: int, gid: int) -> Iterator[byte
 
 @dataclass(slots=True)
 class _Level:
-    """A directory on the way from the source to where the walk is."""
+    """A directory between the source and the current place of the walk."""
 
     path: bytes
     identity: Identity

@@ -12,7 +12,7 @@ def repack(
 ) -> Iterator[bytes]:
     """Yield an uncompressed tar of ``entries`` below ``prefix``, to be unpacked at ``/``.
 
-    It has no end of the tar, so that another one may follow.
+    The end of the tar is left out, so that another one may follow.
 
     All belong to ``uid`` and ``gid``, including the directories that are not among the entries. ``check`` is
     called for every piece, and stops the archive by raising. Raises what ``entries`` raises.

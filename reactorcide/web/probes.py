@@ -25,7 +25,7 @@ class Finding:
 
     text: str
     age_s: float | None
-    """``None`` where there is no result yet."""
+    """``None`` if there is no result yet."""
 
 
 class Probes:

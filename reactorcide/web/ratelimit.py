@@ -28,7 +28,7 @@ class FailureLimiter:
         self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def failed(self, address: str | None) -> None:
-        """Count a failure; raises ``TooManyFailures`` where the address exceeds its limit."""
+        """Count a failure; raises ``TooManyFailures`` if the address exceeds its limit."""
         if not self._per_minute:
             return
         network = network_of(address or "")

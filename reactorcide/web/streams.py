@@ -55,7 +55,7 @@ class StreamSlots:
 
     @contextmanager
     def required(self, user_id: str) -> Iterator[None]:
-        """Hold a slot of a user while the body runs; raises ``Busy`` where the user gets none."""
+        """Hold a slot of a user while the body runs; raises ``Busy`` if the user gets none."""
         if not self.try_take(user_id):
             raise Busy(NO_SLOT)
         try:

@@ -209,6 +209,6 @@ def test_a_path_is_there_once_and_lies_in_directories() -> None:
     for path, kind in (("a/b", "file"), ("a", "file"), ("a", "symlink"), ("l", "directory")):
         assert tree.problem(path, kind) == "its path is there twice"  # type: ignore[arg-type]  # kinds, all
     for path in ("l/x", "a/b/c", "a/b/c/d"):
-        assert tree.problem(path, "file") == "what it lies in is no directory"
+        assert tree.problem(path, "file") == "a part of its path is a file or a link"
     for path in ("", "..", "a/..", "a//c", "/a", "a/", "."):
         assert tree.problem(path, "file") == "its path leads out"
