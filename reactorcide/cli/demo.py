@@ -1,4 +1,4 @@
-"""``reactorcide demo``: run two jobs from submission to artifacts, on a temporary service."""
+"""``reactorcide demo``: run two jobs and a workflow, on a temporary service."""
 
 import os
 import signal
@@ -12,11 +12,14 @@ import click
 
 from reactorcide.cli import render
 from reactorcide.cli.client import Client
-from reactorcide.cli.submit import watch
+from reactorcide.cli.runs import watch as watch_run
+from reactorcide.cli.submit import upload_directory, watch
 from reactorcide.cli.temporary import PACKAGE_PARENT, TemporaryService
 from reactorcide.domain.errors import ReactorcideError
 from reactorcide.domain.jobs import JobStatus
+from reactorcide.domain.runs import RunStatus
 from reactorcide.lib.sizes import format_size
+from reactorcide.workflows.files import WORKFLOWS_DIR
 
 _SAMPLE = PACKAGE_PARENT / "examples" / "sample-project"
 
@@ -36,6 +39,17 @@ echo "== report"
 echo "2 + 2 = $(sh add.sh 2 2)" | tee "$artifacts/report.txt"
 """,
     "add.sh": "echo $(($1 + $2))\n",
+    ".reactorcide/workflows/ci.yaml": """\
+name: Small project
+on: [push]
+jobs:
+  test: {command: sh ci.sh, artifacts: [report.txt]}
+  publish:
+    needs: [test]
+    artifacts_from: [test]
+    checkout: false
+    command: echo "published:"; cat /job/needs/test/report.txt
+""",
 }
 
 
@@ -50,10 +64,11 @@ class DemoFailed(ReactorcideError):
     metavar="DIR",
     type=click.Path(path_type=Path, exists=True, file_okay=False, resolve_path=True),
     help="Project to test. In it 'sh ci.sh' must succeed and write report.txt and tests.tap, and "
-    "'BREAK=1 sh ci.sh' must exit with 3. By default a sample project.",
+    "'BREAK=1 sh ci.sh' must exit with 3. Its workflow, if it has one, must complete. By default a sample "
+    "project.",
 )
 def demo(image: str, source: Path | None) -> None:
-    """Run two sample jobs on a temporary service. Exit code 0: all worked.
+    """Run two sample jobs and a workflow on a temporary service. Exit code 0: all worked.
 
     The service, the jobs and their containers are removed at the end.
     """
@@ -72,6 +87,8 @@ def demo(image: str, source: Path | None) -> None:
                 render.say(f"Reactorcide {version} answers at {service.url} after {seconds:.1f} s")
                 _passing_job(client, project)
                 _failing_job(client, project)
+                if (project / WORKFLOWS_DIR).is_dir():
+                    _workflow(client, project)
                 _step("Stopping the service")
             render.say("stopped, exit code 0")
         except ReactorcideError as exc:
@@ -106,6 +123,18 @@ def _failing_job(client: Client, source: Path) -> None:
         raise DemoFailed(f"the job should have failed with exit code 3, but it {render.outcome(job)}")
 
 
+def _workflow(client: Client, source: Path) -> None:
+    _step("Running its workflow, in which one job gets the artifacts of another")
+    body = {"source_id": upload_directory(client, source), "repository": source.name}
+    run = watch_run(client, client.start_run(body), err=False)
+    if run["status"] != RunStatus.COMPLETED:
+        raise DemoFailed(f"the run should have completed, but it {run['status']}: {run['reason'] or ''}")
+    last = run["nodes"][-1]
+    render.say(f"\nthe log of {last['name']}:")
+    for text in b"".join(client.log(last["job_id"], {})).decode(errors="replace").splitlines():
+        render.say(f"  {text}")
+
+
 def _run(client: Client, name: str, command: str, source: Path) -> dict[str, Any]:
     job = client.submit(
         {"name": name, "job_command": command, "source_type": "copy", "source_path": os.fspath(source)}
@@ -125,7 +154,9 @@ def _sample(home: Path) -> Path:
     project = home / "project"
     project.mkdir()
     for name, text in _SMALL_PROJECT.items():
-        (project / name).write_text(text, "utf-8")
+        path = project / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, "utf-8")
     return project
 
 

@@ -43,7 +43,7 @@ _COMMANDS = {
     ),
     "restore": ("reactorcide.cli.backup", "restore", "Restore a backup to an empty data directory."),
     "doctor": ("reactorcide.cli.doctor", "doctor", "Check what the service needs, and advise what to do."),
-    "demo": ("reactorcide.cli.demo", "demo", "Run two sample jobs on a temporary service."),
+    "demo": ("reactorcide.cli.demo", "demo", "Run two sample jobs and a workflow on a temporary service."),
 }
 
 _OF_A_SERVICE = {"caches", "jobs", "project", "runs", "secret", "submit"}

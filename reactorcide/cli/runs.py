@@ -209,7 +209,7 @@ def rerun(run_id: str, failed: bool, follow: bool, as_json: bool) -> None:
 
 def _show_started(client: Client, run: dict[str, Any], *, follow: bool, as_json: bool) -> None:
     if follow:
-        run = _watch(client, run)
+        run = watch(client, run)
     if as_json:
         render.as_json(run)
     elif not follow:
@@ -221,16 +221,16 @@ def _show_started(client: Client, run: dict[str, Any], *, follow: bool, as_json:
         sys.exit(exit_code(run))
 
 
-def _watch(client: Client, run: dict[str, Any]) -> dict[str, Any]:
+def watch(client: Client, run: dict[str, Any], *, err: bool = True) -> dict[str, Any]:
     """Print each change of a run's nodes until it is over, and return it."""
     seen: dict[str, str] = {}
     for state in client.run_states(run):
         for node in state["nodes"]:
             if seen.get(node["name"]) != node["status"] and node["status"] != "waiting":
-                render.line(_node_line(node), style=render.status_style(node["status"]), err=True)
+                render.line(_node_line(node), style=render.status_style(node["status"]), err=err)
             seen[node["name"]] = node["status"]
     text = f"run #{state['number']} {state['status']}"
-    render.line(text, style=render.status_style(state["status"]), err=True)
+    render.line(text, style=render.status_style(state["status"]), err=err)
     return state
 
 
