@@ -1,5 +1,6 @@
-"""Kills a service at random while clients submit and cancel jobs, then accounts for every one of them."""
+"""Kills a service at random while clients submit and cancel jobs and runs, then accounts for every one."""
 
+import json
 import random
 import sqlite3
 import subprocess
@@ -16,7 +17,8 @@ from time import monotonic
 import docker
 import requests
 
-from tests.support.client import FINAL, Client, Job
+from tests.support.client import Client, Job
+from tests.support.runs import Run, repository, start, statuses
 from tests.support.service import Service
 from tests.support.waiting import wait_until
 
@@ -45,9 +47,28 @@ echo kept > /job/artifacts/kept
 exit """
 
 
+_GRAPH = {
+    "a": ("", 0),
+    "b": ("needs: [a], matrix: {n: [1, 2]}", 0),
+    "c": ("needs: [a], concurrency: {group: c}", 3),
+    "d": ("needs: [b, c], condition: always", 0),
+    "e": ("needs: [c]", 0),
+}
+"""The jobs of a run: their keys and their exit codes."""
+_NODES = {
+    "a": "completed",
+    "b (1)": "completed",
+    "b (2)": "completed",
+    "c": "failed",
+    "d": "completed",
+    "e": "skipped",
+}
+"""How the nodes of a run end."""
+
+
 @dataclass
 class Asked:
-    """A job that a client asked for, as far as it learned what became of it."""
+    """A job or a run that a client asked for, as far as it learned what became of it."""
 
     name: str
     exit_code: int
@@ -63,6 +84,8 @@ class Tally:
 
     kills: int = 0
     asked: list[Asked] = field(default_factory=list)
+    """Jobs."""
+    runs: list[Asked] = field(default_factory=list)
 
     @property
     def accepted(self) -> int:
@@ -76,8 +99,10 @@ class Tally:
 
     def __str__(self) -> str:
         unanswered = len(self.asked) - self.accepted
-        jobs = f"{self.accepted} jobs accepted, {unanswered} unanswered"
-        return f"{jobs}, {self.cancels} cancels, {self.kills} kills"
+        jobs = f"{self.accepted} jobs accepted, {unanswered} unanswered, {self.cancels} cancelled"
+        runs = f"{sum(one.accepted for one in self.runs)} runs accepted"
+        cancelled = sum(one.cancelled is True for one in self.runs)
+        return f"{jobs}; {runs}, {cancelled} cancelled; {self.kills} kills"
 
 
 def survive(
@@ -136,6 +161,21 @@ def _rampage(service: Service, duration_s: float, seed: int, variables: dict[str
     """Submit, cancel and kill for a while; returns with the service up."""
     chance = random.Random(seed)  # noqa: S311  # to be repeated, not to be secret
     tally, over = Tally(), threading.Event()
+    source = repository(service.source_root / "workflow", {"workflows/ci.yaml": _workflow(variables)})
+
+    def run_and_cancel(client: Client, chance: random.Random, name: str) -> None:
+        one = Asked(name, 1)
+        tally.runs.append(one)
+        try:
+            run = start(client, source, event={"name": "push", "actor": name})
+        except requests.RequestException:
+            return
+        one.accepted = True
+        if chance.random() < 0.3:
+            while not over.wait(chance.uniform(0.0, 2.0)):
+                one.cancelled = _cancel(client, f"runs/{run['run_id']}")
+                if one.cancelled is not None:
+                    break
 
     def submit_and_cancel(number: int) -> None:
         chance = random.Random(seed + number)  # noqa: S311
@@ -146,6 +186,9 @@ def _rampage(service: Service, duration_s: float, seed: int, variables: dict[str
                     continue
             except requests.RequestException:
                 continue
+            if chance.random() < 0.15:
+                run_and_cancel(client, chance, f"{number}-{len(tally.runs)}")
+                continue
             one = Asked(f"{number}-{len(tally.asked)}", chance.choice((0, 0, 3)))
             tally.asked.append(one)
             try:
@@ -155,7 +198,7 @@ def _rampage(service: Service, duration_s: float, seed: int, variables: dict[str
             one.accepted = True
             if chance.random() < 0.4:
                 while not over.wait(chance.uniform(0.0, 1.0)):
-                    one.cancelled = _cancel(client, job)
+                    one.cancelled = _cancel(client, f"jobs/{job['job_id']}")
                     if one.cancelled is not None:
                         break
 
@@ -184,10 +227,20 @@ def _open_jobs(client: Client) -> int:
     return total
 
 
-def _cancel(client: Client, job: Job) -> bool | None:
-    """Cancel a job; tells whether it was in time, ``None`` where there was no answer."""
+def _workflow(variables: dict[str, str]) -> str:
+    """Return a workflow each of whose jobs calls and prints as a job that is submitted alone."""
+    jobs = {
+        name: f"{{{keys}, command: {json.dumps(f'{_COMMAND}{exit_code}')}}}".replace("{, ", "{")
+        for name, (keys, exit_code) in _GRAPH.items()
+    }
+    lines = "\n".join(f"  {name}: {job}" for name, job in jobs.items())
+    return f"name: CI\non: push\nenvironment: {json.dumps(variables)}\njobs:\n{lines}\n"
+
+
+def _cancel(client: Client, path: str) -> bool | None:
+    """Cancel a job or a run; tells whether it was in time, ``None`` where there was no answer."""
     try:
-        response = client.request("PUT", f"jobs/{job['job_id']}/cancel")
+        response = client.request("POST", f"{path}/cancel")
     except requests.RequestException:
         return None
     assert response.status_code in (200, 409), response.text
@@ -197,12 +250,19 @@ def _cancel(client: Client, job: Job) -> bool | None:
 def _account_for(service: Service, engine: docker.APIClient, tally: Tally, called: Counter[str]) -> None:
     """Wait until all is over, and compare it with what was asked."""
     wait_until(
-        lambda: all(job["status"] in FINAL for job in _all_jobs(service.admin)),
+        lambda: all(
+            item["completed_at"] is not None
+            for kind in ("jobs", "runs")
+            for item in _all(service.admin, kind)
+        ),
         _SETTLE_S,
-        "every job is over",
+        "every job and every run is over",
     )
     wait_until(lambda: not service.containers(engine), 30, "the containers are gone")
-    jobs = _all_jobs(service.admin)
+    runs = _all(service.admin, "runs")
+    in_runs = [job for job in _all(service.admin, "jobs") if job["run_id"] is not None]
+    _account_for_runs(service, tally, runs, in_runs, called)
+    jobs = [job for job in _all(service.admin, "jobs") if job["run_id"] is None]
     found = {job["name"]: job for job in jobs}
     assert len(found) == len(jobs), "what was asked once is there twice"
     asked = {one.name: one for one in tally.asked}
@@ -212,6 +272,36 @@ def _account_for(service: Service, engine: docker.APIClient, tally: Tally, calle
         _check_end(job, asked[job["name"]], has_run=has_run)
         _check_log(service, job)
     wait_until(lambda: _queue_is_empty(service), 30, "every task is closed")
+
+
+def _account_for_runs(
+    service: Service, tally: Tally, runs: list[Run], jobs: list[Job], called: Counter[str]
+) -> None:
+    """See that each run is there once, has ended, and that every node had one job or none."""
+    found = {run["event"]["actor"]: run for run in runs}
+    assert len(found) == len(runs), "what was asked once is there twice"
+    asked = {one.name: one for one in tally.runs}
+    assert {one.name for one in tally.runs if one.accepted} <= set(found) <= set(asked)
+    for job in jobs:
+        has_run = _check_attempts(service, job, called)
+        if job["status"] != "cancelled":
+            exit_code = _GRAPH[job["node"].partition(" ")[0]][1]
+            _check_end(job, Asked(job["name"], exit_code), has_run=has_run)
+        _check_log(service, job)
+    by_run = Counter((job["run_id"], job["node"]) for job in jobs)
+    assert max(by_run.values(), default=1) == 1
+    lost = {job["run_id"] for job in jobs if job["error"] == _NOT_STARTED}
+    for actor, run in found.items():
+        one = asked[actor]
+        nodes = statuses(service.admin.get(f"runs/{run['run_id']}"))
+        assert {node for run_id, node in by_run if run_id == run["run_id"]} <= set(nodes)
+        if run["status"] == "cancelled":
+            assert one.cancelled is not False, run
+            assert set(nodes.values()) <= {"cancelled", *_NODES.values()}
+        else:
+            assert one.cancelled is not True, run
+            assert run["status"] == "failed"
+            assert nodes == _NODES or run["run_id"] in lost, run
 
 
 def _check_end(job: Job, one: Asked, *, has_run: bool) -> None:
@@ -255,12 +345,12 @@ def _queue_is_empty(service: Service) -> bool:
         return not connection.execute("SELECT uuid FROM task").fetchall()
 
 
-def _all_jobs(client: Client) -> list[Job]:
-    jobs: list[Job] = []
+def _all(client: Client, kind: str) -> list[Job]:
+    items: list[Job] = []
     cursor: dict[str, str] = {}
     while True:
-        page = client.get("jobs", limit=100, **cursor)
-        jobs += page["jobs"]
+        page = client.get(kind, limit=100, **cursor)
+        items += page[kind]
         if page["next_cursor"] is None:
-            return jobs
+            return items
         cursor = {"cursor": page["next_cursor"]}

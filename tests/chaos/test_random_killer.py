@@ -20,3 +20,4 @@ def test_nothing_is_lost_whenever_the_service_is_killed(
     assert tally.kills >= 3
     assert tally.accepted >= 5
     assert tally.cancels >= 1
+    assert tally.runs

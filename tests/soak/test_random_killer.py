@@ -20,3 +20,4 @@ def test_nothing_is_lost_in_an_hour_of_kills(new_service: NewService, engine: do
     assert tally.kills >= DURATION_S / 20
     assert tally.accepted >= DURATION_S / 10
     assert tally.cancels >= DURATION_S / 100
+    assert len(tally.runs) >= DURATION_S / 60
