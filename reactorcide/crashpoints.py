@@ -47,6 +47,7 @@ POINTS = (
     "delete-written",
     "run-committed",
     "run-cancel-written",
+    "run-delete-written",
     "run-rerun-written",
     "dependents-cancelled",
     "dependents-committed",

@@ -145,6 +145,14 @@ class Client(Session):
         """Delete a secret of a project, or of the service."""
         self._send("DELETE", f"{_secrets(project_id)}/{quote(name)}").close()
 
+    def delete_run(self, run_id: str) -> None:
+        """Delete a run."""
+        self._send("DELETE", f"/runs/{run_id}").close()
+
+    def pin_run(self, run_id: str, *, pinned: bool) -> Json:
+        """Pin or unpin a run and return it. Safe to repeat."""
+        return self._json("PUT" if pinned else "DELETE", f"/runs/{run_id}/pin")
+
     def workers(self) -> list[Json]:
         """Return the workers."""
         workers: list[Json] = self._json("GET", "/workers")["workers"]

@@ -22,7 +22,8 @@ from reactorcide.lib.sizes import format_size
 def gc(dry_run: bool, as_json: bool, **options: Any) -> None:
     """Remove the jobs that retention does not keep, directly in the database.
 
-    Unfinished and pinned jobs stay. Give the same --keep options as to the service.
+    Unfinished and pinned jobs stay. The jobs of a run are removed together, with the run. Give the same
+    --keep options as to the service.
     """
     from reactorcide.app import keep_policy, open_jobs
 
@@ -41,6 +42,7 @@ def gc(dry_run: bool, as_json: bool, **options: Any) -> None:
                 "jobs": [
                     {
                         "job_id": item.job_id,
+                        "run_id": item.run_id,
                         "completed_at": rfc3339(item.completed_at_ms),
                         "size_bytes": item.size_bytes,
                         "reason": item.reason,

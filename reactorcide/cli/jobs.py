@@ -15,7 +15,7 @@ from reactorcide.cli.session import ServiceError
 from reactorcide.cli.submit import copy_log, end_interrupted, show_submitted, tests_lines
 from reactorcide.domain.definition import JOB_FIELDS
 from reactorcide.domain.jobs import JobStatus
-from reactorcide.lib.ids import is_id
+from reactorcide.lib.ids import is_beginning_of_id
 from reactorcide.lib.sizes import format_size
 
 _DEFINED = {item.json_name: item.about.title for item in JOB_FIELDS if item.about.title is not None}
@@ -41,7 +41,7 @@ _SHOWN = {
 
 def _checked_id(text: str) -> str:
     """Return the id in lower case; refuse other text, because it becomes part of a URL."""
-    if not is_id(text.lower()):
+    if not is_beginning_of_id(text.lower()):
         raise click.BadParameter(f"{text!r} is not the id of a job; 'reactorcide jobs list' shows them")
     return text.lower()
 
@@ -122,7 +122,7 @@ def show(job_id: str, wait: float, as_json: bool) -> None:
         render.as_json(job)
         return
     width = max(map(len, _SHOWN.values()))
-    rows = {"Job": job_id} | {title: job[field] for field, title in _SHOWN.items()}
+    rows = {"Job": job["job_id"]} | {title: job[field] for field, title in _SHOWN.items()}
     if job["job_env_vars"]:
         rows["Variables"] = "\n".join(f"{name}={value}" for name, value in job["job_env_vars"].items())
     if job.get("services"):

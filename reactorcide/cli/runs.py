@@ -14,7 +14,7 @@ from reactorcide.cli.submit import upload_directory, variables
 from reactorcide.domain.errors import InvalidInput
 from reactorcide.domain.jobs import WAITING
 from reactorcide.domain.runs import RunStatus
-from reactorcide.lib.ids import is_id
+from reactorcide.lib.ids import is_beginning_of_id
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -62,7 +62,7 @@ def exit_code(run: Mapping[str, Any]) -> int:
 
 def _checked_id(text: str) -> str:
     """Return the id in lower case; refuse other text, because it becomes part of a URL."""
-    if not is_id(text.lower()):
+    if not is_beginning_of_id(text.lower()):
         raise click.BadParameter(f"{text!r} is not the id of a run; 'reactorcide runs list' shows them")
     return text.lower()
 
@@ -156,7 +156,7 @@ def list_runs(as_json: bool, **filters: Any) -> None:
         flexible="WORKFLOW",
     )
     if page["next_cursor"] is not None:
-        render.say("There are more runs; --limit shows more.", err=True)
+        render.say(f"{len(page['runs'])} of {page['total']} runs; --limit shows more.", err=True)
 
 
 @runs.command()
@@ -205,6 +205,33 @@ def rerun(run_id: str, failed: bool, follow: bool, as_json: bool) -> None:
     with connect() as client:
         run = client.rerun_run(run_id, only="failed" if failed else "all")
         _show_started(client, run, follow=follow, as_json=as_json)
+
+
+@runs.command()
+@_run_id
+def delete(run_id: str) -> None:
+    """Delete a run that is over, with its jobs, their logs and artifacts."""
+    with connect() as client:
+        client.delete_run(run_id)
+    render.say(f"{run_id} deleted")
+
+
+@runs.command()
+@_run_id
+def pin(run_id: str) -> None:
+    """Keep a run and its jobs until somebody deletes it."""
+    with connect() as client:
+        client.pin_run(run_id, pinned=True)
+    render.say(f"{run_id} pinned")
+
+
+@runs.command()
+@_run_id
+def unpin(run_id: str) -> None:
+    """Let retention remove a run and its jobs again."""
+    with connect() as client:
+        client.pin_run(run_id, pinned=False)
+    render.say(f"{run_id} unpinned")
 
 
 def _show_started(client: Client, run: dict[str, Any], *, follow: bool, as_json: bool) -> None:

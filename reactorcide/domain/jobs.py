@@ -170,6 +170,8 @@ class EndedJob:
     completed_at_ms: int
     stored_bytes: int | None
     """Of its logs and artifacts; ``None`` until they are measured."""
+    run_id: str | None = None
+    """The run that it belongs to, if to any; then ``completed_at_ms`` is that of the run."""
 
 
 @dataclass(frozen=True, slots=True)

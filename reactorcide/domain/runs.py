@@ -107,6 +107,8 @@ class Run:
     """Its concurrency group, as ``group_key`` returns it."""
     when_full: str | None = None
     """What happens if the place of that group is taken: a ``WhenFull``."""
+    pinned: bool = False
+    """Kept with its jobs until somebody deletes it, whatever the retention says."""
 
     @property
     def is_final(self) -> bool:

@@ -89,10 +89,17 @@ def _project_of(context: StoredJobs, job: Job) -> str | None:
     return None if job.run_id is None else context.store.runs.project_of(job.run_id)
 
 
+_OF_RUN = {
+    "deleted": "DELETE /runs/{} deletes the run with all its jobs, once it is over",
+    "pinned": "PUT /runs/{}/pin keeps the run with all its jobs",
+    "unpinned": "DELETE /runs/{}/pin lets retention remove the run with all its jobs",
+    "rerun": "POST /runs/{}/rerun repeats the run, or what failed in it",
+}
+"""What is done with a run as a whole, and by which call."""
+
+
 def check_alone(job: Job, done: str) -> None:
     """Raise ``Conflict`` for a job of a run, which is ``done`` as a whole."""
     if job.run_id is not None:
-        raise Conflict(
-            f"the job belongs to a run, and is not {done} alone: POST /runs/{job.run_id}/rerun repeats the "
-            f"run, or what failed in it, and POST /runs/{job.run_id}/cancel ends it"
-        )
+        call = _OF_RUN[done].format(job.run_id)
+        raise Conflict(f"the job belongs to a run, and is not {done} alone: {call}")

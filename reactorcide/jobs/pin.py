@@ -9,8 +9,12 @@ from reactorcide.lib.clock import now_ms
 
 
 def pin(context: StoredJobs, user: User, job_id: str, *, pinned: bool) -> Job:
-    """Pin a job, whatever its status, or take its pin away, and return it; again is fine."""
+    """Pin a job, whatever its status, or take its pin away, and return it; again is fine.
+
+    Raises ``Conflict`` for a job of a run.
+    """
     job = access.get(context, user, job_id, ProjectRole.WRITE)
+    access.check_alone(job, "pinned" if pinned else "unpinned")
     if job.pinned is pinned:
         return job
     action = Action.JOB_PIN if pinned else Action.JOB_UNPIN

@@ -1,8 +1,10 @@
 """Removing jobs that are over, as far as the operator does not want to keep them."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 from reactorcide.domain.audit import Action, Actor, AuditEntry
 from reactorcide.domain.jobs import EndedJob, job_prefix
@@ -35,33 +37,42 @@ class Removal:
 
     job_id: str
     completed_at_ms: int
+    """Of a job of a run, that of the run."""
     size_bytes: int
     reason: str
+    run_id: str | None = None
+    """The run that is removed with it."""
 
 
 def what_to_remove(ended: Iterable[EndedJob], policy: Policy, *, now_ms: int) -> list[Removal]:
     """Return which of the jobs, given the last to end first, the policy does not keep; oldest first.
 
-    A job is removed if any rule says so, and then so is every job that ended before it.
+    A job is removed if any rule says so, and then so is every job that ended before it. The jobs of a run,
+    which follow each other, are kept or removed together; those of the very last run are kept, however many.
     """
     removals: list[Removal] = []
     kept_jobs = kept_bytes = 0
-    is_full = False
-    for job in ended:
-        size_bytes = job.stored_bytes or 0
+    is_full = is_crowded = False
+    for _, of_one in groupby(ended, key=lambda job: job.run_id or job.job_id):
+        jobs = list(of_one)
+        size_bytes = sum(job.stored_bytes or 0 for job in jobs)
         # Once one does not fit none does that is older, however small: what is left has no gaps.
         is_full = is_full or (0 < policy.keep_bytes < kept_bytes + size_bytes and kept_jobs > 0)
-        if policy.keep_days and job.completed_at_ms < now_ms - policy.keep_days * DAY_MS:
+        is_crowded = is_crowded or (0 < policy.keep_jobs < kept_jobs + len(jobs) and kept_jobs > 0)
+        if policy.keep_days and jobs[0].completed_at_ms < now_ms - policy.keep_days * DAY_MS:
             reason = f"it ended more than {policy.keep_days} days ago"
-        elif policy.keep_jobs and kept_jobs >= policy.keep_jobs:
+        elif is_crowded:
             reason = f"it is not among the last {policy.keep_jobs} to end"
         elif is_full:
             reason = f"with it more than {format_size(policy.keep_bytes)} would be kept"
         else:
-            kept_jobs += 1
+            kept_jobs += len(jobs)
             kept_bytes += size_bytes
             continue
-        removals.append(Removal(job.job_id, job.completed_at_ms, size_bytes, reason))
+        removals += [
+            Removal(job.job_id, job.completed_at_ms, job.stored_bytes or 0, reason, job.run_id)
+            for job in jobs
+        ]
     removals.reverse()
     return removals
 
@@ -95,22 +106,39 @@ def apply(
     _measure(context, stopping)
     removed: list[Removal] = []
     planned = plan(context, policy)
-    for removal in planned:
+    for _, of_one in groupby(planned, key=lambda removal: removal.run_id or removal.job_id):
         if stopping():
             break
-        at_ms = now_ms()
-        with context.store.transaction() as tx:
-            is_deleted = tx.retention.delete(removal.job_id, now_ms=at_ms)
-            if is_deleted:
-                tx.audit.add(AuditEntry(at_ms=at_ms, by=by, action=Action.JOB_DELETE, subject=removal.job_id))
-        if not is_deleted:
+        removals = list(of_one)
+        if not _delete(context, removals, by=by):
             continue
-        log.info("job is removed: %s", removal.reason, extra={"job_id": removal.job_id})
-        announce_deleted(context, removal.job_id)
-        purge(context, removal.job_id)
-        removed.append(removal)
+        for removal in removals:
+            log.info("job is removed: %s", removal.reason, extra={"job_id": removal.job_id})
+            announce_deleted(context, removal.job_id)
+            purge(context, removal.job_id)
+            removed.append(removal)
     _remove_runs(context, policy, planned, by=by)
     return removed
+
+
+def _delete(context: StoredJobs, removals: Sequence[Removal], *, by: Actor) -> bool:
+    """Delete a job, or all jobs of a run and the run; tells whether that was still to be done."""
+    at_ms = now_ms()
+    run_id = removals[0].run_id
+    with suppress(_IsKept), context.store.transaction() as tx:
+        for removal in removals:
+            if not tx.retention.delete(removal.job_id, now_ms=at_ms):
+                raise _IsKept
+            tx.audit.add(AuditEntry(at_ms=at_ms, by=by, action=Action.JOB_DELETE, subject=removal.job_id))
+        if run_id is not None:
+            tx.runs.delete(run_id)
+            tx.audit.add(AuditEntry(at_ms=at_ms, by=by, action=Action.RUN_DELETE, subject=run_id))
+        return True
+    return False
+
+
+class _IsKept(Exception):
+    """A job was pinned or deleted meanwhile."""
 
 
 def _remove_runs(context: StoredJobs, policy: Policy, planned: list[Removal], *, by: Actor) -> None:
@@ -124,7 +152,7 @@ def _remove_runs(context: StoredJobs, policy: Policy, planned: list[Removal], *,
     with context.store.transaction() as tx:
         for run_id in tx.runs.remove_ended(up_to_ms=up_to_ms):
             tx.audit.add(AuditEntry(at_ms=at_ms, by=by, action=Action.RUN_DELETE, subject=run_id))
-            log.info("run is removed with its jobs", extra={"run_id": run_id})
+            log.info("run is removed", extra={"run_id": run_id})
 
 
 def _measure(context: StoredJobs, stopping: Callable[[], bool]) -> None:

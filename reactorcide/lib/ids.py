@@ -1,8 +1,11 @@
 """Identifiers: UUID version 7, so that sorting by id sorts by time of creation."""
 
 import os
+import re
 import time
 import uuid
+
+_BEGINNING = re.compile(r"[0-9a-f]{8}(-[0-9a-f-]{0,27})?")
 
 
 def new_id() -> str:
@@ -12,6 +15,11 @@ def new_id() -> str:
     value &= ~(0xF << 76) & ~(0x3 << 62)
     value |= (0x7 << 76) | (0x2 << 62)
     return str(uuid.UUID(int=value))
+
+
+def is_beginning_of_id(text: str) -> bool:
+    """Tell whether ``text`` is an id, or at least the first 8 characters of one: those of about a minute."""
+    return _BEGINNING.fullmatch(text) is not None
 
 
 def is_id(text: str) -> bool:

@@ -50,8 +50,10 @@ def wait_for_change(context: RunContext, user: User, run_id: str, *, timeout_s: 
     return found
 
 
-def page(context: RunContext, wanted: RunFilter, *, limit: int, after: tuple[int, str] | None) -> list[Run]:
-    """Return a page of runs, newest first."""
+def page(
+    context: RunContext, wanted: RunFilter, *, limit: int, after: tuple[int, str] | None
+) -> tuple[list[Run], int]:
+    """Return a page of runs, newest first, and how many match in all."""
     return context.jobs.store.runs.page(wanted, limit=limit, after=after)
 
 

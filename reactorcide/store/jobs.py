@@ -108,6 +108,14 @@ class Jobs:
             raise NotFound(f"there is no job {job_id}")
         return job
 
+    def beginning_with(self, text: str, *, limit: int) -> list[str]:
+        """Return ids of jobs that begin with a text of hexadecimal digits and ``-``."""
+        sql = (
+            "SELECT job_id FROM job WHERE job_id >= ? AND job_id < ? AND NOT deleted ORDER BY job_id LIMIT ?"
+        )
+        with self._db.read() as db:
+            return [job_id for (job_id,) in db.execute_sql(sql, (text, f"{text}g", limit))]
+
     def find(self, job_id: str) -> Job | None:
         """Return a job, tombstones included; ``None`` where there is none."""
         with self._db.read() as db:

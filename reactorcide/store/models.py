@@ -217,6 +217,7 @@ JobRow.add_index(
         JobRow.run_id,
         JobRow.created_at_ms,
         JobRow.job_id,
+        JobRow.deleted,
         name="job_run",
         where=SQL("run_id IS NOT NULL"),
     )
@@ -232,6 +233,7 @@ JobRow.add_index(
         JobRow.deleted,
         JobRow.pinned,
         JobRow.task_open,
+        JobRow.run_id,
         name="job_removable",
         where=SQL("completed_at_ms IS NOT NULL"),
     )
@@ -358,6 +360,7 @@ class RunRow(Model):
     sealed = BlobField()
     """Encrypted: the URL as it was given, and the workflow's files."""
     turn = IntegerField(constraints=[SQL("DEFAULT 0")])
+    pinned = BooleanField(constraints=[SQL("DEFAULT 0")])
     group_key = TextField(null=True)
     when_full = TextField(null=True)
 
@@ -394,6 +397,17 @@ RunRow.add_index(
     RunRow.index(RunRow.updated_at_ms, RunRow.run_id, name="run_open", where=SQL("completed_at_ms IS NULL"))
 )
 RunRow.add_index(RunRow.index(RunRow.turn, name="run_turn"))
+RunRow.add_index(
+    RunRow.index(
+        RunRow.user_id,
+        RunRow.project_id,
+        RunRow.workflow_id,
+        RunRow.branch,
+        RunRow.event_name,
+        RunRow.status,
+        name="run_counted",
+    )
+)
 RunRow.add_index(
     RunRow.index(
         RunRow.group_key,

@@ -1,6 +1,8 @@
 """Retention: which jobs may be removed, what they take of the disk, and removing their rows."""
 
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from reactorcide.domain.jobs import EndedJob, Job
@@ -11,21 +13,24 @@ from reactorcide.store.rows import as_cut_dict, cut_list
 from reactorcide.store.sealed import SealedFields
 from reactorcide.store.tasks import SWEEP_CHARS
 
-# A job has a time of completion when it is over, and not before. All of the first line is in the index
-# `job_removable`, so that a decision over very many jobs reads nothing else of them.
+# A job has a time of completion when it is over, and not before. The index `job_removable` has all of the
+# first line and the run, so that a decision over very many jobs reads nothing else of them.
 _REMOVABLE = (
     "completed_at_ms IS NOT NULL AND NOT deleted AND NOT pinned AND NOT task_open "
     "AND NOT EXISTS "
     "(SELECT 1 FROM attempt WHERE attempt.job_id = job.job_id AND attempt.completed_at_ms IS NULL) "
     "AND NOT EXISTS "
     "(SELECT 1 FROM job AS next WHERE next.source_job_id = job.job_id AND next.completed_at_ms IS NULL) "
-    # Not by the job's own run, which is not in that index.
-    "AND job_id NOT IN (SELECT of_run.job_id FROM job AS of_run JOIN run ON run.run_id = of_run.run_id "
-    "WHERE run.completed_at_ms IS NULL)"
+    "AND (run_id IS NULL OR run_id NOT IN (SELECT run_id FROM run WHERE completed_at_ms IS NULL OR pinned))"
 )
 _REMOVABLE_JOBS = (
-    f"SELECT job_id, completed_at_ms, stored_bytes FROM job WHERE {_REMOVABLE} "  # noqa: S608  # our own text
+    f"SELECT job_id, completed_at_ms, stored_bytes, run_id FROM job WHERE {_REMOVABLE} "  # noqa: S608  # our own text
     "ORDER BY completed_at_ms DESC, job_id DESC"
+)
+_ENDED_RUNS = (
+    "SELECT run.run_id, run.completed_at_ms, COUNT(job.job_id) FROM run "
+    "JOIN job ON job.run_id = run.run_id AND NOT job.deleted "
+    "WHERE run.completed_at_ms IS NOT NULL GROUP BY run.run_id"
 )
 _UNMEASURED = f"SELECT job_id FROM job WHERE {_REMOVABLE} AND stored_bytes IS NULL LIMIT ?"  # noqa: S608  # as above
 _DELETE_REMOVABLE = (
@@ -50,9 +55,22 @@ class Retention:
         self._sealed = sealed
 
     def removable(self) -> list[EndedJob]:
-        """Return the jobs that are over, unpinned, and have nothing left open; the last to end first."""
+        """Return the jobs that are over, unpinned, and have nothing left open; the last to end first.
+
+        Those of a run are together, at the time of its end, and only where that is true of all of them.
+        """
         with self._db.read() as db:
-            return [EndedJob(*row) for row in db.execute_sql(_REMOVABLE_JOBS)]
+            jobs = [EndedJob(*row) for row in db.execute_sql(_REMOVABLE_JOBS)]
+            runs = {run_id: (ended_ms, count) for run_id, ended_ms, count in db.execute_sql(_ENDED_RUNS)}
+        found = Counter(job.run_id for job in jobs)
+        whole = [
+            job if job.run_id not in runs else replace(job, completed_at_ms=runs[job.run_id][0])
+            for job in jobs
+            if job.run_id not in runs or runs[job.run_id][1] == found[job.run_id]
+        ]
+        return sorted(
+            whole, key=lambda job: (job.completed_at_ms, job.run_id or job.job_id, job.job_id), reverse=True
+        )
 
     def unmeasured(self, *, limit: int) -> list[str]:
         """Return some of those jobs whose logs and artifacts have not been measured."""

@@ -47,7 +47,7 @@ _OPEN = (
 )
 
 _REMOVE_ENDED = (
-    "DELETE FROM run WHERE completed_at_ms <= ? "
+    "DELETE FROM run WHERE completed_at_ms <= ? AND NOT pinned "
     "AND NOT EXISTS (SELECT 1 FROM job WHERE job.run_id = run.run_id) RETURNING run_id"
 )
 
@@ -163,6 +163,12 @@ class Runs:
             (turn,) = db.execute_sql(_NEXT_TURN).fetchone()
         return int(turn)
 
+    def beginning_with(self, text: str, *, limit: int) -> list[str]:
+        """Return ids of runs that begin with a text of hexadecimal digits and ``-``."""
+        sql = "SELECT run_id FROM run WHERE run_id >= ? AND run_id < ? ORDER BY run_id LIMIT ?"
+        with self._db.read() as db:
+            return [run_id for (run_id,) in db.execute_sql(sql, (text, f"{text}g", limit))]
+
     def find(self, run_id: str) -> Run | None:
         """Return a run; ``None`` where there is none."""
         with self._db.read() as db:
@@ -234,8 +240,10 @@ class Runs:
             row = db.execute_sql("SELECT project_id FROM run WHERE run_id = ?", (run_id,)).fetchone()
         return None if row is None else row[0]
 
-    def page(self, wanted: RunFilter, *, limit: int, after: tuple[int, str] | None = None) -> list[Run]:
-        """Return a page of runs, newest first.
+    def page(
+        self, wanted: RunFilter, *, limit: int, after: tuple[int, str] | None = None
+    ) -> tuple[list[Run], int]:
+        """Return a page of runs, newest first, and how many match in all.
 
         ``after`` is (created_at_ms, run_id) of the last run of the page before.
         """
@@ -253,13 +261,17 @@ class Runs:
         if wanted.member_id is not None:
             where.append(f"(project_id IS NULL OR project_id IN ({projects.OF_MEMBER}))")
             values.append(wanted.member_id)
-        if after is not None:
-            where.append("(created_at_ms, run_id) < (?, ?)")
-            values += after
-        sql = f"{_SELECT} WHERE {' AND '.join(where) or '1 = 1'}"
+        count = f"SELECT COUNT(*) FROM run WHERE {' AND '.join(where) or '1 = 1'}"  # noqa: S608  # as above
         with self._db.read() as db:
+            (total,) = db.execute_sql(count, values).fetchone()
+            if total == 0:
+                return [], 0
+            if after is not None:
+                where.append("(created_at_ms, run_id) < (?, ?)")
+                values += after
+            sql = f"{_SELECT} WHERE {' AND '.join(where) or '1 = 1'}"
             rows = db.execute_sql(f"{sql} ORDER BY created_at_ms DESC, run_id DESC LIMIT ?", (*values, limit))
-            return [_run(row) for row in rows]
+            return [_run(row) for row in rows], total
 
     def remove_ended(self, *, up_to_ms: int) -> list[str]:
         """Remove the runs that ended up to then and have no job left; returns their ids."""
@@ -267,11 +279,31 @@ class Runs:
         def work(db: Any) -> list[str]:
             run_ids = [run_id for (run_id,) in db.execute_sql(_REMOVE_ENDED, (up_to_ms,)).fetchall()]
             for run_id in run_ids:
-                db.execute_sql("DELETE FROM node WHERE run_id = ?", (run_id,))
-                db.execute_sql("DELETE FROM job_event WHERE run_id = ?", (run_id,))
+                _delete_rest(db, run_id)
             return run_ids
 
         return self._db.write(work)
+
+    def jobs(self, run_id: str) -> list[str]:
+        """Return the ids of all jobs of a run, in the order of their creation."""
+        sql = "SELECT job_id FROM job WHERE run_id = ? AND NOT deleted ORDER BY created_at_ms, job_id"
+        with self._db.read() as db:
+            return [job_id for (job_id,) in db.execute_sql(sql, (run_id,))]
+
+    def pin(self, run_id: str, pinned: bool) -> None:
+        """Pin a run, or take its pin away."""
+        self._db.write(
+            lambda db: db.execute_sql("UPDATE run SET pinned = ? WHERE run_id = ?", (pinned, run_id))
+        )
+
+    def delete(self, run_id: str) -> None:
+        """Remove a run with its nodes and events, but not its jobs."""
+
+        def work(db: Any) -> None:
+            db.execute_sql("DELETE FROM run WHERE run_id = ?", (run_id,))
+            _delete_rest(db, run_id)
+
+        self._db.write(work)
 
     def open(self, *, before_ms: int, after: str, limit: int) -> list[str]:
         """Return the ids of runs that are not over and have not changed since then, in their order.
@@ -280,6 +312,12 @@ class Runs:
         """
         with self._db.read() as db:
             return [run_id for (run_id,) in db.execute_sql(_OPEN, (before_ms, after, limit))]
+
+
+def _delete_rest(db: Any, run_id: str) -> None:
+    """Remove what belongs to a run that was removed."""
+    db.execute_sql("DELETE FROM node WHERE run_id = ?", (run_id,))
+    db.execute_sql("DELETE FROM job_event WHERE run_id = ?", (run_id,))
 
 
 def _insert(db: Any, table: str, row: Mapping[str, object]) -> None:
@@ -310,6 +348,7 @@ def _run(row: Sequence[Any]) -> Run:
     del values["event_name"], values["branch"]
     values |= {
         "status": RunStatus(values["status"]),
+        "pinned": bool(values["pinned"]),
         "event": json.loads(values["event"]),
         "warnings": tuple(json.loads(values["warnings"] or "[]")),
         "cache_scope": _scope(values["cache_scope"]),

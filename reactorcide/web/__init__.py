@@ -8,7 +8,7 @@ from flask_openapi3.openapi import OpenAPI
 from werkzeug.routing import PathConverter
 
 from reactorcide import __version__
-from reactorcide.web import auth, cors, errors, expect, hosts, requests
+from reactorcide.web import auth, cors, errors, expect, hosts, requests, shortids
 from reactorcide.web.address import TrustedProxies
 from reactorcide.web.api import openapi
 from reactorcide.web.api.accounts import routes as accounts
@@ -74,6 +74,7 @@ def create_app(
     hosts.install(app, hosts.own_names(public_url, allowed_hosts))
     cors.install(app, cors_origins)
     auth.install(app)
+    shortids.install(app)
     expect.install(app)
     for routes in _RESOURCES:
         app.register_api(routes.api)

@@ -43,6 +43,7 @@ RUN_POINTS = (
     "dependents-cancelled",
     "dependents-committed",
     "run-cancel-written",
+    "run-delete-written",
     "run-rerun-written",
     "cache-stored",
     "cache-recorded",

@@ -112,6 +112,24 @@ def test_a_run_that_is_replaced_ends_whatever_is_killed(
     assert_nothing_left(service, engine)
 
 
+def test_a_run_whose_deletion_was_killed_is_gone(
+    new_service: NewService, engine: docker.APIClient, tmp_path: Path
+) -> None:
+    service, marker = armed(new_service, tmp_path, "run-delete-written")
+    source = repository(service.source_root / "of-run", {"workflows/ci.yaml": TEXT})
+    run = over(service.admin, start(service.admin, source))
+    logs = [
+        service.data_dir / "objects" / "jobs" / job["job_id"] for job in service.admin.get("jobs")["jobs"]
+    ]
+    assert all(path.exists() for path in logs)
+    with contextlib.suppress(requests.ConnectionError):
+        service.admin.request("DELETE", f"runs/{run['run_id']}")
+    crash(service, marker)
+    assert service.admin.get("runs")["total"] == service.admin.get("jobs")["total"] == 0
+    wait_until(lambda: not any(path.exists() for path in logs), 30, "the logs are removed")
+    assert_nothing_left(service, engine)
+
+
 def test_a_cancel_of_a_run_asked_once_happens(
     new_service: NewService, engine: docker.APIClient, tmp_path: Path
 ) -> None:

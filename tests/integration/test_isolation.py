@@ -145,6 +145,9 @@ EXPECTED: Mapping[
     "GET /api/v1/runs/<run_id>/file": OfRun(),
     "POST /api/v1/runs/<run_id>/cancel": OfRun(),
     "POST /api/v1/runs/<run_id>/rerun": OfRun(409, {}),
+    "DELETE /api/v1/runs/<run_id>": OfRun(409),
+    "PUT /api/v1/runs/<run_id>/pin": OfRun(),
+    "DELETE /api/v1/runs/<run_id>/pin": OfRun(),
     # It names no repository.
     "POST /api/v1/projects": Own(400, {"name": "eve"}),
     "GET /api/v1/projects": Own(),

@@ -1,5 +1,7 @@
 """Which jobs are kept, and which are removed for what reason."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -48,6 +50,29 @@ def test_a_job_that_is_larger_than_all_that_is_kept_is_not_removed_at_its_end() 
     jobs = ended((0, 500), (1, 1))
     assert removed(jobs, keep_bytes=100) == ["1"]
     assert removed(jobs[1:], keep_bytes=100) == []
+
+
+@pytest.mark.parametrize(
+    ("rules", "expected"),
+    [
+        ({"keep_jobs": 4}, []),
+        ({"keep_jobs": 3}, ["3"]),
+        # Not a part of a run; and no gap, though the oldest one would fit.
+        ({"keep_jobs": 2}, ["3", "2", "1"]),
+        ({"keep_bytes": 29}, ["3", "2", "1"]),
+        ({"keep_bytes": 30}, ["3"]),
+    ],
+)
+def test_the_jobs_of_a_run_are_kept_or_removed_together(rules: dict[str, int], expected: list[str]) -> None:
+    jobs = ended((0, 10), (1, 10), (1, 10), (2, 10))
+    jobs[1:3] = [replace(job, run_id="r") for job in jobs[1:3]]
+    assert removed(jobs, **rules) == expected
+
+
+def test_the_last_run_is_kept_however_many_jobs_it_has() -> None:
+    jobs = [replace(job, run_id="r") for job in ended((0, 10), (0, 10), (0, 10))]
+    assert removed(jobs, keep_jobs=2) == []
+    assert removed([*ended((0, 10)), *jobs], keep_jobs=2) == ["2", "1", "0"]
 
 
 @pytest.mark.parametrize(

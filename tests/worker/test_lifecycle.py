@@ -506,7 +506,7 @@ class Lifecycle(RuleBasedStateMachine):
         return {job_id: JobStatus(status) for job_id, status, _ in rows}
 
     def _runs(self) -> list[Run]:
-        return self.context.store.runs.page(RunFilter(), limit=1000)
+        return self.context.store.runs.page(RunFilter(), limit=1000)[0]
 
     # --- the end -------------------------------------------------------------------------------
 

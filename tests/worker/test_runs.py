@@ -7,7 +7,7 @@ import pytest
 
 from reactorcide.domain.audit import AuditFilter, operator
 from reactorcide.domain.errors import EngineUnavailable, InvalidInput, NotFound
-from reactorcide.domain.jobs import ACTIVE, JobStatus
+from reactorcide.domain.jobs import ACTIVE, JobFilter, JobStatus
 from reactorcide.domain.runs import Commit, NodeState, Run, RunSource, RunStatus
 from reactorcide.jobs import retention
 from reactorcide.jobs.defaults import JobDefaults
@@ -94,6 +94,30 @@ def test_retention_leaves_open_runs_alone_and_removes_those_without_jobs(house: 
     assert [entry.action for _, entry in entries] == ["run.delete", "run.start"]
     with pytest.raises(NotFound):
         store.runs.get(done.run_id)
+
+
+def test_retention_removes_a_run_as_a_whole_or_not_at_all(house: House) -> None:
+    store = house.context.store
+    house.worker()
+    older, pinned, newer = (over(house, started(house)) for _ in range(3))
+    store.runs.pin(pinned.run_id, True)
+    # Two jobs each: of three one would be a part.
+    policy = retention.Policy(keep_jobs=3)
+
+    def removed() -> bool:
+        retention.apply(house.context, policy, by=operator())
+        return store.runs.find(older.run_id) is None
+
+    wait_until(removed, 20, "the older run is removed")
+    jobs, _ = store.lists.page(JobFilter(), limit=10)
+    assert sorted(job.run_id or "" for job in jobs) == sorted([pinned.run_id, newer.run_id] * 2)
+    # What a job is still needed for keeps its run.
+    used = store.runs.nodes(newer.run_id)[0].job_id
+    house.workers[0].stop(10)
+    house.submit(source_job_id=used)
+    assert store.retention.removable() == []
+    store.runs.pin(pinned.run_id, False)
+    assert [job.run_id for job in store.retention.removable()] == [pinned.run_id] * 2
 
 
 def test_an_evaluation_has_a_deadline(house: House) -> None:

@@ -46,6 +46,7 @@ _RUN: dict[str, Any] = {
     "status": "running",
     "reason": None,
     "warnings": [],
+    "pinned": False,
     "event": {
         "name": "push",
         "branch": "main",
@@ -164,7 +165,7 @@ EXAMPLES: dict[str, Any] = {
     "MemberRequest": {"username": "bob", "role": "write"},
     "RerunRequest": {"only": "failed"},
     "RunResponse": _RUN | {"nodes": [_TEST_NODE, _NODE]},
-    "RunListResponse": {"runs": [_RUN], "next_cursor": None},
+    "RunListResponse": {"runs": [_RUN], "total": 1, "limit": 20, "next_cursor": None},
     "JobListResponse": {"jobs": [_JOB], "total": 1, "limit": 20, "offset": 0, "next_cursor": None},
     "AttemptListResponse": {
         "attempts": [

@@ -24,7 +24,7 @@ from reactorcide.domain.jobs import ARTIFACTS_DIR
 from reactorcide.domain.secrets import REDACTED, guess, secret_userinfo, secret_variables
 from reactorcide.domain.services import JobService
 from reactorcide.lib import globs, sizes
-from reactorcide.lib.ids import is_id
+from reactorcide.lib.ids import is_beginning_of_id
 from reactorcide.web.api.schemas import Body
 
 _CONTAINER_PATH = re.compile(r"/[^\0]*")
@@ -106,7 +106,7 @@ class JobRequest(_Fields):  # type: ignore[misc]  # its fields come from their d
         given = [field for field in _FIELDS_OF["copy"] if getattr(self, field) is not None]
         if len(given) > 1:
             raise InvalidInput(f"give only one of {', '.join(_FIELDS_OF['copy'])}", given[1])
-        if self.source_job_id is not None and not is_id(self.source_job_id):
+        if self.source_job_id is not None and not is_beginning_of_id(self.source_job_id):
             raise InvalidInput("source_job_id is not the id of a job", "source_job_id")
 
     def _check_sizes(self) -> None:

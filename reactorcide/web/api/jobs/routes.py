@@ -11,7 +11,7 @@ from reactorcide.domain.definition import JOB_FIELDS, JobDefinition
 from reactorcide.domain.errors import Forbidden, InvalidInput
 from reactorcide.domain.jobs import AttemptRecord, Job, JobFilter, RequestKey, log_key
 from reactorcide.domain.secrets import redacted_services, redacted_url, redacted_variables
-from reactorcide.jobs import access, explain, read
+from reactorcide.jobs import access, explain, ids, read
 from reactorcide.jobs.cancel import cancel
 from reactorcide.jobs.defaults import JobDefaults
 from reactorcide.jobs.delete import delete
@@ -58,16 +58,15 @@ def list_jobs(query: JobListQuery) -> Response:
         raise Forbidden("only an admin may list somebody else's jobs")
     if query.cursor is not None and query.offset is not None:
         raise InvalidInput("give either a cursor or an offset", "cursor")
-    is_of_project = query.run_id is not None and access.may_see_run_of_project(
-        services().jobs, user, query.run_id
-    )
+    run_id = None if query.run_id is None else ids.run_id(services().jobs, user, query.run_id)
+    is_of_project = run_id is not None and access.may_see_run_of_project(services().jobs, user, run_id)
     wanted = JobFilter(
         user_id=query.user_id if user.is_admin or is_of_project else user.user_id,
         statuses=query.status,
         queue_name=query.queue_name,
         source_type=query.source_type,
         name_prefix=query.name,
-        run_id=query.run_id,
+        run_id=run_id,
         pinned=query.pinned,
     )
     offset = query.offset or 0
@@ -129,15 +128,15 @@ def rerun_job(path: JobPath, query: NoQuery) -> Response:
     return _created(rerun(services().jobs, caller(), path.job_id))
 
 
-@api.put("/jobs/<job_id>/pin", responses={200: JobResponse})
+@api.put("/jobs/<job_id>/pin", responses={200: JobResponse, 409: ErrorResponse})
 def pin_job(path: JobPath, query: NoQuery) -> Response:
-    """Keep a job until somebody deletes it."""
+    """Keep a job until somebody deletes it. Not for a job of a run."""
     return jsonify(job_json(pin(services().jobs, caller(), path.job_id, pinned=True)))
 
 
-@api.delete("/jobs/<job_id>/pin", responses={200: JobResponse})
+@api.delete("/jobs/<job_id>/pin", responses={200: JobResponse, 409: ErrorResponse})
 def unpin_job(path: JobPath, query: NoQuery) -> Response:
-    """Let retention remove a job again."""
+    """Let retention remove a job again. Not for a job of a run."""
     return jsonify(job_json(pin(services().jobs, caller(), path.job_id, pinned=False)))
 
 
@@ -242,6 +241,8 @@ def _sha256(body: JobRequest) -> bytes:
 
 def _definition(body: JobRequest, defaults: JobDefaults) -> JobDefinition:
     given = {item.name: item.given(getattr(body, item.json_name), body.source_type) for item in JOB_FIELDS}
+    if given["source_job_id"] is not None:
+        given["source_job_id"] = ids.job_id(services().jobs, caller(), given["source_job_id"])
     decided = {
         "runner_image": body.runner_image or defaults.image,
         "secret_env_vars": body.secret_names,

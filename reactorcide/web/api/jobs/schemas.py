@@ -112,7 +112,7 @@ class WhyResponse(BaseModel):
 class JobPath(BaseModel):
     """The id of a job, in the path."""
 
-    job_id: Id
+    job_id: Id = Field(description="Or its beginning: at least 8 characters, and not that of another job.")
 
 
 class JobListQuery(Query):

@@ -13,6 +13,8 @@ from reactorcide.jobs import access
 from reactorcide.lib.clock import rfc3339
 from reactorcide.runs import read
 from reactorcide.runs.cancel import cancel
+from reactorcide.runs.delete import delete
+from reactorcide.runs.pin import pin
 from reactorcide.runs.read import RunView
 from reactorcide.runs.rerun import rerun
 from reactorcide.runs.start import DEFAULT_REPOSITORY, Start, start
@@ -89,12 +91,19 @@ def list_runs(query: RunListQuery) -> Response:
     )
     after = None if query.cursor is None else lists.from_cursor(query.cursor)
     # One more than requested shows whether there is a next page.
-    runs = read.page(services().runs, wanted, limit=query.limit + 1, after=after)
+    runs, total = read.page(services().runs, wanted, limit=query.limit + 1, after=after)
     shown = runs[: query.limit]
     next_cursor = None
     if len(runs) > len(shown):
         next_cursor = lists.to_cursor(shown[-1].created_at_ms, shown[-1].run_id)
-    return jsonify({"runs": [_run_json(run) for run in shown], "next_cursor": next_cursor})
+    return jsonify(
+        {
+            "runs": [_run_json(run) for run in shown],
+            "total": total,
+            "limit": query.limit,
+            "next_cursor": next_cursor,
+        }
+    )
 
 
 @api.get("/runs/<run_id>", responses={200: RunResponse})
@@ -123,6 +132,25 @@ def rerun_run(path: RunPath, body: RerunRequest, query: NoQuery) -> Response:
     return _shown(rerun(services().runs, caller(), path.run_id, body.only))
 
 
+@api.delete("/runs/<run_id>", responses={204: None, 409: ErrorResponse})
+def delete_run(path: RunPath, query: NoQuery) -> tuple[str, int]:
+    """Delete a run that is over, with its jobs, their logs and artifacts."""
+    delete(services().runs, caller(), path.run_id)
+    return "", 204
+
+
+@api.put("/runs/<run_id>/pin", responses={200: RunResponse})
+def pin_run(path: RunPath, query: NoQuery) -> Response:
+    """Keep a run and its jobs until somebody deletes it."""
+    return _shown(pin(services().runs, caller(), path.run_id, pinned=True))
+
+
+@api.delete("/runs/<run_id>/pin", responses={200: RunResponse})
+def unpin_run(path: RunPath, query: NoQuery) -> Response:
+    """Let retention remove a run and its jobs again."""
+    return _shown(pin(services().runs, caller(), path.run_id, pinned=False))
+
+
 def _shown(run: Run) -> Response:
     return jsonify(_view_json(read.view(services().runs, caller(), run.run_id)))
 
@@ -146,6 +174,7 @@ def _run_json(run: Run) -> dict[str, Any]:
         "status": run.status,
         "reason": run.reason,
         "warnings": list(run.warnings),
+        "pinned": run.pinned,
         "event": {name: run.event.get(name) for name in EventResponse.model_fields},
         "git_url": run.source.git_url,
         "git_ref": run.source.git_ref,

@@ -221,8 +221,9 @@ class RunListItem(BaseModel):
     workflow_name: str
     file: str
     status: RunStatus
-    reason: str | None
+    reason: str | None = Field(description="Why it waits, failed, was skipped or was cancelled.")
     warnings: list[str]
+    pinned: bool = Field(description="Retention does not remove it, nor its jobs.")
     event: EventResponse
     git_url: str | None
     git_ref: str | None
@@ -243,13 +244,15 @@ class RunListResponse(BaseModel):
     """A page of runs, newest first."""
 
     runs: list[RunListItem]
+    total: Count = Field(description="How many runs match in all.")
+    limit: Count
     next_cursor: Cursor | None
 
 
 class RunPath(BaseModel):
     """The id of a run, in the path."""
 
-    run_id: Id
+    run_id: Id = Field(description="Or its beginning: at least 8 characters, and not that of another run.")
 
 
 class RunListQuery(Query):

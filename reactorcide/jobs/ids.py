@@ -1,0 +1,50 @@
+"""Shortened ids: the beginning of an id stands for the one job or run whose id begins with it."""
+
+from collections.abc import Callable, Sequence
+
+from reactorcide.domain.accounts import User
+from reactorcide.domain.errors import InvalidInput
+from reactorcide.jobs import StoredJobs, access
+from reactorcide.lib.ids import is_beginning_of_id, is_id
+
+_MAX_LOOKED_AT = 20
+"""Ids with one beginning: others' count, too, so that it must be bounded."""
+
+
+def job_id(context: StoredJobs, user: User, text: str) -> str:
+    """Return the id of the job that ``text`` is the beginning of, among those that ``user`` may see.
+
+    If there is none ``text`` itself is returned. Raises ``InvalidInput`` where there are several.
+    """
+    jobs = context.store.jobs
+
+    def is_visible(found: str) -> bool:
+        job = jobs.find(found)
+        return job is not None and access.may_see(context, user, job)
+
+    return _whole(text, jobs.beginning_with, is_visible, "job_id")
+
+
+def run_id(context: StoredJobs, user: User, text: str) -> str:
+    """Return the id of the run that ``text`` is the beginning of, as ``job_id`` does for jobs."""
+    runs = context.store.runs
+
+    def is_visible(found: str) -> bool:
+        run = runs.find(found)
+        if run is None or run.project_id is None:
+            return run is not None and (user.is_admin or run.user_id == user.user_id)
+        return access.may_see_run_of_project(context, user, found)
+
+    return _whole(text, runs.beginning_with, is_visible, "run_id")
+
+
+def _whole(
+    text: str, beginning_with: Callable[..., Sequence[str]], is_visible: Callable[[str], bool], field: str
+) -> str:
+    if is_id(text) or not is_beginning_of_id(text):
+        return text
+    found = beginning_with(text, limit=_MAX_LOOKED_AT)
+    visible = list(filter(is_visible, found))
+    if len(visible) > 1 or len(found) == _MAX_LOOKED_AT:
+        raise InvalidInput(f"several ids begin with {text}; give more of the one that is meant", field)
+    return visible[0] if visible else text

@@ -1,0 +1,22 @@
+"""Ids in paths may be shortened to what is unambiguous."""
+
+from flask import Flask, g, request
+
+from reactorcide.jobs import ids
+from reactorcide.web.auth import caller
+from reactorcide.web.services import services
+
+_COMPLETE = {"job_id": ids.job_id, "run_id": ids.run_id}
+
+
+def install(app: Flask) -> None:
+    """Complete the ids of jobs and runs in paths; to be installed after authentication."""
+    app.before_request(_complete)
+
+
+def _complete() -> None:
+    given = request.view_args
+    if not given or "user" not in g:
+        return
+    for name in given.keys() & _COMPLETE:
+        given[name] = _COMPLETE[name](services().jobs, caller(), given[name])
