@@ -69,10 +69,27 @@ def backup(settings: Settings, target: Path, progress: Progress) -> int:
             copy_database(settings.database_path, copied)
             written = Path(temporary_dir, target.name)
             _write(settings, copied, written, progress)
+            # Checked afterwards: a key never becomes the one of before again.
+            _check_key(settings, copied)
             os.replace(written, target)
     except (OSError, sqlite3.Error) as exc:
         raise ConfigurationError(f"the backup {target} could not be written: {exc}") from exc
     return target.stat().st_size
+
+
+def _check_key(settings: Settings, database: Path) -> None:
+    """Raise ``ConfigurationError`` if the key of the data directory is not the one of a copied database."""
+    vault = Vault.beside(settings.database_path)
+    with closing(sqlite3.connect(database)) as connection:
+        connection.row_factory = sqlite3.Row
+        row = connection.execute("SELECT * FROM instance").fetchone()
+    # An older version has no such column.
+    known = dict(row or {}).get("secret_key_sha256")
+    if known is not None and vault.load() and vault.fingerprint != known:
+        raise ConfigurationError(
+            f"the key {vault.path} was renewed while the backup was written, or its renewal is not over; "
+            "write the backup again, or start the service once"
+        )
 
 
 def _write(settings: Settings, database: Path, target: Path, progress: Progress) -> None:

@@ -51,6 +51,9 @@ POINTS = (
     "run-rerun-written",
     "dependents-cancelled",
     "dependents-committed",
+    "rekey-key-created",
+    "rekey-written",
+    "rekey-committed",
 )
 
 

@@ -9,8 +9,12 @@ import click
 from reactorcide.cli import render
 from reactorcide.cli.client import Client
 from reactorcide.cli.connect import connect
+from reactorcide.cli.datadir import lock_data_dir
+from reactorcide.cli.options import settings_from, settings_options
+from reactorcide.domain.audit import operator
 from reactorcide.domain.definition import MAX_VALUE_BYTES
 from reactorcide.domain.errors import InvalidInput
+from reactorcide.secrets import rekey as renewal
 
 _name = click.argument("name", metavar="PATH:KEY")
 _project = click.option(
@@ -94,6 +98,21 @@ def delete(name: str, project: str | None) -> None:
     with connect() as client:
         client.delete_secret(_project_id(client, project), name)
     render.say(f"{name} deleted")
+
+
+@secret.command()
+@settings_options("data_dir")
+def rekey(**options: Any) -> None:
+    """Renew the key that encrypts what is secret, directly in the data directory of a stopped service.
+
+    It can be killed at any point and repeated. Backups of before keep the old key.
+    """
+    from reactorcide.app import open_jobs
+
+    settings = settings_from(options)
+    with open_jobs(settings) as context, lock_data_dir(settings.data_dir):
+        count = renewal.rekey(context, by=operator())
+    render.say(f"{count} values are encrypted with a new key")
 
 
 def read_value(source: str) -> str:

@@ -33,6 +33,8 @@ class Action(StrEnum):
     CACHE_DELETE = "cache.delete"
     SECRET_SET = "secret.set"  # noqa: S105  # no password
     """The subject is the project, if it is of one, and the name."""
+    SECRET_REKEY = "secret.rekey"  # noqa: S105  # no password
+    """The key of the database was renewed; the subject is the installation."""
     SECRET_DELETE = "secret.delete"  # noqa: S105  # no password
     """The subject is the project, if it is of one, and the name."""
     SOURCE_UPLOAD = "source.upload"

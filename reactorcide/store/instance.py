@@ -3,10 +3,14 @@
 import json
 from typing import Any
 
+from reactorcide import crashpoints
+from reactorcide.domain.audit import AuditEntry
 from reactorcide.domain.errors import ConfigurationError, StoreError
 from reactorcide.domain.secrets import guess
+from reactorcide.store.audit import Audit
 from reactorcide.store.database import Database
 from reactorcide.store.models import InstanceRow
+from reactorcide.store.reseal import reseal
 from reactorcide.store.sealed import SealedFields
 from reactorcide.store.vault import Vault
 
@@ -56,6 +60,7 @@ class Instance:
         """
         with self._database.read() as db:
             known = db.execute_sql("SELECT secret_key_sha256 FROM instance").fetchone()[0]
+        self._end_rekey(known)
         if not self._vault.load():
             self._check_unused(known, "is missing")
             self._vault.create()
@@ -66,6 +71,36 @@ class Instance:
         if known is None:
             self._encrypt_plain()
         self._database.write(InstanceRow.update(secret_key_sha256=fingerprint).execute)
+
+    def rekey(self, entry: AuditEntry) -> int:
+        """Encrypt all that is secret with a new key, and return how many values that are.
+
+        All of it is one transaction, which decides which key counts: the new one lies beside the old one
+        before, and takes its place afterwards, at the next start if need be.
+        """
+        self.open_vault()
+        following = self._vault.successor()
+        following.create()
+        crashpoints.reached("rekey-key-created")
+        with self._database.transaction() as db:
+            count = reseal(db, self._vault, following)
+            db.execute("UPDATE instance SET secret_key_sha256 = ?", (following.fingerprint,))
+            Audit(db).add(entry)
+            crashpoints.reached("rekey-written")
+        crashpoints.reached("rekey-committed")
+        self._vault.replace_by(following)
+        self._database.shrink()
+        return count
+
+    def _end_rekey(self, known: bytes | None) -> None:
+        """Use the new key of a renewal that was cut short, if that was committed; else remove it."""
+        following = self._vault.successor()
+        if not following.load():
+            return
+        if following.fingerprint == known:
+            self._vault.replace_by(following)
+        else:
+            following.path.unlink(missing_ok=True)
 
     def _check_unused(self, known: bytes | None, trouble: str) -> None:
         """Raise ``ConfigurationError`` if anything is encrypted with the ``known`` key."""

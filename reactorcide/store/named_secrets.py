@@ -54,7 +54,7 @@ class NamedSecrets:
             *map(_listed, (rules.events, rules.branches, rules.workflows, secret.projects or None)),
             secret.created_at_ms,
             secret.updated_at_ms,
-            self._sealed.seal_text(value, _owner(project_id, secret.name)),
+            self._sealed.seal_text(value, owner_of(project_id, secret.name)),
         )
         self._db.write(lambda db: db.execute_sql(_SET, values))
 
@@ -71,7 +71,7 @@ class NamedSecrets:
         sql = "SELECT sealed FROM named_secret WHERE project_id = ? AND name = ?"
         with self._db.read() as db:
             (data,) = db.execute_sql(sql, (project_id, secret.name)).fetchone()
-        return self._sealed.open_text(bytes(data), _owner(project_id, secret.name))
+        return self._sealed.open_text(bytes(data), owner_of(project_id, secret.name))
 
     def of(self, project_id: str | None) -> list[NamedSecret]:
         """Return the secrets of a project or of the service, by name, with their last uses."""
@@ -124,7 +124,7 @@ def remove_of_project(db: Any, project_id: str) -> None:
     db.execute_sql("DELETE FROM secret_use WHERE secret_of = ? OR project_id = ?", (project_id, project_id))
 
 
-def _owner(project_id: str, name: str) -> str:
+def owner_of(project_id: str, name: str) -> str:
     """Return whom the sealed value of a secret belongs to."""
     return f"secret {project_id} {name}"
 

@@ -63,7 +63,7 @@ class Projects:
         ``git_url`` is the URL with its credentials.
         """
         values = [getattr(project, name) for name in _COLUMNS]
-        sealed = self._sealed.seal_text(git_url, _owner(project.project_id))
+        sealed = self._sealed.seal_text(git_url, owner_of(project.project_id))
 
         def work(db: Any) -> None:
             db.execute_sql(_INSERT, (*values, sealed))
@@ -81,7 +81,7 @@ class Projects:
         def work(db: Any) -> None:
             db.execute_sql(_UPDATE, values)
             if git_url is not None:
-                sealed = self._sealed.seal_text(git_url, _owner(project.project_id))
+                sealed = self._sealed.seal_text(git_url, owner_of(project.project_id))
                 db.execute_sql(_SET_URL, (redacted_url(git_url), sealed, project.project_id))
 
         self._write_named(work, project.name)
@@ -128,7 +128,7 @@ class Projects:
             row = db.execute_sql("SELECT sealed FROM project WHERE project_id = ?", (project_id,)).fetchone()
         if row is None:
             raise NotFound(f"there is no project {project_id}")
-        return self._sealed.open_text(bytes(row[0]), _owner(project_id))
+        return self._sealed.open_text(bytes(row[0]), owner_of(project_id))
 
     def role(self, project_id: str, user_id: str) -> ProjectRole | None:
         """Return the role of a user in a project; ``None`` where the user is no member."""
@@ -182,7 +182,7 @@ class Projects:
             return [_project(row) for row in rows], total
 
 
-def _owner(project_id: str) -> str:
+def owner_of(project_id: str) -> str:
     """Return whom the sealed URL of a project belongs to."""
     return f"project {project_id}"
 

@@ -94,7 +94,7 @@ class Runs:
             }
             _insert(db, "run", row)
             for position, (node, template) in enumerate(nodes):
-                owner = _owner(run.run_id, node.name)
+                owner = owner_of(run.run_id, node.name)
                 row = {
                     "run_id": run.run_id,
                     "position": position,
@@ -192,7 +192,7 @@ class Runs:
         sql = "SELECT sealed FROM node WHERE run_id = ? AND name = ?"
         with self._db.read() as db:
             (data,) = db.execute_sql(sql, (run_id, node)).fetchone()
-        template: JobTemplate = json.loads(self._sealed.open_text(bytes(data), _owner(run_id, node)))
+        template: JobTemplate = json.loads(self._sealed.open_text(bytes(data), owner_of(run_id, node)))
         return template
 
     def outputs(self, run_id: str, job_names: Collection[str]) -> dict[str, Outputs]:
@@ -325,7 +325,7 @@ def _insert(db: Any, table: str, row: Mapping[str, object]) -> None:
     db.execute_sql(sql, [*row.values()])
 
 
-def _owner(run_id: str, node: str) -> str:
+def owner_of(run_id: str, node: str) -> str:
     """Return whom the sealed definition of a node belongs to."""
     return f"{run_id} {node}"
 

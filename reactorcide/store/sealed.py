@@ -26,7 +26,7 @@ _NO_COLUMNS = ("definition", "status", "is_cut")
 JOB_FIELDS = tuple(item.name for item in fields(Job) if item.name not in _NO_COLUMNS)
 _EVENTS_OF = "events of "
 """Before the id of a user: no id of a job begins like this."""
-_OUTPUTS_OF = "outputs of "
+OUTPUTS_OF = "outputs of "
 
 
 class SealedFields:
@@ -93,11 +93,11 @@ class SealedFields:
 
     def seal_outputs(self, outputs: Outputs, job_id: str) -> bytes:
         """Return what a job has written, encrypted."""
-        return self.seal_text(json.dumps([outputs.values, outputs.variables]), _OUTPUTS_OF + job_id)
+        return self.seal_text(json.dumps([outputs.values, outputs.variables]), OUTPUTS_OF + job_id)
 
     def open_outputs(self, data: bytes, job_id: str) -> Outputs:
         """Return what ``seal_outputs`` has sealed for a job; raises ``StoreError`` where it is damaged."""
-        return Outputs(*json.loads(self.open_text(data, _OUTPUTS_OF + job_id)))
+        return Outputs(*json.loads(self.open_text(data, OUTPUTS_OF + job_id)))
 
     def mac(self, data: bytes) -> bytes:
         """Return what tells ``data`` from all else, to whoever has the key."""

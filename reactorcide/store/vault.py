@@ -56,14 +56,26 @@ class Vault:
                 file.flush()
                 os.fsync(descriptor)
             temporary.rename(self.path)
-            directory = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(directory)
-            finally:
-                os.close(directory)
+            _sync_directory(self.path.parent)
         except OSError as exc:
             raise ConfigurationError(f"the key {self.path} cannot be made: {exc.strerror}") from exc
         self._key = key
+
+    def successor(self) -> "Vault":
+        """Return the vault of the key that is to take the place of this one; it lies beside it until then."""
+        return Vault(self.path.with_name(self.path.name + ".next"))
+
+    def replace_by(self, other: "Vault") -> None:
+        """Move the key of another vault into the place of this one; it is on disk when this returns.
+
+        Raises ``ConfigurationError``.
+        """
+        try:
+            os.replace(other.path, self.path)
+            _sync_directory(self.path.parent)
+        except OSError as exc:
+            raise ConfigurationError(f"the key {self.path} cannot be replaced: {exc.strerror}") from exc
+        self._key = other._key
 
     @property
     def fingerprint(self) -> bytes:
@@ -110,3 +122,11 @@ class Vault:
         if not self._key:
             raise StoreError("the key for the secrets in the database has not been loaded")
         return self._key
+
+
+def _sync_directory(path: Path) -> None:
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

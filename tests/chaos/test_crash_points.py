@@ -50,6 +50,8 @@ RUN_POINTS = (
 )
 """See ``test_runs``."""
 # Another attempt is made only where the command was not handed over whole.
+REKEY_POINTS = ("rekey-key-created", "rekey-written", "rekey-committed")
+"""Reached by the command line alone, in ``cli/test_rekey.py``."""
 BEFORE_THE_COMMAND = (
     "claim-row-written",
     "container-created",
@@ -110,7 +112,7 @@ def armed(new_service: NewService, tmp_path: Path, point: str) -> tuple[Service,
     [
         point
         for point in crashpoints.POINTS
-        if point not in (*CLIENTS_POINTS, *RETRY_POINTS, *RUN_POINTS, *SERVICE_POINTS)
+        if point not in (*CLIENTS_POINTS, *RETRY_POINTS, *RUN_POINTS, *SERVICE_POINTS, *REKEY_POINTS)
     ],
 )
 def test_a_job_survives_a_kill_at(
