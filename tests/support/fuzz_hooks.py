@@ -25,6 +25,7 @@ _UNSAID = {
     "secrets": "secrets cannot be given to a run of a project|secrets: .* KiB or contains NUL",
     "value": "there is no such secret yet, so it needs a value|the value is longer than .*",
     "ref": "ref belongs to project; git_url has git_ref",
+    "repository": "repository belongs to source_id: a git_url names its own",
     # What holds between parameters, or between a list and the keys of an object.
     "cursor": "give either a cursor or an offset",
     "from_line": "from_line cannot be combined with (tail|follow)",
