@@ -8,7 +8,11 @@ from reactorcide.domain.errors import JobFailed, ObjectNotFound
 from reactorcide.domain.jobs import Job
 from reactorcide.domain.runs import Node, RunFiles
 from reactorcide.jobs import StoredJobs, read
+from reactorcide.lib.sizes import format_size
 from reactorcide.lib.tar import MAX_NAME_BYTES, Entry
+
+_MAX_OUTPUTS_BYTES = 4 << 20
+"""Of all jobs before one: they are in memory while its container is prepared."""
 
 
 def run_files(context: StoredJobs, job: Job) -> RunFiles | None:
@@ -23,7 +27,11 @@ def run_files(context: StoredJobs, job: Job) -> RunFiles | None:
     nodes = runs.nodes(job.run_id)
     (node,) = (item for item in nodes if item.name == job.node)
     variables = runs.variables(job.run_id)
-    for name, written in runs.outputs(job.run_id, _before(node, nodes)).items():
+    before = _before(node, nodes)
+    if runs.outputs_bytes(job.run_id, before) > _MAX_OUTPUTS_BYTES:
+        limit = format_size(_MAX_OUTPUTS_BYTES)
+        raise JobFailed(f"the jobs before it have written more than {limit} of outputs together; write less")
+    for name, written in runs.outputs(job.run_id, before).items():
         # As the first Reactorcide has it: what is written as a var, and all else by the name of its job.
         found = {**written.variables, **{f"{name}.{key}": value for key, value in written.values.items()}}
         variables |= {key: value for key, value in found.items() if value is not None}

@@ -37,10 +37,7 @@ _SAVE_NODE = (
     "UPDATE node SET state = ?, reason = ?, job_id = ?, jobs = ?, is_held = ? WHERE run_id = ? AND name = ?"
 )
 _NEXT_TURN = "SELECT COALESCE(MAX(turn), 0) + 1 FROM run"
-_OUTPUTS = (
-    "SELECT node.name, job.job_id, job.outputs FROM node JOIN job ON job.job_id = node.job_id "
-    "WHERE node.run_id = ? AND job.outputs IS NOT NULL"
-)
+_OUTPUTS = "FROM node JOIN job ON job.job_id = node.job_id WHERE node.run_id = ? AND job.outputs IS NOT NULL"
 _OPEN = (
     "SELECT run_id FROM run WHERE completed_at_ms IS NULL AND updated_at_ms <= ? AND run_id > ? "
     "ORDER BY run_id LIMIT ?"
@@ -200,10 +197,17 @@ class Runs:
 
         The nodes are those of the jobs of the workflow with these names, in the order of the graph.
         """
-        sql = f"{_OUTPUTS} AND node.job_name IN ({', '.join('?' * len(job_names))}) ORDER BY node.position"
+        sql = f"SELECT node.name, job.job_id, job.outputs {_of(job_names)} ORDER BY node.position"
         with self._db.read() as db:
             rows = db.execute_sql(sql, (run_id, *job_names)).fetchall()
         return {name: self._sealed.open_outputs(bytes(data), job_id) for name, job_id, data in rows}
+
+    def outputs_bytes(self, run_id: str, job_names: Collection[str]) -> int:
+        """Return how much memory ``outputs`` takes with the same arguments, about."""
+        sql = f"SELECT COALESCE(SUM(LENGTH(job.outputs)), 0) {_of(job_names)}"
+        with self._db.read() as db:
+            (size_bytes,) = db.execute_sql(sql, (run_id, *job_names)).fetchone()
+        return int(size_bytes)
 
     def files(self, run_id: str) -> dict[str, str]:
         """Return the files that a run's workflow was read from, by path."""
@@ -323,6 +327,10 @@ def _delete_rest(db: Any, run_id: str) -> None:
 def _insert(db: Any, table: str, row: Mapping[str, object]) -> None:
     sql = f"INSERT INTO {table} ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})"  # noqa: S608  # names of ours only
     db.execute_sql(sql, [*row.values()])
+
+
+def _of(job_names: Collection[str]) -> str:
+    return f"{_OUTPUTS} AND node.job_name IN ({', '.join('?' * len(job_names))})"
 
 
 def owner_of(run_id: str, node: str) -> str:

@@ -144,6 +144,19 @@ jobs:
 """
 
 
+def test_outputs_of_all_jobs_before_one_are_bounded(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reactorcide.jobs.needs._MAX_OUTPUTS_BYTES", 5)
+    run = started(house, HANDED_ON)
+    house.worker()
+    over(house, run)
+    store = house.context.store
+    a, b = store.runs.nodes(run.run_id)
+    assert (a.state, b.state) == (NodeState.COMPLETED, NodeState.FAILED)
+    assert store.jobs.get(b.job_id or "").error == (
+        "the jobs before it have written more than 5 B of outputs together; write less"
+    )
+
+
 @pytest.mark.parametrize("failures", [2, 5])
 def test_outputs_are_read_again_where_the_engine_was_away(
     house: House, monkeypatch: pytest.MonkeyPatch, failures: int
