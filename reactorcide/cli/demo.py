@@ -1,12 +1,11 @@
 """``reactorcide demo``: run two jobs and a workflow, on a temporary service."""
 
 import os
-import signal
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
@@ -14,7 +13,7 @@ from reactorcide.cli import render
 from reactorcide.cli.client import Client
 from reactorcide.cli.runs import watch as watch_run
 from reactorcide.cli.submit import upload_directory, watch
-from reactorcide.cli.temporary import PACKAGE_PARENT, TemporaryService
+from reactorcide.cli.temporary import PACKAGE_PARENT, TemporaryService, clean_up_on_signals
 from reactorcide.domain.errors import ReactorcideError
 from reactorcide.domain.jobs import JobStatus
 from reactorcide.domain.runs import RunStatus
@@ -72,8 +71,7 @@ def demo(image: str, source: Path | None) -> None:
 
     The service, the jobs and their containers are removed at the end.
     """
-    # The default handler would end the process without cleaning up.
-    signal.signal(signal.SIGTERM, _terminated)
+    clean_up_on_signals()
     began_at = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="reactorcide-demo-") as directory:
         home = Path(directory)
@@ -162,7 +160,3 @@ def _sample(home: Path) -> Path:
 
 def _step(text: str) -> None:
     render.line(f"\n{text}", style="bold")
-
-
-def _terminated(*_: Any) -> NoReturn:
-    sys.exit(128 + signal.SIGTERM)

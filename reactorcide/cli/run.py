@@ -1,6 +1,5 @@
 """``reactorcide run``: run a workflow of a work tree on this host, without a server and without a token."""
 
-import signal
 import sys
 import tempfile
 import threading
@@ -17,7 +16,7 @@ from reactorcide.cli.runs import event_options, exit_code, start_body
 from reactorcide.cli.secret import read_value
 from reactorcide.cli.session import ServiceError
 from reactorcide.cli.submit import upload_directory, variables_of_shell
-from reactorcide.cli.temporary import TemporaryService
+from reactorcide.cli.temporary import TemporaryService, clean_up_on_signals
 from reactorcide.domain.errors import ReactorcideError
 from reactorcide.domain.jobs import WAITING
 from reactorcide.domain.runs import RunStatus
@@ -79,8 +78,7 @@ def run(workflow: str | None, image: str, **options: Any) -> None:
     Prints the graph and the logs as they come. Exit code 0 if the run completed, 1 if it failed, 2 if the
     workflow file is wrong.
     """
-    # The default handler would end the process without cleaning up.
-    signal.signal(signal.SIGTERM, _terminated)
+    clean_up_on_signals()
     root = checkout_of(Path())
     if root is None:
         _wrong(f"there is no {WORKFLOWS_DIR} and no {JOBS_DIR} in {Path().resolve()} or above")
@@ -222,7 +220,3 @@ def _summarize(client: Client, ended: dict[str, Any]) -> None:
 def _wrong(text: str) -> NoReturn:
     render.say(text, err=True)
     sys.exit(_EXIT_WRONG_FILE)
-
-
-def _terminated(*_: Any) -> NoReturn:
-    sys.exit(128 + signal.SIGTERM)

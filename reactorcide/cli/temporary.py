@@ -10,6 +10,8 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 import reactorcide
 from reactorcide.cli.client import Client
@@ -25,6 +27,7 @@ _START_S = 30.0
 _STOP_S = 15.0
 _LOOK_EVERY_S = 0.02
 _LOG_LINES = 20
+_END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class ServiceFailed(ReactorcideError):
@@ -139,3 +142,22 @@ def _leave_no_container(client: Client) -> None:
             client.cancel(job["job_id"])
         while time.monotonic() < deadline and any(worker["running_jobs"] for worker in client.workers()):
             time.sleep(_LOOK_EVERY_S)
+
+
+def clean_up_on_signals() -> None:
+    """Have Ctrl-C, SIGTERM and SIGHUP raise an exception, so that the commands that call this clean up.
+
+    Only the first does: another one would interrupt the cleaning up, and containers would go on. What was
+    ignored from the start, as by ``nohup``, stays ignored.
+    """
+    for number in _END_SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _end)
+
+
+def _end(number: int, _frame: FrameType | None) -> NoReturn:
+    for end_signal in _END_SIGNALS:
+        signal.signal(end_signal, signal.SIG_IGN)
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    sys.exit(128 + number)

@@ -87,7 +87,11 @@ class Program:
         return result.errors
 
     def start(
-        self, *arguments: object, stdout: IO[bytes] | int, stderr: IO[bytes] | int
+        self,
+        *arguments: object,
+        stdout: IO[bytes] | int,
+        stderr: IO[bytes] | int,
+        cwd: Path | None = None,
     ) -> "subprocess.Popen[bytes]":
         """Start a command that goes on."""
         return subprocess.Popen(
@@ -96,6 +100,7 @@ class Program:
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=stderr,
+            cwd=cwd,
             start_new_session=True,
         )
 

@@ -98,7 +98,7 @@ def test_an_image_that_is_not_there_fails(program: Program) -> None:
     assert left(program) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_one_leaves_nothing(
     program: Program, image: str, tmp_path: Path, number: signal.Signals
 ) -> None:

@@ -2,13 +2,16 @@
 
 import json
 import re
+import signal
 from pathlib import Path
 
+import docker
 import pytest
 
 from tests.cli.conftest import Program
 from tests.sources.support import Repository
 from tests.support.runs import repository
+from tests.support.waiting import wait_until
 
 TEXT = """
 name: CI
@@ -57,6 +60,35 @@ def test_a_work_tree_runs_without_a_server(program: Program, tmp_path: Path, ima
     assert lines[-1] == "CI completed"
     assert "build running" in result.errors or "build completed" in result.errors
     assert list((tmp_path / "temporary").iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signals_leave_nothing_however_often_they_come(
+    program: Program, tmp_path: Path, image: str, number: signal.Signals
+) -> None:
+    # The job takes the whole grace period.
+    text = "name: L\non: push\njobs: {a: {command: trap '' TERM; echo begun; sleep 600}}\n"
+    tree = work_tree(tmp_path, text)
+    output, temporary = tmp_path / "output", tmp_path / "temporary"
+    with (
+        output.open("wb") as file,
+        program.start("run", "--image", image, cwd=tree, stdout=file, stderr=file) as process,
+    ):
+        wait_until(lambda: b"a | begun\n" in output.read_bytes(), 30, "its job has begun")
+        (log,) = temporary.glob("*/service.log")
+        match = re.search(r"job_id=(\S{36})", log.read_text())
+        assert match is not None
+        process.send_signal(number)
+        wait_until(lambda: "/cancel 200" in log.read_text(), 10, "the job is cancelled")
+        process.send_signal(number)
+        assert process.wait(40) == 128 + number
+    assert "Traceback" not in output.read_text()
+    assert list(temporary.iterdir()) == []
+    client = docker.APIClient(version="auto")
+    try:
+        assert client.containers(all=True, filters={"name": match[1]}) == []
+    finally:
+        client.close()
 
 
 def test_a_failure_is_one_and_a_wrong_file_is_two(program: Program, tmp_path: Path, image: str) -> None:
