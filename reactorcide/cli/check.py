@@ -93,7 +93,8 @@ def read_files(root: Path) -> dict[str, bytes]:
 
 
 def _read(root: Path, file: Path) -> bytes:
-    if not file.resolve().is_relative_to(root.resolve()):
+    # Unlike Path.resolve it does not raise for links in a circle; stat does.
+    if not Path(os.path.realpath(file)).is_relative_to(os.path.realpath(root)):
         raise InvalidInput(f"{file} is a link that leads out of the checkout; put a copy in its place")
     try:
         # Opening a FIFO would block.

@@ -87,11 +87,12 @@ def choose(files: Mapping[str, bytes], repository: str, workflow: str | None) ->
     definitions = check(files, repository)
     if not definitions:
         return "there is no workflow file in .reactorcide/workflows or .reactorcide/jobs"
+    # Too many files are one without an id, which says so.
+    if len(definitions) == 1 and (workflow is None or not definitions[0].id):
+        return definitions[0]
     known = ", ".join(sorted(one.id or one.file for one in definitions)[:20])
     if workflow is None:
-        if len(definitions) > 1:
-            return f"there is more than one workflow, so name one of them: {known}"
-        return definitions[0]
+        return f"there is more than one workflow, so name one of them: {known}"
     for one in definitions:
         if workflow in (one.id, one.file, one.file.rpartition("/")[2]):
             return one

@@ -119,9 +119,8 @@ def compose(file: str, content: str | bytes, problems: Problems) -> Node | None:
 def _decoded(file: str, content: str | bytes, problems: Problems) -> str:
     size_bytes = len(content) if isinstance(content, bytes) else len(content.encode(errors="surrogatepass"))
     if size_bytes > MAX_FILE_BYTES:
-        problems.error(
-            Place(file), f"the file has {size_bytes >> 10} KiB; at most {MAX_FILE_BYTES >> 10} are read"
-        )
+        # How much larger is not known of a file that was read up to the bound.
+        problems.error(Place(file), f"the file is larger than {MAX_FILE_BYTES >> 10} KiB")
         raise _Stop
     if isinstance(content, str):
         return content

@@ -129,7 +129,9 @@ def test_wrong_usage_is_two(program: Program, checkout: Path) -> None:
     assert run(program, checkout, "check", "nope").code == 2
 
 
-def test_a_link_out_of_the_checkout_and_a_fifo_are_refused(program: Program, checkout: Path) -> None:
+def test_a_link_out_of_the_checkout_or_to_itself_and_a_fifo_are_refused(
+    program: Program, checkout: Path
+) -> None:
     outside = checkout.parent / "outside.yaml"
     outside.write_text(GOOD)
     link = checkout / ".reactorcide/workflows/ci.yaml"
@@ -140,6 +142,9 @@ def test_a_link_out_of_the_checkout_and_a_fifo_are_refused(program: Program, che
     link.unlink()
     os.mkfifo(link)
     assert "is not a regular file" in run(program, checkout, "check").errors
+    link.unlink()
+    link.symlink_to("ci.yaml")
+    assert "Too many levels of symbolic links" in run(program, checkout, "check").errors
     link.unlink()
     (checkout / "ci.yaml").write_text(GOOD)
     link.symlink_to("../../ci.yaml")

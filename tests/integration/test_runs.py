@@ -169,6 +169,13 @@ def test_what_is_wrong_with_a_file_is_a_failed_run_with_all_of_it(api: Client, p
     assert refused.status_code == 409, refused.text
 
 
+def test_too_many_files_are_named_whatever_workflow_is_wanted(api: Client, service: Service) -> None:
+    files = {f"workflows/{number}.yaml": "x" for number in range(101)}
+    run = start(api, repository(service.source_root / "many", files), workflow="1")
+    assert run["status"] == "failed"
+    assert "there are 101 files; at most 100 are read" in run["reason"]
+
+
 @pytest.mark.parametrize(
     ("keys", "reason"),
     [
