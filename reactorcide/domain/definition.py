@@ -39,13 +39,18 @@ _GLOB = (
     r"(?![^\x00]*(?:[^/\x00]\*\*|\*\*[^/\x00]))[^\x00]+$"
 )
 _GIT_HOST = rf"(?:\[[0-9A-Fa-f:.]+\]|[{_WORD}.][{_WORD}.-]*)"
+# 1 to 65535 in at most five digits, or none.
+_PORT = (
+    r"(?::(?:(?![0-9]{6})0*"
+    r"(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?)?"
+)
 _GIT_USER = rf"[{_WORD}.+][{_WORD}.+-]*"
 _IN_USERINFO = rf"(?:(?![/?#]){PRINTABLE})*"
 _GIT_URL = (
     r"^(?!.*%(?:[01][0-9A-Fa-f]|7[Ff]))(?:"
     rf"(?:file://)?/{PRINTABLE}*"
-    rf"|(?:https?|git)://(?:{_IN_USERINFO}@)?{_GIT_HOST}(?::[0-9]*)?(?:/{PRINTABLE}*)?"
-    rf"|ssh://(?:{_GIT_USER}(?::{_IN_USERINFO})?@)?{_GIT_HOST}(?::[0-9]*)?/{PRINTABLE}*"
+    rf"|(?:https?|git)://(?:{_IN_USERINFO}@)?{_GIT_HOST}{_PORT}(?:/{PRINTABLE}*)?"
+    rf"|ssh://(?:{_GIT_USER}(?::{_IN_USERINFO})?@)?{_GIT_HOST}{_PORT}/{PRINTABLE}*"
     rf"|(?!.*://)(?:{_GIT_USER}@)?{_GIT_HOST}:(?!:)(?![^/]*@){PRINTABLE}+"
     r")$"
 )

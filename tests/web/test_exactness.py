@@ -155,7 +155,18 @@ _PARTS = [
     "%",
 ]
 _PARTS += ["%0a", "\\", "~", "^", " ", "\0", "\n", "\x7f", "\u202e", "\u2028", ".lock", "https://", "ssh://"]
-_PARTS += ["git://", "file:///", "ext::", "[::1]", ":8080", "/job", "/artifacts", "@sha256:" + "0" * 32]
+_PARTS += [
+    "git://",
+    "file:///",
+    "ext::",
+    "[::1]",
+    ":8080",
+    ":65536",
+    ":000080",
+    "/job",
+    "/artifacts",
+    "@sha256:" + "0" * 32,
+]
 _TEXTS = st.lists(st.sampled_from(_PARTS) | st.characters(exclude_categories=["Cs", "Cn", "Co"]), max_size=8)
 
 
