@@ -17,15 +17,10 @@ _UNSAID = {
     "source_path": "source_path must lead to a directory below one of the server's source roots",
     "source_id": "you have uploaded no source with this source_id",
     # Of a run, also what git says of it: it is fetched at once.
-    "git_url": (
-        "git_url must lead to a repository below one of the server's source roots|git: .*"
-        "|give one of project, git_url and source_id"
-    ),
-    "environment": "environment(: .*| cannot be given to a run of a project)",
-    "secrets": "secrets cannot be given to a run of a project|secrets: .* KiB or contains NUL",
+    "git_url": "git_url must lead to a repository below one of the server's source roots|git: .*",
+    "environment": "environment: .*",
+    "secrets": "secrets: .* KiB or contains NUL",
     "value": "there is no such secret yet, so it needs a value|the value is longer than .*",
-    "ref": "ref belongs to project; git_url has git_ref",
-    "repository": "repository belongs to source_id: a git_url names its own",
     # What holds between parameters, or between a list and the keys of an object.
     "cursor": "give either a cursor or an offset",
     "from_line": "from_line cannot be combined with (tail|follow)",

@@ -1,8 +1,9 @@
 """The schemas of runs and their nodes."""
 
-from typing import Annotated, Literal
+from itertools import combinations
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from reactorcide.domain import named_secrets
 from reactorcide.domain.definition import (
@@ -65,8 +66,33 @@ class EventRequest(Body):
     )
 
 
+def _given(*names: str) -> dict[str, Any]:
+    """Return the schema of an object that has all of these texts."""
+    return {"required": [*names], "properties": {name: {"type": "string"} for name in names}}
+
+
+_SOURCES = ("project", "git_url", "source_id")
+_BELONGS_TO = {"ref": "project", "git_ref": "git_url", "repository": "source_id"}
+_NOT_OF_A_PROJECT = ("environment", "secrets")
+_WRONG_TOGETHER: list[dict[str, Any]] = [
+    {"not": {"anyOf": [_given(name) for name in _SOURCES]}},
+    *(_given(*pair) for pair in combinations(_SOURCES, 2)),
+    *(_given(name) | {"not": _given(source)} for name, source in _BELONGS_TO.items()),
+    *(
+        {
+            "required": ["project", name],
+            "properties": {"project": {"type": "string"}, name: {"type": "object", "minProperties": 1}},
+        }
+        for name in _NOT_OF_A_PROJECT
+    ),
+]
+"""The schemas of what ``RunRequest`` refuses although each of its fields is right."""
+
+
 class RunRequest(Body):
     """A run to start: of a project, of a repository, or of an uploaded source."""
+
+    model_config = ConfigDict(json_schema_extra={"not": {"anyOf": _WRONG_TOGETHER}})  # type: ignore[dict-item]
 
     git_url: str | None = Field(
         default=None, description=_ABOUT["git_url"].help, json_schema_extra=dict(_ABOUT["git_url"].schema)
@@ -151,7 +177,7 @@ class RunRequest(Body):
         if self.repository is not None and self.source_id is None:
             raise InvalidInput("repository belongs to source_id: a git_url names its own", "repository")
         if self.project is not None:
-            for field in ("environment", "secrets"):
+            for field in _NOT_OF_A_PROJECT:
                 if getattr(self, field):
                     raise InvalidInput(f"{field} cannot be given to a run of a project", field)
         for name, value in self.environment.items():
