@@ -10,14 +10,9 @@ from reactorcide.domain.accounts import Invitation, Role, Scope, Token, User
 from reactorcide.domain.errors import Conflict, Forbidden, NotFound
 from reactorcide.domain.jobs import ACTIVE
 from reactorcide.store.database import Connection
-from reactorcide.store.models import (
-    IdempotencyRow,
-    InvitationRow,
-    JobRow,
-    ProjectMemberRow,
-    TokenRow,
-    UserRow,
-)
+from reactorcide.store.models.accounts import IdempotencyRow, InvitationRow, TokenRow, UserRow
+from reactorcide.store.models.jobs import JobRow
+from reactorcide.store.models.projects import ProjectMemberRow
 
 _TOKEN_COLUMNS = tuple(item.name for item in fields(Token))
 _USER_COLUMNS = tuple(item.name for item in fields(User))

@@ -10,7 +10,7 @@ from reactorcide.domain.outputs import Outputs
 from reactorcide.store import transitions
 from reactorcide.store.database import Connection, indexed_by
 from reactorcide.store.jobs import Jobs
-from reactorcide.store.models import AttemptRow, JobRow
+from reactorcide.store.models.jobs import AttemptRow, JobRow
 from reactorcide.store.rows import COLUMN_LIST, as_dict
 from reactorcide.store.sealed import SealedFields
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from reactorcide.domain.audit import Action, Actor, AuditEntry, AuditFilter
 from reactorcide.store.database import Connection
-from reactorcide.store.models import AuditRow
+from reactorcide.store.models.accounts import AuditRow
 
 _INSERT = (
     "INSERT INTO audit (at_ms, user_id, token_id, address, request_id, action, subject)"

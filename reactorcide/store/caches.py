@@ -7,7 +7,7 @@ from typing import Any
 from reactorcide.domain.caches import MAX_CACHES, Cache, ExpectedCache
 from reactorcide.domain.errors import NotFound
 from reactorcide.store.database import Connection
-from reactorcide.store.models import CacheRow
+from reactorcide.store.models.runs import CacheRow
 
 _COLUMNS = tuple(CacheRow._meta.columns)
 _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM cache"  # noqa: S608  # names of ours only

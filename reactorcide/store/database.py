@@ -16,7 +16,7 @@ from playhouse import migrations as peewee_migrations
 from reactorcide.domain.errors import ConfigurationError, StoreError
 from reactorcide.lib.locks import FairLock
 from reactorcide.lib.transactions import GroupCommit, reason, transaction
-from reactorcide.store.models import InstanceRow
+from reactorcide.store.models.service import InstanceRow
 
 MIGRATIONS_DIR = Path(__file__).parent / "migrations"
 _BUSY_TIMEOUT_MS = 5000

@@ -2,7 +2,7 @@
 
 from reactorcide.domain.jobs import PulledImage
 from reactorcide.store.database import Connection
-from reactorcide.store.models import PulledImageRow
+from reactorcide.store.models.service import PulledImageRow
 
 _USED = "UPDATE pulled_image SET last_used_at_ms = ? WHERE image IN (?, ?)"
 

@@ -9,7 +9,7 @@ from reactorcide.domain.errors import ConfigurationError, StoreError
 from reactorcide.domain.secrets import guess
 from reactorcide.store.audit import Audit
 from reactorcide.store.database import Database
-from reactorcide.store.models import InstanceRow
+from reactorcide.store.models.service import InstanceRow
 from reactorcide.store.reseal import reseal
 from reactorcide.store.sealed import SealedFields
 from reactorcide.store.vault import Vault

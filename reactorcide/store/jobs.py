@@ -11,7 +11,7 @@ from reactorcide.domain.errors import IllegalTransition, NotFound
 from reactorcide.domain.jobs import Job, JobStatus
 from reactorcide.store import counts, transitions
 from reactorcide.store.database import Connection
-from reactorcide.store.models import JobRow
+from reactorcide.store.models.jobs import JobRow
 from reactorcide.store.rows import COLUMN_LIST, as_dict
 from reactorcide.store.sealed import DEFINITION_FIELDS, JOB_FIELDS, SealedFields
 

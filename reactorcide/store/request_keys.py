@@ -7,7 +7,7 @@ import peewee
 from reactorcide.domain.errors import KeyTaken
 from reactorcide.domain.jobs import RequestKey
 from reactorcide.store.database import Connection
-from reactorcide.store.models import IdempotencyRow
+from reactorcide.store.models.accounts import IdempotencyRow
 from reactorcide.store.sealed import SealedFields
 
 _MAX_AGE_MS = 86_400_000

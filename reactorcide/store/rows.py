@@ -12,7 +12,8 @@ from typing import Any
 import peewee
 
 from reactorcide.domain.definition import JOB_FIELDS
-from reactorcide.store.models import JobRow, JSONField
+from reactorcide.store.models.fields import JSONField
+from reactorcide.store.models.jobs import JobRow
 
 COLUMNS = tuple(name for name in JobRow._meta.columns if name != "outputs")
 COLUMN_LIST = ", ".join(COLUMNS)

@@ -17,7 +17,7 @@ from reactorcide.domain.runs import JobTemplate, Node, NodeState, Run, RunFilter
 from reactorcide.domain.secrets import redacted_url
 from reactorcide.store import events, projects
 from reactorcide.store.database import FOR_UPDATE, Connection
-from reactorcide.store.models import NodeRow, RunRow
+from reactorcide.store.models.runs import NodeRow, RunRow
 from reactorcide.store.sealed import SealedFields
 
 _RUN_COLUMNS = tuple(name for name in RunRow._meta.columns if name != "sealed")

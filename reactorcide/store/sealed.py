@@ -18,7 +18,7 @@ from reactorcide.domain.secrets import (
     secret_variables,
 )
 from reactorcide.domain.services import JobService, load, with_environments
-from reactorcide.store.models import JobRow
+from reactorcide.store.models.jobs import JobRow
 from reactorcide.store.vault import Vault
 
 DEFINITION_FIELDS = tuple(item.name for item in fields(JobDefinition))

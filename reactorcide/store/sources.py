@@ -8,7 +8,9 @@ from peewee import fn
 from reactorcide.domain.jobs import ACTIVE
 from reactorcide.domain.sources import Source
 from reactorcide.store.database import Connection
-from reactorcide.store.models import JobRow, RunRow, SourceOwnerRow, SourceRow
+from reactorcide.store.models.jobs import JobRow
+from reactorcide.store.models.runs import RunRow
+from reactorcide.store.models.service import SourceOwnerRow, SourceRow
 
 _FIELDS = tuple(getattr(SourceRow, item.name) for item in fields(Source))
 

@@ -18,7 +18,8 @@ from reactorcide.domain.errors import ConfigurationError, StoreError
 from reactorcide.domain.jobs import Job, JobFilter, JobStatus
 from reactorcide.lib.ids import new_id
 from reactorcide.store.database import MIGRATIONS_DIR, Database
-from reactorcide.store.models import ALL_MODELS, InstanceRow
+from reactorcide.store.models import ALL_MODELS
+from reactorcide.store.models.service import InstanceRow
 from tests.support.descriptors import descriptors_left
 from tests.support.store import new_store
 

@@ -22,7 +22,7 @@ from reactorcide.domain.jobs import (
 from reactorcide.lib.ids import new_id
 from reactorcide.store import Store, retention
 from reactorcide.store.database import Database
-from reactorcide.store.models import JobEventRow
+from reactorcide.store.models.jobs import JobEventRow
 
 clock = count(1_700_000_000_000)
 

@@ -1,0 +1,35 @@
+"""The tables. Nothing outside this package sees a row: queries answer with dataclasses.
+
+The models belong to no database; each query is executed on the one it is given, so that two
+services can live in one process. Times are Unix milliseconds. A change here needs a migration.
+"""
+
+from reactorcide.store.models.accounts import AuditRow, IdempotencyRow, InvitationRow, TokenRow, UserRow
+from reactorcide.store.models.jobs import AttemptRow, JobCountRow, JobEventRow, JobNameCountRow, JobRow
+from reactorcide.store.models.projects import NamedSecretRow, ProjectMemberRow, ProjectRow, SecretUseRow
+from reactorcide.store.models.runs import CacheRow, NodeRow, RunRow
+from reactorcide.store.models.service import InstanceRow, PulledImageRow, SourceOwnerRow, SourceRow
+
+ALL_MODELS = (
+    InstanceRow,
+    UserRow,
+    TokenRow,
+    InvitationRow,
+    JobRow,
+    AttemptRow,
+    JobCountRow,
+    JobNameCountRow,
+    JobEventRow,
+    RunRow,
+    NodeRow,
+    ProjectRow,
+    ProjectMemberRow,
+    NamedSecretRow,
+    SecretUseRow,
+    SourceRow,
+    SourceOwnerRow,
+    CacheRow,
+    PulledImageRow,
+    IdempotencyRow,
+    AuditRow,
+)

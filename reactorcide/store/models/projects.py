@@ -1,0 +1,71 @@
+"""The tables of projects, and of named secrets."""
+
+from peewee import BigIntegerField, BlobField, CompositeKey, IntegerField, Model, TextField
+
+from reactorcide.store.models.fields import JSONField
+
+
+class ProjectRow(Model):
+    """A project."""
+
+    project_id = TextField(primary_key=True)
+    name = TextField(unique=True)
+    git_url = TextField()
+    """Without credentials; ``sealed`` has them."""
+    visibility = TextField()
+    last_run_number = IntegerField()
+    created_at_ms = BigIntegerField()
+    updated_at_ms = BigIntegerField()
+    sealed = BlobField()
+    """Encrypted: the URL as it was given."""
+
+    class Meta:
+        table_name = "project"
+
+
+class ProjectMemberRow(Model):
+    """The role of a user in a project."""
+
+    project_id = TextField()
+    user_id = TextField(index=True)
+    role = TextField()
+
+    class Meta:
+        table_name = "project_member"
+        primary_key = CompositeKey("project_id", "user_id")
+
+
+class NamedSecretRow(Model):
+    """A named secret of a project; of the service where ``project_id`` is empty."""
+
+    project_id = TextField()
+    name = TextField()
+    events = JSONField(null=True)
+    branches = JSONField(null=True)
+    workflows = JSONField(null=True)
+    projects = JSONField(null=True)
+    """The ids of the projects that may use one of the service."""
+    created_at_ms = BigIntegerField()
+    updated_at_ms = BigIntegerField()
+    sealed = BlobField()
+    """Encrypted: its value."""
+
+    class Meta:
+        table_name = "named_secret"
+        primary_key = CompositeKey("project_id", "name")
+
+
+class SecretUseRow(Model):
+    """The last run of a workflow that used a named secret."""
+
+    secret_of = TextField()
+    """The ``project_id`` of the secret."""
+    name = TextField()
+    project_id = TextField()
+    workflow_id = TextField()
+    run_id = TextField()
+    used_at_ms = BigIntegerField()
+
+    class Meta:
+        table_name = "secret_use"
+        primary_key = CompositeKey("secret_of", "name", "project_id", "workflow_id")
