@@ -209,8 +209,7 @@ def _summarize(client: Client, ended: dict[str, Any]) -> None:
     rows = []
     for node in ended["nodes"]:
         job = jobs.get(node["job_id"])
-        reason = node["reason"] or (job and job["error"]) or ""
-        rows.append((node["name"], node["status"], render.duration(job) if job else "", reason))
+        rows.append((node["name"], node["status"], render.duration(job) if job else "", node["reason"] or ""))
     render.table(("JOB", "STATUS", "TIME", ""), rows)
     reason = f": {ended['reason']}" if ended["reason"] else ""
     text = f"{ended['workflow_name']} {ended['status']}{reason}"

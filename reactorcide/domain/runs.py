@@ -137,6 +137,8 @@ class Node:
     """Its newest job."""
     job_status: JobStatus | None = None
     """``None`` where it has no job, or that was removed."""
+    job_error: str | None = None
+    """The error of its newest job, as far as it has one."""
     jobs: int = 0
     """How many jobs it has had."""
     group_key: str | None = None

@@ -29,7 +29,7 @@ _SAVE = (
 )
 _NODE_COLUMNS = tuple(name for name in NodeRow._meta.columns if name not in ("run_id", "position", "sealed"))
 _NODES = (
-    f"SELECT {', '.join(f'node.{name}' for name in _NODE_COLUMNS)}, job.status FROM node "  # noqa: S608  # as above
+    f"SELECT {', '.join(f'node.{name}' for name in _NODE_COLUMNS)}, job.status, job.error FROM node "  # noqa: S608  # as above
     "LEFT JOIN job ON job.job_id = node.job_id AND NOT job.deleted "
     "WHERE node.run_id = ? ORDER BY node.position"
 )
@@ -372,7 +372,7 @@ def _scope(text: str | None) -> CacheScope | None:
 
 
 def _node(row: Sequence[Any]) -> Node:
-    *columns, job_status = row
+    *columns, job_status, job_error = row
     values = dict(zip(_NODE_COLUMNS, columns, strict=True))
     values |= {
         "needs": tuple(json.loads(values["needs"])),
@@ -381,5 +381,6 @@ def _node(row: Sequence[Any]) -> Node:
         "is_held": bool(values["is_held"]),
         "state": NodeState(values["state"]),
         "job_status": None if job_status is None else JobStatus(job_status),
+        "job_error": job_error,
     }
     return Node(**values)

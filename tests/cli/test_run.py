@@ -96,6 +96,7 @@ def test_a_failure_is_one_and_a_wrong_file_is_two(program: Program, tmp_path: Pa
     failed = program("run", "--image", image, cwd=tree)
     assert failed.code == 1, failed
     assert "a | no" in failed.text.splitlines()
+    assert "a failed: exit code 3" in failed.errors.splitlines()
     assert re.search(r"^b +skipped +a did not succeed$", failed.text, re.MULTILINE)
     assert failed.text.endswith("F failed")
     file = tree / ".reactorcide/workflows/ci.yaml"

@@ -153,6 +153,7 @@ def test_conditions_say_what_runs_after_a_failure(api: Client, project: NewProje
         "other_branch": "skipped",
         "after_other": "completed",
     }
+    assert node(ended, "bad")["reason"] == "exit code 3"
     assert node(ended, "after_bad")["reason"] == "bad did not succeed"
     assert node(ended, "other_branch")["reason"] == "the branch main matches none of release"
     assert node(ended, "after_bad")["job_id"] is None

@@ -195,7 +195,7 @@ def _node_json(node: Node, waits: str | None) -> dict[str, Any]:
         "condition": node.condition,
         "allow_failure": node.allow_failure,
         "status": node.status,
-        "reason": node.reason or waits,
+        "reason": node.reason or waits or node.job_error,
         "job_id": node.job_id,
         "jobs": node.jobs,
     }

@@ -216,7 +216,7 @@ class NodeResponse(BaseModel):
     condition: str
     allow_failure: bool
     status: _NodeStatus = Field(description="`waiting`, `skipped`, or the status of its newest job.")
-    reason: str | None = Field(description="Why it waits, was skipped, or ended without a job.")
+    reason: str | None = Field(description="Why it waits or was skipped, or the error of its newest job.")
     job_id: Id | None = Field(description="Its newest job.")
     jobs: Count = Field(description="How many jobs it has had.")
 
