@@ -4,43 +4,25 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
-from reactorcide.domain.definition import MAX_EXEC_BYTES, MAX_VARIABLES, JobDefinition
 from reactorcide.domain.errors import IllegalTransition, InvalidInput
 from reactorcide.domain.jobs import ACTIVE, Job, JobStatus
-from reactorcide.domain.outputs import Outputs, Values
 from reactorcide.domain.runs import (
     GroupMember,
-    JobTemplate,
     Node,
     NodeState,
     Run,
     RunStatus,
     group_name,
 )
-from reactorcide.domain.secrets import guess, redacted_url
-from reactorcide.jobs.run_secrets import RunSecrets, variables_with_secrets
-from reactorcide.jobs.submit import SUBMIT_GRACE_MS
-from reactorcide.jobs.templates import fill
-from reactorcide.lib.ids import new_id
+from reactorcide.jobs.node_jobs import make_job
 from reactorcide.store import Records
 from reactorcide.workflows import resolve as rules
 from reactorcide.workflows.graph import Graph
 from reactorcide.workflows.graph import Node as GraphNode
 from reactorcide.workflows.model import Concurrency, Condition, WhenFull
 from reactorcide.workflows.model import Job as WorkflowJob
-from reactorcide.workflows.references import Reference, Template
-
-_EVENT_VARIABLES = {
-    "name": "EVENT_TYPE",
-    "branch": "BRANCH",
-    "tag": "TAG",
-    "number": "PR_NUMBER",
-    "base_branch": "PR_BASE_REF",
-    "actor": "HEAD_ACTOR",
-    "project": "PROJECT",
-}
+from reactorcide.workflows.references import Template
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +140,7 @@ class Change:
                 nodes[name] = replace(nodes[name], state=change.state, reason=change.reason)
             for name in found.ready:
                 try:
-                    job = _make_job(self._tx, run, nodes[name], now_ms=self._now_ms)
+                    job = make_job(self._tx, run, nodes[name], now_ms=self._now_ms)
                 except InvalidInput as exc:
                     # Others may wait for this one.
                     is_settled = False
@@ -309,100 +291,3 @@ def _as_its_job(node: Node) -> Node:
     if node.job_status is None:
         return replace(node, state=NodeState.FAILED, reason="its job was removed")
     return replace(node, state=NodeState.of_job(node.job_status))
-
-
-def _make_job(tx: Records, run: Run, node: Node, *, now_ms: int) -> Job:
-    """Insert the job of a node that is ready; raises ``InvalidInput`` where there cannot be such a job."""
-    job = Job(
-        job_id=new_id(),
-        user_id=run.user_id,
-        definition=_definition(tx, run, node, now_ms=now_ms),
-        status=JobStatus.SUBMITTED,
-        created_at_ms=now_ms,
-        updated_at_ms=now_ms,
-        rerun_of=node.job_id,
-        run_id=run.run_id,
-        node=node.name,
-    )
-    tx.jobs.add(job, next_submit_at_ms=now_ms + SUBMIT_GRACE_MS)
-    return job
-
-
-def _definition(tx: Records, run: Run, node: Node, *, now_ms: int) -> JobDefinition:
-    template = tx.runs.template(run.run_id, node.name)
-    needed = _Needed(tx, run.run_id)
-    secrets = RunSecrets(tx, run, now_ms=now_ms)
-
-    def value_of(reference: Reference) -> str:
-        is_secret = reference.source == "secret"
-        return secrets.value(reference.name) if is_secret else needed.value_of(reference)
-
-    filled = fill(template, value_of)
-    variables = _variables(run, node) | filled.environment | {"REACTORCIDE_RUN_ID": run.run_id}
-    size_bytes = len(filled.fields["job_command"].encode())
-    size_bytes += sum(len(name) + len(value.encode()) + 2 for name, value in variables.items())
-    if len(variables) > MAX_VARIABLES:
-        raise InvalidInput(f"with those of the run it has more than {MAX_VARIABLES} variables")
-    if size_bytes >= MAX_EXEC_BYTES:
-        raise InvalidInput("with those of the run its variables and its command are 1 MiB or more")
-    return JobDefinition(
-        **filled.fields,
-        **_source(tx, run, template),
-        job_env_vars=variables,
-        services=filled.services,
-        secret_env_vars=tuple(
-            dict.fromkeys((*guess(variables, filled.services), *variables_with_secrets(template)))
-        ),
-        # A run that an older version has started has none.
-        masked=secrets.masked(template.get("secrets", ())),
-    )
-
-
-def _source(tx: Records, run: Run, template: JobTemplate) -> dict[str, Any]:
-    if not template["checkout"]:
-        return {"source_type": "copy"}
-    if run.source.source_id is not None:
-        return {"source_type": "copy", "source_id": run.source.source_id}
-    return {
-        "source_type": "git",
-        "git_url": tx.runs.git_url(run.run_id),
-        # What the run was made of, wherever its branch is by now.
-        "git_ref": run.sha,
-        "git_submodules": template["submodules"],
-    }
-
-
-def _variables(run: Run, node: Node) -> dict[str, str]:
-    """Return the variables that a run gives its jobs."""
-    url = run.source.git_url
-    found = {
-        "WORKFLOW": run.workflow_name,
-        "NODE": node.name,
-        "SHA": run.sha,
-        "SOURCE_URL": None if url is None else redacted_url(url),
-        **{variable: run.event.get(name) for name, variable in _EVENT_VARIABLES.items()},
-    }
-    return {f"REACTORCIDE_{name}": value for name, value in found.items() if value}
-
-
-class _Needed:
-    """What the jobs of a run have written, read when it is asked for."""
-
-    def __init__(self, tx: Records, run_id: str) -> None:
-        self._tx = tx
-        self._run_id = run_id
-        self._written: dict[str, Values] = {}
-
-    def value_of(self, reference: Reference) -> str:
-        """Return the output that a reference stands for; raises ``InvalidInput`` where it cannot be had."""
-        job, key = reference.output
-        if job not in self._written:
-            # It has no matrix, and so one node of its own name.
-            found = self._tx.runs.outputs(self._run_id, [job])
-            self._written[job] = found.get(job, Outputs()).all
-        if key not in self._written[job]:
-            raise InvalidInput(f"{reference} cannot be had: {job} wrote no {key}")
-        value = self._written[job][key]
-        if value is None:
-            raise InvalidInput(f"{reference} is refused: its value has a secret in it")
-        return value

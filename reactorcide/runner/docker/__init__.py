@@ -5,6 +5,7 @@
 each.
 """
 
-from reactorcide.runner.docker.containers import DockerRunner, container_name
+from reactorcide.runner.docker.containers import DockerRunner
+from reactorcide.runner.docker.labels import container_name
 
 __all__ = ["DockerRunner", "container_name"]

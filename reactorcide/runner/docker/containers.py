@@ -2,6 +2,9 @@
 
 Nothing is bind-mounted: sources go in and artifacts come out as tar streams, so that the engine may
 as well be on another machine.
+
+Longer than 400 lines, because it is one class with the methods of one protocol, most of them one call of the
+engine.
 """
 
 import contextlib
@@ -32,6 +35,15 @@ from reactorcide.runner import (
 from reactorcide.runner.docker import archives, disk, images, networks, output, users
 from reactorcide.runner.docker.client import EngineClient
 from reactorcide.runner.docker.errors import gone_if_missing, ignoring, translated
+from reactorcide.runner.docker.labels import (
+    LABEL_INSTANCE,
+    LABEL_SERVICE,
+    attempt_labels,
+    attempt_of,
+    container_info,
+    container_name,
+)
+from reactorcide.runner.docker.states import exit_of, health_check, may_be_out_of_memory
 
 _OOM_PATIENCE_S = 3.0
 _OOM_LOOK_S = 0.05
@@ -39,12 +51,6 @@ _NO_PROGRAM = 127
 
 _TERMINATE_ALL = ["/bin/sh", "-c", "kill -TERM -1"]
 """Signals all processes of the namespace but the first one and itself."""
-
-_LABEL = "reactorcide."
-_LABEL_INSTANCE = _LABEL + "instance"
-_LABEL_JOB = _LABEL + "job"
-_LABEL_ATTEMPT = _LABEL + "attempt"
-_LABEL_SERVICE = _LABEL + "service"
 
 _SERVICE_LOG = {"max-size": "8m", "max-file": "1"}
 """The engine keeps the end of what a service prints: one that prints without end fills no disk."""
@@ -113,7 +119,7 @@ class DockerRunner:
         if not self._network_exists:
             networks.create_isolated(api)
             self._network_exists = True
-        labels = _labels(spec)
+        labels = attempt_labels(spec)
         host_config = api.create_host_config(
             **self._limits(spec),
             network_mode=self._network,
@@ -169,7 +175,7 @@ class DockerRunner:
                 environment=dict(spec.env),
                 # We make the check that the image names: the engine makes the first one only after 30 s.
                 healthcheck={"test": ["NONE"]},
-                labels=_labels(spec.job) | {_LABEL_SERVICE: spec.name},
+                labels=attempt_labels(spec.job) | {LABEL_SERVICE: spec.name},
                 host_config=host_config,
             )
         return str(created["Id"])
@@ -185,7 +191,7 @@ class DockerRunner:
         with translated("inspect an image"):
             config = api.inspect_image(image).get("Config") or {}
         return ImageFacts(
-            _health_check((config.get("Healthcheck") or {}).get("Test") or []),
+            health_check((config.get("Healthcheck") or {}).get("Test") or []),
             frozenset(config.get("ExposedPorts") or ()),
         )
 
@@ -228,7 +234,7 @@ class DockerRunner:
     def exit_now(self, container_id: str) -> Exit | None:
         """See ``Runner.exit_now``."""
         with gone_if_missing(container_id), translated("inspect a container"):
-            return _exit_of(self._client.api().inspect_container(container_id))
+            return exit_of(self._client.api().inspect_container(container_id))
 
     def output_end(self, container_id: str, max_bytes: int) -> bytes:
         """See ``Runner.output_end``."""
@@ -318,12 +324,12 @@ class DockerRunner:
                     return Exit(exit_code=0, oom_killed=False)
             details = api.inspect_container(container_id)
             deadline = monotonic() + _OOM_PATIENCE_S
-            while _may_be_out_of_memory(details) and monotonic() < deadline:
+            while may_be_out_of_memory(details) and monotonic() < deadline:
                 sleep(_OOM_LOOK_S)
                 details = api.inspect_container(container_id)
         if started_at not in (None, details["State"]["StartedAt"]):
             raise ContainerRestarted(container_id)
-        return _exit_of(details)
+        return exit_of(details)
 
     def disk_bytes(self, container_id: str) -> int | None:
         """See ``Runner.disk_bytes``; this host's file system is asked where it has the files."""
@@ -388,40 +394,27 @@ class DockerRunner:
         """See ``Runner.list``."""
         with translated("list the containers"):
             containers = self._client.api().containers(
-                all=True, filters={"label": f"{_LABEL_INSTANCE}={instance_id}"}
+                all=True, filters={"label": f"{LABEL_INSTANCE}={instance_id}"}
             )
-        return [info for item in containers if (info := _container_info(item)) is not None]
+        return [info for item in containers if (info := container_info(item)) is not None]
 
     def remove_stray_volumes(
         self, instance_id: str, needed: Callable[[], Collection[tuple[str, int]]]
     ) -> None:
         """See ``Runner.remove_stray_volumes``."""
         api = self._client.api()
-        filters = {"label": f"{_LABEL_INSTANCE}={instance_id}", "dangling": True}
+        filters = {"label": f"{LABEL_INSTANCE}={instance_id}", "dangling": True}
         with translated("remove volumes"):
             volumes = api.volumes(filters=filters)["Volumes"] or []
         attempts = needed()
         for volume in volumes:
-            if _attempt_of(volume["Labels"]) not in attempts:
+            if attempt_of(volume["Labels"]) not in attempts:
                 with translated("remove volumes"), ignoring(404, 409):
                     api.remove_volume(volume["Name"])
 
     def close(self) -> None:
         """See ``Runner.close``."""
         self._client.close()
-
-
-def container_name(job_id: str, attempt: int, service: str | None = None) -> str:
-    """Return the name of an attempt's container, or of that of its service; two of one name can't exist."""
-    return f"reactorcide-{job_id}-{attempt}" + ("" if service is None else f"-{service}")
-
-
-def _labels(spec: ContainerSpec) -> dict[str, str]:
-    return {
-        _LABEL_INSTANCE: spec.instance_id,
-        _LABEL_JOB: spec.job_id,
-        _LABEL_ATTEMPT: str(spec.attempt),
-    }
 
 
 @contextlib.contextmanager
@@ -433,47 +426,3 @@ def _missing_image(image: str) -> Iterator[None]:
         if "image" not in str(exc.explanation).lower():
             raise EngineUnavailable(f"the Docker Engine could not create a container: {exc}") from exc
         raise ImageMissing(image) from exc
-
-
-def _health_check(test: Sequence[str]) -> list[str] | None:
-    """Return the command of an image's ``HEALTHCHECK``."""
-    kind, *words = test or ["NONE"]
-    if kind == "CMD-SHELL":
-        return ["/bin/sh", "-c", *words]
-    return words if kind == "CMD" and words else None
-
-
-def _exit_of(details: Mapping[str, Any]) -> Exit | None:
-    state = details["State"]
-    if state["Status"] in ("exited", "dead"):
-        return Exit(exit_code=int(state["ExitCode"]), oom_killed=bool(state["OOMKilled"]))
-    return None
-
-
-def _container_info(item: Mapping[str, Any]) -> ContainerInfo | None:
-    """Return a container of the engine's list; ``None`` for one with labels that no attempt has."""
-    key = _attempt_of(item["Labels"])
-    if key is None:
-        return None
-    service = item["Labels"].get(_LABEL_SERVICE)
-    # The engine writes names with a slash before them.
-    is_named = container_name(*key, service) in [known.removeprefix("/") for known in item["Names"] or ()]
-    return ContainerInfo(str(item["Id"]), *key, service, is_named)
-
-
-def _attempt_of(labels: Mapping[str, str]) -> tuple[str, int] | None:
-    """Return the job's id and the number of the attempt that labels name, if they name one."""
-    job_id, attempt = labels.get(_LABEL_JOB), labels.get(_LABEL_ATTEMPT, "")
-    if job_id is None or not attempt.isascii() or not attempt.isdigit():
-        return None
-    return job_id, int(attempt)
-
-
-def _may_be_out_of_memory(details: Mapping[str, Any]) -> bool:
-    """Tell whether a container was killed and the engine may still have to learn that memory was why.
-
-    It learns of the kernel's kill apart from the container's end, and sometimes after it.
-    """
-    state = details["State"]
-    was_killed = state["Status"] == "exited" and state["ExitCode"] == 137 and not state["OOMKilled"]
-    return was_killed and details["HostConfig"]["Memory"] > 0

@@ -1,4 +1,8 @@
-"""The order of things in one attempt of a job, which has a thread of its own."""
+"""The order of things in one attempt of a job, which has a thread of its own.
+
+Longer than 400 lines, because that order is to be read in one place; what each of its steps does is in the
+modules beside it.
+"""
 
 import contextlib
 import logging

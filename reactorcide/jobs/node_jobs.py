@@ -1,0 +1,123 @@
+"""The job of a node that is ready: its definition, with every reference replaced by its value."""
+
+from typing import Any
+
+from reactorcide.domain.definition import MAX_EXEC_BYTES, MAX_VARIABLES, JobDefinition
+from reactorcide.domain.errors import InvalidInput
+from reactorcide.domain.jobs import Job, JobStatus
+from reactorcide.domain.outputs import Outputs, Values
+from reactorcide.domain.runs import JobTemplate, Node, Run
+from reactorcide.domain.secrets import guess, redacted_url
+from reactorcide.jobs.run_secrets import RunSecrets, variables_with_secrets
+from reactorcide.jobs.submit import SUBMIT_GRACE_MS
+from reactorcide.jobs.templates import fill
+from reactorcide.lib.ids import new_id
+from reactorcide.store import Records
+from reactorcide.workflows.references import Reference
+
+_EVENT_VARIABLES = {
+    "name": "EVENT_TYPE",
+    "branch": "BRANCH",
+    "tag": "TAG",
+    "number": "PR_NUMBER",
+    "base_branch": "PR_BASE_REF",
+    "actor": "HEAD_ACTOR",
+    "project": "PROJECT",
+}
+
+
+def make_job(tx: Records, run: Run, node: Node, *, now_ms: int) -> Job:
+    """Insert the job of a node that is ready; raises ``InvalidInput`` where there cannot be such a job."""
+    job = Job(
+        job_id=new_id(),
+        user_id=run.user_id,
+        definition=_definition(tx, run, node, now_ms=now_ms),
+        status=JobStatus.SUBMITTED,
+        created_at_ms=now_ms,
+        updated_at_ms=now_ms,
+        rerun_of=node.job_id,
+        run_id=run.run_id,
+        node=node.name,
+    )
+    tx.jobs.add(job, next_submit_at_ms=now_ms + SUBMIT_GRACE_MS)
+    return job
+
+
+def _definition(tx: Records, run: Run, node: Node, *, now_ms: int) -> JobDefinition:
+    template = tx.runs.template(run.run_id, node.name)
+    needed = _Needed(tx, run.run_id)
+    secrets = RunSecrets(tx, run, now_ms=now_ms)
+
+    def value_of(reference: Reference) -> str:
+        is_secret = reference.source == "secret"
+        return secrets.value(reference.name) if is_secret else needed.value_of(reference)
+
+    filled = fill(template, value_of)
+    variables = _variables(run, node) | filled.environment | {"REACTORCIDE_RUN_ID": run.run_id}
+    size_bytes = len(filled.fields["job_command"].encode())
+    size_bytes += sum(len(name) + len(value.encode()) + 2 for name, value in variables.items())
+    if len(variables) > MAX_VARIABLES:
+        raise InvalidInput(f"with those of the run it has more than {MAX_VARIABLES} variables")
+    if size_bytes >= MAX_EXEC_BYTES:
+        raise InvalidInput("with those of the run its variables and its command are 1 MiB or more")
+    return JobDefinition(
+        **filled.fields,
+        **_source(tx, run, template),
+        job_env_vars=variables,
+        services=filled.services,
+        secret_env_vars=tuple(
+            dict.fromkeys((*guess(variables, filled.services), *variables_with_secrets(template)))
+        ),
+        # A run that an older version has started has none.
+        masked=secrets.masked(template.get("secrets", ())),
+    )
+
+
+def _source(tx: Records, run: Run, template: JobTemplate) -> dict[str, Any]:
+    if not template["checkout"]:
+        return {"source_type": "copy"}
+    if run.source.source_id is not None:
+        return {"source_type": "copy", "source_id": run.source.source_id}
+    return {
+        "source_type": "git",
+        "git_url": tx.runs.git_url(run.run_id),
+        # What the run was made of, wherever its branch is by now.
+        "git_ref": run.sha,
+        "git_submodules": template["submodules"],
+    }
+
+
+def _variables(run: Run, node: Node) -> dict[str, str]:
+    """Return the variables that a run gives its jobs."""
+    url = run.source.git_url
+    found = {
+        "WORKFLOW": run.workflow_name,
+        "NODE": node.name,
+        "SHA": run.sha,
+        "SOURCE_URL": None if url is None else redacted_url(url),
+        **{variable: run.event.get(name) for name, variable in _EVENT_VARIABLES.items()},
+    }
+    return {f"REACTORCIDE_{name}": value for name, value in found.items() if value}
+
+
+class _Needed:
+    """What the jobs of a run have written, read when it is asked for."""
+
+    def __init__(self, tx: Records, run_id: str) -> None:
+        self._tx = tx
+        self._run_id = run_id
+        self._written: dict[str, Values] = {}
+
+    def value_of(self, reference: Reference) -> str:
+        """Return the output that a reference stands for; raises ``InvalidInput`` where it cannot be had."""
+        job, key = reference.output
+        if job not in self._written:
+            # It has no matrix, and so one node of its own name.
+            found = self._tx.runs.outputs(self._run_id, [job])
+            self._written[job] = found.get(job, Outputs()).all
+        if key not in self._written[job]:
+            raise InvalidInput(f"{reference} cannot be had: {job} wrote no {key}")
+        value = self._written[job][key]
+        if value is None:
+            raise InvalidInput(f"{reference} is refused: its value has a secret in it")
+        return value
