@@ -167,7 +167,7 @@ class Caches:
             if tar is None:
                 continue
             with closing(tar):
-                for entry in _within(_named(read_tar(_checked(tar, check)), number), [number]):
+                for entry in _within(_named(read_tar(_checked(tar, check)), number), {number: place}):
                     yield from write_entry(entry, entry.path)
         yield END
 
@@ -232,13 +232,16 @@ def _renamed(path: str, number: str) -> str:
     return f"{number}/{rest}" if rest else number
 
 
-def _within(entries: Iterable[Entry], numbers: Iterable[str]) -> Iterator[Entry]:
-    """Yield the entries of a cache; raises ``_NotCached`` for one that leads out of its paths."""
-    tree, tops = Tree(), frozenset(numbers)
+def _within(entries: Iterable[Entry], places: Mapping[str, str]) -> Iterator[Entry]:
+    """Yield the entries of a cache; raises ``_NotCached`` for one that leads out of its paths.
+
+    ``places`` are where those are in the container, by their numbers.
+    """
+    tree = Tree()
     for entry in entries:
-        top, slash, _ = entry.path.partition("/")
+        top, slash, rest = entry.path.partition("/")
         problem = path_problem(entry.path) or tree.problem(entry.path, entry.kind)
-        if problem is None and top not in tops:
+        if problem is None and top not in places:
             problem = "its path leads out"
         elif problem is None and entry.kind == "other":
             problem = "it is neither a file nor a directory nor a link"
@@ -247,7 +250,8 @@ def _within(entries: Iterable[Entry], numbers: Iterable[str]) -> Iterator[Entry]
         elif problem is None and entry.kind == "hardlink" and not tree.has_file(entry.target):
             problem = "it is a hard link to what is no file before it"
         if problem is not None:
-            shown = entry.path[:_MAX_SHOWN_CHARS].encode(errors="replace").decode()
+            path = f"/{places[top]}{slash}{rest}" if top in places else entry.path
+            shown = path[:_MAX_SHOWN_CHARS].encode(errors="replace").decode()
             raise _NotCached(f"{shown!r}: {problem}")
         if len(tree) > _MAX_PATHS:
             raise _NotCached(f"it has more than {_MAX_PATHS} files, directories and links")
