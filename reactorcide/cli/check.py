@@ -74,12 +74,16 @@ def checkout_of(path: Path) -> Path | None:
 def read_files(root: Path) -> dict[str, bytes]:
     """Return the workflow and job files of a checkout by their paths in it.
 
-    Raises ``InvalidInput`` if a file cannot be read or is a link to outside of the checkout.
+    Raises ``InvalidInput`` if a file cannot be read, or is a link: a run takes them from a commit or an
+    upload, and follows none.
     """
     files: dict[str, bytes] = {}
     for directory in (WORKFLOWS_DIR, JOBS_DIR):
         if not (root / directory).is_dir():
             continue
+        for folder in (root / directory, (root / directory).parent):
+            if folder.is_symlink():
+                raise InvalidInput(f"{folder} is a link; a run would find no workflow file in it")
         try:
             names = sorted(os.listdir(root / directory))
         except OSError as exc:
@@ -88,15 +92,14 @@ def read_files(root: Path) -> dict[str, bytes]:
         found = [path for path in paths if is_file_of(path, directory)]
         # One file more than allowed is enough for the error.
         for path in found[: MAX_FILES + 1]:
-            files[path] = _read(root, root / path)
+            files[path] = _read(root / path)
     return files
 
 
-def _read(root: Path, file: Path) -> bytes:
-    # Unlike Path.resolve it does not raise for links in a circle; stat does.
-    if not Path(os.path.realpath(file)).is_relative_to(os.path.realpath(root)):
-        raise InvalidInput(f"{file} is a link that leads out of the checkout; put a copy in its place")
+def _read(file: Path) -> bytes:
     try:
+        if file.is_symlink():
+            raise InvalidInput(f"{file} is a link; a workflow file has to be a file itself")
         # Opening a FIFO would block.
         if not stat.S_ISREG(file.stat().st_mode):
             raise InvalidInput(f"{file} is not a regular file")
