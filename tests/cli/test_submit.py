@@ -164,7 +164,7 @@ def test_a_secret_variable_that_is_not_there_is_said(lone: Program) -> None:
 def test_source_is_copied_in(reactorcide: Program) -> None:
     # Relative, to show that it is resolved here and not by the service.
     result = reactorcide.fine(
-        "submit", "copy", "--follow", "--source", SAMPLE.name, "--", "ls", cwd=SAMPLE.parent
+        "submit", "copy", "--follow", "--source", SAMPLE.name, "--", "ls -A", cwd=SAMPLE.parent
     )
     assert set(result.text.split()) == {path.name for path in SAMPLE.iterdir()}
 

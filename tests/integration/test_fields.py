@@ -29,6 +29,7 @@ DEFAULTS: dict[str, Any] = {
     "memory_limit": None,
     "retries": 0,
     "artifacts": None,
+    "services": None,
     "source_id": None,
     "source_job_id": None,
     "git_submodules": None,
