@@ -19,16 +19,25 @@ def get(context: StoredJobs, user: User, job_id: str, needed: ProjectRole = Proj
     somebody else's or the role is not enough.
     """
     job = context.store.jobs.get(job_id)
-    unknown = f"there is no job {job_id}"
     if job.deleted:
-        raise NotFound(unknown)
-    project_id = _project_of(context, job)
-    if project_id is not None:
-        check(context, user, project_id, needed, unknown)
-    elif job.user_id != user.user_id and not user.is_admin:
-        raise Forbidden("this job belongs to somebody else")
+        raise NotFound(f"there is no job {job_id}")
+    check_item(context, user, f"job {job_id}", job.user_id, _project_of(context, job), needed)
     hide_in_own_log(job.definition)
     return job
+
+
+def check_item(
+    context: StoredJobs, user: User, item: str, user_id: str, project_id: str | None, needed: ProjectRole
+) -> None:
+    """Raise unless ``user`` may do with an item what the role ``needed`` allows.
+
+    ``item`` is its kind and its id; of a project it follows that, else it is of the user with ``user_id``.
+    Raises ``NotFound`` and ``Forbidden``.
+    """
+    if project_id is not None:
+        check(context, user, project_id, needed, f"there is no {item}")
+    elif user_id != user.user_id and not user.is_admin:
+        raise Forbidden(f"this {item.partition(' ')[0]} belongs to somebody else")
 
 
 def check(context: StoredJobs, user: User, project_id: str, needed: ProjectRole, unknown: str) -> None:
@@ -63,24 +72,22 @@ def project(
     return found
 
 
-def may_see(context: StoredJobs, user: User, job: Job) -> bool:
+def may_see_job(context: StoredJobs, user: User, job: Job) -> bool:
     """Return whether ``user`` may see a job."""
-    project_id = _project_of(context, job)
-    if project_id is None:
-        return user.is_admin or job.user_id == user.user_id
-    return _may_see_project(context, user, project_id)
+    return may_see(context, user, job.user_id, _project_of(context, job))
 
 
 def may_see_run_of_project(context: StoredJobs, user: User, run_id: str) -> bool:
     """Return whether a run is one of a project, and one that ``user`` may see."""
     project_id = context.store.runs.project_of(run_id)
-    return project_id is not None and _may_see_project(context, user, project_id)
+    return project_id is not None and may_see(context, user, "", project_id)
 
 
-def _may_see_project(context: StoredJobs, user: User, project_id: str) -> bool:
+def may_see(context: StoredJobs, user: User, user_id: str, project_id: str | None) -> bool:
+    """Return whether ``user`` may see what is of a project, or else of the user with ``user_id``."""
     try:
-        check(context, user, project_id, ProjectRole.READ, "")
-    except NotFound:
+        check_item(context, user, "item", user_id, project_id, ProjectRole.READ)
+    except (NotFound, Forbidden):
         return False
     return True
 

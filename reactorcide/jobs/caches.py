@@ -151,11 +151,8 @@ def delete(context: StoredJobs, user: User, cache_id: str) -> None:
     role is not enough.
     """
     cache = context.store.caches.get(cache_id)
-    if cache.project_id is not None:
-        unknown = f"there is no cache {cache_id}"
-        access.check(context, user, cache.project_id, ProjectRole.WRITE, unknown)
-    elif cache.user_id != user.user_id and not user.is_admin:
-        raise Forbidden("this cache belongs to somebody else")
+    item = f"cache {cache_id}"
+    access.check_item(context, user, item, cache.user_id, cache.project_id, ProjectRole.WRITE)
     with context.store.transaction() as tx:
         tx.caches.remove(cache_id)
         tx.audit.add(AuditEntry(at_ms=now_ms(), by=user.actor, action=Action.CACHE_DELETE, subject=cache_id))

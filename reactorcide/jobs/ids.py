@@ -20,7 +20,7 @@ def job_id(context: StoredJobs, user: User, text: str) -> str:
 
     def is_visible(found: str) -> bool:
         job = jobs.find(found)
-        return job is not None and access.may_see(context, user, job)
+        return job is not None and access.may_see_job(context, user, job)
 
     return _whole(text, jobs.beginning_with, is_visible, "job_id")
 
@@ -31,9 +31,7 @@ def run_id(context: StoredJobs, user: User, text: str) -> str:
 
     def is_visible(found: str) -> bool:
         run = runs.find(found)
-        if run is None or run.project_id is None:
-            return run is not None and (user.is_admin or run.user_id == user.user_id)
-        return access.may_see_run_of_project(context, user, found)
+        return run is not None and access.may_see(context, user, run.user_id, run.project_id)
 
     return _whole(text, runs.beginning_with, is_visible, "run_id")
 

@@ -63,7 +63,7 @@ def visible(context: StoredJobs, user: User, job_ids: Iterable[str]) -> list[str
     """Return those of some jobs that ``user`` may see."""
     if user.is_admin:
         return list(job_ids)
-    return [job_id for job_id in job_ids if access.may_see(context, user, context.store.jobs.get(job_id))]
+    return [job_id for job_id in job_ids if access.may_see_job(context, user, context.store.jobs.get(job_id))]
 
 
 def attempts(context: StoredJobs, job: Job) -> list[AttemptRecord]:

@@ -1,7 +1,6 @@
 """Access control: which runs a caller may see and change."""
 
 from reactorcide.domain.accounts import User
-from reactorcide.domain.errors import Forbidden
 from reactorcide.domain.projects import ProjectRole
 from reactorcide.domain.runs import Run
 from reactorcide.jobs import access
@@ -15,8 +14,5 @@ def get(context: RunContext, user: User, run_id: str, needed: ProjectRole = Proj
     else's or the role is not enough.
     """
     run = context.jobs.store.runs.get(run_id)
-    if run.project_id is not None:
-        access.check(context.jobs, user, run.project_id, needed, f"there is no run {run_id}")
-    elif run.user_id != user.user_id and not user.is_admin:
-        raise Forbidden("this run belongs to somebody else")
+    access.check_item(context.jobs, user, f"run {run_id}", run.user_id, run.project_id, needed)
     return run
