@@ -1,34 +1,57 @@
 """Lists: their cursors, and their answers, bounded in size, with long texts cut to fit."""
 
 import json
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 from flask import Response
 
-from reactorcide.domain.errors import InvalidInput
+from reactorcide.domain.accounts import User
+from reactorcide.domain.errors import Forbidden, InvalidInput
 from reactorcide.lib.ids import is_id
 
 MAX_BYTES = (8 << 20) - (4 << 10)
 """Maximum size of all items of a list; with the rest of the answer it stays below 8 MiB."""
 TRUNCATED = "truncated"
 """The key that is true in an item whose texts are cut."""
+T = TypeVar("T")
+
 _FLAG_BYTES = 20
 _MAX_DIGITS = 15
 
 
-def to_cursor(created_at_ms: int, item_id: str) -> str:
-    """Return the cursor of the page after an item, in a list from the newest on."""
-    return f"{created_at_ms}.{item_id}"
+def check_user(user: User, user_id: str | None, what: str) -> None:
+    """Raise ``Forbidden`` where ``user`` wants a list of what belongs to somebody else and is no admin."""
+    if user_id not in (None, user.user_id) and not user.is_admin:
+        raise Forbidden(f"only an admin may list somebody else's {what}")
 
 
-def from_cursor(cursor: str) -> tuple[int, str]:
-    """Return the time and the id that ``to_cursor`` got; raises ``InvalidInput``."""
+def from_cursor(cursor: str | None) -> tuple[int, str] | None:
+    """Return the time and the id of the last item of the page before; ``None`` for the first page.
+
+    Raises ``InvalidInput``.
+    """
+    if cursor is None:
+        return None
     created_at_ms, _, item_id = cursor.partition(".")
     is_number = created_at_ms.isascii() and created_at_ms.isdigit()
     if not is_number or len(created_at_ms) > _MAX_DIGITS or not is_id(item_id):
         raise InvalidInput("invalid cursor: use the next_cursor of an earlier answer", "cursor")
     return int(created_at_ms), item_id
+
+
+def split(
+    found: Sequence[T], limit: int, key: Callable[[T], tuple[int, str]]
+) -> tuple[Sequence[T], str | None]:
+    """Return the items of a page, from the newest on, and the cursor of the next one, if there is one.
+
+    Then ``found`` has one item more than ``limit``. ``key`` returns the time and the id of an item.
+    """
+    shown = found[:limit]
+    if len(found) == len(shown):
+        return shown, None
+    created_at_ms, item_id = key(shown[-1])
+    return shown, f"{created_at_ms}.{item_id}"
 
 
 def answer(name: str, items: Iterable[dict[str, Any]], count: int, **rest: object) -> Response:

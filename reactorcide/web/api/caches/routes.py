@@ -5,7 +5,6 @@ from typing import Any
 from flask import Response, jsonify
 
 from reactorcide.domain.caches import Cache
-from reactorcide.domain.errors import Forbidden
 from reactorcide.jobs import access, caches
 from reactorcide.lib.clock import rfc3339
 from reactorcide.web.api import lists
@@ -25,15 +24,11 @@ def list_caches(query: CacheListQuery) -> Response:
     owner_id = query.user_id if user.is_admin else user.user_id
     if query.project is not None:
         owner_id = access.project(services().jobs, user, query.project).project_id
-    elif query.user_id not in (None, user.user_id) and not user.is_admin:
-        raise Forbidden("only an admin may list somebody else's caches")
-    after = None if query.cursor is None else lists.from_cursor(query.cursor)
-    # One more than requested shows whether there is a next page.
+    else:
+        lists.check_user(user, query.user_id, "caches")
+    after = lists.from_cursor(query.cursor)
     found = caches.page(services().jobs, owner_id, limit=query.limit + 1, after=after)
-    shown = found[: query.limit]
-    next_cursor = None
-    if len(found) > len(shown):
-        next_cursor = lists.to_cursor(shown[-1].created_at_ms, shown[-1].cache_id)
+    shown, next_cursor = lists.split(found, query.limit, lambda cache: (cache.created_at_ms, cache.cache_id))
     return jsonify({"caches": [_json(cache) for cache in shown], "next_cursor": next_cursor})
 
 

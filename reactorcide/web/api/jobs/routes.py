@@ -8,7 +8,7 @@ from typing import Any
 from flask import Response, jsonify
 
 from reactorcide.domain.definition import JOB_FIELDS, JobDefinition
-from reactorcide.domain.errors import Forbidden, InvalidInput
+from reactorcide.domain.errors import InvalidInput
 from reactorcide.domain.jobs import AttemptRecord, Job, JobFilter, RequestKey, log_key
 from reactorcide.domain.secrets import redacted_services, redacted_url, redacted_variables
 from reactorcide.jobs import access, explain, ids, read
@@ -54,8 +54,7 @@ def submit_job(header: SubmitHeader, body: JobRequest, query: NoQuery) -> Respon
 def list_jobs(query: JobListQuery) -> Response:
     """List jobs, newest first."""
     user = caller()
-    if query.user_id not in (None, user.user_id) and not user.is_admin:
-        raise Forbidden("only an admin may list somebody else's jobs")
+    lists.check_user(user, query.user_id, "jobs")
     if query.cursor is not None and query.offset is not None:
         raise InvalidInput("give either a cursor or an offset", "cursor")
     run_id = None if query.run_id is None else ids.run_id(services().jobs, user, query.run_id)
@@ -70,17 +69,15 @@ def list_jobs(query: JobListQuery) -> Response:
         pinned=query.pinned,
     )
     offset = query.offset or 0
-    after = None if query.cursor is None else lists.from_cursor(query.cursor)
-    # One more than requested shows whether there is a next page.
     jobs, total = read.page(
         services().jobs,
         wanted,
         limit=query.limit + 1,
         offset=offset,
-        after=after,
+        after=lists.from_cursor(query.cursor),
         max_chars=lists.MAX_BYTES // query.limit,
     )
-    shown = jobs[: query.limit]
+    shown, next_cursor = lists.split(jobs, query.limit, lambda job: (job.created_at_ms, job.job_id))
     return lists.answer(
         "jobs",
         (job_json(job) | ({lists.TRUNCATED: True} if job.is_cut else {}) for job in shown),
@@ -88,9 +85,7 @@ def list_jobs(query: JobListQuery) -> Response:
         total=total,
         limit=query.limit,
         offset=offset,
-        next_cursor=lists.to_cursor(shown[-1].created_at_ms, shown[-1].job_id)
-        if len(jobs) > len(shown)
-        else None,
+        next_cursor=next_cursor,
     )
 
 

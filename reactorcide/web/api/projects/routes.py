@@ -40,13 +40,11 @@ def create_project(body: ProjectRequest, query: NoQuery) -> Response:
 @api.get("/projects", responses={200: ProjectListResponse})
 def list_projects(query: ProjectListQuery) -> Response:
     """List the projects that the caller may see, newest first."""
-    after = None if query.cursor is None else lists.from_cursor(query.cursor)
-    # One more than requested shows whether there is a next page.
+    after = lists.from_cursor(query.cursor)
     found, total = read.page(services().jobs, caller(), name=query.name, limit=query.limit + 1, after=after)
-    shown = found[: query.limit]
-    next_cursor = None
-    if len(found) > len(shown):
-        next_cursor = lists.to_cursor(shown[-1].created_at_ms, shown[-1].project_id)
+    shown, next_cursor = lists.split(
+        found, query.limit, lambda project: (project.created_at_ms, project.project_id)
+    )
     return jsonify(
         {
             "projects": [_project_json(project) for project in shown],

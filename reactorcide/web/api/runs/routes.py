@@ -6,7 +6,6 @@ from typing import Any
 
 from flask import Response, jsonify
 
-from reactorcide.domain.errors import Forbidden
 from reactorcide.domain.jobs import RequestKey
 from reactorcide.domain.runs import Node, Run, RunFilter, RunSource
 from reactorcide.jobs import access
@@ -78,8 +77,8 @@ def list_runs(query: RunListQuery) -> Response:
     project_id = None
     if query.project is not None:
         project_id = access.project(services().jobs, user, query.project).project_id
-    if project_id is None and query.user_id not in (None, user.user_id) and not user.is_admin:
-        raise Forbidden("only an admin may list somebody else's runs")
+    else:
+        lists.check_user(user, query.user_id, "runs")
     wanted = RunFilter(
         user_id=query.user_id if user.is_admin or project_id is not None else user.user_id,
         project_id=project_id,
@@ -89,13 +88,9 @@ def list_runs(query: RunListQuery) -> Response:
         event=query.event,
         status=query.status,
     )
-    after = None if query.cursor is None else lists.from_cursor(query.cursor)
-    # One more than requested shows whether there is a next page.
+    after = lists.from_cursor(query.cursor)
     runs, total = read.page(services().runs, wanted, limit=query.limit + 1, after=after)
-    shown = runs[: query.limit]
-    next_cursor = None
-    if len(runs) > len(shown):
-        next_cursor = lists.to_cursor(shown[-1].created_at_ms, shown[-1].run_id)
+    shown, next_cursor = lists.split(runs, query.limit, lambda run: (run.created_at_ms, run.run_id))
     return jsonify(
         {
             "runs": [_run_json(run) for run in shown],
