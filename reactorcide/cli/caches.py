@@ -6,15 +6,11 @@ import click
 
 from reactorcide.cli import render
 from reactorcide.cli.connect import connect
+from reactorcide.cli.ids import id_of
 from reactorcide.lib.ids import is_id
 from reactorcide.lib.sizes import format_size
 
-
-def _checked_id(text: str) -> str:
-    """Return the id in lower case; refuse other text, because it becomes part of a URL."""
-    if not is_id(text.lower()):
-        raise click.BadParameter(f"{text!r} is not the id of a cache; 'reactorcide caches list' shows them")
-    return text.lower()
+_id = id_of("cache", "reactorcide caches list", is_id)
 
 
 @click.group()
@@ -56,7 +52,7 @@ def list_caches(as_json: bool, **filters: Any) -> None:
 
 
 @caches.command()
-@click.argument("cache_ids", metavar="ID...", type=_checked_id, nargs=-1, required=True)
+@click.argument("cache_ids", metavar="ID...", type=_id, nargs=-1, required=True)
 def delete(cache_ids: tuple[str, ...]) -> None:
     """Delete caches."""
     with connect() as client:

@@ -11,11 +11,11 @@ from reactorcide.cli import render
 from reactorcide.cli.client import Client
 from reactorcide.cli.connect import connect
 from reactorcide.cli.download import download
+from reactorcide.cli.ids import id_of
 from reactorcide.cli.session import ServiceError
 from reactorcide.cli.submit import copy_log, end_interrupted, show_submitted, tests_lines
 from reactorcide.domain.definition import JOB_FIELDS
 from reactorcide.domain.jobs import JobStatus
-from reactorcide.lib.ids import is_beginning_of_id
 from reactorcide.lib.sizes import format_size
 
 _DEFINED = {item.json_name: item.about.title for item in JOB_FIELDS if item.about.title is not None}
@@ -39,15 +39,9 @@ _SHOWN = {
 }
 
 
-def _checked_id(text: str) -> str:
-    """Return the id in lower case; refuse other text, because it becomes part of a URL."""
-    if not is_beginning_of_id(text.lower()):
-        raise click.BadParameter(f"{text!r} is not the id of a job; 'reactorcide jobs list' shows them")
-    return text.lower()
-
-
-_job_id = click.argument("job_id", metavar="ID", type=_checked_id)
-_job_ids = click.argument("job_ids", metavar="ID…", type=_checked_id, nargs=-1, required=True)
+_id = id_of("job", "reactorcide jobs list")
+_job_id = click.argument("job_id", metavar="ID", type=_id)
+_job_ids = click.argument("job_ids", metavar="ID…", type=_id, nargs=-1, required=True)
 _json = click.option("--json", "as_json", is_flag=True, help="Print the API's answer as JSON.")
 
 

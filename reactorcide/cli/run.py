@@ -12,7 +12,7 @@ import click
 from reactorcide.cli import render
 from reactorcide.cli.check import checkout_of, read_files
 from reactorcide.cli.client import Client
-from reactorcide.cli.runs import event_options, exit_code, start_body
+from reactorcide.cli.runs import event_options, exit_code, node_line, start_body
 from reactorcide.cli.secret import read_value
 from reactorcide.cli.session import ServiceError
 from reactorcide.cli.submit import upload_directory, variables_of_shell
@@ -20,7 +20,7 @@ from reactorcide.cli.temporary import TemporaryService, clean_up_on_signals
 from reactorcide.domain.errors import ReactorcideError
 from reactorcide.domain.jobs import WAITING
 from reactorcide.domain.runs import RunStatus
-from reactorcide.runs.evaluation import choose, unknown_jobs
+from reactorcide.runs.evaluation import choose, select_jobs
 from reactorcide.workflows.events import Event, EventName
 from reactorcide.workflows.files import JOBS_DIR, WORKFLOWS_DIR
 from reactorcide.workflows.graph import Node
@@ -114,12 +114,10 @@ def _checked(root: Path, body: Mapping[str, Any]) -> str:
         graph = definition.expand(event, body["changed_files"], body["vars"], body["environment"])
     except WorkflowError as exc:
         _wrong(str(exc))
-    if body["jobs"] is not None:
-        unknown = unknown_jobs(graph, body["jobs"])
-        if unknown is not None:
-            _wrong(unknown)
-        graph = graph.only(body["jobs"])
-    nodes = [node for node in graph.nodes if node.skipped is None]
+    selected = select_jobs(graph, body["jobs"])
+    if isinstance(selected, str):
+        _wrong(selected)
+    nodes = [node for node in selected.nodes if node.skipped is None]
     refused = [node.name for node in nodes if node.job.disable_run_local]
     if refused:
         _wrong(f"{definition.file}: disable_run_local keeps {', '.join(refused)} from being run locally")
@@ -177,9 +175,8 @@ class _Watch:
     def _look(self, node: dict[str, Any]) -> None:
         name, status, job_id = node["name"], node["status"], node["job_id"]
         if self._seen.get(name) != status and status not in ("waiting", "submitted", "queued"):
-            reason = f": {node['reason']}" if node["reason"] else ""
             with self._lock:
-                render.line(f"{name} {status}{reason}", style=render.status_style(status), err=True)
+                render.line(node_line(node), style=render.status_style(status), err=True)
         self._seen[name] = status
         if job_id is not None and status not in WAITING and job_id not in self._followed:
             thread = threading.Thread(target=self._print_log, args=(name, job_id), daemon=True)

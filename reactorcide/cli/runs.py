@@ -10,11 +10,11 @@ import click
 from reactorcide.cli import render
 from reactorcide.cli.client import Client
 from reactorcide.cli.connect import connect
+from reactorcide.cli.ids import id_of
 from reactorcide.cli.submit import upload_directory, variables
 from reactorcide.domain.errors import InvalidInput
 from reactorcide.domain.jobs import WAITING
 from reactorcide.domain.runs import RunStatus
-from reactorcide.lib.ids import is_beginning_of_id
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -60,14 +60,8 @@ def exit_code(run: Mapping[str, Any]) -> int:
     return 0 if run["status"] in (RunStatus.COMPLETED, RunStatus.SKIPPED) else 1
 
 
-def _checked_id(text: str) -> str:
-    """Return the id in lower case; refuse other text, because it becomes part of a URL."""
-    if not is_beginning_of_id(text.lower()):
-        raise click.BadParameter(f"{text!r} is not the id of a run; 'reactorcide runs list' shows them")
-    return text.lower()
-
-
-_run_id = click.argument("run_id", metavar="ID", type=_checked_id)
+_id = id_of("run", "reactorcide runs list")
+_run_id = click.argument("run_id", metavar="ID", type=_id)
 _json = click.option("--json", "as_json", is_flag=True, help="Print the API's answer as JSON.")
 _follow = click.option(
     "--follow", is_flag=True, help="Print how the run goes on; exit code 0 only if it completes."
@@ -254,7 +248,7 @@ def watch(client: Client, run: dict[str, Any], *, err: bool = True) -> dict[str,
     for state in client.run_states(run):
         for node in state["nodes"]:
             if seen.get(node["name"]) != node["status"] and node["status"] != "waiting":
-                render.line(_node_line(node), style=render.status_style(node["status"]), err=err)
+                render.line(node_line(node), style=render.status_style(node["status"]), err=err)
             seen[node["name"]] = node["status"]
     text = f"run #{state['number']} {state['status']}"
     render.line(text, style=render.status_style(state["status"]), err=err)
@@ -281,10 +275,11 @@ def _print(run: dict[str, Any]) -> None:
     for warning in run["warnings"]:
         render.say(warning)
     for node in run["nodes"]:
-        render.line(f"  {_node_line(node)}", style=render.status_style(node["status"]))
+        render.line(f"  {node_line(node)}", style=render.status_style(node["status"]))
 
 
-def _node_line(node: dict[str, Any]) -> str:
+def node_line(node: dict[str, Any]) -> str:
+    """Return where a node stands, on one line."""
     reason = f": {node['reason']}" if node["reason"] else ""
     return f"{node['name']} {node['status']}{reason}"
 

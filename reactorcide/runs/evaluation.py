@@ -8,7 +8,7 @@ import base64
 import json
 import resource
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from reactorcide.domain.caches import FILE_PREFIX, HASH_DIGITS, MAX_KEY_BYTES
@@ -63,11 +63,10 @@ def evaluate(request: Json) -> Json:
         graph = chosen.expand(event, changed, request["vars"], request["env"])
     except WorkflowError as exc:
         return answer | {"errors": str(exc).splitlines()}
-    if request["jobs"] is not None:
-        unknown = unknown_jobs(graph, request["jobs"])
-        if unknown is not None:
-            return {"refused": unknown}
-        graph = graph.only(request["jobs"])
+    selected = select_jobs(graph, request["jobs"])
+    if isinstance(selected, str):
+        return {"refused": selected}
+    graph = selected
     answer["vars"] = dict(graph.variables)
     answer["concurrency"] = _concurrency(graph.concurrency)
     for node in graph.nodes:
@@ -99,11 +98,16 @@ def choose(files: Mapping[str, bytes], repository: str, workflow: str | None) ->
     return f"there is no workflow {workflow!r}; there is {known}"
 
 
-def unknown_jobs(graph: Graph, jobs: Iterable[str]) -> str | None:
-    """Return which of some jobs are not in the graph, as a sentence; ``None`` where all are."""
+def select_jobs(graph: Graph, jobs: Collection[str] | None) -> Graph | str:
+    """Return the graph in which all are skipped but some jobs (``None``: all) and those that they need.
+
+    Where some of them are not in it a sentence that says which is returned.
+    """
+    if jobs is None:
+        return graph
     unknown = [name for name in jobs if name not in graph.by_job]
     if not unknown:
-        return None
+        return graph.only(jobs)
     known = ", ".join(list(graph.by_job)[:20])
     return f"the workflow has no job {', '.join(map(repr, unknown[:20]))}; it has {known}"
 
