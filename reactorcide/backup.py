@@ -27,6 +27,7 @@ from reactorcide.domain.jobs import attempt_of
 from reactorcide.jobs.dependents import Change
 from reactorcide.lib.clock import now_ms, rfc3339
 from reactorcide.lib.tar import DamagedTar, Entry, gunzip, read_tar
+from reactorcide.logconfig import printable
 from reactorcide.logs.local import LocalLogStore
 from reactorcide.objects.filesystem import FilesystemObjectStore
 from reactorcide.settings import Settings
@@ -301,7 +302,7 @@ def _checked(name: str) -> PurePosixPath:
 
 def _shown(text: object) -> str:
     """Return text from a backup on one line, safe for a terminal."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in str(text)[:_MAX_SHOWN_CHARS])
+    return printable(str(text)[:_MAX_SHOWN_CHARS])
 
 
 def _extract(entry: Entry, target: Path, progress: Callable[[], None]) -> None:

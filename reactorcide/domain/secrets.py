@@ -8,6 +8,7 @@ from urllib.parse import quote, unquote
 
 from reactorcide.domain import services
 from reactorcide.domain.definition import MIN_SECRET_CHARS, JobDefinition
+from reactorcide.domain.errors import InvalidInput
 from reactorcide.domain.services import JobService
 
 REDACTED = "[REDACTED]"
@@ -70,14 +71,25 @@ def secret_userinfo(url: str) -> str | None:
 
 def redacted_url(url: str) -> str:
     """Return a git URL, fit to be shown: ``https://[REDACTED]@host/…``."""
-    userinfo = secret_userinfo(url)
-    return url if userinfo is None else url.replace(f"//{userinfo}@", f"//{REDACTED}@", 1)
+    return _with_userinfo(url, f"{REDACTED}@")
 
 
 def without_credentials(url: str) -> str:
     """Return a git URL without credentials: the same for everybody who fetches from there."""
+    return _with_userinfo(url, "")
+
+
+def check_not_redacted(git_url: str) -> None:
+    """Raise ``InvalidInput`` for a git URL as it is shown, whose credentials nobody knows any more."""
+    if REDACTED in (secret_userinfo(git_url) or ""):
+        raise InvalidInput(
+            f"git_url contains the placeholder {REDACTED}; send the real credentials", "git_url"
+        )
+
+
+def _with_userinfo(url: str, replacement: str) -> str:
     userinfo = secret_userinfo(url)
-    return url if userinfo is None else url.replace(f"//{userinfo}@", "//", 1)
+    return url if userinfo is None else url.replace(f"//{userinfo}@", f"//{replacement}", 1)
 
 
 def url_secrets(url: str) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from reactorcide.domain.accounts import User
 from reactorcide.domain.audit import Action, AuditEntry
 from reactorcide.domain.errors import InvalidInput
 from reactorcide.domain.projects import MAX_NAME_CHARS, Project, ProjectRole, Visibility, is_name
-from reactorcide.domain.secrets import REDACTED, redacted_url, secret_userinfo
+from reactorcide.domain.secrets import check_not_redacted, redacted_url
 from reactorcide.jobs import JobContext, access
 from reactorcide.lib.clock import now_ms
 from reactorcide.lib.ids import is_id, new_id
@@ -83,10 +83,7 @@ def _check_name(name: str) -> None:
 
 
 def _check_url(context: JobContext, git_url: str) -> None:
-    if REDACTED in (secret_userinfo(git_url) or ""):
-        raise InvalidInput(
-            f"git_url contains the placeholder {REDACTED}; send the real credentials", "git_url"
-        )
+    check_not_redacted(git_url)
     context.rules.check_git_url(git_url)
 
 

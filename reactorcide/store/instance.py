@@ -10,13 +10,17 @@ from reactorcide.domain.secrets import guess
 from reactorcide.store.audit import Audit
 from reactorcide.store.database import Database
 from reactorcide.store.models.service import InstanceRow
-from reactorcide.store.reseal import reseal
+from reactorcide.store.reseal import SEALED, reseal
 from reactorcide.store.sealed import SealedFields
 from reactorcide.store.vault import Vault
 
 _UPDATE_SEALED = (
     "UPDATE job SET job_env_vars = ?, git_url = ?, services = ?, secret_env_vars = ?, secrets = ? "
     "WHERE job_id = ?"
+)
+_IS_USED = " OR ".join(
+    f"EXISTS (SELECT 1 FROM {item.table} WHERE {item.column} IS NOT NULL)"  # noqa: S608  # names of ours only
+    for item in SEALED
 )
 
 
@@ -107,10 +111,7 @@ class Instance:
         if known is None:
             return
         with self._database.read() as db:
-            used = db.execute_sql(
-                "SELECT EXISTS (SELECT 1 FROM job WHERE secrets IS NOT NULL) OR EXISTS (SELECT 1 FROM run) "
-                "OR EXISTS (SELECT 1 FROM project) OR EXISTS (SELECT 1 FROM named_secret)"
-            ).fetchone()[0]
+            used = db.execute_sql(f"SELECT {_IS_USED}").fetchone()[0]
         if used:
             raise ConfigurationError(
                 f"the key {self._vault.path} {trouble}, and the database beside it has secrets of jobs "

@@ -2,6 +2,7 @@
 
 import re
 from copy import deepcopy
+from functools import cached_property
 from typing import Annotated, Any
 
 from pydantic import Field, StringConstraints, create_model, model_validator
@@ -21,7 +22,7 @@ from reactorcide.domain.definition import (
 from reactorcide.domain.errors import InvalidInput
 from reactorcide.domain.fields import JobField
 from reactorcide.domain.jobs import ARTIFACTS_DIR
-from reactorcide.domain.secrets import REDACTED, guess, secret_userinfo, secret_variables
+from reactorcide.domain.secrets import REDACTED, check_not_redacted, guess, secret_variables
 from reactorcide.domain.services import JobService
 from reactorcide.lib import globs, sizes
 from reactorcide.lib.ids import is_beginning_of_id
@@ -152,18 +153,16 @@ class JobRequest(_Fields):  # type: ignore[misc]  # its fields come from their d
                     "masking it would make the log unreadable",
                     "secret_env_vars",
                 )
+        names = self.secret_names
         for where, variables in environments.items():
-            for name, value in secret_variables(variables, self.secret_names).items():
+            for name, value in secret_variables(variables, names).items():
                 if value == REDACTED:
                     raise InvalidInput(
                         f"{where}: the value of {name} is the placeholder {REDACTED}; send the secret",
                         where.partition(":")[0],
                     )
-        if self.git_url is not None and REDACTED in (secret_userinfo(self.git_url) or ""):
-            raise InvalidInput(
-                f"git_url contains the placeholder {REDACTED}; send the real credentials",
-                "git_url",
-            )
+        if self.git_url is not None:
+            check_not_redacted(self.git_url)
 
     @property
     def secret_names(self) -> tuple[str, ...]:
@@ -172,7 +171,7 @@ class JobRequest(_Fields):  # type: ignore[misc]  # its fields come from their d
             return guess(self.job_env_vars, self.parsed_services)
         return tuple(dict.fromkeys(self.secret_env_vars))
 
-    @property
+    @cached_property
     def parsed_services(self) -> dict[str, JobService] | None:
         """The services; raises ``InvalidInput``."""
         return services.parse(self.services)
