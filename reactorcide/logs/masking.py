@@ -57,6 +57,10 @@ class Masker:
         """Return the text held back, at the end of the stream."""
         return self._mask(self._held, len(self._held)) if self._held else []
 
+    def whole(self, data: bytes) -> bytes:
+        """Return the text for a stream that has nothing but ``data``."""
+        return b"".join(text for _, text in self.feed(data) + self.end())
+
     def _mask(self, data: bytes, stop: int) -> list[tuple[int, bytes]]:
         """Mask ``data`` up to ``stop``, and hold back the rest."""
         parts = []
@@ -108,10 +112,8 @@ def masked(text: str, secrets: Collection[str]) -> str:
     """Return one of the service's own texts about a job, without the job's secrets."""
     if not secrets:
         return text
-    masker = Masker(secrets)
     # A lone surrogate stands for a byte of a file name that is not UTF-8.
-    pieces = masker.feed(text.encode(errors="surrogatepass")) + masker.end()
-    return b"".join(piece for _, piece in pieces).decode(errors="surrogatepass")
+    return Masker(secrets).whole(text.encode(errors="surrogatepass")).decode(errors="surrogatepass")
 
 
 def hide_in_own_log(definition: JobDefinition) -> None:

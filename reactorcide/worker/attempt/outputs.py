@@ -44,6 +44,6 @@ def _finder(job: Job) -> Callable[[str], bool]:
 
     def has_secret(text: str) -> bool:
         data = text.encode()
-        return b"".join(piece for _, piece in masker.feed(data) + masker.end()) != data
+        return masker.whole(data) != data
 
     return has_secret

@@ -4,7 +4,8 @@ import logging
 import re
 import shlex
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic
@@ -98,24 +99,22 @@ class Services:
         ``images`` are the names to ask the engine for, by service. Raises ``JobFailed``.
         """
         for name, declared in self._declared.items():
-            command = None if declared.command is None else shlex.split(declared.command)
             service_spec = ServiceSpec(
                 name=name,
                 job_container_id=job_container_id,
                 job=spec,
                 image=images[name],
-                command=command,
+                command=None if declared.command is None else shlex.split(declared.command),
                 env=declared.environment,
             )
-            tagged = with_tag(declared.image)
             with _named(name):
                 container_id = create_with_image(
                     self._runner,
                     service_spec.image,
-                    lambda service_spec=service_spec: self._runner.create_service(service_spec),  # type: ignore[misc]  # bound now
+                    partial(self._runner.create_service, service_spec),
                     pull=pull,
                     progress=progress,
-                    pulled=lambda image_id, tagged=tagged: self._port.image_pulled(tagged, image_id),  # type: ignore[misc]  # as above
+                    pulled=partial(self._port.image_pulled, with_tag(declared.image)),
                     check=check,
                 )
                 facts = self._runner.image_facts(service_spec.image)
@@ -232,24 +231,18 @@ class Services:
         return f"its port is taken by service {names}, and services of a job share one network"
 
     def _log(self, service: _Service) -> bytes:
-        masker = Masker(secrets_of(self._job.definition))
+        printed = self._runner.output_end(service.container_id, _MAX_READ_BYTES)
         # Cut only once it is masked: what is left of a secret that was cut would not be recognized.
-        pieces = masker.feed(self._runner.output_end(service.container_id, _MAX_READ_BYTES)) + masker.end()
-        return b"".join(piece for _, piece in pieces)[-MAX_LOG_BYTES:]
+        return Masker(secrets_of(self._job.definition)).whole(printed)[-MAX_LOG_BYTES:]
 
 
-class _named:
+@contextmanager
+def _named(name: str) -> Iterator[None]:
     """Put a service's name before what the engine refuses for it."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
-        if isinstance(exc, JobFailed):
-            raise JobFailed(f"service {self._name}: {exc}") from exc
+    try:
+        yield
+    except JobFailed as exc:
+        raise JobFailed(f"service {name}: {exc}") from exc
 
 
 def _exited(name: str, ended: Exit) -> str:
