@@ -76,8 +76,8 @@ class Cache:
 
     @property
     def object_key(self) -> str:
-        """The key of its object, a tar: each entry is below the number of its path in ``paths``."""
-        return cache_prefix(self.cache_id) + "tar"
+        """See ``object_key``."""
+        return object_key(self.cache_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +118,11 @@ PREFIX = "caches/"
 def cache_prefix(cache_id: str) -> str:
     """Return the object key prefix, with its final slash, of a cache."""
     return f"{PREFIX}{cache_id}/"
+
+
+def object_key(cache_id: str) -> str:
+    """Return the key of a cache's object, a tar: each entry is below the number of its path in ``paths``."""
+    return cache_prefix(cache_id) + "tar"
 
 
 def branch_of(event: Mapping[str, str]) -> str:

@@ -111,6 +111,11 @@ class Run:
     """Kept with its jobs until somebody deletes it, whatever the retention says."""
 
     @property
+    def owner_id(self) -> str:
+        """The project, or for a run of none its user: whom its caches belong to."""
+        return self.project_id or self.user_id
+
+    @property
     def is_final(self) -> bool:
         """Tell whether nothing of it runs or waits."""
         return self.completed_at_ms is not None

@@ -6,7 +6,6 @@ A cache is a tar as a job has left it. It is never unpacked on this host.
 import logging
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 
 from reactorcide import crashpoints
 from reactorcide.domain.accounts import User
@@ -15,11 +14,13 @@ from reactorcide.domain.caches import (
     PREFIX,
     Cache,
     CacheAnswer,
+    CacheScope,
     CacheSpec,
     Check,
     ExpectedCache,
     FoundCache,
     cache_prefix,
+    object_key,
 )
 from reactorcide.domain.errors import Forbidden, ObjectNotFound, ObjectStoreError, TooLarge
 from reactorcide.domain.jobs import Job
@@ -55,15 +56,16 @@ def find(context: StoredJobs, job: Job, spec: CacheSpec, key: str, check: Check)
     one that is not there. ``check`` is called now and then, and raises to give up.
     """
     damaged: list[str] = []
-    run = _run(context, job)
-    if run is None or run.cache_scope is None:
+    caches, found = context.store.caches, _scope(context, job)
+    if found is None:
         return CacheAnswer(None)
+    run, scope = found
     for text, is_prefix in [(key, False), *((prefix, True) for prefix in spec.restore_keys)]:
-        for branch in run.cache_scope.branches:
-            like = _cache(job, run, branch, text, spec.paths)
-            while (cache := context.store.caches.find(like, is_prefix=is_prefix)) is not None:
+        for branch in scope.branches:
+            place = (run.owner_id, scope.repository, branch, text, spec.paths)
+            while (cache := caches.find(*place, is_prefix=is_prefix)) is not None:
                 chunks = _whole(context, cache, check)
-                if chunks is not None and context.store.caches.touch(cache.cache_id, now_ms=now_ms()):
+                if chunks is not None and caches.touch(cache.cache_id, now_ms=now_ms()):
                     return CacheAnswer(
                         FoundCache(cache.cache_id, cache.key, cache.size_bytes, chunks), tuple(damaged)
                     )
@@ -81,7 +83,7 @@ def drop(context: StoredJobs, cache_id: str) -> None:
 
 def expect(context: StoredJobs, job: Job, expected: Sequence[ExpectedCache]) -> bool:
     """Record which caches the job's attempt saves if its command succeeds; ``False`` if it may save none."""
-    if _branch(_run(context, job)) is None:
+    if _writable_scope(context, job) is None:
         return False
     context.store.caches.expect(job.job_id, job.attempt, expected)
     return True
@@ -89,14 +91,15 @@ def expect(context: StoredJobs, job: Job, expected: Sequence[ExpectedCache]) -> 
 
 def expected(context: StoredJobs, job: Job) -> list[ExpectedCache]:
     """Return which caches the job's attempt saves if its command succeeds, and that are not stored by now."""
-    run = _run(context, job)
-    branch = _branch(run)
-    if run is None or branch is None:
+    caches, found = context.store.caches, _writable_scope(context, job)
+    if found is None:
         return []
+    run, scope = found
+    place = (run.owner_id, scope.repository, scope.branches[0])
     return [
         item
-        for item in context.store.caches.expected(job.job_id, job.attempt)
-        if context.store.caches.find(_cache(job, run, branch, item.key, item.paths)) is None
+        for item in caches.expected(job.job_id, job.attempt)
+        if caches.find(*place, item.key, item.paths) is None
     ]
 
 
@@ -108,23 +111,31 @@ def add(
     ``max_bytes`` is for all caches of the run's project or user: the least recently used make room. Raises
     ``TooLarge`` for one that alone is larger, and what ``chunks`` raises; then nothing is stored.
     """
-    run = _run(context, job)
-    branch = _branch(run)
-    if run is None or branch is None:
+    found = _writable_scope(context, job)
+    if found is None:
         raise Forbidden("the run of this job may write no caches")
+    run, scope = found
     cache_id = new_id()
     written = _Written()
-    key = cache_prefix(cache_id) + "tar"
-    size_bytes = context.objects.put(key, written.through(_with_room(context, chunks, max_bytes)))
+    size_bytes = context.objects.put(
+        object_key(cache_id), written.through(_with_room(context, chunks, max_bytes))
+    )
     is_new = False
     try:
         crashpoints.reached("cache-stored")
         at_ms = now_ms()
-        cache = replace(
-            _cache(job, run, branch, item.key, item.paths),
+        cache = Cache(
             cache_id=cache_id,
+            owner_id=run.owner_id,
+            project_id=run.project_id,
+            user_id=job.user_id,
+            repository=scope.repository,
+            branch=scope.branches[0],
+            key=item.key,
+            paths=item.paths,
             size_bytes=size_bytes,
             crc32=written.crc32,
+            job_id=job.job_id,
             created_at_ms=at_ms,
             last_used_at_ms=at_ms,
         )
@@ -178,34 +189,16 @@ def remove_orphans(context: StoredJobs) -> None:
         context.store.caches.remove(known[key].cache_id)
 
 
-def _run(context: StoredJobs, job: Job) -> Run | None:
-    return None if job.run_id is None else context.store.runs.find(job.run_id)
+def _scope(context: StoredJobs, job: Job) -> tuple[Run, CacheScope] | None:
+    """Return the run of a job and which caches it may use; ``None`` if it may use none."""
+    run = None if job.run_id is None else context.store.runs.find(job.run_id)
+    return None if run is None or run.cache_scope is None else (run, run.cache_scope)
 
 
-def _branch(run: Run | None) -> str | None:
-    """Return the branch whose caches the jobs of a run write; ``None`` if they may write none."""
-    if run is None or run.cache_scope is None or not run.cache_scope.is_writable:
-        return None
-    return run.cache_scope.branches[0]
-
-
-def _cache(job: Job, run: Run, branch: str, key: str, paths: tuple[str, ...]) -> Cache:
-    """Return a cache as a job looks for it, without what only a stored one has."""
-    return Cache(
-        cache_id="",
-        owner_id=run.project_id or run.user_id,
-        project_id=run.project_id,
-        user_id=job.user_id,
-        repository="" if run.cache_scope is None else run.cache_scope.repository,
-        branch=branch,
-        key=key,
-        paths=paths,
-        size_bytes=0,
-        crc32=0,
-        job_id=job.job_id,
-        created_at_ms=0,
-        last_used_at_ms=0,
-    )
+def _writable_scope(context: StoredJobs, job: Job) -> tuple[Run, CacheScope] | None:
+    """Return the same; ``None`` if it may write none, too. It writes those of the first branch."""
+    found = _scope(context, job)
+    return found if found is not None and found[1].is_writable else None
 
 
 def _whole(context: StoredJobs, cache: Cache, check: Check) -> Iterator[bytes] | None:

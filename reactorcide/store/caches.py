@@ -31,17 +31,26 @@ class Caches:
     def __init__(self, db: Connection) -> None:
         self._db = db
 
-    def find(self, wanted: Cache, *, is_prefix: bool = False) -> Cache | None:
-        """Return the cache of the same owner, repository, branch, key and paths.
+    def find(
+        self,
+        owner_id: str,
+        repository: str,
+        branch: str,
+        key: str,
+        paths: Sequence[str],
+        *,
+        is_prefix: bool = False,
+    ) -> Cache | None:
+        """Return the cache of an owner, a repository, a branch, a key and paths.
 
         With ``is_prefix`` its key only begins like this, and of several it is the newest.
         """
         condition = "substr(key, 1, ?) = ?" if is_prefix else "key = ?"
-        key: tuple[object, ...] = (len(wanted.key), wanted.key) if is_prefix else (wanted.key,)
+        keys: tuple[object, ...] = (len(key), key) if is_prefix else (key,)
         sql = (
             f"{_SELECT} WHERE {_OF_BRANCH} AND {condition} ORDER BY created_at_ms DESC, cache_id DESC LIMIT 1"
         )
-        values = (wanted.owner_id, wanted.repository, wanted.branch, json.dumps(wanted.paths), *key)
+        values = (owner_id, repository, branch, json.dumps(paths), *keys)
         with self._db.read() as db:
             row = db.execute_sql(sql, values).fetchone()
         return None if row is None else _cache(row)
