@@ -176,9 +176,14 @@ def group_key(owner: str, group: str) -> str:
     return f"{owner}/{group}"
 
 
-def group_name(key: str) -> str:
-    """Return the name of a concurrency group for a sentence."""
-    return key.partition("/")[2]
+def group_phrase(key: str) -> str:
+    """Return what a sentence calls the concurrency group with a key."""
+    return f"the concurrency group {key.partition('/')[2]}"
+
+
+def waits_for_group(key: str) -> str:
+    """Return the sentence that somebody waits for the place of a concurrency group."""
+    return f"it waits for {group_phrase(key)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

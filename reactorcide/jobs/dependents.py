@@ -13,7 +13,8 @@ from reactorcide.domain.runs import (
     NodeState,
     Run,
     RunStatus,
-    group_name,
+    group_phrase,
+    waits_for_group,
 )
 from reactorcide.jobs.node_jobs import make_job
 from reactorcide.store import Records
@@ -51,8 +52,7 @@ def before_start(run: Run) -> Run:
     """Return a run that is to be started or repeated as it is up to ``Change.enter``."""
     if run.group_key is None or run.is_final:
         return run
-    reason = f"it waits for {_group(run.group_key)}"
-    return replace(run, status=RunStatus.WAITING, reason=reason)
+    return replace(run, status=RunStatus.WAITING, reason=waits_for_group(run.group_key))
 
 
 class Change:
@@ -84,7 +84,7 @@ class Change:
                 for other in others:
                     self._cancel_other(other.run_id, f"superseded by #{run.number}")
             elif others:
-                self.cancel(run, f"{_group(run.group_key)} is held by {others[0]}")
+                self.cancel(run, f"{group_phrase(run.group_key)} is held by {others[0]}")
         self.resolve(run.run_id)
 
     def cancel(self, run: Run, reason: str) -> Run:
@@ -166,8 +166,8 @@ class Change:
 
     def _taken(self, run: Run, nodes: Iterable[Node]) -> set[str]:
         """Return the groups of waiting nodes whose place another run has, or gets first."""
-        keys = {node.group_key for node in nodes if node.state is NodeState.WAITING} - {None}
-        return {key for key in keys if key is not None and self._tx.groups.is_taken(key, run)}
+        keys = {node.group_key for node in nodes if node.group_key and node.state is NodeState.WAITING}
+        return {key for key in keys if self._tx.groups.is_taken(key, run)}
 
     def _hold(self, run: Run, node: Node) -> Node:
         """Return a node as it is after it has found the place of its group taken.
@@ -180,7 +180,7 @@ class Change:
         if not others:
             return replace(node, is_held=True)
         if node.when_full == WhenFull.CANCEL:
-            reason = f"{_group(node.group_key or '')} is held by {others[0]}"
+            reason = f"{group_phrase(node.group_key or '')} is held by {others[0]}"
             return replace(node, state=NodeState.CANCELLED, reason=reason)
         newer = [other for other in others if other.turn > run.turn]
         if newer:
@@ -255,10 +255,6 @@ def cancel_row(tx: Records, job_id: str, *, at_ms: int, reason: str = "cancelled
     return tx.jobs.transition(
         job_id, JobStatus.CANCELLED, now_ms=at_ms, only_from=ACTIVE, completed_at_ms=at_ms, error=reason
     )
-
-
-def _group(key: str) -> str:
-    return f"the concurrency group {group_name(key)}"
 
 
 def graph_of(nodes: list[Node]) -> Graph:

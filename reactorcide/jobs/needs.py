@@ -1,6 +1,6 @@
 """What a job of a run is given of the jobs before it."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from reactorcide.domain.artifacts import Artifact
@@ -10,6 +10,7 @@ from reactorcide.domain.runs import Node, RunFiles
 from reactorcide.jobs import StoredJobs, read
 from reactorcide.lib.sizes import format_size
 from reactorcide.lib.tar import MAX_NAME_BYTES, Entry
+from reactorcide.workflows.graph import with_needs
 
 _MAX_OUTPUTS_BYTES = 4 << 20
 """Of all jobs before one: they are in memory while its container is prepared."""
@@ -27,7 +28,7 @@ def run_files(context: StoredJobs, job: Job) -> RunFiles | None:
     nodes = runs.nodes(job.run_id)
     (node,) = (item for item in nodes if item.name == job.node)
     variables = runs.variables(job.run_id)
-    before = _before(node, nodes)
+    before = with_needs(node.needs, ((item.job_name, item.needs) for item in reversed(nodes)))
     if runs.outputs_bytes(job.run_id, before) > _MAX_OUTPUTS_BYTES:
         limit = format_size(_MAX_OUTPUTS_BYTES)
         raise JobFailed(f"the jobs before it have written more than {limit} of outputs together; write less")
@@ -39,16 +40,6 @@ def run_files(context: StoredJobs, job: Job) -> RunFiles | None:
     wanted = runs.template(job.run_id, node.name).get("artifacts_from", ())
     left = [_left(context, item) for item in nodes if item.job_name in wanted]
     return RunFiles(variables=variables, artifacts=_entries(context, left) if left else None)
-
-
-def _before(node: Node, nodes: Sequence[Node]) -> Collection[str]:
-    """Return the names of the jobs that are over before a node starts."""
-    names = set(node.needs)
-    # Each comes after those that it needs.
-    for item in reversed(nodes):
-        if item.job_name in names:
-            names.update(item.needs)
-    return names
 
 
 @dataclass(frozen=True, slots=True)

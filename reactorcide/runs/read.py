@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from time import monotonic
 
 from reactorcide.domain.accounts import User
-from reactorcide.domain.runs import Node, NodeState, Run, RunFilter, RunStatus, group_name
+from reactorcide.domain.runs import Node, NodeState, Run, RunFilter, RunStatus, waits_for_group
 from reactorcide.lib.notifier import LOOK_EVERY_S
 from reactorcide.runs import RunContext, access
 from reactorcide.store.groups import Groups
@@ -72,8 +72,7 @@ def _state(found: RunView) -> tuple[object, ...]:
 
 def _waits_for_group(key: str, ahead: Sequence[object]) -> str:
     """Return that somebody waits for the place of a group, and who has it or comes first."""
-    held_by = f", held by {ahead[0]}" if ahead else ""
-    return f"it waits for the concurrency group {group_name(key)}{held_by}"
+    return waits_for_group(key) + (f", held by {ahead[0]}" if ahead else "")
 
 
 def _waits(groups: Groups, run: Run, nodes: Sequence[Node]) -> dict[str, str]:

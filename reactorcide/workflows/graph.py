@@ -1,6 +1,6 @@
 """The graph of a run: its nodes, and what they wait for."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -52,11 +52,7 @@ class Graph:
 
     def only(self, jobs: Collection[str]) -> "Graph":
         """Return the graph in which all are skipped but some jobs and those that they need."""
-        needed = set(jobs)
-        # Each comes after those that it needs.
-        for node in reversed(self.nodes):
-            if node.job_name in needed:
-                needed.update(node.job.needs)
+        needed = with_needs(jobs, ((node.job_name, node.job.needs) for node in reversed(self.nodes)))
         nodes = (
             node if node.job_name in needed else replace(node, skipped=node.skipped or "it was not asked for")
             for node in self.nodes
@@ -69,3 +65,15 @@ class Graph:
 
 
 EMPTY = Graph(())
+
+
+def with_needs(jobs: Iterable[str], backwards: Iterable[tuple[str, Iterable[str]]]) -> set[str]:
+    """Return the names of some jobs and of all that have to be over before them.
+
+    ``backwards`` are the nodes of a graph, the last one first: the name of its job, and what that needs.
+    """
+    names = set(jobs)
+    for name, needs in backwards:
+        if name in names:
+            names.update(needs)
+    return names
