@@ -8,6 +8,7 @@ from reactorcide.domain.caches import MAX_CACHES, Cache, ExpectedCache
 from reactorcide.domain.errors import NotFound
 from reactorcide.store.database import Connection
 from reactorcide.store.models.runs import CacheRow
+from reactorcide.store.pages import newest_first
 
 _COLUMNS = tuple(CacheRow._meta.columns)
 _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM cache"  # noqa: S608  # names of ours only
@@ -107,16 +108,11 @@ class Caches:
 
         ``after`` is (created_at_ms, cache_id) of the last cache of the page before.
         """
-        where, values = ["1 = 1"], list[object]()
-        if owner_id is not None:
-            where.append("owner_id = ?")
-            values.append(owner_id)
-        if after is not None:
-            where.append("(created_at_ms, cache_id) < (?, ?)")
-            values += after
-        sql = f"{_SELECT} WHERE {' AND '.join(where)} ORDER BY created_at_ms DESC, cache_id DESC LIMIT ?"
+        owned = [] if owner_id is None else [owner_id]
+        conditions = ["owner_id = ?"] * len(owned)
+        query = newest_first(_SELECT, conditions, owned, "cache_id", limit=limit, after=after)
         with self._db.read() as db:
-            return [_cache(row) for row in db.execute_sql(sql, (*values, limit))]
+            return [_cache(row) for row in db.execute_sql(*query)]
 
     def all(self) -> list[Cache]:
         """Return all caches."""

@@ -11,6 +11,7 @@ from reactorcide.domain.projects import Member, Project, ProjectRole, Visibility
 from reactorcide.domain.secrets import redacted_url
 from reactorcide.store import named_secrets
 from reactorcide.store.database import Connection
+from reactorcide.store.pages import matching, newest_first
 from reactorcide.store.sealed import SealedFields
 
 _COLUMNS = tuple(item.name for item in fields(Project))
@@ -161,7 +162,7 @@ class Projects:
         ``name`` is the whole name; ``after`` is (created_at_ms, project_id) of the last one of the page
         before.
         """
-        where: list[str] = ["1 = 1"]
+        where: list[str] = []
         values: list[object] = []
         if user_id is not None:
             where.append(_MAY_SEE)
@@ -169,17 +170,10 @@ class Projects:
         if name is not None:
             where.append("name = ?")
             values.append(name)
-        condition = " AND ".join(where)
-        page = f"{_SELECT} WHERE {condition}" + (
-            " AND (created_at_ms, project_id) < (?, ?)" if after is not None else ""
-        )
+        query = newest_first(_SELECT, where, values, "project_id", limit=limit, after=after)
         with self._db.read() as db:
-            (total,) = db.execute_sql(f"SELECT COUNT(*) FROM project WHERE {condition}", values).fetchone()  # noqa: S608  # as above
-            rows = db.execute_sql(
-                f"{page} ORDER BY created_at_ms DESC, project_id DESC LIMIT ?",
-                (*values, *(after or ()), limit),
-            )
-            return [_project(row) for row in rows], total
+            (total,) = db.execute_sql(matching("SELECT COUNT(*) FROM project", where), values).fetchone()
+            return [_project(row) for row in db.execute_sql(*query)], total
 
 
 def owner_of(project_id: str) -> str:

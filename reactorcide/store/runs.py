@@ -18,6 +18,7 @@ from reactorcide.domain.secrets import redacted_url
 from reactorcide.store import events, projects
 from reactorcide.store.database import FOR_UPDATE, Connection
 from reactorcide.store.models.runs import NodeRow, RunRow
+from reactorcide.store.pages import matching, newest_first
 from reactorcide.store.sealed import SealedFields
 
 _RUN_COLUMNS = tuple(name for name in RunRow._meta.columns if name != "sealed")
@@ -265,17 +266,12 @@ class Runs:
         if wanted.member_id is not None:
             where.append(f"(project_id IS NULL OR project_id IN ({projects.OF_MEMBER}))")
             values.append(wanted.member_id)
-        count = f"SELECT COUNT(*) FROM run WHERE {' AND '.join(where) or '1 = 1'}"  # noqa: S608  # as above
+        query = newest_first(_SELECT, where, values, "run_id", limit=limit, after=after)
         with self._db.read() as db:
-            (total,) = db.execute_sql(count, values).fetchone()
+            (total,) = db.execute_sql(matching("SELECT COUNT(*) FROM run", where), values).fetchone()
             if total == 0:
                 return [], 0
-            if after is not None:
-                where.append("(created_at_ms, run_id) < (?, ?)")
-                values += after
-            sql = f"{_SELECT} WHERE {' AND '.join(where) or '1 = 1'}"
-            rows = db.execute_sql(f"{sql} ORDER BY created_at_ms DESC, run_id DESC LIMIT ?", (*values, limit))
-            return [_run(row) for row in rows], total
+            return [_run(row) for row in db.execute_sql(*query)], total
 
     def remove_ended(self, *, up_to_ms: int) -> list[str]:
         """Remove the runs that ended up to then and have no job left; returns their ids."""
