@@ -12,8 +12,8 @@ from reactorcide.cli.connect import connect
 from reactorcide.cli.datadir import lock_data_dir
 from reactorcide.cli.options import settings_from, settings_options
 from reactorcide.domain.audit import operator
-from reactorcide.domain.definition import MAX_VALUE_BYTES
 from reactorcide.domain.errors import InvalidInput
+from reactorcide.domain.variables import MAX_VALUE_BYTES
 from reactorcide.secrets import rekey as renewal
 
 _name = click.argument("name", metavar="PATH:KEY")

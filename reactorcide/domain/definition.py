@@ -4,7 +4,6 @@ The columns of a job's row, the API's requests, answers and document, the option
 and the lines of ``reactorcide jobs show`` come from this declaration.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from types import NoneType, UnionType
@@ -13,18 +12,15 @@ from typing import Any, get_args, get_origin, get_type_hints
 from reactorcide.domain import images, services
 from reactorcide.domain.fields import About, JobField, Option, SourceType
 from reactorcide.domain.services import JobService
+from reactorcide.domain.variables import MAX_VALUE_BYTES, VARIABLE_NAME
 from reactorcide.lib import sizes
 
 MAX_COMMAND_BYTES = 100 << 10
 MAX_DESCRIPTION_BYTES = 64 << 10
 MAX_VARIABLES = 1000
-MAX_VALUE_BYTES = 32 << 10
-MAX_EXEC_BYTES = 1 << 20
-"""Maximum size of the command and all variables together: the kernel's limit for starting a program."""
 MIN_MEMORY_BYTES = 6 << 20
 MIN_SECRET_CHARS = 4
 """Shorter values are not masked in logs, because the log would become unreadable."""
-VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
 # Checks in code, which give better sentences, stand in the document as patterns: ECMA-262 regular
 # expressions with the flag "u", as in JSON Schema. PRINTABLE is str.isprintable without the space.

@@ -4,8 +4,9 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from reactorcide.domain.definition import MAX_VALUE_BYTES, MIN_SECRET_CHARS
+from reactorcide.domain.definition import MIN_SECRET_CHARS
 from reactorcide.domain.errors import InvalidInput
+from reactorcide.domain.variables import MAX_VALUE_BYTES
 from reactorcide.lib.globs import Globs, problem
 
 NAME = r"[A-Za-z0-9_-][A-Za-z0-9/_-]*:[A-Za-z0-9/_-]+"

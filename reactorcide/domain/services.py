@@ -8,19 +8,16 @@ from typing import Any
 
 from reactorcide.domain import images
 from reactorcide.domain.errors import InvalidInput
+from reactorcide.domain.variables import MAX_EXEC_BYTES, MAX_VALUE_BYTES, VARIABLE_NAME, exec_bytes
 
 MAX_SERVICES = 10
 MAX_READY_TIMEOUT_S = 3600
 DEFAULT_READY_TIMEOUT_S = 60
 MAX_SCRIPT_BYTES = 32 << 10
 MAX_VARIABLES = 100
-MAX_VALUE_BYTES = 32 << 10
-MAX_ENVIRONMENT_BYTES = 1 << 20
-"""Of all variables of a service: the kernel's limit for starting a program."""
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _RESERVED = ("localhost",)
 NAME_LIKE = "a host name of lower-case letters, digits and '-'"
-_VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _SHELL_OPERATORS = ("&&", "||", "|", ";", "&", ">", ">>", "<")
 _KEYS = ("image", "environment", "command", "ready", "ready_timeout")
 
@@ -58,7 +55,7 @@ SCHEMA: Mapping[str, Any] = {
             "environment": {
                 "type": "object",
                 "maxProperties": MAX_VARIABLES,
-                "propertyNames": {"pattern": f"^{_VARIABLE_NAME.pattern}$"},
+                "propertyNames": {"pattern": f"^{VARIABLE_NAME.pattern}$"},
                 "additionalProperties": {
                     "type": "string",
                     "maxLength": MAX_VALUE_BYTES,
@@ -151,17 +148,14 @@ def _environment(name: str, value: Any) -> dict[str, str]:
             f"services: the environment of {name} is not an object of at most {MAX_VARIABLES} variables"
         )
     for variable, text in value.items():
-        if _VARIABLE_NAME.fullmatch(variable) is None:
+        if VARIABLE_NAME.fullmatch(variable) is None:
             raise _invalid(f"services: {variable[:100]!r} of {name} is not a variable name")
         if not isinstance(text, str) or "\0" in text or len(text.encode()) > MAX_VALUE_BYTES:
             raise _invalid(
                 f"services: the value of {variable[:100]} of {name} is not a text of 32 KiB or less"
             )
-    size_bytes = sum(len(variable) + len(text.encode()) + 2 for variable, text in value.items())
-    if size_bytes >= MAX_ENVIRONMENT_BYTES:
-        raise _invalid(
-            f"services: the variables of {name} together are {MAX_ENVIRONMENT_BYTES >> 20} MiB or more"
-        )
+    if exec_bytes(value) >= MAX_EXEC_BYTES:
+        raise _invalid(f"services: the variables of {name} together are {MAX_EXEC_BYTES >> 20} MiB or more")
     return dict(value)
 
 

@@ -2,12 +2,13 @@
 
 from typing import Any
 
-from reactorcide.domain.definition import MAX_EXEC_BYTES, MAX_VARIABLES, JobDefinition
+from reactorcide.domain.definition import MAX_VARIABLES, JobDefinition
 from reactorcide.domain.errors import InvalidInput
 from reactorcide.domain.jobs import Job, JobStatus
 from reactorcide.domain.outputs import Outputs, Values
 from reactorcide.domain.runs import JobTemplate, Node, Run
 from reactorcide.domain.secrets import guess, redacted_url
+from reactorcide.domain.variables import MAX_EXEC_BYTES, exec_bytes
 from reactorcide.jobs.run_secrets import RunSecrets, variables_with_secrets
 from reactorcide.jobs.submit import SUBMIT_GRACE_MS
 from reactorcide.jobs.templates import fill
@@ -54,8 +55,7 @@ def _definition(tx: Records, run: Run, node: Node, *, now_ms: int) -> JobDefinit
 
     filled = fill(template, value_of)
     variables = _variables(run, node) | filled.environment | {"REACTORCIDE_RUN_ID": run.run_id}
-    size_bytes = len(filled.fields["job_command"].encode())
-    size_bytes += sum(len(name) + len(value.encode()) + 2 for name, value in variables.items())
+    size_bytes = len(filled.fields["job_command"].encode()) + exec_bytes(variables)
     if len(variables) > MAX_VARIABLES:
         raise InvalidInput(f"with those of the run it has more than {MAX_VARIABLES} variables")
     if size_bytes >= MAX_EXEC_BYTES:

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from reactorcide.domain import services
-from reactorcide.domain.definition import MAX_VALUE_BYTES
 from reactorcide.domain.errors import InvalidInput
 from reactorcide.domain.images import is_image_reference
 from reactorcide.domain.runs import JobTemplate
 from reactorcide.domain.services import JobService
+from reactorcide.domain.variables import MAX_VALUE_BYTES
 from reactorcide.workflows.references import Reference, Template, TemplateJson
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
-from reactorcide.domain.definition import MAX_EXEC_BYTES
+from reactorcide.domain.variables import MAX_EXEC_BYTES, exec_bytes
 from reactorcide.workflows.files import WrittenJob, WrittenWorkflow, overlaid
 from reactorcide.workflows.graph import Node
 from reactorcide.workflows.keys import JOB, MAX_JOBS
@@ -178,9 +178,7 @@ def _job(
         reader.error(
             written["condition"].node.place, "the job would never run: any_failed, and it needs no job"
         )
-    size_bytes = len(values["command"].encode(errors="replace")) + sum(
-        len(name) + len(str(value).encode()) + 2 for name, value in values.get("environment", {}).items()
-    )
+    size_bytes = len(values["command"].encode(errors="replace")) + exec_bytes(values.get("environment", {}))
     if size_bytes >= MAX_EXEC_BYTES:
         place = written["environment"].node.place
         reader.error(

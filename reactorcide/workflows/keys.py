@@ -3,7 +3,8 @@
 from typing import Any
 
 from reactorcide.domain import services
-from reactorcide.domain.definition import JOB_FIELDS, MAX_DESCRIPTION_BYTES, MAX_VALUE_BYTES
+from reactorcide.domain.definition import JOB_FIELDS, MAX_DESCRIPTION_BYTES
+from reactorcide.domain.variables import MAX_VALUE_BYTES
 from reactorcide.workflows.kinds import Key, Kind, ListOf, MapOf, Object, Reader, Schema
 from reactorcide.workflows.matrix import ItemsKind, MatrixKind
 from reactorcide.workflows.model import Condition

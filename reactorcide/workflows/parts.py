@@ -4,7 +4,8 @@ from typing import Any, ClassVar
 
 from reactorcide.domain import services
 from reactorcide.domain.caches import FILE_PREFIX, MAX_KEY_BYTES
-from reactorcide.domain.definition import MAX_COMMAND_BYTES, MAX_VARIABLES, VARIABLE_NAME
+from reactorcide.domain.definition import MAX_COMMAND_BYTES, MAX_VARIABLES
+from reactorcide.domain.variables import VARIABLE_NAME
 from reactorcide.workflows.events import SHORT_NAMES, EventName, Paths, Trigger
 from reactorcide.workflows.kinds import Key, Kind, ListOf, MapOf, Object, Reader, Schema
 from reactorcide.workflows.model import Cache, Concurrency, RunLocal, Service, WhenFull

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from reactorcide.domain import images
-from reactorcide.domain.definition import JOB_FIELDS, MAX_VALUE_BYTES, MIN_MEMORY_BYTES
+from reactorcide.domain.definition import JOB_FIELDS, MIN_MEMORY_BYTES
+from reactorcide.domain.variables import MAX_VALUE_BYTES
 from reactorcide.lib import globs, sizes
 from reactorcide.workflows import references
 from reactorcide.workflows.kinds import Kind, Reader, Schema

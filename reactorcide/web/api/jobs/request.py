@@ -12,18 +12,16 @@ from reactorcide.domain.definition import (
     JOB_FIELDS,
     MAX_COMMAND_BYTES,
     MAX_DESCRIPTION_BYTES,
-    MAX_EXEC_BYTES,
-    MAX_VALUE_BYTES,
     MAX_VARIABLES,
     MIN_MEMORY_BYTES,
     MIN_SECRET_CHARS,
-    VARIABLE_NAME,
 )
 from reactorcide.domain.errors import InvalidInput
 from reactorcide.domain.fields import JobField
 from reactorcide.domain.jobs import ARTIFACTS_DIR
 from reactorcide.domain.secrets import REDACTED, check_not_redacted, guess, secret_variables
 from reactorcide.domain.services import JobService
+from reactorcide.domain.variables import MAX_EXEC_BYTES, MAX_VALUE_BYTES, VARIABLE_NAME, exec_bytes
 from reactorcide.lib import globs, sizes
 from reactorcide.lib.ids import is_beginning_of_id
 from reactorcide.web.api.schemas import Body
@@ -123,17 +121,14 @@ class JobRequest(_Fields):  # type: ignore[misc]  # its fields come from their d
             raise InvalidInput("description is longer than 64 KiB", "description")
         if len(self.job_env_vars) > MAX_VARIABLES:
             raise InvalidInput(f"job_env_vars has more than {MAX_VARIABLES} variables", "job_env_vars")
-        total_bytes = command_bytes
         for name, value in self.job_env_vars.items():
             if VARIABLE_NAME.fullmatch(name) is None:
                 raise InvalidInput(f"job_env_vars: {_shown(name)} is not a variable name", "job_env_vars")
-            value_bytes = len(value.encode())
-            if value_bytes > MAX_VALUE_BYTES or "\0" in value:
+            if len(value.encode()) > MAX_VALUE_BYTES or "\0" in value:
                 raise InvalidInput(
                     f"job_env_vars: the value of {name} is longer than 32 KiB or contains NUL", "job_env_vars"
                 )
-            total_bytes += len(name) + value_bytes + 2
-        if total_bytes >= MAX_EXEC_BYTES:
+        if command_bytes + exec_bytes(self.job_env_vars) >= MAX_EXEC_BYTES:
             raise InvalidInput("job_env_vars and job_command together must stay below 1 MiB", "job_env_vars")
 
     def _check_secrets(self) -> None:

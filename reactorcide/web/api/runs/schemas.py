@@ -6,15 +6,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from reactorcide.domain import named_secrets
-from reactorcide.domain.definition import (
-    JOB_FIELDS,
-    MAX_VALUE_BYTES,
-    MAX_VARIABLES,
-    MIN_SECRET_CHARS,
-    VARIABLE_NAME,
-)
+from reactorcide.domain.definition import JOB_FIELDS, MAX_VARIABLES, MIN_SECRET_CHARS
 from reactorcide.domain.errors import InvalidInput
 from reactorcide.domain.runs import RunStatus
+from reactorcide.domain.variables import MAX_VALUE_BYTES, VARIABLE_NAME
 from reactorcide.web.api.schemas import MAX_FILTER_CHARS, Body, Count, Cursor, Id, Query, ShortText, Time
 
 _ABOUT = {item.name: item.about for item in JOB_FIELDS}

@@ -4,8 +4,9 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field, StringConstraints
 
-from reactorcide.domain.definition import MAX_VALUE_BYTES, MIN_SECRET_CHARS
+from reactorcide.domain.definition import MIN_SECRET_CHARS
 from reactorcide.domain.named_secrets import MAX_NAME_CHARS, MAX_RULES, NAME
+from reactorcide.domain.variables import MAX_VALUE_BYTES
 from reactorcide.web.api.projects.schemas import ProjectPath
 from reactorcide.web.api.runs.schemas import EventLiteral
 from reactorcide.web.api.schemas import Body, Id, ShortText, Time
