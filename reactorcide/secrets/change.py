@@ -73,8 +73,7 @@ def delete(context: StoredJobs, user: User, project_id: str | None, name: str) -
 
 def project_names(context: StoredJobs, secret: NamedSecret) -> list[str]:
     """Return the names of the projects that may use a secret of the service."""
-    found = (context.store.projects.find(project_id) for project_id in secret.projects)
-    return sorted(project.name for project in found if project is not None)
+    return context.store.projects.names(secret.projects) if secret.projects else []
 
 
 def _owner(context: StoredJobs, user: User, project_id: str | None) -> str | None:

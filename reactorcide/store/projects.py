@@ -123,6 +123,13 @@ class Projects:
             row = db.execute_sql(sql, (value,)).fetchone()
         return None if row is None else _project(row)
 
+    def names(self, project_ids: Sequence[str]) -> list[str]:
+        """Return the names of those projects that are there, sorted."""
+        marks = ", ".join("?" * len(project_ids))
+        sql = f"SELECT name FROM project WHERE project_id IN ({marks}) ORDER BY name"  # noqa: S608  # as above
+        with self._db.read() as db:
+            return [name for (name,) in db.execute_sql(sql, project_ids)]
+
     def git_url(self, project_id: str) -> str:
         """Return the URL of a project's repository, with its credentials; raises ``NotFound``."""
         with self._db.read() as db:
