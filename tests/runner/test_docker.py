@@ -184,7 +184,10 @@ def test_many_short_lines_of_the_engines_copy_are_read_together(
     wait_until(lambda: output._ended, 20, "the copy has come")
     # The first call looks for the acknowledgement.
     assert output.read(20) == []
-    assert output.read(20) == [(1, b"y\n" * 20_000)]
+    printed = output.read(20)
+    # The engine may write the acknowledgement on standard error between any two of the lines.
+    assert len(printed) <= 2
+    assert b"".join(data for _, data in printed) == b"y\n" * 20_000
     assert output.read(20) is None
     output.close()
 
