@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from reactorcide.accounts import AccountContext, tokens
-from reactorcide.domain.accounts import Role, User
+from reactorcide.domain.accounts import SERVICE_USER, Role, User
 from reactorcide.domain.audit import Action, Actor, AuditEntry, operator
 from reactorcide.domain.errors import InvalidInput
 from reactorcide.lib.clock import now_ms
@@ -21,6 +21,11 @@ def new(username: str, *, email: str | None = None, role: Role = Role.USER) -> U
     if not (0 < len(username) <= _MAX_NAME_CHARS and username.isprintable() and " " not in username):
         raise InvalidInput(
             f"a user name has 1 to {_MAX_NAME_CHARS} printable characters and no space", field="username"
+        )
+    if username == SERVICE_USER.username:
+        raise InvalidInput(
+            f"{username} is the name of the service itself; choose another name",
+            field="username",
         )
     return User(
         user_id=new_id(),

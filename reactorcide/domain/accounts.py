@@ -48,6 +48,17 @@ class User:
         return Actor(user_id=self.user_id)
 
 
+SERVICE_USER = User(
+    user_id="00000000-0000-0000-0000-000000000000",
+    username="reactorcide",
+    email=None,
+    role=Role.USER,
+    is_active=False,
+    created_at_ms=0,
+)
+"""Whose runs those of projects are that no person starts. It is in no table, so that it cannot sign in."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Token:
     """A bearer token without its value: only the SHA-256 of that is stored."""

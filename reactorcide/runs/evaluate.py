@@ -25,6 +25,8 @@ class Evaluation:
     """What a workflow says to an event."""
 
     workflow_id: str
+    is_readable: bool
+    """False where the file is no YAML, so that its id is only that of its name."""
     workflow_name: str
     file: str
     files: Sequence[str]
@@ -68,16 +70,33 @@ class Evaluator:
         there is no such workflow or job, or evaluating takes too long, and ``Busy`` where too many are
         evaluated just now.
         """
-        request = {
-            "files": {path: base64.b64encode(data).decode() for path, data in commit.files.items()},
-            "repository": commit.repository,
-            "workflow": workflow,
-            "event": dict(event),
-            "changed": changed,
-            "vars": dict(variables),
-            "env": dict(environment or {}),
-            "jobs": None if jobs is None else list(jobs),
-        }
+        (found,) = self._evaluate(
+            commit,
+            {
+                "all": False,
+                "workflow": workflow,
+                "event": dict(event),
+                "changed": changed,
+                "vars": dict(variables),
+                "env": dict(environment or {}),
+                "jobs": None if jobs is None else list(jobs),
+            },
+        )
+        return found
+
+    def evaluate_all(
+        self, commit: Commit, event: Mapping[str, str], *, changed: Sequence[str] | None
+    ) -> list[Evaluation]:
+        """Return what each workflow says that answers to an event; see ``evaluate``.
+
+        One that is skipped answers to the event and has ``paths`` that name no file that differs.
+        """
+        named: dict[str, Any] = {"workflow": None, "vars": {}, "env": {}, "jobs": None}
+        return self._evaluate(commit, {"all": True, "event": dict(event), "changed": changed, **named})
+
+    def _evaluate(self, commit: Commit, request: Mapping[str, Any]) -> list[Evaluation]:
+        files = {path: base64.b64encode(data).decode() for path, data in commit.files.items()}
+        request = {"files": files, "repository": commit.repository, **request}
         if not self._slots.acquire(timeout=self._timeout_s):
             raise Busy("too many workflows are evaluated at the moment; try again in a few seconds")
         try:
@@ -86,18 +105,7 @@ class Evaluator:
             self._slots.release()
         if "refused" in answer:
             raise InvalidInput(answer["refused"], "workflow")
-        return Evaluation(
-            workflow_id=answer["id"],
-            workflow_name=answer["name"],
-            file=answer["file"],
-            files=answer["files"],
-            warnings=tuple(answer["warnings"]),
-            errors=answer["errors"],
-            skipped=answer["skipped"],
-            variables=answer["vars"],
-            nodes=answer["nodes"],
-            concurrency=answer["concurrency"],
-        )
+        return [_evaluation(one) for one in answer["workflows"]]
 
     def _run(self, request: str) -> dict[str, Any]:
         # Nothing of the service's own environment: the files are a stranger's.
@@ -130,3 +138,19 @@ class Evaluator:
             raise InfrastructureError(f"evaluating the workflow files ended with {done.returncode}: {last}")
         answer: dict[str, Any] = json.loads(done.stdout)
         return answer
+
+
+def _evaluation(answer: Mapping[str, Any]) -> Evaluation:
+    return Evaluation(
+        workflow_id=answer["id"],
+        is_readable=answer["is_readable"],
+        workflow_name=answer["name"],
+        file=answer["file"],
+        files=answer["files"],
+        warnings=tuple(answer["warnings"]),
+        errors=answer["errors"],
+        skipped=answer["skipped"],
+        variables=answer["vars"],
+        nodes=answer["nodes"],
+        concurrency=answer["concurrency"],
+    )

@@ -24,7 +24,7 @@ Json = dict[str, Any]
 
 _MAX_MEMORY_BYTES = 1 << 30
 MAX_ANSWER_CHARS = 32 << 20
-"""Of the definitions of all jobs of a run together."""
+"""Of the definitions of all jobs of an evaluation together."""
 _NOT_YET = {
     "needs_builder": "capabilities",
 }
@@ -32,15 +32,35 @@ _NOT_YET = {
 
 
 def evaluate(request: Json) -> Json:
-    """Return the graph of a run; see ``Evaluator.evaluate`` for what goes in and comes out."""
+    """Return the graph of each run; see ``Evaluator`` for what goes in and comes out."""
     files = {path: base64.b64decode(content) for path, content in request["files"].items()}
-    chosen = choose(files, request["repository"], request["workflow"])
-    if isinstance(chosen, str):
-        return {"refused": chosen}
     event = Event(**request["event"] | {"name": EventName(request["event"]["name"])})
+    if request["all"]:
+        found = [one for one in check(files, request["repository"]) if one.answers(event)]
+    else:
+        chosen = choose(files, request["repository"], request["workflow"])
+        if isinstance(chosen, str):
+            return {"refused": chosen}
+        found = [chosen]
+    workflows: list[Json] = []
+    left_chars = MAX_ANSWER_CHARS
+    for one in found:
+        answer = _evaluated(one, files, event, request, left_chars)
+        if isinstance(answer, str):
+            return {"refused": answer}
+        left_chars -= len(json.dumps(answer["nodes"], ensure_ascii=False))
+        workflows.append(answer)
+    return {"workflows": workflows}
+
+
+def _evaluated(
+    chosen: Definition, files: Mapping[str, bytes], event: Event, request: Json, max_chars: int
+) -> Json | str:
+    """Return the graph of a run of one workflow, or why the request cannot be met."""
     changed = request["changed"]
     answer: Json = {
         "id": chosen.id,
+        "is_readable": chosen.is_readable,
         "name": chosen.name,
         "file": chosen.file,
         "files": [
@@ -65,14 +85,14 @@ def evaluate(request: Json) -> Json:
         return answer | {"errors": str(exc).splitlines()}
     selected = select_jobs(graph, request["jobs"])
     if isinstance(selected, str):
-        return {"refused": selected}
+        return selected
     graph = selected
     answer["vars"] = dict(graph.variables)
     answer["concurrency"] = _concurrency(graph.concurrency)
     for node in graph.nodes:
         answer["errors"] += _unknown(chosen.file, node)
     if not answer["errors"] and answer["skipped"] is None:
-        answer["nodes"] = _bounded(map(_node, graph.nodes), answer["errors"], chosen.file)
+        answer["nodes"] = _bounded(map(_node, graph.nodes), answer["errors"], chosen.file, max_chars)
     return answer
 
 
@@ -137,13 +157,16 @@ def _not_yet(file: str, who: str, key: str) -> str:
     return f"{file}: {who} has the key {key}, which this version checks and cannot run yet"
 
 
-def _bounded(nodes: Iterable[Json], errors: list[str], file: str) -> list[Json]:
+def _bounded(nodes: Iterable[Json], errors: list[str], file: str, max_chars: int) -> list[Json]:
     found = []
     chars = 0
     for node in nodes:
         chars += len(json.dumps(node, ensure_ascii=False))
-        if chars > MAX_ANSWER_CHARS:
-            errors.append(f"{file}: its jobs together are larger than {MAX_ANSWER_CHARS >> 20} MiB")
+        if chars > max_chars:
+            errors.append(
+                f"{file}: its jobs, with those of the workflows that start with it, are larger than "
+                f"{MAX_ANSWER_CHARS >> 20} MiB"
+            )
             return []
         found.append(node)
     return found

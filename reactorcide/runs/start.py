@@ -1,18 +1,18 @@
 """Start a run: evaluate a workflow at a commit, and commit the run with its nodes and first jobs."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import Any
 
 from reactorcide import crashpoints
-from reactorcide.domain.accounts import User
-from reactorcide.domain.audit import Action, AuditEntry
+from reactorcide.domain.accounts import SERVICE_USER, User
+from reactorcide.domain.audit import Action, Actor, AuditEntry, service
 from reactorcide.domain.caches import CacheScope, scope_of
-from reactorcide.domain.errors import Conflict, InvalidInput, JobFailed, KeyTaken
+from reactorcide.domain.errors import Busy, Conflict, InfrastructureError, InvalidInput, JobFailed, KeyTaken
 from reactorcide.domain.jobs import RequestKey
-from reactorcide.domain.projects import ProjectRole
+from reactorcide.domain.projects import Project, ProjectRole
 from reactorcide.domain.runs import (
     MAX_REASON_CHARS,
     Commit,
@@ -36,6 +36,8 @@ from reactorcide.store import Records
 
 log = logging.getLogger("reactorcide.runs")
 
+NO_FILES_ID = "config"
+"""The workflow of a failed run whose workflow files cannot be had; it has no ``file``."""
 DEFAULT_REPOSITORY = "jobs"
 """What an uploaded source is called that has no name."""
 _FETCH_S = 60.0
@@ -68,6 +70,16 @@ class Start:
     """Values of ``${secret:…}`` by name; not for a run of a project, which has its own."""
 
 
+@dataclass(frozen=True, slots=True)
+class _New:
+    """A run that is about to be committed."""
+
+    run: Run
+    files: Mapping[str, str]
+    nodes: Sequence[tuple[Node, JobTemplate]] = ()
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+
 def start(context: RunContext, user: User, wanted: Start, key: RequestKey | None = None) -> tuple[Run, bool]:
     """Start a run and return it, and whether it is new: with a key that was used before it is not.
 
@@ -82,16 +94,14 @@ def start(context: RunContext, user: User, wanted: Start, key: RequestKey | None
     project = None
     if wanted.project is not None:
         project = access.project(context.jobs, user, wanted.project, ProjectRole.WRITE)
-        git_url = context.jobs.store.projects.git_url(project.project_id)
-        wanted = replace(wanted, source=replace(wanted.source, git_url=git_url))
-    commit = _commit(context, user, wanted)
-    event = {name: value for name, value in wanted.event.items() if value}
+        wanted = _of_project(context, project, wanted)
+    try:
+        commit = _commit(context, user, wanted)
+    except JobFailed as exc:
+        raise InvalidInput(str(exc), "git_url" if wanted.source.source_id is None else "source_id") from exc
     if project is not None:
-        _check_branch(event, commit)
-        event |= {"project": project.name, "tag": commit.tag or ""}
-    event.setdefault("branch", commit.branch or "")
-    event.setdefault("sha", commit.sha or "")
-    event.setdefault("message", commit.message)
+        _check_branch(wanted.event, commit)
+    event = _event(wanted, project, commit)
     found = context.evaluator.evaluate(
         commit,
         wanted.workflow,
@@ -101,24 +111,108 @@ def start(context: RunContext, user: User, wanted: Start, key: RequestKey | None
         environment=wanted.environment,
         jobs=wanted.jobs,
     )
+    new = _new(context, user, wanted, project, commit, event, found)
+
+    def also(tx: Records, runs: Sequence[Run]) -> None:
+        if key is not None:
+            tx.request_keys.add(key, user.user_id, new.run.run_id, now_ms=new.run.created_at_ms)
+
+    try:
+        (run,) = _write(context, [new], wanted, user.actor, also)
+    except KeyTaken:
+        # By the same request, sent twice at the same time.
+        earlier = None if key is None else _started_with(context, user, key)
+        if earlier is None:
+            raise
+        return earlier, False
+    return run, True
+
+
+def start_for_project(
+    context: RunContext,
+    project_id: str,
+    wanted: Start,
+    also: Callable[[Records, Sequence[Run]], None] = lambda tx, runs: None,
+    *,
+    gives_up: bool = False,
+) -> list[Run]:
+    """Start the runs of a project for an event that no person has caused, and return them.
+
+    Where ``wanted`` names no workflow that is a run of each one that answers to the event, perhaps none.
+    ``also`` is called with the runs in the transaction that commits them, perhaps twice or on another
+    thread, and may only read and write on its ``tx``: either all is written or nothing. An error in it
+    means that nothing is.
+
+    A workflow that cannot be evaluated is a failed run. So is, if the caller ``gives_up``, a commit that
+    cannot be had; otherwise ``JobFailed``, ``InfrastructureError`` or ``Busy`` is raised, and trying again
+    later may help. Raises ``NotFound`` where there is no such project.
+    """
+    project = context.jobs.store.projects.get(project_id)
+    wanted = _of_project(context, project, wanted)
+    try:
+        commit = _commit(context, SERVICE_USER, wanted)
+        event = _event(wanted, project, commit)
+        if wanted.workflow is None:
+            found = context.evaluator.evaluate_all(commit, event, changed=wanted.changed)
+        else:
+            one = context.evaluator.evaluate(
+                commit, wanted.workflow, event, changed=wanted.changed, variables=wanted.variables
+            )
+            found = [one]
+    except InvalidInput as exc:
+        new = [_without_files(wanted, project, str(exc))]
+    except (JobFailed, InfrastructureError, Busy) as exc:
+        if not gives_up:
+            raise
+        new = [_without_files(wanted, project, str(exc))]
+    else:
+        new = [_new(context, SERVICE_USER, wanted, project, commit, event, one) for one in found]
+    return _write(context, new, wanted, service(), also)
+
+
+def _of_project(context: RunContext, project: Project, wanted: Start) -> Start:
+    """Return what is wanted with the URL of the project's repository."""
+    git_url = context.jobs.store.projects.git_url(project.project_id)
+    return replace(wanted, source=replace(wanted.source, git_url=git_url))
+
+
+def _event(wanted: Start, project: Project | None, commit: Commit) -> dict[str, str]:
+    """Return the fields of the event, with what the commit says of those that are left out."""
+    event = {name: value for name, value in wanted.event.items() if value}
+    if project is not None:
+        event["project"] = project.name
+        event.setdefault("tag", commit.tag or "")
+    event.setdefault("branch", commit.branch or "")
+    event.setdefault("sha", commit.sha or "")
+    event.setdefault("message", commit.message)
+    return event
+
+
+def _new(
+    context: RunContext,
+    user: User,
+    wanted: Start,
+    project: Project | None,
+    commit: Commit,
+    event: Mapping[str, str],
+    found: Evaluation,
+) -> _New:
+    """Return the run of a workflow that was evaluated."""
     owner = user.user_id if project is None else project.project_id
     nodes, errors = _nodes(context, found, owner, wanted.environment)
-    created_at_ms = now_ms()
-    run = Run(
-        run_id=new_id(),
-        user_id=user.user_id,
-        project_id=None if project is None else project.project_id,
-        number=0,
-        attempt=1,
-        workflow_id=found.workflow_id,
+    workflow_id = found.workflow_id
+    if project is not None and not found.is_readable:
+        workflow_id = (
+            context.jobs.store.runs.last_workflow_id(project.project_id, found.file)
+            or workflow_id
+            or NO_FILES_ID
+        )
+    run = replace(
+        _run(user, wanted, project, event),
+        workflow_id=workflow_id,
         workflow_name=found.workflow_name,
         file=found.file,
-        event={name: value for name, value in event.items() if value},
-        source=wanted.source,
         sha=commit.sha,
-        status=RunStatus.RUNNING,
-        created_at_ms=created_at_ms,
-        updated_at_ms=created_at_ms,
         warnings=found.warnings,
         cache_scope=_cache_scope(wanted, event, commit),
         **_group(found.concurrency, owner),
@@ -128,36 +222,83 @@ def start(context: RunContext, user: User, wanted: Start, key: RequestKey | None
             run,
             status=RunStatus.FAILED if errors else RunStatus.SKIPPED,
             reason="\n".join(errors)[:MAX_REASON_CHARS] or found.skipped,
-            completed_at_ms=created_at_ms,
+            completed_at_ms=run.created_at_ms,
         )
     files = {path: commit.files[path].decode(errors="replace") for path in found.files}
-    entry = AuditEntry(at_ms=created_at_ms, by=user.actor, action=Action.RUN_START, subject=run.run_id)
+    return _New(run, files, nodes, found.variables)
 
-    def write(tx: Records) -> tuple[Run, Followed]:
-        if key is not None:
-            tx.request_keys.add(key, user.user_id, run.run_id, now_ms=created_at_ms)
-        added = tx.runs.add(
-            before_start(run), files, nodes, variables=found.variables, secrets=wanted.secrets
-        )
-        tx.audit.add(entry)
-        change = Change(tx, now_ms=created_at_ms)
-        change.enter(added)
-        followed = change.followed()
-        return tx.runs.get(run.run_id), followed
 
-    try:
-        run, followed = context.jobs.store.write(write)
-    except KeyTaken:
-        # By the same request, sent twice at the same time.
-        earlier = None if key is None else _started_with(context, user, key)
-        if earlier is None:
-            raise
-        return earlier, False
-    log.info("run is %s", run.status, extra={"run_id": run.run_id, "workflow": run.workflow_id})
+def _without_files(wanted: Start, project: Project, reason: str) -> _New:
+    """Return the failed run of a commit whose workflow files cannot be had, or not be evaluated."""
+    event = {name: value for name, value in wanted.event.items() if value} | {"project": project.name}
+    workflow_id = wanted.workflow or NO_FILES_ID
+    run = _run(SERVICE_USER, wanted, project, event)
+    run = replace(
+        run,
+        workflow_id=workflow_id,
+        workflow_name=workflow_id,
+        sha=event.get("sha"),
+        status=RunStatus.FAILED,
+        reason=reason[:MAX_REASON_CHARS],
+        completed_at_ms=run.created_at_ms,
+    )
+    return _New(run, {})
+
+
+def _run(user: User, wanted: Start, project: Project | None, event: Mapping[str, str]) -> Run:
+    """Return a run that is about to be started, of no workflow yet."""
+    created_at_ms = now_ms()
+    return Run(
+        run_id=new_id(),
+        user_id=user.user_id,
+        project_id=None if project is None else project.project_id,
+        number=0,
+        attempt=1,
+        workflow_id="",
+        workflow_name="",
+        file="",
+        event={name: value for name, value in event.items() if value},
+        source=wanted.source,
+        sha=None,
+        status=RunStatus.RUNNING,
+        created_at_ms=created_at_ms,
+        updated_at_ms=created_at_ms,
+    )
+
+
+def _write(
+    context: RunContext,
+    new: Sequence[_New],
+    wanted: Start,
+    by: Actor,
+    also: Callable[[Records, Sequence[Run]], None],
+) -> list[Run]:
+    """Commit runs with their nodes and first jobs, and with what ``also`` writes; return them."""
+
+    def write(tx: Records) -> tuple[list[Run], list[Followed]]:
+        followed = [_add(tx, one, wanted, by) for one in new]
+        runs = [tx.runs.get(one.run.run_id) for one in new]
+        also(tx, runs)
+        return runs, followed
+
+    runs, followed = context.jobs.store.write(write)
+    for run in runs:
+        log.info("run is %s", run.status, extra={"run_id": run.run_id, "workflow": run.workflow_id})
     context.jobs.notifier.announce(ANY_JOB)
     crashpoints.reached("run-committed")
-    ending.hand_over(context.jobs, followed)
-    return run, True
+    for item in followed:
+        ending.hand_over(context.jobs, item)
+    return runs
+
+
+def _add(tx: Records, new: _New, wanted: Start, by: Actor) -> Followed:
+    run = before_start(new.run)
+    added = tx.runs.add(run, new.files, new.nodes, variables=new.variables, secrets=wanted.secrets)
+    at_ms = run.created_at_ms
+    tx.audit.add(AuditEntry(at_ms=at_ms, by=by, action=Action.RUN_START, subject=run.run_id))
+    change = Change(tx, now_ms=at_ms)
+    change.enter(added)
+    return change.followed()
 
 
 def _check_branch(event: Mapping[str, str], commit: Commit) -> None:
@@ -166,7 +307,7 @@ def _check_branch(event: Mapping[str, str], commit: Commit) -> None:
     What the secrets of a project may be used for goes by them.
     """
     for kind, actual in (("branch", commit.branch), ("tag", commit.tag)):
-        if event.get(kind) not in (None, actual):
+        if event.get(kind) and event[kind] != actual:
             raise InvalidInput(
                 f"the {kind} {event[kind]} of the event is not the one that ref leads to; leave it out, and "
                 f"name the {kind} in ref",
@@ -186,15 +327,13 @@ def _started_with(context: RunContext, user: User, key: RequestKey) -> Run | Non
 
 
 def _commit(context: RunContext, user: User, wanted: Start) -> Commit:
+    """Return the workflow files of what is wanted; raises ``JobFailed`` where they cannot be had."""
     source, deadline = wanted.source, monotonic() + _FETCH_S
-    try:
-        if source.source_id is not None:
-            return uploaded.commit(
-                context.jobs, user, source.source_id, repository=wanted.repository, deadline=deadline
-            )
-        return context.commits.commit(source.git_url or "", source.git_ref, user.user_id, deadline=deadline)
-    except JobFailed as exc:
-        raise InvalidInput(str(exc), "git_url" if source.source_id is None else "source_id") from exc
+    if source.source_id is not None:
+        return uploaded.commit(
+            context.jobs, user, source.source_id, repository=wanted.repository, deadline=deadline
+        )
+    return context.commits.commit(source.git_url or "", source.git_ref, user.user_id, deadline=deadline)
 
 
 def _cache_scope(wanted: Start, event: Mapping[str, str], commit: Commit) -> CacheScope:

@@ -114,6 +114,13 @@ class Projects:
         """Return a project by its id; ``None`` where there is none."""
         return self._one(f"{_SELECT} WHERE project_id = ?", project_id)
 
+    def get(self, project_id: str) -> Project:
+        """Return a project; raises ``NotFound``."""
+        project = self.find(project_id)
+        if project is None:
+            raise NotFound(f"there is no project {project_id}")
+        return project
+
     def find_by_name(self, name: str) -> Project | None:
         """Return a project by its name; ``None`` where there is none."""
         return self._one(f"{_SELECT} WHERE name = ?", name)

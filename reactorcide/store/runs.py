@@ -239,6 +239,16 @@ class Runs:
         opened: dict[str, Any] = json.loads(self._sealed.open_text(bytes(row[0]), run_id))
         return opened
 
+    def last_workflow_id(self, project_id: str, file: str) -> str | None:
+        """Return the id of the workflow of the newest run of a file; ``None`` where it has had none."""
+        sql = (
+            "SELECT workflow_id FROM run WHERE project_id = ? AND file = ? "
+            "ORDER BY created_at_ms DESC, run_id DESC LIMIT 1"
+        )
+        with self._db.read() as db:
+            row = db.execute_sql(sql, (project_id, file)).fetchone()
+        return None if row is None else row[0]
+
     def project_of(self, run_id: str) -> str | None:
         """Return the id of the project that a run belongs to; ``None`` where it belongs to its user."""
         with self._db.read() as db:

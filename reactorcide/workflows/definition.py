@@ -52,6 +52,22 @@ class Definition:
         """What keeps it from running."""
         return tuple(problem for problem in self.problems if not problem.is_warning)
 
+    @property
+    def is_readable(self) -> bool:
+        """Tell whether the file could be read at all: otherwise its id is only that of its name."""
+        return self._written.place is not None
+
+    def answers(self, event: Event) -> bool:
+        """Tell whether it starts on such an event, whichever files differ.
+
+        One with an error in what says so answers to every event, so that the error is seen.
+        """
+        if event.name is EventName.MANUAL:
+            return True
+        if not self._written.is_of_job_files:
+            return self.trigger.refusal(event) is None
+        return bool(self.errors) or any(node.job.trigger.refusal(event) is None for node in self.graph.nodes)
+
     def refusal(self, event: Event, changed: Collection[str] | None) -> str | None:
         """Return in a phrase why the event does not start a run; ``None`` where it does.
 

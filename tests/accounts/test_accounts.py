@@ -100,6 +100,11 @@ def test_a_user_makes_so_many_tokens_and_no_more(
     tokens.create_own(context, caller, "fourth")
 
 
+def test_nobody_is_called_as_the_service_itself(context: AccountContext) -> None:
+    with pytest.raises(InvalidInput, match="reactorcide is the name of the service itself"):
+        users.create(context, "reactorcide", by=operator())
+
+
 def test_a_disabled_user_is_refused(context: AccountContext) -> None:
     ann = users.create(context, "ann", by=operator())
     _, value = tokens.create(context, ann, "a")

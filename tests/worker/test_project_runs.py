@@ -1,0 +1,159 @@
+"""Runs of a project that no person starts, on a real database and queue, from a real repository."""
+
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from reactorcide.domain.accounts import SERVICE_USER
+from reactorcide.domain.audit import AuditFilter
+from reactorcide.domain.errors import Conflict, JobFailed, NotFound
+from reactorcide.domain.projects import Visibility
+from reactorcide.domain.runs import Run, RunFilter, RunSource, RunStatus
+from reactorcide.jobs.defaults import JobDefaults
+from reactorcide.projects import change
+from reactorcide.runs import RunContext
+from reactorcide.runs.start import Start, start_for_project
+from reactorcide.store import Records
+from tests.sources.support import Repository
+from tests.support.runs import repository
+from tests.worker.conftest import USER, EvaluatorHere, House
+
+CI = "name: CI\non: [push]\njobs: {a: {command: 'true', checkout: false}}\n"
+FILES = {
+    "workflows/ci.yaml": CI,
+    "workflows/docs.yaml": CI.replace("CI", "Docs").replace("jobs:", "paths: {include: [docs/**]}\njobs:"),
+    "workflows/release.yaml": CI.replace("push", "tag"),
+}
+
+
+class Project:
+    """A project of a repository, whose runs no worker takes."""
+
+    def __init__(self, house: House, path: Path, files: dict[str, str]) -> None:
+        self.repository: Repository = repository(path / uuid.uuid4().hex, files)
+        self.store = house.context.store
+        self.context = RunContext(
+            jobs=house.context,
+            commits=house.preparation,
+            evaluator=EvaluatorHere(),
+            defaults=JobDefaults(image="alpine:latest"),
+        )
+        self.project_id = change.create(
+            house.context, USER, "acme/site", f"file://{self.repository.path}", Visibility.PRIVATE
+        ).project_id
+
+    def wanted(self, ref: str = "main", workflow: str | None = None, **event: str) -> Start:
+        return Start(
+            source=RunSource(git_ref=ref),
+            workflow=workflow,
+            event={"name": "push", "branch": "main", **event},
+            changed=["src/a"],
+        )
+
+    def runs(self) -> list[Run]:
+        found, _ = self.store.runs.page(RunFilter(project_id=self.project_id), limit=100)
+        return sorted(found, key=lambda run: run.number)
+
+
+@pytest.fixture
+def project(house: House, tmp_path: Path) -> Project:
+    return Project(house, tmp_path, FILES)
+
+
+def test_each_workflow_that_answers_is_a_run_of_nobody(project: Project) -> None:
+    written: list[Sequence[Run]] = []
+    started = start_for_project(
+        project.context, project.project_id, project.wanted(), lambda tx, runs: written.append(runs)
+    )
+    assert started == project.runs() == written[-1]
+    assert [(run.workflow_id, run.status, run.number) for run in started] == [
+        ("ci", RunStatus.RUNNING, 1),
+        ("docs", RunStatus.SKIPPED, 2),
+    ]
+    assert started[1].reason == "none of the 1 changed files is one that its paths name"
+    assert {run.user_id for run in started} == {SERVICE_USER.user_id}
+    assert started[0].event["project"] == "acme/site"
+    entries, _ = project.store.audit.page(AuditFilter(subject=started[0].run_id), limit=10)
+    assert [entry.by.user_id.partition("@")[0] for _, entry in entries] == ["service"]
+
+
+def test_a_workflow_that_is_named_is_the_only_one(project: Project) -> None:
+    (run,) = start_for_project(
+        project.context, project.project_id, project.wanted(workflow="release", name="tag_created")
+    )
+    assert (run.workflow_id, run.status) == ("release", RunStatus.RUNNING)
+
+
+def test_what_is_written_with_the_runs_is_written_with_them_or_not_at_all(project: Project) -> None:
+    def fail(tx: Records, runs: Sequence[Run]) -> None:
+        assert len(runs) == 2
+        raise Conflict("another one was first")
+
+    with pytest.raises(Conflict, match="another one was first"):
+        start_for_project(project.context, project.project_id, project.wanted(), fail)
+    assert project.runs() == []
+    assert start_for_project(project.context, project.project_id, project.wanted())[0].number == 1
+
+
+def test_a_commit_that_cannot_be_had_is_one_failed_run_in_the_end(project: Project) -> None:
+    wanted = project.wanted("gone", sha="f" * 40)
+    with pytest.raises(JobFailed, match='no branch, tag or commit "gone"'):
+        start_for_project(project.context, project.project_id, wanted)
+    assert project.runs() == []
+    (run,) = start_for_project(project.context, project.project_id, wanted, gives_up=True)
+    assert (run.workflow_id, run.file, run.status, run.sha) == ("config", "", RunStatus.FAILED, "f" * 40)
+    assert 'no branch, tag or commit "gone"' in (run.reason or "")
+    nightly = project.wanted("gone", workflow="nightly", name="schedule")
+    (run,) = start_for_project(project.context, project.project_id, nightly, gives_up=True)
+    assert (run.workflow_id, run.event["name"]) == ("nightly", "schedule")
+
+
+def test_a_workflow_that_is_not_there_is_a_failed_run(project: Project) -> None:
+    (run,) = start_for_project(project.context, project.project_id, project.wanted(workflow="nightly"))
+    assert (run.workflow_id, run.status) == ("nightly", RunStatus.FAILED)
+    assert run.reason == "there is no workflow 'nightly'; there is ci, docs, release"
+
+
+def test_a_file_that_is_no_yaml_fails_under_the_id_it_had(house: House, tmp_path: Path) -> None:
+    text = CI.replace("name: CI", "name: CI\nid: main")
+    project = Project(house, tmp_path, {"workflows/ci.yaml": text})
+    (run,) = start_for_project(project.context, project.project_id, project.wanted())
+    assert run.workflow_id == "main"
+    project.repository.commit(".reactorcide/workflows/ci.yaml", "name: [\n")
+    (run,) = start_for_project(project.context, project.project_id, project.wanted())
+    assert (run.workflow_id, run.status) == ("main", RunStatus.FAILED)
+    assert (run.reason or "").startswith(".reactorcide/workflows/ci.yaml:")
+    # It fails for its own events alone once it says which these are.
+    project.repository.commit(".reactorcide/workflows/ci.yaml", text.replace("command", "comand"))
+    wanted = project.wanted(name="tag_created")
+    assert start_for_project(project.context, project.project_id, wanted) == []
+
+
+def test_without_workflow_files_there_is_no_run(house: House, tmp_path: Path) -> None:
+    project = Project(house, tmp_path, {})
+    written: list[Sequence[Run]] = []
+    wanted = project.wanted()
+    assert (
+        start_for_project(project.context, project.project_id, wanted, lambda tx, runs: written.append(runs))
+        == []
+    )
+    assert written[-1] == []
+
+
+def test_a_project_that_is_gone_starts_nothing(project: Project) -> None:
+    change.remove(project.context.jobs, USER, project.project_id)
+    with pytest.raises(NotFound):
+        start_for_project(project.context, project.project_id, project.wanted())
+
+
+def test_job_files_answer_to_the_events_of_their_triggers(house: House, tmp_path: Path) -> None:
+    job = (
+        "name: a\ntriggers: {events: [push]}\npaths: {include: [docs/**]}\njob: {command: 'true', image: x}\n"
+    )
+    project = Project(house, tmp_path, {"jobs/a.yaml": job})
+    wanted = project.wanted(name="tag_created", tag="v1")
+    assert start_for_project(project.context, project.project_id, wanted) == []
+    (run,) = start_for_project(project.context, project.project_id, project.wanted())
+    assert (run.status, run.reason) == (RunStatus.SKIPPED, "none of its jobs starts on this")
