@@ -24,13 +24,13 @@ from reactorcide.lib.ids import new_id
 from reactorcide.lib.notifier import LocalNotifier
 from reactorcide.logs.local import LocalLogStore
 from reactorcide.metrics import Metrics
+from reactorcide.network.addresses import AddressRules
 from reactorcide.objects.filesystem import FilesystemObjectStore
 from reactorcide.runner import Runner
 from reactorcide.runs import RunContext
 from reactorcide.runs.evaluate import Evaluator
 from reactorcide.runs.upkeep import RunUpkeep
 from reactorcide.settings import Settings
-from reactorcide.sources.addresses import AddressRules
 from reactorcide.sources.git import GitLimits
 from reactorcide.sources.roots import SourceRoots
 from reactorcide.store import Store

@@ -86,6 +86,10 @@ class ObjectStoreError(InfrastructureError):
     """The object store did not do its work (full, not writable)."""
 
 
+class RequestFailed(InfrastructureError):
+    """Another host, such as a forge, was not reached or did not answer."""
+
+
 class Busy(ReactorcideError):
     """All slots for long requests are taken; ``retry_after_s`` says when to come back."""
 

@@ -14,7 +14,7 @@ from reactorcide.domain.jobs import ARTIFACTS_DIR, NEEDS_DIR, OUTPUT_FILE, VARIA
 from reactorcide.domain.runs import Commit, RunFiles
 from reactorcide.lib.clock import now_ms
 from reactorcide.lib.tar import END, Entry, write_entry
-from reactorcide.sources.addresses import AddressRules
+from reactorcide.network.addresses import AddressRules
 from reactorcide.sources.archive import archive, empty_directories
 from reactorcide.sources.git import GitLimits, check_out_folders, checkout
 from reactorcide.sources.git.session import Refusal

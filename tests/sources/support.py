@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 from reactorcide.domain.errors import JobInterrupted
-from reactorcide.sources.addresses import Address
+from reactorcide.network.addresses import Address
 from reactorcide.sources.git import GitCheckout, GitLimits, checkout
 
 CLEAN_ENV = {

@@ -10,7 +10,7 @@ from time import monotonic
 import pytest
 
 from reactorcide.domain.errors import JobFailed, JobInterrupted
-from reactorcide.sources.addresses import Address, AddressRules, is_loopback
+from reactorcide.network.addresses import Address, AddressRules, is_loopback
 
 from .support import Attempt, Client, Project, Repository, answering, git_daemon, git_http
 

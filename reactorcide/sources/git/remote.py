@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import urljoin
 
 from reactorcide.domain.errors import InvalidInput, JobFailed
-from reactorcide.sources.addresses import Address, is_loopback
+from reactorcide.network.addresses import Address, is_loopback
 from reactorcide.sources.git.session import SSH, Refusal, Session
 from reactorcide.sources.urls import GitUrl
 

@@ -2,11 +2,12 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import wait
 from dataclasses import dataclass
 from pathlib import Path
 
 from reactorcide.domain.errors import JobFailed
-from reactorcide.sources.addresses import Address, resolve
+from reactorcide.network.addresses import Address, resolve
 from reactorcide.sources.process import (
     MAX_RECORD_BYTES,
     DeadlinePassed,
@@ -16,7 +17,7 @@ from reactorcide.sources.process import (
     run,
 )
 from reactorcide.sources.usage import DiskLimit
-from reactorcide.threads import start_thread
+from reactorcide.threads import call_in_thread
 
 # Variables passed on from the service's environment: for finding programs, and for leaving the network.
 _PASSED_ON = {
@@ -161,23 +162,13 @@ class Session:
     def resolve(self, host: str) -> list[Address]:
         """Return the addresses of a host; see ``addresses.resolve``. Ends early if the attempt must stop."""
         # The owner of a name can make the system's resolver wait, and that wait cannot be interrupted.
-        answers: list[list[Address] | OSError] = []
-
-        def ask() -> None:
-            try:
-                answers.append(resolve(host))
-            except OSError as error:
-                answers.append(error)
-
-        thread = start_thread(ask, "resolve")
-        while thread.is_alive():
+        answer = call_in_thread(lambda: resolve(host), "resolve")
+        while not answer.done():
             self.interrupt.check()
             if time.monotonic() >= self.deadline:
                 raise self._deadline_passed()
-            thread.join(_POLL_S)
-        if isinstance(answers[0], OSError):
-            raise answers[0]
-        return answers[0]
+            wait([answer], _POLL_S)
+        return answer.result()
 
     def _deadline_passed(self) -> JobFailed:
         return JobFailed(f"git: preparing took longer than {self._time_s} s and was stopped")

@@ -1,4 +1,4 @@
-"""The addresses that git may connect to for a job, checked after a name is resolved."""
+"""The addresses that the service may connect to for its users, checked after a name is resolved."""
 
 import ipaddress
 import socket
@@ -9,21 +9,29 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _LOOPBACK = tuple(map(ipaddress.ip_network, ("127.0.0.0/8", "::1", "0.0.0.0/8", "::")))
 _LINK_LOCAL = tuple(map(ipaddress.ip_network, ("169.254.0.0/16", "fe80::/10")))
+_INTERNAL = tuple(
+    map(
+        ipaddress.ip_network,
+        ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "198.18.0.0/15", "fc00::/7"),
+    )
+)
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 class AddressRules:
-    """The addresses that jobs of non-admin users may reach: no loopback and link-local ones, unless allowed.
+    """The addresses that may be reached for users: no loopback and link-local ones, unless allowed.
 
-    The smallest network that contains an address decides; of two equal ones, the allowed one.
+    The smallest network that contains an address decides; of two equal ones, the allowed one. With
+    ``internal`` as ``False`` the networks that are not of the internet are refused, too, unless allowed.
     """
 
-    def __init__(self, allow: Iterable[str] = (), deny: Iterable[str] = ()) -> None:
+    def __init__(self, allow: Iterable[str] = (), deny: Iterable[str] = (), *, internal: bool = True) -> None:
         self._rules: list[tuple[Network, str | None]] = [
             *((ipaddress.ip_network(text), None) for text in allow),
             *((ipaddress.ip_network(text), f"in {text}, which --deny-address names") for text in deny),
             *((network, "a loopback address") for network in _LOOPBACK),
             *((network, "a link-local address") for network in _LINK_LOCAL),
+            *((network, "an address of an internal network") for network in (() if internal else _INTERNAL)),
         ]
 
     def refusal(self, address: Address) -> str | None:

@@ -1,0 +1,40 @@
+"""HTTP requests to other hosts, and their answers."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpRequest:
+    """A request to another host."""
+
+    method: str
+    url: str
+    """``http`` or ``https``, without credentials."""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    body: bytes = b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpAnswer:
+    """What another host has answered."""
+
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """By their names in small letters."""
+    body: bytes = b""
+    """The beginning of it, where it is long or did not come in time."""
+
+    @property
+    def is_success(self) -> bool:
+        """Return whether the request was accepted."""
+        return 200 <= self.status < 300
+
+    def json(self) -> Any:
+        """Return the body as JSON; ``None`` where it is none."""
+        try:
+            return json.loads(self.body)
+        except (ValueError, RecursionError):
+            return None

@@ -1,0 +1,1 @@
+"""Reaching other hosts: which addresses may be reached, and HTTP requests to them."""

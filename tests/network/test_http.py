@@ -1,0 +1,427 @@
+"""Requests to other hosts: to checked addresses only, within a deadline, whatever the other side answers."""
+
+import gzip
+import ipaddress
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from ssl import PROTOCOL_TLS_SERVER, SSLContext
+from time import monotonic, sleep
+
+import pytest
+
+from reactorcide.domain.errors import RequestFailed
+from reactorcide.domain.http import HttpAnswer, HttpRequest
+from reactorcide.network.addresses import Address, AddressRules
+from reactorcide.network.http import HttpClient
+from tests.support.certificate import make_certificate
+from tests.support.waiting import wait_until
+
+LOCAL = ["127.0.0.1", "127.0.0.2"]
+Answer = Callable[[BaseHTTPRequestHandler], None]
+
+
+@contextmanager
+def serving(answer: Answer, tls: SSLContext | None = None) -> Iterator[int]:
+    """Run an HTTP server that answers every request by a function; gives its port."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            with suppress(OSError):
+                answer(self)
+
+        do_POST = do_GET
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+
+        def handle_error(self, *_: object) -> None:
+            pass
+
+    with Server(("127.0.0.1", 0), Handler) as server:
+        if tls is not None:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+        thread.start()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def answer_with(status: int, headers: dict[str, str] | None = None, body: bytes = b"") -> Answer:
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
+            request.send_header(name, value)
+        request.end_headers()
+        request.wfile.write(body)
+
+    return answer
+
+
+def client(*, timeout_s: float = 10.0, resolve: Callable[[str], list[Address]] | None = None) -> HttpClient:
+    own = {} if resolve is None else {"resolve": resolve}
+    return HttpClient(AddressRules(allow=LOCAL).refusal, timeout_s=timeout_s, max_answer_bytes=1000, **own)
+
+
+def get(port: int, path: str = "/", *, host: str = "127.0.0.1", **options: object) -> HttpAnswer:
+    request = HttpRequest(method="GET", url=f"http://{host}:{port}{path}")
+    return client(**options).send(request)  # type: ignore[arg-type]  # as the test has them
+
+
+def refusal(port: int, path: str = "/", **options: object) -> str:
+    with pytest.raises(RequestFailed) as caught:
+        get(port, path, **options)  # type: ignore[arg-type]  # as the test has them
+    return str(caught.value)
+
+
+def test_a_request_arrives_as_it_is_and_its_answer_is_returned() -> None:
+    arrived: list[tuple[str, str, dict[str, str], bytes]] = []
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        body = request.rfile.read(int(request.headers["Content-Length"]))
+        arrived.append((request.command, request.path, dict(request.headers), body))
+        answer_with(422, {"X-Reason": "nope"}, b'{"message": "no"}')(request)
+
+    with serving(answer) as port:
+        request = HttpRequest(
+            method="POST",
+            url=f"http://127.0.0.1:{port}/a/b?c=d",
+            headers={"Authorization": "token secret", "Content-Type": "application/json"},
+            body=b'{"state": "success"}',
+        )
+        answered = client().send(request)
+    assert (answered.status, answered.headers["x-reason"]) == (422, "nope")
+    assert not answered.is_success
+    assert answered.json() == {"message": "no"}
+    [(command, path, headers, body)] = arrived
+    assert (command, path, body) == ("POST", "/a/b?c=d", b'{"state": "success"}')
+    assert headers["Authorization"] == "token secret"
+    assert headers["User-Agent"].startswith("reactorcide/")
+    assert "secret" not in repr(request)
+
+
+def test_the_environment_does_not_redirect_requests(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("http_proxy", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login ann password netrc-secret\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    seen: list[str | None] = []
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        seen.append(request.headers["Authorization"])
+        answer_with(200)(request)
+
+    with serving(answer) as port:
+        assert get(port).status == 200
+    assert seen == [None]
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_redirect_on_the_same_host_gets_the_same_request(status: int) -> None:
+    arrived: list[tuple[str, str, str | None, bytes]] = []
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        body = request.rfile.read(int(request.headers["Content-Length"]))
+        arrived.append((request.command, request.path, request.headers["Authorization"], body))
+        answer_with(*((201,) if request.path == "/new" else (status, {"Location": "/new"})))(request)
+
+    with serving(answer) as port:
+        request = HttpRequest(
+            method="POST", url=f"http://127.0.0.1:{port}/old", headers={"Authorization": "token x"}, body=b"1"
+        )
+        assert client().send(request).status == 201
+    assert arrived == [("POST", path, "token x", b"1") for path in ("/old", "/new")]
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "http://169.254.169.254/latest/meta-data/",
+        "http://127.0.0.2:{port}/",
+        "http://127.0.0.1:1/",
+        "//localhost:{port}/",
+        "https://127.0.0.1:{port}/",
+        "file:///etc/passwd",
+        "gopher://127.0.0.1:{port}/",
+    ],
+)
+def test_a_redirect_to_another_host_is_not_followed(location: str) -> None:
+    asked: list[str] = []
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        asked.append(request.path)
+        answer_with(307, {"Location": location.format(port=request.server.server_address[1])})(request)  # type: ignore[index]  # of an IPv4 socket
+
+    with serving(answer) as port:
+        assert "redirects to another host, which is not followed: " in refusal(port)
+    assert asked == ["/"]
+
+
+def test_redirects_have_an_end() -> None:
+    count = iter(range(100))
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        answer_with(302, {"Location": f"/{next(count)}"})(request)
+
+    with serving(answer) as port:
+        assert refusal(port) == f"http://127.0.0.1:{port} redirects more than 5 times"
+    assert next(count) == 6
+
+
+def test_a_see_other_is_the_answer() -> None:
+    with serving(answer_with(303, {"Location": "http://169.254.169.254/"})) as port:
+        assert get(port).status == 303
+
+
+@pytest.mark.parametrize(
+    ("address", "kind"),
+    [
+        ("169.254.169.254", "a link-local address"),
+        ("127.0.0.3", "a loopback address"),
+        ("::1", "a loopback address"),
+        ("::ffff:7f00:3", "a loopback address"),
+    ],
+)
+def test_a_refused_address_is_not_connected_to(address: str, kind: str) -> None:
+    def resolve(host: str) -> list[Address]:
+        return [ipaddress.ip_address("127.0.0.1"), ipaddress.ip_address(address)]
+
+    with serving(answer_with(200)) as port:
+        problem = refusal(port, host="forge.example", resolve=resolve)
+    assert problem == (
+        f"cannot reach http://forge.example:{port}: {address} is {kind}; "
+        f"the operator can allow it with --allow-address {address}"
+    )
+
+
+def test_the_address_that_was_checked_is_the_one_that_is_connected_to() -> None:
+    """Of a name that resolves to another address each time, the first one counts; and again at a redirect."""
+    answers = iter(["127.0.0.1", "127.0.0.1", "169.254.169.254"])
+    hosts: list[str | None] = []
+
+    def resolve(host: str) -> list[Address]:
+        return [ipaddress.ip_address(next(answers))]
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        hosts.append(request.headers["Host"])
+        answer_with(302, {"Location": "/again"})(request)
+
+    with serving(answer) as port:
+        problem = refusal(port, host="forge.example", resolve=resolve)
+    assert "169.254.169.254 is a link-local address" in problem
+    assert hosts == [f"forge.example:{port}"] * 2
+
+
+def test_the_next_address_is_tried_where_one_does_not_answer() -> None:
+    def resolve(host: str) -> list[Address]:
+        return [ipaddress.ip_address("127.0.0.2"), ipaddress.ip_address("127.0.0.1")]
+
+    with serving(answer_with(200)) as port:
+        assert get(port, host="forge.example", resolve=resolve).status == 200
+
+
+def test_internal_networks_are_refused_where_rules_say_so() -> None:
+    rules = AddressRules(allow=["10.0.0.5"], internal=False)
+    for address, expected in {
+        "10.0.0.4": "an address of an internal network",
+        "10.0.0.5": None,
+        "172.31.1.1": "an address of an internal network",
+        "192.168.1.1": "an address of an internal network",
+        "::ffff:192.168.1.1": "an address of an internal network",
+        "fd00::1": "an address of an internal network",
+        "127.0.0.1": "a loopback address",
+        "169.254.169.254": "a link-local address",
+        "192.0.2.1": None,
+        "2001:db8::1": None,
+    }.items():
+        assert rules.refusal(ipaddress.ip_address(address)) == expected, address
+    assert AddressRules().refusal(ipaddress.ip_address("10.0.0.4")) is None
+
+
+def drip(data: bytes, times: int = 10_000) -> Answer:
+    """Answer byte by byte, for much longer than anybody waits."""
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        for _ in range(times):
+            for byte in data:
+                request.wfile.write(bytes([byte]))
+                sleep(0.01)
+
+    return answer
+
+
+def silent(request: BaseHTTPRequestHandler) -> None:
+    with suppress(OSError):
+        request.connection.recv(1)
+
+
+def headers_for_ever(request: BaseHTTPRequestHandler) -> None:
+    request.wfile.write(b"HTTP/1.1 200 OK\r\n")
+    drip(b"X-A: b\r\n")(request)
+
+
+def informed_for_ever(request: BaseHTTPRequestHandler) -> None:
+    drip(b"HTTP/1.1 100 Continue\r\n\r\n")(request)
+
+
+@pytest.mark.parametrize("answer", [silent, headers_for_ever, informed_for_ever, drip(b"H", 10_000)])
+def test_the_deadline_is_for_the_whole_answer(answer: Answer) -> None:
+    with serving(answer) as port:
+        started = monotonic()
+        problem = refusal(port, timeout_s=0.5)
+        assert monotonic() - started < 2
+    assert problem == f"http://127.0.0.1:{port} did not answer within 0.5 s"
+
+
+def test_the_deadline_is_for_all_redirects_together() -> None:
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        sleep(0.3)
+        answer_with(302, {"Location": "/again"})(request)
+
+    with serving(answer) as port:
+        assert "did not answer within 0.5 s" in refusal(port, timeout_s=0.5)
+
+
+def test_the_status_counts_of_an_answer_whose_body_does_not_come() -> None:
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        request.wfile.write(b"HTTP/1.1 201 Created\r\n\r\n")
+        drip(b"x")(request)
+
+    with serving(answer) as port:
+        started = monotonic()
+        assert get(port, timeout_s=0.5).status == 201
+        assert monotonic() - started < 2
+
+
+def test_no_more_is_read_of_an_answer_than_its_bound() -> None:
+    sent = 0
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        nonlocal sent
+        request.wfile.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        while True:
+            sent += request.wfile.write(b"x" * 65_536)
+
+    with serving(answer) as port:
+        assert get(port).body == b"x" * 1000
+    # What fits into the buffers of two sockets.
+    assert sent < 20_000_000
+
+
+def test_a_compressed_answer_is_not_unpacked() -> None:
+    packed = gzip.compress(b"0" * 500_000)
+    asked: list[str | None] = []
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        asked.append(request.headers["Accept-Encoding"])
+        answer_with(200, {"Content-Encoding": "gzip"}, packed)(request)
+
+    with serving(answer) as port:
+        assert get(port).body == packed[:1000]
+    assert asked == ["identity"]
+
+
+def test_garbage_is_no_answer() -> None:
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        request.wfile.write(b"\0\xff" * 50_000)
+
+    with serving(answer) as port:
+        assert refusal(port).startswith(f"cannot reach http://127.0.0.1:{port}: ")
+
+
+def test_a_slow_resolver_does_not_hold_up_the_deadline() -> None:
+    free = threading.Event()
+
+    def resolve(host: str) -> list[Address]:
+        free.wait(20)
+        return [ipaddress.ip_address("127.0.0.1")]
+
+    started = monotonic()
+    problem = refusal(9, host="forge.example", timeout_s=0.3, resolve=resolve)
+    assert monotonic() - started < 2
+    assert problem == "http://forge.example:9 did not answer within 0.3 s"
+    free.set()
+
+
+def test_failures_are_sentences() -> None:
+    def resolve(host: str) -> list[Address]:
+        raise OSError(0, "Name or service not known")
+
+    assert refusal(9, host="forge.example", resolve=resolve) == (
+        "cannot reach http://forge.example:9: its host has no address (Name or service not known)"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    assert refusal(port) == f"cannot reach http://127.0.0.1:{port}: Connection refused"
+
+
+@pytest.fixture
+def tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SSLContext:
+    """A server's certificate for localhost, whose authority is known."""
+    made = make_certificate(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(made.cert))
+    context = SSLContext(PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(made.cert, made.key)
+    return context
+
+
+def test_the_certificate_is_checked_against_the_name(tls: SSLContext) -> None:
+    def resolve(host: str) -> list[Address]:
+        return [ipaddress.ip_address("127.0.0.1")]
+
+    def send(host: str) -> HttpAnswer:
+        request = HttpRequest(method="GET", url=f"https://{host}:{port}/")
+        return client(resolve=resolve).send(request)
+
+    with serving(answer_with(200), tls) as port:
+        assert send("localhost").status == 200
+        assert send("127.0.0.1").status == 200
+        with pytest.raises(RequestFailed, match="its certificate is not valid: Hostname mismatch"):
+            send("forge.example")
+
+
+def test_an_unknown_authority_is_refused(tls: SSLContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SSL_CERT_FILE")
+    with serving(answer_with(200), tls) as port:
+        request = HttpRequest(method="GET", url=f"https://127.0.0.1:{port}/")
+        with pytest.raises(RequestFailed, match="its certificate is not valid: self-signed certificate"):
+            client().send(request)
+
+
+def test_a_server_that_does_not_finish_its_handshake_is_given_up() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        request = HttpRequest(method="GET", url=f"https://127.0.0.1:{port}/")
+        started = monotonic()
+        with pytest.raises(RequestFailed, match=r"did not answer within 0\.4 s"):
+            client(timeout_s=0.4).send(request)
+        assert monotonic() - started < 2
+
+
+def test_nothing_is_left_of_requests() -> None:
+    def descriptors() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    def watching() -> bool:
+        return any(item.name == "deadline" for item in threading.enumerate())
+
+    with serving(answer_with(200)) as port:
+        sender = client(timeout_s=60)
+        request = HttpRequest(method="GET", url=f"http://127.0.0.1:{port}/")
+        sender.send(request)
+        wait_until(lambda: not watching(), 10, "the thread of the first request ended")
+        before = descriptors()
+        for _ in range(50):
+            sender.send(request)
+        wait_until(lambda: not watching() and descriptors() <= before, 10, "all was closed")
