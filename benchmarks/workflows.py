@@ -1,8 +1,9 @@
 """The time to evaluate a workflow, before its first job can start."""
 
 from benchmarks.figures import Figure, alone, seconds
+from reactorcide.domain.events import EventName
 from reactorcide.workflows.definition import check
-from reactorcide.workflows.events import Event, EventName
+from reactorcide.workflows.events import Event
 
 _FILE = ".reactorcide/workflows/ci.yaml"
 _SIDE = 16

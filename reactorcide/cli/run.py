@@ -18,10 +18,11 @@ from reactorcide.cli.session import ServiceError
 from reactorcide.cli.submit import upload_directory, variables_of_shell
 from reactorcide.cli.temporary import TemporaryService, clean_up_on_signals
 from reactorcide.domain.errors import ReactorcideError
+from reactorcide.domain.events import EventName
 from reactorcide.domain.jobs import WAITING
 from reactorcide.domain.runs import RunStatus
 from reactorcide.runs.evaluation import choose, select_jobs
-from reactorcide.workflows.events import Event, EventName
+from reactorcide.workflows.events import Event
 from reactorcide.workflows.files import JOBS_DIR, WORKFLOWS_DIR
 from reactorcide.workflows.graph import Node
 from reactorcide.workflows.problems import WorkflowError

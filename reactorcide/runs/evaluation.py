@@ -12,8 +12,9 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from reactorcide.domain.caches import FILE_PREFIX, HASH_DIGITS, MAX_KEY_BYTES
+from reactorcide.domain.events import EventName
 from reactorcide.workflows.definition import Definition, check
-from reactorcide.workflows.events import Event, EventName
+from reactorcide.workflows.events import Event
 from reactorcide.workflows.files import JOBS_DIR, is_file_of
 from reactorcide.workflows.graph import Graph, Node
 from reactorcide.workflows.model import Cache, Concurrency, Job, Service

@@ -9,7 +9,8 @@ from collections.abc import Collection
 from collections.abc import Mapping as AbstractMapping
 from dataclasses import dataclass, field, replace
 
-from reactorcide.workflows.events import ANY_EVENT, ANY_PATHS, Event, EventName, Paths, Trigger
+from reactorcide.domain.events import EventName
+from reactorcide.workflows.events import ANY_EVENT, ANY_PATHS, Event, Paths, Trigger
 from reactorcide.workflows.expand import expand
 from reactorcide.workflows.files import (
     JOBS_DIR,

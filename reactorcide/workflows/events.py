@@ -2,28 +2,9 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from enum import StrEnum
 
+from reactorcide.domain.events import EventName
 from reactorcide.lib.globs import Globs
-
-
-class EventName(StrEnum):
-    """What has happened, whichever forge it comes from."""
-
-    PUSH = "push"
-    TAG_CREATED = "tag_created"
-    PULL_REQUEST_OPENED = "pull_request_opened"
-    PULL_REQUEST_UPDATED = "pull_request_updated"
-    PULL_REQUEST_CLOSED = "pull_request_closed"
-    PULL_REQUEST_MERGED = "pull_request_merged"
-    SCHEDULE = "schedule"
-    MANUAL = "manual"
-
-    @property
-    def is_pull_request(self) -> bool:
-        """Tell whether it is about a pull request."""
-        return self.startswith("pull_request_")
-
 
 SHORT_NAMES: dict[str, tuple[EventName, ...]] = {
     "pull_request": (EventName.PULL_REQUEST_OPENED, EventName.PULL_REQUEST_UPDATED),

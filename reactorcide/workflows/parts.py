@@ -5,8 +5,9 @@ from typing import Any, ClassVar
 from reactorcide.domain import services
 from reactorcide.domain.caches import FILE_PREFIX, MAX_KEY_BYTES
 from reactorcide.domain.definition import MAX_COMMAND_BYTES, MAX_VARIABLES
+from reactorcide.domain.events import EventName
 from reactorcide.domain.variables import VARIABLE_NAME
-from reactorcide.workflows.events import SHORT_NAMES, EventName, Paths, Trigger
+from reactorcide.workflows.events import SHORT_NAMES, Paths, Trigger
 from reactorcide.workflows.kinds import Key, Kind, ListOf, MapOf, Object, Reader, Schema
 from reactorcide.workflows.model import Cache, Concurrency, RunLocal, Service, WhenFull
 from reactorcide.workflows.nodes import Mapping, Node, Scalar, Sequence

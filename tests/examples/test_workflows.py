@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from reactorcide.domain.events import EventName
 from reactorcide.workflows.definition import check
-from reactorcide.workflows.events import Event, EventName
+from reactorcide.workflows.events import Event
 from tests.support.service import PROGRAM
 
 WORKFLOWS = Path(__file__).resolve().parents[2] / "examples" / "workflows"

@@ -1,7 +1,8 @@
 """Reading one workflow in a test."""
 
+from reactorcide.domain.events import EventName
 from reactorcide.workflows.definition import Definition, check
-from reactorcide.workflows.events import Event, EventName
+from reactorcide.workflows.events import Event
 
 FILE = ".reactorcide/workflows/ci.yaml"
 PUSH = Event(name=EventName.PUSH, branch="main", sha="c0ffee")

@@ -2,8 +2,9 @@
 
 import pytest
 
+from reactorcide.domain.events import EventName
 from reactorcide.workflows.definition import check
-from reactorcide.workflows.events import Event, EventName
+from reactorcide.workflows.events import Event
 from reactorcide.workflows.model import Condition, WhenFull
 from reactorcide.workflows.problems import WorkflowError
 from tests.workflows.support import FILE, PUSH, define, job

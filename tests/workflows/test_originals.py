@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from reactorcide.domain.events import EventName
 from reactorcide.workflows.definition import Definition, check
-from reactorcide.workflows.events import Event, EventName
+from reactorcide.workflows.events import Event
 from reactorcide.workflows.model import Condition
 
 HERE = Path(__file__).parent

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from reactorcide.domain.events import EventName
 from reactorcide.domain.runs import NodeState, RunStatus
 from reactorcide.workflows import problems as workflow_problems
 from reactorcide.workflows.definition import Definition, check
-from reactorcide.workflows.events import Event, EventName
+from reactorcide.workflows.events import Event
 from reactorcide.workflows.expand import MAX_NODES
 from reactorcide.workflows.graph import Graph
 from reactorcide.workflows.keys import ENTRY, WORKFLOW

@@ -2,7 +2,8 @@
 
 import pytest
 
-from reactorcide.workflows.events import Event, EventName
+from reactorcide.domain.events import EventName
+from reactorcide.workflows.events import Event
 from reactorcide.workflows.references import Reference, Template
 from tests.workflows.support import PUSH, define, job, problems
 

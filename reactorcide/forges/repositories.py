@@ -1,0 +1,55 @@
+"""Where a repository is at its forge, and what an answer about it says."""
+
+import re
+from urllib.parse import urlsplit
+
+from reactorcide.domain.errors import InvalidInput
+from reactorcide.domain.forges import ForgeRepository
+
+_SCP = re.compile(r"(?:[^@/:]+@)?(?P<host>\[[0-9A-Fa-f:.]+\]|[^@/:\[\]]+):(?!//)(?P<path>.+)")
+_UNKNOWN = "git_url does not lead to a repository at a forge, like https://forge.example/acme/site.git"
+
+
+def repository_at(git_url: str, forge_url: str | None) -> ForgeRepository:
+    """Return the repository that a git URL leads to, at the forge with a URL.
+
+    ``None`` is the host of the git URL, by https unless that is http. Raises ``InvalidInput``.
+    """
+    try:
+        url = urlsplit(git_url)
+        port = url.port
+    except ValueError as exc:
+        raise InvalidInput(_UNKNOWN, "git_url") from exc
+    if url.scheme in ("http", "https") and url.hostname:
+        host, path = url.netloc.rpartition("@")[2], url.path
+        base = f"{url.scheme}://{host}"
+    elif url.scheme == "ssh" and url.hostname:
+        host, path = url.netloc.rpartition("@")[2].removesuffix(f":{port}"), url.path
+        base = f"https://{host}"
+    elif (match := _SCP.fullmatch(git_url)) is not None and "://" not in git_url:
+        path = match["path"]
+        base = f"https://{match['host']}"
+    else:
+        raise InvalidInput(_UNKNOWN, "git_url")
+    if forge_url is not None:
+        base = forge_url.rstrip("/")
+        prefix = urlsplit(base).path
+        if url.scheme in ("http", "https") and path.startswith(f"{prefix}/"):
+            path = path.removeprefix(prefix)
+    path = path.strip("/").removesuffix(".git")
+    if "/" not in path:
+        raise InvalidInput(_UNKNOWN, "git_url")
+    return ForgeRepository(base, path)
+
+
+def answer_problem(status_code: int) -> str | None:
+    """Return in a sentence what the forge's status code says about a token; ``None`` for success."""
+    if 200 <= status_code < 300:
+        return None
+    if status_code == 401:
+        return "the forge does not know the token (401); make a new one"
+    if status_code in (403, 404):
+        return (
+            f"the token may not see the repository, or there is none of that name ({status_code}); check both"
+        )
+    return f"the forge answered {status_code} to the question whether the token may see the repository"

@@ -1,0 +1,381 @@
+"""One suite over all forges: what they send is read as the same events, and only if it is signed."""
+
+import base64
+import json
+import time
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reactorcide.domain.errors import InvalidInput, Unauthorized
+from reactorcide.domain.events import EventName
+from reactorcide.domain.forges import (
+    CommitStatus,
+    ForgeEvent,
+    ForgeKind,
+    ForgeRepository,
+    Ignored,
+    StatusState,
+)
+from reactorcide.forges import FORGES
+from reactorcide.forges.repositories import repository_at
+from tests.support.dialects import (
+    DIALECTS,
+    NO_COMMIT,
+    Delivery,
+    Dialect,
+    GiteaDialect,
+    GitHubDialect,
+    Pull,
+    Repo,
+    digest,
+    standard_signature,
+)
+
+SECRET = "whsec_" + base64.b64encode(b"0123456789abcdef0123456789abcdef").decode()
+REPO = Repo(1, "acme/site", "https://forge.example")
+FORK = Repo(2, "mona/site", "https://forge.example")
+OLD, NEW, MERGE = "a" * 40, "b" * 40, "c" * 40
+PULL = Pull(number=12, head_sha=NEW, head_branch="fix", base_sha=OLD, base_branch="main", head_repo=REPO)
+
+
+@pytest.fixture(params=DIALECTS)
+def dialect(request: pytest.FixtureRequest) -> Dialect:
+    return DIALECTS[request.param]
+
+
+def lower(fields: dict[str, str]) -> dict[str, str]:
+    return {name.lower(): value for name, value in fields.items()}
+
+
+def read(dialect: Dialect, delivery: Delivery, **options: Any) -> ForgeEvent | Ignored:
+    """Return what the forge's reader says to a delivery, which it has verified."""
+    forge = FORGES[dialect.kind]
+    fields, body = dialect.request(delivery, SECRET, **options)
+    headers = lower(fields)
+    forge.verify(headers, [body[:7], body[7:]], [SECRET], now_s=time.time())
+    assert forge.event_name(headers) == delivery[0]
+    return forge.read(headers, body)
+
+
+def event(dialect: Dialect, delivery: Delivery, **options: Any) -> ForgeEvent:
+    found = read(dialect, delivery, **options)
+    assert isinstance(found, ForgeEvent)
+    return found
+
+
+def test_a_push_of_a_branch(dialect: Dialect) -> None:
+    for form in (False, True):
+        found = event(dialect, dialect.push(REPO, "refs/heads/a/b", OLD, NEW), form=form)
+        assert (found.name, found.branch, found.tag) == (EventName.PUSH, "a/b", "")
+        assert (found.ref, found.sha, found.before) == ("refs/heads/a/b", NEW, OLD)
+        assert (found.message, found.actor, found.is_fork) == ("Say hello", "mona", False)
+        assert found.url.startswith("https://forge.example/acme/site")
+
+
+def test_a_new_branch_has_no_commit_before(dialect: Dialect) -> None:
+    assert event(dialect, dialect.push(REPO, "refs/heads/new", NO_COMMIT, NEW)).before == ""
+
+
+def test_what_is_deleted_starts_nothing(dialect: Dialect) -> None:
+    gone = read(dialect, dialect.push(REPO, "refs/heads/old", OLD, NO_COMMIT))
+    assert gone == Ignored("branch deleted")
+    gone = read(dialect, dialect.push(REPO, "refs/tags/v1", OLD, NO_COMMIT))
+    assert gone == Ignored("tag deleted")
+
+
+def test_a_tag(dialect: Dialect) -> None:
+    """Where a forge tells it twice both are the same, but for who tells."""
+    told = [event(dialect, delivery) for delivery in dialect.tag(REPO, "v1.0", NEW)]
+    assert {(one.name, one.tag, one.branch, one.ref, one.sha, one.before) for one in told} == {
+        (EventName.TAG_CREATED, "v1.0", "", "refs/tags/v1.0", NEW, "")
+    }
+    assert [one.is_create for one in told] == ([True, False] if len(told) == 2 else [False])
+
+
+def test_the_create_of_a_branch_leaves_it_to_the_push(dialect: Dialect) -> None:
+    if isinstance(dialect, GitHubDialect):
+        assert isinstance(read(dialect, GiteaDialect().create(REPO, "new", NEW, "branch")), Ignored)
+
+
+def test_the_object_of_an_annotated_tag_of_gitlab_is_not_its_commit() -> None:
+    name, payload = DIALECTS["gitlab"].push(REPO, "refs/tags/v1", NO_COMMIT, NEW)
+    assert event(DIALECTS["gitlab"], (name, payload | {"checkout_sha": MERGE})).sha == MERGE
+
+
+@pytest.mark.parametrize(
+    ("action", "name"),
+    [
+        ("opened", EventName.PULL_REQUEST_OPENED),
+        ("reopened", EventName.PULL_REQUEST_OPENED),
+        ("updated", EventName.PULL_REQUEST_UPDATED),
+        ("rebased", EventName.PULL_REQUEST_UPDATED),
+    ],
+)
+def test_a_pull_request_runs_at_its_head(dialect: Dialect, action: str, name: EventName) -> None:
+    found = event(dialect, dialect.pull_request(REPO, action, PULL, user="lisa"))
+    assert (found.name, found.number, found.branch, found.base_branch) == (name, 12, "fix", "main")
+    assert found.ref == dialect.pull_ref.format(12)
+    assert found.sha == (NEW if dialect.tells_head_sha else "")
+    assert (found.actor, found.title, found.is_fork) == ("lisa", "Mend the roof", False)
+    assert found.head_url == "https://forge.example/acme/site.git"
+    assert found.url.startswith("https://forge.example/acme/site/")
+
+
+def test_a_label_is_no_update(dialect: Dialect) -> None:
+    assert isinstance(read(dialect, dialect.pull_request(REPO, "labelled", PULL)), Ignored)
+
+
+def test_a_pull_request_that_is_over_runs_at_its_base(dialect: Dialect) -> None:
+    merged = event(dialect, dialect.pull_request(REPO, "merged", replace(PULL, merge_sha=MERGE)))
+    assert (merged.name, merged.ref, merged.sha) == (EventName.PULL_REQUEST_MERGED, "refs/heads/main", MERGE)
+    # GitHub's closed ones have the commit of a merge that was only tried.
+    closed = event(dialect, dialect.pull_request(REPO, "closed", replace(PULL, merge_sha=MERGE)))
+    assert (closed.name, closed.ref, closed.sha) == (EventName.PULL_REQUEST_CLOSED, "refs/heads/main", "")
+    fast = event(dialect, dialect.pull_request(REPO, "merged", PULL))
+    assert (fast.name, fast.sha) == (EventName.PULL_REQUEST_MERGED, "")
+
+
+def test_a_fork(dialect: Dialect) -> None:
+    for head_repo in (FORK, None):
+        found = event(dialect, dialect.pull_request(REPO, "opened", replace(PULL, head_repo=head_repo)))
+        assert found.is_fork
+        assert found.ref == dialect.pull_ref.format(12)
+
+
+def test_a_ping_says_what_is_missing() -> None:
+    github = DIALECTS["github"]
+    assert isinstance(github, GitHubDialect)
+    assert read(github, github.ping(REPO, ["push", "pull_request"])) == Ignored(
+        "the webhook works", is_ping=True
+    )
+    assert read(github, github.ping(REPO, ["*"])) == Ignored("the webhook works", is_ping=True)
+    assert read(github, github.ping(REPO, ["push"])) == Ignored(
+        "the webhook works, and sends no pull requests", is_ping=True
+    )
+
+
+def test_another_event_starts_nothing(dialect: Dialect) -> None:
+    found = read(dialect, ("issues", {"object_kind": "issue", "action": "opened"}))
+    assert isinstance(found, Ignored)
+    assert found.reason.endswith("starts nothing")
+
+
+def test_the_id_of_a_delivery(dialect: Dialect) -> None:
+    forge = FORGES[dialect.kind]
+    fields, _ = dialect.request(dialect.push(REPO, "refs/heads/main", OLD, NEW), SECRET, delivery_id="one")
+    headers = lower(fields)
+    assert forge.delivery_id(headers) == "one"
+    with pytest.raises(InvalidInput, match="has no"):
+        forge.delivery_id({})
+    field = dialect.id_field.lower()
+    for bad in ("a b", "x" * 129, "é"):
+        with pytest.raises(InvalidInput, match="is not an id"):
+            forge.delivery_id(headers | {field: bad})
+
+
+def test_only_what_the_secret_signs_is_believed(dialect: Dialect) -> None:
+    forge = FORGES[dialect.kind]
+    fields, body = dialect.request(dialect.push(REPO, "refs/heads/main", OLD, NEW), SECRET)
+    headers = lower(fields)
+    # Renewed: both count.
+    forge.verify(headers, [body], ["newer", SECRET], now_s=time.time())
+    for secrets in (["newer"], [], [""]):
+        with pytest.raises(Unauthorized):
+            forge.verify(headers, [body], secrets, now_s=time.time())
+    signatures = dialect.sign(body, SECRET) | standard_signature(body, SECRET, "x", 1)
+    unsigned = {name: value for name, value in headers.items() if name not in lower(signatures)}
+    with pytest.raises(Unauthorized, match="has no"):
+        forge.verify(unsigned, [body], [SECRET], now_s=time.time())
+    signed = set(headers) & set(lower(signatures))
+    for bad in (" ", "é\udce9", "sha256=", "v1,", digest(body, ""), "x" * 10_000):
+        with pytest.raises(Unauthorized):
+            forge.verify(headers | dict.fromkeys(signed, bad), [body], [SECRET, ""], now_s=time.time())
+    cut = {name: headers[name][:-1] for name in signed}
+    with pytest.raises(Unauthorized):
+        forge.verify(headers | cut, [body], [SECRET], now_s=time.time())
+    if dialect.name != "gitlab":
+        with pytest.raises(Unauthorized):
+            forge.verify(headers, [body + b" "], [SECRET], now_s=time.time())
+
+
+def test_a_signed_delivery_of_gitlab_may_not_be_old() -> None:
+    forge, body = FORGES[ForgeKind.GITLAB], b"{}"
+    for secret in (SECRET, "plain"):
+        headers = standard_signature(body, secret, "one", 1_000_000)
+        forge.verify(headers, [body], [secret], now_s=1_000_299)
+        headers["webhook-signature"] = f"v1a,x {headers['webhook-signature']}"
+        forge.verify(headers, [body], [secret], now_s=1_000_000)
+        for now_s in (1_000_301, 999_699):
+            with pytest.raises(Unauthorized, match="clock"):
+                forge.verify(headers, [body], [secret], now_s=now_s)
+        with pytest.raises(Unauthorized, match="signature"):
+            forge.verify(headers | {"webhook-id": "two"}, [body], [secret], now_s=1_000_000)
+        # A signature that does not count is not made good by the secret.
+        wrong = headers | {"webhook-signature": "v1,x", "x-gitlab-token": secret}
+        with pytest.raises(Unauthorized, match="signature"):
+            forge.verify(wrong, [body], [secret], now_s=1_000_000)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=6,
+)
+EVENTS = ["push", "pull_request", "create", "ping", "Push Hook", "é", ""]
+HEADERS = st.dictionaries(
+    st.sampled_from(
+        [
+            "content-type", "idempotency-key", "webhook-id", "webhook-timestamp", "webhook-signature",
+            "x-gitlab-token", "x-gitlab-event", "x-github-event", "x-github-delivery", "x-hub-signature-256",
+            "x-gitea-event", "x-gitea-delivery", "x-gitea-signature", "x-gogs-event",
+        ]
+    ),
+    st.text(max_size=20) | st.sampled_from([*EVENTS, "application/x-www-form-urlencoded", "1"]),
+    max_size=6,
+)  # fmt: skip
+
+
+@given(headers=HEADERS, body=st.binary(max_size=200) | JSON.map(lambda value: json.dumps(value).encode()))
+def test_no_bytes_raise_anything_else(headers: dict[str, str], body: bytes) -> None:
+    for forge in FORGES.values():
+        for call in (
+            lambda: forge.verify(headers, [body], [SECRET, "x"], now_s=1.0),  # noqa: B023  # called at once
+            lambda: forge.delivery_id(headers),  # noqa: B023  # as above
+            lambda: forge.read(headers, body),  # noqa: B023  # as above
+            lambda: forge.token_problem(200, body),  # noqa: B023  # as above
+            lambda: forge.has_taken(400, body),  # noqa: B023  # as above
+        ):
+            with suppress(InvalidInput, Unauthorized):
+                call()
+
+
+@given(data=st.data())
+def test_wrong_types_anywhere_in_a_payload_are_a_sentence(data: st.DataObject) -> None:
+    """Whatever takes the place of a part of a real payload, what comes out can be stored."""
+    dialect = data.draw(st.sampled_from(list(DIALECTS.values())))
+    deliveries = [
+        dialect.push(REPO, "refs/heads/main", OLD, NEW),
+        dialect.pull_request(REPO, "rebased", PULL),
+        *dialect.tag(REPO, "v1", NEW),
+    ]
+    name, payload = data.draw(st.sampled_from(deliveries))
+    payload = json.loads(json.dumps(payload))
+    at, key = payload, data.draw(st.sampled_from(sorted(payload)))
+    while isinstance(at[key], dict) and at[key] and data.draw(st.booleans()):
+        at = at[key]
+        key = data.draw(st.sampled_from(sorted(at)))
+    at[key] = data.draw(JSON | st.sampled_from(["\ud800", "\0", "x" * 10_000, 2**64, -1, True, [[1]]]))
+    fields, body = dialect.request((name, payload), SECRET)
+    found = None
+    with suppress(InvalidInput):
+        found = FORGES[dialect.kind].read(lower(fields), body)
+    if isinstance(found, ForgeEvent):
+        texts = (found.ref, found.branch, found.tag, found.message, found.actor, found.title, found.url)
+        assert all(len(text) <= 4096 and "\0" not in text for text in texts)
+        "".join(texts).encode()
+
+
+def test_a_payload_that_cannot_be_read() -> None:
+    forge = FORGES[ForgeKind.GITHUB]
+    headers = {"x-github-event": "push"}
+    form = headers | {"content-type": "application/x-www-form-urlencoded"}
+    for fields, body, problem in [
+        (headers, b"[" * 200_000, "nested too deeply"),
+        (headers, b'{"a":' * 200_000, "nested too deeply"),
+        (headers, b"\xff\xfe{}", "not UTF-8"),
+        (headers, b"", "not JSON"),
+        (headers, b"[]", "not a JSON object"),
+        (headers, b'{"ref":' + b"9" * 5000 + b"}", "not JSON"),
+        (form, b"a=1", "not JSON"),
+        (form, b"&".join([b"a=1"] * 100), "not JSON"),
+        (form, b"payload=%ff", "not UTF-8"),
+        (headers, b'{"ref": 1}', "the payload's ref is not a text"),
+        (headers, b'{"ref": "refs/heads/main", "after": "HEAD"}', "after is not a commit"),
+    ]:
+        with pytest.raises(InvalidInput, match=problem):
+            forge.read(fields, body)
+
+
+STATUS = CommitStatus(
+    sha=NEW,
+    context="reactorcide/push/ci",
+    state=StatusState.FAILURE,
+    description="x" * 300,
+    target_url="https://ci.example/runs/1",
+)
+
+
+def test_a_status(dialect: Dialect) -> None:
+    forge = FORGES[dialect.kind]
+    for state in StatusState:
+        request = forge.status_request(
+            ForgeRepository("https://f.example/x", "acme/a b"), "tok", replace(STATUS, state=state)
+        )
+        assert request.method == "POST"
+        assert request.url.endswith(f"/statuses/{NEW}")
+        assert " " not in request.url
+        assert request.json is not None
+        assert "tok" in "".join(request.headers.values())
+        assert "tok" not in repr(request)
+        assert request.json["target_url"] == "https://ci.example/runs/1"
+        assert "reactorcide/push/ci" in request.json.values()
+    untold = forge.status_request(
+        ForgeRepository("https://f.example", "a/b"), "t", replace(STATUS, target_url=None)
+    )
+    assert untold.json is not None
+    assert "target_url" not in untold.json
+    assert forge.has_taken(201, b"{}")
+    for code in (400, 401, 404, 422, 429, 500, 302):
+        assert not forge.has_taken(code, b"{}")
+
+
+def test_where_each_forge_is_told() -> None:
+    def request(kind: ForgeKind, url: str, forge_url: str | None = None) -> str:
+        return FORGES[kind].status_request(repository_at(url, forge_url), "t", STATUS).url
+
+    github = f"https://api.github.com/repos/acme/site/statuses/{NEW}"
+    assert request(ForgeKind.GITHUB, "https://x:y@github.com/acme/site.git") == github
+    assert request(ForgeKind.GITHUB, "git@github.com:acme/site.git") == github
+    assert request(ForgeKind.GITHUB, "ssh://git@github.com:22/acme/site") == github
+    assert request(ForgeKind.GITHUB, "https://ghe.example:8443/acme/site") == (
+        f"https://ghe.example:8443/api/v3/repos/acme/site/statuses/{NEW}"
+    )
+    assert request(
+        ForgeKind.GITEA, "http://forge.example/base/acme/site.git", "http://forge.example/base/"
+    ) == (f"http://forge.example/base/api/v1/repos/acme/site/statuses/{NEW}")
+    assert request(ForgeKind.GITLAB, "https://gitlab.example/group/sub/site.git") == (
+        f"https://gitlab.example/api/v4/projects/group%2Fsub%2Fsite/statuses/{NEW}"
+    )
+    for bad in ("/srv/git/site", "https://forge.example/", "git://x/a/b", "https://[x/a/b", "file:///a/b"):
+        with pytest.raises(InvalidInput, match="does not lead to a repository"):
+            repository_at(bad, None)
+
+
+def test_gitlab_refuses_a_status_that_it_has() -> None:
+    answer = b'{"message":"Cannot transition status via :enqueue from :pending"}'
+    assert FORGES[ForgeKind.GITLAB].has_taken(400, answer)
+    assert not FORGES[ForgeKind.GITHUB].has_taken(400, answer)
+
+
+def test_what_a_token_lacks() -> None:
+    for kind, forge in FORGES.items():
+        request = forge.repository_request(ForgeRepository("https://f.example", "a/b"), "tok")
+        assert request.method == "GET"
+        assert request.json is None
+        assert "make a new one" in (forge.token_problem(401, b"") or "")
+        assert "may not see" in (forge.token_problem(404, b"") or "")
+        assert "500" in (forge.token_problem(500, b"") or "")
+        assert forge.token_problem(200, b"{}") is None
+        if kind is ForgeKind.GITLAB:
+            low = b'{"permissions": {"project_access": {"access_level": 20}, "group_access": null}}'
+            high = low.replace(b"null", b'{"access_level": 40}')
+        else:
+            low = b'{"permissions": {"admin": false, "push": false, "pull": true}}'
+            high = b'{"permissions": {"admin": false, "push": true, "pull": true}}'
+        assert "commit status needs" in (forge.token_problem(200, low) or "")
+        assert forge.token_problem(200, high) is None
