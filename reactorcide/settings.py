@@ -202,7 +202,10 @@ class Settings:
         min=1,
     )
     collect_timeout_s: float = _setting(
-        300.0, "Time limit in seconds for collecting the artifacts of a job.", option="collect-timeout", min=1
+        300.0,
+        "Time limit in seconds for collecting the artifacts of a job, and for reading its output again.",
+        option="collect-timeout",
+        min=1,
     )
     cancel_grace_s: float = _setting(
         10.0,

@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import Literal, Protocol
 
 Signal = Literal["TERM", "KILL"]
@@ -72,6 +73,8 @@ class Exit:
 
     exit_code: int
     oom_killed: bool
+    told_at: float = field(default_factory=monotonic, compare=False)
+    """When the engine told of the end, by ``time.monotonic``; why it ended may have been known only later."""
 
 
 @dataclass(frozen=True, slots=True)

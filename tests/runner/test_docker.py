@@ -792,6 +792,18 @@ def test_signals_reach_the_command(runner: DockerRunner, create: Callable[..., s
     runner.signal(killed, "KILL")
 
 
+def test_the_search_for_why_a_command_was_killed_is_no_part_of_when_it_ended(
+    runner: DockerRunner, create: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reactorcide.runner.docker.containers._OOM_PATIENCE_S", 1.0)
+    container_id = create("sleep 60", memory_limit_bytes=64 << 20)
+    started(runner, container_id).close()
+    runner.signal(container_id, "KILL")
+    ended = runner.wait(container_id, 10, None)
+    assert ended == Exit(137, oom_killed=False)
+    assert 1 <= time.monotonic() - ended.told_at < 10
+
+
 def test_too_much_memory_is_told(runner: DockerRunner, create: Callable[..., str]) -> None:
     # The engine may miss the kernel's report of a container that ends at once, but not each time.
     exits = (run(runner, create("tail /dev/zero", memory_limit_bytes=16 << 20))[1] for _ in range(3))

@@ -28,6 +28,7 @@ from urllib.parse import quote
 import requests
 
 from reactorcide.corndogs.client import GrpcCorndogs
+from reactorcide.domain.errors import CorndogsUnavailable
 from reactorcide.jobs.tasks import TASK_CLAIMED, TASK_WAITING
 from tests.sources.support import Repository, answering, blabbing, endless_refs, git_http
 from tests.support.client import Client
@@ -379,6 +380,9 @@ def attack(target: Target) -> dict[str, Any]:
                 except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError):
                     # What is refused may be reset before all of it is sent, and a list when room is short.
                     ended[f"{name}: cut off"] += 1
+                except CorndogsUnavailable:
+                    # The queue, too, answers when it can, and who calls it has a deadline of its own.
+                    ended[f"{name}: unanswered"] += 1
                 except Exception as exc:
                     failures.append(f"{name}: {type(exc).__name__}: {str(exc)[:2000]}")
                 is_over.wait(0.2)

@@ -10,6 +10,7 @@ from collections.abc import Generator, Iterable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -30,7 +31,7 @@ from reactorcide.jobs.upkeep import QueueUpkeep
 from reactorcide.lib.clock import now_ms
 from reactorcide.logs.local import _LocalLogFile
 from reactorcide.objects.filesystem import FilesystemObjectStore
-from reactorcide.runner import ContainerSpec, Started
+from reactorcide.runner import ContainerSpec, Exit, Output, OutputChunk, Started
 from reactorcide.runner.fake import FakeContainer, FakeRunner
 from reactorcide.worker.attempt.output import Recorder
 from reactorcide.worker.local import LocalPort
@@ -402,6 +403,74 @@ def test_a_cancel_and_a_stop_end_the_wait_for_room_for_artifacts(
     assert (ended.status, full.tries) == (JobStatus.CANCELLED, 2)
     wait_until(lambda: house.context.store.attempts.log_is_closed(job.job_id, 1), 20, "the attempt to end")
     assert (read.artifacts(house.context, house.job(job)).artifacts, stored_artifacts(house, job)) == ([], [])
+
+
+class Flood:
+    """The engine's copy of an output: more of it comes at each call, for ever."""
+
+    acknowledged = True
+    launcher_output = b""
+    unacknowledged_bytes = 0
+
+    def read(self, timeout_s: float) -> list[OutputChunk]:
+        return [(1, b"y\n")]
+
+    def wake(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_copy_of_the_output_that_does_not_end_holds_up_no_end_of_a_job(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reactorcide.worker.attempt.output._SILENCE_S", 0.1)
+    monkeypatch.setattr(house.runner, "reread", lambda *_, **__: Flood())
+    first = house.worker()
+    ends, times_out = house.submit("hang"), house.submit("hang", timeout_seconds=2)
+    for job in (ends, times_out):
+        house.until(job, lambda job: job.started_at_ms is not None, "it to start")
+    first.stop(10)
+    house.runner.containers[f"{ends.job_id}-1"].receive("KILL")
+    house.worker(collect_timeout_s=0.5)
+    problem = (
+        "its log may lack its end: the engine did not return the output within 0.5 s (--collect-timeout)"
+    )
+    assert house.ended(ends).error == f"exit code 137; {problem}"
+    assert house.ended(times_out).error == f"timed out after 2 s; {problem}"
+    assert house.log(times_out).startswith("y\ny\n")
+    assert house.log(times_out).endswith(f"y\n[reactorcide] timed out after 2 s\n[reactorcide] {problem}\n")
+
+
+def test_an_output_that_ended_with_its_command_is_not_read_again_where_only_the_reason_comes_late(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait, reread = house.runner.wait, house.runner.reread
+    rereads: list[str] = []
+
+    def late_wait(container_id: str, timeout_s: float, started_at: str | None) -> Exit | None:
+        told_at = monotonic()
+        ended = wait(container_id, timeout_s, started_at)
+        threading.Event().wait(0.2)
+        return ended and replace(ended, told_at=told_at if "early" in ended_of(container_id) else monotonic())
+
+    def ended_of(container_id: str) -> str:
+        return house.runner.containers[container_id].spec.command
+
+    def counted_reread(container_id: str, *, was_handed_over: bool = True) -> Output:
+        rereads.append(ended_of(container_id))
+        return reread(container_id, was_handed_over=was_handed_over)
+
+    monkeypatch.setattr("reactorcide.worker.attempt.output._EXIT_WAIT_S", 0.1)
+    monkeypatch.setattr(house.runner, "wait", late_wait)
+    monkeypatch.setattr(house.runner, "reread", counted_reread)
+    house.worker()
+    for word in ("early", "late"):
+        ended = house.ended(house.submit(f"print {word}; exit 137"))
+        assert (ended.error, house.log(ended).splitlines()[0]) == ("exit code 137", word)
+    # The engine may have been away for that long, and with it a part of the output.
+    assert rereads == ["print late; exit 137"]
 
 
 def test_a_job_that_takes_too_much_of_the_disk_is_killed_without_a_grace(

@@ -9,6 +9,7 @@ engine.
 
 import contextlib
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
 from time import monotonic, sleep
 from typing import Any
 
@@ -323,13 +324,14 @@ class DockerRunner:
                     # No need to inspect it: without a command no life ends with 0.
                     return Exit(exit_code=0, oom_killed=False)
             details = api.inspect_container(container_id)
-            deadline = monotonic() + _OOM_PATIENCE_S
-            while may_be_out_of_memory(details) and monotonic() < deadline:
+            told_at = monotonic()
+            while may_be_out_of_memory(details) and monotonic() < told_at + _OOM_PATIENCE_S:
                 sleep(_OOM_LOOK_S)
                 details = api.inspect_container(container_id)
         if started_at not in (None, details["State"]["StartedAt"]):
             raise ContainerRestarted(container_id)
-        return exit_of(details)
+        ended = exit_of(details)
+        return None if ended is None else replace(ended, told_at=told_at)
 
     def disk_bytes(self, container_id: str) -> int | None:
         """See ``Runner.disk_bytes``; this host's file system is asked where it has the files."""

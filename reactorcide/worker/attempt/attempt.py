@@ -347,6 +347,7 @@ class Attempt:
             log_writer,
             self._log_fields,
             output_start=output_start,
+            copy_timeout_s=self._limits.collect_timeout_s,
         )
         return self._recorder
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Generator, Mapping
+from contextlib import suppress
 from enum import Enum, auto
 from time import monotonic
 from typing import TypeVar
@@ -245,10 +246,10 @@ class Container:
 
     def has_ended(self) -> bool:
         """Tell whether the engine says now that the container has ended."""
-        try:
-            return self._runner.wait(self.container_id, 0.1, self._started_at) is not None
-        except EngineUnavailable:
-            return False
+        if self.exit is None:
+            with suppress(EngineUnavailable):
+                self.exit = self._runner.wait(self.container_id, 0.1, self._started_at)
+        return self.exit is not None
 
     def reread(self) -> Output:
         """Open the engine's own copy of all that the command has printed; raises ``ContainerGone``."""

@@ -1,6 +1,7 @@
 """Copying what a command prints to the attempt's log, until the log is complete."""
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from functools import partial
@@ -20,18 +21,27 @@ from reactorcide.worker.interrupt import Interrupt, Reason
 log = logging.getLogger("reactorcide.worker")
 
 _SILENCE_S = 15.0
-"""After this long without output the engine is asked whether the container still runs."""
+"""So often the engine is asked whether the container still runs; without output since then, it may not."""
 _EXIT_WAIT_S = 1.0
 """After the end of its output a command has ended within milliseconds."""
 _STORE_RETRY_S = 5.0
 """Each try reads the whole output again."""
 
 
+class _CopyTooSlow(Exception):
+    """The engine still returns its copy of the output, long after the command has ended."""
+
+    def __init__(self, ended: Exit) -> None:
+        super().__init__()
+        self.ended = ended
+
+
 class Recorder:
     """Copies the output of one attempt's command to the log.
 
     The log is complete when it has all of a connection that ended with the command, or all of the engine's
-    own copy as that was after the command's end.
+    own copy as that was after the command's end. An engine returns some 100,000 lines of its copy a second,
+    a busy one far fewer, so that this has a time limit.
     """
 
     def __init__(
@@ -44,8 +54,12 @@ class Recorder:
         log_fields: Mapping[str, object],
         *,
         output_start: int,
+        copy_timeout_s: float,
     ) -> None:
-        """``output_start`` is where the command's output begins in the log."""
+        """``output_start`` is where the command's output begins in the log.
+
+        ``copy_timeout_s`` is for the engine to return its own copy of the output once the command has ended.
+        """
         self._container = container
         self._ending = ending
         self._interrupt = interrupt
@@ -53,6 +67,7 @@ class Recorder:
         self._log_writer = log_writer
         self._log_fields = log_fields
         self.output_start = output_start
+        self._copy_timeout_s = copy_timeout_s
         self._output: Output | None = None
         self._copy = _LogCopy(log_writer, log_fields)
         self.problem: str | None = None
@@ -89,6 +104,12 @@ class Recorder:
                     raise
                 self.problem = f"the end of its log is missing: {gone_because(exc)}"
                 return ended
+            except _CopyTooSlow as exc:
+                self.problem = (
+                    "its log may lack its end: the engine did not return the output within "
+                    f"{self._copy_timeout_s:g} s (--collect-timeout)"
+                )
+                return exc.ended
             if whole and ended is not None and self._copy.end():
                 return ended
             if not whole and self._no_room_is_awaited() and ended is not None:
@@ -102,25 +123,26 @@ class Recorder:
         ended = self._container.wait(_EXIT_WAIT_S)
         # A command's output ends with the command. Where the command went on, or the engine was away, the
         # connection was lost, and what it did not bring is in the engine's own copy.
-        in_time = monotonic() - asked_at < _EXIT_WAIT_S
-        return ended if ended is not None and in_time and self._copy.end() else None
+        in_time = ended is not None and ended.told_at - asked_at < _EXIT_WAIT_S
+        return ended if in_time and self._copy.end() else None
 
     def _copy_again(self) -> bool:
         with closing(self._container.reread()) as output:
             # Not before the other copy is there to be read.
             self._patiently(lambda: self._log_writer.restart(self.output_start))
-            return self._follow(output)
+            return self._follow(output, self._copy_timeout_s)
 
-    def _follow(self, output: Output) -> bool:
+    def _follow(self, output: Output, timeout_s: float = math.inf) -> bool:
         """Copy an output to the log until it ends; tells whether the log has all of it.
 
         Where it has not, the rest is thrown away, for a reader that waits would hold up the container. Raises
-        ``JobInterrupted`` when the service stops: the container goes on without us.
+        ``JobInterrupted`` when the service stops: the container goes on without us. Raises ``_CopyTooSlow``
+        where the output goes on for more than ``timeout_s`` after the command's end.
         """
         self._output = output
         self._copy = copy = _LogCopy(self._log_writer, self._log_fields)
         self._ending.begin()
-        silent_since = monotonic()
+        asked_at, is_silent, ends_by = monotonic(), True, math.inf
         with self._interrupt.calling(output.wake):
             while True:
                 next_signal_s = self._ending.step()
@@ -132,11 +154,16 @@ class Recorder:
                 copy.add(printed)
                 if printed:
                     crashpoints.reached("output-half-read")
-                    silent_since = monotonic()
-                elif monotonic() - silent_since >= _SILENCE_S:
-                    silent_since = monotonic()
-                    if self._container.has_ended():
+                    is_silent = False
+                now = monotonic()
+                if now - asked_at >= _SILENCE_S:
+                    if self._container.has_ended() and is_silent:
                         return copy.is_whole
+                    asked_at, is_silent = now, True
+                if (ended := self._container.exit) is not None:
+                    ends_by = min(ends_by, now + timeout_s)
+                    if now >= ends_by:
+                        raise _CopyTooSlow(ended)
 
     def _no_room_is_awaited(self) -> bool:
         """Wait a while for the object store to take the log; tells whether to go without, for a cancel.
