@@ -183,6 +183,7 @@ class Service:
                 }
             ),
             workers=lambda: [self._worker.view()],
+            public_url=settings.public_url,
         )
         return create_app(
             services,

@@ -111,6 +111,14 @@ class Client(Session):
         """Change a project and return it. Safe to repeat."""
         return self._json("PATCH", f"/projects/{project_id}", json=body)
 
+    def renew_webhook_secret(self, project_id: str) -> Json:
+        """Make a new secret for the webhook of a project, and return it with the webhook's address."""
+        return self._json("POST", f"/projects/{project_id}/webhook-secret")
+
+    def forget_webhook_secret(self, project_id: str) -> None:
+        """Let the secret before the last renewal count no longer. Safe to repeat."""
+        self._send("DELETE", f"/projects/{project_id}/webhook-secret").close()
+
     def delete_project(self, project_id: str) -> None:
         """Remove a project."""
         self._send("DELETE", f"/projects/{project_id}").close()

@@ -1,17 +1,69 @@
 """``reactorcide project``: add, list, show, change and remove projects through the API."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import click
 
 from reactorcide.cli import render
 from reactorcide.cli.connect import connect
+from reactorcide.cli.secret import read_value
 from reactorcide.domain.errors import NotFound
-from reactorcide.domain.projects import ProjectRole, Visibility
+from reactorcide.domain.forges import ForgeKind
+from reactorcide.domain.projects import ProjectRole, PullRequests, Visibility
 
 _name = click.argument("name", metavar="PROJECT")
 _json = click.option("--json", "as_json", is_flag=True, help="Print the API's answer as JSON.")
-_visibility = click.Choice([item.value for item in Visibility])
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _settings(command: F) -> F:
+    """Add the options of the settings of a project."""
+    options = (
+        click.option(
+            "--visibility",
+            type=click.Choice([item.value for item in Visibility]),
+            help="Who sees its runs: its members (by default), or every user.",
+        ),
+        click.option(
+            "--forge",
+            type=click.Choice([item.value for item in ForgeKind]),
+            help="What sends its deliveries; gitea is Forgejo and Gogs, too.",
+        ),
+        click.option("--forge-url", metavar="URL", help="Start page of a self-hosted forge."),
+        click.option("--token", metavar="@FILE|-", help="File with a token of the forge, or -."),
+        click.option("--default-branch", metavar="BRANCH", help="By default the repository's."),
+        click.option("--default-image", metavar="IMAGE", help="Image of jobs that name none."),
+        click.option("--queue", metavar="NAME", help="Queue of jobs that name none."),
+        click.option(
+            "--pull-requests",
+            type=click.Choice([item.value for item in PullRequests]),
+            help="Which start runs: none, the repository's own (by default), or all, forks too.",
+        ),
+        click.option(
+            "--allow-event",
+            "allowed_events",
+            multiple=True,
+            metavar="EVENT",
+            help="Event whose deliveries start runs; repeatable, all by default.",
+        ),
+        click.option(
+            "--max-running", type=click.IntRange(0), metavar="N", help="Most jobs that run at once; 0: any."
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _body(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields that a request has of some options."""
+    body = {key: value for key, value in options.items() if value not in (None, ())}
+    if "allowed_events" in body:
+        body["allowed_events"] = [event for event in body["allowed_events"] if event]
+    if body.get("token"):
+        body["token"] = read_value(body["token"])
+    return body
 
 
 @click.group()
@@ -25,22 +77,21 @@ def project() -> None:
 @project.command()
 @_name
 @click.option("--git", "git_url", metavar="URL", required=True, help="The project's repository.")
-@click.option(
-    "--visibility",
-    type=_visibility,
-    default=Visibility.PRIVATE.value,
-    show_default=True,
-    help="Who sees its runs: its members, or every user.",
-)
+@_settings
 @_json
-def add(name: str, git_url: str, visibility: str, as_json: bool) -> None:
-    """Create PROJECT, named like acme/site, and print its id. You become its owner."""
+def add(name: str, as_json: bool, **options: Any) -> None:
+    """Create PROJECT, named like acme/site, and print its id. You become its owner.
+
+    The address and the secret of its webhook are printed, too: give both to the forge. The secret is not
+    shown again.
+    """
     with connect() as client:
-        created = client.create_project({"name": name, "git_url": git_url, "visibility": visibility})
+        created = client.create_project({"name": name} | _body(options))
     if as_json:
         render.as_json(created)
-    else:
-        render.say(created["project_id"])
+        return
+    render.say(created["project_id"])
+    _say_webhook(created["settings"]["webhook_url"], created["webhook_secret"])
 
 
 @project.command("list")
@@ -84,31 +135,77 @@ def show(name: str, as_json: bool) -> None:
     rows = {
         "Project": f"{found['name']} ({found['project_id']})",
         "Repository": found["git_url"],
-        "Visibility": found["visibility"],
+        "Visibility": found["visibility"] + (", disabled" if found["disabled"] else ""),
         "Your role": found["role"] or "none",
         "Created": found["created_at"],
     }
+    if found["settings"] is not None:
+        rows |= _settings_rows(found["settings"])
     for title, value in rows.items():
-        render.line(f"{title:10}  {value}")
+        render.line(f"{title:14}  {value}")
     if found["members"]:
         render.table(
             ("MEMBER", "ROLE"), [(member["username"], member["role"]) for member in found["members"]]
         )
 
 
+def _settings_rows(settings: dict[str, Any]) -> dict[str, str]:
+    credentials = [item["kind"].replace("_", " ") for item in settings["credentials"]]
+    rows = {
+        "Forge": " ".join(filter(None, (settings["forge"], settings["forge_url"]))),
+        "Webhook": settings["webhook_url"],
+        "Credentials": ", ".join(credentials) or "none",
+        "Pull requests": settings["pull_requests"],
+    }
+    optional = {
+        "Events": settings["allowed_events"] and ", ".join(settings["allowed_events"]),
+        "Default branch": settings["default_branch"],
+        "Default image": settings["default_image"],
+        "Queue": settings["queue"],
+        "Max. running": settings["max_running"],
+    }
+    return rows | {title: str(value) for title, value in optional.items() if value}
+
+
+def _say_webhook(url: str, secret: str) -> None:
+    render.say(f"Webhook: {url}", err=True)
+    if url.startswith("/"):
+        render.say("It is at the address of this service, which --public-url of serve names.", err=True)
+    render.say(f"Secret:  {secret}", err=True)
+
+
 @project.command()
 @_name
 @click.option("--name", "new_name", metavar="NAME", help="New name.")
 @click.option("--git", "git_url", metavar="URL", help="New repository.")
-@click.option("--visibility", type=_visibility, help="Who sees its runs.")
-def change(name: str, new_name: str | None, **changes: Any) -> None:
-    """Change the name, the repository or the visibility of PROJECT; for its owners."""
-    body = {key: value for key, value in {"name": new_name, **changes}.items() if value is not None}
+@click.option("--disable/--enable", "disabled", default=None, help="Start no runs, or start them again.")
+@_settings
+def change(name: str, new_name: str | None, **options: Any) -> None:
+    """Change PROJECT; for its owners. An empty value takes a setting back to its default."""
+    body = _body({"name": new_name, **options})
     if not body:
-        raise click.UsageError("Give --name, --git or --visibility.")
+        raise click.UsageError("Give an option that says what to change.")
     with connect() as client:
         client.change_project(client.project(name)["project_id"], body)
     render.say(f"{name} changed")
+
+
+@project.command("webhook-secret")
+@_name
+@click.option("--forget-previous", is_flag=True, help="Only let the secret of before count no longer.")
+def webhook_secret(name: str, forget_previous: bool) -> None:
+    """Make a new secret for the webhook of PROJECT, and print it; for its owners.
+
+    The one before counts, too, until the next renewal or --forget-previous.
+    """
+    with connect() as client:
+        project_id = client.project(name)["project_id"]
+        if forget_previous:
+            client.forget_webhook_secret(project_id)
+            render.say(f"only the newest webhook secret of {name} counts")
+            return
+        renewed = client.renew_webhook_secret(project_id)
+    _say_webhook(renewed["webhook_url"], renewed["webhook_secret"])
 
 
 @project.command()

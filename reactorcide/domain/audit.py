@@ -26,6 +26,9 @@ class Action(StrEnum):
     PROJECT_CREATE = "project.create"
     PROJECT_CHANGE = "project.change"
     PROJECT_DELETE = "project.delete"
+    PROJECT_RENEW_WEBHOOK_SECRET = "project.renew_webhook_secret"  # noqa: S105  # no password
+    PROJECT_FORGET_WEBHOOK_SECRET = "project.forget_webhook_secret"  # noqa: S105  # no password
+    """The one before the last renewal."""
     PROJECT_SET_MEMBER = "project.set_member"
     """The subject is the project and the user."""
     PROJECT_REMOVE_MEMBER = "project.remove_member"

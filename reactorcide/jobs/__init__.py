@@ -30,6 +30,9 @@ class JobRules(Protocol):
     def check_git_url(self, url: str) -> None:
         """Raise ``InvalidInput`` for ``git_url`` unless jobs may clone it."""
 
+    def check_git_ref(self, ref: str) -> None:
+        """Raise ``InvalidInput`` for ``git_ref`` unless it can name a branch, tag, full ref or commit."""
+
 
 @dataclass(frozen=True, slots=True)
 class StoredJobs:

@@ -72,6 +72,12 @@ def project(
     return found
 
 
+def check_enabled(project: Project) -> None:
+    """Raise ``Conflict`` where a project is disabled."""
+    if project.disabled:
+        raise Conflict(f"the project {project.name} is disabled and starts nothing; its owners can enable it")
+
+
 def may_see_job(context: StoredJobs, user: User, job: Job) -> bool:
     """Return whether ``user`` may see a job."""
     return may_see(context, user, job.user_id, _project_of(context, job))

@@ -1,65 +1,123 @@
 """Create a project, change it, or remove it."""
 
+import secrets
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from reactorcide.domain.accounts import User
 from reactorcide.domain.audit import Action, AuditEntry
 from reactorcide.domain.errors import InvalidInput
-from reactorcide.domain.projects import MAX_NAME_CHARS, Project, ProjectRole, Visibility, is_name
+from reactorcide.domain.forges import ForgeKind
+from reactorcide.domain.images import is_image_reference
+from reactorcide.domain.projects import (
+    MAX_NAME_CHARS,
+    CredentialKind,
+    Project,
+    ProjectRole,
+    PullRequests,
+    Visibility,
+    is_forge_url,
+    is_name,
+)
 from reactorcide.domain.secrets import check_not_redacted, redacted_url
 from reactorcide.jobs import JobContext, access
 from reactorcide.lib.clock import now_ms
 from reactorcide.lib.ids import is_id, new_id
+from reactorcide.store import Records
+
+_KNOWN_FORGES = {
+    "github.com": ForgeKind.GITHUB,
+    "gitlab.com": ForgeKind.GITLAB,
+    "codeberg.org": ForgeKind.GITEA,
+}
 
 
-def create(context: JobContext, user: User, name: str, git_url: str, visibility: Visibility) -> Project:
-    """Create a project with ``user`` as its owner and return it.
+def create(
+    context: JobContext,
+    user: User,
+    name: str,
+    git_url: str,
+    fields: Mapping[str, Any],
+    *,
+    token: str | None = None,
+) -> tuple[Project, str]:
+    """Create a project with ``user`` as its owner; returns it and the secret of its webhook.
 
-    Raises ``InvalidInput`` for a name or a URL that cannot be, and ``Conflict`` for a name that is taken.
+    ``fields`` are those of ``Project`` that a client gives, an empty value where there is none; without
+    ``forge`` that goes by the host of the URL. ``token`` is one of the forge. Raises ``InvalidInput`` for
+    what cannot be, and ``Conflict`` for a name that is taken.
     """
-    _check_name(name)
-    _check_url(context, git_url)
     created_at_ms = now_ms()
+    _check_url(context, git_url)
     project = Project(
         project_id=new_id(),
         name=name,
         git_url=redacted_url(git_url),
-        visibility=visibility,
+        visibility=Visibility.PRIVATE,
+        forge=_forge_of(git_url),
         created_at_ms=created_at_ms,
         updated_at_ms=created_at_ms,
     )
+    project = _checked(context, _changed(project, fields))
+    secret = _new_secret()
     with context.store.transaction() as tx:
         tx.projects.add(project, git_url, user.user_id)
+        _set_token(tx, project, token)
+        kind = CredentialKind.WEBHOOK_SECRET
+        tx.projects.set_credential(project.project_id, kind, secret, now_ms=created_at_ms)
         tx.audit.add(_entry(user, Action.PROJECT_CREATE, project))
-    return project
+    return project, secret
 
 
 def change(
     context: JobContext,
     user: User,
     project_id: str,
+    fields: Mapping[str, Any],
     *,
-    name: str | None = None,
     git_url: str | None = None,
-    visibility: Visibility | None = None,
+    token: str | None = None,
 ) -> Project:
-    """Change what is not ``None`` and return the project; for its owners. Raises as ``create``."""
-    before = access.project(context, user, project_id, ProjectRole.OWNER)
-    if name is not None:
-        _check_name(name)
+    """Change a project and return it; for its owners. See ``create``; an empty ``token`` removes it."""
+    project_id = access.project(context, user, project_id, ProjectRole.OWNER).project_id
     if git_url is not None:
         _check_url(context, git_url)
-    after = replace(
-        before,
-        name=before.name if name is None else name,
-        git_url=before.git_url if git_url is None else redacted_url(git_url),
-        visibility=before.visibility if visibility is None else visibility,
-        updated_at_ms=now_ms(),
-    )
+        fields = {**fields, "git_url": redacted_url(git_url)}
     with context.store.transaction() as tx:
-        tx.projects.save(after, git_url)
-        tx.audit.add(_entry(user, Action.PROJECT_CHANGE, after))
-    return after
+        changed = replace(_changed(tx.projects.get(project_id), fields), updated_at_ms=now_ms())
+        _checked(context, changed)
+        tx.projects.save(changed, git_url)
+        _set_token(tx, changed, token)
+        tx.audit.add(_entry(user, Action.PROJECT_CHANGE, changed))
+    return changed
+
+
+def renew_webhook_secret(context: JobContext, user: User, project_id: str) -> str:
+    """Return a new secret for the webhook of a project; for its owners.
+
+    The one before counts, too, until the next renewal or ``forget_previous_webhook_secret``.
+    """
+    project = access.project(context, user, project_id, ProjectRole.OWNER)
+    secret, at_ms = _new_secret(), now_ms()
+    with context.store.transaction() as tx:
+        before = tx.projects.credential(project.project_id, CredentialKind.WEBHOOK_SECRET)
+        for kind, value in (
+            (CredentialKind.PREVIOUS_WEBHOOK_SECRET, before),
+            (CredentialKind.WEBHOOK_SECRET, secret),
+        ):
+            if value is not None:
+                tx.projects.set_credential(project.project_id, kind, value, now_ms=at_ms)
+        tx.audit.add(_entry(user, Action.PROJECT_RENEW_WEBHOOK_SECRET, project))
+    return secret
+
+
+def forget_previous_webhook_secret(context: JobContext, user: User, project_id: str) -> None:
+    """Let the secret before the last renewal count no longer; for owners. Repeating is harmless."""
+    project = access.project(context, user, project_id, ProjectRole.OWNER)
+    with context.store.transaction() as tx:
+        tx.projects.remove_credential(project.project_id, CredentialKind.PREVIOUS_WEBHOOK_SECRET)
+        tx.audit.add(_entry(user, Action.PROJECT_FORGET_WEBHOOK_SECRET, project))
 
 
 def remove(context: JobContext, user: User, project_id: str) -> None:
@@ -73,13 +131,69 @@ def remove(context: JobContext, user: User, project_id: str) -> None:
         tx.audit.add(_entry(user, Action.PROJECT_DELETE, project))
 
 
-def _check_name(name: str) -> None:
-    if not is_name(name) or is_id(name):
+def _changed(project: Project, fields: Mapping[str, Any]) -> Project:
+    """Return a project with other values, as a client gives them."""
+    # What is empty there is not given.
+    optional = ("forge_url", "default_branch", "default_image", "queue", "allowed_events", "max_running")
+    kinds: dict[str, Any] = {
+        "visibility": Visibility,
+        "forge": ForgeKind,
+        "pull_requests": PullRequests,
+        "allowed_events": lambda events: tuple(dict.fromkeys(events)),
+    }
+    values: dict[str, Any] = {}
+    for name, value in fields.items():
+        converted = kinds[name](value) if name in kinds else value
+        values[name] = (converted or None) if name in optional else converted
+    return replace(project, **values)
+
+
+def _checked(context: JobContext, project: Project) -> Project:
+    """Return a project that can be; raises ``InvalidInput`` with the field that is wrong otherwise."""
+    if not is_name(project.name) or is_id(project.name):
         raise InvalidInput(
             f"a project's name has 1 to {MAX_NAME_CHARS} letters, digits, '.', '_' and '-', in parts that a "
             "'/' separates, like acme/site, and is no id",
             "name",
         )
+    if project.forge_url is not None and not is_forge_url(project.forge_url):
+        raise InvalidInput(
+            "forge_url is the start page of a forge, like https://git.example.com, without credentials",
+            "forge_url",
+        )
+    if project.default_branch is not None:
+        try:
+            context.rules.check_git_ref(project.default_branch)
+        except InvalidInput as exc:
+            raise InvalidInput(str(exc), "default_branch") from exc
+    if project.default_image is not None:
+        if not is_image_reference(project.default_image):
+            raise InvalidInput("default_image is no image reference, like alpine:3.20", "default_image")
+        try:
+            context.rules.check_images(project.default_image, {})
+        except InvalidInput as exc:
+            raise InvalidInput(str(exc), "default_image") from exc
+    return project
+
+
+def _forge_of(git_url: str) -> ForgeKind:
+    """Return the forge that a URL names, as far as its host tells."""
+    host = git_url.partition("://")[2].partition("/")[0] or git_url.partition(":")[0]
+    return _KNOWN_FORGES.get(host.rpartition("@")[2].partition(":")[0].lower(), ForgeKind.NONE)
+
+
+def _set_token(tx: Records, project: Project, token: str | None) -> None:
+    if token is None:
+        return
+    if token == "":
+        tx.projects.remove_credential(project.project_id, CredentialKind.TOKEN)
+    else:
+        kind = CredentialKind.TOKEN
+        tx.projects.set_credential(project.project_id, kind, token, now_ms=project.updated_at_ms)
+
+
+def _new_secret() -> str:
+    return secrets.token_hex(32)
 
 
 def _check_url(context: JobContext, git_url: str) -> None:

@@ -1,10 +1,10 @@
 """Looking at projects: one with its members, and lists."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from reactorcide.domain.accounts import User
-from reactorcide.domain.projects import Member, Project, ProjectRole
+from reactorcide.domain.projects import Credential, CredentialKind, Member, Project, ProjectRole
 from reactorcide.jobs import StoredJobs, access
 
 
@@ -17,6 +17,8 @@ class ProjectView:
     """Of that user; ``None`` where the user is no member."""
     members: Sequence[Member]
     """Empty unless the user is a member or an admin."""
+    credentials: Mapping[CredentialKind, Credential] | None
+    """``None``: the user may not see the project's settings, and is no owner nor admin."""
 
 
 def view(context: StoredJobs, user: User, project_id: str) -> ProjectView:
@@ -25,7 +27,9 @@ def view(context: StoredJobs, user: User, project_id: str) -> ProjectView:
     role = context.store.projects.role(project.project_id, user.user_id)
     is_shown = role is not None or user.is_admin
     members = context.store.projects.members(project.project_id) if is_shown else []
-    return ProjectView(project, role, members)
+    is_owner = role is ProjectRole.OWNER or user.is_admin
+    credentials = context.store.projects.credentials(project.project_id) if is_owner else None
+    return ProjectView(project, role, members, credentials)
 
 
 def page(

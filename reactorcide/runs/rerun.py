@@ -9,6 +9,7 @@ from reactorcide.domain.audit import Action, AuditEntry
 from reactorcide.domain.errors import Conflict
 from reactorcide.domain.projects import ProjectRole
 from reactorcide.domain.runs import Node, NodeState, Run, RunStatus
+from reactorcide.jobs import access as job_access
 from reactorcide.jobs import ending
 from reactorcide.jobs.dependents import Change, Followed, before_start
 from reactorcide.lib.clock import now_ms
@@ -24,7 +25,8 @@ def rerun(context: RunContext, user: User, run_id: str, only: Only) -> Run:
     """Repeat a run from the same files at the same commit, and return it.
 
     ``failed`` repeats what failed, was cancelled or was skipped for that, with all that depends on it.
-    Earlier jobs stay. Raises ``Conflict`` where the run is not over, has no nodes, or nothing failed in it.
+    Earlier jobs stay. Raises ``Conflict`` where the run is not over, has no nodes, nothing failed in it, or
+    its project is disabled.
     """
     access.get(context, user, run_id, ProjectRole.WRITE)
     at_ms = now_ms()
@@ -34,6 +36,8 @@ def rerun(context: RunContext, user: User, run_id: str, only: Only) -> Run:
         run = tx.runs.lock(run_id)
         if run is None or not run.is_final:
             raise Conflict("the run is not over, so it cannot be repeated; cancel it first")
+        if run.project_id is not None:
+            job_access.check_enabled(tx.projects.get(run.project_id))
         before = tx.runs.nodes(run_id)
         if not before:
             raise Conflict("the run has no jobs, so there is nothing to repeat; start another run")

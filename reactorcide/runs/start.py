@@ -86,7 +86,7 @@ def start(context: RunContext, user: User, wanted: Start, key: RequestKey | None
     When this returns the run is on disk, with its nodes and those jobs that wait for none. A file that is
     wrong makes a failed run with all that is wrong. Raises ``InvalidInput`` where the source cannot be had or
     has no such workflow, ``NotFound`` or ``Forbidden`` where ``user`` may not start runs of the project,
-    ``Busy``, and ``Conflict`` where the key was used for something else.
+    ``Busy``, and ``Conflict`` where the key was used for something else or the project is disabled.
     """
     earlier = None if key is None else _started_with(context, user, key)
     if earlier is not None:
@@ -145,7 +145,7 @@ def start_for_project(
 
     A workflow that cannot be evaluated is a failed run. So is, if the caller ``gives_up``, a commit that
     cannot be had; otherwise ``JobFailed``, ``InfrastructureError`` or ``Busy`` is raised, and trying again
-    later may help. Raises ``NotFound`` where there is no such project.
+    later may help. Raises ``NotFound`` where there is no such project, and ``Conflict`` where it is disabled.
     """
     project = context.jobs.store.projects.get(project_id)
     wanted = _of_project(context, project, wanted)
@@ -171,9 +171,14 @@ def start_for_project(
 
 
 def _of_project(context: RunContext, project: Project, wanted: Start) -> Start:
-    """Return what is wanted with the URL of the project's repository."""
-    git_url = context.jobs.store.projects.git_url(project.project_id)
-    return replace(wanted, source=replace(wanted.source, git_url=git_url))
+    """Return what is wanted of the project's repository; raises ``Conflict`` where it is disabled."""
+    access.check_enabled(project)
+    source = replace(
+        wanted.source,
+        git_url=context.jobs.store.projects.git_url(project.project_id),
+        git_ref=wanted.source.git_ref or project.default_branch,
+    )
+    return replace(wanted, source=source)
 
 
 def _event(wanted: Start, project: Project | None, commit: Commit) -> dict[str, str]:
@@ -199,7 +204,7 @@ def _new(
 ) -> _New:
     """Return the run of a workflow that was evaluated."""
     owner = user.user_id if project is None else project.project_id
-    nodes, errors = _nodes(context, found, owner, wanted.environment)
+    nodes, errors = _nodes(context, found, owner, wanted.environment, project)
     workflow_id = found.workflow_id
     if project is not None and not found.is_readable:
         workflow_id = (
@@ -214,7 +219,7 @@ def _new(
         file=found.file,
         sha=commit.sha,
         warnings=found.warnings,
-        cache_scope=_cache_scope(wanted, event, commit),
+        cache_scope=_cache_scope(wanted, project, event, commit),
         **_group(found.concurrency, owner),
     )
     if errors or found.skipped is not None:
@@ -336,25 +341,30 @@ def _commit(context: RunContext, user: User, wanted: Start) -> Commit:
     return context.commits.commit(source.git_url or "", source.git_ref, user.user_id, deadline=deadline)
 
 
-def _cache_scope(wanted: Start, event: Mapping[str, str], commit: Commit) -> CacheScope:
+def _cache_scope(
+    wanted: Start, project: Project | None, event: Mapping[str, str], commit: Commit
+) -> CacheScope:
     repository = wanted.repository
     if wanted.source.git_url is not None:
         url = without_credentials(wanted.source.git_url)
         repository = url.rstrip("/").removesuffix(".git").rstrip("/")
-    return scope_of(
-        event, repository=repository, default_branch=commit.default_branch, is_fork=wanted.is_fork
-    )
+    default_branch = (project.default_branch if project else None) or commit.default_branch
+    return scope_of(event, repository=repository, default_branch=default_branch, is_fork=wanted.is_fork)
 
 
 def _nodes(
-    context: RunContext, found: Evaluation, owner: str, environment: Mapping[str, str]
+    context: RunContext,
+    found: Evaluation,
+    owner: str,
+    environment: Mapping[str, str],
+    project: Project | None,
 ) -> tuple[list[tuple[Node, JobTemplate]], list[str]]:
     """Return the nodes of a run with the definitions of their jobs, and what is wrong with these."""
     nodes: list[tuple[Node, JobTemplate]] = []
     errors = list(found.errors)
     for item in found.nodes:
         try:
-            template = _template(context, item, environment)
+            template = _template(context, item, environment, project)
             context.jobs.rules.check_images(*_known_images(template))
         except InvalidInput as exc:
             errors.append(f"{found.file}: the job {item['name']!r}: {exc}")
@@ -388,10 +398,16 @@ def _group(concurrency: Mapping[str, str] | None, owner: str) -> dict[str, Any]:
     return {"group_key": group_key(owner, concurrency["group"]), "when_full": concurrency["when_full"]}
 
 
-def _template(context: RunContext, item: Mapping[str, Any], environment: Mapping[str, str]) -> JobTemplate:
+def _template(
+    context: RunContext, item: Mapping[str, Any], environment: Mapping[str, str], project: Project | None
+) -> JobTemplate:
     """Return the definition of a node's job, with every default filled in: a repetition has the same."""
     defaults = context.defaults
     fields = dict(item["fields"])
+    if project is not None and project.default_image is not None:
+        fields.setdefault("runner_image", project.default_image)
+    if project is not None and project.queue is not None:
+        fields.setdefault("queue_name", project.queue)
     fields.setdefault("runner_image", defaults.image)
     fields["cpu_limit"] = defaults.cpus(fields.get("cpu_limit"))
     fields["memory_limit_bytes"] = defaults.memory_bytes(fields.get("memory_limit_bytes"))

@@ -57,6 +57,10 @@ class SourceRules:
         """Raise ``InvalidInput`` for ``git_url`` unless jobs may clone it."""
         self._roots.check_git_url(url)
 
+    def check_git_ref(self, ref: str) -> None:
+        """Raise ``InvalidInput`` for ``git_ref`` unless it can name a branch, tag, full ref or commit."""
+        check_git_ref(ref)
+
     def _check_images_of(self, definition: JobDefinition) -> None:
         services = definition.services or {}
         self.check_images(definition.runner_image, {name: own.image for name, own in services.items()})

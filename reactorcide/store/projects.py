@@ -1,5 +1,6 @@
-"""Projects and their members: added, changed, read and listed."""
+"""Projects with their members and credentials: added, changed, read and listed."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
@@ -7,7 +8,16 @@ from typing import Any
 from peewee import IntegrityError
 
 from reactorcide.domain.errors import Conflict, NotFound
-from reactorcide.domain.projects import Member, Project, ProjectRole, Visibility
+from reactorcide.domain.forges import ForgeKind
+from reactorcide.domain.projects import (
+    Credential,
+    CredentialKind,
+    Member,
+    Project,
+    ProjectRole,
+    PullRequests,
+    Visibility,
+)
 from reactorcide.domain.secrets import redacted_url
 from reactorcide.store import named_secrets
 from reactorcide.store.database import Connection
@@ -21,7 +31,8 @@ _INSERT = (
     f"INSERT INTO project ({', '.join(_COLUMNS)}, last_run_number, sealed) "  # noqa: S608  # as above
     f"VALUES ({', '.join('?' * len(_COLUMNS))}, 0, ?)"
 )
-_UPDATE = "UPDATE project SET name = ?, visibility = ?, updated_at_ms = ? WHERE project_id = ?"
+_CHANGED = tuple(name for name in _COLUMNS if name not in ("project_id", "git_url", "created_at_ms"))
+_UPDATE = f"UPDATE project SET {', '.join(f'{name} = ?' for name in _CHANGED)} WHERE project_id = ?"  # noqa: S608  # as above
 _SET_URL = "UPDATE project SET git_url = ?, sealed = ? WHERE project_id = ?"
 _NEXT_NUMBER = (
     "UPDATE project SET last_run_number = last_run_number + 1 WHERE project_id = ? RETURNING last_run_number"
@@ -34,6 +45,11 @@ _MEMBERS = (
 _SET_MEMBER = (
     "INSERT INTO project_member (project_id, user_id, role) VALUES (?, ?, ?) "
     "ON CONFLICT (project_id, user_id) DO UPDATE SET role = excluded.role"
+)
+_SET_CREDENTIAL = (
+    "INSERT INTO project_credential (project_id, kind, public, created_at_ms, sealed) VALUES (?, ?, ?, ?, ?) "
+    "ON CONFLICT (project_id, kind) DO UPDATE SET public = excluded.public, "
+    "created_at_ms = excluded.created_at_ms, sealed = excluded.sealed"
 )
 OF_MEMBER = "SELECT project_id FROM project_member WHERE user_id = ?"
 """The ids of the projects that a user is a member of."""
@@ -63,7 +79,7 @@ class Projects:
 
         ``git_url`` is the URL with its credentials.
         """
-        values = [getattr(project, name) for name in _COLUMNS]
+        values = [_column(project, name) for name in _COLUMNS]
         sealed = self._sealed.seal_text(git_url, owner_of(project.project_id))
 
         def work(db: Any) -> None:
@@ -73,11 +89,11 @@ class Projects:
         self._write_named(work, project.name)
 
     def save(self, project: Project, git_url: str | None) -> None:
-        """Write the name and the visibility of a project, and its URL unless that is ``None``.
+        """Write what has changed of a project, and its URL unless that is ``None``.
 
         Raises ``Conflict`` if the name is taken.
         """
-        values = (project.name, project.visibility, project.updated_at_ms, project.project_id)
+        values = [*(_column(project, name) for name in _CHANGED), project.project_id]
 
         def work(db: Any) -> None:
             db.execute_sql(_UPDATE, values)
@@ -94,7 +110,7 @@ class Projects:
             raise Conflict(f"there is a project {name!r} already; choose another name") from exc
 
     def remove(self, project_id: str) -> None:
-        """Remove a project with its members and secrets.
+        """Remove a project with its members, credentials and secrets.
 
         Raises ``Conflict`` while one of its runs is not over.
         """
@@ -105,7 +121,7 @@ class Projects:
             if active:
                 raise Conflict(f"the project has {active} runs that are not over; cancel them, or wait")
             named_secrets.remove_of_project(db, project_id)
-            for table in ("project_member", "project"):
+            for table in ("project_member", "project_credential", "project"):
                 db.execute_sql(f"DELETE FROM {table} WHERE project_id = ?", (project_id,))  # noqa: S608  # as above
 
         self._db.write(work)
@@ -144,6 +160,40 @@ class Projects:
         if row is None:
             raise NotFound(f"there is no project {project_id}")
         return self._sealed.open_text(bytes(row[0]), owner_of(project_id))
+
+    def set_credential(
+        self, project_id: str, kind: CredentialKind, value: str, *, now_ms: int, public: str | None = None
+    ) -> None:
+        """Give a project a credential, in place of an earlier one of the kind."""
+        sealed = self._sealed.seal_text(value, owner_of_credential(project_id, kind))
+        values = (project_id, kind, public, now_ms, sealed)
+        self._db.write(lambda db: db.execute_sql(_SET_CREDENTIAL, values))
+
+    def remove_credential(self, project_id: str, kind: CredentialKind) -> None:
+        """Remove a credential of a project; repeating is harmless."""
+        sql = "DELETE FROM project_credential WHERE project_id = ? AND kind = ?"
+        self._db.write(lambda db: db.execute_sql(sql, (project_id, kind)))
+
+    def credential(self, project_id: str, kind: CredentialKind) -> str | None:
+        """Return the value of a credential of a project; ``None`` where it has none."""
+        sql = "SELECT sealed FROM project_credential WHERE project_id = ? AND kind = ?"
+        with self._db.read() as db:
+            row = db.execute_sql(sql, (project_id, kind)).fetchone()
+        if row is None:
+            return None
+        return self._sealed.open_text(bytes(row[0]), owner_of_credential(project_id, kind))
+
+    def credentials(self, project_id: str) -> dict[CredentialKind, Credential]:
+        """Return the credentials that a project has, without their values."""
+        sql = "SELECT kind, public, created_at_ms FROM project_credential WHERE project_id = ?"
+        with self._db.read() as db:
+            rows = db.execute_sql(sql, (project_id,)).fetchall()
+        return {
+            CredentialKind(kind): Credential(
+                kind=CredentialKind(kind), public=public, created_at_ms=created_at_ms
+            )
+            for kind, public, created_at_ms in rows
+        }
 
     def role(self, project_id: str, user_id: str) -> ProjectRole | None:
         """Return the role of a user in a project; ``None`` where the user is no member."""
@@ -195,6 +245,26 @@ def owner_of(project_id: str) -> str:
     return f"project {project_id}"
 
 
+def owner_of_credential(project_id: str, kind: str) -> str:
+    """Return whom the sealed value of a credential belongs to."""
+    return f"credential {project_id} {kind}"
+
+
+def _column(project: Project, name: str) -> object:
+    value = getattr(project, name)
+    return json.dumps(value) if isinstance(value, tuple) else value
+
+
 def _project(row: Sequence[Any]) -> Project:
     values = dict(zip(_COLUMNS, row, strict=True))
-    return Project(**values | {"visibility": Visibility(values["visibility"])})
+    events = values["allowed_events"]
+    return Project(
+        **values
+        | {
+            "visibility": Visibility(values["visibility"]),
+            "disabled": bool(values["disabled"]),
+            "forge": ForgeKind(values["forge"]),
+            "pull_requests": PullRequests(values["pull_requests"]),
+            "allowed_events": None if events is None else tuple(json.loads(events)),
+        }
+    )

@@ -29,6 +29,7 @@ SEALED = (
     Sealed("run", "sealed", ("run_id",), str),
     Sealed("node", "sealed", ("run_id", "name"), runs.owner_of),
     Sealed("project", "sealed", ("project_id",), projects.owner_of),
+    Sealed("project_credential", "sealed", ("project_id", "kind"), projects.owner_of_credential),
     Sealed("named_secret", "sealed", ("project_id", "name"), named_secrets.owner_of),
 )
 

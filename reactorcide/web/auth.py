@@ -66,6 +66,8 @@ NEEDS: Mapping[str, _Scopes | None] = {
     f"GET {PREFIX}/projects/<project_id>": _READ,
     f"PATCH {PREFIX}/projects/<project_id>": _CHANGE,
     f"DELETE {PREFIX}/projects/<project_id>": _CHANGE,
+    f"POST {PREFIX}/projects/<project_id>/webhook-secret": _CHANGE,
+    f"DELETE {PREFIX}/projects/<project_id>/webhook-secret": _CHANGE,
     f"PUT {PREFIX}/projects/<project_id>/members": _CHANGE,
     f"DELETE {PREFIX}/projects/<project_id>/members/<user_id>": _CHANGE,
     f"GET {PREFIX}/caches": _READ,

@@ -33,6 +33,8 @@ class Services:
     probes: Probes
     """The checks of the parts that the service needs."""
     workers: Callable[[], list[WorkerView]]
+    public_url: str | None
+    """The URL at which users reach the service, if the operator has named it."""
 
 
 _EXTENSION = "reactorcide.services"

@@ -32,6 +32,35 @@ def test_a_project_from_its_beginning_to_its_end(reactorcide: Program, service: 
     assert "there is no project 'acme/new'" in reactorcide.refused("project", "show", "acme/new")
 
 
+def test_its_settings_and_its_webhook(reactorcide: Program, service: Service) -> None:
+    token = service.sources / "token"
+    token.write_text("secret-of-the-forge\n")
+    added = reactorcide.fine(
+        *("project", "add", "acme/hooked", "--git", "https://git.example/acme/hooked.git"),
+        *("--forge", "gitea", "--token", f"@{token}", "--allow-event", "push", "--max-running", "3"),
+    )
+    project_id = added.text
+    assert f"Webhook: /api/v1/hooks/{project_id}" in added.errors
+    secret = added.errors.rpartition("Secret:  ")[2].strip()
+    assert len(secret) == 64
+    shown = reactorcide.fine("project", "show", "acme/hooked").text
+    for line in ("Forge           gitea", "Credentials     token, webhook secret", "Events          push"):
+        assert line in shown
+    assert "Max. running    3" in shown
+    reactorcide.fine("project", "change", "acme/hooked", "--disable", "--allow-event", "")
+    shown = reactorcide.fine("project", "show", "acme/hooked").text
+    assert "private, disabled" in shown
+    assert "Events" not in shown
+    renewed = reactorcide.fine("project", "webhook-secret", "acme/hooked").errors
+    assert secret not in renewed
+    assert "previous webhook secret" in reactorcide.fine("project", "show", "acme/hooked").text
+    reactorcide.fine("project", "webhook-secret", "acme/hooked", "--forget-previous")
+    assert "previous" not in reactorcide.fine("project", "show", "acme/hooked").text
+    assert "never on the command line" in reactorcide.refused(
+        "project", "change", "acme/hooked", "--token", "in-the-open"
+    )
+
+
 def test_a_run_has_one_source(reactorcide: Program) -> None:
     result = reactorcide("runs", "start", "--project", "a", "--git", "https://git.example/a.git")
     assert result.code == 2

@@ -154,6 +154,8 @@ EXPECTED: Mapping[
     "GET /api/v1/projects/<project_id>": OfProject(reader=200),
     "PATCH /api/v1/projects/<project_id>": OfProject(json={"visibility": "private"}),
     "DELETE /api/v1/projects/<project_id>": OfProject(204),
+    "POST /api/v1/projects/<project_id>/webhook-secret": OfProject(201),
+    "DELETE /api/v1/projects/<project_id>/webhook-secret": OfProject(204),
     "PUT /api/v1/projects/<project_id>/members": OfProject(404, {"username": "no-such-user", "role": "read"}),
     "DELETE /api/v1/projects/<project_id>/members/<user_id>": OfProject(409),
     "GET /api/v1/caches": Own(),

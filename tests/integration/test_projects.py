@@ -252,3 +252,121 @@ def test_the_credentials_of_a_repository_are_not_shown(idle_service: Service) ->
     password = url.split(":")[2].partition("@")[0]
     assert password not in created.text
     assert password.encode() not in Path(idle_service.data_dir, "reactorcide.db").read_bytes()
+
+
+SETTINGS = {
+    "forge": "gitea",
+    "forge_url": "https://git.example",
+    "default_branch": "next",
+    "default_image": "alpine:3.20",
+    "queue": "slow",
+    "pull_requests": "all",
+    "allowed_events": ["push"],
+    "max_running": 3,
+}
+
+
+def test_its_owners_see_and_change_its_settings(idle_service: Service) -> None:
+    source = repository(idle_service.source_root / uuid.uuid4().hex, {"workflows/ci.yaml": WORKFLOW})
+    owner = new_user(idle_service)
+    project = create(owner, source, **SETTINGS)
+    path = f"projects/{project['project_id']}"
+    assert {name: project["settings"][name] for name in SETTINGS} == SETTINGS
+    assert project["settings"]["webhook_url"] == f"/api/v1/hooks/{project['project_id']}"
+    for client in (
+        new_user(idle_service, "read", project),
+        new_user(idle_service, "write", project),
+    ):
+        assert client.get(path)["settings"] is None
+    assert idle_service.admin.get(path)["settings"] == project["settings"]
+    # What is empty is the default again.
+    empty = {name: [] if isinstance(value, list) else "" for name, value in SETTINGS.items()}
+    reset = empty | {"forge": "none", "pull_requests": "trusted", "max_running": 0}
+    changed = owner.request("PATCH", path, json=reset).json()["settings"]
+    assert {name: changed[name] for name in SETTINGS} == dict.fromkeys(SETTINGS) | {
+        "forge": "none",
+        "pull_requests": "trusted",
+    }
+    for name, value in SETTINGS.items():
+        assert owner.request("PATCH", path, json={name: value}).json()["settings"][name] == value
+    for name, value in (
+        ("forge_url", "https://me:secret@git.example"),
+        ("forge_url", "ftp://git.example"),
+        ("default_branch", "a..b"),
+        ("default_image", "Not An Image"),
+        ("queue", "a b"),
+        ("allowed_events", ["pushed"]),
+        ("max_running", -1),
+        ("forge", "sourceforge"),
+        ("token", "two words"),
+    ):
+        refused = owner.request("PATCH", path, json={name: value})
+        assert refused.status_code == 400, (name, refused.text)
+        assert refused.json()["details"][0]["field"].startswith(name), refused.text
+
+
+@pytest.mark.parametrize(
+    ("url", "forge"),
+    [
+        ("https://github.com/acme/site.git", "github"),
+        ("git@gitlab.com:acme/site.git", "gitlab"),
+        ("https://x:y@codeberg.org/acme/site", "gitea"),
+        ("https://github.com.example/acme/site", "none"),
+    ],
+)
+def test_its_forge_goes_by_the_host_of_its_repository(idle_service: Service, url: str, forge: str) -> None:
+    body = {"name": f"acme/{uuid.uuid4().hex}", "git_url": url}
+    created = new_user(idle_service).request("POST", "projects", json=body).json()
+    assert created["settings"]["forge"] == forge
+
+
+def test_its_credentials_are_never_shown_again(idle_service: Service) -> None:
+    source = repository(idle_service.source_root / uuid.uuid4().hex, {"workflows/ci.yaml": WORKFLOW})
+    owner, token = new_user(idle_service), f"token-{uuid.uuid4().hex}"
+    project = create(owner, source, token=token)
+    path = f"projects/{project['project_id']}"
+    first = project["webhook_secret"]
+    second = owner.request("POST", f"{path}/webhook-secret").json()["webhook_secret"]
+    third = owner.request("POST", f"{path}/webhook-secret").json()["webhook_secret"]
+    assert len({first, second, third}) == 3
+    shown = owner.get(path)
+    kinds = sorted(item["kind"] for item in shown["settings"]["credentials"])
+    assert kinds == ["previous_webhook_secret", "token", "webhook_secret"]
+    database = b"".join(file.read_bytes() for file in idle_service.data_dir.glob("reactorcide.db*"))
+    for value in (first, second, third, token):
+        assert value not in str(shown)
+        assert value.encode() not in database
+    assert owner.request("DELETE", f"{path}/webhook-secret").status_code == 204
+    assert owner.request("DELETE", f"{path}/webhook-secret").status_code == 204
+    removed = owner.request("PATCH", path, json={"token": ""}).json()["settings"]["credentials"]
+    assert [item["kind"] for item in removed] == ["webhook_secret"]
+
+
+def test_its_defaults_are_those_of_its_runs(idle_service: Service) -> None:
+    source = repository(idle_service.source_root / uuid.uuid4().hex, {"workflows/ci.yaml": WORKFLOW})
+    owner = new_user(idle_service)
+    source.git("branch", "next")
+    project = create(owner, source, default_image="acme/own:1", queue="slow", default_branch="next")
+    run = start(owner, project)
+    assert (run["event"]["branch"], run["git_ref"]) == ("next", "next")
+    job = owner.get(f"jobs/{node(run, 'show')['job_id']}")
+    assert (job["runner_image"], job["queue_name"]) == ("acme/own:1", "slow")
+    assert start(owner, project, ref="main")["event"]["branch"] == "main"
+
+
+def test_a_disabled_project_starts_nothing(idle_service: Service) -> None:
+    source = repository(idle_service.source_root / uuid.uuid4().hex, {"workflows/ci.yaml": WORKFLOW})
+    owner = new_user(idle_service)
+    project = create(owner, source)
+    path, run = f"projects/{project['project_id']}", start(owner, project)
+    assert owner.request("PATCH", path, json={"disabled": True}).json()["disabled"] is True
+    # What is under way goes on, and can be cancelled.
+    assert owner.request("POST", f"runs/{run['run_id']}/cancel").json()["status"] == "cancelled"
+    sentence = f"the project {project['name']} is disabled and starts nothing; its owners can enable it"
+    for refused in (
+        owner.request("POST", "runs", json={"project": project["name"]}),
+        owner.request("POST", f"runs/{run['run_id']}/rerun", json={}),
+    ):
+        assert (refused.status_code, refused.json()["message"]) == (409, sentence)
+    assert owner.request("PATCH", path, json={"disabled": False}).status_code == 200
+    assert start(owner, project)["number"] == 2

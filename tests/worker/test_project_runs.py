@@ -9,7 +9,6 @@ import pytest
 from reactorcide.domain.accounts import SERVICE_USER
 from reactorcide.domain.audit import AuditFilter
 from reactorcide.domain.errors import Conflict, JobFailed, NotFound
-from reactorcide.domain.projects import Visibility
 from reactorcide.domain.runs import Run, RunFilter, RunSource, RunStatus
 from reactorcide.jobs.defaults import JobDefaults
 from reactorcide.projects import change
@@ -40,9 +39,8 @@ class Project:
             evaluator=EvaluatorHere(),
             defaults=JobDefaults(image="alpine:latest"),
         )
-        self.project_id = change.create(
-            house.context, USER, "acme/site", f"file://{self.repository.path}", Visibility.PRIVATE
-        ).project_id
+        created, _ = change.create(house.context, USER, "acme/site", f"file://{self.repository.path}", {})
+        self.project_id = created.project_id
 
     def wanted(self, ref: str = "main", workflow: str | None = None, **event: str) -> Start:
         return Start(
@@ -142,7 +140,10 @@ def test_without_workflow_files_there_is_no_run(house: House, tmp_path: Path) ->
     assert written[-1] == []
 
 
-def test_a_project_that_is_gone_starts_nothing(project: Project) -> None:
+def test_a_project_that_is_disabled_or_gone_starts_nothing(project: Project) -> None:
+    change.change(project.context.jobs, USER, project.project_id, {"disabled": True})
+    with pytest.raises(Conflict, match="is disabled"):
+        start_for_project(project.context, project.project_id, project.wanted())
     change.remove(project.context.jobs, USER, project.project_id)
     with pytest.raises(NotFound):
         start_for_project(project.context, project.project_id, project.wanted())

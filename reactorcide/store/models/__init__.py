@@ -6,7 +6,13 @@ services can live in one process. Times are Unix milliseconds. A change here nee
 
 from reactorcide.store.models.accounts import AuditRow, IdempotencyRow, InvitationRow, TokenRow, UserRow
 from reactorcide.store.models.jobs import AttemptRow, JobCountRow, JobEventRow, JobNameCountRow, JobRow
-from reactorcide.store.models.projects import NamedSecretRow, ProjectMemberRow, ProjectRow, SecretUseRow
+from reactorcide.store.models.projects import (
+    NamedSecretRow,
+    ProjectCredentialRow,
+    ProjectMemberRow,
+    ProjectRow,
+    SecretUseRow,
+)
 from reactorcide.store.models.runs import CacheRow, NodeRow, RunRow
 from reactorcide.store.models.service import InstanceRow, PulledImageRow, SourceOwnerRow, SourceRow
 
@@ -24,6 +30,7 @@ ALL_MODELS = (
     NodeRow,
     ProjectRow,
     ProjectMemberRow,
+    ProjectCredentialRow,
     NamedSecretRow,
     SecretUseRow,
     SourceRow,

@@ -1,6 +1,6 @@
 """The tables of projects, and of named secrets."""
 
-from peewee import BigIntegerField, BlobField, CompositeKey, IntegerField, Model, TextField
+from peewee import SQL, BigIntegerField, BlobField, BooleanField, CompositeKey, IntegerField, Model, TextField
 
 from reactorcide.store.models.fields import JSONField
 
@@ -18,9 +18,33 @@ class ProjectRow(Model):
     updated_at_ms = BigIntegerField()
     sealed = BlobField()
     """Encrypted: the URL as it was given."""
+    disabled = BooleanField(constraints=[SQL("DEFAULT 0")])
+    forge = TextField(constraints=[SQL("DEFAULT 'none'")])
+    forge_url = TextField(null=True)
+    default_branch = TextField(null=True)
+    default_image = TextField(null=True)
+    queue = TextField(null=True)
+    pull_requests = TextField(constraints=[SQL("DEFAULT 'trusted'")])
+    allowed_events = JSONField(null=True)
+    max_running = IntegerField(null=True)
 
     class Meta:
         table_name = "project"
+
+
+class ProjectCredentialRow(Model):
+    """A credential of a project."""
+
+    project_id = TextField()
+    kind = TextField()
+    public = TextField(null=True)
+    created_at_ms = BigIntegerField()
+    sealed = BlobField()
+    """Encrypted: its value."""
+
+    class Meta:
+        table_name = "project_credential"
+        primary_key = CompositeKey("project_id", "kind")
 
 
 class ProjectMemberRow(Model):

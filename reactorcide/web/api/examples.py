@@ -128,8 +128,26 @@ _PROJECT = {
     "name": "acme/site",
     "git_url": "https://git.example/acme/site.git",
     "visibility": "private",
+    "disabled": False,
     "created_at": _BEGUN,
     "updated_at": _BEGUN,
+}
+_HOOK_URL = f"https://ci.example/api/v1/hooks/{_PROJECT['project_id']}"
+_PROJECT_VIEW = _PROJECT | {
+    "role": "owner",
+    "members": [{"user_id": _USER_ID, "username": "ann", "role": "owner"}],
+    "settings": {
+        "forge": "gitea",
+        "forge_url": None,
+        "default_branch": None,
+        "default_image": "python:3.13-slim",
+        "queue": None,
+        "pull_requests": "trusted",
+        "allowed_events": None,
+        "max_running": 10,
+        "webhook_url": _HOOK_URL,
+        "credentials": [{"kind": "webhook_secret", "public": None, "created_at": _BEGUN}],
+    },
 }
 
 EXAMPLES: dict[str, Any] = {
@@ -153,10 +171,16 @@ EXAMPLES: dict[str, Any] = {
         "workflow": "ci",
         "event": {"name": "push", "branch": "main"},
     },
-    "ProjectRequest": {"name": "acme/site", "git_url": "https://git.example/acme/site.git"},
+    "ProjectRequest": {
+        "name": "acme/site",
+        "git_url": "https://git.example/acme/site.git",
+        "forge": "gitea",
+        "max_running": 10,
+    },
     "ProjectChange": {"visibility": "internal"},
-    "ProjectResponse": _PROJECT
-    | {"role": "owner", "members": [{"user_id": _USER_ID, "username": "ann", "role": "owner"}]},
+    "ProjectResponse": _PROJECT_VIEW,
+    "NewProjectResponse": _PROJECT_VIEW | {"webhook_secret": 32 * "5e"},
+    "WebhookSecretResponse": {"webhook_url": _HOOK_URL, "webhook_secret": 32 * "5e"},
     "ProjectListResponse": {"projects": [_PROJECT], "total": 1, "limit": 20, "next_cursor": None},
     "SecretRequest": {"value": "correct horse battery staple", "branches": ["main"]},
     "SharedSecretRequest": {"value": "correct horse battery staple", "projects": ["acme/site"]},

@@ -1,22 +1,25 @@
 """Routes on projects and their members."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from flask import Response, jsonify
 
-from reactorcide.domain.projects import Project, ProjectRole, Visibility
+from reactorcide.domain.projects import Credential, Project, ProjectRole
 from reactorcide.lib.clock import rfc3339
 from reactorcide.projects import change, members, read
 from reactorcide.web.api import PREFIX, lists
 from reactorcide.web.api.projects.schemas import (
     MemberPath,
     MemberRequest,
+    NewProjectResponse,
     ProjectChange,
     ProjectListQuery,
     ProjectListResponse,
     ProjectPath,
     ProjectRequest,
     ProjectResponse,
+    WebhookSecretResponse,
 )
 from reactorcide.web.api.resource import resource
 from reactorcide.web.api.schemas import ErrorResponse, NoQuery
@@ -26,15 +29,14 @@ from reactorcide.web.services import services
 api = resource("projects", __name__, tag="projects")
 
 
-@api.post("/projects", responses={201: ProjectResponse, 409: ErrorResponse})
-def create_project(body: ProjectRequest, query: NoQuery) -> Response:
+@api.post("/projects", responses={201: NewProjectResponse, 409: ErrorResponse})
+def create_project(body: ProjectRequest, query: NoQuery) -> tuple[Response, int, dict[str, str]]:
     """Create a project; the caller becomes its owner."""
-    visibility = Visibility(body.visibility)
-    project = change.create(services().jobs, caller(), body.name, body.git_url, visibility)
-    response = _shown(project.project_id)
-    response.status_code = 201
-    response.headers["Location"] = f"{PREFIX}/projects/{project.project_id}"
-    return response
+    project, secret = change.create(
+        services().jobs, caller(), body.name, body.git_url, body.settings(), token=body.token
+    )
+    shown = _view_json(project.project_id) | {"webhook_secret": secret}
+    return jsonify(shown), 201, {"Location": f"{PREFIX}/projects/{project.project_id}"}
 
 
 @api.get("/projects", responses={200: ProjectListResponse})
@@ -64,15 +66,26 @@ def show_project(path: ProjectPath, query: NoQuery) -> Response:
 @api.patch("/projects/<project_id>", responses={200: ProjectResponse, 409: ErrorResponse})
 def change_project(path: ProjectPath, body: ProjectChange, query: NoQuery) -> Response:
     """Change a project; for its owners."""
-    change.change(
-        services().jobs,
-        caller(),
-        path.project_id,
-        name=body.name,
-        git_url=body.git_url,
-        visibility=None if body.visibility is None else Visibility(body.visibility),
-    )
+    fields = body.settings() | ({} if body.name is None else {"name": body.name})
+    change.change(services().jobs, caller(), path.project_id, fields, git_url=body.git_url, token=body.token)
     return _shown(path.project_id)
+
+
+@api.post("/projects/<project_id>/webhook-secret", responses={201: WebhookSecretResponse})
+def renew_webhook_secret(path: ProjectPath, query: NoQuery) -> tuple[Response, int]:
+    """Make a new secret for the webhook of a project; for its owners.
+
+    The one before counts, too, until the next renewal or until it is deleted.
+    """
+    secret = change.renew_webhook_secret(services().jobs, caller(), path.project_id)
+    return jsonify({"webhook_url": _webhook_url(path.project_id), "webhook_secret": secret}), 201
+
+
+@api.delete("/projects/<project_id>/webhook-secret", responses={204: None})
+def forget_webhook_secret(path: ProjectPath, query: NoQuery) -> tuple[str, int]:
+    """Let the secret before the last renewal count no longer; for owners."""
+    change.forget_previous_webhook_secret(services().jobs, caller(), path.project_id)
+    return "", 204
 
 
 @api.delete("/projects/<project_id>", responses={204: None, 409: ErrorResponse})
@@ -97,17 +110,43 @@ def remove_member(path: MemberPath, query: NoQuery) -> tuple[str, int]:
 
 
 def _shown(project_id: str) -> Response:
+    return jsonify(_view_json(project_id))
+
+
+def _view_json(project_id: str) -> dict[str, Any]:
     found = read.view(services().jobs, caller(), project_id)
-    return jsonify(
-        {
-            **_project_json(found.project),
-            "role": found.role,
-            "members": [
-                {"user_id": item.user_id, "username": item.username, "role": item.role}
-                for item in found.members
-            ],
-        }
-    )
+    return {
+        **_project_json(found.project),
+        "role": found.role,
+        "members": [
+            {"user_id": item.user_id, "username": item.username, "role": item.role} for item in found.members
+        ],
+        "settings": None
+        if found.credentials is None
+        else _settings_json(found.project, found.credentials.values()),
+    }
+
+
+def _settings_json(project: Project, credentials: Iterable[Credential]) -> dict[str, Any]:
+    return {
+        "forge": project.forge,
+        "forge_url": project.forge_url,
+        "default_branch": project.default_branch,
+        "default_image": project.default_image,
+        "queue": project.queue,
+        "pull_requests": project.pull_requests,
+        "allowed_events": project.allowed_events,
+        "max_running": project.max_running,
+        "webhook_url": _webhook_url(project.project_id),
+        "credentials": [
+            {"kind": item.kind, "public": item.public, "created_at": rfc3339(item.created_at_ms)}
+            for item in credentials
+        ],
+    }
+
+
+def _webhook_url(project_id: str) -> str:
+    return f"{(services().public_url or '').rstrip('/')}{PREFIX}/hooks/{project_id}"
 
 
 def _project_json(project: Project) -> dict[str, Any]:
@@ -116,6 +155,7 @@ def _project_json(project: Project) -> dict[str, Any]:
         "name": project.name,
         "git_url": project.git_url,
         "visibility": project.visibility,
+        "disabled": project.disabled,
         "created_at": rfc3339(project.created_at_ms),
         "updated_at": rfc3339(project.updated_at_ms),
     }

@@ -1,15 +1,31 @@
 """The schemas of projects and their members."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from reactorcide.domain import images
 from reactorcide.domain.definition import JOB_FIELDS
 from reactorcide.domain.errors import InvalidInput
-from reactorcide.domain.projects import MAX_NAME_CHARS, NAME, ProjectRole, Visibility
+from reactorcide.domain.forges import ForgeKind
+from reactorcide.domain.projects import (
+    FORGE_URL,
+    MAX_FORGE_URL_CHARS,
+    MAX_NAME_CHARS,
+    NAME,
+    CredentialKind,
+    ProjectRole,
+    PullRequests,
+    Visibility,
+)
+from reactorcide.web.api.runs.schemas import EventLiteral
 from reactorcide.web.api.schemas import MAX_FILTER_CHARS, Body, Count, Cursor, Id, Query, ShortText, Time
 
-_GIT_URL = dict({item.name: item.about for item in JOB_FIELDS}["git_url"].schema)
+_ABOUT = {item.name: item.about for item in JOB_FIELDS}
+_GIT_URL = dict(_ABOUT["git_url"].schema)
+_GIT_REF = _ABOUT["git_ref"].schema
+MAX_TOKEN_CHARS = 4096
+MAX_RUNNING = 10_000
 _Name = Annotated[
     str,
     Field(
@@ -22,36 +38,112 @@ _Visibility = Literal["private", "internal"]
 _Role = Literal["read", "write", "owner"]
 
 
-class ProjectRequest(Body):
+class ProjectFields(Body):
+    """What may be set of a project, at its creation or later."""
+
+    visibility: _Visibility | None = Field(
+        default=None,
+        description="`private` (the default): for members; `internal`: every user sees the runs.",
+    )
+    disabled: bool | None = Field(
+        default=None, description="Deliveries are kept and start nothing, and nobody starts a run by hand."
+    )
+    forge: Literal["github", "gitea", "gitlab", "none"] | None = Field(
+        default=None,
+        description=(
+            "Which kind sends the deliveries and gets the statuses; `gitea` is Forgejo and Gogs, too. By "
+            "default what the host of `git_url` tells, else `none`."
+        ),
+    )
+    forge_url: str | None = Field(
+        default=None,
+        max_length=MAX_FORGE_URL_CHARS,
+        description="The start page of a self-hosted forge; empty (the default): the host of `git_url`.",
+        json_schema_extra={"pattern": f"^(?:{FORGE_URL})?$"},
+    )
+    default_branch: str | None = Field(
+        default=None,
+        max_length=_GIT_REF["maxLength"],
+        description="Empty (the default): the one that the repository names.",
+        json_schema_extra={"pattern": f"^(?:{_GIT_REF['pattern'][1:-1]})?$"},
+    )
+    default_image: str | None = Field(
+        default=None,
+        max_length=255,
+        description="Of jobs that name none; empty (the default): the service's.",
+        json_schema_extra={"pattern": f"^(?:{images.PATTERN})?$"},
+    )
+    queue: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{0,128}$")] | None = Field(
+        default=None, description="Of jobs that name none; empty (the default): the service's."
+    )
+    pull_requests: Literal["off", "trusted", "all"] | None = Field(
+        default=None,
+        description=(
+            "Which start runs: none, those of the repository's own branches (the default; those of forks "
+            "wait for approval), or all."
+        ),
+    )
+    allowed_events: list[EventLiteral] | None = Field(
+        default=None,
+        max_length=20,
+        description="The only events whose deliveries start runs; empty (the default): all.",
+    )
+    max_running: int | None = Field(
+        default=None,
+        ge=0,
+        le=MAX_RUNNING,
+        description="Most jobs of the project that run at once; 0 (the default): no bound of its own.",
+    )
+    token: str | None = Field(
+        default=None,
+        max_length=MAX_TOKEN_CHARS,
+        description="A token of the forge, for private clones and statuses. Never shown; empty removes it.",
+        json_schema_extra={"pattern": "^[!-~]*$"},
+    )
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings that are given."""
+        return self.model_dump(exclude_none=True, include=set(SETTINGS))
+
+    @model_validator(mode="after")
+    def _check_token(self) -> "ProjectFields":
+        if not all("!" <= char <= "~" for char in self.token or ""):
+            raise InvalidInput("token has characters that no token of a forge has", "token")
+        return self
+
+
+SETTINGS = tuple(name for name in ProjectFields.model_fields if name != "token")
+
+
+class ProjectRequest(ProjectFields):
     """A project to create; the caller becomes its owner."""
 
     name: _Name = Field(description="Unique, like `acme/site`.")
     git_url: str = Field(
         description="The repository, with credentials if it needs some.", json_schema_extra=_GIT_URL
     )
-    visibility: _Visibility = Field(
-        default="private", description="`private`: for members; `internal`: every user sees the runs."
-    )
 
 
-class ProjectChange(Body):
+_CHANGEABLE = ("name", "git_url", *ProjectFields.model_fields)
+
+
+class ProjectChange(ProjectFields):
     """What is to change in a project; at least one field."""
 
     model_config = ConfigDict(
         json_schema_extra={
             "minProperties": 1,
-            "not": {"properties": {name: {"type": "null"} for name in ("name", "git_url", "visibility")}},
+            "not": {"properties": {name: {"type": "null"} for name in _CHANGEABLE}},
         }
     )
 
     name: _Name | None = None
     git_url: str | None = Field(default=None, json_schema_extra=_GIT_URL)
-    visibility: _Visibility | None = None
 
     @model_validator(mode="after")
     def _check(self) -> "ProjectChange":
-        if self.name is None and self.git_url is None and self.visibility is None:
-            raise InvalidInput("nothing to change: give name, git_url or visibility")
+        if not self.model_dump(exclude_none=True):
+            raise InvalidInput("nothing to change: give one of the fields")
         return self
 
 
@@ -79,8 +171,34 @@ class ProjectListItem(BaseModel):
     name: str
     git_url: str = Field(description="Without credentials.")
     visibility: Visibility
+    disabled: bool
     created_at: Time
     updated_at: Time
+
+
+class CredentialResponse(BaseModel):
+    """A credential of a project, without its value."""
+
+    kind: CredentialKind
+    public: str | None = Field(description="What anybody may see of it: the public half of a key.")
+    created_at: Time
+
+
+class SettingsResponse(BaseModel):
+    """What only owners of a project see."""
+
+    forge: ForgeKind
+    forge_url: str | None
+    default_branch: str | None
+    default_image: str | None
+    queue: str | None
+    pull_requests: PullRequests
+    allowed_events: list[str] | None
+    max_running: int | None
+    webhook_url: str = Field(
+        description="Where the forge sends its deliveries; only the path without `--public-url`."
+    )
+    credentials: list[CredentialResponse]
 
 
 class ProjectResponse(ProjectListItem):
@@ -88,6 +206,20 @@ class ProjectResponse(ProjectListItem):
 
     role: ProjectRole | None = Field(description="The caller's; `null` if they are no member.")
     members: list[MemberResponse] = Field(description="For members and admins; else empty.")
+    settings: SettingsResponse | None = Field(description="For owners and admins; else `null`.")
+
+
+class WebhookSecretResponse(BaseModel):
+    """The secret of a project's webhook, which is shown only here."""
+
+    webhook_url: str
+    webhook_secret: str
+
+
+class NewProjectResponse(ProjectResponse):
+    """A project that was created."""
+
+    webhook_secret: str = Field(description="The forge signs its deliveries with it. Shown only here.")
 
 
 class ProjectListResponse(BaseModel):
