@@ -44,7 +44,8 @@ _GIT_USER = rf"[{_WORD}.+][{_WORD}.+-]*"
 _IN_USERINFO = rf"(?:(?![/?#]){PRINTABLE})*"
 _GIT_URL = (
     r"^(?!.*%(?:[01][0-9A-Fa-f]|7[Ff]))(?:"
-    rf"(?:file://)?/{PRINTABLE}*"
+    # A local path alone may have spaces.
+    rf"(?:file://)?/(?:{PRINTABLE}| )*"
     rf"|(?:https?|git)://(?:{_IN_USERINFO}@)?{_GIT_HOST}{_PORT}(?:/{PRINTABLE}*)?"
     rf"|ssh://(?:{_GIT_USER}(?::{_IN_USERINFO})?@)?{_GIT_HOST}{_PORT}/{PRINTABLE}*"
     rf"|(?!.*://)(?:{_GIT_USER}@)?{_GIT_HOST}:(?!:)(?![^/]*@){PRINTABLE}+"

@@ -176,6 +176,7 @@ _TEXTS = st.lists(st.sampled_from(_PARTS) | st.characters(exclude_categories=["C
 @example(parts=["https://user:password@example.test:8080/project.git"])
 @example(parts=["git@example.test:team/project.git"])
 @example(parts=["ssh://git:x@[::1]/a"])
+@example(parts=["/srv/a b.git"])
 @example(parts=["a", "\n"])
 @example(parts=[])
 def test_a_pattern_is_the_rule_that_code_has(field: str, parts: list[str]) -> None:
