@@ -85,8 +85,8 @@ def _check_key(settings: Settings, database: Path) -> None:
         connection.row_factory = sqlite3.Row
         row = connection.execute("SELECT * FROM instance").fetchone()
     # An older version has no such column.
-    known = dict(row or {}).get("secret_key_sha256")
-    if known is not None and vault.load() and vault.fingerprint != known:
+    key_sha256 = dict(row or {}).get("secret_key_sha256")
+    if key_sha256 is not None and vault.load() and vault.fingerprint != key_sha256:
         raise ConfigurationError(
             f"the key {vault.path} was renewed while the backup was written, or its renewal is not over; "
             "write the backup again, or start the service once"
@@ -278,7 +278,7 @@ def _check_manifest(entry: Entry) -> str:
     try:
         manifest = json.loads(b"".join(entry.chunks))
         version, created_at, applied = (manifest[key] for key in ("version", "created_at", "migrations"))
-        is_newer = manifest["format"] > _FORMAT or not set(applied) <= Database.known_migrations()
+        is_newer = manifest["format"] > _FORMAT or not set(applied) <= Database.migrations()
     except (ValueError, KeyError, TypeError, RecursionError) as exc:
         raise DamagedTar(f"its {_MANIFEST} cannot be read") from exc
     if is_newer:

@@ -89,9 +89,9 @@ def read_files(root: Path) -> dict[str, bytes]:
         except OSError as exc:
             raise InvalidInput(f"{root / directory} cannot be read: {exc.strerror}") from exc
         paths = (f"{directory}/{name}" for name in names)
-        found = [path for path in paths if is_file_of(path, directory)]
+        matching = [path for path in paths if is_file_of(path, directory)]
         # One file more than allowed is enough for the error.
-        for path in found[: MAX_FILES + 1]:
+        for path in matching[: MAX_FILES + 1]:
             files[path] = _read(root / path)
     return files
 

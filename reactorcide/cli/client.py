@@ -98,10 +98,10 @@ class Client(Session):
 
     def project(self, name: str) -> Json:
         """Return the project with a name; raises ``NotFound``."""
-        found = self.projects({"name": name})["projects"]
-        if not found:
+        projects = self.projects({"name": name})["projects"]
+        if not projects:
             raise NotFound(f"there is no project {name!r}; 'reactorcide project list' shows them")
-        return self._json("GET", f"/projects/{found[0]['project_id']}")
+        return self._json("GET", f"/projects/{projects[0]['project_id']}")
 
     def create_project(self, body: Json) -> Json:
         """Create a project and return it."""
@@ -320,7 +320,7 @@ class Client(Session):
         # The first request does not wait: the service reports only changes after it begins to wait.
         wait_s = 0
         while True:
-            asked_at = time.monotonic()
+            checked_at = time.monotonic()
             try:
                 job = self.job(job_id, wait_s=wait_s)
             except ServiceAway as exc:
@@ -329,7 +329,7 @@ class Client(Session):
             if is_enough(job["status"]):
                 return job
             patience.renew()
-            if wait_s and time.monotonic() - asked_at < _PAUSE_S:
+            if wait_s and time.monotonic() - checked_at < _PAUSE_S:
                 # The status changed but is not enough, or the service has no free slot for a long poll.
                 time.sleep(_PAUSE_S / 5)
             wait_s = _POLL_S

@@ -67,9 +67,9 @@ def init(directory: Path) -> None:
 
 
 def _kinds_of(directory: Path) -> list[_Kind]:
-    found = [kind for kind in _KINDS if any((directory / marker).is_file() for marker in kind.markers)]
+    kinds = [kind for kind in _KINDS if any((directory / marker).is_file() for marker in kind.markers)]
     # A Makefile beside another kind of project usually calls its tools.
-    return [kind for kind in found if kind.name != "make"] or found
+    return [kind for kind in kinds if kind.name != "make"] or kinds
 
 
 def workflow(kinds: list[_Kind]) -> str:

@@ -37,10 +37,10 @@ class _Text(click.ParamType[Any]):
 
 def settings_options(*names: str) -> Callable[[F], F]:
     """Add an option to a command for each of the named settings; without names for all."""
-    wanted = [setting for setting in all_settings() if not names or setting.name in names]
+    chosen = [setting for setting in all_settings() if not names or setting.name in names]
 
     def decorate(command: F) -> F:
-        for setting in reversed(wanted):
+        for setting in reversed(chosen):
             command = _option(setting)(command)
         return command
 

@@ -130,9 +130,9 @@ def _check_values(file: str, nodes: Iterable[Node], secrets: Collection[str]) ->
     """Exit with the names of the secrets and variables that jobs refer to and that are not given."""
     references = {item for node in nodes for value in node.job.templates() for item in value.references}
     missing = {
-        source: sorted({item.name for item in references if item.source == source} - set(given))
+        source: sorted({item.name for item in references if item.source == source} - set(values))
         # Those that are given have been replaced.
-        for source, given in (("secret", secrets), ("env", ()))
+        for source, values in (("secret", secrets), ("env", ()))
     }
     if missing["secret"]:
         names = ", ".join(missing["secret"])

@@ -289,8 +289,8 @@ def _print_logs(client: Client, run: dict[str, Any], only: str | None, *, follow
     for state in client.run_states(run) if follow else (run,):
         for node in state["nodes"]:
             job_id = node["job_id"]
-            is_wanted = only in (None, node["name"]) and job_id is not None and job_id not in printed
-            if not is_wanted or (follow and node["status"] in WAITING):
+            is_next = only in (None, node["name"]) and job_id is not None and job_id not in printed
+            if not is_next or (follow and node["status"] in WAITING):
                 continue
             printed.add(job_id)
             if only is None:

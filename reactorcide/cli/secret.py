@@ -68,9 +68,9 @@ def set_secret(name: str, project: str | None, value: str | None, **rules: tuple
 def list_secrets(project: str | None, as_json: bool) -> None:
     """List secrets without their values: what they may be used for, where they were used, and when last."""
     with connect() as client:
-        found = client.secrets(_project_id(client, project))
+        listed = client.secrets(_project_id(client, project))
     if as_json:
-        render.as_json({"secrets": found})
+        render.as_json({"secrets": listed})
         return
     render.table(
         ("NAME", "EVENTS", "BRANCHES", "WORKFLOWS", "PROJECTS", "USED BY", "LAST USED"),
@@ -84,7 +84,7 @@ def list_secrets(project: str | None, as_json: bool) -> None:
                 ", ".join(dict.fromkeys(use["workflow"] for use in item["uses"])),
                 item["last_used_at"] or "never",
             )
-            for item in found
+            for item in listed
         ],
         flexible="USED BY",
     )

@@ -171,12 +171,12 @@ class Session:
 
     def _redirected(self, response: "requests.Response") -> ServiceError:
         url = response.request.url or self.url
-        asked = urlsplit(url).path.removeprefix(urlsplit(self.url).path)
+        path = urlsplit(url).path.removeprefix(urlsplit(self.url).path)
         there = urlsplit(urljoin(url, response.headers["Location"]))
         target = f"{there.scheme}://{there.netloc}{there.path}"
-        if target.endswith(asked):
+        if target.endswith(path):
             return ServiceError(
-                f"{self.url} has moved; set REACTORCIDE_API_URL to {target.removesuffix(asked)}"
+                f"{self.url} has moved; set REACTORCIDE_API_URL to {target.removesuffix(path)}"
             )
         return ServiceError(
             f"{_in_front(response)} of {self.url} sends on to {target}, a page to log in perhaps; "

@@ -103,7 +103,7 @@ class FoundCache:
 class CacheAnswer:
     """What was found for a cache that a job names."""
 
-    found: FoundCache | None
+    cache: FoundCache | None
     damaged: tuple[str, ...] = ()
     """The keys of caches that would have been found, but were damaged and are removed."""
 

@@ -70,7 +70,7 @@ class JobField:
         """The name in the API."""
         return self.about.json_name or self.name
 
-    def given(self, value: Any, source_type: SourceType) -> Any:
+    def from_request(self, value: Any, source_type: SourceType) -> Any:
         """Return the value for the definition; ``value`` is that of a request, ``None`` if it is left out.
 
         Returns ``None`` if the service decides.

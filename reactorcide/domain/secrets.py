@@ -27,9 +27,9 @@ def looks_secret(name: str) -> bool:
     return _LOOKS_SECRET.fullmatch(name) is not None
 
 
-def guess(variables: Iterable[str], given: Mapping[str, JobService] | None = None) -> tuple[str, ...]:
+def guess(variables: Iterable[str], services: Mapping[str, JobService] | None = None) -> tuple[str, ...]:
     """Return the names of those variables of a job and of its services that look secret."""
-    of_services = (service.environment for service in (given or {}).values())
+    of_services = (service.environment for service in (services or {}).values())
     return tuple(dict.fromkeys(filter(looks_secret, chain(variables, *of_services))))
 
 
@@ -44,19 +44,21 @@ def redacted_variables(definition: JobDefinition) -> dict[str, str]:
     return {**definition.job_env_vars, **dict.fromkeys(hidden, REDACTED)}
 
 
-def redacted_services(given: Mapping[str, JobService], names: Iterable[str]) -> dict[str, JobService]:
+def redacted_services(by_name: Mapping[str, JobService], names: Iterable[str]) -> dict[str, JobService]:
     """Return a job's services, fit to be shown."""
-    hidden = secret_service_variables(given, names)
+    hidden = secret_service_variables(by_name, names)
     redacted = {name: dict.fromkeys(variables, REDACTED) for name, variables in hidden.items()}
-    return services.with_environments(given, redacted)
+    return services.with_environments(by_name, redacted)
 
 
 def secret_service_variables(
-    given: Mapping[str, JobService] | None, names: Iterable[str]
+    services: Mapping[str, JobService] | None, names: Iterable[str]
 ) -> dict[str, dict[str, str]]:
     """Return those of the services' variables that are secret, by service; one without any is left out."""
     names = tuple(names)
-    hidden = {name: secret_variables(service.environment, names) for name, service in (given or {}).items()}
+    hidden = {
+        name: secret_variables(service.environment, names) for name, service in (services or {}).items()
+    }
     return {name: variables for name, variables in hidden.items() if variables}
 
 
@@ -105,8 +107,8 @@ def url_secrets(url: str) -> tuple[str, ...]:
     decoded = {unquote(text) for text in written}
     pair = unquote(username) + ":" + unquote(password)
     encoded = {quote(text, safe=safe) for text in (*decoded, pair) for safe in ("", ":")}
-    found = written | decoded | encoded | {pair, base64.b64encode(pair.encode()).decode()}
-    return tuple(sorted((text for text in found if len(text) >= MIN_SECRET_CHARS), key=len, reverse=True))
+    forms = written | decoded | encoded | {pair, base64.b64encode(pair.encode()).decode()}
+    return tuple(sorted((text for text in forms if len(text) >= MIN_SECRET_CHARS), key=len, reverse=True))
 
 
 def secrets_of(definition: JobDefinition) -> Collection[str]:
@@ -115,7 +117,7 @@ def secrets_of(definition: JobDefinition) -> Collection[str]:
     values = [*hidden.values(), *definition.masked]
     for variables in secret_service_variables(definition.services, definition.secret_env_vars).values():
         values += variables.values()
-    found = [text for text in values if len(text) >= MIN_SECRET_CHARS]
+    secrets = [text for text in values if len(text) >= MIN_SECRET_CHARS]
     if definition.git_url is not None:
-        found += url_secrets(definition.git_url)
-    return found
+        secrets += url_secrets(definition.git_url)
+    return secrets

@@ -71,13 +71,13 @@ SCHEMA: Mapping[str, Any] = {
 """JSON Schema of the services in a request; ``parse`` checks more."""
 
 
-def parse(given: Mapping[str, Any] | None) -> dict[str, JobService] | None:
+def parse(services: Mapping[str, Any] | None) -> dict[str, JobService] | None:
     """Return the services of a request; raises ``InvalidInput``. No service at all is ``None``."""
-    if not given:
+    if not services:
         return None
-    if len(given) > MAX_SERVICES:
+    if len(services) > MAX_SERVICES:
         raise _invalid(f"services: there are more than {MAX_SERVICES}")
-    return {name: _service(name, value) for name, value in given.items()}
+    return {name: _service(name, value) for name, value in services.items()}
 
 
 def load(stored: Mapping[str, Any] | None) -> dict[str, JobService] | None:

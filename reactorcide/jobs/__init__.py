@@ -59,4 +59,4 @@ class JobContext(StoredJobs):
     @property
     def instance_id(self) -> str:
         """The installation's id, which its tasks and containers carry."""
-        return self.store.instance.known_id
+        return self.store.instance.cached_id

@@ -65,11 +65,11 @@ def project(
     Raises as ``check``.
     """
     unknown = f"there is no project {name_or_id}"
-    found = context.store.projects.find(name_or_id) or context.store.projects.find_by_name(name_or_id)
-    if found is None:
+    item = context.store.projects.find(name_or_id) or context.store.projects.find_by_name(name_or_id)
+    if item is None:
         raise NotFound(unknown)
-    check(context, user, found.project_id, needed, unknown)
-    return found
+    check(context, user, item.project_id, needed, unknown)
+    return item
 
 
 def check_enabled(project: Project) -> None:

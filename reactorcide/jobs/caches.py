@@ -56,10 +56,10 @@ def find(context: StoredJobs, job: Job, spec: CacheSpec, key: str, check: Check)
     one that is not there. ``check`` is called now and then, and raises to give up.
     """
     damaged: list[str] = []
-    caches, found = context.store.caches, _scope(context, job)
-    if found is None:
+    caches, run_scope = context.store.caches, _scope(context, job)
+    if run_scope is None:
         return CacheAnswer(None)
-    run, scope = found
+    run, scope = run_scope
     for text, is_prefix in [(key, False), *((prefix, True) for prefix in spec.restore_keys)]:
         for branch in scope.branches:
             place = (run.owner_id, scope.repository, branch, text, spec.paths)
@@ -91,10 +91,10 @@ def expect(context: StoredJobs, job: Job, expected: Sequence[ExpectedCache]) -> 
 
 def expected(context: StoredJobs, job: Job) -> list[ExpectedCache]:
     """Return which caches the job's attempt saves if its command succeeds, and that are not stored by now."""
-    caches, found = context.store.caches, _writable_scope(context, job)
-    if found is None:
+    caches, run_scope = context.store.caches, _writable_scope(context, job)
+    if run_scope is None:
         return []
-    run, scope = found
+    run, scope = run_scope
     place = (run.owner_id, scope.repository, scope.branches[0])
     return [
         item
@@ -111,10 +111,10 @@ def add(
     ``max_bytes`` is for all caches of the run's project or user: the least recently used make room. Raises
     ``TooLarge`` for one that alone is larger, and what ``chunks`` raises; then nothing is stored.
     """
-    found = _writable_scope(context, job)
-    if found is None:
+    run_scope = _writable_scope(context, job)
+    if run_scope is None:
         raise Forbidden("the run of this job may write no caches")
-    run, scope = found
+    run, scope = run_scope
     cache_id = new_id()
     written = _Written()
     size_bytes = context.objects.put(
@@ -181,12 +181,12 @@ def trim(context: StoredJobs, *, max_bytes: int) -> None:
 
 def remove_orphans(context: StoredJobs) -> None:
     """Remove objects without a row and rows without an object; only before anybody stores a cache."""
-    known = {cache.object_key: cache for cache in context.store.caches.all()}
+    by_object = {cache.object_key: cache for cache in context.store.caches.all()}
     stored = {item.key for item in context.objects.list(PREFIX)}
-    for key in stored - known.keys():
+    for key in stored - by_object.keys():
         context.objects.delete(key.rpartition("/")[0] + "/")
-    for key in known.keys() - stored:
-        context.store.caches.remove(known[key].cache_id)
+    for key in by_object.keys() - stored:
+        context.store.caches.remove(by_object[key].cache_id)
 
 
 def _scope(context: StoredJobs, job: Job) -> tuple[Run, CacheScope] | None:
@@ -197,8 +197,8 @@ def _scope(context: StoredJobs, job: Job) -> tuple[Run, CacheScope] | None:
 
 def _writable_scope(context: StoredJobs, job: Job) -> tuple[Run, CacheScope] | None:
     """Return the same; ``None`` if it may write none, too. It writes those of the first branch."""
-    found = _scope(context, job)
-    return found if found is not None and found[1].is_writable else None
+    scope = _scope(context, job)
+    return scope if scope is not None and scope[1].is_writable else None
 
 
 def _whole(context: StoredJobs, cache: Cache, check: Check) -> Iterator[bytes] | None:

@@ -57,11 +57,11 @@ class Claims:
         try:
             while not self._is_stopping():
                 waiting = self._context.store.queues.to_poll()
-                wanted = [queue for queue in waiting if not queues or queue in queues]
-                if not wanted:
+                served = [queue for queue in waiting if not queues or queue in queues]
+                if not served:
                     return
                 check_ready()
-                claimed = self.next(wanted)
+                claimed = self.next(served)
                 if claimed is None:
                     return
                 task, job_id = claimed

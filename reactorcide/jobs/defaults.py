@@ -16,18 +16,18 @@ class JobDefaults:
     memory_limit_bytes: int | None = None
     max_memory_limit_bytes: int | None = None
 
-    def cpus(self, wanted: float | None) -> float | None:
+    def cpus(self, requested: float | None) -> float | None:
         """Return the CPU limit of a job that wants this one; raises ``InvalidInput`` above the maximum."""
-        limit = wanted or self.cpu_limit or self.max_cpu_limit
+        limit = requested or self.cpu_limit or self.max_cpu_limit
         if self.max_cpu_limit is not None and limit is not None and limit > self.max_cpu_limit:
             raise InvalidInput(
                 f"cpu_limit is above the server's maximum of {self.max_cpu_limit:g}", "cpu_limit"
             )
         return limit
 
-    def memory_bytes(self, wanted_bytes: int | None) -> int | None:
+    def memory_bytes(self, requested_bytes: int | None) -> int | None:
         """Return the memory limit of a job that wants this one; raises ``InvalidInput`` above the maximum."""
-        limit_bytes = wanted_bytes or self.memory_limit_bytes or self.max_memory_limit_bytes
+        limit_bytes = requested_bytes or self.memory_limit_bytes or self.max_memory_limit_bytes
         max_bytes = self.max_memory_limit_bytes
         if max_bytes is not None and limit_bytes is not None and limit_bytes > max_bytes:
             raise InvalidInput(

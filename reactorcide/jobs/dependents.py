@@ -30,7 +30,7 @@ from reactorcide.workflows.references import Template
 class Followed:
     """What follows from a change of a run, also in other runs of its concurrency groups."""
 
-    made: Sequence[Job] = ()
+    created: Sequence[Job] = ()
     """Jobs to be given to the queue once all is committed."""
     ended: Sequence[Job] = ()
     """Jobs that were cancelled, and are to be stopped."""
@@ -65,7 +65,7 @@ class Change:
     def __init__(self, tx: Records, *, now_ms: int) -> None:
         self._tx = tx
         self._now_ms = now_ms
-        self._made: list[Job] = []
+        self._created: list[Job] = []
         self._ended: dict[str, Job] = {}
         self._to_resolve: list[str] = []
         self._freed: list[Callable[[], str | None]] = []
@@ -113,8 +113,8 @@ class Change:
             else:
                 # Afterwards it has the place, or does not wait for it any more.
                 self._resolve(run_id)
-        made = [job for job in self._made if job.job_id not in self._ended]
-        return Followed(made, list(self._ended.values()))
+        created = [job for job in self._created if job.job_id not in self._ended]
+        return Followed(created, list(self._ended.values()))
 
     def _resolve(self, run_id: str) -> None:
         run = self._tx.runs.lock(run_id)
@@ -135,10 +135,10 @@ class Change:
         while not is_settled:
             is_settled = True
             states = {name: node.state for name, node in nodes.items()}
-            found = rules.resolve(graph, states, taken=self._taken(run, nodes.values()))
-            for name, change in found.changes.items():
+            resolution = rules.resolve(graph, states, full_groups=self._full_groups(run, nodes.values()))
+            for name, change in resolution.changes.items():
                 nodes[name] = replace(nodes[name], state=change.state, reason=change.reason)
-            for name in found.ready:
+            for name in resolution.ready:
                 try:
                     job = make_job(self._tx, run, nodes[name], now_ms=self._now_ms)
                 except InvalidInput as exc:
@@ -146,7 +146,7 @@ class Change:
                     is_settled = False
                     nodes[name] = replace(nodes[name], state=NodeState.FAILED, reason=str(exc))
                     continue
-                self._made.append(job)
+                self._created.append(job)
                 nodes[name] = replace(
                     nodes[name],
                     state=NodeState.ACTIVE,
@@ -155,19 +155,19 @@ class Change:
                     job_status=job.status,
                     jobs=nodes[name].jobs + 1,
                 )
-            for name in found.held:
+            for name in resolution.held:
                 nodes[name] = self._hold(run, nodes[name])
                 # It has ended, or those have that had the place.
                 is_settled = is_settled and nodes[name].is_held
         for name, node in nodes.items():
-            if node.is_held and name not in found.held:
+            if node.is_held and name not in resolution.held:
                 nodes[name] = replace(node, is_held=False)
         self._save(run, graph, before, nodes)
 
-    def _taken(self, run: Run, nodes: Iterable[Node]) -> set[str]:
+    def _full_groups(self, run: Run, nodes: Iterable[Node]) -> set[str]:
         """Return the groups of waiting nodes whose place another run has, or gets first."""
         keys = {node.group_key for node in nodes if node.group_key and node.state is NodeState.WAITING}
-        return {key for key in keys if self._tx.groups.is_taken(key, run)}
+        return {key for key in keys if self._tx.groups.is_full(key, run)}
 
     def _hold(self, run: Run, node: Node) -> Node:
         """Return a node as it is after it has found the place of its group taken.

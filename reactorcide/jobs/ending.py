@@ -75,10 +75,10 @@ def hand_over(context: JobContext, followed: Followed) -> None:
     for job in followed.ended:
         lifecycle.changed(context, job)
         lifecycle.stop(context, job)
-    if followed.made:
+    if followed.created:
         context.notifier.announce(ANY_JOB)
         crashpoints.reached("dependents-committed")
-    for job in followed.made:
+    for job in followed.created:
         try:
             enqueue(context, job, failures=0)
         except StoreError as exc:

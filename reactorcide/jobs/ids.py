@@ -18,8 +18,8 @@ def job_id(context: StoredJobs, user: User, text: str) -> str:
     """
     jobs = context.store.jobs
 
-    def is_visible(found: str) -> bool:
-        job = jobs.find(found)
+    def is_visible(job_id: str) -> bool:
+        job = jobs.find(job_id)
         return job is not None and access.may_see_job(context, user, job)
 
     return _whole(text, jobs.beginning_with, is_visible, "job_id")
@@ -29,8 +29,8 @@ def run_id(context: StoredJobs, user: User, text: str) -> str:
     """Return the id of the run that ``text`` is the beginning of, as ``job_id`` does for jobs."""
     runs = context.store.runs
 
-    def is_visible(found: str) -> bool:
-        run = runs.find(found)
+    def is_visible(run_id: str) -> bool:
+        run = runs.find(run_id)
         return run is not None and access.may_see(context, user, run.user_id, run.project_id)
 
     return _whole(text, runs.beginning_with, is_visible, "run_id")
@@ -41,8 +41,8 @@ def _whole(
 ) -> str:
     if is_id(text) or not is_beginning_of_id(text):
         return text
-    found = beginning_with(text, limit=_MAX_LOOKED_AT)
-    visible = list(filter(is_visible, found))
-    if len(visible) > 1 or len(found) == _MAX_LOOKED_AT:
+    matching = beginning_with(text, limit=_MAX_LOOKED_AT)
+    visible = list(filter(is_visible, matching))
+    if len(visible) > 1 or len(matching) == _MAX_LOOKED_AT:
         raise InvalidInput(f"several ids begin with {text}; give more of the one that is meant", field)
     return visible[0] if visible else text

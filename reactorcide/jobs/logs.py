@@ -154,8 +154,8 @@ def _parts(
 
 def _view(context: StoredJobs, job: Job, part: LogPart) -> LogView:
     view = LogView(context.logs, job.job_id, _existing(job, part.attempt))
-    for field, is_wanted in (("timestamps", part.timestamps), ("stream", part.stream is not None)):
-        if is_wanted and not view.is_indexed:
+    for field, is_requested in (("timestamps", part.timestamps), ("stream", part.stream is not None)):
+        if is_requested and not view.is_indexed:
             raise InvalidInput(f"{field}: this log was written by a version that did not keep that", field)
     return view
 

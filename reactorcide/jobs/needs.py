@@ -34,11 +34,11 @@ def run_files(context: StoredJobs, job: Job) -> RunFiles | None:
         raise JobFailed(f"the jobs before it have written more than {limit} of outputs together; write less")
     for name, written in runs.outputs(job.run_id, before).items():
         # As the first Reactorcide has it: what is written as a var, and all else by the name of its job.
-        found = {**written.variables, **{f"{name}.{key}": value for key, value in written.values.items()}}
-        variables |= {key: value for key, value in found.items() if value is not None}
+        outputs = {**written.variables, **{f"{name}.{key}": value for key, value in written.values.items()}}
+        variables |= {key: value for key, value in outputs.items() if value is not None}
     # A run that an older version has started has none.
-    wanted = runs.template(job.run_id, node.name).get("artifacts_from", ())
-    left = [_left(context, item) for item in nodes if item.job_name in wanted]
+    sources = runs.template(job.run_id, node.name).get("artifacts_from", ())
+    left = [_left(context, item) for item in nodes if item.job_name in sources]
     return RunFiles(variables=variables, artifacts=_entries(context, left) if left else None)
 
 

@@ -90,14 +90,14 @@ def _source(tx: Records, run: Run, template: JobTemplate) -> dict[str, Any]:
 def _variables(run: Run, node: Node) -> dict[str, str]:
     """Return the variables that a run gives its jobs."""
     url = run.source.git_url
-    found = {
+    values = {
         "WORKFLOW": run.workflow_name,
         "NODE": node.name,
         "SHA": run.sha,
         "SOURCE_URL": None if url is None else redacted_url(url),
         **{variable: run.event.get(name) for name, variable in _EVENT_VARIABLES.items()},
     }
-    return {f"REACTORCIDE_{name}": value for name, value in found.items() if value}
+    return {f"REACTORCIDE_{name}": value for name, value in values.items() if value}
 
 
 class _Needed:
@@ -113,8 +113,8 @@ class _Needed:
         job, key = reference.output
         if job not in self._written:
             # It has no matrix, and so one node of its own name.
-            found = self._tx.runs.outputs(self._run_id, [job])
-            self._written[job] = found.get(job, Outputs()).all
+            outputs = self._tx.runs.outputs(self._run_id, [job])
+            self._written[job] = outputs.get(job, Outputs()).all
         if key not in self._written[job]:
             raise InvalidInput(f"{reference} cannot be had: {job} wrote no {key}")
         value = self._written[job][key]

@@ -28,7 +28,7 @@ class ArtifactListing:
 
 def page(
     context: StoredJobs,
-    wanted: JobFilter,
+    criteria: JobFilter,
     *,
     limit: int,
     offset: int,
@@ -36,7 +36,7 @@ def page(
     max_chars: int,
 ) -> tuple[list[Job], int]:
     """Return a page of jobs without secrets and how many there are in all; see ``Lists.page``."""
-    return context.store.lists.page(wanted, limit=limit, offset=offset, after=after, max_chars=max_chars)
+    return context.store.lists.page(criteria, limit=limit, offset=offset, after=after, max_chars=max_chars)
 
 
 def queues(context: StoredJobs, user: User) -> tuple[list[dict[str, object]], bool]:

@@ -51,14 +51,14 @@ def what_to_remove(ended: Iterable[EndedJob], policy: Policy, *, now_ms: int) ->
     which follow each other, are kept or removed together; those of the very last run are kept, however many.
     """
     removals: list[Removal] = []
-    kept_jobs = kept_bytes = 0
+    remaining_jobs = remaining_bytes = 0
     is_full = is_crowded = False
     for _, of_one in groupby(ended, key=lambda job: job.run_id or job.job_id):
         jobs = list(of_one)
         size_bytes = sum(job.stored_bytes or 0 for job in jobs)
         # Once one does not fit none does that is older, however small: what is left has no gaps.
-        is_full = is_full or (0 < policy.keep_bytes < kept_bytes + size_bytes and kept_jobs > 0)
-        is_crowded = is_crowded or (0 < policy.keep_jobs < kept_jobs + len(jobs) and kept_jobs > 0)
+        is_full = is_full or (0 < policy.keep_bytes < remaining_bytes + size_bytes and remaining_jobs > 0)
+        is_crowded = is_crowded or (0 < policy.keep_jobs < remaining_jobs + len(jobs) and remaining_jobs > 0)
         if policy.keep_days and jobs[0].completed_at_ms < now_ms - policy.keep_days * DAY_MS:
             reason = f"it ended more than {policy.keep_days} days ago"
         elif is_crowded:
@@ -66,8 +66,8 @@ def what_to_remove(ended: Iterable[EndedJob], policy: Policy, *, now_ms: int) ->
         elif is_full:
             reason = f"with it more than {format_size(policy.keep_bytes)} would be kept"
         else:
-            kept_jobs += len(jobs)
-            kept_bytes += size_bytes
+            remaining_jobs += len(jobs)
+            remaining_bytes += size_bytes
             continue
         removals += [
             Removal(job.job_id, job.completed_at_ms, job.stored_bytes or 0, reason, job.run_id)

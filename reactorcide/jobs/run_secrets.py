@@ -16,13 +16,13 @@ class RunSecrets:
         self._tx = tx
         self._run = run
         self._now_ms = now_ms
-        self._given: Mapping[str, str] | None = None
+        self._start_secrets: Mapping[str, str] | None = None
 
     def value(self, name: str) -> str:
         """Return the value of a secret, which is used now; raises ``InvalidInput`` where it may not be."""
         run = self._run
         if run.project_id is None:
-            value = self._given_with_run().get(name)
+            value = self._secrets_of_start().get(name)
             if value is None:
                 raise InvalidInput(
                     f"there is no secret {name}: a run of no project has only those that it is started with"
@@ -54,8 +54,8 @@ class RunSecrets:
         """Return the values of those secrets that are there: a job is not to show what another one has."""
         project_id = self._run.project_id
         if project_id is None:
-            given = self._given_with_run() if names else {}
-            return tuple(given[name] for name in names if name in given)
+            values = self._secrets_of_start() if names else {}
+            return tuple(values[name] for name in names if name in values)
         secrets = (self._find(project_id, name) for name in names)
         return tuple(self._tx.named_secrets.value(secret) for secret in secrets if secret is not None)
 
@@ -67,10 +67,10 @@ class RunSecrets:
         shared = self._tx.named_secrets.find(None, name)
         return shared if shared is not None and project_id in shared.projects else None
 
-    def _given_with_run(self) -> Mapping[str, str]:
-        if self._given is None:
-            self._given = self._tx.runs.given_secrets(self._run.run_id)
-        return self._given
+    def _secrets_of_start(self) -> Mapping[str, str]:
+        if self._start_secrets is None:
+            self._start_secrets = self._tx.runs.secrets_of_start(self._run.run_id)
+        return self._start_secrets
 
 
 def secrets_in(template: JobTemplate) -> set[str]:

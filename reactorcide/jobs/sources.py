@@ -116,9 +116,9 @@ def remove_unused(context: StoredJobs, *, before_ms: int) -> list[Source]:
 
 def remove_orphans(context: StoredJobs) -> None:
     """Remove what was stored for an upload that did not come to its end; only before anybody uploads."""
-    known = context.store.sources.object_keys()
+    in_database = context.store.sources.object_keys()
     for item in list(context.objects.list(_PREFIX)):
-        if item.key not in known:
+        if item.key not in in_database:
             context.objects.delete(item.key.rpartition("/")[0] + "/")
 
 

@@ -97,7 +97,7 @@ def submit_once(
 
 
 def _submitted_with(context: JobContext, user: User, key: RequestKey) -> Job | None:
-    stored = context.store.request_keys.made_with(user.user_id, key, now_ms=now_ms())
+    stored = context.store.request_keys.find(user.user_id, key, now_ms=now_ms())
     if stored is None:
         return None
     job_id, is_same = stored

@@ -41,7 +41,7 @@ def fill(template: JobTemplate, value_of: Callable[[Reference], str]) -> Filled:
     image = text(template["fields"]["runner_image"])
     if not is_image_reference(image):
         raise InvalidInput(f"its image {image[:200]!r} is no image reference")
-    given = {
+    values = {
         name: {**service, "image": text(service["image"]), "environment": environment(service["environment"])}
         # A run that an older version has started has none.
         for name, service in template.get("services", {}).items()
@@ -49,5 +49,5 @@ def fill(template: JobTemplate, value_of: Callable[[Reference], str]) -> Filled:
     return Filled(
         {**template["fields"], "runner_image": image},
         environment(template["environment"]),
-        services.parse(given),
+        services.parse(values),
     )

@@ -10,10 +10,10 @@ class Deferred:
     def __init__(self, make: Callable[[], object]) -> None:
         self._make = make
         self._lock = threading.Lock()
-        self._made: object = None
+        self._object: object = None
 
     def __getattr__(self, name: str) -> object:
         with self._lock:
-            if self._made is None:
-                self._made = self._make()
-        return getattr(self._made, name)
+            if self._object is None:
+                self._object = self._make()
+        return getattr(self._object, name)

@@ -108,12 +108,12 @@ class AcknowledgementFilter:
     MAX_HELD_BYTES = 1 << 16
 
     def __init__(self) -> None:
-        self.found = False
+        self.is_complete = False
         self.held = bytearray()
 
     def feed(self, data: bytes) -> bytes:
         """Return what of ``data`` is the command's."""
-        if self.found:
+        if self.is_complete:
             return data
         # Only what is new can complete it: an image may print byte by byte.
         start = max(0, len(self.held) - len(ACKNOWLEDGEMENT) + 1)
@@ -122,7 +122,7 @@ class AcknowledgementFilter:
         if position < 0:
             del self.held[: -self.MAX_HELD_BYTES]
             return b""
-        self.found = True
+        self.is_complete = True
         after = bytes(self.held[position + len(ACKNOWLEDGEMENT) :])
         self.held.clear()
         return after

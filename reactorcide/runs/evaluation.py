@@ -110,13 +110,13 @@ def choose(files: Mapping[str, bytes], repository: str, workflow: str | None) ->
     # Too many files are one without an id, which says so.
     if len(definitions) == 1 and (workflow is None or not definitions[0].id):
         return definitions[0]
-    known = ", ".join(sorted(one.id or one.file for one in definitions)[:20])
+    choices = ", ".join(sorted(one.id or one.file for one in definitions)[:20])
     if workflow is None:
-        return f"there is more than one workflow, so name one of them: {known}"
+        return f"there is more than one workflow, so name one of them: {choices}"
     for one in definitions:
         if workflow in (one.id, one.file, one.file.rpartition("/")[2]):
             return one
-    return f"there is no workflow {workflow!r}; there is {known}"
+    return f"there is no workflow {workflow!r}; there is {choices}"
 
 
 def select_jobs(graph: Graph, jobs: Collection[str] | None) -> Graph | str:
@@ -129,8 +129,8 @@ def select_jobs(graph: Graph, jobs: Collection[str] | None) -> Graph | str:
     unknown = [name for name in jobs if name not in graph.by_job]
     if not unknown:
         return graph.only(jobs)
-    known = ", ".join(list(graph.by_job)[:20])
-    return f"the workflow has no job {', '.join(map(repr, unknown[:20]))}; it has {known}"
+    choices = ", ".join(list(graph.by_job)[:20])
+    return f"the workflow has no job {', '.join(map(repr, unknown[:20]))}; it has {choices}"
 
 
 def _unknown(file: str, node: Node) -> list[str]:
@@ -159,7 +159,7 @@ def _not_yet(file: str, who: str, key: str) -> str:
 
 
 def _bounded(nodes: Iterable[Json], errors: list[str], file: str, max_chars: int) -> list[Json]:
-    found = []
+    bounded = []
     chars = 0
     for node in nodes:
         chars += len(json.dumps(node, ensure_ascii=False))
@@ -169,8 +169,8 @@ def _bounded(nodes: Iterable[Json], errors: list[str], file: str, max_chars: int
                 f"{MAX_ANSWER_CHARS >> 20} MiB"
             )
             return []
-        found.append(node)
-    return found
+        bounded.append(node)
+    return bounded
 
 
 def _node(node: Node) -> Json:

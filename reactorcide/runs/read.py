@@ -39,22 +39,22 @@ def wait_for_change(context: RunContext, user: User, run_id: str, *, timeout_s: 
     deadline = monotonic() + timeout_s
     with context.jobs.notifier.watching(run_id) as changed:
         first = view(context, user, run_id)
-        found = first
-        while not found.run.is_final and _state(found) == _state(first) and not context.jobs.notifier.closed:
+        now = first
+        while not now.run.is_final and _state(now) == _state(first) and not context.jobs.notifier.closed:
             left_s = deadline - monotonic()
             if left_s <= 0:
                 break
             changed.wait(min(left_s, LOOK_EVERY_S))
             changed.clear()
-            found = view(context, user, run_id)
-    return found
+            now = view(context, user, run_id)
+    return now
 
 
 def page(
-    context: RunContext, wanted: RunFilter, *, limit: int, after: tuple[int, str] | None
+    context: RunContext, criteria: RunFilter, *, limit: int, after: tuple[int, str] | None
 ) -> tuple[list[Run], int]:
     """Return a page of runs, newest first, and how many match in all."""
-    return context.jobs.store.runs.page(wanted, limit=limit, after=after)
+    return context.jobs.store.runs.page(criteria, limit=limit, after=after)
 
 
 def file(context: RunContext, user: User, run_id: str) -> str:
@@ -66,8 +66,8 @@ def file(context: RunContext, user: User, run_id: str) -> str:
     return "".join(f"# {path}\n{text}\n" for path, text in sorted(files.items()))
 
 
-def _state(found: RunView) -> tuple[object, ...]:
-    return found.run.status, found.run.attempt, *(node.status for node in found.nodes)
+def _state(run: RunView) -> tuple[object, ...]:
+    return run.run.status, run.run.attempt, *(node.status for node in run.nodes)
 
 
 def _waits_for_group(key: str, ahead: Sequence[object]) -> str:

@@ -321,7 +321,7 @@ def _check_branch(event: Mapping[str, str], commit: Commit) -> None:
 
 
 def _started_with(context: RunContext, user: User, key: RequestKey) -> Run | None:
-    stored = context.jobs.store.request_keys.made_with(user.user_id, key, now_ms=now_ms())
+    stored = context.jobs.store.request_keys.find(user.user_id, key, now_ms=now_ms())
     if stored is None:
         return None
     run_id, is_same = stored

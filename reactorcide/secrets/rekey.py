@@ -13,5 +13,5 @@ def rekey(context: StoredJobs, *, by: Actor) -> int:
     ``ConfigurationError`` where the key cannot be read or written.
     """
     instance = context.store.instance
-    entry = AuditEntry(at_ms=now_ms(), by=by, action=Action.SECRET_REKEY, subject=instance.known_id)
+    entry = AuditEntry(at_ms=now_ms(), by=by, action=Action.SECRET_REKEY, subject=instance.cached_id)
     return instance.rekey(entry)

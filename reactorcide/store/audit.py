@@ -33,19 +33,19 @@ class Audit:
         self._db.write(lambda db: db.execute_sql(_INSERT, values))
 
     def page(
-        self, wanted: AuditFilter, *, limit: int, before: int | None = None
+        self, criteria: AuditFilter, *, limit: int, before: int | None = None
     ) -> tuple[list[tuple[int, AuditEntry]], int]:
         """Return a page of entries with their numbers, the latest first, and how many match in all.
 
         ``before`` is the number of the last one of the page before.
         """
         where = AuditRow.audit_id > 0
-        if wanted.user_id is not None:
-            where &= AuditRow.user_id == wanted.user_id
-        if wanted.action is not None:
-            where &= AuditRow.action == wanted.action
-        if wanted.subject is not None:
-            where &= AuditRow.subject == wanted.subject
+        if criteria.user_id is not None:
+            where &= AuditRow.user_id == criteria.user_id
+        if criteria.action is not None:
+            where &= AuditRow.action == criteria.action
+        if criteria.subject is not None:
+            where &= AuditRow.subject == criteria.subject
         page = where if before is None else where & (AuditRow.audit_id < before)
         with self._db.read() as db:
             total = AuditRow.select().where(where).count(db)

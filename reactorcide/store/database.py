@@ -22,7 +22,7 @@ MIGRATIONS_DIR = Path(__file__).parent / "migrations"
 _BUSY_TIMEOUT_MS = 5000
 _CACHE_KIB = 1024
 """A connection; each thread has one. What is not in it is read from the system's cache of the file."""
-_COPIES_KEPT = 3
+_MAX_COPIES = 3
 _CHECKPOINT_PAGES = 4000
 """Of the write-ahead log, 16 MB: the same pages are written again and again, and each once a checkpoint."""
 
@@ -153,7 +153,7 @@ class Database(Connection):
         return applied
 
     @staticmethod
-    def known_migrations() -> set[str]:
+    def migrations() -> set[str]:
         """Return the names of the migrations that this version can apply."""
         return {
             migration.name for migration in peewee_migrations.Migration.load_directory(str(MIGRATIONS_DIR))
@@ -171,7 +171,7 @@ class Database(Connection):
             copies = sorted(
                 self.path.parent.glob(f"{self.path.name}.before-*"), key=lambda path: path.stat().st_mtime_ns
             )
-            for old in copies[:-_COPIES_KEPT]:
+            for old in copies[:-_MAX_COPIES]:
                 old.unlink()
         except (OSError, sqlite3.Error) as exc:
             raise ConfigurationError(

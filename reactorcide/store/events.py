@@ -101,9 +101,9 @@ class Events:
         with self._db.read() as db:
             of_jobs = [dict(zip(_OF_JOB, row, strict=True)) for row in db.execute_sql(jobs, values)]
             of_runs = [dict(zip(_OF_RUN, row, strict=True)) for row in db.execute_sql(runs, values)]
-        found: list[JobEvent | RunEvent] = [JobEvent(**row) for row in of_jobs]
-        found += [RunEvent(**row) for row in of_runs]
-        return sorted(found, key=lambda event: event.event_id)[:limit]
+        events: list[JobEvent | RunEvent] = [JobEvent(**row) for row in of_jobs]
+        events += [RunEvent(**row) for row in of_runs]
+        return sorted(events, key=lambda event: event.event_id)[:limit]
 
     def seal_id(self, event_id: int, user_id: str) -> str:
         """Return an event's id as ``user_id`` may see it: it shows neither number nor order."""

@@ -46,7 +46,7 @@ class Groups:
         """Return the run whose node gets the place of a group; ``None`` as in ``next_run``."""
         return _next(self.nodes(key, limit=1))
 
-    def is_taken(self, key: str, run: Run) -> bool:
+    def is_full(self, key: str, run: Run) -> bool:
         """Tell whether a node of another run has the place of a group, or comes before those of ``run``."""
         return any(
             first.has_place or (first.turn, first.run_id) < (run.turn, run.run_id)

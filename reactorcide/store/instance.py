@@ -34,7 +34,7 @@ class Instance:
         self._id: str | None = None
 
     @property
-    def known_id(self) -> str:
+    def cached_id(self) -> str:
         """This installation's id, read once. Raises ``StoreError`` where the database has none yet."""
         if self._id is None:
             with self._database.read() as db:
@@ -63,16 +63,16 @@ class Instance:
         is another one, although something is encrypted.
         """
         with self._database.read() as db:
-            known = db.execute_sql("SELECT secret_key_sha256 FROM instance").fetchone()[0]
-        self._end_rekey(known)
+            key_sha256 = db.execute_sql("SELECT secret_key_sha256 FROM instance").fetchone()[0]
+        self._end_rekey(key_sha256)
         if not self._vault.load():
-            self._check_unused(known, "is missing")
+            self._check_unused(key_sha256, "is missing")
             self._vault.create()
         fingerprint = self._vault.fingerprint
-        if known == fingerprint:
+        if key_sha256 == fingerprint:
             return
-        self._check_unused(known, "is another one")
-        if known is None:
+        self._check_unused(key_sha256, "is another one")
+        if key_sha256 is None:
             self._encrypt_plain()
         self._database.write(InstanceRow.update(secret_key_sha256=fingerprint).execute)
 
@@ -96,19 +96,19 @@ class Instance:
         self._database.shrink()
         return count
 
-    def _end_rekey(self, known: bytes | None) -> None:
+    def _end_rekey(self, key_sha256: bytes | None) -> None:
         """Use the new key of a renewal that was cut short, if that was committed; else remove it."""
         following = self._vault.successor()
         if not following.load():
             return
-        if following.fingerprint == known:
+        if following.fingerprint == key_sha256:
             self._vault.replace_by(following)
         else:
             following.path.unlink(missing_ok=True)
 
-    def _check_unused(self, known: bytes | None, trouble: str) -> None:
-        """Raise ``ConfigurationError`` if anything is encrypted with the ``known`` key."""
-        if known is None:
+    def _check_unused(self, key_sha256: bytes | None, trouble: str) -> None:
+        """Raise ``ConfigurationError`` if anything is encrypted with the key of ``key_sha256``."""
+        if key_sha256 is None:
             return
         with self._database.read() as db:
             used = db.execute_sql(f"SELECT {_IS_USED}").fetchone()[0]

@@ -47,7 +47,7 @@ class Lists:
 
     def page(
         self,
-        wanted: JobFilter,
+        criteria: JobFilter,
         *,
         limit: int,
         offset: int = 0,
@@ -59,9 +59,9 @@ class Lists:
         ``after`` is (created_at_ms, job_id) of the last job of the page before. With ``max_chars`` no text
         of a job is longer, and there is no secret in it; collections that take more as JSON are left out.
         """
-        conditions = _conditions(wanted)
+        conditions = _conditions(criteria)
         with self._db.read() as db:
-            index, total = _plan(db, wanted, conditions)
+            index, total = _plan(db, criteria, conditions)
             where = [*conditions.values(), _Condition("NOT deleted")]
             if total is None:
                 total = _count(db, index, where)
@@ -79,23 +79,23 @@ class Lists:
         return [jobs[job_id] for job_id in job_ids if job_id in jobs], total
 
 
-def _conditions(wanted: JobFilter) -> dict[str, _Condition]:
+def _conditions(criteria: JobFilter) -> dict[str, _Condition]:
     """Return what the filter asks for, by column."""
     conditions = {}
     for column in ("user_id", "queue_name", "source_type"):
-        value = getattr(wanted, column)
+        value = getattr(criteria, column)
         if value is not None:
             conditions[column] = _Condition(f"{column} = ?", (value,))
-    if wanted.run_id is not None:
-        conditions["run_id"] = _Condition("run_id = ?", (wanted.run_id,))
-    if wanted.pinned is not None:
+    if criteria.run_id is not None:
+        conditions["run_id"] = _Condition("run_id = ?", (criteria.run_id,))
+    if criteria.pinned is not None:
         # Without a parameter, or the index of the pinned ones would not be good for it.
-        conditions["pinned"] = _Condition("pinned" if wanted.pinned else "NOT pinned")
-    if wanted.statuses:
-        statuses = tuple(sorted(set(wanted.statuses)))
+        conditions["pinned"] = _Condition("pinned" if criteria.pinned else "NOT pinned")
+    if criteria.statuses:
+        statuses = tuple(sorted(set(criteria.statuses)))
         conditions["status"] = _Condition(f"status IN ({', '.join('?' * len(statuses))})", statuses)
-    if wanted.name_prefix:
-        conditions["name"] = _prefixed(wanted.name_prefix)
+    if criteria.name_prefix:
+        conditions["name"] = _prefixed(criteria.name_prefix)
     return conditions
 
 
@@ -110,7 +110,7 @@ def _prefixed(prefix: str) -> _Condition:
     return _Condition("name >= ? AND name < ?", (prefix, end))
 
 
-def _plan(db: Any, wanted: JobFilter, conditions: Mapping[str, _Condition]) -> tuple[_Index, int | None]:
+def _plan(db: Any, criteria: JobFilter, conditions: Mapping[str, _Condition]) -> tuple[_Index, int | None]:
     """Return the index to read by, and how many jobs match; ``None`` where that has to be counted."""
     if "run_id" in conditions:
         # A run has few jobs.
@@ -122,7 +122,7 @@ def _plan(db: Any, wanted: JobFilter, conditions: Mapping[str, _Condition]) -> t
         ranges = [condition]
         if column == "status":
             ranges = [_Condition("status = ?", (status,)) for status in condition.values]
-        if column != "pinned" or wanted.pinned:
+        if column != "pinned" or criteria.pinned:
             indexes.append(_Index(f"job_{column}", jobs, ranges))
     if "name" not in conditions:
         return min(indexes, key=lambda item: item.jobs), total
@@ -146,8 +146,8 @@ def _plan(db: Any, wanted: JobFilter, conditions: Mapping[str, _Condition]) -> t
 def _sums(db: Any, conditions: Sequence[_Condition]) -> list[int]:
     """Return how many jobs there are, how many meet all conditions, and how many each of them."""
     every, values = _and(conditions)
-    wanted = [every, *(condition.sql for condition in conditions)]
-    sums = ", ".join(f"COALESCE(SUM(CASE WHEN {sql} THEN jobs END), 0)" for sql in wanted)
+    sqls = [every, *(condition.sql for condition in conditions)]
+    sums = ", ".join(f"COALESCE(SUM(CASE WHEN {sql} THEN jobs END), 0)" for sql in sqls)
     bound = [*values, *(value for condition in conditions for value in condition.values)]
     return list(db.execute_sql(f"SELECT COALESCE(SUM(jobs), 0), {sums} FROM job_count", bound).fetchone())
 

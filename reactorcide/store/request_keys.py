@@ -20,7 +20,7 @@ class RequestKeys:
         self._db = db
         self._sealed = sealed
 
-    def add(self, key: RequestKey, user_id: str, made_id: str, *, now_ms: int) -> None:
+    def add(self, key: RequestKey, user_id: str, subject_id: str, *, now_ms: int) -> None:
         """Record the key that a user makes a job or a run with, in the transaction that adds it.
 
         Raises ``KeyTaken`` where the user has made something else with the key.
@@ -33,7 +33,7 @@ class RequestKeys:
                     user_id=user_id,
                     key=key.key,
                     body_mac=self._sealed.mac(key.body_sha256),
-                    job_id=made_id,
+                    job_id=subject_id,
                     created_at_ms=now_ms,
                 ).execute(db)
             except peewee.IntegrityError as exc:
@@ -41,7 +41,7 @@ class RequestKeys:
 
         self._db.write(work)
 
-    def made_with(self, user_id: str, key: RequestKey, *, now_ms: int) -> tuple[str, bool] | None:
+    def find(self, user_id: str, key: RequestKey, *, now_ms: int) -> tuple[str, bool] | None:
         """Return the id of what a user's key has made, and whether of the same body."""
         with self._db.read() as db:
             for job_id, body_mac in (

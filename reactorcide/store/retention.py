@@ -62,11 +62,11 @@ class Retention:
         with self._db.read() as db:
             jobs = [EndedJob(*row) for row in db.execute_sql(_REMOVABLE_JOBS)]
             runs = {run_id: (ended_ms, count) for run_id, ended_ms, count in db.execute_sql(_ENDED_RUNS)}
-        found = Counter(job.run_id for job in jobs)
+        jobs_of_run = Counter(job.run_id for job in jobs)
         whole = [
             job if job.run_id not in runs else replace(job, completed_at_ms=runs[job.run_id][0])
             for job in jobs
-            if job.run_id not in runs or runs[job.run_id][1] == found[job.run_id]
+            if job.run_id not in runs or runs[job.run_id][1] == jobs_of_run[job.run_id]
         ]
         return sorted(
             whole, key=lambda job: (job.completed_at_ms, job.run_id or job.job_id, job.job_id), reverse=True

@@ -226,7 +226,7 @@ class Runs:
         url: str | None = self._opened(run_id)["git_url"]
         return url
 
-    def given_secrets(self, run_id: str) -> dict[str, str]:
+    def secrets_of_start(self, run_id: str) -> dict[str, str]:
         """Return the secrets that a run was started with, by name."""
         secrets: dict[str, str] = self._opened(run_id).get("secrets", {})
         return secrets
@@ -256,26 +256,26 @@ class Runs:
         return None if row is None else row[0]
 
     def page(
-        self, wanted: RunFilter, *, limit: int, after: tuple[int, str] | None = None
+        self, criteria: RunFilter, *, limit: int, after: tuple[int, str] | None = None
     ) -> tuple[list[Run], int]:
         """Return a page of runs, newest first, and how many match in all.
 
         ``after`` is (created_at_ms, run_id) of the last run of the page before.
         """
         conditions = {
-            "user_id = ?": wanted.user_id,
-            "project_id = ?": wanted.project_id,
-            "workflow_id = ?": wanted.workflow_id,
-            "branch = ?": wanted.branch,
-            "event_name = ?": wanted.event,
-            "status = ?": wanted.status,
+            "user_id = ?": criteria.user_id,
+            "project_id = ?": criteria.project_id,
+            "workflow_id = ?": criteria.workflow_id,
+            "branch = ?": criteria.branch,
+            "event_name = ?": criteria.event,
+            "status = ?": criteria.status,
         }
-        given = {sql: value for sql, value in conditions.items() if value is not None}
-        where = [*given]
-        values: list[object] = [*given.values()]
-        if wanted.member_id is not None:
+        set_conditions = {sql: value for sql, value in conditions.items() if value is not None}
+        where = [*set_conditions]
+        values: list[object] = [*set_conditions.values()]
+        if criteria.member_id is not None:
             where.append(f"(project_id IS NULL OR project_id IN ({projects.OF_MEMBER}))")
-            values.append(wanted.member_id)
+            values.append(criteria.member_id)
         query = newest_first(_SELECT, where, values, "run_id", limit=limit, after=after)
         with self._db.read() as db:
             (total,) = db.execute_sql(matching("SELECT COUNT(*) FROM run", where), values).fetchone()

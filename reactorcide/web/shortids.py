@@ -15,8 +15,8 @@ def install(app: Flask) -> None:
 
 
 def _complete() -> None:
-    given = request.view_args
-    if not given or "user" not in g:
+    arguments = request.view_args
+    if not arguments or "user" not in g:
         return
-    for name in given.keys() & _COMPLETE:
-        given[name] = _COMPLETE[name](services().jobs, caller(), given[name])
+    for name in arguments.keys() & _COMPLETE:
+        arguments[name] = _COMPLETE[name](services().jobs, caller(), arguments[name])

@@ -109,10 +109,10 @@ def _refusals(graph: Graph, event: Event, changed: Collection[str] | None) -> li
     """Return for each node in a phrase why the event does not start it; ``None`` where it does."""
     filters = [(node.job.trigger, node.job.paths) for node in graph.nodes]
     # The combinations of a matrix mostly have the same, and the changed files may be many.
-    found = {
+    files = {
         (trigger, paths): trigger.refusal(event) or paths.refusal(changed) for trigger, paths in set(filters)
     }
-    return [found[one] for one in filters]
+    return [files[one] for one in filters]
 
 
 def check(files: AbstractMapping[str, str | bytes], repository: str) -> tuple[Definition, ...]:
@@ -124,9 +124,9 @@ def check(files: AbstractMapping[str, str | bytes], repository: str) -> tuple[De
     paths = sorted(files)
     workflows = [path for path in paths if is_file_of(path, WORKFLOWS_DIR)]
     jobs = {path: files[path] for path in paths if is_file_of(path, JOBS_DIR)}
-    for directory, found in ((WORKFLOWS_DIR, workflows), (JOBS_DIR, list(jobs))):
-        if len(found) > MAX_FILES:
-            problem = Problem(Place(directory), f"there are {len(found)} files; at most {MAX_FILES} are read")
+    for directory, read in ((WORKFLOWS_DIR, workflows), (JOBS_DIR, list(jobs))):
+        if len(read) > MAX_FILES:
+            problem = Problem(Place(directory), f"there are {len(read)} files; at most {MAX_FILES} are read")
             written = WrittenWorkflow(directory)
             return (Definition(id="", name=directory, file=directory, problems=(problem,), _written=written),)
     job_files = JobFiles(jobs)

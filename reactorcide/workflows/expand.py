@@ -136,15 +136,15 @@ def _needs(
 
 def _matrix(written: AbstractMapping[str, Written], entry: WrittenJob, reader: Reader) -> Matrix | None:
     """Return the combinations of a job; ``None`` where it has no matrix."""
-    given = {key: written[key] for key in _MATRIX_KEYS if key in written}
-    if "matrix" in given and len(given) > 1:
+    keys = {key: written[key] for key in _MATRIX_KEYS if key in written}
+    if "matrix" in keys and len(keys) > 1:
         reader.error(entry.place, "matrix and for_each are two ways to say the same; give one of them")
-    if "item_var" in given and "for_each" not in given:
-        reader.error(given["item_var"].node.place, "item_var belongs to for_each, which is missing")
-    values = JOB.values(given, reader)
-    if "matrix" in given:
+    if "item_var" in keys and "for_each" not in keys:
+        reader.error(keys["item_var"].node.place, "item_var belongs to for_each, which is missing")
+    values = JOB.values(keys, reader)
+    if "matrix" in keys:
         return values.get("matrix") or Matrix()
-    if "for_each" in given:
+    if "for_each" in keys:
         item_var = values.get("item_var")
         axis = item_var or "item"
         items = values.get("for_each", ())

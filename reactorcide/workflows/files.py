@@ -116,9 +116,9 @@ def _base(
         return {}, ()
     path = job_files.find(job_file.node.text)
     if path is None:
-        known = [known.rpartition("/")[2] for known in job_files.paths]
+        names = [names.rpartition("/")[2] for names in job_files.paths]
         message = f"there is no file {shown(job_file.node.text)} in {JOBS_DIR}"
-        problems.error(job_file.node.place, message, got=job_file.node.text, known=known)
+        problems.error(job_file.node.place, message, got=job_file.node.text, known=names)
         return {}, ()
     _, written, of_file = job_files.read(path)
     # When it starts is for the workflow to say.
@@ -147,8 +147,10 @@ def read_job_files(job_files: JobFiles, repository: str) -> WrittenWorkflow:
         names[name.node.text] = name.node.place
         if _is_name(name.node.text, name.node.place, problems):
             entries.append(WrittenJob(name.node.text, place, written))
-    found = (*problems.sorted(), *others)
-    return WrittenWorkflow(JOBS_DIR, {}, Place(JOBS_DIR), entries, found, repository=repository or "jobs")
+    all_problems = (*problems.sorted(), *others)
+    return WrittenWorkflow(
+        JOBS_DIR, {}, Place(JOBS_DIR), entries, all_problems, repository=repository or "jobs"
+    )
 
 
 def _jobs(jobs: Written | None, problems: Problems) -> Iterator[tuple[str, Place, Mapping]]:

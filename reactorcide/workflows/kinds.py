@@ -144,7 +144,7 @@ class Key:
     """What ``make`` knows it by, where that is not the first of its names."""
 
     @property
-    def known_as(self) -> str:
+    def canonical(self) -> str:
         """What ``make`` knows it by."""
         return self.field or self.names[0]
 
@@ -184,7 +184,7 @@ class Object(Kind[T]):
 
     def written(self, node: Mapping, problems: Problems) -> dict[str, Written]:
         """Return the values of a mapping as their keys are known; a key that is not known is an error."""
-        found: dict[str, Written] = {}
+        values: dict[str, Written] = {}
         for name, name_node, value in node:
             key = self._by_name.get(name)
             if name in self.ignored:
@@ -194,26 +194,26 @@ class Object(Kind[T]):
             elif key is None:
                 message = f"{shown(name)} is no key of {self.what}"
                 problems.error(name_node.place, message, got=name, known=self._by_name)
-            elif key.known_as in found:
-                other = found[key.known_as].key
+            elif key.canonical in values:
+                other = values[key.canonical].key
                 problems.error(name_node.place, f"{name} and {other} mean the same; give one of them")
             elif not (isinstance(value, Scalar) and value.is_null):
-                found[key.known_as] = Written(name, value)
-        return found
+                values[key.canonical] = Written(name, value)
+        return values
 
     def require(self, written: Collection[str], place: Place, problems: Problems) -> None:
         """Record an error for each key that is missing."""
         for key in self.keys:
-            if key.is_required and key.known_as not in written:
+            if key.is_required and key.canonical not in written:
                 problems.error(place, f"{self.what} needs the key {' or '.join(key.names)}")
 
     def values(self, written: AbstractMapping[str, Written], reader: Reader) -> dict[str, Any]:
         """Return what the keys' kinds read, without what is wrong."""
         values = {}
         for key in self.keys:
-            found = written.get(key.known_as)
-            if found is not None and (value := key.kind.read(found.node, found.key, reader)) is not None:
-                values[key.known_as] = value
+            item = written.get(key.canonical)
+            if item is not None and (value := key.kind.read(item.node, item.key, reader)) is not None:
+                values[key.canonical] = value
         return values
 
     def schema(self) -> Schema:

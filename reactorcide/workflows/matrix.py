@@ -52,13 +52,15 @@ class MatrixKind(Kind[Matrix]):
             message = f"{key} has {count} combinations; at most {MAX_COMBINATIONS} are allowed"
             reader.error(node.place, message)
             return None
-        found = [dict(zip(axes, values, strict=True)) for values in product(*axes.values())] if axes else []
+        combinations = (
+            [dict(zip(axes, values, strict=True)) for values in product(*axes.values())] if axes else []
+        )
         for entry, place in _entries(node, "exclude", axes, reader):
-            kept = [combination for combination in found if not entry.items() <= combination.items()]
-            if len(kept) == len(found):
+            left = [combination for combination in combinations if not entry.items() <= combination.items()]
+            if len(left) == len(combinations):
                 reader.problems.warn(place, "this excludes no combination")
-            found = kept
-        labels = {", ".join(combination.values()): combination for combination in found}
+            combinations = left
+        labels = {", ".join(combination.values()): combination for combination in combinations}
         added = self._include(node, axes, labels, reader)
         if not labels and not reader.problems.has_errors:
             reader.error(node.place, f"{key} has no combination; give it an axis with values, or include")
@@ -66,7 +68,7 @@ class MatrixKind(Kind[Matrix]):
             message = f"{key} has {len(labels)} combinations; at most {MAX_COMBINATIONS} are allowed"
             reader.error(node.place, message)
             return None
-        if len(found) + added > len(labels):
+        if len(combinations) + added > len(labels):
             reader.error(node.place, f"{key}: two combinations have the same values in the same order")
         parallel = node.entries.get("max_parallel")
         return Matrix(labels, parallel and _MAX_PARALLEL.read(parallel[1], "max_parallel", reader))

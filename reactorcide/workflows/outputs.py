@@ -31,22 +31,22 @@ def parse(data: bytes, is_secret: Callable[[str], bool]) -> Outputs:
     def quoted(text: str) -> str:
         return "a secret" if is_secret(text) else shown(text)
 
-    given = _object(text) if text.lstrip().startswith("{") else {"outputs": _lines(text, quoted)}
-    if not given or not all(key in _GROUPS and isinstance(value, dict) for key, value in given.items()):
-        given = {"outputs": given}
+    written = _object(text) if text.lstrip().startswith("{") else {"outputs": _lines(text, quoted)}
+    if not written or not all(key in _GROUPS and isinstance(value, dict) for key, value in written.items()):
+        written = {"outputs": written}
 
     def checked(values: Mapping[str, Any]) -> Values:
         for key in values:
             if _KEY.fullmatch(key) is None or is_secret(key):
                 raise NotOutputs(f"has as a key {quoted(key)}; a key is of letters, digits, '_' and '-'")
-        found = {key: _text(key, value) for key, value in values.items()}
-        return {key: None if is_secret(text) else text for key, text in found.items()}
+        texts = {key: _text(key, value) for key, value in values.items()}
+        return {key: None if is_secret(text) else text for key, text in texts.items()}
 
-    return Outputs(checked(given.get("outputs", {})), checked(given.get("vars", {})))
+    return Outputs(checked(written.get("outputs", {})), checked(written.get("vars", {})))
 
 
 def _lines(text: str, quoted: Callable[[str], str]) -> dict[str, str]:
-    found = {}
+    values = {}
     for number, line in enumerate(text.split("\n"), 1):
         line = line.removesuffix("\r")
         if not line.strip():
@@ -54,18 +54,18 @@ def _lines(text: str, quoted: Callable[[str], str]) -> dict[str, str]:
         key, equals, value = line.partition("=")
         if not equals:
             raise NotOutputs(f"has in line {number} {quoted(line)}, which is no KEY=VALUE")
-        found[key] = value
-    return found
+        values[key] = value
+    return values
 
 
 def _object(text: str) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = json.loads(text, parse_int=str, parse_float=str, parse_constant=_refused)
+        parsed: dict[str, Any] = json.loads(text, parse_int=str, parse_float=str, parse_constant=_refused)
     except RecursionError as exc:
         raise NotOutputs("is nested too deep") from exc
     except ValueError as exc:
         raise NotOutputs(f"is no JSON object: {exc}") from exc
-    return found
+    return parsed
 
 
 def _refused(name: str) -> None:

@@ -49,14 +49,14 @@ class Problems:
     """Collects the problems of one workflow, each once."""
 
     def __init__(self) -> None:
-        self._found: dict[Problem, None] = {}
+        self._problems: dict[Problem, None] = {}
         self.has_errors = False
 
     def error(self, place: Place, message: str, *, got: str = "", known: Iterable[str] = ()) -> None:
         """Record an error; where ``got`` is like one of the ``known`` names, the message suggests that."""
         self.has_errors = True
         # Looking for a suggestion costs more than all the rest.
-        suggestion = _did_you_mean(got, known) if len(self._found) < MAX_PROBLEMS else ""
+        suggestion = _did_you_mean(got, known) if len(self._problems) < MAX_PROBLEMS else ""
         self._add(Problem(place, message + suggestion))
 
     def warn(self, place: Place, message: str) -> None:
@@ -70,15 +70,15 @@ class Problems:
             self._add(problem)
 
     def _add(self, problem: Problem) -> None:
-        if len(self._found) < MAX_PROBLEMS:
-            self._found[problem] = None
-        elif len(self._found) == MAX_PROBLEMS and problem not in self._found:
+        if len(self._problems) < MAX_PROBLEMS:
+            self._problems[problem] = None
+        elif len(self._problems) == MAX_PROBLEMS and problem not in self._problems:
             more = Problem(problem.place, f"there are more than {MAX_PROBLEMS} problems; these come first")
-            self._found[more] = None
+            self._problems[more] = None
 
     def sorted(self) -> tuple[Problem, ...]:
         """Return all problems by file and line."""
-        return tuple(sorted(self._found))
+        return tuple(sorted(self._problems))
 
 
 def shown(text: str) -> str:

@@ -216,7 +216,7 @@ def _value(
 
 def _split(inner: str) -> tuple[str, str]:
     for separator, sources in ((":", ("secret", "env")), (".", ("vars", "matrix", "event", "needs"))):
-        source, found, name = inner.partition(separator)
-        if found and source in sources:
+        source, mark, name = inner.partition(separator)
+        if mark and source in sources:
             return source, name
     return "", inner

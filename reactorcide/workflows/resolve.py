@@ -34,15 +34,16 @@ class Resolution:
     """The nodes that end without one."""
 
 
-def resolve(graph: Graph, states: Mapping[str, NodeState], taken: Collection[str] = ()) -> Resolution:
+def resolve(graph: Graph, states: Mapping[str, NodeState], full_groups: Collection[str] = ()) -> Resolution:
     """Return what follows from where the nodes stand; a node that is not in ``states`` is waiting.
 
-    ``taken`` are the concurrency groups whose place another run has. Repeating it with the same states gives
-    the same. Costs time linear in nodes and needs.
+    ``full_groups`` are the concurrency groups whose place another run has. Repeating it with the same
+    states gives the same. Costs time linear in nodes and needs.
     """
     now = {node.name: states.get(node.name, NodeState.WAITING) for node in graph.nodes}
     active = Counter(node.job_name for node in graph.nodes if now[node.name] is NodeState.ACTIVE)
-    full = {*taken, *(node.group for node in graph.nodes if now[node.name] is NodeState.ACTIVE)} - {None}
+    active_groups = {node.group for node in graph.nodes if now[node.name] is NodeState.ACTIVE}
+    full = {*full_groups, *active_groups} - {None}
     ready: list[str] = []
     held: list[str] = []
     changes: dict[str, Change] = {}
@@ -113,11 +114,11 @@ class _Summary:
 
 
 def _summary(nodes: Iterable[Node], states: Mapping[str, NodeState]) -> _Summary:
-    found = [(node, states[node.name]) for node in nodes]
+    in_order = [(node, states[node.name]) for node in nodes]
     return _Summary(
-        all(state.is_final for _, state in found),
-        tuple(node.name for node, state in found if _has_failed(node, state)),
-        tuple(node.name for node, state in found if state is NodeState.SKIPPED),
+        all(state.is_final for _, state in in_order),
+        tuple(node.name for node, state in in_order if _has_failed(node, state)),
+        tuple(node.name for node, state in in_order if state is NodeState.SKIPPED),
     )
 
 

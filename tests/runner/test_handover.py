@@ -446,13 +446,13 @@ def test_the_init_still_signals_the_whole_group_but_the_command_does_not_see_how
 def test_the_acknowledgement_is_found_however_it_is_cut(before: bytes, after: bytes, cuts: list[int]) -> None:
     stream = before + ACKNOWLEDGEMENT + after
     edges = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
-    found = AcknowledgementFilter()
-    given_out = b"".join(found.feed(stream[begin:end]) for begin, end in itertools.pairwise(edges))
-    assert (found.found, given_out) == (True, after)
+    acknowledgement = AcknowledgementFilter()
+    given_out = b"".join(acknowledgement.feed(stream[begin:end]) for begin, end in itertools.pairwise(edges))
+    assert (acknowledgement.is_complete, given_out) == (True, after)
 
 
 def test_of_what_comes_before_no_more_than_the_end_is_kept() -> None:
-    found = AcknowledgementFilter()
+    acknowledgement = AcknowledgementFilter()
     for _ in range(100):
-        assert found.feed(b"x" * 10_000) == b""
-    assert len(found.held) == AcknowledgementFilter.MAX_HELD_BYTES
+        assert acknowledgement.feed(b"x" * 10_000) == b""
+    assert len(acknowledgement.held) == AcknowledgementFilter.MAX_HELD_BYTES

@@ -401,13 +401,13 @@ def test_an_idempotency_key_is_kept_for_a_day(store: Store) -> None:
         store.jobs.get(second.job_id)
     other = RequestKey("key", b"another body")
     last_ms = first.created_at_ms + 86_400_000
-    assert store.request_keys.made_with(first.user_id, key, now_ms=last_ms) == (first.job_id, True)
-    assert store.request_keys.made_with(first.user_id, other, now_ms=last_ms) == (first.job_id, False)
-    assert store.request_keys.made_with(first.user_id, key, now_ms=last_ms + 1) is None
-    assert store.request_keys.made_with("somebody else", key, now_ms=first.created_at_ms) is None
+    assert store.request_keys.find(first.user_id, key, now_ms=last_ms) == (first.job_id, True)
+    assert store.request_keys.find(first.user_id, other, now_ms=last_ms) == (first.job_id, False)
+    assert store.request_keys.find(first.user_id, key, now_ms=last_ms + 1) is None
+    assert store.request_keys.find("somebody else", key, now_ms=first.created_at_ms) is None
     later = replace(third, created_at_ms=last_ms + 1)
     add_with_key(store, later, key)
-    assert store.request_keys.made_with(first.user_id, key, now_ms=later.created_at_ms) == (
+    assert store.request_keys.find(first.user_id, key, now_ms=later.created_at_ms) == (
         third.job_id,
         True,
     )

@@ -20,9 +20,9 @@ FAILED = b'<testsuite name="s"><testcase name="c"><failure message="m"/></testca
 
 def add(read: Reports, path: str, data: bytes) -> None:
     """Pass a file, as the collection does."""
-    wanted_bytes = read.wanted_bytes(path, len(data))
-    if wanted_bytes:
-        read.add(path, data[:wanted_bytes])
+    max_read_bytes = read.max_read_bytes(path, len(data))
+    if max_read_bytes:
+        read.add(path, data[:max_read_bytes])
 
 
 def test_only_xml_files_and_the_summary_at_the_top_are_read() -> None:
@@ -47,7 +47,7 @@ def test_only_xml_files_and_the_summary_at_the_top_are_read() -> None:
 
 def test_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     read = Reports(())
-    assert read.wanted_bytes("huge.xml", MAX_XML_BYTES + 1) == 0
+    assert read.max_read_bytes("huge.xml", MAX_XML_BYTES + 1) == 0
     add(read, "summary.md", b"x" * (2 * MAX_SUMMARY_BYTES))
     for number in range(MAX_FILES):
         add(read, f"{number}.xml", FAILED)

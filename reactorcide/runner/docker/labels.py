@@ -33,7 +33,7 @@ def container_info(item: Mapping[str, Any]) -> ContainerInfo | None:
         return None
     service = item["Labels"].get(LABEL_SERVICE)
     # The engine writes names with a slash before them.
-    is_named = container_name(*key, service) in [known.removeprefix("/") for known in item["Names"] or ()]
+    is_named = container_name(*key, service) in [name.removeprefix("/") for name in item["Names"] or ()]
     return ContainerInfo(str(item["Id"]), *key, service, is_named)
 
 

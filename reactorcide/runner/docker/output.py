@@ -151,7 +151,7 @@ class CommandOutput:
                 self.unacknowledged_bytes += len(part)
             waiting = self._filters.get(stream)
             rest = part if waiting is None else waiting.feed(part)
-            if waiting is not None and waiting.found:
+            if waiting is not None and waiting.is_complete:
                 del self._filters[stream]
             # An image may acknowledge on the other stream alone.
             if rest and (self.acknowledged or self.unacknowledged_bytes <= handover.MAX_UNACKNOWLEDGED_BYTES):

@@ -8,16 +8,16 @@ _JOB_ID = "0198c0de-1d2c-7b3a-9f4e-5a6b7c8d9e0f"
 _USER_ID = "0198c0de-0a1b-7c2d-8e3f-4a5b6c7d8e9f"
 _TOKEN_ID = "0198c0de-2b3c-7d4e-9f5a-6b7c8d9e0f1a"  # noqa: S105  # an id, not a token
 _WORKER_ID = "embedded-7c8d9e0f"
-_BEGUN, _STARTED, _ENDED = (f"2026-01-31T12:00:{moment}Z" for moment in ("00.000", "01.250", "04.500"))
+_CREATED, _STARTED, _ENDED = (f"2026-01-31T12:00:{moment}Z" for moment in ("00.000", "01.250", "04.500"))
 
 _JOB: dict[str, Any] = {
     "job_id": _JOB_ID,
     "user_id": _USER_ID,
     "status": "completed",
     **{item.json_name: item.about.example for item in JOB_FIELDS},
-    "created_at": _BEGUN,
+    "created_at": _CREATED,
     "updated_at": _ENDED,
-    "queued_at": _BEGUN,
+    "queued_at": _CREATED,
     "started_at": _STARTED,
     "completed_at": _ENDED,
     "exit_code": 0,
@@ -62,7 +62,7 @@ _RUN: dict[str, Any] = {
     "git_ref": "main",
     "source_id": None,
     "sha": "0123456789abcdef0123456789abcdef01234567",
-    "created_at": _BEGUN,
+    "created_at": _CREATED,
     "updated_at": _STARTED,
     "completed_at": None,
 }
@@ -90,7 +90,7 @@ _TEST_NODE = _NODE | {
 _TOKEN = {
     "token_id": _TOKEN_ID,
     "name": "nightly build",
-    "created_at": _BEGUN,
+    "created_at": _CREATED,
     "expires_at": "2027-01-31T12:00:00.000Z",
     "scopes": ["jobs:write"],
 }
@@ -100,7 +100,7 @@ _USER = {
     "email": "ann@example.com",
     "role": "user",
     "is_active": True,
-    "created_at": _BEGUN,
+    "created_at": _CREATED,
 }
 _INVITATION = "rci_" + 32 * "7a"
 
@@ -111,8 +111,8 @@ _SECRET = {
     "branches": ["main"],
     "workflows": None,
     "projects": [],
-    "created_at": _BEGUN,
-    "updated_at": _BEGUN,
+    "created_at": _CREATED,
+    "updated_at": _CREATED,
     "last_used_at": _ENDED,
     "uses": [
         {
@@ -129,8 +129,8 @@ _PROJECT = {
     "git_url": "https://git.example/acme/site.git",
     "visibility": "private",
     "disabled": False,
-    "created_at": _BEGUN,
-    "updated_at": _BEGUN,
+    "created_at": _CREATED,
+    "updated_at": _CREATED,
 }
 _HOOK_URL = f"https://ci.example/api/v1/hooks/{_PROJECT['project_id']}"
 _PROJECT_VIEW = _PROJECT | {
@@ -146,7 +146,7 @@ _PROJECT_VIEW = _PROJECT | {
         "allowed_events": None,
         "max_running": 10,
         "webhook_url": _HOOK_URL,
-        "credentials": [{"kind": "webhook_secret", "public": None, "created_at": _BEGUN}],
+        "credentials": [{"kind": "webhook_secret", "public": None, "created_at": _CREATED}],
     },
 }
 
@@ -197,7 +197,7 @@ EXAMPLES: dict[str, Any] = {
                 "attempt": 1,
                 "worker_id": _WORKER_ID,
                 "container_id": "4f0c2b9d1e7a",
-                "claimed_at": _BEGUN,
+                "claimed_at": _CREATED,
                 "started_at": _STARTED,
                 "completed_at": _ENDED,
                 "exit_code": 0,
@@ -292,7 +292,7 @@ EXAMPLES: dict[str, Any] = {
         "invitation": _INVITATION,
         "role": "user",
         "email": "ann@example.com",
-        "created_at": _BEGUN,
+        "created_at": _CREATED,
         "expires_at": "2026-02-07T12:00:00.000Z",
     },
     "RegisterRequest": {"invitation": _INVITATION, "username": "ann"},
@@ -300,7 +300,7 @@ EXAMPLES: dict[str, Any] = {
     "AuditResponse": {
         "deeds": [
             {
-                "at": _BEGUN,
+                "at": _CREATED,
                 "user_id": _USER_ID,
                 "token_id": _TOKEN_ID,
                 "address": "192.0.2.7",

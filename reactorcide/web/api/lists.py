@@ -41,14 +41,14 @@ def from_cursor(cursor: str | None) -> tuple[int, str] | None:
 
 
 def split(
-    found: Sequence[T], limit: int, key: Callable[[T], tuple[int, str]]
+    items: Sequence[T], limit: int, key: Callable[[T], tuple[int, str]]
 ) -> tuple[Sequence[T], str | None]:
     """Return the items of a page, from the newest on, and the cursor of the next one, if there is one.
 
-    Then ``found`` has one item more than ``limit``. ``key`` returns the time and the id of an item.
+    Then ``items`` has one item more than ``limit``. ``key`` returns the time and the id of an item.
     """
-    shown = found[:limit]
-    if len(found) == len(shown):
+    shown = items[:limit]
+    if len(items) == len(shown):
         return shown, None
     created_at_ms, item_id = key(shown[-1])
     return shown, f"{created_at_ms}.{item_id}"

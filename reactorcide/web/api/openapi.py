@@ -174,8 +174,8 @@ def _schemas(names: Iterable[str]) -> dict[str, Any]:
         (model, "validation" if issubclass(model, schemas.Body) else "serialization") for model in models
     ]
     _, whole = models_json_schema(modes, ref_template="#/components/schemas/{model}")
-    known: dict[str, Any] = whole["$defs"]
-    return known | request.job_shapes(known["JobRequest"]) | media.SCHEMAS
+    shared: dict[str, Any] = whole["$defs"]
+    return shared | request.job_shapes(shared["JobRequest"]) | media.SCHEMAS
 
 
 def model_of(name: str) -> type[BaseModel] | None:

@@ -57,7 +57,7 @@ def collect(
     """
     deadline = monotonic() + limits.collect_timeout_s
     too_long = f"collecting them took longer than {limits.collect_timeout_s:g} s (--collect-timeout)"
-    said: set[str] = set()
+    reported: set[str] = set()
 
     def is_cancelled() -> bool:
         return interrupt.reason is Reason.CANCELLED
@@ -72,9 +72,9 @@ def collect(
 
     def say(sentence: str) -> None:
         # Each try comes upon the same files.
-        if sentence not in said:
+        if sentence not in reported:
             log_writer.say(sentence)
-            said.add(sentence)
+            reported.add(sentence)
 
     extra = {"job_id": job.job_id, "attempt": job.attempt}
     engine_tries = 0
@@ -205,11 +205,11 @@ class _Collection:
             if problem is None and self._globs is not None and not self._globs.match(path):
                 self._unmatched += 1
                 continue
-            known = len(self._tree)
+            before = len(self._tree)
             problem = problem or _problem(entry, path) or self._tree.problem(path, "file")
             if problem is None:
                 # The directories above it that no file before it has.
-                self._take_room(path, (len(self._tree) - known - 1) * MIN_FILE_BYTES)
+                self._take_room(path, (len(self._tree) - before - 1) * MIN_FILE_BYTES)
             if problem is not None:
                 self._skip(path, problem)
             elif entry.kind == "file":
@@ -266,10 +266,10 @@ class _Collection:
     def _store(self, path: str, entry: Entry) -> Artifact:
         artifact = self._with_room(path, entry.size_bytes, entry.mode)
         digest = hashlib.sha256()
-        content, wanted_bytes = bytearray(), self._reports.wanted_bytes(path, entry.size_bytes)
-        chunks = _read(entry.chunks, digest, content, wanted_bytes)
+        content, max_read_bytes = bytearray(), self._reports.max_read_bytes(path, entry.size_bytes)
+        chunks = _read(entry.chunks, digest, content, max_read_bytes)
         size_bytes = self._port.put_artifact(self._job, path, chunks)
-        if wanted_bytes:
+        if max_read_bytes:
             self._reports.add(path, bytes(content))
         return self._add(replace(artifact, size=size_bytes, sha256=digest.hexdigest()))
 
@@ -341,10 +341,10 @@ def _shown(path: str) -> str:
 
 
 def _read(
-    chunks: Iterable[bytes], digest: "hashlib._Hash", content: bytearray, wanted_bytes: int
+    chunks: Iterable[bytes], digest: "hashlib._Hash", content: bytearray, max_read_bytes: int
 ) -> Iterator[bytes]:
-    """Yield the bytes of a file; its digest is updated, and ``content`` gets the first ``wanted_bytes``."""
+    """Yield the bytes of a file; its digest is updated, and ``content`` gets the first ``max_read_bytes``."""
     for chunk in chunks:
         digest.update(chunk)
-        content += chunk[: wanted_bytes - len(content)]
+        content += chunk[: max_read_bytes - len(content)]
         yield chunk

@@ -87,15 +87,15 @@ class Caches:
             answer = self._port.find_cache(self._job, spec, key, check)
             for damaged in answer.damaged:
                 say(f"cache {damaged} is damaged, so it is removed and not restored")
-            found = answer.found
-            if found is None:
+            cache = answer.cache
+            if cache is None:
                 say(f"cache {key} is not there yet")
-            elif 0 < self._limits.max_disk_bytes < found.size_bytes:
-                say(f"cache {found.key} is not restored: it is larger than the disk of a job (--max-disk)")
+            elif 0 < self._limits.max_disk_bytes < cache.size_bytes:
+                say(f"cache {cache.key} is not restored: it is larger than the disk of a job (--max-disk)")
             else:
-                self._put(container_id, spec.paths, found, owner(), check)
-                say(f"cache {found.key} is restored ({format_size(found.size_bytes)})")
-            if found is None or found.key != key:
+                self._put(container_id, spec.paths, cache, owner(), check)
+                say(f"cache {cache.key} is restored ({format_size(cache.size_bytes)})")
+            if cache is None or cache.key != key:
                 expected.append(ExpectedCache(key, spec.paths))
         if expected and self._port.expect_caches(self._job, expected):
             self._expected = expected
@@ -153,12 +153,12 @@ class Caches:
             str(number): str(PurePosixPath(self._job.definition.job_dir, path)).strip("/")
             for number, path in enumerate(paths)
         }
-        kept: dict[str, str] = {}
+        keys: dict[str, str] = {}
         for number, place in places.items():
             others = [other for other in places if places[other] != place or int(other) < int(number)]
             if not any((place + "/").startswith(places[other] + "/") for other in others):
-                kept[number] = place
-        return kept
+                keys[number] = place
+        return keys
 
     def _packed(self, container_id: str, places: Mapping[str, str], check: Check) -> Iterator[bytes]:
         """Yield the tar of a cache: what is at each path is below the path's number."""
@@ -175,7 +175,7 @@ class Caches:
         self,
         container_id: str,
         paths: Sequence[str],
-        found: FoundCache,
+        cache: FoundCache,
         owner: tuple[int, int],
         check: Check,
     ) -> None:
@@ -193,7 +193,7 @@ class Caches:
             for above in missing:
                 directory = Entry(path=above, kind="directory", mode=0o755, modified_s=now_ms() // 1000)
                 yield from write_entry(directory, above, uid=uid, gid=gid)
-            for entry in _within(read_tar(_checked(found.chunks, check)), places):
+            for entry in _within(read_tar(_checked(cache.chunks, check)), places):
                 target = placed(entry.target) if entry.kind == "hardlink" else entry.target
                 yield from write_entry(entry, placed(entry.path), uid=uid, gid=gid, target=target)
             yield END
@@ -202,8 +202,8 @@ class Caches:
             self._runner.put(container_id, _joined(tar()))
         except (_NotCached, DamagedTar) as exc:
             # Part of it is in the container, so another one is made, which finds no such cache.
-            self._port.drop_cache(self._job, found.cache_id)
-            raise InfrastructureError(f"the cache {found.key} is removed: {exc}") from exc
+            self._port.drop_cache(self._job, cache.cache_id)
+            raise InfrastructureError(f"the cache {cache.key} is removed: {exc}") from exc
 
     def _missing_above(self, container_id: str, places: Iterable[str]) -> list[str]:
         """Return the directories above the paths that the container has not, each after those above it."""
@@ -293,13 +293,15 @@ def _hashing(tar: Iterator[bytes], code_dir: str, hashes: Sequence["_FileHash"])
 
     for entry in read_tar(read()):
         path = entry.path.removeprefix(below) if entry.path.startswith(below) else None
-        wanted = [item for item in hashes if path is not None and entry.kind == "file" and item.matches(path)]
+        matching = [
+            item for item in hashes if path is not None and entry.kind == "file" and item.matches(path)
+        ]
         digest = hashlib.sha256()
         for chunk in entry.chunks:
-            if wanted:
+            if matching:
                 digest.update(chunk)
             yield from passed()
-        for item in wanted:
+        for item in matching:
             item.add(path or "", digest.digest())
         yield from passed()
     yield from passed()

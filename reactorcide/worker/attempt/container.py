@@ -187,10 +187,10 @@ class Container:
         tries = 0
         is_killed = False
         while True:
-            asked_at = monotonic()
+            began_at = monotonic()
             # Asked before the copy is read, which is whole only when the container has ended.
             ended = self._launcher_exit()
-            if monotonic() - asked_at >= _UNSEEN_HAND_OVER_S:
+            if monotonic() - began_at >= _UNSEEN_HAND_OVER_S:
                 # The engine was away. The container may have learned only now that its input has ended.
                 gives_up_at = monotonic() + _UNSEEN_HAND_OVER_S
             try:
@@ -273,12 +273,12 @@ class Container:
         """
         try:
             used_bytes = self._runner.disk_bytes(self.container_id)
-            known_bytes = self._runner.copy_bytes(self.container_id)
+            copied_bytes = self._runner.copy_bytes(self.container_id)
         except ContainerGone:
             return 0
         if used_bytes is None:
             return 0
-        return used_bytes + (known_bytes or copy_bytes) + sum(map(self._service_bytes, self._services()))
+        return used_bytes + (copied_bytes or copy_bytes) + sum(map(self._service_bytes, self._services()))
 
     def _service_bytes(self, container_id: str) -> int:
         try:

@@ -99,7 +99,7 @@ class _Reader:
         self._text: list[str] | None = None
         """The text of the failure that is being read."""
         self._text_chars = 0
-        self._kept_text = ""
+        self._sole_text = ""
 
     def start(self, name: str, attributes: Mapping[str, str]) -> None:
         """See ``expat``'s ``StartElementHandler``."""
@@ -136,7 +136,7 @@ class _Reader:
                 self._suites.pop()
         else:
             if self._text is not None and self._depth <= self._case_depth + 1:
-                self._kept_text = "".join(self._text)
+                self._sole_text = "".join(self._text)
                 self._text = None
             if self._depth == self._case_depth:
                 self._end_case(*self._case)
@@ -149,7 +149,7 @@ class _Reader:
         self._case = (suite[:MAX_CHARS], name[:MAX_CHARS])
         self._case_depth = self._depth
         self._is_skipped, self._problem = False, None
-        self._kept_text = ""
+        self._sole_text = ""
 
     def _start_in_case(self, name: str, attributes: Mapping[str, str]) -> None:
         if name == "skipped":
@@ -170,7 +170,7 @@ class _Reader:
         if len(self.results.failures) == self._max_failures:
             return
         message, kind = self._problem
-        text = self._kept_text.strip()
+        text = self._sole_text.strip()
         # jest-junit has the message in the text alone; Maven has sometimes no more than the exception's name.
         message = message.strip() or text.partition("\n")[0] or kind
         self.results.failures.append(FailedTest(self._path, suite, name, message[:MAX_CHARS], text))

@@ -119,11 +119,11 @@ class Recorder:
         """Log what comes on the connection; returns how the command ended, if the log is then complete."""
         if not self._follow(attached):
             return None
-        asked_at = monotonic()
+        began_at = monotonic()
         ended = self._container.wait(_EXIT_WAIT_S)
         # A command's output ends with the command. Where the command went on, or the engine was away, the
         # connection was lost, and what it did not bring is in the engine's own copy.
-        in_time = ended is not None and ended.told_at - asked_at < _EXIT_WAIT_S
+        in_time = ended is not None and ended.told_at - began_at < _EXIT_WAIT_S
         return ended if in_time and self._copy.end() else None
 
     def _copy_again(self) -> bool:
@@ -142,7 +142,7 @@ class Recorder:
         self._output = output
         self._copy = copy = _LogCopy(self._log_writer, self._log_fields)
         self._ending.begin()
-        asked_at, is_silent, ends_by = monotonic(), True, math.inf
+        began_at, is_silent, ends_by = monotonic(), True, math.inf
         with self._interrupt.calling(output.wake):
             while True:
                 next_signal_s = self._ending.step()
@@ -156,10 +156,10 @@ class Recorder:
                     crashpoints.reached("output-half-read")
                     is_silent = False
                 now = monotonic()
-                if now - asked_at >= _SILENCE_S:
+                if now - began_at >= _SILENCE_S:
                     if self._container.has_ended() and is_silent:
                         return copy.is_whole
-                    asked_at, is_silent = now, True
+                    began_at, is_silent = now, True
                 if (ended := self._container.exit) is not None:
                     ends_by = min(ends_by, now + timeout_s)
                     if now >= ends_by:

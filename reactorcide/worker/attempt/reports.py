@@ -32,7 +32,7 @@ class Reports:
         self._summary: str | None = None
         self._left_s = MAX_READ_S
 
-    def wanted_bytes(self, path: str, size_bytes: int) -> int:
+    def max_read_bytes(self, path: str, size_bytes: int) -> int:
         """Return how many bytes of a file are to be passed to ``add``, from its beginning; 0 means none."""
         if path == SUMMARY_PATH:
             # One more shows that the text is cut.
@@ -49,7 +49,7 @@ class Reports:
         return MAX_XML_BYTES
 
     def add(self, path: str, data: bytes) -> None:
-        """Read a file; ``data`` are the bytes that ``wanted_bytes`` has named."""
+        """Read a file; ``data`` are the bytes that ``max_read_bytes`` has named."""
         if path == SUMMARY_PATH:
             self._summary = self._masked(data, MAX_SUMMARY_BYTES)
         else:

@@ -161,10 +161,10 @@ def register(body: RegisterRequest, query: NoQuery) -> tuple[Response, int]:
 @api.get("/audit", responses={200: AuditResponse})
 def show_audit(query: AuditQuery) -> Response:
     """List the audit entries, newest first; for admins."""
-    wanted = AuditFilter(user_id=query.user_id, action=query.action, subject=query.subject)
+    criteria = AuditFilter(user_id=query.user_id, action=query.action, subject=query.subject)
     before = None if query.cursor is None else _from_cursor(query.cursor)
     # One more than requested shows whether there is a next page.
-    entries, total = audit.page(services().accounts, wanted, limit=query.limit + 1, before=before)
+    entries, total = audit.page(services().accounts, criteria, limit=query.limit + 1, before=before)
     shown = entries[: query.limit]
     return jsonify(
         {

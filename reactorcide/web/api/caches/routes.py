@@ -27,8 +27,8 @@ def list_caches(query: CacheListQuery) -> Response:
     else:
         lists.check_user(user, query.user_id, "caches")
     after = lists.from_cursor(query.cursor)
-    found = caches.page(services().jobs, owner_id, limit=query.limit + 1, after=after)
-    shown, next_cursor = lists.split(found, query.limit, lambda cache: (cache.created_at_ms, cache.cache_id))
+    items = caches.page(services().jobs, owner_id, limit=query.limit + 1, after=after)
+    shown, next_cursor = lists.split(items, query.limit, lambda cache: (cache.created_at_ms, cache.cache_id))
     return jsonify({"caches": [_json(cache) for cache in shown], "next_cursor": next_cursor})
 
 

@@ -47,13 +47,13 @@ def _request_field(item: JobField) -> tuple[Any, Any]:
             ]
         ]
     default = None if about.source_type is not None else item.json_default
-    given: dict[str, Any] = {"default": default}
+    default_option: dict[str, Any] = {"default": default}
     if isinstance(default, dict):
-        given = {"default_factory": dict}
+        default_option = {"default_factory": dict}
     if default is None:
         kind = kind | None
     return kind, Field(
-        **given, description=about.help, json_schema_extra=dict(about.schema) or None, **about.limits
+        **default_option, description=about.help, json_schema_extra=dict(about.schema) or None, **about.limits
     )
 
 
@@ -102,9 +102,9 @@ class JobRequest(_Fields):  # type: ignore[misc]  # its fields come from their d
                 )
         if self.source_path is not None and "\0" in self.source_path:
             raise InvalidInput("source_path must not contain NUL", "source_path")
-        given = [field for field in _FIELDS_OF["copy"] if getattr(self, field) is not None]
-        if len(given) > 1:
-            raise InvalidInput(f"give only one of {', '.join(_FIELDS_OF['copy'])}", given[1])
+        copied = [field for field in _FIELDS_OF["copy"] if getattr(self, field) is not None]
+        if len(copied) > 1:
+            raise InvalidInput(f"give only one of {', '.join(_FIELDS_OF['copy'])}", copied[1])
         if self.source_job_id is not None and not is_beginning_of_id(self.source_job_id):
             raise InvalidInput("source_job_id is not the id of a job", "source_job_id")
 

@@ -59,7 +59,7 @@ def list_jobs(query: JobListQuery) -> Response:
         raise InvalidInput("give either a cursor or an offset", "cursor")
     run_id = None if query.run_id is None else ids.run_id(services().jobs, user, query.run_id)
     is_of_project = run_id is not None and access.may_see_run_of_project(services().jobs, user, run_id)
-    wanted = JobFilter(
+    criteria = JobFilter(
         user_id=query.user_id if user.is_admin or is_of_project else user.user_id,
         statuses=query.status,
         queue_name=query.queue_name,
@@ -71,7 +71,7 @@ def list_jobs(query: JobListQuery) -> Response:
     offset = query.offset or 0
     jobs, total = read.page(
         services().jobs,
-        wanted,
+        criteria,
         limit=query.limit + 1,
         offset=offset,
         after=lists.from_cursor(query.cursor),
@@ -235,9 +235,11 @@ def _sha256(body: JobRequest) -> bytes:
 
 
 def _definition(body: JobRequest, defaults: JobDefaults) -> JobDefinition:
-    given = {item.name: item.given(getattr(body, item.json_name), body.source_type) for item in JOB_FIELDS}
-    if given["source_job_id"] is not None:
-        given["source_job_id"] = ids.job_id(services().jobs, caller(), given["source_job_id"])
+    values = {
+        item.name: item.from_request(getattr(body, item.json_name), body.source_type) for item in JOB_FIELDS
+    }
+    if values["source_job_id"] is not None:
+        values["source_job_id"] = ids.job_id(services().jobs, caller(), values["source_job_id"])
     decided = {
         "runner_image": body.runner_image or defaults.image,
         "secret_env_vars": body.secret_names,
@@ -246,4 +248,4 @@ def _definition(body: JobRequest, defaults: JobDefaults) -> JobDefinition:
         "cpu_limit": defaults.cpus(body.cpu_limit),
         "memory_limit_bytes": defaults.memory_bytes(body.memory_limit_bytes),
     }
-    return JobDefinition(**given | decided)
+    return JobDefinition(**values | decided)

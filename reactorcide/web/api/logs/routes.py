@@ -168,10 +168,10 @@ def _answer(log: LogBytes) -> Response:
         return Response(log.chunks(), mimetype="text/plain")
     start, end, status = log.start, log.end, 200
     sent = "" if "If-Range" in request.headers else request.headers.get("Range", "")
-    wanted = parse_range_header(sent)
-    is_one = wanted is not None and wanted.units == "bytes" and len(wanted.ranges) == 1
+    requested = parse_range_header(sent)
+    is_one = requested is not None and requested.units == "bytes" and len(requested.ranges) == 1
     if is_one or _LAST_NONE.fullmatch(sent):
-        inside = None if wanted is None else wanted.range_for_length(end - start)
+        inside = None if requested is None else requested.range_for_length(end - start)
         if inside is None:
             response = errors.answer(416, f"the log has only {end - start} bytes")
             response.headers["Content-Range"] = f"bytes */{end - start}"

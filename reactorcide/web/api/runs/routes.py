@@ -43,7 +43,7 @@ def start_run(header: SubmitHeader, body: RunRequest, query: NoQuery) -> Respons
 
     A workflow file that is wrong makes a failed run that says everything that is wrong with it.
     """
-    wanted = Start(
+    order = Start(
         source=RunSource(git_url=body.git_url, git_ref=body.git_ref or body.ref, source_id=body.source_id),
         project=body.project,
         workflow=body.workflow,
@@ -62,7 +62,7 @@ def start_run(header: SubmitHeader, body: RunRequest, query: NoQuery) -> Respons
         key = RequestKey(header.idempotency_key, hashlib.sha256(sent.encode()).digest())
     # Fetching from a slow server must not take every thread of the service.
     with services().slots.required(caller().user_id):
-        run, is_new = start(services().runs, caller(), wanted, key)
+        run, is_new = start(services().runs, caller(), order, key)
     response = _shown(run)
     if is_new:
         response.status_code = 201
@@ -79,7 +79,7 @@ def list_runs(query: RunListQuery) -> Response:
         project_id = access.project(services().jobs, user, query.project).project_id
     else:
         lists.check_user(user, query.user_id, "runs")
-    wanted = RunFilter(
+    criteria = RunFilter(
         user_id=query.user_id if user.is_admin or project_id is not None else user.user_id,
         project_id=project_id,
         member_id=None if user.is_admin or project_id is not None else user.user_id,
@@ -89,7 +89,7 @@ def list_runs(query: RunListQuery) -> Response:
         status=query.status,
     )
     after = lists.from_cursor(query.cursor)
-    runs, total = read.page(services().runs, wanted, limit=query.limit + 1, after=after)
+    runs, total = read.page(services().runs, criteria, limit=query.limit + 1, after=after)
     shown, next_cursor = lists.split(runs, query.limit, lambda run: (run.created_at_ms, run.run_id))
     return jsonify(
         {
@@ -105,8 +105,8 @@ def list_runs(query: RunListQuery) -> Response:
 def show_run(path: RunPath, query: JobQuery) -> Response:
     """Show a run with its nodes, at once or as soon as its status or that of a node changes."""
     with services().slots.long_poll(caller().user_id, query.wait) as wait_s:
-        found = read.wait_for_change(services().runs, caller(), path.run_id, timeout_s=wait_s)
-    return jsonify(_view_json(found))
+        view = read.wait_for_change(services().runs, caller(), path.run_id, timeout_s=wait_s)
+    return jsonify(_view_json(view))
 
 
 @api.get("/runs/<run_id>/file", responses={200: {"content": {"text/plain": WORKFLOW}}})
@@ -150,9 +150,9 @@ def _shown(run: Run) -> Response:
     return jsonify(_view_json(read.view(services().runs, caller(), run.run_id)))
 
 
-def _view_json(found: RunView) -> dict[str, Any]:
-    nodes = [_node_json(node, found.waits.get(node.name)) for node in found.nodes]
-    return _run_json(found.run) | {"nodes": nodes}
+def _view_json(view: RunView) -> dict[str, Any]:
+    nodes = [_node_json(node, view.waits.get(node.name)) for node in view.nodes]
+    return _run_json(view.run) | {"nodes": nodes}
 
 
 def _run_json(run: Run) -> dict[str, Any]:

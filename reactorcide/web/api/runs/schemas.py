@@ -61,7 +61,7 @@ class EventRequest(Body):
     )
 
 
-def _given(*names: str) -> dict[str, Any]:
+def _requires(*names: str) -> dict[str, Any]:
     """Return the schema of an object that has all of these texts."""
     return {"required": [*names], "properties": {name: {"type": "string"} for name in names}}
 
@@ -70,9 +70,9 @@ _SOURCES = ("project", "git_url", "source_id")
 _BELONGS_TO = {"ref": "project", "git_ref": "git_url", "repository": "source_id"}
 _NOT_OF_A_PROJECT = ("environment", "secrets")
 _WRONG_TOGETHER: list[dict[str, Any]] = [
-    {"not": {"anyOf": [_given(name) for name in _SOURCES]}},
-    *(_given(*pair) for pair in combinations(_SOURCES, 2)),
-    *(_given(name) | {"not": _given(source)} for name, source in _BELONGS_TO.items()),
+    {"not": {"anyOf": [_requires(name) for name in _SOURCES]}},
+    *(_requires(*pair) for pair in combinations(_SOURCES, 2)),
+    *(_requires(name) | {"not": _requires(source)} for name, source in _BELONGS_TO.items()),
     *(
         {
             "required": ["project", name],

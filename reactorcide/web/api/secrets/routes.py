@@ -69,13 +69,13 @@ def delete_shared_secret(path: SharedSecretPath, query: NoQuery) -> tuple[str, i
 
 
 def _list(project_id: str | None) -> Response:
-    found = change.listed(services().jobs, caller(), project_id)
-    return jsonify({"secrets": [_secret_json(secret) for secret in found]})
+    listed = change.listed(services().jobs, caller(), project_id)
+    return jsonify({"secrets": [_secret_json(secret) for secret in listed]})
 
 
 def _rules(body: SecretRequest) -> SecretRules:
-    given = ((name, getattr(body, name)) for name in ("events", "branches", "workflows"))
-    return SecretRules(**{name: None if values is None else tuple(values) for name, values in given})
+    limits = ((name, getattr(body, name)) for name in ("events", "branches", "workflows"))
+    return SecretRules(**{name: None if values is None else tuple(values) for name, values in limits})
 
 
 def _secret_json(secret: NamedSecret) -> dict[str, Any]:

@@ -29,12 +29,16 @@ def health(query: NoQuery) -> Response:
             user_id = authenticate().user_id
         except (Unauthorized, TooManyFailures):
             user_id = None
-    known = user_id is not None
+    is_signed_in = user_id is not None
     return jsonify(
         {
             "status": "OK",
             "version": __version__,
-            "verification": {"verified": known, "user_authenticated": known, "user_id": user_id},
+            "verification": {
+                "verified": is_signed_in,
+                "user_authenticated": is_signed_in,
+                "user_id": user_id,
+            },
         }
     )
 
