@@ -240,6 +240,17 @@ class RunEvent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """What a commit is compared with to know which files differ: a commit, or where it has left a branch."""
+
+    sha: str | None = None
+    branch: str | None = None
+    """Without ``sha``; ``None``: the repository's default branch."""
+    own_branch: str | None = None
+    """The branch that the commit is on: it has not left that one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Commit:
     """What a run is made from: the workflow files, and which commit they are of."""
 
@@ -254,3 +265,5 @@ class Commit:
     tag: str | None = None
     """The tag that was asked for, if it was one."""
     message: str = ""
+    changed: tuple[str, ...] | None = None
+    """The files that differ from what it was compared with; ``None`` where that is not known."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from reactorcide.domain.runs import Commit
+from reactorcide.domain.runs import Commit, Comparison
 from reactorcide.jobs import JobContext
 from reactorcide.jobs.defaults import JobDefaults
 from reactorcide.runs.evaluate import Evaluator
@@ -12,9 +12,18 @@ from reactorcide.runs.evaluate import Evaluator
 class Commits(Protocol):
     """Where the workflow files of a repository come from."""
 
-    def commit(self, git_url: str, git_ref: str | None, user_id: str, *, deadline: float) -> Commit:
+    def commit(
+        self,
+        git_url: str,
+        git_ref: str | None,
+        user_id: str,
+        *,
+        deadline: float,
+        comparison: Comparison | None = None,
+    ) -> Commit:
         """Return the workflow files of the commit that a ref leads to, for a run of that user.
 
+        With ``comparison`` also which files differ, if a workflow asks for that.
         ``deadline`` is in seconds of ``time.monotonic``. Raises ``JobFailed`` where they cannot be had,
         ``InvalidInput`` where that repository may not be used, and ``InfrastructureError``.
         """

@@ -1,6 +1,7 @@
 """Start a run: evaluate a workflow at a commit, and commit the run with its nodes and first jobs."""
 
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from time import monotonic
@@ -16,6 +17,7 @@ from reactorcide.domain.projects import Project, ProjectRole
 from reactorcide.domain.runs import (
     MAX_REASON_CHARS,
     Commit,
+    Comparison,
     JobTemplate,
     Node,
     Run,
@@ -41,6 +43,7 @@ NO_FILES_ID = "config"
 DEFAULT_REPOSITORY = "jobs"
 """What an uploaded source is called that has no name."""
 _FETCH_S = 60.0
+_SKIP = re.compile(r"\[(?:skip ci|ci skip)\]", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +58,11 @@ class Start:
     event: Mapping[str, str]
     """The fields of the event; ``name`` is among them."""
     changed: Sequence[str] | None = None
-    """The files that differ; ``None`` where that is not known."""
+    """The files that differ; ``None`` where that is not known, or git is asked by ``comparison``."""
+    comparison: Comparison | None = None
+    """What the commit is compared with."""
+    heeds_skip: bool = False
+    """Whether a commit whose message says ``[skip ci]`` starts nothing."""
     variables: Mapping[str, str] = field(default_factory=dict)
     """In place of ``vars`` in the file."""
     repository: str = DEFAULT_REPOSITORY
@@ -68,6 +75,15 @@ class Start:
     """The jobs that run, with those that they need; ``None``: all."""
     secrets: Mapping[str, str] = field(default_factory=dict)
     """Values of ``${secret:…}`` by name; not for a run of a project, which has its own."""
+
+
+class Skipped(Exception):
+    """The commit's message says that nothing is to be started for it."""
+
+
+def is_marked(message: str) -> bool:
+    """Return whether a commit's message says that nothing is to be started for it."""
+    return _SKIP.search(message) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,18 +161,22 @@ def start_for_project(
 
     A workflow that cannot be evaluated is a failed run. So is, if the caller ``gives_up``, a commit that
     cannot be had; otherwise ``JobFailed``, ``InfrastructureError`` or ``Busy`` is raised, and trying again
-    later may help. Raises ``NotFound`` where there is no such project, and ``Conflict`` where it is disabled.
+    later may help. Raises ``NotFound`` where there is no such project, ``Conflict`` where it is disabled, and
+    ``Skipped`` where the commit says so.
     """
     project = context.jobs.store.projects.get(project_id)
     wanted = _of_project(context, project, wanted)
     try:
         commit = _commit(context, SERVICE_USER, wanted)
+        if wanted.heeds_skip and is_marked(commit.message):
+            raise Skipped
         event = _event(wanted, project, commit)
+        changed = commit.changed if wanted.changed is None else wanted.changed
         if wanted.workflow is None:
-            found = context.evaluator.evaluate_all(commit, event, changed=wanted.changed)
+            found = context.evaluator.evaluate_all(commit, event, changed=changed)
         else:
             one = context.evaluator.evaluate(
-                commit, wanted.workflow, event, changed=wanted.changed, variables=wanted.variables
+                commit, wanted.workflow, event, changed=changed, variables=wanted.variables
             )
             found = [one]
     except InvalidInput as exc:
@@ -188,7 +208,9 @@ def _event(wanted: Start, project: Project | None, commit: Commit) -> dict[str, 
         event["project"] = project.name
         event.setdefault("tag", commit.tag or "")
     event.setdefault("branch", commit.branch or "")
-    event.setdefault("sha", commit.sha or "")
+    if commit.sha is not None:
+        # The object of an annotated tag is not its commit.
+        event["sha"] = commit.sha
     event.setdefault("message", commit.message)
     return event
 
@@ -338,7 +360,13 @@ def _commit(context: RunContext, user: User, wanted: Start) -> Commit:
         return uploaded.commit(
             context.jobs, user, source.source_id, repository=wanted.repository, deadline=deadline
         )
-    return context.commits.commit(source.git_url or "", source.git_ref, user.user_id, deadline=deadline)
+    return context.commits.commit(
+        source.git_url or "",
+        source.git_ref,
+        user.user_id,
+        deadline=deadline,
+        comparison=wanted.comparison,
+    )
 
 
 def _cache_scope(

@@ -11,7 +11,7 @@ from pathlib import Path
 from reactorcide.domain.definition import JobDefinition
 from reactorcide.domain.errors import InfrastructureError, InvalidInput, JobFailed
 from reactorcide.domain.jobs import ARTIFACTS_DIR, NEEDS_DIR, OUTPUT_FILE, VARIABLES_FILE, Job
-from reactorcide.domain.runs import Commit, RunFiles
+from reactorcide.domain.runs import Commit, Comparison, RunFiles
 from reactorcide.lib.clock import now_ms
 from reactorcide.lib.tar import END, Entry, write_entry
 from reactorcide.network.addresses import AddressRules
@@ -26,6 +26,9 @@ from reactorcide.worker.port import WorkerPort
 from reactorcide.workflows.definition import MAX_FILES
 from reactorcide.workflows.files import JOBS_DIR, WORKFLOWS_DIR, is_file_of
 from reactorcide.workflows.nodes import MAX_FILE_BYTES
+
+_PATHS = b"paths"
+"""The key of a workflow that asks which files differ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +116,15 @@ class Preparation:
         """Return the image name for the engine; raises ``JobFailed`` if the image may not be used."""
         return self.rules.image(definition)
 
-    def commit(self, git_url: str, git_ref: str | None, user_id: str, *, deadline: float) -> Commit:
+    def commit(
+        self,
+        git_url: str,
+        git_ref: str | None,
+        user_id: str,
+        *,
+        deadline: float,
+        comparison: Comparison | None = None,
+    ) -> Commit:
         """Return the workflow files of a commit; see ``runs.Commits``."""
         self._roots.check_git_url(git_url)
         with self._workspace("run-") as workspace:
@@ -129,6 +140,8 @@ class Preparation:
                 env=self._environment,
                 limits=self._git_limits,
                 refusal=self._refusal(user_id),
+                comparison=comparison,
+                is_compared=lambda paths: any(_PATHS in _read_file(workspace / path) for path in paths),
             )
             files = {path: _read_file(workspace / path) for path in folders.paths}
         repository = git_url.rstrip("/").rpartition("/")[2].rpartition(":")[2].removesuffix(".git")
@@ -140,6 +153,7 @@ class Preparation:
             default_branch=folders.default_branch,
             tag=folders.tag,
             message=folders.message,
+            changed=folders.changed,
         )
 
     def _refusal(self, user_id: str) -> Refusal | None:

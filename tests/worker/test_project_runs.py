@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,11 @@ import pytest
 from reactorcide.domain.accounts import SERVICE_USER
 from reactorcide.domain.audit import AuditFilter
 from reactorcide.domain.errors import Conflict, JobFailed, NotFound
-from reactorcide.domain.runs import Run, RunFilter, RunSource, RunStatus
+from reactorcide.domain.runs import Comparison, Run, RunFilter, RunSource, RunStatus
 from reactorcide.jobs.defaults import JobDefaults
 from reactorcide.projects import change
 from reactorcide.runs import RunContext
-from reactorcide.runs.start import Start, start_for_project
+from reactorcide.runs.start import Skipped, Start, start_for_project
 from reactorcide.store import Records
 from tests.sources.support import Repository
 from tests.support.runs import repository
@@ -158,3 +159,38 @@ def test_job_files_answer_to_the_events_of_their_triggers(house: House, tmp_path
     assert start_for_project(project.context, project.project_id, wanted) == []
     (run,) = start_for_project(project.context, project.project_id, project.wanted())
     assert (run.status, run.reason) == (RunStatus.SKIPPED, "none of its jobs starts on this")
+
+
+def test_git_knows_which_files_differ(project: Project) -> None:
+    before = project.repository.git("rev-parse", "HEAD")
+    (project.repository.path / "docs").mkdir()
+    project.repository.commit("docs/a.md", "1")
+    wanted = replace(project.wanted(), changed=None, comparison=Comparison(sha=before))
+    _, docs = start_for_project(project.context, project.project_id, wanted)
+    assert (docs.workflow_id, docs.status) == ("docs", RunStatus.RUNNING)
+    project.repository.commit("src", "1")
+    wanted = replace(wanted, comparison=Comparison(sha=project.repository.git("rev-parse", "HEAD~1")))
+    _, docs = start_for_project(project.context, project.project_id, wanted)
+    assert docs.status is RunStatus.SKIPPED
+    # Where that cannot be known, it runs.
+    wanted = replace(wanted, comparison=Comparison(sha="f" * 40))
+    _, docs = start_for_project(project.context, project.project_id, wanted)
+    assert docs.status is RunStatus.RUNNING
+
+
+@pytest.mark.parametrize("mark", ["[skip ci]", "[CI skip]"])
+def test_a_commit_may_say_that_it_starts_nothing(project: Project, mark: str) -> None:
+    project.repository.git("commit", "--quiet", "--allow-empty", "--message", f"Mend it\n\nfor now {mark}")
+    with pytest.raises(Skipped):
+        start_for_project(project.context, project.project_id, replace(project.wanted(), heeds_skip=True))
+    assert len(start_for_project(project.context, project.project_id, project.wanted())) == 2
+
+
+def test_an_annotated_tag_is_run_at_its_commit(project: Project) -> None:
+    project.repository.git("tag", "--annotate", "--message", "first", "v1")
+    tag = project.repository.git("rev-parse", "v1")
+    wanted = project.wanted(tag, name="tag_created", tag="v1", branch="", sha=tag)
+    (run,) = start_for_project(project.context, project.project_id, wanted)
+    sha = project.repository.git("rev-parse", "HEAD")
+    assert tag != sha
+    assert (run.workflow_id, run.sha, run.event["sha"]) == ("release", sha, sha)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reactorcide.domain.errors import InfrastructureError, JobFailed
+from reactorcide.domain.runs import Comparison
+from reactorcide.sources.git.changes import changed_paths
 from reactorcide.sources.git.fetch import check_out, fetch_commit, fetch_options
 from reactorcide.sources.git.program import Git
 from reactorcide.sources.git.refs import find_target
@@ -117,6 +119,8 @@ class GitFolders:
     message: str
     """The commit's."""
     paths: Sequence[str]
+    changed: tuple[str, ...] | None = None
+    """The paths that differ from what it was compared with; ``None`` where that is not known."""
 
 
 def check_out_folders(
@@ -132,11 +136,15 @@ def check_out_folders(
     env: Mapping[str, str],
     limits: GitLimits = _DEFAULT_LIMITS,
     refusal: Refusal | None = None,
+    comparison: Comparison | None = None,
+    is_compared: Callable[[Sequence[str]], bool] = lambda paths: True,
 ) -> GitFolders:
     """Fetch one commit and check out only files that are directly in some folders.
 
     ``is_selected`` tells whether to check out the file of a path; at most ``max_paths`` are. The other
     parameters and the errors are those of ``checkout``; ``JobFailed`` also if such a file is a link.
+
+    The commit is compared if ``is_compared`` says so of the paths of the files, which are checked out.
     """
     with _opened(
         url,
@@ -158,10 +166,13 @@ def check_out_folders(
             git.check_run("check out the workflow files", "checkout", "--quiet", sha, "--", *literal)
         lines: list[bytes] = []
         git.check_run("read the commit", "log", "-1", "--format=%B", sha, "--", stdout=lines.append)
+        changed = None
+        if comparison is not None and is_compared(paths):
+            changed = changed_paths(git, sha, comparison, target.default_branch)
         disk.check()
     message = b"\n".join(lines).decode(errors="replace").strip()
     text = message[:_MAX_MESSAGE_CHARS]
-    return GitFolders(sha, target.branch, target.default_branch, target.tag, text, paths)
+    return GitFolders(sha, target.branch, target.default_branch, target.tag, text, paths, changed)
 
 
 def _listed(

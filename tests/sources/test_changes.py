@@ -1,0 +1,109 @@
+"""Which files differ, asked of real servers."""
+
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from reactorcide.domain.runs import Comparison
+from reactorcide.sources.git import check_out_folders
+from tests.sources.support import Attempt, Repository, git_http
+
+Changed = tuple[str, ...] | None
+
+
+@pytest.fixture
+def origin(tmp_path: Path) -> Repository:
+    """A repository whose branch ``fix`` has left ``main`` after its first commit."""
+    made = Repository(tmp_path / "served" / "site")
+    made.commit("first", "1")
+    made.git("checkout", "--quiet", "-b", "fix")
+    made.commit("fixed", "1")
+    made.git("checkout", "--quiet", "main")
+    made.commit("second", "2")
+    return made
+
+
+@pytest.fixture(params=["modern", "old", "old, no sha", "file"])
+def compare(
+    request: pytest.FixtureRequest, origin: Repository, tmp_path: Path
+) -> Iterator[Callable[..., Changed]]:
+    """Compares commits of the repository; servers of the old protocol may send only the tips of refs."""
+    if request.param != "old, no sha":
+        origin.git("config", "uploadpack.allowAnySHA1InWant", "true")
+        origin.git("config", "uploadpack.allowFilter", "true")
+
+    def call(url: str, ref: str, comparison: Comparison) -> Changed:
+        into = tmp_path / uuid.uuid4().hex
+        into.mkdir()
+        return check_out_folders(
+            url,
+            ref,
+            into,
+            ["."],
+            is_selected=lambda path: False,
+            max_paths=1,
+            interrupt=Attempt(),
+            deadline=time.monotonic() + 60,
+            env=os.environ,
+            comparison=comparison,
+        ).changed
+
+    if request.param == "file":
+        yield lambda ref, comparison: call(f"file://{origin.path}", ref, comparison)
+        return
+    with git_http(origin.path.parent, modern=request.param == "modern") as server:
+        yield lambda ref, comparison: call(f"{server.url}/site", ref, comparison)
+
+
+def test_a_push_is_compared_with_the_commit_before(
+    origin: Repository, compare: Callable[..., Changed]
+) -> None:
+    before = origin.git("rev-parse", "main")
+    origin.commit("with space", "3")
+    (origin.path / "first").unlink()
+    after = origin.commit("second", "4")
+    for ref in (after, "main"):
+        assert compare(ref, Comparison(sha=before)) == ("first", "second", "with space")
+    assert compare("main", Comparison(sha=after)) == ()
+
+
+def test_a_forced_push_is_compared_with_what_was_there(
+    origin: Repository, compare: Callable[..., Changed], request: pytest.FixtureRequest
+) -> None:
+    before = origin.git("rev-parse", "main")
+    origin.git("reset", "--quiet", "--hard", "main~1")
+    origin.commit("other", "1")
+    found = compare("main", Comparison(sha=before))
+    # The server has it still, and says whether it sends it. Others have lost it.
+    is_sent = request.node.callspec.params["compare"] in ("modern", "old")
+    assert found == ("other", "second") if is_sent else found in (None, ("other", "second"))
+    assert compare("main", Comparison(sha="f" * 40)) is None
+
+
+def test_a_branch_is_compared_with_where_it_left_another_one(
+    origin: Repository, compare: Callable[..., Changed]
+) -> None:
+    assert compare("fix", Comparison(branch="main")) == ("fixed",)
+    assert compare(origin.git("rev-parse", "fix"), Comparison()) == ("fixed",)
+    assert compare("main", Comparison(branch="fix")) == ("second",)
+    assert compare("main", Comparison(branch="gone")) is None
+
+
+def test_a_new_default_branch_has_left_nothing(compare: Callable[..., Changed]) -> None:
+    assert compare("main", Comparison(own_branch="main")) is None
+
+
+def test_the_history_is_deepened(origin: Repository, compare: Callable[..., Changed]) -> None:
+    for number in range(60):
+        origin.commit("second", f"{number}")
+    assert compare("fix", Comparison(branch="main")) == ("fixed",)
+
+
+def test_branches_without_a_common_commit(origin: Repository, compare: Callable[..., Changed]) -> None:
+    origin.git("checkout", "--quiet", "--orphan", "other")
+    origin.commit("other", "1")
+    assert compare("other", Comparison(branch="main")) is None
