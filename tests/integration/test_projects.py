@@ -1,15 +1,23 @@
 """Projects on the real service: who may do what with their runs, and how runs are numbered."""
 
 import uuid
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from reactorcide.domain import runs
+from reactorcide.domain.projects import Project, Visibility
+from reactorcide.lib.ids import new_id
+from reactorcide.store.database import Database
+from tests.conftest import NewService
 from tests.sources.support import Repository
 from tests.support.client import Client
 from tests.support.runs import Run, node, over, repository
 from tests.support.service import Service
+from tests.support.store import new_store
 
 WORKFLOW = """
 name: CI
@@ -370,3 +378,52 @@ def test_a_disabled_project_starts_nothing(idle_service: Service) -> None:
         assert (refused.status_code, refused.json()["message"]) == (409, sentence)
     assert owner.request("PATCH", path, json={"disabled": False}).status_code == 200
     assert start(owner, project)["number"] == 2
+
+
+def test_lists_of_large_runs_and_projects_have_a_bound(new_service: NewService) -> None:
+    service = new_service()
+    user_id = service.admin.get("users/me")["user_id"]
+    url = f"https://example.com/{'é' * 4000}"
+    project = Project(
+        project_id="", name="", git_url=url, visibility=Visibility.PRIVATE, created_at_ms=1, updated_at_ms=1
+    )
+    large_run = runs.Run(
+        run_id="",
+        user_id=user_id,
+        number=0,
+        attempt=1,
+        workflow_id="ci",
+        workflow_name="CI",
+        file="ci.yaml",
+        event={"name": "push", "message": "\x01" * 4096},
+        source=runs.RunSource(git_url=url),
+        sha=None,
+        status=runs.RunStatus.COMPLETED,
+        created_at_ms=1,
+        updated_at_ms=1,
+        completed_at_ms=1,
+    )
+    database = Database(service.data_dir / "reactorcide.db")
+    with closing(database):
+        store = new_store(database)
+        store.instance.open_vault()
+        with store.transaction() as tx:
+            for number in range(400):
+                tx.projects.add(
+                    replace(project, project_id=new_id(), name=f"acme/{number}"), url, owner_id=user_id
+                )
+            for _ in range(190):
+                tx.runs.add(replace(large_run, run_id=new_id()), {})
+    for what, limit, count in (("projects", 1000, 400), ("runs", 200, 190)):
+        ids: list[str] = []
+        cursor: dict[str, str] = {}
+        pages = 0
+        while pages == 0 or cursor:
+            answer = service.admin.request("GET", what, params={"limit": limit} | cursor)
+            assert (answer.status_code, len(answer.content) <= 8 << 20) == (200, True)
+            page = answer.json()
+            assert page["total"] == count
+            ids += [item[f"{what.removesuffix('s')}_id"] for item in page[what]]
+            cursor = {} if page["next_cursor"] is None else {"cursor": page["next_cursor"]}
+            pages += 1
+        assert (pages, len(ids), len(set(ids))) == (2, count, count)

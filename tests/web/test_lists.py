@@ -4,9 +4,11 @@ import json
 import random
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reactorcide.lib.ids import new_id
 from reactorcide.web.api import lists
 
 TEXTS = ("", "short", "\x01" * 9_000, "é\U0001f600" * 5_000, "x" * 30_000, '"\\\n' * 300)
@@ -18,6 +20,32 @@ def value(source: random.Random) -> Any:
     if kind == "text":
         return texts[0]
     return texts if kind == "list" else {f"name {number}": text for number, text in enumerate(texts)}
+
+
+def test_a_page_ends_where_its_bytes_would_be_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lists, "MAX_BYTES", 100_000)
+    newest_first = [(number, new_id()) for number in range(50, 0, -1)]
+    seen: list[dict[str, Any]] = []
+    after: tuple[int, str] | None = None
+    pages = 0
+    while pages == 0 or after is not None:
+        left = [item for item in newest_first if after is None or item < after]
+        answer = lists.page(
+            "things",
+            left[:21],
+            20,
+            lambda item: item,
+            lambda item: {"number": item[0], "text": "\x01" * (60 * item[0])},
+            total=50,
+        )
+        assert len(answer.data) <= 100_000 + 100
+        found = json.loads(answer.data)
+        seen += found["things"]
+        after = lists.from_cursor(found["next_cursor"])
+        pages += 1
+    assert [item["number"] for item in seen] == list(range(50, 0, -1))
+    # The newest are large, of the oldest twenty fit.
+    assert pages > 4
 
 
 @given(seed=st.integers(0, 2**32))

@@ -1,7 +1,7 @@
-"""Lists: their cursors, and their answers, bounded in size, with long texts cut to fit."""
+"""Lists: their cursors, and their answers, bounded in size: long texts are cut to fit, or a page ends."""
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from flask import Response
@@ -61,10 +61,40 @@ def answer(name: str, items: Iterable[dict[str, Any]], count: int, **rest: objec
     objects cut.
     """
     share_bytes = MAX_BYTES // max(1, count)
-    body = ",".join(_bounded(item, share_bytes) for item in items)
+    return _response(name, (_bounded(item, share_bytes) for item in items), rest)
+
+
+def page(
+    name: str,
+    found: Sequence[T],
+    limit: int,
+    key: Callable[[T], tuple[int, str]],
+    to_json: Callable[[T], dict[str, Any]],
+    /,
+    **rest: object,
+) -> Response:
+    """Return a page of whole items below ``name``, its next cursor, and ``rest``, as the JSON of an answer.
+
+    See ``split``. Where ``limit`` items have more than ``MAX_BYTES``, the page has fewer; no item alone has.
+    """
+    texts: list[str] = []
+    size_bytes = 0
+    for item in found[:limit]:
+        text = _dumped(to_json(item))
+        size_bytes += len(text) + len(",")
+        if size_bytes > MAX_BYTES:
+            break
+        texts.append(text)
+    _, next_cursor = split(found, len(texts), key)
+    return _response(name, texts, rest | {"next_cursor": next_cursor})
+
+
+def _response(name: str, items: Iterable[str], rest: Mapping[str, object]) -> Response:
     tail = _dumped(rest)[1:-1]
     return Response(
-        f'{{"{name}":[{body}]{"," if tail else ""}{tail}}}\n', status=200, mimetype="application/json"
+        f'{{"{name}":[{",".join(items)}]{"," if tail else ""}{tail}}}\n',
+        status=200,
+        mimetype="application/json",
     )
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from flask import Response, jsonify
+from flask import Response
 
 from reactorcide.domain.caches import Cache
 from reactorcide.jobs import access, caches
@@ -28,8 +28,9 @@ def list_caches(query: CacheListQuery) -> Response:
         lists.check_user(user, query.user_id, "caches")
     after = lists.from_cursor(query.cursor)
     items = caches.page(services().jobs, owner_id, limit=query.limit + 1, after=after)
-    shown, next_cursor = lists.split(items, query.limit, lambda cache: (cache.created_at_ms, cache.cache_id))
-    return jsonify({"caches": [_json(cache) for cache in shown], "next_cursor": next_cursor})
+    return lists.page(
+        "caches", items, query.limit, lambda cache: (cache.created_at_ms, cache.cache_id), _json
+    )
 
 
 @api.delete("/caches/<cache_id>", responses={204: None})

@@ -44,16 +44,14 @@ def list_projects(query: ProjectListQuery) -> Response:
     """List the projects that the caller may see, newest first."""
     after = lists.from_cursor(query.cursor)
     found, total = read.page(services().jobs, caller(), name=query.name, limit=query.limit + 1, after=after)
-    shown, next_cursor = lists.split(
-        found, query.limit, lambda project: (project.created_at_ms, project.project_id)
-    )
-    return jsonify(
-        {
-            "projects": [_project_json(project) for project in shown],
-            "total": total,
-            "limit": query.limit,
-            "next_cursor": next_cursor,
-        }
+    return lists.page(
+        "projects",
+        found,
+        query.limit,
+        lambda project: (project.created_at_ms, project.project_id),
+        _project_json,
+        total=total,
+        limit=query.limit,
     )
 
 

@@ -90,14 +90,14 @@ def list_runs(query: RunListQuery) -> Response:
     )
     after = lists.from_cursor(query.cursor)
     runs, total = read.page(services().runs, criteria, limit=query.limit + 1, after=after)
-    shown, next_cursor = lists.split(runs, query.limit, lambda run: (run.created_at_ms, run.run_id))
-    return jsonify(
-        {
-            "runs": [_run_json(run) for run in shown],
-            "total": total,
-            "limit": query.limit,
-            "next_cursor": next_cursor,
-        }
+    return lists.page(
+        "runs",
+        runs,
+        query.limit,
+        lambda run: (run.created_at_ms, run.run_id),
+        _run_json,
+        total=total,
+        limit=query.limit,
     )
 
 
