@@ -30,6 +30,7 @@ from reactorcide.runner import Runner
 from reactorcide.runs import RunContext
 from reactorcide.runs.evaluate import Evaluator
 from reactorcide.runs.upkeep import RunUpkeep
+from reactorcide.schedules.start import Due
 from reactorcide.settings import Settings
 from reactorcide.sources.git import GitLimits
 from reactorcide.sources.roots import SourceRoots
@@ -42,6 +43,7 @@ from reactorcide.worker.janitor import Janitor
 from reactorcide.worker.local import LocalPort, queue_duties, run_duties
 from reactorcide.worker.loop import Worker
 from reactorcide.worker.prepare import Preparation
+from reactorcide.worker.scheduler import Scheduler
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -105,6 +107,7 @@ class Service:
                 *run_duties(RunUpkeep(self._context)),
             ],
         )
+        self._scheduler = Scheduler(Due(self._runs))
         self._janitor = Janitor(
             self._context,
             self._runner,
@@ -129,6 +132,7 @@ class Service:
         self._queue.start()
         self._worker.start()
         self._janitor.start()
+        self._scheduler.start()
 
     def drain(self, drained: Callable[[], None]) -> None:
         """Take no more jobs, and call ``drained`` when none runs any more; everything else goes on."""
@@ -143,6 +147,7 @@ class Service:
         deadline = monotonic() + deadline_s
         self.release_waiters()
         for stop in (
+            self._scheduler.stop,
             self._worker.stop,
             self._janitor.stop,
             self._queue.stop,

@@ -326,7 +326,10 @@ def _resume(database: Path, reason: str | None) -> int:
         opened.migrate()
         store = Store(opened, Vault.beside(database))
         store.tasks.forget_all(now_ms=at_ms)
-        return 0 if reason is None else _cancel_runs(store, reason, at_ms=at_ms)
+        if reason is None:
+            return 0
+        store.schedules.reckon_all()
+        return _cancel_runs(store, reason, at_ms=at_ms)
     finally:
         opened.close()
 

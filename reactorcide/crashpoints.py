@@ -51,6 +51,8 @@ POINTS = (
     "run-rerun-written",
     "dependents-cancelled",
     "dependents-committed",
+    "schedule-due",
+    "schedule-written",
     "rekey-key-created",
     "rekey-written",
     "rekey-committed",

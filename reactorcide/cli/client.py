@@ -153,6 +153,31 @@ class Client(Session):
         """Delete a secret of a project, or of the service."""
         self._send("DELETE", f"{_secrets(project_id)}/{quote(name)}").close()
 
+    def schedules(self, project_id: str) -> list[Json]:
+        """Return the schedules of a project."""
+        schedules: list[Json] = self._json("GET", f"/projects/{project_id}/schedules")["schedules"]
+        return schedules
+
+    def schedule(self, project_id: str, schedule_id: str) -> Json:
+        """Return a schedule, with what became of its last due times."""
+        return self._json("GET", f"/projects/{project_id}/schedules/{schedule_id}")
+
+    def create_schedule(self, project_id: str, body: Json) -> Json:
+        """Create a schedule and return it."""
+        return self._json("POST", f"/projects/{project_id}/schedules", json=body)
+
+    def change_schedule(self, project_id: str, schedule_id: str, body: Json) -> Json:
+        """Change a schedule and return it. Safe to repeat."""
+        return self._json("PATCH", f"/projects/{project_id}/schedules/{schedule_id}", json=body)
+
+    def delete_schedule(self, project_id: str, schedule_id: str) -> None:
+        """Remove a schedule."""
+        self._send("DELETE", f"/projects/{project_id}/schedules/{schedule_id}").close()
+
+    def run_schedule(self, project_id: str, schedule_id: str) -> Json:
+        """Start the runs of a schedule now, and return it."""
+        return self._json("POST", f"/projects/{project_id}/schedules/{schedule_id}/run")
+
     def delete_run(self, run_id: str) -> None:
         """Delete a run."""
         self._send("DELETE", f"/runs/{run_id}").close()

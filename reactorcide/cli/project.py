@@ -7,6 +7,7 @@ import click
 
 from reactorcide.cli import render
 from reactorcide.cli.connect import connect
+from reactorcide.cli.schedules import schedules
 from reactorcide.cli.secret import read_value
 from reactorcide.domain.errors import NotFound
 from reactorcide.domain.forges import ForgeKind
@@ -215,6 +216,9 @@ def remove(name: str) -> None:
     with connect() as client:
         client.delete_project(client.project(name)["project_id"])
     render.say(f"{name} removed")
+
+
+project.add_command(schedules)
 
 
 @project.group()

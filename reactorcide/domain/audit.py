@@ -33,6 +33,11 @@ class Action(StrEnum):
     """The subject is the project and the user."""
     PROJECT_REMOVE_MEMBER = "project.remove_member"
     """The subject is the project and the user."""
+    SCHEDULE_CREATE = "schedule.create"
+    SCHEDULE_CHANGE = "schedule.change"
+    SCHEDULE_DELETE = "schedule.delete"
+    SCHEDULE_RUN = "schedule.run"
+    """By hand."""
     CACHE_DELETE = "cache.delete"
     SECRET_SET = "secret.set"  # noqa: S105  # no password
     """The subject is the project, if it is of one, and the name."""

@@ -50,6 +50,10 @@ class JobFailed(ReactorcideError):
     """The job is to blame: its source, its image or its command. Never retried by itself."""
 
 
+class RefNotFound(JobFailed):
+    """The repository has no branch, tag or commit of that name."""
+
+
 class JobInterrupted(ReactorcideError):
     """An attempt was told to stop (cancel, shutdown) before it was over."""
 

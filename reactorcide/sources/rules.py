@@ -51,7 +51,7 @@ class SourceRules:
         if definition.git_url is not None:
             self.check_git_url(definition.git_url)
         if definition.git_ref is not None:
-            check_git_ref(definition.git_ref)
+            self.check_git_ref(definition.git_ref)
 
     def check_git_url(self, url: str) -> None:
         """Raise ``InvalidInput`` for ``git_url`` unless jobs may clone it."""

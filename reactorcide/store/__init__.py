@@ -21,6 +21,7 @@ from reactorcide.store.queues import Queues
 from reactorcide.store.request_keys import RequestKeys
 from reactorcide.store.retention import Retention
 from reactorcide.store.runs import Runs
+from reactorcide.store.schedules import Schedules
 from reactorcide.store.sealed import SealedFields
 from reactorcide.store.sources import Sources
 from reactorcide.store.tasks import Tasks
@@ -39,6 +40,7 @@ class Records:
         self.tasks = Tasks(db, sealed)
         self.runs = Runs(db, sealed)
         self.projects = Projects(db, sealed)
+        self.schedules = Schedules(db)
         self.groups = Groups(db)
         self.named_secrets = NamedSecrets(db, sealed)
         self.queues = Queues(db)

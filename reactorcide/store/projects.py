@@ -19,7 +19,7 @@ from reactorcide.domain.projects import (
     Visibility,
 )
 from reactorcide.domain.secrets import redacted_url
-from reactorcide.store import named_secrets
+from reactorcide.store import named_secrets, schedules
 from reactorcide.store.database import Connection
 from reactorcide.store.pages import matching, newest_first
 from reactorcide.store.sealed import SealedFields
@@ -110,7 +110,7 @@ class Projects:
             raise Conflict(f"there is a project {name!r} already; choose another name") from exc
 
     def remove(self, project_id: str) -> None:
-        """Remove a project with its members, credentials and secrets.
+        """Remove a project with its members, credentials, secrets and schedules.
 
         Raises ``Conflict`` while one of its runs is not over.
         """
@@ -121,6 +121,7 @@ class Projects:
             if active:
                 raise Conflict(f"the project has {active} runs that are not over; cancel them, or wait")
             named_secrets.remove_of_project(db, project_id)
+            schedules.remove_of_project(db, project_id)
             for table in ("project_member", "project_credential", "project"):
                 db.execute_sql(f"DELETE FROM {table} WHERE project_id = ?", (project_id,))  # noqa: S608  # as above
 

@@ -20,6 +20,7 @@ from reactorcide.web.api.logs import routes as logs
 from reactorcide.web.api.projects import routes as projects
 from reactorcide.web.api.queues import routes as queues
 from reactorcide.web.api.runs import routes as runs
+from reactorcide.web.api.schedules import routes as schedules
 from reactorcide.web.api.schemas import ErrorResponse
 from reactorcide.web.api.secrets import routes as secrets
 from reactorcide.web.api.service import routes as service
@@ -28,7 +29,21 @@ from reactorcide.web.api.workers import routes as workers
 from reactorcide.web.services import Services, install_services
 
 _RESOURCES = (
-    *(document, service, workers, jobs, projects, secrets, runs, caches, artifacts, queues, sources, logs),
+    *(
+        document,
+        service,
+        workers,
+        jobs,
+        projects,
+        secrets,
+        schedules,
+        runs,
+        caches,
+        artifacts,
+        queues,
+        sources,
+        logs,
+    ),
     accounts,
 )
 

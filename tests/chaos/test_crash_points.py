@@ -52,6 +52,11 @@ RUN_POINTS = (
 # Another attempt is made only where the command was not handed over whole.
 REKEY_POINTS = ("rekey-key-created", "rekey-written", "rekey-committed")
 """Reached by the command line alone, in ``cli/test_rekey.py``."""
+SCHEDULE_POINTS = ("schedule-due", "schedule-written")
+"""See ``test_schedules``."""
+NOT_OF_ONE_JOB = (
+    *(*CLIENTS_POINTS, *RETRY_POINTS, *RUN_POINTS, *SERVICE_POINTS, *REKEY_POINTS, *SCHEDULE_POINTS),
+)
 BEFORE_THE_COMMAND = (
     "claim-row-written",
     "container-created",
@@ -109,11 +114,7 @@ def armed(new_service: NewService, tmp_path: Path, point: str) -> tuple[Service,
 
 @pytest.mark.parametrize(
     "point",
-    [
-        point
-        for point in crashpoints.POINTS
-        if point not in (*CLIENTS_POINTS, *RETRY_POINTS, *RUN_POINTS, *SERVICE_POINTS, *REKEY_POINTS)
-    ],
+    [point for point in crashpoints.POINTS if point not in NOT_OF_ONE_JOB],
 )
 def test_a_job_survives_a_kill_at(
     point: str, new_service: NewService, engine: docker.APIClient, tmp_path: Path

@@ -61,6 +61,38 @@ def test_its_settings_and_its_webhook(reactorcide: Program, service: Service) ->
     )
 
 
+def test_the_schedules_of_a_project(reactorcide: Program, service: Service) -> None:
+    text = "name: N\non: schedule\nvars: {v: one}\njobs: {a: {command: 'true'}}\n"
+    source = repository(service.sources / uuid.uuid4().hex, {"workflows/n.yaml": text})
+    reactorcide.fine("project", "add", "acme/planned", "--git", f"file://{source.path}")
+    of_project = ("project", "schedules")
+    added = reactorcide.fine(
+        *(*of_project, "add", "acme/planned", "nightly", "30 2 * * *", "--timezone", "Europe/Berlin")
+    ).text
+    assert "30 2 * * * in Europe/Berlin" in added
+    assert added.count("T00:30:00.000Z") + added.count("T01:30:00.000Z") == 5
+    assert "'30 2' is no time of a schedule" in reactorcide.refused(
+        *of_project, "add", "acme/planned", "other", "30 2"
+    )
+    changed = reactorcide.fine(
+        *(*of_project, "change", "acme/planned", "nightly", "--workflow", "n", "--var", "v=two", "--disabled")
+    ).text
+    assert "v=two" in changed
+    assert "never: it is disabled" in changed
+    shown = reactorcide.fine(*of_project, "run", "acme/planned", "nightly", "--json").json
+    (run_id,) = shown["occurrences"][0]["run_ids"]
+    assert "started by hand" in reactorcide.fine(*of_project, "show", "acme/planned", "nightly").text
+    assert reactorcide.fine("runs", "show", run_id, "--json").json["event"]["name"] == "schedule"
+    assert "disabled" in reactorcide.fine(*of_project, "list", "acme/planned").text
+    reactorcide.fine(
+        *of_project, "change", "acme/planned", "nightly", "--name", "often", "--workflow", "", "--enabled"
+    )
+    refused = reactorcide.refused(*of_project, "show", "acme/planned", "nightly")
+    assert "acme/planned has no schedule 'nightly'" in refused
+    reactorcide.fine(*of_project, "remove", "acme/planned", "often")
+    assert reactorcide.fine(*of_project, "list", "acme/planned", "--json").json == {"schedules": []}
+
+
 def test_a_run_has_one_source(reactorcide: Program) -> None:
     result = reactorcide("runs", "start", "--project", "a", "--git", "https://git.example/a.git")
     assert result.code == 2

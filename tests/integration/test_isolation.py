@@ -163,6 +163,13 @@ EXPECTED: Mapping[
     "GET /api/v1/projects/<project_id>/secrets": OfProject(),
     "PUT /api/v1/projects/<project_id>/secrets/<path:name>": OfProject(json={"value": "secret"}),
     "DELETE /api/v1/projects/<project_id>/secrets/<path:name>": OfProject(404),
+    "GET /api/v1/projects/<project_id>/schedules": OfProject(),
+    # Its time is none.
+    "POST /api/v1/projects/<project_id>/schedules": OfProject(400, {"name": "nightly", "cron": "never"}),
+    "GET /api/v1/projects/<project_id>/schedules/<schedule_id>": OfProject(404),
+    "PATCH /api/v1/projects/<project_id>/schedules/<schedule_id>": OfProject(404, {"enabled": True}),
+    "DELETE /api/v1/projects/<project_id>/schedules/<schedule_id>": OfProject(404),
+    "POST /api/v1/projects/<project_id>/schedules/<schedule_id>/run": OfProject(404),
     "GET /api/v1/secrets": Admins(),
     # It is too short, so that there is no such secret.
     "PUT /api/v1/secrets/<path:name>": Admins(400, {"value": "x"}),
@@ -257,6 +264,7 @@ def address(rule: str, ann: Ann, **other: str) -> str:
         "path": "a",
         "token_id": ann.token_id,
         "user_id": ann.user_id,
+        "schedule_id": UNKNOWN,
         "source_id": "a" * 64,
         "name": "show.js" if "docs" in rule else "pypi:token",
     }

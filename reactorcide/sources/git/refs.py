@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from reactorcide.domain.errors import InvalidInput, JobFailed
+from reactorcide.domain.errors import InvalidInput, JobFailed, RefNotFound
 from reactorcide.lib.sizes import format_size
 from reactorcide.sources.git.program import Git
 from reactorcide.sources.urls import GitUrl, check_git_ref, is_sha
@@ -89,6 +89,9 @@ def _is_safe_branch(ref: str) -> bool:
     return ref.startswith("refs/heads/")
 
 
-def unknown_ref(url: GitUrl, ref: str) -> JobFailed:
+def unknown_ref(url: GitUrl, ref: str) -> RefNotFound:
     """Return the error for a name that the repository does not have."""
-    return JobFailed(f'git: no branch, tag or commit "{ref}" in {url}')
+    branch = ref.removeprefix("refs/heads/")
+    return RefNotFound(
+        f'git: no {"branch, tag or commit" if branch == ref else "branch"} "{branch}" in {url}'
+    )

@@ -8,9 +8,11 @@ from reactorcide.store.models.accounts import AuditRow, IdempotencyRow, Invitati
 from reactorcide.store.models.jobs import AttemptRow, JobCountRow, JobEventRow, JobNameCountRow, JobRow
 from reactorcide.store.models.projects import (
     NamedSecretRow,
+    OccurrenceRow,
     ProjectCredentialRow,
     ProjectMemberRow,
     ProjectRow,
+    ScheduleRow,
     SecretUseRow,
 )
 from reactorcide.store.models.runs import CacheRow, NodeRow, RunRow
@@ -33,6 +35,8 @@ ALL_MODELS = (
     ProjectCredentialRow,
     NamedSecretRow,
     SecretUseRow,
+    ScheduleRow,
+    OccurrenceRow,
     SourceRow,
     SourceOwnerRow,
     CacheRow,

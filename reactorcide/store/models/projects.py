@@ -93,3 +93,40 @@ class SecretUseRow(Model):
     class Meta:
         table_name = "secret_use"
         primary_key = CompositeKey("secret_of", "name", "project_id", "workflow_id")
+
+
+class ScheduleRow(Model):
+    """A schedule of a project."""
+
+    schedule_id = TextField(primary_key=True)
+    project_id = TextField()
+    name = TextField()
+    cron = TextField()
+    timezone = TextField()
+    branch = TextField(null=True)
+    workflow = TextField(null=True)
+    variables = JSONField()
+    enabled = BooleanField()
+    when_running = TextField()
+    next_due_at_ms = BigIntegerField(null=True)
+    reckoned_at_ms = BigIntegerField()
+    created_at_ms = BigIntegerField()
+    updated_at_ms = BigIntegerField()
+
+    class Meta:
+        table_name = "schedule"
+        indexes = ((("project_id", "name"), True),)
+
+
+class OccurrenceRow(Model):
+    """What became of a due time of a schedule: there is one row for it, whoever decides."""
+
+    schedule_id = TextField()
+    due_at_ms = BigIntegerField()
+    at_ms = BigIntegerField()
+    outcome = TextField()
+    run_ids = JSONField()
+
+    class Meta:
+        table_name = "schedule_occurrence"
+        primary_key = CompositeKey("schedule_id", "due_at_ms")

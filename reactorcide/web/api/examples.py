@@ -150,6 +150,22 @@ _PROJECT_VIEW = _PROJECT | {
     },
 }
 
+_SCHEDULE: dict[str, Any] = {
+    "schedule_id": "0198c0de-0000-7000-8000-000000000006",
+    "project_id": "0198c0de-0000-7000-8000-000000000005",
+    "name": "nightly",
+    "cron": "30 2 * * *",
+    "timezone": "Europe/Berlin",
+    "branch": None,
+    "workflow": "ci",
+    "vars": {},
+    "enabled": True,
+    "when_running": "skip",
+    "next_due_at": [f"2026-02-0{day}T01:30:00.000Z" for day in range(1, 6)],
+    "created_at": _CREATED,
+    "updated_at": _CREATED,
+}
+
 EXAMPLES: dict[str, Any] = {
     "JobRequest": {
         "name": "test the main branch",
@@ -186,6 +202,25 @@ EXAMPLES: dict[str, Any] = {
     "SharedSecretRequest": {"value": "correct horse battery staple", "projects": ["acme/site"]},
     "SecretResponse": _SECRET,
     "SecretListResponse": {"secrets": [_SECRET]},
+    "ScheduleRequest": {
+        "name": "nightly",
+        "cron": "30 2 * * *",
+        "timezone": "Europe/Berlin",
+        "workflow": "ci",
+    },
+    "ScheduleChange": {"enabled": False},
+    "ScheduleResponse": _SCHEDULE
+    | {
+        "occurrences": [
+            {
+                "due_at": "2026-01-31T01:30:00.000Z",
+                "at": "2026-01-31T01:30:00.412Z",
+                "outcome": "started",
+                "run_ids": [_RUN_ID],
+            }
+        ]
+    },
+    "ScheduleListResponse": {"schedules": [_SCHEDULE]},
     "MemberRequest": {"username": "bob", "role": "write"},
     "RerunRequest": {"only": "failed"},
     "RunResponse": _RUN | {"nodes": [_TEST_NODE, _NODE]},

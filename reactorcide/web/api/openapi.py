@@ -26,6 +26,7 @@ from reactorcide.web.api.logs import schemas as logs
 from reactorcide.web.api.projects import schemas as projects
 from reactorcide.web.api.queues import schemas as queues
 from reactorcide.web.api.runs import schemas as runs
+from reactorcide.web.api.schedules import schemas as schedules
 from reactorcide.web.api.secrets import schemas as secrets
 from reactorcide.web.api.service import schemas as service
 from reactorcide.web.api.sources import schemas as sources
@@ -34,7 +35,7 @@ from reactorcide.web.errors import HTTP_CODES
 
 _MODULES = (
     *(schemas, request, jobs, artifacts, logs, sources, accounts, queues, workers, service, runs),
-    *(projects, secrets, caches),
+    *(projects, secrets, schedules, caches),
 )
 # Models of the data of server-sent events, which no route names.
 _IN_EVENTS = ("LogEvent", "LogEnd", "JobEvent", "RunEvent")
@@ -98,7 +99,7 @@ _HEADERS_OF_OPERATION = {
     ("get_artifacts", "200"): ("Content-Disposition",),
 }
 # A 201 with one of these models has a Location.
-_HAS_AN_ADDRESS = ("JobResponse", "RunResponse", "SourceResponse", "ProjectResponse")
+_HAS_AN_ADDRESS = ("JobResponse", "RunResponse", "SourceResponse", "ProjectResponse", "ScheduleResponse")
 
 _MESSAGES = {
     400: "colour: there is no such field",

@@ -1,0 +1,68 @@
+"""Schedules: when runs of a project start by themselves. Times are Unix milliseconds in UTC."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+MAX_NAME_CHARS = 100
+NAME = r"[A-Za-z0-9._-]+(?: [A-Za-z0-9._-]+)*"
+MAX_CRON_CHARS = 100
+MAX_TIMEZONE_CHARS = 64
+MAX_SCHEDULES = 100
+"""Of a project."""
+MAX_OCCURRENCES = 20
+"""Of a schedule, that are kept."""
+_NAME = re.compile(NAME)
+
+
+class WhenRunning(StrEnum):
+    """What happens at a due time while a run of the schedule is not over."""
+
+    SKIP = "skip"
+    """Nothing starts."""
+    QUEUE = "queue"
+    """It starts once that run is over; of several such times only one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """When runs of a project start, and which."""
+
+    schedule_id: str
+    project_id: str
+    name: str
+    """Unique within the project."""
+    cron: str
+    timezone: str
+    branch: str | None = None
+    """``None``: the repository's default branch."""
+    workflow: str | None = None
+    """Its id or file; ``None``: every workflow that names the event ``schedule``."""
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """In place of ``vars`` in the file."""
+    enabled: bool = True
+    when_running: WhenRunning = WhenRunning.SKIP
+    next_due_at_ms: int | None
+    """The next due time that is not decided yet; ``None``: the first one from now on."""
+    reckoned_at_ms: int
+    """What the clock showed when ``next_due_at_ms`` was written."""
+    created_at_ms: int
+    updated_at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Occurrence:
+    """What became of a due time of a schedule."""
+
+    schedule_id: str
+    due_at_ms: int
+    at_ms: int
+    """When that was decided."""
+    outcome: str
+    run_ids: Sequence[str] = ()
+
+
+def is_name(text: str) -> bool:
+    """Tell whether a schedule may have this name."""
+    return len(text) <= MAX_NAME_CHARS and _NAME.fullmatch(text) is not None

@@ -1,0 +1,1 @@
+"""What can be done with schedules: one file a use case."""

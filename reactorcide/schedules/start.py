@@ -1,0 +1,176 @@
+"""Start the runs of a schedule: because they are due, or by hand."""
+
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+
+from reactorcide import crashpoints
+from reactorcide.domain.accounts import User
+from reactorcide.domain.audit import Action, AuditEntry
+from reactorcide.domain.errors import Conflict, InvalidInput, NotFound, RefNotFound
+from reactorcide.domain.projects import ProjectRole
+from reactorcide.domain.runs import Run, RunSource
+from reactorcide.domain.schedules import Occurrence, Schedule, WhenRunning
+from reactorcide.jobs import access
+from reactorcide.lib.clock import now_ms
+from reactorcide.runs import RunContext
+from reactorcide.runs.start import Start, start_for_project
+from reactorcide.schedules.cron import Times
+from reactorcide.store import Records
+
+log = logging.getLogger("reactorcide.schedules")
+
+STARTED = "started"
+BY_HAND = "started by hand"
+NOTHING_TO_START = "no workflow names the event schedule"
+
+
+class Due:
+    """Decides on due times, and starts the runs of schedules. Thread-safe.
+
+    Each due time is decided once, however many services look: a row that is unique for it is written in the
+    transaction that commits the runs.
+    """
+
+    def __init__(self, context: RunContext, clock: Callable[[], int] = now_ms) -> None:
+        """``clock`` is what the clock shows, in Unix milliseconds."""
+        self._context = context
+        self._store = context.jobs.store
+        self._clock = clock
+
+    def decide(self) -> list[Schedule]:
+        """Decide on all due times, and return the schedules whose runs are to be started now."""
+        to_start = []
+        for schedule in self._store.schedules.due(now_ms=self._clock()):
+            try:
+                if self._starts(schedule):
+                    to_start.append(schedule)
+            except NotFound:
+                # Removed just now, with its project.
+                continue
+            except InvalidInput as exc:
+                # A time zone that the system does not know any more.
+                self._fail(schedule, exc)
+        return to_start
+
+    def start(self, schedule: Schedule, *, gives_up: bool) -> None:
+        """Start the runs of a schedule that is due.
+
+        Nothing happens where its due time has been decided meanwhile, or the schedule was changed. A branch
+        that is not there is a failed run, as is, for a caller who ``gives_up``, a repository that cannot be
+        reached; otherwise this raises as ``start_for_project``.
+        """
+        crashpoints.reached("schedule-due")
+        occurrence = Occurrence(
+            schedule_id=schedule.schedule_id,
+            due_at_ms=schedule.next_due_at_ms or 0,
+            at_ms=self._clock(),
+            outcome=STARTED,
+        )
+
+        def also(tx: Records, runs: Sequence[Run]) -> None:
+            self._write(tx, schedule, _with_runs(occurrence, runs))
+            crashpoints.reached("schedule-written")
+
+        try:
+            _start(self._context, schedule, also, gives_up=gives_up)
+        except (NotFound, Conflict):
+            # Or its project was disabled, which the next look writes down.
+            log.info("the schedule %s was decided on elsewhere, changed or removed", schedule.name)
+
+    def _starts(self, schedule: Schedule) -> bool:
+        """Tell whether the runs of a schedule are to be started; otherwise write what becomes of it."""
+        at_ms, due_at_ms = self._clock(), schedule.next_due_at_ms
+        following_ms = self._next(schedule)
+        if due_at_ms is None or due_at_ms > at_ms or self._is_decided(schedule):
+            self._store.schedules.reckon(schedule, following_ms, now_ms=at_ms)
+            return False
+        reason = "the project is disabled"
+        if not self._store.projects.get(schedule.project_id).disabled:
+            number = self._store.schedules.open_run(schedule.schedule_id)
+            if number is None:
+                return True
+            if schedule.when_running is WhenRunning.QUEUE:
+                return False
+            reason = f"#{number} was not over"
+        occurrence = Occurrence(
+            schedule_id=schedule.schedule_id, due_at_ms=due_at_ms, at_ms=at_ms, outcome=f"skipped: {reason}"
+        )
+        # Where another service decides at the same time, it comes to the same.
+        with suppress(_Decided), self._store.transaction() as tx:
+            self._write(tx, schedule, occurrence)
+        return False
+
+    def _fail(self, schedule: Schedule, problem: InvalidInput) -> None:
+        """Record, once, that a schedule has no next due time."""
+        occurrence = Occurrence(
+            schedule_id=schedule.schedule_id,
+            due_at_ms=schedule.next_due_at_ms or 0,
+            at_ms=self._clock(),
+            outcome=f"failed: {problem}",
+        )
+        if self._store.schedules.decide(occurrence):
+            log.warning("the schedule %s of project %s: %s", schedule.name, schedule.project_id, problem)
+
+    def _is_decided(self, schedule: Schedule) -> bool:
+        """Tell whether the next due time has been decided: then the clock was put back since."""
+        decided = self._store.schedules.occurrences(schedule.schedule_id)
+        return any(item.due_at_ms == schedule.next_due_at_ms for item in decided)
+
+    def _write(self, tx: Records, schedule: Schedule, occurrence: Occurrence) -> None:
+        """Record what becomes of a due time, and write the next one; raises ``_Decided``."""
+        if not tx.schedules.reckon(schedule, self._next(schedule), now_ms=occurrence.at_ms):
+            raise _Decided
+        if not tx.schedules.decide(occurrence):
+            raise _Decided
+
+    def _next(self, schedule: Schedule) -> int | None:
+        """Return the first due time from now on: of those that were missed there is one run in all."""
+        return Times(schedule.cron, schedule.timezone).first_after(self._clock())
+
+
+def start_by_hand(context: RunContext, user: User, project_id: str, schedule_id: str) -> None:
+    """Start the runs of a schedule now, whatever its due times; for those who may start runs."""
+    project_id = access.project(context.jobs, user, project_id, ProjectRole.WRITE).project_id
+    schedule = context.jobs.store.schedules.get(project_id, schedule_id)
+    at_ms = now_ms()
+    occurrence = Occurrence(schedule_id=schedule_id, due_at_ms=at_ms, at_ms=at_ms, outcome=BY_HAND)
+
+    def also(tx: Records, runs: Sequence[Run]) -> None:
+        if not tx.schedules.decide(_with_runs(occurrence, runs)):
+            raise Conflict("the schedule has been started in this very millisecond; try again")
+        entry = AuditEntry(at_ms=at_ms, by=user.actor, action=Action.SCHEDULE_RUN, subject=schedule_id)
+        tx.audit.add(entry)
+
+    _start(context, schedule, also, gives_up=True)
+
+
+class _Decided(Conflict):
+    """The due time has been decided elsewhere, or the schedule was changed: nothing is to be written."""
+
+
+def _with_runs(occurrence: Occurrence, runs: Sequence[Run]) -> Occurrence:
+    outcome = occurrence.outcome if runs else NOTHING_TO_START
+    return replace(occurrence, outcome=outcome, run_ids=tuple(run.run_id for run in runs))
+
+
+def _start(
+    context: RunContext,
+    schedule: Schedule,
+    also: Callable[[Records, Sequence[Run]], None],
+    *,
+    gives_up: bool,
+) -> None:
+    ref = None if schedule.branch is None else f"refs/heads/{schedule.branch}"
+    wanted = Start(
+        source=RunSource(git_ref=ref),
+        workflow=schedule.workflow,
+        event={"name": "schedule", "branch": schedule.branch or ""},
+        variables=schedule.variables,
+    )
+    try:
+        start_for_project(context, schedule.project_id, wanted, also, gives_up=gives_up)
+    except RefNotFound:
+        # No later attempt would have another answer.
+        start_for_project(context, schedule.project_id, wanted, also, gives_up=True)

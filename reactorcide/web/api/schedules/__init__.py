@@ -1,0 +1,1 @@
+"""Schedules: routes and their schemas."""

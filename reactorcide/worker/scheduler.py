@@ -1,0 +1,93 @@
+"""The scheduler: starts the runs of schedules that are due, in threads beside the worker."""
+
+import logging
+import threading
+from time import monotonic
+
+from reactorcide.domain.errors import Busy, InfrastructureError, JobFailed
+from reactorcide.domain.schedules import Schedule
+from reactorcide.schedules.start import Due
+from reactorcide.threads import start_thread
+from reactorcide.worker.duties import Duties, Duty
+
+log = logging.getLogger("reactorcide.schedules")
+
+_LOOK_EVERY_S = 1.0
+_MAX_AT_ONCE = 4
+"""Schedules whose commits are fetched at once."""
+_TRY_FOR_S = 600.0
+_RETRY_S = 20.0
+
+
+class Scheduler:
+    """Looks for due schedules every second, and starts their runs, each in a thread of its own.
+
+    Only one of a project at a time, so that a slow server does not delay the schedules of others. ``start``
+    once; ``stop`` is idempotent. All is recorded in the database, so that a restart loses nothing.
+    """
+
+    def __init__(self, due: Due) -> None:
+        self._due = due
+        self._stopping = threading.Event()
+        self._threads: dict[str, threading.Thread] = {}
+        """Those that start runs, by the id of the project."""
+        self._failing: dict[str, tuple[float, float]] = {}
+        """When the schedule with an id failed first, and is tried next."""
+        self._lock = threading.Lock()
+        self._duties = Duties([Duty("start schedules", _LOOK_EVERY_S, self.look, _LOOK_EVERY_S)], log)
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start looking."""
+        self._thread = start_thread(self._loop, "scheduler")
+
+    def stop(self, deadline_s: float) -> None:
+        """Stop looking, and wait up to ``deadline_s`` for those runs that are being started."""
+        deadline = monotonic() + deadline_s
+        self._stopping.set()
+        with self._lock:
+            threads = [*self._threads.values(), *([self._thread] if self._thread is not None else [])]
+        for thread in threads:
+            thread.join(max(0.0, deadline - monotonic()))
+
+    def _loop(self) -> None:
+        while not self._stopping.is_set():
+            self._duties.do_due()
+            self._stopping.wait(_LOOK_EVERY_S)
+
+    def look(self) -> None:
+        """Decide on the schedules that are due, and start threads for the runs of some of them."""
+        due = self._due.decide()
+        with self._lock:
+            ids = {schedule.schedule_id for schedule in due}
+            self._failing = {key: times for key, times in self._failing.items() if key in ids}
+            for schedule in due:
+                if len(self._threads) >= _MAX_AT_ONCE:
+                    return
+                _, next_at = self._failing.get(schedule.schedule_id, (0.0, 0.0))
+                if schedule.project_id not in self._threads and monotonic() >= next_at:
+                    self._threads[schedule.project_id] = self._start_thread(schedule)
+
+    def _start_thread(self, schedule: Schedule) -> threading.Thread:
+        def run() -> None:
+            try:
+                self._start(schedule)
+            finally:
+                with self._lock:
+                    del self._threads[schedule.project_id]
+
+        # It can end only after it has been noted, for its end takes the lock.
+        return start_thread(run, f"schedule-{schedule.schedule_id}")
+
+    def _start(self, schedule: Schedule) -> None:
+        first_at, _ = self._failing.get(schedule.schedule_id, (monotonic(), 0.0))
+        try:
+            self._due.start(schedule, gives_up=monotonic() - first_at > _TRY_FOR_S)
+        except (JobFailed, InfrastructureError, Busy) as exc:
+            log.warning("the schedule %s: %s; it is tried again", schedule.name, exc)
+        except Exception:
+            log.exception("the schedule %s failed unexpectedly", schedule.name)
+        else:
+            return
+        with self._lock:
+            self._failing[schedule.schedule_id] = first_at, monotonic() + _RETRY_S
