@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
-from reactorcide.accounts import AccountContext, users
+from reactorcide.accounts import AccountContext, sessions, tokens, users
 from reactorcide.corndogs.direct import DirectCorndogs
 from reactorcide.corndogs.storage import TaskStorage
 from reactorcide.corndogs.task import Corndogs
@@ -134,6 +134,19 @@ class Service:
         self._janitor.start()
         self._scheduler.start()
 
+    def sign_in_link(self) -> str | None:
+        """Create a one-time link for the admin whose token is in the data directory, and return its value.
+
+        ``None`` if there is no web page, or no such token (any more).
+        """
+        if self._settings.no_ui:
+            return None
+        try:
+            value = self._settings.admin_token_path.read_text("ascii").strip()
+            return sessions.create_link(self._accounts, tokens.authenticate(self._accounts, value))[0]
+        except (OSError, ValueError, ReactorcideError):
+            return None
+
     def drain(self, drained: Callable[[], None]) -> None:
         """Take no more jobs, and call ``drained`` when none runs any more; everything else goes on."""
         self._worker.drain(drained)
@@ -196,6 +209,7 @@ class Service:
             cors_origins=settings.cors_origins,
             allowed_hosts=settings.allowed_hosts,
             public_url=settings.public_url,
+            has_ui=not settings.no_ui,
         )
 
     def _remove_leftovers(self) -> None:

@@ -101,6 +101,7 @@ class Settings:
         "localhost, this machine's name and the host of --public-url are always accepted.",
         option="allowed-host",
     )
+    no_ui: bool = _setting(False, "Leave out the web page, its sessions and its links.")
     data_dir: Path = _setting(
         default_data_dir,
         "Directory for the databases, logs and artifacts. By default the platform's directory for user data.",

@@ -32,7 +32,13 @@ def authenticate(
     stored = context.store.accounts.authenticate(sha256(value))
     if stored is None:
         raise Unauthorized("this token is not known; check it, or ask for another one")
-    token, user = stored
+    return checked(context, *stored, address=address, request_id=request_id)
+
+
+def checked(
+    context: AccountContext, token: Token, user: User, *, address: str | None, request_id: str | None
+) -> Caller:
+    """Return the caller of a stored token, and record its use; raises ``Unauthorized`` if it is not valid."""
     used_at_ms = now_ms()
     if token.expires_at_ms is not None and token.expires_at_ms <= used_at_ms:
         raise Unauthorized("this token has expired; ask for another one")

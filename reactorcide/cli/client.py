@@ -64,6 +64,10 @@ class Client(Session):
         """Pin or unpin a job and return it. Safe to repeat."""
         return self._json("PUT" if pinned else "DELETE", f"/jobs/{job_id}/pin")
 
+    def create_link(self) -> Json:
+        """Create a one-time link to the web page and return it."""
+        return self._json("POST", "/links")
+
     def start_run(self, body: Json) -> Json:
         """Start a run of a workflow and return it."""
         # The service fetches the commit before it answers.

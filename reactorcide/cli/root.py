@@ -15,6 +15,11 @@ _EXIT_INTERRUPTED = 130
 _COMMANDS = {
     "serve": ("reactorcide.cli.serve", "serve", "Run the service: API, worker and queue in one process."),
     "corndogs": ("reactorcide.cli.corndogs", "corndogs", "Run only the embedded Corndogs."),
+    "open": (
+        "reactorcide.cli.open",
+        "open_page",
+        "Print a link that signs you in to the web page, and open it.",
+    ),
     "submit": ("reactorcide.cli.submit", "submit", "Submit a job."),
     "check": ("reactorcide.cli.check", "check", "Check the workflow files of a checkout."),
     "init": ("reactorcide.cli.init", "init", "Write a first workflow file."),
@@ -46,7 +51,7 @@ _COMMANDS = {
     "demo": ("reactorcide.cli.demo", "demo", "Run two sample jobs and a workflow on a temporary service."),
 }
 
-_OF_A_SERVICE = {"caches", "jobs", "project", "runs", "secret", "submit"}
+_OF_A_SERVICE = {"caches", "jobs", "open", "project", "runs", "secret", "submit"}
 """These show what a service has answered, which may be no Reactorcide."""
 _NOT_UNDERSTOOD = (LookupError, TypeError, ValueError, AttributeError, RecursionError)
 

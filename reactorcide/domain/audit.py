@@ -48,6 +48,10 @@ class Action(StrEnum):
     SOURCE_UPLOAD = "source.upload"
     TOKEN_CREATE = "token.create"  # noqa: S105  # no password
     TOKEN_REVOKE = "token.revoke"  # noqa: S105  # no password
+    SESSION_OPEN = "session.open"
+    """Somebody signed in to the web page; the subject is the token that the session is limited by."""
+    SESSION_CLOSE = "session.close"
+    """Somebody signed out; the subject is as above."""
     USER_CREATE = "user.create"
     USER_REGISTER = "user.register"
     """By invitation; the actor is the new user."""

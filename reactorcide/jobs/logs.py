@@ -7,6 +7,8 @@ from reactorcide.domain.errors import InvalidInput, NotFound, ObjectNotFound
 from reactorcide.domain.jobs import Job, attempt_of, attempt_prefix, service_log_key
 from reactorcide.jobs import StoredJobs
 from reactorcide.logs.reader import STREAMS, LogView, Piece, follow_log, with_times
+from reactorcide.logs.search import Found
+from reactorcide.logs.search import search as find
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +49,8 @@ class LogBytes:
     end: int
     changed: Iterator[bytes] | None
     """With times, or of one stream: then its length is not known."""
+    lines: int
+    """How many lines the log has (of the stream) at the moment."""
 
     def chunks(self) -> Iterator[bytes]:
         """Return the bytes of it."""
@@ -76,7 +80,19 @@ def read(context: StoredJobs, job: Job, part: LogPart) -> LogBytes:
     changed = None
     if part.kind is not None or part.timestamps:
         changed = _text(view, part, start, end)
-    return LogBytes(view, start, end, changed)
+    return LogBytes(view, start, end, changed, view.line_count(part.kind))
+
+
+def search(
+    context: StoredJobs, job: Job, part: LogPart, text: str | None, *, limit: int, timeout_s: float
+) -> Found:
+    """Search the part of a log from ``from_line`` on for a text, or (``None``) for the words of errors."""
+    view = _view(context, job, part)
+    first_line = part.from_line or 1
+    start = view.line_start(first_line - 1, part.kind)
+    pieces = view.pieces(start, view.end, part.kind)
+    chunks = view.read(start, view.end) if part.kind is None else (piece.data for piece in pieces)
+    return find(chunks, text, first_line=first_line, limit=limit, timeout_s=timeout_s)
 
 
 def start_of(context: StoredJobs, job: Job, part: LogPart, position: LogPosition | None) -> LogPosition:

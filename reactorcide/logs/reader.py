@@ -88,6 +88,13 @@ class LogView:
             left -= count
         return self.end
 
+    def line_count(self, kind: int | None = None) -> int:
+        """Return the number of lines (of one kind); text after the last newline counts as a line, too."""
+        last = self._blocks - 1
+        total = self._lines(last, kind) if self._blocks else 0
+        total += sum(text.count(b"\n") for _, text in self._texts(max(last, 0), kind))
+        return total + (not self._ends_in_newline(kind))
+
     def tail_start(self, lines: int, kind: int | None = None) -> int:
         """Return the offset at which the last ``lines`` lines (of one kind) begin.
 
@@ -95,12 +102,7 @@ class LogView:
         """
         if lines == 0:
             return self.end
-        last = self._blocks - 1
-        total = self._lines(last, kind) if self._blocks else 0
-        total += sum(text.count(b"\n") for _, text in self._texts(max(last, 0), kind))
-        if not self._ends_in_newline(kind):
-            total += 1
-        return self.line_start(total - lines, kind)
+        return self.line_start(self.line_count(kind) - lines, kind)
 
     def pieces(self, start: int, end: int, kind: int | None = None) -> Iterator[Piece]:
         """Yield the pieces from offset ``start`` to ``end`` (of one kind), in order."""

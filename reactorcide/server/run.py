@@ -114,6 +114,9 @@ def raise_file_limit() -> None:
 
 def _start(application: Any, process: Any, settings: Settings) -> None:
     """Start the service in the worker, just before it accepts requests."""
+    # Imported in the worker alone: the master does without Flask.
+    from reactorcide.web.address import LISTENS_ON, sign_in_url
+
     try:
         application.start()
     except ReactorcideError as exc:
@@ -130,8 +133,18 @@ def _start(application: Any, process: Any, settings: Settings) -> None:
             _print(f"The admin's token is in {settings.admin_token_path.absolute()}")
     host, port = process.sockets[0].getsockname()[:2]
     scheme = "http" if settings.tls_cert is None else "https"
+    url = f"{scheme}://{_authority(host, port)}"
+    own_url = settings.public_url or f"{scheme}://{_authority(_reachable(host), port)}"
+    application.wsgi.config[LISTENS_ON] = own_url.rstrip("/")
+    if sys.stderr.isatty() and (link := application.sign_in_link()) is not None:
+        _print(f"Sign in, once and within ten minutes: {sign_in_url(own_url.rstrip('/'), link)}")
     # The last line: a reader that waits for it has the others.
-    _print(f"Reactorcide listens on {scheme}://{_authority(host, port)}")
+    _print(f"Reactorcide listens on {url}")
+
+
+def _reachable(host: str) -> str:
+    """Return a host that reaches a service on this machine which listens on ``host``."""
+    return "localhost" if host in ("0.0.0.0", "::") else host  # noqa: S104  # compared, not bound
 
 
 def _print(text: str) -> None:

@@ -10,7 +10,7 @@ from reactorcide.domain.accounts import Invitation, Role, Scope, Token, User
 from reactorcide.domain.errors import Conflict, Forbidden, NotFound
 from reactorcide.domain.jobs import ACTIVE
 from reactorcide.store.database import Connection
-from reactorcide.store.models.accounts import IdempotencyRow, InvitationRow, TokenRow, UserRow
+from reactorcide.store.models.accounts import IdempotencyRow, InvitationRow, SessionRow, TokenRow, UserRow
 from reactorcide.store.models.jobs import JobRow
 from reactorcide.store.models.projects import ProjectMemberRow
 
@@ -26,6 +26,11 @@ _AUTHENTICATE = (
     'FROM token JOIN "user" AS owner ON owner.user_id = token.user_id '
     "WHERE token.token_sha256 = ?"
 )
+_AUTHENTICATE_SESSION = _AUTHENTICATE.replace(
+    "WHERE token.token_sha256 = ?",
+    "JOIN session ON session.token_id = token.token_id "
+    "WHERE session.session_sha256 = ? AND NOT session.is_link AND session.expires_at_ms > ?",
+)
 _TOUCH = "UPDATE token SET last_used_at_ms = ? WHERE token_id = ?"
 # Whoever has made it must still be an admin: nobody leaves a back door behind.
 _USE_INVITATION = """
@@ -36,6 +41,12 @@ _USE_INVITATION = """
     )
     RETURNING role, email
     """
+_USE_LINK = """
+    UPDATE session SET session_sha256 = ?, is_link = ?, created_at_ms = ?, expires_at_ms = ?
+    WHERE session_sha256 = ? AND is_link AND expires_at_ms > ?
+    """
+_MAX_SESSIONS = 100
+"""The most sessions and links of one token; a further one ends the oldest."""
 
 
 def _token(row: Sequence[Any]) -> Token:
@@ -94,6 +105,8 @@ class Accounts:
             UserRow.update(role=user.role, is_active=user.is_active).where(
                 UserRow.user_id == user.user_id
             ).execute(db)
+            if not user.is_active:
+                self._end_sessions(TokenRow.user_id == user.user_id, db)
 
         self._db.write(work)
 
@@ -113,6 +126,7 @@ class Accounts:
                 raise Conflict(
                     f"the user has {unfinished} unfinished jobs; disable the user, and cancel them or wait"
                 )
+            self._end_sessions(TokenRow.user_id == user_id, db)
             for model in (TokenRow, IdempotencyRow, ProjectMemberRow, UserRow):
                 model.delete().where(model.user_id == user_id).execute(db)
 
@@ -148,10 +162,46 @@ class Accounts:
 
     def authenticate(self, token_sha256: bytes) -> tuple[Token, User] | None:
         """Return the token with this hash and its user, in whatever state they are."""
-        with self._db.read() as db:
-            for row in db.execute_sql(_AUTHENTICATE, (token_sha256,)):
-                return _token(row[: len(_TOKEN_COLUMNS)]), _user(row[len(_TOKEN_COLUMNS) :])
-        return None
+        return self._token_and_user(_AUTHENTICATE, (token_sha256,))
+
+    def authenticate_session(self, session_sha256: bytes, *, now_ms: int) -> tuple[Token, User] | None:
+        """Return the token of the open session with this hash and its user, in whatever state they are."""
+        return self._token_and_user(_AUTHENTICATE_SESSION, (session_sha256, now_ms))
+
+    def add_session(
+        self, session_sha256: bytes, token_id: str, *, is_link: bool, now_ms: int, expires_at_ms: int
+    ) -> None:
+        """Insert a session or a one-time link, and remove those that have expired."""
+
+        def work(db: Any) -> None:
+            of_token = SessionRow.select(SessionRow.session_sha256).where(SessionRow.token_id == token_id)
+            newest = of_token.order_by(SessionRow.created_at_ms.desc()).limit(_MAX_SESSIONS - 1)
+            SessionRow.delete().where(
+                (SessionRow.expires_at_ms <= now_ms)
+                | ((SessionRow.token_id == token_id) & SessionRow.session_sha256.not_in(newest))
+            ).execute(db)
+            SessionRow.insert(
+                session_sha256=session_sha256,
+                token_id=token_id,
+                is_link=is_link,
+                created_at_ms=now_ms,
+                expires_at_ms=expires_at_ms,
+            ).execute(db)
+
+        self._db.write(work)
+
+    def use_link(self, link_sha256: bytes, session_sha256: bytes, *, now_ms: int, expires_at_ms: int) -> None:
+        """Turn a one-time link into a session: once, however many try at the same time.
+
+        Raises ``Forbidden`` where it is none (any more).
+        """
+        values = (session_sha256, False, now_ms, expires_at_ms, link_sha256, now_ms)
+        if not self._db.write(lambda db: db.execute_sql(_USE_LINK, values).rowcount):
+            raise Forbidden("this link is not known, was used or has expired; ask for another one")
+
+    def remove_session(self, session_sha256: bytes) -> None:
+        """Remove a session; safe to repeat."""
+        self._db.write(SessionRow.delete().where(SessionRow.session_sha256 == session_sha256).execute)
 
     def touch_token(self, token_id: str, *, now_ms: int) -> None:
         """Record that a token was used, unless somebody else writes just now: no request waits for this."""
@@ -175,8 +225,25 @@ class Accounts:
         where = TokenRow.token_id == token_id
         if user_id is not None:
             where &= TokenRow.user_id == user_id
-        if not self._db.write(TokenRow.delete().where(where).execute):
-            raise NotFound(f"there is no token {token_id}")
+
+        def work(db: Any) -> None:
+            self._end_sessions(where, db)
+            if not TokenRow.delete().where(where).execute(db):
+                raise NotFound(f"there is no token {token_id}")
+
+        self._db.write(work)
+
+    def _token_and_user(self, sql: str, values: tuple[object, ...]) -> tuple[Token, User] | None:
+        with self._db.read() as db:
+            for row in db.execute_sql(sql, values):
+                return _token(row[: len(_TOKEN_COLUMNS)]), _user(row[len(_TOKEN_COLUMNS) :])
+        return None
+
+    @staticmethod
+    def _end_sessions(of_tokens: Any, db: Any) -> None:
+        """Remove the sessions and links of the tokens that a condition selects."""
+        tokens = TokenRow.select(TokenRow.token_id).where(of_tokens)
+        SessionRow.delete().where(SessionRow.token_id.in_(tokens)).execute(db)
 
     def _check_last_admin(self, user: User) -> None:
         """Raise ``Conflict`` if ``user`` is an active admin and nobody else is."""

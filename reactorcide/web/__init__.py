@@ -1,6 +1,7 @@
-"""The REST API, on Flask."""
+"""The REST API and the web page, on Flask."""
 
 from collections.abc import Sequence
+from urllib.parse import urlsplit
 
 from flask import Flask
 from flask_openapi3.models.info import Info
@@ -8,8 +9,8 @@ from flask_openapi3.openapi import OpenAPI
 from werkzeug.routing import PathConverter
 
 from reactorcide import __version__
-from reactorcide.web import auth, cors, errors, expect, hosts, requests, shortids
-from reactorcide.web.address import TrustedProxies
+from reactorcide.web import auth, cors, errors, expect, hosts, requests, shortids, ui
+from reactorcide.web.address import PUBLIC_URL, PathPrefix, TrustedProxies
 from reactorcide.web.api import openapi
 from reactorcide.web.api.accounts import routes as accounts
 from reactorcide.web.api.artifacts import routes as artifacts
@@ -62,13 +63,14 @@ def create_app(
     cors_origins: Sequence[str] = (),
     allowed_hosts: Sequence[str] = (),
     public_url: str | None = None,
+    has_ui: bool = True,
 ) -> Flask:
     """Return the WSGI application; starts nothing.
 
     ``trusted_proxies`` are networks of proxies whose X-Forwarded fields are trusted; pages of
     ``cors_origins`` may use the API from a browser. Without a token the Host must be an address, the
-    machine's name, the host of ``public_url`` or one of ``allowed_hosts``. Raises ``ConfigurationError`` for
-    an invalid ``public_url``.
+    machine's name, the host of ``public_url`` or one of ``allowed_hosts``. Without ``has_ui`` there is no web
+    page. Raises ``ConfigurationError`` for an invalid ``public_url``.
     """
     app = OpenAPI(
         "reactorcide",
@@ -94,5 +96,11 @@ def create_app(
     for routes in _RESOURCES:
         app.register_api(routes.api)
     openapi.install(app)
+    if has_ui:
+        ui.install(app)
+    if public_url is not None:
+        app.config[PUBLIC_URL] = public_url
+        if prefix := urlsplit(public_url).path.rstrip("/"):
+            app.wsgi_app = PathPrefix(app.wsgi_app, prefix)  # type: ignore[method-assign]  # as Flask says
     app.wsgi_app = TrustedProxies(app.wsgi_app, trusted_proxies)  # type: ignore[method-assign]  # as Flask says
     return app

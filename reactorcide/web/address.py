@@ -4,10 +4,14 @@ import ipaddress
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from flask import request
+from flask import current_app, request
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+PUBLIC_URL = "REACTORCIDE_PUBLIC_URL"
+LISTENS_ON = "REACTORCIDE_LISTENS_ON"
+"""Keys of the application's configuration: URLs of the service."""
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -15,6 +19,39 @@ _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 def client_address() -> str:
     """Return the address of the client that sent this request; behind trusted proxies, the one they name."""
     return request.remote_addr or "unknown"
+
+
+def sign_in_url(base_url: str, link: str) -> str:
+    """Return the address of the page that redeems a one-time link."""
+    return f"{base_url}/sign-in?link={link}"
+
+
+def own_url() -> str:
+    """Return the URL at which the client of this request reaches the service, without a slash at its end.
+
+    That is ``--public-url`` if it is set. Clients of the socket in the data directory name no address.
+    """
+    if PUBLIC_URL in current_app.config:
+        return str(current_app.config[PUBLIC_URL]).rstrip("/")
+    if request.remote_addr == "unix" and LISTENS_ON in current_app.config:
+        return str(current_app.config[LISTENS_ON])
+    return request.host_url.rstrip("/")
+
+
+class PathPrefix:
+    """WSGI middleware: the service is at ``prefix`` of its host, whether or not a proxy removes that."""
+
+    def __init__(self, app: "WSGIApplication", prefix: str) -> None:
+        self._app = app
+        self._prefix = prefix
+
+    def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        """Answer a request."""
+        path: str = environ.get("PATH_INFO", "")
+        if path == self._prefix or path.startswith(self._prefix + "/"):
+            environ["PATH_INFO"] = path[len(self._prefix) :] or "/"
+        environ["SCRIPT_NAME"] = self._prefix
+        return self._app(environ, start_response)
 
 
 class TrustedProxies:

@@ -1,16 +1,20 @@
-"""Authentication and authorization: a request's bearer token, and the scopes that each route needs."""
+"""Authentication and authorization: a request's token or session, and the scopes that each route needs."""
 
 from collections.abc import Mapping
+from secrets import compare_digest
 
 from flask import Flask, g, request
 
-from reactorcide.accounts import tokens
+from reactorcide.accounts import sessions, tokens
 from reactorcide.domain.accounts import Caller, Scope
-from reactorcide.domain.errors import Unauthorized
+from reactorcide.domain.errors import Forbidden, Unauthorized
 from reactorcide.web.api import PREFIX
 from reactorcide.web.services import services
 
 _Scopes = frozenset[Scope]
+
+SESSION_COOKIE = "reactorcide_session"
+CSRF_HEADER = "X-CSRF-Token"
 
 _NO_TOKEN = None
 _READ: _Scopes = frozenset({Scope.JOBS_READ})
@@ -45,6 +49,7 @@ NEEDS: Mapping[str, _Scopes | None] = {
     f"PUT {PREFIX}/jobs/<job_id>/pin": _CHANGE,
     f"DELETE {PREFIX}/jobs/<job_id>/pin": _CHANGE,
     f"GET {PREFIX}/jobs/<job_id>/logs": _READ,
+    f"GET {PREFIX}/jobs/<job_id>/logs/search": _READ,
     f"GET {PREFIX}/jobs/<job_id>/attempts": _READ,
     f"GET {PREFIX}/jobs/<job_id>/why": _READ,
     f"GET {PREFIX}/jobs/<job_id>/artifacts": _READ,
@@ -94,6 +99,23 @@ NEEDS: Mapping[str, _Scopes | None] = {
     f"DELETE {PREFIX}/users/<string(length=36):user_id>": _ADMIN,
     f"POST {PREFIX}/invitations": _ADMIN,
     f"GET {PREFIX}/audit": _ADMIN,
+    f"POST {PREFIX}/links": _READ,
+    "GET /static/<version>/<name>": _NO_TOKEN,
+    "GET /sign-in": _NO_TOKEN,
+    "POST /sign-in": _NO_TOKEN,
+    "POST /sign-out": _NO_TOKEN,
+    "GET /": _READ,
+    "GET /runs": _READ,
+    "GET /runs/<run_id>": _READ,
+    "GET /jobs": _READ,
+    "GET /jobs/<job_id>": _READ,
+    "GET /jobs/<job_id>/artifacts/<path:path>": _READ,
+    "GET /queues": _READ,
+    "GET /workers": _READ,
+    "GET /projects": _READ,
+    "GET /projects/<project_id>": _READ,
+    "GET /account": _READ,
+    "GET /admin": _ADMIN,
 }
 
 
@@ -116,22 +138,41 @@ def _check_token() -> None:
 
 
 def authenticate() -> Caller:
-    """Return the caller, read once per request.
+    """Return the caller, by a token or else by a session of the web page; read once per request.
 
-    Raises ``Unauthorized``, or ``TooManyFailures`` after too many of these.
+    Raises ``Unauthorized``, or ``TooManyFailures`` after too many of these; and ``Forbidden`` for a request
+    that changes something by a session and lacks its CSRF token.
     """
     if "user" in g:
         return caller()
-    value = bearer_token()
+    session = session_value()
+    find = tokens.authenticate if session is None else sessions.authenticate
+    value = bearer_token() if session is None else session
     try:
-        user = tokens.authenticate(
-            services().accounts, value, address=request.remote_addr, request_id=g.request_id
-        )
+        user = find(services().accounts, value, address=request.remote_addr, request_id=g.request_id)
     except Unauthorized:
         services().bad_tokens.failed(request.remote_addr)
         raise
+    if session is not None:
+        _check_csrf_token(session)
     g.user = user
     return user
+
+
+def session_value() -> str | None:
+    """Return the session that authenticates this request; ``None`` if a token does, or there is none."""
+    if "Authorization" in request.headers:
+        return None
+    return request.cookies.get(SESSION_COOKIE)
+
+
+def _check_csrf_token(session: str) -> None:
+    """Raise ``Forbidden`` where another site may have made the browser send this request."""
+    if request.method in ("GET", "HEAD", "OPTIONS"):
+        return
+    sent = request.headers.get(CSRF_HEADER) or request.form.get("csrf_token", "")
+    if not compare_digest(sent.encode(), sessions.csrf_token(session).encode()):
+        raise Forbidden(f"the CSRF token is missing or of another session ({CSRF_HEADER}); reload the page")
 
 
 def bearer_token() -> str:

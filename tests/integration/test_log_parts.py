@@ -119,6 +119,27 @@ def test_odd_logs_come_back_as_they_were(api: Client, command: str) -> None:
     assert api.log(ended, tail=1) == artifact.splitlines(keepends=True)[-1] or b"\r" in artifact
 
 
+def test_a_log_says_how_many_lines_it_has_and_where_a_text_is(api: Client) -> None:
+    ended = api.run("seq 2000; echo Odd Error here >&2; printf 'no newline'")
+    path = f"jobs/{ended['job_id']}/logs"
+    for parts in ({}, {"stream": "stdout"}, {"stream": "stderr"}):
+        response = api.request("GET", path, params={"lines": 0} | parts)
+        assert response.headers["X-Log-Lines"] == str(len(api.log(ended, **parts).splitlines()))
+    whole = api.log(ended).decode().splitlines()
+    for params, text in (
+        ({"text": "ODD ERROR"}, "Odd Error here"),
+        ({}, "Odd Error here"),
+        ({"text": "1999"}, "1999"),
+    ):
+        found = api.get(f"{path}/search", **params)
+        assert found == {"matches": [{"line": whole.index(text) + 1, "text": text}], "next_line": None}
+    assert api.get(f"{path}/search", text="Odd", stream="stderr")["matches"][0]["line"] == 1
+    page = api.get(f"{path}/search", text="1", from_line=1500, limit=2)
+    assert [match["line"] for match in page["matches"]] == [1500, 1501]
+    assert page["next_line"] == 1502
+    assert api.request("GET", f"{path}/search", params={"text": ""}).status_code == 400
+
+
 def test_of_a_log_that_is_too_long_both_ends_are_kept(new_service: NewService) -> None:
     api = new_service(max_log_bytes="4m").admin
     ended = api.run(

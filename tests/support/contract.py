@@ -40,9 +40,16 @@ def operation_of(rule: Rule, method: str) -> dict[str, Any] | None:
     return found
 
 
+def is_page(rule: Rule) -> bool:
+    """Return whether a route is one of the web page, which the document does not describe."""
+    return str(rule.endpoint).startswith("ui.")
+
+
 def routes() -> Iterator[tuple[Rule, str]]:
-    """Yield every route of the application with each of its methods."""
+    """Yield every route of the API with each of its methods."""
     for rule in app().url_map.iter_rules():
+        if is_page(rule):
+            continue
         for method in sorted((rule.methods or set()) - set(_AUTOMATIC)):
             yield rule, method
 
@@ -58,6 +65,8 @@ def check_answer(method: str, response: requests.Response) -> None:
             f"{method} {address}: {response.text}"
         )
         _check_schema("ErrorResponse", response)
+        return
+    if is_page(rule):
         return
     operation = operation_of(rule, method)
     where = f"{method} {rule.rule} -> {response.status_code}"

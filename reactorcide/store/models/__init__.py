@@ -4,7 +4,14 @@ The models belong to no database; each query is executed on the one it is given,
 services can live in one process. Times are Unix milliseconds. A change here needs a migration.
 """
 
-from reactorcide.store.models.accounts import AuditRow, IdempotencyRow, InvitationRow, TokenRow, UserRow
+from reactorcide.store.models.accounts import (
+    AuditRow,
+    IdempotencyRow,
+    InvitationRow,
+    SessionRow,
+    TokenRow,
+    UserRow,
+)
 from reactorcide.store.models.jobs import AttemptRow, JobCountRow, JobEventRow, JobNameCountRow, JobRow
 from reactorcide.store.models.projects import (
     NamedSecretRow,
@@ -23,6 +30,7 @@ ALL_MODELS = (
     UserRow,
     TokenRow,
     InvitationRow,
+    SessionRow,
     JobRow,
     AttemptRow,
     JobCountRow,

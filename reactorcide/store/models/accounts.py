@@ -35,6 +35,21 @@ class TokenRow(Model):
         table_name = "token"
 
 
+class SessionRow(Model):
+    """A session of the web page: of its value only the SHA-256."""
+
+    session_sha256 = BlobField(primary_key=True)
+    token_id = TextField(index=True)
+    """What the session may do, and when it ends at the latest."""
+    is_link = BooleanField()
+    """It is a one-time link that nobody has used yet."""
+    created_at_ms = BigIntegerField()
+    expires_at_ms = BigIntegerField(index=True)
+
+    class Meta:
+        table_name = "session"
+
+
 class InvitationRow(Model):
     """The right to become a user, once: of its value only the SHA-256."""
 

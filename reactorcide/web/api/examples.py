@@ -330,6 +330,14 @@ EXAMPLES: dict[str, Any] = {
         "created_at": _CREATED,
         "expires_at": "2026-02-07T12:00:00.000Z",
     },
+    "LogSearchResponse": {
+        "matches": [{"line": 118, "text": "FAILED tests/test_count.py::test_empty_text"}],
+        "next_line": None,
+    },
+    "LinkResponse": {
+        "url": "https://ci.example.com/sign-in?link=rcs_" + 32 * "5e",
+        "expires_at": "2026-01-31T12:10:00.000Z",
+    },
     "RegisterRequest": {"invitation": _INVITATION, "username": "ann"},
     "RegisterResponse": _TOKEN | {"token": "rct_" + 32 * "5e", "user": _USER},
     "AuditResponse": {

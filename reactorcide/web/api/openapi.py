@@ -81,6 +81,10 @@ _HEADERS: dict[str, Any] = {
         "description": "The position at which the body begins, as attempt and byte, for `Last-Event-ID`.",
         "schema": {"type": "string", "pattern": f"^{logs.LOG_POSITION.pattern}$"},
     },
+    "X-Log-Lines": {
+        "description": "How many lines the log has at the moment (of `stream`); not of one that is followed.",
+        "schema": {"type": "integer", "minimum": 0},
+    },
     "ETag": {"description": "For `If-None-Match`.", "required": True, "schema": {"type": "string"}},
 }
 # The header of all answers with a status, beside the request's id.
@@ -94,7 +98,8 @@ _HEADERS_OF = {
 }
 # The headers of an operation's answers.
 _HEADERS_OF_OPERATION = {
-    ("job_logs", "200"): ("X-Log-Position",),
+    ("job_logs", "200"): ("X-Log-Position", "X-Log-Lines"),
+    ("job_logs", "206"): ("X-Log-Lines",),
     ("get_artifact", "200"): ("Content-Disposition", "ETag"),
     ("get_artifacts", "200"): ("Content-Disposition",),
 }

@@ -2,18 +2,20 @@
 
 from typing import Any
 
-from flask import Response, g, jsonify, request
+from flask import Response, current_app, g, jsonify, request
 
-from reactorcide.accounts import audit, invitations, tokens, users
+from reactorcide.accounts import audit, invitations, sessions, tokens, users
 from reactorcide.domain.accounts import Role, Scope, Token, User
 from reactorcide.domain.audit import AuditEntry, AuditFilter
-from reactorcide.domain.errors import Forbidden, InvalidInput
+from reactorcide.domain.errors import Conflict, Forbidden, InvalidInput
 from reactorcide.lib.clock import from_rfc3339, rfc3339
+from reactorcide.web.address import own_url, sign_in_url
 from reactorcide.web.api.accounts.schemas import (
     AuditQuery,
     AuditResponse,
     InvitationRequest,
     InvitationResponse,
+    LinkResponse,
     NewTokenResponse,
     RegisterRequest,
     RegisterResponse,
@@ -128,6 +130,15 @@ def invite(body: InvitationRequest, query: NoQuery) -> tuple[Response, int]:
             "expires_at": rfc3339(invitation.expires_at_ms),
         }
     ), 201
+
+
+@api.post("/links", responses={201: LinkResponse, 409: ErrorResponse})
+def create_link(query: NoQuery) -> tuple[Response, int]:
+    """Create a link that signs the caller in to the web page, once, within ten minutes."""
+    if "ui" not in current_app.blueprints:
+        raise Conflict("this service has no web page: it was started with --no-ui")
+    value, expires_at_ms = sessions.create_link(services().accounts, caller())
+    return jsonify({"url": sign_in_url(own_url(), value), "expires_at": rfc3339(expires_at_ms)}), 201
 
 
 @api.post(

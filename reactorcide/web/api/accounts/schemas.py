@@ -135,6 +135,13 @@ class InvitationResponse(BaseModel):
     expires_at: Time
 
 
+class LinkResponse(BaseModel):
+    """A new one-time link to the web page, which is shown only once."""
+
+    url: str
+    expires_at: Time
+
+
 class RegisterRequest(Body):
     """A registration with an invitation."""
 

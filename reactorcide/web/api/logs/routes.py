@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Generator
+from dataclasses import asdict
 from typing import Any
 
-from flask import Response, request
+from flask import Response, jsonify, request
 from werkzeug.http import parse_range_header
 
 from reactorcide.domain.accounts import User
@@ -16,7 +17,14 @@ from reactorcide.jobs.logs import LogBytes, LogPart, LogPosition
 from reactorcide.lib.clock import rfc3339
 from reactorcide.web import errors, sse
 from reactorcide.web.api.jobs.schemas import JobPath
-from reactorcide.web.api.logs.schemas import LOG_POSITION, EventsHeader, LogHeader, LogQuery
+from reactorcide.web.api.logs.schemas import (
+    LOG_POSITION,
+    EventsHeader,
+    LogHeader,
+    LogQuery,
+    LogSearchQuery,
+    LogSearchResponse,
+)
 from reactorcide.web.api.media import JOB_EVENTS, LOG, LOG_EVENTS
 from reactorcide.web.api.resource import resource
 from reactorcide.web.api.schemas import ErrorResponse, NoQuery
@@ -26,6 +34,8 @@ from reactorcide.web.streams import stream
 
 _LAST_ID = "Last-Event-ID"
 _START = "X-Log-Position"
+_LINES = "X-Log-Lines"
+_SEARCH_S = 2.0
 _LAST_NONE = re.compile(r"bytes=[ \t]*-0+[ \t]*", re.IGNORECASE)
 """A range that is valid and that nothing can satisfy (RFC 9110, 14.1.2); Werkzeug takes it for none."""
 
@@ -52,7 +62,10 @@ def job_logs(header: LogHeader, path: JobPath, query: LogQuery) -> Response:
         return Response(chunks, mimetype="text/plain")
     part = _part(query, follows=query.follow or wants_events)
     if not (query.follow or wants_events):
-        return _answer(logs.read(context, job, part))
+        log = logs.read(context, job, part)
+        response = _answer(log)
+        response.headers[_LINES] = str(log.lines)
+        return response
     start = logs.start_of(context, job, part, _sent_position(header.last_event_id, job, part))
     if wants_events:
         chunks = sse.with_keepalive(_log_events(context, job, part, start))
@@ -78,6 +91,16 @@ def _log_events(
     ended = logs.as_it_is(context, job)
     end = {name: getattr(ended, name, None) for name in ("status", "exit_code", "error")}
     yield sse.event(end, name="end")
+
+
+@api.get("/jobs/<job_id>/logs/search", responses={200: LogSearchResponse})
+def search_log(path: JobPath, query: LogSearchQuery) -> Response:
+    """Search the log of a job for a text, or for lines that look like errors."""
+    context = services().jobs
+    job = access.get(context, caller(), path.job_id)
+    part = LogPart(attempt=query.attempt, from_line=query.from_line, stream=query.stream)
+    found = logs.search(context, job, part, query.text, limit=query.limit, timeout_s=_SEARCH_S)
+    return jsonify({"matches": [asdict(item) for item in found.matches], "next_line": found.next_line})
 
 
 @api.get("/events", responses={200: {"content": {sse.MIMETYPE: JOB_EVENTS}}})

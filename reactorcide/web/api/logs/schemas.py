@@ -69,6 +69,37 @@ class LogQuery(Query):
     )
 
 
+class LogSearchQuery(Query):
+    """What is searched for, and in which part of which attempt's log."""
+
+    text: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=1000,
+        description="Whatever the case of ASCII letters; by default words like `error` and `failed`.",
+    )
+    attempt: int | None = Field(default=None, ge=1)
+    stream: Literal["stdout", "stderr"] | None = None
+    from_line: int | None = Field(default=None, ge=1, le=2**53)
+    limit: int = Field(default=100, ge=1, le=1000, description="Maximum number of lines.")
+
+
+class LogMatch(BaseModel):
+    """A line that matches: its number, and its text without colours, at most 400 characters of it."""
+
+    line: int = Field(ge=1)
+    text: str
+
+
+class LogSearchResponse(BaseModel):
+    """The lines that match, in order."""
+
+    matches: list[LogMatch]
+    next_line: int | None = Field(
+        description="Search from this line on for more; the search ended at `limit`, or after two seconds."
+    )
+
+
 class LogEvent(BaseModel):
     """A piece of a log, in the data of a server-sent event."""
 

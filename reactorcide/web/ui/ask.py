@@ -1,0 +1,51 @@
+"""How a page gets its data: from the functions of the API's routes, with their checks and their answers."""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from flask import Flask, Response, current_app
+
+from reactorcide.accounts import tokens
+from reactorcide.web.api.schemas import NoQuery
+from reactorcide.web.auth import NEEDS, caller
+
+NOTHING = NoQuery()
+
+_Answer = Response | tuple[Response, int]
+
+
+def ask(route: Callable[..., _Answer], **arguments: Any) -> Any:
+    """Return the JSON that a GET route of the API answers to this request's caller.
+
+    Raises the route's errors, and ``Forbidden`` where the caller's token lacks a scope that it needs.
+    """
+    return _answer(route, arguments).get_json()
+
+
+def ask_text(route: Callable[..., _Answer], **arguments: Any) -> str:
+    """Return the text that a GET route of the API answers, as ``ask`` does."""
+    return _answer(route, arguments).get_data(as_text=True)
+
+
+def may_ask(route: Callable[..., _Answer]) -> bool:
+    """Return whether the caller's token has the scopes that a route of the API needs."""
+    return (_needs(route) or frozenset()) <= caller().scopes
+
+
+def _answer(route: Callable[..., _Answer], arguments: dict[str, Any]) -> Response:
+    tokens.check_scopes(caller(), _needs(route) or ())
+    answer = route(**{"query": NOTHING} | arguments)
+    return answer[0] if isinstance(answer, tuple) else answer
+
+
+def _needs(route: Callable[..., _Answer]) -> Any:
+    resource = route.__module__.split(".")[-2]
+    app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]  # the real one, as a key
+    return NEEDS[f"GET {_rules(app)[f'{resource}.{route.__name__}']}"]
+
+
+@cache
+def _rules(app: Flask) -> dict[str, str]:
+    """Return the address of each endpoint that answers a GET."""
+    return {rule.endpoint: rule.rule for rule in app.url_map.iter_rules() if "GET" in (rule.methods or ())}

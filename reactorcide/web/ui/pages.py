@@ -1,0 +1,303 @@
+"""The pages. Each shows answers of the API's routes, so that it can do nothing that they cannot."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flask import Blueprint, g, redirect, render_template, request, url_for
+from pydantic import ValidationError
+from werkzeug.wrappers import Response
+
+from reactorcide.accounts import sessions
+from reactorcide.domain.errors import Forbidden, NotFound
+from reactorcide.domain.jobs import JobStatus
+from reactorcide.domain.runs import RunStatus
+from reactorcide.web.api import PREFIX
+from reactorcide.web.api.accounts import routes as accounts
+from reactorcide.web.api.accounts.schemas import AuditQuery
+from reactorcide.web.api.artifacts import routes as artifacts
+from reactorcide.web.api.artifacts.schemas import ArtifactHeader, ArtifactPath
+from reactorcide.web.api.caches import routes as caches
+from reactorcide.web.api.caches.schemas import CacheListQuery
+from reactorcide.web.api.jobs import routes as jobs
+from reactorcide.web.api.jobs.schemas import JobListQuery, JobPath, JobQuery
+from reactorcide.web.api.logs import routes as logs
+from reactorcide.web.api.logs.schemas import LogHeader, LogQuery
+from reactorcide.web.api.projects import routes as projects
+from reactorcide.web.api.projects.schemas import ProjectListQuery, ProjectPath
+from reactorcide.web.api.queues import routes as queues
+from reactorcide.web.api.runs import routes as runs
+from reactorcide.web.api.runs.schemas import RunListQuery, RunPath
+from reactorcide.web.api.secrets import routes as secrets
+from reactorcide.web.api.service import routes as service
+from reactorcide.web.api.workers import routes as workers
+from reactorcide.web.auth import session_value
+from reactorcide.web.errors import validation_failed
+from reactorcide.web.ui import markdown, signing
+from reactorcide.web.ui.ask import ask, ask_text, may_ask
+from reactorcide.web.ui.graph import NODE_WIDTH, layout
+
+_MAX_PROJECTS = 200
+_MAX_NODES = 1000
+_MAX_FAILED_JOBS = 5
+"""How many failed jobs of a run have their failed tests on its page."""
+_MAX_TEXT_BYTES = 1 << 20
+"""A longer artifact is downloaded, not shown."""
+_TAIL_LINES = 200
+"""Lines of a log that are in the page, for those without its script."""
+_NOT_STARTED = (JobStatus.QUEUED, JobStatus.SUBMITTED, JobStatus.SUBMIT_FAILED)
+_EVENTS = ("push", "pull_request_opened", "pull_request_updated", "tag_created", "schedule", "manual")
+
+Json = Mapping[str, Any]
+
+ui = Blueprint("ui", __name__, template_folder="templates")
+
+ui.get("/sign-in", endpoint="show_sign_in")(signing.sign_in_page)
+ui.post("/sign-in")(signing.sign_in)
+ui.post("/sign-out")(signing.sign_out)
+
+
+@ui.app_context_processor
+def _of_every_page() -> dict[str, Any]:
+    session = session_value()
+    return {
+        "api": f"{request.script_root}{PREFIX}",
+        "user": g.get("user"),
+        "csrf_token": None if session is None else sessions.csrf_token(session),
+        "here": request.endpoint,
+    }
+
+
+@ui.get("/")
+def home() -> Response:
+    """Lead to the runs."""
+    return redirect(url_for("ui.show_runs"))
+
+
+@ui.get("/runs")
+def show_runs() -> str:
+    """Show what happened lately."""
+    wanted = _query(RunListQuery)
+    known = _projects()
+    found = ask(runs.list_runs, query=wanted)
+    return render_template(
+        "runs.html",
+        page=found,
+        next_url=_next_url(found),
+        projects=known,
+        names={item["project_id"]: item["name"] for item in known},
+        statuses=[status.value for status in RunStatus],
+        events=_EVENTS,
+        filters=_filters(),
+    )
+
+
+@ui.get("/runs/<run_id>")
+def show_run(run_id: str) -> str:
+    """Show a run: what failed, its graph and its nodes."""
+    run = ask(runs.show_run, path=RunPath(run_id=run_id), query=JobQuery())
+    listed = ask(jobs.list_jobs, query=JobListQuery(run_id=run["run_id"], limit=_MAX_NODES))["jobs"]
+    job_of = {job["job_id"]: job for job in listed}
+    failed = [node for node in run["nodes"] if node["status"] == "failed"]
+    project = None
+    if run["project_id"] is not None:
+        project = _ask_if_allowed(projects.show_project, path=ProjectPath(project_id=run["project_id"]))
+    return render_template(
+        "run.html",
+        run=run,
+        project=project,
+        job_of=job_of,
+        graph=layout(run["nodes"]),
+        node_width=NODE_WIDTH,
+        failed=failed,
+        tests={node["name"]: _tests(node["job_id"]) for node in failed[:_MAX_FAILED_JOBS] if node["job_id"]},
+        file=ask_text(runs.show_run_file, path=RunPath(run_id=run["run_id"])),
+        is_over=run["completed_at"] is not None,
+    )
+
+
+@ui.get("/jobs")
+def show_jobs() -> str:
+    """Show jobs, newest first."""
+    found = ask(jobs.list_jobs, query=_query(JobListQuery, many=("status",)))
+    return render_template(
+        "jobs.html",
+        page=found,
+        next_url=_next_url(found),
+        statuses=[status.value for status in JobStatus],
+        filters=_filters(),
+    )
+
+
+@ui.get("/jobs/<job_id>")
+def show_job(job_id: str) -> str:
+    """Show a job: its failed tests first, then its summary, its log and its artifacts."""
+    path = JobPath(job_id=job_id)
+    job = ask(jobs.show_job, path=path, query=JobQuery())
+    run = None
+    if job["run_id"] is not None:
+        run = ask(runs.show_run, path=RunPath(run_id=job["run_id"]), query=JobQuery())
+    wanted = request.args.get("attempt", "")
+    attempt = int(wanted) if wanted.isdecimal() and 1 <= int(wanted[:9]) <= job["attempt"] else job["attempt"]
+    summary = _text_if_any(artifacts.show_summary, path=path)
+    is_over = job["completed_at"] is not None
+    return render_template(
+        "job.html",
+        job=job,
+        run=run,
+        attempt=attempt,
+        attempts=ask(jobs.list_attempts, path=path)["attempts"],
+        tests=_tests(job_id),
+        summary=None if summary is None else markdown.html(summary),
+        listing=ask(artifacts.list_artifacts, path=path),
+        max_text_bytes=_MAX_TEXT_BYTES,
+        why=None if is_over or job["status"] == "running" else ask(jobs.explain_job, path=path),
+        tail=_text_if_any(
+            logs.job_logs,
+            header=LogHeader(),
+            path=path,
+            query=LogQuery(tail=_TAIL_LINES, attempt=attempt or None),
+        ),
+        tail_lines=_TAIL_LINES,
+        is_over=is_over,
+    )
+
+
+@ui.get("/jobs/<job_id>/artifacts/<path:path>")
+def show_artifact(job_id: str, path: str) -> str:
+    """Show an artifact that is text."""
+    job = ask(jobs.show_job, path=JobPath(job_id=job_id), query=JobQuery())
+    listing = ask(artifacts.list_artifacts, path=JobPath(job_id=job_id))["artifacts"]
+    item = next((item for item in listing if item["path"] == path), None)
+    if item is None:
+        raise NotFound(f"the job has no artifact {path}")
+    text = None
+    if item["size"] <= _MAX_TEXT_BYTES:
+        text = _decoded(
+            artifacts.get_artifact(ArtifactHeader(), ArtifactPath(job_id=job_id, path=path), None)
+        )
+    return render_template("artifact.html", job=job, item=item, text=text)
+
+
+@ui.get("/queues")
+def show_queues() -> str:
+    """Show what waits, and since when."""
+    waiting = JobListQuery(status=list(_NOT_STARTED), limit=50)
+    found = ask(jobs.list_jobs, query=waiting)
+    return render_template("queues.html", queues=ask(queues.list_queues)["queues"], waiting=found)
+
+
+@ui.get("/workers")
+def show_workers() -> str:
+    """Show who runs what."""
+    found = ask(workers.list_workers)["workers"]
+    running = ask(jobs.list_jobs, query=JobListQuery(status=[JobStatus.RUNNING], limit=200))["jobs"]
+    return render_template("workers.html", workers=found, job_of={job["job_id"]: job for job in running})
+
+
+@ui.get("/projects")
+def show_projects() -> str:
+    """Show the projects that the caller may see."""
+    found = ask(projects.list_projects, query=_query(ProjectListQuery))
+    return render_template("projects.html", page=found, next_url=_next_url(found))
+
+
+@ui.get("/projects/<project_id>")
+def show_project(project_id: str) -> str:
+    """Show a project: its runs, secrets, caches, members and settings."""
+    project = ask(projects.show_project, path=ProjectPath(project_id=project_id))
+    name = project["project_id"]
+    filters = {key: value for key, value in _filters().items() if key in ("branch", "cursor")}
+    found = ask(runs.list_runs, query=_checked(RunListQuery, {"project": name} | filters))
+    return render_template(
+        "project.html",
+        project=project,
+        page=found,
+        next_url=_next_url(found),
+        filters=filters,
+        secrets=_ask_if_allowed(secrets.list_secrets, path=ProjectPath(project_id=name)),
+        caches=ask(caches.list_caches, query=CacheListQuery(project=name, limit=50))["caches"],
+    )
+
+
+@ui.get("/account")
+def show_account() -> str:
+    """Show the caller and the caller's tokens."""
+    own = ask(accounts.list_tokens)["tokens"] if may_ask(accounts.list_tokens) else None
+    return render_template("account.html", me=ask(accounts.show_me), tokens=own)
+
+
+@ui.get("/admin")
+def show_admin() -> str:
+    """Show users, the audit, and whether every part of the service works."""
+    found = ask(accounts.show_audit, query=_query(AuditQuery))
+    users = ask(accounts.list_users)["users"]
+    return render_template(
+        "admin.html",
+        users=users,
+        names={user["user_id"]: user["username"] for user in users},
+        audit=found,
+        next_url=_next_url(found),
+        ready=ask(service.ready),
+    )
+
+
+def _projects() -> Sequence[Json]:
+    found: Sequence[Json] = ask(projects.list_projects, query=ProjectListQuery(limit=_MAX_PROJECTS))[
+        "projects"
+    ]
+    return found
+
+
+def _tests(job_id: str) -> Json:
+    found: Json = ask(artifacts.show_tests, path=JobPath(job_id=job_id))
+    return found
+
+
+def _ask_if_allowed(route: Any, **arguments: Any) -> Any:
+    """Return the answer of a route, or ``None`` where the caller may not have it."""
+    try:
+        return ask(route, **arguments)
+    except (Forbidden, NotFound):
+        return None
+
+
+def _text_if_any(route: Any, **arguments: Any) -> str | None:
+    try:
+        return ask_text(route, **arguments)
+    except NotFound:
+        return None
+
+
+def _decoded(response: Response) -> str | None:
+    """Return the text of a file, or ``None`` where it is none."""
+    try:
+        text = response.get_data().decode()
+    except UnicodeDecodeError:
+        return None
+    return None if "\0" in text else text
+
+
+def _filters() -> dict[str, str]:
+    """Return the parameters of the page that say something; an empty field of a form does not."""
+    return {name: value for name, value in request.args.items() if value}
+
+
+def _query(model: Any, many: Sequence[str] = ()) -> Any:
+    """Return the query of a route from the page's own; raises ``InvalidInput`` as the API does."""
+    given: dict[str, Any] = dict(_filters())
+    return _checked(model, given | {name: [given[name]] for name in many if name in given})
+
+
+def _checked(model: Any, given: Mapping[str, Any]) -> Any:
+    try:
+        return model(**given)
+    except ValidationError as exc:
+        validation_failed(exc)
+
+
+def _next_url(page: Json) -> str | None:
+    """Return the address of the next page of a list."""
+    if page["next_cursor"] is None:
+        return None
+    values = _filters() | (request.view_args or {}) | {"cursor": page["next_cursor"]}
+    return url_for(request.endpoint or "ui.home", **values)

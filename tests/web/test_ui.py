@@ -1,0 +1,308 @@
+"""The web page without a browser: who gets it, what it may load, how it is addressed."""
+
+import gzip
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from reactorcide.app import Service
+from reactorcide.domain.errors import NotFound
+from reactorcide.settings import Settings
+from reactorcide.web.auth import NEEDS
+from reactorcide.web.ui import ask, markdown, pages
+from reactorcide.web.ui.graph import layout
+
+
+def service(tmp_path: Path, **settings: object) -> Service:
+    """Return a service whose database exists; nothing of it is started."""
+    made = Service(Settings(data_dir=tmp_path, **settings), {})  # type: ignore[arg-type]  # as the tests say
+    tmp_path.mkdir(exist_ok=True)
+    made._database.migrate()
+    made._store.instance.id("0198c0de-0000-7000-8000-000000000000")
+    made._store.instance.open_vault()
+    return made
+
+
+class Visitor:
+    """A browser of the admin, without scripts."""
+
+    def __init__(self, app: Flask, token: str, base_url: str = "http://localhost") -> None:
+        self.token = token
+        self.base_url = base_url
+        self.client: FlaskClient = app.test_client()
+
+    def sign_in(self, **form: str) -> object:
+        """Send the form."""
+        return self.client.post("/sign-in", data=form or {"token": self.token}, base_url=self.base_url)
+
+
+@pytest.fixture
+def visitor(tmp_path: Path) -> Iterator[Visitor]:
+    made = service(tmp_path / "data")
+    from reactorcide.accounts import users
+
+    token = users.bootstrap(made._accounts, tmp_path / "admin-token")
+    assert token is not None
+    yield Visitor(made.wsgi, token)
+    made.stop()
+
+
+def csrf_token(text: str) -> str:
+    """Return the CSRF token of a page."""
+    match = re.search('data-csrf="([0-9a-f]{64})"', text)
+    assert match is not None
+    return match[1]
+
+
+def test_the_cookie_is_for_this_service_alone(visitor: Visitor) -> None:
+    response = visitor.client.post("/sign-in", data={"token": visitor.token, "next": "/jobs?status=failed"})
+    assert (response.status_code, response.headers["Location"]) == (303, "/jobs?status=failed")
+    cookie = response.headers["Set-Cookie"]
+    assert "HttpOnly" in cookie
+    assert "SameSite=Lax" in cookie
+    assert "Path=/" in cookie
+    assert "Secure" not in cookie
+    assert f"Max-Age={14 * 86_400}" in cookie
+    assert visitor.client.get("/runs").status_code == 200
+
+
+@pytest.mark.parametrize("base_url", ["http://10.1.2.3", "https://localhost"])
+def test_beyond_loopback_or_over_tls_the_cookie_is_secure(visitor: Visitor, base_url: str) -> None:
+    response = visitor.client.post("/sign-in", data={"token": visitor.token}, base_url=base_url)
+    assert "; Secure" in response.headers["Set-Cookie"]
+    page = visitor.client.get("/sign-in", base_url=base_url).text
+    assert ("Signing in needs HTTPS" in page) == base_url.startswith("http:")
+
+
+@pytest.mark.parametrize(
+    "wanted", ["https://evil.example/", "//evil.example", "/\\evil.example", "javascript:x"]
+)
+def test_it_leads_to_no_other_site(visitor: Visitor, wanted: str) -> None:
+    response = visitor.client.post("/sign-in", data={"token": visitor.token, "next": wanted})
+    assert response.headers["Location"] == "/"
+
+
+def test_a_form_of_another_site_signs_nobody_in(visitor: Visitor) -> None:
+    for origin in ("https://evil.example", "null"):
+        response = visitor.client.post("/sign-in", data={"token": visitor.token}, headers={"Origin": origin})
+        assert response.status_code == 403
+        assert "Set-Cookie" not in response.headers
+    response = visitor.client.post(
+        "/sign-in", data={"token": visitor.token}, headers={"Origin": "http://localhost"}
+    )
+    assert response.status_code == 303
+
+
+def test_changes_by_cookie_need_the_csrf_token(visitor: Visitor) -> None:
+    visitor.sign_in()
+    page = visitor.client.get("/account").text
+    for headers in ({}, {"X-CSRF-Token": "x"}, {"X-CSRF-Token": "é"}):
+        response = visitor.client.post("/api/v1/tokens", json={"name": "a"}, headers=headers)
+        assert response.status_code == 403
+        assert "CSRF" in (response.json or {})["message"]
+    assert visitor.client.post("/sign-out").status_code == 403
+    # It has no cookie of its own here, so that only the token counts.
+    bearer = visitor.client.application.test_client()
+    authorization = {"Authorization": f"Bearer {visitor.token}"}
+    assert bearer.post("/api/v1/tokens", json={"name": "b"}, headers=authorization).status_code == 201
+    headers = {"X-CSRF-Token": csrf_token(page)}
+    assert visitor.client.post("/api/v1/tokens", json={"name": "c"}, headers=headers).status_code == 201
+
+
+def test_signing_out_ends_the_session(visitor: Visitor) -> None:
+    visitor.sign_in()
+    cookie = visitor.client.get_cookie("reactorcide_session")
+    assert cookie is not None
+    token = csrf_token(visitor.client.get("/account").text)
+    response = visitor.client.post("/sign-out", data={"csrf_token": token})
+    assert (response.status_code, response.headers["Location"]) == (303, "/sign-in")
+    visitor.client.set_cookie("reactorcide_session", cookie.value)
+    response = visitor.client.get("/runs")
+    assert response.status_code == 401
+    assert "your session has ended" in response.text
+
+
+def test_a_link_signs_in_once_and_by_a_post(visitor: Visitor) -> None:
+    authorization = {"Authorization": f"Bearer {visitor.token}"}
+    url = (visitor.client.post("/api/v1/links", headers=authorization).json or {})["url"]
+    address = url.removeprefix("http://localhost")
+    link = address.partition("link=")[2]
+    # What looks at links before people do changes nothing.
+    for _ in range(2):
+        response = visitor.client.get(address)
+        assert response.status_code == 200
+        assert "Set-Cookie" not in response.headers
+    assert visitor.client.post("/sign-in", data={"link": link}).status_code == 303
+    assert visitor.client.get("/runs").status_code == 200
+    again = visitor.client.application.test_client().post("/sign-in", data={"link": link})
+    assert again.status_code == 403
+    assert "was used or has expired" in again.text
+
+
+def test_an_invitation_makes_a_user_who_is_signed_in(visitor: Visitor) -> None:
+    authorization = {"Authorization": f"Bearer {visitor.token}"}
+    made = visitor.client.post("/api/v1/invitations", json={}, headers=authorization)
+    form = {"invitation": (made.json or {})["invitation"], "username": "ann"}
+    ann = visitor.client.application.test_client()
+    taken = ann.post("/sign-in", data=form | {"username": "admin"})
+    assert taken.status_code == 400
+    assert "there is a user" in taken.text
+    assert ann.post("/sign-in", data=form).status_code == 303
+    assert "ann" in ann.get("/account").text
+    assert ann.get("/admin").status_code == 403
+
+
+def test_every_page_says_what_it_may_load_and_loads_only_from_here(visitor: Visitor) -> None:
+    visitor.sign_in()
+    for address in (
+        "/sign-in",
+        "/runs",
+        "/jobs",
+        "/queues",
+        "/workers",
+        "/projects",
+        "/account",
+        "/admin",
+        "/no",
+    ):
+        response = visitor.client.get(address, headers={"Accept": "text/html"})
+        policy = response.headers["Content-Security-Policy"]
+        assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self';")
+        assert "frame-ancestors 'none'" in policy
+        assert "unsafe" not in policy
+        assert not re.search(r'(?:src|href|action)="(?:https?:)?//', response.text), address
+        assert not re.search(r"\son[a-z]+=|\sstyle=|<style|<script(?! type=\"module\" src=)", response.text)
+
+
+def test_the_first_load_is_small_and_is_kept_by_the_browser(visitor: Visitor) -> None:
+    visitor.sign_in()
+    job_page = visitor.client.get("/runs").text
+    sizes = [len(gzip.compress(job_page.encode()))]
+    assets = set(re.findall(r'/static/[^"]+', job_page))
+    assets |= {assets.copy().pop().rpartition("/")[0] + "/log.js"}
+    for address in assets:
+        with visitor.client.get(address, headers={"Accept-Encoding": "gzip"}) as response:
+            assert response.status_code == 200
+            assert "immutable" in response.headers["Cache-Control"]
+            assert response.headers["Content-Encoding"] == "gzip"
+            sizes.append(len(response.data))
+    assert sum(sizes) <= 100_000
+    assert visitor.client.get("/static/x/none.js").status_code == 404
+    with visitor.client.get("/static/old/app.js") as response:
+        assert response.headers["Cache-Control"] == "no-cache"
+
+
+def test_below_a_path_everything_is_there(tmp_path: Path) -> None:
+    made = service(tmp_path, public_url="http://localhost/ci")
+    client = made.wsgi.test_client()
+    # One proxy removes the path, another does not.
+    for address in ("/sign-in", "/ci/sign-in"):
+        page = client.get(address).text
+        links = re.findall(r'(?:src|href|action)="([^"#]+)"', page)
+        assert links
+        assert all(link.startswith("/ci/") for link in links), links
+        assert 'data-api="/ci/api/v1"' in page
+    response = client.post("/ci/sign-in", data={"token": "x" * 20})
+    assert response.status_code == 403
+    assert client.get("/ci/api/v1/health").status_code == 200
+    assert client.get("/cider").status_code == 404
+    made.stop()
+
+
+def test_without_the_page_there_is_nothing_of_it(tmp_path: Path) -> None:
+    made = service(tmp_path, no_ui=True)
+    client = made.wsgi.test_client()
+    for address in ("/", "/sign-in", "/runs", "/static/x/app.js"):
+        assert client.get(address).status_code == 404
+    assert client.get("/api/v1/health").status_code == 200
+    assert made.sign_in_link() is None
+    made.stop()
+
+
+def test_wrong_filters_and_addresses_are_explained(visitor: Visitor) -> None:
+    visitor.sign_in()
+    for address, status, text in (
+        ("/runs?status=green", 400, "That cannot be asked"),
+        ("/jobs?name=&status=", 200, "No jobs yet"),
+        ("/jobs?colour=red", 400, "there is no such field"),
+        ("/runs?project=none", 404, "there is no project none"),
+        ("/runs?branch=none", 200, "No run matches"),
+        ("/runs", 200, "reactorcide runs start"),
+        ("/nowhere", 404, "There is nothing here"),
+    ):
+        response = visitor.client.get(address, headers={"Accept": "text/html"})
+        assert (response.status_code, text in response.text) == (status, True), (address, response.text)
+    assert (visitor.client.get("/api/v1/nowhere", headers={"Accept": "text/html"}).json or {})["error"]
+
+
+def test_every_page_needs_at_least_what_the_api_needs_for_it() -> None:
+    """``ask`` looks the scopes up by the name of the route's function, which has to be an endpoint."""
+    app = Service(Settings(data_dir=Path("/nowhere")), {}).wsgi
+    endpoints = {
+        rule.endpoint: rule.rule for rule in app.url_map.iter_rules() if "GET" in (rule.methods or ())
+    }
+    asked = re.findall(r"ask(?:_text|_if_allowed)?\(\s*(\w+)\.(\w+)", Path(pages.__file__).read_text())
+    assert len(asked) > 15
+    for resource, function in asked:
+        module = getattr(pages, resource)
+        endpoint = f"{module.__name__.split('.')[-2]}.{function}"
+        assert f"GET {endpoints[endpoint]}" in NEEDS
+    assert ask.__name__
+    assert issubclass(NotFound, Exception)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<script>alert(1)</script>",
+        "[x](javascript:alert(1))",
+        "![x](https://evil.example/pixel.png)",
+        "<img src=x onerror=alert(1)>",
+        '<a href="data:text/html,x">x</a>',
+        "[x](&#x6A;avascript:alert(1))",
+        "| a |\n| - |\n| <iframe src=//evil.example> |",
+    ],
+)
+def test_a_summary_cannot_run_or_load_anything(text: str) -> None:
+    html = str(markdown.html(text))
+    assert not re.search(r"<(script|img|iframe|style|form|input|svg|object)", html)
+    assert not re.search(r'<[^>]+="(?:javascript|data|vbscript)', html, re.IGNORECASE)
+    assert not re.search(r"<[^>]+\son\w+=", html)
+
+
+def test_a_summary_is_formatted() -> None:
+    html = str(markdown.html("# Title\n\n| a | b |\n| - | - |\n| 1 | 2 |\n\n[docs](https://example.com)"))
+    assert "<h1>Title</h1>" in html
+    assert "<td>1</td>" in html
+    assert 'rel="noopener noreferrer nofollow"' in html
+
+
+def node(name: str, *needs: str, job: str | None = None) -> dict[str, object]:
+    return {"name": name, "job": job or name, "needs": list(needs)}
+
+
+def test_a_graph_has_a_column_for_each_depth_and_no_edge_twice() -> None:
+    nodes = [
+        node("lint"),
+        node("a (1)", job="a"),
+        node("a (2)", job="a"),
+        node("b", "lint", "a"),
+        node("c", "b", "lint"),
+    ]
+    graph = layout(nodes)
+    x = {str(box.node["name"]): box.x for box in graph.boxes}
+    assert x["lint"] == x["a (1)"] == x["a (2)"] < x["b"] < x["c"]
+    # lint to c goes by way of b.
+    assert len(graph.edges) == 4
+    places = {(box.x, box.y) for box in graph.boxes}
+    assert len(places) == len(nodes)
+    assert all(box.x < graph.width and box.y < graph.height for box in graph.boxes)
+
+
+def test_the_largest_graph_is_laid_out_quickly() -> None:
+    nodes = [node(f"n{index}", *(f"n{at}" for at in range(max(0, index - 5), index))) for index in range(500)]
+    assert len(layout(nodes).boxes) == 500
