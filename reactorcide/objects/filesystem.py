@@ -2,6 +2,7 @@
 
 import errno
 import os
+import resource
 import secrets
 import shutil
 import stat
@@ -139,7 +140,7 @@ class FilesystemObjectStore:
                 os.unlink(probe, dir_fd=temporary_dir)
 
     def check_room(self) -> None:
-        """Raise ``ObjectStoreError`` if the disk has less than ``min_free_bytes`` free."""
+        """Raise ``ObjectStoreError`` where less than ``min_free_bytes`` are free, or may be in one file."""
         with translated("to its directory"):
             self._base.mkdir(parents=True, exist_ok=True)
             free_bytes = shutil.disk_usage(self._base).free
@@ -147,6 +148,12 @@ class FilesystemObjectStore:
             raise ObjectStoreError(
                 f"the disk is low: {self._base} has {format_size(free_bytes)} free, and no job is started "
                 f"below {format_size(self._min_free_bytes)}; make room, or lower --min-free-disk"
+            )
+        file_bytes, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+        if file_bytes != resource.RLIM_INFINITY and file_bytes < self._min_free_bytes:
+            raise ObjectStoreError(
+                f"this process may write no file of more than {format_size(file_bytes)} (ulimit -f), and no "
+                f"job is started below {format_size(self._min_free_bytes)}; raise it or lower --min-free-disk"
             )
 
     def _below(self, prefix: str, action: str) -> Iterator[tuple[str, os.stat_result]]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import resource
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -109,6 +110,22 @@ def test_below_the_watermark_jobs_wait_and_say_so(small_disk: Path, new_service:
     why = f"jobs/{job['job_id']}/why"
     wait_until(lambda: "the disk is low" in api.get(why)["reason"], 20, "the job says why it waits")
     assert api.job(job)["status"] == "queued"
+
+
+def test_where_no_log_could_be_written_jobs_wait_and_say_so(new_service: NewService) -> None:
+    service = new_service()
+    api = service.admin
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for pid in service.pids():
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (64 << 20, limits[1]))
+    problem = "this process may write no file of more than 64 MiB (ulimit -f), and no job is started below"
+    job = api.submit()
+    why = f"jobs/{job['job_id']}/why"
+    wait_until(lambda: problem in api.get(why)["reason"], 20, "the job says why it waits")
+    wait_until(lambda: problem in api.request("GET", "ready").text, 20, "the service is not ready")
+    for pid in service.pids():
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, limits)
+    assert api.wait(job)["status"] == "completed"
 
 
 @pytest.fixture
