@@ -320,13 +320,13 @@ _LOG = _OK + b"X-Log-Position: 1:0\r\n"
 @pytest.mark.parametrize(
     ("start", "part", "command", "said"),
     [
-        (_OK + _CHUNKED, _BLOCK, ["jobs", "list"], "a body of more than 32 MiB"),
-        (_OK + b"\r\n", b"[" * 65_536, ["jobs", "list"], "a body of more than 32 MiB"),
+        (_OK + _CHUNKED, _BLOCK, ["jobs", "list"], "a body of more than 16 MiB"),
+        (_OK + b"\r\n", b"[" * 65_536, ["jobs", "list"], "a body of more than 16 MiB"),
         (
             _OK + _CHUNKED + b"0\r\n",
             b"X: %b\r\n" % (b"x" * 60_000),
             ["jobs", "list"],
-            "a body of more than 33 MiB",
+            "a body of more than 17 MiB",
         ),
         (b"HTTP/1.1 500 X\r\n" + _CHUNKED, _BLOCK, ["jobs", "list"], "(status 500) is no Reactorcide"),
         (b"HTTP/1.1 400 X\r\n" + _CHUNKED, _BLOCK, ["jobs", "list"], "(status 400) is no Reactorcide"),
@@ -357,7 +357,20 @@ def test_an_answer_without_an_end_is_not_taken(
 def test_an_answer_that_expands_is_not_taken(server: Server, lone: Program, status: int) -> None:
     server.answer = _repeats(_GZIP_JSON % status, gzip.compress(b" " * (1 << 20)))
     message = _refused_in_little_memory(lone, server, "jobs", "list")
-    assert ("more than 32 MiB" if status == 200 else "(status 500) is no Reactorcide") in message
+    assert ("more than 16 MiB" if status == 200 else "(status 500) is no Reactorcide") in message
+
+
+def test_an_answer_that_would_take_much_memory_is_not_parsed(server: Server, lone: Program) -> None:
+    body = b"[" + b"[]," * (10 << 20) + b"[]]"
+    head = _OK + b"Content-Length: %d\r\n\r\n" % len(body)
+
+    def answer(handler: Handler) -> None:
+        handler.close_connection = True
+        with suppress(OSError):
+            handler.wfile.write(head + body)
+
+    server.answer = answer
+    assert "a body of more than 16 MiB" in _refused_in_little_memory(lone, server, "jobs", "list")
 
 
 def _refused_in_little_memory(lone: Program, server: Server, *command: str) -> str:
