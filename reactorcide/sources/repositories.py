@@ -2,9 +2,14 @@
 
 import os
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
+from reactorcide.domain.errors import InvalidInput
+
 _MAX_PLACES = 1000
+_MAX_ENTRIES = 500_000
+"""Of files and directories in all places: a request waits for them, about a microsecond for each."""
 _MAX_CHARS = 1 << 16
 
 
@@ -13,8 +18,9 @@ def places(path: Path) -> Iterator[Path]:
 
     By gitrepository-layout(5) ``.git`` may name another directory, a work tree may share a directory with
     others, and objects may be borrowed from other repositories. Raises ``OSError`` or ``ValueError`` for a
-    repository that cannot be followed.
+    repository that cannot be followed, and ``InvalidInput`` for one with too many files.
     """
+    entries = count(1)
     start = path / ".git"
     # git tries this name as well if the directory itself is not a repository.
     pending = [path / "..git"] if os.path.lexists(path / "..git") else []
@@ -36,18 +42,25 @@ def places(path: Path) -> Iterator[Path]:
             pending += [place / line for line in _lines(place / "commondir")[:1]]
             for objects in (place / "objects", place):
                 pending += [objects / line for line in _lines(objects / "info" / "alternates")]
-            yield from _links(place)
+            yield from _links(place, entries)
 
 
-def _links(directory: Path) -> Iterator[Path]:
-    def fail(error: OSError) -> None:
-        raise error
-
-    for parent, directories, files in os.walk(directory, onerror=fail):
-        for name in (*directories, *files):
-            path = Path(parent, name)
-            if path.is_symlink():
-                yield path
+def _links(directory: Path, entries: Iterator[int]) -> Iterator[Path]:
+    """Yield the links below a directory, and count each entry by ``entries``."""
+    pending = [os.fspath(directory)]
+    while pending:
+        with os.scandir(pending.pop()) as found:
+            for entry in found:
+                if next(entries) > _MAX_ENTRIES:
+                    raise InvalidInput(
+                        f"git_url leads to a repository with more than {_MAX_ENTRIES} files and directories; "
+                        "pack it with 'git gc'",
+                        field="git_url",
+                    )
+                if entry.is_symlink():
+                    yield Path(entry.path)
+                elif entry.is_dir(follow_symlinks=False):
+                    pending.append(entry.path)
 
 
 def _lines(path: Path) -> list[str]:

@@ -285,6 +285,25 @@ def test_a_local_repository_reads_nothing_from_elsewhere(
         roots.check_git_url(str(project))
 
 
+def test_what_is_looked_through_of_a_local_repository_has_a_bound(
+    roots: SourceRoots, first: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = bare(first / "project" / ".git")
+    large = bare(first / "large.git")
+    for number in range(30):
+        (large / "refs" / "heads" / f"{number}").write_text("")
+    entries = sum(1 for path in (repository, large) for _ in path.rglob("*"))
+    borrows(repository, large)
+    # The list of what is borrowed is one more.
+    monkeypatch.setattr("reactorcide.sources.repositories._MAX_ENTRIES", entries + 1)
+    roots.check_git_url(str(first / "project"))
+    # Once more, by another name: all places count together.
+    borrows(repository, large, large / "refs")
+    with pytest.raises(InvalidInput, match=r"more than \d+ files and directories; pack it") as caught:
+        roots.check_git_url(str(first / "project"))
+    assert caught.value.field == "git_url"
+
+
 def test_a_local_repository_never_reads_the_data_directory(roots: SourceRoots, first: Path) -> None:
     bare(first / "data" / "jobs" / "workspace")
     (first / "project" / ".git").write_text("gitdir: ../data/jobs/workspace\n")
