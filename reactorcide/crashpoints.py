@@ -46,6 +46,7 @@ POINTS = (
     "cancel-written",
     "delete-written",
     "run-committed",
+    "run-approve-written",
     "run-cancel-written",
     "run-delete-written",
     "run-rerun-written",

@@ -92,6 +92,10 @@ class Client(Session):
         """Cancel a run and return it. Safe to repeat."""
         return self._json("POST", f"/runs/{run_id}/cancel")
 
+    def approve_run(self, run_id: str) -> Json:
+        """Approve a run that waits for it and return it. Safe to repeat."""
+        return self._json("POST", f"/runs/{run_id}/approve")
+
     def rerun_run(self, run_id: str, *, only: str) -> Json:
         """Repeat a run and return it."""
         return self._json("POST", f"/runs/{run_id}/rerun", json={"only": only})

@@ -182,6 +182,18 @@ def logs(run_id: str, node: str | None, follow: bool) -> None:
 
 @runs.command()
 @_run_id
+def approve(run_id: str) -> None:
+    """Let a pull request of a fork run, with all runs that wait for approval at the same commit.
+
+    The approval is for that commit alone, and counts for 14 days.
+    """
+    with connect() as client:
+        client.approve_run(run_id)
+    render.say(f"{run_id} approved")
+
+
+@runs.command()
+@_run_id
 def cancel(run_id: str) -> None:
     """Cancel a run: its active jobs are cancelled, and what waits never starts."""
     with connect() as client:

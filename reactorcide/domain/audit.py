@@ -17,6 +17,8 @@ class Action(StrEnum):
     JOB_PIN = "job.pin"
     JOB_UNPIN = "job.unpin"
     RUN_START = "run.start"
+    RUN_APPROVE = "run.approve"
+    """With all runs of the project that wait for approval at the same commit."""
     RUN_CANCEL = "run.cancel"
     RUN_RERUN = "run.rerun"
     RUN_DELETE = "run.delete"

@@ -13,6 +13,7 @@ NAME = r"[A-Za-z0-9_-][A-Za-z0-9/_-]*:[A-Za-z0-9/_-]+"
 MAX_NAME_CHARS = 255
 MAX_RULES = 100
 """Events, branches, workflows or projects that a secret names."""
+UNNAMED_COMMIT = "a commit that neither a branch nor a tag names; start the run for a branch or a tag"
 _NAME = re.compile(NAME)
 _PULL_REQUEST = ("pull_request_opened", "pull_request_updated")
 """Events for which code runs that nobody has taken over yet: a secret has to name them."""
@@ -33,7 +34,7 @@ class SecretRules:
         """Return for what the secret may not be used, in a phrase; ``None`` where it may be."""
         if not (branch or tag):
             # Anybody may have a commit put into a repository, by a pull request of a fork.
-            return "a commit that neither a branch nor a tag names; start the run for a branch or a tag"
+            return UNNAMED_COMMIT
         if event in _PULL_REQUEST if self.events is None else event not in self.events:
             return "pull_request" if event in _PULL_REQUEST else event
         if self.branches is not None and not (branch and Globs(self.branches).match(branch)):

@@ -20,7 +20,7 @@ class RunStatus(StrEnum):
     """Where a run stands."""
 
     WAITING = "waiting"
-    """It has not started: the place of its concurrency group is taken."""
+    """It has not started: it waits for approval, or for the place of its concurrency group."""
     RUNNING = "running"
     COMPLETED = "completed"
     FAILED = "failed"
@@ -109,6 +109,11 @@ class Run:
     """What happens if the place of that group is taken: a ``WhenFull``."""
     pinned: bool = False
     """Kept with its jobs until somebody deletes it, whatever the retention says."""
+    is_trusted: bool = True
+    """False for the code of a stranger: it gets no secret, writes no cache, and waits in no queue but the
+    project's."""
+    is_held: bool = False
+    """It waits for approval. Then it takes no place in its concurrency group."""
 
     @property
     def owner_id(self) -> str:
@@ -174,6 +179,9 @@ class RunFiles:
 def group_key(owner: str, group: str) -> str:
     """Return the key of a concurrency group, which belongs to a project, or to a user."""
     return f"{owner}/{group}"
+
+
+WAITS_FOR_APPROVAL = "it waits for approval"
 
 
 def group_phrase(key: str) -> str:

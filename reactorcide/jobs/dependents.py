@@ -8,6 +8,7 @@ from functools import partial
 from reactorcide.domain.errors import IllegalTransition, InvalidInput
 from reactorcide.domain.jobs import ACTIVE, Job, JobStatus
 from reactorcide.domain.runs import (
+    WAITS_FOR_APPROVAL,
     GroupMember,
     Node,
     NodeState,
@@ -50,6 +51,8 @@ def resolve(tx: Records, run_id: str | None, *, now_ms: int) -> Followed:
 
 def before_start(run: Run) -> Run:
     """Return a run that is to be started or repeated as it is up to ``Change.enter``."""
+    if run.is_held:
+        return replace(run, status=RunStatus.WAITING, reason=WAITS_FOR_APPROVAL)
     if run.group_key is None or run.is_final:
         return run
     return replace(run, status=RunStatus.WAITING, reason=waits_for_group(run.group_key))
@@ -76,7 +79,9 @@ class Change:
         self._to_resolve.append(run_id)
 
     def enter(self, run: Run) -> None:
-        """Start a run that is new or repeated, as far as its concurrency group lets it."""
+        """Start a run that is new, repeated or approved, as far as its concurrency group lets it."""
+        if run.is_held:
+            return
         if run.group_key is not None and not run.is_final:
             is_patient = run.when_full == WhenFull.QUEUE
             others = [] if is_patient else self._tx.groups.runs(run.group_key, besides=run.run_id)
@@ -121,7 +126,9 @@ class Change:
         if run is None or run.is_final:
             return
         if run.status is RunStatus.WAITING:
-            if run.group_key is None or self._tx.groups.next_run(run.group_key) != run_id:
+            if run.is_held:
+                return
+            if run.group_key is not None and self._tx.groups.next_run(run.group_key) != run_id:
                 return
             waiting, run = (
                 run,
@@ -233,6 +240,7 @@ class Change:
             run,
             status=status,
             reason=reason,
+            is_held=run.is_held and not status.is_final,
             updated_at_ms=self._now_ms,
             completed_at_ms=self._now_ms if status.is_final else None,
         )

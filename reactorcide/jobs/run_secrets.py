@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator, Mapping
 
 from reactorcide.domain.errors import InvalidInput
-from reactorcide.domain.named_secrets import NamedSecret, SecretUse
+from reactorcide.domain.named_secrets import UNNAMED_COMMIT, NamedSecret, SecretUse
 from reactorcide.domain.runs import JobTemplate, Run
 from reactorcide.store import Records
 from reactorcide.workflows.references import Template
@@ -28,11 +28,13 @@ class RunSecrets:
                     f"there is no secret {name}: a run of no project has only those that it is started with"
                 )
             return value
+        if not run.is_trusted:
+            is_pull_request = run.event.get("name", "").startswith("pull_request_")
+            code = "a pull request of a fork" if is_pull_request else UNNAMED_COMMIT
+            raise InvalidInput(f"secret {name} may not be used for {code}")
         secret = self._find(run.project_id, name)
         if secret is None:
             raise InvalidInput(f"there is no secret {name} that the project may use")
-        if run.cache_scope is not None and not run.cache_scope.is_writable:
-            raise InvalidInput(f"secret {name} may not be used for a pull request of a fork")
         refusal = secret.rules.refusal(
             event=run.event.get("name", ""),
             branch=run.event.get("branch", ""),
@@ -53,6 +55,9 @@ class RunSecrets:
     def masked(self, names: Collection[str]) -> tuple[str, ...]:
         """Return the values of those secrets that are there: a job is not to show what another one has."""
         project_id = self._run.project_id
+        if not self._run.is_trusted and project_id is not None:
+            # None of its jobs has any, and what is masked would tell a stranger whether a guess is right.
+            return ()
         if project_id is None:
             values = self._secrets_of_start() if names else {}
             return tuple(values[name] for name in names if name in values)

@@ -27,6 +27,8 @@ def view(context: RunContext, user: User, run_id: str) -> RunView:
     """Return a run that ``user`` may see, with its nodes."""
     run = access.get(context, user, run_id)
     nodes = context.jobs.store.runs.nodes(run_id)
+    if run.is_held:
+        return RunView(run, nodes, {node.name: _NOT_STARTED for node in nodes})
     if run.status is RunStatus.WAITING and run.group_key is not None:
         ahead = context.jobs.store.groups.runs(run.group_key, besides=run_id, limit=1)
         reason = _waits_for_group(run.group_key, ahead)

@@ -14,6 +14,7 @@ from reactorcide.jobs import ending
 from reactorcide.jobs.dependents import Change, Followed, before_start
 from reactorcide.lib.clock import now_ms
 from reactorcide.runs import RunContext, access
+from reactorcide.runs.approve import needs_approval
 from reactorcide.store import Records
 
 Only = Literal["all", "failed"]
@@ -62,6 +63,8 @@ def rerun(context: RunContext, user: User, run_id: str, only: Only) -> Run:
             for node in before
             if node.name in names and node.state is not NodeState.WAITING
         ]
+        if needs_approval(tx, again, at_ms):
+            again = before_start(replace(again, is_held=True))
         tx.runs.save(run, again)
         tx.runs.save_nodes(again, changed)
         tx.audit.add(entry)

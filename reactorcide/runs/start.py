@@ -33,6 +33,7 @@ from reactorcide.lib.clock import now_ms
 from reactorcide.lib.ids import new_id
 from reactorcide.lib.notifier import ANY_JOB
 from reactorcide.runs import RunContext, uploaded
+from reactorcide.runs.approve import needs_approval
 from reactorcide.runs.evaluate import Evaluation
 from reactorcide.store import Records
 
@@ -68,7 +69,9 @@ class Start:
     repository: str = DEFAULT_REPOSITORY
     """What an uploaded source is called."""
     is_fork: bool = False
-    """Whether the event is a pull request of a fork."""
+    """Whether the event is a pull request of a fork, so that the code is a stranger's."""
+    base_sha: str | None = None
+    """Of a pull request of a fork: the commit of the base that the workflow files are taken from."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Variables of all jobs, and the values of ``${env:…}``; not for a run of a project."""
     jobs: Sequence[str] | None = None
@@ -225,8 +228,13 @@ def _new(
     found: Evaluation,
 ) -> _New:
     """Return the run of a workflow that was evaluated."""
+    is_trusted = not wanted.is_fork
+    if project is not None and user.user_id != SERVICE_USER.user_id:
+        # Anybody may have a commit put into a repository, by a pull request of a fork.
+        is_trusted = is_trusted and bool(commit.branch or commit.tag)
     owner = user.user_id if project is None else project.project_id
-    nodes, errors = _nodes(context, found, owner, wanted.environment, project)
+    group_owner = owner if is_trusted else f"{owner} {event.get('number', '')}"
+    nodes, errors = _nodes(context, found, group_owner, wanted.environment, project, is_trusted)
     workflow_id = found.workflow_id
     if project is not None and not found.is_readable:
         workflow_id = (
@@ -241,8 +249,9 @@ def _new(
         file=found.file,
         sha=commit.sha,
         warnings=found.warnings,
-        cache_scope=_cache_scope(wanted, project, event, commit),
-        **_group(found.concurrency, owner),
+        cache_scope=_cache_scope(wanted, project, event, commit, is_trusted),
+        is_trusted=is_trusted,
+        **_group(found.concurrency, group_owner),
     )
     if errors or found.skipped is not None:
         run = replace(
@@ -319,7 +328,11 @@ def _write(
 
 
 def _add(tx: Records, new: _New, wanted: Start, by: Actor) -> Followed:
-    run = before_start(new.run)
+    run = new.run
+    # Whoever starts it by hand wants this very commit.
+    is_by_hand = run.user_id != SERVICE_USER.user_id
+    is_held = not is_by_hand and needs_approval(tx, run, run.created_at_ms)
+    run = before_start(replace(run, is_held=is_held))
     added = tx.runs.add(run, new.files, new.nodes, variables=new.variables, secrets=wanted.secrets)
     at_ms = run.created_at_ms
     tx.audit.add(AuditEntry(at_ms=at_ms, by=by, action=Action.RUN_START, subject=run.run_id))
@@ -360,24 +373,29 @@ def _commit(context: RunContext, user: User, wanted: Start) -> Commit:
         return uploaded.commit(
             context.jobs, user, source.source_id, repository=wanted.repository, deadline=deadline
         )
-    return context.commits.commit(
-        source.git_url or "",
-        source.git_ref,
-        user.user_id,
-        deadline=deadline,
-        comparison=wanted.comparison,
+    git_url = source.git_url or ""
+    commit = context.commits.commit(
+        git_url, source.git_ref, user.user_id, deadline=deadline, comparison=wanted.comparison
     )
+    if not (wanted.is_fork and user.user_id == SERVICE_USER.user_id):
+        return commit
+    # A stranger is not to say what runs, only on what.
+    base_ref = wanted.base_sha or wanted.event.get("base_branch")
+    if not base_ref:
+        raise JobFailed("the base of the pull request is not known, which has the workflow files")
+    base = context.commits.commit(git_url, base_ref, user.user_id, deadline=deadline)
+    return replace(commit, files=base.files)
 
 
 def _cache_scope(
-    wanted: Start, project: Project | None, event: Mapping[str, str], commit: Commit
+    wanted: Start, project: Project | None, event: Mapping[str, str], commit: Commit, is_trusted: bool
 ) -> CacheScope:
     repository = wanted.repository
     if wanted.source.git_url is not None:
         url = without_credentials(wanted.source.git_url)
         repository = url.rstrip("/").removesuffix(".git").rstrip("/")
     default_branch = (project.default_branch if project else None) or commit.default_branch
-    return scope_of(event, repository=repository, default_branch=default_branch, is_fork=wanted.is_fork)
+    return scope_of(event, repository=repository, default_branch=default_branch, is_fork=not is_trusted)
 
 
 def _nodes(
@@ -386,13 +404,14 @@ def _nodes(
     owner: str,
     environment: Mapping[str, str],
     project: Project | None,
+    is_trusted: bool,
 ) -> tuple[list[tuple[Node, JobTemplate]], list[str]]:
     """Return the nodes of a run with the definitions of their jobs, and what is wrong with these."""
     nodes: list[tuple[Node, JobTemplate]] = []
     errors = list(found.errors)
     for item in found.nodes:
         try:
-            template = _template(context, item, environment, project)
+            template = _template(context, item, environment, project, is_trusted)
             context.jobs.rules.check_images(*_known_images(template))
         except InvalidInput as exc:
             errors.append(f"{found.file}: the job {item['name']!r}: {exc}")
@@ -427,13 +446,20 @@ def _group(concurrency: Mapping[str, str] | None, owner: str) -> dict[str, Any]:
 
 
 def _template(
-    context: RunContext, item: Mapping[str, Any], environment: Mapping[str, str], project: Project | None
+    context: RunContext,
+    item: Mapping[str, Any],
+    environment: Mapping[str, str],
+    project: Project | None,
+    is_trusted: bool,
 ) -> JobTemplate:
     """Return the definition of a node's job, with every default filled in: a repetition has the same."""
     defaults = context.defaults
     fields = dict(item["fields"])
     if project is not None and project.default_image is not None:
         fields.setdefault("runner_image", project.default_image)
+    if project is not None and not is_trusted:
+        # A stranger's code waits in no queue but the project's.
+        fields.pop("queue_name", None)
     if project is not None and project.queue is not None:
         fields.setdefault("queue_name", project.queue)
     fields.setdefault("runner_image", defaults.image)

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from reactorcide.store.accounts import Accounts
+from reactorcide.store.approvals import Approvals
 from reactorcide.store.attempts import Attempts
 from reactorcide.store.audit import Audit
 from reactorcide.store.caches import Caches
@@ -42,6 +43,7 @@ class Records:
         self.projects = Projects(db, sealed)
         self.schedules = Schedules(db)
         self.groups = Groups(db)
+        self.approvals = Approvals(db)
         self.named_secrets = NamedSecrets(db, sealed)
         self.queues = Queues(db)
         self.events = Events(db, sealed)

@@ -12,7 +12,7 @@ from reactorcide.store.database import Connection
 _ALL = (1 << 31) - 1
 _OF_RUNS = (
     "SELECT run_id, number, turn, NULL, status = 'running' FROM run "
-    "WHERE group_key = ? AND status IN ('running', 'waiting') AND run_id <> ? "
+    "WHERE group_key = ? AND status IN ('running', 'waiting') AND NOT is_held AND run_id <> ? "
     # One that runs comes before those that wait.
     "ORDER BY status, turn, run_id LIMIT ?"
 )

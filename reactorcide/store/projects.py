@@ -19,7 +19,7 @@ from reactorcide.domain.projects import (
     Visibility,
 )
 from reactorcide.domain.secrets import redacted_url
-from reactorcide.store import named_secrets, schedules
+from reactorcide.store import approvals, named_secrets, schedules
 from reactorcide.store.database import Connection
 from reactorcide.store.pages import matching, newest_first
 from reactorcide.store.sealed import SealedFields
@@ -122,6 +122,7 @@ class Projects:
                 raise Conflict(f"the project has {active} runs that are not over; cancel them, or wait")
             named_secrets.remove_of_project(db, project_id)
             schedules.remove_of_project(db, project_id)
+            approvals.remove_of_project(db, project_id)
             for table in ("project_member", "project_credential", "project"):
                 db.execute_sql(f"DELETE FROM {table} WHERE project_id = ?", (project_id,))  # noqa: S608  # as above
 

@@ -24,8 +24,8 @@ from reactorcide.store.sealed import SealedFields
 _RUN_COLUMNS = tuple(name for name in RunRow._meta.columns if name != "sealed")
 _SELECT = f"SELECT {', '.join(_RUN_COLUMNS)} FROM run"  # noqa: S608  # names of ours only
 _SAVE = (
-    "UPDATE run SET user_id = ?, status = ?, reason = ?, attempt = ?, turn = ?, updated_at_ms = ?, "
-    "completed_at_ms = ? "
+    "UPDATE run SET user_id = ?, status = ?, reason = ?, attempt = ?, turn = ?, is_held = ?, "
+    "updated_at_ms = ?, completed_at_ms = ? "
     "WHERE run_id = ?"
 )
 _NODE_COLUMNS = tuple(name for name in NodeRow._meta.columns if name not in ("run_id", "position", "sealed"))
@@ -131,8 +131,8 @@ class Runs:
 
         def work(db: Any) -> None:
             times = (after.updated_at_ms, after.completed_at_ms)
-            values = (after.user_id, after.status, after.reason, after.attempt, after.turn, *times)
-            db.execute_sql(_SAVE, (*values, after.run_id))
+            values = (after.user_id, after.status, after.reason, after.attempt, after.turn, after.is_held)
+            db.execute_sql(_SAVE, (*values, *times, after.run_id))
             if (before.status, before.attempt) != (after.status, after.attempt):
                 events.insert_of_run(db, after, before.status)
 
@@ -238,6 +238,12 @@ class Runs:
             raise NotFound(f"there is no run {run_id}")
         opened: dict[str, Any] = json.loads(self._sealed.open_text(bytes(row[0]), run_id))
         return opened
+
+    def held(self, project_id: str, sha: str) -> list[str]:
+        """Return the ids of the runs of a commit that wait for approval, in the order of their start."""
+        sql = "SELECT run_id FROM run WHERE is_held AND project_id = ? AND sha = ? ORDER BY turn, run_id"
+        with self._db.read() as db:
+            return [run_id for (run_id,) in db.execute_sql(sql, (project_id, sha))]
 
     def last_workflow_id(self, project_id: str, file: str) -> str | None:
         """Return the id of the workflow of the newest run of a file; ``None`` where it has had none."""
@@ -362,7 +368,7 @@ def _run(row: Sequence[Any]) -> Run:
     del values["event_name"], values["branch"]
     values |= {
         "status": RunStatus(values["status"]),
-        "pinned": bool(values["pinned"]),
+        **{name: bool(values[name]) for name in ("pinned", "is_trusted", "is_held")},
         "event": json.loads(values["event"]),
         "warnings": tuple(json.loads(values["warnings"] or "[]")),
         "cache_scope": _scope(values["cache_scope"]),

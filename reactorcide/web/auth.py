@@ -61,6 +61,7 @@ NEEDS: Mapping[str, _Scopes | None] = {
     f"GET {PREFIX}/runs": _READ,
     f"GET {PREFIX}/runs/<run_id>": _READ,
     f"GET {PREFIX}/runs/<run_id>/file": _READ,
+    f"POST {PREFIX}/runs/<run_id>/approve": _CHANGE,
     f"POST {PREFIX}/runs/<run_id>/cancel": _CHANGE,
     f"POST {PREFIX}/runs/<run_id>/rerun": _CHANGE,
     f"DELETE {PREFIX}/runs/<run_id>": _CHANGE,

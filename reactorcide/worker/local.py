@@ -129,6 +129,10 @@ class LocalPort:
         """See ``WorkerPort.source``."""
         return sources.entries(self._context, job.definition)
 
+    def is_trusted(self, job: Job) -> bool:
+        """See ``WorkerPort.is_trusted``."""
+        return job.run_id is None or self._context.store.runs.get(job.run_id).is_trusted
+
     def run_files(self, job: Job) -> RunFiles | None:
         """See ``WorkerPort.run_files``."""
         return needs.run_files(self._context, job)

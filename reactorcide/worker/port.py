@@ -114,6 +114,9 @@ class WorkerPort(Protocol):
         Raises ``JobFailed``, also while they are read, where they cannot be had.
         """
 
+    def is_trusted(self, job: Job) -> bool:
+        """Tell whether a job is not of the code of a stranger, as that of a pull request of a fork is."""
+
     def run_files(self, job: Job) -> RunFiles | None:
         """Return what a job gets of its run; ``None`` where it is of none.
 

@@ -182,7 +182,9 @@ class Preparation:
             raise JobFailed(f"the source cannot be used any more: {exc}") from exc
         if definition.source_type == "git":
             with self._workspace(f"{job.job_id}-") as workspace:
-                source = self._git_source(job, workspace, log, interrupt, deadline, check)
+                source = self._git_source(
+                    job, workspace, log, interrupt, deadline, check, is_trusted=port.is_trusted(job)
+                )
                 yield replace(source, of_run=port.run_files(job))
             return
         directory = None
@@ -216,6 +218,8 @@ class Preparation:
         interrupt: Interrupt,
         deadline: float,
         check: Callable[[], None],
+        *,
+        is_trusted: bool,
     ) -> Source:
         definition = job.definition
         revision = checkout(
@@ -232,6 +236,7 @@ class Preparation:
             tags=definition.git_tags,
             limits=self._git_limits,
             refusal=self._refusal(job.user_id),
+            shares_credentials=is_trusted,
         )
         env = {
             "REACTORCIDE_GIT_URL": revision.url_without_credentials,

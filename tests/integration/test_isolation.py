@@ -144,6 +144,7 @@ EXPECTED: Mapping[
     "GET /api/v1/runs": Own(),
     "GET /api/v1/runs/<run_id>": OfRun(),
     "GET /api/v1/runs/<run_id>/file": OfRun(),
+    "POST /api/v1/runs/<run_id>/approve": OfRun(409),
     "POST /api/v1/runs/<run_id>/cancel": OfRun(),
     "POST /api/v1/runs/<run_id>/rerun": OfRun(409, {}),
     "DELETE /api/v1/runs/<run_id>": OfRun(409),

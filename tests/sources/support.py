@@ -171,6 +171,7 @@ class Client:
         tags: bool = False,
         limits: GitLimits | None = None,
         refusal: Callable[[Address], str | None] | None = None,
+        shares_credentials: bool = True,
     ) -> GitCheckout:
         self._count += 1
         self.into = self._base / f"into-{self._count}"
@@ -188,6 +189,7 @@ class Client:
             tags=tags,
             limits=limits or GitLimits(),
             refusal=refusal,
+            shares_credentials=shares_credentials,
         )
 
     def git(self, *arguments: str) -> str:

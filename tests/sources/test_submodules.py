@@ -422,6 +422,50 @@ def test_credentials_of_the_job_go_to_its_server_only(
     assert b"gu4rded" not in git_directories(client)
 
 
+def test_submodules_of_a_stranger_get_no_credentials(
+    base: Path, inner: Project, outer: Project, client: Client
+) -> None:
+    with git_http(base, login="me:gu4rded-word") as own:
+        url = f"http://me:gu4rded-word@{own.host}/outer"
+        client(url, shares_credentials=False)
+        outer.submodule("relative", "../inner", inner.first)
+        for checked_out in (True, False):
+            if checked_out:
+                client(url)
+                assert (client.into / "relative" / "file").exists()
+                continue
+            with pytest.raises(JobFailed, match=r'submodule "relative": cannot reach .*: access was denied'):
+                client(url, shares_credentials=False)
+
+
+def test_submodules_of_a_stranger_get_no_keys_of_this_host(
+    base: Path, inner: Project, outer: Project, client: Client, tmp_path: Path
+) -> None:
+    (tmp_path / "bin").mkdir()
+    ssh = tmp_path / "bin" / "ssh"
+    ssh.write_text(
+        f'#!/bin/sh\necho "$*" >> {tmp_path}/calls\n[ "$1" != -G ] || exit 1\n'
+        'for last; do :; done\nexec sh -c "$last"\n',
+        "utf-8",
+    )
+    ssh.chmod(0o755)
+    env = {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "SSH_AUTH_SOCK": "/nowhere"}
+    outer.submodule("module", f"git@192.0.2.7:{inner.path}", inner.first)
+    without = ("-F none", "-oIdentityAgent=none", "-oIdentityFile=none", "-oIdentitiesOnly=yes")
+    for shares_credentials in (True, False):
+        (tmp_path / "calls").unlink(missing_ok=True)
+        client(f"git@192.0.2.7:{outer.path}", env=env, shares_credentials=shares_credentials)
+        calls = (tmp_path / "calls").read_text(encoding="utf-8").splitlines()
+        of_module = [call for call in calls if str(inner.path) in call]
+        assert of_module
+        assert not any(option in call for call in calls if call not in of_module for option in without[1:])
+        for option in without:
+            assert all((option in call) is not shares_credentials for call in of_module)
+        # Nor is its configuration of that host asked for, which may name a proxy.
+        asked = [call.startswith("-G -F none ") for call in calls if call.startswith("-G")]
+        assert any(asked) is not shares_credentials
+
+
 def git_directories(client: Client) -> bytes:
     """Return all that is stored below a directory ``.git``, of whichever repository."""
     files = [path for path in client.into.rglob("*") if ".git" in path.parts and path.is_file()]

@@ -53,6 +53,7 @@ def checkout(
     tags: bool = False,
     limits: GitLimits = _DEFAULT_LIMITS,
     refusal: Refusal | None = None,
+    shares_credentials: bool = True,
 ) -> GitCheckout:
     """Fetch ``ref`` of the repository at ``url`` and check it out in ``into``, an empty directory.
 
@@ -72,6 +73,9 @@ def checkout(
     ``refusal`` returns why an address is refused; if it is ``None`` all are allowed. It is called for each
     address of a host, after a redirect, too, and git connects only to addresses that passed. In any case
     a repository of another host may name no submodule on a loopback address.
+
+    Without ``shares_credentials`` submodules are fetched without credentials: neither those in ``url`` nor
+    the keys of this host are used for them. So it is for the code of a stranger.
 
     ``limits`` bound the memory of each process, and the disk for all fetched files.
 
@@ -97,6 +101,7 @@ def checkout(
         options=fetch_options(depth, tags),
         limits=limits,
         refusal=refusal,
+        shares_credentials=shares_credentials,
     ) as (git, disk):
         target, sha_digits = find_target(git, None if ref == "HEAD" else ref)
         sha = check_out(git, target, sha_digits)
@@ -211,6 +216,7 @@ def _opened(
     options: tuple[str, ...],
     limits: GitLimits,
     refusal: Refusal | None,
+    shares_credentials: bool = True,
 ) -> Iterator[tuple[Git, DiskLimit]]:
     """Yield the git for an empty directory, and the limit on its disk usage."""
     GitUrl.parse(url)
@@ -237,6 +243,7 @@ def _opened(
                 limits=limits,
                 disk=disk,
                 refusal=refusal,
+                shares_credentials=shares_credentials,
             )
             yield Git(session, into, url), disk
     except OSError as error:

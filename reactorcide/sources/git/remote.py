@@ -19,6 +19,7 @@ _CREDENTIALS = """!f() {{ printf '%s\\n' "$GIT_SOURCE_LOGIN_{number}"; }}; f"""
 _REFS = "/info/refs?service=git-upload-pack"
 _MAX_TRACE_BYTES = 1 << 20
 _TRACED = re.compile(rb"<= Recv header: (?:HTTP/\S+ (\d+)|location: (\S+))", re.IGNORECASE)
+_SSH_WITHOUT_KEYS = f"{SSH} -F none -oIdentityAgent=none -oIdentityFile=none -oIdentitiesOnly=yes"
 _NOWHERE = "192.0.2.1"
 """An address that no host has (RFC 5737)."""
 
@@ -37,7 +38,8 @@ class Remote:
         self.url = GitUrl.parse(url)
         # A user name without a password may not be a login: servers show such URLs for copying.
         own = [] if self.url.username is None else [self.url]
-        others = parent._logins if parent else []
+        self._is_stranger = parent is not None and not session.shares_credentials
+        others = parent._logins if parent and session.shares_credentials else []
         self._logins: list[GitUrl] = [*own, *others] if self.url.password else [*others, *own]
         self._go_to(self.url)
 
@@ -50,6 +52,8 @@ class Remote:
         self._at = url
         self._addresses: list[Address] = []
         self.env = self._session.env | self._environment({})
+        if self._is_stranger:
+            self.env["GIT_SSH_COMMAND"] = _SSH_WITHOUT_KEYS
         # With "/." git uses exactly this directory. Otherwise it would try <path>.git as well, which for a
         # source root is outside of it.
         self.argument = url.clean if url.local_path is None else f"{url.local_path}/."
@@ -75,7 +79,7 @@ class Remote:
                     f"-oHostName={addresses[0]}",
                     f"-oHostKeyAlias={options.get('hostkeyalias', alias)}",
                 )
-                self.env["GIT_SSH_COMMAND"] = f"{SSH} {shlex.join(pinned)}"
+                self.env["GIT_SSH_COMMAND"] += f" {shlex.join(pinned)}"
         elif url.protocols == ("git",):
             shown = f"[{addresses[0]}]" if addresses[0].version == 6 else str(addresses[0])
             port = "" if url.port is None else f":{url.port}"
@@ -146,8 +150,9 @@ class Remote:
             return {}
         lines: list[bytes] = []
         port = () if url.port is None else ("-p", str(url.port))
+        config = ("-F", "none") if self._is_stranger else ()
         code = self._session.run(
-            [program, "-G", *port, url.host],
+            [program, "-G", *config, *port, url.host],
             cwd=self._into,
             env=self.env,
             stdout=lines.append,

@@ -82,7 +82,10 @@ class GitLimits:
 
 
 class Session:
-    """Runs programs for all repositories of one checkout; ``home`` holds git's configuration."""
+    """Runs programs for all repositories of one checkout; ``home`` holds git's configuration.
+
+    Submodules get the credentials of the repository, and of this host, only if it ``shares_credentials``.
+    """
 
     def __init__(
         self,
@@ -97,12 +100,14 @@ class Session:
         limits: GitLimits,
         disk: DiskLimit,
         refusal: Refusal | None,
+        shares_credentials: bool = True,
     ) -> None:
         self.program = program
         self.fetch_options = fetch_options
         self.limits = limits
         self.disk = disk
         self.refusal = refusal
+        self.shares_credentials = shares_credentials
         self.trace = home / "trace"
         self.log = log
         self.interrupt = interrupt

@@ -14,6 +14,7 @@ from reactorcide.store.models.accounts import (
 )
 from reactorcide.store.models.jobs import AttemptRow, JobCountRow, JobEventRow, JobNameCountRow, JobRow
 from reactorcide.store.models.projects import (
+    ApprovalRow,
     NamedSecretRow,
     OccurrenceRow,
     ProjectCredentialRow,
@@ -41,6 +42,7 @@ ALL_MODELS = (
     ProjectRow,
     ProjectMemberRow,
     ProjectCredentialRow,
+    ApprovalRow,
     NamedSecretRow,
     SecretUseRow,
     ScheduleRow,

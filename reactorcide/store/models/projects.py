@@ -59,6 +59,19 @@ class ProjectMemberRow(Model):
         primary_key = CompositeKey("project_id", "user_id")
 
 
+class ApprovalRow(Model):
+    """A member lets the code of a stranger run, at one commit."""
+
+    project_id = TextField()
+    sha = TextField()
+    user_id = TextField()
+    at_ms = BigIntegerField()
+
+    class Meta:
+        table_name = "approval"
+        primary_key = CompositeKey("project_id", "sha")
+
+
 class NamedSecretRow(Model):
     """A named secret of a project; of the service where ``project_id`` is empty."""
 

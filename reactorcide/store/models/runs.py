@@ -38,6 +38,8 @@ class RunRow(Model):
     pinned = BooleanField(constraints=[SQL("DEFAULT 0")])
     group_key = TextField(null=True)
     when_full = TextField(null=True)
+    is_trusted = BooleanField(constraints=[SQL("DEFAULT 1")])
+    is_held = BooleanField(constraints=[SQL("DEFAULT 0")])
 
     class Meta:
         table_name = "run"
@@ -102,6 +104,9 @@ RunRow.add_index(
         where=SQL("group_key IS NOT NULL AND status = 'running'"),
     )
 )
+
+
+RunRow.add_index(RunRow.index(RunRow.project_id, RunRow.sha, name="run_held", where=SQL("is_held")))
 
 
 class NodeRow(Model):

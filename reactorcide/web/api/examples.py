@@ -47,6 +47,8 @@ _RUN: dict[str, Any] = {
     "reason": None,
     "warnings": [],
     "pinned": False,
+    "trusted": True,
+    "waits_for_approval": False,
     "event": {
         "name": "push",
         "branch": "main",

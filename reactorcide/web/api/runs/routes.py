@@ -11,6 +11,7 @@ from reactorcide.domain.runs import Node, Run, RunFilter, RunSource
 from reactorcide.jobs import access
 from reactorcide.lib.clock import rfc3339
 from reactorcide.runs import read
+from reactorcide.runs.approve import approve
 from reactorcide.runs.cancel import cancel
 from reactorcide.runs.delete import delete
 from reactorcide.runs.pin import pin
@@ -121,6 +122,12 @@ def cancel_run(path: RunPath, query: NoQuery) -> Response:
     return _shown(cancel(services().runs, caller(), path.run_id))
 
 
+@api.post("/runs/<run_id>/approve", responses={200: RunResponse, 409: ErrorResponse})
+def approve_run(path: RunPath, query: NoQuery) -> Response:
+    """Let a pull request of a fork run: all runs that wait for approval at the same commit start."""
+    return _shown(approve(services().runs, caller(), path.run_id))
+
+
 @api.post("/runs/<run_id>/rerun", responses={200: RunResponse, 409: ErrorResponse})
 def rerun_run(path: RunPath, body: RerunRequest, query: NoQuery) -> Response:
     """Repeat a run that is over, all of it or what failed, as its next attempt."""
@@ -170,6 +177,8 @@ def _run_json(run: Run) -> dict[str, Any]:
         "reason": run.reason,
         "warnings": list(run.warnings),
         "pinned": run.pinned,
+        "trusted": run.is_trusted,
+        "waits_for_approval": run.is_held,
         "event": {name: run.event.get(name) for name in EventResponse.model_fields},
         "git_url": run.source.git_url,
         "git_ref": run.source.git_ref,

@@ -245,6 +245,10 @@ class RunListItem(BaseModel):
     reason: str | None = Field(description="Why it waits, failed, was skipped or was cancelled.")
     warnings: list[str]
     pinned: bool = Field(description="Retention does not remove it, nor its jobs.")
+    trusted: bool = Field(
+        description="False for the code of a stranger, which gets no secret and writes no cache."
+    )
+    waits_for_approval: bool
     event: EventResponse
     git_url: str | None
     git_ref: str | None
