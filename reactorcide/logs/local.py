@@ -53,12 +53,12 @@ class LocalLogStore:
                         raise OSError(errno.EINVAL, "it is not a regular file")
                     # The name is durable from the start, the bytes from ``close`` on.
                     os.fsync(directory)
+                    return _LocalLogFile(key, descriptor)
                 except BaseException:
                     os.close(descriptor)
                     raise
             finally:
                 os.close(directory)
-        return _LocalLogFile(key, descriptor)
 
     def path(self, key: str) -> Path:
         """Return the path of a file that is not sealed."""

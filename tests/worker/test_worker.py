@@ -1129,15 +1129,31 @@ class TestAnUnexpectedError:
 
         monkeypatch.setattr(owner, name, method)
 
+    @pytest.mark.parametrize(("owner", "name"), [(FakeRunner, "attach"), (LocalPort, "open_log")])
     def test_before_the_command_it_is_tried_again(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: type, name: str
     ) -> None:
         monkeypatch.setattr("reactorcide.worker.attempt.report._FIRST_RETRY_DELAY_S", 0.05)
-        self.once(monkeypatch, FakeRunner, "attach")
+        self.once(monkeypatch, owner, name)
         with open_house(tmp_path, "instance") as house:
             house.worker()
             job = house.ended(house.submit("exit 0"))
         assert (job.status, job.attempt, job.preparation_failures) == (JobStatus.COMPLETED, 2, 1)
+
+    def test_where_the_log_cannot_be_opened_again_the_job_ends(
+        self, house: House, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first = house.worker()
+        job = house.submit("hang")
+        house.until(job, lambda job: job.started_at_ms is not None, "it to start")
+        first.stop(10)
+
+        def open_log(*_: Any, **__: Any) -> Any:
+            raise ValueError("the index makes no sense")
+
+        monkeypatch.setattr(LocalPort, "open_log", open_log)
+        house.worker()
+        assert house.ended(job).error == "an internal error of the service; its own log says more"
 
     def test_while_the_command_runs_it_goes_on(self, house: House, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("reactorcide.worker.loop._RECOVER_EVERY_S", 0.2)

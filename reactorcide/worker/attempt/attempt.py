@@ -143,8 +143,14 @@ class Attempt:
         def opened() -> LogWriter:
             return self._port.open_log(self.job, max_bytes=self._limits.log_bytes)
 
-        # What runs already is not ended for a full disk.
-        return opened() if self._adopted is None else self._patiently(opened)
+        try:
+            # What runs already is not ended for a full disk.
+            return opened() if self._adopted is None else self._patiently(opened)
+        except ReactorcideError:
+            raise
+        except Exception as exc:
+            log.exception("its log could not be opened", extra=self._log_fields)
+            raise InfrastructureError(_INTERNAL_ERROR) from exc
 
     def _outcome(self, log_writer: LogWriter) -> Outcome:
         try:
