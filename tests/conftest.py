@@ -10,7 +10,7 @@ from typing import Protocol
 import docker
 import pytest
 from docker.utils import kwargs_from_env
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.support.client import Client
 from tests.support.image import Images, build_images
@@ -26,7 +26,7 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     os.umask(0o022)
     # How long an example takes depends on what else this machine does.
-    settings.register_profile("default", deadline=None)
+    settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("default")
 
 

@@ -448,7 +448,8 @@ def test_the_acknowledgement_is_found_however_it_is_cut(before: bytes, after: by
     edges = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
     acknowledgement = AcknowledgementFilter()
     given_out = b"".join(acknowledgement.feed(stream[begin:end]) for begin, end in itertools.pairwise(edges))
-    assert (acknowledgement.is_complete, given_out) == (True, after)
+    # The text around it may have one, too.
+    assert (acknowledgement.is_complete, given_out) == (True, stream.partition(ACKNOWLEDGEMENT)[2])
 
 
 def test_of_what_comes_before_no_more_than_the_end_is_kept() -> None:

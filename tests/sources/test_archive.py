@@ -1,5 +1,6 @@
 """Directories as tar streams: what is kept, what is left out, and what changes while it is read."""
 
+import gc
 import io
 import os
 import socket
@@ -59,6 +60,12 @@ def on_call(number: int, action: Callable[[], object]) -> Callable[[], None]:
 
 def open_descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
+
+
+def descriptors_before() -> int:
+    # What other tests have left open would be closed in between.
+    gc.collect()
+    return open_descriptors()
 
 
 @contextmanager
@@ -219,7 +226,7 @@ def test_a_link_put_in_place_at_the_last_moment_is_not_followed(
                 victim.symlink_to("../outside" if kind == "directory" else "../outside/secret")
         return real_open(path, flags, dir_fd=dir_fd)
 
-    before = open_descriptors()
+    before = descriptors_before()
     with monkeypatch.context() as patch:
         patch.setattr(os, "open", racing_open)
         out = packed(tmp_path / "root")
@@ -236,7 +243,7 @@ def test_a_directory_moved_away_does_not_take_the_walk_with_it(tmp_path: Path) -
     (tmp_path / "elsewhere" / "secret").touch()
     # Calls: the prefix, a, a/inner, a/inner/file.
     check = on_call(4, lambda: inner.rename(tmp_path / "elsewhere" / "inner"))
-    before = open_descriptors()
+    before = descriptors_before()
     with pytest.raises(JobFailed, match=r'"a/inner" .* moved away'):
         packed(tmp_path / "root", check=check)
     assert open_descriptors() == before
@@ -303,7 +310,7 @@ def test_what_may_not_be_read_is_named(kind: str) -> None:
         else:
             secret.mkdir()
         secret.chmod(0)
-        before = open_descriptors()
+        before = descriptors_before()
         with unprivileged(), pytest.raises(JobFailed, match=r'^"sub/secret\ufffd" .*: Permission denied$'):
             packed(root)
         assert open_descriptors() == before
@@ -338,7 +345,7 @@ def test_depth_costs_neither_descriptors_nor_recursion() -> None:
             os.close(above)
         os.close(os.open("leaf", os.O_CREAT | os.O_WRONLY, dir_fd=fd))
         os.close(fd)
-        before = open_descriptors()
+        before = descriptors_before()
         most = 0
 
         def check() -> None:
@@ -373,7 +380,7 @@ def test_memory_does_not_grow_with_a_file(tmp_path: Path) -> None:
 def test_closing_early_closes_everything(tmp_path: Path) -> None:
     (tmp_path / "a" / "b").mkdir(parents=True)
     (tmp_path / "a" / "b" / "large").write_bytes(bytes(4 * CHUNK_BYTES))
-    before = open_descriptors()
+    before = descriptors_before()
     chunks = archive(SourceDirectory(tmp_path), prefix="/x", uid=0, gid=0)
     assert open_descriptors() == before
     next(chunks)
@@ -384,7 +391,7 @@ def test_closing_early_closes_everything(tmp_path: Path) -> None:
 
 def test_check_stops_it(tmp_path: Path) -> None:
     (tmp_path / "large").write_bytes(bytes(4 * CHUNK_BYTES))
-    before = open_descriptors()
+    before = descriptors_before()
 
     def stop() -> None:
         raise JobInterrupted("stopped")
