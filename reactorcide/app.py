@@ -13,6 +13,7 @@ from reactorcide.accounts import AccountContext, sessions, tokens, users
 from reactorcide.corndogs.direct import DirectCorndogs
 from reactorcide.corndogs.storage import TaskStorage
 from reactorcide.corndogs.task import Corndogs
+from reactorcide.deliveries import receive
 from reactorcide.domain.errors import ConfigurationError, NotFound, ReactorcideError
 from reactorcide.jobs import JobContext, StoredJobs, caches, sources
 from reactorcide.jobs.defaults import JobDefaults
@@ -39,6 +40,7 @@ from reactorcide.store.accounts import Accounts
 from reactorcide.store.database import Database
 from reactorcide.store.vault import Vault
 from reactorcide.worker.attempt import Limits
+from reactorcide.worker.deliverer import Deliverer
 from reactorcide.worker.janitor import Janitor
 from reactorcide.worker.local import LocalPort, queue_duties, run_duties
 from reactorcide.worker.loop import Worker
@@ -108,6 +110,7 @@ class Service:
             ],
         )
         self._scheduler = Scheduler(Due(self._runs))
+        self._deliverer = Deliverer(self._runs)
         self._janitor = Janitor(
             self._context,
             self._runner,
@@ -133,6 +136,7 @@ class Service:
         self._worker.start()
         self._janitor.start()
         self._scheduler.start()
+        self._deliverer.start()
 
     def sign_in_link(self) -> str | None:
         """Create a one-time link for the admin whose token is in the data directory, and return its value.
@@ -161,6 +165,7 @@ class Service:
         self.release_waiters()
         for stop in (
             self._scheduler.stop,
+            self._deliverer.stop,
             self._worker.stop,
             self._janitor.stop,
             self._queue.stop,
@@ -219,6 +224,7 @@ class Service:
             self._logs.remove_leftovers()
             sources.remove_orphans(self._context)
             caches.remove_orphans(self._context)
+            receive.remove_orphans(self._context)
             if self._settings.workspaces_dir.exists():
                 shutil.rmtree(self._settings.workspaces_dir)
         except (ReactorcideError, OSError) as exc:

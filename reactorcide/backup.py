@@ -329,6 +329,7 @@ def _resume(database: Path, reason: str | None) -> int:
         if reason is None:
             return 0
         store.schedules.reckon_all()
+        store.deliveries.expire_waiting(f"ignored: {reason}")
         return _cancel_runs(store, reason, at_ms=at_ms)
     finally:
         opened.close()

@@ -127,6 +127,19 @@ class Client(Session):
         """Let the secret before the last renewal count no longer. Safe to repeat."""
         self._send("DELETE", f"/projects/{project_id}/webhook-secret").close()
 
+    def deliveries(self, project_id: str, filters: Mapping[str, Any]) -> Json:
+        """Return a page of the deliveries of a project; filters that are ``None`` are left out."""
+        return self._json("GET", f"/projects/{project_id}/deliveries", params=filters)
+
+    def delivery(self, project_id: str, delivery_id: str) -> Json:
+        """Return a delivery with what it said."""
+        return self._json("GET", f"/projects/{project_id}/deliveries/{quote(delivery_id, safe='')}")
+
+    def redeliver(self, project_id: str, delivery_id: str) -> Json:
+        """Have a delivery worked on again, and return it."""
+        path = f"/projects/{project_id}/deliveries/{quote(delivery_id, safe='')}/redeliver"
+        return self._json("POST", path)
+
     def delete_project(self, project_id: str) -> None:
         """Remove a project."""
         self._send("DELETE", f"/projects/{project_id}").close()

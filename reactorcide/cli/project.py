@@ -7,6 +7,7 @@ import click
 
 from reactorcide.cli import render
 from reactorcide.cli.connect import connect
+from reactorcide.cli.deliveries import deliveries
 from reactorcide.cli.schedules import schedules
 from reactorcide.cli.secret import read_value
 from reactorcide.domain.errors import NotFound
@@ -219,6 +220,7 @@ def remove(name: str) -> None:
 
 
 project.add_command(schedules)
+project.add_command(deliveries)
 
 
 @project.group()

@@ -31,6 +31,8 @@ class Action(StrEnum):
     PROJECT_RENEW_WEBHOOK_SECRET = "project.renew_webhook_secret"  # noqa: S105  # no password
     PROJECT_FORGET_WEBHOOK_SECRET = "project.forget_webhook_secret"  # noqa: S105  # no password
     """The one before the last renewal."""
+    DELIVERY_REDELIVER = "delivery.redeliver"
+    """The subject is the project and the delivery."""
     PROJECT_SET_MEMBER = "project.set_member"
     """The subject is the project and the user."""
     PROJECT_REMOVE_MEMBER = "project.remove_member"

@@ -7,6 +7,7 @@ from typing import Any
 
 from reactorcide.domain.accounts import User
 from reactorcide.domain.audit import Action, AuditEntry
+from reactorcide.domain.deliveries import object_prefix
 from reactorcide.domain.errors import InvalidInput
 from reactorcide.domain.forges import ForgeKind
 from reactorcide.domain.images import is_image_reference
@@ -127,8 +128,12 @@ def remove(context: JobContext, user: User, project_id: str) -> None:
     """
     project = access.project(context, user, project_id, ProjectRole.OWNER)
     with context.store.transaction() as tx:
+        deliveries = tx.deliveries.ids(project.project_id)
         tx.projects.remove(project.project_id)
         tx.audit.add(_entry(user, Action.PROJECT_DELETE, project))
+    for delivery_id in deliveries:
+        # What is interrupted here is an orphan for the next start.
+        context.objects.delete(object_prefix(delivery_id))
 
 
 def _changed(project: Project, fields: Mapping[str, Any]) -> Project:

@@ -10,6 +10,7 @@ from reactorcide.store.attempts import Attempts
 from reactorcide.store.audit import Audit
 from reactorcide.store.caches import Caches
 from reactorcide.store.database import Connection, Database
+from reactorcide.store.deliveries import Deliveries
 from reactorcide.store.events import Events
 from reactorcide.store.groups import Groups
 from reactorcide.store.images import Images
@@ -52,6 +53,7 @@ class Records:
         self.images = Images(db)
         self.sources = Sources(db)
         self.caches = Caches(db)
+        self.deliveries = Deliveries(db)
         self.accounts = Accounts(db)
         self.audit = Audit(db)
 

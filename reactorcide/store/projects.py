@@ -110,7 +110,7 @@ class Projects:
             raise Conflict(f"there is a project {name!r} already; choose another name") from exc
 
     def remove(self, project_id: str) -> None:
-        """Remove a project with its members, credentials, secrets and schedules.
+        """Remove a project with its members, credentials, secrets, schedules and deliveries.
 
         Raises ``Conflict`` while one of its runs is not over.
         """
@@ -123,7 +123,7 @@ class Projects:
             named_secrets.remove_of_project(db, project_id)
             schedules.remove_of_project(db, project_id)
             approvals.remove_of_project(db, project_id)
-            for table in ("project_member", "project_credential", "project"):
+            for table in ("project_member", "project_credential", "delivery", "project"):
                 db.execute_sql(f"DELETE FROM {table} WHERE project_id = ?", (project_id,))  # noqa: S608  # as above
 
         self._db.write(work)

@@ -15,6 +15,7 @@ from reactorcide.web.api import openapi
 from reactorcide.web.api.accounts import routes as accounts
 from reactorcide.web.api.artifacts import routes as artifacts
 from reactorcide.web.api.caches import routes as caches
+from reactorcide.web.api.deliveries import routes as deliveries
 from reactorcide.web.api.document import routes as document
 from reactorcide.web.api.jobs import routes as jobs
 from reactorcide.web.api.logs import routes as logs
@@ -46,6 +47,7 @@ _RESOURCES = (
         logs,
     ),
     accounts,
+    deliveries,
 )
 
 

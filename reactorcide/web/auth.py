@@ -74,6 +74,11 @@ NEEDS: Mapping[str, _Scopes | None] = {
     f"DELETE {PREFIX}/projects/<project_id>": _CHANGE,
     f"POST {PREFIX}/projects/<project_id>/webhook-secret": _CHANGE,
     f"DELETE {PREFIX}/projects/<project_id>/webhook-secret": _CHANGE,
+    # A delivery is signed.
+    f"POST {PREFIX}/hooks/<project_id>": _NO_TOKEN,
+    f"GET {PREFIX}/projects/<project_id>/deliveries": _CHANGE,
+    f"GET {PREFIX}/projects/<project_id>/deliveries/<delivery_id>": _CHANGE,
+    f"POST {PREFIX}/projects/<project_id>/deliveries/<delivery_id>/redeliver": _CHANGE,
     f"PUT {PREFIX}/projects/<project_id>/members": _CHANGE,
     f"DELETE {PREFIX}/projects/<project_id>/members/<user_id>": _CHANGE,
     f"GET {PREFIX}/caches": _READ,

@@ -10,6 +10,9 @@ _IS_A_QUESTION = "reactorcide.asks"
 _MAX_BODY_BYTES = "reactorcide.max_body_bytes"
 _STREAMED = {f"POST {PREFIX}/sources"}
 _MAX_ANONYMOUS_BODY_BYTES = 16 << 10
+_HOOK = f"POST {PREFIX}/hooks/<project_id>"
+MAX_HOOK_BODY_BYTES = 256 << 10
+"""A delivery that announces no more is read before the application sees it; a larger one is streamed."""
 
 
 def install(app: Flask) -> None:
@@ -27,6 +30,10 @@ def _answer_question() -> Response | None:
     route = f"{request.method} {'' if request.url_rule is None else request.url_rule.rule}"
     if route in _STREAMED:
         max_body_bytes = None
+    elif route == _HOOK:
+        announced_bytes = request.content_length
+        is_held = announced_bytes is not None and announced_bytes <= MAX_HOOK_BODY_BYTES
+        max_body_bytes = MAX_HOOK_BODY_BYTES if is_held else None
     else:
         max_body_bytes = MAX_BODY_BYTES if NEEDS.get(route) else _MAX_ANONYMOUS_BODY_BYTES
     request.environ[_MAX_BODY_BYTES] = max_body_bytes

@@ -3,6 +3,7 @@
 import logging
 import threading
 
+from reactorcide.deliveries.retention import remove_old
 from reactorcide.domain import audit
 from reactorcide.jobs import JobContext, caches, images, logs, retention, sources
 from reactorcide.jobs.delete import purge_ended
@@ -49,6 +50,7 @@ class Janitor:
                 Duty("remove jobs", _ROUND_EVERY_S, self._remove_jobs, _ROUND_EVERY_S),
                 Duty("remove images", _ROUND_EVERY_S, self._remove_images, _ROUND_EVERY_S),
                 Duty("remove sources", _ROUND_EVERY_S, self._remove_sources, _ROUND_EVERY_S),
+                Duty("remove deliveries", _ROUND_EVERY_S, lambda: remove_old(context), _ROUND_EVERY_S),
                 Duty(
                     "remove caches",
                     _ROUND_EVERY_S,

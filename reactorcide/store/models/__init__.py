@@ -12,6 +12,7 @@ from reactorcide.store.models.accounts import (
     TokenRow,
     UserRow,
 )
+from reactorcide.store.models.deliveries import DeliveryRow
 from reactorcide.store.models.jobs import AttemptRow, JobCountRow, JobEventRow, JobNameCountRow, JobRow
 from reactorcide.store.models.projects import (
     ApprovalRow,
@@ -43,6 +44,7 @@ ALL_MODELS = (
     ProjectMemberRow,
     ProjectCredentialRow,
     ApprovalRow,
+    DeliveryRow,
     NamedSecretRow,
     SecretUseRow,
     ScheduleRow,

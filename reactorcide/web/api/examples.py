@@ -151,6 +151,16 @@ _PROJECT_VIEW = _PROJECT | {
         "credentials": [{"kind": "webhook_secret", "public": None, "created_at": _CREATED}],
     },
 }
+_DELIVERY: dict[str, Any] = {
+    "delivery_id": "0198c0de-6f7a-7b8c-9d0e-1f2a3b4c5d6e",
+    "forge_delivery_id": "72d3162e-cc78-11e3-81ab-4c9367dc0958",
+    "event": "push",
+    "size": 8210,
+    "status": "started",
+    "outcome": "run started",
+    "run_ids": [_RUN_ID],
+    "created_at": _CREATED,
+}
 
 _SCHEDULE: dict[str, Any] = {
     "schedule_id": "0198c0de-0000-7000-8000-000000000006",
@@ -169,6 +179,19 @@ _SCHEDULE: dict[str, Any] = {
 }
 
 EXAMPLES: dict[str, Any] = {
+    "HookResponse": {"delivery_id": _DELIVERY["delivery_id"], "status": "waiting", "outcome": None},
+    "DeliveryResponse": {
+        **_DELIVERY,
+        "headers": {"content-type": "application/json", "x-github-event": "push"},
+        "body": '{"ref": "refs/heads/main"}',
+        "body_is_cut": False,
+    },
+    "DeliveryListResponse": {
+        "deliveries": [_DELIVERY],
+        "total": 1,
+        "limit": 20,
+        "next_cursor": None,
+    },
     "JobRequest": {
         "name": "test the main branch",
         "job_command": "python -m unittest",

@@ -86,6 +86,10 @@ SOURCE: Media = {
         "description": "A tar.gz of directories, files and symbolic links.",
     }
 }
+DELIVERY: Media = {
+    "schema": {"type": "object", "description": "A payload as the forge documents it."},
+    "example": {"ref": "refs/heads/main", "after": "0123456789abcdef0123456789abcdef01234567"},
+}
 DOCUMENT: Media = {
     "schema": {"type": "object", "description": "An OpenAPI document."},
     "example": {"openapi": "3.1.0", "info": {"title": "Reactorcide", "version": "0.1.0"}, "paths": {}},

@@ -19,6 +19,7 @@ from reactorcide.web.api import media, schemas
 from reactorcide.web.api.accounts import schemas as accounts
 from reactorcide.web.api.artifacts import schemas as artifacts
 from reactorcide.web.api.caches import schemas as caches
+from reactorcide.web.api.deliveries import schemas as deliveries
 from reactorcide.web.api.examples import EXAMPLES
 from reactorcide.web.api.jobs import request
 from reactorcide.web.api.jobs import schemas as jobs
@@ -35,7 +36,7 @@ from reactorcide.web.errors import HTTP_CODES
 
 _MODULES = (
     *(schemas, request, jobs, artifacts, logs, sources, accounts, queues, workers, service, runs),
-    *(projects, secrets, schedules, caches),
+    *(projects, secrets, schedules, caches, deliveries),
 )
 # Models of the data of server-sent events, which no route names.
 _IN_EVENTS = ("LogEvent", "LogEnd", "JobEvent", "RunEvent")

@@ -1,0 +1,1 @@
+"""What can be done with the deliveries of forges: one file a use case."""

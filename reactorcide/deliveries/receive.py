@@ -1,0 +1,155 @@
+"""Take a delivery: check who has sent it, store it, and only then have it worked on."""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from itertools import chain
+
+from reactorcide import crashpoints
+from reactorcide.domain.deliveries import (
+    ARRIVED,
+    MAX_BODY_BYTES,
+    OBJECTS,
+    Delivery,
+    DeliveryStatus,
+    Outcome,
+    object_prefix,
+)
+from reactorcide.domain.errors import InvalidInput, NotFound, TooLarge
+from reactorcide.domain.forges import ForgeKind, Ignored
+from reactorcide.domain.projects import CredentialKind, Project, PullRequests
+from reactorcide.domain.secrets import REDACTED
+from reactorcide.forges import FORGES
+from reactorcide.jobs import StoredJobs
+from reactorcide.lib.clock import now_ms
+from reactorcide.lib.ids import new_id
+from reactorcide.lib.sizes import format_size
+
+_MAX_HELD_BYTES = 256 << 10
+"""A body that is no longer is checked before anything is stored."""
+_MAX_EVENT_CHARS = 100
+_SECRET_HEADERS = {"authorization", "cookie", "proxy-authorization", "x-gitlab-token"}
+PING = "ping"
+"""The event that only asks whether deliveries arrive."""
+_SECRETS = (CredentialKind.WEBHOOK_SECRET, CredentialKind.PREVIOUS_WEBHOOK_SECRET)
+
+
+def expecting(context: StoredJobs, project_id: str) -> Project:
+    """Return the project with an id, which takes deliveries; raises ``NotFound``."""
+    project = context.store.projects.find(project_id)
+    if project is None or project.forge is ForgeKind.NONE:
+        raise NotFound("there is no such project, or it names no forge, so that nothing is delivered to it")
+    return project
+
+
+def receive(
+    context: StoredJobs, project: Project, headers: Mapping[str, str], chunks: Iterable[bytes]
+) -> Delivery:
+    """Store a delivery and return it; when this returns it is on disk, and is worked on.
+
+    ``headers`` are by name in lower case, ``chunks`` the raw bytes of the body. One that came before is
+    returned as it is, and is worked on again only if it has started no run. Raises ``Unauthorized`` unless
+    the project's secret has signed it, ``TooLarge``, and ``InvalidInput`` if it names no id.
+    """
+    forge = FORGES[project.forge]
+    at_ms = now_ms()
+    arrived = Delivery(
+        delivery_id=new_id(),
+        project_id=project.project_id,
+        forge_delivery_id=forge.delivery_id(headers),
+        event=forge.event_name(headers)[:_MAX_EVENT_CHARS],
+        headers={name: _shown(name, value) for name, value in headers.items()},
+        size_bytes=0,
+        created_at_ms=at_ms,
+        due_at_ms=at_ms,
+    )
+    is_new = False
+    try:
+        arrived = _stored(context, project, arrived, headers, chunks)
+        crashpoints.reached("delivery-body-stored")
+        delivery, is_new = context.store.write(lambda tx: tx.deliveries.add(arrived))
+    finally:
+        if not is_new:
+            context.objects.delete(arrived.prefix)
+    crashpoints.reached("delivery-stored")
+    context.notifier.announce(ARRIVED)
+    return delivery
+
+
+def remove_orphans(context: StoredJobs) -> None:
+    """Remove the bodies of deliveries that have no row; only before anything is delivered."""
+    known = context.store.deliveries.ids()
+    for item in list(context.objects.list(OBJECTS)):
+        delivery_id = item.key.removeprefix(OBJECTS).partition("/")[0]
+        if delivery_id not in known:
+            context.objects.delete(object_prefix(delivery_id))
+
+
+def _stored(
+    context: StoredJobs,
+    project: Project,
+    delivery: Delivery,
+    headers: Mapping[str, str],
+    chunks: Iterable[bytes],
+) -> Delivery:
+    """Check who has sent a delivery, store its body, and return it as it is then."""
+    forge = FORGES[project.forge]
+    credentials = (context.store.projects.credential(project.project_id, kind) for kind in _SECRETS)
+    secrets = [secret for secret in credentials if secret is not None]
+
+    def verify(body: Iterable[bytes]) -> None:
+        forge.verify(headers, body, secrets, now_s=time.time())
+
+    rest = iter(_bounded(chunks))
+    held: list[bytes] = []
+    while sum(map(len, held)) <= _MAX_HELD_BYTES:
+        chunk = next(rest, None)
+        if chunk is None:
+            # Nothing of a short one is stored for a stranger.
+            verify(held)
+            size_bytes = context.objects.put(delivery.object_key, held)
+            return _of_ping(project, replace(delivery, size_bytes=size_bytes), headers, b"".join(held))
+        held.append(chunk)
+    size_bytes = context.objects.put(delivery.object_key, chain(held, rest))
+    verify(context.objects.read(delivery.object_key))
+    return replace(delivery, size_bytes=size_bytes)
+
+
+def _of_ping(project: Project, delivery: Delivery, headers: Mapping[str, str], body: bytes) -> Delivery:
+    """Return a delivery that only asks whether it arrives with the answer, any other one as it is."""
+    if delivery.event != PING:
+        return delivery
+    try:
+        read = FORGES[project.forge].read(headers, body)
+    except InvalidInput as exc:
+        outcome = Outcome(status=DeliveryStatus.FAILED, sentence=f"failed: {exc}")
+    else:
+        said = read.reason if isinstance(read, Ignored) else "it arrives"
+        outcome = Outcome(status=DeliveryStatus.IGNORED, sentence=f"ping: {said}; {_would_do(project)}")
+    return replace(delivery, status=outcome.status, outcome=outcome.sentence, due_at_ms=None)
+
+
+def _would_do(project: Project) -> str:
+    """Return in a phrase what deliveries of a project start."""
+    if project.disabled:
+        return "the project is disabled, so that they start nothing"
+    events = "all events" if project.allowed_events is None else ", ".join(project.allowed_events)
+    pulls = {
+        PullRequests.OFF: "no pull request",
+        PullRequests.TRUSTED: "pull requests of forks once they are approved",
+        PullRequests.ALL: "pull requests of forks, too",
+    }[project.pull_requests]
+    return f"{events} start the workflows of {project.name} that name them; {pulls}"
+
+
+def _bounded(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    size_bytes = 0
+    for chunk in chunks:
+        size_bytes += len(chunk)
+        if size_bytes > MAX_BODY_BYTES:
+            raise TooLarge(f"the delivery is larger than {format_size(MAX_BODY_BYTES)}")
+        yield chunk
+
+
+def _shown(name: str, value: str) -> str:
+    return REDACTED if name in _SECRET_HEADERS or "signature" in name else value

@@ -1,0 +1,15 @@
+"""Remove deliveries that are kept no longer."""
+
+from reactorcide.domain.deliveries import object_prefix
+from reactorcide.jobs import StoredJobs
+from reactorcide.lib.clock import now_ms
+
+KEEP_DAYS = 30
+_DAY_MS = 86_400_000
+
+
+def remove_old(context: StoredJobs) -> None:
+    """Remove deliveries of more than 30 days, with their bodies."""
+    for delivery_id in context.store.deliveries.remove_old(before_ms=now_ms() - KEEP_DAYS * _DAY_MS):
+        # Without a row it is an orphan, which the next start removes if this is interrupted.
+        context.objects.delete(object_prefix(delivery_id))

@@ -1,0 +1,1 @@
+"""Deliveries of forges: routes and their schemas."""

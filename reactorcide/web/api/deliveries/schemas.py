@@ -1,0 +1,70 @@
+"""The schemas of deliveries."""
+
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from reactorcide.domain.deliveries import DeliveryStatus
+from reactorcide.web.api.projects.schemas import ProjectPath
+from reactorcide.web.api.schemas import Count, Cursor, Id, Query, Time
+
+
+class HookPath(BaseModel):
+    """The id of a project, in the path of its webhook; of no other one it is said that it is malformed."""
+
+    project_id: str
+
+
+class HookResponse(BaseModel):
+    """A delivery that was taken."""
+
+    delivery_id: Id
+    status: DeliveryStatus
+    outcome: str | None = Field(description="What became of it; for a `ping` what deliveries start.")
+
+
+class DeliveryPath(ProjectPath):
+    """The ids of a project and of one of its deliveries, in the path."""
+
+    delivery_id: Id
+
+
+class DeliveryListQuery(Query):
+    """A page of deliveries."""
+
+    limit: int = Field(default=20, ge=1, le=1000)
+    cursor: Cursor | None = Field(default=None, description="The `next_cursor` of the page before.")
+    status: Literal["waiting", "started", "ignored", "failed"] | None = None
+
+
+class DeliveryListItem(BaseModel):
+    """A delivery in a list."""
+
+    delivery_id: Id
+    forge_delivery_id: str = Field(description="The forge's own id.")
+    event: str = Field(description="What the forge calls the event.")
+    size: Count = Field(description="The bytes of its body.")
+    status: DeliveryStatus = Field(
+        description="`waiting`: it is to be worked on, or tried again; `started`: it has started runs; "
+        "`ignored`: it starts none; `failed`: it cannot be read, or its runs failed at once."
+    )
+    outcome: str | None = Field(description="What became of it, or why it is tried again, in a sentence.")
+    run_ids: list[Id]
+    created_at: Time
+
+
+class DeliveryResponse(DeliveryListItem):
+    """A delivery with what it said."""
+
+    headers: dict[str, str] = Field(description="By name in lower case; what is secret is replaced.")
+    body: str = Field(description="The first MiB of it, without the project's credentials.")
+    body_is_cut: bool
+
+
+class DeliveryListResponse(BaseModel):
+    """A page of deliveries, newest first."""
+
+    deliveries: list[DeliveryListItem]
+    total: Count
+    limit: Count
+    next_cursor: Cursor | None

@@ -1,0 +1,203 @@
+"""From ``git push`` to a run: a forge, over HTTP, and a real service."""
+
+import json
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+import requests
+
+from tests.conftest import ended_cleanly
+from tests.support.client import Client
+from tests.support.dialects import DIALECTS
+from tests.support.forge import TOKEN, Forge, ForgeRepository, running_forge
+from tests.support.image import Images
+from tests.support.runs import over
+from tests.support.service import PROGRAM, Service, clean_environment
+from tests.support.waiting import wait_until
+
+CI = "name: CI\non: [push, tag, pull_request]\njobs: {test: {command: 'test -f README'}}\n"
+
+
+@pytest.fixture(scope="module")
+def service(
+    tmp_path_factory: pytest.TempPathFactory, engine: docker.APIClient, images: Images
+) -> Iterator[Service]:
+    """A service that may fetch from this host."""
+    made = Service(
+        tmp_path_factory.mktemp("service"), images.default, allow_address="127.0.0.1/32", bad_tokens=100
+    )
+    yield from ended_cleanly(made.start(), engine)
+
+
+@pytest.fixture(params=DIALECTS)
+def forge(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Forge]:
+    with running_forge(tmp_path / "forge", request.param) as running:
+        yield running
+
+
+@pytest.fixture
+def github(tmp_path: Path) -> Iterator[Forge]:
+    with running_forge(tmp_path / "forge", "github") as running:
+        yield running
+
+
+def add_project(service: Service, forge: Forge, repository: ForgeRepository, **fields: Any) -> dict[str, Any]:
+    """Create a project of a repository, and give its webhook to the forge."""
+    body = {
+        "name": f"acme/{time.monotonic_ns()}",
+        "git_url": repository.push_url,
+        "forge": forge.dialect.kind.value,
+        "forge_url": forge.url,
+        "token": TOKEN,
+    } | fields
+    answer = service.admin.request("POST", "projects", json=body)
+    assert answer.status_code == 201, answer.text
+    project: dict[str, Any] = answer.json()
+    address = service.base_url + project["settings"]["webhook_url"].partition("//")[2].partition("/")[1]
+    path = f"/api/v1/hooks/{project['project_id']}"
+    assert project["settings"]["webhook_url"].endswith(path)
+    repository.hook = f"{address.rstrip('/')}{path}", project["webhook_secret"]
+    return project
+
+
+def deliveries(client: Client, project: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return a project's deliveries, the oldest first, once none waits any more."""
+    path = f"projects/{project['project_id']}/deliveries"
+    wait_until(lambda: client.get(path, status="waiting")["total"] == 0, 60, "all deliveries are worked on")
+    found: list[dict[str, Any]] = client.get(path, limit=1000)["deliveries"]
+    return found[::-1]
+
+
+def command(service: Service, *arguments: str) -> str:
+    """Return what a command prints, for the admin of a service."""
+    access = {"REACTORCIDE_API_URL": service.base_url, "REACTORCIDE_API_TOKEN": str(service.admin.token)}
+    done = subprocess.run(
+        [sys.executable, str(PROGRAM), *arguments],
+        env=clean_environment(service.home) | access,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_from_a_push_to_a_run(service: Service, forge: Forge) -> None:
+    repository = forge.repository("acme/site", {"workflows/ci.yaml": CI})
+    project = add_project(service, forge, repository)
+    sha = repository.commit("src", "1")
+    for sent in (repository.push(), repository.tag("v1"), repository.pull_request("opened", 7, "fix")):
+        for answer in repository.deliver(sent):
+            assert answer.status_code == 202, answer.text
+    told = deliveries(service.admin, project)
+    started = [delivery for delivery in told if delivery["status"] == "started"]
+    runs = [over(service.admin, {"run_id": delivery["run_ids"][0]}) for delivery in started]
+    assert [(run["status"], run["sha"]) for run in runs] == [("completed", sha)] * 3
+    names = [run["event"]["name"] for run in runs]
+    assert names == ["push", "tag_created", "pull_request_opened"]
+    assert service.admin.get("runs", project=project["project_id"])["total"] == 3
+    shown = command(service, "runs", "show", runs[0]["run_id"])
+    assert "completed" in shown
+    assert sha[:7] in shown
+
+
+def test_the_commands(service: Service, github: Forge) -> None:
+    repository = github.repository("acme/site", {"workflows/ci.yaml": CI})
+    project = add_project(service, github, repository)
+    repository.commit("src", "1")
+    repository.deliver(repository.push())
+    (delivery,) = deliveries(service.admin, project)
+
+    def run(*arguments: str) -> str:
+        return command(service, "project", "deliveries", *arguments)
+
+    assert "run started" in run("list", project["name"], "--status", "started")
+    shown = run("show", project["name"], delivery["delivery_id"][:23])
+    assert "x-github-event: push" in shown
+    assert '"refs/heads/main"' in shown
+    assert project["webhook_secret"] not in shown
+    assert "is worked on again" in run("redeliver", project["name"], delivery["delivery_id"])
+    (again,) = deliveries(service.admin, project)
+    assert len(again["run_ids"]) == 2
+
+
+def test_what_is_no_delivery(service: Service, github: Forge) -> None:
+    repository = github.repository("acme/site", {"workflows/ci.yaml": CI})
+    project = add_project(service, github, repository)
+    assert repository.hook is not None
+    url, secret = repository.hook
+    headers, body = github.dialect.request(repository.push()[0], secret)
+    anonymous = service.anonymous()
+    path = url.removeprefix(service.base_url)
+    stored = set((service.data_dir / "objects" / "deliveries").glob("*/*"))
+
+    def send(address: str = path, data: bytes = body, without: str = "") -> requests.Response:
+        sent = {name: value for name, value in headers.items() if name != without}
+        return anonymous.request("POST", address, data=data, headers=sent)
+
+    assert send(data=body + b" ").status_code == 401
+    assert send(without="X-Hub-Signature-256").status_code == 401
+    assert send(without="X-GitHub-Delivery").status_code == 400
+    assert send("/api/v1/hooks/019aa552-9c09-77ac-b544-929902c7203d").status_code == 404
+    assert send("/api/v1/hooks/nope").status_code == 404
+    assert send(data=b"x" * (26 << 20)).status_code in (413, 401)
+    assert deliveries(service.admin, project) == []
+    assert set((service.data_dir / "objects" / "deliveries").glob("*/*")) == stored
+
+
+def test_a_large_delivery_is_taken(service: Service, github: Forge) -> None:
+    repository = github.repository("acme/site", {"workflows/ci.yaml": CI})
+    project = add_project(service, github, repository)
+    name, payload = repository.push()[0]
+    (answer,) = repository.deliver([(name, payload | {"padding": "x" * (20 << 20)})], timeout_s=60)
+    assert answer.status_code == 202, answer.text
+    (delivery,) = deliveries(service.admin, project)
+    assert delivery["status"] == "started"
+    assert delivery["size"] > 20 << 20
+
+
+def test_a_ping_is_answered(service: Service, github: Forge) -> None:
+    repository = github.repository("acme/site", {"workflows/ci.yaml": CI})
+    add_project(service, github, repository)
+    ping = github.dialect.ping(repository.repo, ["push", "pull_request"])  # type: ignore[attr-defined]  # GitHub's
+    (answer,) = repository.deliver([ping])
+    assert answer.status_code == 202
+    assert "start the workflows of" in answer.json()["outcome"]
+
+
+def test_bad_deliveries_are_limited(tmp_path: Path, images: Images, engine: docker.APIClient) -> None:
+    made = Service(tmp_path / "few", images.default, bad_tokens=3, concurrency=0)
+    for limited in ended_cleanly(made.start(), engine):
+        anonymous = limited.anonymous()
+        codes = [anonymous.request("POST", "hooks/nope", data=b"{}").status_code for _ in range(5)]
+        assert codes == [404, 404, 404, 429, 429]
+
+
+def test_slow_strangers_keep_nobody_from_delivering(service: Service, github: Forge) -> None:
+    repository = github.repository("acme/site", {"workflows/ci.yaml": CI})
+    add_project(service, github, repository)
+    assert repository.hook is not None
+    path = repository.hook[0].removeprefix(service.base_url)
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 20000000\r\n\r\n".encode()
+    with closing(socket.socket()) as first:
+        sockets = [first, *[socket.socket() for _ in range(60)]]
+        try:
+            for one in sockets:
+                one.connect(("127.0.0.1", service.port))
+                one.sendall(head + b"{")
+            began = time.monotonic()
+            (answer,) = repository.deliver(repository.push())
+            assert answer.status_code == 202, answer.text
+            assert json.loads(answer.text)["status"] == "waiting"
+            assert time.monotonic() - began < 10
+        finally:
+            for one in sockets:
+                one.close()
