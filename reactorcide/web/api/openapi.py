@@ -26,6 +26,7 @@ from reactorcide.web.api.jobs import schemas as jobs
 from reactorcide.web.api.logs import schemas as logs
 from reactorcide.web.api.projects import schemas as projects
 from reactorcide.web.api.queues import schemas as queues
+from reactorcide.web.api.resource import Resource
 from reactorcide.web.api.runs import schemas as runs
 from reactorcide.web.api.schedules import schemas as schedules
 from reactorcide.web.api.secrets import schemas as secrets
@@ -154,6 +155,9 @@ class _Document:
 
 def document(app: OpenAPI) -> dict[str, Any]:
     """Return the complete OpenAPI 3.1 document of ``app``, without validation. Not thread-safe."""
+    for blueprint in app.blueprints.values():
+        if isinstance(blueprint, Resource):
+            blueprint.describe(app)
     whole: dict[str, Any] = deepcopy(app.api_doc)
     whole["security"] = [{"token": []}]
     whole["components"]["headers"] = _HEADERS
