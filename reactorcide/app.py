@@ -25,8 +25,11 @@ from reactorcide.lib.ids import new_id
 from reactorcide.lib.notifier import LocalNotifier
 from reactorcide.logs.local import LocalLogStore
 from reactorcide.metrics import Metrics
+from reactorcide.network import Http
 from reactorcide.network.addresses import AddressRules
 from reactorcide.objects.filesystem import FilesystemObjectStore
+from reactorcide.outbox.commit_statuses import CommitStatuses
+from reactorcide.outbox.sender import Sender
 from reactorcide.runner import Runner
 from reactorcide.runs import RunContext
 from reactorcide.runs.evaluate import Evaluator
@@ -38,6 +41,7 @@ from reactorcide.sources.roots import SourceRoots
 from reactorcide.store import Store
 from reactorcide.store.accounts import Accounts
 from reactorcide.store.database import Database
+from reactorcide.store.outbox import STATUSES
 from reactorcide.store.vault import Vault
 from reactorcide.worker.attempt import Limits
 from reactorcide.worker.deliverer import Deliverer
@@ -119,7 +123,16 @@ class Service:
             keep_source_days=settings.keep_source_days,
             max_cache_bytes=settings.max_cache_bytes,
         )
+        http = _deferred_http(AddressRules(settings.allow_addresses, settings.deny_addresses))
+        public_url = None if settings.public_url is None else settings.public_url.rstrip("/")
+        self._sender = Sender(
+            self._store,
+            {STATUSES: CommitStatuses(self._store, http, public_url)},
+            self._notifier,
+            metrics,
+        )
         metrics.add_job_counts(self._store.queues.counts)
+        metrics.add_owed_counts(self._store.outbox.counts)
         self.wsgi: Flask = self._web(metrics)
         self.new_admin_token: str | None = None
         """The admin's token, where this start has made it."""
@@ -137,6 +150,7 @@ class Service:
         self._janitor.start()
         self._scheduler.start()
         self._deliverer.start()
+        self._sender.start()
 
     def sign_in_link(self) -> str | None:
         """Create a one-time link for the admin whose token is in the data directory, and return its value.
@@ -168,6 +182,7 @@ class Service:
             self._deliverer.stop,
             self._worker.stop,
             self._janitor.stop,
+            self._sender.stop,
             self._queue.stop,
             lambda _: self._runner.close(),
             lambda _: self._database.close(),
@@ -405,6 +420,17 @@ def _docker_runner(environment: Mapping[str, str], **options: Any) -> "DockerRun
 
     named = {name: environment[name] for name in _DOCKER_VARIABLES if name in environment}
     return DockerRunner(named, **options)
+
+
+def _deferred_http(rules: AddressRules) -> Http:
+    """Return what sends HTTP requests, made when it is first used: importing its library takes long."""
+
+    def make() -> Http:
+        from reactorcide.network.http import HttpClient
+
+        return HttpClient(rules.refusal)
+
+    return cast(Http, Deferred(make))
 
 
 def _deferred_runner(settings: Settings, environment: Mapping[str, str]) -> Runner:

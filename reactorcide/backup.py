@@ -330,7 +330,10 @@ def _resume(database: Path, reason: str | None) -> int:
             return 0
         store.schedules.reckon_all()
         store.deliveries.expire_waiting(f"ignored: {reason}")
-        return _cancel_runs(store, reason, at_ms=at_ms)
+        cancelled = _cancel_runs(store, reason, at_ms=at_ms)
+        # The forge may have been told other things since.
+        store.outbox.give_up_statuses(None, reason, owed_up_to_ms=_ANY_TIME_MS)
+        return cancelled
     finally:
         opened.close()
 

@@ -3,7 +3,7 @@
 import threading
 from collections import Counter as Tally
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -72,6 +72,27 @@ class Metrics:
             registry=self._registry,
         )
 
+        self._sent = Counter(
+            "reactorcide_outbox_sent",
+            "Commit statuses that have arrived.",
+            ["kind"],
+            registry=self._registry,
+        )
+        self._not_sent = Counter(
+            "reactorcide_outbox_failed",
+            "Attempts to send a commit status that have failed, by the status of the answer.",
+            ["kind", "reason"],
+            registry=self._registry,
+        )
+
+    def observe_sent(self, kind: str) -> None:
+        """Count something of the outbox that has arrived."""
+        self._sent.labels(kind).inc()
+
+    def observe_not_sent(self, kind: str, reason: str) -> None:
+        """Count a failed attempt to send something of the outbox."""
+        self._not_sent.labels(kind, reason).inc()
+
     def observe_job_end(self, queue: str, status: str, run_s: float | None) -> None:
         """Count a job that ended; ``run_s`` is its running time if it was started."""
         with self._queue(queue) as statuses:
@@ -115,11 +136,34 @@ class Metrics:
         """Call ``counts`` for (queue, status, jobs) whenever the metrics are rendered."""
         self._registry.register(_JobCounts(counts))
 
+    def add_owed_counts(self, counts: Callable[[], Mapping[str, int]]) -> None:
+        """Call ``counts`` for what is owed, by kind, whenever the metrics are rendered."""
+        self._registry.register(_OwedCounts(counts))
+
     def render(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
         # One at a time: several at once would only take the processor from other requests.
         with self._render_lock:
             return generate_latest(self._registry)
+
+
+class _OwedCounts(Collector):
+    def __init__(self, counts: Callable[[], Mapping[str, int]]) -> None:
+        self._counts = counts
+
+    def describe(self) -> Iterable[GaugeMetricFamily]:
+        # As with ``_JobCounts``.
+        return (self._owed(),)
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        owed = self._owed()
+        for kind, count in self._counts().items():
+            owed.add_metric([kind], count)
+        yield owed
+
+    @staticmethod
+    def _owed() -> GaugeMetricFamily:
+        return GaugeMetricFamily("reactorcide_outbox_owed", "What is still to be sent.", labels=["kind"])
 
 
 class _JobCounts(Collector):

@@ -118,14 +118,15 @@ class Settings:
     )
     allow_addresses: tuple[str, ...] = _setting(
         (),
-        "Address or network (CIDR) that git may connect to for jobs of non-admin users, even if it is "
-        "loopback or link-local; repeatable.",
+        "Address or network (CIDR) that git may connect to for jobs of non-admin users, and requests to "
+        "forges for all, even if it is loopback or link-local; repeatable.",
         option="allow-address",
         kind=NETWORK,
     )
     deny_addresses: tuple[str, ...] = _setting(
         (),
-        "Address or network (CIDR) that git may not connect to for jobs of non-admin users; repeatable. "
+        "Address or network (CIDR) that git may not connect to for jobs of non-admin users, and requests "
+        "to forges for all; repeatable. "
         "Loopback and link-local addresses are always denied, unless --allow-address allows them.",
         option="deny-address",
         kind=NETWORK,

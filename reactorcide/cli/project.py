@@ -165,6 +165,7 @@ def _settings_rows(settings: dict[str, Any]) -> dict[str, str]:
         "Default image": settings["default_image"],
         "Queue": settings["queue"],
         "Max. running": settings["max_running"],
+        "Statuses": settings["status_problem"],
     }
     return rows | {title: str(value) for title, value in optional.items() if value}
 

@@ -57,6 +57,12 @@ class NodeState(StrEnum):
         """Tell whether it can never change again."""
         return self not in (NodeState.WAITING, NodeState.ACTIVE)
 
+    def counts_as_failed(self, *, allow_failure: bool) -> bool:
+        """Tell whether the run of such a node fails, and those nodes that need it to succeed."""
+        if self is NodeState.SKIPPED_BY_FAILURE:
+            return True
+        return self in (NodeState.FAILED, NodeState.CANCELLED) and not allow_failure
+
     @classmethod
     def of_job(cls, status: JobStatus) -> "NodeState":
         """Return where a node stands whose newest job has a status."""
@@ -107,6 +113,8 @@ class Run:
     """Its concurrency group, as ``group_key`` returns it."""
     when_full: str | None = None
     """What happens if the place of that group is taken: a ``WhenFull``."""
+    status_context: str | None = None
+    """Of the commit status that the forge gets; ``None``: it gets none."""
     pinned: bool = False
     """Kept with its jobs until somebody deletes it, whatever the retention says."""
     is_trusted: bool = True
@@ -157,6 +165,11 @@ class Node:
     """What happens if the place of that group is taken: a ``WhenFull``."""
     is_held: bool = False
     """It waits for nothing but the place of its concurrency group."""
+
+    @property
+    def has_failed(self) -> bool:
+        """Tell whether its run fails because of it."""
+        return self.state.counts_as_failed(allow_failure=self.allow_failure)
 
     @property
     def status(self) -> str:

@@ -18,6 +18,7 @@ from reactorcide.domain.runs import (
     waits_for_group,
 )
 from reactorcide.jobs.node_jobs import make_job
+from reactorcide.outbox import statuses
 from reactorcide.store import Records
 from reactorcide.workflows import resolve as rules
 from reactorcide.workflows.graph import Graph
@@ -35,6 +36,8 @@ class Followed:
     """Jobs to be given to the queue once all is committed."""
     ended: Sequence[Job] = ()
     """Jobs that were cancelled, and are to be stopped."""
+    owes: bool = False
+    """A commit status is to be sent."""
 
 
 def resolve(tx: Records, run_id: str | None, *, now_ms: int) -> Followed:
@@ -71,6 +74,8 @@ class Change:
         self._created: list[Job] = []
         self._ended: dict[str, Job] = {}
         self._to_resolve: list[str] = []
+        self._changed: dict[str, None] = {}
+        """The runs whose status, or that of a node, may be another one."""
         self._freed: list[Callable[[], str | None]] = []
         """For each concurrency group whose place is free perhaps: which run gets it."""
 
@@ -80,6 +85,7 @@ class Change:
 
     def enter(self, run: Run) -> None:
         """Start a run that is new, repeated or approved, as far as its concurrency group lets it."""
+        self._changed[run.run_id] = None
         if run.is_held:
             return
         if run.group_key is not None and not run.is_final:
@@ -119,7 +125,8 @@ class Change:
                 # Afterwards it has the place, or does not wait for it any more.
                 self._resolve(run_id)
         created = [job for job in self._created if job.job_id not in self._ended]
-        return Followed(created, list(self._ended.values()))
+        owed = [statuses.owe(self._tx, run_id, now_ms=self._now_ms) for run_id in self._changed]
+        return Followed(created, list(self._ended.values()), any(owed))
 
     def _resolve(self, run_id: str) -> None:
         run = self._tx.runs.lock(run_id)
@@ -134,6 +141,7 @@ class Change:
                 run,
                 replace(run, status=RunStatus.RUNNING, reason=None, updated_at_ms=self._now_ms),
             )
+            self._changed[run_id] = None
             self._tx.runs.save(waiting, run)
         before = self._tx.runs.nodes(run.run_id)
         nodes = {node.name: _as_its_job(node) for node in before}
@@ -205,6 +213,7 @@ class Change:
         if node.state is NodeState.ACTIVE:
             self._cancel_job(node, reason)
         ended = replace(node, state=NodeState.CANCELLED, reason=reason, is_held=False)
+        self._changed[run.run_id] = None
         self._tx.runs.save_nodes(replace(run, updated_at_ms=self._now_ms), [(node, ended)])
         self._free(node)
         self._to_resolve.append(run.run_id)
@@ -244,6 +253,7 @@ class Change:
             updated_at_ms=self._now_ms,
             completed_at_ms=self._now_ms if status.is_final else None,
         )
+        self._changed[run.run_id] = None
         self._tx.runs.save_nodes(after, changed)
         self._tx.runs.save(run, after)
         for old, node in changed:

@@ -10,7 +10,7 @@ from reactorcide.jobs import JobContext, dependents, lifecycle
 from reactorcide.jobs.dependents import Followed
 from reactorcide.jobs.submit import enqueue
 from reactorcide.lib.clock import now_ms
-from reactorcide.lib.notifier import ANY_JOB
+from reactorcide.lib.notifier import ANY_JOB, OUTBOX
 from reactorcide.store import Records
 
 log = logging.getLogger("reactorcide.jobs")
@@ -70,6 +70,8 @@ def hand_over(context: JobContext, followed: Followed) -> None:
 
     What is not done here, the sweep does.
     """
+    if followed.owes:
+        context.notifier.announce(OUTBOX)
     if followed.ended:
         crashpoints.reached("dependents-cancelled")
     for job in followed.ended:

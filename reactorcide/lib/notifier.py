@@ -7,6 +7,8 @@ from typing import Protocol
 
 ANY_JOB = "any job"
 """Announced with every status change of every job."""
+OUTBOX = "outbox"
+"""Announced when something is owed to others."""
 LOOK_EVERY_S = 1.0
 """How long to wait for a hint before checking the state without one."""
 

@@ -25,7 +25,9 @@ from reactorcide.domain.secrets import check_not_redacted, redacted_url
 from reactorcide.jobs import JobContext, access
 from reactorcide.lib.clock import now_ms
 from reactorcide.lib.ids import is_id, new_id
+from reactorcide.outbox import commit_statuses
 from reactorcide.store import Records
+from reactorcide.store.outbox import STATUSES
 
 _KNOWN_FORGES = {
     "github.com": ForgeKind.GITHUB,
@@ -90,6 +92,8 @@ def change(
         _checked(context, changed)
         tx.projects.save(changed, git_url)
         _set_token(tx, changed, token)
+        # What has failed may go well now.
+        tx.outbox.resume(STATUSES, project_id, now_ms=changed.updated_at_ms)
         tx.audit.add(_entry(user, Action.PROJECT_CHANGE, changed))
     return changed
 
@@ -124,11 +128,13 @@ def forget_previous_webhook_secret(context: JobContext, user: User, project_id: 
 def remove(context: JobContext, user: User, project_id: str) -> None:
     """Remove a project; for its owners. Its ended runs are then seen by admins alone, until retention.
 
+    The commit statuses that its forge has not been told yet are sent as errors.
     Raises ``Conflict`` while one of its runs is not over.
     """
     project = access.project(context, user, project_id, ProjectRole.OWNER)
     with context.store.transaction() as tx:
         deliveries = tx.deliveries.ids(project.project_id)
+        commit_statuses.close(tx, project, now_ms=now_ms())
         tx.projects.remove(project.project_id)
         tx.audit.add(_entry(user, Action.PROJECT_DELETE, project))
     for delivery_id in deliveries:

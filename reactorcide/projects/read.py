@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 from reactorcide.domain.accounts import User
 from reactorcide.domain.projects import Credential, CredentialKind, Member, Project, ProjectRole
+from reactorcide.domain.statuses import StatusRecord
 from reactorcide.jobs import StoredJobs, access
+from reactorcide.store.outbox import STATUSES
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +21,8 @@ class ProjectView:
     """Empty unless the user is a member or an admin."""
     credentials: Mapping[CredentialKind, Credential] | None
     """``None``: the user may not see the project's settings, and is no owner nor admin."""
+    status_problem: str | None
+    """Why the forge did not take the last commit status; ``None`` if it did."""
 
 
 def view(context: StoredJobs, user: User, project_id: str) -> ProjectView:
@@ -29,7 +33,16 @@ def view(context: StoredJobs, user: User, project_id: str) -> ProjectView:
     members = context.store.projects.members(project.project_id) if is_shown else []
     is_owner = role is ProjectRole.OWNER or user.is_admin
     credentials = context.store.projects.credentials(project.project_id) if is_owner else None
-    return ProjectView(project, role, members, credentials)
+    status_problem = context.store.outbox.problem(STATUSES, project.project_id)
+    return ProjectView(project, role, members, credentials, status_problem)
+
+
+def statuses(
+    context: StoredJobs, user: User, project_id: str, *, limit: int, after: tuple[int, str] | None
+) -> list[StatusRecord]:
+    """Return a page of the commit statuses of a project that ``user`` may see, newest first."""
+    project = access.project(context, user, project_id)
+    return context.store.outbox.statuses(project.project_id, limit=limit, after=after)
 
 
 def page(

@@ -32,6 +32,7 @@ from reactorcide.jobs.run_secrets import secrets_in
 from reactorcide.lib.clock import now_ms
 from reactorcide.lib.ids import new_id
 from reactorcide.lib.notifier import ANY_JOB
+from reactorcide.outbox import statuses
 from reactorcide.runs import RunContext, uploaded
 from reactorcide.runs.approve import needs_approval
 from reactorcide.runs.evaluate import Evaluation
@@ -190,6 +191,8 @@ def start_for_project(
         new = [_without_files(wanted, project, str(exc))]
     else:
         new = [_new(context, SERVICE_USER, wanted, project, commit, event, one) for one in found]
+    # Only here: whoever starts a run by hand may leave jobs out, or give the name of any event.
+    new = [replace(item, run=replace(item.run, status_context=statuses.context_of(item.run))) for item in new]
     return _write(context, new, wanted, service(), also)
 
 

@@ -18,6 +18,7 @@ from reactorcide.store.instance import Instance
 from reactorcide.store.jobs import Jobs
 from reactorcide.store.lists import Lists
 from reactorcide.store.named_secrets import NamedSecrets
+from reactorcide.store.outbox import Outbox
 from reactorcide.store.projects import Projects
 from reactorcide.store.queues import Queues
 from reactorcide.store.request_keys import RequestKeys
@@ -43,6 +44,7 @@ class Records:
         self.runs = Runs(db, sealed)
         self.projects = Projects(db, sealed)
         self.schedules = Schedules(db)
+        self.outbox = Outbox(db, sealed)
         self.groups = Groups(db)
         self.approvals = Approvals(db)
         self.named_secrets = NamedSecrets(db, sealed)

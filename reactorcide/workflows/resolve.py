@@ -123,9 +123,7 @@ def _summary(nodes: Iterable[Node], states: Mapping[str, NodeState]) -> _Summary
 
 
 def _has_failed(node: Node, state: NodeState) -> bool:
-    if state is NodeState.SKIPPED_BY_FAILURE:
-        return True
-    return state in (NodeState.FAILED, NodeState.CANCELLED) and not node.job.allow_failure
+    return state.counts_as_failed(allow_failure=node.job.allow_failure)
 
 
 def _change(node: Node, needs: list[_Summary]) -> Change | None:

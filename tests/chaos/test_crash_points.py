@@ -54,8 +54,16 @@ REKEY_POINTS = ("rekey-key-created", "rekey-written", "rekey-committed")
 """Reached by the command line alone, in ``cli/test_rekey.py``."""
 SCHEDULE_POINTS = ("schedule-due", "schedule-written")
 """See ``test_schedules``."""
+OUTBOX_POINTS = ("outbox-sending", "outbox-sent", "outbox-marked")
+"""See ``test_outbox``."""
 NOT_OF_ONE_JOB = (
-    *(*CLIENTS_POINTS, *RETRY_POINTS, *RUN_POINTS, *SERVICE_POINTS, *REKEY_POINTS, *SCHEDULE_POINTS),
+    *CLIENTS_POINTS,
+    *RETRY_POINTS,
+    *RUN_POINTS,
+    *SERVICE_POINTS,
+    *REKEY_POINTS,
+    *SCHEDULE_POINTS,
+    *OUTBOX_POINTS,
 )
 BEFORE_THE_COMMAND = (
     "claim-row-written",
@@ -102,9 +110,10 @@ def assert_nothing_left(service: Service, engine: docker.APIClient) -> None:
     )
 
 
-def armed(new_service: NewService, tmp_path: Path, point: str) -> tuple[Service, Path]:
+def armed(new_service: NewService, tmp_path: Path, point: str, **options: object) -> tuple[Service, Path]:
     marker = tmp_path / "armed"
-    service = new_service({crashpoints.VARIABLE: f"{point}={marker}"}, lease=3, cancel_grace=1)
+    variables = {crashpoints.VARIABLE: f"{point}={marker}"}
+    service = new_service(variables, lease=3, cancel_grace=1, **options)
     source = service.source_root / "project"
     source.mkdir()
     (source / "given").write_text("given content\n")

@@ -14,6 +14,7 @@ from reactorcide.store.models.accounts import (
 )
 from reactorcide.store.models.deliveries import DeliveryRow
 from reactorcide.store.models.jobs import AttemptRow, JobCountRow, JobEventRow, JobNameCountRow, JobRow
+from reactorcide.store.models.outbox import CommitStatusRow, OutboxLaneRow
 from reactorcide.store.models.projects import (
     ApprovalRow,
     NamedSecretRow,
@@ -52,6 +53,8 @@ ALL_MODELS = (
     SourceRow,
     SourceOwnerRow,
     CacheRow,
+    CommitStatusRow,
+    OutboxLaneRow,
     PulledImageRow,
     IdempotencyRow,
     AuditRow,

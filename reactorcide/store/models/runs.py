@@ -40,6 +40,7 @@ class RunRow(Model):
     when_full = TextField(null=True)
     is_trusted = BooleanField(constraints=[SQL("DEFAULT 1")])
     is_held = BooleanField(constraints=[SQL("DEFAULT 0")])
+    status_context = TextField(null=True)
 
     class Meta:
         table_name = "run"

@@ -148,6 +148,7 @@ _PROJECT_VIEW = _PROJECT | {
         "allowed_events": None,
         "max_running": 10,
         "webhook_url": _HOOK_URL,
+        "status_problem": None,
         "credentials": [{"kind": "webhook_secret", "public": None, "created_at": _CREATED}],
     },
 }
@@ -222,6 +223,26 @@ EXAMPLES: dict[str, Any] = {
     "ProjectResponse": _PROJECT_VIEW,
     "NewProjectResponse": _PROJECT_VIEW | {"webhook_secret": 32 * "5e"},
     "WebhookSecretResponse": {"webhook_url": _HOOK_URL, "webhook_secret": 32 * "5e"},
+    "StatusListResponse": {
+        "statuses": [
+            {
+                "status_id": "0198c0de-0000-7000-8000-000000000009",
+                "run_id": _RUN["run_id"],
+                "sha": _RUN["sha"],
+                "context": "reactorcide/push/ci",
+                "state": "failure",
+                "description": "2 of 14 jobs failed: test (3.11), lint",
+                "created_at": _CREATED,
+                "owed_since": None,
+                "failures": 0,
+                "problem": None,
+                "sent_state": "failure",
+                "sent_description": "2 of 14 jobs failed: test (3.11), lint",
+                "sent_at": _CREATED,
+            }
+        ],
+        "next_cursor": None,
+    },
     "ProjectListResponse": {"projects": [_PROJECT], "total": 1, "limit": 20, "next_cursor": None},
     "SecretRequest": {"value": "correct horse battery staple", "branches": ["main"]},
     "SharedSecretRequest": {"value": "correct horse battery staple", "projects": ["acme/site"]},

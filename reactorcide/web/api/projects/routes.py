@@ -6,6 +6,7 @@ from typing import Any
 from flask import Response, jsonify
 
 from reactorcide.domain.projects import Credential, Project, ProjectRole
+from reactorcide.domain.statuses import StatusRecord
 from reactorcide.lib.clock import rfc3339
 from reactorcide.projects import change, members, read
 from reactorcide.web.api import PREFIX, lists
@@ -19,6 +20,8 @@ from reactorcide.web.api.projects.schemas import (
     ProjectPath,
     ProjectRequest,
     ProjectResponse,
+    StatusListQuery,
+    StatusListResponse,
     WebhookSecretResponse,
 )
 from reactorcide.web.api.resource import resource
@@ -107,6 +110,36 @@ def remove_member(path: MemberPath, query: NoQuery) -> tuple[str, int]:
     return "", 204
 
 
+@api.get("/projects/<project_id>/statuses", responses={200: StatusListResponse})
+def list_statuses(path: ProjectPath, query: StatusListQuery) -> Response:
+    """List the project's commit statuses, newest first: what is owed to its forge, and what was sent last."""
+    after = lists.from_cursor(query.cursor)
+    found = read.statuses(services().jobs, caller(), path.project_id, limit=query.limit + 1, after=after)
+    shown, next_cursor = lists.split(found, query.limit, lambda item: (item.created_at_ms, item.status_id))
+    return jsonify({"statuses": [_status_json(item) for item in shown], "next_cursor": next_cursor})
+
+
+def _status_json(status: StatusRecord) -> dict[str, Any]:
+    def shown(at_ms: int | None) -> str | None:
+        return None if at_ms is None else rfc3339(at_ms)
+
+    return {
+        "status_id": status.status_id,
+        "run_id": status.run_id,
+        "sha": status.sha,
+        "context": status.context,
+        "state": status.state,
+        "description": status.description,
+        "created_at": rfc3339(status.created_at_ms),
+        "owed_since": shown(status.owed_since_ms),
+        "failures": status.failures,
+        "problem": status.problem,
+        "sent_state": status.sent_state,
+        "sent_description": status.sent_description,
+        "sent_at": shown(status.sent_at_ms),
+    }
+
+
 def _shown(project_id: str) -> Response:
     return jsonify(_view_json(project_id))
 
@@ -121,11 +154,13 @@ def _view_json(project_id: str) -> dict[str, Any]:
         ],
         "settings": None
         if found.credentials is None
-        else _settings_json(found.project, found.credentials.values()),
+        else _settings_json(found.project, found.credentials.values(), found.status_problem),
     }
 
 
-def _settings_json(project: Project, credentials: Iterable[Credential]) -> dict[str, Any]:
+def _settings_json(
+    project: Project, credentials: Iterable[Credential], status_problem: str | None
+) -> dict[str, Any]:
     return {
         "forge": project.forge,
         "forge_url": project.forge_url,
@@ -136,6 +171,7 @@ def _settings_json(project: Project, credentials: Iterable[Credential]) -> dict[
         "allowed_events": project.allowed_events,
         "max_running": project.max_running,
         "webhook_url": _webhook_url(project.project_id),
+        "status_problem": status_problem,
         "credentials": [
             {"kind": item.kind, "public": item.public, "created_at": rfc3339(item.created_at_ms)}
             for item in credentials

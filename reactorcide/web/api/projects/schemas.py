@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 from reactorcide.domain import images
 from reactorcide.domain.definition import JOB_FIELDS
 from reactorcide.domain.errors import InvalidInput
-from reactorcide.domain.forges import ForgeKind
+from reactorcide.domain.forges import ForgeKind, StatusState
 from reactorcide.domain.projects import (
     FORGE_URL,
     MAX_FORGE_URL_CHARS,
@@ -198,6 +198,9 @@ class SettingsResponse(BaseModel):
     webhook_url: str = Field(
         description="Where the forge sends its deliveries; only the path without `--public-url`."
     )
+    status_problem: str | None = Field(
+        description="Why the forge has not taken the last commit status; `null` if it has."
+    )
     credentials: list[CredentialResponse]
 
 
@@ -229,6 +232,38 @@ class ProjectListResponse(BaseModel):
     total: Count
     limit: Count
     next_cursor: Cursor | None
+
+
+class StatusResponse(BaseModel):
+    """A commit status: what the forge is to be told, and what it was told last."""
+
+    status_id: Id
+    run_id: Id
+    sha: str
+    context: str
+    state: StatusState
+    description: str
+    created_at: Time
+    owed_since: Time | None = Field(description="`null`: the forge has been told, or will not be.")
+    failures: Count = Field(description="How often in a row it could not be sent.")
+    problem: str | None = Field(description="Why it could not be sent last.")
+    sent_state: StatusState | None
+    sent_description: str | None
+    sent_at: Time | None
+
+
+class StatusListResponse(BaseModel):
+    """A page of commit statuses, newest first."""
+
+    statuses: list[StatusResponse]
+    next_cursor: Cursor | None
+
+
+class StatusListQuery(Query):
+    """A page of commit statuses."""
+
+    limit: int = Field(default=20, ge=1, le=1000)
+    cursor: Cursor | None = Field(default=None, description="The `next_cursor` of the page before.")
 
 
 class ProjectPath(BaseModel):

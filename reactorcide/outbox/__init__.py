@@ -1,0 +1,1 @@
+"""What is owed to others: written in the transaction that changes a run, and sent until it has arrived."""

@@ -1,0 +1,81 @@
+"""What an answer to something that was sent says: whether to wait, and what is wrong."""
+
+import re
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+
+from reactorcide.domain.http import HttpAnswer
+
+_MAX_MESSAGE_CHARS = 200
+_MAX_WAIT_S = 24 * 3600.0
+_LEAST_TIME_S = 10**9
+"""What is less is a number of seconds, and no time."""
+_SECONDS = re.compile(r"[0-9]{1,12}")
+_WAIT = (429, 503)
+
+
+def wait_s(answer: HttpAnswer, *, now_s: float) -> float | None:
+    """Return for how long an answer asks to send nothing more; ``None`` where it does not.
+
+    By ``Retry-After`` of a refusal (RFC 9110, 10.2.3), and by the headers of GitHub, Gitea and GitLab that
+    tell that the requests of a time are used up. ``now_s`` is the Unix time of an answer without ``Date``.
+    """
+    headers = answer.headers
+    here_s = _time_s(headers.get("date", "")) or now_s
+    after = headers.get("retry-after", "")
+    if after and not answer.is_success:
+        if _SECONDS.fullmatch(after):
+            return _bounded(float(after))
+        if (until_s := _time_s(after)) is not None:
+            return _bounded(until_s - here_s)
+    for prefix in ("x-ratelimit", "ratelimit"):
+        reset = headers.get(f"{prefix}-reset", "")
+        if headers.get(f"{prefix}-remaining") == "0" and _SECONDS.fullmatch(reset):
+            value = float(reset)
+            return _bounded(value - here_s if value >= _LEAST_TIME_S else value)
+    return None
+
+
+def asks_to_wait(answer: HttpAnswer) -> bool:
+    """Return whether an answer refuses a request only because of others, or of its time."""
+    return answer.status in _WAIT
+
+
+def reason(answer: HttpAnswer) -> str:
+    """Return an answer's status for the metrics, one of few."""
+    try:
+        return str(HTTPStatus(answer.status).value)
+    except ValueError:
+        return f"{answer.status // 100}xx"
+
+
+def phrase(answer: HttpAnswer, secret: str) -> str:
+    """Return what was answered, with the message of the other side, if it has one, but without a secret."""
+    try:
+        status = f"{answer.status} {HTTPStatus(answer.status).phrase}"
+    except ValueError:
+        status = str(answer.status)
+    body = answer.json()
+    message = None
+    if isinstance(body, dict):
+        message = next((body[key] for key in ("message", "error") if isinstance(body.get(key), str)), None)
+    if not message:
+        return f"answered {status}"
+    # First without the secret, of which a part may be left at the end otherwise.
+    hidden = message.replace(secret, "***") if secret else message
+    shown = "".join(char if char.isprintable() else " " for char in hidden[:_MAX_MESSAGE_CHARS])
+    return f"answered {status} ({shown.strip()})"
+
+
+def _bounded(seconds: float) -> float:
+    return min(max(seconds, 1.0), _MAX_WAIT_S)
+
+
+def _time_s(text: str) -> float | None:
+    """Return an HTTP date as Unix time."""
+    try:
+        moment = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

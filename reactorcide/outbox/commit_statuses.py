@@ -1,0 +1,160 @@
+"""Sending commit statuses to the forges of projects."""
+
+import json
+from dataclasses import asdict, dataclass
+from time import time
+from urllib.parse import urlsplit
+
+from reactorcide.domain.errors import InvalidInput, RequestFailed
+from reactorcide.domain.forges import CommitStatus, ForgeKind
+from reactorcide.domain.http import HttpRequest
+from reactorcide.domain.projects import CredentialKind, Project
+from reactorcide.domain.statuses import StatusRecord
+from reactorcide.forges import FORGES
+from reactorcide.forges.repositories import repository_at
+from reactorcide.network import Http
+from reactorcide.outbox import answers
+from reactorcide.outbox.sender import Arrived, Failure
+from reactorcide.store import Records, Store
+from reactorcide.store.outbox import STATUSES, Lane
+
+_OF_TOKEN = {
+    401: "the project's token is wrong or has expired; set another one",
+    403: "the project's token may not set commit statuses; set one that may write to the repository",
+    404: "the token may not see the repository, or there is none of that name, or no such commit",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """A repository at a forge, and the token for it."""
+
+    forge: ForgeKind
+    forge_url: str | None
+    git_url: str
+    token: str
+
+    @classmethod
+    def of(cls, project: Project, token: str) -> "Destination":
+        """Return the destination of a project's statuses."""
+        return cls(project.forge, project.forge_url, project.git_url, token)
+
+    def dump(self) -> str:
+        """Return it as text, which is secret."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def load(cls, text: str) -> "Destination":
+        """Return what ``dump`` made a text of."""
+        values = json.loads(text)
+        return cls(**values | {"forge": ForgeKind(values["forge"])})
+
+
+def close(tx: Records, project: Project, *, now_ms: int) -> None:
+    """Have the statuses that are owed sent as errors after the project was removed, in this transaction."""
+    token = tx.projects.credential(project.project_id, CredentialKind.TOKEN)
+    if token is not None:
+        destination = Destination.of(project, token).dump()
+        tx.outbox.close_project(project.project_id, destination, "the project was deleted", now_ms=now_ms)
+
+
+class CommitStatuses:
+    """See ``Line``; a lane is a project."""
+
+    def __init__(self, store: Store, http: Http, public_url: str | None) -> None:
+        self._store = store
+        self._http = http
+        self._public_url = public_url
+
+    def next(self, owner_id: str, *, now_ms: int) -> "OwedStatus | None":
+        """See ``Line.next``."""
+        record = self._store.outbox.next_status(owner_id, now_ms=now_ms)
+        if record is None:
+            return None
+        destination = self._destination(owner_id)
+        if destination is None:
+            problem = "the project has no token for its forge any more"
+            self._store.outbox.give_up_statuses(owner_id, problem, owed_up_to_ms=now_ms)
+            return None
+        return OwedStatus(self._store, self._http, record, destination, self._page(record))
+
+    def give_up(self, owner_id: str, *, owed_up_to_ms: int) -> None:
+        """See ``Line.give_up``."""
+        problem = "it could not be sent for 30 days"
+        self._store.outbox.give_up_statuses(owner_id, problem, owed_up_to_ms=owed_up_to_ms)
+
+    def _page(self, record: StatusRecord) -> str | None:
+        return None if self._public_url is None else f"{self._public_url}/runs/{record.run_id}"
+
+    def _destination(self, project_id: str) -> Destination | None:
+        project = self._store.projects.find(project_id)
+        if project is None:
+            text = self._store.outbox.destination(Lane(STATUSES, project_id))
+            return None if text is None else Destination.load(text)
+        token = self._store.projects.credential(project_id, CredentialKind.TOKEN)
+        return None if token is None or project.forge not in FORGES else Destination.of(project, token)
+
+
+@dataclass(frozen=True, slots=True)
+class OwedStatus:
+    """See ``Owed``."""
+
+    store: Store
+    http: Http
+    record: StatusRecord
+    destination: Destination
+    page: str | None
+
+    @property
+    def failures(self) -> int:
+        """See ``Owed.failures``."""
+        return self.record.failures
+
+    def send(self) -> Arrived | Failure:
+        """See ``Owed.send``."""
+        forge, token = FORGES[self.destination.forge], self.destination.token
+        record = self.record
+        status = CommitStatus(
+            sha=record.sha,
+            context=record.context,
+            state=record.state,
+            description=record.description,
+            target_url=self.page,
+        )
+        try:
+            repository = repository_at(self.destination.git_url, self.destination.forge_url)
+            request = forge.status_request(repository, token, status)
+            answer = self.http.send(
+                HttpRequest(
+                    method=request.method,
+                    url=request.url,
+                    headers={"Content-Type": "application/json", **request.headers},
+                    body=json.dumps(request.json).encode(),
+                )
+            )
+        except InvalidInput as exc:
+            return Failure(problem=str(exc), reason="address", is_of_lane=True)
+        except RequestFailed as exc:
+            return Failure(problem=str(exc), reason="unreachable", is_of_lane=True)
+        wait_s = answers.wait_s(answer, now_s=time())
+        if forge.has_taken(answer.status, answer.body):
+            return Arrived(wait_s=wait_s)
+        where = f"{urlsplit(request.url).netloc} {answers.phrase(answer, token)}"
+        problem = f"{where} to the status {record.context} of {record.sha[:10]}"
+        if wait_s is None and answer.status in _OF_TOKEN:
+            problem = f"{problem}: {_OF_TOKEN[answer.status]}"
+        return Failure(
+            problem=problem,
+            reason=answers.reason(answer),
+            # A single commit may not be there any more.
+            is_of_lane=wait_s is not None or answer.status in (401, 403) or answers.asks_to_wait(answer),
+            wait_s=wait_s,
+        )
+
+    def arrived(self, *, now_ms: int) -> None:
+        """See ``Owed.arrived``."""
+        self.store.outbox.status_sent(self.record, now_ms=now_ms)
+
+    def failed(self, problem: str, *, next_at_ms: int) -> None:
+        """See ``Owed.failed``."""
+        self.store.outbox.status_failed(self.record, problem, next_at_ms=next_at_ms)

@@ -1,0 +1,202 @@
+"""Sending what is owed, in threads beside the worker, until it has arrived."""
+
+import logging
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from time import monotonic
+from typing import Protocol
+
+from reactorcide import crashpoints
+from reactorcide.domain.errors import InfrastructureError
+from reactorcide.lib.clock import now_ms
+from reactorcide.lib.notifier import LOOK_EVERY_S, OUTBOX, Notifier
+from reactorcide.metrics import Metrics
+from reactorcide.store import Store
+from reactorcide.store.outbox import Lane
+from reactorcide.threads import start_thread
+
+log = logging.getLogger("reactorcide.outbox")
+
+_MAX_THREADS = 8
+_TURN_S = 10.0
+"""After so long another lane gets the thread."""
+_MAX_REFUSED = 3
+"""So many things that were refused in a row, and the whole lane waits."""
+_SLOW_AFTER = 11
+"""Attempts that are a second to ten minutes apart; from then on there is one an hour."""
+_HOUR_MS = 3_600_000
+_KEEP_MS = 30 * 24 * _HOUR_MS
+"""How long something is tried, and how long it is listed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Why something did not arrive."""
+
+    problem: str
+    """One sentence."""
+    reason: str
+    """One of few, for the metrics."""
+    is_of_lane: bool
+    """Nothing else in its lane would arrive either."""
+    wait_s: float | None = None
+    """How long the other side asks to wait."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrived:
+    """Something has arrived."""
+
+    wait_s: float | None = None
+    """As with ``Failure``."""
+
+
+class Owed(Protocol):
+    """Something that is to be sent."""
+
+    @property
+    def failures(self) -> int:
+        """How often in a row it did not arrive."""
+
+    def send(self) -> Arrived | Failure:
+        """Send it, within a deadline."""
+
+    def arrived(self, *, now_ms: int) -> None:
+        """Record that it has arrived."""
+
+    def failed(self, problem: str, *, next_at_ms: int) -> None:
+        """Record that it did not arrive, and when it is sent again."""
+
+
+class Line(Protocol):
+    """A kind of things to send. What is in one lane is sent one after the other."""
+
+    def next(self, owner_id: str, *, now_ms: int) -> Owed | None:
+        """Return what has been due for longest in a lane; ``None`` where nothing is due."""
+
+    def give_up(self, owner_id: str, *, owed_up_to_ms: int) -> None:
+        """Send no more what has been owed in a lane since then or longer."""
+
+
+class Sender:
+    """Sends what is due, each lane in a thread of its own, few at a time.
+
+    ``start`` once; ``stop`` any number of times. What is owed is in the database, so that it is sent after a
+    restart; what was being sent when the service was killed is sent again.
+    """
+
+    def __init__(self, store: Store, lines: Mapping[str, Line], notifier: Notifier, metrics: Metrics) -> None:
+        self._store = store
+        self._lines = lines
+        self._notifier = notifier
+        self._metrics = metrics
+        self._lock = threading.Lock()
+        self._busy: dict[tuple[str, str], threading.Thread] = {}
+        """The lanes that have a thread."""
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._clean_at = float("-inf")
+        self._trouble: str | None = None
+
+    def start(self) -> None:
+        """Start sending."""
+        self._thread = start_thread(self._loop, "outbox")
+
+    def stop(self, deadline_s: float) -> None:
+        """Stop after what is being sent, or after ``deadline_s``; the next start sends the rest."""
+        deadline = monotonic() + deadline_s
+        self._stopping.set()
+        self._notifier.announce(OUTBOX)
+        with self._lock:
+            threads = list(self._busy.values())
+        for thread in filter(None, (self._thread, *threads)):
+            thread.join(max(0.0, deadline - monotonic()))
+
+    def _loop(self) -> None:
+        with self._notifier.watching(OUTBOX) as changed:
+            while not self._stopping.is_set():
+                changed.clear()
+                try:
+                    self._start_due()
+                except InfrastructureError as exc:
+                    if self._trouble != str(exc):
+                        log.warning("nothing owed is sent: %s", exc)
+                    self._trouble = str(exc)
+                except Exception:
+                    log.exception("sending failed unexpectedly")
+                else:
+                    self._trouble = None
+                changed.wait(LOOK_EVERY_S)
+
+    def _start_due(self) -> None:
+        if monotonic() >= self._clean_at:
+            self._clean_at = monotonic() + _HOUR_MS / 1000
+            self._store.outbox.remove_old(before_ms=now_ms() - _KEEP_MS)
+        # Lanes that have a thread may be due, too.
+        for lane in self._store.outbox.due_lanes(now_ms=now_ms(), limit=2 * _MAX_THREADS):
+            key = (lane.kind, lane.owner_id)
+            with self._lock:
+                if len(self._busy) >= _MAX_THREADS or self._stopping.is_set():
+                    return
+                if key not in self._busy:
+                    self._busy[key] = start_thread(lambda lane=lane: self._work(lane), "send")  # type: ignore[misc]  # mypy knows no type of a default of a lambda
+
+    def _work(self, lane: Lane) -> None:
+        try:
+            self._send_due(lane)
+        except InfrastructureError as exc:
+            log.warning("what is owed is sent later: %s", exc)
+        except Exception:
+            log.exception("sending failed unexpectedly")
+        finally:
+            with self._lock:
+                del self._busy[lane.kind, lane.owner_id]
+            self._notifier.announce(OUTBOX)
+
+    def _send_due(self, lane: Lane) -> None:
+        line, outbox = self._lines[lane.kind], self._store.outbox
+        until, refused = monotonic() + _TURN_S, 0
+        while not self._stopping.is_set():
+            owed = line.next(lane.owner_id, now_ms=now_ms())
+            if owed is None:
+                outbox.rest(lane)
+                return
+            if monotonic() > until:
+                outbox.queue_up(lane, now_ms=now_ms())
+                return
+            crashpoints.reached("outbox-sending")
+            outcome = owed.send()
+            crashpoints.reached("outbox-sent")
+            if isinstance(outcome, Arrived):
+                self._metrics.observe_sent(lane.kind)
+                owed.arrived(now_ms=now_ms())
+                crashpoints.reached("outbox-marked")
+                if lane.failures or lane.problem is not None:
+                    outbox.works(lane)
+                lane, refused = replace(lane, failures=0, problem=None), 0
+                if outcome.wait_s is not None:
+                    outbox.pause(lane, until_ms=_in(outcome.wait_s))
+                    return
+                continue
+            self._metrics.observe_not_sent(lane.kind, outcome.reason)
+            lane, refused = replace(lane, problem=outcome.problem), refused + 1
+            if outcome.is_of_lane or refused >= _MAX_REFUSED:
+                lane = replace(lane, failures=lane.failures + 1)
+                delay_s = _delay_s(lane.failures) if outcome.wait_s is None else outcome.wait_s
+                # When the lane goes on, another one is tried first.
+                owed.failed(outcome.problem, next_at_ms=now_ms())
+                line.give_up(lane.owner_id, owed_up_to_ms=now_ms() - _KEEP_MS)
+                outbox.pause(lane, until_ms=_in(delay_s))
+                return
+            owed.failed(outcome.problem, next_at_ms=_in(_delay_s(owed.failures + 1)))
+            outbox.save_problem(lane)
+
+
+def _delay_s(failures: int) -> float:
+    """Return how long to wait after so many failures in a row: 1 s to 10 min, then an hour."""
+    return min(2.0 ** (failures - 1), 600.0) if failures <= _SLOW_AFTER else _HOUR_MS / 1000
+
+
+def _in(seconds: float) -> int:
+    return now_ms() + round(seconds * 1000)
