@@ -27,6 +27,7 @@ quick: .venv/ready-dev ## run the tests that need no engine, in less than a minu
 test: .venv/ready-dev engine ## run the tests, against a real Docker Engine
 	@scripts/ensure-tool git
 	@scripts/ensure-tool ssh
+	@scripts/ensure-tool sshd
 	@[ -n "$$REACTORCIDE_TEST_IMAGE" ] || scripts/ensure-tool busybox
 	@scripts/ensure-tool podman
 	@scripts/ensure-tool go

@@ -140,6 +140,14 @@ class Client(Session):
         path = f"/projects/{project_id}/deliveries/{quote(delivery_id, safe='')}/redeliver"
         return self._json("POST", path)
 
+    def renew_deploy_key(self, project_id: str) -> Json:
+        """Make a new SSH key for a project, and return its public half."""
+        return self._json("POST", f"/projects/{project_id}/deploy-key")
+
+    def remove_deploy_key(self, project_id: str) -> None:
+        """Remove the SSH key of a project. Safe to repeat."""
+        self._send("DELETE", f"/projects/{project_id}/deploy-key").close()
+
     def delete_project(self, project_id: str) -> None:
         """Remove a project."""
         self._send("DELETE", f"/projects/{project_id}").close()

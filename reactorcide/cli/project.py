@@ -63,8 +63,9 @@ def _body(options: dict[str, Any]) -> dict[str, Any]:
     body = {key: value for key, value in options.items() if value not in (None, ())}
     if "allowed_events" in body:
         body["allowed_events"] = [event for event in body["allowed_events"] if event]
-    if body.get("token"):
-        body["token"] = read_value(body["token"])
+    for key in ("token", "known_hosts"):
+        if body.get(key):
+            body[key] = read_value(body[key])
     return body
 
 
@@ -159,7 +160,10 @@ def _settings_rows(settings: dict[str, Any]) -> dict[str, str]:
         "Credentials": ", ".join(credentials) or "none",
         "Pull requests": settings["pull_requests"],
     }
+    public = {item["kind"]: item["public"] for item in settings["credentials"]}
     optional = {
+        "Deploy key": public.get("deploy_key"),
+        "Known hosts": (public.get("known_hosts") or "").rstrip("\n").replace("\n", ", "),
         "Events": settings["allowed_events"] and ", ".join(settings["allowed_events"]),
         "Default branch": settings["default_branch"],
         "Default image": settings["default_image"],
@@ -181,6 +185,11 @@ def _say_webhook(url: str, secret: str) -> None:
 @_name
 @click.option("--name", "new_name", metavar="NAME", help="New name.")
 @click.option("--git", "git_url", metavar="URL", help="New repository.")
+@click.option(
+    "--known-hosts",
+    metavar="@FILE|-",
+    help="File with the keys of SSH servers, as ssh-keyscan prints them; empty forgets them.",
+)
 @click.option("--disable/--enable", "disabled", default=None, help="Start no runs, or start them again.")
 @_settings
 def change(name: str, new_name: str | None, **options: Any) -> None:
@@ -209,6 +218,23 @@ def webhook_secret(name: str, forget_previous: bool) -> None:
             return
         renewed = client.renew_webhook_secret(project_id)
     _say_webhook(renewed["webhook_url"], renewed["webhook_secret"])
+
+
+@project.command("deploy-key")
+@_name
+@click.option("--remove", "removes", is_flag=True, help="Only remove the key that there is.")
+def deploy_key(name: str, removes: bool) -> None:
+    """Make a new SSH key for clones of PROJECT, and print its public half; for its owners.
+
+    The forge has to know it, as a deploy key that may only read. An earlier one counts no longer.
+    """
+    with connect() as client:
+        project_id = client.project(name)["project_id"]
+        if removes:
+            client.remove_deploy_key(project_id)
+            render.say(f"{name} has no deploy key any more")
+            return
+        render.say(client.renew_deploy_key(project_id)["public_key"])
 
 
 @project.command()

@@ -42,6 +42,8 @@ class Action(StrEnum):
     SCHEDULE_DELETE = "schedule.delete"
     SCHEDULE_RUN = "schedule.run"
     """By hand."""
+    PROJECT_RENEW_DEPLOY_KEY = "project.renew_deploy_key"
+    PROJECT_REMOVE_DEPLOY_KEY = "project.remove_deploy_key"
     CACHE_DELETE = "cache.delete"
     SECRET_SET = "secret.set"  # noqa: S105  # no password
     """The subject is the project, if it is of one, and the name."""

@@ -11,8 +11,13 @@ MAX_NAME_CHARS = 128
 _NAME = re.compile(NAME)
 FORGE_URL = r"https?://(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(?::[0-9]{1,5})?(?:/[A-Za-z0-9._~-]*)*"
 """A regular expression for the start page of a forge."""
+MAX_KNOWN_HOSTS_CHARS = 16_384
 MAX_FORGE_URL_CHARS = 2048
 _FORGE_URL = re.compile(FORGE_URL)
+_KNOWN_HOST = re.compile(
+    r"(?:@cert-authority |@revoked )?[!-~]+ "
+    r"(?:ssh|ecdsa|sk)-[a-z0-9@.-]+ AAAA[A-Za-z0-9+/]+={0,2}(?: [ -~]*)?"
+)
 
 
 class Visibility(StrEnum):
@@ -46,6 +51,8 @@ class CredentialKind(StrEnum):
     """Of the forge: for private clones, and for the statuses of commits."""
     DEPLOY_KEY = "deploy_key"
     """An SSH key for clones; its public half is at the forge."""
+    KNOWN_HOSTS = "known_hosts"
+    """The keys of SSH servers: given, or those that were seen first. Not secret."""
 
 
 class ProjectRole(StrEnum):
@@ -121,3 +128,9 @@ def is_name(text: str) -> bool:
 def is_forge_url(text: str) -> bool:
     """Return whether a text may be the start page of a forge."""
     return len(text) <= MAX_FORGE_URL_CHARS and _FORGE_URL.fullmatch(text) is not None
+
+
+def is_known_hosts(text: str) -> bool:
+    """Return whether a text may be the keys of SSH servers, in lines of a ``known_hosts`` file."""
+    lines = [line for line in text.split("\n") if line.strip() and not line.startswith("#")]
+    return len(text) <= MAX_KNOWN_HOSTS_CHARS and all(_KNOWN_HOST.fullmatch(line) for line in lines)

@@ -12,6 +12,7 @@ from reactorcide.domain.errors import InvalidInput
 from reactorcide.domain.forges import ForgeKind
 from reactorcide.domain.images import is_image_reference
 from reactorcide.domain.projects import (
+    MAX_KNOWN_HOSTS_CHARS,
     MAX_NAME_CHARS,
     CredentialKind,
     Project,
@@ -19,6 +20,7 @@ from reactorcide.domain.projects import (
     PullRequests,
     Visibility,
     is_forge_url,
+    is_known_hosts,
     is_name,
 )
 from reactorcide.domain.secrets import check_not_redacted, redacted_url
@@ -27,6 +29,7 @@ from reactorcide.lib.clock import now_ms
 from reactorcide.lib.ids import is_id, new_id
 from reactorcide.outbox import commit_statuses
 from reactorcide.store import Records
+from reactorcide.store.deploy_keys import new_key
 from reactorcide.store.outbox import STATUSES
 
 _KNOWN_FORGES = {
@@ -81,8 +84,12 @@ def change(
     *,
     git_url: str | None = None,
     token: str | None = None,
+    known_hosts: str | None = None,
 ) -> Project:
-    """Change a project and return it; for its owners. See ``create``; an empty ``token`` removes it."""
+    """Change a project and return it; for its owners. See ``create``; an empty ``token`` removes it.
+
+    ``known_hosts`` are the keys of SSH servers, in place of those that are known; empty forgets them.
+    """
     project_id = access.project(context, user, project_id, ProjectRole.OWNER).project_id
     if git_url is not None:
         _check_url(context, git_url)
@@ -94,6 +101,8 @@ def change(
         _set_token(tx, changed, token)
         # What has failed may go well now.
         tx.outbox.resume(STATUSES, project_id, now_ms=changed.updated_at_ms)
+        if known_hosts is not None:
+            _set_known_hosts(tx, changed, known_hosts)
         tx.audit.add(_entry(user, Action.PROJECT_CHANGE, changed))
     return changed
 
@@ -123,6 +132,25 @@ def forget_previous_webhook_secret(context: JobContext, user: User, project_id: 
     with context.store.transaction() as tx:
         tx.projects.remove_credential(project.project_id, CredentialKind.PREVIOUS_WEBHOOK_SECRET)
         tx.audit.add(_entry(user, Action.PROJECT_FORGET_WEBHOOK_SECRET, project))
+
+
+def renew_deploy_key(context: JobContext, user: User, project_id: str) -> str:
+    """Make a new SSH key for a project, and return its public half; for owners. An earlier one is removed."""
+    project = access.project(context, user, project_id, ProjectRole.OWNER)
+    private, public = new_key(f"reactorcide {project.name}")
+    kind = CredentialKind.DEPLOY_KEY
+    with context.store.transaction() as tx:
+        tx.projects.set_credential(project.project_id, kind, private, now_ms=now_ms(), public=public)
+        tx.audit.add(_entry(user, Action.PROJECT_RENEW_DEPLOY_KEY, project))
+    return public
+
+
+def remove_deploy_key(context: JobContext, user: User, project_id: str) -> None:
+    """Remove the SSH key of a project; for owners. Repeating is harmless."""
+    project = access.project(context, user, project_id, ProjectRole.OWNER)
+    with context.store.transaction() as tx:
+        tx.projects.remove_credential(project.project_id, CredentialKind.DEPLOY_KEY)
+        tx.audit.add(_entry(user, Action.PROJECT_REMOVE_DEPLOY_KEY, project))
 
 
 def remove(context: JobContext, user: User, project_id: str) -> None:
@@ -201,6 +229,21 @@ def _set_token(tx: Records, project: Project, token: str | None) -> None:
     else:
         kind = CredentialKind.TOKEN
         tx.projects.set_credential(project.project_id, kind, token, now_ms=project.updated_at_ms)
+
+
+def _set_known_hosts(tx: Records, project: Project, text: str) -> None:
+    kind = CredentialKind.KNOWN_HOSTS
+    if text.strip() == "":
+        tx.projects.remove_credential(project.project_id, kind)
+        return
+    if not is_known_hosts(text):
+        raise InvalidInput(
+            "known_hosts has to be lines of a known_hosts file, each the name of a server, the kind of its "
+            f"key and the key, like those of ssh-keyscan; at most {MAX_KNOWN_HOSTS_CHARS >> 10} KiB",
+            "known_hosts",
+        )
+    text = text.rstrip("\n") + "\n"
+    tx.projects.set_credential(project.project_id, kind, text, now_ms=project.updated_at_ms, public=text)
 
 
 def _new_secret() -> str:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+from reactorcide.domain.git_access import GitAccess
 from reactorcide.domain.runs import Commit, Comparison
 from reactorcide.jobs import JobContext
 from reactorcide.jobs.defaults import JobDefaults
@@ -20,12 +21,14 @@ class Commits(Protocol):
         *,
         deadline: float,
         comparison: Comparison | None = None,
+        access: GitAccess | None = None,
     ) -> Commit:
         """Return the workflow files of the commit that a ref leads to, for a run of that user.
 
-        With ``comparison`` also which files differ, if a workflow asks for that.
-        ``deadline`` is in seconds of ``time.monotonic``. Raises ``JobFailed`` where they cannot be had,
-        ``InvalidInput`` where that repository may not be used, and ``InfrastructureError``.
+        ``access`` is what a project has for its repository. With ``comparison`` also which files differ, if a
+        workflow asks for that. ``deadline`` is in seconds of ``time.monotonic``. Raises ``JobFailed`` where
+        they cannot be had, ``InvalidInput`` where that repository may not be used, and
+        ``InfrastructureError``.
         """
 
 

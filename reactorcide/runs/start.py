@@ -12,6 +12,7 @@ from reactorcide.domain.accounts import SERVICE_USER, User
 from reactorcide.domain.audit import Action, Actor, AuditEntry, service
 from reactorcide.domain.caches import CacheScope, scope_of
 from reactorcide.domain.errors import Busy, Conflict, InfrastructureError, InvalidInput, JobFailed, KeyTaken
+from reactorcide.domain.git_access import GitAccess
 from reactorcide.domain.jobs import RequestKey
 from reactorcide.domain.projects import Project, ProjectRole
 from reactorcide.domain.runs import (
@@ -26,7 +27,7 @@ from reactorcide.domain.runs import (
     group_key,
 )
 from reactorcide.domain.secrets import without_credentials
-from reactorcide.jobs import access, ending
+from reactorcide.jobs import access, ending, git_access
 from reactorcide.jobs.dependents import Change, Followed, before_start
 from reactorcide.jobs.run_secrets import secrets_in
 from reactorcide.lib.clock import now_ms
@@ -67,6 +68,8 @@ class Start:
     """Whether a commit whose message says ``[skip ci]`` starts nothing."""
     variables: Mapping[str, str] = field(default_factory=dict)
     """In place of ``vars`` in the file."""
+    git_access: GitAccess | None = None
+    """What the project has for its repository."""
     repository: str = DEFAULT_REPOSITORY
     """What an uploaded source is called."""
     is_fork: bool = False
@@ -204,7 +207,7 @@ def _of_project(context: RunContext, project: Project, wanted: Start) -> Start:
         git_url=context.jobs.store.projects.git_url(project.project_id),
         git_ref=wanted.source.git_ref or project.default_branch,
     )
-    return replace(wanted, source=source)
+    return replace(wanted, source=source, git_access=git_access.of_project(context.jobs, project.project_id))
 
 
 def _event(wanted: Start, project: Project | None, commit: Commit) -> dict[str, str]:
@@ -378,7 +381,12 @@ def _commit(context: RunContext, user: User, wanted: Start) -> Commit:
         )
     git_url = source.git_url or ""
     commit = context.commits.commit(
-        git_url, source.git_ref, user.user_id, deadline=deadline, comparison=wanted.comparison
+        git_url,
+        source.git_ref,
+        user.user_id,
+        deadline=deadline,
+        comparison=wanted.comparison,
+        access=wanted.git_access,
     )
     if not (wanted.is_fork and user.user_id == SERVICE_USER.user_id):
         return commit
@@ -386,7 +394,9 @@ def _commit(context: RunContext, user: User, wanted: Start) -> Commit:
     base_ref = wanted.base_sha or wanted.event.get("base_branch")
     if not base_ref:
         raise JobFailed("the base of the pull request is not known, which has the workflow files")
-    base = context.commits.commit(git_url, base_ref, user.user_id, deadline=deadline)
+    base = context.commits.commit(
+        git_url, base_ref, user.user_id, deadline=deadline, access=wanted.git_access
+    )
     return replace(commit, files=base.files)
 
 

@@ -10,6 +10,7 @@ from reactorcide.corndogs.task import Task
 from reactorcide.domain.artifacts import Artifact
 from reactorcide.domain.caches import CacheAnswer, CacheSpec, Check, ExpectedCache
 from reactorcide.domain.errors import ObjectStoreError
+from reactorcide.domain.git_access import GitAccess
 from reactorcide.domain.jobs import Job, OpenAttempt, Outcome, artifacts_prefix, service_log_key
 from reactorcide.domain.reports import JobReport
 from reactorcide.domain.runs import RunFiles
@@ -20,6 +21,7 @@ from reactorcide.jobs import (
     caches,
     delete,
     ending,
+    git_access,
     images,
     lifecycle,
     needs,
@@ -132,6 +134,10 @@ class LocalPort:
     def is_trusted(self, job: Job) -> bool:
         """See ``WorkerPort.is_trusted``."""
         return job.run_id is None or self._context.store.runs.get(job.run_id).is_trusted
+
+    def git_access(self, job: Job) -> GitAccess | None:
+        """See ``WorkerPort.git_access``."""
+        return git_access.of_job(self._context, job)
 
     def run_files(self, job: Job) -> RunFiles | None:
         """See ``WorkerPort.run_files``."""

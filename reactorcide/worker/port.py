@@ -6,6 +6,7 @@ from typing import Protocol
 
 from reactorcide.domain.artifacts import Artifact
 from reactorcide.domain.caches import CacheAnswer, CacheSpec, Check, ExpectedCache
+from reactorcide.domain.git_access import GitAccess
 from reactorcide.domain.jobs import Job, OpenAttempt, Outcome
 from reactorcide.domain.reports import JobReport
 from reactorcide.domain.runs import RunFiles
@@ -116,6 +117,9 @@ class WorkerPort(Protocol):
 
     def is_trusted(self, job: Job) -> bool:
         """Tell whether a job is not of the code of a stranger, as that of a pull request of a fork is."""
+
+    def git_access(self, job: Job) -> GitAccess | None:
+        """Return what the project of a job has for its repository; ``None`` where it is of no project."""
 
     def run_files(self, job: Job) -> RunFiles | None:
         """Return what a job gets of its run; ``None`` where it is of none.

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from reactorcide.domain.definition import JobDefinition
 from reactorcide.domain.errors import InfrastructureError, InvalidInput, JobFailed
+from reactorcide.domain.git_access import GitAccess
 from reactorcide.domain.jobs import ARTIFACTS_DIR, NEEDS_DIR, OUTPUT_FILE, VARIABLES_FILE, Job
 from reactorcide.domain.runs import Commit, Comparison, RunFiles
 from reactorcide.lib.clock import now_ms
@@ -124,6 +125,7 @@ class Preparation:
         *,
         deadline: float,
         comparison: Comparison | None = None,
+        access: GitAccess | None = None,
     ) -> Commit:
         """Return the workflow files of a commit; see ``runs.Commits``."""
         self._roots.check_git_url(git_url)
@@ -141,6 +143,7 @@ class Preparation:
                 limits=self._git_limits,
                 refusal=self._refusal(user_id),
                 comparison=comparison,
+                access=access,
                 is_compared=lambda paths: any(_PATHS in _read_file(workspace / path) for path in paths),
             )
             files = {path: _read_file(workspace / path) for path in folders.paths}
@@ -182,9 +185,7 @@ class Preparation:
             raise JobFailed(f"the source cannot be used any more: {exc}") from exc
         if definition.source_type == "git":
             with self._workspace(f"{job.job_id}-") as workspace:
-                source = self._git_source(
-                    job, workspace, log, interrupt, deadline, check, is_trusted=port.is_trusted(job)
-                )
+                source = self._git_source(port, job, workspace, log, interrupt, deadline, check)
                 yield replace(source, of_run=port.run_files(job))
             return
         directory = None
@@ -212,14 +213,13 @@ class Preparation:
 
     def _git_source(
         self,
+        port: WorkerPort,
         job: Job,
         workspace: Path,
         log: Callable[[bytes], None],
         interrupt: Interrupt,
         deadline: float,
         check: Callable[[], None],
-        *,
-        is_trusted: bool,
     ) -> Source:
         definition = job.definition
         revision = checkout(
@@ -236,7 +236,8 @@ class Preparation:
             tags=definition.git_tags,
             limits=self._git_limits,
             refusal=self._refusal(job.user_id),
-            shares_credentials=is_trusted,
+            shares_credentials=port.is_trusted(job),
+            access=port.git_access(job),
         )
         env = {
             "REACTORCIDE_GIT_URL": revision.url_without_credentials,

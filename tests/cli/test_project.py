@@ -61,6 +61,26 @@ def test_its_settings_and_its_webhook(reactorcide: Program, service: Service) ->
     )
 
 
+def test_a_deploy_key_and_the_keys_of_servers(reactorcide: Program, service: Service) -> None:
+    reactorcide.fine("project", "add", "acme/private", "--git", "git@git.example:acme/private.git")
+    public = reactorcide.fine("project", "deploy-key", "acme/private").text.strip()
+    assert public.startswith("ssh-ed25519 ")
+    hosts = service.sources / "hosts"
+    hosts.write_text("git.example ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA\n")
+    reactorcide.fine("project", "change", "acme/private", "--known-hosts", f"@{hosts}")
+    shown = reactorcide.fine("project", "show", "acme/private").text
+    assert public in shown
+    assert "git.example ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA" in shown
+    hosts.write_text("git.example is my friend")
+    assert "lines of a known_hosts file" in reactorcide.refused(
+        "project", "change", "acme/private", "--known-hosts", f"@{hosts}"
+    )
+    reactorcide.fine("project", "change", "acme/private", "--known-hosts", "")
+    reactorcide.fine("project", "deploy-key", "acme/private", "--remove")
+    shown = reactorcide.fine("project", "show", "acme/private").text
+    assert "ssh-ed25519" not in shown
+
+
 def test_the_schedules_of_a_project(reactorcide: Program, service: Service) -> None:
     text = "name: N\non: schedule\nvars: {v: one}\njobs: {a: {command: 'true'}}\n"
     source = repository(service.sources / uuid.uuid4().hex, {"workflows/n.yaml": text})

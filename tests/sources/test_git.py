@@ -16,7 +16,13 @@ from pathlib import Path
 
 import pytest
 
-from reactorcide.domain.errors import InfrastructureError, InvalidInput, JobFailed, JobInterrupted
+from reactorcide.domain.errors import (
+    InfrastructureError,
+    InvalidInput,
+    JobFailed,
+    JobInterrupted,
+    RefNotFound,
+)
 from reactorcide.sources.git import GitCheckout, checkout
 from tests.support.waiting import wait_until
 
@@ -252,10 +258,12 @@ def test_commits_that_no_ref_names(
 
 
 def test_refs_that_are_not_there(url: str, origin: Origin, client: Client) -> None:
-    for ref in ("nope", "refs/heads/nope", "refs/pull/2/head", "0123456", "f" * 40, "ain"):
+    for ref in ("nope", "refs/pull/2/head", "0123456", "f" * 40, "ain"):
         with pytest.raises(JobFailed) as caught:
             client(url, ref)
         assert str(caught.value) == f'git: no branch, tag or commit "{ref}" in {url}'
+    with pytest.raises(RefNotFound, match=f'^git: no branch "nope" in {url}$'):
+        client(url, "refs/heads/nope")
     with pytest.raises(JobFailed, match=f'^git: "blob" in {url} is not a commit$'):
         client(url, "blob")
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reactorcide.domain.errors import InfrastructureError, JobFailed
+from reactorcide.domain.git_access import GitAccess
 from reactorcide.domain.runs import Comparison
 from reactorcide.sources.git.changes import changed_paths
 from reactorcide.sources.git.fetch import check_out, fetch_commit, fetch_options
@@ -54,6 +55,7 @@ def checkout(
     limits: GitLimits = _DEFAULT_LIMITS,
     refusal: Refusal | None = None,
     shares_credentials: bool = True,
+    access: GitAccess | None = None,
 ) -> GitCheckout:
     """Fetch ``ref`` of the repository at ``url`` and check it out in ``into``, an empty directory.
 
@@ -76,6 +78,9 @@ def checkout(
 
     Without ``shares_credentials`` submodules are fetched without credentials: neither those in ``url`` nor
     the keys of this host are used for them. So it is for the code of a stranger.
+
+    ``access`` is what a project has for its repository. It is used as credentials in ``url`` are; a deploy
+    key also for submodules of the same server.
 
     ``limits`` bound the memory of each process, and the disk for all fetched files.
 
@@ -102,6 +107,7 @@ def checkout(
         limits=limits,
         refusal=refusal,
         shares_credentials=shares_credentials,
+        access=access,
     ) as (git, disk):
         target, sha_digits = find_target(git, None if ref == "HEAD" else ref)
         sha = check_out(git, target, sha_digits)
@@ -142,6 +148,7 @@ def check_out_folders(
     limits: GitLimits = _DEFAULT_LIMITS,
     refusal: Refusal | None = None,
     comparison: Comparison | None = None,
+    access: GitAccess | None = None,
     is_compared: Callable[[Sequence[str]], bool] = lambda paths: True,
 ) -> GitFolders:
     """Fetch one commit and check out only files that are directly in some folders.
@@ -162,6 +169,7 @@ def check_out_folders(
         options=fetch_options(1, tags=False),
         limits=limits,
         refusal=refusal,
+        access=access,
     ) as (git, disk):
         target, sha_digits = find_target(git, None if ref == "HEAD" else ref)
         sha = fetch_commit(git, target, sha_digits)
@@ -217,8 +225,10 @@ def _opened(
     limits: GitLimits,
     refusal: Refusal | None,
     shares_credentials: bool = True,
+    access: GitAccess | None,
 ) -> Iterator[tuple[Git, DiskLimit]]:
     """Yield the git for an empty directory, and the limit on its disk usage."""
+    url = url if access is None else access.url(url)
     GitUrl.parse(url)
     if ref is not None:
         check_git_ref(ref)
@@ -230,7 +240,8 @@ def _opened(
             "git is not on the service's PATH: install it on the host, or give the service a PATH to it"
         )
     try:
-        with tempfile.TemporaryDirectory(prefix="reactorcide-git-") as home:
+        # Beside the checkout, where the next start removes what a service that was killed has left.
+        with tempfile.TemporaryDirectory(prefix="reactorcide-git-", dir=into.parent) as home:
             disk = DiskLimit(into, limits.disk_bytes)
             session = Session(
                 program,
@@ -244,7 +255,9 @@ def _opened(
                 disk=disk,
                 refusal=refusal,
                 shares_credentials=shares_credentials,
+                deploy_key=None if access is None else access.deploy_key,
             )
             yield Git(session, into, url), disk
+            session.learn_hosts()
     except OSError as error:
         raise InfrastructureError(f"git could not be run: {error}") from error

@@ -73,12 +73,11 @@ class Remote:
                     raise JobFailed(f"git: cannot reach {url}: {problem}")
         self._addresses = addresses
         if url.protocols == ("ssh",):
+            alias = options.get("hostkeyalias", host if url.port in (None, 22) else f"[{host}]:{url.port}")
+            if self._may_use_key(url):
+                self.env["GIT_SSH_COMMAND"] = self._session.ssh(alias, cwd=self._into)
             if not is_proxied:
-                alias = host if url.port in (None, 22) else f"[{host}]:{url.port}"
-                pinned = (
-                    f"-oHostName={addresses[0]}",
-                    f"-oHostKeyAlias={options.get('hostkeyalias', alias)}",
-                )
+                pinned = (f"-oHostName={addresses[0]}", f"-oHostKeyAlias={alias}")
                 self.env["GIT_SSH_COMMAND"] += f" {shlex.join(pinned)}"
         elif url.protocols == ("git",):
             shown = f"[{addresses[0]}]" if addresses[0].version == 6 else str(addresses[0])
@@ -117,6 +116,13 @@ class Remote:
 
             refusals.append(refused_from_elsewhere)
         return refusals
+
+    def _may_use_key(self, url: GitUrl) -> bool:
+        """Tell whether a deploy key is for the server of an ssh URL: that of the first repository."""
+        first = self
+        while first._parent is not None:
+            first = first._parent
+        return not self._is_stranger and (url.host, url.port) == (first.url.host, first.url.port)
 
     def _is_here(self) -> bool:
         """Tell whether the repository is on this host."""

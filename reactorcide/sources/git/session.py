@@ -1,5 +1,7 @@
 """The configuration, limits and deadline that all git processes of one checkout share."""
 
+import os
+import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import wait
@@ -7,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reactorcide.domain.errors import JobFailed
+from reactorcide.domain.git_access import DeployKey
 from reactorcide.network.addresses import Address, resolve
 from reactorcide.sources.process import (
     MAX_RECORD_BYTES,
@@ -66,6 +69,12 @@ SSH = (
     "ssh -oBatchMode=yes -oStrictHostKeyChecking=accept-new -oConnectTimeout=60 -oServerAliveInterval=30 "
     "-oServerAliveCountMax=4"
 )
+PINNED_HOSTS = """\
+github.com ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl
+gitlab.com ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAfuCHKVTjquxvt6CM6tdG4SLp1Btn/nOeHHE5UOzRdf
+"""
+"""As published: docs.github.com, "GitHub's SSH key fingerprints"; docs.gitlab.com, "GitLab.com settings"."""
+_MAX_KNOWN_HOSTS_CHARS = 64 << 10
 _POLL_S = 0.05
 
 Refusal = Callable[[Address], str | None]
@@ -101,6 +110,7 @@ class Session:
         disk: DiskLimit,
         refusal: Refusal | None,
         shares_credentials: bool = True,
+        deploy_key: DeployKey | None = None,
     ) -> None:
         self.program = program
         self.fetch_options = fetch_options
@@ -108,6 +118,15 @@ class Session:
         self.disk = disk
         self.refusal = refusal
         self.shares_credentials = shares_credentials
+        self._deploy_key = deploy_key
+        self._key_path = home / "key"
+        self._known_hosts_path = home / "known_hosts"
+        self._known_hosts = ""
+        if deploy_key is not None:
+            self._known_hosts = PINNED_HOSTS + _lines(deploy_key.known_hosts)
+            self._known_hosts_path.write_text(self._known_hosts, encoding="utf-8")
+            with open(self._key_path, "x", encoding="utf-8", opener=_open_private) as file:
+                file.write(deploy_key.private)
         self.trace = home / "trace"
         self.log = log
         self.interrupt = interrupt
@@ -131,6 +150,43 @@ class Session:
             "GIT_SSH_COMMAND": SSH,
             "GIT_TERMINAL_PROMPT": "0",
         }
+
+    def ssh(self, host: str, *, cwd: Path) -> str:
+        """Return the ssh command for a host, as ``known_hosts`` names it.
+
+        With a deploy key a host whose key is known has to have that key. Another host's is taken as it
+        comes the first time; ``learn_hosts`` hands it on.
+        """
+        if self._deploy_key is None:
+            return SSH
+        is_known = not self.run(
+            ["ssh-keygen", "-F", host, "-f", str(self._known_hosts_path)],
+            cwd=cwd,
+            env=self.env,
+            stdout=lambda line: None,
+            stderr=lambda line: None,
+        )
+        known_hosts = _ssh_path(self._known_hosts_path)
+        options = (
+            f"-oIdentityFile={_ssh_path(self._key_path)}",
+            "-oIdentitiesOnly=yes",
+            "-oIdentityAgent=none",
+            f"-oUserKnownHostsFile={known_hosts}" + ("" if is_known else " ~/.ssh/known_hosts"),
+            f"-oStrictHostKeyChecking={'yes' if is_known else 'accept-new'}",
+            "-oHashKnownHosts=no",
+            "-oUpdateHostKeys=no",
+        )
+        program, _, others = SSH.partition(" ")
+        # Of an option that is given twice ssh takes the first.
+        return f"{program} {shlex.join(options)} {others}"
+
+    def learn_hosts(self) -> None:
+        """Hand on the keys of hosts that were seen for the first time."""
+        if self._deploy_key is not None:
+            with self._known_hosts_path.open(encoding="utf-8", errors="replace") as file:
+                known = file.read(_MAX_KNOWN_HOSTS_CHARS)
+            if lines := known.removeprefix(self._known_hosts):
+                self._deploy_key.learned(lines)
 
     def run(
         self,
@@ -177,3 +233,16 @@ class Session:
 
     def _deadline_passed(self) -> JobFailed:
         return JobFailed(f"git: preparing took longer than {self._time_s} s and was stopped")
+
+
+def _lines(text: str) -> str:
+    return text if text.endswith("\n") or not text else f"{text}\n"
+
+
+def _open_private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _ssh_path(path: Path) -> str:
+    """Return a path as ssh's configuration takes it."""
+    return '"' + str(path).replace("%", "%%") + '"'

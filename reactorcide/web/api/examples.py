@@ -267,6 +267,10 @@ EXAMPLES: dict[str, Any] = {
         ]
     },
     "ScheduleListResponse": {"schedules": [_SCHEDULE]},
+    "DeployKeyResponse": {
+        "public_key": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGq1Y5Yz3b3b0dC0rX4s2n4oQn4S0vE6Y0b9qXk7Zb1T "
+        "reactorcide acme/site"
+    },
     "MemberRequest": {"username": "bob", "role": "write"},
     "RerunRequest": {"only": "failed"},
     "RunResponse": _RUN | {"nodes": [_TEST_NODE, _NODE]},

@@ -11,6 +11,7 @@ from reactorcide.lib.clock import rfc3339
 from reactorcide.projects import change, members, read
 from reactorcide.web.api import PREFIX, lists
 from reactorcide.web.api.projects.schemas import (
+    DeployKeyResponse,
     MemberPath,
     MemberRequest,
     NewProjectResponse,
@@ -68,7 +69,15 @@ def show_project(path: ProjectPath, query: NoQuery) -> Response:
 def change_project(path: ProjectPath, body: ProjectChange, query: NoQuery) -> Response:
     """Change a project; for its owners."""
     fields = body.settings() | ({} if body.name is None else {"name": body.name})
-    change.change(services().jobs, caller(), path.project_id, fields, git_url=body.git_url, token=body.token)
+    change.change(
+        services().jobs,
+        caller(),
+        path.project_id,
+        fields,
+        git_url=body.git_url,
+        token=body.token,
+        known_hosts=body.known_hosts,
+    )
     return _shown(path.project_id)
 
 
@@ -86,6 +95,20 @@ def renew_webhook_secret(path: ProjectPath, query: NoQuery) -> tuple[Response, i
 def forget_webhook_secret(path: ProjectPath, query: NoQuery) -> tuple[str, int]:
     """Let the secret before the last renewal count no longer; for owners."""
     change.forget_previous_webhook_secret(services().jobs, caller(), path.project_id)
+    return "", 204
+
+
+@api.post("/projects/<project_id>/deploy-key", responses={201: DeployKeyResponse})
+def renew_deploy_key(path: ProjectPath, query: NoQuery) -> tuple[Response, int]:
+    """Make a new SSH key for clones of the repository, in place of an earlier one; for owners."""
+    public = change.renew_deploy_key(services().jobs, caller(), path.project_id)
+    return jsonify({"public_key": public}), 201
+
+
+@api.delete("/projects/<project_id>/deploy-key", responses={204: None})
+def remove_deploy_key(path: ProjectPath, query: NoQuery) -> tuple[str, int]:
+    """Remove the SSH key of a project; for owners."""
+    change.remove_deploy_key(services().jobs, caller(), path.project_id)
     return "", 204
 
 

@@ -11,6 +11,7 @@ from reactorcide.domain.forges import ForgeKind, StatusState
 from reactorcide.domain.projects import (
     FORGE_URL,
     MAX_FORGE_URL_CHARS,
+    MAX_KNOWN_HOSTS_CHARS,
     MAX_NAME_CHARS,
     NAME,
     CredentialKind,
@@ -124,7 +125,7 @@ class ProjectRequest(ProjectFields):
     )
 
 
-_CHANGEABLE = ("name", "git_url", *ProjectFields.model_fields)
+_CHANGEABLE = ("name", "git_url", "known_hosts", *ProjectFields.model_fields)
 
 
 class ProjectChange(ProjectFields):
@@ -139,6 +140,12 @@ class ProjectChange(ProjectFields):
 
     name: _Name | None = None
     git_url: str | None = Field(default=None, json_schema_extra=_GIT_URL)
+    known_hosts: str | None = Field(
+        default=None,
+        max_length=MAX_KNOWN_HOSTS_CHARS,
+        description="Keys of SSH servers, as `ssh-keyscan` prints them, for clones with the deploy key. "
+        "Empty forgets them; then the key that a server has is trusted at the first clone.",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> "ProjectChange":
@@ -217,6 +224,12 @@ class WebhookSecretResponse(BaseModel):
 
     webhook_url: str
     webhook_secret: str
+
+
+class DeployKeyResponse(BaseModel):
+    """The SSH key of a project, for clones."""
+
+    public_key: str = Field(description="The forge has to know it, as a deploy key that may only read.")
 
 
 class NewProjectResponse(ProjectResponse):
