@@ -123,11 +123,11 @@ class Service:
             keep_source_days=settings.keep_source_days,
             max_cache_bytes=settings.max_cache_bytes,
         )
-        http = _deferred_http(AddressRules(settings.allow_addresses, settings.deny_addresses))
+        self._http = _deferred_http(AddressRules(settings.allow_addresses, settings.deny_addresses))
         public_url = None if settings.public_url is None else settings.public_url.rstrip("/")
         self._sender = Sender(
             self._store,
-            {STATUSES: CommitStatuses(self._store, http, public_url)},
+            {STATUSES: CommitStatuses(self._store, self._http, public_url)},
             self._notifier,
             metrics,
         )
@@ -221,6 +221,7 @@ class Service:
                 }
             ),
             workers=lambda: [self._worker.view()],
+            http=self._http,
             public_url=settings.public_url,
         )
         return create_app(

@@ -119,6 +119,10 @@ class Client(Session):
         """Change a project and return it. Safe to repeat."""
         return self._json("PATCH", f"/projects/{project_id}", json=body)
 
+    def check_project(self, project_id: str) -> Json:
+        """Return what a project lacks to fetch its repository and to set commit statuses."""
+        return self._json("POST", f"/projects/{project_id}/check")
+
     def renew_webhook_secret(self, project_id: str) -> Json:
         """Make a new secret for the webhook of a project, and return it with the webhook's address."""
         return self._json("POST", f"/projects/{project_id}/webhook-secret")

@@ -1,11 +1,13 @@
 """``reactorcide project``: add, list, show, change and remove projects through the API."""
 
+import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
 from reactorcide.cli import render
+from reactorcide.cli.client import Client
 from reactorcide.cli.connect import connect
 from reactorcide.cli.deliveries import deliveries
 from reactorcide.cli.schedules import schedules
@@ -86,15 +88,16 @@ def add(name: str, as_json: bool, **options: Any) -> None:
     """Create PROJECT, named like acme/site, and print its id. You become its owner.
 
     The address and the secret of its webhook are printed, too: give both to the forge. The secret is not
-    shown again.
+    shown again. Then its repository is fetched and its token checked, and what is missing is said.
     """
     with connect() as client:
         created = client.create_project({"name": name} | _body(options))
-    if as_json:
-        render.as_json(created)
-        return
-    render.say(created["project_id"])
-    _say_webhook(created["settings"]["webhook_url"], created["webhook_secret"])
+        if as_json:
+            render.as_json(created)
+            return
+        render.say(created["project_id"])
+        _say_webhook(created["settings"]["webhook_url"], created["webhook_secret"])
+        _say_missing(client, created["project_id"])
 
 
 @project.command("list")
@@ -198,8 +201,36 @@ def change(name: str, new_name: str | None, **options: Any) -> None:
     if not body:
         raise click.UsageError("Give an option that says what to change.")
     with connect() as client:
-        client.change_project(client.project(name)["project_id"], body)
-    render.say(f"{name} changed")
+        changed = client.change_project(client.project(name)["project_id"], body)
+        render.say(f"{name} changed")
+        if {"git_url", "token", "forge", "forge_url", "default_branch"} & body.keys():
+            _say_missing(client, changed["project_id"])
+
+
+@project.command()
+@_name
+@_json
+def check(name: str, as_json: bool) -> None:
+    """Say what PROJECT lacks to fetch its repository and to set commit statuses; for its owners.
+
+    Exits with 1 if something is missing.
+    """
+    with connect() as client:
+        project_id = client.project(name)["project_id"]
+        if not as_json:
+            sys.exit(1 if _say_missing(client, project_id) else 0)
+        found = client.check_project(project_id)
+    render.as_json(found)
+    sys.exit(1 if any(found.values()) else 0)
+
+
+def _say_missing(client: Client, project_id: str) -> bool:
+    """Check the project's credentials and say what is missing; tells whether something is."""
+    found = client.check_project(project_id)
+    titles = {"repository": "Repository", "token": "Token"}
+    for name, title in titles.items():
+        render.say(f"{title}: {found[name] or 'works'}", err=True)
+    return any(found.values())
 
 
 @project.command("webhook-secret")

@@ -82,6 +82,7 @@ NEEDS: Mapping[str, _Scopes | None] = {
     f"GET {PREFIX}/projects/<project_id>/statuses": _READ,
     f"POST {PREFIX}/projects/<project_id>/deploy-key": _CHANGE,
     f"DELETE {PREFIX}/projects/<project_id>/deploy-key": _CHANGE,
+    f"POST {PREFIX}/projects/<project_id>/check": _CHANGE,
     f"PUT {PREFIX}/projects/<project_id>/members": _CHANGE,
     f"DELETE {PREFIX}/projects/<project_id>/members/<user_id>": _CHANGE,
     f"GET {PREFIX}/caches": _READ,

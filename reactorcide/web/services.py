@@ -11,6 +11,7 @@ from reactorcide.domain.workers import WorkerView
 from reactorcide.jobs import JobContext
 from reactorcide.jobs.defaults import JobDefaults
 from reactorcide.metrics import Metrics
+from reactorcide.network import Http
 from reactorcide.runs import RunContext
 from reactorcide.web.probes import Probes
 from reactorcide.web.ratelimit import FailureLimiter
@@ -33,6 +34,8 @@ class Services:
     probes: Probes
     """The checks of the parts that the service needs."""
     workers: Callable[[], list[WorkerView]]
+    http: Http
+    """Sends requests to forges."""
     public_url: str | None
     """The URL at which users reach the service, if the operator has named it."""
 

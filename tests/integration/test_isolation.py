@@ -166,6 +166,7 @@ EXPECTED: Mapping[
     "GET /api/v1/projects/<project_id>/statuses": OfProject(reader=200),
     "POST /api/v1/projects/<project_id>/deploy-key": OfProject(201),
     "DELETE /api/v1/projects/<project_id>/deploy-key": OfProject(204),
+    "POST /api/v1/projects/<project_id>/check": OfProject(),
     "PUT /api/v1/projects/<project_id>/members": OfProject(404, {"username": "no-such-user", "role": "read"}),
     "DELETE /api/v1/projects/<project_id>/members/<user_id>": OfProject(409),
     "GET /api/v1/caches": Own(),

@@ -223,6 +223,10 @@ EXAMPLES: dict[str, Any] = {
     "ProjectResponse": _PROJECT_VIEW,
     "NewProjectResponse": _PROJECT_VIEW | {"webhook_secret": 32 * "5e"},
     "WebhookSecretResponse": {"webhook_url": _HOOK_URL, "webhook_secret": 32 * "5e"},
+    "ProjectCheckResponse": {
+        "repository": None,
+        "token": "the forge does not know the token (401); make a new one",
+    },
     "StatusListResponse": {
         "statuses": [
             {

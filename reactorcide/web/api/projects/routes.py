@@ -9,6 +9,7 @@ from reactorcide.domain.projects import Credential, Project, ProjectRole
 from reactorcide.domain.statuses import StatusRecord
 from reactorcide.lib.clock import rfc3339
 from reactorcide.projects import change, members, read
+from reactorcide.runs import check_project as credentials
 from reactorcide.web.api import PREFIX, lists
 from reactorcide.web.api.projects.schemas import (
     DeployKeyResponse,
@@ -16,6 +17,7 @@ from reactorcide.web.api.projects.schemas import (
     MemberRequest,
     NewProjectResponse,
     ProjectChange,
+    ProjectCheckResponse,
     ProjectListQuery,
     ProjectListResponse,
     ProjectPath,
@@ -131,6 +133,16 @@ def remove_member(path: MemberPath, query: NoQuery) -> tuple[str, int]:
     """Remove a member of a project; for its owners, and for the members themselves."""
     members.remove(services().jobs, caller(), path.project_id, path.user_id)
     return "", 204
+
+
+@api.post("/projects/<project_id>/check", responses={200: ProjectCheckResponse})
+def check_project(path: ProjectPath, query: NoQuery) -> Response:
+    """Fetch the project's repository and ask its forge about the token; for its owners.
+
+    That takes as long as these servers do, at most a minute.
+    """
+    found = credentials.check(services().runs, services().http, caller(), path.project_id)
+    return jsonify({"repository": found.repository, "token": found.token})
 
 
 @api.get("/projects/<project_id>/statuses", responses={200: StatusListResponse})

@@ -247,6 +247,16 @@ class ProjectListResponse(BaseModel):
     next_cursor: Cursor | None
 
 
+class ProjectCheckResponse(BaseModel):
+    """What a project lacks."""
+
+    repository: str | None = Field(description="Why the repository cannot be fetched; `null` if it can.")
+    token: str | None = Field(
+        description="Why the forge is told no commit statuses; `null` if the token may set them, as far as "
+        "the forge says."
+    )
+
+
 class StatusResponse(BaseModel):
     """A commit status: what the forge is to be told, and what it was told last."""
 

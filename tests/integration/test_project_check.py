@@ -1,0 +1,85 @@
+"""Checking what a project needs, against a real repository and a forge of the test's own."""
+
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
+from typing import Any
+
+import pytest
+
+from tests.conftest import NewService
+from tests.support.client import Client
+from tests.support.http_server import answer_with, serving
+from tests.support.runs import repository
+from tests.support.service import Service
+
+
+@pytest.fixture
+def service(new_service: NewService) -> Service:
+    return new_service(allow_address="127.0.0.1", concurrency=0)
+
+
+asked: list[str | None] = []
+"""The logins that git has come with."""
+
+
+@pytest.fixture
+def forge() -> Iterator[int]:
+    """A forge that is like Gitea, and knows the tokens ``right`` and ``reader``."""
+    asked.clear()
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        if not request.path.startswith("/api/v1/repos/acme/site"):
+            asked.append(request.headers["Authorization"])
+            answer_with(401, {"WWW-Authenticate": "Basic"})(request)
+        elif request.headers["Authorization"] == "token right":
+            answer_with(200, body=b'{"permissions": {"push": true}}')(request)
+        elif request.headers["Authorization"] == "token reader":
+            answer_with(200, body=b'{"permissions": {"push": false, "admin": false}}')(request)
+        else:
+            answer_with(401)(request)
+
+    with serving(answer) as port:
+        yield port
+
+
+def checked(client: Client, **fields: Any) -> dict[str, Any]:
+    response = client.request("POST", "projects", json={"name": "acme/site", **fields})
+    assert response.status_code == 201, response.text
+    project_id = response.json()["project_id"]
+    answer: dict[str, Any] = client.request("POST", f"projects/{project_id}/check").json()
+    return answer
+
+
+def test_a_repository_that_can_be_fetched_lacks_nothing(service: Service) -> None:
+    source = repository(service.source_root / "project", {"workflows/ci.yaml": "name: CI\n"})
+    found = checked(service.admin, git_url=f"file://{source.path}")
+    assert found["repository"] is None
+    assert found["token"] == "the project names no forge, so that none is told commit statuses; set forge"
+
+
+@pytest.mark.parametrize(
+    ("token", "problem"),
+    [
+        ("right", None),
+        ("reader", "the token may only read the repository; setting a commit status needs write"),
+        ("wrong", "the forge does not know the token (401); make a new one"),
+        (None, "the project has no token of its forge, which is told no commit statuses; set token"),
+    ],
+)
+def test_the_forge_is_asked_about_the_token(
+    service: Service, forge: int, token: str | None, problem: str | None
+) -> None:
+    given = {} if token is None else {"token": token}
+    found = checked(service.admin, git_url=f"http://127.0.0.1:{forge}/acme/site.git", forge="gitea", **given)
+    assert found["token"] == problem
+    # git has tried the token, too.
+    assert "git: " in found["repository"]
+    assert any(asked) is (token is not None)
+
+
+def test_a_forge_at_a_refused_address_is_not_asked(new_service: NewService, forge: int) -> None:
+    service = new_service(concurrency=0)
+    found = checked(
+        service.admin, git_url=f"http://127.0.0.1:{forge}/acme/site.git", forge="gitea", token="right"
+    )
+    assert "127.0.0.1 is a loopback address; the operator can allow it with" in found["token"]
