@@ -13,7 +13,7 @@ ARGS =
 .DEFAULT_GOAL = help
 # Two at once would install into the same .venv.
 .NOTPARALLEL:
-.PHONY: help demo quick test test-oldest coverage lint bench soak clean engine stop-engine
+.PHONY: help demo quick test test-oldest coverage lint bench screenshots soak clean engine stop-engine
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -31,6 +31,7 @@ test: .venv/ready-dev engine ## run the tests, against a real Docker Engine
 	@[ -n "$$REACTORCIDE_TEST_IMAGE" ] || scripts/ensure-tool busybox
 	@scripts/ensure-tool podman
 	@scripts/ensure-tool go
+	@scripts/ensure-tool chromium
 	PATH="$(CURDIR)/.venv/bin:$$PATH" $(PYTHON_IN_VENV) -m pytest --ignore tests/soak $(IN_PARALLEL) $(ARGS)
 
 test-oldest: .venv/ready-dev engine ## run the tests of the server on the oldest gunicorn that is allowed
@@ -47,9 +48,16 @@ lint: .venv/ready-dev ## check style, types and the layers of the code
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
-bench: engine ## measure against plain Docker: a table of figures and their targets
+bench: .venv/ready-dev engine ## measure against plain Docker: a table of figures and their targets
 	@scripts/ensure-tool docker
+	@scripts/ensure-tool chromium
 	@image=$$(scripts/ensure-image) && $(PYTHON_IN_VENV) -m benchmarks --image "$$image" $(ARGS)
+
+screenshots: .venv/ready-dev engine ## write a picture of each page to docs/screenshots
+	@scripts/ensure-tool git
+	@scripts/ensure-tool chromium
+	@[ -n "$$REACTORCIDE_TEST_IMAGE" ] || scripts/ensure-tool busybox
+	PATH="$(CURDIR)/.venv/bin:$$PATH" $(PYTHON_IN_VENV) -m tests.browser.screenshots docs/screenshots
 
 soak: .venv/ready-dev engine ## run the tests in tests/soak, which take an hour or two; ARGS=-s shows their figures
 	@[ -n "$$REACTORCIDE_TEST_IMAGE" ] || scripts/ensure-tool busybox

@@ -14,7 +14,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import caches, footprint, jobs, million, runs, throughput, workflows
+from benchmarks import caches, footprint, jobs, million, page, runs, throughput, workflows
 from benchmarks.figures import Figure
 
 
@@ -32,7 +32,7 @@ def main(image: str, quick: bool, only: tuple[str, ...], report: Path | None) ->
 
     Exits with 1 if a target is missed.
     """
-    measures: dict[str, Callable[[], Figure]] = {
+    measures: dict[str, Callable[[], Figure | list[Figure]]] = {
         "one-job": partial(jobs.one_job, image, quick=quick),
         "time-to-start": partial(jobs.time_to_start, image, quick=quick),
         "many-jobs": partial(jobs.many_jobs, image, quick=quick),
@@ -49,6 +49,8 @@ def main(image: str, quick: bool, only: tuple[str, ...], report: Path | None) ->
         "dependent": partial(runs.to_dependent, image, quick=quick),
         "cache-saved": partial(caches.saved, image, quick=quick),
         "cache-restored": partial(caches.restored, image, quick=quick),
+        "page-log": partial(page.large_log, image, quick=quick),
+        "page-live": partial(page.live_log, image, quick=quick),
         "memory": partial(footprint.idle_memory, image, quick=quick),
         "start": partial(footprint.cold_start, quick=quick),
     }
@@ -56,11 +58,12 @@ def main(image: str, quick: bool, only: tuple[str, ...], report: Path | None) ->
         raise click.UsageError(f"there is no {', '.join(sorted(unknown))}; there is: {', '.join(measures)}")
     if shutil.which("docker") is None:
         raise click.ClickException("the docker command is not installed; the benchmarks compare with it")
-    figures = []
+    figures: list[Figure] = []
     for name, measure in measures.items():
         if not only or name in only:
             click.echo(f"Measuring {name} ...", err=True)
-            figures.append(measure())
+            measured = measure()
+            figures += measured if isinstance(measured, list) else [measured]
     # Without a terminal rich assumes a width that is too narrow.
     Console(width=None if sys.stdout.isatty() else 120).print(_table(figures))
     if report is not None:

@@ -53,7 +53,6 @@ POINTS = (
     "run-cancel-written",
     "run-delete-written",
     "run-rerun-written",
-    "project-delete-written",
     "dependents-cancelled",
     "dependents-committed",
     "schedule-due",

@@ -27,6 +27,7 @@ from reactorcide.web.api.projects.schemas import ProjectListQuery, ProjectPath
 from reactorcide.web.api.queues import routes as queues
 from reactorcide.web.api.runs import routes as runs
 from reactorcide.web.api.runs.schemas import RunListQuery, RunPath
+from reactorcide.web.api.schedules import routes as schedules
 from reactorcide.web.api.secrets import routes as secrets
 from reactorcide.web.api.service import routes as service
 from reactorcide.web.api.workers import routes as workers
@@ -203,7 +204,7 @@ def show_projects() -> str:
 
 @ui.get("/projects/<project_id>")
 def show_project(project_id: str) -> str:
-    """Show a project: its runs, secrets, caches, members and settings."""
+    """Show a project: its runs, schedules, secrets, caches, members and settings."""
     project = ask(projects.show_project, path=ProjectPath(project_id=project_id))
     name = project["project_id"]
     filters = {key: value for key, value in _filters().items() if key in ("branch", "cursor")}
@@ -214,6 +215,7 @@ def show_project(project_id: str) -> str:
         page=found,
         next_url=_next_url(found),
         filters=filters,
+        schedules=_ask_if_allowed(schedules.list_schedules, path=ProjectPath(project_id=name)),
         secrets=_ask_if_allowed(secrets.list_secrets, path=ProjectPath(project_id=name)),
         caches=ask(caches.list_caches, query=CacheListQuery(project=name, limit=50))["caches"],
     )

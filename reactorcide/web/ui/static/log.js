@@ -107,7 +107,7 @@ class Log {
     this.pane = element("div", "log-pane");
     this.pane.tabIndex = 0;
     this.pane.setAttribute("role", "region");
-    this.pane.setAttribute("aria-label", "Log");
+    this.pane.setAttribute("aria-label", "Lines of the log");
     this.space = element("div", "log-space");
     this.rows = element("div", "log-rows");
     this.space.append(this.rows);

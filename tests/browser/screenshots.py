@@ -1,0 +1,77 @@
+"""Write a picture of every page, light and dark, wide and narrow: ``make screenshots``."""
+
+import sys
+import tempfile
+from pathlib import Path
+
+import docker
+from docker.utils import kwargs_from_env
+from playwright.sync_api import Browser, sync_playwright
+
+from tests.browser.showcase import Showcase, fill
+from tests.browser.support import launch, visitor
+from tests.support.image import build_images
+from tests.support.service import Service
+
+WIDTHS = {"wide": 1280, "narrow": 390}
+
+
+def addresses(made: Showcase) -> dict[str, str]:
+    """Return the address of every page by its name."""
+    assert made.big is not None
+    return {
+        "runs": "/runs",
+        "runs-empty": "/runs?branch=none",
+        "run-failed": f"/runs/{made.failed['run_id']}",
+        "run-passed": f"/runs/{made.passed['run_id']}",
+        "run-large": f"/runs/{made.big['run_id']}",
+        "run-active": f"/runs/{made.active['run_id']}",
+        "job-failed": f"/jobs/{made.failed_job}",
+        "job-active": f"/jobs/{made.active_job}",
+        "artifact": f"/jobs/{made.failed_job}/artifacts/junit.xml",
+        "jobs": "/jobs",
+        "queues": "/queues",
+        "workers": "/workers",
+        "projects": "/projects",
+        "project": f"/projects/{made.project_id}",
+        "account": "/account",
+        "admin": "/admin",
+        "not-found": "/nowhere",
+    }
+
+
+def write(browser: Browser, service: Service, made: Showcase, directory: Path) -> None:
+    """Write the pictures."""
+    for width_name, width in WIDTHS.items():
+        for dark in (False, True):
+            suffix = f"{width_name}-{'dark' if dark else 'light'}.png"
+            with visitor(browser, service, None, width=width, dark=dark) as page:
+                page.goto("/sign-in")
+                page.screenshot(path=directory / f"sign-in-{suffix}")
+            with visitor(browser, service, width=width, dark=dark) as page:
+                for name, address in addresses(made).items():
+                    page.goto(address)
+                    if name.startswith("job-"):
+                        page.locator(".line").first.wait_for()
+                    page.screenshot(path=directory / f"{name}-{suffix}", full_page=True)
+
+
+def main() -> None:
+    """Start a service of its own, fill it, and write the pictures to the directory of the first argument."""
+    directory = Path(sys.argv[1])
+    directory.mkdir(parents=True, exist_ok=True)
+    engine = docker.APIClient(**kwargs_from_env(), version="auto", timeout=30)
+    with tempfile.TemporaryDirectory() as home, sync_playwright() as playwright:
+        image = build_images(engine).default
+        service = Service(Path(home), image, concurrency=3, cancel_grace=1, queue="default")
+        service.start()
+        try:
+            made = fill(service, service.admin, with_big=True)
+            write(launch(playwright), service, made, directory)
+        finally:
+            service.admin.request("POST", f"runs/{made.active['run_id']}/cancel")
+            service.stop()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,333 @@
+"""The web page in Chromium, on a real service: one module, so that one service and one browser do."""
+
+import json
+import re
+import uuid
+from collections.abc import Iterator
+
+import docker
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from tests.browser.showcase import Showcase, fill, workflow
+from tests.browser.support import Relay, launch, visitor
+from tests.conftest import ended_cleanly
+from tests.support.image import Images
+from tests.support.runs import over, repository, start
+from tests.support.service import Service
+
+HOSTILE = "<img src=x onerror=alert(1)>\"'><script>alert(2)</script>\u202egnp.exe\u2066\u200b"
+"""Markup, and characters that change the direction of text or are not seen."""
+_WAIT_MS = 90_000
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        started = launch(playwright)
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def shown(
+    browser: Browser, tmp_path_factory: pytest.TempPathFactory, engine: docker.APIClient, images: Images
+) -> Iterator[Service]:
+    made = Service(
+        tmp_path_factory.mktemp("ui"), images.default, concurrency=3, cancel_grace=1, queue="default"
+    )
+    yield from ended_cleanly(made.start(), engine)
+
+
+@pytest.fixture(scope="module")
+def showcase(shown: Service) -> Iterator[Showcase]:
+    made = fill(shown, shown.admin)
+    yield made
+    shown.admin.request("POST", f"runs/{made.active['run_id']}/cancel")
+    for job in shown.admin.get("jobs", status="queued")["jobs"]:
+        shown.admin.cancel(job)
+
+
+def set_hidden(page: Page, is_hidden: bool) -> None:
+    """Let a page think that its tab is hidden, or is not."""
+    page.evaluate(
+        "hidden => { Object.defineProperty(document, 'hidden', {value: hidden, configurable: true}); "
+        "document.dispatchEvent(new Event('visibilitychange')); }",
+        is_hidden,
+    )
+
+
+def test_the_link_of_a_red_run_leads_to_the_test_and_its_message(
+    browser: Browser, shown: Service, showcase: Showcase
+) -> None:
+    with visitor(browser, shown, None) as page:
+        # As a forge's link does: signing in leads on to it.
+        page.goto(f"/runs/{showcase.failed['run_id']}")
+        page.get_by_label("Token").fill(str(shown.admin.token))
+        page.get_by_role("button", name="Sign in").click()
+        expect(page).to_have_title("✗ CI #3")
+        assert "icon-bad" in str(page.locator("#icon").get_attribute("href"))
+        expect(page.get_by_text("AssertionError: assert 1 == 0").first).to_be_in_viewport()
+        page.get_by_role("link", name="test_only_spaces").click()
+        expect(page).to_have_url(f"{shown.base_url}/jobs/{showcase.failed_job}#test-2")
+        expect(page.locator("#test-2")).to_be_in_viewport()
+        expect(page.locator("#test-2 .message").first).to_contain_text("assert 4 == 0")
+        expect(page).to_have_title("✗ unit (3.12) · CI #3")
+        expect(page.locator(".prose td").first).to_have_text("wordstats/count.py")
+
+
+def test_a_run_is_started_and_watched_without_a_reload(
+    browser: Browser, shown: Service, showcase: Showcase
+) -> None:
+    with visitor(browser, shown) as list_page, visitor(browser, shown) as page:
+        list_page.evaluate("window.isTheSame = true")
+        page.goto(f"/projects/{showcase.project_id}")
+        page.get_by_label("Branch, tag or commit").fill("main")
+        page.get_by_role("button", name="Start a run").click()
+        page.wait_for_url("**/runs/*")
+        page.evaluate("window.isTheSame = true")
+        expect(page).to_have_title(re.compile(r"✓ CI #\d+"), timeout=_WAIT_MS)
+        assert page.evaluate("window.isTheSame")
+        assert "icon-good" in str(page.locator("#icon").get_attribute("href"))
+        expect(page.locator("a.node.good")).to_have_count(7)
+        run_id = page.url.rpartition("/")[2]
+        expect(list_page.locator(f"#run-{run_id} .state.good")).to_be_visible(timeout=_WAIT_MS)
+        assert list_page.evaluate("window.isTheSame")
+
+
+def test_a_run_is_found_opened_and_repeated_by_keyboard_alone(browser: Browser, shown: Service) -> None:
+    source = repository(shown.source_root / uuid.uuid4().hex, {"workflows/ci.yaml": workflow("passing")})
+    run = over(shown.admin, start(shown.admin, source, event={"name": "manual"}), _WAIT_MS / 1000)
+    with visitor(browser, shown) as page:
+
+        def tab_to(selector: str) -> None:
+            for _ in range(60):
+                page.keyboard.press("Tab")
+                if page.evaluate("selector => document.activeElement.matches(selector)", selector):
+                    return
+            pytest.fail(f"no Tab leads to {selector}")
+
+        page.goto("/runs")
+        tab_to(f'[href="/runs/{run["run_id"]}"]')
+        page.keyboard.press("Enter")
+        page.wait_for_url(f"**/runs/{run['run_id']}")
+        page.wait_for_load_state()
+        tab_to('[data-call$="/rerun"]')
+        page.keyboard.press("Enter")
+        expect(page.locator("h1 .number")).to_have_text("#" + str(run["number"]) + ".2")
+    over(shown.admin, run, _WAIT_MS / 1000)
+
+
+def test_a_log_goes_on_after_a_cut_with_no_line_twice(browser: Browser, shown: Service) -> None:
+    job = shown.admin.submit(
+        'i=0; while [ $i -lt 250 ]; do i=$((i+1)); echo "line $i of it"; sleep 0.05; done', name="count"
+    )
+    relay = Relay(shown.port)
+    with visitor(browser, shown, base_url=f"http://127.0.0.1:{relay.port}") as page:
+        page.goto(f"/jobs/{job['job_id']}")
+        pane = page.locator(".log-pane")
+        expect(pane.get_by_text("line 30 of it", exact=True)).to_be_in_viewport(timeout=_WAIT_MS)
+        relay.cut()
+        expect(page.get_by_text("The log cannot be fetched; trying again…")).to_be_visible()
+        expect(page.get_by_text("The connection to the service is lost.")).to_be_visible()
+        relay.mend()
+        expect(page.get_by_text("The log cannot be fetched; trying again…")).to_be_hidden()
+        # Who scrolls up stays there, and is told what comes.
+        pane.evaluate("pane => { pane.scrollTop = 0; }")
+        expect(page.get_by_role("button", name="new line")).to_be_visible()
+        assert pane.evaluate("pane => pane.scrollTop") == 0
+        page.get_by_role("button", name="new line").click()
+        expect(pane.get_by_text("line 250 of it", exact=True)).to_be_in_viewport(timeout=_WAIT_MS)
+        expect(page.locator("h1 .state")).to_have_text("✓passed", timeout=_WAIT_MS)
+        expect(page.get_by_text("The connection to the service is lost.")).to_be_hidden()
+        texts = page.locator(".line .x").all_text_contents()
+        assert texts == shown.admin.log(job).decode().splitlines()
+    relay.cut()
+
+
+def test_a_large_log_has_few_rows_and_every_line(browser: Browser, shown: Service) -> None:
+    job = shown.admin.submit(
+        'awk \'BEGIN { for (i = 1; i <= 400000; i++) print "\\033[32mok\\033[0m number " i; '
+        'printf "\\033[31mred\\nstill red\\033[0m not\\n"; print "10%\\r50%\\r100% done"; '
+        'print "\\033[38;5;208mo\\033[38;2;1;2;3mt\\033[0m" }\'',
+    )
+    shown.admin.wait(job, deadline_s=_WAIT_MS / 1000)
+    shown.admin.wait(job, deadline_s=_WAIT_MS / 1000)
+    lines = shown.admin.log(job).count(b"\n")
+    with visitor(browser, shown) as page:
+        page.goto(f"/jobs/{job['job_id']}#L123456-L123457")
+        expect(page.locator(".line.marked")).to_have_count(2)
+        expect(page.locator(".line.marked .x").first).to_have_text("ok number 123456")
+        expect(page.locator(".line.marked").first).to_be_in_viewport()
+        assert page.locator(".line").count() < 200
+        pane = page.locator(".log-pane")
+        pane.focus()
+        page.keyboard.press("End")
+        expect(page.locator(".line .n").last).to_have_text(str(lines))
+        expect(page.get_by_text("100% done", exact=True)).to_be_in_viewport()
+        expect(page.locator(".line", has_text="still red").locator(".f1")).to_have_text("still red")
+        colours = page.locator(".line .x", has_text="ot").last.locator("span")
+        assert colours.nth(0).evaluate("span => span.style.color") == "rgb(255, 135, 0)"
+        assert colours.nth(1).evaluate("span => span.style.color") == "rgb(1, 2, 3)"
+        page.get_by_label("Search the log").fill("NUMBER 2000")
+        page.keyboard.press("Enter")
+        # It goes on from what is in view, and then from the beginning.
+        expect(page.get_by_text("1 of 111", exact=True)).to_be_visible()
+        expect(page.locator(".line.now .x")).to_have_text("ok number 2000")
+        page.keyboard.press("Shift+Enter")
+        expect(page.locator(".line.now .x")).to_have_text("ok number 200099")
+        page.get_by_label("Times").check()
+        expect(page.locator(".line time").first).to_be_visible()
+        page.get_by_label("Wrap").check()
+        expect(page.locator(".log-pane.wrapped .line").first).to_be_visible()
+
+
+def test_what_is_of_others_is_not_shown(browser: Browser, shown: Service, showcase: Showcase) -> None:
+    bob = shown.add_user("bob")
+    with visitor(browser, shown, str(bob.token)) as page:
+        expect(page.get_by_role("heading", name="No runs yet")).to_be_visible()
+        for address in (f"/runs/{showcase.failed['run_id']}", f"/jobs/{showcase.failed_job}"):
+            page.goto(address)
+            expect(page.get_by_text("belongs to somebody else")).to_be_visible()
+        page.goto(f"/projects/{showcase.project_id}")
+        expect(page.get_by_text("there is no project")).to_be_visible()
+        page.goto("/admin")
+        expect(page.get_by_text("only an admin may do this")).to_be_visible()
+
+
+def test_hostile_text_is_text_wherever_it_is(browser: Browser, shown: Service) -> None:
+    text = json.dumps(HOSTILE)
+    command = (
+        "cd /job/artifacts; printf '%s' \"$TEXT\" > '<b onclick=x>.txt'; printf '%s' \"$TEXT\" > summary.md; "
+        "printf '[x](javascript:alert(3)) <script>alert(4)</script>' >> summary.md; "
+        'printf \'<testsuite><testcase name="%s"><failure message="%s">%s</failure></testcase></testsuite>\' '
+        "'&lt;script&gt;alert(5)&lt;/script&gt;' '&lt;img src=x onerror=alert(6)&gt;' "
+        "\"$(head -c 1000000 /dev/zero | tr '\\0' '<' | sed 's/</\\&lt;/g')\" > j.xml; "
+        "printf '%s\\033[31m\\033]0;title\\007 \\033[2Jcleared\\n' \"$TEXT\"; "
+        "head -c 1000000 /dev/zero | tr '\\0' '<'; exit 1"
+    )
+    job_text = f"{{environment: {{TEXT: {text}}}, command: {json.dumps(command)}}}"
+    body = f"name: {text}\non: manual\njobs: {{a: {job_text}}}\n"
+    source = repository(shown.source_root / uuid.uuid4().hex, {"workflows/ci.yaml": body})
+    event = {"name": "manual", "branch": HOSTILE, "message": HOSTILE, "actor": HOSTILE, "number": HOSTILE}
+    run = over(shown.admin, start(shown.admin, source, event=event), _WAIT_MS / 1000)
+    job_id = run["nodes"][0]["job_id"]
+    job = shown.admin.submit(name=HOSTILE, description=HOSTILE, job_command="true")
+    with visitor(browser, shown) as page:
+        for address, texts in (
+            ("/runs", 3),
+            (f"/runs/{run['run_id']}", 4),
+            (f"/jobs/{job_id}", 2),
+            ("/jobs", 1),
+            (f"/jobs/{job['job_id']}", 2),
+            (f"/jobs/{job_id}/artifacts/%3Cb%20onclick%3Dx%3E.txt", 1),
+        ):
+            page.goto(address)
+            assert page.locator("main").inner_text().count("<img src=x onerror=alert(1)>") >= texts, address
+            assert page.locator("main img, main script, main [onerror], main [onclick]").count() == 0
+        page.goto(f"/jobs/{job_id}")
+        expect(page.locator("#test-1 h3")).to_contain_text("<script>alert(5)</script>")
+        line = page.locator(".line .x", has_text="cleared")
+        # The terminal's controls do nothing here, and a line cannot look like another one.
+        expect(line).to_contain_text(HOSTILE[:40])
+        assert not set("\u202e\u2066\x1b\x07") & set(line.text_content() or "")
+        expect(page.locator(".line .cut").first).to_be_visible()
+        assert page.locator(".prose a").count() == 0
+
+
+def test_without_the_csrf_token_a_page_changes_nothing(
+    browser: Browser, shown: Service, showcase: Showcase
+) -> None:
+    with visitor(browser, shown) as page:
+        for method, path in (
+            ("POST", f"runs/{showcase.failed['run_id']}/rerun"),
+            ("PUT", f"jobs/{showcase.active_job}/cancel"),
+            ("POST", "tokens"),
+        ):
+            status = page.evaluate(
+                "async ([method, path]) => (await fetch('/api/v1/' + path, {method, body: '{}', "
+                "headers: {'Content-Type': 'application/json'}})).status",
+                [method, path],
+            )
+            assert status == 403, path
+
+
+def test_own_tokens_are_created_shown_once_and_revoked(browser: Browser, shown: Service) -> None:
+    with visitor(browser, shown) as page:
+        page.goto("/account")
+        page.get_by_text("Create a token").click()
+        page.get_by_label("Name").fill("laptop")
+        page.get_by_role("button", name="Create").click()
+        value = page.locator("output.shown")
+        expect(value).to_be_visible()
+        token = value.inner_text()
+        assert shown.client(token).get("users/me")["username"] == "admin"
+        page.reload()
+        assert token not in page.content()
+        page.get_by_role("button", name="Sign out").click()
+        expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+        page.goto("/account")
+        expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+
+
+def test_a_hidden_tab_has_no_connection(browser: Browser, shown: Service) -> None:
+    with visitor(browser, shown) as page:
+        with page.expect_request("**/api/v1/events"):
+            page.goto("/runs")
+        with page.expect_event("requestfailed", lambda request: request.url.endswith("/api/v1/events")):
+            set_hidden(page, True)
+        with page.expect_request("**/api/v1/events"):
+            set_hidden(page, False)
+
+
+def test_without_scripts_the_pages_read(browser: Browser, shown: Service, showcase: Showcase) -> None:
+    with visitor(browser, shown, scripts=False) as page:
+        page.locator(f"[href='/runs/{showcase.failed['run_id']}']").click()
+        expect(page.get_by_text("AssertionError: assert 1 == 0").first).to_be_visible()
+        expect(page.locator("svg a.node")).to_have_count(7)
+        page.get_by_role("link", name="test_empty_text").click()
+        expect(page.locator(".log-text")).to_contain_text("2 failed, 129 passed")
+        # Buttons that would do nothing are not shown.
+        expect(page.locator("[data-call]:visible")).to_have_count(0)
+        page.goto("/runs?status=failed")
+        expect(page.locator(".row.run .state.bad").first).to_be_visible()
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_axe_finds_nothing(
+    browser: Browser, shown: Service, showcase: Showcase, width: int, dark: bool
+) -> None:
+    addresses = (
+        *(
+            "/runs",
+            "/runs?branch=none",
+            "/jobs",
+            "/queues",
+            "/workers",
+            "/projects",
+            "/account",
+            "/admin",
+            "/none",
+        ),
+        *(f"/runs/{run['run_id']}" for run in (showcase.passed, showcase.failed, showcase.active)),
+        *(f"/jobs/{job_id}" for job_id in (showcase.failed_job, showcase.active_job)),
+        f"/jobs/{showcase.failed_job}/artifacts/junit.xml",
+        f"/projects/{showcase.project_id}",
+    )
+    found = []
+    with visitor(browser, shown, width=width, dark=dark) as page:
+        for address in addresses:
+            page.goto(address)
+            results = Axe().run(page)
+            found += [
+                (address, item["id"], [node["html"][:150] for node in item["nodes"][:3]])
+                for item in results.response["violations"]
+            ]
+            # Nothing is wider than the window, so that nobody has to scroll sideways.
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), address
+    with visitor(browser, shown, None, width=width, dark=dark) as page:
+        page.goto("/sign-in")
+        found += [("/sign-in", item["id"], []) for item in Axe().run(page).response["violations"]]
+    assert found == []
