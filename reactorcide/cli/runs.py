@@ -298,6 +298,7 @@ def node_line(node: dict[str, Any]) -> str:
 
 def _print_logs(client: Client, run: dict[str, Any], only: str | None, *, follow: bool) -> None:
     printed: set[str] = set()
+    state = run
     for state in client.run_states(run) if follow else (run,):
         for node in state["nodes"]:
             job_id = node["job_id"]
@@ -312,3 +313,8 @@ def _print_logs(client: Client, run: dict[str, Any], only: str | None, *, follow
             for chunk in chunks:
                 sys.stdout.buffer.write(chunk)
                 sys.stdout.buffer.flush()
+    if not printed:
+        for node in state["nodes"]:
+            if only in (None, node["name"]):
+                reason = f": {node['reason']}" if node["reason"] else ""
+                render.say(f"{node['name']} has had no job; it is {node['status']}{reason}", err=True)

@@ -2,12 +2,13 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -59,7 +60,9 @@ class TemporaryService:
         Where the body raises, the jobs are cancelled and their containers gone before the service stops.
         """
         process = self._start()
+        guard = None
         try:
+            guard = _Guard(lambda: self._clean_up(process))
             self.url = self._wait_until_it_listens(process)
             with self.client() as client:
                 try:
@@ -77,11 +80,27 @@ class TemporaryService:
             if process.poll() is None:
                 process.terminate()
                 _wait(process)
+            if guard is not None:
+                guard.end()
 
     def log_tail(self) -> str:
         """Return the last lines that the service has logged."""
         with self._log_path.open(encoding="utf-8", errors="replace") as log:
             return "".join(deque(log, _LOG_LINES))
+
+    def _clean_up(self, process: subprocess.Popen[bytes]) -> None:
+        """Stop the service and remove all that it has left, in place of this program, which was killed."""
+        with suppress(ReactorcideError, OSError), self.client() as client:
+            _leave_no_container(client)
+        deadline = time.monotonic() + _STOP_S
+        # It is no child of the process that calls this.
+        with suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGTERM)
+            while time.monotonic() < deadline:
+                os.kill(process.pid, 0)
+                time.sleep(_LOOK_EVERY_S)
+            os.killpg(process.pid, signal.SIGKILL)
+        shutil.rmtree(self._log_path.parent, ignore_errors=True)
 
     def _start(self) -> subprocess.Popen[bytes]:
         # What the caller has set for a service of theirs is not meant for this one.
@@ -122,6 +141,39 @@ class TemporaryService:
                 raise ServiceFailed(f"the service did not start, its exit code is {process.returncode}")
             time.sleep(_LOOK_EVERY_S)
         raise ServiceFailed(f"the service did not listen within {_START_S:.0f} s")
+
+
+class _Guard:
+    """A process that cleans up where this one is killed, by SIGKILL or for lack of memory.
+
+    It waits for the end of a pipe that only this process holds.
+    """
+
+    def __init__(self, clean_up: Callable[[], None]) -> None:
+        reading, self._writing = os.pipe()
+        self._pid = os.fork()
+        if self._pid:
+            os.close(reading)
+            return
+        try:
+            os.setsid()
+            for number in _END_SIGNALS:
+                signal.signal(number, signal.SIG_IGN)
+            os.close(self._writing)
+            # Whoever reads the output of this program waits for no other.
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            for standard in range(3):
+                os.dup2(nowhere, standard)
+            if os.read(reading, 1) == b"":
+                clean_up()
+        finally:
+            os._exit(0)
+
+    def end(self) -> None:
+        """Tell the process that everything is cleaned up."""
+        os.write(self._writing, b".")
+        os.close(self._writing)
+        os.waitpid(self._pid, 0)
 
 
 def _wait(process: subprocess.Popen[bytes]) -> int:

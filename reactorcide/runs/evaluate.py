@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import BoundedSemaphore
@@ -18,6 +19,23 @@ from reactorcide.domain.runs import Commit
 _PROGRAM = "from reactorcide.runs.evaluation import main; main()"
 _MAX_AT_ONCE = 2
 _TOO_LONG = "evaluating the workflow files took longer than {:g} s; shorten them, or their matrices"
+
+
+def _files() -> Mapping[str, tuple[int, int]]:
+    """Return the time of change and the size of each file that the program may import."""
+    package = Path(reactorcide.__file__).parent
+    found = {}
+    for folder in ("domain", "lib", "runs", "workflows"):
+        for path in (package / folder).glob("*.py"):
+            # It may be replaced just now.
+            with suppress(FileNotFoundError):
+                about = path.stat()
+                found[str(path)] = (about.st_mtime_ns, about.st_size)
+    return found
+
+
+_FILES = _files()
+"""As they were when the service started: it asks in the way of these."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,22 +153,34 @@ class Evaluator:
                 raise InvalidInput(
                     "evaluating the workflow files takes more than 1 GiB of memory", "workflow"
                 )
-            raise InfrastructureError(f"evaluating the workflow files ended with {done.returncode}: {last}")
+            raise _failed(f"evaluating the workflow files ended with {done.returncode}: {last}")
         answer: dict[str, Any] = json.loads(done.stdout)
         return answer
 
 
-def _evaluation(answer: Mapping[str, Any]) -> Evaluation:
-    return Evaluation(
-        workflow_id=answer["id"],
-        is_readable=answer["is_readable"],
-        workflow_name=answer["name"],
-        file=answer["file"],
-        files=answer["files"],
-        warnings=tuple(answer["warnings"]),
-        errors=answer["errors"],
-        skipped=answer["skipped"],
-        variables=answer["vars"],
-        nodes=answer["nodes"],
-        concurrency=answer["concurrency"],
+def _failed(sentence: str) -> InfrastructureError:
+    """Return the error of an evaluation that failed: perhaps the program is not the one it was."""
+    if _files() == _FILES:
+        return InfrastructureError(sentence)
+    return InfrastructureError(
+        "workflow files cannot be evaluated: the files of Reactorcide were replaced while it runs; restart it"
     )
+
+
+def _evaluation(answer: Mapping[str, Any]) -> Evaluation:
+    try:
+        return Evaluation(
+            workflow_id=answer["id"],
+            is_readable=answer["is_readable"],
+            workflow_name=answer["name"],
+            file=answer["file"],
+            files=answer["files"],
+            warnings=tuple(answer["warnings"]),
+            errors=answer["errors"],
+            skipped=answer["skipped"],
+            variables=answer["vars"],
+            nodes=answer["nodes"],
+            concurrency=answer["concurrency"],
+        )
+    except KeyError as exc:
+        raise _failed(f"the evaluation of the workflow files left out {exc}") from exc

@@ -9,7 +9,7 @@ import docker
 import pytest
 
 from tests.cli.conftest import Program
-from tests.sources.support import Repository
+from tests.sources.support import Repository, running
 from tests.support.runs import repository
 from tests.support.waiting import wait_until
 
@@ -89,6 +89,39 @@ def test_signals_leave_nothing_however_often_they_come(
         assert client.containers(all=True, filters={"name": match[1]}) == []
     finally:
         client.close()
+
+
+def test_what_is_killed_leaves_nothing_either(program: Program, tmp_path: Path, image: str) -> None:
+    text = "name: L\non: push\njobs: {a: {command: trap '' TERM; echo begun; sleep 600}}\n"
+    tree = work_tree(tmp_path, text)
+    output, temporary = tmp_path / "output", tmp_path / "temporary"
+    with (
+        output.open("wb") as file,
+        program.start("run", "--image", image, cwd=tree, stdout=file, stderr=file) as process,
+    ):
+        wait_until(lambda: b"a | begun\n" in output.read_bytes(), 30, "its job has begun")
+        (log,) = temporary.glob("*/service.log")
+        match = re.search(r"job_id=(\S{36})", log.read_text())
+        assert match is not None
+        assert len(running(str(temporary))) >= 2
+        process.kill()
+    wait_until(lambda: list(temporary.iterdir()) == [], 60, "its directory is removed")
+    assert running(str(temporary)) == []
+    client = docker.APIClient(version="auto")
+    try:
+        assert client.containers(all=True, filters={"name": match[1]}) == []
+    finally:
+        client.close()
+
+
+def test_the_log_of_a_node_without_a_job_is_a_sentence(reactorcide: Program, tmp_path: Path) -> None:
+    tree = repository(tmp_path / "failing", {"workflows/ci.yaml": FAILING}).path
+    run = reactorcide("runs", "start", "--source", tree, "--follow", "--json").json
+    for options in ((), ("--follow",)):
+        shown = reactorcide("runs", "logs", run["run_id"], "b", *options)
+        assert (shown.code, shown.text) == (0, "")
+        assert shown.errors == "b has had no job; it is skipped: a did not succeed\n"
+    assert "no\n" in reactorcide.fine("runs", "logs", run["run_id"]).text
 
 
 def test_a_failure_is_one_and_a_wrong_file_is_two(program: Program, tmp_path: Path, image: str) -> None:
