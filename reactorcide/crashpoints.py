@@ -53,6 +53,7 @@ POINTS = (
     "run-cancel-written",
     "run-delete-written",
     "run-rerun-written",
+    "project-delete-written",
     "dependents-cancelled",
     "dependents-committed",
     "schedule-due",

@@ -27,7 +27,7 @@ def _settings(command: F) -> F:
         click.option(
             "--visibility",
             type=click.Choice([item.value for item in Visibility]),
-            help="Who sees its runs: its members (by default), or every user.",
+            help="Who sees its runs: its members (by default), every user, or anybody.",
         ),
         click.option(
             "--forge",
@@ -271,7 +271,7 @@ def deploy_key(name: str, removes: bool) -> None:
 @project.command()
 @_name
 def remove(name: str) -> None:
-    """Remove PROJECT, whose runs must be over; for its owners. Only admins see its runs from then on."""
+    """Remove PROJECT, whose runs must be over, with its runs and all else that is of it; for its owners."""
     with connect() as client:
         client.delete_project(client.project(name)["project_id"])
     render.say(f"{name} removed")

@@ -43,6 +43,11 @@ class User:
         return self.role is Role.ADMIN
 
     @property
+    def is_anonymous(self) -> bool:
+        """Tell whether nobody knows who it is."""
+        return False
+
+    @property
     def actor(self) -> Actor:
         """Return who the audit says it was."""
         return Actor(user_id=self.user_id)
@@ -102,6 +107,42 @@ class Caller(User):
             address=self.address,
             request_id=self.request_id,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Anonymous(Caller):
+    """Whoever sends a request without a token: they see what is of public projects, and change nothing."""
+
+    @classmethod
+    def at(cls, address: str | None, request_id: str | None) -> "Anonymous":
+        """Return whoever sends a request from an address."""
+        # No id of a user has a space.
+        user_id = f"anonymous at {address}"
+        return cls(
+            user_id=user_id,
+            username="",
+            email=None,
+            role=Role.USER,
+            is_active=False,
+            created_at_ms=0,
+            token=Token(
+                token_id="",
+                user_id=user_id,
+                name="",
+                created_at_ms=0,
+                expires_at_ms=None,
+                last_used_at_ms=None,
+                is_active=False,
+                scopes=frozenset({Scope.JOBS_READ}),
+            ),
+            address=address,
+            request_id=request_id,
+        )
+
+    @property
+    def is_anonymous(self) -> bool:
+        """Tell whether nobody knows who it is."""
+        return True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

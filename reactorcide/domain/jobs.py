@@ -154,6 +154,8 @@ class JobFilter:
     """Which jobs a list shows; ``None`` and empty mean any."""
 
     user_id: str | None = None
+    member_id: str | None = None
+    """Of the jobs of projects, only those of projects that this user is a member of."""
     statuses: Collection[JobStatus] = ()
     queue_name: str | None = None
     source_type: str | None = None

@@ -27,6 +27,8 @@ class Visibility(StrEnum):
     """Nobody; to others there is no such project."""
     INTERNAL = "internal"
     """Every user of the service."""
+    PUBLIC = "public"
+    """Anybody, also without a token."""
 
 
 class PullRequests(StrEnum):

@@ -122,6 +122,8 @@ class Run:
     project's."""
     is_held: bool = False
     """It waits for approval. Then it takes no place in its concurrency group."""
+    waits_for_room: bool = False
+    """Some of its nodes could have a job, and wait since its project has as many as may run at once."""
 
     @property
     def owner_id(self) -> str:

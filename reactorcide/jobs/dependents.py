@@ -77,7 +77,7 @@ class Change:
         self._changed: dict[str, None] = {}
         """The runs whose status, or that of a node, may be another one."""
         self._freed: list[Callable[[], str | None]] = []
-        """For each concurrency group whose place is free perhaps: which run gets it."""
+        """For each place that may be free, of a group or of a project: which run gets it."""
 
     def resolve(self, run_id: str) -> None:
         """Bring a run up to date with its jobs."""
@@ -146,6 +146,8 @@ class Change:
         before = self._tx.runs.nodes(run.run_id)
         nodes = {node.name: _as_its_job(node) for node in before}
         graph = graph_of(before)
+        room = self._tx.room.left(run.project_id, besides=run.run_id)
+        waits_for_room = False
         is_settled = False
         while not is_settled:
             is_settled = True
@@ -153,7 +155,11 @@ class Change:
             resolution = rules.resolve(graph, states, full_groups=self._full_groups(run, nodes.values()))
             for name, change in resolution.changes.items():
                 nodes[name] = replace(nodes[name], state=change.state, reason=change.reason)
+            waits_for_room = False
             for name in resolution.ready:
+                if room is not None and room <= sum(one.state is NodeState.ACTIVE for one in nodes.values()):
+                    waits_for_room = True
+                    break
                 try:
                     job = make_job(self._tx, run, nodes[name], now_ms=self._now_ms)
                 except InvalidInput as exc:
@@ -177,7 +183,7 @@ class Change:
         for name, node in nodes.items():
             if node.is_held and name not in resolution.held:
                 nodes[name] = replace(node, is_held=False)
-        self._save(run, graph, before, nodes)
+        self._save(run, graph, before, nodes, waits_for_room=waits_for_room)
 
     def _full_groups(self, run: Run, nodes: Iterable[Node]) -> set[str]:
         """Return the groups of waiting nodes whose place another run has, or gets first."""
@@ -215,7 +221,7 @@ class Change:
         ended = replace(node, state=NodeState.CANCELLED, reason=reason, is_held=False)
         self._changed[run.run_id] = None
         self._tx.runs.save_nodes(replace(run, updated_at_ms=self._now_ms), [(node, ended)])
-        self._free(node)
+        self._free(run, node)
         self._to_resolve.append(run.run_id)
 
     def _cancel_other(self, run_id: str, reason: str) -> None:
@@ -238,18 +244,20 @@ class Change:
         *,
         reason: str | None = None,
         is_cancelled: bool = False,
+        waits_for_room: bool = False,
     ) -> Run:
         """Write where the nodes and with them the run stand now; returns the run."""
         changed = [(old, nodes[old.name]) for old in before if nodes[old.name] != old]
         states = {name: node.state for name, node in nodes.items()}
         status = rules.run_status(graph, states, is_cancelled=is_cancelled)
-        if not changed and status is run.status:
+        if not changed and status is run.status and waits_for_room == run.waits_for_room:
             return run
         after = replace(
             run,
             status=status,
             reason=reason,
             is_held=run.is_held and not status.is_final,
+            waits_for_room=waits_for_room,
             updated_at_ms=self._now_ms,
             completed_at_ms=self._now_ms if status.is_final else None,
         )
@@ -258,12 +266,14 @@ class Change:
         self._tx.runs.save(run, after)
         for old, node in changed:
             if old.state is NodeState.ACTIVE and node.state is not NodeState.ACTIVE:
-                self._free(old)
+                self._free(run, old)
         if after.is_final and run.status is RunStatus.RUNNING and run.group_key is not None:
             self._freed.append(partial(self._tx.groups.next_run, run.group_key))
         return after
 
-    def _free(self, node: Node) -> None:
+    def _free(self, run: Run, node: Node) -> None:
+        if run.project_id is not None:
+            self._freed.append(partial(self._tx.room.next_run, run.project_id))
         if node.group_key is not None:
             self._freed.append(partial(self._tx.groups.run_of_next_node, node.group_key))
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from reactorcide import crashpoints
 from reactorcide.domain.accounts import User
 from reactorcide.domain.audit import Action, AuditEntry
 from reactorcide.domain.deliveries import object_prefix
@@ -24,7 +25,7 @@ from reactorcide.domain.projects import (
     is_name,
 )
 from reactorcide.domain.secrets import check_not_redacted, redacted_url
-from reactorcide.jobs import JobContext, access
+from reactorcide.jobs import JobContext, access, leftovers
 from reactorcide.lib.clock import now_ms
 from reactorcide.lib.ids import is_id, new_id
 from reactorcide.outbox import commit_statuses
@@ -154,7 +155,7 @@ def remove_deploy_key(context: JobContext, user: User, project_id: str) -> None:
 
 
 def remove(context: JobContext, user: User, project_id: str) -> None:
-    """Remove a project; for its owners. Its ended runs are then seen by admins alone, until retention.
+    """Remove a project with all that is of it; for its owners.
 
     The commit statuses that its forge has not been told yet are sent as errors.
     Raises ``Conflict`` while one of its runs is not over.
@@ -165,9 +166,12 @@ def remove(context: JobContext, user: User, project_id: str) -> None:
         commit_statuses.close(tx, project, now_ms=now_ms())
         tx.projects.remove(project.project_id)
         tx.audit.add(_entry(user, Action.PROJECT_DELETE, project))
+    crashpoints.reached("project-delete-written")
     for delivery_id in deliveries:
         # What is interrupted here is an orphan for the next start.
         context.objects.delete(object_prefix(delivery_id))
+    leftovers.remove_caches(context, project.project_id)
+    leftovers.remove_leftovers(context)
 
 
 def _changed(project: Project, fields: Mapping[str, Any]) -> Project:

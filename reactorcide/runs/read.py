@@ -98,6 +98,8 @@ def _waits(groups: Groups, run: Run, nodes: Sequence[Node]) -> dict[str, str]:
             ]
             ahead += groups.nodes(node.group_key, besides=run.run_id, limit=1)
             waits[node.name] = _waits_for_group(node.group_key, ahead)
+        elif run.waits_for_room:
+            waits[node.name] = "its project has as many jobs as may run at once (max_running)"
         elif node.max_parallel is not None:
             waits[node.name] = f"no more than {node.max_parallel} of its matrix run at once"
         else:

@@ -23,6 +23,7 @@ from reactorcide.store.projects import Projects
 from reactorcide.store.queues import Queues
 from reactorcide.store.request_keys import RequestKeys
 from reactorcide.store.retention import Retention
+from reactorcide.store.room import Room
 from reactorcide.store.runs import Runs
 from reactorcide.store.schedules import Schedules
 from reactorcide.store.sealed import SealedFields
@@ -46,6 +47,7 @@ class Records:
         self.schedules = Schedules(db)
         self.outbox = Outbox(db, sealed)
         self.groups = Groups(db)
+        self.room = Room(db)
         self.approvals = Approvals(db)
         self.named_secrets = NamedSecrets(db, sealed)
         self.queues = Queues(db)

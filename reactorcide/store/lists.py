@@ -12,6 +12,7 @@ from typing import Any
 
 from reactorcide.domain.jobs import Job, JobFilter
 from reactorcide.store.database import Connection, indexed_by
+from reactorcide.store.projects import OF_MEMBER
 from reactorcide.store.rows import COLUMN_LIST, as_cut_dict, as_dict, cut_list
 from reactorcide.store.sealed import SealedFields
 
@@ -36,6 +37,21 @@ class _Index:
     """How many jobs it leads to."""
     ranges: Sequence[_Condition]
     """Parts of the index: each is in the order of the list, or is short enough to be sorted."""
+
+
+_OF_MEMBER = (
+    "(job.run_id IS NULL OR NOT EXISTS (SELECT 1 FROM run WHERE run.run_id = job.run_id "
+    f"AND project_id IS NOT NULL AND project_id NOT IN ({OF_MEMBER})))"
+)
+
+
+def _has_hidden(criteria: JobFilter) -> tuple[str, tuple[object, ...]]:
+    """Return the query that finds a run of the user in a project that they are no member of any more."""
+    sql = (
+        "SELECT 1 FROM run WHERE user_id = ? AND project_id IS NOT NULL "
+        f"AND project_id NOT IN ({OF_MEMBER}) LIMIT 1"
+    )
+    return sql, (criteria.user_id, criteria.member_id)
 
 
 class Lists:
@@ -63,6 +79,9 @@ class Lists:
         with self._db.read() as db:
             index, total = _plan(db, criteria, conditions)
             where = [*conditions.values(), _Condition("NOT deleted")]
+            if criteria.member_id is not None and db.execute_sql(*_has_hidden(criteria)).fetchone():
+                where.append(_Condition(_OF_MEMBER, (criteria.member_id,)))
+                total = None
             if total is None:
                 total = _count(db, index, where)
             if total == 0:

@@ -53,7 +53,7 @@ _SET_CREDENTIAL = (
 )
 OF_MEMBER = "SELECT project_id FROM project_member WHERE user_id = ?"
 """The ids of the projects that a user is a member of."""
-_MAY_SEE = f"(visibility = 'internal' OR project_id IN ({OF_MEMBER}))"
+_MAY_SEE = f"(visibility IN ('internal', 'public') OR project_id IN ({OF_MEMBER}))"
 
 
 def next_number(db: Any, project_id: str) -> int:

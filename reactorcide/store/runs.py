@@ -23,11 +23,12 @@ from reactorcide.store.sealed import SealedFields
 
 _RUN_COLUMNS = tuple(name for name in RunRow._meta.columns if name != "sealed")
 _SELECT = f"SELECT {', '.join(_RUN_COLUMNS)} FROM run"  # noqa: S608  # names of ours only
-_SAVE = (
-    "UPDATE run SET user_id = ?, status = ?, reason = ?, attempt = ?, turn = ?, is_held = ?, "
-    "updated_at_ms = ?, completed_at_ms = ? "
-    "WHERE run_id = ?"
+_SAVED = (
+    *("user_id", "status", "reason", "attempt", "turn", "is_held", "waits_for_room"),
+    *("updated_at_ms", "completed_at_ms"),
 )
+_SAVE = f"UPDATE run SET {', '.join(f'{name} = ?' for name in _SAVED)} WHERE run_id = ?"  # noqa: S608  # as above
+_FLAGS = ("pinned", "is_trusted", "is_held", "waits_for_room")
 _NODE_COLUMNS = tuple(name for name in NodeRow._meta.columns if name not in ("run_id", "position", "sealed"))
 _NODES = (
     f"SELECT {', '.join(f'node.{name}' for name in _NODE_COLUMNS)}, job.status, job.error FROM node "  # noqa: S608  # as above
@@ -130,9 +131,8 @@ class Runs:
         """Write where a run stands now, with the event of that if its status is another one."""
 
         def work(db: Any) -> None:
-            times = (after.updated_at_ms, after.completed_at_ms)
-            values = (after.user_id, after.status, after.reason, after.attempt, after.turn, after.is_held)
-            db.execute_sql(_SAVE, (*values, *times, after.run_id))
+            values = [getattr(after, name) for name in _SAVED]
+            db.execute_sql(_SAVE, (*values, after.run_id))
             if (before.status, before.attempt) != (after.status, after.attempt):
                 events.insert_of_run(db, after, before.status)
 
@@ -244,6 +244,35 @@ class Runs:
         sql = "SELECT run_id FROM run WHERE is_held AND project_id = ? AND sha = ? ORDER BY turn, run_id"
         with self._db.read() as db:
             return [run_id for (run_id,) in db.execute_sql(sql, (project_id, sha))]
+
+    def of_no_project(self, *, limit: int) -> list[str]:
+        """Return ids of runs whose project was removed."""
+        sql = (
+            "SELECT run_id FROM run WHERE project_id IS NOT NULL "
+            "AND NOT EXISTS (SELECT 1 FROM project WHERE project.project_id = run.project_id) LIMIT ?"
+        )
+        with self._db.read() as db:
+            return [run_id for (run_id,) in db.execute_sql(sql, (limit,))]
+
+    def newest_of_branch(self, project_id: str, branch: str, *, limit: int) -> list[Run]:
+        """Return the newest trusted runs of a branch, but those of pull requests."""
+        sql = (
+            f"{_SELECT} WHERE project_id = ? AND branch = ? AND is_trusted "
+            "AND event_name NOT LIKE 'pull_request%' ORDER BY created_at_ms DESC, run_id DESC LIMIT ?"
+        )
+        with self._db.read() as db:
+            return [_run(row) for row in db.execute_sql(sql, (project_id, branch, limit))]
+
+    def default_branch(self, project_id: str) -> str | None:
+        """Return the default branch of a project's repository as its newest run has found it."""
+        sql = (
+            "SELECT cache_scope FROM run WHERE project_id = ? AND cache_scope IS NOT NULL "
+            "ORDER BY created_at_ms DESC, run_id DESC LIMIT 1"
+        )
+        with self._db.read() as db:
+            row = db.execute_sql(sql, (project_id,)).fetchone()
+        scope = None if row is None else _scope(row[0])
+        return scope.branches[-1] if scope and scope.branches else None
 
     def last_workflow_id(self, project_id: str, file: str) -> str | None:
         """Return the id of the workflow of the newest run of a file; ``None`` where it has had none."""
@@ -368,7 +397,7 @@ def _run(row: Sequence[Any]) -> Run:
     del values["event_name"], values["branch"]
     values |= {
         "status": RunStatus(values["status"]),
-        **{name: bool(values[name]) for name in ("pinned", "is_trusted", "is_held")},
+        **{name: bool(values[name]) for name in _FLAGS},
         "event": json.loads(values["event"]),
         "warnings": tuple(json.loads(values["warnings"] or "[]")),
         "cache_scope": _scope(values["cache_scope"]),

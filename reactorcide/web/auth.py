@@ -6,7 +6,7 @@ from secrets import compare_digest
 from flask import Flask, g, request
 
 from reactorcide.accounts import sessions, tokens
-from reactorcide.domain.accounts import Caller, Scope
+from reactorcide.domain.accounts import Anonymous, Caller, Scope
 from reactorcide.domain.errors import Forbidden, Unauthorized
 from reactorcide.web.api import PREFIX
 from reactorcide.web.services import services
@@ -70,6 +70,7 @@ NEEDS: Mapping[str, _Scopes | None] = {
     f"POST {PREFIX}/projects": _CHANGE,
     f"GET {PREFIX}/projects": _READ,
     f"GET {PREFIX}/projects/<project_id>": _READ,
+    f"GET {PREFIX}/projects/<project_id>/badge.svg": _READ,
     f"PATCH {PREFIX}/projects/<project_id>": _CHANGE,
     f"DELETE {PREFIX}/projects/<project_id>": _CHANGE,
     f"POST {PREFIX}/projects/<project_id>/webhook-secret": _CHANGE,
@@ -129,6 +130,24 @@ NEEDS: Mapping[str, _Scopes | None] = {
 }
 
 
+_PUBLIC_OF_JOB = (
+    *("", "/logs", "/logs/search", "/attempts", "/why", "/tests", "/summary"),
+    *("/artifacts", "/artifacts/<path:path>", "/artifacts.tar.gz"),
+)
+PUBLIC = frozenset(
+    {
+        f"GET {PREFIX}/jobs",
+        *(f"GET {PREFIX}/jobs/<job_id>{part}" for part in _PUBLIC_OF_JOB),
+        f"GET {PREFIX}/runs",
+        f"GET {PREFIX}/runs/<run_id>",
+        f"GET {PREFIX}/runs/<run_id>/file",
+        f"GET {PREFIX}/projects/<project_id>",
+        f"GET {PREFIX}/projects/<project_id>/badge.svg",
+    }
+)
+"""The routes that need no token for what is of a public project."""
+
+
 def install(app: Flask) -> None:
     """Refuse a request whose token is missing, invalid, or lacks the route's scopes."""
     app.before_request(_check_token)
@@ -142,8 +161,11 @@ def _check_token() -> None:
         authenticate()
         return
     method = "GET" if request.method == "HEAD" else request.method
-    needed = NEEDS[f"{method} {request.url_rule.rule}"]
-    if needed is not _NO_TOKEN:
+    route = f"{method} {request.url_rule.rule}"
+    needed = NEEDS[route]
+    if route in PUBLIC and "Authorization" not in request.headers and session_value() is None:
+        g.user = Anonymous.at(request.remote_addr, g.request_id)
+    elif needed is not _NO_TOKEN:
         tokens.check_scopes(authenticate(), needed)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
 
-from flask import Flask, Response, jsonify
+from flask import Flask, Response, g, jsonify
 from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException
 
@@ -65,6 +65,9 @@ _HTTP_MESSAGES = {
 }
 
 
+_NOT_PUBLIC = "nothing here is public; send a token: Authorization: Bearer <token>"
+
+
 class InvalidFields(errors.InvalidInput):
     """Several fields of a request are wrong."""
 
@@ -108,6 +111,9 @@ def _answer_own_error(error: errors.ReactorcideError) -> Response:
     status = next((status for kind, status in _TABLE if isinstance(error, kind)), None)
     if status is None:
         return _answer_unexpected(error)
+    if status in (403, 404) and "user" in g and g.user.is_anonymous:
+        # Whether there is such a thing is for those who may see it.
+        status, error = 401, errors.Unauthorized(_NOT_PUBLIC)
     if status >= 500:
         log.warning("%s", error)
     details: Sequence[Detail] = ()

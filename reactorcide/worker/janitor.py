@@ -7,6 +7,7 @@ from reactorcide.deliveries.retention import remove_old
 from reactorcide.domain import audit
 from reactorcide.jobs import JobContext, caches, images, logs, retention, sources
 from reactorcide.jobs.delete import purge_ended
+from reactorcide.jobs.leftovers import remove_leftovers
 from reactorcide.lib.clock import now_ms
 from reactorcide.runner import Runner
 from reactorcide.threads import start_thread
@@ -48,6 +49,12 @@ class Janitor:
                 Duty("purge deleted jobs", _PURGE_EVERY_S, lambda: purge_ended(context), _PURGE_EVERY_S),
                 Duty("seal logs", _ROUND_EVERY_S, lambda: logs.seal_ended(context), _ROUND_EVERY_S),
                 Duty("remove jobs", _ROUND_EVERY_S, self._remove_jobs, _ROUND_EVERY_S),
+                Duty(
+                    "remove runs of removed projects",
+                    _ROUND_EVERY_S,
+                    lambda: remove_leftovers(context),
+                    _ROUND_EVERY_S,
+                ),
                 Duty("remove images", _ROUND_EVERY_S, self._remove_images, _ROUND_EVERY_S),
                 Duty("remove sources", _ROUND_EVERY_S, self._remove_sources, _ROUND_EVERY_S),
                 Duty("remove deliveries", _ROUND_EVERY_S, lambda: remove_old(context), _ROUND_EVERY_S),

@@ -44,6 +44,8 @@ RUN_POINTS = (
     "dependents-committed",
     "run-cancel-written",
     "run-delete-written",
+    "run-approve-written",
+    "project-delete-written",
     "run-rerun-written",
     "cache-stored",
     "cache-recorded",

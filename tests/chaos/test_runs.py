@@ -181,3 +181,25 @@ def test_a_cache_survives_a_kill_at(
     again = over(service.admin, start(service.admin, source))
     assert "cached\n" in service.admin.log({"job_id": again["nodes"][0]["job_id"]}).decode()
     assert_nothing_left(service, engine)
+
+
+def test_a_project_whose_removal_was_killed_is_gone_with_its_runs(
+    new_service: NewService, engine: docker.APIClient, tmp_path: Path
+) -> None:
+    service, marker = armed(new_service, tmp_path, "project-delete-written")
+    source = repository(service.source_root / "of-run", {"workflows/ci.yaml": CACHED})
+    body = {"name": "acme/site", "git_url": f"file://{source.path}"}
+    project_id = service.admin.request("POST", "projects", json=body).json()["project_id"]
+    run = service.admin.request("POST", "runs", json={"project": "acme/site"}).json()
+    over(service.admin, run)
+    objects = service.data_dir / "objects"
+    assert list((objects / "jobs").iterdir())
+    assert list((objects / "caches").iterdir())
+    with contextlib.suppress(requests.ConnectionError):
+        service.admin.request("DELETE", f"projects/{project_id}")
+    crash(service, marker)
+    assert service.admin.request("GET", f"projects/{project_id}").status_code == 404
+    left = [objects / "jobs", objects / "caches"]
+    wait_until(lambda: not any(list(part.iterdir()) for part in left), 60, "its objects are removed")
+    assert service.admin.get("runs", user_id=run["user_id"])["total"] == 0
+    assert_nothing_left(service, engine)

@@ -20,7 +20,7 @@ import requests
 from reactorcide import app as composition
 from reactorcide.domain.accounts import Role, Scope
 from reactorcide.settings import Settings
-from reactorcide.web.auth import NEEDS
+from reactorcide.web.auth import NEEDS, PUBLIC
 from tests.support.client import Client, Job
 from tests.support.runs import Run, repository, start
 from tests.support.service import Service
@@ -154,6 +154,7 @@ EXPECTED: Mapping[
     "POST /api/v1/projects": Own(400, {"name": "eve"}),
     "GET /api/v1/projects": Own(),
     "GET /api/v1/projects/<project_id>": OfProject(reader=200),
+    "GET /api/v1/projects/<project_id>/badge.svg": OfProject(reader=200),
     "PATCH /api/v1/projects/<project_id>": OfProject(json={"visibility": "private"}),
     "DELETE /api/v1/projects/<project_id>": OfProject(204),
     # A project that names no forge has no webhook.
@@ -553,3 +554,76 @@ def test_a_token_to_submit_by_can_do_nothing_else(idle_service: Service, ann: An
     for route, expected in EXPECTED.items():
         if NEEDS[route] != frozenset({Scope.JOBS_WRITE}) and not isinstance(expected, Public):
             assert call(submitter, route, ann).status_code == 403, route
+
+
+def public_routes() -> list[str]:
+    return sorted(PUBLIC)
+
+
+@pytest.mark.parametrize("visibility", ["private", "internal", "public"])
+def test_what_of_a_project_is_public_is_seen_without_a_token_and_nothing_else(
+    idle_service: Service, ann: Ann, visibility: str
+) -> None:
+    text = f"name: {ann.marks[0]}\non: [push]\njobs: {{a: {{command: 'true'}}}}\n"
+    source = repository(idle_service.source_root / uuid.uuid4().hex, {"workflows/ci.yaml": text})
+    body = {"name": f"acme/{uuid.uuid4().hex}", "git_url": f"file://{source.path}", "visibility": visibility}
+    project = ann.client.request("POST", "projects", json=body).json()
+    run = ann.client.request("POST", "runs", json={"project": body["name"]}).json()
+    own = {
+        "run_id": run["run_id"],
+        "job_id": run["nodes"][0]["job_id"],
+        "project_id": project["project_id"],
+    }
+    missing = ("/artifacts/<path:path>", "/summary")
+    bob = idle_service.add_user(f"bob-{uuid.uuid4()}")
+    removed = idle_service.add_user(f"removed-{uuid.uuid4()}")
+    for route in public_routes():
+        found = 404 if route.endswith(missing) else 200
+        query = {"run_id": own["run_id"]} if route.endswith("/jobs") else {}
+        query |= {"project": body["name"]} if route.endswith("/runs") else {}
+        _, _, rule = route.partition(" ")
+
+        def get(client: Client, rule: str = rule, query: dict[str, str] = query) -> requests.Response:
+            return client.request("GET", address(rule, ann, **own), params=query)
+
+        anonymous = get(idle_service.anonymous())
+        is_shown = visibility == "public" and found == 200
+        assert anonymous.status_code == (200 if is_shown else 401), (route, anonymous.text)
+        if not is_shown:
+            assert anonymous.json()["message"].startswith("nothing here is public; send a token")
+            assert not any(mark in anonymous.text for mark in (*ann.marks, *own.values()))
+        if route == "GET /api/v1/projects/<project_id>" and is_shown:
+            shown = anonymous.json()
+            assert (shown["role"], shown["members"], shown["settings"]) == (None, [], None)
+        for client in (bob, removed):
+            response = get(client)
+            if route.endswith("/jobs") and visibility == "private":
+                assert response.json()["jobs"] == []
+            else:
+                assert response.status_code == (404 if visibility == "private" else found), (
+                    route,
+                    response.text,
+                )
+        wrong = idle_service.anonymous()
+        wrong.token = "wrong-token-of-nobody"
+        assert get(wrong).status_code == 401
+    # All else needs a token, whoever's the project is.
+    for route in set(EXPECTED) - PUBLIC - set(routes_of(Public)):
+        method, _, rule = route.partition(" ")
+        response = idle_service.anonymous().request(method, address(rule, ann, **own))
+        assert response.status_code == 401, (route, response.text)
+
+
+def test_without_a_token_nothing_is_listed_that_is_of_no_project(idle_service: Service, ann: Ann) -> None:
+    anonymous = idle_service.anonymous()
+    for path, query in (
+        ("jobs", {}),
+        ("jobs", {"user_id": ann.user_id}),
+        ("runs", {}),
+        ("runs", {"user_id": ann.user_id}),
+        ("projects", {}),
+    ):
+        response = anonymous.request("GET", path, params=query)
+        assert response.status_code == 401, (path, response.text)
+    empty = anonymous.request("GET", "jobs", params={"run_id": ann.run["run_id"]})
+    assert empty.status_code == 401 or empty.json()["jobs"] == []

@@ -1,5 +1,7 @@
 """Projects on the real service: who may do what with their runs, and how runs are numbered."""
 
+import re
+import sqlite3
 import uuid
 from contextlib import closing
 from dataclasses import replace
@@ -18,6 +20,7 @@ from tests.support.client import Client
 from tests.support.runs import Run, node, over, repository
 from tests.support.service import Service
 from tests.support.store import new_store
+from tests.support.waiting import wait_until
 
 WORKFLOW = """
 name: CI
@@ -151,6 +154,9 @@ def test_a_member_who_is_removed_sees_nothing_any_more(service: Service, source:
     assert writer.request("GET", f"runs/{run['run_id']}").status_code == 404
     assert writer.request("GET", f"jobs/{node(run, 'show')['job_id']}").status_code == 404
     assert writer.get("runs")["runs"] == []
+    own_job = writer.submit()
+    listed = writer.get("jobs")
+    assert ([item["job_id"] for item in listed["jobs"]], listed["total"]) == ([own_job["job_id"]], 1)
     # What is repeated belongs to whoever repeats it.
     again = over(owner, owner.request("POST", f"runs/{run['run_id']}/rerun", json={}).json())
     owner_id = owner.get("users/me")["user_id"]
@@ -218,8 +224,8 @@ def test_a_project_is_renamed_and_removed_once_its_runs_are_over(
     assert owner.request("POST", f"runs/{run['run_id']}/cancel").status_code == 200
     assert owner.request("DELETE", path).status_code == 204
     assert owner.request("GET", path).status_code == 404
-    assert owner.request("GET", f"runs/{run['run_id']}").status_code == 404
-    assert idle_service.admin.get(f"runs/{run['run_id']}")["status"] == "cancelled"
+    for client in (owner, idle_service.admin):
+        assert client.request("GET", f"runs/{run['run_id']}").status_code == 404
     subject = project["project_id"]
     actions = [item["action"] for item in idle_service.admin.get("audit", subject=subject)["deeds"]]
     assert actions == ["project.delete", "project.change", "project.create"]
@@ -427,3 +433,97 @@ def test_lists_of_large_runs_and_projects_have_a_bound(new_service: NewService) 
             cursor = {} if page["next_cursor"] is None else {"cursor": page["next_cursor"]}
             pages += 1
         assert (pages, len(ids), len(set(ids))) == (2, count, count)
+
+
+def test_all_that_is_of_a_project_goes_with_it(service: Service) -> None:
+    made = repository(service.source_root / uuid.uuid4().hex, {"workflows/ci.yaml": CACHED})
+    owner = new_user(service)
+    project, other = create(owner, made), create(owner, made)
+    run, left = (over(owner, start(owner, item)) for item in (project, other))
+    job_id = node(run, "show")["job_id"]
+    (cache,) = owner.get("caches", project=project["name"])["caches"]
+    path = f"projects/{project['project_id']}"
+    secret = owner.request("PUT", f"{path}/secrets/pypi:token", json={"value": "correct horse"})
+    assert secret.status_code == 200
+    objects = [
+        service.data_dir / "objects" / part for part in (f"jobs/{job_id}", f"caches/{cache['cache_id']}")
+    ]
+    assert all(item.exists() for item in objects)
+    assert owner.request("DELETE", path).status_code == 204
+    for gone in (f"runs/{run['run_id']}", f"jobs/{job_id}", f"jobs/{job_id}/logs"):
+        assert service.admin.request("GET", gone).status_code == 404
+    with closing(sqlite3.connect(service.data_dir / "reactorcide.db")) as database:
+        tables = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        for table in tables:
+            columns = [row[1] for row in database.execute(f"PRAGMA table_info({table})")]
+            if "project_id" in columns:
+                sql = f"SELECT COUNT(*) FROM {table} WHERE project_id = ?"  # noqa: S608  # names of its own
+                assert database.execute(sql, (project["project_id"],)).fetchone() == (0,), table
+    # The task of a job is closed after its end, and up to then its objects stay.
+    wait_until(lambda: not any(item.exists() for item in objects), 30, "its objects are removed")
+    assert owner.get(f"runs/{left['run_id']}")["status"] == "completed"
+
+
+def test_so_many_jobs_of_a_project_run_at_once_and_no_more(idle_service: Service) -> None:
+    text = "name: CI\non: [push]\njobs:\n" + "".join(
+        f"  {name}: {{command: 'true', checkout: false}}\n" for name in "abc"
+    )
+    source = repository(idle_service.source_root / uuid.uuid4().hex, {"workflows/ci.yaml": text})
+    owner = new_user(idle_service)
+    project = create(owner, source, max_running=2)
+    first, second = start(owner, project), start(owner, project)
+    statuses = [[item["status"] for item in run["nodes"]] for run in (first, second)]
+    assert [["waiting" if status == "waiting" else "active" for status in run] for run in statuses] == [
+        ["active", "active", "waiting"],
+        ["waiting"] * 3,
+    ]
+    reason = "its project has as many jobs as may run at once (max_running)"
+    assert {second["nodes"][0]["reason"], first["nodes"][2]["reason"]} == {reason}
+
+    def active(run: Run) -> list[str]:
+        found = owner.get(f"runs/{run['run_id']}")["nodes"]
+        return [
+            item["name"] for item in found if item["job_id"] and item["status"] in ("queued", "submitted")
+        ]
+
+    # The older run comes first, then the other one.
+    assert owner.request("POST", f"jobs/{first['nodes'][0]['job_id']}/cancel").status_code == 200
+    assert (active(first), active(second)) == (["b", "c"], [])
+    assert owner.request("POST", f"runs/{first['run_id']}/cancel").status_code == 200
+    assert (active(first), active(second)) == ([], ["a", "b"])
+    # What is raised counts from now on.
+    path = f"projects/{project['project_id']}"
+    assert owner.request("PATCH", path, json={"max_running": 0}).status_code == 200
+    wait_until(lambda: active(second) == ["a", "b", "c"], 30, "the third job is made")
+
+
+def test_the_badge_of_a_branch(service: Service) -> None:
+    source = repository(
+        service.source_root / uuid.uuid4().hex,
+        {"workflows/ci.yaml": WORKFLOW, "workflows/lint.yaml": WORKFLOW.replace("CI", "Lint")},
+    )
+    owner = new_user(service)
+    project = create(owner, source, visibility="public")
+
+    def badge(**query: str) -> str:
+        path = f"projects/{project['project_id']}/badge.svg"
+        response = service.anonymous().request("GET", path, params=query)
+        assert (response.status_code, response.headers["Content-Type"]) == (
+            200,
+            "image/svg+xml; charset=utf-8",
+        )
+        (state,) = re.findall("<title>build: (.*)</title>", response.text)
+        return str(state)
+
+    assert badge() == "no runs"
+    over(owner, start(owner, project, workflow="ci"))
+    assert badge() == badge(branch="main") == "passing"
+    source.commit(".reactorcide/workflows/lint.yaml", WORKFLOW.replace("echo", "exit 1; echo"))
+    over(owner, start(owner, project, workflow="lint"))
+    over(owner, start(owner, project, workflow="ci"))
+    assert badge() == "failing"
+    source.commit(".reactorcide/workflows/lint.yaml", WORKFLOW)
+    over(owner, start(owner, project, workflow="lint"))
+    assert badge() == "passing"
+    # Neither another branch nor a pull request is the branch.
+    assert badge(branch='"><script>') == "no runs"

@@ -10,10 +10,13 @@ import pytest
 from reactorcide.domain.accounts import SERVICE_USER
 from reactorcide.domain.audit import AuditFilter
 from reactorcide.domain.errors import Conflict, JobFailed, NotFound
+from reactorcide.domain.jobs import JobFilter
 from reactorcide.domain.runs import Comparison, Run, RunFilter, RunSource, RunStatus
+from reactorcide.jobs import leftovers
 from reactorcide.jobs.defaults import JobDefaults
 from reactorcide.projects import change
 from reactorcide.runs import RunContext
+from reactorcide.runs.cancel import cancel
 from reactorcide.runs.start import Skipped, Start, start_for_project
 from reactorcide.store import Records
 from tests.sources.support import Repository
@@ -194,3 +197,14 @@ def test_an_annotated_tag_is_run_at_its_commit(project: Project) -> None:
     sha = project.repository.git("rev-parse", "HEAD")
     assert tag != sha
     assert (run.workflow_id, run.sha, run.event["sha"]) == ("release", sha, sha)
+
+
+def test_the_runs_of_a_project_that_was_removed_are_removed_later(project: Project) -> None:
+    (run, _) = start_for_project(project.context, project.project_id, project.wanted())
+    cancel(project.context, USER, run.run_id)
+    # As if it had been killed with the project removed, or were of an older version.
+    project.store.projects.remove(project.project_id)
+    assert project.store.runs.get(run.run_id)
+    leftovers.remove_leftovers(project.context.jobs)
+    assert project.runs() == []
+    assert project.store.lists.page(JobFilter(run_id=run.run_id), limit=1) == ([], 0)

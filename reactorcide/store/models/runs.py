@@ -41,6 +41,7 @@ class RunRow(Model):
     is_trusted = BooleanField(constraints=[SQL("DEFAULT 1")])
     is_held = BooleanField(constraints=[SQL("DEFAULT 0")])
     status_context = TextField(null=True)
+    waits_for_room = BooleanField(constraints=[SQL("DEFAULT 0")])
 
     class Meta:
         table_name = "run"
@@ -108,6 +109,18 @@ RunRow.add_index(
 
 
 RunRow.add_index(RunRow.index(RunRow.project_id, RunRow.sha, name="run_held", where=SQL("is_held")))
+
+
+RunRow.add_index(
+    RunRow.index(
+        RunRow.project_id,
+        RunRow.turn,
+        RunRow.waits_for_room,
+        RunRow.run_id,
+        name="run_project_open",
+        where=SQL("completed_at_ms IS NULL"),
+    )
+)
 
 
 class NodeRow(Model):

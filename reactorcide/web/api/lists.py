@@ -20,8 +20,13 @@ _FLAG_BYTES = 20
 _MAX_DIGITS = 15
 
 
-def check_user(user: User, user_id: str | None, what: str) -> None:
-    """Raise ``Forbidden`` where ``user`` wants a list of what belongs to somebody else and is no admin."""
+def check_user(user: User, user_id: str | None, what: str, *, of_project: bool = False) -> None:
+    """Raise ``Forbidden`` where ``user`` wants a list of what belongs to somebody else and is no admin.
+
+    Anybody may ask for what is ``of_project``; all else is of a user, so that there has to be one.
+    """
+    if user.is_anonymous and not of_project:
+        raise Forbidden(f"without a token only {what} of a public project are listed")
     if user_id not in (None, user.user_id) and not user.is_admin:
         raise Forbidden(f"only an admin may list somebody else's {what}")
 

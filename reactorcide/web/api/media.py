@@ -63,6 +63,10 @@ WORKFLOW: Media = {
     "schema": {"type": "string", "description": "The workflow file; of several job files one after another."},
     "example": "name: CI\non: push\njobs:\n  test: {command: make test}\n",
 }
+BADGE: Media = {
+    "schema": {"type": "string", "description": "An image: `passing`, `failing` or `no runs`."},
+    "example": '<svg xmlns="http://www.w3.org/2000/svg"/>',
+}
 METRICS: Media = {
     "schema": {"type": "string", "description": "Prometheus' text format."},
     "example": "# TYPE reactorcide_running_jobs gauge\nreactorcide_running_jobs 2.0\n",

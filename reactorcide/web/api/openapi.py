@@ -106,7 +106,7 @@ _HEADERS_OF_OPERATION = {
     ("get_artifacts", "200"): ("Content-Disposition",),
 }
 # A 201 with one of these models has a Location.
-_HAS_AN_ADDRESS = ("JobResponse", "RunResponse", "SourceResponse", "ProjectResponse", "ScheduleResponse")
+_HAS_AN_ADDRESS = ("JobResponse", "RunResponse", "SourceResponse", "NewProjectResponse", "ScheduleResponse")
 
 _MESSAGES = {
     400: "colour: there is no such field",

@@ -54,13 +54,14 @@ def submit_job(header: SubmitHeader, body: JobRequest, query: NoQuery) -> Respon
 def list_jobs(query: JobListQuery) -> Response:
     """List jobs, newest first."""
     user = caller()
-    lists.check_user(user, query.user_id, "jobs")
     if query.cursor is not None and query.offset is not None:
         raise InvalidInput("give either a cursor or an offset", "cursor")
     run_id = None if query.run_id is None else ids.run_id(services().jobs, user, query.run_id)
     is_of_project = run_id is not None and access.may_see_run_of_project(services().jobs, user, run_id)
+    lists.check_user(user, query.user_id, "jobs", of_project=is_of_project)
     criteria = JobFilter(
         user_id=query.user_id if user.is_admin or is_of_project else user.user_id,
+        member_id=None if user.is_admin or is_of_project else user.user_id,
         statuses=query.status,
         queue_name=query.queue_name,
         source_type=query.source_type,

@@ -9,9 +9,12 @@ from reactorcide.domain.projects import Credential, Project, ProjectRole
 from reactorcide.domain.statuses import StatusRecord
 from reactorcide.lib.clock import rfc3339
 from reactorcide.projects import change, members, read
+from reactorcide.projects.badge import badge
 from reactorcide.runs import check_project as credentials
 from reactorcide.web.api import PREFIX, lists
+from reactorcide.web.api.media import BADGE
 from reactorcide.web.api.projects.schemas import (
+    BadgeQuery,
     DeployKeyResponse,
     MemberPath,
     MemberRequest,
@@ -67,6 +70,15 @@ def show_project(path: ProjectPath, query: NoQuery) -> Response:
     return _shown(path.project_id)
 
 
+@api.get("/projects/<project_id>/badge.svg", responses={200: {"content": {"image/svg+xml": BADGE}}})
+def show_badge(path: ProjectPath, query: BadgeQuery) -> Response:
+    """Return an image that says how the last runs of a branch have ended, for a README file."""
+    svg = badge(services().jobs, caller(), path.project_id, query.branch)
+    response = Response(svg, mimetype="image/svg+xml")
+    response.headers["Cache-Control"] = "no-cache"
+    return response
+
+
 @api.patch("/projects/<project_id>", responses={200: ProjectResponse, 409: ErrorResponse})
 def change_project(path: ProjectPath, body: ProjectChange, query: NoQuery) -> Response:
     """Change a project; for its owners."""
@@ -116,7 +128,7 @@ def remove_deploy_key(path: ProjectPath, query: NoQuery) -> tuple[str, int]:
 
 @api.delete("/projects/<project_id>", responses={204: None, 409: ErrorResponse})
 def delete_project(path: ProjectPath, query: NoQuery) -> tuple[str, int]:
-    """Remove a project whose runs are over; for its owners. Only admins see its runs from then on."""
+    """Remove a project whose runs are over, with all that is of it; for its owners."""
     change.remove(services().jobs, caller(), path.project_id)
     return "", 204
 

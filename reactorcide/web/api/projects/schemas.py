@@ -35,7 +35,7 @@ _Name = Annotated[
         json_schema_extra={"pattern": f"^(?![0-9a-f]{{8}}(?:-[0-9a-f]{{4}}){{3}}-[0-9a-f]{{12}}$){NAME}$"},
     ),
 ]
-_Visibility = Literal["private", "internal"]
+_Visibility = Literal["private", "internal", "public"]
 _Role = Literal["read", "write", "owner"]
 
 
@@ -44,7 +44,10 @@ class ProjectFields(Body):
 
     visibility: _Visibility | None = Field(
         default=None,
-        description="`private` (the default): for members; `internal`: every user sees the runs.",
+        description=(
+            "Who sees the runs: members (`private`, the default), every user (`internal`), or anybody, also "
+            "without a token (`public`)."
+        ),
     )
     disabled: bool | None = Field(
         default=None, description="Deliveries are kept and start nothing, and nobody starts a run by hand."
@@ -93,7 +96,7 @@ class ProjectFields(Body):
         default=None,
         ge=0,
         le=MAX_RUNNING,
-        description="Most jobs of the project that run at once; 0 (the default): no bound of its own.",
+        description="Most jobs of the project that are queued or run at once; 0 (the default): no bound.",
     )
     token: str | None = Field(
         default=None,
@@ -308,4 +311,12 @@ class ProjectListQuery(Query):
     cursor: Cursor | None = Field(default=None, description="The `next_cursor` of the page before.")
     name: str | None = Field(
         default=None, max_length=MAX_FILTER_CHARS, description="Only the project with this name."
+    )
+
+
+class BadgeQuery(Query):
+    """The branch of a badge."""
+
+    branch: str | None = Field(
+        default=None, max_length=MAX_FILTER_CHARS, description="By default the project's default branch."
     )

@@ -1,0 +1,39 @@
+"""Remove what a project has left behind that was removed: its runs with their jobs, and its caches."""
+
+from reactorcide.jobs import StoredJobs, caches
+from reactorcide.jobs.delete import announce_deleted, purge_ended
+from reactorcide.lib.clock import now_ms
+
+_RUNS_AT_ONCE = 20
+
+
+def remove_leftovers(context: StoredJobs) -> None:
+    """Remove the runs of projects that there are no more. Repeating and concurrent calls are safe.
+
+    They are many perhaps, so that each transaction removes some. What is interrupted here goes on later.
+    """
+    while run_ids := context.store.runs.of_no_project(limit=_RUNS_AT_ONCE):
+        _remove_runs(context, run_ids)
+
+
+def remove_caches(context: StoredJobs, project_id: str) -> None:
+    """Remove the caches of a project; repeating is harmless."""
+    while found := context.store.caches.page(project_id, limit=_RUNS_AT_ONCE):
+        for cache in found:
+            caches.drop(context, cache.cache_id)
+
+
+def _remove_runs(context: StoredJobs, run_ids: list[str]) -> None:
+    at_ms = now_ms()
+    job_ids: list[str] = []
+    with context.store.transaction() as tx:
+        for run_id in run_ids:
+            for job_id in tx.runs.jobs(run_id):
+                tx.jobs.delete(job_id, now_ms=at_ms)
+                job_ids.append(job_id)
+            tx.runs.delete(run_id)
+    for run_id in run_ids:
+        context.notifier.announce(run_id)
+    for job_id in job_ids:
+        announce_deleted(context, job_id)
+        purge_ended(context, job_id)
