@@ -208,7 +208,7 @@ def _checked(context: JobContext, project: Project) -> Project:
         try:
             context.rules.check_git_ref(project.default_branch)
         except InvalidInput as exc:
-            raise InvalidInput(str(exc), "default_branch") from exc
+            raise InvalidInput(str(exc).replace("git_ref", "default_branch"), "default_branch") from exc
     if project.default_image is not None:
         if not is_image_reference(project.default_image):
             raise InvalidInput("default_image is no image reference, like alpine:3.20", "default_image")

@@ -12,6 +12,7 @@ from reactorcide.domain.accounts import SERVICE_USER, User
 from reactorcide.domain.audit import Action, Actor, AuditEntry, service
 from reactorcide.domain.caches import CacheScope, scope_of
 from reactorcide.domain.errors import Busy, Conflict, InfrastructureError, InvalidInput, JobFailed, KeyTaken
+from reactorcide.domain.events import EventName
 from reactorcide.domain.git_access import GitAccess
 from reactorcide.domain.jobs import RequestKey
 from reactorcide.domain.projects import Project, ProjectRole
@@ -235,7 +236,8 @@ def _new(
 ) -> _New:
     """Return the run of a workflow that was evaluated."""
     is_trusted = not wanted.is_fork
-    if project is not None and user.user_id != SERVICE_USER.user_id:
+    is_of_delivery = user.user_id == SERVICE_USER.user_id and event["name"] != EventName.SCHEDULE
+    if project is not None and not is_of_delivery:
         # Anybody may have a commit put into a repository, by a pull request of a fork.
         is_trusted = is_trusted and bool(commit.branch or commit.tag)
     owner = user.user_id if project is None else project.project_id

@@ -246,9 +246,9 @@ class Runs:
             return [run_id for (run_id,) in db.execute_sql(sql, (project_id, sha))]
 
     def of_no_project(self, *, limit: int) -> list[str]:
-        """Return ids of runs whose project was removed."""
+        """Return ids of runs that are over and whose project was removed."""
         sql = (
-            "SELECT run_id FROM run WHERE project_id IS NOT NULL "
+            "SELECT run_id FROM run WHERE project_id IS NOT NULL AND completed_at_ms IS NOT NULL "
             "AND NOT EXISTS (SELECT 1 FROM project WHERE project.project_id = run.project_id) LIMIT ?"
         )
         with self._db.read() as db:

@@ -203,3 +203,24 @@ def test_a_project_whose_removal_was_killed_is_gone_with_its_runs(
     wait_until(lambda: not any(list(part.iterdir()) for part in left), 60, "its objects are removed")
     assert service.admin.get("runs", user_id=run["user_id"])["total"] == 0
     assert_nothing_left(service, engine)
+
+
+def test_an_approval_asked_once_counts(
+    new_service: NewService, engine: docker.APIClient, tmp_path: Path
+) -> None:
+    service, marker = armed(new_service, tmp_path, "run-approve-written")
+    text = "name: CI\non: pull_request\njobs: {a: {command: 'true'}}\n"
+    source = repository(service.source_root / "of-run", {"workflows/ci.yaml": text})
+    body = {"name": "acme/site", "git_url": f"file://{source.path}"}
+    service.admin.request("POST", "projects", json=body)
+    wanted = {"project": "acme/site", "event": {"name": "pull_request_opened", "is_fork": True}}
+    path = f"runs/{service.admin.request('POST', 'runs', json=wanted).json()['run_id']}"
+    service.admin.request("POST", f"{path}/cancel")
+    held = service.admin.request("POST", f"{path}/rerun", json={"only": "all"}).json()
+    assert (held["status"], held["waits_for_approval"]) == ("waiting", True)
+    with contextlib.suppress(requests.ConnectionError):
+        service.admin.request("POST", f"{path}/approve")
+    crash(service, marker)
+    ended = over(service.admin, held)
+    assert (ended["status"], ended["trusted"], ended["waits_for_approval"]) == ("completed", False, False)
+    assert_nothing_left(service, engine)

@@ -527,3 +527,19 @@ def test_the_badge_of_a_branch(service: Service) -> None:
     assert badge() == "passing"
     # Neither another branch nor a pull request is the branch.
     assert badge(branch='"><script>') == "no runs"
+
+
+def test_a_project_whose_owner_is_removed_is_left_to_the_admins(idle_service: Service) -> None:
+    source = repository(idle_service.source_root / uuid.uuid4().hex, {"workflows/ci.yaml": WORKFLOW})
+    owner = new_user(idle_service)
+    project = create(owner, source)
+    reader = new_user(idle_service, "read", project)
+    path = f"projects/{project['project_id']}"
+    user_id = owner.get("users/me")["user_id"]
+    assert idle_service.admin.request("DELETE", f"users/{user_id}").status_code == 204
+    assert [member["role"] for member in reader.get(path)["members"]] == ["read"]
+    assert reader.request("PATCH", path, json={"visibility": "public"}).status_code == 403
+    name = reader.get("users/me")["username"]
+    body = {"username": name, "role": "owner"}
+    assert idle_service.admin.request("PUT", f"{path}/members", json=body).status_code == 200
+    assert reader.request("PATCH", path, json={"visibility": "public"}).status_code == 200

@@ -275,6 +275,13 @@ class TestSecrets:
             "start the run for a branch or a tag"
         )
 
+    def test_a_schedule_of_its_head(self, forked: Forked) -> None:
+        wanted = Start(
+            source=RunSource(git_ref="refs/pull/1/head"), workflow="ci", event={"name": "schedule"}
+        )
+        (run,) = start_for_project(forked.context, forked.project_id, wanted)
+        assert not run.is_trusted
+
     @pytest.mark.parametrize("event", [{"branch": "main"}, {"tag": "v1"}])
     def test_its_head_is_no_branch_that_somebody_says_it_is(
         self, forked: Forked, event: dict[str, str]
