@@ -143,6 +143,10 @@ PUBLIC = frozenset(
         f"GET {PREFIX}/runs/<run_id>/file",
         f"GET {PREFIX}/projects/<project_id>",
         f"GET {PREFIX}/projects/<project_id>/badge.svg",
+        "GET /runs/<run_id>",
+        "GET /jobs/<job_id>",
+        "GET /jobs/<job_id>/artifacts/<path:path>",
+        "GET /projects/<project_id>",
     }
 )
 """The routes that need no token for what is of a public project."""

@@ -7,8 +7,9 @@ from typing import Any
 from flask import Flask, Response, current_app
 
 from reactorcide.accounts import tokens
+from reactorcide.domain.errors import Unauthorized
 from reactorcide.web.api.schemas import NoQuery
-from reactorcide.web.auth import NEEDS, caller
+from reactorcide.web.auth import NEEDS, PUBLIC, caller
 
 NOTHING = NoQuery()
 
@@ -18,7 +19,8 @@ _Answer = Response | tuple[Response, int]
 def ask(route: Callable[..., _Answer], **arguments: Any) -> Any:
     """Return the JSON that a GET route of the API answers to this request's caller.
 
-    Raises the route's errors, and ``Forbidden`` where the caller's token lacks a scope that it needs.
+    Raises the route's errors, ``Forbidden`` where the caller's token lacks a scope that it needs, and
+    ``Unauthorized`` where nobody is signed in and the route is not for anybody.
     """
     return _answer(route, arguments).get_json()
 
@@ -30,19 +32,22 @@ def ask_text(route: Callable[..., _Answer], **arguments: Any) -> str:
 
 def may_ask(route: Callable[..., _Answer]) -> bool:
     """Return whether the caller's token has the scopes that a route of the API needs."""
-    return (_needs(route) or frozenset()) <= caller().scopes
+    return (NEEDS[_rule(route)] or frozenset()) <= caller().scopes
 
 
 def _answer(route: Callable[..., _Answer], arguments: dict[str, Any]) -> Response:
-    tokens.check_scopes(caller(), _needs(route) or ())
+    rule = _rule(route)
+    if caller().is_anonymous and rule not in PUBLIC and NEEDS[rule] is not None:
+        raise Unauthorized("sign in to see this")
+    tokens.check_scopes(caller(), NEEDS[rule] or ())
     answer = route(**{"query": NOTHING} | arguments)
     return answer[0] if isinstance(answer, tuple) else answer
 
 
-def _needs(route: Callable[..., _Answer]) -> Any:
+def _rule(route: Callable[..., _Answer]) -> str:
     resource = route.__module__.split(".")[-2]
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]  # the real one, as a key
-    return NEEDS[f"GET {_rules(app)[f'{resource}.{route.__name__}']}"]
+    return f"GET {_rules(app)[f'{resource}.{route.__name__}']}"
 
 
 @cache

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from werkzeug.wrappers import Response
 
 from reactorcide.accounts import sessions
-from reactorcide.domain.errors import Forbidden, NotFound
+from reactorcide.domain.errors import Forbidden, NotFound, Unauthorized
 from reactorcide.domain.jobs import JobStatus
 from reactorcide.domain.runs import RunStatus
 from reactorcide.web.api import PREFIX
@@ -18,12 +18,14 @@ from reactorcide.web.api.artifacts import routes as artifacts
 from reactorcide.web.api.artifacts.schemas import ArtifactHeader, ArtifactPath
 from reactorcide.web.api.caches import routes as caches
 from reactorcide.web.api.caches.schemas import CacheListQuery
+from reactorcide.web.api.deliveries import routes as deliveries
+from reactorcide.web.api.deliveries.schemas import DeliveryListQuery
 from reactorcide.web.api.jobs import routes as jobs
 from reactorcide.web.api.jobs.schemas import JobListQuery, JobPath, JobQuery
 from reactorcide.web.api.logs import routes as logs
 from reactorcide.web.api.logs.schemas import LogHeader, LogQuery
 from reactorcide.web.api.projects import routes as projects
-from reactorcide.web.api.projects.schemas import ProjectListQuery, ProjectPath
+from reactorcide.web.api.projects.schemas import ProjectListQuery, ProjectPath, StatusListQuery
 from reactorcide.web.api.queues import routes as queues
 from reactorcide.web.api.runs import routes as runs
 from reactorcide.web.api.runs.schemas import RunListQuery, RunPath
@@ -39,6 +41,7 @@ from reactorcide.web.ui.graph import NODE_WIDTH, layout
 
 _MAX_PROJECTS = 200
 _MAX_NODES = 1000
+_MAX_DELIVERIES = 20
 _MAX_FAILED_JOBS = 5
 """How many failed jobs of a run have their failed tests on its page."""
 _MAX_TEXT_BYTES = 1 << 20
@@ -204,7 +207,7 @@ def show_projects() -> str:
 
 @ui.get("/projects/<project_id>")
 def show_project(project_id: str) -> str:
-    """Show a project: its runs, schedules, secrets, caches, members and settings."""
+    """Show a project: its runs, schedules, deliveries, statuses, secrets, caches, members and settings."""
     project = ask(projects.show_project, path=ProjectPath(project_id=project_id))
     name = project["project_id"]
     filters = {key: value for key, value in _filters().items() if key in ("branch", "cursor")}
@@ -217,7 +220,17 @@ def show_project(project_id: str) -> str:
         filters=filters,
         schedules=_ask_if_allowed(schedules.list_schedules, path=ProjectPath(project_id=name)),
         secrets=_ask_if_allowed(secrets.list_secrets, path=ProjectPath(project_id=name)),
-        caches=ask(caches.list_caches, query=CacheListQuery(project=name, limit=50))["caches"],
+        caches=_ask_if_allowed(caches.list_caches, query=CacheListQuery(project=name, limit=50)),
+        deliveries=_ask_if_allowed(
+            deliveries.list_deliveries,
+            path=ProjectPath(project_id=name),
+            query=DeliveryListQuery(limit=_MAX_DELIVERIES),
+        ),
+        statuses=_ask_if_allowed(
+            projects.list_statuses,
+            path=ProjectPath(project_id=name),
+            query=StatusListQuery(limit=_MAX_DELIVERIES),
+        ),
     )
 
 
@@ -259,7 +272,7 @@ def _ask_if_allowed(route: Any, **arguments: Any) -> Any:
     """Return the answer of a route, or ``None`` where the caller may not have it."""
     try:
         return ask(route, **arguments)
-    except (Forbidden, NotFound):
+    except (Forbidden, NotFound, Unauthorized):
         return None
 
 

@@ -206,7 +206,8 @@ setInterval(tick, 1000);
 
 // --- live -------------------------------------------------------------------------------------------------
 
-const live = document.getElementById("main").dataset.live;
+// Events are for who has signed in.
+const live = root.dataset.csrf && document.getElementById("main").dataset.live;
 const shownId = document.getElementById("main").dataset.id;
 let source = null;
 let retry = 0;
