@@ -5,6 +5,7 @@ from urllib.parse import urlsplit
 
 from reactorcide.domain.errors import InvalidInput
 from reactorcide.domain.forges import ForgeRepository
+from reactorcide.domain.secrets import without_credentials
 
 _SCP = re.compile(r"(?:[^@/:]+@)?(?P<host>\[[0-9A-Fa-f:.]+\]|[^@/:\[\]]+):(?!//)(?P<path>.+)")
 _UNKNOWN = "git_url does not lead to a repository at a forge, like https://forge.example/acme/site.git"
@@ -15,6 +16,8 @@ def repository_at(git_url: str, forge_url: str | None) -> ForgeRepository:
 
     ``None`` is the host of the git URL, by https unless that is http. Raises ``InvalidInput``.
     """
+    # What is shown in place of credentials could not be parsed.
+    git_url = without_credentials(git_url)
     try:
         url = urlsplit(git_url)
         port = url.port

@@ -58,7 +58,10 @@ SCHEDULE_POINTS = ("schedule-due", "schedule-written")
 """See ``test_schedules``."""
 OUTBOX_POINTS = ("outbox-sending", "outbox-sent", "outbox-marked")
 """See ``test_outbox``."""
+DELIVERY_POINTS = ("delivery-body-stored", "delivery-stored", "delivery-runs-written")
+"""See ``test_deliveries``."""
 NOT_OF_ONE_JOB = (
+    *DELIVERY_POINTS,
     *CLIENTS_POINTS,
     *RETRY_POINTS,
     *RUN_POINTS,

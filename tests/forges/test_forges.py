@@ -339,7 +339,8 @@ def test_where_each_forge_is_told() -> None:
         return FORGES[kind].status_request(repository_at(url, forge_url), "t", STATUS).url
 
     github = f"https://api.github.com/repos/acme/site/statuses/{NEW}"
-    assert request(ForgeKind.GITHUB, "https://x:y@github.com/acme/site.git") == github
+    for credentials in ("x:y", "[REDACTED]", "ci:[REDACTED]"):
+        assert request(ForgeKind.GITHUB, f"https://{credentials}@github.com/acme/site.git") == github
     assert request(ForgeKind.GITHUB, "git@github.com:acme/site.git") == github
     assert request(ForgeKind.GITHUB, "ssh://git@github.com:22/acme/site") == github
     assert request(ForgeKind.GITHUB, "https://ghe.example:8443/acme/site") == (

@@ -1,4 +1,4 @@
-"""From ``git push`` to a run: a forge, over HTTP, and a real service."""
+"""From ``git push`` to the status of a commit: a forge, over HTTP, and a real service."""
 
 import json
 import socket
@@ -68,10 +68,12 @@ def add_project(service: Service, forge: Forge, repository: ForgeRepository, **f
     return project
 
 
-def deliveries(client: Client, project: dict[str, Any]) -> list[dict[str, Any]]:
+def deliveries(client: Client, project: dict[str, Any], deadline_s: float = 60) -> list[dict[str, Any]]:
     """Return a project's deliveries, the oldest first, once none waits any more."""
     path = f"projects/{project['project_id']}/deliveries"
-    wait_until(lambda: client.get(path, status="waiting")["total"] == 0, 60, "all deliveries are worked on")
+    wait_until(
+        lambda: client.get(path, status="waiting")["total"] == 0, deadline_s, "all deliveries are worked on"
+    )
     found: list[dict[str, Any]] = client.get(path, limit=1000)["deliveries"]
     return found[::-1]
 
@@ -90,20 +92,27 @@ def command(service: Service, *arguments: str) -> str:
     return done.stdout
 
 
-def test_from_a_push_to_a_run(service: Service, forge: Forge) -> None:
+def test_from_a_push_to_a_status(service: Service, forge: Forge) -> None:
     repository = forge.repository("acme/site", {"workflows/ci.yaml": CI})
     project = add_project(service, forge, repository)
     sha = repository.commit("src", "1")
     for sent in (repository.push(), repository.tag("v1"), repository.pull_request("opened", 7, "fix")):
         for answer in repository.deliver(sent):
             assert answer.status_code == 202, answer.text
-    told = deliveries(service.admin, project)
-    started = [delivery for delivery in told if delivery["status"] == "started"]
+    taken = deliveries(service.admin, project)
+    started = [delivery for delivery in taken if delivery["status"] == "started"]
     runs = [over(service.admin, {"run_id": delivery["run_ids"][0]}) for delivery in started]
     assert [(run["status"], run["sha"]) for run in runs] == [("completed", sha)] * 3
     names = [run["event"]["name"] for run in runs]
     assert names == ["push", "tag_created", "pull_request_opened"]
     assert service.admin.get("runs", project=project["project_id"])["total"] == 3
+    if forge.dialect.has_statuses:
+        contexts = [f"reactorcide/{kind}/ci" for kind in ("push", "tag", "pr")]
+        final = dict.fromkeys(contexts, "success")
+        wait_until(lambda: forge.final(sha) == final, 60, "the forge has the final statuses")
+        for context in contexts:
+            told = [status.state for status in forge.statuses(sha, context)]
+            assert told in (["pending", "success"], ["success"])
     shown = command(service, "runs", "show", runs[0]["run_id"])
     assert "completed" in shown
     assert sha[:7] in shown
