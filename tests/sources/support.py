@@ -7,7 +7,9 @@ import hashlib
 import http.server
 import os
 import shutil
+import socket
 import socketserver
+import ssl
 import subprocess
 import threading
 import time
@@ -19,6 +21,7 @@ from typing import ClassVar, Self
 from reactorcide.domain.errors import JobInterrupted
 from reactorcide.network.addresses import Address
 from reactorcide.sources.git import GitCheckout, GitLimits, checkout
+from tests.support.certificate import Certificate
 
 CLEAN_ENV = {
     "PATH": os.environ["PATH"],
@@ -380,12 +383,22 @@ class GitHttpHandler(http.server.BaseHTTPRequestHandler):
             self.wfile.write(body)
 
 
+class _GitServer(http.server.ThreadingHTTPServer):
+    """Ends TLS as it has to be ended: a client takes an answer for cut off otherwise."""
+
+    def shutdown_request(self, request: socket.socket | tuple[bytes, socket.socket]) -> None:
+        if isinstance(request, ssl.SSLSocket):
+            with contextlib.suppress(OSError, ValueError):
+                request.unwrap()
+        super().shutdown_request(request)
+
+
 class HttpServer:
     """A running server: where it is, and the ``Authorization`` headers it was sent."""
 
-    def __init__(self, host: str, authorizations: list[str]) -> None:
+    def __init__(self, host: str, authorizations: list[str], scheme: str = "http") -> None:
         self.host = host
-        self.url = f"http://{self.host}"
+        self.url = f"{scheme}://{self.host}"
         self.authorizations = authorizations
 
 
@@ -398,8 +411,12 @@ def git_http(
     redirect: str | None = None,
     seen: Callable[[], None] = lambda: None,
     address: str = "127.0.0.1",
+    certificate: Certificate | None = None,
 ) -> Iterator[HttpServer]:
-    """Serve the repositories below ``base`` over HTTP; ``seen`` is called in the middle of each request."""
+    """Serve the repositories below ``base`` over HTTP; ``seen`` is called in the middle of each request.
+
+    With a ``certificate`` it is HTTPS.
+    """
     authorizations: list[str] = []
     attributes = {
         "base": base,
@@ -410,5 +427,10 @@ def git_http(
         "seen": staticmethod(seen),
     }
     handler = type("Handler", (GitHttpHandler,), attributes)
-    with serving(http.server.ThreadingHTTPServer((address, 0), handler)) as port:
-        yield HttpServer(f"{address}:{port}", authorizations)
+    server = _GitServer((address, 0), handler)
+    if certificate is not None:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(certificate.cert, certificate.key)
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    with serving(server) as port:
+        yield HttpServer(f"{address}:{port}", authorizations, "http" if certificate is None else "https")

@@ -4,7 +4,7 @@ import base64
 import hashlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from reactorcide.sources.git import GitCheckout, checkout
 from reactorcide.sources.git.session import PINNED_HOSTS
 from reactorcide.store.deploy_keys import new_key
 from tests.sources.support import Attempt, HttpServer, Project, basic, git_http, running
+from tests.support.certificate import make_certificate
 from tests.support.sshd import Sshd, sshd
 
 TOKEN = "glpat-9f8e7d6c5b4a@/:%"  # of these tests
@@ -30,18 +31,23 @@ class Fetch:
         self.lines: list[bytes] = []
 
     def __call__(
-        self, url: str, access: GitAccess | None, *, shares: bool = True, ref: str = "main"
+        self,
+        url: str,
+        access: GitAccess | None,
+        *,
+        shares: bool = True,
+        env: Mapping[str, str] = os.environ,
     ) -> GitCheckout:
         self.into = self._base / f"into-{len(list(self._base.iterdir()))}"
         self.into.mkdir()
         return checkout(
             url,
-            ref,
+            "main",
             self.into,
             log=self.lines.append,
             interrupt=Attempt(),
             deadline=time.monotonic() + 60,
-            env=os.environ,
+            env=env,
             check_submodule=lambda url: None,
             shares_credentials=shares,
             access=access,
@@ -97,6 +103,23 @@ def test_a_token_is_sent_to_its_server_and_seen_nowhere(fetch: Fetch, server: Ht
     assert [
         path.name for path in fetch.into.parent.iterdir() if path.name.startswith("reactorcide-git-")
     ] == []
+
+
+def test_a_token_over_https_is_only_for_a_server_with_the_right_certificate(
+    fetch: Fetch, base: Path, tmp_path: Path
+) -> None:
+    certificate = make_certificate(tmp_path)
+    with git_http(base, login=f"x-access-token:{TOKEN}", certificate=certificate) as server:
+        with pytest.raises(JobFailed, match="certificate"):
+            fetch(f"{server.url}/outer", with_token(server))
+        assert server.authorizations == []
+        trusted = os.environ | {
+            "SSL_CERT_FILE": str(certificate.cert),
+            "GIT_SSL_CAINFO": str(certificate.cert),
+        }
+        fetch(f"{server.url}/outer", with_token(server), env=trusted)
+    assert (fetch.into / "lib" / "file").exists()
+    assert set(server.authorizations) == {basic(f"x-access-token:{TOKEN}")}
 
 
 def test_a_token_is_in_no_arguments_while_git_runs(fetch: Fetch, base: Path) -> None:
