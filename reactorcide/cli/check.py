@@ -9,6 +9,7 @@ import click
 
 from reactorcide.cli import render
 from reactorcide.domain.errors import InvalidInput
+from reactorcide.lib.links import leads_to
 from reactorcide.workflows import keys
 from reactorcide.workflows.definition import MAX_FILES, Definition
 from reactorcide.workflows.definition import check as check_files
@@ -74,8 +75,8 @@ def checkout_of(path: Path) -> Path | None:
 def read_files(root: Path) -> dict[str, bytes]:
     """Return the workflow and job files of a checkout by their paths in it.
 
-    Raises ``InvalidInput`` if a file cannot be read, or is a link: a run takes them from a commit or an
-    upload, and follows none.
+    Raises ``InvalidInput`` if a file cannot be read, or is a link to anything but a regular file of the
+    checkout, as a run does.
     """
     files: dict[str, bytes] = {}
     for directory in (WORKFLOWS_DIR, JOBS_DIR):
@@ -92,14 +93,18 @@ def read_files(root: Path) -> dict[str, bytes]:
         matching = [path for path in paths if is_file_of(path, directory)]
         # One file more than allowed is enough for the error.
         for path in matching[: MAX_FILES + 1]:
-            files[path] = _read(root / path)
+            files[path] = _read(root, path)
     return files
 
 
-def _read(file: Path) -> bytes:
+def _read(root: Path, path: str) -> bytes:
+    file = root / path
     try:
         if file.is_symlink():
-            raise InvalidInput(f"{file} is a link; a workflow file has to be a file itself")
+            target = leads_to(path, os.readlink(file))
+            file = root.resolve() / (target or "")
+            if target is None or os.path.realpath(file) != os.fspath(file) or not file.is_file():
+                raise InvalidInput(f"{root / path} is a link that leads to no regular file of the repository")
         # Opening a FIFO would block.
         if not stat.S_ISREG(file.stat().st_mode):
             raise InvalidInput(f"{file} is not a regular file")

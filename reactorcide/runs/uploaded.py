@@ -1,5 +1,6 @@
 """The workflow files of an uploaded source."""
 
+from collections.abc import Iterator
 from time import monotonic
 
 from reactorcide.domain.accounts import User
@@ -7,6 +8,8 @@ from reactorcide.domain.definition import JobDefinition
 from reactorcide.domain.errors import JobFailed
 from reactorcide.domain.runs import Commit
 from reactorcide.jobs import StoredJobs, sources
+from reactorcide.lib.links import leads_to
+from reactorcide.lib.tar import Entry
 from reactorcide.workflows.definition import MAX_FILES
 from reactorcide.workflows.files import JOBS_DIR, WORKFLOWS_DIR, is_file_of
 from reactorcide.workflows.nodes import MAX_FILE_BYTES
@@ -24,23 +27,44 @@ def commit(context: StoredJobs, user: User, source_id: str, *, repository: str, 
     )
     sources.check(context, user, definition)
     files: dict[str, bytes] = {}
+    links: dict[str, str] = {}
     # It may be large, and is on this host.
     with context.source_checks:
-        for entry in sources.entries(context, definition) or ():
-            if monotonic() > deadline:
-                raise JobFailed("looking for workflow files in the uploaded source took too long")
-            if not is_file_of(entry.path, WORKFLOWS_DIR, JOBS_DIR):
+        for entry in _entries(context, definition, deadline):
+            if not is_file_of(entry.path, WORKFLOWS_DIR, JOBS_DIR) or entry.kind == "directory":
                 continue
-            if entry.kind != "file":
-                if entry.kind != "directory":
-                    raise JobFailed(f"{entry.path} is a link; a workflow file has to be a file itself")
-                continue
-            if len(files) > 2 * MAX_FILES:
+            if len(files) + len(links) > 2 * MAX_FILES:
                 break
-            content = b""
-            for chunk in entry.chunks:
-                content += chunk
-                if len(content) > MAX_FILE_BYTES + 1024:
-                    break
-            files[entry.path] = content
+            if entry.kind == "file":
+                files[entry.path] = _content(entry)
+            else:
+                target = leads_to(entry.path, entry.target) if entry.kind == "symlink" else None
+                links[entry.path] = target or ""
+        if links:
+            linked = {
+                entry.path: _content(entry)
+                for entry in _entries(context, definition, deadline)
+                if entry.kind == "file" and entry.path in links.values()
+            }
+            for path, target in links.items():
+                if target not in linked:
+                    raise JobFailed(f"{path} is a link that leads to no regular file of the repository")
+                files[path] = linked[target]
     return Commit(files=files, repository=repository)
+
+
+def _entries(context: StoredJobs, definition: JobDefinition, deadline: float) -> Iterator[Entry]:
+    for entry in sources.entries(context, definition) or ():
+        if monotonic() > deadline:
+            raise JobFailed("looking for workflow files in the uploaded source took too long")
+        yield entry
+
+
+def _content(entry: Entry) -> bytes:
+    """Return the content of a file; of one that is too large, enough for the reader to notice."""
+    content = b""
+    for chunk in entry.chunks:
+        content += chunk
+        if len(content) > MAX_FILE_BYTES + 1024:
+            break
+    return content

@@ -146,7 +146,7 @@ class Preparation:
                 access=access,
                 is_compared=lambda paths: any(_PATHS in _read_file(workspace / path) for path in paths),
             )
-            files = {path: _read_file(workspace / path) for path in folders.paths}
+            files = {path: _read_file(workspace / file) for path, file in folders.paths.items()}
         repository = git_url.rstrip("/").rpartition("/")[2].rpartition(":")[2].removesuffix(".git")
         return Commit(
             files=files,

@@ -129,14 +129,32 @@ def test_wrong_usage_is_two(program: Program, checkout: Path) -> None:
     assert run(program, checkout, "check", "nope").code == 2
 
 
-@pytest.mark.parametrize("target", ["../../../outside.yaml", "ci.yaml", "../../ci.yaml"])
-def test_a_link_is_refused_as_runs_refuse_it(program: Program, checkout: Path, target: str) -> None:
-    for file in (checkout.parent / "outside.yaml", checkout / "ci.yaml"):
+@pytest.mark.parametrize(
+    "target",
+    [
+        *("../../../outside.yaml", "/etc/hostname", "ci.yaml", "../../nope"),
+        *("../../other.yaml", "../../folder", "../../up/x.yaml"),
+    ],
+)
+def test_a_link_that_leads_out_is_refused_as_runs_refuse_it(
+    program: Program, checkout: Path, target: str
+) -> None:
+    for file in (checkout.parent / "outside.yaml", checkout.parent / "x.yaml", checkout / "ci.yaml"):
         file.write_text(GOOD)
+    (checkout / "other.yaml").symlink_to("../outside.yaml")
+    (checkout / "folder").mkdir()
+    (checkout / "up").symlink_to("..")
     (checkout / ".reactorcide/workflows/ci.yaml").symlink_to(target)
     result = run(program, checkout, "check")
     assert result.code == 1
-    assert "ci.yaml is a link; a workflow file has to be a file itself" in result.errors
+    assert "ci.yaml is a link that leads to no regular file of the repository" in result.errors
+
+
+def test_a_link_that_stays_inside_is_followed(program: Program, checkout: Path) -> None:
+    (checkout / "shared").mkdir()
+    (checkout / "shared" / "ci").write_text(GOOD)
+    (checkout / ".reactorcide/workflows/ci.yaml").symlink_to("../../shared/ci")
+    assert run(program, checkout, "check").code == 0
 
 
 @pytest.mark.parametrize("folder", [".reactorcide", ".reactorcide/workflows"])

@@ -114,6 +114,24 @@ def test_what_is_killed_leaves_nothing_either(program: Program, tmp_path: Path, 
         client.close()
 
 
+def test_a_workflow_file_may_be_a_link_to_a_file_beside(
+    reactorcide: Program, program: Program, tmp_path: Path, image: str
+) -> None:
+    made = repository(tmp_path / "linked", {"shared": FAILING.replace("exit 3", "true")})
+    (made.path / ".reactorcide/workflows").mkdir()
+    link = made.path / ".reactorcide/workflows/ci.yaml"
+    link.symlink_to("../shared")
+    made.commit("file", "x")
+    started = ("runs", "start", "--source", made.path, "--json")
+    assert reactorcide.fine(*started).json["workflow_name"] == "F"
+    assert "a | no" in program("run", "--image", image, "--job", "a", cwd=made.path).text.splitlines()
+    link.unlink()
+    link.symlink_to("../../../outside")
+    sentence = "ci.yaml is a link that leads to no regular file of the repository"
+    assert sentence in reactorcide.refused(*started)
+    assert sentence in program("run", "--image", image, cwd=made.path).errors
+
+
 def test_the_log_of_a_node_without_a_job_is_a_sentence(reactorcide: Program, tmp_path: Path) -> None:
     tree = repository(tmp_path / "failing", {"workflows/ci.yaml": FAILING}).path
     run = reactorcide("runs", "start", "--source", tree, "--follow", "--json").json

@@ -3,7 +3,7 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ from pathlib import Path
 from reactorcide.domain.errors import InfrastructureError, JobFailed
 from reactorcide.domain.git_access import GitAccess
 from reactorcide.domain.runs import Comparison
+from reactorcide.lib.links import leads_to
 from reactorcide.sources.git.changes import changed_paths
 from reactorcide.sources.git.fetch import check_out, fetch_commit, fetch_options
 from reactorcide.sources.git.program import Git
@@ -129,7 +130,8 @@ class GitFolders:
     """The tag, if it was one."""
     message: str
     """The commit's."""
-    paths: Sequence[str]
+    paths: Mapping[str, str]
+    """The file that has the content of each path: the path itself, or what it is a link to."""
     changed: tuple[str, ...] | None = None
     """The paths that differ from what it was compared with; ``None`` where that is not known."""
 
@@ -149,14 +151,15 @@ def check_out_folders(
     refusal: Refusal | None = None,
     comparison: Comparison | None = None,
     access: GitAccess | None = None,
-    is_compared: Callable[[Sequence[str]], bool] = lambda paths: True,
+    is_compared: Callable[[Collection[str]], bool] = lambda paths: True,
 ) -> GitFolders:
     """Fetch one commit and check out only files that are directly in some folders.
 
     ``is_selected`` tells whether to check out the file of a path; at most ``max_paths`` are. The other
-    parameters and the errors are those of ``checkout``; ``JobFailed`` also if such a file is a link.
+    parameters and the errors are those of ``checkout``; ``JobFailed`` also if such a file is a link to
+    anything but a regular file of the repository.
 
-    The commit is compared if ``is_compared`` says so of the paths of the files, which are checked out.
+    The commit is compared if ``is_compared`` says so of the files, which are checked out.
     """
     with _opened(
         url,
@@ -175,12 +178,12 @@ def check_out_folders(
         sha = fetch_commit(git, target, sha_digits)
         paths = _listed(git, sha, folders, is_selected, max_paths)
         if paths:
-            literal = [f":(literal){path}" for path in paths]
+            literal = [f":(literal){path}" for path in paths.values()]
             git.check_run("check out the workflow files", "checkout", "--quiet", sha, "--", *literal)
         lines: list[bytes] = []
         git.check_run("read the commit", "log", "-1", "--format=%B", sha, "--", stdout=lines.append)
         changed = None
-        if comparison is not None and is_compared(paths):
+        if comparison is not None and is_compared(paths.values()):
             changed = changed_paths(git, sha, comparison, target.default_branch)
         disk.check()
     message = b"\n".join(lines).decode(errors="replace").strip()
@@ -190,25 +193,39 @@ def check_out_folders(
 
 def _listed(
     git: Git, sha: str, folders: Sequence[str], is_selected: Callable[[str], bool], max_paths: int
-) -> list[str]:
-    """Return the paths of the selected files of a commit."""
-    paths: list[str] = []
+) -> dict[str, str]:
+    """Return the paths of the selected files of a commit, and the file that has the content of each."""
+    paths: dict[str, str] = {}
+    links: dict[str, str] = {}
 
     def take(record: bytes) -> None:
         about, _, name = record.decode(errors="surrogateescape").partition("\t")
-        mode, kind, _ = about.split(" ")
-        if kind != "blob" or not is_selected(name):
+        mode, kind, blob = about.split(" ")
+        if kind != "blob" or not is_selected(name) or len(paths) >= max_paths:
             return
+        paths[name] = name
         if mode == _LINK:
-            raise JobFailed(f"{name} is a link; a workflow file has to be a file itself")
-        if len(paths) < max_paths:
-            paths.append(name)
+            links[name] = blob
 
     directories = [f"{folder}/" for folder in folders]
     git.check_run(
         "list the workflow files", "ls-tree", "-z", sha, "--", *directories, stdout=take, records=True
     )
-    return paths
+    return paths | {name: _linked(git, sha, name, blob) for name, blob in links.items()}
+
+
+def _linked(git: Git, sha: str, name: str, blob: str) -> str:
+    """Return the regular file of a commit that a link leads to; raises ``JobFailed`` if there is none."""
+    text: list[bytes] = []
+    git.check_run(f"read {name}", "cat-file", "blob", blob, stdout=text.append)
+    path = leads_to(name, b"\n".join(text).decode(errors="surrogateescape"))
+    found: list[bytes] = []
+    if path is not None:
+        entry = ("ls-tree", "-z", "--full-tree", sha, "--", path)
+        git.check_run(f"read {name}", *entry, stdout=found.append, records=True)
+    if path is None or len(found) != 1 or not found[0].startswith(b"100"):
+        raise JobFailed(f"{name} is a link that leads to no regular file of the repository")
+    return path
 
 
 @contextmanager

@@ -1,0 +1,72 @@
+"""Workflow files that are links: only those to a regular file of the same commit are followed."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from reactorcide.domain.errors import JobFailed
+from reactorcide.lib.links import leads_to
+from reactorcide.sources.git import check_out_folders
+from tests.sources.support import Attempt, Repository
+
+
+def checked_out(origin: Repository, into: Path) -> dict[str, str]:
+    """Return the contents of the workflow files of the repository's last commit."""
+    into.mkdir()
+    found = check_out_folders(
+        f"file://{origin.path}",
+        "main",
+        into,
+        ["flows"],
+        is_selected=lambda path: path.endswith(".yaml"),
+        max_paths=10,
+        interrupt=Attempt(),
+        deadline=time.monotonic() + 60,
+        env=os.environ,
+    )
+    return {path: (into / file).read_text() for path, file in found.paths.items()}
+
+
+@pytest.fixture
+def origin(tmp_path: Path) -> Repository:
+    made = Repository(tmp_path / "origin")
+    (made.path / "flows").mkdir()
+    (made.path / "shared dir").mkdir()
+    (made.path / "shared dir" / "[x]*").write_text("shared")
+    (made.path / "up").symlink_to("..")
+    (made.path / "chain").symlink_to("shared dir/[x]*")
+    (tmp_path / "outside").write_text("outside")
+    made.commit("flows/own.yaml", "own")
+    return made
+
+
+def test_a_link_to_a_file_of_the_commit_is_followed(origin: Repository, tmp_path: Path) -> None:
+    (origin.path / "flows" / "linked.yaml").symlink_to("../shared dir/[x]*")
+    origin.commit("file", "x")
+    assert checked_out(origin, tmp_path / "into") == {
+        "flows/own.yaml": "own",
+        "flows/linked.yaml": "shared",
+    }
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        *("../../outside", "/etc/hostname", "../up/outside", "../chain", "../shared dir", "linked.yaml"),
+        *("../nope", "..", "../.git/config", "../shared dir/[x]*/more", "a\nb"),
+    ],
+)
+def test_another_link_is_refused(origin: Repository, tmp_path: Path, target: str) -> None:
+    (origin.path / "flows" / "linked.yaml").symlink_to(target)
+    origin.commit("file", "x")
+    with pytest.raises(JobFailed, match=r"^flows/linked\.yaml is a link that leads to no regular file"):
+        checked_out(origin, tmp_path / "into")
+
+
+def test_where_a_link_leads() -> None:
+    assert leads_to("a/b/link", "../c/./d") == "a/c/d"
+    assert leads_to("link", "x") == "x"
+    for target in ("..", "../x", "/x", ".", "x/../..", "x/../../y"):
+        assert leads_to("link", target) is None, target
