@@ -14,7 +14,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import caches, footprint, jobs, million, page, runs, throughput, workflows
+from benchmarks import caches, deliveries, footprint, jobs, million, page, runs, throughput, workflows
 from benchmarks.figures import Figure
 
 
@@ -47,6 +47,9 @@ def main(image: str, quick: bool, only: tuple[str, ...], report: Path | None) ->
         "workflow": partial(workflows.evaluation, quick=quick),
         "run": partial(runs.layers, image, quick=quick),
         "dependent": partial(runs.to_dependent, image, quick=quick),
+        "delivery": partial(deliveries.taken, quick=quick),
+        "delivery-to-claim": partial(deliveries.to_claim, image, quick=quick),
+        "deliveries": partial(deliveries.lists, quick=quick),
         "cache-saved": partial(caches.saved, image, quick=quick),
         "cache-restored": partial(caches.restored, image, quick=quick),
         "page-log": partial(page.large_log, image, quick=quick),

@@ -91,13 +91,13 @@ class Service:
         self.process = process
         self.data_dir = data_dir
         self.started_s = started_s
-        self._port = port
+        self.port = port
         self.url = f"http://127.0.0.1:{port}"
         self.token = (data_dir / "admin-token").read_text(encoding="ascii").strip()
 
     def client(self) -> Client:
         """Return a new client, as the admin."""
-        return Client(self._port, self.token)
+        return Client(self.port, self.token)
 
 
 @contextlib.contextmanager

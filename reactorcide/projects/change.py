@@ -1,5 +1,6 @@
 """Create a project, change it, or remove it."""
 
+import base64
 import secrets
 from collections.abc import Mapping
 from dataclasses import replace
@@ -251,7 +252,8 @@ def _set_known_hosts(tx: Records, project: Project, text: str) -> None:
 
 
 def _new_secret() -> str:
-    return secrets.token_hex(32)
+    # The form that GitLab asks for in a signing token; to others it is a text like any.
+    return "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
 
 
 def _check_url(context: JobContext, git_url: str) -> None:
