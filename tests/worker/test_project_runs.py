@@ -21,6 +21,7 @@ from reactorcide.runs.start import Skipped, Start, start_for_project
 from reactorcide.store import Records
 from tests.sources.support import Repository
 from tests.support.runs import repository
+from tests.support.waiting import wait_until
 from tests.worker.conftest import USER, EvaluatorHere, House
 
 CI = "name: CI\non: [push]\njobs: {a: {command: 'true', checkout: false}}\n"
@@ -208,3 +209,25 @@ def test_the_runs_of_a_project_that_was_removed_are_removed_later(project: Proje
     leftovers.remove_leftovers(project.context.jobs)
     assert project.runs() == []
     assert project.store.lists.page(JobFilter(run_id=run.run_id), limit=1) == ([], 0)
+
+
+def test_a_bound_on_its_jobs_holds_and_lets_every_run_end(house: House, tmp_path: Path) -> None:
+    jobs = "".join(f"  j{number}: {{command: exit 0, checkout: false}}\n" for number in range(8))
+    last = "  last: {needs: [j0, j7], command: exit 3, checkout: false}\n"
+    project = Project(house, tmp_path, {"workflows/ci.yaml": f"name: CI\non: [push]\njobs:\n{jobs}{last}"})
+    change.change(house.context, USER, project.project_id, {"max_running": 2})
+    for _ in range(3):
+        start_for_project(project.context, project.project_id, project.wanted())
+    house.worker(concurrency=4)
+    wait_until(lambda: all(run.is_final for run in project.runs()), 60, "all runs end")
+    assert {run.status for run in project.runs()} == {RunStatus.FAILED}
+    assert not any(run.waits_for_room for run in project.runs())
+    moments: list[tuple[int, int]] = []
+    for run in project.runs():
+        found, total = project.store.lists.page(JobFilter(run_id=run.run_id), limit=100)
+        assert total == 9
+        for job in found:
+            moments += [(job.created_at_ms, 1), (job.completed_at_ms or 0, -1)]
+    # One that ends makes room for the next one in the same millisecond.
+    active = [sum(step for _, step in sorted(moments)[: index + 1]) for index in range(len(moments))]
+    assert max(active) == 2
