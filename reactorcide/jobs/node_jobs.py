@@ -97,6 +97,14 @@ def _variables(run: Run, node: Node) -> dict[str, str]:
         "SOURCE_URL": None if url is None else redacted_url(url),
         **{variable: run.event.get(name) for name, variable in _EVENT_VARIABLES.items()},
     }
+    if run.event.get("name", "").startswith("pull_request_"):
+        values |= {
+            "PR_REF": run.event.get("ref"),
+            "HEAD_REF": run.event.get("branch"),
+            "BASE_REF": run.event.get("base_branch"),
+            "BASE_URL": values["SOURCE_URL"],
+            "IS_FORK_PR": "false" if run.is_trusted else "true",
+        }
     return {f"REACTORCIDE_{name}": value for name, value in values.items() if value}
 
 

@@ -323,6 +323,22 @@ class TestTheRest:
         queues.append(forked.store.jobs.get(forked.node(own, "test").job_id or "").definition.queue_name)
         assert queues == ["default", "slow", "gpu"]
 
+    def test_its_jobs_know_what_they_are_of(self, forked: Forked) -> None:
+        forked.set(pull_requests="all")
+        run = forked.opened(event={"ref": "refs/pull/1/head"})
+        variables = forked.store.jobs.get(forked.node(run, "test").job_id or "").definition.job_env_vars
+        expected = {
+            "PR_NUMBER": "1",
+            "PR_REF": "refs/pull/1/head",
+            "HEAD_REF": "main",
+            "BASE_REF": "main",
+            "BASE_URL": f"file://{forked.repository.path}",
+            "IS_FORK_PR": "true",
+        }
+        assert {name: variables.get(f"REACTORCIDE_{name}") for name in expected} == expected
+        own = forked.store.jobs.get(forked.node(forked.by_hand("main"), "test").job_id or "").definition
+        assert "REACTORCIDE_IS_FORK_PR" not in own.job_env_vars
+
     def test_its_jobs_are_those_of_nobody_with_rights(self, forked: Forked) -> None:
         run = forked.opened()
         approve(forked.context, ADMIN, run.run_id)
