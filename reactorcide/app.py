@@ -30,6 +30,7 @@ from reactorcide.network.addresses import AddressRules
 from reactorcide.objects.filesystem import FilesystemObjectStore
 from reactorcide.outbox.commit_statuses import CommitStatuses
 from reactorcide.outbox.sender import Sender
+from reactorcide.outbox.webhooks import Announcer, WebhookMessages
 from reactorcide.runner import Runner
 from reactorcide.runs import RunContext
 from reactorcide.runs.evaluate import Evaluator
@@ -41,7 +42,7 @@ from reactorcide.sources.roots import SourceRoots
 from reactorcide.store import Store
 from reactorcide.store.accounts import Accounts
 from reactorcide.store.database import Database
-from reactorcide.store.outbox import STATUSES
+from reactorcide.store.outbox import STATUSES, WEBHOOKS
 from reactorcide.store.vault import Vault
 from reactorcide.worker.attempt import Limits
 from reactorcide.worker.deliverer import Deliverer
@@ -127,9 +128,13 @@ class Service:
         public_url = None if settings.public_url is None else settings.public_url.rstrip("/")
         self._sender = Sender(
             self._store,
-            {STATUSES: CommitStatuses(self._store, self._http, public_url)},
+            {
+                STATUSES: CommitStatuses(self._store, self._http, public_url),
+                WEBHOOKS: WebhookMessages(self._store, _deferred_http(_webhook_rules(settings))),
+            },
             self._notifier,
             metrics,
+            announce=Announcer(self._store, public_url).announce,
         )
         metrics.add_job_counts(self._store.queues.counts)
         metrics.add_owed_counts(self._store.outbox.counts)
@@ -421,6 +426,12 @@ def _docker_runner(environment: Mapping[str, str], **options: Any) -> "DockerRun
 
     named = {name: environment[name] for name in _DOCKER_VARIABLES if name in environment}
     return DockerRunner(named, **options)
+
+
+def _webhook_rules(settings: Settings) -> AddressRules:
+    return AddressRules(
+        settings.allow_addresses, settings.deny_addresses, internal=settings.allow_internal_webhooks
+    )
 
 
 def _deferred_http(rules: AddressRules) -> Http:

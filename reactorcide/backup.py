@@ -333,6 +333,8 @@ def _resume(database: Path, reason: str | None) -> int:
         cancelled = _cancel_runs(store, reason, at_ms=at_ms)
         # The forge may have been told other things since.
         store.outbox.give_up_statuses(None, reason, owed_up_to_ms=_ANY_TIME_MS)
+        store.webhooks.give_up(None, reason, owed_up_to_ms=_ANY_TIME_MS)
+        store.webhooks.set_cursor(store.events.last_id())
         return cancelled
     finally:
         opened.close()

@@ -131,6 +131,9 @@ class Settings:
         option="deny-address",
         kind=NETWORK,
     )
+    allow_internal_webhooks: bool = _setting(
+        False, "Allow webhooks to addresses of internal networks, such as 10.0.0.0/8 and 192.168.0.0/16."
+    )
     git_memory_bytes: int = _setting(
         "2g",
         "Memory limit of each git process that fetches a source; 0 sets no limit.",

@@ -156,6 +156,30 @@ class Client(Session):
         """Remove a project."""
         self._send("DELETE", f"/projects/{project_id}").close()
 
+    def create_webhook(self, body: Json) -> Json:
+        """Create a webhook, and return it with its secret."""
+        return self._json("POST", "/webhooks", json=body)
+
+    def webhooks(self) -> Json:
+        """Return the webhooks of the user, all for an admin."""
+        return self._json("GET", "/webhooks")
+
+    def change_webhook(self, webhook_id: str, body: Json) -> Json:
+        """Change a webhook and return it. Safe to repeat."""
+        return self._json("PATCH", f"/webhooks/{webhook_id}", json=body)
+
+    def webhook_messages(self, webhook_id: str, query: Json) -> Json:
+        """Return a page of what a webhook was told."""
+        return self._json("GET", f"/webhooks/{webhook_id}/messages", params=query)
+
+    def redeliver_message(self, webhook_id: str, message_id: str) -> Json:
+        """Send a message of a webhook again, and return it."""
+        return self._json("POST", f"/webhooks/{webhook_id}/messages/{message_id}/redeliver")
+
+    def delete_webhook(self, webhook_id: str) -> None:
+        """Remove a webhook."""
+        self._send("DELETE", f"/webhooks/{webhook_id}").close()
+
     def set_member(self, project_id: str, username: str, role: str) -> Json:
         """Give a user a role in a project and return that. Safe to repeat."""
         body = {"username": username, "role": role}

@@ -28,6 +28,7 @@ _COMMANDS = {
     "runs": ("reactorcide.cli.runs", "runs", "Start, list, show and change runs of workflows."),
     "project": ("reactorcide.cli.project", "project", "Add, list, show, change and remove projects."),
     "caches": ("reactorcide.cli.caches", "caches", "List and delete caches of runs."),
+    "webhook": ("reactorcide.cli.webhook", "webhook", "Have addresses told of runs and jobs."),
     "secret": ("reactorcide.cli.secret", "secret", "Set, list and delete secrets of projects."),
     "jobs": ("reactorcide.cli.jobs", "jobs", "List, show and change jobs."),
     "token": ("reactorcide.cli.admin", "token", "Create, list and revoke tokens, directly in the database."),
@@ -51,7 +52,7 @@ _COMMANDS = {
     "demo": ("reactorcide.cli.demo", "demo", "Run two sample jobs and a workflow on a temporary service."),
 }
 
-_OF_A_SERVICE = {"caches", "jobs", "open", "project", "runs", "secret", "submit"}
+_OF_A_SERVICE = {"caches", "jobs", "open", "project", "runs", "secret", "submit", "webhook"}
 """These show what a service has answered, which may be no Reactorcide."""
 _NOT_UNDERSTOOD = (LookupError, TypeError, ValueError, AttributeError, RecursionError)
 

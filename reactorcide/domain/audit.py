@@ -31,6 +31,9 @@ class Action(StrEnum):
     PROJECT_RENEW_WEBHOOK_SECRET = "project.renew_webhook_secret"  # noqa: S105  # no password
     PROJECT_FORGET_WEBHOOK_SECRET = "project.forget_webhook_secret"  # noqa: S105  # no password
     """The one before the last renewal."""
+    WEBHOOK_CREATE = "webhook.create"
+    WEBHOOK_CHANGE = "webhook.change"
+    WEBHOOK_DELETE = "webhook.delete"
     DELIVERY_REDELIVER = "delivery.redeliver"
     """The subject is the project and the delivery."""
     PROJECT_SET_MEMBER = "project.set_member"

@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Protocol
@@ -86,7 +86,17 @@ class Sender:
     restart; what was being sent when the service was killed is sent again.
     """
 
-    def __init__(self, store: Store, lines: Mapping[str, Line], notifier: Notifier, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        store: Store,
+        lines: Mapping[str, Line],
+        notifier: Notifier,
+        metrics: Metrics,
+        *,
+        announce: Callable[[int], bool] = lambda now_ms: False,
+    ) -> None:
+        """``announce`` writes what else is owed; it is called until it returns ``False``."""
+        self._announce = announce
         self._store = store
         self._lines = lines
         self._notifier = notifier
@@ -133,6 +143,8 @@ class Sender:
         if monotonic() >= self._clean_at:
             self._clean_at = monotonic() + _HOUR_MS / 1000
             self._store.outbox.remove_old(before_ms=now_ms() - _KEEP_MS)
+        while self._announce(now_ms()) and not self._stopping.is_set():
+            pass
         # Lanes that have a thread may be due, too.
         for lane in self._store.outbox.due_lanes(now_ms=now_ms(), limit=2 * _MAX_THREADS):
             key = (lane.kind, lane.owner_id)

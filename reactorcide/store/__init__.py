@@ -30,6 +30,7 @@ from reactorcide.store.sealed import SealedFields
 from reactorcide.store.sources import Sources
 from reactorcide.store.tasks import Tasks
 from reactorcide.store.vault import Vault
+from reactorcide.store.webhooks import Webhooks
 
 T = TypeVar("T")
 
@@ -46,6 +47,7 @@ class Records:
         self.projects = Projects(db, sealed)
         self.schedules = Schedules(db)
         self.outbox = Outbox(db, sealed)
+        self.webhooks = Webhooks(db, sealed)
         self.groups = Groups(db)
         self.room = Room(db)
         self.approvals = Approvals(db)

@@ -13,13 +13,18 @@ from reactorcide.store.sealed import SealedFields
 
 STATUSES = "status"
 """The lanes of commit statuses, one for each project."""
+WEBHOOKS = "webhook"
+"""The lanes of messages, one for each webhook."""
+_TABLES = {STATUSES: ("commit_status", "project_id"), WEBHOOKS: ("webhook_message", "webhook_id")}
+"""The table of each kind, and its column of the owner."""
 _OWED = {
-    STATUSES: "SELECT MIN(next_at_ms) FROM commit_status WHERE project_id = ? AND next_at_ms IS NOT NULL"
+    kind: f"SELECT MIN(next_at_ms) FROM {table} WHERE {owner} = ? AND next_at_ms IS NOT NULL"  # noqa: S608  # names of ours only
+    for kind, (table, owner) in _TABLES.items()
 }
 """When the next thing of a lane is to be sent, by the kind of lane."""
 MAX_WAIT_MS = 24 * 3_600_000
 """Nothing waits longer than this for its next attempt. What seems to was written by a wrong clock."""
-_IS_DUE = "(next_at_ms <= ? OR next_at_ms > ?)"
+IS_DUE = "(next_at_ms <= ? OR next_at_ms > ?)"
 
 _COLUMNS = tuple(item.name for item in fields(StatusRecord))
 _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM commit_status"  # noqa: S608  # names of ours only
@@ -70,8 +75,7 @@ _PAUSE = (
 _WORKS = "UPDATE outbox_lane SET is_paused = 0, failures = 0, problem = NULL WHERE kind = ? AND owner_id = ?"
 _REST = "UPDATE outbox_lane SET is_paused = 0, next_at_ms = ({owed}) WHERE kind = ? AND owner_id = ?"
 _REMOVE_EMPTY_LANES = (
-    "DELETE FROM outbox_lane WHERE next_at_ms IS NULL "
-    "AND (problem IS NULL OR owner_id NOT IN (SELECT project_id FROM project))"
+    "DELETE FROM outbox_lane WHERE next_at_ms IS NULL AND (problem IS NULL OR sealed IS NOT NULL)"
 )
 
 
@@ -114,16 +118,16 @@ class Outbox:
             row = db.execute_sql(_OWE, [*values, new_id(), now_ms, now_ms, now_ms]).fetchone()
             if row is None:
                 return False
-            db.execute_sql(_WAKE, (STATUSES, status.project_id, now_ms))
+            wake(db, STATUSES, status.project_id, now_ms)
             return True
 
         return self._db.write(work)
 
     def next_status(self, project_id: str, *, now_ms: int) -> StatusRecord | None:
         """Return the status of a project that has been due for longest; ``None`` where none is."""
-        sql = f"{_SELECT} WHERE project_id = ? AND {_IS_DUE} ORDER BY next_at_ms LIMIT 1"
+        sql = f"{_SELECT} WHERE project_id = ? AND {IS_DUE} ORDER BY next_at_ms LIMIT 1"
         with self._db.read() as db:
-            row = db.execute_sql(sql, (project_id, *_due(now_ms))).fetchone()
+            row = db.execute_sql(sql, (project_id, *due(now_ms))).fetchone()
         return None if row is None else _record(row)
 
     def status_sent(self, status: StatusRecord, *, now_ms: int) -> None:
@@ -177,11 +181,11 @@ class Outbox:
     def due_lanes(self, *, now_ms: int, limit: int) -> list[Lane]:
         """Return lanes in which something may be sent now, those first that have waited for longest."""
         sql = (
-            f"SELECT kind, owner_id, failures, problem, resumed FROM outbox_lane WHERE {_IS_DUE} "  # noqa: S608  # our own text
+            f"SELECT kind, owner_id, failures, problem, resumed FROM outbox_lane WHERE {IS_DUE} "  # noqa: S608  # our own text
             "ORDER BY next_at_ms LIMIT ?"
         )
         with self._db.read() as db:
-            return [Lane(*row) for row in db.execute_sql(sql, (*_due(now_ms), limit))]
+            return [Lane(*row) for row in db.execute_sql(sql, (*due(now_ms), limit))]
 
     def pause(self, lane: Lane, *, until_ms: int) -> None:
         """Send nothing in a lane until then, and record what is wrong with it.
@@ -194,14 +198,15 @@ class Outbox:
     def resume(self, kind: str, owner_id: str, *, now_ms: int) -> None:
         """Let a lane go on at once, whatever has failed before, with all that it has to send."""
 
+        table, owner = _TABLES[kind]
+        # With another version nothing is recorded of what is being sent just now.
+        again = (
+            f"UPDATE {table} SET version = version + 1, next_at_ms = ? "  # noqa: S608  # names of ours only
+            f"WHERE {owner} = ? AND next_at_ms IS NOT NULL"
+        )
+
         def work(db: Any) -> None:
-            if kind == STATUSES:
-                # With another version nothing is recorded of what is being sent just now.
-                sql = (
-                    "UPDATE commit_status SET version = version + 1, next_at_ms = ? "
-                    "WHERE project_id = ? AND next_at_ms IS NOT NULL"
-                )
-                db.execute_sql(sql, (now_ms, owner_id))
+            db.execute_sql(again, (now_ms, owner_id))
             sql = (
                 "UPDATE outbox_lane SET is_paused = 0, failures = 0, problem = NULL, next_at_ms = ?, "
                 "resumed = resumed + 1 "
@@ -254,14 +259,22 @@ class Outbox:
 
     def counts(self) -> dict[str, int]:
         """Return how many things are owed, by kind."""
+        counts = {}
         with self._db.read() as db:
-            sql = "SELECT COUNT(*) FROM commit_status WHERE next_at_ms IS NOT NULL"
-            (statuses,) = db.execute_sql(sql).fetchone()
-        return {STATUSES: statuses}
+            for kind, (table, _) in _TABLES.items():
+                sql = f"SELECT COUNT(*) FROM {table} WHERE next_at_ms IS NOT NULL"  # noqa: S608  # as above
+                (counts[kind],) = db.execute_sql(sql).fetchone()
+        return counts
 
     def remove_old(self, *, before_ms: int) -> None:
         """Remove what was first owed before then and is owed no more, and what removed projects have left."""
-        self._db.write(lambda db: db.execute_sql(_REMOVE_OLD, (before_ms,)))
+
+        def work(db: Any) -> None:
+            db.execute_sql(_REMOVE_OLD, (before_ms,))
+            sql = "DELETE FROM webhook_message WHERE next_at_ms IS NULL AND created_at_ms < ?"
+            db.execute_sql(sql, (before_ms,))
+
+        self._db.write(work)
 
 
 def owner_of(kind: str, owner_id: str) -> str:
@@ -269,7 +282,13 @@ def owner_of(kind: str, owner_id: str) -> str:
     return f"outbox {kind} {owner_id}"
 
 
-def _due(now_ms: int) -> tuple[int, int]:
+def wake(db: Any, kind: str, owner_id: str, now_ms: int) -> None:
+    """Have a lane looked at now, unless it is paused, in the transaction that owes something."""
+    db.execute_sql(_WAKE, (kind, owner_id, now_ms))
+
+
+def due(now_ms: int) -> tuple[int, int]:
+    """Return the values of ``IS_DUE``."""
     return now_ms, now_ms + MAX_WAIT_MS
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from reactorcide.store import named_secrets, outbox, projects, runs
+from reactorcide.store import named_secrets, outbox, projects, runs, webhooks
 from reactorcide.store.database import OpenTransaction
 from reactorcide.store.sealed import OUTPUTS_OF
 from reactorcide.store.vault import Vault
@@ -30,6 +30,7 @@ SEALED = (
     Sealed("node", "sealed", ("run_id", "name"), runs.owner_of),
     Sealed("project", "sealed", ("project_id",), projects.owner_of),
     Sealed("project_credential", "sealed", ("project_id", "kind"), projects.owner_of_credential),
+    Sealed("webhook", "sealed", ("webhook_id",), webhooks.owner_of),
     Sealed("outbox_lane", "sealed", ("kind", "owner_id"), outbox.owner_of),
     Sealed("named_secret", "sealed", ("project_id", "name"), named_secrets.owner_of),
 )

@@ -27,6 +27,7 @@ from reactorcide.web.api.schemas import ErrorResponse
 from reactorcide.web.api.secrets import routes as secrets
 from reactorcide.web.api.service import routes as service
 from reactorcide.web.api.sources import routes as sources
+from reactorcide.web.api.webhooks import routes as webhooks
 from reactorcide.web.api.workers import routes as workers
 from reactorcide.web.services import Services, install_services
 
@@ -48,6 +49,7 @@ _RESOURCES = (
     ),
     accounts,
     deliveries,
+    webhooks,
 )
 
 

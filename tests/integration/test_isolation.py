@@ -79,6 +79,14 @@ class Own:
 
 
 @dataclass(frozen=True)
+class OfWebhook:
+    """On one webhook: for its creator and admins; to others there is no such webhook."""
+
+    status: int = 200
+    json: Any = None
+
+
+@dataclass(frozen=True)
 class OfToken:
     """On one token: for its owner, and to others there is no such token."""
 
@@ -104,7 +112,7 @@ class Admins:
 
 
 EXPECTED: Mapping[
-    str, Public | OfJob | OfRun | OfProject | OfCache | Own | OfToken | OfSource | Stream | Admins
+    str, Public | OfJob | OfRun | OfProject | OfCache | OfWebhook | Own | OfToken | OfSource | Stream | Admins
 ] = {
     "GET /metrics": Public(),
     "GET /api/health": Public(),
@@ -171,6 +179,13 @@ EXPECTED: Mapping[
     "PUT /api/v1/projects/<project_id>/members": OfProject(404, {"username": "no-such-user", "role": "read"}),
     "DELETE /api/v1/projects/<project_id>/members/<user_id>": OfProject(409),
     "GET /api/v1/caches": Own(),
+    "POST /api/v1/webhooks": Own(404, {"url": "https://a.example", "events": ["run"], "projects": ["eve"]}),
+    "GET /api/v1/webhooks": Own(),
+    "GET /api/v1/webhooks/<webhook_id>": OfWebhook(),
+    "PATCH /api/v1/webhooks/<webhook_id>": OfWebhook(json={"events": ["job"]}),
+    "DELETE /api/v1/webhooks/<webhook_id>": OfWebhook(204),
+    "GET /api/v1/webhooks/<webhook_id>/messages": OfWebhook(),
+    "POST /api/v1/webhooks/<webhook_id>/messages/<message_id>/redeliver": OfWebhook(404),
     "DELETE /api/v1/caches/<cache_id>": OfCache(),
     "GET /api/v1/projects/<project_id>/secrets": OfProject(),
     "PUT /api/v1/projects/<project_id>/secrets/<path:name>": OfProject(json={"value": "secret"}),
@@ -242,6 +257,7 @@ class Ann:
     run: Run
     project_id: str
     cache_id: str
+    webhook_id: str
     token_id: str
     user_id: str
     marks: tuple[str, ...]
@@ -258,8 +274,11 @@ def ann(idle_service: Service) -> Ann:
     project_id = create_project(client, mark)
     user_id = client.get("users/me")["user_id"]
     cache_id = add_cache(idle_service, user_id, mark)
-    marks = (mark, job["job_id"], run["run_id"], project_id, cache_id, name, user_id, made["token_id"])
-    return Ann(client, job, run, project_id, cache_id, made["token_id"], user_id, marks)
+    told = {"url": f"https://{mark}.example/", "events": ["run"], "projects": [project_id]}
+    webhook_id = client.request("POST", "webhooks", json=told).json()["webhook_id"]
+    ids = (project_id, cache_id, webhook_id)
+    marks = (mark, job["job_id"], run["run_id"], *ids, name, user_id, made["token_id"])
+    return Ann(client, job, run, *ids, made["token_id"], user_id, marks)
 
 
 def create_project(client: Client, name: str) -> str:
@@ -296,6 +315,8 @@ def address(rule: str, ann: Ann, **other: str) -> str:
         "path": "a",
         "token_id": ann.token_id,
         "user_id": ann.user_id,
+        "webhook_id": ann.webhook_id,
+        "message_id": UNKNOWN,
         "schedule_id": UNKNOWN,
         "delivery_id": UNKNOWN,
         "source_id": "a" * 64,
@@ -460,6 +481,19 @@ def test_a_total_counts_only_what_the_caller_may_see(idle_service: Service, ann:
             assert ann.job not in listing["jobs"]
     assert bob.request("GET", "jobs", params={"user_id": ann.user_id}).status_code == 403
     assert idle_service.admin.get("jobs", user_id=ann.user_id, name="mark-")["total"] == 1
+
+
+@pytest.mark.parametrize("route", routes_of(OfWebhook))
+def test_a_webhook_is_its_creators(idle_service: Service, ann: Ann, route: str) -> None:
+    expected = EXPECTED[route]
+    assert isinstance(expected, OfWebhook)
+    for other in (idle_service.add_user(f"bob-{uuid.uuid4()}"), idle_service.admin):
+        assert call(other, route, ann, webhook_id=UNKNOWN).status_code == 404
+    eve = idle_service.add_user(f"eve-{uuid.uuid4()}")
+    response = call(eve, route, ann)
+    assert response.status_code == 404
+    assert ann.marks[0] not in response.text
+    assert call(ann.client, route, ann).status_code == expected.status
 
 
 @pytest.mark.parametrize("route", routes_of(OfToken))

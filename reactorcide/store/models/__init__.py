@@ -27,6 +27,12 @@ from reactorcide.store.models.projects import (
 )
 from reactorcide.store.models.runs import CacheRow, NodeRow, RunRow
 from reactorcide.store.models.service import InstanceRow, PulledImageRow, SourceOwnerRow, SourceRow
+from reactorcide.store.models.webhooks import (
+    FailingWorkflowRow,
+    WebhookCursorRow,
+    WebhookMessageRow,
+    WebhookRow,
+)
 
 ALL_MODELS = (
     InstanceRow,
@@ -55,6 +61,10 @@ ALL_MODELS = (
     CacheRow,
     CommitStatusRow,
     OutboxLaneRow,
+    WebhookRow,
+    WebhookMessageRow,
+    WebhookCursorRow,
+    FailingWorkflowRow,
     PulledImageRow,
     IdempotencyRow,
     AuditRow,

@@ -179,7 +179,34 @@ _SCHEDULE: dict[str, Any] = {
     "updated_at": _CREATED,
 }
 
+_WEBHOOK = {
+    "webhook_id": "0198c0de-0000-7000-8000-00000000000b",
+    "user_id": _USER_ID,
+    "url": "https://chat.example/hooks/ci",
+    "events": ["failure", "recovery"],
+    "project_ids": [_PROJECT["project_id"]],
+    "problem": None,
+    "created_at": _CREATED,
+}
+_MESSAGE = {
+    "message_id": "0198c0de-0000-7000-8000-00000000000c",
+    "type": "failure",
+    "body": '{"type": "failure", "timestamp": "2026-01-31T12:00:04.500Z", "data": {}}',
+    "created_at": _ENDED,
+    "owed_since": None,
+    "failures": 0,
+    "problem": None,
+    "sent_at": _ENDED,
+}
+
 EXAMPLES: dict[str, Any] = {
+    "WebhookRequest": {name: _WEBHOOK[name] for name in ("url", "events")} | {"projects": ["acme/site"]},
+    "WebhookChange": {"events": ["run"]},
+    "WebhookResponse": _WEBHOOK,
+    "NewWebhookResponse": _WEBHOOK | {"secret": "whsec_YWJjZGVmZ2hpamtsbW5vcHFyc3R1dnd4eXowMTIzNDU="},
+    "WebhookListResponse": {"webhooks": [_WEBHOOK]},
+    "MessageResponse": _MESSAGE,
+    "MessageListResponse": {"messages": [_MESSAGE], "next_cursor": None},
     "HookResponse": {"delivery_id": _DELIVERY["delivery_id"], "status": "waiting", "outcome": None},
     "DeliveryResponse": {
         **_DELIVERY,

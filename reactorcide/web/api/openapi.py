@@ -32,12 +32,13 @@ from reactorcide.web.api.schedules import schemas as schedules
 from reactorcide.web.api.secrets import schemas as secrets
 from reactorcide.web.api.service import schemas as service
 from reactorcide.web.api.sources import schemas as sources
+from reactorcide.web.api.webhooks import schemas as webhooks
 from reactorcide.web.api.workers import schemas as workers
 from reactorcide.web.errors import HTTP_CODES
 
 _MODULES = (
     *(schemas, request, jobs, artifacts, logs, sources, accounts, queues, workers, service, runs),
-    *(projects, secrets, schedules, caches, deliveries),
+    *(projects, secrets, schedules, caches, deliveries, webhooks),
 )
 # Models of the data of server-sent events, which no route names.
 _IN_EVENTS = ("LogEvent", "LogEnd", "JobEvent", "RunEvent")

@@ -1,0 +1,136 @@
+"""``reactorcide webhook``: have addresses told of runs and jobs, through the API."""
+
+from typing import Any
+
+import click
+
+from reactorcide.cli import render
+from reactorcide.cli.connect import connect
+from reactorcide.cli.ids import id_of
+from reactorcide.domain.webhooks import WebhookEvent
+from reactorcide.lib.ids import is_id
+
+_webhook = click.argument(
+    "webhook_id", metavar="WEBHOOK", type=id_of("webhook", "reactorcide webhook list", is_id)
+)
+_json = click.option("--json", "as_json", is_flag=True, help="Print the API's answer as JSON.")
+
+
+def _options(command: Any) -> Any:
+    events = click.option(
+        "--event",
+        "events",
+        multiple=True,
+        type=click.Choice([item.value for item in WebhookEvent]),
+        help="Each status of a run or a job, or that a run has failed, or that one works again; repeatable.",
+    )
+    projects = click.option(
+        "--project", "projects", multiple=True, metavar="PROJECT", help="Name or id; repeatable."
+    )
+    return events(projects(command))
+
+
+@click.group()
+def webhook() -> None:
+    """Have addresses told of runs and jobs of projects that you own."""
+
+
+@webhook.command()
+@click.argument("url", metavar="URL")
+@_options
+@_json
+def add(url: str, events: tuple[str, ...], projects: tuple[str, ...], as_json: bool) -> None:
+    """Have URL told, and print the webhook's id and its secret, which is not shown again.
+
+    By default it is told of failures and recoveries. An admin may leave out --project for all projects.
+    """
+    body: dict[str, Any] = {"url": url, "events": [*(events or ("failure", "recovery"))]}
+    if projects:
+        body["projects"] = [*projects]
+    with connect() as client:
+        created = client.create_webhook(body)
+    if as_json:
+        render.as_json(created)
+        return
+    render.say(created["webhook_id"])
+    render.say(f"Secret: {created['secret']}", err=True)
+
+
+@webhook.command("list")
+@_json
+def list_webhooks(as_json: bool) -> None:
+    """List your webhooks, newest first; admins see all."""
+    with connect() as client:
+        found = client.webhooks()
+    if as_json:
+        render.as_json(found)
+        return
+    render.table(
+        ("ID", "EVENTS", "URL", "PROBLEM"),
+        [
+            (item["webhook_id"], ",".join(item["events"]), item["url"], item["problem"] or "")
+            for item in found["webhooks"]
+        ],
+        flexible="PROBLEM",
+    )
+
+
+@webhook.command()
+@_webhook
+@click.option("--limit", type=click.IntRange(1, 200), default=20, show_default=True, help="Maximum number.")
+@_json
+def messages(webhook_id: str, limit: int, as_json: bool) -> None:
+    """List what WEBHOOK was told in the last 30 days, and is to be told, newest first."""
+    with connect() as client:
+        page = client.webhook_messages(webhook_id, {"limit": limit})
+    if as_json:
+        render.as_json(page)
+        return
+    render.table(
+        ("ID", "TYPE", "CREATED", "SENT", "PROBLEM"),
+        [
+            (
+                item["message_id"],
+                item["type"],
+                item["created_at"],
+                item["sent_at"] or "",
+                item["problem"] or "",
+            )
+            for item in page["messages"]
+        ],
+        flexible="PROBLEM",
+    )
+
+
+@webhook.command()
+@_webhook
+@click.option("--url", metavar="URL", help="New address.")
+@_options
+def change(webhook_id: str, url: str | None, events: tuple[str, ...], projects: tuple[str, ...]) -> None:
+    """Change WEBHOOK; what it was not told yet is sent at once."""
+    given = {"url": url, "events": [*events], "projects": [*projects]}
+    body = {name: value for name, value in given.items() if value}
+    if not body:
+        raise click.UsageError("Give an option that says what to change.")
+    with connect() as client:
+        client.change_webhook(webhook_id, body)
+    render.say(f"{webhook_id} changed")
+
+
+@webhook.command()
+@_webhook
+@click.argument("message_id", metavar="MESSAGE", type=id_of("message", "reactorcide webhook messages", is_id))
+def redeliver(webhook_id: str, message_id: str) -> None:
+    """Send MESSAGE of WEBHOOK again, under the same id."""
+    with connect() as client:
+        client.redeliver_message(webhook_id, message_id)
+    render.say(f"{message_id} is sent again")
+
+
+@webhook.command()
+@_webhook
+def remove(webhook_id: str) -> None:
+    """Remove WEBHOOK with all that it is still to be told."""
+    with connect() as client:
+        client.delete_webhook(webhook_id)
+    render.say(f"{webhook_id} removed")

@@ -1,0 +1,1 @@
+"""What can be done with webhooks: who is told of runs and jobs."""

@@ -1,0 +1,280 @@
+"""Webhooks: told of runs and jobs on a real database and queue, by real requests."""
+
+import base64
+import hashlib
+import hmac
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler
+from typing import Any
+
+import pytest
+
+from reactorcide import backup
+from reactorcide.accounts import AccountContext, users
+from reactorcide.domain.accounts import User
+from reactorcide.domain.audit import operator
+from reactorcide.domain.errors import Forbidden, InvalidInput, NotFound
+from reactorcide.domain.projects import ProjectRole
+from reactorcide.domain.webhooks import WebhookMessage
+from reactorcide.network.addresses import AddressRules
+from reactorcide.network.http import HttpClient
+from reactorcide.outbox.sender import Sender
+from reactorcide.outbox.webhooks import Announcer, WebhookMessages
+from reactorcide.runs import cancel, rerun
+from reactorcide.store import webhooks
+from reactorcide.store.outbox import WEBHOOKS
+from reactorcide.webhooks import change
+from tests.support.http_server import answer_with, serving
+from tests.support.waiting import wait_until
+from tests.worker.conftest import House
+from tests.worker.test_statuses import Project, workflow
+
+PASSES = workflow(a="command: exit 0")
+FAILS = workflow(a="command: exit 1")
+
+
+@dataclass
+class Receiver:
+    """A server that takes messages and remembers them."""
+
+    port: int = 0
+    statuses: list[int] = field(default_factory=list)
+    """What it answers first."""
+    taken: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
+
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        body = request.rfile.read(int(request.headers["Content-Length"]))
+        self.taken.append(({name.lower(): value for name, value in request.headers.items()}, body))
+        answer_with(self.statuses.pop(0) if self.statuses else 204)(request)
+
+    def types(self) -> list[str]:
+        return [json.loads(body)["type"] for _, body in self.taken]
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    made = Receiver()
+    with serving(made.answer) as port:
+        made.port = port
+        yield made
+
+
+class Told:
+    """A project with a webhook, and the sender of its messages."""
+
+    def __init__(self, house: House, receiver: Receiver, *events: str, allow: str = "127.0.0.1") -> None:
+        self.house = house
+        self.store = house.context.store
+        self.receiver = receiver
+        self.user: User = users.create(AccountContext(self.store), "ann", by=operator())
+        self.project = Project(house, token=None)
+        self.store.projects.set_member(self.project.project_id, self.user.user_id, ProjectRole.OWNER)
+        url = f"http://127.0.0.1:{receiver.port}/hook"
+        view, self.secret = change.create(house.context, self.user, url, events, [self.project.project_id])
+        self.webhook_id = view.webhook.webhook_id
+        http = HttpClient(AddressRules(allow=[allow], internal=False).refusal, timeout_s=5)
+        self.sender = Sender(
+            self.store,
+            {WEBHOOKS: WebhookMessages(self.store, http)},
+            house.context.notifier,
+            house.context.metrics,
+            announce=Announcer(self.store, "https://ci.example").announce,
+        )
+        house.worker()
+
+    def messages(self) -> list[WebhookMessage]:
+        return self.store.webhooks.messages(self.webhook_id, limit=200)
+
+    def run(self, text: str, **options: Any) -> str:
+        run_id = self.project.push(text, **options).run_id
+        self.over(run_id)
+        return run_id
+
+    def over(self, run_id: str) -> None:
+        wait_until(lambda: self.store.runs.get(run_id).is_final, 20, "the run is over")
+
+    def wait_for(self, *types: str) -> None:
+        wait_until(lambda: self.receiver.types() == [*types], 20, f"{types} are told")
+
+
+def test_a_message_is_signed_and_says_what_has_happened(house: House, receiver: Receiver) -> None:
+    told = Told(house, receiver, "run")
+    told.sender.start()
+    run_id = told.run(PASSES)
+    told.wait_for("run.running", "run.completed")
+    told.sender.stop(10)
+    headers, body = receiver.taken[1]
+    signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
+    key = base64.b64decode(told.secret.removeprefix("whsec_"))
+    expected = base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
+    assert headers["webhook-signature"] == f"v1,{expected}"
+    assert headers["content-type"] == "application/json"
+    message = json.loads(body)
+    assert message["data"]["project"]["project_id"] == told.project.project_id
+    run = message["data"]["run"]
+    assert (run["run_id"], run["status"], run["workflow"]) == (run_id, "completed", "ci")
+    assert run["url"] == f"https://ci.example/runs/{run_id}"
+    assert len({headers["webhook-id"] for headers, _ in receiver.taken}) == 2
+
+
+def test_jobs_are_told_with_their_node(house: House, receiver: Receiver) -> None:
+    told = Told(house, receiver, "job")
+    told.sender.start()
+    told.run(PASSES)
+    wait_until(lambda: "job.completed" in receiver.types(), 20, "the end is told")
+    told.sender.stop(10)
+    # A worker may be quicker than the record that the job is queued.
+    types = [name for name in receiver.types() if name != "job.queued"]
+    assert types == ["job.submitted", "job.running", "job.completed"]
+    assert json.loads(receiver.taken[-1][1])["data"]["job"]["node"] == "a"
+
+
+def test_failure_and_recovery_are_events_of_their_own(house: House, receiver: Receiver) -> None:
+    told = Told(house, receiver, "failure", "recovery")
+    told.sender.start()
+    told.run(PASSES)
+    run_id = told.run(FAILS)
+    told.wait_for("failure")
+    # A cancelled run says nothing.
+    cancelled = told.project.push(workflow(a="command: print x; hang"))
+    cancel.cancel(told.project.context, told.user, cancelled.run_id)
+    # Neither does another kind of event.
+    told.run(PASSES, name="tag_created")
+    told.run(FAILS)
+    told.wait_for("failure", "failure")
+    told.run(PASSES)
+    told.wait_for("failure", "failure", "recovery")
+    told.run(PASSES)
+    # A schedule is told, too.
+    told.run(FAILS.replace("on: [push", "on: [schedule, push"), name="schedule")
+    told.wait_for("failure", "failure", "recovery", "failure")
+    # So is a run that is repeated.
+    rerun.rerun(told.project.context, told.user, run_id, "all")
+    told.over(run_id)
+    told.wait_for("failure", "failure", "recovery", "failure", "failure")
+    told.sender.stop(10)
+
+
+def test_what_happened_while_nothing_was_sent_is_told_once(house: House, receiver: Receiver) -> None:
+    told = Told(house, receiver, "run")
+    told.run(PASSES)
+    assert told.messages() == []
+    announcer = Announcer(told.store, None)
+    while announcer.announce(1):
+        pass
+    announcer.announce(1)
+    assert [message.type for message in told.messages()][::-1] == ["run.running", "run.completed"]
+    told.sender.start()
+    told.wait_for("run.running", "run.completed")
+    told.sender.stop(10)
+
+
+def test_one_who_is_no_owner_any_more_is_told_nothing(house: House, receiver: Receiver) -> None:
+    told = Told(house, receiver, "run")
+    told.store.projects.set_member(told.project.project_id, told.user.user_id, ProjectRole.WRITE)
+    told.run(PASSES)
+    Announcer(told.store, None).announce(1)
+    assert told.messages() == []
+
+
+def test_another_project_is_not_told(house: House, receiver: Receiver) -> None:
+    told = Told(house, receiver, "run")
+    told.over(Project(house, token=None).push(PASSES).run_id)
+    Announcer(told.store, None).announce(1)
+    assert told.messages() == []
+
+
+def test_a_receiver_that_refuses_is_tried_again_with_the_same_id(house: House, receiver: Receiver) -> None:
+    receiver.statuses = [500, 410]
+    told = Told(house, receiver, "failure")
+    told.sender.start()
+    told.run(FAILS)
+    told.wait_for("failure", "failure", "failure")
+    wait_until(lambda: told.messages()[0].sent_at_ms is not None, 20, "it has arrived")
+    told.sender.stop(10)
+    assert len({headers["webhook-id"] for headers, _ in receiver.taken}) == 1
+
+
+def test_a_message_is_sent_again_on_request(house: House, receiver: Receiver) -> None:
+    told = Told(house, receiver, "failure")
+    told.sender.start()
+    told.run(FAILS)
+    told.wait_for("failure")
+    (message,) = told.messages()
+    change.redeliver(house.context, told.user, told.webhook_id, message.message_id)
+    told.wait_for("failure", "failure")
+    told.sender.stop(10)
+    assert receiver.taken[0][0]["webhook-id"] == receiver.taken[1][0]["webhook-id"]
+    with pytest.raises(NotFound):
+        change.redeliver(house.context, told.user, told.webhook_id, told.webhook_id)
+
+
+def test_an_internal_address_is_refused(house: House, receiver: Receiver) -> None:
+    told = Told(house, receiver, "failure", allow="192.0.2.1")
+    told.sender.start()
+    told.run(FAILS)
+
+    def problem() -> str:
+        return change.get(house.context, told.user, told.webhook_id).problem or ""
+
+    wait_until(lambda: "127.0.0.1 is a loopback address" in problem(), 20, "it is refused")
+    told.sender.stop(10)
+    assert receiver.taken == []
+
+
+def test_who_may_create_one(house: House, receiver: Receiver) -> None:
+    told = Told(house, receiver, "run")
+    bob = users.create(AccountContext(told.store), "bob", by=operator())
+    project_id = told.project.project_id
+
+    def create(user: User, projects: list[str] | None, url: str = "https://hook.example/") -> None:
+        change.create(house.context, user, url, ["run"], projects)
+
+    with pytest.raises(NotFound):
+        create(bob, [project_id])
+    told.store.projects.set_member(project_id, bob.user_id, ProjectRole.WRITE)
+    with pytest.raises(Forbidden):
+        create(bob, [project_id])
+    with pytest.raises(InvalidInput, match="name the projects"):
+        create(told.user, None)
+    for url in (
+        "ftp://x/",
+        "https://",
+        "https://u:p@x/",
+        "https://x/\n",
+        "http://[/",
+        "http://x:0/",
+        "https://ü/",
+    ):
+        with pytest.raises(InvalidInput):
+            create(told.user, [project_id], url)
+    with pytest.raises(NotFound):
+        change.get(house.context, bob, told.webhook_id)
+
+
+def test_what_a_backup_owes_is_not_sent_after_a_restore(house: House, receiver: Receiver) -> None:
+    told = Told(house, receiver, "run")
+    told.run(PASSES)
+    Announcer(told.store, None).announce(1)
+    open_run = told.project.push(PASSES.replace("exit 0", "print x; hang"))
+    for worker in house.workers:
+        worker.stop(10)
+    backup._resume(house.database.path, "restored from a backup")
+    assert told.store.runs.get(open_run.run_id).is_final
+    Announcer(told.store, None).announce(1)
+    assert {message.owed_since_ms for message in told.messages()} == {None}
+
+
+def test_messages_that_wait_are_bounded(
+    house: House, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhooks, "MAX_OWED", 3)
+    told = Told(house, receiver, "run")
+    for _ in range(3):
+        told.run(PASSES)
+    Announcer(told.store, None).announce(1)
+    owed = [message.owed_since_ms is not None for message in told.messages()]
+    assert owed == [True] * 3 + [False] * 3
+    assert told.messages()[-1].problem == "too many later ones were waiting"
