@@ -66,14 +66,15 @@ def test_the_link_of_a_red_run_leads_to_the_test_and_its_message(
         page.goto(f"/runs/{showcase.failed['run_id']}")
         page.get_by_label("Token").fill(str(shown.admin.token))
         page.get_by_role("button", name="Sign in").click()
-        expect(page).to_have_title("✗ CI #3")
+        number = showcase.failed["number"]
+        expect(page).to_have_title(f"✗ CI #{number}")
         assert "icon-bad" in str(page.locator("#icon").get_attribute("href"))
         expect(page.get_by_text("AssertionError: assert 1 == 0").first).to_be_in_viewport()
         page.get_by_role("link", name="test_only_spaces").click()
         expect(page).to_have_url(f"{shown.base_url}/jobs/{showcase.failed_job}#test-2")
         expect(page.locator("#test-2")).to_be_in_viewport()
         expect(page.locator("#test-2 .message").first).to_contain_text("assert 4 == 0")
-        expect(page).to_have_title("✗ unit (3.12) · CI #3")
+        expect(page).to_have_title(f"✗ unit (3.12) · CI #{number}")
         expect(page.locator(".prose td").first).to_have_text("wordstats/count.py")
 
 
