@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from time import monotonic
 
 from reactorcide import crashpoints
+from reactorcide.deliveries import reading
 from reactorcide.domain.deliveries import Delivery, DeliveryStatus, Outcome, TagTold
 from reactorcide.domain.errors import (
     Busy,
@@ -16,10 +17,9 @@ from reactorcide.domain.errors import (
     ObjectNotFound,
 )
 from reactorcide.domain.events import EventName
-from reactorcide.domain.forges import ForgeEvent, Ignored
+from reactorcide.domain.forges import ForgeEvent, ForgeKind, Ignored
 from reactorcide.domain.projects import Project, PullRequests
 from reactorcide.domain.runs import Comparison, Run, RunSource, RunStatus
-from reactorcide.forges import FORGES
 from reactorcide.lib.clock import now_ms
 from reactorcide.runs import RunContext
 from reactorcide.runs.start import Skipped, Start, is_marked, start_for_project
@@ -100,11 +100,13 @@ def _outcome(context: RunContext, delivery: Delivery, *, gives_up: bool) -> Outc
     if project is None:
         # It is removed with its project.
         return None
+    if project.forge is ForgeKind.NONE:
+        return _failed("the project names no forge any more")
     try:
         body = b"".join(context.jobs.objects.read(delivery.object_key))
-        event = FORGES[project.forge].read(delivery.headers, body)
-    except (InvalidInput, ObjectNotFound, KeyError) as exc:
-        return _failed("the project names no forge any more" if isinstance(exc, KeyError) else str(exc))
+        event = reading.read(project.forge, delivery.headers, body)
+    except (InvalidInput, ObjectNotFound) as exc:
+        return _failed(str(exc))
     if isinstance(event, Ignored):
         return _ignored(event.reason)
     refusal = _refusal(project, event)

@@ -126,12 +126,6 @@ class Evaluator:
         return [_evaluation(one) for one in answer["workflows"]]
 
     def _run(self, request: str) -> dict[str, Any]:
-        # Nothing of the service's own environment: the files are a stranger's.
-        environment = {
-            "PYTHONPATH": os.pathsep.join([str(Path(reactorcide.__file__).parents[1]), *sys.path[1:]]),
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "PYTHONUTF8": "1",
-        }
         try:
             done = subprocess.run(  # noqa: S603  # our own program
                 [sys.executable, "-P", "-c", _PROGRAM],
@@ -139,7 +133,7 @@ class Evaluator:
                 capture_output=True,
                 encoding="utf-8",
                 errors="replace",
-                env=environment,
+                env=program_environment(),
                 timeout=self._timeout_s,
                 check=False,
             )
@@ -165,6 +159,15 @@ def _failed(sentence: str) -> InfrastructureError:
     return InfrastructureError(
         "workflow files cannot be evaluated: the files of Reactorcide were replaced while it runs; restart it"
     )
+
+
+def program_environment() -> dict[str, str]:
+    """Return the environment of a program of ours that reads what a stranger has written: nothing else."""
+    return {
+        "PYTHONPATH": os.pathsep.join([str(Path(reactorcide.__file__).parents[1]), *sys.path[1:]]),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONUTF8": "1",
+    }
 
 
 def _evaluation(answer: Mapping[str, Any]) -> Evaluation:

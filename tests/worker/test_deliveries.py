@@ -1,5 +1,6 @@
 """Deliveries, on a real database and queue, from real repositories."""
 
+import resource
 import threading
 import time
 import uuid
@@ -317,6 +318,29 @@ def test_a_large_delivery_is_taken_up_to_a_bound(desk: Desk) -> None:
         receive.receive(desk.house.context, project, lower, (b" " * 65536 for _ in range(10_000)))
     assert MAX_BODY_BYTES < 65536 * 10_000
     assert desk.objects() == [delivery.object_key]
+
+
+@pytest.mark.parametrize(
+    ("part", "problem"),
+    [
+        (b"[],", "failed: "),
+        (b'{"":0},', "failed: reading the payload takes more than 512 MiB of memory"),
+        (b"[", "failed: the payload is nested too deeply"),
+        (b"1.5,", "failed: the payload is not JSON"),
+    ],
+)
+def test_a_large_payload_that_is_hostile_costs_the_service_nothing(
+    github: Desk, part: bytes, problem: str
+) -> None:
+    body = b'{"a":[' + part * ((24 << 20) // len(part))
+    headers = {"x-github-event": "push", "x-github-delivery": "one"}
+    signed = {name.lower(): value for name, value in github.dialect.sign(body, github.secret).items()}
+    project = receive.expecting(github.house.context, github.project_id)
+    delivery = receive.receive(github.house.context, project, headers | signed, [body])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert (github.worked(delivery).outcome or "").startswith(problem)
+    grown_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown_kib < 150 << 10
 
 
 def test_a_commit_that_cannot_be_had_is_tried_for_ten_minutes(github: Desk) -> None:
