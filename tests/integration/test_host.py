@@ -15,6 +15,7 @@ from time import monotonic
 from typing import Any
 
 import pytest
+import requests
 
 from tests.cli.conftest import Program
 from tests.conftest import NewService
@@ -190,6 +191,40 @@ def test_the_admins_token_is_printed_to_a_terminal_alone(tmp_path: Path, at_term
         token = (tmp_path / "data" / "admin-token").read_text().strip()
         assert (token in service.printed) is at_terminal
         assert (f"The admin's token is in {tmp_path}/data/admin-token" in service.printed) is not at_terminal
+
+
+@pytest.mark.parametrize("at_terminal", [True, False])
+def test_a_link_that_signs_in_is_printed_to_a_terminal_alone(tmp_path: Path, at_terminal: bool) -> None:
+    with started(tmp_path, tmp_path, at_terminal=at_terminal) as service:
+        links = re.findall(r"(http://127\.0\.0\.1:[0-9]+)/sign-in\?link=(rcs_[0-9a-f]{64})", service.printed)
+        assert len(links) == at_terminal
+        for url, link in links:
+            assert (url, sign_in(url, link), sign_in(url, link)) == (service.admin.base_url, 303, 403)
+
+
+def test_open_prints_a_link_that_signs_in_once(tmp_path: Path) -> None:
+    with started(tmp_path, tmp_path, at_terminal=False) as service:
+        printed = local_program(tmp_path).fine("open").text.strip()
+        url, _, link = printed.partition("/sign-in?link=")
+        # Over the socket the command knows no port: the service does.
+        assert url == service.admin.base_url
+        assert (sign_in(url, link), sign_in(url, link)) == (303, 403)
+
+
+def test_without_the_web_page_there_is_no_link(new_service: NewService) -> None:
+    service = new_service(concurrency=0, no_ui=None)
+    assert "was started with --no-ui" in local(service).refused("open")
+
+
+def local_program(home: Path) -> Program:
+    """Return the command line of the user of a service that ``started`` has started."""
+    return Program(home, {"REACTORCIDE_DATA_DIR": str(home / "data")})
+
+
+def sign_in(url: str, link: str) -> int:
+    """Redeem a one-time link, and return the status of the answer."""
+    form = {"link": link}
+    return requests.post(f"{url}/sign-in", data=form, allow_redirects=False, timeout=30).status_code
 
 
 Where = Callable[[Path], Path]
