@@ -90,6 +90,7 @@ def change(
 ) -> Project:
     """Change a project and return it; for its owners. See ``create``; an empty ``token`` removes it.
 
+    The token is removed, too, where the project moves to another server and no token comes with that.
     ``known_hosts`` are the keys of SSH servers, in place of those that are known; empty forgets them.
     """
     project_id = access.project(context, user, project_id, ProjectRole.OWNER).project_id
@@ -97,8 +98,12 @@ def change(
         _check_url(context, git_url)
         fields = {**fields, "git_url": redacted_url(git_url)}
     with context.store.transaction() as tx:
-        changed = replace(_changed(tx.projects.get(project_id), fields), updated_at_ms=now_ms())
+        before = tx.projects.get(project_id)
+        changed = replace(_changed(before, fields), updated_at_ms=now_ms())
         _checked(context, changed)
+        if token is None and _servers(changed) != _servers(before):
+            # Whoever has given it meant it for another server.
+            token = ""
         tx.projects.save(changed, git_url)
         _set_token(tx, changed, token)
         # What has failed may go well now.
@@ -222,8 +227,18 @@ def _checked(context: JobContext, project: Project) -> Project:
 
 def _forge_of(git_url: str) -> ForgeKind:
     """Return the forge that a URL names, as far as its host tells."""
-    host = git_url.partition("://")[2].partition("/")[0] or git_url.partition(":")[0]
-    return _KNOWN_FORGES.get(host.rpartition("@")[2].partition(":")[0].lower(), ForgeKind.NONE)
+    return _KNOWN_FORGES.get(_server_of(git_url).partition(":")[0], ForgeKind.NONE)
+
+
+def _server_of(git_url: str) -> str:
+    """Return the host of a URL in lower case, with its port if it names one."""
+    server = git_url.partition("://")[2].partition("/")[0] or git_url.partition(":")[0]
+    return server.rpartition("@")[2].lower()
+
+
+def _servers(project: Project) -> tuple[str | None, str]:
+    """Return where a project's token is sent."""
+    return project.forge_url, _server_of(project.git_url)
 
 
 def _set_token(tx: Records, project: Project, token: str | None) -> None:

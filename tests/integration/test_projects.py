@@ -356,6 +356,24 @@ def test_its_credentials_are_never_shown_again(idle_service: Service) -> None:
     assert [item["kind"] for item in removed] == ["webhook_secret"]
 
 
+def test_its_token_stays_with_the_server_it_was_given_for(idle_service: Service) -> None:
+    owner = idle_service.admin
+    source = repository(idle_service.source_root / uuid.uuid4().hex, {"workflows/ci.yaml": WORKFLOW})
+
+    def has_token(**change: str) -> bool:
+        answer = owner.request("PATCH", path, json=change)
+        assert answer.status_code == 200, answer.text
+        return "token" in {item["kind"] for item in answer.json()["settings"]["credentials"]}
+
+    # Nobody listens on these ports, so that each check of a credential ends at once.
+    path = f"projects/{create(owner, source, git_url='http://localhost:1/a', token='first')['project_id']}"
+    assert has_token(git_url="http://ann:word@localhost:1/b")
+    assert not has_token(git_url="http://localhost:2/b")
+    assert has_token(token="second")
+    assert not has_token(forge_url="http://localhost:3")
+    assert has_token(git_url="http://localhost:4/b", token="third")
+
+
 def test_its_defaults_are_those_of_its_runs(idle_service: Service) -> None:
     source = repository(idle_service.source_root / uuid.uuid4().hex, {"workflows/ci.yaml": WORKFLOW})
     owner = new_user(idle_service)
