@@ -70,18 +70,29 @@ class HttpClient:
             location = answer.headers.get("location")
             if answer.status not in _REPEATED or location is None:
                 return answer
-            target = urljoin(request.url, location)
-            if not _is_same_host(urlsplit(request.url), urlsplit(target)):
-                where = f"{_origin(request.url)} redirects to another host"
-                raise RequestFailed(f"{where}, which is not followed: {_origin(target)}")
+            where = _origin(request.url)
+            try:
+                target = urljoin(request.url, location)
+                is_same_host = _is_same_host(urlsplit(request.url), urlsplit(target))
+            except ValueError as exc:
+                raise RequestFailed(f"{where} redirects to what is no URL") from exc
+            if not is_same_host:
+                raise RequestFailed(
+                    f"{where} redirects to another host, which is not followed: {_origin(target)}"
+                )
             request = replace(request, url=target)
         raise RequestFailed(f"{_origin(request.url)} redirects more than {_MAX_REDIRECTS} times")
 
     def _send_once(self, request: HttpRequest, deadline: float) -> HttpAnswer:
-        origin = _origin(request.url)
-        prepared = requests.Request(
-            request.method, request.url, headers={**_HEADERS, **request.headers}, data=request.body or None
-        ).prepare()
+        headers = {**_HEADERS, **request.headers}
+        try:
+            origin = _origin(request.url)
+            prepared = requests.Request(
+                request.method, request.url, headers=headers, data=request.body or None
+            ).prepare()
+        except (requests.exceptions.RequestException, ValueError) as exc:
+            # Without the URL, which may be secret.
+            raise RequestFailed("the request cannot be sent: its URL or a header is not valid") from exc
         connection = _Connection(self._addresses(origin, request.url, deadline), deadline)
         try:
             adapter = _Adapter(connection.open, self._tls)

@@ -76,6 +76,6 @@ def _time_s(text: str) -> float | None:
     """Return an HTTP date as Unix time."""
     try:
         moment = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Protocol
@@ -161,10 +162,18 @@ class Sender:
             log.warning("what is owed is sent later: %s", exc)
         except Exception:
             log.exception("sending failed unexpectedly")
+            self._pause_after_error(lane)
         finally:
             with self._lock:
                 del self._busy[lane.kind, lane.owner_id]
             self._notifier.announce(OUTBOX)
+
+    def _pause_after_error(self, lane: Lane) -> None:
+        """Keep an error that nobody has thought of from coming again every moment."""
+        problem = "an unexpected error, which the service's log has"
+        failed = replace(lane, failures=lane.failures + 1, problem=problem)
+        with suppress(InfrastructureError):
+            self._store.outbox.pause(failed, until_ms=_in(_delay_s(failed.failures)))
 
     def _send_due(self, lane: Lane) -> None:
         line, outbox = self._lines[lane.kind], self._store.outbox

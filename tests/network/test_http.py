@@ -125,6 +125,31 @@ def test_a_redirect_to_another_host_is_not_followed(location: str) -> None:
     assert asked == ["/"]
 
 
+@pytest.mark.parametrize("location", ["http://[", "//[", "http://127.0.0.1:{port}:80/"])
+def test_a_redirect_to_what_is_no_url_is_a_sentence(location: str) -> None:
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        answer_with(307, {"Location": location.format(port=request.server.server_address[1])})(request)  # type: ignore[index]  # of an IPv4 socket
+
+    with serving(answer) as port:
+        assert refusal(port) == f"http://127.0.0.1:{port} redirects to what is no URL"
+
+
+@pytest.mark.parametrize(
+    ("url", "headers"),
+    [
+        ("http://[", {}),
+        ("http://a:x/", {}),
+        ("http://", {}),
+        ("http://127.0.0.1:70000/", {}),
+        ("http://127.0.0.1:9/", {"Authorization": "token a\nb"}),
+    ],
+)
+def test_a_request_that_cannot_be_is_a_sentence(url: str, headers: dict[str, str]) -> None:
+    request = HttpRequest(method="GET", url=url, headers=headers)
+    with pytest.raises(RequestFailed, match="its URL or a header is not valid"):
+        client().send(request)
+
+
 def test_redirects_have_an_end() -> None:
     count = iter(range(100))
 

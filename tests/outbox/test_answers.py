@@ -33,6 +33,7 @@ def answer(status: int, body: bytes = b"", **headers: str) -> HttpAnswer:
         (answer(429, retry_after="1e9"), None),
         (answer(429, retry_after="9" * 10_000), None),
         (answer(429, retry_after="soon"), None),
+        (answer(429, retry_after="Jan 99999 00:00:00 99999 9999999999999999999999"), None),
         (answer(429, retry_after=formatdate(NOW_S + 90, usegmt=True)), 90),
         (answer(429, retry_after=formatdate(NOW_S - 90, usegmt=True)), 1),
         # By the clock of the other side.

@@ -474,6 +474,26 @@ def test_a_status_may_be_owed_after_one_was_given_up(house: House) -> None:
     house.wait(lambda: house.status(project_id).sent_state == "success", "it has arrived")
 
 
+def test_an_error_that_nobody_has_thought_of_is_not_tried_every_moment(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[float] = []
+
+    def fail(*_: object) -> None:
+        tried.append(monotonic())
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(commit_statuses.OwedStatus, "send", fail)
+    project_id = house.project()
+    house.start()
+    house.owe(project_id, "success")
+    house.wait(lambda: len(tried) == 3, "it is tried again")
+    assert tried[2] - tried[1] > 1.8
+    assert house.problem(project_id) == "an unexpected error, which the service's log has"
+    monkeypatch.undo()
+    house.wait(lambda: house.status(project_id).sent_state == "success", "it has arrived")
+
+
 def test_waiting_grows_to_ten_minutes_and_then_is_an_hour() -> None:
     delays = [sender._delay_s(failures) for failures in range(1, 14)]
     assert delays == [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 600, 3600, 3600]
