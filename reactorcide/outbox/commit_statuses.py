@@ -18,6 +18,7 @@ from reactorcide.outbox.sender import Arrived, Failure
 from reactorcide.store import Records, Store
 from reactorcide.store.outbox import STATUSES, Lane
 
+_ANY_TIME_MS = 1 << 60
 _OF_TOKEN = {
     401: "the project's token is wrong or has expired; set another one",
     403: "the project's token may not set commit statuses; set one that may write to the repository",
@@ -74,7 +75,8 @@ class CommitStatuses:
         destination = self._destination(owner_id)
         if destination is None:
             problem = "the project has no token for its forge any more"
-            self._store.outbox.give_up_statuses(owner_id, problem, owed_up_to_ms=now_ms)
+            # All of it, also what a wrong clock has dated.
+            self._store.outbox.give_up_statuses(owner_id, problem, owed_up_to_ms=_ANY_TIME_MS)
             return None
         return OwedStatus(self._store, self._http, record, destination, self._page(record))
 

@@ -10,6 +10,7 @@ from reactorcide.store import Records
 from reactorcide.workflows.resolve import listed
 
 _MAX_DESCRIPTION_CHARS = 1000
+_MAX_COUNTED = 3
 
 
 def owe(tx: Records, run_id: str, *, now_ms: int) -> bool:
@@ -64,7 +65,13 @@ def _state(run: Run, nodes: Sequence[Node]) -> tuple[StatusState, str]:
         case RunStatus.WAITING:
             return StatusState.PENDING, "waiting for approval" if run.is_held else reason
         case RunStatus.RUNNING if failed:
-            return StatusState.FAILURE, f"{_failed(failed, nodes)}; others still run"
+            # A forge takes a thousand statuses of a commit and a context, and each failure would be one.
+            shown = (
+                _failed(failed, nodes)
+                if len(failed) <= _MAX_COUNTED
+                else f"more than {_MAX_COUNTED} jobs failed"
+            )
+            return StatusState.FAILURE, f"{shown}; others still run"
         case RunStatus.RUNNING:
             return StatusState.PENDING, "running"
         case RunStatus.COMPLETED:

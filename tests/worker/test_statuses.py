@@ -115,6 +115,21 @@ def test_a_failed_job_is_a_failure_although_others_run(project: Project) -> None
     assert project.over(run).status == "failed"
 
 
+def test_many_failures_are_few_statuses(project: Project) -> None:
+    """A forge takes only so many of a commit."""
+    matrix = "command: exit 1, matrix: {n: [1, 2, 3, 4, 5, 6, 7, 8, 9]}"
+    run = project.push(workflow(a=matrix, slow="command: print x; hang"))
+    project.house.worker(concurrency=4)
+    project.wait_for("failure", "more than 3 jobs failed; others still run")
+
+    def failed() -> int:
+        return sum(node.has_failed for node in project.store.runs.nodes(run.run_id))
+
+    wait_until(lambda: failed() == 9, 20, "all have failed")
+    # Pending, one for each of the first three, and one for all others.
+    assert project.statuses()[0].version <= 5
+
+
 def test_failures_that_are_allowed_are_said(project: Project) -> None:
     project.push(workflow(a="command: exit 0", flaky="command: exit 1, allow_failure: true"))
     project.house.worker()
