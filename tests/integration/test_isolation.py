@@ -635,6 +635,10 @@ def test_what_of_a_project_is_public_is_seen_without_a_token_and_nothing_else(
         if route == "GET /api/v1/projects/<project_id>" and is_shown:
             shown = anonymous.json()
             assert (shown["role"], shown["members"], shown["settings"]) == (None, [], None)
+        if route == "GET /projects/<project_id>" and is_shown:
+            # A page shows no more to anybody than the API does, where caches are for users.
+            assert "Caches</h2>" in get(idle_service.admin).text
+            assert "Caches</h2>" not in anonymous.text
         for client in (bob, removed):
             response = get(client)
             if route.endswith("/jobs") and visibility == "private":
