@@ -69,6 +69,9 @@ def _is_valid(case: Any) -> bool:
 
 
 def _is_unsaid(error: Mapping[str, Any]) -> bool:
+    if error["message"].endswith("so it is no delivery of this project's forge"):
+        # Which header has the id of a delivery depends on the forge.
+        return True
     details = error.get("details", [])
     return bool(details) and all(
         re.fullmatch(_UNSAID.get(item["field"], "(?!)"), item["message"], re.DOTALL) for item in details

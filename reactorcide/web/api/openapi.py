@@ -12,6 +12,7 @@ from typing import Any
 
 from flask import current_app
 from flask_openapi3.openapi import OpenAPI
+from flask_openapi3.utils import parse_rule
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
@@ -26,7 +27,7 @@ from reactorcide.web.api.jobs import schemas as jobs
 from reactorcide.web.api.logs import schemas as logs
 from reactorcide.web.api.projects import schemas as projects
 from reactorcide.web.api.queues import schemas as queues
-from reactorcide.web.api.resource import Resource
+from reactorcide.web.api.resource import TOKEN_IF_ANY, Resource
 from reactorcide.web.api.runs import schemas as runs
 from reactorcide.web.api.schedules import schemas as schedules
 from reactorcide.web.api.secrets import schemas as secrets
@@ -34,6 +35,7 @@ from reactorcide.web.api.service import schemas as service
 from reactorcide.web.api.sources import schemas as sources
 from reactorcide.web.api.webhooks import schemas as webhooks
 from reactorcide.web.api.workers import schemas as workers
+from reactorcide.web.auth import PUBLIC
 from reactorcide.web.errors import HTTP_CODES
 
 _MODULES = (
@@ -163,12 +165,16 @@ def document(app: OpenAPI) -> dict[str, Any]:
     whole["security"] = [{"token": []}]
     whole["components"]["headers"] = _HEADERS
     whole["components"]["schemas"] |= _schemas(whole["components"]["schemas"])
-    for path in whole["paths"].values():
-        for operation in path.values():
+    public = {parse_rule(route) for route in PUBLIC}
+    for path, operations in whole["paths"].items():
+        for method, operation in operations.items():
             for status in _common(operation):
                 operation["responses"][str(status)] = operation["responses"].get(str(status)) or _error(
                     status
                 )
+            if f"{method.upper()} {path}" in public:
+                # It answers 401 all the same, for what is not public.
+                operation["security"] = TOKEN_IF_ANY
             # Replace the library's own error, which has another shape.
             operation["responses"]["400"] = _error(400)
             operation["responses"] = dict(sorted(operation["responses"].items()))
