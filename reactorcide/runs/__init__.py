@@ -1,13 +1,17 @@
 """What can be done with runs of workflows: one file a use case."""
 
-from dataclasses import dataclass
-from typing import Protocol
+from __future__ import annotations
 
-from reactorcide.domain.git_access import GitAccess
-from reactorcide.domain.runs import Commit, Comparison
-from reactorcide.jobs import JobContext
-from reactorcide.jobs.defaults import JobDefaults
-from reactorcide.runs.evaluate import Evaluator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    # The program that evaluates workflows is in this package, and is started for each run.
+    from reactorcide.domain.git_access import GitAccess
+    from reactorcide.domain.runs import Commit, Comparison
+    from reactorcide.jobs import JobContext
+    from reactorcide.jobs.defaults import JobDefaults
+    from reactorcide.runs.evaluate import Evaluator
 
 
 class Commits(Protocol):

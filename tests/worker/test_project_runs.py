@@ -1,5 +1,7 @@
 """Runs of a project that no person starts, on a real database and queue, from a real repository."""
 
+import subprocess
+import sys
 import uuid
 from collections.abc import Sequence
 from dataclasses import replace
@@ -231,3 +233,10 @@ def test_a_bound_on_its_jobs_holds_and_lets_every_run_end(house: House, tmp_path
     # One that ends makes room for the next one in the same millisecond.
     active = [sum(step for _, step in sorted(moments)[: index + 1]) for index in range(len(moments))]
     assert max(active) == 2
+
+
+@pytest.mark.parametrize("program", ["reactorcide.runs.evaluation", "reactorcide.deliveries.reading"])
+def test_a_program_that_is_started_for_each_run_loads_little(program: str) -> None:
+    code = f"import sys, {program}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"reactorcide.store", "reactorcide.jobs", "prometheus_client"} & set(done.stdout.split())
