@@ -74,13 +74,13 @@ class Metrics:
 
         self._sent = Counter(
             "reactorcide_outbox_sent",
-            "Commit statuses that have arrived.",
+            "Commit statuses and messages of webhooks that have arrived.",
             ["kind"],
             registry=self._registry,
         )
         self._not_sent = Counter(
             "reactorcide_outbox_failed",
-            "Attempts to send a commit status that have failed, by the status of the answer.",
+            "Failed attempts to send one, by the status of the answer.",
             ["kind", "reason"],
             registry=self._registry,
         )

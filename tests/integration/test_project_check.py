@@ -1,6 +1,8 @@
 """Checking what a project needs, against a real repository and a forge of the test's own."""
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
@@ -75,6 +77,28 @@ def test_the_forge_is_asked_about_the_token(
     # git has tried the token, too.
     assert "git: " in found["repository"]
     assert any(asked) is (token is not None)
+
+
+def test_checks_take_slots_of_long_requests(new_service: NewService) -> None:
+    """A server that does not answer must not keep all threads of the service."""
+    free = threading.Event()
+    entered = threading.Semaphore(0)
+
+    def hang(request: BaseHTTPRequestHandler) -> None:
+        entered.release()
+        free.wait(30)
+
+    service = new_service(allow_address="127.0.0.1", concurrency=0, stream_slots=2)
+    with serving(hang) as port, ThreadPoolExecutor() as pool:
+        project = {"name": "acme/site", "git_url": f"http://127.0.0.1:{port}/acme/site.git"}
+        project_id = service.admin.request("POST", "projects", json=project).json()["project_id"]
+        check = f"projects/{project_id}/check"
+        first = pool.submit(service.admin.request, "POST", check)
+        assert entered.acquire(timeout=20)
+        response = service.admin.request("POST", check)
+        assert (response.status_code, response.json()["error"]) == (503, "unavailable")
+        free.set()
+        assert first.result().status_code == 200
 
 
 def test_a_forge_at_a_refused_address_is_not_asked(new_service: NewService, forge: int) -> None:

@@ -153,7 +153,8 @@ def check_project(path: ProjectPath, query: NoQuery) -> Response:
 
     That takes as long as these servers do, at most a minute.
     """
-    found = credentials.check(services().runs, services().http, caller(), path.project_id)
+    with services().slots.required(caller().user_id):
+        found = credentials.check(services().runs, services().http, caller(), path.project_id)
     return jsonify({"repository": found.repository, "token": found.token})
 
 
