@@ -197,6 +197,16 @@ def test_what_is_of_others_is_not_shown(browser: Browser, shown: Service, showca
         expect(page.get_by_text("only an admin may do this")).to_be_visible()
 
 
+def test_what_waits_says_why(browser: Browser, shown: Service, showcase: Showcase) -> None:
+    [job] = shown.admin.get("jobs", queue_name="gpu")["jobs"]
+    reason = shown.admin.get(f"jobs/{job['job_id']}/why")["reason"]
+    with visitor(browser, shown) as page:
+        page.goto("/queues")
+        expect(page.locator(f"#job-{job['job_id']}")).to_contain_text(reason)
+        page.goto(f"/jobs/{job['job_id']}")
+        expect(page.locator("#why")).to_contain_text(reason)
+
+
 def test_hostile_text_is_text_wherever_it_is(browser: Browser, shown: Service) -> None:
     text = json.dumps(HOSTILE)
     command = (

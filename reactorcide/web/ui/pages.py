@@ -42,6 +42,8 @@ from reactorcide.web.ui.graph import NODE_WIDTH, layout
 _MAX_PROJECTS = 200
 _MAX_NODES = 1000
 _MAX_DELIVERIES = 20
+_MAX_WHYS = 20
+"""How many of the jobs that wait have the reason beside."""
 _MAX_FAILED_JOBS = 5
 """How many failed jobs of a run have their failed tests on its page."""
 _MAX_TEXT_BYTES = 1 << 20
@@ -184,10 +186,16 @@ def show_artifact(job_id: str, path: str) -> str:
 
 @ui.get("/queues")
 def show_queues() -> str:
-    """Show what waits, and since when."""
+    """Show what waits, why, and since when."""
     waiting = JobListQuery(status=list(_NOT_STARTED), limit=50)
     found = ask(jobs.list_jobs, query=waiting)
-    return render_template("queues.html", queues=ask(queues.list_queues)["queues"], waiting=found)
+    first = [job["job_id"] for job in found["jobs"][:_MAX_WHYS]]
+    return render_template(
+        "queues.html",
+        queues=ask(queues.list_queues)["queues"],
+        waiting=found,
+        whys={job_id: ask(jobs.explain_job, path=JobPath(job_id=job_id))["reason"] for job_id in first},
+    )
 
 
 @ui.get("/workers")
