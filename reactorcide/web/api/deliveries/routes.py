@@ -17,6 +17,7 @@ from reactorcide.web.api.deliveries.schemas import (
     DeliveryListResponse,
     DeliveryPath,
     DeliveryResponse,
+    HookHeader,
     HookPath,
     HookResponse,
 )
@@ -47,7 +48,7 @@ api = resource("deliveries", __name__, tag="deliveries")
         }
     },
 )
-def take_delivery(path: HookPath) -> Response:
+def take_delivery(path: HookPath, header: HookHeader) -> Response:
     """Take a delivery of a project's forge: it is stored, answered, and then worked on."""
     try:
         project = receive.expecting(services().jobs, path.project_id)

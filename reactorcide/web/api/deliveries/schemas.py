@@ -6,13 +6,23 @@ from pydantic import BaseModel, Field
 
 from reactorcide.domain.deliveries import DeliveryStatus
 from reactorcide.web.api.projects.schemas import ProjectPath
-from reactorcide.web.api.schemas import Count, Cursor, Id, Query, Time
+from reactorcide.web.api.schemas import Count, Cursor, Header, Id, Query, Time
 
 
 class HookPath(BaseModel):
     """The id of a project, in the path of its webhook; of no other one it is said that it is malformed."""
 
     project_id: str
+
+
+class HookHeader(Header):
+    """The header fields of a delivery that are the same at several forges; each has others, too."""
+
+    signature: str | None = Field(
+        default=None,
+        alias="X-Hub-Signature-256",
+        description="`sha256=` and the HMAC of the body; GitLab and Gogs have fields of their own.",
+    )
 
 
 class HookResponse(BaseModel):
