@@ -22,7 +22,8 @@ from reactorcide.domain.projects import Project, PullRequests
 from reactorcide.domain.runs import Comparison, Run, RunSource, RunStatus
 from reactorcide.lib.clock import now_ms
 from reactorcide.runs import RunContext
-from reactorcide.runs.start import Skipped, Start, is_marked, start_for_project
+from reactorcide.runs.request import Start
+from reactorcide.runs.start import Skipped, is_marked, start_for_project
 from reactorcide.store import Records
 
 log = logging.getLogger("reactorcide.deliveries")

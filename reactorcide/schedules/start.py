@@ -15,7 +15,8 @@ from reactorcide.domain.schedules import Occurrence, Schedule, WhenRunning
 from reactorcide.jobs import access
 from reactorcide.lib.clock import now_ms
 from reactorcide.runs import RunContext
-from reactorcide.runs.start import Start, start_for_project
+from reactorcide.runs.request import Start
+from reactorcide.runs.start import start_for_project
 from reactorcide.schedules.cron import Times
 from reactorcide.store import Records
 

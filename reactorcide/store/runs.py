@@ -9,29 +9,31 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from reactorcide.domain.caches import CacheScope
 from reactorcide.domain.errors import NotFound
-from reactorcide.domain.jobs import JobStatus
 from reactorcide.domain.outputs import Outputs
-from reactorcide.domain.runs import JobTemplate, Node, NodeState, Run, RunFilter, RunSource, RunStatus
-from reactorcide.domain.secrets import redacted_url
+from reactorcide.domain.runs import JobTemplate, Node, NodeState, Run, RunFilter
 from reactorcide.store import events, projects
 from reactorcide.store.database import FOR_UPDATE, Connection
-from reactorcide.store.models.runs import NodeRow, RunRow
+from reactorcide.store.models.runs import RunRow
 from reactorcide.store.pages import matching, newest_first
+from reactorcide.store.run_rows import (
+    NODE_COLUMNS,
+    RUN_COLUMNS,
+    cache_scope_of,
+    node_of_row,
+    row_of_run,
+    run_of_row,
+)
 from reactorcide.store.sealed import SealedFields
 
-_RUN_COLUMNS = tuple(name for name in RunRow._meta.columns if name != "sealed")
-_SELECT = f"SELECT {', '.join(_RUN_COLUMNS)} FROM run"  # noqa: S608  # names of ours only
+_SELECT = f"SELECT {', '.join(RUN_COLUMNS)} FROM run"  # noqa: S608  # names of ours only
 _SAVED = (
     *("user_id", "status", "reason", "attempt", "turn", "is_held", "waits_for_room"),
     *("updated_at_ms", "completed_at_ms"),
 )
 _SAVE = f"UPDATE run SET {', '.join(f'{name} = ?' for name in _SAVED)} WHERE run_id = ?"  # noqa: S608  # as above
-_FLAGS = ("pinned", "is_trusted", "is_held", "waits_for_room")
-_NODE_COLUMNS = tuple(name for name in NodeRow._meta.columns if name not in ("run_id", "position", "sealed"))
 _NODES = (
-    f"SELECT {', '.join(f'node.{name}' for name in _NODE_COLUMNS)}, job.status, job.error FROM node "  # noqa: S608  # as above
+    f"SELECT {', '.join(f'node.{name}' for name in NODE_COLUMNS)}, job.status, job.error FROM node "  # noqa: S608  # as above
     "LEFT JOIN job ON job.job_id = node.job_id AND NOT job.deleted "
     "WHERE node.run_id = ? ORDER BY node.position"
 )
@@ -85,7 +87,7 @@ class Runs:
                 }
             )
             row = {
-                **_run_row(numbered),
+                **row_of_run(numbered),
                 "event": RunRow.event.db_value(dict(run.event)),
                 "warnings": RunRow.warnings.db_value(run.warnings or None),
                 "cache_scope": None if run.cache_scope is None else json.dumps(asdict(run.cache_scope)),
@@ -98,7 +100,7 @@ class Runs:
                     "run_id": run.run_id,
                     "position": position,
                     "sealed": self._sealed.seal_text(json.dumps(dict(template)), owner),
-                    **{name: getattr(node, name) for name in _NODE_COLUMNS},
+                    **{name: getattr(node, name) for name in NODE_COLUMNS},
                     "needs": json.dumps(node.needs),
                     "combination": json.dumps(dict(node.combination)),
                 }
@@ -123,7 +125,7 @@ class Runs:
 
         def work(db: Any) -> Run | None:
             row = db.execute_sql(f"{_SELECT} WHERE run_id = ? {FOR_UPDATE}", (run_id,)).fetchone()
-            return None if row is None else _run(row)
+            return None if row is None else run_of_row(row)
 
         return self._db.write(work)
 
@@ -171,7 +173,7 @@ class Runs:
         """Return a run; ``None`` where there is none."""
         with self._db.read() as db:
             row = db.execute_sql(f"{_SELECT} WHERE run_id = ?", (run_id,)).fetchone()
-        return None if row is None else _run(row)
+        return None if row is None else run_of_row(row)
 
     def get(self, run_id: str) -> Run:
         """Return a run; raises ``NotFound``."""
@@ -183,7 +185,7 @@ class Runs:
     def nodes(self, run_id: str) -> list[Node]:
         """Return the nodes of a run, each after those that it needs."""
         with self._db.read() as db:
-            return [_node(row) for row in db.execute_sql(_NODES, (run_id,))]
+            return [node_of_row(row) for row in db.execute_sql(_NODES, (run_id,))]
 
     def template(self, run_id: str, node: str) -> JobTemplate:
         """Return the definition of a node's job."""
@@ -261,7 +263,7 @@ class Runs:
             "AND event_name NOT LIKE 'pull_request%' ORDER BY created_at_ms DESC, run_id DESC LIMIT ?"
         )
         with self._db.read() as db:
-            return [_run(row) for row in db.execute_sql(sql, (project_id, branch, limit))]
+            return [run_of_row(row) for row in db.execute_sql(sql, (project_id, branch, limit))]
 
     def default_branch(self, project_id: str) -> str | None:
         """Return the default branch of a project's repository as its newest run has found it."""
@@ -271,7 +273,7 @@ class Runs:
         )
         with self._db.read() as db:
             row = db.execute_sql(sql, (project_id,)).fetchone()
-        scope = None if row is None else _scope(row[0])
+        scope = None if row is None else cache_scope_of(row[0])
         return scope.branches[-1] if scope and scope.branches else None
 
     def last_workflow_id(self, project_id: str, file: str) -> str | None:
@@ -316,7 +318,7 @@ class Runs:
             (total,) = db.execute_sql(matching("SELECT COUNT(*) FROM run", where), values).fetchone()
             if total == 0:
                 return [], 0
-            return [_run(row) for row in db.execute_sql(*query)], total
+            return [run_of_row(row) for row in db.execute_sql(*query)], total
 
     def remove_ended(self, *, up_to_ms: int) -> list[str]:
         """Remove the runs that ended up to then and have no job left; returns their ids."""
@@ -377,51 +379,3 @@ def _of(job_names: Collection[str]) -> str:
 def owner_of(run_id: str, node: str) -> str:
     """Return whom the sealed definition of a node belongs to."""
     return f"{run_id} {node}"
-
-
-def _run_row(run: Run) -> dict[str, object]:
-    source = run.source
-    row: dict[str, object] = {
-        "git_url": None if source.git_url is None else redacted_url(source.git_url),
-        "git_ref": source.git_ref,
-        "source_id": source.source_id,
-        "event_name": run.event.get("name", ""),
-        "branch": run.event.get("branch", ""),
-    }
-    return row | {name: getattr(run, name) for name in _RUN_COLUMNS if name not in row}
-
-
-def _run(row: Sequence[Any]) -> Run:
-    values = dict(zip(_RUN_COLUMNS, row, strict=True))
-    source = RunSource(**{name: values.pop(name) for name in ("git_url", "git_ref", "source_id")})
-    del values["event_name"], values["branch"]
-    values |= {
-        "status": RunStatus(values["status"]),
-        **{name: bool(values[name]) for name in _FLAGS},
-        "event": json.loads(values["event"]),
-        "warnings": tuple(json.loads(values["warnings"] or "[]")),
-        "cache_scope": _scope(values["cache_scope"]),
-    }
-    return Run(source=source, **values)
-
-
-def _scope(text: str | None) -> CacheScope | None:
-    if text is None:
-        return None
-    values = json.loads(text)
-    return CacheScope(**values | {"branches": tuple(values["branches"])})
-
-
-def _node(row: Sequence[Any]) -> Node:
-    *columns, job_status, job_error = row
-    values = dict(zip(_NODE_COLUMNS, columns, strict=True))
-    values |= {
-        "needs": tuple(json.loads(values["needs"])),
-        "combination": json.loads(values["combination"]),
-        "allow_failure": bool(values["allow_failure"]),
-        "is_held": bool(values["is_held"]),
-        "state": NodeState(values["state"]),
-        "job_status": None if job_status is None else JobStatus(job_status),
-        "job_error": job_error,
-    }
-    return Node(**values)

@@ -13,8 +13,9 @@ from reactorcide.jobs import cancel, ending, lifecycle
 from reactorcide.jobs.defaults import JobDefaults
 from reactorcide.runs import RunContext, read, upkeep
 from reactorcide.runs.cancel import cancel as cancel_run
+from reactorcide.runs.request import Start
 from reactorcide.runs.rerun import rerun
-from reactorcide.runs.start import Start, start
+from reactorcide.runs.start import start
 from tests.worker.conftest import USER, EvaluatorHere, House
 
 OTHER = User(user_id="o", username="o", email=None, role=Role.USER, is_active=True, created_at_ms=0)

@@ -45,8 +45,9 @@ from reactorcide.objects.filesystem import FilesystemObjectStore
 from reactorcide.runner.fake import FakeRunner
 from reactorcide.runs import RunContext
 from reactorcide.runs.cancel import cancel as cancel_run
+from reactorcide.runs.request import Start
 from reactorcide.runs.rerun import Only, rerun
-from reactorcide.runs.start import Start, start
+from reactorcide.runs.start import start
 from reactorcide.runs.upkeep import RunUpkeep
 from reactorcide.sources.roots import SourceRoots
 from reactorcide.store.database import Database

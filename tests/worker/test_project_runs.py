@@ -19,7 +19,8 @@ from reactorcide.jobs.defaults import JobDefaults
 from reactorcide.projects import change
 from reactorcide.runs import RunContext
 from reactorcide.runs.cancel import cancel
-from reactorcide.runs.start import Skipped, Start, start_for_project
+from reactorcide.runs.request import Start
+from reactorcide.runs.start import Skipped, start_for_project
 from reactorcide.store import Records
 from tests.sources.support import Repository
 from tests.support.runs import repository

@@ -14,7 +14,8 @@ from reactorcide.jobs.defaults import JobDefaults
 from reactorcide.lib.clock import now_ms
 from reactorcide.runs import RunContext, upkeep
 from reactorcide.runs.evaluate import Evaluator
-from reactorcide.runs.start import Start, start
+from reactorcide.runs.request import Start
+from reactorcide.runs.start import start
 from tests.support.waiting import wait_until
 from tests.worker.conftest import USER, House
 

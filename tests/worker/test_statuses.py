@@ -17,7 +17,8 @@ from reactorcide.jobs import cancel as cancel_job
 from reactorcide.jobs.defaults import JobDefaults
 from reactorcide.projects import change
 from reactorcide.runs import RunContext, approve, cancel, rerun
-from reactorcide.runs.start import Start, start, start_for_project
+from reactorcide.runs.request import Start
+from reactorcide.runs.start import start, start_for_project
 from reactorcide.store import Records
 from reactorcide.store.outbox import STATUSES, Lane
 from tests.support.waiting import wait_until

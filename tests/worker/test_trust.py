@@ -18,8 +18,9 @@ from reactorcide.runs import approve as approvals
 from reactorcide.runs import read, upkeep
 from reactorcide.runs.approve import approve
 from reactorcide.runs.cancel import cancel
+from reactorcide.runs.request import Start
 from reactorcide.runs.rerun import rerun
-from reactorcide.runs.start import Start, start, start_for_project
+from reactorcide.runs.start import start, start_for_project
 from reactorcide.secrets import change as secrets
 from tests.worker.conftest import USER, House
 from tests.worker.test_project_runs import Project

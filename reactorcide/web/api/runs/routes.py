@@ -16,8 +16,9 @@ from reactorcide.runs.cancel import cancel
 from reactorcide.runs.delete import delete
 from reactorcide.runs.pin import pin
 from reactorcide.runs.read import RunView
+from reactorcide.runs.request import DEFAULT_REPOSITORY, Start
 from reactorcide.runs.rerun import rerun
-from reactorcide.runs.start import DEFAULT_REPOSITORY, Start, start
+from reactorcide.runs.start import start
 from reactorcide.web.api import PREFIX, lists
 from reactorcide.web.api.jobs.schemas import JobQuery, SubmitHeader
 from reactorcide.web.api.media import WORKFLOW
