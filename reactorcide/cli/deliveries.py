@@ -69,28 +69,28 @@ def show(project: str, delivery_id: str, as_json: bool) -> None:
     """Show DELIVERY of PROJECT, with its headers and body."""
     with connect() as client:
         project_id = client.project(project)["project_id"]
-        found = client.delivery(project_id, _whole_id(client, project_id, delivery_id))
+        delivery = client.delivery(project_id, _whole_id(client, project_id, delivery_id))
     if as_json:
-        render.as_json(found)
+        render.as_json(delivery)
         return
     rows = {
-        "Delivery": found["delivery_id"],
-        "Forge's id": found["forge_delivery_id"],
-        "Event": found["event"],
-        "Received": found["created_at"],
-        "Status": found["status"],
-        "Outcome": found["outcome"] or "",
-        "Runs": " ".join(found["run_ids"]),
+        "Delivery": delivery["delivery_id"],
+        "Forge's id": delivery["forge_delivery_id"],
+        "Event": delivery["event"],
+        "Received": delivery["created_at"],
+        "Status": delivery["status"],
+        "Outcome": delivery["outcome"] or "",
+        "Runs": " ".join(delivery["run_ids"]),
     }
     for title, value in rows.items():
         render.line(f"{title:10}  {value}")
     render.line("")
-    for name, value in found["headers"].items():
+    for name, value in delivery["headers"].items():
         render.line(f"{name}: {value}")
     render.line("")
-    render.line(found["body"])
-    if found["body_is_cut"]:
-        render.say(f"The body has {found['size']} bytes; this is the first MiB.", err=True)
+    render.line(delivery["body"])
+    if delivery["body_is_cut"]:
+        render.say(f"The body has {delivery['size']} bytes; this is the first MiB.", err=True)
 
 
 @deliveries.command()
@@ -100,8 +100,8 @@ def redeliver(project: str, delivery_id: str) -> None:
     """Have DELIVERY of PROJECT worked on again, also if it has started runs."""
     with connect() as client:
         project_id = client.project(project)["project_id"]
-        found = client.redeliver(project_id, _whole_id(client, project_id, delivery_id))
-    render.say(f"{found['delivery_id']} is worked on again")
+        delivery = client.redeliver(project_id, _whole_id(client, project_id, delivery_id))
+    render.say(f"{delivery['delivery_id']} is worked on again")
 
 
 def _whole_id(client: Client, project_id: str, beginning: str) -> str:

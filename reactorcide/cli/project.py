@@ -134,25 +134,23 @@ def list_projects(limit: int, as_json: bool) -> None:
 def show(name: str, as_json: bool) -> None:
     """Show PROJECT with its members."""
     with connect() as client:
-        found = client.project(name)
+        item = client.project(name)
     if as_json:
-        render.as_json(found)
+        render.as_json(item)
         return
     rows = {
-        "Project": f"{found['name']} ({found['project_id']})",
-        "Repository": found["git_url"],
-        "Visibility": found["visibility"] + (", disabled" if found["disabled"] else ""),
-        "Your role": found["role"] or "none",
-        "Created": found["created_at"],
+        "Project": f"{item['name']} ({item['project_id']})",
+        "Repository": item["git_url"],
+        "Visibility": item["visibility"] + (", disabled" if item["disabled"] else ""),
+        "Your role": item["role"] or "none",
+        "Created": item["created_at"],
     }
-    if found["settings"] is not None:
-        rows |= _settings_rows(found["settings"])
+    if item["settings"] is not None:
+        rows |= _settings_rows(item["settings"])
     for title, value in rows.items():
         render.line(f"{title:14}  {value}")
-    if found["members"]:
-        render.table(
-            ("MEMBER", "ROLE"), [(member["username"], member["role"]) for member in found["members"]]
-        )
+    if item["members"]:
+        render.table(("MEMBER", "ROLE"), [(member["username"], member["role"]) for member in item["members"]])
 
 
 def _settings_rows(settings: dict[str, Any]) -> dict[str, str]:
@@ -219,18 +217,18 @@ def check(name: str, as_json: bool) -> None:
         project_id = client.project(name)["project_id"]
         if not as_json:
             sys.exit(1 if _say_missing(client, project_id) else 0)
-        found = client.check_project(project_id)
-    render.as_json(found)
-    sys.exit(1 if any(found.values()) else 0)
+        check = client.check_project(project_id)
+    render.as_json(check)
+    sys.exit(1 if any(check.values()) else 0)
 
 
 def _say_missing(client: Client, project_id: str) -> bool:
     """Check the project's credentials and say what is missing; tells whether something is."""
-    found = client.check_project(project_id)
+    check = client.check_project(project_id)
     titles = {"repository": "Repository", "token": "Token"}
     for name, title in titles.items():
-        render.say(f"{title}: {found[name] or 'works'}", err=True)
-    return any(found.values())
+        render.say(f"{title}: {check[name] or 'works'}", err=True)
+    return any(check.values())
 
 
 @project.command("webhook-secret")
@@ -309,9 +307,9 @@ def add_member(name: str, username: str, role: str) -> None:
 def remove_member(name: str, username: str) -> None:
     """Take USER's role in PROJECT away."""
     with connect() as client:
-        found = client.project(name)
-        ids = [item["user_id"] for item in found["members"] if item["username"] == username]
+        project_item = client.project(name)
+        ids = [item["user_id"] for item in project_item["members"] if item["username"] == username]
         if not ids:
             raise NotFound(f"{username} is no member of {name}")
-        client.remove_member(found["project_id"], ids[0])
+        client.remove_member(project_item["project_id"], ids[0])
     render.say(f"{username} is no member of {name} any more")

@@ -52,9 +52,9 @@ def schedules() -> None:
 def list_schedules(project: str, as_json: bool) -> None:
     """List the schedules of PROJECT, with the next time of each."""
     with connect() as client:
-        found = client.schedules(client.project(project)["project_id"])
+        listed = client.schedules(client.project(project)["project_id"])
     if as_json:
-        render.as_json({"schedules": found})
+        render.as_json({"schedules": listed})
         return
     render.table(
         ("NAME", "CRON", "TIMEZONE", "BRANCH", "WORKFLOW", "NEXT"),
@@ -67,7 +67,7 @@ def list_schedules(project: str, as_json: bool) -> None:
                 item["workflow"] or "all",
                 next(iter(item["next_due_at"]), "disabled"),
             )
-            for item in found
+            for item in listed
         ],
         flexible="WORKFLOW",
     )
@@ -80,7 +80,7 @@ def list_schedules(project: str, as_json: bool) -> None:
 def show(project: str, name: str, as_json: bool) -> None:
     """Show the schedule NAME of PROJECT: its next five times, and what became of the last."""
     with connect() as client:
-        _show(_found(client, project, name), as_json)
+        _show(_schedule(client, project, name), as_json)
 
 
 @schedules.command()
@@ -109,8 +109,8 @@ def change(project: str, name: str, new_name: str | None, as_json: bool, **field
     if not body:
         raise click.UsageError("Give what is to change, as --cron, --branch or --disabled.")
     with connect() as client:
-        found = _found(client, project, name)
-        _show(client.change_schedule(found["project_id"], found["schedule_id"], body), as_json)
+        item = _schedule(client, project, name)
+        _show(client.change_schedule(item["project_id"], item["schedule_id"], body), as_json)
 
 
 @schedules.command()
@@ -119,8 +119,8 @@ def change(project: str, name: str, new_name: str | None, as_json: bool, **field
 def remove(project: str, name: str) -> None:
     """Remove the schedule NAME of PROJECT, for its owners. Its runs stay."""
     with connect() as client:
-        found = _found(client, project, name)
-        client.delete_schedule(found["project_id"], found["schedule_id"])
+        item = _schedule(client, project, name)
+        client.delete_schedule(item["project_id"], item["schedule_id"])
     render.say(f"{name} removed")
 
 
@@ -131,11 +131,11 @@ def remove(project: str, name: str) -> None:
 def run(project: str, name: str, as_json: bool) -> None:
     """Start the runs of the schedule NAME of PROJECT now."""
     with connect() as client:
-        found = _found(client, project, name)
-        _show(client.run_schedule(found["project_id"], found["schedule_id"]), as_json)
+        item = _schedule(client, project, name)
+        _show(client.run_schedule(item["project_id"], item["schedule_id"]), as_json)
 
 
-def _found(client: Client, project: str, name: str) -> Json:
+def _schedule(client: Client, project: str, name: str) -> Json:
     project_id = client.project(project)["project_id"]
     for item in client.schedules(project_id):
         if name in (item["name"], item["schedule_id"]):

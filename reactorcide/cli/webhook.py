@@ -61,15 +61,15 @@ def add(url: str, events: tuple[str, ...], projects: tuple[str, ...], as_json: b
 def list_webhooks(as_json: bool) -> None:
     """List your webhooks, newest first; admins see all."""
     with connect() as client:
-        found = client.webhooks()
+        listed = client.webhooks()
     if as_json:
-        render.as_json(found)
+        render.as_json(listed)
         return
     render.table(
         ("ID", "EVENTS", "URL", "PROBLEM"),
         [
             (item["webhook_id"], ",".join(item["events"]), item["url"], item["problem"] or "")
-            for item in found["webhooks"]
+            for item in listed["webhooks"]
         ],
         flexible="PROBLEM",
     )
@@ -108,8 +108,8 @@ def messages(webhook_id: str, limit: int, as_json: bool) -> None:
 @_options
 def change(webhook_id: str, url: str | None, events: tuple[str, ...], projects: tuple[str, ...]) -> None:
     """Change WEBHOOK; what it was not told yet is sent at once."""
-    given = {"url": url, "events": [*events], "projects": [*projects]}
-    body = {name: value for name, value in given.items() if value}
+    changes = {"url": url, "events": [*events], "projects": [*projects]}
+    body = {name: value for name, value in changes.items() if value}
     if not body:
         raise click.UsageError("Give an option that says what to change.")
     with connect() as client:

@@ -78,10 +78,10 @@ def receive(
 
 def remove_orphans(context: StoredJobs) -> None:
     """Remove the bodies of deliveries that have no row; only before anything is delivered."""
-    known = context.store.deliveries.ids()
+    with_row = context.store.deliveries.ids()
     for item in list(context.objects.list(OBJECTS)):
         delivery_id = item.key.removeprefix(OBJECTS).partition("/")[0]
-        if delivery_id not in known:
+        if delivery_id not in with_row:
             context.objects.delete(object_prefix(delivery_id))
 
 
@@ -124,8 +124,8 @@ def _of_ping(project: Project, delivery: Delivery, headers: Mapping[str, str], b
     except InvalidInput as exc:
         outcome = Outcome(status=DeliveryStatus.FAILED, sentence=f"failed: {exc}")
     else:
-        said = read.reason if isinstance(read, Ignored) else "it arrives"
-        outcome = Outcome(status=DeliveryStatus.IGNORED, sentence=f"ping: {said}; {_would_do(project)}")
+        answer = read.reason if isinstance(read, Ignored) else "it arrives"
+        outcome = Outcome(status=DeliveryStatus.IGNORED, sentence=f"ping: {answer}; {_would_do(project)}")
     return replace(delivery, status=outcome.status, outcome=outcome.sentence, due_at_ms=None)
 
 

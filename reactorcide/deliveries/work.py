@@ -118,12 +118,12 @@ def _outcome(context: RunContext, delivery: Delivery, *, gives_up: bool) -> Outc
     except Skipped:
         return Outcome(status=DeliveryStatus.IGNORED, sentence=_SKIPPED)
     except _ToldBefore as exc:
-        told = Outcome(
+        outcome = Outcome(
             status=DeliveryStatus.IGNORED,
             sentence=f"ignored: the delivery {exc.delivery_id} has told of the same tag",
             tag=TagTold.of(event),
         )
-        _settle(context, delivery, told, exc.delivery_id)
+        _settle(context, delivery, outcome, exc.delivery_id)
     except Conflict:
         return _ignored("the project is disabled")
     except (_Settled, NotFound):
@@ -158,10 +158,10 @@ def _start(
             raise _Settled
         crashpoints.reached("delivery-runs-written")
 
-    start_for_project(context, project.project_id, _wanted(project, event), also, gives_up=gives_up)
+    start_for_project(context, project.project_id, _request(project, event), also, gives_up=gives_up)
 
 
-def _wanted(project: Project, event: ForgeEvent) -> Start:
+def _request(project: Project, event: ForgeEvent) -> Start:
     return Start(
         source=RunSource(git_ref=event.sha or event.ref),
         workflow=None,

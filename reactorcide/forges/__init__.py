@@ -43,7 +43,7 @@ class Forge(Protocol):
     def status_request(self, repository: ForgeRepository, token: str, status: CommitStatus) -> ForgeRequest:
         """Return the request that tells the forge a commit's status."""
 
-    def has_taken(self, status_code: int, body: bytes) -> bool:
+    def has_accepted(self, status_code: int, body: bytes) -> bool:
         """Return whether, by this answer, the forge has the status that it was told."""
 
     def repository_request(self, repository: ForgeRepository, token: str) -> ForgeRequest:

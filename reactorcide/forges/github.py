@@ -57,8 +57,8 @@ class GitHub:
         url = f"{_repository_url(repository)}/statuses/{status.sha}"
         return ForgeRequest("POST", url, _headers(token), body)
 
-    def has_taken(self, status_code: int, body: bytes) -> bool:
-        """See ``Forge.has_taken``."""
+    def has_accepted(self, status_code: int, body: bytes) -> bool:
+        """See ``Forge.has_accepted``."""
         return 200 <= status_code < 300
 
     def repository_request(self, repository: ForgeRepository, token: str) -> ForgeRequest:

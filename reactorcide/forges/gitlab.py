@@ -78,8 +78,8 @@ class GitLab:
         url = f"{_project_url(repository)}/statuses/{status.sha}"
         return ForgeRequest("POST", url, _headers(token), body)
 
-    def has_taken(self, status_code: int, body: bytes) -> bool:
-        """See ``Forge.has_taken``; GitLab refuses a status that the commit has already."""
+    def has_accepted(self, status_code: int, body: bytes) -> bool:
+        """See ``Forge.has_accepted``; GitLab refuses a status that the commit has already."""
         return 200 <= status_code < 300 or (status_code == 400 and _ALREADY in body)
 
     def repository_request(self, repository: ForgeRepository, token: str) -> ForgeRequest:

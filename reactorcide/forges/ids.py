@@ -16,9 +16,9 @@ def first(headers: Headers, names: Sequence[str]) -> str:
 
 def delivery_id(headers: Headers, names: Sequence[str]) -> str:
     """Return the first of these fields that there is; raises ``InvalidInput``."""
-    found = first(headers, names).strip()
-    if not found:
+    value = first(headers, names).strip()
+    if not value:
         raise InvalidInput(f"the request has no {names[0]}, so it is no delivery of this project's forge")
-    if _ID.fullmatch(found) is None:
+    if _ID.fullmatch(value) is None:
         raise InvalidInput(f"the request's {names[0]} is not an id of 1 to 128 characters without spaces")
-    return found
+    return value

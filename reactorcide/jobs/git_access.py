@@ -46,8 +46,8 @@ def _learn(context: StoredJobs, project: Project, lines: str) -> None:
     """Trust the keys of servers from now on that were seen for the first time."""
     kind = CredentialKind.KNOWN_HOSTS
     with context.store.transaction() as tx:
-        known = tx.projects.credential(project.project_id, kind) or ""
-        if lines not in known and len(known) + len(lines) <= MAX_KNOWN_HOSTS_CHARS:
-            text = known + lines
+        stored = tx.projects.credential(project.project_id, kind) or ""
+        if lines not in stored and len(stored) + len(lines) <= MAX_KNOWN_HOSTS_CHARS:
+            text = stored + lines
             tx.projects.set_credential(project.project_id, kind, text, now_ms=now_ms(), public=text)
             log.info("the project %s trusts this host key from now on: %s", project.name, lines.strip())

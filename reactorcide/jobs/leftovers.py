@@ -18,8 +18,8 @@ def remove_leftovers(context: StoredJobs) -> None:
 
 def remove_caches(context: StoredJobs, project_id: str) -> None:
     """Remove the caches of a project; repeating is harmless."""
-    while found := context.store.caches.page(project_id, limit=_RUNS_AT_ONCE):
-        for cache in found:
+    while page := context.store.caches.page(project_id, limit=_RUNS_AT_ONCE):
+        for cache in page:
             caches.drop(context, cache.cache_id)
 
 

@@ -7,7 +7,7 @@ from reactorcide.domain.errors import InvalidInput, NotFound, ObjectNotFound
 from reactorcide.domain.jobs import Job, attempt_of, attempt_prefix, service_log_key
 from reactorcide.jobs import StoredJobs
 from reactorcide.logs.reader import STREAMS, LogView, Piece, follow_log, with_times
-from reactorcide.logs.search import Found
+from reactorcide.logs.search import SearchResult
 from reactorcide.logs.search import search as find
 
 
@@ -85,7 +85,7 @@ def read(context: StoredJobs, job: Job, part: LogPart) -> LogBytes:
 
 def search(
     context: StoredJobs, job: Job, part: LogPart, text: str | None, *, limit: int, timeout_s: float
-) -> Found:
+) -> SearchResult:
     """Search the part of a log from ``from_line`` on for a text, or (``None``) for the words of errors."""
     view = _view(context, job, part)
     first_line = part.from_line or 1

@@ -8,5 +8,5 @@ def leads_to(path: str, target: str) -> str | None:
 
     Paths are relative to that directory. What the link leads through is not looked at.
     """
-    found = posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
-    return None if posixpath.isabs(found) or found in (".", "..") or found.startswith("../") else found
+    joined = posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
+    return None if posixpath.isabs(joined) or joined in (".", "..") or joined.startswith("../") else joined

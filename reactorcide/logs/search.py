@@ -23,7 +23,7 @@ class Match:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SearchResult:
     """Matches in order; ``next_line`` is where to go on if the search ended before the log did."""
 
     matches: list[Match]
@@ -32,7 +32,7 @@ class Found:
 
 def search(
     chunks: Iterable[bytes], text: str | None, *, first_line: int, limit: int, timeout_s: float
-) -> Found:
+) -> SearchResult:
     """Search lines for ``text``, whatever the case of ASCII letters; ``None`` is the words of errors.
 
     Colours do not count. ``first_line`` is the number of the first line of ``chunks``.
@@ -54,7 +54,7 @@ def search(
             end = folded.find(b"\n", place)
             end = len(folded) if end < 0 else end
             if len(matches) == limit:
-                return Found(matches, line)
+                return SearchResult(matches, line)
             shown = plain[begin : min(end, begin + 4 * MAX_TEXT_CHARS)].decode(errors="replace")
             matches.append(Match(line, shown[:MAX_TEXT_CHARS]))
             # Counting goes on after this line, which is at most the whole block.
@@ -62,8 +62,8 @@ def search(
             counted = end + 1
         line += folded.count(b"\n", counted)
         if monotonic() > until:
-            return Found(matches, line)
-    return Found(matches, None)
+            return SearchResult(matches, line)
+    return SearchResult(matches, None)
 
 
 def _places(folded: bytes, needle: bytes | None) -> Iterator[int]:

@@ -139,7 +139,7 @@ class OwedStatus:
         except RequestFailed as exc:
             return Failure(problem=str(exc), reason="unreachable", is_of_lane=True)
         wait_s = answers.wait_s(answer, now_s=time())
-        if forge.has_taken(answer.status, answer.body):
+        if forge.has_accepted(answer.status, answer.body):
             return Arrived(wait_s=wait_s)
         where = f"{urlsplit(request.url).netloc} {answers.phrase(answer, token)}"
         problem = f"{where} to the status {record.context} of {record.sha[:10]}"

@@ -54,17 +54,17 @@ class Announcer:
             return False
 
         def write(tx: Records) -> None:
-            told = _Told(tx, webhooks, self._public_url, now_ms)
+            happened = _Happened(tx, webhooks, self._public_url, now_ms)
             for event in events:
-                told.tell(event)
-            told.write()
+                happened.tell(event)
+            happened.write()
             tx.webhooks.set_cursor(events[-1].event_id)
 
         self._store.write(write)
         return len(events) == _AT_ONCE
 
 
-class _Told:
+class _Happened:
     """What webhooks are told in one transaction."""
 
     def __init__(self, tx: Records, webhooks: list[Webhook], public_url: str | None, now_ms: int) -> None:

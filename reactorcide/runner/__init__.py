@@ -73,7 +73,7 @@ class Exit:
 
     exit_code: int
     oom_killed: bool
-    told_at: float = field(default_factory=monotonic, compare=False)
+    answered_at: float = field(default_factory=monotonic, compare=False)
     """When the engine told of the end, by ``time.monotonic``; why it ended may have been known only later."""
 
 

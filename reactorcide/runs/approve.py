@@ -33,7 +33,7 @@ def approve(context: RunContext, user: User, run_id: str) -> Run:
         run = tx.runs.get(run_id)
         project_id, sha = run.project_id or "", run.sha or ""
         if not run.is_held:
-            if run.is_trusted or tx.approvals.given_at_ms(project_id, sha) is None:
+            if run.is_trusted or tx.approvals.approved_at_ms(project_id, sha) is None:
                 raise Conflict(f"the run is {run.status} and waits for no approval")
             return []
         job_access.check_enabled(tx.projects.get(project_id))
@@ -51,13 +51,13 @@ def approve(context: RunContext, user: User, run_id: str) -> Run:
 
 def needs_approval(tx: Records, run: Run, at_ms: int) -> bool:
     """Return whether a run is of the code of a stranger that nobody has approved, or not lately enough."""
-    is_asked = run.event.get("name", "") in ("pull_request_opened", "pull_request_updated")
-    if run.is_trusted or run.project_id is None or run.is_final or not is_asked:
+    needs_it = run.event.get("name", "") in ("pull_request_opened", "pull_request_updated")
+    if run.is_trusted or run.project_id is None or run.is_final or not needs_it:
         return False
     if tx.projects.get(run.project_id).pull_requests is PullRequests.ALL:
         return False
-    given_at_ms = tx.approvals.given_at_ms(run.project_id, run.sha or "")
-    return given_at_ms is None or given_at_ms <= at_ms - VALID_MS
+    approved_at_ms = tx.approvals.approved_at_ms(run.project_id, run.sha or "")
+    return approved_at_ms is None or approved_at_ms <= at_ms - VALID_MS
 
 
 def _release(tx: Records, run_id: str, at_ms: int) -> Followed:

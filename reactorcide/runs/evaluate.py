@@ -24,14 +24,14 @@ _TOO_LONG = "evaluating the workflow files took longer than {:g} s; shorten them
 def _files() -> Mapping[str, tuple[int, int]]:
     """Return the time of change and the size of each file that the program may import."""
     package = Path(reactorcide.__file__).parent
-    found = {}
+    choices = {}
     for folder in ("domain", "lib", "runs", "workflows"):
         for path in (package / folder).glob("*.py"):
             # It may be replaced just now.
             with suppress(FileNotFoundError):
                 about = path.stat()
-                found[str(path)] = (about.st_mtime_ns, about.st_size)
-    return found
+                choices[str(path)] = (about.st_mtime_ns, about.st_size)
+    return choices
 
 
 _FILES = _files()
@@ -88,7 +88,7 @@ class Evaluator:
         there is no such workflow or job, or evaluating takes too long, and ``Busy`` where too many are
         evaluated just now.
         """
-        (found,) = self._evaluate(
+        (evaluation,) = self._evaluate(
             commit,
             {
                 "all": False,
@@ -100,7 +100,7 @@ class Evaluator:
                 "jobs": None if jobs is None else list(jobs),
             },
         )
-        return found
+        return evaluation
 
     def evaluate_all(
         self, commit: Commit, event: Mapping[str, str], *, changed: Sequence[str] | None

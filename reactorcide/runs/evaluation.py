@@ -37,15 +37,15 @@ def evaluate(request: Json) -> Json:
     files = {path: base64.b64decode(content) for path, content in request["files"].items()}
     event = Event(**request["event"] | {"name": EventName(request["event"]["name"])})
     if request["all"]:
-        found = [one for one in check(files, request["repository"]) if one.answers(event)]
+        definitions = [one for one in check(files, request["repository"]) if one.answers(event)]
     else:
         chosen = choose(files, request["repository"], request["workflow"])
         if isinstance(chosen, str):
             return {"refused": chosen}
-        found = [chosen]
+        definitions = [chosen]
     workflows: list[Json] = []
     left_chars = MAX_ANSWER_CHARS
-    for one in found:
+    for one in definitions:
         answer = _evaluated(one, files, event, request, left_chars)
         if isinstance(answer, str):
             return {"refused": answer}

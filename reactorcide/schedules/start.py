@@ -164,14 +164,14 @@ def _start(
     gives_up: bool,
 ) -> None:
     ref = None if schedule.branch is None else f"refs/heads/{schedule.branch}"
-    wanted = Start(
+    request = Start(
         source=RunSource(git_ref=ref),
         workflow=schedule.workflow,
         event={"name": "schedule", "branch": schedule.branch or ""},
         variables=schedule.variables,
     )
     try:
-        start_for_project(context, schedule.project_id, wanted, also, gives_up=gives_up)
+        start_for_project(context, schedule.project_id, request, also, gives_up=gives_up)
     except RefNotFound:
         # No later attempt would have another answer.
-        start_for_project(context, schedule.project_id, wanted, also, gives_up=True)
+        start_for_project(context, schedule.project_id, request, also, gives_up=True)

@@ -49,8 +49,8 @@ def _links(directory: Path, entries: Iterator[int]) -> Iterator[Path]:
     """Yield the links below a directory, and count each entry by ``entries``."""
     pending = [os.fspath(directory)]
     while pending:
-        with os.scandir(pending.pop()) as found:
-            for entry in found:
+        with os.scandir(pending.pop()) as items:
+            for entry in items:
                 if next(entries) > _MAX_ENTRIES:
                     raise InvalidInput(
                         f"git_url leads to a repository with more than {_MAX_ENTRIES} files and directories; "

@@ -20,7 +20,7 @@ class Approvals:
         """Approve a commit, in place of an earlier approval."""
         self._db.write(lambda db: db.execute_sql(_GIVE, (project_id, sha, user_id, now_ms)))
 
-    def given_at_ms(self, project_id: str, sha: str) -> int | None:
+    def approved_at_ms(self, project_id: str, sha: str) -> int | None:
         """Return when a commit was approved last; ``None``: never."""
         sql = "SELECT at_ms FROM approval WHERE project_id = ? AND sha = ?"
         with self._db.read() as db:

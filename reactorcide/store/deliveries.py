@@ -60,11 +60,11 @@ class Deliveries:
             if db.execute_sql(_INSERT, values).fetchone() is not None:
                 return delivery, True
             sql = f"{_SELECT} WHERE project_id = ? AND forge_delivery_id = ?"
-            found = (delivery.project_id, delivery.forge_delivery_id)
-            earlier = _delivery(db.execute_sql(sql, found).fetchone())
+            key = (delivery.project_id, delivery.forge_delivery_id)
+            earlier = _delivery(db.execute_sql(sql, key).fetchone())
             if not earlier.run_ids and earlier.status is not DeliveryStatus.WAITING and delivery.due_at_ms:
                 db.execute_sql(_REPEAT, (delivery.due_at_ms, earlier.is_repeated, earlier.delivery_id))
-                earlier = _delivery(db.execute_sql(sql, found).fetchone())
+                earlier = _delivery(db.execute_sql(sql, key).fetchone())
             return earlier, False
 
         return self._db.write(work)

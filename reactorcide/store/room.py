@@ -3,7 +3,7 @@
 from reactorcide.store.database import Connection
 
 # Few runs of a project are open.
-_TAKEN = (
+_USED = (
     "SELECT COUNT(*) FROM run JOIN node ON node.run_id = run.run_id "
     "WHERE run.project_id = ? AND run.completed_at_ms IS NULL AND run.run_id <> ? AND node.state = 'active'"
 )
@@ -31,8 +31,8 @@ class Room:
             row = db.execute_sql(sql, (project_id,)).fetchone()
             if row is None or row[0] is None:
                 return None
-            (taken,) = db.execute_sql(_TAKEN, (project_id, besides)).fetchone()
-        return int(row[0]) - int(taken)
+            (used,) = db.execute_sql(_USED, (project_id, besides)).fetchone()
+        return int(row[0]) - int(used)
 
     def next_run(self, project_id: str) -> str | None:
         """Return the run that gets the next place; ``None`` where there is no room, or nobody waits."""

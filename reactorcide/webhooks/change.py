@@ -59,8 +59,8 @@ def create(
 
 def list_own(context: JobContext, user: User) -> list[WebhookView]:
     """Return the webhooks of a user, all for an admin, newest first."""
-    found = context.store.webhooks.of_user(None if user.is_admin else user.user_id)
-    return [_view(context, webhook) for webhook in found]
+    webhooks = context.store.webhooks.of_user(None if user.is_admin else user.user_id)
+    return [_view(context, webhook) for webhook in webhooks]
 
 
 def get(context: JobContext, user: User, webhook_id: str) -> WebhookView:
@@ -139,8 +139,8 @@ def _project_ids(context: JobContext, user: User, projects: Sequence[str] | None
         if not user.is_admin:
             raise InvalidInput("name the projects; only an admin's webhook is told of all", "projects")
         return None
-    found = [access.project(context, user, name, ProjectRole.OWNER).project_id for name in projects]
-    return tuple(dict.fromkeys(found))
+    project_ids = [access.project(context, user, name, ProjectRole.OWNER).project_id for name in projects]
+    return tuple(dict.fromkeys(project_ids))
 
 
 def _checked_url(url: str) -> str:

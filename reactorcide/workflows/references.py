@@ -168,15 +168,15 @@ def _value(
 ) -> str | Reference | None:
     """Return the value of ``${inner}``, or a reference where that comes later; ``None`` where it is wrong."""
 
-    def wrong(message: str, got: str = "", known: Iterable[str] = ()) -> str | Reference | None:
-        problems.error(scalar.place, message, got=got, known=known)
+    def wrong(message: str, got: str = "", starts: Iterable[str] = ()) -> str | Reference | None:
+        problems.error(scalar.place, message, got=got, known=starts)
         return None
 
     written = f"${{{inner}}}"
     source, name = _split(inner)
     if source not in SOURCES:
-        known = [f"{known}{':' if known in ('secret', 'env') else '.'}" for known in SOURCES]
-        return wrong(f"{shown(written)} is no reference (they begin with {', '.join(known)}){_ESCAPE}")
+        starts = [f"{starts}{':' if starts in ('secret', 'env') else '.'}" for starts in SOURCES]
+        return wrong(f"{shown(written)} is no reference (they begin with {', '.join(starts)}){_ESCAPE}")
     if source not in allowed:
         return wrong(f"{shown(written)} may not stand here; allowed are references to {', '.join(allowed)}")
     reference = Reference(source, name)

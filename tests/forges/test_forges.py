@@ -248,7 +248,7 @@ def test_no_bytes_raise_anything_else(headers: dict[str, str], body: bytes) -> N
             lambda: forge.delivery_id(headers),  # noqa: B023  # as above
             lambda: forge.read(headers, body),  # noqa: B023  # as above
             lambda: forge.token_problem(200, body),  # noqa: B023  # as above
-            lambda: forge.has_taken(400, body),  # noqa: B023  # as above
+            lambda: forge.has_accepted(400, body),  # noqa: B023  # as above
         ):
             with suppress(InvalidInput, Unauthorized):
                 call()
@@ -329,9 +329,9 @@ def test_a_status(dialect: Dialect) -> None:
     )
     assert untold.json is not None
     assert "target_url" not in untold.json
-    assert forge.has_taken(201, b"{}")
+    assert forge.has_accepted(201, b"{}")
     for code in (400, 401, 404, 422, 429, 500, 302):
-        assert not forge.has_taken(code, b"{}")
+        assert not forge.has_accepted(code, b"{}")
 
 
 def test_where_each_forge_is_told() -> None:
@@ -359,8 +359,8 @@ def test_where_each_forge_is_told() -> None:
 
 def test_gitlab_refuses_a_status_that_it_has() -> None:
     answer = b'{"message":"Cannot transition status via :enqueue from :pending"}'
-    assert FORGES[ForgeKind.GITLAB].has_taken(400, answer)
-    assert not FORGES[ForgeKind.GITHUB].has_taken(400, answer)
+    assert FORGES[ForgeKind.GITLAB].has_accepted(400, answer)
+    assert not FORGES[ForgeKind.GITHUB].has_accepted(400, answer)
 
 
 def test_what_a_token_lacks() -> None:

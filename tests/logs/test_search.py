@@ -6,21 +6,21 @@ from time import perf_counter
 import pytest
 
 from reactorcide.logs import search as module
-from reactorcide.logs.search import Found, Match, search
+from reactorcide.logs.search import Match, SearchResult, search
 
 
-def found(chunks: list[bytes], text: str | None, **options: int) -> Found:
+def found(chunks: list[bytes], text: str | None, **options: int) -> SearchResult:
     return search(chunks, text, **{"first_line": 1, "limit": 100, "timeout_s": 60} | options)
 
 
-def lines(result: Found) -> list[int]:
+def lines(result: SearchResult) -> list[int]:
     return [match.line for match in result.matches]
 
 
 def test_a_line_counts_once_whatever_its_case_and_colours() -> None:
     log = b"one\nTwo two\n\x1b[31mtw\x1b[0mo three\nfour\nlast two"
     result = found([log], "TWO")
-    assert result == Found([Match(2, "Two two"), Match(3, "two three"), Match(5, "last two")], None)
+    assert result == SearchResult([Match(2, "Two two"), Match(3, "two three"), Match(5, "last two")], None)
 
 
 def test_errors_are_whole_words() -> None:
@@ -60,7 +60,7 @@ def test_a_line_without_end_is_searched_in_parts_and_has_one_number(monkeypatch:
 def test_its_time_is_bounded_and_it_says_where_it_stopped() -> None:
     chunks = [b"nothing here\n" * 1000] * 50
     result = found(chunks, "absent", timeout_s=0)
-    assert result == Found([], 1001)
+    assert result == SearchResult([], 1001)
 
 
 @pytest.mark.parametrize("text", ["a", "error", None])

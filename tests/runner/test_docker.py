@@ -801,7 +801,7 @@ def test_the_search_for_why_a_command_was_killed_is_no_part_of_when_it_ended(
     runner.signal(container_id, "KILL")
     ended = runner.wait(container_id, 10, None)
     assert ended == Exit(137, oom_killed=False)
-    assert 1 <= time.monotonic() - ended.told_at < 10
+    assert 1 <= time.monotonic() - ended.answered_at < 10
 
 
 def test_too_much_memory_is_told(runner: DockerRunner, create: Callable[..., str]) -> None:

@@ -450,10 +450,12 @@ def test_an_output_that_ended_with_its_command_is_not_read_again_where_only_the_
     rereads: list[str] = []
 
     def late_wait(container_id: str, timeout_s: float, started_at: str | None) -> Exit | None:
-        told_at = monotonic()
+        answered_at = monotonic()
         ended = wait(container_id, timeout_s, started_at)
         threading.Event().wait(0.2)
-        return ended and replace(ended, told_at=told_at if "early" in ended_of(container_id) else monotonic())
+        return ended and replace(
+            ended, answered_at=answered_at if "early" in ended_of(container_id) else monotonic()
+        )
 
     def ended_of(container_id: str) -> str:
         return house.runner.containers[container_id].spec.command

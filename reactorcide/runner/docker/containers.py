@@ -324,14 +324,14 @@ class DockerRunner:
                     # No need to inspect it: without a command no life ends with 0.
                     return Exit(exit_code=0, oom_killed=False)
             details = api.inspect_container(container_id)
-            told_at = monotonic()
-            while may_be_out_of_memory(details) and monotonic() < told_at + _OOM_PATIENCE_S:
+            answered_at = monotonic()
+            while may_be_out_of_memory(details) and monotonic() < answered_at + _OOM_PATIENCE_S:
                 sleep(_OOM_LOOK_S)
                 details = api.inspect_container(container_id)
         if started_at not in (None, details["State"]["StartedAt"]):
             raise ContainerRestarted(container_id)
         ended = exit_of(details)
-        return None if ended is None else replace(ended, told_at=told_at)
+        return None if ended is None else replace(ended, answered_at=answered_at)
 
     def disk_bytes(self, container_id: str) -> int | None:
         """See ``Runner.disk_bytes``; this host's file system is asked where it has the files."""

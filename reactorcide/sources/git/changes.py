@@ -50,8 +50,8 @@ def _commit(git: Git, sha: str, other: str) -> str | None:
     # Some servers send only what a ref leads to.
     for how_deep, ref in (("--depth=1", other), (f"--deepen={MAX_COMMITS}", sha)):
         _fetch(git, how_deep, ref)
-        if (found := git.commit(other)) is not None:
-            return found
+        if (commit_sha := git.commit(other)) is not None:
+            return commit_sha
     return None
 
 

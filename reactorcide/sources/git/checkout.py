@@ -219,11 +219,11 @@ def _linked(git: Git, sha: str, name: str, blob: str) -> str:
     text: list[bytes] = []
     git.check_run(f"read {name}", "cat-file", "blob", blob, stdout=text.append)
     path = leads_to(name, b"\n".join(text).decode(errors="surrogateescape"))
-    found: list[bytes] = []
+    lines: list[bytes] = []
     if path is not None:
         entry = ("ls-tree", "-z", "--full-tree", sha, "--", path)
-        git.check_run(f"read {name}", *entry, stdout=found.append, records=True)
-    if path is None or len(found) != 1 or not found[0].startswith(b"100"):
+        git.check_run(f"read {name}", *entry, stdout=lines.append, records=True)
+    if path is None or len(lines) != 1 or not lines[0].startswith(b"100"):
         raise JobFailed(f"{name} is a link that leads to no regular file of the repository")
     return path
 

@@ -159,7 +159,7 @@ class Session:
         """
         if self._deploy_key is None:
             return SSH
-        is_known = not self.run(
+        is_there = not self.run(
             ["ssh-keygen", "-F", host, "-f", str(self._known_hosts_path)],
             cwd=cwd,
             env=self.env,
@@ -171,8 +171,8 @@ class Session:
             f"-oIdentityFile={_ssh_path(self._key_path)}",
             "-oIdentitiesOnly=yes",
             "-oIdentityAgent=none",
-            f"-oUserKnownHostsFile={known_hosts}" + ("" if is_known else " ~/.ssh/known_hosts"),
-            f"-oStrictHostKeyChecking={'yes' if is_known else 'accept-new'}",
+            f"-oUserKnownHostsFile={known_hosts}" + ("" if is_there else " ~/.ssh/known_hosts"),
+            f"-oStrictHostKeyChecking={'yes' if is_there else 'accept-new'}",
             "-oHashKnownHosts=no",
             "-oUpdateHostKeys=no",
         )
@@ -184,8 +184,8 @@ class Session:
         """Hand on the keys of hosts that were seen for the first time."""
         if self._deploy_key is not None:
             with self._known_hosts_path.open(encoding="utf-8", errors="replace") as file:
-                known = file.read(_MAX_KNOWN_HOSTS_CHARS)
-            if lines := known.removeprefix(self._known_hosts):
+                stored = file.read(_MAX_KNOWN_HOSTS_CHARS)
+            if lines := stored.removeprefix(self._known_hosts):
                 self._deploy_key.learned(lines)
 
     def run(

@@ -71,7 +71,7 @@ def answer(name: str, items: Iterable[dict[str, Any]], count: int, **rest: objec
 
 def page(
     name: str,
-    found: Sequence[T],
+    items: Sequence[T],
     limit: int,
     key: Callable[[T], tuple[int, str]],
     to_json: Callable[[T], dict[str, Any]],
@@ -84,13 +84,13 @@ def page(
     """
     texts: list[str] = []
     size_bytes = 0
-    for item in found[:limit]:
+    for item in items[:limit]:
         text = _dumped(to_json(item))
         size_bytes += len(text) + len(",")
         if size_bytes > MAX_BYTES:
             break
         texts.append(text)
-    _, next_cursor = split(found, len(texts), key)
+    _, next_cursor = split(items, len(texts), key)
     return _response(name, texts, rest | {"next_cursor": next_cursor})
 
 

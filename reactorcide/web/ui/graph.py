@@ -49,9 +49,9 @@ def layout(nodes: Sequence[Json]) -> Graph:
     depth: dict[str, int] = {}
     above: dict[str, set[str]] = {}
     for job, needed in needs.items():
-        known = [name for name in needed if name in depth]
-        depth[job] = 1 + max((depth[name] for name in known), default=-1)
-        above[job] = set(known).union(*(above[name] for name in known))
+        placed = [name for name in needed if name in depth]
+        depth[job] = 1 + max((depth[name] for name in placed), default=-1)
+        above[job] = set(placed).union(*(above[name] for name in placed))
     direct = {
         job: [
             name

@@ -82,15 +82,15 @@ def home() -> Response:
 @ui.get("/runs")
 def show_runs() -> str:
     """Show what happened lately."""
-    wanted = _query(RunListQuery)
-    known = _projects()
-    found = ask(runs.list_runs, query=wanted)
+    filters = _query(RunListQuery)
+    listed = _projects()
+    page = ask(runs.list_runs, query=filters)
     return render_template(
         "runs.html",
-        page=found,
-        next_url=_next_url(found),
-        projects=known,
-        names={item["project_id"]: item["name"] for item in known},
+        page=page,
+        next_url=_next_url(page),
+        projects=listed,
+        names={item["project_id"]: item["name"] for item in listed},
         statuses=[status.value for status in RunStatus],
         events=_EVENTS,
         filters=_filters(),
@@ -124,11 +124,11 @@ def show_run(run_id: str) -> str:
 @ui.get("/jobs")
 def show_jobs() -> str:
     """Show jobs, newest first."""
-    found = ask(jobs.list_jobs, query=_query(JobListQuery, many=("status",)))
+    page = ask(jobs.list_jobs, query=_query(JobListQuery, many=("status",)))
     return render_template(
         "jobs.html",
-        page=found,
-        next_url=_next_url(found),
+        page=page,
+        next_url=_next_url(page),
         statuses=[status.value for status in JobStatus],
         filters=_filters(),
     )
@@ -142,8 +142,8 @@ def show_job(job_id: str) -> str:
     run = None
     if job["run_id"] is not None:
         run = ask(runs.show_run, path=RunPath(run_id=job["run_id"]), query=JobQuery())
-    wanted = request.args.get("attempt", "")
-    attempt = int(wanted) if wanted.isdecimal() and 1 <= int(wanted[:9]) <= job["attempt"] else job["attempt"]
+    number = request.args.get("attempt", "")
+    attempt = int(number) if number.isdecimal() and 1 <= int(number[:9]) <= job["attempt"] else job["attempt"]
     summary = _text_if_any(artifacts.show_summary, path=path)
     is_over = job["completed_at"] is not None
     return render_template(
@@ -188,12 +188,12 @@ def show_artifact(job_id: str, path: str) -> str:
 def show_queues() -> str:
     """Show what waits, why, and since when."""
     waiting = JobListQuery(status=list(_NOT_STARTED), limit=50)
-    found = ask(jobs.list_jobs, query=waiting)
-    first = [job["job_id"] for job in found["jobs"][:_MAX_WHYS]]
+    page = ask(jobs.list_jobs, query=waiting)
+    first = [job["job_id"] for job in page["jobs"][:_MAX_WHYS]]
     return render_template(
         "queues.html",
         queues=ask(queues.list_queues)["queues"],
-        waiting=found,
+        waiting=page,
         whys={job_id: ask(jobs.explain_job, path=JobPath(job_id=job_id))["reason"] for job_id in first},
     )
 
@@ -201,16 +201,16 @@ def show_queues() -> str:
 @ui.get("/workers")
 def show_workers() -> str:
     """Show who runs what."""
-    found = ask(workers.list_workers)["workers"]
+    listed = ask(workers.list_workers)["workers"]
     running = ask(jobs.list_jobs, query=JobListQuery(status=[JobStatus.RUNNING], limit=200))["jobs"]
-    return render_template("workers.html", workers=found, job_of={job["job_id"]: job for job in running})
+    return render_template("workers.html", workers=listed, job_of={job["job_id"]: job for job in running})
 
 
 @ui.get("/projects")
 def show_projects() -> str:
     """Show the projects that the caller may see."""
-    found = ask(projects.list_projects, query=_query(ProjectListQuery))
-    return render_template("projects.html", page=found, next_url=_next_url(found))
+    page = ask(projects.list_projects, query=_query(ProjectListQuery))
+    return render_template("projects.html", page=page, next_url=_next_url(page))
 
 
 @ui.get("/projects/<project_id>")
@@ -219,12 +219,12 @@ def show_project(project_id: str) -> str:
     project = ask(projects.show_project, path=ProjectPath(project_id=project_id))
     name = project["project_id"]
     filters = {key: value for key, value in _filters().items() if key in ("branch", "cursor")}
-    found = ask(runs.list_runs, query=_checked(RunListQuery, {"project": name} | filters))
+    page = ask(runs.list_runs, query=_checked(RunListQuery, {"project": name} | filters))
     return render_template(
         "project.html",
         project=project,
-        page=found,
-        next_url=_next_url(found),
+        page=page,
+        next_url=_next_url(page),
         filters=filters,
         schedules=_ask_if_allowed(schedules.list_schedules, path=ProjectPath(project_id=name)),
         secrets=_ask_if_allowed(secrets.list_secrets, path=ProjectPath(project_id=name)),
@@ -252,28 +252,28 @@ def show_account() -> str:
 @ui.get("/admin")
 def show_admin() -> str:
     """Show users, the audit, and whether every part of the service works."""
-    found = ask(accounts.show_audit, query=_query(AuditQuery))
+    page = ask(accounts.show_audit, query=_query(AuditQuery))
     users = ask(accounts.list_users)["users"]
     return render_template(
         "admin.html",
         users=users,
         names={user["user_id"]: user["username"] for user in users},
-        audit=found,
-        next_url=_next_url(found),
+        audit=page,
+        next_url=_next_url(page),
         ready=ask(service.ready),
     )
 
 
 def _projects() -> Sequence[Json]:
-    found: Sequence[Json] = ask(projects.list_projects, query=ProjectListQuery(limit=_MAX_PROJECTS))[
+    listed: Sequence[Json] = ask(projects.list_projects, query=ProjectListQuery(limit=_MAX_PROJECTS))[
         "projects"
     ]
-    return found
+    return listed
 
 
 def _tests(job_id: str) -> Json:
-    found: Json = ask(artifacts.show_tests, path=JobPath(job_id=job_id))
-    return found
+    tests: Json = ask(artifacts.show_tests, path=JobPath(job_id=job_id))
+    return tests
 
 
 def _ask_if_allowed(route: Any, **arguments: Any) -> Any:
@@ -307,13 +307,13 @@ def _filters() -> dict[str, str]:
 
 def _query(model: Any, many: Sequence[str] = ()) -> Any:
     """Return the query of a route from the page's own; raises ``InvalidInput`` as the API does."""
-    given: dict[str, Any] = dict(_filters())
-    return _checked(model, given | {name: [given[name]] for name in many if name in given})
+    values: dict[str, Any] = dict(_filters())
+    return _checked(model, values | {name: [values[name]] for name in many if name in values})
 
 
-def _checked(model: Any, given: Mapping[str, Any]) -> Any:
+def _checked(model: Any, values: Mapping[str, Any]) -> Any:
     try:
-        return model(**given)
+        return model(**values)
     except ValidationError as exc:
         validation_failed(exc)
 

@@ -92,11 +92,11 @@ def _open() -> str:
 
 def _next() -> str:
     """Return the page to go to: one of this service, whatever the form says."""
-    wanted = request.values.get("next", "")
+    target = request.values.get("next", "")
     if request.endpoint not in ("ui.show_sign_in", "ui.sign_in") and request.method == "GET":
-        wanted = request.script_root + request.full_path.removesuffix("?")
-    is_own = wanted.startswith("/") and not wanted.startswith("//") and "\\" not in wanted
-    return wanted if is_own and wanted.isprintable() else url_for("ui.home")
+        target = request.script_root + request.full_path.removesuffix("?")
+    is_own = target.startswith("/") and not target.startswith("//") and "\\" not in target
+    return target if is_own and target.isprintable() else url_for("ui.home")
 
 
 def _is_secure() -> bool:

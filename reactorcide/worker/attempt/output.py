@@ -123,7 +123,7 @@ class Recorder:
         ended = self._container.wait(_EXIT_WAIT_S)
         # A command's output ends with the command. Where the command went on, or the engine was away, the
         # connection was lost, and what it did not bring is in the engine's own copy.
-        in_time = ended is not None and ended.told_at - began_at < _EXIT_WAIT_S
+        in_time = ended is not None and ended.answered_at - began_at < _EXIT_WAIT_S
         return ended if in_time and self._copy.end() else None
 
     def _copy_again(self) -> bool:

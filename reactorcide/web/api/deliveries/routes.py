@@ -72,7 +72,7 @@ def take_delivery(path: HookPath, header: HookHeader) -> Response:
 @api.get("/projects/<project_id>/deliveries", responses={200: DeliveryListResponse})
 def list_deliveries(path: ProjectPath, query: DeliveryListQuery) -> Response:
     """List the deliveries of a project of the last 30 days, newest first; for its owners."""
-    found, total = read.page(
+    items, total = read.page(
         services().jobs,
         caller(),
         path.project_id,
@@ -82,7 +82,7 @@ def list_deliveries(path: ProjectPath, query: DeliveryListQuery) -> Response:
     )
     return lists.page(
         "deliveries",
-        found,
+        items,
         query.limit,
         lambda delivery: (delivery.created_at_ms, delivery.delivery_id),
         _json,
@@ -107,9 +107,9 @@ def redeliver_delivery(path: DeliveryPath, query: NoQuery) -> Response:
 
 
 def _shown(project_id: str, delivery_id: str) -> Response:
-    found = read.view(services().jobs, caller(), project_id, delivery_id)
-    said = {"headers": found.delivery.headers, "body": found.body, "body_is_cut": found.is_cut}
-    return jsonify(_json(found.delivery) | said)
+    view = read.view(services().jobs, caller(), project_id, delivery_id)
+    content = {"headers": view.delivery.headers, "body": view.body, "body_is_cut": view.is_cut}
+    return jsonify(_json(view.delivery) | content)
 
 
 def _json(delivery: Delivery) -> dict[str, Any]:

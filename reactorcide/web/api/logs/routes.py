@@ -99,8 +99,8 @@ def search_log(path: JobPath, query: LogSearchQuery) -> Response:
     context = services().jobs
     job = access.get(context, caller(), path.job_id)
     part = LogPart(attempt=query.attempt, from_line=query.from_line, stream=query.stream)
-    found = logs.search(context, job, part, query.text, limit=query.limit, timeout_s=_SEARCH_S)
-    return jsonify({"matches": [asdict(item) for item in found.matches], "next_line": found.next_line})
+    matches = logs.search(context, job, part, query.text, limit=query.limit, timeout_s=_SEARCH_S)
+    return jsonify({"matches": [asdict(item) for item in matches.matches], "next_line": matches.next_line})
 
 
 @api.get("/events", responses={200: {"content": {sse.MIMETYPE: JOB_EVENTS}}})

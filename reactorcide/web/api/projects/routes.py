@@ -52,10 +52,10 @@ def create_project(body: ProjectRequest, query: NoQuery) -> tuple[Response, int,
 def list_projects(query: ProjectListQuery) -> Response:
     """List the projects that the caller may see, newest first."""
     after = lists.from_cursor(query.cursor)
-    found, total = read.page(services().jobs, caller(), name=query.name, limit=query.limit + 1, after=after)
+    items, total = read.page(services().jobs, caller(), name=query.name, limit=query.limit + 1, after=after)
     return lists.page(
         "projects",
-        found,
+        items,
         query.limit,
         lambda project: (project.created_at_ms, project.project_id),
         _project_json,
@@ -154,16 +154,16 @@ def check_project(path: ProjectPath, query: NoQuery) -> Response:
     That takes as long as these servers do, at most a minute.
     """
     with services().slots.required(caller().user_id):
-        found = credentials.check(services().runs, services().http, caller(), path.project_id)
-    return jsonify({"repository": found.repository, "token": found.token})
+        checks = credentials.check(services().runs, services().http, caller(), path.project_id)
+    return jsonify({"repository": checks.repository, "token": checks.token})
 
 
 @api.get("/projects/<project_id>/statuses", responses={200: StatusListResponse})
 def list_statuses(path: ProjectPath, query: StatusListQuery) -> Response:
     """List the project's commit statuses, newest first: what is owed to its forge, and what was sent last."""
     after = lists.from_cursor(query.cursor)
-    found = read.statuses(services().jobs, caller(), path.project_id, limit=query.limit + 1, after=after)
-    shown, next_cursor = lists.split(found, query.limit, lambda item: (item.created_at_ms, item.status_id))
+    items = read.statuses(services().jobs, caller(), path.project_id, limit=query.limit + 1, after=after)
+    shown, next_cursor = lists.split(items, query.limit, lambda item: (item.created_at_ms, item.status_id))
     return jsonify({"statuses": [_status_json(item) for item in shown], "next_cursor": next_cursor})
 
 
@@ -193,16 +193,16 @@ def _shown(project_id: str) -> Response:
 
 
 def _view_json(project_id: str) -> dict[str, Any]:
-    found = read.view(services().jobs, caller(), project_id)
+    view = read.view(services().jobs, caller(), project_id)
     return {
-        **_project_json(found.project),
-        "role": found.role,
+        **_project_json(view.project),
+        "role": view.role,
         "members": [
-            {"user_id": item.user_id, "username": item.username, "role": item.role} for item in found.members
+            {"user_id": item.user_id, "username": item.username, "role": item.role} for item in view.members
         ],
         "settings": None
-        if found.credentials is None
-        else _settings_json(found.project, found.credentials.values(), found.status_problem),
+        if view.credentials is None
+        else _settings_json(view.project, view.credentials.values(), view.status_problem),
     }
 
 

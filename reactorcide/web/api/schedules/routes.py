@@ -28,8 +28,8 @@ api = resource("schedules", __name__, tag="schedules")
 @api.get("/projects/<project_id>/schedules", responses={200: ScheduleListResponse})
 def list_schedules(path: ProjectPath, query: NoQuery) -> Response:
     """List the schedules of a project by name; for those who may start its runs."""
-    found = read.listed(services().jobs, caller(), path.project_id)
-    return jsonify({"schedules": [_schedule_json(schedule) for schedule in found]})
+    listed = read.listed(services().jobs, caller(), path.project_id)
+    return jsonify({"schedules": [_schedule_json(schedule) for schedule in listed]})
 
 
 @api.post("/projects/<project_id>/schedules", responses={201: ScheduleResponse, 409: ErrorResponse})
@@ -77,15 +77,15 @@ def run_schedule(path: SchedulePath, query: NoQuery) -> Response:
 
 
 def _fields(body: ScheduleRequest | ScheduleChange) -> dict[str, Any]:
-    given = body.model_dump(exclude_unset=isinstance(body, ScheduleChange))
+    fields = body.model_dump(exclude_unset=isinstance(body, ScheduleChange))
     for name in ("branch", "workflow"):
-        if name in given:
-            given[name] = given[name] or None
-    if "when_running" in given:
-        given["when_running"] = WhenRunning(given["when_running"])
-    if "vars" in given:
-        given["variables"] = given.pop("vars")
-    return given
+        if name in fields:
+            fields[name] = fields[name] or None
+    if "when_running" in fields:
+        fields["when_running"] = WhenRunning(fields["when_running"])
+    if "vars" in fields:
+        fields["variables"] = fields.pop("vars")
+    return fields
 
 
 def _shown(project_id: str, schedule_id: str) -> Response:

@@ -74,8 +74,8 @@ def delete_webhook(path: WebhookPath, query: NoQuery) -> tuple[str, int]:
 def list_messages(path: WebhookPath, query: MessageListQuery) -> Response:
     """List what a webhook was told, and is to be told, newest first; kept for 30 days."""
     after = lists.from_cursor(query.cursor)
-    found = change.messages(services().jobs, caller(), path.webhook_id, limit=query.limit + 1, after=after)
-    shown, next_cursor = lists.split(found, query.limit, lambda item: (item.created_at_ms, item.message_id))
+    items = change.messages(services().jobs, caller(), path.webhook_id, limit=query.limit + 1, after=after)
+    shown, next_cursor = lists.split(items, query.limit, lambda item: (item.created_at_ms, item.message_id))
     return jsonify({"messages": [_message_json(item) for item in shown], "next_cursor": next_cursor})
 
 
