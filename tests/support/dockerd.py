@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 import docker
+import docker.errors
 
 from tests.support.waiting import wait_until
 
@@ -83,7 +84,13 @@ class OwnEngine:
                 self.start()
             with contextlib.closing(self.client()) as client:
                 for container in client.containers(all=True):
-                    client.remove_container(container["Id"], v=True, force=True)
+                    try:
+                        client.remove_container(container["Id"], v=True, force=True)
+                    except docker.errors.APIError as exc:
+                        # A service removes it at the same time.
+                        if exc.status_code not in (404, 409):
+                            raise
+                wait_until(lambda: not client.containers(all=True), _STOP_S, "its containers are gone")
         finally:
             for process in (self._dockerd, self._containerd):
                 if process is not None:
