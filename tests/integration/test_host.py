@@ -4,7 +4,6 @@ import os
 import pty
 import pwd
 import re
-import select
 import signal
 import socket
 import subprocess
@@ -21,6 +20,7 @@ from tests.cli.conftest import Program
 from tests.conftest import NewService
 from tests.support.client import Client
 from tests.support.service import Service, clean_environment, command_line
+from tests.support.waiting import is_readable
 
 
 def local(service: Service, **variables: str) -> Program:
@@ -150,7 +150,7 @@ def read_until(terminal: int, pattern: str, deadline_s: float = 20) -> str:
     text, deadline = "", monotonic() + deadline_s
     while re.search(pattern, text) is None:
         assert monotonic() < deadline, text
-        if select.select([terminal], [], [], 0.1)[0]:
+        if is_readable(terminal, 0.1):
             text += os.read(terminal, 65536).decode()
     return text
 

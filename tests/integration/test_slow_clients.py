@@ -2,7 +2,6 @@
 
 import http.client
 import json
-import select
 import socket
 import threading
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from reactorcide.settings import MAX_BODY_BYTES
 from tests.conftest import NewService
 from tests.support.client import Client
 from tests.support.service import Service
-from tests.support.waiting import wait_until
+from tests.support.waiting import is_readable, wait_until
 
 MORE_THAN_THREADS = 80
 HALF_A_HEAD = b"POST /api/v1/jobs HTTP/1.1\r\nHost: localhost\r\nX-Slow: "
@@ -188,7 +187,7 @@ def test_an_upload_that_drips_is_cut_off(new_service: NewService) -> None:
             f"Authorization: Bearer {service.admin.token}\r\nContent-Length: 1000000\r\n\r\n".encode()
         )
         # Each byte comes in time, and 64 KiB of them do not.
-        while not select.select([client], [], [], 0.1)[0]:
+        while not is_readable(client, 0.1):
             assert monotonic() - started < 10
             client.sendall(b"x")
         assert client.recv(100).startswith(b"HTTP/1.1 400 ")

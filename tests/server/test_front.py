@@ -6,7 +6,6 @@ import http.client
 import os
 import re
 import resource
-import select
 import socket
 import ssl
 import threading
@@ -25,7 +24,7 @@ from reactorcide.server.shares import Pool, Share
 from reactorcide.server.tls import Certificate
 from tests.server.conftest import Serve, Served, read_all
 from tests.support.certificate import make_certificate
-from tests.support.waiting import wait_until
+from tests.support.waiting import is_readable, wait_until
 
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: localhost\r\n"
@@ -686,7 +685,7 @@ def test_who_sends_a_body_too_slowly_is_refused_in_the_end(
                 client.sendall(piece)
                 sent_bytes += len(piece)
                 sleep(max(0, begun + sent_bytes / bytes_per_s - monotonic()))
-                if select.select([client], [], [], 0)[0]:
+                if is_readable(client, 0):
                     break
             assert (b"did not arrive in time" in client.recv(4096)) is is_refused
         assert (sent_bytes < 160 * len(piece)) is is_refused

@@ -534,7 +534,7 @@ def test_an_error_that_nobody_expects_is_given_up_in_the_end(
     github: Desk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     delivery = github.receive(github.pushed())
-    monkeypatch.setattr(work, "_wanted", lambda *arguments: 1 / 0)
+    monkeypatch.setattr(work, "_request", lambda *arguments: 1 / 0)
     assert (github.worked(delivery).outcome or "").startswith("it is tried again: unexpectedly")
     github.store.deliveries.retry(
         delivery, "later", due_at_ms=now_ms(), tried_at_ms=now_ms() - work.TRY_FOR_MS
