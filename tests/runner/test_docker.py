@@ -986,3 +986,16 @@ def test_an_attach_without_descriptors_leaves_none_open(create: Callable[..., st
         with descriptors_left(left), pytest.raises(EngineUnavailable, match=r"many open files.*ulimit -n"):
             runner.attach(container_id)
         assert len(open_descriptors(os.getpid())) <= len(before)
+
+
+def test_a_check_of_a_service_that_ends_just_then_is_none(
+    runner: DockerRunner, create: Callable[..., str]
+) -> None:
+    # The engine has many answers for that; a few containers meet some of them.
+    for _ in range(6):
+        container_id = create("sleep 0.4")
+        output = started(runner, container_id)
+        deadline = time.monotonic() + 10
+        while runner.begin_check(container_id, ["true"]) is not None:
+            assert time.monotonic() < deadline
+        output.close()

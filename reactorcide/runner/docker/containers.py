@@ -49,6 +49,8 @@ from reactorcide.runner.docker.states import exit_of, health_check, may_be_out_o
 _OOM_PATIENCE_S = 3.0
 _OOM_LOOK_S = 0.05
 _NO_PROGRAM = 127
+_END_KNOWN_S = 1.0
+"""Within this time the engine knows that a container has ended."""
 
 _TERMINATE_ALL = ["/bin/sh", "-c", "kill -TERM -1"]
 """Signals all processes of the namespace but the first one and itself."""
@@ -208,12 +210,26 @@ class DockerRunner:
             )
             check_id = str(created["Id"])
             self._close_check(container_id)
-            if is_attached:
-                self._checks[container_id] = api.exec_start(check_id, socket=True)
-            else:
-                api.exec_start(check_id, detach=True)
+            try:
+                if is_attached:
+                    self._checks[container_id] = api.exec_start(check_id, socket=True)
+                else:
+                    api.exec_start(check_id, detach=True)
+            except docker.errors.APIError:
+                # Where the container ends just then, the engine hands on whatever runc says, with any status.
+                if self._ends_now(container_id):
+                    return None
+                raise
             return check_id
         return None
+
+    def _ends_now(self, container_id: str) -> bool:
+        deadline = monotonic() + _END_KNOWN_S
+        while self.exit_now(container_id) is None:
+            if monotonic() >= deadline:
+                return False
+            sleep(_OOM_LOOK_S)
+        return True
 
     def _close_check(self, container_id: str) -> None:
         connection = self._checks.pop(container_id, None)
