@@ -1,7 +1,6 @@
 """What happens at a forge (GitHub, Gitea, GitLab and others), and what is said to one."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 
 from reactorcide.domain.events import EventName
@@ -95,15 +94,3 @@ class CommitStatus:
     description: str
     """One sentence; a forge gets as much of it as it takes."""
     target_url: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ForgeRequest:
-    """An HTTP request to a forge."""
-
-    method: str
-    url: str
-    headers: Mapping[str, str] = field(repr=False)
-    """With the token."""
-    json: Mapping[str, str] | None = None
-    """The body; ``None``: there is none."""

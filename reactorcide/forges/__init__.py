@@ -11,9 +11,9 @@ from reactorcide.domain.forges import (
     ForgeEvent,
     ForgeKind,
     ForgeRepository,
-    ForgeRequest,
     Ignored,
 )
+from reactorcide.domain.http import HttpAnswer, HttpRequest
 from reactorcide.forges.gitea import Gitea
 from reactorcide.forges.github import GitHub
 from reactorcide.forges.gitlab import GitLab
@@ -40,16 +40,16 @@ class Forge(Protocol):
     def read(self, headers: Headers, body: bytes) -> ForgeEvent | Ignored:
         """Return the event that a delivery tells; raises ``InvalidInput``, whatever the bytes are."""
 
-    def status_request(self, repository: ForgeRepository, token: str, status: CommitStatus) -> ForgeRequest:
+    def status_request(self, repository: ForgeRepository, token: str, status: CommitStatus) -> HttpRequest:
         """Return the request that tells the forge a commit's status."""
 
-    def has_accepted(self, status_code: int, body: bytes) -> bool:
+    def has_accepted(self, answer: HttpAnswer) -> bool:
         """Return whether, by this answer, the forge has the status that it was told."""
 
-    def repository_request(self, repository: ForgeRepository, token: str) -> ForgeRequest:
+    def repository_request(self, repository: ForgeRepository, token: str) -> HttpRequest:
         """Return the request that asks about a repository, to check a token."""
 
-    def token_problem(self, status_code: int, body: bytes) -> str | None:
+    def token_problem(self, answer: HttpAnswer) -> str | None:
         """Return in a sentence what keeps a token from setting statuses, by the answer to that request.
 
         ``None``: nothing does, as far as the forge says.

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from urllib.parse import quote
 
-from reactorcide.domain.forges import CommitStatus, ForgeEvent, ForgeRepository, ForgeRequest, Ignored
-from reactorcide.forges import events, signatures
+from reactorcide.domain.forges import CommitStatus, ForgeEvent, ForgeRepository, Ignored
+from reactorcide.domain.http import HttpAnswer, HttpRequest
+from reactorcide.forges import events, requests, signatures
 from reactorcide.forges.github import push_problem
 from reactorcide.forges.ids import delivery_id, first
 from reactorcide.forges.payload import Headers, Payload, parse
@@ -49,29 +50,26 @@ class Gitea:
             return _create(payload)
         return Ignored(f"{name or 'a request without X-Gitea-Event'} starts nothing")
 
-    def status_request(self, repository: ForgeRepository, token: str, status: CommitStatus) -> ForgeRequest:
+    def status_request(self, repository: ForgeRepository, token: str, status: CommitStatus) -> HttpRequest:
         """See ``Forge.status_request``."""
         body = {
             "state": status.state.value,
             "context": status.context,
             "description": status.description,
         }
-        if status.target_url is not None:
-            body["target_url"] = status.target_url
-        url = f"{_repository_url(repository)}/statuses/{status.sha}"
-        return ForgeRequest("POST", url, _headers(token), body)
+        return requests.status(_repository_url(repository), _headers(token), status, body)
 
-    def has_accepted(self, status_code: int, body: bytes) -> bool:
+    def has_accepted(self, answer: HttpAnswer) -> bool:
         """See ``Forge.has_accepted``."""
-        return 200 <= status_code < 300
+        return answer.is_success
 
-    def repository_request(self, repository: ForgeRepository, token: str) -> ForgeRequest:
+    def repository_request(self, repository: ForgeRepository, token: str) -> HttpRequest:
         """See ``Forge.repository_request``."""
-        return ForgeRequest("GET", _repository_url(repository), _headers(token))
+        return requests.repository(_repository_url(repository), _headers(token))
 
-    def token_problem(self, status_code: int, body: bytes) -> str | None:
+    def token_problem(self, answer: HttpAnswer) -> str | None:
         """See ``Forge.token_problem``."""
-        return answer_problem(status_code) or push_problem(body)
+        return answer_problem(answer) or push_problem(answer)
 
 
 def _create(payload: Payload) -> ForgeEvent | Ignored:

@@ -1,11 +1,11 @@
 """GitHub and GitHub Enterprise Server: https://docs.github.com/en/webhooks, /en/rest/commits/statuses."""
 
-import json
 from collections.abc import Iterable, Sequence
 from urllib.parse import quote, urlsplit
 
-from reactorcide.domain.forges import CommitStatus, ForgeEvent, ForgeRepository, ForgeRequest, Ignored
-from reactorcide.forges import events, signatures
+from reactorcide.domain.forges import CommitStatus, ForgeEvent, ForgeRepository, Ignored
+from reactorcide.domain.http import HttpAnswer, HttpRequest
+from reactorcide.forges import events, requests, signatures
 from reactorcide.forges.ids import delivery_id
 from reactorcide.forges.payload import Headers, Payload, parse
 from reactorcide.forges.repositories import answer_problem
@@ -45,37 +45,34 @@ class GitHub:
             return Ignored("create tells nothing that a push does not")
         return Ignored(f"{name or 'a request without X-GitHub-Event'} starts nothing")
 
-    def status_request(self, repository: ForgeRepository, token: str, status: CommitStatus) -> ForgeRequest:
+    def status_request(self, repository: ForgeRepository, token: str, status: CommitStatus) -> HttpRequest:
         """See ``Forge.status_request``."""
         body = {
             "state": status.state.value,
             "context": status.context,
             "description": status.description[:_MAX_DESCRIPTION_CHARS],
         }
-        if status.target_url is not None:
-            body["target_url"] = status.target_url
-        url = f"{_repository_url(repository)}/statuses/{status.sha}"
-        return ForgeRequest("POST", url, _headers(token), body)
+        return requests.status(_repository_url(repository), _headers(token), status, body)
 
-    def has_accepted(self, status_code: int, body: bytes) -> bool:
+    def has_accepted(self, answer: HttpAnswer) -> bool:
         """See ``Forge.has_accepted``."""
-        return 200 <= status_code < 300
+        return answer.is_success
 
-    def repository_request(self, repository: ForgeRepository, token: str) -> ForgeRequest:
+    def repository_request(self, repository: ForgeRepository, token: str) -> HttpRequest:
         """See ``Forge.repository_request``."""
-        return ForgeRequest("GET", _repository_url(repository), _headers(token))
+        return requests.repository(_repository_url(repository), _headers(token))
 
-    def token_problem(self, status_code: int, body: bytes) -> str | None:
+    def token_problem(self, answer: HttpAnswer) -> str | None:
         """See ``Forge.token_problem``."""
-        return answer_problem(status_code) or push_problem(body)
+        return answer_problem(answer) or push_problem(answer)
 
 
-def push_problem(body: bytes) -> str | None:
+def push_problem(answer: HttpAnswer) -> str | None:
     """Return in a sentence that a token may not push, where the answer about a repository says so."""
     try:
-        permissions = json.loads(body)["permissions"]
+        permissions = answer.json()["permissions"]
         may_push = permissions["push"] or permissions["admin"]
-    except (ValueError, RecursionError, LookupError, TypeError):
+    except (LookupError, TypeError):
         # Some tokens are not told.
         return None
     return None if may_push else "the token may only read the repository; setting a commit status needs write"

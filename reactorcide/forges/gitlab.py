@@ -1,6 +1,5 @@
 """GitLab: https://docs.gitlab.com/user/project/integrations/webhook_events, /api/commits."""
 
-import json
 from collections.abc import Iterable, Sequence
 from urllib.parse import quote
 
@@ -10,11 +9,11 @@ from reactorcide.domain.forges import (
     CommitStatus,
     ForgeEvent,
     ForgeRepository,
-    ForgeRequest,
     Ignored,
     StatusState,
 )
-from reactorcide.forges import events, signatures
+from reactorcide.domain.http import HttpAnswer, HttpRequest
+from reactorcide.forges import events, requests, signatures
 from reactorcide.forges.ids import delivery_id
 from reactorcide.forges.payload import Headers, Payload, parse
 from reactorcide.forges.repositories import answer_problem
@@ -66,41 +65,38 @@ class GitLab:
             return _merge_request(payload)
         return Ignored(f"{kind or 'a payload without object_kind'} starts nothing")
 
-    def status_request(self, repository: ForgeRepository, token: str, status: CommitStatus) -> ForgeRequest:
+    def status_request(self, repository: ForgeRepository, token: str, status: CommitStatus) -> HttpRequest:
         """See ``Forge.status_request``."""
         body = {
             "state": _STATES.get(status.state, status.state.value),
             "name": status.context[:_MAX_TEXT_CHARS],
             "description": status.description[:_MAX_TEXT_CHARS],
         }
-        if status.target_url is not None:
-            body["target_url"] = status.target_url
-        url = f"{_project_url(repository)}/statuses/{status.sha}"
-        return ForgeRequest("POST", url, _headers(token), body)
+        return requests.status(_project_url(repository), _headers(token), status, body)
 
-    def has_accepted(self, status_code: int, body: bytes) -> bool:
+    def has_accepted(self, answer: HttpAnswer) -> bool:
         """See ``Forge.has_accepted``; GitLab refuses a status that the commit has already."""
-        return 200 <= status_code < 300 or (status_code == 400 and _ALREADY in body)
+        return answer.is_success or (answer.status == 400 and _ALREADY in answer.body)
 
-    def repository_request(self, repository: ForgeRepository, token: str) -> ForgeRequest:
+    def repository_request(self, repository: ForgeRepository, token: str) -> HttpRequest:
         """See ``Forge.repository_request``."""
-        return ForgeRequest("GET", _project_url(repository), _headers(token))
+        return requests.repository(_project_url(repository), _headers(token))
 
-    def token_problem(self, status_code: int, body: bytes) -> str | None:
+    def token_problem(self, answer: HttpAnswer) -> str | None:
         """See ``Forge.token_problem``."""
-        problem = answer_problem(status_code)
-        level = None if problem else _access_level(body)
+        problem = answer_problem(answer)
+        level = None if problem else _access_level(answer)
         if level is not None and level < _DEVELOPER:
             return "the token's role in the project is too low; setting a commit status needs Developer"
         return problem
 
 
-def _access_level(body: bytes) -> int | None:
+def _access_level(answer: HttpAnswer) -> int | None:
     """Return the highest access level that an answer about a project has; ``None`` where it says none."""
     try:
-        permissions = json.loads(body)["permissions"]
+        permissions = answer.json()["permissions"]
         levels = [access["access_level"] for access in permissions.values() if access is not None]
-    except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
+    except (LookupError, TypeError, AttributeError):
         return None
     return max((level for level in levels if isinstance(level, int)), default=None)
 

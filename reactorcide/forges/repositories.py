@@ -5,6 +5,7 @@ from urllib.parse import urlsplit
 
 from reactorcide.domain.errors import InvalidInput
 from reactorcide.domain.forges import ForgeRepository
+from reactorcide.domain.http import HttpAnswer
 from reactorcide.domain.secrets import without_credentials
 
 _SCP = re.compile(r"(?:[^@/:]+@)?(?P<host>\[[0-9A-Fa-f:.]+\]|[^@/:\[\]]+):(?!//)(?P<path>.+)")
@@ -45,14 +46,13 @@ def repository_at(git_url: str, forge_url: str | None) -> ForgeRepository:
     return ForgeRepository(base, path)
 
 
-def answer_problem(status_code: int) -> str | None:
-    """Return in a sentence what the forge's status code says about a token; ``None`` for success."""
-    if 200 <= status_code < 300:
+def answer_problem(answer: HttpAnswer) -> str | None:
+    """Return in a sentence what a forge's answer says about a token; ``None`` for success."""
+    if answer.is_success:
         return None
-    if status_code == 401:
+    if answer.status == 401:
         return "the forge does not know the token (401); make a new one"
-    if status_code in (403, 404):
-        return (
-            f"the token may not see the repository, or there is none of that name ({status_code}); check both"
-        )
-    return f"the forge answered {status_code} to the question whether the token may see the repository"
+    if answer.status in (403, 404):
+        missing = "the token may not see the repository, or there is none of that name"
+        return f"{missing} ({answer.status}); check both"
+    return f"the forge answered {answer.status} to the question whether the token may see the repository"

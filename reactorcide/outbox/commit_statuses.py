@@ -7,7 +7,6 @@ from urllib.parse import urlsplit
 
 from reactorcide.domain.errors import InvalidInput, RequestFailed
 from reactorcide.domain.forges import CommitStatus, ForgeKind
-from reactorcide.domain.http import HttpRequest
 from reactorcide.domain.projects import CredentialKind, Project
 from reactorcide.domain.statuses import StatusRecord
 from reactorcide.forges import FORGES
@@ -126,20 +125,13 @@ class OwedStatus:
         try:
             repository = repository_at(self.destination.git_url, self.destination.forge_url)
             request = forge.status_request(repository, token, status)
-            answer = self.http.send(
-                HttpRequest(
-                    method=request.method,
-                    url=request.url,
-                    headers={"Content-Type": "application/json", **request.headers},
-                    body=json.dumps(request.json).encode(),
-                )
-            )
+            answer = self.http.send(request)
         except InvalidInput as exc:
             return Failure(problem=str(exc), reason="address", is_of_lane=True)
         except RequestFailed as exc:
             return Failure(problem=str(exc), reason="unreachable", is_of_lane=True)
         wait_s = answers.wait_s(answer, now_s=time())
-        if forge.has_accepted(answer.status, answer.body):
+        if forge.has_accepted(answer):
             return Arrived(wait_s=wait_s)
         where = f"{urlsplit(request.url).netloc} {answers.phrase(answer, token)}"
         problem = f"{where} to the status {record.context} of {record.sha[:10]}"

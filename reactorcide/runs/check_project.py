@@ -1,13 +1,11 @@
 """Check what a project needs: that its repository can be fetched, and that its token may set statuses."""
 
-import json
 from dataclasses import dataclass
 from time import monotonic
 
 from reactorcide.domain.accounts import SERVICE_USER, User
 from reactorcide.domain.errors import InfrastructureError, InvalidInput, JobFailed
 from reactorcide.domain.forges import ForgeKind
-from reactorcide.domain.http import HttpRequest
 from reactorcide.domain.projects import CredentialKind, Project, ProjectRole
 from reactorcide.forges import FORGES
 from reactorcide.forges.repositories import repository_at
@@ -57,14 +55,7 @@ def _token_problem(context: RunContext, http: Http, project: Project) -> str | N
     forge = FORGES[project.forge]
     try:
         request = forge.repository_request(repository_at(project.git_url, project.forge_url), token)
-        answer = http.send(
-            HttpRequest(
-                method=request.method,
-                url=request.url,
-                headers=request.headers,
-                body=b"" if request.json is None else json.dumps(request.json).encode(),
-            )
-        )
+        answer = http.send(request)
     except (InvalidInput, InfrastructureError) as exc:
         return str(exc)
-    return forge.token_problem(answer.status, answer.body)
+    return forge.token_problem(answer)

@@ -21,6 +21,7 @@ from reactorcide.domain.forges import (
     Ignored,
     StatusState,
 )
+from reactorcide.domain.http import HttpAnswer
 from reactorcide.forges import FORGES
 from reactorcide.forges.repositories import repository_at
 from tests.support.dialects import (
@@ -247,8 +248,8 @@ def test_no_bytes_raise_anything_else(headers: dict[str, str], body: bytes) -> N
             lambda: forge.verify(headers, [body], [SECRET, "x"], now_s=1.0),  # noqa: B023  # called at once
             lambda: forge.delivery_id(headers),  # noqa: B023  # as above
             lambda: forge.read(headers, body),  # noqa: B023  # as above
-            lambda: forge.token_problem(200, body),  # noqa: B023  # as above
-            lambda: forge.has_accepted(400, body),  # noqa: B023  # as above
+            lambda: forge.token_problem(HttpAnswer(status=200, body=body)),  # noqa: B023  # as above
+            lambda: forge.has_accepted(HttpAnswer(status=400, body=body)),  # noqa: B023  # as above
         ):
             with suppress(InvalidInput, Unauthorized):
                 call()
@@ -319,19 +320,18 @@ def test_a_status(dialect: Dialect) -> None:
         assert request.method == "POST"
         assert request.url.endswith(f"/statuses/{NEW}")
         assert " " not in request.url
-        assert request.json is not None
         assert "tok" in "".join(request.headers.values())
         assert "tok" not in repr(request)
-        assert request.json["target_url"] == "https://ci.example/runs/1"
-        assert "reactorcide/push/ci" in request.json.values()
+        sent = json.loads(request.body)
+        assert sent["target_url"] == "https://ci.example/runs/1"
+        assert "reactorcide/push/ci" in sent.values()
     untold = forge.status_request(
         ForgeRepository("https://f.example", "a/b"), "t", replace(STATUS, target_url=None)
     )
-    assert untold.json is not None
-    assert "target_url" not in untold.json
-    assert forge.has_accepted(201, b"{}")
+    assert "target_url" not in json.loads(untold.body)
+    assert forge.has_accepted(HttpAnswer(status=201, body=b"{}"))
     for code in (400, 401, 404, 422, 429, 500, 302):
-        assert not forge.has_accepted(code, b"{}")
+        assert not forge.has_accepted(HttpAnswer(status=code, body=b"{}"))
 
 
 def test_where_each_forge_is_told() -> None:
@@ -359,24 +359,24 @@ def test_where_each_forge_is_told() -> None:
 
 def test_gitlab_refuses_a_status_that_it_has() -> None:
     answer = b'{"message":"Cannot transition status via :enqueue from :pending"}'
-    assert FORGES[ForgeKind.GITLAB].has_accepted(400, answer)
-    assert not FORGES[ForgeKind.GITHUB].has_accepted(400, answer)
+    assert FORGES[ForgeKind.GITLAB].has_accepted(HttpAnswer(status=400, body=answer))
+    assert not FORGES[ForgeKind.GITHUB].has_accepted(HttpAnswer(status=400, body=answer))
 
 
 def test_what_a_token_lacks() -> None:
     for kind, forge in FORGES.items():
         request = forge.repository_request(ForgeRepository("https://f.example", "a/b"), "tok")
         assert request.method == "GET"
-        assert request.json is None
-        assert "make a new one" in (forge.token_problem(401, b"") or "")
-        assert "may not see" in (forge.token_problem(404, b"") or "")
-        assert "500" in (forge.token_problem(500, b"") or "")
-        assert forge.token_problem(200, b"{}") is None
+        assert request.body == b""
+        assert "make a new one" in (forge.token_problem(HttpAnswer(status=401, body=b"")) or "")
+        assert "may not see" in (forge.token_problem(HttpAnswer(status=404, body=b"")) or "")
+        assert "500" in (forge.token_problem(HttpAnswer(status=500, body=b"")) or "")
+        assert forge.token_problem(HttpAnswer(status=200, body=b"{}")) is None
         if kind is ForgeKind.GITLAB:
             low = b'{"permissions": {"project_access": {"access_level": 20}, "group_access": null}}'
             high = low.replace(b"null", b'{"access_level": 40}')
         else:
             low = b'{"permissions": {"admin": false, "push": false, "pull": true}}'
             high = b'{"permissions": {"admin": false, "push": true, "pull": true}}'
-        assert "commit status needs" in (forge.token_problem(200, low) or "")
-        assert forge.token_problem(200, high) is None
+        assert "commit status needs" in (forge.token_problem(HttpAnswer(status=200, body=low)) or "")
+        assert forge.token_problem(HttpAnswer(status=200, body=high)) is None
