@@ -1,13 +1,15 @@
 """Starting threads."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from concurrent.futures import Future
-from typing import TypeVar
+from time import monotonic
+from typing import Generic, TypeVar
 
 from reactorcide.domain.errors import InfrastructureError
 
 T = TypeVar("T")
+Key = TypeVar("Key", bound=Hashable)
 
 
 def start_thread(target: Callable[[], object], name: str) -> threading.Thread:
@@ -37,3 +39,56 @@ def call_in_thread(call: Callable[[], T], name: str) -> Future[T]:
 
     start_thread(run, name)
     return future
+
+
+class ThreadsByKey(Generic[Key]):
+    """Threads that each work for a key: one of a key at a time, and so many in all. Thread-safe.
+
+    So what takes long for one key delays no other. ``ended`` is called after the end of each.
+    """
+
+    def __init__(self, max_threads: int, ended: Callable[[], object] = lambda: None) -> None:
+        self._max_threads = max_threads
+        self._ended = ended
+        self._lock = threading.Lock()
+        self._threads: dict[Key, threading.Thread] = {}
+        self._stopping = False
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there are as many as there may be."""
+        with self._lock:
+            return len(self._threads) >= self._max_threads
+
+    def keys(self) -> list[Key]:
+        """Return the keys that have a thread."""
+        with self._lock:
+            return list(self._threads)
+
+    def start(self, key: Key, work: Callable[[], object], name: str) -> None:
+        """Have a thread do ``work``; nothing where its key has one, there are too many, or all stop.
+
+        Raises as ``start_thread``.
+        """
+
+        def run() -> None:
+            try:
+                work()
+            finally:
+                with self._lock:
+                    del self._threads[key]
+                self._ended()
+
+        with self._lock:
+            if self._stopping or key in self._threads or len(self._threads) >= self._max_threads:
+                return
+            # It can end only after it has been noted, for its end takes the lock.
+            self._threads[key] = start_thread(run, name)
+
+    def stop(self, deadline: float) -> None:
+        """Start no more, and wait until all have ended, or that time of ``monotonic``."""
+        with self._lock:
+            self._stopping = True
+            threads = list(self._threads.values())
+        for thread in threads:
+            thread.join(max(0.0, deadline - monotonic()))

@@ -5,17 +5,19 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from time import monotonic
 from typing import Protocol
 
 from reactorcide import crashpoints
 from reactorcide.domain.errors import InfrastructureError
+from reactorcide.duties import Duties, Duty
 from reactorcide.lib.clock import now_ms
 from reactorcide.lib.notifier import LOOK_EVERY_S, OUTBOX, Notifier
 from reactorcide.metrics import Metrics
 from reactorcide.store import Store
 from reactorcide.store.outbox import Lane
-from reactorcide.threads import start_thread
+from reactorcide.threads import ThreadsByKey, start_thread
 
 log = logging.getLogger("reactorcide.outbox")
 
@@ -102,13 +104,15 @@ class Sender:
         self._lines = lines
         self._notifier = notifier
         self._metrics = metrics
-        self._lock = threading.Lock()
-        self._busy: dict[tuple[str, str], threading.Thread] = {}
-        """The lanes that have a thread."""
+        self._threads = ThreadsByKey[tuple[str, str]](_MAX_THREADS, lambda: notifier.announce(OUTBOX))
+        """By the kind and the owner of a lane."""
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
-        self._clean_at = float("-inf")
-        self._trouble: str | None = None
+        duties = (
+            Duty("remove what was sent long ago", _HOUR_MS / 1000, self._remove_old, LOOK_EVERY_S),
+            Duty("send what is owed", 0.0, self._start_due, LOOK_EVERY_S),
+        )
+        self._duties = Duties(duties, log)
 
     def start(self) -> None:
         """Start sending."""
@@ -119,41 +123,26 @@ class Sender:
         deadline = monotonic() + deadline_s
         self._stopping.set()
         self._notifier.announce(OUTBOX)
-        with self._lock:
-            threads = list(self._busy.values())
-        for thread in filter(None, (self._thread, *threads)):
-            thread.join(max(0.0, deadline - monotonic()))
+        self._threads.stop(deadline)
+        if self._thread is not None:
+            self._thread.join(max(0.0, deadline - monotonic()))
 
     def _loop(self) -> None:
         with self._notifier.watching(OUTBOX) as changed:
             while not self._stopping.is_set():
                 changed.clear()
-                try:
-                    self._start_due()
-                except InfrastructureError as exc:
-                    if self._trouble != str(exc):
-                        log.warning("nothing owed is sent: %s", exc)
-                    self._trouble = str(exc)
-                except Exception:
-                    log.exception("sending failed unexpectedly")
-                else:
-                    self._trouble = None
+                self._duties.do_due()
                 changed.wait(LOOK_EVERY_S)
 
+    def _remove_old(self) -> None:
+        self._store.outbox.remove_old(before_ms=now_ms() - _KEEP_MS)
+
     def _start_due(self) -> None:
-        if monotonic() >= self._clean_at:
-            self._clean_at = monotonic() + _HOUR_MS / 1000
-            self._store.outbox.remove_old(before_ms=now_ms() - _KEEP_MS)
         while self._announce(now_ms()) and not self._stopping.is_set():
             pass
         # Lanes that have a thread may be due, too.
         for lane in self._store.outbox.due_lanes(now_ms=now_ms(), limit=2 * _MAX_THREADS):
-            key = (lane.kind, lane.owner_id)
-            with self._lock:
-                if len(self._busy) >= _MAX_THREADS or self._stopping.is_set():
-                    return
-                if key not in self._busy:
-                    self._busy[key] = start_thread(lambda lane=lane: self._work(lane), "send")  # type: ignore[misc]  # mypy knows no type of a default of a lambda
+            self._threads.start((lane.kind, lane.owner_id), partial(self._work, lane), "send")
 
     def _work(self, lane: Lane) -> None:
         try:
@@ -163,10 +152,6 @@ class Sender:
         except Exception:
             log.exception("sending failed unexpectedly")
             self._pause_after_error(lane)
-        finally:
-            with self._lock:
-                del self._busy[lane.kind, lane.owner_id]
-            self._notifier.announce(OUTBOX)
 
     def _pause_after_error(self, lane: Lane) -> None:
         """Keep an error that nobody has thought of from coming again every moment."""

@@ -2,14 +2,15 @@
 
 import logging
 import threading
+from functools import partial
 from time import monotonic
 
 from reactorcide.deliveries.work import due, work_on
 from reactorcide.domain.deliveries import ARRIVED, Delivery
+from reactorcide.duties import Duties, Duty
 from reactorcide.lib.notifier import LOOK_EVERY_S
 from reactorcide.runs import RunContext
-from reactorcide.threads import start_thread
-from reactorcide.worker.duties import Duties, Duty
+from reactorcide.threads import ThreadsByKey, start_thread
 
 log = logging.getLogger("reactorcide.deliveries")
 
@@ -30,8 +31,7 @@ class Deliverer:
         self._context = context
         self._stopping = threading.Event()
         self._wake = threading.Event()
-        self._lock = threading.Lock()
-        self._threads: dict[str, threading.Thread] = {}
+        self._threads = ThreadsByKey[str](_MAX_AT_ONCE, lambda: self._wake.set())
         """Those that work, by the id of the project."""
         self._duties = Duties([Duty("work on deliveries", 0.0, self._look, LOOK_EVERY_S)], log)
         self._thread: threading.Thread | None = None
@@ -45,10 +45,9 @@ class Deliverer:
         deadline = monotonic() + deadline_s
         self._stopping.set()
         self._wake.set()
-        with self._lock:
-            threads = [*self._threads.values(), *filter(None, [self._thread])]
-        for thread in threads:
-            thread.join(max(0.0, deadline - monotonic()))
+        self._threads.stop(deadline)
+        if self._thread is not None:
+            self._thread.join(max(0.0, deadline - monotonic()))
 
     def _loop(self) -> None:
         notifier = self._context.jobs.notifier
@@ -61,27 +60,15 @@ class Deliverer:
 
     def _look(self) -> None:
         """Start threads for deliveries that are due."""
-        while not self._stopping.is_set():
-            with self._lock:
-                busy = list(self._threads)
-                if len(busy) >= _MAX_AT_ONCE:
-                    return
-                delivery = due(self._context, besides=busy)
-                if delivery is None:
-                    return
-                self._threads[delivery.project_id] = self._start_thread(delivery)
+        while not (self._stopping.is_set() or self._threads.is_full):
+            delivery = due(self._context, besides=self._threads.keys())
+            if delivery is None:
+                return
+            self._threads.start(delivery.project_id, partial(self._work_on, delivery), "delivery")
 
-    def _start_thread(self, delivery: Delivery) -> threading.Thread:
-        def run() -> None:
-            try:
-                work_on(self._context, delivery)
-            except Exception:
-                log.exception("a delivery failed unexpectedly", extra={"delivery_id": delivery.delivery_id})
-                self._stopping.wait(_PAUSE_S)
-            finally:
-                with self._lock:
-                    del self._threads[delivery.project_id]
-                self._wake.set()
-
-        # It can end only after it has been noted, for its end takes the lock.
-        return start_thread(run, "delivery")
+    def _work_on(self, delivery: Delivery) -> None:
+        try:
+            work_on(self._context, delivery)
+        except Exception:
+            log.exception("a delivery failed unexpectedly", extra={"delivery_id": delivery.delivery_id})
+            self._stopping.wait(_PAUSE_S)

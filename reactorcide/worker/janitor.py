@@ -5,13 +5,13 @@ import threading
 
 from reactorcide.deliveries.retention import remove_old
 from reactorcide.domain import audit
+from reactorcide.duties import Duties, Duty
 from reactorcide.jobs import JobContext, caches, images, logs, retention, sources
 from reactorcide.jobs.delete import purge_ended
 from reactorcide.jobs.leftovers import remove_leftovers
 from reactorcide.lib.clock import now_ms
 from reactorcide.runner import Runner
 from reactorcide.threads import start_thread
-from reactorcide.worker.duties import Duties, Duty
 
 log = logging.getLogger("reactorcide.janitor")
 

@@ -15,6 +15,7 @@ from reactorcide.domain.jobs import Job, OpenAttempt, Outcome, artifacts_prefix,
 from reactorcide.domain.reports import JobReport
 from reactorcide.domain.runs import RunFiles
 from reactorcide.domain.secrets import secrets_of
+from reactorcide.duties import Duty
 from reactorcide.jobs import (
     JobContext,
     adopt,
@@ -35,7 +36,6 @@ from reactorcide.jobs.upkeep import QueueUpkeep, for_each
 from reactorcide.lib.tar import Entry
 from reactorcide.logs.writer import LogWriter
 from reactorcide.runs.upkeep import RunUpkeep
-from reactorcide.worker.duties import Duty
 from reactorcide.worker.port import Held, Unfinished
 
 _SUBMIT_EVERY_S = 1.0

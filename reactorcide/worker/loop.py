@@ -11,13 +11,13 @@ from time import monotonic
 from reactorcide.domain.errors import InfrastructureError
 from reactorcide.domain.jobs import Job, JobStatus, OpenAttempt
 from reactorcide.domain.workers import WorkerView
+from reactorcide.duties import Duties, Duty
 from reactorcide.lib.clock import now_ms
 from reactorcide.runner import Runner
 from reactorcide.threads import start_thread
 from reactorcide.worker.attempt import Attempt, Limits
 from reactorcide.worker.background import Background
 from reactorcide.worker.disk import DiskWatch
-from reactorcide.worker.duties import Duties, Duty
 from reactorcide.worker.interrupt import Reason
 from reactorcide.worker.port import Held, WorkerPort
 from reactorcide.worker.prepare import Preparation

@@ -2,13 +2,14 @@
 
 import logging
 import threading
+from functools import partial
 from time import monotonic
 
 from reactorcide.domain.errors import Busy, InfrastructureError, JobFailed
 from reactorcide.domain.schedules import Schedule
+from reactorcide.duties import Duties, Duty
 from reactorcide.schedules.start import Due
-from reactorcide.threads import start_thread
-from reactorcide.worker.duties import Duties, Duty
+from reactorcide.threads import ThreadsByKey, start_thread
 
 log = logging.getLogger("reactorcide.schedules")
 
@@ -29,7 +30,7 @@ class Scheduler:
     def __init__(self, due: Due) -> None:
         self._due = due
         self._stopping = threading.Event()
-        self._threads: dict[str, threading.Thread] = {}
+        self._threads = ThreadsByKey[str](_MAX_AT_ONCE)
         """Those that start runs, by the id of the project."""
         self._failing: dict[str, tuple[float, float]] = {}
         """When the schedule with an id failed first, and is tried next."""
@@ -45,10 +46,9 @@ class Scheduler:
         """Stop looking, and wait up to ``deadline_s`` for those runs that are being started."""
         deadline = monotonic() + deadline_s
         self._stopping.set()
-        with self._lock:
-            threads = [*self._threads.values(), *([self._thread] if self._thread is not None else [])]
-        for thread in threads:
-            thread.join(max(0.0, deadline - monotonic()))
+        self._threads.stop(deadline)
+        if self._thread is not None:
+            self._thread.join(max(0.0, deadline - monotonic()))
 
     def _loop(self) -> None:
         while not self._stopping.is_set():
@@ -61,23 +61,12 @@ class Scheduler:
         with self._lock:
             ids = {schedule.schedule_id for schedule in due}
             self._failing = {key: times for key, times in self._failing.items() if key in ids}
+            # With the lock: a thread notes a failure before it ends.
             for schedule in due:
-                if len(self._threads) >= _MAX_AT_ONCE:
-                    return
                 _, next_at = self._failing.get(schedule.schedule_id, (0.0, 0.0))
-                if schedule.project_id not in self._threads and monotonic() >= next_at:
-                    self._threads[schedule.project_id] = self._start_thread(schedule)
-
-    def _start_thread(self, schedule: Schedule) -> threading.Thread:
-        def run() -> None:
-            try:
-                self._start(schedule)
-            finally:
-                with self._lock:
-                    del self._threads[schedule.project_id]
-
-        # It can end only after it has been noted, for its end takes the lock.
-        return start_thread(run, f"schedule-{schedule.schedule_id}")
+                if monotonic() >= next_at:
+                    name = f"schedule-{schedule.schedule_id}"
+                    self._threads.start(schedule.project_id, partial(self._start, schedule), name)
 
     def _start(self, schedule: Schedule) -> None:
         first_at, _ = self._failing.get(schedule.schedule_id, (monotonic(), 0.0))

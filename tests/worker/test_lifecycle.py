@@ -31,6 +31,7 @@ from reactorcide.domain.definition import JobDefinition
 from reactorcide.domain.errors import Conflict, CorndogsUnavailable
 from reactorcide.domain.jobs import FINAL, WAITING, Job, JobStatus, Outcome
 from reactorcide.domain.runs import Commit, NodeState, Run, RunFilter, RunSource, RunStatus
+from reactorcide.duties import Duty
 from reactorcide.jobs import JobContext, cancel, delete, ending, explain, lifecycle
 from reactorcide.jobs.defaults import JobDefaults
 from reactorcide.jobs.dependents import graph_of
@@ -52,7 +53,6 @@ from reactorcide.runs.upkeep import RunUpkeep
 from reactorcide.sources.roots import SourceRoots
 from reactorcide.store.database import Database
 from reactorcide.worker.attempt import Attempt, Limits
-from reactorcide.worker.duties import Duty
 from reactorcide.worker.interrupt import Reason
 from reactorcide.worker.local import LocalPort, queue_duties, run_duties
 from reactorcide.worker.loop import Worker
