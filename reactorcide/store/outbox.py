@@ -8,6 +8,7 @@ from reactorcide.domain.forges import StatusState
 from reactorcide.domain.statuses import OwedStatus, StatusRecord
 from reactorcide.lib.ids import new_id
 from reactorcide.store.database import Connection
+from reactorcide.store.owed import IS_DUE, OwedTable, due
 from reactorcide.store.pages import newest_first
 from reactorcide.store.sealed import SealedFields
 
@@ -15,16 +16,10 @@ STATUSES = "status"
 """The lanes of commit statuses, one for each project."""
 WEBHOOKS = "webhook"
 """The lanes of messages, one for each webhook."""
-_TABLES = {STATUSES: ("commit_status", "project_id"), WEBHOOKS: ("webhook_message", "webhook_id")}
-"""The table of each kind, and its column of the owner."""
-_OWED = {
-    kind: f"SELECT MIN(next_at_ms) FROM {table} WHERE {owner} = ? AND next_at_ms IS NOT NULL"  # noqa: S608  # names of ours only
-    for kind, (table, owner) in _TABLES.items()
-}
-"""When the next thing of a lane is to be sent, by the kind of lane."""
-MAX_WAIT_MS = 24 * 3_600_000
-"""Nothing waits longer than this for its next attempt. What seems to was written by a wrong clock."""
-IS_DUE = "(next_at_ms <= ? OR next_at_ms > ?)"
+STATUS_TABLE = OwedTable("commit_status", "status_id", "project_id")
+MESSAGE_TABLE = OwedTable("webhook_message", "message_id", "webhook_id")
+_TABLES = {STATUSES: STATUS_TABLE, WEBHOOKS: MESSAGE_TABLE}
+"""What is sent in the lanes of each kind."""
 
 _COLUMNS = tuple(item.name for item in fields(StatusRecord))
 _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM commit_status"  # noqa: S608  # names of ours only
@@ -39,19 +34,6 @@ _OWE = (
     "WHERE excluded.turn >= commit_status.turn AND NOT (excluded.state = commit_status.state "
     "AND excluded.description = commit_status.description AND excluded.run_id = commit_status.run_id) "
     "RETURNING status_id"
-)
-_SENT = (
-    "UPDATE commit_status SET sent_state = ?, sent_description = ?, sent_at_ms = ?, failures = 0, "
-    "problem = NULL, owed_since_ms = CASE version WHEN ? THEN NULL ELSE owed_since_ms END, "
-    "next_at_ms = CASE version WHEN ? THEN NULL ELSE next_at_ms END WHERE status_id = ?"
-)
-_FAILED = (
-    "UPDATE commit_status SET failures = failures + 1, problem = ?, next_at_ms = ? "
-    "WHERE status_id = ? AND version = ?"
-)
-_GIVE_UP = (
-    "UPDATE commit_status SET owed_since_ms = NULL, next_at_ms = NULL, problem = ? "
-    "WHERE next_at_ms IS NOT NULL AND owed_since_ms <= ?"
 )
 _TAKES_STATUSES = (
     "SELECT 1 FROM project JOIN project_credential USING (project_id) "
@@ -132,20 +114,17 @@ class Outbox:
 
     def status_sent(self, status: StatusRecord, *, now_ms: int) -> None:
         """Record that a status was sent; one that was changed meanwhile is still to be sent."""
-        values = (status.state, status.description, now_ms, status.version, status.version, status.status_id)
-        self._db.write(lambda db: db.execute_sql(_SENT, values))
+        sent = {"sent_state": status.state, "sent_description": status.description, "sent_at_ms": now_ms}
+        self._db.write(lambda db: STATUS_TABLE.sent(db, status.status_id, status.version, **sent))
 
     def status_failed(self, status: StatusRecord, problem: str, *, next_at_ms: int) -> None:
         """Record that a status could not be sent, and when it is tried again."""
-        values = (problem, next_at_ms, status.status_id, status.version)
-        self._db.write(lambda db: db.execute_sql(_FAILED, values))
+        key, version = status.status_id, status.version
+        self._db.write(lambda db: STATUS_TABLE.failed(db, key, version, problem, next_at_ms=next_at_ms))
 
     def give_up_statuses(self, project_id: str | None, problem: str, *, owed_up_to_ms: int) -> None:
         """Send no more what has been owed since then or longer, of a project or of all."""
-        sql, values = _GIVE_UP, [problem, owed_up_to_ms]
-        if project_id is not None:
-            sql, values = f"{sql} AND project_id = ?", [*values, project_id]
-        self._db.write(lambda db: db.execute_sql(sql, values))
+        self._db.write(lambda db: STATUS_TABLE.give_up(db, project_id, problem, owed_up_to_ms=owed_up_to_ms))
 
     def statuses(
         self, project_id: str, *, limit: int, after: tuple[int, str] | None = None
@@ -198,15 +177,8 @@ class Outbox:
     def resume(self, kind: str, owner_id: str, *, now_ms: int) -> None:
         """Let a lane go on at once, whatever has failed before, with all that it has to send."""
 
-        table, owner = _TABLES[kind]
-        # With another version nothing is recorded of what is being sent just now.
-        again = (
-            f"UPDATE {table} SET version = version + 1, next_at_ms = ? "  # noqa: S608  # names of ours only
-            f"WHERE {owner} = ? AND next_at_ms IS NOT NULL"
-        )
-
         def work(db: Any) -> None:
-            db.execute_sql(again, (now_ms, owner_id))
+            _TABLES[kind].send_again(db, owner_id, now_ms=now_ms)
             sql = (
                 "UPDATE outbox_lane SET is_paused = 0, failures = 0, problem = NULL, next_at_ms = ?, "
                 "resumed = resumed + 1 "
@@ -229,7 +201,9 @@ class Outbox:
         """Let a lane wait for the next thing that it has to send, if there is one."""
 
         def work(db: Any) -> None:
-            db.execute_sql(_REST.format(owed=_OWED[lane.kind]), (lane.owner_id, lane.kind, lane.owner_id))
+            db.execute_sql(
+                _REST.format(owed=_TABLES[lane.kind].next_at()), (lane.owner_id, lane.kind, lane.owner_id)
+            )
             db.execute_sql(_REMOVE_EMPTY_LANES)
 
         self._db.write(work)
@@ -259,12 +233,8 @@ class Outbox:
 
     def counts(self) -> dict[str, int]:
         """Return how many things are owed, by kind."""
-        counts = {}
         with self._db.read() as db:
-            for kind, (table, _) in _TABLES.items():
-                sql = f"SELECT COUNT(*) FROM {table} WHERE next_at_ms IS NOT NULL"  # noqa: S608  # as above
-                (counts[kind],) = db.execute_sql(sql).fetchone()
-        return counts
+            return {kind: table.count(db) for kind, table in _TABLES.items()}
 
     def remove_old(self, *, before_ms: int) -> None:
         """Remove what was first owed before then and is owed no more, and what removed projects have left."""
@@ -285,11 +255,6 @@ def owner_of(kind: str, owner_id: str) -> str:
 def wake(db: Any, kind: str, owner_id: str, now_ms: int) -> None:
     """Have a lane looked at now, unless it is paused, in the transaction that owes something."""
     db.execute_sql(_WAKE, (kind, owner_id, now_ms))
-
-
-def due(now_ms: int) -> tuple[int, int]:
-    """Return the values of ``IS_DUE``."""
-    return now_ms, now_ms + MAX_WAIT_MS
 
 
 def _record(row: Sequence[Any]) -> StatusRecord:

@@ -9,7 +9,8 @@ from reactorcide.domain.errors import NotFound
 from reactorcide.domain.runs import Run
 from reactorcide.domain.webhooks import Webhook, WebhookEvent, WebhookMessage
 from reactorcide.store.database import Connection
-from reactorcide.store.outbox import IS_DUE, WEBHOOKS, due, wake
+from reactorcide.store.outbox import MESSAGE_TABLE, WEBHOOKS, wake
+from reactorcide.store.owed import IS_DUE, due
 from reactorcide.store.pages import newest_first
 from reactorcide.store.sealed import SealedFields
 
@@ -24,19 +25,6 @@ _INSERT_MESSAGE = (
 _SET_CURSOR = (
     "INSERT INTO webhook_cursor (name, event_id) VALUES ('events', ?) "
     "ON CONFLICT (name) DO UPDATE SET event_id = excluded.event_id"
-)
-_SENT = (
-    "UPDATE webhook_message SET sent_at_ms = ?, failures = 0, problem = NULL, "
-    "owed_since_ms = CASE version WHEN ? THEN NULL ELSE owed_since_ms END, "
-    "next_at_ms = CASE version WHEN ? THEN NULL ELSE next_at_ms END WHERE message_id = ?"
-)
-_FAILED = (
-    "UPDATE webhook_message SET failures = failures + 1, problem = ?, next_at_ms = ? "
-    "WHERE message_id = ? AND version = ?"
-)
-_GIVE_UP = (
-    "UPDATE webhook_message SET owed_since_ms = NULL, next_at_ms = NULL, problem = ? "
-    "WHERE next_at_ms IS NOT NULL AND owed_since_ms <= ?"
 )
 _TRIM = (
     "UPDATE webhook_message SET owed_since_ms = NULL, next_at_ms = NULL, problem = ? WHERE webhook_id = ? "
@@ -156,20 +144,17 @@ class Webhooks:
 
     def message_sent(self, message: WebhookMessage, *, now_ms: int) -> None:
         """Record that a message has arrived."""
-        values = (now_ms, message.version, message.version, message.message_id)
-        self._db.write(lambda db: db.execute_sql(_SENT, values))
+        key, version = message.message_id, message.version
+        self._db.write(lambda db: MESSAGE_TABLE.sent(db, key, version, sent_at_ms=now_ms))
 
     def message_failed(self, message: WebhookMessage, problem: str, *, next_at_ms: int) -> None:
         """Record that a message did not arrive, and when it is sent again."""
-        values = (problem, next_at_ms, message.message_id, message.version)
-        self._db.write(lambda db: db.execute_sql(_FAILED, values))
+        key, version = message.message_id, message.version
+        self._db.write(lambda db: MESSAGE_TABLE.failed(db, key, version, problem, next_at_ms=next_at_ms))
 
     def give_up(self, webhook_id: str | None, problem: str, *, owed_up_to_ms: int) -> None:
         """Send no more what has been owed since then or longer, to a webhook or to all."""
-        sql, values = _GIVE_UP, [problem, owed_up_to_ms]
-        if webhook_id is not None:
-            sql, values = f"{sql} AND webhook_id = ?", [*values, webhook_id]
-        self._db.write(lambda db: db.execute_sql(sql, values))
+        self._db.write(lambda db: MESSAGE_TABLE.give_up(db, webhook_id, problem, owed_up_to_ms=owed_up_to_ms))
 
     def redeliver(self, webhook_id: str, message_id: str, *, now_ms: int) -> WebhookMessage | None:
         """Have a message sent (again), and return it; ``None`` where there is none."""
