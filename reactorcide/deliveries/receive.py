@@ -102,7 +102,8 @@ def _stored(
 
     rest = iter(_bounded(chunks))
     held: list[bytes] = []
-    while sum(map(len, held)) <= _MAX_HELD_BYTES:
+    held_bytes = 0
+    while held_bytes <= _MAX_HELD_BYTES:
         chunk = next(rest, None)
         if chunk is None:
             # Nothing of a short one is stored for a stranger.
@@ -110,6 +111,7 @@ def _stored(
             size_bytes = context.objects.put(delivery.object_key, held)
             return _of_ping(project, replace(delivery, size_bytes=size_bytes), headers, b"".join(held))
         held.append(chunk)
+        held_bytes += len(chunk)
     size_bytes = context.objects.put(delivery.object_key, chain(held, rest))
     verify(context.objects.read(delivery.object_key))
     return replace(delivery, size_bytes=size_bytes)

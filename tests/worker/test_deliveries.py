@@ -320,6 +320,25 @@ def test_a_large_delivery_is_taken_up_to_a_bound(desk: Desk) -> None:
     assert desk.objects() == [delivery.object_key]
 
 
+def test_a_delivery_that_comes_byte_by_byte_costs_no_more_for_each(desk: Desk) -> None:
+    looked = 0
+
+    class Piece(bytes):
+        def __len__(self) -> int:
+            nonlocal looked
+            looked += 1
+            return super().__len__()
+
+    headers, body = desk.dialect.request(desk.pushed(), desk.secret)
+    lower = {name.lower(): value for name, value in headers.items()}
+    project = receive.expecting(desk.house.context, desk.project_id)
+    delivery = receive.receive(
+        desk.house.context, project, lower, (Piece(body[at : at + 1]) for at in range(len(body)))
+    )
+    assert delivery.size_bytes == len(body)
+    assert looked <= 10 * len(body)
+
+
 @pytest.mark.parametrize(
     ("part", "problem"),
     [
