@@ -37,3 +37,8 @@ def rfc3339(unix_ms: int) -> str:
     # In whole numbers: a float would round some of them down.
     seconds, ms = divmod(unix_ms, 1000)
     return f"{datetime.fromtimestamp(seconds, UTC).isoformat()[:19]}.{ms:03}Z"
+
+
+def rfc3339_or_none(unix_ms: int | None) -> str | None:
+    """Return the same; ``None`` for a time that there is not."""
+    return None if unix_ms is None else rfc3339(unix_ms)

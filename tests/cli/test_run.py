@@ -3,6 +3,10 @@
 import json
 import re
 import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import docker
@@ -62,56 +66,56 @@ def test_a_work_tree_runs_without_a_server(program: Program, tmp_path: Path, ima
     assert list((tmp_path / "temporary").iterdir()) == []
 
 
+@dataclass
+class LocalRun:
+    """A run of ``reactorcide run`` whose job has begun, and would go on for ten minutes."""
+
+    process: subprocess.Popen[bytes]
+    output: Path
+    temporary: Path
+    log: Path
+    job_id: str
+
+
+@contextmanager
+def local_run(program: Program, tmp_path: Path, image: str) -> Iterator[LocalRun]:
+    """Start a run; its job takes the whole grace period. Afterwards it has left no container."""
+    text = "name: L\non: push\njobs: {a: {command: trap '' TERM; echo begun; sleep 600}}\n"
+    tree = work_tree(tmp_path, text)
+    output, temporary = tmp_path / "output", tmp_path / "temporary"
+    with (
+        output.open("wb") as file,
+        program.start("run", "--image", image, cwd=tree, stdout=file, stderr=file) as process,
+    ):
+        wait_until(lambda: b"a | begun\n" in output.read_bytes(), 30, "its job has begun")
+        (log,) = temporary.glob("*/service.log")
+        match = re.search(r"job_id=(\S{36})", log.read_text())
+        assert match is not None
+        yield LocalRun(process, output, temporary, log, match[1])
+    with closing(docker.APIClient(version="auto")) as client:
+        assert client.containers(all=True, filters={"name": match[1]}) == []
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_leave_nothing_however_often_they_come(
     program: Program, tmp_path: Path, image: str, number: signal.Signals
 ) -> None:
-    # The job takes the whole grace period.
-    text = "name: L\non: push\njobs: {a: {command: trap '' TERM; echo begun; sleep 600}}\n"
-    tree = work_tree(tmp_path, text)
-    output, temporary = tmp_path / "output", tmp_path / "temporary"
-    with (
-        output.open("wb") as file,
-        program.start("run", "--image", image, cwd=tree, stdout=file, stderr=file) as process,
-    ):
-        wait_until(lambda: b"a | begun\n" in output.read_bytes(), 30, "its job has begun")
-        (log,) = temporary.glob("*/service.log")
-        match = re.search(r"job_id=(\S{36})", log.read_text())
-        assert match is not None
-        process.send_signal(number)
-        wait_until(lambda: "/cancel 200" in log.read_text(), 10, "the job is cancelled")
-        process.send_signal(number)
-        assert process.wait(40) == 128 + number
-    assert "Traceback" not in output.read_text()
-    assert list(temporary.iterdir()) == []
-    client = docker.APIClient(version="auto")
-    try:
-        assert client.containers(all=True, filters={"name": match[1]}) == []
-    finally:
-        client.close()
+    with local_run(program, tmp_path, image) as run:
+        run.process.send_signal(number)
+        wait_until(lambda: "/cancel 200" in run.log.read_text(), 10, "the job is cancelled")
+        run.process.send_signal(number)
+        assert run.process.wait(40) == 128 + number
+        assert "Traceback" not in run.output.read_text()
+        assert list(run.temporary.iterdir()) == []
 
 
 def test_what_is_killed_leaves_nothing_either(program: Program, tmp_path: Path, image: str) -> None:
-    text = "name: L\non: push\njobs: {a: {command: trap '' TERM; echo begun; sleep 600}}\n"
-    tree = work_tree(tmp_path, text)
-    output, temporary = tmp_path / "output", tmp_path / "temporary"
-    with (
-        output.open("wb") as file,
-        program.start("run", "--image", image, cwd=tree, stdout=file, stderr=file) as process,
-    ):
-        wait_until(lambda: b"a | begun\n" in output.read_bytes(), 30, "its job has begun")
-        (log,) = temporary.glob("*/service.log")
-        match = re.search(r"job_id=(\S{36})", log.read_text())
-        assert match is not None
-        assert len(running(str(temporary))) >= 2
-        process.kill()
-    wait_until(lambda: list(temporary.iterdir()) == [], 60, "its directory is removed")
-    assert running(str(temporary)) == []
-    client = docker.APIClient(version="auto")
-    try:
-        assert client.containers(all=True, filters={"name": match[1]}) == []
-    finally:
-        client.close()
+    with local_run(program, tmp_path, image) as run:
+        assert len(running(str(run.temporary))) >= 2
+        run.process.kill()
+        run.process.wait()
+        wait_until(lambda: list(run.temporary.iterdir()) == [], 60, "its directory is removed")
+        assert running(str(run.temporary)) == []
 
 
 def test_a_workflow_file_may_be_a_link_to_a_file_beside(

@@ -15,6 +15,7 @@ from reactorcide.domain.accounts import Role, User
 from reactorcide.domain.definition import JobDefinition
 from reactorcide.domain.jobs import Job
 from reactorcide.jobs import JobContext
+from reactorcide.jobs.defaults import JobDefaults
 from reactorcide.jobs.hints import WorkerHints
 from reactorcide.jobs.logs import LogPart, read
 from reactorcide.jobs.submit import submit
@@ -24,7 +25,7 @@ from reactorcide.logs.local import LocalLogStore
 from reactorcide.metrics import Metrics
 from reactorcide.objects.filesystem import FilesystemObjectStore
 from reactorcide.runner.fake import FakeRunner
-from reactorcide.runs import evaluation
+from reactorcide.runs import RunContext, evaluation
 from reactorcide.runs.evaluate import Evaluator
 from reactorcide.sources.roots import SourceRoots
 from reactorcide.store.database import Database
@@ -43,6 +44,13 @@ class EvaluatorHere(Evaluator):
 
     def _run(self, request: str) -> dict[str, Any]:
         return evaluation.evaluate(json.loads(request))
+
+
+def run_context(jobs: JobContext, commits: Any) -> RunContext:
+    """Return what the use cases of runs need; ``commits`` has the workflow files."""
+    return RunContext(
+        jobs=jobs, commits=commits, evaluator=EvaluatorHere(), defaults=JobDefaults(image="alpine:latest")
+    )
 
 
 @dataclass

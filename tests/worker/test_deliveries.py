@@ -17,10 +17,8 @@ from reactorcide.domain.errors import Forbidden, InvalidInput, NotFound, StoreEr
 from reactorcide.domain.projects import ProjectRole
 from reactorcide.domain.runs import Run, RunFilter, RunStatus
 from reactorcide.domain.secrets import REDACTED
-from reactorcide.jobs.defaults import JobDefaults
 from reactorcide.lib.clock import now_ms
 from reactorcide.projects import change
-from reactorcide.runs import RunContext
 from reactorcide.worker.deliverer import Deliverer
 from tests.support.dialects import (
     DIALECTS,
@@ -34,7 +32,7 @@ from tests.support.dialects import (
 from tests.support.dialects import Delivery as Sent
 from tests.support.runs import repository
 from tests.support.waiting import wait_until
-from tests.worker.conftest import USER, EvaluatorHere, House
+from tests.worker.conftest import USER, House, run_context
 
 CI = "name: CI\non: [push]\njobs: {a: {command: 'true', checkout: false}}\n"
 FILES = {
@@ -60,12 +58,7 @@ class Desk:
         self.git = repository(path / uuid.uuid4().hex, files)
         self.house = house
         self.store = house.context.store
-        self.context = RunContext(
-            jobs=house.context,
-            commits=house.preparation,
-            evaluator=EvaluatorHere(),
-            defaults=JobDefaults(image="alpine:latest"),
-        )
+        self.context = run_context(house.context, house.preparation)
         created, self.secret = change.create(
             house.context,
             USER,

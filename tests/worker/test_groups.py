@@ -10,13 +10,12 @@ from reactorcide.domain.accounts import Role, User
 from reactorcide.domain.jobs import JobStatus, Outcome
 from reactorcide.domain.runs import Commit, Node, NodeState, Run, RunSource, RunStatus
 from reactorcide.jobs import cancel, ending, lifecycle
-from reactorcide.jobs.defaults import JobDefaults
-from reactorcide.runs import RunContext, read, upkeep
+from reactorcide.runs import read, upkeep
 from reactorcide.runs.cancel import cancel as cancel_run
 from reactorcide.runs.request import Start
 from reactorcide.runs.rerun import rerun
 from reactorcide.runs.start import start
-from tests.worker.conftest import USER, EvaluatorHere, House
+from tests.worker.conftest import USER, House, run_context
 
 OTHER = User(user_id="o", username="o", email=None, role=Role.USER, is_active=True, created_at_ms=0)
 
@@ -27,11 +26,8 @@ class Runs:
     def __init__(self, house: House) -> None:
         self.files: dict[str, bytes] = {}
         self.store = house.context.store
-        self.context = RunContext(
-            jobs=house.context,
-            commits=SimpleNamespace(commit=lambda *_, **__: Commit(files=self.files, repository="r")),
-            evaluator=EvaluatorHere(),
-            defaults=JobDefaults(image="alpine:latest"),
+        self.context = run_context(
+            house.context, SimpleNamespace(commit=lambda *_, **__: Commit(files=self.files, repository="r"))
         )
 
     def start(self, jobs: str, group: str = "", *, user: User = USER) -> Run:

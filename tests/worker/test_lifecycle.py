@@ -33,7 +33,6 @@ from reactorcide.domain.jobs import FINAL, WAITING, Job, JobStatus, Outcome
 from reactorcide.domain.runs import Commit, NodeState, Run, RunFilter, RunSource, RunStatus
 from reactorcide.duties import Duty
 from reactorcide.jobs import JobContext, cancel, delete, ending, explain, lifecycle
-from reactorcide.jobs.defaults import JobDefaults
 from reactorcide.jobs.dependents import graph_of
 from reactorcide.jobs.hints import WorkerHints
 from reactorcide.jobs.submit import submit
@@ -44,7 +43,6 @@ from reactorcide.logs.local import LocalLogStore
 from reactorcide.metrics import Metrics
 from reactorcide.objects.filesystem import FilesystemObjectStore
 from reactorcide.runner.fake import FakeRunner
-from reactorcide.runs import RunContext
 from reactorcide.runs.cancel import cancel as cancel_run
 from reactorcide.runs.request import Start
 from reactorcide.runs.rerun import Only, rerun
@@ -60,7 +58,7 @@ from reactorcide.worker.prepare import Preparation
 from reactorcide.workflows.model import WhenFull
 from reactorcide.workflows.resolve import run_status
 from tests.support.store import new_store
-from tests.worker.conftest import EvaluatorHere
+from tests.worker.conftest import run_context
 
 USER = User(user_id="u", username="u", email=None, role=Role.USER, is_active=True, created_at_ms=0)
 LEASE_S = 60.0
@@ -191,13 +189,9 @@ class Lifecycle(RuleBasedStateMachine):
         self.context.store.instance.id("instance")
         self.context.store.instance.open_vault()
         self.files: dict[str, bytes] = {}
-        self.runs = RunContext(
-            jobs=self.context,
-            commits=SimpleNamespace(
-                commit=lambda *_, **__: Commit(files=self.files, repository="r", sha="a")
-            ),
-            evaluator=EvaluatorHere(),
-            defaults=JobDefaults(image="alpine:latest"),
+        self.runs = run_context(
+            self.context,
+            SimpleNamespace(commit=lambda *_, **__: Commit(files=self.files, repository="r", sha="a")),
         )
         self.runner = FakeRunner()
         self.runner.idle = self._idle

@@ -15,9 +15,7 @@ from reactorcide.domain.errors import Conflict, JobFailed, NotFound
 from reactorcide.domain.jobs import JobFilter
 from reactorcide.domain.runs import Comparison, Run, RunFilter, RunSource, RunStatus
 from reactorcide.jobs import leftovers
-from reactorcide.jobs.defaults import JobDefaults
 from reactorcide.projects import change
-from reactorcide.runs import RunContext
 from reactorcide.runs.cancel import cancel
 from reactorcide.runs.request import Start
 from reactorcide.runs.start import Skipped, start_for_project
@@ -25,7 +23,7 @@ from reactorcide.store import Records
 from tests.sources.support import Repository
 from tests.support.runs import repository
 from tests.support.waiting import wait_until
-from tests.worker.conftest import USER, EvaluatorHere, House
+from tests.worker.conftest import USER, House, run_context
 
 CI = "name: CI\non: [push]\njobs: {a: {command: 'true', checkout: false}}\n"
 FILES = {
@@ -41,12 +39,7 @@ class Project:
     def __init__(self, house: House, path: Path, files: dict[str, str]) -> None:
         self.repository: Repository = repository(path / uuid.uuid4().hex, files)
         self.store = house.context.store
-        self.context = RunContext(
-            jobs=house.context,
-            commits=house.preparation,
-            evaluator=EvaluatorHere(),
-            defaults=JobDefaults(image="alpine:latest"),
-        )
+        self.context = run_context(house.context, house.preparation)
         created, _ = change.create(house.context, USER, "acme/site", f"file://{self.repository.path}", {})
         self.project_id = created.project_id
 

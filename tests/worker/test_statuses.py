@@ -14,15 +14,14 @@ from reactorcide.domain.errors import Conflict, JobFailed
 from reactorcide.domain.runs import Commit, Run, RunSource
 from reactorcide.domain.statuses import StatusRecord
 from reactorcide.jobs import cancel as cancel_job
-from reactorcide.jobs.defaults import JobDefaults
 from reactorcide.projects import change
-from reactorcide.runs import RunContext, approve, cancel, rerun
+from reactorcide.runs import approve, cancel, rerun
 from reactorcide.runs.request import Start
 from reactorcide.runs.start import start, start_for_project
 from reactorcide.store import Records
 from reactorcide.store.outbox import STATUSES, Lane
 from tests.support.waiting import wait_until
-from tests.worker.conftest import USER, EvaluatorHere, House
+from tests.worker.conftest import USER, House, run_context
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
 TOKEN = "token of the forge"
@@ -44,12 +43,7 @@ class Project:
         )
         self.project_id = project.project_id
         self.files: dict[str, bytes] = {}
-        self.context = RunContext(
-            jobs=house.context,
-            commits=SimpleNamespace(commit=self._commit),
-            evaluator=EvaluatorHere(),
-            defaults=JobDefaults(image="alpine:latest"),
-        )
+        self.context = run_context(house.context, SimpleNamespace(commit=self._commit))
 
     def _commit(self, *_: object, **__: object) -> Commit:
         return Commit(files=self.files, repository="site", sha=SHA, branch="main")

@@ -47,7 +47,7 @@ from reactorcide.runner.docker.labels import (
 from reactorcide.runner.docker.states import exit_of, health_check, may_be_out_of_memory
 
 _OOM_PATIENCE_S = 3.0
-_OOM_LOOK_S = 0.05
+_LOOK_EVERY_S = 0.05
 _NO_PROGRAM = 127
 _END_KNOWN_S = 1.0
 """Within this time the engine knows that a container has ended."""
@@ -228,7 +228,7 @@ class DockerRunner:
         while self.exit_now(container_id) is None:
             if monotonic() >= deadline:
                 return False
-            sleep(_OOM_LOOK_S)
+            sleep(_LOOK_EVERY_S)
         return True
 
     def _close_check(self, container_id: str) -> None:
@@ -342,7 +342,7 @@ class DockerRunner:
             details = api.inspect_container(container_id)
             answered_at = monotonic()
             while may_be_out_of_memory(details) and monotonic() < answered_at + _OOM_PATIENCE_S:
-                sleep(_OOM_LOOK_S)
+                sleep(_LOOK_EVERY_S)
                 details = api.inspect_container(container_id)
         if started_at not in (None, details["State"]["StartedAt"]):
             raise ContainerRestarted(container_id)

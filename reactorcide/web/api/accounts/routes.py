@@ -8,7 +8,7 @@ from reactorcide.accounts import audit, invitations, sessions, tokens, users
 from reactorcide.domain.accounts import Role, Scope, Token, User
 from reactorcide.domain.audit import AuditEntry, AuditFilter
 from reactorcide.domain.errors import Conflict, Forbidden, InvalidInput
-from reactorcide.lib.clock import from_rfc3339, rfc3339
+from reactorcide.lib.clock import from_rfc3339, rfc3339, rfc3339_or_none
 from reactorcide.web.address import own_url, sign_in_url
 from reactorcide.web.api.accounts.schemas import (
     AuditQuery,
@@ -230,8 +230,8 @@ def _token_json(token: Token) -> dict[str, Any]:
         "token_id": token.token_id,
         "name": token.name,
         "created_at": rfc3339(token.created_at_ms),
-        "expires_at": None if token.expires_at_ms is None else rfc3339(token.expires_at_ms),
-        "last_used_at": None if token.last_used_at_ms is None else rfc3339(token.last_used_at_ms),
+        "expires_at": rfc3339_or_none(token.expires_at_ms),
+        "last_used_at": rfc3339_or_none(token.last_used_at_ms),
         "is_active": token.is_active,
         "scopes": None if token.scopes is None else sorted(token.scopes),
     }

@@ -18,7 +18,7 @@ from reactorcide.jobs.delete import delete
 from reactorcide.jobs.pin import pin
 from reactorcide.jobs.rerun import rerun
 from reactorcide.jobs.submit import submit, submit_once
-from reactorcide.lib.clock import rfc3339
+from reactorcide.lib.clock import rfc3339, rfc3339_or_none
 from reactorcide.web.api import PREFIX, lists
 from reactorcide.web.api.jobs.request import JobRequest
 from reactorcide.web.api.jobs.schemas import (
@@ -154,7 +154,7 @@ def explain_job(path: JobPath, query: NoQuery) -> Response:
             "status": job.status,
             "reason": explanation.reason,
             "place": explanation.place,
-            "next_try_at": _time(explanation.next_try_at_ms),
+            "next_try_at": rfc3339_or_none(explanation.next_try_at_ms),
         }
     )
 
@@ -168,9 +168,9 @@ def job_json(job: Job) -> dict[str, Any]:
         **_definition_json(job.definition),
         "created_at": rfc3339(job.created_at_ms),
         "updated_at": rfc3339(job.updated_at_ms),
-        "queued_at": _time(job.queued_at_ms),
-        "started_at": _time(job.started_at_ms),
-        "completed_at": _time(job.completed_at_ms),
+        "queued_at": rfc3339_or_none(job.queued_at_ms),
+        "started_at": rfc3339_or_none(job.started_at_ms),
+        "completed_at": rfc3339_or_none(job.completed_at_ms),
         "exit_code": job.exit_code,
         "error": job.error,
         "attempt": job.attempt,
@@ -209,17 +209,13 @@ def _attempt_json(job: Job, item: AttemptRecord) -> dict[str, Any]:
         "worker_id": item.worker_id,
         "container_id": item.container_id,
         "claimed_at": rfc3339(item.claimed_at_ms),
-        "started_at": _time(item.started_at_ms),
-        "completed_at": _time(item.completed_at_ms),
+        "started_at": rfc3339_or_none(item.started_at_ms),
+        "completed_at": rfc3339_or_none(item.completed_at_ms),
         "exit_code": item.exit_code,
         "error": item.error,
         "logs_object_key": log_key(job.job_id, item.attempt),
         "log_truncated": item.log_truncated,
     }
-
-
-def _time(unix_ms: int | None) -> str | None:
-    return None if unix_ms is None else rfc3339(unix_ms)
 
 
 def _created(job: Job) -> Response:

@@ -7,7 +7,7 @@ from flask import Response, jsonify
 
 from reactorcide.domain.projects import Credential, Project, ProjectRole
 from reactorcide.domain.statuses import StatusRecord
-from reactorcide.lib.clock import rfc3339
+from reactorcide.lib.clock import rfc3339, rfc3339_or_none
 from reactorcide.projects import change, members, read
 from reactorcide.projects.badge import badge
 from reactorcide.runs import check_project as credentials
@@ -168,9 +168,6 @@ def list_statuses(path: ProjectPath, query: StatusListQuery) -> Response:
 
 
 def _status_json(status: StatusRecord) -> dict[str, Any]:
-    def shown(at_ms: int | None) -> str | None:
-        return None if at_ms is None else rfc3339(at_ms)
-
     return {
         "status_id": status.status_id,
         "run_id": status.run_id,
@@ -179,12 +176,12 @@ def _status_json(status: StatusRecord) -> dict[str, Any]:
         "state": status.state,
         "description": status.description,
         "created_at": rfc3339(status.created_at_ms),
-        "owed_since": shown(status.owed_since_ms),
+        "owed_since": rfc3339_or_none(status.owed_since_ms),
         "failures": status.failures,
         "problem": status.problem,
         "sent_state": status.sent_state,
         "sent_description": status.sent_description,
-        "sent_at": shown(status.sent_at_ms),
+        "sent_at": rfc3339_or_none(status.sent_at_ms),
     }
 
 

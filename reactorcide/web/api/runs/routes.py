@@ -9,7 +9,7 @@ from flask import Response, jsonify
 from reactorcide.domain.jobs import RequestKey
 from reactorcide.domain.runs import Node, Run, RunFilter, RunSource
 from reactorcide.jobs import access
-from reactorcide.lib.clock import rfc3339
+from reactorcide.lib.clock import rfc3339, rfc3339_or_none
 from reactorcide.runs import read
 from reactorcide.runs.approve import approve
 from reactorcide.runs.cancel import cancel
@@ -164,7 +164,7 @@ def _view_json(view: RunView) -> dict[str, Any]:
 
 
 def _run_json(run: Run) -> dict[str, Any]:
-    completed_at = None if run.completed_at_ms is None else rfc3339(run.completed_at_ms)
+    completed_at = rfc3339_or_none(run.completed_at_ms)
     return {
         "run_id": run.run_id,
         "user_id": run.user_id,

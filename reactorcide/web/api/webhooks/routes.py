@@ -5,7 +5,7 @@ from typing import Any
 from flask import Response, jsonify
 
 from reactorcide.domain.webhooks import WebhookMessage
-from reactorcide.lib.clock import rfc3339
+from reactorcide.lib.clock import rfc3339, rfc3339_or_none
 from reactorcide.web.api import PREFIX, lists
 from reactorcide.web.api.resource import resource
 from reactorcide.web.api.schemas import ErrorResponse, NoQuery
@@ -100,16 +100,13 @@ def _json(view: WebhookView) -> dict[str, Any]:
 
 
 def _message_json(message: WebhookMessage) -> dict[str, Any]:
-    def shown(at_ms: int | None) -> str | None:
-        return None if at_ms is None else rfc3339(at_ms)
-
     return {
         "message_id": message.message_id,
         "type": message.type,
         "body": message.body,
         "created_at": rfc3339(message.created_at_ms),
-        "owed_since": shown(message.owed_since_ms),
+        "owed_since": rfc3339_or_none(message.owed_since_ms),
         "failures": message.failures,
         "problem": message.problem,
-        "sent_at": shown(message.sent_at_ms),
+        "sent_at": rfc3339_or_none(message.sent_at_ms),
     }
