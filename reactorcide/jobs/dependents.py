@@ -85,7 +85,7 @@ class Change:
 
     def enter(self, run: Run) -> None:
         """Start a run that is new, repeated or approved, as far as its concurrency group lets it."""
-        self._changed[run.run_id] = None
+        self._note(run)
         if run.is_held:
             return
         if run.group_key is not None and not run.is_final:
@@ -141,7 +141,7 @@ class Change:
                 run,
                 replace(run, status=RunStatus.RUNNING, reason=None, updated_at_ms=self._now_ms),
             )
-            self._changed[run_id] = None
+            self._note(run)
             self._tx.runs.save(waiting, run)
         before = self._tx.runs.nodes(run.run_id)
         nodes = {node.name: _as_its_job(node) for node in before}
@@ -219,7 +219,7 @@ class Change:
         if node.state is NodeState.ACTIVE:
             self._cancel_job(node, reason)
         ended = replace(node, state=NodeState.CANCELLED, reason=reason, is_held=False)
-        self._changed[run.run_id] = None
+        self._note(run)
         self._tx.runs.save_nodes(replace(run, updated_at_ms=self._now_ms), [(node, ended)])
         self._free(run, node)
         self._to_resolve.append(run.run_id)
@@ -261,7 +261,7 @@ class Change:
             updated_at_ms=self._now_ms,
             completed_at_ms=self._now_ms if status.is_final else None,
         )
-        self._changed[run.run_id] = None
+        self._note(run)
         self._tx.runs.save_nodes(after, changed)
         self._tx.runs.save(run, after)
         for old, node in changed:
@@ -270,6 +270,11 @@ class Change:
         if after.is_final and run.status is RunStatus.RUNNING and run.group_key is not None:
             self._freed.append(partial(self._tx.groups.next_run, run.group_key))
         return after
+
+    def _note(self, run: Run) -> None:
+        """Note that a run may owe its forge another status; most runs owe none."""
+        if run.status_context is not None:
+            self._changed[run.run_id] = None
 
     def _free(self, run: Run, node: Node) -> None:
         if run.project_id is not None:
