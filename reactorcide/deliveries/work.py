@@ -20,6 +20,7 @@ from reactorcide.domain.events import EventName
 from reactorcide.domain.forges import ForgeEvent, ForgeKind, Ignored
 from reactorcide.domain.projects import Project, PullRequests
 from reactorcide.domain.runs import Comparison, Run, RunSource, RunStatus
+from reactorcide.forges.repositories import repository_at
 from reactorcide.lib.clock import now_ms
 from reactorcide.runs import RunContext
 from reactorcide.runs.request import Start
@@ -135,6 +136,8 @@ def _refusal(project: Project, event: ForgeEvent) -> str | None:
     """Return in a phrase why a project starts nothing for an event; ``None`` where it may."""
     if project.disabled:
         return "the project is disabled"
+    if (path := _own_path(project, event)) is not None:
+        return f"it is about the repository {event.repository}, and the project's is {path}"
     if project.allowed_events is not None and event.name not in project.allowed_events:
         return f"{event.name} is none of the project's allowed events"
     if event.name.is_pull_request and project.pull_requests is PullRequests.OFF:
@@ -142,6 +145,22 @@ def _refusal(project: Project, event: ForgeEvent) -> str | None:
     if is_marked(event.message):
         return "[skip ci] in the commit's message"
     return None
+
+
+def _own_path(project: Project, event: ForgeEvent) -> str | None:
+    """Return the path of a project's repository if an event is of another one; ``None`` otherwise.
+
+    The webhook of an organization tells of all its repositories.
+    """
+    try:
+        path = repository_at(project.git_url, project.forge_url).path
+    except InvalidInput:
+        # A repository that is at no forge.
+        return None
+    own, told = path.lower(), event.repository.lower()
+    # Without the URL of the forge nothing says whether that has a path.
+    is_own = not told or own == told or (project.forge_url is None and own.endswith(f"/{told}"))
+    return None if is_own else path
 
 
 def _start(
@@ -190,6 +209,8 @@ def _comparison(project: Project, event: ForgeEvent) -> Comparison | None:
         return Comparison(branch=project.default_branch, own_branch=event.branch)
     if event.name in _OPEN_PULL_REQUEST:
         return Comparison(branch=event.base_branch)
+    if event.name is EventName.PULL_REQUEST_MERGED and event.sha:
+        return Comparison(sha=event.base_sha or None, is_merge=True)
     return None
 
 

@@ -53,6 +53,8 @@ class ForgeEvent:
     """Of a pull request."""
     url: str = ""
     """A page about it, http or https."""
+    repository: str = ""
+    """The path of the repository at the forge, like ``acme/site``."""
     is_create: bool = False
     """A new tag was told by ``create``; the same forge may tell it by ``push`` as well."""
 
@@ -62,8 +64,6 @@ class Ignored:
     """A delivery that tells nothing that starts a run."""
 
     reason: str
-    is_ping: bool = False
-    """It only asks whether deliveries arrive."""
 
 
 @dataclass(frozen=True, slots=True)

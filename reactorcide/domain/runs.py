@@ -266,6 +266,9 @@ class RunEvent:
 class Comparison:
     """What a commit is compared with to know which files differ: a commit, or where it has left a branch."""
 
+    is_merge: bool = False
+    """The commit is the result of a merge: if it has two parents it is compared with the first one, and else,
+    after a squash or a rebase, with ``sha``."""
     sha: str | None = None
     branch: str | None = None
     """Without ``sha``; ``None``: the repository's default branch."""

@@ -13,7 +13,14 @@ _NEW_HEAD = ("synchronize", "synchronized")
 
 
 def of_ref(
-    ref: str, sha: str, *, before: str = "", message: str = "", actor: str = "", url: str = ""
+    ref: str,
+    sha: str,
+    *,
+    repository: str,
+    before: str = "",
+    message: str = "",
+    actor: str = "",
+    url: str = "",
 ) -> ForgeEvent | Ignored:
     """Return what has happened where a branch or a tag is now at a commit; empty: it is gone."""
     is_tag = ref.startswith(TAGS)
@@ -32,6 +39,7 @@ def of_ref(
         message=message,
         actor=actor,
         url=url,
+        repository=repository,
     )
 
 
@@ -50,6 +58,7 @@ def push(payload: Payload) -> ForgeEvent | Ignored:
         message=message,
         actor=_user(payload, "sender", "pusher"),
         url=payload.url("compare", "compare_url"),
+        repository=full_name(payload),
     )
 
 
@@ -84,7 +93,13 @@ def pull_request(payload: Payload) -> ForgeEvent | Ignored:
         is_fork=_differ(head_repo, base_repo),
         title=pull.text("title"),
         url=pull.url("html_url"),
+        repository=full_name(payload),
     )
+
+
+def full_name(payload: Payload) -> str:
+    """Return the path of the repository that a delivery is about."""
+    return payload.part("repository").text("full_name")
 
 
 def pull_request_ref(name: EventName, head_ref: str, base_branch: str) -> str:

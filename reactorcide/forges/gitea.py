@@ -78,7 +78,9 @@ def _create(payload: Payload) -> ForgeEvent | Ignored:
         return Ignored("create of a branch tells nothing that its push does not")
     tag = payload.ref("ref").removeprefix(events.TAGS)
     sender = payload.part("sender").text("login", "username")
-    event = events.of_ref(f"{events.TAGS}{tag}", payload.sha("sha"), actor=sender)
+    event = events.of_ref(
+        f"{events.TAGS}{tag}", payload.sha("sha"), repository=events.full_name(payload), actor=sender
+    )
     return replace(event, is_create=True) if isinstance(event, ForgeEvent) else event
 
 

@@ -82,8 +82,8 @@ def _ping(payload: Payload) -> Ignored:
     sent = payload.part("hook").words("events")
     missing = [phrase for name, phrase in _NEEDED.items() if name not in sent and "*" not in sent]
     if not sent or not missing:
-        return Ignored("the webhook works", is_ping=True)
-    return Ignored(f"the webhook works, and sends no {' and no '.join(missing)}", is_ping=True)
+        return Ignored("the webhook works")
+    return Ignored(f"the webhook works, and sends no {' and no '.join(missing)}")
 
 
 def _repository_url(repository: ForgeRepository) -> str:

@@ -113,6 +113,7 @@ def _push(payload: Payload) -> ForgeEvent | Ignored:
         message=commits[0].text("message") if commits else "",
         actor=payload.text("user_username", "user_name"),
         url=payload.part("project").url("web_url"),
+        repository=_path(payload),
     )
 
 
@@ -145,7 +146,12 @@ def _merge_request(payload: Payload) -> ForgeEvent | Ignored:
         is_fork=not source or source != target,
         title=about.text("title"),
         url=about.url("url"),
+        repository=_path(payload),
     )
+
+
+def _path(payload: Payload) -> str:
+    return payload.part("project").text("path_with_namespace")
 
 
 def _project_url(repository: ForgeRepository) -> str:

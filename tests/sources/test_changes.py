@@ -93,6 +93,20 @@ def test_a_branch_is_compared_with_where_it_left_another_one(
     assert compare("main", Comparison(branch="gone")) is None
 
 
+def test_a_merge_is_compared_with_its_base(origin: Repository, compare: Callable[..., Changed]) -> None:
+    base = origin.git("rev-parse", "main")
+    origin.commit("meanwhile", "1")
+    origin.git("merge", "--quiet", "--no-edit", "--no-ff", "fix")
+    assert compare("main", Comparison(sha=base, is_merge=True)) == ("fixed",)
+    assert compare("main", Comparison(is_merge=True)) == ("fixed",)
+    # A squash or a rebase.
+    origin.git("reset", "--quiet", "--hard", base)
+    origin.commit("one", "1")
+    origin.commit("two", "2")
+    assert compare("main", Comparison(sha=base, is_merge=True)) == ("one", "two")
+    assert compare("main", Comparison(is_merge=True)) is None
+
+
 def test_a_new_default_branch_has_left_nothing(compare: Callable[..., Changed]) -> None:
     assert compare("main", Comparison(own_branch="main")) is None
 

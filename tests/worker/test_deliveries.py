@@ -62,7 +62,7 @@ class Desk:
         created, self.secret = change.create(
             house.context,
             USER,
-            "acme/site",
+            fields.pop("name", "acme/site"),
             f"file://{self.git.path}",
             {"forge": dialect.kind.value, **fields},
         )
@@ -212,6 +212,42 @@ def test_pull_requests(desk: Desk) -> None:
     merged = desk.pull(merge_sha=main)
     assert desk.became(desk.dialect.pull_request(REPO, "merged", merged)) == "run started"
     assert [(run.workflow_id, run.sha) for run in desk.runs()[3:]] == [("after", main)] * 2
+
+
+def test_a_merge_runs_where_it_changes_paths(open_desk: Open) -> None:
+    text = FILES["workflows/after.yaml"].replace("jobs:", "paths: {include: [docs]}\njobs:")
+    desk = open_desk("github", {"workflows/after.yaml": text})
+    for path, status in (("docs", RunStatus.RUNNING), ("src", RunStatus.SKIPPED)):
+        desk.git.git("checkout", "--quiet", "-b", path)
+        desk.git.commit(path, "1")
+        desk.git.git("checkout", "--quiet", "main")
+        # What has changed there before is not of the merge.
+        base = desk.git.commit("meanwhile", path)
+        desk.git.git("merge", "--quiet", "--no-edit", "--no-ff", path)
+        pull = desk.pull(base_sha=base, merge_sha=desk.head())
+        desk.became(desk.dialect.pull_request(REPO, "merged", pull))
+        assert desk.runs()[-1].status is status
+
+
+def test_another_repository_starts_nothing(desk: Desk) -> None:
+    """The webhook of an organization tells of all its repositories."""
+    other, pull = Repo(3, "acme/other", "https://forge.example"), desk.pull()
+    sent = [
+        *desk.dialect.tag(other, "v1", desk.head()),
+        desk.dialect.push(other, "refs/heads/main", NO_COMMIT, desk.head()),
+        desk.dialect.pull_request(other, "opened", pull),
+    ]
+    own = desk.dialect.push(Repo(1, "Acme/Site", "https://x"), "refs/heads/main", NO_COMMIT, desk.head())
+    # This one is at no forge, so that nothing can be compared.
+    assert desk.became(own) == "2 runs started"
+    for url in ("https://127.0.0.1:1/acme/site.git", "ssh://git@127.0.0.1:1/acme/site"):
+        change.change(desk.house.context, USER, desk.project_id, {}, git_url=url)
+        assert {desk.became(delivery) for delivery in sent} == {
+            "ignored: it is about the repository acme/other, and the project's is acme/site"
+        }
+        # Its own one is fetched, which fails here: nothing listens there.
+        assert desk.became(own).startswith("it is tried again")
+    assert len(desk.runs()) == 2
 
 
 def test_a_fork_waits_for_approval(desk: Desk) -> None:

@@ -30,6 +30,10 @@ def changed_paths(
 
 
 def _other(git: Git, sha: str, comparison: Comparison, default_branch: str | None) -> str | None:
+    if comparison.is_merge:
+        parents = _parents(git, sha)
+        before = parents[0] if len(parents) > 1 else comparison.sha
+        return None if before is None else _commit(git, sha, before)
     if comparison.sha is not None:
         return _commit(git, sha, comparison.sha)
     branch = comparison.branch or default_branch
@@ -43,6 +47,14 @@ def _other(git: Git, sha: str, comparison: Comparison, default_branch: str | Non
         if git.run("merge-base", local, sha, stdout=lines.append) == 0 and lines:
             return lines[0].decode()
     return None
+
+
+def _parents(git: Git, sha: str) -> list[str]:
+    """Return the parents of a fetched commit, which need not be fetched."""
+    lines: list[bytes] = []
+    git.check_run("read the commit", "cat-file", "commit", sha, stdout=lines.append)
+    header = lines[: lines.index(b"")] if b"" in lines else lines
+    return [line.removeprefix(b"parent ").decode() for line in header if line.startswith(b"parent ")]
 
 
 def _commit(git: Git, sha: str, other: str) -> str | None:
