@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.cli.conftest import Program, Service
-from tests.support.descriptors import descriptors_left
+from tests.support.descriptors import few_descriptors
 from tests.support.waiting import wait_until
 
 JOBS = 2
@@ -30,7 +30,7 @@ def test_jobs_outlive_a_lack_of_descriptors(service: Service, reactorcide: Progr
         ended = [b"job is completed job_id=" + job_id.encode() in text for job_id in job_ids]
         return all(ended) or any(trouble in text for trouble in TROUBLE)
 
-    with descriptors_left(left, worker_pid):
+    with few_descriptors(left, worker_pid):
         wait_until(lacked_or_done, 30, "a descriptor to be missing")
     wait_until(lambda: all(job["completed_at"] for job in shown()), 60, "the jobs to end")
     assert [(job["status"], job["error"]) for job in shown()] == [("completed", None)] * JOBS

@@ -23,7 +23,7 @@ from reactorcide.logs.local import LocalLogStore
 from reactorcide.logs.reader import LogView, Piece, follow_log, with_times
 from reactorcide.logs.writer import LogWriter
 from reactorcide.objects.memory import MemoryObjectStore
-from tests.support.descriptors import descriptors_left, open_descriptors
+from tests.support.descriptors import few_descriptors, open_descriptors
 
 KEY = log_key("job", 1)
 INDEX_KEY = log_index_key("job", 1)
@@ -38,9 +38,9 @@ def logs(tmp_path: Path) -> LocalLogStore:
 
 @pytest.fixture
 def log(logs: LocalLogStore) -> Iterator[LogWriter]:
-    made = new_log(logs)
-    yield made
-    made.close()
+    log = new_log(logs)
+    yield log
+    log.close()
 
 
 def new_log(logs: LocalLogStore, **options: Any) -> LogWriter:
@@ -64,9 +64,9 @@ def own(logs: LocalLogStore, stream: str) -> bytes:
 
 def as_lines(text: bytes) -> list[bytes]:
     """Return lines with their ends; what follows the last one counts as a line, too."""
-    found = [line + b"\n" for line in text.split(b"\n")]
-    found[-1] = found[-1][:-1]
-    return found if found[-1] else found[:-1]
+    with_ends = [line + b"\n" for line in text.split(b"\n")]
+    with_ends[-1] = with_ends[-1][:-1]
+    return with_ends if with_ends[-1] else with_ends[:-1]
 
 
 class SmallBlocks:
@@ -167,8 +167,8 @@ def test_lines_and_streams_are_found(
         assert own(logs, stream) == text
         assert b"".join(piece.data for piece in pieces(logs, number)) == text
         start, end = view.line_start(first, number), view.line_start(first + count, number)
-        found = b"".join(piece.data for piece in view.pieces(start, end, number))
-        assert found == b"".join(as_lines(text)[first : first + count])
+        content = b"".join(piece.data for piece in view.pieces(start, end, number))
+        assert content == b"".join(as_lines(text)[first : first + count])
         tail = view.pieces(view.tail_start(count, number), view.end, number)
         assert b"".join(piece.data for piece in tail) == b"".join(last(as_lines(text), count))
     start, end = view.line_start(first), view.line_start(first + count)
@@ -176,8 +176,8 @@ def test_lines_and_streams_are_found(
     assert b"".join(view.read(view.tail_start(count), view.end)) == b"".join(last(as_lines(whole), count))
 
 
-def last(found: list[bytes], count: int) -> list[bytes]:
-    return found[max(0, len(found) - count) :]
+def last(all_lines: list[bytes], count: int) -> list[bytes]:
+    return all_lines[max(0, len(all_lines) - count) :]
 
 
 def stored(logs: LocalLogStore, key: str) -> bytes:
@@ -274,12 +274,12 @@ def test_the_index_of_lines_in_turn_is_small(logs: LocalLogStore, log: LogWriter
 
 def copied(text: bytes) -> bytes:
     """Return what the engine's copy has of the output of one stream: valid text, in pieces of 16 KiB."""
-    found = b""
+    copy = b""
     for line in text.splitlines(keepends=True) if b"\n" in text else [text]:
         for start in range(0, len(line), 1 << 14):
             piece = line[start : start + (1 << 14)].decode(errors="surrogateescape")
-            found += re.sub("[\udc80-\udcff]", "\ufffd", piece).encode()
-    return found
+            copy += re.sub("[\udc80-\udcff]", "\ufffd", piece).encode()
+    return copy
 
 
 @given(
@@ -291,10 +291,10 @@ def copied(text: bytes) -> bytes:
 def test_the_length_of_the_engines_copy_is_known(pieces: list[bytes]) -> None:
     text = b"".join(pieces)
     counter = CopyCounter()
-    given_out = [line + b"\n" for line in text.split(b"\n")]
-    given_out[-1] = given_out[-1][:-1]
-    assert len(text) + sum(map(counter.surplus, given_out)) == len(
-        b"".join(copied(line) for line in given_out)
+    text_lines = [line + b"\n" for line in text.split(b"\n")]
+    text_lines[-1] = text_lines[-1][:-1]
+    assert len(text) + sum(map(counter.surplus, text_lines)) == len(
+        b"".join(copied(line) for line in text_lines)
     )
 
 
@@ -306,7 +306,7 @@ def test_a_character_is_not_cut_apart(character: str) -> None:
         holder = LineHolder()
         holder.add(1, size, data[:size], out)
         holder.flush(out)
-        # It waits for the rest without being asked for it all the time.
+        # An incomplete character is no reason to flush again.
         assert (out, holder.holds) == ([(1, 1, b"x")], False)
         holder.add(1, len(data) - size, data[size:], out)
         holder.flush(out)
@@ -328,7 +328,7 @@ def fed(log: LogWriter, printed: list[tuple[int, bytes]]) -> None:
     crash_after=st.integers(0, 30),
     log_cut=st.integers(0, 40),
     index_cut=st.integers(0, 40),
-    said=st.booleans(),
+    has_note=st.booleans(),
     data=st.data(),
 )
 def test_whatever_a_crash_leaves_each_stream_is_whole_in_the_end(
@@ -337,7 +337,7 @@ def test_whatever_a_crash_leaves_each_stream_is_whole_in_the_end(
     crash_after: int,
     log_cut: int,
     index_cut: int,
-    said: bool,
+    has_note: bool,
     data: st.DataObject,
 ) -> None:
     directory = tmp_path_factory.mktemp("log")
@@ -348,8 +348,8 @@ def test_whatever_a_crash_leaves_each_stream_is_whole_in_the_end(
         output_start = log.size_bytes
         fed(log, printed[:crash_after])
         log.flush()
-        seen = read(logs)
-        if said:
+        before = read(logs)
+        if has_note:
             log.say("exit code 3")
         log.close()
         # Bytes of the log that are not in the index any more, or an index that is ahead of the log.
@@ -365,7 +365,7 @@ def test_whatever_a_crash_leaves_each_stream_is_whole_in_the_end(
         log.restart(output_start)
         if not (log_cut or index_cut):
             # What somebody has read stays where it is.
-            assert read(logs) == seen
+            assert read(logs) == before
         # The engine tells the two streams in another order than before.
         again = data.draw(st.permutations([1, 2]))
         streams = {number: b"".join(text for kind, text in printed if kind == number) for number in (1, 2)}
@@ -422,11 +422,11 @@ def test_a_log_that_a_version_without_index_began_is_gone_on_with(logs: LocalLog
 
 
 def parts_of_long(logs: LocalLogStore) -> tuple[bytes, int, bytes]:
-    """Return the head of a log that was too long, how much is said to be missing, and the tail."""
-    found = read(logs)
+    """Return the head of a log that was too long, how many bytes its note counts as missing, and the tail."""
+    content = read(logs)
     note = next(piece for piece in pieces(logs) if b"--max-log-bytes (4 MiB)" in piece.data)
     missing = int(note.data.strip().split()[1])
-    return found[: note.end - len(note.data)], missing, found[note.end :]
+    return content[: note.end - len(note.data)], missing, content[note.end :]
 
 
 def test_of_a_long_log_head_and_tail_are_kept(logs: LocalLogStore) -> None:
@@ -507,12 +507,12 @@ def followed(logs: LocalLogStore, notifier: LocalNotifier, closed: threading.Eve
 def test_a_follower_gets_every_byte_once_and_ends_with_the_log(logs: LocalLogStore) -> None:
     notifier = LocalNotifier()
     closed = threading.Event()
-    seen: list[bytes] = []
+    chunks: list[bytes] = []
     caught_up = threading.Event()
 
     def follow() -> None:
         for chunk in followed(logs, notifier, closed):
-            seen.append(chunk)
+            chunks.append(chunk)
             caught_up.set()
 
     thread = threading.Thread(target=follow)
@@ -527,7 +527,7 @@ def test_a_follower_gets_every_byte_once_and_ends_with_the_log(logs: LocalLogSto
     closed.set()
     notifier.announce("job")
     thread.join(30)
-    assert b"".join(seen) == b"".join(b"%d\n" % number for number in range(200))
+    assert b"".join(chunks) == b"".join(b"%d\n" % number for number in range(200))
 
 
 def test_a_follower_never_reads_what_is_not_in_the_index(logs: LocalLogStore, tmp_path: Path) -> None:
@@ -543,13 +543,13 @@ def test_a_follower_ends_when_the_service_stops(logs: LocalLogStore) -> None:
     notifier = LocalNotifier()
     log = LogWriter(logs, notifier, "job", 1)
     log.feed([(1, b"so far\n")])
-    seen: list[bytes] = []
-    thread = threading.Thread(target=lambda: seen.extend(followed(logs, notifier, threading.Event())))
+    chunks: list[bytes] = []
+    thread = threading.Thread(target=lambda: chunks.extend(followed(logs, notifier, threading.Event())))
     thread.start()
     notifier.close()
     thread.join(30)
     assert not thread.is_alive()
-    assert b"".join(seen) == b"so far\n"
+    assert b"".join(chunks) == b"so far\n"
     log.close()
 
 
@@ -557,10 +557,10 @@ def test_a_follower_is_asked_now_and_then_whether_anybody_listens(logs: LocalLog
     assert next(followed(logs, LocalNotifier(), threading.Event())) == b""
 
 
-@pytest.mark.parametrize("left", range(3))
-def test_a_log_that_cannot_be_opened_leaves_no_descriptor_open(logs: LocalLogStore, left: int) -> None:
+@pytest.mark.parametrize("free", range(3))
+def test_a_log_that_cannot_be_opened_leaves_no_descriptor_open(logs: LocalLogStore, free: int) -> None:
     new_log(logs).close()
     before = open_descriptors(os.getpid())
-    with pytest.raises(ObjectStoreError, match="Too many open files"), descriptors_left(left):
+    with pytest.raises(ObjectStoreError, match="Too many open files"), few_descriptors(free):
         new_log(logs)
     assert open_descriptors(os.getpid()) == before

@@ -35,9 +35,9 @@ def reference(data: bytes, secrets: Sequence[str]) -> bytes:
     longest_first = sorted((secret.encode() for secret in secrets), key=len, reverse=True)
     result, position = b"", 0
     while position < len(data):
-        found = next((secret for secret in longest_first if data.startswith(secret, position)), None)
-        result += data[position : position + 1] if found is None else b"[REDACTED]"
-        position += 1 if found is None else len(found)
+        match = next((secret for secret in longest_first if data.startswith(secret, position)), None)
+        result += data[position : position + 1] if match is None else b"[REDACTED]"
+        position += 1 if match is None else len(match)
     return result
 
 
@@ -59,14 +59,14 @@ def test_any_split_of_any_text_gives_what_the_whole_gives(data: st.DataObject) -
     text = data.draw(texts(secrets))
     chunks = cut(text, data.draw(st.lists(st.integers(0, len(text)), max_size=8)))
     longest = max(map(len, secrets), default=0)
-    masker, pieces, taken = Masker(secrets), [], 0
+    masker, pieces, fed_bytes = Masker(secrets), [], 0
     for chunk in chunks:
         new = masker.feed(chunk)
         assert len(new) <= 1
         pieces += new
-        taken += len(chunk)
+        fed_bytes += len(chunk)
         # Less than a secret is held back, and only what may become one.
-        held = text[sum(size for size, _ in pieces) : taken]
+        held = text[sum(size for size, _ in pieces) : fed_bytes]
         assert not held or any(len(held) < len(secret) <= longest for secret in secrets)
         assert not held or any(secret.encode().startswith(held) for secret in secrets)
     pieces += masker.end()

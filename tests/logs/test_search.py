@@ -9,7 +9,7 @@ from reactorcide.logs import search as module
 from reactorcide.logs.search import Match, SearchResult, search
 
 
-def found(chunks: list[bytes], text: str | None, **options: int) -> SearchResult:
+def find(chunks: list[bytes], text: str | None, **options: int) -> SearchResult:
     return search(chunks, text, **{"first_line": 1, "limit": 100, "timeout_s": 60} | options)
 
 
@@ -19,22 +19,22 @@ def lines(result: SearchResult) -> list[int]:
 
 def test_a_line_counts_once_whatever_its_case_and_colours() -> None:
     log = b"one\nTwo two\n\x1b[31mtw\x1b[0mo three\nfour\nlast two"
-    result = found([log], "TWO")
+    result = find([log], "TWO")
     assert result == SearchResult([Match(2, "Two two"), Match(3, "two three"), Match(5, "last two")], None)
 
 
 def test_errors_are_whole_words() -> None:
     log = b"0 warnings\nterror\nerrors\nan Error: x\nfailed_tests\nFAILED test\nTraceback (most recent)\n"
-    assert lines(found([log], None)) == [4, 6, 7]
-    assert found([log], None, limit=1).matches[0].text == "an Error: x"
+    assert lines(find([log], None)) == [4, 6, 7]
+    assert find([log], None, limit=1).matches[0].text == "an Error: x"
 
 
 def test_it_goes_on_where_it_ended() -> None:
     log = b"".join(b"line %d\n" % number for number in range(1, 101))
-    first = found([log], "line", limit=30)
+    first = find([log], "line", limit=30)
     assert (lines(first), first.next_line) == (list(range(1, 31)), 31)
     rest = log[log.index(b"line 31\n") :]
-    assert lines(found([rest], "line", first_line=31)) == list(range(31, 101))
+    assert lines(find([rest], "line", first_line=31)) == list(range(31, 101))
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -48,18 +48,18 @@ def test_it_is_the_same_however_the_log_is_cut(seed: int) -> None:
         chunks.append(log[at : at + size])
         at += size
     for text in ("ok", "é", "xx", None):
-        assert found(chunks, text) == found([log], text)
+        assert find(chunks, text) == find([log], text)
 
 
 def test_a_line_without_end_is_searched_in_parts_and_has_one_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_MAX_LINE_BYTES", 100)
     log = [b"first\n", *[b"x" * 60] * 10, b"needle", b"\nneedle\n"]
-    assert lines(found(log, "needle")) == [2, 3]
+    assert lines(find(log, "needle")) == [2, 3]
 
 
 def test_its_time_is_bounded_and_it_says_where_it_stopped() -> None:
     chunks = [b"nothing here\n" * 1000] * 50
-    result = found(chunks, "absent", timeout_s=0)
+    result = find(chunks, "absent", timeout_s=0)
     assert result == SearchResult([], 1001)
 
 
@@ -71,7 +71,7 @@ def test_its_cost_is_linear(line: bytes, text: str | None) -> None:
     def took_s(size: int) -> float:
         chunks = [line * (4096 // len(line) + 1)] * (size // 4096)
         began = perf_counter()
-        found(chunks, text, limit=1000)
+        find(chunks, text, limit=1000)
         return perf_counter() - began
 
     took_s(1 << 18)

@@ -29,7 +29,7 @@ def acknowledged(ours: socket.socket, engine: socket.socket) -> DockerAttachedOu
 
 
 class Attached:
-    """Both ends of a connection, and the pauses that are made in reading it."""
+    """Both ends of a connection, and the pauses in reading it."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.ours, self.engine = socket.socketpair()
@@ -52,9 +52,9 @@ class Attached:
 
 @pytest.fixture
 def attached(monkeypatch: pytest.MonkeyPatch) -> Iterator[Attached]:
-    made = Attached(monkeypatch)
-    with closing(made.engine), closing(made.output):
-        yield made
+    connection = Attached(monkeypatch)
+    with closing(connection.engine), closing(connection.output):
+        yield connection
 
 
 def test_of_a_flood_more_is_waited_for(attached: Attached) -> None:

@@ -29,25 +29,25 @@ from reactorcide.runner.docker.errors import one_line
 from reactorcide.runner.docker.images import _pull_failure
 from reactorcide.runner.docker.networks import _NO_CROSS_TALK
 from reactorcide.runner.docker.output import Frames
-from tests.support.descriptors import descriptors_left, open_descriptors
+from tests.support.descriptors import few_descriptors, open_descriptors
 from tests.support.image import Images
 from tests.support.registry import Registry
 from tests.support.waiting import wait_until
 
 INSTANCE = f"test-{uuid.uuid4()}"
 SPECS: dict[str, ContainerSpec] = {}
-"""What each container was made for."""
+"""The spec of each container, by its id."""
 
 
 @pytest.fixture(scope="module")
 def runner(engine: docker.APIClient) -> Iterator[DockerRunner]:
-    made = DockerRunner({})
-    yield made
-    left = made.list(INSTANCE)
-    for found in left:
-        made.remove(found.container_id)
-    made.close()
-    assert left == []
+    runner = DockerRunner({})
+    yield runner
+    containers = runner.list(INSTANCE)
+    for container in containers:
+        runner.remove(container.container_id)
+    runner.close()
+    assert containers == []
 
 
 @pytest.fixture
@@ -70,16 +70,16 @@ def spec(images: Images) -> ContainerSpec:
 @pytest.fixture
 def create(runner: DockerRunner, spec: ContainerSpec) -> Iterator[Callable[..., str]]:
     """Makes a container that goes with the test."""
-    made: list[str] = []
+    container_ids: list[str] = []
 
     def make(command: str = "true", **changes: Any) -> str:
         changed = replace(spec, command=command, job_id=str(uuid.uuid4()), **changes)
-        made.append(runner.create(changed))
-        SPECS[made[-1]] = changed
-        return made[-1]
+        container_ids.append(runner.create(changed))
+        SPECS[container_ids[-1]] = changed
+        return container_ids[-1]
 
     yield make
-    for container_id in made:
+    for container_id in container_ids:
         runner.remove(container_id)
 
 
@@ -101,11 +101,11 @@ def read_all(output: Output) -> bytes:
 
 def read_until(output: Output, text: bytes) -> None:
     """Read until that was printed."""
-    seen = b""
-    while text not in seen:
+    content = b""
+    while text not in content:
         printed = output.read(10)
-        assert printed is not None, f"it ended after {seen!r}"
-        seen += b"".join(data for _, data in printed)
+        assert printed is not None, f"it ended after {content!r}"
+        content += b"".join(data for _, data in printed)
 
 
 def started(runner: DockerRunner, container_id: str) -> Output:
@@ -142,7 +142,7 @@ def test_frames_are_put_together_however_they_are_cut(
     for number in (1, 2):
         own = b"".join(data for stream_number, data in frames if stream_number == number)
         assert b"".join(data for part in parts for came_of, data in part if came_of == number) == own
-    # Order is kept between the two, too.
+    # The order of the two streams among each other holds, too.
     assert b"".join(map(text, parts)) == b"".join(data for _, data in frames)
 
 
@@ -262,7 +262,7 @@ def test_the_owner_is_looked_up_in_the_image(
 @pytest.fixture
 def image_with(engine: docker.APIClient, images: Images) -> Iterator[Callable[..., str]]:
     """A factory of images with other files, which go with the test."""
-    made: list[str] = []
+    image_ids: list[str] = []
 
     def make(
         files: dict[str, bytes],
@@ -286,12 +286,12 @@ def image_with(engine: docker.APIClient, images: Images) -> Iterator[Callable[..
                 archive.addfile(member)
         container = engine.create_container(images.default, command=["true"], user=user)["Id"]
         engine.put_archive(container, "/", buffer.getvalue())
-        made.append(str(engine.commit(container)["Id"]))
+        image_ids.append(str(engine.commit(container)["Id"]))
         engine.remove_container(container)
-        return made[-1]
+        return image_ids[-1]
 
     yield make
-    for image in made:
+    for image in image_ids:
         engine.remove_image(image, force=True)
 
 
@@ -398,7 +398,7 @@ def test_a_user_whom_the_engine_does_not_find_is_the_jobs_fault(
 
 
 @pytest.mark.parametrize(
-    ("links", "user", "said"),
+    ("links", "user", "problem"),
     [
         ({}, "99999999999:1", "uids and gids must be in range"),
         ({"job/artifacts": "/proc"}, None, "cannot be mounted because it is not of type proc"),
@@ -412,10 +412,10 @@ def test_an_image_that_can_never_start_is_the_jobs_fault(
     create: Callable[..., str],
     links: dict[str, str],
     user: str | None,
-    said: str,
+    problem: str,
 ) -> None:
     container_id = create(image=image_with({}, links, user=user))
-    with pytest.raises(JobFailed, match=said) as failed:
+    with pytest.raises(JobFailed, match=problem) as failed:
         runner.start(container_id)
     assert "/var/lib" not in str(failed.value)
     runner.remove(container_id)
@@ -425,7 +425,7 @@ ID = "d1caf264d06c7d89c882a02be5ce09b293e3fe89746e1b6209527bfe249a01a5"
 
 
 @pytest.mark.parametrize(
-    ("message", "shown"),
+    ("message", "expected"),
     [
         (
             f'error mounting "/var/lib/docker/volumes/{ID}/_data" to rootfs at "/job": no',
@@ -440,8 +440,8 @@ ID = "d1caf264d06c7d89c882a02be5ce09b293e3fe89746e1b6209527bfe249a01a5"
         ("/job/volumes/_database is kept", "/job/volumes/_database is kept"),
     ],
 )
-def test_where_the_engine_keeps_its_files_is_not_told(message: str, shown: str) -> None:
-    assert one_line(message) == shown
+def test_where_the_engine_keeps_its_files_is_not_told(message: str, expected: str) -> None:
+    assert one_line(message) == expected
 
 
 def test_what_a_job_has_in_an_error_takes_no_time_to_look_through() -> None:
@@ -470,7 +470,7 @@ def test_a_container_of_an_image_that_was_made_of_a_jobs_has_its_labels_but_not_
     image = engine.commit(container_id)["Id"]
     somebodys = engine.create_container(image)["Id"]
     try:
-        named = {found.container_id: found.is_named for found in runner.list(INSTANCE)}
+        named = {item.container_id: item.is_named for item in runner.list(INSTANCE)}
         assert (named[container_id], named[somebodys]) == (True, False)
     finally:
         engine.remove_container(somebodys, v=True)
@@ -482,16 +482,18 @@ def test_a_container_with_half_of_the_labels_is_nobody_we_know(
     runner: DockerRunner, engine: docker.APIClient, images: Images
 ) -> None:
     labels = {"reactorcide.instance": INSTANCE, "reactorcide.job": "x", "reactorcide.attempt": "one"}
-    made = [
+    containers = [
         engine.create_container(
             images.default, command=["true"], labels={name: labels[name] for name in list(labels)[:count]}
         )
         for count in (1, 2, 3)
     ]
     try:
-        assert {found.container_id for found in runner.list(INSTANCE)}.isdisjoint(one["Id"] for one in made)
+        assert {item.container_id for item in runner.list(INSTANCE)}.isdisjoint(
+            one["Id"] for one in containers
+        )
     finally:
-        for one in made:
+        for one in containers:
             engine.remove_container(one["Id"])
 
 
@@ -577,7 +579,7 @@ def test_a_container_is_hardened_and_limited(
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may look into the files of a container")
 @pytest.mark.parametrize(
-    ("command", "seen_mib"),
+    ("command", "expected_mib"),
     [
         ("exec 3>/tmp/f; rm /tmp/f; head -c 8388608 /dev/zero >&3", 8),
         ("exec 3>/job/artifacts/f; rm /job/artifacts/f; head -c 8388608 /dev/zero >&3", 8),
@@ -593,15 +595,15 @@ def test_a_container_is_hardened_and_limited(
     ],
 )
 def test_what_has_no_name_or_is_the_engines_counts_too(
-    runner: DockerRunner, create: Callable[..., str], command: str, seen_mib: int
+    runner: DockerRunner, create: Callable[..., str], command: str, expected_mib: int
 ) -> None:
     container_id = create(f"{command}; echo done; sleep 60")
     output = started(runner, container_id)
     read_until(output, b"done")
     output.close()
-    taken_bytes = runner.disk_bytes(container_id)
-    assert taken_bytes is not None
-    assert seen_mib << 20 <= taken_bytes < (seen_mib + 1) << 20
+    used_bytes = runner.disk_bytes(container_id)
+    assert used_bytes is not None
+    assert expected_mib << 20 <= used_bytes < (expected_mib + 1) << 20
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may look into the files of a container")
@@ -628,11 +630,11 @@ def test_what_a_container_takes_of_the_disk(
     output = started(runner, container_id)
     read_until(output, b"done")
     output.close()
-    taken_bytes = runner.disk_bytes(container_id)
-    assert taken_bytes is not None
+    used_bytes = runner.disk_bytes(container_id)
+    assert used_bytes is not None
     # Only root may look into the volume.
-    seen_mib = 9 if os.geteuid() == 0 else 6
-    assert seen_mib << 20 <= taken_bytes < (seen_mib + 1) << 20
+    expected_mib = 9 if os.geteuid() == 0 else 6
+    assert expected_mib << 20 <= used_bytes < (expected_mib + 1) << 20
     # So many files that they cannot be counted do not make the rest go uncounted.
     monkeypatch.setattr("reactorcide.runner.docker.disk._DU_TIMEOUT_S", 0)
     without_volume_bytes = runner.disk_bytes(container_id)
@@ -655,9 +657,9 @@ def test_blocks_beyond_the_end_of_a_file_count(
     # Of this host, for the image has no program that can do it.
     reserve = ["fallocate", "--keep-size", "--length", "8MiB", f"/proc/{process}/root/tmp/reserved"]
     subprocess.run(reserve, check=True)
-    taken_bytes = runner.disk_bytes(container_id)
-    assert taken_bytes is not None
-    assert 8 << 20 <= taken_bytes < 9 << 20
+    used_bytes = runner.disk_bytes(container_id)
+    assert used_bytes is not None
+    assert 8 << 20 <= used_bytes < 9 << 20
 
 
 @pytest.fixture
@@ -679,19 +681,19 @@ def test_services_that_make_the_isolated_network_at_once_make_one(
 
     def create(runner: DockerRunner) -> str:
         while True:
-            # Where another is just about to have made it, a job is tried again, too.
+            # Where another one is creating it at this moment, the job is tried again.
             with contextlib.suppress(EngineUnavailable):
                 return runner.create(replace(spec, job_id=str(uuid.uuid4())))
 
     with ThreadPoolExecutor() as threads:
-        made = list(threads.map(create, runners))
+        container_ids = list(threads.map(create, runners))
     try:
         [network] = engine.networks(names=[isolated_network])
         assert network["Labels"] == {"reactorcide.network": "isolated"}
-        SPECS[made[0]] = spec
-        assert run(runners[0], made[0]) == (b"", Exit(0, oom_killed=False))
+        SPECS[container_ids[0]] = spec
+        assert run(runners[0], container_ids[0]) == (b"", Exit(0, oom_killed=False))
     finally:
-        for runner, container_id in zip(runners, made, strict=True):
+        for runner, container_id in zip(runners, container_ids, strict=True):
             runner.remove(container_id)
             runner.close()
 
@@ -700,16 +702,16 @@ def test_an_isolated_network_that_is_gone_is_made_anew(
     engine: docker.APIClient, spec: ContainerSpec, isolated_network: str
 ) -> None:
     runner = DockerRunner({}, network="isolated")
-    made = [runner.create(spec)]
+    container_ids = [runner.create(spec)]
     engine.remove_network(isolated_network)
     try:
         with pytest.raises(EngineUnavailable, match="made anew"):
-            runner.start(made[0])
-        made.append(runner.create(replace(spec, attempt=2)))
-        SPECS[made[1]] = spec
-        assert run(runner, made[1]) == (b"", Exit(0, oom_killed=False))
+            runner.start(container_ids[0])
+        container_ids.append(runner.create(replace(spec, attempt=2)))
+        SPECS[container_ids[1]] = spec
+        assert run(runner, container_ids[1]) == (b"", Exit(0, oom_killed=False))
     finally:
-        for container_id in made:
+        for container_id in container_ids:
             runner.remove(container_id)
         runner.close()
 
@@ -750,12 +752,12 @@ def test_a_container_is_found_by_its_labels(
     runner: DockerRunner, engine: docker.APIClient, spec: ContainerSpec
 ) -> None:
     container_id = runner.create(replace(spec, attempt=3))
-    found = {item.container_id: (item.job_id, item.attempt) for item in runner.list(INSTANCE)}
-    assert found[container_id] == (spec.job_id, 3)
+    attempts = {item.container_id: (item.job_id, item.attempt) for item in runner.list(INSTANCE)}
+    assert attempts[container_id] == (spec.job_id, 3)
     assert runner.list("another") == []
     assert engine.inspect_container(container_id)["Name"] == "/" + container_name(spec.job_id, 3)
     runner.remove(container_id)
-    assert all(found.job_id != spec.job_id for found in runner.list(INSTANCE))
+    assert all(item.job_id != spec.job_id for item in runner.list(INSTANCE))
 
 
 def test_a_removed_container_takes_its_volume_along(
@@ -777,15 +779,15 @@ def test_waiting_for_what_runs_on_ends_in_time(runner: DockerRunner, create: Cal
 
 
 def test_signals_reach_the_command(runner: DockerRunner, create: Callable[..., str]) -> None:
-    asked = create("echo begun; sleep 60")
+    terminated = create("echo begun; sleep 60")
     killed = create("trap '' TERM; echo begun; while :; do sleep 1; done")
-    for container_id in (asked, killed):
+    for container_id in (terminated, killed):
         output = started(runner, container_id)
         # The init process ignores what comes before it is ready.
         read_until(output, b"begun")
         output.close()
         runner.signal(container_id, "TERM")
-    assert runner.wait(asked, 10, None) == Exit(143, oom_killed=False)
+    assert runner.wait(terminated, 10, None) == Exit(143, oom_killed=False)
     runner.signal(killed, "KILL")
     assert runner.wait(killed, 10, None) == Exit(137, oom_killed=False)
     # Over already: harmless.
@@ -884,7 +886,7 @@ def test_an_image_goes_unless_somebody_needs_it(
 ) -> None:
     image = new_registry().image
     image_id = runner.pull(image, lambda _: None, lambda: None)
-    # Not the one that was pulled: that has gone, and somebody has another one by this name.
+    # Not the pulled image: that was removed, and another image has its name now.
     assert runner.remove_image(images.default, image_id)
     assert engine.images(images.default)
 
@@ -943,8 +945,8 @@ class TestVolumes:
 
     @staticmethod
     def volumes(engine: docker.APIClient, label: str) -> list[str]:
-        found = engine.volumes(filters={"label": label})["Volumes"] or []
-        return [str(volume["Name"]) for volume in found]
+        volumes = engine.volumes(filters={"label": label})["Volumes"] or []
+        return [str(volume["Name"]) for volume in volumes]
 
     def test_it_says_whose_it_is_and_goes_with_the_container(
         self, runner: DockerRunner, own: ContainerSpec, engine: docker.APIClient
@@ -960,10 +962,10 @@ class TestVolumes:
         self, runner: DockerRunner, own: ContainerSpec, engine: docker.APIClient
     ) -> None:
         mine, somebody_s = f"reactorcide.instance={own.instance_id}", f"test-{uuid.uuid4()}"
-        kept, left = runner.create(own), runner.create(replace(own, attempt=2))
+        first, second = runner.create(own), runner.create(replace(own, attempt=2))
         engine.create_volume(somebody_s, labels={"reactorcide.instance": f"not {own.instance_id}"})
         try:
-            engine.remove_container(left, v=False)
+            engine.remove_container(second, v=False)
             assert len(self.volumes(engine, mine)) == 2
             runner.remove_stray_volumes(own.instance_id, lambda: {(own.job_id, 2)})
             assert len(self.volumes(engine, mine)) == 2
@@ -973,17 +975,17 @@ class TestVolumes:
             assert engine.inspect_volume(somebody_s)["Name"] == somebody_s
         finally:
             engine.remove_volume(somebody_s)
-            runner.remove(kept)
+            runner.remove(first)
 
 
-@pytest.mark.parametrize("left", range(3))
-def test_an_attach_without_descriptors_leaves_none_open(create: Callable[..., str], left: int) -> None:
+@pytest.mark.parametrize("free", range(3))
+def test_an_attach_without_descriptors_leaves_none_open(create: Callable[..., str], free: int) -> None:
     container_id = create()
     with contextlib.closing(DockerRunner({})) as runner:
         # Its connection is taken for the attach, if it is still there.
         runner.check()
         before = open_descriptors(os.getpid())
-        with descriptors_left(left), pytest.raises(EngineUnavailable, match=r"many open files.*ulimit -n"):
+        with few_descriptors(free), pytest.raises(EngineUnavailable, match=r"many open files.*ulimit -n"):
             runner.attach(container_id)
         assert len(open_descriptors(os.getpid())) <= len(before)
 

@@ -39,10 +39,10 @@ SHELLS = ("busybox", "dash", "bash")
 
 @pytest.fixture(scope="module")
 def runner() -> Iterator[DockerRunner]:
-    with closing(DockerRunner({})) as made:
-        yield made
-        for found in made.list(INSTANCE):
-            made.remove(found.container_id)
+    with closing(DockerRunner({})) as runner:
+        yield runner
+        for container in runner.list(INSTANCE):
+            runner.remove(container.container_id)
 
 
 class Case:
@@ -52,7 +52,7 @@ class Case:
         self.runner = runner
         self.engine = engine
         self.image = image
-        self.made: list[str] = []
+        self.container_ids: list[str] = []
 
     def spec(self, command: str, env: Mapping[str, str], **changes: Any) -> ContainerSpec:
         """Return what a job with that command asks for."""
@@ -73,7 +73,7 @@ class Case:
     def waiting(self, spec: ContainerSpec) -> tuple[str, AttachedOutput, Any]:
         """Return a container that has started and waits for its command."""
         container_id = self.runner.create(spec)
-        self.made.append(container_id)
+        self.container_ids.append(container_id)
         output = self.runner.attach(container_id)
         return container_id, output, self.runner.start(container_id)
 
@@ -105,7 +105,7 @@ class Case:
                 init=True, cap_drop=["ALL"], cap_add=list(_CAPABILITIES), pids_limit=64
             ),
         )
-        self.made.append(created["Id"])
+        self.container_ids.append(created["Id"])
         self.engine.start(created["Id"])
         code = self.engine.wait(created["Id"])["StatusCode"]
         stdout, stderr = (
@@ -114,8 +114,8 @@ class Case:
         return stdout, stderr, code
 
     def end(self) -> None:
-        """Remove what was made."""
-        for container_id in self.made:
+        """Remove the containers."""
+        for container_id in self.container_ids:
             self.runner.remove(container_id)
 
 
@@ -236,8 +236,8 @@ def test_every_character_arrives(
     values = [some[start : start + 8000] for start in range(0, len(some), 8000)]
     env = {f"V{number}": value for number, value in enumerate(values)}
     stdout, _, _ = new_case(shell, **image_env).handed_over("cat /proc/$$/environ", env)
-    found = dict(entry.split(b"=", 1) for entry in stdout.split(b"\0") if b"=" in entry)
-    assert {name: found.get(name.encode()) for name in env} == {
+    received = dict(entry.split(b"=", 1) for entry in stdout.split(b"\0") if b"=" in entry)
+    assert {name: received.get(name.encode()) for name in env} == {
         name: value.encode() for name, value in env.items()
     }
 
@@ -262,7 +262,7 @@ def test_names_that_a_shell_does_not_take_are_in_the_configuration(
     case = new_case(shell)
     env = {"UID": "12", "PPID": "34", "A-B": "5", "1ST": "6", "OPTIND": "2", "BASHOPTS": "", "SHLVL": "3"}
     assert not any(map(is_handed_over, env))
-    # As a child gets it: a shell may keep what it was given from its children.
+    # As a child gets it: a shell may hide some of its own variables from its children.
     handed_over, plain = case.handed_over("env | sort", env), case.plain("env | sort", env)
     ours, theirs = (
         [line for line in stdout.splitlines() if not line.startswith((b"HOSTNAME=", b"_="))]
@@ -286,15 +286,15 @@ def test_neither_variables_nor_secrets_are_in_the_configuration_or_in_arguments(
         pass
     assert secret not in json.dumps(engine.inspect_container(container_id))
     assert secret not in json.dumps(engine.top(container_id))
-    seen = 0
+    processes = 0
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             arguments = path.read_bytes()
         except OSError:
             continue
-        seen += b"sleep\x0060" in arguments
+        processes += b"sleep\x0060" in arguments
         assert secret.encode() not in arguments
-    assert seen or os.environ.get("DOCKER_HOST")
+    assert processes or os.environ.get("DOCKER_HOST")
     output.close()
     runner.signal(container_id, "KILL")
 
@@ -447,9 +447,9 @@ def test_the_acknowledgement_is_found_however_it_is_cut(before: bytes, after: by
     stream = before + ACKNOWLEDGEMENT + after
     edges = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
     acknowledgement = AcknowledgementFilter()
-    given_out = b"".join(acknowledgement.feed(stream[begin:end]) for begin, end in itertools.pairwise(edges))
+    output = b"".join(acknowledgement.feed(stream[begin:end]) for begin, end in itertools.pairwise(edges))
     # The text around it may have one, too.
-    assert (acknowledgement.is_complete, given_out) == (True, stream.partition(ACKNOWLEDGEMENT)[2])
+    assert (acknowledgement.is_complete, output) == (True, stream.partition(ACKNOWLEDGEMENT)[2])
 
 
 def test_of_what_comes_before_no_more_than_the_end_is_kept() -> None:

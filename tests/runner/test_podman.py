@@ -86,10 +86,10 @@ def podman() -> Iterator[str]:
 
 @pytest.fixture
 def runner(podman: str) -> Iterator[DockerRunner]:
-    with contextlib.closing(DockerRunner({"DOCKER_HOST": podman})) as made:
-        yield made
-        for found in made.list("podman"):
-            made.remove(found.container_id)
+    with contextlib.closing(DockerRunner({"DOCKER_HOST": podman})) as runner:
+        yield runner
+        for container in runner.list("podman"):
+            runner.remove(container.container_id)
 
 
 @pytest.fixture
@@ -147,7 +147,7 @@ def test_half_a_hand_over_runs_nothing(runner: DockerRunner, waiting: Callable[.
     output._unsent.append(memoryview(whole[:-3]))
     assert output.read(5) == []
     output.close()
-    # Its input may stay open, though its sender is gone: then it waits until it is stopped.
+    # Its input may stay open after its sender has ended: then it waits until it is stopped.
     if runner.wait(container_id, 2, started.at) is None:
         runner.signal(container_id, "KILL")
     ended = runner.wait(container_id, 20, started.at)
@@ -201,7 +201,7 @@ def test_term_reaches_the_init_where_no_process_can_be_added(
     while printed != b"ready\n":
         printed += b"".join(data for _, data in output.read(20))
     with pytest.MonkeyPatch.context() as patch:
-        # As in an image that has no shell there, or where all processes that it may have are taken.
+        # As in an image that has no shell there, or where its limit of processes is reached.
         patch.setattr("reactorcide.runner.docker.containers._TERMINATE_ALL", ["/bin/none"])
         runner.signal(container_id, "TERM")
     assert runner.wait(container_id, 10, started.at) == Exit(143, oom_killed=False)
@@ -210,9 +210,9 @@ def test_term_reaches_the_init_where_no_process_can_be_added(
 
 @pytest.fixture
 def service(podman: str, tmp_path: Path) -> Iterator[Service]:
-    made = Service(tmp_path, IMAGE, {"DOCKER_HOST": podman}, cancel_grace=3).start()
-    yield made
-    made.stop()
+    service = Service(tmp_path, IMAGE, {"DOCKER_HOST": podman}, cancel_grace=3).start()
+    yield service
+    service.stop()
 
 
 def test_a_job_runs_and_leaves_what_it_made(service: Service) -> None:

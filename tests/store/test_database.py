@@ -20,7 +20,7 @@ from reactorcide.lib.ids import new_id
 from reactorcide.store.database import MIGRATIONS_DIR, Database
 from reactorcide.store.models import ALL_MODELS
 from reactorcide.store.models.service import InstanceRow
-from tests.support.descriptors import descriptors_left
+from tests.support.descriptors import few_descriptors
 from tests.support.store import new_store
 
 MIGRATIONS = Path(store.__file__).parent / "migrations"
@@ -259,7 +259,7 @@ def test_a_thread_that_can_open_no_connection_gets_a_store_error(tmp_path: Path)
 
     for call in (read, begin, lambda: database.write(lambda db: None), database.check):
         thread = threading.Thread(target=run, args=[call])
-        with descriptors_left(0):
+        with few_descriptors(0):
             thread.start()
             thread.join()
     assert [type(error) for error in errors] == [StoreError] * 4

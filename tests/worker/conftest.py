@@ -104,14 +104,14 @@ class House:
         return self.job(job)
 
     def ended(self, job: Job) -> Job:
-        """Wait for the job's end, and for its container to be gone."""
-        found = self.until(job, lambda job: job.is_final, "the job to end")
+        """Wait until the job has ended and its container is removed."""
+        ended = self.until(job, lambda job: job.is_final, "the job to end")
         wait_until(
             lambda: not any(spec.spec.job_id == job.job_id for spec in list(self.runner.containers.values())),
             20,
             "its container to go",
         )
-        return found
+        return ended
 
     def log(self, job: Job) -> str:
         """Return the log of the job's last attempt."""
@@ -129,7 +129,7 @@ def house(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Iterator[House]:
 
 @contextmanager
 def open_house(tmp_path: Path, instance_id: str) -> Iterator[House]:
-    """Make what a worker needs around it; afterwards nothing is left of it."""
+    """Open the queue, the stores and the fake engine that a worker needs; close all of them at the end."""
     tmp_path.mkdir(exist_ok=True)
     database = Database(tmp_path / "jobs.db")
     database.migrate()

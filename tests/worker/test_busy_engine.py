@@ -21,8 +21,8 @@ CREATE = rb"POST \S*/containers/create"
 @pytest.fixture
 def house(tmp_path: Path) -> Iterator[House]:
     """A house of its own name, because others use the same engine."""
-    with open_house(tmp_path / "house", str(uuid.uuid4())) as made:
-        yield made
+    with open_house(tmp_path / "house", str(uuid.uuid4())) as busy_house:
+        yield busy_house
 
 
 @pytest.fixture

@@ -79,7 +79,7 @@ class Desk:
         return self.dialect.push(REPO, f"refs/heads/{branch}", before, self.head(), message=message)
 
     def pull(self, **fields: Any) -> Pull:
-        known: dict[str, Any] = {
+        defaults: dict[str, Any] = {
             "number": 12,
             "head_sha": self.head(),
             "head_branch": "fix",
@@ -87,7 +87,7 @@ class Desk:
             "base_branch": "main",
             "head_repo": REPO,
         }
-        return Pull(**known | fields)
+        return Pull(**defaults | fields)
 
     def receive(self, sent: Sent, delivery_id: str | None = None, **fields: str) -> Delivery:
         headers, body = self.dialect.request(sent, self.secret, delivery_id=delivery_id)
@@ -104,8 +104,8 @@ class Desk:
         return self.worked(self.receive(sent, delivery_id)).outcome or ""
 
     def runs(self) -> list[Run]:
-        found, _ = self.store.runs.page(RunFilter(project_id=self.project_id), limit=1000, after=None)
-        return sorted(found, key=lambda run: run.number)
+        runs, _ = self.store.runs.page(RunFilter(project_id=self.project_id), limit=1000, after=None)
+        return sorted(runs, key=lambda run: run.number)
 
     def workflows(self) -> list[str]:
         return [run.workflow_id for run in self.runs()]
@@ -114,8 +114,8 @@ class Desk:
         return [item.key for item in self.house.context.objects.list(OBJECTS)]
 
     def page(self, **options: Any) -> list[Delivery]:
-        known = {"status": None, "limit": 100, "after": None}
-        return read.page(self.house.context, USER, self.project_id, **known | options)[0]
+        defaults = {"status": None, "limit": 100, "after": None}
+        return read.page(self.house.context, USER, self.project_id, **defaults | options)[0]
 
 
 Open = Callable[..., Desk]
@@ -172,8 +172,8 @@ def test_a_forced_push_whose_commit_before_is_gone_runs(desk: Desk) -> None:
 def test_a_tag_is_one_run_however_often_it_is_told(desk: Desk) -> None:
     for number in range(1, 3):
         desk.git.git("tag", "--annotate", "--force", "--message", "first", "v1")
-        told = [desk.receive(sent) for sent in desk.dialect.tag(REPO, "v1", desk.head("v1"))]
-        outcomes = [desk.worked(delivery).outcome or "" for delivery in told]
+        deliveries = [desk.receive(sent) for sent in desk.dialect.tag(REPO, "v1", desk.head("v1"))]
+        outcomes = [desk.worked(delivery).outcome or "" for delivery in deliveries]
         assert outcomes[0] == "run started"
         assert all(outcome.endswith("has told of the same tag") for outcome in outcomes[1:])
         assert desk.workflows() == ["release"] * number
@@ -312,9 +312,9 @@ def test_the_same_delivery_counts_once(desk: Desk) -> None:
 def test_the_same_delivery_many_times_at_once(github: Desk) -> None:
     sent = github.pushed()
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda _: github.receive(sent, "one").delivery_id, range(8)))
-        assert len(set(found)) == len(github.objects()) == len(github.page()) == 1
-        delivery = github.store.deliveries.get(github.project_id, found[0])
+        delivery_ids = list(pool.map(lambda _: github.receive(sent, "one").delivery_id, range(8)))
+        assert len(set(delivery_ids)) == len(github.objects()) == len(github.page()) == 1
+        delivery = github.store.deliveries.get(github.project_id, delivery_ids[0])
         list(pool.map(lambda _: work.work_on(github.context, delivery), range(4)))
     assert github.workflows() == ["ci", "docs"]
 
@@ -405,12 +405,12 @@ def test_a_commit_that_cannot_be_had_is_tried_for_ten_minutes(github: Desk) -> N
     )
     assert github.worked(delivery).status is DeliveryStatus.WAITING
     github.store.deliveries.retry(tried, "later", due_at_ms=now_ms(), tried_at_ms=now_ms() - work.TRY_FOR_MS)
-    given_up = github.worked(delivery)
-    assert given_up.status is DeliveryStatus.FAILED
+    failed = github.worked(delivery)
+    assert failed.status is DeliveryStatus.FAILED
     (run,) = github.runs()
     assert (run.status, run.workflow_id, run.file) == (RunStatus.FAILED, "config", "")
-    assert (run.sha, given_up.run_ids) == ("f" * 40, (run.run_id,))
-    assert given_up.outcome == f"failed: {run.reason}"
+    assert (run.sha, failed.run_ids) == ("f" * 40, (run.run_id,))
+    assert failed.outcome == f"failed: {run.reason}"
 
 
 def test_a_commit_that_comes_late_is_run(github: Desk, tmp_path: Path) -> None:
@@ -480,10 +480,10 @@ def test_nothing_secret_is_shown(desk: Desk) -> None:
     sent = name, payload | {"secret": desk.secret}
     delivery = desk.receive(sent, authorization="Basic xyz", cookie="a=b")
     view = read.view(desk.house.context, USER, desk.project_id, delivery.delivery_id)
-    shown = f"{view.delivery.headers} {view.body}"
-    assert desk.secret not in shown
-    assert "xyz" not in shown
-    assert "a=b" not in shown
+    text = f"{view.delivery.headers} {view.body}"
+    assert desk.secret not in text
+    assert "xyz" not in text
+    assert "a=b" not in text
     fields, _ = desk.dialect.request(sent, desk.secret)
     secret = {name.lower() for name in fields if "signature" in name.lower() or name == "X-Gitlab-Token"}
     assert {view.delivery.headers[name] for name in secret} == {REDACTED}
@@ -532,10 +532,10 @@ def test_they_are_kept_for_thirty_days(github: Desk, monkeypatch: pytest.MonkeyP
 
 
 def test_a_body_without_a_row_is_removed_at_the_next_start(github: Desk) -> None:
-    kept = github.receive(github.pushed())
+    delivery = github.receive(github.pushed())
     github.house.context.objects.put(f"{OBJECTS}left/body", [b"x"])
     receive.remove_orphans(github.house.context)
-    assert github.objects() == [kept.object_key]
+    assert github.objects() == [delivery.object_key]
 
 
 def test_pages(github: Desk) -> None:
@@ -546,7 +546,7 @@ def test_pages(github: Desk) -> None:
     rest = github.page(after=(last.created_at_ms, last.delivery_id))
     assert len({delivery.delivery_id for delivery in newest + rest}) == 5
     github.worked(newest[0])
-    assert [found.delivery_id for found in github.page(status=DeliveryStatus.STARTED)] == [
+    assert [item.delivery_id for item in github.page(status=DeliveryStatus.STARTED)] == [
         newest[0].delivery_id
     ]
     assert len(github.page(status=DeliveryStatus.WAITING)) == 4
@@ -561,7 +561,7 @@ def test_what_waits_expires_with_a_restored_backup(github: Desk) -> None:
 
 
 def test_the_deliverer_works_on_what_arrives_and_on_what_was_left(github: Desk) -> None:
-    left = github.receive(github.pushed())
+    waiting = github.receive(github.pushed())
     deliverer = Deliverer(github.context)
     deliverer.start()
     try:
@@ -573,7 +573,7 @@ def test_the_deliverer_works_on_what_arrives_and_on_what_was_left(github: Desk) 
     finally:
         deliverer.stop(10)
     deliverer.stop(1)
-    ids = [run_id for found in (left, arrived) for run_id in github.worked(found).run_ids]
+    ids = [run_id for delivery in (waiting, arrived) for run_id in github.worked(delivery).run_ids]
     assert ids == [run.run_id for run in github.runs()]
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("deliver")]
 

@@ -37,8 +37,8 @@ class Runs:
             f"  {line.replace('{', '{command: x, checkout: false, ', 1)}\n" for line in jobs.split("\n")
         )
         self.files = {".reactorcide/workflows/ci.yaml": (text + lines).encode()}
-        wanted = Start(source=RunSource(git_url="file:///x"), workflow=None, event={"name": "manual"})
-        run, _ = start(self.context, user, wanted)
+        request = Start(source=RunSource(git_url="file:///x"), workflow=None, event={"name": "manual"})
+        run, _ = start(self.context, user, request)
         assert run.reason is None or ".yaml" not in run.reason, run.reason
         return run
 
@@ -142,8 +142,8 @@ def test_a_newer_run_ends_where_the_group_is_taken(runs: Runs) -> None:
 def test_what_starts_nothing_replaces_nothing(runs: Runs) -> None:
     first = runs.start("a: {}", "group: ci")
     runs.files = {".reactorcide/workflows/ci.yaml": b"name: CI\non: push\nconcurrency: {group: ci}\njobs: {}"}
-    wanted = Start(source=RunSource(git_url="file:///x"), workflow=None, event={"name": "manual"})
-    failed, _ = start(runs.context, USER, wanted)
+    request = Start(source=RunSource(git_url="file:///x"), workflow=None, event={"name": "manual"})
+    failed, _ = start(runs.context, USER, request)
     assert failed.status is RunStatus.FAILED
     assert runs.now(first) == [(RUNNING, None)]
 

@@ -10,17 +10,17 @@ LONG_S = 60.0
 
 def ends_early(interrupt: Interrupt, reason: Reason) -> bool:
     """Set the interrupt while an attempt pauses; tells whether the pause has ended by that."""
-    begun = threading.Event()
+    waiting = threading.Event()
 
     def pause() -> None:
-        begun.set()
+        waiting.set()
         interrupt.pause(LONG_S)
 
     thread = threading.Thread(target=pause)
     started_at = monotonic()
     thread.start()
-    begun.wait()
-    # Until it is seen: the pause may begin a moment later.
+    waiting.wait()
+    # Repeated until the pause has noticed: it may begin a moment later.
     while thread.is_alive() and monotonic() < started_at + LONG_S:
         interrupt.set(reason)
         thread.join(0.01)
@@ -36,11 +36,11 @@ def test_a_pause_is_called_off_by_an_interrupt() -> None:
 def test_a_cancelled_attempt_still_pauses_but_not_where_the_service_stops() -> None:
     interrupt = Interrupt()
     interrupt.set(Reason.CANCELLED)
-    asked_at = monotonic()
+    start_s = monotonic()
     interrupt.pause(0.05)
-    assert monotonic() - asked_at >= 0.05
+    assert monotonic() - start_s >= 0.05
     stopping = Interrupt()
     stopping.set(Reason.STOPPING)
-    asked_at = monotonic()
+    start_s = monotonic()
     stopping.pause(LONG_S)
-    assert monotonic() - asked_at < LONG_S / 2
+    assert monotonic() - start_s < LONG_S / 2

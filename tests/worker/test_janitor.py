@@ -28,19 +28,19 @@ KEEP_ONE = retention.Policy(keep_jobs=1)
 @pytest.fixture
 def janitor(house: House) -> Iterator[Callable[..., Janitor]]:
     """Starts janitors that end with the test."""
-    made: list[Janitor] = []
+    janitors: list[Janitor] = []
 
     def start(policy: retention.Policy, **days: int) -> Janitor:
-        made.append(Janitor(house.context, house.runner, policy, **days))
-        made[-1].start()
-        return made[-1]
+        janitors.append(Janitor(house.context, house.runner, policy, **days))
+        janitors[-1].start()
+        return janitors[-1]
 
     yield start
-    for janitor in made:
+    for janitor in janitors:
         janitor.stop(10)
 
 
-def is_gone(house: House, job: Job) -> bool:
+def is_deleted(house: House, job: Job) -> bool:
     try:
         house.job(job)
     except NotFound:
@@ -49,7 +49,7 @@ def is_gone(house: House, job: Job) -> bool:
 
 
 def ended_jobs(house: House, count: int) -> list[Job]:
-    """Run jobs to their end, one after the other, until nothing of them is left open."""
+    """Run jobs to their end, one after the other, until no task of them is open."""
     jobs = [house.ended(house.submit(f"print {'x' * 100}")) for _ in range(count)]
     wait_until(
         lambda: len(house.context.store.retention.removable()) == count, 20, "their tasks to be closed"
@@ -58,14 +58,14 @@ def ended_jobs(house: House, count: int) -> list[Job]:
 
 
 class Stuck(FilesystemObjectStore):
-    """Deletes nothing before it is told to."""
+    """Deletes nothing before ``go_on`` is set."""
 
     def __init__(self, base: Path) -> None:
         super().__init__(base)
-        self.asked, self.go_on = threading.Event(), threading.Event()
+        self.delete_called, self.go_on = threading.Event(), threading.Event()
 
     def delete(self, prefix: str) -> None:
-        self.asked.set()
+        self.delete_called.set()
         assert self.go_on.wait(60)
         super().delete(prefix)
 
@@ -83,13 +83,13 @@ def test_a_removal_that_takes_long_holds_up_no_claim(
         # As a crash between the two leaves it.
         house.context.store.jobs.delete(old.job_id, now_ms=now_ms())
     janitor(KEEP_ONE)
-    assert stuck.asked.wait(20)
+    assert stuck.delete_called.wait(20)
     duties_done_at = monotonic() + 1.5
     while monotonic() < duties_done_at:
         assert house.ended(house.submit()).status is JobStatus.COMPLETED
     assert list(stuck.list(f"jobs/{old.job_id}/"))
     stuck.go_on.set()
-    wait_until(lambda: is_gone(house, old), 20, "one to go")
+    wait_until(lambda: is_deleted(house, old), 20, "one to go")
 
 
 def test_a_log_that_could_not_be_sealed_at_its_end_is_sealed_later(
@@ -122,12 +122,12 @@ def test_what_is_open_or_pinned_is_let_be(house: House, janitor: Callable[..., J
     running = house.submit("hang")
     house.until(running, lambda job: job.started_at_ms is not None, "the job to start")
     janitor(KEEP_ONE)
-    wait_until(lambda: is_gone(house, old), 20, "one to go")
+    wait_until(lambda: is_deleted(house, old), 20, "one to go")
     assert house.job(pinned).pinned
     assert house.job(last).is_final
     assert house.job(running).status is JobStatus.RUNNING
     delete.delete(house.context, USER, pinned.job_id)
-    assert is_gone(house, pinned)
+    assert is_deleted(house, pinned)
     delete.delete(house.context, USER, running.job_id)
 
 
@@ -213,12 +213,12 @@ def test_two_that_do_the_same_at_once_remove_each_job_once(house: House, tmp_pat
     # With a connection and a lock of its own, as another process has.
     database = Database(tmp_path / "jobs.db")
     other = replace(house.context, store=new_store(database))
-    found: list[str] = []
+    removed_ids: list[str] = []
     both = threading.Barrier(2)
 
     def carry_out(context: object) -> None:
         both.wait()
-        found.extend(item.job_id for item in retention.apply(context, KEEP_ONE, by=operator()))  # type: ignore[arg-type]  # a thread's argument
+        removed_ids.extend(item.job_id for item in retention.apply(context, KEEP_ONE, by=operator()))  # type: ignore[arg-type]  # a thread's argument
 
     threads = [threading.Thread(target=carry_out, args=(context,)) for context in (house.context, other)]
     for thread in threads:
@@ -226,8 +226,8 @@ def test_two_that_do_the_same_at_once_remove_each_job_once(house: House, tmp_pat
     for thread in threads:
         thread.join()
     database.close()
-    assert sorted(found) == sorted(job.job_id for job in jobs[:-1])
-    assert all(is_gone(house, job) for job in jobs[:-1])
+    assert sorted(removed_ids) == sorted(job.job_id for job in jobs[:-1])
+    assert all(is_deleted(house, job) for job in jobs[:-1])
 
 
 def test_one_that_cannot_be_removed_holds_up_no_other(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,9 +246,9 @@ def test_one_that_cannot_be_removed_holds_up_no_other(house: House, monkeypatch:
         patch.setattr(FilesystemObjectStore, "delete", delete_unless_first)
         with pytest.raises(ObjectStoreError, match="no permission"):
             delete.purge_ended(house.context)
-    assert [is_gone(house, job) for job in jobs] == [False, True, True]
+    assert [is_deleted(house, job) for job in jobs] == [False, True, True]
     delete.purge_ended(house.context)
-    assert is_gone(house, jobs[0])
+    assert is_deleted(house, jobs[0])
 
 
 def test_pulled_images_go_when_no_job_has_used_them_for_long(
@@ -258,9 +258,9 @@ def test_pulled_images_go_when_no_job_has_used_them_for_long(
     house.runner.pullable = {"used:1", "unused:1"}
     for image in ("used:1", "unused:1"):
         assert house.ended(house.submit(runner_image=image)).status is JobStatus.COMPLETED
-    for found in house.context.store.images.unused(since_ms=now_ms() + 1000):
+    for unused in house.context.store.images.unused(since_ms=now_ms() + 1000):
         long_ago = now_ms() - 15 * retention.DAY_MS
-        house.context.store.images.add(found.image, found.image_id, now_ms=long_ago)
+        house.context.store.images.add(unused.image, unused.image_id, now_ms=long_ago)
     house.ended(house.submit(runner_image="used:1"))
     assert [item.image for item in house.context.store.images.unused(since_ms=now_ms() - 1000)] == [
         "unused:1"

@@ -132,7 +132,7 @@ class Cable:
 
 
 class SteppedWorker(Worker):
-    """A worker whose attempts run when they are told to, in the caller's thread."""
+    """A worker whose attempts run on demand, in the caller's thread."""
 
     def _run(self, attempt: Attempt) -> None:
         self._running[attempt.job.job_id] = attempt
@@ -276,8 +276,8 @@ class Lifecycle(RuleBasedStateMachine):
             self.crash_at = None
 
     def _some_job(self, chance: random.Random) -> str | None:
-        left = sorted(set(self.accepted) - self.deleted)
-        return chance.choice(left) if left else None
+        job_ids = sorted(set(self.accepted) - self.deleted)
+        return chance.choice(job_ids) if job_ids else None
 
     # --- what happens --------------------------------------------------------------------------
 
@@ -319,8 +319,8 @@ class Lifecycle(RuleBasedStateMachine):
     def somebody_starts_a_run(self, jobs: list[str], group: str, crash_at: str | None) -> None:
         """A run comes, of a graph in which each job needs some of those before it."""
         self.files = {".reactorcide/workflows/ci.yaml": workflow(jobs, group).encode()}
-        wanted = Start(source=RunSource(git_url="file:///x"), workflow=None, event={"name": "manual"})
-        self._alive(lambda: start(self.runs, USER, wanted), crash_at)
+        request = Start(source=RunSource(git_url="file:///x"), workflow=None, event={"name": "manual"})
+        self._alive(lambda: start(self.runs, USER, request), crash_at)
 
     @rule(chance=st.randoms(use_true_random=False), crash_at=st.sampled_from((None, "run-cancel-written")))
     def cancel_a_run(self, chance: random.Random, crash_at: str | None) -> None:
@@ -506,7 +506,7 @@ class Lifecycle(RuleBasedStateMachine):
     # --- the end -------------------------------------------------------------------------------
 
     def teardown(self) -> None:
-        """When all is well again, every job comes to its end, and nothing is left."""
+        """When all is well again, every job ends, and no container or task remains."""
         try:
             self.runner.available, self.cable.cut, self.patience = True, False, True
             # A task whose submitter was killed, and whose job was then cancelled, is known to Corndogs

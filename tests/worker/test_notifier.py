@@ -65,13 +65,13 @@ def test_a_long_poll(house: House, job: Job) -> None:
 
 def test_a_stream_of_status_changes(house: House, job: Job) -> None:
     def wait() -> list[str]:
-        seen: list[str] = []
+        statuses: list[str] = []
         for event in events.follow(house.context, USER, events.last_id(house.context)):
             if event is not None:
-                seen.append(event.status_to)
-                if seen[-1] == "completed":
+                statuses.append(event.status_to)
+                if statuses[-1] == "completed":
                     break
-        return seen
+        return statuses
 
     assert while_it_runs(house, wait) == ["running", "completed"]
 

@@ -43,7 +43,7 @@ class Project:
         created, _ = change.create(house.context, USER, "acme/site", f"file://{self.repository.path}", {})
         self.project_id = created.project_id
 
-    def wanted(self, ref: str = "main", workflow: str | None = None, **event: str) -> Start:
+    def request(self, ref: str = "main", workflow: str | None = None, **event: str) -> Start:
         return Start(
             source=RunSource(git_ref=ref),
             workflow=workflow,
@@ -52,8 +52,8 @@ class Project:
         )
 
     def runs(self) -> list[Run]:
-        found, _ = self.store.runs.page(RunFilter(project_id=self.project_id), limit=100)
-        return sorted(found, key=lambda run: run.number)
+        runs, _ = self.store.runs.page(RunFilter(project_id=self.project_id), limit=100)
+        return sorted(runs, key=lambda run: run.number)
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def project(house: House, tmp_path: Path) -> Project:
 def test_each_workflow_that_answers_is_a_run_of_nobody(project: Project) -> None:
     written: list[Sequence[Run]] = []
     started = start_for_project(
-        project.context, project.project_id, project.wanted(), lambda tx, runs: written.append(runs)
+        project.context, project.project_id, project.request(), lambda tx, runs: written.append(runs)
     )
     assert started == project.runs() == written[-1]
     assert [(run.workflow_id, run.status, run.number) for run in started] == [
@@ -80,7 +80,7 @@ def test_each_workflow_that_answers_is_a_run_of_nobody(project: Project) -> None
 
 def test_a_workflow_that_is_named_is_the_only_one(project: Project) -> None:
     (run,) = start_for_project(
-        project.context, project.project_id, project.wanted(workflow="release", name="tag_created")
+        project.context, project.project_id, project.request(workflow="release", name="tag_created")
     )
     assert (run.workflow_id, run.status) == ("release", RunStatus.RUNNING)
 
@@ -91,26 +91,26 @@ def test_what_is_written_with_the_runs_is_written_with_them_or_not_at_all(projec
         raise Conflict("another one was first")
 
     with pytest.raises(Conflict, match="another one was first"):
-        start_for_project(project.context, project.project_id, project.wanted(), fail)
+        start_for_project(project.context, project.project_id, project.request(), fail)
     assert project.runs() == []
-    assert start_for_project(project.context, project.project_id, project.wanted())[0].number == 1
+    assert start_for_project(project.context, project.project_id, project.request())[0].number == 1
 
 
 def test_a_commit_that_cannot_be_had_is_one_failed_run_in_the_end(project: Project) -> None:
-    wanted = project.wanted("gone", sha="f" * 40)
+    request = project.request("gone", sha="f" * 40)
     with pytest.raises(JobFailed, match='no branch, tag or commit "gone"'):
-        start_for_project(project.context, project.project_id, wanted)
+        start_for_project(project.context, project.project_id, request)
     assert project.runs() == []
-    (run,) = start_for_project(project.context, project.project_id, wanted, gives_up=True)
+    (run,) = start_for_project(project.context, project.project_id, request, gives_up=True)
     assert (run.workflow_id, run.file, run.status, run.sha) == ("config", "", RunStatus.FAILED, "f" * 40)
     assert 'no branch, tag or commit "gone"' in (run.reason or "")
-    nightly = project.wanted("gone", workflow="nightly", name="schedule")
+    nightly = project.request("gone", workflow="nightly", name="schedule")
     (run,) = start_for_project(project.context, project.project_id, nightly, gives_up=True)
     assert (run.workflow_id, run.event["name"]) == ("nightly", "schedule")
 
 
 def test_a_workflow_that_is_not_there_is_a_failed_run(project: Project) -> None:
-    (run,) = start_for_project(project.context, project.project_id, project.wanted(workflow="nightly"))
+    (run,) = start_for_project(project.context, project.project_id, project.request(workflow="nightly"))
     assert (run.workflow_id, run.status) == ("nightly", RunStatus.FAILED)
     assert run.reason == "there is no workflow 'nightly'; there is ci, docs, release"
 
@@ -118,24 +118,24 @@ def test_a_workflow_that_is_not_there_is_a_failed_run(project: Project) -> None:
 def test_a_file_that_is_no_yaml_fails_under_the_id_it_had(house: House, tmp_path: Path) -> None:
     text = CI.replace("name: CI", "name: CI\nid: main")
     project = Project(house, tmp_path, {"workflows/ci.yaml": text})
-    (run,) = start_for_project(project.context, project.project_id, project.wanted())
+    (run,) = start_for_project(project.context, project.project_id, project.request())
     assert run.workflow_id == "main"
     project.repository.commit(".reactorcide/workflows/ci.yaml", "name: [\n")
-    (run,) = start_for_project(project.context, project.project_id, project.wanted())
+    (run,) = start_for_project(project.context, project.project_id, project.request())
     assert (run.workflow_id, run.status) == ("main", RunStatus.FAILED)
     assert (run.reason or "").startswith(".reactorcide/workflows/ci.yaml:")
     # It fails for its own events alone once it says which these are.
     project.repository.commit(".reactorcide/workflows/ci.yaml", text.replace("command", "comand"))
-    wanted = project.wanted(name="tag_created")
-    assert start_for_project(project.context, project.project_id, wanted) == []
+    request = project.request(name="tag_created")
+    assert start_for_project(project.context, project.project_id, request) == []
 
 
 def test_without_workflow_files_there_is_no_run(house: House, tmp_path: Path) -> None:
     project = Project(house, tmp_path, {})
     written: list[Sequence[Run]] = []
-    wanted = project.wanted()
+    request = project.request()
     assert (
-        start_for_project(project.context, project.project_id, wanted, lambda tx, runs: written.append(runs))
+        start_for_project(project.context, project.project_id, request, lambda tx, runs: written.append(runs))
         == []
     )
     assert written[-1] == []
@@ -144,10 +144,10 @@ def test_without_workflow_files_there_is_no_run(house: House, tmp_path: Path) ->
 def test_a_project_that_is_disabled_or_gone_starts_nothing(project: Project) -> None:
     change.change(project.context.jobs, USER, project.project_id, {"disabled": True})
     with pytest.raises(Conflict, match="is disabled"):
-        start_for_project(project.context, project.project_id, project.wanted())
+        start_for_project(project.context, project.project_id, project.request())
     change.remove(project.context.jobs, USER, project.project_id)
     with pytest.raises(NotFound):
-        start_for_project(project.context, project.project_id, project.wanted())
+        start_for_project(project.context, project.project_id, project.request())
 
 
 def test_job_files_answer_to_the_events_of_their_triggers(house: House, tmp_path: Path) -> None:
@@ -155,9 +155,9 @@ def test_job_files_answer_to_the_events_of_their_triggers(house: House, tmp_path
         "name: a\ntriggers: {events: [push]}\npaths: {include: [docs/**]}\njob: {command: 'true', image: x}\n"
     )
     project = Project(house, tmp_path, {"jobs/a.yaml": job})
-    wanted = project.wanted(name="tag_created", tag="v1")
-    assert start_for_project(project.context, project.project_id, wanted) == []
-    (run,) = start_for_project(project.context, project.project_id, project.wanted())
+    request = project.request(name="tag_created", tag="v1")
+    assert start_for_project(project.context, project.project_id, request) == []
+    (run,) = start_for_project(project.context, project.project_id, project.request())
     assert (run.status, run.reason) == (RunStatus.SKIPPED, "none of its jobs starts on this")
 
 
@@ -165,16 +165,16 @@ def test_git_knows_which_files_differ(project: Project) -> None:
     before = project.repository.git("rev-parse", "HEAD")
     (project.repository.path / "docs").mkdir()
     project.repository.commit("docs/a.md", "1")
-    wanted = replace(project.wanted(), changed=None, comparison=Comparison(sha=before))
-    _, docs = start_for_project(project.context, project.project_id, wanted)
+    request = replace(project.request(), changed=None, comparison=Comparison(sha=before))
+    _, docs = start_for_project(project.context, project.project_id, request)
     assert (docs.workflow_id, docs.status) == ("docs", RunStatus.RUNNING)
     project.repository.commit("src", "1")
-    wanted = replace(wanted, comparison=Comparison(sha=project.repository.git("rev-parse", "HEAD~1")))
-    _, docs = start_for_project(project.context, project.project_id, wanted)
+    request = replace(request, comparison=Comparison(sha=project.repository.git("rev-parse", "HEAD~1")))
+    _, docs = start_for_project(project.context, project.project_id, request)
     assert docs.status is RunStatus.SKIPPED
-    # Where that cannot be known, it runs.
-    wanted = replace(wanted, comparison=Comparison(sha="f" * 40))
-    _, docs = start_for_project(project.context, project.project_id, wanted)
+    # Where git cannot tell, it runs.
+    request = replace(request, comparison=Comparison(sha="f" * 40))
+    _, docs = start_for_project(project.context, project.project_id, request)
     assert docs.status is RunStatus.RUNNING
 
 
@@ -182,22 +182,22 @@ def test_git_knows_which_files_differ(project: Project) -> None:
 def test_a_commit_may_say_that_it_starts_nothing(project: Project, mark: str) -> None:
     project.repository.git("commit", "--quiet", "--allow-empty", "--message", f"Mend it\n\nfor now {mark}")
     with pytest.raises(Skipped):
-        start_for_project(project.context, project.project_id, replace(project.wanted(), heeds_skip=True))
-    assert len(start_for_project(project.context, project.project_id, project.wanted())) == 2
+        start_for_project(project.context, project.project_id, replace(project.request(), heeds_skip=True))
+    assert len(start_for_project(project.context, project.project_id, project.request())) == 2
 
 
 def test_an_annotated_tag_is_run_at_its_commit(project: Project) -> None:
     project.repository.git("tag", "--annotate", "--message", "first", "v1")
     tag = project.repository.git("rev-parse", "v1")
-    wanted = project.wanted(tag, name="tag_created", tag="v1", branch="", sha=tag)
-    (run,) = start_for_project(project.context, project.project_id, wanted)
+    request = project.request(tag, name="tag_created", tag="v1", branch="", sha=tag)
+    (run,) = start_for_project(project.context, project.project_id, request)
     sha = project.repository.git("rev-parse", "HEAD")
     assert tag != sha
     assert (run.workflow_id, run.sha, run.event["sha"]) == ("release", sha, sha)
 
 
 def test_the_runs_of_a_project_that_was_removed_are_removed_later(project: Project) -> None:
-    (run, _) = start_for_project(project.context, project.project_id, project.wanted())
+    (run, _) = start_for_project(project.context, project.project_id, project.request())
     cancel(project.context, USER, run.run_id)
     # As if it had been killed with the project removed, or were of an older version.
     project.store.projects.remove(project.project_id)
@@ -213,16 +213,16 @@ def test_a_bound_on_its_jobs_holds_and_lets_every_run_end(house: House, tmp_path
     project = Project(house, tmp_path, {"workflows/ci.yaml": f"name: CI\non: [push]\njobs:\n{jobs}{last}"})
     change.change(house.context, USER, project.project_id, {"max_running": 2})
     for _ in range(3):
-        start_for_project(project.context, project.project_id, project.wanted())
+        start_for_project(project.context, project.project_id, project.request())
     house.worker(concurrency=4)
     wait_until(lambda: all(run.is_final for run in project.runs()), 60, "all runs end")
     assert {run.status for run in project.runs()} == {RunStatus.FAILED}
     assert not any(run.waits_for_room for run in project.runs())
     moments: list[tuple[int, int]] = []
     for run in project.runs():
-        found, total = project.store.lists.page(JobFilter(run_id=run.run_id), limit=100)
+        page, total = project.store.lists.page(JobFilter(run_id=run.run_id), limit=100)
         assert total == 9
-        for job in found:
+        for job in page:
             moments += [(job.created_at_ms, 1), (job.completed_at_ms or 0, -1)]
     # One that ends makes room for the next one in the same millisecond.
     active = [sum(step for _, step in sorted(moments)[: index + 1]) for index in range(len(moments))]

@@ -39,15 +39,15 @@ def sql(house: House, statement: str) -> None:
 
 def stored(house: House, task: Task | str) -> Task:
     """Return the task as the queue has it now."""
-    found = house.context.corndogs.get_task(task if isinstance(task, str) else task.uuid, "default")
-    assert found is not None
-    return found
+    record = house.context.corndogs.get_task(task if isinstance(task, str) else task.uuid, "default")
+    assert record is not None
+    return record
 
 
 def task_id(house: House, job: Job) -> str:
-    found = house.job(job).corndogs_task_id
-    assert found is not None
-    return found
+    uuid = house.job(job).corndogs_task_id
+    assert uuid is not None
+    return uuid
 
 
 def as_it_was(task: Task) -> tuple[object, ...]:
@@ -117,10 +117,10 @@ def test_what_a_killed_service_had_claimed_and_not_leased_is_run_by_the_next_sta
     job = house.submit()
     claim_and_die(house, job)
     wait_until(lambda: now_ms() > (job.queued_at_ms or 0), 5, "the clock to go on")
-    begun = time.monotonic()
+    start_s = time.monotonic()
     house.worker(concurrency=1)
     assert house.ended(job).status is JobStatus.COMPLETED
-    assert time.monotonic() - begun < 4
+    assert time.monotonic() - start_s < 4
 
 
 def test_the_trail_of_a_job_says_that_its_task_was_lost(house: House) -> None:
@@ -205,22 +205,22 @@ def test_of_many_queued_jobs_a_few_are_asked_for_at_a_time_and_all_in_turn(
     jobs = [house.submit() for _ in range(120)]
     wait_until(lambda: now_ms() > (jobs[-1].queued_at_ms or 0), 5, "the clock to go on")
     upkeep = QueueUpkeep(house.context, lease_s=60)
-    asked: list[str] = []
+    uuids: list[str] = []
     get_task = house.context.corndogs.get_task
 
     def ask(uuid: str, queue: str) -> Task | None:
-        asked.append(uuid)
+        uuids.append(uuid)
         return get_task(uuid, queue)
 
     monkeypatch.setattr(house.context.corndogs, "get_task", ask)
     counts = []
     for _ in range(3):
         upkeep.check_tasks()
-        counts.append(len(asked))
+        counts.append(len(uuids))
     assert counts == [50, 100, 120]
-    assert sorted(asked) == sorted(task_id(house, job) for job in jobs)
+    assert sorted(uuids) == sorted(task_id(house, job) for job in jobs)
     upkeep.check_tasks()
-    assert asked[120:] == asked[:50]
+    assert uuids[120:] == uuids[:50]
 
 
 def test_why_does_not_promise_a_worker_that_has_not_come_for_long(house: House) -> None:
@@ -253,12 +253,12 @@ def test_many_tasks_of_others_with_higher_priority_hold_up_nothing_and_are_put_b
         for _ in range(count)
     ]
     jobs = [house.submit() for _ in range(3)]
-    begun = time.monotonic()
+    start_s = time.monotonic()
     house.worker(concurrency=1)
     for job in jobs:
         assert house.ended(job).status is JobStatus.COMPLETED
     # Not a rest of seconds for each job.
-    assert time.monotonic() - begun < 25
+    assert time.monotonic() - start_s < 25
     for worker in house.workers:
         worker.stop(10)
     for before in foreign:
@@ -282,8 +282,8 @@ def test_a_task_of_others_that_its_claim_leaves_waiting_starves_nobody(house: Ho
     assert house.ended(house.submit()).status is JobStatus.COMPLETED
 
     def is_as_it_was() -> bool:
-        left = stored(house, foreign)
-        return (left.current_state, left.auto_target_state, left.timeout_s, left.priority, left.payload) == (
+        task = stored(house, foreign)
+        return (task.current_state, task.auto_target_state, task.timeout_s, task.priority, task.payload) == (
             *("submitted", "submitted", timeout_s, 9),
             b"x",
         )
@@ -337,10 +337,10 @@ def test_a_round_claims_a_few_hundred_tasks_at_most(house: House, claims: Claims
     # Those were put back behind the others, so that the next round comes to what is ours.
     claims._rests.clear()
     claims.begin()
-    found = claims.next(["default"])
+    claim = claims.next(["default"])
     claims.end()
-    assert found is not None
-    assert found[1] == job.job_id
+    assert claim is not None
+    assert claim[1] == job.job_id
 
 
 def test_a_round_takes_a_few_seconds_at_most(house: House, claims: Claims) -> None:
@@ -413,13 +413,13 @@ def two_houses(tmp_path: Path) -> Iterator[list[House]]:
 
 def test_two_installations_share_a_queue_without_waiting_for_each_other(two_houses: list[House]) -> None:
     jobs = [(house, house.submit()) for house in two_houses for _ in range(40)]
-    begun = time.monotonic()
+    start_s = time.monotonic()
     for house in two_houses:
         house.worker(concurrency=2)
     for house, job in jobs:
         assert house.ended(job).status is JobStatus.COMPLETED
     # In queues of their own it takes about two.
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - start_s < 10
     for house in two_houses:
         created = Counter(spec.job_id for spec in house.runner.created)
         assert created == Counter(job.job_id for own, job in jobs if own is house)
@@ -455,7 +455,7 @@ def test_a_restart_takes_over_what_runs_though_the_queue_is_away(house: House) -
     ended = house.ended(job)
     assert (ended.exit_code, ended.attempt) == (143, 1)
     # Its task is closed when the queue is back.
-    assert [left.job_id for left in house.context.store.tasks.to_close()] == [job.job_id]
+    assert [task.job_id for task in house.context.store.tasks.to_close()] == [job.job_id]
 
 
 def test_a_job_whose_task_somebody_takes_while_it_runs_goes_on(house: House) -> None:
@@ -529,9 +529,9 @@ def test_what_cannot_be_closed_now_does_not_hold_up_the_others(
         lambda: stored(house, task_id(house, good)).current_state == "completed", 20, "it to be closed"
     )
     # Corndogs has it a moment before the job's row.
-    left = {job.job_id for job in bad}
+    bad_ids = {job.job_id for job in bad}
     to_close = house.context.store.tasks.to_close
-    wait_until(lambda: {job.job_id for job in to_close()} == left, 20, "it to be recorded")
+    wait_until(lambda: {job.job_id for job in to_close()} == bad_ids, 20, "it to be recorded")
 
 
 def test_a_job_that_the_queue_refuses_does_not_hold_up_those_behind_it(house: House) -> None:

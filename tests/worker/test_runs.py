@@ -36,8 +36,8 @@ def started(house: House, text: str = TEXT, *, timeout_s: float = 60) -> Run:
         evaluator=Evaluator(timeout_s=timeout_s),
         defaults=JobDefaults(image="alpine:latest"),
     )
-    wanted = Start(source=RunSource(git_url="file:///x"), workflow=None, event={"name": "push"})
-    run, is_new = start(context, USER, wanted)
+    request = Start(source=RunSource(git_url="file:///x"), workflow=None, event={"name": "push"})
+    run, is_new = start(context, USER, request)
     assert is_new
     return run
 
@@ -76,7 +76,7 @@ def test_retention_leaves_open_runs_alone_and_removes_those_without_jobs(house: 
     done = over(house, started(house))
     failed = started(house, "name: CI\non: push\njobs: {a: {comand: x}}\n")
     open_run = started(house, TEXT.replace("a: {command: exit 0", "a: {command: print x; hang"))
-    kept = house.ended(house.submit())
+    single = house.ended(house.submit())
     policy = retention.Policy(keep_jobs=1)
 
     def removed() -> bool:
@@ -86,7 +86,7 @@ def test_retention_leaves_open_runs_alone_and_removes_those_without_jobs(house: 
     # A task is closed only after its job has ended, and up to then nothing of that is removed.
     wait_until(removed, 20, "the run and its jobs are removed")
     assert store.runs.nodes(done.run_id) == []
-    assert store.jobs.get(kept.job_id)
+    assert store.jobs.get(single.job_id)
     assert not store.runs.get(open_run.run_id).is_final
     assert store.runs.nodes(open_run.run_id)[0].job_status is not None
     # It ended after all that were removed.
@@ -162,11 +162,11 @@ def test_outputs_of_all_jobs_before_one_are_bounded(house: House, monkeypatch: p
 def test_outputs_are_read_again_where_the_engine_was_away(
     house: House, monkeypatch: pytest.MonkeyPatch, failures: int
 ) -> None:
-    left = [EngineUnavailable("the engine is away")] * failures
+    errors = [EngineUnavailable("the engine is away")] * failures
 
     def read_file(*arguments: Any) -> bytes | None:
-        if left:
-            raise left.pop()
+        if errors:
+            raise errors.pop()
         return read(*arguments)
 
     read = house.runner.read_file

@@ -48,11 +48,11 @@ class Planned(Project):
 
     def schedule(self, **fields: Any) -> Schedule:
         """Add a schedule, as from the clock of the tests."""
-        given = {"name": "nightly", "cron": "0 3 * * *", "timezone": "UTC"} | fields
-        made = change.create(self.context.jobs, USER, self.project_id, given)
+        values = {"name": "nightly", "cron": "0 3 * * *", "timezone": "UTC"} | fields
+        schedule = change.create(self.context.jobs, USER, self.project_id, values)
         self.store.schedules.reckon_all()
         self.look()
-        return made
+        return schedule
 
     def look(self, due: Due | None = None) -> None:
         """Do what the service does every second."""
@@ -62,14 +62,14 @@ class Planned(Project):
 
     def outcomes(self, schedule: Schedule) -> list[tuple[str, str, int]]:
         """Return due times, outcomes and numbers of runs, the oldest first."""
-        found = self.store.schedules.occurrences(schedule.schedule_id)
+        occurrences = self.store.schedules.occurrences(schedule.schedule_id)
         return [
             (
                 f"{datetime.fromtimestamp(item.due_at_ms / 1000, UTC):%d %H:%M}",
                 item.outcome,
                 len(item.run_ids),
             )
-            for item in reversed(found)
+            for item in reversed(occurrences)
         ]
 
     def end_runs(self) -> None:
@@ -94,8 +94,8 @@ def test_a_due_time_is_a_run_of_each_workflow_that_names_schedules(planned: Plan
     assert (run.workflow_id, run.status, run.event["name"]) == ("nightly", RunStatus.RUNNING, "schedule")
     assert run.event["branch"] == "main"
     assert planned.outcomes(schedule) == [("02 03:00", STARTED, 1)]
-    found = planned.store.schedules.get(planned.project_id, schedule.schedule_id)
-    assert found.next_due_at_ms == at("2026-03-03T03:00")
+    stored = planned.store.schedules.get(planned.project_id, schedule.schedule_id)
+    assert stored.next_due_at_ms == at("2026-03-03T03:00")
 
 
 def test_one_workflow_with_vars_of_its_own(planned: Planned) -> None:
@@ -273,9 +273,9 @@ def test_few_occurrences_are_kept(planned: Planned) -> None:
         planned.now_ms += 60_000
         planned.look()
         planned.end_runs()
-    kept = planned.store.schedules.occurrences(schedule.schedule_id)
-    assert len(kept) == MAX_OCCURRENCES
-    assert kept[0].due_at_ms == planned.now_ms
+    occurrences = planned.store.schedules.occurrences(schedule.schedule_id)
+    assert len(occurrences) == MAX_OCCURRENCES
+    assert occurrences[0].due_at_ms == planned.now_ms
 
 
 def test_a_time_zone_that_is_gone_is_recorded_once(
@@ -292,8 +292,8 @@ def test_a_time_zone_that_is_gone_is_recorded_once(
     assert outcome.startswith("failed: there is no time zone 'Mars/Base'")
     assert len(caplog.records) - len([item for item in caplog.records if "Mars" not in item.message]) == 1
     assert len(planned.outcomes(other)) == 1
-    shown, _ = read.view(planned.context.jobs, USER, planned.project_id, schedule.schedule_id)
-    assert read.next_times(shown) == []
+    view, _ = read.view(planned.context.jobs, USER, planned.project_id, schedule.schedule_id)
+    assert read.next_times(view) == []
 
 
 def test_names_and_bounds(planned: Planned) -> None:
@@ -322,9 +322,9 @@ def other(planned: Planned) -> Iterator[Planned]:
     store = new_store(database)
     store.instance.open_vault()
     jobs = replace(planned.context.jobs, store=store)
-    made = Planned.__new__(Planned)
-    made.__dict__ |= planned.__dict__ | {"store": store, "context": replace(planned.context, jobs=jobs)}
-    yield made
+    second = Planned.__new__(Planned)
+    second.__dict__ |= planned.__dict__ | {"store": store, "context": replace(planned.context, jobs=jobs)}
+    yield second
     database.close()
 
 
@@ -339,10 +339,10 @@ def test_two_services_on_one_database_make_one_run(planned: Planned, other: Plan
 
         def look(service: Planned, barrier: threading.Barrier, problems: list[BaseException]) -> None:
             due = service.due()
-            found = due.decide()
+            occurrences = due.decide()
             barrier.wait(10)
             try:
-                for item in found:
+                for item in occurrences:
                     due.start(item, gives_up=False)
             except BaseException as exc:
                 problems.append(exc)
@@ -393,9 +393,9 @@ class Slow(Due):
 
 
 def test_a_slow_repository_does_not_delay_the_schedules_of_others(planned: Planned) -> None:
-    made = planned.schedule()
+    schedule = planned.schedule()
     due = [
-        replace(made, schedule_id=str(number), project_id="slow" if number < 8 else "other")
+        replace(schedule, schedule_id=str(number), project_id="slow" if number < 8 else "other")
         for number in range(10)
     ]
     slow = Slow(due, lambda: None)

@@ -52,8 +52,8 @@ class Project:
         """Start the run of a workflow for an event at the forge."""
         self.files = {".reactorcide/workflows/ci.yaml": text.encode()}
         event = {"name": name, "branch": "main", "base_branch": "main", "sha": SHA}
-        wanted = Start(source=RunSource(git_ref="main"), workflow=None, event=event, is_fork=is_fork)
-        (run,) = start_for_project(self.context, self.project_id, wanted, **options)
+        request = Start(source=RunSource(git_ref="main"), workflow=None, event=event, is_fork=is_fork)
+        (run,) = start_for_project(self.context, self.project_id, request, **options)
         return run
 
     def statuses(self) -> list[StatusRecord]:
@@ -155,14 +155,14 @@ def test_a_run_by_hand_sets_no_status_whatever_its_event(project: Project) -> No
     project.files = {
         ".reactorcide/workflows/ci.yaml": workflow(a="command: exit 1", b="command: exit 0").encode()
     }
-    wanted = Start(
+    request = Start(
         source=RunSource(git_ref="main"),
         project=project.project_id,
         workflow="ci",
         event={"name": "push"},
         jobs=["a"],
     )
-    run, _ = start(project.context, USER, wanted)
+    run, _ = start(project.context, USER, request)
     project.house.worker()
     project.over(run)
     project.over(rerun.rerun(project.context, USER, run.run_id, "all"))
@@ -191,10 +191,10 @@ def test_a_wrong_file_is_an_error(project: Project) -> None:
 
 
 def test_a_commit_that_cannot_be_had_is_an_error_of_its_own(project: Project) -> None:
-    def gone(*_: object, **__: object) -> Commit:
+    def no_commit(*_: object, **__: object) -> Commit:
         raise JobFailed("git: there is no commit like this")
 
-    project.context = replace(project.context, commits=SimpleNamespace(commit=gone))
+    project.context = replace(project.context, commits=SimpleNamespace(commit=no_commit))
     project.push("", gives_up=True)
     (status,) = project.statuses()
     assert (status.sha, status.context) == (SHA, "reactorcide/config")

@@ -63,21 +63,21 @@ class Forked(Project):
         """Return the run of the pull request, whose branch is called as one of the project's."""
         sha = sha or self.head_sha
         event = {"name": "pull_request_opened", "branch": "main", "base_branch": "main", "number": "1"}
-        wanted = Start(
+        request = Start(
             source=RunSource(git_ref=sha),
             workflow=None,
             event=event | {"sha": sha} | fields.pop("event", {}),
             is_fork=True,
             **{"base_sha": self.base_sha, **fields},
         )
-        (run,) = start_for_project(self.context, self.project_id, wanted)
+        (run,) = start_for_project(self.context, self.project_id, request)
         return run
 
     def by_hand(self, ref: str, **event: str) -> Run:
-        wanted = Start(
+        request = Start(
             source=RunSource(git_ref=ref), project="acme/site", workflow="ci", event={"name": "push", **event}
         )
-        return start(self.context, USER, wanted)[0]
+        return start(self.context, USER, request)[0]
 
     def node(self, run: Run, name: str) -> Node:
         (node,) = (item for item in self.store.runs.nodes(run.run_id) if item.name == name)
@@ -136,14 +136,14 @@ class TestApproval:
         assert forked.now(run) == RUNS
 
     def test_whoever_starts_it_by_hand_needs_none(self, forked: Forked) -> None:
-        wanted = Start(
+        request = Start(
             source=RunSource(git_ref="evil"),
             project="acme/site",
             workflow="ci",
             event={"name": "pull_request_opened"},
             is_fork=True,
         )
-        run, _ = start(forked.context, USER, wanted)
+        run, _ = start(forked.context, USER, request)
         assert forked.now(run) == RUNS
         assert not run.is_trusted
 
@@ -277,10 +277,10 @@ class TestSecrets:
         )
 
     def test_a_schedule_of_its_head(self, forked: Forked) -> None:
-        wanted = Start(
+        request = Start(
             source=RunSource(git_ref="refs/pull/1/head"), workflow="ci", event={"name": "schedule"}
         )
-        (run,) = start_for_project(forked.context, forked.project_id, wanted)
+        (run,) = start_for_project(forked.context, forked.project_id, request)
         assert not run.is_trusted
 
     @pytest.mark.parametrize("event", [{"branch": "main"}, {"tag": "v1"}])

@@ -1,4 +1,4 @@
-"""Webhooks: told of runs and jobs on a real database and queue, by real requests."""
+"""Webhooks: messages about runs and jobs, on a real database and queue, over real HTTP."""
 
 import base64
 import hashlib
@@ -42,26 +42,26 @@ class Receiver:
     port: int = 0
     statuses: list[int] = field(default_factory=list)
     """What it answers first."""
-    taken: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
+    requests: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         body = request.rfile.read(int(request.headers["Content-Length"]))
-        self.taken.append(({name.lower(): value for name, value in request.headers.items()}, body))
+        self.requests.append(({name.lower(): value for name, value in request.headers.items()}, body))
         answer_with(self.statuses.pop(0) if self.statuses else 204)(request)
 
     def types(self) -> list[str]:
-        return [json.loads(body)["type"] for _, body in self.taken]
+        return [json.loads(body)["type"] for _, body in self.requests]
 
 
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
-    made = Receiver()
-    with serving(made.answer) as port:
-        made.port = port
-        yield made
+    receiver = Receiver()
+    with serving(receiver.answer) as port:
+        receiver.port = port
+        yield receiver
 
 
-class Told:
+class Hook:
     """A project with a webhook, and the sender of its messages."""
 
     def __init__(self, house: House, receiver: Receiver, *events: str, allow: str = "127.0.0.1") -> None:
@@ -100,145 +100,145 @@ class Told:
 
 
 def test_a_message_is_signed_and_says_what_has_happened(house: House, receiver: Receiver) -> None:
-    told = Told(house, receiver, "run")
-    told.sender.start()
-    run_id = told.run(PASSES)
-    told.wait_for("run.running", "run.completed")
-    told.sender.stop(10)
-    headers, body = receiver.taken[1]
+    hook = Hook(house, receiver, "run")
+    hook.sender.start()
+    run_id = hook.run(PASSES)
+    hook.wait_for("run.running", "run.completed")
+    hook.sender.stop(10)
+    headers, body = receiver.requests[1]
     signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
-    key = base64.b64decode(told.secret.removeprefix("whsec_"))
+    key = base64.b64decode(hook.secret.removeprefix("whsec_"))
     expected = base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
     assert headers["webhook-signature"] == f"v1,{expected}"
     assert headers["content-type"] == "application/json"
     message = json.loads(body)
-    assert message["data"]["project"]["project_id"] == told.project.project_id
+    assert message["data"]["project"]["project_id"] == hook.project.project_id
     run = message["data"]["run"]
     assert (run["run_id"], run["status"], run["workflow"]) == (run_id, "completed", "ci")
     assert run["url"] == f"https://ci.example/runs/{run_id}"
-    assert len({headers["webhook-id"] for headers, _ in receiver.taken}) == 2
+    assert len({headers["webhook-id"] for headers, _ in receiver.requests}) == 2
 
 
 def test_jobs_are_told_with_their_node(house: House, receiver: Receiver) -> None:
-    told = Told(house, receiver, "job")
-    told.sender.start()
-    told.run(PASSES)
+    hook = Hook(house, receiver, "job")
+    hook.sender.start()
+    hook.run(PASSES)
     wait_until(lambda: "job.completed" in receiver.types(), 20, "the end is told")
-    told.sender.stop(10)
+    hook.sender.stop(10)
     # A worker may be quicker than the record that the job is queued.
     types = [name for name in receiver.types() if name != "job.queued"]
     assert types == ["job.submitted", "job.running", "job.completed"]
-    assert json.loads(receiver.taken[-1][1])["data"]["job"]["node"] == "a"
+    assert json.loads(receiver.requests[-1][1])["data"]["job"]["node"] == "a"
 
 
 def test_failure_and_recovery_are_events_of_their_own(house: House, receiver: Receiver) -> None:
-    told = Told(house, receiver, "failure", "recovery")
-    told.sender.start()
-    told.run(PASSES)
-    run_id = told.run(FAILS)
-    told.wait_for("failure")
+    hook = Hook(house, receiver, "failure", "recovery")
+    hook.sender.start()
+    hook.run(PASSES)
+    run_id = hook.run(FAILS)
+    hook.wait_for("failure")
     # A cancelled run says nothing.
-    cancelled = told.project.push(workflow(a="command: print x; hang"))
-    cancel.cancel(told.project.context, told.user, cancelled.run_id)
+    cancelled = hook.project.push(workflow(a="command: print x; hang"))
+    cancel.cancel(hook.project.context, hook.user, cancelled.run_id)
     # Neither does another kind of event.
-    told.run(PASSES, name="tag_created")
-    told.run(FAILS)
-    told.wait_for("failure", "failure")
-    told.run(PASSES)
-    told.wait_for("failure", "failure", "recovery")
-    told.run(PASSES)
-    # A schedule is told, too.
-    told.run(FAILS.replace("on: [push", "on: [schedule, push"), name="schedule")
-    told.wait_for("failure", "failure", "recovery", "failure")
+    hook.run(PASSES, name="tag_created")
+    hook.run(FAILS)
+    hook.wait_for("failure", "failure")
+    hook.run(PASSES)
+    hook.wait_for("failure", "failure", "recovery")
+    hook.run(PASSES)
+    # A scheduled run has its message, too.
+    hook.run(FAILS.replace("on: [push", "on: [schedule, push"), name="schedule")
+    hook.wait_for("failure", "failure", "recovery", "failure")
     # So is a run that is repeated.
-    rerun.rerun(told.project.context, told.user, run_id, "all")
-    told.over(run_id)
-    told.wait_for("failure", "failure", "recovery", "failure", "failure")
-    told.sender.stop(10)
+    rerun.rerun(hook.project.context, hook.user, run_id, "all")
+    hook.over(run_id)
+    hook.wait_for("failure", "failure", "recovery", "failure", "failure")
+    hook.sender.stop(10)
 
 
 def test_what_happened_while_nothing_was_sent_is_told_once(house: House, receiver: Receiver) -> None:
-    told = Told(house, receiver, "run")
-    told.run(PASSES)
-    assert told.messages() == []
-    announcer = Announcer(told.store, None)
+    hook = Hook(house, receiver, "run")
+    hook.run(PASSES)
+    assert hook.messages() == []
+    announcer = Announcer(hook.store, None)
     while announcer.announce(1):
         pass
     announcer.announce(1)
-    assert [message.type for message in told.messages()][::-1] == ["run.running", "run.completed"]
-    told.sender.start()
-    told.wait_for("run.running", "run.completed")
-    told.sender.stop(10)
+    assert [message.type for message in hook.messages()][::-1] == ["run.running", "run.completed"]
+    hook.sender.start()
+    hook.wait_for("run.running", "run.completed")
+    hook.sender.stop(10)
 
 
 def test_one_who_is_no_owner_any_more_is_told_nothing(house: House, receiver: Receiver) -> None:
-    told = Told(house, receiver, "run")
-    told.store.projects.set_member(told.project.project_id, told.user.user_id, ProjectRole.WRITE)
-    told.run(PASSES)
-    Announcer(told.store, None).announce(1)
-    assert told.messages() == []
+    hook = Hook(house, receiver, "run")
+    hook.store.projects.set_member(hook.project.project_id, hook.user.user_id, ProjectRole.WRITE)
+    hook.run(PASSES)
+    Announcer(hook.store, None).announce(1)
+    assert hook.messages() == []
 
 
 def test_another_project_is_not_told(house: House, receiver: Receiver) -> None:
-    told = Told(house, receiver, "run")
-    told.over(Project(house, token=None).push(PASSES).run_id)
-    Announcer(told.store, None).announce(1)
-    assert told.messages() == []
+    hook = Hook(house, receiver, "run")
+    hook.over(Project(house, token=None).push(PASSES).run_id)
+    Announcer(hook.store, None).announce(1)
+    assert hook.messages() == []
 
 
 def test_a_receiver_that_refuses_is_tried_again_with_the_same_id(house: House, receiver: Receiver) -> None:
     receiver.statuses = [500, 410]
-    told = Told(house, receiver, "failure")
-    told.sender.start()
-    told.run(FAILS)
-    told.wait_for("failure", "failure", "failure")
-    wait_until(lambda: told.messages()[0].sent_at_ms is not None, 20, "it has arrived")
-    told.sender.stop(10)
-    assert len({headers["webhook-id"] for headers, _ in receiver.taken}) == 1
+    hook = Hook(house, receiver, "failure")
+    hook.sender.start()
+    hook.run(FAILS)
+    hook.wait_for("failure", "failure", "failure")
+    wait_until(lambda: hook.messages()[0].sent_at_ms is not None, 20, "it has arrived")
+    hook.sender.stop(10)
+    assert len({headers["webhook-id"] for headers, _ in receiver.requests}) == 1
 
 
 def test_a_message_is_sent_again_on_request(house: House, receiver: Receiver) -> None:
-    told = Told(house, receiver, "failure")
-    told.sender.start()
-    told.run(FAILS)
-    told.wait_for("failure")
-    (message,) = told.messages()
-    change.redeliver(house.context, told.user, told.webhook_id, message.message_id)
-    told.wait_for("failure", "failure")
-    told.sender.stop(10)
-    assert receiver.taken[0][0]["webhook-id"] == receiver.taken[1][0]["webhook-id"]
+    hook = Hook(house, receiver, "failure")
+    hook.sender.start()
+    hook.run(FAILS)
+    hook.wait_for("failure")
+    (message,) = hook.messages()
+    change.redeliver(house.context, hook.user, hook.webhook_id, message.message_id)
+    hook.wait_for("failure", "failure")
+    hook.sender.stop(10)
+    assert receiver.requests[0][0]["webhook-id"] == receiver.requests[1][0]["webhook-id"]
     with pytest.raises(NotFound):
-        change.redeliver(house.context, told.user, told.webhook_id, told.webhook_id)
+        change.redeliver(house.context, hook.user, hook.webhook_id, hook.webhook_id)
 
 
 def test_an_internal_address_is_refused(house: House, receiver: Receiver) -> None:
-    told = Told(house, receiver, "failure", allow="192.0.2.1")
-    told.sender.start()
-    told.run(FAILS)
+    hook = Hook(house, receiver, "failure", allow="192.0.2.1")
+    hook.sender.start()
+    hook.run(FAILS)
 
     def problem() -> str:
-        return change.get(house.context, told.user, told.webhook_id).problem or ""
+        return change.get(house.context, hook.user, hook.webhook_id).problem or ""
 
     wait_until(lambda: "127.0.0.1 is a loopback address" in problem(), 20, "it is refused")
-    told.sender.stop(10)
-    assert receiver.taken == []
+    hook.sender.stop(10)
+    assert receiver.requests == []
 
 
 def test_who_may_create_one(house: House, receiver: Receiver) -> None:
-    told = Told(house, receiver, "run")
-    bob = users.create(AccountContext(told.store), "bob", by=operator())
-    project_id = told.project.project_id
+    hook = Hook(house, receiver, "run")
+    bob = users.create(AccountContext(hook.store), "bob", by=operator())
+    project_id = hook.project.project_id
 
     def create(user: User, projects: list[str] | None, url: str = "https://hook.example/") -> None:
         change.create(house.context, user, url, ["run"], projects)
 
     with pytest.raises(NotFound):
         create(bob, [project_id])
-    told.store.projects.set_member(project_id, bob.user_id, ProjectRole.WRITE)
+    hook.store.projects.set_member(project_id, bob.user_id, ProjectRole.WRITE)
     with pytest.raises(Forbidden):
         create(bob, [project_id])
     with pytest.raises(InvalidInput, match="name the projects"):
-        create(told.user, None)
+        create(hook.user, None)
     for url in (
         "ftp://x/",
         "https://",
@@ -249,32 +249,32 @@ def test_who_may_create_one(house: House, receiver: Receiver) -> None:
         "https://ü/",
     ):
         with pytest.raises(InvalidInput):
-            create(told.user, [project_id], url)
+            create(hook.user, [project_id], url)
     with pytest.raises(NotFound):
-        change.get(house.context, bob, told.webhook_id)
+        change.get(house.context, bob, hook.webhook_id)
 
 
 def test_what_a_backup_owes_is_not_sent_after_a_restore(house: House, receiver: Receiver) -> None:
-    told = Told(house, receiver, "run")
-    told.run(PASSES)
-    Announcer(told.store, None).announce(1)
-    open_run = told.project.push(PASSES.replace("exit 0", "print x; hang"))
+    hook = Hook(house, receiver, "run")
+    hook.run(PASSES)
+    Announcer(hook.store, None).announce(1)
+    open_run = hook.project.push(PASSES.replace("exit 0", "print x; hang"))
     for worker in house.workers:
         worker.stop(10)
     backup._resume(house.database.path, "restored from a backup")
-    assert told.store.runs.get(open_run.run_id).is_final
-    Announcer(told.store, None).announce(1)
-    assert {message.owed_since_ms for message in told.messages()} == {None}
+    assert hook.store.runs.get(open_run.run_id).is_final
+    Announcer(hook.store, None).announce(1)
+    assert {message.owed_since_ms for message in hook.messages()} == {None}
 
 
 def test_messages_that_wait_are_bounded(
     house: House, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(webhooks, "MAX_OWED", 3)
-    told = Told(house, receiver, "run")
+    hook = Hook(house, receiver, "run")
     for _ in range(3):
-        told.run(PASSES)
-    Announcer(told.store, None).announce(1)
-    owed = [message.owed_since_ms is not None for message in told.messages()]
+        hook.run(PASSES)
+    Announcer(hook.store, None).announce(1)
+    owed = [message.owed_since_ms is not None for message in hook.messages()]
     assert owed == [True] * 3 + [False] * 3
-    assert told.messages()[-1].problem == "too many later ones were waiting"
+    assert hook.messages()[-1].problem == "too many later ones were waiting"

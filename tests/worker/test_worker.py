@@ -1,4 +1,4 @@
-"""The worker above a fake engine: what is claimed, how attempts end, what is left behind."""
+"""The worker above a fake engine: which jobs it claims, how attempts end, what it cleans up."""
 
 import errno
 import json
@@ -192,10 +192,10 @@ def test_somebody_else_s_task_is_put_back_and_does_not_stand_in_the_way(house: H
     house.worker()
     assert house.ended(house.submit()).status is JobStatus.COMPLETED
     for task in (foreign, strange):
-        left = house.context.corndogs.get_task(task.uuid, "default")
-        assert left is not None
-        assert (left.current_state, left.auto_target_state) == ("submitted", "submitted-working")
-        assert (left.priority, left.payload) == (100, task.payload)
+        returned = house.context.corndogs.get_task(task.uuid, "default")
+        assert returned is not None
+        assert (returned.current_state, returned.auto_target_state) == ("submitted", "submitted-working")
+        assert (returned.priority, returned.payload) == (100, task.payload)
 
 
 def test_a_task_whose_job_is_gone_is_completed(house: House) -> None:
@@ -206,9 +206,9 @@ def test_a_task_whose_job_is_gone_is_completed(house: House) -> None:
     )
     house.worker()
     house.ended(house.submit())
-    found = house.context.corndogs.get_task(task.uuid, "default")
-    assert found is not None
-    assert found.current_state == "completed"
+    stored = house.context.corndogs.get_task(task.uuid, "default")
+    assert stored is not None
+    assert stored.current_state == "completed"
 
 
 def test_a_second_task_of_a_job_that_was_cancelled_is_completed(house: House) -> None:
@@ -221,9 +221,9 @@ def test_a_second_task_of_a_job_that_was_cancelled_is_completed(house: House) ->
     cancel.cancel(house.context, USER, job.job_id)
     house.worker()
     house.ended(house.submit())
-    found = house.context.corndogs.get_task(twin.uuid, "default")
-    assert found is not None
-    assert found.current_state == "completed"
+    stored = house.context.corndogs.get_task(twin.uuid, "default")
+    assert stored is not None
+    assert stored.current_state == "completed"
 
 
 def test_a_second_task_of_a_job_does_not_run_it_twice(house: House) -> None:
@@ -236,9 +236,9 @@ def test_a_second_task_of_a_job_does_not_run_it_twice(house: House) -> None:
     house.worker()
     house.ended(job)
     assert len(house.runner.created) == 1
-    found = house.context.corndogs.get_task(twin.uuid, "default")
-    assert found is not None
-    assert found.current_state == "completed"
+    stored = house.context.corndogs.get_task(twin.uuid, "default")
+    assert stored is not None
+    assert stored.current_state == "completed"
 
 
 def test_while_corndogs_is_away_a_job_is_taken_and_submitted_later(house: House) -> None:
@@ -664,18 +664,18 @@ def test_the_payload_names_the_job_and_nothing_that_is_secret(house: House) -> N
     assert json.loads(task.payload) == {"job_id": job.job_id, "job_type": "run", "instance": "instance"}
 
 
-def left_by_a_crash(
+def crashed_attempt(
     house: House,
     command: str,
     *,
-    begun: bool = True,
+    has_row: bool = True,
     arrived: bool = True,
     worker_id: str = "w",
     **fields: Any,
 ) -> tuple[Job, FakeContainer]:
     """Leave an attempt whose worker died while the command was handed over.
 
-    ``begun`` says whether its row was written, ``arrived`` whether the container has got the command.
+    ``has_row`` says whether its row was written, ``arrived`` whether the command reached the container.
     """
     job = house.submit(command, **fields)
     task = house.context.corndogs.get_next_task("default", tasks.TASK_WAITING)
@@ -695,7 +695,7 @@ def left_by_a_crash(
     )
     container_id = house.runner.create(spec)
     started = house.runner.start(container_id)
-    if begun:
+    if has_row:
         house.context.store.attempts.begin_hand_over(
             job.job_id,
             job.attempt,
@@ -711,7 +711,7 @@ def left_by_a_crash(
 
 
 def test_a_command_that_was_handed_over_unseen_is_adopted(house: House) -> None:
-    job, _ = left_by_a_crash(house, "print hello; exit 5")
+    job, _ = crashed_attempt(house, "print hello; exit 5")
     house.worker()
     ended = house.ended(job)
     assert (ended.attempt, ended.exit_code, len(house.runner.created)) == (1, 5, 1)
@@ -719,10 +719,10 @@ def test_a_command_that_was_handed_over_unseen_is_adopted(house: House) -> None:
     assert len(house.runner.started) == 1
 
 
-@pytest.mark.parametrize("begun", [False, True])
-def test_a_command_that_was_not_handed_over_is_run_by_another_attempt(house: House, begun: bool) -> None:
-    job, container = left_by_a_crash(house, "print hello; exit 5", begun=begun, arrived=False)
-    if begun:
+@pytest.mark.parametrize("has_row", [False, True])
+def test_a_command_that_was_not_handed_over_is_run_by_another_attempt(house: House, has_row: bool) -> None:
+    job, container = crashed_attempt(house, "print hello; exit 5", has_row=has_row, arrived=False)
+    if has_row:
         # As a container does whose input has ended.
         container.receive("TERM")
     house.worker()
@@ -737,7 +737,7 @@ def test_a_container_that_goes_on_waiting_is_killed_before_another_attempt(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("reactorcide.worker.attempt.container._UNSEEN_HAND_OVER_S", 0.1)
-    job, container = left_by_a_crash(house, "print hello; exit 0", arrived=False)
+    job, container = crashed_attempt(house, "print hello; exit 0", arrived=False)
     house.worker()
     ended = house.ended(job)
     assert (ended.status, ended.attempt) == (JobStatus.COMPLETED, 2)
@@ -746,12 +746,12 @@ def test_a_container_that_goes_on_waiting_is_killed_before_another_attempt(
 
 def test_a_command_that_arrives_late_is_not_run_twice(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """The engine still has what was sent before the service died."""
-    job, container = left_by_a_crash(house, "print hello; exit 0", arrived=False)
-    asked: list[str] = []
+    job, container = crashed_attempt(house, "print hello; exit 0", arrived=False)
+    container_ids: list[str] = []
 
     def is_acknowledged(container_id: str) -> bool:
-        asked.append(container_id)
-        if len(asked) == 3:
+        container_ids.append(container_id)
+        if len(container_ids) == 3:
             house.runner.run(container)
         return container.is_handed_over
 
@@ -766,7 +766,7 @@ def test_a_command_that_arrives_late_is_not_run_twice(house: House, monkeypatch:
 def test_where_the_copy_cannot_be_read_a_command_is_taken_to_have_run(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job, container = left_by_a_crash(house, "print hello", arrived=False)
+    job, container = crashed_attempt(house, "print hello", arrived=False)
     container.receive("KILL")
 
     def is_acknowledged(_: str) -> bool:
@@ -779,7 +779,7 @@ def test_where_the_copy_cannot_be_read_a_command_is_taken_to_have_run(
 
 
 def test_a_container_that_is_gone_during_the_hand_over_may_have_run(house: House) -> None:
-    job, container = left_by_a_crash(house, "print hello", arrived=False)
+    job, container = crashed_attempt(house, "print hello", arrived=False)
     house.runner.remove(container.container_id)
     house.worker()
     ended = house.ended(job)
@@ -791,11 +791,11 @@ def test_a_container_that_is_gone_during_the_hand_over_may_have_run(house: House
 
 
 class TestAnotherWorkersAttempt:
-    """An attempt that another worker has claimed: it is left to that one as long as that one lives."""
+    """An attempt that another worker has claimed: no one else takes it as long as that worker lives."""
 
     @staticmethod
     def running(house: House) -> Job:
-        job, _ = left_by_a_crash(house, "print hello; hang", worker_id="other")
+        job, _ = crashed_attempt(house, "print hello; hang", worker_id="other")
         lifecycle.started(house.context, job, at_ms=now_ms())
         return job
 
@@ -842,10 +842,10 @@ class TestAnotherWorkersAttempt:
         self.running(house)
         self.stamp(house, 0)
         ports = [LocalPort(house.context, lease_s=60, worker_id=name) for name in ("a", "b")]
-        [seen_by_a], [seen_by_b] = [port.unfinished().ours for port in ports]
-        assert [ports[0].adopt(seen_by_a), ports[1].adopt(seen_by_b)] == [True, False]
+        [attempt_a], [attempt_b] = [port.unfinished().ours for port in ports]
+        assert [ports[0].adopt(attempt_a), ports[1].adopt(attempt_b)] == [True, False]
         assert ports[1].unfinished().ours == []
-        assert ports[1].unfinished().of_others == {(seen_by_a.job.job_id, 1)}
+        assert ports[1].unfinished().of_others == {(attempt_a.job.job_id, 1)}
 
 
 def test_a_running_job_is_stamped_and_a_cancel_that_was_not_heard_is_told_with_it(
@@ -867,7 +867,7 @@ def test_a_running_job_is_stamped_and_a_cancel_that_was_not_heard_is_told_with_i
 
 
 def test_the_task_of_a_cancelled_job_is_closed_by_its_worker_and_not_before(house: House) -> None:
-    job, _ = left_by_a_crash(house, "print hello; hang")
+    job, _ = crashed_attempt(house, "print hello; hang")
     lifecycle.started(house.context, job, at_ms=now_ms())
     cancel.cancel(house.context, USER, job.job_id)
     QueueUpkeep(house.context, lease_s=60).close_tasks()
@@ -883,7 +883,7 @@ def test_the_task_of_a_cancelled_job_is_closed_by_its_worker_and_not_before(hous
 
 
 def test_a_job_that_is_queued_again_at_once_keeps_its_new_task(house: House) -> None:
-    job, _ = left_by_a_crash(house, "exit 0", begun=False, arrived=False)
+    job, _ = crashed_attempt(house, "exit 0", has_row=False, arrived=False)
     lifecycle.try_again(house.context, job, "an outage", delay_s=0)
     QueueUpkeep(house.context, lease_s=60).submit_due()
     lifecycle.attempt_ended(house.context, job)
@@ -896,7 +896,7 @@ def test_a_job_that_is_queued_again_at_once_keeps_its_new_task(house: House) -> 
 
 
 def test_a_job_whose_preparation_kills_the_service_is_not_tried_for_ever(house: House) -> None:
-    job, _ = left_by_a_crash(house, "exit 0", begun=False, arrived=False)
+    job, _ = crashed_attempt(house, "exit 0", has_row=False, arrived=False)
     with house.database.transaction() as tx:
         tx.execute("UPDATE job SET killed_preparations = 20")
     house.worker()
@@ -910,18 +910,18 @@ def test_a_job_whose_preparation_kills_the_service_is_not_tried_for_ever(house: 
 def test_a_preparation_that_was_killed_is_repeated_at_once_and_later_after_some_seconds(
     house: House, times_killed: int, delay_s: int
 ) -> None:
-    job, _ = left_by_a_crash(house, "exit 0", begun=False, arrived=False)
+    job, _ = crashed_attempt(house, "exit 0", has_row=False, arrived=False)
     with house.database.transaction() as tx:
         tx.execute("UPDATE job SET killed_preparations = ?", [times_killed])
-    begun_ms = now_ms()
+    start_ms = now_ms()
     house.worker()
     if not delay_s:
-        assert (house.ended(job).attempt, now_ms() - begun_ms < 3000) == (2, True)
+        assert (house.ended(job).attempt, now_ms() - start_ms < 3000) == (2, True)
         return
     waiting = house.until(job, lambda job: job.attempt == 2, "it to wait for the next try")
     due_ms = explain.explain(house.context, waiting, []).next_try_at_ms
     assert due_ms is not None
-    assert delay_s * 1000 <= due_ms - begun_ms < delay_s * 1000 + 3000
+    assert delay_s * 1000 <= due_ms - start_ms < delay_s * 1000 + 3000
     assert house.runner.started == []
 
 
@@ -939,7 +939,7 @@ def test_a_container_that_does_not_take_its_command_is_replaced(
 
 
 def test_a_container_that_somebody_restarts_while_nobody_looks_is_another_one(house: House) -> None:
-    job, container = left_by_a_crash(house, "print hello; hang")
+    job, container = crashed_attempt(house, "print hello; hang")
     lifecycle.started(house.context, job, at_ms=now_ms())
     container.receive("TERM")
     container.start()
@@ -981,9 +981,9 @@ def test_a_command_is_run_again_only_as_often_as_the_job_allows(house: House) ->
         (2, 3, "exit code 3"),
     ]
     parts = [LogPart(attempt=number) for number in (1, 2)]
-    found = [b"".join(logs.read(house.context, job, part).chunks()) for part in parts]
-    assert found == [b"no\n[reactorcide] exit code 3\n"] * 2
-    assert b"".join(logs.follow(house.context, job, parts[0], LogPosition(1, 0))) == found[0]
+    outputs = [b"".join(logs.read(house.context, job, part).chunks()) for part in parts]
+    assert outputs == [b"no\n[reactorcide] exit code 3\n"] * 2
+    assert b"".join(logs.follow(house.context, job, parts[0], LogPosition(1, 0))) == outputs[0]
 
 
 def test_what_cannot_be_prepared_is_not_a_retry(house: House) -> None:
@@ -1006,8 +1006,10 @@ class TestWhy:
 
     @staticmethod
     def reason(house: House, job: Job) -> tuple[str, int | None]:
-        found = explain.explain(house.context, house.job(job), [worker.view() for worker in house.workers])
-        return found.reason, found.place
+        explanation = explain.explain(
+            house.context, house.job(job), [worker.view() for worker in house.workers]
+        )
+        return explanation.reason, explanation.place
 
     def test_a_place_in_the_queue(self, house: House) -> None:
         house.worker(concurrency=1)
@@ -1035,14 +1037,17 @@ class TestWhy:
         house.corndogs.stop()
         job = house.submit()
         assert "not queued yet" in self.reason(house, job)[0]
-        found = explain.explain(house.context, house.job(job), [])
-        assert found.next_try_at_ms is not None
+        explanation = explain.explain(house.context, house.job(job), [])
+        assert explanation.next_try_at_ms is not None
 
     def test_its_task_is_lost(self, house: House) -> None:
         job = house.submit()
         house.context.store.tasks.forget_all(now_ms=now_ms())
-        found = explain.explain(house.context, house.job(job), [])
-        assert (found.reason, found.next_try_at_ms) == ("it is about to be handed to the queue", None)
+        explanation = explain.explain(house.context, house.job(job), [])
+        assert (explanation.reason, explanation.next_try_at_ms) == (
+            "it is about to be handed to the queue",
+            None,
+        )
 
 
 def test_a_secret_in_an_error_is_in_no_log_and_no_row(house: House, caplog: pytest.LogCaptureFixture) -> None:
@@ -1109,8 +1114,8 @@ def test_a_listing_of_artifacts_that_version_0_1_wrote_is_read(house: House) -> 
     key = f"jobs/{job.job_id}/1/artifacts.json"
     house.context.objects.put(key, [b'[{"path": "a/b", "size": 1, "sha256": "ab"}]'])
     job = replace(job, artifacts_object_key="x")
-    found = read.artifacts(house.context, job)
-    assert (found.artifacts, found.truncated) == ([read.artifact(house.context, job, "a/b")], False)
+    listing = read.artifacts(house.context, job)
+    assert (listing.artifacts, listing.truncated) == ([read.artifact(house.context, job, "a/b")], False)
     with pytest.raises(NotFound):
         read.artifact(house.context, job, "a")
 
