@@ -67,8 +67,8 @@ _NODES = {
 
 
 @dataclass
-class Asked:
-    """A job or a run that a client asked for, as far as it learned what became of it."""
+class Request:
+    """A job or a run that a client asked for, with as much of its fate as the client learned."""
 
     name: str
     exit_code: int
@@ -83,22 +83,22 @@ class Tally:
     """What was done, for the figures."""
 
     kills: int = 0
-    asked: list[Asked] = field(default_factory=list)
+    jobs: list[Request] = field(default_factory=list)
     """Jobs."""
-    runs: list[Asked] = field(default_factory=list)
+    runs: list[Request] = field(default_factory=list)
 
     @property
     def accepted(self) -> int:
         """How many jobs were answered with a 201."""
-        return sum(one.accepted for one in self.asked)
+        return sum(one.accepted for one in self.jobs)
 
     @property
     def cancels(self) -> int:
         """How many cancels were answered with a 200."""
-        return sum(one.cancelled is True for one in self.asked)
+        return sum(one.cancelled is True for one in self.jobs)
 
     def __str__(self) -> str:
-        unanswered = len(self.asked) - self.accepted
+        unanswered = len(self.jobs) - self.accepted
         jobs = f"{self.accepted} jobs accepted, {unanswered} unanswered, {self.cancels} cancelled"
         runs = f"{sum(one.accepted for one in self.runs)} runs accepted"
         cancelled = sum(one.cancelled is True for one in self.runs)
@@ -108,7 +108,7 @@ class Tally:
 def survive(
     service: Service, engine: docker.APIClient, duration_s: float, seed: int, *, burners: int = 0
 ) -> Tally:
-    """Submit, cancel and kill for a while; then see that nothing was lost, doubled or left.
+    """Submit, cancel and kill for a while; then see that nothing is lost, doubled or still there.
 
     Meanwhile so many processes of the test burn the processor.
     """
@@ -121,7 +121,7 @@ def survive(
 
 @contextmanager
 def calls() -> Iterator[tuple[Counter[str], int]]:
-    """Count how often each job's command has begun, by its own call; yields the counts and where it calls."""
+    """Count how often each job's command has started, by its own call; yields the counts and the port."""
     counted: Counter[str] = Counter()
 
     class Handler(BaseHTTPRequestHandler):
@@ -164,7 +164,7 @@ def _rampage(service: Service, duration_s: float, seed: int, variables: dict[str
     source = repository(service.source_root / "workflow", {"workflows/ci.yaml": _workflow(variables)})
 
     def run_and_cancel(client: Client, chance: random.Random, name: str) -> None:
-        one = Asked(name, 1)
+        one = Request(name, 1)
         tally.runs.append(one)
         try:
             run = start(client, source, event={"name": "push", "actor": name})
@@ -189,8 +189,8 @@ def _rampage(service: Service, duration_s: float, seed: int, variables: dict[str
             if chance.random() < 0.15:
                 run_and_cancel(client, chance, f"{number}-{len(tally.runs)}")
                 continue
-            one = Asked(f"{number}-{len(tally.asked)}", chance.choice((0, 0, 3)))
-            tally.asked.append(one)
+            one = Request(f"{number}-{len(tally.jobs)}", chance.choice((0, 0, 3)))
+            tally.jobs.append(one)
             try:
                 job = client.submit(f"{_COMMAND}{one.exit_code}", name=one.name, job_env_vars=variables)
             except requests.RequestException:
@@ -248,7 +248,7 @@ def _cancel(client: Client, path: str) -> bool | None:
 
 
 def _account_for(service: Service, engine: docker.APIClient, tally: Tally, called: Counter[str]) -> None:
-    """Wait until all is over, and compare it with what was asked."""
+    """Wait until all is over, and compare it with the requests."""
     wait_until(
         lambda: all(
             item["completed_at"] is not None
@@ -263,13 +263,13 @@ def _account_for(service: Service, engine: docker.APIClient, tally: Tally, calle
     in_runs = [job for job in _all(service.admin, "jobs") if job["run_id"] is not None]
     _account_for_runs(service, tally, runs, in_runs, called)
     jobs = [job for job in _all(service.admin, "jobs") if job["run_id"] is None]
-    found = {job["name"]: job for job in jobs}
-    assert len(found) == len(jobs), "what was asked once is there twice"
-    asked = {one.name: one for one in tally.asked}
-    assert {one.name for one in tally.asked if one.accepted} <= set(found) <= set(asked)
+    jobs_by_name = {job["name"]: job for job in jobs}
+    assert len(jobs_by_name) == len(jobs), "one request made two of them"
+    requested = {one.name: one for one in tally.jobs}
+    assert {one.name for one in tally.jobs if one.accepted} <= set(jobs_by_name) <= set(requested)
     for job in jobs:
         has_run = _check_attempts(service, job, called)
-        _check_end(job, asked[job["name"]], has_run=has_run)
+        _check_end(job, requested[job["name"]], has_run=has_run)
         _check_log(service, job)
     wait_until(lambda: _queue_is_empty(service), 30, "every task is closed")
 
@@ -278,21 +278,21 @@ def _account_for_runs(
     service: Service, tally: Tally, runs: list[Run], jobs: list[Job], called: Counter[str]
 ) -> None:
     """See that each run is there once, has ended, and that every node had one job or none."""
-    found = {run["event"]["actor"]: run for run in runs}
-    assert len(found) == len(runs), "what was asked once is there twice"
-    asked = {one.name: one for one in tally.runs}
-    assert {one.name for one in tally.runs if one.accepted} <= set(found) <= set(asked)
+    runs_by_actor = {run["event"]["actor"]: run for run in runs}
+    assert len(runs_by_actor) == len(runs), "one request made two of them"
+    requested = {one.name: one for one in tally.runs}
+    assert {one.name for one in tally.runs if one.accepted} <= set(runs_by_actor) <= set(requested)
     for job in jobs:
         has_run = _check_attempts(service, job, called)
         if job["status"] != "cancelled":
             exit_code = _GRAPH[job["node"].partition(" ")[0]][1]
-            _check_end(job, Asked(job["name"], exit_code), has_run=has_run)
+            _check_end(job, Request(job["name"], exit_code), has_run=has_run)
         _check_log(service, job)
     by_run = Counter((job["run_id"], job["node"]) for job in jobs)
     assert max(by_run.values(), default=1) == 1
     lost = {job["run_id"] for job in jobs if job["error"] == _NOT_STARTED}
-    for actor, run in found.items():
-        one = asked[actor]
+    for actor, run in runs_by_actor.items():
+        one = requested[actor]
         nodes = statuses(service.admin.get(f"runs/{run['run_id']}"))
         assert {node for run_id, node in by_run if run_id == run["run_id"]} <= set(nodes)
         if run["status"] == "cancelled":
@@ -304,7 +304,7 @@ def _account_for_runs(
             assert nodes == _NODES or run["run_id"] in lost, run
 
 
-def _check_end(job: Job, one: Asked, *, has_run: bool) -> None:
+def _check_end(job: Job, one: Request, *, has_run: bool) -> None:
     if job["status"] == "cancelled":
         assert one.cancelled is not False, job
     elif not has_run:
@@ -332,13 +332,13 @@ def _check_attempts(service: Service, job: Job, called: Counter[str]) -> bool:
 def _check_log(service: Service, job: Job) -> None:
     lines = service.admin.log(job).decode().splitlines()
     for stream in ("out", "err"):
-        found = [line for line in lines if line.startswith(stream)]
-        assert found == [f"{stream} {number}" for number in range(len(found))], job
-        assert len(found) == LINES or job["status"] == "cancelled" or job["error"] == _NOT_STARTED, job
+        own_lines = [line for line in lines if line.startswith(stream)]
+        assert own_lines == [f"{stream} {number}" for number in range(len(own_lines))], job
+        assert len(own_lines) == LINES or job["status"] == "cancelled" or job["error"] == _NOT_STARTED, job
 
 
 def _queue_is_empty(service: Service) -> bool:
-    # A task that a dead submitter left is closed when the next job of its queue is claimed.
+    # The task of a submitter that died is closed when the next job of its queue is claimed.
     service.admin.run("true")
     database = f"file:{service.data_dir / 'corndogs.db'}?mode=ro"
     with closing(sqlite3.connect(database, uri=True)) as connection:

@@ -60,9 +60,9 @@ class Corndogs:
 
 @pytest.fixture
 def corndogs(tmp_path: Path) -> Iterator[Corndogs]:
-    with contextlib.closing(Corndogs(tmp_path)) as made:
-        made.start()
-        yield made
+    with contextlib.closing(Corndogs(tmp_path)) as corndogs:
+        corndogs.start()
+        yield corndogs
 
 
 def test_jobs_that_wait_and_run_end_although_it_was_killed(
@@ -122,8 +122,8 @@ def test_jobs_whose_tasks_are_lost_with_its_database_run(
         ended = api.wait(job, deadline_s=60)
         assert (ended["status"], ended["error"], ended["attempt"]) == ("completed", None, 1)
     with contextlib.closing(sqlite3.connect(service.data_dir / "reactorcide.db")) as db:
-        found = db.execute(
+        rows = db.execute(
             "SELECT job_id FROM job_event WHERE status_from = 'queued' AND reason LIKE '%lost%'"
         )
-        assert {job_id for (job_id,) in found} == {job["job_id"] for job in waits}
+        assert {job_id for (job_id,) in rows} == {job["job_id"] for job in waits}
     wait_until(lambda: corndogs.client.task_state_counts("default") == {}, 30, "every task is closed")

@@ -51,7 +51,7 @@ RUN_POINTS = (
     "cache-recorded",
 )
 """See ``test_runs``."""
-# Another attempt is made only where the command was not handed over whole.
+# Another attempt follows only where the command was not handed over whole.
 REKEY_POINTS = ("rekey-key-created", "rekey-written", "rekey-committed")
 """Reached by the command line alone, in ``cli/test_rekey.py``."""
 SCHEDULE_POINTS = ("schedule-due", "schedule-written")
@@ -82,7 +82,7 @@ BEFORE_THE_COMMAND = (
 
 
 def crash(service: Service, marker: Path) -> None:
-    """Wait until the point was passed, then kill what is left and start anew."""
+    """Wait until the service has died at the point, then kill its other processes and start it again."""
     wait_until(lambda: not marker.exists(), 30, "the service dies at the point")
     service.kill()
     service.start()
@@ -104,7 +104,7 @@ def assert_whole(service: Service, job: Job) -> None:
     assert service.admin.get(f"jobs/{job['job_id']}/tests")["passed"] == 1
 
 
-def assert_nothing_left(service: Service, engine: docker.APIClient) -> None:
+def assert_nothing_remains(service: Service, engine: docker.APIClient) -> None:
     wait_until(lambda: not service.containers(engine), 30, "the containers are gone")
     wait_until(
         lambda: (
@@ -144,7 +144,7 @@ def test_a_job_survives_a_kill_at(
     assert (ended["status"], ended["exit_code"], ended["error"]) == ("completed", 0, None)
     assert ended["attempt"] == (2 if point in BEFORE_THE_COMMAND else 1)
     assert_whole(service, ended)
-    assert_nothing_left(service, engine)
+    assert_nothing_remains(service, engine)
 
 
 def test_a_preparation_that_kills_the_service_is_not_tried_for_ever(
@@ -152,14 +152,14 @@ def test_a_preparation_that_kills_the_service_is_not_tried_for_ever(
 ) -> None:
     service, marker = armed(new_service, tmp_path, "container-created")
     job = service.admin.submit("echo tried")
-    for tries_left in (2, 1, 0):
+    for remaining_tries in (2, 1, 0):
         wait_until(lambda: not marker.exists(), 30, "the service dies at the point")
         service.kill()
-        if tries_left == 2:
+        if remaining_tries == 2:
             # As if that had happened often before.
             with closing(sqlite3.connect(service.data_dir / "reactorcide.db")) as database, database:
                 database.execute("UPDATE job SET killed_preparations = ?", (MAX_KILLED_PREPARATIONS - 2,))
-        if tries_left:
+        if remaining_tries:
             marker.touch()
         service.start()
     ended = service.admin.wait(job)
@@ -170,7 +170,7 @@ def test_a_preparation_that_kills_the_service_is_not_tried_for_ever(
     )
     # The next job is none the worse.
     assert service.admin.run("echo next")["status"] == "completed"
-    assert_nothing_left(service, engine)
+    assert_nothing_remains(service, engine)
 
 
 def test_a_retry_survives_a_kill(new_service: NewService, engine: docker.APIClient, tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def test_a_retry_survives_a_kill(new_service: NewService, engine: docker.APIClie
     assert (ended["status"], ended["exit_code"], ended["attempt"]) == ("failed", 3, 2)
     attempts = service.admin.get(f"jobs/{job['job_id']}/attempts")["attempts"]
     assert [(item["attempt"], item["error"]) for item in attempts] == [(1, "exit code 3"), (2, "exit code 3")]
-    assert_nothing_left(service, engine)
+    assert_nothing_remains(service, engine)
 
 
 @pytest.mark.parametrize("point", RETRY_POINTS)
@@ -201,7 +201,7 @@ def test_a_command_that_was_not_handed_over_runs_whenever_the_service_is_killed_
     ended = service.admin.wait(job)
     assert (ended["status"], ended["exit_code"], ended["error"]) == ("completed", 0, None)
     assert_whole(service, ended)
-    assert_nothing_left(service, engine)
+    assert_nothing_remains(service, engine)
 
 
 @pytest.mark.parametrize("method", ["cancel", "delete"])
@@ -218,7 +218,7 @@ def test_a_cancel_asked_once_happens(
         else:
             service.admin.request("DELETE", path)
     crash(service, marker)
-    assert_nothing_left(service, engine)
+    assert_nothing_remains(service, engine)
     response = service.admin.request("GET", path)
     if method == "delete":
         assert response.status_code == 404

@@ -1,4 +1,4 @@
-"""SIGKILL where a delivery is taken and worked on: it gives the runs that it should, and once."""
+"""SIGKILL while a delivery is received and worked on: each starts its runs, and each of them once."""
 
 import contextlib
 import random
@@ -123,10 +123,10 @@ def survive(service: Service, forge: Forge, count: int, seed: int) -> None:
 def account_for(service: Service, project: dict[str, Any], forge: Forge, shas: list[str]) -> None:
     """See that each commit has had one delivery, one run that has completed, and its final status."""
     api = service.admin
-    told = deliveries(api, project, 60 + 10 * len(shas))
-    assert len(told) == len(shas)
-    assert {delivery["outcome"] for delivery in told} == {"run started"}
-    runs = [over(api, {"run_id": run_id}) for delivery in told for run_id in delivery["run_ids"]]
+    received = deliveries(api, project, 60 + 10 * len(shas))
+    assert len(received) == len(shas)
+    assert {delivery["outcome"] for delivery in received} == {"run started"}
+    runs = [over(api, {"run_id": run_id}) for delivery in received for run_id in delivery["run_ids"]]
     assert sorted(run["sha"] for run in runs) == sorted(shas)
     assert {run["status"] for run in runs} == {"completed"}
     assert api.get("runs", project=project["project_id"], limit=1)["total"] == len(shas)

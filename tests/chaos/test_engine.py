@@ -15,7 +15,7 @@ from tests.support.image import build_images
 from tests.support.service import Service
 from tests.support.waiting import wait_until
 
-# Until it is told: an engine loses what a container printed that has ended while the engine was away.
+# It ends on demand only: an engine loses what a container printed that has ended while the engine was away.
 PRINTING = """
 i=0
 until [ -e /tmp/go ]; do
@@ -34,11 +34,11 @@ def own_engine() -> Iterator[Callable[..., OwnEngine]]:
     """A factory of engines that end with the test."""
     if "CI" not in os.environ and (os.geteuid() != 0 or shutil.which("dockerd") is None):
         pytest.skip("an engine of the tests' own takes root and dockerd")
-    with contextlib.ExitStack() as made:
+    with contextlib.ExitStack() as engines:
 
         def make(*, live_restore: bool) -> OwnEngine:
             engine = OwnEngine(live_restore=live_restore)
-            made.callback(engine.close)
+            engines.callback(engine.close)
             return engine.start()
 
         yield make
@@ -48,7 +48,7 @@ def own_engine() -> Iterator[Callable[..., OwnEngine]]:
 def serving(
     new_service: NewService, engine: OwnEngine, environment: Mapping[str, str] | None = None
 ) -> Iterator[tuple[Service, docker.APIClient]]:
-    """A service on that engine; afterwards it has left no container there."""
+    """A service on that engine; at the end no container of it may remain."""
     with contextlib.closing(engine.client()) as client:
         image = build_images(client).default
         variables = {"DOCKER_HOST": engine.url, **(environment or {})}
@@ -58,7 +58,7 @@ def serving(
         assert not client.volumes()["Volumes"]
 
 
-def begun(service: Service, command: str, **fields: object) -> Job:
+def started(service: Service, command: str, **fields: object) -> Job:
     job = service.admin.submit(command, **fields)
     # For longer than the worker trusts an engine that has answered it.
     wait_until(lambda: b"out 14\n" in service.admin.log(job), 30, "the command runs")
@@ -101,7 +101,7 @@ def test_a_container_that_went_on_is_followed_to_its_end(
     engine = own_engine(live_restore=True)
     with serving(new_service, engine) as (service, client):
         api = service.admin
-        runs = begun(service, PRINTING)
+        runs = started(service, PRINTING)
         [container] = service.containers(client, runs)
         end(engine)
         waits = assert_it_waits_for_the_engine(service)
@@ -110,8 +110,8 @@ def test_a_container_that_went_on_is_followed_to_its_end(
         client.exec_start(client.exec_create(container["Id"], ["touch", "/tmp/go"])["Id"])  # noqa: S108
         ended = api.wait(runs)
         assert (ended["status"], ended["error"], ended["attempt"]) == ("failed", "exit code 3", 1)
-        kept = api.request("GET", f"jobs/{runs['job_id']}/artifacts/lines")
-        assert lines_printed(service, runs) == int(kept.text)
+        artifact = api.request("GET", f"jobs/{runs['job_id']}/artifacts/lines")
+        assert lines_printed(service, runs) == int(artifact.text)
         assert_it_ran(service, waits)
 
 
@@ -121,7 +121,7 @@ def test_a_container_that_the_engine_took_along_is_told_and_run_again_if_allowed
     engine = own_engine(live_restore=False)
     again = f'[ "$REACTORCIDE_ATTEMPT" = 1 ] || exit 0; {PRINTING}'
     with serving(new_service, engine) as (service, _):
-        once, twice = begun(service, again), begun(service, again, retries=1)
+        once, twice = started(service, again), started(service, again, retries=1)
         engine.stop()
         waits = assert_it_waits_for_the_engine(service)
         engine.start()

@@ -44,11 +44,11 @@ def owe(service: Service, project_id: str, *states: str) -> None:
 def test_a_status_survives_a_kill_at(
     point: str, new_service: NewService, engine: docker.APIClient, tmp_path: Path
 ) -> None:
-    taken: list[str] = []
+    states: list[str] = []
 
     def take(request: BaseHTTPRequestHandler) -> None:
         status = json.loads(request.rfile.read(int(request.headers["Content-Length"])))
-        taken.append(status["state"])
+        states.append(status["state"])
         answer_with(201)(request)
 
     with serving(take) as port:
@@ -69,7 +69,7 @@ def test_a_status_survives_a_kill_at(
             (status,) = service.admin.get(f"projects/{project_id}/statuses")["statuses"]
             return bool(status["sent_state"] == "success" and status["owed_since"] is None)
 
-        wait_until(is_sent, 30, f"the last status was sent; the forge has {taken}")
+        wait_until(is_sent, 30, f"the last status was sent; the forge has {states}")
     # Nothing is lost or out of order; what was sent and not marked is sent again, or what came after it.
-    assert taken[-1] == "success"
-    assert sorted(taken, key=["pending", "failure", "success"].index) == taken
+    assert states[-1] == "success"
+    assert sorted(states, key=["pending", "failure", "success"].index) == states

@@ -7,7 +7,7 @@ import docker
 import pytest
 import requests
 
-from tests.chaos.test_crash_points import armed, assert_nothing_left, crash
+from tests.chaos.test_crash_points import armed, assert_nothing_remains, crash
 from tests.conftest import NewService
 from tests.support.client import Client
 from tests.support.runs import Run, over, repository, start, statuses
@@ -74,7 +74,7 @@ def test_a_run_survives_a_kill_at(
         start(service.admin, source)
     crash(service, marker)
     assert_ended(service.admin)
-    assert_nothing_left(service, engine)
+    assert_nothing_remains(service, engine)
 
 
 def test_a_repetition_survives_a_kill(
@@ -87,7 +87,7 @@ def test_a_repetition_survives_a_kill(
         service.admin.request("POST", f"runs/{run['run_id']}/rerun", json={"only": "all"})
     crash(service, marker)
     assert_ended(service.admin, attempt=2)
-    assert_nothing_left(service, engine)
+    assert_nothing_remains(service, engine)
 
 
 def test_a_run_that_is_replaced_ends_whatever_is_killed(
@@ -109,7 +109,7 @@ def test_a_run_that_is_replaced_ends_whatever_is_killed(
     assert (ended["status"], ended["reason"]) == ("cancelled", "superseded by #2")
     assert over(service.admin, newer)["status"] == "completed"
     assert service.admin.job(job)["error"] == "superseded by #2"
-    assert_nothing_left(service, engine)
+    assert_nothing_remains(service, engine)
 
 
 def test_a_run_whose_deletion_was_killed_is_gone(
@@ -127,7 +127,7 @@ def test_a_run_whose_deletion_was_killed_is_gone(
     crash(service, marker)
     assert service.admin.get("runs")["total"] == service.admin.get("jobs")["total"] == 0
     wait_until(lambda: not any(path.exists() for path in logs), 30, "the logs are removed")
-    assert_nothing_left(service, engine)
+    assert_nothing_remains(service, engine)
 
 
 def test_a_cancel_of_a_run_asked_once_happens(
@@ -147,7 +147,7 @@ def test_a_cancel_of_a_run_asked_once_happens(
     ended = only_run(service.admin)
     assert ended["status"] == "cancelled"
     assert service.admin.get("jobs")["total"] == 1
-    assert_nothing_left(service, engine)
+    assert_nothing_remains(service, engine)
 
 
 CACHED = """
@@ -175,12 +175,12 @@ def test_a_cache_survives_a_kill_at(
         "f"
     ]
     (cache,) = service.admin.get("caches")["caches"]
-    # What was stored without its row is gone.
+    # The objects whose row was not written yet are removed.
     stored = [path.name for path in (service.data_dir / "objects" / "caches").iterdir()]
     assert stored == [cache["cache_id"]]
     again = over(service.admin, start(service.admin, source))
     assert "cached\n" in service.admin.log({"job_id": again["nodes"][0]["job_id"]}).decode()
-    assert_nothing_left(service, engine)
+    assert_nothing_remains(service, engine)
 
 
 def test_a_project_whose_removal_was_killed_is_gone_with_its_runs(
@@ -199,10 +199,10 @@ def test_a_project_whose_removal_was_killed_is_gone_with_its_runs(
         service.admin.request("DELETE", f"projects/{project_id}")
     crash(service, marker)
     assert service.admin.request("GET", f"projects/{project_id}").status_code == 404
-    left = [objects / "jobs", objects / "caches"]
-    wait_until(lambda: not any(list(part.iterdir()) for part in left), 60, "its objects are removed")
+    directories = [objects / "jobs", objects / "caches"]
+    wait_until(lambda: not any(list(part.iterdir()) for part in directories), 60, "its objects are removed")
     assert service.admin.get("runs", user_id=run["user_id"])["total"] == 0
-    assert_nothing_left(service, engine)
+    assert_nothing_remains(service, engine)
 
 
 def test_an_approval_asked_once_counts(
@@ -213,8 +213,8 @@ def test_an_approval_asked_once_counts(
     source = repository(service.source_root / "of-run", {"workflows/ci.yaml": text})
     body = {"name": "acme/site", "git_url": f"file://{source.path}"}
     service.admin.request("POST", "projects", json=body)
-    wanted = {"project": "acme/site", "event": {"name": "pull_request_opened", "is_fork": True}}
-    path = f"runs/{service.admin.request('POST', 'runs', json=wanted).json()['run_id']}"
+    request = {"project": "acme/site", "event": {"name": "pull_request_opened", "is_fork": True}}
+    path = f"runs/{service.admin.request('POST', 'runs', json=request).json()['run_id']}"
     service.admin.request("POST", f"{path}/cancel")
     held = service.admin.request("POST", f"{path}/rerun", json={"only": "all"}).json()
     assert (held["status"], held["waits_for_approval"]) == ("waiting", True)
@@ -223,4 +223,4 @@ def test_an_approval_asked_once_counts(
     crash(service, marker)
     ended = over(service.admin, held)
     assert (ended["status"], ended["trusted"], ended["waits_for_approval"]) == ("completed", False, False)
-    assert_nothing_left(service, engine)
+    assert_nothing_remains(service, engine)

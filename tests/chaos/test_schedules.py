@@ -29,12 +29,12 @@ def test_a_due_run_survives_a_kill_at(point: str, new_service: NewService, tmp_p
     source = repository(service.source_root / "of-run", {"workflows/nightly.yaml": TEXT})
     body = {"name": "acme/site", "git_url": f"file://{source.path}"}
     path = f"projects/{api.request('POST', 'projects', json=body).json()['project_id']}/schedules"
-    made = api.request("POST", path, json={"name": "nightly", "cron": "0 3 * * *"}).json()
-    due_ms = from_rfc3339(made["next_due_at"][0])
+    schedule = api.request("POST", path, json={"name": "nightly", "cron": "0 3 * * *"}).json()
+    due_ms = from_rfc3339(schedule["next_due_at"][0])
     marker.touch()
     clock.write_text(str(due_ms // 1000 - int(time.time()) + 2))
     crash(service, marker)
-    path += f"/{made['schedule_id']}"
+    path += f"/{schedule['schedule_id']}"
     wait_until(lambda: api.get(path)["occurrences"] != [], 30, "the schedule is decided on")
     (occurrence,) = api.get(path)["occurrences"]
     assert (from_rfc3339(occurrence["due_at"]), occurrence["outcome"]) == (due_ms, "started")

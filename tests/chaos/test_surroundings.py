@@ -32,13 +32,13 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(directory)], check=True)
 
 
-def fill(directory: Path, *, left_bytes: int = 0) -> Path:
-    """Leave no more room on a disk than ``left_bytes``; returns the file that takes the rest."""
+def fill(directory: Path, *, free_bytes: int = 0) -> Path:
+    """Leave no more room on a disk than ``free_bytes``; returns the file that takes the rest."""
     ballast = directory / "ballast"
     with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
         while file.write(bytes(MIB)):
             pass
-    os.truncate(ballast, ballast.stat().st_size - left_bytes)
+    os.truncate(ballast, ballast.stat().st_size - free_bytes)
     return ballast
 
 
@@ -47,7 +47,7 @@ def test_a_full_disk_loses_nothing(
 ) -> None:
     service = new_service(data_dir=small_disk / "data", min_free_disk="4m", concurrency=1)
     api = service.admin
-    # Told by a file, so that it prints while there is no room.
+    # A file starts it, so that it prints while there is no room.
     runs = api.submit(
         "echo begun; while [ ! -e /tmp/go ]; do sleep 0.05; done; i=0; "
         "while [ $i -lt 40000 ]; do echo line $i; i=$((i + 1)); done; exit 3"
@@ -81,7 +81,7 @@ def test_a_full_disk_loses_nothing(
 def test_artifacts_wait_for_room_on_a_full_disk(
     small_disk: Path, new_service: NewService, engine: docker.APIClient
 ) -> None:
-    # More than is left free by the files: that rule is for jobs that are to be started.
+    # More than the files leave free: that rule is for jobs that are to be started.
     service = new_service(data_dir=small_disk / "data", min_free_disk="40m")
     api = service.admin
     job = api.submit(
@@ -89,7 +89,7 @@ def test_artifacts_wait_for_room_on_a_full_disk(
         "head -c 10000000 /dev/zero >big; echo z >z"
     )
     wait_until(lambda: api.log(job) == b"begun\n", 30, "the command runs")
-    ballast = fill(small_disk, left_bytes=5 * MIB)
+    ballast = fill(small_disk, free_bytes=5 * MIB)
     [container] = service.containers(engine, job)
     engine.exec_start(engine.exec_create(container["Id"], ["touch", "/tmp/go"])["Id"])  # noqa: S108
 

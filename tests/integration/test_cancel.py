@@ -108,7 +108,7 @@ def test_a_clone_that_hangs_is_called_off(api: Client, silent_port: int) -> None
 def test_a_pull_that_hangs_is_called_off(api: Client, new_registry: Callable[..., Registry]) -> None:
     registry = new_registry(stalls=True)
     job = api.submit(runner_image=registry.image)
-    assert registry.asked_for_layer.wait(20)
+    assert registry.layer_requested.wait(20)
     wait_until(lambda: b"Pulling fs layer" in api.log(job), 20, "the engine waits for the layer")
     assert api.cancel(job)["status"] == "cancelled"
     wait_until(lambda: has_been_let_go(api, job), 5, "the worker has let go of it")

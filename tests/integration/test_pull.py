@@ -117,16 +117,16 @@ def test_an_image_may_be_pulled_always_or_never(
     registry = new_registry()
     never = new_service(pull="never").admin
     job = never.run(runner_image=registry.image)
-    assert (job["status"], registry.asked_for_tag) == ("failed", 0)
+    assert (job["status"], registry.tag_requests) == ("failed", 0)
     assert job["error"] == f"image not found: {registry.image} is not here, and --pull is never"
     always = new_service(pull="always").admin
     for _ in range(2):
-        before = registry.asked_for_tag
+        before = registry.tag_requests
         assert always.run(runner_image=registry.image)["status"] == "completed"
-        assert registry.asked_for_tag > before
-    before = registry.asked_for_tag
+        assert registry.tag_requests > before
+    before = registry.tag_requests
     assert never.run(runner_image=registry.image)["status"] == "completed"
-    assert registry.asked_for_tag == before
+    assert registry.tag_requests == before
 
 
 def test_only_the_images_that_are_named_may_be_used(

@@ -9,7 +9,7 @@ import docker
 import pytest
 
 from reactorcide import crashpoints
-from tests.chaos.test_crash_points import assert_nothing_left
+from tests.chaos.test_crash_points import assert_nothing_remains
 from tests.conftest import NewService
 from tests.support.client import Client, Job
 from tests.support.image import Images
@@ -258,7 +258,7 @@ def test_a_job_with_a_service_survives_a_kill_at(
     assert (ended["status"], ended["error"], ended["attempt"]) == ("completed", None, attempt)
     assert service.admin.log(ended) == b"hello\nhello\n"
     assert service_log(service.admin, ended, "web") == "serving\n"
-    assert_nothing_left(service, engine)
+    assert_nothing_remains(service, engine)
 
 
 def test_an_adopted_job_is_ended_with_its_service(
@@ -273,4 +273,4 @@ def test_an_adopted_job_is_ended_with_its_service(
     engine.kill(web_container["Id"])
     ended = service.admin.wait(job)
     assert (ended["status"], ended["error"]) == ("failed", "service web exited 137")
-    assert_nothing_left(service, engine)
+    assert_nothing_remains(service, engine)

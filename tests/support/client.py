@@ -85,21 +85,21 @@ class Client:
 
     def job(self, job: Job, **params: Any) -> Job:
         """Return the job as it is now."""
-        found: Job = self.get(f"jobs/{job['job_id']}", **params)
-        return found
+        answer: Job = self.get(f"jobs/{job['job_id']}", **params)
+        return answer
 
     def wait(self, job: Job, *statuses: str, deadline_s: float = 30) -> Job:
         """Return the job once it is over, or has one of ``statuses``."""
         deadline = time.monotonic() + deadline_s
-        # Asked without waiting first, for a long poll tells only of what changes while it waits.
-        found = self.job(job)
-        while found["status"] not in (statuses or FINAL):
-            left_s = deadline - time.monotonic()
-            assert left_s > 0, f"not {statuses or 'over'} within {deadline_s:g} s: {found}"
-            assert found["status"] not in FINAL, f"over without having been {statuses}: {found}"
+        # The first question does not wait: a long poll answers only to a change that comes while it waits.
+        latest = self.job(job)
+        while latest["status"] not in (statuses or FINAL):
+            remaining_s = deadline - time.monotonic()
+            assert remaining_s > 0, f"not {statuses or 'over'} within {deadline_s:g} s: {latest}"
+            assert latest["status"] not in FINAL, f"over without having been {statuses}: {latest}"
             # Short, because a status that is passed through between two polls would be waited for in vain.
-            found = self.job(job, wait=min(left_s, 1))
-        return found
+            latest = self.job(job, wait=min(remaining_s, 1))
+        return latest
 
     def log(self, job: Job, **params: Any) -> bytes:
         """Return the job's log."""
@@ -123,10 +123,10 @@ class Client:
         return cancelled
 
     def artifacts(self, job: Job) -> list[dict[str, Any]]:
-        """Return the listing of what the job left."""
+        """Return the listing of the job's artifacts."""
         listing: list[dict[str, Any]] = self.get(f"jobs/{job['job_id']}/artifacts")["artifacts"]
         return listing
 
     def artifact_paths(self, job: Job) -> list[str]:
-        """Return the paths of what the job left."""
+        """Return the paths of the job's artifacts."""
         return [item["path"] for item in self.artifacts(job)]

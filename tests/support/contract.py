@@ -36,8 +36,8 @@ def api_document() -> dict[str, Any]:
 
 def operation_of(rule: Rule, method: str) -> dict[str, Any] | None:
     """Return what the document says of a route, if it says anything."""
-    found: dict[str, Any] | None = api_document()["paths"].get(parse_rule(rule.rule), {}).get(method.lower())
-    return found
+    item: dict[str, Any] | None = api_document()["paths"].get(parse_rule(rule.rule), {}).get(method.lower())
+    return item
 
 
 def is_page(rule: Rule) -> bool:

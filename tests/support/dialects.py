@@ -229,7 +229,7 @@ class GitHubDialect(Dialect):
 
 
 class GiteaDialect(GitHubDialect):
-    """Gitea and Forgejo. A tag is told twice: by create, and by push."""
+    """Gitea and Forgejo. A tag comes in two deliveries: create, and push."""
 
     name = "gitea"
     kind = ForgeKind.GITEA

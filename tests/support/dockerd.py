@@ -99,7 +99,7 @@ class OwnEngine:
             shutil.rmtree(self._directory)
 
     def _unmount(self) -> None:
-        """Unmount whatever is left, where neither daemon nor containers run."""
+        """Unmount whatever is still mounted, where neither daemon nor containers run."""
         mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
         for mount in reversed(mounts):
             if mount.startswith(f"{self._directory}/"):

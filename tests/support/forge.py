@@ -47,7 +47,7 @@ _MAX_DESCRIPTION_CHARS = {ForgeKind.GITHUB: 140, ForgeKind.GITLAB: 255}
 
 @dataclass(frozen=True)
 class Status:
-    """A status of a commit, as the forge was told it."""
+    """A status of a commit, as the forge has received it."""
 
     sha: str
     context: str
@@ -101,10 +101,10 @@ class Forge:
             self._failures.clear()
 
     def statuses(self, sha: str, context: str | None = None) -> list[Status]:
-        """Return what was told about a commit, in order."""
+        """Return the statuses of a commit in the order of their arrival."""
         with self._lock:
-            told = list(self._statuses)
-        return [one for one in told if one.sha == sha and context in (None, one.context)]
+            statuses = list(self._statuses)
+        return [one for one in statuses if one.sha == sha and context in (None, one.context)]
 
     def final(self, sha: str) -> dict[str, str]:
         """Return the newest state of each context of a commit."""
@@ -125,12 +125,12 @@ class Forge:
             return 422, {"message": "Validation Failed"}
         if len(description) > _MAX_DESCRIPTION_CHARS.get(kind, 1 << 20):
             return 422, {"message": "Validation Failed: description is too long"}
-        told = Status(sha, context, body["state"], description, body.get("target_url"), time.time())
+        status = Status(sha, context, body["state"], description, body.get("target_url"), time.time())
         with self._lock:
             before = [one for one in self._statuses if (one.sha, one.context) == (sha, context)]
-            if kind is ForgeKind.GITLAB and before and before[-1].state == told.state == "pending":
+            if kind is ForgeKind.GITLAB and before and before[-1].state == status.state == "pending":
                 return 400, {"message": "Cannot transition status via :enqueue from :pending"}
-            self._statuses.append(told)
+            self._statuses.append(status)
         return 201, {"id": len(self._statuses), **body}
 
 

@@ -1,4 +1,4 @@
-"""What Schemathesis is told beside the document: what no schema can say."""
+"""Hooks for Schemathesis: what it needs beside the document, because no schema can say it."""
 
 import re
 from collections.abc import Mapping

@@ -82,7 +82,7 @@ KINDS = (
 class _Client:
     def __init__(self, kind: Kind, port: int) -> None:
         self.kind = kind
-        self._left = kind.begin()
+        self._unsent = kind.begin()
         self._drip_at = monotonic() + (kind.drip_s or 0)
         self.socket = socket.socket()
         if kind.receive_bytes is not None:
@@ -96,26 +96,26 @@ class _Client:
         try:
             if mask & selectors.EVENT_READ and not self.socket.recv(65536):
                 return True
-            if mask & selectors.EVENT_WRITE and self._left:
-                self._left = self._left[self.socket.send(self._left) :]
+            if mask & selectors.EVENT_WRITE and self._unsent:
+                self._unsent = self._unsent[self.socket.send(self._unsent) :]
         except BlockingIOError:
             return False
         except OSError:
             return True
-        if mask & selectors.EVENT_READ and not self._left and self.kind.drip_s is None:
+        if mask & selectors.EVENT_READ and not self._unsent and self.kind.drip_s is None:
             # Answered, or a part of it: the same again.
-            self._left = self.kind.begin()
+            self._unsent = self.kind.begin()
         return False
 
     def on_time(self, now: float) -> None:
-        if self.kind.drip_s is not None and now >= self._drip_at and not self._left:
-            self._left = b"x"
+        if self.kind.drip_s is not None and now >= self._drip_at and not self._unsent:
+            self._unsent = b"x"
             self._drip_at = now + self.kind.drip_s
 
-    def wanted(self) -> int:
+    def events(self) -> int:
         # One that reads nothing hears of the end only where it writes.
         reads = selectors.EVENT_READ if self.kind.reads else 0
-        return (reads | (selectors.EVENT_WRITE if self._left else 0)) or selectors.EVENT_WRITE
+        return (reads | (selectors.EVENT_WRITE if self._unsent else 0)) or selectors.EVENT_WRITE
 
 
 def attack(port: int, sockets: int, seconds: float) -> Counter[str]:
@@ -126,7 +126,7 @@ def attack(port: int, sockets: int, seconds: float) -> Counter[str]:
 
     def add(kind: Kind) -> None:
         client = _Client(kind, port)
-        selector.register(client.socket, client.wanted(), client)
+        selector.register(client.socket, client.events(), client)
 
     for _ in range(sockets):
         add(next(kinds))
@@ -139,8 +139,8 @@ def attack(port: int, sockets: int, seconds: float) -> Counter[str]:
                 client.socket.close()
                 ended[client.kind.name] += 1
                 add(client.kind)
-            elif client.wanted() != key.events:
-                selector.modify(client.socket, client.wanted(), client)
+            elif client.events() != key.events:
+                selector.modify(client.socket, client.events(), client)
         for key in list(selector.get_map().values()):
             key.data.on_time(now)
         sleep(0.01)
@@ -166,7 +166,7 @@ def attacked(
 
 
 def ask_for_health(port: int, *, source: str, seconds: float) -> list[float]:
-    """Return how long each answer took, in seconds, on connections that are new and on one that is kept."""
+    """Return how long each answer took, in seconds, on new connections and on one that stays open."""
     request = _get("/api/v1/health")
     took: list[float] = []
     until = monotonic() + seconds
@@ -179,15 +179,15 @@ def ask_for_health(port: int, *, source: str, seconds: float) -> list[float]:
     def connect() -> socket.socket:
         return socket.create_connection(("127.0.0.1", port), timeout=20, source_address=(source, 0))
 
-    with closing(connect()) as kept:
+    with closing(connect()) as lasting:
         while monotonic() < until:
-            begun = monotonic()
-            ask(kept)
-            took.append(monotonic() - begun)
-            begun = monotonic()
+            start_s = monotonic()
+            ask(lasting)
+            took.append(monotonic() - start_s)
+            start_s = monotonic()
             with closing(connect()) as fresh:
                 ask(fresh)
-            took.append(monotonic() - begun)
+            took.append(monotonic() - start_s)
             sleep(0.02)
     return took
 

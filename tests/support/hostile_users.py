@@ -218,17 +218,17 @@ def upload_slowly(client: Client, sockets: int) -> str:
         f"Authorization: Bearer {client.token}\r\nContent-Length: 1000000\r\n\r\n"
     )
     with ExitStack() as stack:
-        left = [stack.enter_context(_connect(client)) for _ in range(sockets)]
-        for one in left:
+        connections = [stack.enter_context(_connect(client)) for _ in range(sockets)]
+        for one in connections:
             one.sendall(head.encode())
         deadline = monotonic() + 180
-        while left:
+        while connections:
             assert monotonic() < deadline, "a slow upload is never ended"
-            for one in select.select(left, [], [], 1)[0]:
+            for one in select.select(connections, [], [], 1)[0]:
                 with suppress(OSError):
                     one.recv(65536)
-                left.remove(one)
-            for one in left:
+                connections.remove(one)
+            for one in connections:
                 with suppress(OSError):
                     one.sendall(b"x")
     return "ended"

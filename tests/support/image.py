@@ -1,4 +1,4 @@
-"""The images that test jobs run in, made of the host's busybox, so that no registry is needed."""
+"""The images that test jobs run in, built from the host's busybox, so that no registry is needed."""
 
 import contextlib
 import fcntl
@@ -83,7 +83,7 @@ def _shell_tar(shell: str) -> bytes:
 
 @contextlib.contextmanager
 def _one_process() -> Iterator[None]:
-    """Keep the tests' other processes waiting: an image that is imported again is gone for a moment."""
+    """Keep the tests' other processes waiting: an image that is imported again is missing for a moment."""
     path = Path(tempfile.gettempdir(), f"reactorcide-test-images-{os.getuid()}.lock")
     with path.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -144,7 +144,7 @@ def _tar(files: dict[str, bytes], links: dict[str, str] | None = None) -> bytes:
 
 
 def _imported(client: docker.APIClient, variant: str, tar: bytes, changes: list[str]) -> str:
-    # Named by its content, so that it is made once a machine and never out of date.
+    # Named by its content, so that it is built once per machine and never out of date.
     digest = hashlib.sha256(tar + repr(changes).encode()).hexdigest()[:12]
     repository, tag = "reactorcide-test", f"{variant}-{digest}"
     name = f"{repository}:{tag}"

@@ -44,8 +44,8 @@ class Registry:
         ).encode()
         blobs = {_digest(data): data for data in (config, layer)}
         self._closing = threading.Event()
-        self.asked_for_layer = threading.Event()
-        self.asked_for_tag = 0
+        self.layer_requested = threading.Event()
+        self.tag_requests = 0
         registry = self
         expected = None if login is None else "Basic " + base64.b64encode(login.encode()).decode()
 
@@ -62,11 +62,11 @@ class Registry:
                 elif self.path == "/v2/":
                     self._send(200, b"{}", "application/json")
                 elif parts[:-1] == ["v2", "tiny", "manifests"] and parts[-1] in ("latest", _digest(manifest)):
-                    registry.asked_for_tag += parts[-1] == "latest"
+                    registry.tag_requests += parts[-1] == "latest"
                     self._send(200, manifest, _MANIFEST)
                 elif parts[:-1] == ["v2", "tiny", "blobs"] and parts[-1] in blobs:
                     if parts[-1] == _digest(layer):
-                        registry.asked_for_layer.set()
+                        registry.layer_requested.set()
                         if stalls:
                             registry._closing.wait()
                             self.close_connection = True

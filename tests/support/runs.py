@@ -13,13 +13,13 @@ OVER = ("completed", "failed", "cancelled", "skipped")
 
 def repository(path: Path, files: dict[str, str]) -> Repository:
     """Return a new repository with workflow files, each by its name."""
-    made = Repository(path)
+    repository = Repository(path)
     for name, content in files.items():
-        target = made.path / ".reactorcide" / name
+        target = repository.path / ".reactorcide" / name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(content)
-    made.commit("README", "read me\n")
-    return made
+    repository.commit("README", "read me\n")
+    return repository
 
 
 def start(client: Client, source: Repository, **fields: Any) -> Run:
@@ -33,11 +33,11 @@ def start(client: Client, source: Repository, **fields: Any) -> Run:
 def over(client: Client, run: Run, deadline_s: float = 60) -> Run:
     """Return the run once it is over."""
     deadline = time.monotonic() + deadline_s
-    found: Run = client.get(f"runs/{run['run_id']}")
-    while found["status"] not in OVER:
-        assert time.monotonic() < deadline, f"not over within {deadline_s:g} s: {found}"
-        found = client.get(f"runs/{run['run_id']}", wait=1)
-    return found
+    latest: Run = client.get(f"runs/{run['run_id']}")
+    while latest["status"] not in OVER:
+        assert time.monotonic() < deadline, f"not over within {deadline_s:g} s: {latest}"
+        latest = client.get(f"runs/{run['run_id']}", wait=1)
+    return latest
 
 
 def statuses(run: Run) -> dict[str, str]:
@@ -47,5 +47,5 @@ def statuses(run: Run) -> dict[str, str]:
 
 def node(run: Run, name: str) -> dict[str, Any]:
     """Return one node of a run."""
-    (found,) = (item for item in run["nodes"] if item["name"] == name)
-    return dict(found)
+    (item,) = (entry for entry in run["nodes"] if entry["name"] == name)
+    return dict(item)

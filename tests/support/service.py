@@ -118,7 +118,7 @@ class Service:
     def signal(self, number: signal.Signals, *, whole_group: bool = False) -> None:
         """Send the service a signal."""
         assert self._process is not None
-        # A server waits a while for more on connections that are kept alive.
+        # A server waits a while for further requests on connections that are kept alive.
         self.close()
         if whole_group:
             os.killpg(self._process.pid, number)
@@ -179,13 +179,13 @@ class Service:
     def pids(self) -> set[int]:
         """Return the processes of the service: all of its process group."""
         assert self._process is not None
-        group, found = self._process.pid, set()
+        group, pids = self._process.pid, set()
         for entry in Path("/proc").iterdir():
             # It may have ended by now.
             with contextlib.suppress(ProcessLookupError, ValueError):
                 if os.getpgid(int(entry.name)) == group:
-                    found.add(int(entry.name))
-        return found
+                    pids.add(int(entry.name))
+        return pids
 
     def anonymous(self) -> Client:
         """Return a client without a token."""
@@ -219,8 +219,8 @@ class Service:
         labels = [f"reactorcide.instance={self._instance_id()}"]
         if job is not None:
             labels.append(f"reactorcide.job={job['job_id']}")
-        found: list[dict[str, Any]] = engine.containers(all=True, filters={"label": labels})
-        return found
+        containers: list[dict[str, Any]] = engine.containers(all=True, filters={"label": labels})
+        return containers
 
     def _instance_id(self) -> str:
         database = f"file:{self.data_dir / 'reactorcide.db'}?mode=ro"

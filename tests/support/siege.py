@@ -29,8 +29,8 @@ def read_nothing_of_a_large_artifact(service: Service, job: Job) -> socket.socke
 def besiege(service: Service, *, sockets: int, seconds: float, largest_p99_s: float) -> None:
     """Have ``sockets`` hostile clients of every kind at one address; fail where others notice it too much."""
     api = service.admin
-    made = api.submit("dd if=/dev/zero of=/job/artifacts/large bs=1M count=256 2>/dev/null")
-    job = api.wait(made, deadline_s=120)
+    submitted = api.submit("dd if=/dev/zero of=/job/artifacts/large bs=1M count=256 2>/dev/null")
+    job = api.wait(submitted, deadline_s=120)
     assert job["status"] == "completed", job
     # Warm: what the first requests import, and a first attack's worth of threads and buffers, is not growth.
     ask_for_health(service.port, source="127.0.0.2", seconds=1)

@@ -82,7 +82,7 @@ def sshd(directory: Path) -> Iterator[Sshd]:
     directory.mkdir()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        made = Sshd(directory, free.getsockname()[1])
-    made.new_host_key()
-    with made.running():
-        yield made
+        server = Sshd(directory, free.getsockname()[1])
+    server.new_host_key()
+    with server.running():
+        yield server

@@ -30,12 +30,12 @@ def tls_engine(directory: Path, line: Line | None = None) -> Iterator[dict[str, 
     """Forward to the local engine meanwhile; yields the variables that a client finds it by."""
     line = line or Line()
     # One certificate for both sides, which is its own authority, under the names that a client looks for.
-    made = make_certificate(directory, "cert")
-    shutil.copy(made.cert, directory / "ca.pem")
-    shutil.copy(made.key, directory / "key.pem")
+    certificate = make_certificate(directory, "cert")
+    shutil.copy(certificate.cert, directory / "ca.pem")
+    shutil.copy(certificate.key, directory / "key.pem")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(made.cert, made.key)
-    context.load_verify_locations(made.cert)
+    context.load_cert_chain(certificate.cert, certificate.key)
+    context.load_verify_locations(certificate.cert)
     context.verify_mode = ssl.CERT_REQUIRED
 
     loop = asyncio.new_event_loop()
