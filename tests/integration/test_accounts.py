@@ -34,54 +34,54 @@ def create_token(client: Client, **fields: Any) -> dict[str, Any]:
     """Make a token and return the answer."""
     response = client.request("POST", "tokens", json={"name": "new"} | fields)
     assert response.status_code == 201, response.text
-    made: dict[str, Any] = response.json()
-    return made
+    token: dict[str, Any] = response.json()
+    return token
 
 
 def test_a_token_is_shown_once_and_works(idle_service: Service) -> None:
     user = idle_service.add_user("tokens")
-    made = create_token(user, name="for the build")
-    assert made.keys() == {"token_id", "token", "name", "created_at", "expires_at", "scopes"}
-    assert made["token"].startswith("rct_")
-    assert made["expires_at"] is None
-    assert idle_service.client(made["token"]).get("users/me") == user.get("users/me")
+    created = create_token(user, name="for the build")
+    assert created.keys() == {"token_id", "token", "name", "created_at", "expires_at", "scopes"}
+    assert created["token"].startswith("rct_")
+    assert created["expires_at"] is None
+    assert idle_service.client(created["token"]).get("users/me") == user.get("users/me")
     listed = {token["token_id"]: token for token in user.get("tokens")["tokens"]}
-    assert listed[made["token_id"]].pop("last_used_at") is not None
-    assert listed[made["token_id"]] == {
-        "token_id": made["token_id"],
+    assert listed[created["token_id"]].pop("last_used_at") is not None
+    assert listed[created["token_id"]] == {
+        "token_id": created["token_id"],
         "name": "for the build",
-        "created_at": made["created_at"],
+        "created_at": created["created_at"],
         "expires_at": None,
         "is_active": True,
         "scopes": None,
     }
-    assert made["token"] not in user.request("GET", "tokens").text
-    assert made["token"].encode() not in (idle_service.data_dir / "reactorcide.db").read_bytes()
-    assert made["token"] not in idle_service.log_text()
+    assert created["token"] not in user.request("GET", "tokens").text
+    assert created["token"].encode() not in (idle_service.data_dir / "reactorcide.db").read_bytes()
+    assert created["token"] not in idle_service.log_text()
 
 
 def test_a_revoked_token_is_worth_nothing(idle_service: Service) -> None:
     user = idle_service.add_user("revokes")
-    made = create_token(user)
-    holder = idle_service.client(made["token"])
+    created = create_token(user)
+    holder = idle_service.client(created["token"])
     assert holder.request("GET", "jobs").status_code == 200
-    assert user.request("DELETE", f"tokens/{made['token_id']}").status_code == 204
+    assert user.request("DELETE", f"tokens/{created['token_id']}").status_code == 204
     assert holder.request("GET", "jobs").status_code == 401
-    assert user.request("DELETE", f"tokens/{made['token_id']}").status_code == 404
+    assert user.request("DELETE", f"tokens/{created['token_id']}").status_code == 404
 
 
 def test_nobody_revokes_the_tokens_of_others(idle_service: Service) -> None:
-    made = create_token(idle_service.admin)
+    created = create_token(idle_service.admin)
     thief = idle_service.add_user("thief")
-    assert thief.request("DELETE", f"tokens/{made['token_id']}").status_code == 404
-    assert made["token_id"] not in thief.request("GET", "tokens").text
-    assert idle_service.client(made["token"]).request("GET", "jobs").status_code == 200
+    assert thief.request("DELETE", f"tokens/{created['token_id']}").status_code == 404
+    assert created["token_id"] not in thief.request("GET", "tokens").text
+    assert idle_service.client(created["token"]).request("GET", "jobs").status_code == 200
 
 
 def test_a_token_expires(idle_service: Service) -> None:
     soon = datetime.now(UTC) + timedelta(seconds=2)
-    made = create_token(idle_service.admin, expires_at=soon.isoformat())
-    holder = idle_service.client(made["token"])
+    created = create_token(idle_service.admin, expires_at=soon.isoformat())
+    holder = idle_service.client(created["token"])
     assert holder.request("GET", "jobs").status_code == 200
     wait_until(lambda: holder.request("GET", "jobs").status_code == 401, 5, "the token has expired")
     assert datetime.now(UTC) >= soon

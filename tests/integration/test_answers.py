@@ -28,7 +28,7 @@ def behind_a_proxy(
     tmp_path_factory: pytest.TempPathFactory, engine: docker.APIClient, images: Images
 ) -> Iterator[Service]:
     """A service that this host is a trusted proxy of, and that a site may use."""
-    made = Service(
+    service = Service(
         tmp_path_factory.mktemp("proxied"),
         images.default,
         concurrency=0,
@@ -37,7 +37,7 @@ def behind_a_proxy(
         trusted_proxy="127.0.0.0/8",
         cors_origin=SITE,
     )
-    yield from ended_cleanly(made.start(), engine)
+    yield from ended_cleanly(service.start(), engine)
 
 
 def logged_address(service: Service, forwarded_for: str | None) -> str:
@@ -93,8 +93,8 @@ def test_no_site_may_use_the_api_unless_it_is_named(idle: Client, origin: str) -
 
 
 def test_a_site_that_is_named_may(behind_a_proxy: Service) -> None:
-    asked = {"Origin": SITE, "Access-Control-Request-Method": "POST"}
-    preflight = behind_a_proxy.anonymous().request("OPTIONS", "jobs", headers=asked)
+    headers = {"Origin": SITE, "Access-Control-Request-Method": "POST"}
+    preflight = behind_a_proxy.anonymous().request("OPTIONS", "jobs", headers=headers)
     assert preflight.status_code == 204
     assert preflight.headers["Access-Control-Allow-Origin"] == SITE
     assert "POST" in preflight.headers["Access-Control-Allow-Methods"]

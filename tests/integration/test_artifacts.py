@@ -1,4 +1,4 @@
-"""What a job leaves behind is kept."""
+"""The artifacts of a job are stored and can be downloaded."""
 
 import hashlib
 import io
@@ -162,12 +162,12 @@ HOLE = "truncate -s 15000G /job/artifacts/hole; echo x >/job/artifacts/zz; echo 
 
 def test_a_hole_that_nobody_wants_holds_a_place_for_a_bounded_time(new_service: NewService) -> None:
     api = new_service(collect_timeout=2, concurrency=1, max_disk=0).admin
-    begun = time.monotonic()
+    start_s = time.monotonic()
     job = api.run(HOLE, artifacts=["nothing", "zz"])
     assert (job["status"], job["error"]) == ("completed", None)
     assert b"what comes after 'hole' is not kept: collecting them took longer than 2 s" in api.log(job)
     assert api.get(f"jobs/{job['job_id']}/artifacts") == {"artifacts": [], "artifacts_truncated": True}
-    assert time.monotonic() - begun < 15
+    assert time.monotonic() - start_s < 15
 
 
 def collecting(api: Client, service: Service) -> dict[str, Any]:
@@ -177,7 +177,7 @@ def collecting(api: Client, service: Service) -> dict[str, Any]:
     engine = docker.APIClient()
     try:
         wait_until(
-            lambda: all(found["State"] == "exited" for found in service.containers(engine, job)),
+            lambda: all(container["State"] == "exited" for container in service.containers(engine, job)),
             20,
             "it has ended",
         )
@@ -190,13 +190,13 @@ def collecting(api: Client, service: Service) -> dict[str, Any]:
 def test_collecting_hears_a_cancel_and_a_stop(new_service: NewService) -> None:
     service = new_service(concurrency=1, max_disk=0)
     api = service.admin
-    begun = time.monotonic()
+    start_s = time.monotonic()
     collecting(api, service)
     service.stop()
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - start_s < 20
     assert "has not ended in time" not in service.log_text()
     service.start()
-    # It was taken over, and is still being collected.
+    # The next service has adopted it and still collects.
     (job,) = api.get("jobs")["jobs"]
     assert job["status"] == "running"
     api.cancel(job)
@@ -208,10 +208,10 @@ def test_collecting_hears_a_cancel_and_a_stop(new_service: NewService) -> None:
 def test_globs_that_were_made_to_take_long_do_not(api: Client) -> None:
     globs = ["**/" * 340 + f"b{number}" for number in range(99)] + ["**/wanted"]
     command = "cd /job/artifacts; d=$(seq -s / 100); mkdir -p $d; cd $d; touch $(seq 300) wanted"
-    begun = time.monotonic()
+    start_s = time.monotonic()
     job = api.run(command, artifacts=globs)
     assert [path[-7:] for path in api.artifact_paths(job)] == ["/wanted"]
-    assert time.monotonic() - begun < 15
+    assert time.monotonic() - start_s < 15
 
 
 @pytest.mark.parametrize(
@@ -235,7 +235,7 @@ def test_past_the_bounds_the_job_is_none_the_worse_but_it_is_said(new_service: N
     job = api.run("cd /job/artifacts; for name in 1 2 3 4 5; do echo x >$name; done")
     assert (job["status"], api.artifact_paths(job)) == ("completed", ["1", "2", "3"])
     assert b"more than 3 (--max-artifacts)" in api.log(job)
-    # Nothing is left of a connection that was not read to its end.
+    # No descriptor remains of a connection that was not read to its end.
     assert api.run("echo x >/job/artifacts/x")["status"] == "completed"
 
 

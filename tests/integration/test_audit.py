@@ -22,8 +22,8 @@ def user(idle_service: Service) -> Client:
 
 def deeds(service: Service, **query: Any) -> list[dict[str, Any]]:
     """Return what the audit has, the first deed first."""
-    found: list[dict[str, Any]] = service.admin.get("audit", limit=1000, **query)["deeds"]
-    return found[::-1]
+    newest_first: list[dict[str, Any]] = service.admin.get("audit", limit=1000, **query)["deeds"]
+    return newest_first[::-1]
 
 
 def test_every_deed_is_there_with_who_and_from_where(idle_service: Service, user: Client) -> None:
@@ -55,8 +55,8 @@ def test_every_deed_is_there_with_who_and_from_where(idle_service: Service, user
     token = done("POST", "tokens", json={"name": "n"})
     done("DELETE", f"tokens/{token['token_id']}")
 
-    found = deeds(idle_service, user_id=me)
-    assert [(deed["action"], deed["subject"]) for deed in found] == [
+    recorded = deeds(idle_service, user_id=me)
+    assert [(deed["action"], deed["subject"]) for deed in recorded] == [
         ("job.submit", job["job_id"]),
         ("job.rerun", rerun["job_id"]),
         ("job.pin", job["job_id"]),
@@ -70,11 +70,11 @@ def test_every_deed_is_there_with_who_and_from_where(idle_service: Service, user
     ]
     # One request, two deeds.
     expected.insert(5, expected[5])
-    assert [deed["request_id"] for deed in found] == expected
-    assert {(deed["token_id"], deed["address"]) for deed in found} == {(own["token_id"], "127.0.0.1")}
+    assert [deed["request_id"] for deed in recorded] == expected
+    assert {(deed["token_id"], deed["address"]) for deed in recorded} == {(own["token_id"], "127.0.0.1")}
     assert all(
         deed.keys() == {"at", "user_id", "token_id", "address", "request_id", "action", "subject"}
-        for deed in found
+        for deed in recorded
     )
 
 
@@ -99,10 +99,10 @@ def test_what_admins_do_to_users_is_there(idle_service: Service) -> None:
     ]
     assert {deed["user_id"] for deed in by_admin} == {admin.get("users/me")["user_id"]}
 
-    made = admin.request("POST", "invitations", json={}).json()
-    body = {"invitation": made["invitation"], "username": name}
+    invitation = admin.request("POST", "invitations", json={}).json()
+    body = {"invitation": invitation["invitation"], "username": name}
     joined = idle_service.anonymous().request("POST", "register", json=body).json()
-    (invited,) = deeds(idle_service, subject=made["invitation_id"])
+    (invited,) = deeds(idle_service, subject=invitation["invitation_id"])
     (registered,) = deeds(idle_service, subject=joined["user"]["user_id"])
     assert (invited["action"], registered["action"]) == ("invitation.create", "user.register")
     assert (registered["user_id"], registered["token_id"]) == (joined["user"]["user_id"], joined["token_id"])
@@ -158,12 +158,12 @@ def test_the_audit_is_listed_by_filter_and_by_page(idle_service: Service, user: 
 
 def test_the_audit_holds_no_secret_and_cannot_be_changed(idle_service: Service, user: Client) -> None:
     user.submit("echo a-secret-command", job_env_vars={"PASSWORD": "a-secret-value"})
-    made = user.request("POST", "tokens", json={"name": "n"}).json()
+    token = user.request("POST", "tokens", json={"name": "n"}).json()
     path = idle_service.data_dir / "reactorcide.db"
     with closing(sqlite3.connect(path)) as connection:
         text = str(connection.execute("SELECT * FROM audit").fetchall())
-        assert made["token_id"] in text
-        for secret in ("a-secret", made["token"], made["token"].removeprefix("rct_")):
+        assert token["token_id"] in text
+        for secret in ("a-secret", token["token"], token["token"].removeprefix("rct_")):
             assert secret not in text
         for statement in (
             "UPDATE audit SET user_id = 'somebody else'",

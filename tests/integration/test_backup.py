@@ -112,22 +112,22 @@ def test_open_runs_are_cancelled_unless_they_are_to_be_resumed(
 ) -> None:
     service, file = new_service(), tmp_path / "backup.tar.gz"
     source = repository(service.source_root / "of-run", {"workflows/ci.yaml": WORKFLOW})
-    begun, waiting = start(service.admin, source), start(service.admin, source)
-    job = {"job_id": node(begun, "a")["job_id"]}
+    running, waiting = start(service.admin, source), start(service.admin, source)
+    job = {"job_id": node(running, "a")["job_id"]}
     wait_until(lambda: service.admin.log(job).endswith(b"begun\n"), 30, "the command runs")
     run("backup", file, service.data_dir)
     service.kill()
 
     again = start_restored(new_service, service, file, *["--resume"] * resumes).admin
     if resumes:
-        assert [over(again, item)["status"] for item in (begun, waiting)] == ["completed"] * 2
+        assert [over(again, item)["status"] for item in (running, waiting)] == ["completed"] * 2
         return
-    for item in (begun, waiting):
-        found = again.get(f"runs/{item['run_id']}")
-        assert found["status"] == "cancelled"
-        assert found["reason"].startswith("restored from a backup of 20")
-        assert set(statuses(found).values()) == {"cancelled"}
-    assert again.job(job)["error"] == found["reason"]
+    for item in (running, waiting):
+        restored = again.get(f"runs/{item['run_id']}")
+        assert restored["status"] == "cancelled"
+        assert restored["reason"].startswith("restored from a backup of 20")
+        assert set(statuses(restored).values()) == {"cancelled"}
+    assert again.job(job)["error"] == restored["reason"]
     repeated = again.request("POST", f"runs/{waiting['run_id']}/rerun", json={})
     assert repeated.status_code == 200
     assert over(again, waiting)["status"] == "completed"

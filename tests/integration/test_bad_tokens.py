@@ -40,7 +40,7 @@ def test_bad_tokens_are_braked_and_good_ones_are_not(strict: Service) -> None:
     # No token at all is no guess.
     assert strict.anonymous().request("GET", "jobs").status_code == 401
     assert from_address(strict, "127.0.0.2", "a-guess-of-somebody") == 401
-    # Whoever watches the service's health with an old token is not told that it is ill.
+    # A monitor with an old token still gets an answer about the health.
     assert guesser.get("health")["verification"]["verified"] is False
 
 

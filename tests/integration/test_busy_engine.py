@@ -1,4 +1,4 @@
-"""A Docker Engine that takes very long to remove what a job has left, or to list its volumes."""
+"""A Docker Engine that takes very long to remove the container of a job, or to list its volumes."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,19 +14,19 @@ from tests.support.waiting import wait_until
 @pytest.fixture
 def hold() -> Iterator[Hold]:
     """The engine's removals, and its list of volumes."""
-    made = Hold(rb"DELETE |GET \S*/volumes")
-    yield made
-    made.let_go()
+    hold = Hold(rb"DELETE |GET \S*/volumes")
+    yield hold
+    hold.let_go()
 
 
 @pytest.fixture
 def busy(tmp_path: Path, hold: Hold) -> Iterator[EngineProxy]:
     """An engine with that hold."""
-    made = EngineProxy(tmp_path / "engine.sock", before=hold)
-    made.on()
-    yield made
+    proxy = EngineProxy(tmp_path / "engine.sock", before=hold)
+    proxy.on()
+    yield proxy
     hold.let_go()
-    made.off()
+    proxy.off()
 
 
 def test_no_job_waits_for_a_removal_and_a_place_is_free_when_the_end_is_stored(

@@ -33,8 +33,8 @@ def test_the_jobs_of_who_is_let_in_no_more_go_on(new_service: NewService, how: s
 def test_a_token_that_only_submits_reads_its_users_artifacts_by_a_job(service: Service) -> None:
     user = service.add_user("submitter-of-artifacts")
     first = user.run("echo kept >/job/artifacts/file")
-    made = user.request("POST", "tokens", json={"name": "n", "scopes": ["jobs:write"]}).json()
-    submitter = service.client(made["token"])
+    token = user.request("POST", "tokens", json={"name": "n", "scopes": ["jobs:write"]}).json()
+    submitter = service.client(token["token"])
     path = f"jobs/{first['job_id']}/artifacts/file"
     assert submitter.request("GET", path).status_code == 403
     second = submitter.submit("cat file", source_job_id=first["job_id"])

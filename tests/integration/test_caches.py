@@ -41,9 +41,9 @@ def project(service: Service) -> NewProject:
 
 
 def _project(service: Service, text: str, lock: str = "one\n") -> Repository:
-    made = repository(service.source_root / uuid.uuid4().hex, {"workflows/ci.yaml": text})
-    made.commit("lock", lock)
-    return made
+    source = repository(service.source_root / uuid.uuid4().hex, {"workflows/ci.yaml": text})
+    source.commit("lock", lock)
+    return source
 
 
 def log_of(api: Client, source: Repository, *, status: str = "completed", **fields: Any) -> str:
@@ -57,8 +57,8 @@ def log_of(api: Client, source: Repository, *, status: str = "completed", **fiel
 
 def caches_of(api: Client, source: Repository) -> list[dict[str, Any]]:
     """Return the caches of a repository, the oldest first."""
-    found = api.get("caches", limit=200)["caches"]
-    return [item for item in reversed(found) if item["repository"] == f"file://{source.path}"]
+    newest_first = api.get("caches", limit=200)["caches"]
+    return [item for item in reversed(newest_first) if item["repository"] == f"file://{source.path}"]
 
 
 def test_a_cache_is_found_by_its_key_and_never_changes(api: Client, project: NewProject) -> None:

@@ -80,10 +80,10 @@ def test_a_running_command_that_ignores_being_asked_is_killed(
     service: Service, engine: docker.APIClient
 ) -> None:
     job = printing(service.admin, "trap '' TERM; echo ready; while :; do sleep 0.1; done", b"ready\n")
-    begun = time.monotonic()
+    start_s = time.monotonic()
     service.admin.cancel(job)
     wait_until(lambda: not service.containers(engine, job), 10, "its container is gone")
-    assert time.monotonic() - begun >= 1
+    assert time.monotonic() - start_s >= 1
 
 
 def test_what_a_cancelled_job_left_is_kept(service: Service, engine: docker.APIClient) -> None:
@@ -114,8 +114,8 @@ def test_a_pull_that_hangs_is_called_off(api: Client, new_registry: Callable[...
     wait_until(lambda: has_been_let_go(api, job), 5, "the worker has let go of it")
 
 
-def assert_nothing_is_left(service: Service, engine: docker.APIClient, job: Job) -> None:
-    """No row, no file and no container of the job is there any more, or will soon be."""
+def assert_nothing_remains(service: Service, engine: docker.APIClient, job: Job) -> None:
+    """Wait until the job has no container, file or row any more."""
     wait_until(lambda: not service.containers(engine, job), 10, "its container is gone")
     wait_until(lambda: not service.object_path(f"jobs/{job['job_id']}").exists(), 10, "its files are gone")
 
@@ -142,13 +142,13 @@ def test_a_deleted_job_is_gone_with_all_it_had(
         assert api.request("GET", address).status_code == 404
     assert api.request("DELETE", path).status_code == 404
     assert api.get("jobs")["total"] == total - 1
-    assert_nothing_is_left(service, engine, job)
+    assert_nothing_remains(service, engine, job)
 
 
 def test_a_waiting_job_that_is_deleted_never_runs(idle_service: Service, engine: docker.APIClient) -> None:
     job = idle_service.admin.submit()
     assert idle_service.admin.request("DELETE", f"jobs/{job['job_id']}").status_code == 204
-    assert_nothing_is_left(idle_service, engine, job)
+    assert_nothing_remains(idle_service, engine, job)
 
 
 def test_a_job_can_be_run_again(api: Client) -> None:

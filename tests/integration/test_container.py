@@ -15,7 +15,7 @@ def environment(api: Client, job: Job) -> dict[str, str]:
 def test_every_job_gets_the_services_variables(api: Client) -> None:
     job = api.run("env", name="Build it", queue_name="own.queue", code_dir="/code")
     assert job["status"] == "completed"
-    found = environment(api, job)
+    variables = environment(api, job)
     expected = {
         "CI": "true",
         "REACTORCIDE": "true",
@@ -26,15 +26,15 @@ def test_every_job_gets_the_services_variables(api: Client) -> None:
         "REACTORCIDE_CODE_DIR": "/code",
         "REACTORCIDE_ARTIFACTS_DIR": "/job/artifacts",
     }
-    assert {name: found.get(name) for name in expected} == expected
-    assert not any(name.startswith("REACTORCIDE_GIT") for name in found)
-    assert "REACTORCIDE_API_TOKEN" not in found
+    assert {name: variables.get(name) for name in expected} == expected
+    assert not any(name.startswith("REACTORCIDE_GIT") for name in variables)
+    assert "REACTORCIDE_API_TOKEN" not in variables
 
 
 def test_the_jobs_own_variables_win(api: Client) -> None:
     own = {"CI": "mine", "REACTORCIDE_ATTEMPT": "", "EMPTY": "", "QUOTED": "a 'b' \"c\" $D = ü"}
-    found = environment(api, api.run("env", job_env_vars=own))
-    assert {name: found[name] for name in own} == own
+    variables = environment(api, api.run("env", job_env_vars=own))
+    assert {name: variables[name] for name in own} == own
 
 
 def test_large_environments_and_commands_arrive_whole(api: Client) -> None:

@@ -31,10 +31,10 @@ def service(
     tmp_path_factory: pytest.TempPathFactory, engine: docker.APIClient, images: Images
 ) -> Iterator[Service]:
     """A service that may fetch from this host."""
-    made = Service(
+    service = Service(
         tmp_path_factory.mktemp("service"), images.default, allow_address="127.0.0.1/32", bad_tokens=100
     )
-    yield from ended_cleanly(made.start(), engine)
+    yield from ended_cleanly(service.start(), engine)
 
 
 @pytest.fixture(params=DIALECTS)
@@ -74,8 +74,8 @@ def deliveries(client: Client, project: dict[str, Any], deadline_s: float = 60) 
     wait_until(
         lambda: client.get(path, status="waiting")["total"] == 0, deadline_s, "all deliveries are worked on"
     )
-    found: list[dict[str, Any]] = client.get(path, limit=1000)["deliveries"]
-    return found[::-1]
+    newest_first: list[dict[str, Any]] = client.get(path, limit=1000)["deliveries"]
+    return newest_first[::-1]
 
 
 def command(service: Service, *arguments: str) -> str:
@@ -99,8 +99,8 @@ def test_from_a_push_to_a_status(service: Service, forge: Forge) -> None:
     for sent in (repository.push(), repository.tag("v1"), repository.pull_request("opened", 7, "fix")):
         for answer in repository.deliver(sent):
             assert answer.status_code == 202, answer.text
-    taken = deliveries(service.admin, project)
-    started = [delivery for delivery in taken if delivery["status"] == "started"]
+    received = deliveries(service.admin, project)
+    started = [delivery for delivery in received if delivery["status"] == "started"]
     runs = [over(service.admin, {"run_id": delivery["run_ids"][0]}) for delivery in started]
     assert [(run["status"], run["sha"]) for run in runs] == [("completed", sha)] * 3
     names = [run["event"]["name"] for run in runs]
@@ -111,11 +111,11 @@ def test_from_a_push_to_a_status(service: Service, forge: Forge) -> None:
         final = dict.fromkeys(contexts, "success")
         wait_until(lambda: forge.final(sha) == final, 60, "the forge has the final statuses")
         for context in contexts:
-            told = [status.state for status in forge.statuses(sha, context)]
-            assert told in (["pending", "success"], ["success"])
-    shown = command(service, "runs", "show", runs[0]["run_id"])
-    assert "completed" in shown
-    assert sha[:7] in shown
+            states = [status.state for status in forge.statuses(sha, context)]
+            assert states in (["pending", "success"], ["success"])
+    output = command(service, "runs", "show", runs[0]["run_id"])
+    assert "completed" in output
+    assert sha[:7] in output
 
 
 def test_the_commands(service: Service, github: Forge) -> None:
@@ -129,10 +129,10 @@ def test_the_commands(service: Service, github: Forge) -> None:
         return command(service, "project", "deliveries", *arguments)
 
     assert "run started" in run("list", project["name"], "--status", "started")
-    shown = run("show", project["name"], delivery["delivery_id"][:23])
-    assert "x-github-event: push" in shown
-    assert '"refs/heads/main"' in shown
-    assert project["webhook_secret"] not in shown
+    output = run("show", project["name"], delivery["delivery_id"][:23])
+    assert "x-github-event: push" in output
+    assert '"refs/heads/main"' in output
+    assert project["webhook_secret"] not in output
     assert "is worked on again" in run("redeliver", project["name"], delivery["delivery_id"])
     (again,) = deliveries(service.admin, project)
     assert len(again["run_ids"]) == 2
@@ -183,8 +183,8 @@ def test_a_ping_is_answered(service: Service, github: Forge) -> None:
 
 
 def test_bad_deliveries_are_limited(tmp_path: Path, images: Images, engine: docker.APIClient) -> None:
-    made = Service(tmp_path / "few", images.default, bad_tokens=3, concurrency=0)
-    for limited in ended_cleanly(made.start(), engine):
+    service = Service(tmp_path / "few", images.default, bad_tokens=3, concurrency=0)
+    for limited in ended_cleanly(service.start(), engine):
         anonymous = limited.anonymous()
         codes = [anonymous.request("POST", "hooks/nope", data=b"{}").status_code for _ in range(5)]
         assert codes == [404, 404, 404, 429, 429]

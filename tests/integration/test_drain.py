@@ -8,7 +8,7 @@ from tests.conftest import NewService
 from tests.support.service import Service
 from tests.support.waiting import wait_until
 
-UNTIL_TOLD = "echo begun; while [ ! -e /tmp/go ]; do sleep 0.05; done; echo done"
+UNTIL_RELEASED = "echo begun; while [ ! -e /tmp/go ]; do sleep 0.05; done; echo done"
 
 
 def draining(service: Service) -> bool:
@@ -16,29 +16,29 @@ def draining(service: Service) -> bool:
     return "waits for the running jobs" in response.json()["checks"]["worker"]
 
 
-def begun(service: Service) -> dict[str, object]:
-    job = service.admin.submit(UNTIL_TOLD)
+def started(service: Service) -> dict[str, object]:
+    job = service.admin.submit(UNTIL_RELEASED)
     wait_until(lambda: service.admin.log(job) == b"begun\n", 30, "the command runs")
     return job
 
 
-def let_go(service: Service, engine: docker.APIClient, job: dict[str, object]) -> None:
+def release(service: Service, engine: docker.APIClient, job: dict[str, object]) -> None:
     [container] = service.containers(engine, job)
-    made = engine.exec_create(container["Id"], ["touch", "/tmp/go"])  # noqa: S108  # in the container
-    engine.exec_start(made["Id"])
+    touch = engine.exec_create(container["Id"], ["touch", "/tmp/go"])  # noqa: S108  # in the container
+    engine.exec_start(touch["Id"])
 
 
 def test_the_first_sigterm_waits_for_what_runs_and_takes_nothing_more(
     new_service: NewService, engine: docker.APIClient
 ) -> None:
     service = new_service({}, drain=None, concurrency=2)
-    runs = begun(service)
+    runs = started(service)
     # As a service manager does it, to every process of the service.
     service.signal(signal.SIGTERM, whole_group=True)
     wait_until(lambda: draining(service), 10, "it drains")
     waits = service.admin.submit("echo late")
     assert "takes no other" in service.admin.get(f"jobs/{waits['job_id']}/why")["reason"]
-    let_go(service, engine, runs)
+    release(service, engine, runs)
     assert service.wait() == 0
     service.start()
     for job, printed in ((runs, b"begun\ndone\n"), (waits, b"late\n")):
@@ -51,14 +51,14 @@ def test_the_second_signal_ends_the_waiting_and_the_container_goes_on(
     new_service: NewService, engine: docker.APIClient
 ) -> None:
     service = new_service({}, drain=None)
-    job = begun(service)
+    job = started(service)
     # As a terminal sends it.
     service.signal(signal.SIGINT, whole_group=True)
     wait_until(lambda: draining(service), 10, "it drains")
     service.stop()
     assert [container["State"] for container in service.containers(engine, job)] == ["running"]
     service.start()
-    let_go(service, engine, job)
+    release(service, engine, job)
     ended = service.admin.wait(job)
     assert (ended["status"], ended["attempt"]) == ("completed", 1)
     assert service.admin.log(job) == b"begun\ndone\n"

@@ -20,11 +20,11 @@ def listening_ports(service: Service) -> set[int]:
     for pid in service.pids():
         for descriptor in Path(f"/proc/{pid}/fd").iterdir():
             try:
-                found = re.fullmatch(r"socket:\[(\d+)\]", os.readlink(descriptor))
+                socket_link = re.fullmatch(r"socket:\[(\d+)\]", os.readlink(descriptor))
             except FileNotFoundError:
                 continue  # closed meanwhile
-            if found:
-                inodes.add(found[1])
+            if socket_link:
+                inodes.add(socket_link[1])
     ports = set()
     for table in ("tcp", "tcp6"):
         for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
@@ -64,14 +64,14 @@ def test_it_listens_where_it_is_told_to_and_on_loopback_where_only_a_port_is_nam
         # What another program puts there stays there.
         theirs = client.submit_task("default", payload=b"[" * 100_000, priority=9)
         assert service.admin.run("true")["status"] == "completed"
-        found = client.get_task(theirs.uuid, "default")
-        assert found is not None
-        assert found.current_state == "submitted"
+        stored = client.get_task(theirs.uuid, "default")
+        assert stored is not None
+        assert stored.current_state == "submitted"
 
 
 def test_a_port_that_is_taken_ends_the_start_with_a_sentence(new_service: NewService) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
         with pytest.raises(AssertionError, match=f"Corndogs cannot listen on 127.0.0.1:{port}"):
             new_service(corndogs_listen=f"127.0.0.1:{port}")
 

@@ -16,9 +16,9 @@ from tests.support.waiting import wait_until
 @pytest.fixture
 def proxy(tmp_path: Path) -> Iterator[EngineProxy]:
     """An engine that can be switched on and off."""
-    made = EngineProxy(tmp_path / "engine.sock")
-    yield made
-    made.off()
+    proxy = EngineProxy(tmp_path / "engine.sock")
+    yield proxy
+    proxy.off()
 
 
 def test_jobs_wait_for_an_engine_that_is_away_and_run_when_it_comes(
@@ -77,16 +77,16 @@ def test_an_engine_that_accepts_and_never_answers_holds_nobody(
             client.sendall(b"GET /api/v1/ready HTTP/1.1\r\nHost: localhost\r\n\r\n" * 3)
         anonymous = service.anonymous()
         for _ in range(10):
-            begun = monotonic()
+            start_s = monotonic()
             assert anonymous.request("GET", "health").status_code == 200
-            assert monotonic() - begun < 2
+            assert monotonic() - start_s < 2
 
-        def found() -> str:
+        def docker_check() -> str:
             response = anonymous.request("GET", "ready")
             assert response.status_code == 503
             return str(response.json()["checks"]["docker"])
 
-        wait_until(lambda: "has not answered for" in found(), 20, "readiness tells of it")
+        wait_until(lambda: "has not answered for" in docker_check(), 20, "readiness tells of it")
         ready = anonymous.request("GET", "ready").json()
         assert {ready["checks"][name] for name in ("database", "corndogs", "object_store")} == {"ok"}
         assert (ready["ages_s"]["docker"], ready["ages_s"]["database"] < 5) == (None, True)

@@ -139,12 +139,12 @@ def test_two_services_share_it(
         for service in services
         for number in range(6)
     ]
-    begun = monotonic()
+    start_s = monotonic()
     for api, job, number in jobs:
         assert api.wait(job, deadline_s=60)["status"] == "completed"
         assert api.log(job) == f"{number}\n".encode()
     # Each rest of seconds for a task of the other one would be felt six times.
-    assert monotonic() - begun < 30
+    assert monotonic() - start_s < 30
 
 
 def test_it_is_not_ready_while_it_cannot_look_into_its_store(
@@ -153,17 +153,17 @@ def test_it_is_not_ready_while_it_cannot_look_into_its_store(
     corndogs = start_corndogs()
     service = new_service(corndogs_address=corndogs.address)
 
-    def found() -> str:
+    def queue_check() -> str:
         return str(service.anonymous().request("GET", "ready").json()["checks"]["corndogs"])
 
-    wait_until(lambda: found() == "ok", 10, "it is ready")
+    wait_until(lambda: queue_check() == "ok", 10, "it is ready")
     execute: Callable[..., object] = corndogs._storage._writer.execute_sql
     execute("ALTER TABLE task RENAME TO away_with_host_and_user")
-    wait_until(lambda: found() != "ok", 10, "it is not")
+    wait_until(lambda: queue_check() != "ok", 10, "it is not")
     job = service.admin.submit()
-    for told in (found(), job["error"]):
-        assert "Corndogs refused" in told
-        assert not any(word in told for word in ("task:", "table", corndogs.address))
+    for problem in (queue_check(), job["error"]):
+        assert "Corndogs refused" in problem
+        assert not any(word in problem for word in ("task:", "table", corndogs.address))
     execute("ALTER TABLE away_with_host_and_user RENAME TO task")
-    wait_until(lambda: found() == "ok", 10, "it is ready")
+    wait_until(lambda: queue_check() == "ok", 10, "it is ready")
     assert service.admin.wait(job)["status"] == "completed"

@@ -19,9 +19,9 @@ from tests.support.waiting import wait_until
 @pytest.fixture
 def closed_port() -> Iterator[int]:
     """A port of this host that nobody listens on, and that nobody else takes meanwhile."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        yield taken.getsockname()[1]
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        yield unused.getsockname()[1]
 
 
 @pytest.mark.parametrize("exit_code", [1, 3, 126, 143, 255])
@@ -47,19 +47,19 @@ def test_an_image_without_a_shell_says_so(api: Client, images: Images) -> None:
 def test_a_job_that_takes_too_long_is_ended_on_time(service: Service, engine: docker.APIClient) -> None:
     job = service.admin.wait(service.admin.submit("echo begun; sleep 60", timeout_seconds=2), "running")
     wait_until(lambda: service.admin.log(job) == b"begun\n", 20, "the command has begun")
-    begun = time.monotonic()
+    start_s = time.monotonic()
     job = service.admin.wait(job)
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - start_s < 5
     assert (job["status"], job["error"]) == ("failed", "timed out after 2 s")
     assert service.admin.log(job).endswith(b"\n[reactorcide] timed out after 2 s\n")
     wait_until(lambda: not service.containers(engine, job), 10, "its container is gone")
 
 
 def test_the_time_limit_ends_what_ignores_being_asked(api: Client) -> None:
-    begun = time.monotonic()
+    start_s = time.monotonic()
     job = api.run("trap '' TERM; while :; do sleep 1; done", timeout_seconds=1)
     assert job["error"] == "timed out after 1 s"
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - start_s < 10
 
 
 def test_a_job_that_takes_too_much_memory_says_so(api: Client) -> None:

@@ -36,7 +36,7 @@ DEFAULTS: dict[str, Any] = {
     "git_depth": None,
     "git_tags": None,
 }
-GIVEN = {"name": "test", "job_command": "true", "source_type": "copy"}
+BODY = {"name": "test", "job_command": "true", "source_type": "copy"}
 NOT_YET = {
     "started_at": None,
     "completed_at": None,
@@ -56,7 +56,7 @@ OTHERS = {"job_id", "user_id", "status", "created_at", "updated_at", "queued_at"
 
 def test_what_is_left_out_has_its_default(idle: Client, images: Images) -> None:
     job = idle.submit()
-    expected = GIVEN | DEFAULTS | NOT_YET | {"runner_image": images.default, "attempt": 1, "status": "queued"}
+    expected = BODY | DEFAULTS | NOT_YET | {"runner_image": images.default, "attempt": 1, "status": "queued"}
     assert {name: job[name] for name in expected} == expected
     assert job.keys() == expected.keys() | OTHERS
     assert idle.job(job) == job
@@ -70,7 +70,7 @@ def test_the_answer_says_where_the_job_is(idle: Client) -> None:
 
 def test_null_means_absent(idle: Client) -> None:
     nulls = dict.fromkeys(DEFAULTS | {"runner_image": None})
-    response = idle.request("POST", "jobs", json=GIVEN | nulls)
+    response = idle.request("POST", "jobs", json=BODY | nulls)
     assert response.status_code == 201, response.text
     assert response.json()["timeout_seconds"] == 3600
 
@@ -108,10 +108,10 @@ def test_what_is_within_the_limits_is_taken(idle: Client, field: str, value: Any
 
 
 @pytest.mark.parametrize(
-    ("given", "size_bytes"), [(64 << 20, 64 << 20), ("512m", 512 << 20), ("2g", 2 << 30), ("8192K", 8 << 20)]
+    ("limit", "size_bytes"), [(64 << 20, 64 << 20), ("512m", 512 << 20), ("2g", 2 << 30), ("8192K", 8 << 20)]
 )
-def test_memory_is_given_in_bytes_or_with_a_unit(idle: Client, given: Any, size_bytes: int) -> None:
-    assert idle.submit(memory_limit=given)["memory_limit"] == size_bytes
+def test_memory_is_given_in_bytes_or_with_a_unit(idle: Client, limit: Any, size_bytes: int) -> None:
+    assert idle.submit(memory_limit=limit)["memory_limit"] == size_bytes
 
 
 @pytest.mark.parametrize(
@@ -126,22 +126,22 @@ def test_memory_is_given_in_bytes_or_with_a_unit(idle: Client, given: Any, size_
 )
 def test_every_way_to_name_a_git_repository_is_taken(idle: Client, git_url: str) -> None:
     job = idle.submit(source_type="git", git_url=git_url, git_ref="refs/heads/a/b")
-    shown = git_url.replace("user:password", "[REDACTED]")
-    assert (job["git_url"], job["git_ref"]) == (shown, "refs/heads/a/b")
+    expected = git_url.replace("user:password", "[REDACTED]")
+    assert (job["git_url"], job["git_ref"]) == (expected, "refs/heads/a/b")
 
 
-@pytest.mark.parametrize(("given", "kept"), [(None, True), (True, True), (False, False)])
+@pytest.mark.parametrize(("sent", "expected"), [(None, True), (True, True), (False, False)])
 def test_submodules_are_fetched_unless_the_job_says_otherwise(
-    idle: Client, given: bool | None, kept: bool
+    idle: Client, sent: bool | None, expected: bool
 ) -> None:
-    job = idle.submit(**GIT, git_submodules=given)
-    assert job["git_submodules"] is kept
+    job = idle.submit(**GIT, git_submodules=sent)
+    assert job["git_submodules"] is expected
     again = idle.request("POST", f"jobs/{job['job_id']}/rerun").json()
-    assert (again["rerun_of"], again["git_submodules"]) == (job["job_id"], kept)
+    assert (again["rerun_of"], again["git_submodules"]) == (job["job_id"], expected)
 
 
 @pytest.mark.parametrize(
-    ("given", "kept"),
+    ("fields", "expected"),
     [
         ({}, (1, False)),
         ({"git_depth": None, "git_tags": None}, (1, False)),
@@ -150,12 +150,12 @@ def test_submodules_are_fetched_unless_the_job_says_otherwise(
     ],
 )
 def test_one_commit_without_tags_is_fetched_unless_the_job_says_otherwise(
-    idle: Client, given: dict[str, Any], kept: tuple[int, bool]
+    idle: Client, fields: dict[str, Any], expected: tuple[int, bool]
 ) -> None:
-    job = idle.submit(**GIT, **given)
-    assert (job["git_depth"], job["git_tags"]) == kept
+    job = idle.submit(**GIT, **fields)
+    assert (job["git_depth"], job["git_tags"]) == expected
     again = idle.request("POST", f"jobs/{job['job_id']}/rerun").json()
-    assert (again["rerun_of"], again["git_depth"], again["git_tags"]) == (job["job_id"], *kept)
+    assert (again["rerun_of"], again["git_depth"], again["git_tags"]) == (job["job_id"], *expected)
 
 
 BAD: list[tuple[str, Any]] = [
@@ -300,13 +300,13 @@ def test_a_bad_git_source_is_refused_by_name(idle: Client, field: str, value: An
 
 @pytest.mark.parametrize("text", ["NaN", "Infinity", "1e999"])
 def test_a_number_that_is_none_is_refused(idle: Client, text: str) -> None:
-    body = json.dumps(GIVEN)[:-1] + f', "cpu_limit": {text}}}'
+    body = json.dumps(BODY)[:-1] + f', "cpu_limit": {text}}}'
     response = idle.request("POST", "jobs", data=body, headers={"Content-Type": "application/json"})
     assert response.status_code == 400, response.text
 
 
 def test_text_that_is_no_unicode_is_refused(idle: Client) -> None:
-    body = json.dumps(GIVEN | {"description": "?"}).replace("?", r"\ud800")
+    body = json.dumps(BODY | {"description": "?"}).replace("?", r"\ud800")
     response = idle.request("POST", "jobs", data=body, headers={"Content-Type": "application/json"})
     assert response.status_code == 400, response.text
 

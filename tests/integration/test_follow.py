@@ -49,32 +49,32 @@ def log_path(job: Job) -> str:
 def test_a_log_as_events(api: Client) -> None:
     job = api.submit("echo one; sleep 0.2; echo two >&2; sleep 0.2; printf '\\377end'; exit 3")
     with events(api, log_path(job)) as stream:
-        *seen, end = list(stream)
-    assert [(item["data"]["stream"], item["data"]["text"]) for item in seen] == [
+        *pieces, end = list(stream)
+    assert [(item["data"]["stream"], item["data"]["text"]) for item in pieces] == [
         ("stdout", "one\n"),
         ("stderr", "two\n"),
         ("stdout", "\ufffdend"),
         ("service", "\n[reactorcide] exit code 3\n"),
     ]
-    assert [item["id"] for item in seen[:3]] == ["1:4", "1:8", "1:12"]
+    assert [item["id"] for item in pieces[:3]] == ["1:4", "1:8", "1:12"]
     assert end["event"] == "end"
     assert end["data"] == {"status": "failed", "exit_code": 3, "error": "exit code 3"}
     with events(api, log_path(job), "1:4", tail=1) as stream:
-        assert [item["data"] for item in stream] == [item["data"] for item in [*seen[1:], end]]
+        assert [item["data"] for item in stream] == [item["data"] for item in [*pieces[1:], end]]
     with events(api, log_path(job), "8", stream="stdout") as stream:
         assert [item["data"].get("text") for item in stream] == ["\ufffdend", None]
-    with events(api, log_path(job), seen[-1]["id"]) as stream:
+    with events(api, log_path(job), pieces[-1]["id"]) as stream:
         assert [item["event"] for item in stream] == ["end"]
 
 
 def test_a_long_run_comes_as_several_events(api: Client) -> None:
     job = api.run("seq 50000; printf '%0100000d' 7; echo; echo ü")
     with events(api, log_path(job)) as stream:
-        *seen, _ = list(stream)
-    texts = [item["data"]["text"] for item in seen]
+        *pieces, _ = list(stream)
+    texts = [item["data"]["text"] for item in pieces]
     assert "".join(texts).encode() == api.log(job)
     assert max(len(text) for text in texts) <= 1 << 16
-    assert [item["id"] for item in seen] == [
+    assert [item["id"] for item in pieces] == [
         f"1:{len(''.join(texts[: number + 1]).encode())}" for number in range(len(texts))
     ]
     # Cut behind a line, where there is one.
@@ -118,10 +118,10 @@ def test_text_of_one_stream_with_times(api: Client) -> None:
 def test_the_next_attempt_is_followed_too(api: Client) -> None:
     job = api.submit("echo try; exit 1", retries=1)
     with events(api, log_path(job)) as stream:
-        *seen, end = list(stream)
-    assert [item["id"].split(":")[0] for item in seen] == ["1", "1", "2", "2"]
+        *pieces, end = list(stream)
+    assert [item["id"].split(":")[0] for item in pieces] == ["1", "1", "2", "2"]
     assert end["data"]["status"] == "failed"
-    with events(api, log_path(job), seen[0]["id"], attempt=1) as stream:
+    with events(api, log_path(job), pieces[0]["id"], attempt=1) as stream:
         assert [item["data"].get("text") for item in stream] == ["[reactorcide] exit code 1\n", None]
 
 
@@ -166,42 +166,42 @@ def test_who_went_away_frees_the_place(new_service: NewService, talks: bool) -> 
         assert client.recv(12) == b"HTTP/1.1 200"
         busy = api.request("GET", log_path(job), params={"follow": "true"}, stream=True)
         assert (busy.status_code, "Retry-After" in busy.headers) == (503, True)
-    left_at = time.monotonic()
+    closed_at_s = time.monotonic()
 
     def is_free() -> bool:
         with api.request("GET", "events", stream=True) as response:
             return response.status_code == 200
 
     wait_until(is_free, 5, "the place is free")
-    assert time.monotonic() - left_at < 2.5
+    assert time.monotonic() - closed_at_s < 2.5
     api.cancel(job)
 
 
 def test_status_changes(api: Client) -> None:
     with events(api, "events") as stream:
         job = api.run("exit 3")
-        seen = []
+        changes = []
         for item in stream:
             if item["data"]["job_id"] == job["job_id"]:
-                seen.append(item)
+                changes.append(item)
                 if item["data"]["to"] == "failed":
                     break
-    assert [(item["data"]["from"], item["data"]["to"]) for item in seen] == [
+    assert [(item["data"]["from"], item["data"]["to"]) for item in changes] == [
         (None, "submitted"),
         ("submitted", "queued"),
         ("queued", "running"),
         ("running", "failed"),
     ]
-    last = seen[-1]["data"]
+    last = changes[-1]["data"]
     assert (last["name"], last["queue_name"], last["attempt"], last["reason"]) == (
         "test",
         "default",
         1,
         "exit code 3",
     )
-    with events(api, "events", seen[1]["id"]) as stream:
+    with events(api, "events", changes[1]["id"]) as stream:
         again = (item for item in stream if item["data"]["job_id"] == job["job_id"])
-        assert [next(again), next(again)] == seen[2:]
+        assert [next(again), next(again)] == changes[2:]
 
 
 def test_status_changes_are_told_to_whom_they_concern(service: Service) -> None:
@@ -214,10 +214,10 @@ def test_status_changes_are_told_to_whom_they_concern(service: Service) -> None:
 
 def test_an_id_of_a_deleted_job_is_not_given_again(api: Client) -> None:
     with events(api, "events") as stream:
-        gone = api.run()
+        deleted = api.run()
         last = next(item for item in stream if item["data"]["to"] == "completed")
-    assert last["data"]["job_id"] == gone["job_id"]
-    api.request("DELETE", f"jobs/{gone['job_id']}")
+    assert last["data"]["job_id"] == deleted["job_id"]
+    api.request("DELETE", f"jobs/{deleted['job_id']}")
     job = api.run()
     with events(api, "events", last["id"]) as stream:
         assert next(stream)["data"]["job_id"] == job["job_id"]
@@ -228,20 +228,20 @@ def test_ids_of_status_changes_tell_nothing_of_others_jobs(new_service: NewServi
     user, other = service.add_user("ann"), service.add_user("bob")
     with events(user, "events") as stream:
         job = user.run()
-        seen = [next(stream) for _ in range(4)]
-    ids = [item["id"] for item in seen]
-    assert {len(found) for found in ids} == {64}
+        changes = [next(stream) for _ in range(4)]
+    ids = [item["id"] for item in changes]
+    assert {len(event_id) for event_id in ids} == {64}
     assert len(set(ids)) == 4
     with events(user, "events", "0") as stream:
-        assert [next(stream) for _ in seen] == seen
+        assert [next(stream) for _ in changes] == changes
     with events(service.admin, "events", "0") as stream:
-        assert not {next(stream)["id"] for _ in seen} & set(ids)
+        assert not {next(stream)["id"] for _ in changes} & set(ids)
     # They lead on where they were, after a restart too; but nobody else, and nobody by a guessed number.
     service.stop()
     service.start()
     with events(user, "events", ids[1]) as stream:
-        assert [next(stream)["data"] for _ in range(2)] == [item["data"] for item in seen[2:]]
-    assert seen[-1]["data"] == seen[-1]["data"] | {"job_id": job["job_id"], "to": "completed"}
+        assert [next(stream)["data"] for _ in range(2)] == [item["data"] for item in changes[2:]]
+    assert changes[-1]["data"] == changes[-1]["data"] | {"job_id": job["job_id"], "to": "completed"}
     for client, sent in ((other, ids[1]), (user, "1"), (user, ids[1][::-1]), (user, ids[1][:-4])):
         response = client.request("GET", "events", headers={"Last-Event-ID": sent}, stream=True)
         assert (response.status_code, response.json()["error"]) == (400, "invalid_input")
@@ -263,7 +263,7 @@ def test_a_follower_that_comes_back_after_a_crash_sees_every_byte_once(
         " [ $((i % 100)) = 0 ] && sleep 0.1; done; exit 3"
     )
     wait_until(lambda: len(api.log(job)) > 10_000, 20, "it prints")
-    seen, position = b"", None
+    received, position = b"", None
     while True:
         headers: dict[str, str] = {"Last-Event-ID": position} if position else {}
         headers |= {"Accept": "text/event-stream"} if reader == "events" else {}
@@ -273,11 +273,11 @@ def test_a_follower_that_comes_back_after_a_crash_sees_every_byte_once(
             with api.request("GET", log_path(job), params=params, headers=headers, stream=True) as response:
                 if reader == "text":
                     start = int(response.headers["X-Log-Position"].partition(":")[2])
-                    assert start == len(seen)
+                    assert start == len(received)
                     for chunk in response.iter_content(None):
-                        seen += chunk
-                        position = f"1:{len(seen)}"
-                        if len(seen) > 20_000 and service_is_first(service):
+                        received += chunk
+                        position = f"1:{len(received)}"
+                        if len(received) > 20_000 and service_is_first(service):
                             service.kill()
                     ended = True
                 else:
@@ -285,20 +285,20 @@ def test_a_follower_that_comes_back_after_a_crash_sees_every_byte_once(
                         if item.get("event") == "end":
                             ended = True
                             break
-                        seen += item["data"]["text"].encode()
+                        received += item["data"]["text"].encode()
                         position = item["id"]
-                        if len(seen) > 20_000 and service_is_first(service):
+                        if len(received) > 20_000 and service_is_first(service):
                             service.kill()
         except OSError:
             pass
         if ended:
             break
         service.start()
-    assert seen == api.log(job)
+    assert received == api.log(job)
     for stream in (b"out", b"err"):
-        own = [line for line in seen.splitlines() if line.startswith(stream)]
+        own = [line for line in received.splitlines() if line.startswith(stream)]
         assert own == [b"%s %d" % (stream, i) for i in range(4000)]
-    assert seen.endswith(b"[reactorcide] exit code 3\n")
+    assert received.endswith(b"[reactorcide] exit code 3\n")
 
 
 def service_is_first(service: Service) -> bool:

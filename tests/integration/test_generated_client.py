@@ -22,7 +22,7 @@ from tests.support.tars import member, tar_gz
 def package(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The client as a package that can be imported; the generator had nothing to remark."""
     home = tmp_path_factory.mktemp("generated")
-    made = home / "made_client"
+    package = home / "api_client"
     # An image is a text that the generator does not know by itself.
     config = home / "config.yaml"
     config.write_text("content_type_overrides: {image/svg+xml: text/html}\n")
@@ -30,7 +30,7 @@ def package(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Itera
         [
             *(sys.executable, "-m", "openapi_python_client", "generate", "--meta", "none"),
             *("--config", str(config)),
-            *("--url", f"{service.base_url}/api/v1/openapi.json", "--output-path", made.name),
+            *("--url", f"{service.base_url}/api/v1/openapi.json", "--output-path", package.name),
         ],
         # It formats what it makes with ruff.
         env=clean_environment(home, PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}"),
@@ -38,16 +38,16 @@ def package(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Itera
         capture_output=True,
         text=True,
     )
-    said = done.stdout + done.stderr
-    assert (done.returncode, said.split()) == (0, ["Generating", "made_client"]), said
+    output = done.stdout + done.stderr
+    assert (done.returncode, output.split()) == (0, ["Generating", "api_client"]), output
     sys.path.insert(0, str(home))
-    yield made
+    yield package
     sys.path.remove(str(home))
 
 
 def operation(name: str) -> Any:
     """Return the module of an operation of the client."""
-    return importlib.import_module(f"made_client.api.{name}")
+    return importlib.import_module(f"api_client.api.{name}")
 
 
 def test_it_has_every_operation(package: Path, service: Service) -> None:
@@ -67,10 +67,10 @@ def test_it_has_every_operation(package: Path, service: Service) -> None:
 
 
 def test_it_uploads_submits_waits_and_reads_what_was_left(package: Path, service: Service) -> None:
-    made, models = importlib.import_module("made_client"), importlib.import_module("made_client.models")
-    types = importlib.import_module("made_client.types")
+    generated, models = importlib.import_module("api_client"), importlib.import_module("api_client.models")
+    types = importlib.import_module("api_client.types")
     content = f"hello {uuid.uuid4()}\n"
-    with made.AuthenticatedClient(
+    with generated.AuthenticatedClient(
         base_url=service.base_url, token=service.admin.token, raise_on_unexpected_status=True
     ) as client:
         packed = types.File(payload=io.BytesIO(tar_gz(member("greeting", content.encode()))))
@@ -88,18 +88,18 @@ def test_it_uploads_submits_waits_and_reads_what_was_left(package: Path, service
         assert (job.status, job.exit_code, job.source_type) == ("completed", 0, "copy")
         assert job.created_at < job.completed_at
         assert operation("jobs.job_logs").sync(job_id, client=client) == content
-        left = operation("jobs.list_artifacts").sync(job_id, client=client)
-        assert [(item.path, item.size) for item in left.artifacts] == [("a/b.txt", len(content))]
+        listing = operation("jobs.list_artifacts").sync(job_id, client=client)
+        assert [(item.path, item.size) for item in listing.artifacts] == [("a/b.txt", len(content))]
         artifact = operation("jobs.get_artifact").sync(job_id, "a/b.txt", client=client)
         assert artifact.payload.read() == content.encode()
         together = operation("jobs.get_artifacts").sync(job_id, client=client)
         with tarfile.open(fileobj=together.payload) as tar:
             assert tar.getnames() == ["a/b.txt"]
-        for wanted in ("application/octet-stream", "application/gzip"):
+        for media_type in ("application/octet-stream", "application/gzip"):
             answer = service.admin.request(
-                "GET", f"jobs/{job_id}/artifacts.tar.gz", headers={"Accept": wanted}
+                "GET", f"jobs/{job_id}/artifacts.tar.gz", headers={"Accept": media_type}
             )
-            assert answer.headers["Content-Type"] == wanted
+            assert answer.headers["Content-Type"] == media_type
         listed = operation("jobs.list_jobs").sync(client=client, limit=1, status=[models.JobStatus.COMPLETED])
         assert (listed.jobs[0].job_id, listed.total >= 1) == (job_id, True)
         assert operation("jobs.delete_job").sync_detailed(job_id, client=client).status_code == 204
@@ -108,10 +108,10 @@ def test_it_uploads_submits_waits_and_reads_what_was_left(package: Path, service
 
 
 def test_a_git_job_is_a_type_of_its_own(package: Path, service: Service) -> None:
-    made, models = importlib.import_module("made_client"), importlib.import_module("made_client.models")
+    generated, models = importlib.import_module("api_client"), importlib.import_module("api_client.models")
     with pytest.raises(TypeError, match="git_url"):
         models.GitJobRequest(name="n", job_command="true", source_type="git")
     body = models.GitJobRequest(name="n", job_command="true", source_type="git", git_url="file:///nowhere")
-    with made.AuthenticatedClient(base_url=service.base_url, token=service.admin.token) as client:
+    with generated.AuthenticatedClient(base_url=service.base_url, token=service.admin.token) as client:
         refused = operation("jobs.submit_job").sync(client=client, body=body)
     assert [item.field for item in refused.details] == ["git_url"]

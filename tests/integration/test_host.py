@@ -64,8 +64,8 @@ def test_without_a_socket_it_goes_on_and_says_so(new_service: NewService, tmp_pa
     (tmp_path / "data" / "api.sock").mkdir(parents=True)
     service = new_service(data_dir=tmp_path / "data", concurrency=0)
     assert f"no socket {service.data_dir}/api.sock for the command line" in service.log_text()
-    said = local(service).refused("jobs", "list")
-    assert "set REACTORCIDE_API_URL" in said
+    message = local(service).refused("jobs", "list")
+    assert "set REACTORCIDE_API_URL" in message
     named = local(
         service, REACTORCIDE_API_URL=service.base_url, REACTORCIDE_API_TOKEN=service.admin.token or ""
     )
@@ -78,8 +78,8 @@ def test_the_file_of_the_admins_token_may_go(new_service: NewService) -> None:
     command = local(service)
     (service.data_dir / "admin-token").unlink()
     assert "admin-token with a token" in command.refused("jobs", "list")
-    made = command.fine("token", "create").text.split()[-1]
-    command.with_variables(REACTORCIDE_API_TOKEN=made).fine("jobs", "list")
+    token = command.fine("token", "create").text.split()[-1]
+    command.with_variables(REACTORCIDE_API_TOKEN=token).fine("jobs", "list")
 
 
 def test_a_socket_that_somebody_has_removed_does_not_keep_it_from_stopping(new_service: NewService) -> None:
@@ -125,7 +125,7 @@ def test_whoever_sends_slowly_over_the_socket_is_cut_off(new_service: NewService
     assert "Traceback" not in service.log_text()
 
 
-# --- what is said at the start, and what jobs may take -------------------------------------------
+# --- the lines of the start, and the limits of jobs ----------------------------------------------
 
 
 class Started:
@@ -174,9 +174,9 @@ def started(
     ) as process:
         os.close(theirs)
         try:
-            made = Started(read_until(ours, r"listens on .*\n"), data_dir)
-            yield made
-            made.admin.close()
+            service = Started(read_until(ours, r"listens on .*\n"), data_dir)
+            yield service
+            service.admin.close()
             process.terminate()
             assert process.wait(20) == 0
         finally:

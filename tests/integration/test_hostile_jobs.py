@@ -55,7 +55,7 @@ def strict(
     tmp_path_factory: pytest.TempPathFactory, engine: docker.APIClient, images: Images
 ) -> Iterator[Service]:
     """A service with narrow limits, whose jobs cannot reach each other, that listens on every address."""
-    made = Service(
+    service = Service(
         tmp_path_factory.mktemp("strict"),
         images.default,
         {"CANARY": CANARY, "AWS_SECRET_ACCESS_KEY": CANARY},
@@ -67,7 +67,7 @@ def strict(
         host="0.0.0.0",  # noqa: S104  # so that there is something to reach from inside
         log_format="json",
     )
-    yield from ended_cleanly(made.start(), engine)
+    yield from ended_cleanly(service.start(), engine)
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ def test_nor_where_the_engine_does_not_look(strict: Service) -> None:
         assert job["error"] == "killed: used more than 32 MiB of disk (--max-disk)"
 
 
-NOT_TAKEN = "the image's /bin/sh did not take the command"
+NOT_READ = "the image's /bin/sh did not take the command"
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ NOT_TAKEN = "the image's /bin/sh did not take the command"
             50,
             "the image's /bin/sh printed more than 1 MiB before it took the command",
         ),
-        ("trap : TERM; echo waiting; sleep 1000", 4, f"timed out after 4 s: {NOT_TAKEN}, but said: waiting"),
+        ("trap : TERM; echo waiting; sleep 1000", 4, f"timed out after 4 s: {NOT_READ}, but said: waiting"),
     ],
 )
 def test_an_images_own_shell_has_the_bounds_of_its_job(

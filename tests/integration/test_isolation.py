@@ -1,4 +1,4 @@
-"""Every route, with two users, an admin and nobody: nothing of another's is shown or touched.
+"""Every route, with two users, an admin and nobody: no one reads or changes what belongs to another.
 
 The routes are the application's own: a new one without an expectation here fails.
 """
@@ -250,7 +250,7 @@ def routes_of(*kinds: type) -> list[str]:
 
 @dataclass(frozen=True)
 class Ann:
-    """A user with a job, a run and a token, all of them known by marks that nothing else has."""
+    """A user with a job, a run and a token, all with marks that nothing else has."""
 
     client: Client
     job: Job
@@ -270,15 +270,15 @@ def ann(idle_service: Service) -> Ann:
     mark = f"mark-{uuid.uuid4()}"
     job = client.submit(name=mark, queue_name=f"queue-{mark}", job_env_vars={"SECRET": mark})
     run = start_run(idle_service, client, mark)
-    made = client.request("POST", "tokens", json={"name": mark}).json()
+    token = client.request("POST", "tokens", json={"name": mark}).json()
     project_id = create_project(client, mark)
     user_id = client.get("users/me")["user_id"]
     cache_id = add_cache(idle_service, user_id, mark)
-    told = {"url": f"https://{mark}.example/", "events": ["run"], "projects": [project_id]}
-    webhook_id = client.request("POST", "webhooks", json=told).json()["webhook_id"]
+    webhook = {"url": f"https://{mark}.example/", "events": ["run"], "projects": [project_id]}
+    webhook_id = client.request("POST", "webhooks", json=webhook).json()["webhook_id"]
     ids = (project_id, cache_id, webhook_id)
-    marks = (mark, job["job_id"], run["run_id"], *ids, name, user_id, made["token_id"])
-    return Ann(client, job, run, *ids, made["token_id"], user_id, marks)
+    marks = (mark, job["job_id"], run["run_id"], *ids, name, user_id, token["token_id"])
+    return Ann(client, job, run, *ids, token["token_id"], user_id, marks)
 
 
 def create_project(client: Client, name: str) -> str:
@@ -297,7 +297,7 @@ def start_run(service: Service, client: Client, mark: str) -> Run:
 
 
 def add_cache(service: Service, user_id: str, mark: str) -> str:
-    """Add a cache as if a job had left it: here none runs."""
+    """Add a cache as a job would have stored it: here no job runs."""
     cache_id = str(uuid.uuid4())
     row = (cache_id, user_id, None, user_id, mark, "main", mark, "[]", 1, 1, str(uuid.uuid4()), 1, 1)
     with closing(sqlite3.connect(service.data_dir / "reactorcide.db")) as database, database:
@@ -306,7 +306,7 @@ def add_cache(service: Service, user_id: str, mark: str) -> str:
 
 
 def address(rule: str, ann: Ann, **other: str) -> str:
-    """Return where a route is about what is Ann's, where nothing else is said."""
+    """Return the path of a route with its ids filled in: Ann's, unless ``other`` has another."""
     values = {
         "job_id": ann.job["job_id"],
         "run_id": ann.run["run_id"],
@@ -330,7 +330,7 @@ def address(rule: str, ann: Ann, **other: str) -> str:
 
 
 def call(client: Client, route: str, ann: Ann, **other: str) -> requests.Response:
-    """Send what the table says to a route, about what is Ann's where nothing else is said."""
+    """Call a route with the body that ``EXPECTED`` names, and with Ann's ids unless ``other`` has others."""
     method, _, rule = route.partition(" ")
     body = getattr(EXPECTED[route], "json", None)
     is_stream = isinstance(EXPECTED[route], Stream)
@@ -386,7 +386,7 @@ def test_a_job_is_its_owners_and_the_admins(idle_service: Service, ann: Ann, rou
     for client in (ann.client, bob, idle_service.admin):
         assert call(client, route, ann, job_id=UNKNOWN).status_code == 404
     for client in (ann.client, idle_service.admin):
-        # The job may be gone with the first answer.
+        # The first answer may have deleted the job.
         job = ann.client.submit(name=ann.marks[0])
         response = call(client, route, ann, job_id=job["job_id"])
         assert response.status_code == expected.status, response.text
@@ -432,7 +432,7 @@ def test_a_project_is_its_members_by_their_roles(idle_service: Service, ann: Ann
     for client in (ann.client, bob, reader, idle_service.admin):
         assert call(client, route, ann, project_id=UNKNOWN).status_code == 404
     for client in (ann.client, idle_service.admin):
-        # It may be gone with the first answer.
+        # The first answer may have deleted it.
         project_id = create_project(ann.client, f"mark-{uuid.uuid4()}")
         response = call(client, route, ann, project_id=project_id)
         assert response.status_code == expected.status, response.text
@@ -511,11 +511,11 @@ def test_a_source_is_theirs_who_uploaded_it(idle_service: Service, ann: Ann, rou
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as tar:
         tar.addfile(tarfile.TarInfo(ann.marks[0]))
-    made = ann.client.request(
+    response = ann.client.request(
         "POST", "sources", data=packed.getvalue(), headers={"Content-Type": "application/gzip"}
     )
-    assert made.status_code == 201, made.text
-    source_id = made.json()["source_id"]
+    assert response.status_code == 201, response.text
+    source_id = response.json()["source_id"]
     bob = idle_service.add_user(f"bob-{uuid.uuid4()}")
     assert call(bob, route, ann, source_id=source_id).status_code == 404
     refused = bob.post_job(source_id=source_id)
@@ -534,12 +534,12 @@ def test_a_stream_shows_nothing_of_others(idle_service: Service, ann: Ann, route
     for client, job in ((bob, own), (limited, idle_service.admin.submit())):
         # All that there ever was, up to what is the caller's own and came after.
         with client.request(method, rule, stream=True, headers={"Last-Event-ID": "0"}) as response:
-            shown = b""
+            content = b""
             for chunk in response.iter_content(None):
-                shown += chunk
-                if job["job_id"].encode() in shown:
+                content += chunk
+                if job["job_id"].encode() in content:
                     break
-        assert not any(mark.encode() in shown for mark in ann.marks)
+        assert not any(mark.encode() in content for mark in ann.marks)
 
 
 @pytest.mark.parametrize("route", routes_of(Admins))
@@ -612,7 +612,7 @@ def test_what_of_a_project_is_public_is_seen_without_a_token_and_nothing_else(
     bob = idle_service.add_user(f"bob-{uuid.uuid4()}")
     removed = idle_service.add_user(f"removed-{uuid.uuid4()}")
     for route in public_routes():
-        found = 404 if route.endswith(missing) else 200
+        expected = 404 if route.endswith(missing) else 200
         query = {"run_id": own["run_id"]} if route.endswith("/jobs") else {}
         query |= {"project": body["name"]} if route.endswith("/runs") else {}
         _, _, rule = route.partition(" ")
@@ -621,9 +621,9 @@ def test_what_of_a_project_is_public_is_seen_without_a_token_and_nothing_else(
             return client.request("GET", address(rule, ann, **own), params=query)
 
         anonymous = get(idle_service.anonymous())
-        is_shown = visibility == "public" and found == 200
-        assert anonymous.status_code == (200 if is_shown else 401), (route, anonymous.text)
-        if not is_shown:
+        is_public = visibility == "public" and expected == 200
+        assert anonymous.status_code == (200 if is_public else 401), (route, anonymous.text)
+        if not is_public:
             text = anonymous.text
             if rule.startswith("/api/"):
                 assert anonymous.json()["message"].startswith("nothing here is public; send a token")
@@ -632,10 +632,10 @@ def test_what_of_a_project_is_public_is_seen_without_a_token_and_nothing_else(
                 # Signing in leads back to this address.
                 text = text.replace(address(rule, ann, **own), "")
             assert not any(mark in text for mark in (*ann.marks, *own.values()))
-        if route == "GET /api/v1/projects/<project_id>" and is_shown:
-            shown = anonymous.json()
-            assert (shown["role"], shown["members"], shown["settings"]) == (None, [], None)
-        if route == "GET /projects/<project_id>" and is_shown:
+        if route == "GET /api/v1/projects/<project_id>" and is_public:
+            view = anonymous.json()
+            assert (view["role"], view["members"], view["settings"]) == (None, [], None)
+        if route == "GET /projects/<project_id>" and is_public:
             # A page shows no more to anybody than the API does, where caches are for users.
             assert "Caches</h2>" in get(idle_service.admin).text
             assert "Caches</h2>" not in anonymous.text
@@ -644,7 +644,7 @@ def test_what_of_a_project_is_public_is_seen_without_a_token_and_nothing_else(
             if route.endswith("/jobs") and visibility == "private":
                 assert response.json()["jobs"] == []
             else:
-                assert response.status_code == (404 if visibility == "private" else found), (
+                assert response.status_code == (404 if visibility == "private" else expected), (
                     route,
                     response.text,
                 )

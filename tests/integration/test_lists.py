@@ -19,10 +19,10 @@ def user(idle_service: Service) -> Client:
 @pytest.fixture(scope="module")
 def jobs(user: Client) -> list[Job]:
     """The user's jobs, newest first."""
-    made = [user.submit(name=f"job {i % 3}", queue_name=f"lists.{i % 2}") for i in range(9)]
-    made.append(user.submit(name="Job_0%", source_type="git", git_url="https://example.test/x"))
-    made[4] = user.cancel(made[4])
-    return [user.job(job) for job in reversed(made)]
+    submitted = [user.submit(name=f"job {i % 3}", queue_name=f"lists.{i % 2}") for i in range(9)]
+    submitted.append(user.submit(name="Job_0%", source_type="git", git_url="https://example.test/x"))
+    submitted[4] = user.cancel(submitted[4])
+    return [user.job(job) for job in reversed(submitted)]
 
 
 def test_a_page_is_newest_first_and_says_how_many_there_are(user: Client, jobs: list[Job]) -> None:
@@ -36,21 +36,21 @@ def test_a_page_is_newest_first_and_says_how_many_there_are(user: Client, jobs: 
 @pytest.mark.parametrize("limit", [1, 3, 5, 10])
 def test_a_cursor_leads_through_all_without_gap_or_double(user: Client, jobs: list[Job], limit: int) -> None:
     page = user.get("jobs", limit=limit)
-    found = page["jobs"]
+    listed = page["jobs"]
     while page["next_cursor"] is not None:
         page = user.get("jobs", limit=limit, cursor=page["next_cursor"])
         assert page["total"] == 10
-        found += page["jobs"]
-    assert found == jobs
+        listed += page["jobs"]
+    assert listed == jobs
 
 
 def test_new_jobs_do_not_disturb_whoever_pages(idle_service: Service) -> None:
     user = idle_service.add_user("pages")
-    made = [user.submit() for _ in range(6)]
+    submitted = [user.submit() for _ in range(6)]
     page = user.get("jobs", limit=3)
     user.submit()
     rest = user.get("jobs", limit=3, cursor=page["next_cursor"])
-    assert page["jobs"] + rest["jobs"] == made[::-1]
+    assert page["jobs"] + rest["jobs"] == submitted[::-1]
 
 
 def test_a_cursor_and_an_offset_are_too_much(user: Client, jobs: list[Job]) -> None:
@@ -59,7 +59,7 @@ def test_a_cursor_and_an_offset_are_too_much(user: Client, jobs: list[Job]) -> N
 
 
 @pytest.mark.parametrize(
-    ("wanted", "shown"),
+    ("query", "matches"),
     [
         ({"status": "cancelled"}, lambda job: job["status"] == "cancelled"),
         ({"status": ["cancelled", "queued"]}, lambda job: True),
@@ -77,10 +77,10 @@ def test_a_cursor_and_an_offset_are_too_much(user: Client, jobs: list[Job]) -> N
     ],
 )
 def test_filters_show_what_they_say(
-    user: Client, jobs: list[Job], wanted: dict[str, Any], shown: Any
+    user: Client, jobs: list[Job], query: dict[str, Any], matches: Any
 ) -> None:
-    expected = [job for job in jobs if shown(job)]
-    page = user.get("jobs", **wanted)
+    expected = [job for job in jobs if matches(job)]
+    page = user.get("jobs", **query)
     assert (page["jobs"], page["total"]) == (expected, len(expected))
 
 
@@ -96,34 +96,34 @@ def test_waiting_answers_as_soon_as_the_status_changes(idle: Client, idle_servic
     job = idle.submit()
     other = idle_service.client(idle.token or "")
     with ThreadPoolExecutor(1) as pool:
-        begun = time.monotonic()
+        start_s = time.monotonic()
         waiting = pool.submit(other.job, job, wait=30)
-        # Whether the cancel comes before or after the wait has begun: the answer comes at once.
+        # The answer comes at once, whether the cancel precedes the wait or not.
         idle.cancel(job)
         assert waiting.result(10)["status"] == "cancelled"
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - start_s < 5
 
 
 def test_waiting_answers_when_its_time_is_up(idle: Client) -> None:
-    begun = time.monotonic()
+    start_s = time.monotonic()
     assert idle.job(idle.submit(), wait=0.5)["status"] == "queued"
-    assert 0.5 <= time.monotonic() - begun < 5
+    assert 0.5 <= time.monotonic() - start_s < 5
 
 
 def test_waiting_for_what_is_over_answers_at_once(idle: Client) -> None:
     job = idle.cancel(idle.submit())
-    begun = time.monotonic()
+    start_s = time.monotonic()
     assert idle.job(job, wait=30) == job
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - start_s < 5
 
 
 def test_one_wait_sees_each_change_of_a_short_job(api: Client) -> None:
     job = api.submit()
-    seen = [job["status"]]
-    while seen[-1] != "completed":
-        seen.append(api.job(job, wait=20)["status"])
-        assert len(seen) < 10
-    assert set(seen) <= {"queued", "running", "completed"}
+    statuses = [job["status"]]
+    while statuses[-1] != "completed":
+        statuses.append(api.job(job, wait=20)["status"])
+        assert len(statuses) < 10
+    assert set(statuses) <= {"queued", "running", "completed"}
 
 
 def test_a_list_has_a_bound_in_bytes_and_says_what_is_cut(idle_service: Service) -> None:
@@ -145,7 +145,7 @@ def test_a_list_has_a_bound_in_bytes_and_says_what_is_cut(idle_service: Service)
             assert job["truncated"] is True
             assert 0 < len(job["job_command"]) < len(command)
             assert command.startswith(job["job_command"])
-            # It is cut before it is read, to what as many jobs as were asked for may have.
+            # The database cuts it, to the share that each of ``limit`` jobs may have.
             assert len(job["job_command"]) <= (8 << 20) // limit
     # All of them take 64 MB as JSON.
     assert peak_kib(idle_service) - before_kib < 64 << 10
@@ -156,7 +156,7 @@ def test_a_list_has_a_bound_in_bytes_and_says_what_is_cut(idle_service: Service)
 
 def test_what_fits_is_whole(idle_service: Service) -> None:
     user = idle_service.add_user("middling")
-    made = [user.submit("é" * 40_000, description="x" * 60_000) for _ in range(20)]
-    assert user.get("jobs")["jobs"] == made[::-1]
-    for job in made:
+    submitted = [user.submit("é" * 40_000, description="x" * 60_000) for _ in range(20)]
+    assert user.get("jobs")["jobs"] == submitted[::-1]
+    for job in submitted:
         user.cancel(job)

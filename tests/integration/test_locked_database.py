@@ -21,10 +21,10 @@ def test_a_locked_database_loses_nothing(new_service: NewService) -> None:
         assert response.status_code == 503
         assert "database is locked" in response.json()["message"]
 
-        def found() -> str:
+        def database_check() -> str:
             return str(service.admin.request("GET", "/api/v1/ready").json()["checks"]["database"])
 
-        wait_until(lambda: "database is locked" in found(), 20, "readiness tells of it")
+        wait_until(lambda: "database is locked" in database_check(), 20, "readiness tells of it")
         other.execute("ROLLBACK")
     ended = service.admin.wait(runs)
     assert (ended["status"], ended["attempt"]) == ("completed", 1)

@@ -131,8 +131,8 @@ def test_a_log_says_how_many_lines_it_has_and_where_a_text_is(api: Client) -> No
         ({}, "Odd Error here"),
         ({"text": "1999"}, "1999"),
     ):
-        found = api.get(f"{path}/search", **params)
-        assert found == {"matches": [{"line": whole.index(text) + 1, "text": text}], "next_line": None}
+        answer = api.get(f"{path}/search", **params)
+        assert answer == {"matches": [{"line": whole.index(text) + 1, "text": text}], "next_line": None}
     assert api.get(f"{path}/search", text="Odd", stream="stderr")["matches"][0]["line"] == 1
     page = api.get(f"{path}/search", text="1", from_line=1500, limit=2)
     assert [match["line"] for match in page["matches"]] == [1500, 1501]

@@ -1,4 +1,4 @@
-"""What a job prints is kept byte for byte, and can be read and followed."""
+"""The output of a job is stored byte for byte, and can be read and followed."""
 
 import hashlib
 import time
@@ -117,10 +117,10 @@ def test_following_ends_with_a_job_that_never_ran(idle: Client) -> None:
 
 def test_following_what_is_over_ends_at_once(api: Client) -> None:
     job = api.run("seq 5")
-    begun = time.monotonic()
+    start_s = time.monotonic()
     with api.follow(job) as lines:
         assert list(lines) == [b"1", b"2", b"3", b"4", b"5"]
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - start_s < 1
 
 
 @pytest.mark.parametrize("followers", [8])

@@ -34,9 +34,9 @@ def new_source(service: Service) -> NewSource:
     """A factory of repositories with one workflow."""
 
     def make(text: str = WORKFLOW) -> Repository:
-        made = repository(service.source_root / uuid.uuid4().hex, {"workflows/ci.yaml": text})
-        made.commit("leaked", "nothing\n")
-        return made
+        source = repository(service.source_root / uuid.uuid4().hex, {"workflows/ci.yaml": text})
+        source.commit("leaked", "nothing\n")
+        return source
 
     return make
 
@@ -69,8 +69,8 @@ def test_a_secret_reaches_its_job_and_nobody_else(service: Service, new_source: 
     assert f"HTTPS://ANN:{value.upper()}@HOST" in log
     assert log.endswith("[REDACTED] ${x}\n[REDACTED]\n")
     assert owner.log({"job_id": node(run, "other")["job_id"]}).decode().endswith("it is [REDACTED]\n")
-    shown = owner.get(f"jobs/{job_id}")
-    assert (shown["job_env_vars"]["URL"], shown["secret_env_vars"]) == ("[REDACTED]", ["URL"])
+    view = owner.get(f"jobs/{job_id}")
+    assert (view["job_env_vars"]["URL"], view["secret_env_vars"]) == ("[REDACTED]", ["URL"])
     assert value not in owner.request("GET", f"projects/{project['project_id']}/secrets").text
     for path in service.data_dir.rglob("*.db*"):
         assert value.encode() not in path.read_bytes()
@@ -91,10 +91,10 @@ def test_what_a_secret_may_be_used_for(service: Service, new_source: NewSource) 
     def reason(event: str = "push", **fields: Any) -> str | None:
         run = start(owner, project, event, **fields)
         assert node(run, "other")["status"] == "completed"
-        found = node(run, "publish")
-        assert found["status"] == ("completed" if found["reason"] is None else "failed")
-        assert run["status"] == found["status"]
-        return None if found["reason"] is None else str(found["reason"])
+        publish = node(run, "publish")
+        assert publish["status"] == ("completed" if publish["reason"] is None else "failed")
+        assert run["status"] == publish["status"]
+        return None if publish["reason"] is None else str(publish["reason"])
 
     name = "pypi/prod:token"
     refused = f"secret {name} may not be used for "

@@ -21,18 +21,18 @@ def locale(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
     """Variables that take Python out of UTF-8."""
     variables = {"LC_ALL": request.param, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     if request.param != "C":
-        made = tmp_path / request.param
-        define = ("localedef", "-i", "de_DE", "-f", "ISO-8859-1", str(made))
+        path = tmp_path / request.param
+        define = ("localedef", "-i", "de_DE", "-f", "ISO-8859-1", str(path))
         if subprocess.run(define, capture_output=True, check=False).returncode > 1:
             pytest.skip("this host has nothing to make a locale of")
         variables["LOCPATH"] = str(tmp_path)
-    shown = subprocess.run(
+    encoding = subprocess.run(
         [sys.executable, "-c", "import sys; print(sys.getfilesystemencoding())"],
         env=clean_environment(tmp_path, **variables),
         capture_output=True,
         check=True,
     )
-    assert shown.stdout.strip() in (b"ascii", b"iso8859-1")
+    assert encoding.stdout.strip() in (b"ascii", b"iso8859-1")
     return variables
 
 
@@ -91,7 +91,7 @@ def test_sources_come_in_with_their_names_on_every_way(service: Service, locale:
     assert submit(service, locale, b"--source", directory).endswith(expected)
     assert submit(service, locale, b"--source", directory, b"--upload").endswith(expected)
     assert submit(service, locale, b"--git", directory).endswith(expected)
-    # A directory with a name that is no UTF-8 cannot be told to the service, so it is uploaded.
+    # A directory with a name that is no UTF-8 cannot be sent to the service, so it is uploaded.
     other = os.fsencode(service.source_root) + b"/" + LATIN
     os.rename(directory, other)
     assert submit(service, locale, b"--source", other).endswith(expected)

@@ -31,12 +31,12 @@ jobs:
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository with a workflow, and a submodule on the same server."""
-    made = tmp_path_factory.mktemp("private")
-    inner, outer = Project(made / "inner"), Project(made / "outer")
+    directory = tmp_path_factory.mktemp("private")
+    inner, outer = Project(directory / "inner"), Project(directory / "outer")
     outer.submodule("lib", "../inner", inner.first)
     (outer.path / ".reactorcide" / "workflows").mkdir(parents=True)
     outer.commit(".reactorcide/workflows/ci.yaml", WORKFLOW)
-    return made
+    return directory
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def started(client: Client, project: dict[str, Any]) -> Run:
     return over(client, response.json())
 
 
-def assert_shown_nowhere(service: Service, run: Run, secrets: list[str]) -> None:
+def assert_stored_nowhere(service: Service, run: Run, secrets: list[str]) -> None:
     """See that no answer, no log and no database has a secret in plain text."""
     api = service.admin
     job_id = node(run, "show")["job_id"]
@@ -88,21 +88,21 @@ def test_a_token_clones_the_repository_and_its_submodule(service: Service, serve
     assert api.request("PATCH", path, json={"token": TOKEN}).status_code == 200
     run = started(api, project)
     assert run["status"] == "completed"
-    assert_shown_nowhere(service, run, [TOKEN])
+    assert_stored_nowhere(service, run, [TOKEN])
     # A run that is repeated has the token of now.
     api.request("PATCH", path, json={"token": "another-token-77"})
     again = over(api, api.request("POST", f"runs/{run['run_id']}/rerun", json={}).json())
     assert "access was denied" in node(again, "show")["reason"]
-    assert_shown_nowhere(service, again, ["another-token-77", TOKEN])
+    assert_stored_nowhere(service, again, ["another-token-77", TOKEN])
 
 
 def test_a_schedule_of_a_private_repository(service: Service, server: HttpServer) -> None:
     api = service.admin
     project = created(api, f"{server.url}/outer", token=TOKEN)
     path = f"projects/{project['project_id']}/schedules"
-    made = api.request("POST", path, json={"name": "n", "cron": "@yearly", "workflow": "ci"}).json()
-    shown = api.request("POST", f"{path}/{made['schedule_id']}/run").json()
-    (run_id,) = shown["occurrences"][0]["run_ids"]
+    schedule = api.request("POST", path, json={"name": "n", "cron": "@yearly", "workflow": "ci"}).json()
+    view = api.request("POST", f"{path}/{schedule['schedule_id']}/run").json()
+    (run_id,) = view["occurrences"][0]["run_ids"]
     run = over(api, api.get(f"runs/{run_id}"))
     # It is of no admin, and the server is on a loopback address.
     assert "only the jobs of admins may reach" in run["reason"]
@@ -116,9 +116,9 @@ def test_a_deploy_key_clones_the_repository_and_its_submodule(
     with sshd(tmp_path / "sshd") as ssh:
         project = created(api, ssh.url(base / "outer"))
         path = f"projects/{project['project_id']}"
-        made = api.request("POST", f"{path}/deploy-key")
-        assert made.status_code == 201
-        public = made.json()["public_key"]
+        response = api.request("POST", f"{path}/deploy-key")
+        assert response.status_code == 201
+        public = response.json()["public_key"]
         assert re.fullmatch(rf"ssh-ed25519 [A-Za-z0-9+/]+ reactorcide {project['name']}", public)
         refused = api.request("POST", "runs", json={"project": project["name"]})
         assert "access was denied" in refused.json()["message"]
@@ -127,11 +127,11 @@ def test_a_deploy_key_clones_the_repository_and_its_submodule(
         # A run that no person has started, too.
         body = {"name": "n", "cron": "@yearly"}
         schedule = api.request("POST", f"{path}/schedules", json=body).json()
-        shown = api.request("POST", f"{path}/schedules/{schedule['schedule_id']}/run").json()
-        (run_id,) = shown["occurrences"][0]["run_ids"]
+        view = api.request("POST", f"{path}/schedules/{schedule['schedule_id']}/run").json()
+        (run_id,) = view["occurrences"][0]["run_ids"]
         run = over(api, api.get(f"runs/{run_id}"))
         assert run["status"] == "completed"
-        assert_shown_nowhere(service, run, ["OPENSSH PRIVATE KEY"])
+        assert_stored_nowhere(service, run, ["OPENSSH PRIVATE KEY"])
         credentials = {item["kind"]: item["public"] for item in api.get(path)["settings"]["credentials"]}
         assert (credentials["deploy_key"], credentials["known_hosts"]) == (public, ssh.host_key)
         assert list((service.data_dir / "workspaces").iterdir()) == []

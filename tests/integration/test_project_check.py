@@ -20,18 +20,18 @@ def service(new_service: NewService) -> Service:
     return new_service(allow_address="127.0.0.1", concurrency=0)
 
 
-asked: list[str | None] = []
-"""The logins that git has come with."""
+git_logins: list[str | None] = []
+"""The Authorization fields of the requests from git."""
 
 
 @pytest.fixture
 def forge() -> Iterator[int]:
     """A forge that is like Gitea, and knows the tokens ``right`` and ``reader``."""
-    asked.clear()
+    git_logins.clear()
 
     def answer(request: BaseHTTPRequestHandler) -> None:
         if not request.path.startswith("/api/v1/repos/acme/site"):
-            asked.append(request.headers["Authorization"])
+            git_logins.append(request.headers["Authorization"])
             answer_with(401, {"WWW-Authenticate": "Basic"})(request)
         elif request.headers["Authorization"] == "token right":
             answer_with(200, body=b'{"permissions": {"push": true}}')(request)
@@ -54,9 +54,9 @@ def checked(client: Client, **fields: Any) -> dict[str, Any]:
 
 def test_a_repository_that_can_be_fetched_lacks_nothing(service: Service) -> None:
     source = repository(service.source_root / "project", {"workflows/ci.yaml": "name: CI\n"})
-    found = checked(service.admin, git_url=f"file://{source.path}")
-    assert found["repository"] is None
-    assert found["token"] == "the project names no forge, so that none is told commit statuses; set forge"
+    report = checked(service.admin, git_url=f"file://{source.path}")
+    assert report["repository"] is None
+    assert report["token"] == "the project names no forge, so that none is told commit statuses; set forge"
 
 
 @pytest.mark.parametrize(
@@ -71,12 +71,12 @@ def test_a_repository_that_can_be_fetched_lacks_nothing(service: Service) -> Non
 def test_the_forge_is_asked_about_the_token(
     service: Service, forge: int, token: str | None, problem: str | None
 ) -> None:
-    given = {} if token is None else {"token": token}
-    found = checked(service.admin, git_url=f"http://127.0.0.1:{forge}/acme/site.git", forge="gitea", **given)
-    assert found["token"] == problem
+    sent = {} if token is None else {"token": token}
+    report = checked(service.admin, git_url=f"http://127.0.0.1:{forge}/acme/site.git", forge="gitea", **sent)
+    assert report["token"] == problem
     # git has tried the token, too.
-    assert "git: " in found["repository"]
-    assert any(asked) is (token is not None)
+    assert "git: " in report["repository"]
+    assert any(git_logins) is (token is not None)
 
 
 def test_checks_take_slots_of_long_requests(new_service: NewService) -> None:
@@ -103,7 +103,7 @@ def test_checks_take_slots_of_long_requests(new_service: NewService) -> None:
 
 def test_a_forge_at_a_refused_address_is_not_asked(new_service: NewService, forge: int) -> None:
     service = new_service(concurrency=0)
-    found = checked(
+    report = checked(
         service.admin, git_url=f"http://127.0.0.1:{forge}/acme/site.git", forge="gitea", token="right"
     )
-    assert "127.0.0.1 is a loopback address; the operator can allow it with" in found["token"]
+    assert "127.0.0.1 is a loopback address; the operator can allow it with" in report["token"]

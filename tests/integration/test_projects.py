@@ -37,7 +37,7 @@ def source(service: Service) -> Repository:
 
 
 def new_user(service: Service, role: str | None = None, project: dict[str, Any] | None = None) -> Client:
-    """Return a new user, who has a role in a project where that is given."""
+    """Return a new user, who is a member of ``project`` if there is one."""
     name = f"user-{uuid.uuid4()}"
     client = service.add_user(name)
     if project is not None:
@@ -108,9 +108,9 @@ jobs:
 
 
 def test_the_caches_of_a_project_are_its_members(service: Service) -> None:
-    made = repository(service.source_root / uuid.uuid4().hex, {"workflows/ci.yaml": CACHED})
+    source = repository(service.source_root / uuid.uuid4().hex, {"workflows/ci.yaml": CACHED})
     owner = new_user(service)
-    project = create(owner, made)
+    project = create(owner, source)
     writer, reader = (new_user(service, role, project) for role in ("write", "read"))
     over(owner, start(owner, project))
     ended = over(writer, start(writer, project))
@@ -163,12 +163,12 @@ def test_a_member_who_is_removed_sees_nothing_any_more(service: Service, source:
     assert again["user_id"] == owner.get(f"jobs/{node(again, 'show')['job_id']}")["user_id"] == owner_id
     with writer.request("GET", "events", stream=True, headers={"Last-Event-ID": "0"}) as events:
         own = writer.submit()
-        shown = b""
+        content = b""
         for chunk in events.iter_content(None):
-            shown += chunk
-            if own["job_id"].encode() in shown:
+            content += chunk
+            if own["job_id"].encode() in content:
                 break
-    assert run["run_id"].encode() not in shown
+    assert run["run_id"].encode() not in content
 
 
 def test_the_events_of_a_project_are_its_members(service: Service, source: Repository) -> None:
@@ -177,10 +177,10 @@ def test_the_events_of_a_project_are_its_members(service: Service, source: Repos
     reader = new_user(service, "read", project)
     run = start(owner, project)
     with reader.request("GET", "events", stream=True, headers={"Last-Event-ID": "0"}) as events:
-        shown = b""
+        content = b""
         for chunk in events.iter_content(None):
-            shown += chunk
-            if node(run, "show")["job_id"].encode() in shown and run["run_id"].encode() in shown:
+            content += chunk
+            if node(run, "show")["job_id"].encode() in content and run["run_id"].encode() in content:
                 break
 
 
@@ -193,8 +193,8 @@ def test_an_internal_project_is_seen_by_every_user_and_changed_by_members(
     assert stranger.request("GET", path).status_code == 404
     run = start(owner, project)
     assert owner.request("PATCH", path, json={"visibility": "internal"}).status_code == 200
-    seen = stranger.get(path)
-    assert (seen["role"], seen["members"]) == (None, [])
+    view = stranger.get(path)
+    assert (view["role"], view["members"]) == (None, [])
     assert stranger.get(f"runs/{run['run_id']}")["run_id"] == run["run_id"]
     assert stranger.request("POST", f"runs/{run['run_id']}/cancel").status_code == 403
     assert stranger.request("POST", "runs", json={"project": project["name"]}).status_code == 403
@@ -207,8 +207,8 @@ def test_a_project_is_renamed_and_removed_once_its_runs_are_over(
     owner = new_user(idle_service)
     project, other = create(owner, source), create(owner, source)
     path = f"projects/{project['project_id']}"
-    taken = owner.request("PATCH", path, json={"name": other["name"]})
-    assert (taken.status_code, taken.json()["message"]) == (
+    response = owner.request("PATCH", path, json={"name": other["name"]})
+    assert (response.status_code, response.json()["message"]) == (
         409,
         f"there is a project '{other['name']}' already; choose another name",
     )
@@ -239,9 +239,9 @@ def test_a_project_keeps_an_owner(idle_service: Service) -> None:
     path = f"projects/{project['project_id']}/members"
     owner_id = owner.get("users/me")["user_id"]
     demoted = owner.request("PUT", path, json={"username": name, "role": "read"})
-    left = owner.request("DELETE", f"{path}/{owner_id}")
-    assert demoted.status_code == left.status_code == 409
-    assert "no owner left" in left.json()["message"]
+    removed = owner.request("DELETE", f"{path}/{owner_id}")
+    assert demoted.status_code == removed.status_code == 409
+    assert "no owner left" in removed.json()["message"]
 
 
 def test_what_a_project_cannot_be_is_refused_by_name(idle_service: Service) -> None:
@@ -343,12 +343,12 @@ def test_its_credentials_are_never_shown_again(idle_service: Service) -> None:
     second = owner.request("POST", f"{path}/webhook-secret").json()["webhook_secret"]
     third = owner.request("POST", f"{path}/webhook-secret").json()["webhook_secret"]
     assert len({first, second, third}) == 3
-    shown = owner.get(path)
-    kinds = sorted(item["kind"] for item in shown["settings"]["credentials"])
+    view = owner.get(path)
+    kinds = sorted(item["kind"] for item in view["settings"]["credentials"])
     assert kinds == ["previous_webhook_secret", "token", "webhook_secret"]
     database = b"".join(file.read_bytes() for file in idle_service.data_dir.glob("reactorcide.db*"))
     for value in (first, second, third, token):
-        assert value not in str(shown)
+        assert value not in str(view)
         assert value.encode() not in database
     assert owner.request("DELETE", f"{path}/webhook-secret").status_code == 204
     assert owner.request("DELETE", f"{path}/webhook-secret").status_code == 204
@@ -454,10 +454,10 @@ def test_lists_of_large_runs_and_projects_have_a_bound(new_service: NewService) 
 
 
 def test_all_that_is_of_a_project_goes_with_it(service: Service) -> None:
-    made = repository(service.source_root / uuid.uuid4().hex, {"workflows/ci.yaml": CACHED})
+    source = repository(service.source_root / uuid.uuid4().hex, {"workflows/ci.yaml": CACHED})
     owner = new_user(service)
-    project, other = create(owner, made), create(owner, made)
-    run, left = (over(owner, start(owner, item)) for item in (project, other))
+    project, other = create(owner, source), create(owner, source)
+    run, other_run = (over(owner, start(owner, item)) for item in (project, other))
     job_id = node(run, "show")["job_id"]
     (cache,) = owner.get("caches", project=project["name"])["caches"]
     path = f"projects/{project['project_id']}"
@@ -468,8 +468,8 @@ def test_all_that_is_of_a_project_goes_with_it(service: Service) -> None:
     ]
     assert all(item.exists() for item in objects)
     assert owner.request("DELETE", path).status_code == 204
-    for gone in (f"runs/{run['run_id']}", f"jobs/{job_id}", f"jobs/{job_id}/logs"):
-        assert service.admin.request("GET", gone).status_code == 404
+    for removed_path in (f"runs/{run['run_id']}", f"jobs/{job_id}", f"jobs/{job_id}/logs"):
+        assert service.admin.request("GET", removed_path).status_code == 404
     with closing(sqlite3.connect(service.data_dir / "reactorcide.db")) as database:
         tables = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         for table in tables:
@@ -479,7 +479,7 @@ def test_all_that_is_of_a_project_goes_with_it(service: Service) -> None:
                 assert database.execute(sql, (project["project_id"],)).fetchone() == (0,), table
     # The task of a job is closed after its end, and up to then its objects stay.
     wait_until(lambda: not any(item.exists() for item in objects), 30, "its objects are removed")
-    assert owner.get(f"runs/{left['run_id']}")["status"] == "completed"
+    assert owner.get(f"runs/{other_run['run_id']}")["status"] == "completed"
 
 
 def test_so_many_jobs_of_a_project_run_at_once_and_no_more(idle_service: Service) -> None:
@@ -499,9 +499,9 @@ def test_so_many_jobs_of_a_project_run_at_once_and_no_more(idle_service: Service
     assert {second["nodes"][0]["reason"], first["nodes"][2]["reason"]} == {reason}
 
     def active(run: Run) -> list[str]:
-        found = owner.get(f"runs/{run['run_id']}")["nodes"]
+        nodes = owner.get(f"runs/{run['run_id']}")["nodes"]
         return [
-            item["name"] for item in found if item["job_id"] and item["status"] in ("queued", "submitted")
+            item["name"] for item in nodes if item["job_id"] and item["status"] in ("queued", "submitted")
         ]
 
     # The older run comes first, then the other one.

@@ -69,7 +69,7 @@ def test_a_private_registry_wants_a_login_and_the_job_says_so(
     assert job["status"] == "failed"
     assert job["error"].startswith(f"image {registry.image} may not be pulled: ")
     assert "docker login" in job["error"]
-    # One made while the service runs counts.
+    # One that is created while the service runs counts.
     docker_config(service.home / ".docker", auths=login(registry))
     again = service.admin.run("echo ran", runner_image=registry.image)
     assert again["status"] == "completed", service.admin.log(again)

@@ -19,8 +19,8 @@ UNKNOWN = "019aa552-9c09-77ac-b544-929902c7203d"
 def invite(client: Client, **fields: Any) -> dict[str, Any]:
     response = client.request("POST", "invitations", json=fields)
     assert response.status_code == 201, response.text
-    made: dict[str, Any] = response.json()
-    return made
+    invitation: dict[str, Any] = response.json()
+    return invitation
 
 
 def register(service: Service, invitation: str, username: str, **fields: Any) -> requests.Response:
@@ -33,11 +33,11 @@ def change(client: Client, user: dict[str, Any], **fields: Any) -> requests.Resp
 
 
 def test_whoever_is_invited_becomes_a_user_with_a_token(idle_service: Service) -> None:
-    made = invite(idle_service.admin)
-    assert made.keys() == {"invitation_id", "invitation", "role", "email", "created_at", "expires_at"}
-    good_for = datetime.fromisoformat(made["expires_at"]) - datetime.fromisoformat(made["created_at"])
+    created = invite(idle_service.admin)
+    assert created.keys() == {"invitation_id", "invitation", "role", "email", "created_at", "expires_at"}
+    good_for = datetime.fromisoformat(created["expires_at"]) - datetime.fromisoformat(created["created_at"])
     assert good_for == timedelta(days=7)
-    response = register(idle_service, made["invitation"], "carla", email="carla@example.com")
+    response = register(idle_service, created["invitation"], "carla", email="carla@example.com")
     assert response.status_code == 201, response.text
     answer = response.json()
     client = idle_service.client(answer["token"])
@@ -47,23 +47,23 @@ def test_whoever_is_invited_becomes_a_user_with_a_token(idle_service: Service) -
     assert client.submit()["user_id"] == answer["user"]["user_id"]
     assert [token["token_id"] for token in client.get("tokens")["tokens"]] == [answer["token_id"]]
     # Once.
-    again = register(idle_service, made["invitation"], "somebody-else")
+    again = register(idle_service, created["invitation"], "somebody-else")
     assert (again.status_code, again.json()["error"]) == (403, "forbidden")
 
 
 def test_an_invitation_says_what_one_becomes(idle_service: Service) -> None:
-    made = invite(idle_service.admin, role="admin", email="dora@example.com")
-    answer = register(idle_service, made["invitation"], "dora").json()
+    invitation = invite(idle_service.admin, role="admin", email="dora@example.com")
+    answer = register(idle_service, invitation["invitation"], "dora").json()
     assert (answer["user"]["role"], answer["user"]["email"]) == ("admin", "dora@example.com")
     assert idle_service.client(answer["token"]).request("GET", "users").status_code == 200
 
 
 def test_an_invitation_is_shown_once_and_only_its_hash_is_stored(idle_service: Service) -> None:
-    made = invite(idle_service.admin)
+    invitation = invite(idle_service.admin)
     for path in idle_service.data_dir.glob("reactorcide.db*"):
-        assert made["invitation"].encode() not in path.read_bytes()
-        assert path.name != "reactorcide.db-wal" or made["invitation_id"].encode() in path.read_bytes()
-    assert made["invitation"] not in idle_service.log_text()
+        assert invitation["invitation"].encode() not in path.read_bytes()
+        assert path.name != "reactorcide.db-wal" or invitation["invitation_id"].encode() in path.read_bytes()
+    assert invitation["invitation"] not in idle_service.log_text()
 
 
 def test_an_invitation_makes_one_user_however_many_try(idle_service: Service) -> None:
@@ -207,12 +207,12 @@ def test_a_token_makes_none_that_can_more(idle_service: Service) -> None:
     assert limited["scopes"] == ["jobs:read", "jobs:write"]
     holder = idle_service.client(limited["token"])
     assert "lacks admin" in make(holder, scopes=["jobs:read", "admin"]).json()["message"]
-    # Where nothing is said it is as much as the maker has.
+    # By default it has the scopes of the token that creates it.
     assert make(holder).json()["scopes"] == ["jobs:read", "jobs:write"]
     tomorrow = (datetime.now(UTC) + timedelta(days=1)).isoformat(timespec="milliseconds")
     brief = idle_service.client(make(user, expires_at=tomorrow).json()["token"])
-    made = make(brief).json()
-    assert datetime.fromisoformat(made["expires_at"]) == datetime.fromisoformat(tomorrow)
+    token = make(brief).json()
+    assert datetime.fromisoformat(token["expires_at"]) == datetime.fromisoformat(tomorrow)
     assert "outlive" in make(brief, expires_at=later).json()["message"]
 
 

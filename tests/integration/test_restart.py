@@ -22,7 +22,7 @@ def end(request: pytest.FixtureRequest) -> Callable[[Service], None]:
     return ENDS[request.param]
 
 
-def begun(service: Service, command: str, **fields: object) -> Job:
+def printing(service: Service, command: str, **fields: object) -> Job:
     """Return a job that has printed something."""
     job = service.admin.wait(service.admin.submit(command, **fields), "running")
     wait_until(lambda: bool(service.admin.log(job)), 20, "it prints")
@@ -40,7 +40,7 @@ def test_a_running_job_goes_on(
 ) -> None:
     service = new_service()
     api = service.admin
-    job = begun(
+    job = printing(
         service,
         "for i in $(seq 30); do echo $i; sleep 0.1; done;"
         " printf no-newline; echo x >/job/artifacts/x; exit 3",
@@ -63,7 +63,7 @@ def test_a_job_that_ended_while_nobody_was_there_is_finished(
 ) -> None:
     service = new_service()
     api = service.admin
-    job = begun(service, "echo begun; sleep 2; echo done; echo x >/job/artifacts/x")
+    job = printing(service, "echo begun; sleep 2; echo done; echo x >/job/artifacts/x")
     end(service)
     wait_until(lambda: state(engine, service, job) == "exited", 20, "its container has ended")
     service.start()
@@ -76,7 +76,7 @@ def test_a_job_that_ended_while_nobody_was_there_is_finished(
 def test_jobs_that_waited_still_run(new_service: NewService, end: Callable[[Service], None]) -> None:
     service = new_service()
     api = service.admin
-    blocker = begun(service, "echo begun; sleep 60")
+    blocker = printing(service, "echo begun; sleep 60")
     waiting = [api.submit(f"echo {i}") for i in range(3)]
     end(service)
     service.start()
@@ -90,7 +90,7 @@ def test_the_time_limit_counts_from_the_first_start(
     new_service: NewService, end: Callable[[Service], None]
 ) -> None:
     service = new_service()
-    job = begun(service, "echo begun; sleep 60", timeout_seconds=4)
+    job = printing(service, "echo begun; sleep 60", timeout_seconds=4)
     end(service)
     service.start()
     job = service.admin.wait(job)
@@ -103,7 +103,7 @@ def test_what_was_taken_over_can_be_cancelled(
     new_service: NewService, engine: docker.APIClient, end: Callable[[Service], None]
 ) -> None:
     service = new_service()
-    job = begun(service, "echo begun; sleep 60")
+    job = printing(service, "echo begun; sleep 60")
     end(service)
     service.start()
     # It is the same worker as before, whose attempts are its own.
@@ -117,7 +117,7 @@ def test_a_container_that_vanished_meanwhile_is_told(
     new_service: NewService, engine: docker.APIClient, end: Callable[[Service], None]
 ) -> None:
     service = new_service()
-    job = begun(service, "echo begun; sleep 60")
+    job = printing(service, "echo begun; sleep 60")
     end(service)
     engine.remove_container(service.containers(engine, job)[0]["Id"], v=True, force=True)
     service.start()
@@ -146,7 +146,7 @@ def test_what_the_engine_keeps_otherwise_shifts_nothing(
 ) -> None:
     service = new_service()
     # The engine's copy has three bytes for the one that is no text, and each half of a character for one.
-    job = begun(
+    job = printing(
         service,
         "printf 'no \\377\\376 text\\n%016383dé\\n' 7;"
         " for i in $(seq 30); do echo $i; echo $i ü >&2; sleep 0.1; done; printf '\\303\\n'; exit 3",

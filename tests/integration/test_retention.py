@@ -37,7 +37,7 @@ def rows(service: Service, statement: str, *values: object) -> list[tuple[Any, .
         return connection.execute(statement, values).fetchall()
 
 
-def is_gone(service: Service, job: Job) -> bool:
+def is_deleted(service: Service, job: Job) -> bool:
     job_id = job["job_id"]
     return (
         service.admin.request("GET", f"jobs/{job_id}").status_code == 404
@@ -50,7 +50,7 @@ def is_gone(service: Service, job: Job) -> bool:
 def test_what_is_not_kept_goes_by_itself_and_by_the_operators_hand(new_service: NewService) -> None:
     service = new_service(keep_jobs=2, log_format="json")
     api = service.admin
-    pinned, old, kept, last = [api.run("echo x; echo y >/job/artifacts/z") for _ in range(4)]
+    pinned, old, newer, last = [api.run("echo x; echo y >/job/artifacts/z") for _ in range(4)]
     assert api.request("PUT", f"jobs/{pinned['job_id']}/pin").json()["pinned"]
     wait_until(
         lambda: rows(service, "SELECT count(*) FROM job WHERE task_open") == [(0,)],
@@ -64,8 +64,8 @@ def test_what_is_not_kept_goes_by_itself_and_by_the_operators_hand(new_service: 
     assert (planned["job_id"], planned["completed_at"]) == (old["job_id"], old["completed_at"])
     assert "last 2" in planned["reason"]
     # Each of them is small, but takes a block: directories as well.
-    taken_bytes = 4096 * (1 + len(list(service.object_path(f"jobs/{old['job_id']}").rglob("*"))))
-    assert plan["size_bytes"] == planned["size_bytes"] == taken_bytes
+    used_bytes = 4096 * (1 + len(list(service.object_path(f"jobs/{old['job_id']}").rglob("*"))))
+    assert plan["size_bytes"] == planned["size_bytes"] == used_bytes
     assert gc(service, keep_jobs=0, keep_bytes=0)["jobs"] == []
     assert api.job(old) == old
 
@@ -73,23 +73,23 @@ def test_what_is_not_kept_goes_by_itself_and_by_the_operators_hand(new_service: 
     # Whether it runs jobs or not.
     service.options["concurrency"] = 0
     service.start()
-    wait_until(lambda: is_gone(service, old), 20, "the old job goes")
+    wait_until(lambda: is_deleted(service, old), 20, "the old job goes")
     lines = [json.loads(line) for line in service.log_text().splitlines() if line.startswith("{")]
     [removed] = [line for line in lines if "removed" in line["message"]]
     assert removed["job_id"] == old["job_id"]
     assert "last 2" in removed["message"]
 
     # While the service runs.
-    assert [item["job_id"] for item in gc(service, keep_jobs=1)["jobs"]] == [kept["job_id"]]
-    assert is_gone(service, kept)
+    assert [item["job_id"] for item in gc(service, keep_jobs=1)["jobs"]] == [newer["job_id"]]
+    assert is_deleted(service, newer)
     assert {job["job_id"] for job in api.get("jobs")["jobs"]} == {pinned["job_id"], last["job_id"]}
     assert api.log(last) == b"x\n"
     assert api.request("DELETE", f"jobs/{pinned['job_id']}").status_code == 204
-    assert is_gone(service, pinned)
+    assert is_deleted(service, pinned)
     deeds = service.admin.get("audit", action="job.delete")["deeds"]
     assert [(deed["subject"], deed["user_id"].partition("@")[0]) for deed in reversed(deeds[1:])] == [
         (old["job_id"], "service"),
-        (kept["job_id"], "operator"),
+        (newer["job_id"], "operator"),
     ]
 
 

@@ -332,7 +332,7 @@ def test_what_failed_is_repeated_as_the_next_attempt(api: Client, project: NewPr
     }
     job = api.job({"job_id": node(again, "flaky")["job_id"]})
     assert job["rerun_of"] == node(run, "flaky")["job_id"]
-    # The earlier one stays to be seen.
+    # The earlier job stays.
     assert api.job({"job_id": job["rerun_of"]})["status"] == "failed"
     everything = api.request("POST", f"runs/{run['run_id']}/rerun", json={"only": "all"})
     assert everything.json()["attempt"] == 3
@@ -370,15 +370,15 @@ def test_an_idempotency_key_starts_one_run(api: Client, project: NewProject) -> 
 def test_changes_of_runs_and_nodes_are_events(api: Client, project: NewProject) -> None:
     with api.request("GET", "events", stream=True) as response:
         run = start(api, project(CONDITIONS), event={"name": "push"})
-        seen: list[str] = []
+        lines: list[str] = []
         for line in response.iter_lines(chunk_size=None):
             if run["run_id"] in line.decode():
-                seen.append(line.decode())
+                lines.append(line.decode())
             if '"node": null, "from": "running", "to": "failed"' in line.decode():
                 break
-    assert f'"run_id": "{run["run_id"]}", "number": {run["number"]}' in seen[0]
-    assert any('"node": "after_bad", "from": "waiting", "to": "skipped"' in line for line in seen)
-    assert any('"to": "completed"' in line and '"node": "good"' in line for line in seen)
+    assert f'"run_id": "{run["run_id"]}", "number": {run["number"]}' in lines[0]
+    assert any('"node": "after_bad", "from": "waiting", "to": "skipped"' in line for line in lines)
+    assert any('"to": "completed"' in line and '"node": "good"' in line for line in lines)
 
 
 def test_an_upload_runs_its_workflow(api: Client, project: NewProject) -> None:

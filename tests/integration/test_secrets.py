@@ -21,7 +21,7 @@ SECRET_ENV: dict[str, Any] = {
     "job_env_vars": {"API_TOKEN": TOKEN, "DEPLOY_KEY": KEY, "OTHER": LISTED, "SHOWN": "shown", "X_TOKEN": ""},
     "secret_env_vars": ["API_TOKEN", "DEPLOY_KEY", "OTHER", "X_TOKEN"],
 }
-SHOWN_ENV = {
+REDACTED_ENV = {
     "API_TOKEN": "[REDACTED]",
     "DEPLOY_KEY": "[REDACTED]",
     "OTHER": "[REDACTED]",
@@ -85,8 +85,8 @@ def test_a_follower_never_sees_one_that_is_printed_in_pieces(api: Client) -> Non
         "for part in go tok-5f3a 9c-of- this-test ' on'; do printf %s $part; sleep 0.2; done", **SECRET_ENV
     )
     with api.request("GET", f"jobs/{job['job_id']}/logs", params={"follow": "true"}, stream=True) as response:
-        seen = b"".join(response.iter_content(None))
-    assert seen == b"go[REDACTED]on"
+        content = b"".join(response.iter_content(None))
+    assert content == b"go[REDACTED]on"
 
 
 def test_no_answer_shows_a_secret(idle_service: Service) -> None:
@@ -94,7 +94,7 @@ def test_no_answer_shows_a_secret(idle_service: Service) -> None:
     git = {"source_type": "git", "git_url": f"https://me:{PASSWORD}@example.test/x.git"}
     response = idle.post_job(**SECRET_ENV, **git)
     job = response.json()
-    assert (job["job_env_vars"], job["secret_env_vars"]) == (SHOWN_ENV, SECRET_ENV["secret_env_vars"])
+    assert (job["job_env_vars"], job["secret_env_vars"]) == (REDACTED_ENV, SECRET_ENV["secret_env_vars"])
     assert job["git_url"] == "https://[REDACTED]@example.test/x.git"
     path = f"jobs/{job['job_id']}"
     answers = [
@@ -105,10 +105,10 @@ def test_no_answer_shows_a_secret(idle_service: Service) -> None:
         idle.request("PUT", f"{path}/cancel"),
         idle.request("POST", f"{path}/cancel"),
     ]
-    assert (rerun.json()["job_env_vars"], rerun.json()["git_url"]) == (SHOWN_ENV, job["git_url"])
+    assert (rerun.json()["job_env_vars"], rerun.json()["git_url"]) == (REDACTED_ENV, job["git_url"])
     for answer in answers:
         text = answer.text + str(answer.headers)
-        # This one says what was asked for.
+        # A 404 repeats the path of the request.
         assert not any(secret in text for secret in NEVER) or answer.status_code == 404, text
     assert_nowhere(idle_service)
 
@@ -126,7 +126,7 @@ def test_those_that_look_secret_are_unless_a_list_says_otherwise(idle: Client) -
 
 
 @pytest.mark.parametrize(
-    ("fields", "field", "said"),
+    ("fields", "field", "text"),
     [
         ({"secret_env_vars": ["NOPE"]}, "secret_env_vars", "no variable 'NOPE'"),
         ({"job_env_vars": {"A": "abc"}, "secret_env_vars": ["A"]}, "secret_env_vars", "shorter than 4"),
@@ -144,12 +144,12 @@ def test_those_that_look_secret_are_unless_a_list_says_otherwise(idle: Client) -
         ),
     ],
 )
-def test_what_cannot_be_meant_is_refused(idle: Client, fields: dict[str, Any], field: str, said: str) -> None:
+def test_what_cannot_be_meant_is_refused(idle: Client, fields: dict[str, Any], field: str, text: str) -> None:
     response = idle.post_job(**fields)
     assert response.status_code == 400
     (detail,) = response.json()["details"]
     assert detail["field"] == field
-    assert said in detail["message"]
+    assert text in detail["message"]
 
 
 def test_what_is_shown_of_a_job_without_secrets_can_be_sent_again(idle: Client) -> None:
@@ -193,8 +193,8 @@ def test_a_rerun_after_a_restart_has_the_secrets(new_service: NewService) -> Non
     service.stop()
     service.start()
     again = service.admin.wait(service.admin.request("POST", f"jobs/{first['job_id']}/rerun").json())
-    shown = f"tok {len(TOKEN)} {len(KEY)}\n".encode()
-    assert [service.admin.log(job) for job in (first, again)] == [shown, shown]
+    expected = f"tok {len(TOKEN)} {len(KEY)}\n".encode()
+    assert [service.admin.log(job) for job in (first, again)] == [expected, expected]
     assert_nowhere(service)
 
 

@@ -59,9 +59,9 @@ def test_a_second_start_keeps_everything_and_shows_no_token(new_service: NewServ
     job = service.admin.run("echo kept >/job/artifacts/kept; echo printed")
     files = service.admin.artifacts(job)
     service.stop()
-    shown = service.log_text().count("The admin's token")
+    count = service.log_text().count("The admin's token")
     service.start()
-    assert service.log_text().count("The admin's token") == shown == 1
+    assert service.log_text().count("The admin's token") == count == 1
     assert service.admin.job(job) == job
     assert service.admin.log(job) == b"printed\n"
     assert service.admin.artifacts(job) == files
@@ -94,19 +94,19 @@ def test_a_second_service_on_the_same_data_is_refused(
 
 
 @pytest.fixture
-def taken_port() -> Iterator[int]:
+def used_port() -> Iterator[int]:
     """A port that somebody else listens on."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener.getsockname()[1]
 
 
 def test_a_port_that_is_taken_is_a_sentence(
-    serve: Callable[..., subprocess.CompletedProcess[str]], taken_port: int
+    serve: Callable[..., subprocess.CompletedProcess[str]], used_port: int
 ) -> None:
-    ended = serve(port=taken_port)
+    ended = serve(port=used_port)
     assert ended.returncode == 1
     (sentence,) = ended.stderr.splitlines()
-    assert str(taken_port) in sentence
+    assert str(used_port) in sentence
 
 
 @pytest.mark.parametrize(
@@ -164,8 +164,8 @@ def test_its_log_is_json_for_machines(service: Service) -> None:
     job = service.admin.run("false")
     service.admin.request("GET", "/nothing")
     # The sentences for whoever started it are no part of the log.
-    said = ("Reactorcide listens", "The admin's token")
-    lines = [json.loads(line) for line in service.log_text().splitlines() if not line.startswith(said)]
+    plain = ("Reactorcide listens", "The admin's token")
+    lines = [json.loads(line) for line in service.log_text().splitlines() if not line.startswith(plain)]
     assert all(line.keys() >= {"time", "level", "logger", "message"} for line in lines)
     changes = [
         line for line in lines if line.get("job_id") == job["job_id"] and line["logger"] == "reactorcide.jobs"

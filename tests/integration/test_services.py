@@ -46,13 +46,13 @@ def service_log(api: Client, job: Job, name: str) -> str:
 
 
 def containers(engine: docker.APIClient, job: Job) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = engine.containers(
+    listed: list[dict[str, Any]] = engine.containers(
         all=True, filters={"label": f"reactorcide.job={job['job_id']}"}
     )
-    return found
+    return listed
 
 
-def assert_gone(engine: docker.APIClient, job: Job) -> None:
+def assert_containers_removed(engine: docker.APIClient, job: Job) -> None:
     wait_until(lambda: not containers(engine, job), 30, "the containers are gone")
 
 
@@ -67,7 +67,7 @@ def test_a_job_reaches_its_services_by_their_names_once_they_are_ready(
     assert api.log(job) == b"hello\npong\n"
     assert service_log(api, job, "web") == "serving\n"
     assert service_log(api, job, "other") == ""
-    assert_gone(engine, job)
+    assert_containers_removed(engine, job)
     for query in ({"service": "none"}, {"service": "web", "attempt": 2}):
         assert api.request("GET", f"jobs/{job['job_id']}/logs", params=query).status_code == 404
     for query in ({"service": "web", "tail": 1}, {"service": "web", "follow": "true"}, {"service": "../x"}):
@@ -95,7 +95,7 @@ def test_one_that_is_never_ready(api: Client, engine: docker.APIClient, image: s
     assert "never" not in api.log(job).decode().splitlines()
     assert "[reactorcide]   starting" in api.log(job).decode().splitlines()
     assert service_log(api, job, "db") == "starting\n"
-    assert_gone(engine, job)
+    assert_containers_removed(engine, job)
 
 
 def test_a_check_that_hangs(api: Client, image: str) -> None:
@@ -133,11 +133,11 @@ def test_one_that_ends(api: Client, engine: docker.APIClient, image: str) -> Non
     job = api.run("sleep 600", services={"db": late})
     assert (job["status"], job["error"]) == ("failed", "service db exited 1")
     assert service_log(api, job, "db") == "up\n"
-    # A command that fails because of it, before anybody else has seen it.
-    gone = {"image": image, "command": sh("nc -l -p 7 </dev/null; exit 4")}
-    job = api.run("sleep 0.2; nc db 7 </dev/null; sleep 0.1; exit 9", services={"db": gone})
+    # A command that fails because of it, before the worker has noticed its end.
+    short_lived = {"image": image, "command": sh("nc -l -p 7 </dev/null; exit 4")}
+    job = api.run("sleep 0.2; nc db 7 </dev/null; sleep 0.1; exit 9", services={"db": short_lived})
     assert "service db exited 4" in job["error"]
-    assert_gone(engine, job)
+    assert_containers_removed(engine, job)
 
 
 def test_two_on_one_port(api: Client, image: str) -> None:
@@ -221,11 +221,11 @@ def test_limits_count_for_services(new_service: NewService, engine: docker.APICl
     assert (limits["PidsLimit"], limits["Memory"], limits["MemorySwap"]) == (50, 64 << 20, 64 << 20)
     assert (limits["CapDrop"], limits["SecurityOpt"]) == (["ALL"], ["no-new-privileges"])
     api.cancel(job)
-    assert_gone(engine, job)
+    assert_containers_removed(engine, job)
     filler = {"image": image, "command": sh("head -c 20000000 /dev/zero >/tmp/x; sleep 600")}
     job = api.run("head -c 20000000 /dev/zero >/tmp/x; sleep 600", services={"db": filler})
     assert "used more than 30 MiB of disk" in job["error"]
-    assert_gone(engine, job)
+    assert_containers_removed(engine, job)
 
 
 COMMAND = "wget -q -O - http://web:8080/; sleep 1; wget -q -O - http://web:8080/"

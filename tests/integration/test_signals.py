@@ -115,5 +115,5 @@ def test_what_gunicorn_says_is_json_too(new_service: NewService) -> None:
     service = new_service(log_format="json", concurrency=0)
     os.kill(worker_of(service), signal.SIGKILL)
     wait_until(lambda: service.log_text().count("Reactorcide listens on") == 2, 20, "another one listens")
-    said = [line for line in service.log_text().splitlines() if "was sent SIGKILL" in line]
-    assert [json.loads(line)["logger"] for line in said] == ["gunicorn.error"]
+    lines = [line for line in service.log_text().splitlines() if "was sent SIGKILL" in line]
+    assert [json.loads(line)["logger"] for line in lines] == ["gunicorn.error"]

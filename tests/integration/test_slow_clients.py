@@ -28,7 +28,7 @@ AND_A_HALF = b"GET /api/v1/health HTTP/1.1\r\nHost: localhost\r\n\r\n" + HALF_A_
 
 
 @contextmanager
-def dripping(service: Service, begun: bytes) -> Iterator[list[socket.socket]]:
+def dripping(service: Service, head: bytes) -> Iterator[list[socket.socket]]:
     """Yield more connections than the service has threads, each sending a byte now and then."""
     ended = threading.Event()
     with ExitStack() as stack:
@@ -37,7 +37,7 @@ def dripping(service: Service, begun: bytes) -> Iterator[list[socket.socket]]:
             for _ in range(MORE_THAN_THREADS)
         ]
         for client in clients:
-            client.sendall(begun)
+            client.sendall(head)
 
         def drip() -> None:
             while not ended.wait(0.2):
@@ -58,15 +58,15 @@ def dripping(service: Service, begun: bytes) -> Iterator[list[socket.socket]]:
 
 def test_slow_clients_take_no_thread_and_are_cut_off(new_service: NewService) -> None:
     service = new_service(concurrency=0, request_timeout=3)
-    for begun in (b"", HALF_A_HEAD, HALF_A_BODY, HALF_A_CHUNK, A_HUGE_CHUNK, AND_A_HALF):
-        with dripping(service, begun) as clients:
+    for head in (b"", HALF_A_HEAD, HALF_A_BODY, HALF_A_CHUNK, A_HUGE_CHUNK, AND_A_HALF):
+        with dripping(service, head) as clients:
             for _ in range(3):
                 other = Client(service.base_url, service.admin.token)
                 started = monotonic()
                 assert other.post_job().status_code == 201
-                assert monotonic() - started < 2, begun
+                assert monotonic() - started < 2, head
                 other.close()
-            if begun == HALF_A_HEAD:
+            if head == HALF_A_HEAD:
                 answers = [_rest(client) for client in clients]
                 assert all(answer.startswith(b"HTTP/1.1 408 ") for answer in answers)
                 assert json.loads(answers[0].partition(b"\r\n\r\n")[2])["error"] == "request_timeout"
@@ -94,10 +94,10 @@ def test_a_client_that_stalls_does_not_hold_up_the_end(new_service: NewService) 
 
 @pytest.fixture
 def connection(idle_service: Service) -> Iterator[http.client.HTTPConnection]:
-    """A connection that is told how to frame its requests."""
-    made = http.client.HTTPConnection("127.0.0.1", idle_service.port, timeout=20)
-    yield made
-    made.close()
+    """A connection on which a test frames its requests itself."""
+    connection = http.client.HTTPConnection("127.0.0.1", idle_service.port, timeout=20)
+    yield connection
+    connection.close()
 
 
 def send_job(
@@ -166,8 +166,8 @@ def test_a_long_body_is_refused_before_it_is_sent(
 ) -> None:
     authorization = ""
     if scopes is not None:
-        made = idle_service.admin.request("POST", "tokens", json={"name": "n", "scopes": scopes})
-        authorization = f"Authorization: Bearer {made.json()['token']}\r\n"
+        token = idle_service.admin.request("POST", "tokens", json={"name": "n", "scopes": scopes})
+        authorization = f"Authorization: Bearer {token.json()['token']}\r\n"
     with socket.create_connection(("127.0.0.1", idle_service.port), timeout=20) as client:
         started = monotonic()
         client.sendall(
@@ -210,14 +210,14 @@ def test_many_connections_at_once_are_all_answered(idle_service: Service) -> Non
 
 
 def test_where_too_much_is_on_its_way_the_oldest_goes(idle_service: Service) -> None:
-    begun = HALF_A_BODY.replace(b"1000", b"2000000\r\nAuthorization: Bearer TOKEN") + b"x" * 1_900_000
+    head = HALF_A_BODY.replace(b"1000", b"2000000\r\nAuthorization: Bearer TOKEN") + b"x" * 1_900_000
     with ExitStack() as stack:
         clients = []
         for _ in range(40):
             client = stack.enter_context(
                 socket.create_connection(("127.0.0.1", idle_service.port), timeout=20)
             )
-            client.sendall(begun.replace(b"TOKEN", (idle_service.admin.token or "").encode()))
+            client.sendall(head.replace(b"TOKEN", (idle_service.admin.token or "").encode()))
             clients.append(client)
         assert clients[0].recv(100).startswith(b"HTTP/1.1 503 ")
         assert idle_service.admin.request("GET", "jobs").status_code == 200

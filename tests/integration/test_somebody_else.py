@@ -1,4 +1,4 @@
-"""What somebody else does to a job's container is told, and not taken for what the job did."""
+"""Another program stops or removes a job's container: the job's error says so."""
 
 import contextlib
 import os
@@ -100,7 +100,7 @@ def test_a_container_that_is_restarted_while_the_command_runs(
         "its container was started again (docker restart, or a restart policy that somebody gave it), so "
         "how the command ended is not known"
     )
-    # How it has ended can be seen for a moment, before the next life begins.
+    # Before the container starts again its exit code is there for a moment.
     assert (ended["status"], ended["attempt"], ended["exit_code"], ended["error"]) in {
         ("failed", 1, None, restarted),
         ("failed", 1, 143, "exit code 143"),

@@ -27,7 +27,7 @@ def project(service: Service) -> Repository:
 
 
 @pytest.mark.parametrize(
-    ("git_ref", "content", "shown"),
+    ("git_ref", "content", "variable"),
     [
         (None, "main", "main"),
         ("topic/x", "topic", "topic/x"),
@@ -37,18 +37,18 @@ def project(service: Service) -> Repository:
     ],
 )
 def test_a_git_job_works_on_what_its_ref_names(
-    api: Client, project: Repository, git_ref: str | None, content: str, shown: str
+    api: Client, project: Repository, git_ref: str | None, content: str, variable: str
 ) -> None:
     url = f"file://{project.path}"
     sha = project.git("rev-parse", "v1")
     job = api.run(SHOW, source_type="git", git_url=url, git_ref=git_ref and git_ref.format(sha=sha))
     assert job["status"] == "completed", api.log(job)
     expected = project.git("rev-parse", {"main": "main", "topic": "topic/x", "first": "v1"}[content])
-    # What git said about its work comes first.
+    # The output of git comes first.
     assert api.log(job).decode().splitlines()[-5:] == [
         content,
         ".git",
-        f"REACTORCIDE_GIT_REF={shown.format(sha=sha)}",
+        f"REACTORCIDE_GIT_REF={variable.format(sha=sha)}",
         f"REACTORCIDE_GIT_SHA={expected}",
         f"REACTORCIDE_GIT_URL={url}",
     ]
@@ -75,7 +75,7 @@ def test_the_history_and_the_tags_come_along_where_that_is_asked_for(
 
 
 def test_git_goes_to_this_host_for_admins_only(new_service: NewService, project: Repository) -> None:
-    """Who is one is asked when the job is prepared, not when it was submitted."""
+    """The role counts that the user has when the job is prepared, not when it was submitted."""
     service = new_service()
     bob = service.add_user("bob")
     with git_http(project.path.parent) as server:

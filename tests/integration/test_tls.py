@@ -31,7 +31,7 @@ def secure(
     certificate: Certificate,
 ) -> Iterator[Service]:
     """A service that speaks TLS and has room for one follower."""
-    made = Service(
+    service = Service(
         tmp_path_factory.mktemp("secure"),
         images.default,
         concurrency=1,
@@ -41,7 +41,7 @@ def secure(
         tls_cert=certificate.cert,
         tls_key=certificate.key,
     )
-    yield from ended_cleanly(made.start(), engine)
+    yield from ended_cleanly(service.start(), engine)
 
 
 def handshake(service: Service, certificate: Certificate, version: ssl.TLSVersion) -> str | None:
@@ -152,12 +152,12 @@ def test_a_renewed_certificate_is_used_at_once(
 
 @pytest.mark.parametrize("fault", ["no key", "no certificate", "other key", "passphrase", "missing"])
 def test_a_certificate_that_cannot_be_used_is_told_at_once(tmp_path: Path, fault: str) -> None:
-    made = make_certificate(tmp_path, passphrase="secret" if fault == "passphrase" else None)
+    own = make_certificate(tmp_path, passphrase="secret" if fault == "passphrase" else None)
     options: dict[str, object] = {"data_dir": tmp_path / "data", "port": 0}
     if fault != "no certificate":
-        options["tls_cert"] = tmp_path / "nothing" if fault == "missing" else made.cert
+        options["tls_cert"] = tmp_path / "nothing" if fault == "missing" else own.cert
     if fault != "no key":
-        options["tls_key"] = make_certificate(tmp_path, "other").key if fault == "other key" else made.key
+        options["tls_key"] = make_certificate(tmp_path, "other").key if fault == "other key" else own.key
     done = subprocess.run(
         command_line("serve", options),
         env=clean_environment(tmp_path),

@@ -102,9 +102,9 @@ def test_it_may_be_larger_than_any_other_body_and_takes_no_memory(service: Servi
 def narrow(tmp_path_factory: pytest.TempPathFactory, images: Images) -> Iterator[Service]:
     """A service that takes sources of a mebibyte and runs nothing."""
     home = tmp_path_factory.mktemp("narrow")
-    made = Service(home, images.default, concurrency=0, max_source_bytes="1m", stream_slots=4)
-    yield made.start()
-    made.stop()
+    service = Service(home, images.default, concurrency=0, max_source_bytes="1m", stream_slots=4)
+    yield service.start()
+    service.stop()
 
 
 @pytest.mark.parametrize("megabytes", [2, 50])
@@ -152,7 +152,7 @@ def test_an_upload_takes_a_place_of_those_for_long_requests_and_gives_it_back(na
 
 def test_what_was_half_stored_is_gone_after_a_start(narrow: Service) -> None:
     objects = narrow.data_dir / "objects"
-    kept = upload(narrow.admin, project()).json()["source_id"]
+    stored_id = upload(narrow.admin, project()).json()["source_id"]
     (objects / ".tmp" / "half").write_bytes(b"x")
     (objects / "sources" / "orphan").mkdir()
     (objects / "sources" / "orphan" / "source.tar.gz").write_bytes(b"x")
@@ -160,7 +160,7 @@ def test_what_was_half_stored_is_gone_after_a_start(narrow: Service) -> None:
     narrow.start()
     assert not (objects / ".tmp" / "half").exists()
     assert not (objects / "sources" / "orphan").exists()
-    assert narrow.admin.get(f"sources/{kept}")["source_id"] == kept
+    assert narrow.admin.get(f"sources/{stored_id}")["source_id"] == stored_id
 
 
 @pytest.mark.parametrize(

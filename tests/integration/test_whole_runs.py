@@ -86,7 +86,7 @@ def test_ids_may_be_shortened_to_what_is_unambiguous(idle: Service, api: Client,
     assert api.get("jobs", run_id=run_id[:8])["total"] == 2
     assert api.request("GET", "jobs/00000000").status_code == 404
     assert api.request("GET", f"jobs/{job_id[:7]}").status_code == 404
-    # What another user has is no candidate, and is not shown.
+    # The ids of another user's jobs are no candidates.
     other = idle.add_user("ann")
     assert other.request("GET", f"runs/{run_id[:13]}").status_code == 404
     assert api.request("POST", f"runs/{run_id[:13]}/cancel").json()["run_id"] == run_id

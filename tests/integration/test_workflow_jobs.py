@@ -108,7 +108,7 @@ def test_jobs_read_what_others_have_written(api: Client, run: NewRun, images: Im
     first, _, variables = log_of(api, ended, "use").rpartition("\n")
     version, line = "1.2; touch /tmp/x #", '"]}: ${needs.build.version}'
     assert first.endswith(f"v{version}|{line}|3.10 v1")
-    given = {
+    expected = {
         "word": "hello",
         "tag": "v1",
         "build.version": version,
@@ -116,9 +116,9 @@ def test_jobs_read_what_others_have_written(api: Client, run: NewRun, images: Im
         "build.line": line,
         "original.n": "3.10",
     }
-    assert json.loads(variables) == given
+    assert json.loads(variables) == expected
     # Also what comes from further up.
-    assert json.loads(log_of(api, ended, "last")) == given
+    assert json.loads(log_of(api, ended, "last")) == expected
     job = api.job({"job_id": node(ended, "use")["job_id"]})
     assert job["services"]["other"]["environment"] == {"A": version}
 

@@ -18,7 +18,7 @@ from reactorcide.sources.urls import GitUrl, check_git_ref
 from reactorcide.web.api import lists
 from reactorcide.web.api.accounts import routes as account_routes
 from reactorcide.web.api.openapi import model_of
-from tests.integration.test_fields import BAD, GIT, GIVEN
+from tests.integration.test_fields import BAD, BODY, GIT
 from tests.support.contract import api_document
 
 SOURCE_ID = "0" * 64
@@ -61,34 +61,34 @@ def is_taken(name: str, value: Any) -> bool:
     ("field", "value"), [item for item in BAD if item not in _UNSAID and item[1] is not None]
 )
 def test_what_is_refused_is_not_valid(field: str, value: Any) -> None:
-    assert not is_valid("JobRequest", GIVEN | {field: value})
+    assert not is_valid("JobRequest", BODY | {field: value})
 
 
-@pytest.mark.parametrize("field", sorted(GIVEN))
+@pytest.mark.parametrize("field", sorted(BODY))
 def test_what_is_required_is_said_to_be(field: str) -> None:
-    assert not is_valid("JobRequest", {name: value for name, value in GIVEN.items() if name != field})
-    assert not is_valid("JobRequest", GIVEN | {field: None})
+    assert not is_valid("JobRequest", {name: value for name, value in BODY.items() if name != field})
+    assert not is_valid("JobRequest", BODY | {field: None})
 
 
 JOBS: list[tuple[dict[str, Any], bool]] = [
-    (GIVEN, True),
-    (GIVEN | dict.fromkeys(("git_url", "git_ref", "source_id", "source_job_id", "retries")), True),
-    (GIVEN | {"source_id": SOURCE_ID}, True),
-    (GIVEN | {"source_job_id": JOB_ID, "source_id": None}, True),
-    (GIVEN | {"source_job_id": JOB_ID, "source_id": SOURCE_ID}, False),
-    (GIVEN | {"source_path": "a", "source_id": SOURCE_ID}, False),
-    (GIVEN | {"source_path": "a", "source_job_id": JOB_ID}, False),
-    (GIVEN | {"source_job_id": JOB_ID.upper()}, False),
-    (GIVEN | GIT, True),
-    (GIVEN | GIT | {"source_path": None, "git_submodules": False}, True),
-    (GIVEN | GIT | {"source_path": "a"}, False),
-    (GIVEN | GIT | {"git_url": None}, False),
-    (GIVEN | {"source_type": "git"}, False),
-    (GIVEN | {"timeout_seconds": 5, "cpu_limit": 1, "memory_limit": "6m"}, True),
-    (GIVEN | {"memory_limit": (6 << 20) - 1}, False),
-    (GIVEN | {"code_dir": "/job//artifacts/x"}, False),
-    (GIVEN | {"job_dir": "/job/artifacts"}, True),
-    (GIVEN | {"colour": None}, False),
+    (BODY, True),
+    (BODY | dict.fromkeys(("git_url", "git_ref", "source_id", "source_job_id", "retries")), True),
+    (BODY | {"source_id": SOURCE_ID}, True),
+    (BODY | {"source_job_id": JOB_ID, "source_id": None}, True),
+    (BODY | {"source_job_id": JOB_ID, "source_id": SOURCE_ID}, False),
+    (BODY | {"source_path": "a", "source_id": SOURCE_ID}, False),
+    (BODY | {"source_path": "a", "source_job_id": JOB_ID}, False),
+    (BODY | {"source_job_id": JOB_ID.upper()}, False),
+    (BODY | GIT, True),
+    (BODY | GIT | {"source_path": None, "git_submodules": False}, True),
+    (BODY | GIT | {"source_path": "a"}, False),
+    (BODY | GIT | {"git_url": None}, False),
+    (BODY | {"source_type": "git"}, False),
+    (BODY | {"timeout_seconds": 5, "cpu_limit": 1, "memory_limit": "6m"}, True),
+    (BODY | {"memory_limit": (6 << 20) - 1}, False),
+    (BODY | {"code_dir": "/job//artifacts/x"}, False),
+    (BODY | {"job_dir": "/job/artifacts"}, True),
+    (BODY | {"colour": None}, False),
 ]
 
 
@@ -126,10 +126,10 @@ FIELDS: dict[str, Callable[[str], bool]] = {
     "git_url": _takes(GitUrl.parse),
     "git_ref": _takes(check_git_ref),
     **{
-        field: lambda text, field=field: is_taken("JobRequest", GIVEN | {field: text})  # type: ignore[misc]  # a default
+        field: lambda text, field=field: is_taken("JobRequest", BODY | {field: text})  # type: ignore[misc]  # a default
         for field in ("name", "queue_name", "runner_image", "code_dir", "job_dir")
     },
-    "artifacts": lambda text: is_taken("JobRequest", GIVEN | {"artifacts": [text]}),
+    "artifacts": lambda text: is_taken("JobRequest", BODY | {"artifacts": [text]}),
 }
 # Of whatever the rules are about, much; and of everything else a little.
 _PARTS = [
@@ -181,7 +181,7 @@ _TEXTS = st.lists(st.sampled_from(_PARTS) | st.characters(exclude_categories=["C
 @example(parts=[])
 def test_a_pattern_is_the_rule_that_code_has(field: str, parts: list[str]) -> None:
     text = "".join(parts)
-    job = (GIVEN | GIT if field.startswith("git_") else GIVEN) | {
+    job = (BODY | GIT if field.startswith("git_") else BODY) | {
         field: [text] if field == "artifacts" else text
     }
     assert is_valid("JobRequest", job) == FIELDS[field](text), repr(text)
