@@ -193,12 +193,14 @@ def _request(project: Project, event: ForgeEvent) -> Start:
             "actor": event.actor,
             "number": "" if event.number is None else str(event.number),
             "base_branch": event.base_branch,
+            "base_sha": event.base_sha,
+            "head_url": event.head_url,
+            "author": event.author,
         },
         comparison=_comparison(project, event),
         heeds_skip=True,
         # Closed or merged it is the project's own code that runs.
         is_fork=event.is_fork and event.name in _OPEN_PULL_REQUEST,
-        base_sha=event.base_sha or None,
     )
 
 

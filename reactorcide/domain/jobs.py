@@ -17,6 +17,8 @@ OUTPUT_FILE = "/job/workflow-output"
 """Where a job of a run writes what those get that need it."""
 NEEDS_DIR = "/job/needs"
 """Below it a job of a run is given artifacts of jobs that it needs."""
+CI_DIR = "/job/ci"
+"""Where a job of a run is given the commit that its workflow file came from."""
 VARIABLES_FILE = "/job/workflow-vars.json"
 """What a job of a run is given of the run's vars, as a JSON object."""
 

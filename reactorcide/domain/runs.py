@@ -95,7 +95,9 @@ class Run:
     workflow_name: str
     file: str
     event: Mapping[str, str]
-    """The fields of the event by name; those that it does not have are left out."""
+    """The fields of the event by name; those that it does not have are left out.
+
+    Beside those of workflow files, of a pull request: ``base_sha``, ``head_url`` and ``author``."""
     source: RunSource
     sha: str | None
     status: RunStatus
@@ -189,6 +191,8 @@ class RunFiles:
     """The run's vars, and what the jobs before it have written."""
     artifacts: Iterator[Entry] | None = None
     """Of the jobs that it needs and names, each in a directory."""
+    ci_sha: str | None = None
+    """The commit that the workflow file came from; ``None``: that of the job's source."""
 
 
 def group_key(owner: str, group: str) -> str:
@@ -285,6 +289,8 @@ class Commit:
     repository: str
     """What the repository is called."""
     sha: str | None = None
+    base_sha: str | None = None
+    """The commit that the files are of, where it is another one: the base of a pull request."""
     branch: str | None = None
     """The branch that was asked for, if it was one."""
     default_branch: str | None = None

@@ -39,7 +39,13 @@ def run_files(context: StoredJobs, job: Job) -> RunFiles | None:
     # A run that an older version has started has none.
     sources = runs.template(job.run_id, node.name).get("artifacts_from", ())
     left = [_left(context, item) for item in nodes if item.job_name in sources]
-    return RunFiles(variables=variables, artifacts=_entries(context, left) if left else None)
+    run = runs.get(job.run_id)
+    return RunFiles(
+        variables=variables,
+        artifacts=_entries(context, left) if left else None,
+        # Of others the files of workflows are those of the source.
+        ci_sha=None if run.is_trusted else run.event.get("base_sha"),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from reactorcide.domain.errors import InvalidInput
 from reactorcide.domain.jobs import Job, JobStatus
 from reactorcide.domain.outputs import Outputs, Values
 from reactorcide.domain.runs import JobTemplate, Node, Run
-from reactorcide.domain.secrets import guess, redacted_url
+from reactorcide.domain.secrets import guess, without_credentials
 from reactorcide.domain.variables import MAX_EXEC_BYTES, exec_bytes
 from reactorcide.jobs.run_secrets import RunSecrets, variables_with_secrets
 from reactorcide.jobs.submit import SUBMIT_GRACE_MS
@@ -15,16 +15,6 @@ from reactorcide.jobs.templates import fill
 from reactorcide.lib.ids import new_id
 from reactorcide.store import Records
 from reactorcide.workflows.references import Reference
-
-_EVENT_VARIABLES = {
-    "name": "EVENT_TYPE",
-    "branch": "BRANCH",
-    "tag": "TAG",
-    "number": "PR_NUMBER",
-    "base_branch": "PR_BASE_REF",
-    "actor": "HEAD_ACTOR",
-    "project": "PROJECT",
-}
 
 
 def make_job(tx: Records, run: Run, node: Node, *, now_ms: int) -> Job:
@@ -88,22 +78,35 @@ def _source(tx: Records, run: Run, template: JobTemplate) -> dict[str, Any]:
 
 
 def _variables(run: Run, node: Node) -> dict[str, str]:
-    """Return the variables that a run gives its jobs."""
-    url = run.source.git_url
+    """Return the variables that a run gives its jobs, with the meanings of the first Reactorcide."""
+    event = run.event
+    url = without_credentials(run.source.git_url or "")
     values = {
         "WORKFLOW": run.workflow_name,
         "NODE": node.name,
+        "PROJECT": event.get("project"),
+        "EVENT_TYPE": event.get("name"),
+        "BRANCH": event.get("branch") or event.get("tag"),
+        "TAG": event.get("tag"),
         "SHA": run.sha,
-        "SOURCE_URL": None if url is None else redacted_url(url),
-        **{variable: run.event.get(name) for name, variable in _EVENT_VARIABLES.items()},
+        "SOURCE_URL": url,
+        "HEAD_ACTOR": event.get("author") or event.get("actor"),
     }
-    if run.event.get("name", "").startswith("pull_request_"):
+    if event.get("name", "").startswith("pull_request_"):
+        base, head = event.get("base_branch"), event.get("branch")
+        head_url = without_credentials(event.get("head_url") or url)
         values |= {
-            "PR_REF": run.event.get("ref"),
-            "HEAD_REF": run.event.get("branch"),
-            "BASE_REF": run.event.get("base_branch"),
-            "BASE_URL": values["SOURCE_URL"],
-            "IS_FORK_PR": "false" if run.is_trusted else "true",
+            "BRANCH": base,
+            "SOURCE_URL": url if run.is_trusted else head_url,
+            "DIFF_BASE": event.get("base_sha"),
+            "PR_NUMBER": event.get("number"),
+            "PR_REF": head,
+            "PR_BASE_REF": base,
+            "HEAD_URL": head_url,
+            "HEAD_REF": head,
+            "BASE_URL": url,
+            "BASE_REF": base,
+            "IS_FORK_PR": None if run.is_trusted else "true",
         }
     return {f"REACTORCIDE_{name}": value for name, value in values.items() if value}
 

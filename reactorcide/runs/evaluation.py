@@ -9,6 +9,7 @@ import json
 import resource
 import sys
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import fields
 from typing import Any
 
 from reactorcide.domain.caches import FILE_PREFIX, HASH_DIGITS, MAX_KEY_BYTES
@@ -26,6 +27,7 @@ Json = dict[str, Any]
 _MAX_MEMORY_BYTES = 1 << 30
 MAX_ANSWER_CHARS = 32 << 20
 """Of the definitions of all jobs of an evaluation together."""
+_EVENT_FIELDS = frozenset(field.name for field in fields(Event))
 _NOT_YET = {
     "needs_builder": "capabilities",
 }
@@ -35,7 +37,9 @@ _NOT_YET = {
 def evaluate(request: Json) -> Json:
     """Return the graph of each run; see ``Evaluator`` for what goes in and comes out."""
     files = {path: base64.b64decode(content) for path, content in request["files"].items()}
-    event = Event(**request["event"] | {"name": EventName(request["event"]["name"])})
+    # A run's event has more than workflow files may name.
+    about = {name: value for name, value in request["event"].items() if name in _EVENT_FIELDS}
+    event = Event(**about | {"name": EventName(about["name"])})
     if request["all"]:
         definitions = [one for one in check(files, request["repository"]) if one.answers(event)]
     else:

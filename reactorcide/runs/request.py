@@ -20,7 +20,7 @@ class Start:
     workflow: str | None
     """Its id or the name of its file; ``None`` where there is only one."""
     event: Mapping[str, str]
-    """The fields of the event; ``name`` is among them."""
+    """The fields of the event, as a run has them; ``name`` is among them."""
     changed: Sequence[str] | None = None
     """The files that differ; ``None`` where that is not known, or git is asked by ``comparison``."""
     comparison: Comparison | None = None
@@ -35,8 +35,6 @@ class Start:
     """What an uploaded source is called."""
     is_fork: bool = False
     """Whether the event is a pull request of a fork, so that the code is a stranger's."""
-    base_sha: str | None = None
-    """Of a pull request of a fork: the commit of the base that the workflow files are taken from."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Variables of all jobs, and the values of ``${env:…}``; not for a run of a project."""
     jobs: Sequence[str] | None = None

@@ -159,6 +159,8 @@ def _event(request: Start, project: Project | None, commit: Commit) -> dict[str,
     if commit.sha is not None:
         # The object of an annotated tag is not its commit.
         event["sha"] = commit.sha
+    if commit.base_sha is not None:
+        event["base_sha"] = commit.base_sha
     event.setdefault("message", commit.message)
     return event
 
@@ -246,10 +248,10 @@ def _commit(context: RunContext, user: User, request: Start) -> Commit:
     if not (request.is_fork and user.user_id == SERVICE_USER.user_id):
         return commit
     # A stranger is not to say what runs, only on what.
-    base_ref = request.base_sha or request.event.get("base_branch")
+    base_ref = request.event.get("base_sha") or request.event.get("base_branch")
     if not base_ref:
         raise JobFailed("the base of the pull request is not known, which has the workflow files")
     base = context.commits.commit(
         git_url, base_ref, user.user_id, deadline=deadline, access=request.git_access
     )
-    return replace(commit, files=base.files)
+    return replace(commit, files=base.files, base_sha=base.sha)

@@ -3,21 +3,21 @@
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
 from reactorcide.domain.definition import JobDefinition
 from reactorcide.domain.errors import InfrastructureError, InvalidInput, JobFailed
 from reactorcide.domain.git_access import GitAccess
-from reactorcide.domain.jobs import ARTIFACTS_DIR, NEEDS_DIR, OUTPUT_FILE, VARIABLES_FILE, Job
+from reactorcide.domain.jobs import ARTIFACTS_DIR, CI_DIR, NEEDS_DIR, OUTPUT_FILE, VARIABLES_FILE, Job
 from reactorcide.domain.runs import Commit, Comparison, RunFiles
 from reactorcide.lib.clock import now_ms
 from reactorcide.lib.tar import END, Entry, write_entry
 from reactorcide.network.addresses import AddressRules
 from reactorcide.sources.archive import archive, empty_directories
-from reactorcide.sources.git import GitLimits, check_out_folders, checkout
+from reactorcide.sources.git import GitCheckout, GitLimits, check_out_folders, checkout
 from reactorcide.sources.git.session import Refusal
 from reactorcide.sources.repack import repack
 from reactorcide.sources.roots import Identity, SourceDirectory, SourceRoots
@@ -48,6 +48,8 @@ class Source:
     """The files, if they are not in a directory."""
     of_run: RunFiles | None = None
     """The further files of a job of a run."""
+    ci_directory: SourceDirectory | None = None
+    """Of a job of a run: the commit of its workflow file, where that is not the source's."""
 
     def tar(self, owner: Callable[[], tuple[int, int]]) -> Iterator[bytes] | None:
         """Return the files as a tar stream, ``None`` if there are none.
@@ -76,6 +78,8 @@ class Source:
             parts.append(files)
         of_run = self.of_run
         if of_run is not None:
+            if self.has_files and not (self.code_dir + "/").startswith(CI_DIR + "/"):
+                parts.append(self._ci(uid, gid))
             if of_run.artifacts is not None:
                 needed = repack(of_run.artifacts, prefix=NEEDS_DIR, uid=uid, gid=gid, check=self.check)
                 parts.append(needed)
@@ -84,6 +88,17 @@ class Source:
                 parts.append(_file(VARIABLES_FILE, json.dumps(dict(of_run.variables)).encode(), uid, gid))
                 parts.append(_file(OUTPUT_FILE, b"", uid, gid))
         return chain(*parts, [END]) if parts else None
+
+    @property
+    def has_files(self) -> bool:
+        """Tell whether there is a source, and not an empty workspace."""
+        return self.entries is not None or self.directory is not None
+
+    def _ci(self, uid: int, gid: int) -> Iterator[bytes]:
+        if self.ci_directory is not None:
+            return archive(self.ci_directory, prefix=CI_DIR, uid=uid, gid=gid, check=self.check)
+        link = Entry(path=CI_DIR, kind="symlink", target=self.code_dir, modified_s=now_ms() // 1000)
+        return write_entry(link, CI_DIR.strip("/"), uid=uid, gid=gid)
 
 
 class Preparation:
@@ -183,22 +198,38 @@ class Preparation:
             self.rules.check_source(definition)
         except InvalidInput as exc:
             raise JobFailed(f"the source cannot be used any more: {exc}") from exc
+        of_run = port.run_files(job)
         if definition.source_type == "git":
-            with self._workspace(f"{job.job_id}-") as workspace:
-                source = self._git_source(port, job, workspace, log, interrupt, deadline, check)
-                yield replace(source, of_run=port.run_files(job))
+            of = (port, job, log, interrupt, deadline)
+            with ExitStack() as stack:
+                directory, revision = stack.enter_context(self._checked_out(definition.git_ref, *of))
+                ci_directory = None
+                if of_run is not None and of_run.ci_sha is not None:
+                    ci_directory, _ = stack.enter_context(self._checked_out(of_run.ci_sha, *of))
+                yield Source(
+                    definition.code_dir,
+                    definition.job_dir,
+                    directory,
+                    None,
+                    check=check,
+                    env={
+                        "REACTORCIDE_GIT_URL": revision.url_without_credentials,
+                        "REACTORCIDE_GIT_REF": revision.ref,
+                        "REACTORCIDE_GIT_SHA": revision.sha,
+                    },
+                    of_run=of_run,
+                    ci_directory=ci_directory,
+                )
             return
-        directory = None
-        if definition.source_path is not None:
-            directory = self._roots.resolve(definition.source_path)
+        path = definition.source_path
         yield Source(
             definition.code_dir,
             definition.job_dir,
-            directory,
+            None if path is None else self._roots.resolve(path),
             self._roots.forbidden_identity(),
             check=check,
             entries=port.source(job),
-            of_run=port.run_files(job),
+            of_run=of_run,
         )
 
     @contextmanager
@@ -211,43 +242,38 @@ class Preparation:
         except OSError as exc:
             raise InfrastructureError(f"the directory of a checkout cannot be used: {exc}") from exc
 
-    def _git_source(
+    @contextmanager
+    def _checked_out(
         self,
+        ref: str | None,
         port: WorkerPort,
         job: Job,
-        workspace: Path,
         log: Callable[[bytes], None],
         interrupt: Interrupt,
         deadline: float,
-        check: Callable[[], None],
-    ) -> Source:
+    ) -> Iterator[tuple[SourceDirectory, GitCheckout]]:
+        """Yield a ref of a job's repository in a directory, which is removed afterwards."""
         definition = job.definition
-        revision = checkout(
-            definition.git_url or "",
-            definition.git_ref,
-            workspace,
-            log=log,
-            interrupt=interrupt,
-            deadline=deadline,
-            env=self._environment,
-            # Submodules are subject to the same rules as the job's own URL.
-            check_submodule=self._roots.check_git_url if definition.git_submodules else None,
-            depth=definition.git_depth,
-            tags=definition.git_tags,
-            limits=self._git_limits,
-            refusal=self._refusal(job.user_id),
-            shares_credentials=port.is_trusted(job),
-            access=port.git_access(job),
-        )
-        env = {
-            "REACTORCIDE_GIT_URL": revision.url_without_credentials,
-            "REACTORCIDE_GIT_REF": revision.ref,
-            "REACTORCIDE_GIT_SHA": revision.sha,
-        }
-        # The workspace is in the data directory, and is the only part of it that a job may read.
-        return Source(
-            definition.code_dir, definition.job_dir, SourceDirectory(workspace), None, check=check, env=env
-        )
+        with self._workspace(f"{job.job_id}-") as workspace:
+            revision = checkout(
+                definition.git_url or "",
+                ref,
+                workspace,
+                log=log,
+                interrupt=interrupt,
+                deadline=deadline,
+                env=self._environment,
+                # Submodules are subject to the same rules as the job's own URL.
+                check_submodule=self._roots.check_git_url if definition.git_submodules else None,
+                depth=definition.git_depth,
+                tags=definition.git_tags,
+                limits=self._git_limits,
+                refusal=self._refusal(job.user_id),
+                shares_credentials=port.is_trusted(job),
+                access=port.git_access(job),
+            )
+            # The workspace is in the data directory, and is the only part of it that a job may read.
+            yield SourceDirectory(workspace), revision
 
 
 def _file(path: str, content: bytes, uid: int, gid: int) -> Iterator[bytes]:

@@ -16,10 +16,10 @@ import requests
 
 from tests.conftest import ended_cleanly
 from tests.support.client import Client
-from tests.support.dialects import DIALECTS
+from tests.support.dialects import DIALECTS, Repo
 from tests.support.forge import TOKEN, Forge, ForgeRepository, running_forge
 from tests.support.image import Images
-from tests.support.runs import over
+from tests.support.runs import node, over
 from tests.support.service import PROGRAM, Service, clean_environment
 from tests.support.waiting import wait_until
 
@@ -116,6 +116,31 @@ def test_from_a_push_to_a_status(service: Service, forge: Forge) -> None:
     output = command(service, "runs", "show", runs[0]["run_id"])
     assert "completed" in output
     assert sha[:7] in output
+
+
+FORKED = """
+name: CI
+on: pull_request
+jobs:
+  a: {command: "cat word /job/ci/word; env | grep -E '_(HEAD_URL|HEAD_ACTOR|DIFF_BASE)='"}
+"""
+
+
+def test_a_fork_says_on_what_a_job_runs_and_not_what_it_is_given(service: Service, github: Forge) -> None:
+    repository = github.repository("acme/site", {"workflows/ci.yaml": FORKED})
+    base_sha = repository.commit("word", "of the base\n")
+    repository.push()
+    project = add_project(service, github, repository, pull_requests="all")
+    repository.commit("word", "of the fork\n")
+    fork = Repo(2, "mona/site", github.url)
+    repository.deliver(repository.pull_request("opened", 7, "fix", fork=fork))
+    (delivery,) = deliveries(service.admin, project)
+    ended = over(service.admin, {"run_id": delivery["run_ids"][0]})
+    log = service.admin.log({"job_id": node(ended, "a")["job_id"]}).decode()
+    assert "of the fork\nof the base\n" in log
+    told = {"HEAD_URL": fork.clone_url, "HEAD_ACTOR": "mona", "DIFF_BASE": base_sha}
+    for name, value in told.items():
+        assert f"REACTORCIDE_{name}={value}\n" in log
 
 
 def test_the_commands(service: Service, github: Forge) -> None:

@@ -39,7 +39,11 @@ environment: {LANG: C.UTF-8}
 jobs:
   build:
     environment: {WORD: "${vars.greeting}", EVENT: "${event.name} ${event.branch}"}
-    command: cat README; echo "$WORD $EVENT $REACTORCIDE_NODE $REACTORCIDE_RUN_ID"; env | grep ^REACTORCIDE_
+    command: |
+      cat /job/ci/README
+      readlink /job/ci
+      echo "$WORD $EVENT $REACTORCIDE_NODE $REACTORCIDE_RUN_ID"
+      env | grep ^REACTORCIDE_
   test:
     needs: [build]
     matrix: {n: [3.10, "3.11"]}
@@ -75,7 +79,7 @@ def test_a_workflow_runs_from_its_commit(api: Client, project: NewProject) -> No
     assert ended["status"] == "completed", ended
     assert set(statuses(ended).values()) == {"completed"}
     log = log_of(api, ended, "build")
-    assert "read me\n" in log
+    assert "read me\n/job/src\n" in log
     assert f"hello push main build {run['run_id']}\n" in log
     for line in ("EVENT_TYPE=push", "WORKFLOW=CI", "BRANCH=main", f"SHA={run['sha']}"):
         assert f"REACTORCIDE_{line}\n" in log

@@ -263,6 +263,10 @@ def test_a_fork_waits_for_approval(desk: Desk) -> None:
     # The files are those of the base.
     assert (waiting.workflow_id, waiting.status, waiting.sha) == ("review", RunStatus.WAITING, fixed)
     assert (waiting.is_trusted, after.is_trusted) == (False, True)
+    # For the job's variables. GitLab does not tell the base, and Gogs not even the repository.
+    assert waiting.event["base_sha"] == main
+    if "head_url" in waiting.event:
+        assert waiting.event["head_url"] == FORK.clone_url
 
 
 def test_what_starts_nothing_says_why(desk: Desk) -> None:

@@ -62,13 +62,19 @@ class Forked(Project):
     def opened(self, sha: str | None = None, **fields: Any) -> Run:
         """Return the run of the pull request, whose branch is called as one of the project's."""
         sha = sha or self.head_sha
-        event = {"name": "pull_request_opened", "branch": "main", "base_branch": "main", "number": "1"}
+        event = {
+            "name": "pull_request_opened",
+            "branch": "main",
+            "base_branch": "main",
+            "base_sha": self.base_sha,
+            "number": "1",
+        }
         request = Start(
             source=RunSource(git_ref=sha),
             workflow=None,
             event=event | {"sha": sha} | fields.pop("event", {}),
             is_fork=True,
-            **{"base_sha": self.base_sha, **fields},
+            **fields,
         )
         (run,) = start_for_project(self.context, self.project_id, request)
         return run
@@ -82,6 +88,16 @@ class Forked(Project):
     def node(self, run: Run, name: str) -> Node:
         (node,) = (item for item in self.store.runs.nodes(run.run_id) if item.name == name)
         return node
+
+    def variables(self, run: Run) -> dict[str, str]:
+        """Return the variables of the service that the job of ``test`` has, without their prefix."""
+        definition = self.store.jobs.get(self.node(run, "test").job_id or "").definition
+        prefix = "REACTORCIDE_"
+        return {
+            name.removeprefix(prefix): value
+            for name, value in definition.job_env_vars.items()
+            if name.startswith(prefix)
+        }
 
     def now(self, run: Run) -> tuple[RunStatus, bool, str | None]:
         run = read.view(self.context, USER, run.run_id).run
@@ -222,11 +238,10 @@ class TestSecrets:
 
     def test_without_a_base_nothing_runs(self, forked: Forked) -> None:
         with pytest.raises(JobFailed, match="the base of the pull request is not known"):
-            forked.opened(base_sha=None, event={"base_branch": ""})
-        assert (
-            forked.store.runs.files(forked.opened(base_sha=None).run_id)[".reactorcide/workflows/ci.yaml"]
-            == BASE
-        )
+            forked.opened(event={"base_branch": "", "base_sha": ""})
+        run = forked.opened(event={"base_sha": ""})
+        assert forked.store.runs.files(run.run_id)[".reactorcide/workflows/ci.yaml"] == BASE
+        assert run.event["base_sha"] == forked.base_sha
 
     def test_the_file_of_the_base_names_it(self, forked: Forked) -> None:
         forked.set(pull_requests="all")
@@ -326,19 +341,55 @@ class TestTheRest:
 
     def test_its_jobs_know_what_they_are_of(self, forked: Forked) -> None:
         forked.set(pull_requests="all")
-        run = forked.opened(event={"ref": "refs/pull/1/head"})
-        variables = forked.store.jobs.get(forked.node(run, "test").job_id or "").definition.job_env_vars
-        expected = {
+        fork, own = "https://forge.example/eve/site.git", f"file://{forked.repository.path}"
+        told = fork.replace("//", "//eve:x@")
+        run = forked.opened(
+            event={
+                "branch": "fix",
+                "head_url": told,
+                "author": "eve",
+                "actor": "ann",
+            }
+        )
+        of_run = {"RUN_ID": run.run_id, "WORKFLOW": "CI", "NODE": "test", "PROJECT": "acme/site"}
+        of_base = {"BRANCH": "main", "PR_BASE_REF": "main", "BASE_REF": "main", "BASE_URL": own}
+        assert forked.variables(run) == of_run | of_base | {
+            "EVENT_TYPE": "pull_request_opened",
+            "SHA": forked.head_sha,
+            "DIFF_BASE": forked.base_sha,
+            "SOURCE_URL": fork,
             "PR_NUMBER": "1",
-            "PR_REF": "refs/pull/1/head",
-            "HEAD_REF": "main",
-            "BASE_REF": "main",
-            "BASE_URL": f"file://{forked.repository.path}",
+            "PR_REF": "fix",
+            "HEAD_URL": fork,
+            "HEAD_REF": "fix",
+            "HEAD_ACTOR": "eve",
             "IS_FORK_PR": "true",
         }
-        assert {name: variables.get(f"REACTORCIDE_{name}") for name in expected} == expected
-        own = forked.store.jobs.get(forked.node(forked.by_hand("main"), "test").job_id or "").definition
-        assert "REACTORCIDE_IS_FORK_PR" not in own.job_env_vars
+
+    def test_jobs_of_the_project_know_it_too(self, forked: Forked) -> None:
+        own = f"file://{forked.repository.path}"
+        (run,) = start_for_project(
+            forked.context,
+            forked.project_id,
+            Start(
+                source=RunSource(git_ref="main"),
+                workflow=None,
+                event={"name": "pull_request_opened", "branch": "fix", "base_branch": "main", "actor": "ann"},
+            ),
+        )
+        variables = forked.variables(run)
+        assert {variables[name] for name in ("SOURCE_URL", "HEAD_URL", "BASE_URL")} == {own}
+        assert (variables["BRANCH"], variables["HEAD_REF"], variables["HEAD_ACTOR"]) == ("main", "fix", "ann")
+        assert {"IS_FORK_PR", "DIFF_BASE"}.isdisjoint(variables)
+        cancel(forked.context, USER, run.run_id)
+        run = forked.by_hand("main")
+        variables = forked.variables(run)
+        assert variables["BRANCH"] == "main"
+        assert not any(name.startswith(("PR_", "HEAD_", "BASE_")) for name in variables)
+        cancel(forked.context, USER, run.run_id)
+        forked.repository.git("tag", "v1", "main")
+        variables = forked.variables(forked.by_hand("v1"))
+        assert (variables["BRANCH"], variables["TAG"]) == ("v1", "v1")
 
     def test_its_jobs_are_those_of_nobody_with_rights(self, forked: Forked) -> None:
         run = forked.opened()
