@@ -83,6 +83,10 @@ class ProjectCalls(Session):
         """Return a page of what a webhook was told."""
         return self._json("GET", f"/webhooks/{webhook_id}/messages", params=query)
 
+    def renew_secret_of_webhook(self, webhook_id: str) -> Json:
+        """Make a new secret of a webhook and return it."""
+        return self._json("POST", f"/webhooks/{webhook_id}/secret")
+
     def redeliver_message(self, webhook_id: str, message_id: str) -> Json:
         """Send a message of a webhook again, and return it."""
         return self._json("POST", f"/webhooks/{webhook_id}/messages/{message_id}/redeliver")

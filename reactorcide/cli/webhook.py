@@ -107,7 +107,7 @@ def messages(webhook_id: str, limit: int, as_json: bool) -> None:
 @click.option("--url", metavar="URL", help="New address.")
 @_options
 def change(webhook_id: str, url: str | None, events: tuple[str, ...], projects: tuple[str, ...]) -> None:
-    """Change WEBHOOK; what it was not told yet is sent at once."""
+    """Change WEBHOOK; what it was not told yet is sent at once, and a disabled one is told again."""
     changes = {"url": url, "events": [*events], "projects": [*projects]}
     body = {name: value for name, value in changes.items() if value}
     if not body:
@@ -115,6 +115,15 @@ def change(webhook_id: str, url: str | None, events: tuple[str, ...], projects: 
     with connect() as client:
         client.change_webhook(webhook_id, body)
     render.say(f"{webhook_id} changed")
+
+
+@webhook.command()
+@_webhook
+def secret(webhook_id: str) -> None:
+    """Make a new secret of WEBHOOK and print it; the one before signs messages, too, for 24 hours."""
+    with connect() as client:
+        renewed = client.renew_secret_of_webhook(webhook_id)
+    render.say(renewed["secret"])
 
 
 @webhook.command()

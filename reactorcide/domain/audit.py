@@ -33,6 +33,7 @@ class Action(StrEnum):
     """The one before the last renewal."""
     WEBHOOK_CREATE = "webhook.create"
     WEBHOOK_CHANGE = "webhook.change"
+    WEBHOOK_RENEW_SECRET = "webhook.renew_secret"  # noqa: S105  # no password
     WEBHOOK_DELETE = "webhook.delete"
     DELIVERY_REDELIVER = "delivery.redeliver"
     """The subject is the project and the delivery."""

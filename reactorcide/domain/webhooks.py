@@ -29,6 +29,8 @@ class Webhook:
     project_ids: tuple[str, ...] | None
     """``None``: all projects."""
     created_at_ms: int
+    disabled_at_ms: int | None = None
+    """Since when it is told nothing, because its address is gone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

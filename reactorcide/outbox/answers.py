@@ -50,8 +50,8 @@ def reason(answer: HttpAnswer) -> str:
         return f"{answer.status // 100}xx"
 
 
-def phrase(answer: HttpAnswer, secret: str) -> str:
-    """Return what was answered, with the message of the other side, if it has one, but without a secret."""
+def phrase(answer: HttpAnswer, *secrets: str) -> str:
+    """Return what was answered, with the message of the other side, if it has one, but without secrets."""
     try:
         status = f"{answer.status} {HTTPStatus(answer.status).phrase}"
     except ValueError:
@@ -62,9 +62,10 @@ def phrase(answer: HttpAnswer, secret: str) -> str:
         message = next((body[key] for key in ("message", "error") if isinstance(body.get(key), str)), None)
     if not message:
         return f"answered {status}"
-    # First without the secret, of which a part may be left at the end otherwise.
-    hidden = message.replace(secret, "***") if secret else message
-    shown = "".join(char if char.isprintable() else " " for char in hidden[:_MAX_MESSAGE_CHARS])
+    # First without the secrets, of which a part may be left at the end otherwise.
+    for secret in filter(None, secrets):
+        message = message.replace(secret, "***")
+    shown = "".join(char if char.isprintable() else " " for char in message[:_MAX_MESSAGE_CHARS])
     return f"answered {status} ({shown.strip()})"
 
 

@@ -13,11 +13,10 @@ from reactorcide.forges import FORGES
 from reactorcide.forges.repositories import repository_at
 from reactorcide.network import Http
 from reactorcide.outbox import answers
-from reactorcide.outbox.sender import Arrived, Failure
+from reactorcide.outbox.sender import ANY_TIME_MS, Arrived, Failure
 from reactorcide.store import Records, Store
 from reactorcide.store.outbox import STATUSES, Lane
 
-_ANY_TIME_MS = 1 << 60
 _OF_TOKEN = {
     401: "the project's token is wrong or has expired; set another one",
     403: "the project's token may not set commit statuses; set one that may write to the repository",
@@ -74,14 +73,12 @@ class CommitStatuses:
         destination = self._destination(owner_id)
         if destination is None:
             problem = "the project has no token for its forge any more"
-            # All of it, also what a wrong clock has dated.
-            self._store.outbox.give_up_statuses(owner_id, problem, owed_up_to_ms=_ANY_TIME_MS)
+            self.give_up(owner_id, problem, owed_up_to_ms=ANY_TIME_MS)
             return None
         return OwedStatus(self._store, self._http, record, destination, self._page(record))
 
-    def give_up(self, owner_id: str, *, owed_up_to_ms: int) -> None:
+    def give_up(self, owner_id: str, problem: str, *, owed_up_to_ms: int) -> None:
         """See ``Line.give_up``."""
-        problem = "it could not be sent for 30 days"
         self._store.outbox.give_up_statuses(owner_id, problem, owed_up_to_ms=owed_up_to_ms)
 
     def _page(self, record: StatusRecord) -> str | None:

@@ -31,6 +31,9 @@ _SLOW_AFTER = 11
 _HOUR_MS = 3_600_000
 _KEEP_MS = 30 * 24 * _HOUR_MS
 """How long something is tried, and how long it is listed."""
+_TOO_OLD = "it could not be sent for 30 days"
+ANY_TIME_MS = 1 << 60
+"""After all that is owed, also after what a wrong clock has dated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +48,8 @@ class Failure:
     """Nothing else in its lane would arrive either."""
     wait_s: float | None = None
     """How long the other side asks to wait."""
+    is_gone: bool = False
+    """Nothing is to be sent in its lane any more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +83,7 @@ class Line(Protocol):
     def next(self, owner_id: str, *, now_ms: int) -> Owed | None:
         """Return what has been due for longest in a lane; ``None`` where nothing is due."""
 
-    def give_up(self, owner_id: str, *, owed_up_to_ms: int) -> None:
+    def give_up(self, owner_id: str, problem: str, *, owed_up_to_ms: int) -> None:
         """Send no more what has been owed in a lane since then or longer."""
 
 
@@ -187,12 +192,16 @@ class Sender:
                 continue
             self._metrics.observe_not_sent(lane.kind, outcome.reason)
             lane, refused = replace(lane, problem=outcome.problem), refused + 1
+            if outcome.is_gone:
+                outbox.save_problem(lane)
+                line.give_up(lane.owner_id, outcome.problem, owed_up_to_ms=ANY_TIME_MS)
+                continue
             if outcome.is_of_lane or refused >= _MAX_REFUSED:
                 lane = replace(lane, failures=lane.failures + 1)
                 delay_s = _delay_s(lane.failures) if outcome.wait_s is None else outcome.wait_s
                 # When the lane goes on, another one is tried first.
                 owed.failed(outcome.problem, next_at_ms=now_ms())
-                line.give_up(lane.owner_id, owed_up_to_ms=now_ms() - _KEEP_MS)
+                line.give_up(lane.owner_id, _TOO_OLD, owed_up_to_ms=now_ms() - _KEEP_MS)
                 outbox.pause(lane, until_ms=_in(delay_s))
                 return
             owed.failed(outcome.problem, next_at_ms=_in(_delay_s(owed.failures + 1)))

@@ -5,6 +5,7 @@ import hmac
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from http import HTTPStatus
 from time import time
 from urllib.parse import urlsplit
 
@@ -14,7 +15,7 @@ from reactorcide.domain.jobs import JobEvent
 from reactorcide.domain.projects import Project, ProjectRole
 from reactorcide.domain.runs import Run, RunEvent, RunStatus
 from reactorcide.domain.webhooks import Webhook, WebhookEvent, WebhookMessage
-from reactorcide.lib.clock import rfc3339
+from reactorcide.lib.clock import now_ms, rfc3339
 from reactorcide.lib.ids import new_id
 from reactorcide.network import Http
 from reactorcide.outbox import answers
@@ -123,7 +124,7 @@ class _Happened:
                 yield WebhookEvent.RECOVERY, "recovery"
 
     def _is_for(self, webhook: Webhook, project: Project, at_ms: int) -> bool:
-        if at_ms < webhook.created_at_ms:
+        if at_ms < webhook.created_at_ms or webhook.disabled_at_ms is not None:
             return False
         if webhook.project_ids is not None and project.project_id not in webhook.project_ids:
             return False
@@ -186,9 +187,8 @@ class WebhookMessages:
             return None
         return OwedMessage(self._store, self._http, webhook, message)
 
-    def give_up(self, owner_id: str, *, owed_up_to_ms: int) -> None:
+    def give_up(self, owner_id: str, problem: str, *, owed_up_to_ms: int) -> None:
         """See ``Line.give_up``."""
-        problem = "it could not be sent for 30 days"
         self._store.webhooks.give_up(owner_id, problem, owed_up_to_ms=owed_up_to_ms)
 
 
@@ -208,14 +208,14 @@ class OwedMessage:
 
     def send(self) -> Arrived | Failure:
         """See ``Owed.send``."""
-        secret = self.store.webhooks.secret(self.webhook.webhook_id)
+        secrets = self.store.webhooks.secrets(self.webhook.webhook_id, now_ms=now_ms())
         body, now_s = self.message.body.encode(), int(time())
         message_id = f"msg_{self.message.message_id}"
         headers = {
             "Content-Type": "application/json",
             "webhook-id": message_id,
             "webhook-timestamp": str(now_s),
-            "webhook-signature": signature(secret, message_id, now_s, body),
+            "webhook-signature": " ".join(signature(secret, message_id, now_s, body) for secret in secrets),
         }
         try:
             answer = self.http.send(
@@ -226,8 +226,12 @@ class OwedMessage:
         wait_s = answers.wait_s(answer, now_s=time())
         if answer.is_success:
             return Arrived(wait_s=wait_s)
+        problem = f"{urlsplit(self.webhook.url).netloc} {answers.phrase(answer, *secrets)}"
+        if answer.status == HTTPStatus.GONE and self.store.webhooks.disable(self.webhook, now_ms=now_ms()):
+            problem = f"{problem}: the webhook is disabled until it is changed"
+            return Failure(problem=problem, reason=answers.reason(answer), is_of_lane=True, is_gone=True)
         return Failure(
-            problem=f"{urlsplit(self.webhook.url).netloc} {answers.phrase(answer, secret)}",
+            problem=problem,
             reason=answers.reason(answer),
             is_of_lane=wait_s is not None or answers.asks_to_wait(answer),
             wait_s=wait_s,

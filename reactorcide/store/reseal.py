@@ -31,6 +31,7 @@ SEALED = (
     Sealed("project", "sealed", ("project_id",), projects.owner_of),
     Sealed("project_credential", "sealed", ("project_id", "kind"), projects.owner_of_credential),
     Sealed("webhook", "sealed", ("webhook_id",), webhooks.owner_of),
+    Sealed("webhook", "previous_sealed", ("webhook_id",), webhooks.owner_of),
     Sealed("outbox_lane", "sealed", ("kind", "owner_id"), outbox.owner_of),
     Sealed("named_secret", "sealed", ("project_id", "name"), named_secrets.owner_of),
 )

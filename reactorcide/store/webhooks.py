@@ -37,6 +37,8 @@ _SET_FAILING = (
     "ON CONFLICT (project_id, workflow_id, branch, event_name) DO UPDATE SET turn = excluded.turn "
     "WHERE excluded.turn >= failing_workflow.turn"
 )
+PREVIOUS_SIGNS_FOR_MS = 24 * 3_600_000
+"""How long the secret before a renewal signs, too."""
 MAX_OWED = 10_000
 """Messages of one webhook that wait to be sent; the oldest ones beyond are given up."""
 
@@ -64,11 +66,21 @@ class Webhooks:
         self._db.write(work)
 
     def save(self, webhook: Webhook) -> None:
-        """Write the address, the events and the projects of a webhook."""
+        """Write the address, the events and the projects of a webhook, and whether it is disabled."""
         row = dict(zip(_COLUMNS, _row(webhook), strict=True))
-        values = (row["url"], row["events"], row["project_ids"], webhook.webhook_id)
-        sql = "UPDATE webhook SET url = ?, events = ?, project_ids = ? WHERE webhook_id = ?"
+        values = (row["url"], row["events"], row["project_ids"], row["disabled_at_ms"], webhook.webhook_id)
+        sql = (
+            "UPDATE webhook SET url = ?, events = ?, project_ids = ?, disabled_at_ms = ? WHERE webhook_id = ?"
+        )
         self._db.write(lambda db: db.execute_sql(sql, values))
+
+    def disable(self, webhook: Webhook, *, now_ms: int) -> bool:
+        """Tell a webhook nothing more; tells whether it has the same address still."""
+        sql = (
+            "UPDATE webhook SET disabled_at_ms = COALESCE(disabled_at_ms, ?) WHERE webhook_id = ? AND url = ?"
+        )
+        values = (now_ms, webhook.webhook_id, webhook.url)
+        return self._db.write(lambda db: bool(db.execute_sql(sql, values).rowcount))
 
     def delete(self, webhook_id: str) -> None:
         """Remove a webhook with its messages."""
@@ -94,13 +106,30 @@ class Webhooks:
             rows = db.execute_sql(f"{_SELECT}{where} ORDER BY created_at_ms DESC, webhook_id DESC", values)
             return [_webhook(row) for row in rows]
 
-    def secret(self, webhook_id: str) -> str:
-        """Return the secret of a webhook; raises ``NotFound``."""
+    def renew_secret(self, webhook_id: str, secret: str, *, now_ms: int) -> None:
+        """Give a webhook another secret, and keep the one before."""
+        sealed = self._sealed.seal_text(secret, owner_of(webhook_id))
+        sql = (
+            "UPDATE webhook SET previous_sealed = sealed, sealed = ?, renewed_at_ms = ? WHERE webhook_id = ?"
+        )
+        self._db.write(lambda db: db.execute_sql(sql, (sealed, now_ms, webhook_id)))
+
+    def secrets(self, webhook_id: str, *, now_ms: int) -> list[str]:
+        """Return the secret of a webhook, and after it the one before for as long as that signs, too.
+
+        Raises ``NotFound``.
+        """
+        sql = "SELECT sealed, previous_sealed, renewed_at_ms FROM webhook WHERE webhook_id = ?"
         with self._db.read() as db:
-            row = db.execute_sql("SELECT sealed FROM webhook WHERE webhook_id = ?", (webhook_id,)).fetchone()
+            row = db.execute_sql(sql, (webhook_id,)).fetchone()
         if row is None:
             raise NotFound(f"there is no webhook {webhook_id}")
-        return self._sealed.open_text(bytes(row[0]), owner_of(webhook_id))
+        sealed, previous, renewed_at_ms = row
+        both = [sealed]
+        # By a clock that was put back, too, it comes to an end.
+        if previous is not None and abs(now_ms - renewed_at_ms) < PREVIOUS_SIGNS_FOR_MS:
+            both.append(previous)
+        return [self._sealed.open_text(bytes(data), owner_of(webhook_id)) for data in both]
 
     # --- messages ------------------------------------------------------------------------------
 

@@ -88,6 +88,7 @@ NEEDS: Mapping[str, _Scopes | None] = {
     f"GET {PREFIX}/webhooks": _CHANGE,
     f"GET {PREFIX}/webhooks/<webhook_id>": _CHANGE,
     f"PATCH {PREFIX}/webhooks/<webhook_id>": _CHANGE,
+    f"POST {PREFIX}/webhooks/<webhook_id>/secret": _CHANGE,
     f"DELETE {PREFIX}/webhooks/<webhook_id>": _CHANGE,
     f"GET {PREFIX}/webhooks/<webhook_id>/messages": _CHANGE,
     f"POST {PREFIX}/webhooks/<webhook_id>/messages/<message_id>/redeliver": _CHANGE,

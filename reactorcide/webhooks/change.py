@@ -50,7 +50,7 @@ def create(
         project_ids=_project_ids(context, user, projects),
         created_at_ms=now_ms(),
     )
-    secret = SECRET_PREFIX + base64.b64encode(secrets.token_bytes(_SECRET_BYTES)).decode()
+    secret = _new_secret()
     with context.store.transaction() as tx:
         tx.webhooks.add(webhook, secret)
         tx.audit.add(_entry(user, Action.WEBHOOK_CREATE, webhook))
@@ -80,13 +80,17 @@ def change(
     events: Sequence[str] | None = None,
     projects: Sequence[str] | None = None,
 ) -> WebhookView:
-    """Change what is not ``None`` and return the webhook; what it was not told yet is sent at once."""
+    """Change what is not ``None`` and return the webhook; what it was not told yet is sent at once.
+
+    One that was disabled is told again of what happens from now on.
+    """
     before = get(context, user, webhook_id).webhook
     webhook = replace(
         before,
         url=before.url if url is None else _checked_url(url),
         events=before.events if events is None else _events(events),
         project_ids=before.project_ids if projects is None else _project_ids(context, user, projects),
+        disabled_at_ms=None,
     )
     with context.store.transaction() as tx:
         tx.webhooks.save(webhook)
@@ -94,6 +98,16 @@ def change(
         tx.audit.add(_entry(user, Action.WEBHOOK_CHANGE, webhook))
     context.notifier.announce(OUTBOX)
     return get(context, user, webhook_id)
+
+
+def renew_secret(context: JobContext, user: User, webhook_id: str) -> str:
+    """Return a new secret of a webhook. The one before signs its messages, too, for a day."""
+    webhook = get(context, user, webhook_id).webhook
+    secret = _new_secret()
+    with context.store.transaction() as tx:
+        tx.webhooks.renew_secret(webhook_id, secret, now_ms=now_ms())
+        tx.audit.add(_entry(user, Action.WEBHOOK_RENEW_SECRET, webhook))
+    return secret
 
 
 def remove(context: JobContext, user: User, webhook_id: str) -> None:
@@ -120,6 +134,10 @@ def redeliver(context: JobContext, user: User, webhook_id: str, message_id: str)
         raise NotFound(f"there is no message {message_id} of the webhook")
     context.notifier.announce(OUTBOX)
     return message
+
+
+def _new_secret() -> str:
+    return SECRET_PREFIX + base64.b64encode(secrets.token_bytes(_SECRET_BYTES)).decode()
 
 
 def _view(context: JobContext, webhook: Webhook) -> WebhookView:

@@ -17,6 +17,7 @@ def test_a_webhook_from_its_beginning_to_its_end(reactorcide: Program) -> None:
     assert reactorcide.fine("webhook", "messages", webhook_id, "--json").json["messages"] == []
     assert "there is no message" in reactorcide.refused("webhook", "redeliver", webhook_id, webhook_id)
     assert "whsec_" not in reactorcide.fine("webhook", "list", "--json").text
+    assert reactorcide.fine("webhook", "secret", webhook_id).text.startswith("whsec_")
     reactorcide.fine("webhook", "remove", webhook_id)
     assert "there is no webhook" in reactorcide.refused("webhook", "messages", webhook_id)
     reactorcide.fine("project", "remove", "acme/told")

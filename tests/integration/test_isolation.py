@@ -183,6 +183,7 @@ EXPECTED: Mapping[
     "GET /api/v1/webhooks": Own(),
     "GET /api/v1/webhooks/<webhook_id>": OfWebhook(),
     "PATCH /api/v1/webhooks/<webhook_id>": OfWebhook(json={"events": ["job"]}),
+    "POST /api/v1/webhooks/<webhook_id>/secret": OfWebhook(201),
     "DELETE /api/v1/webhooks/<webhook_id>": OfWebhook(204),
     "GET /api/v1/webhooks/<webhook_id>/messages": OfWebhook(),
     "POST /api/v1/webhooks/<webhook_id>/messages/<message_id>/redeliver": OfWebhook(404),

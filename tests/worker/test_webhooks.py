@@ -21,7 +21,7 @@ from reactorcide.domain.webhooks import WebhookMessage
 from reactorcide.network.addresses import AddressRules
 from reactorcide.network.http import HttpClient
 from reactorcide.outbox.sender import Sender
-from reactorcide.outbox.webhooks import Announcer, WebhookMessages
+from reactorcide.outbox.webhooks import Announcer, WebhookMessages, signature
 from reactorcide.runs import cancel, rerun
 from reactorcide.store import webhooks
 from reactorcide.store.outbox import WEBHOOKS
@@ -187,7 +187,7 @@ def test_another_project_is_not_told(house: House, receiver: Receiver) -> None:
 
 
 def test_a_receiver_that_refuses_is_tried_again_with_the_same_id(house: House, receiver: Receiver) -> None:
-    receiver.statuses = [500, 410]
+    receiver.statuses = [500, 404]
     hook = Hook(house, receiver, "failure")
     hook.sender.start()
     hook.run(FAILS)
@@ -209,6 +209,63 @@ def test_a_message_is_sent_again_on_request(house: House, receiver: Receiver) ->
     assert receiver.requests[0][0]["webhook-id"] == receiver.requests[1][0]["webhook-id"]
     with pytest.raises(NotFound):
         change.redeliver(house.context, hook.user, hook.webhook_id, hook.webhook_id)
+
+
+def test_a_webhook_is_disabled_when_its_address_is_gone(house: House, receiver: Receiver) -> None:
+    receiver.statuses = [410]
+    hook = Hook(house, receiver, "run")
+    for _ in range(2):
+        hook.run(PASSES)
+    hook.sender.start()
+
+    def disabled() -> bool:
+        return change.get(house.context, hook.user, hook.webhook_id).webhook.disabled_at_ms is not None
+
+    wait_until(disabled, 20, "it is disabled")
+    sentence = "answered 410 Gone: the webhook is disabled until it is changed"
+
+    def given_up() -> bool:
+        return all(sentence in (message.problem or "") for message in hook.messages())
+
+    wait_until(given_up, 20, "all are given up")
+    assert sentence in (change.get(house.context, hook.user, hook.webhook_id).problem or "")
+    hook.run(PASSES)
+    cursor = hook.store.webhooks.cursor
+    last_id = hook.store.events.after(0, None, limit=1000)[-1].event_id
+    wait_until(lambda: cursor() == last_id, 20, "the last run has been looked at")
+    assert (len(receiver.requests), len(hook.messages())) == (1, 4)
+    # Not what was given up, but what happens from now on.
+    change.change(house.context, hook.user, hook.webhook_id, events=["failure"])
+    assert change.get(house.context, hook.user, hook.webhook_id).problem is None
+    hook.run(FAILS)
+    hook.wait_for("run.running", "failure")
+    hook.sender.stop(10)
+
+
+def test_a_renewed_secret_signs_beside_the_one_before(
+    house: House, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hook = Hook(house, receiver, "failure")
+    hook.sender.start()
+    second = change.renew_secret(house.context, hook.user, hook.webhook_id)
+    hook.run(FAILS)
+    hook.wait_for("failure")
+    third = change.renew_secret(house.context, hook.user, hook.webhook_id)
+    hook.run(FAILS)
+    hook.wait_for("failure", "failure")
+    monkeypatch.setattr(webhooks, "PREVIOUS_SIGNS_FOR_MS", 0)
+    hook.run(FAILS)
+    hook.wait_for("failure", "failure", "failure")
+    hook.sender.stop(10)
+
+    def signatures(headers: dict[str, str], body: bytes, *secrets: str) -> str:
+        at_s = int(headers["webhook-timestamp"])
+        return " ".join(signature(secret, headers["webhook-id"], at_s, body) for secret in secrets)
+
+    for (headers, body), secrets in zip(
+        receiver.requests, [(second, hook.secret), (third, second), (third,)], strict=True
+    ):
+        assert headers["webhook-signature"] == signatures(headers, body, *secrets)
 
 
 def test_an_internal_address_is_refused(house: House, receiver: Receiver) -> None:

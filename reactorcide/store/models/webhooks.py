@@ -17,6 +17,11 @@ class WebhookRow(Model):
     created_at_ms = BigIntegerField()
     sealed = BlobField()
     """Encrypted: its secret."""
+    disabled_at_ms = BigIntegerField(null=True)
+    renewed_at_ms = BigIntegerField(null=True)
+    """When it got another secret."""
+    previous_sealed = BlobField(null=True)
+    """Encrypted: the secret before."""
 
     class Meta:
         table_name = "webhook"

@@ -186,8 +186,10 @@ _WEBHOOK = {
     "events": ["failure", "recovery"],
     "project_ids": [_PROJECT["project_id"]],
     "problem": None,
+    "disabled_at": None,
     "created_at": _CREATED,
 }
+_SIGNS = {"secret": "whsec_YWJjZGVmZ2hpamtsbW5vcHFyc3R1dnd4eXowMTIzNDU="}
 _MESSAGE = {
     "message_id": "0198c0de-0000-7000-8000-00000000000c",
     "type": "failure",
@@ -203,7 +205,8 @@ EXAMPLES: dict[str, Any] = {
     "WebhookRequest": {name: _WEBHOOK[name] for name in ("url", "events")} | {"projects": ["acme/site"]},
     "WebhookChange": {"events": ["run"]},
     "WebhookResponse": _WEBHOOK,
-    "NewWebhookResponse": _WEBHOOK | {"secret": "whsec_YWJjZGVmZ2hpamtsbW5vcHFyc3R1dnd4eXowMTIzNDU="},
+    "NewWebhookResponse": _WEBHOOK | _SIGNS,
+    "RenewedSecretResponse": _SIGNS,
     "WebhookListResponse": {"webhooks": [_WEBHOOK]},
     "MessageResponse": _MESSAGE,
     "MessageListResponse": {"messages": [_MESSAGE], "next_cursor": None},

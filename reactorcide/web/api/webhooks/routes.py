@@ -15,6 +15,7 @@ from reactorcide.web.api.webhooks.schemas import (
     MessagePath,
     MessageResponse,
     NewWebhookResponse,
+    RenewedSecretResponse,
     WebhookChange,
     WebhookListResponse,
     WebhookPath,
@@ -51,7 +52,7 @@ def show_webhook(path: WebhookPath, query: NoQuery) -> Response:
 
 @api.patch("/webhooks/<webhook_id>", responses={200: WebhookResponse})
 def change_webhook(path: WebhookPath, body: WebhookChange, query: NoQuery) -> Response:
-    """Change a webhook; what it was not told yet is sent at once."""
+    """Change a webhook; what it was not told yet is sent at once, and a disabled one is told again."""
     view = change.change(
         services().jobs,
         caller(),
@@ -61,6 +62,12 @@ def change_webhook(path: WebhookPath, body: WebhookChange, query: NoQuery) -> Re
         projects=body.projects,
     )
     return jsonify(_json(view))
+
+
+@api.post("/webhooks/<webhook_id>/secret", responses={201: RenewedSecretResponse})
+def renew_secret_of_webhook(path: WebhookPath, query: NoQuery) -> tuple[Response, int]:
+    """Make a new secret of a webhook and show it; the one before signs messages, too, for 24 hours."""
+    return jsonify({"secret": change.renew_secret(services().jobs, caller(), path.webhook_id)}), 201
 
 
 @api.delete("/webhooks/<webhook_id>", responses={204: None})
@@ -95,6 +102,7 @@ def _json(view: WebhookView) -> dict[str, Any]:
         "events": list(webhook.events),
         "project_ids": None if webhook.project_ids is None else list(webhook.project_ids),
         "problem": view.problem,
+        "disabled_at": rfc3339_or_none(webhook.disabled_at_ms),
         "created_at": rfc3339(webhook.created_at_ms),
     }
 

@@ -56,7 +56,16 @@ class WebhookResponse(BaseModel):
     events: list[str]
     project_ids: list[Id] | None = Field(description="`null`: all.")
     problem: str | None = Field(description="Why it could not be told the last thing; `null` if it was.")
+    disabled_at: Time | None = Field(
+        description="Since when it is told nothing, because its address answered 410; until it is changed."
+    )
     created_at: Time
+
+
+class RenewedSecretResponse(BaseModel):
+    """A new secret."""
+
+    secret: str = Field(description="What messages are signed with; it is not shown again.")
 
 
 class NewWebhookResponse(WebhookResponse):
