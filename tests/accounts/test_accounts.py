@@ -93,10 +93,10 @@ def test_a_user_makes_so_many_tokens_and_no_more(
     monkeypatch.setattr("reactorcide.accounts.tokens._MAX_TOKENS", 3)
     _, value = tokens.create(context, users.create(context, "ann", by=operator()), "first")
     caller = tokens.authenticate(context, value)
-    made = [tokens.create_own(context, caller, name)[0] for name in ("second", "third")]
+    others = [tokens.create_own(context, caller, name)[0] for name in ("second", "third")]
     with pytest.raises(Forbidden, match="you have 3 tokens; revoke"):
         tokens.create_own(context, caller, "fourth")
-    tokens.revoke(context, caller, made[0].token_id)
+    tokens.revoke(context, caller, others[0].token_id)
     tokens.create_own(context, caller, "fourth")
 
 
@@ -123,11 +123,11 @@ def test_the_last_use_is_written_down_but_not_at_every_request(
     assert tokens.of_user(context, ann)[0].last_used_at_ms is None
     times = iter([1_000_000_000_000, 1_000_000_030_000, 1_000_000_070_000])
     monkeypatch.setattr(tokens, "now_ms", lambda: next(times))
-    seen = []
+    last_uses_ms = []
     for _ in range(3):
         tokens.authenticate(context, value)
-        seen.append(tokens.of_user(context, ann)[0].last_used_at_ms)
-    assert seen == [1_000_000_000_000, 1_000_000_000_000, 1_000_000_070_000]
+        last_uses_ms.append(tokens.of_user(context, ann)[0].last_used_at_ms)
+    assert last_uses_ms == [1_000_000_000_000, 1_000_000_000_000, 1_000_000_070_000]
 
 
 @pytest.mark.parametrize("name", ["", "x" * 129, "a b", "a\n", "\x00"])
@@ -191,9 +191,9 @@ def test_what_a_token_is_limited_to_is_kept(context: AccountContext) -> None:
         (ann, [Scope.JOBS_READ, Scope.ADMIN], {Scope.JOBS_READ}),
     ):
         _, value = tokens.create(context, user, "t", scopes=scopes)
-        found = tokens.authenticate(context, value)
-        assert found.scopes == expected
-        assert found.is_admin == (Scope.ADMIN in expected)
+        caller = tokens.authenticate(context, value)
+        assert caller.scopes == expected
+        assert caller.is_admin == (Scope.ADMIN in expected)
     # What is not limited follows the role.
     _, value = tokens.create(context, ann, "t")
     users.change(context, ann.user_id, role=Role.ADMIN, by=operator())

@@ -38,9 +38,9 @@ def caller(context: AccountContext, **about: object) -> Caller:
 def test_a_session_has_the_rights_of_its_token(context: AccountContext) -> None:
     ann = caller(context, scopes={Scope.JOBS_READ})
     session = sessions.open_session(context, ann)
-    found = sessions.authenticate(context, session)
-    assert (found.user_id, set(found.scopes)) == (ann.user_id, {Scope.JOBS_READ})
-    assert found.token.token_id == ann.token.token_id
+    holder = sessions.authenticate(context, session)
+    assert (holder.user_id, set(holder.scopes)) == (ann.user_id, {Scope.JOBS_READ})
+    assert holder.token.token_id == ann.token.token_id
 
 
 def test_only_its_hash_is_stored(context: AccountContext, database: Database) -> None:
@@ -91,14 +91,14 @@ def test_it_ends_after_14_days_and_a_link_after_10_minutes(
 ) -> None:
     ann = caller(context)
     session, (link, expires_at_ms) = sessions.open_session(context, ann), sessions.create_link(context, ann)
-    begun_ms = clock.now_ms()
-    assert 0 < expires_at_ms - begun_ms <= 600_000
-    monkeypatch.setattr(sessions, "now_ms", lambda: begun_ms + 600_001)
+    start_ms = clock.now_ms()
+    assert 0 < expires_at_ms - start_ms <= 600_000
+    monkeypatch.setattr(sessions, "now_ms", lambda: start_ms + 600_001)
     with pytest.raises(Forbidden):
         sessions.redeem_link(context, link)
-    monkeypatch.setattr(sessions, "now_ms", lambda: begun_ms + 14 * _DAY_MS - 5000)
+    monkeypatch.setattr(sessions, "now_ms", lambda: start_ms + 14 * _DAY_MS - 5000)
     assert sessions.authenticate(context, session).user_id == ann.user_id
-    monkeypatch.setattr(sessions, "now_ms", lambda: begun_ms + 14 * _DAY_MS + 1)
+    monkeypatch.setattr(sessions, "now_ms", lambda: start_ms + 14 * _DAY_MS + 1)
     with pytest.raises(Unauthorized):
         sessions.authenticate(context, session)
 

@@ -163,13 +163,13 @@ def image(images: Images) -> str:
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory, image: str) -> Iterator[Service]:
     """A service that the tests of a module share; they leave no job running on it."""
-    made = Service(tmp_path_factory.mktemp("service"), image)
+    service = Service(tmp_path_factory.mktemp("service"), image)
     try:
-        yield made
+        yield service
         active = ("--status", "running", "--status", "queued", "--status", "submitted")
-        assert program_of(made).fine("jobs", "list", *active, "--json").json["total"] == 0
+        assert program_of(service).fine("jobs", "list", *active, "--json").json["total"] == 0
     finally:
-        made.stop()
+        service.stop()
 
 
 def program_of(service: Service) -> Program:

@@ -19,13 +19,13 @@ def stopped(service: Service, lone: Program, tmp_path: Path) -> Program:
     """The program, for a data directory that no service is using."""
     with (
         closing(sqlite3.connect(service.data_dir / "reactorcide.db")) as source,
-        closing(sqlite3.connect(_made(tmp_path / "data") / "reactorcide.db")) as target,
+        closing(sqlite3.connect(_new_directory(tmp_path / "data") / "reactorcide.db")) as target,
     ):
         source.backup(target)
     return lone
 
 
-def _made(directory: Path) -> Path:
+def _new_directory(directory: Path) -> Path:
     directory.mkdir()
     return directory
 
@@ -37,11 +37,11 @@ def _token_id(errors: str) -> str:
 
 
 def test_a_token_works_at_once_and_not_after_it_is_revoked(reactorcide: Program) -> None:
-    made = reactorcide.fine("token", "create", "--name", "for a test")
-    assert re.fullmatch(r"rct_[0-9a-f]{64}", made.text)
-    holder = reactorcide.with_variables(REACTORCIDE_API_TOKEN=made.text)
+    created = reactorcide.fine("token", "create", "--name", "for a test")
+    assert re.fullmatch(r"rct_[0-9a-f]{64}", created.text)
+    holder = reactorcide.with_variables(REACTORCIDE_API_TOKEN=created.text)
     holder.fine("jobs", "list")
-    token_id = _token_id(made.errors)
+    token_id = _token_id(created.errors)
     assert reactorcide.fine("token", "revoke", token_id).text == f"{token_id} revoked"
     assert "not known" in holder.refused("jobs", "list")
     assert token_id in reactorcide.refused("token", "revoke", token_id)
@@ -93,9 +93,9 @@ def test_a_token_may_be_for_less(reactorcide: Program) -> None:
 
 
 def test_somebody_is_invited(service: Service, reactorcide: Program) -> None:
-    made = reactorcide.fine("user", "invite", "--email", "dan@example.com", "--expires-in", 1)
-    assert re.fullmatch(r"rci_[0-9a-f]{64}", made.text)
-    body = {"invitation": made.text, "username": "dan"}
+    invitation = reactorcide.fine("user", "invite", "--email", "dan@example.com", "--expires-in", 1)
+    assert re.fullmatch(r"rci_[0-9a-f]{64}", invitation.text)
+    body = {"invitation": invitation.text, "username": "dan"}
     answer = requests.post(f"{service.url}/api/v1/register", json=body, timeout=20).json()
     assert answer["user"]["email"] == "dan@example.com"
     reactorcide.with_variables(REACTORCIDE_API_TOKEN=answer["token"]).fine("jobs", "list")
@@ -147,14 +147,14 @@ def test_without_a_service(stopped: Program) -> None:
 
 def test_tokens_are_listed_without_their_values(stopped: Program) -> None:
     stopped.fine("user", "create", "bob")
-    made = stopped.fine("token", "create", "--user", "bob", "--name", "bobs own", "--expires-in", 2)
+    bobs = stopped.fine("token", "create", "--user", "bob", "--name", "bobs own", "--expires-in", 2)
     of_all = stopped.fine("token", "list").text
     of_bob = stopped.fine("token", "list", "--user", "bob").text
     assert "bootstrap" in of_all
     assert "bootstrap" not in of_bob
     for text in (of_all, of_bob):
-        assert re.search(rf"{_token_id(made.errors)}  bob +bobs own +\d{{4}}-\S+Z  \d{{4}}-\S+Z  never", text)
-        assert made.text not in text
+        assert re.search(rf"{_token_id(bobs.errors)}  bob +bobs own +\d{{4}}-\S+Z  \d{{4}}-\S+Z  never", text)
+        assert bobs.text not in text
 
 
 def test_what_is_not_there_is_a_sentence(stopped: Program) -> None:
@@ -178,7 +178,7 @@ def test_no_database_is_made_by_accident(lone: Program, tmp_path: Path, command:
 
 
 def test_a_file_that_is_no_database_is_a_sentence(lone: Program, tmp_path: Path) -> None:
-    shutil.copy(__file__, _made(tmp_path / "data") / "reactorcide.db")
+    shutil.copy(__file__, _new_directory(tmp_path / "data") / "reactorcide.db")
     assert "database" in lone.refused("user", "list")
 
 

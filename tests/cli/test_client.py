@@ -63,7 +63,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("X-Log-Position", at)
         self.send_header("Transfer-Encoding", "chunked")
-        # Said, or the client may send its next request on a connection that is just being closed.
+        # Without it the client may send its next request on a connection that is just being closed.
         self.send_header("Connection", "close")
         self.end_headers()
         for chunk in chunks:
@@ -82,8 +82,8 @@ class Server(ThreadingHTTPServer):
         self.paths: list[str] = []
         self.authorizations: list[str | None] = []
         self.last_ids: list[str | None] = []
-        self.gone = threading.Event()
-        """The client has gone."""
+        self.client_closed = threading.Event()
+        """Set once the client has closed its connection."""
 
     @property
     def url(self) -> str:
@@ -93,11 +93,11 @@ class Server(ThreadingHTTPServer):
 @pytest.fixture
 def server() -> Iterator[Server]:
     """A server that has nothing to say yet."""
-    with Server() as made:
-        thread = threading.Thread(target=made.serve_forever, args=(0.02,))
+    with Server() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
-        yield made
-        made.shutdown()
+        yield server
+        server.shutdown()
         thread.join()
 
 
@@ -134,7 +134,7 @@ def test_without_a_url_nothing_is_sent_to_any_port(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, token: str
 ) -> None:
     (tmp_path / "admin-token").write_text("rct_secret\n")
-    # Whoever has taken the service's port while it is down.
+    # Another program may have the service's port while the service is down.
     monkeypatch.setattr("socket.getaddrinfo", _everything_is_here(server))
     monkeypatch.setenv("no_proxy", "*")
     server.answer = lambda handler: handler.say(b'{"status": "OK"}')
@@ -157,7 +157,7 @@ def test_the_variable_wins_over_the_file_and_a_netrc(
     (tmp_path / "admin-token").write_text("rct_file\n")
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login x password y\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    # A service on this host is not asked through a proxy.
+    # Requests to a service on this host do not go through a proxy.
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     server.answer = lambda handler: handler.say(b'{"status": "OK"}')
     environment = {
@@ -219,7 +219,7 @@ _PAGE = b"<html>\r\n<head><title>%s</title></head>\r\n<body><h1>%s</h1></body>\r
 
 
 @pytest.mark.parametrize(
-    ("status", "headers", "said"),
+    ("status", "headers", "expected"),
     [
         (502, {}, "gets no answer from the service (status 502); try again"),
         (503, {}, "gets no answer from the service (status 503); try again"),
@@ -235,7 +235,7 @@ _PAGE = b"<html>\r\n<head><title>%s</title></head>\r\n<body><h1>%s</h1></body>\r
     ],
 )
 def test_what_a_proxy_in_front_says_for_itself_is_told_as_its_own(
-    server: Server, status: int, headers: dict[str, str], said: str
+    server: Server, status: int, headers: dict[str, str], expected: str
 ) -> None:
     server.answer = lambda handler: handler.say(_PAGE % (2 * (b"x",)), status, **headers)
     with client_of(server) as client, pytest.raises(ServiceError) as caught:
@@ -243,7 +243,7 @@ def test_what_a_proxy_in_front_says_for_itself_is_told_as_its_own(
     message = str(caught.value)
     assert message.startswith("a proxy (BaseHTTP/0.6 Python/3")
     assert f" in front of {server.url} " in message
-    assert said in message
+    assert expected in message
     assert "no Reactorcide" not in message
     assert isinstance(caught.value, ServiceAway) is (status > 500)
 
@@ -298,7 +298,7 @@ _ATTEMPT = b'{"attempt": 1, "status": "running"}'
 
 
 def _repeats(start: bytes, part: bytes, *, wait_s: float = 0) -> Answer:
-    """Return an answer that repeats a part until the client has gone, but at most 800 MB of it."""
+    """Return an answer that repeats a part until the client has closed, but at most 800 MB of it."""
 
     def answer(handler: Handler) -> None:
         handler.close_connection = True
@@ -306,7 +306,7 @@ def _repeats(start: bytes, part: bytes, *, wait_s: float = 0) -> Answer:
             handler.wfile.write(start)
             for _ in range(800_000_000 // len(part)):
                 handler.wfile.write(part)
-                if wait_s and handler.server.gone.wait(wait_s):
+                if wait_s and handler.server.client_closed.wait(wait_s):
                     return
 
     return answer
@@ -318,7 +318,7 @@ _LOG = _OK + b"X-Log-Position: 1:0\r\n"
 
 
 @pytest.mark.parametrize(
-    ("start", "part", "command", "said"),
+    ("start", "part", "command", "expected"),
     [
         (_OK + _CHUNKED, _BLOCK, ["jobs", "list"], "a body of more than 16 MiB"),
         (_OK + b"\r\n", b"[" * 65_536, ["jobs", "list"], "a body of more than 16 MiB"),
@@ -341,14 +341,14 @@ _LOG = _OK + b"X-Log-Position: 1:0\r\n"
     ],
 )
 def test_an_answer_without_an_end_is_not_taken(
-    server: Server, lone: Program, start: bytes, part: bytes, command: list[str], said: str
+    server: Server, lone: Program, start: bytes, part: bytes, command: list[str], expected: str
 ) -> None:
     endless = _repeats(start, part)
     server.answer = lambda handler: (
         endless(handler) if "/logs" in handler.path or "list" in command else handler.say(_ATTEMPT)
     )
     message = _refused_in_little_memory(lone, server, *command)
-    assert said in message
+    assert expected in message
     assert "REACTORCIDE_API_URL" in message or "requests to /api/v1" in message
     assert "start one" not in message
 
@@ -402,7 +402,7 @@ def test_an_answer_that_drips_has_a_deadline(
     began_at = time.monotonic()
     with client_of(server) as client, pytest.raises(ServiceAway, match="takes too long to answer; try again"):
         client.health()
-    server.gone.set()
+    server.client_closed.set()
     assert time.monotonic() - began_at < 10
 
 
@@ -422,7 +422,7 @@ def test_a_download_and_a_followed_log_may_take_longer(
         handler.end_headers()
         for _ in range(16):
             handler.wfile.write(bytes(1 << 16))
-            handler.server.gone.wait(0.03)
+            handler.server.client_closed.wait(0.03)
 
     server.answer = answer
     with client_of(server) as client:
@@ -474,17 +474,17 @@ def test_a_connection_that_breaks_is_made_again_where_it_was(server: Server, tai
             handler.say(b'{"attempt": 1, "status": "completed"}')
             return
         at = handler.headers.get("Last-Event-ID", f"1:{start}")
-        shown = int(at.partition(":")[2]) - start
+        offset = int(at.partition(":")[2]) - start
         if breaks:
-            handler.stream(log[shown : breaks.pop(0)], at=at, breaks=True)
+            handler.stream(log[offset : breaks.pop(0)], at=at, breaks=True)
         else:
-            handler.stream(log[shown : shown + 2], log[shown + 2 :], at=at)
+            handler.stream(log[offset : offset + 2], log[offset + 2 :], at=at)
 
     server.answer = answer
     with client_of(server) as client:
         assert b"".join(client.follow(_JOB_ID, tail=tail)) == log
-    asked = [last for path, last in zip(server.paths, server.last_ids, strict=True) if path.startswith(_LOGS)]
-    assert asked == [None, f"1:{start + 3}", f"1:{start + 4}", f"1:{start + 8}"]
+    sent = [last for path, last in zip(server.paths, server.last_ids, strict=True) if path.startswith(_LOGS)]
+    assert sent == [None, f"1:{start + 3}", f"1:{start + 4}", f"1:{start + 8}"]
 
 
 def test_events_are_put_together_to_text(server: Server) -> None:
@@ -522,8 +522,8 @@ def test_following_goes_on_with_the_attempt_that_comes_next(server: Server) -> N
         elif handler.query["attempt"] == "1":
             # The next attempt begins while the connection is broken.
             at = handler.headers.get("Last-Event-ID", "1:0")
-            shown = int(at.partition(":")[2])
-            handler.stream(b"first\n"[shown : 6 if broken else 2], at=at, breaks=not broken)
+            offset = int(at.partition(":")[2])
+            handler.stream(b"first\n"[offset : 6 if broken else 2], at=at, breaks=not broken)
             broken, attempt = True, 2
         else:
             handler.stream(b"second\n", at="2:0")
@@ -591,7 +591,7 @@ def test_an_artifact_that_would_leave_the_directory_is_refused(
     program = lone.with_variables(REACTORCIDE_API_URL=server.url)
     message = program.refused("jobs", "artifacts", _JOB_ID, "--output", output)
     assert "outside of" in message
-    assert [found for found in tmp_path.rglob("*") if found.is_file()] == []
+    assert [entry for entry in tmp_path.rglob("*") if entry.is_file()] == []
 
 
 def test_a_damaged_artifact_is_not_kept(server: Server, lone: Program, tmp_path: Path) -> None:
@@ -599,7 +599,7 @@ def test_a_damaged_artifact_is_not_kept(server: Server, lone: Program, tmp_path:
     program = lone.with_variables(REACTORCIDE_API_URL=server.url)
     (tmp_path / "file").write_text("as it was")
     assert "damaged" in program.refused("jobs", "artifacts", _JOB_ID, "--output", tmp_path)
-    assert [(found.name, found.read_text()) for found in tmp_path.iterdir()] == [("file", "as it was")]
+    assert [(entry.name, entry.read_text()) for entry in tmp_path.iterdir()] == [("file", "as it was")]
 
 
 @pytest.mark.parametrize(

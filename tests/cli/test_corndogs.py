@@ -38,10 +38,10 @@ def test_it_serves_until_a_signal_and_keeps_its_tasks(lone: Program, number: sig
         assert process.wait(10) == 0
     with running(lone, "--port", 0) as (process, address):
         client = GrpcCorndogs(address)
-        found = client.get_task(task.uuid, "queue")
+        stored = client.get_task(task.uuid, "queue")
         client.close()
-        assert found is not None
-        assert found.payload == b"x"
+        assert stored is not None
+        assert stored.payload == b"x"
         process.send_signal(number)
         assert process.wait(10) == 0
 
@@ -55,8 +55,8 @@ def test_its_address_is_not_that_of_serve(lone: Program) -> None:
 
 
 def test_a_port_that_is_taken_is_a_sentence(lone: Program) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
         assert str(port) in lone.refused("corndogs", "--port", port)
 
 

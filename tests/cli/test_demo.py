@@ -19,19 +19,19 @@ def program(lone: Program, tmp_path: Path) -> Program:
     return lone.with_variables(TMPDIR=str(tmp_path / "temporary"))
 
 
-def left(program: Program) -> list[str]:
-    """Return what is left of the temporary things."""
+def temporary_files(program: Program) -> list[str]:
+    """Return the names in the program's temporary directory."""
     return [path.name for path in Path(program.environment["TMPDIR"]).iterdir()]
 
 
 def running_in(directory: Path) -> list[bytes]:
-    """Return the command lines of the processes that were told of the directory."""
-    found = []
+    """Return the command lines of the processes that name the directory in an argument."""
+    command_lines = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         # It may have ended by now.
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            found.append(path.read_bytes())
-    return [line for line in found if bytes(directory) in line]
+            command_lines.append(path.read_bytes())
+    return [line for line in command_lines if bytes(directory) in line]
 
 
 def project(directory: Path, script: str) -> Path:
@@ -53,7 +53,7 @@ def test_it_shows_everything_and_leaves_nothing(program: Program, image: str) ->
     assert "status completed, exit code 0" in text
     assert "status failed, exit code 3" in text
     assert "All of it worked" in text
-    assert left(program) == []
+    assert temporary_files(program) == []
 
 
 def test_the_project_that_comes_with_it_does_as_the_sample(
@@ -88,14 +88,14 @@ def test_a_project_that_does_otherwise_fails(
     assert problem in result.errors
     assert "The service's log ends with" in result.errors
     assert "All of it worked" not in result.text
-    assert left(program) == []
+    assert temporary_files(program) == []
 
 
 def test_an_image_that_is_not_there_fails(program: Program) -> None:
     result = program("demo", "--image", "localhost:9/nothing:here")
     assert result.code == 1
     assert "localhost:9/nothing:here" in result.errors
-    assert left(program) == []
+    assert temporary_files(program) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -114,7 +114,7 @@ def test_an_interrupted_one_leaves_nothing(
         process.send_signal(number)
         assert process.wait(30) == 128 + number
     assert "Traceback" not in output.read_text()
-    assert left(program) == []
+    assert temporary_files(program) == []
     client = docker.APIClient(version="auto")
     try:
         assert client.containers(all=True, filters={"name": match[1]}) == []

@@ -13,12 +13,12 @@ from tests.cli.conftest import Program, Result, Service
 
 
 def findings(result: Result) -> dict[str, dict[str, Any]]:
-    """Return what the checks have found, by name."""
+    """Return the result of each check by its name."""
     return {item["check"]: item for item in result.json["checks"]}
 
 
 def broken(program: Program, *arguments: object) -> dict[str, dict[str, Any]]:
-    """Run the doctor, who has to find something, and return what is wrong."""
+    """Run the doctor, which has to report problems, and return them by the name of the check."""
     result = program("doctor", "--json", "--port", 0, *arguments)
     assert result.code == 1
     assert result.json["ok"] is False
@@ -40,9 +40,9 @@ def test_all_is_fine(lone: Program, tmp_path: Path) -> None:
 
 
 def test_beside_a_running_service(reactorcide: Program, service: Service) -> None:
-    found = findings(reactorcide.fine("doctor", "--json", "--port", service.url.rpartition(":")[2]))
-    assert f"in use by process {service.pid}" in found["data directory"]["message"]
-    assert "answers" in found["port"]["message"]
+    report = findings(reactorcide.fine("doctor", "--json", "--port", service.url.rpartition(":")[2]))
+    assert f"in use by process {service.pid}" in report["data directory"]["message"]
+    assert "answers" in report["port"]["message"]
 
 
 def test_no_engine(lone: Program, tmp_path: Path) -> None:
@@ -55,12 +55,12 @@ def test_no_engine(lone: Program, tmp_path: Path) -> None:
         assert "start the engine" in broken(nowhere)["Docker"]["advice"]
 
     away = lone.with_variables(DOCKER_HOST="tcp://127.0.0.1:9")
-    assert set(found := broken(away)) == {"Docker"}
-    assert "check DOCKER_HOST" in found["Docker"]["advice"]
+    assert set(problems := broken(away)) == {"Docker"}
+    assert "check DOCKER_HOST" in problems["Docker"]["advice"]
 
 
 def test_an_engine_that_is_not_for_this_user(tmp_path: Path) -> None:
-    # Nobody refuses root, and other users may not be able to read the checkout: what is said is enough.
+    # Root may always connect, and another user may not be able to read the checkout: the message is enough.
     path = tmp_path / "docker.sock"
     with socket.socket(socket.AF_UNIX) as live:
         live.bind(str(path))
@@ -75,9 +75,9 @@ def test_no_git_or_an_old_one(lone: Program, tmp_path: Path) -> None:
     git = tmp_path / "git"
     git.write_text("#!/bin/sh\necho git version 2.36.9\n")
     git.chmod(0o755)
-    found = broken(lone)
-    assert "2.36.9" in found["git"]["message"]
-    assert "2.37" in found["git"]["advice"]
+    problems = broken(lone)
+    assert "2.36.9" in problems["git"]["message"]
+    assert "2.37" in problems["git"]["advice"]
 
     git.write_text("#!/bin/sh\nexit 1\n")
     assert "does not run" in broken(lone)["git"]["message"]
@@ -87,9 +87,9 @@ def test_a_data_directory_that_cannot_be_used(lone: Program, tmp_path: Path) -> 
     file = tmp_path / "file"
     file.touch()
     for path in (file, file / "below"):
-        found = broken(lone, "--data-dir", path)
-        assert set(found) == {"data directory"}
-        assert "--data-dir" in found["data directory"]["advice"]
+        problems = broken(lone, "--data-dir", path)
+        assert set(problems) == {"data directory"}
+        assert "--data-dir" in problems["data directory"]["advice"]
 
 
 def test_a_data_directory_without_its_socket(lone: Program, tmp_path: Path) -> None:
@@ -100,9 +100,9 @@ def test_a_data_directory_without_its_socket(lone: Program, tmp_path: Path) -> N
     # A service that works there, and does not listen there.
     with open(data_dir / "lock", "w", encoding="ascii") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        found = broken(lone)["data directory"]
-    assert "has no socket: No such file" in found["message"]
-    assert "REACTORCIDE_API_URL" in found["advice"]
+        problem = broken(lone)["data directory"]
+    assert "has no socket: No such file" in problem["message"]
+    assert "REACTORCIDE_API_URL" in problem["advice"]
 
 
 def test_a_full_disk(lone: Program, tmp_path: Path) -> None:
@@ -118,17 +118,17 @@ def test_a_full_disk(lone: Program, tmp_path: Path) -> None:
 
 
 def test_a_port_that_another_program_has(lone: Program) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
         # It takes connections and never says a word.
-        found = broken(lone, "--port", taken.getsockname()[1])
-    assert set(found) == {"port"}
-    assert "--port" in found["port"]["advice"]
+        problems = broken(lone, "--port", listener.getsockname()[1])
+    assert set(problems) == {"port"}
+    assert "--port" in problems["port"]["advice"]
 
 
 def test_an_external_corndogs(lone: Program, tmp_path: Path) -> None:
-    found = broken(lone, "--corndogs-address", "127.0.0.1:9")
-    assert set(found) == {"Corndogs"}
-    assert "reactorcide corndogs" in found["Corndogs"]["advice"]
+    problems = broken(lone, "--corndogs-address", "127.0.0.1:9")
+    assert set(problems) == {"Corndogs"}
+    assert "reactorcide corndogs" in problems["Corndogs"]["advice"]
 
     with lone.start(
         *("corndogs", "--port", 0, "--data-dir", tmp_path / "corndogs"),

@@ -55,8 +55,8 @@ def test_following_survives_a_restart_of_the_service(
     finally:
         follower.kill()
         follower.communicate()
-    said = b"" if "--stream" in options else b"[reactorcide] exit code 3\n"
-    assert output.read_bytes() == b"".join(b"%d\n" % i for i in range(first, 16)) + said
+    note = b"" if "--stream" in options else b"[reactorcide] exit code 3\n"
+    assert output.read_bytes() == b"".join(b"%d\n" % i for i in range(first, 16)) + note
 
 
 def test_parts_of_a_log(new_service: NewService, tmp_path: Path, engine: docker.APIClient) -> None:

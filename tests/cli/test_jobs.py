@@ -54,13 +54,13 @@ def on_a_terminal(program: Program, *arguments: object) -> str:
         *arguments, stdout=side, stderr=side
     ) as process:
         os.close(side)
-        shown = b""
+        output = b""
         # Reading fails when the other side is closed.
         while chunk := _read(terminal):
-            shown += chunk
-        assert process.wait(20) == 0, shown
+            output += chunk
+        assert process.wait(20) == 0, output
     os.close(terminal)
-    return shown.decode()
+    return output.decode()
 
 
 def _read(terminal: int) -> bytes:
@@ -103,9 +103,9 @@ def test_list_in_a_pipe_is_plain_and_whole(reactorcide: Program) -> None:
 
 
 def test_list_on_a_terminal_has_colours_and_fits(reactorcide: Program, finished: dict[str, Any]) -> None:
-    shown = on_a_terminal(reactorcide, "jobs", "list", "--status", "completed")
-    assert "\x1b[32mcompleted" in shown
-    assert finished["job_id"] in shown
+    output = on_a_terminal(reactorcide, "jobs", "list", "--status", "completed")
+    assert "\x1b[32mcompleted" in output
+    assert finished["job_id"] in output
     plain = on_a_terminal(reactorcide.with_variables(NO_COLOR="1"), "jobs", "list", "--status", "completed")
     assert "completed" in plain
     assert not re.search(r"\x1b\[[0-9;]*3\d", plain)
@@ -221,8 +221,8 @@ def test_test_results_are_shown(reactorcide: Program) -> None:
     *_, summary = followed.errors.partition("tests: ")
     assert [line.strip() for line in summary.splitlines()] == ["1 passed, 22 failed", *named, "and 2 more"]
     job_id = followed.errors.split()[1]
-    shown = reactorcide.fine("jobs", "show", job_id).text
-    rows = [line.strip() for line in shown.partition("\nTests")[2].splitlines()][:22]
+    output = reactorcide.fine("jobs", "show", job_id).text
+    rows = [line.strip() for line in output.partition("\nTests")[2].splitlines()][:22]
     assert rows == ["1 passed, 22 failed", *named, "and 2 more"]
     tests = reactorcide("jobs", "tests", job_id)
     assert tests.text.splitlines() == [*(f"price t{n}: no {n}" for n in range(22)), "1 passed, 22 failed"]
@@ -254,12 +254,12 @@ def test_artifacts_are_downloaded(reactorcide: Program, tmp_path: Path) -> None:
     job = reactorcide.fine("submit", "leaves", "--follow", "--json", "--", script).json
     output = tmp_path / "not" / "there yet"
     listing = reactorcide.fine("jobs", "artifacts", job["job_id"], "--output", output, "--json").json
-    found = {str(path.relative_to(output)): path for path in output.rglob("*") if path.is_file()}
-    assert found.keys() == {item["path"] for item in listing["artifacts"]} == {f"d/e/{odd}", "d/e/empty"}
+    files = {str(path.relative_to(output)): path for path in output.rglob("*") if path.is_file()}
+    assert files.keys() == {item["path"] for item in listing["artifacts"]} == {f"d/e/{odd}", "d/e/empty"}
     for item in listing["artifacts"]:
-        assert hashlib.sha256(found[item["path"]].read_bytes()).hexdigest() == item["sha256"]
+        assert hashlib.sha256(files[item["path"]].read_bytes()).hexdigest() == item["sha256"]
         # Like a file that any program makes.
-        assert found[item["path"]].stat().st_mode & 0o777 == 0o644
+        assert files[item["path"]].stat().st_mode & 0o777 == 0o644
 
 
 def test_a_download_never_leaves_its_directory(
@@ -334,7 +334,7 @@ PLANTED = hashlib.sha256(b"planted").hexdigest()
 
 
 @pytest.mark.parametrize(
-    ("path", "size", "sha256", "said"),
+    ("path", "size", "sha256", "problem"),
     [
         *(
             (path, 7, PLANTED, "outside")
@@ -347,7 +347,7 @@ PLANTED = hashlib.sha256(b"planted").hexdigest()
     ],
 )
 def test_whatever_the_listing_says_nothing_is_written_elsewhere(
-    liar: Program, tmp_path: Path, path: str, size: int, sha256: str, said: str
+    liar: Program, tmp_path: Path, path: str, size: int, sha256: str, problem: str
 ) -> None:
     output, outside = tmp_path / "output", tmp_path / "outside"
     (output / "dir").mkdir(parents=True)
@@ -355,9 +355,9 @@ def test_whatever_the_listing_says_nothing_is_written_elsewhere(
     (output / "way").symlink_to(outside)
     good = {"path": "z-good", "size": 7, "sha256": PLANTED}
     Liar.items = [{"path": path, "size": size, "sha256": sha256}, good]
-    assert said in liar.refused("jobs", "artifacts", new_id(), "--output", output)
-    # One that arrives damaged is not kept, and the others are.
-    others = ["z-good"] if said == "damaged" else []
+    assert problem in liar.refused("jobs", "artifacts", new_id(), "--output", output)
+    # A file that arrives damaged is removed; the others stay.
+    others = ["z-good"] if problem == "damaged" else []
     assert sorted(item.name for item in tmp_path.rglob("*")) == ["dir", "output", "outside", "way", *others]
 
 

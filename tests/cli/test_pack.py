@@ -52,7 +52,7 @@ def tree(tmp_path: Path) -> Path:
 
 
 IGNORED = {"b", "build/out", "sub/log", "sub/deep/x", "x.log", "sub/y.log"}
-KEPT = {".gitignore", "a", "important.log", "sub/.gitignore", "sub/build/out", "sub/keep"}
+PACKED = {".gitignore", "a", "important.log", "sub/.gitignore", "sub/build/out", "sub/keep"}
 
 
 @pytest.mark.parametrize("kind", ["plain", "repository", "part of a repository", "ignored as a whole"])
@@ -63,7 +63,7 @@ def test_what_gitignore_leaves_out_is_left_out_wherever_it_stands(tree: Path, ki
         git(tree.parent, "init", "--quiet")
         if kind == "ignored as a whole":
             (tree.parent / ".gitignore").write_text("tree\n")
-    assert set(packed(tree)) == KEPT
+    assert set(packed(tree)) == PACKED
 
 
 def test_what_git_keeps_track_of_is_packed_as_it_is_now(tree: Path) -> None:
@@ -73,9 +73,9 @@ def test_what_git_keeps_track_of_is_packed_as_it_is_now(tree: Path) -> None:
     (tree / "a").write_text("changed")
     (tree / "sub" / "keep").unlink()
     write(tree, new="new")
-    found = packed(tree)
-    assert set(found) == KEPT - {"sub/keep"} | {"b", "new"}
-    assert found["a"].size == len("changed")
+    members = packed(tree)
+    assert set(members) == PACKED - {"sub/keep"} | {"b", "new"}
+    assert members["a"].size == len("changed")
 
 
 def test_a_repository_within_another_is_packed_too(tree: Path) -> None:
@@ -84,7 +84,7 @@ def test_a_repository_within_another_is_packed_too(tree: Path) -> None:
     write(inner, x="x", ignored="x")
     (inner / ".gitignore").write_text("ignored\n")
     git(inner, "init", "--quiet")
-    assert set(packed(tree)) == KEPT | {"inner/x", "inner/.gitignore"}
+    assert set(packed(tree)) == PACKED | {"inner/x", "inner/.gitignore"}
 
 
 def test_a_repository_that_the_environment_names_plays_no_part(
@@ -93,7 +93,7 @@ def test_a_repository_that_the_environment_names_plays_no_part(
     # As in a git hook.
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "nowhere"))
     monkeypatch.setenv("GIT_INDEX_FILE", str(tmp_path / "nothing"))
-    assert set(packed(tree)) == KEPT
+    assert set(packed(tree)) == PACKED
 
 
 def fake_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
@@ -108,7 +108,7 @@ def fake_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> No
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 @pytest.mark.parametrize("which", ["the directory", "one above it", "one within it"])
 def test_a_repository_that_git_refuses_for_its_owner_is_an_error(tree: Path, which: str) -> None:
-    """Else what it keeps track of, but ignores, would be left out without a word."""
+    """Otherwise tracked files that .gitignore names would be missing, and nothing would say so."""
     repository = {"the directory": tree, "one above it": tree.parent, "one within it": tree / "sub"}[which]
     git(repository, "init", "--quiet")
     git(repository, "add", "--force", ".")
@@ -151,7 +151,7 @@ def test_messages_of_git_in_another_language_are_none_of_ours(
     for name in ("LANG", "LC_ALL", "LANGUAGE"):
         monkeypatch.setenv(name, "de_DE.UTF-8")
     fake_git(tmp_path, monkeypatch, '[ "$LC_ALL$LANGUAGE" = C ] || exit 3')
-    assert set(packed(tree)) == KEPT
+    assert set(packed(tree)) == PACKED
 
 
 def test_no_repository_runs_a_program(tree: Path, tmp_path: Path) -> None:
@@ -208,9 +208,9 @@ def test_an_index_names_nothing_outside_of_the_directory(tree: Path, tmp_path: P
     git(tree, "add", "--force", "link/secret")
     shutil.rmtree(tree / "link")
     (tree / "link").symlink_to(tmp_path / "outside")
-    found = packed(tree)
-    assert found["link"].issym()
-    assert "link/secret" not in found
+    members = packed(tree)
+    assert members["link"].issym()
+    assert "link/secret" not in members
 
 
 def test_without_git_all_is_packed_unless_something_is_ignored(
@@ -252,13 +252,13 @@ def test_modes_times_links_and_names_are_kept(tmp_path: Path) -> None:
     (tree / "empty").mkdir()
     os.mkfifo(tree / "pipe")
     Path(os.fsdecode(os.fsencode(tree) + b"/\xff\n")).write_text("odd")
-    found = packed(tree)
-    assert (found["script"].mode, found["script"].mtime) == (0o750, 1_600_000_000)
-    assert {name: info.linkname for name, info in found.items() if info.issym()} == {
+    members = packed(tree)
+    assert (members["script"].mode, members["script"].mtime) == (0o750, 1_600_000_000)
+    assert {name: info.linkname for name, info in members.items() if info.issym()} == {
         "out": "../../etc/passwd",
         "to-dir": "dir",
     }
-    assert set(found) == {"script", "dir/x", "out", "to-dir", "\udcff\n"}
+    assert set(members) == {"script", "dir/x", "out", "to-dir", "\udcff\n"}
 
 
 def test_what_cannot_be_packed_is_a_sentence(tmp_path: Path) -> None:

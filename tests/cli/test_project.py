@@ -14,9 +14,9 @@ def test_a_project_from_its_beginning_to_its_end(reactorcide: Program, service: 
     assert "acme/site" in reactorcide.fine("project", "list").text
     reactorcide.fine("user", "create", "bob")
     reactorcide.fine("project", "member", "add", "acme/site", "bob", "--role", "read")
-    shown = reactorcide.fine("project", "show", "acme/site").text
-    assert f"acme/site ({project_id})" in shown
-    assert "bob" in shown
+    output = reactorcide.fine("project", "show", "acme/site").text
+    assert f"acme/site ({project_id})" in output
+    assert "bob" in output
     started = ("runs", "start", "--project", "acme/site", "--ref", "main", "--follow", "--json")
     run = reactorcide.fine(*started).json
     listed = reactorcide.fine("runs", "list", "--project", "acme/site", "--json").json
@@ -48,14 +48,14 @@ def test_its_settings_and_its_webhook(reactorcide: Program, service: Service) ->
     ):
         assert missing in added.errors
     assert secret.startswith("whsec_")
-    shown = reactorcide.fine("project", "show", "acme/hooked").text
+    output = reactorcide.fine("project", "show", "acme/hooked").text
     for line in ("Forge           gitea", "Credentials     token, webhook secret", "Events          push"):
-        assert line in shown
-    assert "Max. running    3" in shown
+        assert line in output
+    assert "Max. running    3" in output
     reactorcide.fine("project", "change", "acme/hooked", "--disable", "--allow-event", "")
-    shown = reactorcide.fine("project", "show", "acme/hooked").text
-    assert "private, disabled" in shown
-    assert "Events" not in shown
+    output = reactorcide.fine("project", "show", "acme/hooked").text
+    assert "private, disabled" in output
+    assert "Events" not in output
     renewed = reactorcide.fine("project", "webhook-secret", "acme/hooked").errors
     assert secret not in renewed
     assert "previous webhook secret" in reactorcide.fine("project", "show", "acme/hooked").text
@@ -73,17 +73,17 @@ def test_a_deploy_key_and_the_keys_of_servers(reactorcide: Program, service: Ser
     hosts = service.sources / "hosts"
     hosts.write_text("git.example ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA\n")
     reactorcide.fine("project", "change", "acme/private", "--known-hosts", f"@{hosts}")
-    shown = reactorcide.fine("project", "show", "acme/private").text
-    assert public in shown
-    assert "git.example ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA" in shown
+    output = reactorcide.fine("project", "show", "acme/private").text
+    assert public in output
+    assert "git.example ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA" in output
     hosts.write_text("git.example is my friend")
     assert "lines of a known_hosts file" in reactorcide.refused(
         "project", "change", "acme/private", "--known-hosts", f"@{hosts}"
     )
     reactorcide.fine("project", "change", "acme/private", "--known-hosts", "")
     reactorcide.fine("project", "deploy-key", "acme/private", "--remove")
-    shown = reactorcide.fine("project", "show", "acme/private").text
-    assert "ssh-ed25519" not in shown
+    output = reactorcide.fine("project", "show", "acme/private").text
+    assert "ssh-ed25519" not in output
 
 
 def test_the_schedules_of_a_project(reactorcide: Program, service: Service) -> None:
@@ -104,8 +104,8 @@ def test_the_schedules_of_a_project(reactorcide: Program, service: Service) -> N
     ).text
     assert "v=two" in changed
     assert "never: it is disabled" in changed
-    shown = reactorcide.fine(*of_project, "run", "acme/planned", "nightly", "--json").json
-    (run_id,) = shown["occurrences"][0]["run_ids"]
+    view = reactorcide.fine(*of_project, "run", "acme/planned", "nightly", "--json").json
+    (run_id,) = view["occurrences"][0]["run_ids"]
     assert "started by hand" in reactorcide.fine(*of_project, "show", "acme/planned", "nightly").text
     assert reactorcide.fine("runs", "show", run_id, "--json").json["event"]["name"] == "schedule"
     assert "disabled" in reactorcide.fine(*of_project, "list", "acme/planned").text

@@ -33,11 +33,11 @@ FAILING = "name: F\non: push\njobs:\n  a: {command: echo no; exit 3}\n  b: {need
 
 
 def work_tree(tmp_path: Path, text: str) -> Path:
-    made = repository(tmp_path / "tree", {"workflows/ci.yaml": text})
-    (made.path / ".gitignore").write_text("ignored\n")
-    (made.path / "given").write_text("not committed\n")
-    (made.path / "ignored").write_text("x")
-    return made.path
+    repo = repository(tmp_path / "tree", {"workflows/ci.yaml": text})
+    (repo.path / ".gitignore").write_text("ignored\n")
+    (repo.path / "given").write_text("not committed\n")
+    (repo.path / "ignored").write_text("x")
+    return repo.path
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_a_work_tree_runs_without_a_server(program: Program, tmp_path: Path, ima
 
 @dataclass
 class LocalRun:
-    """A run of ``reactorcide run`` whose job has begun, and would go on for ten minutes."""
+    """A run of ``reactorcide run`` whose job has started and would take ten minutes."""
 
     process: subprocess.Popen[bytes]
     output: Path
@@ -79,7 +79,7 @@ class LocalRun:
 
 @contextmanager
 def local_run(program: Program, tmp_path: Path, image: str) -> Iterator[LocalRun]:
-    """Start a run; its job takes the whole grace period. Afterwards it has left no container."""
+    """Start a run; its job takes the whole grace period. At the end no container of it may remain."""
     text = "name: L\non: push\njobs: {a: {command: trap '' TERM; echo begun; sleep 600}}\n"
     tree = work_tree(tmp_path, text)
     output, temporary = tmp_path / "output", tmp_path / "temporary"
@@ -121,28 +121,28 @@ def test_what_is_killed_leaves_nothing_either(program: Program, tmp_path: Path, 
 def test_a_workflow_file_may_be_a_link_to_a_file_beside(
     reactorcide: Program, program: Program, tmp_path: Path, image: str
 ) -> None:
-    made = repository(tmp_path / "linked", {"shared": FAILING.replace("exit 3", "true")})
-    (made.path / ".reactorcide/workflows").mkdir()
-    link = made.path / ".reactorcide/workflows/ci.yaml"
+    repo = repository(tmp_path / "linked", {"shared": FAILING.replace("exit 3", "true")})
+    (repo.path / ".reactorcide/workflows").mkdir()
+    link = repo.path / ".reactorcide/workflows/ci.yaml"
     link.symlink_to("../shared")
-    made.commit("file", "x")
-    started = ("runs", "start", "--source", made.path, "--json")
+    repo.commit("file", "x")
+    started = ("runs", "start", "--source", repo.path, "--json")
     assert reactorcide.fine(*started).json["workflow_name"] == "F"
-    assert "a | no" in program("run", "--image", image, "--job", "a", cwd=made.path).text.splitlines()
+    assert "a | no" in program("run", "--image", image, "--job", "a", cwd=repo.path).text.splitlines()
     link.unlink()
     link.symlink_to("../../../outside")
     sentence = "ci.yaml is a link that leads to no regular file of the repository"
     assert sentence in reactorcide.refused(*started)
-    assert sentence in program("run", "--image", image, cwd=made.path).errors
+    assert sentence in program("run", "--image", image, cwd=repo.path).errors
 
 
 def test_the_log_of_a_node_without_a_job_is_a_sentence(reactorcide: Program, tmp_path: Path) -> None:
     tree = repository(tmp_path / "failing", {"workflows/ci.yaml": FAILING}).path
     run = reactorcide("runs", "start", "--source", tree, "--follow", "--json").json
     for options in ((), ("--follow",)):
-        shown = reactorcide("runs", "logs", run["run_id"], "b", *options)
-        assert (shown.code, shown.text) == (0, "")
-        assert shown.errors == "b has had no job; it is skipped: a did not succeed\n"
+        result = reactorcide("runs", "logs", run["run_id"], "b", *options)
+        assert (result.code, result.text) == (0, "")
+        assert result.errors == "b has had no job; it is skipped: a did not succeed\n"
     assert "no\n" in reactorcide.fine("runs", "logs", run["run_id"]).text
 
 
@@ -209,16 +209,16 @@ def test_a_local_run_says_that_it_keeps_no_caches(program: Program, tmp_path: Pa
 
 
 def test_runs_on_a_service(reactorcide: Program, tmp_path: Path) -> None:
-    made = repository(tmp_path / "tree", {"workflows/ci.yaml": FAILING})
-    started = reactorcide("runs", "start", "ci", "--source", made.path, "--follow")
+    repo = repository(tmp_path / "tree", {"workflows/ci.yaml": FAILING})
+    started = reactorcide("runs", "start", "ci", "--source", repo.path, "--follow")
     assert started.code == 1
     assert "a failed" in started.errors
     assert "b skipped: a did not succeed" in started.errors
     listed = json.loads(reactorcide.fine("runs", "list", "--workflow", "ci", "--json").output)["runs"]
     run_id = listed[0]["run_id"]
     assert run_id in reactorcide.fine("runs", "list").text
-    shown = reactorcide.fine("runs", "show", run_id).text
-    assert "  b skipped: a did not succeed" in shown
+    output = reactorcide.fine("runs", "show", run_id).text
+    assert "  b skipped: a did not succeed" in output
     assert reactorcide.fine("runs", "logs", run_id).text.startswith("--- a\nno\n")
     assert reactorcide.fine("runs", "logs", run_id, "a").text.startswith("no\n")
     assert "it has a, b" in reactorcide("runs", "logs", run_id, "c").errors

@@ -26,9 +26,9 @@ def test_a_secret_from_a_file_and_from_standard_input(
         f"one newline at the end of {tmp_path}/value is removed\n",
     )
     reactorcide.fine("runs", "start", *of_project, "--follow")
-    shown = reactorcide.fine("secret", "list", *of_project).text
-    assert "a:word  all but pull requests  any" in shown
-    assert "sesame" not in shown
+    output = reactorcide.fine("secret", "list", *of_project).text
+    assert "a:word  all but pull requests  any" in output
+    assert "sesame" not in output
     (listed,) = reactorcide.fine("secret", "list", *of_project, "--json").json["secrets"]
     assert [use["workflow"] for use in listed["uses"]] == ["ci"]
     piped = ("secret", "set", "a:word", *of_project, "--branch", "release", "--value", "-")

@@ -138,10 +138,10 @@ def test_secret_variables_reach_the_job_and_are_not_shown(reactorcide: Program) 
     result = caller.fine("submit", "secret", "--follow", "--env", "SHOWN=x", *secret, "--", script)
     assert result.output == b"[REDACTED] [REDACTED] x\n9 8\n"
     job_id = result.errors.split()[1]
-    shown = caller.fine("jobs", "show", job_id).text
-    assert "GIVEN=[REDACTED]" in shown
-    assert "SHOWN=x" in shown
-    assert "s3" not in shown + caller.fine("jobs", "show", job_id, "--json").text
+    output = caller.fine("jobs", "show", job_id).text
+    assert "GIVEN=[REDACTED]" in output
+    assert "SHOWN=x" in output
+    assert "s3" not in output + caller.fine("jobs", "show", job_id, "--json").text
 
 
 def test_a_secret_variable_adds_to_those_that_are_secret_anyway(reactorcide: Program, tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_a_source_outside_of_the_roots_is_uploaded(reactorcide: Program, tmp_pat
 
 
 def elsewhere(reactorcide: Program, service: Service) -> Program:
-    """Return the program as it sees a service that is not known to be on this host."""
+    """Return the program as if the service were on another host."""
     return reactorcide.with_variables(
         REACTORCIDE_API_URL=service.url.replace("127.0.0.1", "0.0.0.0"),  # noqa: S104  # to connect to
         REACTORCIDE_API_TOKEN=(service.data_dir / "admin-token").read_text().strip(),
@@ -197,15 +197,15 @@ def test_a_source_is_uploaded_to_another_host_and_once(
     # More than any other body may have.
     (source / "noise").write_bytes(os.urandom(5 << 20))
     away = elsewhere(reactorcide, service)
-    kept = service.data_dir / "objects" / "sources"
-    before = set(kept.iterdir()) if kept.exists() else set()
+    directory = service.data_dir / "objects" / "sources"
+    before = set(directory.iterdir()) if directory.exists() else set()
     first = submitted(away, "away", "--source", source, "--", "true")
     assert (first["source_path"], first["source_type"]) == (None, "copy")
-    (uploaded,) = set(kept.iterdir()) - before
+    (uploaded,) = set(directory.iterdir()) - before
     # Sent again it would be stored anew, if only for a moment, and so change the directory.
-    changed_ns = kept.stat().st_mtime_ns
+    changed_ns = directory.stat().st_mtime_ns
     assert submitted(away, "away", "--source", source, "--", "true")["source_id"] == first["source_id"]
-    assert kept.stat().st_mtime_ns == changed_ns
+    assert directory.stat().st_mtime_ns == changed_ns
     assert (uploaded / "source.tar.gz").stat().st_size > 5 << 20
     # Below a root, but the service does not know what is on this host.
     assert submitted(away, "away", "--source", SAMPLE, "--", "true")["source_id"]
@@ -231,11 +231,11 @@ def test_what_else_is_wrong_is_said_after_the_upload(reactorcide: Program, tmp_p
 
 def test_the_artifacts_of_a_job_are_a_source_and_globs_narrow_them(reactorcide: Program) -> None:
     script = "cd /job/artifacts && echo one >1.txt && echo two >2.log && mkdir d && echo three >d/3.txt"
-    made = reactorcide.fine(
+    job = reactorcide.fine(
         *("submit", "make", "--follow", "--json", "--artifact", "*.txt", "--artifact", "d/**", "--", script)
     ).json
     result = reactorcide.fine(
-        "submit", "use", "--follow", "--source-job", made["job_id"], "--", "cat 1.txt d/3.txt; ls"
+        "submit", "use", "--follow", "--source-job", job["job_id"], "--", "cat 1.txt d/3.txt; ls"
     )
     assert result.output == b"one\nthree\n1.txt\nd\n"
 
@@ -249,17 +249,17 @@ def test_a_terminal_shows_the_upload(reactorcide: Program, service: Service, tmp
         *arguments, stdout=subprocess.DEVNULL, stderr=side
     ) as process:
         os.close(side)
-        shown = b""
+        output = b""
         try:
             while chunk := os.read(terminal, 4096):
-                shown += chunk
+                output += chunk
         except OSError:
             # The other side is closed.
             pass
-        assert process.wait(20) == 0, shown
+        assert process.wait(20) == 0, output
     os.close(terminal)
-    assert b"uploading" in shown
-    assert b"1.0/1.0 MB" in shown
+    assert b"uploading" in output
+    assert b"1.0/1.0 MB" in output
 
 
 def test_git_is_cloned_at_the_ref(reactorcide: Program, service: Service) -> None:
@@ -413,13 +413,13 @@ def test_a_terminal_gets_a_spinner_while_the_job_waits(reactorcide: Program, tmp
             ) as process,
         ):
             os.close(side)
-            shown = b""
-            while b"completed" not in shown:
-                shown += os.read(terminal, 4096)
+            screen = b""
+            while b"completed" not in screen:
+                screen += os.read(terminal, 4096)
             assert process.wait(20) == 0
     finally:
         os.close(terminal)
-    assert b"waiting for waits to start" in shown
+    assert b"waiting for waits to start" in screen
     assert output.read_bytes() == b"here\n"
 
 

@@ -12,8 +12,8 @@ def test_a_webhook_from_its_beginning_to_its_end(reactorcide: Program) -> None:
     assert webhook_id in listed
     assert "failure,recovery" in listed
     reactorcide.fine("webhook", "change", webhook_id, "--event", "run")
-    (found,) = reactorcide.fine("webhook", "list", "--json").json["webhooks"]
-    assert found["events"] == ["run"]
+    (webhook,) = reactorcide.fine("webhook", "list", "--json").json["webhooks"]
+    assert webhook["events"] == ["run"]
     assert reactorcide.fine("webhook", "messages", webhook_id, "--json").json["messages"] == []
     assert "there is no message" in reactorcide.refused("webhook", "redeliver", webhook_id, webhook_id)
     assert "whsec_" not in reactorcide.fine("webhook", "list", "--json").text

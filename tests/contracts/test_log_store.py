@@ -183,12 +183,12 @@ def test_a_follower_and_readers_see_every_byte_while_it_is_sealed(
             followed.append(b"".join(view.read(start, end)))
 
     def look() -> None:
-        seen_bytes = 0
+        last_bytes = 0
         while not closed.is_set():
             view = LogView(logs, "job", 1)
-            if view.end < seen_bytes or b"".join(view.read(0, view.end)) != expected[: view.end]:
-                trouble.append(f"{view.end} bytes after {seen_bytes}")
-            seen_bytes = view.end
+            if view.end < last_bytes or b"".join(view.read(0, view.end)) != expected[: view.end]:
+                trouble.append(f"{view.end} bytes after {last_bytes}")
+            last_bytes = view.end
 
     threads = [threading.Thread(target=target) for target in (follow, look, look)]
     for thread in threads:
@@ -257,7 +257,7 @@ class TestLocal:
         reader = logs.read(KEY)
         logs.seal(PREFIX)
         assert (tmp_path / "objects" / KEY).stat().st_ino == number
-        # One that has begun to read reads on.
+        # A reader that has started reads on.
         assert b"".join(reader) == b"x" * 1_000_000
 
     def test_what_is_synced_and_how_often(

@@ -202,7 +202,7 @@ def test_one_prefix_is_deleted_by_several_while_it_is_written_to(store: ObjectSt
             try:
                 store.put(f"a/{number % 7}/{number}", [b"x"])
             except ObjectStoreError:
-                # The directory went away in between: said, not hidden.
+                # The directory was removed in between, which is an error.
                 continue
             except Exception as exc:
                 failures.append(exc)

@@ -46,10 +46,10 @@ def test_a_server_that_is_not_there_is_unavailable_at_once(server: EmbeddedCornd
 
 def test_a_claim_is_waited_for_longer_than_a_question(silent_address: str) -> None:
     client = GrpcCorndogs(silent_address, deadline_s=0.2)
-    begun = time.monotonic()
+    start_s = time.monotonic()
     with pytest.raises(CorndogsUnavailable):
         client.get_next_task("q")
-    assert time.monotonic() - begun >= 0.6
+    assert time.monotonic() - start_s >= 0.6
     client.close()
 
 
@@ -92,7 +92,7 @@ def test_a_server_that_is_away_is_tried_again_soon() -> None:
         _keep_claiming(client, lambda task: len(attempts) == 6, within_s=30)
         hanging_up.join()
         client.close()
-    # Left to itself, gRPC pauses for 1, 1.6, 2.6, 4.1, … seconds: 15 in all.
+    # By default gRPC pauses for 1, 1.6, 2.6, 4.1, … seconds: 15 in all.
     assert attempts[-1] - attempts[0] < 5
 
 

@@ -72,15 +72,15 @@ _TYPES = {3: "int64", 9: "string", 11: "message", 12: "bytes"}
 
 def test_the_numbers_on_the_wire() -> None:
     """An independent copy of the contract: a changed number would still talk to a server of our own."""
-    found = {}
+    messages = {}
     for name, message in pb.DESCRIPTOR.message_types_by_name.items():
         fields = []
         for field in message.fields:
             of_map = field.message_type is not None and field.message_type.GetOptions().map_entry
             kind = "map" if of_map else _TYPES[field.type]
             fields.append(f"{field.name}={field.number}" + ("" if kind == "string" else f":{kind}"))
-        found[name] = " ".join(fields)
-    assert found == _CONTRACT
+        messages[name] = " ".join(fields)
+    assert messages == _CONTRACT
     assert pb.DESCRIPTOR.package == "corndogs.v1alpha1"
     [service] = pb.DESCRIPTOR.services_by_name.values()
     assert service.full_name == "corndogs.v1alpha1.CorndogsService"

@@ -19,7 +19,7 @@ from reactorcide.corndogs.proto.corndogs_pb2_grpc import (
 from reactorcide.corndogs.server import EmbeddedCorndogs
 from reactorcide.domain.errors import CorndogsError, CorndogsUnavailable
 
-ASKED = "0b6d6c1e-7a0c-4a55-9f43-2f6a1f0f3c11"
+REQUESTED = "0b6d6c1e-7a0c-4a55-9f43-2f6a1f0f3c11"
 ANOTHER = "0b6d6c1e-7a0c-4a55-9f43-2f6a1f0f3c12"
 SECRET = "failed to connect to `host=db.internal user=corndogs_admin database=prod`"
 
@@ -73,13 +73,13 @@ def hostile() -> Iterator[tuple[Hostile, GrpcCorndogs]]:
 
 CALLS: dict[str, Callable[[GrpcCorndogs], object]] = {
     "SubmitTask": lambda client: client.submit_task("q"),
-    "GetTaskStateByID": lambda client: client.get_task(ASKED, "q"),
+    "GetTaskStateByID": lambda client: client.get_task(REQUESTED, "q"),
     "GetNextTask": lambda client: client.get_next_task("q"),
     "UpdateTask": lambda client: client.update_task(
-        ASKED, "q", "a", new_state="b", auto_target_state="c", timeout_s=0, priority=0
+        REQUESTED, "q", "a", new_state="b", auto_target_state="c", timeout_s=0, priority=0
     ),
-    "CompleteTask": lambda client: client.complete_task(ASKED, "q", "a"),
-    "CancelTask": lambda client: client.cancel_task(ASKED, "q", "a"),
+    "CompleteTask": lambda client: client.complete_task(REQUESTED, "q", "a"),
+    "CancelTask": lambda client: client.cancel_task(REQUESTED, "q", "a"),
 }
 
 
@@ -105,7 +105,7 @@ def test_what_a_server_says_in_an_error_is_logged_and_told_nobody(
 
 
 @pytest.mark.parametrize("rpc", CALLS)
-@pytest.mark.parametrize("answered", ["", "not-a-uuid", "x" * 100_000, ASKED.upper(), ANOTHER])
+@pytest.mark.parametrize("answered", ["", "not-a-uuid", "x" * 100_000, REQUESTED.upper(), ANOTHER])
 def test_a_task_that_was_not_asked_for_is_an_error(
     hostile: tuple[Hostile, GrpcCorndogs], rpc: str, answered: str
 ) -> None:
@@ -119,7 +119,7 @@ def test_a_task_that_was_not_asked_for_is_an_error(
 @pytest.mark.parametrize("rpc", CALLS)
 def test_an_answer_that_is_too_large_is_an_error(hostile: tuple[Hostile, GrpcCorndogs], rpc: str) -> None:
     servicer, client = hostile
-    servicer.task = pb.Task(uuid=ASKED, queue="q", payload=b"x" * (10 << 20))
+    servicer.task = pb.Task(uuid=REQUESTED, queue="q", payload=b"x" * (10 << 20))
     with pytest.raises(CorndogsError):
         CALLS[rpc](client)
 

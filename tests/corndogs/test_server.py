@@ -41,8 +41,8 @@ def test_an_empty_uuid_is_refused(client: GrpcCorndogs, stub: CorndogsServiceStu
 
 def test_an_upper_case_uuid_is_the_same(client: GrpcCorndogs, stub: CorndogsServiceStub) -> None:
     task = client.submit_task("q")
-    found = stub.GetTaskStateByID(pb.GetTaskStateByIDRequest(uuid=task.uuid.upper()))
-    assert found.task.uuid == task.uuid
+    answer = stub.GetTaskStateByID(pb.GetTaskStateByIDRequest(uuid=task.uuid.upper()))
+    assert answer.task.uuid == task.uuid
 
 
 @pytest.mark.parametrize("priority", [-(2**31) - 1, 2**31])
@@ -141,7 +141,7 @@ class TestTrouble:
 
 
 class _SlowCall:
-    """GetTaskStateCounts, made to run until it is told to go on."""
+    """A call of GetTaskStateCounts that runs until ``go_on`` is set."""
 
     def __init__(self) -> None:
         self.running = threading.Event()
@@ -175,10 +175,10 @@ def _listens(server: EmbeddedCorndogs) -> bool:
 
 class TestStartAndStop:
     def test_a_taken_port_is_refused(self, tmp_path: Path) -> None:
-        with socket.socket() as taken:
-            taken.bind(("127.0.0.1", 0))
-            taken.listen()
-            port = taken.getsockname()[1]
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            listener.listen()
+            port = listener.getsockname()[1]
             server = EmbeddedCorndogs(tmp_path / "corndogs.db", port=port)
             with pytest.raises(ConfigurationError, match=f"127.0.0.1:{port} .*already in use"):
                 server.start()

@@ -110,7 +110,7 @@ def test_a_timeout_beyond_all_time_never_ends(storage: TaskStorage) -> None:
 
 
 class TestForgetting:
-    """Archived tasks are kept for a week, and go a few at a time."""
+    """Archived tasks stay for a week and are then removed, a few at a time."""
 
     WEEK_NS = 7 * 86_400 * 10**9
 
@@ -129,11 +129,11 @@ class TestForgetting:
         archived()
         assert all(storage.find(task_uuid) for task_uuid in old)
         now[0] += 1
-        left = []
+        counts = []
         for _ in range(3):
             last = archived()
-            left.append(sum(storage.find(task_uuid) is not None for task_uuid in old))
-        assert left == [3, 1, 0]
+            counts.append(sum(storage.find(task_uuid) is not None for task_uuid in old))
+        assert counts == [3, 1, 0]
         assert storage.find(last) is not None
         assert _execute(storage, "SELECT count(*) FROM archived_task") == [(4,)]
         storage.close()

@@ -1,4 +1,4 @@
-"""What of a job is secret, and what may be shown in its place."""
+"""Which parts of a job are secret, and what stands in their place."""
 
 import pytest
 
@@ -65,7 +65,7 @@ def test_no_representation_shows_a_secret() -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "shown"),
+    ("url", "expected"),
     [
         ("https://example.test/x", "https://example.test/x"),
         ("https://@example.test/x", "https://@example.test/x"),
@@ -81,22 +81,22 @@ def test_no_representation_shows_a_secret() -> None:
         ("/srv/a@b", "/srv/a@b"),
     ],
 )
-def test_a_url_is_shown_without_its_credentials(url: str, shown: str) -> None:
-    assert redacted_url(url) == shown
-    assert (url_secrets(url) == ()) == (url == shown)
+def test_a_url_is_shown_without_its_credentials(url: str, expected: str) -> None:
+    assert redacted_url(url) == expected
+    assert (url_secrets(url) == ()) == (url == expected)
 
 
 def test_credentials_are_known_in_every_spelling() -> None:
-    found = url_secrets("https://me:pass%2fw%C3%B6rd@example.test/x")
+    secrets = url_secrets("https://me:pass%2fw%C3%B6rd@example.test/x")
     assert {
         "me:pass%2fw%C3%B6rd",
         "pass%2fw%C3%B6rd",
         "pass/wörd",
         "pass%2Fw%C3%B6rd",
         "me:pass/wörd",
-    } <= set(found)
-    assert "bWU6cGFzcy93w7ZyZA==" in found
-    assert list(found) == sorted(found, key=len, reverse=True)
+    } <= set(secrets)
+    assert "bWU6cGFzcy93w7ZyZA==" in secrets
+    assert list(secrets) == sorted(secrets, key=len, reverse=True)
 
 
 def test_a_name_without_a_password_is_a_token() -> None:

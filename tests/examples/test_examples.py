@@ -24,8 +24,8 @@ def examples_service(
     tmp_path_factory: pytest.TempPathFactory, engine: docker.APIClient, images: Images
 ) -> Iterator[Service]:
     """A service that may copy the examples."""
-    made = Service(tmp_path_factory.mktemp("examples"), images.default, source_root=EXAMPLES, cancel_grace=1)
-    yield from ended_cleanly(made.start(), engine)
+    tour = Service(tmp_path_factory.mktemp("examples"), images.default, source_root=EXAMPLES, cancel_grace=1)
+    yield from ended_cleanly(tour.start(), engine)
 
 
 @pytest.fixture(scope="module", params=["python", "go"])
@@ -54,7 +54,7 @@ def test_the_whole_tour(program: list[str], examples_service: Service) -> None:
     service = examples_service
     result = run(program, service.base_url, service.admin.token, "--source", "sample-project")
     assert result.returncode == 0, result.stdout + result.stderr
-    said = result.stdout
+    output = result.stdout
     for expected in (
         "Service: OK",
         "token recognised",
@@ -65,7 +65,7 @@ def test_the_whole_tour(program: list[str], examples_service: Service) -> None:
         "cancelled",
         "Deleted",
     ):
-        assert expected in said, said
+        assert expected in output, output
     assert service.admin.get("jobs")["total"] == 0
 
 
@@ -79,8 +79,8 @@ def test_a_job_from_git(program: list[str], new_repository: str, git_service: Se
 def git_service(
     tmp_path_factory: pytest.TempPathFactory, engine: docker.APIClient, images: Images
 ) -> Iterator[Service]:
-    made = Service(tmp_path_factory.mktemp("git-examples"), images.default, cancel_grace=1)
-    yield from ended_cleanly(made.start(), engine)
+    service = Service(tmp_path_factory.mktemp("git-examples"), images.default, cancel_grace=1)
+    yield from ended_cleanly(service.start(), engine)
 
 
 @pytest.fixture

@@ -64,18 +64,18 @@ def read(dialect: Dialect, delivery: Delivery, **options: Any) -> ForgeEvent | I
 
 
 def event(dialect: Dialect, delivery: Delivery, **options: Any) -> ForgeEvent:
-    found = read(dialect, delivery, **options)
-    assert isinstance(found, ForgeEvent)
-    return found
+    answer = read(dialect, delivery, **options)
+    assert isinstance(answer, ForgeEvent)
+    return answer
 
 
 def test_a_push_of_a_branch(dialect: Dialect) -> None:
     for form in (False, True):
-        found = event(dialect, dialect.push(REPO, "refs/heads/a/b", OLD, NEW), form=form)
-        assert (found.name, found.branch, found.tag) == (EventName.PUSH, "a/b", "")
-        assert (found.ref, found.sha, found.before) == ("refs/heads/a/b", NEW, OLD)
-        assert (found.message, found.actor, found.is_fork) == ("Say hello", "mona", False)
-        assert found.url.startswith("https://forge.example/acme/site")
+        push = event(dialect, dialect.push(REPO, "refs/heads/a/b", OLD, NEW), form=form)
+        assert (push.name, push.branch, push.tag) == (EventName.PUSH, "a/b", "")
+        assert (push.ref, push.sha, push.before) == ("refs/heads/a/b", NEW, OLD)
+        assert (push.message, push.actor, push.is_fork) == ("Say hello", "mona", False)
+        assert push.url.startswith("https://forge.example/acme/site")
 
 
 def test_a_new_branch_has_no_commit_before(dialect: Dialect) -> None:
@@ -83,19 +83,19 @@ def test_a_new_branch_has_no_commit_before(dialect: Dialect) -> None:
 
 
 def test_what_is_deleted_starts_nothing(dialect: Dialect) -> None:
-    gone = read(dialect, dialect.push(REPO, "refs/heads/old", OLD, NO_COMMIT))
-    assert gone == Ignored("branch deleted")
-    gone = read(dialect, dialect.push(REPO, "refs/tags/v1", OLD, NO_COMMIT))
-    assert gone == Ignored("tag deleted")
+    answer = read(dialect, dialect.push(REPO, "refs/heads/old", OLD, NO_COMMIT))
+    assert answer == Ignored("branch deleted")
+    answer = read(dialect, dialect.push(REPO, "refs/tags/v1", OLD, NO_COMMIT))
+    assert answer == Ignored("tag deleted")
 
 
 def test_a_tag(dialect: Dialect) -> None:
     """Where a forge tells it twice both are the same, but for who tells."""
-    told = [event(dialect, delivery) for delivery in dialect.tag(REPO, "v1.0", NEW)]
-    assert {(one.name, one.tag, one.branch, one.ref, one.sha, one.before) for one in told} == {
+    events = [event(dialect, delivery) for delivery in dialect.tag(REPO, "v1.0", NEW)]
+    assert {(one.name, one.tag, one.branch, one.ref, one.sha, one.before) for one in events} == {
         (EventName.TAG_CREATED, "v1.0", "", "refs/tags/v1.0", NEW, "")
     }
-    assert [one.is_create for one in told] == ([True, False] if len(told) == 2 else [False])
+    assert [one.is_create for one in events] == ([True, False] if len(events) == 2 else [False])
 
 
 def test_the_create_of_a_branch_leaves_it_to_the_push(dialect: Dialect) -> None:
@@ -118,13 +118,13 @@ def test_the_object_of_an_annotated_tag_of_gitlab_is_not_its_commit() -> None:
     ],
 )
 def test_a_pull_request_runs_at_its_head(dialect: Dialect, action: str, name: EventName) -> None:
-    found = event(dialect, dialect.pull_request(REPO, action, PULL, user="lisa"))
-    assert (found.name, found.number, found.branch, found.base_branch) == (name, 12, "fix", "main")
-    assert found.ref == dialect.pull_ref.format(12)
-    assert found.sha == (NEW if dialect.tells_head_sha else "")
-    assert (found.actor, found.title, found.is_fork) == ("lisa", "Mend the roof", False)
-    assert found.head_url == "https://forge.example/acme/site.git"
-    assert found.url.startswith("https://forge.example/acme/site/")
+    opened = event(dialect, dialect.pull_request(REPO, action, PULL, user="lisa"))
+    assert (opened.name, opened.number, opened.branch, opened.base_branch) == (name, 12, "fix", "main")
+    assert opened.ref == dialect.pull_ref.format(12)
+    assert opened.sha == (NEW if dialect.tells_head_sha else "")
+    assert (opened.actor, opened.title, opened.is_fork) == ("lisa", "Mend the roof", False)
+    assert opened.head_url == "https://forge.example/acme/site.git"
+    assert opened.url.startswith("https://forge.example/acme/site/")
 
 
 def test_a_label_is_no_update(dialect: Dialect) -> None:
@@ -143,9 +143,9 @@ def test_a_pull_request_that_is_over_runs_at_its_base(dialect: Dialect) -> None:
 
 def test_a_fork(dialect: Dialect) -> None:
     for head_repo in (FORK, None):
-        found = event(dialect, dialect.pull_request(REPO, "opened", replace(PULL, head_repo=head_repo)))
-        assert found.is_fork
-        assert found.ref == dialect.pull_ref.format(12)
+        opened = event(dialect, dialect.pull_request(REPO, "opened", replace(PULL, head_repo=head_repo)))
+        assert opened.is_fork
+        assert opened.ref == dialect.pull_ref.format(12)
 
 
 def test_a_ping_says_what_is_missing() -> None:
@@ -159,9 +159,9 @@ def test_a_ping_says_what_is_missing() -> None:
 
 
 def test_another_event_starts_nothing(dialect: Dialect) -> None:
-    found = read(dialect, ("issues", {"object_kind": "issue", "action": "opened"}))
-    assert isinstance(found, Ignored)
-    assert found.reason.endswith("starts nothing")
+    answer = read(dialect, ("issues", {"object_kind": "issue", "action": "opened"}))
+    assert isinstance(answer, Ignored)
+    assert answer.reason.endswith("starts nothing")
 
 
 def test_the_id_of_a_delivery(dialect: Dialect) -> None:
@@ -214,7 +214,7 @@ def test_a_signed_delivery_of_gitlab_may_not_be_old() -> None:
                 forge.verify(headers, [body], [secret], now_s=now_s)
         with pytest.raises(Unauthorized, match="signature"):
             forge.verify(headers | {"webhook-id": "two"}, [body], [secret], now_s=1_000_000)
-        # A signature that does not count is not made good by the secret.
+        # Where the signature is wrong, a right secret does not help.
         wrong = headers | {"webhook-signature": "v1,x", "x-gitlab-token": secret}
         with pytest.raises(Unauthorized, match="signature"):
             forge.verify(wrong, [body], [secret], now_s=1_000_000)
@@ -270,11 +270,11 @@ def test_wrong_types_anywhere_in_a_payload_are_a_sentence(data: st.DataObject) -
         key = data.draw(st.sampled_from(sorted(at)))
     at[key] = data.draw(JSON | st.sampled_from(["\ud800", "\0", "x" * 10_000, 2**64, -1, True, [[1]]]))
     fields, body = dialect.request((name, payload), SECRET)
-    found = None
+    event = None
     with suppress(InvalidInput):
-        found = FORGES[dialect.kind].read(lower(fields), body)
-    if isinstance(found, ForgeEvent):
-        texts = (found.ref, found.branch, found.tag, found.message, found.actor, found.title, found.url)
+        event = FORGES[dialect.kind].read(lower(fields), body)
+    if isinstance(event, ForgeEvent):
+        texts = (event.ref, event.branch, event.tag, event.message, event.actor, event.title, event.url)
         assert all(len(text) <= 4096 and "\0" not in text for text in texts)
         "".join(texts).encode()
 

@@ -1,4 +1,4 @@
-"""Which jobs are kept, and which are removed for what reason."""
+"""Which jobs stay, and which are removed for what reason."""
 
 from dataclasses import replace
 
@@ -37,7 +37,7 @@ def test_without_rules_everything_is_kept() -> None:
         ({"keep_days": 1}, ["3", "2", "1"]),
         ({"keep_bytes": 100}, []),
         ({"keep_bytes": 99}, ["3"]),
-        # The last one is small enough to fit, but what is kept has no gaps.
+        # The last one is small enough to fit, but no job stays that is older than a removed one.
         ({"keep_bytes": 41}, ["3", "2"]),
         ({"keep_jobs": 3, "keep_days": 2, "keep_bytes": 99}, ["3", "2"]),
     ],
@@ -97,14 +97,14 @@ def test_the_reason_is_a_sentence(rules: dict[str, int], reason: str) -> None:
 def test_as_much_is_kept_as_the_rules_allow(
     jobs: list[tuple[int, int]], keep_jobs: int, keep_days: int, keep_bytes: int
 ) -> None:
-    def is_allowed(kept: list[tuple[int, int]]) -> bool:
+    def is_allowed(newest: list[tuple[int, int]]) -> bool:
         return (
-            (not keep_jobs or len(kept) <= keep_jobs)
-            and (not keep_days or all(days < keep_days for days, _ in kept))
-            and (not keep_bytes or len(kept) == 1 or sum(size for _, size in kept) <= keep_bytes)
+            (not keep_jobs or len(newest) <= keep_jobs)
+            and (not keep_days or all(days < keep_days for days, _ in newest))
+            and (not keep_bytes or len(newest) == 1 or sum(size for _, size in newest) <= keep_bytes)
         )
 
     most = max(count for count in range(len(jobs) + 1) if is_allowed(jobs[:count]))
     names = [str(place) for place in range(len(jobs))]
-    found = removed(ended(*jobs), keep_jobs=keep_jobs, keep_days=keep_days, keep_bytes=keep_bytes)
-    assert found == names[most:][::-1]
+    removed_names = removed(ended(*jobs), keep_jobs=keep_jobs, keep_days=keep_days, keep_bytes=keep_bytes)
+    assert removed_names == names[most:][::-1]

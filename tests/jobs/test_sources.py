@@ -1,4 +1,4 @@
-"""Uploaded sources: what is taken, whose it is, how long it is kept."""
+"""Uploaded sources: what an upload may hold, who may use it, how long it is stored."""
 
 import contextlib
 import gzip
@@ -42,7 +42,7 @@ MAX_BYTES = 10 << 20
 
 @contextmanager
 def peak_below(max_bytes: int) -> Iterator[None]:
-    """Fail where more memory than that is taken."""
+    """Fail where the body uses more memory than that."""
     tracemalloc.start()
     try:
         yield
@@ -61,7 +61,7 @@ ANN, BOB, ADMIN = user("ann"), user("bob"), user("admin", Role.ADMIN)
 
 @dataclass
 class Shelf:
-    """Where sources are kept, without anything that runs jobs."""
+    """A store of sources, without a worker."""
 
     context: JobContext
 
@@ -142,11 +142,11 @@ def test_a_source_is_known_by_its_bytes(shelf: Shelf) -> None:
 
 def test_it_goes_into_a_container_with_its_owner_and_stays_in_its_place(shelf: Shelf) -> None:
     source_id = shelf.add(GOOD)
-    found = read_all(shelf.put(shelf.job(source_id=source_id).definition))
-    assert {name: (info.type, info.mode, info.linkname) for name, info in found.items()} == {
+    members = read_all(shelf.put(shelf.job(source_id=source_id).definition))
+    assert {name: (info.type, info.mode, info.linkname) for name, info in members.items()} == {
         "job/src": (tarfile.DIRTYPE, 0o755, ""),
         "job/src/run": (tarfile.REGTYPE, 0o755, ""),
-        # Directories that the tar does not name are made, lest the engine makes them as root.
+        # Directories that the tar does not name are added; the engine would create them as root.
         "job/src/deep": (tarfile.DIRTYPE, 0o755, ""),
         "job/src/deep/er": (tarfile.DIRTYPE, 0o755, ""),
         "job/src/deep/er/file": (tarfile.REGTYPE, 0o644, ""),
@@ -154,8 +154,8 @@ def test_it_goes_into_a_container_with_its_owner_and_stays_in_its_place(shelf: S
         "job/src/out": (tarfile.SYMTYPE, 0o644, "../../../etc/passwd"),
         "job/src/again": (tarfile.LNKTYPE, 0o644, "job/src/run"),
     }
-    assert {(info.uid, info.gid) for info in found.values()} == {(1000, 100)}
-    assert found["job/src/run"].mtime == 1_700_000_000
+    assert {(info.uid, info.gid) for info in members.values()} == {(1000, 100)}
+    assert members["job/src/run"].mtime == 1_700_000_000
 
 
 def test_it_is_never_unpacked_on_this_host(
@@ -171,7 +171,7 @@ def test_it_is_never_unpacked_on_this_host(
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "problem"),
     [
         (b"", "tar.gz"),
         (b"no gzip at all", "not gzip"),
@@ -213,8 +213,8 @@ def test_it_is_never_unpacked_on_this_host(
         (tar_gz(member("x" * (1 << 16))), "more than 64 KiB"),
     ],
 )
-def test_what_is_no_source_is_refused_and_nothing_is_kept(shelf: Shelf, data: bytes, said: str) -> None:
-    with pytest.raises(InvalidInput, match=said):
+def test_what_is_no_source_is_refused_and_nothing_is_kept(shelf: Shelf, data: bytes, problem: str) -> None:
+    with pytest.raises(InvalidInput, match=problem):
         shelf.add(data)
     assert shelf.objects == []
     assert shelf.context.store.sources.object_keys() == set()
@@ -318,8 +318,8 @@ def test_only_who_has_uploaded_it_may_use_it(shelf: Shelf) -> None:
     assert raised.value.field == "source_id"
     with pytest.raises(NotFound):
         sources.get(shelf.context, BOB, source_id)
-    found, is_new = sources.add(shelf.context, BOB, iter([GOOD]), max_bytes=MAX_BYTES)
-    assert (found.source_id, is_new) == (source_id, True)
+    source, is_new = sources.add(shelf.context, BOB, iter([GOOD]), max_bytes=MAX_BYTES)
+    assert (source.source_id, is_new) == (source_id, True)
     sources.check(shelf.context, BOB, definition)
     assert sources.get(shelf.context, BOB, source_id) == sources.get(shelf.context, ANN, source_id)
     assert len(shelf.objects) == 1
@@ -332,7 +332,7 @@ def test_what_somebody_else_has_uploaded_is_looked_through_all_the_same(shelf: S
         with pytest.raises(TooLarge, match="when unpacked"):
             shelf.add(data, who, max_bytes=4000)
         shelf.add(data, who)
-    # Who has uploaded it is not made to wait.
+    # Whoever has uploaded it does not wait.
     for who in (ANN, BOB):
         shelf.add(data, who, max_bytes=4000)
     assert len(shelf.objects) == 1
@@ -398,10 +398,10 @@ class TestUnused:
             sources.entries(shelf.context, definition)
 
     def test_what_an_upload_that_was_killed_has_left_is_removed(self, shelf: Shelf) -> None:
-        kept = shelf.add(GOOD)
+        source_id = shelf.add(GOOD)
         shelf.context.objects.put("sources/half/source.tar.gz", [b"x"])
         sources.remove_orphans(shelf.context)
-        assert shelf.objects == [sources.get(shelf.context, ANN, kept).object_key]
+        assert shelf.objects == [sources.get(shelf.context, ANN, source_id).object_key]
         sources.remove_orphans(shelf.context)
 
 
@@ -416,8 +416,8 @@ class TestArtifacts:
     """The artifacts of one job as the source of another."""
 
     @pytest.fixture
-    def made(self, shelf: Shelf) -> Job:
-        """A job that runs and has left two files."""
+    def producer(self, shelf: Shelf) -> Job:
+        """A job that runs and has stored two artifacts."""
         job = shelf.job(JobStatus.RUNNING)
         items = []
         for path, data, is_executable in (("bin/tool", b"binary", True), ("notes", b"text", False)):
@@ -430,9 +430,9 @@ class TestArtifacts:
         key = artifacts_prefix(job.job_id, 1)
         ending.finish(shelf.context, job, Outcome(exit_code=0, error=None, artifacts_object_key=key))
 
-    def test_they_are_put_with_what_runs_marked_so(self, shelf: Shelf, made: Job) -> None:
-        self.end(shelf, made)
-        data = shelf.put(shelf.job(source_job_id=made.job_id).definition)
+    def test_they_are_put_with_what_runs_marked_so(self, shelf: Shelf, producer: Job) -> None:
+        self.end(shelf, producer)
+        data = shelf.put(shelf.job(source_job_id=producer.job_id).definition)
         assert {name: info.mode for name, info in read_all(data).items() if info.isreg()} == {
             "job/src/bin/tool": 0o755,
             "job/src/notes": 0o644,
@@ -442,10 +442,10 @@ class TestArtifacts:
             assert file is not None
             assert file.read() == b"binary"
 
-    def test_a_job_that_has_not_ended_is_no_source_yet(self, shelf: Shelf, made: Job) -> None:
-        definition = shelf.job(source_job_id=made.job_id).definition
+    def test_a_job_that_has_not_ended_is_no_source_yet(self, shelf: Shelf, producer: Job) -> None:
+        definition = shelf.job(source_job_id=producer.job_id).definition
         sources.check(shelf.context, ANN, definition)
-        with pytest.raises(JobFailed, match=f"job {made.job_id}, .* has not ended: it is running"):
+        with pytest.raises(JobFailed, match=f"job {producer.job_id}, .* has not ended: it is running"):
             sources.entries(shelf.context, definition)
 
     def test_a_job_that_left_nothing_is_none(self, shelf: Shelf) -> None:
@@ -454,26 +454,28 @@ class TestArtifacts:
             sources.entries(shelf.context, shelf.job(source_job_id=empty.job_id).definition)
 
     def test_a_listing_that_is_lost_is_not_a_job_that_left_nothing(
-        self, shelf: Shelf, made: Job, tmp_path: Path
+        self, shelf: Shelf, producer: Job, tmp_path: Path
     ) -> None:
-        self.end(shelf, made)
-        (tmp_path / "objects" / attempt_prefix(made.job_id, 1) / "artifacts.json").unlink()
-        with pytest.raises(JobFailed, match=f"the artifacts of job {made.job_id}, .* are not kept any more"):
-            sources.entries(shelf.context, shelf.job(source_job_id=made.job_id).definition)
+        self.end(shelf, producer)
+        (tmp_path / "objects" / attempt_prefix(producer.job_id, 1) / "artifacts.json").unlink()
+        with pytest.raises(
+            JobFailed, match=f"the artifacts of job {producer.job_id}, .* are not kept any more"
+        ):
+            sources.entries(shelf.context, shelf.job(source_job_id=producer.job_id).definition)
 
-    def test_one_that_was_deleted_is_said_to_be(self, shelf: Shelf, made: Job) -> None:
-        self.end(shelf, made)
-        definition = shelf.job(source_job_id=made.job_id).definition
+    def test_one_that_was_deleted_is_said_to_be(self, shelf: Shelf, producer: Job) -> None:
+        self.end(shelf, producer)
+        definition = shelf.job(source_job_id=producer.job_id).definition
         entries = sources.entries(shelf.context, definition)
         assert entries is not None
-        delete.delete(shelf.context, ANN, made.job_id)
+        delete.delete(shelf.context, ANN, producer.job_id)
         with pytest.raises(JobFailed, match="has been deleted"):
             list(entries)
         with pytest.raises(JobFailed, match="has been deleted"):
             sources.entries(shelf.context, definition)
 
-    def test_somebody_elses_is_forbidden(self, shelf: Shelf, made: Job) -> None:
-        definition = shelf.job(source_job_id=made.job_id).definition
+    def test_somebody_elses_is_forbidden(self, shelf: Shelf, producer: Job) -> None:
+        definition = shelf.job(source_job_id=producer.job_id).definition
         with pytest.raises(Forbidden):
             sources.check(shelf.context, BOB, definition)
         sources.check(shelf.context, ADMIN, definition)

@@ -43,7 +43,7 @@ def test_one_of_several_is_enough_and_none_matches_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("glob", "said"),
+    ("glob", "expected"),
     [
         ("/job/artifacts/*", "absolute"),
         ("../*", "'..'"),
@@ -56,10 +56,10 @@ def test_one_of_several_is_enough_and_none_matches_nothing() -> None:
         ("", "dir"),
     ],
 )
-def test_what_is_no_glob_is_said_in_a_phrase(glob: str, said: str) -> None:
-    found = problem(glob)
-    assert found is not None
-    assert re.search(said, found)
+def test_what_is_no_glob_is_said_in_a_phrase(glob: str, expected: str) -> None:
+    phrase = problem(glob)
+    assert phrase is not None
+    assert re.search(expected, phrase)
 
 
 def plainly(glob: list[str], names: list[str]) -> bool:
@@ -93,21 +93,21 @@ def test_all_globs_at_once_match_as_each_alone(globs: list[list[str]], paths: li
     ],
 )
 def test_globs_that_were_made_to_take_long_do_not(globs: list[str]) -> None:
-    begun = time.process_time()
-    found = Globs(globs)
+    start_s = time.process_time()
+    matcher = Globs(globs)
     for number in range(100):
-        assert not found.match("/".join(["a"] * 127) + f"/{number}")
-        assert not found.match("a" * 254 + f"/{number}")
+        assert not matcher.match("/".join(["a"] * 127) + f"/{number}")
+        assert not matcher.match("a" * 254 + f"/{number}")
     # Trying each place of each glob with each name takes minutes.
-    assert time.process_time() - begun < 5
+    assert time.process_time() - start_s < 5
 
 
 def test_of_many_names_only_some_are_remembered() -> None:
-    found = Globs(["*a", "b"])
+    matcher = Globs(["*a", "b"])
     tracemalloc.start()
     try:
         for number in range(20_000):
-            assert not found.match(f"{number:0200}")
+            assert not matcher.match(f"{number:0200}")
         _, peak_bytes = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

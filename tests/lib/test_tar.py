@@ -46,11 +46,11 @@ def test_members_are_read_in_any_format_and_any_pieces(format: int, chunk_bytes:
 
 def test_what_is_not_read_is_passed_over() -> None:
     data = tar(member("a", b"x" * 700_000), member("b", b"y"))
-    found = []
+    paths = []
     for item in read_tar(iter([data])):
-        found.append(item.path)
+        paths.append(item.path)
         next(iter(item.chunks))
-    assert found == ["a", "b"]
+    assert paths == ["a", "b"]
 
 
 def test_a_name_that_is_no_utf_8_is_kept_as_surrogates() -> None:

@@ -20,14 +20,14 @@ class Numbers:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.connection = connection
-        self.said: list[str] = []
+        self.verbs: list[str] = []
         self.lock = FairLock()
         self.group = GroupCommit(self.lock, self.execute)
         self.execute("CREATE TABLE numbers (number INTEGER UNIQUE)")
-        self.said.clear()
+        self.verbs.clear()
 
     def execute(self, sql: str, *values: object) -> sqlite3.Cursor:
-        self.said.append(sql.partition(" ")[0])
+        self.verbs.append(sql.partition(" ")[0])
         return self.connection.execute(sql, values)
 
     def insert(self, number: object) -> int:
@@ -38,7 +38,7 @@ class Numbers:
 
     @contextmanager
     def together(self, *statements: Callable[[], int]) -> Iterator[list["Future[int]"]]:
-        """Have each statement wait on a thread of its own, in this order, until the body has been left."""
+        """Have each statement wait on a thread of its own, in this order, until the body ends."""
         with ThreadPoolExecutor(len(statements)) as pool, self.lock:
             futures = []
             for statement in statements:
@@ -69,7 +69,7 @@ def test_where_the_transaction_is_gone_the_reason_is_told(numbers: Numbers) -> N
 
 def test_one_alone_is_a_transaction_by_itself(numbers: Numbers) -> None:
     assert numbers.group.run(lambda: numbers.insert(1)) == 1
-    assert numbers.said == ["INSERT"]
+    assert numbers.verbs == ["INSERT"]
     with pytest.raises(sqlite3.IntegrityError):
         numbers.group.run(lambda: numbers.insert(1))
     assert numbers.group.run(lambda: numbers.insert(2)) == 1
@@ -80,7 +80,7 @@ def test_those_who_wait_share_a_transaction_in_their_order(numbers: Numbers) -> 
         assert numbers.all() == []
     assert [future.result() for future in futures] == [1, 1, 1]
     assert numbers.all() == [3, 1, 2]
-    assert numbers.said == ["BEGIN", "INSERT", "INSERT", "INSERT", "COMMIT"]
+    assert numbers.verbs == ["BEGIN", "INSERT", "INSERT", "INSERT", "COMMIT"]
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_several_statements_alone_are_a_transaction(numbers: Numbers) -> None:
         return sum(map(numbers.insert, all_of))
 
     assert numbers.group.run_transaction(lambda: insert(1, 2)) == 2
-    assert numbers.said == ["BEGIN", "INSERT", "INSERT", "COMMIT"]
+    assert numbers.verbs == ["BEGIN", "INSERT", "INSERT", "COMMIT"]
     with pytest.raises(sqlite3.IntegrityError):
         numbers.group.run_transaction(lambda: insert(3, 1))
     assert numbers.all() == [1, 2]
@@ -146,7 +146,7 @@ def test_who_comes_meanwhile_is_in_the_next_one(numbers: Numbers) -> None:
         wait_until(lambda: len(numbers.group._waiting) == 2, 20, "both wait")
         go_on.set()
         assert [future.result() for future in (first, *rest)] == [1, 1, 1]
-    assert numbers.said == ["INSERT", "BEGIN", "INSERT", "INSERT", "COMMIT"]
+    assert numbers.verbs == ["INSERT", "BEGIN", "INSERT", "INSERT", "COMMIT"]
 
 
 def test_many_threads_lose_nothing(numbers: Numbers) -> None:

@@ -67,9 +67,9 @@ def test_the_stores_read_it(old: Path) -> None:
     database.migrate()
     store = new_store(database)
     accounts = AccountContext(store)
-    found, total = store.lists.page(JobFilter(), limit=10, offset=0, after=None)
-    assert total == len(found) == len(STATUSES)
-    assert {job.definition.name: job.status for job in found} == STATUSES
+    jobs, total = store.lists.page(JobFilter(), limit=10, offset=0, after=None)
+    assert total == len(jobs) == len(STATUSES)
+    assert {job.definition.name: job.status for job in jobs} == STATUSES
     assert [user.username for user in users.all_users(accounts)] == ["admin", "ann"]
     assert store.instance.id("another") != "another"
     database.close()

@@ -73,15 +73,15 @@ def test_the_environment_does_not_redirect_requests(monkeypatch: pytest.MonkeyPa
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login ann password netrc-secret\n")
     monkeypatch.setenv("NETRC", str(netrc))
-    seen: list[str | None] = []
+    authorizations: list[str | None] = []
 
     def answer(request: BaseHTTPRequestHandler) -> None:
-        seen.append(request.headers["Authorization"])
+        authorizations.append(request.headers["Authorization"])
         answer_with(200)(request)
 
     with serving(answer) as port:
         assert get(port).status == 200
-    assert seen == [None]
+    assert authorizations == [None]
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
@@ -114,15 +114,15 @@ def test_a_redirect_on_the_same_host_gets_the_same_request(status: int) -> None:
     ],
 )
 def test_a_redirect_to_another_host_is_not_followed(location: str) -> None:
-    asked: list[str] = []
+    paths: list[str] = []
 
     def answer(request: BaseHTTPRequestHandler) -> None:
-        asked.append(request.path)
+        paths.append(request.path)
         answer_with(307, {"Location": location.format(port=request.server.server_address[1])})(request)  # type: ignore[index]  # of an IPv4 socket
 
     with serving(answer) as port:
         assert "redirects to another host, which is not followed: " in refusal(port)
-    assert asked == ["/"]
+    assert paths == ["/"]
 
 
 @pytest.mark.parametrize("location", ["http://[", "//[", "http://127.0.0.1:{port}:80/"])
@@ -303,15 +303,15 @@ def test_no_more_is_read_of_an_answer_than_its_bound() -> None:
 
 def test_a_compressed_answer_is_not_unpacked() -> None:
     packed = gzip.compress(b"0" * 500_000)
-    asked: list[str | None] = []
+    encodings: list[str | None] = []
 
     def answer(request: BaseHTTPRequestHandler) -> None:
-        asked.append(request.headers["Accept-Encoding"])
+        encodings.append(request.headers["Accept-Encoding"])
         answer_with(200, {"Content-Encoding": "gzip"}, packed)(request)
 
     with serving(answer) as port:
         assert get(port).body == packed[:1000]
-    assert asked == ["identity"]
+    assert encodings == ["identity"]
 
 
 def test_garbage_is_no_answer() -> None:
@@ -350,11 +350,11 @@ def test_failures_are_sentences() -> None:
 
 @pytest.fixture
 def tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SSLContext:
-    """A server's certificate for localhost, whose authority is known."""
-    made = make_certificate(tmp_path)
-    monkeypatch.setenv("SSL_CERT_FILE", str(made.cert))
+    """A server's certificate for localhost that the client trusts."""
+    certificate = make_certificate(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate.cert))
     context = SSLContext(PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(made.cert, made.key)
+    context.load_cert_chain(certificate.cert, certificate.key)
     return context
 
 

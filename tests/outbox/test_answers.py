@@ -19,7 +19,7 @@ def answer(status: int, body: bytes = b"", **headers: str) -> HttpAnswer:
 
 
 @pytest.mark.parametrize(
-    ("given", "expected_s"),
+    ("received", "expected_s"),
     [
         (answer(429), None),
         (answer(429, retry_after="30"), 30),
@@ -54,12 +54,12 @@ def answer(status: int, body: bytes = b"", **headers: str) -> HttpAnswer:
         (answer(201, x_ratelimit_remaining="0"), None),
     ],
 )
-def test_how_long_to_wait(given: HttpAnswer, expected_s: float | None) -> None:
-    assert wait_s(given, now_s=NOW_S) == expected_s
+def test_how_long_to_wait(received: HttpAnswer, expected_s: float | None) -> None:
+    assert wait_s(received, now_s=NOW_S) == expected_s
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"),
+    ("received", "expected"),
     [
         (answer(404), "answered 404 Not Found"),
         (answer(404, b'{"message": "Not found"}'), "answered 404 Not Found (Not found)"),
@@ -74,8 +74,8 @@ def test_how_long_to_wait(given: HttpAnswer, expected_s: float | None) -> None:
         (answer(401, b'{"message": "%s"}' % (b"x" * 1000)), f"answered 401 Unauthorized ({'x' * 200})"),
     ],
 )
-def test_what_was_answered_is_one_short_phrase(given: HttpAnswer, expected: str) -> None:
-    assert phrase(given, "s3cret") == expected
+def test_what_was_answered_is_one_short_phrase(received: HttpAnswer, expected: str) -> None:
+    assert phrase(received, "s3cret") == expected
 
 
 def test_labels_are_few() -> None:

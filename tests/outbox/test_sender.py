@@ -35,11 +35,11 @@ DAY_MS = 24 * 3_600_000
 
 
 class Forge:
-    """A forge that takes statuses like Gitea, and answers as it is told."""
+    """A forge that takes statuses like Gitea, or refuses them as ``refuse`` does."""
 
     def __init__(self) -> None:
-        self.taken: list[dict[str, str]] = []
-        self.asked: list[str] = []
+        self.accepted: list[dict[str, str]] = []
+        self.contexts: list[str] = []
         self.refuse: Callable[[BaseHTTPRequestHandler, dict[str, str]], bool] = lambda request, status: False
         """Answers a request itself, and returns that it has."""
         self.port = 0
@@ -47,15 +47,15 @@ class Forge:
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         status = json.loads(request.rfile.read(int(request.headers["Content-Length"])))
         status["sha"] = request.path.rpartition("/")[2]
-        self.asked.append(status["context"])
+        self.contexts.append(status["context"])
         if request.headers["Authorization"] != "token right":
             answer_with(401, body=b'{"message": "invalid token wrong"}')(request)
         elif not self.refuse(request, status):
-            self.taken.append(status)
+            self.accepted.append(status)
             answer_with(201, body=b"{}")(request)
 
     def states(self, context: str = "ci") -> list[str]:
-        return [status["state"] for status in self.taken if status["context"] == context]
+        return [status["state"] for status in self.accepted if status["context"] == context]
 
 
 class House:
@@ -75,10 +75,10 @@ class House:
     def start(self, *, public_url: str | None = None, timeout_s: float = 5.0) -> Sender:
         http = HttpClient(AddressRules(allow=["127.0.0.1"]).refusal, timeout_s=timeout_s)
         lines = {STATUSES: CommitStatuses(self.store, http, public_url)}
-        made = Sender(self.store, lines, self.notifier, self.metrics)
-        made.start()
-        self.senders.append(made)
-        return made
+        sender = Sender(self.store, lines, self.notifier, self.metrics)
+        sender.start()
+        self.senders.append(sender)
+        return sender
 
     def project(self, *, token: str = TOKEN, port: int | None = None) -> str:
         project = Project(
@@ -110,12 +110,12 @@ class House:
         return owes
 
     def status(self, project_id: str, context: str = "ci") -> StatusRecord:
-        found = self.store.outbox.statuses(project_id, limit=100)
-        (status,) = (item for item in found if item.context == context)
+        statuses = self.store.outbox.statuses(project_id, limit=100)
+        (status,) = (item for item in statuses if item.context == context)
         return status
 
     def wait(self, condition: Callable[[], bool], what: str, deadline_s: float = 20) -> None:
-        wait_until(condition, deadline_s, f"{what}; the forge has {self.forge.taken}")
+        wait_until(condition, deadline_s, f"{what}; the forge has {self.forge.accepted}")
 
     def problem(self, project_id: str) -> str | None:
         return self.store.outbox.problem(STATUSES, project_id)
@@ -126,20 +126,20 @@ def house(tmp_path: Path) -> Iterator[House]:
     forge = Forge()
     with serving(forge.answer) as port:
         forge.port = port
-        made = House(tmp_path, forge)
-        yield made
-        for one in made.senders:
+        house = House(tmp_path, forge)
+        yield house
+        for one in house.senders:
             one.stop(10)
-        made.database.close()
+        house.database.close()
 
 
 def refuse_once(answer: Callable[[BaseHTTPRequestHandler], None]) -> Callable[..., bool]:
-    left = [answer]
+    answers = [answer]
 
     def refuse(request: BaseHTTPRequestHandler, status: dict[str, str]) -> bool:
-        if not left:
+        if not answers:
             return False
-        left.pop()(request)
+        answers.pop()(request)
         return True
 
     return refuse
@@ -150,7 +150,7 @@ def test_what_is_owed_is_sent_with_its_page(house: House) -> None:
     project_id = house.project()
     house.owe(project_id, "pending")
     house.wait(lambda: house.status(project_id).sent_state == "pending", "it has arrived")
-    assert house.forge.taken == [
+    assert house.forge.accepted == [
         {
             "sha": SHA,
             "state": "pending",
@@ -167,8 +167,8 @@ def test_what_is_owed_is_sent_with_its_page(house: House) -> None:
 def test_there_is_no_link_without_a_public_url(house: House) -> None:
     house.start()
     house.owe(house.project(), "pending")
-    house.wait(lambda: bool(house.forge.taken), "it has arrived")
-    assert "target_url" not in house.forge.taken[0]
+    house.wait(lambda: bool(house.forge.accepted), "it has arrived")
+    assert "target_url" not in house.forge.accepted[0]
 
 
 def test_what_was_owed_before_a_start_is_sent(house: House) -> None:
@@ -249,7 +249,7 @@ def test_what_does_not_arrive_is_sent_again(
     house.wait(lambda: house.status(project_id).sent_state == "success", "it has arrived")
     house.wait(lambda: house.problem(project_id) is None, "there is no problem any more")
     assert house.status(project_id).problem is None
-    assert len(house.forge.asked) == 2
+    assert len(house.forge.contexts) == 2
 
 
 def test_a_wrong_token_is_said_and_a_change_of_the_project_tries_at_once(house: House) -> None:
@@ -262,12 +262,12 @@ def test_a_wrong_token_is_said_and_a_change_of_the_project_tries_at_once(house: 
     assert "answered 401 Unauthorized (invalid token ***)" in problem
     assert "the project's token is wrong or has expired; set another one" in problem
     started = monotonic()
-    house.wait(lambda: len(house.forge.asked) >= 3, "after a second and two, one is tried each time")
+    house.wait(lambda: len(house.forge.contexts) >= 3, "after a second and two, one is tried each time")
     assert monotonic() - started > 1.5
     with house.store.transaction() as tx:
         tx.projects.set_credential(project_id, CredentialKind.TOKEN, "right", now_ms=2)
         tx.outbox.resume(STATUSES, project_id, now_ms=now_ms())
-    house.wait(lambda: len(house.forge.taken) == 3, "all have arrived", deadline_s=10)
+    house.wait(lambda: len(house.forge.accepted) == 3, "all have arrived", deadline_s=10)
     house.wait(lambda: house.problem(project_id) is None, "there is no problem any more")
 
 
@@ -292,7 +292,7 @@ def test_a_change_of_the_project_counts_also_for_what_is_being_sent(house: House
             tx.outbox.resume(STATUSES, project_id, now_ms=now_ms())
         free.set()
         house.wait(lambda: house.status(project_id).sent_state == "success", "it has arrived")
-        assert len(house.forge.asked) == 2
+        assert len(house.forge.contexts) == 2
         house.wait(lambda: house.problem(project_id) is None, "there is no problem")
 
 
@@ -309,8 +309,8 @@ def test_one_that_is_refused_does_not_hold_up_the_others(house: House) -> None:
     for context in ("bad", "b", "c", "d"):
         house.owe(project_id, "success", context)
     house.start()
-    house.wait(lambda: len(house.forge.taken) == 3, "the others have arrived")
-    house.wait(lambda: house.forge.asked.count("bad") == 2, "it is tried again")
+    house.wait(lambda: len(house.forge.accepted) == 3, "the others have arrived")
+    house.wait(lambda: house.forge.contexts.count("bad") == 2, "it is tried again")
     assert house.status(project_id, "bad").owed_since_ms is not None
 
 
@@ -325,11 +325,11 @@ def test_when_many_are_refused_the_rest_waits(house: House) -> None:
     for number in range(100):
         house.owe(project_id, "success", f"c{number}")
     house.start()
-    house.wait(lambda: len(house.forge.asked) >= 6, "six are tried, three at a time")
+    house.wait(lambda: len(house.forge.contexts) >= 6, "six are tried, three at a time")
     started = monotonic()
-    house.wait(lambda: len(house.forge.asked) >= 9, "three more are tried")
+    house.wait(lambda: len(house.forge.contexts) >= 9, "three more are tried")
     assert monotonic() - started > 1
-    assert len(house.forge.asked) == 9
+    assert len(house.forge.contexts) == 9
 
 
 @pytest.mark.parametrize(
@@ -348,14 +348,14 @@ def test_the_forge_is_left_alone_as_long_as_it_asks_for(
     house.forge.refuse = refuse_once(answer)
     house.start()
     house.owe(project_id, "success")
-    house.wait(lambda: bool(house.forge.asked), "it was asked")
+    house.wait(lambda: bool(house.forge.contexts), "it was asked")
     started = monotonic()
     house.wait(lambda: house.problem(project_id) is not None, "that is recorded")
     # Also nothing new, and not after a restart.
     house.owe(project_id, "success", "other")
     house.senders[0].stop(10)
     house.start()
-    house.wait(lambda: len(house.forge.taken) == 2, "both have arrived")
+    house.wait(lambda: len(house.forge.accepted) == 2, "both have arrived")
     assert 2.5 < monotonic() - started < 8
 
 
@@ -363,8 +363,8 @@ def test_used_up_requests_are_respected_before_the_forge_refuses(house: House) -
     project_id = house.project()
 
     def take(request: BaseHTTPRequestHandler, status: dict[str, str]) -> bool:
-        house.forge.taken.append(status)
-        used_up = len(house.forge.taken) == 1
+        house.forge.accepted.append(status)
+        used_up = len(house.forge.accepted) == 1
         headers = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "2"} if used_up else {}
         answer_with(201, headers)(request)
         return True
@@ -373,9 +373,9 @@ def test_used_up_requests_are_respected_before_the_forge_refuses(house: House) -
     for context in ("a", "b"):
         house.owe(project_id, "success", context)
     house.start()
-    house.wait(lambda: bool(house.forge.taken), "one has arrived")
+    house.wait(lambda: bool(house.forge.accepted), "one has arrived")
     started = monotonic()
-    house.wait(lambda: len(house.forge.taken) == 2, "both have arrived")
+    house.wait(lambda: len(house.forge.accepted) == 2, "both have arrived")
     assert monotonic() - started > 1.5
     assert house.problem(project_id) is None
 
@@ -394,7 +394,7 @@ def test_a_slow_forge_holds_up_no_other_project(house: House) -> None:
         house.owe(slow, "success")
         assert entered.wait(10)
         house.owe(quick, "success")
-        house.wait(lambda: len(house.forge.taken) == 1, "the other has arrived", deadline_s=5)
+        house.wait(lambda: len(house.forge.accepted) == 1, "the other has arrived", deadline_s=5)
         free.set()
 
 
@@ -407,8 +407,8 @@ def test_lanes_take_turns(house: House, monkeypatch: pytest.MonkeyPatch) -> None
         house.owe(much, "success", f"much {number}")
     house.owe(little, "success", "little")
     house.start()
-    house.wait(lambda: len(house.forge.taken) == 201, "all have arrived", deadline_s=60)
-    assert [status["context"] for status in house.forge.taken].index("little") < 150
+    house.wait(lambda: len(house.forge.accepted) == 201, "all have arrived", deadline_s=60)
+    assert [status["context"] for status in house.forge.accepted].index("little") < 150
 
 
 def test_what_could_not_be_sent_for_long_is_given_up(house: House) -> None:
@@ -441,9 +441,9 @@ def test_statuses_of_a_removed_project_are_sent_as_errors(house: House) -> None:
         commit_statuses.close(tx, project, now_ms=now_ms())
         tx.projects.remove(project_id)
     house.start()
-    house.wait(lambda: bool(house.forge.taken), "it has arrived")
-    (taken,) = house.forge.taken
-    assert (taken["state"], taken["description"]) == ("error", "the project was deleted")
+    house.wait(lambda: bool(house.forge.accepted), "it has arrived")
+    (status,) = house.forge.accepted
+    assert (status["state"], status["description"]) == ("error", "the project was deleted")
 
     def is_clean() -> bool:
         house.store.outbox.remove_old(before_ms=0)

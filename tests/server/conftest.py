@@ -53,7 +53,7 @@ class Served:
         return client
 
     def stop(self) -> None:
-        """End the loop, and close what is left. Safe to repeat."""
+        """End the loop and close the sockets. Safe to repeat."""
         self._is_ending.set()
         self.front.wake()
         self._thread.join()
@@ -72,14 +72,14 @@ Serve = Callable[..., Served]
 @pytest.fixture
 def serve() -> Iterator[Serve]:
     """A factory of fronts that end with the test."""
-    made: list[Served] = []
+    services: list[Served] = []
 
     def make(application: "WSGIApplication", **options: object) -> Served:
-        made.append(Served(application, **options))  # type: ignore[arg-type]  # those of a front
-        return made[-1]
+        services.append(Served(application, **options))  # type: ignore[arg-type]  # those of a front
+        return services[-1]
 
     yield make
-    for one in made:
+    for one in services:
         one.stop()
 
 

@@ -50,10 +50,10 @@ def status_of(answer: bytes) -> int:
 
 def is_served(served: Served, source: str = "127.0.0.2", within_s: float = 1.0) -> bool:
     """Tell whether somebody else is answered soon."""
-    begun = monotonic()
+    start_s = monotonic()
     with served.connect(source) as client:
         client.sendall(GET)
-        return client.recv(100).startswith(b"HTTP/1.1 200 ") and monotonic() - begun < within_s
+        return client.recv(100).startswith(b"HTTP/1.1 200 ") and monotonic() - start_s < within_s
 
 
 def wait_for_a_piece(served: Served) -> None:
@@ -90,13 +90,13 @@ def test_clients_that_take_nothing_hold_neither_threads_nor_memory(
     monkeypatch.setattr(transport, "_TAKE_S", 1)
     served = serve(large)
     clients = [served.connect(receive_bytes=2048) for _ in range(MORE_THAN_THREADS)]
-    begun = monotonic()
+    start_s = monotonic()
     for client in clients:
         client.sendall(GET * 6)
     assert is_served(served)
     assert served.front.held_bytes < MORE_THAN_THREADS * (256 << 10)
     wait_until(lambda: served.front.is_done, 10, "they are cut off")
-    assert 0.9 < monotonic() - begun < 5
+    assert 0.9 < monotonic() - start_s < 5
     assert served.front.held_bytes == 0
     for client in clients:
         client.close()
@@ -120,15 +120,15 @@ def test_who_takes_an_answer_too_slowly_is_cut_off_in_the_end(
     for bytes_per_s, is_cut_off in ((1 << 20, True), (24 << 20, False)):
         with served.connect(receive_bytes=64 << 10) as client:
             client.sendall(LAST_GET)
-            begun, taken_bytes = monotonic(), 0
+            start_s, received_bytes = monotonic(), 0
             with pytest.raises(ConnectionResetError) if is_cut_off else contextlib.nullcontext():
                 while data := client.recv(64 << 10):
-                    taken_bytes += len(data)
+                    received_bytes += len(data)
                     # It takes what has come by then, and no more.
-                    sleep(max(0, begun + taken_bytes / bytes_per_s - monotonic()))
-        assert (taken_bytes < 64 << 20) is is_cut_off
+                    sleep(max(0, start_s + received_bytes / bytes_per_s - monotonic()))
+        assert (received_bytes < 64 << 20) is is_cut_off
         if is_cut_off:
-            assert monotonic() - begun < 1 + taken_bytes / (4 << 20) + front._SWEEP_S + 2
+            assert monotonic() - start_s < 1 + received_bytes / (4 << 20) + front._SWEEP_S + 2
 
 
 def test_what_nobody_takes_does_not_stay_in_the_system_after_the_close(
@@ -146,8 +146,8 @@ def test_what_nobody_takes_does_not_stay_in_the_system_after_the_close(
     def unsent() -> list[str]:
         """Return the connections of the service that wait for the client to take the rest."""
         lines = Path("/proc/net/tcp").read_text().splitlines()
-        wanted = re.compile(rf"\s*\d+: \w+:{served.port:04X} \S+ 04 ")
-        return [line for line in lines if wanted.match(line)]
+        pattern = re.compile(rf"\s*\d+: \w+:{served.port:04X} \S+ 04 ")
+        return [line for line in lines if pattern.match(line)]
 
     with served.connect(receive_bytes=2048) as client:
         client.sendall(LAST_GET)
@@ -178,30 +178,30 @@ def test_an_answer_that_breaks_off_is_an_error_to_http_1_0_as_well(
 ) -> None:
     """There are no chunks, so that a close alone would look like its end."""
     monkeypatch.setattr(transport, "_TAKE_S", 1 if breaks_off == "client takes nothing" else 30)
-    begun = threading.Event()
+    answering = threading.Event()
 
     def endless(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         start_response("200 OK", [])
         yield b"half"
-        begun.set()
+        answering.set()
         if breaks_off == "application":
             raise RuntimeError("it breaks")
         while True:
             yield b"x" * 65536
 
-    made = make_certificate(tmp_path)
-    served = serve(endless, certificate=Certificate(made.cert, made.key) if is_tls else None)
+    pair = make_certificate(tmp_path)
+    served = serve(endless, certificate=Certificate(pair.cert, pair.key) if is_tls else None)
     client = served.connect()
     if is_tls:
-        # Python itself takes every end of a connection for the end of TLS, unless told otherwise.
-        client = ssl.create_default_context(cafile=str(made.cert)).wrap_socket(
+        # By default Python takes every end of a connection for the end of TLS.
+        client = ssl.create_default_context(cafile=str(pair.cert)).wrap_socket(
             client, server_hostname="localhost", suppress_ragged_eofs=False
         )
     client.sendall(GET.replace(b"1.1", b"1.0"))
     answer = http.client.HTTPResponse(client)
     answer.begin()
     assert answer.read(4) == b"half"
-    assert begun.wait(10)
+    assert answering.wait(10)
     if breaks_off == "service stops":
         wait_until(lambda: served.front.held_bytes > 0, 10, "it waits for the client")
         served.stop()
@@ -233,7 +233,7 @@ def test_where_there_are_too_many_the_oldest_of_the_largest_share_goes(
     other.sendall(GET[:20])
     clients = [served.connect() for _ in range(40)]
     for client in clients:
-        # The first ones may be gone by now.
+        # The first ones may be closed by now.
         with contextlib.suppress(ConnectionError):
             client.sendall(GET[:20])
     wait_until(lambda: read_all_or_reset(clients[19]) is not None, 5, "the oldest goes")
@@ -272,19 +272,19 @@ def test_some_files_are_left_to_the_service(
 
 
 @contextlib.contextmanager
-def no_files_left() -> Iterator[None]:
-    """Have this process open nothing more."""
+def no_free_descriptors() -> Iterator[None]:
+    """Use up all descriptors that this process may open."""
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    taken = [os.open(os.devnull, os.O_RDONLY)]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (taken[0] + 64, limits[1]))
+    files = [os.open(os.devnull, os.O_RDONLY)]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files[0] + 64, limits[1]))
     try:
         with contextlib.suppress(OSError):
             while True:
-                taken.append(os.dup(taken[0]))
+                files.append(os.dup(files[0]))
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-        for file in taken:
+        for file in files:
             os.close(file)
 
 
@@ -295,12 +295,12 @@ def test_who_cannot_be_accepted_does_not_keep_the_loop_busy(
     turns = Turns(served.front)
     with socket.socket() as client:
         client.settimeout(10)
-        with no_files_left():
+        with no_free_descriptors():
             client.connect(("127.0.0.1", served.port))
             client.sendall(GET)
             wait_until(lambda: bool(caplog.messages), 5, "it is logged")
-            before, begun = turns.number, monotonic()
-            wait_until(lambda: monotonic() > begun + 1, 5, "a second is over")
+            before, start_s = turns.number, monotonic()
+            wait_until(lambda: monotonic() > start_s + 1, 5, "a second is over")
             # It waits for 0.05 s each time where nothing happens.
             assert turns.number - before < 50
             assert caplog.messages == ["connections cannot be accepted: Too many open files"]
@@ -309,7 +309,7 @@ def test_who_cannot_be_accepted_does_not_keep_the_loop_busy(
 
 def test_a_service_stops_while_it_accepts_nobody(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
     served = serve(hello)
-    with socket.socket() as client, no_files_left():
+    with socket.socket() as client, no_free_descriptors():
         client.connect(("127.0.0.1", served.port))
         wait_until(lambda: bool(caplog.messages), 5, "it is logged")
         served.stop()
@@ -339,10 +339,10 @@ def read_all_or_reset(client: socket.socket) -> bytes:
 
 
 def test_the_application_is_asked_before_a_body_is_taken(serve: Serve) -> None:
-    asked: list[str] = []
+    paths: list[str] = []
 
     def refusing(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        asked.append(environ["PATH_INFO"])
+        paths.append(environ["PATH_INFO"])
         assert environ["REMOTE_ADDR"] == "127.0.0.2" or environ["reactorcide.asks"]
         start_response("401 Unauthorized" if environ["REMOTE_ADDR"] == "127.0.0.1" else "200 OK", [])
         return [b"no"]
@@ -355,7 +355,7 @@ def test_the_application_is_asked_before_a_body_is_taken(serve: Serve) -> None:
         answer = client.recv(4096)
         assert (status_of(answer), b"connection: close" in answer.lower()) == (401, True)
     assert is_served(served, within_s=0.2)
-    assert len(asked) == MORE_THAN_THREADS + 1
+    assert len(paths) == MORE_THAN_THREADS + 1
     for client in clients:
         client.close()
 
@@ -375,7 +375,7 @@ def test_what_a_refused_client_still_sends_is_taken_for_a_bounded_time(
         # More than fits on the way: it is read.
         client.sendall(b"x" * (30 << 20))
         assert client.recv(4096).startswith(b"HTTP/1.1 401 ")
-        begun = monotonic()
+        start_s = monotonic()
 
         def is_closed() -> bool:
             try:
@@ -385,7 +385,7 @@ def test_what_a_refused_client_still_sends_is_taken_for_a_bounded_time(
             return False
 
         wait_until(is_closed, 10, "it is cut off although it goes on sending")
-        assert monotonic() - begun < 4
+        assert monotonic() - start_s < 4
 
 
 def test_what_a_refused_client_still_sends_is_bounded(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -452,7 +452,7 @@ def test_nothing_is_read_of_who_has_enough_on_its_way(serve: Serve) -> None:
 
     served = serve(slow, max_threads=12, max_short=12)
     clients = [served.connect() for _ in range(100)]
-    # Who is new has had its turn by now, so that only the share is asked.
+    # New clients have had their turn by now, so that only the share counts.
     wait_until(lambda: len(served.front._all()) == len(clients), 10, "all are connected")
     share = served.front._all()[0].share
     for client in clients:
@@ -607,17 +607,17 @@ def test_a_page_may_read_why_it_was_refused(serve: Serve, sent: bytes, status: i
 
 
 def test_a_date_is_said_once(serve: Serve) -> None:
-    said = "Thu, 01 Jan 2026 00:00:00 GMT"
+    date = "Thu, 01 Jan 2026 00:00:00 GMT"
 
     def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        start_response("200 OK", [("Date", said), ("Content-Length", "0")])
+        start_response("200 OK", [("Date", date), ("Content-Length", "0")])
         return []
 
     with serve(application).connect() as client:
         client.sendall(GET)
         answer = http.client.HTTPResponse(client)
         answer.begin()
-    assert answer.headers.get_all("Date") == [said]
+    assert answer.headers.get_all("Date") == [date]
 
 
 def test_requests_may_come_together(serve: Serve) -> None:
@@ -680,11 +680,11 @@ def test_who_sends_a_body_too_slowly_is_refused_in_the_end(
     for bytes_per_s, is_refused in ((256 << 10, True), (4 << 20, False)):
         with served.connect() as client:
             client.sendall(POST + b"Content-Length: %d\r\n\r\n" % (160 * len(piece)))
-            begun, sent_bytes = monotonic(), 0
+            start_s, sent_bytes = monotonic(), 0
             for _ in range(160):
                 client.sendall(piece)
                 sent_bytes += len(piece)
-                sleep(max(0, begun + sent_bytes / bytes_per_s - monotonic()))
+                sleep(max(0, start_s + sent_bytes / bytes_per_s - monotonic()))
                 if is_readable(client, 0):
                     break
             assert (b"did not arrive in time" in client.recv(4096)) is is_refused
@@ -750,11 +750,11 @@ def test_an_answer_that_breaks_off_does_not_look_complete(serve: Serve) -> None:
         start_response("200 OK", [])
         return Chunks()
 
-    made = http.client.HTTPConnection("127.0.0.1", serve(breaking).port, timeout=10)
-    made.request("GET", "/")
+    connection = http.client.HTTPConnection("127.0.0.1", serve(breaking).port, timeout=10)
+    connection.request("GET", "/")
     with pytest.raises(ConnectionResetError):
-        made.getresponse().read()
-    made.close()
+        connection.getresponse().read()
+    connection.close()
     assert is_closed.wait(5)
 
 
@@ -888,12 +888,12 @@ def test_neither_a_head_nor_a_304_has_a_body(serve: Serve) -> None:
 
 
 def test_tls_clients_that_do_not_shake_hands_hold_up_nobody(serve: Serve, tmp_path: Path) -> None:
-    made = make_certificate(tmp_path)
-    served = serve(large, certificate=Certificate(made.cert, made.key), request_timeout_s=2)
+    pair = make_certificate(tmp_path)
+    served = serve(large, certificate=Certificate(pair.cert, pair.key), request_timeout_s=2)
     silent = [served.connect() for _ in range(50)]
     for client in silent:
         client.sendall(b"\x16\x03\x01")
-    context = ssl.create_default_context(cafile=str(made.cert))
+    context = ssl.create_default_context(cafile=str(pair.cert))
     with context.wrap_socket(served.connect(), server_hostname="localhost") as client:
         client.sendall(GET.replace(b"1.1", b"1.0"))
         assert len(read_all(client).partition(b"\r\n\r\n")[2]) == 64 << 20
