@@ -348,6 +348,8 @@ def _defaults(settings: Settings) -> JobDefaults:
         max_cpu_limit=settings.max_cpu_limit,
         memory_limit_bytes=settings.default_memory_limit_bytes,
         max_memory_limit_bytes=settings.max_memory_limit_bytes,
+        is_run_local=settings.run_local,
+        buildkit_address=settings.buildkit_address,
     )
 
 

@@ -32,6 +32,13 @@ def _address(text: str) -> str:
     return text
 
 
+def _buildkit(text: str) -> str:
+    scheme, _, address = text.partition("://")
+    if scheme != "tcp":
+        raise ValueError(f"{text!r} is no address of a BuildKit, like tcp://buildkit:1234")
+    return f"tcp://{_address(address)}"
+
+
 def _image(text: str) -> str:
     if not is_image_reference(text):
         raise ValueError(f"{text!r} is no image reference, like alpine:latest")
@@ -99,6 +106,7 @@ def home_dirs() -> set[Path]:
 
 SIZE = Kind("SIZE", parse_size)
 ADDRESS = Kind("HOST:PORT", _address)
+BUILDKIT = Kind("tcp://HOST:PORT", _buildkit)
 # On loopback, where it names no host.
 LISTEN = Kind("[HOST:]PORT", lambda text: _address(f"127.0.0.1:{text}" if text.isdigit() else text))
 IMAGE = Kind("IMAGE", _image)

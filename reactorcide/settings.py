@@ -11,6 +11,7 @@ from typing import Any
 
 from reactorcide.kinds import (
     ADDRESS,
+    BUILDKIT,
     CAPABILITY,
     IMAGE,
     IMAGE_PATTERN,
@@ -200,6 +201,15 @@ class Settings:
         kind=CAPABILITY,
     )
     allow_new_privileges: bool = _setting(False, "Allow sudo and other setuid programs in jobs.")
+    run_local: bool = _setting(
+        False, "Run jobs as the user that run_local of their workflow names, as reactorcide run does."
+    )
+    buildkit_address: str | None = _setting(
+        None,
+        "Address of a BuildKit, like tcp://buildkit:1234, for jobs with the capability builder of projects "
+        "that an admin has granted it to. By default there is none.",
+        kind=BUILDKIT,
+    )
     prepare_timeout_s: float = _setting(
         900.0,
         "Time limit in seconds for fetching the source and the image of a job.",

@@ -54,6 +54,11 @@ def _settings(command: F) -> F:
         click.option(
             "--max-running", type=click.IntRange(0), metavar="N", help="Most jobs that run at once; 0: any."
         ),
+        click.option(
+            "--builder/--no-builder",
+            default=None,
+            help="Whether its jobs may build images with the operator's BuildKit; for admins.",
+        ),
     )
     for option in reversed(options):
         command = option(command)
@@ -170,6 +175,7 @@ def _settings_rows(settings: dict[str, Any]) -> dict[str, str]:
         "Default image": settings["default_image"],
         "Queue": settings["queue"],
         "Max. running": settings["max_running"],
+        "Builder": settings["builder"] and "granted",
         "Statuses": settings["status_problem"],
     }
     return rows | {title: str(value) for title, value in optional.items() if value}

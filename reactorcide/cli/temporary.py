@@ -119,7 +119,7 @@ class TemporaryService:
         }
         if self._source_root is not None:
             options["--source-root"] = os.fspath(self._source_root)
-        arguments = [part for option in options.items() for part in option]
+        arguments = ["--run-local", *(part for option in options.items() for part in option)]
         with self._log_path.open("ab") as log:
             return subprocess.Popen(  # noqa: S603  # this very program
                 [sys.executable, "-m", "reactorcide", "serve", *arguments],

@@ -99,6 +99,8 @@ class Project:
     """The names of the events whose deliveries start runs; ``None``: all."""
     max_running: int | None = None
     """Most jobs that run at once; ``None``: as many as there is room for."""
+    builder: bool = False
+    """Whether its jobs may build images, with the operator's BuildKit. An admin grants it."""
     created_at_ms: int
     updated_at_ms: int
 

@@ -193,6 +193,8 @@ class RunFiles:
     """Of the jobs that it needs and names, each in a directory."""
     ci_sha: str | None = None
     """The commit that the workflow file came from; ``None``: that of the job's source."""
+    user: str | None = None
+    """Whom its command runs as, as the engine has it; ``None``: the user of the image."""
 
 
 def group_key(owner: str, group: str) -> str:

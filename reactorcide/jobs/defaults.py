@@ -1,4 +1,4 @@
-"""The image and the limits of jobs that name none, and the most that they may name."""
+"""What the operator has set for jobs: defaults, and the most that they may ask for."""
 
 from dataclasses import dataclass
 
@@ -8,13 +8,17 @@ from reactorcide.lib.sizes import format_size
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobDefaults:
-    """Defaults and maxima of a job's image and limits; ``None`` is no limit."""
+    """Defaults and maxima of a job's image and limits, ``None`` is no limit, and what it may ask for."""
 
     image: str
     cpu_limit: float | None = None
     max_cpu_limit: float | None = None
     memory_limit_bytes: int | None = None
     max_memory_limit_bytes: int | None = None
+    is_run_local: bool = False
+    """Whether ``run_local`` of a workflow's job counts."""
+    buildkit_address: str | None = None
+    """Where jobs build images that may; ``None``: none may."""
 
     def cpus(self, requested: float | None) -> float | None:
         """Return the CPU limit of a job that wants this one; raises ``InvalidInput`` above the maximum."""

@@ -36,8 +36,9 @@ def run_files(context: StoredJobs, job: Job) -> RunFiles | None:
         # As the first Reactorcide has it: what is written as a var, and all else by the name of its job.
         outputs = {**written.variables, **{f"{name}.{key}": value for key, value in written.values.items()}}
         variables |= {key: value for key, value in outputs.items() if value is not None}
+    template = runs.template(job.run_id, node.name)
     # A run that an older version has started has none.
-    sources = runs.template(job.run_id, node.name).get("artifacts_from", ())
+    sources = template.get("artifacts_from", ())
     left = [_left(context, item) for item in nodes if item.job_name in sources]
     run = runs.get(job.run_id)
     return RunFiles(
@@ -45,6 +46,7 @@ def run_files(context: StoredJobs, job: Job) -> RunFiles | None:
         artifacts=_entries(context, left) if left else None,
         # Of others the files of workflows are those of the source.
         ci_sha=None if run.is_trusted else run.event.get("base_sha"),
+        user=template.get("user"),
     )
 
 

@@ -44,7 +44,12 @@ def _definition(tx: Records, run: Run, node: Node, *, now_ms: int) -> JobDefinit
         return secrets.value(reference.name) if is_secret else needed.value_of(reference)
 
     filled = fill(template, value_of)
-    variables = _variables(run, node) | filled.environment | {"REACTORCIDE_RUN_ID": run.run_id}
+    variables = {
+        **_variables(run, node),
+        **_of_builder(tx, run, template),
+        **filled.environment,
+        "REACTORCIDE_RUN_ID": run.run_id,
+    }
     size_bytes = len(filled.fields["job_command"].encode()) + exec_bytes(variables)
     if len(variables) > MAX_VARIABLES:
         raise InvalidInput(f"with those of the run it has more than {MAX_VARIABLES} variables")
@@ -109,6 +114,28 @@ def _variables(run: Run, node: Node) -> dict[str, str]:
             "IS_FORK_PR": None if run.is_trusted else "true",
         }
     return {f"REACTORCIDE_{name}": value for name, value in values.items() if value}
+
+
+def _of_builder(tx: Records, run: Run, template: JobTemplate) -> dict[str, str]:
+    """Return the variables of a job that builds images; raises ``InvalidInput`` where it may not.
+
+    Asked for each job: what was granted may have been taken back since the run was started.
+    """
+    if not template.get("needs_builder"):
+        return {}
+    address = template["buildkit_address"]
+    project = None if run.project_id is None else tx.projects.get(run.project_id)
+    if not run.is_trusted:
+        problem = "the code of a stranger never gets it"
+    elif address is None:
+        problem = "the operator has named no BuildKit, with --buildkit-address"
+    elif project is None:
+        problem = "only a project's jobs may have it, where an admin has granted it to the project"
+    elif not project.builder:
+        problem = f"no admin has granted it to {project.name}, with 'reactorcide project change --builder'"
+    else:
+        return {"BUILDKIT_HOST": address}
+    raise InvalidInput(f"the capability builder cannot be had: {problem}")
 
 
 class _Needed:

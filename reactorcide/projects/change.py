@@ -10,7 +10,7 @@ from reactorcide import crashpoints
 from reactorcide.domain.accounts import User
 from reactorcide.domain.audit import Action, AuditEntry
 from reactorcide.domain.deliveries import object_prefix
-from reactorcide.domain.errors import InvalidInput
+from reactorcide.domain.errors import Forbidden, InvalidInput
 from reactorcide.domain.forges import ForgeKind
 from reactorcide.domain.images import is_image_reference
 from reactorcide.domain.projects import (
@@ -58,6 +58,7 @@ def create(
     """
     created_at_ms = now_ms()
     _check_url(context, git_url)
+    _check_grant(user, fields)
     project = Project(
         project_id=new_id(),
         name=name,
@@ -94,6 +95,7 @@ def change(
     ``known_hosts`` are the keys of SSH servers, in place of those that are known; empty forgets them.
     """
     project_id = access.project(context, user, project_id, ProjectRole.OWNER).project_id
+    _check_grant(user, fields)
     if git_url is not None:
         _check_url(context, git_url)
         fields = {**fields, "git_url": redacted_url(git_url)}
@@ -178,6 +180,12 @@ def remove(context: JobContext, user: User, project_id: str) -> None:
         context.objects.delete(object_prefix(delivery_id))
     leftovers.remove_caches(context, project.project_id)
     leftovers.remove_leftovers(context)
+
+
+def _check_grant(user: User, fields: Mapping[str, Any]) -> None:
+    """Raise ``Forbidden`` where somebody grants what an admin alone may grant."""
+    if fields.get("builder") and not user.is_admin:
+        raise Forbidden("only an admin may grant the builder to a project")
 
 
 def _changed(project: Project, fields: Mapping[str, Any]) -> Project:

@@ -28,6 +28,8 @@ class ContainerSpec:
     pids_limit: int
     host_names: Sequence[str] = ()
     """Names of services, which it reaches on its own loopback."""
+    user: str | None = None
+    """Whom the command runs as, like ``1000:1000``; ``None``: the user of the image."""
     mark: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
     """What ends the hand-over of the command; nobody can guess it."""
 

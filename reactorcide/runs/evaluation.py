@@ -28,10 +28,6 @@ _MAX_MEMORY_BYTES = 1 << 30
 MAX_ANSWER_CHARS = 32 << 20
 """Of the definitions of all jobs of an evaluation together."""
 _EVENT_FIELDS = frozenset(field.name for field in fields(Event))
-_NOT_YET = {
-    "needs_builder": "capabilities",
-}
-"""Fields of a job that have no effect yet, and their keys: better an error than another meaning."""
 
 
 def evaluate(request: Json) -> Json:
@@ -138,10 +134,9 @@ def select_jobs(graph: Graph, jobs: Collection[str] | None) -> Graph | str:
 
 
 def _unknown(file: str, node: Node) -> list[str]:
-    """Return what a node asks for that cannot be had, or has no effect yet."""
+    """Return what a node asks for that cannot be had."""
     who = f"the job {node.name!r}"
-    problems = [_not_yet(file, who, key) for name, key in _NOT_YET.items() if getattr(node.job, name)]
-    problems += [
+    problems = [
         f"{file}: {who} has the reference {reference}, which has a value in a "
         "local run alone, as by reactorcide run --env"
         for template in node.job.templates()
@@ -156,10 +151,6 @@ def _unknown(file: str, node: Node) -> list[str]:
         if key_bytes > MAX_KEY_BYTES:
             problems.append(f"{file}: {who} has a cache whose key is longer than {MAX_KEY_BYTES} bytes")
     return problems
-
-
-def _not_yet(file: str, who: str, key: str) -> str:
-    return f"{file}: {who} has the key {key}, which this version checks and cannot run yet"
 
 
 def _bounded(nodes: Iterable[Json], errors: list[str], file: str, max_chars: int) -> list[Json]:
@@ -196,6 +187,8 @@ def _node(node: Node) -> Json:
         "submodules": job.submodules is not False,
         "caches": [_cache(cache) for cache in job.cache],
         "concurrency": _concurrency(job.concurrency),
+        "needs_builder": job.needs_builder,
+        "local_user": None if job.run_local is None else job.run_local.user,
     }
 
 

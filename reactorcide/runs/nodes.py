@@ -1,5 +1,6 @@
 """The nodes of a new run, with the definitions of their jobs."""
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -80,12 +81,20 @@ def _template(
     fields["memory_limit_bytes"] = defaults.memory_bytes(fields.get("memory_limit_bytes"))
     if "code_dir" in fields:
         fields.setdefault("job_dir", fields["code_dir"])
-    copied = ("services", "artifacts_from", "checkout", "submodules", "caches")
+    copied = ("services", "artifacts_from", "checkout", "submodules", "caches", "needs_builder")
     return {
         "fields": fields,
         "environment": item["environment"] | environment,
+        "user": _user(item["local_user"]) if defaults.is_run_local else None,
+        "buildkit_address": defaults.buildkit_address,
         **{name: item[name] for name in copied},
     }
+
+
+def _user(name: str | None) -> str | None:
+    """Return what the engine calls the user that ``run_local`` names."""
+    of_runner = "1001:1001"  # the one of the first Reactorcide's image
+    return {"host": f"{os.getuid()}:{os.getgid()}", "root": "0:0", "runner": of_runner}.get(name or "", name)
 
 
 def _fixed_images(template: JobTemplate) -> tuple[str | None, dict[str, str]]:

@@ -265,6 +265,7 @@ def _project(row: Sequence[Any]) -> Project:
         | {
             "visibility": Visibility(values["visibility"]),
             "disabled": bool(values["disabled"]),
+            "builder": bool(values["builder"]),
             "forge": ForgeKind(values["forge"]),
             "pull_requests": PullRequests(values["pull_requests"]),
             "allowed_events": None if events is None else tuple(json.loads(events)),

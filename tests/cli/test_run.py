@@ -28,6 +28,9 @@ jobs:
     services: {web: {image: IMAGE, command: sh -c 'mkdir /w; echo served >/w/x; exec httpd -f -p 80 -h /w',
                      ready: "wget -q -O - http://localhost/x"}}
     command: wget -q -O - http://web/x
+  whoami:
+    run_local: {user: runner}
+    command: touch here /job/artifacts/x; echo "$(id -u):$(id -g)"
 """
 FAILING = "name: F\non: push\njobs:\n  a: {command: echo no; exit 3}\n  b: {needs: [a], command: x}\n"
 
@@ -58,6 +61,7 @@ def test_a_work_tree_runs_without_a_server(program: Program, tmp_path: Path, ima
         "test (1) | n is 1",
         "test (2) | n is 2",
         "ask | served",
+        "whoami | 1001:1001",
     ):
         assert line in lines
     assert re.search(r"^test \(2\) +completed", result.text, re.MULTILINE)
@@ -168,8 +172,8 @@ def test_a_failure_is_one_and_a_wrong_file_is_two(program: Program, tmp_path: Pa
         assert problem in wrong.errors
     file.write_text("name: CI\non: push\njobs: {a: {command: x, capabilities: [builder]}}\n")
     unsupported = program("run", "--image", image, cwd=tree)
-    assert unsupported.code == 2
-    assert "the job 'a' has the key capabilities" in unsupported.errors
+    assert unsupported.code == 1
+    assert "the capability builder cannot be had: the operator has named no BuildKit" in unsupported.text
     assert program("run", "nope", cwd=tree).code == 2
     assert program("run", cwd=tmp_path).code == 2
     assert list((tmp_path / "temporary").iterdir()) == []

@@ -32,7 +32,11 @@ def service(
 ) -> Iterator[Service]:
     """A service that may fetch from this host."""
     service = Service(
-        tmp_path_factory.mktemp("service"), images.default, allow_address="127.0.0.1/32", bad_tokens=100
+        tmp_path_factory.mktemp("service"),
+        images.default,
+        allow_address="127.0.0.1/32",
+        bad_tokens=100,
+        buildkit_address=BUILDKIT,
     )
     yield from ended_cleanly(service.start(), engine)
 
@@ -118,24 +122,32 @@ def test_from_a_push_to_a_status(service: Service, forge: Forge) -> None:
     assert sha[:7] in output
 
 
+BUILDKIT = "tcp://buildkit.example:1234"
 FORKED = """
 name: CI
-on: pull_request
+on: [push, pull_request]
 jobs:
-  a: {command: "cat word /job/ci/word; env | grep -E '_(HEAD_URL|HEAD_ACTOR|DIFF_BASE)='"}
+  build: {capabilities: [builder], command: echo "at $BUILDKIT_HOST"}
+  a: {on: pull_request, command: "cat word /job/ci/word; env | grep -E '_(HEAD_URL|HEAD_ACTOR|DIFF_BASE)='"}
 """
 
 
 def test_a_fork_says_on_what_a_job_runs_and_not_what_it_is_given(service: Service, github: Forge) -> None:
     repository = github.repository("acme/site", {"workflows/ci.yaml": FORKED})
     base_sha = repository.commit("word", "of the base\n")
-    repository.push()
-    project = add_project(service, github, repository, pull_requests="all")
+    project = add_project(service, github, repository, pull_requests="all", builder=True)
+    repository.deliver(repository.push())
     repository.commit("word", "of the fork\n")
     fork = Repo(2, "mona/site", github.url)
     repository.deliver(repository.pull_request("opened", 7, "fix", fork=fork))
-    (delivery,) = deliveries(service.admin, project)
-    ended = over(service.admin, {"run_id": delivery["run_ids"][0]})
+    own, ended = [
+        over(service.admin, {"run_id": delivery["run_ids"][0]})
+        for delivery in deliveries(service.admin, project)
+    ]
+    assert f"\nat {BUILDKIT}\n" in service.admin.log({"job_id": node(own, "build")["job_id"]}).decode()
+    assert node(ended, "build")["reason"] == (
+        "the capability builder cannot be had: the code of a stranger never gets it"
+    )
     log = service.admin.log({"job_id": node(ended, "a")["job_id"]}).decode()
     assert "of the fork\nof the base\n" in log
     told = {"HEAD_URL": fork.clone_url, "HEAD_ACTOR": "mona", "DIFF_BASE": base_sha}

@@ -38,10 +38,12 @@ vars: {greeting: hello}
 environment: {LANG: C.UTF-8}
 jobs:
   build:
+    run_local: {user: runner}
     environment: {WORD: "${vars.greeting}", EVENT: "${event.name} ${event.branch}"}
     command: |
       cat /job/ci/README
       readlink /job/ci
+      id -u
       echo "$WORD $EVENT $REACTORCIDE_NODE $REACTORCIDE_RUN_ID"
       env | grep ^REACTORCIDE_
   test:
@@ -79,7 +81,7 @@ def test_a_workflow_runs_from_its_commit(api: Client, project: NewProject) -> No
     assert ended["status"] == "completed", ended
     assert set(statuses(ended).values()) == {"completed"}
     log = log_of(api, ended, "build")
-    assert "read me\n/job/src\n" in log
+    assert "read me\n/job/src\n0\n" in log
     assert f"hello push main build {run['run_id']}\n" in log
     for line in ("EVENT_TYPE=push", "WORKFLOW=CI", "BRANCH=main", f"SHA={run['sha']}"):
         assert f"REACTORCIDE_{line}\n" in log
@@ -189,7 +191,6 @@ def test_too_many_files_are_named_whatever_workflow_is_wanted(api: Client, servi
             'environment: {X: "${env:A}"}',
             "the job 'a' has the reference ${env:A}, which has a value in a local",
         ),
-        ("capabilities: [builder]", "the job 'a' has the key capabilities"),
         ("cpu_limit: 900", "the job 'a': cpu_limit is above the server's maximum of 64"),
         ("image: other:latest", "the job 'a': runner_image docker.io/library/other:latest is none of those"),
     ],

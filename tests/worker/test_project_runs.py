@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from reactorcide.domain.accounts import SERVICE_USER
+from reactorcide.domain.accounts import SERVICE_USER, Role
 from reactorcide.domain.audit import AuditFilter
-from reactorcide.domain.errors import Conflict, JobFailed, NotFound
+from reactorcide.domain.errors import Conflict, Forbidden, JobFailed, NotFound
 from reactorcide.domain.jobs import JobFilter
 from reactorcide.domain.runs import Comparison, Run, RunFilter, RunSource, RunStatus
 from reactorcide.jobs import leftovers
 from reactorcide.projects import change
 from reactorcide.runs.cancel import cancel
 from reactorcide.runs.request import Start
-from reactorcide.runs.start import Skipped, start_for_project
+from reactorcide.runs.start import Skipped, start, start_for_project
 from reactorcide.store import Records
 from tests.sources.support import Repository
 from tests.support.runs import repository
@@ -194,6 +194,39 @@ def test_an_annotated_tag_is_run_at_its_commit(project: Project) -> None:
     sha = project.repository.git("rev-parse", "HEAD")
     assert tag != sha
     assert (run.workflow_id, run.sha, run.event["sha"]) == ("release", sha, sha)
+
+
+BUILDING = "name: CI\non: [push]\njobs: {a: {command: x, checkout: false, capabilities: [builder]}}\n"
+
+
+def test_a_job_builds_images_where_an_admin_has_granted_it(house: House, tmp_path: Path) -> None:
+    project = Project(house, tmp_path, {"workflows/ci.yaml": BUILDING})
+
+    def built(*, project_id: str | None = project.project_id) -> str:
+        """Return the address of the BuildKit that the job has, or why there is no job."""
+        if project_id is None:
+            source = RunSource(git_url=f"file://{project.repository.path}")
+            request = Start(source=source, workflow=None, event={"name": "push"})
+            run, _ = start(project.context, USER, request)
+        else:
+            (run,) = start_for_project(project.context, project_id, project.request())
+        (node,) = project.store.runs.nodes(run.run_id)
+        if node.job_id is None:
+            return (node.reason or "").removeprefix("the capability builder cannot be had: ")
+        return project.store.jobs.get(node.job_id).definition.job_env_vars["BUILDKIT_HOST"]
+
+    assert built() == "the operator has named no BuildKit, with --buildkit-address"
+    defaults = replace(project.context.defaults, buildkit_address="tcp://buildkit:1234")
+    project.context = replace(project.context, defaults=defaults)
+    assert built() == "no admin has granted it to acme/site, with 'reactorcide project change --builder'"
+    with pytest.raises(Forbidden, match="only an admin may grant the builder"):
+        change.change(house.context, USER, project.project_id, {"builder": True})
+    change.change(house.context, replace(USER, role=Role.ADMIN), project.project_id, {"builder": True})
+    assert built() == "tcp://buildkit:1234"
+    assert built(project_id=None).startswith("only a project's jobs may have it")
+    # Its owner may do without.
+    change.change(house.context, USER, project.project_id, {"builder": False})
+    assert built().startswith("no admin has granted it")
 
 
 def test_the_runs_of_a_project_that_was_removed_are_removed_later(project: Project) -> None:

@@ -142,6 +142,7 @@ class DockerRunner:
                 stdin_open=True,
                 environment=handover.INIT_ENV | handover.configured(spec.env),
                 working_dir=spec.working_dir,
+                user=spec.user,
                 healthcheck={"test": ["NONE"]},
                 labels=labels,
                 host_config=host_config,

@@ -27,6 +27,7 @@ class ProjectRow(Model):
     pull_requests = TextField(constraints=[SQL("DEFAULT 'trusted'")])
     allowed_events = JSONField(null=True)
     max_running = IntegerField(null=True)
+    builder = BooleanField(constraints=[SQL("DEFAULT 0")])
 
     class Meta:
         table_name = "project"

@@ -147,6 +147,7 @@ _PROJECT_VIEW = _PROJECT | {
         "pull_requests": "trusted",
         "allowed_events": None,
         "max_running": 10,
+        "builder": False,
         "webhook_url": _HOOK_URL,
         "status_problem": None,
         "credentials": [{"kind": "webhook_secret", "public": None, "created_at": _CREATED}],

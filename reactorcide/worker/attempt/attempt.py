@@ -329,6 +329,7 @@ class Attempt:
             memory_limit_bytes=definition.memory_limit_bytes,
             pids_limit=self._limits.pids,
             host_names=tuple(definition.services or ()),
+            user=None if source.of_run is None else source.of_run.user,
         )
 
     def _image_pulled(self, image_id: str) -> None:

@@ -215,6 +215,7 @@ def _settings_json(
         "pull_requests": project.pull_requests,
         "allowed_events": project.allowed_events,
         "max_running": project.max_running,
+        "builder": project.builder,
         "webhook_url": _webhook_url(project.project_id),
         "status_problem": status_problem,
         "credentials": [

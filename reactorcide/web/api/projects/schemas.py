@@ -98,6 +98,10 @@ class ProjectFields(Body):
         le=MAX_RUNNING,
         description="Most jobs of the project that are queued or run at once; 0 (the default): no bound.",
     )
+    builder: bool | None = Field(
+        default=None,
+        description="Whether its jobs may have the capability `builder`; only an admin grants it.",
+    )
     token: str | None = Field(
         default=None,
         max_length=MAX_TOKEN_CHARS,
@@ -205,6 +209,7 @@ class SettingsResponse(BaseModel):
     pull_requests: PullRequests
     allowed_events: list[str] | None
     max_running: int | None
+    builder: bool
     webhook_url: str = Field(
         description="Where the forge sends its deliveries; only the path without `--public-url`."
     )
