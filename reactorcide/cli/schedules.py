@@ -65,7 +65,7 @@ def list_schedules(project: str, as_json: bool) -> None:
                 item["timezone"],
                 item["branch"] or "default",
                 item["workflow"] or "all",
-                next(iter(item["next_due_at"]), "disabled"),
+                _next(item),
             )
             for item in listed
         ],
@@ -135,6 +135,12 @@ def run(project: str, name: str, as_json: bool) -> None:
         _show(client.run_schedule(item["project_id"], item["schedule_id"]), as_json)
 
 
+def _next(item: Json) -> str:
+    if not item["enabled"]:
+        return "disabled"
+    return f"now: {item['waiting']}" if item["waiting"] else next(iter(item["next_due_at"]), "")
+
+
 def _schedule(client: Client, project: str, name: str) -> Json:
     project_id = client.project(project)["project_id"]
     for item in client.schedules(project_id):
@@ -169,6 +175,8 @@ def _show(found: Json, as_json: bool) -> None:
         "While one runs": found["when_running"],
         "Next": ", ".join(found["next_due_at"]) or "never: it is disabled",
     }
+    if found["waiting"]:
+        rows["Waiting"] = found["waiting"]
     for title, value in rows.items():
         render.line(f"{title:14}  {value}")
     if found["occurrences"]:

@@ -1,11 +1,12 @@
 """Looking at schedules: those of a project, and one with what became of its last due times."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from reactorcide.domain.accounts import User
 from reactorcide.domain.errors import InvalidInput
 from reactorcide.domain.projects import ProjectRole
-from reactorcide.domain.schedules import Occurrence, Schedule
+from reactorcide.domain.schedules import Occurrence, Schedule, WhenRunning
 from reactorcide.jobs import StoredJobs, access
 from reactorcide.lib.clock import now_ms
 from reactorcide.schedules.cron import Times
@@ -13,30 +14,64 @@ from reactorcide.schedules.cron import Times
 _SHOWN = 5
 
 
-def listed(context: StoredJobs, user: User, project_id: str) -> list[Schedule]:
-    """Return the schedules of a project by name; for those who may start its runs."""
+@dataclass(frozen=True, slots=True)
+class ScheduleView:
+    """A schedule as users see it."""
+
+    schedule: Schedule
+    next_due_at_ms: Sequence[int]
+    """Due times from now on, in order; none where the schedule is not enabled."""
+    waiting: str | None
+    """For what the run of a due time that has come waits, in a phrase; ``None`` where none does."""
+    occurrences: Sequence[Occurrence] = ()
+    """What became of the last due times, the newest first."""
+
+
+def listed(context: StoredJobs, user: User, project_id: str) -> list[ScheduleView]:
+    """Return the schedules of a project by name, each with one due time; for those who may start its runs.
+
+    That one is stored: the due times of some expressions take milliseconds.
+    """
     project_id = access.project(context, user, project_id, ProjectRole.WRITE).project_id
-    return context.store.schedules.of(project_id)
+    at_ms = now_ms()
+    views = []
+    for schedule in context.store.schedules.of(project_id):
+        due_at_ms = schedule.next_due_at_ms
+        is_coming = schedule.enabled and due_at_ms is not None and due_at_ms > at_ms
+        next_due_at_ms = [due_at_ms] if is_coming and due_at_ms is not None else []
+        views.append(ScheduleView(schedule, next_due_at_ms, _waiting(context, schedule, at_ms)))
+    return views
 
 
-def view(
-    context: StoredJobs, user: User, project_id: str, schedule_id: str
-) -> tuple[Schedule, Sequence[Occurrence]]:
-    """Return a schedule, and what became of its last due times; for those who may start runs.
+def view(context: StoredJobs, user: User, project_id: str, schedule_id: str) -> ScheduleView:
+    """Return a schedule with five due times, and what became of the last ones; for those who may start runs.
 
     Raises ``NotFound``.
     """
     project_id = access.project(context, user, project_id, ProjectRole.WRITE).project_id
     schedule = context.store.schedules.get(project_id, schedule_id)
-    return schedule, context.store.schedules.occurrences(schedule_id)
+    at_ms = now_ms()
+    return ScheduleView(
+        schedule,
+        _next_times(schedule, at_ms),
+        _waiting(context, schedule, at_ms),
+        context.store.schedules.occurrences(schedule_id),
+    )
 
 
-def next_times(schedule: Schedule) -> list[int]:
-    """Return the next five due times; none where the schedule is not enabled."""
+def _next_times(schedule: Schedule, at_ms: int) -> list[int]:
     if not schedule.enabled:
         return []
     try:
-        return Times(schedule.cron, schedule.timezone).some_after(now_ms(), _SHOWN)
+        return Times(schedule.cron, schedule.timezone).some_after(at_ms, _SHOWN)
     except InvalidInput:
         # A time zone that the system does not know any more.
         return []
+
+
+def _waiting(context: StoredJobs, schedule: Schedule, at_ms: int) -> str | None:
+    queues = schedule.enabled and schedule.when_running is WhenRunning.QUEUE
+    if not queues or schedule.next_due_at_ms is None or schedule.next_due_at_ms > at_ms:
+        return None
+    number = context.store.schedules.open_run(schedule.schedule_id)
+    return None if number is None else f"#{number} is not over"

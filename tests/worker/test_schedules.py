@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from time import thread_time
 from typing import Any
 
 import pytest
@@ -53,6 +54,14 @@ class Planned(Project):
         self.store.schedules.reckon_all()
         self.look()
         return schedule
+
+    def waiting(self) -> str | None:
+        (listed,) = read.listed(self.context.jobs, USER, self.project_id)
+        assert self.view(listed.schedule).waiting == listed.waiting
+        return listed.waiting
+
+    def view(self, schedule: Schedule) -> read.ScheduleView:
+        return read.view(self.context.jobs, USER, self.project_id, schedule.schedule_id)
 
     def look(self, due: Due | None = None) -> None:
         """Do what the service does every second."""
@@ -147,13 +156,17 @@ def test_a_clock_that_jumps_neither_repeats_a_time_nor_loses_one(planned: Planne
 
 
 @pytest.mark.parametrize("when_running", list(WhenRunning))
-def test_a_run_that_is_not_over(planned: Planned, when_running: WhenRunning) -> None:
+def test_a_run_that_is_not_over(
+    planned: Planned, when_running: WhenRunning, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(read, "now_ms", lambda: planned.now_ms)
     schedule = planned.schedule(when_running=when_running)
     for day in (2, 3, 4):
         planned.now_ms = at(f"2026-03-0{day}T03:00")
         planned.look()
         planned.look()
     assert len(planned.runs()) == 1
+    assert planned.waiting() == (None if when_running is WhenRunning.SKIP else "#1 is not over")
     planned.end_runs()
     planned.now_ms = at("2026-03-04T09:00")
     planned.look()
@@ -214,12 +227,12 @@ def test_only_what_is_enabled_starts_and_a_change_goes_on_from_now(planned: Plan
     schedule = planned.schedule(enabled=False)
     planned.now_ms = at("2026-03-02T03:00")
     planned.look()
-    assert (planned.runs(), read.next_times(schedule)) == ([], [])
+    assert (planned.runs(), planned.view(schedule).next_due_at_ms) == ([], [])
     path = (planned.project_id, schedule.schedule_id)
     changed = change.change(planned.context.jobs, USER, *path, {"enabled": True, "cron": "0 4 * * *"})
     assert changed.next_due_at_ms is not None
     assert changed.next_due_at_ms > changed.updated_at_ms
-    assert len(read.next_times(changed)) == 5
+    assert len(planned.view(changed).next_due_at_ms) == 5
     change.remove(planned.context.jobs, USER, *path)
     with pytest.raises(NotFound, match="there is no schedule"):
         read.view(planned.context.jobs, USER, *path)
@@ -258,7 +271,7 @@ def test_by_hand_it_starts_whatever_its_times_are(planned: Planned) -> None:
     path = (planned.project_id, schedule.schedule_id)
     start_by_hand(planned.context, USER, *path)
     (run,) = planned.runs()
-    _, (occurrence,) = read.view(planned.context.jobs, USER, *path)
+    (occurrence,) = read.view(planned.context.jobs, USER, *path).occurrences
     assert (occurrence.outcome, occurrence.run_ids) == (BY_HAND, (run.run_id,))
     reader = replace(USER, user_id="reader")
     planned.store.projects.set_member(planned.project_id, "reader", ProjectRole.READ)
@@ -292,8 +305,7 @@ def test_a_time_zone_that_is_gone_is_recorded_once(
     assert outcome.startswith("failed: there is no time zone 'Mars/Base'")
     assert len(caplog.records) - len([item for item in caplog.records if "Mars" not in item.message]) == 1
     assert len(planned.outcomes(other)) == 1
-    view, _ = read.view(planned.context.jobs, USER, planned.project_id, schedule.schedule_id)
-    assert read.next_times(view) == []
+    assert planned.view(schedule).next_due_at_ms == []
 
 
 def test_names_and_bounds(planned: Planned) -> None:
@@ -308,9 +320,16 @@ def test_names_and_bounds(planned: Planned) -> None:
         with pytest.raises(InvalidInput, match=message):
             planned.schedule(**{"name": "other"} | fields)
     for number in range(99):
-        planned.schedule(name=f"n{number}")
+        # In most years it is not due, so that its next times take long.
+        values = {"name": f"n{number}", "cron": f"{number % 60} 3 29 2 *", "timezone": "Europe/Berlin"}
+        change.create(planned.context.jobs, USER, planned.project_id, values)
     with pytest.raises(Conflict, match="100 schedules already"):
         planned.schedule(name="one too many")
+    began_s = thread_time()
+    listed = read.listed(planned.context.jobs, USER, planned.project_id)
+    assert thread_time() - began_s < 0.1
+    assert len(listed) == 100
+    assert planned.view(listed[0].schedule).next_due_at_ms[:1] == listed[0].next_due_at_ms
     planned.store.projects.remove(planned.project_id)
     assert planned.store.schedules.of(planned.project_id) == []
 

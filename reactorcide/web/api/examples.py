@@ -176,6 +176,7 @@ _SCHEDULE: dict[str, Any] = {
     "enabled": True,
     "when_running": "skip",
     "next_due_at": [f"2026-02-0{day}T01:30:00.000Z" for day in range(1, 6)],
+    "waiting": None,
     "created_at": _CREATED,
     "updated_at": _CREATED,
 }

@@ -4,9 +4,10 @@ from typing import Any
 
 from flask import Response, jsonify
 
-from reactorcide.domain.schedules import Schedule, WhenRunning
+from reactorcide.domain.schedules import WhenRunning
 from reactorcide.lib.clock import rfc3339
 from reactorcide.schedules import change, read
+from reactorcide.schedules.read import ScheduleView
 from reactorcide.schedules.start import start_by_hand
 from reactorcide.web.api import PREFIX
 from reactorcide.web.api.projects.schemas import ProjectPath
@@ -27,9 +28,9 @@ api = resource("schedules", __name__, tag="schedules")
 
 @api.get("/projects/<project_id>/schedules", responses={200: ScheduleListResponse})
 def list_schedules(path: ProjectPath, query: NoQuery) -> Response:
-    """List the schedules of a project by name; for those who may start its runs."""
+    """List the schedules of a project by name, with the next due time; for those who may start its runs."""
     listed = read.listed(services().jobs, caller(), path.project_id)
-    return jsonify({"schedules": [_schedule_json(schedule) for schedule in listed]})
+    return jsonify({"schedules": [_schedule_json(view) for view in listed]})
 
 
 @api.post("/projects/<project_id>/schedules", responses={201: ScheduleResponse, 409: ErrorResponse})
@@ -89,7 +90,7 @@ def _fields(body: ScheduleRequest | ScheduleChange) -> dict[str, Any]:
 
 
 def _shown(project_id: str, schedule_id: str) -> Response:
-    schedule, occurrences = read.view(services().jobs, caller(), project_id, schedule_id)
+    view = read.view(services().jobs, caller(), project_id, schedule_id)
     shown = [
         {
             "due_at": rfc3339(item.due_at_ms),
@@ -97,12 +98,13 @@ def _shown(project_id: str, schedule_id: str) -> Response:
             "outcome": item.outcome,
             "run_ids": item.run_ids,
         }
-        for item in occurrences
+        for item in view.occurrences
     ]
-    return jsonify({**_schedule_json(schedule), "occurrences": shown})
+    return jsonify({**_schedule_json(view), "occurrences": shown})
 
 
-def _schedule_json(schedule: Schedule) -> dict[str, Any]:
+def _schedule_json(view: ScheduleView) -> dict[str, Any]:
+    schedule = view.schedule
     return {
         "schedule_id": schedule.schedule_id,
         "project_id": schedule.project_id,
@@ -114,7 +116,8 @@ def _schedule_json(schedule: Schedule) -> dict[str, Any]:
         "vars": schedule.variables,
         "enabled": schedule.enabled,
         "when_running": schedule.when_running,
-        "next_due_at": [rfc3339(at_ms) for at_ms in read.next_times(schedule)],
+        "next_due_at": [rfc3339(at_ms) for at_ms in view.next_due_at_ms],
+        "waiting": view.waiting,
         "created_at": rfc3339(schedule.created_at_ms),
         "updated_at": rfc3339(schedule.updated_at_ms),
     }

@@ -111,7 +111,12 @@ class ScheduleListItem(BaseModel):
     vars: dict[str, str]
     enabled: bool
     when_running: WhenRunning
-    next_due_at: list[Time] = Field(max_length=5, description="Empty where it is not enabled.")
+    next_due_at: list[Time] = Field(
+        max_length=5, description="In a list only the first one; empty where it is not enabled."
+    )
+    waiting: str | None = Field(
+        description="For what the run of a due time that has come waits, like `#12 is not over`."
+    )
     created_at: Time
     updated_at: Time
 
