@@ -1,4 +1,4 @@
-"""Fixtures of the tests that need a Docker Engine or a running service; nothing is made unasked."""
+"""Fixtures of the tests that need a Docker Engine or a running service; none is autouse."""
 
 import itertools
 import os
@@ -80,8 +80,8 @@ def new_service(tmp_path: Path, engine: docker.APIClient, images: Images) -> Ite
 
     def make(environment: Mapping[str, str] | None = None, **options: object) -> Service:
         options = {"concurrency": 1, "cancel_grace": 1} | options
-        made = Service(tmp_path / f"service-{next(numbers)}", images.default, environment, **options)
-        ends.append(ended_cleanly(made.start(), engine))
+        service = Service(tmp_path / f"service-{next(numbers)}", images.default, environment, **options)
+        ends.append(ended_cleanly(service.start(), engine))
         return next(ends[-1])
 
     yield make
@@ -106,7 +106,7 @@ def new_registry(images: Images, engine: docker.APIClient) -> Iterator[Callable[
 
 
 def ended_cleanly(service: Service, engine: docker.APIClient) -> Iterator[Service]:
-    """Yield a service; then stop it, and see that it has left no container behind."""
+    """Yield a service; then stop it, and see that no container of it remains."""
     yield service
     try:
         wait_until(lambda: not service.containers(engine), 10, "the service's containers are gone")

@@ -35,28 +35,28 @@ def nothing(done_bytes: int, total_bytes: int) -> None:
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     """A data directory with something in it."""
-    made = Settings(data_dir=tmp_path / "data")
-    made.data_dir.mkdir()
-    database = Database(made.database_path)
+    settings = Settings(data_dir=tmp_path / "data")
+    settings.data_dir.mkdir()
+    database = Database(settings.database_path)
     database.migrate()
     new_store(database).instance.id(INSTANCE)
     database.close()
-    objects = FilesystemObjectStore(made.objects_dir)
+    objects = FilesystemObjectStore(settings.objects_dir)
     objects.put("sources/1", [b"x" * 100_000])
     objects.put("caches/1/tar", [b"x"])
     objects.put("jobs/nobody's/1/log", [b"of a job that is gone"])
-    (made.objects_dir / ".tmp" / "half").write_bytes(b"half")
-    (made.data_dir / "secret-key").write_bytes(b"key")
-    (made.data_dir / "admin-token").write_bytes(b"token")
-    return made
+    (settings.objects_dir / ".tmp" / "half").write_bytes(b"half")
+    (settings.data_dir / "secret-key").write_bytes(b"key")
+    (settings.data_dir / "admin-token").write_bytes(b"token")
+    return settings
 
 
 @pytest.fixture
 def file(settings: Settings, tmp_path: Path) -> Path:
     """A backup of it."""
-    made = tmp_path / "b.tar.gz"
-    assert backup.backup(settings, made, nothing) == made.stat().st_size
-    return made
+    archive = tmp_path / "b.tar.gz"
+    assert backup.backup(settings, archive, nothing) == archive.stat().st_size
+    return archive
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def test_the_log_of_a_running_attempt_is_in_it(
 
 
 def refused(empty: Settings, file: Path, match: str) -> None:
-    """Restore what must not be, and see that nothing of it is left."""
+    """Try to restore a bad file, and see that it leaves no files."""
     before = sorted(empty.data_dir.parent.rglob("*"))
     with pytest.raises(ConfigurationError, match=match):
         backup.restore(empty, file, nothing)
@@ -152,9 +152,9 @@ def test_it_has_what_the_service_needs_and_nothing_else(settings: Settings, file
 def test_it_comes_back_whole(file: Path, empty: Settings, is_there: bool) -> None:
     if is_there:
         empty.data_dir.mkdir()
-    seen: list[int] = []
-    backup.restore(empty, file, lambda done_bytes, total_bytes: seen.append(done_bytes * 100 // total_bytes))
-    assert seen[-1] in range(50, 101)
+    steps: list[int] = []
+    backup.restore(empty, file, lambda done_bytes, total_bytes: steps.append(done_bytes * 100 // total_bytes))
+    assert steps[-1] in range(50, 101)
     assert b"".join(FilesystemObjectStore(empty.objects_dir).read("sources/1")) == b"x" * 100_000
     assert (empty.data_dir / "secret-key").read_bytes() == b"key"
     assert {path.name for path in empty.data_dir.iterdir()} == {"reactorcide.db", "secret-key", "objects"}
@@ -265,7 +265,7 @@ def test_a_link_is_refused(file: Path, empty: Settings) -> None:
 
 def test_a_sparse_file_is_refused_and_does_not_expand(file: Path, empty: Settings) -> None:
     plain = gzip.decompress(file.read_bytes())
-    # An old GNU sparse member, and the same in extended headers: both say that a hole of 15 TB is to be made.
+    # An old GNU sparse member, and the same in extended headers: both name a hole of 15 TB.
     old = bytearray(header("objects/hole", kind=tarfile.GNUTYPE_SPARSE))
     old[386:398] = b"00000000000\0"
     old[398:410] = b"00000000000\0"
@@ -307,10 +307,10 @@ def test_an_older_versions_backup_is_upgraded(tmp_path: Path, empty: Settings) -
     old.data_dir.mkdir()
     with closing(sqlite3.connect(old.database_path)) as connection:
         connection.executescript((Path(__file__).parent / "migration" / "0001_jobs.sql").read_text())
-    made = tmp_path / "old.tar.gz"
-    backup.backup(old, made, nothing)
+    archive = tmp_path / "old.tar.gz"
+    backup.backup(old, archive, nothing)
 
-    assert backup.restore(empty, made, nothing) == 0
+    assert backup.restore(empty, archive, nothing) == 0
     database = Database(empty.database_path)
     assert database.migrate() == []
     waiting, _ = new_store(database).lists.page(JobFilter(statuses=[JobStatus.SUBMITTED]), limit=10)

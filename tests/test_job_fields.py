@@ -22,7 +22,7 @@ from tests.support.reference import table
 from tests.support.store import new_store
 
 # By options that do more than to give the field, or by arguments.
-_GIVEN_OTHERWISE = {
+_OTHER_OPTIONS = {
     "name": "NAME",
     "job_command": "COMMAND",
     "source_type": "--git",
@@ -81,16 +81,16 @@ def test_each_field_is_stored(job: Job, tmp_path: Path) -> None:
 
 
 def test_each_field_is_answered(job: Job) -> None:
-    shown = job_json(job)
+    view = job_json(job)
     for item in JOB_FIELDS:
         if item.about.source_type == "copy":
             # Of a job with another source.
-            assert shown[item.json_name] is None
+            assert view[item.json_name] is None
         elif item.name == "services":
-            assert shown["services"]["db"]["environment"] == {"NAME": "[REDACTED]"}
-            assert shown["services"]["db"]["ready_timeout"] == 5
+            assert view["services"]["db"]["environment"] == {"NAME": "[REDACTED]"}
+            assert view["services"]["db"]["ready_timeout"] == 5
         elif item.name not in ("job_env_vars", "secret_env_vars"):
-            assert shown[item.json_name] == getattr(job.definition, item.name)
+            assert view[item.json_name] == getattr(job.definition, item.name)
 
 
 @pytest.mark.parametrize("schema", ["GitJobRequest", "CopyJobRequest", "JobResponse"])
@@ -108,8 +108,8 @@ def test_each_field_can_be_given_on_the_command_line() -> None:
     text = CliRunner().invoke(submit, ["--help"]).output
     for item in JOB_FIELDS:
         option = item.about.option
-        assert (option is None) == (item.name in _GIVEN_OTHERWISE), item.name
-        assert (_GIVEN_OTHERWISE[item.name] if option is None else f"{option.name} ") in text
+        assert (option is None) == (item.name in _OTHER_OPTIONS), item.name
+        assert (_OTHER_OPTIONS[item.name] if option is None else f"{option.name} ") in text
 
 
 def test_each_field_is_shown_on_the_command_line() -> None:

@@ -1,4 +1,4 @@
-"""What is started is stopped: no thread, socket or file is left open."""
+"""Whatever a service starts it stops: no thread, socket or file stays open."""
 
 import os
 import threading
@@ -10,13 +10,13 @@ from tests.support.waiting import wait_until
 
 
 def open_files() -> list[str]:
-    found = []
+    targets = []
     for descriptor in os.listdir("/proc/self/fd"):
         try:
-            found.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+            targets.append(os.readlink(f"/proc/self/fd/{descriptor}"))
         except FileNotFoundError:  # the listing's own
             continue
-    return found
+    return targets
 
 
 def cycle(data_dir: Path) -> None:
@@ -55,12 +55,12 @@ def test_a_start_removes_what_a_killed_service_was_writing(tmp_path: Path) -> No
     for leftover in ("objects/.tmp/half", "workspaces/job/file"):
         (data_dir / leftover).parent.mkdir(parents=True)
         (data_dir / leftover).write_bytes(b"x")
-    kept = data_dir / "objects/jobs/1/log"
-    kept.parent.mkdir(parents=True)
-    kept.write_bytes(b"x")
+    log = data_dir / "objects/jobs/1/log"
+    log.parent.mkdir(parents=True)
+    log.write_bytes(b"x")
     cycle(data_dir)
     assert [path for path in data_dir.rglob("*") if path.name in ("half", "file")] == []
-    assert kept.exists()
+    assert log.exists()
 
 
 def test_building_starts_and_opens_nothing(tmp_path: Path) -> None:

@@ -22,14 +22,14 @@ def test_secrets_are_in_no_part_of_a_line(formatter: logging.Formatter, hidden: 
     try:
         raise ValueError(len('p"w'), 'p"w')
     except ValueError:
-        said = {
+        attributes = {
             "msg": "a %s",
             "args": ('p"w',),
             "reason": 'its p"w',
             "attempt": 1,
             "exc_info": sys.exc_info(),
         }
-        line = formatter.format(logging.makeLogRecord(said))
+        line = formatter.format(logging.makeLogRecord(attributes))
     for part in ("a [REDACTED]", "its [REDACTED]", "ValueError: (3, '[REDACTED]')"):
         assert part in line
     assert 'p"w' not in line

@@ -33,7 +33,7 @@ LARGEST_P99_S = 2.0
 """Beside the attackers, two cores run the containers of five jobs, git and an engine; what a
 quiet machine takes is in ``test_hostile_clients.py``."""
 HONEST_JOB_S = 180
-"""From its submission on: it waits for a place behind jobs that are killed when they have taken 48 MB."""
+"""From its submission on: it waits for a place behind jobs that are killed at 48 MB of disk."""
 WARM_S = 300
 """After this all threads, connections and caches that an attack brings about are there."""
 LIMITS = {
@@ -65,7 +65,7 @@ class Honest:
     failures: list[str] = field(default_factory=list)
 
 
-def work_honestly(client: Client, git_url: str, seed: int, over: threading.Event, found: Honest) -> None:
+def work_honestly(client: Client, git_url: str, seed: int, over: threading.Event, honest: Honest) -> None:
     """Submit one job after another, and see that each ends as it has to."""
     chance = random.Random(seed)  # noqa: S311  # to be repeated, not to be secret
     while not over.is_set():
@@ -88,7 +88,7 @@ def work_honestly(client: Client, git_url: str, seed: int, over: threading.Event
             for i in $(seq 200); do echo "line $i of {number}"; done
             seq {number} {number + 5000} >/job/artifacts/numbers
             exit {exit_code}"""
-        begun = monotonic()
+        start_s = monotonic()
         try:
             job = client.wait(client.submit(command, **fields), deadline_s=HONEST_JOB_S)
             lines = [] if kind == "plain" else ["word of mine"]
@@ -99,19 +99,19 @@ def work_honestly(client: Client, git_url: str, seed: int, over: threading.Event
                 "log": "".join(f"{line}\n" for line in lines).encode(),
                 "artifact": "".join(f"{i}\n" for i in range(number, number + 5001)).encode(),
             }
-            seen = {
+            actual = {
                 "status": job["status"],
                 "exit_code": job["exit_code"],
                 # What the service says of git is its own stream.
                 "log": client.log(job, stream="stdout"),
                 "artifact": client.request("GET", f"jobs/{job['job_id']}/artifacts/numbers").content,
             }
-            wrong = [f"{what}: {seen[what]!r:.3000}" for what in expected if seen[what] != expected[what]]
+            wrong = [f"{what}: {actual[what]!r:.3000}" for what in expected if actual[what] != expected[what]]
             if wrong:
-                found.failures.append(f"{kind}: {job}: {wrong}")
+                honest.failures.append(f"{kind}: {job}: {wrong}")
         except Exception as exc:
-            found.failures.append(f"{kind}: {type(exc).__name__}: {str(exc)[:3000]}")
-        found.took_s.append(monotonic() - begun)
+            honest.failures.append(f"{kind}: {type(exc).__name__}: {str(exc)[:3000]}")
+        honest.took_s.append(monotonic() - start_s)
 
 
 @contextmanager
@@ -119,7 +119,7 @@ def honest_users(service: Service, base: Path) -> Iterator[Honest]:
     """Have users work at another address than the attackers."""
     repository = Repository(base / "honest")
     repository.commit("word", "word of mine\n")
-    over, found = threading.Event(), Honest()
+    over, honest = threading.Event(), Honest()
     with git_http(base, address="127.0.0.1") as server:
         clients = [
             Client(service.base_url, service.add_user(f"honest-{number}").token, source="127.0.0.2")
@@ -127,14 +127,14 @@ def honest_users(service: Service, base: Path) -> Iterator[Honest]:
         ]
         threads = [
             threading.Thread(
-                target=work_honestly, args=(client, f"{server.url}/honest/.git", number, over, found)
+                target=work_honestly, args=(client, f"{server.url}/honest/.git", number, over, honest)
             )
             for number, client in enumerate(clients)
         ]
         for thread in threads:
             thread.start()
         try:
-            yield found
+            yield honest
         finally:
             over.set()
             for thread, client in zip(threads, clients, strict=True):
@@ -150,7 +150,7 @@ class Watch:
     engine: docker.APIClient
     took_s: list[float] = field(default_factory=list, repr=False)
     figures: list[dict[str, float]] = field(default_factory=list, repr=False)
-    begun: float = field(default_factory=monotonic)
+    start_s: float = field(default_factory=monotonic)
     log_bytes: int = 0
 
     def look(self) -> dict[str, float]:
@@ -158,29 +158,29 @@ class Watch:
         took_s = ask_for_health(self.service.port, source="127.0.0.3", seconds=3)
         self.took_s += took_s
         self._look_at_the_log()
-        seen = {
-            "at_s": monotonic() - self.begun,
+        figures = {
+            "at_s": monotonic() - self.start_s,
             "memory_mib": memory_bytes(self.service) / MEBIBYTE,
             "descriptors": descriptors(self.service),
             "disk_mib": disk_bytes(self.service.data_dir) / MEBIBYTE,
             "containers": len(self.service.containers(self.engine)),
             "most_ms": max(took_s) * 1000,
         }
-        self.figures.append(seen)
-        print({name: round(value, 1) for name, value in seen.items()}, flush=True)
-        return seen
+        self.figures.append(figures)
+        print({name: round(value, 1) for name, value in figures.items()}, flush=True)
+        return figures
 
     def growth(self, name: str) -> float:
         """Return by how much the second half of the time has more than the first, once all have begun.
 
         A run that is too short for that has no growth.
         """
-        values = [seen[name] for seen in self.figures if seen["at_s"] >= WARM_S]
+        values = [figures[name] for figures in self.figures if figures["at_s"] >= WARM_S]
         middle = len(values) // 2
         return median(values[middle:]) - median(values[:middle]) if middle else 0.0
 
     def _look_at_the_log(self) -> None:
-        # A line for each request of an attacker is not kept for an hour.
+        # Emptied, because an hour gives a line for each request of an attacker.
         log = self.service.log_text()
         os.truncate(self.service.log_path, 0)
         self.log_bytes += len(log)
@@ -218,8 +218,8 @@ def test_all_attacks_at_once_cost_honest_users_nothing(
     new_service: NewService, engine: docker.APIClient, image_with_many_users: str, tmp_path: Path
 ) -> None:
     service = new_service(log_format="json", max_artifact_bytes="300m")
-    made = service.admin.submit("dd if=/dev/zero of=/job/artifacts/large bs=1M count=256 2>/dev/null")
-    large = service.admin.wait(made, deadline_s=120)
+    submitted = service.admin.submit("dd if=/dev/zero of=/job/artifacts/large bs=1M count=256 2>/dev/null")
+    large = service.admin.wait(submitted, deadline_s=120)
     service.admin.request("PUT", f"jobs/{large['job_id']}/pin")
     service.stop()
     port = free_port()
@@ -245,16 +245,16 @@ def test_all_attacks_at_once_cost_honest_users_nothing(
         while monotonic() < until:
             with attacked(service, SOCKETS, DURATION_S + 600) as strangers:
                 while monotonic() < until and strangers.poll() is None:
-                    seen = watch.look()
+                    last = watch.look()
                     assert not honest.failures, "\n".join(honest.failures)
                     assert users.poll() is None or monotonic() > until - 30
-                    assert seen["memory_mib"] - before["memory_mib"] <= 160, watch.figures
-                    assert seen["descriptors"] - before["descriptors"] <= MOST_DESCRIPTORS, watch.figures
-                    assert seen["disk_mib"] - before["disk_mib"] <= 2048, watch.figures
-                    assert seen["containers"] <= 15, watch.figures
-        # The strangers have gone; the jobs of hostile users end, each in its time.
-        told, _ = users.communicate(timeout=600)
-    result = json.loads(told)
+                    assert last["memory_mib"] - before["memory_mib"] <= 160, watch.figures
+                    assert last["descriptors"] - before["descriptors"] <= MOST_DESCRIPTORS, watch.figures
+                    assert last["disk_mib"] - before["disk_mib"] <= 2048, watch.figures
+                    assert last["containers"] <= 15, watch.figures
+        # The other attackers have ended; the jobs of hostile users end, each in its time.
+        output, _ = users.communicate(timeout=600)
+    result = json.loads(output)
     took_s = sorted(watch.took_s)
     summary = {
         "p99_ms": round(took_s[int(len(took_s) * 0.99)] * 1000),

@@ -17,9 +17,9 @@ def base(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def origin(base: Path) -> Repository:
-    made = Repository(base / "origin")
-    made.commit("file", "content")
-    return made
+    repository = Repository(base / "origin")
+    repository.commit("file", "content")
+    return repository
 
 
 @pytest.fixture(params=["path", "file", "daemon", "http", "old-http"])

@@ -37,14 +37,14 @@ CLEAN_ENV = {
 
 def running(text: str) -> list[int]:
     """Return the processes that have ``text`` in their arguments; zombies have none."""
-    found = []
+    pids = []
     for entry in Path("/proc").iterdir():
         try:
             if entry.name.isdigit() and text.encode() in (entry / "cmdline").read_bytes():
-                found.append(int(entry.name))
+                pids.append(int(entry.name))
         except OSError:
             continue  # gone meanwhile
-    return found
+    return pids
 
 
 class Attempt:
@@ -89,9 +89,9 @@ class Repository:
     def copied(self, path: Path) -> Self:
         """Return a copy of this repository, at ``path``."""
         shutil.copytree(self.path, path, symlinks=True)
-        made = copy.copy(self)
-        made.path = path
-        return made
+        copied = copy.copy(self)
+        copied.path = path
+        return copied
 
     def git(self, *arguments: str) -> str:
         done = subprocess.run(
@@ -196,7 +196,7 @@ class Client:
         )
 
     def git(self, *arguments: str) -> str:
-        """Ask the checkout that was made last."""
+        """Run git in the latest checkout."""
         done = subprocess.run(
             ["git", *arguments], cwd=self.into, env=CLEAN_ENV, capture_output=True, check=False
         )
@@ -322,10 +322,10 @@ class GitHttpHandler(http.server.BaseHTTPRequestHandler):
     modern: ClassVar[bool] = True  # protocol 2, which gives any commit; else only the tips of refs
     redirect: ClassVar[str | None] = None
     authorizations: ClassVar[list[str]]
-    seen: ClassVar[Callable[[], None]]
+    on_request: ClassVar[Callable[[], None]]
 
     def do_GET(self) -> None:
-        type(self).seen()
+        type(self).on_request()
         authorization = self.headers.get("Authorization")
         if authorization:
             self.authorizations.append(authorization)
@@ -409,11 +409,11 @@ def git_http(
     login: str | tuple[str, ...] = (),
     modern: bool = True,
     redirect: str | None = None,
-    seen: Callable[[], None] = lambda: None,
+    on_request: Callable[[], None] = lambda: None,
     address: str = "127.0.0.1",
     certificate: Certificate | None = None,
 ) -> Iterator[HttpServer]:
-    """Serve the repositories below ``base`` over HTTP; ``seen`` is called in the middle of each request.
+    """Serve the repositories below ``base`` over HTTP; ``on_request`` is called during each request.
 
     With a ``certificate`` it is HTTPS.
     """
@@ -424,7 +424,7 @@ def git_http(
         "modern": modern,
         "redirect": redirect,
         "authorizations": authorizations,
-        "seen": staticmethod(seen),
+        "on_request": staticmethod(on_request),
     }
     handler = type("Handler", (GitHttpHandler,), attributes)
     server = _GitServer((address, 0), handler)

@@ -19,18 +19,18 @@ RULES = AddressRules().refusal
 
 def names(monkeypatch: pytest.MonkeyPatch, **hosts: str) -> list[str]:
     """Have names of hosts resolve as a test says; returns the names that were looked up."""
-    asked: list[str] = []
+    hostnames: list[str] = []
 
     def resolve(host: str) -> list[Address]:
-        asked.append(host)
-        known = hosts.get(host.partition(".")[0].lower(), host)
+        hostnames.append(host)
+        addresses = hosts.get(host.partition(".")[0].lower(), host)
         try:
-            return [ipaddress.ip_address(text) for text in known.split(",")]
+            return [ipaddress.ip_address(text) for text in addresses.split(",")]
         except ValueError:
             raise OSError(0, "unknown") from None
 
     monkeypatch.setattr("reactorcide.sources.git.session.resolve", resolve)
-    return asked
+    return hostnames
 
 
 def refused(client: Client, url: str, **options: object) -> str:
@@ -99,8 +99,8 @@ def test_the_smallest_network_decides() -> None:
     ],
 )
 def test_who_is_no_admin_reaches_neither(client: Client, hanging: socket.socket, url: str) -> None:
-    told = refused(client, url.format(port=hanging.getsockname()[1]))
-    assert "address, which only the jobs of admins may reach; the operator can allow it with --allow" in told
+    error = refused(client, url.format(port=hanging.getsockname()[1]))
+    assert "address, which only the jobs of admins may reach; the operator can allow it with --allow" in error
     hanging.settimeout(0)
     with pytest.raises(BlockingIOError):
         hanging.accept()  # nobody has come
@@ -116,7 +116,7 @@ def test_git_goes_only_to_the_address_that_was_judged(
     origin: Repository, base: Path, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The name has no address but here: git itself cannot look for another one."""
-    asked = names(monkeypatch, forge="127.0.0.1")
+    hostnames = names(monkeypatch, forge="127.0.0.1")
     rules = AddressRules(allow=["127.0.0.1"]).refusal
     with git_http(base) as server, git_daemon(base) as daemon:
         port = server.host.partition(":")[2]
@@ -126,12 +126,12 @@ def test_git_goes_only_to_the_address_that_was_judged(
             f"http://forge.test.:{port}/origin",
             daemon.replace("127.0.0.1", "forge.test") + "/origin",
         ):
-            made = client(url, refusal=rules)
-            assert (client.file, made.url_without_credentials) == ("content", url)
+            checkout = client(url, refusal=rules)
+            assert (client.file, checkout.url_without_credentials) == ("content", url)
             assert client.git("remote", "get-url", "origin") == url
         with pytest.raises(JobFailed, match=r"write the name of its host in ASCII, as xn--…$"):
             client(f"http://faß.test:{port}/origin", refusal=rules)
-    assert {host.lower() for host in asked} == {"forge.test", "forge.test."}
+    assert {host.lower() for host in hostnames} == {"forge.test", "forge.test."}
 
 
 def test_a_resolver_that_hangs_holds_up_neither_deadline_nor_cancel(
@@ -146,7 +146,7 @@ def test_a_resolver_that_hangs_holds_up_neither_deadline_nor_cancel(
         return []
 
     monkeypatch.setattr("reactorcide.sources.git.session.resolve", resolve)
-    begun = monotonic()
+    start_s = monotonic()
     try:
         with pytest.raises(JobFailed, match="preparing took longer than 1 s"):
             client("http://slow.test/x", refusal=RULES, timeout_s=1)
@@ -162,7 +162,7 @@ def test_a_resolver_that_hangs_holds_up_neither_deadline_nor_cancel(
         with pytest.raises(JobInterrupted):
             client("http://slow.test/x", refusal=RULES, attempt=attempt)
         stopper.join()
-        assert monotonic() - begun < 40
+        assert monotonic() - start_s < 40
     finally:
         done.set()
 
@@ -243,9 +243,9 @@ def test_a_submodule_is_under_the_same_rules(base: Path, client: Client, hanging
     outer = Project(base / "outer")
     for number, url in enumerate((f"http://127.0.0.1:{hanging.getsockname()[1]}/x", "git@[::1]:x")):
         outer.submodule(f"m{number}", url, outer.first)
-        told = refused(client, str(outer.path))
-        assert told.startswith(f'git: submodule "m{number}": cannot reach ')
-        assert "a loopback address, which only the jobs of admins may reach" in told
+        message = refused(client, str(outer.path))
+        assert message.startswith(f'git: submodule "m{number}": cannot reach ')
+        assert "a loopback address, which only the jobs of admins may reach" in message
         outer.back_to(outer.first)
 
 
@@ -293,10 +293,10 @@ def test_a_name_that_leads_to_loopback_later_does_not_help(
     """Whoever owns a name answers something else the second time; nobody has refused an address before."""
     inner, outer = Project(base / "inner"), Project(base / "outer")
     answers = [own_address()]
-    asked: list[str] = []
+    hostnames: list[str] = []
 
     def resolve(host: str) -> list[Address]:
-        asked.append(host)
+        hostnames.append(host)
         if host != "evil.test":
             return [ipaddress.ip_address(host)]
         return [ipaddress.ip_address(answers.pop() if answers else "127.0.0.1")]
@@ -306,14 +306,14 @@ def test_a_name_that_leads_to_loopback_later_does_not_help(
         outer.submodule("bad", f"{here.url}/inner", inner.first)
         with pytest.raises(JobFailed, match="a repository of another host may name none on a loopback"):
             client(f"http://evil.test:{elsewhere.host.partition(':')[2]}/outer")
-    assert asked == ["evil.test", "127.0.0.1"]
+    assert hostnames == ["evil.test", "127.0.0.1"]
 
 
 def test_a_proxy_looks_for_the_address_itself(client: Client) -> None:
     with answering(404, b"") as port:
         env = {"PATH": os.environ["PATH"], "http_proxy": f"http://127.0.0.1:{port}"}
-        told = refused(client, "http://repositories.invalid/x", env=env)
-        assert "not found" in told
+        message = refused(client, "http://repositories.invalid/x", env=env)
+        assert "not found" in message
         assert "loopback" in refused(client, "http://127.0.0.1/x", env=env)
 
 

@@ -1,4 +1,4 @@
-"""Directories as tar streams: what is kept, what is left out, and what changes while it is read."""
+"""Directories as tar streams: which files are in them, and which may change meanwhile."""
 
 import gc
 import io
@@ -63,7 +63,7 @@ def open_descriptors() -> int:
 
 
 def descriptors_before() -> int:
-    # What other tests have left open would be closed in between.
+    # Otherwise descriptors of earlier tests might close in between.
     gc.collect()
     return open_descriptors()
 
@@ -99,8 +99,8 @@ def test_a_tree_comes_back_as_it_was(tmp_path: Path) -> None:
 
     out = packed(tmp_path, "src")
 
-    found = {member.name: member for member in members(out)}
-    assert list(found) == [
+    by_name = {member.name: member for member in members(out)}
+    assert list(by_name) == [
         "job/src",
         "job/src/bin",
         "job/src/bin/tool",
@@ -112,14 +112,14 @@ def test_a_tree_comes_back_as_it_was(tmp_path: Path) -> None:
         "job/src/none",
         "job/src/twin",
     ]
-    assert {(member.uid, member.gid) for member in found.values()} == {(1000, 100)}
-    assert found["job/src"].isdir()
-    assert found["job/src"].mode == 0o755
-    assert found["job/src/bin/tool"].mode == 0o751
-    assert found["job/src/bin/tool"].mtime == 1_234_567_890
-    assert found["job/src/empty"].mode == 0o700
-    assert found["job/src/link"].linkname == "../../../etc/passwd"
-    assert found["job/src/long-link"].linkname == "t" * 300
+    assert {(member.uid, member.gid) for member in by_name.values()} == {(1000, 100)}
+    assert by_name["job/src"].isdir()
+    assert by_name["job/src"].mode == 0o755
+    assert by_name["job/src/bin/tool"].mode == 0o751
+    assert by_name["job/src/bin/tool"].mtime == 1_234_567_890
+    assert by_name["job/src/empty"].mode == 0o700
+    assert by_name["job/src/link"].linkname == "../../../etc/passwd"
+    assert by_name["job/src/long-link"].linkname == "t" * 300
     assert content(out, "job/src/data") == data.read_bytes()
     assert content(out, "job/src/twin") == b"#!/bin/sh\n"
 

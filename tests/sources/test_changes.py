@@ -1,4 +1,4 @@
-"""Which files differ, asked of real servers."""
+"""Which files differ between commits, from real servers."""
 
 import os
 import time
@@ -17,14 +17,14 @@ Changed = tuple[str, ...] | None
 
 @pytest.fixture
 def origin(tmp_path: Path) -> Repository:
-    """A repository whose branch ``fix`` has left ``main`` after its first commit."""
-    made = Repository(tmp_path / "served" / "site")
-    made.commit("first", "1")
-    made.git("checkout", "--quiet", "-b", "fix")
-    made.commit("fixed", "1")
-    made.git("checkout", "--quiet", "main")
-    made.commit("second", "2")
-    return made
+    """A repository whose branch ``fix`` starts at the first commit of ``main``."""
+    repository = Repository(tmp_path / "served" / "site")
+    repository.commit("first", "1")
+    repository.git("checkout", "--quiet", "-b", "fix")
+    repository.commit("fixed", "1")
+    repository.git("checkout", "--quiet", "main")
+    repository.commit("second", "2")
+    return repository
 
 
 @pytest.fixture(params=["modern", "old", "old, no sha", "file"])
@@ -77,10 +77,10 @@ def test_a_forced_push_is_compared_with_what_was_there(
     before = origin.git("rev-parse", "main")
     origin.git("reset", "--quiet", "--hard", "main~1")
     origin.commit("other", "1")
-    found = compare("main", Comparison(sha=before))
+    changed = compare("main", Comparison(sha=before))
     # The server has it still, and says whether it sends it. Others have lost it.
     is_sent = request.node.callspec.params["compare"] in ("modern", "old")
-    assert found == ("other", "second") if is_sent else found in (None, ("other", "second"))
+    assert changed == ("other", "second") if is_sent else changed in (None, ("other", "second"))
     assert compare("main", Comparison(sha="f" * 40)) is None
 
 

@@ -170,8 +170,8 @@ def test_all_tags_where_that_is_asked_for(url: str, origin: Origin, client: Clie
 def test_a_fetch_that_fails_is_not_a_server_that_gives_only_everything(
     origin: Origin, base: Path, client: Client
 ) -> None:
-    """Else a server in trouble would be asked for all that it has, and the reason be that of another call."""
-    asked: list[str] = []
+    """It is not tried again as a fetch of everything, whose error would hide the first one."""
+    paths: list[str] = []
 
     class Breaking(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -182,7 +182,7 @@ def test_a_fetch_that_fails_is_not_a_server_that_gives_only_everything(
                 self.wfile.write(body)
 
         def do_POST(self) -> None:
-            asked.append(self.path)
+            paths.append(self.path)
             self.send_error(500)
 
         def log_message(self, format: str, *args: object) -> None:
@@ -194,7 +194,7 @@ def test_a_fetch_that_fails_is_not_a_server_that_gives_only_everything(
     ):
         client(f"http://127.0.0.1:{port}/origin", "main")
     assert "all branches and tags" not in client.log
-    assert len(asked) == 1
+    assert len(paths) == 1
 
 
 @contextmanager
@@ -312,8 +312,8 @@ def test_ssh(origin: Origin, client: Client, tmp_path: Path) -> None:
         f"192.0.2.7:{origin.path}",
         f"ssh://git:word@192.0.2.7:22{origin.path}",
     ):
-        made = client(url, "feature/x", env=env)
-        assert made == GitCheckout(origin.feature, "feature/x", url.replace(":word", ""))
+        result = client(url, "feature/x", env=env)
+        assert result == GitCheckout(origin.feature, "feature/x", url.replace(":word", ""))
         assert client.git("remote", "get-url", "origin") == url.replace(":word", "")
     calls = (tmp_path / "calls").read_text(encoding="utf-8").splitlines()
     assert len(calls) == 6
@@ -330,15 +330,15 @@ ENCODED = "gu4rd%25t'%22$HOME\\n%20p@ss"
 def test_credentials_are_used_and_never_seen(
     origin: Origin, base: Path, client: Client, userinfo: str, login: str
 ) -> None:
-    seen: list[int] = []
-    with git_http(base, login=login, seen=lambda: seen.extend(running("gu4rd"))) as server:
+    pids: list[int] = []
+    with git_http(base, login=login, on_request=lambda: pids.extend(running("gu4rd"))) as server:
         clean = f"{server.url}/origin"
         assert client(clean.replace("//", f"//{userinfo}@"), "feature/x") == GitCheckout(
             origin.feature, "feature/x", clean
         )
         assert client.git("remote", "get-url", "origin") == clean
         assert server.authorizations
-    assert seen == []  # no process had them among its arguments
+    assert pids == []  # no process had them among its arguments
     assert "gu4rd" not in client.log
     assert b"gu4rd" not in client.everything_below_git()
 
@@ -515,12 +515,12 @@ def test_the_hosts_configuration_runs_nothing(
 
 def test_of_the_services_environment_git_and_ssh_see_little(client: Client, tmp_path: Path) -> None:
     """What they are run with is written down by programs in their place."""
-    seen = tmp_path / "seen"
+    record = tmp_path / "seen"
     (tmp_path / "bin").mkdir()
     for name in ("git", "ssh"):
         program = tmp_path / "bin" / name
         real = f'exec {shutil.which("git")} "$@"' if name == "git" else "exit 255"
-        program.write_text(f"#!/bin/sh\necho {name} >>{seen}\nenv >>{seen}\n{real}\n", encoding="utf-8")
+        program.write_text(f"#!/bin/sh\necho {name} >>{record}\nenv >>{record}\n{real}\n", encoding="utf-8")
         program.chmod(0o755)
     env = {
         "PATH": f"{tmp_path}/bin:{os.environ['PATH']}",
@@ -536,7 +536,7 @@ def test_of_the_services_environment_git_and_ssh_see_little(client: Client, tmp_
     }
     with pytest.raises(JobFailed):
         client("me@127.0.0.1:x", env=env)
-    text = seen.read_text(encoding="utf-8")
+    text = record.read_text(encoding="utf-8")
     assert "git\n" in text
     assert "ssh\n" in text
     assert f"PATH={env['PATH']}" in text
@@ -714,11 +714,11 @@ def test_the_services_proxy_is_used(client: Client, origin: Origin, base: Path) 
         env = {"PATH": os.environ["PATH"], "http_proxy": proxy}
         return lambda: client("http://repositories.test/origin", env=env)
 
-    asked: list[str] = []
+    paths: list[str] = []
 
     class Proxy(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            asked.append(self.path)
+            paths.append(self.path)
             self.send_error(404)
 
         def log_message(self, format: str, *args: object) -> None:
@@ -726,4 +726,4 @@ def test_the_services_proxy_is_used(client: Client, origin: Origin, base: Path) 
 
     with serving(http.server.ThreadingHTTPServer(("127.0.0.1", 0), Proxy)) as port, pytest.raises(JobFailed):
         through(f"http://127.0.0.1:{port}")()
-    assert asked[0].startswith("http://repositories.test/origin/info/refs")
+    assert paths[0].startswith("http://repositories.test/origin/info/refs")

@@ -23,7 +23,7 @@ TOKEN = "glpat-9f8e7d6c5b4a@/:%"  # of these tests
 
 
 class Fetch:
-    """A checkout with what a project has, and all that it left to be seen."""
+    """A checkout with a project's credentials, its log and its files."""
 
     def __init__(self, base: Path) -> None:
         self._base = base
@@ -53,8 +53,8 @@ class Fetch:
             access=access,
         )
 
-    def seen(self) -> bytes:
-        """Everything that was logged, and every file of the checkout."""
+    def traces(self) -> bytes:
+        """Return everything that was logged, and every file of the checkout."""
         files = [path.read_bytes() for path in self.into.rglob("*") if path.is_file()]
         return b"\n".join([*self.lines, *files])
 
@@ -69,11 +69,11 @@ def fetch(tmp_path: Path) -> Fetch:
 @pytest.fixture
 def base(tmp_path: Path) -> Path:
     """Two repositories, of which one has the other as a submodule by a relative URL."""
-    made = tmp_path / "repositories"
-    inner = Project(made / "inner")
-    outer = Project(made / "outer")
+    directory = tmp_path / "repositories"
+    inner = Project(directory / "inner")
+    outer = Project(directory / "outer")
     outer.submodule("lib", "../inner", inner.first)
-    return made
+    return directory
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_a_token_is_sent_to_its_server_and_seen_nowhere(fetch: Fetch, server: Ht
     # The submodule is of the same server.
     assert (fetch.into / "lib" / "file").exists()
     assert set(server.authorizations) == {basic(f"x-access-token:{TOKEN}")}
-    assert [text for text in spellings() if text in fetch.seen()] == []
+    assert [text for text in spellings() if text in fetch.traces()] == []
     assert [
         path.name for path in fetch.into.parent.iterdir() if path.name.startswith("reactorcide-git-")
     ] == []
@@ -123,15 +123,15 @@ def test_a_token_over_https_is_only_for_a_server_with_the_right_certificate(
 
 
 def test_a_token_is_in_no_arguments_while_git_runs(fetch: Fetch, base: Path) -> None:
-    shown: list[list[int]] = []
+    matches: list[list[int]] = []
 
     def look() -> None:
-        shown.append(running("glpat-9f8e7d6c5b4a"))
+        matches.append(running("glpat-9f8e7d6c5b4a"))
 
-    with git_http(base, login=f"x-access-token:{TOKEN}", seen=look) as server:
+    with git_http(base, login=f"x-access-token:{TOKEN}", on_request=look) as server:
         fetch(f"{server.url}/outer", with_token(server))
-    assert len(shown) > 2
-    assert [pids for pids in shown if pids] == []
+    assert len(matches) > 2
+    assert [pids for pids in matches if pids] == []
 
 
 def test_a_token_that_is_wrong_is_said_without_it(fetch: Fetch, server: HttpServer) -> None:
@@ -139,7 +139,7 @@ def test_a_token_that_is_wrong_is_said_without_it(fetch: Fetch, server: HttpServ
         fetch(f"{server.url}/outer", replace(with_token(server), token="wrong-token-1234"))
     assert "access was denied" in str(caught.value)
     assert "wrong-token" not in str(caught.value)
-    assert b"wrong-token" not in fetch.seen()
+    assert b"wrong-token" not in fetch.traces()
 
 
 def test_a_token_is_not_for_another_server_nor_for_the_submodules_of_a_stranger(
@@ -213,7 +213,7 @@ def test_a_deploy_key_opens_its_repository_and_its_submodules(fetch: Fetch, base
     with pytest.raises(JobFailed, match='submodule "lib"'):
         fetch(url, key.access(url), shares=False)
     private = [line.encode() for line in key.private.splitlines()[1:-1]]
-    assert [line for line in private if line in fetch.seen()] == []
+    assert [line for line in private if line in fetch.traces()] == []
     assert [
         path.name for path in fetch.into.parent.iterdir() if path.name.startswith("reactorcide-git-")
     ] == []
@@ -232,7 +232,7 @@ def test_the_key_of_a_host_is_learned_once_and_has_to_stay(fetch: Fetch, base: P
     with ssh.running():
         with pytest.raises(JobFailed, match="Host key verification failed"):
             fetch(url, key.access(url))
-        # As after an owner has given the new one.
+        # An owner has set the new host key.
         key.known_hosts = ssh.host_key.rstrip("\n")
         fetch(url, key.access(url))
 

@@ -102,8 +102,8 @@ def test_a_checkout_is_measured_while_git_still_works(client: Client, base: Path
 def test_the_limits_hold_for_every_process(client: Client, tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     fake = tmp_path / "bin" / "git"
-    seen = tmp_path / "seen"
-    fake.write_text(f"#!/bin/sh\nsh -c 'ulimit -v; ulimit -f; ulimit -c' > {seen}\nexit 1\n")
+    record = tmp_path / "seen"
+    fake.write_text(f"#!/bin/sh\nsh -c 'ulimit -v; ulimit -f; ulimit -c' > {record}\nexit 1\n")
     fake.chmod(0o755)
     with pytest.raises(JobFailed):
         client(
@@ -111,7 +111,7 @@ def test_the_limits_hold_for_every_process(client: Client, tmp_path: Path) -> No
             env={"PATH": f"{fake.parent}:{os.environ['PATH']}"},
             limits=GitLimits(memory_bytes=512 * MIB, disk_bytes=10 * MIB),
         )
-    assert seen.read_text().split() == [str(512 << 10), str(20 << 10), "0"]
+    assert record.read_text().split() == [str(512 << 10), str(20 << 10), "0"]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from tests.sources.support import Attempt, Repository
 def checked_out(origin: Repository, into: Path) -> dict[str, str]:
     """Return the contents of the workflow files of the repository's last commit."""
     into.mkdir()
-    found = check_out_folders(
+    folders = check_out_folders(
         f"file://{origin.path}",
         "main",
         into,
@@ -26,20 +26,20 @@ def checked_out(origin: Repository, into: Path) -> dict[str, str]:
         deadline=time.monotonic() + 60,
         env=os.environ,
     )
-    return {path: (into / file).read_text() for path, file in found.paths.items()}
+    return {path: (into / file).read_text() for path, file in folders.paths.items()}
 
 
 @pytest.fixture
 def origin(tmp_path: Path) -> Repository:
-    made = Repository(tmp_path / "origin")
-    (made.path / "flows").mkdir()
-    (made.path / "shared dir").mkdir()
-    (made.path / "shared dir" / "[x]*").write_text("shared")
-    (made.path / "up").symlink_to("..")
-    (made.path / "chain").symlink_to("shared dir/[x]*")
+    repository = Repository(tmp_path / "origin")
+    (repository.path / "flows").mkdir()
+    (repository.path / "shared dir").mkdir()
+    (repository.path / "shared dir" / "[x]*").write_text("shared")
+    (repository.path / "up").symlink_to("..")
+    (repository.path / "chain").symlink_to("shared dir/[x]*")
     (tmp_path / "outside").write_text("outside")
-    made.commit("flows/own.yaml", "own")
-    return made
+    repository.commit("flows/own.yaml", "own")
+    return repository
 
 
 def test_a_link_to_a_file_of_the_commit_is_followed(origin: Repository, tmp_path: Path) -> None:

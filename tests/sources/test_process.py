@@ -1,4 +1,4 @@
-"""Programs under a deadline: their output, and that they are gone when they should be."""
+"""Programs under a deadline: their output, and their end in time."""
 
 import os
 import selectors
@@ -54,7 +54,7 @@ def test_what_is_written_just_before_the_end_is_not_lost(
                 return super().select(timeout)
             self.is_first = False
             goes_on.touch()
-            # Until the program has ended; it can still be asked about.
+            # Returns once the program has ended, without reaping it.
             os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
             return []
 
@@ -95,8 +95,8 @@ def test_records_are_what_nuls_end() -> None:
 @pytest.mark.parametrize("end", [b"", b"\0"])
 @pytest.mark.parametrize("piece_bytes", [1000, 64 << 10])
 def test_a_record_is_never_cut(end: bytes, piece_bytes: int) -> None:
-    taken: list[bytes] = []
-    cut = Records(taken.append)
+    records: list[bytes] = []
+    cut = Records(records.append)
     output = b"first\0" + b"x" * 8192 + b"\0" + b"y" * 8193 + end
 
     def feed() -> None:
@@ -106,7 +106,7 @@ def test_a_record_is_never_cut(end: bytes, piece_bytes: int) -> None:
 
     with pytest.raises(RecordTooLong):
         feed()
-    assert taken == [b"first", b"x" * 8192]
+    assert records == [b"first", b"x" * 8192]
 
 
 def test_lines_are_cut_and_progress_is_thinned() -> None:

@@ -42,7 +42,7 @@ def test_a_path_below_a_root_is_found(roots: SourceRoots, first: Path, tmp_path:
 
 
 def test_a_host_in_trouble_is_not_a_path_that_is_not_there(roots: SourceRoots, first: Path) -> None:
-    """Without descriptors left nothing can be looked at; with them all is as before."""
+    """A lack of descriptors is an error of the host, not the answer that a path does not exist."""
     script = (
         "import resource, sys\n"
         "from pathlib import Path\n"

@@ -188,11 +188,11 @@ def test_relative_urls_mean_what_they_mean_to_git(outer: Project) -> None:
     for parent in PARENTS:
         config.write_text(f'{before}[remote "origin"]\n\turl = {parent}\n', encoding="utf-8")
         # What leads above host:project git makes something else of.
-        taken = {
+        supported = {
             name: url for name, url in urls.items() if parent != "example.test:project" or "../../" not in url
         }
-        outer.git("submodule", "--quiet", "init", "--", *taken)
-        for name, url in taken.items():
+        outer.git("submodule", "--quiet", "init", "--", *supported)
+        for name, url in supported.items():
             expected = outer.git("config", f"submodule.{name}.url")
             assert GitUrl.parse(parent).of_submodule(url) == expected, (parent, url)
 
@@ -261,8 +261,8 @@ def test_a_repository_of_another_host_names_none_of_this_one(
     with git_daemon(base) as url:
         for local in (f"file://{inner.path}", str(inner.path)):
             middle_sha = middle.submodule(f"m{len(local)}", local, inner.first)
-            told = failure(client, f"{url}/middle")
-            assert told.endswith(": a repository of another host may not name one of this host")
+            message = failure(client, f"{url}/middle")
+            assert message.endswith(": a repository of another host may not name one of this host")
         # Nor by a detour.
         outer.submodule("by", f"{url}/middle", middle_sha)
         assert failure(client, outer.path).startswith('git: submodule "by/m')
@@ -306,7 +306,7 @@ def test_a_gitmodules_that_is_malformed(outer: Project, client: Client, text: st
 
 
 def test_a_long_name_of_a_directory_forges_no_submodule(outer: Project, client: Client) -> None:
-    """What was cut off it was taken for the next record of the list."""
+    """The rest of a name that is too long must not count as the next record of the list."""
     forged = "b" * (8192 - 47) + f"160000 commit \udcff{NOWHERE}\t"
     tree = subprocess.run(
         ["git", "hash-object", "-t", "tree", "-w", "--stdin", "--literally"],
@@ -352,8 +352,8 @@ def test_a_gitmodules_includes_no_file_of_this_host(
 
 def test_a_place_is_an_empty_directory_below_the_work_tree(tmp_path: Path) -> None:
     tree, outside = tmp_path / "tree", tmp_path / "outside"
-    for made in (tree / "a" / "b", tree / "full" / "x", tree / "git" / ".git" / "refs", outside / "b"):
-        made.mkdir(parents=True)
+    for directory in (tree / "a" / "b", tree / "full" / "x", tree / "git" / ".git" / "refs", outside / "b"):
+        directory.mkdir(parents=True)
     (tree / "link").symlink_to(outside)
     (tree / "a" / "link").symlink_to(outside / "b")
     (tree / "file").touch()
@@ -370,7 +370,7 @@ def test_a_place_is_an_empty_directory_below_the_work_tree(tmp_path: Path) -> No
 def test_no_tree_leads_a_submodule_elsewhere(
     inner: Project, outer: Project, client: Client, tmp_path: Path, name: str
 ) -> None:
-    """Such trees are made by no git, but a server can send them."""
+    """No git creates such trees, but a server can send them."""
     target = tmp_path / "target"
     (target / "module").mkdir(parents=True)
     entry = f"160000 commit {inner.first}\tmodule"
@@ -397,9 +397,9 @@ def test_credentials_of_the_job_go_to_its_server_only(
     base: Path, inner: Project, outer: Project, client: Client
 ) -> None:
     middle = Project(base / "middle")
-    seen: list[int] = []
+    pids: list[int] = []
     with (
-        git_http(base, login="me:gu4rded-word", seen=lambda: seen.extend(running("gu4rded"))) as own,
+        git_http(base, login="me:gu4rded-word", on_request=lambda: pids.extend(running("gu4rded"))) as own,
         git_http(base, login="me:gu4rded-word") as closed,
         git_http(base) as public,
     ):
@@ -417,7 +417,7 @@ def test_credentials_of_the_job_go_to_its_server_only(
             f'git: submodule "closed": cannot reach {closed.url}/inner: access was denied ('
         )
         assert closed.authorizations == []
-    assert seen == []
+    assert pids == []
     assert "gu4rded" not in client.log
     assert b"gu4rded" not in git_directories(client)
 
@@ -461,9 +461,9 @@ def test_submodules_of_a_stranger_get_no_keys_of_this_host(
         assert not any(option in call for call in calls if call not in of_module for option in without[1:])
         for option in without:
             assert all((option in call) is not shares_credentials for call in of_module)
-        # Nor is its configuration of that host asked for, which may name a proxy.
-        asked = [call.startswith("-G -F none ") for call in calls if call.startswith("-G")]
-        assert any(asked) is not shares_credentials
+        # Nor does ssh read its configuration of that host, which may name a proxy.
+        lookups = [call.startswith("-G -F none ") for call in calls if call.startswith("-G")]
+        assert any(lookups) is not shares_credentials
 
 
 def git_directories(client: Client) -> bytes:
@@ -476,19 +476,19 @@ def git_directories(client: Client) -> bytes:
 def test_credentials_of_its_own_are_used_and_never_seen(
     base: Path, inner: Project, outer: Project, client: Client, userinfo: str
 ) -> None:
-    seen: list[int] = []
+    pids: list[int] = []
     login = userinfo if userinfo.startswith("sub") else "gu4rded-word:"
-    with git_http(base, login=login, seen=lambda: seen.extend(running("gu4rded"))) as server:
+    with git_http(base, login=login, on_request=lambda: pids.extend(running("gu4rded"))) as server:
         outer.submodule("module", f"http://{userinfo}@{server.host}/inner", inner.first)
         client(str(outer.path))
         assert server.authorizations
         assert client.git("-C", "module", "remote", "get-url", "origin") == f"{server.url}/inner"
         assert "gu4rded" not in client.log
         outer.submodule("nowhere", f"http://{userinfo}@{server.host}/nowhere", inner.first)
-        told = failure(client, outer.path)
-        assert told.startswith(f'git: submodule "nowhere": cannot reach {server.url}/nowhere: ')
-    assert seen == []
-    assert "gu4rded" not in told + client.log
+        message = failure(client, outer.path)
+        assert message.startswith(f'git: submodule "nowhere": cannot reach {server.url}/nowhere: ')
+    assert pids == []
+    assert "gu4rded" not in message + client.log
     assert b"gu4rded" not in git_directories(client)
 
 
@@ -508,13 +508,13 @@ def test_of_two_logins_for_a_server_a_whole_one_is_used_and_the_nearest(
         outer.submodule("wrong", f"http://me:wrong-word@{server.host}/inner", inner.first)
         outer.git("rm", "--quiet", "--cached", "module")
         outer.git("commit", "--quiet", "--message", "without")
-        told = failure(client, f"http://{mine}@{server.host}/outer")
-    assert told.startswith('git: submodule "wrong": cannot reach ')
-    assert "access was denied" in told
+        message = failure(client, f"http://{mine}@{server.host}/outer")
+    assert message.startswith('git: submodule "wrong": cannot reach ')
+    assert "access was denied" in message
 
 
 def test_what_a_server_says_is_masked(outer: Project, client: Client) -> None:
-    """Also where a submodule's password is made to cut a piece out of the job's."""
+    """Also where the text has a submodule's password that overlaps the job's."""
 
     base = outer.path.parent
     with (
@@ -524,8 +524,8 @@ def test_what_a_server_says_is_masked(outer: Project, client: Client) -> None:
         for password in ("its-own-word", "it is the job".replace(" ", "%20")):
             outer.back_to(outer.first)
             outer.submodule("module", f"http://x:{password}@127.0.0.1:{port}/x", outer.first)
-            told = failure(client, f"http://me:job-secret@{server.host}/outer")
-            assert "secret" not in told + client.log
+            message = failure(client, f"http://me:job-secret@{server.host}/outer")
+            assert "secret" not in message + client.log
         assert "no way, it is the [REDACTED], [REDACTED]" in client.log
 
 

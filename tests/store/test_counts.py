@@ -53,7 +53,7 @@ def migrated() -> Path:
 
 
 class RolledBack(Exception):
-    """Ends a transaction of which nothing is to be left."""
+    """Rolls a transaction back."""
 
 
 class Machine(RuleBasedStateMachine):
@@ -161,8 +161,8 @@ class Machine(RuleBasedStateMachine):
         limit=st.integers(1, 4),
         offset=st.integers(0, 2),
     )
-    def list(self, limit: int, offset: int, **wanted: Any) -> None:
-        filter_ = JobFilter(**wanted)
+    def list(self, limit: int, offset: int, **conditions: Any) -> None:
+        filter_ = JobFilter(**conditions)
         expected = [job for job in self.jobs() if matches(job, filter_)]
         page, total = self.store.lists.page(filter_, limit=limit, offset=offset)
         assert total == len(expected)
@@ -218,15 +218,15 @@ class Machine(RuleBasedStateMachine):
         assert last == statuses
 
 
-def matches(job: Job, wanted: JobFilter) -> bool:
+def matches(job: Job, job_filter: JobFilter) -> bool:
     definition = job.definition
     return (
-        wanted.user_id in (None, job.user_id)
-        and (not wanted.statuses or job.status in wanted.statuses)
-        and wanted.queue_name in (None, definition.queue_name)
-        and wanted.source_type in (None, definition.source_type)
-        and definition.name.startswith(wanted.name_prefix or "")
-        and wanted.pinned in (None, job.pinned)
+        job_filter.user_id in (None, job.user_id)
+        and (not job_filter.statuses or job.status in job_filter.statuses)
+        and job_filter.queue_name in (None, definition.queue_name)
+        and job_filter.source_type in (None, definition.source_type)
+        and definition.name.startswith(job_filter.name_prefix or "")
+        and job_filter.pinned in (None, job.pinned)
     )
 
 
@@ -249,7 +249,7 @@ def test_many_names_with_one_prefix_are_one_list(
 
 
 @pytest.mark.parametrize(
-    ("wanted", "index"),
+    ("job_filter", "index"),
     [
         (JobFilter(), "jobrow_created_at_ms_job_id"),
         (JobFilter(user_id="bob"), "job_user_id"),
@@ -262,7 +262,7 @@ def test_many_names_with_one_prefix_are_one_list(
     ],
 )
 def test_a_page_is_read_from_the_index_with_the_fewest_jobs_without_sorting(
-    database: Database, store: Store, wanted: JobFilter, index: str
+    database: Database, store: Store, job_filter: JobFilter, index: str
 ) -> None:
     for _ in range(5):
         add(store)
@@ -279,7 +279,7 @@ def test_a_page_is_read_from_the_index_with_the_fewest_jobs_without_sorting(
         return run(sql, values)
 
     database._peewee.execute_sql = recorded
-    page, total = store.lists.page(wanted, limit=2)
+    page, total = store.lists.page(job_filter, limit=2)
     database._peewee.execute_sql = run
     assert len(page) == min(2, total)
     (read,) = [item for item in statements if "LIMIT ? OFFSET ?" in item[0]]
@@ -291,7 +291,7 @@ def test_a_page_is_read_from_the_index_with_the_fewest_jobs_without_sorting(
 
 
 def test_a_purged_job_leaves_no_count_of_zero(database: Database, store: Store) -> None:
-    kept = add(store, queue_name="kept", name="kept")
+    other = add(store, queue_name="kept", name="kept")
     for number in range(3):
         job = move(store, add(store, queue_name=f"q{number}", name=f"n{number}"), JobStatus.CANCELLED)
         store.jobs.delete(job.job_id, now_ms=next(clock))
@@ -302,7 +302,7 @@ def test_a_purged_job_leaves_no_count_of_zero(database: Database, store: Store) 
         named = db.execute_sql("SELECT name, jobs FROM job_name_count").fetchall()
     assert counted == [("kept", "submitted", 1)]
     assert named == [("kept", 1)]
-    assert store.jobs.get(kept.job_id) == kept
+    assert store.jobs.get(other.job_id) == other
 
 
 def test_a_job_that_is_deleted_twice_is_counted_once(store: Store) -> None:

@@ -105,10 +105,10 @@ def test_a_job_of_the_first_schema_is_read_after_the_migrations(tmp_path: Path) 
     shutil.copy(MIGRATIONS / "0001_jobs.py", tmp_path / "first")
     old: Any = SqliteDatabase(str(tmp_path / "x.db"))
     migrations.Runner(old, str(tmp_path / "first")).up()
-    given = {"job_id": "j", "status": "completed", "source_type": "copy", "job_env_vars": "{}"}
+    fields = {"job_id": "j", "status": "completed", "source_type": "copy", "job_env_vars": "{}"}
     # What else has to have a value gets an empty one of its type.
     columns = old.execute_sql("PRAGMA table_info(job)").fetchall()
-    values = {name: "" if kind == "TEXT" else 0 for _, name, kind, needed, *_ in columns if needed} | given
+    values = {name: "" if kind == "TEXT" else 0 for _, name, kind, needed, *_ in columns if needed} | fields
     old.execute_sql(
         f"INSERT INTO job ({', '.join(values)}) VALUES ({', '.join('?' * len(values))})",  # noqa: S608  # of our own
         tuple(values.values()),
@@ -146,11 +146,11 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
 def test_every_connection_is_durable_and_small_and_has_foreign_keys(tmp_path: Path) -> None:
     database = Database(tmp_path / "x.db")
     database.migrate()
-    found: list[object] = []
+    settings: list[object] = []
 
     def ask() -> None:
         with database.read() as db:
-            found.extend(
+            settings.extend(
                 db.execute_sql(f"PRAGMA {name}").fetchone()[0]
                 for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout", "cache_size")
             )
@@ -159,7 +159,7 @@ def test_every_connection_is_durable_and_small_and_has_foreign_keys(tmp_path: Pa
     thread.start()
     thread.join()
     database.close()
-    assert found == ["wal", 2, 1, 5000, -1024]
+    assert settings == ["wal", 2, 1, 5000, -1024]
 
 
 def test_a_failed_transaction_leaves_nothing(tmp_path: Path) -> None:

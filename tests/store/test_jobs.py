@@ -76,8 +76,8 @@ def test_a_job_comes_back_as_it_was_put_in(store: Store) -> None:
     assert store.jobs.get(job.job_id) == job
     assert store.jobs.get(job.job_id).definition.git_submodules is False
     job = add(store, source_type="git", git_url="x", git_submodules=True, git_depth=0, git_tags=True)
-    found = store.jobs.get(job.job_id).definition
-    assert (found.git_submodules, found.git_depth, found.git_tags) == (True, 0, True)
+    definition = store.jobs.get(job.job_id).definition
+    assert (definition.git_submodules, definition.git_depth, definition.git_tags) == (True, 0, True)
 
 
 def test_what_is_not_there_is_said(store: Store) -> None:
@@ -176,18 +176,18 @@ def test_the_log_of_a_job_that_never_ran_is_closed_when_it_is_over(store: Store)
 def test_pages_are_newest_first_without_gaps_or_doubles(store: Store) -> None:
     jobs = [add(store) for _ in range(7)]
     newest_first = [job.job_id for job in reversed(jobs)]
-    seen: list[str] = []
+    job_ids: list[str] = []
     after = None
     while True:
         page, total = store.lists.page(JobFilter(), limit=3, after=after)
         assert total == 7
-        seen += [job.job_id for job in page]
+        job_ids += [job.job_id for job in page]
         if len(page) < 3:
             break
         after = (page[-1].created_at_ms, page[-1].job_id)
         # Whoever comes meanwhile does not shift the pages.
         store.jobs.delete(add(store).job_id, now_ms=next(clock))
-    assert seen == newest_first
+    assert job_ids == newest_first
     assert [job.job_id for job in store.lists.page(JobFilter(), limit=2, offset=3)[0]] == newest_first[3:5]
 
 
@@ -196,19 +196,19 @@ def test_filters(store: Store) -> None:
     two = move(store, add(store, name="build_x", user_id="bob"), JobStatus.CANCELLED)
     three = add(store, name="deploy", source_type="git", git_url="https://h/r")
 
-    def found(**wanted: Any) -> set[str]:
-        page, total = store.lists.page(JobFilter(**wanted), limit=100)
+    def matching(**conditions: Any) -> set[str]:
+        page, total = store.lists.page(JobFilter(**conditions), limit=100)
         assert total == len(page)
         return {job.job_id for job in page}
 
-    assert found(name_prefix="build") == {one.job_id, two.job_id}
-    assert found(name_prefix="build_") == {two.job_id}
-    assert found(queue_name="q1") == {one.job_id}
-    assert found(user_id="bob") == {two.job_id}
-    assert found(source_type="git") == {three.job_id}
-    assert found(statuses=[JobStatus.CANCELLED, JobStatus.FAILED]) == {two.job_id}
+    assert matching(name_prefix="build") == {one.job_id, two.job_id}
+    assert matching(name_prefix="build_") == {two.job_id}
+    assert matching(queue_name="q1") == {one.job_id}
+    assert matching(user_id="bob") == {two.job_id}
+    assert matching(source_type="git") == {three.job_id}
+    assert matching(statuses=[JobStatus.CANCELLED, JobStatus.FAILED]) == {two.job_id}
     store.jobs.delete(one.job_id, now_ms=next(clock))
-    assert found() == {two.job_id, three.job_id}
+    assert matching() == {two.job_id, three.job_id}
 
 
 def test_queues_come_by_priority_and_then_by_the_longest_wait(store: Store) -> None:
@@ -323,14 +323,14 @@ def test_what_may_be_removed_is_read_from_an_index_alone(database: Database) -> 
 )
 def test_the_start_of_a_job_is_a_use_of_its_image(store: Store, image: str, is_used: bool) -> None:
     store.images.add("tiny:latest", "sha256:1", now_ms=1)
-    [found] = store.images.unused(since_ms=2)
+    [unused] = store.images.unused(since_ms=2)
     job = claim(store, add(store, runner_image=image))
-    assert store.images.unused(since_ms=2) == [found]
+    assert store.images.unused(since_ms=2) == [unused]
     with store.transaction() as tx:
         tx.attempts.start(job.job_id, job.attempt, now_ms=5)
         tx.images.used(image, now_ms=5)
     assert (store.images.unused(since_ms=5) == []) is is_used
-    store.images.remove(found)
+    store.images.remove(unused)
     assert (store.images.unused(since_ms=9) == []) is not is_used
 
 
@@ -344,14 +344,14 @@ def test_what_is_swept_by_the_hundred_is_cut(store: Store) -> None:
         "queue_name": "q",
     }
     waiting = add(store, **fields)
-    ((found, failures),) = store.tasks.to_submit(now_ms=10)
-    assert (found.job_id, failures, found.is_cut) == (waiting.job_id, 0, True)
-    assert (found.definition.queue_name, found.definition.priority) == ("q", 7)
-    assert len(repr((found, found.definition.job_env_vars))) < 5_000
-    assert "password" not in str(found.definition.git_url)
+    ((swept, failures),) = store.tasks.to_submit(now_ms=10)
+    assert (swept.job_id, failures, swept.is_cut) == (waiting.job_id, 0, True)
+    assert (swept.definition.queue_name, swept.definition.priority) == ("q", 7)
+    assert len(repr((swept, swept.definition.job_env_vars))) < 5_000
+    assert "password" not in str(swept.definition.git_url)
     store.jobs.delete(move(store, waiting, JobStatus.CANCELLED).job_id, now_ms=1)
-    (found,) = store.retention.to_purge()
-    assert (found.job_id, found.is_cut) == (waiting.job_id, True)
+    (swept,) = store.retention.to_purge()
+    assert (swept.job_id, swept.is_cut) == (waiting.job_id, True)
     # The job itself is whole.
     assert store.jobs.get(waiting.job_id).definition == waiting.definition
 

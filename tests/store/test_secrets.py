@@ -59,7 +59,7 @@ def test_a_job_comes_back_with_its_secrets_which_are_not_on_disk(
     assert not {*secrets_of(job.definition)} & {*secrets_of(swept.definition)}
     assert move(store, job, JobStatus.QUEUED).definition == job.definition
     assert claim(store, job).definition == job.definition
-    assert [left.job.definition for left in store.attempts.unfinished()] == [job.definition]
+    assert [attempt.job.definition for attempt in store.attempts.unfinished()] == [job.definition]
     assert reopened(database).jobs.get(job.job_id).definition == job.definition
     assert_nowhere(tmp_path)
 
@@ -95,7 +95,7 @@ def test_without_its_key_a_database_with_secrets_is_refused(
         key(database).write_text("ab" * 32)
     with pytest.raises(ConfigurationError, match=f"secret-key is {trouble}.*put it back"):
         reopened(database)
-    # It was not made anew, either.
+    # No new key replaces it, either.
     assert key(database).exists() == (trouble == "another one")
     key(database).write_bytes(saved)
     assert reopened(database).jobs.get(job.job_id) == job
@@ -145,8 +145,8 @@ def test_a_job_without_secrets_has_nothing_encrypted(database: Database, store: 
 def test_what_an_earlier_version_stored_is_encrypted_at_the_first_start(
     database: Database, store: Store, tmp_path: Path
 ) -> None:
-    secret, plain, gone = add(store, **SECRET), add(store, job_env_vars={"A": "b"}), add(store, **SECRET)
-    # As that version left them.
+    secret, plain, deleted = add(store, **SECRET), add(store, job_env_vars={"A": "b"}), add(store, **SECRET)
+    # As that version stored them.
     with database.transaction() as tx:
         tx.execute("UPDATE instance SET secret_key_sha256 = NULL")
         tx.execute(
@@ -154,7 +154,7 @@ def test_what_an_earlier_version_stored_is_encrypted_at_the_first_start(
             "WHERE job_id <> ?",
             (json.dumps(SECRET["job_env_vars"]), URL, plain.job_id),
         )
-        tx.execute("DELETE FROM job WHERE job_id = ?", (gone.job_id,))
+        tx.execute("DELETE FROM job WHERE job_id = ?", (deleted.job_id,))
     key(database).unlink()
     assert b"passw0rd-in-url" in on_disk(tmp_path)
     later = reopened(database)

@@ -1,4 +1,4 @@
-"""Whose word on a client's address and scheme is taken."""
+"""From which proxies the address and the scheme of a client are believed."""
 
 from collections.abc import Iterable
 
@@ -10,20 +10,20 @@ from reactorcide.web.address import TrustedProxies
 NETWORKS = ["10.0.0.0/8", "192.0.2.7", "2001:db8::/32"]
 
 
-def seen(remote: str, networks: list[str], **headers: str) -> tuple[str, str, list[str]]:
-    """Return the address and the scheme that an application behind the middleware sees, and what is left."""
-    found: list[tuple[str, str, list[str]]] = []
+def application_view(remote: str, networks: list[str], **headers: str) -> tuple[str, str, list[str]]:
+    """Return the address, the scheme and the forwarding fields that an application behind it gets."""
+    requests: list[tuple[str, str, list[str]]] = []
 
     def app(environ: dict[str, object], start_response: object) -> Iterable[bytes]:
-        left = [name for name in environ if name.startswith("HTTP_X_FORWARDED")]
-        found.append((str(environ["REMOTE_ADDR"]), str(environ["wsgi.url_scheme"]), left))
+        fields = [name for name in environ if name.startswith("HTTP_X_FORWARDED")]
+        requests.append((str(environ["REMOTE_ADDR"]), str(environ["wsgi.url_scheme"]), fields))
         start_response("200 OK", [])  # type: ignore[operator]  # as WSGI has it
         return [b""]
 
     sent = {f"HTTP_X_FORWARDED_{name.upper()}": value for name, value in headers.items()}
     builder = EnvironBuilder(environ_overrides={"REMOTE_ADDR": remote, **sent})
     run_wsgi_app(TrustedProxies(app, networks), builder.get_environ())
-    return found[0]
+    return requests[0]
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def seen(remote: str, networks: list[str], **headers: str) -> tuple[str, str, li
     ],
 )
 def test_the_address(remote: str, named: str, address: str) -> None:
-    assert seen(remote, NETWORKS, For=named) == (address, "http", [])
+    assert application_view(remote, NETWORKS, For=named) == (address, "http", [])
 
 
 @pytest.mark.parametrize(
@@ -59,8 +59,8 @@ def test_the_address(remote: str, named: str, address: str) -> None:
     ],
 )
 def test_the_scheme(remote: str, named: str, scheme: str) -> None:
-    assert seen(remote, NETWORKS, Proto=named) == (remote, scheme, [])
+    assert application_view(remote, NETWORKS, Proto=named) == (remote, scheme, [])
 
 
 def test_without_proxies_nobody_is_believed() -> None:
-    assert seen("127.0.0.1", [], For="198.51.100.1", Proto="https") == ("127.0.0.1", "http", [])
+    assert application_view("127.0.0.1", [], For="198.51.100.1", Proto="https") == ("127.0.0.1", "http", [])

@@ -46,7 +46,7 @@ def is_valid(name: str, value: Any) -> bool:
     return validator(name).is_valid(value)
 
 
-def is_taken(name: str, value: Any) -> bool:
+def is_accepted(name: str, value: Any) -> bool:
     """Tell whether the model of that name takes a value."""
     model = model_of(name)
     assert model is not None
@@ -94,7 +94,7 @@ JOBS: list[tuple[dict[str, Any], bool]] = [
 
 @pytest.mark.parametrize(("job", "good"), JOBS, ids=range(len(JOBS)))
 def test_a_job_is_one_of_two_shapes(job: dict[str, Any], good: bool) -> None:
-    assert (is_valid("JobRequest", job), is_taken("JobRequest", job)) == (good, good)
+    assert (is_valid("JobRequest", job), is_accepted("JobRequest", job)) == (good, good)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_a_job_is_one_of_two_shapes(job: dict[str, Any], good: bool) -> None:
     ],
 )
 def test_a_change_of_a_user_changes_something(change: dict[str, Any], good: bool) -> None:
-    assert (is_valid("UserChange", change), is_taken("UserChange", change)) == (good, good)
+    assert (is_valid("UserChange", change), is_accepted("UserChange", change)) == (good, good)
 
 
 def _takes(check: Callable[[str], object]) -> Callable[[str], bool]:
@@ -126,10 +126,10 @@ FIELDS: dict[str, Callable[[str], bool]] = {
     "git_url": _takes(GitUrl.parse),
     "git_ref": _takes(check_git_ref),
     **{
-        field: lambda text, field=field: is_taken("JobRequest", BODY | {field: text})  # type: ignore[misc]  # a default
+        field: lambda text, field=field: is_accepted("JobRequest", BODY | {field: text})  # type: ignore[misc]  # a default
         for field in ("name", "queue_name", "runner_image", "code_dir", "job_dir")
     },
-    "artifacts": lambda text: is_taken("JobRequest", BODY | {"artifacts": [text]}),
+    "artifacts": lambda text: is_accepted("JobRequest", BODY | {"artifacts": [text]}),
 }
 # Of whatever the rules are about, much; and of everything else a little.
 _PARTS = [

@@ -25,25 +25,25 @@ def value(source: random.Random) -> Any:
 def test_a_page_ends_where_its_bytes_would_be_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lists, "MAX_BYTES", 100_000)
     newest_first = [(number, new_id()) for number in range(50, 0, -1)]
-    seen: list[dict[str, Any]] = []
+    listed: list[dict[str, Any]] = []
     after: tuple[int, str] | None = None
     pages = 0
     while pages == 0 or after is not None:
-        left = [item for item in newest_first if after is None or item < after]
+        rest = [item for item in newest_first if after is None or item < after]
         answer = lists.page(
             "things",
-            left[:21],
+            rest[:21],
             20,
             lambda item: item,
             lambda item: {"number": item[0], "text": "\x01" * (60 * item[0])},
             total=50,
         )
         assert len(answer.data) <= 100_000 + 100
-        found = json.loads(answer.data)
-        seen += found["things"]
-        after = lists.from_cursor(found["next_cursor"])
+        page = json.loads(answer.data)
+        listed += page["things"]
+        after = lists.from_cursor(page["next_cursor"])
         pages += 1
-    assert [item["number"] for item in seen] == list(range(50, 0, -1))
+    assert [item["number"] for item in listed] == list(range(50, 0, -1))
     # The newest are large, of the oldest twenty fit.
     assert pages > 4
 
@@ -62,17 +62,17 @@ def test_whatever_is_in_it_it_has_a_bound(seed: int) -> None:
     finally:
         lists.MAX_BYTES = most_bytes
     assert len(answer.data) <= 100_000 + 100
-    found = json.loads(answer.data)
-    assert {key: found[key] for key in found if key != "things"} == {"total": 7, "next_cursor": None}
-    assert len(found["things"]) == len(items)
-    for shown, item in zip(found["things"], items, strict=True):
-        is_cut = shown.pop(lists.TRUNCATED, False)
-        assert is_cut is (shown != item)
-        assert shown["id"] == item["id"]
+    page = json.loads(answer.data)
+    assert {key: page[key] for key in page if key != "things"} == {"total": 7, "next_cursor": None}
+    assert len(page["things"]) == len(items)
+    for view, item in zip(page["things"], items, strict=True):
+        is_cut = view.pop(lists.TRUNCATED, False)
+        assert is_cut is (view != item)
+        assert view["id"] == item["id"]
         for key in ("a", "b", "c"):
             if isinstance(item[key], str):
-                assert item[key].startswith(shown[key])
+                assert item[key].startswith(view[key])
             elif isinstance(item[key], list):
-                assert item[key][: len(shown[key])] == shown[key]
+                assert item[key][: len(view[key])] == view[key]
             else:
-                assert shown[key].items() <= item[key].items()
+                assert view[key].items() <= item[key].items()

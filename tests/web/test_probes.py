@@ -1,4 +1,4 @@
-"""Readiness: what was last found, by whom nobody waits for."""
+"""Readiness: the latest result of each check, which no request waits for."""
 
 import threading
 from collections.abc import Callable
@@ -19,57 +19,57 @@ def test_what_works_and_what_does_not() -> None:
     def breaks() -> None:
         raise RuntimeError("secret")
 
-    found = Probes({"a": lambda: None, "b": fails, "c": breaks}).results()
-    assert [finding.text for finding in found.values()] == [
+    results = Probes({"a": lambda: None, "b": fails, "c": breaks}).results()
+    assert [finding.text for finding in results.values()] == [
         "ok",
         "no engine answers",
         "its probe failed unexpectedly; the service's log says why",
     ]
-    assert all(finding.age_s is not None and finding.age_s < 5 for finding in found.values())
+    assert all(finding.age_s is not None and finding.age_s < 5 for finding in results.values())
 
 
 def test_a_part_that_never_answers_holds_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probes, "_SILENT_S", 1.0)
     answers = threading.Event()
-    asked: list[int] = []
+    calls: list[int] = []
 
     def hangs() -> None:
-        asked.append(1)
+        calls.append(1)
         answers.wait(30)
 
     both = Probes({"engine": hangs, "database": lambda: None})
     # Nobody knows yet that it hangs: they wait, for a moment.
     assert both.results()["engine"].text.startswith("it has not been checked yet")
-    begun = monotonic()
+    start_s = monotonic()
     for _ in range(200):
-        found = both.results()
-    assert monotonic() - begun < 1
-    assert (len(asked), found["engine"].age_s, found["database"].text) == (1, None, "ok")
+        results = both.results()
+    assert monotonic() - start_s < 1
+    assert (len(calls), results["engine"].age_s, results["database"].text) == (1, None, "ok")
     wait_until(lambda: "has not answered for" in both.results()["engine"].text, 5, "it is said to hang")
     answers.set()
     wait_until(lambda: both.results()["engine"].text == "ok", 5, "it works again")
 
 
 def test_what_was_found_is_not_asked_for_again_at_once() -> None:
-    asked: list[int] = []
-    one: dict[str, Callable[[], None]] = {"a": lambda: asked.append(1)}
+    calls: list[int] = []
+    one: dict[str, Callable[[], None]] = {"a": lambda: calls.append(1)}
     looked = Probes(one)
     for _ in range(100):
         looked.results()
-    assert len(asked) < 10
+    assert len(calls) < 10
 
 
 def test_what_was_found_has_an_age(monkeypatch: pytest.MonkeyPatch) -> None:
     hangs = threading.Event()
-    found: list[ReactorcideError | None] = [None]
+    error: list[ReactorcideError | None] = [None]
 
     def probe() -> None:
-        if found[0] is not None:
+        if error[0] is not None:
             hangs.wait(30)
 
     looked = Probes({"a": probe})
     assert looked.results()["a"].text == "ok"
-    found[0] = EngineUnavailable("later")
+    error[0] = EngineUnavailable("later")
     wait_until(lambda: (looked.results()["a"].age_s or 0) >= 1, 10, "what is known grows old")
     assert looked.results()["a"].text == "ok"
     hangs.set()

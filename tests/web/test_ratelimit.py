@@ -8,7 +8,7 @@ from reactorcide.web.ratelimit import FailureLimiter
 
 
 class Clock:
-    """Stands still until it is told to move."""
+    """A clock that stands still until ``now`` is set."""
 
     now = 1000.0
 

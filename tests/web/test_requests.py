@@ -23,8 +23,8 @@ def read(text: str) -> Any:
     [("5.0", 5), ("5e2", 500), ("-0.0", 0), ("0.5", 0.5), ("1e300", 1e300), ("9007199254740993.0", 2.0**53)],
 )
 def test_a_number_is_an_integer_however_it_is_written(text: str, value: float) -> None:
-    found = read(text)
-    assert (found, type(found)) == (value, type(value))
+    number = read(text)
+    assert (number, type(number)) == (value, type(value))
 
 
 def test_the_key_that_is_there_twice_is_found_in_linear_time() -> None:
@@ -55,9 +55,9 @@ def test_a_sentence_shows_the_beginning_of_a_long_key() -> None:
 
 
 def test_an_error_names_twenty_fields_and_the_beginning_of_each() -> None:
-    with pytest.raises(ValidationError) as found:
+    with pytest.raises(ValidationError) as invalid:
         JobRequest.model_validate({f"{number}{'x' * 10_000}": 1 for number in range(1000)})
     with pytest.raises(InvalidFields) as raised:
-        validation_failed(found.value)
+        validation_failed(invalid.value)
     assert len(raised.value.details) == 20
     assert len(str(raised.value)) < 10_000

@@ -1,4 +1,4 @@
-"""Server-sent events: where a log is cut, and what is said in silence."""
+"""Server-sent events: where a log is cut into events, and the comments that keep a stream alive."""
 
 import itertools
 import json
@@ -19,10 +19,10 @@ def test_silence_is_kept_alive(monkeypatch: pytest.MonkeyPatch) -> None:
     def chunks() -> Generator[bytes, None, None]:
         yield from (b"event", b"", b"", b"", b"", b"event")
 
-    found = [chunk for chunk in sse.with_keepalive(chunks()) if chunk]
-    assert found[0] == found[-1] == b"event"
-    assert 1 <= len(found[1:-1]) < 4
-    assert all(chunk.startswith(b":") and chunk.endswith(b"\n\n") for chunk in found[1:-1])
+    pieces = [chunk for chunk in sse.with_keepalive(chunks()) if chunk]
+    assert pieces[0] == pieces[-1] == b"event"
+    assert 1 <= len(pieces[1:-1]) < 4
+    assert all(chunk.startswith(b":") and chunk.endswith(b"\n\n") for chunk in pieces[1:-1])
 
 
 @given(

@@ -159,14 +159,14 @@ class TestStreams:
         monkeypatch.setattr(streams, "_CHECK_EVERY_S", 0)
         with app.test_request_context(environ_overrides={"reactorcide.has_gone": lambda: True}):
             response = stream(StreamSlots(1), "u", LocalNotifier(), pieces(b"x", b"y"))
-            # So that what was said does not look complete.
+            # The error keeps a part of an answer from looking complete.
             with pytest.raises(ConnectionResetError):
                 list(response.response)
             response.close()
 
 
 class TestJSON:
-    """What is taken for JSON, and what is not."""
+    """Which bodies are accepted as JSON."""
 
     @staticmethod
     def send(app: Flask, body: bytes) -> tuple[int, dict[str, Any]]:
@@ -187,11 +187,11 @@ class TestJSON:
 
     def test_a_key_that_is_there_twice_among_many_costs_no_more_than_they_do(self, app: Flask) -> None:
         many = b",".join(b'"%d": 0' % number for number in range(170_000))
-        begun = monotonic()
+        start_s = monotonic()
         status, error = self.send(app, b"{" + many + b', "169999": 1}')
         assert (status, error["details"][0]["field"]) == (400, "169999")
         # It was minutes: each key was looked for among all of them.
-        assert monotonic() - begun < 5
+        assert monotonic() - start_s < 5
 
     @pytest.mark.parametrize(
         "body",
@@ -214,7 +214,7 @@ class TestJSON:
         assert (status, error["error"]) == (400, "invalid_input")
 
     @pytest.mark.parametrize(
-        ("body", "field", "shown"),
+        ("body", "field", "code_point"),
         [
             (rb'{"b": 1, "job_command": "a\udc80b"}', "job_command", "U+DC80"),
             (rb'{"env": {"A": ["\ude00\ud83d"]}}', "env", "U+DE00"),
@@ -222,10 +222,10 @@ class TestJSON:
         ],
     )
     def test_half_a_character_is_refused_by_name(
-        self, app: Flask, body: bytes, field: str, shown: str
+        self, app: Flask, body: bytes, field: str, code_point: str
     ) -> None:
         status, error = self.send(app, body)
-        message = f"{field!r} has half a character, the lone surrogate {shown}"
+        message = f"{field!r} has half a character, the lone surrogate {code_point}"
         assert (status, error["details"]) == (400, [{"field": field, "message": message}])
 
     def test_a_whole_pair_of_surrogates_is_a_character(self, app: Flask) -> None:

@@ -131,7 +131,7 @@ jobs:
         "A": "file",
         "B": "workflow",
     }
-    # When it starts is said by the workflow.
+    # The workflow decides when it starts.
     assert node.skipped is None
 
 

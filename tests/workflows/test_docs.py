@@ -7,7 +7,7 @@ from reactorcide.workflows.keys import JOB, WORKFLOW
 from tests.workflows.support import define, problems
 
 TEXT = (Path(__file__).parents[2] / "docs" / "workflows.md").read_text(encoding="utf-8")
-NOT_SHOWN = {"description", "cpu_limit", "memory_limit", "run_as"}
+NOT_IN_TABLES = {"description", "cpu_limit", "memory_limit", "run_as"}
 
 
 def test_its_examples_check() -> None:
@@ -27,7 +27,7 @@ def test_it_shows_the_errors_as_they_are() -> None:
 
 
 def test_it_names_every_key() -> None:
-    known = {name for kind in (WORKFLOW, JOB) for key in kind.keys for name in key.names}
+    keys = {name for kind in (WORKFLOW, JOB) for key in kind.keys for name in key.names}
     tables = set(re.findall(r"`([a-z_]+)(?:: [^`]*)?`", TEXT))
 
-    assert known - NOT_SHOWN <= tables
+    assert keys - NOT_IN_TABLES <= tables

@@ -1,4 +1,4 @@
-"""What is wrong with a file is said with its place, all of it at once, and with a suggestion."""
+"""The errors of a file: each with its place and a suggestion, and all of them at once."""
 
 import pytest
 
@@ -283,8 +283,8 @@ def test_what_a_job_could_not_be_submitted_with_is_an_error_of_the_file() -> Non
     ]
     # Each is short enough; all of them are not, for each place where they stand.
     texts = "".join(f"  V{i}: *long\n" for i in range(40))
-    found = problems(f"vars: {{a: &long {'x' * 30_000}}}\n" + job("environment:\n" + texts))
-    assert [problem.partition(": ")[2] for problem in found] == [
+    errors = problems(f"vars: {{a: &long {'x' * 30_000}}}\n" + job("environment:\n" + texts))
+    assert [problem.partition(": ")[2] for problem in errors] == [
         "with its anchors expanded the file has more than 10000 keys and values, or more than 1 MiB"
     ]
     texts = "".join(f"  V{i}: '${{vars.a}}'\n" for i in range(40))
@@ -309,7 +309,7 @@ def test_a_workflow_without_on_or_jobs_is_an_error() -> None:
 
 
 def test_many_problems_are_listed_up_to_a_bound() -> None:
-    found = problems("name: CI\non: push\njobs:\n" + "".join(f"  j{i}: {{commnd: x}}\n" for i in range(300)))
+    errors = problems("name: CI\non: push\njobs:\n" + "".join(f"  j{i}: {{commnd: x}}\n" for i in range(300)))
 
-    assert len(found) == 101
-    assert found[-1].endswith("there are more than 100 problems; these come first")
+    assert len(errors) == 101
+    assert errors[-1].endswith("there are more than 100 problems; these come first")

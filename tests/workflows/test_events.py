@@ -66,11 +66,11 @@ def test_events_and_branches(on: str, event: Event, expected: str | None) -> Non
     ],
 )
 def test_paths(changed: list[str] | None, starts: bool) -> None:
-    found = refusal(
+    reason = refusal(
         "push", Event(name=EventName.PUSH), changed, 'paths: {include: ["src/**"], exclude: ["**/*.md"]}'
     )
 
-    assert (found is None) == starts
+    assert (reason is None) == starts
 
 
 def test_the_root_alone() -> None:

@@ -1,4 +1,4 @@
-"""Files as users of the first Reactorcide have them run unchanged, or it is said by line what cannot."""
+"""Files of the first Reactorcide run unchanged, or an error names the line of what cannot run."""
 
 from pathlib import Path
 
@@ -79,9 +79,9 @@ def problems_of(name: str) -> tuple[Definition, list[str]]:
 
 
 def test_a_flat_job_file_runs_unchanged() -> None:
-    definition, found = problems_of("hello")
+    definition, problems = problems_of("hello")
 
-    assert found == []
+    assert problems == []
     (node,) = definition.graph.nodes
     assert {name: str(value) for name, value in node.job.environment.items()} == {
         "WHO": "world",
@@ -91,9 +91,9 @@ def test_a_flat_job_file_runs_unchanged() -> None:
 
 
 def test_one_job_for_each_value() -> None:
-    definition, found = problems_of("fan-out")
+    definition, problems = problems_of("fan-out")
 
-    assert found == [
+    assert problems == [
         "6:1: warning: worker_class means nothing here: any worker may take it",
         "7:1: warning: image_pull_secrets means nothing here: logins are the operator's",
         "8:1: command_prefix is no key of a job file; write shell: bash",

@@ -38,9 +38,9 @@ def test_what_is_read(text: str, values: dict[str, str | None]) -> None:
 
 
 def test_vars_and_outputs_of_the_first_reactorcide() -> None:
-    found = read('{"vars": {"tag": "v1", "n": 1}, "outputs": {"digest": "x"}}')
-    assert found == Outputs({"digest": "x"}, {"tag": "v1", "n": "1"})
-    assert found.all == {"tag": "v1", "n": "1", "digest": "x"}
+    outputs = read('{"vars": {"tag": "v1", "n": 1}, "outputs": {"digest": "x"}}')
+    assert outputs == Outputs({"digest": "x"}, {"tag": "v1", "n": "1"})
+    assert outputs.all == {"tag": "v1", "n": "1", "digest": "x"}
     assert read('{"vars": {"tag": "v1"}}') == Outputs({}, {"tag": "v1"})
     # Not of that kind.
     assert read('{"vars": "x"}') == Outputs({"vars": "x"})
@@ -81,10 +81,10 @@ def test_what_is_refused(text: str | bytes, problem: str) -> None:
 def test_nothing_else_comes_of_any_file(data: bytes | str) -> None:
     raw = data if isinstance(data, bytes) else data.encode(errors="surrogatepass")
     try:
-        found = parse(raw, has_secret)
+        outputs = parse(raw, has_secret)
     except NotOutputs:
         return
-    for value in found.all.values():
+    for value in outputs.all.values():
         assert value is None or ("\0" not in value and value.encode())
 
 

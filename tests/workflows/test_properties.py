@@ -157,12 +157,12 @@ def assert_is_sound(definition: Definition) -> None:
             continue
         graph = definition.expand(event, ["src/a.py"])
         assert len(graph.nodes) <= MAX_NODES
-        seen: set[str] = set()
+        earlier: set[str] = set()
         for node in graph.nodes:
             # Each after those that it needs: there is no cycle.
-            assert set(graph.needs(node)) <= seen
-            assert node.name not in seen
-            seen.add(node.name)
+            assert set(graph.needs(node)) <= earlier
+            assert node.name not in earlier
+            earlier.add(node.name)
 
 
 @slow_is_fine
@@ -224,10 +224,10 @@ def test_every_node_ends_for_every_outcome_of_its_needs(
     for step in range(10 * len(graph.nodes) + 10):
         if step == cancelled_after:
             states |= dict.fromkeys(cancel(graph, states), NodeState.CANCELLED)
-        found = resolve(graph, states)
-        # It is said once: with what follows put in, nothing else follows.
-        states |= {name: change.state for name, change in found.changes.items()}
-        states |= dict.fromkeys(found.ready, NodeState.ACTIVE)
+        result = resolve(graph, states)
+        # One step is enough: with its changes applied, the next one is empty.
+        states |= {name: change.state for name, change in result.changes.items()}
+        states |= dict.fromkeys(result.ready, NodeState.ACTIVE)
         again = resolve(graph, states)
         assert (again.ready, again.changes) == ((), {})
         active = [name for name, state in states.items() if state is NodeState.ACTIVE]
@@ -246,14 +246,14 @@ def test_every_node_ends_for_every_outcome_of_its_needs(
 
 ALIASES = "&a0 [x, x]\n" + "".join(f"&a{i} [*a{i - 1}, *a{i - 1}]\n" for i in range(1, 40))
 LONG_NAMES = [f"a-job-with-a-rather-long-name-{i}" for i in range(1000, 1200)]
-NEARLY_KNOWN = (
+MISSPELT = (
     "name: CI\non: push\njobs:\n"
     + "".join(f"  {name}: {{command: x}}\n" for name in LONG_NAMES)
     + f"  last: {{command: x, needs: [{', '.join(name.replace('name', 'naem') for name in LONG_NAMES)}]}}\n"
     + f"  keys: {{command: x, {', '.join(f'condtion{i}: x' for i in range(3600))}}}\n"
 )
 BOMBS = {
-    "names that are nearly known": NEARLY_KNOWN,
+    "misspelt names": MISSPELT,
     "aliases of aliases": "a0: &a0 [x, x]\n"
     + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for i in range(1, 40)),
     "merges of merges": "a0: &a0 {k: x}\n"
@@ -294,9 +294,9 @@ def test_what_would_grow_is_refused(bomb: str) -> None:
     ],
 )
 def test_aliases_of_aliases_are_refused_wherever_they_stand(text: str) -> None:
-    found = define("aliases: [" + ALIASES.replace("\n", ", ") + "]\n" + text).errors
+    errors = define("aliases: [" + ALIASES.replace("\n", ", ") + "]\n" + text).errors
 
-    assert [problem.message for problem in found] == [
+    assert [problem.message for problem in errors] == [
         "with its anchors expanded the file has more than 10000 keys and values, or more than 1 MiB"
     ]
 
@@ -309,7 +309,7 @@ def test_no_more_suggestions_are_looked_for_than_are_shown(monkeypatch: pytest.M
         return []
 
     monkeypatch.setattr(workflow_problems, "get_close_matches", look)
-    assert define(NEARLY_KNOWN).errors
+    assert define(MISSPELT).errors
 
     assert len(looked_for) == MAX_PROBLEMS
 

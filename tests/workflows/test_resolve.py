@@ -54,11 +54,11 @@ def graph(**jobs: str) -> Graph:
 def test_conditions(condition: str, a: NodeState, b: NodeState, expected: NodeState | str | None) -> None:
     needing = graph(a="", b="", c=f"needs: [a, b], condition: {condition}")
 
-    found = resolve(needing, {"a": a, "b": b, "c": W})
+    step = resolve(needing, {"a": a, "b": b, "c": W})
 
     # Where a or b wait themselves they are ready: they need nothing.
-    ready = "c" in found.ready
-    state = found.changes["c"].state if "c" in found.changes else None
+    ready = "c" in step.ready
+    state = step.changes["c"].state if "c" in step.changes else None
     assert ("ready" if ready else state) == expected
 
 
@@ -66,9 +66,9 @@ def test_a_failure_that_is_allowed_is_none_for_others() -> None:
     allowed = graph(a="allow_failure: true", b="needs: a", c="needs: a, condition: any_failed")
 
     for state in (F, X):
-        found = resolve(allowed, {"a": state})
-        assert found.ready == ("b",)
-        assert found.changes["c"].state is S
+        step = resolve(allowed, {"a": state})
+        assert step.ready == ("b",)
+        assert step.changes["c"].state is S
         assert run_status(allowed, {"a": state, "b": C, "c": S}) is RunStatus.COMPLETED
 
 
@@ -77,19 +77,19 @@ def test_what_follows_from_a_skip_follows_at_once() -> None:
         a="", b="needs: a", c="needs: b", d="needs: c, condition: always", e="needs: c, condition: any_failed"
     )
 
-    found = resolve(chain, {"a": F})
+    step = resolve(chain, {"a": F})
 
-    assert found.changes == {"b": Change(SF, "a did not succeed"), "c": Change(SF, "b did not succeed")}
-    assert found.ready == ("d", "e")
+    assert step.changes == {"b": Change(SF, "a did not succeed"), "c": Change(SF, "b did not succeed")}
+    assert step.ready == ("d", "e")
 
 
 def test_a_job_that_is_not_for_this_event_is_skipped_before_it_waits() -> None:
     filtered = graph(a="", b="needs: a, on: {branches: dev}", c="needs: b")
 
-    found = resolve(filtered, {"a": A})
+    step = resolve(filtered, {"a": A})
 
-    assert found.ready == ()
-    assert found.changes == {
+    assert step.ready == ()
+    assert step.changes == {
         "b": Change(S, "the branch main matches none of dev"),
         "c": Change(S, "b was skipped"),
     }
