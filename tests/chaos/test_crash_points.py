@@ -205,7 +205,7 @@ def test_a_command_that_was_not_handed_over_runs_whenever_the_service_is_killed_
 
 
 @pytest.mark.parametrize("method", ["cancel", "delete"])
-def test_a_cancel_asked_once_happens(
+def test_a_cancel_survives_a_kill(
     method: str, new_service: NewService, engine: docker.APIClient, tmp_path: Path
 ) -> None:
     service, marker = armed(new_service, tmp_path, f"{method}-written")

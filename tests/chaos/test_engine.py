@@ -115,7 +115,7 @@ def test_a_container_that_went_on_is_followed_to_its_end(
         assert_it_ran(service, waits)
 
 
-def test_a_container_that_the_engine_took_along_is_told_and_run_again_if_allowed(
+def test_a_container_that_died_with_the_engine_is_an_error_or_retried(
     new_service: NewService, own_engine: Callable[..., OwnEngine]
 ) -> None:
     engine = own_engine(live_restore=False)

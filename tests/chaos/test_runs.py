@@ -130,7 +130,7 @@ def test_a_run_whose_deletion_was_killed_is_gone(
     assert_nothing_remains(service, engine)
 
 
-def test_a_cancel_of_a_run_asked_once_happens(
+def test_a_cancel_of_a_run_survives_a_kill(
     new_service: NewService, engine: docker.APIClient, tmp_path: Path
 ) -> None:
     service, marker = armed(new_service, tmp_path, "run-cancel-written")
@@ -205,7 +205,7 @@ def test_a_project_whose_removal_was_killed_is_gone_with_its_runs(
     assert_nothing_remains(service, engine)
 
 
-def test_an_approval_asked_once_counts(
+def test_an_approval_survives_a_kill(
     new_service: NewService, engine: docker.APIClient, tmp_path: Path
 ) -> None:
     service, marker = armed(new_service, tmp_path, "run-approve-written")

@@ -234,7 +234,7 @@ _PAGE = b"<html>\r\n<head><title>%s</title></head>\r\n<body><h1>%s</h1></body>\r
         (303, {"Location": "/login?next=/api/v1/health"}, "a page to log in perhaps; it has to let requests"),
     ],
 )
-def test_what_a_proxy_in_front_says_for_itself_is_told_as_its_own(
+def test_an_error_of_a_proxy_is_reported_as_the_proxys(
     server: Server, status: int, headers: dict[str, str], expected: str
 ) -> None:
     server.answer = lambda handler: handler.say(_PAGE % (2 * (b"x",)), status, **headers)
@@ -621,7 +621,7 @@ def test_a_damaged_artifact_is_not_kept(server: Server, lone: Program, tmp_path:
         ["submit", "n", "--follow", "--", "true"],
     ],
 )
-def test_an_answer_that_is_not_understood_is_told_in_a_sentence(
+def test_an_unreadable_answer_is_an_error_with_advice(
     server: Server, lone: Program, body: bytes, command: list[str]
 ) -> None:
     server.answer = lambda handler: handler.say(body)

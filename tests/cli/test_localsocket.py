@@ -41,7 +41,7 @@ def test_a_path_may_be_longer_than_that_of_a_socket(tmp_path: Path) -> None:
             assert connection.recv(5) == b"hello"
 
 
-def test_what_a_killed_service_has_left_is_replaced(tmp_path: Path) -> None:
+def test_the_socket_of_a_killed_service_is_replaced(tmp_path: Path) -> None:
     localsocket.listen(tmp_path).close()
     with pytest.raises(ConnectionRefusedError):
         localsocket.connect(tmp_path, 5)
@@ -119,7 +119,7 @@ def test_another_user_who_listens_there_is_sent_nothing(tmp_path: Path) -> None:
 
 
 @as_root
-def test_another_users_command_line_is_told_what_it_needs(tmp_path: Path) -> None:
+def test_another_user_is_refused_with_advice(tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
     with closing(localsocket.listen(tmp_path)), Client(tmp_path, None, "") as client:
         # Whatever is imported late must be there by now: the other user may not read it.

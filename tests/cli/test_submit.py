@@ -155,7 +155,7 @@ def test_a_secret_variable_adds_to_those_that_are_secret_anyway(reactorcide: Pro
     ]
 
 
-def test_a_secret_variable_that_is_not_there_is_said(lone: Program) -> None:
+def test_a_missing_secret_variable_is_an_error(lone: Program) -> None:
     result = lone("submit", "x", "--secret-env", "NOT_HERE", "--", "true")
     assert result.code == 2
     assert "there is no variable 'NOT_HERE' in the environment" in result.errors
@@ -223,7 +223,7 @@ def test_a_directory_that_is_nowhere_is_refused_by_the_service(reactorcide: Prog
     assert "source roots" in refused
 
 
-def test_what_else_is_wrong_is_said_after_the_upload(reactorcide: Program, tmp_path: Path) -> None:
+def test_other_errors_come_after_the_upload(reactorcide: Program, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     refused = reactorcide.refused("submit", "x", "--source", tmp_path, "--code-dir", "relative", "--", "true")
     assert "code_dir" in refused

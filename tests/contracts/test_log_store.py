@@ -95,7 +95,7 @@ def test_a_sealed_log_is_reopened_and_sealed_again(logs: LocalLogStore, objects:
     assert whole(objects) == whole(logs) == b"x" * 600_000 + b"two\n"
 
 
-def test_a_log_of_a_version_that_wrote_objects_is_read_and_gone_on_with(
+def test_a_log_of_a_version_that_wrote_objects_can_be_read_and_continued(
     logs: LocalLogStore, objects: ObjectStore
 ) -> None:
     objects.put(KEY, [b"of an older version\n"])
@@ -211,7 +211,7 @@ def test_a_follower_and_readers_see_every_byte_while_it_is_sealed(
     assert b"".join(followed) == expected == whole(objects)
 
 
-def test_what_is_not_there_is_said_at_once(logs: LocalLogStore) -> None:
+def test_a_missing_key_is_an_error_at_once(logs: LocalLogStore) -> None:
     for call in (logs.read, logs.size):
         with pytest.raises(ObjectNotFound):
             call(KEY)
@@ -309,7 +309,7 @@ class TestLocal:
         with pytest.raises(ObjectNotFound):
             logs.read(KEY)
 
-    def test_what_a_killed_reopening_left_is_removed(self, logs: LocalLogStore, tmp_path: Path) -> None:
+    def test_the_file_of_a_killed_reopening_is_removed(self, logs: LocalLogStore, tmp_path: Path) -> None:
         half = tmp_path / "logs" / ".tmp" / "half"
         half.parent.mkdir(parents=True)
         half.write_bytes(b"half")
@@ -318,7 +318,7 @@ class TestLocal:
         logs.remove_leftovers()
         assert not half.exists()
 
-    def test_a_directory_that_cannot_be_is_said_in_a_sentence(self, tmp_path: Path) -> None:
+    def test_an_unusable_directory_is_an_error_of_one_sentence(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("in the way")
         logs = LocalLogStore(tmp_path / "file", MemoryObjectStore())
         with pytest.raises(ObjectStoreError, match="could not write"):

@@ -86,7 +86,7 @@ def test_a_range_is_read(store: ObjectStore, start: int, end: int | None, expect
     assert b"".join(store.read("a", start, end)) == expected
 
 
-def test_what_is_not_there_is_said_at_once(store: ObjectStore) -> None:
+def test_a_missing_key_is_an_error_at_once(store: ObjectStore) -> None:
     for call in (store.read, store.size):
         with pytest.raises(ObjectNotFound):
             call("nope/a")
@@ -271,7 +271,7 @@ class TestFilesystem:
             assert not file.exists()
         assert whole(store, "a") == b"x" * 1_000_000
 
-    def test_a_directory_that_cannot_be_is_said_in_a_sentence(self, tmp_path: Path) -> None:
+    def test_an_unusable_directory_is_an_error_of_one_sentence(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("in the way")
         store = FilesystemObjectStore(tmp_path / "file")
         (tmp_path / "log").touch()

@@ -79,7 +79,7 @@ def test_a_full_disk_is_an_error_and_logged(
     assert "make room" in caplog.text
 
 
-def test_a_bug_is_logged_and_not_told(
+def test_a_bug_is_logged_and_not_sent_to_the_client(
     direct: DirectCorndogs, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken(self: TaskStorage, queue: str) -> dict[str, int]:

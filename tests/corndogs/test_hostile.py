@@ -85,7 +85,7 @@ CALLS: dict[str, Callable[[GrpcCorndogs], object]] = {
 
 @pytest.mark.parametrize("status", [grpc.StatusCode.UNKNOWN, grpc.StatusCode.UNAVAILABLE])
 @pytest.mark.parametrize("rpc", [*CALLS, "health"])
-def test_what_a_server_says_in_an_error_is_logged_and_told_nobody(
+def test_the_text_of_a_servers_error_is_logged_and_not_passed_on(
     hostile: tuple[Hostile, GrpcCorndogs],
     rpc: str,
     status: grpc.StatusCode,
@@ -106,7 +106,7 @@ def test_what_a_server_says_in_an_error_is_logged_and_told_nobody(
 
 @pytest.mark.parametrize("rpc", CALLS)
 @pytest.mark.parametrize("answered", ["", "not-a-uuid", "x" * 100_000, REQUESTED.upper(), ANOTHER])
-def test_a_task_that_was_not_asked_for_is_an_error(
+def test_a_task_other_than_the_requested_one_is_an_error(
     hostile: tuple[Hostile, GrpcCorndogs], rpc: str, answered: str
 ) -> None:
     servicer, client = hostile

@@ -121,7 +121,7 @@ class TestTrouble:
         assert "make room" in (caught.value.details() or "")
         assert "SubmitTask failed" in caplog.text
 
-    def test_a_bug_is_logged_and_not_told(
+    def test_a_bug_is_logged_and_not_sent_to_the_client(
         self,
         client: GrpcCorndogs,
         stub: CorndogsServiceStub,

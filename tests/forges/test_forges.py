@@ -332,7 +332,7 @@ def test_a_status(dialect: Dialect) -> None:
         assert not forge.has_accepted(HttpAnswer(status=code, body=b"{}"))
 
 
-def test_where_each_forge_is_told() -> None:
+def test_the_status_api_of_each_forge_has_its_url() -> None:
     def request(kind: ForgeKind, url: str, forge_url: str | None = None) -> str:
         return FORGES[kind].status_request(repository_at(url, forge_url), "t", STATUS).url
 

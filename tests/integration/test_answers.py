@@ -68,7 +68,7 @@ def test_every_answer_forbids_what_nobody_needs(idle: Client, method: str, path:
     assert "Set-Cookie" not in response.headers
 
 
-def test_what_a_job_left_is_no_page_of_the_service(api: Client) -> None:
+def test_an_artifact_is_no_page_of_the_service(api: Client) -> None:
     job = api.run("echo '<script>alert(1)</script>' >/job/artifacts/index.html")
     headers = api.request("GET", f"jobs/{job['job_id']}/artifacts/index.html").headers
     assert headers["Content-Disposition"].startswith("attachment")
@@ -76,7 +76,7 @@ def test_what_a_job_left_is_no_page_of_the_service(api: Client) -> None:
     assert headers["X-Content-Type-Options"] == "nosniff"
 
 
-def test_no_version_is_told_to_who_did_not_ask(idle: Client) -> None:
+def test_answers_do_not_name_the_version(idle: Client) -> None:
     for response in (idle.request("GET", "jobs"), idle.request("GET", "/nowhere")):
         assert not any(character.isdigit() for character in response.headers["Server"])
         assert "X-Powered-By" not in response.headers

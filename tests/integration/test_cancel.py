@@ -86,7 +86,7 @@ def test_a_running_command_that_ignores_being_asked_is_killed(
     assert time.monotonic() - start_s >= 1
 
 
-def test_what_a_cancelled_job_left_is_kept(service: Service, engine: docker.APIClient) -> None:
+def test_the_log_of_a_cancelled_job_stays(service: Service, engine: docker.APIClient) -> None:
     api = service.admin
     job = printing(
         api, "echo ready; sleep 0.2; echo x >/job/artifacts/x; echo left; sleep 60", b"ready\nleft\n"

@@ -150,8 +150,8 @@ def test_a_fork_says_on_what_a_job_runs_and_not_what_it_is_given(service: Servic
     )
     log = service.admin.log({"job_id": node(ended, "a")["job_id"]}).decode()
     assert "of the fork\nof the base\n" in log
-    told = {"HEAD_URL": fork.clone_url, "HEAD_ACTOR": "mona", "DIFF_BASE": base_sha}
-    for name, value in told.items():
+    variables = {"HEAD_URL": fork.clone_url, "HEAD_ACTOR": "mona", "DIFF_BASE": base_sha}
+    for name, value in variables.items():
         assert f"REACTORCIDE_{name}={value}\n" in log
 
 

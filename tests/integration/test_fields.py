@@ -311,7 +311,7 @@ def test_text_that_is_no_unicode_is_refused(idle: Client) -> None:
     assert response.status_code == 400, response.text
 
 
-def test_all_that_is_wrong_is_told_at_once(idle: Client) -> None:
+def test_one_answer_names_all_bad_fields(idle: Client) -> None:
     details = idle.post_job(name=5, priority="high", colour="red").json()["details"]
     assert {item["field"] for item in details} == {"name", "priority", "colour"}
 

@@ -204,7 +204,7 @@ def test_status_changes(api: Client) -> None:
         assert [next(again), next(again)] == changes[2:]
 
 
-def test_status_changes_are_told_to_whom_they_concern(service: Service) -> None:
+def test_users_get_the_status_changes_of_their_own_jobs(service: Service) -> None:
     user = service.add_user("follower")
     with events(user, "events") as stream:
         service.admin.run()

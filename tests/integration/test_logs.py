@@ -53,7 +53,7 @@ def test_a_job_that_has_not_begun_has_an_empty_one(idle: Client) -> None:
     assert idle.log(idle.submit()) == b""
 
 
-def test_its_last_lines_can_be_asked_for(api: Client) -> None:
+def test_the_last_lines_of_a_log_can_be_requested(api: Client) -> None:
     ended = api.run("seq 100000")
     cut = api.run("printf 'one\\ntwo\\nthree'")
     silent = api.run("true")

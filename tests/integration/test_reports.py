@@ -54,7 +54,7 @@ def test_test_results_and_a_summary_are_shown_without_secrets(api: Client) -> No
     assert summary.content == b"# Done\n\nwith [REDACTED]\n"
 
 
-def test_a_job_that_left_neither(api: Client) -> None:
+def test_a_job_without_reports(api: Client) -> None:
     none = {"passed": 0, "failed": 0, "skipped": 0, "files": [], "failures": [], "truncated": False}
     for script in ("true", "echo x >/job/artifacts/x"):
         job = api.run(script)

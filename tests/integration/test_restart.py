@@ -99,7 +99,7 @@ def test_the_time_limit_counts_from_the_first_start(
     assert 3.9 < lasted.total_seconds() < 12
 
 
-def test_what_was_taken_over_can_be_cancelled(
+def test_an_adopted_job_can_be_cancelled(
     new_service: NewService, engine: docker.APIClient, end: Callable[[Service], None]
 ) -> None:
     service = new_service()
@@ -113,7 +113,7 @@ def test_what_was_taken_over_can_be_cancelled(
     wait_until(lambda: not service.containers(engine, job), 10, "its container is gone")
 
 
-def test_a_container_that_vanished_meanwhile_is_told(
+def test_a_container_that_vanished_meanwhile_fails_the_job(
     new_service: NewService, engine: docker.APIClient, end: Callable[[Service], None]
 ) -> None:
     service = new_service()
@@ -127,7 +127,7 @@ def test_a_container_that_vanished_meanwhile_is_told(
     assert service.admin.log(job).startswith(b"begun\n")
 
 
-def test_several_jobs_are_taken_over_at_once(new_service: NewService, end: Callable[[Service], None]) -> None:
+def test_several_jobs_are_adopted_at_once(new_service: NewService, end: Callable[[Service], None]) -> None:
     service = new_service(concurrency=4)
     jobs = [service.admin.submit("for i in $(seq 30); do echo $i; sleep 0.1; done") for _ in range(4)]
     for job in jobs:

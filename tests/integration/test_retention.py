@@ -47,7 +47,7 @@ def is_deleted(service: Service, job: Job) -> bool:
     )
 
 
-def test_what_is_not_kept_goes_by_itself_and_by_the_operators_hand(new_service: NewService) -> None:
+def test_old_jobs_are_removed_by_the_service_and_by_gc(new_service: NewService) -> None:
     service = new_service(keep_jobs=2, log_format="json")
     api = service.admin
     pinned, old, newer, last = [api.run("echo x; echo y >/job/artifacts/z") for _ in range(4)]

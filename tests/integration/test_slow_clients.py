@@ -132,7 +132,7 @@ def test_a_body_in_chunks_has_the_same_limit(
     assert answer == (413, "payload_too_large")
 
 
-def test_a_client_that_asks_before_it_sends_the_body_is_told_to(idle_service: Service) -> None:
+def test_a_client_that_expects_100_continue_gets_it(idle_service: Service) -> None:
     body = b'{"name": "x", "source_type": "copy", "job_command": "true"}'
     head = (
         f"POST /api/v1/jobs HTTP/1.1\r\nHost: localhost\r\n"

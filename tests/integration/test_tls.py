@@ -151,7 +151,7 @@ def test_a_renewed_certificate_is_used_at_once(
 
 
 @pytest.mark.parametrize("fault", ["no key", "no certificate", "other key", "passphrase", "missing"])
-def test_a_certificate_that_cannot_be_used_is_told_at_once(tmp_path: Path, fault: str) -> None:
+def test_an_unusable_certificate_ends_the_start_with_an_error(tmp_path: Path, fault: str) -> None:
     own = make_certificate(tmp_path, passphrase="secret" if fault == "passphrase" else None)
     options: dict[str, object] = {"data_dir": tmp_path / "data", "port": 0}
     if fault != "no certificate":

@@ -150,7 +150,7 @@ def test_an_upload_takes_a_place_of_those_for_long_requests_and_gives_it_back(na
     wait_until(lambda: upload(narrow.admin, project()).ok, 10, "the places are free again")
 
 
-def test_what_was_half_stored_is_gone_after_a_start(narrow: Service) -> None:
+def test_half_stored_uploads_are_removed_at_a_start(narrow: Service) -> None:
     objects = narrow.data_dir / "objects"
     stored_id = upload(narrow.admin, project()).json()["source_id"]
     (objects / ".tmp" / "half").write_bytes(b"x")

@@ -397,7 +397,7 @@ class TestUnused:
         with pytest.raises(JobFailed, match="not kept any more"):
             sources.entries(shelf.context, definition)
 
-    def test_what_an_upload_that_was_killed_has_left_is_removed(self, shelf: Shelf) -> None:
+    def test_the_files_of_a_killed_upload_are_removed(self, shelf: Shelf) -> None:
         source_id = shelf.add(GOOD)
         shelf.context.objects.put("sources/half/source.tar.gz", [b"x"])
         sources.remove_orphans(shelf.context)
@@ -463,7 +463,7 @@ class TestArtifacts:
         ):
             sources.entries(shelf.context, shelf.job(source_job_id=producer.job_id).definition)
 
-    def test_one_that_was_deleted_is_said_to_be(self, shelf: Shelf, producer: Job) -> None:
+    def test_the_error_says_that_the_job_was_deleted(self, shelf: Shelf, producer: Job) -> None:
         self.end(shelf, producer)
         definition = shelf.job(source_job_id=producer.job_id).definition
         entries = sources.entries(shelf.context, definition)

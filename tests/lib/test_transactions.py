@@ -61,7 +61,7 @@ def test_a_transaction_is_whole_or_nothing(numbers: Numbers) -> None:
     assert numbers.all() == [1, 2]
 
 
-def test_where_the_transaction_is_gone_the_reason_is_told(numbers: Numbers) -> None:
+def test_a_lost_transaction_raises_its_reason(numbers: Numbers) -> None:
     with pytest.raises(sqlite3.IntegrityError, match="UNIQUE"), transaction(numbers.execute) as execute:
         # As SQLite does by itself on a full disk.
         execute("INSERT OR ROLLBACK INTO numbers VALUES (1), (1)")

@@ -408,7 +408,7 @@ def test_a_write_that_fails_leaves_no_hole(
     assert read(logs) == b"one\ntwo\n"
 
 
-def test_a_log_that_a_version_without_index_began_is_gone_on_with(logs: LocalLogStore) -> None:
+def test_a_log_of_a_version_without_index_can_be_continued(logs: LocalLogStore) -> None:
     logs._objects.put(KEY, [b"[reactorcide] pulling\nhal"])
     log = new_log(logs)
     log.restart(22)
@@ -463,7 +463,7 @@ def test_what_just_fits_is_whole(logs: LocalLogStore) -> None:
 
 
 @pytest.mark.parametrize("ended", [True, False])
-def test_a_long_log_is_gone_on_with(logs: LocalLogStore, ended: bool) -> None:
+def test_a_long_log_can_be_continued(logs: LocalLogStore, ended: bool) -> None:
     whole = b"".join(b"%09d\n" % number for number in range(MIB))
     log = new_log(logs, max_bytes=4 * MIB)
     log.feed([(1, whole[start : start + 100_000]) for start in range(0, len(whole) // 2, 100_000)])
@@ -553,7 +553,7 @@ def test_a_follower_ends_when_the_service_stops(logs: LocalLogStore) -> None:
     log.close()
 
 
-def test_a_follower_is_asked_now_and_then_whether_anybody_listens(logs: LocalLogStore) -> None:
+def test_a_follower_of_a_silent_log_yields_empty_chunks(logs: LocalLogStore) -> None:
     assert next(followed(logs, LocalNotifier(), threading.Event())) == b""
 
 

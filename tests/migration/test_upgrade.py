@@ -110,7 +110,7 @@ class TestCopies:
         assert copy.stat().st_mode & 0o077 == 0
         assert {path.name for path in old.parent.glob("reactorcide.db*")} == {old.name, copy.name}
 
-    def test_the_newest_few_are_kept(self, old: Path) -> None:
+    def test_only_the_newest_copies_stay(self, old: Path) -> None:
         for number in range(5):
             copy = old.with_name(f"reactorcide.db.before-000{number}_x")
             copy.touch()

@@ -391,7 +391,7 @@ def test_a_server_that_does_not_finish_its_handshake_is_given_up() -> None:
         assert monotonic() - started < 2
 
 
-def test_nothing_is_left_of_requests() -> None:
+def test_requests_leave_no_sockets_or_threads() -> None:
     def descriptors() -> int:
         return len(os.listdir("/proc/self/fd"))
 

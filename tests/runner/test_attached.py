@@ -75,7 +75,7 @@ def test_a_line_or_two_and_what_is_much_already_are_not(attached: Attached, size
     assert attached.pauses_s == []
 
 
-def test_of_tls_all_that_is_there_is_taken_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_buffered_bytes_of_tls_are_read_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     certificate = make_certificate(tmp_path)
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(certificate.cert, certificate.key)

@@ -440,7 +440,7 @@ ID = "d1caf264d06c7d89c882a02be5ce09b293e3fe89746e1b6209527bfe249a01a5"
         ("/job/volumes/_database is kept", "/job/volumes/_database is kept"),
     ],
 )
-def test_where_the_engine_keeps_its_files_is_not_told(message: str, expected: str) -> None:
+def test_messages_name_no_path_of_the_engine(message: str, expected: str) -> None:
     assert one_line(message) == expected
 
 
@@ -806,13 +806,13 @@ def test_the_search_for_why_a_command_was_killed_is_no_part_of_when_it_ended(
     assert 1 <= time.monotonic() - ended.answered_at < 10
 
 
-def test_too_much_memory_is_told(runner: DockerRunner, create: Callable[..., str]) -> None:
+def test_an_exit_for_lack_of_memory_is_reported(runner: DockerRunner, create: Callable[..., str]) -> None:
     # The engine may miss the kernel's report of a container that ends at once, but not each time.
     exits = (run(runner, create("tail /dev/zero", memory_limit_bytes=16 << 20))[1] for _ in range(3))
     assert any(ended == Exit(137, oom_killed=True) for ended in exits)
 
 
-def test_an_image_that_is_not_here_is_told(runner: DockerRunner, spec: ContainerSpec) -> None:
+def test_a_missing_image_is_reported(runner: DockerRunner, spec: ContainerSpec) -> None:
     with pytest.raises(ImageMissing):
         runner.create(replace(spec, image="127.0.0.1:1/nothing:latest"))
 
@@ -859,16 +859,14 @@ CALLS: dict[str, Callable[[DockerRunner, str], object]] = {
 
 
 @pytest.mark.parametrize("call", list(CALLS))
-def test_a_container_that_is_gone_is_told(
-    runner: DockerRunner, create: Callable[..., str], call: str
-) -> None:
+def test_a_missing_container_is_reported(runner: DockerRunner, create: Callable[..., str], call: str) -> None:
     container_id = create()
     runner.remove(container_id)
     with pytest.raises(ContainerGone):
         CALLS[call](runner, container_id)
 
 
-def test_of_a_container_that_is_gone_nothing_is_left_to_do(
+def test_signals_and_removal_of_a_missing_container_do_nothing(
     runner: DockerRunner, create: Callable[..., str]
 ) -> None:
     container_id = create()
@@ -904,7 +902,7 @@ def test_an_image_goes_unless_somebody_needs_it(
 
 
 @pytest.mark.parametrize("call", [*CALLS, "remove_image", "check", "list", "remove", "create", "pull"])
-def test_an_engine_that_is_away_is_told(spec: ContainerSpec, call: str) -> None:
+def test_an_unreachable_engine_is_reported(spec: ContainerSpec, call: str) -> None:
     away = DockerRunner({"DOCKER_HOST": "unix:///nonexistent/engine.sock"})
     others: dict[str, Callable[[], object]] = {
         "check": away.check,

@@ -412,7 +412,7 @@ def test_too_little_memory_for_the_hand_over_runs_nothing(new_case: Callable[...
     assert not case.runner.is_acknowledged(container_id)
 
 
-def test_what_a_shell_says_that_does_not_take_a_command_can_be_told(new_case: Callable[..., Case]) -> None:
+def test_the_output_of_a_shell_that_reads_no_command_can_be_read(new_case: Callable[..., Case]) -> None:
     # It ends where such a variable of its environment is no number.
     case = new_case("dash", OPTIND="word")
     spec = case.spec("echo ran", {})
@@ -452,7 +452,7 @@ def test_the_acknowledgement_is_found_however_it_is_cut(before: bytes, after: by
     assert (acknowledgement.is_complete, output) == (True, stream.partition(ACKNOWLEDGEMENT)[2])
 
 
-def test_of_what_comes_before_no_more_than_the_end_is_kept() -> None:
+def test_only_the_end_of_earlier_output_is_held_in_memory() -> None:
     acknowledgement = AcknowledgementFilter()
     for _ in range(100):
         assert acknowledgement.feed(b"x" * 10_000) == b""

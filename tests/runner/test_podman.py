@@ -215,7 +215,7 @@ def service(podman: str, tmp_path: Path) -> Iterator[Service]:
     service.stop()
 
 
-def test_a_job_runs_and_leaves_what_it_made(service: Service) -> None:
+def test_a_job_runs_and_has_artifacts(service: Service) -> None:
     job = service.admin.run("echo out; echo err >&2; echo x >/job/artifacts/x; exit 3")
     assert (job["status"], job["exit_code"], job["error"]) == ("failed", 3, "exit code 3")
     assert sorted(service.admin.log(job).splitlines()) == [b"[reactorcide] exit code 3", b"err", b"out"]

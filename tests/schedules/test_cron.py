@@ -153,7 +153,7 @@ def test_what_is_shown_of_the_contract() -> None:
         ("@daily", "", "there is no time zone"),
     ],
 )
-def test_what_is_wrong_is_said(cron: str, timezone: str, message: str) -> None:
+def test_a_bad_schedule_is_an_error_that_names_the_fault(cron: str, timezone: str, message: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         Times(cron, timezone)
     assert message in str(caught.value)

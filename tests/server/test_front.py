@@ -778,7 +778,7 @@ def test_who_sends_no_more_is_still_there(serve: Serve) -> None:
         assert answer.read() == b"there\n" * 5
 
 
-def test_who_has_closed_is_gone_although_nothing_is_said(serve: Serve) -> None:
+def test_a_closed_connection_is_noticed_without_traffic(serve: Serve) -> None:
     noticed = threading.Event()
 
     def following(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
@@ -797,7 +797,7 @@ def test_who_has_closed_is_gone_although_nothing_is_said(serve: Serve) -> None:
     assert noticed.wait(5)
 
 
-def test_an_answer_is_gone_on_with_when_its_thread_has_left_it(
+def test_an_answer_continues_after_its_thread_has_returned(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     served = serve(large)

@@ -107,7 +107,7 @@ def test_a_merge_is_compared_with_its_base(origin: Repository, compare: Callable
     assert compare("main", Comparison(is_merge=True)) is None
 
 
-def test_a_new_default_branch_has_left_nothing(compare: Callable[..., Changed]) -> None:
+def test_a_new_default_branch_has_no_commit_to_compare_with(compare: Callable[..., Changed]) -> None:
     assert compare("main", Comparison(own_branch="main")) is None
 
 

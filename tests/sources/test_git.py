@@ -144,7 +144,7 @@ def test_a_branch_called_head(url: str, origin: Origin, client: Client) -> None:
         assert client.git("rev-parse", "HEAD") == origin.feature
 
 
-def test_as_much_of_the_history_as_is_asked_for(url: str, origin: Origin, client: Client) -> None:
+def test_the_history_has_the_requested_depth(url: str, origin: Origin, client: Client) -> None:
     whole = [origin.main, origin.deep, origin.middle, origin.first]
     for ref in (None, "main", "refs/heads/main", origin.main):
         for depth, expected in ((1, whole[:1]), (3, whole[:3]), (0, whole), (100, whole)):
@@ -154,7 +154,7 @@ def test_as_much_of_the_history_as_is_asked_for(url: str, origin: Origin, client
     assert client.git("status", "--porcelain") == ""
 
 
-def test_all_tags_where_that_is_asked_for(url: str, origin: Origin, client: Client) -> None:
+def test_all_tags_are_fetched_on_request(url: str, origin: Origin, client: Client) -> None:
     tags = ["blob", "both", "light", "v1.0"]
     for ref, described in (("main", "v1.0-2-g"), ("v1.0", "v1.0"), (origin.feature, "light-1-g")):
         assert client(url, ref, depth=0, tags=True).sha == client.git("rev-parse", "HEAD")

@@ -134,7 +134,7 @@ def test_a_token_is_in_no_arguments_while_git_runs(fetch: Fetch, base: Path) -> 
     assert [pids for pids in matches if pids] == []
 
 
-def test_a_token_that_is_wrong_is_said_without_it(fetch: Fetch, server: HttpServer) -> None:
+def test_the_error_of_a_wrong_token_does_not_show_it(fetch: Fetch, server: HttpServer) -> None:
     with pytest.raises(JobFailed) as caught:
         fetch(f"{server.url}/outer", replace(with_token(server), token="wrong-token-1234"))
     assert "access was denied" in str(caught.value)

@@ -118,7 +118,7 @@ def test_the_limits_hold_for_every_process(client: Client, tmp_path: Path) -> No
     ("status", "content_type"),
     [(403, "text/plain"), (401, "text/plain"), (500, "text/plain"), (200, "text/plain"), (404, "text/html")],
 )
-def test_of_an_answer_that_is_no_git_only_its_status_is_said(
+def test_an_answer_that_is_no_git_is_reported_by_its_status_only(
     client: Client, status: int, content_type: str
 ) -> None:
     with answering(status, b"the inner secret\n", content_type) as port, pytest.raises(JobFailed) as caught:

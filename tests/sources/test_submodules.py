@@ -122,7 +122,7 @@ def test_a_repository_without_any_says_nothing_of_them(outer: Project, client: C
     assert "submodule" not in client.log
 
 
-def test_they_are_left_alone_where_that_is_asked_for(inner: Project, outer: Project, client: Client) -> None:
+def test_submodules_are_skipped_on_request(inner: Project, outer: Project, client: Client) -> None:
     outer.submodule("module", inner.path, inner.first)
     assert client(str(outer.path), check_submodule=None).ref == "main"
     assert list((client.into / "module").iterdir()) == []

@@ -80,7 +80,7 @@ def test_a_job_comes_back_as_it_was_put_in(store: Store) -> None:
     assert (definition.git_submodules, definition.git_depth, definition.git_tags) == (True, 0, True)
 
 
-def test_what_is_not_there_is_said(store: Store) -> None:
+def test_a_missing_row_is_an_error(store: Store) -> None:
     with pytest.raises(NotFound):
         store.jobs.get(new_id())
     assert store.jobs.find(new_id()) is None

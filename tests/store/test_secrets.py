@@ -71,7 +71,7 @@ def test_the_key_is_for_the_operator_alone(database: Database, store: Store) -> 
     assert key(database).read_bytes() == first
 
 
-def test_it_is_made_whatever_the_umask_and_what_an_earlier_start_left(database: Database) -> None:
+def test_the_key_has_mode_0600_despite_umask_and_old_files(database: Database) -> None:
     key(database).with_name("secret-key.new").write_text("half")
     store = new_store(database)
     store.instance.id("instance")

@@ -86,7 +86,7 @@ def test_no_example_is_of_nothing() -> None:
     assert EXAMPLES.keys() <= api_document()["components"]["schemas"].keys()
 
 
-def test_who_needs_a_token_is_told_truly() -> None:
+def test_the_document_says_which_routes_need_a_token() -> None:
     client = app().test_client()
     for path, method, operation in OPERATIONS:
         if needs_token(operation):

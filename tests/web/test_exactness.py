@@ -65,7 +65,7 @@ def test_what_is_refused_is_not_valid(field: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize("field", sorted(BODY))
-def test_what_is_required_is_said_to_be(field: str) -> None:
+def test_the_document_marks_required_fields(field: str) -> None:
     assert not is_valid("JobRequest", {name: value for name, value in BODY.items() if name != field})
     assert not is_valid("JobRequest", BODY | {field: None})
 

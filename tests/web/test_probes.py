@@ -50,7 +50,7 @@ def test_a_part_that_never_answers_holds_nobody(monkeypatch: pytest.MonkeyPatch)
     wait_until(lambda: both.results()["engine"].text == "ok", 5, "it works again")
 
 
-def test_what_was_found_is_not_asked_for_again_at_once() -> None:
+def test_a_fresh_result_is_not_checked_again() -> None:
     calls: list[int] = []
     one: dict[str, Callable[[], None]] = {"a": lambda: calls.append(1)}
     looked = Probes(one)
@@ -59,7 +59,7 @@ def test_what_was_found_is_not_asked_for_again_at_once() -> None:
     assert len(calls) < 10
 
 
-def test_what_was_found_has_an_age(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_result_has_an_age(monkeypatch: pytest.MonkeyPatch) -> None:
     hangs = threading.Event()
     error: list[ReactorcideError | None] = [None]
 

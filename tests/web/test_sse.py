@@ -12,7 +12,7 @@ from reactorcide.logs.reader import Piece
 from reactorcide.web import sse
 
 
-def test_silence_is_kept_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_stream_gets_comments(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = itertools.count(step=4)
     monkeypatch.setattr(sse, "monotonic", lambda: next(clock))
 

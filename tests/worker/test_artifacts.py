@@ -116,7 +116,7 @@ def collected(base: Path, *members: tuple[tarfile.TarInfo, bytes], **options: An
     return Collection(base, lambda: [tar(top, *named)], **options)
 
 
-def test_size_digest_and_whether_it_is_a_program_are_kept(tmp_path: Path) -> None:
+def test_an_artifact_has_size_digest_and_executable_bit(tmp_path: Path) -> None:
     collection = collected(tmp_path, member("b", b"text"), member("a/run", b"#!/bin/sh", mode=0o755))
     assert collection.prefix == "jobs/j/1/artifacts/"
     assert not collection.truncated
@@ -126,7 +126,7 @@ def test_size_digest_and_whether_it_is_a_program_are_kept(tmp_path: Path) -> Non
     ]
 
 
-def test_only_what_the_globs_name_is_kept(tmp_path: Path) -> None:
+def test_only_files_that_match_the_globs_are_stored(tmp_path: Path) -> None:
     members = [member(name) for name in ("a.xml", "a.txt", "sub/b.xml", "sub/deep/c.xml")]
     collection = collected(
         tmp_path, *members, member("link", kind=tarfile.SYMTYPE, target="x"), artifacts=["*.xml", "sub/*"]
@@ -158,7 +158,7 @@ def test_no_glob_keeps_nothing(tmp_path: Path) -> None:
         ({"max_files": 3, "max_bytes": 20 << 10}, ["a", "b", "c"], None),
     ],
 )
-def test_what_is_past_a_bound_is_not_kept_and_both_log_and_listing_say_so(
+def test_artifacts_past_a_bound_are_skipped_and_log_and_listing_say_so(
     tmp_path: Path, limits: dict[str, int], paths: list[str], problem: str | None
 ) -> None:
     large = bytes(8 << 10)
@@ -227,7 +227,7 @@ def test_what_is_past_a_bound_is_not_even_read(tmp_path: Path) -> None:
         (member("a\udcff", b"x"), "not UTF-8"),
     ],
 )
-def test_what_may_not_be_is_not_kept_and_the_log_says_why(
+def test_a_forbidden_artifact_is_skipped_and_the_log_says_why(
     tmp_path: Path, hostile: tuple[tarfile.TarInfo, bytes], problem: str
 ) -> None:
     info, data = hostile
@@ -338,7 +338,7 @@ def test_collecting_that_takes_too_long_for_the_first_file_says_so(tmp_path: Pat
     assert "what the job left is not kept: it took too long" in collection.log
 
 
-def test_many_small_ones_are_looked_at_in_between(tmp_path: Path) -> None:
+def test_collecting_many_small_files_is_interrupted_in_between(tmp_path: Path) -> None:
     watch = Stopwatch(100, CollectingEnded("it took too long"))
     # All in one piece.
     collection = collected(
@@ -352,7 +352,7 @@ def test_a_service_that_stops_leaves_it_to_the_next(tmp_path: Path) -> None:
         collected(tmp_path, member("a", b"x"), check=Stopwatch(0, JobInterrupted("stopping")))
 
 
-def test_of_very_many_that_are_not_kept_the_first_are_named(tmp_path: Path) -> None:
+def test_the_log_names_only_the_first_skipped_artifacts(tmp_path: Path) -> None:
     links = (member(f"{number:03}" + "x" * 250, kind=tarfile.SYMTYPE, target="x") for number in range(300))
     collection = collected(tmp_path, *links)
     assert collection.log.count("is not kept") == 20
@@ -360,7 +360,7 @@ def test_of_very_many_that_are_not_kept_the_first_are_named(tmp_path: Path) -> N
     assert len(collection.log) < 10_000
 
 
-def test_the_list_of_them_has_a_bound_in_bytes(tmp_path: Path) -> None:
+def test_the_listing_of_artifacts_has_a_bound_in_bytes(tmp_path: Path) -> None:
     # Each takes six times as much in JSON.
     name = "/".join(["\x01" * 251] * 4)
     collection = collected(tmp_path, *(member(f"{name}{number:04}") for number in range(1800)))

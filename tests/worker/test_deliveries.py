@@ -169,7 +169,7 @@ def test_a_forced_push_whose_commit_before_is_gone_runs(desk: Desk) -> None:
     assert {run.status for run in desk.runs()} == {RunStatus.RUNNING}
 
 
-def test_a_tag_is_one_run_however_often_it_is_told(desk: Desk) -> None:
+def test_a_tag_is_one_run_however_many_deliveries_name_it(desk: Desk) -> None:
     for number in range(1, 3):
         desk.git.git("tag", "--annotate", "--force", "--message", "first", "v1")
         deliveries = [desk.receive(sent) for sent in desk.dialect.tag(REPO, "v1", desk.head("v1"))]
@@ -523,7 +523,7 @@ def test_a_project_that_was_renamed_takes_them_still(github: Desk) -> None:
     assert github.runs()[0].event["project"] == "acme/other"
 
 
-def test_they_are_kept_for_thirty_days(github: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deliveries_are_removed_after_thirty_days(github: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     old = github.worked(github.receive(github.pushed()))
     waiting = github.receive(github.pushed())
     context = github.house.context
@@ -564,7 +564,7 @@ def test_what_waits_expires_with_a_restored_backup(github: Desk) -> None:
     assert github.runs() == []
 
 
-def test_the_deliverer_works_on_what_arrives_and_on_what_was_left(github: Desk) -> None:
+def test_the_deliverer_works_on_new_deliveries_and_on_waiting_ones(github: Desk) -> None:
     waiting = github.receive(github.pushed())
     deliverer = Deliverer(github.context)
     deliverer.start()

@@ -242,7 +242,7 @@ def test_one_that_is_held_takes_no_place_of_its_matrix(runs: Runs) -> None:
     assert runs.states(second)["a (eu)"] is NodeState.ACTIVE
 
 
-def test_the_sweep_starts_what_a_crash_has_left(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_sweep_starts_runs_that_a_crash_left_waiting(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = (runs.start("a: {}", "group: ci") for _ in range(2))
     # As if it had ended without what follows from that.
     with runs.store.transaction() as tx:

@@ -204,7 +204,7 @@ def test_encodings(encoding: str) -> None:
         ("<!DOCTYPE testsuite><testsuite/>", "DOCTYPE"),
     ],
 )
-def test_what_is_no_junit_is_told(data: str, problem: str) -> None:
+def test_a_file_that_is_no_junit_is_reported(data: str, problem: str) -> None:
     assert problem in refusal(data)
 
 

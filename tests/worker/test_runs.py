@@ -48,7 +48,7 @@ def over(house: House, run: Run) -> Run:
     return runs.get(run.run_id)
 
 
-def test_what_a_crash_has_left_is_resolved(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_that_a_crash_interrupted_are_resolved(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     store = house.context.store
     run = started(house)
     (first, second) = store.runs.nodes(run.run_id)

@@ -125,7 +125,7 @@ def test_many_failures_are_few_statuses(project: Project) -> None:
     assert project.statuses()[0].version <= 5
 
 
-def test_failures_that_are_allowed_are_said(project: Project) -> None:
+def test_the_status_mentions_allowed_failures(project: Project) -> None:
     project.push(workflow(a="command: exit 0", flaky="command: exit 1, allow_failure: true"))
     project.house.worker()
     project.wait_for("success", "1 job completed; allowed to fail: flaky")

@@ -271,7 +271,7 @@ class TestSecrets:
         secrets.set_secret(forked.context.jobs, ADMIN, None, "pypi:token", VALUE, rules, ["acme/site"])
         self.refused(forked, forked.opened())
 
-    def test_whether_there_is_one_is_not_told(self, forked: Forked) -> None:
+    def test_the_error_does_not_reveal_whether_a_secret_exists(self, forked: Forked) -> None:
         forked.set(pull_requests="all")
         secrets.delete(forked.context.jobs, USER, forked.project_id, "pypi:token")
         self.refused(forked, forked.opened())

@@ -119,7 +119,7 @@ def test_a_message_is_signed_and_says_what_has_happened(house: House, receiver: 
     assert len({headers["webhook-id"] for headers, _ in receiver.requests}) == 2
 
 
-def test_jobs_are_told_with_their_node(house: House, receiver: Receiver) -> None:
+def test_messages_about_jobs_name_their_node(house: House, receiver: Receiver) -> None:
     hook = Hook(house, receiver, "job")
     hook.sender.start()
     hook.run(PASSES)
@@ -157,7 +157,7 @@ def test_failure_and_recovery_are_events_of_their_own(house: House, receiver: Re
     hook.sender.stop(10)
 
 
-def test_what_happened_while_nothing_was_sent_is_told_once(house: House, receiver: Receiver) -> None:
+def test_changes_from_before_the_start_are_sent_once(house: House, receiver: Receiver) -> None:
     hook = Hook(house, receiver, "run")
     hook.run(PASSES)
     assert hook.messages() == []
@@ -171,7 +171,7 @@ def test_what_happened_while_nothing_was_sent_is_told_once(house: House, receive
     hook.sender.stop(10)
 
 
-def test_one_who_is_no_owner_any_more_is_told_nothing(house: House, receiver: Receiver) -> None:
+def test_a_former_owner_gets_no_messages(house: House, receiver: Receiver) -> None:
     hook = Hook(house, receiver, "run")
     hook.store.projects.set_member(hook.project.project_id, hook.user.user_id, ProjectRole.WRITE)
     hook.run(PASSES)
@@ -179,7 +179,7 @@ def test_one_who_is_no_owner_any_more_is_told_nothing(house: House, receiver: Re
     assert hook.messages() == []
 
 
-def test_another_project_is_not_told(house: House, receiver: Receiver) -> None:
+def test_a_webhook_gets_no_messages_of_another_project(house: House, receiver: Receiver) -> None:
     hook = Hook(house, receiver, "run")
     hook.over(Project(house, token=None).push(PASSES).run_id)
     Announcer(hook.store, None).announce(1)
@@ -224,10 +224,10 @@ def test_a_webhook_is_disabled_when_its_address_is_gone(house: House, receiver: 
     wait_until(disabled, 20, "it is disabled")
     sentence = "answered 410 Gone: the webhook is disabled until it is changed"
 
-    def given_up() -> bool:
+    def all_failed() -> bool:
         return all(sentence in (message.problem or "") for message in hook.messages())
 
-    wait_until(given_up, 20, "all are given up")
+    wait_until(all_failed, 20, "all are given up")
     assert sentence in (change.get(house.context, hook.user, hook.webhook_id).problem or "")
     hook.run(PASSES)
     cursor = hook.store.webhooks.cursor

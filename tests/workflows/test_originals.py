@@ -140,5 +140,5 @@ def test_one_job_for_each_value() -> None:
         ),
     ],
 )
-def test_what_cannot_run_is_said_by_line(name: str, expected: list[str]) -> None:
+def test_keys_that_cannot_run_are_errors_with_their_line(name: str, expected: list[str]) -> None:
     assert problems_of(name)[1] == expected
