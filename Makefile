@@ -7,13 +7,16 @@ IN_PARALLEL = -n 4 --dist loadscope --no-loadscope-reorder
 # What needs neither an engine nor a service of its own, and no minutes.
 QUICK = tests/accounts tests/contracts tests/corndogs tests/domain tests/jobs tests/lib tests/logs tests/objects \
 	tests/store tests/web tests/workflows tests/docs/test_reference.py tests/test_job_fields.py tests/test_settings.py
+# What images of the tests are made of, where none is named.
+BUSYBOX = $(if $(REACTORCIDE_TEST_IMAGE),,busybox)
+TEST_TOOLS = git ssh sshd $(BUSYBOX) podman go chromium
 # Further arguments for pytest or the benchmarks: make test ARGS='-k cancel'
 ARGS =
 
 .DEFAULT_GOAL = help
 # Two at once would install into the same .venv.
 .NOTPARALLEL:
-.PHONY: help demo quick test test-oldest coverage lint bench screenshots soak clean engine stop-engine
+.PHONY: help demo tools quick test test-oldest coverage lint bench screenshots soak clean engine stop-engine
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -21,21 +24,18 @@ help: ## list the targets
 demo: engine ## run a job on a real container, and see its log and its result
 	@image=$$(scripts/ensure-image) && .venv/bin/reactorcide demo --image "$$image"
 
+tools: ## install the programs that the tests need, where they are missing
+	@scripts/ensure-tool dockerd $(TEST_TOOLS)
+
 quick: .venv/ready-dev ## run the tests that need no engine, in less than a minute: the inner loop
 	$(PYTHON_IN_VENV) -m pytest -m 'not slow' -n 2 --dist loadscope $(QUICK) $(ARGS)
 
 test: .venv/ready-dev engine ## run the tests, against a real Docker Engine
-	@scripts/ensure-tool git
-	@scripts/ensure-tool ssh
-	@scripts/ensure-tool sshd
-	@[ -n "$$REACTORCIDE_TEST_IMAGE" ] || scripts/ensure-tool busybox
-	@scripts/ensure-tool podman
-	@scripts/ensure-tool go
-	@scripts/ensure-tool chromium
+	@scripts/ensure-tool $(TEST_TOOLS)
 	PATH="$(CURDIR)/.venv/bin:$$PATH" $(PYTHON_IN_VENV) -m pytest --ignore tests/soak $(IN_PARALLEL) $(ARGS)
 
 test-oldest: .venv/ready-dev engine ## run the tests of the server on the oldest gunicorn that is allowed
-	@[ -n "$$REACTORCIDE_TEST_IMAGE" ] || scripts/ensure-tool busybox
+	@scripts/ensure-tool $(BUSYBOX)
 	@scripts/test-oldest $(IN_PARALLEL) $(ARGS)
 
 coverage: .venv/ready-dev ## run the tests of `quick`, and show how much of the code each folder's tests run
@@ -49,18 +49,15 @@ lint: .venv/ready-dev ## check style, types and the layers of the code
 	.venv/bin/lint-imports
 
 bench: .venv/ready-dev engine ## measure against plain Docker: a table of figures and their targets
-	@scripts/ensure-tool docker
-	@scripts/ensure-tool chromium
+	@scripts/ensure-tool docker chromium
 	@image=$$(scripts/ensure-image) && $(PYTHON_IN_VENV) -m benchmarks --image "$$image" $(ARGS)
 
 screenshots: .venv/ready-dev engine ## write a picture of each page to docs/screenshots
-	@scripts/ensure-tool git
-	@scripts/ensure-tool chromium
-	@[ -n "$$REACTORCIDE_TEST_IMAGE" ] || scripts/ensure-tool busybox
+	@scripts/ensure-tool git chromium $(BUSYBOX)
 	PATH="$(CURDIR)/.venv/bin:$$PATH" $(PYTHON_IN_VENV) -m tests.browser.screenshots docs/screenshots
 
 soak: .venv/ready-dev engine ## run the tests in tests/soak, which take an hour or two; ARGS=-s shows their figures
-	@[ -n "$$REACTORCIDE_TEST_IMAGE" ] || scripts/ensure-tool busybox
+	@scripts/ensure-tool $(BUSYBOX)
 	$(PYTHON_IN_VENV) -m pytest tests/soak --timeout 0 $(ARGS)
 
 clean: ## remove everything that was made here, but not a running dockerd

@@ -26,9 +26,11 @@ is_root() { [ "$(id -u)" = 0 ]; }
 
 can_apt() { is_root && has apt-get; }
 
-# apt_install PACKAGE...
+# apt_install PACKAGE...: one at a time, since apt-get itself waits for some of its locks only.
 apt_install() {
     say "Installing $* with apt-get."
+    exec 9>.cache/apt.lock
+    flock 9
     # A new machine has no package lists, another one old lists; where they are good, this saves half a minute.
     if ! apt_get install "$@" >.cache/apt.log 2>&1; then
         # A foreign source that is broken fails the update, but not what comes from Debian.
@@ -38,6 +40,7 @@ apt_install() {
             die "apt-get could not install $*; see above, or .cache/apt.log for all of it."
         }
     fi
+    exec 9>&-
 }
 
 apt_get() {
