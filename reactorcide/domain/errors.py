@@ -91,7 +91,14 @@ class ObjectStoreError(InfrastructureError):
 
 
 class RequestFailed(InfrastructureError):
-    """Another host, such as a forge, was not reached or did not answer."""
+    """Another host, such as a forge, was not reached or did not answer.
+
+    ``may_arrive``: it was reached, so that it may still do what the request asks for.
+    """
+
+    def __init__(self, message: str, *, may_arrive: bool = False) -> None:
+        super().__init__(message)
+        self.may_arrive = may_arrive
 
 
 class Busy(ReactorcideError):

@@ -99,16 +99,17 @@ class HttpClient:
             with adapter.send(prepared, stream=True, timeout=connection.left_s()) as response:
                 if monotonic() >= deadline:
                     # Python takes headers that were cut off for complete ones.
-                    raise self._too_slow(origin)
+                    raise self._too_slow(origin, may_arrive=True)
                 return HttpAnswer(
                     status=response.status_code,
                     headers={name.lower(): value for name, value in response.headers.items()},
                     body=self._body(response),
                 )
         except (requests.exceptions.RequestException, HTTPError, OSError) as exc:
+            may_arrive = connection.is_open
             if monotonic() >= deadline:
-                raise self._too_slow(origin) from exc
-            raise RequestFailed(f"cannot reach {origin}: {_reason(exc)}") from exc
+                raise self._too_slow(origin, may_arrive=may_arrive) from exc
+            raise RequestFailed(f"cannot reach {origin}: {_reason(exc)}", may_arrive=may_arrive) from exc
         finally:
             connection.close()
 
@@ -138,8 +139,8 @@ class HttpClient:
                 )
         return addresses
 
-    def _too_slow(self, origin: str) -> RequestFailed:
-        return RequestFailed(f"{origin} did not answer within {self._timeout_s:g} s")
+    def _too_slow(self, origin: str, *, may_arrive: bool = False) -> RequestFailed:
+        return RequestFailed(f"{origin} did not answer within {self._timeout_s:g} s", may_arrive=may_arrive)
 
 
 class _Connection:
@@ -152,6 +153,8 @@ class _Connection:
         self._addresses = addresses
         self._deadline = deadline
         self._closed = threading.Event()
+        self.is_open = False
+        """Whether there is a connection, or was one."""
 
     def left_s(self) -> float:
         """Return how much time is left; never 0, which a socket would not wait for at all."""
@@ -168,6 +171,7 @@ class _Connection:
             except OSError as exc:
                 problem = exc
                 continue
+            self.is_open = True
             opened.settimeout(self.left_s())
             try:
                 self._watch(opened)

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass
+from http import HTTPStatus
 from time import time
 from urllib.parse import urlsplit
 
@@ -11,6 +12,7 @@ from reactorcide.domain.projects import CredentialKind, Project
 from reactorcide.domain.statuses import StatusRecord
 from reactorcide.forges import FORGES
 from reactorcide.forges.repositories import repository_at
+from reactorcide.lib.clock import now_ms
 from reactorcide.network import Http
 from reactorcide.outbox import answers
 from reactorcide.outbox.sender import ANY_TIME_MS, Arrived, Failure
@@ -126,7 +128,11 @@ class OwedStatus:
         except InvalidInput as exc:
             return Failure(problem=str(exc), reason="address", is_of_lane=True)
         except RequestFailed as exc:
+            if exc.may_arrive:
+                self.store.outbox.status_unanswered(self.record, now_ms=now_ms())
             return Failure(problem=str(exc), reason="unreachable", is_of_lane=True)
+        if answer.status == HTTPStatus.GATEWAY_TIMEOUT:
+            self.store.outbox.status_unanswered(self.record, now_ms=now_ms())
         wait_s = answers.wait_s(answer, now_s=time())
         if forge.has_accepted(answer):
             return Arrived(wait_s=wait_s)

@@ -35,6 +35,12 @@ _OWE = (
     "AND excluded.description = commit_status.description AND excluded.run_id = commit_status.run_id) "
     "RETURNING status_id"
 )
+MAY_ARRIVE_FOR_MS = 60_000
+"""How long after the last answer was due a request may still arrive."""
+_SEND_ONCE_MORE = (
+    "UPDATE commit_status SET next_at_ms = unanswered_at_ms + ?, owed_since_ms = ? "
+    "WHERE status_id = ? AND next_at_ms IS NULL AND unanswered_at_ms > ? AND unanswered_at_ms <= ?"
+)
 _TAKES_STATUSES = (
     "SELECT 1 FROM project JOIN project_credential USING (project_id) "
     "WHERE project_id = ? AND forge <> 'none' AND kind = 'token'"
@@ -113,9 +119,24 @@ class Outbox:
         return None if row is None else _record(row)
 
     def status_sent(self, status: StatusRecord, *, now_ms: int) -> None:
-        """Record that a status was sent; one that was changed meanwhile is still to be sent."""
+        """Record that a status was sent; one that was changed meanwhile is still to be sent.
+
+        After a request that was not answered it is sent once more when that can arrive no more: it may have
+        had another state, and the last one to arrive counts.
+        """
         sent = {"sent_state": status.state, "sent_description": status.description, "sent_at_ms": now_ms}
-        self._db.write(lambda db: STATUS_TABLE.sent(db, status.status_id, status.version, **sent))
+
+        def work(db: Any) -> None:
+            STATUS_TABLE.sent(db, status.status_id, status.version, **sent)
+            values = (MAY_ARRIVE_FOR_MS, now_ms, status.status_id, now_ms - MAY_ARRIVE_FOR_MS, now_ms)
+            db.execute_sql(_SEND_ONCE_MORE, values)
+
+        self._db.write(work)
+
+    def status_unanswered(self, status: StatusRecord, *, now_ms: int) -> None:
+        """Record that a request with a status was not answered, so that it may arrive late."""
+        sql = "UPDATE commit_status SET unanswered_at_ms = ? WHERE status_id = ?"
+        self._db.write(lambda db: db.execute_sql(sql, (now_ms, status.status_id)))
 
     def status_failed(self, status: StatusRecord, problem: str, *, next_at_ms: int) -> None:
         """Record that a status could not be sent, and when it is tried again."""

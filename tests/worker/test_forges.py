@@ -1,4 +1,4 @@
-"""From a push to the statuses of its commit: a forge over HTTP, git, a database, the sender; a fake engine."""
+"""From a push to the statuses of its commit: a real forge, database, queue and sender, and a fake engine."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -16,6 +16,7 @@ from reactorcide.outbox.sender import Sender
 from reactorcide.projects import change
 from reactorcide.runs.cancel import cancel
 from reactorcide.sources.roots import SourceRoots
+from reactorcide.store import outbox
 from reactorcide.store.outbox import STATUSES
 from reactorcide.worker.prepare import Preparation
 from tests.support.dialects import Delivery as Sent
@@ -202,3 +203,14 @@ def test_a_forge_that_misbehaves_has_the_last_status_in_the_end(teams: Any) -> N
     team.wait_for_runs(sha, ci=RunStatus.COMPLETED)
     change.change(team.house.context, USER, team.project_id, {"forge_url": team.forge.url}, token=TOKEN)
     team.wait_for(sha, ci="success")
+
+
+def test_a_status_that_arrives_late_does_not_last(teams: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The forge goes on with a request for whose answer nobody waits any more."""
+    monkeypatch.setattr(outbox, "MAY_ARRIVE_FOR_MS", 3000)
+    team: Team = teams("github", {"ci": _PASSES})
+    team.forge.fail(Failure(200, delay_s=TIMEOUT_S + 2), times=1)
+    sha = team.push("1")
+    wait_until(lambda: len(team.forge.statuses(sha)) == 3, 20, "it was sent once more")
+    assert [status.state for status in team.forge.statuses(sha)] == ["success", "pending", "success"]
+    wait_until(lambda: team.store.outbox.counts()[STATUSES] == 0, 20, "nothing is owed")

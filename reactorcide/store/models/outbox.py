@@ -23,6 +23,8 @@ class CommitStatusRow(Model):
     sent_state = TextField(null=True)
     sent_description = TextField(null=True)
     sent_at_ms = BigIntegerField(null=True)
+    unanswered_at_ms = BigIntegerField(null=True)
+    """When a request was last not answered, which may arrive late."""
 
     class Meta:
         table_name = "commit_status"
