@@ -18,13 +18,12 @@ WIDTHS = {"wide": 1280, "narrow": 390}
 
 def addresses(made: Showcase) -> dict[str, str]:
     """Return the address of every page by its name."""
-    assert made.big is not None
-    return {
+    big = {} if made.big is None else {"run-large": f"/runs/{made.big['run_id']}"}
+    return big | {
         "runs": "/runs",
         "runs-empty": "/runs?branch=none",
         "run-failed": f"/runs/{made.failed['run_id']}",
         "run-passed": f"/runs/{made.passed['run_id']}",
-        "run-large": f"/runs/{made.big['run_id']}",
         "run-active": f"/runs/{made.active['run_id']}",
         "job-failed": f"/jobs/{made.failed_job}",
         "job-active": f"/jobs/{made.active_job}",

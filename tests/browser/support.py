@@ -6,11 +6,11 @@ import shutil
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Dialog, Page, Playwright, Request
+from playwright.sync_api import Browser, ConsoleMessage, Dialog, Page, Playwright, Request, StorageState
 
 from tests.support.service import Service
 
@@ -121,6 +121,9 @@ def visitor(
     """
     base_url = base_url or service.base_url
     context = browser.new_context(
+        storage_state=None
+        if token is None
+        else _signed_in(browser, service, token or str(service.admin.token)),
         base_url=base_url,
         viewport={"width": width, "height": 800},
         color_scheme="dark" if dark else "light",
@@ -132,17 +135,20 @@ def visitor(
         page = context.new_page()
         page.set_default_timeout(20_000)
         watch.attach(page)
-        if token is not None:
-            sign_in(page, token or str(service.admin.token))
         yield page
     finally:
         context.close()
     assert watch.seen == []
 
 
-def sign_in(page: Page, token: str) -> None:
-    """Sign in by a token, with the form."""
-    page.goto("/sign-in")
-    page.get_by_label("Token").fill(token)
-    page.get_by_role("button", name="Sign in").click()
-    page.wait_for_url("**/runs")
+_sessions: dict[str, StorageState] = {}
+
+
+def _signed_in(browser: Browser, service: Service, token: str) -> StorageState:
+    """Return the cookie of a token's session, which is opened once; a host's ports have the same cookies."""
+    if token not in _sessions:
+        with closing(browser.new_context(base_url=service.base_url)) as context:
+            response = context.request.post("/sign-in", form={"token": token}, max_redirects=0)
+            assert response.status == 303, response.text()
+            _sessions[token] = context.storage_state()
+    return _sessions[token]

@@ -1,24 +1,37 @@
 """The web page in Chromium, on a real service: one module, so that one service and one browser do."""
 
+import itertools
 import json
 import re
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+from urllib.parse import quote
 
 import docker
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.browser.showcase import Showcase, fill, workflow
+from tests.browser.screenshots import WIDTHS, addresses
+from tests.browser.showcase import Showcase, fill
 from tests.browser.support import Relay, launch, visitor
 from tests.conftest import ended_cleanly
 from tests.support.image import Images
 from tests.support.runs import over, repository, start
 from tests.support.service import Service
 
-HOSTILE = "<img src=x onerror=alert(1)>\"'><script>alert(2)</script>\u202egnp.exe\u2066\u200b"
-"""Markup, and characters that change the direction of text or are not seen."""
+MARKUP = "<img src=x onerror=alert(1)>"
+HIDDEN = "\u202e\u2066\u200b\ufeff\x1b\x07"
+HOSTILE = (
+    f"{MARKUP}\"'><script>alert(2)</script>javascript:alert(3)"
+    "\u202egnp.exe\u2066\u200b\ufeff\x1b[31mred\x1b]0;title\x07"
+)
+"""Markup, a script's URL, what controls terminals, and what is not seen or changes the direction of text."""
+_MAX_PAGE_CHARS = 500_000
+_THEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+_QUICK_WORKFLOW = "name: Quick\non: manual\njobs: {a: {command: 'true'}}\n"
 _WAIT_MS = 90_000
 
 
@@ -82,6 +95,7 @@ def test_a_run_is_started_and_watched_without_a_reload(
     browser: Browser, shown: Service, showcase: Showcase
 ) -> None:
     with visitor(browser, shown) as list_page, visitor(browser, shown) as page:
+        list_page.goto("/runs")
         list_page.evaluate("window.isTheSame = true")
         page.goto(f"/projects/{showcase.project_id}")
         page.get_by_label("Branch, tag or commit").fill("main")
@@ -98,7 +112,7 @@ def test_a_run_is_started_and_watched_without_a_reload(
 
 
 def test_a_run_is_found_opened_and_repeated_by_keyboard_alone(browser: Browser, shown: Service) -> None:
-    source = repository(shown.source_root / uuid.uuid4().hex, {"workflows/ci.yaml": workflow("passing")})
+    source = repository(shown.source_root / uuid.uuid4().hex, {"workflows/ci.yaml": _QUICK_WORKFLOW})
     run = over(shown.admin, start(shown.admin, source, event={"name": "manual"}), _WAIT_MS / 1000)
     with visitor(browser, shown) as page:
 
@@ -149,7 +163,8 @@ def test_a_log_goes_on_after_a_cut_with_no_line_twice(browser: Browser, shown: S
 
 def test_a_large_log_has_few_rows_and_every_line(browser: Browser, shown: Service) -> None:
     job = shown.admin.submit(
-        'awk \'BEGIN { for (i = 1; i <= 400000; i++) print "\\033[32mok\\033[0m number " i; '
+        'awk \'BEGIN { for (i = 1; i <= 400000; i++) { if (i % 1000 == 900) printf "\\033[35m"; '
+        'print "ok number " i; if (i % 1000 == 600) printf "\\033[0m" }; '
         'printf "\\033[31mred\\nstill red\\033[0m not\\n"; print "10%\\r50%\\r100% done"; '
         'print "\\033[38;5;208mo\\033[38;2;1;2;3mt\\033[0m" }\'',
     )
@@ -162,6 +177,8 @@ def test_a_large_log_has_few_rows_and_every_line(browser: Browser, shown: Servic
         expect(page.locator(".line.marked .x").first).to_have_text("ok number 123456")
         expect(page.locator(".line.marked").first).to_be_in_viewport()
         assert page.locator(".line").count() < 200
+        # It was switched on three hundred lines before, in another page of lines.
+        expect(page.locator(".line.marked .f5")).to_have_count(2)
         pane = page.locator(".log-pane")
         pane.focus()
         page.keyboard.press("End")
@@ -187,6 +204,7 @@ def test_a_large_log_has_few_rows_and_every_line(browser: Browser, shown: Servic
 def test_what_is_of_others_is_not_shown(browser: Browser, shown: Service, showcase: Showcase) -> None:
     bob = shown.add_user("bob")
     with visitor(browser, shown, str(bob.token)) as page:
+        page.goto("/runs")
         expect(page.get_by_role("heading", name="No runs yet")).to_be_visible()
         for address in (f"/runs/{showcase.failed['run_id']}", f"/jobs/{showcase.failed_job}"):
             page.goto(address)
@@ -207,50 +225,112 @@ def test_what_waits_says_why(browser: Browser, shown: Service, showcase: Showcas
         expect(page.locator("#why")).to_contain_text(reason)
 
 
-def test_hostile_text_is_text_wherever_it_is(browser: Browser, shown: Service) -> None:
-    text = json.dumps(HOSTILE)
-    command = (
-        "cd /job/artifacts; printf '%s' \"$TEXT\" > '<b onclick=x>.txt'; printf '%s' \"$TEXT\" > summary.md; "
-        "printf '[x](javascript:alert(3)) <script>alert(4)</script>' >> summary.md; "
-        'printf \'<testsuite><testcase name="%s"><failure message="%s">%s</failure></testcase></testsuite>\' '
-        "'&lt;script&gt;alert(5)&lt;/script&gt;' '&lt;img src=x onerror=alert(6)&gt;' "
-        "\"$(head -c 1000000 /dev/zero | tr '\\0' '<' | sed 's/</\\&lt;/g')\" > j.xml; "
-        "printf '%s\\033[31m\\033]0;title\\007 \\033[2Jcleared\\n' \"$TEXT\"; "
-        "head -c 1000000 /dev/zero | tr '\\0' '<'; exit 1"
-    )
-    job_text = f"{{environment: {{TEXT: {text}}}, command: {json.dumps(command)}}}"
-    body = f"name: {text}\non: manual\njobs: {{a: {job_text}}}\n"
+@pytest.fixture(scope="module")
+def hostile(shown: Service) -> Iterator[dict[str, str]]:
+    """Return the pages of what has hostile text wherever a stranger can put it, and a megabyte of it."""
+    command = (Path(__file__).parent / "workflows" / "hostile.sh").read_text()
+    a_job = f"{{environment: {{TEXT: {json.dumps(HOSTILE)}}}, command: {json.dumps(command)}}}"
+    # A name with control characters is refused.
+    name = re.sub("[\x00-\x1f]", "", HOSTILE)
+    body = f"name: {json.dumps(name)}\non: manual\njobs: {{a: {a_job}}}\n"
     source = repository(shown.source_root / uuid.uuid4().hex, {"workflows/ci.yaml": body})
-    event = {"name": "manual", "branch": HOSTILE, "message": HOSTILE, "actor": HOSTILE, "number": HOSTILE}
-    run = over(shown.admin, start(shown.admin, source, event=event), _WAIT_MS / 1000)
-    job_id = run["nodes"][0]["job_id"]
-    job = shown.admin.submit(name=HOSTILE, description=HOSTILE, job_command="true")
+    client = shown.admin
+    event = {
+        "name": "manual",
+        "branch": HOSTILE,
+        "message": HOSTILE * 30,
+        "actor": HOSTILE,
+        "number": HOSTILE,
+    }
+    # What has a name takes no megabyte of it.
+    for field in ("branch", "message", "actor", "number"):
+        large = {"git_url": f"file://{source.path}", "event": event | {field: HOSTILE * 8000}}
+        assert client.request("POST", "runs", json=large).status_code == 400
+    run = start(client, source, event=event)
+    job = client.submit(name=HOSTILE, description=HOSTILE, job_command=HOSTILE * 500, queue_name="gpu")
+    made = client.request("POST", "tokens", json={"name": HOSTILE})
+    assert made.status_code == 201, made.text
+    # Names of projects and schedules have letters, digits and few signs.
+    project = client.request("POST", "projects", json={"name": "eve", "git_url": "https://a.example/<b>.git"})
+    assert project.status_code == 201, project.text
+    address = f"projects/{project.json()['project_id']}"
+    schedule = {"name": "nightly", "cron": "1 1 * * *", "workflow": HOSTILE}
+    made = client.request("POST", f"{address}/schedules", json=schedule)
+    assert made.status_code == 201, made.text
+    run = over(client, run, _WAIT_MS / 1000)
+    assert run["nodes"], run["reason"]
+    yield {
+        "run": f"/runs/{run['run_id']}",
+        "node": f"/jobs/{run['nodes'][0]['job_id']}",
+        "job": f"/jobs/{job['job_id']}",
+        "project": f"/{address}",
+    }
+    client.cancel(job)
+
+
+@pytest.mark.parametrize(
+    ("page_name", "place", "count"),
+    [
+        ("/runs", "name, branch and message of a run", 3),
+        ("/runs?branch={}", "a filter", 0),
+        ("run", "name, branch, message, actor, number and file of a run; a failed test", 6),
+        ("node", "failed test, summary and log of a job", 3),
+        ("/jobs", "name and command of a job", 2),
+        ("/queues", "name and command of a job that waits", 1),
+        ("job", "name and description of a job", 2),
+        ("node/artifacts/%3Cb%20onclick%3Dx%3E%E2%80%AE.txt", "name and content of an artifact", 1),
+        ("node/artifacts/big.txt", "a megabyte of an artifact", 1000),
+        ("project", "workflow of a schedule", 1),
+        ("/account", "name of a token", 1),
+        ("/nowhere/{}", "an address", 0),
+    ],
+)
+def test_hostile_text_is_text(
+    hostile_page: Page, hostile: dict[str, str], page_name: str, place: str, count: int
+) -> None:
+    page = hostile_page
+    name, slash, rest = page_name.partition("/")
+    page.goto((hostile.get(name, "") + slash + rest).format(quote(HOSTILE)))
+    main = page.locator("main")
+    shown_text = main.inner_text()
+    assert shown_text.count(MARKUP) >= count, place
+    assert not set(HIDDEN) & set(shown_text)
+    made = "img, main script, [onerror], [onclick], a[href^=javascript], a[href^=data]"
+    assert page.locator(made).count() == 0
+    if "big" not in page_name:
+        assert len(page.content()) < _MAX_PAGE_CHARS
+    # Nothing makes it wider, and it still answers.
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert page.locator(".brand").is_visible()
+
+
+def test_the_log_and_the_tests_of_a_hostile_job_can_be_read(
+    hostile_page: Page, hostile: dict[str, str]
+) -> None:
+    page = hostile_page
+    page.goto(hostile["node"])
+    # What was written over, and the terminal's controls, do nothing here.
+    line = page.locator(".line .x", has_text="cleared")
+    expect(line).to_contain_text(MARKUP)
+    expect(line.locator(".f1").first).to_have_text(re.compile("^red"))
+    expect(page.locator(".line .cut").first).to_be_visible()
+    expect(page.locator("#test-1 h3")).to_contain_text(MARKUP)
+    expect(page.locator("#test-1 .message").first).to_contain_text(MARKUP)
+    assert page.locator(".prose a").count() == 0
+    assert page.locator(".prose").inner_text().count(MARKUP) > 100
+
+
+@pytest.fixture(scope="module")
+def hostile_page(browser: Browser, shown: Service) -> Iterator[Page]:
     with visitor(browser, shown) as page:
-        for address, texts in (
-            ("/runs", 3),
-            (f"/runs/{run['run_id']}", 4),
-            (f"/jobs/{job_id}", 2),
-            ("/jobs", 1),
-            (f"/jobs/{job['job_id']}", 2),
-            (f"/jobs/{job_id}/artifacts/%3Cb%20onclick%3Dx%3E.txt", 1),
-        ):
-            page.goto(address)
-            assert page.locator("main").inner_text().count("<img src=x onerror=alert(1)>") >= texts, address
-            assert page.locator("main img, main script, main [onerror], main [onclick]").count() == 0
-        page.goto(f"/jobs/{job_id}")
-        expect(page.locator("#test-1 h3")).to_contain_text("<script>alert(5)</script>")
-        line = page.locator(".line .x", has_text="cleared")
-        # The terminal's controls do nothing here, and a line cannot look like another one.
-        expect(line).to_contain_text(HOSTILE[:40])
-        assert not set("\u202e\u2066\x1b\x07") & set(line.text_content() or "")
-        expect(page.locator(".line .cut").first).to_be_visible()
-        assert page.locator(".prose a").count() == 0
+        yield page
 
 
 def test_without_the_csrf_token_a_page_changes_nothing(
     browser: Browser, shown: Service, showcase: Showcase
 ) -> None:
     with visitor(browser, shown) as page:
+        page.goto("/queues")
         for method, path in (
             ("POST", f"runs/{showcase.failed['run_id']}/rerun"),
             ("PUT", f"jobs/{showcase.active_job}/cancel"),
@@ -265,7 +345,8 @@ def test_without_the_csrf_token_a_page_changes_nothing(
 
 
 def test_own_tokens_are_created_shown_once_and_revoked(browser: Browser, shown: Service) -> None:
-    with visitor(browser, shown) as page:
+    own = shown.admin.request("POST", "tokens", json={"name": "own"}).json()["token"]
+    with visitor(browser, shown, own) as page:
         page.goto("/account")
         page.get_by_text("Create a token").click()
         page.get_by_label("Name").fill("laptop")
@@ -294,6 +375,7 @@ def test_a_hidden_tab_has_no_connection(browser: Browser, shown: Service) -> Non
 
 def test_without_scripts_the_pages_read(browser: Browser, shown: Service, showcase: Showcase) -> None:
     with visitor(browser, shown, scripts=False) as page:
+        page.goto("/runs")
         page.locator(f"[href='/runs/{showcase.failed['run_id']}']").click()
         expect(page.get_by_text("AssertionError: assert 1 == 0").first).to_be_visible()
         expect(page.locator("svg a.node")).to_have_count(7)
@@ -305,40 +387,28 @@ def test_without_scripts_the_pages_read(browser: Browser, shown: Service, showca
         expect(page.locator(".row.run .state.bad").first).to_be_visible()
 
 
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 390])
-def test_axe_finds_nothing(
-    browser: Browser, shown: Service, showcase: Showcase, width: int, dark: bool
+def test_axe_finds_nothing_in_both_themes_and_widths(
+    browser: Browser, shown: Service, showcase: Showcase
 ) -> None:
-    addresses = (
-        *(
-            "/runs",
-            "/runs?branch=none",
-            "/jobs",
-            "/queues",
-            "/workers",
-            "/projects",
-            "/account",
-            "/admin",
-            "/none",
-        ),
-        *(f"/runs/{run['run_id']}" for run in (showcase.passed, showcase.failed, showcase.active)),
-        *(f"/jobs/{job_id}" for job_id in (showcase.failed_job, showcase.active_job)),
-        f"/jobs/{showcase.failed_job}/artifacts/junit.xml",
-        f"/projects/{showcase.project_id}",
-    )
     found = []
-    with visitor(browser, shown, width=width, dark=dark) as page:
-        for address in addresses:
-            page.goto(address)
-            results = Axe().run(page)
-            found += [
-                (address, item["id"], [node["html"][:150] for node in item["nodes"][:3]])
-                for item in results.response["violations"]
-            ]
-            # Nothing is wider than the window, so that nobody has to scroll sideways.
-            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), address
-    with visitor(browser, shown, None, width=width, dark=dark) as page:
-        page.goto("/sign-in")
-        found += [("/sign-in", item["id"], []) for item in Axe().run(page).response["violations"]]
+    with visitor(browser, shown) as page, visitor(browser, shown, None) as signed_out:
+        for visited, address in (
+            *((page, address) for address in addresses(showcase).values()),
+            (signed_out, "/sign-in"),
+            (signed_out, "/sign-in?invitation=x"),
+        ):
+            visited.goto(address)
+            if "/jobs/" in address and "artifacts" not in address:
+                visited.locator(".line").first.wait_for()
+            visited.evaluate("document.querySelectorAll('details').forEach(item => { item.open = true; })")
+            for width, theme in itertools.product(WIDTHS.values(), _THEMES):
+                visited.set_viewport_size({"width": width, "height": 800})
+                visited.emulate_media(color_scheme=theme, reduced_motion="reduce")
+                results = Axe().run(visited)
+                found += [
+                    (address, width, theme, item["id"], [node["html"][:150] for node in item["nodes"][:3]])
+                    for item in results.response["violations"]
+                ]
+                # Nothing is wider than the window, so that nobody has to scroll sideways.
+                assert visited.evaluate("document.documentElement.scrollWidth <= innerWidth"), address
     assert found == []

@@ -3,17 +3,21 @@
 import gzip
 import re
 from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from markupsafe import escape
 
 from reactorcide.app import Service
 from reactorcide.domain.errors import NotFound
+from reactorcide.domain.jobs import JobStatus
+from reactorcide.domain.runs import RunStatus
 from reactorcide.settings import Settings
 from reactorcide.web.auth import NEEDS
-from reactorcide.web.ui import ask, markdown, pages
+from reactorcide.web.ui import ask, markdown, pages, shown
 from reactorcide.web.ui.graph import layout
 
 
@@ -253,6 +257,31 @@ def test_every_page_needs_at_least_what_the_api_needs_for_it() -> None:
         assert f"GET {endpoints[endpoint]}" in NEEDS
     assert ask.__name__
     assert issubclass(NotFound, Exception)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a\u202eb\u2066c\u200bd\ufeffe", "a\ufffdb\ufffdc\ufffdd\ufffde"),
+        ("\x1b[1;31mred\x1b[0m \x1b]0;title\x07\x1b]8;;x\x1b\\link \x1b(B\x1b[2Jx", "red link x"),
+        ("\x1b[" + "1" * 100_000, "1" * 100_000),
+        ("tab\tline\nמהה", "tab\tline\nמהה"),
+        ("\x07\x9b31m", "\ufffd\ufffd31m"),
+    ],
+)
+def test_a_text_is_visible_and_controls_nothing(text: str, expected: str) -> None:
+    assert shown.visible(text) == expected
+    assert shown.finalize(escape("<\u202e")) == "&lt;\u202e"
+    assert len(str(shown.finalize(text * 9000))) <= 40_000
+
+
+def test_each_state_has_a_sign_a_word_and_an_icon() -> None:
+    looks = {status: shown.state(status) for status in (*JobStatus, *RunStatus, "skipped", "waiting")}
+    assert "unknown" not in {look.word for look in looks.values()}
+    assert len({(look.sign, look.kind) for look in looks.values()}) >= 6
+    static = Path(str(files("reactorcide.web.ui"))) / "static"
+    assert all((static / f"icon-{look.kind}.svg").is_file() for look in looks.values())
+    assert shown.state("failed", allow_failure=True).kind == "warn"
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ def install(app: Flask) -> None:
     app.register_blueprint(ui)
     app.add_url_rule("/static/<version>/<name>", "ui.static", assets.answer)
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
+    app.jinja_env.finalize = shown.finalize
     app.jinja_env.filters.update(shown.FILTERS)
     app.jinja_env.globals.update(asset=assets.url, **shown.GLOBALS)
     app.after_request(_finish)

@@ -25,9 +25,12 @@ def ask(route: Callable[..., _Answer], **arguments: Any) -> Any:
     return _answer(route, arguments).get_json()
 
 
-def ask_text(route: Callable[..., _Answer], **arguments: Any) -> str:
-    """Return the text that a GET route of the API answers, as ``ask`` does."""
-    return _answer(route, arguments).get_data(as_text=True)
+def ask_text(route: Callable[..., _Answer], *, max_bytes: int | None = None, **arguments: Any) -> str | None:
+    """Return the text that a GET route of the API answers, as ``ask`` does; ``None`` if it is longer."""
+    answer = _answer(route, arguments)
+    if max_bytes is not None and (answer.content_length or 0) > max_bytes:
+        return None
+    return answer.get_data().decode(errors="replace")
 
 
 def may_ask(route: Callable[..., _Answer]) -> bool:

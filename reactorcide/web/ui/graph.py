@@ -4,8 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-NODE_WIDTH = 196
-_COLUMN_GAP = 64
+_NODE_WIDTH = 196
+_MIN_NODE_WIDTH = 90
+_SIGN_WIDTH = 40
+_CHAR_WIDTH = 8
+_MANY_COLUMNS = 5
+"""With so many, all are a little narrower, so that more of them are on the page."""
 _MAX_ROOMY_ROWS = 12
 """A graph with longer columns has lower nodes."""
 _MARGIN = 8
@@ -22,6 +26,12 @@ class Box:
     node: Json
     x: int
     y: int
+    width: int
+
+    @property
+    def name_chars(self) -> int:
+        """How much of its name has space in it."""
+        return (self.width - _SIGN_WIDTH) // _CHAR_WIDTH
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +78,10 @@ def layout(nodes: Sequence[Json]) -> Graph:
     rows = max(map(len, columns), default=1)
     is_compact = rows > _MAX_ROOMY_ROWS
     node_height, row_gap = (26, 6) if is_compact else (42, 12)
+    widths = [
+        _column_width([nodes[at]["name"] for at in column], len(columns), is_compact) for column in columns
+    ]
+    gap = 64 if len(columns) < _MANY_COLUMNS else 44
     boxes = []
     for index, node in enumerate(nodes):
         column = depth[node["job"]]
@@ -76,17 +90,20 @@ def layout(nodes: Sequence[Json]) -> Graph:
         boxes.append(
             Box(
                 node,
-                _MARGIN + column * (NODE_WIDTH + _COLUMN_GAP),
+                _MARGIN + sum(widths[:column]) + column * gap,
                 _MARGIN + round((top + row[index]) * (node_height + row_gap)),
+                widths[column],
             )
         )
     edges = [
-        _edge(boxes[start], boxes[end], node_height) for end, starts in enumerate(before) for start in starts
+        _edge(boxes[start], boxes[end], node_height, gap)
+        for end, starts in enumerate(before)
+        for start in starts
     ]
     return Graph(
         boxes,
         edges,
-        2 * _MARGIN + len(columns) * (NODE_WIDTH + _COLUMN_GAP) - _COLUMN_GAP,
+        2 * _MARGIN + sum(widths) + (len(columns) - 1) * gap,
         2 * _MARGIN + rows * (node_height + row_gap) - row_gap,
         node_height,
         is_compact,
@@ -112,8 +129,16 @@ def _rows(columns: Sequence[list[int]], before: Sequence[Sequence[int]]) -> dict
     return row
 
 
-def _edge(start: Box, end: Box, node_height: int) -> str:
-    x1, y1 = start.x + NODE_WIDTH, start.y + node_height // 2
+def _column_width(names: Sequence[str], columns: int, is_compact: bool) -> int:
+    """Return the width of the nodes of a column: in a compact graph their names are all that is in them."""
+    if is_compact:
+        longest = max(map(len, names), default=0)
+        return min(max(_SIGN_WIDTH + _CHAR_WIDTH * longest, _MIN_NODE_WIDTH), _NODE_WIDTH)
+    return _NODE_WIDTH if columns < _MANY_COLUMNS else _NODE_WIDTH - 16
+
+
+def _edge(start: Box, end: Box, node_height: int, gap: int) -> str:
+    x1, y1 = start.x + start.width, start.y + node_height // 2
     x2, y2 = end.x, end.y + node_height // 2
-    bend = x2 - _COLUMN_GAP // 2
-    return f"M{x1} {y1} L{bend - _COLUMN_GAP // 2} {y1} C{bend} {y1} {bend} {y2} {x2} {y2}"
+    bend = x2 - gap // 2
+    return f"M{x1} {y1} L{x2 - gap} {y1} C{bend} {y1} {bend} {y2} {x2} {y2}"

@@ -6,6 +6,8 @@ import nh3
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 
+from reactorcide.web.ui.shown import visible
+
 MAX_CHARS = 200_000
 """The page shows no more of a summary than this."""
 
@@ -40,7 +42,7 @@ def _parser() -> MarkdownIt:
 
 def html(text: str) -> Markup:
     """Return the HTML of a summary; a long one is cut."""
-    rendered = _parser().render(text[:MAX_CHARS])
+    rendered = _parser().render(visible(text[:MAX_CHARS]))
     cleaned = nh3.clean(
         rendered,
         tags=_TAGS,

@@ -37,7 +37,7 @@ from reactorcide.web.auth import session_value
 from reactorcide.web.errors import validation_failed
 from reactorcide.web.ui import markdown, signing
 from reactorcide.web.ui.ask import ask, ask_text, may_ask
-from reactorcide.web.ui.graph import NODE_WIDTH, layout
+from reactorcide.web.ui.graph import layout
 
 _MAX_PROJECTS = 200
 _MAX_NODES = 1000
@@ -45,11 +45,21 @@ _MAX_DELIVERIES = 20
 _MAX_WHYS = 20
 """How many of the jobs that wait have the reason beside."""
 _MAX_FAILED_JOBS = 5
-"""How many failed jobs of a run have their failed tests on its page."""
+"""How many failed jobs of a run have their failed tests, or the end of their log, on its page."""
+_MAX_FAILURES = 50
+"""How many failed tests a job's page shows."""
+_MAX_ARTIFACTS = 200
+"""How many artifacts a job's page lists."""
 _MAX_TEXT_BYTES = 1 << 20
 """A longer artifact is downloaded, not shown."""
 _TAIL_LINES = 200
 """Lines of a log that are in the page, for those without its script."""
+_END_LINES = 8
+"""Lines of the log of a failed job without failed tests that are on its run's page."""
+_MAX_TAIL_BYTES = 1 << 19
+"""Longer lines are in the log alone."""
+_MAX_TAIL_CHARS = 60_000
+_MAX_END_CHARS = 4000
 _NOT_STARTED = (JobStatus.QUEUED, JobStatus.SUBMITTED, JobStatus.SUBMIT_FAILED)
 _EVENTS = ("push", "pull_request_opened", "pull_request_updated", "tag_created", "schedule", "manual")
 
@@ -103,7 +113,15 @@ def show_run(run_id: str) -> str:
     run = ask(runs.show_run, path=RunPath(run_id=run_id), query=JobQuery())
     listed = ask(jobs.list_jobs, query=JobListQuery(run_id=run["run_id"], limit=_MAX_NODES))["jobs"]
     job_of = {job["job_id"]: job for job in listed}
-    failed = [node for node in run["nodes"] if node["status"] == "failed"]
+    failed = sorted(
+        (node for node in run["nodes"] if node["status"] == "failed"), key=lambda node: node["allow_failure"]
+    )
+    tests = {node["name"]: _tests(node["job_id"]) for node in failed[:_MAX_FAILED_JOBS] if node["job_id"]}
+    ends = {
+        node["name"]: _tail(node["job_id"], _END_LINES, _MAX_END_CHARS)
+        for node in failed
+        if node["name"] in tests and not tests[node["name"]]["failures"] and not node["allow_failure"]
+    }
     project = None
     if run["project_id"] is not None:
         project = _ask_if_allowed(projects.show_project, path=ProjectPath(project_id=run["project_id"]))
@@ -113,9 +131,9 @@ def show_run(run_id: str) -> str:
         project=project,
         job_of=job_of,
         graph=layout(run["nodes"]),
-        node_width=NODE_WIDTH,
         failed=failed,
-        tests={node["name"]: _tests(node["job_id"]) for node in failed[:_MAX_FAILED_JOBS] if node["job_id"]},
+        tests=tests,
+        ends=ends,
         file=ask_text(runs.show_run_file, path=RunPath(run_id=run["run_id"])),
         is_over=run["completed_at"] is not None,
     )
@@ -153,16 +171,13 @@ def show_job(job_id: str) -> str:
         attempt=attempt,
         attempts=ask(jobs.list_attempts, path=path)["attempts"],
         tests=_tests(job_id),
+        max_failures=_MAX_FAILURES,
         summary=None if summary is None else markdown.html(summary),
         listing=ask(artifacts.list_artifacts, path=path),
+        max_artifacts=_MAX_ARTIFACTS,
         max_text_bytes=_MAX_TEXT_BYTES,
         why=None if is_over or job["status"] == "running" else ask(jobs.explain_job, path=path),
-        tail=_text_if_any(
-            logs.job_logs,
-            header=LogHeader(),
-            path=path,
-            query=LogQuery(tail=_TAIL_LINES, attempt=attempt or None),
-        ),
+        tail=_tail(job_id, _TAIL_LINES, _MAX_TAIL_CHARS, attempt or None),
         tail_lines=_TAIL_LINES,
         is_over=is_over,
     )
@@ -282,6 +297,18 @@ def _ask_if_allowed(route: Any, **arguments: Any) -> Any:
         return ask(route, **arguments)
     except (Forbidden, NotFound, Unauthorized):
         return None
+
+
+def _tail(job_id: str, lines: int, max_chars: int, attempt: int | None = None) -> str:
+    """Return the last lines of a log, nothing where there is none, or where they are too long for a page."""
+    text = _text_if_any(
+        logs.job_logs,
+        header=LogHeader(),
+        path=JobPath(job_id=job_id),
+        query=LogQuery(tail=lines, attempt=attempt),
+        max_bytes=_MAX_TAIL_BYTES,
+    )
+    return (text or "")[-max_chars:]
 
 
 def _text_if_any(route: Any, **arguments: Any) -> str | None:

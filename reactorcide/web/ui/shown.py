@@ -1,6 +1,7 @@
 """How values appear on a page: states in words and a sign, times relative with the exact one beside."""
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -12,8 +13,16 @@ from reactorcide.lib.sizes import format_size
 
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 _SHORT_ID_CHARS = 8
-_SHORT_SHA_CHARS = 10
+_SHORT_SHA_CHARS = 7
 _MAX_LINE_CHARS = 120
+_MAX_CHARS = 20_000
+"""The most of one value that a page shows."""
+_CONTROLS = re.compile(r"\x1b(?:\[[0-9:;<=>?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]*[0-~])")
+"""What a terminal takes for colours, titles and movements of its cursor."""
+_HIDDEN = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\u2028-\u202e\u2060-\u2064\u2066-\u206f\ufeff]"
+)
+"""Characters that are not seen or change the direction of text, so that one name looks like another."""
 
 
 class State(NamedTuple):
@@ -40,6 +49,28 @@ _ALLOWED = State("warn", "!", "failed, allowed")
 _MISSING = State("off", "?", "unknown")
 
 Json = Mapping[str, Any]
+
+
+def visible(text: str) -> str:
+    """Return a text without what controls a terminal, and with a sign for each character that hides."""
+    return _HIDDEN.sub("\ufffd", _CONTROLS.sub("", text) if "\x1b" in text else text)
+
+
+def finalize(value: object) -> object:
+    """Return a value as all templates show it: a text is visible and bounded; HTML stays as it is."""
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    return visible(cut(value, _MAX_CHARS))
+
+
+def whole(text: str) -> Markup:
+    """Return the HTML of a text that is shown whatever its length; its bound is the caller's."""
+    return escape(visible(text))
+
+
+def cut(text: str, max_chars: int) -> str:
+    """Return a text, or its beginning with a sign that there is more."""
+    return text if len(text) <= max_chars else text[: max_chars - 1] + "…"
 
 
 def state(status: str, allow_failure: bool = False) -> State:
@@ -75,6 +106,8 @@ def exactly(time: str) -> str:
 def span(seconds: float, parts: int = 2) -> str:
     """Return a duration in its largest unit, or its two largest."""
     left = round(seconds)
+    if 0 < seconds < 1:
+        return "< 1 s"
     for index, (size, unit) in enumerate(_UNITS):
         if left >= size:
             whole, rest = divmod(left, size)
@@ -110,8 +143,20 @@ def sha(value: str | None) -> str:
 
 def first_line(text: str | None) -> str:
     """Return the first line of a text, cut to what fits in a list."""
-    line = (text or "").strip().partition("\n")[0]
-    return line if len(line) <= _MAX_LINE_CHARS else line[: _MAX_LINE_CHARS - 1] + "…"
+    return cut((text or "").strip().partition("\n")[0], _MAX_LINE_CHARS)
+
+
+def last_states(text: str) -> str:
+    """Return lines as a terminal shows them at last: what was written over is left out."""
+    return "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n"))
+
+
+def event(event: Json) -> str:
+    """Return what started a run, like ``pull request #41``."""
+    name = str(event["name"])
+    if name.startswith("pull_request") and event.get("number"):
+        return f"pull request #{event['number']}"
+    return name.replace("_", " ")
 
 
 def pretty(value: object) -> str:
@@ -126,6 +171,10 @@ def repository(url: str | None) -> str:
 
 
 FILTERS: dict[str, Callable[..., Any]] = {
+    "cut": cut,
+    "event": event,
+    "last_states": last_states,
+    "whole": whole,
     "ago": ago,
     "exactly": exactly,
     "span": span,

@@ -2,8 +2,8 @@
 
 // eslint-disable-next-line no-control-regex -- that is what they are
 const CONTROLS = /\x1b(?:\[([0-9;:]*)([ -/]*[@-~])|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[PX^_][^\x1b]*(?:\x1b\\)?|[ -/]*[0-~])/g;
-// Characters that change the direction of text, by which a line can look like another one.
-const HIDDEN = /[\u0000-\u0008\u000b-\u001f\u007f\u202a-\u202e\u2066-\u2069]/g;
+// Characters that are not seen or change the direction of text, by which a line can look like another one.
+const HIDDEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200b\u2028-\u202e\u2060-\u2064\u2066-\u206f\ufeff]/g;
 const STEPS = [0, 95, 135, 175, 215, 255];
 
 const PLAIN = { colour: null, background: null, bold: false, dim: false, italic: false, underline: false, inverse: false };

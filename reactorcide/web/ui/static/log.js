@@ -170,7 +170,8 @@ class Log {
     if (isWhole) lines.pop();
     this.pages.delete(number);
     this.pages.set(number, { lines, isWhole, parsed: null, ends: null });
-    this.pages.get(number + 1)?.parsed && (this.pages.get(number + 1).parsed = null);
+    // Colours go on from page to page.
+    for (let next = number + 1; this.pages.get(next)?.parsed; next += 1) this.pages.get(next).parsed = null;
     for (const old of this.pages.keys()) {
       if (this.pages.size <= MAX_PAGES) break;
       this.pages.delete(old);
@@ -189,7 +190,10 @@ class Log {
     this.pages.delete(number);
     this.pages.set(number, page);
     if (!page.parsed) {
-      const parser = new LineParser(this.pages.get(number - 1)?.ends);
+      // After a jump the colours are those of the page before, which is fetched with this one, and of no more.
+      const before = this.pages.get(number - 1);
+      if (before && !before.parsed) this.page(number - 1);
+      const parser = new LineParser(before?.ends);
       const hasTimes = this.times.checked;
       page.parsed = page.lines.map((line) => {
         const time = hasTimes ? line.slice(0, line.indexOf(" ")) : "";
@@ -221,7 +225,7 @@ class Log {
       this.total = total;
       this.layout(true);
       if (this.marked) this.show(this.marked[0]);
-      else if (this.follows) this.toEnd();
+      else if (this.follows || (line === 0 && "atEnd" in this.root.dataset)) this.toEnd();
       else if (line) this.show(line + MARK_EDGE + 1);
       this.draw();
     } catch (error) {
