@@ -9,14 +9,14 @@ import pytest
 from reactorcide.domain.errors import JobFailed
 from reactorcide.lib.links import leads_to
 from reactorcide.sources.git import check_out_folders
-from tests.sources.support import Attempt, Repository
+from tests.sources.support import Attempt, Repository, git_http
 
 
-def checked_out(origin: Repository, into: Path) -> dict[str, str]:
+def checked_out(origin: Repository, into: Path, url: str | None = None) -> dict[str, str]:
     """Return the contents of the workflow files of the repository's last commit."""
     into.mkdir()
     folders = check_out_folders(
-        f"file://{origin.path}",
+        url or f"file://{origin.path}",
         "main",
         into,
         ["flows"],
@@ -49,6 +49,30 @@ def test_a_link_to_a_file_of_the_commit_is_followed(origin: Repository, tmp_path
         "flows/own.yaml": "own",
         "flows/linked.yaml": "shared",
     }
+
+
+SETTINGS = ("uploadpack.allowFilter", "uploadpack.allowAnySHA1InWant")
+
+
+@pytest.mark.parametrize(
+    ("modern", "allowed", "is_filtered"),
+    [(True, SETTINGS[:1], True), (False, SETTINGS, True), (True, (), False), (False, SETTINGS[:1], False)],
+    ids=["modern", "old", "no filter", "no blob alone"],
+)
+def test_no_other_contents_are_fetched_where_the_server_allows_that(
+    origin: Repository, tmp_path: Path, modern: bool, allowed: tuple[str, ...], is_filtered: bool
+) -> None:
+    (origin.path / "flows" / "linked.yaml").symlink_to("../shared dir/[x]*")
+    origin.commit("large", "x" * 10_000)
+    for name in allowed:
+        origin.git("config", name, "true")
+    into = tmp_path / "into"
+    with git_http(origin.path.parent, modern=modern) as server:
+        found = checked_out(origin, into, f"{server.url}/origin")
+    assert found == {"flows/own.yaml": "own", "flows/linked.yaml": "shared"}
+    fetched = origin.git(f"--git-dir={into}/.git", "cat-file", "--batch-all-objects", "--batch-check")
+    blobs = [line.split()[0] for line in fetched.splitlines() if " blob " in line]
+    assert len(blobs) == 3 if is_filtered else origin.git("rev-parse", "HEAD:large") in blobs
 
 
 @pytest.mark.parametrize(

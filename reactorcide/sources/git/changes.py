@@ -2,6 +2,7 @@
 
 from reactorcide.domain.errors import JobFailed
 from reactorcide.domain.runs import Comparison
+from reactorcide.sources.git.fetch import without_blobs
 from reactorcide.sources.git.program import Git
 
 MAX_COMMITS = 1000
@@ -69,8 +70,7 @@ def _commit(git: Git, sha: str, other: str) -> str | None:
 
 def _fetch(git: Git, how_deep: str, *refs: str) -> int:
     """Fetch commits without the contents of files, where the server allows that: the trees tell."""
-    without = () if git.url.local_path is not None else ("--filter=blob:none",)
-    return git.run(*_FETCH, *without, how_deep, "--", git.remote, *refs)
+    return git.run(*_FETCH, *without_blobs(git.url), how_deep, "--", git.remote, *refs)
 
 
 def _differing(git: Git, before: str, after: str) -> tuple[str, ...]:

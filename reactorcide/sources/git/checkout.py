@@ -13,7 +13,13 @@ from reactorcide.domain.git_access import GitAccess
 from reactorcide.domain.runs import Comparison
 from reactorcide.lib.links import leads_to
 from reactorcide.sources.git.changes import changed_paths
-from reactorcide.sources.git.fetch import check_out, fetch_commit, fetch_options
+from reactorcide.sources.git.fetch import (
+    check_out,
+    fetch_blobs,
+    fetch_commit,
+    fetch_options,
+    without_blobs,
+)
 from reactorcide.sources.git.program import Git
 from reactorcide.sources.git.refs import find_target
 from reactorcide.sources.git.session import GitLimits, Refusal, Session
@@ -26,6 +32,10 @@ _DEFAULT_LIMITS = GitLimits()
 _MAX_MESSAGE_CHARS = 4096
 _LINK = "120000"
 """The mode of a symbolic link in a tree."""
+
+
+class _NoBlobs(Exception):
+    """A server has left out contents of files, and does not send them alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +165,8 @@ def check_out_folders(
 ) -> GitFolders:
     """Fetch one commit and check out only files that are directly in some folders.
 
+    Where the server allows that, no other contents of files are fetched.
+
     ``is_selected`` tells whether to check out the file of a path; at most ``max_paths`` are. The other
     parameters and the errors are those of ``checkout``; ``JobFailed`` also if such a file is a link to
     anything but a regular file of the repository.
@@ -175,8 +187,14 @@ def check_out_folders(
         access=access,
     ) as (git, disk):
         target, sha_digits = find_target(git, None if ref == "HEAD" else ref)
-        sha = fetch_commit(git, target, sha_digits)
-        paths = _listed(git, sha, folders, is_selected, max_paths)
+        try:
+            sha = fetch_commit(git, target, sha_digits, *without_blobs(git.url))
+            paths = _listed(git, sha, folders, is_selected, max_paths)
+        except _NoBlobs:
+            # A server that leaves out contents, and does not send them alone.
+            shutil.rmtree(into / ".git")
+            sha = fetch_commit(git, target, sha_digits)
+            paths = _listed(git, sha, folders, is_selected, max_paths)
         if paths:
             literal = [f":(literal){path}" for path in paths.values()]
             git.check_run("check out the workflow files", "checkout", "--quiet", sha, "--", *literal)
@@ -194,9 +212,13 @@ def check_out_folders(
 def _listed(
     git: Git, sha: str, folders: Sequence[str], is_selected: Callable[[str], bool], max_paths: int
 ) -> dict[str, str]:
-    """Return the paths of the selected files of a commit, and the file that has the content of each."""
+    """Return the paths of the selected files of a commit, and the file that has the content of each.
+
+    The contents are fetched if they were left out. Raises ``_NoBlobs`` if they cannot be had.
+    """
     paths: dict[str, str] = {}
     links: dict[str, str] = {}
+    blobs: set[str] = set()
 
     def take(record: bytes) -> None:
         about, _, name = record.decode(errors="surrogateescape").partition("\t")
@@ -204,6 +226,7 @@ def _listed(
         if kind != "blob" or not is_selected(name) or len(paths) >= max_paths:
             return
         paths[name] = name
+        blobs.add(blob)
         if mode == _LINK:
             links[name] = blob
 
@@ -211,11 +234,37 @@ def _listed(
     git.check_run(
         "list the workflow files", "ls-tree", "-z", sha, "--", *directories, stdout=take, records=True
     )
-    return paths | {name: _linked(git, sha, name, blob) for name, blob in links.items()}
+    left_out = blobs & _left_out(git, sha, folders) if blobs else set()
+    _fetch_blobs(git, left_out)
+    linked = {name: _linked(git, sha, name, blob) for name, blob in links.items()}
+    if left_out:
+        _fetch_blobs(git, {blob for _, blob in linked.values()})
+    return paths | {name: path for name, (path, _) in linked.items()}
 
 
-def _linked(git: Git, sha: str, name: str, blob: str) -> str:
-    """Return the regular file of a commit that a link leads to; raises ``JobFailed`` if there is none."""
+def _left_out(git: Git, sha: str, folders: Sequence[str]) -> set[str]:
+    """Return the contents of files in some folders of a commit that the server has left out."""
+    missing = set()
+
+    def take(line: bytes) -> None:
+        if line.startswith(b"?"):
+            missing.add(line[1:].decode(errors="replace"))
+
+    listing = ("rev-list", "--objects", "--missing=print", "--no-walk", sha, "--", *folders)
+    git.check_run("list what is missing", *listing, stdout=take)
+    return missing
+
+
+def _fetch_blobs(git: Git, blobs: set[str]) -> None:
+    if blobs and not fetch_blobs(git, sorted(blobs)):
+        raise _NoBlobs
+
+
+def _linked(git: Git, sha: str, name: str, blob: str) -> tuple[str, str]:
+    """Return the regular file of a commit that a link leads to, and its blob.
+
+    Raises ``JobFailed`` if there is none.
+    """
     text: list[bytes] = []
     git.check_run(f"read {name}", "cat-file", "blob", blob, stdout=text.append)
     path = leads_to(name, b"\n".join(text).decode(errors="surrogateescape"))
@@ -225,7 +274,7 @@ def _linked(git: Git, sha: str, name: str, blob: str) -> str:
         git.check_run(f"read {name}", *entry, stdout=lines.append, records=True)
     if path is None or len(lines) != 1 or not lines[0].startswith(b"100"):
         raise JobFailed(f"{name} is a link that leads to no regular file of the repository")
-    return path
+    return path, lines[0].partition(b"\t")[0].decode().split(" ")[2]
 
 
 @contextmanager

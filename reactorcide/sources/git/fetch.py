@@ -1,10 +1,12 @@
 """Fetching a commit and checking it out."""
 
 import re
+from collections.abc import Iterable
 
 from reactorcide.domain.errors import JobFailed
 from reactorcide.sources.git.program import Git
 from reactorcide.sources.git.refs import Target, unknown_ref
+from reactorcide.sources.urls import GitUrl
 
 _FETCH = ("--progress", "--no-recurse-submodules")
 _EVERYTHING = ("+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*")
@@ -22,6 +24,19 @@ def fetch_options(depth: int, tags: bool) -> tuple[str, ...]:
     return *_FETCH, how_deep, "--tags" if tags else "--no-tags"
 
 
+def without_blobs(url: GitUrl) -> tuple[str, ...]:
+    """Return the options of ``git fetch`` that leave out the contents of files, where the server allows that."""
+    return () if url.local_path is not None else ("--filter=blob:none",)
+
+
+def fetch_blobs(git: Git, blobs: Iterable[str]) -> bool:
+    """Fetch contents of files that were left out; tells whether the server sends them."""
+    options = ("--quiet", "--no-tags", "--no-recurse-submodules", *without_blobs(git.url))
+    # Else git tells the server that it has the commit, with all that is in it.
+    told = ("-c", "fetch.negotiationAlgorithm=noop")
+    return git.run(*told, "fetch", *options, "--", git.remote, *blobs) == 0
+
+
 def check_out(git: Git, target: Target, sha_digits: int) -> str:
     """Create a repository, fetch ``target`` into it and check it out; return the SHA of its commit."""
     sha = fetch_commit(git, target, sha_digits)
@@ -30,20 +45,24 @@ def check_out(git: Git, target: Target, sha_digits: int) -> str:
     return sha
 
 
-def fetch_commit(git: Git, target: Target, sha_digits: int) -> str:
-    """Create a repository and fetch ``target`` into it; return the SHA of its commit."""
+def fetch_commit(git: Git, target: Target, sha_digits: int, *options: str) -> str:
+    """Create a repository and fetch ``target`` into it; return the SHA of its commit.
+
+    ``options`` are further ones of ``git fetch``, where it fetches that commit alone.
+    """
     of_format = ("--object-format=sha256",) if sha_digits == _SHA256_DIGITS else ()
     git.check_run("make a repository", "init", "--quiet", *of_format)
     git.check_run("name the origin", "remote", "add", "--", "origin", git.url.clean)
-    return _fetch(git, target, sha_digits)
+    return _fetch(git, target, sha_digits, *options)
 
 
-def _fetch(git: Git, target: Target, sha_digits: int) -> str:
+def _fetch(git: Git, target: Target, sha_digits: int, *options: str) -> str:
     """Fetch ``target``, alone if the server permits that, and return the SHA of its commit."""
     reach = f"reach {git.url}"
     if len(target.sha) == sha_digits:
         # Refused by servers that send only the tips of refs, or, for plain files over HTTP, only everything.
-        if git.try_run(reach, _NOT_ALONE, "fetch", *git.fetch_options, "--", git.remote, target.refspec):
+        options = (*git.fetch_options, *options)
+        if git.try_run(reach, _NOT_ALONE, "fetch", *options, "--", git.remote, target.refspec):
             sha = git.commit("FETCH_HEAD")
             if sha is None:
                 raise JobFailed(f'git: "{target.name}" in {git.url} is not a commit')
