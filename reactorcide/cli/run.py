@@ -12,7 +12,14 @@ import click
 from reactorcide.cli import render
 from reactorcide.cli.check import checkout_of, read_files
 from reactorcide.cli.client import Client
-from reactorcide.cli.runs import event_options, exit_code, node_line, start_body
+from reactorcide.cli.runs import (
+    event_options,
+    exit_code,
+    node_line,
+    say_failed_tests,
+    start_body,
+    tests_phrase,
+)
 from reactorcide.cli.secret import read_value
 from reactorcide.cli.session import ServiceError
 from reactorcide.cli.submit import upload_directory, variables_of_shell
@@ -211,7 +218,8 @@ def _summarize(client: Client, ended: dict[str, Any]) -> None:
         rows.append((node["name"], node["status"], render.duration(job) if job else "", node["reason"] or ""))
     render.table(("JOB", "STATUS", "TIME", ""), rows)
     reason = f": {ended['reason']}" if ended["reason"] else ""
-    text = f"{ended['workflow_name']} {ended['status']}{reason}"
+    say_failed_tests(client, ended, err=False)
+    text = f"{ended['workflow_name']} {ended['status']}{tests_phrase(ended)}{reason}"
     render.line(text, style=render.status_style(ended["status"]))
 
 

@@ -11,7 +11,7 @@ from reactorcide.cli import render
 from reactorcide.cli.client import Client
 from reactorcide.cli.connect import connect
 from reactorcide.cli.ids import id_of
-from reactorcide.cli.submit import upload_directory, variables
+from reactorcide.cli.submit import MAX_FAILED_TESTS, upload_directory, variables
 from reactorcide.domain.errors import InvalidInput
 from reactorcide.domain.jobs import WAITING
 from reactorcide.domain.runs import RunStatus
@@ -60,6 +60,8 @@ def exit_code(run: Mapping[str, Any]) -> int:
     return 0 if run["status"] in (RunStatus.COMPLETED, RunStatus.SKIPPED) else 1
 
 
+_MAX_FAILED_NODES = 10
+"""Of so many nodes the failed tests are named."""
 _id = id_of("run", "reactorcide runs list")
 _run_id = click.argument("run_id", metavar="ID", type=_id)
 _json = click.option("--json", "as_json", is_flag=True, help="Print the API's answer as JSON.")
@@ -160,10 +162,11 @@ def show(run_id: str, as_json: bool) -> None:
     """Show a run with its nodes."""
     with connect() as client:
         run = client.run(run_id)
-    if as_json:
-        render.as_json(run)
-        return
-    _print(run)
+        if as_json:
+            render.as_json(run)
+            return
+        _print(run)
+        say_failed_tests(client, run, err=False)
 
 
 @runs.command()
@@ -262,9 +265,23 @@ def watch(client: Client, run: dict[str, Any], *, err: bool = True) -> dict[str,
             if seen.get(node["name"]) != node["status"] and node["status"] != "waiting":
                 render.line(node_line(node), style=render.status_style(node["status"]), err=err)
             seen[node["name"]] = node["status"]
-    text = f"run #{state['number']} {state['status']}"
+    text = f"run #{state['number']} {state['status']}{tests_phrase(state)}"
     render.line(text, style=render.status_style(state["status"]), err=err)
+    say_failed_tests(client, state, err=err)
     return state
+
+
+def say_failed_tests(client: Client, run: dict[str, Any], *, err: bool) -> None:
+    """Print the first tests that failed in a run, each with the first line of its message."""
+    failed = [node for node in run["nodes"] if node["tests"] is not None and node["tests"]["failed"]]
+    for node in failed[:_MAX_FAILED_NODES]:
+        for line in render.failed_tests(client.tests(node["job_id"]), MAX_FAILED_TESTS):
+            render.say(f"  {node['name']}: {line}", err=err)
+
+
+def tests_phrase(item: dict[str, Any]) -> str:
+    """Return how many tests of a run or of a node passed and failed, to be put behind its status."""
+    return "" if item["tests"] is None else f", {render.tests_line(item['tests'])}"
 
 
 def _print(run: dict[str, Any]) -> None:
@@ -272,7 +289,7 @@ def _print(run: dict[str, Any]) -> None:
         "Run": f"#{run['number']} ({run['run_id']}), attempt {run['attempt']}",
         "Project": run["event"]["project"],
         "Workflow": f"{run['workflow_name']} ({run['file']})",
-        "Status": run["status"],
+        "Status": run["status"] + tests_phrase(run),
         "Event": " ".join(
             filter(None, (run["event"]["name"], run["event"]["branch"] or run["event"]["tag"]))
         ),
@@ -282,7 +299,7 @@ def _print(run: dict[str, Any]) -> None:
     }
     for title, value in rows.items():
         if value:
-            style = render.status_style(value) if title == "Status" else ""
+            style = render.status_style(run["status"]) if title == "Status" else ""
             render.line(f"{title:10}  {value}", style=style)
     for warning in run["warnings"]:
         render.say(warning)
@@ -293,7 +310,7 @@ def _print(run: dict[str, Any]) -> None:
 def node_line(node: dict[str, Any]) -> str:
     """Return where a node stands, on one line."""
     reason = f": {node['reason']}" if node["reason"] else ""
-    return f"{node['name']} {node['status']}{reason}"
+    return f"{node['name']} {node['status']}{tests_phrase(node)}{reason}"
 
 
 def _print_logs(client: Client, run: dict[str, Any], only: str | None, *, follow: bool) -> None:

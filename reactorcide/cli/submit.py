@@ -24,7 +24,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _EXIT_TIMED_OUT = 124
 _EXIT_CANCELLED = 130
-_MAX_FAILURES = 20
+MAX_FAILED_TESTS = 20
 """Failed tests that are named; `jobs tests` names the others."""
 
 _OPTIONS = tuple((item, item.about.option) for item in JOB_FIELDS if item.about.option is not None)
@@ -230,7 +230,7 @@ def tests_lines(client: Client, job: dict[str, Any]) -> list[str]:
         return []
     tests = client.tests(job["job_id"])
     counts = render.tests_line(tests)
-    return [counts, *render.failed_tests(tests, _MAX_FAILURES)] if counts else []
+    return [counts, *render.failed_tests(tests, MAX_FAILED_TESTS)] if counts else []
 
 
 def copy_log(client: Client, job_id: str, out: BinaryIO, **which: Any) -> None:

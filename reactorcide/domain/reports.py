@@ -31,6 +31,23 @@ class JUnitFile:
 
 
 @dataclass(frozen=True, slots=True)
+class TestCounts:
+    """How many tests there were."""
+
+    __test__ = False  # pytest would take it for a test
+
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+
+    def __add__(self, other: "TestCounts") -> "TestCounts":
+        """Return how many both are."""
+        return TestCounts(
+            self.passed + other.passed, self.failed + other.failed, self.skipped + other.skipped
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class JobReport:
     """The test results and the summary of one attempt, without the job's secrets."""
 
@@ -39,3 +56,9 @@ class JobReport:
     truncated: bool = False
     """More tests have failed than ``failures`` holds, or there were more XML files than ``files`` holds."""
     summary: str | None = None
+
+    @property
+    def counts(self) -> TestCounts:
+        """How many tests there are in all files together."""
+        of_files = (TestCounts(file.passed, file.failed, file.skipped) for file in self.files)
+        return sum(of_files, TestCounts())

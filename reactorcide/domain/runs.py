@@ -10,6 +10,7 @@ from typing import Any
 
 from reactorcide.domain.caches import CacheScope
 from reactorcide.domain.jobs import FINAL, JobStatus
+from reactorcide.domain.reports import TestCounts
 from reactorcide.lib.tar import Entry
 
 MAX_REASON_CHARS = 16_000
@@ -161,6 +162,8 @@ class Node:
     """``None`` where it has no job, or that was removed."""
     job_error: str | None = None
     """The error of its newest job, as far as it has one."""
+    tests: TestCounts | None = None
+    """The results in the JUnit files of its newest job, as far as it has left some."""
     jobs: int = 0
     """How many jobs it has had."""
     group_key: str | None = None

@@ -96,6 +96,7 @@ def try_again(
         job_changes={
             **counters,
             "attempt": job.attempt + 1,
+            "tests": None,
             "worker_id": None,
             "started_at_ms": None,
             "queued_at_ms": None,

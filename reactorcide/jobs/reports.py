@@ -5,13 +5,15 @@ from dataclasses import asdict
 
 from reactorcide.domain.errors import ObjectNotFound
 from reactorcide.domain.jobs import Job, attempt_prefix
-from reactorcide.domain.reports import FailedTest, JobReport, JUnitFile
+from reactorcide.domain.reports import FailedTest, JobReport, JUnitFile, TestCounts
 from reactorcide.jobs import StoredJobs
 
 
 def save(context: StoredJobs, job: Job, report: JobReport) -> None:
     """Save the report of a job's current attempt; replaces an earlier one."""
     context.objects.put(_key(job), [json.dumps(asdict(report)).encode()])
+    if report.counts != TestCounts():
+        context.store.jobs.set_tests(job.job_id, job.attempt, report.counts)
 
 
 def load(context: StoredJobs, job: Job) -> JobReport:

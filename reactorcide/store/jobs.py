@@ -4,11 +4,13 @@ Every status change is one conditional UPDATE: the WHERE clause is the guard, an
 change did not happen.
 """
 
+import json
 from collections.abc import Collection
 from typing import Any
 
 from reactorcide.domain.errors import IllegalTransition, NotFound
 from reactorcide.domain.jobs import Job, JobStatus
+from reactorcide.domain.reports import TestCounts
 from reactorcide.store import counts, transitions
 from reactorcide.store.database import Connection
 from reactorcide.store.models.jobs import JobRow
@@ -100,6 +102,12 @@ class Jobs:
                 counts.deleted(db, row)
 
         self._db.write(work)
+
+    def set_tests(self, job_id: str, attempt: int, tests: TestCounts) -> None:
+        """Store how many tests the current attempt of a job has run; of an earlier one nothing is stored."""
+        counts = json.dumps([tests.passed, tests.failed, tests.skipped])
+        sql = "UPDATE job SET tests = ? WHERE job_id = ? AND attempt = ?"
+        self._db.write(lambda db: db.execute_sql(sql, (counts, job_id, attempt)))
 
     def get(self, job_id: str) -> Job:
         """Return a job, tombstones included; raises ``NotFound``."""

@@ -15,7 +15,7 @@ from reactorcide.domain.definition import JOB_FIELDS
 from reactorcide.store.models.fields import JSONField
 from reactorcide.store.models.jobs import JobRow
 
-COLUMNS = tuple(name for name in JobRow._meta.columns if name != "outputs")
+COLUMNS = tuple(name for name in JobRow._meta.columns if name not in ("outputs", "tests"))
 COLUMN_LIST = ", ".join(COLUMNS)
 _JSON_COLUMNS = tuple(name for name, column in JobRow._meta.columns.items() if isinstance(column, JSONField))
 _BOOLEAN_COLUMNS = tuple(

@@ -6,6 +6,7 @@ from typing import Any
 
 from reactorcide.domain.caches import CacheScope
 from reactorcide.domain.jobs import JobStatus
+from reactorcide.domain.reports import TestCounts
 from reactorcide.domain.runs import Node, NodeState, Run, RunSource, RunStatus
 from reactorcide.domain.secrets import redacted_url
 from reactorcide.store.models.runs import NodeRow, RunRow
@@ -52,8 +53,8 @@ def cache_scope_of(text: str | None) -> CacheScope | None:
 
 
 def node_of_row(row: Sequence[Any]) -> Node:
-    """Return the node of a row with ``NODE_COLUMNS`` and the status and error of its job."""
-    *columns, job_status, job_error = row
+    """Return the node of a row with ``NODE_COLUMNS`` and the status, the error and the tests of its job."""
+    *columns, job_status, job_error, tests = row
     values = dict(zip(NODE_COLUMNS, columns, strict=True))
     values |= {
         "needs": tuple(json.loads(values["needs"])),
@@ -63,5 +64,6 @@ def node_of_row(row: Sequence[Any]) -> Node:
         "state": NodeState(values["state"]),
         "job_status": None if job_status is None else JobStatus(job_status),
         "job_error": job_error,
+        "tests": None if tests is None else TestCounts(*json.loads(tests)),
     }
     return Node(**values)

@@ -33,7 +33,9 @@ _SAVED = (
 )
 _SAVE = f"UPDATE run SET {', '.join(f'{name} = ?' for name in _SAVED)} WHERE run_id = ?"  # noqa: S608  # as above
 _NODES = (
-    f"SELECT {', '.join(f'node.{name}' for name in NODE_COLUMNS)}, job.status, job.error FROM node "  # noqa: S608  # as above
+    f"SELECT {', '.join(f'node.{name}' for name in NODE_COLUMNS)}, job.status, job.error, "  # noqa: S608  # as above
+    # Of a job that was cancelled no artifact counts.
+    "CASE WHEN job.artifacts_object_key IS NOT NULL THEN job.tests END FROM node "
     "LEFT JOIN job ON job.job_id = node.job_id AND NOT job.deleted "
     "WHERE node.run_id = ? ORDER BY node.position"
 )

@@ -32,7 +32,21 @@ jobs:
     run_local: {user: runner}
     command: touch here /job/artifacts/x; echo "$(id -u):$(id -g)"
 """
-FAILING = "name: F\non: push\njobs:\n  a: {command: echo no; exit 3}\n  b: {needs: [a], command: x}\n"
+FAILING = """
+name: F
+on: push
+jobs:
+  a:
+    command: |
+      cat >/job/artifacts/junit.xml <<END
+      <testsuite>
+      <testcase name="adds"/><testcase name="sums"><failure message="1 is no 2"/></testcase>
+      </testsuite>
+      END
+      echo no
+      exit 3
+  b: {needs: [a], command: x}
+"""
 
 
 def work_tree(tmp_path: Path, text: str) -> Path:
@@ -155,9 +169,9 @@ def test_a_failure_is_one_and_a_wrong_file_is_two(program: Program, tmp_path: Pa
     failed = program("run", "--image", image, cwd=tree)
     assert failed.code == 1, failed
     assert "a | no" in failed.text.splitlines()
-    assert "a failed: exit code 3" in failed.errors.splitlines()
+    assert "a failed, 1 passed, 1 failed: exit code 3" in failed.errors.splitlines()
     assert re.search(r"^b +skipped +a did not succeed$", failed.text, re.MULTILINE)
-    assert failed.text.endswith("F failed")
+    assert failed.text.endswith("\n  a: sums: 1 is no 2\nF failed, 1 passed, 1 failed")
     file = tree / ".reactorcide/workflows/ci.yaml"
     for text, problem in (
         ("name: CI\non: push\njobs: {a: {comand: x}}\n", "ci.yaml:3:12: 'comand' is no key of a job"),
@@ -216,13 +230,19 @@ def test_runs_on_a_service(reactorcide: Program, tmp_path: Path) -> None:
     repo = repository(tmp_path / "tree", {"workflows/ci.yaml": FAILING})
     started = reactorcide("runs", "start", "ci", "--source", repo.path, "--follow")
     assert started.code == 1
-    assert "a failed" in started.errors
+    assert "failed, 1 passed, 1 failed\n  a: sums: 1 is no 2\n" in started.errors
     assert "b skipped: a did not succeed" in started.errors
     listed = json.loads(reactorcide.fine("runs", "list", "--workflow", "ci", "--json").output)["runs"]
     run_id = listed[0]["run_id"]
     assert run_id in reactorcide.fine("runs", "list").text
     output = reactorcide.fine("runs", "show", run_id).text
+    assert "  a failed, 1 passed, 1 failed: exit code 3" in output
     assert "  b skipped: a did not succeed" in output
+    assert "Status      failed, 1 passed, 1 failed" in output.splitlines()
+    assert output.endswith("  a: sums: 1 is no 2")
+    run = reactorcide("runs", "show", run_id, "--json").json
+    assert run["tests"] == run["nodes"][0]["tests"] == {"passed": 1, "failed": 1, "skipped": 0}
+    assert run["nodes"][1]["tests"] is None
     assert reactorcide.fine("runs", "logs", run_id).text.startswith("--- a\nno\n")
     assert reactorcide.fine("runs", "logs", run_id, "a").text.startswith("no\n")
     assert "it has a, b" in reactorcide("runs", "logs", run_id, "c").errors

@@ -1,6 +1,10 @@
 """Test results and the summary of a job."""
 
+import uuid
+
 from tests.support.client import Client
+from tests.support.runs import over, repository, start
+from tests.support.service import Service
 
 SCRIPT = """
 cd /job/artifacts
@@ -68,13 +72,26 @@ def test_a_job_without_reports(api: Client) -> None:
     assert [item["path"] for item in api.get(f"jobs/{job['job_id']}/tests")["files"]] == ["deep/junit.xml"]
 
 
-def test_the_results_are_of_the_last_attempt(api: Client) -> None:
-    script = """
-        if [ "$REACTORCIDE_ATTEMPT" = 1 ]; then
-          echo '<testsuite><error message="away"/></testsuite>' >/job/artifacts/a.xml
-          exit 1
-        fi
-    """
-    job = api.run(script, retries=1)
+RETRIED = """
+name: R
+on: push
+jobs:
+  a:
+    checkout: false
+    retries: 1
+    command: |
+      if [ "$REACTORCIDE_ATTEMPT" = 1 ]; then
+        echo '<testsuite><testcase name="a"><error/></testcase></testsuite>' >/job/artifacts/a.xml
+        exit 1
+      fi
+"""
+
+
+def test_the_results_are_of_the_last_attempt(api: Client, service: Service) -> None:
+    source = repository(service.source_root / uuid.uuid4().hex, {"workflows/r.yaml": RETRIED})
+    run = over(api, start(api, source))
+    (node,) = run["nodes"]
+    job = api.job({"job_id": node["job_id"]})
     assert (job["status"], job["attempt"]) == ("completed", 2)
     assert api.get(f"jobs/{job['job_id']}/tests")["failed"] == 0
+    assert (run["tests"], node["tests"]) == (None, None)

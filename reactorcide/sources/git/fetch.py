@@ -25,7 +25,7 @@ def fetch_options(depth: int, tags: bool) -> tuple[str, ...]:
 
 
 def without_blobs(url: GitUrl) -> tuple[str, ...]:
-    """Return the options of ``git fetch`` that leave out the contents of files, where the server allows that."""
+    """Return the options of ``git fetch`` that leave out contents of files, where the server allows that."""
     return () if url.local_path is not None else ("--filter=blob:none",)
 
 

@@ -107,6 +107,8 @@ class JobRow(_Definition):  # type: ignore[misc]  # the columns of a definition 
     node = TextField(null=True)
     outputs = BlobField(null=True)
     """Encrypted: what it has written for the jobs that need it. Read where that is asked for, alone."""
+    tests = TextField(null=True)
+    """How many tests of its last attempt passed, failed and were skipped, as JSON. Read by runs alone."""
 
     class Meta:
         table_name = "job"

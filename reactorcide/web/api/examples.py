@@ -79,6 +79,7 @@ _NODE: dict[str, Any] = {
     "reason": "it waits for test",
     "job_id": None,
     "jobs": 0,
+    "tests": None,
 }
 _TEST_NODE = _NODE | {
     "name": "test",
@@ -88,6 +89,7 @@ _TEST_NODE = _NODE | {
     "reason": None,
     "job_id": _JOB_ID,
     "jobs": 1,
+    "tests": {"passed": 412, "failed": 2, "skipped": 3},
 }
 _TOKEN = {
     "token_id": _TOKEN_ID,
@@ -309,7 +311,7 @@ EXAMPLES: dict[str, Any] = {
     },
     "MemberRequest": {"username": "bob", "role": "write"},
     "RerunRequest": {"only": "failed"},
-    "RunResponse": _RUN | {"nodes": [_TEST_NODE, _NODE]},
+    "RunResponse": _RUN | {"nodes": [_TEST_NODE, _NODE], "tests": _TEST_NODE["tests"]},
     "RunListResponse": {"runs": [_RUN], "total": 1, "limit": 20, "next_cursor": None},
     "JobListResponse": {"jobs": [_JOB], "total": 1, "limit": 20, "offset": 0, "next_cursor": None},
     "AttemptListResponse": {

@@ -78,9 +78,7 @@ def show_tests(path: JobPath, query: NoQuery) -> Response:
     report = reports.load(services().jobs, job)
     return jsonify(
         {
-            "passed": sum(file.passed for file in report.files),
-            "failed": sum(file.failed for file in report.files),
-            "skipped": sum(file.skipped for file in report.files),
+            **asdict(report.counts),
             "files": [asdict(file) for file in report.files],
             "failures": [asdict(failure) for failure in report.failures],
             "truncated": report.truncated,

@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+from dataclasses import asdict
 from typing import Any
 
 from flask import Response, jsonify
 
 from reactorcide.domain.jobs import RequestKey
+from reactorcide.domain.reports import TestCounts
 from reactorcide.domain.runs import Node, Run, RunFilter, RunSource
 from reactorcide.jobs import access
 from reactorcide.lib.clock import rfc3339, rfc3339_or_none
@@ -160,7 +162,9 @@ def _shown(run: Run) -> Response:
 
 def _view_json(view: RunView) -> dict[str, Any]:
     nodes = [_node_json(node, view.waits.get(node.name)) for node in view.nodes]
-    return _run_json(view.run) | {"nodes": nodes}
+    tests = [node.tests for node in view.nodes if node.tests is not None]
+    total = asdict(sum(tests, TestCounts())) if tests else None
+    return _run_json(view.run) | {"nodes": nodes, "tests": total}
 
 
 def _run_json(run: Run) -> dict[str, Any]:
@@ -203,4 +207,5 @@ def _node_json(node: Node, waits: str | None) -> dict[str, Any]:
         "reason": node.reason or waits or node.job_error,
         "job_id": node.job_id,
         "jobs": node.jobs,
+        "tests": None if node.tests is None else asdict(node.tests),
     }

@@ -201,6 +201,14 @@ class RerunRequest(Body):
     only: Literal["failed", "all"] = "all"
 
 
+class TestCountsResponse(BaseModel):
+    """How many tests there were in JUnit XML files among the artifacts."""
+
+    passed: Count
+    failed: Count
+    skipped: Count
+
+
 class NodeResponse(BaseModel):
     """A node of a run: a job, of a matrix one combination."""
 
@@ -214,6 +222,9 @@ class NodeResponse(BaseModel):
     reason: str | None = Field(description="Why it waits or was skipped, or the error of its newest job.")
     job_id: Id | None = Field(description="Its newest job.")
     jobs: Count = Field(description="How many jobs it has had.")
+    tests: TestCountsResponse | None = Field(
+        description="Those of its newest job; `null` without any. Failed ones: `GET /jobs/{job_id}/tests`."
+    )
 
 
 class EventResponse(BaseModel):
@@ -263,6 +274,7 @@ class RunResponse(RunListItem):
     """A run with its nodes, each after those that it needs."""
 
     nodes: list[NodeResponse]
+    tests: TestCountsResponse | None = Field(description="Those of all its nodes; `null` without any.")
 
 
 class RunListResponse(BaseModel):
