@@ -293,7 +293,7 @@ def running_forge(base: Path, dialect: str = "github") -> Iterator[Forge]:
         "base": base,
         "logins": (LOGIN,),
         "authorizations": [],
-        "seen": staticmethod(lambda: None),
+        "on_request": staticmethod(lambda: None),
     }
     handler = type("Handler", (_Handler,), attributes)
     with serving(ThreadingHTTPServer(("127.0.0.1", 0), handler)) as port:
