@@ -14,6 +14,7 @@ from reactorcide.corndogs.direct import DirectCorndogs
 from reactorcide.corndogs.storage import TaskStorage
 from reactorcide.corndogs.task import Corndogs
 from reactorcide.deliveries import receive
+from reactorcide.domain.deliveries import MAX_LARGE_AT_ONCE
 from reactorcide.domain.errors import ConfigurationError, NotFound, ReactorcideError
 from reactorcide.jobs import JobContext, StoredJobs, caches, sources
 from reactorcide.jobs.defaults import JobDefaults
@@ -214,6 +215,7 @@ class Service:
             defaults=self._runs.defaults,
             max_source_bytes=settings.max_source_bytes,
             slots=StreamSlots(settings.stream_slots),
+            delivery_slots=StreamSlots(MAX_LARGE_AT_ONCE),
             metrics=metrics,
             bad_tokens=FailureLimiter(settings.bad_tokens),
             probes=Probes(

@@ -13,6 +13,9 @@ OBJECTS = "deliveries/"
 MAX_BODY_BYTES = 25 << 20
 """As large as GitHub's become: what is refused is never sent again."""
 
+MAX_LARGE_AT_ONCE = 8
+"""Large deliveries that are received at once, at most half of them from one address."""
+
 
 class DeliveryStatus(StrEnum):
     """What became of a delivery."""

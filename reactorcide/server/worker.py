@@ -13,6 +13,7 @@ from gunicorn.arbiter import Arbiter as GunicornArbiter
 from gunicorn.glogging import Logger as GunicornLogger
 from gunicorn.workers.base import Worker as GunicornWorker
 
+from reactorcide.domain.deliveries import MAX_LARGE_AT_ONCE
 from reactorcide.server.front import Front
 from reactorcide.server.tls import Certificate
 from reactorcide.settings import Settings
@@ -82,7 +83,7 @@ class Worker(GunicornWorker):  # type: ignore[misc]  # gunicorn has no types
             self.wsgi,
             certificate=certificate_of(self.settings),
             request_timeout_s=self.settings.request_timeout_s,
-            max_threads=self.settings.stream_slots + SHORT_THREADS,
+            max_threads=self.settings.stream_slots + MAX_LARGE_AT_ONCE + SHORT_THREADS,
             max_short=SHORT_THREADS,
             cors_origins=self.settings.cors_origins,
         )

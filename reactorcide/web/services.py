@@ -29,6 +29,8 @@ class Services:
     max_source_bytes: int
     """The maximum size of an uploaded source, packed and unpacked."""
     slots: StreamSlots
+    delivery_slots: StreamSlots
+    """For large deliveries, by address: strangers can send them, and slowly."""
     metrics: Metrics
     bad_tokens: FailureLimiter
     probes: Probes

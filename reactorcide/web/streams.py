@@ -54,10 +54,10 @@ class StreamSlots:
             self._slots_by_user += Counter()
 
     @contextmanager
-    def required(self, user_id: str) -> Iterator[None]:
-        """Hold a slot of a user while the body runs; raises ``Busy`` if the user gets none."""
+    def required(self, user_id: str, problem: str = NO_SLOT) -> Iterator[None]:
+        """Hold a slot of a user while the body runs; raises ``Busy`` with ``problem`` if there is none."""
         if not self.try_take(user_id):
-            raise Busy(NO_SLOT)
+            raise Busy(problem)
         try:
             yield
         finally:

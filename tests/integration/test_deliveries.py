@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -233,17 +233,16 @@ def test_slow_strangers_keep_nobody_from_delivering(service: Service, github: Fo
     assert repository.hook is not None
     path = repository.hook[0].removeprefix(service.base_url)
     head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 20000000\r\n\r\n".encode()
-    with closing(socket.socket()) as first:
-        sockets = [first, *[socket.socket() for _ in range(60)]]
-        try:
-            for one in sockets:
-                one.connect(("127.0.0.1", service.port))
-                one.sendall(head + b"{")
+    name, payload = repository.push()[0]
+    with ExitStack() as opened:
+        for _ in range(60):
+            stranger = opened.enter_context(closing(socket.socket()))
+            stranger.bind(("127.0.0.2", 0))
+            stranger.connect(("127.0.0.1", service.port))
+            stranger.sendall(head + b"{")
+        for padding_bytes in (1, 1 << 20):
             began = time.monotonic()
-            (answer,) = repository.deliver(repository.push())
+            (answer,) = repository.deliver([(name, payload | {"padding": "x" * padding_bytes})])
             assert answer.status_code == 202, answer.text
             assert json.loads(answer.text)["status"] == "waiting"
             assert time.monotonic() - began < 10
-        finally:
-            for one in sockets:
-                one.close()

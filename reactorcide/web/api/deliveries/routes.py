@@ -11,6 +11,7 @@ from reactorcide.domain.deliveries import MAX_BODY_BYTES, Delivery, DeliveryStat
 from reactorcide.domain.errors import NotFound, TooLarge, Unauthorized
 from reactorcide.lib.clock import rfc3339
 from reactorcide.lib.sizes import format_size
+from reactorcide.web.address import client_address
 from reactorcide.web.api import lists
 from reactorcide.web.api.deliveries.schemas import (
     DeliveryListQuery,
@@ -30,8 +31,7 @@ from reactorcide.web.expect import MAX_HOOK_BODY_BYTES
 from reactorcide.web.services import services
 
 _CHUNK_BYTES = 1 << 16
-_SLOTS_OF = "deliveries"
-"""In whose name large deliveries take slots: no user's."""
+_NO_SLOT = "too many large deliveries are received at the moment; send it again in a few seconds"
 
 api = resource("deliveries", __name__, tag="deliveries")
 
@@ -54,9 +54,10 @@ def take_delivery(path: HookPath, header: HookHeader) -> Response:
         project = receive.expecting(services().jobs, path.project_id)
         if (request.content_length or 0) > MAX_BODY_BYTES:
             raise TooLarge(f"the delivery is larger than {format_size(MAX_BODY_BYTES)}")
-        # A slow and large one must not take every thread of the service.
+        # A slow and large one must not take every thread of the service, or every slot of its users.
         is_held = (request.content_length or MAX_BODY_BYTES) <= MAX_HOOK_BODY_BYTES
-        with nullcontext() if is_held else services().slots.required(_SLOTS_OF):
+        slots = services().delivery_slots
+        with nullcontext() if is_held else slots.required(client_address(), _NO_SLOT):
             headers = {name.lower(): value for name, value in request.headers.items()}
             delivery = receive.receive(services().jobs, project, headers, _chunks())
     except (NotFound, Unauthorized):
