@@ -47,7 +47,7 @@ def main(image: str, quick: bool, only: tuple[str, ...], report: Path | None) ->
         "workflow": partial(workflows.evaluation, quick=quick),
         "run": partial(runs.layers, image, quick=quick),
         "dependent": partial(runs.to_dependent, image, quick=quick),
-        "delivery": partial(deliveries.taken, quick=quick),
+        "delivery": partial(deliveries.acceptance, quick=quick),
         "delivery-to-claim": partial(deliveries.to_claim, image, quick=quick),
         "deliveries": partial(deliveries.lists, quick=quick),
         "cache-saved": partial(caches.saved, image, quick=quick),

@@ -1,4 +1,4 @@
-"""Deliveries of a forge: taken, worked on, and listed."""
+"""Deliveries of a forge: accepted, worked on, and listed."""
 
 import contextlib
 import hashlib
@@ -31,7 +31,7 @@ _BODY_BYTES = 10_000
 _PAGE = 51
 
 
-def taken(*, quick: bool) -> Figure:
+def acceptance(*, quick: bool) -> Figure:
     """Return the 99th percentile of the time to the 202 of deliveries at 50 a second."""
     with (
         project("  a: {command: 'true'}\n") as path,
@@ -144,8 +144,8 @@ def _of_forge(path: Path, *, concurrency: int) -> Iterator[tuple[Service, _Hook]
     """Yield a service with a project of a repository, and its webhook."""
     with serving("--concurrency", str(concurrency), "--source-root", str(path)) as service:
         body = {"name": "acme/site", "git_url": f"file://{path}", "forge": "github"}
-        made = json.loads(service.client().call("POST", "/projects", body, expect=201))
-        yield service, _Hook(service.port, made["project_id"], made["webhook_secret"])
+        created = json.loads(service.client().call("POST", "/projects", body, expect=201))
+        yield service, _Hook(service.port, created["project_id"], created["webhook_secret"])
 
 
 def _head(path: Path) -> str:

@@ -42,7 +42,7 @@ _SECRET_KEY = "secret-key"  # noqa: S105  # a file's name
 _OBJECTS = "objects"
 _END = "end"
 _CHUNK_BYTES = 1 << 20
-_MAX_SHOWN_CHARS = 200
+_MAX_TEXT_CHARS = 200
 _RUNS_AT_ONCE = 100
 _ANY_TIME_MS = 1 << 60
 """Later than any time that a row has, whatever the clock was."""
@@ -184,7 +184,7 @@ def _stored_files(settings: Settings, database: Path) -> dict[str, Path]:
 
 def _objects(settings: Settings, jobs: Collection[str]) -> Iterator[Path]:
     """Yield the files of all objects, except those of jobs that are not in ``jobs``."""
-    for directory, below, names in os.walk(settings.objects_dir, onerror=_unless_gone):
+    for directory, below, names in os.walk(settings.objects_dir, onerror=_unless_missing):
         where = Path(directory).relative_to(settings.objects_dir)
         if where == Path():
             # Incomplete objects, and caches, which jobs create again.
@@ -197,7 +197,7 @@ def _objects(settings: Settings, jobs: Collection[str]) -> Iterator[Path]:
                 yield path
 
 
-def _unless_gone(error: OSError) -> None:
+def _unless_missing(error: OSError) -> None:
     # A job may be deleted meanwhile. With any other error files would be missing from the backup.
     if not isinstance(error, FileNotFoundError):
         raise error
@@ -255,7 +255,7 @@ def _read(file: IO[bytes], target: Path, progress: Callable[[], None]) -> str:
     created_at = ""
     for entry in read_tar(unpacked):
         if entry.kind != "file":
-            raise DamagedTar(f"{_shown(entry.path)} is not a regular file")
+            raise DamagedTar(f"{_cut_text(entry.path)} is not a regular file")
         if not names:
             created_at = _check_manifest(entry)
         elif entry.path != _END:
@@ -272,7 +272,7 @@ def _read(file: IO[bytes], target: Path, progress: Callable[[], None]) -> str:
 def _check_manifest(entry: Entry) -> str:
     """Return when the backup was made; raises where this version cannot read it."""
     if entry.path != _MANIFEST:
-        raise DamagedTar(f"it begins with {_shown(entry.path)}")
+        raise DamagedTar(f"it begins with {_cut_text(entry.path)}")
     if entry.size_bytes > _CHUNK_BYTES:
         raise DamagedTar(f"its {_MANIFEST} is too long")
     try:
@@ -284,9 +284,9 @@ def _check_manifest(entry: Entry) -> str:
     if is_newer:
         raise ConfigurationError(
             "this backup was written by a newer version of Reactorcide "
-            f"({_shown(version)}, at {_shown(created_at)}); restore it with that version or a later one"
+            f"({_cut_text(version)}, at {_cut_text(created_at)}); restore it with that version or a later one"
         )
-    return _shown(created_at)
+    return _cut_text(created_at)
 
 
 def _checked(name: str) -> PurePosixPath:
@@ -296,13 +296,13 @@ def _checked(name: str) -> PurePosixPath:
         name not in (_DATABASE, _SECRET_KEY)
         and (path.parts[:1] != (_OBJECTS,) or len(path.parts) < 2 or ".." in path.parts)
     ):
-        raise DamagedTar(f"{_shown(name)} does not belong in it")
+        raise DamagedTar(f"{_cut_text(name)} does not belong in it")
     return path
 
 
-def _shown(text: object) -> str:
+def _cut_text(text: object) -> str:
     """Return text from a backup on one line, safe for a terminal."""
-    return printable(str(text)[:_MAX_SHOWN_CHARS])
+    return printable(str(text)[:_MAX_TEXT_CHARS])
 
 
 def _extract(entry: Entry, target: Path, progress: Callable[[], None]) -> None:

@@ -181,14 +181,14 @@ class _JobCounts(Collector):
         for queue, _, count in counted:
             total[queue] += count
         largest = {queue for queue, _ in total.most_common(_MAX_QUEUES)}
-        shown: Tally[tuple[str, str]] = Tally()
+        counts: Tally[tuple[str, str]] = Tally()
         waiting: Tally[str] = Tally()
         for queue, status, count in counted:
             name = queue if queue in largest else _OTHER
-            shown[name, status] += count
+            counts[name, status] += count
             if status in ("submitted", "queued", "submit_failed"):
                 waiting[name] += count
-        for (queue, status), count in shown.items():
+        for (queue, status), count in counts.items():
             jobs.add_metric([queue, status], count)
         for queue, count in waiting.items():
             depth.add_metric([queue], count)

@@ -8,7 +8,7 @@ from typing import Any, get_args
 import pytest
 from click.testing import CliRunner
 
-from reactorcide.cli.jobs import _SHOWN
+from reactorcide.cli.jobs import _FIELD_TITLES
 from reactorcide.cli.submit import submit
 from reactorcide.domain.definition import JOB_FIELDS, JobDefinition
 from reactorcide.domain.fields import JobField
@@ -114,7 +114,7 @@ def test_each_field_can_be_given_on_the_command_line() -> None:
 
 def test_each_field_is_shown_on_the_command_line() -> None:
     assert {item.json_name for item in JOB_FIELDS} - _NOT_LISTED == {
-        item.json_name for item in JOB_FIELDS if item.json_name in _SHOWN
+        item.json_name for item in JOB_FIELDS if item.json_name in _FIELD_TITLES
     }
 
 

@@ -119,16 +119,16 @@ def _git() -> Finding:
     if program is None:
         return Finding("git", False, "there is no git on the PATH", advice)
     try:
-        shown = subprocess.run(  # noqa: S603  # what the service itself would run
+        version = subprocess.run(  # noqa: S603  # what the service itself would run
             [program, "--version"], capture_output=True, text=True, timeout=_PROGRAM_S, check=True
         ).stdout.strip()
     except (OSError, subprocess.SubprocessError) as exc:
         return Finding("git", False, f"{program} does not run: {exc}", advice)
-    match = re.search(r"(\d+)\.(\d+)", shown)
+    match = re.search(r"(\d+)\.(\d+)", version)
     if match is None or (int(match[1]), int(match[2])) < _OLDEST_GIT:
         oldest = ".".join(map(str, _OLDEST_GIT))
-        return Finding("git", False, f"{program} is {shown!r}", f"install version {oldest} or later")
-    return Finding("git", True, f"{shown.removeprefix('git version ')} at {program}")
+        return Finding("git", False, f"{program} is {version!r}", f"install version {oldest} or later")
+    return Finding("git", True, f"{version.removeprefix('git version ')} at {program}")
 
 
 def _data_dir(data_dir: Path) -> Finding:

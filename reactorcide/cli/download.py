@@ -97,18 +97,18 @@ def _save(
     client: Client, job_id: str, item: dict[str, Any], target: Path, advance: Callable[[int], None]
 ) -> None:
     """Download one artifact to a temporary file, verify it, and rename it to its target."""
-    digest, left_bytes = hashlib.sha256(), item["size"]
+    digest, remaining_bytes = hashlib.sha256(), item["size"]
     descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=".reactorcide-")
     try:
         with open(descriptor, "wb") as file:
             for chunk in client.artifact(job_id, item["path"]):
-                left_bytes -= len(chunk)
-                if left_bytes < 0:
+                remaining_bytes -= len(chunk)
+                if remaining_bytes < 0:
                     break
                 file.write(chunk)
                 digest.update(chunk)
                 advance(len(chunk))
-        if left_bytes != 0 or digest.hexdigest() != item["sha256"]:
+        if remaining_bytes != 0 or digest.hexdigest() != item["sha256"]:
             raise ServiceError(f"the artifact {item['path']!r} arrived damaged; download it again")
         # The mode of an ordinary new file: mkstemp gives access to the owner only.
         os.chmod(temporary, 0o666 & ~_umask())

@@ -20,7 +20,7 @@ from reactorcide.lib.sizes import format_size
 
 _DEFINED = {item.json_name: item.about.title for item in JOB_FIELDS if item.about.title is not None}
 # The fields and titles of ``jobs show``; fields without a value are left out.
-_SHOWN = {
+_FIELD_TITLES = {
     **{name: _DEFINED.pop(name) for name in ("name", "description")},
     "status": "Status",
     "error": "Error",
@@ -115,8 +115,8 @@ def show(job_id: str, wait: float, as_json: bool) -> None:
     if as_json:
         render.as_json(job)
         return
-    width = max(map(len, _SHOWN.values()))
-    rows = {"Job": job["job_id"]} | {title: job[field] for field, title in _SHOWN.items()}
+    width = max(map(len, _FIELD_TITLES.values()))
+    rows = {"Job": job["job_id"]} | {title: job[field] for field, title in _FIELD_TITLES.items()}
     if job["job_env_vars"]:
         rows["Variables"] = "\n".join(f"{name}={value}" for name, value in job["job_env_vars"].items())
     if job.get("services"):

@@ -124,14 +124,14 @@ def _entry(file: Path, path: str) -> Iterator[bytes]:
 
 
 def _content(file: BinaryIO, size_bytes: int) -> Iterator[bytes]:
-    left_bytes = size_bytes
-    while left_bytes:
-        chunk = file.read(min(left_bytes, CHUNK_BYTES))
+    remaining_bytes = size_bytes
+    while remaining_bytes:
+        chunk = file.read(min(remaining_bytes, CHUNK_BYTES))
         if not chunk:
             raise ReactorcideError(
                 f"{file.name} shrank while it was read; submit again when nothing writes to it"
             )
-        left_bytes -= len(chunk)
+        remaining_bytes -= len(chunk)
         yield chunk
 
 

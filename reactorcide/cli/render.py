@@ -141,8 +141,8 @@ def failed_tests(tests: dict[str, Any], limit: int) -> list[str]:
     lines = [
         f"{_test_name(item)}: {item['message'].partition(_LINE_END)[0]}" for item in tests["failures"][:limit]
     ]
-    left = tests["failed"] - len(lines)
-    return [*lines, f"and {left} more"] if left else lines
+    unlisted = tests["failed"] - len(lines)
+    return [*lines, f"and {unlisted} more"] if unlisted else lines
 
 
 def _test_name(item: dict[str, Any]) -> str:

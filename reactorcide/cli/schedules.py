@@ -162,25 +162,25 @@ def _body(fields: dict[str, Any]) -> Json:
     return body
 
 
-def _show(found: Json, as_json: bool) -> None:
+def _show(view: Json, as_json: bool) -> None:
     if as_json:
-        render.as_json(found)
+        render.as_json(view)
         return
     rows = {
-        "Schedule": f"{found['name']} ({found['schedule_id']})",
-        "Cron": f"{found['cron']} in {found['timezone']}",
-        "Branch": found["branch"] or "the default branch",
-        "Workflow": found["workflow"] or "all that name the event schedule",
-        "Vars": ", ".join(f"{name}={value}" for name, value in found["vars"].items()) or "none",
-        "While one runs": found["when_running"],
-        "Next": ", ".join(found["next_due_at"]) or "never: it is disabled",
+        "Schedule": f"{view['name']} ({view['schedule_id']})",
+        "Cron": f"{view['cron']} in {view['timezone']}",
+        "Branch": view["branch"] or "the default branch",
+        "Workflow": view["workflow"] or "all that name the event schedule",
+        "Vars": ", ".join(f"{name}={value}" for name, value in view["vars"].items()) or "none",
+        "While one runs": view["when_running"],
+        "Next": ", ".join(view["next_due_at"]) or "never: it is disabled",
     }
-    if found["waiting"]:
-        rows["Waiting"] = found["waiting"]
+    if view["waiting"]:
+        rows["Waiting"] = view["waiting"]
     for title, value in rows.items():
         render.line(f"{title:14}  {value}")
-    if found["occurrences"]:
+    if view["occurrences"]:
         render.table(
             ("DUE", "OUTCOME", "RUNS"),
-            [(item["due_at"], item["outcome"], ", ".join(item["run_ids"])) for item in found["occurrences"]],
+            [(item["due_at"], item["outcome"], ", ".join(item["run_ids"])) for item in view["occurrences"]],
         )

@@ -122,7 +122,7 @@ def read_value(source: str) -> str:
     """
     if source != "-" and not source.startswith("@"):
         raise InvalidInput("give the value as @FILE, or - for standard input, never on the command line")
-    shown = "standard input" if source == "-" else source[1:]
+    place = "standard input" if source == "-" else source[1:]
     try:
         if source == "-":
             data = sys.stdin.buffer.read(MAX_VALUE_BYTES + 2)
@@ -131,12 +131,12 @@ def read_value(source: str) -> str:
                 data = file.read(MAX_VALUE_BYTES + 2)
         value = data.decode()
     except OSError as exc:
-        raise InvalidInput(f"the value cannot be read from {shown}: {exc.strerror}") from exc
+        raise InvalidInput(f"the value cannot be read from {place}: {exc.strerror}") from exc
     except UnicodeDecodeError as exc:
-        raise InvalidInput(f"the value in {shown} is not UTF-8; encode it, as with base64") from exc
+        raise InvalidInput(f"the value in {place} is not UTF-8; encode it, as with base64") from exc
     if value.endswith("\n"):
         value = value[:-1]
-        render.say(f"one newline at the end of {shown} is removed", err=True)
+        render.say(f"one newline at the end of {place} is removed", err=True)
     return value
 
 

@@ -101,14 +101,14 @@ class _Reader(io.RawIOBase):
 
     def limit(self, what: str, max_bytes: int, within_s: float) -> None:
         self._what = what
-        self._max_bytes = self._left_bytes = max_bytes
+        self._max_bytes = self._remaining_bytes = max_bytes
         self._ends_at = monotonic() + within_s
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: "WriteableBuffer", /) -> int | None:
-        if self._left_bytes <= 0:
+        if self._remaining_bytes <= 0:
             raise TooLong(self._what, self._max_bytes)
         timeout_s = min(self._silence_s, self._ends_at - monotonic())
         if timeout_s <= 0:
@@ -119,7 +119,7 @@ class _Reader(io.RawIOBase):
         finally:
             # The next request on this connection is sent with it.
             self._sock.settimeout(self._silence_s)
-        self._left_bytes -= size or 0
+        self._remaining_bytes -= size or 0
         return size
 
     def close(self) -> None:

@@ -50,8 +50,8 @@ def check(context: StoredJobs, user: User, project_id: str, needed: ProjectRole,
     role = context.store.projects.role(project_id, user.user_id)
     if role is None:
         project = context.store.projects.find(project_id)
-        seen_by = (Visibility.PUBLIC,) if user.is_anonymous else (Visibility.PUBLIC, Visibility.INTERNAL)
-        if project is None or project.visibility not in seen_by:
+        visible = (Visibility.PUBLIC,) if user.is_anonymous else (Visibility.PUBLIC, Visibility.INTERNAL)
+        if project is None or project.visibility not in visible:
             raise NotFound(unknown)
         role = ProjectRole.READ
     if not role.includes(needed):

@@ -26,20 +26,20 @@ def unfinished(
     at_ms, lost_after_ms = now_ms(), _LOST_AFTER_LEASES * lease_s * 1000
     ours: list[OpenAttempt] = []
     of_others: list[OpenAttempt] = []
-    for left in context.store.attempts.unfinished():
+    for attempt in context.store.attempts.unfinished():
         # A clock that was put back must not make anybody wait for as long.
-        is_lost = abs(at_ms - left.heartbeat_at_ms) > lost_after_ms
-        (ours if left.worker_id == worker_id or is_lost else of_others).append(left)
+        is_lost = abs(at_ms - attempt.heartbeat_at_ms) > lost_after_ms
+        (ours if attempt.worker_id == worker_id or is_lost else of_others).append(attempt)
     return ours, of_others
 
 
-def adopt(context: JobContext, left: OpenAttempt, worker_id: str) -> bool:
+def adopt(context: JobContext, attempt: OpenAttempt, worker_id: str) -> bool:
     """Make an attempt that was ``unfinished`` that worker's; tells whether nobody was quicker."""
     return context.store.attempts.adopt(
-        left.job.job_id,
-        left.job.attempt,
+        attempt.job.job_id,
+        attempt.job.attempt,
         worker_id,
-        from_worker_id=left.worker_id,
-        heartbeat_at_ms=left.heartbeat_at_ms,
+        from_worker_id=attempt.worker_id,
+        heartbeat_at_ms=attempt.heartbeat_at_ms,
         now_ms=now_ms(),
     )

@@ -225,16 +225,16 @@ def _delete_objects(context: StoredJobs, *cache_ids: str) -> None:
 
 
 def _with_room(context: StoredJobs, chunks: Iterable[bytes], max_bytes: int) -> Iterator[bytes]:
-    size_bytes = left_bytes = 0
+    size_bytes = remaining_bytes = 0
     for chunk in chunks:
         size_bytes += len(chunk)
         if size_bytes > max_bytes:
             raise TooLarge(f"it is larger than {format_size(max_bytes)} (--max-cache-bytes)")
-        left_bytes -= len(chunk)
-        if left_bytes < 0:
+        remaining_bytes -= len(chunk)
+        if remaining_bytes < 0:
             # No cache may be the reason for which no job is started any more.
             context.objects.check()
-            left_bytes = _ROOM_EVERY_BYTES
+            remaining_bytes = _ROOM_EVERY_BYTES
         yield chunk
 
 

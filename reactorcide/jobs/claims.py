@@ -40,7 +40,7 @@ class Claims:
         self._rests: dict[str, _Rest] = {}
         self._held: list[_Held] = []
         self._done_with: set[str] = set()
-        self._left = 0
+        self._remaining_tasks = 0
         self._ends_at = 0.0
         self._problem: CorndogsError | None = None
 
@@ -76,7 +76,7 @@ class Claims:
         now = monotonic()
         self._rests = {queue: rest for queue, rest in self._rests.items() if rest.until > now - _FORGET_S}
         self._done_with = set()
-        self._left = MAX_TASKS_A_ROUND
+        self._remaining_tasks = MAX_TASKS_A_ROUND
         self._ends_at = now + _MAX_ROUND_S
         self._problem = None
 
@@ -114,12 +114,12 @@ class Claims:
 
     def _next_of(self, queue: str) -> tuple[Task, str] | None:
         saw_foreign = False
-        while self._left > 0 and monotonic() < self._ends_at and not self._is_stopping():
+        while self._remaining_tasks > 0 and monotonic() < self._ends_at and not self._is_stopping():
             claimed_at = monotonic()
             task = self._context.corndogs.get_next_task(queue, TASK_WAITING)
             if task is None:
                 break
-            self._left -= 1
+            self._remaining_tasks -= 1
             crashpoints.reached("claim-task-taken")
             job_id = tasks.job_of(task, self._context.instance_id)
             if job_id is not None:

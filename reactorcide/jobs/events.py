@@ -14,7 +14,7 @@ _SEALED = re.compile(r"[A-Za-z0-9_-]{64}")
 _PAGE = 100
 
 
-def shown_id(context: StoredJobs, user: User, event_id: int) -> str:
+def public_id(context: StoredJobs, user: User, event_id: int) -> str:
     """Return the id of a status change as ``user`` may see it.
 
     The numbers themselves count the jobs of everybody. It is good for ``user`` alone, also after a restart.
@@ -22,14 +22,14 @@ def shown_id(context: StoredJobs, user: User, event_id: int) -> str:
     return context.store.events.seal_id(event_id, user.user_id)
 
 
-def sent_id(context: StoredJobs, user: User, shown: str) -> int | None:
-    """Return the id behind one that was shown to ``user``; ``None`` where none was shown like this.
+def sent_id(context: StoredJobs, user: User, public_id: str) -> int | None:
+    """Return the id behind a ``public_id`` of ``user``; ``None`` where there is no such one.
 
     Everybody may say 0, which is before the first, and an admin a number, as earlier versions showed them.
     """
-    if shown == "0" or (user.is_admin and _NUMBER.fullmatch(shown)):
-        return int(shown)
-    return context.store.events.open_id(shown, user.user_id) if _SEALED.fullmatch(shown) else None
+    if public_id == "0" or (user.is_admin and _NUMBER.fullmatch(public_id)):
+        return int(public_id)
+    return context.store.events.open_id(public_id, user.user_id) if _SEALED.fullmatch(public_id) else None
 
 
 def last_id(context: StoredJobs) -> int:

@@ -78,10 +78,10 @@ def wait_for_change(context: StoredJobs, user: User, job_id: str, *, timeout_s: 
         first = access.get(context, user, job_id)
         job = first
         while not job.is_final and job.status is first.status and not context.notifier.closed:
-            left_s = deadline - monotonic()
-            if left_s <= 0:
+            remaining_s = deadline - monotonic()
+            if remaining_s <= 0:
                 break
-            changed.wait(min(left_s, LOOK_EVERY_S))
+            changed.wait(min(remaining_s, LOOK_EVERY_S))
             changed.clear()
             job = access.get(context, user, job_id)
     return job

@@ -195,8 +195,8 @@ def _within(entries: Iterator[Entry]) -> Iterator[Entry]:
             if not tree.has_file(target):
                 problem = "it is a hard link to what is no file before it in the archive"
         if problem is not None:
-            shown = entry.path[:200].encode(errors="replace").decode()
-            raise InvalidInput(f"a source must not have {shown!r}: {problem}")
+            name = entry.path[:200].encode(errors="replace").decode()
+            raise InvalidInput(f"a source must not have {name!r}: {problem}")
         if len(tree) > _MAX_PATHS:
             raise InvalidInput(f"a source may have at most {_MAX_PATHS} files, directories and links")
         yield replace(entry, path=path, target=target)

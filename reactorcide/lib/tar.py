@@ -229,12 +229,12 @@ def _kind(member: tarfile.TarInfo) -> Kind:
 
 def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Iterator[bytes]:
     stream: Any = archive.fileobj
-    left_bytes = member.size if member.isreg() else 0
-    while left_bytes:
-        chunk = stream.read(min(left_bytes, CHUNK_BYTES))
+    remaining_bytes = member.size if member.isreg() else 0
+    while remaining_bytes:
+        chunk = stream.read(min(remaining_bytes, CHUNK_BYTES))
         if not chunk:
             raise DamagedTar("unexpected end of data")
-        left_bytes -= len(chunk)
+        remaining_bytes -= len(chunk)
         yield chunk
 
 

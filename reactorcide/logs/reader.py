@@ -74,18 +74,18 @@ class LogView:
         if number <= 0:
             return 0
         place = 0
-        left = number
+        remaining = number
         if self._blocks:
             place = bisect_left(range(self._blocks), number, key=lambda at: self._lines(at, kind)) - 1
-            left -= self._lines(place, kind)
+            remaining -= self._lines(place, kind)
         for start, text in self._texts(place, kind):
             count = text.count(b"\n")
-            if count >= left:
+            if count >= remaining:
                 newline = -1
-                for _ in range(left):
+                for _ in range(remaining):
                     newline = text.index(b"\n", newline + 1)
                 return start + newline + 1
-            left -= count
+            remaining -= count
         return self.end
 
     def line_count(self, kind: int | None = None) -> int:

@@ -55,8 +55,8 @@ def search(
             end = len(folded) if end < 0 else end
             if len(matches) == limit:
                 return SearchResult(matches, line)
-            shown = plain[begin : min(end, begin + 4 * MAX_TEXT_CHARS)].decode(errors="replace")
-            matches.append(Match(line, shown[:MAX_TEXT_CHARS]))
+            content = plain[begin : min(end, begin + 4 * MAX_TEXT_CHARS)].decode(errors="replace")
+            matches.append(Match(line, content[:MAX_TEXT_CHARS]))
             # Counting goes on after this line, which is at most the whole block.
             line += folded.count(b"\n", begin, end + 1)
             counted = end + 1

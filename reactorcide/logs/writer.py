@@ -280,10 +280,10 @@ class LogWriter:
         """Return the part of the container's output that is not in the log yet."""
         unseen = []
         for stream, data in printed:
-            seen = min(self._skip[stream], len(data))
-            self._skip[stream] -= seen
-            if seen < len(data):
-                unseen.append((stream, data[seen:]))
+            skipped = min(self._skip[stream], len(data))
+            self._skip[stream] -= skipped
+            if skipped < len(data):
+                unseen.append((stream, data[skipped:]))
         return unseen
 
     def _reset_streams(self) -> None:

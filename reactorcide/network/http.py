@@ -96,7 +96,7 @@ class HttpClient:
         connection = _Connection(self._addresses(origin, request.url, deadline), deadline)
         try:
             adapter = _Adapter(connection.open, self._tls)
-            with adapter.send(prepared, stream=True, timeout=connection.left_s()) as response:
+            with adapter.send(prepared, stream=True, timeout=connection.remaining_s()) as response:
                 if monotonic() >= deadline:
                     # Python takes headers that were cut off for complete ones.
                     raise self._too_slow(origin, may_arrive=True)
@@ -156,7 +156,7 @@ class _Connection:
         self.is_open = False
         """Whether there is a connection, or was one."""
 
-    def left_s(self) -> float:
+    def remaining_s(self) -> float:
         """Return how much time is left; never 0, which a socket would not wait for at all."""
         return max(0.001, self._deadline - monotonic())
 
@@ -165,14 +165,14 @@ class _Connection:
         problem: OSError | None = None
         for number, address in enumerate(self._addresses):
             # A part of the time for each, as long as there are others.
-            timeout_s = self.left_s() / (len(self._addresses) - number)
+            timeout_s = self.remaining_s() / (len(self._addresses) - number)
             try:
                 opened = socket.create_connection((str(address), port), timeout_s)
             except OSError as exc:
                 problem = exc
                 continue
             self.is_open = True
-            opened.settimeout(self.left_s())
+            opened.settimeout(self.remaining_s())
             try:
                 self._watch(opened)
             except BaseException:
@@ -191,7 +191,7 @@ class _Connection:
 
         def end_in_time() -> None:
             with copy:
-                if not self._closed.wait(self.left_s()):
+                if not self._closed.wait(self.remaining_s()):
                     # Fails where the other side was quicker.
                     with suppress(OSError):
                         copy.shutdown(socket.SHUT_RDWR)

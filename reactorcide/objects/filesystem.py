@@ -164,7 +164,7 @@ class FilesystemObjectStore:
             suppress(FileNotFoundError, NotADirectoryError),
             self._directory(parts) as top,
         ):
-            for directory, _, names, descriptor in os.fwalk(".", dir_fd=top, onerror=_unless_gone):
+            for directory, _, names, descriptor in os.fwalk(".", dir_fd=top, onerror=_unless_missing):
                 above = os.path.normpath(os.path.join(*parts, directory))
                 yield above, os.fstat(descriptor)
                 for name in names:
@@ -249,6 +249,6 @@ def _read(key: str, descriptor: int, start: int, end: int | None) -> Iterator[by
             yield chunk
 
 
-def _unless_gone(error: OSError) -> None:
+def _unless_missing(error: OSError) -> None:
     if not isinstance(error, FileNotFoundError):
         raise error

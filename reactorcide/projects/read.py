@@ -29,8 +29,8 @@ def view(context: StoredJobs, user: User, project_id: str) -> ProjectView:
     """Return a project that ``user`` may see; raises ``NotFound``."""
     project = access.project(context, user, project_id)
     role = context.store.projects.role(project.project_id, user.user_id)
-    is_shown = role is not None or user.is_admin
-    members = context.store.projects.members(project.project_id) if is_shown else []
+    sees_members = role is not None or user.is_admin
+    members = context.store.projects.members(project.project_id) if sees_members else []
     is_owner = role is ProjectRole.OWNER or user.is_admin
     credentials = context.store.projects.credentials(project.project_id) if is_owner else None
     status_problem = context.store.outbox.problem(STATUSES, project.project_id)

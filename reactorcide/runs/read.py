@@ -43,10 +43,10 @@ def wait_for_change(context: RunContext, user: User, run_id: str, *, timeout_s: 
         first = view(context, user, run_id)
         now = first
         while not now.run.is_final and _state(now) == _state(first) and not context.jobs.notifier.closed:
-            left_s = deadline - monotonic()
-            if left_s <= 0:
+            remaining_s = deadline - monotonic()
+            if remaining_s <= 0:
                 break
-            changed.wait(min(left_s, LOOK_EVERY_S))
+            changed.wait(min(remaining_s, LOOK_EVERY_S))
             changed.clear()
             now = view(context, user, run_id)
     return now

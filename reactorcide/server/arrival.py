@@ -184,9 +184,9 @@ class Arrival:
         return len(self._body) >= size or self.stage in (Stage.COMPLETE, Stage.FAILED)
 
     @property
-    def left_s(self) -> float:
+    def remaining_s(self) -> float:
         """How long a reader may wait for the client."""
-        return self._pace.left_s
+        return self._pace.remaining_s
 
     def read(self, size: int, waited_s: float) -> bytes:
         """Remove and return up to ``size`` bytes of the body, for which the reader waited so long."""

@@ -134,7 +134,7 @@ class Connection:
 
     # --- for the thread of an exchange -----------------------------------------------------------
 
-    def has_gone(self) -> bool:
+    def client_has_closed(self) -> bool:
         """Tell whether the client has closed; writing alone would notice only after buffers fill.
 
         A client that has only ended its stream is still there: what tells them apart is a probe.
@@ -159,7 +159,7 @@ class Connection:
             self._go_ahead()
             started_at = monotonic()
             min_bytes = min(size, PIECE_BYTES)
-            if not self._body_arrived.wait_for(lambda: arrival.is_readable(min_bytes), arrival.left_s):
+            if not self._body_arrived.wait_for(lambda: arrival.is_readable(min_bytes), arrival.remaining_s):
                 arrival.fail("the rest of the body did not arrive in time")
             if arrival.stage is Stage.FAILED:
                 raise InvalidInput(arrival.error)
@@ -344,7 +344,7 @@ class Connection:
     def _flush(self) -> None:
         self._transport.flush()
         if self.state is State.ANSWERING:
-            self._deadline = monotonic() + self._transport.left_s
+            self._deadline = monotonic() + self._transport.remaining_s
         self._count_memory()
 
     def _settle(self) -> None:

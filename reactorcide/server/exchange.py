@@ -23,7 +23,7 @@ IS_A_QUESTION = "reactorcide.asks"
 """Set for a request whose body is still to be permitted: the application answers 100 if it wants it."""
 MAX_BODY_BYTES = "reactorcide.max_body_bytes"
 """Set by the application: how much of it, or ``None`` to read it while it arrives."""
-HAS_GONE = "reactorcide.has_gone"
+CLIENT_HAS_CLOSED = "reactorcide.client_has_closed"
 """A function: whether the client has closed the connection."""
 TAKES_LONG = "reactorcide.takes_long"
 """A function to call for a request that mostly waits, such as a follower's."""
@@ -167,7 +167,7 @@ def make_environ(
         "wsgi.multithread": True,
         "wsgi.multiprocess": False,
         "wsgi.run_once": False,
-        HAS_GONE: connection.has_gone,
+        CLIENT_HAS_CLOSED: connection.client_has_closed,
     }
     for name, value in request.headers:
         if b"_" in name:

@@ -14,9 +14,9 @@ class Pace:
 
     def __init__(self, patience_s: float) -> None:
         self._patience_s = patience_s
-        self.left_s = patience_s
+        self.remaining_s = patience_s
 
     def count(self, waited_s: float, moved_bytes: int) -> None:
         """Subtract the time spent waiting for the client, and add what the moved bytes gain."""
         gained_s = moved_bytes / MIN_BYTES_PER_S
-        self.left_s = min(self._patience_s, self.left_s - waited_s + gained_s)
+        self.remaining_s = min(self._patience_s, self.remaining_s - waited_s + gained_s)

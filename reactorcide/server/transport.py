@@ -80,9 +80,9 @@ class Transport:
         return len(self._out)
 
     @property
-    def left_s(self) -> float:
+    def remaining_s(self) -> float:
         """How long the client has to take some of the output; without limit if there is none."""
-        return self._pace.left_s if self._out else float("inf")
+        return self._pace.remaining_s if self._out else float("inf")
 
     def poll_end(self) -> int:
         """Return ``POLLHUP`` or ``POLLERR`` if the connection is gone, 0 if the client may send more.

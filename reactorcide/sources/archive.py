@@ -188,15 +188,15 @@ class _Walk:
             if not stat.S_ISREG(status.st_mode):
                 return
             yield self._header(path, tarfile.REGTYPE, status, size_bytes=status.st_size)
-            left = status.st_size
-            while left:
-                size = min(left, CHUNK_BYTES)
+            remaining_bytes = status.st_size
+            while remaining_bytes:
+                size = min(remaining_bytes, CHUNK_BYTES)
                 try:
                     # If the file has shrunk, pad it to the size in its header.
                     data = os.read(fd, size) or bytes(size)
                 except OSError as error:
                     raise _unreadable(path, error) from error
-                left -= len(data)
+                remaining_bytes -= len(data)
                 yield data
             yield bytes(-status.st_size % tarfile.BLOCKSIZE)
         finally:
@@ -233,7 +233,7 @@ def _open_parent(fd: int, here: _Level, parent: _Level) -> int:
     except OSError as error:
         raise _unreadable(here.path + b"/..", error) from error
     os.close(up)
-    raise JobFailed(f"{_shown(here.path)} of the source was moved away while it was being copied")
+    raise JobFailed(f"{_quoted(here.path)} of the source was moved away while it was being copied")
 
 
 def _text(name: bytes) -> str:
@@ -245,9 +245,9 @@ def _identity(status: os.stat_result) -> Identity:
 
 
 def _unreadable(path: bytes, error: OSError) -> ReactorcideError:
-    message = f"{_shown(path)} of the source cannot be read: {os.strerror(error.errno or 0)}"
+    message = f"{_quoted(path)} of the source cannot be read: {os.strerror(error.errno or 0)}"
     return JobFailed(message) if isinstance(error, PermissionError) else InfrastructureError(message)
 
 
-def _shown(path: bytes) -> str:
+def _quoted(path: bytes) -> str:
     return f'"{(path or b".").decode(errors="replace")}"'

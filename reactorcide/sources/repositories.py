@@ -25,15 +25,15 @@ def places(path: Path) -> Iterator[Path]:
     # git tries this name as well if the directory itself is not a repository.
     pending = [path / "..git"] if os.path.lexists(path / "..git") else []
     pending.append(start if os.path.lexists(start) else path)
-    seen: set[Path] = set()
+    visited: set[Path] = set()
     while pending:
         place = pending.pop()
         yield place
         place = place.resolve(strict=True)
-        if place in seen:
+        if place in visited:
             continue
-        seen.add(place)
-        if len(seen) > _MAX_PLACES:
+        visited.add(place)
+        if len(visited) > _MAX_PLACES:
             raise ValueError("too many places")
         if place.is_file():
             pending += [place.parent / line.removeprefix("gitdir:").strip() for line in _lines(place)[:1]]

@@ -48,9 +48,9 @@ class SealedFields:
         """Return the columns of a job's row in which there can be secrets, these encrypted."""
         hidden = secret_variables(variables, names)
         of_services = secret_service_variables(services, names)
-        shown_url = None if git_url is None else redacted_url(git_url)
+        redacted = None if git_url is None else redacted_url(git_url)
         encrypted = None
-        if hidden or of_services or masked or shown_url != git_url:
+        if hidden or of_services or masked or redacted != git_url:
             secret = {"job_env_vars": hidden, "git_url": git_url, "services": of_services, "masked": masked}
             text = json.dumps(secret)
             encrypted = self._vault.encrypt(text, job_id)
@@ -58,7 +58,7 @@ class SealedFields:
             services = None if services is None else redacted_services(services, names)
         return {
             "job_env_vars": JobRow.job_env_vars.db_value(variables),
-            "git_url": shown_url,
+            "git_url": redacted,
             "services": JobRow.services.db_value(services),
             "secret_env_vars": JobRow.secret_env_vars.db_value(names or None),
             "secrets": encrypted,

@@ -24,8 +24,8 @@ class FailureLimiter:
         self._per_minute = per_minute
         self._clock = clock
         self._lock = threading.Lock()
-        # By network, the latest failure at the end: the failures left, and the time of that count.
-        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        # By network, the latest failure at the end: the failures that remain, and the time of that count.
+        self._remaining: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def failed(self, address: str | None) -> None:
         """Count a failure; raises ``TooManyFailures`` if the address exceeds its limit."""
@@ -35,14 +35,14 @@ class FailureLimiter:
         per_second = self._per_minute / 60
         with self._lock:
             now = self._clock()
-            left, since = self._left.pop(network, (float(self._per_minute), now))
-            left = min(float(self._per_minute), left + (now - since) * per_second)
-            is_allowed = left >= 1
-            self._left[network] = (left - 1 if is_allowed else left, now)
-            if len(self._left) > _MAX_ADDRESSES:
-                self._left.popitem(last=False)
+            remaining, since = self._remaining.pop(network, (float(self._per_minute), now))
+            remaining = min(float(self._per_minute), remaining + (now - since) * per_second)
+            is_allowed = remaining >= 1
+            self._remaining[network] = (remaining - 1 if is_allowed else remaining, now)
+            if len(self._remaining) > _MAX_ADDRESSES:
+                self._remaining.popitem(last=False)
         if not is_allowed:
             raise TooManyFailures(
                 "too many bad tokens from your address; check yours, and try again later",
-                retry_after_s=math.ceil((1 - left) / per_second),
+                retry_after_s=math.ceil((1 - remaining) / per_second),
             )

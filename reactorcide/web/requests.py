@@ -20,7 +20,7 @@ from reactorcide.web.address import client_address
 log = logging.getLogger("reactorcide.web")
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-_MAX_SHOWN_CHARS = 100
+_MAX_QUOTED_CHARS = 100
 _FIRST_INEXACT = 2**53
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
@@ -45,10 +45,10 @@ def _refuse_lone_surrogates(value: Any) -> None:
         try:
             json.dumps({name: part}, ensure_ascii=False).encode("utf-8")
         except UnicodeEncodeError as exc:
-            shown = name[:_MAX_SHOWN_CHARS].encode(errors="replace").decode()
+            field = name[:_MAX_QUOTED_CHARS].encode(errors="replace").decode()
             half = exc.object[exc.start]
             raise InvalidInput(
-                f"{shown!r} has half a character, the lone surrogate U+{ord(half):04X}", shown or None
+                f"{field!r} has half a character, the lone surrogate U+{ord(half):04X}", field or None
             ) from exc
 
 
@@ -56,8 +56,8 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members: dict[str, Any] = {}
     for name, value in pairs:
         if name in members:
-            shown = name[:_MAX_SHOWN_CHARS]
-            raise InvalidInput(f"{shown!r} occurs more than once", shown)
+            field = name[:_MAX_QUOTED_CHARS]
+            raise InvalidInput(f"{field!r} occurs more than once", field)
         members[name] = value
     return members
 

@@ -89,7 +89,7 @@ def stream(
     """
     if not slots.try_take(user_id):
         raise Busy(NO_SLOT)
-    has_gone: Callable[[], bool] = request.environ.get("reactorcide.has_gone", lambda: False)
+    has_closed: Callable[[], bool] = request.environ.get("reactorcide.client_has_closed", lambda: False)
 
     def body() -> Iterator[bytes]:
         # At once, so that the client gets its headers before the first line.
@@ -99,7 +99,7 @@ def stream(
             for chunk in chunks:
                 if not chunk or monotonic() - checked_at >= _CHECK_EVERY_S:
                     checked_at = monotonic()
-                    if has_gone():
+                    if has_closed():
                         # Abort the connection: an answer with a proper end would look complete.
                         raise ConnectionResetError(errno.ECONNRESET, "the client has gone")
                 if chunk:

@@ -56,10 +56,10 @@ class MatrixKind(Kind[Matrix]):
             [dict(zip(axes, values, strict=True)) for values in product(*axes.values())] if axes else []
         )
         for entry, place in _entries(node, "exclude", axes, reader):
-            left = [combination for combination in combinations if not entry.items() <= combination.items()]
-            if len(left) == len(combinations):
+            remaining = [item for item in combinations if not entry.items() <= item.items()]
+            if len(remaining) == len(combinations):
                 reader.problems.warn(place, "this excludes no combination")
-            combinations = left
+            combinations = remaining
         labels = {", ".join(combination.values()): combination for combination in combinations}
         added = self._include(node, axes, labels, reader)
         if not labels and not reader.problems.has_errors:

@@ -766,7 +766,7 @@ def test_who_sends_no_more_is_still_there(serve: Serve) -> None:
         yield b"begun\n"
         has_shut.wait(10)
         for _ in range(5):
-            yield b"gone\n" if environ["reactorcide.has_gone"]() else b"there\n"
+            yield b"gone\n" if environ["reactorcide.client_has_closed"]() else b"there\n"
 
     with serve(following).connect() as client:
         client.sendall(GET)
@@ -785,7 +785,7 @@ def test_a_closed_connection_is_noticed_without_traffic(serve: Serve) -> None:
         start_response("200 OK", [])
         yield b"begun\n"
         with contextlib.suppress(ConnectionError):
-            wait_until(environ["reactorcide.has_gone"], 10, "the client has gone")
+            wait_until(environ["reactorcide.client_has_closed"], 10, "the client has gone")
         noticed.set()
 
     with serve(following).connect() as client:

@@ -70,4 +70,4 @@ def test_it_remembers_only_so_many(clock: Clock, monkeypatch: pytest.MonkeyPatch
         refused(limiter, f"10.0.{number // 250}.{number % 250}")
         # Whoever goes on failing is not forgotten.
         assert bool(refused(limiter, "192.0.2.1")) == (number > 0)
-    assert len(limiter._left) == 100
+    assert len(limiter._remaining) == 100

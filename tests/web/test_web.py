@@ -157,7 +157,7 @@ class TestStreams:
         self, app: Flask, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(streams, "_CHECK_EVERY_S", 0)
-        with app.test_request_context(environ_overrides={"reactorcide.has_gone": lambda: True}):
+        with app.test_request_context(environ_overrides={"reactorcide.client_has_closed": lambda: True}):
             response = stream(StreamSlots(1), "u", LocalNotifier(), pieces(b"x", b"y"))
             # The error keeps a part of an answer from looking complete.
             with pytest.raises(ConnectionResetError):

@@ -80,9 +80,9 @@ class Remote:
                 pinned = (f"-oHostName={addresses[0]}", f"-oHostKeyAlias={alias}")
                 self.env["GIT_SSH_COMMAND"] += f" {shlex.join(pinned)}"
         elif url.protocols == ("git",):
-            shown = f"[{addresses[0]}]" if addresses[0].version == 6 else str(addresses[0])
+            host_part = f"[{addresses[0]}]" if addresses[0].version == 6 else str(addresses[0])
             port = "" if url.port is None else f":{url.port}"
-            self.argument = f"git://{shown}{port}{url.path}"
+            self.argument = f"git://{host_part}{port}{url.path}"
             self.env["GIT_OVERRIDE_VIRTUAL_HOST"] = url.root.removeprefix("git://")
         else:
             port_number = url.port or (443 if url.root.startswith("https:") else 80)

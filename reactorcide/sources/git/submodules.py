@@ -39,23 +39,23 @@ class _WorkTree:
 def add_submodules(git: Git, sha: str, check: Callable[[str], None]) -> None:
     """Fetch the submodules of the checked out commit, recursively, into their places."""
     pending = deque([_WorkTree(git, sha)])
-    left = MAX_SUBMODULES
+    remaining = MAX_SUBMODULES
     while pending:
         here = pending.popleft()
         with _about(here.path):
-            links, modules = _listed(here, left)
-        left -= len(links)
+            links, modules = _listed(here, remaining)
+        remaining -= len(links)
         for link, commit in links.items():
             path = here.path + b"/" + link if here.path else link
             module = modules.get(link, {})
             if not module.get(b"url") or module.get(b"update") == b"none":
                 reason = "update is none" if module.get(b"url") else "it has no URL"
-                git.log(f'git: submodule "{shown(path)}" stays empty: {reason} in .gitmodules')
+                git.log(f'git: submodule "{printable(path)}" stays empty: {reason} in .gitmodules')
                 continue
             with _about(path):
                 url = _checked_url(here, os.fsdecode(module[b"url"]), check)
                 inner = here.git.for_submodule(place_of(here.git.into, os.fsdecode(link)), url)
-                inner.log(f'git: submodule "{shown(path)}" of {inner.url}')
+                inner.log(f'git: submodule "{printable(path)}" of {inner.url}')
                 if inner.url.protocols == _HTTP:
                     # Follows redirects to the real URL: the fetch from there follows no more.
                     inner.list_refs("--heads")
@@ -101,7 +101,7 @@ def _about(path: bytes) -> Iterator[None]:
     except JobFailed as error:
         if not path:
             raise
-        raise JobFailed(f'git: submodule "{shown(path)}": {str(error).removeprefix("git: ")}') from error
+        raise JobFailed(f'git: submodule "{printable(path)}": {str(error).removeprefix("git: ")}') from error
 
 
 class Gitlinks:
@@ -161,6 +161,6 @@ def place_of(work_tree: Path, path: str) -> Path:
     return here
 
 
-def shown(path: bytes) -> str:
+def printable(path: bytes) -> str:
     """Return a path of a repository in printable form."""
     return "".join(char if char.isprintable() else "?" for char in path.decode(errors="replace"))

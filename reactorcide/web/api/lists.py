@@ -52,11 +52,11 @@ def split(
 
     Then ``items`` has one item more than ``limit``. ``key`` returns the time and the id of an item.
     """
-    shown = items[:limit]
-    if len(items) == len(shown):
-        return shown, None
-    created_at_ms, item_id = key(shown[-1])
-    return shown, f"{created_at_ms}.{item_id}"
+    page = items[:limit]
+    if len(items) == len(page):
+        return page, None
+    created_at_ms, item_id = key(page[-1])
+    return page, f"{created_at_ms}.{item_id}"
 
 
 def answer(name: str, items: Iterable[dict[str, Any]], count: int, **rest: object) -> Response:
@@ -116,12 +116,12 @@ def _bounded(item: dict[str, Any], max_bytes: int) -> str:
 
 def _cap(sizes: list[int], max_bytes: int) -> int:
     """Return the maximum for each of ``sizes`` (sorted) that keeps their sum within ``max_bytes``."""
-    left_bytes = max_bytes
+    remaining_bytes = max_bytes
     for index, size in enumerate(sizes):
-        share = left_bytes // (len(sizes) - index)
+        share = remaining_bytes // (len(sizes) - index)
         if size > share:
             return max(0, share)
-        left_bytes -= size
+        remaining_bytes -= size
     return sizes[-1]
 
 
@@ -134,11 +134,11 @@ def _cut(value: Any, max_bytes: int) -> Any:
             value = value[: min(len(value) - 1, len(value) * max_bytes // size)]
         return value
     if isinstance(value, list | dict):
-        left_bytes = max_bytes - len("{}")
+        remaining_bytes = max_bytes - len("{}")
         entries = []
         for entry in value.items() if isinstance(value, dict) else value:
-            left_bytes -= len(_dumped(entry)) + len(",")
-            if left_bytes < 0:
+            remaining_bytes -= len(_dumped(entry)) + len(",")
+            if remaining_bytes < 0:
                 break
             entries.append(entry)
         return dict(entries) if isinstance(value, dict) else entries

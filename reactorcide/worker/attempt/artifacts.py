@@ -33,7 +33,7 @@ _STORE_RETRY_S = 5.0
 
 _MAX_NAMED = 20
 """Files that are named in the log because they are not kept; the others are counted."""
-_MAX_SHOWN_CHARS = 200
+_MAX_QUOTED_CHARS = 200
 
 
 class CollectingEnded(ReactorcideError):
@@ -148,7 +148,7 @@ def store_artifacts(
     except _Full as exc:
         collection.end(str(exc))
     except CollectingEnded as exc:
-        rest = f"what comes after {_shown(collection.last)}" if collection.last else "what the job left"
+        rest = f"what comes after {_quoted(collection.last)}" if collection.last else "what the job left"
         collection.end(f"{rest} is not kept: {exc}")
     except DamagedTar as exc:
         raise EngineUnavailable(f"the artifacts could not be read from the Docker Engine: {exc}") from exc
@@ -183,8 +183,8 @@ class _Collection:
         self._reports = Reports(secrets_of(job.definition))
         self._tree = Tree()
         self._artifacts: dict[str, Artifact] = {}
-        self._left_bytes = max_bytes
-        self._left_listing_bytes = MAX_LISTING_BYTES
+        self._remaining_bytes = max_bytes
+        self._remaining_listing_bytes = MAX_LISTING_BYTES
         self._unmatched = self._skipped = 0
         self._truncated = False
         self.awaited: dict[str, list[_Link]] = {}
@@ -283,8 +283,8 @@ class _Collection:
         self._check_number(path)
         self._take_room(path, max(MIN_FILE_BYTES, size_bytes))
         artifact = Artifact(path, size_bytes, "0" * 64, is_executable=bool(mode & 0o100))
-        self._left_listing_bytes -= artifact.listed_bytes()
-        if self._left_listing_bytes < 0:
+        self._remaining_listing_bytes -= artifact.listed_bytes()
+        if self._remaining_listing_bytes < 0:
             raise _full(path, f"their list is longer than {format_size(MAX_LISTING_BYTES)}")
         return artifact
 
@@ -294,10 +294,10 @@ class _Collection:
         return artifact
 
     def _take_room(self, path: str, size_bytes: int) -> None:
-        if size_bytes > self._left_bytes:
+        if size_bytes > self._remaining_bytes:
             bound = format_size(self._max_bytes)
             raise _full(path, f"together they are larger than {bound} (--max-artifact-bytes)")
-        self._left_bytes -= size_bytes
+        self._remaining_bytes -= size_bytes
 
     def _check_number(self, path: str) -> None:
         if len(self._artifacts) + self._links >= self._max_files:
@@ -306,7 +306,7 @@ class _Collection:
     def _skip(self, path: str, problem: str) -> None:
         self._skipped += 1
         if self._skipped <= _MAX_NAMED:
-            self._say(f"artifact {_shown(path)} is not kept: {problem}")
+            self._say(f"artifact {_quoted(path)} is not kept: {problem}")
 
 
 def _entries(tar: Iterator[bytes], check: Callable[[], None]) -> Iterator[Entry]:
@@ -322,7 +322,7 @@ def _entries(tar: Iterator[bytes], check: Callable[[], None]) -> Iterator[Entry]
 
 
 def _full(path: str, why: str) -> _Full:
-    return _Full(f"artifact {_shown(path)} and all after it are not kept: {why}")
+    return _Full(f"artifact {_quoted(path)} and all after it are not kept: {why}")
 
 
 def _problem(entry: Entry, path: str) -> str | None:
@@ -335,9 +335,9 @@ def _problem(entry: Entry, path: str) -> str | None:
     return None
 
 
-def _shown(path: str) -> str:
-    cut = "…" if len(path) > _MAX_SHOWN_CHARS else ""
-    return repr(path[:_MAX_SHOWN_CHARS].encode(errors="replace").decode() + cut)
+def _quoted(path: str) -> str:
+    cut = "…" if len(path) > _MAX_QUOTED_CHARS else ""
+    return repr(path[:_MAX_QUOTED_CHARS].encode(errors="replace").decode() + cut)
 
 
 def _read(

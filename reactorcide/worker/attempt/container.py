@@ -161,13 +161,13 @@ class Container:
                         f"the image's /bin/sh printed more than {format_size(MAX_UNACKNOWLEDGED_BYTES)} "
                         "before it took the command"
                     )
-                left_s = deadline - monotonic()
-                if left_s <= 0:
+                remaining_s = deadline - monotonic()
+                if remaining_s <= 0:
                     if output.is_local:
                         timed_out = f"timed out after {timeout_s:g} s: " if timeout_s < _HAND_OVER_S else ""
                         self.late = f"{timed_out}the image's /bin/sh did not take the command"
                     return False
-                if output.read(left_s) is None:
+                if output.read(remaining_s) is None:
                     return False
         crashpoints.reached("hand-over-acknowledged")
         return True

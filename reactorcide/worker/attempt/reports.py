@@ -30,7 +30,7 @@ class Reports:
         self._failures: list[FailedTest] = []
         self._truncated = False
         self._summary: str | None = None
-        self._left_s = MAX_READ_S
+        self._remaining_s = MAX_READ_S
 
     def max_read_bytes(self, path: str, size_bytes: int) -> int:
         """Return how many bytes of a file are to be passed to ``add``, from its beginning; 0 means none."""
@@ -65,11 +65,11 @@ class Reports:
         began_at = monotonic()
         max_failures = MAX_FAILURES - len(self._failures)
         try:
-            results = read_junit(path, data, deadline=began_at + self._left_s, max_failures=max_failures)
+            results = read_junit(path, data, deadline=began_at + self._remaining_s, max_failures=max_failures)
         except NotJUnit as exc:
             return JUnitFile(path, problem=self._masked(str(exc).encode(), MAX_MESSAGE_BYTES))
         finally:
-            self._left_s -= monotonic() - began_at
+            self._remaining_s -= monotonic() - began_at
         self._truncated |= results.failed > len(results.failures)
         self._failures += (
             FailedTest(

@@ -176,13 +176,13 @@ def show_audit(query: AuditQuery) -> Response:
     before = None if query.cursor is None else _from_cursor(query.cursor)
     # One more than requested shows whether there is a next page.
     entries, total = audit.page(services().accounts, criteria, limit=query.limit + 1, before=before)
-    shown = entries[: query.limit]
+    page = entries[: query.limit]
     return jsonify(
         {
-            "deeds": [_entry_json(entry) for _, entry in shown],
+            "deeds": [_entry_json(entry) for _, entry in page],
             "total": total,
             "limit": query.limit,
-            "next_cursor": str(shown[-1][0]) if len(entries) > len(shown) else None,
+            "next_cursor": str(page[-1][0]) if len(entries) > len(page) else None,
         }
     )
 
@@ -199,11 +199,11 @@ def _user_json(user: User) -> dict[str, Any]:
 
 
 def _new_token_json(token: Token, value: str) -> dict[str, Any]:
-    shown = _token_json(token)
+    content = _token_json(token)
     return {
         "token_id": token.token_id,
         "token": value,
-        **{name: shown[name] for name in ("name", "created_at", "expires_at", "scopes")},
+        **{name: content[name] for name in ("name", "created_at", "expires_at", "scopes")},
     }
 
 

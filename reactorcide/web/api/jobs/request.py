@@ -27,7 +27,7 @@ from reactorcide.lib.ids import is_beginning_of_id
 from reactorcide.web.api.schemas import Body
 
 _CONTAINER_PATH = re.compile(r"/[^\0]*")
-_MAX_SHOWN_CHARS = 100
+_MAX_QUOTED_CHARS = 100
 _FIELDS_OF = {
     kind: tuple(item.json_name for item in JOB_FIELDS if item.about.source_type == kind)
     for kind in ("git", "copy")
@@ -123,7 +123,7 @@ class JobRequest(_Fields):  # type: ignore[misc]  # its fields come from their d
             raise InvalidInput(f"job_env_vars has more than {MAX_VARIABLES} variables", "job_env_vars")
         for name, value in self.job_env_vars.items():
             if VARIABLE_NAME.fullmatch(name) is None:
-                raise InvalidInput(f"job_env_vars: {_shown(name)} is not a variable name", "job_env_vars")
+                raise InvalidInput(f"job_env_vars: {_quoted(name)} is not a variable name", "job_env_vars")
             if len(value.encode()) > MAX_VALUE_BYTES or "\0" in value:
                 raise InvalidInput(
                     f"job_env_vars: the value of {name} is longer than 32 KiB or contains NUL", "job_env_vars"
@@ -140,7 +140,7 @@ class JobRequest(_Fields):  # type: ignore[misc]  # its fields come from their d
             if not values:
                 where = "job_env_vars or services" if self.services else "job_env_vars"
                 raise InvalidInput(
-                    f"secret_env_vars: there is no variable {_shown(name)} in {where}", "secret_env_vars"
+                    f"secret_env_vars: there is no variable {_quoted(name)} in {where}", "secret_env_vars"
                 )
             if any(0 < len(value) < MIN_SECRET_CHARS for value in values):
                 raise InvalidInput(
@@ -183,9 +183,9 @@ class JobRequest(_Fields):  # type: ignore[misc]  # its fields come from their d
         return limit_bytes
 
 
-def _shown(text: str) -> str:
+def _quoted(text: str) -> str:
     """Return a client's text for a sentence, cut if it is long."""
-    return repr(text if len(text) <= _MAX_SHOWN_CHARS else f"{text[:_MAX_SHOWN_CHARS]}…")
+    return repr(text if len(text) <= _MAX_QUOTED_CHARS else f"{text[:_MAX_QUOTED_CHARS]}…")
 
 
 def job_shapes(schema: dict[str, Any]) -> dict[str, dict[str, Any]]:

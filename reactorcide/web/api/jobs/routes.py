@@ -78,11 +78,11 @@ def list_jobs(query: JobListQuery) -> Response:
         after=lists.from_cursor(query.cursor),
         max_chars=lists.MAX_BYTES // query.limit,
     )
-    shown, next_cursor = lists.split(jobs, query.limit, lambda job: (job.created_at_ms, job.job_id))
+    page, next_cursor = lists.split(jobs, query.limit, lambda job: (job.created_at_ms, job.job_id))
     return lists.answer(
         "jobs",
-        (job_json(job) | ({lists.TRUNCATED: True} if job.is_cut else {}) for job in shown),
-        len(shown),
+        (job_json(job) | ({lists.TRUNCATED: True} if job.is_cut else {}) for job in page),
+        len(page),
         total=total,
         limit=query.limit,
         offset=offset,
@@ -187,20 +187,20 @@ def job_json(job: Job) -> dict[str, Any]:
 
 
 def _definition_json(definition: JobDefinition) -> dict[str, Any]:
-    shown = {
+    content = {
         item.json_name: getattr(definition, item.name)
         if item.about.source_type in (None, definition.source_type)
         else None
         for item in JOB_FIELDS
     }
     if definition.git_url is not None:
-        shown["git_url"] = redacted_url(definition.git_url)
+        content["git_url"] = redacted_url(definition.git_url)
     if definition.services is not None:
-        shown["services"] = {
+        content["services"] = {
             name: asdict(item)
             for name, item in redacted_services(definition.services, definition.secret_env_vars).items()
         }
-    return shown | {"job_env_vars": redacted_variables(definition)}
+    return content | {"job_env_vars": redacted_variables(definition)}
 
 
 def _attempt_json(job: Job, item: AttemptRecord) -> dict[str, Any]:

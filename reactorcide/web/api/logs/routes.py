@@ -116,15 +116,15 @@ def follow_events(header: EventsHeader, query: NoQuery) -> Response:
 
 
 def _job_events(context: StoredJobs, user: User, after: int) -> Generator[bytes, None, None]:
-    yield sse.mark(events.shown_id(context, user, after))
+    yield sse.mark(events.public_id(context, user, after))
     for event in events.follow(context, user, after):
         if event is None:
             yield b""
             continue
-        shown_id = events.shown_id(context, user, event.event_id)
+        public_id = events.public_id(context, user, event.event_id)
         if isinstance(event, RunEvent):
             yield sse.event(
-                _run_event_json(event), event_id=shown_id, name="run" if event.node is None else "node"
+                _run_event_json(event), event_id=public_id, name="run" if event.node is None else "node"
             )
             continue
         data = {
@@ -139,7 +139,7 @@ def _job_events(context: StoredJobs, user: User, after: int) -> Generator[bytes,
             "run_id": event.run_id,
             "node": event.node,
         }
-        yield sse.event(data, event_id=shown_id)
+        yield sse.event(data, event_id=public_id)
 
 
 def _run_event_json(event: RunEvent) -> dict[str, Any]:

@@ -44,8 +44,8 @@ def create_project(body: ProjectRequest, query: NoQuery) -> tuple[Response, int,
     project, secret = change.create(
         services().jobs, caller(), body.name, body.git_url, body.settings(), token=body.token
     )
-    shown = _view_json(project.project_id) | {"webhook_secret": secret}
-    return jsonify(shown), 201, {"Location": f"{PREFIX}/projects/{project.project_id}"}
+    content = _view_json(project.project_id) | {"webhook_secret": secret}
+    return jsonify(content), 201, {"Location": f"{PREFIX}/projects/{project.project_id}"}
 
 
 @api.get("/projects", responses={200: ProjectListResponse})
@@ -67,7 +67,7 @@ def list_projects(query: ProjectListQuery) -> Response:
 @api.get("/projects/<project_id>", responses={200: ProjectResponse})
 def show_project(path: ProjectPath, query: NoQuery) -> Response:
     """Show a project."""
-    return _shown(path.project_id)
+    return _project_response(path.project_id)
 
 
 @api.get("/projects/<project_id>/badge.svg", responses={200: {"content": {"image/svg+xml": BADGE}}})
@@ -92,7 +92,7 @@ def change_project(path: ProjectPath, body: ProjectChange, query: NoQuery) -> Re
         token=body.token,
         known_hosts=body.known_hosts,
     )
-    return _shown(path.project_id)
+    return _project_response(path.project_id)
 
 
 @api.post("/projects/<project_id>/webhook-secret", responses={201: WebhookSecretResponse})
@@ -137,7 +137,7 @@ def delete_project(path: ProjectPath, query: NoQuery) -> tuple[str, int]:
 def set_member(path: ProjectPath, body: MemberRequest, query: NoQuery) -> Response:
     """Give a user a role in a project, in place of an earlier one; for its owners."""
     members.set_role(services().jobs, caller(), path.project_id, body.username, ProjectRole(body.role))
-    return _shown(path.project_id)
+    return _project_response(path.project_id)
 
 
 @api.delete("/projects/<project_id>/members/<user_id>", responses={204: None, 409: ErrorResponse})
@@ -163,8 +163,8 @@ def list_statuses(path: ProjectPath, query: StatusListQuery) -> Response:
     """List the project's commit statuses, newest first: what is owed to its forge, and what was sent last."""
     after = lists.from_cursor(query.cursor)
     items = read.statuses(services().jobs, caller(), path.project_id, limit=query.limit + 1, after=after)
-    shown, next_cursor = lists.split(items, query.limit, lambda item: (item.created_at_ms, item.status_id))
-    return jsonify({"statuses": [_status_json(item) for item in shown], "next_cursor": next_cursor})
+    page, next_cursor = lists.split(items, query.limit, lambda item: (item.created_at_ms, item.status_id))
+    return jsonify({"statuses": [_status_json(item) for item in page], "next_cursor": next_cursor})
 
 
 def _status_json(status: StatusRecord) -> dict[str, Any]:
@@ -185,7 +185,7 @@ def _status_json(status: StatusRecord) -> dict[str, Any]:
     }
 
 
-def _shown(project_id: str) -> Response:
+def _project_response(project_id: str) -> Response:
     return jsonify(_view_json(project_id))
 
 

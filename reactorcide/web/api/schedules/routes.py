@@ -37,7 +37,7 @@ def list_schedules(path: ProjectPath, query: NoQuery) -> Response:
 def create_schedule(path: ProjectPath, body: ScheduleRequest, query: NoQuery) -> Response:
     """Create a schedule of a project; for its owners."""
     schedule = change.create(services().jobs, caller(), path.project_id, _fields(body))
-    response = _shown(schedule.project_id, schedule.schedule_id)
+    response = _schedule_response(schedule.project_id, schedule.schedule_id)
     response.status_code = 201
     response.headers["Location"] = f"{PREFIX}/projects/{schedule.project_id}/schedules/{schedule.schedule_id}"
     return response
@@ -46,7 +46,7 @@ def create_schedule(path: ProjectPath, body: ScheduleRequest, query: NoQuery) ->
 @api.get("/projects/<project_id>/schedules/<schedule_id>", responses={200: ScheduleResponse})
 def show_schedule(path: SchedulePath, query: NoQuery) -> Response:
     """Show a schedule with its next due times, and what became of the last ones."""
-    return _shown(path.project_id, path.schedule_id)
+    return _schedule_response(path.project_id, path.schedule_id)
 
 
 @api.patch(
@@ -55,7 +55,7 @@ def show_schedule(path: SchedulePath, query: NoQuery) -> Response:
 def change_schedule(path: SchedulePath, body: ScheduleChange, query: NoQuery) -> Response:
     """Change a schedule, which then goes on from now; for the project's owners."""
     change.change(services().jobs, caller(), path.project_id, path.schedule_id, _fields(body))
-    return _shown(path.project_id, path.schedule_id)
+    return _schedule_response(path.project_id, path.schedule_id)
 
 
 @api.delete("/projects/<project_id>/schedules/<schedule_id>", responses={204: None})
@@ -74,7 +74,7 @@ def run_schedule(path: SchedulePath, query: NoQuery) -> Response:
     # As with other runs, the repository may be slow.
     with services().slots.required(caller().user_id):
         start_by_hand(services().runs, caller(), path.project_id, path.schedule_id)
-    return _shown(path.project_id, path.schedule_id)
+    return _schedule_response(path.project_id, path.schedule_id)
 
 
 def _fields(body: ScheduleRequest | ScheduleChange) -> dict[str, Any]:
@@ -89,9 +89,9 @@ def _fields(body: ScheduleRequest | ScheduleChange) -> dict[str, Any]:
     return fields
 
 
-def _shown(project_id: str, schedule_id: str) -> Response:
+def _schedule_response(project_id: str, schedule_id: str) -> Response:
     view = read.view(services().jobs, caller(), project_id, schedule_id)
-    shown = [
+    occurrences = [
         {
             "due_at": rfc3339(item.due_at_ms),
             "at": rfc3339(item.at_ms),
@@ -100,7 +100,7 @@ def _shown(project_id: str, schedule_id: str) -> Response:
         }
         for item in view.occurrences
     ]
-    return jsonify({**_schedule_json(view), "occurrences": shown})
+    return jsonify({**_schedule_json(view), "occurrences": occurrences})
 
 
 def _schedule_json(view: ScheduleView) -> dict[str, Any]:
