@@ -15,6 +15,7 @@ from reactorcide.app import Service
 from reactorcide.domain.errors import NotFound
 from reactorcide.domain.jobs import JobStatus
 from reactorcide.domain.runs import RunStatus
+from reactorcide.domain.webhooks import WebhookMessage
 from reactorcide.settings import Settings
 from reactorcide.web.auth import NEEDS
 from reactorcide.web.ui import ask, markdown, pages, shown
@@ -180,6 +181,41 @@ def test_every_page_says_what_it_may_load_and_loads_only_from_here(visitor: Visi
         assert "unsafe" not in policy
         assert not re.search(r'(?:src|href|action)="(?:https?:)?//', response.text), address
         assert not re.search(r"\son[a-z]+=|\sstyle=|<style|<script(?! type=\"module\" src=)", response.text)
+
+
+def test_the_account_has_its_webhooks_and_what_can_be_sent_again(tmp_path: Path) -> None:
+    made = service(tmp_path / "data")
+    from reactorcide.accounts import users
+
+    token = users.bootstrap(made._accounts, tmp_path / "admin-token")
+    assert token is not None
+    visitor = Visitor(made.wsgi, token)
+    visitor.sign_in()
+    new = {"url": "https://hook.example/<b>", "events": ["run"]}
+    headers = {"Authorization": f"Bearer {token}"}
+    webhook_id = visitor.client.post("/api/v1/webhooks", json=new, headers=headers).json["webhook_id"]  # type: ignore[index]  # JSON
+    message_id = "0198c0de-0000-7000-8000-000000000001"
+    message = WebhookMessage(
+        message_id=message_id,
+        webhook_id=webhook_id,
+        type="run.failed",
+        body="{}",
+        created_at_ms=1,
+        version=1,
+        owed_since_ms=1,
+        next_at_ms=1,
+        failures=0,
+        problem=None,
+        sent_at_ms=None,
+    )
+    made._store.webhooks.owe(message)
+    made._store.webhooks.give_up(webhook_id, "it answered <410>", owed_up_to_ms=1)
+    page = visitor.client.get("/account").text
+    for part in (new["url"], "it answered <410>"):
+        assert str(escape(part)) in page
+    assert "given up" in page
+    assert f'data-call="POST /webhooks/{webhook_id}/messages/{message_id}/redeliver"' in page
+    made.stop()
 
 
 def test_the_first_load_is_small_and_is_kept_by_the_browser(visitor: Visitor) -> None:

@@ -32,6 +32,8 @@ from reactorcide.web.api.runs.schemas import RunListQuery, RunPath
 from reactorcide.web.api.schedules import routes as schedules
 from reactorcide.web.api.secrets import routes as secrets
 from reactorcide.web.api.service import routes as service
+from reactorcide.web.api.webhooks import routes as webhooks
+from reactorcide.web.api.webhooks.schemas import MessageListQuery, WebhookPath
 from reactorcide.web.api.workers import routes as workers
 from reactorcide.web.auth import session_value
 from reactorcide.web.errors import validation_failed
@@ -42,6 +44,7 @@ from reactorcide.web.ui.graph import layout
 _MAX_PROJECTS = 200
 _MAX_NODES = 1000
 _MAX_DELIVERIES = 20
+_MAX_WEBHOOKS = 20
 _MAX_WHYS = 20
 """How many of the jobs that wait have the reason beside."""
 _MAX_FAILED_JOBS = 5
@@ -259,9 +262,27 @@ def show_project(project_id: str) -> str:
 
 @ui.get("/account")
 def show_account() -> str:
-    """Show the caller and the caller's tokens."""
+    """Show the caller, with the caller's tokens and webhooks."""
     own = ask(accounts.list_tokens)["tokens"] if may_ask(accounts.list_tokens) else None
-    return render_template("account.html", me=ask(accounts.show_me), tokens=own)
+    me = ask(accounts.show_me)
+    return render_template("account.html", me=me, tokens=own, webhooks=_webhooks(me["user_id"]))
+
+
+def _webhooks(user_id: str) -> list[Json]:
+    """Return the newest webhooks of the caller, each with its last messages."""
+    if not may_ask(webhooks.list_webhooks):
+        return []
+    # An admin is shown those of everybody.
+    listed = [item for item in ask(webhooks.list_webhooks)["webhooks"] if item["user_id"] == user_id]
+    return [
+        item
+        | ask(
+            webhooks.list_messages,
+            path=WebhookPath(webhook_id=item["webhook_id"]),
+            query=MessageListQuery(limit=_MAX_DELIVERIES),
+        )
+        for item in listed[:_MAX_WEBHOOKS]
+    ]
 
 
 @ui.get("/admin")
