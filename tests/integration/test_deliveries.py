@@ -7,6 +7,8 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from http.server import BaseHTTPRequestHandler
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,13 @@ import docker
 import pytest
 import requests
 
+from reactorcide.app import _webhook_rules
+from reactorcide.settings import Settings
 from tests.conftest import ended_cleanly
 from tests.support.client import Client
 from tests.support.dialects import DIALECTS, Repo
 from tests.support.forge import TOKEN, Forge, ForgeRepository, running_forge
+from tests.support.http_server import answer_with, serving
 from tests.support.image import Images
 from tests.support.runs import node, over
 from tests.support.service import PROGRAM, Service, clean_environment
@@ -173,6 +178,36 @@ def test_the_commands(service: Service, github: Forge) -> None:
     assert "is worked on again" in run("redeliver", project["name"], delivery["delivery_id"])
     (again,) = deliveries(service.admin, project)
     assert len(again["run_ids"]) == 2
+
+
+def test_a_webhook_is_told_of_a_push(service: Service, github: Forge) -> None:
+    repository = github.repository("acme/site", {"workflows/ci.yaml": CI})
+    project = add_project(service, github, repository)
+    messages: list[tuple[str, bytes]] = []
+
+    def take(request: BaseHTTPRequestHandler) -> None:
+        body = request.rfile.read(int(request.headers["Content-Length"]))
+        messages.append((request.headers["webhook-signature"], body))
+        answer_with(204)(request)
+
+    with serving(take) as port:
+        # One that is allowed by its address, and one of an internal network.
+        allowed, internal = (
+            service.admin.request(
+                "POST", "webhooks", json={"url": url, "events": ["run"], "projects": [project["name"]]}
+            ).json()
+            for url in (f"http://127.0.0.1:{port}/", "http://10.1.2.3/")
+        )
+        repository.deliver(repository.push())
+        wait_until(lambda: len(messages) == 2, 60, "the run's begin and end are told")
+    assert [json.loads(body)["type"] for _, body in messages] == ["run.running", "run.completed"]
+    assert {signature.partition(",")[0] for signature, _ in messages} == {"v1"}
+    path = f"webhooks/{internal['webhook_id']}"
+    wait_until(lambda: service.admin.get(path)["problem"] is not None, 20, "the other is refused")
+    assert "10.1.2.3 is an address of an internal network" in service.admin.get(path)["problem"]
+    assert _webhook_rules(Settings(allow_internal_webhooks=True)).refusal(ip_address("10.1.2.3")) is None
+    for webhook in (allowed, internal):
+        assert service.admin.request("DELETE", f"webhooks/{webhook['webhook_id']}").status_code == 204
 
 
 def test_what_is_no_delivery(service: Service, github: Forge) -> None:
