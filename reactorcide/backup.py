@@ -331,6 +331,7 @@ def _resume(database: Path, reason: str | None) -> int:
         store.schedules.reckon_all()
         store.deliveries.expire_waiting(f"ignored: {reason}")
         cancelled = _cancel_runs(store, reason, at_ms=at_ms)
+        store.runs.skip_numbers()
         # The forge may have been told other things since.
         store.outbox.give_up_statuses(None, reason, owed_up_to_ms=_ANY_TIME_MS)
         store.webhooks.give_up(None, reason, owed_up_to_ms=_ANY_TIME_MS)

@@ -49,6 +49,8 @@ _OPEN = (
     "ORDER BY run_id LIMIT ?"
 )
 
+_SKIPPED = 1000
+"""So many numbers at least are not given after a restore."""
 _REMOVE_ENDED = (
     "DELETE FROM run WHERE completed_at_ms <= ? AND NOT pinned "
     "AND NOT EXISTS (SELECT 1 FROM job WHERE job.run_id = run.run_id) RETURNING run_id"
@@ -115,9 +117,23 @@ class Runs:
     def _next_number(self, db: Any, run: Run) -> int:
         if run.project_id is not None:
             return projects.next_number(db, run.project_id)
-        sql = "SELECT COALESCE(MAX(number), 0) + 1 FROM run WHERE user_id = ? AND project_id IS NULL"
-        (number,) = db.execute_sql(sql, (run.user_id,)).fetchone()
-        return int(number)
+        sql = "SELECT COALESCE(MAX(number), 0) FROM run WHERE user_id = ? AND project_id IS NULL"
+        (last,) = db.execute_sql(sql, (run.user_id,)).fetchone()
+        return 1 + max(int(last), _skipped_up_to(db))
+
+    def skip_numbers(self) -> None:
+        """Give the next runs numbers that no run has had that a restored backup does not know."""
+
+        def work(db: Any) -> None:
+            sql = "SELECT COALESCE(MAX(number), 0) FROM run WHERE project_id IS NULL"
+            (last,) = db.execute_sql(sql).fetchone()
+            up_to = (max(int(last), _skipped_up_to(db)) // _SKIPPED + 2) * _SKIPPED
+            db.execute_sql("UPDATE instance SET run_numbers_skipped_up_to = ?", (up_to,))
+            db.execute_sql(
+                "UPDATE project SET last_run_number = (last_run_number / ? + 2) * ?", 2 * (_SKIPPED,)
+            )
+
+        self._db.write(work)
 
     def lock(self, run_id: str) -> Run | None:
         """Return a run, which nobody else can change until the transaction is over; ``None`` if it is gone.
@@ -381,3 +397,9 @@ def _of(job_names: Collection[str]) -> str:
 def owner_of(run_id: str, node: str) -> str:
     """Return whom the sealed definition of a node belongs to."""
     return f"{run_id} {node}"
+
+
+def _skipped_up_to(db: Any) -> int:
+    """Return the number that those of the runs of no project are above."""
+    row = db.execute_sql("SELECT run_numbers_skipped_up_to FROM instance").fetchone()
+    return 0 if row is None else int(row[0])

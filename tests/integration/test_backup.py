@@ -118,7 +118,10 @@ def test_open_runs_are_cancelled_unless_they_are_to_be_resumed(
     run("backup", file, service.data_dir)
     service.kill()
 
-    again = start_restored(new_service, service, file, *["--resume"] * resumes).admin
+    restored_service = start_restored(new_service, service, file, *["--resume"] * resumes)
+    again = restored_service.admin
+    later = start(again, source.copied(restored_service.source_root / "of-run"))
+    assert [item["number"] for item in (running, waiting, later)] == [1, 2, 3 if resumes else 2001]
     if resumes:
         assert [over(again, item)["status"] for item in (running, waiting)] == ["completed"] * 2
         return

@@ -229,6 +229,23 @@ def test_a_job_builds_images_where_an_admin_has_granted_it(house: House, tmp_pat
     assert built().startswith("no admin has granted it")
 
 
+def test_numbers_skip_ahead_after_a_restore(project: Project) -> None:
+    def numbers() -> list[int]:
+        source = RunSource(git_url=f"file://{project.repository.path}")
+        request = Start(source=source, workflow="ci", event={"name": "push"})
+        run, _ = start(project.context, USER, request)
+        of_project = start_for_project(project.context, project.project_id, project.request())
+        return [run.number, *(run.number for run in of_project)]
+
+    assert numbers() == [1, 1, 2]
+    project.store.runs.skip_numbers()
+    assert numbers() == [2001, 2001, 2002]
+    # Also where nothing was started in between.
+    for _ in range(2):
+        project.store.runs.skip_numbers()
+    assert numbers() == [6001, 6001, 6002]
+
+
 def test_the_runs_of_a_project_that_was_removed_are_removed_later(project: Project) -> None:
     (run, _) = start_for_project(project.context, project.project_id, project.request())
     cancel(project.context, USER, run.run_id)

@@ -9,6 +9,8 @@ class InstanceRow(Model):
     instance_id = TextField(primary_key=True)
     secret_key_sha256 = BlobField(null=True)
     """Which key encrypts what is secret; see ``Vault.fingerprint``."""
+    run_numbers_skipped_up_to = IntegerField(constraints=[SQL("DEFAULT 0")])
+    """The runs of no project have numbers above it."""
 
     class Meta:
         table_name = "instance"
