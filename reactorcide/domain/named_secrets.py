@@ -13,7 +13,7 @@ NAME = r"[A-Za-z0-9_-][A-Za-z0-9/_-]*:[A-Za-z0-9/_-]+"
 MAX_NAME_CHARS = 255
 MAX_RULES = 100
 """Events, branches, workflows or projects that a secret names."""
-UNNAMED_COMMIT = "a commit that neither a branch nor a tag names; start the run for a branch or a tag"
+UNNAMED_COMMIT = "a commit to which no branch and no tag leads; start the run for a branch or a tag"
 _NAME = re.compile(NAME)
 _PULL_REQUEST = ("pull_request_opened", "pull_request_updated")
 """Events for which code runs that nobody has taken over yet: a secret has to name them."""

@@ -302,5 +302,7 @@ class Commit:
     tag: str | None = None
     """The tag that was asked for, if it was one."""
     message: str = ""
+    is_reachable: bool = False
+    """Whether a branch or a tag of the repository leads to it, if that was asked."""
     changed: tuple[str, ...] | None = None
     """The files that differ from what it was compared with; ``None`` where that is not known."""

@@ -26,13 +26,14 @@ class Commits(Protocol):
         deadline: float,
         comparison: Comparison | None = None,
         access: GitAccess | None = None,
+        asks_reachable: bool = False,
     ) -> Commit:
         """Return the workflow files of the commit that a ref leads to, for a run of that user.
 
-        ``access`` is what a project has for its repository. With ``comparison`` also which files differ, if a
-        workflow asks for that. ``deadline`` is in seconds of ``time.monotonic``. Raises ``JobFailed`` where
-        they cannot be had, ``InvalidInput`` where that repository may not be used, and
-        ``InfrastructureError``.
+        ``access`` is what a project has for its repository. With ``comparison`` also which files differ, if
+        a workflow asks for that, and with ``asks_reachable`` whether a branch or a tag leads to it.
+        ``deadline`` is in seconds of ``time.monotonic``. Raises ``JobFailed`` where they cannot be had,
+        ``InvalidInput`` where that repository may not be used, and ``InfrastructureError``.
         """
 
 

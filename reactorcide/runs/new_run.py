@@ -44,7 +44,7 @@ def new_run(
     is_of_delivery = user.user_id == SERVICE_USER.user_id and event["name"] != EventName.SCHEDULE
     if project is not None and not is_of_delivery:
         # Anybody may have a commit put into a repository, by a pull request of a fork.
-        is_trusted = is_trusted and bool(commit.branch or commit.tag)
+        is_trusted = is_trusted and (commit.is_reachable or bool(commit.branch or commit.tag))
     owner = user.user_id if project is None else project.project_id
     group_owner = owner if is_trusted else f"{owner} {event.get('number', '')}"
     nodes, errors = nodes_of(context, evaluation, group_owner, request.environment, project, is_trusted)

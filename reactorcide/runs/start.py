@@ -244,6 +244,7 @@ def _commit(context: RunContext, user: User, request: Start) -> Commit:
         deadline=deadline,
         comparison=request.comparison,
         access=request.git_access,
+        asks_reachable=request.project is not None,
     )
     if not (request.is_fork and user.user_id == SERVICE_USER.user_id):
         return commit

@@ -141,6 +141,7 @@ class Preparation:
         deadline: float,
         comparison: Comparison | None = None,
         access: GitAccess | None = None,
+        asks_reachable: bool = False,
     ) -> Commit:
         """Return the workflow files of a commit; see ``runs.Commits``."""
         self._roots.check_git_url(git_url)
@@ -159,6 +160,7 @@ class Preparation:
                 refusal=self._refusal(user_id),
                 comparison=comparison,
                 access=access,
+                asks_reachable=asks_reachable,
                 is_compared=lambda paths: any(_PATHS in _read_file(workspace / path) for path in paths),
             )
             files = {path: _read_file(workspace / file) for path, file in folders.paths.items()}
@@ -171,6 +173,7 @@ class Preparation:
             default_branch=folders.default_branch,
             tag=folders.tag,
             message=folders.message,
+            is_reachable=folders.is_reachable,
             changed=folders.changed,
         )
 

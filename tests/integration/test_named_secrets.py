@@ -104,7 +104,7 @@ def test_what_a_secret_may_be_used_for(service: Service, new_source: NewSource) 
     assert reason(ref="v1") is None
     assert reason("pull_request_opened", ref="feature") == f"{refused}pull_request"
     assert reason(ref=sha) == (
-        f"{refused}a commit that neither a branch nor a tag names; start the run for a branch or a tag"
+        f"{refused}a commit to which no branch and no tag leads; start the run for a branch or a tag"
     )
     # The value stays.
     put(owner, project, name, branches=["main", "release/*"])

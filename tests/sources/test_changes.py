@@ -15,6 +15,37 @@ from tests.sources.support import Attempt, Repository, git_http
 Changed = tuple[str, ...] | None
 
 
+@pytest.mark.parametrize("server", ["modern", "no filter", "old"])
+def test_whether_a_branch_or_a_tag_leads_to_a_commit(tmp_path: Path, server: str) -> None:
+    origin = Repository(tmp_path / "served" / "site")
+    first = origin.commit("first", "1")
+    origin.git("checkout", "--quiet", "--detach")
+    foreign = origin.commit("foreign", "1")
+    origin.git("update-ref", "refs/pull/1/head", foreign)
+    origin.git("checkout", "--quiet", "main")
+    origin.commit("second", "1")
+    for name in ("allowAnySHA1InWant", *(["allowFilter"] if server == "modern" else [])):
+        origin.git("config", f"uploadpack.{name}", "true")
+    with git_http(origin.path.parent, modern=server != "old") as http:
+        for ref, expected in ((first, True), (foreign, False), ("refs/pull/1/head", False), ("main", True)):
+            into = tmp_path / uuid.uuid4().hex
+            into.mkdir()
+            folders = check_out_folders(
+                f"{http.url}/site",
+                ref,
+                into,
+                ["."],
+                is_selected=lambda path: path == "first",
+                max_paths=1,
+                interrupt=Attempt(),
+                deadline=time.monotonic() + 60,
+                env=os.environ,
+                asks_reachable=True,
+            )
+            assert folders.is_reachable == expected, ref
+            assert (into / "first").read_text() == "1"
+
+
 @pytest.fixture
 def origin(tmp_path: Path) -> Repository:
     """A repository whose branch ``fix`` starts at the first commit of ``main``."""

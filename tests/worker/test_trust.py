@@ -44,8 +44,10 @@ class Forked(Project):
     def __init__(self, house: House, path: Path) -> None:
         super().__init__(house, path, {"workflows/ci.yaml": BASE})
         self.base_sha = self.repository.git("rev-parse", "main").strip()
-        self.repository.git("checkout", "-q", "-b", "evil")
+        # A forge has the commits of forks in the same repository, and no branch leads to them.
+        self.repository.git("checkout", "-q", "--detach")
         self.repository.commit(".reactorcide/workflows/more.yaml", BASE.replace("CI", "More"))
+        self.repository.git("update-ref", "refs/pull/1/head", "HEAD")
         self.head_sha = self.push("1")
         self.repository.git("checkout", "-q", "main")
         rules = SecretRules(events=("push", "manual", "pull_request_opened"))
@@ -53,7 +55,7 @@ class Forked(Project):
 
     def push(self, mark: str) -> str:
         """Push a commit to the pull request and return it."""
-        self.repository.git("checkout", "-q", "evil")
+        self.repository.git("checkout", "-q", "--detach", "refs/pull/1/head")
         sha = self.repository.commit(".reactorcide/workflows/ci.yaml", f"# {mark}\n{EVIL}")
         self.repository.git("update-ref", "refs/pull/1/head", sha)
         self.repository.git("checkout", "-q", "main")
@@ -153,7 +155,7 @@ class TestApproval:
 
     def test_whoever_starts_it_by_hand_needs_none(self, forked: Forked) -> None:
         request = Start(
-            source=RunSource(git_ref="evil"),
+            source=RunSource(git_ref="refs/pull/1/head"),
             project="acme/site",
             workflow="ci",
             event={"name": "pull_request_opened"},
@@ -287,9 +289,22 @@ class TestSecrets:
         run = forked.by_hand(forked.head_sha if ref == "sha" else ref)
         assert not run.is_trusted
         assert forked.node(run, "evil").reason == (
-            "secret pypi:token may not be used for a commit that neither a branch nor a tag names; "
+            "secret pypi:token may not be used for a commit to which no branch and no tag leads; "
             "start the run for a branch or a tag"
         )
+
+    def test_a_commit_to_which_a_branch_or_a_tag_leads(self, forked: Forked) -> None:
+        git = forked.repository.git
+        before = git("rev-parse", "main")
+        tip = forked.repository.commit("more", "1")
+        git("checkout", "-q", "--detach")
+        tagged = forked.repository.commit("more", "2")
+        git("tag", "-a", "v1", "-m", "v1")
+        git("checkout", "-q", "main")
+        for sha in (before, tip, tagged, tip[:12]):
+            assert forked.by_hand(sha).is_trusted
+        git("tag", "-d", "v1")
+        assert not forked.by_hand(tagged).is_trusted
 
     def test_a_schedule_of_its_head(self, forked: Forked) -> None:
         request = Start(

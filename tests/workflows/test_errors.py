@@ -204,6 +204,11 @@ def test_a_tag_means_nothing_but_those_of_yaml_itself() -> None:
         ),
         ("run_local: {user: ann}", "6:23: user: 'ann' is not host, root, runner or uid[:gid]"),
         ("job_file: nope.yaml", "6:15: there is no file 'nope.yaml' in .reactorcide/jobs"),
+        (
+            "job_file: ../workflows/ci.yaml",
+            "6:15: there is no file '../workflows/ci.yaml' in .reactorcide/jobs",
+        ),
+        ("job_file: scripts/ci.yaml", "6:15: there is no file 'scripts/ci.yaml' in .reactorcide/jobs"),
         ("job: {command: x}", "6:20: command is given twice, also in line 5"),
         (
             "matrix: {a: [1]}\nfor_each: [1]",

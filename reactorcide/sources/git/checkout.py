@@ -21,6 +21,7 @@ from reactorcide.sources.git.fetch import (
     without_blobs,
 )
 from reactorcide.sources.git.program import Git
+from reactorcide.sources.git.reachable import is_reachable
 from reactorcide.sources.git.refs import find_target
 from reactorcide.sources.git.session import GitLimits, Refusal, Session
 from reactorcide.sources.git.submodules import add_submodules
@@ -142,6 +143,8 @@ class GitFolders:
     """The commit's."""
     paths: Mapping[str, str]
     """The file that has the content of each path: the path itself, or what it is a link to."""
+    is_reachable: bool = False
+    """Whether a branch or a tag leads to it, if that was asked."""
     changed: tuple[str, ...] | None = None
     """The paths that differ from what it was compared with; ``None`` where that is not known."""
 
@@ -162,6 +165,7 @@ def check_out_folders(
     comparison: Comparison | None = None,
     access: GitAccess | None = None,
     is_compared: Callable[[Collection[str]], bool] = lambda paths: True,
+    asks_reachable: bool = False,
 ) -> GitFolders:
     """Fetch one commit and check out only files that are directly in some folders.
 
@@ -203,10 +207,12 @@ def check_out_folders(
         changed = None
         if comparison is not None and is_compared(paths.values()):
             changed = changed_paths(git, sha, comparison, target.default_branch)
+        is_named = target.branch is not None or target.tag is not None
+        reachable = asks_reachable and (is_named or is_reachable(git, sha))
         disk.check()
     message = b"\n".join(lines).decode(errors="replace").strip()
     text = message[:_MAX_MESSAGE_CHARS]
-    return GitFolders(sha, target.branch, target.default_branch, target.tag, text, paths, changed)
+    return GitFolders(sha, target.branch, target.default_branch, target.tag, text, paths, reachable, changed)
 
 
 def _listed(

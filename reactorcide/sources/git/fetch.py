@@ -9,7 +9,8 @@ from reactorcide.sources.git.refs import Target, unknown_ref
 from reactorcide.sources.urls import GitUrl
 
 _FETCH = ("--progress", "--no-recurse-submodules")
-_EVERYTHING = ("+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*")
+EVERYTHING = ("+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*")
+"""All branches and tags."""
 # Errors of a server that does not send one commit alone. Each forge has its own text after "remote error".
 _NOT_ALONE = re.compile(
     rb"remote error:|not our ref|unadvertised object|does not support|could(?:n't| not) find remote ref"
@@ -68,7 +69,7 @@ def _fetch(git: Git, target: Target, sha_digits: int, *options: str) -> str:
                 raise JobFailed(f'git: "{target.name}" in {git.url} is not a commit')
             return sha
         git.log(f"git: cannot fetch {target.name} alone, so all branches and tags are fetched")
-    git.check_run(reach, "fetch", *fetch_options(depth=0, tags=False), "--", git.remote, *_EVERYTHING)
+    git.check_run(reach, "fetch", *fetch_options(depth=0, tags=False), "--", git.remote, *EVERYTHING)
     sha = git.commit(target.sha)
     if sha is None:
         raise unknown_ref(git.url, target.name)
