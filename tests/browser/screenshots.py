@@ -16,30 +16,30 @@ from tests.support.service import Service
 WIDTHS = {"wide": 1280, "narrow": 390}
 
 
-def addresses(made: Showcase) -> dict[str, str]:
+def addresses(showcase: Showcase) -> dict[str, str]:
     """Return the address of every page by its name."""
-    big = {} if made.big is None else {"run-large": f"/runs/{made.big['run_id']}"}
+    big = {} if showcase.big is None else {"run-large": f"/runs/{showcase.big['run_id']}"}
     return big | {
         "runs": "/runs",
         "runs-empty": "/runs?branch=none",
-        "run-failed": f"/runs/{made.failed['run_id']}",
-        "run-passed": f"/runs/{made.passed['run_id']}",
-        "run-active": f"/runs/{made.active['run_id']}",
-        "job-failed": f"/jobs/{made.failed_job}",
-        "job-active": f"/jobs/{made.active_job}",
-        "artifact": f"/jobs/{made.failed_job}/artifacts/junit.xml",
+        "run-failed": f"/runs/{showcase.failed['run_id']}",
+        "run-passed": f"/runs/{showcase.passed['run_id']}",
+        "run-active": f"/runs/{showcase.active['run_id']}",
+        "job-failed": f"/jobs/{showcase.failed_job}",
+        "job-active": f"/jobs/{showcase.active_job}",
+        "artifact": f"/jobs/{showcase.failed_job}/artifacts/junit.xml",
         "jobs": "/jobs",
         "queues": "/queues",
         "workers": "/workers",
         "projects": "/projects",
-        "project": f"/projects/{made.project_id}",
+        "project": f"/projects/{showcase.project_id}",
         "account": "/account",
         "admin": "/admin",
         "not-found": "/nowhere",
     }
 
 
-def write(browser: Browser, service: Service, made: Showcase, directory: Path) -> None:
+def write(browser: Browser, service: Service, showcase: Showcase, directory: Path) -> None:
     """Write the pictures."""
     for width_name, width in WIDTHS.items():
         for dark in (False, True):
@@ -48,7 +48,7 @@ def write(browser: Browser, service: Service, made: Showcase, directory: Path) -
                 page.goto("/sign-in")
                 page.screenshot(path=directory / f"sign-in-{suffix}")
             with visitor(browser, service, width=width, dark=dark) as page:
-                for name, address in addresses(made).items():
+                for name, address in addresses(showcase).items():
                     page.goto(address)
                     if name.startswith("job-"):
                         page.locator(".line").first.wait_for()
@@ -65,10 +65,10 @@ def main() -> None:
         service = Service(Path(home), image, concurrency=3, cancel_grace=1, queue="default")
         service.start()
         try:
-            made = fill(service, service.admin, with_big=True)
-            write(launch(playwright), service, made, directory)
+            showcase = fill(service, service.admin, with_big=True)
+            write(launch(playwright), service, showcase, directory)
         finally:
-            service.admin.request("POST", f"runs/{made.active['run_id']}/cancel")
+            service.admin.request("POST", f"runs/{showcase.active['run_id']}/cancel")
             service.stop()
 
 

@@ -42,7 +42,7 @@ def big_workflow() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Showcase:
-    """What was made."""
+    """The runs and jobs of the pages."""
 
     passed: Run
     failed: Run
@@ -55,7 +55,7 @@ class Showcase:
 
 def fill(service: Service, client: Client, *, with_big: bool = False) -> Showcase:
     """Make the runs; each but the active one is over on return. The big one takes a minute."""
-    made = [
+    repos = [
         repository(service.source_root / name / "wordstats", {"workflows/ci.yaml": text})
         for name, text in (
             ("a", workflow("passing")),
@@ -66,7 +66,7 @@ def fill(service: Service, client: Client, *, with_big: bool = False) -> Showcas
     ]
     event = {"name": "push", "branch": "main", "actor": "ann"}
     project = client.request(
-        "POST", "projects", json={"name": "acme/wordstats", "git_url": f"file://{made[0].path}"}
+        "POST", "projects", json={"name": "acme/wordstats", "git_url": f"file://{repos[0].path}"}
     ).json()
     schedule = {"name": "nightly", "cron": "30 2 * * *", "timezone": "Europe/Berlin"}
     client.request("POST", f"projects/{project['project_id']}/schedules", json=schedule)
@@ -76,7 +76,7 @@ def fill(service: Service, client: Client, *, with_big: bool = False) -> Showcas
     if with_big:
         for message in ("Count words of any language", "Release 1.4.0"):
             over(client, _of_project(client, event | {"message": message}), deadline_s=_WAIT_S)
-        big = start(client, made[2], event={"name": "schedule", "message": "Every night"})
+        big = start(client, repos[2], event={"name": "schedule", "message": "Every night"})
         over(client, big, deadline_s=_WAIT_S)
     passed = _of_project(client, event | {"message": "Split at any white space"})
     message = "Count words at single spaces\n\nIt is faster."
@@ -86,12 +86,12 @@ def fill(service: Service, client: Client, *, with_big: bool = False) -> Showcas
         "base_branch": "main",
         "number": "41",
     }
-    failed = start(client, made[1], event=pull_request | {"message": message, "actor": "bob"})
+    failed = start(client, repos[1], event=pull_request | {"message": message, "actor": "bob"})
     failed = over(client, failed, deadline_s=_WAIT_S)
     passed = over(client, passed, deadline_s=_WAIT_S)
     for command, name in (("echo cleaned", "clean caches"), ("exit 2", "rotate keys")):
         client.run(command, name=name)
-    active = start(client, made[3], event={"name": "manual", "message": "Release 1.5.0", "actor": "ann"})
+    active = start(client, repos[3], event={"name": "manual", "message": "Release 1.5.0", "actor": "ann"})
     client.submit("true", name="needs a worker with a GPU", queue_name="gpu", priority=3)
     return Showcase(
         passed,

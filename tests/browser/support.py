@@ -38,11 +38,11 @@ class Watch:
     """What a page did that it must not: errors, dialogs, and requests to others."""
 
     base_url: str
-    seen: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
 
     def attach(self, page: Page) -> None:
         """Watch a page from now on."""
-        page.on("pageerror", lambda error: self.seen.append(f"error: {error}"))
+        page.on("pageerror", lambda error: self.problems.append(f"error: {error}"))
         page.on("dialog", self._dialog)
         page.on("console", self._console)
         page.on("request", self._request)
@@ -50,17 +50,17 @@ class Watch:
     def _dialog(self, dialog: Dialog) -> None:
         # The page itself asks before it cancels or removes something.
         if not dialog.message.endswith("?"):
-            self.seen.append(f"dialog: {dialog.message}")
+            self.problems.append(f"dialog: {dialog.message}")
         dialog.accept()
 
     def _request(self, request: Request) -> None:
         if not request.url.startswith(self.base_url):
-            self.seen.append(f"request: {request.url}")
+            self.problems.append(f"request: {request.url}")
 
     def _console(self, message: ConsoleMessage) -> None:
         # A page that is refused, or away, is an error there, too.
         if "Content Security Policy" in message.text:
-            self.seen.append(message.text)
+            self.problems.append(message.text)
 
 
 class Relay:
@@ -138,7 +138,7 @@ def visitor(
         yield page
     finally:
         context.close()
-    assert watch.seen == []
+    assert watch.problems == []
 
 
 _sessions: dict[str, StorageState] = {}

@@ -28,7 +28,7 @@ HOSTILE = (
     f"{MARKUP}\"'><script>alert(2)</script>javascript:alert(3)"
     "\u202egnp.exe\u2066\u200b\ufeff\x1b[31mred\x1b]0;title\x07"
 )
-"""Markup, a script's URL, what controls terminals, and what is not seen or changes the direction of text."""
+"""Markup, a script's URL, what controls terminals, and invisible characters or such that turn text around."""
 _MAX_PAGE_CHARS = 500_000
 _THEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 _QUICK_WORKFLOW = "name: Quick\non: manual\njobs: {a: {command: 'true'}}\n"
@@ -47,17 +47,17 @@ def browser() -> Iterator[Browser]:
 def shown(
     browser: Browser, tmp_path_factory: pytest.TempPathFactory, engine: docker.APIClient, images: Images
 ) -> Iterator[Service]:
-    made = Service(
+    service = Service(
         tmp_path_factory.mktemp("ui"), images.default, concurrency=3, cancel_grace=1, queue="default"
     )
-    yield from ended_cleanly(made.start(), engine)
+    yield from ended_cleanly(service.start(), engine)
 
 
 @pytest.fixture(scope="module")
 def showcase(shown: Service) -> Iterator[Showcase]:
-    made = fill(shown, shown.admin)
-    yield made
-    shown.admin.request("POST", f"runs/{made.active['run_id']}/cancel")
+    showcase = fill(shown, shown.admin)
+    yield showcase
+    shown.admin.request("POST", f"runs/{showcase.active['run_id']}/cancel")
     for job in shown.admin.get("jobs", status="queued")["jobs"]:
         shown.admin.cancel(job)
 
@@ -148,7 +148,7 @@ def test_a_log_goes_on_after_a_cut_with_no_line_twice(browser: Browser, shown: S
         expect(page.get_by_text("The connection to the service is lost.")).to_be_visible()
         relay.mend()
         expect(page.get_by_text("The log cannot be fetched; trying again…")).to_be_hidden()
-        # Who scrolls up stays there, and is told what comes.
+        # Whoever scrolls up stays there, and sees how many lines have come.
         pane.evaluate("pane => { pane.scrollTop = 0; }")
         expect(page.get_by_role("button", name="new line")).to_be_visible()
         assert pane.evaluate("pane => pane.scrollTop") == 0
@@ -248,15 +248,15 @@ def hostile(shown: Service) -> Iterator[dict[str, str]]:
         assert client.request("POST", "runs", json=large).status_code == 400
     run = start(client, source, event=event)
     job = client.submit(name=HOSTILE, description=HOSTILE, job_command=HOSTILE * 500, queue_name="gpu")
-    made = client.request("POST", "tokens", json={"name": HOSTILE})
-    assert made.status_code == 201, made.text
+    response = client.request("POST", "tokens", json={"name": HOSTILE})
+    assert response.status_code == 201, response.text
     # Names of projects and schedules have letters, digits and few signs.
     project = client.request("POST", "projects", json={"name": "eve", "git_url": "https://a.example/<b>.git"})
     assert project.status_code == 201, project.text
     address = f"projects/{project.json()['project_id']}"
     schedule = {"name": "nightly", "cron": "1 1 * * *", "workflow": HOSTILE}
-    made = client.request("POST", f"{address}/schedules", json=schedule)
-    assert made.status_code == 201, made.text
+    response = client.request("POST", f"{address}/schedules", json=schedule)
+    assert response.status_code == 201, response.text
     run = over(client, run, _WAIT_MS / 1000)
     assert run["nodes"], run["reason"]
     yield {
@@ -292,11 +292,11 @@ def test_hostile_text_is_text(
     name, slash, rest = page_name.partition("/")
     page.goto((hostile.get(name, "") + slash + rest).format(quote(HOSTILE)))
     main = page.locator("main")
-    shown_text = main.inner_text()
-    assert shown_text.count(MARKUP) >= count, place
-    assert not set(HIDDEN) & set(shown_text)
-    made = "img, main script, [onerror], [onclick], a[href^=javascript], a[href^=data]"
-    assert page.locator(made).count() == 0
+    text = main.inner_text()
+    assert text.count(MARKUP) >= count, place
+    assert not set(HIDDEN) & set(text)
+    elements = "img, main script, [onerror], [onclick], a[href^=javascript], a[href^=data]"
+    assert page.locator(elements).count() == 0
     if "big" not in page_name:
         assert len(page.content()) < _MAX_PAGE_CHARS
     # Nothing makes it wider, and it still answers.
@@ -390,7 +390,7 @@ def test_without_scripts_the_pages_read(browser: Browser, shown: Service, showca
 def test_axe_finds_nothing_in_both_themes_and_widths(
     browser: Browser, shown: Service, showcase: Showcase
 ) -> None:
-    found = []
+    violations = []
     with visitor(browser, shown) as page, visitor(browser, shown, None) as signed_out:
         for visited, address in (
             *((page, address) for address in addresses(showcase).values()),
@@ -405,10 +405,10 @@ def test_axe_finds_nothing_in_both_themes_and_widths(
                 visited.set_viewport_size({"width": width, "height": 800})
                 visited.emulate_media(color_scheme=theme, reduced_motion="reduce")
                 results = Axe().run(visited)
-                found += [
+                violations += [
                     (address, width, theme, item["id"], [node["html"][:150] for node in item["nodes"][:3]])
                     for item in results.response["violations"]
                 ]
                 # Nothing is wider than the window, so that nobody has to scroll sideways.
                 assert visited.evaluate("document.documentElement.scrollWidth <= innerWidth"), address
-    assert found == []
+    assert violations == []

@@ -24,12 +24,12 @@ from reactorcide.web.ui.graph import layout
 
 def service(tmp_path: Path, **settings: object) -> Service:
     """Return a service whose database exists; nothing of it is started."""
-    made = Service(Settings(data_dir=tmp_path, **settings), {})  # type: ignore[arg-type]  # as the tests say
+    new = Service(Settings(data_dir=tmp_path, **settings), {})  # type: ignore[arg-type]  # as the tests say
     tmp_path.mkdir(exist_ok=True)
-    made._database.migrate()
-    made._store.instance.id("0198c0de-0000-7000-8000-000000000000")
-    made._store.instance.open_vault()
-    return made
+    new._database.migrate()
+    new._store.instance.id("0198c0de-0000-7000-8000-000000000000")
+    new._store.instance.open_vault()
+    return new
 
 
 class Visitor:
@@ -47,13 +47,13 @@ class Visitor:
 
 @pytest.fixture
 def visitor(tmp_path: Path) -> Iterator[Visitor]:
-    made = service(tmp_path / "data")
+    site = service(tmp_path / "data")
     from reactorcide.accounts import users
 
-    token = users.bootstrap(made._accounts, tmp_path / "admin-token")
+    token = users.bootstrap(site._accounts, tmp_path / "admin-token")
     assert token is not None
-    yield Visitor(made.wsgi, token)
-    made.stop()
+    yield Visitor(site.wsgi, token)
+    site.stop()
 
 
 def csrf_token(text: str) -> str:
@@ -84,10 +84,10 @@ def test_beyond_loopback_or_over_tls_the_cookie_is_secure(visitor: Visitor, base
 
 
 @pytest.mark.parametrize(
-    "wanted", ["https://evil.example/", "//evil.example", "/\\evil.example", "javascript:x"]
+    "target", ["https://evil.example/", "//evil.example", "/\\evil.example", "javascript:x"]
 )
-def test_it_leads_to_no_other_site(visitor: Visitor, wanted: str) -> None:
-    response = visitor.client.post("/sign-in", data={"token": visitor.token, "next": wanted})
+def test_it_leads_to_no_other_site(visitor: Visitor, target: str) -> None:
+    response = visitor.client.post("/sign-in", data={"token": visitor.token, "next": target})
     assert response.headers["Location"] == "/"
 
 
@@ -150,12 +150,12 @@ def test_a_link_signs_in_once_and_by_a_post(visitor: Visitor) -> None:
 
 def test_an_invitation_makes_a_user_who_is_signed_in(visitor: Visitor) -> None:
     authorization = {"Authorization": f"Bearer {visitor.token}"}
-    made = visitor.client.post("/api/v1/invitations", json={}, headers=authorization)
-    form = {"invitation": (made.json or {})["invitation"], "username": "ann"}
+    response = visitor.client.post("/api/v1/invitations", json={}, headers=authorization)
+    form = {"invitation": (response.json or {})["invitation"], "username": "ann"}
     ann = visitor.client.application.test_client()
-    taken = ann.post("/sign-in", data=form | {"username": "admin"})
-    assert taken.status_code == 400
-    assert "there is a user" in taken.text
+    refused = ann.post("/sign-in", data=form | {"username": "admin"})
+    assert refused.status_code == 400
+    assert "there is a user" in refused.text
     assert ann.post("/sign-in", data=form).status_code == 303
     assert "ann" in ann.get("/account").text
     assert ann.get("/admin").status_code == 403
@@ -184,12 +184,12 @@ def test_every_page_says_what_it_may_load_and_loads_only_from_here(visitor: Visi
 
 
 def test_the_account_has_its_webhooks_and_what_can_be_sent_again(tmp_path: Path) -> None:
-    made = service(tmp_path / "data")
+    site = service(tmp_path / "data")
     from reactorcide.accounts import users
 
-    token = users.bootstrap(made._accounts, tmp_path / "admin-token")
+    token = users.bootstrap(site._accounts, tmp_path / "admin-token")
     assert token is not None
-    visitor = Visitor(made.wsgi, token)
+    visitor = Visitor(site.wsgi, token)
     visitor.sign_in()
     new = {"url": "https://hook.example/<b>", "events": ["run"]}
     headers = {"Authorization": f"Bearer {token}"}
@@ -208,14 +208,14 @@ def test_the_account_has_its_webhooks_and_what_can_be_sent_again(tmp_path: Path)
         problem=None,
         sent_at_ms=None,
     )
-    made._store.webhooks.owe(message)
-    made._store.webhooks.give_up(webhook_id, "it answered <410>", owed_up_to_ms=1)
+    site._store.webhooks.owe(message)
+    site._store.webhooks.give_up(webhook_id, "it answered <410>", owed_up_to_ms=1)
     page = visitor.client.get("/account").text
     for part in (new["url"], "it answered <410>"):
         assert str(escape(part)) in page
     assert "given up" in page
     assert f'data-call="POST /webhooks/{webhook_id}/messages/{message_id}/redeliver"' in page
-    made.stop()
+    site.stop()
 
 
 def test_the_first_load_is_small_and_is_kept_by_the_browser(visitor: Visitor) -> None:
@@ -237,8 +237,8 @@ def test_the_first_load_is_small_and_is_kept_by_the_browser(visitor: Visitor) ->
 
 
 def test_below_a_path_everything_is_there(tmp_path: Path) -> None:
-    made = service(tmp_path, public_url="http://localhost/ci")
-    client = made.wsgi.test_client()
+    site = service(tmp_path, public_url="http://localhost/ci")
+    client = site.wsgi.test_client()
     # One proxy removes the path, another does not.
     for address in ("/sign-in", "/ci/sign-in"):
         page = client.get(address).text
@@ -250,17 +250,17 @@ def test_below_a_path_everything_is_there(tmp_path: Path) -> None:
     assert response.status_code == 403
     assert client.get("/ci/api/v1/health").status_code == 200
     assert client.get("/cider").status_code == 404
-    made.stop()
+    site.stop()
 
 
 def test_without_the_page_there_is_nothing_of_it(tmp_path: Path) -> None:
-    made = service(tmp_path, no_ui=True)
-    client = made.wsgi.test_client()
+    site = service(tmp_path, no_ui=True)
+    client = site.wsgi.test_client()
     for address in ("/", "/sign-in", "/runs", "/static/x/app.js"):
         assert client.get(address).status_code == 404
     assert client.get("/api/v1/health").status_code == 200
-    assert made.sign_in_link() is None
-    made.stop()
+    assert site.sign_in_link() is None
+    site.stop()
 
 
 def test_wrong_filters_and_addresses_are_explained(visitor: Visitor) -> None:
@@ -285,9 +285,9 @@ def test_every_page_needs_at_least_what_the_api_needs_for_it() -> None:
     endpoints = {
         rule.endpoint: rule.rule for rule in app.url_map.iter_rules() if "GET" in (rule.methods or ())
     }
-    asked = re.findall(r"ask(?:_text|_if_allowed)?\(\s*(\w+)\.(\w+)", Path(pages.__file__).read_text())
-    assert len(asked) > 15
-    for resource, function in asked:
+    calls = re.findall(r"ask(?:_text|_if_allowed)?\(\s*(\w+)\.(\w+)", Path(pages.__file__).read_text())
+    assert len(calls) > 15
+    for resource, function in calls:
         module = getattr(pages, resource)
         endpoint = f"{module.__name__.split('.')[-2]}.{function}"
         assert f"GET {endpoints[endpoint]}" in NEEDS

@@ -357,11 +357,11 @@ class TestTheRest:
     def test_its_jobs_know_what_they_are_of(self, forked: Forked) -> None:
         forked.set(pull_requests="all")
         fork, own = "https://forge.example/eve/site.git", f"file://{forked.repository.path}"
-        told = fork.replace("//", "//eve:x@")
+        url_with_login = fork.replace("//", "//eve:x@")
         run = forked.opened(
             event={
                 "branch": "fix",
-                "head_url": told,
+                "head_url": url_with_login,
                 "author": "eve",
                 "actor": "ann",
             }
