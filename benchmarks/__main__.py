@@ -52,6 +52,7 @@ def main(image: str, quick: bool, only: tuple[str, ...], report: Path | None) ->
         "deliveries": partial(deliveries.lists, quick=quick),
         "cache-saved": partial(caches.saved, image, quick=quick),
         "cache-restored": partial(caches.restored, image, quick=quick),
+        "page-first": partial(page.first_page, image, quick=quick),
         "page-log": partial(page.large_log, image, quick=quick),
         "page-live": partial(page.live_log, image, quick=quick),
         "memory": partial(footprint.idle_memory, image, quick=quick),

@@ -57,7 +57,7 @@ _VALUES = {
     "WHEN i < :jobs / 10 AND i % 5 = 0 THEN 'cancelled' WHEN i % 12 = 0 THEN 'failed' ELSE 'completed' END",
 }
 _KEY = "user_id, queue_name, status, source_type, pinned"
-_COUNT = (
+COUNT = (
     "DELETE FROM job_count",
     "DELETE FROM job_name_count",
     f"INSERT INTO job_count SELECT {_KEY}, COUNT(*) FROM job GROUP BY {_KEY}",  # noqa: S608  # our own text
@@ -130,7 +130,7 @@ def _store(jobs: int) -> Store:
         connection.execute(multiply, {"jobs": jobs - 1})
         for _, sql in indexes:
             connection.execute(sql)
-        for statement in _COUNT:
+        for statement in COUNT:
             connection.execute(statement)
     return store
 

@@ -1,12 +1,14 @@
-"""The log of a job in a browser: a large one that is over, and one that grows fast."""
+"""The pages in a browser: the first one with many jobs, a large log that is over, and one that grows fast."""
 
 import contextlib
 import re
 import shutil
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks import million, runs
 from benchmarks.figures import Figure, alone
 from benchmarks.service import Service, serving
 
@@ -15,7 +17,32 @@ if TYPE_CHECKING:
 
 _LINE_BYTES = 100
 _LINES_PER_S = 5000
+_NODES = 10
 
+# Copies of a run with its nodes and jobs, each a second older than the one before.
+_NUMBERS = "WITH RECURSIVE numbers(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM numbers WHERE i < :copies)"
+_RUN_ID = "printf('01900000-0000-7000-8000-%012x', i)"
+_JOB_ID = f"printf('01910000-0000-7000-8000-%012x', i * {_NODES} + {{position}})"
+_OLDER = {name: f"{name} - i * 1000" for name in ("created_at_ms", "updated_at_ms", "completed_at_ms")}
+_COPIED = {
+    "job": _OLDER
+    | {
+        "run_id": _RUN_ID,
+        "job_id": _JOB_ID.format(position="(SELECT position FROM node WHERE node.job_id = job.job_id)"),
+        "status": "CASE WHEN i % 12 = 0 THEN 'failed' ELSE status END",
+    },
+    "node": {"run_id": _RUN_ID, "job_id": _JOB_ID.format(position="position")},
+    "run": _OLDER
+    | {
+        "run_id": _RUN_ID,
+        "number": "number + i",
+        "turn": "i",
+        "status": "CASE WHEN i % 12 = 0 THEN 'failed' ELSE status END",
+    },
+}
+
+# When the page and all that it loads were there, in milliseconds after the start of the navigation.
+_COMPLETE = "() => performance.getEntriesByType('navigation')[0].loadEventEnd"
 # Each resolves to the milliseconds until the page shows what was asked for.
 _FIRST_SCREEN = """() => new Promise(done => {
     const look = () => document.querySelector('.line .x')?.textContent
@@ -69,6 +96,49 @@ _BEHIND = """([url, seconds]) => new Promise(async done => {
     }
     done(most);
 })"""
+
+
+def first_page(image: str, *, quick: bool) -> list[Figure]:
+    """Measure pages with 100,000 jobs of 10,000 runs, in a browser that has nothing of them yet."""
+    copies = 500 if quick else 10_000
+    text = "".join(f'  j{number}: {{image: "{image}", command: "true"}}\n' for number in range(_NODES))
+    options = ("--concurrency", "4", "--keep-jobs", "0")
+    figures = []
+    with (
+        runs.project(text) as path,
+        serving(*options, "--source-root", str(path)) as service,
+        _browser() as browser,
+    ):
+        run_id = runs.run(service.client(), path)
+        _multiply(service.data_dir / "reactorcide.db", run_id, copies)
+        for address in ("/runs", "/runs?status=failed", "/jobs", f"/runs/{run_id}"):
+            times = []
+            for _ in range(2 if quick else 10):
+                with contextlib.closing(browser.new_context(base_url=service.url)) as context:
+                    context.request.post("/sign-in", form={"token": service.token})
+                    page = context.new_page()
+                    page.goto(address, wait_until="load")
+                    times.append(page.evaluate(_COMPLETE))
+            name = address.replace(run_id, "…")
+            figures.append(
+                alone(f"{name} with {copies * _NODES:,} jobs, complete", times, unit="ms", mark=300)
+            )
+    return figures
+
+
+def _multiply(database: Path, run_id: str, copies: int) -> None:
+    """Copy a run, with its nodes and jobs, in the database of a service."""
+    with contextlib.closing(sqlite3.connect(database, timeout=60)) as connection, connection:
+        for table, changed in _COPIED.items():
+            columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
+            values = ", ".join(changed.get(name, name) for name in columns)
+            connection.execute(
+                f"{_NUMBERS} INSERT INTO {table} ({', '.join(columns)}) "  # noqa: S608  # our own text
+                f"SELECT {values} FROM {table}, numbers WHERE run_id = :run_id",
+                {"copies": copies, "run_id": run_id},
+            )
+        for statement in million.COUNT:
+            connection.execute(statement)
 
 
 def large_log(image: str, *, quick: bool) -> list[Figure]:

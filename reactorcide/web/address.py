@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from flask import current_app, request
 
+from reactorcide.web.api import PREFIX
+
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
@@ -24,6 +26,11 @@ def client_address() -> str:
 def sign_in_url(base_url: str, link: str) -> str:
     """Return the address of the page that redeems a one-time link."""
     return f"{base_url}/sign-in?link={link}"
+
+
+def location(path: str) -> str:
+    """Return the address of a resource of the API, for the field ``Location``."""
+    return f"{request.script_root}{PREFIX}{path}"
 
 
 def own_url() -> str:

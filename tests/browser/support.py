@@ -64,10 +64,12 @@ class Watch:
 
 
 class Relay:
-    """Passes connections on to a port, until it is cut, and again once it is mended."""
+    """Passes connections on to a port, until it is cut, and again once it is mended; a proxy of one path."""
 
-    def __init__(self, port: int) -> None:
-        self._to = port
+    def __init__(self, to: int = 0, removes: str = "") -> None:
+        self.to = to
+        self.removes = removes
+        """The beginning of paths that is removed from requests."""
         self._sockets: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
@@ -91,16 +93,18 @@ class Relay:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = listener.accept()
-                server = socket.create_connection(("127.0.0.1", self._to))
+                server = socket.create_connection(("127.0.0.1", self.to))
                 self._sockets += [client, server]
-                for pair in ((client, server), (server, client)):
-                    threading.Thread(target=self._pass, args=pair, daemon=True).start()
+                for ends in ((client, server, f" {self.removes}/"), (server, client, " /")):
+                    threading.Thread(target=self._pass, args=ends, daemon=True).start()
 
     @staticmethod
-    def _pass(source: socket.socket, target: socket.socket) -> None:
+    def _pass(source: socket.socket, target: socket.socket, path: str) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(1 << 16):
-                target.sendall(data)
+                # A browser sends the head of a request at once.
+                line, end, rest = data.partition(b"\r\n")
+                target.sendall(line.replace(path.encode(), b" /", 1) + end + rest)
             target.shutdown(socket.SHUT_WR)
 
 

@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from tests.browser.screenshots import WIDTHS, addresses
 from tests.browser.showcase import Showcase, fill
 from tests.browser.support import Relay, launch, visitor
-from tests.conftest import ended_cleanly
+from tests.conftest import NewService, ended_cleanly
 from tests.support.image import Images
 from tests.support.runs import over, repository, start
 from tests.support.service import Service
@@ -136,28 +136,73 @@ def test_a_run_is_found_opened_and_repeated_by_keyboard_alone(browser: Browser, 
 
 def test_a_log_goes_on_after_a_cut_with_no_line_twice(browser: Browser, shown: Service) -> None:
     job = shown.admin.submit(
-        'i=0; while [ $i -lt 250 ]; do i=$((i+1)); echo "line $i of it"; sleep 0.05; done', name="count"
+        'i=0; while [ $i -lt 1900 ]; do i=$((i+1)); echo "line $i of it"; sleep 0.05; done', name="count"
     )
     relay = Relay(shown.port)
     with visitor(browser, shown, base_url=f"http://127.0.0.1:{relay.port}") as page:
         page.goto(f"/jobs/{job['job_id']}")
-        pane = page.locator(".log-pane")
-        expect(pane.get_by_text("line 30 of it", exact=True)).to_be_in_viewport(timeout=_WAIT_MS)
+        pane, lines = page.locator(".log-pane"), page.locator(".line")
+        expect(pane.get_by_text("line 30 of it", exact=True)).to_be_attached(timeout=_WAIT_MS)
+        expect(lines.last).to_be_in_viewport()
         relay.cut()
         expect(page.get_by_text("The log cannot be fetched; trying again…")).to_be_visible()
         expect(page.get_by_text("The connection to the service is lost.")).to_be_visible()
+        before = lines.count()
         relay.mend()
         expect(page.get_by_text("The log cannot be fetched; trying again…")).to_be_hidden()
+        expect(page.get_by_text("The connection to the service is lost.")).to_be_hidden()
+        expect(pane.get_by_text(f"line {before + 10} of it", exact=True)).to_be_attached()
         # Whoever scrolls up stays there, and sees how many lines have come.
         pane.evaluate("pane => { pane.scrollTop = 0; }")
         expect(page.get_by_role("button", name="new line")).to_be_visible()
         assert pane.evaluate("pane => pane.scrollTop") == 0
         page.get_by_role("button", name="new line").click()
-        expect(pane.get_by_text("line 250 of it", exact=True)).to_be_in_viewport(timeout=_WAIT_MS)
-        expect(page.locator("h1 .state")).to_have_text("✓passed", timeout=_WAIT_MS)
-        expect(page.get_by_text("The connection to the service is lost.")).to_be_hidden()
-        texts = page.locator(".line .x").all_text_contents()
-        assert texts == shown.admin.log(job).decode().splitlines()
+        expect(lines.last).to_be_in_viewport()
+        shown.admin.cancel(job)
+        expect(page.locator("h1 .state")).to_have_text("⊘cancelled", timeout=_WAIT_MS)
+        shown.admin.wait(job, deadline_s=_WAIT_MS / 1000)
+        expect(page.locator(".line .x")).to_have_text(shown.admin.log(job).decode().splitlines())
+    relay.cut()
+
+
+def test_below_a_path_and_behind_a_proxy_everything_works(browser: Browser, new_service: NewService) -> None:
+    relay = Relay()
+    base = f"http://127.0.0.1:{relay.port}/ci"
+    service = new_service(public_url=base, queue="none")
+    relay.to = service.port
+    # One proxy removes the path, another does not. Whatever the page asks for has to be below it.
+    for relay.removes in ("/ci", ""):
+        with visitor(browser, service, None, base_url=f"{base}/") as page:
+            page.goto("jobs?name=below")
+            page.get_by_label("Token").fill(str(service.admin.token))
+            page.get_by_role("button", name="Sign in").click()
+            page.wait_for_url(f"{base}/jobs?name=below")
+            assert [cookie["path"] for cookie in page.context.cookies()] == ["/ci"]
+            with page.expect_response(f"{base}/api/v1/events"):
+                page.reload()
+            job = service.admin.submit(name="below", queue_name="other")
+            page.locator(f"#job-{job['job_id']} a").click()
+            expect(page.locator("#icon")).to_have_attribute(
+                "href", re.compile("^/ci/static/.*/icon-wait.svg")
+            )
+            expect(page.get_by_role("link", name="Raw")).to_have_attribute(
+                "href", re.compile("^/ci/api/v1/jobs/")
+            )
+            page.get_by_role("button", name="Cancel").click()
+            page.get_by_role("button", name="Run again").click()
+            expect(page.locator("h1 .state")).to_contain_text("queued")
+            assert page.url.startswith(f"{base}/jobs/")
+            location = page.evaluate(
+                "async () => (await fetch('/ci/api/v1/jobs', {method: 'POST', body: JSON.stringify("
+                "{name: 'x', job_command: 'true', source_type: 'copy', queue_name: 'other'}), headers: "
+                "{'Content-Type': 'application/json', 'X-CSRF-Token': document.documentElement.dataset.csrf}}"
+                ")).headers.get('Location')"
+            )
+            assert page.request.get(location).status == 200
+            assert location.startswith("/ci/api/v1/jobs/")
+            page.goto("account")
+            page.get_by_role("button", name="Sign out").click()
+            page.wait_for_url(f"{base}/sign-in")
     relay.cut()
 
 
@@ -324,6 +369,18 @@ def test_the_log_and_the_tests_of_a_hostile_job_can_be_read(
 def hostile_page(browser: Browser, shown: Service) -> Iterator[Page]:
     with visitor(browser, shown) as page:
         yield page
+
+
+def test_a_running_run_says_so_in_its_tab_and_moves_only_if_that_is_wanted(
+    browser: Browser, shown: Service, showcase: Showcase
+) -> None:
+    with visitor(browser, shown) as page:
+        page.goto(f"/runs/{showcase.active['run_id']}")
+        expect(page).to_have_title(f"● Release #{showcase.active['number']}")
+        assert "icon-busy" in str(page.locator("#icon").get_attribute("href"))
+        assert page.evaluate("document.getAnimations().length") == 0
+        page.emulate_media(reduced_motion="no-preference")
+        assert page.evaluate("document.getAnimations().length") > 0
 
 
 def test_without_the_csrf_token_a_page_changes_nothing(

@@ -19,7 +19,8 @@ from reactorcide.jobs.pin import pin
 from reactorcide.jobs.rerun import rerun
 from reactorcide.jobs.submit import submit, submit_once
 from reactorcide.lib.clock import rfc3339, rfc3339_or_none
-from reactorcide.web.api import PREFIX, lists
+from reactorcide.web.address import location
+from reactorcide.web.api import lists
 from reactorcide.web.api.jobs.request import JobRequest
 from reactorcide.web.api.jobs.schemas import (
     AttemptListResponse,
@@ -221,7 +222,7 @@ def _attempt_json(job: Job, item: AttemptRecord) -> dict[str, Any]:
 def _created(job: Job) -> Response:
     response = jsonify(job_json(job))
     response.status_code = 201
-    response.headers["Location"] = f"{PREFIX}/jobs/{job.job_id}"
+    response.headers["Location"] = location(f"/jobs/{job.job_id}")
     return response
 
 

@@ -11,6 +11,7 @@ from reactorcide.lib.clock import rfc3339, rfc3339_or_none
 from reactorcide.projects import change, members, read
 from reactorcide.projects.badge import badge
 from reactorcide.runs import check_project as credentials
+from reactorcide.web.address import location
 from reactorcide.web.api import PREFIX, lists
 from reactorcide.web.api.media import BADGE
 from reactorcide.web.api.projects.schemas import (
@@ -45,7 +46,7 @@ def create_project(body: ProjectRequest, query: NoQuery) -> tuple[Response, int,
         services().jobs, caller(), body.name, body.git_url, body.settings(), token=body.token
     )
     content = _view_json(project.project_id) | {"webhook_secret": secret}
-    return jsonify(content), 201, {"Location": f"{PREFIX}/projects/{project.project_id}"}
+    return jsonify(content), 201, {"Location": location(f"/projects/{project.project_id}")}
 
 
 @api.get("/projects", responses={200: ProjectListResponse})

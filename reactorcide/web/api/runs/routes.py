@@ -21,7 +21,8 @@ from reactorcide.runs.read import RunView
 from reactorcide.runs.request import DEFAULT_REPOSITORY, Start
 from reactorcide.runs.rerun import rerun
 from reactorcide.runs.start import start
-from reactorcide.web.api import PREFIX, lists
+from reactorcide.web.address import location
+from reactorcide.web.api import lists
 from reactorcide.web.api.jobs.schemas import JobQuery, SubmitHeader
 from reactorcide.web.api.media import WORKFLOW
 from reactorcide.web.api.resource import resource
@@ -70,7 +71,7 @@ def start_run(header: SubmitHeader, body: RunRequest, query: NoQuery) -> Respons
     response = _shown(run)
     if is_new:
         response.status_code = 201
-        response.headers["Location"] = f"{PREFIX}/runs/{run.run_id}"
+        response.headers["Location"] = location(f"/runs/{run.run_id}")
     return response
 
 

@@ -9,7 +9,7 @@ from reactorcide.lib.clock import rfc3339
 from reactorcide.schedules import change, read
 from reactorcide.schedules.read import ScheduleView
 from reactorcide.schedules.start import start_by_hand
-from reactorcide.web.api import PREFIX
+from reactorcide.web.address import location
 from reactorcide.web.api.projects.schemas import ProjectPath
 from reactorcide.web.api.resource import resource
 from reactorcide.web.api.schedules.schemas import (
@@ -39,7 +39,8 @@ def create_schedule(path: ProjectPath, body: ScheduleRequest, query: NoQuery) ->
     schedule = change.create(services().jobs, caller(), path.project_id, _fields(body))
     response = _schedule_response(schedule.project_id, schedule.schedule_id)
     response.status_code = 201
-    response.headers["Location"] = f"{PREFIX}/projects/{schedule.project_id}/schedules/{schedule.schedule_id}"
+    of_project = f"/projects/{schedule.project_id}"
+    response.headers["Location"] = location(f"{of_project}/schedules/{schedule.schedule_id}")
     return response
 
 

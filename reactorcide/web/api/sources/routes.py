@@ -8,7 +8,7 @@ from flask import Response, jsonify, request
 from reactorcide.domain.sources import Source
 from reactorcide.jobs import sources
 from reactorcide.web import errors
-from reactorcide.web.api import PREFIX
+from reactorcide.web.address import location
 from reactorcide.web.api.media import SOURCE
 from reactorcide.web.api.resource import resource
 from reactorcide.web.api.schemas import NoQuery
@@ -48,7 +48,7 @@ def upload_source(query: NoQuery) -> Response:
         )
     response = jsonify(_json(source))
     response.status_code = 201 if created else 200
-    response.headers["Location"] = f"{PREFIX}/sources/{source.source_id}"
+    response.headers["Location"] = location(f"/sources/{source.source_id}")
     return response
 
 

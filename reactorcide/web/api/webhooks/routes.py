@@ -6,7 +6,8 @@ from flask import Response, jsonify
 
 from reactorcide.domain.webhooks import WebhookMessage
 from reactorcide.lib.clock import rfc3339, rfc3339_or_none
-from reactorcide.web.api import PREFIX, lists
+from reactorcide.web.address import location
+from reactorcide.web.api import lists
 from reactorcide.web.api.resource import resource
 from reactorcide.web.api.schemas import ErrorResponse, NoQuery
 from reactorcide.web.api.webhooks.schemas import (
@@ -34,7 +35,7 @@ api = resource("webhooks", __name__, tag="webhooks")
 def create_webhook(body: WebhookRequest, query: NoQuery) -> tuple[Response, int, dict[str, str]]:
     """Have an address told of runs and jobs of projects that the caller owns."""
     view, secret = change.create(services().jobs, caller(), body.url, body.events, body.projects)
-    headers = {"Location": f"{PREFIX}/webhooks/{view.webhook.webhook_id}"}
+    headers = {"Location": location(f"/webhooks/{view.webhook.webhook_id}")}
     return jsonify(_json(view) | {"secret": secret}), 201, headers
 
 

@@ -11,6 +11,8 @@ const ROW_PX = 20;
 const MAX_SCROLL_PX = 6_000_000; // browsers draw higher elements wrongly
 const PLAIN_LINES = 2000; // with fewer lines all of them are in the document
 const OVERSCAN = 12;
+// The log is asked for again and again, by short requests. A stream of it would be a second connection of the page,
+// would hold one of the few that the service has for followers, and could not skip what is not looked at.
 const BUSY_POLL_MS = 300;
 const IDLE_POLL_MS = 1500;
 const LOST_POLL_MS = 2000;
@@ -50,6 +52,7 @@ class Log {
     this.hits = null;
     this.hitAt = -1;
     this.wasLost = false;
+    this.pauseMs = BUSY_POLL_MS;
     this.build();
   }
 
@@ -262,7 +265,8 @@ class Log {
         if (this.follows) this.toEnd();
       }
       if (wasOver) return;
-      this.schedule(text ? BUSY_POLL_MS : IDLE_POLL_MS);
+      this.pauseMs = text ? BUSY_POLL_MS : Math.min(this.pauseMs * 1.5, IDLE_POLL_MS);
+      this.schedule(this.pauseMs);
     } catch (error) {
       this.lost(error);
       this.schedule(LOST_POLL_MS);
