@@ -178,6 +178,11 @@ jobs:
             "cd /cache/dir; i=0; while [ $i -lt 130 ]; do mkdir d; cd d; i=$((i + 1)); done",
             "its path is too deep",
         ),
+        # Reading that would take hours.
+        (
+            "truncate -s 15000G /cache/dir/hole",
+            "is not saved: it is larger than 10 GiB (--max-cache-bytes)\n",
+        ),
     ],
 )
 def test_what_cannot_be_cached_is_a_line_in_the_log(

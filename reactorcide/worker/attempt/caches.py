@@ -161,15 +161,28 @@ class Caches:
         return keys
 
     def _packed(self, container_id: str, places: Mapping[str, str], check: Check) -> Iterator[bytes]:
-        """Yield the tar of a cache: what is at each path is below the path's number."""
+        """Yield the tar of a cache: what is at each path is below the path's number.
+
+        The engine sends the holes of a file as zeros, so that a size alone may be too much to read.
+        """
+        size_bytes = 0
         for number, place in places.items():
             tar = self._runner.files(container_id, f"/{place}")
             if tar is None:
                 continue
             with closing(tar):
                 for entry in _within(_named(read_tar(_checked(tar, check)), number), {number: place}):
+                    size_bytes += entry.size_bytes
+                    self._check_size(size_bytes)
                     yield from write_entry(entry, entry.path)
         yield END
+
+    def _check_size(self, size_bytes: int) -> None:
+        """Raise ``TooLarge`` for the files of a cache that could not be stored, or never be restored."""
+        if size_bytes > self._limits.cache_bytes:
+            raise TooLarge(f"it is larger than {format_size(self._limits.cache_bytes)} (--max-cache-bytes)")
+        if 0 < self._limits.max_disk_bytes < size_bytes:
+            raise TooLarge("it is larger than the disk of a job (--max-disk)")
 
     def _put(
         self,
