@@ -139,6 +139,7 @@ class Service:
         )
         metrics.add_job_counts(self._store.queues.counts)
         metrics.add_owed_counts(self._store.outbox.counts)
+        metrics.add_warm_counts(self._warm_counts)
         self.wsgi: Flask = self._web(metrics)
         self.new_admin_token: str | None = None
         """The admin's token, where this start has made it."""
@@ -197,6 +198,10 @@ class Service:
                 stop(max(0.1, deadline - monotonic()))
             except ReactorcideError as exc:
                 log.warning("while stopping: %s", exc)
+
+    def _warm_counts(self) -> tuple[int, int, int]:
+        view = self._runner.warm_view()
+        return view.waiting, view.jobs_warm, view.jobs_cold
 
     def _web(self, metrics: Metrics) -> "Flask":
         """Return the WSGI application."""
@@ -462,6 +467,7 @@ def _deferred_runner(settings: Settings, environment: Mapping[str, str]) -> Runn
             network=settings.job_network,
             capabilities=settings.capabilities,
             allow_new_privileges=settings.allow_new_privileges,
+            warm=settings.warm_containers,
         )
 
     return cast(Runner, Deferred(make))

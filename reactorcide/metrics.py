@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -140,6 +140,13 @@ class Metrics:
         """Call ``counts`` for what is owed, by kind, whenever the metrics are rendered."""
         self._registry.register(_OwedCounts(counts))
 
+    def add_warm_counts(self, counts: Callable[[], tuple[int, int, int]]) -> None:
+        """Call ``counts`` whenever the metrics are rendered.
+
+        It returns how many warm containers wait, how many jobs got one, and how many a new container.
+        """
+        self._registry.register(_WarmCounts(counts))
+
     def render(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
         # One at a time: several at once would only take the processor from other requests.
@@ -164,6 +171,38 @@ class _OwedCounts(Collector):
     @staticmethod
     def _owed() -> GaugeMetricFamily:
         return GaugeMetricFamily("reactorcide_outbox_owed", "What is still to be sent.", labels=["kind"])
+
+
+class _WarmCounts(Collector):
+    def __init__(self, counts: Callable[[], tuple[int, int, int]]) -> None:
+        self._counts = counts
+
+    def describe(self) -> Iterable[Metric]:
+        # As with ``_JobCounts``.
+        return (self._waiting(), self._containers())
+
+    def collect(self) -> Iterator[Metric]:
+        waiting, containers = self._waiting(), self._containers()
+        count, warm, new = self._counts()
+        waiting.add_metric([], count)
+        containers.add_metric(["warm"], warm)
+        containers.add_metric(["new"], new)
+        yield waiting
+        yield containers
+
+    @staticmethod
+    def _waiting() -> GaugeMetricFamily:
+        return GaugeMetricFamily(
+            "reactorcide_warm_containers", "Containers that have started and wait for a job."
+        )
+
+    @staticmethod
+    def _containers() -> CounterMetricFamily:
+        return CounterMetricFamily(
+            "reactorcide_containers",
+            "Containers that jobs got: warm, which had started before, or new.",
+            labels=["kind"],
+        )
 
 
 class _JobCounts(Collector):

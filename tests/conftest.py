@@ -114,5 +114,5 @@ def ended_cleanly(service: Service, engine: docker.APIClient) -> Iterator[Servic
     finally:
         service.kill()
         service.close()
-        for container in service.containers(engine):
+        for container in (*service.containers(engine), *service.warm_containers(engine)):
             engine.remove_container(container["Id"], v=True, force=True)

@@ -96,7 +96,7 @@ def _type(setting: Field[Any]) -> Any:
         return _Text(setting)
     if about["choices"]:
         return click.Choice(about["choices"])
-    if setting.type is int:
+    if setting.type in (int, int | None):
         return click.IntRange(about["min"], about["max"])
     if setting.type in (float, float | None):
         return click.FloatRange(about["min"], about["max"])

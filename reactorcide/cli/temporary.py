@@ -116,6 +116,7 @@ class TemporaryService:
             "--default-image": self._image,
             # They would end with the service.
             "--max-cache-bytes": "0",
+            "--warm": "0",
         }
         if self._source_root is not None:
             options["--source-root"] = os.fspath(self._source_root)

@@ -14,5 +14,7 @@ class WorkerView:
     last_seen_ms: int
     queues: tuple[str, ...]
     """The queues that it takes jobs from; empty for any."""
+    warm_containers: int
+    """Containers that have started and wait for its next jobs."""
     trouble: str | None
     """Why it can't take any job just now."""

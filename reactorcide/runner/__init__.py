@@ -1,6 +1,5 @@
 """Running containers, behind one protocol."""
 
-import secrets
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
@@ -30,8 +29,8 @@ class ContainerSpec:
     """Names of services, which it reaches on its own loopback."""
     user: str | None = None
     """Whom the command runs as, like ``1000:1000``; ``None``: the user of the image."""
-    mark: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
-    """What ends the hand-over of the command; nobody can guess it."""
+    can_be_warm: bool = False
+    """It may have started before its files are put into it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +89,19 @@ class ContainerInfo:
     """The name of the service that runs in it; ``None`` where it is the job's own container."""
     is_named: bool
     """It has the name of that, too. Labels prove nothing: ``docker commit`` copies them to an image."""
+
+
+@dataclass(frozen=True, slots=True)
+class WarmView:
+    """The containers that were created ahead of any job."""
+
+    size: int
+    """The most that there may be."""
+    waiting: int
+    jobs_warm: int
+    """Jobs that got one."""
+    jobs_cold: int
+    """Jobs that got a new container."""
 
 
 class Output(Protocol):
@@ -161,7 +173,11 @@ class Runner(Protocol):
         """
 
     def create(self, spec: ContainerSpec) -> str:
-        """Make a container with an empty artifacts directory and return its id; raises ``ImageMissing``."""
+        """Make a container with an empty artifacts directory and return its id; raises ``ImageMissing``.
+
+        It may be a warm one: created, attached to and started before, and never used. What is called next is
+        the same, and what its command sees, too.
+        """
 
     def owner(self, container_id: str) -> tuple[int, int]:
         """Return the uid and gid that the container's command will have."""
@@ -259,6 +275,24 @@ class Runner(Protocol):
 
     def list(self, instance_id: str) -> list[ContainerInfo]:
         """Return all containers with labels of this installation, in whatever state."""
+
+    def keep_warm(self, may_create: Callable[[], bool]) -> None:
+        """Have containers wait for the next jobs: remove those that have waited too long, and create others.
+
+        Others are created one by one, as long as ``may_create``. For one thread, the one that sweeps.
+        """
+
+    def drop_warm(self) -> None:
+        """Remove the containers that wait for jobs, and create none any more."""
+
+    def left_warm(self, instance_id: str) -> frozenset[str]:
+        """Return the containers created ahead of jobs that do not wait here, and were not taken here.
+
+        What an earlier process has left is either some attempt's by now, whose row names it, or nobody's.
+        """
+
+    def warm_view(self) -> WarmView:
+        """Return how many containers wait for jobs, and what has been used."""
 
     def remove_stray_volumes(
         self, instance_id: str, needed: Callable[[], Collection[tuple[str, int]]]

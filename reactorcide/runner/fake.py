@@ -23,6 +23,7 @@ from reactorcide.runner import (
     ServiceSpec,
     Signal,
     Started,
+    WarmView,
 )
 from reactorcide.runner.handover import NOT_HANDED_OVER
 
@@ -269,6 +270,20 @@ class FakeRunner:
     def output_end(self, container_id: str, max_bytes: int) -> bytes:
         """See ``Runner.output_end``."""
         return self._get(container_id).printed[-max_bytes:]
+
+    def keep_warm(self, may_create: Callable[[], bool]) -> None:
+        """See ``Runner.keep_warm``; no fake container waits for a job."""
+
+    def drop_warm(self) -> None:
+        """See ``Runner.drop_warm``."""
+
+    def left_warm(self, instance_id: str) -> frozenset[str]:
+        """See ``Runner.left_warm``."""
+        return frozenset()
+
+    def warm_view(self) -> WarmView:
+        """See ``Runner.warm_view``."""
+        return WarmView(0, 0, 0, len(self.created))
 
     def remove_stray_volumes(
         self, instance_id: str, needed: Callable[[], Collection[tuple[str, int]]]

@@ -109,7 +109,8 @@ class LocalPort:
     def unfinished(self) -> Unfinished:
         """See ``WorkerPort.unfinished``."""
         ours, others = adopt.unfinished(self._context, self.worker_id, lease_s=self._lease_s)
-        return Unfinished(ours, frozenset((left.job.job_id, left.job.attempt) for left in others))
+        named = frozenset(left.container_id for left in (*ours, *others) if left.container_id is not None)
+        return Unfinished(ours, frozenset((left.job.job_id, left.job.attempt) for left in others), named)
 
     def adopt(self, left: OpenAttempt) -> bool:
         """See ``WorkerPort.adopt``."""

@@ -122,6 +122,7 @@ class Worker:
             thread.join(max(0.0, deadline - monotonic()))
             if thread.is_alive():
                 log.warning("%s has not ended in time", thread.name)
+        self._background.add("remove the warm containers", self._runner.drop_warm)
         self._background.stop(max(0.0, deadline - monotonic()))
         if self._disk_watch is not None:
             self._disk_watch.stop(max(0.0, deadline - monotonic()))
@@ -166,6 +167,7 @@ class Worker:
             running_job_ids=running,
             last_seen_ms=self._last_seen_ms,
             queues=self._queues,
+            warm_containers=self._runner.warm_view().waiting,
             trouble=_DRAINING if self._drained is not None else self._duties.trouble(_CLAIMING),
         )
 
@@ -181,6 +183,7 @@ class Worker:
             # No claims before the attempts of an earlier process have been adopted.
             elif self._recovery.is_done:
                 self._duties.guard("claim", self._claim)
+                self._background.add("keep containers warm", self._keep_warm)
             self._wake.wait(self._pause_s())
 
     def _end_drained(self, drained: Callable[[], None]) -> None:
@@ -216,6 +219,19 @@ class Worker:
 
     def _has_place(self) -> bool:
         return len(self._running) < self._concurrency
+
+    def _keep_warm(self) -> None:
+        self._runner.keep_warm(self._is_idle)
+
+    def _is_idle(self) -> bool:
+        """Tell whether there is time and room to prepare for the next jobs."""
+        if self._running or self._stopping or self._drained is not None:
+            return False
+        try:
+            self._check_disk()
+        except InfrastructureError:
+            return False
+        return True
 
     def _check_ready(self) -> None:
         """Raise ``InfrastructureError`` if a claimed job could not be run anyway."""

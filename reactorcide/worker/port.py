@@ -30,6 +30,8 @@ class Unfinished:
     """Those of this worker, and those of others that went away; some of them run."""
     of_others: frozenset[tuple[str, int]]
     """Job's id and number of those that others look after: their containers are not to be touched."""
+    container_ids: frozenset[str]
+    """The containers that all of them name."""
 
 
 class WorkerPort(Protocol):

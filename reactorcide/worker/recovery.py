@@ -8,7 +8,7 @@ from reactorcide.domain.errors import EngineBusy, InfrastructureError
 from reactorcide.domain.jobs import OpenAttempt
 from reactorcide.runner import ContainerInfo, Runner
 from reactorcide.worker.background import Background
-from reactorcide.worker.port import WorkerPort
+from reactorcide.worker.port import Unfinished, WorkerPort
 
 log = logging.getLogger("reactorcide.worker")
 
@@ -79,25 +79,29 @@ class Recovery:
         running = self._running()
         try:
             containers = self._containers()
+            left_warm = self._runner.left_warm(self._port.instance_id)
         except InfrastructureError as exc:
             # A busy engine is not one that is away.
             self._problem = None if isinstance(exc, EngineBusy) else exc
             raise
         self._problem = None
-        needed = running | self._unfinished()
+        unfinished = self._port.unfinished()
+        needed = running | _keys(unfinished)
         for info in containers:
             if (info.job_id, info.attempt) not in needed:
                 self._background.remove(info.container_id, {"job_id": info.job_id})
+        for container_id in left_warm - unfinished.container_ids:
+            self._background.remove(container_id, {})
 
     def _sweep_volumes(self) -> None:
         # The engine now and then forgets to take one along with its container. Once is enough.
-        self._runner.remove_stray_volumes(self._port.instance_id, self._unfinished)
+        self._runner.remove_stray_volumes(self._port.instance_id, lambda: _keys(self._port.unfinished()))
         self._volumes_are_swept = True
 
-    def _unfinished(self) -> frozenset[tuple[str, int]]:
-        """Return the attempts whose containers and volumes are needed, or will be.
 
-        To be called after the engine was asked what it has: that is younger than its attempt's row.
-        """
-        unfinished = self._port.unfinished()
-        return unfinished.of_others.union((left.job.job_id, left.job.attempt) for left in unfinished.ours)
+def _keys(unfinished: Unfinished) -> frozenset[tuple[str, int]]:
+    """Return the attempts whose containers and volumes are needed, or will be.
+
+    To be asked for after the engine was asked what it has: that is younger than its attempt's row.
+    """
+    return unfinished.of_others.union((left.job.job_id, left.job.attempt) for left in unfinished.ours)

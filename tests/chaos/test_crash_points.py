@@ -51,7 +51,8 @@ RUN_POINTS = (
     "cache-recorded",
 )
 """See ``test_runs``."""
-# Another attempt follows only where the command was not handed over whole.
+WARM_POINTS = ("warm-container-created", "warm-container-ready", "warm-container-taken")
+"""See ``test_a_job_in_a_warm_container_survives_a_kill``."""
 REKEY_POINTS = ("rekey-key-created", "rekey-written", "rekey-committed")
 """Reached by the command line alone, in ``cli/test_rekey.py``."""
 SCHEDULE_POINTS = ("schedule-due", "schedule-written")
@@ -62,6 +63,7 @@ DELIVERY_POINTS = ("delivery-body-stored", "delivery-stored", "delivery-runs-wri
 """See ``test_deliveries``."""
 NOT_OF_ONE_JOB = (
     *DELIVERY_POINTS,
+    *WARM_POINTS,
     *CLIENTS_POINTS,
     *RETRY_POINTS,
     *RUN_POINTS,
@@ -70,6 +72,7 @@ NOT_OF_ONE_JOB = (
     *SCHEDULE_POINTS,
     *OUTBOX_POINTS,
 )
+# Another attempt follows only where the command was not handed over whole.
 BEFORE_THE_COMMAND = (
     "claim-row-written",
     "container-created",
@@ -145,6 +148,44 @@ def test_a_job_survives_a_kill_at(
     assert ended["attempt"] == (2 if point in BEFORE_THE_COMMAND else 1)
     assert_whole(service, ended)
     assert_nothing_remains(service, engine)
+
+
+def test_a_job_in_a_warm_container_survives_a_kill(
+    new_service: NewService, engine: docker.APIClient, tmp_path: Path
+) -> None:
+    """At the points of the pool, and at those at which it matters how the job got its container."""
+    service, marker = armed(new_service, tmp_path, WARM_POINTS[0], warm=1)
+    marker.unlink()
+    while_one_is_taken = (
+        "warm-container-taken",
+        "source-put",
+        "handing-over-written",
+        "hand-over-half-sent",
+        "hand-over-sent",
+        "start-written",
+    )
+    points = (*WARM_POINTS[:2], *while_one_is_taken)
+    for point, following in zip(points, (*points[1:], points[0]), strict=True):
+        if point in while_one_is_taken:
+            service.admin.run("true")
+            service.wait_until_warm(1)
+        old = [item["Id"] for item in service.warm_containers(engine)]
+        marker.touch()
+        job = service.admin.submit(COMMAND, source_path="project")
+        wait_until(lambda: not marker.exists(), 30, f"the service dies at {point}")
+        service.kill()
+        old += [item["Id"] for item in service.warm_containers(engine)]
+        service.environment[crashpoints.VARIABLE] = f"{following}={marker}"
+        service.start()
+        ended = service.admin.wait(job)
+        assert (ended["status"], ended["exit_code"], ended["error"]) == ("completed", 0, None), point
+        is_before = point in BEFORE_THE_COMMAND or point == "warm-container-taken"
+        assert ended["attempt"] == (2 if is_before else 1), point
+        assert_whole(service, ended)
+        assert_nothing_remains(service, engine)
+        assert old
+        wait_until(lambda: not {item["Id"] for item in engine.containers(all=True)} & set(old), 20, point)  # noqa: B023
+    service.stop()
 
 
 def test_a_preparation_that_kills_the_service_is_not_tried_for_ever(

@@ -134,6 +134,32 @@ def test_a_container_that_died_with_the_engine_is_an_error_or_retried(
         assert_it_ran(service, waits)
 
 
+@pytest.mark.parametrize("live_restore", [True, False])
+def test_a_warm_container_of_before_is_not_used(
+    new_service: NewService, own_engine: Callable[..., OwnEngine], live_restore: bool
+) -> None:
+    engine = own_engine(live_restore=live_restore)
+    with contextlib.closing(engine.client()) as client:
+        image = build_images(client).default
+        service = new_service({"DOCKER_HOST": engine.url}, default_image=image, warm=1)
+        assert service.admin.run("true")["status"] == "completed"
+        service.wait_until_warm(1)
+        [old] = service.warm_containers(client)
+        engine.kill()
+        engine.start()
+        job = service.admin.submit("echo late")
+        assert_it_ran(service, job)
+        service.wait_until_warm(1)
+
+        def is_gone() -> bool:
+            return old["Id"] not in [item["Id"] for item in client.containers(all=True)]
+
+        wait_until(is_gone, 30, "the one of before is removed")
+        service.stop()
+        assert not client.containers(all=True)
+        assert not client.volumes()["Volumes"]
+
+
 def test_without_iptables_jobs_reach_each_other_on_the_isolated_network_too(
     new_service: NewService, own_engine: Callable[..., OwnEngine]
 ) -> None:

@@ -16,7 +16,7 @@ def test_nothing_is_lost_whenever_the_service_is_killed(
 ) -> None:
     seed = random.randrange(1 << 32)  # noqa: S311  # to be repeated, not to be secret
     print(f"seed {seed}")  # shown where the test fails
-    tally = survive(new_service(lease=3, concurrency=3), engine, 20, seed)
+    tally = survive(new_service(lease=3, concurrency=3, warm=2), engine, 20, seed)
     assert tally.kills >= 3
     assert tally.accepted >= 5
     assert tally.cancels >= 1

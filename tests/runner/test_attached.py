@@ -21,7 +21,7 @@ def frame(data: bytes, stream: int = 1) -> bytes:
 
 def acknowledged(ours: socket.socket, engine: socket.socket) -> DockerAttachedOutput:
     """Return an output whose command was handed over."""
-    output = DockerAttachedOutput(ours)  # type: ignore[arg-type]  # of an answer only this is closed
+    output = DockerAttachedOutput(ours, "mark")  # type: ignore[arg-type]  # of an answer only this is closed
     engine.sendall(frame(ACKNOWLEDGEMENT, 2) + frame(ACKNOWLEDGEMENT))
     while not output.acknowledged:
         assert output.read(20) == []

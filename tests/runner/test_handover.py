@@ -1,5 +1,7 @@
 """The hand-over of a command on a real engine: what a job sees is what plain ``docker run`` shows it.
 
+The same in a container that was started ahead, a warm one, as in one that is created for the job.
+
 Each of the three shells that most images have as ``/bin/sh`` has its own traps.
 """
 
@@ -35,12 +37,14 @@ from tests.support.waiting import wait_until
 
 INSTANCE = f"test-{uuid.uuid4()}"
 SHELLS = ("busybox", "dash", "bash")
+WAYS = ("cold", "warm")
 
 
 @pytest.fixture(scope="module")
 def runner() -> Iterator[DockerRunner]:
-    with closing(DockerRunner({})) as runner:
+    with closing(DockerRunner({}, warm=1)) as runner:
         yield runner
+        runner.drop_warm()
         for container in runner.list(INSTANCE):
             runner.remove(container.container_id)
 
@@ -67,22 +71,27 @@ class Case:
             cpu_limit=None,
             memory_limit_bytes=None,
             pids_limit=64,
+            can_be_warm=True,
         )
         return replace(spec, **changes)
 
-    def waiting(self, spec: ContainerSpec) -> tuple[str, AttachedOutput, Any]:
+    def waiting(self, spec: ContainerSpec, way: str = "cold") -> tuple[str, AttachedOutput, Any]:
         """Return a container that has started and waits for its command."""
+        before = self.runner.warm_view()
+        if way == "warm":
+            have_one_wait(self.runner, spec)
         container_id = self.runner.create(spec)
+        assert self.runner.warm_view().jobs_warm - before.jobs_warm == (way == "warm")
         self.container_ids.append(container_id)
         output = self.runner.attach(container_id)
         return container_id, output, self.runner.start(container_id)
 
     def handed_over(
-        self, command: str, env: Mapping[str, str] | None = None, **changes: Any
+        self, command: str, env: Mapping[str, str] | None = None, way: str = "cold", **changes: Any
     ) -> tuple[bytes, bytes, int]:
         """Return what a command printed on both streams, and its exit code."""
         spec = self.spec(command, env or {}, **changes)
-        container_id, output, started = self.waiting(spec)
+        container_id, output, started = self.waiting(spec, way)
         output.hand_over(spec, started)
         printed = read_all(output)
         assert output.acknowledged, output.launcher_output
@@ -91,7 +100,7 @@ class Case:
         return printed[1], printed[2], ended.exit_code
 
     def plain(
-        self, command: str, env: Mapping[str, str] | None = None, user: str | None = None
+        self, command: str, env: Mapping[str, str] | None = None, **limits: Any
     ) -> tuple[bytes, bytes, int]:
         """Return the same of ``docker run IMAGE /bin/sh -ec COMMAND``, with every command's trap."""
         created = self.engine.create_container(
@@ -100,9 +109,13 @@ class Case:
             command=["-ec", TRAP + command],
             environment=dict(env or {}),
             working_dir="/job/src",
-            user=user,
             host_config=self.engine.create_host_config(
-                init=True, cap_drop=["ALL"], cap_add=list(_CAPABILITIES), pids_limit=64
+                init=True,
+                cap_drop=["ALL"],
+                cap_add=list(_CAPABILITIES),
+                security_opt=["no-new-privileges"],
+                pids_limit=64,
+                **limits,
             ),
         )
         self.container_ids.append(created["Id"])
@@ -117,6 +130,14 @@ class Case:
         """Remove the containers."""
         for container_id in self.container_ids:
             self.runner.remove(container_id)
+
+
+def have_one_wait(runner: DockerRunner, spec: ContainerSpec) -> None:
+    """Have a container wait for its job, as after the end of a job like that."""
+    runner.pool.created(spec, "of an earlier job")
+    runner.pool.removed("of an earlier job")
+    runner.keep_warm(lambda: True)
+    assert runner.warm_view().waiting == 1
 
 
 def read_all(output: Output, timeout_s: float = 60) -> dict[int, bytes]:
@@ -152,7 +173,7 @@ def new_case(runner: DockerRunner, engine: docker.APIClient) -> Iterator[Callabl
 
 
 # What depends on nothing but the surroundings. Names of hosts and numbers of processes and pipes differ.
-LOOK = """
+LOOK = r"""
 env | grep -v ^HOSTNAME= | sort
 echo "arguments: $0 $# $*; last: $_; flags: $-"
 for fd in 0 1 2 3 4 5 6 7 8 9 10 11 12; do
@@ -160,8 +181,16 @@ for fd in 0 1 2 3 4 5 6 7 8 9 10 11 12; do
 done
 readlink /proc/self/fd/0
 cat /dev/stdin | wc -c
-pwd; umask; trap; id -u; id -g
-grep -Ei '^(sig|cap)' /proc/self/status | grep -v SigQ
+pwd; umask; trap; id -u; id -g; id -G
+grep -Ei '^(sig|cap|nonewprivs|seccomp|umask|groups)' /proc/self/status | grep -v SigQ
+cat /proc/self/limits /proc/self/oom_score_adj; ulimit -a
+find /sys/fs/cgroup -maxdepth 2 | grep -E '(max|limit_in_bytes|quota_us)$' | sort | xargs grep -H ''
+cat /proc/[0-9]*/comm
+echo "its parent, terminal and niceness: $(cut -d' ' -f4,7,19 /proc/$$/stat)"
+cut -d' ' -f4-6 /proc/self/mountinfo | grep -v /job/artifacts | sed 's/[0-9a-f]\{64\}/ID/' | sort
+find / -xdev | grep -vE '^/(proc|bin)/|/job/artifacts' | sort
+ls -lA /tmp; df -P /dev/shm | tr -s ' ' | cut -d' ' -f2
+cat /etc/resolv.conf; grep -vc "$(hostname)" /etc/hosts; ip route | wc -l; netstat -an | wc -l
 set | grep -cE '^r[0-9a-f]{32}=' || :
 echo "line $LINENO" >&2
 nosuch-command || echo "not found: $?"
@@ -193,7 +222,15 @@ nosuch-command
                 "HOME": "/x",
                 "REPLY": "y",
             },
-            **{"TINI_SUBREAPER": "1", "1": "one", "A-B": "dash", "RANDOM": "4", "SECONDS": "9", "PPID": "3"},
+            **{
+                "TINI_SUBREAPER": "1",
+                "PS1": "$ ",
+                "1": "one",
+                "A-B": "dash",
+                "RANDOM": "4",
+                "SECONDS": "9",
+                "PPID": "3",
+            },
         },
         {"LC_ALL": "de_DE.ISO-8859-1", "LANG": "no_SUCH.LOCALE"},
     ],
@@ -203,11 +240,14 @@ def test_a_job_sees_what_docker_run_shows(
     new_case: Callable[..., Case], shell: str, image_env: dict[str, str]
 ) -> None:
     case = new_case(shell, **image_env)
-    env = {"WORD": "a  b", "QUOTES": "'\"`$1\\", "LINES_": "one\n\ntwo\n", "EMPTY": "", "PS1": "$ "}
-    handed_over, plain = case.handed_over(LOOK, env), case.plain(LOOK, env)
-    for ours, theirs in zip(handed_over[:2], plain[:2], strict=True):
-        assert ours.decode().splitlines() == theirs.decode().splitlines()
-    assert handed_over[2] == plain[2] == 127
+    env = {"WORD": "a  b", "QUOTES": "'\"`$1\\", "LINES_": "one\n\ntwo\n", "EMPTY": ""}
+    limits = {"memory_limit_bytes": 64 << 20, "cpu_limit": 0.5}
+    plain = case.plain(LOOK, env, mem_limit="64m", memswap_limit="64m", nano_cpus=500_000_000)
+    for way in WAYS:
+        handed_over = case.handed_over(LOOK, env, way, **limits)
+        for ours, theirs in zip(handed_over[:2], plain[:2], strict=True):
+            assert ours.decode().splitlines() == theirs.decode().splitlines(), way
+        assert handed_over[2] == plain[2] == 127
 
 
 @pytest.mark.parametrize("shell", SHELLS)
@@ -219,7 +259,9 @@ def test_a_user_without_rights_can_take_a_command(
     case.image = engine.commit(base)["Id"]
     engine.remove_container(base)
     try:
-        assert case.handed_over("id -u; id -g; echo > /dev/null; exit 4") == (b"1000\n1000\n", b"", 4)
+        for way in WAYS:
+            ended = case.handed_over("id -u; id -g; echo > /dev/null; exit 4", way=way)
+            assert ended == (b"1000\n1000\n", b"", 4)
     finally:
         case.end()
         engine.remove_image(case.image)
@@ -361,12 +403,12 @@ def test_a_container_that_is_started_again_waits_and_runs_nothing(
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-@pytest.mark.parametrize("signal", ["TERM", "KILL"])
+@pytest.mark.parametrize(("signal", "way"), [("TERM", "warm"), ("KILL", "cold")])
 def test_a_signal_before_the_mark_runs_nothing(
-    new_case: Callable[..., Case], shell: str, signal: Any
+    new_case: Callable[..., Case], shell: str, signal: Any, way: str
 ) -> None:
     case = new_case(shell)
-    container_id, output, started = case.waiting(case.spec("echo ran", {}))
+    container_id, output, started = case.waiting(case.spec("echo ran", {}), way)
 
     # Sent again until the container's init is ready to pass it on.
     def has_ended() -> bool:
@@ -382,12 +424,15 @@ def test_a_signal_before_the_mark_runs_nothing(
     assert not output.acknowledged
 
 
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("shell", SHELLS)
-def test_a_signal_after_the_mark_lets_the_command_clean_up(new_case: Callable[..., Case], shell: str) -> None:
+def test_a_signal_after_the_mark_lets_the_command_clean_up(
+    new_case: Callable[..., Case], shell: str, way: str
+) -> None:
     case = new_case(shell)
     child = 'sh -c "trap \\"echo cleaned; exit\\" TERM; echo ready; while :; do sleep 0.1; done"'
     spec = case.spec(f"{child}", {})
-    container_id, output, started = case.waiting(spec)
+    container_id, output, started = case.waiting(spec, way)
     output.hand_over(spec, started)
     acknowledged(output)
     while not output.read(10):

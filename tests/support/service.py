@@ -65,6 +65,8 @@ class Service:
             "data_dir": self.data_dir,
             "source_root": self.source_root,
             "default_image": image,
+            # Filling the pool takes time from the other tests; those of the pool turn it on.
+            "warm": 0,
             # Tests try bad tokens by the dozen, and all from one address.
             "bad_tokens": 0,
         } | options
@@ -215,10 +217,27 @@ class Service:
     # --- its containers ------------------------------------------------------------------------
 
     def containers(self, engine: docker.APIClient, job: Job | None = None) -> list[dict[str, Any]]:
-        """Return the containers of this service, or of one of its jobs, in whatever state."""
+        """Return the containers of this service's jobs, or of one of them, in whatever state."""
+        return [
+            item
+            for item in self._labelled(engine)
+            if not _is_warm(item) and (job is None or _is_of(item, job))
+        ]
+
+    def warm_containers(self, engine: docker.APIClient) -> list[dict[str, Any]]:
+        """Return the containers that wait for a job."""
+        return [item for item in self._labelled(engine) if _is_warm(item)]
+
+    def wait_until_warm(self, count: int) -> None:
+        """Return when so many containers wait for jobs."""
+        wait_until(
+            lambda: self.admin.get("workers")["workers"][0]["warm_containers"] == count,
+            60,
+            f"{count} containers wait for jobs",
+        )
+
+    def _labelled(self, engine: docker.APIClient) -> list[dict[str, Any]]:
         labels = [f"reactorcide.instance={self._instance_id()}"]
-        if job is not None:
-            labels.append(f"reactorcide.job={job['job_id']}")
         containers: list[dict[str, Any]] = engine.containers(all=True, filters={"label": labels})
         return containers
 
@@ -226,6 +245,16 @@ class Service:
         database = f"file:{self.data_dir / 'reactorcide.db'}?mode=ro"
         with closing(sqlite3.connect(database, uri=True)) as connection:
             return str(connection.execute("SELECT instance_id FROM instance").fetchone()[0])
+
+
+def _is_of(container: dict[str, Any], job: Job) -> bool:
+    # One that was warm has no label of its job, but its name.
+    is_named = any(name.startswith(f"/reactorcide-{job['job_id']}-") for name in container["Names"])
+    return is_named or container["Labels"].get("reactorcide.job") == job["job_id"]
+
+
+def _is_warm(container: dict[str, Any]) -> bool:
+    return any(name.startswith("/reactorcide-warm-") for name in container["Names"])
 
 
 def peak_kib(service: Service) -> int:

@@ -19,6 +19,7 @@ _CHUNK_BYTES = 1 << 18
 _MAX_USERS_FILE_BYTES = 1 << 20
 _MAX_FIELDS = 7
 """Of a line in a list of users; none that is needed comes later."""
+_GO_MODE_DIRECTORY = 0x80000000
 _GO_MODE_TYPE = 0x8F280000
 """The bits of the engine's file modes that a regular file has not (os.ModeType of Go)."""
 
@@ -39,6 +40,12 @@ def look(api: Any, container_id: str, path: str) -> dict[str, Any] | None:
             return None
         api._raise_for_status(response)
     return _stat(response)
+
+
+def is_directory(api: Any, container_id: str, path: str) -> bool:
+    """Tell whether a path is a directory, no link followed."""
+    stat = look(api, container_id, path)
+    return stat is not None and bool(stat["mode"] & _GO_MODE_DIRECTORY)
 
 
 def read_file(api: Any, container_id: str, path: str, max_bytes: int) -> bytes | None:

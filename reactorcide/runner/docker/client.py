@@ -16,6 +16,7 @@ from reactorcide.runner.docker.errors import translated
 
 API_TIMEOUT_S = 60
 _PROBE_TIMEOUT_S = 5
+_LOCAL = "http+unix://"
 
 
 @contextmanager
@@ -59,6 +60,10 @@ class EngineClient:
             components = self.api().version().get("Components") or ()
             self._is_podman = any(component["Name"] == "Podman Engine" for component in components)
         return self._is_podman
+
+    def is_local(self) -> bool:
+        """Tell whether the engine is reached over a socket of this host."""
+        return str(docker.utils.parse_host(self._environment.get("DOCKER_HOST"))).startswith(_LOCAL)
 
     def api(self) -> docker.APIClient:
         """Return the SDK's client; the first call asks the engine which version of its API to speak."""
@@ -110,9 +115,9 @@ class EngineClient:
                 "an engine cannot be reached by ssh:// in DOCKER_HOST; forward its socket with "
                 "'ssh -nNT -L /tmp/engine.sock:/var/run/docker.sock HOST' and name unix:///tmp/engine.sock"
             )
-        if not address.startswith("http+unix://"):
+        if not address.startswith(_LOCAL):
             return
-        path = address.removeprefix("http+unix://")
+        path = address.removeprefix(_LOCAL)
         try:
             with socket.socket(socket.AF_UNIX) as probe:
                 probe.settimeout(_PROBE_TIMEOUT_S)

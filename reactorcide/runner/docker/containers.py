@@ -8,6 +8,7 @@ engine.
 """
 
 import contextlib
+import secrets
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from time import monotonic, sleep
@@ -31,6 +32,7 @@ from reactorcide.runner import (
     ServiceSpec,
     Signal,
     Started,
+    WarmView,
     handover,
 )
 from reactorcide.runner.docker import archives, disk, images, networks, output, users
@@ -43,8 +45,11 @@ from reactorcide.runner.docker.labels import (
     attempt_of,
     container_info,
     container_name,
+    warm_labels,
+    warm_name,
 )
 from reactorcide.runner.docker.states import exit_of, health_check, may_be_out_of_memory
+from reactorcide.runner.docker.warm import WarmPool
 
 _OOM_PATIENCE_S = 3.0
 _LOOK_EVERY_S = 0.05
@@ -78,7 +83,8 @@ class DockerRunner:
     """A ``Runner`` on the engine that the environment names (``DOCKER_HOST``), or the local one.
 
     Containers are on ``network`` (``bridge``, ``isolated`` or ``none``), and have ``capabilities`` beside the
-    few that most jobs need. Constructing connects to nothing; an engine that is away now may come later.
+    few that most jobs need. ``warm`` is the most containers that wait for jobs. Constructing
+    connects to nothing; an engine that is away now may come later.
     """
 
     def __init__(
@@ -89,6 +95,7 @@ class DockerRunner:
         network: str = "bridge",
         capabilities: Sequence[str] = (),
         allow_new_privileges: bool = False,
+        warm: int = 0,
     ) -> None:
         self._client = EngineClient(environment, max_connections=max_connections)
         # None is the engine's default, which may have no bridge at all.
@@ -96,9 +103,12 @@ class DockerRunner:
         self._network_exists = self._network != networks.ISOLATED
         self._capabilities = sorted({*_CAPABILITIES, *capabilities})
         self._security_options = [] if allow_new_privileges else ["no-new-privileges"]
+        self._marks: dict[str, str] = {}
+        """What the launchers of containers wait for, until these are attached to."""
         self._artifacts_created_at: dict[str, str] = {}
         self._checks: dict[str, Any] = {}
         """The connection of the last check of a service, by its container."""
+        self.pool = WarmPool(warm, self)
 
     def check(self) -> None:
         """See ``Runner.check``."""
@@ -118,11 +128,23 @@ class DockerRunner:
 
     def create(self, spec: ContainerSpec) -> str:
         """See ``Runner.create``."""
+        name = container_name(spec.job_id, spec.attempt)
+        container_id = self.pool.take(spec, name)
+        if container_id is None:
+            container_id = self._create(spec, name, attempt_labels(spec))
+            self.pool.created(spec, container_id)
+        return container_id
+
+    def create_warm(self, shape: ContainerSpec) -> str:
+        """See ``warm.Engine.create_warm``."""
+        return self._create(shape, warm_name(), warm_labels(shape.instance_id))
+
+    def _create(self, spec: ContainerSpec, name: str, labels: dict[str, str]) -> str:
         api = self._client.api()
         if not self._network_exists:
             networks.create_isolated(api)
             self._network_exists = True
-        labels = attempt_labels(spec)
+        mark = secrets.token_hex(16)
         host_config = api.create_host_config(
             **self._limits(spec),
             network_mode=self._network,
@@ -136,9 +158,9 @@ class DockerRunner:
         with _missing_image(spec.image), translated("create a container"):
             created = api.create_container(
                 spec.image,
-                name=container_name(spec.job_id, spec.attempt),
+                name=name,
                 entrypoint=["/bin/sh"],
-                command=handover.launcher(spec.mark),
+                command=handover.launcher(mark),
                 stdin_open=True,
                 environment=handover.INIT_ENV | handover.configured(spec.env),
                 working_dir=spec.working_dir,
@@ -147,7 +169,9 @@ class DockerRunner:
                 labels=labels,
                 host_config=host_config,
             )
-        return str(created["Id"])
+        container_id = str(created["Id"])
+        self._marks[container_id] = mark
+        return container_id
 
     def _limits(self, spec: ContainerSpec) -> dict[str, Any]:
         """Return what a job and its services are allowed, each of them."""
@@ -263,6 +287,9 @@ class DockerRunner:
 
     def owner(self, container_id: str) -> tuple[int, int]:
         """See ``Runner.owner``."""
+        warm = self.pool.taken(container_id)
+        if warm is not None:
+            return warm.owner
         api = self._client.api()
         with gone_if_missing(container_id), translated("inspect a container"):
             user = str(api.inspect_container(container_id)["Config"].get("User") or "")
@@ -270,12 +297,17 @@ class DockerRunner:
 
     def put(self, container_id: str, tar: Iterator[bytes]) -> None:
         """See ``Runner.put``."""
+        # It may change the artifacts directory.
+        self._artifacts_created_at.pop(container_id, None)
         with gone_if_missing(container_id), translated("copy the source into the container"):
             self._client.api().put_archive(container_id, "/", tar)
 
     def attach(self, container_id: str) -> AttachedOutput:
         """See ``Runner.attach``."""
-        return output.attach(self._client.api(), container_id)
+        warm = self.pool.taken(container_id)
+        if warm is not None:
+            return warm.output
+        return output.attach(self._client.api(), container_id, self._marks.pop(container_id))
 
     def reread(self, container_id: str, *, was_handed_over: bool = True) -> Output:
         """See ``Runner.reread``."""
@@ -289,8 +321,13 @@ class DockerRunner:
         """See ``Runner.start``."""
         api = self._client.api()
         with gone_if_missing(container_id), translated("start the container"):
-            # Before the start: the engine's own time of it is later than the first writes of the command.
-            self._artifacts_created_at[container_id] = archives.modified_at(api, container_id, ARTIFACTS_DIR)
+            if container_id not in self._artifacts_created_at:
+                # Before the start: the engine's own time of it is later than the first writes of the command.
+                created_at = archives.modified_at(api, container_id, ARTIFACTS_DIR)
+                self._artifacts_created_at[container_id] = created_at
+            warm = self.pool.taken(container_id)
+            if warm is not None:
+                return warm.started
             try:
                 api.start(container_id)
             except docker.errors.NotFound as exc:
@@ -403,6 +440,8 @@ class DockerRunner:
 
     def remove(self, container_id: str) -> None:
         """See ``Runner.remove``."""
+        self.pool.removed(container_id)
+        self._marks.pop(container_id, None)
         self._artifacts_created_at.pop(container_id, None)
         self._close_check(container_id)
         # 409: somebody else (an earlier call that timed out) is removing it just now.
@@ -416,6 +455,50 @@ class DockerRunner:
                 all=True, filters={"label": f"{LABEL_INSTANCE}={instance_id}"}
             )
         return [info for item in containers if (info := container_info(item)) is not None]
+
+    def keep_warm(self, may_create: Callable[[], bool]) -> None:
+        """See ``Runner.keep_warm``."""
+        self.pool.keep(may_create)
+
+    def drop_warm(self) -> None:
+        """See ``Runner.drop_warm``."""
+        self.pool.drop()
+
+    def left_warm(self, instance_id: str) -> frozenset[str]:
+        """See ``Runner.left_warm``."""
+        labels = [f"{name}={value}" for name, value in warm_labels(instance_id).items()]
+        with translated("list the containers"):
+            containers = self._client.api().containers(all=True, filters={"label": labels})
+        return frozenset(str(item["Id"]) for item in containers if not self.pool.owns(str(item["Id"])))
+
+    def warm_view(self) -> WarmView:
+        """See ``Runner.warm_view``."""
+        return self.pool.view()
+
+    def keeps_connections(self) -> bool:
+        """See ``warm.Engine.keeps_connections``."""
+        # Podman does not close a container's input with the connection.
+        return self._client.is_local() and not self._client.is_podman()
+
+    def image_id(self, image: str) -> str | None:
+        """See ``warm.Engine.image_id``."""
+        with translated("inspect an image"), ignoring(404):
+            return images.current_id(self._client.api(), image)
+        return None
+
+    def is_directory(self, container_id: str, path: str) -> bool:
+        """See ``warm.Engine.is_directory``."""
+        return archives.is_directory(self._client.api(), container_id, path)
+
+    def image_of(self, container_id: str) -> str:
+        """See ``warm.Engine.image_of``."""
+        with gone_if_missing(container_id), translated("inspect a container"):
+            return str(self._client.api().inspect_container(container_id)["Image"])
+
+    def rename(self, container_id: str, name: str) -> None:
+        """See ``warm.Engine.rename``."""
+        with gone_if_missing(container_id), translated("rename a container"):
+            self._client.api().rename(container_id, name)
 
     def remove_stray_volumes(
         self, instance_id: str, needed: Callable[[], Collection[tuple[str, int]]]

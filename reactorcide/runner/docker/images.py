@@ -32,7 +32,7 @@ def pull(
             progress(f"{layer}: {status}" if layer else status)
     try:
         with translated("inspect an image"):
-            return _image_id(api, image)
+            return current_id(api, image)
     except docker.errors.NotFound as exc:
         raise InfrastructureError(f"image {image} was pulled, and somebody removed it") from exc
 
@@ -40,7 +40,7 @@ def pull(
 def remove(api: docker.APIClient, image: str, image_id: str) -> bool:
     """See ``Runner.remove_image``."""
     with translated("remove an image"), ignoring(404):
-        if _image_id(api, image) == image_id:
+        if current_id(api, image) == image_id:
             with ignoring(409):
                 api.remove_image(image)
                 return True
@@ -48,7 +48,7 @@ def remove(api: docker.APIClient, image: str, image_id: str) -> bool:
     return True
 
 
-def _image_id(api: Any, image: str) -> str:
+def current_id(api: Any, image: str) -> str:
     """Return the current id of an image name; ``Any``, because the SDK has no type for its details."""
     return str(api.inspect_image(image)["Id"])
 

@@ -1,5 +1,6 @@
 """Names and labels of containers and volumes, by which they are known again."""
 
+import secrets
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ LABEL_INSTANCE = _LABEL + "instance"
 LABEL_JOB = _LABEL + "job"
 LABEL_ATTEMPT = _LABEL + "attempt"
 LABEL_SERVICE = _LABEL + "service"
+LABEL_WARM = _LABEL + "warm"
 
 
 def container_name(job_id: str, attempt: int, service: str | None = None) -> str:
@@ -24,6 +26,16 @@ def attempt_labels(spec: ContainerSpec) -> dict[str, str]:
         LABEL_JOB: spec.job_id,
         LABEL_ATTEMPT: str(spec.attempt),
     }
+
+
+def warm_name() -> str:
+    """Return the name of a container that no job has yet."""
+    return f"reactorcide-warm-{secrets.token_hex(8)}"
+
+
+def warm_labels(instance_id: str) -> dict[str, str]:
+    """Return the labels of a container that was created ahead of jobs; they cannot be changed later."""
+    return {LABEL_INSTANCE: instance_id, LABEL_WARM: "1"}
 
 
 def container_info(item: Mapping[str, Any]) -> ContainerInfo | None:

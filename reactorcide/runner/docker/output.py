@@ -31,8 +31,8 @@ _HEADER = struct.Struct(">BxxxL")
 _HEADER_BYTES = _HEADER.size
 
 
-def attach(api: docker.APIClient, container_id: str) -> AttachedOutput:
-    """See ``Runner.attach``."""
+def attach(api: docker.APIClient, container_id: str, mark: str) -> AttachedOutput:
+    """See ``Runner.attach``; ``mark`` is what the container's launcher waits for."""
     # Podman looks for keys that end the connection also where there is no terminal.
     params = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1, "detachKeys": ""}
     with gone_if_missing(container_id), translated("attach to a container"):
@@ -40,7 +40,7 @@ def attach(api: docker.APIClient, container_id: str) -> AttachedOutput:
         # The response behind the stream can be closed, and is the same with TLS and without.
         response: requests.Response = stream._response
         with closed_on_error(response):
-            return DockerAttachedOutput(response)
+            return DockerAttachedOutput(response, mark)
 
 
 def reread(api: docker.APIClient, container_id: str, *, was_handed_over: bool) -> Output:
@@ -169,9 +169,10 @@ class CommandOutput:
 class DockerAttachedOutput(CommandOutput):
     """The hijacked connection of an attach."""
 
-    def __init__(self, response: requests.Response) -> None:
+    def __init__(self, response: requests.Response, mark: str) -> None:
         super().__init__(was_handed_over=True)
         self._response = response
+        self._mark = mark
         # The socket can be waited for together with the wake-up.
         self._socket = _socket_of(response)
         self._socket.setblocking(False)
@@ -197,7 +198,7 @@ class DockerAttachedOutput(CommandOutput):
 
     def hand_over(self, spec: ContainerSpec, started: Started) -> None:
         """See ``AttachedOutput.hand_over``."""
-        mark = f"{spec.mark}\n".encode()
+        mark = f"{self._mark}\n".encode()
         half = len(mark) // 2
         command = handover.lines(spec.command, spec.env, started.shell_level)
         self._unsent += map(memoryview, (command + mark[:half], mark[half:]))

@@ -394,6 +394,7 @@ EXAMPLES: dict[str, Any] = {
                 "host": "build-host",
                 "concurrency": 2,
                 "running_jobs": [_JOB_ID],
+                "warm_containers": 0,
                 "last_seen_at": _ENDED,
             }
         ]

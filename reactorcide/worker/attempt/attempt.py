@@ -9,9 +9,11 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
+from pathlib import PurePosixPath
 from time import monotonic
 
 from reactorcide import crashpoints
+from reactorcide.domain.definition import JobDefinition
 from reactorcide.domain.errors import (
     InfrastructureError,
     JobFailed,
@@ -254,6 +256,7 @@ class Attempt:
         with self._preparation.source(
             self._port, job, log_writer.write, self.interrupt, deadline, check
         ) as source:
+            self._caches.load(log_writer.say)
             spec = self._spec(image, source)
             container.create(
                 spec,
@@ -271,7 +274,6 @@ class Attempt:
                 progress=log_writer.say,
                 check=check,
             )
-            self._caches.load(log_writer.say)
 
             def owner() -> tuple[int, int]:
                 return self._runner.owner(container.container_id)
@@ -330,6 +332,7 @@ class Attempt:
             pids_limit=self._limits.pids,
             host_names=tuple(definition.services or ()),
             user=None if source.of_run is None else source.of_run.user,
+            can_be_warm=_can_be_warm(definition) and not self._caches.are_named,
         )
 
     def _image_pulled(self, image_id: str) -> None:
@@ -442,6 +445,15 @@ def _say(log_writer: LogWriter, sentence: str) -> None:
     """Add a line to the log; where the log itself is the trouble, the attempt's row tells."""
     with contextlib.suppress(ObjectStoreError):
         log_writer.say(sentence)
+
+
+def _can_be_warm(definition: JobDefinition) -> bool:
+    """Tell whether a job's files may be put into a container that has started.
+
+    Not where they could replace the command's working directory, or what its shell reads when it starts.
+    """
+    is_own_directory = PurePosixPath("/job") in PurePosixPath(definition.code_dir).parents
+    return is_own_directory and definition.job_dir == definition.code_dir
 
 
 def _service_env(job: Job) -> dict[str, str]:

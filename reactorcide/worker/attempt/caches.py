@@ -61,6 +61,11 @@ class Caches:
             self._specs = ()
         self._hashes = {glob: _FileHash(glob) for spec in self._specs for glob in spec.globs}
 
+    @property
+    def are_named(self) -> bool:
+        """Tell whether there are any to restore and save."""
+        return bool(self._specs)
+
     def hashing(self, tar: Iterator[bytes]) -> Iterator[bytes]:
         """Pass the tar of a source on, and hash those of its files that the keys name."""
         return (

@@ -24,6 +24,7 @@ def list_workers(query: NoQuery) -> Response:
                     "host": view.host,
                     "concurrency": view.concurrency,
                     "running_jobs": read.visible(services().jobs, caller(), view.running_job_ids),
+                    "warm_containers": view.warm_containers,
                     "last_seen_at": rfc3339(view.last_seen_ms),
                 }
                 for view in services().workers()

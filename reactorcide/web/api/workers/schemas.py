@@ -1,6 +1,6 @@
 """The schemas of workers."""
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from reactorcide.web.api.schemas import Count, Id, Time
 
@@ -12,6 +12,7 @@ class WorkerResponse(BaseModel):
     host: str
     concurrency: Count
     running_jobs: list[Id]
+    warm_containers: Count = Field(description="Containers that have started and wait for its next jobs.")
     last_seen_at: Time
 
 
