@@ -34,6 +34,7 @@ def main(image: str, quick: bool, only: tuple[str, ...], report: Path | None) ->
     """
     measures: dict[str, Callable[[], Figure | list[Figure]]] = {
         "one-job": partial(jobs.one_job, image, quick=quick),
+        "source": partial(jobs.source, image, quick=quick),
         "time-to-start": partial(jobs.time_to_start, image, quick=quick),
         "many-jobs": partial(jobs.many_jobs, image, quick=quick),
         "service": partial(jobs.service_to_command, image, quick=quick),

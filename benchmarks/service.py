@@ -18,6 +18,7 @@ from typing import Any
 _PROGRAM = Path(__file__).parents[1] / "reactorcide.py"
 _START_TIMEOUT_S = 30.0
 _STOP_TIMEOUT_S = 20.0
+_WARM_TIMEOUT_S = 60.0
 _IDLE_S = 5.0
 """The client closes an idle connection after this, well before the service does."""
 
@@ -52,6 +53,7 @@ class Client:
         *,
         job_env_vars: Mapping[str, str] | None = None,
         services: Mapping[str, Any] | None = None,
+        source_path: str | None = None,
     ) -> str:
         """Submit a job and return its id."""
         definition = {
@@ -61,6 +63,7 @@ class Client:
             "job_command": command,
             "job_env_vars": dict(job_env_vars or {}),
             "services": services,
+            "source_path": source_path,
         }
         return str(json.loads(self.call("POST", "/jobs", definition, expect=201))["job_id"])
 
@@ -72,6 +75,14 @@ class Client:
                 return
             if job["status"] in ("completed", "failed", "cancelled"):
                 raise RuntimeError(f"a benchmark's job {job['status']}: {job['error']}")
+
+    def wait_until_warm(self, count: int) -> None:
+        """Return when so many containers wait for jobs."""
+        deadline = monotonic() + _WARM_TIMEOUT_S
+        while json.loads(self.call("GET", "/workers"))["workers"][0]["warm_containers"] != count:
+            if monotonic() > deadline:
+                raise RuntimeError(f"no {count} containers wait for jobs")
+            sleep(0.05)
 
     def delete(self, job_id: str) -> None:
         """Delete a job, so that its log does not fill the disk."""

@@ -48,7 +48,7 @@ def submissions(image: str, *, quick: bool) -> Figure:
                 future.result()
             rates.append(clients * each / (perf_counter() - started))
     # The first round warms up.
-    return alone(f"submissions, {clients} clients", rates[1:], unit="/s", mark=250, at_least=True)
+    return alone(f"submissions, {clients} clients", rates[1:], unit="/s", mark=500, at_least=True)
 
 
 def claims(*, quick: bool) -> Figure:

@@ -406,15 +406,16 @@ def _existing_database(settings: Settings) -> Iterator[Database]:
         database.close()
 
 
-def probe_docker(environment: Mapping[str, str]) -> str:
-    """Return the version of the Docker Engine that the environment names.
+def probe_docker(environment: Mapping[str, str]) -> tuple[str, int | None]:
+    """Return the version of the Docker Engine that the environment names, and how many warm containers wait.
 
-    Raises ``InfrastructureError`` unless it answers.
+    These are of all services; ``None`` where there can be none. Raises ``InfrastructureError`` unless it
+    answers.
     """
     runner = _docker_runner(environment)
     try:
         # Only this asks for it, so the protocol of runners goes without.
-        return runner.version()
+        return runner.version(), runner.count_warm() if runner.keeps_connections() else None
     finally:
         runner.close()
 

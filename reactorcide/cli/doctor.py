@@ -81,9 +81,13 @@ def _docker(environment: Mapping[str, str]) -> Finding:
 
     address = environment.get("DOCKER_HOST") or _DEFAULT_ENGINE
     try:
-        return Finding("Docker", True, f"engine {probe_docker(environment)} answers at {address}")
+        version, warm = probe_docker(environment)
     except ReactorcideError as exc:
         return Finding("Docker", False, f"no engine answers at {address}", _engine_advice(address, str(exc)))
+    waiting = f"warm containers: {warm}"
+    if warm is None:
+        waiting = "no warm containers, because it is on another host, or Podman"
+    return Finding("Docker", True, f"engine {version} answers at {address}; {waiting}")
 
 
 def _engine_advice(address: str, problem: str) -> str:

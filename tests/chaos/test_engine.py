@@ -54,7 +54,9 @@ def serving(
         variables = {"DOCKER_HOST": engine.url, **(environment or {})}
         service = new_service(variables, default_image=image, concurrency=3)
         yield service, client
-        wait_until(lambda: not client.containers(all=True), 30, "the containers are gone")
+        wait_until(lambda: not service.containers(client), 30, "the containers are gone")
+        service.stop()
+        assert not client.containers(all=True)
         assert not client.volumes()["Volumes"]
 
 

@@ -1,6 +1,9 @@
 """Jobs in warm containers: they see nothing of other jobs, and nothing of the time before."""
 
+import json
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 
@@ -10,7 +13,7 @@ import pytest
 from tests.conftest import NewService, ended_cleanly
 from tests.support.client import Job
 from tests.support.image import Images
-from tests.support.service import Service
+from tests.support.service import PROGRAM, Service, clean_environment
 from tests.support.waiting import wait_until
 
 
@@ -125,6 +128,22 @@ def test_what_files_could_change_after_the_start_gets_a_new_container(service: S
         job = service.admin.run("pwd -P; ls -d /etc/real || :", source_path="linked", **fields)
         assert job["status"] == "completed", job
         assert figure(service, 'reactorcide_containers_total{kind="new"}') == before + 1
+
+
+def test_the_doctor_counts_them(service: Service) -> None:
+    warmed(service)
+    answer = subprocess.run(
+        [sys.executable, str(PROGRAM), "doctor", "--json", "--port", "0"],
+        env=clean_environment(service.home),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    (message,) = (
+        item["message"] for item in json.loads(answer.stdout)["checks"] if item["check"] == "Docker"
+    )
+    # Other services may have some, too.
+    assert int(message.rpartition("warm containers: ")[2]) >= 2
 
 
 def test_a_burst_uses_what_there_is_and_goes_on(service: Service, engine: docker.APIClient) -> None:

@@ -65,8 +65,9 @@ class Service:
             "data_dir": self.data_dir,
             "source_root": self.source_root,
             "default_image": image,
-            # Filling the pool takes time from the other tests; those of the pool turn it on.
-            "warm": 0,
+            # Filling the pool takes time from the other tests. Those of the pool turn it on, and to run all
+            # with it there is this variable.
+            "warm": os.environ.get("REACTORCIDE_TEST_WARM", "0"),
             # Tests try bad tokens by the dozen, and all from one address.
             "bad_tokens": 0,
         } | options

@@ -41,6 +41,8 @@ from reactorcide.runner.docker.errors import gone_if_missing, ignoring, translat
 from reactorcide.runner.docker.labels import (
     LABEL_INSTANCE,
     LABEL_SERVICE,
+    LABEL_WARM,
+    WARM_PREFIX,
     attempt_labels,
     attempt_of,
     container_info,
@@ -470,6 +472,11 @@ class DockerRunner:
         with translated("list the containers"):
             containers = self._client.api().containers(all=True, filters={"label": labels})
         return frozenset(str(item["Id"]) for item in containers if not self.pool.owns(str(item["Id"])))
+
+    def count_warm(self) -> int:
+        """Return how many containers wait for jobs on this engine, of all services."""
+        with translated("list the containers"):
+            return len(self._client.api().containers(filters={"name": WARM_PREFIX, "label": LABEL_WARM}))
 
     def warm_view(self) -> WarmView:
         """See ``Runner.warm_view``."""

@@ -12,6 +12,8 @@ LABEL_JOB = _LABEL + "job"
 LABEL_ATTEMPT = _LABEL + "attempt"
 LABEL_SERVICE = _LABEL + "service"
 LABEL_WARM = _LABEL + "warm"
+WARM_PREFIX = "reactorcide-warm-"
+"""The beginning of the name of a container that no job has yet."""
 
 
 def container_name(job_id: str, attempt: int, service: str | None = None) -> str:
@@ -30,7 +32,7 @@ def attempt_labels(spec: ContainerSpec) -> dict[str, str]:
 
 def warm_name() -> str:
     """Return the name of a container that no job has yet."""
-    return f"reactorcide-warm-{secrets.token_hex(8)}"
+    return f"{WARM_PREFIX}{secrets.token_hex(8)}"
 
 
 def warm_labels(instance_id: str) -> dict[str, str]:
