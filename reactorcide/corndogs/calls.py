@@ -1,7 +1,8 @@
-"""Corndogs' eleven calls on the embedded storage, with their defaults and checks, for every transport."""
+"""Corndogs' calls on the embedded storage, with their defaults and checks, for every transport."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import replace
 from typing import TypeVar
 
 from reactorcide.corndogs.storage import StorageError, TaskStorage, Trouble
@@ -84,14 +85,36 @@ class TaskCalls:
         override_current_state: str,
         override_auto_target_state: str,
     ) -> Task | None:
-        """Claim the next task."""
-        return self._storage.claim(
-            queue or DEFAULT_QUEUE,
+        """Claim the next task. As in releases up to 0.3 it has the ``update_time_ns`` from before."""
+        both = self._storage.claim(
+            [queue or DEFAULT_QUEUE],
             current_state or _DEFAULT_STATE,
             override_timeout_s,
             override_current_state,
             override_auto_target_state,
         )
+        if both is None:
+            return None
+        waiting, claimed = both
+        return replace(claimed, update_time_ns=waiting.update_time_ns)
+
+    def claim_of_group(
+        self,
+        queues: Collection[str],
+        current_state: str,
+        override_timeout_s: int,
+        override_current_state: str,
+        override_auto_target_state: str,
+    ) -> Task | None:
+        """Claim the next task of all these queues; return it as it is now, as releases after 0.3 do."""
+        both = self._storage.claim(
+            queues,
+            current_state or _DEFAULT_STATE,
+            override_timeout_s,
+            override_current_state,
+            override_auto_target_state,
+        )
+        return None if both is None else both[1]
 
     def update(
         self,

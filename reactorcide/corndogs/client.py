@@ -1,16 +1,15 @@
 """A client of Corndogs over gRPC, for releases up to 0.3 and the embedded server."""
 
-import logging
 import time
 from collections.abc import Callable
 from typing import Any
 
 import grpc
 
+from reactorcide.corndogs.answers import DEADLINE_FACTORS, ErrorLog, requested
 from reactorcide.corndogs.proto import corndogs_pb2 as pb
 from reactorcide.corndogs.proto.corndogs_pb2_grpc import CorndogsServiceStub
 from reactorcide.corndogs.task import (
-    DEFAULT_QUEUE,
     MAX_MESSAGE_BYTES,
     NO_TASK,
     Queues,
@@ -20,9 +19,6 @@ from reactorcide.corndogs.task import (
 )
 from reactorcide.corndogs.wire import task_from_message
 from reactorcide.domain.errors import CorndogsError, CorndogsUnavailable
-from reactorcide.lib.ids import is_id
-
-log = logging.getLogger("reactorcide.corndogs")
 
 _CHANNEL_OPTIONS = [
     # The queue is internal: never use a proxy from the environment.
@@ -44,13 +40,6 @@ _CHANNEL_OPTIONS = [
     ("grpc.max_receive_message_length", 2 * MAX_MESSAGE_BYTES),
 ]
 
-_MAX_LOGGED = 1000
-
-
-# A slow server carries a call out after its client has given up, which leaves a claimed task without a
-# holder. So these calls, for which no request to the API waits, have longer deadlines.
-_DEADLINE_FACTORS = {"GetNextTask": 3, "UpdateTask": 3}
-
 
 class GrpcCorndogs:
     """The ``Corndogs`` protocol over one gRPC channel, which connects at the first call.
@@ -68,13 +57,12 @@ class GrpcCorndogs:
         deadline_s: float = 2.0,
         on_call: Callable[[str, str, float], None] | None = None,
     ) -> None:
-        self._address = address
         self._deadline_s = deadline_s
         self._on_call = on_call
         self._closed = False
         self._channel = grpc.insecure_channel(address, options=_CHANNEL_OPTIONS)
         self._stub = CorndogsServiceStub(self._channel)  # type: ignore[no-untyped-call]  # generated
-        self._logged = ""
+        self._errors = ErrorLog(address)
 
     def submit_task(
         self,
@@ -200,7 +188,7 @@ class GrpcCorndogs:
         started = time.perf_counter()
         status = grpc.StatusCode.OK
         try:
-            return method(request, timeout=self._deadline_s * _DEADLINE_FACTORS.get(rpc, 1))
+            return method(request, timeout=self._deadline_s * DEADLINE_FACTORS.get(rpc, 1))
         except grpc.RpcError as exc:
             status = exc.code()
             raise self._translated(rpc, exc) from exc
@@ -219,14 +207,8 @@ class GrpcCorndogs:
         if self._closed:
             return CorndogsUnavailable("the connection to Corndogs was closed")
         status = exc.code().name
-        self._log_once(f"{rpc}: {status}: {exc.details()}")
+        self._errors.log(f"{rpc}: {status}: {exc.details()}")
         return call_failed(rpc, status)
-
-    def _log_once(self, problem: str) -> None:
-        """Log the server's text, unless it is the same as last time."""
-        if self._logged != problem:
-            self._logged = problem
-            log.warning("Corndogs at %s: %s", self._address, problem[:_MAX_LOGGED])
 
     def _task(
         self, rpc: str, response: Any, uuid: str | None = None, queue: str | None = None
@@ -234,8 +216,4 @@ class GrpcCorndogs:
         """Return the task of an answer; raises ``CorndogsError`` if it is not the requested one."""
         if not response.HasField("task"):
             return None
-        task = task_from_message(response.task)
-        is_requested = is_id(task.uuid) if uuid is None else task.uuid == uuid
-        if is_requested and (queue is None or task.queue == (queue or DEFAULT_QUEUE)):
-            return task
-        raise CorndogsError(f"Corndogs answered {rpc} with a task that was not requested")
+        return requested(rpc, task_from_message(response.task), uuid, queue)

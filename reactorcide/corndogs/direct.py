@@ -13,6 +13,7 @@ from reactorcide.corndogs.task import (
     Task,
     call_failed,
     checked_uuid,
+    message_size_bytes,
 )
 from reactorcide.domain.errors import CorndogsUnavailable
 
@@ -118,7 +119,7 @@ class DirectCorndogs:
 
     def _call(self, rpc: str, sent: tuple[str | bytes | int, ...], call: Callable[[], T]) -> T:
         """Make a call with these values. Raises the errors of a client."""
-        size_bytes = _size_bytes(sent)
+        size_bytes = message_size_bytes(sent)
         started = time.perf_counter()
         status = "OK"
         try:
@@ -136,19 +137,3 @@ class DirectCorndogs:
         finally:
             if self._on_call is not None:
                 self._on_call(rpc, status, time.perf_counter() - started)
-
-
-def _size_bytes(sent: tuple[str | bytes | int, ...]) -> int:
-    """Return about the size of a message with these values.
-
-    Raises ``ValueError`` for values that no message can have: half a surrogate pair, a number beyond 64 bits.
-    """
-    size_bytes = 0
-    for value in sent:
-        if isinstance(value, str):
-            size_bytes += len(value.encode()) + 5
-        elif isinstance(value, bytes):
-            size_bytes += len(value) + 5
-        elif not -(2**63) <= value < 2**63:
-            raise ValueError(f"{value} is not a signed 64 bit number")
-    return size_bytes

@@ -6,8 +6,9 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -23,6 +24,9 @@ from reactorcide.corndogs.task import MAX_MESSAGE_BYTES
 from reactorcide.corndogs.wire import SERVICE_NAME, task_to_message
 from reactorcide.domain.errors import ConfigurationError
 
+if TYPE_CHECKING:
+    from reactorcide.corndogs.csil.server import CsilServer
+
 _OPTIONS = [
     # Otherwise a second server on the same port would silently take half of the connections.
     ("grpc.so_reuseport", 0),
@@ -33,8 +37,10 @@ _OPTIONS = [
 class EmbeddedCorndogs:
     """A gRPC server with all of Corndogs' calls and the standard health service, on its own SQLite file.
 
+    On ``csil_port`` it speaks CSIL-RPC as well, for clients of Corndogs 0.7; this needs the package cbor2.
+
     Constructing opens nothing. ``start`` and ``stop`` may be called from different threads, also at once,
-    and a stopped server may be started again. ``port`` 0 picks a free one at each start. ``clock_ns`` is
+    and a stopped server may be started again. Port 0 picks a free one at each start. ``clock_ns`` is
     Unix nanoseconds. There is no authentication: bind it to addresses that only trusted programs reach.
     """
 
@@ -44,16 +50,20 @@ class EmbeddedCorndogs:
         *,
         host: str = "127.0.0.1",
         port: int = 0,
+        csil_port: int | None = None,
         max_workers: int = 8,
         clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self._storage = TaskStorage(database_path, clock_ns)
         self._host = host
         self._requested_port = self._port = port
+        self._requested_csil_port = csil_port
+        self._csil_port = csil_port or 0
         self._max_workers = max_workers
         self._lock = threading.Lock()
         self._server: grpc.Server | None = None
         self._pool: ThreadPoolExecutor | None = None
+        self._csil: CsilServer | None = None
 
     @property
     def storage(self) -> TaskStorage:
@@ -70,30 +80,41 @@ class EmbeddedCorndogs:
         """``host:port``, for a client."""
         return _address(self._host, self._port)
 
+    @property
+    def csil_address(self) -> str:
+        """``host:port``, for a client that speaks CSIL-RPC."""
+        return _address(self._host, self._csil_port)
+
     def start(self) -> None:
         """Open the database and listen; does nothing when already started.
 
-        Raises ``ConfigurationError`` when the address cannot be bound or the database cannot be used;
-        nothing stays open then.
+        Raises ``ConfigurationError`` when an address cannot be bound, the database cannot be used, or cbor2
+        is not installed; nothing stays open then.
         """
         with self._lock:
             if self._server is not None:
                 return
-            _check_bindable(self._host, self._requested_port)
-            self._storage.open()
-            pool = ThreadPoolExecutor(self._max_workers, thread_name_prefix="corndogs")
-            server = grpc.server(pool, options=_OPTIONS)
-            add_CorndogsServiceServicer_to_server(  # type: ignore[no-untyped-call]  # generated
-                _Servicer(self._storage), server
-            )
-            health_pb2_grpc.add_HealthServicer_to_server(_health_servicer(), server)
-            try:
-                self._port = server.add_insecure_port(_address(self._host, self._requested_port))
-            except RuntimeError as exc:
-                self._storage.close()
-                raise ConfigurationError(_cannot_listen(self._host, self._requested_port, exc)) from exc
-            server.start()
-            self._server, self._pool = server, pool
+            with ExitStack() as opened:
+                # With the system's reason: gRPC's is vague, and it prints to stderr.
+                _listening(self._host, self._requested_port).close()
+                csil = self._csil_server(opened)
+                self._storage.open()
+                opened.callback(self._storage.close)
+                pool = ThreadPoolExecutor(self._max_workers, thread_name_prefix="corndogs")
+                server = grpc.server(pool, options=_OPTIONS)
+                add_CorndogsServiceServicer_to_server(  # type: ignore[no-untyped-call]  # generated
+                    _Servicer(self._storage), server
+                )
+                health_pb2_grpc.add_HealthServicer_to_server(_health_servicer(), server)
+                try:
+                    self._port = server.add_insecure_port(_address(self._host, self._requested_port))
+                except RuntimeError as exc:
+                    raise ConfigurationError(_cannot_listen(self._host, self._requested_port, exc)) from exc
+                server.start()
+                if csil is not None:
+                    csil.start(pool)
+                opened.pop_all()
+            self._server, self._pool, self._csil = server, pool, csil
 
     def stop(self, deadline_s: float = 5.0) -> None:
         """Refuse new calls, give running ones that long, and close everything; safe to repeat.
@@ -104,10 +125,25 @@ class EmbeddedCorndogs:
         with self._lock:
             if self._server is None or self._pool is None:
                 return
-            self._server.stop(deadline_s).wait()
+            stopped = self._server.stop(deadline_s)
+            if self._csil is not None:
+                self._csil.stop(deadline_s)
+            stopped.wait()
             self._pool.shutdown()
             self._storage.close()
-            self._server = self._pool = None
+            self._server = self._pool = self._csil = None
+
+    def _csil_server(self, opened: ExitStack) -> "CsilServer | None":
+        """Return a server on the CSIL port, which stays open until ``opened`` closes; None without a port."""
+        if self._requested_csil_port is None:
+            return None
+        # Imported only where it is used: cbor2 is optional.
+        from reactorcide.corndogs.csil.respond import Responder
+        from reactorcide.corndogs.csil.server import CsilServer
+
+        listener = opened.enter_context(_listening(self._host, self._requested_csil_port))
+        self._csil_port = listener.getsockname()[1]
+        return CsilServer(listener, Responder(TaskCalls(self._storage)).respond)
 
 
 _Request = TypeVar("_Request")
@@ -226,14 +262,12 @@ def _health_servicer() -> health.HealthServicer:
     return servicer
 
 
-def _check_bindable(host: str, port: int) -> None:
-    """Raise ``ConfigurationError`` with the system's reason: gRPC's is vague, and it prints to stderr."""
+def _listening(host: str, port: int) -> socket.socket:
+    """Return a socket that listens there; raises ``ConfigurationError``."""
     try:
-        family, kind, *_, sockaddr = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind) as probe:
-            # As gRPC does: the remains of old connections do not count.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(sockaddr)
+        family, *_, sockaddr = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        # As gRPC does: the remains of old connections do not count.
+        return socket.create_server(sockaddr[:2], family=family)
     except OSError as exc:
         raise ConfigurationError(_cannot_listen(host, port, exc)) from exc
 

@@ -2,7 +2,7 @@
 
 import sqlite3
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from enum import Enum
@@ -195,28 +195,31 @@ class TaskStorage:
 
     def claim(
         self,
-        queue: str,
+        queues: Collection[str],
         current_state: str,
         override_timeout_s: int,
         override_current_state: str,
         override_auto_target_state: str,
-    ) -> Task | None:
-        """Claim and return the next task, with its ``update_time_ns`` from before the claim."""
+    ) -> tuple[Task, Task] | None:
+        """Claim the next task of these queues; return it as it was before the claim, and as it is now."""
         with self._writing() as execute:
-            rows = execute(_NEXT, (queue, current_state)).fetchall()
-            if not rows:
+            rows = (row for queue in set(queues) for row in execute(_NEXT, (queue, current_state)).fetchall())
+            # Between the queues as _NEXT does it within one: by priority, update time and id.
+            row = min(rows, key=lambda row: (-row[-1], row[6], row[0]), default=None)
+            if row is None:
                 return None
-            row_id, *fields = rows[0]
+            row_id, *fields = row
             waiting = Task(*fields)
             claimed = replace(
                 waiting,
                 current_state=override_current_state or waiting.auto_target_state,
                 auto_target_state=override_auto_target_state or current_state,
                 timeout_s=max(override_timeout_s, 0) if override_timeout_s else waiting.timeout_s,
+                update_time_ns=self._clock_ns(),
             )
             states = (claimed.current_state, claimed.auto_target_state)
-            execute(_CLAIM, (*states, claimed.timeout_s, self._clock_ns(), row_id))
-            return claimed
+            execute(_CLAIM, (*states, claimed.timeout_s, claimed.update_time_ns, row_id))
+            return waiting, claimed
 
     def update(
         self,

@@ -1,5 +1,6 @@
 """A task of the queue, and the protocol of the queue."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,6 +21,8 @@ class Task:
 
     Times are Unix nanoseconds of the server's clock. ``timeout_s`` 0 never times out. A task from the
     archive has ``completed`` or ``canceled`` in both states, and neither payload, priority nor timeout.
+    Only a claim is sure to return the payload: releases after 0.3 do not show it otherwise, and then it is
+    empty.
     """
 
     uuid: str
@@ -99,7 +102,8 @@ class Corndogs(Protocol):
 
         The task's auto target state becomes its current state, and the requested state its auto target,
         unless they are overridden. ``override_timeout_s`` 0 keeps the task's own timeout, a negative one
-        takes it away. Returns the task as it is now, but with the ``update_time_ns`` from before the claim.
+        takes it away. Returns the task as it is now, but releases up to 0.3 with the ``update_time_ns`` from
+        before the claim.
         None means that no task waits, or that another client had locked the only one.
         """
         ...
@@ -182,3 +186,19 @@ def call_failed(rpc: str, status: str) -> CorndogsError:
             f"Corndogs does not answer ({status}); check that it runs and can be reached"
         )
     return CorndogsError(f"Corndogs refused {rpc} ({status}); the service's log has the reason")
+
+
+def message_size_bytes(sent: Iterable[str | bytes | int]) -> int:
+    """Return about the size of a message with these values.
+
+    Raises ``ValueError`` for values that no message can have: half a surrogate pair, a number beyond 64 bits.
+    """
+    size_bytes = 0
+    for value in sent:
+        if isinstance(value, str):
+            size_bytes += len(value.encode()) + 5
+        elif isinstance(value, bytes):
+            size_bytes += len(value) + 5
+        elif not -(2**63) <= value < 2**63:
+            raise ValueError(f"{value} is not a signed 64 bit number")
+    return size_bytes

@@ -1,7 +1,7 @@
-"""What every Corndogs does: the embedded one, called directly and over the wire, and others.
+"""What every Corndogs does: the embedded one, called directly, over gRPC and over CSIL, and others.
 
-Set ``REACTORCIDE_TEST_CORNDOGS`` to ``host:port`` to check another server too: it may hold other people's
-tasks, which these tests leave alone.
+Set ``REACTORCIDE_TEST_CORNDOGS`` to ``grpc://host:port`` or ``csil://host:port`` to check another server too:
+it may hold other people's tasks, which these tests leave alone.
 """
 
 import os
@@ -10,17 +10,20 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any, Protocol
 
 import grpc
 import pytest
 
-from reactorcide.corndogs.client import GrpcCorndogs
+from reactorcide.corndogs.connect import connect
 from reactorcide.corndogs.direct import DirectCorndogs
 from reactorcide.corndogs.proto import corndogs_pb2 as pb
 from reactorcide.corndogs.proto.corndogs_pb2_grpc import CorndogsServiceStub
 from reactorcide.corndogs.server import EmbeddedCorndogs
 from reactorcide.corndogs.task import Corndogs, Task
 from reactorcide.domain.errors import CorndogsError, CorndogsUnavailable, InvalidInput
+from tests.support import csil
 
 _OTHER_SERVERS = [address for address in [os.environ.get("REACTORCIDE_TEST_CORNDOGS")] if address]
 _SECOND_NS = 1_000_000_000
@@ -28,13 +31,13 @@ _SECOND_NS = 1_000_000_000
 
 @pytest.fixture(scope="module")
 def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedCorndogs]:
-    server = EmbeddedCorndogs(tmp_path_factory.mktemp("corndogs") / "corndogs.db")
+    server = EmbeddedCorndogs(tmp_path_factory.mktemp("corndogs") / "corndogs.db", csil_port=0)
     server.start()
     yield server
     server.stop()
 
 
-@pytest.fixture(scope="module", params=["direct", "grpc", *_OTHER_SERVERS])
+@pytest.fixture(scope="module", params=["direct", "grpc", "csil", *_OTHER_SERVERS])
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -42,12 +45,22 @@ def kind(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def address(kind: str, embedded: EmbeddedCorndogs) -> str:
     """Where the same tasks are reached over the wire."""
-    return embedded.address if kind in ("direct", "grpc") else kind
+    own = {
+        "direct": embedded.address,
+        "grpc": f"grpc://{embedded.address}",
+        "csil": f"csil://{embedded.csil_address}",
+    }
+    return own.get(kind, kind)
+
+
+@pytest.fixture
+def speaks_csil(address: str) -> bool:
+    return address.startswith("csil://")
 
 
 @pytest.fixture
 def corndogs(kind: str, address: str, embedded: EmbeddedCorndogs) -> Iterator[Corndogs]:
-    opened = DirectCorndogs(embedded.storage) if kind == "direct" else GrpcCorndogs(address)
+    opened = DirectCorndogs(embedded.storage) if kind == "direct" else connect(address)
     yield opened
     opened.close()
 
@@ -64,11 +77,59 @@ def queue(corndogs: Corndogs) -> Iterator[str]:
             corndogs.complete_task(task.uuid, name, task.current_state)
 
 
+class Wire(Protocol):
+    """The wire itself, for what our client refuses or fills in: a call's fields in, those of its answer out.
+
+    Fields that are not named have their defaults. Raises ``Refused``.
+    """
+
+    def __call__(self, rpc: str, **fields: Any) -> dict[str, Any]: ...
+
+
+class Refused(Exception):
+    """The server has refused a call, with a status of this name."""
+
+
 @pytest.fixture
-def stub(address: str) -> Iterator[CorndogsServiceStub]:
-    """The wire itself, for what our client refuses or fills in."""
-    with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
-        yield CorndogsServiceStub(channel)  # type: ignore[no-untyped-call]  # generated
+def wire(address: str, speaks_csil: bool) -> Iterator[Wire]:
+    host_and_port = address.rpartition("://")[2]
+    if speaks_csil:
+        with csil.Wire(host_and_port) as opened:
+
+            def call_csil(rpc: str, **fields: Any) -> dict[str, Any]:
+                try:
+                    return opened.call(rpc, **fields)
+                except csil.Refused as exc:
+                    raise Refused({6: "internal"}[exc.status]) from exc
+
+            yield call_csil
+        return
+    with grpc.insecure_channel(host_and_port, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        stub = CorndogsServiceStub(channel)  # type: ignore[no-untyped-call]  # generated
+
+        def call_grpc(rpc: str, **fields: Any) -> dict[str, Any]:
+            try:
+                return _fields(getattr(stub, rpc)(getattr(pb, f"{rpc}Request")(**fields)))
+            except grpc.RpcError as exc:
+                raise Refused(exc.code().name) from exc
+
+        yield call_grpc
+
+
+def _fields(message: Any) -> dict[str, Any]:
+    """Return the fields of a protobuf message, with their defaults where they have any."""
+    fields = {}
+    for field in message.DESCRIPTOR.fields:
+        value = getattr(message, field.name)
+        if field.message_type is None:
+            fields[field.name] = value
+        elif field.message_type.GetOptions().map_entry:
+            fields[field.name] = {
+                key: _fields(entry) if hasattr(entry, "DESCRIPTOR") else entry for key, entry in value.items()
+            }
+        elif message.HasField(field.name):
+            fields[field.name] = _fields(value)
+    return fields
 
 
 def _now(corndogs: Corndogs, task: Task) -> Task:
@@ -76,6 +137,17 @@ def _now(corndogs: Corndogs, task: Task) -> Task:
     stored = corndogs.get_task(task.uuid, task.queue)
     assert stored is not None
     return stored
+
+
+def _without_payload(task: Task) -> Task:
+    """All of a task that every server shows; its payload it is sure to show with a claim alone."""
+    return replace(task, payload=b"")
+
+
+def _stored_payload(corndogs: Corndogs, queue: str, state: str) -> bytes:
+    claimed = corndogs.get_next_task(queue, state)
+    assert claimed is not None
+    return claimed.payload
 
 
 class TestSubmitTask:
@@ -94,17 +166,18 @@ class TestSubmitTask:
         assert str(uuid.UUID(task.uuid)) == task.uuid
         # Nanoseconds, of a clock that may be another machine's.
         assert abs(task.submit_time_ns - before_ns) < 3600 * _SECOND_NS
-        assert _now(corndogs, task) == task
+        assert _without_payload(_now(corndogs, task)) == _without_payload(task)
+        assert _stored_payload(corndogs, queue, "ready") == b"\x00\xff{}"
 
-    def test_defaults(self, stub: CorndogsServiceStub) -> None:
-        task = stub.SubmitTask(pb.SubmitTaskRequest()).task
-        stub.CompleteTask(pb.CompleteTaskRequest(uuid=task.uuid, queue="default", current_state="submitted"))
-        assert (task.queue, task.current_state, task.auto_target_state) == (
+    def test_defaults(self, wire: Wire) -> None:
+        task = wire("SubmitTask")["task"]
+        wire("CompleteTask", uuid=task["uuid"], queue="default", current_state="submitted")
+        assert (task["queue"], task["current_state"], task["auto_target_state"]) == (
             "default",
             "submitted",
             "submitted-working",
         )
-        assert (task.timeout, task.payload, task.priority) == (0, b"", 0)
+        assert (task["timeout"], task.get("payload", b""), task["priority"]) == (0, b"", 0)
 
     def test_the_auto_target_follows_the_state(self, corndogs: Corndogs, queue: str) -> None:
         assert corndogs.submit_task(queue, current_state="ready").auto_target_state == "ready-working"
@@ -121,8 +194,8 @@ class TestSubmitTask:
 
     def test_a_large_payload(self, corndogs: Corndogs, queue: str) -> None:
         payload = os.urandom(4 * 1024 * 1024 - 200)
-        task = corndogs.submit_task(queue, payload=payload)
-        assert _now(corndogs, task).payload == payload
+        assert corndogs.submit_task(queue, payload=payload).payload == payload
+        assert _stored_payload(corndogs, queue, "submitted") == payload
 
 
 class TestGetNextTask:
@@ -163,12 +236,14 @@ class TestGetNextTask:
         )
         assert (claimed.timeout_s, claimed.payload, claimed.priority) == (9, b"x", 3)
 
-    def test_answers_with_the_update_time_from_before(self, corndogs: Corndogs, queue: str) -> None:
+    def test_answers_with_the_update_time_from_before_or_after(
+        self, corndogs: Corndogs, queue: str, speaks_csil: bool
+    ) -> None:
         submitted = corndogs.submit_task(queue)
         claimed = corndogs.get_next_task(queue)
         assert claimed is not None
-        assert claimed.update_time_ns == submitted.update_time_ns
         stored = _now(corndogs, claimed)
+        assert claimed.update_time_ns == (stored if speaks_csil else submitted).update_time_ns
         assert stored.update_time_ns > submitted.update_time_ns
         assert stored.submit_time_ns == submitted.submit_time_ns
 
@@ -199,12 +274,13 @@ class TestGetNextTask:
         assert claimed.uuid == other.uuid
         assert corndogs.get_next_task(queue, "other") is None
 
-    def test_defaults(self, stub: CorndogsServiceStub) -> None:
+    def test_defaults(self, wire: Wire, speaks_csil: bool) -> None:
         # A priority that nothing else in a shared default queue should have.
-        mine = stub.SubmitTask(pb.SubmitTaskRequest(priority=2**31 - 1)).task
-        claimed = stub.GetNextTask(pb.GetNextTaskRequest()).task
-        assert claimed.uuid == mine.uuid
-        stub.CompleteTask(pb.CompleteTaskRequest(uuid=mine.uuid))
+        mine = wire("SubmitTask", priority=2**31 - 1)["task"]
+        answer = wire("GetNextTask")
+        claimed = answer["delivery"]["task"] if speaks_csil else answer["task"]
+        assert claimed["uuid"] == mine["uuid"]
+        wire("CompleteTask", uuid=mine["uuid"])
 
     @pytest.mark.slow
     def test_no_two_claimants_get_the_same_task(self, corndogs: Corndogs, queue: str) -> None:
@@ -219,6 +295,52 @@ class TestGetNextTask:
 
         _in_threads(8, claim)
         assert Counter(claimed) == Counter(submitted)
+
+
+@pytest.mark.parametrize("kind", ["csil", *(kind for kind in _OTHER_SERVERS if kind.startswith("csil://"))])
+class TestGetNextTaskGroup:
+    """A call of releases after 0.3."""
+
+    def test_highest_priority_first_then_oldest_update(
+        self, corndogs: Corndogs, queue: str, wire: Wire
+    ) -> None:
+        others = [f"{queue}-{number}" for number in range(2)]
+        submitted = [
+            corndogs.submit_task(name, priority=priority, payload=str(place).encode())
+            for place, name, priority in [
+                (2, others[0], 0),
+                (0, others[1], 5),
+                (3, queue, 0),
+                (1, others[0], 5),
+                (4, others[1], -1),
+            ]
+        ]
+        corndogs.submit_task(queue, current_state="other")
+        for place in range(len(submitted)):
+            delivery = wire("GetNextTaskGroup", queues=[*others, queue, queue])["delivery"]
+            task = delivery["task"]
+            assert (delivery["payload"], task["current_state"]) == (b"%d" % place, "submitted-working")
+            corndogs.complete_task(task["uuid"], task["queue"], task["current_state"])
+        assert wire("GetNextTaskGroup", queues=[*others, queue]) == {}
+
+    def test_overrides(self, corndogs: Corndogs, queue: str, wire: Wire) -> None:
+        task = corndogs.submit_task(queue)
+        answer = wire(
+            "GetNextTaskGroup",
+            queues=[queue],
+            override_timeout=60,
+            override_current_state="a",
+            override_auto_target_state="b",
+        )
+        claimed = answer["delivery"]["task"]
+        stored = _now(corndogs, task)
+        assert (stored.current_state, stored.auto_target_state, stored.timeout_s) == ("a", "b", 60)
+        assert (claimed["current_state"], claimed["update_time"]) == ("a", stored.update_time_ns)
+
+    def test_without_queues_it_is_of_the_default_one(self, wire: Wire) -> None:
+        mine = wire("SubmitTask", priority=2**31 - 1)["task"]
+        assert wire("GetNextTaskGroup")["delivery"]["task"]["uuid"] == mine["uuid"]
+        wire("CompleteTask", uuid=mine["uuid"])
 
 
 class TestUpdateTask:
@@ -239,23 +361,28 @@ class TestUpdateTask:
         assert (updated.timeout_s, updated.payload, updated.priority) == (60, b"new", 4)
         assert updated.update_time_ns > task.update_time_ns
         assert updated.submit_time_ns == task.submit_time_ns
-        assert _now(corndogs, task) == updated
+        assert _without_payload(_now(corndogs, task)) == _without_payload(updated)
+        assert _stored_payload(corndogs, queue, "a") == b"new"
 
-    def test_defaults(self, corndogs: Corndogs, queue: str, stub: CorndogsServiceStub) -> None:
+    def test_without_a_payload_it_keeps_the_stored_one(self, corndogs: Corndogs, queue: str) -> None:
+        task = corndogs.submit_task(queue, payload=b"old")
+        corndogs.update_task(
+            task.uuid, queue, "submitted", new_state="a", auto_target_state="b", timeout_s=0, priority=0
+        )
+        assert _stored_payload(corndogs, queue, "a") == b"old"
+
+    def test_defaults(self, corndogs: Corndogs, queue: str, wire: Wire) -> None:
         task = corndogs.submit_task(queue, timeout_s=9, payload=b"old", priority=3)
-        stub.UpdateTask(pb.UpdateTaskRequest(uuid=task.uuid, queue=queue, current_state="submitted"))
+        wire("UpdateTask", uuid=task.uuid, queue=queue, current_state="submitted")
         stored = _now(corndogs, task)
         assert (stored.current_state, stored.auto_target_state) == ("updated", "updated-working")
-        assert (stored.timeout_s, stored.payload, stored.priority) == (0, b"old", 0)
+        assert (stored.timeout_s, stored.priority) == (0, 0)
+        assert _stored_payload(corndogs, queue, "updated") == b"old"
 
-    def test_the_auto_target_follows_the_state(
-        self, corndogs: Corndogs, queue: str, stub: CorndogsServiceStub
-    ) -> None:
+    def test_the_auto_target_follows_the_state(self, corndogs: Corndogs, queue: str, wire: Wire) -> None:
         task = corndogs.submit_task(queue)
-        request = pb.UpdateTaskRequest(
-            uuid=task.uuid, queue=queue, current_state="submitted", new_state="ready"
-        )
-        assert stub.UpdateTask(request).task.auto_target_state == "ready-working"
+        answer = wire("UpdateTask", uuid=task.uuid, queue=queue, current_state="submitted", new_state="ready")
+        assert answer["task"]["auto_target_state"] == "ready-working"
 
     def test_a_stale_state_changes_nothing(self, corndogs: Corndogs, queue: str) -> None:
         task = corndogs.submit_task(queue)
@@ -342,11 +469,10 @@ class TestUuid:
         assert corndogs.cancel_task(unknown, queue, "a") is None
 
     @pytest.mark.parametrize("rpc", ["GetTaskStateByID", "UpdateTask", "CompleteTask", "CancelTask"])
-    def test_a_malformed_one_is(self, stub: CorndogsServiceStub, queue: str, rpc: str) -> None:
-        request = getattr(pb, f"{rpc}Request")(uuid="not-a-uuid", queue=queue)
-        with pytest.raises(grpc.RpcError) as caught:
-            getattr(stub, rpc)(request)
-        assert caught.value.code() == grpc.StatusCode.UNKNOWN
+    def test_a_malformed_one_is(self, wire: Wire, queue: str, rpc: str, speaks_csil: bool) -> None:
+        # The file store of released servers has no such task, either.
+        with pytest.raises(Refused, match="internal" if speaks_csil else "UNKNOWN"):
+            wire(rpc, uuid="not-a-uuid", queue=queue)
 
 
 class TestCleanUpTimedOut:
@@ -417,24 +543,19 @@ class TestCounts:
         assert queue not in corndogs.queue_and_state_counts()
         assert corndogs.task_state_counts(queue) == {}
 
-    def test_the_messages_repeat_name_and_sum(
-        self, corndogs: Corndogs, queue: str, stub: CorndogsServiceStub
-    ) -> None:
+    def test_the_messages_repeat_name_and_sum(self, corndogs: Corndogs, queue: str, wire: Wire) -> None:
         corndogs.submit_task(queue)
         corndogs.submit_task(queue, current_state="other")
-        states = stub.GetTaskStateCounts(pb.GetTaskStateCountsRequest(queue=queue))
-        assert (states.queue, states.count) == (queue, 2)
-        of_all = stub.GetQueueAndStateCounts(pb.GetQueueAndStateCountsRequest())
-        assert (of_all.queue_and_state_counts[queue].queue, of_all.queue_and_state_counts[queue].count) == (
-            queue,
-            2,
-        )
+        states = wire("GetTaskStateCounts", queue=queue)
+        assert (states["queue"], states["count"]) == (queue, 2)
+        of_all = wire("GetQueueAndStateCounts")["queue_and_state_counts"][queue]
+        assert (of_all["queue"], of_all["count"]) == (queue, 2)
 
-    def test_state_counts_have_no_default_queue(self, stub: CorndogsServiceStub) -> None:
-        task = stub.SubmitTask(pb.SubmitTaskRequest()).task
-        counts = stub.GetTaskStateCounts(pb.GetTaskStateCountsRequest())
-        stub.CompleteTask(pb.CompleteTaskRequest(uuid=task.uuid))
-        assert (counts.queue, counts.count) == ("", 0)
+    def test_state_counts_have_no_default_queue(self, wire: Wire) -> None:
+        task = wire("SubmitTask")["task"]
+        counts = wire("GetTaskStateCounts")
+        wire("CompleteTask", uuid=task["uuid"])
+        assert (counts["queue"], counts["count"]) == ("", 0)
 
 
 def test_says_that_it_serves(corndogs: Corndogs) -> None:
@@ -495,11 +616,9 @@ class TestWhatCannotBe:
             corndogs.submit_task(queue, payload=bytearray(b"x"))  # type: ignore[arg-type]  # that is the test
         assert corndogs.task_state_counts(queue) == {}
 
-    def test_an_empty_queue_and_an_empty_state_are_the_defaults(
-        self, corndogs: Corndogs, stub: CorndogsServiceStub
-    ) -> None:
+    def test_an_empty_queue_and_an_empty_state_are_the_defaults(self, corndogs: Corndogs, wire: Wire) -> None:
         task = corndogs.submit_task("", current_state="")
-        stub.CompleteTask(pb.CompleteTaskRequest(uuid=task.uuid, queue="default", current_state="submitted"))
+        wire("CompleteTask", uuid=task.uuid, queue="default", current_state="submitted")
         assert (task.queue, task.current_state, task.auto_target_state) == (
             "default",
             "submitted",
@@ -507,7 +626,7 @@ class TestWhatCannotBe:
         )
 
     def test_anything_after_it_was_closed(self, kind: str, address: str, embedded: EmbeddedCorndogs) -> None:
-        opened = DirectCorndogs(embedded.storage) if kind == "direct" else GrpcCorndogs(address)
+        opened = DirectCorndogs(embedded.storage) if kind == "direct" else connect(address)
         opened.close()
         opened.close()
         with pytest.raises(CorndogsUnavailable, match="closed"):

@@ -192,7 +192,7 @@ class TestStartAndStop:
     def test_grpc_refuses_a_port_that_was_taken_after_the_check(
         self, server: EmbeddedCorndogs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("reactorcide.corndogs.server._check_bindable", lambda host, port: None)
+        monkeypatch.setattr("reactorcide.corndogs.server._listening", lambda host, port: socket.socket())
         with pytest.raises(ConfigurationError, match="cannot listen"):
             EmbeddedCorndogs(tmp_path / "other.db", port=server.port).start()
 

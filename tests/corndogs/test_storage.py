@@ -79,9 +79,9 @@ def test_equal_times_are_claimed_in_order_of_submission(database_path: Path) -> 
     storage = TaskStorage(database_path, lambda: 1)
     storage.open()
     submitted = [_submit(storage) for _ in range(20)]
-    claimed = [storage.claim("q", "submitted", 0, "", "") for _ in submitted]
+    claimed = [storage.claim(["q"], "submitted", 0, "", "") for _ in submitted]
     storage.close()
-    assert [task.uuid for task in claimed if task] == submitted
+    assert [tasks[1].uuid for tasks in claimed if tasks] == submitted
 
 
 def test_tasks_outlive_the_process(database_path: Path) -> None:
@@ -90,9 +90,10 @@ def test_tasks_outlive_the_process(database_path: Path) -> None:
     task_uuid = _submit(storage, b"payload")
     storage.close()
     storage.open()
-    task = storage.claim("q", "submitted", 0, "", "")
+    tasks = storage.claim(["q"], "submitted", 0, "", "")
     storage.close()
-    assert task is not None
+    assert tasks is not None
+    task = tasks[1]
     assert (task.uuid, task.payload) == (task_uuid, b"payload")
 
 

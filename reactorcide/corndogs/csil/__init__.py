@@ -1,0 +1,1 @@
+"""CSIL-RPC, the protocol of Corndogs 0.7: CBOR messages over TCP."""

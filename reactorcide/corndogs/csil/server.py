@@ -1,0 +1,109 @@
+"""The embedded server's second port: CSIL-RPC over TCP."""
+
+import asyncio
+import socket
+import threading
+from collections.abc import Callable
+from concurrent.futures import Executor
+from contextlib import suppress
+
+from reactorcide.corndogs.csil.envelope import HEADER_BYTES
+from reactorcide.corndogs.task import MAX_MESSAGE_BYTES
+
+_MAX_FRAME_BYTES = MAX_MESSAGE_BYTES + (1 << 20)
+_MAX_CONNECTIONS = 256
+# Of one connection; the next request is read when one of these is answered.
+_MAX_UNDER_WAY = 8
+# A frame that has begun must have arrived, and an answer must have been taken, within this time.
+_DEADLINE_S = 30.0
+
+
+class CsilServer:
+    """Answers every envelope that comes to ``listener`` with the frame that ``respond`` returns.
+
+    One thread reads and writes for all connections. A connection may be idle for ever. It is closed without
+    a word if a frame is too long or too slow, if its answers are not taken, or if there are too many.
+    """
+
+    def __init__(self, listener: socket.socket, respond: Callable[[bytes], bytes]) -> None:
+        self._listener = listener
+        self._respond = respond
+        self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+        self._has_stopped = asyncio.Event()
+        self._stop_deadline_s = 0.0
+
+    def start(self, executor: Executor) -> None:
+        """Serve until ``stop``. Call it once."""
+        self._executor = executor
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="corndogs-csil-server")
+        self._thread.start()
+
+    def stop(self, deadline_s: float) -> None:
+        """Close the listener, read no more, give running calls that long, and close all connections."""
+        self._stop_deadline_s = deadline_s
+        self._loop.call_soon_threadsafe(self._has_stopped.set)
+        self._thread.join()
+
+    def _run(self) -> None:
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(self._serve())
+
+    async def _serve(self) -> None:
+        server = await asyncio.start_server(self._accept, sock=self._listener)
+        await self._has_stopped.wait()
+        server.close()
+        connections = dict(self._connections)
+        for connection in connections:
+            connection.cancel()
+        if connections:
+            await asyncio.wait(connections, timeout=self._stop_deadline_s)
+        for writer in connections.values():
+            writer.transport.abort()
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(self._connections) >= _MAX_CONNECTIONS:
+            writer.transport.abort()
+            return
+        connection = self._loop.create_task(self._answer_all(reader, writer))
+        self._connections[connection] = writer
+        connection.add_done_callback(self._connections.pop)
+
+    async def _answer_all(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection."""
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        under_way: set[asyncio.Task[None]] = set()
+        try:
+            while (envelope := await _next_envelope(reader)) is not None:
+                answer = asyncio.create_task(self._answer(envelope, writer))
+                under_way.add(answer)
+                answer.add_done_callback(under_way.discard)
+                if len(under_way) >= _MAX_UNDER_WAY:
+                    await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+        except (EOFError, TimeoutError, ConnectionError, asyncio.CancelledError):
+            # Cancelled by `_serve`, which waits for what is under way.
+            pass
+        if under_way:
+            await asyncio.wait(under_way)
+        writer.close()
+        with suppress(TimeoutError, ConnectionError):
+            async with asyncio.timeout(_DEADLINE_S):
+                await writer.wait_closed()
+        writer.transport.abort()
+
+    async def _answer(self, envelope: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(await self._loop.run_in_executor(self._executor, self._respond, envelope))
+        try:
+            async with asyncio.timeout(_DEADLINE_S):
+                await writer.drain()
+        except (TimeoutError, ConnectionError):
+            writer.transport.abort()
+
+
+async def _next_envelope(reader: asyncio.StreamReader) -> bytes | None:
+    """Return what the next frame contains; None if it would be too long."""
+    header = await reader.readexactly(1)
+    async with asyncio.timeout(_DEADLINE_S):
+        header += await reader.readexactly(HEADER_BYTES - 1)
+        size = int.from_bytes(header)
+        return await reader.readexactly(size) if size <= _MAX_FRAME_BYTES else None
