@@ -414,11 +414,3 @@ def test_the_files_of_jobs_are_one_workflow(api: Client, service: Service) -> No
     assert ended["status"] == "completed", ended
     assert statuses(ended) == {"test": "completed", "never": "skipped"}
     assert ended["workflow_name"] == source.path.name
-
-
-def test_a_script_for_bash_is_run_by_bash(api: Client, project: NewProject) -> None:
-    text = "name: C\non: push\njobs:\n  a:\n    shell: bash\n    command: |\n      echo 'it''s'\n"
-    ended = over(api, start(api, project(text)))
-    # The image of the tests has none, and says so.
-    assert "bash" in log_of(api, ended, "a")
-    wait_until(lambda: ended["status"] == "failed", 1, "its failure")
