@@ -44,7 +44,8 @@ def call_in_thread(call: Callable[[], T], name: str) -> Future[T]:
 class ThreadsByKey(Generic[Key]):
     """Threads that each work for a key: one of a key at a time, and so many in all. Thread-safe.
 
-    So what takes long for one key delays no other. ``ended`` is called after the end of each.
+    So what takes long for one key delays no other; retries, which may all wait for the same dead server, have
+    at most half of the threads. ``ended`` is called after the end of each.
     """
 
     def __init__(self, max_threads: int, ended: Callable[[], object] = lambda: None) -> None:
@@ -52,6 +53,7 @@ class ThreadsByKey(Generic[Key]):
         self._ended = ended
         self._lock = threading.Lock()
         self._threads: dict[Key, threading.Thread] = {}
+        self._retries: set[Key] = set()
         self._stopping = False
 
     @property
@@ -65,10 +67,10 @@ class ThreadsByKey(Generic[Key]):
         with self._lock:
             return list(self._threads)
 
-    def start(self, key: Key, work: Callable[[], object], name: str) -> None:
-        """Have a thread do ``work``; nothing where its key has one, there are too many, or all stop.
+    def start(self, key: Key, work: Callable[[], object], name: str, *, is_retry: bool = False) -> bool:
+        """Have a thread do ``work``, and return whether one does.
 
-        Raises as ``start_thread``.
+        None does where its key has one, there are too many, or all stop. Raises as ``start_thread``.
         """
 
         def run() -> None:
@@ -77,13 +79,19 @@ class ThreadsByKey(Generic[Key]):
             finally:
                 with self._lock:
                     del self._threads[key]
+                    self._retries.discard(key)
                 self._ended()
 
         with self._lock:
             if self._stopping or key in self._threads or len(self._threads) >= self._max_threads:
-                return
+                return False
+            if is_retry and len(self._retries) >= self._max_threads // 2:
+                return False
             # It can end only after it has been noted, for its end takes the lock.
             self._threads[key] = start_thread(run, name)
+            if is_retry:
+                self._retries.add(key)
+            return True
 
     def stop(self, deadline: float) -> None:
         """Start no more, and wait until all have ended, or that time of ``monotonic``."""

@@ -50,8 +50,14 @@ class _ToldBefore(Exception):
 
 
 def due(context: RunContext, *, besides: Sequence[str]) -> Delivery | None:
-    """Return the delivery that has waited longest to be worked on, of none of some projects."""
-    return context.jobs.store.deliveries.due(now_ms=now_ms(), besides=besides)
+    """Return the delivery that has waited longest to be worked on, of none of some projects.
+
+    One that is tried again comes after all others.
+    """
+    at_ms, deliveries = now_ms(), context.jobs.store.deliveries
+    return deliveries.due(now_ms=at_ms, besides=besides, is_retry=False) or deliveries.due(
+        now_ms=at_ms, besides=besides, is_retry=True
+    )
 
 
 def work_on(context: RunContext, delivery: Delivery) -> None:

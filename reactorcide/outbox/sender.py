@@ -147,7 +147,8 @@ class Sender:
             pass
         # Lanes that have a thread may be due, too.
         for lane in self._store.outbox.due_lanes(now_ms=now_ms(), limit=2 * _MAX_THREADS):
-            self._threads.start((lane.kind, lane.owner_id), partial(self._work, lane), "send")
+            key, work = (lane.kind, lane.owner_id), partial(self._work, lane)
+            self._threads.start(key, work, "send", is_retry=lane.failures > 0)
 
     def _work(self, lane: Lane) -> None:
         try:

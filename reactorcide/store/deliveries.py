@@ -108,11 +108,12 @@ class Deliveries:
 
         return self._db.write(work)
 
-    def due(self, *, now_ms: int, besides: Sequence[str]) -> Delivery | None:
-        """Return the delivery that has waited longest to be worked on, of none of some projects."""
+    def due(self, *, now_ms: int, besides: Sequence[str], is_retry: bool) -> Delivery | None:
+        """Return the delivery that has waited longest to be worked on (again), of none of some projects."""
         marks = ", ".join("?" * len(besides))
         sql = (
             f"{_SELECT} WHERE due_at_ms <= ? AND project_id NOT IN ({marks}) "  # as above
+            f"AND tried_at_ms IS {'NOT ' if is_retry else ''}NULL "
             "ORDER BY due_at_ms, delivery_id LIMIT 1"
         )
         with self._db.read() as db:

@@ -179,10 +179,13 @@ class Outbox:
     # --- lanes ---------------------------------------------------------------------------------
 
     def due_lanes(self, *, now_ms: int, limit: int) -> list[Lane]:
-        """Return lanes in which something may be sent now, those first that have waited for longest."""
+        """Return lanes in which something may be sent now, those first that have waited for longest.
+
+        Those in which it has failed come after all others.
+        """
         sql = (
             f"SELECT kind, owner_id, failures, problem, resumed FROM outbox_lane WHERE {IS_DUE} "  # noqa: S608  # our own text
-            "ORDER BY next_at_ms LIMIT ?"
+            "ORDER BY failures > 0, next_at_ms LIMIT ?"
         )
         with self._db.read() as db:
             return [Lane(*row) for row in db.execute_sql(sql, (*due(now_ms), limit))]

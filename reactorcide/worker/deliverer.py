@@ -23,8 +23,9 @@ _PAUSE_S = 1.0
 class Deliverer:
     """Works on each delivery in a thread of its own, one of a project at a time: in the order of arrival.
 
-    So a slow server delays no other project. ``start`` once; ``stop`` is idempotent. All is recorded in the
-    database, so that a restart loses nothing.
+    So a slow server delays no other project, and many projects of a dead one leave half of the threads to the
+    others. ``start`` once; ``stop`` is idempotent. All is recorded in the database, so that a restart loses
+    nothing.
     """
 
     def __init__(self, context: RunContext) -> None:
@@ -64,7 +65,11 @@ class Deliverer:
             delivery = due(self._context, besides=self._threads.keys())
             if delivery is None:
                 return
-            self._threads.start(delivery.project_id, partial(self._work_on, delivery), "delivery")
+            work = partial(self._work_on, delivery)
+            is_retry = delivery.tried_at_ms is not None
+            if not self._threads.start(delivery.project_id, work, "delivery", is_retry=is_retry):
+                # All others are retries as well.
+                return
 
     def _work_on(self, delivery: Delivery) -> None:
         try:

@@ -66,7 +66,8 @@ class Scheduler:
                 _, next_at = self._failing.get(schedule.schedule_id, (0.0, 0.0))
                 if monotonic() >= next_at:
                     name = f"schedule-{schedule.schedule_id}"
-                    self._threads.start(schedule.project_id, partial(self._start, schedule), name)
+                    work, is_retry = partial(self._start, schedule), next_at > 0
+                    self._threads.start(schedule.project_id, work, name, is_retry=is_retry)
 
     def _start(self, schedule: Schedule) -> None:
         first_at, _ = self._failing.get(schedule.schedule_id, (monotonic(), 0.0))

@@ -6,16 +6,26 @@ import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from reactorcide.deliveries import read, receive, redeliver, retention, work
 from reactorcide.domain.deliveries import MAX_BODY_BYTES, OBJECTS, Delivery, DeliveryStatus
-from reactorcide.domain.errors import Forbidden, InvalidInput, NotFound, StoreError, TooLarge, Unauthorized
+from reactorcide.domain.errors import (
+    Forbidden,
+    InvalidInput,
+    JobFailed,
+    NotFound,
+    StoreError,
+    TooLarge,
+    Unauthorized,
+)
 from reactorcide.domain.projects import ProjectRole
-from reactorcide.domain.runs import Run, RunFilter, RunStatus
+from reactorcide.domain.runs import Commit, Run, RunFilter, RunStatus
 from reactorcide.domain.secrets import REDACTED
 from reactorcide.lib.clock import now_ms
 from reactorcide.projects import change
@@ -580,6 +590,34 @@ def test_the_deliverer_works_on_new_deliveries_and_on_waiting_ones(github: Desk)
     ids = [run_id for delivery in (waiting, arrived) for run_id in github.worked(delivery).run_ids]
     assert ids == [run.run_id for run in github.runs()]
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("deliver")]
+
+
+def test_servers_that_hang_delay_no_other_project(open_desk: Open) -> None:
+    hanging = [open_desk(name=f"hangs{number}") for number in range(4)]
+    other = open_desk(name="other")
+    free = threading.Event()
+    fetches: list[str] = []
+
+    def commit(git_url: str, *arguments: Any, **options: Any) -> Commit:
+        fetches.append(git_url)
+        if git_url == f"file://{other.git.path}":
+            return other.house.preparation.commit(git_url, *arguments, **options)
+        free.wait(60)
+        raise JobFailed("it hangs")
+
+    for desk in hanging:
+        delivery = desk.receive(desk.pushed())
+        desk.store.deliveries.retry(delivery, "again", due_at_ms=1, tried_at_ms=now_ms())
+    deliverer = Deliverer(replace(other.context, commits=SimpleNamespace(commit=commit)))
+    deliverer.start()
+    try:
+        wait_until(lambda: len(fetches) == 2, 20, "half of the threads hang")
+        other.receive(other.pushed())
+        wait_until(lambda: len(other.runs()) == 2, 20, "the other's delivery is worked on")
+        assert len(fetches) == 3
+    finally:
+        free.set()
+        deliverer.stop(10)
 
 
 def test_an_error_that_nobody_expects_is_given_up_in_the_end(
