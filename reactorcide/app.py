@@ -209,7 +209,7 @@ class Service:
         from reactorcide.web import create_app
         from reactorcide.web.probes import Probes
         from reactorcide.web.ratelimit import FailureLimiter
-        from reactorcide.web.services import Services
+        from reactorcide.web.services import RETENTION, Services
         from reactorcide.web.streams import StreamSlots
 
         settings = self._settings
@@ -235,6 +235,7 @@ class Service:
             workers=lambda: [self._worker.view()],
             http=self._http,
             public_url=settings.public_url,
+            retention={name: getattr(settings, name) for name in RETENTION},
         )
         return create_app(
             services,

@@ -118,6 +118,7 @@ NEEDS: Mapping[str, _Scopes | None] = {
     f"DELETE {PREFIX}/users/<string(length=36):user_id>": _ADMIN,
     f"POST {PREFIX}/invitations": _ADMIN,
     f"GET {PREFIX}/audit": _ADMIN,
+    f"GET {PREFIX}/retention": _ADMIN,
     f"POST {PREFIX}/links": _READ,
     "GET /static/<version>/<name>": _NO_TOKEN,
     "GET /sign-in": _NO_TOKEN,

@@ -1,6 +1,6 @@
 """The collaborators of the web layer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -16,6 +16,8 @@ from reactorcide.runs import RunContext
 from reactorcide.web.probes import Probes
 from reactorcide.web.ratelimit import FailureLimiter
 from reactorcide.web.streams import StreamSlots
+
+RETENTION = ("keep_jobs", "keep_days", "keep_bytes", "keep_image_days", "keep_source_days", "max_cache_bytes")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +42,8 @@ class Services:
     """Sends requests to forges."""
     public_url: str | None
     """The URL at which users reach the service, if the operator has named it."""
+    retention: Mapping[str, int]
+    """The values of the settings named in ``RETENTION``."""
 
 
 _EXTENSION = "reactorcide.services"

@@ -420,6 +420,40 @@ def test_own_tokens_are_created_shown_once_and_revoked(browser: Browser, shown: 
         expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
 
 
+def test_secrets_and_webhooks_are_set_and_removed_by_forms(browser: Browser, shown: Service) -> None:
+    project = {"name": "acme/forms", "git_url": "https://git.example/acme/forms.git"}
+    project_id = shown.admin.request("POST", "projects", json=project).json()["project_id"]
+    with visitor(browser, shown) as page:
+        page.goto("/admin")
+        expect(page.locator("#retention + dl")).to_contain_text("10,000 jobs")
+        expect(page.locator("#retention + dl")).to_contain_text("20 GiB")
+        page.get_by_text("Set a secret").click()
+        page.get_by_label("Name", exact=True).fill("registry:token")
+        page.get_by_label("Value").fill("hunter2-hunter2")
+        page.get_by_label("Projects that may use it").fill("acme/forms")
+        page.get_by_role("button", name="Set", exact=True).click()
+        expect(page.locator("#secret-1")).to_contain_text("for acme/forms")
+        [secret] = shown.admin.get("secrets")["secrets"]
+        assert (secret["name"], secret["projects"]) == ("registry:token", ["acme/forms"])
+        page.locator("#secret-1").get_by_role("button", name="Delete").click()
+        expect(page.locator("#secret-1")).to_have_count(0)
+        assert shown.admin.get("secrets")["secrets"] == []
+
+        page.goto("/account")
+        page.get_by_text("Create a webhook").click()
+        page.get_by_label("Address").fill("https://chat.example/hook")
+        page.get_by_label("a run that succeeds again").uncheck()
+        page.get_by_label("Projects of yours").fill("acme/forms")
+        page.get_by_role("button", name="Create").last.click()
+        expect(page.locator("#webhooks ~ details output")).to_be_visible()
+        [webhook] = shown.admin.get("webhooks")["webhooks"]
+        assert webhook["events"] == ["failure"]
+        assert webhook["project_ids"] == [project_id]
+        page.locator(f"#webhook-{webhook['webhook_id']}").get_by_role("button", name="Remove").click()
+        expect(page.locator(".hook")).to_have_count(0)
+        assert shown.admin.get("webhooks")["webhooks"] == []
+
+
 def test_a_hidden_tab_has_no_connection(browser: Browser, shown: Service) -> None:
     with visitor(browser, shown) as page:
         with page.expect_request("**/api/v1/events"):

@@ -212,6 +212,7 @@ EXPECTED: Mapping[
     "DELETE /api/v1/users/<string(length=36):user_id>": Admins(409),
     "POST /api/v1/invitations": Admins(201, {}),
     "GET /api/v1/audit": Admins(),
+    "GET /api/v1/retention": Admins(),
     "POST /api/v1/links": Own(201),
     "GET /static/<version>/<name>": Public(),
     "GET /sign-in": Public(),

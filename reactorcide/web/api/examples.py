@@ -450,6 +450,14 @@ EXAMPLES: dict[str, Any] = {
         "version": "0.1.0",
         "verification": {"verified": True, "user_authenticated": True, "user_id": _USER_ID},
     },
+    "RetentionResponse": {
+        "keep_jobs": 10_000,
+        "keep_days": 0,
+        "keep_bytes": 20 << 30,
+        "keep_image_days": 14,
+        "keep_source_days": 14,
+        "max_cache_bytes": 10 << 30,
+    },
     "ReadyResponse": {
         "checks": {"database": "ok", "docker": "ok"},
         "ages_s": {"database": 0.0, "docker": 0.2},

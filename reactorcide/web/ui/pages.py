@@ -268,10 +268,10 @@ def show_account() -> str:
     return render_template("account.html", me=me, tokens=own, webhooks=_webhooks(me["user_id"]))
 
 
-def _webhooks(user_id: str) -> list[Json]:
-    """Return the newest webhooks of the caller, each with its last messages."""
+def _webhooks(user_id: str) -> list[Json] | None:
+    """Return the newest webhooks of the caller, each with its last messages; ``None`` without the scope."""
     if not may_ask(webhooks.list_webhooks):
-        return []
+        return None
     # An admin is shown those of everybody.
     listed = [item for item in ask(webhooks.list_webhooks)["webhooks"] if item["user_id"] == user_id]
     return [
@@ -287,7 +287,7 @@ def _webhooks(user_id: str) -> list[Json]:
 
 @ui.get("/admin")
 def show_admin() -> str:
-    """Show users, the audit, and whether every part of the service works."""
+    """Show whether the service works and what it keeps, its users and secrets, and the audit."""
     page = ask(accounts.show_audit, query=_query(AuditQuery))
     users = ask(accounts.list_users)["users"]
     return render_template(
@@ -297,6 +297,8 @@ def show_admin() -> str:
         audit=page,
         next_url=_next_url(page),
         ready=ask(service.ready),
+        retention=ask(service.show_retention),
+        secrets=ask(secrets.list_shared_secrets)["secrets"],
     )
 
 

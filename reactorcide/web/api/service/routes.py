@@ -1,4 +1,4 @@
-"""Routes on the service itself, which need no token."""
+"""Routes on the service itself; most of them need no token."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from reactorcide.web.api import PREFIX
 from reactorcide.web.api.media import METRICS
 from reactorcide.web.api.resource import NO_TOKEN, TOKEN_IF_ANY, resource
 from reactorcide.web.api.schemas import ErrorResponse, NoQuery
-from reactorcide.web.api.service.schemas import HealthResponse, ReadyResponse
+from reactorcide.web.api.service.schemas import HealthResponse, ReadyResponse, RetentionResponse
 from reactorcide.web.auth import authenticate
 from reactorcide.web.services import services
 
@@ -56,6 +56,12 @@ def ready(query: NoQuery) -> tuple[Response, int]:
     ages = {name: finding.age_s for name, finding in findings.items()}
     is_ready = all(text == "ok" for text in checks.values())
     return jsonify({"checks": checks, "ages_s": ages}), 200 if is_ready else 503
+
+
+@api.get(f"{PREFIX}/retention", responses={200: RetentionResponse})
+def show_retention(query: NoQuery) -> Response:
+    """Show how long jobs, images, sources and caches are kept; for admins."""
+    return jsonify(dict(services().retention))
 
 
 @api.get(f"{PREFIX}/metrics", responses=_METRICS, security=NO_TOKEN)

@@ -2,9 +2,9 @@
 
 from typing import Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
-from reactorcide.web.api.schemas import Id
+from reactorcide.web.api.schemas import Count, Id
 
 
 class Verification(BaseModel):
@@ -21,6 +21,17 @@ class HealthResponse(BaseModel):
     status: Literal["OK"]
     version: str
     verification: Verification
+
+
+class RetentionResponse(BaseModel):
+    """How long things are kept, by the settings of the service; 0 sets no limit, unless it says otherwise."""
+
+    keep_jobs: Count = Field(description="Number of finished jobs.")
+    keep_days: Count = Field(description="Days after the end of a job.")
+    keep_bytes: Count = Field(description="Total size of logs and artifacts.")
+    keep_image_days: Count = Field(description="Days after the last use of a pulled image.")
+    keep_source_days: Count = Field(description="Days after the last use of an uploaded source.")
+    max_cache_bytes: Count = Field(description="Total size of the caches of a project or user; 0: no caches.")
 
 
 class ReadyResponse(BaseModel):

@@ -77,7 +77,10 @@ document.addEventListener("submit", async (event) => {
     if (field.type === "checkbox") {
       body[field.name] ??= [];
       if (field.checked) body[field.name].push(field.value);
-    } else if (field.value.trim() !== "") body[field.name] = field.value.trim();
+    } else if (field.value.trim() !== "") {
+      const value = field.value.trim();
+      body[field.name] = field.matches("[data-list]") ? value.split(/[\s,]+/) : value;
+    }
   }
   const [method, path] = form.dataset.call.split(" ");
   const button = form.querySelector("button");
@@ -144,8 +147,15 @@ function become(old, next) {
   const byId = new Map();
   for (const child of old.children) if (child.id) byId.set(child.id, child);
   let at = old.firstChild;
-  for (const child of [...next.childNodes]) {
+  const children = [...next.childNodes];
+  for (const [index, child] of children.entries()) {
     const known = child.id ? byId.get(child.id) : undefined;
+    // What is gone goes first, so that what comes after it is not taken for new.
+    while (at && !known && !children.slice(index).some((later) => sameKind(at, later))) {
+      const gone = at;
+      at = at.nextSibling;
+      gone.remove();
+    }
     if (known && known !== at && known.tagName === child.tagName) {
       old.insertBefore(known, at);
       become(known, child);
