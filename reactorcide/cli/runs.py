@@ -1,7 +1,8 @@
 """``reactorcide runs``: start, list, show, follow and change runs of workflows through the API."""
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -157,11 +158,14 @@ def list_runs(as_json: bool, **filters: Any) -> None:
 
 @runs.command()
 @_run_id
+@_follow
 @_json
-def show(run_id: str, as_json: bool) -> None:
+def show(run_id: str, follow: bool, as_json: bool) -> None:
     """Show a run with its nodes."""
     with connect() as client:
         run = client.run(run_id)
+        if follow:
+            _show_started(client, run, follow=True, as_json=as_json)
         if as_json:
             render.as_json(run)
             return
@@ -258,17 +262,49 @@ def _show_started(client: Client, run: dict[str, Any], *, follow: bool, as_json:
 
 
 def watch(client: Client, run: dict[str, Any], *, err: bool = True) -> dict[str, Any]:
-    """Print each change of a run's nodes until it is over, and return it."""
-    seen: dict[str, str] = {}
-    for state in client.run_states(run):
-        for node in state["nodes"]:
-            if seen.get(node["name"]) != node["status"] and node["status"] != "waiting":
-                render.line(node_line(node), style=render.status_style(node["status"]), err=err)
-            seen[node["name"]] = node["status"]
-    text = f"run #{state['number']} {state['status']}{tests_phrase(state)}"
-    render.line(text, style=render.status_style(state["status"]), err=err)
+    """Print how a run goes on until it is over, and return it: on a terminal as a tree, else each change."""
+    state = run
+    with _drawn(err) if (sys.stderr if err else sys.stdout).isatty() else _printed(err) as show:
+        for state in client.run_states(run):
+            show(state)
     say_failed_tests(client, state, err=err)
     return state
+
+
+@contextmanager
+def _drawn(err: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
+    # Imported late: most commands have no use for it.
+    from reactorcide.cli.run_tree import Branch, drawing
+
+    with drawing(err=err) as draw:
+
+        def show(run: dict[str, Any]) -> None:
+            branches = [
+                Branch(node["job"], node["needs"], node_line(node), render.status_style(node["status"]))
+                for node in run["nodes"]
+            ]
+            draw(_run_line(run), render.status_style(run["status"]), branches)
+
+        yield show
+
+
+@contextmanager
+def _printed(err: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
+    seen: dict[str, str] = {}
+
+    def show(run: dict[str, Any]) -> None:
+        for node in run["nodes"]:
+            if seen.get(node["name"]) != node["status"] and node["status"] != "waiting":
+                render.say(node_line(node), err=err)
+            seen[node["name"]] = node["status"]
+        if RunStatus(run["status"]).is_final:
+            render.say(_run_line(run), err=err)
+
+    yield show
+
+
+def _run_line(run: dict[str, Any]) -> str:
+    return f"run #{run['number']} {run['status']}{tests_phrase(run)}"
 
 
 def say_failed_tests(client: Client, run: dict[str, Any], *, err: bool) -> None:

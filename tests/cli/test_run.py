@@ -1,11 +1,13 @@
 """``reactorcide run`` and ``reactorcide runs``: a workflow here, and on a service."""
 
 import json
+import os
+import pty
 import re
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -255,6 +257,32 @@ def test_runs_on_a_service(reactorcide: Program, tmp_path: Path) -> None:
     result = reactorcide("runs", "start", "--source", wrong.path)
     assert result.code == 1
     assert "did you mean command?" in result.errors
+
+
+def test_a_terminal_shows_a_run_as_a_tree(reactorcide: Program, tmp_path: Path) -> None:
+    tree = repository(tmp_path / "tree", {"workflows/ci.yaml": FAILING}).path
+    run_id = reactorcide.fine("runs", "start", "--source", tree).text
+    master, slave = pty.openpty()
+    shell = reactorcide.with_variables(TERM="xterm", COLUMNS="100")
+    with shell.start("runs", "show", run_id, "--follow", stdout=subprocess.DEVNULL, stderr=slave) as process:
+        os.close(slave)
+        text = b""
+        # Reading fails once nobody has the other end any more.
+        with suppress(OSError):
+            while data := os.read(master, 1 << 16):
+                text += data
+        assert process.wait(60) == 1
+    os.close(master)
+    # Without styles, and with what moves the cursor as the end of a line.
+    plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "\n", re.sub(r"\x1b\[[0-9;]*m", "", text.decode()))
+    lines = [line for line in plain.replace("\r", "").splitlines() if line]
+    assert text.count(b"\x1b[1A") >= 2
+    assert lines[-4:] == [
+        f"run #{reactorcide('runs', 'show', run_id, '--json').json['number']} failed, 1 passed, 1 failed",
+        "└── a failed, 1 passed, 1 failed: exit code 3",
+        "    └── b skipped: a did not succeed",
+        "  a: sums: 1 is no 2",
+    ]
 
 
 VALUES = """

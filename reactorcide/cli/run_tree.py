@@ -1,0 +1,47 @@
+"""A run as a tree on a terminal, drawn again in its place after each change."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+from rich.tree import Tree
+
+from reactorcide.cli import render
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """A node of the run, as it is shown."""
+
+    job: str
+    needs: Sequence[str]
+    """The jobs that it needs, each of them before it."""
+    text: str
+    style: str
+
+
+@contextmanager
+def drawing(*, err: bool) -> Iterator[Callable[[str, str, Sequence[Branch]], None]]:
+    """Yield what draws a run in the place of the drawing before: its line, the style of that, and its nodes.
+
+    A node is below the one that it needs; of several, below that which is deepest in the tree.
+    """
+    with Live(console=Console(stderr=err, highlight=False), auto_refresh=False) as live:
+
+        def draw(line: str, style: str, branches: Sequence[Branch]) -> None:
+            tree = Tree(_text(line, style))
+            places: dict[str, tuple[int, Tree]] = {}
+            for branch in branches:
+                above = [places[job] for job in branch.needs]
+                depth, place = max(above, key=lambda item: item[0], default=(0, tree))
+                places[branch.job] = depth + 1, place.add(_text(branch.text, branch.style))
+            live.update(tree, refresh=True)
+
+        yield draw
+
+
+def _text(text: str, style: str) -> Text:
+    return Text(render.printable(text), style=style, no_wrap=True, overflow="ellipsis")
