@@ -164,8 +164,8 @@ def _own_path(project: Project, event: ForgeEvent) -> str | None:
         # A repository that is at no forge.
         return None
     own, told = path.lower(), event.repository.lower()
-    # Without the URL of the forge nothing says whether that has a path.
-    is_own = not told or own == told or (project.forge_url is None and own.endswith(f"/{told}"))
+    # Git may be served below a path of its own.
+    is_own = not told or own == told or own.endswith(f"/{told}")
     return None if is_own else path
 
 

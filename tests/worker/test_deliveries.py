@@ -250,10 +250,13 @@ def test_another_repository_starts_nothing(desk: Desk) -> None:
     own = desk.dialect.push(Repo(1, "Acme/Site", "https://x"), "refs/heads/main", NO_COMMIT, desk.head())
     # This one is at no forge, so that nothing can be compared.
     assert desk.became(own) == "2 runs started"
-    for url in ("https://127.0.0.1:1/acme/site.git", "ssh://git@127.0.0.1:1/acme/site"):
+    for url, path in (
+        ("https://127.0.0.1:1/acme/site.git", "acme/site"),
+        ("ssh://git@127.0.0.1:1/git/acme/site", "git/acme/site"),
+    ):
         change.change(desk.house.context, USER, desk.project_id, {}, git_url=url)
         assert {desk.became(delivery) for delivery in sent} == {
-            "ignored: it is about the repository acme/other, and the project's is acme/site"
+            f"ignored: it is about the repository acme/other, and the project's is {path}"
         }
         # Its own one is fetched, which fails here: nothing listens there.
         assert desk.became(own).startswith("it is tried again")
