@@ -161,13 +161,16 @@ class Outbox:
     def close_project(self, project_id: str, destination: str, description: str, *, now_ms: int) -> None:
         """Have what is owed for a project that is removed sent as ``error``, by ``destination``.
 
+        What is only to be sent once more stays as it is.
+
         That is a text with all that sending takes, which is stored encrypted.
         """
 
         def work(db: Any) -> None:
             sql = (
                 "UPDATE commit_status SET state = ?, description = ?, version = version + 1, next_at_ms = ? "
-                "WHERE project_id = ? AND next_at_ms IS NOT NULL"
+                "WHERE project_id = ? AND next_at_ms IS NOT NULL AND (COALESCE(sent_state, '') <> state "
+                "OR COALESCE(sent_description, '') <> description)"
             )
             db.execute_sql(sql, (StatusState.ERROR, description, now_ms, project_id))
             sealed = self._sealed.seal_text(destination, owner_of(STATUSES, project_id))

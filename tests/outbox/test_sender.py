@@ -22,7 +22,7 @@ from reactorcide.network.http import HttpClient
 from reactorcide.outbox import commit_statuses, sender
 from reactorcide.outbox.commit_statuses import CommitStatuses
 from reactorcide.outbox.sender import Sender
-from reactorcide.store import Store
+from reactorcide.store import Store, outbox
 from reactorcide.store.database import Database
 from reactorcide.store.outbox import STATUSES, Lane
 from tests.support.http_server import answer_with, serving
@@ -433,17 +433,25 @@ def test_a_clock_that_was_wrong_does_not_keep_statuses_waiting(house: House) -> 
     house.wait(lambda: house.status(project_id).sent_state == "pending", "it has arrived")
 
 
-def test_statuses_of_a_removed_project_are_sent_as_errors(house: House) -> None:
+def test_statuses_of_a_removed_project_are_sent_as_errors(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "MAY_ARRIVE_FOR_MS", 1000)
     project_id = house.project()
     house.owe(project_id, "success", "owed")
+    house.owe(project_id, "success", "once more")
+    sent = house.status(project_id, "once more")
+    house.store.outbox.status_unanswered(sent, now_ms=now_ms())
+    house.store.outbox.status_sent(sent, now_ms=now_ms())
     with house.store.transaction() as tx:
         project = tx.projects.get(project_id)
         commit_statuses.close(tx, project, now_ms=now_ms())
         tx.projects.remove(project_id)
     house.start()
-    house.wait(lambda: bool(house.forge.accepted), "it has arrived")
-    (status,) = house.forge.accepted
-    assert (status["state"], status["description"]) == ("error", "the project was deleted")
+    house.wait(lambda: len(house.forge.accepted) == 2, "both have arrived")
+    descriptions = {status["context"]: status["description"] for status in house.forge.accepted}
+    assert descriptions == {"owed": "the project was deleted", "once more": "success"}
+    assert (house.forge.states("owed"), house.forge.states("once more")) == (["error"], ["success"])
 
     def is_clean() -> bool:
         house.store.outbox.remove_old(before_ms=0)
