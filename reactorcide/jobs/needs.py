@@ -20,7 +20,7 @@ def run_files(context: StoredJobs, job: Job) -> RunFiles | None:
     """Return what a job gets of its run; ``None`` where it is of none.
 
     While it runs nothing of it can change: only a run that is over is repeated. Raises ``JobFailed``, also
-    while the artifacts are read, for those that a needed job has not left, or that are gone.
+    while the artifacts are read, for artifacts that a needed job has not stored, or that are deleted.
     """
     if job.run_id is None:
         return None
@@ -39,11 +39,11 @@ def run_files(context: StoredJobs, job: Job) -> RunFiles | None:
     template = runs.template(job.run_id, node.name)
     # A run that an older version has started has none.
     sources = template.get("artifacts_from", ())
-    left = [_left(context, item) for item in nodes if item.job_name in sources]
+    producers = [_producer(context, item) for item in nodes if item.job_name in sources]
     run = runs.get(job.run_id)
     return RunFiles(
         variables=variables,
-        artifacts=_entries(context, left) if left else None,
+        artifacts=_entries(context, producers) if producers else None,
         # Of others the files of workflows are those of the source.
         ci_sha=None if run.is_trusted else run.event.get("base_sha"),
         user=template.get("user"),
@@ -51,8 +51,8 @@ def run_files(context: StoredJobs, job: Job) -> RunFiles | None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Left:
-    """What a node has left, and the directory that it goes to."""
+class _Producer:
+    """A node whose artifacts a job gets, and the directory that they go to."""
 
     node: Node
     job: Job
@@ -60,7 +60,7 @@ class _Left:
     directory: str
 
 
-def _left(context: StoredJobs, node: Node) -> _Left:
+def _producer(context: StoredJobs, node: Node) -> _Producer:
     if node.job_id is None:
         raise JobFailed(f"artifacts_from: {node.name} did not run, so that it has left no artifact")
     job = context.store.jobs.find(node.job_id)
@@ -71,11 +71,11 @@ def _left(context: StoredJobs, node: Node) -> _Left:
         raise JobFailed(f"artifacts_from: not all artifacts of {node.name} are kept; its log says why")
     if not listing.artifacts:
         raise JobFailed(f"artifacts_from: {node.name} has left no artifact")
-    return _Left(node, job, listing.artifacts, _directory(node))
+    return _Producer(node, job, listing.artifacts, _directory(node))
 
 
 def _directory(node: Node) -> str:
-    """Return the path below ``NEEDS_DIR`` of what a node has left; no two nodes have the same."""
+    """Return the path below ``NEEDS_DIR`` of the artifacts of a node; no two nodes have the same."""
     if node.name == node.job_name:
         return node.job_name
     combination = node.name[len(node.job_name) + len(" (") : -len(")")]
@@ -88,8 +88,8 @@ def _directory(node: Node) -> str:
     return f"{node.job_name}/{name}"
 
 
-def _entries(context: StoredJobs, left: Sequence[_Left]) -> Iterator[Entry]:
-    for item in left:
+def _entries(context: StoredJobs, producers: Sequence[_Producer]) -> Iterator[Entry]:
+    for item in producers:
         try:
             for entry in read.artifact_entries(context, item.job, item.artifacts):
                 yield replace(entry, path=f"{item.directory}/{entry.path}")

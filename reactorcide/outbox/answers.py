@@ -65,8 +65,8 @@ def phrase(answer: HttpAnswer, *secrets: str) -> str:
     # First without the secrets, of which a part may be left at the end otherwise.
     for secret in filter(None, secrets):
         message = message.replace(secret, "***")
-    shown = "".join(char if char.isprintable() else " " for char in message[:_MAX_MESSAGE_CHARS])
-    return f"answered {status} ({shown.strip()})"
+    text = "".join(char if char.isprintable() else " " for char in message[:_MAX_MESSAGE_CHARS])
+    return f"answered {status} ({text.strip()})"
 
 
 def _bounded(seconds: float) -> float:

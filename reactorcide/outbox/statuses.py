@@ -66,12 +66,12 @@ def _state(run: Run, nodes: Sequence[Node]) -> tuple[StatusState, str]:
             return StatusState.PENDING, "waiting for approval" if run.is_held else reason
         case RunStatus.RUNNING if failed:
             # A forge takes a thousand statuses of a commit and a context, and each failure would be one.
-            shown = (
+            failures = (
                 _failed(failed, nodes)
                 if len(failed) <= _MAX_COUNTED
                 else f"more than {_MAX_COUNTED} jobs failed"
             )
-            return StatusState.FAILURE, f"{shown}; others still run"
+            return StatusState.FAILURE, f"{failures}; others still run"
         case RunStatus.RUNNING:
             return StatusState.PENDING, "running"
         case RunStatus.COMPLETED:

@@ -44,12 +44,12 @@ def evaluate(request: Json) -> Json:
             return {"refused": chosen}
         definitions = [chosen]
     workflows: list[Json] = []
-    left_chars = MAX_ANSWER_CHARS
+    remaining_chars = MAX_ANSWER_CHARS
     for one in definitions:
-        answer = _evaluated(one, files, event, request, left_chars)
+        answer = _evaluated(one, files, event, request, remaining_chars)
         if isinstance(answer, str):
             return {"refused": answer}
-        left_chars -= len(json.dumps(answer["nodes"], ensure_ascii=False))
+        remaining_chars -= len(json.dumps(answer["nodes"], ensure_ascii=False))
         workflows.append(answer)
     return {"workflows": workflows}
 

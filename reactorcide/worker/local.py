@@ -109,16 +109,16 @@ class LocalPort:
     def unfinished(self) -> Unfinished:
         """See ``WorkerPort.unfinished``."""
         ours, others = adopt.unfinished(self._context, self.worker_id, lease_s=self._lease_s)
-        named = frozenset(left.container_id for left in (*ours, *others) if left.container_id is not None)
-        return Unfinished(ours, frozenset((left.job.job_id, left.job.attempt) for left in others), named)
+        named = frozenset(item.container_id for item in (*ours, *others) if item.container_id is not None)
+        return Unfinished(ours, frozenset((item.job.job_id, item.job.attempt) for item in others), named)
 
-    def adopt(self, left: OpenAttempt) -> bool:
+    def adopt(self, attempt: OpenAttempt) -> bool:
         """See ``WorkerPort.adopt``."""
-        if not adopt.adopt(self._context, left, self.worker_id):
+        if not adopt.adopt(self._context, attempt, self.worker_id):
             return False
         # Its task is not asked for: a queue that is away keeps nobody from looking after what runs.
-        task = tasks.claimed_by(left.job)
-        self._leases[left.job.job_id, left.job.attempt] = _Lease(self._context, task)
+        task = tasks.claimed_by(attempt.job)
+        self._leases[attempt.job.job_id, attempt.job.attempt] = _Lease(self._context, task)
         return True
 
     def _renew_one(self, held: Held) -> None:

@@ -241,10 +241,10 @@ class Worker:
             self._runner.check()
             self._engine_seen = monotonic()
 
-    def _adopt(self, left: OpenAttempt) -> None:
+    def _adopt(self, adopted: OpenAttempt) -> None:
         """Continue an attempt that no worker runs."""
-        attempt = self._attempt(left.job, left)
-        if left.job.status is JobStatus.CANCELLED:
+        attempt = self._attempt(adopted.job, adopted)
+        if adopted.job.status is JobStatus.CANCELLED:
             attempt.interrupt.set(Reason.CANCELLED)
         self._run(attempt)
 
@@ -287,5 +287,5 @@ class Worker:
         if attempt.deadline is None:
             return self._port.lease_s
         # Never past the job's own deadline, so that a worker that hangs loses the task in time.
-        left_s = attempt.deadline + self._limits.cancel_grace_s - monotonic()
-        return max(1.0, min(self._port.lease_s, left_s))
+        remaining_s = attempt.deadline + self._limits.cancel_grace_s - monotonic()
+        return max(1.0, min(self._port.lease_s, remaining_s))

@@ -82,7 +82,7 @@ class WorkerPort(Protocol):
     def unfinished(self) -> Unfinished:
         """Return the attempts that have not ended."""
 
-    def adopt(self, left: OpenAttempt) -> bool:
+    def adopt(self, attempt: OpenAttempt) -> bool:
         """Make an attempt that ``unfinished`` has returned this worker's; tells whether it still could be."""
 
     # --- what happens to an attempt ------------------------------------------------------------

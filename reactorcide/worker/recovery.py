@@ -51,16 +51,16 @@ class Recovery:
             if self.is_done
             else {(info.job_id, info.attempt): info for info in self._containers() if info.service is None}
         )
-        for left in self._port.unfinished().ours:
-            key = (left.job.job_id, left.job.attempt)
+        for attempt in self._port.unfinished().ours:
+            key = (attempt.job.job_id, attempt.job.attempt)
             if key in running:
                 continue
             container = containers.get(key)
-            if left.container_id is None and container is not None:
-                left = replace(left, container_id=container.container_id)
-            if self._port.adopt(left):
-                log.info("adopting a job that was left running", extra={"job_id": left.job.job_id})
-                self._adopt(left)
+            if attempt.container_id is None and container is not None:
+                attempt = replace(attempt, container_id=container.container_id)
+            if self._port.adopt(attempt):
+                log.info("adopting a job that was left running", extra={"job_id": attempt.job.job_id})
+                self._adopt(attempt)
         self.is_done = True
         self._background.add("remove containers that no job needs", self._sweep)
         if not self._volumes_are_swept:
@@ -104,4 +104,4 @@ def _keys(unfinished: Unfinished) -> frozenset[tuple[str, int]]:
 
     To be asked for after the engine was asked what it has: that is younger than its attempt's row.
     """
-    return unfinished.of_others.union((left.job.job_id, left.job.attempt) for left in unfinished.ours)
+    return unfinished.of_others.union((item.job.job_id, item.job.attempt) for item in unfinished.ours)

@@ -156,7 +156,7 @@ def test_a_job_in_a_warm_container_survives_a_kill(
     """At the points of the pool, and at those at which it matters how the job got its container."""
     service, marker = armed(new_service, tmp_path, WARM_POINTS[0], warm=1)
     marker.unlink()
-    while_one_is_taken = (
+    claim_points = (
         "warm-container-taken",
         "source-put",
         "handing-over-written",
@@ -164,9 +164,9 @@ def test_a_job_in_a_warm_container_survives_a_kill(
         "hand-over-sent",
         "start-written",
     )
-    points = (*WARM_POINTS[:2], *while_one_is_taken)
+    points = (*WARM_POINTS[:2], *claim_points)
     for point, following in zip(points, (*points[1:], points[0]), strict=True):
-        if point in while_one_is_taken:
+        if point in claim_points:
             service.admin.run("true")
             service.wait_until_warm(1)
         old = [item["Id"] for item in service.warm_containers(engine)]

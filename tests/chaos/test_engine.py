@@ -153,10 +153,10 @@ def test_a_warm_container_of_before_is_not_used(
         assert_it_ran(service, job)
         service.wait_until_warm(1)
 
-        def is_gone() -> bool:
+        def is_removed() -> bool:
             return old["Id"] not in [item["Id"] for item in client.containers(all=True)]
 
-        wait_until(is_gone, 30, "the one of before is removed")
+        wait_until(is_removed, 30, "the one of before is removed")
         service.stop()
         assert not client.containers(all=True)
         assert not client.volumes()["Volumes"]

@@ -21,8 +21,8 @@ from tests.support.waiting import wait_until
 def service(
     tmp_path_factory: pytest.TempPathFactory, engine: docker.APIClient, images: Images
 ) -> Iterator[Service]:
-    made = Service(tmp_path_factory.mktemp("warm"), images.default, warm=2, concurrency=1, cancel_grace=1)
-    yield from ended_cleanly(made.start(), engine)
+    service = Service(tmp_path_factory.mktemp("warm"), images.default, warm=2, concurrency=1, cancel_grace=1)
+    yield from ended_cleanly(service.start(), engine)
 
 
 def figure(service: Service, name: str) -> int:
@@ -85,9 +85,9 @@ def test_nothing_listens_in_a_container_that_waits(service: Service, engine: doc
         command = engine.exec_create(
             container["Id"], ["cat", "/proc/net/tcp", "/proc/net/udp", "/proc/net/unix"]
         )
-        shown = engine.exec_start(command["Id"]).decode().splitlines()
+        lines = engine.exec_start(command["Id"]).decode().splitlines()
         # Their headings.
-        assert len(shown) == 3, shown
+        assert len(lines) == 3, lines
 
 
 def test_the_time_in_which_it_waited_is_none_of_the_jobs(service: Service) -> None:

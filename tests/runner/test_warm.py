@@ -24,13 +24,13 @@ INSTANCE = f"test-{uuid.uuid4()}"
 
 @pytest.fixture
 def runner() -> Iterator[DockerRunner]:
-    with closing(DockerRunner({}, warm=2)) as made:
-        yield made
-        made.drop_warm()
-        for item in made.list(INSTANCE):
-            made.remove(item.container_id)
-        for container_id in made.left_warm(INSTANCE):
-            made.remove(container_id)
+    with closing(DockerRunner({}, warm=2)) as runner:
+        yield runner
+        runner.drop_warm()
+        for item in runner.list(INSTANCE):
+            runner.remove(item.container_id)
+        for container_id in runner.left_warm(INSTANCE):
+            runner.remove(container_id)
 
 
 def spec_of(image: str, **changes: Any) -> ContainerSpec:
@@ -141,11 +141,11 @@ def test_an_image_whose_shell_takes_no_command_is_not_tried_again_and_again(
 ) -> None:
     after_jobs_like(runner, spec_of(image_with_script_as_shell(engine, script)))
 
-    def is_given_up() -> bool:
+    def is_forgotten() -> bool:
         runner.keep_warm(lambda: False)
         return not runner.pool._recent
 
-    wait_until(is_given_up, 20, "its shape is forgotten")
+    wait_until(is_forgotten, 20, "its shape is forgotten")
     assert runner.warm_view().waiting == 0
 
 
@@ -277,18 +277,18 @@ def test_nothing_is_created_without_time_or_memory_or_a_connection(monkeypatch: 
 
 def test_one_is_created_at_a_time_as_long_as_it_may() -> None:
     pool = Pool(size=5)
-    asked: list[int] = []
+    counts: list[int] = []
 
     def may_create() -> bool:
-        asked.append(len(pool.engine.containers))
-        return len(asked) < 3
+        counts.append(len(pool.engine.containers))
+        return len(counts) < 3
 
     pool.after()
     for _ in range(5):
         pool.pool.created(pool.spec, "before")
         pool.pool.removed("before")
     pool.pool.keep(may_create)
-    assert asked == [0, 1, 2]
+    assert counts == [0, 1, 2]
 
 
 def test_a_host_that_resolves_names_in_another_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -344,8 +344,8 @@ def test_many_jobs_at_once_never_get_the_same() -> None:
     assert pool.after(*[pool.spec] * 8) == 8
     with ThreadPoolExecutor(16) as threads:
         got = [threads.submit(pool.pool.take, pool.spec, str(number)) for number in range(16)]
-        taken = [one.result() for one in got]
-    ids = [container_id for container_id in taken if container_id is not None]
+        container_ids = [one.result() for one in got]
+    ids = [container_id for container_id in container_ids if container_id is not None]
     assert len(ids) == len(set(ids)) == 8
     view = pool.pool.view()
     assert (view.waiting, view.jobs_warm) == (0, 8)

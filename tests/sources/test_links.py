@@ -68,8 +68,8 @@ def test_no_other_contents_are_fetched_where_the_server_allows_that(
         origin.git("config", name, "true")
     into = tmp_path / "into"
     with git_http(origin.path.parent, modern=modern) as server:
-        found = checked_out(origin, into, f"{server.url}/origin")
-    assert found == {"flows/own.yaml": "own", "flows/linked.yaml": "shared"}
+        texts = checked_out(origin, into, f"{server.url}/origin")
+    assert texts == {"flows/own.yaml": "own", "flows/linked.yaml": "shared"}
     fetched = origin.git(f"--git-dir={into}/.git", "cat-file", "--batch-all-objects", "--batch-check")
     blobs = [line.split()[0] for line in fetched.splitlines() if " blob " in line]
     assert len(blobs) == 3 if is_filtered else origin.git("rev-parse", "HEAD:large") in blobs

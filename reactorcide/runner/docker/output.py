@@ -81,7 +81,7 @@ class Frames:
 
     def __init__(self) -> None:
         self._header = b""
-        self._left_bytes = 0
+        self._remaining_bytes = 0
         self._stream = 0
 
     def payload(self, data: bytes) -> list[OutputChunk]:
@@ -90,9 +90,9 @@ class Frames:
             data, self._header = self._header + data, b""
         view, end = memoryview(data), len(data)
         printed: list[OutputChunk] = []
-        position = min(self._left_bytes, end)
+        position = min(self._remaining_bytes, end)
         pieces = [view[:position]]
-        self._left_bytes -= position
+        self._remaining_bytes -= position
         current = stream = self._stream
         # A frame is often a single line, so this is what every line of a log goes through.
         unpack_from, add = _HEADER.unpack_from, pieces.append
@@ -110,7 +110,7 @@ class Frames:
             printed.append((current, joined))
         self._stream = stream
         if position > end:
-            self._left_bytes = position - end
+            self._remaining_bytes = position - end
         elif position < end:
             self._header = data[position:]
         return printed

@@ -22,7 +22,7 @@ from reactorcide.worker.port import WorkerPort
 _MAX_HASHED_FILES = 100_000
 _MAX_PATHS = 500_000
 """Of files, links and directories in one cache: they are remembered while it is read or written."""
-_MAX_SHOWN_CHARS = 200
+_MAX_QUOTED_CHARS = 200
 
 Say = Callable[[str], None]
 
@@ -269,8 +269,8 @@ def _within(entries: Iterable[Entry], places: Mapping[str, str]) -> Iterator[Ent
             problem = "it is a hard link to what is no file before it"
         if problem is not None:
             path = f"/{places[top]}{slash}{rest}" if top in places else entry.path
-            shown = path[:_MAX_SHOWN_CHARS].encode(errors="replace").decode()
-            raise _NotCached(f"{shown!r}: {problem}")
+            name = path[:_MAX_QUOTED_CHARS].encode(errors="replace").decode()
+            raise _NotCached(f"{name!r}: {problem}")
         if len(tree) > _MAX_PATHS:
             raise _NotCached(f"it has more than {_MAX_PATHS} files, directories and links")
         yield entry
