@@ -30,6 +30,7 @@ jobs:
     services: {web: {image: IMAGE, command: sh -c 'mkdir /w; echo served >/w/x; exec httpd -f -p 80 -h /w',
                      ready: "wget -q -O - http://localhost/x"}}
     command: wget -q -O - http://web/x
+  docs: {paths: {include: ["docs/**"]}, command: exit 3}
   whoami:
     run_local: {user: runner}
     command: touch here /job/artifacts/x; echo "$(id -u):$(id -g)"
@@ -68,7 +69,8 @@ def program(lone: Program, tmp_path: Path) -> Program:
 
 def test_a_work_tree_runs_without_a_server(program: Program, tmp_path: Path, image: str) -> None:
     tree = work_tree(tmp_path, TEXT.replace("IMAGE", image))
-    result = program("run", "--image", image, "--event", "push", "--var", "word=bye", cwd=tree)
+    options = ("--event", "push", "--var", "word=bye", "--changed-file", "src/a")
+    result = program("run", "--image", image, *options, cwd=tree)
     assert result.code == 0, result
     lines = result.text.splitlines()
     for line in (
@@ -81,6 +83,9 @@ def test_a_work_tree_runs_without_a_server(program: Program, tmp_path: Path, ima
     ):
         assert line in lines
     assert re.search(r"^test \(2\) +completed", result.text, re.MULTILINE)
+    assert re.search(
+        r"^docs +skipped +none of the 1 changed files is one that its paths name$", result.text, re.MULTILINE
+    )
     assert lines[-1] == "CI completed"
     assert "build running" in result.errors or "build completed" in result.errors
     assert list((tmp_path / "temporary").iterdir()) == []
@@ -340,7 +345,7 @@ def test_a_single_job_file_runs_alone(program: Program, tmp_path: Path, image: s
     jobs.mkdir()
     (jobs / "build.yaml").write_text(text)
     (jobs / "other.yaml").write_text("name: other\ncommand: exit 3\n")
-    result = program("run", "--image", image, ".reactorcide/jobs/build.yaml", cwd=tree)
+    result = program("run-local", "--image", image, ".reactorcide/jobs/build.yaml", cwd=tree)
     assert result.code == 0, result
     assert "build | alone" in result.text.splitlines()
     assert "other" not in result.text

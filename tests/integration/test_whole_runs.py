@@ -59,12 +59,15 @@ def test_a_run_is_pinned(api: Client, run: Run) -> None:
 
 def test_lists_say_how_many_runs_there_are(idle: Service, api: Client, run: Run) -> None:
     source = repository(idle.source_root / "another", {"workflows/ci.yaml": TEXT, "workflows/x.yaml": TEXT})
-    for _ in range(2):
-        start(api, source, workflow="x")
+    for event in ("manual", "push"):
+        start(api, source, workflow="x", event={"name": event, "branch": f"of-{event}"})
     page = api.get("runs", limit=1)
     assert (page["total"], page["limit"], len(page["runs"])) == (3, 1, 1)
     rest = api.get("runs", limit=1, cursor=page["next_cursor"])
     assert rest["total"] == 3
+    assert [item["event"]["name"] for item in (page["runs"][0], rest["runs"][0])] == ["push", "manual"]
+    for filters in ({"event": "push", "workflow": "x"}, {"branch": "of-push"}):
+        assert [item["run_id"] for item in api.get("runs", **filters)["runs"]] == [page["runs"][0]["run_id"]]
     assert api.get("runs", workflow="x")["total"] == 2
     assert api.get("runs", workflow="x", status="failed")["total"] == 0
     assert idle.add_user("ann").get("runs")["total"] == 0
