@@ -30,6 +30,7 @@ NEEDS: Mapping[str, _Scopes | None] = {
     "GET /api/docs": _NO_TOKEN,
     "GET /api/docs/<name>": _NO_TOKEN,
     f"GET {PREFIX}/openapi.json": _NO_TOKEN,
+    f"GET {PREFIX}/schemas/workflow.json": _NO_TOKEN,
     f"GET {PREFIX}/health": _NO_TOKEN,
     f"GET {PREFIX}/ready": _NO_TOKEN,
     f"GET {PREFIX}/metrics": _NO_TOKEN,

@@ -119,6 +119,7 @@ EXPECTED: Mapping[
     "GET /api/docs": Public(),
     "GET /api/docs/<name>": Public(),
     "GET /api/v1/openapi.json": Public(),
+    "GET /api/v1/schemas/workflow.json": Public(),
     "GET /api/v1/health": Public(),
     "GET /api/v1/ready": Public(),
     "GET /api/v1/metrics": Public(),

@@ -12,6 +12,7 @@ from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
 from reactorcide.web.api.examples import EXAMPLES
 from reactorcide.web.api.openapi import needs_token
 from reactorcide.web.auth import PUBLIC
+from reactorcide.workflows import keys
 from tests.support.contract import api_document, app, check_answer, routes
 
 OPERATIONS = [
@@ -98,6 +99,10 @@ def test_it_is_served_and_is_an_openapi_document() -> None:
     answer = app().test_client().get("/api/v1/openapi.json")
     assert answer.json == api_document()
     assert answer.json["openapi"].startswith("3.1.")
+
+
+def test_the_schema_of_workflow_files_is_served() -> None:
+    assert app().test_client().get("/api/v1/schemas/workflow.json").json == keys.schema()
 
 
 def test_the_page_comes_from_here_alone() -> None:

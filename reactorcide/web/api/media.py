@@ -98,6 +98,10 @@ DOCUMENT: Media = {
     "schema": {"type": "object", "description": "An OpenAPI document."},
     "example": {"openapi": "3.1.0", "info": {"title": "Reactorcide", "version": "0.1.0"}, "paths": {}},
 }
+JSON_SCHEMA: Media = {
+    "schema": {"type": "object", "description": "A JSON Schema."},
+    "example": {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Reactorcide workflow"},
+}
 PAGE: Media = {"schema": {"type": "string"}, "example": '<!DOCTYPE html>\n<html lang="en"></html>\n'}
 STYLE: Media = {"schema": {"type": "string"}, "example": "body { margin: 0; }\n"}
 SCRIPT: Media = {"schema": {"type": "string"}, "example": 'SwaggerUIBundle({ url: "v1/openapi.json" });\n'}

@@ -3,7 +3,7 @@
 from importlib.resources import files
 from pathlib import Path
 
-from flask import Response, send_from_directory
+from flask import Response, jsonify, send_from_directory
 
 from reactorcide.domain.errors import NotFound
 from reactorcide.web.api import PREFIX, media, openapi
@@ -26,6 +26,17 @@ api = resource("document", __name__, tag="service", prefix=None, security=NO_TOK
 def show_document(query: NoQuery) -> Response:
     """Return the OpenAPI document."""
     return Response(openapi.document_json(), mimetype="application/json")
+
+
+@api.get(
+    f"{PREFIX}/schemas/workflow.json", responses={200: {"content": {"application/json": media.JSON_SCHEMA}}}
+)
+def show_workflow_schema(query: NoQuery) -> Response:
+    """Return the JSON Schema of workflow files, for editors."""
+    # Imported late: the service reads workflow files in another process.
+    from reactorcide.workflows import keys
+
+    return jsonify(keys.schema())
 
 
 @api.get("/api/docs", responses={200: {"content": {"text/html": media.PAGE}}})
