@@ -10,6 +10,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
 from reactorcide.accounts import AccountContext, sessions, tokens, users
+from reactorcide.corndogs.connect import connect
 from reactorcide.corndogs.direct import DirectCorndogs
 from reactorcide.corndogs.storage import TaskStorage
 from reactorcide.corndogs.task import Corndogs
@@ -281,9 +282,7 @@ def _queue(settings: Settings, metrics: Metrics) -> _Queue:
                 "--corndogs-listen is for the embedded Corndogs, and --corndogs-address names another one: "
                 "leave out one of the two"
             )
-        from reactorcide.corndogs.client import GrpcCorndogs
-
-        client = GrpcCorndogs(settings.corndogs_address, on_call=on_call)
+        client = connect(settings.corndogs_address, on_call=on_call)
         return _Queue(client, start=lambda: None, stop=lambda _: client.close())
     if settings.corndogs_listen is None:
         storage = TaskStorage(settings.corndogs_path, time.time_ns)
@@ -422,10 +421,8 @@ def probe_docker(environment: Mapping[str, str]) -> tuple[str, int | None]:
 
 
 def probe_corndogs(address: str) -> None:
-    """Raise ``InfrastructureError`` unless the Corndogs at ``host:port`` is in good health."""
-    from reactorcide.corndogs.client import GrpcCorndogs
-
-    corndogs = GrpcCorndogs(address)
+    """Raise ``ReactorcideError`` unless the Corndogs at an address is in good health."""
+    corndogs = connect(address)
     try:
         corndogs.check_health()
     finally:

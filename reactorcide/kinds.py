@@ -32,6 +32,17 @@ def _address(text: str) -> str:
     return text
 
 
+def _corndogs(text: str) -> str:
+    scheme, _, address = text.rpartition("://")
+    if scheme not in ("", "csil", "grpc"):
+        raise ValueError(
+            f"{text!r} is no address of a Corndogs, like csil://10.0.0.5:5080 for releases since 0.7.1 or "
+            "grpc://10.0.0.5:5080 for those up to 0.3"
+        )
+    _address(address)
+    return text
+
+
 def _buildkit(text: str) -> str:
     scheme, _, address = text.partition("://")
     if scheme != "tcp":
@@ -105,7 +116,7 @@ def home_dirs() -> set[Path]:
 
 
 SIZE = Kind("SIZE", parse_size)
-ADDRESS = Kind("HOST:PORT", _address)
+CORNDOGS = Kind("ADDRESS", _corndogs)
 BUILDKIT = Kind("tcp://HOST:PORT", _buildkit)
 # On loopback, where it names no host.
 LISTEN = Kind("[HOST:]PORT", lambda text: _address(f"127.0.0.1:{text}" if text.isdigit() else text))

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from reactorcide.kinds import (
-    ADDRESS,
     BUILDKIT,
     CAPABILITY,
+    CORNDOGS,
     IMAGE,
     IMAGE_PATTERN,
     LISTEN,
@@ -143,7 +143,10 @@ class Settings:
         option="git-memory",
     )
     corndogs_address: str | None = _setting(
-        None, "HOST:PORT of an external Corndogs server. By default the embedded one is used.", kind=ADDRESS
+        None,
+        "Address of an external Corndogs: csil://HOST:PORT for releases since 0.7.1, grpc://HOST:PORT or "
+        "HOST:PORT for those up to 0.3. By default the embedded one is used.",
+        kind=CORNDOGS,
     )
     corndogs_listen: str | None = _setting(
         None,

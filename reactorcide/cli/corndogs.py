@@ -28,9 +28,18 @@ _SIGNALS = {signal.SIGTERM, signal.SIGINT}
     show_default=True,
     help="Port to listen on; 0 takes a free one.",
 )
+@click.option(
+    "--csil-port",
+    type=click.IntRange(0, 65535),
+    help="Port to listen on for clients of Corndogs 0.7, which speak CSIL and not gRPC; 0 takes a free one. "
+    "By default there is none. Needs the package cbor2, which reactorcide[scale] installs.",
+)
 @settings_options("data_dir", "log_format")
-def corndogs(host: str, port: int, **options: Any) -> None:
-    """Run only the embedded Corndogs, until SIGTERM or SIGINT."""
+def corndogs(host: str, port: int, csil_port: int | None, **options: Any) -> None:
+    """Run only the embedded Corndogs, until SIGTERM or SIGINT.
+
+    It speaks gRPC, as Corndogs up to 0.3 does, and on --csil-port the protocol of 0.7.
+    """
     settings = settings_from(options)
     logconfig.configure(settings.log_format, settings.log_level)
     with lock_data_dir(settings.data_dir):
@@ -38,8 +47,10 @@ def corndogs(host: str, port: int, **options: Any) -> None:
 
         # Block the signals before any thread starts: threads inherit the mask.
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-        server = EmbeddedCorndogs(settings.corndogs_path, host=host, port=port)
+        server = EmbeddedCorndogs(settings.corndogs_path, host=host, port=port, csil_port=csil_port)
         server.start()
         render.say(f"Corndogs listens on {server.address}", err=True)
+        if csil_port is not None:
+            render.say(f"Corndogs listens on csil://{server.csil_address}", err=True)
         signal.sigwait(_SIGNALS)
         server.stop()

@@ -40,6 +40,9 @@ _CHANNEL_OPTIONS = [
     ("grpc.max_receive_message_length", 2 * MAX_MESSAGE_BYTES),
 ]
 
+# Parts of gRPC's texts for connections that were made, but on which no server of gRPC answers.
+_OTHER_PROTOCOL = ("SETTINGS frame", "Failed parsing HTTP/2", "Socket closed")
+
 
 class GrpcCorndogs:
     """The ``Corndogs`` protocol over one gRPC channel, which connects at the first call.
@@ -207,7 +210,13 @@ class GrpcCorndogs:
         if self._closed:
             return CorndogsUnavailable("the connection to Corndogs was closed")
         status = exc.code().name
-        self._errors.log(f"{rpc}: {status}: {exc.details()}")
+        details = exc.details() or ""
+        self._errors.log(f"{rpc}: {status}: {details}")
+        if status == "UNAVAILABLE" and any(text in details for text in _OTHER_PROTOCOL):
+            return CorndogsUnavailable(
+                "Corndogs does not answer over gRPC; check that it runs and can be reached, and its version: "
+                "0.7.1 and later have addresses with csil://"
+            )
         return call_failed(rpc, status)
 
     def _task(

@@ -81,6 +81,11 @@ class EmbeddedCorndogs:
         return _address(self._host, self._port)
 
     @property
+    def csil_port(self) -> int:
+        """The port of CSIL-RPC, as ``port`` is that of gRPC; 0 if there is none."""
+        return self._csil_port
+
+    @property
     def csil_address(self) -> str:
         """``host:port``, for a client that speaks CSIL-RPC."""
         return _address(self._host, self._csil_port)

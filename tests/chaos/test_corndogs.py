@@ -19,17 +19,21 @@ class Corndogs:
     """``reactorcide corndogs`` on one port and one data directory, any number of times over."""
 
     def __init__(self, home: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._port = probe.getsockname()[1]
+        with socket.create_server(("127.0.0.1", 0)) as probe, socket.create_server(("127.0.0.1", 0)) as other:
+            self._port, self._csil_port = probe.getsockname()[1], other.getsockname()[1]
         self._home = home
         self._process: subprocess.Popen[bytes] | None = None
         self.address = f"127.0.0.1:{self._port}"
+        self.csil_address = f"csil://127.0.0.1:{self._csil_port}"
         self.client = GrpcCorndogs(self.address)
 
     def start(self) -> None:
         """Start it and return when it answers."""
-        options = {"port": self._port, "data_dir": self._home / "corndogs"}
+        options = {
+            "port": self._port,
+            "csil_port": self._csil_port,
+            "data_dir": self._home / "corndogs",
+        }
         with (self._home / "corndogs.log").open("ab") as log:
             self._process = subprocess.Popen(
                 command_line("corndogs", options),
@@ -93,7 +97,7 @@ def test_jobs_that_wait_and_run_end_although_it_was_killed(
 
 
 def test_jobs_go_on_and_end_however_long_it_is_away(corndogs: Corndogs, new_service: NewService) -> None:
-    api = new_service(corndogs_address=corndogs.address, lease=1).admin
+    api = new_service(corndogs_address=corndogs.csil_address, lease=1).admin
     short, long = api.submit("echo begun; sleep 4; echo done"), api.submit("echo begun; sleep 6; echo done")
     for job in (short, long):
         wait_until(lambda job=job: api.log(job) == b"begun\n", 30, "the command runs")  # type: ignore[misc]  # bound at once
@@ -109,7 +113,7 @@ def test_jobs_go_on_and_end_however_long_it_is_away(corndogs: Corndogs, new_serv
 def test_jobs_whose_tasks_are_lost_with_its_database_run(
     corndogs: Corndogs, new_service: NewService, tmp_path: Path
 ) -> None:
-    service = new_service(corndogs_address=corndogs.address, concurrency=1)
+    service = new_service(corndogs_address=corndogs.csil_address, concurrency=1)
     api = service.admin
     runs = api.submit("echo begun; sleep 3; echo done", priority=1)
     wait_until(lambda: api.log(runs) == b"begun\n", 30, "the command runs")

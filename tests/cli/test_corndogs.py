@@ -4,12 +4,13 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
 from reactorcide.corndogs.client import GrpcCorndogs
+from reactorcide.corndogs.connect import connect
 from tests.cli.conftest import Program, Service
 
 
@@ -43,6 +44,22 @@ def test_it_serves_until_a_signal_and_keeps_its_tasks(lone: Program, number: sig
         assert stored is not None
         assert stored.payload == b"x"
         process.send_signal(number)
+        assert process.wait(10) == 0
+
+
+def test_it_answers_both_protocols(lone: Program) -> None:
+    with running(lone, "--port", 0, "--csil-port", 0) as (process, address):
+        assert process.stderr is not None
+        csil_address = process.stderr.readline().decode().split()[-1]
+        assert csil_address.startswith("csil://127.0.0.1:")
+        with closing(connect(address)) as old, closing(connect(csil_address)) as new:
+            task = old.submit_task("queue", payload=b"x")
+            claimed = new.get_next_task("queue")
+        assert claimed is not None
+        assert (claimed.uuid, claimed.payload) == (task.uuid, b"x")
+        problems = lone("doctor", "--json", "--port", 0, "--corndogs-address", csil_address[7:])
+        assert b"0.7.1 and later have addresses with csil://" in problems.output
+        process.terminate()
         assert process.wait(10) == 0
 
 

@@ -38,3 +38,11 @@ def channel(server: EmbeddedCorndogs) -> Iterator[grpc.Channel]:
 @pytest.fixture
 def stub(channel: grpc.Channel) -> CorndogsServiceStub:
     return CorndogsServiceStub(channel)  # type: ignore[no-untyped-call]  # generated
+
+
+@pytest.fixture
+def csil_server(database_path: Path) -> Iterator[EmbeddedCorndogs]:
+    embedded = EmbeddedCorndogs(database_path, csil_port=0)
+    embedded.start()
+    yield embedded
+    embedded.stop()

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -222,20 +223,63 @@ def _keep_claiming(client: GrpcCorndogs, done: Callable[[Task | None], bool], wi
 
 
 _IMPORT = """
-import os, sys, threading
+import os, pathlib, sys, threading
 before = set(os.listdir("/proc/self/fd"))
 import reactorcide.corndogs.task
+import reactorcide.corndogs.connect
 assert "grpc" not in sys.modules
 import reactorcide.corndogs.client
 assert "peewee" not in sys.modules
 import reactorcide.corndogs.server
 import reactorcide.corndogs.proto.generate
 assert "grpc_tools.protoc" not in sys.modules
+assert "cbor2" not in sys.modules
 assert threading.active_count() == 1
 assert len(os.listdir("/proc/self/task")) == 1
 assert set(os.listdir("/proc/self/fd")) == before
 """
 
 
-def test_importing_starts_and_opens_nothing() -> None:
-    subprocess.run([sys.executable, "-c", _IMPORT], check=True, env=os.environ | {"PYTHONWARNINGS": "ignore"})
+_WITHOUT_CBOR2 = """
+from reactorcide.corndogs.connect import connect
+from reactorcide.corndogs.server import EmbeddedCorndogs
+from reactorcide.domain.errors import ConfigurationError
+sys.modules["cbor2"] = None
+missing = pathlib.Path("missing.db")
+for use in (lambda: connect("csil://127.0.0.1:1"), EmbeddedCorndogs(missing, csil_port=0).start):
+    try:
+        use()
+    except ConfigurationError as exc:
+        assert "pip install 'reactorcide[scale]'" in str(exc)
+    else:
+        raise AssertionError
+assert not missing.exists()
+connect("grpc://127.0.0.1:1").close()
+"""
+
+
+def test_importing_starts_and_opens_nothing_and_cbor2_may_be_missing(tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONWARNINGS": "ignore"}
+    subprocess.run(
+        [sys.executable, "-c", _IMPORT + _WITHOUT_CBOR2], check=True, env=environment, cwd=tmp_path
+    )
+
+
+@pytest.mark.parametrize("answer", ["csil", "http", "nothing"])
+def test_another_protocol_is_a_sentence(csil_server: EmbeddedCorndogs, answer: str) -> None:
+    with ExitStack() as opened:
+        address = csil_server.csil_address
+        if answer != "csil":
+            listener = opened.enter_context(socket.create_server(("127.0.0.1", 0)))
+            address = f"127.0.0.1:{listener.getsockname()[1]}"
+
+            def hang_up() -> None:
+                connection, _ = listener.accept()
+                connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n" if answer == "http" else b"")
+                connection.recv(1000)
+                connection.close()
+
+            threading.Thread(target=hang_up).start()
+        client = opened.enter_context(closing(GrpcCorndogs(address)))
+        with pytest.raises(CorndogsUnavailable, match=r"0\.7\.1 and later have addresses with csil://"):
+            client.check_health()

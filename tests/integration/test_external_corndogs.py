@@ -16,11 +16,11 @@ from tests.support.waiting import wait_until
 
 @pytest.fixture
 def start_corndogs(tmp_path: Path) -> Iterator[Callable[[int], EmbeddedCorndogs]]:
-    """Starts a Corndogs on a port; started again, it has the tasks that it had."""
+    """Starts a Corndogs with this port for CSIL; started again, it has the tasks that it had."""
     started: list[EmbeddedCorndogs] = []
 
     def start(port: int = 0) -> EmbeddedCorndogs:
-        server = EmbeddedCorndogs(tmp_path / "tasks.db", port=port)
+        server = EmbeddedCorndogs(tmp_path / "tasks.db", csil_port=port)
         server.start()
         started.append(server)
         return server
@@ -30,11 +30,13 @@ def start_corndogs(tmp_path: Path) -> Iterator[Callable[[int], EmbeddedCorndogs]
         server.stop()
 
 
+@pytest.mark.parametrize("scheme", ["grpc", "csil"])
 def test_jobs_run_through_it(
-    start_corndogs: Callable[..., EmbeddedCorndogs], new_service: NewService
+    start_corndogs: Callable[..., EmbeddedCorndogs], new_service: NewService, scheme: str
 ) -> None:
     corndogs = start_corndogs()
-    service = new_service(corndogs_address=corndogs.address)
+    address = corndogs.csil_address if scheme == "csil" else corndogs.address
+    service = new_service(corndogs_address=f"{scheme}://{address}")
     job = service.admin.run("echo ran")
     assert (job["status"], service.admin.log(job)) == ("completed", b"ran\n")
     client = GrpcCorndogs(corndogs.address)
@@ -56,7 +58,7 @@ def test_a_job_is_accepted_while_it_is_away_and_runs_when_it_is_back(
     start_corndogs: Callable[..., EmbeddedCorndogs], new_service: NewService
 ) -> None:
     corndogs = start_corndogs()
-    service = new_service(corndogs_address=corndogs.address)
+    service = new_service(corndogs_address=f"csil://{corndogs.csil_address}")
     api = service.admin
     assert api.run()["status"] == "completed"
     corndogs.stop()
@@ -67,7 +69,7 @@ def test_a_job_is_accepted_while_it_is_away_and_runs_when_it_is_back(
     ready = service.anonymous().request("GET", "ready")
     assert (ready.status_code, ready.json()["checks"]["docker"]) == (503, "ok")
     assert "Corndogs" in ready.json()["checks"]["corndogs"]
-    start_corndogs(corndogs.port)
+    start_corndogs(corndogs.csil_port)
     job = api.wait(job)
     assert (job["status"], job["error"], job["attempt"]) == ("completed", None, 1)
     assert api.job(cancelled)["status"] == "cancelled"
@@ -78,13 +80,13 @@ def test_a_job_that_runs_ends_although_it_went_away(
     start_corndogs: Callable[..., EmbeddedCorndogs], new_service: NewService
 ) -> None:
     corndogs = start_corndogs()
-    api = new_service(corndogs_address=corndogs.address).admin
+    api = new_service(corndogs_address=f"csil://{corndogs.csil_address}").admin
     job = api.wait(api.submit("echo begun; sleep 2; echo done"), "running")
     wait_until(lambda: api.log(job) == b"begun\n", 20, "it has begun")
     corndogs.stop()
     assert api.wait(job)["status"] == "completed"
     assert api.log(job) == b"begun\ndone\n"
-    back = start_corndogs(corndogs.port)
+    back = start_corndogs(corndogs.csil_port)
     client = GrpcCorndogs(back.address)
 
     def state() -> str | None:
@@ -108,7 +110,9 @@ def test_tasks_of_others_are_put_back_as_they_were(
     payload: bytes,
     timeout_s: int,
 ) -> None:
+    # Over gRPC for one timeout, and over CSIL, where an update must not erase the payload, for the other.
     corndogs = start_corndogs()
+    address = corndogs.address if timeout_s == -1 else f"csil://{corndogs.csil_address}"
     client = GrpcCorndogs(corndogs.address)
     foreign = [
         client.submit_task(
@@ -116,7 +120,7 @@ def test_tasks_of_others_are_put_back_as_they_were(
         )
         for _ in range(30)
     ]
-    api = new_service(corndogs_address=corndogs.address).admin
+    api = new_service(corndogs_address=address).admin
     for _ in range(2):
         assert api.run("true")["status"] == "completed"
     for before in foreign:

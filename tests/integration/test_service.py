@@ -129,6 +129,7 @@ def test_a_port_that_is_taken_is_a_sentence(
         ("default_memory_limit", "5q"),
         ("max_cpu_limit", 0),
         ("corndogs_address", "no-port"),
+        ("corndogs_address", "http://127.0.0.1:5080"),
         ("default_image", "not an image"),
         ("colour", "red"),
     ],

@@ -63,7 +63,7 @@ def frame(envelope: bytes) -> bytes:
     return len(envelope).to_bytes(4, "big") + envelope
 
 
-def request(operation: str, payload: bytes, **others: Any) -> bytes:
+def request(operation: str, payload: bytes, /, **others: Any) -> bytes:
     """Return the frame of a request; ``others`` are fields of its envelope, and None leaves one out."""
     fields = {
         "v": 1,
@@ -76,7 +76,7 @@ def request(operation: str, payload: bytes, **others: Any) -> bytes:
     return frame(cbor2.dumps({name: value for name, value in fields.items() if value is not None}))
 
 
-def response(payload: object, **others: Any) -> bytes:
+def response(payload: object, /, **others: Any) -> bytes:
     """Return the frame of a response with this message; ``others`` as for ``request``."""
     fields = {"v": 1, "status": 0, "payload": cbor2.CBORTag(24, cbor2.dumps(payload)), "id": 1, **others}
     return frame(cbor2.dumps({name: value for name, value in fields.items() if value is not None}))

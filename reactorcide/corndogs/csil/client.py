@@ -22,6 +22,7 @@ from reactorcide.domain.errors import CorndogsError, CorndogsUnavailable
 
 T = TypeVar("T")
 
+_MAX_LOGGED = 1000
 # Those of the counts of some ten thousand queues.
 _MAX_ITEMS = 250_000
 _OLD_VERSION = "this Corndogs is version 0.7.0; csil:// needs 0.7.1 or later: upgrade it"
@@ -169,9 +170,18 @@ class CsilCorndogs:
         return self._call("GetQueueAndStateCounts", {}, read)
 
     def check_health(self) -> None:
-        # It reads the store, as any call for a task does; and 0.7.0 is known by it: there the payload that is
-        # not sent here is required.
-        self.update_task(NO_TASK, "", "", new_state="", auto_target_state="", timeout_s=0, priority=0)
+        # Like any call for a task it reads the store. And it tells 0.7.0, which requires the payload that is
+        # not sent here.
+        fields = {
+            "uuid": NO_TASK,
+            "queue": "",
+            "current_state": "",
+            "new_state": "",
+            "auto_target_state": "",
+            "timeout": 0,
+            "priority": 0,
+        }
+        self._call("UpdateTask", fields, lambda message: None, deadline_s=self._deadline_s)
         self._has_checked_version = True
 
     def close(self) -> None:
@@ -195,8 +205,16 @@ class CsilCorndogs:
 
         return self._call(operation, fields, read)
 
-    def _call(self, operation: str, fields: dict[str, Any], read: Callable[[dict[str, Any]], T]) -> T:
+    def _call(
+        self,
+        operation: str,
+        fields: dict[str, Any],
+        read: Callable[[dict[str, Any]], T],
+        *,
+        deadline_s: float | None = None,
+    ) -> T:
         """Make a call, and return what ``read`` gets from the message that answers it."""
+        deadline_s = deadline_s or self._deadline_s * DEADLINE_FACTORS.get(operation, 1)
         size_bytes = message_size_bytes(fields.values())
         started = time.perf_counter()
         status = "OK"
@@ -204,7 +222,6 @@ class CsilCorndogs:
             if size_bytes > MAX_MESSAGE_BYTES:
                 status = "RESOURCE_EXHAUSTED"
                 raise call_failed(operation, status)
-            deadline_s = self._deadline_s * DEADLINE_FACTORS.get(operation, 1)
             response = self._connection.call(operation, encode(fields), deadline_s)
             if response.status != OK or response.variant == SERVICE_ERROR:
                 status = STATUS_NAMES.get(response.status, "UNKNOWN") if response.status else "UNKNOWN"
@@ -230,7 +247,7 @@ class CsilCorndogs:
 
     def _refused(self, operation: str, status: str, response: Response) -> CorndogsError:
         """Return the error without the server's text, which may name its database's host and user."""
-        self._errors.log(f"{operation}: {status}: {response.error or response.payload!r}")
+        self._errors.log(f"{operation}: {status}: {response.error or response.payload[:_MAX_LOGGED]!r}")
         if "not-leader" in response.error:
             return CorndogsUnavailable(_NO_LEADER)
         if operation == "UpdateTask" and 'missing field "payload"' in response.error:

@@ -31,8 +31,8 @@ _CONNECT_TIMEOUT_S = 2.0
 _CLOSED = "the connection to Corndogs was closed"
 _LOST = "the connection to Corndogs was lost"
 _OTHER_PROTOCOL = (
-    "what listens at the address of Corndogs does not answer as Corndogs 0.7.1 or later does; check the "
-    "address and the version: releases up to 0.3 have addresses with grpc://"
+    "Corndogs does not answer over CSIL; check that it runs and can be reached, and its version: "
+    "0.3 and earlier have addresses with grpc://"
 )
 
 
@@ -221,7 +221,7 @@ class _Connection:
         except OSError as exc:
             problem = self._lost(exc.strerror or str(exc))
         except Malformed as exc:
-            problem = f"{_OTHER_PROTOCOL} ({exc})"
+            problem = self._lost(str(exc))
         finally:
             self.close(problem)
             # Not while another thread sends: its number may be another file's then.

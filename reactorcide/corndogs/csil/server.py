@@ -36,7 +36,7 @@ class CsilServer:
         """Serve until ``stop``. Call it once."""
         self._executor = executor
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, name="corndogs-csil-server")
+        self._thread = threading.Thread(target=self._run, name="corndogs-csil-server", daemon=True)
         self._thread.start()
 
     def stop(self, deadline_s: float) -> None:
@@ -53,16 +53,15 @@ class CsilServer:
         server = await asyncio.start_server(self._accept, sock=self._listener)
         await self._has_stopped.wait()
         server.close()
-        connections = dict(self._connections)
-        for connection in connections:
+        for connection in self._connections:
             connection.cancel()
-        if connections:
-            await asyncio.wait(connections, timeout=self._stop_deadline_s)
-        for writer in connections.values():
+        if self._connections:
+            await asyncio.wait(self._connections, timeout=self._stop_deadline_s)
+        for writer in self._connections.values():
             writer.transport.abort()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(self._connections) >= _MAX_CONNECTIONS:
+        if len(self._connections) >= _MAX_CONNECTIONS or self._has_stopped.is_set():
             writer.transport.abort()
             return
         connection = self._loop.create_task(self._answer_all(reader, writer))
