@@ -10,6 +10,13 @@ from tests.support.service import Service
 
 _WAIT_S = 240
 """A run has a dozen containers, and the machine may have other work."""
+QUICK_WORKFLOW = """\
+name: Quick
+on: manual
+jobs:
+  build: {command: "true"}
+  test: {needs: [build], command: "true"}
+"""
 _BIG_TOP = """\
 name: Nightly
 on: [schedule, manual]
@@ -56,7 +63,10 @@ class Showcase:
 def fill(service: Service, client: Client, *, with_big: bool = False) -> Showcase:
     """Make the runs; each but the active one is over on return. The big one takes a minute."""
     repos = [
-        repository(service.source_root / name / "wordstats", {"workflows/ci.yaml": text})
+        repository(
+            service.source_root / name / "wordstats",
+            {"workflows/ci.yaml": text} | ({"workflows/quick.yaml": QUICK_WORKFLOW} if name == "a" else {}),
+        )
         for name, text in (
             ("a", workflow("passing")),
             ("b", workflow("failing")),
@@ -106,7 +116,8 @@ def fill(service: Service, client: Client, *, with_big: bool = False) -> Showcas
 
 def _of_project(client: Client, event: dict[str, str]) -> Run:
     """Start a run of the project."""
-    run: Run = client.request("POST", "runs", json={"project": "acme/wordstats", "event": event}).json()
+    body = {"project": "acme/wordstats", "workflow": "ci", "event": event}
+    run: Run = client.request("POST", "runs", json=body).json()
     return run
 
 

@@ -15,7 +15,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.browser.screenshots import WIDTHS, addresses
-from tests.browser.showcase import Showcase, fill
+from tests.browser.showcase import QUICK_WORKFLOW, Showcase, fill
 from tests.browser.support import Relay, launch, visitor
 from tests.conftest import NewService, ended_cleanly
 from tests.support.image import Images
@@ -31,7 +31,6 @@ HOSTILE = (
 """Markup, a script's URL, what controls terminals, and invisible characters or such that turn text around."""
 _MAX_PAGE_CHARS = 500_000
 _THEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
-_QUICK_WORKFLOW = "name: Quick\non: manual\njobs: {a: {command: 'true'}}\n"
 _WAIT_MS = 90_000
 
 
@@ -99,20 +98,21 @@ def test_a_run_is_started_and_watched_without_a_reload(
         list_page.evaluate("window.isTheSame = true")
         page.goto(f"/projects/{showcase.project_id}")
         page.get_by_label("Branch, tag or commit").fill("main")
+        page.get_by_label("Workflow").fill("quick")
         page.get_by_role("button", name="Start a run").click()
         page.wait_for_url("**/runs/*")
         page.evaluate("window.isTheSame = true")
-        expect(page).to_have_title(re.compile(r"✓ CI #\d+"), timeout=_WAIT_MS)
+        expect(page).to_have_title(re.compile(r"✓ Quick #\d+"), timeout=_WAIT_MS)
         assert page.evaluate("window.isTheSame")
         assert "icon-good" in str(page.locator("#icon").get_attribute("href"))
-        expect(page.locator("a.node.good")).to_have_count(7)
+        expect(page.locator("a.node.good")).to_have_count(2)
         run_id = page.url.rpartition("/")[2]
         expect(list_page.locator(f"#run-{run_id} .state.good")).to_be_visible(timeout=_WAIT_MS)
         assert list_page.evaluate("window.isTheSame")
 
 
 def test_a_run_is_found_opened_and_repeated_by_keyboard_alone(browser: Browser, shown: Service) -> None:
-    source = repository(shown.source_root / uuid.uuid4().hex, {"workflows/ci.yaml": _QUICK_WORKFLOW})
+    source = repository(shown.source_root / uuid.uuid4().hex, {"workflows/ci.yaml": QUICK_WORKFLOW})
     run = over(shown.admin, start(shown.admin, source, event={"name": "manual"}), _WAIT_MS / 1000)
     with visitor(browser, shown) as page:
 
@@ -260,6 +260,30 @@ def test_what_is_of_others_is_not_shown(browser: Browser, shown: Service, showca
         expect(page.get_by_text("only an admin may do this")).to_be_visible()
 
 
+def test_the_log_leads_to_its_first_error_and_shows_one_stream(
+    browser: Browser, shown: Service, showcase: Showcase
+) -> None:
+    with visitor(browser, shown) as page:
+        page.goto(f"/jobs/{showcase.failed_job}")
+        # The end of the log of a failed job is what there is to see at first.
+        page.locator(".line").first.wait_for()
+        page.locator(".log-pane").evaluate("pane => pane.scrollIntoView()")
+        expect(page.locator(".line .x", has_text="2 failed, 129 passed")).to_be_in_viewport()
+        page.get_by_role("button", name="First error").click()
+        marked = page.locator(".line.marked")
+        expect(marked.locator(".x")).to_have_text(re.compile("^FAILED tests/test_count.py::test_empty_text"))
+        assert page.url.endswith("#L" + marked.locator(".n").inner_text())
+        marked.locator("xpath=following-sibling::*[1]").locator(".n").click(modifiers=["Shift"])
+        expect(marked).to_have_count(2)
+        assert re.search("#L[0-9]+-L[0-9]+$", page.url)
+        # Of a log that is in the page as text, the browser's own search and copying get every line.
+        assert "collected 131 items" in page.locator(".log-pane").inner_text()
+        page.get_by_label("Streams").select_option("stderr")
+        expect(page.locator(".line .x", has_text="FAILED")).to_have_count(0)
+        raw = page.request.get(str(page.get_by_role("link", name="Raw").get_attribute("href")))
+        assert b"\x1b[31mFAILED" in raw.body()
+
+
 def test_what_waits_says_why(browser: Browser, shown: Service, showcase: Showcase) -> None:
     [job] = shown.admin.get("jobs", queue_name="gpu")["jobs"]
     reason = shown.admin.get(f"jobs/{job['job_id']}/why")["reason"]
@@ -268,6 +292,8 @@ def test_what_waits_says_why(browser: Browser, shown: Service, showcase: Showcas
         expect(page.locator(f"#job-{job['job_id']}")).to_contain_text(reason)
         page.goto(f"/jobs/{job['job_id']}")
         expect(page.locator("#why")).to_contain_text(reason)
+        page.goto(f"/runs/{showcase.active['run_id']}")
+        expect(page.locator("#nodes")).to_contain_text("it waits for publish")
 
 
 @pytest.fixture(scope="module")

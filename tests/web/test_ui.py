@@ -15,6 +15,7 @@ from reactorcide.domain.errors import NotFound
 from reactorcide.domain.jobs import JobStatus
 from reactorcide.domain.runs import RunStatus
 from reactorcide.domain.webhooks import WebhookMessage
+from reactorcide.lib.clock import now_ms, rfc3339
 from reactorcide.settings import Settings
 from reactorcide.web.auth import NEEDS
 from reactorcide.web.ui import ask, markdown, pages, shown
@@ -310,6 +311,12 @@ def test_a_text_is_visible_and_controls_nothing(text: str, expected: str) -> Non
     assert shown.visible(text) == expected
     assert shown.finalize(escape("<\u202e")) == "&lt;\u202e"
     assert len(str(shown.finalize(text * 9000))) <= 40_000
+
+
+def test_a_time_is_relative_and_has_the_exact_one_beside() -> None:
+    time = rfc3339(now_ms() - 7_200_000)
+    expected = f'<time datetime="{time}" title="{time[:10]} {time[11:19]} UTC" data-ago>2 h ago</time>'
+    assert shown.ago(time) == expected
 
 
 def test_each_state_has_a_sign_a_word_and_an_icon() -> None:

@@ -137,6 +137,7 @@ def show_run(run_id: str) -> str:
         failed=failed,
         tests=tests,
         ends=ends,
+        whys=_whys(listed),
         file=ask_text(runs.show_run_file, path=RunPath(run_id=run["run_id"])),
         is_over=run["completed_at"] is not None,
     )
@@ -207,12 +208,11 @@ def show_queues() -> str:
     """Show what waits, why, and since when."""
     waiting = JobListQuery(status=list(_NOT_STARTED), limit=50)
     page = ask(jobs.list_jobs, query=waiting)
-    first = [job["job_id"] for job in page["jobs"][:_MAX_WHYS]]
     return render_template(
         "queues.html",
         queues=ask(queues.list_queues)["queues"],
         waiting=page,
-        whys={job_id: ask(jobs.explain_job, path=JobPath(job_id=job_id))["reason"] for job_id in first},
+        whys=_whys(page["jobs"]),
     )
 
 
@@ -307,6 +307,14 @@ def _projects() -> Sequence[Json]:
         "projects"
     ]
     return listed
+
+
+def _whys(listed: Sequence[Json]) -> dict[str, str]:
+    """Return why jobs wait, of the first that do, by their ids."""
+    waiting = [job["job_id"] for job in listed if job["status"] in _NOT_STARTED]
+    return {
+        job_id: ask(jobs.explain_job, path=JobPath(job_id=job_id))["reason"] for job_id in waiting[:_MAX_WHYS]
+    }
 
 
 def _tests(job_id: str) -> Json:
