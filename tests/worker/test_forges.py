@@ -25,7 +25,6 @@ from tests.support.waiting import wait_until
 from tests.worker.conftest import USER, House, run_context
 
 HERE = AddressRules(allow=["127.0.0.1"])
-TIMEOUT_S = 1.0
 _PASSES = "name: CI\non: push\njobs: {a: {command: exit 0, checkout: false}}\n"
 _HANGS = _PASSES.replace("exit 0", "print x; hang")
 _RETRY_SOON = Failure(429, {"Retry-After": "1"})
@@ -42,7 +41,9 @@ FILES = {
 class Team:
     """A repository at a forge, its project, a worker and the sender of the project's statuses."""
 
-    def __init__(self, house: House, path: Path, dialect: str, files: Mapping[str, str]) -> None:
+    def __init__(
+        self, house: House, path: Path, dialect: str, files: Mapping[str, str], *, timeout_s: float = 10.0
+    ) -> None:
         self._running = ExitStack()
         self.forge = self._running.enter_context(running_forge(path / "forge", dialect))
         self.repository = self.forge.repository(
@@ -57,7 +58,7 @@ class Team:
             house.context, USER, "acme/site", self.repository.push_url, fields, token=TOKEN
         )
         self.project_id = project.project_id
-        http = HttpClient(HERE.refusal, timeout_s=TIMEOUT_S)
+        http = HttpClient(HERE.refusal, timeout_s=timeout_s)
         lines = {STATUSES: CommitStatuses(self.store, http, "https://ci.example")}
         self.sender = Sender(self.store, lines, house.context.notifier, house.context.metrics)
         self.sender.start()
@@ -120,8 +121,8 @@ class Team:
 def teams(house: House, tmp_path: Path) -> Iterator[Any]:
     opened: list[Team] = []
 
-    def team(dialect: str, files: Mapping[str, str]) -> Team:
-        opened.append(Team(house, tmp_path, dialect, files))
+    def team(dialect: str, files: Mapping[str, str], **options: float) -> Team:
+        opened.append(Team(house, tmp_path, dialect, files, **options))
         return opened[-1]
 
     yield team
@@ -207,9 +208,11 @@ def test_a_forge_that_misbehaves_has_the_last_status_in_the_end(teams: Any) -> N
 def test_a_status_that_arrives_late_does_not_last(teams: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The forge goes on with a request for whose answer nobody waits any more."""
     monkeypatch.setattr(outbox, "MAY_ARRIVE_FOR_MS", 3000)
-    team: Team = teams("github", {"ci": _PASSES})
-    team.forge.fail(Failure(200, delay_s=TIMEOUT_S + 2), times=1)
+    team: Team = teams("github", {"ci": _PASSES}, timeout_s=1.0)
+    team.forge.fail(Failure(200, delay_s=3.0), times=1)
     sha = team.push("1")
     wait_until(lambda: len(team.forge.statuses(sha)) == 3, 20, "it was sent once more")
-    assert [status.state for status in team.forge.statuses(sha)] == ["success", "pending", "success"]
+    # On a slow machine the first two come the other way round, and the third is needless.
+    states = [status.state for status in team.forge.statuses(sha)]
+    assert (sorted(states[:2]), states[2]) == (["pending", "success"], "success")
     wait_until(lambda: team.store.outbox.counts()[STATUSES] == 0, 20, "nothing is owed")
