@@ -110,7 +110,12 @@ class Settings:
     concurrency: int = _setting(
         _cpus, "Maximum number of jobs that run at once; 0 runs none. By default the number of CPUs.", min=0
     )
-    warm: int = _setting(0, "Containers to keep started for the next jobs; 0 keeps none.", min=0)
+    warm: int | None = _setting(
+        None,
+        "Containers to keep started for the next jobs; 0 keeps none. By default 2, or --concurrency if that "
+        "is less.",
+        min=0,
+    )
     source_roots: tuple[Path, ...] = _setting(
         (),
         "Allow copied sources and local repositories below this directory; repeatable. By default the "
@@ -300,7 +305,7 @@ class Settings:
         if self.pull == "always":
             # Each job has its image pulled first, and that takes longer.
             return 0
-        return self.warm
+        return min(2, self.concurrency) if self.warm is None else self.warm
 
     @property
     def database_path(self) -> Path:

@@ -119,6 +119,7 @@ class Service:
             "--data-dir": self.data_dir,
             "--default-image": image,
             "--cancel-grace": 1,
+            "--warm": 0,
         }
         roots = ["--source-root", str(self.sources), "--source-root", str(SAMPLE.parent)]
         with log_path.open("wb") as log:

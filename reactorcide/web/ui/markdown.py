@@ -1,12 +1,15 @@
 """A job's summary.md as HTML: what a stranger wrote, so that only harmless tags are left of it."""
 
 from functools import cache
+from typing import TYPE_CHECKING
 
 import nh3
-from markdown_it import MarkdownIt
 from markupsafe import Markup
 
 from reactorcide.web.ui.shown import visible
+
+if TYPE_CHECKING:
+    from markdown_it import MarkdownIt
 
 MAX_CHARS = 200_000
 """The page shows no more of a summary than this."""
@@ -35,7 +38,10 @@ _TAGS = {
 
 
 @cache
-def _parser() -> MarkdownIt:
+def _parser() -> "MarkdownIt":
+    # A service starts faster without, and mostly shows no summary.
+    from markdown_it import MarkdownIt
+
     # Nesting is limited, as a deep one costs time that is not linear in the text.
     return MarkdownIt("commonmark", {"html": False, "maxNesting": 20}).enable(["table", "strikethrough"])
 
