@@ -1,5 +1,6 @@
 """Fixtures of the tests that need a Docker Engine or a running service; none is autouse."""
 
+import contextlib
 import itertools
 import os
 import signal
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 import docker
+import docker.errors
 import pytest
 from docker.utils import kwargs_from_env
 from hypothesis import HealthCheck, settings
@@ -114,5 +116,9 @@ def ended_cleanly(service: Service, engine: docker.APIClient) -> Iterator[Servic
     finally:
         service.kill()
         service.close()
-        for container in (*service.containers(engine), *service.warm_containers(engine)):
+        for container in service.containers(engine):
             engine.remove_container(container["Id"], v=True, force=True)
+        for container in service.warm_containers(engine):
+            # A busy engine may still be doing that for the service.
+            with contextlib.suppress(docker.errors.APIError):
+                engine.remove_container(container["Id"], v=True, force=True)
