@@ -1,6 +1,7 @@
 """The composition root: the one place where the parts are created and wired."""
 
 import logging
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +18,7 @@ from reactorcide.corndogs.task import Corndogs
 from reactorcide.deliveries import receive
 from reactorcide.domain.deliveries import MAX_LARGE_AT_ONCE
 from reactorcide.domain.errors import ConfigurationError, NotFound, ReactorcideError
-from reactorcide.jobs import JobContext, StoredJobs, caches, sources
+from reactorcide.jobs import JobContext, StoredJobs, caches, place, sources
 from reactorcide.jobs.defaults import JobDefaults
 from reactorcide.jobs.hints import WorkerHints
 from reactorcide.jobs.retention import Policy
@@ -29,7 +30,8 @@ from reactorcide.logs.local import LocalLogStore
 from reactorcide.metrics import Metrics
 from reactorcide.network import Http
 from reactorcide.network.addresses import AddressRules
-from reactorcide.objects.filesystem import FilesystemObjectStore
+from reactorcide.objects import ObjectStore
+from reactorcide.objects.filesystem import FilesystemObjectStore, check_room
 from reactorcide.outbox.commit_statuses import CommitStatuses
 from reactorcide.outbox.sender import Sender
 from reactorcide.outbox.webhooks import Announcer, WebhookMessages
@@ -81,9 +83,7 @@ class Service:
         self._database = Database(settings.database_path)
         self._store = Store(self._database, Vault.beside(settings.database_path))
         self._accounts = AccountContext(self._store)
-        self._objects = FilesystemObjectStore(
-            settings.objects_dir, min_free_bytes=settings.min_free_disk_bytes
-        )
+        self._objects = _object_store(settings, settings.objects, environment)
         self._logs = LocalLogStore(settings.logs_dir, self._objects)
         self._runner = _deferred_runner(settings, environment)
         preparation = _preparation(settings, environment, self._store.accounts)
@@ -110,7 +110,7 @@ class Service:
             _limits(settings),
             concurrency=settings.concurrency,
             queues=settings.queues,
-            check_disk=self._objects.check_room,
+            check_disk=self._check_room,
             duties=[
                 *queue_duties(QueueUpkeep(self._context, lease_s=settings.lease_s)),
                 *run_duties(RunUpkeep(self._context)),
@@ -148,8 +148,9 @@ class Service:
     def start(self) -> None:
         """Bring everything up; raises ``ConfigurationError`` with a sentence where that can't be."""
         self._database.migrate()
-        self._remove_leftovers()
         self._store.instance.id(new_id())
+        if place.check(self._context, self._settings.objects, self._settings.objects_dir):
+            self._remove_leftovers()
         self._store.instance.open_vault()
         self._store.tasks.submit_interrupted()
         self.new_admin_token = users.bootstrap(self._accounts, self._settings.admin_token_path)
@@ -230,7 +231,7 @@ class Service:
                     "corndogs": self._queue.corndogs.check_health,
                     # To ask the runner for its method would make it.
                     "docker": lambda: self._runner.check(),
-                    "object_store": self._objects.check,
+                    "object_store": self._check_objects,
                     "worker": self._worker.check,
                 }
             ),
@@ -248,10 +249,27 @@ class Service:
             has_ui=not settings.no_ui,
         )
 
+    def _check_room(self) -> None:
+        """Raise ``ObjectStoreError`` where the output of another job could not be kept."""
+        settings = self._settings
+        if settings.objects is None:
+            check_room(settings.objects_dir, settings.min_free_disk_bytes)
+        else:
+            self._check_objects()
+
+    def _check_objects(self) -> None:
+        """Raise ``ObjectStoreError`` unless logs and objects can be written."""
+        settings = self._settings
+        self._objects.check()
+        if settings.objects is not None:
+            check_room(settings.logs_dir, settings.min_free_disk_bytes)
+
     def _remove_leftovers(self) -> None:
         """Remove what a service that was killed was writing just then; nobody writes there yet."""
         try:
-            self._objects.remove_leftovers()
+            if self._settings.objects is None:
+                # Of a bucket the janitor removes what is old.
+                self._objects.remove_leftovers()
             self._logs.remove_leftovers()
             sources.remove_orphans(self._context)
             caches.remove_orphans(self._context)
@@ -311,6 +329,20 @@ def _queue(settings: Settings, metrics: Metrics) -> _Queue:
         server.stop(deadline_s)
 
     return _Queue(served, start=start_server, stop=stop_server)
+
+
+def _object_store(settings: Settings, url: str | None, environment: Mapping[str, str]) -> ObjectStore:
+    """Return the object store at ``url``; ``None`` is the data directory. Raises ``ConfigurationError``."""
+    if url is None:
+        return FilesystemObjectStore(settings.objects_dir, min_free_bytes=settings.min_free_disk_bytes)
+    try:
+        from reactorcide.objects.s3 import S3ObjectStore
+    except ImportError as exc:
+        raise ConfigurationError(
+            f"the object store {url} needs boto3: install it with pip install 'reactorcide[scale]'"
+        ) from exc
+    # Other tools of Amazon know this name, too.
+    return S3ObjectStore(url, region=environment.get("AWS_REGION"))
 
 
 def _is_admin(accounts: Accounts, user_id: str) -> bool:
@@ -384,9 +416,10 @@ def open_accounts(settings: Settings) -> Iterator[AccountContext]:
 def open_jobs(settings: Settings) -> Iterator[StoredJobs]:
     """Give access to the jobs of a data directory, as ``open_accounts`` does."""
     with _existing_database(settings) as database:
-        objects = FilesystemObjectStore(settings.objects_dir)
+        store = Store(database, Vault.beside(database.path))
+        objects = _object_store(settings, store.instance.objects_url(), os.environ)
         yield StoredJobs(
-            store=Store(database, Vault.beside(database.path)),
+            store=store,
             objects=objects,
             logs=LocalLogStore(settings.logs_dir, objects),
             notifier=LocalNotifier(),
@@ -428,6 +461,11 @@ def probe_corndogs(address: str) -> None:
         corndogs.check_health()
     finally:
         corndogs.close()
+
+
+def probe_objects(url: str, environment: Mapping[str, str]) -> None:
+    """Raise ``ReactorcideError`` unless the bucket takes an object."""
+    _object_store(Settings(), url, environment).check()
 
 
 def _docker_runner(environment: Mapping[str, str], **options: Any) -> "DockerRunner":

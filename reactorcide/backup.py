@@ -3,6 +3,8 @@
 The job database is copied first, and then the objects: an object is stored before the row that names it. The
 logs of running attempts are in the backup as objects, which the attempts reopen.
 
+Objects in a bucket are not in the backup; then those logs are in it as the files that they are.
+
 The queue is left out: its contents follow from the database, and a restored service enqueues its waiting
 jobs again. Open runs are cancelled, because they would deploy an old commit.
 """
@@ -40,6 +42,7 @@ _FORMAT = 1
 _DATABASE = "reactorcide.db"
 _SECRET_KEY = "secret-key"  # noqa: S105  # a file's name
 _OBJECTS = "objects"
+_LOGS = "logs"
 _END = "end"
 _CHUNK_BYTES = 1 << 20
 _MAX_TEXT_CHARS = 200
@@ -78,14 +81,27 @@ def backup(settings: Settings, target: Path, progress: Progress) -> int:
     return target.stat().st_size
 
 
+def bucket(database: Path) -> str | None:
+    """Return the bucket that has the objects of a database; ``None`` if its data directory has them."""
+    try:
+        # An older version has no such column.
+        url = _instance(database).get("objects_url")
+    except sqlite3.Error as exc:
+        raise ConfigurationError(f"the database {database} cannot be read: {exc}") from exc
+    return None if url is None else str(url)
+
+
+def _instance(database: Path) -> dict[str, Any]:
+    with closing(sqlite3.connect(database)) as connection:
+        connection.row_factory = sqlite3.Row
+        return dict(connection.execute("SELECT * FROM instance").fetchone() or {})
+
+
 def _check_key(settings: Settings, database: Path) -> None:
     """Raise ``ConfigurationError`` if the key of the data directory is not the one of a copied database."""
     vault = Vault.beside(settings.database_path)
-    with closing(sqlite3.connect(database)) as connection:
-        connection.row_factory = sqlite3.Row
-        row = connection.execute("SELECT * FROM instance").fetchone()
     # An older version has no such column.
-    key_sha256 = dict(row or {}).get("secret_key_sha256")
+    key_sha256 = _instance(database).get("secret_key_sha256")
     if key_sha256 is not None and vault.load() and vault.fingerprint != key_sha256:
         raise ConfigurationError(
             f"the key {vault.path} was renewed while the backup was written, or its renewal is not over; "
@@ -155,7 +171,10 @@ def _add(tar: tarfile.TarFile, name: str, content: Any, size_bytes: int) -> None
 
 
 def _opened(path: Path, sealed_path: Path) -> IO[bytes] | None:
-    """Open a file, or the object of a log that was sealed meanwhile; ``None`` if there is neither."""
+    """Open a file, or the object of a log that was sealed meanwhile; ``None`` if there is neither.
+
+    With a bucket ``sealed_path`` is the file itself: its log is in the bucket then.
+    """
     for place in (path, sealed_path):
         with suppress(FileNotFoundError):
             return place.open("rb")
@@ -170,12 +189,17 @@ def _stored_files(settings: Settings, database: Path) -> dict[str, Path]:
     with closing(sqlite3.connect(database)) as connection:
         jobs = {job_id for (job_id,) in connection.execute("SELECT job_id FROM job")}
     store = LocalLogStore(settings.logs_dir, FilesystemObjectStore(settings.objects_dir))
+    is_in_bucket = bucket(database) is not None
     # Logs first: a log that is sealed in between is then in both lists, never in none.
     logs = {
-        f"{_OBJECTS}/{file.key}": store.path(file.key)
+        f"{_LOGS}/{store.path(file.key).name}" if is_in_bucket else f"{_OBJECTS}/{file.key}": store.path(
+            file.key
+        )
         for file in store.unsealed()
         if attempt_of(file.key)[0] in jobs
     }
+    if is_in_bucket:
+        return logs
     objects = {
         f"{_OBJECTS}/{path.relative_to(settings.objects_dir)}": path for path in _objects(settings, jobs)
     }
@@ -294,7 +318,7 @@ def _checked(name: str) -> PurePosixPath:
     path = PurePosixPath(name)
     if "\0" in name or (
         name not in (_DATABASE, _SECRET_KEY)
-        and (path.parts[:1] != (_OBJECTS,) or len(path.parts) < 2 or ".." in path.parts)
+        and (path.parts[:1] not in ((_OBJECTS,), (_LOGS,)) or len(path.parts) < 2 or ".." in path.parts)
     ):
         raise DamagedTar(f"{_cut_text(name)} does not belong in it")
     return path

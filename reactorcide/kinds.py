@@ -14,6 +14,9 @@ from typing import Any
 from reactorcide.domain.images import full_pattern, is_image_reference
 from reactorcide.lib.sizes import parse_size
 
+_MAX_PREFIX_CHARS = 200
+"""Of an object store in a bucket: S3's keys, which begin with it, have at most 1024 bytes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Kind:
@@ -67,6 +70,20 @@ def _network(text: str) -> str:
     except ValueError as exc:
         raise ValueError(f"{exc}; write it like 10.0.0.5 or 10.0.0.0/24") from exc
     return text
+
+
+def _objects(text: str) -> str:
+    bucket, _, prefix = text.removeprefix("s3://").strip("/").partition("/")
+    parts = prefix.split("/") if prefix else []
+    is_valid = re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", bucket) is not None and all(
+        re.fullmatch(r"[A-Za-z0-9_.-]+", part) and part.strip(".") for part in parts
+    )
+    if not text.startswith("s3://") or not is_valid or len(prefix) > _MAX_PREFIX_CHARS:
+        raise ValueError(
+            f"{text!r} is no object store, like s3://bucket/prefix, with a prefix of at most "
+            f"{_MAX_PREFIX_CHARS} letters, digits, and _ . - /"
+        )
+    return "/".join(["s3:/", bucket, *parts])
 
 
 def _origin(text: str) -> str:
@@ -123,6 +140,7 @@ LISTEN = Kind("[HOST:]PORT", lambda text: _address(f"127.0.0.1:{text}" if text.i
 IMAGE = Kind("IMAGE", _image)
 IMAGE_PATTERN = Kind("GLOB", _image_pattern)
 NETWORK = Kind("CIDR", _network)
+OBJECTS = Kind("s3://BUCKET/PREFIX", _objects)
 ORIGIN = Kind("ORIGIN", _origin)
 CAPABILITY = Kind("NAME", _capability)
 SOURCE_ROOT = Kind("DIRECTORY", _source_root)

@@ -32,7 +32,7 @@ def configure(log_format: str, level: str) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
-    for chatty in ("urllib3", "docker", "peewee"):
+    for chatty in ("botocore", "docker", "peewee", "urllib3"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 

@@ -17,6 +17,7 @@ from reactorcide.kinds import (
     IMAGE_PATTERN,
     LISTEN,
     NETWORK,
+    OBJECTS,
     ORIGIN,
     SIZE,
     SOURCE_ROOT,
@@ -106,6 +107,12 @@ class Settings:
     data_dir: Path = _setting(
         default_data_dir,
         "Directory for the databases, logs and artifacts. By default the platform's directory for user data.",
+    )
+    objects: str | None = _setting(
+        None,
+        "Bucket for finished logs, artifacts, caches and uploaded sources, of S3 or a server like it; "
+        "endpoint, region and credentials as AWS's own tools find them. By default the data directory.",
+        kind=OBJECTS,
     )
     concurrency: int = _setting(
         _cpus, "Maximum number of jobs that run at once; 0 runs none. By default the number of CPUs.", min=0
@@ -319,7 +326,7 @@ class Settings:
 
     @property
     def objects_dir(self) -> Path:
-        """Finished logs, artifacts and uploaded sources."""
+        """Finished logs, artifacts and uploaded sources, unless they are in a bucket."""
         return self.data_dir / "objects"
 
     @property

@@ -6,7 +6,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import docker
 import docker.errors
@@ -20,6 +20,9 @@ from tests.support.registry import Registry
 from tests.support.service import Service
 from tests.support.waiting import wait_until
 
+if TYPE_CHECKING:
+    from tests.support.s3 import S3Server
+
 
 def pytest_configure() -> None:
     """Start from the same on every machine."""
@@ -30,6 +33,16 @@ def pytest_configure() -> None:
     # How long an example takes depends on what else this machine does.
     settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("default")
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[S3Server]":
+    """The S3 server, which starts with the first test that needs it."""
+    # Imported late: most tests do without boto3.
+    from tests.support import s3 as support
+
+    with support.running(tmp_path_factory.mktemp("s3") / "log") as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

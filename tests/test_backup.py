@@ -20,6 +20,7 @@ from reactorcide.domain.errors import ConfigurationError
 from reactorcide.domain.jobs import Job, JobFilter, JobStatus, attempt_prefix, log_key
 from reactorcide.logs.local import LocalLogStore
 from reactorcide.objects.filesystem import FilesystemObjectStore
+from reactorcide.objects.memory import MemoryObjectStore
 from reactorcide.settings import Settings
 from reactorcide.store.database import Database
 from tests.support.store import new_store
@@ -316,3 +317,33 @@ def test_an_older_versions_backup_is_upgraded(tmp_path: Path, empty: Settings) -
     waiting, _ = new_store(database).lists.page(JobFilter(statuses=[JobStatus.SUBMITTED]), limit=10)
     assert [job.definition.name for job in waiting] == ["waiting"]
     database.close()
+
+
+def test_objects_in_a_bucket_are_left_out_and_unsealed_logs_are_not(
+    settings: Settings, tmp_path: Path, empty: Settings
+) -> None:
+    database = Database(settings.database_path)
+    store = new_store(database)
+    store.instance.save_objects_url("s3://bucket/ci")
+    definition = JobDefinition(name="n", job_command="true", source_type="copy", runner_image="i")
+    job = Job(
+        job_id="running",
+        user_id="u",
+        definition=definition,
+        status=JobStatus.SUBMITTED,
+        created_at_ms=1,
+        updated_at_ms=1,
+    )
+    store.jobs.add(job, next_submit_at_ms=0)
+    database.close()
+    log = LocalLogStore(settings.logs_dir, FilesystemObjectStore(settings.objects_dir)).append(
+        log_key("running", 1)
+    )
+    log.write(b"so far\n")
+    log.close()
+    backup.backup(settings, tmp_path / "b.tar.gz", nothing)
+    assert [name for name, _ in members(tmp_path / "b.tar.gz") if "/" in name] == ["logs/running.1.log"]
+    backup.restore(empty, tmp_path / "b.tar.gz", nothing)
+    assert backup.bucket(empty.database_path) == "s3://bucket/ci"
+    restored = LocalLogStore(empty.logs_dir, MemoryObjectStore())
+    assert restored.append(log_key("running", 1)).size_bytes == 7

@@ -22,12 +22,18 @@ def backup(file: Path, **options: Any) -> None:
     """Write the data directory to FILE (a .tar.gz). The service may be running."""
     from reactorcide import backup
 
+    settings = settings_from(options)
     with _bar("Backing up") as progress:
-        size_bytes = backup.backup(settings_from(options), file, progress)
+        size_bytes = backup.backup(settings, file, progress)
     render.say(
         f"{file}: {format_size(size_bytes)}; keep it private: it contains the hashes of tokens and the "
         "key of secrets"
     )
+    bucket = backup.bucket(settings.database_path)
+    if bucket is not None:
+        render.say(
+            f"finished logs, artifacts and sources are in {bucket} and not in this file: back that up, too"
+        )
 
 
 @click.command()
@@ -45,6 +51,12 @@ def restore(file: Path, resume: bool, **options: Any) -> None:
         cancelled = backup.restore(settings, file, progress, resume=resume)
     if cancelled:
         render.say(f"{cancelled} runs that were not over are cancelled; runs rerun repeats one")
+    bucket = backup.bucket(settings.database_path)
+    if bucket is not None:
+        render.say(
+            f"its logs, artifacts and sources are in {bucket}, which serve --objects {bucket} uses and "
+            "clears up: stop the other service for good first"
+        )
     render.say(
         f"restored to {settings.data_dir}; create a token for the command line with: reactorcide token create"
     )

@@ -44,7 +44,7 @@ class Finding:
 
 
 @click.command()
-@settings_options("data_dir", "host", "port", "corndogs_address")
+@settings_options("data_dir", "objects", "host", "port", "corndogs_address")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def doctor(as_json: bool, **options: Any) -> None:
     """Check everything that the service needs, and advise what to do. Exit code 0: all is well."""
@@ -53,6 +53,7 @@ def doctor(as_json: bool, **options: Any) -> None:
         lambda: _docker(os.environ),
         _git,
         lambda: _data_dir(settings.data_dir),
+        lambda: _objects(settings),
         lambda: _port(settings),
         lambda: _corndogs(settings.corndogs_address),
     ]
@@ -164,6 +165,26 @@ def _data_dir(data_dir: Path) -> Finding:
         )
     state = "not in use" if owner is None else f"in use by process {owner}"
     return Finding(check, True, f"{data_dir}, {format_size(free_bytes)} free, {state}")
+
+
+def _objects(settings: Settings) -> Finding:
+    check = "objects"
+    bucket = settings.objects
+    if bucket is None and settings.database_path.is_file():
+        from reactorcide import backup
+
+        bucket = backup.bucket(settings.database_path)
+    if bucket is None:
+        return Finding(check, True, "in the data directory")
+    from reactorcide.app import probe_objects
+
+    try:
+        probe_objects(bucket, os.environ)
+    except ReactorcideError as exc:
+        # Most sentences tell what to do themselves.
+        problem, _, advice = str(exc).partition("; ")
+        return Finding(check, False, problem, advice or "check AWS_ENDPOINT_URL, and that the server runs")
+    return Finding(check, True, f"{bucket} takes them")
 
 
 def _socket_problem(data_dir: Path, *, is_in_use: bool) -> str | None:

@@ -90,6 +90,10 @@ class ObjectStoreError(InfrastructureError):
     """The object store did not do its work (full, not writable)."""
 
 
+class ObjectStoreRefused(ObjectStoreError):
+    """The object store answered that it may not be used like this: credentials, bucket, region."""
+
+
 class RequestFailed(InfrastructureError):
     """Another host, such as a forge, was not reached or did not answer.
 

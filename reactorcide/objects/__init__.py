@@ -64,6 +64,9 @@ class ObjectStore(Protocol):
     def check(self) -> None:
         """Raise ``ObjectStoreError`` unless an object could be written now."""
 
+    def remove_leftovers(self, min_age_s: float = 0) -> None:
+        """Remove incomplete objects at least so old: by default all, which ends ``put`` calls under way."""
+
 
 def key_parts(key: str) -> list[str]:
     """Return the parts of a key; raises ``InvalidInput`` if it is not a valid one."""

@@ -6,6 +6,7 @@ import resource
 import secrets
 import shutil
 import stat
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from io import FileIO
@@ -35,10 +36,20 @@ class FilesystemObjectStore:
         self._base = base
         self._min_free_bytes = min_free_bytes
 
-    def remove_leftovers(self) -> None:
-        """Remove the incomplete files of killed writers. Call it before anything is written."""
-        with translated("to its directory"), suppress(FileNotFoundError):
-            shutil.rmtree(self._base / RESERVED)
+    def remove_leftovers(self, min_age_s: float = 0) -> None:
+        """See ``ObjectStore.remove_leftovers``; the age of a file is the time since it was last written."""
+        before_s = time.time() - min_age_s
+        with (
+            translated("to its directory"),
+            suppress(FileNotFoundError),
+            self._directory([RESERVED]) as temporary_dir,
+        ):
+            for name in os.listdir(temporary_dir):
+                # Its writer may rename it, or remove it, at the same time.
+                with suppress(FileNotFoundError):
+                    status = os.stat(name, dir_fd=temporary_dir, follow_symlinks=False)
+                    if min_age_s == 0 or status.st_mtime <= before_s:
+                        os.unlink(name, dir_fd=temporary_dir)
 
     def put(self, key: str, chunks: Iterable[bytes]) -> int:
         """See ``ObjectStore.put``; an error of ``chunks`` itself passes through and stores nothing."""
@@ -129,7 +140,7 @@ class FilesystemObjectStore:
 
     def check(self) -> None:
         """See ``ObjectStore.check``; a disk that is nearly full is an error."""
-        self.check_room()
+        check_room(self._base, self._min_free_bytes)
         probe = secrets.token_hex(16)
         with translated("a test object"), self._directory([RESERVED], create=True) as temporary_dir:
             descriptor = os.open(probe, _CREATE, 0o640, dir_fd=temporary_dir)
@@ -138,23 +149,6 @@ class FilesystemObjectStore:
             finally:
                 os.close(descriptor)
                 os.unlink(probe, dir_fd=temporary_dir)
-
-    def check_room(self) -> None:
-        """Raise ``ObjectStoreError`` where less than ``min_free_bytes`` are free, or may be in one file."""
-        with translated("to its directory"):
-            self._base.mkdir(parents=True, exist_ok=True)
-            free_bytes = shutil.disk_usage(self._base).free
-        if free_bytes < self._min_free_bytes:
-            raise ObjectStoreError(
-                f"the disk is low: {self._base} has {format_size(free_bytes)} free, and no job is started "
-                f"below {format_size(self._min_free_bytes)}; make room, or lower --min-free-disk"
-            )
-        file_bytes, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
-        if file_bytes != resource.RLIM_INFINITY and file_bytes < self._min_free_bytes:
-            raise ObjectStoreError(
-                f"this process may write no file of more than {format_size(file_bytes)} (ulimit -f), and no "
-                f"job is started below {format_size(self._min_free_bytes)}; raise it or lower --min-free-disk"
-            )
 
     def _below(self, prefix: str, action: str) -> Iterator[tuple[str, os.stat_result]]:
         """Yield the key and the status of each file and each directory below a prefix."""
@@ -224,6 +218,24 @@ class translated:
             raise ObjectStoreError(
                 f"the object store could not {self._action} {self._key}: {exc.strerror or exc}"
             ) from exc
+
+
+def check_room(directory: Path, min_free_bytes: int) -> None:
+    """Raise ``ObjectStoreError`` where a directory's disk has less free, or one file may have less."""
+    with translated("to its directory"):
+        directory.mkdir(parents=True, exist_ok=True)
+        free_bytes = shutil.disk_usage(directory).free
+    if free_bytes < min_free_bytes:
+        raise ObjectStoreError(
+            f"the disk is low: {directory} has {format_size(free_bytes)} free, and no job is started "
+            f"below {format_size(min_free_bytes)}; make room, or lower --min-free-disk"
+        )
+    file_bytes, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if file_bytes != resource.RLIM_INFINITY and file_bytes < min_free_bytes:
+        raise ObjectStoreError(
+            f"this process may write no file of more than {format_size(file_bytes)} (ulimit -f), and no "
+            f"job is started below {format_size(min_free_bytes)}; raise it or lower --min-free-disk"
+        )
 
 
 def _write(file: FileIO, chunk: bytes) -> None:

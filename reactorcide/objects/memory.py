@@ -57,6 +57,9 @@ class MemoryObjectStore:
     def check(self) -> None:
         """See ``ObjectStore.check``."""
 
+    def remove_leftovers(self, min_age_s: float = 0) -> None:
+        """See ``ObjectStore.remove_leftovers``; there are none."""
+
     def _get(self, key: str) -> bytes:
         key_parts(key)
         try:

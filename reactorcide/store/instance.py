@@ -55,6 +55,16 @@ class Instance:
 
         return self._database.write(work)
 
+    def objects_url(self) -> str | None:
+        """Return the bucket that has the objects; ``None`` if the data directory has them."""
+        with self._database.read() as db:
+            row = db.execute_sql("SELECT objects_url FROM instance").fetchone()
+        return None if row is None else row[0]
+
+    def save_objects_url(self, url: str | None) -> None:
+        """Record where the objects are."""
+        self._database.write(InstanceRow.update(objects_url=url).execute)
+
     def open_vault(self) -> None:
         """Read the key that encrypts what is secret; the first call ever makes it. Safe to repeat.
 

@@ -17,6 +17,8 @@ log = logging.getLogger("reactorcide.janitor")
 
 _PURGE_EVERY_S = 5.0
 _ROUND_EVERY_S = 300.0
+_MAX_PUT_S = 86400.0
+"""Longer than storing any object takes."""
 
 
 class Janitor:
@@ -48,6 +50,12 @@ class Janitor:
             [
                 Duty("purge deleted jobs", _PURGE_EVERY_S, lambda: purge_ended(context), _PURGE_EVERY_S),
                 Duty("seal logs", _ROUND_EVERY_S, lambda: logs.seal_ended(context), _ROUND_EVERY_S),
+                Duty(
+                    "remove incomplete objects",
+                    _ROUND_EVERY_S,
+                    lambda: context.objects.remove_leftovers(_MAX_PUT_S),
+                    _ROUND_EVERY_S,
+                ),
                 Duty("remove jobs", _ROUND_EVERY_S, self._remove_jobs, _ROUND_EVERY_S),
                 Duty(
                     "remove runs of removed projects",

@@ -28,8 +28,10 @@ def broken(program: Program, *arguments: object) -> dict[str, dict[str, Any]]:
 def test_all_is_fine(lone: Program, tmp_path: Path) -> None:
     result = lone.fine("doctor", "--port", 0)
     lines = result.text.splitlines()
-    assert [line[0] for line in lines] == ["✓"] * 5
-    for number, word in enumerate(("engine ", "/git", "GiB free, not in use", "is free", "embedded")):
+    assert [line[0] for line in lines] == ["✓"] * 6
+    for number, word in enumerate(
+        ("engine ", "/git", "GiB free, not in use", "in the data directory", "is free", "embedded")
+    ):
         assert word in lines[number]
     # It looks, and makes nothing.
     assert list(tmp_path.iterdir()) == []

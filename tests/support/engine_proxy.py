@@ -53,8 +53,7 @@ class EngineProxy:
 
     def on(self) -> None:
         """Accept connections."""
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        listener.bind(str(self.path))
+        listener = self._bound()
         listener.listen(64)
         self._listener = listener
         self._spawn(self._accept, listener)
@@ -64,7 +63,7 @@ class EngineProxy:
         listener, self._listener = self._listener, None
         if listener is None:
             return
-        os.unlink(self.path)
+        self._unbind()
         with self._lock:
             broken, self._open = self._open, set()
         for each in (listener, *broken):
@@ -76,14 +75,26 @@ class EngineProxy:
         for each in (listener, *broken):
             each.close()
 
+    def _bound(self) -> socket.socket:
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener.bind(str(self.path))
+        return listener
+
+    def _unbind(self) -> None:
+        os.unlink(self.path)
+
+    def _connected(self) -> socket.socket:
+        engine = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        engine.connect(ENGINE_SOCKET)
+        return engine
+
     def _accept(self, listener: socket.socket) -> None:
         while True:
             try:
                 client, _ = listener.accept()
             except OSError:
                 return
-            engine = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            engine.connect(ENGINE_SOCKET)
+            engine = self._connected()
             with self._lock:
                 if self._listener is not listener:
                     client.close()
@@ -97,6 +108,30 @@ class EngineProxy:
         thread = threading.Thread(target=target, args=arguments)
         self._threads.append(thread)
         thread.start()
+
+
+class TcpProxy(EngineProxy):
+    """The same for a TCP port of this host, on a port that stays the same."""
+
+    def __init__(self, target_port: int) -> None:
+        super().__init__(Path())
+        self._target_port = target_port
+        with socket.create_server(("127.0.0.1", 0)) as chosen:
+            self.port = int(chosen.getsockname()[1])
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def _bound(self) -> socket.socket:
+        return socket.create_server(("127.0.0.1", self.port))
+
+    def _unbind(self) -> None:
+        pass
+
+    def _connected(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self._target_port))
 
 
 def _forward(source: socket.socket, target: socket.socket, before: Callable[[bytes], None]) -> None:

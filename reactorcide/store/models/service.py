@@ -11,6 +11,8 @@ class InstanceRow(Model):
     """Which key encrypts what is secret; see ``Vault.fingerprint``."""
     run_numbers_skipped_up_to = IntegerField(constraints=[SQL("DEFAULT 0")])
     """The runs of no project have numbers above it."""
+    objects_url = TextField(null=True)
+    """The bucket of its objects, like ``s3://bucket/prefix``; ``NULL`` for the data directory."""
 
     class Meta:
         table_name = "instance"

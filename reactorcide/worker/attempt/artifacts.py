@@ -9,7 +9,13 @@ from time import monotonic
 
 from reactorcide import crashpoints
 from reactorcide.domain.artifacts import MAX_LISTING_BYTES, Artifact
-from reactorcide.domain.errors import EngineUnavailable, JobInterrupted, ObjectStoreError, ReactorcideError
+from reactorcide.domain.errors import (
+    EngineUnavailable,
+    InvalidInput,
+    JobInterrupted,
+    ObjectStoreError,
+    ReactorcideError,
+)
 from reactorcide.domain.jobs import ARTIFACTS_DIR, Job
 from reactorcide.domain.secrets import secrets_of
 from reactorcide.lib.globs import Globs
@@ -34,6 +40,7 @@ _STORE_RETRY_S = 5.0
 _MAX_NAMED = 20
 """Files that are named in the log because they are not kept; the others are counted."""
 _MAX_QUOTED_CHARS = 200
+_TOO_LONG = "its path is too long for the object store"
 
 
 class CollectingEnded(ReactorcideError):
@@ -263,19 +270,28 @@ class _Collection:
             self._port.put_report(self._job, report)
         return self._port.list_artifacts(self._job, list(self._artifacts.values()), truncated=self._truncated)
 
-    def _store(self, path: str, entry: Entry) -> Artifact:
+    def _store(self, path: str, entry: Entry) -> Artifact | None:
+        """Store a file; returns ``None`` where the object store cannot have one of that name."""
         artifact = self._with_room(path, entry.size_bytes, entry.mode)
         digest = hashlib.sha256()
         content, max_read_bytes = bytearray(), self._reports.max_read_bytes(path, entry.size_bytes)
         chunks = _read(entry.chunks, digest, content, max_read_bytes)
-        size_bytes = self._port.put_artifact(self._job, path, chunks)
+        try:
+            size_bytes = self._port.put_artifact(self._job, path, chunks)
+        except InvalidInput:
+            self._skip(path, _TOO_LONG)
+            return None
         if max_read_bytes:
             self._reports.add(path, bytes(content))
         return self._add(replace(artifact, size=size_bytes, sha256=digest.hexdigest()))
 
     def _store_copy(self, link: _Link, stored: Artifact) -> None:
         artifact = self._with_room(link.path, stored.size, link.mode)
-        self._port.copy_artifact(self._job, stored.path, link.path)
+        try:
+            self._port.copy_artifact(self._job, stored.path, link.path)
+        except InvalidInput:
+            self._skip(link.path, _TOO_LONG)
+            return
         self._add(replace(artifact, sha256=stored.sha256))
 
     def _with_room(self, path: str, size_bytes: int, mode: int) -> Artifact:

@@ -1,0 +1,76 @@
+"""An S3 server in a process of its own: moto's, which is one over HTTP like any other."""
+
+import itertools
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import boto3.session
+
+from tests.support.waiting import wait_until
+
+_LISTENS = re.compile(r"Running on (http://127\.0\.0\.1:\d+)")
+
+
+class S3Server:
+    """A running server, with a new bucket for each test."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._numbers = itertools.count(1)
+        self._bucket = ""
+        self.client: Any = boto3.session.Session().client("s3", endpoint_url=url, **_CREDENTIALS)
+
+    def new_bucket(self) -> str:
+        """Create a bucket and return its name."""
+        name = f"bucket-{next(self._numbers)}"
+        self.client.create_bucket(Bucket=name)
+        self._bucket = name
+        return name
+
+    def empty(self) -> None:
+        """Remove the objects of the newest bucket."""
+        for item in self.client.list_objects_v2(Bucket=self._bucket).get("Contents", ()):
+            self.client.delete_object(Bucket=self._bucket, Key=item["Key"])
+
+    def environment(self, url: str | None = None) -> dict[str, str]:
+        """Return the variables by which AWS's clients find it, or a proxy in front of it."""
+        return {
+            "AWS_ENDPOINT_URL": url or self.url,
+            "AWS_ACCESS_KEY_ID": "testing",
+            "AWS_SECRET_ACCESS_KEY": "testing",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+
+
+_CREDENTIALS = {
+    "aws_access_key_id": "testing",
+    "aws_secret_access_key": "testing",
+    "region_name": "us-east-1",
+}
+
+
+@contextmanager
+def running(log_path: Path) -> Iterator[S3Server]:
+    """Run a server, whose objects end with it."""
+    with (
+        log_path.open("wb") as log,
+        subprocess.Popen(
+            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"],
+            env={"PATH": os.environ["PATH"], "S3_UPLOAD_PART_MIN_SIZE": str(5 << 20)},
+            stdout=log,
+            stderr=log,
+        ) as process,
+    ):
+        try:
+            wait_until(lambda: _LISTENS.search(log_path.read_text()) is not None, 30, "the server listens")
+            match = _LISTENS.search(log_path.read_text())
+            assert match is not None
+            yield S3Server(match[1])
+        finally:
+            process.kill()
