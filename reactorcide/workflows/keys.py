@@ -146,7 +146,8 @@ JOB: Object[dict[str, Any]] = Object(
         "image_pull_secrets": "means nothing here: logins are the operator's",
         "worker_class": "means nothing here: any worker may take it",
         "characteristics": "means nothing here: any worker may take it",
-        "raw_command": "means nothing here: every command runs as it is written",
+        "raw_command": "means nothing here: every command runs as it is written, and has the source in "
+        "code_dir; one that clones it there needs checkout: false",
         "source": "means nothing here: a job gets the source of its run; without one: checkout: false",
     },
     refused={

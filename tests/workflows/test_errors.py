@@ -242,7 +242,8 @@ def test_each_key_of_a_job_says_what_is_wrong_with_it(keys: str, expected: str) 
         ),
         (
             "raw_command: true",
-            "6:5: warning: raw_command means nothing here: every command runs as it is written",
+            "6:5: warning: raw_command means nothing here: every command runs as it is written, and has the "
+            "source in code_dir; one that clones it there needs checkout: false",
         ),
         ("resources: {cpu: {request: 1}}", "6:23: warning: request means nothing here: only limits count"),
         (

@@ -23,7 +23,8 @@ def test_workflows_with_job_files_run_unchanged() -> None:
 
     assert [str(problem) for problem in pull_request.problems] == [
         ".reactorcide/jobs/messages.yaml:18:3: warning: raw_command means nothing here: "
-        "every command runs as it is written"
+        "every command runs as it is written, and has the source in code_dir; one that clones it there needs "
+        "checkout: false"
     ]
     assert release.problems == ()
     opened = Event(name=EventName.PULL_REQUEST_OPENED, branch="fix", base_branch="main")
