@@ -278,6 +278,10 @@ def test_wrong_filters_and_addresses_are_explained(visitor: Visitor) -> None:
     ):
         response = visitor.client.get(address, headers={"Accept": "text/html"})
         assert (response.status_code, text in response.text) == (status, True), (address, response.text)
+        assert 'aria-label="Main"' in response.text
+    visitor.client.set_cookie("reactorcide_session", "rcs_" + "0" * 64)
+    ended = visitor.client.get("/nowhere", headers={"Accept": "text/html"})
+    assert (ended.status_code, 'aria-label="Main"' in ended.text) == (404, False)
     assert (visitor.client.get("/api/v1/nowhere", headers={"Accept": "text/html"}).json or {})["error"]
 
 

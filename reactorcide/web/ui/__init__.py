@@ -1,9 +1,13 @@
 """The web page: Jinja templates over the API's own answers, and plain ES modules."""
 
-from flask import Flask, Response, render_template, request
+from contextlib import suppress
+
+from flask import Flask, Response, g, render_template, request
 from werkzeug.exceptions import NotFound
 
+from reactorcide.domain.errors import ReactorcideError
 from reactorcide.web.api import PREFIX
+from reactorcide.web.auth import authenticate, session_value
 from reactorcide.web.ui import shown
 from reactorcide.web.ui.assets import Assets
 from reactorcide.web.ui.pages import ui
@@ -32,6 +36,10 @@ def _finish(response: Response) -> Response:
     """Show errors to people as pages, and say what a page may load."""
     if response.status_code >= 400 and response.is_json and _is_for_people():
         body = response.get_json()
+        if "user" not in g and session_value() is not None:
+            # No route has asked who it is; the page has the same top for an address that does not exist.
+            with suppress(ReactorcideError):
+                authenticate()
         if response.status_code == 401:
             page = sign_in_page(str(body["message"]) if request.cookies else None)
         else:
