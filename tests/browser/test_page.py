@@ -433,8 +433,8 @@ def test_own_tokens_are_created_shown_once_and_revoked(browser: Browser, shown: 
         page.goto("/account")
         page.get_by_text("Create a token").click()
         page.get_by_label("Name").fill("laptop")
-        page.get_by_role("button", name="Create").click()
-        value = page.locator("output.shown")
+        page.get_by_role("button", name="Create").first.click()
+        value = page.get_by_role("region", name="Tokens").locator("output")
         expect(value).to_be_visible()
         token = value.inner_text()
         assert shown.client(token).get("users/me")["username"] == "admin"
