@@ -4,6 +4,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from reactorcide.corndogs.calls import TaskCalls
 from reactorcide.corndogs.client import GrpcCorndogs
 from reactorcide.corndogs.csil.client import CsilCorndogs
 from reactorcide.corndogs.csil.respond import Responder
+from reactorcide.corndogs.csil.server import CsilServer
 from reactorcide.corndogs.server import EmbeddedCorndogs
 from reactorcide.corndogs.storage import StorageError, TaskStorage, Trouble
 from reactorcide.domain.errors import ConfigurationError, CorndogsUnavailable
@@ -203,6 +205,23 @@ class TestSeveralRequests:
             ids.add(envelope["id"])
         assert ids == set(range(1000))
 
+    def test_of_one_connection_only_so_many_are_under_way(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("reactorcide.corndogs.csil.server._MAX_UNDER_WAY", 3)
+        executor = HeldExecutor()
+        listener = socket.create_server(("127.0.0.1", 0))
+        server = CsilServer(listener, csil.frame)
+        server.start(executor)
+        with csil.Wire(f"127.0.0.1:{listener.getsockname()[1]}") as wire:
+            wire.send(b"".join(csil.frame(cbor2.dumps({"number": number})) for number in range(20)))
+            numbers = []
+            for place in range(20):
+                wait_until(lambda: bool(executor.held), 10, "a request is under way")
+                executor.carry_out(len(executor.held) - 1 if place % 2 else 0)
+                numbers.append((wire.envelope() or {})["number"])
+        server.stop(5)
+        assert set(numbers) == set(range(20))
+        assert executor.max_held <= 3
+
     def test_a_client_that_only_stops_sending_gets_its_answers(self, wire: csil.Wire) -> None:
         wire.send(csil.request("GetQueues", EMPTY))
         wire.socket.shutdown(socket.SHUT_WR)
@@ -238,7 +257,8 @@ class TestHostileBytes:
 
     @pytest.mark.parametrize("name", HOSTILE)
     def test_as_a_message(self, respond: Callable[[bytes], dict[str, Any]], name: str) -> None:
-        frame = csil.request("SubmitTask", HOSTILE[name])
+        # Any item would do for this call.
+        frame = csil.request("GetQueues", HOSTILE[name])
         start_s = time.process_time()
         envelope = respond(frame)
         assert (envelope["status"], envelope["id"]) == (6, 1)
@@ -419,6 +439,24 @@ def test_a_group_claim_reads_the_index_of_each_queue(database_path: Path) -> Non
     selects = [statement for statement in statements if statement.lstrip().startswith("SELECT")]
     assert len(selects) == 3
     assert "LIMIT 1" in storage_module._NEXT
+
+
+class HeldExecutor(Executor):
+    """Carries out nothing until it is told to."""
+
+    def __init__(self) -> None:
+        self.held: list[tuple[Future[Any], Callable[[], Any]]] = []
+        self.max_held = 0
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        self.held.append((future, lambda: fn(*args, **kwargs)))
+        self.max_held = max(self.max_held, len(self.held))
+        return future
+
+    def carry_out(self, place: int) -> None:
+        future, call = self.held.pop(place)
+        future.set_result(call())
 
 
 def listens(address: str) -> bool:
