@@ -4,8 +4,6 @@ JSON takes up to forty times its bytes in memory, and no other thread runs while
 """
 
 import json
-import resource
-import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -15,11 +13,11 @@ from reactorcide.domain.errors import InfrastructureError, InvalidInput
 from reactorcide.domain.events import EventName
 from reactorcide.domain.forges import ForgeEvent, ForgeKind, Ignored
 from reactorcide.forges import FORGES
-from reactorcide.runs.evaluate import program_environment
+from reactorcide.lib import programs
 
 MAX_HERE_BYTES = 1 << 20
 """A body that is no longer is read in this process, which is quicker."""
-_PROGRAM = "from reactorcide.deliveries.reading import main; main()"
+_PROGRAM = "reactorcide.deliveries.reading"
 _TIMEOUT_S = 60.0
 _MAX_MEMORY_BYTES = 512 << 20
 
@@ -38,32 +36,20 @@ def read(kind: ForgeKind, headers: Mapping[str, str], body: bytes) -> ForgeEvent
 
 def _run(request: bytes) -> dict[str, Any]:
     try:
-        done = subprocess.run(  # noqa: S603  # our own program
-            [sys.executable, "-P", "-c", _PROGRAM],
-            input=request,
-            capture_output=True,
-            env=program_environment(),
-            timeout=_TIMEOUT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as exc:
+        written = programs.run(_PROGRAM, request, timeout_s=_TIMEOUT_S)
+    except programs.TooSlow as exc:
         raise InvalidInput(f"reading the payload took longer than {_TIMEOUT_S:g} s") from exc
-    except OSError as exc:
+    except programs.TooLarge as exc:
+        raise InvalidInput("reading the payload takes more than 512 MiB of memory") from exc
+    except programs.ProgramError as exc:
         raise InfrastructureError(f"a delivery cannot be read: {exc}") from exc
-    if done.returncode != 0:
-        last = done.stderr.decode(errors="replace").strip().rpartition("\n")[2][:500]
-        if "MemoryError" in last:
-            raise InvalidInput("reading the payload takes more than 512 MiB of memory")
-        raise InfrastructureError(f"reading a delivery ended with {done.returncode}: {last}")
-    answer: dict[str, Any] = json.loads(done.stdout)
+    answer: dict[str, Any] = json.loads(written)
     return answer
 
 
 def main() -> None:
     """Read the delivery on standard input: a line with the kind and the headers, then the body."""
-    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-    if hard == resource.RLIM_INFINITY or hard > _MAX_MEMORY_BYTES:
-        resource.setrlimit(resource.RLIMIT_AS, (_MAX_MEMORY_BYTES, _MAX_MEMORY_BYTES))
+    programs.limit_memory(_MAX_MEMORY_BYTES)
     kind, headers = json.loads(sys.stdin.buffer.readline())
     body = sys.stdin.buffer.read()
     try:

@@ -109,8 +109,11 @@ def parse(headers: Headers, body: bytes) -> Payload:
         raise InvalidInput("the payload is not UTF-8") from exc
     except RecursionError as exc:
         raise InvalidInput("the payload is nested too deeply") from exc
-    except ValueError as exc:
+    except json.JSONDecodeError as exc:
         raise InvalidInput(f"the payload is not JSON: {str(exc)[:200]}") from exc
+    except ValueError as exc:
+        # Of the form's fields, or of Python, which reads no such numbers.
+        raise InvalidInput("the payload has a number of too many digits, or too many fields") from exc
     if not isinstance(value, dict):
         raise InvalidInput("the payload is not a JSON object")
     return Payload(value)

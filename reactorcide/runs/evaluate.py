@@ -2,9 +2,6 @@
 
 import base64
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -15,8 +12,9 @@ from typing import Any
 import reactorcide
 from reactorcide.domain.errors import Busy, InfrastructureError, InvalidInput
 from reactorcide.domain.runs import Commit
+from reactorcide.lib import programs
 
-_PROGRAM = "from reactorcide.runs.evaluation import main; main()"
+_PROGRAM = "reactorcide.runs.evaluation"
 _MAX_AT_ONCE = 2
 _TOO_LONG = "evaluating the workflow files took longer than {:g} s; shorten them, or their matrices"
 
@@ -127,28 +125,16 @@ class Evaluator:
 
     def _run(self, request: str) -> dict[str, Any]:
         try:
-            done = subprocess.run(  # noqa: S603  # our own program
-                [sys.executable, "-P", "-c", _PROGRAM],
-                input=request,
-                capture_output=True,
-                encoding="utf-8",
-                errors="replace",
-                env=program_environment(),
-                timeout=self._timeout_s,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as exc:
+            written = programs.run(_PROGRAM, request.encode(), timeout_s=self._timeout_s)
+        except programs.TooSlow as exc:
             raise InvalidInput(_TOO_LONG.format(self._timeout_s), "workflow") from exc
-        except OSError as exc:
-            raise InfrastructureError(f"workflow files cannot be evaluated: {exc}") from exc
-        if done.returncode != 0:
-            last = done.stderr.strip().rpartition("\n")[2][:500]
-            if "MemoryError" in last:
-                raise InvalidInput(
-                    "evaluating the workflow files takes more than 1 GiB of memory", "workflow"
-                )
-            raise _failed(f"evaluating the workflow files ended with {done.returncode}: {last}")
-        answer: dict[str, Any] = json.loads(done.stdout)
+        except programs.TooLarge as exc:
+            raise InvalidInput(
+                "evaluating the workflow files takes more than 1 GiB of memory", "workflow"
+            ) from exc
+        except programs.ProgramError as exc:
+            raise _failed(f"the workflow files cannot be evaluated: {exc}") from exc
+        answer: dict[str, Any] = json.loads(written)
         return answer
 
 
@@ -159,15 +145,6 @@ def _failed(sentence: str) -> InfrastructureError:
     return InfrastructureError(
         "workflow files cannot be evaluated: the files of Reactorcide were replaced while it runs; restart it"
     )
-
-
-def program_environment() -> dict[str, str]:
-    """Return the environment of a program of ours that reads what a stranger has written: nothing else."""
-    return {
-        "PYTHONPATH": os.pathsep.join([str(Path(reactorcide.__file__).parents[1]), *sys.path[1:]]),
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "PYTHONUTF8": "1",
-    }
 
 
 def _evaluation(answer: Mapping[str, Any]) -> Evaluation:

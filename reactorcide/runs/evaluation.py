@@ -6,7 +6,6 @@ output. A file of 256 KiB takes a second or two to be read, and what an attacker
 
 import base64
 import json
-import resource
 import sys
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import fields
@@ -14,6 +13,7 @@ from typing import Any
 
 from reactorcide.domain.caches import FILE_PREFIX, HASH_DIGITS, MAX_KEY_BYTES
 from reactorcide.domain.events import EventName
+from reactorcide.lib.programs import limit_memory
 from reactorcide.workflows.definition import Definition, check
 from reactorcide.workflows.events import Event
 from reactorcide.workflows.files import JOBS_DIR, is_file_of
@@ -251,8 +251,5 @@ def _service(service: Service) -> Json:
 
 def main() -> None:
     """Evaluate the request on standard input."""
-    limit = _MAX_MEMORY_BYTES
-    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-    if hard == resource.RLIM_INFINITY or limit < hard:
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    limit_memory(_MAX_MEMORY_BYTES)
     json.dump(evaluate(json.load(sys.stdin)), sys.stdout)

@@ -1,6 +1,7 @@
 """The web page without a browser: who gets it, what it may load, how it is addressed."""
 
 import re
+import resource
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
@@ -293,8 +294,8 @@ def test_every_page_needs_at_least_what_the_api_needs_for_it() -> None:
     }
     calls = re.findall(r"ask(?:_text|_if_allowed)?\(\s*(\w+)\.(\w+)", Path(pages.__file__).read_text())
     assert len(calls) > 15
-    for resource, function in calls:
-        module = getattr(pages, resource)
+    for folder, function in calls:
+        module = getattr(pages, folder)
         endpoint = f"{module.__name__.split('.')[-2]}.{function}"
         assert f"GET {endpoints[endpoint]}" in NEEDS
     assert ask.__name__
@@ -309,6 +310,8 @@ def test_every_page_needs_at_least_what_the_api_needs_for_it() -> None:
         ("\x1b[" + "1" * 100_000, "1" * 100_000),
         ("tab\tline\nמהה", "tab\tline\nמהה"),
         ("\x07\x9b31m", "\ufffd\ufffd31m"),
+        ("a\u200eb\u061cc\xadd\u200de\U000e0041", "a\ufffdb\ufffdc\ufffdd\ufffde\ufffd"),
+        ("👩\u200d💻 ✔\ufe0f \u0645\u06cc\u200c\u062e", "👩\u200d💻 ✔\ufe0f \u0645\u06cc\u200c\u062e"),
     ],
 )
 def test_a_text_is_visible_and_controls_nothing(text: str, expected: str) -> None:
@@ -356,6 +359,33 @@ def test_a_summary_is_formatted() -> None:
     assert "<h1>Title</h1>" in html
     assert "<td>1</td>" in html
     assert 'rel="noopener noreferrer nofollow"' in html
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * markdown.MAX_CHARS,
+        f"[x]: {'u' * 100_000}\n\n" + "[x]" * 10_000,
+    ],
+    ids=["nested", "references"],
+)
+def test_a_summary_that_costs_too_much_is_plain_text(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # However busy this machine is.
+    monkeypatch.setattr(markdown, "_TIMEOUT_S", 120.0)
+    used_s = cpu_s_of_programs()
+    html = markdown.html(text)
+    assert "laying it out needs too much" in html
+    assert len(html) < 2 * markdown.MAX_CHARS
+    assert cpu_s_of_programs() - used_s < 5
+    # It is known by then.
+    used_s = cpu_s_of_programs()
+    assert markdown.html(text) == html
+    assert cpu_s_of_programs() == used_s
+
+
+def cpu_s_of_programs() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def node(name: str, *needs: str, job: str | None = None) -> dict[str, object]:

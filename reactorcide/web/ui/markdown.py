@@ -1,60 +1,51 @@
-"""A job's summary.md as HTML: what a stranger wrote, so that only harmless tags are left of it."""
+"""A job's summary.md on its page."""
 
-from functools import cache
-from typing import TYPE_CHECKING
+import threading
+from functools import lru_cache
 
-import nh3
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
+from reactorcide.lib import programs
 from reactorcide.web.ui.shown import visible
-
-if TYPE_CHECKING:
-    from markdown_it import MarkdownIt
 
 MAX_CHARS = 200_000
 """The page shows no more of a summary than this."""
-
-_TAGS = {
-    *(
-        "a",
-        "blockquote",
-        "br",
-        "code",
-        "del",
-        "em",
-        "h1",
-        "h2",
-        "h3",
-        "h4",
-        "h5",
-        "h6",
-        "hr",
-        "li",
-        "ol",
-        "p",
-    ),
-    *("pre", "s", "strong", "table", "tbody", "td", "th", "thead", "tr", "ul"),
-}
-
-
-@cache
-def _parser() -> "MarkdownIt":
-    # A service starts faster without, and mostly shows no summary.
-    from markdown_it import MarkdownIt
-
-    # Nesting is limited, as a deep one costs time that is not linear in the text.
-    return MarkdownIt("commonmark", {"html": False, "maxNesting": 20}).enable(["table", "strikethrough"])
+_MAX_HTML_BYTES = 2 << 20
+_TIMEOUT_S = 10.0
+_AT_ONCE = 2
+_TOO_LARGE = "This summary is shown as it was written: laying it out needs too much time or memory."
+_BUSY = (
+    "This summary is shown as it was written, since the machine is busy; reload the page to have it laid out."
+)
+_slots = threading.BoundedSemaphore(_AT_ONCE)
 
 
 def html(text: str) -> Markup:
-    """Return the HTML of a summary; a long one is cut."""
-    rendered = _parser().render(visible(text[:MAX_CHARS]))
-    cleaned = nh3.clean(
-        rendered,
-        tags=_TAGS,
-        attributes={"a": {"href"}},
-        url_schemes={"http", "https", "mailto"},
-        link_rel="noopener noreferrer nofollow",
-    )
-    # nh3 has removed what could run.
-    return Markup(cleaned)  # noqa: S704  # cleaned in the line before
+    """Return the HTML of a summary; a long one is cut, and one that costs too much is plain text."""
+    text = visible(text[:MAX_CHARS])
+    try:
+        laid_out = _laid_out(text)
+    except programs.TooSlow:
+        return _plain(_BUSY, text)
+    if laid_out is None:
+        return _plain(_TOO_LARGE, text)
+    return Markup(laid_out)  # noqa: S704  # the program has removed what could run
+
+
+# Those that are looked at now are few, and their pages are asked for again.
+@lru_cache(maxsize=16)
+def _laid_out(text: str) -> str | None:
+    """Return the HTML of a summary, ``None`` if it costs too much; raises ``TooSlow`` if it may do later."""
+    if not _slots.acquire(timeout=_TIMEOUT_S):
+        raise programs.TooSlow
+    try:
+        laid_out = programs.run("reactorcide.lib.markdown", text.encode(), timeout_s=_TIMEOUT_S)
+    except programs.TooLarge:
+        return None
+    finally:
+        _slots.release()
+    return laid_out.decode() if len(laid_out) <= _MAX_HTML_BYTES else None
+
+
+def _plain(reason: str, text: str) -> Markup:
+    return Markup("<p>{}</p><pre>{}</pre>").format(reason, escape(text))
