@@ -113,7 +113,9 @@ def parse(headers: Headers, body: bytes) -> Payload:
         raise InvalidInput(f"the payload is not JSON: {str(exc)[:200]}") from exc
     except ValueError as exc:
         # Of the form's fields, or of Python, which reads no such numbers.
-        raise InvalidInput("the payload has a number of too many digits, or too many fields") from exc
+        raise InvalidInput(
+            "the payload is not JSON: too many digits in a number, or fields in a form"
+        ) from exc
     if not isinstance(value, dict):
         raise InvalidInput("the payload is not a JSON object")
     return Payload(value)

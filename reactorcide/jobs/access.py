@@ -21,9 +21,14 @@ def get(context: StoredJobs, user: User, job_id: str, needed: ProjectRole = Proj
     job = context.store.jobs.get(job_id)
     if job.deleted:
         raise NotFound(f"there is no job {job_id}")
-    check_item(context, user, f"job {job_id}", job.user_id, _project_of(context, job), needed)
+    check_job(context, user, job, needed)
     hide_in_own_log(job.definition)
     return job
+
+
+def check_job(context: StoredJobs, user: User, job: Job, needed: ProjectRole = ProjectRole.READ) -> None:
+    """Raise unless ``user`` may do with a job what the role ``needed`` allows; as ``check_item``."""
+    check_item(context, user, f"job {job.job_id}", job.user_id, _project_of(context, job), needed)
 
 
 def check_item(

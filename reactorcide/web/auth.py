@@ -1,6 +1,6 @@
 """Authentication and authorization: a request's token or session, and the scopes that each route needs."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from secrets import compare_digest
 
 from flask import Flask, g, request
@@ -192,10 +192,9 @@ def authenticate() -> Caller:
     if "user" in g:
         return caller()
     session = session_value()
-    find = tokens.authenticate if session is None else sessions.authenticate
-    value = bearer_token() if session is None else session
+    find = _finder(session)
     try:
-        user = find(services().accounts, value, address=request.remote_addr, request_id=g.request_id)
+        user = find()
     except Unauthorized:
         services().bad_tokens.failed(request.remote_addr)
         raise
@@ -203,6 +202,33 @@ def authenticate() -> Caller:
         _check_csrf_token(session)
     g.user = user
     return user
+
+
+def authenticator() -> Callable[[], Caller]:
+    """Return a function that authenticates the caller of this request anew, at any later time.
+
+    It raises ``Unauthorized`` as well where the user's role is another one by now.
+    """
+    first = caller()
+    if first.is_anonymous:
+        return lambda: first
+    find = _finder(session_value())
+
+    def again() -> Caller:
+        current = find()
+        if current.role != first.role:
+            raise Unauthorized("your role has changed; send the request again")
+        return current
+
+    return again
+
+
+def _finder(session: str | None) -> Callable[[], Caller]:
+    """Return a function that looks up the caller of this request, and needs no request itself."""
+    find = tokens.authenticate if session is None else sessions.authenticate
+    value = bearer_token() if session is None else session
+    accounts, address, request_id = services().accounts, request.remote_addr, g.request_id
+    return lambda: find(accounts, value, address=address, request_id=request_id)
 
 
 def session_value() -> str | None:

@@ -22,6 +22,7 @@ log = logging.getLogger("reactorcide.web")
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _MAX_QUOTED_CHARS = 100
 _FIRST_INEXACT = 2**53
+_MAX_DIGITS = 1000
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -33,7 +34,13 @@ class StrictJSON(DefaultJSONProvider):
     def loads(self, s: str | bytes, **kwargs: Any) -> Any:
         """Return the value of a text; raises ``ValueError``, or ``InvalidInput`` with the wrong key."""
         text = s if isinstance(s, str) else s.decode("utf-8")
-        value = json.loads(text, object_pairs_hook=_object, parse_float=_number, parse_constant=_no_constant)
+        value = json.loads(
+            text,
+            object_pairs_hook=_object,
+            parse_int=_integer,
+            parse_float=_number,
+            parse_constant=_no_constant,
+        )
         if _SURROGATE.search(text) is not None:
             _refuse_lone_surrogates(value)
         return value
@@ -60,6 +67,12 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise InvalidInput(f"{field!r} occurs more than once", field)
         members[name] = value
     return members
+
+
+def _integer(text: str) -> int:
+    if len(text) > _MAX_DIGITS:
+        raise ValueError(f"a number has more than {_MAX_DIGITS} digits")
+    return int(text)
 
 
 def _number(text: str) -> int | float:

@@ -10,7 +10,7 @@ from time import monotonic
 
 from flask import Response, has_request_context, request
 
-from reactorcide.domain.errors import Busy
+from reactorcide.domain.errors import Busy, Forbidden, NotFound, Unauthorized
 from reactorcide.lib.notifier import Notifier
 
 NO_SLOT = (
@@ -18,6 +18,7 @@ NO_SLOT = (
 )
 
 _CHECK_EVERY_S = 1.0
+_CHECK_CALLER_EVERY_S = 5.0
 
 
 class StreamSlots:
@@ -81,11 +82,14 @@ def stream(
     notifier: Notifier,
     chunks: Generator[bytes, None, None],
     mimetype: str = "text/plain",
+    *,
+    check: Callable[[], object],
 ) -> Response:
     """Return an answer that lasts until ``chunks`` ends, the client disconnects or the service stops.
 
     ``b""`` among the chunks means "nothing yet". The client's connection is checked about once a second; the
-    server closes one that reads nothing. Raises ``Busy`` when the user gets no slot.
+    server closes one that reads nothing. It ends as well, within seconds, when ``check`` raises
+    ``Unauthorized``, ``Forbidden`` or ``NotFound``. Raises ``Busy`` when the user gets no slot.
     """
     if not slots.try_take(user_id):
         raise Busy(NO_SLOT)
@@ -94,14 +98,20 @@ def stream(
     def body() -> Iterator[bytes]:
         # At once, so that the client gets its headers before the first line.
         yield b""
-        checked_at = monotonic()
+        checked_at = caller_checked_at = monotonic()
         with closing(chunks):
             for chunk in chunks:
                 if not chunk or monotonic() - checked_at >= _CHECK_EVERY_S:
                     checked_at = monotonic()
+                    # Abort the connection: an answer with a proper end would look complete.
                     if has_closed():
-                        # Abort the connection: an answer with a proper end would look complete.
                         raise ConnectionResetError(errno.ECONNRESET, "the client has gone")
+                    if checked_at - caller_checked_at >= _CHECK_CALLER_EVERY_S:
+                        caller_checked_at = checked_at
+                        try:
+                            check()
+                        except (Unauthorized, Forbidden, NotFound) as exc:
+                            raise ConnectionResetError(errno.ECONNRESET, str(exc)) from exc
                 if chunk:
                     yield chunk
         if notifier.closed:

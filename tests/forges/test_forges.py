@@ -286,11 +286,10 @@ def test_a_payload_that_cannot_be_read() -> None:
     for fields, body, problem in [
         (headers, b"[" * 200_000, "nested too deeply"),
         (headers, b'{"a":' * 200_000, "nested too deeply"),
-        (headers, b'{"a":' + b"1" * 5000 + b"}", "a number of too many digits"),
         (headers, b"\xff\xfe{}", "not UTF-8"),
         (headers, b"", "not JSON"),
         (headers, b"[]", "not a JSON object"),
-        (headers, b'{"ref":' + b"9" * 5000 + b"}", "not JSON"),
+        (headers, b'{"ref":' + b"9" * 5000 + b"}", "not JSON: too many digits"),
         (form, b"a=1", "not JSON"),
         (form, b"&".join([b"a=1"] * 100), "not JSON"),
         (form, b"payload=%ff", "not UTF-8"),

@@ -11,6 +11,7 @@ from typing import Any
 
 import docker
 import pytest
+import requests
 
 from tests.conftest import NewService
 from tests.support.client import Client, Job
@@ -304,3 +305,36 @@ def test_a_follower_that_comes_back_after_a_crash_sees_every_byte_once(
 def service_is_first(service: Service) -> bool:
     """Tell whether the service has not been started again yet."""
     return service.log_text().count("Reactorcide listens on") == 1
+
+
+def test_followers_end_with_what_lets_them_follow(service: Service) -> None:
+    user = service.add_user("follower")
+    token = user.request("POST", "tokens", json={"name": "second"}).json()
+    silent, loud = user.submit("sleep 60"), user.submit("while sleep 0.2; do echo more; done")
+    user.wait(silent, "running")
+    user.wait(loud, "running")
+    by_token = [follow(service.client(token["token"]), path) for path in ("events", log_path(loud))]
+    by_user = [follow(user, path) for path in ("events", log_path(silent), log_path(loud))]
+    user.request("DELETE", f"tokens/{token['token_id']}").raise_for_status()
+    for response in by_token:
+        assert_is_cut_off(response)
+    disabled = {"is_active": False}
+    service.admin.request(
+        "PATCH", f"users/{user.get('users/me')['user_id']}", json=disabled
+    ).raise_for_status()
+    for response in by_user:
+        assert_is_cut_off(response)
+    service.admin.cancel(silent)
+    service.admin.cancel(loud)
+
+
+def follow(api: Client, path: str) -> requests.Response:
+    response = api.request("GET", path, params={"follow": "true"} if "logs" in path else {}, stream=True)
+    assert response.status_code == 200, response.text
+    return response
+
+
+def assert_is_cut_off(response: requests.Response) -> None:
+    with response, pytest.raises(requests.exceptions.ChunkedEncodingError):
+        for _ in response.iter_content(chunk_size=None):
+            pass

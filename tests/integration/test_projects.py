@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from reactorcide.domain import runs
 from reactorcide.domain.projects import Project, Visibility
@@ -182,6 +183,22 @@ def test_the_events_of_a_project_are_its_members(service: Service, source: Repos
             content += chunk
             if node(run, "show")["job_id"].encode() in content and run["run_id"].encode() in content:
                 break
+
+
+def test_who_is_removed_from_a_project_is_removed_from_its_logs(service: Service) -> None:
+    workflow = WORKFLOW.replace("show: {command: 'echo", "show: {command: 'sleep 60; echo")
+    source = repository(service.source_root / uuid.uuid4().hex, {"workflows/ci.yaml": workflow})
+    owner = new_user(service)
+    project = create(owner, source)
+    reader = new_user(service, "read", project)
+    (node,) = owner.get(f"runs/{start(owner, project)['run_id']}")["nodes"]
+    owner.wait(node, "running")
+    with reader.follow(node) as lines:
+        user_id = reader.get("users/me")["user_id"]
+        owner.request("DELETE", f"projects/{project['project_id']}/members/{user_id}").raise_for_status()
+        with pytest.raises(requests.exceptions.ChunkedEncodingError):
+            list(lines)
+    owner.cancel(node)
 
 
 def test_an_internal_project_is_seen_by_every_user_and_changed_by_members(

@@ -116,7 +116,7 @@ class TestStreams:
         notifier: LocalNotifier | None = None,
     ) -> Response:
         with app.test_request_context():
-            return stream(slots, "u", notifier or LocalNotifier(), chunks)
+            return stream(slots, "u", notifier or LocalNotifier(), chunks, check=lambda: None)
 
     def test_past_the_bound_is_busy_and_a_closed_one_makes_room(self, app: Flask) -> None:
         slots = StreamSlots(1)
@@ -158,7 +158,7 @@ class TestStreams:
     ) -> None:
         monkeypatch.setattr(streams, "_CHECK_EVERY_S", 0)
         with app.test_request_context(environ_overrides={"reactorcide.client_has_closed": lambda: True}):
-            response = stream(StreamSlots(1), "u", LocalNotifier(), pieces(b"x", b"y"))
+            response = stream(StreamSlots(1), "u", LocalNotifier(), pieces(b"x", b"y"), check=lambda: None)
             # The error keeps a part of an answer from looking complete.
             with pytest.raises(ConnectionResetError):
                 list(response.response)

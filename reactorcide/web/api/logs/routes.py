@@ -28,7 +28,7 @@ from reactorcide.web.api.logs.schemas import (
 from reactorcide.web.api.media import JOB_EVENTS, LOG, LOG_EVENTS
 from reactorcide.web.api.resource import resource
 from reactorcide.web.api.schemas import ErrorResponse, NoQuery
-from reactorcide.web.auth import caller
+from reactorcide.web.auth import authenticator, caller
 from reactorcide.web.services import services
 from reactorcide.web.streams import stream
 
@@ -72,7 +72,15 @@ def job_logs(header: LogHeader, path: JobPath, query: LogQuery) -> Response:
     else:
         chunks = logs.follow(context, job, part, start)
     mimetype = sse.MIMETYPE if wants_events else "text/plain"
-    response = stream(services().slots, caller().user_id, context.notifier, chunks, mimetype)
+    authenticate = authenticator()
+    response = stream(
+        services().slots,
+        caller().user_id,
+        context.notifier,
+        chunks,
+        mimetype,
+        check=lambda: access.check_job(context, authenticate(), job),
+    )
     response.headers[_START] = str(start)
     return response
 
@@ -112,7 +120,9 @@ def follow_events(header: EventsHeader, query: NoQuery) -> Response:
     if after is None:
         raise InvalidInput(f"{_LAST_ID} is not an id of an event that the service sent you", _LAST_ID)
     chunks = sse.with_keepalive(_job_events(context, user, after))
-    return stream(services().slots, caller().user_id, context.notifier, chunks, sse.MIMETYPE)
+    return stream(
+        services().slots, caller().user_id, context.notifier, chunks, sse.MIMETYPE, check=authenticator()
+    )
 
 
 def _job_events(context: StoredJobs, user: User, after: int) -> Generator[bytes, None, None]:
