@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 from gunicorn.app.base import BaseApplication
+from gunicorn.systemd import sd_notify
 
 from reactorcide.domain.errors import ConfigurationError, ReactorcideError
 from reactorcide.logconfig import printable
@@ -23,6 +24,7 @@ log = logging.getLogger("reactorcide.serve")
 _GRACEFUL_TIMEOUT_S = 6
 _EXIT_CANNOT_START = 3
 """gunicorn's exit code for a worker that cannot start: the master does not start another."""
+_NOTIFY_SOCKET = "NOTIFY_SOCKET"
 _TARGET_FILES = 4096
 """Open files: one for each client and each address, and those of the service itself."""
 _MIN_FILES = 128
@@ -63,8 +65,17 @@ def run(settings: Settings, local: socket.socket | None, remove_local: Callable[
             """Run until a signal ends it."""
             (worker.DrainingArbiter if settings.drain else worker.Arbiter)(self).run()
 
+    # gunicorn would tell systemd that it is ready before the service has started.
+    notify_socket = os.environ.pop(_NOTIFY_SOCKET, None)
+
+    def start(process: Any) -> None:
+        _start(server.application, process, settings)
+        if notify_socket is not None:
+            os.environ[_NOTIFY_SOCKET] = notify_socket
+            sd_notify("READY=1", log, unset_environment=True)
+
     server = Server()
-    server.cfg.set("post_worker_init", lambda process: _start(server.application, process, settings))
+    server.cfg.set("post_worker_init", start)
     server.cfg.set("worker_exit", lambda _, process: _stop(process))
     if local is not None:
         # Not an address to bind: gunicorn can neither bind nor remove its path.
