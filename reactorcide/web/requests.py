@@ -22,7 +22,8 @@ log = logging.getLogger("reactorcide.web")
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _MAX_QUOTED_CHARS = 100
 _FIRST_INEXACT = 2**53
-_MAX_DIGITS = 1000
+# Python reads no more.
+_MAX_DIGITS = 4300
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 

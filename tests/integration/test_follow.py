@@ -206,7 +206,7 @@ def test_status_changes(api: Client) -> None:
 
 
 def test_users_get_the_status_changes_of_their_own_jobs(service: Service) -> None:
-    user = service.add_user("follower")
+    user = service.add_user("cut-off")
     with events(user, "events") as stream:
         service.admin.run()
         mine = user.run()
@@ -308,7 +308,7 @@ def service_is_first(service: Service) -> bool:
 
 
 def test_followers_end_with_what_lets_them_follow(service: Service) -> None:
-    user = service.add_user("follower")
+    user = service.add_user("cut-off")
     token = user.request("POST", "tokens", json={"name": "second"}).json()
     silent, loud = user.submit("sleep 60"), user.submit("while sleep 0.2; do echo more; done")
     user.wait(silent, "running")

@@ -68,7 +68,14 @@ def test_queues_and_workers_tell_what_runs_to_those_who_may_know(service: Servic
     assert queue == {"queue_name": "busy", "waiting": 0, "running": 1, "oldest_wait_seconds": None}
     (worker,) = user.get("workers")["workers"]
     assert worker["running_jobs"] == [job["job_id"]]
-    assert worker.keys() == {"worker_id", "host", "concurrency", "running_jobs", "last_seen_at"}
+    assert worker.keys() == {
+        "worker_id",
+        "host",
+        "concurrency",
+        "running_jobs",
+        "warm_containers",
+        "last_seen_at",
+    }
     assert job["worker_id"] == worker["worker_id"]
     assert other.get("queues")["queues"] == []
     assert other.get("workers")["workers"][0]["running_jobs"] == []

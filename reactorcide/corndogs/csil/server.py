@@ -16,6 +16,7 @@ _MAX_CONNECTIONS = 256
 _MAX_UNDER_WAY = 8
 # A frame that has begun must have arrived, and an answer must have been taken, within this time.
 _DEADLINE_S = 30.0
+_ACCEPT_AGAIN_S = 1.0
 
 
 class CsilServer:
@@ -28,7 +29,7 @@ class CsilServer:
     def __init__(self, listener: socket.socket, respond: Callable[[bytes], bytes]) -> None:
         self._listener = listener
         self._respond = respond
-        self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+        self._connections: dict[asyncio.Task[None], socket.socket] = {}
         self._has_stopped = asyncio.Event()
         self._stop_deadline_s = 0.0
 
@@ -50,45 +51,67 @@ class CsilServer:
             runner.run(self._serve())
 
     async def _serve(self) -> None:
-        server = await asyncio.start_server(self._accept, sock=self._listener)
+        self._listener.setblocking(False)
+        self._listen()
         await self._has_stopped.wait()
-        server.close()
-        for connection in self._connections:
-            connection.cancel()
-        if self._connections:
-            await asyncio.wait(self._connections, timeout=self._stop_deadline_s)
-        for writer in self._connections.values():
-            writer.transport.abort()
+        self._loop.remove_reader(self._listener)
+        self._listener.close()
+        # The first cancellation ends reading; the second, waiting for answers.
+        for timeout_s in (self._stop_deadline_s, None):
+            for connection in self._connections:
+                connection.cancel()
+            if self._connections:
+                await asyncio.wait(self._connections, timeout=timeout_s)
 
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(self._connections) >= _MAX_CONNECTIONS or self._has_stopped.is_set():
-            writer.transport.abort()
+    def _listen(self) -> None:
+        if not self._has_stopped.is_set():
+            self._loop.add_reader(self._listener, self._accept)
+
+    def _accept(self) -> None:
+        # Not by asyncio's own server: it forgets connections that come while it is closed, open as they are.
+        try:
+            accepted, _ = self._listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
             return
-        connection = self._loop.create_task(self._answer_all(reader, writer))
-        self._connections[connection] = writer
-        connection.add_done_callback(self._connections.pop)
+        except OSError:
+            # No descriptor or no memory is free: it would be tried again at once, for as long as that lasts.
+            self._loop.remove_reader(self._listener)
+            self._loop.call_later(_ACCEPT_AGAIN_S, self._listen)
+            return
+        if len(self._connections) >= _MAX_CONNECTIONS:
+            accepted.close()
+            return
+        connection = self._loop.create_task(self._answer_all(accepted))
+        self._connections[connection] = accepted
+        # Also where it was cancelled before its first step.
+        connection.add_done_callback(lambda ended: self._connections.pop(ended).close())
 
-    async def _answer_all(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _answer_all(self, connection: socket.socket) -> None:
         """Serve one connection."""
-        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        reader, writer = await asyncio.open_connection(sock=connection)
         under_way: set[asyncio.Task[None]] = set()
         try:
-            while (envelope := await _next_envelope(reader)) is not None:
-                answer = asyncio.create_task(self._answer(envelope, writer))
-                under_way.add(answer)
-                answer.add_done_callback(under_way.discard)
-                if len(under_way) >= _MAX_UNDER_WAY:
-                    await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
-        except (EOFError, TimeoutError, ConnectionError, asyncio.CancelledError):
-            # Cancelled by `_serve`, which waits for what is under way.
-            pass
-        if under_way:
-            await asyncio.wait(under_way)
-        writer.close()
-        with suppress(TimeoutError, ConnectionError):
-            async with asyncio.timeout(_DEADLINE_S):
-                await writer.wait_closed()
-        writer.transport.abort()
+            with suppress(EOFError, TimeoutError, ConnectionError, asyncio.CancelledError):
+                await self._read_all(reader, writer, under_way)
+            if under_way:
+                await asyncio.wait(under_way)
+            writer.close()
+            with suppress(TimeoutError, ConnectionError):
+                async with asyncio.timeout(_DEADLINE_S):
+                    await writer.wait_closed()
+        finally:
+            writer.transport.abort()
+
+    async def _read_all(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, under_way: set[asyncio.Task[None]]
+    ) -> None:
+        while (envelope := await _next_envelope(reader)) is not None:
+            answer = asyncio.create_task(self._answer(envelope, writer))
+            under_way.add(answer)
+            answer.add_done_callback(under_way.discard)
+            if len(under_way) >= _MAX_UNDER_WAY:
+                await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
 
     async def _answer(self, envelope: bytes, writer: asyncio.StreamWriter) -> None:
         writer.write(await self._loop.run_in_executor(self._executor, self._respond, envelope))

@@ -309,7 +309,8 @@ class DockerRunner:
         warm = self.pool.taken(container_id)
         if warm is not None:
             return warm.output
-        return output.attach(self._client.api(), container_id, self._marks.pop(container_id))
+        # A container that this runner has not created has none, and is handed nothing.
+        return output.attach(self._client.api(), container_id, self._marks.get(container_id, ""))
 
     def reread(self, container_id: str, *, was_handed_over: bool = True) -> Output:
         """See ``Runner.reread``."""
