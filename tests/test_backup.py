@@ -67,7 +67,7 @@ def empty(tmp_path: Path) -> Settings:
     return Settings(data_dir=tmp_path / "elsewhere" / "data")
 
 
-def test_objects_that_cannot_be_read_are_not_left_out(
+def test_unreadable_object_fails_the_backup(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scan = os.scandir
@@ -85,7 +85,7 @@ def test_objects_that_cannot_be_read_are_not_left_out(
 
 
 @pytest.mark.parametrize("sealed_meanwhile", [False, True])
-def test_the_log_of_a_running_attempt_is_in_it(
+def test_backup_has_the_log_of_a_running_attempt(
     settings: Settings, tmp_path: Path, empty: Settings, sealed_meanwhile: bool
 ) -> None:
     database = Database(settings.database_path)
@@ -144,13 +144,13 @@ def members(file: Path) -> list[tuple[str, bytes]]:
         return [(member.name, tar.extractfile(member).read()) for member in tar]  # type: ignore[union-attr]  # files all
 
 
-def test_it_has_what_the_service_needs_and_nothing_else(settings: Settings, file: Path) -> None:
+def test_backup_has_exactly_what_the_service_needs(settings: Settings, file: Path) -> None:
     names = [name for name, _ in members(file)]
     assert names == ["reactorcide-backup.json", "reactorcide.db", "secret-key", "objects/sources/1", "end"]
 
 
 @pytest.mark.parametrize("is_there", [False, True])
-def test_it_comes_back_whole(file: Path, empty: Settings, is_there: bool) -> None:
+def test_backup_is_restored_completely(file: Path, empty: Settings, is_there: bool) -> None:
     if is_there:
         empty.data_dir.mkdir()
     steps: list[int] = []
@@ -166,7 +166,7 @@ def test_it_comes_back_whole(file: Path, empty: Settings, is_there: bool) -> Non
     database.close()
 
 
-def test_an_older_backup_is_replaced_only_by_a_whole_one(
+def test_existing_backup_is_replaced_only_by_a_complete_one(
     settings: Settings, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = file.read_bytes()
@@ -183,26 +183,26 @@ def test_an_older_backup_is_replaced_only_by_a_whole_one(
     assert sorted(path.name for path in file.parent.iterdir()) == ["b.tar.gz", "data"]
 
 
-def test_without_a_database_there_is_nothing_to_back_up(empty: Settings, tmp_path: Path) -> None:
+def test_directory_without_a_database_is_refused(empty: Settings, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="--data-dir"):
         backup.backup(empty, tmp_path / "b", nothing)
     assert not (tmp_path / "b").exists()
 
 
-def test_a_directory_in_use_is_left_alone(file: Path, empty: Settings) -> None:
+def test_directory_in_use_is_not_overwritten(file: Path, empty: Settings) -> None:
     empty.data_dir.mkdir()
     (empty.data_dir / "something").touch()
     refused(empty, file, "not empty")
 
 
 @pytest.mark.parametrize("cut", [1, 5, 8, 9, 100, 0.5, 0.99])
-def test_a_file_that_is_cut_is_refused(file: Path, empty: Settings, cut: float) -> None:
+def test_truncated_file_is_refused(file: Path, empty: Settings, cut: float) -> None:
     whole = file.read_bytes()
     file.write_bytes(whole[: round(len(whole) * cut)] if cut < 1 else whole[: -int(cut)])
     refused(empty, file, "is incomplete|damaged")
 
 
-def test_a_file_with_a_wrong_bit_is_refused(file: Path, empty: Settings) -> None:
+def test_file_with_a_flipped_bit_is_refused(file: Path, empty: Settings) -> None:
     whole = file.read_bytes()
     content = gzip.decompress(whole)
 
@@ -246,7 +246,7 @@ def test_a_newer_versions_backup_is_refused(file: Path, empty: Settings, change:
 
 
 @pytest.mark.parametrize("name", ["../x", "/x", "objects/../../x", "lock", "admin-token", "objects"])
-def test_what_does_not_belong_in_it_is_refused(file: Path, empty: Settings, name: str) -> None:
+def test_unexpected_member_is_refused(file: Path, empty: Settings, name: str) -> None:
     packed(file, *members(file)[:-1], (name, b"x"), ("end", b""))
     refused(empty, file, "does not belong")
 
@@ -284,7 +284,7 @@ def test_a_sparse_file_is_refused_and_does_not_expand(file: Path, empty: Setting
 
 
 @pytest.mark.parametrize("path", [b"objects/a\0b", b"objects/" + b"x" * 300, b"objects/\x1b]0;owned\x07\0"])
-def test_an_impossible_name_is_a_sentence(file: Path, empty: Settings, path: bytes) -> None:
+def test_impossible_name_is_a_clear_error(file: Path, empty: Settings, path: bytes) -> None:
     plain = gzip.decompress(file.read_bytes())
     length = next(n for n in range(400) if n == len(b"%d path=%s\n" % (n, path)))
     record = b"%d path=%s\n" % (length, path)
@@ -297,7 +297,7 @@ def test_an_impossible_name_is_a_sentence(file: Path, empty: Settings, path: byt
     refused(empty, file, "does not belong|File name too long")
 
 
-def test_a_manifest_that_was_made_to_break_the_reader_is_refused(file: Path, empty: Settings) -> None:
+def test_hostile_manifest_is_refused(file: Path, empty: Settings) -> None:
     for manifest in (b"[" * 100_000, b"x" * (2 << 20)):
         packed(file, ("reactorcide-backup.json", manifest), *members(file)[1:])
         refused(empty, file, "cannot be read|too long")

@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.mark.parametrize("document", ["security.md", "reliability.md"])
-def test_every_test_that_a_document_names_is_there(document: str) -> None:
+def test_every_test_named_in_a_document_exists(document: str) -> None:
     named = re.findall(r"`((?:[\w/]+/)?test_\w+\.py)`", (ROOT / "docs" / document).read_text())
     named += re.findall(r"tests/[\w/]+\.py", (ROOT / "docs" / document).read_text())
     assert named

@@ -118,6 +118,6 @@ def test_each_field_is_shown_on_the_command_line() -> None:
     }
 
 
-def test_what_has_no_default_is_required() -> None:
+def test_field_without_default_is_required() -> None:
     required = api_document()["components"]["schemas"]["CopyJobRequest"]["required"]
     assert required == [item.json_name for item in JOB_FIELDS if isinstance(item.json_default, EllipsisType)]

@@ -33,7 +33,7 @@ def cycle(data_dir: Path) -> None:
     application.stop()
 
 
-def test_twenty_services_one_after_the_other_leave_nothing_open(tmp_path: Path) -> None:
+def test_twenty_consecutive_services_leave_nothing_open(tmp_path: Path) -> None:
     # The first one loads what stays loaded: gRPC's own epoll descriptors and the like.
     threads = set(threading.enumerate())
     cycle(tmp_path / "data")
@@ -63,7 +63,7 @@ def test_a_start_removes_what_a_killed_service_was_writing(tmp_path: Path) -> No
     assert log.exists()
 
 
-def test_building_starts_and_opens_nothing(tmp_path: Path) -> None:
+def test_constructor_starts_and_opens_nothing(tmp_path: Path) -> None:
     threads, files = threading.active_count(), len(open_files())
     Service(Settings(data_dir=tmp_path / "data", source_roots=(tmp_path,), concurrency=1), {})
     assert threading.active_count() == threads

@@ -39,7 +39,7 @@ def test_secrets_are_in_no_part_of_a_line(formatter: logging.Formatter, hidden: 
 
 
 @pytest.mark.parametrize("formatter", [logconfig.TextFormatter(), logconfig.JsonFormatter()])
-def test_nothing_that_is_logged_controls_a_terminal(formatter: logging.Formatter) -> None:
+def test_logged_text_does_not_control_a_terminal(formatter: logging.Formatter) -> None:
     hostile = "a\x1b]0;owned\x07\r\n\x7f\x9b31m\u202egnp\u2028\udcff"
     try:
         raise ValueError(hostile)

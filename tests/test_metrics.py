@@ -3,7 +3,7 @@
 from reactorcide.metrics import Metrics
 
 
-def test_methods_that_clients_invent_are_one() -> None:
+def test_unknown_methods_share_a_label() -> None:
     metrics = Metrics()
     metrics.observe_request("GET", "none", 404, 0.1)
     size_bytes = len(metrics.render())
@@ -15,7 +15,7 @@ def test_methods_that_clients_invent_are_one() -> None:
     assert b"BREW" not in text
 
 
-def test_queues_that_are_not_used_any_more_go() -> None:
+def test_labels_of_unused_queues_are_removed() -> None:
     metrics = Metrics()
     for number in range(500):
         metrics.observe_job_wait(f"queue-{number}", 0.1)
@@ -29,7 +29,7 @@ def test_queues_that_are_not_used_any_more_go() -> None:
     assert len(text) < 200_000
 
 
-def test_queues_that_there_are_beyond_a_number_are_one() -> None:
+def test_queues_above_a_limit_share_a_label() -> None:
     metrics = Metrics()
     counts = [(f"queue-{number}", "queued", 1) for number in range(2000)] + [("default", "queued", 7)]
     metrics.add_job_counts(lambda: counts)

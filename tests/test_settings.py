@@ -38,20 +38,20 @@ def test_documented_defaults_are_the_defaults() -> None:
             assert f"`{default}`" in defaults[option_name(setting)], setting.name
 
 
-def test_a_size_is_read_as_bytes() -> None:
+def test_size_is_parsed_to_bytes() -> None:
     (setting,) = (setting for setting in all_settings() if setting.name == "max_disk_bytes")
     assert default_text(setting) == "10g"
     assert Settings().max_disk_bytes == 10 << 30
 
 
-def test_defaults_need_nothing() -> None:
+def test_defaults_are_complete() -> None:
     settings = Settings()
     assert settings.concurrency >= 1
     assert settings.source_roots == ()
     assert settings.database_path.parent == settings.data_dir
 
 
-def test_the_package_has_the_version_that_it_says() -> None:
+def test_package_version_matches_the_metadata() -> None:
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
     assert config["metadata"]["version"] == __version__

@@ -31,7 +31,7 @@ def context(database: Database) -> AccountContext:
     return AccountContext(new_store(database))
 
 
-def test_the_first_admin_is_made_once_and_the_token_is_for_nobody_else(
+def test_first_admin_is_created_once_and_its_token_file_is_private(
     context: AccountContext, tmp_path: Path
 ) -> None:
     path = tmp_path / "admin-token"
@@ -87,7 +87,7 @@ def test_a_revoked_an_expired_and_an_unknown_token_are_refused(context: AccountC
         tokens.create(context, ann, "past", expires_at_ms=now_ms() - 1)
 
 
-def test_a_user_makes_so_many_tokens_and_no_more(
+def test_number_of_tokens_per_user_is_limited(
     context: AccountContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("reactorcide.accounts.tokens._MAX_TOKENS", 3)
@@ -100,7 +100,7 @@ def test_a_user_makes_so_many_tokens_and_no_more(
     tokens.create_own(context, caller, "fourth")
 
 
-def test_nobody_is_called_as_the_service_itself(context: AccountContext) -> None:
+def test_user_names_of_the_service_are_reserved(context: AccountContext) -> None:
     with pytest.raises(InvalidInput, match="reactorcide is the name of the service itself"):
         users.create(context, "reactorcide", by=operator())
 
@@ -115,7 +115,7 @@ def test_a_disabled_user_is_refused(context: AccountContext) -> None:
     assert tokens.authenticate(context, value).user_id == ann.user_id
 
 
-def test_the_last_use_is_written_down_but_not_at_every_request(
+def test_last_use_is_stored_but_not_on_every_request(
     context: AccountContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ann = users.create(context, "ann", by=operator())
@@ -136,13 +136,13 @@ def test_a_bad_name_is_refused(context: AccountContext, name: str) -> None:
         users.create(context, name, by=operator())
 
 
-def test_a_name_is_taken_once(context: AccountContext) -> None:
+def test_duplicate_name_is_refused(context: AccountContext) -> None:
     users.create(context, "ann", by=operator())
     with pytest.raises(Conflict, match="ann"):
         users.create(context, "ann", by=operator())
 
 
-def test_a_use_that_cannot_be_written_down_keeps_nobody_out(
+def test_failed_write_of_the_last_use_does_not_refuse_the_token(
     context: AccountContext, database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     ann = users.create(context, "ann", by=operator())
@@ -154,7 +154,9 @@ def test_a_use_that_cannot_be_written_down_keeps_nobody_out(
     assert "disk full" in caplog.text
 
 
-def test_what_is_written_just_now_is_not_waited_for(context: AccountContext, database: Database) -> None:
+def test_authentication_does_not_wait_for_a_running_write(
+    context: AccountContext, database: Database
+) -> None:
     ann = users.create(context, "ann", by=operator())
     _, value = tokens.create(context, ann, "a")
     entered, done = threading.Event(), threading.Event()
@@ -181,7 +183,7 @@ def test_a_bad_email_is_refused(context: AccountContext, email: str) -> None:
         users.create(context, "ann", email=email, by=operator())
 
 
-def test_what_a_token_is_limited_to_is_kept(context: AccountContext) -> None:
+def test_scopes_of_a_token_are_stored(context: AccountContext) -> None:
     root = users.create(context, "root", role=Role.ADMIN, by=operator())
     ann = users.create(context, "ann", by=operator())
     for user, scopes, expected in (

@@ -43,7 +43,7 @@ def test_a_session_has_the_rights_of_its_token(context: AccountContext) -> None:
     assert holder.token.token_id == ann.token.token_id
 
 
-def test_only_its_hash_is_stored(context: AccountContext, database: Database) -> None:
+def test_only_the_hash_of_a_session_is_stored(context: AccountContext, database: Database) -> None:
     ann = caller(context)
     values = [sessions.open_session(context, ann), sessions.create_link(context, ann)[0]]
     database.close()
@@ -53,7 +53,7 @@ def test_only_its_hash_is_stored(context: AccountContext, database: Database) ->
         assert tokens.sha256(value) in files
 
 
-def test_it_ends_on_sign_out_and_nothing_else_does(context: AccountContext) -> None:
+def test_sign_out_ends_this_session_only(context: AccountContext) -> None:
     ann = caller(context)
     first, second = sessions.open_session(context, ann), sessions.open_session(context, ann)
     sessions.close_session(context, ann, first)
@@ -62,7 +62,7 @@ def test_it_ends_on_sign_out_and_nothing_else_does(context: AccountContext) -> N
     assert sessions.authenticate(context, second).user_id == ann.user_id
 
 
-def test_it_ends_when_the_user_is_disabled_and_stays_ended(context: AccountContext) -> None:
+def test_disabling_the_user_ends_a_session_for_good(context: AccountContext) -> None:
     ann = caller(context)
     session, (link, _) = sessions.open_session(context, ann), sessions.create_link(context, ann)
     for is_active in (False, True):
@@ -73,7 +73,7 @@ def test_it_ends_when_the_user_is_disabled_and_stays_ended(context: AccountConte
             sessions.redeem_link(context, link)
 
 
-def test_it_ends_with_its_token_or_its_user(context: AccountContext, database: Database) -> None:
+def test_session_ends_when_its_token_or_user_is_removed(context: AccountContext, database: Database) -> None:
     ann = caller(context)
     session = sessions.open_session(context, ann)
     tokens.revoke(context, ann, ann.token.token_id)
@@ -86,7 +86,7 @@ def test_it_ends_with_its_token_or_its_user(context: AccountContext, database: D
         assert db.execute_sql("SELECT count(*) FROM session").fetchone() == (0,)
 
 
-def test_it_ends_after_14_days_and_a_link_after_10_minutes(
+def test_session_expires_after_14_days_and_a_link_after_10_minutes(
     context: AccountContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ann = caller(context)
@@ -103,7 +103,7 @@ def test_it_ends_after_14_days_and_a_link_after_10_minutes(
         sessions.authenticate(context, session)
 
 
-def test_a_link_opens_one_session_and_is_none_itself(context: AccountContext) -> None:
+def test_sign_in_link_opens_one_session_and_is_not_a_session(context: AccountContext) -> None:
     ann = caller(context)
     link, _ = sessions.create_link(context, ann)
     with pytest.raises(Unauthorized):
@@ -115,7 +115,7 @@ def test_a_link_opens_one_session_and_is_none_itself(context: AccountContext) ->
             sessions.redeem_link(context, value)
 
 
-def test_a_token_has_a_bounded_number_of_sessions(context: AccountContext, database: Database) -> None:
+def test_number_of_sessions_per_token_is_limited(context: AccountContext, database: Database) -> None:
     ann = caller(context)
     values = [sessions.open_session(context, ann) for _ in range(103)]
     with database.read() as db:
@@ -123,7 +123,7 @@ def test_a_token_has_a_bounded_number_of_sessions(context: AccountContext, datab
     assert sessions.authenticate(context, values[-1]).user_id == ann.user_id
 
 
-def test_a_csrf_token_is_of_one_session_and_tells_nothing_of_it() -> None:
+def test_csrf_token_belongs_to_one_session_and_does_not_reveal_it() -> None:
     one, other = sessions.csrf_token("rcs_1"), sessions.csrf_token("rcs_2")
     assert one != other
     assert one not in (tokens.sha256("rcs_1").hex(), "rcs_1")

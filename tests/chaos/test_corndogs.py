@@ -69,7 +69,7 @@ def corndogs(tmp_path: Path) -> Iterator[Corndogs]:
         yield corndogs
 
 
-def test_jobs_that_wait_and_run_end_although_it_was_killed(
+def test_waiting_and_running_jobs_end_after_corndogs_was_killed(
     corndogs: Corndogs, new_service: NewService
 ) -> None:
     service = new_service(corndogs_address=corndogs.address, lease=2, concurrency=1)
@@ -96,7 +96,9 @@ def test_jobs_that_wait_and_run_end_although_it_was_killed(
     wait_until(lambda: corndogs.client.task_state_counts("default") == {}, 30, "every task is closed")
 
 
-def test_jobs_go_on_and_end_however_long_it_is_away(corndogs: Corndogs, new_service: NewService) -> None:
+def test_running_jobs_end_during_a_long_outage_of_corndogs(
+    corndogs: Corndogs, new_service: NewService
+) -> None:
     api = new_service(corndogs_address=corndogs.csil_address, lease=1).admin
     short, long = api.submit("echo begun; sleep 4; echo done"), api.submit("echo begun; sleep 6; echo done")
     for job in (short, long):
@@ -110,7 +112,7 @@ def test_jobs_go_on_and_end_however_long_it_is_away(corndogs: Corndogs, new_serv
     wait_until(lambda: corndogs.client.task_state_counts("default") == {}, 30, "every task is closed")
 
 
-def test_jobs_whose_tasks_are_lost_with_its_database_run(
+def test_jobs_run_after_corndogs_lost_its_database(
     corndogs: Corndogs, new_service: NewService, tmp_path: Path
 ) -> None:
     service = new_service(corndogs_address=corndogs.csil_address, concurrency=1)

@@ -133,7 +133,7 @@ def armed(new_service: NewService, tmp_path: Path, point: str, **options: object
     "point",
     [point for point in crashpoints.POINTS if point not in NOT_OF_ONE_JOB],
 )
-def test_a_job_survives_a_kill_at(
+def test_job_survives_a_kill_at_each_crash_point(
     point: str, new_service: NewService, engine: docker.APIClient, tmp_path: Path
 ) -> None:
     service, marker = armed(new_service, tmp_path, point)
@@ -188,7 +188,7 @@ def test_a_job_in_a_warm_container_survives_a_kill(
     service.stop()
 
 
-def test_a_preparation_that_kills_the_service_is_not_tried_for_ever(
+def test_preparation_that_kills_the_service_is_retried_a_bounded_number_of_times(
     new_service: NewService, engine: docker.APIClient, tmp_path: Path
 ) -> None:
     service, marker = armed(new_service, tmp_path, "container-created")
@@ -226,7 +226,7 @@ def test_a_retry_survives_a_kill(new_service: NewService, engine: docker.APIClie
 
 
 @pytest.mark.parametrize("point", RETRY_POINTS)
-def test_a_command_that_was_not_handed_over_runs_whenever_the_service_is_killed_again(
+def test_command_that_was_not_handed_over_runs_after_a_second_kill(
     point: str, new_service: NewService, engine: docker.APIClient, tmp_path: Path
 ) -> None:
     service, marker = armed(new_service, tmp_path, "handing-over-written")
@@ -268,7 +268,7 @@ def test_a_cancel_survives_a_kill(
         assert response.json()["attempt"] == 1
 
 
-def test_every_point_is_on_the_way_and_none_is_forgotten() -> None:
+def test_every_crash_point_is_reached_by_a_test() -> None:
     code = "".join(path.read_text() for path in Path(crashpoints.__file__).parent.rglob("*.py"))
     for point in crashpoints.POINTS:
         assert code.count(f'crashpoints.reached("{point}")') == 1

@@ -37,7 +37,7 @@ def forge(tmp_path: Path) -> Iterator[Forge]:
     "point",
     ["delivery-body-stored", "delivery-stored", "delivery-runs-written", "run-committed", "submit-task-made"],
 )
-def test_a_delivery_survives_a_kill_at(
+def test_delivery_survives_a_kill_at_each_crash_point(
     point: str, new_service: NewService, forge: Forge, tmp_path: Path
 ) -> None:
     marker = tmp_path / "armed"
@@ -66,9 +66,7 @@ def test_a_delivery_survives_a_kill_at(
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_each_delivery_gives_its_run_whenever_the_service_is_killed(
-    new_service: NewService, forge: Forge
-) -> None:
+def test_each_delivery_starts_its_run_under_random_kills(new_service: NewService, forge: Forge) -> None:
     seed = random.randrange(1 << 32)  # noqa: S311  # to be repeated, not to be secret
     print(f"seed {seed}")  # shown where the test fails
     service = new_service(lease=3, concurrency=3, allow_address=_ALLOWED)

@@ -97,7 +97,7 @@ def lines_printed(service: Service, job: Job) -> int:
 
 
 @pytest.mark.parametrize("end", [OwnEngine.stop, OwnEngine.kill])
-def test_a_container_that_went_on_is_followed_to_its_end(
+def test_container_that_survived_the_engine_is_followed_to_its_end(
     new_service: NewService, own_engine: Callable[..., OwnEngine], end: Callable[[OwnEngine], None]
 ) -> None:
     engine = own_engine(live_restore=True)
@@ -137,7 +137,7 @@ def test_a_container_that_died_with_the_engine_is_an_error_or_retried(
 
 
 @pytest.mark.parametrize("live_restore", [True, False])
-def test_a_warm_container_of_before_is_not_used(
+def test_warm_container_from_before_an_engine_restart_is_not_used(
     new_service: NewService, own_engine: Callable[..., OwnEngine], live_restore: bool
 ) -> None:
     engine = own_engine(live_restore=live_restore)
@@ -163,7 +163,7 @@ def test_a_warm_container_of_before_is_not_used(
         assert not client.volumes()["Volumes"]
 
 
-def test_without_iptables_jobs_reach_each_other_on_the_isolated_network_too(
+def test_without_iptables_the_isolated_network_does_not_isolate_jobs(
     new_service: NewService, own_engine: Callable[..., OwnEngine]
 ) -> None:
     """As docs/security.md says: the engine does not tell, so the service cannot."""

@@ -36,7 +36,7 @@ def times_run(service: Service, job: Job) -> int:
     )
 
 
-def test_a_service_that_is_killed_while_the_engine_starts_the_container(
+def test_service_killed_while_the_engine_starts_the_container(
     new_service: NewService, engine: docker.APIClient, images: Images, tmp_path: Path
 ) -> None:
     killed: list[bytes] = []
@@ -76,7 +76,7 @@ POINTS = (
 
 # Each point with one kind of engine. One without live-restore ends its containers.
 @pytest.mark.parametrize(("live_restore", "points"), [(True, POINTS[::2]), (False, POINTS[1::2])])
-def test_an_engine_that_is_killed_during_the_hand_over(
+def test_engine_killed_during_the_handover(
     new_service: NewService,
     own_engine: Callable[..., OwnEngine],
     tmp_path: Path,
@@ -114,7 +114,7 @@ def test_an_engine_that_is_killed_during_the_hand_over(
                 assert (ended["attempt"] == 1) is (ended["status"] == "failed")
 
 
-def test_a_service_that_is_killed_and_whose_connection_stays(
+def test_service_killed_while_its_connection_stays_open(
     new_service: NewService, engine: docker.APIClient, tmp_path: Path
 ) -> None:
     """As behind a proxy, or where a host vanishes: the container goes on waiting for its command."""
@@ -136,7 +136,7 @@ def test_a_service_that_is_killed_and_whose_connection_stays(
         service.stop()
 
 
-def test_a_peer_that_vanishes_during_the_hand_over(
+def test_peer_vanishes_during_the_handover(
     house: House, images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("container._HAND_OVER_S", "container._UNSEEN_HAND_OVER_S", "report._FIRST_RETRY_DELAY_S"):

@@ -41,7 +41,7 @@ def owe(service: Service, project_id: str, *states: str) -> None:
 
 
 @pytest.mark.parametrize("point", ["outbox-sending", "outbox-sent", "outbox-marked"])
-def test_a_status_survives_a_kill_at(
+def test_status_survives_a_kill_at_each_crash_point(
     point: str, new_service: NewService, engine: docker.APIClient, tmp_path: Path
 ) -> None:
     states: list[str] = []

@@ -64,7 +64,7 @@ def assert_ended(api: Client, *, attempt: int = 1) -> None:
         "finish-written",
     ],
 )
-def test_a_run_survives_a_kill_at(
+def test_run_survives_a_kill_at_each_crash_point(
     point: str, new_service: NewService, engine: docker.APIClient, tmp_path: Path
 ) -> None:
     service, marker = armed(new_service, tmp_path, point)
@@ -77,9 +77,7 @@ def test_a_run_survives_a_kill_at(
     assert_nothing_remains(service, engine)
 
 
-def test_a_repetition_survives_a_kill(
-    new_service: NewService, engine: docker.APIClient, tmp_path: Path
-) -> None:
+def test_rerun_survives_a_kill(new_service: NewService, engine: docker.APIClient, tmp_path: Path) -> None:
     service, marker = armed(new_service, tmp_path, "run-rerun-written")
     source = repository(service.source_root / "of-run", {"workflows/ci.yaml": TEXT})
     run = over(service.admin, start(service.admin, source))
@@ -90,7 +88,7 @@ def test_a_repetition_survives_a_kill(
     assert_nothing_remains(service, engine)
 
 
-def test_a_run_that_is_replaced_ends_whatever_is_killed(
+def test_superseded_run_ends_after_a_kill_at_each_crash_point(
     new_service: NewService, engine: docker.APIClient, tmp_path: Path
 ) -> None:
     service, marker = armed(new_service, tmp_path, "dependents-cancelled")
@@ -112,7 +110,7 @@ def test_a_run_that_is_replaced_ends_whatever_is_killed(
     assert_nothing_remains(service, engine)
 
 
-def test_a_run_whose_deletion_was_killed_is_gone(
+def test_interrupted_deletion_of_a_run_is_completed(
     new_service: NewService, engine: docker.APIClient, tmp_path: Path
 ) -> None:
     service, marker = armed(new_service, tmp_path, "run-delete-written")
@@ -130,7 +128,7 @@ def test_a_run_whose_deletion_was_killed_is_gone(
     assert_nothing_remains(service, engine)
 
 
-def test_a_cancel_of_a_run_survives_a_kill(
+def test_cancel_of_a_run_survives_a_kill(
     new_service: NewService, engine: docker.APIClient, tmp_path: Path
 ) -> None:
     service, marker = armed(new_service, tmp_path, "run-cancel-written")
@@ -161,7 +159,7 @@ jobs:
 
 
 @pytest.mark.parametrize("point", ["start-written", "artifacts-stored", "cache-stored", "cache-recorded"])
-def test_a_cache_survives_a_kill_at(
+def test_cache_survives_a_kill_at_each_crash_point(
     point: str, new_service: NewService, engine: docker.APIClient, tmp_path: Path
 ) -> None:
     service, marker = armed(new_service, tmp_path, point)
@@ -183,7 +181,7 @@ def test_a_cache_survives_a_kill_at(
     assert_nothing_remains(service, engine)
 
 
-def test_a_project_whose_removal_was_killed_is_gone_with_its_runs(
+def test_interrupted_removal_of_a_project_is_completed(
     new_service: NewService, engine: docker.APIClient, tmp_path: Path
 ) -> None:
     service, marker = armed(new_service, tmp_path, "project-delete-written")

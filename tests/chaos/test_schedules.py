@@ -16,7 +16,9 @@ TEXT = "name: Nightly\non: schedule\njobs: {a: {command: 'true'}}\n"
 
 
 @pytest.mark.parametrize("point", ["schedule-due", "schedule-written", "run-committed"])
-def test_a_due_run_survives_a_kill_at(point: str, new_service: NewService, tmp_path: Path) -> None:
+def test_due_run_survives_a_kill_at_each_crash_point(
+    point: str, new_service: NewService, tmp_path: Path
+) -> None:
     clock, marker = tmp_path / "clock", tmp_path / "armed"
     clock.write_text("0")
     environment = {

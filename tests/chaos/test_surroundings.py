@@ -78,7 +78,7 @@ def test_a_full_disk_loses_nothing(
     assert " 500 " not in service.log_text()
 
 
-def test_artifacts_wait_for_room_on_a_full_disk(
+def test_artifacts_wait_for_free_space_on_a_full_disk(
     small_disk: Path, new_service: NewService, engine: docker.APIClient
 ) -> None:
     # More than the files leave free: that rule is for jobs that are to be started.
@@ -103,7 +103,7 @@ def test_artifacts_wait_for_room_on_a_full_disk(
     assert {item["path"]: item["size"] for item in api.artifacts(job)} == {"a": 2, "big": 10000000, "z": 2}
 
 
-def test_below_the_watermark_jobs_wait_and_say_so(small_disk: Path, new_service: NewService) -> None:
+def test_below_the_watermark_jobs_wait_with_a_reason(small_disk: Path, new_service: NewService) -> None:
     service = new_service(data_dir=small_disk / "data", min_free_disk="1g")
     api = service.admin
     job = api.submit()
@@ -112,7 +112,7 @@ def test_below_the_watermark_jobs_wait_and_say_so(small_disk: Path, new_service:
     assert api.job(job)["status"] == "queued"
 
 
-def test_where_no_log_could_be_written_jobs_wait_and_say_so(new_service: NewService) -> None:
+def test_without_space_for_logs_jobs_wait_with_a_reason(new_service: NewService) -> None:
     service = new_service()
     api = service.admin
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -137,7 +137,7 @@ def clock(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("jump_s", [3600, -3600])
-def test_a_clock_that_jumps_neither_ends_a_job_nor_runs_it_twice(
+def test_clock_jump_neither_ends_a_job_nor_runs_it_twice(
     new_service: NewService, clock: Path, jump_s: int
 ) -> None:
     patched = Path(__file__).parents[1] / "support" / "clock"
@@ -158,7 +158,7 @@ def test_a_clock_that_jumps_neither_ends_a_job_nor_runs_it_twice(
 
 
 @pytest.mark.parametrize("jump_s", [3600, -3600])
-def test_a_clock_that_jumped_between_two_starts_does_not_hang_a_job(
+def test_clock_jump_between_two_starts_does_not_hang_a_job(
     new_service: NewService, clock: Path, jump_s: int
 ) -> None:
     patched = Path(__file__).parents[1] / "support" / "clock"
@@ -176,7 +176,7 @@ def test_a_clock_that_jumped_between_two_starts_does_not_hang_a_job(
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-def test_a_container_that_is_silent_for_90_s_is_not_given_up(new_service: NewService) -> None:
+def test_container_silent_for_90_s_is_still_followed(new_service: NewService) -> None:
     service: Service = new_service(lease=2)
     job = service.admin.submit("echo begun; sleep 90; echo done; exit 3")
     ended = service.admin.wait(job, deadline_s=150)

@@ -36,7 +36,7 @@ def _token_id(errors: str) -> str:
     return match[1]
 
 
-def test_a_token_works_at_once_and_not_after_it_is_revoked(reactorcide: Program) -> None:
+def test_token_works_at_once_and_stops_when_revoked(reactorcide: Program) -> None:
     created = reactorcide.fine("token", "create", "--name", "for a test")
     assert re.fullmatch(r"rct_[0-9a-f]{64}", created.text)
     holder = reactorcide.with_variables(REACTORCIDE_API_TOKEN=created.text)
@@ -47,7 +47,7 @@ def test_a_token_works_at_once_and_not_after_it_is_revoked(reactorcide: Program)
     assert token_id in reactorcide.refused("token", "revoke", token_id)
 
 
-def test_a_user_sees_own_jobs_only_and_nothing_once_disabled(reactorcide: Program) -> None:
+def test_user_sees_own_jobs_only_and_nothing_once_disabled(reactorcide: Program) -> None:
     user_id = reactorcide.fine("user", "create", "ann", "--email", "ann@example.com").text
     value = reactorcide.fine("token", "create", "--user", "ann").text
     ann = reactorcide.with_variables(REACTORCIDE_API_TOKEN=value)
@@ -83,7 +83,7 @@ def test_a_user_is_enabled_again_promoted_and_removed(reactorcide: Program) -> N
     reactorcide.fine("jobs", "show", job_id)
 
 
-def test_a_token_may_be_for_less(reactorcide: Program) -> None:
+def test_token_can_have_fewer_scopes(reactorcide: Program) -> None:
     value = reactorcide.fine("token", "create", "--scope", "jobs:write").text
     holder = reactorcide.with_variables(REACTORCIDE_API_TOKEN=value)
     job_id = holder.fine("submit", "by CI", "--", "true").text
@@ -92,7 +92,7 @@ def test_a_token_may_be_for_less(reactorcide: Program) -> None:
     assert re.search(r"jobs:write$", reactorcide.fine("token", "list").text, re.MULTILINE)
 
 
-def test_somebody_is_invited(service: Service, reactorcide: Program) -> None:
+def test_invitation_creates_a_user(service: Service, reactorcide: Program) -> None:
     invitation = reactorcide.fine("user", "invite", "--email", "dan@example.com", "--expires-in", 1)
     assert re.fullmatch(r"rci_[0-9a-f]{64}", invitation.text)
     body = {"invitation": invitation.text, "username": "dan"}
@@ -101,7 +101,7 @@ def test_somebody_is_invited(service: Service, reactorcide: Program) -> None:
     reactorcide.with_variables(REACTORCIDE_API_TOKEN=answer["token"]).fine("jobs", "list")
 
 
-def test_the_operators_deeds_are_audited(service: Service, reactorcide: Program) -> None:
+def test_commands_of_the_operator_are_audited(service: Service, reactorcide: Program) -> None:
     user_id = reactorcide.fine("user", "create", "emil").text
     token_id = _token_id(reactorcide.fine("token", "create", "--user", "emil").errors)
     reactorcide.fine("user", "disable", "emil")
@@ -129,7 +129,7 @@ def test_an_admin_sees_all(reactorcide: Program) -> None:
     reactorcide.with_variables(REACTORCIDE_API_TOKEN=value).fine("jobs", "show", job_id)
 
 
-def test_without_a_service(stopped: Program) -> None:
+def test_admin_commands_work_without_a_service(stopped: Program) -> None:
     stopped.fine("user", "create", "bob")
     value = "a value of one's own".replace(" ", "-")
     assert stopped.fine("token", "create", "--user", "bob", "--value", value, "--expires-in", 2).text == value
@@ -157,7 +157,7 @@ def test_tokens_are_listed_without_their_values(stopped: Program) -> None:
         assert bobs.text not in text
 
 
-def test_what_is_not_there_is_a_sentence(stopped: Program) -> None:
+def test_missing_user_or_token_is_a_clear_error(stopped: Program) -> None:
     assert "nobody" in stopped.refused("token", "create", "--user", "nobody")
     assert "nobody" in stopped.refused("token", "list", "--user", "nobody")
     assert "nobody" in stopped.refused("user", "disable", "nobody")
@@ -168,7 +168,7 @@ def test_what_is_not_there_is_a_sentence(stopped: Program) -> None:
 @pytest.mark.parametrize(
     "command", [("token", "create"), ("token", "list"), ("token", "revoke", "x"), ("user", "list"), ("gc",)]
 )
-def test_no_database_is_made_by_accident(lone: Program, tmp_path: Path, command: tuple[str, ...]) -> None:
+def test_no_database_is_created_by_accident(lone: Program, tmp_path: Path, command: tuple[str, ...]) -> None:
     assert "--data-dir" in lone.refused(*command)
     assert list(tmp_path.iterdir()) == []
     elsewhere = tmp_path / "elsewhere"
@@ -177,7 +177,7 @@ def test_no_database_is_made_by_accident(lone: Program, tmp_path: Path, command:
     assert list(elsewhere.iterdir()) == []
 
 
-def test_a_file_that_is_no_database_is_a_sentence(lone: Program, tmp_path: Path) -> None:
+def test_file_that_is_not_a_database_is_a_clear_error(lone: Program, tmp_path: Path) -> None:
     shutil.copy(__file__, _new_directory(tmp_path / "data") / "reactorcide.db")
     assert "database" in lone.refused("user", "list")
 
@@ -196,5 +196,5 @@ def test_a_file_that_is_no_database_is_a_sentence(lone: Program, tmp_path: Path)
         ("gc", "--keep-bytes", "much"),
     ],
 )
-def test_wrong_usage_is_2(lone: Program, arguments: tuple[str, ...]) -> None:
+def test_wrong_usage_exits_with_2(lone: Program, arguments: tuple[str, ...]) -> None:
     assert lone(*arguments).code == 2

@@ -5,7 +5,7 @@ from pathlib import Path
 from tests.cli.conftest import Program
 
 
-def test_what_cannot_be_done_is_a_sentence(lone: Program, tmp_path: Path) -> None:
+def test_failures_are_clear_errors(lone: Program, tmp_path: Path) -> None:
     file = tmp_path / "b.tar.gz"
     assert "--data-dir" in lone.refused("backup", file)
     assert str(file) in lone.refused("restore", file)
@@ -17,6 +17,6 @@ def test_what_cannot_be_done_is_a_sentence(lone: Program, tmp_path: Path) -> Non
     assert "not empty" in lone.refused("restore", file)
 
 
-def test_wrong_usage_is_2(lone: Program, tmp_path: Path) -> None:
+def test_wrong_usage_exits_with_2(lone: Program, tmp_path: Path) -> None:
     assert lone("backup").code == 2
     assert lone("restore", tmp_path).code == 2

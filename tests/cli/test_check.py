@@ -35,7 +35,7 @@ def run(program: Program, directory: Path, *arguments: str) -> Result:
     return program(*arguments, cwd=directory)
 
 
-def test_a_good_file_is_zero_and_nothing_on_stdout(program: Program, checkout: Path) -> None:
+def test_valid_file_exits_with_0_and_prints_nothing_on_stdout(program: Program, checkout: Path) -> None:
     (checkout / ".reactorcide/workflows/ci.yaml").write_text(GOOD)
     result = run(program, checkout, "check")
 
@@ -43,7 +43,7 @@ def test_a_good_file_is_zero_and_nothing_on_stdout(program: Program, checkout: P
     assert result.errors == ".reactorcide/workflows/ci.yaml: CI, 3 jobs: no error\n"
 
 
-def test_an_error_is_one_and_has_its_place_as_seen_from_where_one_is(
+def test_error_exits_with_1_and_shows_a_path_relative_to_the_working_directory(
     program: Program, checkout: Path
 ) -> None:
     (checkout / ".reactorcide/workflows/ci.yaml").write_text(GOOD)
@@ -59,7 +59,7 @@ def test_an_error_is_one_and_has_its_place_as_seen_from_where_one_is(
         ]
 
 
-def test_one_file_alone(program: Program, checkout: Path) -> None:
+def test_single_file_is_checked(program: Program, checkout: Path) -> None:
     (checkout / ".reactorcide/workflows/ci.yaml").write_text(GOOD)
     (checkout / ".reactorcide/workflows/bad.yml").write_text(BAD)
     (checkout / "other.yaml").write_text(BAD)
@@ -98,7 +98,7 @@ def test_json_has_workflows_with_their_graph_and_all_problems(program: Program, 
     }
 
 
-def test_warnings_are_shown_and_are_no_failure(program: Program, checkout: Path) -> None:
+def test_warnings_are_shown_and_exit_with_0(program: Program, checkout: Path) -> None:
     (checkout / ".reactorcide/workflows/ci.yaml").write_text(
         GOOD.replace("command: x", "command: x, raw_command: true")
     )
@@ -108,7 +108,7 @@ def test_warnings_are_shown_and_are_no_failure(program: Program, checkout: Path)
     assert ".reactorcide/workflows/ci.yaml:5:22: warning: raw_command means nothing here" in result.text
 
 
-def test_nothing_to_check_is_a_failure_that_says_what_to_do(program: Program, checkout: Path) -> None:
+def test_no_workflow_files_is_an_error_with_advice(program: Program, checkout: Path) -> None:
     result = run(program, checkout, "check")
     assert result.code == 1
     assert "there is no .yaml or .yml file in" in result.errors
@@ -118,14 +118,14 @@ def test_nothing_to_check_is_a_failure_that_says_what_to_do(program: Program, ch
     assert "'reactorcide init' writes a first workflow" in result.errors
 
 
-def test_what_lies_above_a_repository_is_not_its_own(program: Program, checkout: Path) -> None:
+def test_workflows_above_the_repository_are_ignored(program: Program, checkout: Path) -> None:
     (checkout / ".reactorcide/workflows/ci.yaml").write_text(GOOD)
     (checkout / "src" / ".git").mkdir()
 
     assert run(program, checkout / "src" / "deep", "check").code == 1
 
 
-def test_wrong_usage_is_two(program: Program, checkout: Path) -> None:
+def test_wrong_usage_exits_with_2(program: Program, checkout: Path) -> None:
     assert run(program, checkout, "check", "nope").code == 2
 
 
@@ -136,7 +136,7 @@ def test_wrong_usage_is_two(program: Program, checkout: Path) -> None:
         *("../../other.yaml", "../../folder", "../../up/x.yaml"),
     ],
 )
-def test_a_link_that_leads_out_is_refused_as_runs_refuse_it(
+def test_link_out_of_the_repository_is_refused_as_in_runs(
     program: Program, checkout: Path, target: str
 ) -> None:
     for file in (checkout.parent / "outside.yaml", checkout.parent / "x.yaml", checkout / "ci.yaml"):
@@ -150,7 +150,7 @@ def test_a_link_that_leads_out_is_refused_as_runs_refuse_it(
     assert "ci.yaml is a link that leads to no regular file of the repository" in result.errors
 
 
-def test_a_link_that_stays_inside_is_followed(program: Program, checkout: Path) -> None:
+def test_link_within_the_repository_is_followed(program: Program, checkout: Path) -> None:
     (checkout / "shared").mkdir()
     (checkout / "shared" / "ci").write_text(GOOD)
     (checkout / ".reactorcide/workflows/ci.yaml").symlink_to("../../shared/ci")
@@ -172,7 +172,7 @@ def test_a_fifo_is_refused(program: Program, checkout: Path) -> None:
     assert "is not a regular file" in run(program, checkout, "check").errors
 
 
-def test_a_file_in_a_terminal_shows_no_control_characters(program: Program, checkout: Path) -> None:
+def test_control_characters_of_a_file_do_not_reach_the_terminal(program: Program, checkout: Path) -> None:
     (checkout / ".reactorcide/workflows/ci.yaml").write_text(
         'name: "\\e]0;x\\a"\non: push\njobs: {"\\e[2J": {}}\n'
     )

@@ -112,7 +112,7 @@ def client_of(server: Server) -> Iterator[Client]:
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "localhost.example.com", "192.0.2.1"])
-def test_the_token_file_goes_to_no_port(
+def test_token_file_is_not_sent_to_a_port(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str
 ) -> None:
     (tmp_path / "admin-token").write_text("rct_secret\n")
@@ -130,7 +130,7 @@ def test_the_token_file_goes_to_no_port(
 
 
 @pytest.mark.parametrize("token", ["", "rct_variable"])
-def test_without_a_url_nothing_is_sent_to_any_port(
+def test_without_a_url_nothing_is_sent_over_tcp(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, token: str
 ) -> None:
     (tmp_path / "admin-token").write_text("rct_secret\n")
@@ -171,7 +171,7 @@ def test_the_variable_wins_over_the_file_and_a_netrc(
 
 
 @pytest.mark.parametrize("url", ["localhost:8080", "ftp://localhost", "http://", "http://[::1", "http://x:y"])
-def test_a_url_that_is_none_is_refused(url: str) -> None:
+def test_malformed_url_is_refused(url: str) -> None:
     with pytest.raises(ConfigurationError, match="REACTORCIDE_API_URL"):
         connect({"REACTORCIDE_API_URL": url})
 
@@ -188,13 +188,15 @@ def test_a_url_that_is_none_is_refused(url: str) -> None:
         lambda handler: handler.say(b'{"detail": "x"}', 500),
     ],
 )
-def test_something_else_than_the_service_is_called_so(server: Server, answer: Answer) -> None:
+def test_other_server_is_reported_as_not_reactorcide(server: Server, answer: Answer) -> None:
     server.answer = answer
     with client_of(server) as client, pytest.raises(ServiceError, match="no Reactorcide"):
         client.health()
 
 
-def test_no_answer_of_a_stranger_controls_the_terminal(server: Server, lone: Program, tmp_path: Path) -> None:
+def test_answers_of_other_servers_do_not_control_the_terminal(
+    server: Server, lone: Program, tmp_path: Path
+) -> None:
     program = lone.with_variables(REACTORCIDE_API_URL=server.url)
     server.answer = lambda handler: handler.say(b'{"message": "\\u001b]0;owned\\u0007"}', 400)
     assert program.refused("jobs", "list") == "reactorcide: \\x1b]0;owned\\x07\n"
@@ -234,7 +236,7 @@ _PAGE = b"<html>\r\n<head><title>%s</title></head>\r\n<body><h1>%s</h1></body>\r
         (303, {"Location": "/login?next=/api/v1/health"}, "a page to log in perhaps; it has to let requests"),
     ],
 )
-def test_an_error_of_a_proxy_is_reported_as_the_proxys(
+def test_error_of_a_proxy_is_reported_as_the_proxys(
     server: Server, status: int, headers: dict[str, str], expected: str
 ) -> None:
     server.answer = lambda handler: handler.say(_PAGE % (2 * (b"x",)), status, **headers)
@@ -248,7 +250,7 @@ def test_an_error_of_a_proxy_is_reported_as_the_proxys(
     assert isinstance(caught.value, ServiceAway) is (status > 500)
 
 
-def test_an_upload_that_a_proxy_finds_too_large_says_how_to_mend_it(
+def test_upload_too_large_for_a_proxy_is_an_error_with_advice(
     server: Server, lone: Program, tmp_path: Path
 ) -> None:
     (tmp_path / "tree").mkdir()
@@ -268,7 +270,7 @@ def test_an_upload_that_a_proxy_finds_too_large_says_how_to_mend_it(
     assert "client_max_body_size" in message
 
 
-def test_a_missing_source_is_only_what_the_service_itself_says(server: Server) -> None:
+def test_missing_source_is_believed_from_the_service_only(server: Server) -> None:
     with client_of(server) as client:
         server.answer = lambda handler: handler.say(b'{"message": "no such source"}', 404)
         assert client.has_source("0" * 64) is False
@@ -277,7 +279,7 @@ def test_a_missing_source_is_only_what_the_service_itself_says(server: Server) -
             client.has_source("0" * 64)
 
 
-def test_tls_where_there_is_none_and_none_where_there_is(server: Server) -> None:
+def test_https_to_a_plain_port_and_http_to_a_tls_port_are_clear_errors(server: Server) -> None:
     with (
         Client(server.url.replace("http:", "https:"), None, "") as client,
         pytest.raises(ServiceError, match=r"no TLS can be spoken .*http:// in place of https://"),
@@ -340,7 +342,7 @@ _LOG = _OK + b"X-Log-Position: 1:0\r\n"
         (b"SSH-2.0-OpenSSH_9.2\r\n", b"x", ["jobs", "list"], "no valid HTTP (BadStatusLine"),
     ],
 )
-def test_an_answer_without_an_end_is_not_taken(
+def test_endless_answer_is_refused(
     server: Server, lone: Program, start: bytes, part: bytes, command: list[str], expected: str
 ) -> None:
     endless = _repeats(start, part)
@@ -354,13 +356,13 @@ def test_an_answer_without_an_end_is_not_taken(
 
 
 @pytest.mark.parametrize("status", [200, 500])
-def test_an_answer_that_expands_is_not_taken(server: Server, lone: Program, status: int) -> None:
+def test_compressed_answer_that_expands_is_refused(server: Server, lone: Program, status: int) -> None:
     server.answer = _repeats(_GZIP_JSON % status, gzip.compress(b" " * (1 << 20)))
     message = _refused_in_little_memory(lone, server, "jobs", "list")
     assert ("more than 16 MiB" if status == 200 else "(status 500) is no Reactorcide") in message
 
 
-def test_an_answer_that_would_take_much_memory_is_not_parsed(server: Server, lone: Program) -> None:
+def test_answer_that_would_need_much_memory_is_not_parsed(server: Server, lone: Program) -> None:
     body = b"[" + b"[]," * (10 << 20) + b"[]]"
     head = _OK + b"Content-Length: %d\r\n\r\n" % len(body)
 
@@ -393,7 +395,7 @@ def _refused_in_little_memory(lone: Program, server: Server, *command: str) -> s
         (b"HTTP/1.1 302 X\r\nLocation: ", b"x"),
     ],
 )
-def test_an_answer_that_drips_has_a_deadline(
+def test_slow_answer_has_a_deadline(
     server: Server, monkeypatch: pytest.MonkeyPatch, start: bytes, part: bytes
 ) -> None:
     monkeypatch.setattr("reactorcide.cli.session.CONNECT_S", 0.5)
@@ -430,7 +432,7 @@ def test_a_download_and_a_followed_log_may_take_longer(
         assert b"".join(client.follow(_JOB_ID)) == bytes(1 << 20)
 
 
-def test_the_largest_event_of_the_service_is_taken(server: Server) -> None:
+def test_largest_event_of_the_service_is_accepted(server: Server) -> None:
     text = b"\xff" * (1 << 16)
     events = b"".join(log_events(1, Piece("stdout", 0, len(text), text)))
     assert len(events) > 6 * len(text)
@@ -446,7 +448,7 @@ def test_the_largest_event_of_the_service_is_taken(server: Server) -> None:
         assert b"".join(client.follow(_JOB_ID, stream="stdout")).decode() == "\ufffd" * len(text)
 
 
-def test_a_connection_is_used_for_many_requests(server: Server) -> None:
+def test_connection_is_reused(server: Server) -> None:
     ports: list[int] = []
 
     def answer(handler: Handler) -> None:
@@ -465,7 +467,7 @@ def test_a_connection_is_used_for_many_requests(server: Server) -> None:
 
 
 @pytest.mark.parametrize("tail", [None, 3])
-def test_a_connection_that_breaks_is_made_again_where_it_was(server: Server, tail: int | None) -> None:
+def test_broken_stream_reconnects_at_its_last_position(server: Server, tail: int | None) -> None:
     log, breaks = b"one\ntwo\nthree\n", [3, 4, 8]
     start = 0 if tail is None else 500
 
@@ -487,7 +489,7 @@ def test_a_connection_that_breaks_is_made_again_where_it_was(server: Server, tai
     assert sent == [None, f"1:{start + 3}", f"1:{start + 4}", f"1:{start + 8}"]
 
 
-def test_events_are_put_together_to_text(server: Server) -> None:
+def test_log_events_are_joined_to_text(server: Server) -> None:
     t = "2026-01-31T23:59:59.007Z"
     events = (
         b'id: 1:0\n\nid: 1:4\ndata: {"t": "%s", "stream": "stdout", "text": "one\\n"}\n\n',
@@ -512,7 +514,7 @@ def test_events_are_put_together_to_text(server: Server) -> None:
     assert "1:9" in server.last_ids
 
 
-def test_following_goes_on_with_the_attempt_that_comes_next(server: Server) -> None:
+def test_following_continues_with_the_next_attempt(server: Server) -> None:
     attempt, broken = 1, False
 
     def answer(handler: Handler) -> None:
@@ -550,7 +552,7 @@ def test_following_waits_for_a_service_that_is_busy(server: Server) -> None:
         assert b"".join(client.follow(_JOB_ID)) == b"log"
 
 
-def test_following_gives_up_in_the_end(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_following_gives_up_after_a_bounded_time(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("reactorcide.cli.client._PATIENCE_S", 0.3)
     monkeypatch.setattr("reactorcide.cli.client._PAUSE_S", 0.1)
     server.answer = lambda handler: handler.say(b"{}", 503)
@@ -580,7 +582,7 @@ def _offers(path: str, content: bytes, sha256: str | None = None) -> Answer:
 @pytest.mark.parametrize(
     "path", ["../evil", "a/../../evil", "/etc/evil", "a//evil", ".", "", "link/evil", "a\\u0000b"]
 )
-def test_an_artifact_that_would_leave_the_directory_is_refused(
+def test_artifact_path_outside_of_the_directory_is_refused(
     server: Server, lone: Program, tmp_path: Path, path: str
 ) -> None:
     outside, output = tmp_path / "outside", tmp_path / "inside" / "output"
@@ -594,7 +596,7 @@ def test_an_artifact_that_would_leave_the_directory_is_refused(
     assert [entry for entry in tmp_path.rglob("*") if entry.is_file()] == []
 
 
-def test_a_damaged_artifact_is_not_kept(server: Server, lone: Program, tmp_path: Path) -> None:
+def test_damaged_artifact_is_removed(server: Server, lone: Program, tmp_path: Path) -> None:
     server.answer = _offers("file", b"damaged", sha256="0" * 64)
     program = lone.with_variables(REACTORCIDE_API_URL=server.url)
     (tmp_path / "file").write_text("as it was")
@@ -621,7 +623,7 @@ def test_a_damaged_artifact_is_not_kept(server: Server, lone: Program, tmp_path:
         ["submit", "n", "--follow", "--", "true"],
     ],
 )
-def test_an_unreadable_answer_is_an_error_with_advice(
+def test_unreadable_answer_is_an_error_with_advice(
     server: Server, lone: Program, body: bytes, command: list[str]
 ) -> None:
     server.answer = lambda handler: handler.say(body)

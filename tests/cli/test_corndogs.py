@@ -29,7 +29,7 @@ def running(program: Program, *arguments: object) -> Iterator[tuple["subprocess.
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_it_serves_until_a_signal_and_keeps_its_tasks(lone: Program, number: signal.Signals) -> None:
+def test_server_runs_until_a_signal_and_stores_its_tasks(lone: Program, number: signal.Signals) -> None:
     with running(lone, "--port", 0) as (process, address):
         client = GrpcCorndogs(address)
         client.check_health()
@@ -47,7 +47,7 @@ def test_it_serves_until_a_signal_and_keeps_its_tasks(lone: Program, number: sig
         assert process.wait(10) == 0
 
 
-def test_it_answers_both_protocols(lone: Program) -> None:
+def test_server_speaks_both_protocols(lone: Program) -> None:
     with running(lone, "--port", 0, "--csil-port", 0) as (process, address):
         assert process.stderr is not None
         csil_address = process.stderr.readline().decode().split()[-1]
@@ -63,7 +63,7 @@ def test_it_answers_both_protocols(lone: Program) -> None:
         assert process.wait(10) == 0
 
 
-def test_its_address_is_not_that_of_serve(lone: Program) -> None:
+def test_default_address_differs_from_that_of_serve(lone: Program) -> None:
     program = lone.with_variables(REACTORCIDE_PORT="1", REACTORCIDE_HOST="0.0.0.0")  # noqa: S104  # not bound
     with running(program.with_variables(REACTORCIDE_CORNDOGS_PORT="0")) as (process, address):
         assert address.startswith("127.0.0.1:")
@@ -71,15 +71,13 @@ def test_its_address_is_not_that_of_serve(lone: Program) -> None:
         assert process.wait(10) == 0
 
 
-def test_a_port_that_is_taken_is_a_sentence(lone: Program) -> None:
+def test_port_in_use_is_a_clear_error(lone: Program) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         assert str(port) in lone.refused("corndogs", "--port", port)
 
 
-def test_a_data_directory_that_a_service_uses_is_refused(
-    lone: Program, service: Service, tmp_path: Path
-) -> None:
+def test_data_directory_in_use_is_refused(lone: Program, service: Service, tmp_path: Path) -> None:
     message = lone.refused("corndogs", "--port", 0, "--data-dir", service.data_dir)
     assert f"process {service.pid}" in message
     with running(lone, "--port", 0) as (process, _):

@@ -41,7 +41,7 @@ def project(directory: Path, script: str) -> Path:
     return directory
 
 
-def test_it_shows_everything_and_leaves_nothing(program: Program, image: str) -> None:
+def test_demo_shows_everything_and_leaves_nothing_behind(program: Program, image: str) -> None:
     # Settings that are meant for another service play no part.
     result = program.with_variables(REACTORCIDE_CONCURRENCY="0").fine("demo", "--image", image)
     text = result.text
@@ -56,9 +56,7 @@ def test_it_shows_everything_and_leaves_nothing(program: Program, image: str) ->
     assert temporary_files(program) == []
 
 
-def test_the_project_that_comes_with_it_does_as_the_sample(
-    program: Program, image: str, tmp_path: Path
-) -> None:
+def test_bundled_project_behaves_like_the_sample(program: Program, image: str, tmp_path: Path) -> None:
     from reactorcide.cli.demo import _SMALL_PROJECT
 
     directory = project(tmp_path / "small", "")
@@ -80,7 +78,7 @@ def test_the_project_that_comes_with_it_does_as_the_sample(
         ),
     ],
 )
-def test_a_project_that_does_otherwise_fails(
+def test_project_with_another_result_fails_the_demo(
     program: Program, image: str, tmp_path: Path, script: str, problem: str
 ) -> None:
     result = program("demo", "--image", image, "--source", project(tmp_path / "project", script))
@@ -91,7 +89,7 @@ def test_a_project_that_does_otherwise_fails(
     assert temporary_files(program) == []
 
 
-def test_an_image_that_is_not_there_fails(program: Program) -> None:
+def test_missing_image_fails_the_demo(program: Program) -> None:
     result = program("demo", "--image", "localhost:9/nothing:here")
     assert result.code == 1
     assert "localhost:9/nothing:here" in result.errors
@@ -99,7 +97,7 @@ def test_an_image_that_is_not_there_fails(program: Program) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_an_interrupted_one_leaves_nothing(
+def test_interrupted_demo_leaves_nothing_behind(
     program: Program, image: str, tmp_path: Path, number: signal.Signals
 ) -> None:
     output = tmp_path / "output"

@@ -15,7 +15,7 @@ TROUBLE = (b"Too many open files", b"unable to open database file")
 
 
 @pytest.mark.parametrize("free", range(3))
-def test_jobs_outlive_a_lack_of_descriptors(service: Service, reactorcide: Program, free: int) -> None:
+def test_jobs_survive_a_shortage_of_descriptors(service: Service, reactorcide: Program, free: int) -> None:
     [worker_pid] = map(int, Path(f"/proc/{service.pid}/task/{service.pid}/children").read_text().split())
     log_path = service.home / "service.log"
     log_start = log_path.stat().st_size

@@ -25,7 +25,7 @@ def broken(program: Program, *arguments: object) -> dict[str, dict[str, Any]]:
     return {name: item for name, item in findings(result).items() if not item["ok"]}
 
 
-def test_all_is_fine(lone: Program, tmp_path: Path) -> None:
+def test_healthy_system_passes_all_checks(lone: Program, tmp_path: Path) -> None:
     result = lone.fine("doctor", "--port", 0)
     lines = result.text.splitlines()
     assert [line[0] for line in lines] == ["✓"] * 6
@@ -41,13 +41,13 @@ def test_all_is_fine(lone: Program, tmp_path: Path) -> None:
     assert all(item["ok"] and item["advice"] is None for item in findings(as_json).values())
 
 
-def test_beside_a_running_service(reactorcide: Program, service: Service) -> None:
+def test_data_directory_of_a_running_service_passes(reactorcide: Program, service: Service) -> None:
     report = findings(reactorcide.fine("doctor", "--json", "--port", service.url.rpartition(":")[2]))
     assert f"in use by process {service.pid}" in report["data directory"]["message"]
     assert "answers" in report["port"]["message"]
 
 
-def test_no_engine(lone: Program, tmp_path: Path) -> None:
+def test_missing_engine_is_reported(lone: Program, tmp_path: Path) -> None:
     nowhere = lone.with_variables(DOCKER_HOST=f"unix://{tmp_path}/docker.sock")
     assert nowhere("doctor", "--port", 0).text.startswith("✗ Docker")
     assert "correct DOCKER_HOST" in broken(nowhere)["Docker"]["advice"]
@@ -61,7 +61,7 @@ def test_no_engine(lone: Program, tmp_path: Path) -> None:
     assert "check DOCKER_HOST" in problems["Docker"]["advice"]
 
 
-def test_an_engine_that_is_not_for_this_user(tmp_path: Path) -> None:
+def test_engine_without_permission_is_reported(tmp_path: Path) -> None:
     # Root may always connect, and another user may not be able to read the checkout: the message is enough.
     path = tmp_path / "docker.sock"
     with socket.socket(socket.AF_UNIX) as live:
@@ -70,7 +70,7 @@ def test_an_engine_that_is_not_for_this_user(tmp_path: Path) -> None:
     assert "usermod -aG docker" in advice
 
 
-def test_no_git_or_an_old_one(lone: Program, tmp_path: Path) -> None:
+def test_missing_or_old_git_is_reported(lone: Program, tmp_path: Path) -> None:
     lone.environment["PATH"] = str(tmp_path)
     assert "install git" in broken(lone)["git"]["advice"]
 
@@ -85,7 +85,7 @@ def test_no_git_or_an_old_one(lone: Program, tmp_path: Path) -> None:
     assert "does not run" in broken(lone)["git"]["message"]
 
 
-def test_a_data_directory_that_cannot_be_used(lone: Program, tmp_path: Path) -> None:
+def test_unusable_data_directory_is_reported(lone: Program, tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
     for path in (file, file / "below"):
@@ -94,7 +94,7 @@ def test_a_data_directory_that_cannot_be_used(lone: Program, tmp_path: Path) -> 
         assert "--data-dir" in problems["data directory"]["advice"]
 
 
-def test_a_data_directory_without_its_socket(lone: Program, tmp_path: Path) -> None:
+def test_running_service_without_socket_is_reported(lone: Program, tmp_path: Path) -> None:
     data_dir = tmp_path / "data"
     data_dir.mkdir()
     lone.fine("doctor", "--port", 0)
@@ -107,7 +107,7 @@ def test_a_data_directory_without_its_socket(lone: Program, tmp_path: Path) -> N
     assert "REACTORCIDE_API_URL" in problem["advice"]
 
 
-def test_a_full_disk(lone: Program, tmp_path: Path) -> None:
+def test_full_disk_is_reported(lone: Program, tmp_path: Path) -> None:
     tiny = tmp_path / "tiny"
     tiny.mkdir()
     mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tiny", str(tiny)], capture_output=True)
@@ -119,7 +119,7 @@ def test_a_full_disk(lone: Program, tmp_path: Path) -> None:
         subprocess.run(["umount", str(tiny)], check=True)
 
 
-def test_a_port_that_another_program_has(lone: Program) -> None:
+def test_port_in_use_is_reported(lone: Program) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         # It takes connections and never says a word.
         problems = broken(lone, "--port", listener.getsockname()[1])
@@ -127,7 +127,7 @@ def test_a_port_that_another_program_has(lone: Program) -> None:
     assert "--port" in problems["port"]["advice"]
 
 
-def test_an_external_corndogs(lone: Program, tmp_path: Path) -> None:
+def test_external_corndogs_is_checked(lone: Program, tmp_path: Path) -> None:
     problems = broken(lone, "--corndogs-address", "127.0.0.1:9")
     assert set(problems) == {"Corndogs"}
     assert "reactorcide corndogs" in problems["Corndogs"]["advice"]

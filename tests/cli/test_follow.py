@@ -59,7 +59,9 @@ def test_following_survives_a_restart_of_the_service(
     assert output.read_bytes() == b"".join(b"%d\n" % i for i in range(first, 16)) + note
 
 
-def test_parts_of_a_log(new_service: NewService, tmp_path: Path, engine: docker.APIClient) -> None:
+def test_parts_of_a_log_are_printed(
+    new_service: NewService, tmp_path: Path, engine: docker.APIClient
+) -> None:
     service = new_service()
     # The second stream has something to say when the first is through.
     job = service.admin.submit("seq 20; until [ -e /tmp/go ]; do sleep 0.02; done; echo oops >&2")

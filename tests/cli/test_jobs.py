@@ -91,7 +91,7 @@ def test_list_filters(reactorcide: Program, finished: dict[str, Any]) -> None:
     assert listed("--user", new_id()) == []
 
 
-def test_list_in_a_pipe_is_plain_and_whole(reactorcide: Program) -> None:
+def test_list_in_a_pipe_is_plain_and_not_shortened(reactorcide: Program) -> None:
     name = "a long name " * 15 + "\x1b[31m\n[red]end"
     job_id = reactorcide.fine("submit", name, "--queue", "plain", "--", "exit 7").text
     assert reactorcide.fine("jobs", "show", job_id, "--wait", 20, "--json").json["status"] != "submitted"
@@ -102,7 +102,9 @@ def test_list_in_a_pipe_is_plain_and_whole(reactorcide: Program) -> None:
     assert r"a long name \x1b[31m\n[red]end  failed  7     plain  " in row
 
 
-def test_list_on_a_terminal_has_colours_and_fits(reactorcide: Program, finished: dict[str, Any]) -> None:
+def test_list_on_a_terminal_is_coloured_and_fits_the_width(
+    reactorcide: Program, finished: dict[str, Any]
+) -> None:
     output = on_a_terminal(reactorcide, "jobs", "list", "--status", "completed")
     assert "\x1b[32mcompleted" in output
     assert finished["job_id"] in output
@@ -120,7 +122,7 @@ def test_list_says_when_there_are_more(reactorcide: Program, finished: dict[str,
 # --- show ---------------------------------------------------------------------------------------
 
 
-def test_show(reactorcide: Program, finished: dict[str, Any]) -> None:
+def test_show_prints_the_job(reactorcide: Program, finished: dict[str, Any]) -> None:
     text = reactorcide.fine("jobs", "show", finished["job_id"]).text
     rows = dict(re.split(r"  +", line, maxsplit=1) for line in text.splitlines())
     assert rows["Job"] == finished["job_id"]
@@ -145,7 +147,7 @@ def test_show_waits_for_another_status(reactorcide: Program) -> None:
 # --- logs ---------------------------------------------------------------------------------------
 
 
-def test_logs(reactorcide: Program, finished: dict[str, Any]) -> None:
+def test_logs_prints_the_log(reactorcide: Program, finished: dict[str, Any]) -> None:
     whole = reactorcide.fine("jobs", "logs", finished["job_id"]).output
     assert b"== test\n" in whole
     assert whole.endswith(b"== done\n")
@@ -155,7 +157,7 @@ def test_logs(reactorcide: Program, finished: dict[str, Any]) -> None:
     assert "no attempt 2" in reactorcide.refused("jobs", "logs", finished["job_id"], "--attempt", 2)
 
 
-def test_logs_follow_goes_on_until_the_job_ends(reactorcide: Program, tmp_path: Path) -> None:
+def test_logs_follow_ends_with_the_job(reactorcide: Program, tmp_path: Path) -> None:
     job_id = running(reactorcide)
     output = tmp_path / "output"
     with (
@@ -171,7 +173,7 @@ def test_logs_follow_goes_on_until_the_job_ends(reactorcide: Program, tmp_path: 
 # --- cancel, rerun, delete ----------------------------------------------------------------------
 
 
-def test_cancel_goes_on_after_one_that_is_not_there(reactorcide: Program, finished: dict[str, Any]) -> None:
+def test_cancel_continues_after_an_unknown_job(reactorcide: Program, finished: dict[str, Any]) -> None:
     unknown, job_id = new_id(), running(reactorcide)
     result = reactorcide("jobs", "cancel", unknown, finished["job_id"], job_id)
     assert result.code == 1
@@ -182,7 +184,7 @@ def test_cancel_goes_on_after_one_that_is_not_there(reactorcide: Program, finish
     assert reactorcide.fine("jobs", "cancel", job_id).text == f"{job_id} cancelled"
 
 
-def test_rerun(reactorcide: Program, finished: dict[str, Any]) -> None:
+def test_rerun_submits_the_job_again(reactorcide: Program, finished: dict[str, Any]) -> None:
     result = reactorcide.fine("jobs", "rerun", finished["job_id"], "--follow")
     assert result.output.endswith(b"== done\n")
     again = reactorcide.fine("jobs", "rerun", finished["job_id"], "--json").json
@@ -193,7 +195,7 @@ def test_rerun(reactorcide: Program, finished: dict[str, Any]) -> None:
     reactorcide("jobs", "cancel", bare)
 
 
-def test_delete(reactorcide: Program) -> None:
+def test_delete_removes_the_job(reactorcide: Program) -> None:
     first, second = (reactorcide.fine("submit", "short", "--", "true").text for _ in range(2))
     assert reactorcide.fine("jobs", "delete", first, second).text.splitlines() == [
         f"{first} deleted",
@@ -231,7 +233,7 @@ def test_test_results_are_shown(reactorcide: Program) -> None:
     assert reactorcide.fine("jobs", "summary", job_id).text == "# Done"
 
 
-def test_without_any_tests(reactorcide: Program, finished: dict[str, Any]) -> None:
+def test_job_without_test_results_says_so(reactorcide: Program, finished: dict[str, Any]) -> None:
     assert "Tests" not in reactorcide.fine("jobs", "show", finished["job_id"]).text
     assert reactorcide.fine("jobs", "tests", finished["job_id"]).text == "no tests"
     assert "left no artifact summary.md" in reactorcide.refused("jobs", "summary", finished["job_id"])
@@ -262,7 +264,7 @@ def test_artifacts_are_downloaded(reactorcide: Program, tmp_path: Path) -> None:
         assert files[item["path"]].stat().st_mode & 0o777 == 0o644
 
 
-def test_a_download_never_leaves_its_directory(
+def test_download_never_writes_outside_of_its_directory(
     reactorcide: Program, finished: dict[str, Any], tmp_path: Path
 ) -> None:
     # A link in place of a file is replaced, never written through.
@@ -278,7 +280,7 @@ def test_a_download_never_leaves_its_directory(
     assert not (output / "report.txt").is_symlink()
 
 
-def test_what_is_there_is_not_overwritten_unasked_nor_downloaded_again(
+def test_existing_files_are_neither_overwritten_nor_downloaded_again(
     reactorcide: Program, finished: dict[str, Any], tmp_path: Path
 ) -> None:
     command = ("jobs", "artifacts", finished["job_id"], "--output", tmp_path)
@@ -346,7 +348,7 @@ PLANTED = hashlib.sha256(b"planted").hexdigest()
         ("dir", 7, PLANTED, "exists already"),
     ],
 )
-def test_whatever_the_listing_says_nothing_is_written_elsewhere(
+def test_hostile_listing_writes_nothing_outside_of_the_directory(
     liar: Program, tmp_path: Path, path: str, size: int, sha256: str, problem: str
 ) -> None:
     output, outside = tmp_path / "output", tmp_path / "outside"
@@ -362,9 +364,7 @@ def test_whatever_the_listing_says_nothing_is_written_elsewhere(
 
 
 @pytest.mark.parametrize("name", ["gone", "cut"])
-def test_one_that_cannot_be_fetched_does_not_end_the_download(
-    liar: Program, tmp_path: Path, name: str
-) -> None:
+def test_failed_artifact_does_not_end_the_download(liar: Program, tmp_path: Path, name: str) -> None:
     Liar.items = [{"path": path, "size": 7, "sha256": PLANTED} for path in ("a", name, "z")]
     result = liar("jobs", "artifacts", new_id(), "--output", tmp_path)
     assert result.code == 1
@@ -373,7 +373,7 @@ def test_one_that_cannot_be_fetched_does_not_end_the_download(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "z"]
 
 
-def test_programs_stay_programs(reactorcide: Program, tmp_path: Path) -> None:
+def test_executable_bit_is_restored(reactorcide: Program, tmp_path: Path) -> None:
     script = "cd $REACTORCIDE_ARTIFACTS_DIR; echo x >text; echo x >tool; chmod 750 tool; ln tool 'two\nlines'"
     job = reactorcide.fine("submit", "leaves", "--follow", "--json", "--", script).json
     command = ("jobs", "artifacts", job["job_id"], "--output", tmp_path)
@@ -390,7 +390,7 @@ def test_programs_stay_programs(reactorcide: Program, tmp_path: Path) -> None:
         reactorcide.fine(*command)
 
 
-def test_a_download_that_cannot_be_written_is_a_sentence(
+def test_unwritable_download_is_a_clear_error(
     reactorcide: Program, finished: dict[str, Any], tmp_path: Path
 ) -> None:
     (tmp_path / "report.txt").mkdir()
@@ -403,7 +403,7 @@ def test_a_download_that_cannot_be_written_is_a_sentence(
 # --- what all of them have in common ------------------------------------------------------------
 
 
-def test_the_client_commands_import_little(reactorcide: Program, finished: dict[str, Any]) -> None:
+def test_client_commands_import_few_modules(reactorcide: Program, finished: dict[str, Any]) -> None:
     script = "import atexit, sys; sys.path.insert(0, sys.argv.pop(1))\n"
     script += "atexit.register(lambda: print(*sys.modules, file=sys.stderr))\n"
     script += "from reactorcide.cli import main; main()"
@@ -419,18 +419,18 @@ def test_the_client_commands_import_little(reactorcide: Program, finished: dict[
     assert not {*_HEAVY, "requests", "rich"} & set(helped.errors.split())
 
 
-def test_it_runs_as_a_module(lone: Program) -> None:
+def test_package_runs_as_a_module(lone: Program) -> None:
     python = (sys.executable, "-m", "reactorcide")
     assert lone.fine("--version", python=python).text.startswith("reactorcide")
 
 
-def test_no_service(lone: Program) -> None:
+def test_unreachable_service_is_a_clear_error(lone: Program) -> None:
     away = lone.with_variables(REACTORCIDE_API_URL="http://127.0.0.1:9")
     assert "reactorcide serve" in away.refused("jobs", "list")
     assert "reactorcide serve" in away.refused("submit", "x", "--", "true")
 
 
-def test_a_token_that_is_refused_says_where_it_is_from(
+def test_refused_token_error_names_where_the_token_is_from(
     reactorcide: Program, service: Service, tmp_path: Path
 ) -> None:
     wrong = reactorcide.with_variables(REACTORCIDE_API_TOKEN="rct_0123456789abcdef")
@@ -448,7 +448,7 @@ def test_a_token_that_is_refused_says_where_it_is_from(
 
 
 @pytest.mark.parametrize("command", ["show", "logs", "cancel", "rerun", "delete", "artifacts"])
-def test_what_is_no_id_is_wrong_usage(lone: Program, command: str) -> None:
+def test_malformed_id_is_wrong_usage(lone: Program, command: str) -> None:
     result = lone("jobs", command, "../users/me")
     assert result.code == 2
     assert "is not the id of a job" in result.errors
@@ -456,7 +456,7 @@ def test_what_is_no_id_is_wrong_usage(lone: Program, command: str) -> None:
     assert unknown.code == 1
 
 
-def test_a_stdout_that_lacks_a_character_gets_another(reactorcide: Program) -> None:
+def test_unencodable_characters_are_replaced_on_stdout(reactorcide: Program) -> None:
     job_id = reactorcide.fine("submit", "two 仕事", "--", "true").text
     narrow = reactorcide.with_variables(PYTHONIOENCODING="latin-1")
     assert "two ??" in narrow.fine("jobs", "show", job_id).text
@@ -466,7 +466,7 @@ def test_a_stdout_that_lacks_a_character_gets_another(reactorcide: Program) -> N
 # --- pin ----------------------------------------------------------------------------------------
 
 
-def test_pins_are_put_shown_and_taken_away(reactorcide: Program, finished: dict[str, Any]) -> None:
+def test_pins_are_added_shown_and_removed(reactorcide: Program, finished: dict[str, Any]) -> None:
     job_id = finished["job_id"]
     assert "Pinned" not in reactorcide.fine("jobs", "show", job_id).text
     assert reactorcide.fine("jobs", "pin", job_id).text == f"{job_id} pinned"

@@ -21,7 +21,7 @@ _NOBODY = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
 
 
-def test_it_is_for_its_user_alone(tmp_path: Path) -> None:
+def test_socket_is_private_to_its_user(tmp_path: Path) -> None:
     with closing(localsocket.listen(tmp_path)):
         assert stat.S_IMODE((tmp_path / "api.sock").stat().st_mode) == 0o600
     localsocket.remove(tmp_path)
@@ -30,7 +30,7 @@ def test_it_is_for_its_user_alone(tmp_path: Path) -> None:
     localsocket.remove(tmp_path / "nothing")
 
 
-def test_a_path_may_be_longer_than_that_of_a_socket(tmp_path: Path) -> None:
+def test_long_data_directory_path_works(tmp_path: Path) -> None:
     deep = tmp_path / ("d" * 100) / ("e" * 100)
     deep.mkdir(parents=True)
     with closing(localsocket.listen(deep)) as listener, closing(localsocket.connect(deep, 5)) as client:
@@ -50,7 +50,7 @@ def test_the_socket_of_a_killed_service_is_replaced(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["file", "directory", "link"])
-def test_what_is_no_socket_stays(tmp_path: Path, kind: str) -> None:
+def test_file_that_is_not_a_socket_is_not_removed(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "api.sock"
     if kind == "directory":
         path.mkdir()
@@ -69,7 +69,7 @@ def test_a_file_system_without_sockets_is_an_error() -> None:
         localsocket.listen(Path("/sys/kernel"))
 
 
-def test_a_service_that_accepts_nobody_is_not_waited_for(
+def test_service_that_does_not_accept_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(localsocket, "_BACKLOG", 0)
@@ -107,7 +107,7 @@ def somebody_else_listening(directory: Path, received: Path) -> Iterator[None]:
 
 
 @as_root
-def test_another_user_who_listens_there_is_sent_nothing(tmp_path: Path) -> None:
+def test_nothing_is_sent_to_a_socket_of_another_user(tmp_path: Path) -> None:
     received = tmp_path / "received"
     directory = tmp_path / "data"
     directory.mkdir()
@@ -119,7 +119,7 @@ def test_another_user_who_listens_there_is_sent_nothing(tmp_path: Path) -> None:
 
 
 @as_root
-def test_another_user_is_refused_with_advice(tmp_path: Path) -> None:
+def test_client_of_another_user_is_refused_with_advice(tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
     with closing(localsocket.listen(tmp_path)), Client(tmp_path, None, "") as client:
         # Whatever is imported late must be there by now: the other user may not read it.
@@ -135,12 +135,12 @@ def test_another_user_is_refused_with_advice(tmp_path: Path) -> None:
 
 
 @as_root
-def test_a_socket_of_root_is_trusted_by_everybody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_socket_of_root_is_trusted_by_all_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with closing(localsocket.listen(tmp_path)):
         monkeypatch.setattr(os, "geteuid", lambda: 1000)
         localsocket.connect(tmp_path, 5).close()
 
 
-def test_it_is_no_address_that_gunicorn_would_remove() -> None:
+def test_gunicorn_does_not_remove_the_socket() -> None:
     with closing(localsocket.Listener(socket.AF_UNIX)) as listener:
         assert listener.getsockname() == localsocket.PEER

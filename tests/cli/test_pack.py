@@ -56,7 +56,7 @@ PACKED = {".gitignore", "a", "important.log", "sub/.gitignore", "sub/build/out",
 
 
 @pytest.mark.parametrize("kind", ["plain", "repository", "part of a repository", "ignored as a whole"])
-def test_what_gitignore_leaves_out_is_left_out_wherever_it_stands(tree: Path, kind: str) -> None:
+def test_ignored_files_are_left_out_for_every_gitignore(tree: Path, kind: str) -> None:
     if kind == "repository":
         git(tree, "init", "--quiet")
     elif kind != "plain":
@@ -66,7 +66,7 @@ def test_what_gitignore_leaves_out_is_left_out_wherever_it_stands(tree: Path, ki
     assert set(packed(tree)) == PACKED
 
 
-def test_what_git_keeps_track_of_is_packed_as_it_is_now(tree: Path) -> None:
+def test_tracked_files_are_packed_with_their_changes(tree: Path) -> None:
     git(tree, "init", "--quiet")
     git(tree, "add", "--force", "b", "a", "sub/keep")
     git(tree, "commit", "--quiet", "--message", "x")
@@ -78,7 +78,7 @@ def test_what_git_keeps_track_of_is_packed_as_it_is_now(tree: Path) -> None:
     assert members["a"].size == len("changed")
 
 
-def test_a_repository_within_another_is_packed_too(tree: Path) -> None:
+def test_nested_repository_is_packed(tree: Path) -> None:
     git(tree, "init", "--quiet")
     inner = tree / "inner"
     write(inner, x="x", ignored="x")
@@ -87,7 +87,7 @@ def test_a_repository_within_another_is_packed_too(tree: Path) -> None:
     assert set(packed(tree)) == PACKED | {"inner/x", "inner/.gitignore"}
 
 
-def test_a_repository_that_the_environment_names_plays_no_part(
+def test_git_dir_in_the_environment_is_ignored(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As in a git hook.
@@ -107,7 +107,7 @@ def fake_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> No
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 @pytest.mark.parametrize("which", ["the directory", "one above it", "one within it"])
-def test_a_repository_that_git_refuses_for_its_owner_is_an_error(tree: Path, which: str) -> None:
+def test_repository_of_another_owner_is_an_error(tree: Path, which: str) -> None:
     """Otherwise tracked files that .gitignore names would be missing, and nothing would say so."""
     repository = {"the directory": tree, "one above it": tree.parent, "one within it": tree / "sub"}[which]
     git(repository, "init", "--quiet")
@@ -123,7 +123,7 @@ def test_a_repository_that_git_refuses_for_its_owner_is_an_error(tree: Path, whi
 @pytest.mark.parametrize(
     "damage", ["not a repository", "a broken configuration", "a file that leads nowhere"]
 )
-def test_a_repository_that_git_cannot_read_is_an_error(tree: Path, damage: str) -> None:
+def test_unreadable_repository_is_an_error(tree: Path, damage: str) -> None:
     if damage == "a file that leads nowhere":
         (tree / ".git").write_text("gitdir: /nowhere/x\n")
     elif damage == "not a repository":
@@ -135,7 +135,7 @@ def test_a_repository_that_git_cannot_read_is_an_error(tree: Path, damage: str) 
         packed(tree)
 
 
-def test_a_directory_that_git_could_not_open_is_an_error(
+def test_unreadable_directory_is_an_error(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """git says so and ends with 0."""
@@ -145,16 +145,14 @@ def test_a_directory_that_git_could_not_open_is_an_error(
         packed(tree)
 
 
-def test_messages_of_git_in_another_language_are_none_of_ours(
-    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_git_runs_with_a_fixed_language(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("LANG", "LC_ALL", "LANGUAGE"):
         monkeypatch.setenv(name, "de_DE.UTF-8")
     fake_git(tmp_path, monkeypatch, '[ "$LC_ALL$LANGUAGE" = C ] || exit 3')
     assert set(packed(tree)) == PACKED
 
 
-def test_no_repository_runs_a_program(tree: Path, tmp_path: Path) -> None:
+def test_filters_and_hooks_of_a_repository_do_not_run(tree: Path, tmp_path: Path) -> None:
     """Neither that of the directory nor one within it, which may have come in an archive."""
     marker = tmp_path / "marker"
     evil = tmp_path / "evil"
@@ -187,7 +185,7 @@ def test_no_repository_runs_a_program(tree: Path, tmp_path: Path) -> None:
     assert not marker.exists()
 
 
-def test_no_hook_runs_whatever_is_asked_for(tree: Path, tmp_path: Path) -> None:
+def test_git_hooks_do_not_run(tree: Path, tmp_path: Path) -> None:
     marker = tmp_path / "marker"
     git(tree, "init", "--quiet")
     hook = tree / ".git" / "hooks" / "post-index-change"
@@ -201,7 +199,7 @@ def test_no_hook_runs_whatever_is_asked_for(tree: Path, tmp_path: Path) -> None:
     assert not marker.exists()
 
 
-def test_an_index_names_nothing_outside_of_the_directory(tree: Path, tmp_path: Path) -> None:
+def test_index_entries_behind_a_link_are_not_packed(tree: Path, tmp_path: Path) -> None:
     write(tmp_path, outside__secret="s")
     git(tree, "init", "--quiet")
     write(tree, link__secret="x")
@@ -213,7 +211,7 @@ def test_an_index_names_nothing_outside_of_the_directory(tree: Path, tmp_path: P
     assert "link/secret" not in members
 
 
-def test_without_git_all_is_packed_unless_something_is_ignored(
+def test_without_git_all_files_are_packed_unless_a_gitignore_exists(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -226,7 +224,7 @@ def test_without_git_all_is_packed_unless_something_is_ignored(
         packed(plain)
 
 
-def test_the_same_files_give_the_same_bytes(tmp_path: Path) -> None:
+def test_same_files_give_the_same_bytes(tmp_path: Path) -> None:
     def make(name: str, order: int) -> Path:
         directory = tmp_path / name
         for file in ("a", "b/c", "ä", "Z")[::order]:
@@ -242,7 +240,7 @@ def test_the_same_files_give_the_same_bytes(tmp_path: Path) -> None:
     assert pack(tmp_path / "first", io.BytesIO()) not in ids
 
 
-def test_modes_times_links_and_names_are_kept(tmp_path: Path) -> None:
+def test_modes_times_links_and_names_are_preserved(tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     write(tree, script="#!/bin/sh", dir__x="x")
     (tree / "script").chmod(0o750)
@@ -261,7 +259,7 @@ def test_modes_times_links_and_names_are_kept(tmp_path: Path) -> None:
     assert set(members) == {"script", "dir/x", "out", "to-dir", "\udcff\n"}
 
 
-def test_what_cannot_be_packed_is_a_sentence(tmp_path: Path) -> None:
+def test_unpackable_files_are_clear_errors(tmp_path: Path) -> None:
     for directory in (tmp_path / "nothing", Path(__file__)):
         with pytest.raises(ReactorcideError, match="there is no directory"):
             packed(directory)

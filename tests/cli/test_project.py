@@ -8,7 +8,7 @@ from tests.support.runs import repository
 WORKFLOW = "name: CI\non: push\njobs: {a: {command: 'true'}}\n"
 
 
-def test_a_project_from_its_beginning_to_its_end(reactorcide: Program, service: Service) -> None:
+def test_project_is_created_listed_changed_and_removed(reactorcide: Program, service: Service) -> None:
     source = repository(service.sources / uuid.uuid4().hex, {"workflows/ci.yaml": WORKFLOW})
     project_id = reactorcide.fine("project", "add", "acme/site", "--git", f"file://{source.path}").text
     assert "acme/site" in reactorcide.fine("project", "list").text
@@ -32,7 +32,7 @@ def test_a_project_from_its_beginning_to_its_end(reactorcide: Program, service: 
     assert "there is no project 'acme/new'" in reactorcide.refused("project", "show", "acme/new")
 
 
-def test_its_settings_and_its_webhook(reactorcide: Program, service: Service) -> None:
+def test_project_settings_and_webhook_are_shown(reactorcide: Program, service: Service) -> None:
     token = service.sources / "token"
     token.write_text("secret-of-the-forge\n")
     added = reactorcide.fine(
@@ -66,7 +66,7 @@ def test_its_settings_and_its_webhook(reactorcide: Program, service: Service) ->
     )
 
 
-def test_a_deploy_key_and_the_keys_of_servers(reactorcide: Program, service: Service) -> None:
+def test_deploy_key_and_host_keys_are_managed(reactorcide: Program, service: Service) -> None:
     reactorcide.fine("project", "add", "acme/private", "--git", "git@git.example:acme/private.git")
     public = reactorcide.fine("project", "deploy-key", "acme/private").text.strip()
     assert public.startswith("ssh-ed25519 ")
@@ -86,7 +86,7 @@ def test_a_deploy_key_and_the_keys_of_servers(reactorcide: Program, service: Ser
     assert "ssh-ed25519" not in output
 
 
-def test_the_schedules_of_a_project(reactorcide: Program, service: Service) -> None:
+def test_project_schedules_are_managed(reactorcide: Program, service: Service) -> None:
     text = "name: N\non: schedule\nvars: {v: one}\njobs: {a: {command: 'true'}}\n"
     source = repository(service.sources / uuid.uuid4().hex, {"workflows/n.yaml": text})
     reactorcide.fine("project", "add", "acme/planned", "--git", f"file://{source.path}")
@@ -118,7 +118,7 @@ def test_the_schedules_of_a_project(reactorcide: Program, service: Service) -> N
     assert reactorcide.fine(*of_project, "list", "acme/planned", "--json").json == {"schedules": []}
 
 
-def test_a_run_has_one_source(reactorcide: Program) -> None:
+def test_run_with_two_sources_is_refused(reactorcide: Program) -> None:
     result = reactorcide("runs", "start", "--project", "a", "--git", "https://git.example/a.git")
     assert result.code == 2
     assert "Give a --project" in result.errors

@@ -57,7 +57,7 @@ def values(data_dir: Path) -> set[str]:
         database.close()
 
 
-def test_all_is_encrypted_with_another_key(lone: Program, data_dir: Path) -> None:
+def test_rekey_encrypts_everything_with_the_new_key(lone: Program, data_dir: Path) -> None:
     old = (data_dir / "secret-key").read_bytes()
     assert lone.fine("secret", "rekey").text == "250 values are encrypted with a new key"
     assert (data_dir / "secret-key").read_bytes() != old
@@ -70,7 +70,7 @@ def test_all_is_encrypted_with_another_key(lone: Program, data_dir: Path) -> Non
 
 
 @pytest.mark.parametrize("point", POINTS)
-def test_killed_at_any_point_all_is_readable_and_it_can_be_repeated(
+def test_killed_rekey_leaves_everything_readable_and_can_be_repeated(
     lone: Program, data_dir: Path, tmp_path: Path, point: str
 ) -> None:
     marker = tmp_path / "marker"
@@ -84,7 +84,7 @@ def test_killed_at_any_point_all_is_readable_and_it_can_be_repeated(
     assert values(data_dir) == {VALUE}
 
 
-def test_no_backup_has_a_key_that_opens_nothing(lone: Program, data_dir: Path, tmp_path: Path) -> None:
+def test_backup_during_an_interrupted_rekey_is_refused(lone: Program, data_dir: Path, tmp_path: Path) -> None:
     marker = tmp_path / "marker"
     marker.touch()
     lone.with_variables(REACTORCIDE_CRASH_AT=f"rekey-committed={marker}")("secret", "rekey")
@@ -94,13 +94,13 @@ def test_no_backup_has_a_key_that_opens_nothing(lone: Program, data_dir: Path, t
     lone.fine("backup", tmp_path / "backup")
 
 
-def test_not_while_a_service_works_there(reactorcide: Program, service: Service) -> None:
+def test_rekey_is_refused_while_a_service_runs(reactorcide: Program, service: Service) -> None:
     before = (service.data_dir / "secret-key").read_bytes()
     assert "secret-key" not in reactorcide.refused("secret", "rekey")
     assert (service.data_dir / "secret-key").read_bytes() == before
 
 
-def test_no_encrypted_column_is_forgotten() -> None:
+def test_rekey_covers_every_encrypted_column() -> None:
     columns = {
         (model._meta.table_name, name)
         for model in ALL_MODELS

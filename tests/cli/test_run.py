@@ -122,7 +122,7 @@ def local_run(program: Program, tmp_path: Path, image: str) -> Iterator[LocalRun
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_signals_leave_nothing_however_often_they_come(
+def test_repeated_signals_leave_nothing_behind(
     program: Program, tmp_path: Path, image: str, number: signal.Signals
 ) -> None:
     with local_run(program, tmp_path, image) as run:
@@ -134,7 +134,7 @@ def test_signals_leave_nothing_however_often_they_come(
         assert list(run.temporary.iterdir()) == []
 
 
-def test_what_is_killed_leaves_nothing_either(program: Program, tmp_path: Path, image: str) -> None:
+def test_killed_run_leaves_nothing_behind(program: Program, tmp_path: Path, image: str) -> None:
     with local_run(program, tmp_path, image) as run:
         assert len(running(str(run.temporary))) >= 2
         run.process.kill()
@@ -143,7 +143,7 @@ def test_what_is_killed_leaves_nothing_either(program: Program, tmp_path: Path, 
         assert running(str(run.temporary)) == []
 
 
-def test_a_workflow_file_may_be_a_link_to_a_file_beside(
+def test_workflow_file_can_be_a_link_within_the_directory(
     reactorcide: Program, program: Program, tmp_path: Path, image: str
 ) -> None:
     repo = repository(tmp_path / "linked", {"shared": FAILING.replace("exit 3", "true")})
@@ -161,7 +161,7 @@ def test_a_workflow_file_may_be_a_link_to_a_file_beside(
     assert sentence in program("run", "--image", image, cwd=repo.path).errors
 
 
-def test_the_log_of_a_node_without_a_job_is_a_sentence(reactorcide: Program, tmp_path: Path) -> None:
+def test_log_of_a_node_without_a_job_is_a_clear_error(reactorcide: Program, tmp_path: Path) -> None:
     tree = repository(tmp_path / "failing", {"workflows/ci.yaml": FAILING}).path
     run = reactorcide("runs", "start", "--source", tree, "--follow", "--json").json
     for options in ((), ("--follow",)):
@@ -171,7 +171,7 @@ def test_the_log_of_a_node_without_a_job_is_a_sentence(reactorcide: Program, tmp
     assert "no\n" in reactorcide.fine("runs", "logs", run["run_id"]).text
 
 
-def test_a_failure_is_one_and_a_wrong_file_is_two(program: Program, tmp_path: Path, image: str) -> None:
+def test_failed_run_exits_with_1_and_wrong_file_with_2(program: Program, tmp_path: Path, image: str) -> None:
     tree = work_tree(tmp_path, FAILING)
     failed = program("run", "--image", image, cwd=tree)
     assert failed.code == 1, failed
@@ -227,7 +227,7 @@ def test_caches_of_an_upload_are_listed_and_deleted(reactorcide: Program, tmp_pa
     assert reactorcide("caches", "delete", "../x").code == 2
 
 
-def test_a_local_run_says_that_it_keeps_no_caches(program: Program, tmp_path: Path, image: str) -> None:
+def test_local_run_says_that_caches_are_off(program: Program, tmp_path: Path, image: str) -> None:
     result = program("run", "--image", image, cwd=work_tree(tmp_path, CACHED))
     assert result.code == 0, result
     assert "no cache is restored or saved: they are turned off here" in result.text
@@ -264,7 +264,7 @@ def test_runs_on_a_service(reactorcide: Program, tmp_path: Path) -> None:
     assert "did you mean command?" in result.errors
 
 
-def test_a_terminal_shows_a_run_as_a_tree(reactorcide: Program, tmp_path: Path) -> None:
+def test_terminal_shows_the_run_as_a_tree(reactorcide: Program, tmp_path: Path) -> None:
     tree = repository(tmp_path / "tree", {"workflows/ci.yaml": FAILING}).path
     run_id = reactorcide.fine("runs", "start", "--source", tree).text
     master, slave = pty.openpty()
@@ -304,7 +304,7 @@ jobs:
 """
 
 
-def test_secrets_variables_and_one_job_alone(program: Program, tmp_path: Path, image: str) -> None:
+def test_secrets_variables_and_a_single_job_are_options(program: Program, tmp_path: Path, image: str) -> None:
     tree = work_tree(tmp_path, VALUES)
     command = ["run", "--image", image, "--event", "push"]
     missing = program(*command, "--env", "WORD=hello", cwd=tree)

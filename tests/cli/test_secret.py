@@ -39,7 +39,7 @@ def test_a_secret_from_a_file_and_from_standard_input(
     reactorcide.fine("project", "remove", "acme/secret")
 
 
-def test_a_value_is_no_argument(reactorcide: Program) -> None:
+def test_secret_value_as_an_argument_is_refused(reactorcide: Program) -> None:
     refused = reactorcide.refused("secret", "set", "a:word", "--value", "open sesame")
     assert "never on the command line" in refused
     assert "cannot be read from /nowhere" in reactorcide.refused(

@@ -19,7 +19,7 @@ def test_too_few_open_files_are_refused(lone: Program) -> None:
     assert "may have 60 open files, and needs at least 128; raise the limit: ulimit -n 4096" in refused
 
 
-def test_a_limit_on_the_size_of_files_is_named_where_it_stops_the_start(lone: Program) -> None:
+def test_file_size_limit_is_named_when_it_stops_the_start(lone: Program) -> None:
     ended = lone("serve", "--port", 0, python=under("-f 120"))
     assert ended.code == 3
     assert (
@@ -34,7 +34,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another
 
 @as_root
 @pytest.mark.parametrize("name", ["", "lock", "secret-key", "reactorcide.db", "objects"])
-def test_what_another_user_has_put_into_the_data_directory_is_not_used(
+def test_files_of_other_users_in_the_data_directory_are_refused(
     lone: Program, tmp_path: Path, name: str
 ) -> None:
     victim = tmp_path / "victim"
@@ -50,7 +50,7 @@ def test_what_another_user_has_put_into_the_data_directory_is_not_used(
     assert sorted(path.name for path in data_dir.iterdir()) == [name] * bool(name)
 
 
-def test_the_lock_is_no_link(lone: Program, tmp_path: Path) -> None:
+def test_lock_file_that_is_a_link_is_refused(lone: Program, tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_text("precious")
     (tmp_path / "data").mkdir()
@@ -74,7 +74,7 @@ ESCAPES = "\x1b]0;owned\x07\x1b[31m\x9b"
         [ESCAPES],
     ],
 )
-def test_nothing_that_is_named_reaches_the_terminal_as_it_is(
+def test_control_characters_in_options_do_not_reach_the_terminal(
     lone: Program, tmp_path: Path, options: list[str]
 ) -> None:
     file = tmp_path / ESCAPES
@@ -85,7 +85,7 @@ def test_nothing_that_is_named_reaches_the_terminal_as_it_is(
     assert set(result.errors) & set(ESCAPES[::-1]) <= set("]0;owned[31m")
 
 
-def test_nor_do_paths_of_what_has_been_done(lone: Program, tmp_path: Path) -> None:
+def test_control_characters_in_paths_do_not_reach_the_terminal(lone: Program, tmp_path: Path) -> None:
     program = lone.with_variables(REACTORCIDE_DATA_DIR=str(tmp_path / f"data{ESCAPES}"))
     with (tmp_path / "log").open("wb") as log:
         service = program.start("serve", "--port", 0, "--concurrency", 0, stdout=log, stderr=log)

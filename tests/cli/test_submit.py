@@ -117,7 +117,7 @@ def test_follow_with_json_prints_the_job_as_it_ended(reactorcide: Program) -> No
     assert "hello\n" in result.errors
 
 
-def test_one_argument_is_a_script_and_several_are_a_command_line(reactorcide: Program) -> None:
+def test_single_argument_is_a_script_and_several_are_a_command_line(reactorcide: Program) -> None:
     script = reactorcide.fine("submit", "script", "--follow", "--", "echo $((1 + 1)); echo '  x'")
     assert script.output == b"2\n  x\n"
     words = reactorcide.fine("submit", "words", "--follow", "--", "echo", "$((1 + 1))", "a  b", "--help")
@@ -144,7 +144,7 @@ def test_secret_variables_reach_the_job_and_are_not_shown(reactorcide: Program) 
     assert "s3" not in output + caller.fine("jobs", "show", job_id, "--json").text
 
 
-def test_a_secret_variable_adds_to_those_that_are_secret_anyway(reactorcide: Program, tmp_path: Path) -> None:
+def test_secret_option_adds_to_the_names_that_look_secret(reactorcide: Program, tmp_path: Path) -> None:
     more = ("--env", "A_TOKEN=abcd", "--secret-env", "GIVEN=abcd", "--", "true")
     assert submitted(reactorcide, "x", *more)["secret_env_vars"] == ["A_TOKEN", "GIVEN"]
     listed = {"job_env_vars": {"A": "abcd", "B_TOKEN": "abcd"}, "secret_env_vars": ["A"]}
@@ -212,24 +212,24 @@ def test_a_source_is_uploaded_to_another_host_and_once(
     assert "no directory" in away.refused("submit", "x", "--source", tmp_path / "nothing", "--", "true")
 
 
-def test_upload_is_a_wish_that_comes_first(reactorcide: Program) -> None:
+def test_upload_option_forces_an_upload(reactorcide: Program) -> None:
     job = submitted(reactorcide, "wish", "--source", SAMPLE, "--upload", "--", "true")
     assert (job["source_path"], len(job["source_id"])) == (None, 64)
     assert reactorcide("submit", "x", "--upload", "--", "true").code == 2
 
 
-def test_a_directory_that_is_nowhere_is_refused_by_the_service(reactorcide: Program, tmp_path: Path) -> None:
+def test_missing_directory_is_refused_by_the_service(reactorcide: Program, tmp_path: Path) -> None:
     refused = reactorcide.refused("submit", "x", "--source", tmp_path / "nothing", "--", "true")
     assert "source roots" in refused
 
 
-def test_other_errors_come_after_the_upload(reactorcide: Program, tmp_path: Path) -> None:
+def test_other_errors_are_reported_after_the_upload(reactorcide: Program, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     refused = reactorcide.refused("submit", "x", "--source", tmp_path, "--code-dir", "relative", "--", "true")
     assert "code_dir" in refused
 
 
-def test_the_artifacts_of_a_job_are_a_source_and_globs_narrow_them(reactorcide: Program) -> None:
+def test_artifacts_of_a_job_are_a_source_filtered_by_globs(reactorcide: Program) -> None:
     script = "cd /job/artifacts && echo one >1.txt && echo two >2.log && mkdir d && echo three >d/3.txt"
     job = reactorcide.fine(
         *("submit", "make", "--follow", "--json", "--artifact", "*.txt", "--artifact", "d/**", "--", script)
@@ -240,7 +240,7 @@ def test_the_artifacts_of_a_job_are_a_source_and_globs_narrow_them(reactorcide: 
     assert result.output == b"one\nthree\n1.txt\nd\n"
 
 
-def test_a_terminal_shows_the_upload(reactorcide: Program, service: Service, tmp_path: Path) -> None:
+def test_terminal_shows_upload_progress(reactorcide: Program, service: Service, tmp_path: Path) -> None:
     (tmp_path / "noise").write_bytes(os.urandom(1 << 20))
     terminal, side = pty.openpty()
     # Followed to its end, so that it leaves no active job.
@@ -304,7 +304,7 @@ def test_every_option_reaches_the_service(reactorcide: Program) -> None:
     assert {field: job[field] for field in expected} == expected
 
 
-def test_submodules_are_left_out_by_an_option(reactorcide: Program) -> None:
+def test_option_leaves_out_submodules(reactorcide: Program) -> None:
     git = ("--git", "https://example.com/x.git", "--", "true")
     assert submitted(reactorcide, "all", *git)["git_submodules"] is True
     job = submitted(reactorcide, "none", "--no-submodules", *git)
@@ -334,12 +334,12 @@ def test_the_history_and_the_tags_of_a_repository_are_options(reactorcide: Progr
     assert "--git-depth needs a repository" in refused.errors
 
 
-def test_options_are_variables_too(reactorcide: Program) -> None:
+def test_options_can_come_from_variables(reactorcide: Program) -> None:
     job = submitted(reactorcide.with_variables(REACTORCIDE_SUBMIT_DESCRIPTION="set"), "vars", "--", "true")
     assert job["description"] == "set"
 
 
-def test_a_file_gives_the_fields_and_options_override_them(reactorcide: Program, tmp_path: Path) -> None:
+def test_options_override_the_fields_of_a_file(reactorcide: Program, tmp_path: Path) -> None:
     definition = {
         "name": "from file",
         "job_command": "echo file",
@@ -366,17 +366,17 @@ def test_a_file_gives_the_fields_and_options_override_them(reactorcide: Program,
     assert (changed["priority"], changed["job_command"]) == (6, "echo 'a b'")
 
 
-def test_a_file_may_be_stdin(reactorcide: Program) -> None:
+def test_file_can_be_stdin(reactorcide: Program) -> None:
     job = submitted(reactorcide, "-f", "-", input=b'{"name": "piped", "job_command": "true"}')
     assert (job["name"], job["source_type"]) == ("piped", "copy")
 
 
 @pytest.mark.parametrize("content", [b"{", b"[]", b"\xff", b"[" * 100_000])
-def test_a_file_that_is_no_job_is_a_sentence(reactorcide: Program, content: bytes) -> None:
+def test_file_that_is_not_a_job_is_a_clear_error(reactorcide: Program, content: bytes) -> None:
     assert "<stdin>" in reactorcide.refused("submit", "-f", "-", input=content)
 
 
-def test_what_the_service_refuses_is_its_sentence(reactorcide: Program) -> None:
+def test_refusal_of_the_service_is_printed(reactorcide: Program) -> None:
     assert "job_command" in reactorcide.refused("submit", "-f", "-", input=b'{"name": "x"}')
     misspelt = b'{"name": "x", "job_command": "true", "timeout_second": 1}'
     assert "timeout_second" in reactorcide.refused("submit", "-f", "-", input=misspelt)
@@ -396,7 +396,7 @@ def test_what_the_service_refuses_is_its_sentence(reactorcide: Program) -> None:
         ("-f", "no-such-file.json"),
     ],
 )
-def test_wrong_usage_is_2(lone: Program, arguments: tuple[str, ...]) -> None:
+def test_wrong_usage_exits_with_2(lone: Program, arguments: tuple[str, ...]) -> None:
     result = lone("submit", *arguments)
     assert (result.code, result.output) == (2, b"")
     assert "Usage: reactorcide submit" in result.errors
@@ -423,7 +423,7 @@ def test_a_terminal_gets_a_spinner_while_the_job_waits(reactorcide: Program, tmp
     assert output.read_bytes() == b"here\n"
 
 
-def test_no_name_in_what_it_says_controls_the_terminal(lone: Program, tmp_path: Path) -> None:
+def test_names_in_messages_do_not_control_the_terminal(lone: Program, tmp_path: Path) -> None:
     file = tmp_path / "a\x1b]0;owned\x07.json"
     file.write_text("{")
     refused = lone("submit", "-f", file)

@@ -28,7 +28,7 @@ def no_more_threads(pid: int) -> Iterator[None]:
             resource.prlimit(pid, resource.RLIMIT_AS, before)
 
 
-def test_without_another_thread_the_service_answers_and_jobs_wait(tmp_path: Path, image: str) -> None:
+def test_thread_limit_leaves_the_service_answering_and_jobs_waiting(tmp_path: Path, image: str) -> None:
     service = Service(tmp_path, image)
     try:
         [worker_pid] = map(int, Path(f"/proc/{service.pid}/task/{service.pid}/children").read_text().split())

@@ -3,7 +3,7 @@
 from tests.cli.conftest import Program
 
 
-def test_a_webhook_from_its_beginning_to_its_end(reactorcide: Program) -> None:
+def test_webhook_is_created_listed_changed_and_removed(reactorcide: Program) -> None:
     reactorcide.fine("project", "add", "acme/told", "--git", "https://git.example/acme/told.git")
     added = reactorcide.fine("webhook", "add", "https://hook.example/", "--project", "acme/told")
     webhook_id = added.text

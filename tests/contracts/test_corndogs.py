@@ -151,7 +151,7 @@ def _stored_payload(corndogs: Corndogs, queue: str, state: str) -> bytes:
 
 
 class TestSubmitTask:
-    def test_stores_what_was_sent(self, corndogs: Corndogs, queue: str) -> None:
+    def test_stores_the_sent_task(self, corndogs: Corndogs, queue: str) -> None:
         before_ns = time.time_ns()
         task = corndogs.submit_task(
             queue,
@@ -182,10 +182,10 @@ class TestSubmitTask:
     def test_the_auto_target_follows_the_state(self, corndogs: Corndogs, queue: str) -> None:
         assert corndogs.submit_task(queue, current_state="ready").auto_target_state == "ready-working"
 
-    def test_a_negative_timeout_is_none(self, corndogs: Corndogs, queue: str) -> None:
+    def test_negative_timeout_means_no_timeout(self, corndogs: Corndogs, queue: str) -> None:
         assert corndogs.submit_task(queue, timeout_s=-1).timeout_s == 0
 
-    def test_every_task_is_another_one(self, corndogs: Corndogs, queue: str) -> None:
+    def test_every_submit_creates_a_new_task(self, corndogs: Corndogs, queue: str) -> None:
         assert len({corndogs.submit_task(queue).uuid for _ in range(5)}) == 5
 
     @pytest.mark.parametrize("priority", [-(2**31), 2**31 - 1])
@@ -209,7 +209,7 @@ class TestGetNextTask:
             order.append(names[task.uuid])
         assert order == ["b5", "d5", "a0", "e0", "c-1"]
 
-    def test_an_update_sends_a_task_to_the_back(self, corndogs: Corndogs, queue: str) -> None:
+    def test_update_moves_a_task_to_the_back(self, corndogs: Corndogs, queue: str) -> None:
         first, second = corndogs.submit_task(queue), corndogs.submit_task(queue)
         corndogs.update_task(
             first.uuid,
@@ -247,7 +247,7 @@ class TestGetNextTask:
         assert stored.update_time_ns > submitted.update_time_ns
         assert stored.submit_time_ns == submitted.submit_time_ns
 
-    def test_stores_what_it_answers(self, corndogs: Corndogs, queue: str) -> None:
+    def test_stored_task_equals_the_answer(self, corndogs: Corndogs, queue: str) -> None:
         corndogs.submit_task(queue)
         claimed = corndogs.get_next_task(
             queue, override_timeout_s=60, override_current_state="a", override_auto_target_state="b"
@@ -337,14 +337,14 @@ class TestGetNextTaskGroup:
         assert (stored.current_state, stored.auto_target_state, stored.timeout_s) == ("a", "b", 60)
         assert (claimed["current_state"], claimed["update_time"]) == ("a", stored.update_time_ns)
 
-    def test_without_queues_it_is_of_the_default_one(self, wire: Wire) -> None:
+    def test_no_queues_means_the_default_queue(self, wire: Wire) -> None:
         mine = wire("SubmitTask", priority=2**31 - 1)["task"]
         assert wire("GetNextTaskGroup")["delivery"]["task"]["uuid"] == mine["uuid"]
         wire("CompleteTask", uuid=mine["uuid"])
 
 
 class TestUpdateTask:
-    def test_sets_exactly_what_was_sent(self, corndogs: Corndogs, queue: str) -> None:
+    def test_sets_exactly_the_sent_fields(self, corndogs: Corndogs, queue: str) -> None:
         task = corndogs.submit_task(queue, timeout_s=9, payload=b"old", priority=3)
         updated = corndogs.update_task(
             task.uuid,
@@ -364,7 +364,7 @@ class TestUpdateTask:
         assert _without_payload(_now(corndogs, task)) == _without_payload(updated)
         assert _stored_payload(corndogs, queue, "a") == b"new"
 
-    def test_without_a_payload_it_keeps_the_stored_one(self, corndogs: Corndogs, queue: str) -> None:
+    def test_missing_payload_leaves_the_stored_one(self, corndogs: Corndogs, queue: str) -> None:
         task = corndogs.submit_task(queue, payload=b"old")
         corndogs.update_task(
             task.uuid, queue, "submitted", new_state="a", auto_target_state="b", timeout_s=0, priority=0
@@ -392,7 +392,7 @@ class TestUpdateTask:
         assert updated is not None
         assert updated.current_state == "a"
 
-    def test_an_archived_task_stays_as_it_is(self, corndogs: Corndogs, queue: str) -> None:
+    def test_archived_task_does_not_change(self, corndogs: Corndogs, queue: str) -> None:
         task = corndogs.submit_task(queue)
         archived = corndogs.complete_task(task.uuid, queue, "submitted")
         assert (
@@ -443,7 +443,7 @@ class TestCompleteTaskAndCancelTask:
         corndogs.get_next_task(queue)
         assert end(corndogs, task, "submitted") is not None
 
-    def test_a_second_time_there_is_no_such_task(
+    def test_second_call_reports_no_such_task(
         self,
         corndogs: Corndogs,
         queue: str,
@@ -456,7 +456,7 @@ class TestCompleteTaskAndCancelTask:
 
 
 class TestUuid:
-    def test_an_unknown_one_is_no_error(self, corndogs: Corndogs, queue: str) -> None:
+    def test_unknown_uuid_is_not_an_error(self, corndogs: Corndogs, queue: str) -> None:
         unknown = str(uuid.uuid4())
         assert corndogs.get_task(unknown, queue) is None
         assert (
@@ -469,14 +469,14 @@ class TestUuid:
         assert corndogs.cancel_task(unknown, queue, "a") is None
 
     @pytest.mark.parametrize("rpc", ["GetTaskStateByID", "UpdateTask", "CompleteTask", "CancelTask"])
-    def test_a_malformed_one_is(self, wire: Wire, queue: str, rpc: str, speaks_csil: bool) -> None:
+    def test_malformed_uuid_is_an_error(self, wire: Wire, queue: str, rpc: str, speaks_csil: bool) -> None:
         # The file store of released servers has no such task, either.
         with pytest.raises(Refused, match="internal" if speaks_csil else "UNKNOWN"):
             wire(rpc, uuid="not-a-uuid", queue=queue)
 
 
 class TestCleanUpTimedOut:
-    def test_swaps_the_states_of_a_task_whose_lease_is_over(self, corndogs: Corndogs, queue: str) -> None:
+    def test_expired_task_swaps_its_states(self, corndogs: Corndogs, queue: str) -> None:
         corndogs.submit_task(queue)
         claimed = corndogs.get_next_task(queue, override_timeout_s=60)
         assert claimed is not None
@@ -491,7 +491,7 @@ class TestCleanUpTimedOut:
         assert back.update_time_ns > leased.update_time_ns
         assert corndogs.clean_up_timed_out(end_ns + _SECOND_NS, queue) == 0
 
-    def test_the_task_goes_to_the_back_of_its_priority(self, corndogs: Corndogs, queue: str) -> None:
+    def test_expired_task_moves_to_the_back_of_its_priority(self, corndogs: Corndogs, queue: str) -> None:
         first = corndogs.submit_task(queue)
         corndogs.get_next_task(queue, override_timeout_s=1)
         second = corndogs.submit_task(queue)
@@ -499,17 +499,17 @@ class TestCleanUpTimedOut:
         order = [task.uuid for task in iter(lambda: corndogs.get_next_task(queue), None)]
         assert order == [second.uuid, first.uuid]
 
-    def test_a_waiting_task_times_out_as_well(self, corndogs: Corndogs, queue: str) -> None:
+    def test_waiting_task_expires_too(self, corndogs: Corndogs, queue: str) -> None:
         task = corndogs.submit_task(queue, timeout_s=1)
         assert corndogs.clean_up_timed_out(task.update_time_ns + 2 * _SECOND_NS, queue) == 1
         assert _now(corndogs, task).current_state == "submitted-working"
 
-    def test_without_a_timeout_never(self, corndogs: Corndogs, queue: str) -> None:
+    def test_task_without_timeout_never_expires(self, corndogs: Corndogs, queue: str) -> None:
         corndogs.submit_task(queue)
         corndogs.submit_task(queue, timeout_s=-1)
         assert corndogs.clean_up_timed_out(2**63 - 1, queue) == 0
 
-    def test_time_0_expires_nothing(self, corndogs: Corndogs, queue: str) -> None:
+    def test_time_0_expires_no_task(self, corndogs: Corndogs, queue: str) -> None:
         corndogs.submit_task(queue, timeout_s=1)
         assert corndogs.clean_up_timed_out(0, queue) == 0
 
@@ -535,7 +535,7 @@ class TestCounts:
         assert queue in queues.names
         assert queues.task_count >= 3
 
-    def test_a_queue_of_archived_tasks_is_gone(self, corndogs: Corndogs, queue: str) -> None:
+    def test_queue_with_archived_tasks_only_is_not_listed(self, corndogs: Corndogs, queue: str) -> None:
         task = corndogs.submit_task(queue)
         corndogs.cancel_task(task.uuid, queue, "submitted")
         assert queue not in corndogs.queues().names
@@ -558,7 +558,7 @@ class TestCounts:
         assert (counts["queue"], counts["count"]) == ("", 0)
 
 
-def test_says_that_it_serves(corndogs: Corndogs) -> None:
+def test_health_is_serving(corndogs: Corndogs) -> None:
     corndogs.check_health()
 
 
@@ -566,7 +566,7 @@ class TestWhatCannotBe:
     """What no server takes is refused with the same error, whichever way it would go."""
 
     @pytest.mark.parametrize("uuid_", ["", "1", "not-a-uuid", "0B6D6C1E-7A0C-4A55-9F43-2F6A1F0F3C11"])
-    def test_a_uuid_that_is_not_canonical(self, corndogs: Corndogs, queue: str, uuid_: str) -> None:
+    def test_non_canonical_uuid_is_refused(self, corndogs: Corndogs, queue: str, uuid_: str) -> None:
         calls: list[Callable[[], object]] = [
             lambda: corndogs.get_task(uuid_, queue),
             lambda: corndogs.complete_task(uuid_, queue, "a"),
@@ -579,7 +579,7 @@ class TestWhatCannotBe:
             with pytest.raises(InvalidInput):
                 call()
 
-    def test_a_priority_beyond_32_bits(self, corndogs: Corndogs, queue: str) -> None:
+    def test_priority_beyond_32_bits_is_refused(self, corndogs: Corndogs, queue: str) -> None:
         task = corndogs.submit_task(queue)
         for priority in (-(2**31) - 1, 2**31):
             with pytest.raises(CorndogsError) as caught:
@@ -597,21 +597,21 @@ class TestWhatCannotBe:
                 )
         assert _now(corndogs, task) == task
 
-    def test_more_than_4_mib(self, corndogs: Corndogs, queue: str) -> None:
+    def test_message_above_4_mib_is_refused(self, corndogs: Corndogs, queue: str) -> None:
         with pytest.raises(CorndogsError, match="SubmitTask"):
             corndogs.submit_task(queue, payload=b"x" * (4 << 20))
         with pytest.raises(CorndogsError, match="GetNextTask"):
             corndogs.get_next_task(queue, "x" * (4 << 20))
         assert corndogs.task_state_counts(queue) == {}
 
-    def test_what_no_message_can_hold(self, corndogs: Corndogs, queue: str) -> None:
+    def test_values_that_do_not_fit_a_message_are_refused(self, corndogs: Corndogs, queue: str) -> None:
         with pytest.raises(ValueError, match="surrogate"):
             corndogs.submit_task(queue, current_state="\ud800")
         with pytest.raises(ValueError, match=str(2**63)):
             corndogs.submit_task(queue, timeout_s=2**63)
         assert corndogs.task_state_counts(queue) == {}
 
-    def test_a_payload_that_could_be_changed_afterwards(self, corndogs: Corndogs, queue: str) -> None:
+    def test_mutable_payload_is_refused(self, corndogs: Corndogs, queue: str) -> None:
         with pytest.raises(TypeError):
             corndogs.submit_task(queue, payload=bytearray(b"x"))  # type: ignore[arg-type]  # that is the test
         assert corndogs.task_state_counts(queue) == {}
@@ -625,7 +625,7 @@ class TestWhatCannotBe:
             "submitted-working",
         )
 
-    def test_anything_after_it_was_closed(self, kind: str, address: str, embedded: EmbeddedCorndogs) -> None:
+    def test_calls_after_close_are_refused(self, kind: str, address: str, embedded: EmbeddedCorndogs) -> None:
         opened = DirectCorndogs(embedded.storage) if kind == "direct" else connect(address)
         opened.close()
         opened.close()

@@ -44,7 +44,7 @@ def write(logs: LocalLogStore, *parts: bytes, key: str = KEY) -> None:
     file.close()
 
 
-def test_appended_bytes_are_seen_at_once_and_kept(logs: LocalLogStore) -> None:
+def test_appended_bytes_are_readable_at_once_and_later(logs: LocalLogStore) -> None:
     log = logs.append(KEY)
     log.write(b"one\n")
     assert whole(logs) == b"one\n"
@@ -60,7 +60,7 @@ def test_appended_bytes_are_seen_at_once_and_kept(logs: LocalLogStore) -> None:
     assert whole(logs) == b"one\ntwo\nthree\n"
 
 
-def test_a_log_is_cut_back_and_written_on(logs: LocalLogStore) -> None:
+def test_log_is_truncated_and_continued(logs: LocalLogStore) -> None:
     log = logs.append(KEY)
     log.write(b"keep|drop")
     log.cut_back(4)
@@ -69,7 +69,7 @@ def test_a_log_is_cut_back_and_written_on(logs: LocalLogStore) -> None:
     assert whole(logs) == b"keep!"
 
 
-def test_a_growing_log_is_no_object_and_a_sealed_one_is(logs: LocalLogStore, objects: ObjectStore) -> None:
+def test_only_a_sealed_log_is_an_object(logs: LocalLogStore, objects: ObjectStore) -> None:
     write(logs, b"text")
     write(logs, b"index", key=INDEX_KEY)
     write(logs, b"of another", key=log_key("job", 2))
@@ -220,7 +220,7 @@ def test_a_missing_key_is_an_error_at_once(logs: LocalLogStore) -> None:
     logs.delete(PREFIX)
 
 
-def test_what_is_deleted_is_gone_and_others_stay(logs: LocalLogStore, objects: ObjectStore) -> None:
+def test_delete_removes_only_the_matching_logs(logs: LocalLogStore, objects: ObjectStore) -> None:
     for job_id in ("job", "job2"):
         for attempt in (1, 2):
             write(logs, b"x", key=log_key(job_id, attempt))
@@ -260,7 +260,7 @@ class TestLocal:
         # A reader that has started reads on.
         assert b"".join(reader) == b"x" * 1_000_000
 
-    def test_what_is_synced_and_how_often(
+    def test_files_and_directories_are_synced(
         self, logs: LocalLogStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         calls: list[str] = []

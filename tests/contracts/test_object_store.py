@@ -58,7 +58,7 @@ def whole(store: ObjectStore, key: str) -> bytes:
     return b"".join(store.read(key))
 
 
-def test_what_is_put_is_read(store: ObjectStore) -> None:
+def test_stored_object_is_read_back(store: ObjectStore) -> None:
     assert store.put("a/b", [b"12", b"", b"345"]) == 5
     assert whole(store, "a/b") == b"12345"
     assert store.size("a/b") == 5
@@ -79,7 +79,7 @@ def test_a_second_put_replaces_the_first(store: ObjectStore) -> None:
     assert whole(store, "a") == b"short"
 
 
-def test_what_objects_take_is_no_less_than_their_bytes(store: ObjectStore) -> None:
+def test_reported_disk_usage_is_at_least_the_sum_of_sizes(store: ObjectStore) -> None:
     assert store.used_bytes("a/") == 0
     store.put("a/b", [bytes(100_000)])
     store.put("a/c/d", [b"12345"])
@@ -90,7 +90,7 @@ def test_what_objects_take_is_no_less_than_their_bytes(store: ObjectStore) -> No
     assert 100_000 <= store.used_bytes("a/") < before_bytes
 
 
-def test_half_an_object_is_never_seen(store: ObjectStore) -> None:
+def test_partial_object_is_never_visible(store: ObjectStore) -> None:
     def chunks() -> Iterator[bytes]:
         yield b"half"
         with pytest.raises(ObjectNotFound):
@@ -154,7 +154,7 @@ BAD_KEYS = {
 
 
 @pytest.mark.parametrize("key", BAD_KEYS.values(), ids=BAD_KEYS)
-def test_a_key_cannot_lead_out(store: ObjectStore, tmp_path: Path, key: str) -> None:
+def test_key_outside_of_the_store_is_refused(store: ObjectStore, tmp_path: Path, key: str) -> None:
     for call in (store.read, store.size):
         with pytest.raises(InvalidInput):
             call(key)
@@ -176,7 +176,7 @@ ODD_KEYS = [
 ]
 
 
-def test_odd_keys_are_just_keys(store: ObjectStore) -> None:
+def test_unusual_keys_are_ordinary_keys(store: ObjectStore) -> None:
     # S3's keys are shorter. The server of the tests knows no line breaks in them; S3 does.
     keys = [key for key in ODD_KEYS if not is_s3(store) or (len(key) < 900 and "\n" not in key)]
     for key in keys:
@@ -186,7 +186,7 @@ def test_odd_keys_are_just_keys(store: ObjectStore) -> None:
         assert whole(store, f"odd/{key}") == key.encode()
 
 
-def test_the_way_to_an_object_is_none(store: ObjectStore) -> None:
+def test_prefix_of_a_key_is_not_an_object(store: ObjectStore) -> None:
     store.put("a/b/c", [b"x"])
     for call in (store.read, store.size):
         for key in ("a", "a/b", "a/b/c/d"):
@@ -195,7 +195,7 @@ def test_the_way_to_an_object_is_none(store: ObjectStore) -> None:
     assert [item.key for item in store.list("a/")] == ["a/b/c"]
 
 
-def test_the_deepest_and_the_longest_go_with_their_prefix(store: ObjectStore) -> None:
+def test_deepest_and_longest_keys_are_deleted_by_prefix(store: ObjectStore) -> None:
     # S3's are shorter, with the prefix.
     longest = ["z" * 201] * 5 if is_s3(store) else ["z" * 203] * 10
     if is_s3(store):
@@ -209,7 +209,7 @@ def test_the_deepest_and_the_longest_go_with_their_prefix(store: ObjectStore) ->
     assert list(store.list("odd/")) == []
 
 
-def test_whoever_reads_while_it_is_replaced_reads_one_of_the_two(store: ObjectStore) -> None:
+def test_reader_during_a_replacement_sees_one_version(store: ObjectStore) -> None:
     size = 600_000
     store.put("a", [b"0" * size])
     done = threading.Event()
@@ -229,7 +229,7 @@ def test_whoever_reads_while_it_is_replaced_reads_one_of_the_two(store: ObjectSt
         writer.join()
 
 
-def test_one_prefix_is_deleted_by_several_while_it_is_written_to(store: ObjectStore) -> None:
+def test_concurrent_deletes_of_a_prefix_with_writes_do_not_fail(store: ObjectStore) -> None:
     failures: list[Exception] = []
 
     def write() -> None:
@@ -275,14 +275,14 @@ def test_many_threads_write_at_once(store: ObjectStore) -> None:
     assert whole(store, "jobs/7/1") == b"\7" * 1000
 
 
-def test_a_store_that_works_is_found_to(store: ObjectStore) -> None:
+def test_check_of_a_working_store_passes(store: ObjectStore) -> None:
     store.check()
 
 
 class TestFilesystem:
     """What only the store on a file system has to hold."""
 
-    def test_nothing_is_put_above_or_below_an_object(self, tmp_path: Path) -> None:
+    def test_key_above_or_below_an_object_is_refused(self, tmp_path: Path) -> None:
         store = FilesystemObjectStore(tmp_path / BASE)
         store.put("a/b/c", [b"x"])
         file = tmp_path / "file"
@@ -319,7 +319,7 @@ class TestFilesystem:
                 call()
 
     @pytest.mark.parametrize("size_bytes", [100, 1 << 20])
-    def test_a_write_without_room_is_an_error_of_the_store(self, tmp_path: Path, size_bytes: int) -> None:
+    def test_write_on_a_full_disk_is_a_store_error(self, tmp_path: Path, size_bytes: int) -> None:
         store = FilesystemObjectStore(tmp_path / BASE)
         store.put("a", [b"old"])
         limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -348,7 +348,7 @@ class TestFilesystem:
         chunks.close()  # type: ignore[attr-defined]  # a generator
         assert len(os.listdir("/proc/self/fd")) == before
 
-    def test_one_that_never_began_to_read_leaves_nothing_open(self, tmp_path: Path) -> None:
+    def test_unused_reader_leaves_nothing_open(self, tmp_path: Path) -> None:
         store = FilesystemObjectStore(tmp_path / BASE)
         store.put("a", [b"x"])
         before = len(os.listdir("/proc/self/fd"))
@@ -386,7 +386,7 @@ class TestFilesystem:
         assert sorted(path.name for path in outside.iterdir()) == ["secret", "sub"]
         assert (outside / "secret").read_text() == "secret"
 
-    def test_a_link_in_place_of_the_workshop_is_not_followed(self, tmp_path: Path) -> None:
+    def test_link_in_place_of_the_temporary_directory_is_not_followed(self, tmp_path: Path) -> None:
         (tmp_path / "outside").mkdir()
         (tmp_path / BASE).mkdir()
         (tmp_path / BASE / ".tmp").symlink_to(tmp_path / "outside")
@@ -404,7 +404,7 @@ class TestFilesystem:
             store.read("a")
         assert list(store.list("nothing/")) == []
 
-    def test_a_writer_that_is_killed_leaves_what_was_there_and_no_half(self, tmp_path: Path) -> None:
+    def test_killed_writer_leaves_the_old_object_whole(self, tmp_path: Path) -> None:
         store = FilesystemObjectStore(tmp_path / BASE)
         store.put("jobs/1/old", [b"as it was"])
         script = (
@@ -435,7 +435,7 @@ class TestFilesystem:
         files = [path for path in (tmp_path / BASE).rglob("*") if path.is_file()]
         assert [path.name for path in files] == ["old"]
 
-    def test_an_object_is_on_disk_before_it_has_its_name_and_the_name_before_put_returns(
+    def test_put_syncs_the_object_before_the_rename_and_the_directory_before_returning(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         calls: list[str] = []

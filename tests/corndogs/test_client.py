@@ -28,12 +28,12 @@ def silent_address() -> Iterator[str]:
         yield f"127.0.0.1:{listener.getsockname()[1]}"
 
 
-def test_it_is_a_corndogs(client: GrpcCorndogs) -> None:
+def test_client_implements_the_protocol(client: GrpcCorndogs) -> None:
     corndogs: Corndogs = client  # what mypy checks here is the test
     corndogs.check_health()
 
 
-def test_a_server_that_is_not_there_is_unavailable_at_once(server: EmbeddedCorndogs) -> None:
+def test_missing_server_is_unavailable_at_once(server: EmbeddedCorndogs) -> None:
     server.stop()
     client = GrpcCorndogs(server.address, deadline_s=30)
     started = time.monotonic()
@@ -45,7 +45,7 @@ def test_a_server_that_is_not_there_is_unavailable_at_once(server: EmbeddedCornd
     client.close()
 
 
-def test_a_claim_is_waited_for_longer_than_a_question(silent_address: str) -> None:
+def test_claim_has_a_longer_deadline_than_other_calls(silent_address: str) -> None:
     client = GrpcCorndogs(silent_address, deadline_s=0.2)
     start_s = time.monotonic()
     with pytest.raises(CorndogsUnavailable):
@@ -63,7 +63,7 @@ def test_a_server_that_does_not_answer_is_unavailable_at_the_deadline(silent_add
     client.close()
 
 
-def test_a_server_that_is_back_is_found_again(database_path: Path) -> None:
+def test_client_reconnects_to_a_server_that_is_back(database_path: Path) -> None:
     first = EmbeddedCorndogs(database_path)
     first.start()
     client = GrpcCorndogs(first.address)
@@ -78,7 +78,7 @@ def test_a_server_that_is_back_is_found_again(database_path: Path) -> None:
     second.stop()
 
 
-def test_a_server_that_is_away_is_tried_again_soon() -> None:
+def test_reconnect_to_a_missing_server_is_tried_soon() -> None:
     attempts: list[float] = []
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -97,7 +97,7 @@ def test_a_server_that_is_away_is_tried_again_soon() -> None:
     assert attempts[-1] - attempts[0] < 5
 
 
-def test_what_the_server_refuses_is_an_error_and_the_log_says_why(
+def test_refusal_of_the_server_is_an_error_and_its_reason_is_logged(
     client: GrpcCorndogs, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(CorndogsError, match=r"refused SubmitTask \(INVALID_ARGUMENT\)") as caught:
@@ -119,7 +119,7 @@ _BY_UUID: list[Callable[[GrpcCorndogs, str], object]] = [
 
 @pytest.mark.parametrize("call", _BY_UUID)
 @pytest.mark.parametrize("uuid", ["", "1", "not-a-uuid", "00000000-0000-0000-0000-00000000000", " " * 36])
-def test_a_bad_uuid_never_leaves_the_client(
+def test_malformed_uuid_is_not_sent(
     silent_address: str, call: Callable[[GrpcCorndogs, str], object], uuid: str
 ) -> None:
     sent: list[str] = []
@@ -150,7 +150,7 @@ def test_every_call_is_reported(server: EmbeddedCorndogs) -> None:
     assert all(0 < seconds < 10 for seconds in durations)
 
 
-def test_after_close_it_is_unavailable(server: EmbeddedCorndogs) -> None:
+def test_closed_client_is_unavailable(server: EmbeddedCorndogs) -> None:
     client = GrpcCorndogs(server.address)
     client.submit_task("q")
     client.close()
@@ -185,7 +185,7 @@ def test_closing_ends_a_running_call(client: GrpcCorndogs, monkeypatch: pytest.M
     assert [type(error) for error in errors] == [CorndogsUnavailable]
 
 
-def test_constructing_connects_to_nothing() -> None:
+def test_constructor_does_not_connect() -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
@@ -258,7 +258,7 @@ connect("grpc://127.0.0.1:1").close()
 """
 
 
-def test_importing_starts_and_opens_nothing_and_cbor2_may_be_missing(tmp_path: Path) -> None:
+def test_import_starts_nothing_and_works_without_cbor2(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONWARNINGS": "ignore"}
     subprocess.run(
         [sys.executable, "-c", _IMPORT + _WITHOUT_CBOR2], check=True, env=environment, cwd=tmp_path
@@ -266,7 +266,7 @@ def test_importing_starts_and_opens_nothing_and_cbor2_may_be_missing(tmp_path: P
 
 
 @pytest.mark.parametrize("answer", ["csil", "http", "nothing"])
-def test_another_protocol_is_a_sentence(csil_server: EmbeddedCorndogs, answer: str) -> None:
+def test_unknown_protocol_is_a_clear_error(csil_server: EmbeddedCorndogs, answer: str) -> None:
     with ExitStack() as opened:
         address = csil_server.csil_address
         if answer != "csil":

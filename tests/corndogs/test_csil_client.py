@@ -93,7 +93,7 @@ CALLS: dict[str, Callable[[CsilCorndogs], object]] = {
 
 
 class TestAnswers:
-    def test_they_belong_to_requests_by_id_and_come_in_any_order(self, fake: Server) -> None:
+    def test_answers_in_any_order_are_matched_by_id(self, fake: Server) -> None:
         held: list[tuple[csil.Wire, dict[str, Any]]] = []
 
         def answer(wire: csil.Wire, envelope: dict[str, Any]) -> None:
@@ -110,7 +110,7 @@ class TestAnswers:
         assert answers == {f"q{place}": {f"q{place}": 1} for place in range(20)}
         assert fake.accepted == 1
 
-    def test_one_that_comes_too_late_is_dropped(self, fake: Server) -> None:
+    def test_late_answer_is_dropped(self, fake: Server) -> None:
         late: list[tuple[csil.Wire, dict[str, Any]]] = []
 
         def answer(wire: csil.Wire, envelope: dict[str, Any]) -> None:
@@ -147,7 +147,7 @@ class TestAnswers:
             ),
         ],
     )
-    def test_one_that_cannot_be_read_is_an_error(self, fake: Server, rpc: str, payload: object) -> None:
+    def test_unreadable_answer_is_an_error(self, fake: Server, rpc: str, payload: object) -> None:
         fake.answer = saying({})
         with closing(CsilCorndogs(fake.address)) as client:
             client.check_health()
@@ -157,7 +157,7 @@ class TestAnswers:
         assert not isinstance(caught.value, CorndogsUnavailable)
 
     @pytest.mark.parametrize("variant", ["status", "ServiceError"])
-    def test_the_text_of_an_error_is_for_the_log(
+    def test_text_of_an_error_is_only_logged(
         self, fake: Server, variant: str, caplog: pytest.LogCaptureFixture
     ) -> None:
         statuses: list[str] = []
@@ -173,7 +173,7 @@ class TestAnswers:
         assert [SECRET in record.getMessage() for record in caplog.records] == [True]
         assert statuses == ["INTERNAL" if variant == "status" else "UNKNOWN"] * 2
 
-    def test_the_status_of_a_metric_is_none_that_a_server_invents(self, fake: Server) -> None:
+    def test_unknown_status_of_a_server_does_not_become_a_metric_label(self, fake: Server) -> None:
         statuses: list[str] = []
         fake.answer = saying({}, status=12345, error="x")
         with (
@@ -183,7 +183,7 @@ class TestAnswers:
             client.queues()
         assert statuses == ["UNKNOWN"]
 
-    def test_a_node_that_does_not_lead_its_cluster(self, fake: Server) -> None:
+    def test_node_that_is_not_the_leader_is_unavailable(self, fake: Server) -> None:
         fake.answer = saying({}, status=6, error="not-leader leader=10.0.0.9:5080")
         with (
             closing(CsilCorndogs(fake.address)) as client,
@@ -194,7 +194,7 @@ class TestAnswers:
 
 
 class TestVersion:
-    def test_0_7_0_is_named_and_gives_no_task(self, fake: Server) -> None:
+    def test_version_0_7_0_is_named_and_yields_no_task(self, fake: Server) -> None:
         operations: list[str] = []
 
         def answer(wire: csil.Wire, envelope: dict[str, Any]) -> None:
@@ -218,7 +218,7 @@ class TestVersion:
             b"",
         ],
     )
-    def test_another_protocol_is_a_sentence(self, fake: Server, answer: bytes) -> None:
+    def test_other_protocol_is_a_clear_error(self, fake: Server, answer: bytes) -> None:
         def hang_up(wire: csil.Wire, envelope: dict[str, Any]) -> None:
             wire.send(answer)
             wire.socket.shutdown(socket.SHUT_RDWR)
@@ -250,7 +250,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_bytes_that_are_no_answer_end_the_connection_at_once(fake: Server, name: str) -> None:
+def test_malformed_answer_closes_the_connection_at_once(fake: Server, name: str) -> None:
     fake.answer = sending(HOSTILE[name])
     with closing(CsilCorndogs(fake.address, deadline_s=20)) as client:
         start_s = time.monotonic()
@@ -261,7 +261,7 @@ def test_bytes_that_are_no_answer_end_the_connection_at_once(fake: Server, name:
         wait_until(lambda: answers(client.queues), 10, "the next connection answers")
 
 
-def test_answers_that_nobody_asked_for_end_the_connection(fake: Server) -> None:
+def test_unrequested_answers_close_the_connection(fake: Server) -> None:
     def flood(wire: csil.Wire, envelope: dict[str, Any]) -> None:
         saying({"timed_out": 1})(wire, envelope)
         saying({"timed_out": 1})(wire, envelope)
@@ -274,7 +274,7 @@ def test_answers_that_nobody_asked_for_end_the_connection(fake: Server) -> None:
         assert fake.accepted == 2
 
 
-def test_half_an_answer_ends_the_connection(fake: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_truncated_answer_closes_the_connection(fake: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("reactorcide.corndogs.csil.connection._FRAME_DEADLINE_S", 0.3)
     fake.answer = sending((16 << 20).to_bytes(4) + b"x" * 1000)
     with closing(CsilCorndogs(fake.address, deadline_s=20)) as client:
@@ -284,7 +284,7 @@ def test_half_an_answer_ends_the_connection(fake: Server, monkeypatch: pytest.Mo
         assert 0.3 <= time.monotonic() - start_s < 5
 
 
-def test_a_server_that_answers_no_more_is_left(fake: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silent_server_is_disconnected(fake: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("reactorcide.corndogs.csil.connection._MAX_GIVEN_UP", 5)
     with closing(CsilCorndogs(fake.address, deadline_s=0.02)) as client:
         for _ in range(6):
@@ -314,7 +314,7 @@ def test_a_request_that_the_server_does_not_read_has_a_deadline() -> None:
 
 
 class TestReconnecting:
-    def test_nothing_is_there(self, server: EmbeddedCorndogs) -> None:
+    def test_missing_server_is_unavailable(self, server: EmbeddedCorndogs) -> None:
         server.stop()
         with closing(CsilCorndogs(server.address, deadline_s=30)) as client:
             start_s = time.monotonic()
@@ -323,7 +323,7 @@ class TestReconnecting:
                     client.submit_task("q")
             assert time.monotonic() - start_s < 5
 
-    def test_it_is_tried_again_soon_and_not_all_the_time(self, fake: Server) -> None:
+    def test_reconnects_are_spaced_out(self, fake: Server) -> None:
         fake.answer = lambda wire, envelope: wire.socket.shutdown(socket.SHUT_RDWR)
         with closing(CsilCorndogs(fake.address)) as client:
             start_s = time.monotonic()
@@ -333,7 +333,7 @@ class TestReconnecting:
             # 50, 100, 200 and 400 ms, each up to a fifth less.
             assert 0.3 < time.monotonic() - start_s < 5
 
-    def test_calls_that_run_when_it_is_lost_are_unavailable(self, fake: Server) -> None:
+    def test_running_calls_of_a_lost_connection_are_unavailable(self, fake: Server) -> None:
         def hang_up(wire: csil.Wire, envelope: dict[str, Any]) -> None:
             held.append(envelope)
             if len(held) == 5:
@@ -353,7 +353,7 @@ class TestReconnecting:
             in_threads(5, call)
         assert len(failures) == 5
 
-    def test_a_server_that_is_back_is_found_again(self, database_path: Path) -> None:
+    def test_client_reconnects_to_a_server_that_is_back(self, database_path: Path) -> None:
         first = EmbeddedCorndogs(database_path, csil_port=0)
         first.start()
         with closing(CsilCorndogs(first.csil_address)) as client:
@@ -366,7 +366,7 @@ class TestReconnecting:
             assert client.get_task(task.uuid, "q") == task
             second.stop()
 
-    def test_one_that_was_restarted_between_two_calls_is_not_noticed(self, database_path: Path) -> None:
+    def test_restart_between_two_calls_is_transparent(self, database_path: Path) -> None:
         first = EmbeddedCorndogs(database_path, csil_port=0)
         first.start()
         with closing(CsilCorndogs(first.csil_address)) as client:
@@ -382,7 +382,7 @@ class TestReconnecting:
 
 
 class TestClose:
-    def test_it_ends_a_running_call_and_the_thread(
+    def test_close_ends_a_running_call_and_the_thread(
         self, csil_server: EmbeddedCorndogs, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         running, go_on = threading.Event(), threading.Event()
@@ -412,7 +412,7 @@ class TestClose:
             thread for thread in set(threading.enumerate()) - before if thread.name == "corndogs-csil"
         ]
 
-    def test_while_it_connects(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_close_during_a_connect_returns(self, monkeypatch: pytest.MonkeyPatch) -> None:
         go_on = threading.Event()
 
         def connect(address: tuple[str, int], timeout_s: float) -> socket.socket:

@@ -57,7 +57,7 @@ class TestEnvelope:
         }
 
     @pytest.mark.parametrize("id_", [None, -1, "1", True])
-    def test_an_id_that_is_none_is_as_if_absent(
+    def test_malformed_id_counts_as_absent(
         self, respond: Callable[[bytes], dict[str, Any]], id_: object
     ) -> None:
         envelope = respond(csil.request("GetQueues", EMPTY, id=id_))
@@ -130,7 +130,7 @@ class TestEnvelope:
         assert "maximum is 4194304 bytes" in envelope["error"]
 
     @pytest.mark.parametrize(("trouble", "status"), [(Trouble.BUSY, 7), (Trouble.FULL, 6)])
-    def test_a_store_that_fails(
+    def test_failing_store_is_an_error(
         self,
         respond: Callable[[bytes], dict[str, Any]],
         monkeypatch: pytest.MonkeyPatch,
@@ -146,7 +146,7 @@ class TestEnvelope:
 
 
 class TestBothVersions:
-    def test_what_each_reads_is_there(self, wire: csil.Wire) -> None:
+    def test_each_version_gets_the_fields_it_reads(self, wire: csil.Wire) -> None:
         # 0.7.0 reads `task` and the payload in it, 0.7.1 `delivery` and the payload beside its task.
         submitted = wire.call("SubmitTask", queue="q", payload=b"x")["task"]
         assert submitted["payload"] == b"x"
@@ -176,7 +176,7 @@ class TestBothVersions:
 
 
 class TestSeveralRequests:
-    def test_each_is_answered_with_its_id_as_soon_as_it_is_done(
+    def test_each_request_is_answered_with_its_id_when_it_is_done(
         self, wire: csil.Wire, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         go_on = threading.Event()
@@ -197,7 +197,7 @@ class TestSeveralRequests:
         assert second is not None
         assert (first["id"], second["id"]) == (2, 1)
 
-    def test_many_at_once(self, wire: csil.Wire) -> None:
+    def test_many_concurrent_requests_are_answered(self, wire: csil.Wire) -> None:
         wire.send(b"".join(csil.request("GetQueues", EMPTY, id=number) for number in range(1000)))
         ids = set()
         for _ in range(1000):
@@ -206,7 +206,7 @@ class TestSeveralRequests:
             ids.add(envelope["id"])
         assert ids == set(range(1000))
 
-    def test_of_one_connection_only_so_many_are_under_way(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_concurrent_requests_per_connection_are_limited(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("reactorcide.corndogs.csil.server._MAX_UNDER_WAY", 3)
         executor = HeldExecutor()
         listener = socket.create_server(("127.0.0.1", 0))
@@ -223,7 +223,7 @@ class TestSeveralRequests:
         assert set(numbers) == set(range(20))
         assert executor.max_held <= 3
 
-    def test_a_client_that_only_stops_sending_gets_its_answers(self, wire: csil.Wire) -> None:
+    def test_half_closed_client_gets_its_answers(self, wire: csil.Wire) -> None:
         wire.send(csil.request("GetQueues", EMPTY))
         wire.socket.shutdown(socket.SHUT_WR)
         assert wire.message() == {"queues": [], "total_task_count": 0}
@@ -273,7 +273,7 @@ class TestHostileBytes:
             envelope = respond(csil.request("GetNextTaskGroup", cbor2.dumps({**fields, "queues": queues})))
             assert envelope["status"] == status
 
-    def test_a_malformed_envelope_leaves_the_connection(self, wire: csil.Wire) -> None:
+    def test_malformed_envelope_does_not_close_the_connection(self, wire: csil.Wire) -> None:
         wire.send(csil.frame(b"") + csil.frame(b"\xff") + csil.request("GetQueues", EMPTY, id=3))
         statuses = set()
         for _ in range(3):
@@ -283,14 +283,14 @@ class TestHostileBytes:
         assert statuses == {(1, None), (0, 3)}
 
     @pytest.mark.parametrize("size", [(5 << 20) + 1, 2**32 - 1, int.from_bytes(b"GET ")])
-    def test_a_frame_that_is_too_long_closes_without_a_word(self, wire: csil.Wire, size: int) -> None:
+    def test_oversized_frame_closes_the_connection(self, wire: csil.Wire, size: int) -> None:
         wire.send(csil.request("GetQueues", EMPTY))
         assert wire.envelope() is not None
         wire.send(size.to_bytes(4))
         assert wire.envelope() is None
 
     @pytest.mark.parametrize("part", [b"\x00", b"\x00\x00\x10\x00", b"\x00\x00\x10\x00" + b"x" * 4000])
-    def test_half_a_frame_has_a_deadline(
+    def test_partial_frame_has_a_deadline(
         self, wire: csil.Wire, monkeypatch: pytest.MonkeyPatch, part: bytes
     ) -> None:
         monkeypatch.setattr("reactorcide.corndogs.csil.server._DEADLINE_S", 0.2)
@@ -322,7 +322,7 @@ class TestHostileBytes:
         wire.send(csil.request("GetQueues", EMPTY))
         assert wire.socket.recv(4)
 
-    def test_answers_that_are_not_taken_close_the_connection(
+    def test_unread_answers_close_the_connection(
         self, csil_server: EmbeddedCorndogs, wire: csil.Wire, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("reactorcide.corndogs.csil.server._DEADLINE_S", 0.3)
@@ -350,7 +350,7 @@ class TestHostileBytes:
 
 
 class TestStartAndStop:
-    def test_a_taken_port_is_refused_and_nothing_stays_open(self, database_path: Path) -> None:
+    def test_port_in_use_is_refused_and_leaves_nothing_open(self, database_path: Path) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             port = listener.getsockname()[1]
             server = EmbeddedCorndogs(database_path, csil_port=port)
@@ -361,10 +361,10 @@ class TestStartAndStop:
             wire.call("GetQueues")
         server.stop()
 
-    def test_without_a_port_there_is_none(self, server: EmbeddedCorndogs) -> None:
+    def test_without_a_port_no_server_starts(self, server: EmbeddedCorndogs) -> None:
         assert server._csil is None
 
-    def test_stopping_lets_running_calls_end(
+    def test_stop_waits_for_running_calls(
         self, csil_server: EmbeddedCorndogs, wire: csil.Wire, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         running, go_on = threading.Event(), threading.Event()
@@ -385,7 +385,7 @@ class TestStartAndStop:
         assert wire.envelope() is None
         stopper.join()
 
-    def test_stopping_leaves_what_runs_on(
+    def test_stop_returns_before_a_call_beyond_its_deadline(
         self, csil_server: EmbeddedCorndogs, wire: csil.Wire, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         running, go_on = threading.Event(), threading.Event()
@@ -405,7 +405,7 @@ class TestStartAndStop:
         go_on.set()
         stopper.join()
 
-    def test_connections_that_come_while_it_stops_are_closed(self, database_path: Path) -> None:
+    def test_connections_during_a_stop_are_closed(self, database_path: Path) -> None:
         for _ in range(20):
             server = EmbeddedCorndogs(database_path, csil_port=0)
             server.start()

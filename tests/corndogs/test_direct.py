@@ -92,7 +92,7 @@ def test_a_bug_is_logged_and_not_sent_to_the_client(
     assert "the secret of it" in caplog.text
 
 
-def test_of_many_threads_each_claims_its_own(direct: DirectCorndogs) -> None:
+def test_concurrent_claims_return_different_tasks(direct: DirectCorndogs) -> None:
     submitted = {direct.submit_task("q").uuid for _ in range(200)}
     claimed: list[str] = []
 
@@ -130,7 +130,7 @@ assert loaded == [], loaded
 """
 
 
-def test_a_service_without_a_port_for_it_imports_no_grpc(tmp_path: Path) -> None:
+def test_service_without_a_corndogs_port_does_not_import_grpc(tmp_path: Path) -> None:
     subprocess.run(
         [sys.executable, "-c", _SERVE, str(tmp_path)],
         check=True,

@@ -25,7 +25,7 @@ def test_generating_again_changes_nothing(tmp_path: Path) -> None:
         assert (written / name).read_text() == (_COMMITTED / name).read_text()
 
 
-def test_what_protoc_refuses_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_protoc_failure_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(generate_module, "_PROTO", tmp_path / "missing.proto")
     with pytest.raises(RuntimeError, match="protoc"):
         generate_module.generate(tmp_path)
@@ -70,7 +70,7 @@ _CONTRACT = {
 _TYPES = {3: "int64", 9: "string", 11: "message", 12: "bytes"}
 
 
-def test_the_numbers_on_the_wire() -> None:
+def test_field_numbers_are_fixed() -> None:
     """An independent copy of the contract: a changed number would still talk to a server of our own."""
     messages = {}
     for name, message in pb.DESCRIPTOR.message_types_by_name.items():

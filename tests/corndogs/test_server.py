@@ -39,7 +39,7 @@ def test_an_empty_uuid_is_refused(client: GrpcCorndogs, stub: CorndogsServiceStu
     assert client.get_task(bystander.uuid, "q") == bystander
 
 
-def test_an_upper_case_uuid_is_the_same(client: GrpcCorndogs, stub: CorndogsServiceStub) -> None:
+def test_upper_case_uuid_is_equal(client: GrpcCorndogs, stub: CorndogsServiceStub) -> None:
     task = client.submit_task("q")
     answer = stub.GetTaskStateByID(pb.GetTaskStateByIDRequest(uuid=task.uuid.upper()))
     assert answer.task.uuid == task.uuid
@@ -82,7 +82,7 @@ def test_a_clean_up_without_a_queue_is_of_all_queues(client: GrpcCorndogs) -> No
     assert client.clean_up_timed_out(time.time_ns() + 2_000_000_000, "") == 2
 
 
-def test_the_clock_is_the_callers(database_path: Path) -> None:
+def test_clean_up_uses_the_time_of_the_caller(database_path: Path) -> None:
     server = EmbeddedCorndogs(database_path, clock_ns=lambda: 1234)
     server.start()
     client = GrpcCorndogs(server.address)
@@ -98,7 +98,9 @@ class TestHealth:
         response = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=service))
         assert response.status == health_pb2.HealthCheckResponse.SERVING
 
-    def test_watchers_do_not_use_up_the_workers(self, channel: grpc.Channel, client: GrpcCorndogs) -> None:
+    def test_health_watchers_do_not_exhaust_the_workers(
+        self, channel: grpc.Channel, client: GrpcCorndogs
+    ) -> None:
         stub = health_pb2_grpc.HealthStub(channel)
         watches = [stub.Watch(health_pb2.HealthCheckRequest()) for _ in range(20)]
         for watch in watches:
@@ -174,7 +176,7 @@ def _listens(server: EmbeddedCorndogs) -> bool:
 
 
 class TestStartAndStop:
-    def test_a_taken_port_is_refused(self, tmp_path: Path) -> None:
+    def test_port_in_use_is_refused(self, tmp_path: Path) -> None:
         with socket.socket() as listener:
             listener.bind(("127.0.0.1", 0))
             listener.listen()
@@ -196,7 +198,7 @@ class TestStartAndStop:
         with pytest.raises(ConfigurationError, match="cannot listen"):
             EmbeddedCorndogs(tmp_path / "other.db", port=server.port).start()
 
-    def test_both_can_be_repeated(self, database_path: Path) -> None:
+    def test_start_and_stop_can_be_repeated(self, database_path: Path) -> None:
         server = EmbeddedCorndogs(database_path)
         server.stop()
         server.start()
@@ -211,7 +213,7 @@ class TestStartAndStop:
         client.close()
         server.stop()
 
-    def test_stopping_lets_running_calls_end(
+    def test_stop_waits_for_running_calls(
         self, server: EmbeddedCorndogs, client: GrpcCorndogs, slow_call: _SlowCall
     ) -> None:
         answers: list[dict[str, int]] = []
@@ -226,7 +228,7 @@ class TestStartAndStop:
         stopper.join()
         assert answers == [{"slow": 1}]
 
-    def test_stopping_cancels_what_runs_on_and_keeps_the_file_open_for_it(
+    def test_stop_cancels_long_calls_before_it_closes_the_file(
         self, server: EmbeddedCorndogs, slow_call: _SlowCall
     ) -> None:
         client = GrpcCorndogs(server.address, deadline_s=60)

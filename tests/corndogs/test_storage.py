@@ -46,17 +46,17 @@ class TestQueryPlans:
             "SEARCH task USING INDEX task_next (queue=? AND current_state=?)"
         ]
 
-    def test_a_clean_up_reads_only_what_has_timed_out(self, storage: TaskStorage) -> None:
+    def test_clean_up_reads_only_expired_tasks(self, storage: TaskStorage) -> None:
         assert _plan(storage, storage_module._SWAP_TIMED_OUT) == [
             "SEARCH task USING INDEX task_expiry (<expr><?)"
         ]
 
     @pytest.mark.parametrize("statement", ["_CLAIM", "_UPDATE", "_DELETE"])
-    def test_a_change_goes_straight_to_its_task(self, storage: TaskStorage, statement: str) -> None:
+    def test_change_uses_the_primary_key(self, storage: TaskStorage, statement: str) -> None:
         [step] = _plan(storage, getattr(storage_module, statement))
         assert step.startswith("SEARCH task USING ")
 
-    def test_a_lookup_goes_straight_to_its_task(self, storage: TaskStorage) -> None:
+    def test_lookup_uses_the_primary_key(self, storage: TaskStorage) -> None:
         steps = " ".join(_plan(storage, storage_module._FIND))
         assert "SEARCH task USING INDEX" in steps
         assert "SEARCH archived_task USING PRIMARY KEY" in steps
@@ -104,7 +104,7 @@ def test_closing_twice_is_fine_and_leaves_one_file(storage: TaskStorage, databas
     assert [path.name for path in database_path.parent.iterdir()] == [database_path.name]
 
 
-def test_a_timeout_beyond_all_time_never_ends(storage: TaskStorage) -> None:
+def test_timeout_beyond_the_largest_time_never_expires(storage: TaskStorage) -> None:
     task = storage.submit("q", "submitted", "submitted-working", 2**63 - 1, b"", 0)
     assert storage.swap_timed_out(2**63 - 1, "q") == 0
     assert storage.find(task.uuid) == task
@@ -115,7 +115,7 @@ class TestForgetting:
 
     WEEK_NS = 7 * 86_400 * 10**9
 
-    def test_old_tasks_go_as_new_ones_come(self, database_path: Path) -> None:
+    def test_old_archived_tasks_are_removed_as_new_ones_are_archived(self, database_path: Path) -> None:
         now = [10**18]
         storage = TaskStorage(database_path, lambda: now[0])
         storage.open()
@@ -139,7 +139,7 @@ class TestForgetting:
         assert _execute(storage, "SELECT count(*) FROM archived_task") == [(4,)]
         storage.close()
 
-    def test_a_file_from_before_learns_it(self, database_path: Path) -> None:
+    def test_older_file_is_migrated(self, database_path: Path) -> None:
         first = sqlite3.connect(database_path)
         for statement in storage_module._SCHEMA:
             first.execute(statement)
@@ -157,13 +157,13 @@ class TestForgetting:
 
 
 class TestRefusedFiles:
-    def test_a_newer_version_of_ours(self, storage: TaskStorage, database_path: Path) -> None:
+    def test_newer_version_is_refused(self, storage: TaskStorage, database_path: Path) -> None:
         _execute(storage, "PRAGMA user_version = 99")
         storage.close()
         with pytest.raises(ConfigurationError, match="newer version"):
             storage.open()
 
-    def test_another_programs_database(self, database_path: Path) -> None:
+    def test_database_of_another_program_is_refused(self, database_path: Path) -> None:
         with sqlite3.connect(database_path) as other:
             other.execute("CREATE TABLE theirs (id)")
         other.close()
@@ -172,18 +172,18 @@ class TestRefusedFiles:
             TaskStorage(database_path, time.time_ns).open()
         assert database_path.read_bytes() == content
 
-    def test_no_database_at_all(self, database_path: Path) -> None:
+    def test_file_that_is_not_a_database_is_refused(self, database_path: Path) -> None:
         database_path.write_bytes(b"something else " * 100)
         with pytest.raises(ConfigurationError, match="cannot be opened"):
             TaskStorage(database_path, time.time_ns).open()
 
-    def test_a_missing_directory(self, tmp_path: Path) -> None:
+    def test_missing_directory_is_an_error(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigurationError, match="cannot be opened"):
             TaskStorage(tmp_path / "missing" / "corndogs.db", time.time_ns).open()
 
 
 class TestTrouble:
-    def test_a_full_disk_changes_nothing_and_is_got_over(self, storage: TaskStorage) -> None:
+    def test_full_disk_changes_nothing_and_is_recovered_from(self, storage: TaskStorage) -> None:
         pages = storage._writer.pragma("page_count")
         _execute(storage, f"PRAGMA max_page_count = {pages}")
         with pytest.raises(StorageError) as caught:
@@ -194,7 +194,9 @@ class TestTrouble:
         _submit(storage, payload=b"x" * 100_000)
         assert storage.state_counts("q") == {"submitted": 1}
 
-    def test_another_process_that_holds_the_file(self, storage: TaskStorage, database_path: Path) -> None:
+    def test_file_locked_by_another_process_is_an_error(
+        self, storage: TaskStorage, database_path: Path
+    ) -> None:
         _execute(storage, "PRAGMA busy_timeout = 50")
         other = sqlite3.connect(database_path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
@@ -206,7 +208,7 @@ class TestTrouble:
         other.close()
         _submit(storage)
 
-    def test_a_damaged_file(self, storage: TaskStorage) -> None:
+    def test_damaged_file_is_an_error(self, storage: TaskStorage) -> None:
         _execute(storage, "DROP TABLE archived_task")
         task_uuid = _submit(storage)
         with pytest.raises(StorageError) as caught:
@@ -215,7 +217,7 @@ class TestTrouble:
         # All of the change or nothing of it.
         assert storage.state_counts("q") == {"submitted": 1}
 
-    def test_what_sqlite_itself_rolled_back_is_reported_as_what_it_was(self, storage: TaskStorage) -> None:
+    def test_rollback_by_sqlite_does_not_hide_the_reason(self, storage: TaskStorage) -> None:
         _execute(
             storage,
             "CREATE TRIGGER stop BEFORE INSERT ON task BEGIN SELECT RAISE(ROLLBACK, 'the first error'); END",

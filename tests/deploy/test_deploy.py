@@ -146,7 +146,7 @@ def _status(url: str) -> int | None:
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze")
-def test_systemd_takes_the_unit_and_finds_it_hardened(tmp_path: Path) -> None:
+def test_systemd_accepts_the_unit_and_rates_it_hardened(tmp_path: Path) -> None:
     unit = tmp_path / "reactorcide.service"
     text = (DEPLOY / "reactorcide.service").read_text()
     assert text.count("/opt/reactorcide/bin/reactorcide") == 1
@@ -163,7 +163,7 @@ def test_systemd_takes_the_unit_and_finds_it_hardened(tmp_path: Path) -> None:
     )
 
 
-def test_what_they_name_exists() -> None:
+def test_files_named_in_deploy_exist() -> None:
     options = {option_name(setting) for setting in all_settings()}
     variables = {f"REACTORCIDE_{name.upper().replace('-', '_')}" for name in options}
     for file in DEPLOY.iterdir():

@@ -20,7 +20,7 @@ DOCUMENTS = sorted(
 )
 
 
-def test_every_call_is_there() -> None:
+def test_every_api_call_is_documented() -> None:
     documented = {
         (method, f"/api/v1{path}")
         for cells in table("API")
@@ -40,7 +40,7 @@ def test_every_call_is_there() -> None:
     assert documented == offered - others
 
 
-def test_every_status_is_there() -> None:
+def test_every_status_is_documented() -> None:
     assert [cells[0] for cells in table("Statuses")] != []
     assert {cells[0] for cells in table("Statuses")} == {f"`{status}`" for status in JobStatus}
 
@@ -57,7 +57,7 @@ def commands(group: click.Command, *names: str) -> Iterator[str]:
         yield from commands(command, *names, name)
 
 
-def test_every_command_is_there() -> None:
+def test_every_command_is_documented() -> None:
     assert {cells[0].strip("`") for cells in table("Command line")} == set(commands(cli))
 
 
@@ -67,7 +67,7 @@ def anchor(heading: str) -> str:
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=[str(path.relative_to(ROOT)) for path in DOCUMENTS])
-def test_links_lead_somewhere(path: Path) -> None:
+def test_links_have_a_target(path: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8")):
         if "://" in target:
             continue

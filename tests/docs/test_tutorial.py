@@ -18,7 +18,7 @@ def blocks() -> list[tuple[str, str]]:
     return re.findall(r"```sh\n(.*?)```(?:\n\n```text\n(.*?)```)?", text, re.DOTALL)
 
 
-def test_its_commands_do_what_it_says(new_service: NewService, tmp_path: Path) -> None:
+def test_tutorial_commands_print_the_documented_output(new_service: NewService, tmp_path: Path) -> None:
     directory = tmp_path / "ci-tutorial"
     directory.mkdir()
     service = new_service(source_root=directory, concurrency=2)

@@ -11,7 +11,7 @@ from reactorcide.lib.ids import is_id, new_id
 from reactorcide.lib.sizes import format_size, parse_size
 
 
-def test_every_status_is_either_active_or_final_and_a_final_one_is_never_left() -> None:
+def test_every_status_is_active_or_final_and_final_ones_have_no_transition() -> None:
     assert set(JobStatus) == ACTIVE | FINAL
     assert not ACTIVE & FINAL
     assert all(not TRANSITIONS[status] for status in FINAL)
@@ -56,12 +56,12 @@ def test_times_are_rfc_3339_with_milliseconds() -> None:
     ("text", "size_bytes"),
     [("0", 0), ("17", 17), ("1b", 1), ("2k", 2048), ("512m", 512 << 20), ("2G", 2 << 30)],
 )
-def test_sizes_are_read(text: str, size_bytes: int) -> None:
+def test_sizes_are_parsed(text: str, size_bytes: int) -> None:
     assert parse_size(text) == size_bytes
 
 
 @pytest.mark.parametrize("text", ["", "m", "1.5g", "-1", "1 m", "1mb", "٣"])
-def test_what_is_no_size_is_refused(text: str) -> None:
+def test_malformed_size_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is not a size"):
         parse_size(text)
 
@@ -77,12 +77,12 @@ def test_what_is_no_size_is_refused(text: str) -> None:
         (5 << 40, "5 TiB"),
     ],
 )
-def test_sizes_are_written_for_people(size_bytes: int, text: str) -> None:
+def test_sizes_are_formatted_for_people(size_bytes: int, text: str) -> None:
     assert format_size(size_bytes) == text
 
 
 @given(st.integers(min_value=0, max_value=10**15 - 1))
-def test_a_written_number_is_read_back(size_bytes: int) -> None:
+def test_formatted_size_is_parsed_back(size_bytes: int) -> None:
     assert parse_size(str(size_bytes)) == size_bytes
 
 
@@ -95,5 +95,5 @@ def test_a_written_number_is_read_back(size_bytes: int) -> None:
         ("a@sha256:0", "a@sha256:0"),
     ],
 )
-def test_an_image_without_a_tag_is_the_latest(image: str, expected: str) -> None:
+def test_image_without_tag_means_latest(image: str, expected: str) -> None:
     assert with_tag(image) == expected

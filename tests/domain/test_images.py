@@ -23,7 +23,7 @@ DIGEST = "sha256:" + "a" * 64
         (f"alpine:3.20@{DIGEST}", f"docker.io/library/alpine@{DIGEST}"),
     ],
 )
-def test_what_a_reference_leaves_out_is_filled_in_as_docker_does(reference: str, full: str) -> None:
+def test_missing_parts_of_a_reference_are_completed_like_docker(reference: str, full: str) -> None:
     assert full_reference(reference) == full
 
 
@@ -44,7 +44,7 @@ def test_what_a_reference_leaves_out_is_filled_in_as_docker_does(reference: str,
         ("registry:5000/*", ["registry:5000/a"], ["registry:5001/a", "registry/a"]),
     ],
 )
-def test_what_a_pattern_allows(pattern: str, allowed: list[str], refused: list[str]) -> None:
+def test_pattern_allows_matching_images(pattern: str, allowed: list[str], refused: list[str]) -> None:
     assert [image for image in allowed if not is_allowed(image, [pattern])] == []
     assert [image for image in refused if is_allowed(image, [pattern])] == []
     assert is_allowed(allowed[0], ["unrelated", pattern])
@@ -55,6 +55,6 @@ def test_without_patterns_everything_is_allowed() -> None:
 
 
 @pytest.mark.parametrize("pattern", ["ghcr.*/acme/*", "*.example.com/a:1", "regist?y:5000/a"])
-def test_a_registry_is_written_out(pattern: str) -> None:
+def test_pattern_without_a_registry_is_refused(pattern: str) -> None:
     with pytest.raises(ValueError, match="leaves the registry open"):
         full_pattern(pattern)

@@ -27,24 +27,24 @@ def definition(**fields: object) -> JobDefinition:
         *("GOOGLE_CREDENTIALS", "_KEY"),
     ],
 )
-def test_names_that_look_secret(name: str) -> None:
+def test_names_that_look_secret_are_recognized(name: str) -> None:
     assert looks_secret(name)
 
 
 @pytest.mark.parametrize(
     "name", ["KEY", "TOKENS", "TOKEN_URL", "KEYBOARD", "MONKEY", "SECRETARY", "AWS_ACCESS_KEY_ID", "PATH"]
 )
-def test_names_that_do_not(name: str) -> None:
+def test_other_names_are_not_secret(name: str) -> None:
     assert not looks_secret(name)
 
 
-def test_the_guess_keeps_the_order() -> None:
+def test_guess_preserves_the_order() -> None:
     assert guess({"B_KEY": "", "X": "", "A_KEY": ""}) == ("B_KEY", "A_KEY")
     db = JobService("x", {"B_KEY": "", "DB_PASSWORD": "", "Y": ""})
     assert guess({"B_KEY": ""}, {"db": db}) == ("B_KEY", "DB_PASSWORD")
 
 
-def test_only_what_is_secret_is_redacted_and_in_place() -> None:
+def test_only_secret_values_are_redacted() -> None:
     job = definition(
         job_env_vars={"A": "a", "TOKEN": "abcd", "B_TOKEN": "", "C_TOKEN": "xyz"},
         secret_env_vars=("TOKEN", "B_TOKEN", "C_TOKEN"),
@@ -59,7 +59,7 @@ def test_only_what_is_secret_is_redacted_and_in_place() -> None:
     assert secrets_of(job) == ["abcd"]
 
 
-def test_no_representation_shows_a_secret() -> None:
+def test_repr_and_str_show_no_secret() -> None:
     job = definition(job_env_vars={"A": "the-value"}, git_url="https://me:the-value@example.test/x")
     assert "the-value" not in repr(job)
 
@@ -86,7 +86,7 @@ def test_a_url_is_shown_without_its_credentials(url: str, expected: str) -> None
     assert (url_secrets(url) == ()) == (url == expected)
 
 
-def test_credentials_are_known_in_every_spelling() -> None:
+def test_credentials_are_recognized_in_every_encoding() -> None:
     secrets = url_secrets("https://me:pass%2fw%C3%B6rd@example.test/x")
     assert {
         "me:pass%2fw%C3%B6rd",

@@ -50,7 +50,7 @@ def run(program: list[str], url: str, token: str | None, *arguments: str) -> sub
     )
 
 
-def test_the_whole_tour(program: list[str], examples_service: Service) -> None:
+def test_example_client_runs_the_whole_tour(program: list[str], examples_service: Service) -> None:
     service = examples_service
     result = run(program, service.base_url, service.admin.token, "--source", "sample-project")
     assert result.returncode == 0, result.stdout + result.stderr
@@ -69,7 +69,7 @@ def test_the_whole_tour(program: list[str], examples_service: Service) -> None:
     assert service.admin.get("jobs")["total"] == 0
 
 
-def test_a_job_from_git(program: list[str], new_repository: str, git_service: Service) -> None:
+def test_example_runs_a_job_from_git(program: list[str], new_repository: str, git_service: Service) -> None:
     result = run(program, git_service.base_url, git_service.admin.token, "--git-url", new_repository)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "example-git" in result.stdout
@@ -95,7 +95,7 @@ def new_repository(git_service: Service) -> str:
     return str(repository)
 
 
-def test_a_job_that_fails(program: list[str], examples_service: Service) -> None:
+def test_example_reports_a_failed_job(program: list[str], examples_service: Service) -> None:
     result = run(
         program,
         examples_service.base_url,
@@ -109,7 +109,7 @@ def test_a_job_that_fails(program: list[str], examples_service: Service) -> None
     assert "exit code 3" in result.stdout
 
 
-def test_a_job_that_takes_too_long(program: list[str], examples_service: Service) -> None:
+def test_example_reports_a_timeout(program: list[str], examples_service: Service) -> None:
     result = run(
         program,
         examples_service.base_url,
@@ -123,7 +123,7 @@ def test_a_job_that_takes_too_long(program: list[str], examples_service: Service
     assert result.stderr.count("\n") == 1
 
 
-def test_each_failure_has_a_sentence_and_a_code(program: list[str], examples_service: Service) -> None:
+def test_each_failure_has_a_message_and_an_exit_code(program: list[str], examples_service: Service) -> None:
     url, token = examples_service.base_url, examples_service.admin.token
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))

@@ -20,12 +20,12 @@ NODES = {
 }
 
 
-def test_no_example_is_forgotten() -> None:
+def test_every_example_is_tested() -> None:
     assert {path.name for path in WORKFLOWS.iterdir() if path.is_dir()} == set(NODES)
 
 
 @pytest.mark.parametrize("example", NODES)
-def test_an_example_checks(example: str) -> None:
+def test_example_passes_the_check(example: str) -> None:
     result = subprocess.run(
         [sys.executable, str(PROGRAM), "check"],
         cwd=WORKFLOWS / example,
@@ -41,7 +41,7 @@ def test_an_example_checks(example: str) -> None:
 
 
 @pytest.mark.parametrize(("example", "nodes"), NODES.items())
-def test_an_example_has_the_jobs_that_it_shows(example: str, nodes: list[str]) -> None:
+def test_example_has_the_documented_jobs(example: str, nodes: list[str]) -> None:
     root = WORKFLOWS / example
     files = {
         str(path.relative_to(root)): path.read_text() for path in (root / ".reactorcide").rglob("*.yaml")

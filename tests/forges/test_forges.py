@@ -69,7 +69,7 @@ def event(dialect: Dialect, delivery: Delivery, **options: Any) -> ForgeEvent:
     return answer
 
 
-def test_a_push_of_a_branch(dialect: Dialect) -> None:
+def test_push_of_a_branch_is_read(dialect: Dialect) -> None:
     for form in (False, True):
         push = event(dialect, dialect.push(REPO, "refs/heads/a/b", OLD, NEW), form=form)
         assert (push.name, push.branch, push.tag) == (EventName.PUSH, "a/b", "")
@@ -78,18 +78,18 @@ def test_a_push_of_a_branch(dialect: Dialect) -> None:
         assert push.url.startswith("https://forge.example/acme/site")
 
 
-def test_a_new_branch_has_no_commit_before(dialect: Dialect) -> None:
+def test_new_branch_has_no_previous_commit(dialect: Dialect) -> None:
     assert event(dialect, dialect.push(REPO, "refs/heads/new", NO_COMMIT, NEW)).before == ""
 
 
-def test_what_is_deleted_starts_nothing(dialect: Dialect) -> None:
+def test_deleted_branch_or_tag_starts_nothing(dialect: Dialect) -> None:
     answer = read(dialect, dialect.push(REPO, "refs/heads/old", OLD, NO_COMMIT))
     assert answer == Ignored("branch deleted")
     answer = read(dialect, dialect.push(REPO, "refs/tags/v1", OLD, NO_COMMIT))
     assert answer == Ignored("tag deleted")
 
 
-def test_a_tag(dialect: Dialect) -> None:
+def test_push_of_a_tag_is_read(dialect: Dialect) -> None:
     """Where a forge tells it twice both are the same, but for who tells."""
     events = [event(dialect, delivery) for delivery in dialect.tag(REPO, "v1.0", NEW)]
     assert {(one.name, one.tag, one.branch, one.ref, one.sha, one.before) for one in events} == {
@@ -98,7 +98,7 @@ def test_a_tag(dialect: Dialect) -> None:
     assert [one.is_create for one in events] == ([True, False] if len(events) == 2 else [False])
 
 
-def test_the_create_of_a_branch_leaves_it_to_the_push(dialect: Dialect) -> None:
+def test_create_event_of_a_branch_starts_nothing(dialect: Dialect) -> None:
     if isinstance(dialect, GitHubDialect):
         assert isinstance(read(dialect, GiteaDialect().create(REPO, "new", NEW, "branch")), Ignored)
 
@@ -127,11 +127,11 @@ def test_a_pull_request_runs_at_its_head(dialect: Dialect, action: str, name: Ev
     assert opened.url.startswith("https://forge.example/acme/site/")
 
 
-def test_a_label_is_no_update(dialect: Dialect) -> None:
+def test_label_of_a_pull_request_starts_nothing(dialect: Dialect) -> None:
     assert isinstance(read(dialect, dialect.pull_request(REPO, "labelled", PULL)), Ignored)
 
 
-def test_a_pull_request_that_is_over_runs_at_its_base(dialect: Dialect) -> None:
+def test_closed_pull_request_runs_at_its_base(dialect: Dialect) -> None:
     merged = event(dialect, dialect.pull_request(REPO, "merged", replace(PULL, merge_sha=MERGE)))
     assert (merged.name, merged.ref, merged.sha) == (EventName.PULL_REQUEST_MERGED, "refs/heads/main", MERGE)
     # GitHub's closed ones have the commit of a merge that was only tried.
@@ -141,14 +141,14 @@ def test_a_pull_request_that_is_over_runs_at_its_base(dialect: Dialect) -> None:
     assert (fast.name, fast.sha) == (EventName.PULL_REQUEST_MERGED, "")
 
 
-def test_a_fork(dialect: Dialect) -> None:
+def test_pull_request_of_a_fork_is_recognized(dialect: Dialect) -> None:
     for head_repo in (FORK, None):
         opened = event(dialect, dialect.pull_request(REPO, "opened", replace(PULL, head_repo=head_repo)))
         assert opened.is_fork
         assert opened.ref == dialect.pull_ref.format(12)
 
 
-def test_a_ping_says_what_is_missing() -> None:
+def test_ping_reports_missing_events() -> None:
     github = DIALECTS["github"]
     assert isinstance(github, GitHubDialect)
     assert read(github, github.ping(REPO, ["push", "pull_request"])) == Ignored("the webhook works")
@@ -164,7 +164,7 @@ def test_another_event_starts_nothing(dialect: Dialect) -> None:
     assert answer.reason.endswith("starts nothing")
 
 
-def test_the_id_of_a_delivery(dialect: Dialect) -> None:
+def test_delivery_id_is_read(dialect: Dialect) -> None:
     forge = FORGES[dialect.kind]
     fields, _ = dialect.request(dialect.push(REPO, "refs/heads/main", OLD, NEW), SECRET, delivery_id="one")
     headers = lower(fields)
@@ -177,7 +177,7 @@ def test_the_id_of_a_delivery(dialect: Dialect) -> None:
             forge.delivery_id(headers | {field: bad})
 
 
-def test_only_what_the_secret_signs_is_believed(dialect: Dialect) -> None:
+def test_only_signed_deliveries_are_accepted(dialect: Dialect) -> None:
     forge = FORGES[dialect.kind]
     fields, body = dialect.request(dialect.push(REPO, "refs/heads/main", OLD, NEW), SECRET)
     headers = lower(fields)
@@ -202,7 +202,7 @@ def test_only_what_the_secret_signs_is_believed(dialect: Dialect) -> None:
             forge.verify(headers, [body + b" "], [SECRET], now_s=time.time())
 
 
-def test_a_signed_delivery_of_gitlab_may_not_be_old() -> None:
+def test_old_signed_delivery_of_gitlab_is_refused() -> None:
     forge, body = FORGES[ForgeKind.GITLAB], b"{}"
     for secret in (SECRET, "plain"):
         headers = standard_signature(body, secret, "one", 1_000_000)
@@ -240,7 +240,7 @@ HEADERS = st.dictionaries(
 
 
 @given(headers=HEADERS, body=st.binary(max_size=200) | JSON.map(lambda value: json.dumps(value).encode()))
-def test_no_bytes_raise_anything_else(headers: dict[str, str], body: bytes) -> None:
+def test_arbitrary_bytes_raise_only_the_documented_error(headers: dict[str, str], body: bytes) -> None:
     for forge in FORGES.values():
         for call in (
             lambda: forge.verify(headers, [body], [SECRET, "x"], now_s=1.0),  # noqa: B023  # called at once
@@ -254,7 +254,7 @@ def test_no_bytes_raise_anything_else(headers: dict[str, str], body: bytes) -> N
 
 
 @given(data=st.data())
-def test_wrong_types_anywhere_in_a_payload_are_a_sentence(data: st.DataObject) -> None:
+def test_wrong_types_in_a_payload_are_clear_errors(data: st.DataObject) -> None:
     """Whatever takes the place of a part of a real payload, what comes out can be stored."""
     dialect = data.draw(st.sampled_from(list(DIALECTS.values())))
     deliveries = [
@@ -279,7 +279,7 @@ def test_wrong_types_anywhere_in_a_payload_are_a_sentence(data: st.DataObject) -
         "".join(texts).encode()
 
 
-def test_a_payload_that_cannot_be_read() -> None:
+def test_unreadable_payload_is_refused() -> None:
     forge = FORGES[ForgeKind.GITHUB]
     headers = {"x-github-event": "push"}
     form = headers | {"content-type": "application/x-www-form-urlencoded"}
@@ -309,7 +309,7 @@ STATUS = CommitStatus(
 )
 
 
-def test_a_status(dialect: Dialect) -> None:
+def test_status_request_has_the_documented_form(dialect: Dialect) -> None:
     forge = FORGES[dialect.kind]
     for state in StatusState:
         request = forge.status_request(
@@ -355,13 +355,13 @@ def test_the_status_api_of_each_forge_has_its_url() -> None:
             repository_at(bad, None)
 
 
-def test_gitlab_refuses_a_status_that_it_has() -> None:
+def test_duplicate_status_of_gitlab_counts_as_sent() -> None:
     answer = b'{"message":"Cannot transition status via :enqueue from :pending"}'
     assert FORGES[ForgeKind.GITLAB].has_accepted(HttpAnswer(status=400, body=answer))
     assert not FORGES[ForgeKind.GITHUB].has_accepted(HttpAnswer(status=400, body=answer))
 
 
-def test_what_a_token_lacks() -> None:
+def test_token_problems_are_reported() -> None:
     for kind, forge in FORGES.items():
         request = forge.repository_request(ForgeRepository("https://f.example", "a/b"), "tok")
         assert request.method == "GET"

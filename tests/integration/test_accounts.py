@@ -23,7 +23,7 @@ def test_a_user_sees_own_jobs_and_an_admin_all(idle_service: Service) -> None:
     assert idle_service.admin.cancel(job)["user_id"] == one.get("users/me")["user_id"]
 
 
-def test_a_user_can_ask_who_they_are(idle_service: Service) -> None:
+def test_user_can_get_own_account(idle_service: Service) -> None:
     me = idle_service.add_user("somebody").get("users/me")
     assert me.keys() == {"user_id", "username", "email", "role", "is_active", "created_at"}
     assert (me["username"], me["email"], me["role"], me["is_active"]) == ("somebody", None, "user", True)
@@ -60,7 +60,7 @@ def test_a_token_is_shown_once_and_works(idle_service: Service) -> None:
     assert created["token"] not in idle_service.log_text()
 
 
-def test_a_revoked_token_is_worth_nothing(idle_service: Service) -> None:
+def test_revoked_token_is_refused(idle_service: Service) -> None:
     user = idle_service.add_user("revokes")
     created = create_token(user)
     holder = idle_service.client(created["token"])
@@ -70,7 +70,7 @@ def test_a_revoked_token_is_worth_nothing(idle_service: Service) -> None:
     assert user.request("DELETE", f"tokens/{created['token_id']}").status_code == 404
 
 
-def test_nobody_revokes_the_tokens_of_others(idle_service: Service) -> None:
+def test_tokens_of_others_cannot_be_revoked(idle_service: Service) -> None:
     created = create_token(idle_service.admin)
     thief = idle_service.add_user("thief")
     assert thief.request("DELETE", f"tokens/{created['token_id']}").status_code == 404
@@ -115,7 +115,7 @@ def test_the_first_admins_token_is_for_the_owner_alone(idle_service: Service) ->
 
 
 @pytest.mark.parametrize("path", ["/api/v1/health", "/api/health"])
-def test_health_tells_what_it_makes_of_a_token(idle_service: Service, path: str) -> None:
+def test_health_reports_whether_the_token_is_valid(idle_service: Service, path: str) -> None:
     nobody = {"verified": False, "user_authenticated": False, "user_id": None}
     user_id = idle_service.admin.get("users/me")["user_id"]
     for client, expected in (

@@ -61,14 +61,14 @@ def logged_address(service: Service, forwarded_for: str | None) -> str:
         ("GET", "jobs/{job_id}/logs", 200),
     ],
 )
-def test_every_answer_forbids_what_nobody_needs(idle: Client, method: str, path: str, status: int) -> None:
+def test_every_answer_has_restrictive_headers(idle: Client, method: str, path: str, status: int) -> None:
     response = idle.request(method, path.format(**idle.submit()))
     assert response.status_code == status
     assert {name: response.headers.get(name) for name in HEADERS} == HEADERS
     assert "Set-Cookie" not in response.headers
 
 
-def test_an_artifact_is_no_page_of_the_service(api: Client) -> None:
+def test_artifact_is_not_rendered_as_a_page(api: Client) -> None:
     job = api.run("echo '<script>alert(1)</script>' >/job/artifacts/index.html")
     headers = api.request("GET", f"jobs/{job['job_id']}/artifacts/index.html").headers
     assert headers["Content-Disposition"].startswith("attachment")
@@ -85,14 +85,14 @@ def test_answers_do_not_name_the_version(idle: Client) -> None:
 
 
 @pytest.mark.parametrize("origin", [SITE, "null", "http://localhost"])
-def test_no_site_may_use_the_api_unless_it_is_named(idle: Client, origin: str) -> None:
+def test_cross_origin_requests_are_refused_by_default(idle: Client, origin: str) -> None:
     headers = {"Origin": origin, "Access-Control-Request-Method": "POST"}
     for method in ("GET", "OPTIONS"):
         answered = idle.request(method, "jobs", headers=headers).headers
         assert not any(name.lower().startswith("access-control") for name in answered)
 
 
-def test_a_site_that_is_named_may(behind_a_proxy: Service) -> None:
+def test_configured_origin_is_allowed(behind_a_proxy: Service) -> None:
     headers = {"Origin": SITE, "Access-Control-Request-Method": "POST"}
     preflight = behind_a_proxy.anonymous().request("OPTIONS", "jobs", headers=headers)
     assert preflight.status_code == 204
@@ -106,7 +106,7 @@ def test_a_site_that_is_named_may(behind_a_proxy: Service) -> None:
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example.com", f"{SITE}.evil.test", "null", "*"])
-def test_no_other_site_may(behind_a_proxy: Service, origin: str) -> None:
+def test_other_origin_is_refused(behind_a_proxy: Service, origin: str) -> None:
     headers = {"Origin": origin, "Access-Control-Request-Method": "POST"}
     for method in ("GET", "OPTIONS"):
         answered = behind_a_proxy.admin.request(method, "jobs", headers=headers).headers
@@ -114,7 +114,7 @@ def test_no_other_site_may(behind_a_proxy: Service, origin: str) -> None:
         assert answered["Vary"] == "Origin"
 
 
-def test_the_clients_own_word_on_its_address_counts_for_nothing(idle_service: Service) -> None:
+def test_forwarded_headers_of_clients_are_ignored(idle_service: Service) -> None:
     assert logged_address(idle_service, "203.0.113.9") == "127.0.0.1"
 
 
@@ -130,7 +130,7 @@ def test_the_clients_own_word_on_its_address_counts_for_nothing(idle_service: Se
         ("127.0.0.5", "127.0.0.5"),
     ],
 )
-def test_a_trusted_proxys_word_counts(
+def test_forwarded_headers_of_a_trusted_proxy_are_used(
     behind_a_proxy: Service, forwarded_for: str | None, address: str
 ) -> None:
     assert logged_address(behind_a_proxy, forwarded_for) == address
@@ -140,7 +140,7 @@ def warned(service: Service) -> bool:
     return "without TLS" in service.log_text()
 
 
-def test_listening_beyond_loopback_without_tls_is_warned_of(
+def test_listening_beyond_loopback_without_tls_logs_a_warning(
     idle_service: Service, behind_a_proxy: Service, new_service: NewService
 ) -> None:
     assert not warned(idle_service)
@@ -148,7 +148,7 @@ def test_listening_beyond_loopback_without_tls_is_warned_of(
     assert warned(new_service(host="0.0.0.0", concurrency=0))  # noqa: S104  # the point of it
 
 
-def test_what_is_no_http_is_answered_like_every_other_error(idle_service: Service) -> None:
+def test_malformed_http_gets_the_common_error_shape(idle_service: Service) -> None:
     with socket.create_connection(("127.0.0.1", idle_service.port), timeout=10) as connection:
         connection.sendall(b"nonsense\r\n\r\n")
         answer = b"".join(iter(lambda: connection.recv(4096), b""))

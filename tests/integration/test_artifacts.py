@@ -33,7 +33,7 @@ def test_artifacts_are_listed_with_size_and_digest(api: Client) -> None:
     ]
 
 
-def test_each_is_downloaded_byte_for_byte(api: Client) -> None:
+def test_downloaded_artifact_has_the_same_bytes(api: Client) -> None:
     job = api.run("cd /job/artifacts; head -c 3000000 /dev/urandom >big; mkdir d; printf x >'d/ä b#?%.txt'")
     base = f"jobs/{job['job_id']}/artifacts"
     (nested, big) = sorted(api.artifacts(job), key=lambda item: int(item["size"]))
@@ -65,7 +65,7 @@ ODD = (
 LONGEST = "/".join(["é" * 100] * 5) + "/" + "é" * 9 + "x"
 
 
-def test_whatever_its_name_it_can_be_had_on_every_way(api: Client) -> None:
+def test_artifact_with_any_name_can_be_downloaded_every_way(api: Client) -> None:
     """Listed, by its own address, in the archive, and as the source of another job."""
     names = [*ODD, "d\ne/f\ng", LONGEST]
     assert len(LONGEST.encode()) == 1024
@@ -85,7 +85,7 @@ def test_whatever_its_name_it_can_be_had_on_every_way(api: Client) -> None:
     assert sorted(api.artifact_paths(again)) == sorted(names)
 
 
-def test_all_are_downloaded_at_once(api: Client) -> None:
+def test_all_artifacts_are_downloaded_as_one_archive(api: Client) -> None:
     job = api.run("cd /job/artifacts; seq 100000 >numbers; mkdir d; printf x >'d/ä'")
     answer = api.request("GET", f"jobs/{job['job_id']}/artifacts.tar.gz")
     assert answer.headers["Content-Type"] == "application/gzip"
@@ -104,7 +104,7 @@ def test_artifacts_of_a_failed_job_are_stored(api: Client, command: str, error: 
     assert api.artifact_paths(job) == ["kept"]
 
 
-def test_a_directory_that_nobody_touched_leaves_nothing(api: Client) -> None:
+def test_unused_artifacts_directory_stores_nothing(api: Client) -> None:
     job = api.run("ls /job/artifacts")
     assert job["artifacts_object_key"] is None
     assert api.artifacts(job) == []
@@ -122,16 +122,16 @@ def test_a_directory_that_nobody_touched_leaves_nothing(api: Client) -> None:
         "echo x >/job/artifacts/file; touch -d '2101-01-01 00:00' /job/artifacts/file /job/artifacts",
     ],
 )
-def test_the_time_of_change_may_be_any(api: Client, command: str) -> None:
+def test_any_modification_time_is_accepted(api: Client, command: str) -> None:
     assert api.artifact_paths(api.run(command)) == ["file"]
 
 
-def test_a_directory_that_was_replaced_is_looked_at_anew(api: Client) -> None:
+def test_replaced_artifacts_directory_is_collected(api: Client) -> None:
     job = api.run("rm -rf /job/artifacts/* && mkdir -p /job/artifacts/sub && echo x >/job/artifacts/sub/file")
     assert api.artifact_paths(job) == ["sub/file"]
 
 
-def test_only_files_are_stored_and_the_log_names_the_others(api: Client) -> None:
+def test_only_regular_files_are_stored_and_the_log_names_the_others(api: Client) -> None:
     job = api.run("cd /job/artifacts; echo x >file; ln -s /etc/passwd link; mkfifo fifo; mkdir empty")
     assert job["status"] == "completed"
     assert api.artifact_paths(job) == ["file"]
@@ -148,7 +148,7 @@ def test_files_that_match_the_globs_of_the_job_are_stored(api: Client) -> None:
     assert api.artifact_paths(again) == ["a.xml", "r/s/c.xml"]
 
 
-def test_each_name_of_a_file_is_kept(api: Client) -> None:
+def test_each_hard_link_is_stored_under_its_name(api: Client) -> None:
     command = "cd /job/artifacts; mkdir d; echo x >a; ln a d/b; ln a c.txt; ln -s a s; ln s s.txt || true"
     job = api.run(command)
     assert api.artifact_paths(job) == ["a", "c.txt", "d/b"]
@@ -160,7 +160,7 @@ def test_each_name_of_a_file_is_kept(api: Client) -> None:
 HOLE = "truncate -s 15000G /job/artifacts/hole; echo x >/job/artifacts/zz; echo made"
 
 
-def test_a_hole_that_nobody_wants_holds_a_place_for_a_bounded_time(new_service: NewService) -> None:
+def test_skipped_sparse_file_takes_a_bounded_time(new_service: NewService) -> None:
     api = new_service(collect_timeout=2, concurrency=1, max_disk=0).admin
     start_s = time.monotonic()
     job = api.run(HOLE, artifacts=["nothing", "zz"])
@@ -187,7 +187,7 @@ def collecting(api: Client, service: Service) -> dict[str, Any]:
     return job
 
 
-def test_collecting_hears_a_cancel_and_a_stop(new_service: NewService) -> None:
+def test_cancel_and_stop_interrupt_collecting(new_service: NewService) -> None:
     service = new_service(concurrency=1, max_disk=0)
     api = service.admin
     start_s = time.monotonic()
@@ -218,13 +218,13 @@ def test_hostile_globs_take_little_time(api: Client) -> None:
     "globs",
     [["/job/artifacts/*"], ["../x"], ["a\0"], ["dir/"], ["x**"], [""], ["x" * 1025], ["x"] * 101, "*", [1]],
 )
-def test_what_is_no_glob_is_refused(idle: Client, globs: object) -> None:
+def test_malformed_glob_is_refused(idle: Client, globs: object) -> None:
     response = idle.post_job(artifacts=globs)
     assert response.status_code == 400
     assert response.json()["details"][0]["field"].startswith("artifacts")
 
 
-def test_artifacts_past_the_bounds_do_not_fail_the_job(new_service: NewService) -> None:
+def test_artifacts_above_the_limits_do_not_fail_the_job(new_service: NewService) -> None:
     api = new_service(max_artifact_bytes="1m", max_artifacts=3).admin
     job = api.run("cd /job/artifacts; seq 9 >a; head -c 2000000 /dev/zero >b; seq 9 >c")
     assert (job["status"], job["exit_code"], job["error"]) == ("completed", 0, None)
@@ -239,7 +239,7 @@ def test_artifacts_past_the_bounds_do_not_fail_the_job(new_service: NewService) 
     assert api.run("echo x >/job/artifacts/x")["status"] == "completed"
 
 
-def test_a_download_never_acts_as_a_page_and_is_not_sent_twice(api: Client) -> None:
+def test_download_is_an_attachment_and_supports_conditional_requests(api: Client) -> None:
     job = api.run(
         "cd /job/artifacts; echo '<script>' >page.html; echo x >'no type'; ln page.html 'x\"\n.svg'"
     )
@@ -262,7 +262,7 @@ def test_a_download_never_acts_as_a_page_and_is_not_sent_twice(api: Client) -> N
     assert types["no type"] == "application/octet-stream"
 
 
-def test_what_runs_is_marked_so_in_the_archive(api: Client) -> None:
+def test_executable_bit_is_set_in_the_archive(api: Client) -> None:
     job = api.run("cd /job/artifacts; echo x >text; echo x >program; chmod 700 program")
     answer = api.request("GET", f"jobs/{job['job_id']}/artifacts.tar.gz")
     with tarfile.open(fileobj=io.BytesIO(answer.content), mode="r:gz") as archive:
@@ -273,7 +273,7 @@ def test_what_runs_is_marked_so_in_the_archive(api: Client) -> None:
     ("field", "path"),
     [("code_dir", "/job/artifacts"), ("code_dir", "/job/artifacts/src"), ("job_dir", "/job/artifacts/x")],
 )
-def test_the_artifacts_begin_empty_so_nothing_is_put_there(service: Service, field: str, path: str) -> None:
+def test_source_cannot_be_placed_in_the_artifacts_directory(service: Service, field: str, path: str) -> None:
     response = service.admin.post_job(**{field: path})
     assert response.status_code == 400
     assert [item["field"] for item in response.json()["details"]] == [field]

@@ -26,7 +26,7 @@ def deeds(service: Service, **query: Any) -> list[dict[str, Any]]:
     return newest_first[::-1]
 
 
-def test_every_deed_is_there_with_who_and_from_where(idle_service: Service, user: Client) -> None:
+def test_every_change_is_audited_with_user_and_address(idle_service: Service, user: Client) -> None:
     me = user.get("users/me")["user_id"]
     (own,) = user.get("tokens")["tokens"]
 
@@ -78,7 +78,7 @@ def test_every_deed_is_there_with_who_and_from_where(idle_service: Service, user
     )
 
 
-def test_what_admins_do_to_users_is_there(idle_service: Service) -> None:
+def test_changes_of_users_by_admins_are_audited(idle_service: Service) -> None:
     admin = idle_service.admin
     name = f"user-{uuid.uuid4()}"
     user = admin.request("POST", "users", json={"username": name}).json()
@@ -109,7 +109,7 @@ def test_what_admins_do_to_users_is_there(idle_service: Service) -> None:
     assert registered["address"] == "127.0.0.1"
 
 
-def test_what_did_not_happen_is_not_there(idle_service: Service, user: Client) -> None:
+def test_refused_changes_are_not_audited(idle_service: Service, user: Client) -> None:
     job = idle_service.admin.submit()
     before = idle_service.admin.get("audit")["total"]
     for method, path in (

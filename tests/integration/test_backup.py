@@ -45,7 +45,7 @@ def submit_long(service: Service) -> Job:
     return job
 
 
-def test_a_backup_taken_at_work_brings_everything_back(new_service: NewService, tmp_path: Path) -> None:
+def test_backup_of_a_running_service_restores_everything(new_service: NewService, tmp_path: Path) -> None:
     service, file = new_service(), tmp_path / "backup.tar.gz"
     api = service.admin
     ended = api.run("seq 100000; echo kept > /job/artifacts/kept")
@@ -78,7 +78,7 @@ def test_a_backup_taken_at_work_brings_everything_back(new_service: NewService, 
     assert again.request("GET", f"jobs/{too_late['job_id']}").status_code == 404
 
 
-def test_where_its_container_is_not_a_job_that_ran_is_lost(
+def test_restored_running_job_without_its_container_is_lost(
     new_service: NewService, tmp_path: Path, engine: docker.APIClient
 ) -> None:
     service, file = new_service(), tmp_path / "backup.tar.gz"
@@ -107,7 +107,7 @@ jobs:
 
 
 @pytest.mark.parametrize("resumes", [False, True])
-def test_open_runs_are_cancelled_unless_they_are_to_be_resumed(
+def test_open_runs_are_cancelled_by_a_restore_unless_resumed(
     new_service: NewService, tmp_path: Path, resumes: bool
 ) -> None:
     service, file = new_service(), tmp_path / "backup.tar.gz"

@@ -28,7 +28,7 @@ def from_address(service: Service, address: str, token: str) -> int:
         connection.close()
 
 
-def test_bad_tokens_are_braked_and_good_ones_are_not(strict: Service) -> None:
+def test_bad_tokens_are_rate_limited_and_good_ones_are_not(strict: Service) -> None:
     guesser = strict.client("a-guess-of-somebody")
     assert [guesser.request("GET", "jobs").status_code for _ in range(4)] == [401, 401, 401, 429]
     response = guesser.request("DELETE", f"users/{uuid.uuid4()}")
@@ -44,7 +44,7 @@ def test_bad_tokens_are_braked_and_good_ones_are_not(strict: Service) -> None:
     assert guesser.get("health")["verification"]["verified"] is False
 
 
-def test_bad_invitations_are_braked_alike(strict: Service) -> None:
+def test_bad_invitations_are_rate_limited(strict: Service) -> None:
     value = strict.admin.request("POST", "invitations", json={}).json()["invitation"]
     anonymous = strict.anonymous()
 

@@ -29,7 +29,7 @@ def busy(tmp_path: Path, hold: Hold) -> Iterator[EngineProxy]:
     proxy.off()
 
 
-def test_no_job_waits_for_a_removal_and_a_place_is_free_when_the_end_is_stored(
+def test_container_removal_delays_no_job_and_the_slot_is_free_at_the_end(
     busy: EngineProxy, hold: Hold, new_service: NewService, engine: docker.APIClient
 ) -> None:
     service = new_service({"DOCKER_HOST": busy.url}, concurrency=1)
@@ -46,7 +46,7 @@ def test_no_job_waits_for_a_removal_and_a_place_is_free_when_the_end_is_stored(
     wait_until(lambda: not service.containers(engine), 20, "the containers are removed")
 
 
-def test_a_start_waits_for_no_removal_of_what_was_left(
+def test_service_start_does_not_wait_for_removals(
     busy: EngineProxy, hold: Hold, new_service: NewService, engine: docker.APIClient
 ) -> None:
     service = new_service({"DOCKER_HOST": busy.url}, concurrency=1)

@@ -12,7 +12,7 @@ from tests.support.waiting import wait_until
 
 
 @pytest.mark.parametrize("how", ["disabled", "revoked"])
-def test_the_jobs_of_who_is_let_in_no_more_go_on(new_service: NewService, how: str) -> None:
+def test_jobs_of_a_disabled_user_continue(new_service: NewService, how: str) -> None:
     service = new_service(concurrency=1)
     user = service.add_user("ann")
     me = user.get("users/me")
@@ -30,7 +30,7 @@ def test_the_jobs_of_who_is_let_in_no_more_go_on(new_service: NewService, how: s
         assert service.admin.wait(job)["status"] == "completed"
 
 
-def test_a_token_that_only_submits_reads_its_users_artifacts_by_a_job(service: Service) -> None:
+def test_submit_only_token_can_read_artifacts_by_a_job(service: Service) -> None:
     user = service.add_user("submitter-of-artifacts")
     first = user.run("echo kept >/job/artifacts/file")
     token = user.request("POST", "tokens", json={"name": "n", "scopes": ["jobs:write"]}).json()
@@ -42,21 +42,21 @@ def test_a_token_that_only_submits_reads_its_users_artifacts_by_a_job(service: S
     assert user.log(second) == b"kept\n"
 
 
-def test_proxies_of_dockers_configuration_are_set_in_jobs(new_service: NewService, tmp_path: Path) -> None:
+def test_proxies_in_dockers_configuration_are_set_in_jobs(new_service: NewService, tmp_path: Path) -> None:
     config = {"proxies": {"default": {"httpProxy": "http://proxy.example.com:3128"}}}
     (tmp_path / "config.json").write_text(json.dumps(config))
     api = new_service({"DOCKER_CONFIG": str(tmp_path)}).admin
     assert api.log(api.run('echo "$HTTP_PROXY"')) == b"http://proxy.example.com:3128\n"
 
 
-def test_of_a_git_url_its_query_is_shown(idle_service: Service) -> None:
+def test_query_of_a_git_url_is_shown(idle_service: Service) -> None:
     url = "https://user:hidden@git.example.com/project.git?access_token=shown"
     job = idle_service.admin.post_job(source_type="git", git_url=url).json()
     assert "hidden" not in job["git_url"]
     assert job["git_url"].endswith("?access_token=shown")
 
 
-def test_on_the_isolated_network_other_jobs_have_names(
+def test_isolated_network_resolves_names_of_other_jobs(
     new_service: NewService, engine: docker.APIClient
 ) -> None:
     service = new_service(job_network="isolated", concurrency=2)

@@ -111,7 +111,7 @@ def test_the_hash_of_files_is_that_of_their_paths_and_contents(api: Client, proj
     assert caches_of(api, missing) == []
 
 
-def test_a_run_reads_its_branch_its_base_and_the_default_one_and_writes_its_own(
+def test_run_reads_caches_of_its_branch_base_and_default_branch_and_writes_its_own(
     api: Client, project: NewProject
 ) -> None:
     source = project(TEXT)
@@ -138,7 +138,7 @@ def test_a_run_reads_its_branch_its_base_and_the_default_one_and_writes_its_own(
     assert "feature\nfeature\n" in log_of(api, source, git_ref="third", event=fifth)
 
 
-def test_a_fork_reads_those_of_its_base_and_writes_none(api: Client, project: NewProject) -> None:
+def test_fork_reads_caches_of_its_base_and_writes_none(api: Client, project: NewProject) -> None:
     source = project(TEXT)
     log_of(api, source)
     source.commit("lock", "forked\n")
@@ -149,7 +149,7 @@ def test_a_fork_reads_those_of_its_base_and_writes_none(api: Client, project: Ne
     assert len(caches_of(api, source)) == 1
 
 
-def test_only_what_succeeded_is_saved(api: Client, project: NewProject) -> None:
+def test_cache_is_saved_only_by_a_succeeded_job(api: Client, project: NewProject) -> None:
     source = project(TEXT + "      exit 3\n")
     assert "saved" not in log_of(api, source, status="failed")
     assert caches_of(api, source) == []
@@ -185,7 +185,7 @@ jobs:
         ),
     ],
 )
-def test_what_cannot_be_cached_is_a_line_in_the_log(
+def test_uncacheable_files_are_reported_in_the_log(
     api: Client, project: NewProject, command: str, sentence: str
 ) -> None:
     source = project(HOSTILE % command)
@@ -193,7 +193,7 @@ def test_what_cannot_be_cached_is_a_line_in_the_log(
     assert caches_of(api, source) == []
 
 
-def test_links_names_and_modes_come_back(api: Client, project: NewProject) -> None:
+def test_cache_restores_links_names_and_modes(api: Client, project: NewProject) -> None:
     command = (
         "cd /cache/dir; ln -s /etc/passwd out; ln ../file hard; echo a > a; ln a b; chmod 750 a; "
         "mkfifo pipe; mkdir e; touch \"$(printf 'n\\377\\nl')\""
@@ -206,7 +206,9 @@ def test_links_names_and_modes_come_back(api: Client, project: NewProject) -> No
     assert "pipe" not in log
 
 
-def test_files_belong_to_the_user_of_the_image(api: Client, images: Images, project: NewProject) -> None:
+def test_cached_files_belong_to_the_user_of_the_image(
+    api: Client, images: Images, project: NewProject
+) -> None:
     text = f"""
 name: CI
 on: push
@@ -225,7 +227,7 @@ jobs:
     assert "-rw-r--r--    1 1000     1000             4" in log
 
 
-def test_a_damaged_cache_is_a_miss_with_a_line(new_service: NewService) -> None:
+def test_damaged_cache_is_a_logged_miss(new_service: NewService) -> None:
     service = new_service()
     source = _project(service, TEXT)
     log_of(service.admin, source)
@@ -259,7 +261,9 @@ FORGED: list[list[tuple[tarfile.TarInfo, bytes]]] = [
 ]
 
 
-def test_a_forged_cache_writes_nothing_elsewhere(service: Service, api: Client, project: NewProject) -> None:
+def test_forged_cache_writes_nothing_outside_of_its_path(
+    service: Service, api: Client, project: NewProject
+) -> None:
     text = TEXT + "      find / -name evil -not -path '/proc/*' -not -path '/sys/*'\n"
     sources = [project(text) for _ in FORGED]
     # Together, for each takes a while.
@@ -300,7 +304,7 @@ jobs:
 """
 
 
-def test_the_least_recently_used_makes_room(new_service: NewService) -> None:
+def test_least_recently_used_cache_is_evicted(new_service: NewService) -> None:
     service = new_service(max_cache_bytes="1m")
     api, source = service.admin, _project(service, BIG)
 
@@ -333,7 +337,7 @@ def test_the_least_recently_used_makes_room(new_service: NewService) -> None:
     wait_until(lambda: keys() == ["c"], 20, "what belongs to nobody is removed")
 
 
-def test_where_caches_are_turned_off_the_log_says_so(new_service: NewService) -> None:
+def test_disabled_caches_are_reported_in_the_log(new_service: NewService) -> None:
     service = new_service(max_cache_bytes=0)
     source = _project(service, TEXT)
     assert "they are turned off here (--max-cache-bytes 0)" in log_of(service.admin, source)

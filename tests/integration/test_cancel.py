@@ -36,7 +36,7 @@ def has_been_let_go(api: Client, job: Job) -> bool:
     return not any(job["job_id"] in worker["running_jobs"] for worker in api.get("workers")["workers"])
 
 
-def test_a_job_that_waits_never_runs(new_service: NewService) -> None:
+def test_cancelled_waiting_job_never_runs(new_service: NewService) -> None:
     api = new_service().admin
     blocker = api.wait(api.submit("sleep 60"), "running")
     waiting, next_one = api.submit("echo ran"), api.submit("echo ran")
@@ -49,7 +49,7 @@ def test_a_job_that_waits_never_runs(new_service: NewService) -> None:
     assert (cancelled["started_at"], api.log(waiting)) == (None, b"")
 
 
-def test_cancelling_again_answers_the_same(idle: Client) -> None:
+def test_second_cancel_gives_the_same_answer(idle: Client) -> None:
     job = idle.submit()
     first = idle.cancel(job)
     assert idle.cancel(job) == first
@@ -57,7 +57,7 @@ def test_cancelling_again_answers_the_same(idle: Client) -> None:
 
 
 @pytest.mark.parametrize("command", ["true", "false"])
-def test_what_has_ended_otherwise_cannot_be_cancelled(api: Client, command: str) -> None:
+def test_ended_job_cannot_be_cancelled(api: Client, command: str) -> None:
     job = api.run(command)
     response = api.request("PUT", f"jobs/{job['job_id']}/cancel")
     assert (response.status_code, response.json()["error"]) == (409, "conflict")
@@ -65,7 +65,7 @@ def test_what_has_ended_otherwise_cannot_be_cancelled(api: Client, command: str)
     assert api.job(job) == job
 
 
-def test_a_running_command_may_clean_up(service: Service, engine: docker.APIClient) -> None:
+def test_cancelled_command_can_clean_up(service: Service, engine: docker.APIClient) -> None:
     api = service.admin
     child = 'sh -c "trap \\"echo cleaned; exit\\" TERM; echo ready; while :; do sleep 0.1; done"'
     job = printing(api, f"{child}; echo never", b"ready\n")
@@ -76,9 +76,7 @@ def test_a_running_command_may_clean_up(service: Service, engine: docker.APIClie
     assert api.job(job)["status"] == "cancelled"
 
 
-def test_a_running_command_that_ignores_being_asked_is_killed(
-    service: Service, engine: docker.APIClient
-) -> None:
+def test_command_that_ignores_sigterm_is_killed(service: Service, engine: docker.APIClient) -> None:
     job = printing(service.admin, "trap '' TERM; echo ready; while :; do sleep 0.1; done", b"ready\n")
     start_s = time.monotonic()
     service.admin.cancel(job)
@@ -86,7 +84,7 @@ def test_a_running_command_that_ignores_being_asked_is_killed(
     assert time.monotonic() - start_s >= 1
 
 
-def test_the_log_of_a_cancelled_job_stays(service: Service, engine: docker.APIClient) -> None:
+def test_log_of_a_cancelled_job_is_retained(service: Service, engine: docker.APIClient) -> None:
     api = service.admin
     job = printing(
         api, "echo ready; sleep 0.2; echo x >/job/artifacts/x; echo left; sleep 60", b"ready\nleft\n"
@@ -96,7 +94,7 @@ def test_the_log_of_a_cancelled_job_stays(service: Service, engine: docker.APICl
     assert api.log(job).startswith(b"ready\nleft\n")
 
 
-def test_a_clone_that_hangs_is_called_off(api: Client, silent_port: int) -> None:
+def test_cancel_interrupts_a_hanging_clone(api: Client, silent_port: int) -> None:
     url = f"http://127.0.0.1:{silent_port}/project.git"
     job = api.submit(source_type="git", git_url=url)
     wait_until(lambda: bool(running(url)), 20, "git has begun")
@@ -105,7 +103,7 @@ def test_a_clone_that_hangs_is_called_off(api: Client, silent_port: int) -> None
     wait_until(lambda: has_been_let_go(api, job), 5, "the worker has let go of it")
 
 
-def test_a_pull_that_hangs_is_called_off(api: Client, new_registry: Callable[..., Registry]) -> None:
+def test_cancel_interrupts_a_hanging_pull(api: Client, new_registry: Callable[..., Registry]) -> None:
     registry = new_registry(stalls=True)
     job = api.submit(runner_image=registry.image)
     assert registry.layer_requested.wait(20)
@@ -129,7 +127,7 @@ def assert_nothing_remains(service: Service, engine: docker.APIClient, job: Job)
 
 
 @pytest.mark.parametrize("command", ["echo x >/job/artifacts/x", "sleep 60"])
-def test_a_deleted_job_is_gone_with_all_it_had(
+def test_deleted_job_is_removed_with_its_log_and_artifacts(
     service: Service, engine: docker.APIClient, command: str
 ) -> None:
     api = service.admin
@@ -145,13 +143,13 @@ def test_a_deleted_job_is_gone_with_all_it_had(
     assert_nothing_remains(service, engine, job)
 
 
-def test_a_waiting_job_that_is_deleted_never_runs(idle_service: Service, engine: docker.APIClient) -> None:
+def test_deleted_waiting_job_never_runs(idle_service: Service, engine: docker.APIClient) -> None:
     job = idle_service.admin.submit()
     assert idle_service.admin.request("DELETE", f"jobs/{job['job_id']}").status_code == 204
     assert_nothing_remains(idle_service, engine, job)
 
 
-def test_a_job_can_be_run_again(api: Client) -> None:
+def test_job_can_be_rerun(api: Client) -> None:
     job = api.run("echo $WORD; exit 3", job_env_vars={"WORD": "again"}, priority=5, description="twice")
     response = api.request("POST", f"jobs/{job['job_id']}/rerun")
     assert response.status_code == 201

@@ -12,7 +12,7 @@ def environment(api: Client, job: Job) -> dict[str, str]:
     return dict(line.split("=", 1) for line in api.log(job).decode().splitlines())
 
 
-def test_every_job_gets_the_services_variables(api: Client) -> None:
+def test_every_job_has_the_reactorcide_variables(api: Client) -> None:
     job = api.run("env", name="Build it", queue_name="own.queue", code_dir="/code")
     assert job["status"] == "completed"
     variables = environment(api, job)
@@ -31,13 +31,13 @@ def test_every_job_gets_the_services_variables(api: Client) -> None:
     assert "REACTORCIDE_API_TOKEN" not in variables
 
 
-def test_the_jobs_own_variables_win(api: Client) -> None:
+def test_variables_of_the_job_take_precedence(api: Client) -> None:
     own = {"CI": "mine", "REACTORCIDE_ATTEMPT": "", "EMPTY": "", "QUOTED": "a 'b' \"c\" $D = ü"}
     variables = environment(api, api.run("env", job_env_vars=own))
     assert {name: variables[name] for name in own} == own
 
 
-def test_large_environments_and_commands_arrive_whole(api: Client) -> None:
+def test_large_environments_and_commands_arrive_complete(api: Client) -> None:
     large = {f"LARGE_{i}": "x" * (32 << 10) for i in range(24)}
     command = "env | wc -c; echo " + "y" * (99 << 10)
     printed, echoed = api.log(api.run(command, job_env_vars=large)).splitlines()
@@ -66,7 +66,7 @@ def test_the_command_runs_in_job_dir(api: Client, fields: dict[str, str], where:
 
 
 @pytest.mark.parametrize("image", ["default", "user_1000"])
-def test_a_job_may_write_where_it_works(service: Service, images: Images, image: str) -> None:
+def test_job_can_write_to_its_workspace(service: Service, images: Images, image: str) -> None:
     source = service.source_root / f"writable-{image}"
     (source / "sub").mkdir(parents=True)
     (source / "sub" / "file").write_text("old")
@@ -83,13 +83,13 @@ def test_a_job_may_write_where_it_works(service: Service, images: Images, image:
     assert (source / "sub" / "file").read_text() == "old"
 
 
-def test_a_user_other_than_root_may_write_an_empty_workspace(api: Client, images: Images) -> None:
+def test_non_root_user_can_write_to_an_empty_workspace(api: Client, images: Images) -> None:
     for fields in ({}, {"job_dir": "/job/elsewhere"}):
         job = api.run("touch here", runner_image=images.user_1000, **fields)
         assert job["status"] == "completed", api.log(job)
 
 
-def test_the_artifacts_directory_is_there_and_empty(api: Client) -> None:
+def test_artifacts_directory_exists_and_is_empty(api: Client) -> None:
     job = api.run("ls -A /job/artifacts; test -d /job/artifacts")
     assert (job["status"], api.log(job)) == ("completed", b"")
 
@@ -99,7 +99,7 @@ def test_nothing_of_the_host_is_mounted(api: Client) -> None:
     assert job["status"] == "completed"
 
 
-def test_the_limits_are_the_containers(api: Client) -> None:
+def test_limits_are_set_on_the_container(api: Client) -> None:
     job = api.run(
         "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null || true",
         memory_limit="64m",

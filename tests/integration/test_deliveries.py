@@ -101,7 +101,7 @@ def command(service: Service, *arguments: str) -> str:
     return done.stdout
 
 
-def test_from_a_push_to_a_status(service: Service, forge: Forge) -> None:
+def test_push_starts_a_run_and_sets_a_status(service: Service, forge: Forge) -> None:
     repository = forge.repository("acme/site", {"workflows/ci.yaml": CI})
     project = add_project(service, forge, repository)
     sha = repository.commit("src", "1")
@@ -137,7 +137,7 @@ jobs:
 """
 
 
-def test_a_fork_says_on_what_a_job_runs_and_not_what_it_is_given(service: Service, github: Forge) -> None:
+def test_fork_runs_its_commit_without_grants_of_the_project(service: Service, github: Forge) -> None:
     repository = github.repository("acme/site", {"workflows/ci.yaml": FORKED})
     base_sha = repository.commit("word", "of the base\n")
     project = add_project(service, github, repository, pull_requests="all", builder=True)
@@ -160,7 +160,7 @@ def test_a_fork_says_on_what_a_job_runs_and_not_what_it_is_given(service: Servic
         assert f"REACTORCIDE_{name}={value}\n" in log
 
 
-def test_the_commands(service: Service, github: Forge) -> None:
+def test_delivery_commands_work(service: Service, github: Forge) -> None:
     repository = github.repository("acme/site", {"workflows/ci.yaml": CI})
     project = add_project(service, github, repository)
     repository.commit("src", "1")
@@ -180,7 +180,7 @@ def test_the_commands(service: Service, github: Forge) -> None:
     assert len(again["run_ids"]) == 2
 
 
-def test_a_webhook_is_told_of_a_push(service: Service, github: Forge) -> None:
+def test_webhook_receives_the_result_of_a_push(service: Service, github: Forge) -> None:
     repository = github.repository("acme/site", {"workflows/ci.yaml": CI})
     project = add_project(service, github, repository)
     messages: list[tuple[str, bytes]] = []
@@ -210,7 +210,7 @@ def test_a_webhook_is_told_of_a_push(service: Service, github: Forge) -> None:
         assert service.admin.request("DELETE", f"webhooks/{webhook['webhook_id']}").status_code == 204
 
 
-def test_what_is_no_delivery(service: Service, github: Forge) -> None:
+def test_malformed_delivery_is_refused(service: Service, github: Forge) -> None:
     repository = github.repository("acme/site", {"workflows/ci.yaml": CI})
     project = add_project(service, github, repository)
     assert repository.hook is not None
@@ -234,7 +234,7 @@ def test_what_is_no_delivery(service: Service, github: Forge) -> None:
     assert set((service.data_dir / "objects" / "deliveries").glob("*/*")) == stored
 
 
-def test_a_large_delivery_is_taken(service: Service, github: Forge) -> None:
+def test_large_delivery_is_accepted(service: Service, github: Forge) -> None:
     repository = github.repository("acme/site", {"workflows/ci.yaml": CI})
     project = add_project(service, github, repository)
     name, payload = repository.push()[0]
@@ -254,7 +254,7 @@ def test_a_ping_is_answered(service: Service, github: Forge) -> None:
     assert "start the workflows of" in answer.json()["outcome"]
 
 
-def test_bad_deliveries_are_limited(tmp_path: Path, images: Images, engine: docker.APIClient) -> None:
+def test_bad_deliveries_are_rate_limited(tmp_path: Path, images: Images, engine: docker.APIClient) -> None:
     service = Service(tmp_path / "few", images.default, bad_tokens=3, concurrency=0)
     for limited in ended_cleanly(service.start(), engine):
         anonymous = limited.anonymous()
@@ -262,7 +262,7 @@ def test_bad_deliveries_are_limited(tmp_path: Path, images: Images, engine: dock
         assert codes == [404, 404, 404, 429, 429]
 
 
-def test_slow_strangers_keep_nobody_from_delivering(service: Service, github: Forge) -> None:
+def test_slow_clients_do_not_block_deliveries(service: Service, github: Forge) -> None:
     repository = github.repository("acme/site", {"workflows/ci.yaml": CI})
     add_project(service, github, repository)
     assert repository.hook is not None

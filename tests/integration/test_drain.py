@@ -28,7 +28,7 @@ def release(service: Service, engine: docker.APIClient, job: dict[str, object]) 
     engine.exec_start(touch["Id"])
 
 
-def test_the_first_sigterm_waits_for_what_runs_and_takes_nothing_more(
+def test_first_sigterm_waits_for_running_jobs_and_claims_no_more(
     new_service: NewService, engine: docker.APIClient
 ) -> None:
     service = new_service({}, drain=None, concurrency=2)
@@ -47,7 +47,7 @@ def test_the_first_sigterm_waits_for_what_runs_and_takes_nothing_more(
         assert service.admin.log(job) == printed
 
 
-def test_the_second_signal_ends_the_waiting_and_the_container_goes_on(
+def test_second_signal_stops_at_once_and_the_container_continues(
     new_service: NewService, engine: docker.APIClient
 ) -> None:
     service = new_service({}, drain=None)
@@ -64,7 +64,7 @@ def test_the_second_signal_ends_the_waiting_and_the_container_goes_on(
     assert service.admin.log(job) == b"begun\ndone\n"
 
 
-def test_with_nothing_to_wait_for_it_stops_at_once(new_service: NewService) -> None:
+def test_without_running_jobs_it_stops_at_once(new_service: NewService) -> None:
     service = new_service({}, drain=None)
     service.signal(signal.SIGTERM)
     assert service.wait() == 0

@@ -39,13 +39,13 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def test_it_listens_nowhere_unless_it_is_told_to(new_service: NewService) -> None:
+def test_embedded_corndogs_does_not_listen_by_default(new_service: NewService) -> None:
     service = new_service()
     assert service.admin.run("true")["status"] == "completed"
     assert listening_ports(service) == {service.port}
 
 
-def test_it_listens_where_it_is_told_to_and_on_loopback_where_only_a_port_is_named(
+def test_embedded_corndogs_listens_on_the_given_address_or_loopback(
     new_service: NewService,
 ) -> None:
     port = free_port()
@@ -69,13 +69,13 @@ def test_it_listens_where_it_is_told_to_and_on_loopback_where_only_a_port_is_nam
         assert stored.current_state == "submitted"
 
 
-def test_a_port_that_is_taken_ends_the_start_with_a_sentence(new_service: NewService) -> None:
+def test_port_in_use_ends_the_start_with_a_clear_error(new_service: NewService) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         with pytest.raises(AssertionError, match=f"Corndogs cannot listen on 127.0.0.1:{port}"):
             new_service(corndogs_listen=f"127.0.0.1:{port}")
 
 
-def test_it_cannot_listen_for_a_corndogs_that_is_elsewhere(new_service: NewService) -> None:
+def test_listen_option_with_an_external_corndogs_is_refused(new_service: NewService) -> None:
     with pytest.raises(AssertionError, match="leave out one of the two"):
         new_service(corndogs_listen=5080, corndogs_address="127.0.0.1:5080")

@@ -21,7 +21,7 @@ def proxy(tmp_path: Path) -> Iterator[EngineProxy]:
     proxy.off()
 
 
-def test_jobs_wait_for_an_engine_that_is_away_and_run_when_it_comes(
+def test_jobs_wait_for_an_unreachable_engine_and_run_when_it_is_back(
     proxy: EngineProxy, new_service: NewService
 ) -> None:
     try:
@@ -48,7 +48,7 @@ def test_jobs_wait_for_an_engine_that_is_away_and_run_when_it_comes(
             proxy.on()
 
 
-def test_a_job_survives_that_the_engine_is_cut_off_while_it_runs(
+def test_running_job_survives_a_lost_connection_to_the_engine(
     proxy: EngineProxy, new_service: NewService
 ) -> None:
     proxy.on()
@@ -64,9 +64,7 @@ def test_a_job_survives_that_the_engine_is_cut_off_while_it_runs(
     assert api.log(job) == expected + b"[reactorcide] exit code 4\n"
 
 
-def test_an_engine_that_accepts_and_never_answers_holds_nobody(
-    tmp_path: Path, new_service: NewService
-) -> None:
+def test_engine_that_never_answers_blocks_no_request(tmp_path: Path, new_service: NewService) -> None:
     path = tmp_path / "silent.sock"
     with socket.socket(socket.AF_UNIX) as silent, ExitStack() as stack:
         silent.bind(str(path))

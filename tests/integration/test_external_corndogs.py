@@ -31,7 +31,7 @@ def start_corndogs(tmp_path: Path) -> Iterator[Callable[[int], EmbeddedCorndogs]
 
 
 @pytest.mark.parametrize("scheme", ["grpc", "csil"])
-def test_jobs_run_through_it(
+def test_jobs_run_through_an_external_corndogs(
     start_corndogs: Callable[..., EmbeddedCorndogs], new_service: NewService, scheme: str
 ) -> None:
     corndogs = start_corndogs()
@@ -54,7 +54,7 @@ def test_jobs_run_through_it(
     assert not (service.data_dir / "corndogs.db").exists()
 
 
-def test_a_job_is_accepted_while_it_is_away_and_runs_when_it_is_back(
+def test_job_is_accepted_during_an_outage_and_runs_afterwards(
     start_corndogs: Callable[..., EmbeddedCorndogs], new_service: NewService
 ) -> None:
     corndogs = start_corndogs()
@@ -76,7 +76,7 @@ def test_a_job_is_accepted_while_it_is_away_and_runs_when_it_is_back(
     assert " 500 " not in service.log_text()
 
 
-def test_a_job_that_runs_ends_although_it_went_away(
+def test_running_job_ends_during_an_outage(
     start_corndogs: Callable[..., EmbeddedCorndogs], new_service: NewService
 ) -> None:
     corndogs = start_corndogs()
@@ -104,7 +104,7 @@ def test_a_job_that_runs_ends_although_it_went_away(
 @pytest.mark.parametrize(
     "payload", [b"not ours", b"", b"[" * 900, b'{"job_id": "1", "job_type": "run", "instance": "other"}']
 )
-def test_tasks_of_others_are_put_back_as_they_were(
+def test_tasks_of_other_users_are_put_back_unchanged(
     start_corndogs: Callable[..., EmbeddedCorndogs],
     new_service: NewService,
     payload: bytes,
@@ -130,7 +130,7 @@ def test_tasks_of_others_are_put_back_as_they_were(
     client.close()
 
 
-def test_two_services_share_it(
+def test_two_services_share_one_corndogs(
     start_corndogs: Callable[..., EmbeddedCorndogs], new_service: NewService, tmp_path: Path
 ) -> None:
     corndogs = start_corndogs()
@@ -151,7 +151,7 @@ def test_two_services_share_it(
     assert monotonic() - start_s < 30
 
 
-def test_it_is_not_ready_while_it_cannot_look_into_its_store(
+def test_corndogs_with_a_failing_store_is_not_ready(
     start_corndogs: Callable[..., EmbeddedCorndogs], new_service: NewService
 ) -> None:
     corndogs = start_corndogs()

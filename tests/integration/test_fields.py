@@ -54,7 +54,7 @@ NOT_YET = {
 OTHERS = {"job_id", "user_id", "status", "created_at", "updated_at", "queued_at", "corndogs_task_id"}
 
 
-def test_what_is_left_out_has_its_default(idle: Client, images: Images) -> None:
+def test_missing_fields_have_defaults(idle: Client, images: Images) -> None:
     job = idle.submit()
     expected = BODY | DEFAULTS | NOT_YET | {"runner_image": images.default, "attempt": 1, "status": "queued"}
     assert {name: job[name] for name in expected} == expected
@@ -62,7 +62,7 @@ def test_what_is_left_out_has_its_default(idle: Client, images: Images) -> None:
     assert idle.job(job) == job
 
 
-def test_the_answer_says_where_the_job_is(idle: Client) -> None:
+def test_answer_has_the_location_of_the_job(idle: Client) -> None:
     response = idle.post_job()
     assert response.headers["Location"] == f"/api/v1/jobs/{response.json()['job_id']}"
     assert idle.request("GET", response.headers["Location"]).json() == response.json()
@@ -75,7 +75,7 @@ def test_null_means_absent(idle: Client) -> None:
     assert response.json()["timeout_seconds"] == 3600
 
 
-def test_job_dir_is_code_dir_where_it_is_left_out(idle: Client) -> None:
+def test_job_dir_defaults_to_code_dir(idle: Client) -> None:
     job = idle.submit(code_dir="/elsewhere")
     assert (job["code_dir"], job["job_dir"]) == ("/elsewhere", "/elsewhere")
 
@@ -103,7 +103,7 @@ def test_job_dir_is_code_dir_where_it_is_left_out(idle: Client) -> None:
         ("cpu_limit", 2),
     ],
 )
-def test_what_is_within_the_limits_is_taken(idle: Client, field: str, value: Any) -> None:
+def test_values_within_the_limits_are_accepted(idle: Client, field: str, value: Any) -> None:
     assert idle.submit(**{field: value})[field] == value
 
 
@@ -124,16 +124,14 @@ def test_memory_is_given_in_bytes_or_with_a_unit(idle: Client, limit: Any, size_
         "git@example.test:team/project.git",
     ],
 )
-def test_every_way_to_name_a_git_repository_is_taken(idle: Client, git_url: str) -> None:
+def test_every_form_of_git_url_is_accepted(idle: Client, git_url: str) -> None:
     job = idle.submit(source_type="git", git_url=git_url, git_ref="refs/heads/a/b")
     expected = git_url.replace("user:password", "[REDACTED]")
     assert (job["git_url"], job["git_ref"]) == (expected, "refs/heads/a/b")
 
 
 @pytest.mark.parametrize(("sent", "expected"), [(None, True), (True, True), (False, False)])
-def test_submodules_are_fetched_unless_the_job_says_otherwise(
-    idle: Client, sent: bool | None, expected: bool
-) -> None:
+def test_submodules_are_fetched_by_default(idle: Client, sent: bool | None, expected: bool) -> None:
     job = idle.submit(**GIT, git_submodules=sent)
     assert job["git_submodules"] is expected
     again = idle.request("POST", f"jobs/{job['job_id']}/rerun").json()
@@ -149,7 +147,7 @@ def test_submodules_are_fetched_unless_the_job_says_otherwise(
         ({"git_depth": 2**31 - 1, "git_tags": False}, (2**31 - 1, False)),
     ],
 )
-def test_one_commit_without_tags_is_fetched_unless_the_job_says_otherwise(
+def test_one_commit_without_tags_is_fetched_by_default(
     idle: Client, fields: dict[str, Any], expected: tuple[int, bool]
 ) -> None:
     job = idle.submit(**GIT, **fields)
@@ -256,7 +254,7 @@ def short(value: Any) -> str:
 
 
 @pytest.mark.parametrize(("field", "value"), BAD, ids=short)
-def test_what_is_not_within_the_limits_is_refused_by_name(idle: Client, field: str, value: Any) -> None:
+def test_value_outside_of_the_limits_is_refused_by_name(idle: Client, field: str, value: Any) -> None:
     assert_blames(idle.post_job(**{field: value}), field)
 
 
@@ -299,13 +297,13 @@ def test_a_bad_git_source_is_refused_by_name(idle: Client, field: str, value: An
 
 
 @pytest.mark.parametrize("text", ["NaN", "Infinity", "1e999"])
-def test_a_number_that_is_none_is_refused(idle: Client, text: str) -> None:
+def test_malformed_number_is_refused(idle: Client, text: str) -> None:
     body = json.dumps(BODY)[:-1] + f', "cpu_limit": {text}}}'
     response = idle.request("POST", "jobs", data=body, headers={"Content-Type": "application/json"})
     assert response.status_code == 400, response.text
 
 
-def test_text_that_is_no_unicode_is_refused(idle: Client) -> None:
+def test_invalid_unicode_is_refused(idle: Client) -> None:
     body = json.dumps(BODY | {"description": "?"}).replace("?", r"\ud800")
     response = idle.request("POST", "jobs", data=body, headers={"Content-Type": "application/json"})
     assert response.status_code == 400, response.text
@@ -316,7 +314,7 @@ def test_one_answer_names_all_bad_fields(idle: Client) -> None:
     assert {item["field"] for item in details} == {"name", "priority", "colour"}
 
 
-def test_nothing_is_stored_of_a_refused_job(idle: Client) -> None:
+def test_refused_job_is_not_stored(idle: Client) -> None:
     before = idle.get("jobs")["total"]
     assert idle.post_job(source_path="/etc").status_code == 400
     assert idle.get("jobs")["total"] == before
@@ -338,12 +336,12 @@ def test_the_server_sets_limits_and_defaults(new_service: NewService) -> None:
     assert_blames(client.post_job(memory_limit="1025m"), "memory_limit")
 
 
-def test_a_maximum_is_the_default_where_there_is_no_other(new_service: NewService) -> None:
+def test_maximum_is_the_default_if_no_default_is_set(new_service: NewService) -> None:
     job = new_service(concurrency=0, max_cpu_limit=2, max_memory_limit="1g").admin.submit()
     assert (job["cpu_limit"], job["memory_limit"]) == (2, 1 << 30)
 
 
-def test_a_source_may_be_named_relative_to_the_first_root_or_absolutely(idle_service: Service) -> None:
+def test_source_path_is_absolute_or_relative_to_the_first_root(idle_service: Service) -> None:
     project = idle_service.source_root / "named"
     project.mkdir()
     for path in ("named", str(project)):

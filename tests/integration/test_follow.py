@@ -47,7 +47,7 @@ def log_path(job: Job) -> str:
     return f"jobs/{job['job_id']}/logs"
 
 
-def test_a_log_as_events(api: Client) -> None:
+def test_log_is_streamed_as_events(api: Client) -> None:
     job = api.submit("echo one; sleep 0.2; echo two >&2; sleep 0.2; printf '\\377end'; exit 3")
     with events(api, log_path(job)) as stream:
         *pieces, end = list(stream)
@@ -68,7 +68,7 @@ def test_a_log_as_events(api: Client) -> None:
         assert [item["event"] for item in stream] == ["end"]
 
 
-def test_a_long_run_comes_as_several_events(api: Client) -> None:
+def test_long_output_is_split_into_several_events(api: Client) -> None:
     job = api.run("seq 50000; printf '%0100000d' 7; echo; echo ü")
     with events(api, log_path(job)) as stream:
         *pieces, _ = list(stream)
@@ -86,14 +86,14 @@ def test_a_long_run_comes_as_several_events(api: Client) -> None:
     ("position", "params"),
     [("1:4:4", {}), ("x", {}), ("1:-4", {}), ("1:4", {"attempt": 2, "follow": "true"})],
 )
-def test_a_position_that_is_none_is_named(api: Client, position: str, params: dict[str, object]) -> None:
+def test_malformed_position_is_refused_by_name(api: Client, position: str, params: dict[str, object]) -> None:
     job = api.run("echo one")
     headers = {"Last-Event-ID": position, "Accept": "text/event-stream"}
     response = api.request("GET", log_path(job), params=params, headers=headers)
     assert (response.status_code, response.json()["error"]) in ((400, "invalid_input"), (404, "not_found"))
 
 
-def test_text_goes_on_at_a_position(api: Client) -> None:
+def test_text_stream_resumes_at_a_position(api: Client) -> None:
     job = api.run("seq 10")
     for position, tail, expected, start in (
         ("1:16", None, b"9\n10\n", "1:16"),
@@ -107,7 +107,7 @@ def test_text_goes_on_at_a_position(api: Client) -> None:
         assert (response.content, response.headers["X-Log-Position"]) == (expected, start)
 
 
-def test_text_of_one_stream_with_times(api: Client) -> None:
+def test_text_stream_can_have_one_stream_and_times(api: Client) -> None:
     job = api.submit("echo one; echo two >&2; sleep 0.3; echo three")
     with api.follow(job, stream="stdout", timestamps="true") as lines:
         stamped = [line.split(b" ") for line in lines]
@@ -116,7 +116,7 @@ def test_text_of_one_stream_with_times(api: Client) -> None:
     assert 0.2 < (second - first).total_seconds() < 5
 
 
-def test_the_next_attempt_is_followed_too(api: Client) -> None:
+def test_follower_continues_with_the_next_attempt(api: Client) -> None:
     job = api.submit("echo try; exit 1", retries=1)
     with events(api, log_path(job)) as stream:
         *pieces, end = list(stream)
@@ -126,7 +126,7 @@ def test_the_next_attempt_is_followed_too(api: Client) -> None:
         assert [item["data"].get("text") for item in stream] == ["[reactorcide] exit code 1\n", None]
 
 
-def test_a_line_is_there_within_100_ms(api: Client) -> None:
+def test_line_arrives_within_100_ms(api: Client) -> None:
     job = api.submit("for i in $(seq 15); do echo $i; sleep 0.1; done")
     lags_ms = []
     with events(api, log_path(job)) as stream:
@@ -138,7 +138,7 @@ def test_a_line_is_there_within_100_ms(api: Client) -> None:
     assert sorted(lags_ms)[len(lags_ms) // 2] < 100
 
 
-def test_who_sends_no_more_gets_all_of_the_log(api: Client, service: Service) -> None:
+def test_half_closed_client_gets_the_whole_log(api: Client, service: Service) -> None:
     # Longer than it takes until the service looks whether the client is there.
     job = api.wait(api.submit("sleep 3; echo said"), "running")
     with socket.create_connection(("127.0.0.1", service.port), timeout=30) as client:
@@ -153,7 +153,7 @@ def test_who_sends_no_more_gets_all_of_the_log(api: Client, service: Service) ->
 
 
 @pytest.mark.parametrize("talks", [False, True], ids=["silent", "talking"])
-def test_who_went_away_frees_the_place(new_service: NewService, talks: bool) -> None:
+def test_disconnected_follower_frees_its_slot(new_service: NewService, talks: bool) -> None:
     service = new_service(stream_slots=1)
     api = service.admin
     job = api.wait(api.submit("while :; do echo x; done" if talks else "sleep 60"), "running")
@@ -178,7 +178,7 @@ def test_who_went_away_frees_the_place(new_service: NewService, talks: bool) -> 
     api.cancel(job)
 
 
-def test_status_changes(api: Client) -> None:
+def test_status_changes_are_streamed(api: Client) -> None:
     with events(api, "events") as stream:
         job = api.run("exit 3")
         changes = []
@@ -205,7 +205,7 @@ def test_status_changes(api: Client) -> None:
         assert [next(again), next(again)] == changes[2:]
 
 
-def test_users_get_the_status_changes_of_their_own_jobs(service: Service) -> None:
+def test_users_get_status_changes_of_own_jobs_only(service: Service) -> None:
     user = service.add_user("cut-off")
     with events(user, "events") as stream:
         service.admin.run()
@@ -213,7 +213,7 @@ def test_users_get_the_status_changes_of_their_own_jobs(service: Service) -> Non
         assert next(stream)["data"]["job_id"] == mine["job_id"]
 
 
-def test_an_id_of_a_deleted_job_is_not_given_again(api: Client) -> None:
+def test_event_id_of_a_deleted_job_is_not_reused(api: Client) -> None:
     with events(api, "events") as stream:
         deleted = api.run()
         last = next(item for item in stream if item["data"]["to"] == "completed")
@@ -224,7 +224,7 @@ def test_an_id_of_a_deleted_job_is_not_given_again(api: Client) -> None:
         assert next(stream)["data"]["job_id"] == job["job_id"]
 
 
-def test_ids_of_status_changes_tell_nothing_of_others_jobs(new_service: NewService) -> None:
+def test_event_ids_reveal_nothing_of_jobs_of_others(new_service: NewService) -> None:
     service = new_service()
     user, other = service.add_user("ann"), service.add_user("bob")
     with events(user, "events") as stream:
@@ -248,13 +248,13 @@ def test_ids_of_status_changes_tell_nothing_of_others_jobs(new_service: NewServi
         assert (response.status_code, response.json()["error"]) == (400, "invalid_input")
 
 
-def test_a_place_that_is_none_of_ours_is_named(api: Client) -> None:
+def test_malformed_event_id_is_refused(api: Client) -> None:
     response = api.request("GET", "events", headers={"Last-Event-ID": "yesterday"})
     assert (response.status_code, response.json()["error"]) == (400, "invalid_input")
 
 
 @pytest.mark.parametrize("reader", ["text", "events"])
-def test_a_follower_that_comes_back_after_a_crash_sees_every_byte_once(
+def test_follower_that_reconnects_after_a_crash_sees_every_byte_once(
     new_service: NewService, engine: docker.APIClient, reader: str
 ) -> None:
     service = new_service()
@@ -307,7 +307,7 @@ def service_is_first(service: Service) -> bool:
     return service.log_text().count("Reactorcide listens on") == 1
 
 
-def test_followers_end_with_what_lets_them_follow(service: Service) -> None:
+def test_followers_end_with_their_token_user_or_role(service: Service) -> None:
     user = service.add_user("cut-off")
     token = user.request("POST", "tokens", json={"name": "second"}).json()
     silent, loud = user.submit("sleep 60"), user.submit("while sleep 0.2; do echo more; done")

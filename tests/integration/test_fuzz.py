@@ -15,7 +15,9 @@ _JOB: dict[str, Any] = {"name": "n", "job_command": "true", "source_type": "copy
 
 
 @pytest.mark.timeout(900)  # some thousand requests, of which each start of a run takes a process of its own
-def test_whatever_is_sent_the_answer_is_one_of_the_document(new_service: NewService, tmp_path: Path) -> None:
+def test_every_answer_to_generated_requests_conforms_to_the_document(
+    new_service: NewService, tmp_path: Path
+) -> None:
     assert fuzz(new_service(concurrency=0), tmp_path, max_examples=2, seed=1) >= 300
 
 
@@ -42,7 +44,7 @@ def test_whatever_is_sent_the_answer_is_one_of_the_document(new_service: NewServ
     ],
     ids=range(17),
 )
-def test_a_body_that_means_harm(idle: Client, body: bytes, status: int, field: str | None) -> None:
+def test_hostile_body_is_refused(idle: Client, body: bytes, status: int, field: str | None) -> None:
     response = idle.request("POST", "jobs", data=body, headers=JSON)
     assert response.status_code == status, response.text
     if field is not None:
@@ -52,7 +54,7 @@ def test_a_body_that_means_harm(idle: Client, body: bytes, status: int, field: s
 @pytest.mark.parametrize(
     "content_type", ["", "text/plain", "application/xml", "multipart/form-data; boundary=x", "a", "json/\xff"]
 )
-def test_another_content_type(idle: Client, content_type: str) -> None:
+def test_other_content_type_is_refused(idle: Client, content_type: str) -> None:
     headers = {"Content-Type": content_type.encode("latin-1")}
     for path in ("jobs", "tokens"):
         response = idle.request("POST", path, data=json.dumps(_JOB), headers=headers)
@@ -60,7 +62,7 @@ def test_another_content_type(idle: Client, content_type: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE", "TRACE", "QUERY", "BREW"])
-def test_another_method(idle: Client, method: str) -> None:
+def test_other_method_is_refused(idle: Client, method: str) -> None:
     response = idle.request(method, "jobs")
     assert response.status_code == 405, response.text
     assert {"GET", "POST"} <= set(response.headers["Allow"].split(", "))
@@ -80,28 +82,28 @@ def test_another_method(idle: Client, method: str) -> None:
         "jobs/" + "x" * 3000,
     ],
 )
-def test_an_address_that_leads_nowhere(idle: Client, address: str) -> None:
+def test_unknown_path_is_refused(idle: Client, address: str) -> None:
     assert idle.request("GET", address.format(**idle.submit())).status_code == 404
 
 
 @pytest.mark.parametrize("query", ["name=%00", "name=%ff", "queue_name=%ed%a0%80", "name=%25_%27;--"])
-def test_a_filter_that_nothing_matches(idle: Client, query: str) -> None:
+def test_filter_without_matches_gives_an_empty_list(idle: Client, query: str) -> None:
     assert idle.get(f"jobs?{query}")["jobs"] == []
 
 
-def test_a_field_that_there_is_not_is_refused_as_null_too(idle: Client) -> None:
+def test_unknown_field_is_refused_even_if_null(idle: Client) -> None:
     job = {"name": "test", "job_command": "true", "source_type": "copy", "nofield": None}
     response = idle.request("POST", "jobs", json=job)
     assert response.status_code == 400
     assert "nofield" in response.text
 
 
-def test_of_fields_that_there_are_not_the_first_are_named(idle: Client) -> None:
+def test_first_unknown_fields_are_named(idle: Client) -> None:
     response = idle.request("POST", "jobs", json=_JOB | {f"field-{number}": 1 for number in range(100_000)})
     assert response.status_code == 400
     assert (len(response.json()["details"]), len(response.content) < 20_000) == (20, True)
 
 
-def test_an_address_that_is_too_long(idle: Client) -> None:
+def test_too_long_path_is_refused(idle: Client) -> None:
     response = idle.request("GET", "jobs?name=" + "x" * 5000)
     assert (response.status_code, response.json()["error"]) == (414, "invalid_input")

@@ -50,7 +50,7 @@ def operation(name: str) -> Any:
     return importlib.import_module(f"api_client.api.{name}")
 
 
-def test_it_has_every_operation(package: Path, service: Service) -> None:
+def test_generated_client_has_every_operation(package: Path, service: Service) -> None:
     document = service.admin.get("openapi.json")
     named = {
         f"{item['tags'][0]}/{item['operationId']}"
@@ -66,7 +66,7 @@ def test_it_has_every_operation(package: Path, service: Service) -> None:
         assert operation(name.replace("/", ".")).sync_detailed
 
 
-def test_it_uploads_submits_waits_and_reads_what_was_left(package: Path, service: Service) -> None:
+def test_generated_client_uploads_submits_waits_and_reads_artifacts(package: Path, service: Service) -> None:
     generated, models = importlib.import_module("api_client"), importlib.import_module("api_client.models")
     types = importlib.import_module("api_client.types")
     content = f"hello {uuid.uuid4()}\n"
@@ -107,7 +107,7 @@ def test_it_uploads_submits_waits_and_reads_what_was_left(package: Path, service
         assert (type(missing), missing.error) == (models.ErrorResponse, "not_found")
 
 
-def test_a_git_job_is_a_type_of_its_own(package: Path, service: Service) -> None:
+def test_git_job_is_a_separate_type(package: Path, service: Service) -> None:
     generated, models = importlib.import_module("api_client"), importlib.import_module("api_client.models")
     with pytest.raises(TypeError, match="git_url"):
         models.GitJobRequest(name="n", job_command="true", source_type="git")

@@ -31,7 +31,7 @@ def local(service: Service, **variables: str) -> Program:
 # --- the socket ---------------------------------------------------------------------------------
 
 
-def test_after_sigkill_the_socket_is_made_anew(new_service: NewService) -> None:
+def test_socket_is_recreated_after_sigkill(new_service: NewService) -> None:
     service = new_service(concurrency=0)
     command = local(service)
     command.fine("submit", "first", "--", "true")
@@ -44,7 +44,7 @@ def test_after_sigkill_the_socket_is_made_anew(new_service: NewService) -> None:
     assert not (service.data_dir / "api.sock").exists()
 
 
-def test_a_second_service_does_not_take_the_socket(new_service: NewService) -> None:
+def test_second_service_does_not_replace_the_socket(new_service: NewService) -> None:
     service = new_service(concurrency=0)
     inode = (service.data_dir / "api.sock").stat().st_ino
     refused = local(service).refused("serve", "--port", 0)
@@ -53,14 +53,14 @@ def test_a_second_service_does_not_take_the_socket(new_service: NewService) -> N
     local(service).fine("jobs", "list")
 
 
-def test_a_data_directory_may_have_a_long_path(new_service: NewService, tmp_path: Path) -> None:
+def test_data_directory_with_a_long_path_works(new_service: NewService, tmp_path: Path) -> None:
     service = new_service(data_dir=tmp_path / ("d" * 100) / ("e" * 100))
     assert local(service).fine("submit", "far", "--follow", "--", "echo down here").output == b"down here\n"
     service.stop()
     assert not (service.data_dir / "api.sock").exists()
 
 
-def test_without_a_socket_it_goes_on_and_says_so(new_service: NewService, tmp_path: Path) -> None:
+def test_service_without_a_socket_starts_with_a_warning(new_service: NewService, tmp_path: Path) -> None:
     (tmp_path / "data" / "api.sock").mkdir(parents=True)
     service = new_service(data_dir=tmp_path / "data", concurrency=0)
     assert f"no socket {service.data_dir}/api.sock for the command line" in service.log_text()
@@ -73,7 +73,7 @@ def test_without_a_socket_it_goes_on_and_says_so(new_service: NewService, tmp_pa
     assert (service.data_dir / "api.sock").is_dir()
 
 
-def test_the_file_of_the_admins_token_may_go(new_service: NewService) -> None:
+def test_removed_admin_token_file_is_not_an_error(new_service: NewService) -> None:
     service = new_service(concurrency=0)
     command = local(service)
     (service.data_dir / "admin-token").unlink()
@@ -82,7 +82,7 @@ def test_the_file_of_the_admins_token_may_go(new_service: NewService) -> None:
     command.with_variables(REACTORCIDE_API_TOKEN=token).fine("jobs", "list")
 
 
-def test_a_socket_that_somebody_has_removed_does_not_keep_it_from_stopping(new_service: NewService) -> None:
+def test_service_stops_although_its_socket_was_removed(new_service: NewService) -> None:
     service = new_service(concurrency=0)
     (service.data_dir / "api.sock").unlink()
     assert "does not answer on api.sock" in local(service).refused("jobs", "list")
@@ -101,7 +101,7 @@ def raw(service: Service, request: bytes) -> bytes:
         return answer
 
 
-def test_the_socket_authenticates_nobody(new_service: NewService) -> None:
+def test_socket_does_not_authenticate(new_service: NewService) -> None:
     service = new_service(concurrency=0, bad_tokens=2)
     ask = "GET /api/v1/jobs HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n%s\r\n"
     assert raw(service, (ask % "").encode()).startswith(b"HTTP/1.1 401 ")
@@ -117,7 +117,7 @@ def test_the_socket_authenticates_nobody(new_service: NewService) -> None:
     assert "address=unix" in line
 
 
-def test_whoever_sends_slowly_over_the_socket_is_cut_off(new_service: NewService) -> None:
+def test_slow_client_of_the_socket_is_disconnected(new_service: NewService) -> None:
     service = new_service(concurrency=0, request_timeout=1)
     assert raw(service, b"GET /api/v1/health HTTP/1.1\r\n").startswith(b"HTTP/1.1 408 ")
     assert raw(service, b"\x00\r\n\r\n").startswith(b"HTTP/1.1 400 ")
@@ -186,7 +186,7 @@ def started(
 
 
 @pytest.mark.parametrize("at_terminal", [True, False])
-def test_the_admins_token_is_printed_to_a_terminal_alone(tmp_path: Path, at_terminal: bool) -> None:
+def test_admin_token_is_printed_to_a_terminal_only(tmp_path: Path, at_terminal: bool) -> None:
     with started(tmp_path, tmp_path, at_terminal=at_terminal) as service:
         token = (tmp_path / "data" / "admin-token").read_text().strip()
         assert (token in service.printed) is at_terminal
@@ -194,7 +194,7 @@ def test_the_admins_token_is_printed_to_a_terminal_alone(tmp_path: Path, at_term
 
 
 @pytest.mark.parametrize("at_terminal", [True, False])
-def test_a_link_that_signs_in_is_printed_to_a_terminal_alone(tmp_path: Path, at_terminal: bool) -> None:
+def test_sign_in_link_is_printed_to_a_terminal_only(tmp_path: Path, at_terminal: bool) -> None:
     with started(tmp_path, tmp_path, at_terminal=at_terminal) as service:
         links = re.findall(r"(http://127\.0\.0\.1:[0-9]+)/sign-in\?link=(rcs_[0-9a-f]{64})", service.printed)
         assert len(links) == at_terminal
@@ -202,7 +202,7 @@ def test_a_link_that_signs_in_is_printed_to_a_terminal_alone(tmp_path: Path, at_
             assert (url, sign_in(url, link), sign_in(url, link)) == (service.admin.base_url, 303, 403)
 
 
-def test_open_prints_a_link_that_signs_in_once(tmp_path: Path) -> None:
+def test_open_prints_a_single_use_sign_in_link(tmp_path: Path) -> None:
     with started(tmp_path, tmp_path, at_terminal=False) as service:
         printed = local_program(tmp_path).fine("open").text.strip()
         url, _, link = printed.partition("/sign-in?link=")
@@ -211,7 +211,7 @@ def test_open_prints_a_link_that_signs_in_once(tmp_path: Path) -> None:
         assert (sign_in(url, link), sign_in(url, link)) == (303, 403)
 
 
-def test_without_the_web_page_there_is_no_link(new_service: NewService) -> None:
+def test_without_the_web_page_no_link_is_printed(new_service: NewService) -> None:
     service = new_service(concurrency=0, no_ui=None)
     assert "was started with --no-ui" in local(service).refused("open")
 
@@ -242,7 +242,7 @@ Where = Callable[[Path], Path]
     ],
     ids=["project", "home", "elsewhere", "root", "machine", "machine in /"],
 )
-def test_a_root_that_nobody_names_is_where_somebody_works(
+def test_default_source_root_is_the_working_directory(
     tmp_path: Path, at_terminal: bool, where: Where, has_root: bool
 ) -> None:
     home = tmp_path / "home"
@@ -265,14 +265,14 @@ def test_a_root_that_nobody_names_is_where_somebody_works(
 
 @pytest.mark.parametrize("home", ["", ".", "/"])
 @pytest.mark.parametrize("cwd", ["{home}", "/usr"])
-def test_where_home_is_none_nothing_is_a_root_for_being_below(tmp_path: Path, home: str, cwd: str) -> None:
+def test_without_a_usable_home_there_is_no_default_root(tmp_path: Path, home: str, cwd: str) -> None:
     where = Path(cwd.format(home=pwd.getpwuid(os.geteuid()).pw_dir))
     with started(tmp_path, where, at_terminal=True, environment={"HOME": home}) as service:
         assert "jobs may take sources from" not in service.printed
         assert not service.takes(where)
 
 
-def test_a_directory_that_is_below_no_root_is_uploaded(tmp_path: Path) -> None:
+def test_directory_outside_of_all_roots_is_uploaded(tmp_path: Path) -> None:
     home = tmp_path / "home"
     (home / "project").mkdir(parents=True)
     (home / "project" / "file").write_text("taken along\n")
@@ -285,7 +285,7 @@ def test_a_directory_that_is_below_no_root_is_uploaded(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("root", ["/", "{home}", "{home}/..", "/proc/self/root", "{home}/link"])
 @pytest.mark.parametrize("by_variable", [True, False])
-def test_everything_is_no_source_root(tmp_path: Path, root: str, by_variable: bool) -> None:
+def test_root_directory_is_refused_as_a_source_root(tmp_path: Path, root: str, by_variable: bool) -> None:
     home = tmp_path / "users" / "home"
     home.mkdir(parents=True)
     (home / "link").symlink_to("/")
@@ -300,14 +300,14 @@ def test_everything_is_no_source_root(tmp_path: Path, root: str, by_variable: bo
 
 
 @pytest.mark.parametrize("home", ["/tmp", "", "/"])  # noqa: S108  # nothing is put there
-def test_the_home_of_the_password_database_is_no_source_root(tmp_path: Path, home: str) -> None:
+def test_home_directory_of_the_account_is_refused_as_a_source_root(tmp_path: Path, home: str) -> None:
     program = Program(tmp_path, {"REACTORCIDE_DATA_DIR": str(tmp_path / "data"), "HOME": home})
     result = program("serve", "--port", 0, "--source-root", pwd.getpwuid(os.geteuid()).pw_dir)
     assert result.code == 2
     assert "is no source root: every user's job could copy" in " ".join(result.errors.split())
 
 
-def test_a_source_root_that_cannot_be_looked_at_is_refused(tmp_path: Path) -> None:
+def test_unreadable_source_root_is_refused(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
     result = Program(tmp_path, {})("serve", "--port", 0, "--source-root", tmp_path / "loop" / "in")
     assert result.code == 2

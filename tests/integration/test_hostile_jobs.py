@@ -89,7 +89,7 @@ def attack(service: Service, command: str, **fields: object) -> tuple[Job, str]:
     return job, service.admin.log(job).decode(errors="replace")
 
 
-def test_a_fork_bomb_hurts_nobody_else(strict: Service, victim: Job) -> None:
+def test_fork_bomb_is_contained(strict: Service, victim: Job) -> None:
     # A shell that cannot fork ends; what it leaves in its place needs no fork.
     bomb = strict.admin.submit(
         "trap 'exec sleep 60' EXIT; f() { f | f & }; while :; do f; done", timeout_seconds=4
@@ -103,7 +103,7 @@ def test_a_fork_bomb_hurts_nobody_else(strict: Service, victim: Job) -> None:
     wait_until(lambda: strict.admin.get("ready")["checks"]["worker"] == "ok", 5, "the worker goes on")
 
 
-def test_the_disk_cannot_be_filled(strict: Service) -> None:
+def test_disk_limit_stops_a_job_that_fills_the_disk(strict: Service) -> None:
     places = ["/tmp/full", "/job/src/full"]  # noqa: S108  # the container's
     if os.geteuid() == 0:
         # A volume, which nobody else may look into.
@@ -117,7 +117,7 @@ def test_the_disk_cannot_be_filled(strict: Service) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may look into the files of a container")
-def test_nor_where_the_engine_does_not_look(strict: Service) -> None:
+def test_disk_limit_counts_files_the_engine_does_not_report(strict: Service) -> None:
     jobs = [
         strict.admin.submit(f"{command}; sleep 60")
         for command in (
@@ -152,7 +152,7 @@ NOT_READ = "the image's /bin/sh did not take the command"
         ("trap : TERM; echo waiting; sleep 1000", 4, f"timed out after 4 s: {NOT_READ}, but said: waiting"),
     ],
 )
-def test_an_images_own_shell_has_the_bounds_of_its_job(
+def test_shell_of_an_image_is_bound_by_the_limits_of_its_job(
     strict: Service, engine: docker.APIClient, script: str, timeout_s: int, error: str
 ) -> None:
     image = image_with_script_as_shell(engine, script)
@@ -166,7 +166,7 @@ def test_an_images_own_shell_has_the_bounds_of_its_job(
     wait_until(lambda: not strict.containers(engine, job), 20, "its container goes")
 
 
-def test_a_source_counts_while_it_goes_in(strict: Service) -> None:
+def test_source_counts_for_the_disk_limit_while_it_is_copied(strict: Service) -> None:
     (strict.source_root / "sparse").mkdir()
     with (strict.source_root / "sparse" / "hole").open("wb") as hole:
         hole.truncate(1 << 40)
@@ -180,13 +180,13 @@ def test_a_source_counts_while_it_goes_in(strict: Service) -> None:
         assert job["attempt"] == 1
 
 
-def test_a_job_that_takes_what_it_may_is_left_alone(strict: Service) -> None:
+def test_job_within_its_disk_limit_succeeds(strict: Service) -> None:
     # Longer than it takes until it is looked at.
     job, _ = attack(strict, "dd if=/dev/zero of=/tmp/some bs=1M count=16; sleep 5")
     assert job["status"] == "completed"
 
 
-def test_a_flood_of_output_is_stopped_and_costs_the_service_no_memory(strict: Service, victim: Job) -> None:
+def test_flood_of_output_is_cut_and_takes_little_memory(strict: Service, victim: Job) -> None:
     before_kib = resident_kib(strict)
     flood = strict.admin.submit("yes 'all work and no play'; sleep 60")
     strict.admin.wait(flood, "running")
@@ -206,14 +206,14 @@ def resident_kib(service: Service) -> int:
     return total
 
 
-def test_other_jobs_containers_cannot_be_reached(strict: Service, victim: Job) -> None:
+def test_containers_of_other_jobs_are_unreachable(strict: Service, victim: Job) -> None:
     name = f"reactorcide-{victim['job_id']}-1"
     where = (victim["address"], name)
     job, log = attack(strict, "".join(f"nc -w 2 {target} 8000 </dev/null || true\n" for target in where))
     assert (job["status"], "secret" in log) == ("completed", False)
 
 
-def test_on_the_engines_own_bridge_they_could_be(api: Client) -> None:
+def test_containers_on_the_default_bridge_are_reachable(api: Client) -> None:
     """So that the test above does not pass for another reason."""
     listening = api.submit(LISTEN)
     wait_until(lambda: bool(api.log(listening).strip()), 20, "it tells its address")
@@ -224,7 +224,7 @@ def test_on_the_engines_own_bridge_they_could_be(api: Client) -> None:
     api.wait(listening)
 
 
-def test_the_host_is_out_of_reach(strict: Service) -> None:
+def test_host_is_unreachable(strict: Service) -> None:
     attempts = "".join(
         f"if ({attack}) 2>&1; then echo 'it worked: '{quote(attack)}; fi\n" for attack in ATTACKS
     )
@@ -235,7 +235,7 @@ def test_the_host_is_out_of_reach(strict: Service) -> None:
     assert "not found" not in log
 
 
-def test_a_job_sees_its_own_processes_alone(strict: Service) -> None:
+def test_job_sees_only_its_own_processes(strict: Service) -> None:
     _, log = attack(strict, "cat /proc/1/cmdline | tr '\\0' ' '; echo; ls /proc | grep -c '^[0-9]'")
     # A command of several lines is among them.
     first, *_, count = log.splitlines()
@@ -253,7 +253,7 @@ def test_a_job_has_few_capabilities_and_gains_none(strict: Service) -> None:
     assert status["Seccomp"] == "2"
 
 
-def test_the_services_environment_is_not_a_jobs(strict: Service) -> None:
+def test_environment_of_the_service_is_not_in_jobs(strict: Service) -> None:
     script = "env; cat /proc/*/environ | tr '\\0' '\\n'; set"
     _, log = attack(strict, script, job_env_vars={"SEEN": "yes"})
     assert "SEEN=yes" in log
@@ -261,7 +261,7 @@ def test_the_services_environment_is_not_a_jobs(strict: Service) -> None:
     assert "AWS_SECRET" not in log
 
 
-def test_the_api_answers_a_job_nothing_without_a_token(strict: Service) -> None:
+def test_api_refuses_a_job_without_a_token(strict: Service) -> None:
     gateway = "$(ip route | sed -n 's/^default via \\([0-9.]*\\).*/\\1/p')"
     script = f"""
         for path in jobs users/me workers tokens queues; do
@@ -272,7 +272,7 @@ def test_the_api_answers_a_job_nothing_without_a_token(strict: Service) -> None:
     assert log.split("\r\n")[:-1] == ["HTTP/1.1 401 UNAUTHORIZED"] * 5
 
 
-def test_the_engine_confirms_it(strict: Service, engine: docker.APIClient) -> None:
+def test_engine_reports_the_restrictions(strict: Service, engine: docker.APIClient) -> None:
     job = strict.admin.submit("sleep 60")
     strict.admin.wait(job, "running")
     wait_until(lambda: bool(strict.containers(engine, job)), 20, "its container is there")
@@ -295,19 +295,19 @@ def test_the_engine_confirms_it(strict: Service, engine: docker.APIClient) -> No
 
 
 @pytest.mark.parametrize("network", ["none", "bridge"])
-def test_the_network_is_a_setting(new_service: NewService, network: str) -> None:
+def test_network_can_be_set(new_service: NewService, network: str) -> None:
     api = new_service(job_network=network).admin
     log = api.log(api.run("ls /sys/class/net"))
     assert log.split() == ([b"lo"] if network == "none" else [b"eth0", b"lo"])
 
 
-def test_privileges_are_settings(new_service: NewService) -> None:
+def test_privileges_can_be_set(new_service: NewService) -> None:
     api = new_service(cap_add="sys_chroot", allow_new_privileges=None).admin
     job = api.run("chroot / /bin/true; grep NoNewPrivs /proc/self/status")
     assert (job["status"], api.log(job)) == ("completed", b"NoNewPrivs:\t0\n")
 
 
-def test_the_services_own_log_has_no_trace_of_the_attacks(strict: Service) -> None:
+def test_attacks_log_no_error_in_the_service(strict: Service) -> None:
     """Nothing of the above was an unexpected failure of ours."""
     lines = [json.loads(line) for line in strict.log_text().splitlines() if line.startswith("{")]
     assert [line for line in lines if line["level"] == "error"] == []

@@ -69,7 +69,7 @@ def test_a_body_that_is_too_large_is_refused_and_the_connection_stays_usable(idl
         assert client.request("GET", "jobs").status_code == 200
 
 
-def test_a_method_that_is_not_taken_is_answered_with_those_that_are(idle: Client) -> None:
+def test_unsupported_method_is_answered_with_the_allowed_ones(idle: Client) -> None:
     assert {"GET", "POST"} <= set(idle.request("PATCH", "jobs").headers["Allow"].split(", "))
 
 
@@ -136,7 +136,7 @@ def test_a_bad_query_parameter_is_refused_by_name(
     assert {item["field"].split(".")[0] for item in response.json()["details"]} == {parameter}
 
 
-def test_a_clients_request_id_is_answered_and_logged(idle_service: Service) -> None:
+def test_request_id_of_a_client_is_returned_and_logged(idle_service: Service) -> None:
     mine = f"test-{uuid.uuid4()}"
     response = idle_service.admin.request("GET", "jobs", headers={"X-Request-ID": mine})
     assert response.headers["X-Request-ID"] == mine
@@ -145,7 +145,7 @@ def test_a_clients_request_id_is_answered_and_logged(idle_service: Service) -> N
 
 
 @pytest.mark.parametrize("sent", ["", "a b", "x" * 1000, "<script>"])
-def test_a_strange_request_id_is_replaced(idle: Client, sent: str) -> None:
+def test_malformed_request_id_is_replaced(idle: Client, sent: str) -> None:
     answered = idle.request("GET", "jobs", headers={"X-Request-ID": sent}).headers["X-Request-ID"]
     assert answered != sent
     assert uuid.UUID(answered)
@@ -160,12 +160,14 @@ def test_a_strange_request_id_is_replaced(idle: Client, sent: str) -> None:
         ("DELETE", "jobs/{job_id}", 204),
     ],
 )
-def test_no_body_with_a_json_content_type_is_fine(idle: Client, method: str, path: str, status: int) -> None:
+def test_empty_body_with_a_json_content_type_is_accepted(
+    idle: Client, method: str, path: str, status: int
+) -> None:
     job = idle.submit()
     assert idle.request(method, path.format(**job), headers=JSON).status_code == status
 
 
-def test_times_and_ids_are_in_their_form(idle: Client) -> None:
+def test_times_and_ids_have_the_documented_format(idle: Client) -> None:
     job = idle.submit()
     for name in ("created_at", "updated_at", "queued_at"):
         assert len(job[name]) == len("2026-01-31T12:00:00.000Z")

@@ -28,7 +28,7 @@ def user(idle_service: Service) -> Client:
     return idle_service.add_user(f"user-{uuid.uuid4()}")
 
 
-def test_the_same_again_is_the_same_job(user: Client) -> None:
+def test_repeated_request_returns_the_same_job(user: Client) -> None:
     first = submit(user, "build 17/4", priority=3)
     assert (first.status_code, first.headers["Location"]) == (201, f"/api/v1/jobs/{first.json()['job_id']}")
     # However the JSON is written.
@@ -66,7 +66,7 @@ def test_a_bad_key_is_refused_by_name(user: Client, key: str) -> None:
     assert user.get("jobs")["total"] == 0
 
 
-def test_a_job_that_was_deleted_does_not_come_back(user: Client) -> None:
+def test_deleted_job_is_not_submitted_again(user: Client) -> None:
     job = submit(user, "key").json()
     assert user.request("DELETE", f"jobs/{job['job_id']}").status_code == 204
     again = submit(user, "key")
@@ -74,12 +74,12 @@ def test_a_job_that_was_deleted_does_not_come_back(user: Client) -> None:
     assert user.get("jobs")["total"] == 0
 
 
-def test_what_was_refused_has_not_used_the_key(user: Client) -> None:
+def test_refused_request_does_not_use_the_key(user: Client) -> None:
     assert submit(user, "key", source_path="not-there").status_code == 400
     assert submit(user, "key").status_code == 201
 
 
-def test_all_at_once_is_one_job(idle_service: Service, user: Client) -> None:
+def test_concurrent_requests_create_one_job(idle_service: Service, user: Client) -> None:
     answers: list[requests.Response] = []
     ready = threading.Barrier(12)
 
@@ -99,7 +99,7 @@ def test_all_at_once_is_one_job(idle_service: Service, user: Client) -> None:
     assert user.get("jobs")["total"] == 1
 
 
-def test_a_crash_before_the_answer_makes_no_second_job(new_service: NewService, tmp_path: Path) -> None:
+def test_crash_before_the_answer_creates_no_second_job(new_service: NewService, tmp_path: Path) -> None:
     marker = tmp_path / "armed"
     service = new_service({crashpoints.VARIABLE: f"submit-committed={marker}"}, concurrency=0)
     marker.touch()

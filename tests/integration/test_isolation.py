@@ -345,13 +345,15 @@ def call(client: Client, route: str, ann: Ann, **other: str) -> requests.Respons
     return response
 
 
-def test_every_route_is_expected_here_and_says_what_it_needs() -> None:
+def test_every_route_has_an_expectation_and_scopes() -> None:
     assert routes() == set(EXPECTED)
     assert routes() == set(NEEDS)
 
 
 @pytest.mark.parametrize("route", EXPECTED)
-def test_without_a_token(idle_service: Service, ann: Ann, route: str) -> None:
+def test_missing_token_is_refused_except_on_public_routes(
+    idle_service: Service, ann: Ann, route: str
+) -> None:
     expected = EXPECTED[route]
     anonymous = idle_service.anonymous()
     if isinstance(expected, Public):
@@ -460,7 +462,7 @@ def test_a_cache_is_its_owners_and_the_admins(idle_service: Service, ann: Ann, r
 
 
 @pytest.mark.parametrize("route", routes_of(Own))
-def test_what_is_own_shows_nothing_of_others(idle_service: Service, ann: Ann, route: str) -> None:
+def test_own_resources_show_nothing_of_others(idle_service: Service, ann: Ann, route: str) -> None:
     expected = EXPECTED[route]
     assert isinstance(expected, Own)
     bob = idle_service.add_user(f"bob-{uuid.uuid4()}")
@@ -487,7 +489,7 @@ def test_a_total_counts_only_what_the_caller_may_see(idle_service: Service, ann:
 
 
 @pytest.mark.parametrize("route", routes_of(OfWebhook))
-def test_a_webhook_is_its_creators(idle_service: Service, ann: Ann, route: str) -> None:
+def test_webhook_is_visible_to_its_creator_only(idle_service: Service, ann: Ann, route: str) -> None:
     expected = EXPECTED[route]
     assert isinstance(expected, OfWebhook)
     for other in (idle_service.add_user(f"bob-{uuid.uuid4()}"), idle_service.admin):
@@ -500,7 +502,7 @@ def test_a_webhook_is_its_creators(idle_service: Service, ann: Ann, route: str) 
 
 
 @pytest.mark.parametrize("route", routes_of(OfToken))
-def test_a_token_is_its_owners(idle_service: Service, ann: Ann, route: str) -> None:
+def test_token_is_visible_to_its_owner_only(idle_service: Service, ann: Ann, route: str) -> None:
     for other in (idle_service.add_user(f"bob-{uuid.uuid4()}"), idle_service.admin):
         assert call(other, route, ann).status_code == 404
         assert call(other, route, ann, token_id=UNKNOWN).status_code == 404
@@ -510,7 +512,7 @@ def test_a_token_is_its_owners(idle_service: Service, ann: Ann, route: str) -> N
 
 
 @pytest.mark.parametrize("route", routes_of(OfSource))
-def test_a_source_is_theirs_who_uploaded_it(idle_service: Service, ann: Ann, route: str) -> None:
+def test_source_is_usable_by_its_uploaders_only(idle_service: Service, ann: Ann, route: str) -> None:
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as tar:
         tar.addfile(tarfile.TarInfo(ann.marks[0]))
@@ -546,7 +548,7 @@ def test_a_stream_shows_nothing_of_others(idle_service: Service, ann: Ann, route
 
 
 @pytest.mark.parametrize("route", routes_of(Admins))
-def test_what_is_for_admins(idle_service: Service, ann: Ann, route: str) -> None:
+def test_admin_routes_refuse_users(idle_service: Service, ann: Ann, route: str) -> None:
     expected = EXPECTED[route]
     assert isinstance(expected, Admins)
     user = idle_service.add_user(f"user-{uuid.uuid4()}")
@@ -571,7 +573,7 @@ def limited_token(service: Service, client: Client, scopes: set[Scope]) -> Clien
 
 
 @pytest.mark.parametrize("route", [route for route, needed in NEEDS.items() if needed is not None])
-def test_a_token_needs_its_scopes_and_no_more(idle_service: Service, ann: Ann, route: str) -> None:
+def test_token_needs_exactly_the_listed_scopes(idle_service: Service, ann: Ann, route: str) -> None:
     needed = NEEDS[route]
     assert needed
     # What the audit and the like need is an admin's; the rest is tried on what is the user's own.
@@ -585,7 +587,7 @@ def test_a_token_needs_its_scopes_and_no_more(idle_service: Service, ann: Ann, r
     assert response.status_code not in (401, 403), response.text
 
 
-def test_a_token_to_submit_by_can_do_nothing_else(idle_service: Service, ann: Ann) -> None:
+def test_submit_only_token_can_only_submit(idle_service: Service, ann: Ann) -> None:
     submitter = limited_token(idle_service, ann.client, {Scope.JOBS_WRITE})
     assert submitter.submit(name="by CI")["name"] == "by CI"
     for route, expected in EXPECTED.items():
@@ -598,7 +600,7 @@ def public_routes() -> list[str]:
 
 
 @pytest.mark.parametrize("visibility", ["private", "internal", "public"])
-def test_what_of_a_project_is_public_is_seen_without_a_token_and_nothing_else(
+def test_public_parts_of_a_project_are_visible_without_a_token(
     idle_service: Service, ann: Ann, visibility: str
 ) -> None:
     text = f"name: {ann.marks[0]}\non: [push]\njobs: {{a: {{command: 'true'}}}}\n"
@@ -661,7 +663,7 @@ def test_what_of_a_project_is_public_is_seen_without_a_token_and_nothing_else(
         assert response.status_code == 401, (route, response.text)
 
 
-def test_without_a_token_nothing_is_listed_that_is_of_no_project(idle_service: Service, ann: Ann) -> None:
+def test_without_a_token_nothing_outside_of_projects_is_listed(idle_service: Service, ann: Ann) -> None:
     anonymous = idle_service.anonymous()
     for path, query in (
         ("jobs", {}),

@@ -25,7 +25,7 @@ def jobs(user: Client) -> list[Job]:
     return [user.job(job) for job in reversed(submitted)]
 
 
-def test_a_page_is_newest_first_and_says_how_many_there_are(user: Client, jobs: list[Job]) -> None:
+def test_page_is_newest_first_and_has_the_total(user: Client, jobs: list[Job]) -> None:
     assert user.get("jobs") == {"jobs": jobs, "total": 10, "limit": 20, "offset": 0, "next_cursor": None}
     page = user.get("jobs", limit=3, offset=2)
     assert (page["jobs"], page["total"], page["limit"], page["offset"]) == (jobs[2:5], 10, 3, 2)
@@ -34,7 +34,7 @@ def test_a_page_is_newest_first_and_says_how_many_there_are(user: Client, jobs: 
 
 
 @pytest.mark.parametrize("limit", [1, 3, 5, 10])
-def test_a_cursor_leads_through_all_without_gap_or_double(user: Client, jobs: list[Job], limit: int) -> None:
+def test_cursor_pages_have_no_gaps_or_duplicates(user: Client, jobs: list[Job], limit: int) -> None:
     page = user.get("jobs", limit=limit)
     listed = page["jobs"]
     while page["next_cursor"] is not None:
@@ -44,7 +44,7 @@ def test_a_cursor_leads_through_all_without_gap_or_double(user: Client, jobs: li
     assert listed == jobs
 
 
-def test_new_jobs_do_not_disturb_whoever_pages(idle_service: Service) -> None:
+def test_new_jobs_do_not_change_following_pages(idle_service: Service) -> None:
     user = idle_service.add_user("pages")
     submitted = [user.submit() for _ in range(6)]
     page = user.get("jobs", limit=3)
@@ -53,7 +53,7 @@ def test_new_jobs_do_not_disturb_whoever_pages(idle_service: Service) -> None:
     assert page["jobs"] + rest["jobs"] == submitted[::-1]
 
 
-def test_a_cursor_and_an_offset_are_too_much(user: Client, jobs: list[Job]) -> None:
+def test_cursor_with_offset_is_refused(user: Client, jobs: list[Job]) -> None:
     cursor = user.get("jobs", limit=1)["next_cursor"]
     assert user.request("GET", "jobs", params={"cursor": cursor, "offset": 0}).status_code == 400
 
@@ -76,7 +76,7 @@ def test_a_cursor_and_an_offset_are_too_much(user: Client, jobs: list[Job]) -> N
         ({"name": "%"}, lambda job: False),
     ],
 )
-def test_filters_show_what_they_say(
+def test_filters_return_matching_jobs(
     user: Client, jobs: list[Job], query: dict[str, Any], matches: Any
 ) -> None:
     expected = [job for job in jobs if matches(job)]
@@ -84,7 +84,7 @@ def test_filters_show_what_they_say(
     assert (page["jobs"], page["total"]) == (expected, len(expected))
 
 
-def test_an_admin_may_ask_for_one_users_jobs(idle: Client, user: Client, jobs: list[Job]) -> None:
+def test_admin_can_filter_by_user(idle: Client, user: Client, jobs: list[Job]) -> None:
     user_id = user.get("users/me")["user_id"]
     assert idle.get("jobs", user_id=user_id)["jobs"] == jobs
     assert user.get("jobs", user_id=user_id)["jobs"] == jobs
@@ -92,7 +92,7 @@ def test_an_admin_may_ask_for_one_users_jobs(idle: Client, user: Client, jobs: l
     assert user.request("GET", "jobs", params={"user_id": admin_id}).status_code == 403
 
 
-def test_waiting_answers_as_soon_as_the_status_changes(idle: Client, idle_service: Service) -> None:
+def test_wait_answers_when_the_status_changes(idle: Client, idle_service: Service) -> None:
     job = idle.submit()
     other = idle_service.client(idle.token or "")
     with ThreadPoolExecutor(1) as pool:
@@ -104,13 +104,13 @@ def test_waiting_answers_as_soon_as_the_status_changes(idle: Client, idle_servic
         assert time.monotonic() - start_s < 5
 
 
-def test_waiting_answers_when_its_time_is_up(idle: Client) -> None:
+def test_wait_answers_at_its_timeout(idle: Client) -> None:
     start_s = time.monotonic()
     assert idle.job(idle.submit(), wait=0.5)["status"] == "queued"
     assert 0.5 <= time.monotonic() - start_s < 5
 
 
-def test_waiting_for_what_is_over_answers_at_once(idle: Client) -> None:
+def test_wait_for_an_ended_job_answers_at_once(idle: Client) -> None:
     job = idle.cancel(idle.submit())
     start_s = time.monotonic()
     assert idle.job(job, wait=30) == job
@@ -126,7 +126,7 @@ def test_one_wait_sees_each_change_of_a_short_job(api: Client) -> None:
     assert set(statuses) <= {"queued", "running", "completed"}
 
 
-def test_a_list_has_a_bound_in_bytes_and_says_what_is_cut(idle_service: Service) -> None:
+def test_list_is_limited_in_bytes_and_marks_cut_fields(idle_service: Service) -> None:
     user = idle_service.add_user("large")
     # As JSON each takes six times as much.
     command, text = "\x01" * (100 << 10), "\x01" * (32 << 10)
@@ -154,7 +154,7 @@ def test_a_list_has_a_bound_in_bytes_and_says_what_is_cut(idle_service: Service)
         user.cancel(job)
 
 
-def test_what_fits_is_whole(idle_service: Service) -> None:
+def test_list_within_the_limit_is_complete(idle_service: Service) -> None:
     user = idle_service.add_user("middling")
     submitted = [user.submit("é" * 40_000, description="x" * 60_000) for _ in range(20)]
     assert user.get("jobs")["jobs"] == submitted[::-1]

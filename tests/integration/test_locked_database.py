@@ -9,7 +9,7 @@ from tests.support.service import Service
 from tests.support.waiting import wait_until
 
 
-def test_a_locked_database_loses_nothing(new_service: NewService) -> None:
+def test_locked_database_loses_no_job(new_service: NewService) -> None:
     service = new_service()
     runs = service.admin.wait(service.admin.submit("echo begun; sleep 1; echo done"), "running")
     path = service.data_dir / "reactorcide.db"
@@ -33,7 +33,7 @@ def test_a_locked_database_loses_nothing(new_service: NewService) -> None:
     assert service.admin.get("jobs")["total"] == 2
 
 
-def test_whoever_reads_does_not_wait_until_the_use_of_a_token_is_written_down(idle_service: Service) -> None:
+def test_reads_do_not_wait_for_the_last_use_of_a_token(idle_service: Service) -> None:
     user = idle_service.add_user("reads")
     with closing(sqlite3.connect(idle_service.data_dir / "reactorcide.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")

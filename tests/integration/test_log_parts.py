@@ -28,7 +28,7 @@ def ranged(api: Client, job: Job, value: str, **params: object) -> Any:
     ("value", "start", "end"),
     [("bytes=0-9", 0, 10), ("bytes=100-", 100, None), ("bytes=-5", -5, None), ("bytes=3-99999999", 3, None)],
 )
-def test_a_range_of_bytes(api: Client, job: Job, value: str, start: int, end: int | None) -> None:
+def test_byte_range_is_answered(api: Client, job: Job, value: str, start: int, end: int | None) -> None:
     whole = api.log(job)
     response = ranged(api, job, value)
     expected = whole[start:end]
@@ -39,13 +39,13 @@ def test_a_range_of_bytes(api: Client, job: Job, value: str, start: int, end: in
     assert response.headers["Content-Length"] == str(len(expected))
 
 
-def test_a_range_of_the_last_lines(api: Client, job: Job) -> None:
+def test_range_of_last_lines_is_answered(api: Client, job: Job) -> None:
     response = ranged(api, job, "bytes=0-3", tail=1)
     assert (response.status_code, response.content) == (206, b"end")
 
 
 @pytest.mark.parametrize("value", ["bytes=1000000-", "bytes=-0"])
-def test_a_range_without_a_byte_of_the_log_is_refused(api: Client, job: Job, value: str) -> None:
+def test_unsatisfiable_range_is_refused(api: Client, job: Job, value: str) -> None:
     response = ranged(api, job, value)
     assert response.status_code == 416
     assert response.headers["Content-Range"] == f"bytes */{len(api.log(job))}"
@@ -53,14 +53,14 @@ def test_a_range_without_a_byte_of_the_log_is_refused(api: Client, job: Job, val
 
 
 @pytest.mark.parametrize("value", ["bytes=0-1,3-4", "lines=0-1", "bytes=x"])
-def test_a_range_that_is_none_of_ours_is_the_whole(api: Client, job: Job, value: str) -> None:
+def test_unknown_range_unit_gets_the_whole_log(api: Client, job: Job, value: str) -> None:
     response = ranged(api, job, value)
     assert (response.status_code, response.content) == (200, api.log(job))
     assert response.headers["Accept-Ranges"] == "bytes"
     assert response.headers["Content-Length"] == str(len(response.content))
 
 
-def test_lines_from_the_middle(api: Client, job: Job) -> None:
+def test_lines_from_the_middle_are_answered(api: Client, job: Job) -> None:
     lines = api.log(job).splitlines(keepends=True)
     assert len(lines) == 201
     assert api.log(job, from_line=50, lines=3) == b"".join(lines[49:52])
@@ -69,7 +69,7 @@ def test_lines_from_the_middle(api: Client, job: Job) -> None:
     assert api.log(job, from_line=202) == api.log(job, lines=0) == b""
 
 
-def test_one_stream(api: Client, job: Job) -> None:
+def test_single_stream_is_answered(api: Client, job: Job) -> None:
     out = [b"out %d\n" % i for i in range(1, 101)] + [b"end"]
     err = [b"err %d\n" % i for i in range(1, 101)]
     assert api.log(job, stream="stdout") == b"".join(out)
@@ -79,7 +79,7 @@ def test_one_stream(api: Client, job: Job) -> None:
     assert api.log(job, stream="stderr", from_line=7, lines=2) == b"".join(err[6:8])
 
 
-def test_the_time_of_each_line(api: Client, job: Job) -> None:
+def test_times_of_lines_are_answered(api: Client, job: Job) -> None:
     stamped = api.log(job, timestamps="true")
     assert re.sub(rb"(?m)^" + STAMP, b"", stamped) == api.log(job)
     assert len(re.findall(rb"(?m)^" + STAMP, stamped)) == 201
@@ -97,7 +97,9 @@ def test_the_time_of_each_line(api: Client, job: Job) -> None:
         ({"since": 1}, "since"),
     ],
 )
-def test_what_makes_no_sense_is_named(api: Client, job: Job, params: dict[str, object], field: str) -> None:
+def test_contradictory_parameters_are_refused_by_name(
+    api: Client, job: Job, params: dict[str, object], field: str
+) -> None:
     response = api.request("GET", f"jobs/{job['job_id']}/logs", params=params)
     assert response.status_code == 400
     assert response.json()["error"] == "invalid_input"
@@ -111,7 +113,7 @@ def test_what_makes_no_sense_is_named(api: Client, job: Job, params: dict[str, o
         "head -c 50000000 /dev/zero | tr '\\0' x",
     ],
 )
-def test_odd_logs_come_back_as_they_were(api: Client, command: str) -> None:
+def test_unusual_logs_are_returned_unchanged(api: Client, command: str) -> None:
     ended = api.run(f"({command}) | tee /job/artifacts/printed", timeout_seconds=60)
     artifact = api.request("GET", f"jobs/{ended['job_id']}/artifacts/printed").content
     assert api.log(ended) == artifact
@@ -119,7 +121,7 @@ def test_odd_logs_come_back_as_they_were(api: Client, command: str) -> None:
     assert api.log(ended, tail=1) == artifact.splitlines(keepends=True)[-1] or b"\r" in artifact
 
 
-def test_a_log_says_how_many_lines_it_has_and_where_a_text_is(api: Client) -> None:
+def test_log_info_has_line_count_and_search_results(api: Client) -> None:
     ended = api.run("seq 2000; echo Odd Error here >&2; printf 'no newline'")
     path = f"jobs/{ended['job_id']}/logs"
     for parts in ({}, {"stream": "stdout"}, {"stream": "stderr"}):
@@ -140,7 +142,7 @@ def test_a_log_says_how_many_lines_it_has_and_where_a_text_is(api: Client) -> No
     assert api.request("GET", f"{path}/search", params={"text": ""}).status_code == 400
 
 
-def test_of_a_log_that_is_too_long_both_ends_are_kept(new_service: NewService) -> None:
+def test_too_long_log_has_head_and_tail(new_service: NewService) -> None:
     api = new_service(max_log_bytes="4m").admin
     ended = api.run(
         "awk 'BEGIN { for (i = 0; i < 60000; i++) printf \"%099d\\n\", i }'; exit 3", timeout_seconds=60

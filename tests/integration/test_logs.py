@@ -11,7 +11,7 @@ from tests.support.service import Service
 from tests.support.waiting import wait_until
 
 
-def test_garbage_is_kept_byte_for_byte(api: Client) -> None:
+def test_binary_output_is_stored_byte_for_byte(api: Client) -> None:
     job = api.run(
         "head -c 5000000 /dev/urandom >/job/artifacts/printed; cat /job/artifacts/printed", timeout_seconds=60
     )
@@ -30,26 +30,26 @@ def test_the_order_is_exact_within_each_stream(api: Client) -> None:
     assert len(lines) == 4000
 
 
-def test_it_is_text_for_whoever_reads_it(api: Client) -> None:
+def test_log_is_served_as_utf_8_text(api: Client) -> None:
     job = api.run("echo ü")
     response = api.request("GET", f"jobs/{job['job_id']}/logs")
     assert response.headers["Content-Type"].startswith("text/plain")
     assert response.text == "ü\n"
 
 
-def test_the_object_is_what_the_api_returns(service: Service) -> None:
+def test_stored_log_equals_the_api_answer(service: Service) -> None:
     job = service.admin.run("seq 1000; exit 1")
     assert service.object_path(job["logs_object_key"]).read_bytes() == service.admin.log(job)
 
 
-def test_it_can_be_read_while_the_job_runs(api: Client) -> None:
+def test_log_is_readable_while_the_job_runs(api: Client) -> None:
     job = api.wait(api.submit("echo early; sleep 60"), "running")
     wait_until(lambda: api.log(job) == b"early\n", 20, "what is printed can be read")
     assert api.job(job)["status"] == "running"
     api.cancel(job)
 
 
-def test_a_job_that_has_not_begun_has_an_empty_one(idle: Client) -> None:
+def test_log_of_a_waiting_job_is_empty(idle: Client) -> None:
     assert idle.log(idle.submit()) == b""
 
 
@@ -72,13 +72,13 @@ def test_the_last_lines_of_a_log_can_be_requested(api: Client) -> None:
     assert api.log(silent, tail=5) == b""
 
 
-def test_each_attempt_has_its_own(api: Client) -> None:
+def test_each_attempt_has_its_own_log(api: Client) -> None:
     job = api.run("echo once")
     assert api.log(job, attempt=1) == b"once\n"
     assert api.request("GET", f"jobs/{job['job_id']}/logs", params={"attempt": 2}).status_code == 404
 
 
-def test_a_follower_sees_lines_as_they_come(service: Service) -> None:
+def test_follower_gets_lines_live(service: Service) -> None:
     source = service.source_root / "paced"
     source.mkdir()
     job = service.admin.submit("echo first; sleep 1; echo second; sleep 1; echo third", source_path="paced")
@@ -91,14 +91,14 @@ def test_a_follower_sees_lines_as_they_come(service: Service) -> None:
     assert service.admin.wait(job, deadline_s=5)["status"] == "completed"
 
 
-def test_a_follower_may_begin_at_the_last_lines(api: Client) -> None:
+def test_follower_can_start_at_the_last_lines(api: Client) -> None:
     job = api.wait(api.submit("seq 10; sleep 2; echo end"), "running")
     wait_until(lambda: api.log(job).endswith(b"10\n"), 20, "the first lines are printed")
     with api.follow(job, tail=2) as lines:
         assert list(lines) == [b"9", b"10", b"end"]
 
 
-def test_following_a_job_that_waits_begins_when_it_runs(new_service: NewService) -> None:
+def test_follower_of_a_waiting_job_starts_with_the_job(new_service: NewService) -> None:
     api = new_service().admin
     blocker = api.wait(api.submit("sleep 60"), "running")
     job = api.submit("echo at last")
@@ -108,14 +108,14 @@ def test_following_a_job_that_waits_begins_when_it_runs(new_service: NewService)
         assert list(lines) == [b"at last"]
 
 
-def test_following_ends_with_a_job_that_never_ran(idle: Client) -> None:
+def test_follower_ends_with_a_job_that_never_ran(idle: Client) -> None:
     job = idle.submit()
     with idle.follow(job) as lines:
         idle.cancel(job)
         assert list(lines) == []
 
 
-def test_following_what_is_over_ends_at_once(api: Client) -> None:
+def test_follower_of_an_ended_job_ends_at_once(api: Client) -> None:
     job = api.run("seq 5")
     start_s = time.monotonic()
     with api.follow(job) as lines:

@@ -54,7 +54,7 @@ def start(client: Client, project: dict[str, Any], event: str = "push", **fields
     return over(client, start_of_project(client, project, event={"name": event}, **fields))
 
 
-def test_a_secret_reaches_its_job_and_nobody_else(service: Service, new_source: NewSource) -> None:
+def test_secret_reaches_only_the_job_that_names_it(service: Service, new_source: NewSource) -> None:
     source, owner = new_source(), new_user(service)
     project = create(owner, source)
     value = f"s3cret-{uuid.uuid4()}"
@@ -81,7 +81,7 @@ def test_a_secret_reaches_its_job_and_nobody_else(service: Service, new_source: 
     assert [item["action"] for item in audit] == ["secret.set"]
 
 
-def test_what_a_secret_may_be_used_for(service: Service, new_source: NewSource) -> None:
+def test_secret_rules_limit_its_use(service: Service, new_source: NewSource) -> None:
     source, owner = new_source(), new_user(service)
     project = create(owner, source)
     source.git("branch", "feature")
@@ -131,7 +131,7 @@ def test_an_event_of_another_branch_is_refused(service: Service, new_source: New
         assert (response.status_code, response.json()["details"][0]["field"]) == (400, "event"), response.text
 
 
-def test_one_of_the_service_names_its_projects(service: Service, new_source: NewSource) -> None:
+def test_secret_of_the_service_is_limited_to_its_projects(service: Service, new_source: NewSource) -> None:
     source, owner = new_source(), new_user(service)
     projects = [create(owner, source), create(owner, source)]
     name = f"pypi/prod-{uuid.uuid4().hex}:token"
@@ -162,7 +162,7 @@ jobs:
 """
 
 
-def test_a_run_of_no_project_has_what_it_is_started_with(service: Service, new_source: NewSource) -> None:
+def test_run_without_project_has_the_secrets_of_its_request(service: Service, new_source: NewSource) -> None:
     source, user = new_source(MULTI_LINE), new_user(service)
     key = "-----BEGIN KEY-----\nabcdefghijkl\nmnopqrstuvwx\n-----END KEY-----"
     body = {
@@ -204,7 +204,7 @@ jobs:
 """
 
 
-def test_a_secret_is_not_handed_on_to_other_jobs(service: Service, new_source: NewSource) -> None:
+def test_secret_is_not_passed_to_other_jobs(service: Service, new_source: NewSource) -> None:
     source, user = new_source(HANDED_ON), new_user(service)
     body = {"git_url": f"file://{source.path}", "secrets": {"deploy:key": "k3y-of-somebody"}}
     run = over(user, user.request("POST", "runs", json=body).json())
@@ -213,7 +213,7 @@ def test_a_secret_is_not_handed_on_to_other_jobs(service: Service, new_source: N
     assert user.log({"job_id": node(run, "c")["job_id"]}).decode().endswith('{"a.plain": "x"}')
 
 
-def test_a_run_of_a_project_takes_no_values(service: Service, new_source: NewSource) -> None:
+def test_run_of_a_project_refuses_secret_values(service: Service, new_source: NewSource) -> None:
     owner = new_user(service)
     project = create(owner, new_source())
     for field, values in (("environment", {"PATH": "/evil"}), ("secrets", {"a:b": "value"})):
@@ -224,7 +224,7 @@ def test_a_run_of_a_project_takes_no_values(service: Service, new_source: NewSou
         )
 
 
-def test_what_a_secret_cannot_be_is_refused(idle_service: Service) -> None:
+def test_invalid_secret_is_refused(idle_service: Service) -> None:
     owner = new_user(idle_service)
     body = {"name": f"acme/{uuid.uuid4().hex}", "git_url": "https://git.example/a.git"}
     path = f"projects/{owner.request('POST', 'projects', json=body).json()['project_id']}/secrets"

@@ -62,7 +62,7 @@ def lines(*names: bytes) -> bytes:
     return b"".join(name.hex().encode() + b"\n" for name in sorted(names))
 
 
-def test_artifacts_are_stored_and_had_under_their_names(service: Service) -> None:
+def test_artifacts_are_stored_and_downloaded_under_their_names(service: Service) -> None:
     api = service.admin
     latin = LATIN.decode("latin-1").encode("unicode_escape").decode()
     job = api.run(
@@ -81,7 +81,7 @@ def test_artifacts_are_stored_and_had_under_their_names(service: Service) -> Non
     assert api.log(again).endswith(b"it\n")
 
 
-def test_sources_come_in_with_their_names_on_every_way(service: Service, locale: dict[str, str]) -> None:
+def test_sources_have_their_file_names_on_every_way_in(service: Service, locale: dict[str, str]) -> None:
     project = Repository(service.source_root / NAME)
     for name in (NAME.encode(), LATIN):
         Path(os.fsdecode(os.fsencode(project.path) + b"/" + name)).write_text("x")

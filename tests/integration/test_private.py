@@ -96,7 +96,7 @@ def test_a_token_clones_the_repository_and_its_submodule(service: Service, serve
     assert_stored_nowhere(service, again, ["another-token-77", TOKEN])
 
 
-def test_a_schedule_of_a_private_repository(service: Service, server: HttpServer) -> None:
+def test_schedule_starts_a_run_of_a_private_repository(service: Service, server: HttpServer) -> None:
     api = service.admin
     project = created(api, f"{server.url}/outer", token=TOKEN)
     path = f"projects/{project['project_id']}/schedules"

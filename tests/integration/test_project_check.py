@@ -52,7 +52,7 @@ def checked(client: Client, **fields: Any) -> dict[str, Any]:
     return answer
 
 
-def test_a_repository_that_can_be_fetched_lacks_nothing(service: Service) -> None:
+def test_reachable_repository_passes_the_check(service: Service) -> None:
     source = repository(service.source_root / "project", {"workflows/ci.yaml": "name: CI\n"})
     report = checked(service.admin, git_url=f"file://{source.path}")
     assert report["repository"] is None
@@ -68,7 +68,7 @@ def test_a_repository_that_can_be_fetched_lacks_nothing(service: Service) -> Non
         (None, "the project has no token of its forge, which is told no commit statuses; set token"),
     ],
 )
-def test_the_forge_is_asked_about_the_token(
+def test_check_asks_the_forge_about_the_token(
     service: Service, forge: int, token: str | None, problem: str | None
 ) -> None:
     sent = {} if token is None else {"token": token}
@@ -79,7 +79,7 @@ def test_the_forge_is_asked_about_the_token(
     assert any(git_logins) is (token is not None)
 
 
-def test_checks_take_slots_of_long_requests(new_service: NewService) -> None:
+def test_checks_use_slots_of_long_requests(new_service: NewService) -> None:
     """A server that does not answer must not keep all threads of the service."""
     free = threading.Event()
     entered = threading.Semaphore(0)
@@ -101,7 +101,7 @@ def test_checks_take_slots_of_long_requests(new_service: NewService) -> None:
         assert first.result().status_code == 200
 
 
-def test_a_forge_at_a_refused_address_is_not_asked(new_service: NewService, forge: int) -> None:
+def test_forge_at_a_refused_address_is_not_contacted(new_service: NewService, forge: int) -> None:
     service = new_service(concurrency=0)
     report = checked(
         service.admin, git_url=f"http://127.0.0.1:{forge}/acme/site.git", forge="gitea", token="right"

@@ -64,7 +64,7 @@ def start(client: Client, project: dict[str, Any], **fields: Any) -> Run:
     return run
 
 
-def test_a_run_of_a_project_is_its_members(service: Service, source: Repository) -> None:
+def test_run_of_a_project_is_visible_to_its_members(service: Service, source: Repository) -> None:
     owner = new_user(service)
     project = create(owner, source)
     assert (project["role"], project["visibility"]) == ("owner", "private")
@@ -108,7 +108,7 @@ jobs:
 """
 
 
-def test_the_caches_of_a_project_are_its_members(service: Service) -> None:
+def test_caches_of_a_project_are_visible_to_its_members(service: Service) -> None:
     source = repository(service.source_root / uuid.uuid4().hex, {"workflows/ci.yaml": CACHED})
     owner = new_user(service)
     project = create(owner, source)
@@ -139,7 +139,7 @@ def test_runs_are_numbered_within_their_project(service: Service, source: Reposi
     assert (own["number"], own["project_id"]) == (1, None)
 
 
-def test_a_member_who_is_removed_sees_nothing_any_more(service: Service, source: Repository) -> None:
+def test_removed_member_sees_nothing(service: Service, source: Repository) -> None:
     owner = new_user(service)
     project = create(owner, source)
     writer = new_user(service, "write", project)
@@ -172,7 +172,7 @@ def test_a_member_who_is_removed_sees_nothing_any_more(service: Service, source:
     assert run["run_id"].encode() not in content
 
 
-def test_the_events_of_a_project_are_its_members(service: Service, source: Repository) -> None:
+def test_events_of_a_project_reach_its_members(service: Service, source: Repository) -> None:
     owner = new_user(service)
     project = create(owner, source)
     reader = new_user(service, "read", project)
@@ -185,7 +185,7 @@ def test_the_events_of_a_project_are_its_members(service: Service, source: Repos
                 break
 
 
-def test_who_is_removed_from_a_project_is_removed_from_its_logs(service: Service) -> None:
+def test_removed_member_stops_following_logs(service: Service) -> None:
     workflow = WORKFLOW.replace("show: {command: 'echo", "show: {command: 'sleep 60; echo")
     source = repository(service.source_root / uuid.uuid4().hex, {"workflows/ci.yaml": workflow})
     owner = new_user(service)
@@ -201,7 +201,7 @@ def test_who_is_removed_from_a_project_is_removed_from_its_logs(service: Service
     owner.cancel(node)
 
 
-def test_an_internal_project_is_seen_by_every_user_and_changed_by_members(
+def test_internal_project_is_visible_to_all_users_and_changed_by_members(
     service: Service, source: Repository
 ) -> None:
     owner, stranger = new_user(service), new_user(service)
@@ -248,7 +248,7 @@ def test_a_project_is_renamed_and_removed_once_its_runs_are_over(
     assert actions == ["project.delete", "project.change", "project.create"]
 
 
-def test_a_project_keeps_an_owner(idle_service: Service) -> None:
+def test_last_owner_of_a_project_cannot_be_removed(idle_service: Service) -> None:
     source = repository(idle_service.source_root / uuid.uuid4().hex, {"workflows/ci.yaml": WORKFLOW})
     name = f"owner-{uuid.uuid4()}"
     owner = idle_service.add_user(name)
@@ -261,7 +261,7 @@ def test_a_project_keeps_an_owner(idle_service: Service) -> None:
     assert "no owner left" in removed.json()["message"]
 
 
-def test_what_a_project_cannot_be_is_refused_by_name(idle_service: Service) -> None:
+def test_invalid_project_is_refused_by_name(idle_service: Service) -> None:
     client = new_user(idle_service)
     for body, field in (
         ({"name": "a b", "git_url": "https://git.example/a.git"}, "name"),
@@ -297,7 +297,7 @@ SETTINGS = {
 }
 
 
-def test_its_owners_see_and_change_its_settings(idle_service: Service) -> None:
+def test_owners_see_and_change_settings(idle_service: Service) -> None:
     source = repository(idle_service.source_root / uuid.uuid4().hex, {"workflows/ci.yaml": WORKFLOW})
     owner = new_user(idle_service)
     project = create(owner, source, **SETTINGS)
@@ -345,13 +345,13 @@ def test_its_owners_see_and_change_its_settings(idle_service: Service) -> None:
         ("https://github.com.example/acme/site", "none"),
     ],
 )
-def test_its_forge_goes_by_the_host_of_its_repository(idle_service: Service, url: str, forge: str) -> None:
+def test_forge_is_derived_from_the_repository_host(idle_service: Service, url: str, forge: str) -> None:
     body = {"name": f"acme/{uuid.uuid4().hex}", "git_url": url}
     created = new_user(idle_service).request("POST", "projects", json=body).json()
     assert created["settings"]["forge"] == forge
 
 
-def test_its_credentials_are_never_shown_again(idle_service: Service) -> None:
+def test_stored_credentials_are_never_shown(idle_service: Service) -> None:
     source = repository(idle_service.source_root / uuid.uuid4().hex, {"workflows/ci.yaml": WORKFLOW})
     owner, token = new_user(idle_service), f"token-{uuid.uuid4().hex}"
     project = create(owner, source, token=token)
@@ -373,7 +373,7 @@ def test_its_credentials_are_never_shown_again(idle_service: Service) -> None:
     assert [item["kind"] for item in removed] == ["webhook_secret"]
 
 
-def test_its_token_stays_with_the_server_it_was_given_for(idle_service: Service) -> None:
+def test_token_is_removed_when_the_server_changes(idle_service: Service) -> None:
     owner = idle_service.admin
     source = repository(idle_service.source_root / uuid.uuid4().hex, {"workflows/ci.yaml": WORKFLOW})
 
@@ -391,7 +391,7 @@ def test_its_token_stays_with_the_server_it_was_given_for(idle_service: Service)
     assert has_token(git_url="http://localhost:4/b", token="third")
 
 
-def test_its_defaults_are_those_of_its_runs(idle_service: Service) -> None:
+def test_project_defaults_apply_to_its_runs(idle_service: Service) -> None:
     source = repository(idle_service.source_root / uuid.uuid4().hex, {"workflows/ci.yaml": WORKFLOW})
     owner = new_user(idle_service)
     source.git("branch", "next")
@@ -470,7 +470,7 @@ def test_lists_of_large_runs_and_projects_have_a_bound(new_service: NewService) 
         assert (pages, len(ids), len(set(ids))) == (2, count, count)
 
 
-def test_all_that_is_of_a_project_goes_with_it(service: Service) -> None:
+def test_removed_project_is_removed_with_everything_it_owns(service: Service) -> None:
     source = repository(service.source_root / uuid.uuid4().hex, {"workflows/ci.yaml": CACHED})
     owner = new_user(service)
     project, other = create(owner, source), create(owner, source)
@@ -499,7 +499,7 @@ def test_all_that_is_of_a_project_goes_with_it(service: Service) -> None:
     assert owner.get(f"runs/{other_run['run_id']}")["status"] == "completed"
 
 
-def test_so_many_jobs_of_a_project_run_at_once_and_no_more(idle_service: Service) -> None:
+def test_project_job_limit_is_enforced(idle_service: Service) -> None:
     text = "name: CI\non: [push]\njobs:\n" + "".join(
         f"  {name}: {{command: 'true', checkout: false}}\n" for name in "abc"
     )
@@ -532,7 +532,7 @@ def test_so_many_jobs_of_a_project_run_at_once_and_no_more(idle_service: Service
     wait_until(lambda: active(second) == ["a", "b", "c"], 30, "the third job is made")
 
 
-def test_the_badge_of_a_branch(service: Service) -> None:
+def test_badge_shows_the_state_of_a_branch(service: Service) -> None:
     source = repository(
         service.source_root / uuid.uuid4().hex,
         {"workflows/ci.yaml": WORKFLOW, "workflows/lint.yaml": WORKFLOW.replace("CI", "Lint")},

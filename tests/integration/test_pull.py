@@ -17,9 +17,7 @@ from tests.support.waiting import wait_until
 LOGIN = "somebody:s3cret word"
 
 
-def test_an_image_that_is_not_here_is_pulled_and_the_log_tells(
-    api: Client, new_registry: Callable[..., Registry]
-) -> None:
+def test_missing_image_is_pulled_and_logged(api: Client, new_registry: Callable[..., Registry]) -> None:
     image = new_registry().image
     first = api.run("echo ran", runner_image=image)
     assert first["status"] == "completed", api.log(first)
@@ -32,13 +30,13 @@ def test_an_image_that_is_not_here_is_pulled_and_the_log_tells(
     assert api.log(second) == b"ran\n"
 
 
-def test_two_jobs_may_pull_the_same_image_at_once(api: Client, new_registry: Callable[..., Registry]) -> None:
+def test_concurrent_jobs_pull_the_same_image(api: Client, new_registry: Callable[..., Registry]) -> None:
     image = new_registry().image
     jobs = [api.submit(runner_image=image) for _ in range(2)]
     assert [api.wait(job)["status"] for job in jobs] == ["completed"] * 2
 
 
-def test_a_pull_that_takes_too_long_is_given_up(
+def test_pull_beyond_its_timeout_fails(
     new_service: NewService, new_registry: Callable[..., Registry]
 ) -> None:
     api = new_service(prepare_timeout=2).admin
@@ -60,7 +58,7 @@ def login(registry: Registry) -> dict[str, object]:
     return {registry.address: {"auth": base64.b64encode(LOGIN.encode()).decode()}}
 
 
-def test_a_private_registry_wants_a_login_and_the_job_says_so(
+def test_private_registry_without_login_is_a_clear_error(
     new_service: NewService, new_registry: Callable[..., Registry]
 ) -> None:
     registry = new_registry(login=LOGIN)
@@ -79,7 +77,7 @@ def test_a_private_registry_wants_a_login_and_the_job_says_so(
     assert service.add_user("another").run(runner_image=registry.image)["status"] == "completed"
 
 
-def test_docker_config_says_where_the_login_is(
+def test_docker_config_selects_the_login(
     new_service: NewService, new_registry: Callable[..., Registry], tmp_path: Path
 ) -> None:
     registry = new_registry(login=LOGIN)
@@ -90,7 +88,7 @@ def test_docker_config_says_where_the_login_is(
     assert b"DOCKER_CONFIG" not in api.log(job)
 
 
-def test_a_credential_helper_is_asked(
+def test_credential_helper_is_used(
     new_service: NewService, new_registry: Callable[..., Registry], tmp_path: Path
 ) -> None:
     registry = new_registry(login=LOGIN)
@@ -111,7 +109,7 @@ def test_a_credential_helper_is_asked(
     assert job["status"] == "completed", api.log(job)
 
 
-def test_an_image_may_be_pulled_always_or_never(
+def test_pull_policy_is_always_or_never(
     new_service: NewService, new_registry: Callable[..., Registry]
 ) -> None:
     registry = new_registry()
@@ -129,7 +127,7 @@ def test_an_image_may_be_pulled_always_or_never(
     assert registry.tag_requests == before
 
 
-def test_only_the_images_that_are_named_may_be_used(
+def test_only_allowed_images_can_be_used(
     new_service: NewService, images: Images, engine: docker.APIClient
 ) -> None:
     # The default image of this service is not among them, but has an id that would pass for a name.

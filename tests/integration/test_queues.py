@@ -6,7 +6,7 @@ from tests.support.service import Service
 from tests.support.waiting import wait_until
 
 
-def test_a_higher_priority_runs_first_and_else_who_came_first(new_service: NewService) -> None:
+def test_higher_priority_runs_first_then_submission_order(new_service: NewService) -> None:
     api = new_service().admin
     blocker = api.wait(api.submit("sleep 60"), "running")
     jobs = [api.submit(name=str(i), priority=priority) for i, priority in enumerate((0, 5, -5, 5, 2**31 - 1))]
@@ -24,14 +24,14 @@ def test_a_higher_priority_in_another_queue_runs_first_too(new_service: NewServi
     assert api.wait(high)["started_at"] < api.wait(low)["started_at"]
 
 
-def test_only_the_named_queues_are_worked_on(new_service: NewService) -> None:
+def test_only_configured_queues_are_served(new_service: NewService) -> None:
     api = new_service(queue="mine").admin
     others, mine = api.submit(queue_name="others"), api.submit(queue_name="mine")
     assert api.wait(mine)["status"] == "completed"
     assert api.job(others)["status"] == "queued"
 
 
-def test_as_many_run_at_once_as_are_allowed_and_no_more(api: Client) -> None:
+def test_number_of_concurrent_jobs_is_limited(api: Client) -> None:
     jobs = [api.submit("sleep 60") for _ in range(6)]
     (worker,) = api.get("workers")["workers"]
     assert worker["concurrency"] == 4
@@ -48,7 +48,7 @@ def test_as_many_run_at_once_as_are_allowed_and_no_more(api: Client) -> None:
         api.cancel(job)
 
 
-def test_queues_tell_what_waits(idle_service: Service) -> None:
+def test_queues_show_waiting_jobs(idle_service: Service) -> None:
     user, other = idle_service.add_user("queues"), idle_service.add_user("other-queues")
     for name in ("one", "two", "two"):
         user.submit(queue_name=name)
@@ -61,7 +61,7 @@ def test_queues_tell_what_waits(idle_service: Service) -> None:
     assert everybodys["one"] == 2
 
 
-def test_queues_and_workers_tell_what_runs_to_those_who_may_know(service: Service) -> None:
+def test_queues_and_workers_show_running_jobs_to_authorized_users(service: Service) -> None:
     user, other = service.add_user("works"), service.add_user("looks-on")
     job = user.wait(user.submit("sleep 60", queue_name="busy"), "running")
     (queue,) = user.get("queues")["queues"]

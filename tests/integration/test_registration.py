@@ -32,7 +32,7 @@ def change(client: Client, user: dict[str, Any], **fields: Any) -> requests.Resp
     return client.request("PATCH", f"users/{user['user_id']}", json=fields)
 
 
-def test_whoever_is_invited_becomes_a_user_with_a_token(idle_service: Service) -> None:
+def test_invitation_creates_a_user_with_a_token(idle_service: Service) -> None:
     created = invite(idle_service.admin)
     assert created.keys() == {"invitation_id", "invitation", "role", "email", "created_at", "expires_at"}
     good_for = datetime.fromisoformat(created["expires_at"]) - datetime.fromisoformat(created["created_at"])
@@ -51,7 +51,7 @@ def test_whoever_is_invited_becomes_a_user_with_a_token(idle_service: Service) -
     assert (again.status_code, again.json()["error"]) == (403, "forbidden")
 
 
-def test_an_invitation_says_what_one_becomes(idle_service: Service) -> None:
+def test_invitation_sets_the_role(idle_service: Service) -> None:
     invitation = invite(idle_service.admin, role="admin", email="dora@example.com")
     answer = register(idle_service, invitation["invitation"], "dora").json()
     assert (answer["user"]["role"], answer["user"]["email"]) == ("admin", "dora@example.com")
@@ -66,7 +66,7 @@ def test_an_invitation_is_shown_once_and_only_its_hash_is_stored(idle_service: S
     assert invitation["invitation"] not in idle_service.log_text()
 
 
-def test_an_invitation_makes_one_user_however_many_try(idle_service: Service) -> None:
+def test_invitation_creates_one_user_under_concurrent_use(idle_service: Service) -> None:
     value = invite(idle_service.admin)["invitation"]
     statuses: list[int] = []
     ready = threading.Barrier(12)
@@ -85,7 +85,7 @@ def test_an_invitation_makes_one_user_however_many_try(idle_service: Service) ->
     assert sum(name.startswith("racer-") for name in names) == 1
 
 
-def test_an_invitation_outlives_a_name_that_is_taken_or_bad(idle_service: Service) -> None:
+def test_invitation_stays_valid_after_a_refused_name(idle_service: Service) -> None:
     value = invite(idle_service.admin)["invitation"]
     assert register(idle_service, value, "admin").status_code == 409
     bad = register(idle_service, value, "a b")
@@ -103,7 +103,7 @@ def test_an_invitation_expires(idle_service: Service) -> None:
     assert past.json()["details"][0]["field"] == "expires_at"
 
 
-def test_an_admin_that_is_none_any_more_has_invited_nobody(idle_service: Service) -> None:
+def test_invitation_of_a_former_admin_is_refused(idle_service: Service) -> None:
     """Nobody leaves a back door behind."""
     changes: list[dict[str, Any]] = [{"role": "user"}, {"is_active": False}]
     for number, fields in enumerate(changes):
@@ -114,7 +114,7 @@ def test_an_admin_that_is_none_any_more_has_invited_nobody(idle_service: Service
         assert register(idle_service, value, f"friend-{number}").status_code == 403
 
 
-def test_admins_make_and_list_users(idle_service: Service) -> None:
+def test_admins_create_and_list_users(idle_service: Service) -> None:
     admin = idle_service.admin
     response = admin.request("POST", "users", json={"username": "fritz", "email": "f@example.com"})
     assert response.status_code == 201
@@ -127,7 +127,7 @@ def test_admins_make_and_list_users(idle_service: Service) -> None:
         assert (bad.status_code, bad.json()["details"][0]["field"]) == (400, field)
 
 
-def test_a_role_and_a_disabling_hold_at_once(idle_service: Service) -> None:
+def test_role_changes_and_disabling_take_effect_at_once(idle_service: Service) -> None:
     user = idle_service.add_user("gustav")
     me = user.get("users/me")
     assert user.request("GET", "users").status_code == 403
@@ -141,7 +141,7 @@ def test_a_role_and_a_disabling_hold_at_once(idle_service: Service) -> None:
         assert change(idle_service.admin, me, **body).status_code == 400
 
 
-def test_a_user_is_removed_and_their_jobs_stay_for_admins(idle_service: Service) -> None:
+def test_jobs_of_a_removed_user_stay_for_admins(idle_service: Service) -> None:
     user = idle_service.add_user("hanna")
     me, job = user.get("users/me"), user.submit()
     refused = idle_service.admin.request("DELETE", f"users/{me['user_id']}")
@@ -159,7 +159,7 @@ def test_a_user_is_removed_and_their_jobs_stay_for_admins(idle_service: Service)
     assert namesake.request("GET", f"jobs/{job['job_id']}").status_code == 403
 
 
-def test_an_admin_is_always_left(new_service: NewService) -> None:
+def test_last_admin_cannot_be_removed(new_service: NewService) -> None:
     service = new_service(concurrency=0)
     first = service.admin.get("users/me")
     second = service.add_user("second", Role.ADMIN)
@@ -191,7 +191,7 @@ def test_an_admin_is_always_left(new_service: NewService) -> None:
     assert sorted(statuses) == [200, 409]
 
 
-def test_a_token_makes_none_that_can_more(idle_service: Service) -> None:
+def test_token_cannot_create_a_token_with_more_scopes(idle_service: Service) -> None:
     user = idle_service.add_user("ida")
     later = (datetime.now(UTC) + timedelta(days=2)).isoformat()
 
@@ -217,7 +217,7 @@ def test_a_token_makes_none_that_can_more(idle_service: Service) -> None:
 
 
 @pytest.mark.parametrize("path", ["users", "audit"])
-def test_an_admins_token_is_an_admins_only_with_the_scope(idle_service: Service, path: str) -> None:
+def test_admin_rights_need_the_admin_scope(idle_service: Service, path: str) -> None:
     body = {"name": "n", "scopes": ["jobs:read"]}
     reader = idle_service.client(idle_service.admin.request("POST", "tokens", json=body).json()["token"])
     message = reader.request("GET", path).json()["message"]

@@ -20,7 +20,9 @@ def remote(tmp_path: Path) -> Iterator[dict[str, str]]:
         yield variables
 
 
-def test_a_job_on_an_engine_over_tls(remote: dict[str, str], new_service: NewService, tmp_path: Path) -> None:
+def test_job_runs_on_an_engine_over_tls(
+    remote: dict[str, str], new_service: NewService, tmp_path: Path
+) -> None:
     # What the environment trusts elsewhere is no matter between the service and its engine.
     bundle = make_certificate(tmp_path, "elsewhere").cert
     service = new_service(remote | {"REQUESTS_CA_BUNDLE": str(bundle)})

@@ -58,7 +58,7 @@ def test_test_results_and_a_summary_are_shown_without_secrets(api: Client) -> No
     assert summary.content == b"# Done\n\nwith [REDACTED]\n"
 
 
-def test_a_job_without_reports(api: Client) -> None:
+def test_job_without_reports_has_none(api: Client) -> None:
     none = {"passed": 0, "failed": 0, "skipped": 0, "files": [], "failures": [], "truncated": False}
     for script in ("true", "echo x >/job/artifacts/x"):
         job = api.run(script)
@@ -87,7 +87,7 @@ jobs:
 """
 
 
-def test_the_results_are_of_the_last_attempt(api: Client, service: Service) -> None:
+def test_results_are_those_of_the_last_attempt(api: Client, service: Service) -> None:
     source = repository(service.source_root / uuid.uuid4().hex, {"workflows/r.yaml": RETRIED})
     run = over(api, start(api, source))
     (node,) = run["nodes"]

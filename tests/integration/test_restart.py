@@ -35,7 +35,7 @@ def state(engine: docker.APIClient, service: Service, job: Job) -> str:
     return str(container["State"])
 
 
-def test_a_running_job_goes_on(
+def test_running_job_continues(
     new_service: NewService, engine: docker.APIClient, end: Callable[[Service], None]
 ) -> None:
     service = new_service()
@@ -58,7 +58,7 @@ def test_a_running_job_goes_on(
     assert service.object_path(job["logs_object_key"]).read_bytes() == api.log(job)
 
 
-def test_a_job_that_ended_while_nobody_was_there_is_finished(
+def test_job_that_ended_while_the_service_was_down_is_completed(
     new_service: NewService, engine: docker.APIClient, end: Callable[[Service], None]
 ) -> None:
     service = new_service()
@@ -73,7 +73,7 @@ def test_a_job_that_ended_while_nobody_was_there_is_finished(
     assert api.artifact_paths(job) == ["x"]
 
 
-def test_jobs_that_waited_still_run(new_service: NewService, end: Callable[[Service], None]) -> None:
+def test_waiting_jobs_run_after_a_restart(new_service: NewService, end: Callable[[Service], None]) -> None:
     service = new_service()
     api = service.admin
     blocker = printing(service, "echo begun; sleep 60")
@@ -113,7 +113,7 @@ def test_an_adopted_job_can_be_cancelled(
     wait_until(lambda: not service.containers(engine, job), 10, "its container is gone")
 
 
-def test_a_container_that_vanished_meanwhile_fails_the_job(
+def test_container_removed_while_the_service_was_down_fails_the_job(
     new_service: NewService, engine: docker.APIClient, end: Callable[[Service], None]
 ) -> None:
     service = new_service()
@@ -141,7 +141,7 @@ def test_several_jobs_are_adopted_at_once(new_service: NewService, end: Callable
     assert time.monotonic() - began < 20
 
 
-def test_what_the_engine_keeps_otherwise_shifts_nothing(
+def test_replaced_bytes_in_the_engines_copy_do_not_shift_the_log(
     new_service: NewService, end: Callable[[Service], None]
 ) -> None:
     service = new_service()

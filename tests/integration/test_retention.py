@@ -47,7 +47,7 @@ def is_deleted(service: Service, job: Job) -> bool:
     )
 
 
-def test_old_jobs_are_removed_by_the_service_and_by_gc(new_service: NewService) -> None:
+def test_old_jobs_are_removed_by_retention_and_by_gc(new_service: NewService) -> None:
     service = new_service(keep_jobs=2, log_format="json")
     api = service.admin
     pinned, old, newer, last = [api.run("echo x; echo y >/job/artifacts/z") for _ in range(4)]
@@ -93,7 +93,7 @@ def test_old_jobs_are_removed_by_the_service_and_by_gc(new_service: NewService) 
     ]
 
 
-def test_gc_for_people(new_service: NewService) -> None:
+def test_gc_prints_readable_output(new_service: NewService) -> None:
     service = new_service()
     jobs = [service.admin.run("echo x") for _ in range(2)]
     wait_until(
@@ -122,7 +122,7 @@ def test_gc_for_people(new_service: NewService) -> None:
 
 
 @pytest.mark.parametrize("repeated", [1, 2])
-def test_a_pin_is_put_and_taken_away(idle: Client, repeated: int) -> None:
+def test_pin_is_added_and_removed(idle: Client, repeated: int) -> None:
     job = idle.submit()
     path = f"jobs/{job['job_id']}/pin"
     for method, pinned in (("PUT", True), ("DELETE", False)):
@@ -134,7 +134,7 @@ def test_a_pin_is_put_and_taken_away(idle: Client, repeated: int) -> None:
         assert (job["job_id"] in {item["job_id"] for item in listed}) is pinned
 
 
-def test_only_the_owner_and_an_admin_pin(idle_service: Service) -> None:
+def test_only_owner_and_admin_can_pin(idle_service: Service) -> None:
     ann, bob = idle_service.add_user(f"ann-{new_id()}"), idle_service.add_user(f"bob-{new_id()}")
     job = ann.submit()
     path = f"jobs/{job['job_id']}/pin"
@@ -150,7 +150,7 @@ def test_only_the_owner_and_an_admin_pin(idle_service: Service) -> None:
     assert ann.request("PUT", path, params={"for": "ever"}).status_code == 400
 
 
-def test_an_image_that_was_pulled_goes_when_it_is_not_used_for_long(
+def test_unused_pulled_image_is_removed(
     new_service: NewService, new_registry: Callable[..., Registry], engine: docker.APIClient
 ) -> None:
     image = new_registry().image

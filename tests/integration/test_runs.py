@@ -144,7 +144,7 @@ jobs:
 """
 
 
-def test_conditions_say_what_runs_after_a_failure(api: Client, project: NewProject) -> None:
+def test_conditions_select_jobs_after_a_failure(api: Client, project: NewProject) -> None:
     ended = over(api, start(api, project(CONDITIONS), event={"name": "push"}))
     assert ended["status"] == "failed"
     assert statuses(ended) == {
@@ -165,7 +165,7 @@ def test_conditions_say_what_runs_after_a_failure(api: Client, project: NewProje
     assert node(ended, "after_bad")["job_id"] is None
 
 
-def test_what_is_wrong_with_a_file_is_a_failed_run_with_all_of_it(api: Client, project: NewProject) -> None:
+def test_invalid_file_is_a_failed_run_with_all_errors(api: Client, project: NewProject) -> None:
     source = project("name: CI\non: push\njobs:\n  a: {comand: x}\n  b: {needs: [c], command: x}\n")
     run = start(api, source)
     assert (run["status"], run["nodes"]) == ("failed", [])
@@ -176,7 +176,7 @@ def test_what_is_wrong_with_a_file_is_a_failed_run_with_all_of_it(api: Client, p
     assert refused.status_code == 409, refused.text
 
 
-def test_too_many_files_are_named_whatever_workflow_is_wanted(api: Client, service: Service) -> None:
+def test_too_many_files_are_an_error_for_every_workflow(api: Client, service: Service) -> None:
     files = {f"workflows/{number}.yaml": "x" for number in range(101)}
     run = start(api, repository(service.source_root / "many", files), workflow="1")
     assert run["status"] == "failed"
@@ -195,7 +195,7 @@ def test_too_many_files_are_named_whatever_workflow_is_wanted(api: Client, servi
         ("image: other:latest", "the job 'a': runner_image docker.io/library/other:latest is none of those"),
     ],
 )
-def test_what_cannot_run_here_is_no_silence(
+def test_unsupported_keys_fail_the_run_with_a_reason(
     new_service: NewService, images: Any, keys: str, reason: str
 ) -> None:
     service = new_service(max_cpu_limit=64, allow_image=images.default)
@@ -206,7 +206,7 @@ def test_what_cannot_run_here_is_no_silence(
     assert reason in run["reason"]
 
 
-def test_an_event_that_is_not_for_a_workflow_skips_it(api: Client, project: NewProject) -> None:
+def test_event_without_a_matching_trigger_skips_the_workflow(api: Client, project: NewProject) -> None:
     source = project("name: CI\non: {events: [push], branches: [release]}\njobs: {a: {command: x}}\n")
     run = start(api, source, event={"name": "push"})
     assert (run["status"], run["nodes"]) == ("skipped", [])
@@ -232,7 +232,7 @@ def test_an_event_that_is_not_for_a_workflow_skips_it(api: Client, project: NewP
         ({}, {"git_ref": "nope"}, "git_url", 'no branch, tag or commit "nope"'),
     ],
 )
-def test_what_names_no_workflow_is_refused(
+def test_unknown_workflow_is_refused(
     api: Client, service: Service, files: dict[str, str], fields: dict[str, str], field: str, message: str
 ) -> None:
     source = repository(service.source_root / uuid.uuid4().hex, files)
@@ -252,7 +252,7 @@ jobs:
 """
 
 
-def test_cancelling_a_run_ends_all_of_it(api: Client, project: NewProject) -> None:
+def test_cancelled_run_ends_all_of_its_jobs(api: Client, project: NewProject) -> None:
     run = start(api, project(LONG))
     job = api.wait({"job_id": node(run, "a")["job_id"]}, "running")
     response = api.request("POST", f"runs/{run['run_id']}/cancel")
@@ -265,7 +265,7 @@ def test_cancelling_a_run_ends_all_of_it(api: Client, project: NewProject) -> No
     assert (again.status_code, again.json()["status"]) == (200, "cancelled")
 
 
-def test_cancelling_one_job_is_a_failure_of_its_node(api: Client, project: NewProject) -> None:
+def test_cancelled_job_is_a_failure_of_its_node(api: Client, project: NewProject) -> None:
     run = start(api, project(LONG))
     job_id = node(run, "a")["job_id"]
     for method, path in (("DELETE", ""), ("POST", "/rerun"), ("PUT", "/pin"), ("DELETE", "/pin")):
@@ -291,7 +291,7 @@ jobs:
 """
 
 
-def test_runs_and_jobs_of_a_group_go_one_at_a_time(api: Client, project: NewProject) -> None:
+def test_runs_and_jobs_of_a_group_run_one_at_a_time(api: Client, project: NewProject) -> None:
     source = project(GROUPS)
 
     def begin(branch: str) -> Run:
@@ -322,7 +322,7 @@ jobs:
 """
 
 
-def test_what_failed_is_repeated_as_the_next_attempt(api: Client, project: NewProject) -> None:
+def test_failed_nodes_are_repeated_as_the_next_attempt(api: Client, project: NewProject) -> None:
     run = over(api, start(api, project(FLAKY)))
     assert run["status"] == "failed"
     repeated = api.request("POST", f"runs/{run['run_id']}/rerun", json={"only": "failed"})
@@ -347,7 +347,7 @@ def test_what_failed_is_repeated_as_the_next_attempt(api: Client, project: NewPr
     assert nothing.status_code == 409
 
 
-def test_a_matrix_runs_no_more_at_once_than_it_says(api: Client, project: NewProject) -> None:
+def test_matrix_respects_max_parallel(api: Client, project: NewProject) -> None:
     text = "name: C\non: push\njobs:\n  a: {matrix: {n: [1, 2, 3], max_parallel: 1}, command: exit 0}\n"
     run = start(api, project(text))
     assert sorted(statuses(run).values()).count("waiting") == 2
@@ -404,7 +404,7 @@ def test_an_upload_runs_its_workflow(api: Client, project: NewProject) -> None:
     assert log_of(api, ended, "a") == "read me\n"
 
 
-def test_the_files_of_jobs_are_one_workflow(api: Client, service: Service) -> None:
+def test_job_files_are_one_workflow(api: Client, service: Service) -> None:
     files = {
         "jobs/test.yaml": "name: test\ntriggers: {events: [push]}\njob: {command: exit 0}\n",
         "jobs/never.yaml": "name: never\njob: {command: exit 1}\n",

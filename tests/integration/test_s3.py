@@ -42,7 +42,7 @@ def go(service: Service, engine: docker.APIClient) -> None:
     engine.exec_start(engine.exec_create(container["Id"], ["touch", "/tmp/go"])["Id"])  # noqa: S108
 
 
-def test_jobs_wait_for_a_bucket_that_is_away_and_nothing_is_lost(
+def test_jobs_wait_for_an_unreachable_bucket_and_lose_nothing(
     s3: S3Server, line: TcpProxy, new_service: NewService, engine: docker.APIClient, tmp_path: Path
 ) -> None:
     url = f"s3://{s3.new_bucket()}/ci"

@@ -45,7 +45,7 @@ def assert_nowhere(service: Service) -> None:
     assert TOKEN not in " ".join(str(path) for path in paths)
 
 
-def test_what_a_job_prints_is_masked_however_it_prints_it(service: Service) -> None:
+def test_secrets_in_output_are_masked_in_every_form(service: Service) -> None:
     job = service.admin.run(
         """
         printf tok-5f3a; sleep 0.3; printf '9c-of-this-'; sleep 0.3; echo test
@@ -80,7 +80,7 @@ def test_what_a_job_prints_is_masked_however_it_prints_it(service: Service) -> N
     assert_nowhere(service)
 
 
-def test_a_follower_never_sees_one_that_is_printed_in_pieces(api: Client) -> None:
+def test_secret_printed_in_pieces_is_masked_for_followers(api: Client) -> None:
     job = api.submit(
         "for part in go tok-5f3a 9c-of- this-test ' on'; do printf %s $part; sleep 0.2; done", **SECRET_ENV
     )
@@ -113,7 +113,7 @@ def test_no_answer_shows_a_secret(idle_service: Service) -> None:
     assert_nowhere(idle_service)
 
 
-def test_those_that_look_secret_are_unless_a_list_says_otherwise(idle: Client) -> None:
+def test_variables_that_look_secret_are_secret_by_default(idle: Client) -> None:
     variables = {"DB_PASSWORD": "abc", "PATH_X": "abcd"}
     guessed = idle.submit(job_env_vars=variables)
     assert guessed["job_env_vars"] == {"DB_PASSWORD": "[REDACTED]", "PATH_X": "abcd"}
@@ -144,7 +144,9 @@ def test_those_that_look_secret_are_unless_a_list_says_otherwise(idle: Client) -
         ),
     ],
 )
-def test_what_cannot_be_meant_is_refused(idle: Client, fields: dict[str, Any], field: str, text: str) -> None:
+def test_contradictory_secret_fields_are_refused(
+    idle: Client, fields: dict[str, Any], field: str, text: str
+) -> None:
     response = idle.post_job(**fields)
     assert response.status_code == 400
     (detail,) = response.json()["details"]
@@ -152,7 +154,7 @@ def test_what_cannot_be_meant_is_refused(idle: Client, fields: dict[str, Any], f
     assert text in detail["message"]
 
 
-def test_what_is_shown_of_a_job_without_secrets_can_be_sent_again(idle: Client) -> None:
+def test_definition_without_secrets_can_be_resubmitted(idle: Client) -> None:
     first = idle.submit(job_env_vars={"A": "[REDACTED]"})
     again = idle.submit(job_env_vars=first["job_env_vars"], secret_env_vars=first["secret_env_vars"])
     assert again["job_env_vars"] == {"A": "[REDACTED]"}
@@ -174,7 +176,7 @@ class Blabbing(http.server.BaseHTTPRequestHandler):
         """Keep quiet."""
 
 
-def test_what_answers_for_a_git_server_is_not_shown(service: Service) -> None:
+def test_answers_of_a_git_server_are_not_shown(service: Service) -> None:
     with serving(http.server.ThreadingHTTPServer(("127.0.0.1", 0), Blabbing)) as port:
         job = service.admin.run(
             source_type="git", git_url=f"http://me:{PASSWORD}@127.0.0.1:{port}/x", **SECRET_ENV
@@ -185,7 +187,7 @@ def test_what_answers_for_a_git_server_is_not_shown(service: Service) -> None:
     assert_nowhere(service)
 
 
-def test_a_rerun_after_a_restart_has_the_secrets(new_service: NewService) -> None:
+def test_rerun_after_a_restart_has_the_secrets(new_service: NewService) -> None:
     service = new_service()
     # What it shows of them is no secret: the first letters, and how long they are.
     command = 'echo "$API_TOKEN" | head -c 3; echo " ${#API_TOKEN} ${#DEPLOY_KEY}"'
@@ -198,7 +200,7 @@ def test_a_rerun_after_a_restart_has_the_secrets(new_service: NewService) -> Non
     assert_nowhere(service)
 
 
-def test_it_does_not_start_without_the_key_of_its_secrets(new_service: NewService, tmp_path: Path) -> None:
+def test_service_does_not_start_without_its_secrets_key(new_service: NewService, tmp_path: Path) -> None:
     service = new_service(concurrency=0)
     service.admin.cancel(service.admin.submit(**SECRET_ENV))
     service.stop()

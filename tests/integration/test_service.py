@@ -54,7 +54,7 @@ def test_a_new_service_is_ready_to_run_jobs(new_service: NewService) -> None:
     assert service.admin.run()["status"] == "completed"
 
 
-def test_a_second_start_keeps_everything_and_shows_no_token(new_service: NewService) -> None:
+def test_second_start_preserves_everything_and_prints_no_token(new_service: NewService) -> None:
     service = new_service()
     job = service.admin.run("echo kept >/job/artifacts/kept; echo printed")
     files = service.admin.artifacts(job)
@@ -69,7 +69,7 @@ def test_a_second_start_keeps_everything_and_shows_no_token(new_service: NewServ
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
 @pytest.mark.parametrize("whole_group", [True, False])
-def test_a_signal_stops_it_in_time_although_somebody_listens(
+def test_signal_stops_the_service_in_time_despite_followers(
     new_service: NewService, number: signal.Signals, whole_group: bool
 ) -> None:
     service = new_service(concurrency=0)
@@ -100,7 +100,7 @@ def used_port() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
-def test_a_port_that_is_taken_is_a_sentence(
+def test_port_in_use_is_a_clear_error(
     serve: Callable[..., subprocess.CompletedProcess[str]], used_port: int
 ) -> None:
     ended = serve(port=used_port)
@@ -134,7 +134,7 @@ def test_a_port_that_is_taken_is_a_sentence(
         ("colour", "red"),
     ],
 )
-def test_a_bad_option_is_a_sentence(
+def test_bad_option_is_a_clear_error(
     serve: Callable[..., subprocess.CompletedProcess[str]], option: str, value: object
 ) -> None:
     ended = serve(**{option: value})
@@ -144,14 +144,14 @@ def test_a_bad_option_is_a_sentence(
     assert named, ended.stderr
 
 
-def test_options_may_come_from_the_environment(new_service: NewService) -> None:
+def test_options_can_come_from_the_environment(new_service: NewService) -> None:
     service = new_service({"REACTORCIDE_LOG_FORMAT": "json", "REACTORCIDE_MAX_CPU_LIMIT": "2"}, concurrency=0)
     assert service.admin.submit()["cpu_limit"] == 2
     assert '{"time": ' in service.log_text()
 
 
 @pytest.mark.parametrize(("mode", "is_open"), [(None, False), (0o750, False), (0o755, True)])
-def test_a_data_directory_that_is_open_to_everybody_is_warned_of(
+def test_world_readable_data_directory_logs_a_warning(
     new_service: NewService, tmp_path: Path, mode: int | None, is_open: bool
 ) -> None:
     data_dir = tmp_path / "the data"
@@ -161,7 +161,7 @@ def test_a_data_directory_that_is_open_to_everybody_is_warned_of(
     assert (f"chmod o= '{data_dir}'" in service.log_text()) is is_open
 
 
-def test_its_log_is_json_for_machines(service: Service) -> None:
+def test_log_format_json_writes_json(service: Service) -> None:
     job = service.admin.run("false")
     service.admin.request("GET", "/nothing")
     # The sentences for whoever started it are no part of the log.
@@ -178,7 +178,7 @@ def test_its_log_is_json_for_machines(service: Service) -> None:
     assert not any(line["level"] in ("error", "critical") for line in lines)
 
 
-def test_metrics_count_what_happened(new_service: NewService) -> None:
+def test_metrics_count_jobs_and_requests(new_service: NewService) -> None:
     service = new_service()
     service.admin.run(queue_name="counted")
     service.admin.run("false", queue_name="counted")
@@ -200,14 +200,14 @@ def test_metrics_count_what_happened(new_service: NewService) -> None:
         assert samples["reactorcide_http_requests_total", "/api/v1/jobs", "201", "POST"] == 3
 
 
-def test_a_queue_is_as_deep_as_jobs_wait(idle_service: Service) -> None:
+def test_queue_depth_equals_the_number_of_waiting_jobs(idle_service: Service) -> None:
     for _ in range(3):
         idle_service.admin.submit(queue_name="deep")
     metrics = idle_service.anonymous().request("GET", "/metrics").text
     assert 'reactorcide_queue_depth{queue="deep"} 3.0' in metrics
 
 
-def test_one_slot_for_listeners_is_one_listener(new_service: NewService) -> None:
+def test_follower_slots_are_limited(new_service: NewService) -> None:
     service = new_service(concurrency=0, stream_slots=1)
     api, job = service.admin, service.admin.submit()
     logs = f"jobs/{job['job_id']}/logs"
@@ -226,7 +226,7 @@ def test_one_slot_for_listeners_is_one_listener(new_service: NewService) -> None
     wait_until(place_is_free, 5, "a follower that hung up has given its place back")
 
 
-def test_without_slots_nobody_follows(new_service: NewService) -> None:
+def test_without_slots_followers_are_refused(new_service: NewService) -> None:
     api = new_service(concurrency=0, stream_slots=0).admin
     job = api.submit()
     assert api.request("GET", f"jobs/{job['job_id']}/logs", params={"follow": "true"}).status_code == 503

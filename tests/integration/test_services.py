@@ -56,9 +56,7 @@ def assert_containers_removed(engine: docker.APIClient, job: Job) -> None:
     wait_until(lambda: not containers(engine, job), 30, "the containers are gone")
 
 
-def test_a_job_reaches_its_services_by_their_names_once_they_are_ready(
-    api: Client, engine: docker.APIClient, image: str
-) -> None:
+def test_job_reaches_ready_services_by_name(api: Client, engine: docker.APIClient, image: str) -> None:
     other = {"image": image, "command": sh("while :; do echo pong | nc -l -p 9; done")}
     job = api.run(
         "wget -q -O - http://web:8080/; nc other 9 </dev/null", services={"web": web(image), "other": other}
@@ -75,13 +73,13 @@ def test_a_job_reaches_its_services_by_their_names_once_they_are_ready(
 
 
 @pytest.mark.parametrize("network", ["isolated", "none"])
-def test_services_in_other_networks(new_service: NewService, image: str, network: str) -> None:
+def test_services_work_on_every_network_setting(new_service: NewService, image: str, network: str) -> None:
     api = new_service(job_network=network).admin
     job = api.run("wget -q -O - http://web:8080/", services={"web": web(image)})
     assert (job["status"], api.log(job)) == ("completed", b"hello\n")
 
 
-def test_one_that_is_never_ready(api: Client, engine: docker.APIClient, image: str) -> None:
+def test_service_that_is_never_ready_fails_the_job(api: Client, engine: docker.APIClient, image: str) -> None:
     service = {
         "image": image,
         "command": sh("echo starting; sleep 600"),
@@ -98,14 +96,12 @@ def test_one_that_is_never_ready(api: Client, engine: docker.APIClient, image: s
     assert_containers_removed(engine, job)
 
 
-def test_a_check_that_hangs(api: Client, image: str) -> None:
+def test_hanging_health_check_fails_the_job(api: Client, image: str) -> None:
     service = {"image": image, "command": "sleep 600", "ready": "sleep 600", "ready_timeout": 1}
     assert api.run("true", services={"db": service})["error"] == "service db was not ready after 1 s"
 
 
-def test_the_health_check_of_the_image_is_the_one_that_counts(
-    api: Client, engine: docker.APIClient, image: str
-) -> None:
+def test_health_check_of_the_image_is_used(api: Client, engine: docker.APIClient, image: str) -> None:
     created = engine.create_container(image, command=["true"])
     try:
         engine.commit(
@@ -125,7 +121,7 @@ def test_the_health_check_of_the_image_is_the_one_that_counts(
     assert 1 < time.monotonic() - began_at < 20
 
 
-def test_one_that_ends(api: Client, engine: docker.APIClient, image: str) -> None:
+def test_service_that_ends_is_reported(api: Client, engine: docker.APIClient, image: str) -> None:
     early = {"image": image, "command": sh("echo broken; exit 3"), "ready": "false"}
     job = api.run("true", services={"db": early})
     assert job["error"] == "service db exited 3; its log ends: broken"
@@ -140,7 +136,7 @@ def test_one_that_ends(api: Client, engine: docker.APIClient, image: str) -> Non
     assert_containers_removed(engine, job)
 
 
-def test_two_on_one_port(api: Client, image: str) -> None:
+def test_two_services_on_one_port_are_reported(api: Client, image: str) -> None:
     services = {
         "first": {"image": image, "command": "nc -l -p 80", "ready": "netstat -ltn | grep -q :80"},
         "second": {"image": image, "command": sh("sleep 1; exec nc -l -p 80"), "ready": "false"},
@@ -190,14 +186,14 @@ def test_secrets_of_services_are_masked_and_sealed(service: Service, image: str)
         ({f"s{n}": {"image": "x"} for n in range(11)}, "more than 10"),
     ],
 )
-def test_what_is_refused(idle: Client, services: Any, problem: str) -> None:
+def test_invalid_services_are_refused(idle: Client, services: Any, problem: str) -> None:
     refused = idle.post_job(services=services)
     assert refused.status_code == 400
     assert problem in refused.json()["message"]
     assert refused.json()["details"][0]["field"] == "services"
 
 
-def test_the_rules_for_images_are_for_services_too(new_service: NewService, image: str) -> None:
+def test_image_rules_apply_to_services(new_service: NewService, image: str) -> None:
     api = new_service(allow_image=image).admin
     refused = api.post_job(services={"db": {"image": "postgres:17"}})
     assert refused.status_code == 400
@@ -207,7 +203,7 @@ def test_the_rules_for_images_are_for_services_too(new_service: NewService, imag
     )
 
 
-def test_limits_count_for_services(new_service: NewService, engine: docker.APIClient, image: str) -> None:
+def test_limits_apply_to_services(new_service: NewService, engine: docker.APIClient, image: str) -> None:
     api = new_service(pids_limit=50, max_disk="30m").admin
     job = api.submit(
         "sleep 600", memory_limit="64m", services={"db": {"image": image, "command": "sleep 600"}}
@@ -244,7 +240,7 @@ COMMAND = "wget -q -O - http://web:8080/; sleep 1; wget -q -O - http://web:8080/
         ("finish-written", 1),
     ],
 )
-def test_a_job_with_a_service_survives_a_kill_at(
+def test_job_with_a_service_survives_a_kill_at_each_crash_point(
     new_service: NewService, engine: docker.APIClient, image: str, tmp_path: Any, point: str, attempt: int
 ) -> None:
     marker = tmp_path / "armed"

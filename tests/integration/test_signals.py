@@ -23,7 +23,7 @@ def worker_of(service: Service) -> int:
 
 @pytest.mark.parametrize("whole_group", [False, True], ids=["master", "group"])
 @pytest.mark.parametrize("drains", [False, True], ids=["plain", "drain"])
-def test_a_closed_terminal_stops_it_like_sigterm(
+def test_sighup_stops_the_service_like_sigterm(
     new_service: NewService, whole_group: bool, drains: bool
 ) -> None:
     service = new_service({}, **({"drain": None} if drains else {}))
@@ -35,7 +35,7 @@ def test_a_closed_terminal_stops_it_like_sigterm(
     assert (ended["status"], ended["attempt"]) == ("completed", 1)
 
 
-def test_the_worker_alone_is_stopped_by_it_and_another_takes_over(new_service: NewService) -> None:
+def test_sighup_to_the_gunicorn_worker_alone_starts_a_new_one(new_service: NewService) -> None:
     service = new_service()
     worker = worker_of(service)
     os.kill(worker, signal.SIGHUP)
@@ -48,7 +48,7 @@ def test_the_worker_alone_is_stopped_by_it_and_another_takes_over(new_service: N
 @pytest.mark.parametrize(
     "number", [signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH]
 )
-def test_other_signals_do_nothing(new_service: NewService, number: signal.Signals) -> None:
+def test_other_signals_are_ignored(new_service: NewService, number: signal.Signals) -> None:
     service = new_service()
     before = service.pids()
     for process in before:
@@ -81,7 +81,7 @@ def free_port() -> int:
 
 
 @pytest.mark.parametrize("streams", ["</dev/null >/dev/full 2>&1", "<&- >&- 2>&-"])
-def test_it_serves_although_nobody_can_hear_it(tmp_path: Path, streams: str) -> None:
+def test_service_runs_with_closed_output(tmp_path: Path, streams: str) -> None:
     port = free_port()
     options = {"port": port, "data_dir": tmp_path / "data", "concurrency": 0}
     process = subprocess.Popen(
@@ -111,7 +111,7 @@ def test_it_serves_although_nobody_can_hear_it(tmp_path: Path, streams: str) -> 
         process.wait()
 
 
-def test_what_gunicorn_says_is_json_too(new_service: NewService) -> None:
+def test_messages_of_gunicorn_are_json(new_service: NewService) -> None:
     service = new_service(log_format="json", concurrency=0)
     os.kill(worker_of(service), signal.SIGKILL)
     wait_until(lambda: service.log_text().count("Reactorcide listens on") == 2, 20, "another one listens")

@@ -56,7 +56,7 @@ def dripping(service: Service, head: bytes) -> Iterator[list[socket.socket]]:
             dripper.join()
 
 
-def test_slow_clients_take_no_thread_and_are_cut_off(new_service: NewService) -> None:
+def test_slow_clients_use_no_thread_and_are_disconnected(new_service: NewService) -> None:
     service = new_service(concurrency=0, request_timeout=3)
     for head in (b"", HALF_A_HEAD, HALF_A_BODY, HALF_A_CHUNK, A_HUGE_CHUNK, AND_A_HALF):
         with dripping(service, head) as clients:
@@ -84,7 +84,7 @@ def _rest(client: socket.socket) -> bytes:
     return received
 
 
-def test_a_client_that_stalls_does_not_hold_up_the_end(new_service: NewService) -> None:
+def test_stalled_client_does_not_delay_the_stop(new_service: NewService) -> None:
     service = new_service(concurrency=0)
     with socket.create_connection(("127.0.0.1", service.port)):
         started = monotonic()
@@ -118,21 +118,21 @@ def send_job(
 
 
 @pytest.mark.parametrize("chunk_bytes", [1, 100, 1 << 20])
-def test_a_body_may_come_in_chunks(
+def test_chunked_body_is_accepted(
     idle_service: Service, connection: http.client.HTTPConnection, chunk_bytes: int
 ) -> None:
     for _ in range(2):
         assert send_job(connection, idle_service, "d" * 500, chunk_bytes=chunk_bytes) == (201, None)
 
 
-def test_a_body_in_chunks_has_the_same_limit(
+def test_chunked_body_has_the_same_limit(
     idle_service: Service, connection: http.client.HTTPConnection
 ) -> None:
     answer = send_job(connection, idle_service, "d" * MAX_BODY_BYTES, chunk_bytes=1 << 16)
     assert answer == (413, "payload_too_large")
 
 
-def test_a_client_that_expects_100_continue_gets_it(idle_service: Service) -> None:
+def test_expect_100_continue_is_answered(idle_service: Service) -> None:
     body = b'{"name": "x", "source_type": "copy", "job_command": "true"}'
     head = (
         f"POST /api/v1/jobs HTTP/1.1\r\nHost: localhost\r\n"
@@ -161,7 +161,7 @@ def test_a_client_that_expects_100_continue_gets_it(idle_service: Service) -> No
         ("health", None, "Content-Length: 1000000", 405),
     ],
 )
-def test_a_long_body_is_refused_before_it_is_sent(
+def test_too_long_body_is_refused_before_it_is_sent(
     idle_service: Service, path: str, scopes: list[str] | None, length: str, status: int
 ) -> None:
     authorization = ""
@@ -178,7 +178,7 @@ def test_a_long_body_is_refused_before_it_is_sent(
         assert monotonic() - started < 10
 
 
-def test_an_upload_that_drips_is_cut_off(new_service: NewService) -> None:
+def test_slow_upload_is_disconnected(new_service: NewService) -> None:
     service = new_service(concurrency=0, request_timeout=1)
     with socket.create_connection(("127.0.0.1", service.port), timeout=20) as client:
         started = monotonic()
@@ -209,7 +209,7 @@ def test_many_connections_at_once_are_all_answered(idle_service: Service) -> Non
     assert set(statuses) == {200}
 
 
-def test_where_too_much_is_on_its_way_the_oldest_goes(idle_service: Service) -> None:
+def test_oldest_request_is_dropped_above_the_memory_limit(idle_service: Service) -> None:
     head = HALF_A_BODY.replace(b"1000", b"2000000\r\nAuthorization: Bearer TOKEN") + b"x" * 1_900_000
     with ExitStack() as stack:
         clients = []

@@ -26,7 +26,7 @@ def remove(service: Service, engine: docker.APIClient) -> None:
     engine.remove_container(container["Id"], v=True, force=True)
 
 
-def test_a_container_that_is_removed_at_its_end(new_service: NewService, engine: docker.APIClient) -> None:
+def test_container_removed_by_others_at_its_end(new_service: NewService, engine: docker.APIClient) -> None:
     service = new_service()
     over = threading.Event()
 
@@ -62,7 +62,7 @@ def test_a_container_that_is_removed_at_its_end(new_service: NewService, engine:
     assert not thread.is_alive()
 
 
-def test_the_exit_code_is_kept_though_the_container_is_gone(
+def test_exit_code_is_stored_although_the_container_was_removed(
     new_service: NewService, engine: docker.APIClient, tmp_path: Path
 ) -> None:
     service, fifo = held_at(new_service, tmp_path, "command-ended")
@@ -76,7 +76,7 @@ def test_the_exit_code_is_kept_though_the_container_is_gone(
     assert service.admin.log(ended) == f"said\n[reactorcide] exit code 3\n[reactorcide] {problem}\n".encode()
 
 
-def test_a_container_that_is_removed_before_its_start_is_made_anew(
+def test_container_removed_before_its_start_is_recreated(
     new_service: NewService, engine: docker.APIClient, tmp_path: Path
 ) -> None:
     service, fifo = held_at(new_service, tmp_path, "source-put")
@@ -87,7 +87,7 @@ def test_a_container_that_is_removed_before_its_start_is_made_anew(
     assert (ended["status"], ended["attempt"], service.admin.log(ended)) == ("completed", 2, b"ran\n")
 
 
-def test_a_container_that_is_restarted_while_the_command_runs(
+def test_container_restarted_by_others_while_the_command_runs(
     new_service: NewService, engine: docker.APIClient
 ) -> None:
     service = new_service()
@@ -108,7 +108,7 @@ def test_a_container_that_is_restarted_while_the_command_runs(
     assert service.admin.log(ended).count(b"ran\n") == 1
 
 
-def test_somebodys_own_container_of_a_jobs_image_stays(
+def test_container_of_others_from_a_committed_job_image_stays(
     new_service: NewService, engine: docker.APIClient
 ) -> None:
     service = new_service()
@@ -130,7 +130,7 @@ def test_somebodys_own_container_of_a_jobs_image_stays(
         engine.remove_image(image, force=True)
 
 
-def test_a_user_that_the_image_does_not_have_fails_the_job_at_once(
+def test_unknown_user_of_an_image_fails_the_job_at_once(
     new_service: NewService, engine: docker.APIClient
 ) -> None:
     service = new_service()

@@ -36,7 +36,7 @@ def project(service: Service) -> Repository:
         ("{sha}", "first", "{sha}"),
     ],
 )
-def test_a_git_job_works_on_what_its_ref_names(
+def test_git_job_works_on_its_ref(
     api: Client, project: Repository, git_ref: str | None, content: str, variable: str
 ) -> None:
     url = f"file://{project.path}"
@@ -54,7 +54,7 @@ def test_a_git_job_works_on_what_its_ref_names(
     ]
 
 
-def test_a_commit_that_no_ref_names_is_fetched_too(api: Client, project: Repository) -> None:
+def test_unreferenced_commit_is_fetched(api: Client, project: Repository) -> None:
     parent = project.git("rev-parse", "main~0")
     project.commit("file", "later\n")
     with git_http(project.path.parent, modern=False) as server:
@@ -64,9 +64,7 @@ def test_a_commit_that_no_ref_names_is_fetched_too(api: Client, project: Reposit
     assert api.log(job).endswith(b"main\n")
 
 
-def test_the_history_and_the_tags_come_along_where_that_is_asked_for(
-    api: Client, project: Repository
-) -> None:
+def test_history_and_tags_are_fetched_on_request(api: Client, project: Repository) -> None:
     show = "if [ -e .git/shallow ]; then echo shallow; else echo whole; fi; ls .git/refs/tags"
     source = {"source_type": "git", "git_url": f"file://{project.path}"}
     assert api.log(api.run(show, **source)).endswith(b"shallow\n")
@@ -74,7 +72,7 @@ def test_the_history_and_the_tags_come_along_where_that_is_asked_for(
     assert api.log(job).endswith(b"whole\nv1\n")
 
 
-def test_git_goes_to_this_host_for_admins_only(new_service: NewService, project: Repository) -> None:
+def test_git_urls_of_this_host_are_for_admins_only(new_service: NewService, project: Repository) -> None:
     """The role counts that the user has when the job is prepared, not when it was submitted."""
     service = new_service()
     bob = service.add_user("bob")
@@ -94,7 +92,7 @@ def test_git_goes_to_this_host_for_admins_only(new_service: NewService, project:
         assert allowing.add_user("bob").run("cat file", **source)["status"] == "completed"
 
 
-def test_what_git_fetches_counts_for_the_disk(new_service: NewService) -> None:
+def test_fetched_data_counts_for_the_disk_limit(new_service: NewService) -> None:
     service = new_service(max_disk="4m")
     repository = Repository(service.source_root / "large")
     (repository.path / "large").write_bytes(os.urandom(6 << 20))
@@ -104,14 +102,14 @@ def test_what_git_fetches_counts_for_the_disk(new_service: NewService) -> None:
     assert not any((service.data_dir / "workspaces").iterdir())
 
 
-def test_a_ref_that_is_not_there_says_so(api: Client, project: Repository) -> None:
+def test_missing_ref_is_reported(api: Client, project: Repository) -> None:
     job = api.run(source_type="git", git_url=str(project.path), git_ref="nowhere")
     assert (job["status"], job["exit_code"]) == ("failed", None)
     assert "nowhere" in job["error"]
     assert job["error"].encode() in api.log(job)
 
 
-def test_submodules_come_along(api: Client, project: Repository) -> None:
+def test_submodules_are_checked_out(api: Client, project: Repository) -> None:
     module = Repository(project.path.parent / "module")
     sha = module.commit("inner", "of the module\n")
     outer = Repository(project.path.parent / "outer")
@@ -142,12 +140,12 @@ def test_a_password_in_the_url_is_in_no_log(service: Service, project: Repositor
     assert "secret-word" not in service.log_text()
 
 
-def test_a_work_tree_is_gone_when_its_job_is_over(service: Service, project: Repository) -> None:
+def test_work_tree_is_removed_with_the_end_of_its_job(service: Service, project: Repository) -> None:
     assert service.admin.run(source_type="git", git_url=str(project.path))["status"] == "completed"
     assert not any((service.data_dir / "workspaces").iterdir())
 
 
-def test_a_directory_is_copied_as_it_is(service: Service) -> None:
+def test_directory_is_copied_unchanged(service: Service) -> None:
     source = service.source_root / "tree"
     (source / "sub").mkdir(parents=True)
     (source / "sub" / "dat\xe4").write_bytes(b"\0\xff")
@@ -166,7 +164,7 @@ def test_a_directory_is_copied_as_it_is(service: Service) -> None:
     assert lines[5:] == [".", "./link", "./script", "./sub", "./sub/dat\xe4"]
 
 
-def test_the_copy_goes_to_code_dir(service: Service) -> None:
+def test_directory_is_copied_to_code_dir(service: Service) -> None:
     (service.source_root / "placed").mkdir()
     (service.source_root / "placed" / "file").write_text("here\n")
     job = service.admin.run(
@@ -180,7 +178,7 @@ def test_without_a_source_the_workspace_is_empty(api: Client) -> None:
     assert api.log(job) == b"/job/src\n"
 
 
-def test_paths_outside_the_roots_are_refused_however_they_are_spelt(service: Service, tmp_path: Path) -> None:
+def test_paths_outside_of_the_roots_are_refused_in_every_spelling(service: Service, tmp_path: Path) -> None:
     root = service.source_root
     (root / "way-out").symlink_to(tmp_path)
     (root / "a-file").write_text("")

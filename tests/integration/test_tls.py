@@ -66,7 +66,7 @@ def test_a_job_is_submitted_followed_and_read_over_tls(secure: Service) -> None:
     assert secure.admin.request("GET", f"jobs/{job['job_id']}/artifacts/file").content == b"kept\n"
 
 
-def test_a_follower_that_hung_up_gives_its_place_back(secure: Service) -> None:
+def test_disconnected_follower_frees_its_slot(secure: Service) -> None:
     job = secure.admin.submit("echo begun; sleep 30")
     with secure.admin.follow(job) as lines:
         assert next(lines) == b"begun"
@@ -82,7 +82,7 @@ def test_a_follower_that_hung_up_gives_its_place_back(secure: Service) -> None:
     secure.admin.wait(job)
 
 
-def test_the_command_line_trusts_the_usual_bundle(secure: Service, tmp_path: Path) -> None:
+def test_command_line_uses_the_ca_bundle_variables(secure: Service, tmp_path: Path) -> None:
     environment = clean_environment(
         tmp_path, REACTORCIDE_API_URL=secure.base_url, REACTORCIDE_API_TOKEN=secure.admin.token or ""
     )
@@ -114,19 +114,21 @@ def test_the_socket_for_the_command_line_speaks_http(secure: Service) -> None:
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_new_versions_are_spoken(secure: Service, certificate: Certificate, version: ssl.TLSVersion) -> None:
+def test_tls_1_2_and_1_3_are_accepted(
+    secure: Service, certificate: Certificate, version: ssl.TLSVersion
+) -> None:
     assert handshake(secure, certificate, version) == version.name.replace("_", ".")
 
 
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion")  # asking for an old version is the point
 @pytest.mark.parametrize("name", ["TLSv1", "TLSv1_1"])
-def test_old_versions_are_refused(secure: Service, certificate: Certificate, name: str) -> None:
+def test_older_tls_versions_are_refused(secure: Service, certificate: Certificate, name: str) -> None:
     # The alert is the other side's: it is not this one that will not.
     with pytest.raises(ssl.SSLError, match="ALERT_PROTOCOL_VERSION"):
         handshake(secure, certificate, ssl.TLSVersion[name])
 
 
-def test_plain_http_gets_no_answer_of_the_api(secure: Service) -> None:
+def test_plain_http_is_not_answered(secure: Service) -> None:
     with socket.create_connection(("127.0.0.1", secure.port), timeout=10) as plain:
         plain.sendall(b"GET /api/v1/health HTTP/1.1\r\nHost: localhost\r\n\r\n")
         try:

@@ -41,7 +41,7 @@ def source_id(service: Service) -> str:
     return str(upload(service.admin, project()).json()["source_id"])
 
 
-def test_a_source_is_uploaded_once_and_known_by_its_bytes(service: Service) -> None:
+def test_upload_is_identified_by_its_digest(service: Service) -> None:
     data = tar_gz(member(f"file-{uuid.uuid4()}", b"x"))
     ann, bob = service.add_user(f"ann-{uuid.uuid4()}"), service.add_user(f"bob-{uuid.uuid4()}")
     answer = {"source_id": hashlib.sha256(data).hexdigest(), "size": len(data), "files": 1}
@@ -64,7 +64,7 @@ def test_a_source_is_uploaded_once_and_known_by_its_bytes(service: Service) -> N
         bob.cancel(job)
 
 
-def test_a_job_works_on_it(api: Client, source_id: str) -> None:
+def test_job_works_on_an_uploaded_source(api: Client, source_id: str) -> None:
     job = api.run("bin/run; readlink way-out; stat -c %Y Makefile; find . | sort", source_id=source_id)
     assert job["source_id"] == source_id
     assert api.log(job).decode().splitlines() == [
@@ -73,7 +73,7 @@ def test_a_job_works_on_it(api: Client, source_id: str) -> None:
     ]
 
 
-def test_an_image_with_a_user_of_its_own_can_write_to_it(api: Client, images: Images, source_id: str) -> None:
+def test_user_of_an_image_can_write_to_the_source(api: Client, images: Images, source_id: str) -> None:
     job = api.run(
         "id -u; echo x >>Makefile; touch new bin/new; stat -c %u . bin Makefile",
         source_id=source_id,
@@ -83,7 +83,7 @@ def test_an_image_with_a_user_of_its_own_can_write_to_it(api: Client, images: Im
     assert (job["status"], api.log(job)) == ("completed", b"1000\n" * 4)
 
 
-def test_it_may_be_larger_than_any_other_body_and_takes_no_memory(service: Service) -> None:
+def test_upload_can_exceed_other_bodies_and_takes_little_memory(service: Service) -> None:
     megabytes = 64
 
     def body() -> Iterator[bytes]:
@@ -108,9 +108,7 @@ def narrow(tmp_path_factory: pytest.TempPathFactory, images: Images) -> Iterator
 
 
 @pytest.mark.parametrize("megabytes", [2, 50])
-def test_one_that_is_too_large_is_refused_so_that_its_sender_hears_of_it(
-    narrow: Service, megabytes: int
-) -> None:
+def test_too_large_upload_is_refused_with_a_readable_answer(narrow: Service, megabytes: int) -> None:
     data = gzip.compress(NOISE * 2, 0) + bytes((megabytes - 2) << 20)
     for body in (data, chunked(data, 1 << 16)):
         response = upload(narrow.admin, body)
@@ -122,7 +120,7 @@ def test_one_that_is_too_large_is_refused_so_that_its_sender_hears_of_it(
     assert list((narrow.data_dir / "objects" / "sources").iterdir()) == []
 
 
-def test_what_is_no_source_is_refused(narrow: Service) -> None:
+def test_malformed_source_is_refused(narrow: Service) -> None:
     for data in (b"", b"no gzip", tar_gz(member("../x")), tar_gz(member("x", kind=tarfile.CHRTYPE))):
         response = upload(narrow.admin, data)
         assert (response.status_code, response.json()["error"]) == (400, "invalid_input"), data
@@ -134,7 +132,7 @@ def test_what_is_no_source_is_refused(narrow: Service) -> None:
     assert narrow.admin.request("GET", f"sources/{UNKNOWN}").status_code == 404
 
 
-def test_an_upload_takes_a_place_of_those_for_long_requests_and_gives_it_back(narrow: Service) -> None:
+def test_upload_uses_a_slot_of_long_requests(narrow: Service) -> None:
     # More than there are places, of every kind that ends in an error.
     for _ in range(3):
         assert upload(narrow.admin, b"no gzip").status_code == 400
@@ -150,7 +148,7 @@ def test_an_upload_takes_a_place_of_those_for_long_requests_and_gives_it_back(na
     wait_until(lambda: upload(narrow.admin, project()).ok, 10, "the places are free again")
 
 
-def test_half_stored_uploads_are_removed_at_a_start(narrow: Service) -> None:
+def test_partial_uploads_are_removed_at_start(narrow: Service) -> None:
     objects = narrow.data_dir / "objects"
     stored_id = upload(narrow.admin, project()).json()["source_id"]
     (objects / ".tmp" / "half").write_bytes(b"x")
@@ -176,7 +174,9 @@ def test_half_stored_uploads_are_removed_at_a_start(narrow: Service) -> None:
         ({"source_id": UNKNOWN, "source_type": "git", "git_url": "https://example.test/x"}, "source_id"),
     ],
 )
-def test_a_job_names_one_source_of_its_own_kind(idle: Client, fields: dict[str, str], field: str) -> None:
+def test_job_with_conflicting_source_fields_is_refused(
+    idle: Client, fields: dict[str, str], field: str
+) -> None:
     response = idle.post_job(**fields)
     assert response.status_code == 400
     assert [item["field"] for item in response.json()["details"]] == [field]

@@ -69,7 +69,7 @@ ls -A /job/artifacts /job/src
 """
 
 
-def test_a_container_that_waited_while_another_job_ran_has_nothing_of_it(service: Service) -> None:
+def test_warm_container_has_nothing_of_other_jobs(service: Service) -> None:
     warmed(service)
     variables = {"LEFT_TOKEN": "seen-by-nobody"}
     assert warm_job(service, LEAVE, job_env_vars=variables)["status"] == "completed"
@@ -79,7 +79,7 @@ def test_a_container_that_waited_while_another_job_ran_has_nothing_of_it(service
     assert service.admin.log(job).decode().splitlines() == expected
 
 
-def test_nothing_listens_in_a_container_that_waits(service: Service, engine: docker.APIClient) -> None:
+def test_waiting_container_has_no_listener(service: Service, engine: docker.APIClient) -> None:
     warmed(service)
     for container in service.warm_containers(engine):
         command = engine.exec_create(
@@ -90,7 +90,7 @@ def test_nothing_listens_in_a_container_that_waits(service: Service, engine: doc
         assert len(lines) == 3, lines
 
 
-def test_the_time_in_which_it_waited_is_none_of_the_jobs(service: Service) -> None:
+def test_waiting_time_does_not_count_for_the_job(service: Service) -> None:
     warmed(service)
     time.sleep(2)  # what it waited for counts as nothing
     job = warm_job(service, "sleep 1.2; date +%s", timeout_seconds=2)
@@ -118,7 +118,7 @@ def test_a_source_and_artifacts(service: Service, images: Images, user: str) -> 
     assert service.admin.artifact_paths(warm_job(service, "true", source_path=source.name, **fields)) == []
 
 
-def test_what_files_could_change_after_the_start_gets_a_new_container(service: Service) -> None:
+def test_job_that_could_change_files_before_the_start_gets_a_new_container(service: Service) -> None:
     source = service.source_root / "linked"
     (source / "real").mkdir(parents=True)
     (source / "link").symlink_to("real")
@@ -130,7 +130,7 @@ def test_what_files_could_change_after_the_start_gets_a_new_container(service: S
         assert figure(service, 'reactorcide_containers_total{kind="new"}') == before + 1
 
 
-def test_the_doctor_counts_them(service: Service) -> None:
+def test_doctor_counts_warm_containers(service: Service) -> None:
     warmed(service)
     answer = subprocess.run(
         [sys.executable, str(PROGRAM), "doctor", "--json", "--port", "0"],
@@ -146,7 +146,7 @@ def test_the_doctor_counts_them(service: Service) -> None:
     assert int(message.rpartition("warm containers: ")[2]) >= 2
 
 
-def test_a_burst_uses_what_there_is_and_goes_on(service: Service, engine: docker.APIClient) -> None:
+def test_burst_of_jobs_uses_warm_containers_then_new_ones(service: Service, engine: docker.APIClient) -> None:
     warmed(service)
     assert figure(service, "reactorcide_warm_containers") == 2
     jobs = [service.admin.submit("echo $REACTORCIDE_JOB_ID") for _ in range(5)]
@@ -158,7 +158,7 @@ def test_a_burst_uses_what_there_is_and_goes_on(service: Service, engine: docker
 
 
 @pytest.mark.parametrize("end", [Service.stop, Service.kill])
-def test_none_outlives_its_service_for_long(
+def test_warm_containers_end_soon_after_their_service(
     new_service: NewService, engine: docker.APIClient, end: Callable[[Service], None]
 ) -> None:
     service = new_service(warm=1)

@@ -32,7 +32,7 @@ def run(idle: Service, api: Client) -> Run:
     return start(api, repository(idle.source_root / "project", {"workflows/ci.yaml": TEXT}))
 
 
-def test_a_run_that_is_over_is_deleted_with_its_jobs(api: Client, run: Run) -> None:
+def test_ended_run_is_deleted_with_its_jobs(api: Client, run: Run) -> None:
     path = f"runs/{run['run_id']}"
     refused = api.request("DELETE", path)
     assert (refused.status_code, refused.json()["message"]) == (
@@ -57,7 +57,7 @@ def test_a_run_is_pinned(api: Client, run: Run) -> None:
     assert [deed["action"] for deed in api.get("audit")["deeds"]][:2] == ["run.unpin", "run.pin"]
 
 
-def test_lists_say_how_many_runs_there_are(idle: Service, api: Client, run: Run) -> None:
+def test_run_lists_have_the_total(idle: Service, api: Client, run: Run) -> None:
     source = repository(idle.source_root / "another", {"workflows/ci.yaml": TEXT, "workflows/x.yaml": TEXT})
     for event in ("manual", "push"):
         start(api, source, workflow="x", event={"name": event, "branch": f"of-{event}"})
@@ -73,7 +73,7 @@ def test_lists_say_how_many_runs_there_are(idle: Service, api: Client, run: Run)
     assert idle.add_user("ann").get("runs")["total"] == 0
 
 
-def test_ids_may_be_shortened_to_what_is_unambiguous(idle: Service, api: Client, run: Run) -> None:
+def test_ids_can_be_shortened_to_an_unambiguous_prefix(idle: Service, api: Client, run: Run) -> None:
     job_id = node(run, "a")["job_id"]
     # Its last group of digits alone is random; two jobs of one transaction are of one millisecond.
     short, shorter = job_id[:23], job_id[:8]

@@ -102,7 +102,7 @@ OUTPUTS = """
 """
 
 
-def test_jobs_read_what_others_have_written(api: Client, run: NewRun, images: Images) -> None:
+def test_jobs_read_outputs_of_others(api: Client, run: NewRun, images: Images) -> None:
     ended = run(OUTPUTS)
     assert ended["status"] == "completed", ended
     first, _, variables = log_of(api, ended, "use").rpartition("\n")
@@ -123,7 +123,7 @@ def test_jobs_read_what_others_have_written(api: Client, run: NewRun, images: Im
     assert job["services"]["other"]["environment"] == {"A": version}
 
 
-def test_a_user_who_is_not_root_writes_outputs(api: Client, run: NewRun, images: Images) -> None:
+def test_non_root_user_can_write_outputs(api: Client, run: NewRun, images: Images) -> None:
     ended = run(f"""
   a: {{image: {images.user_1000}, checkout: false, command: echo v=$(id -u) >$REACTORCIDE_OUTPUT}}
   b: {{needs: [a], env: {{V: "${{needs.a.v}}"}}, command: echo uid $V}}
@@ -147,14 +147,14 @@ def test_a_user_who_is_not_root_writes_outputs(api: Client, run: NewRun, images:
         ("echo [] > /job/triggers.json", "it left /job/triggers.json, which starts no jobs here; name them"),
     ],
 )
-def test_outputs_that_cannot_be_read_fail_the_job(api: Client, run: NewRun, command: str, error: str) -> None:
+def test_unreadable_outputs_fail_the_job(api: Client, run: NewRun, command: str, error: str) -> None:
     ended = run("  a:\n    command: |\n      F=$REACTORCIDE_OUTPUT\n      " + command + "\n")
     assert statuses(ended) == {"a": "failed"}
     assert error_of(api, ended, "a").startswith(error)
     assert error.split("; ")[0] in log_of(api, ended, "a")
 
 
-def test_an_output_that_is_not_there_fails_the_node_that_wants_it(api: Client, run: NewRun) -> None:
+def test_missing_output_fails_the_node_that_needs_it(api: Client, run: NewRun) -> None:
     ended = run("""
   a:
     env: {MY_TOKEN: tok-12345}
@@ -179,9 +179,7 @@ def test_an_output_that_is_not_there_fails_the_node_that_wants_it(api: Client, r
     assert "outputs with a secret in them are not handed on: t\n" in log_of(api, ended, "a")
 
 
-def test_a_repeated_job_hands_on_what_it_has_written_this_time(
-    api: Client, run: NewRun, service: Service
-) -> None:
+def test_repeated_job_passes_on_its_newest_outputs(api: Client, run: NewRun, service: Service) -> None:
     ended = run("""
   a: {command: "test -n \\"$X\\" || echo v=$REACTORCIDE_JOB_ID >$REACTORCIDE_OUTPUT"}
   b: {needs: [a], env: {V: "${needs.a.v}"}, command: echo by $V; exit 1}
@@ -226,7 +224,7 @@ def test_a_job_gets_the_artifacts_of_others(api: Client, run: NewRun, images: Im
         assert log_of(api, ended, name).endswith(USED)
 
 
-def test_artifacts_that_are_not_there_fail_the_job_that_wants_them(api: Client, run: NewRun) -> None:
+def test_missing_artifacts_fail_the_job_that_needs_them(api: Client, run: NewRun) -> None:
     ended = run("""
   empty: {matrix: {n: [1, 2]}, command: "test $N = 1 || echo x >/job/artifacts/x", env: {N: "${matrix.n}"}}
   not_here: {on: {branches: [release]}, command: "true"}
@@ -240,7 +238,7 @@ def test_artifacts_that_are_not_there_fail_the_job_that_wants_them(api: Client, 
     assert "\nran\n" not in log_of(api, ended, "a")
 
 
-def test_artifacts_of_others_count_for_the_disk(new_service: NewService) -> None:
+def test_artifacts_of_other_jobs_count_for_the_disk_limit(new_service: NewService) -> None:
     service = new_service(max_disk="8m", max_artifacts=3)
     text = """
 name: CI
@@ -263,7 +261,7 @@ jobs:
     assert error_of(service.admin, ended, "all") == not_all
 
 
-def test_artifacts_that_have_been_deleted_fail_the_job(new_service: NewService) -> None:
+def test_deleted_artifacts_fail_the_job(new_service: NewService) -> None:
     service = new_service()
     text = """
 name: CI

@@ -85,7 +85,7 @@ def run(api: Client, service: Service, images: Images) -> NewRun:
     return run_workflow
 
 
-def test_keys_that_are_fields_of_a_job(api: Client, run: NewRun, images: Images) -> None:
+def test_keys_set_fields_of_a_job(api: Client, run: NewRun, images: Images) -> None:
     ended = run(RIGHT)
     assert ended["status"] == "completed", ended
     ids = {item["name"]: {"job_id": item["job_id"]} for item in ended["nodes"]}
@@ -120,7 +120,7 @@ def test_keys_that_are_fields_of_a_job(api: Client, run: NewRun, images: Images)
         assert api.log(ids[name]).decode().endswith(f"{line}\n")
 
 
-def test_each_fails_with_its_sentence(run: NewRun) -> None:
+def test_each_invalid_key_has_its_message(run: NewRun) -> None:
     ended = run(WRONG)
     reasons = {item["name"]: item["reason"] for item in ended["nodes"]}
     assert node(ended, "job_file")["status"] == ended["status"] == "failed"

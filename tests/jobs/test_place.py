@@ -56,7 +56,7 @@ def installation(tmp_path: Path) -> Iterator[Installation]:
     installation.database.close()
 
 
-def test_a_new_installation_takes_a_bucket_and_keeps_it(installation: Installation, tmp_path: Path) -> None:
+def test_new_installation_binds_to_its_bucket(installation: Installation, tmp_path: Path) -> None:
     bucket = MemoryObjectStore()
     FilesystemObjectStore(installation.objects_dir).check()
     assert installation.start(URL, bucket)
@@ -69,7 +69,7 @@ def test_a_new_installation_takes_a_bucket_and_keeps_it(installation: Installati
     other.database.close()
 
 
-def test_another_place_has_to_have_the_objects(installation: Installation) -> None:
+def test_changed_object_store_must_have_the_objects(installation: Installation) -> None:
     local, bucket = FilesystemObjectStore(installation.objects_dir), MemoryObjectStore()
     assert installation.start_locally()
     local.put("sources/1/source.tar.gz", [b"x"])
@@ -88,7 +88,7 @@ def test_another_place_has_to_have_the_objects(installation: Installation) -> No
     assert installation.store.instance.objects_url() is None
 
 
-def test_a_bucket_that_is_away_is_waited_for_and_one_that_refuses_is_not(installation: Installation) -> None:
+def test_unreachable_bucket_is_retried_and_refusal_is_an_error(installation: Installation) -> None:
     away = Broken(ObjectStoreError("the object store could not be reached"))
     with pytest.raises(ConfigurationError, match="could not be reached; it is needed for the first start"):
         installation.start(URL, away)

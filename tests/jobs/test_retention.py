@@ -24,7 +24,7 @@ def removed(jobs: list[EndedJob], **rules: int) -> list[str]:
     return [item.job_id for item in what_to_remove(jobs, Policy(**rules), now_ms=NOW_MS)]
 
 
-def test_without_rules_everything_is_kept() -> None:
+def test_without_rules_no_job_is_removed() -> None:
     assert removed(ended((0, 1 << 40), (9999, 1 << 40))) == []
 
 
@@ -46,7 +46,7 @@ def test_each_rule_removes_the_oldest(rules: dict[str, int], expected: list[str]
     assert removed(ended((0, 10), (1, 30), (3, 59), (4, 1)), **rules) == expected
 
 
-def test_a_job_that_is_larger_than_all_that_is_kept_is_not_removed_at_its_end() -> None:
+def test_newest_job_larger_than_the_size_limit_is_retained() -> None:
     jobs = ended((0, 500), (1, 1))
     assert removed(jobs, keep_bytes=100) == ["1"]
     assert removed(jobs[1:], keep_bytes=100) == []
@@ -63,13 +63,13 @@ def test_a_job_that_is_larger_than_all_that_is_kept_is_not_removed_at_its_end() 
         ({"keep_bytes": 30}, ["3"]),
     ],
 )
-def test_the_jobs_of_a_run_are_kept_or_removed_together(rules: dict[str, int], expected: list[str]) -> None:
+def test_jobs_of_a_run_are_removed_together(rules: dict[str, int], expected: list[str]) -> None:
     jobs = ended((0, 10), (1, 10), (1, 10), (2, 10))
     jobs[1:3] = [replace(job, run_id="r") for job in jobs[1:3]]
     assert removed(jobs, **rules) == expected
 
 
-def test_the_last_run_is_kept_however_many_jobs_it_has() -> None:
+def test_last_run_is_retained_regardless_of_its_number_of_jobs() -> None:
     jobs = [replace(job, run_id="r") for job in ended((0, 10), (0, 10), (0, 10))]
     assert removed(jobs, keep_jobs=2) == []
     assert removed([*ended((0, 10)), *jobs], keep_jobs=2) == ["2", "1", "0"]
@@ -83,7 +83,7 @@ def test_the_last_run_is_kept_however_many_jobs_it_has() -> None:
         ({"keep_bytes": 2048}, "with it more than 2 KiB would be kept"),
     ],
 )
-def test_the_reason_is_a_sentence(rules: dict[str, int], reason: str) -> None:
+def test_reason_of_a_removal_is_readable(rules: dict[str, int], reason: str) -> None:
     [item] = what_to_remove(ended((0, 2000), (2, 2000)), Policy(**rules), now_ms=NOW_MS)
     assert (item.job_id, item.size_bytes, item.reason) == ("1", 2000, reason)
 
@@ -94,7 +94,7 @@ def test_the_reason_is_a_sentence(rules: dict[str, int], reason: str) -> None:
     st.integers(0, 5),
     st.integers(0, 10),
 )
-def test_as_much_is_kept_as_the_rules_allow(
+def test_no_more_than_necessary_is_removed(
     jobs: list[tuple[int, int]], keep_jobs: int, keep_days: int, keep_bytes: int
 ) -> None:
     def is_allowed(newest: list[tuple[int, int]]) -> bool:

@@ -129,7 +129,7 @@ GOOD = tar_gz(
 )
 
 
-def test_a_source_is_known_by_its_bytes(shelf: Shelf) -> None:
+def test_source_is_identified_by_its_digest(shelf: Shelf) -> None:
     source, created = sources.add(shelf.context, ANN, iter([GOOD]), max_bytes=MAX_BYTES)
     assert (source.source_id, source.size_bytes, source.files, created) == (
         *(hashlib.sha256(GOOD).hexdigest(), len(GOOD)),
@@ -140,7 +140,7 @@ def test_a_source_is_known_by_its_bytes(shelf: Shelf) -> None:
     assert b"".join(shelf.context.objects.read(source.object_key)) == GOOD
 
 
-def test_it_goes_into_a_container_with_its_owner_and_stays_in_its_place(shelf: Shelf) -> None:
+def test_source_tar_has_the_owner_and_prefix(shelf: Shelf) -> None:
     source_id = shelf.add(GOOD)
     members = read_all(shelf.put(shelf.job(source_id=source_id).definition))
     assert {name: (info.type, info.mode, info.linkname) for name, info in members.items()} == {
@@ -158,7 +158,7 @@ def test_it_goes_into_a_container_with_its_owner_and_stays_in_its_place(shelf: S
     assert members["job/src/run"].mtime == 1_700_000_000
 
 
-def test_it_is_never_unpacked_on_this_host(
+def test_source_is_never_unpacked_on_this_host(
     shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
@@ -213,14 +213,14 @@ def test_it_is_never_unpacked_on_this_host(
         (tar_gz(member("x" * (1 << 16))), "more than 64 KiB"),
     ],
 )
-def test_what_is_no_source_is_refused_and_nothing_is_kept(shelf: Shelf, data: bytes, problem: str) -> None:
+def test_malformed_source_is_refused_and_removed(shelf: Shelf, data: bytes, problem: str) -> None:
     with pytest.raises(InvalidInput, match=problem):
         shelf.add(data)
     assert shelf.objects == []
     assert shelf.context.store.sources.object_keys() == set()
 
 
-def test_what_is_too_large_is_refused_packed_and_unpacked(shelf: Shelf) -> None:
+def test_size_limits_apply_to_packed_and_unpacked_sources(shelf: Shelf) -> None:
     noise = tar_gz(member("noise", random.Random(1).randbytes(3000)))  # noqa: S311  # a test's
     with pytest.raises(TooLarge, match=r"larger than 2 KiB \(--max-source-bytes\)"):
         shelf.add(noise, max_bytes=2048)
@@ -231,7 +231,7 @@ def test_what_is_too_large_is_refused_packed_and_unpacked(shelf: Shelf) -> None:
     assert shelf.objects == []
 
 
-def test_a_bomb_takes_no_memory(shelf: Shelf) -> None:
+def test_compression_bomb_takes_little_memory(shelf: Shelf) -> None:
     def packed() -> Iterator[bytes]:
         compressor = zlib.compressobj(9, wbits=31)
         yield compressor.compress(header("bomb", size=60 << 20))
@@ -244,7 +244,7 @@ def test_a_bomb_takes_no_memory(shelf: Shelf) -> None:
         shelf.add(data, max_bytes=50 << 20)
 
 
-def test_a_path_of_very_many_names_takes_no_memory(shelf: Shelf) -> None:
+def test_deep_path_takes_little_memory(shelf: Shelf) -> None:
     # 198 bytes when packed; each directory above was remembered by its whole path.
     data = tar_gz(member("/".join("x" * 30_000)))
     with pytest.raises(InvalidInput, match="longer than 1024 bytes"), peak_below(4 << 20):
@@ -265,7 +265,7 @@ def test_many_of_the_longest_paths_take_little_memory(shelf: Shelf) -> None:
             pass
 
 
-def test_few_are_checked_at_once(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_concurrent_checks_are_limited(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is remembered of one may take 50 MB, and 32 may be uploaded at once."""
     two, three = threading.Barrier(2), threading.Barrier(3)
     check = sources._count_files
@@ -283,14 +283,14 @@ def test_few_are_checked_at_once(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) 
     assert three.broken
 
 
-def test_directories_that_only_lie_above_others_count(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_implicit_directories_count(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "_MAX_PATHS", 1000)
     shelf.add(tar_gz(*(member(f"{number}/" + "d/" * 98 + "file") for number in range(10))))
     with pytest.raises(InvalidInput, match="at most 1000 files, directories and links"):
         shelf.add(tar_gz(*(member(f"{number}/" + "d/" * 99 + "file") for number in range(10))))
 
 
-def test_what_breaks_off_after_the_last_file_is_noticed(shelf: Shelf) -> None:
+def test_truncation_after_the_last_file_is_detected(shelf: Shelf) -> None:
     # Beyond what is read ahead, for a tar says where it ends.
     data = gzip.compress(tar(member("a")) + bytes(1 << 20), 0)
     shelf.add(data)
@@ -298,7 +298,7 @@ def test_what_breaks_off_after_the_last_file_is_noticed(shelf: Shelf) -> None:
         shelf.add(data[:-10])
 
 
-def test_an_upload_that_breaks_off_leaves_nothing(shelf: Shelf) -> None:
+def test_interrupted_upload_leaves_nothing_behind(shelf: Shelf) -> None:
     def half() -> Iterator[bytes]:
         yield GOOD[:50]
         raise ConnectionResetError
@@ -308,7 +308,7 @@ def test_an_upload_that_breaks_off_leaves_nothing(shelf: Shelf) -> None:
     assert shelf.objects == []
 
 
-def test_only_who_has_uploaded_it_may_use_it(shelf: Shelf) -> None:
+def test_source_is_usable_by_its_uploaders_only(shelf: Shelf) -> None:
     source_id = shelf.add(GOOD)
     definition = shelf.job(source_id=source_id).definition
     sources.check(shelf.context, ANN, definition)
@@ -325,7 +325,7 @@ def test_only_who_has_uploaded_it_may_use_it(shelf: Shelf) -> None:
     assert len(shelf.objects) == 1
 
 
-def test_what_somebody_else_has_uploaded_is_looked_through_all_the_same(shelf: Shelf) -> None:
+def test_upload_of_a_known_source_is_still_checked(shelf: Shelf) -> None:
     # Or the time that it takes would tell.
     data = tar_gz(member("noise", random.Random(1).randbytes(3000)))  # noqa: S311  # a test's
     for who in (ANN, BOB):
@@ -341,7 +341,7 @@ def test_what_somebody_else_has_uploaded_is_looked_through_all_the_same(shelf: S
 class TestUnused:
     """Removing what nobody needs any more."""
 
-    def test_what_a_job_still_needs_stays(self, shelf: Shelf) -> None:
+    def test_source_needed_by_a_job_is_retained(self, shelf: Shelf) -> None:
         needed, unneeded, never = (shelf.add(tar_gz(member(name))) for name in "abc")
         for status in (JobStatus.SUBMITTED, JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.SUBMIT_FAILED):
             shelf.job(status, source_id=needed)
@@ -358,7 +358,7 @@ class TestUnused:
         with pytest.raises(NotFound):
             sources.get(shelf.context, ANN, unneeded)
 
-    def test_what_was_used_lately_stays(self, shelf: Shelf) -> None:
+    def test_recently_used_source_is_retained(self, shelf: Shelf) -> None:
         source_id = shelf.add(GOOD)
         definition = shelf.job(JobStatus.COMPLETED, source_id=source_id).definition
         before_ms = now_ms() + 1
@@ -368,7 +368,7 @@ class TestUnused:
         sources.check(shelf.context, ANN, definition)
         assert sources.remove_unused(shelf.context, before_ms=before_ms) == []
 
-    def test_that_others_use_the_same_keeps_it_for_nobody_else(self, shelf: Shelf) -> None:
+    def test_use_by_others_does_not_retain_the_right_to_a_source(self, shelf: Shelf) -> None:
         source_id = shelf.add(GOOD)
         shelf.add(GOOD, BOB)
         shelf.job(JobStatus.QUEUED, source_id=source_id)
@@ -386,7 +386,7 @@ class TestUnused:
             sources.get(shelf.context, ANN, other_id)
         assert sources.get(shelf.context, BOB, other_id)
 
-    def test_a_job_whose_source_is_gone_fails_with_a_sentence(self, shelf: Shelf) -> None:
+    def test_missing_source_fails_the_job_with_a_clear_error(self, shelf: Shelf) -> None:
         source_id = shelf.add(GOOD)
         definition = shelf.job(JobStatus.COMPLETED, source_id=source_id).definition
         entries = sources.entries(shelf.context, definition)
@@ -405,7 +405,7 @@ class TestUnused:
         sources.remove_orphans(shelf.context)
 
 
-def test_a_source_that_was_damaged_on_disk_fails_the_job(shelf: Shelf) -> None:
+def test_damaged_source_fails_the_job(shelf: Shelf) -> None:
     source = sources.get(shelf.context, ANN, shelf.add(GOOD))
     shelf.context.objects.put(source.object_key, [GOOD[:60]])
     with pytest.raises(JobFailed, match="is damaged"):
@@ -430,7 +430,7 @@ class TestArtifacts:
         key = artifacts_prefix(job.job_id, 1)
         ending.finish(shelf.context, job, Outcome(exit_code=0, error=None, artifacts_object_key=key))
 
-    def test_they_are_put_with_what_runs_marked_so(self, shelf: Shelf, producer: Job) -> None:
+    def test_artifact_source_has_executable_bits(self, shelf: Shelf, producer: Job) -> None:
         self.end(shelf, producer)
         data = shelf.put(shelf.job(source_job_id=producer.job_id).definition)
         assert {name: info.mode for name, info in read_all(data).items() if info.isreg()} == {
@@ -442,20 +442,18 @@ class TestArtifacts:
             assert file is not None
             assert file.read() == b"binary"
 
-    def test_a_job_that_has_not_ended_is_no_source_yet(self, shelf: Shelf, producer: Job) -> None:
+    def test_artifacts_of_a_running_job_are_refused_as_a_source(self, shelf: Shelf, producer: Job) -> None:
         definition = shelf.job(source_job_id=producer.job_id).definition
         sources.check(shelf.context, ANN, definition)
         with pytest.raises(JobFailed, match=f"job {producer.job_id}, .* has not ended: it is running"):
             sources.entries(shelf.context, definition)
 
-    def test_a_job_that_left_nothing_is_none(self, shelf: Shelf) -> None:
+    def test_job_without_artifacts_is_refused_as_a_source(self, shelf: Shelf) -> None:
         empty = shelf.job(JobStatus.COMPLETED)
         with pytest.raises(JobFailed, match="has left none"):
             sources.entries(shelf.context, shelf.job(source_job_id=empty.job_id).definition)
 
-    def test_a_listing_that_is_lost_is_not_a_job_that_left_nothing(
-        self, shelf: Shelf, producer: Job, tmp_path: Path
-    ) -> None:
+    def test_lost_artifact_listing_is_an_error(self, shelf: Shelf, producer: Job, tmp_path: Path) -> None:
         self.end(shelf, producer)
         (tmp_path / "objects" / attempt_prefix(producer.job_id, 1) / "artifacts.json").unlink()
         with pytest.raises(
@@ -463,7 +461,7 @@ class TestArtifacts:
         ):
             sources.entries(shelf.context, shelf.job(source_job_id=producer.job_id).definition)
 
-    def test_the_error_says_that_the_job_was_deleted(self, shelf: Shelf, producer: Job) -> None:
+    def test_deleted_job_as_a_source_is_reported(self, shelf: Shelf, producer: Job) -> None:
         self.end(shelf, producer)
         definition = shelf.job(source_job_id=producer.job_id).definition
         entries = sources.entries(shelf.context, definition)
@@ -474,7 +472,7 @@ class TestArtifacts:
         with pytest.raises(JobFailed, match="has been deleted"):
             sources.entries(shelf.context, definition)
 
-    def test_somebody_elses_is_forbidden(self, shelf: Shelf, producer: Job) -> None:
+    def test_job_of_another_user_is_refused_as_a_source(self, shelf: Shelf, producer: Job) -> None:
         definition = shelf.job(source_job_id=producer.job_id).definition
         with pytest.raises(Forbidden):
             sources.check(shelf.context, BOB, definition)

@@ -29,14 +29,14 @@ from reactorcide.lib.globs import Globs, problem
         ("[*]", ["*"], ["x"]),
     ],
 )
-def test_a_glob_stands_for_a_whole_path(glob: str, matched: list[str], not_matched: list[str]) -> None:
+def test_glob_matches_a_whole_path(glob: str, matched: list[str], not_matched: list[str]) -> None:
     assert problem(glob) is None
     globs = Globs([glob])
     assert [path for path in matched if not globs.match(path)] == []
     assert [path for path in not_matched if globs.match(path)] == []
 
 
-def test_one_of_several_is_enough_and_none_matches_nothing() -> None:
+def test_one_matching_glob_is_enough_and_no_globs_match_nothing() -> None:
     globs = Globs(["*.a", "b/**"])
     assert [globs.match(path) for path in ("x.a", "b/c", "c")] == [True, True, False]
     assert not Globs([]).match("a")
@@ -56,7 +56,7 @@ def test_one_of_several_is_enough_and_none_matches_nothing() -> None:
         ("", "dir"),
     ],
 )
-def test_a_bad_glob_is_described_by_a_phrase(glob: str, expected: str) -> None:
+def test_malformed_glob_is_described(glob: str, expected: str) -> None:
     phrase = problem(glob)
     assert phrase is not None
     assert re.search(expected, phrase)
@@ -75,7 +75,7 @@ def plainly(glob: list[str], names: list[str]) -> bool:
     globs=st.lists(st.lists(st.sampled_from(["**", "*", "a", "b", "a*", "[ab]"]), min_size=1), max_size=4),
     paths=st.lists(st.lists(st.sampled_from(["a", "b", "ab", "c"]), min_size=1), max_size=5),
 )
-def test_all_globs_at_once_match_as_each_alone(globs: list[list[str]], paths: list[list[str]]) -> None:
+def test_combined_globs_match_like_single_ones(globs: list[list[str]], paths: list[list[str]]) -> None:
     together = Globs("/".join(glob) for glob in globs)
     for names in paths:
         assert together.match("/".join(names)) == any(plainly(glob, names) for glob in globs)
@@ -102,7 +102,7 @@ def test_hostile_globs_take_little_time(globs: list[str]) -> None:
     assert time.process_time() - start_s < 5
 
 
-def test_of_many_names_only_some_are_remembered() -> None:
+def test_memory_for_matched_names_is_bounded() -> None:
     matcher = Globs(["*a", "b"])
     tracemalloc.start()
     try:

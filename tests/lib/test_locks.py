@@ -7,7 +7,7 @@ from reactorcide.lib.locks import FairLock
 from tests.support.waiting import wait_until
 
 
-def test_threads_get_it_one_by_one_in_the_order_in_which_they_asked() -> None:
+def test_threads_acquire_the_lock_in_order_of_request() -> None:
     lock = FairLock()
     order: list[int] = []
     threads = []
@@ -31,7 +31,7 @@ def test_threads_get_it_one_by_one_in_the_order_in_which_they_asked() -> None:
     assert order == list(range(20))
 
 
-def test_it_excludes() -> None:
+def test_lock_excludes_other_threads() -> None:
     lock = FairLock()
     total = 0
 
@@ -50,7 +50,7 @@ def test_it_excludes() -> None:
     assert total == 16_000
 
 
-def test_an_error_in_the_body_gives_it_back() -> None:
+def test_error_in_the_body_releases_the_lock() -> None:
     lock = FairLock()
     for _ in range(2):
         try:
@@ -60,7 +60,7 @@ def test_an_error_in_the_body_gives_it_back() -> None:
             pass
 
 
-def test_whoever_will_not_wait_gets_it_only_when_it_is_free() -> None:
+def test_non_blocking_acquire_succeeds_only_on_a_free_lock() -> None:
     lock = FairLock()
     assert lock.enter_if_free()
     assert not lock.enter_if_free()

@@ -5,7 +5,7 @@ import threading
 from reactorcide.lib.notifier import LocalNotifier
 
 
-def test_only_those_who_watch_the_key_are_woken() -> None:
+def test_only_watchers_of_the_key_are_woken() -> None:
     notifier = LocalNotifier()
     with notifier.watching("a") as first, notifier.watching("a") as second, notifier.watching("b") as other:
         notifier.announce("a")
@@ -14,7 +14,7 @@ def test_only_those_who_watch_the_key_are_woken() -> None:
         assert not other.is_set()
 
 
-def test_several_keys_are_watched_at_once() -> None:
+def test_watcher_can_watch_several_keys() -> None:
     notifier = LocalNotifier()
     with notifier.watching("a", "b") as event:
         for key in ("a", "b"):
@@ -24,7 +24,7 @@ def test_several_keys_are_watched_at_once() -> None:
     assert notifier._watchers == {}
 
 
-def test_announcing_to_nobody_is_nothing_and_nobody_is_remembered() -> None:
+def test_announcing_without_watchers_stores_nothing() -> None:
     notifier = LocalNotifier()
     notifier.announce("a")
     with notifier.watching("a") as event:
@@ -32,7 +32,7 @@ def test_announcing_to_nobody_is_nothing_and_nobody_is_remembered() -> None:
     assert notifier._watchers == {}
 
 
-def test_closing_wakes_everybody_now_and_later() -> None:
+def test_close_wakes_all_present_and_later_watchers() -> None:
     notifier = LocalNotifier()
     woken = threading.Event()
 

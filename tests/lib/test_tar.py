@@ -33,7 +33,7 @@ def read(chunks: Iterable[bytes]) -> list[tuple[str, str, int, int, str, bytes]]
 
 @pytest.mark.parametrize("format", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
 @pytest.mark.parametrize("chunk_bytes", [1, 511, 10**6])
-def test_members_are_read_in_any_format_and_any_pieces(format: int, chunk_bytes: int) -> None:
+def test_members_are_read_in_any_format_and_chunking(format: int, chunk_bytes: int) -> None:
     assert read(chunked(tar(*SAMPLE, format=format), chunk_bytes)) == [
         ("ä" * 200 + "/long", "file", 0o4755, 1_700_000_000, "", b"x" * 1000),
         ("dir", "directory", 0o644, 0, "", b""),
@@ -44,7 +44,7 @@ def test_members_are_read_in_any_format_and_any_pieces(format: int, chunk_bytes:
     ]
 
 
-def test_what_is_not_read_is_passed_over() -> None:
+def test_unread_content_is_skipped() -> None:
     data = tar(member("a", b"x" * 700_000), member("b", b"y"))
     paths = []
     for item in read_tar(iter([data])):
@@ -53,7 +53,7 @@ def test_what_is_not_read_is_passed_over() -> None:
     assert paths == ["a", "b"]
 
 
-def test_a_name_that_is_no_utf_8_is_kept_as_surrogates() -> None:
+def test_non_utf_8_name_is_decoded_with_surrogates() -> None:
     assert [item.path for item in read_tar(iter([tar(member("a\udcff"), format=tarfile.GNU_FORMAT)]))] == [
         "a\udcff"
     ]
@@ -107,7 +107,7 @@ def test_a_hostile_extended_header_takes_little_time() -> None:
 
 @settings(max_examples=300)
 @given(seed=st.integers(0, 2**32), chunk_bytes=st.integers(1, 3000), flips=st.integers(1, 40))
-def test_whatever_is_flipped_it_is_read_or_refused(seed: int, chunk_bytes: int, flips: int) -> None:
+def test_flipped_bits_are_read_or_refused(seed: int, chunk_bytes: int, flips: int) -> None:
     source = random.Random(seed)  # noqa: S311  # a test's
     data = bytearray(tar(*SAMPLE, format=source.choice([tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])))
     for _ in range(flips):
@@ -130,7 +130,7 @@ def test_whatever_is_flipped_it_is_read_or_refused(seed: int, chunk_bytes: int, 
     noise=st.binary(min_size=1100, max_size=2000).map(lambda data: b"\x01" + data + b"\x01"),
     prefix=st.sampled_from([b"", header("a", size=700), gzip.compress(b"")]),
 )
-def test_noise_is_refused(noise: bytes, prefix: bytes) -> None:
+def test_random_bytes_are_refused(noise: bytes, prefix: bytes) -> None:
     with pytest.raises(DamagedTar):
         read([prefix + noise])
     with pytest.raises(DamagedTar):
@@ -138,7 +138,7 @@ def test_noise_is_refused(noise: bytes, prefix: bytes) -> None:
 
 
 @pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.XGLTYPE])
-def test_headers_of_one_member_have_a_bound_together(kind: bytes) -> None:
+def test_extended_headers_of_a_member_are_limited_in_total(kind: bytes) -> None:
     comment = b"1015 comment=" + b"x" * 1001 + b"\n"
     extra = header("x", kind=kind, size=1015) + comment + bytes(9)
     read([extra * 10 + header("a") + extra * 10 + header("b") + END])
@@ -146,7 +146,7 @@ def test_headers_of_one_member_have_a_bound_together(kind: bytes) -> None:
         read([extra * 100 + header("a") + END])
 
 
-def test_memory_grows_neither_with_a_file_nor_with_their_number() -> None:
+def test_memory_is_independent_of_file_size_and_count() -> None:
     block = bytes(1 << 20)
 
     def large() -> Iterator[bytes]:
@@ -174,7 +174,7 @@ def test_memory_grows_neither_with_a_file_nor_with_their_number() -> None:
 
 
 @pytest.mark.parametrize("chunk_bytes", [1, 100, 10**6])
-def test_gzip_is_unpacked_also_where_one_follows_another(chunk_bytes: int) -> None:
+def test_concatenated_gzip_members_are_unpacked(chunk_bytes: int) -> None:
     data = random.Random(1).randbytes(50_000) + bytes(1_000_000)  # noqa: S311  # a test's
     packed = gzip.compress(data) + gzip.compress(b"") + gzip.compress(b"more")
     pieces = list(gunzip(chunked(packed, chunk_bytes)))
@@ -185,12 +185,12 @@ def test_gzip_is_unpacked_also_where_one_follows_another(chunk_bytes: int) -> No
 @pytest.mark.parametrize(
     "data", [b"", b"no gzip", gzip.compress(b"x" * 1000, mtime=0)[:-1], gzip.compress(b"x", mtime=0)[:5]]
 )
-def test_what_is_no_gzip_or_not_all_of_it(data: bytes) -> None:
+def test_malformed_or_truncated_gzip_is_an_error(data: bytes) -> None:
     with pytest.raises(DamagedTar):
         list(gunzip([data]))
 
 
-def test_what_is_damaged_within_is_noticed() -> None:
+def test_damaged_gzip_content_is_detected() -> None:
     packed = bytearray(gzip.compress(b"some text" * 1000))
     packed[-6] ^= 1
     with pytest.raises(DamagedTar):
@@ -200,7 +200,7 @@ def test_what_is_damaged_within_is_noticed() -> None:
 # --- paths --------------------------------------------------------------------------------------
 
 
-def test_a_path_is_there_once_and_lies_in_directories() -> None:
+def test_duplicate_paths_and_paths_below_files_are_refused() -> None:
     tree = Tree()
     assert tree.problem("a/b", "file") is None
     assert tree.problem("a", "directory") is None

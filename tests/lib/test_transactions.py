@@ -53,7 +53,7 @@ def numbers(tmp_path: Path) -> Iterator[Numbers]:
         yield Numbers(opened)
 
 
-def test_a_transaction_is_whole_or_nothing(numbers: Numbers) -> None:
+def test_transaction_is_atomic(numbers: Numbers) -> None:
     with transaction(numbers.execute) as execute:
         execute("INSERT INTO numbers VALUES (1), (2)")
     with pytest.raises(ZeroDivisionError), transaction(numbers.execute):
@@ -67,7 +67,7 @@ def test_a_lost_transaction_raises_its_reason(numbers: Numbers) -> None:
         execute("INSERT OR ROLLBACK INTO numbers VALUES (1), (1)")
 
 
-def test_one_alone_is_a_transaction_by_itself(numbers: Numbers) -> None:
+def test_single_write_is_its_own_transaction(numbers: Numbers) -> None:
     assert numbers.group.run(lambda: numbers.insert(1)) == 1
     assert numbers.verbs == ["INSERT"]
     with pytest.raises(sqlite3.IntegrityError):
@@ -75,7 +75,7 @@ def test_one_alone_is_a_transaction_by_itself(numbers: Numbers) -> None:
     assert numbers.group.run(lambda: numbers.insert(2)) == 1
 
 
-def test_those_who_wait_share_a_transaction_in_their_order(numbers: Numbers) -> None:
+def test_waiting_writes_share_a_transaction_in_order(numbers: Numbers) -> None:
     with numbers.together(*(partial(numbers.insert, number) for number in (3, 1, 2))) as futures:
         assert numbers.all() == []
     assert [future.result() for future in futures] == [1, 1, 1]
@@ -91,7 +91,7 @@ def test_those_who_wait_share_a_transaction_in_their_order(numbers: Numbers) -> 
         ("nonsense", sqlite3.OperationalError),
     ],
 )
-def test_nobody_fails_for_somebody_else(numbers: Numbers, bad: str, error: type[Exception]) -> None:
+def test_failing_write_does_not_fail_others(numbers: Numbers, bad: str, error: type[Exception]) -> None:
     numbers.insert(1)
     with numbers.together(
         lambda: numbers.insert(2), lambda: numbers.execute(bad).rowcount, lambda: numbers.insert(3)
@@ -103,7 +103,7 @@ def test_nobody_fails_for_somebody_else(numbers: Numbers, bad: str, error: type[
     assert numbers.all() == [1, 2, 3]
 
 
-def test_several_statements_alone_are_a_transaction(numbers: Numbers) -> None:
+def test_several_statements_of_a_single_write_are_atomic(numbers: Numbers) -> None:
     def insert(*all_of: int) -> int:
         return sum(map(numbers.insert, all_of))
 
@@ -114,7 +114,7 @@ def test_several_statements_alone_are_a_transaction(numbers: Numbers) -> None:
     assert numbers.all() == [1, 2]
 
 
-def test_of_several_statements_that_fail_among_others_none_counts(numbers: Numbers) -> None:
+def test_failing_write_in_a_group_is_rolled_back_alone(numbers: Numbers) -> None:
     numbers.insert(1)
 
     def insert_two() -> int:
@@ -131,7 +131,7 @@ def test_of_several_statements_that_fail_among_others_none_counts(numbers: Numbe
     assert numbers.all() == [1, 2, 3]
 
 
-def test_who_comes_meanwhile_is_in_the_next_one(numbers: Numbers) -> None:
+def test_writes_during_a_commit_join_the_next_transaction(numbers: Numbers) -> None:
     is_under_way, go_on = threading.Event(), threading.Event()
 
     def slow() -> int:
@@ -149,7 +149,7 @@ def test_who_comes_meanwhile_is_in_the_next_one(numbers: Numbers) -> None:
     assert numbers.verbs == ["INSERT", "BEGIN", "INSERT", "INSERT", "COMMIT"]
 
 
-def test_many_threads_lose_nothing(numbers: Numbers) -> None:
+def test_concurrent_threads_lose_no_write(numbers: Numbers) -> None:
     def write(thread: int) -> int:
         return sum(numbers.group.run(partial(numbers.insert, number)) for number in range(thread, 2000, 8))
 

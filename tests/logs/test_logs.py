@@ -115,13 +115,13 @@ def test_lines_stay_whole_and_nothing_is_lost(printed: list[tuple[int, bytes]]) 
         assert sum(printed_bytes for stream, printed_bytes, _ in out if stream == number) == len(expected)
 
 
-def test_a_long_line_is_not_held() -> None:
+def test_long_line_is_not_buffered() -> None:
     out: list[Run] = []
     LineHolder().add(1, 100_000, b"x" * 100_000, out)
     assert out == [(1, 100_000, b"x" * 100_000)]
 
 
-def test_what_was_replaced_is_not_cut_apart() -> None:
+def test_replacement_text_is_not_split() -> None:
     out: list[Run] = []
     holder = LineHolder()
     holder.add(1, 30, b"a\n[REDACTED]\nrest", out)
@@ -129,7 +129,7 @@ def test_what_was_replaced_is_not_cut_apart() -> None:
     assert not holder.holds
 
 
-def test_the_beginning_of_a_line_does_not_wait_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_partial_line_is_written_after_a_short_delay(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = itertools.count()
     monkeypatch.setattr(lines, "monotonic", lambda: next(clock) * lines.HOLD_S)
     out: list[Run] = []
@@ -149,7 +149,7 @@ def test_the_beginning_of_a_line_does_not_wait_for_long(monkeypatch: pytest.Monk
 @pytest.mark.slow
 @settings(max_examples=60)
 @given(printed=PRINTED, first=st.integers(0, 12), count=st.integers(0, 12))
-def test_lines_and_streams_are_found(
+def test_reader_returns_lines_and_streams(
     tmp_path_factory: pytest.TempPathFactory, printed: list[tuple[int, bytes]], first: int, count: int
 ) -> None:
     logs = LocalLogStore(tmp_path_factory.mktemp("log"), MemoryObjectStore())
@@ -184,13 +184,13 @@ def stored(logs: LocalLogStore, key: str) -> bytes:
     return b"".join(logs.read(key))
 
 
-def test_a_log_that_has_not_begun_is_empty(logs: LocalLogStore) -> None:
+def test_missing_log_is_empty(logs: LocalLogStore) -> None:
     view = LogView(logs, "job", 1)
     assert (view.end, view.tail_start(5), view.line_start(3), list(view.pieces(0, 0))) == (0, 0, 0, [])
     assert view.tail_start(5, STDERR) == 0
 
 
-def test_a_log_without_an_index_is_read_plainly(logs: LocalLogStore) -> None:
+def test_log_without_an_index_is_read(logs: LocalLogStore) -> None:
     logs._objects.put(KEY, [b"one\ntwo\nthree"])
     view = LogView(logs, "job", 1)
     assert not view.is_indexed
@@ -199,7 +199,7 @@ def test_a_log_without_an_index_is_read_plainly(logs: LocalLogStore) -> None:
     assert [piece.data for piece in view.pieces(4, view.end)] == [b"two\nthree"]
 
 
-def test_each_line_has_the_time_of_its_beginning(
+def test_each_line_has_the_time_of_its_first_byte(
     logs: LocalLogStore, log: LogWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The clock is put back in between, which must not hide when a line came.
@@ -213,7 +213,7 @@ def test_each_line_has_the_time_of_its_beginning(
     )
 
 
-def test_the_service_speaks_on_lines_of_its_own(logs: LocalLogStore, log: LogWriter) -> None:
+def test_messages_of_the_service_are_separate_lines(logs: LocalLogStore, log: LogWriter) -> None:
     log.say("pulling")
     log.feed([(1, b"no newline")])
     log.say("timed out after 5 s")
@@ -232,7 +232,7 @@ class CountingStore(LocalLogStore):
             yield chunk
 
 
-def test_a_part_of_a_long_log_is_found_without_reading_it(tmp_path: Path) -> None:
+def test_range_of_a_long_log_is_read_by_the_index(tmp_path: Path) -> None:
     logs = CountingStore(tmp_path, MemoryObjectStore())
     log = new_log(logs)
     line = b"x" * 99 + b"\n"
@@ -262,7 +262,7 @@ def texts(view: LogView, start: int, kind: int) -> Iterator[bytes]:
     return (piece.data for piece in view.pieces(start, view.end, kind))
 
 
-def test_the_index_of_lines_in_turn_is_small(logs: LocalLogStore, log: LogWriter) -> None:
+def test_index_of_alternating_streams_is_small(logs: LocalLogStore, log: LogWriter) -> None:
     turns = [(1, b"out %040d\n" % 0), (2, b"err %040d\n" % 0)] * 10_000
     log.feed(turns)
     assert logs.size(INDEX_KEY) < 4.7 * len(turns)
@@ -299,7 +299,7 @@ def test_the_length_of_the_engines_copy_is_known(pieces: list[bytes]) -> None:
 
 
 @pytest.mark.parametrize("character", ["é", "€", "😀"])
-def test_a_character_is_not_cut_apart(character: str) -> None:
+def test_character_is_not_split(character: str) -> None:
     data = b"x" + character.encode()
     for size in range(2, len(data)):
         out: list[Run] = []
@@ -331,7 +331,7 @@ def fed(log: LogWriter, printed: list[tuple[int, bytes]]) -> None:
     has_note=st.booleans(),
     data=st.data(),
 )
-def test_whatever_a_crash_leaves_each_stream_is_whole_in_the_end(
+def test_recovery_completes_each_stream_after_any_crash(
     tmp_path_factory: pytest.TempPathFactory,
     printed: list[tuple[int, bytes]],
     crash_after: int,
@@ -383,7 +383,7 @@ def test_whatever_a_crash_leaves_each_stream_is_whole_in_the_end(
     assert view.line_start(1) == output_start
 
 
-def test_a_write_that_fails_leaves_no_hole(
+def test_failed_write_leaves_no_gap(
     logs: LocalLogStore, log: LogWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log.feed([(1, b"one\n")])
@@ -429,7 +429,7 @@ def parts_of_long(logs: LocalLogStore) -> tuple[bytes, int, bytes]:
     return content[: note.end - len(note.data)], missing, content[note.end :]
 
 
-def test_of_a_long_log_head_and_tail_are_kept(logs: LocalLogStore) -> None:
+def test_long_log_has_head_and_tail(logs: LocalLogStore) -> None:
     log = new_log(logs, max_bytes=4 * MIB)
     whole = b"".join(b"%09d\n" % number for number in range(MIB))
     for start in range(0, len(whole), 100_000):
@@ -451,7 +451,7 @@ def test_of_a_long_log_head_and_tail_are_kept(logs: LocalLogStore) -> None:
     assert len(head) + missing + len(printed) == len(whole)
 
 
-def test_what_just_fits_is_whole(logs: LocalLogStore) -> None:
+def test_log_at_the_limit_is_complete(logs: LocalLogStore) -> None:
     log = new_log(logs, max_bytes=4 * MIB)
     whole = b"".join(b"%09d\n" % number for number in range(4 * MIB // 10))
     for start in range(0, len(whole), 100_000):
@@ -484,7 +484,7 @@ def test_a_long_log_can_be_continued(logs: LocalLogStore, ended: bool) -> None:
     assert len(head) + missing + len(tail) == len(whole)
 
 
-def test_the_end_that_is_kept_takes_little_memory(logs: LocalLogStore) -> None:
+def test_buffered_tail_takes_little_memory(logs: LocalLogStore) -> None:
     log = new_log(logs, max_bytes=4 * MIB)
     log.feed([(1, b"x" * 100_000 + b"\n")] * 40)
     for _ in range(100):

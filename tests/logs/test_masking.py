@@ -54,7 +54,7 @@ def cut(data: bytes, places: Sequence[int]) -> list[bytes]:
 
 
 @given(st.data())
-def test_any_split_of_any_text_gives_what_the_whole_gives(data: st.DataObject) -> None:
+def test_masking_is_independent_of_chunking(data: st.DataObject) -> None:
     secrets = data.draw(patterns)
     text = data.draw(texts(secrets))
     chunks = cut(text, data.draw(st.lists(st.integers(0, len(text)), max_size=8)))
@@ -76,7 +76,7 @@ def test_any_split_of_any_text_gives_what_the_whole_gives(data: st.DataObject) -
 
 
 @given(st.data())
-def test_a_fresh_one_goes_on_from_every_boundary(data: st.DataObject) -> None:
+def test_new_masker_continues_at_every_boundary(data: st.DataObject) -> None:
     secrets = data.draw(patterns)
     text = data.draw(texts(secrets))
     pieces = run(Masker(secrets), cut(text, data.draw(st.lists(st.integers(0, len(text)), max_size=8))))
@@ -89,7 +89,7 @@ def test_a_fresh_one_goes_on_from_every_boundary(data: st.DataObject) -> None:
 
 @settings(deadline=None)
 @given(st.data())
-def test_secrets_that_fill_the_tables_differently(data: st.DataObject) -> None:
+def test_many_shapes_of_secrets_are_masked(data: st.DataObject) -> None:
     """Enough of them for the other automaton, so long that their beginnings are looked for by their ends."""
     many = [f"{number:04}".translate(str.maketrans("0123", "abab")) * 5 for number in range(900)]
     secrets = many + data.draw(patterns)
@@ -99,24 +99,24 @@ def test_secrets_that_fill_the_tables_differently(data: st.DataObject) -> None:
 
 
 @given(st.binary(), st.lists(st.binary(max_size=40)))
-def test_without_secrets_everything_passes_as_it_is(first: bytes, more: list[bytes]) -> None:
+def test_without_secrets_text_is_unchanged(first: bytes, more: list[bytes]) -> None:
     masker = Masker([""])
     for chunk in (first, *more):
         assert masker.feed(chunk) == ([(len(chunk), chunk)] if chunk else [])
     assert masker.end() == []
 
 
-def test_the_longest_wins_where_several_begin() -> None:
+def test_longest_secret_wins_at_one_position() -> None:
     assert masked("token-17 token-1 token", ["token", "token-17", "token-1"]) == " ".join(["[REDACTED]"] * 3)
 
 
-def test_what_is_masked_is_no_part_of_a_further_one() -> None:
+def test_masked_text_is_not_matched_again() -> None:
     assert masked("abcabcab", ["abca", "bcab"]) == "[REDACTED][REDACTED]"
     # What a secret leaves behind is not read again together with what stands in its place.
     assert masked("xRED", ["x", "[RED", "]RED"]) == "[REDACTED]RED"
 
 
-def test_of_a_secret_of_several_lines_each_long_one_is_masked() -> None:
+def test_long_lines_of_a_multiline_secret_are_masked() -> None:
     assert masked(KEY, [KEY]) == "[REDACTED]"
     # What `$(cat key)` prints.
     assert masked(KEY.strip(), [KEY]) == "[REDACTED]"
@@ -124,12 +124,12 @@ def test_of_a_secret_of_several_lines_each_long_one_is_masked() -> None:
     assert masked(indented, [KEY]) == ("  [REDACTED]\n  [REDACTED]\n  {\n  }\n  [REDACTED]\n  [REDACTED]\n")
 
 
-def test_of_a_short_secret_the_line_end_is_not_needed() -> None:
+def test_trailing_newline_of_a_secret_is_ignored() -> None:
     assert masked("word", ["word\n"]) == "[REDACTED]"
     assert masked("a{b", ["a\n{\nb\n"]) == "a{b"
 
 
-def test_letters_of_several_bytes_and_bytes_that_are_none() -> None:
+def test_multibyte_characters_and_invalid_bytes_are_masked() -> None:
     secret = "größe→\U0001f511"
     data = b"\xff" + secret.encode() + b"\xc3"
     for place in range(len(data)):
@@ -138,7 +138,7 @@ def test_letters_of_several_bytes_and_bytes_that_are_none() -> None:
     assert masked("a\udcff\ud800", ["größe"]) == "a\udcff\ud800"
 
 
-def test_a_line_is_not_held_back_for_nothing() -> None:
+def test_line_without_a_partial_secret_is_not_held_back() -> None:
     masker = Masker(["hunter22", KEY])
     assert masker.feed(b"building hunters\n") == [(17, b"building hunters\n")]
     assert masker.feed(b"hunter2") == []
@@ -146,13 +146,13 @@ def test_a_line_is_not_held_back_for_nothing() -> None:
 
 
 @pytest.mark.parametrize("secret", ["x" * 32_000, "x" * 16_000 + "y" + "x" * 15_999])
-def test_a_long_secret_of_one_letter_costs_no_time_that_matters(secret: str) -> None:
+def test_long_secret_of_one_letter_is_masked_in_linear_time(secret: str) -> None:
     data = b"x" * 300_000 + secret.encode()
     pieces = run(Masker([secret]), cut(data, range(0, len(data), 30_000)))
     assert output(pieces) == reference(data, [secret])
 
 
-def test_secrets_that_repeat_themselves_hold_back_more_in_place_of_costing_more() -> None:
+def test_periodic_secrets_hold_back_more_text_instead_of_more_time() -> None:
     """Each of 32,000 beginnings of 31 secrets ends like this output: they are not all compared with it."""
     secrets = ["a" * 32_000 + f"{number:02}" for number in range(31)]
     masker = Masker(secrets)
@@ -162,7 +162,7 @@ def test_secrets_that_repeat_themselves_hold_back_more_in_place_of_costing_more(
 
 
 @given(st.data())
-def test_what_is_held_back_unseen_is_masked_as_well(data: st.DataObject) -> None:
+def test_held_back_text_is_masked_on_flush(data: st.DataObject) -> None:
     secrets = [*data.draw(patterns), "ab" * 12, "a" * 40]
     text = data.draw(texts(secrets))
     chunks = cut(text, data.draw(st.lists(st.integers(0, len(text)), max_size=8)))

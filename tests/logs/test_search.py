@@ -17,19 +17,19 @@ def lines(result: SearchResult) -> list[int]:
     return [match.line for match in result.matches]
 
 
-def test_a_line_counts_once_whatever_its_case_and_colours() -> None:
+def test_line_matches_once_ignoring_case_and_colours() -> None:
     log = b"one\nTwo two\n\x1b[31mtw\x1b[0mo three\nfour\nlast two"
     result = find([log], "TWO")
     assert result == SearchResult([Match(2, "Two two"), Match(3, "two three"), Match(5, "last two")], None)
 
 
-def test_errors_are_whole_words() -> None:
+def test_error_filter_matches_whole_words() -> None:
     log = b"0 warnings\nterror\nerrors\nan Error: x\nfailed_tests\nFAILED test\nTraceback (most recent)\n"
     assert lines(find([log], None)) == [4, 6, 7]
     assert find([log], None, limit=1).matches[0].text == "an Error: x"
 
 
-def test_it_goes_on_where_it_ended() -> None:
+def test_search_continues_at_its_last_position() -> None:
     log = b"".join(b"line %d\n" % number for number in range(1, 101))
     first = find([log], "line", limit=30)
     assert (lines(first), first.next_line) == (list(range(1, 31)), 31)
@@ -38,7 +38,7 @@ def test_it_goes_on_where_it_ended() -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_it_is_the_same_however_the_log_is_cut(seed: int) -> None:
+def test_search_is_independent_of_chunking(seed: int) -> None:
     chosen = random.Random(seed)  # noqa: S311  # no secret
     words = [b"error", b"ok", b"\n", b"\n", b" ", b"\x1b[1m", "é".encode(), b"x" * 50]
     log = b"".join(chosen.choice(words) for _ in range(400))
@@ -51,13 +51,13 @@ def test_it_is_the_same_however_the_log_is_cut(seed: int) -> None:
         assert find(chunks, text) == find([log], text)
 
 
-def test_a_line_without_end_is_searched_in_parts_and_has_one_number(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_very_long_line_is_searched_in_parts_with_one_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_MAX_LINE_BYTES", 100)
     log = [b"first\n", *[b"x" * 60] * 10, b"needle", b"\nneedle\n"]
     assert lines(find(log, "needle")) == [2, 3]
 
 
-def test_its_time_is_bounded_and_it_says_where_it_stopped() -> None:
+def test_search_time_is_bounded_and_the_answer_has_the_next_position() -> None:
     chunks = [b"nothing here\n" * 1000] * 50
     result = find(chunks, "absent", timeout_s=0)
     assert result == SearchResult([], 1001)
@@ -67,7 +67,7 @@ def test_its_time_is_bounded_and_it_says_where_it_stopped() -> None:
 @pytest.mark.parametrize(
     "line", [b"a" * 100 + b"\n", b"\n", b"error" * 20, b"\x1b[3" * 25, b"errorx" * 10 + b"\n"]
 )
-def test_its_cost_is_linear(line: bytes, text: str | None) -> None:
+def test_search_cost_is_linear(line: bytes, text: str | None) -> None:
     def took_s(size: int) -> float:
         chunks = [line * (4096 // len(line) + 1)] * (size // 4096)
         began = perf_counter()

@@ -49,7 +49,7 @@ def rows(path: Path) -> dict[str, int]:
         }
 
 
-def test_it_gets_the_schema_of_a_new_one_and_keeps_its_rows(old: Path, tmp_path: Path) -> None:
+def test_upgraded_database_has_the_new_schema_and_its_rows(old: Path, tmp_path: Path) -> None:
     before = rows(old)
     assert all(before.values())
     database, fresh = Database(old), Database(tmp_path / "fresh.db")
@@ -62,7 +62,7 @@ def test_it_gets_the_schema_of_a_new_one_and_keeps_its_rows(old: Path, tmp_path:
     assert {table: count for table, count in rows(old).items() if table in before} == before
 
 
-def test_the_stores_read_it(old: Path) -> None:
+def test_stores_read_an_upgraded_database(old: Path) -> None:
     database = Database(old)
     database.migrate()
     store = new_store(database)
@@ -75,7 +75,7 @@ def test_the_stores_read_it(old: Path) -> None:
     database.close()
 
 
-def test_a_service_goes_on_with_it(old: Path, new_service: NewService) -> None:
+def test_service_runs_on_an_upgraded_database(old: Path, new_service: NewService) -> None:
     (old.parent / "admin-token").write_text(TOKEN)
     api = new_service(data_dir=old.parent, concurrency=0).admin
     jobs = {job["name"]: job for job in api.get("jobs")["jobs"]}
@@ -100,7 +100,7 @@ def test_a_service_goes_on_with_it(old: Path, new_service: NewService) -> None:
 class TestCopies:
     """Before an upgrade the database is copied."""
 
-    def test_the_copy_is_the_database_as_it_was(self, old: Path) -> None:
+    def test_copy_before_an_upgrade_is_the_old_database(self, old: Path) -> None:
         before, count = schema(old), rows(old)
         database = Database(old)
         first = database.migrate()[0]
@@ -110,7 +110,7 @@ class TestCopies:
         assert copy.stat().st_mode & 0o077 == 0
         assert {path.name for path in old.parent.glob("reactorcide.db*")} == {old.name, copy.name}
 
-    def test_only_the_newest_copies_stay(self, old: Path) -> None:
+    def test_only_the_newest_copies_are_retained(self, old: Path) -> None:
         for number in range(5):
             copy = old.with_name(f"reactorcide.db.before-000{number}_x")
             copy.touch()
@@ -121,7 +121,7 @@ class TestCopies:
         names = sorted(path.name.partition(".before-")[2] for path in old.parent.glob("*.before-*"))
         assert names == sorted(["0003_x", "0004_x", first])
 
-    def test_without_a_copy_there_is_no_upgrade(self, old: Path) -> None:
+    def test_upgrade_is_refused_if_the_copy_fails(self, old: Path) -> None:
         database = Database(old)
         before = schema(old)
         (old.with_name("reactorcide.db.before-0002_job_events.tmp") / "in the way").mkdir(parents=True)
@@ -130,7 +130,7 @@ class TestCopies:
         database.close()
         assert schema(old) == before
 
-    def test_of_a_new_database_there_is_none(self, tmp_path: Path) -> None:
+    def test_new_database_is_not_copied(self, tmp_path: Path) -> None:
         database = Database(tmp_path / "new.db")
         database.migrate()
         database.close()

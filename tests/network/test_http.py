@@ -41,7 +41,7 @@ def refusal(port: int, path: str = "/", **options: object) -> str:
     return str(caught.value)
 
 
-def test_a_request_arrives_as_it_is_and_its_answer_is_returned() -> None:
+def test_request_is_sent_unchanged_and_its_answer_returned() -> None:
     arrived: list[tuple[str, str, dict[str, str], bytes]] = []
 
     def answer(request: BaseHTTPRequestHandler) -> None:
@@ -126,7 +126,7 @@ def test_a_redirect_to_another_host_is_not_followed(location: str) -> None:
 
 
 @pytest.mark.parametrize("location", ["http://[", "//[", "http://127.0.0.1:{port}:80/"])
-def test_a_redirect_to_what_is_no_url_is_a_sentence(location: str) -> None:
+def test_redirect_to_a_malformed_url_is_a_clear_error(location: str) -> None:
     def answer(request: BaseHTTPRequestHandler) -> None:
         answer_with(307, {"Location": location.format(port=request.server.server_address[1])})(request)  # type: ignore[index]  # of an IPv4 socket
 
@@ -144,13 +144,13 @@ def test_a_redirect_to_what_is_no_url_is_a_sentence(location: str) -> None:
         ("http://127.0.0.1:9/", {"Authorization": "token a\nb"}),
     ],
 )
-def test_a_request_that_cannot_be_is_a_sentence(url: str, headers: dict[str, str]) -> None:
+def test_impossible_request_is_a_clear_error(url: str, headers: dict[str, str]) -> None:
     request = HttpRequest(method="GET", url=url, headers=headers)
     with pytest.raises(RequestFailed, match="its URL or a header is not valid"):
         client().send(request)
 
 
-def test_redirects_have_an_end() -> None:
+def test_number_of_redirects_is_limited() -> None:
     count = iter(range(100))
 
     def answer(request: BaseHTTPRequestHandler) -> None:
@@ -161,7 +161,7 @@ def test_redirects_have_an_end() -> None:
     assert next(count) == 6
 
 
-def test_a_see_other_is_the_answer() -> None:
+def test_see_other_is_not_followed() -> None:
     with serving(answer_with(303, {"Location": "http://169.254.169.254/"})) as port:
         assert get(port).status == 303
 
@@ -187,7 +187,7 @@ def test_a_refused_address_is_not_connected_to(address: str, kind: str) -> None:
     )
 
 
-def test_the_address_that_was_checked_is_the_one_that_is_connected_to() -> None:
+def test_connection_goes_to_the_checked_address() -> None:
     """Of a name that resolves to another address each time, the first one counts; and again at a redirect."""
     answers = iter(["127.0.0.1", "127.0.0.1", "169.254.169.254"])
     hosts: list[str | None] = []
@@ -205,7 +205,7 @@ def test_the_address_that_was_checked_is_the_one_that_is_connected_to() -> None:
     assert hosts == [f"forge.example:{port}"] * 2
 
 
-def test_the_next_address_is_tried_where_one_does_not_answer() -> None:
+def test_next_address_is_tried_if_one_does_not_answer() -> None:
     def resolve(host: str) -> list[Address]:
         return [ipaddress.ip_address("127.0.0.2"), ipaddress.ip_address("127.0.0.1")]
 
@@ -213,7 +213,7 @@ def test_the_next_address_is_tried_where_one_does_not_answer() -> None:
         assert get(port, host="forge.example", resolve=resolve).status == 200
 
 
-def test_internal_networks_are_refused_where_rules_say_so() -> None:
+def test_rules_refuse_internal_networks() -> None:
     rules = AddressRules(allow=["10.0.0.5"], internal=False)
     for address, expected in {
         "10.0.0.4": "an address of an internal network",
@@ -258,7 +258,7 @@ def informed_for_ever(request: BaseHTTPRequestHandler) -> None:
 
 
 @pytest.mark.parametrize("answer", [silent, headers_for_ever, informed_for_ever, drip(b"H", 10_000)])
-def test_the_deadline_is_for_the_whole_answer(answer: Answer) -> None:
+def test_deadline_covers_the_whole_answer(answer: Answer) -> None:
     with serving(answer) as port:
         started = monotonic()
         problem = refusal(port, timeout_s=0.5)
@@ -266,7 +266,7 @@ def test_the_deadline_is_for_the_whole_answer(answer: Answer) -> None:
     assert problem == f"http://127.0.0.1:{port} did not answer within 0.5 s"
 
 
-def test_the_deadline_is_for_all_redirects_together() -> None:
+def test_deadline_covers_all_redirects() -> None:
     def answer(request: BaseHTTPRequestHandler) -> None:
         sleep(0.3)
         answer_with(302, {"Location": "/again"})(request)
@@ -275,7 +275,7 @@ def test_the_deadline_is_for_all_redirects_together() -> None:
         assert "did not answer within 0.5 s" in refusal(port, timeout_s=0.5)
 
 
-def test_the_status_counts_of_an_answer_whose_body_does_not_come() -> None:
+def test_status_counts_if_the_body_does_not_arrive() -> None:
     def answer(request: BaseHTTPRequestHandler) -> None:
         request.wfile.write(b"HTTP/1.1 201 Created\r\n\r\n")
         drip(b"x")(request)
@@ -286,7 +286,7 @@ def test_the_status_counts_of_an_answer_whose_body_does_not_come() -> None:
         assert monotonic() - started < 2
 
 
-def test_no_more_is_read_of_an_answer_than_its_bound() -> None:
+def test_answer_is_read_up_to_its_limit() -> None:
     sent = 0
 
     def answer(request: BaseHTTPRequestHandler) -> None:
@@ -301,7 +301,7 @@ def test_no_more_is_read_of_an_answer_than_its_bound() -> None:
     assert sent < 20_000_000
 
 
-def test_a_compressed_answer_is_not_unpacked() -> None:
+def test_compressed_answer_is_not_decompressed() -> None:
     packed = gzip.compress(b"0" * 500_000)
     encodings: list[str | None] = []
 
@@ -314,7 +314,7 @@ def test_a_compressed_answer_is_not_unpacked() -> None:
     assert encodings == ["identity"]
 
 
-def test_garbage_is_no_answer() -> None:
+def test_malformed_answer_is_an_error() -> None:
     def answer(request: BaseHTTPRequestHandler) -> None:
         request.wfile.write(b"\0\xff" * 50_000)
 
@@ -322,7 +322,7 @@ def test_garbage_is_no_answer() -> None:
         assert refusal(port).startswith(f"cannot reach http://127.0.0.1:{port}: ")
 
 
-def test_a_slow_resolver_does_not_hold_up_the_deadline() -> None:
+def test_slow_resolver_does_not_delay_the_deadline() -> None:
     free = threading.Event()
 
     def resolve(host: str) -> list[Address]:
@@ -336,7 +336,7 @@ def test_a_slow_resolver_does_not_hold_up_the_deadline() -> None:
     free.set()
 
 
-def test_failures_are_sentences() -> None:
+def test_failures_are_clear_errors() -> None:
     def resolve(host: str) -> list[Address]:
         raise OSError(0, "Name or service not known")
 
@@ -381,7 +381,7 @@ def test_an_unknown_authority_is_refused(tls: SSLContext, monkeypatch: pytest.Mo
             client().send(request)
 
 
-def test_a_server_that_does_not_finish_its_handshake_is_given_up() -> None:
+def test_unfinished_handshake_times_out() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         request = HttpRequest(method="GET", url=f"https://127.0.0.1:{port}/")

@@ -69,7 +69,9 @@ def test_a_large_object_is_stored_in_parts(store: S3ObjectStore, s3: S3Server, b
     assert b"".join(store.read("large/b", PART_BYTES - 3)) == b"xxx"
 
 
-def test_a_failed_upload_is_no_object_and_is_aborted(store: S3ObjectStore, s3: S3Server, bucket: str) -> None:
+def test_failed_upload_is_aborted_and_creates_no_object(
+    store: S3ObjectStore, s3: S3Server, bucket: str
+) -> None:
     def chunks() -> Iterator[bytes]:
         yield b"x" * PART_BYTES
         yield b"y"
@@ -83,9 +85,7 @@ def test_a_failed_upload_is_no_object_and_is_aborted(store: S3ObjectStore, s3: S
     assert uploads(s3, bucket) == []
 
 
-def test_the_upload_of_a_killed_writer_is_no_object_and_is_aborted_later(
-    store: S3ObjectStore, s3: S3Server, bucket: str
-) -> None:
+def test_upload_of_a_killed_writer_is_aborted_later(store: S3ObjectStore, s3: S3Server, bucket: str) -> None:
     store.put("killed/old", [b"as it was"])
     script = (
         "import sys, time\n"
@@ -114,7 +114,7 @@ def test_the_upload_of_a_killed_writer_is_no_object_and_is_aborted_later(
     assert b"".join(store.read("killed/old")) == b"as it was"
 
 
-def test_more_objects_than_a_page_has_are_listed_and_deleted(
+def test_several_pages_of_objects_are_listed_and_deleted(
     store: S3ObjectStore, s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = [*(f"many/{number}" for number in range(7)), "many/not\x01in\x7fXML", "many/<&>\t"]
@@ -173,7 +173,7 @@ ERRORS = [
 ]
 
 
-def test_errors_are_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_are_clear(monkeypatch: pytest.MonkeyPatch) -> None:
     requests: list[str] = []
     status, code = 0, ""
 
@@ -197,7 +197,7 @@ def test_errors_are_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
             assert len(requests) == (3 if code == "SlowDown" else 1)
 
 
-def test_an_answer_that_is_cut_off_is_an_error_of_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_truncated_answer_is_a_store_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def answer(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(200)
         handler.send_header("Content-Length", "1000")
@@ -210,7 +210,7 @@ def test_an_answer_that_is_cut_off_is_an_error_of_the_store(monkeypatch: pytest.
             list(S3ObjectStore("s3://bucket").read("a"))
 
 
-def test_a_server_that_is_away_and_bad_settings_are_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_server_and_bad_settings_are_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(ObjectStoreError, match="could not write a test object: Could not connect") as away:
         S3ObjectStore("s3://bucket").check()

@@ -54,7 +54,7 @@ def answer(status: int, body: bytes = b"", **headers: str) -> HttpAnswer:
         (answer(201, x_ratelimit_remaining="0"), None),
     ],
 )
-def test_how_long_to_wait(received: HttpAnswer, expected_s: float | None) -> None:
+def test_retry_delay_follows_the_answer(received: HttpAnswer, expected_s: float | None) -> None:
     assert wait_s(received, now_s=NOW_S) == expected_s
 
 
@@ -74,11 +74,11 @@ def test_how_long_to_wait(received: HttpAnswer, expected_s: float | None) -> Non
         (answer(401, b'{"message": "%s"}' % (b"x" * 1000)), f"answered 401 Unauthorized ({'x' * 200})"),
     ],
 )
-def test_what_was_answered_is_one_short_phrase(received: HttpAnswer, expected: str) -> None:
+def test_answer_is_described_by_a_short_phrase(received: HttpAnswer, expected: str) -> None:
     assert phrase(received, "s3cret") == expected
 
 
-def test_labels_are_few() -> None:
+def test_number_of_metric_labels_is_bounded() -> None:
     labels = {reason(answer(status)) for status in range(100, 1000)}
     assert len(labels) < 80
     assert {"404", "2xx"} <= labels

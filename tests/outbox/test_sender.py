@@ -145,7 +145,7 @@ def refuse_once(answer: Callable[[BaseHTTPRequestHandler], None]) -> Callable[..
     return refuse
 
 
-def test_what_is_owed_is_sent_with_its_page(house: House) -> None:
+def test_owed_status_is_sent_with_a_link(house: House) -> None:
     house.start(public_url="https://ci.example/base")
     project_id = house.project()
     house.owe(project_id, "pending")
@@ -164,14 +164,14 @@ def test_what_is_owed_is_sent_with_its_page(house: House) -> None:
     assert "reactorcide_outbox_sent_total" in house.metrics.render().decode()
 
 
-def test_there_is_no_link_without_a_public_url(house: House) -> None:
+def test_without_a_public_url_no_link_is_sent(house: House) -> None:
     house.start()
     house.owe(house.project(), "pending")
     house.wait(lambda: bool(house.forge.accepted), "it has arrived")
     assert "target_url" not in house.forge.accepted[0]
 
 
-def test_what_was_owed_before_a_start_is_sent(house: House) -> None:
+def test_status_owed_before_a_start_is_sent(house: House) -> None:
     project_id = house.project()
     house.owe(project_id, "pending")
     house.owe(project_id, "success")
@@ -180,7 +180,7 @@ def test_what_was_owed_before_a_start_is_sent(house: House) -> None:
     assert house.forge.states() == ["success"]
 
 
-def test_what_changes_while_it_is_sent_is_sent_afterwards(house: House) -> None:
+def test_change_during_a_send_is_sent_afterwards(house: House) -> None:
     project_id = house.project()
     free, entered = threading.Event(), threading.Event()
 
@@ -236,7 +236,7 @@ def silent(request: BaseHTTPRequestHandler) -> None:
         (answer_with(307, {"Location": "http://169.254.169.254/"}), "redirects to another host"),
     ],
 )
-def test_what_does_not_arrive_is_sent_again(
+def test_failed_status_is_sent_again(
     house: House, answer: Callable[[BaseHTTPRequestHandler], None], problem: str
 ) -> None:
     project_id = house.project()
@@ -252,7 +252,7 @@ def test_what_does_not_arrive_is_sent_again(
     assert len(house.forge.contexts) == 2
 
 
-def test_a_wrong_token_is_said_and_a_change_of_the_project_tries_at_once(house: House) -> None:
+def test_wrong_token_is_reported_and_a_project_change_retries_at_once(house: House) -> None:
     project_id = house.project(token="wrong")
     house.start()
     for context in ("a", "b", "c"):
@@ -271,7 +271,7 @@ def test_a_wrong_token_is_said_and_a_change_of_the_project_tries_at_once(house: 
     house.wait(lambda: house.problem(project_id) is None, "there is no problem any more")
 
 
-def test_a_change_of_the_project_counts_also_for_what_is_being_sent(house: House) -> None:
+def test_project_change_applies_to_a_running_send(house: House) -> None:
     project_id = house.project(token="wrong")
     entered, free = threading.Event(), threading.Event()
 
@@ -296,7 +296,7 @@ def test_a_change_of_the_project_counts_also_for_what_is_being_sent(house: House
         house.wait(lambda: house.problem(project_id) is None, "there is no problem")
 
 
-def test_one_that_is_refused_does_not_hold_up_the_others(house: House) -> None:
+def test_refused_status_does_not_delay_others(house: House) -> None:
     project_id = house.project()
 
     def refuse(request: BaseHTTPRequestHandler, status: dict[str, str]) -> bool:
@@ -314,7 +314,7 @@ def test_one_that_is_refused_does_not_hold_up_the_others(house: House) -> None:
     assert house.status(project_id, "bad").owed_since_ms is not None
 
 
-def test_when_many_are_refused_the_rest_waits(house: House) -> None:
+def test_after_many_refusals_the_rest_waits(house: House) -> None:
     project_id = house.project()
 
     def refuse(request: BaseHTTPRequestHandler, status: dict[str, str]) -> bool:
@@ -341,7 +341,7 @@ def test_when_many_are_refused_the_rest_waits(house: House) -> None:
         answer_with(403, {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "3"}),
     ],
 )
-def test_the_forge_is_left_alone_as_long_as_it_asks_for(
+def test_retry_after_of_the_forge_is_respected(
     house: House, answer: Callable[[BaseHTTPRequestHandler], None]
 ) -> None:
     project_id = house.project()
@@ -359,7 +359,7 @@ def test_the_forge_is_left_alone_as_long_as_it_asks_for(
     assert 2.5 < monotonic() - started < 8
 
 
-def test_used_up_requests_are_respected_before_the_forge_refuses(house: House) -> None:
+def test_exhausted_rate_limit_is_respected_before_a_refusal(house: House) -> None:
     project_id = house.project()
 
     def take(request: BaseHTTPRequestHandler, status: dict[str, str]) -> bool:
@@ -380,7 +380,7 @@ def test_used_up_requests_are_respected_before_the_forge_refuses(house: House) -
     assert house.problem(project_id) is None
 
 
-def test_a_slow_forge_holds_up_no_other_project(house: House) -> None:
+def test_slow_forge_does_not_delay_other_projects(house: House) -> None:
     entered = threading.Event()
     free = threading.Event()
 
@@ -411,7 +411,7 @@ def test_lanes_take_turns(house: House, monkeypatch: pytest.MonkeyPatch) -> None
     assert [status["context"] for status in house.forge.accepted].index("little") < 150
 
 
-def test_what_could_not_be_sent_for_long_is_given_up(house: House) -> None:
+def test_status_that_fails_for_long_is_given_up(house: House) -> None:
     project_id = house.project()
     house.forge.refuse = lambda request, status: answer_with(401)(request) is None
     house.owe(project_id, "success", "old", at_ms=now_ms() - 31 * DAY_MS)
@@ -422,7 +422,7 @@ def test_what_could_not_be_sent_for_long_is_given_up(house: House) -> None:
     assert house.status(project_id, "new").owed_since_ms is not None
 
 
-def test_a_clock_that_was_wrong_does_not_keep_statuses_waiting(house: House) -> None:
+def test_corrected_clock_does_not_delay_statuses(house: House) -> None:
     project_id = house.project()
     year_2100_ms = 4_102_444_800_000
     house.owe(project_id, "pending", at_ms=year_2100_ms)
@@ -483,9 +483,7 @@ def test_a_status_may_be_owed_after_one_was_given_up(house: House) -> None:
     house.wait(lambda: house.status(project_id).sent_state == "success", "it has arrived")
 
 
-def test_an_error_that_nobody_has_thought_of_is_not_tried_every_moment(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unexpected_error_is_retried_with_delay(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[float] = []
 
     def fail(*_: object) -> None:
@@ -503,12 +501,12 @@ def test_an_error_that_nobody_has_thought_of_is_not_tried_every_moment(
     house.wait(lambda: house.status(project_id).sent_state == "success", "it has arrived")
 
 
-def test_waiting_grows_to_ten_minutes_and_then_is_an_hour() -> None:
+def test_retry_delay_grows_to_ten_minutes_then_is_an_hour() -> None:
     delays = [sender._delay_s(failures) for failures in range(1, 14)]
     assert delays == [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 600, 3600, 3600]
 
 
-def test_stopping_waits_for_nobody(house: House) -> None:
+def test_stop_does_not_wait_for_servers(house: House) -> None:
     free = threading.Event()
     entered = threading.Event()
 

@@ -57,7 +57,7 @@ def attached(monkeypatch: pytest.MonkeyPatch) -> Iterator[Attached]:
         yield connection
 
 
-def test_of_a_flood_more_is_waited_for(attached: Attached) -> None:
+def test_flood_of_output_is_read_in_large_chunks(attached: Attached) -> None:
     attached.printed_meanwhile = b"b" * 20_000
     attached.engine.sendall(frame(b"a" * 20_000))
     assert attached.read() == b"a" * 20_000
@@ -68,7 +68,7 @@ def test_of_a_flood_more_is_waited_for(attached: Attached) -> None:
 
 
 @pytest.mark.parametrize("size_bytes", [1, 10_000, 150_000])
-def test_a_line_or_two_and_what_is_much_already_are_not(attached: Attached, size_bytes: int) -> None:
+def test_few_lines_and_large_chunks_are_returned_at_once(attached: Attached, size_bytes: int) -> None:
     for _ in range(3):
         attached.engine.sendall(frame(b"x" * size_bytes))
         assert attached.read() == b"x" * size_bytes

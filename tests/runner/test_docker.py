@@ -131,9 +131,7 @@ frame = st.one_of(
 
 
 @given(st.lists(frame), st.lists(st.integers(0, 400)))
-def test_frames_are_put_together_however_they_are_cut(
-    frames: list[tuple[int, bytes]], cuts: list[int]
-) -> None:
+def test_frames_are_joined_for_any_chunking(frames: list[tuple[int, bytes]], cuts: list[int]) -> None:
     stream = b"".join(struct.pack(">BxxxL", number, len(data)) + data for number, data in frames)
     edges = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
     parser = Frames()
@@ -146,7 +144,7 @@ def test_frames_are_put_together_however_they_are_cut(
     assert b"".join(map(text, parts)) == b"".join(data for _, data in frames)
 
 
-def test_files_come_as_they_are(
+def test_files_are_copied_unchanged(
     runner: DockerRunner, engine: docker.APIClient, create: Callable[..., str]
 ) -> None:
     # Packed by the engine they would come at a fraction of the speed.
@@ -156,19 +154,17 @@ def test_files_come_as_they_are(
         assert "Content-Encoding" not in response.headers
 
 
-def test_a_container_prints_and_ends(runner: DockerRunner, create: Callable[..., str]) -> None:
+def test_container_output_and_exit_code_are_read(runner: DockerRunner, create: Callable[..., str]) -> None:
     assert run(runner, create("echo $WORD; pwd; exit 7")) == (b"a b\n/job/src\n", Exit(7, oom_killed=False))
 
 
 @pytest.mark.parametrize("attempt", range(10))
-def test_not_a_byte_of_a_short_output_is_lost(
-    runner: DockerRunner, create: Callable[..., str], attempt: int
-) -> None:
+def test_short_output_is_complete(runner: DockerRunner, create: Callable[..., str], attempt: int) -> None:
     printed, _ = run(runner, create("seq 3000; seq 3000 >&2"))
     assert len(printed) == 2 * len("".join(f"{i}\n" for i in range(1, 3001)))
 
 
-def test_the_engines_copy_is_the_same(runner: DockerRunner, create: Callable[..., str]) -> None:
+def test_engines_copy_equals_the_output(runner: DockerRunner, create: Callable[..., str]) -> None:
     container_id = create("seq 100000")
     printed, _ = run(runner, container_id)
     assert read_all(runner.reread(container_id)) == printed == b"".join(b"%d\n" % i for i in range(1, 100001))
@@ -199,7 +195,7 @@ def test_the_engines_copy_is_followed_to_the_end(runner: DockerRunner, create: C
 
 
 @pytest.mark.parametrize("opened", ["attach", "reread"])
-def test_a_reader_can_be_woken_and_closed(
+def test_reader_can_be_interrupted_and_closed(
     runner: DockerRunner, create: Callable[..., str], opened: str
 ) -> None:
     container_id = create("sleep 60")
@@ -222,7 +218,7 @@ def test_a_reader_can_be_woken_and_closed(
     assert output._response.raw._fp.isclosed()
 
 
-def test_what_is_put_in_belongs_to_the_images_user(
+def test_copied_files_belong_to_the_user_of_the_image(
     runner: DockerRunner, create: Callable[..., str], images: Images
 ) -> None:
     container_id = create("cat file; stat -c %u:%g file; id -u", image=images.user_1000)
@@ -317,14 +313,14 @@ def test_the_owner_is_looked_up_through_links(
 @pytest.mark.parametrize(
     ("user", "file"), [("nobody-here", "/etc/passwd"), ("builder:no-group", "/etc/group")]
 )
-def test_an_owner_that_the_image_does_not_know_is_the_jobs_fault(
+def test_unknown_owner_is_a_job_error(
     runner: DockerRunner, engine: docker.APIClient, images: Images, user: str, file: str
 ) -> None:
     with pytest.raises(JobFailed, match=f"is not in its {file}"):
         owner_of(runner, engine, images.default, user)
 
 
-def test_a_list_of_users_is_not_read_without_bound(
+def test_passwd_file_is_read_up_to_a_limit(
     runner: DockerRunner, engine: docker.APIClient, image_with: Callable[..., str]
 ) -> None:
     image = image_with({"etc/passwd": b"x" * ((1 << 20) + 1)})
@@ -333,7 +329,7 @@ def test_a_list_of_users_is_not_read_without_bound(
 
 
 @pytest.mark.parametrize("filler", [b"\n", b":"])
-def test_a_list_of_users_takes_no_more_memory_than_its_bytes(
+def test_passwd_file_takes_no_more_memory_than_its_size(
     runner: DockerRunner, engine: docker.APIClient, image_with: Callable[..., str], filler: bytes
 ) -> None:
     filling = filler * ((1 << 20) - 100)
@@ -347,7 +343,7 @@ def test_a_list_of_users_takes_no_more_memory_than_its_bytes(
         tracemalloc.stop()
 
 
-def test_a_list_of_users_that_leads_in_a_circle_is_the_jobs_fault(
+def test_passwd_link_loop_is_a_job_error(
     runner: DockerRunner, engine: docker.APIClient, image_with: Callable[..., str]
 ) -> None:
     image = image_with({}, {"etc/passwd": "passwd"})
@@ -357,7 +353,7 @@ def test_a_list_of_users_that_leads_in_a_circle_is_the_jobs_fault(
     assert "/var/lib" not in str(failed.value)
 
 
-def test_a_list_of_users_that_is_no_file_is_not_waited_for(
+def test_passwd_that_is_not_a_file_does_not_block(
     runner: DockerRunner, engine: docker.APIClient, image_with: Callable[..., str]
 ) -> None:
     image = image_with({}, fifos=["etc/passwd"])
@@ -366,7 +362,7 @@ def test_a_list_of_users_that_is_no_file_is_not_waited_for(
 
 
 @pytest.mark.parametrize("call", ["artifacts", "owner"])
-def test_a_path_that_is_not_found_while_the_container_is_removed_says_nothing_of_the_job(
+def test_missing_path_during_a_removal_is_not_a_job_error(
     runner: DockerRunner, create: Callable[..., str], call: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     container_id = create()
@@ -381,7 +377,7 @@ def test_a_path_that_is_not_found_while_the_container_is_removed_says_nothing_of
         getattr(runner, call)(container_id)
 
 
-def test_a_user_whom_the_engine_does_not_find_is_the_jobs_fault(
+def test_user_unknown_to_the_engine_is_a_job_error(
     runner: DockerRunner, engine: docker.APIClient, images: Images, create: Callable[..., str]
 ) -> None:
     base = engine.create_container(images.default, command=["true"], user="nobody-here")["Id"]
@@ -406,7 +402,7 @@ def test_a_user_whom_the_engine_does_not_find_is_the_jobs_fault(
         ({"job/artifacts": "/dev/null"}, None, "error reopening /dev/null inside container"),
     ],
 )
-def test_an_image_that_can_never_start_is_the_jobs_fault(
+def test_image_that_cannot_start_is_a_job_error(
     runner: DockerRunner,
     image_with: Callable[..., str],
     create: Callable[..., str],
@@ -440,30 +436,30 @@ ID = "d1caf264d06c7d89c882a02be5ce09b293e3fe89746e1b6209527bfe249a01a5"
         ("/job/volumes/_database is kept", "/job/volumes/_database is kept"),
     ],
 )
-def test_messages_name_no_path_of_the_engine(message: str, expected: str) -> None:
+def test_messages_do_not_contain_paths_of_the_engine(message: str, expected: str) -> None:
     assert one_line(message) == expected
 
 
-def test_what_a_job_has_in_an_error_takes_no_time_to_look_through() -> None:
+def test_long_error_text_is_classified_quickly() -> None:
     began = time.process_time()
     assert len(one_line("/volumes" * 100_000)) == 500
     assert time.process_time() - began < 1
 
 
-def test_a_directory_that_is_a_file_in_the_image_is_the_jobs_fault(create: Callable[..., str]) -> None:
+def test_file_in_place_of_a_directory_is_a_job_error(create: Callable[..., str]) -> None:
     for working_dir in ("/etc/passwd", "/etc/passwd/below"):
         with pytest.raises(JobFailed, match="not a directory"):
             create(working_dir=working_dir)
 
 
-def test_a_name_that_is_taken_is_not_the_jobs_fault(runner: DockerRunner, spec: ContainerSpec) -> None:
+def test_container_name_in_use_is_not_a_job_error(runner: DockerRunner, spec: ContainerSpec) -> None:
     container_id = runner.create(spec)
     with pytest.raises(EngineUnavailable, match="already in use"):
         runner.create(spec)
     runner.remove(container_id)
 
 
-def test_a_container_of_an_image_that_was_made_of_a_jobs_has_its_labels_but_not_its_name(
+def test_container_of_a_committed_job_image_has_its_labels_but_not_its_name(
     runner: DockerRunner, engine: docker.APIClient, create: Callable[..., str]
 ) -> None:
     container_id = create()
@@ -478,7 +474,7 @@ def test_a_container_of_an_image_that_was_made_of_a_jobs_has_its_labels_but_not_
         engine.remove_image(image, force=True)
 
 
-def test_a_container_with_half_of_the_labels_is_nobody_we_know(
+def test_container_with_incomplete_labels_is_ignored(
     runner: DockerRunner, engine: docker.APIClient, images: Images
 ) -> None:
     labels = {"reactorcide.instance": INSTANCE, "reactorcide.job": "x", "reactorcide.attempt": "one"}
@@ -497,9 +493,7 @@ def test_a_container_with_half_of_the_labels_is_nobody_we_know(
             engine.remove_container(one["Id"])
 
 
-def test_artifacts_come_out_also_where_the_command_has_moved_their_directory(
-    runner: DockerRunner, create: Callable[..., str]
-) -> None:
+def test_artifacts_are_read_from_a_moved_directory(runner: DockerRunner, create: Callable[..., str]) -> None:
     container_id = create("touch /job/artifacts/file; mv /job /elsewhere", working_dir="/")
     assert run(runner, container_id) == (b"", Exit(0, oom_killed=False))
     assert artifact_names(runner, container_id) == ["artifacts", "artifacts/file"]
@@ -527,7 +521,7 @@ def artifact_names(runner: DockerRunner, container_id: str) -> list[str] | None:
         ),
     ],
 )
-def test_artifacts_come_out_where_there_are_any(
+def test_artifacts_are_read_if_there_are_any(
     runner: DockerRunner, create: Callable[..., str], command: str, names: list[str] | None
 ) -> None:
     container_id = create(command)
@@ -535,7 +529,7 @@ def test_artifacts_come_out_where_there_are_any(
     assert artifact_names(runner, container_id) == names
 
 
-def test_the_artifacts_of_the_image_are_not_the_jobs(
+def test_files_of_the_image_are_not_artifacts(
     runner: DockerRunner, engine: docker.APIClient, create: Callable[..., str], images: Images
 ) -> None:
     container = engine.create_container(
@@ -594,7 +588,7 @@ def test_a_container_is_hardened_and_limited(
         ("exec 3>/dev/shm/f; rm /dev/shm/f; head -c 8388608 /dev/zero >&3", 0),
     ],
 )
-def test_what_has_no_name_or_is_the_engines_counts_too(
+def test_unnamed_files_and_engine_files_count(
     runner: DockerRunner, create: Callable[..., str], command: str, expected_mib: int
 ) -> None:
     container_id = create(f"{command}; echo done; sleep 60")
@@ -607,9 +601,7 @@ def test_what_has_no_name_or_is_the_engines_counts_too(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may look into the files of a container")
-def test_the_engines_copy_of_the_output_is_asked_for_its_size(
-    runner: DockerRunner, create: Callable[..., str]
-) -> None:
+def test_size_of_the_engines_copy_is_measured(runner: DockerRunner, create: Callable[..., str]) -> None:
     container_id = create("head -c 1048576 /dev/zero; echo; echo done; sleep 60")
     output = started(runner, container_id)
     read_until(output, b"done")
@@ -619,7 +611,7 @@ def test_the_engines_copy_of_the_output_is_asked_for_its_size(
     assert (runner.copy_bytes(container_id) or 0) < 7 << 20
 
 
-def test_what_a_container_takes_of_the_disk(
+def test_disk_usage_of_a_container_is_measured(
     runner: DockerRunner, create: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = (
@@ -674,7 +666,7 @@ def isolated_network(engine: docker.APIClient, monkeypatch: pytest.MonkeyPatch) 
         engine.remove_network(name)
 
 
-def test_services_that_make_the_isolated_network_at_once_make_one(
+def test_concurrent_services_create_one_isolated_network(
     engine: docker.APIClient, spec: ContainerSpec, isolated_network: str
 ) -> None:
     runners = [DockerRunner({}, network="isolated") for _ in range(5)]
@@ -698,7 +690,7 @@ def test_services_that_make_the_isolated_network_at_once_make_one(
             runner.close()
 
 
-def test_an_isolated_network_that_is_gone_is_made_anew(
+def test_missing_isolated_network_is_recreated(
     engine: docker.APIClient, spec: ContainerSpec, isolated_network: str
 ) -> None:
     runner = DockerRunner({}, network="isolated")
@@ -726,7 +718,7 @@ def test_a_network_that_does_not_isolate_is_not_used(
     runner.close()
 
 
-def test_a_job_can_do_what_its_capabilities_are_for(runner: DockerRunner, create: Callable[..., str]) -> None:
+def test_granted_capabilities_work(runner: DockerRunner, create: Callable[..., str]) -> None:
     """As apt, su and a web server need it."""
     command = """
         touch file; chown 1000:1000 file; chmod 2755 file; stat -c %u:%a file
@@ -743,7 +735,7 @@ def test_a_job_can_do_what_its_capabilities_are_for(runner: DockerRunner, create
     assert ended == Exit(0, oom_killed=False)
 
 
-def test_without_limits_there_are_none(engine: docker.APIClient, create: Callable[..., str]) -> None:
+def test_no_limits_means_unlimited(engine: docker.APIClient, create: Callable[..., str]) -> None:
     host = engine.inspect_container(create())["HostConfig"]
     assert (host["NanoCpus"], host["Memory"]) == (0, 0)
 
@@ -772,7 +764,9 @@ def test_a_removed_container_takes_its_volume_along(
         engine.inspect_volume(mount["Name"])
 
 
-def test_waiting_for_what_runs_on_ends_in_time(runner: DockerRunner, create: Callable[..., str]) -> None:
+def test_wait_for_a_running_container_ends_at_its_timeout(
+    runner: DockerRunner, create: Callable[..., str]
+) -> None:
     container_id = create("sleep 60")
     runner.start(container_id)
     assert runner.wait(container_id, 0.2, None) is None
@@ -794,7 +788,7 @@ def test_signals_reach_the_command(runner: DockerRunner, create: Callable[..., s
     runner.signal(killed, "KILL")
 
 
-def test_the_search_for_why_a_command_was_killed_is_no_part_of_when_it_ended(
+def test_end_time_excludes_the_search_for_the_cause_of_a_kill(
     runner: DockerRunner, create: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("reactorcide.runner.docker.containers._OOM_PATIENCE_S", 1.0)
@@ -833,11 +827,11 @@ _DENIED = "pull access denied, repository does not exist or may require authoriz
         ("dial tcp: lookup r.test: no such host", "is not here and could not be pulled"),
     ],
 )
-def test_why_an_image_could_not_be_pulled(reason: str, sentence: str) -> None:
+def test_pull_errors_are_explained(reason: str, sentence: str) -> None:
     assert sentence in str(_pull_failure("x:1", reason))
 
 
-def test_what_the_engine_refuses_is_the_jobs_fault(runner: DockerRunner, spec: ContainerSpec) -> None:
+def test_refusal_of_the_engine_is_a_job_error(runner: DockerRunner, spec: ContainerSpec) -> None:
     with pytest.raises(JobFailed, match="lowercase"):
         runner.create(replace(spec, image="Not/An/Image"))
 
@@ -875,7 +869,7 @@ def test_signals_and_removal_of_a_missing_container_do_nothing(
     runner.remove(container_id)
 
 
-def test_an_image_goes_unless_somebody_needs_it(
+def test_image_is_removed_unless_in_use(
     runner: DockerRunner,
     create: Callable[..., str],
     new_registry: Callable[..., Registry],
@@ -926,7 +920,7 @@ def test_an_unreachable_engine_is_reported(spec: ContainerSpec, call: str) -> No
         ("tcp://127.0.0.1:1", "tell its version"),
     ],
 )
-def test_an_engine_that_cannot_be_reached_as_it_is_named(address: str, sentence: str) -> None:
+def test_unusable_engine_address_is_a_clear_error(address: str, sentence: str) -> None:
     away = DockerRunner({"DOCKER_HOST": address})
     with pytest.raises(EngineUnavailable, match=sentence):
         away.check()
@@ -946,7 +940,7 @@ class TestVolumes:
         volumes = engine.volumes(filters={"label": label})["Volumes"] or []
         return [str(volume["Name"]) for volume in volumes]
 
-    def test_it_says_whose_it_is_and_goes_with_the_container(
+    def test_volume_has_labels_and_is_removed_with_its_container(
         self, runner: DockerRunner, own: ContainerSpec, engine: docker.APIClient
     ) -> None:
         container_id = runner.create(own)
@@ -956,7 +950,7 @@ class TestVolumes:
         runner.remove(container_id)
         assert self.volumes(engine, f"reactorcide.instance={own.instance_id}") == []
 
-    def test_one_without_a_container_is_removed_and_no_other(
+    def test_only_volumes_without_a_container_are_removed(
         self, runner: DockerRunner, own: ContainerSpec, engine: docker.APIClient
     ) -> None:
         mine, somebody_s = f"reactorcide.instance={own.instance_id}", f"test-{uuid.uuid4()}"
@@ -977,7 +971,7 @@ class TestVolumes:
 
 
 @pytest.mark.parametrize("free", range(3))
-def test_an_attach_without_descriptors_leaves_none_open(create: Callable[..., str], free: int) -> None:
+def test_failed_attach_leaves_no_descriptor_open(create: Callable[..., str], free: int) -> None:
     container_id = create()
     with contextlib.closing(DockerRunner({})) as runner:
         # Its connection is taken for the attach, if it is still there.
@@ -988,7 +982,7 @@ def test_an_attach_without_descriptors_leaves_none_open(create: Callable[..., st
         assert len(open_descriptors(os.getpid())) <= len(before)
 
 
-def test_a_check_of_a_service_that_ends_just_then_is_none(
+def test_health_check_of_an_ended_service_has_no_result(
     runner: DockerRunner, create: Callable[..., str]
 ) -> None:
     # The engine has many answers for that; a few containers meet some of them.

@@ -269,7 +269,7 @@ def test_a_user_without_rights_can_take_a_command(
 
 @pytest.mark.parametrize("shell", SHELLS)
 @pytest.mark.parametrize("image_env", [{}, {"LC_ALL": "C.UTF-8", "TMOUT": "1"}], ids=["C", "UTF-8"])
-def test_every_character_arrives(
+def test_every_character_is_transmitted(
     new_case: Callable[..., Case], shell: str, image_env: dict[str, str]
 ) -> None:
     characters = "".join(chr(code) for code in range(1, 0x110000) if not 0xD800 <= code < 0xE000)
@@ -298,7 +298,7 @@ def test_line_numbers_stay_those_of_the_script_after_100_kib_of_newlines(
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_names_that_a_shell_does_not_take_are_in_the_configuration(
+def test_variable_names_unfit_for_a_shell_are_in_the_configuration(
     new_case: Callable[..., Case], shell: str
 ) -> None:
     case = new_case(shell)
@@ -343,7 +343,7 @@ def test_neither_variables_nor_secrets_are_in_the_configuration_or_in_arguments(
 
 @pytest.mark.parametrize("shell", SHELLS)
 @pytest.mark.parametrize("cut", [0, 1, 30, -40, -1], ids=str)
-def test_half_a_hand_over_runs_nothing(new_case: Callable[..., Case], shell: str, cut: int) -> None:
+def test_partial_handover_runs_nothing(new_case: Callable[..., Case], shell: str, cut: int) -> None:
     case = new_case(shell)
     spec = case.spec("echo ran; touch /job/artifacts/ran", {"WORD": "a"})
     container_id, output, started = case.waiting(spec)
@@ -362,7 +362,7 @@ def test_half_a_hand_over_runs_nothing(new_case: Callable[..., Case], shell: str
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_what_was_sent_whole_runs_to_its_end_though_the_sender_is_gone(
+def test_complete_handover_runs_although_the_sender_is_gone(
     new_case: Callable[..., Case], shell: str
 ) -> None:
     case = new_case(shell)
@@ -379,7 +379,7 @@ def test_what_was_sent_whole_runs_to_its_end_though_the_sender_is_gone(
 
 
 @pytest.mark.parametrize("again", ["start", "restart"])
-def test_a_container_that_is_started_again_waits_and_runs_nothing(
+def test_restarted_container_waits_and_runs_nothing(
     engine: docker.APIClient, new_case: Callable[..., Case], again: str
 ) -> None:
     case = new_case("busybox")
@@ -404,7 +404,7 @@ def test_a_container_that_is_started_again_waits_and_runs_nothing(
 
 @pytest.mark.parametrize("shell", SHELLS)
 @pytest.mark.parametrize(("signal", "way"), [("TERM", "warm"), ("KILL", "cold")])
-def test_a_signal_before_the_mark_runs_nothing(
+def test_signal_before_the_end_mark_runs_nothing(
     new_case: Callable[..., Case], shell: str, signal: Any, way: str
 ) -> None:
     case = new_case(shell)
@@ -426,7 +426,7 @@ def test_a_signal_before_the_mark_runs_nothing(
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("shell", SHELLS)
-def test_a_signal_after_the_mark_lets_the_command_clean_up(
+def test_signal_after_the_end_mark_lets_the_command_clean_up(
     new_case: Callable[..., Case], shell: str, way: str
 ) -> None:
     case = new_case(shell)
@@ -457,7 +457,7 @@ def test_too_little_memory_for_the_hand_over_runs_nothing(new_case: Callable[...
     assert not case.runner.is_acknowledged(container_id)
 
 
-def test_the_output_of_a_shell_that_reads_no_command_can_be_read(new_case: Callable[..., Case]) -> None:
+def test_output_of_a_shell_that_reads_no_command_is_readable(new_case: Callable[..., Case]) -> None:
     # It ends where such a variable of its environment is no number.
     case = new_case("dash", OPTIND="word")
     spec = case.spec("echo ran", {})
@@ -480,7 +480,7 @@ def test_the_commands_own_acknowledgement_is_output(new_case: Callable[..., Case
     )
 
 
-def test_the_init_still_signals_the_whole_group_but_the_command_does_not_see_how(
+def test_init_signals_the_whole_group_and_its_variable_is_hidden(
     new_case: Callable[..., Case],
 ) -> None:
     stdout, _, _ = new_case("busybox").handed_over("env")
@@ -488,7 +488,7 @@ def test_the_init_still_signals_the_whole_group_but_the_command_does_not_see_how
 
 
 @given(st.binary(max_size=60), st.binary(max_size=60), st.lists(st.integers(0, 200), max_size=6))
-def test_the_acknowledgement_is_found_however_it_is_cut(before: bytes, after: bytes, cuts: list[int]) -> None:
+def test_acknowledgement_is_recognized_for_any_chunking(before: bytes, after: bytes, cuts: list[int]) -> None:
     stream = before + ACKNOWLEDGEMENT + after
     edges = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
     acknowledgement = AcknowledgementFilter()

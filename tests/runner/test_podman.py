@@ -139,7 +139,7 @@ def test_a_command_is_handed_over(runner: DockerRunner, waiting: Callable[..., A
     runner.signal(container_id, "KILL")
 
 
-def test_half_a_hand_over_runs_nothing(runner: DockerRunner, waiting: Callable[..., Any]) -> None:
+def test_partial_handover_runs_nothing(runner: DockerRunner, waiting: Callable[..., Any]) -> None:
     container_id, output, spec, started = waiting("echo ran")
     output.hand_over(spec, started)
     whole = b"".join(map(bytes, output._unsent))
@@ -156,7 +156,7 @@ def test_half_a_hand_over_runs_nothing(runner: DockerRunner, waiting: Callable[.
     assert not runner.is_acknowledged(container_id)
 
 
-def test_a_container_that_is_started_again_runs_nothing(
+def test_restarted_container_runs_nothing(
     podman: str, runner: DockerRunner, waiting: Callable[..., Any]
 ) -> None:
     container_id, output, spec, started = waiting("echo ran; exit 3")
@@ -262,7 +262,7 @@ jobs:
 """
 
 
-def test_jobs_of_a_workflow_have_services_and_hand_on_what_they_make(podman: str, service: Service) -> None:
+def test_jobs_of_a_workflow_have_services_and_pass_on_artifacts(podman: str, service: Service) -> None:
     files = {"workflows/ci.yaml": WORKFLOW.replace("IMAGE", IMAGE)}
     source = repository(service.source_root / "project", files)
     ended = over(service.admin, start(service.admin, source), deadline_s=120)

@@ -68,7 +68,7 @@ def is_warm(runner: DockerRunner, spec: ContainerSpec) -> bool:
         runner.remove(container_id)
 
 
-def test_each_is_used_once_and_named_for_its_job(
+def test_warm_container_is_used_once_and_named_for_its_job(
     runner: DockerRunner, engine: docker.APIClient, images: Images
 ) -> None:
     spec = spec_of(images.default)
@@ -98,7 +98,7 @@ def test_each_is_used_once_and_named_for_its_job(
 
 
 @pytest.mark.parametrize("how", ["killed", "removed", "started again"])
-def test_one_that_died_is_not_used_and_not_replaced_before_the_next_job(
+def test_dead_warm_container_is_not_used_and_replaced_with_the_next_job(
     runner: DockerRunner, engine: docker.APIClient, images: Images, how: str
 ) -> None:
     spec = spec_of(images.default)
@@ -118,7 +118,7 @@ def test_one_that_died_is_not_used_and_not_replaced_before_the_next_job(
     assert not engine.containers(all=True, filters={"id": container_id})
 
 
-def test_a_name_that_is_another_image_by_now(
+def test_retagged_image_gets_a_new_container(
     runner: DockerRunner, engine: docker.APIClient, images: Images
 ) -> None:
     name = f"reactorcide-test-{uuid.uuid4()}"
@@ -136,7 +136,7 @@ def test_a_name_that_is_another_image_by_now(
 
 
 @pytest.mark.parametrize("script", ["exit 3", "exec /bin/busybox yes"], ids=["ends", "floods"])
-def test_an_image_whose_shell_takes_no_command_is_not_tried_again_and_again(
+def test_image_whose_shell_reads_no_command_is_not_retried(
     runner: DockerRunner, engine: docker.APIClient, script: str
 ) -> None:
     after_jobs_like(runner, spec_of(image_with_script_as_shell(engine, script)))
@@ -149,7 +149,7 @@ def test_an_image_whose_shell_takes_no_command_is_not_tried_again_and_again(
     assert runner.warm_view().waiting == 0
 
 
-def test_a_working_directory_that_is_a_link_is_not_to_be_replaced_later(
+def test_working_directory_that_is_a_link_gets_a_new_container(
     runner: DockerRunner, engine: docker.APIClient, images: Images
 ) -> None:
     created = engine.create_container(
@@ -231,14 +231,14 @@ class Pool:
     ],
     ids=lambda changes: next(iter(changes)),
 )
-def test_a_job_that_asks_for_something_else_gets_a_new_one(changes: dict[str, Any]) -> None:
+def test_job_with_other_options_gets_a_new_container(changes: dict[str, Any]) -> None:
     pool = Pool()
     assert pool.after(pool.spec) == 1
     assert pool.pool.take(replace(pool.spec, **changes), "name") is None
     assert pool.pool.take(replace(pool.spec, command="else", env={"A": "b"}, job_id="j"), "name") is not None
 
 
-def test_the_last_jobs_decide_what_waits() -> None:
+def test_latest_jobs_decide_which_containers_are_warm() -> None:
     pool = Pool()
     a, b, c = (replace(pool.spec, working_dir=f"/job/{name}") for name in "abc")
     assert pool.after(a) == 1
@@ -252,7 +252,7 @@ def test_the_last_jobs_decide_what_waits() -> None:
     assert {item.shape.working_dir for item in pool.pool._waiting} == {"/job/b", "/job/c"}
 
 
-def test_what_has_waited_for_too_long_is_thrown_away(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_warm_container_is_removed_after_its_maximum_age(monkeypatch: pytest.MonkeyPatch) -> None:
     pool = Pool()
     now = monotonic()
     assert pool.after(pool.spec) == 1
@@ -263,7 +263,7 @@ def test_what_has_waited_for_too_long_is_thrown_away(monkeypatch: pytest.MonkeyP
     assert pool.after(pool.spec) == 1
 
 
-def test_nothing_is_created_without_time_or_memory_or_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_container_is_created_without_time_memory_or_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     pool = Pool()
     pool.engine.keeps = False
     assert pool.after(pool.spec) == 0
@@ -275,7 +275,7 @@ def test_nothing_is_created_without_time_or_memory_or_a_connection(monkeypatch: 
     assert Pool(size=0).after(pool.spec) == 0
 
 
-def test_one_is_created_at_a_time_as_long_as_it_may() -> None:
+def test_containers_are_created_one_at_a_time() -> None:
     pool = Pool(size=5)
     counts: list[int] = []
 
@@ -291,7 +291,9 @@ def test_one_is_created_at_a_time_as_long_as_it_may() -> None:
     assert counts == [0, 1, 2]
 
 
-def test_a_host_that_resolves_names_in_another_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changed_resolver_configuration_gets_a_new_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     resolvers = tmp_path / "resolv.conf"
     monkeypatch.setattr(warm, "_RESOLVERS", (str(resolvers),))
     pool = Pool()
@@ -303,7 +305,7 @@ def test_a_host_that_resolves_names_in_another_way(tmp_path: Path, monkeypatch: 
     assert pool.pool.take(pool.spec, "name") is not None
 
 
-def test_an_engine_that_fails_is_left_alone_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failing_engine_is_paused(monkeypatch: pytest.MonkeyPatch) -> None:
     pool = Pool()
     pool.engine.problem = EngineUnavailable("no answer")
     with pytest.raises(EngineUnavailable):
@@ -316,7 +318,7 @@ def test_an_engine_that_fails_is_left_alone_for_a_while(monkeypatch: pytest.Monk
     assert pool.after() == 1
 
 
-def test_what_the_engine_refuses_is_not_asked_for_again_before_the_next_job() -> None:
+def test_refused_creation_is_not_repeated_before_the_next_job() -> None:
     pool = Pool()
     pool.engine.problem = JobFailed("no such user")
     assert pool.after(pool.spec) == 0
@@ -325,7 +327,7 @@ def test_what_the_engine_refuses_is_not_asked_for_again_before_the_next_job() ->
     assert pool.after(pool.spec) == 1
 
 
-def test_an_engine_that_is_away_when_one_is_taken() -> None:
+def test_unreachable_engine_when_a_container_is_taken() -> None:
     pool = Pool()
     assert pool.after(pool.spec) == 1
 
@@ -339,7 +341,7 @@ def test_an_engine_that_is_away_when_one_is_taken() -> None:
     assert len(pool.engine.containers) == 1
 
 
-def test_many_jobs_at_once_never_get_the_same() -> None:
+def test_concurrent_jobs_get_different_containers() -> None:
     pool = Pool(size=8)
     assert pool.after(*[pool.spec] * 8) == 8
     with ThreadPoolExecutor(16) as threads:

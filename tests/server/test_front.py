@@ -63,7 +63,7 @@ def wait_for_a_piece(served: Served) -> None:
     )
 
 
-def test_a_client_that_does_not_close_costs_nobody_time(serve: Serve) -> None:
+def test_client_that_does_not_close_delays_nobody(serve: Serve) -> None:
     served = serve(hello)
     clients = [served.connect() for _ in range(100)]
     for client in clients:
@@ -84,7 +84,7 @@ def large(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
     return iter([b"x" * 65536] * (1 if environ["REMOTE_ADDR"] == "127.0.0.2" else 1024))
 
 
-def test_clients_that_take_nothing_hold_neither_threads_nor_memory(
+def test_clients_that_read_nothing_use_no_thread_and_bounded_memory(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transport, "_TAKE_S", 1)
@@ -110,9 +110,7 @@ def test_a_slow_client_gets_all_of_a_large_answer(serve: Serve) -> None:
         assert len(read_all(client).partition(b"\r\n\r\n")[2]) == 64 << 20
 
 
-def test_who_takes_an_answer_too_slowly_is_cut_off_in_the_end(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_too_slow_reader_is_disconnected(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """Although it never stalls: all of it has a deadline that follows from the size."""
     monkeypatch.setattr(transport, "_TAKE_S", 1)
     monkeypatch.setattr(pace, "MIN_BYTES_PER_S", 4 << 20)
@@ -131,7 +129,7 @@ def test_who_takes_an_answer_too_slowly_is_cut_off_in_the_end(
             assert monotonic() - start_s < 1 + received_bytes / (4 << 20) + front._SWEEP_S + 2
 
 
-def test_what_nobody_takes_does_not_stay_in_the_system_after_the_close(
+def test_unread_data_does_not_stay_in_the_kernel_after_close(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(front, "_UNTAKEN_S", 3)
@@ -155,9 +153,7 @@ def test_what_nobody_takes_does_not_stay_in_the_system_after_the_close(
         wait_until(lambda: served.front.is_done and not unsent(), 20, "the system has forgotten it")
 
 
-def test_an_answer_that_takes_long_by_itself_is_not_cut_off(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_slowly_generated_answer_is_not_disconnected(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transport, "_TAKE_S", 0.1)
 
     def following(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
@@ -173,7 +169,7 @@ def test_an_answer_that_takes_long_by_itself_is_not_cut_off(
 
 @pytest.mark.parametrize("is_tls", [False, True])
 @pytest.mark.parametrize("breaks_off", ["application", "client takes nothing", "service stops"])
-def test_an_answer_that_breaks_off_is_an_error_to_http_1_0_as_well(
+def test_broken_answer_is_an_error_for_http_1_0(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, is_tls: bool, breaks_off: str
 ) -> None:
     """There are no chunks, so that a close alone would look like its end."""
@@ -212,7 +208,7 @@ def test_an_answer_that_breaks_off_is_an_error_to_http_1_0_as_well(
     client.close()
 
 
-def test_what_is_held_in_all_is_bounded(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_total_buffered_memory_is_bounded(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(front, "_MAX_HELD_BYTES", 1 << 20)
     served = serve(large)
     clients = [served.connect(receive_bytes=2048) for _ in range(100)]
@@ -224,7 +220,7 @@ def test_what_is_held_in_all_is_bounded(serve: Serve, monkeypatch: pytest.Monkey
         client.close()
 
 
-def test_where_there_are_too_many_the_oldest_of_the_largest_share_goes(
+def test_too_many_clients_drop_the_oldest_of_the_largest_share(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(front, "_MAX_CONNECTIONS", 20)
@@ -244,9 +240,7 @@ def test_where_there_are_too_many_the_oldest_of_the_largest_share_goes(
         client.close()
 
 
-def test_the_files_that_the_process_may_open_bound_the_clients(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_open_file_limit_bounds_the_clients(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(front, "files_for_clients", lambda: 40)
     served = serve(hello)
     clients = [served.connect(f"127.0.0.{10 + number}") for number in range(30)]
@@ -264,7 +258,7 @@ def test_the_files_that_the_process_may_open_bound_the_clients(
 
 
 @pytest.mark.parametrize(("limit", "for_clients"), [(4096, 3584), (1024, 512), (256, 128)])
-def test_some_files_are_left_to_the_service(
+def test_some_descriptors_are_reserved_for_the_service(
     monkeypatch: pytest.MonkeyPatch, limit: int, for_clients: int
 ) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, limit))
@@ -288,9 +282,7 @@ def no_free_descriptors() -> Iterator[None]:
             os.close(file)
 
 
-def test_who_cannot_be_accepted_does_not_keep_the_loop_busy(
-    serve: Serve, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_unacceptable_client_does_not_spin_the_loop(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
     served = serve(hello)
     turns = Turns(served.front)
     with socket.socket() as client:
@@ -338,7 +330,7 @@ def read_all_or_reset(client: socket.socket) -> bytes:
         return b""
 
 
-def test_the_application_is_asked_before_a_body_is_taken(serve: Serve) -> None:
+def test_application_decides_before_a_body_is_read(serve: Serve) -> None:
     paths: list[str] = []
 
     def refusing(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
@@ -360,9 +352,7 @@ def test_the_application_is_asked_before_a_body_is_taken(serve: Serve) -> None:
         client.close()
 
 
-def test_what_a_refused_client_still_sends_is_taken_for_a_bounded_time(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_refused_client_is_drained_for_a_bounded_time(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "_DRAIN_S", 1)
 
     def refusing(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
@@ -388,7 +378,7 @@ def test_what_a_refused_client_still_sends_is_taken_for_a_bounded_time(
         assert monotonic() - start_s < 4
 
 
-def test_what_a_refused_client_still_sends_is_bounded(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refused_client_is_drained_up_to_a_size(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "_MAX_DRAINED_BYTES", 1 << 20)
 
     def refusing(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
@@ -441,7 +431,7 @@ def test_a_closed_connection_leaves_no_garbage(serve: Serve) -> None:
             gc.enable()
 
 
-def test_nothing_is_read_of_who_has_enough_on_its_way(serve: Serve) -> None:
+def test_client_with_enough_buffered_requests_is_not_read(serve: Serve) -> None:
     goes_on = threading.Event()
 
     def slow(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
@@ -467,7 +457,7 @@ def test_nothing_is_read_of_who_has_enough_on_its_way(serve: Serve) -> None:
         client.close()
 
 
-def test_a_body_that_was_asked_about_is_bounded(serve: Serve) -> None:
+def test_permitted_body_has_its_limit(serve: Serve) -> None:
     served = serve(hello)
     with served.connect() as client:
         client.sendall(POST + b"Content-Length: 1000000\r\n\r\n" + b"x" * 1_000_000)
@@ -483,7 +473,7 @@ def test_a_body_that_was_asked_about_is_bounded(serve: Serve) -> None:
         assert client.recv(4096).startswith(b"HTTP/1.1 413 ")
 
 
-def test_chunks_may_be_small_but_not_all_of_them(serve: Serve) -> None:
+def test_average_chunk_size_has_a_minimum(serve: Serve) -> None:
     served = serve(hello)
     for chunks, status in ((1000, 200), (5000, 400)):
         with served.connect() as client:
@@ -523,7 +513,7 @@ def test_a_body_is_permitted_after_the_client_has_ended_its_stream(serve: Serve)
         (b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"x" * 100_000, 431),
     ],
 )
-def test_what_is_no_request_is_answered_as_json(serve: Serve, sent: bytes, status: int) -> None:
+def test_malformed_request_is_answered_as_json(serve: Serve, sent: bytes, status: int) -> None:
     served = serve(hello)
     with served.connect() as client:
         client.sendall(sent)
@@ -535,7 +525,7 @@ def test_what_is_no_request_is_answered_as_json(serve: Serve, sent: bytes, statu
 
 @pytest.mark.parametrize("line_end", [b"\r\n", b"\n"])
 @pytest.mark.parametrize("cut", [0, 1, 2])
-def test_lines_of_a_body_are_no_header_fields(serve: Serve, line_end: bytes, cut: int) -> None:
+def test_body_lines_are_not_header_fields(serve: Serve, line_end: bytes, cut: int) -> None:
     served = serve(hello)
     head = line_end.join([b"POST / HTTP/1.1", b"Host: x", b"Content-Length: 300", b"", b""])
     with served.connect() as client:
@@ -546,7 +536,7 @@ def test_lines_of_a_body_are_no_header_fields(serve: Serve, line_end: bytes, cut
         assert status_of(client.recv(4096)) == 200
 
 
-def test_header_fields_that_come_in_pieces_are_counted(serve: Serve) -> None:
+def test_header_fields_in_pieces_are_counted(serve: Serve) -> None:
     served = serve(hello)
     with served.connect() as client:
         client.sendall(GET[:-2] + b"A: b\r\n" * 60)
@@ -565,7 +555,7 @@ def test_empty_lines_between_requests_are_ignored(serve: Serve, between: bytes) 
     assert (answers.count(b"HTTP/1.1 200 "), answers.count(b"abc")) == (4, 2)
 
 
-def test_a_request_that_came_with_one_before_is_answered_after_a_long_answer(serve: Serve) -> None:
+def test_pipelined_request_is_answered_after_a_long_answer(serve: Serve) -> None:
     def until_it_waits(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         start_response("200 OK", [])
         if environ["PATH_INFO"] == "/first":
@@ -594,7 +584,7 @@ def test_a_request_that_came_with_one_before_is_answered_after_a_long_answer(ser
     ],
 )
 @pytest.mark.parametrize("origin", [UI, "https://evil.example.com"])
-def test_a_page_may_read_why_it_was_refused(serve: Serve, sent: bytes, status: int, origin: str) -> None:
+def test_refusal_has_cors_headers(serve: Serve, sent: bytes, status: int, origin: str) -> None:
     served = serve(hello, cors_origins=[UI], request_timeout_s=1)
     line, _, rest = sent.partition(b"\r\n")
     with served.connect() as client:
@@ -606,7 +596,7 @@ def test_a_page_may_read_why_it_was_refused(serve: Serve, sent: bytes, status: i
     assert (answer.headers["Vary"], len(answer.headers.get_all("Date", []))) == ("Origin", 1)
 
 
-def test_a_date_is_said_once(serve: Serve) -> None:
+def test_answer_has_one_date_header(serve: Serve) -> None:
     date = "Thu, 01 Jan 2026 00:00:00 GMT"
 
     def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
@@ -620,7 +610,7 @@ def test_a_date_is_said_once(serve: Serve) -> None:
     assert answer.headers.get_all("Date") == [date]
 
 
-def test_requests_may_come_together(serve: Serve) -> None:
+def test_pipelined_requests_are_answered(serve: Serve) -> None:
     served = serve(hello)
     body = POST + b"Content-Length: 3\r\n\r\nabc"
     with served.connect() as client:
@@ -629,7 +619,7 @@ def test_requests_may_come_together(serve: Serve) -> None:
     assert (answers.count(b"HTTP/1.1 200 "), answers.count(b"abc")) == (5, 3)
 
 
-def test_a_pipelined_half_is_waited_for_and_cut_off(serve: Serve) -> None:
+def test_incomplete_pipelined_request_times_out(serve: Serve) -> None:
     served = serve(hello, request_timeout_s=1)
     with served.connect() as client:
         client.sendall(GET + GET[:20])
@@ -654,7 +644,7 @@ def streaming(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
     return [f"{total} {message}".encode()]
 
 
-def test_a_body_is_read_while_it_comes(serve: Serve) -> None:
+def test_body_is_streamed(serve: Serve) -> None:
     served = serve(streaming, request_timeout_s=1)
     with served.connect() as client:
         client.sendall(POST + b"Content-Length: 30000000\r\nExpect: 100-continue\r\n\r\n")
@@ -670,9 +660,7 @@ def test_a_body_is_read_while_it_comes(serve: Serve) -> None:
         assert b"illegal chunk header" in client.recv(4096)
 
 
-def test_who_sends_a_body_too_slowly_is_refused_in_the_end(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_too_slow_body_is_refused(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """Although each piece comes in time."""
     monkeypatch.setattr(pace, "MIN_BYTES_PER_S", 1 << 20)
     served = serve(streaming, request_timeout_s=1)
@@ -691,7 +679,7 @@ def test_who_sends_a_body_too_slowly_is_refused_in_the_end(
         assert (sent_bytes < 160 * len(piece)) is is_refused
 
 
-def test_a_share_of_one_address_does_not_wait_for_anothers(serve: Serve) -> None:
+def test_addresses_have_separate_shares_of_threads(serve: Serve) -> None:
     """However many requests of one address wait for a thread, those of another have their turn next."""
     working = threading.Semaphore(0)
 
@@ -712,7 +700,7 @@ def test_a_share_of_one_address_does_not_wait_for_anothers(serve: Serve) -> None
         client.close()
 
 
-def test_who_mostly_waits_takes_no_thread_of_the_others(serve: Serve) -> None:
+def test_waiting_requests_use_no_thread_of_others(serve: Serve) -> None:
     ended = threading.Event()
 
     def waiting(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
@@ -735,7 +723,7 @@ def test_who_mostly_waits_takes_no_thread_of_the_others(serve: Serve) -> None:
         client.close()
 
 
-def test_an_answer_that_breaks_off_does_not_look_complete(serve: Serve) -> None:
+def test_broken_answer_does_not_look_complete(serve: Serve) -> None:
     is_closed = threading.Event()
 
     class Chunks:
@@ -758,7 +746,7 @@ def test_an_answer_that_breaks_off_does_not_look_complete(serve: Serve) -> None:
     assert is_closed.wait(5)
 
 
-def test_who_sends_no_more_is_still_there(serve: Serve) -> None:
+def test_half_closed_client_still_gets_its_answer(serve: Serve) -> None:
     has_shut = threading.Event()
 
     def following(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
@@ -778,7 +766,7 @@ def test_who_sends_no_more_is_still_there(serve: Serve) -> None:
         assert answer.read() == b"there\n" * 5
 
 
-def test_a_closed_connection_is_noticed_without_traffic(serve: Serve) -> None:
+def test_closed_connection_is_detected_without_traffic(serve: Serve) -> None:
     noticed = threading.Event()
 
     def following(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
@@ -815,7 +803,7 @@ def test_an_answer_continues_after_its_thread_has_returned(
         assert len(read_all(client).partition(b"\r\n\r\n")[2]) == 64 << 20
 
 
-def test_a_request_that_exits_costs_no_thread(serve: Serve) -> None:
+def test_exiting_request_loses_no_thread(serve: Serve) -> None:
     def exiting(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         if environ["REMOTE_ADDR"] == "127.0.0.1":
             raise SystemExit
@@ -829,7 +817,7 @@ def test_a_request_that_exits_costs_no_thread(serve: Serve) -> None:
     assert is_served(served)
 
 
-def test_a_task_that_fails_costs_no_thread() -> None:
+def test_failing_task_loses_no_thread() -> None:
     pool, share, has_run = Pool(1, 1, lambda _: None), Share("127.0.0.1"), threading.Event()
 
     def failing() -> None:
@@ -847,7 +835,7 @@ def test_a_task_that_fails_costs_no_thread() -> None:
 
 
 @pytest.mark.parametrize("client_goes", [False, True])
-def test_an_answer_is_closed_in_the_end(serve: Serve, client_goes: bool) -> None:
+def test_answer_iterator_is_closed(serve: Serve, client_goes: bool) -> None:
     closed: list[bool] = []
 
     class Chunks:
@@ -874,7 +862,7 @@ def test_an_answer_is_closed_in_the_end(serve: Serve, client_goes: bool) -> None
     client.close()
 
 
-def test_neither_a_head_nor_a_304_has_a_body(serve: Serve) -> None:
+def test_head_and_304_have_no_body(serve: Serve) -> None:
     def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         status = "304 NOT MODIFIED" if environ["REQUEST_METHOD"] == "GET" else "200 OK"
         start_response(status, [("Content-Length", "4")])
@@ -887,7 +875,7 @@ def test_neither_a_head_nor_a_304_has_a_body(serve: Serve) -> None:
         assert b"body" not in read_all(client)
 
 
-def test_tls_clients_that_do_not_shake_hands_hold_up_nobody(serve: Serve, tmp_path: Path) -> None:
+def test_tls_clients_without_handshake_delay_nobody(serve: Serve, tmp_path: Path) -> None:
     pair = make_certificate(tmp_path)
     served = serve(large, certificate=Certificate(pair.cert, pair.key), request_timeout_s=2)
     silent = [served.connect() for _ in range(50)]

@@ -214,7 +214,7 @@ def image_with_many_users(engine: docker.APIClient, images: Images) -> Iterator[
     engine.remove_image(name, force=True)
 
 
-def test_all_attacks_at_once_cost_honest_users_nothing(
+def test_concurrent_attacks_do_not_slow_honest_users(
     new_service: NewService, engine: docker.APIClient, image_with_many_users: str, tmp_path: Path
 ) -> None:
     service = new_service(log_format="json", max_artifact_bytes="300m")

@@ -12,7 +12,7 @@ DURATION_S = float(os.environ.get("REACTORCIDE_SOAK_S", "3600"))
 BURNERS = 3
 
 
-def test_nothing_is_lost_in_an_hour_of_kills(new_service: NewService, engine: docker.APIClient) -> None:
+def test_hour_of_random_kills_loses_no_job(new_service: NewService, engine: docker.APIClient) -> None:
     seed = random.randrange(1 << 32)  # noqa: S311  # to be repeated, not to be secret
     print(f"seed {seed}")  # shown where the test fails
     service = new_service(lease=3, concurrency=3)

@@ -63,7 +63,7 @@ def test_loopback_and_link_local_addresses_are_refused(address: str, kind: str |
     assert problem == (kind and f"a {kind} address")
 
 
-def test_the_smallest_network_decides() -> None:
+def test_smallest_matching_network_decides() -> None:
     rules = AddressRules(
         allow=["127.0.0.1", "169.254.0.0/16", "10.1.2.0/24"], deny=["10.0.0.0/8", "10.1.2.3", "0.0.0.0/0"]
     )
@@ -98,7 +98,9 @@ def test_the_smallest_network_decides() -> None:
         "http://169.254.169.254/latest/meta-data",
     ],
 )
-def test_who_is_no_admin_reaches_neither(client: Client, hanging: socket.socket, url: str) -> None:
+def test_users_reach_neither_loopback_nor_internal_addresses(
+    client: Client, hanging: socket.socket, url: str
+) -> None:
     error = refused(client, url.format(port=hanging.getsockname()[1]))
     assert "address, which only the jobs of admins may reach; the operator can allow it with --allow" in error
     hanging.settimeout(0)
@@ -112,7 +114,7 @@ def test_one_address_of_several_is_enough_to_refuse(client: Client, monkeypatch:
     assert "nothing.test has no address (unknown)" in refused(client, "http://nothing.test/x")
 
 
-def test_git_goes_only_to_the_address_that_was_judged(
+def test_git_connects_only_to_the_checked_address(
     origin: Repository, base: Path, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The name has no address but here: git itself cannot look for another one."""
@@ -134,7 +136,7 @@ def test_git_goes_only_to_the_address_that_was_judged(
     assert {host.lower() for host in hostnames} == {"forge.test", "forge.test."}
 
 
-def test_a_resolver_that_hangs_holds_up_neither_deadline_nor_cancel(
+def test_hanging_resolver_delays_neither_deadline_nor_cancel(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever owns a name decides how long its server takes."""
@@ -167,7 +169,7 @@ def test_a_resolver_that_hangs_holds_up_neither_deadline_nor_cancel(
         done.set()
 
 
-def test_ssh_goes_only_there_too(
+def test_ssh_connects_only_to_the_checked_address(
     origin: Repository, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names(monkeypatch, real="192.0.2.7", inside="127.0.0.1")
@@ -197,7 +199,7 @@ def test_ssh_goes_only_there_too(
     assert not (tmp_path / "calls").exists()
 
 
-def test_each_redirect_is_judged(
+def test_each_redirect_is_checked(
     origin: Repository, base: Path, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names(monkeypatch, front="127.0.0.1", back="127.0.0.1", inside="127.0.0.2")
@@ -228,7 +230,7 @@ def test_each_redirect_is_judged(
         client(f"http://127.0.0.1:{port}/origin", refusal=rules)
 
 
-def test_nobody_comes_where_a_redirect_must_not_lead(base: Path, client: Client) -> None:
+def test_redirect_to_a_refused_address_is_not_followed(base: Path, client: Client) -> None:
     rules = AddressRules(allow=["127.0.0.1"]).refusal
     with socket.create_server(("127.0.0.2", 0)) as inside:
         target = f"http://127.0.0.2:{inside.getsockname()[1]}"
@@ -239,7 +241,7 @@ def test_nobody_comes_where_a_redirect_must_not_lead(base: Path, client: Client)
             inside.accept()
 
 
-def test_a_submodule_is_under_the_same_rules(base: Path, client: Client, hanging: socket.socket) -> None:
+def test_submodule_addresses_are_checked(base: Path, client: Client, hanging: socket.socket) -> None:
     outer = Project(base / "outer")
     for number, url in enumerate((f"http://127.0.0.1:{hanging.getsockname()[1]}/x", "git@[::1]:x")):
         outer.submodule(f"m{number}", url, outer.first)
@@ -262,7 +264,7 @@ def own_address() -> str:
     return address
 
 
-def test_no_repository_from_elsewhere_names_a_submodule_on_loopback(base: Path, client: Client) -> None:
+def test_remote_repository_with_a_submodule_on_loopback_is_refused(base: Path, client: Client) -> None:
     """Whoever runs it, and however it gets there."""
     inner, outer = Project(base / "inner"), Project(base / "outer")
     with git_http(base, address=own_address()) as elsewhere, git_http(base) as here:
@@ -287,7 +289,7 @@ def test_no_repository_from_elsewhere_names_a_submodule_on_loopback(base: Path, 
             assert (client.into / "led" / "file").exists()
 
 
-def test_a_name_that_leads_to_loopback_later_does_not_help(
+def test_rebinding_name_to_loopback_is_refused(
     base: Path, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever owns a name answers something else the second time; nobody has refused an address before."""
@@ -309,7 +311,7 @@ def test_a_name_that_leads_to_loopback_later_does_not_help(
     assert hostnames == ["evil.test", "127.0.0.1"]
 
 
-def test_a_proxy_looks_for_the_address_itself(client: Client) -> None:
+def test_proxy_resolves_the_name_itself(client: Client) -> None:
     with answering(404, b"") as port:
         env = {"PATH": os.environ["PATH"], "http_proxy": f"http://127.0.0.1:{port}"}
         message = refused(client, "http://repositories.invalid/x", env=env)
@@ -317,7 +319,7 @@ def test_a_proxy_looks_for_the_address_itself(client: Client) -> None:
         assert "loopback" in refused(client, "http://127.0.0.1/x", env=env)
 
 
-def test_nothing_of_the_trace_stays(origin: Repository, base: Path, client: Client) -> None:
+def test_trace_of_git_is_removed(origin: Repository, base: Path, client: Client) -> None:
     rules = AddressRules(allow=["127.0.0.1"]).refusal
     with git_http(base, login="me:gu4rd-of-trace") as server:
         client(f"http://me:gu4rd-of-trace@{server.host}/origin", refusal=rules)

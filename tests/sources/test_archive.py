@@ -81,7 +81,7 @@ def unprivileged() -> Iterator[None]:
         os.seteuid(0)
 
 
-def test_a_tree_comes_back_as_it_was(tmp_path: Path) -> None:
+def test_tree_is_archived_and_restored(tmp_path: Path) -> None:
     (tmp_path / "src" / "bin").mkdir(parents=True)
     (tmp_path / "src" / "empty").mkdir(mode=0o700)
     tool = tmp_path / "src" / "bin" / "tool"
@@ -133,14 +133,14 @@ def test_a_tree_comes_back_as_it_was(tmp_path: Path) -> None:
     assert os.readlink(there / "long-link") == "t" * 300
 
 
-def test_the_same_tree_gives_the_same_bytes(tmp_path: Path) -> None:
+def test_same_tree_gives_the_same_bytes(tmp_path: Path) -> None:
     for name in ("b", "a", "c"):
         (tmp_path / name).write_text(name, encoding="utf-8")
     assert packed(tmp_path) == packed(tmp_path)
     assert names(packed(tmp_path)) == ["", "a", "b", "c"]
 
 
-def test_prefixes(tmp_path: Path) -> None:
+def test_prefixes_are_prepended(tmp_path: Path) -> None:
     (tmp_path / "a").touch()
 
     def at(prefix: str) -> list[str]:
@@ -154,7 +154,7 @@ def test_prefixes(tmp_path: Path) -> None:
             at(bad)
 
 
-def test_names_that_are_not_utf8_keep_their_bytes(tmp_path: Path) -> None:
+def test_non_utf_8_names_are_preserved(tmp_path: Path) -> None:
     source = os.fsencode(tmp_path / "src")
     short, long = b"caf\xe9", b"\xff" * 180
     os.mkdir(source)
@@ -180,7 +180,7 @@ def test_names_that_are_not_utf8_keep_their_bytes(tmp_path: Path) -> None:
     assert os.readlink(there + b"/link") == b"to-\xfe"
 
 
-def test_only_files_directories_and_links_are_taken(tmp_path: Path) -> None:
+def test_only_files_directories_and_links_are_archived(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "file").touch()
     with tempfile.TemporaryDirectory() as short, socket.socket(socket.AF_UNIX) as listener:
@@ -235,7 +235,7 @@ def test_a_link_put_in_place_at_the_last_moment_is_not_followed(
     assert open_descriptors() == before
 
 
-def test_a_directory_moved_away_does_not_take_the_walk_with_it(tmp_path: Path) -> None:
+def test_moved_directory_does_not_move_the_walk(tmp_path: Path) -> None:
     inner = tmp_path / "root" / "a" / "inner"
     inner.mkdir(parents=True)
     (inner / "file").touch()
@@ -249,7 +249,7 @@ def test_a_directory_moved_away_does_not_take_the_walk_with_it(tmp_path: Path) -
     assert open_descriptors() == before
 
 
-def test_a_file_that_shrinks_is_filled_up(tmp_path: Path) -> None:
+def test_shrinking_file_is_padded(tmp_path: Path) -> None:
     size = 2 * CHUNK_BYTES + 5
     (tmp_path / "a").write_bytes(b"x" * size)
     (tmp_path / "b").write_bytes(b"after")
@@ -259,7 +259,7 @@ def test_a_file_that_shrinks_is_filled_up(tmp_path: Path) -> None:
     assert content(out, "job/src/b") == b"after"
 
 
-def test_a_file_that_grows_is_cut(tmp_path: Path) -> None:
+def test_growing_file_is_truncated(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"x" * (CHUNK_BYTES + 5))
     (tmp_path / "b").write_bytes(b"after")
 
@@ -272,7 +272,7 @@ def test_a_file_that_grows_is_cut(tmp_path: Path) -> None:
     assert content(out, "job/src/b") == b"after"
 
 
-def test_what_vanishes_is_left_out(tmp_path: Path) -> None:
+def test_vanished_file_is_left_out(tmp_path: Path) -> None:
     for name in ("a", "b", "d"):
         (tmp_path / name).touch()
     (tmp_path / "c" / "deep").mkdir(parents=True)
@@ -286,7 +286,7 @@ def test_what_vanishes_is_left_out(tmp_path: Path) -> None:
     assert names(packed(tmp_path, check=on_call(2, remove))) == ["", "a", "d"]
 
 
-def test_a_directory_removed_while_the_walk_is_in_it(tmp_path: Path) -> None:
+def test_directory_removed_during_the_walk_is_left_out(tmp_path: Path) -> None:
     deep = tmp_path / "c" / "deep"
     deep.mkdir(parents=True)
     (tmp_path / "d").touch()
@@ -299,7 +299,7 @@ def test_a_directory_removed_while_the_walk_is_in_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["file", "directory"])
-def test_what_may_not_be_read_is_named(kind: str) -> None:
+def test_unreadable_file_is_named(kind: str) -> None:
     with tempfile.TemporaryDirectory() as name:  # pytest's own directories are closed to other users
         root = Path(name)
         root.chmod(0o755)
@@ -334,7 +334,7 @@ def test_the_data_directory_is_left_out_by_inode(tmp_path: Path) -> None:
             packed(tmp_path / "root", *inside.relative_to(tmp_path / "root").parts, forbidden=identity)
 
 
-def test_depth_costs_neither_descriptors_nor_recursion() -> None:
+def test_depth_uses_neither_descriptors_nor_recursion() -> None:
     depth = 2500  # more than the recursion limit, and a path longer than the system takes
     root = Path(tempfile.mkdtemp())  # not pytest's: Python cannot remove a tree that deep
     try:
@@ -389,7 +389,7 @@ def test_closing_early_closes_everything(tmp_path: Path) -> None:
     assert open_descriptors() == before
 
 
-def test_check_stops_it(tmp_path: Path) -> None:
+def test_check_interrupts_archiving(tmp_path: Path) -> None:
     (tmp_path / "large").write_bytes(bytes(4 * CHUNK_BYTES))
     before = descriptors_before()
 

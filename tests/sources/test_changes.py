@@ -16,7 +16,7 @@ Changed = tuple[str, ...] | None
 
 
 @pytest.mark.parametrize("server", ["modern", "no filter", "old"])
-def test_whether_a_branch_or_a_tag_leads_to_a_commit(tmp_path: Path, server: str) -> None:
+def test_branch_or_tag_pointing_to_a_commit_is_recognized(tmp_path: Path, server: str) -> None:
     origin = Repository(tmp_path / "served" / "site")
     first = origin.commit("first", "1")
     origin.git("checkout", "--quiet", "--detach")
@@ -102,7 +102,7 @@ def test_a_push_is_compared_with_the_commit_before(
     assert compare("main", Comparison(sha=after)) == ()
 
 
-def test_a_forced_push_is_compared_with_what_was_there(
+def test_forced_push_is_compared_with_the_previous_commit(
     origin: Repository, compare: Callable[..., Changed], request: pytest.FixtureRequest
 ) -> None:
     before = origin.git("rev-parse", "main")
@@ -115,9 +115,7 @@ def test_a_forced_push_is_compared_with_what_was_there(
     assert compare("main", Comparison(sha="f" * 40)) is None
 
 
-def test_a_branch_is_compared_with_where_it_left_another_one(
-    origin: Repository, compare: Callable[..., Changed]
-) -> None:
+def test_branch_is_compared_with_its_merge_base(origin: Repository, compare: Callable[..., Changed]) -> None:
     assert compare("fix", Comparison(branch="main")) == ("fixed",)
     assert compare(origin.git("rev-parse", "fix"), Comparison()) == ("fixed",)
     assert compare("main", Comparison(branch="fix")) == ("second",)
@@ -142,13 +140,15 @@ def test_a_new_default_branch_has_no_commit_to_compare_with(compare: Callable[..
     assert compare("main", Comparison(own_branch="main")) is None
 
 
-def test_the_history_is_deepened(origin: Repository, compare: Callable[..., Changed]) -> None:
+def test_history_is_deepened_on_demand(origin: Repository, compare: Callable[..., Changed]) -> None:
     for number in range(60):
         origin.commit("second", f"{number}")
     assert compare("fix", Comparison(branch="main")) == ("fixed",)
 
 
-def test_branches_without_a_common_commit(origin: Repository, compare: Callable[..., Changed]) -> None:
+def test_branches_without_a_common_commit_have_no_merge_base(
+    origin: Repository, compare: Callable[..., Changed]
+) -> None:
     origin.git("checkout", "--quiet", "--orphan", "other")
     origin.commit("other", "1")
     assert compare("other", Comparison(branch="main")) is None

@@ -81,7 +81,7 @@ def url(served: str, origin: Origin) -> str:
     return f"{served}/{origin.path.name}"
 
 
-def test_every_kind_of_ref(url: str, origin: Origin, client: Client) -> None:
+def test_every_kind_of_ref_is_checked_out(url: str, origin: Origin, client: Client) -> None:
     cases: list[tuple[str | None, str, str, str | None]] = [
         (None, origin.main, "main", "main"),
         ("HEAD", origin.main, "main", "main"),
@@ -107,7 +107,7 @@ def test_every_kind_of_ref(url: str, origin: Origin, client: Client) -> None:
         assert client.git("remote", "get-url", "origin") == url, ref
 
 
-def test_a_repository_with_sha_256(base: Path, served: str, client: Client) -> None:
+def test_repository_with_sha_256_is_checked_out(base: Path, served: str, client: Client) -> None:
     origin = Repository(base / "long", "sha256")
     first = origin.commit("file", "first")
     origin.git("tag", "v1")
@@ -127,12 +127,12 @@ def test_a_repository_with_sha_256(base: Path, served: str, client: Client) -> N
         client(url, 64 * "f")
 
 
-def test_a_long_sha_names_nothing_in_a_repository_with_sha_1(url: str, client: Client) -> None:
+def test_long_hash_in_a_sha_1_repository_is_not_found(url: str, client: Client) -> None:
     with pytest.raises(JobFailed, match=f'^git: no branch, tag or commit "{64 * "f"}" in {url}$'):
         client(url, 64 * "f")
 
 
-def test_a_branch_called_head(url: str, origin: Origin, client: Client) -> None:
+def test_branch_called_head_is_checked_out(url: str, origin: Origin, client: Client) -> None:
     """git makes none, but a server may have one; its own name for the remote's HEAD stays that."""
     origin.git("update-ref", "refs/heads/HEAD", origin.feature)
     assert client(url, "HEAD") == GitCheckout(origin.main, "main", url)
@@ -167,9 +167,7 @@ def test_all_tags_are_fetched_on_request(url: str, origin: Origin, client: Clien
     assert client.git("show", "v1.0:file") == "middle"
 
 
-def test_a_fetch_that_fails_is_not_a_server_that_gives_only_everything(
-    origin: Origin, base: Path, client: Client
-) -> None:
+def test_failed_fetch_does_not_fall_back_to_a_full_fetch(origin: Origin, base: Path, client: Client) -> None:
     """It is not tried again as a fetch of everything, whose error would hide the first one."""
     paths: list[str] = []
 
@@ -207,9 +205,7 @@ def git_http_answer(base: Path, path: str) -> Iterator[bytes]:
         yield answer.read()
 
 
-def test_a_question_that_git_could_not_answer_is_no_answer(
-    origin: Origin, client: Client, tmp_path: Path
-) -> None:
+def test_failed_git_query_is_an_error(origin: Origin, client: Client, tmp_path: Path) -> None:
     """Here git cannot look for a commit that it has just fetched."""
     (tmp_path / "bin").mkdir()
     fake = tmp_path / "bin" / "git"
@@ -226,7 +222,7 @@ def test_a_question_that_git_could_not_answer_is_no_answer(
 @pytest.mark.parametrize(
     "form", ["{base}/my project", "file://{base}/my project", "file://{base}/my%20project"]
 )
-def test_spaces_in_a_local_path(origin: Origin, base: Path, client: Client, form: str) -> None:
+def test_local_path_with_spaces_works(origin: Origin, base: Path, client: Client, form: str) -> None:
     origin.path.rename(base / "my project")
     url = form.format(base=base)
     assert client(url, "feature/x") == GitCheckout(origin.feature, "feature/x", url)
@@ -235,7 +231,7 @@ def test_spaces_in_a_local_path(origin: Origin, base: Path, client: Client, form
         client(url, "nope")
 
 
-def test_commits_that_no_ref_names(
+def test_unreferenced_commits_are_fetched(
     url: str, origin: Origin, client: Client, request: pytest.FixtureRequest
 ) -> None:
     # A server of protocol 2 gives any commit, an old one only the tips of its refs.
@@ -257,7 +253,7 @@ def test_commits_that_no_ref_names(
         assert client(url, origin.lost).sha == origin.lost
 
 
-def test_refs_that_are_not_there(url: str, origin: Origin, client: Client) -> None:
+def test_missing_refs_are_reported(url: str, origin: Origin, client: Client) -> None:
     for ref in ("nope", "refs/pull/2/head", "0123456", "f" * 40, "ain"):
         with pytest.raises(JobFailed) as caught:
             client(url, ref)
@@ -268,14 +264,14 @@ def test_refs_that_are_not_there(url: str, origin: Origin, client: Client) -> No
         client(url, "blob")
 
 
-def test_an_empty_repository(base: Path, client: Client) -> None:
+def test_empty_repository_is_reported(base: Path, client: Client) -> None:
     Repository(base / "empty")
     for ref in (None, "main"):
         with pytest.raises(JobFailed, match=f"^git: file://{base}/empty is empty"):
             client(f"file://{base}/empty", ref)
 
 
-def test_a_head_that_leads_nowhere(origin: Origin, client: Client) -> None:
+def test_unborn_head_is_reported(origin: Origin, client: Client) -> None:
     origin.git("symbolic-ref", "HEAD", "refs/heads/gone")
     with pytest.raises(JobFailed, match="has no default branch"):
         client(str(origin.path))
@@ -284,7 +280,7 @@ def test_a_head_that_leads_nowhere(origin: Origin, client: Client) -> None:
     assert client.git("branch", "--show-current") == ""
 
 
-def test_a_server_of_plain_files(origin: Origin, base: Path, client: Client) -> None:
+def test_dumb_http_server_works(origin: Origin, base: Path, client: Client) -> None:
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def log_message(self, format: str, *args: object) -> None:
             """Keep quiet."""
@@ -297,7 +293,7 @@ def test_a_server_of_plain_files(origin: Origin, base: Path, client: Client) -> 
             assert client.file == "feature"
 
 
-def test_ssh(origin: Origin, client: Client, tmp_path: Path) -> None:
+def test_ssh_url_is_checked_out(origin: Origin, client: Client, tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     ssh = tmp_path / "bin" / "ssh"
     ssh.write_text(
@@ -327,7 +323,7 @@ ENCODED = "gu4rd%25t'%22$HOME\\n%20p@ss"
 
 
 @pytest.mark.parametrize(("userinfo", "login"), [(f"me:{ENCODED}", f"me:{SECRET}"), (ENCODED, f"{SECRET}:")])
-def test_credentials_are_used_and_never_seen(
+def test_credentials_are_used_and_never_shown(
     origin: Origin, base: Path, client: Client, userinfo: str, login: str
 ) -> None:
     pids: list[int] = []
@@ -343,7 +339,7 @@ def test_credentials_are_used_and_never_seen(
     assert b"gu4rd" not in client.everything_below_git()
 
 
-def test_credentials_that_are_wrong_or_missing(origin: Origin, base: Path, client: Client) -> None:
+def test_wrong_or_missing_credentials_are_reported(origin: Origin, base: Path, client: Client) -> None:
     with git_http(base, login="me:right") as server:
         for userinfo in ("", "me:wr0ng@", "wr0ng@"):
             with pytest.raises(JobFailed) as caught:
@@ -352,7 +348,7 @@ def test_credentials_that_are_wrong_or_missing(origin: Origin, base: Path, clien
             assert "wr0ng" not in str(caught.value) + client.log
 
 
-def test_what_a_server_says_is_masked(client: Client) -> None:
+def test_messages_of_a_server_are_masked(client: Client) -> None:
     with (
         blabbing(b"no way, me:s3cret, s3cret, bWU6czNjcmV0\n") as port,
         pytest.raises(JobFailed),
@@ -370,7 +366,7 @@ def test_credentials_do_not_follow_a_redirect(origin: Origin, base: Path, client
         assert client(f"http://me:s3cret@{front.host}/origin").sha == origin.main
 
 
-def test_a_local_path_means_that_directory_alone(origin: Origin, base: Path, client: Client) -> None:
+def test_local_path_is_taken_literally(origin: Origin, base: Path, client: Client) -> None:
     (base / "plain").mkdir()
     Repository(base / "plain.git").commit("file", "beside")
     for url in (f"{base}/plain", f"file://{base}/plain"):
@@ -381,7 +377,7 @@ def test_a_local_path_means_that_directory_alone(origin: Origin, base: Path, cli
     assert client(f"file://{base}/my%2520%20project/x").sha == origin.main
 
 
-def test_a_server_that_is_not_there(client: Client) -> None:
+def test_unreachable_server_is_reported(client: Client) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))  # bound, but it does not listen
         where = f"127.0.0.1:{closed.getsockname()[1]}"
@@ -395,7 +391,7 @@ def test_a_server_that_is_not_there(client: Client) -> None:
                 client(url)
 
 
-def test_a_repository_that_the_server_does_not_have(origin: Origin, base: Path, client: Client) -> None:
+def test_unknown_repository_is_reported(origin: Origin, base: Path, client: Client) -> None:
     with (
         git_http(base) as server,
         pytest.raises(JobFailed, match=r"cannot reach \S+/other: repository .* not found"),
@@ -404,7 +400,7 @@ def test_a_repository_that_the_server_does_not_have(origin: Origin, base: Path, 
 
 
 @pytest.mark.parametrize("scheme", ["http", "git", "ssh"])
-def test_an_interrupt_ends_a_checkout_that_hangs(client: Client, hanging: socket.socket, scheme: str) -> None:
+def test_interrupt_ends_a_hanging_checkout(client: Client, hanging: socket.socket, scheme: str) -> None:
     where = f"127.0.0.1:{hanging.getsockname()[1]}"
     attempt = Attempt()
     were_running: list[int] = []
@@ -424,7 +420,7 @@ def test_an_interrupt_ends_a_checkout_that_hangs(client: Client, hanging: socket
     wait_until(lambda: not running(where) and not running(f"-p\0{port}"), 20, "git has ended")
 
 
-def test_an_interrupt_that_came_before(origin: Origin, client: Client) -> None:
+def test_earlier_interrupt_prevents_a_checkout(origin: Origin, client: Client) -> None:
     attempt = Attempt()
     attempt.stop()
     with pytest.raises(JobInterrupted):
@@ -432,7 +428,7 @@ def test_an_interrupt_that_came_before(origin: Origin, client: Client) -> None:
     assert not (client.into / "file").exists()
 
 
-def test_a_deadline_ends_a_checkout_that_hangs(client: Client, hanging: socket.socket) -> None:
+def test_deadline_ends_a_hanging_checkout(client: Client, hanging: socket.socket) -> None:
     where = f"127.0.0.1:{hanging.getsockname()[1]}"
     with pytest.raises(JobFailed, match=r"^git: preparing took longer than 1 s and was stopped$"):
         client(f"http://{where}/x", timeout_s=1)
@@ -450,7 +446,7 @@ def executable(path: Path, marker: Path) -> Path:
     return path
 
 
-def test_the_hosts_configuration_runs_nothing(
+def test_configuration_of_the_host_is_ignored(
     origin: Origin, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The home directory and the environment of the service name programs wherever git would run one."""
@@ -513,7 +509,7 @@ def test_the_hosts_configuration_runs_nothing(
     assert not (client.into / ".git" / "hooks").exists()
 
 
-def test_of_the_services_environment_git_and_ssh_see_little(client: Client, tmp_path: Path) -> None:
+def test_git_and_ssh_get_a_minimal_environment(client: Client, tmp_path: Path) -> None:
     """What they are run with is written down by programs in their place."""
     record = tmp_path / "seen"
     (tmp_path / "bin").mkdir()
@@ -547,7 +543,7 @@ def test_of_the_services_environment_git_and_ssh_see_little(client: Client, tmp_
 @pytest.mark.parametrize(
     "target", ["file:///etc", "ext::sh -c 'touch marker'", "git://127.0.0.1:1/x", "ssh://-oProxyCommand=x/y"]
 )
-def test_no_redirect_leads_to_another_transport(base: Path, client: Client, target: str) -> None:
+def test_redirect_to_another_transport_is_refused(base: Path, client: Client, target: str) -> None:
     base.mkdir()
     with git_http(base, redirect=target) as server, pytest.raises(JobFailed, match="cannot reach"):
         client(f"{server.url}/origin")
@@ -618,7 +614,7 @@ def test_transports_that_run_programs_are_refused(client: Client, url: str) -> N
         client(url)
 
 
-def test_modes_and_links_whatever_the_umask(origin: Origin, client: Client) -> None:
+def test_modes_and_links_are_independent_of_the_umask(origin: Origin, client: Client) -> None:
     script = origin.path / "script"
     script.write_text("#!/bin/sh\n", encoding="utf-8")
     script.chmod(0o700)
@@ -635,12 +631,12 @@ def test_modes_and_links_whatever_the_umask(origin: Origin, client: Client) -> N
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
-def test_a_local_repository_of_another_user(origin: Origin, client: Client) -> None:
+def test_local_repository_of_another_user_works(origin: Origin, client: Client) -> None:
     subprocess.run(["chown", "-R", "65534:65534", origin.path], check=True)
     assert client(str(origin.path)).sha == origin.main
 
 
-def test_a_local_repository_that_is_shallow_itself(origin: Origin, client: Client, tmp_path: Path) -> None:
+def test_shallow_local_repository_works(origin: Origin, client: Client, tmp_path: Path) -> None:
     client(str(origin.path), "feature/x")
     client.into.rename(tmp_path / "shallow")
     for ref in (None, "feature/x", origin.feature, origin.feature[:8]):
@@ -648,14 +644,14 @@ def test_a_local_repository_that_is_shallow_itself(origin: Origin, client: Clien
         assert client.git("rev-list", "HEAD") == origin.feature
 
 
-def test_a_default_branch_with_a_name_that_is_not_safe(origin: Origin, client: Client) -> None:
+def test_unsafe_name_of_the_default_branch_is_refused(origin: Origin, client: Client) -> None:
     origin.git("update-ref", "refs/heads/-x", origin.feature)
     origin.git("symbolic-ref", "HEAD", "refs/heads/-x")
     assert client(str(origin.path)) == GitCheckout(origin.feature, "HEAD", str(origin.path))
 
 
 @pytest.mark.parametrize("first_line", ["#!/nonexistent", "#!/bin/sh"])
-def test_what_is_the_hosts_fault(client: Client, tmp_path: Path, first_line: str) -> None:
+def test_errors_of_the_host_are_not_job_errors(client: Client, tmp_path: Path, first_line: str) -> None:
     (tmp_path / "bin").mkdir()
     fake = tmp_path / "bin" / "git"
     fake.write_text(
@@ -666,7 +662,7 @@ def test_what_is_the_hosts_fault(client: Client, tmp_path: Path, first_line: str
         client("https://192.0.2.7/x", env={"PATH": str(fake.parent)})
 
 
-def test_the_log_is_lines(origin: Origin, base: Path, client: Client) -> None:
+def test_checkout_logs_lines(origin: Origin, base: Path, client: Client) -> None:
     for number in range(3000):
         (origin.path / f"f{number}").write_text(str(number), encoding="utf-8")
     origin.commit("many", "x")
@@ -677,12 +673,12 @@ def test_the_log_is_lines(origin: Origin, base: Path, client: Client) -> None:
     assert all(line.endswith(b"\n") and b"\r" not in line and line.count(b"\n") == 1 for line in client.lines)
 
 
-def test_git_is_missing(client: Client, tmp_path: Path) -> None:
+def test_missing_git_is_an_error_of_the_host(client: Client, tmp_path: Path) -> None:
     with pytest.raises(InfrastructureError, match="install"):
         client("https://192.0.2.7/x", env={"PATH": str(tmp_path)})
 
 
-def test_the_place_must_be_empty(origin: Origin, tmp_path: Path) -> None:
+def test_destination_must_be_empty(origin: Origin, tmp_path: Path) -> None:
     (tmp_path / "into").mkdir()
     (tmp_path / "into" / ".git").touch()
     with pytest.raises(ValueError, match="not empty"):
@@ -698,7 +694,7 @@ def test_the_place_must_be_empty(origin: Origin, tmp_path: Path) -> None:
         )
 
 
-def test_nothing_of_ours_stays(
+def test_no_temporary_files_remain(
     origin: Origin, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No temporary home directory, nor the names of this host's user in the work tree's reflog."""
@@ -709,7 +705,7 @@ def test_nothing_of_ours_stays(
     assert b"Reactorcide <reactorcide@localhost>" in (client.into / ".git" / "logs" / "HEAD").read_bytes()
 
 
-def test_the_services_proxy_is_used(client: Client, origin: Origin, base: Path) -> None:
+def test_proxy_of_the_service_is_used(client: Client, origin: Origin, base: Path) -> None:
     def through(proxy: str) -> Callable[[], GitCheckout]:
         env = {"PATH": os.environ["PATH"], "http_proxy": proxy}
         return lambda: client("http://repositories.test/origin", env=env)

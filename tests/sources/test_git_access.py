@@ -91,7 +91,7 @@ def spellings() -> list[bytes]:
     return [TOKEN.encode(), b"glpat-9f8e7d6c5b4a", basic(pair).partition(" ")[2].encode()]
 
 
-def test_a_token_is_sent_to_its_server_and_seen_nowhere(fetch: Fetch, server: HttpServer) -> None:
+def test_token_is_sent_to_its_server_and_shown_nowhere(fetch: Fetch, server: HttpServer) -> None:
     with pytest.raises(JobFailed, match="access was denied"):
         fetch(f"{server.url}/outer", None)
     done = fetch(f"{server.url}/outer", with_token(server))
@@ -105,7 +105,7 @@ def test_a_token_is_sent_to_its_server_and_seen_nowhere(fetch: Fetch, server: Ht
     ] == []
 
 
-def test_a_token_over_https_is_only_for_a_server_with_the_right_certificate(
+def test_token_is_sent_only_to_a_server_with_a_valid_certificate(
     fetch: Fetch, base: Path, tmp_path: Path
 ) -> None:
     certificate = make_certificate(tmp_path)
@@ -122,7 +122,7 @@ def test_a_token_over_https_is_only_for_a_server_with_the_right_certificate(
     assert set(server.authorizations) == {basic(f"x-access-token:{TOKEN}")}
 
 
-def test_a_token_is_in_no_arguments_while_git_runs(fetch: Fetch, base: Path) -> None:
+def test_token_is_not_in_the_arguments_of_git(fetch: Fetch, base: Path) -> None:
     matches: list[list[int]] = []
 
     def look() -> None:
@@ -142,7 +142,7 @@ def test_the_error_of_a_wrong_token_does_not_show_it(fetch: Fetch, server: HttpS
     assert b"wrong-token" not in fetch.traces()
 
 
-def test_a_token_is_not_for_another_server_nor_for_the_submodules_of_a_stranger(
+def test_token_is_not_sent_to_other_servers_or_foreign_submodules(
     fetch: Fetch, base: Path, server: HttpServer
 ) -> None:
     with git_http(base, login="somebody:else") as other, pytest.raises(JobFailed, match="access was denied"):
@@ -219,7 +219,7 @@ def test_a_deploy_key_opens_its_repository_and_its_submodules(fetch: Fetch, base
     ] == []
 
 
-def test_the_key_of_a_host_is_learned_once_and_has_to_stay(fetch: Fetch, base: Path, tmp_path: Path) -> None:
+def test_host_key_is_learned_once_and_must_not_change(fetch: Fetch, base: Path, tmp_path: Path) -> None:
     key = Learned()
     with sshd(tmp_path / "sshd") as ssh:
         url = ssh.url(base / "inner")
@@ -237,7 +237,7 @@ def test_the_key_of_a_host_is_learned_once_and_has_to_stay(fetch: Fetch, base: P
         fetch(url, key.access(url))
 
 
-def test_a_known_host_may_not_come_with_a_key_of_another_kind(
+def test_known_host_with_a_key_of_another_type_is_refused(
     fetch: Fetch, base: Path, ssh: Sshd, tmp_path: Path
 ) -> None:
     key, url = Learned(), ssh.url(base / "inner")
@@ -249,7 +249,7 @@ def test_a_known_host_may_not_come_with_a_key_of_another_kind(
         fetch(url, key.access(url))
 
 
-def test_the_keys_of_known_forges_are_those_that_they_publish() -> None:
+def test_bundled_keys_of_forges_match_the_published_ones() -> None:
     fingerprints = {}
     for line in PINNED_HOSTS.splitlines():
         host, kind, key = line.split()

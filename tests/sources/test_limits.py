@@ -17,7 +17,7 @@ from .support import Client, Project, Repository, answering, endless_refs, git_d
 MIB = 1 << 20
 
 
-def test_refs_without_end_cost_no_more_memory_than_git_may_have(client: Client) -> None:
+def test_endless_refs_stay_within_the_memory_limit_of_git(client: Client) -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     with endless_refs() as (url, sent):
         with pytest.raises(JobFailed, match=r"it needs more memory than 256 MiB \(--git-memory\)"):
@@ -27,7 +27,7 @@ def test_refs_without_end_cost_no_more_memory_than_git_may_have(client: Client) 
     assert largest_kib <= max(before, 256 << 10)
 
 
-def test_the_list_of_refs_has_a_bound_in_bytes(
+def test_list_of_refs_is_limited_in_bytes(
     origin: Repository, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(100):
@@ -54,7 +54,7 @@ def test_a_large_repository_is_stopped(
         client(url, limits=GitLimits(disk_bytes=40 * MIB))
 
 
-def test_what_grows_while_it_is_checked_out_is_stopped(origin: Repository, client: Client) -> None:
+def test_growth_during_the_checkout_is_stopped(origin: Repository, client: Client) -> None:
     """Packed it is small: zeros, and very many files."""
     (origin.path / "zeros").write_bytes(bytes(3 * MIB))
     for number in range(3):
@@ -70,7 +70,7 @@ def test_what_grows_while_it_is_checked_out_is_stopped(origin: Repository, clien
         client(str(origin.path), limits=GitLimits(disk_bytes=4 * MIB))
 
 
-def test_submodules_count_with_their_parent(base: Path, client: Client) -> None:
+def test_submodules_count_for_the_limit_of_the_repository(base: Path, client: Client) -> None:
     inner, outer = Project(base / "inner"), Project(base / "outer")
     for project in (inner, outer):
         (project.path / "large").write_bytes(os.urandom(MIB))
@@ -83,7 +83,7 @@ def test_submodules_count_with_their_parent(base: Path, client: Client) -> None:
         client(str(outer.path), limits=GitLimits(disk_bytes=5 * MIB))
 
 
-def test_a_checkout_is_measured_while_git_still_works(client: Client, base: Path, tmp_path: Path) -> None:
+def test_checkout_is_measured_while_git_runs(client: Client, base: Path, tmp_path: Path) -> None:
     """Here git writes and then waits for an answer that never comes."""
     (tmp_path / "bin").mkdir()
     fake = tmp_path / "bin" / "git"
@@ -99,7 +99,7 @@ def test_a_checkout_is_measured_while_git_still_works(client: Client, base: Path
     assert time.monotonic() - began < 20
 
 
-def test_the_limits_hold_for_every_process(client: Client, tmp_path: Path) -> None:
+def test_limits_apply_to_every_process(client: Client, tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     fake = tmp_path / "bin" / "git"
     record = tmp_path / "seen"
@@ -118,7 +118,7 @@ def test_the_limits_hold_for_every_process(client: Client, tmp_path: Path) -> No
     ("status", "content_type"),
     [(403, "text/plain"), (401, "text/plain"), (500, "text/plain"), (200, "text/plain"), (404, "text/html")],
 )
-def test_an_answer_that_is_no_git_is_reported_by_its_status_only(
+def test_non_git_answer_is_reported_by_its_status_only(
     client: Client, status: int, content_type: str
 ) -> None:
     with answering(status, b"the inner secret\n", content_type) as port, pytest.raises(JobFailed) as caught:
@@ -127,7 +127,7 @@ def test_an_answer_that_is_no_git_is_reported_by_its_status_only(
     assert str(caught.value).startswith(f"git: cannot reach http://127.0.0.1:{port}/x: ")
 
 
-def test_nor_is_what_answers_that_speaks_no_http(client: Client) -> None:
+def test_non_http_answer_is_not_shown(client: Client) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def answer() -> None:
@@ -151,7 +151,7 @@ def test_a_large_file_takes_less_memory_than_it_has_bytes(origin: Repository, cl
     assert (client.into / "large").stat().st_size == 64 * MIB
 
 
-def test_a_server_that_sends_nothing_is_given_up_before_the_deadline(
+def test_silent_server_is_given_up_before_the_deadline(
     client: Client, hanging: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = session._CONFIG.replace("lowSpeedTime = 120", "lowSpeedTime = 1")

@@ -59,7 +59,7 @@ SETTINGS = ("uploadpack.allowFilter", "uploadpack.allowAnySHA1InWant")
     [(True, SETTINGS[:1], True), (False, SETTINGS, True), (True, (), False), (False, SETTINGS[:1], False)],
     ids=["modern", "old", "no filter", "no blob alone"],
 )
-def test_no_other_contents_are_fetched_where_the_server_allows_that(
+def test_only_the_linked_file_is_fetched_if_the_server_supports_it(
     origin: Repository, tmp_path: Path, modern: bool, allowed: tuple[str, ...], is_filtered: bool
 ) -> None:
     (origin.path / "flows" / "linked.yaml").symlink_to("../shared dir/[x]*")
@@ -82,14 +82,14 @@ def test_no_other_contents_are_fetched_where_the_server_allows_that(
         *("../nope", "..", "../.git/config", "../shared dir/[x]*/more", "a\nb"),
     ],
 )
-def test_another_link_is_refused(origin: Repository, tmp_path: Path, target: str) -> None:
+def test_link_without_a_regular_file_is_refused(origin: Repository, tmp_path: Path, target: str) -> None:
     (origin.path / "flows" / "linked.yaml").symlink_to(target)
     origin.commit("file", "x")
     with pytest.raises(JobFailed, match=r"^flows/linked\.yaml is a link that leads to no regular file"):
         checked_out(origin, tmp_path / "into")
 
 
-def test_where_a_link_leads() -> None:
+def test_link_targets_are_resolved() -> None:
     assert leads_to("a/b/link", "../c/./d") == "a/c/d"
     assert leads_to("link", "x") == "x"
     for target in ("..", "../x", "/x", ".", "x/../..", "x/../../y"):

@@ -39,9 +39,7 @@ def shell(
     )
 
 
-def test_what_is_written_just_before_the_end_is_not_lost(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_output_just_before_the_exit_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The program writes and ends between the look into its pipes and the question whether it has ended."""
 
     goes_on = tmp_path / "goes-on"
@@ -84,7 +82,7 @@ def test_output_exit_code_and_environment(monkeypatch: pytest.MonkeyPatch) -> No
     assert shell("kill -9 $$") == -9
 
 
-def test_records_are_what_nuls_end() -> None:
+def test_records_end_with_nul() -> None:
     out: list[bytes] = []
     err: list[bytes] = []
     script = r"printf 'a\nb \000\000c\r'; echo d >&2; printf 'e\000f'"
@@ -94,7 +92,7 @@ def test_records_are_what_nuls_end() -> None:
 
 @pytest.mark.parametrize("end", [b"", b"\0"])
 @pytest.mark.parametrize("piece_bytes", [1000, 64 << 10])
-def test_a_record_is_never_cut(end: bytes, piece_bytes: int) -> None:
+def test_record_is_never_split(end: bytes, piece_bytes: int) -> None:
     records: list[bytes] = []
     cut = Records(records.append)
     output = b"first\0" + b"x" * 8192 + b"\0" + b"y" * 8193 + end
@@ -127,7 +125,7 @@ def test_lines_are_cut_and_progress_is_thinned() -> None:
     assert sum(map(len, lines)) > 980_000
 
 
-def test_progress_is_shown_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_is_shown_at_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
     lines: list[bytes] = []
@@ -153,7 +151,7 @@ def test_an_interrupt_kills_the_whole_group(mark: str) -> None:
     wait_until(lambda: not running(f"sleep\0{mark}"), 20, "all have ended")
 
 
-def test_an_attempt_that_is_to_stop_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stopping_attempt_starts_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
     attempt = Attempt()
     attempt.stop()
     monkeypatch.setattr(subprocess, "Popen", lambda *args, **kwargs: pytest.fail("started"))
@@ -168,7 +166,7 @@ def test_a_deadline_kills_the_whole_group(closed: str, mark: str) -> None:
     wait_until(lambda: not running(f"sleep\0{mark}"), 20, "all have ended")
 
 
-def test_a_deadline_counts_while_output_comes() -> None:
+def test_deadline_applies_while_output_arrives() -> None:
     with pytest.raises(DeadlinePassed):
         shell("yes", timeout_s=0.3)
 
@@ -182,13 +180,13 @@ def test_an_error_in_a_callback_kills_the_whole_group(mark: str) -> None:
     wait_until(lambda: not running(f"sleep\0{mark}"), 20, "all have ended")
 
 
-def test_what_outlives_the_program_is_not_waited_for(mark: str) -> None:
+def test_surviving_child_is_not_waited_for(mark: str) -> None:
     out: list[bytes] = []
     assert shell(f"setsid sleep {mark} & printf last", stdout=out.append, timeout_s=30) == 0
     assert out == [b"last"]
 
 
-def test_no_descriptor_is_left(mark: str) -> None:
+def test_no_descriptor_stays_open(mark: str) -> None:
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(5):
         shell("echo x")

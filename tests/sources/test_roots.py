@@ -31,7 +31,7 @@ def roots(tmp_path: Path, first: Path) -> SourceRoots:
     return SourceRoots([first, tmp_path / "absent", tmp_path / "second"], forbidden=first / "data")
 
 
-def test_a_path_below_a_root_is_found(roots: SourceRoots, first: Path, tmp_path: Path) -> None:
+def test_path_below_a_root_is_accepted(roots: SourceRoots, first: Path, tmp_path: Path) -> None:
     assert roots.resolve("project/sub") == SourceDirectory(first, ("project", "sub"))
     assert roots.resolve(".") == SourceDirectory(first)
     assert roots.resolve(str(first / "project")).path == first / "project"
@@ -41,7 +41,7 @@ def test_a_path_below_a_root_is_found(roots: SourceRoots, first: Path, tmp_path:
     assert roots.resolve("../second/other").root == tmp_path / "second"
 
 
-def test_a_host_in_trouble_is_not_a_path_that_is_not_there(roots: SourceRoots, first: Path) -> None:
+def test_io_error_is_not_a_missing_path(roots: SourceRoots, first: Path) -> None:
     """A lack of descriptors is an error of the host, not the answer that a path does not exist."""
     script = (
         "import resource, sys\n"
@@ -71,9 +71,7 @@ def test_links_are_resolved(roots: SourceRoots, first: Path, tmp_path: Path) -> 
     assert SourceRoots([linked], None).resolve("project") == SourceDirectory(first, ("project",))
 
 
-def test_everything_else_is_refused_in_the_same_words(
-    roots: SourceRoots, first: Path, tmp_path: Path
-) -> None:
+def test_all_other_paths_get_the_same_refusal(roots: SourceRoots, first: Path, tmp_path: Path) -> None:
     (first / "outward").symlink_to(tmp_path / "outside")
     (first / "loop").symlink_to("loop")
     (first / "file").write_text("x", encoding="utf-8")
@@ -137,7 +135,7 @@ def test_the_data_directory_is_known_by_inode(first: Path, tmp_path: Path) -> No
         ("me@[::1]:x", "me@[::1]:x"),
     ],
 )
-def test_transports_that_are_allowed(roots: SourceRoots, url: str, clean: str) -> None:
+def test_allowed_transports_are_accepted(roots: SourceRoots, url: str, clean: str) -> None:
     roots.check_git_url(url)
     assert str(GitUrl.parse(url)) == clean
 
@@ -186,14 +184,16 @@ def test_transports_that_are_allowed(roots: SourceRoots, url: str, clean: str) -
         "https://example.test/\ud800",
     ],
 )
-def test_urls_that_are_refused(roots: SourceRoots, url: str) -> None:
+def test_other_urls_are_refused(roots: SourceRoots, url: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         roots.check_git_url(url)
     assert caught.value.field == "git_url"
     assert not url or url not in str(caught.value)
 
 
-def test_local_repositories_lie_below_a_root(roots: SourceRoots, first: Path, tmp_path: Path) -> None:
+def test_local_repository_outside_of_the_roots_is_refused(
+    roots: SourceRoots, first: Path, tmp_path: Path
+) -> None:
     (first / "my project").mkdir()
     for good in (f"{first}/project", f"file://{first}/project", f"file://{first}/my%20project"):
         roots.check_git_url(good)
@@ -239,7 +239,7 @@ def borrows(repository: Path, *lines: object) -> None:
         *("dwim", "worktree"),
     ],
 )
-def test_a_local_repository_reads_nothing_from_elsewhere(
+def test_local_repository_with_parts_outside_of_the_roots_is_refused(
     roots: SourceRoots, first: Path, tmp_path: Path, way: str, is_outside: bool
 ) -> None:
     other = bare((tmp_path / "outside" if is_outside else first) / "other.git")
@@ -285,7 +285,7 @@ def test_a_local_repository_reads_nothing_from_elsewhere(
         roots.check_git_url(str(project))
 
 
-def test_what_is_looked_through_of_a_local_repository_has_a_bound(
+def test_inspection_of_a_local_repository_is_bounded(
     roots: SourceRoots, first: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     repository = bare(first / "project" / ".git")
@@ -304,14 +304,14 @@ def test_what_is_looked_through_of_a_local_repository_has_a_bound(
     assert caught.value.field == "git_url"
 
 
-def test_a_local_repository_never_reads_the_data_directory(roots: SourceRoots, first: Path) -> None:
+def test_local_repository_reading_the_data_directory_is_refused(roots: SourceRoots, first: Path) -> None:
     bare(first / "data" / "jobs" / "workspace")
     (first / "project" / ".git").write_text("gitdir: ../data/jobs/workspace\n")
     with pytest.raises(InvalidInput):
         roots.check_git_url(str(first / "project"))
 
 
-def test_a_local_repository_that_leads_in_circles_is_followed_once(roots: SourceRoots, first: Path) -> None:
+def test_local_repository_with_a_link_loop_is_visited_once(roots: SourceRoots, first: Path) -> None:
     repository = bare(first / "project" / ".git")
     borrows(repository, repository / "objects", "../../.git/objects", "# ../nowhere")
     (repository / "commondir").write_text(".\n")
@@ -321,7 +321,7 @@ def test_a_local_repository_that_leads_in_circles_is_followed_once(roots: Source
         roots.check_git_url(str(first / "project"))
 
 
-def test_credentials_are_in_no_representation() -> None:
+def test_repr_shows_no_credentials() -> None:
     for url in ("https://me:pass%2fword@example.test/x", "https://tokentoken@example.test/x"):
         parsed = GitUrl.parse(url)
         assert not any(secret in f"{parsed!r} {parsed}" for secret in url_secrets(url))
@@ -330,26 +330,26 @@ def test_credentials_are_in_no_representation() -> None:
 @pytest.mark.parametrize(
     "ref", ["main", "feature/x", "refs/pull/1/head", "v1.0", SHA, SHA[:7], "größe", "a@b", "x-y_z+1", "HEAD"]
 )
-def test_refs_that_are_allowed(ref: str) -> None:
+def test_allowed_refs_are_accepted(ref: str) -> None:
     check_git_ref(ref)
 
 
 @pytest.mark.parametrize(
     "ref", ["", "x" * 256, "-x", "--upload-pack=x", "/a", "a/", "a//b", ".a", "a/.b", "a."]
 )
-def test_refs_that_are_no_path_of_names(ref: str) -> None:
+def test_malformed_ref_paths_are_refused(ref: str) -> None:
     refuse(ref)
 
 
 @pytest.mark.parametrize(
     "ref", ["a..b", "a:b", "a^", "a~1", "a?", "a*", "a[b", "a\\b", "a@{1}", "@", "a.lock", "a.lock/b"]
 )
-def test_refs_that_mean_something_else_to_git(ref: str) -> None:
+def test_refs_with_special_meaning_are_refused(ref: str) -> None:
     refuse(ref)
 
 
 @pytest.mark.parametrize("ref", ["a b", "a\nb", "a\x00", "a\x7f", "a\u2028b", "\ud800"])
-def test_refs_that_are_no_plain_text(ref: str) -> None:
+def test_refs_with_control_characters_are_refused(ref: str) -> None:
     refuse(ref)
 
 

@@ -48,7 +48,7 @@ def failure(client: Client, url: object, check_submodule: Callable[[str], None] 
     return str(caught.value)
 
 
-def test_they_are_fetched_and_so_are_theirs(
+def test_nested_submodules_are_fetched(
     served: str, base: Path, inner: Project, outer: Project, client: Client, request: pytest.FixtureRequest
 ) -> None:
     deep = inner.commit("file", "deep")
@@ -75,7 +75,7 @@ def test_they_are_fetched_and_so_are_theirs(
     assert (client.into / "other" / ".git" / "shallow").exists() is not is_old
 
 
-def test_of_sha_256_too(base: Path, served: str, client: Client) -> None:
+def test_sha_256_submodules_are_fetched(base: Path, served: str, client: Client) -> None:
     inner, outer = Project(base / "inner", "sha256"), Project(base / "outer", "sha256")
     outer.submodule("module", "../inner", inner.first)
     client(f"{served}/outer")
@@ -83,7 +83,7 @@ def test_of_sha_256_too(base: Path, served: str, client: Client) -> None:
     assert client.git("-C", "module", "rev-parse", "HEAD") == inner.first
 
 
-def test_they_have_as_much_history_as_their_parent(
+def test_submodules_have_the_depth_of_their_parent(
     served: str, inner: Project, outer: Project, client: Client
 ) -> None:
     inner.git("tag", "v1")
@@ -96,7 +96,7 @@ def test_they_have_as_much_history_as_their_parent(
     assert client.git("-C", "module", "rev-list", "HEAD").split() == [tip]
 
 
-def test_a_local_one_may_have_spaces_in_its_path(base: Path, outer: Project, client: Client) -> None:
+def test_local_submodule_path_with_spaces_works(base: Path, outer: Project, client: Client) -> None:
     inner = Project(base / "the inner one")
     outer.submodule("module", "../the inner one", inner.first)
     outer.submodule("url", f"file://{base}/the%20inner one", inner.first)
@@ -105,7 +105,7 @@ def test_a_local_one_may_have_spaces_in_its_path(base: Path, outer: Project, cli
         assert (client.into / path / "file").exists()
 
 
-def test_a_job_may_still_fetch_them_itself(inner: Project, outer: Project, client: Client) -> None:
+def test_job_can_fetch_submodules_itself(inner: Project, outer: Project, client: Client) -> None:
     outer.submodule("module", "../inner", inner.first)
     client(str(outer.path))
     inner.path.rename(inner.path.with_name("gone"))  # so that nothing can be cloned
@@ -116,7 +116,7 @@ def test_a_job_may_still_fetch_them_itself(inner: Project, outer: Project, clien
     assert client.git("-C", "module", "rev-parse", "HEAD") == inner.first
 
 
-def test_a_repository_without_any_says_nothing_of_them(outer: Project, client: Client) -> None:
+def test_repository_without_submodules_logs_nothing(outer: Project, client: Client) -> None:
     outer.commit(".gitmodules", '[submodule "x"]\n\tpath = x\n\turl = ext::touch x\n')
     client(str(outer.path))
     assert 'git: submodule "' not in client.log
@@ -130,7 +130,7 @@ def test_submodules_are_skipped_on_request(inner: Project, outer: Project, clien
     assert 'git: submodule "' not in client.log
 
 
-def test_what_gitmodules_has_no_url_for_stays_empty(inner: Project, outer: Project, client: Client) -> None:
+def test_submodule_without_url_stays_empty(inner: Project, outer: Project, client: Client) -> None:
     outer.gitlink("absent", inner.first)
     outer.gitlink("no\nurl", inner.first)
     outer.submodule("none", inner.path, inner.first, "update = none")
@@ -144,7 +144,7 @@ def test_what_gitmodules_has_no_url_for_stays_empty(inner: Project, outer: Proje
         assert f'git: submodule "{name}" stays empty: {why} in .gitmodules\n' in client.log
 
 
-def test_without_a_gitmodules_all_stay_empty(inner: Project, outer: Project, client: Client) -> None:
+def test_without_gitmodules_all_submodules_stay_empty(inner: Project, outer: Project, client: Client) -> None:
     outer.gitlink("module", inner.first)
     outer.commit("more", "x")
     client(str(outer.path))
@@ -175,7 +175,7 @@ RELATIVE = (
 )
 
 
-def test_relative_urls_mean_what_they_mean_to_git(outer: Project) -> None:
+def test_relative_urls_resolve_like_in_git(outer: Project) -> None:
     urls = {f"m{number}": url for number, url in enumerate(RELATIVE)}
     for name in urls:
         outer.gitlink(name, NOWHERE)
@@ -198,14 +198,14 @@ def test_relative_urls_mean_what_they_mean_to_git(outer: Project) -> None:
 
 
 @pytest.mark.parametrize("parent", [*PARENTS, "https://example.test", "example.test:x/", "/srv"])
-def test_no_relative_url_leads_above_the_root(parent: str) -> None:
+def test_relative_url_above_the_root_is_refused(parent: str) -> None:
     with pytest.raises(InvalidInput, match="must not lead above the root of its server") as caught:
         GitUrl.parse(parent).of_submodule("../" * 9 + "evil.test/x")
     assert caught.value.field == "git_url"
 
 
 @pytest.mark.parametrize("url", ["https://other.test/x", "/srv/x", ".x/y", "..", "...//x", "ext::x", ""])
-def test_other_urls_are_not_touched(url: str) -> None:
+def test_absolute_urls_are_unchanged(url: str) -> None:
     assert GitUrl.parse("https://example.test/a/b").of_submodule(url) == url
 
 
@@ -254,7 +254,7 @@ def test_hostile_settings_run_nothing(
     assert not marker.exists()
 
 
-def test_a_repository_of_another_host_names_none_of_this_one(
+def test_remote_repository_with_a_local_submodule_is_refused(
     base: Path, inner: Project, outer: Project, client: Client
 ) -> None:
     middle = Project(base / "middle")
@@ -268,7 +268,7 @@ def test_a_repository_of_another_host_names_none_of_this_one(
         assert failure(client, outer.path).startswith('git: submodule "by/m')
 
 
-def test_a_local_one_lies_below_a_source_root(
+def test_local_submodule_outside_of_the_roots_is_refused(
     base: Path, outer: Project, client: Client, tmp_path: Path
 ) -> None:
     check = SourceRoots([base], None).check_git_url
@@ -299,13 +299,13 @@ def test_a_local_one_lies_below_a_source_root(
     ],
     ids=["section", "value", "size"],
 )
-def test_a_gitmodules_that_is_malformed(outer: Project, client: Client, text: str, reason: str) -> None:
+def test_malformed_gitmodules_is_an_error(outer: Project, client: Client, text: str, reason: str) -> None:
     outer.gitlink("module", outer.first)
     outer.commit(".gitmodules", text)
     assert failure(client, outer.path).startswith(reason)
 
 
-def test_a_long_name_of_a_directory_forges_no_submodule(outer: Project, client: Client) -> None:
+def test_long_directory_name_creates_no_submodule(outer: Project, client: Client) -> None:
     """The rest of a name that is too long must not count as the next record of the list."""
     forged = "b" * (8192 - 47) + f"160000 commit \udcff{NOWHERE}\t"
     tree = subprocess.run(
@@ -325,7 +325,9 @@ def test_a_long_name_of_a_directory_forges_no_submodule(outer: Project, client: 
     )
 
 
-def test_a_gitmodules_that_is_no_file(inner: Project, outer: Project, client: Client, tmp_path: Path) -> None:
+def test_gitmodules_that_is_not_a_file_is_an_error(
+    inner: Project, outer: Project, client: Client, tmp_path: Path
+) -> None:
     secret = tmp_path / "gitmodules"
     secret.write_text(f'[submodule "m"]\n\tpath = module\n\turl = {inner.path}\n', encoding="utf-8")
     (outer.path / "target").write_text(str(secret), encoding="utf-8")
@@ -339,7 +341,7 @@ def test_a_gitmodules_that_is_no_file(inner: Project, outer: Project, client: Cl
     assert failure(client, outer.path).startswith("git: cannot read .gitmodules: ")
 
 
-def test_a_gitmodules_includes_no_file_of_this_host(
+def test_gitmodules_cannot_include_files_of_this_host(
     inner: Project, outer: Project, client: Client, tmp_path: Path
 ) -> None:
     included = tmp_path / "included"
@@ -350,7 +352,7 @@ def test_a_gitmodules_includes_no_file_of_this_host(
     assert 'submodule "module" stays empty: it has no URL' in client.log
 
 
-def test_a_place_is_an_empty_directory_below_the_work_tree(tmp_path: Path) -> None:
+def test_submodule_path_must_be_an_empty_directory_in_the_work_tree(tmp_path: Path) -> None:
     tree, outside = tmp_path / "tree", tmp_path / "outside"
     for directory in (tree / "a" / "b", tree / "full" / "x", tree / "git" / ".git" / "refs", outside / "b"):
         directory.mkdir(parents=True)
@@ -367,7 +369,7 @@ def test_a_place_is_an_empty_directory_below_the_work_tree(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("name", ["..", ".git", "link"])
-def test_no_tree_leads_a_submodule_elsewhere(
+def test_link_in_the_tree_does_not_redirect_a_submodule(
     inner: Project, outer: Project, client: Client, tmp_path: Path, name: str
 ) -> None:
     """No git creates such trees, but a server can send them."""
@@ -422,7 +424,7 @@ def test_credentials_of_the_job_go_to_its_server_only(
     assert b"gu4rded" not in git_directories(client)
 
 
-def test_submodules_of_a_stranger_get_no_credentials(
+def test_foreign_submodules_get_no_credentials(
     base: Path, inner: Project, outer: Project, client: Client
 ) -> None:
     with git_http(base, login="me:gu4rded-word") as own:
@@ -438,7 +440,7 @@ def test_submodules_of_a_stranger_get_no_credentials(
                 client(url, shares_credentials=False)
 
 
-def test_submodules_of_a_stranger_get_no_keys_of_this_host(
+def test_foreign_submodules_get_no_ssh_keys_of_this_host(
     base: Path, inner: Project, outer: Project, client: Client, tmp_path: Path
 ) -> None:
     (tmp_path / "bin").mkdir()
@@ -473,7 +475,7 @@ def git_directories(client: Client) -> bytes:
 
 
 @pytest.mark.parametrize("userinfo", ["sub:gu4rded-word", "gu4rded-word:", "gu4rded-word"])
-def test_credentials_of_its_own_are_used_and_never_seen(
+def test_own_credentials_of_a_submodule_are_used_and_never_shown(
     base: Path, inner: Project, outer: Project, client: Client, userinfo: str
 ) -> None:
     pids: list[int] = []
@@ -492,7 +494,7 @@ def test_credentials_of_its_own_are_used_and_never_seen(
     assert b"gu4rded" not in git_directories(client)
 
 
-def test_of_two_logins_for_a_server_a_whole_one_is_used_and_the_nearest(
+def test_nearest_complete_login_for_a_server_is_used(
     base: Path, inner: Project, outer: Project, client: Client
 ) -> None:
     mine, its_own = "me:right-word", "sub:its-own-word"
@@ -513,7 +515,7 @@ def test_of_two_logins_for_a_server_a_whole_one_is_used_and_the_nearest(
     assert "access was denied" in message
 
 
-def test_what_a_server_says_is_masked(outer: Project, client: Client) -> None:
+def test_messages_of_a_server_are_masked(outer: Project, client: Client) -> None:
     """Also where the text has a submodule's password that overlaps the job's."""
 
     base = outer.path.parent
@@ -529,7 +531,7 @@ def test_what_a_server_says_is_masked(outer: Project, client: Client) -> None:
         assert "no way, it is the [REDACTED], [REDACTED]" in client.log
 
 
-def test_one_that_cannot_be_had_fails_the_job(inner: Project, outer: Project, client: Client) -> None:
+def test_unavailable_submodule_fails_the_job(inner: Project, outer: Project, client: Client) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))  # bound, but it does not listen
         url = f"http://127.0.0.1:{closed.getsockname()[1]}/x"
@@ -548,7 +550,7 @@ def test_one_that_cannot_be_had_fails_the_job(inner: Project, outer: Project, cl
     assert failure(client, outer.path).startswith('git: submodule "blob": ')
 
 
-def test_what_is_the_hosts_fault_is_not_the_jobs(
+def test_errors_of_the_host_are_not_job_errors(
     inner: Project, outer: Project, client: Client, tmp_path: Path
 ) -> None:
     outer.submodule("module", inner.path, inner.first)
@@ -565,7 +567,7 @@ def test_what_is_the_hosts_fault_is_not_the_jobs(
         client(str(outer.path), env=env)
 
 
-def test_they_are_nested_to_a_depth_and_no_further(base: Path, client: Client) -> None:
+def test_nesting_depth_is_limited(base: Path, client: Client) -> None:
     below = Project(base / "p0")
     sha = below.first
     for number in range(1, MAX_LEVELS + 2):
@@ -579,7 +581,7 @@ def test_they_are_nested_to_a_depth_and_no_further(base: Path, client: Client) -
     )
 
 
-def test_there_are_so_many_and_no_more(inner: Project, outer: Project, client: Client) -> None:
+def test_number_of_submodules_is_limited(inner: Project, outer: Project, client: Client) -> None:
     def tree(project: Project, count: int, *more: str) -> str:
         """Commit so many submodules that are nowhere, and more entries."""
         return project.tree_of(*(f"160000 commit {NOWHERE}\tm{number:04}" for number in range(count)), *more)
@@ -597,7 +599,7 @@ def test_there_are_so_many_and_no_more(inner: Project, outer: Project, client: C
     assert failure(client, outer.path) == 'git: submodule "z": there are more than 1000 submodules'
 
 
-def test_an_interrupt_ends_one_that_hangs(
+def test_interrupt_ends_a_hanging_submodule(
     inner: Project, outer: Project, client: Client, hanging: socket.socket
 ) -> None:
     where = f"127.0.0.1:{hanging.getsockname()[1]}"
@@ -616,7 +618,7 @@ def test_an_interrupt_ends_one_that_hangs(
     wait_until(lambda: not running(where), 20, "git has ended")
 
 
-def test_the_deadline_is_one_for_all(
+def test_deadline_covers_all_submodules(
     inner: Project, outer: Project, client: Client, hanging: socket.socket
 ) -> None:
     where = f"127.0.0.1:{hanging.getsockname()[1]}"

@@ -237,7 +237,7 @@ TestCounts.settings = settings(
 
 
 @pytest.mark.parametrize("max_sorted", [0, 5000])
-def test_many_names_with_one_prefix_are_one_list(
+def test_names_with_one_prefix_share_a_list(
     store: Store, monkeypatch: pytest.MonkeyPatch, max_sorted: int
 ) -> None:
     monkeypatch.setattr(lists_module, "_MAX_NAMES", 3)
@@ -305,7 +305,7 @@ def test_a_purged_job_leaves_no_count_of_zero(database: Database, store: Store) 
     assert store.jobs.get(other.job_id) == other
 
 
-def test_a_job_that_is_deleted_twice_is_counted_once(store: Store) -> None:
+def test_job_deleted_twice_is_counted_once(store: Store) -> None:
     job = add(store)
     for _ in range(2):
         store.jobs.delete(job.job_id, now_ms=next(clock))
@@ -314,7 +314,7 @@ def test_a_job_that_is_deleted_twice_is_counted_once(store: Store) -> None:
     assert replace(store.jobs.get(job.job_id), deleted=False, updated_at_ms=job.updated_at_ms) == job
 
 
-def test_what_the_sweeps_ask_is_read_from_an_index(database: Database, store: Store) -> None:
+def test_sweeps_read_from_an_index(database: Database, store: Store) -> None:
     """With a million jobs that are over, what has to be done about a few must not read the others."""
     statements: list[tuple[str, Any]] = []
     run = database._peewee.execute_sql

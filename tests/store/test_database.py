@@ -135,7 +135,7 @@ def test_a_database_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     database.close()
 
 
-def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+def test_file_that_is_not_a_database_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.db").write_bytes(b"not a database at all" * 100)
     database = Database(tmp_path / "x.db")
     with pytest.raises(ConfigurationError, match="cannot be used"):
@@ -143,7 +143,7 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     database.close()
 
 
-def test_every_connection_is_durable_and_small_and_has_foreign_keys(tmp_path: Path) -> None:
+def test_every_connection_is_durable_has_foreign_keys_and_a_small_cache(tmp_path: Path) -> None:
     database = Database(tmp_path / "x.db")
     database.migrate()
     settings: list[object] = []
@@ -162,7 +162,7 @@ def test_every_connection_is_durable_and_small_and_has_foreign_keys(tmp_path: Pa
     assert settings == ["wal", 2, 1, 5000, -1024]
 
 
-def test_a_failed_transaction_leaves_nothing(tmp_path: Path) -> None:
+def test_failed_transaction_is_rolled_back(tmp_path: Path) -> None:
     database = Database(tmp_path / "x.db")
     database.migrate()
 
@@ -177,7 +177,7 @@ def test_a_failed_transaction_leaves_nothing(tmp_path: Path) -> None:
     database.close()
 
 
-def test_a_database_that_is_locked_by_somebody_else_is_an_error_in_a_sentence(tmp_path: Path) -> None:
+def test_locked_database_is_a_clear_error(tmp_path: Path) -> None:
     database = Database(tmp_path / "x.db")
     database.migrate()
     with database.read() as db:
@@ -195,7 +195,7 @@ def test_a_database_that_is_locked_by_somebody_else_is_an_error_in_a_sentence(tm
     database.close()
 
 
-def test_a_thread_that_has_ended_leaves_no_connection(tmp_path: Path) -> None:
+def test_ended_thread_leaves_no_connection(tmp_path: Path) -> None:
     database = Database(tmp_path / "jobs.db")
     database.migrate()
 
@@ -214,7 +214,7 @@ def test_a_thread_that_has_ended_leaves_no_connection(tmp_path: Path) -> None:
     assert open_files() == 0
 
 
-def test_the_instance_id_is_made_once(tmp_path: Path) -> None:
+def test_instance_id_is_created_once(tmp_path: Path) -> None:
     database = Database(tmp_path / "x.db")
     database.migrate()
     first = new_store(database).instance.id(new_id())
@@ -238,7 +238,7 @@ def test_a_rollback_by_sqlite_itself_does_not_hide_the_reason(tmp_path: Path) ->
     database.close()
 
 
-def test_a_thread_that_can_open_no_connection_gets_a_store_error(tmp_path: Path) -> None:
+def test_failed_connection_is_a_store_error(tmp_path: Path) -> None:
     database = Database(tmp_path / "x.db")
     database.migrate()
     errors: list[BaseException] = []

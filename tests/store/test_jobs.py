@@ -71,7 +71,7 @@ PATHS = {
 }
 
 
-def test_a_job_comes_back_as_it_was_put_in(store: Store) -> None:
+def test_stored_job_is_read_back(store: Store) -> None:
     job = add(store, job_env_vars={"A": "ü", "B": ""}, cpu_limit=0.5, memory_limit_bytes=1 << 30, priority=-3)
     assert store.jobs.get(job.job_id) == job
     assert store.jobs.get(job.job_id).definition.git_submodules is False
@@ -88,9 +88,7 @@ def test_a_missing_row_is_an_error(store: Store) -> None:
 
 @pytest.mark.parametrize("target", JobStatus)
 @pytest.mark.parametrize("current", JobStatus)
-def test_a_change_happens_only_where_the_rules_allow_it(
-    store: Store, current: JobStatus, target: JobStatus
-) -> None:
+def test_only_allowed_transitions_happen(store: Store, current: JobStatus, target: JobStatus) -> None:
     job = move(store, add(store), *PATHS[current])
     if current in allowed_from(target):
         assert move(store, job, target).status is target
@@ -100,7 +98,7 @@ def test_a_change_happens_only_where_the_rules_allow_it(
         assert store.jobs.get(job.job_id) == job
 
 
-def test_every_change_leaves_an_event_and_a_refused_one_does_not(database: Database, store: Store) -> None:
+def test_each_transition_writes_an_event_and_a_refused_one_does_not(database: Database, store: Store) -> None:
     job = move(store, add(store), JobStatus.QUEUED)
     claim(store, job)
     end(store, job, JobStatus.FAILED)
@@ -116,7 +114,7 @@ def test_every_change_leaves_an_event_and_a_refused_one_does_not(database: Datab
     ]
 
 
-def test_of_many_claimants_one_gets_the_job(store: Store) -> None:
+def test_one_of_many_claimants_gets_the_job(store: Store) -> None:
     job = add(store)
     winners: list[int] = []
     start = threading.Barrier(8)
@@ -165,7 +163,7 @@ def test_a_stale_attempt_cannot_end_the_job(store: Store) -> None:
     assert store.jobs.get(first.job_id).status is JobStatus.RUNNING
 
 
-def test_the_log_of_a_job_that_never_ran_is_closed_when_it_is_over(store: Store) -> None:
+def test_log_of_a_job_that_never_ran_is_closed(store: Store) -> None:
     job = add(store)
     assert not store.attempts.log_is_closed(job.job_id, 1)
     move(store, job, JobStatus.CANCELLED)
@@ -191,7 +189,7 @@ def test_pages_are_newest_first_without_gaps_or_doubles(store: Store) -> None:
     assert [job.job_id for job in store.lists.page(JobFilter(), limit=2, offset=3)[0]] == newest_first[3:5]
 
 
-def test_filters(store: Store) -> None:
+def test_filters_return_matching_jobs(store: Store) -> None:
     one = add(store, name="build 100%", queue_name="q1")
     two = move(store, add(store, name="build_x", user_id="bob"), JobStatus.CANCELLED)
     three = add(store, name="deploy", source_type="git", git_url="https://h/r")
@@ -211,7 +209,7 @@ def test_filters(store: Store) -> None:
     assert matching() == {two.job_id, three.job_id}
 
 
-def test_queues_come_by_priority_and_then_by_the_longest_wait(store: Store) -> None:
+def test_queues_are_ordered_by_priority_then_longest_wait(store: Store) -> None:
     add(store, queue_name="old")
     add(store, queue_name="new")
     add(store, queue_name="urgent", priority=5)
@@ -226,14 +224,14 @@ def test_queues_come_by_priority_and_then_by_the_longest_wait(store: Store) -> N
     assert set(store.queues.active()) == {"urgent", "old", "new", "runs", "late"}
 
 
-def test_only_what_is_due_is_submitted(store: Store) -> None:
+def test_only_due_jobs_are_submitted(store: Store) -> None:
     due = add(store, next_submit_at_ms=5)
     add(store, next_submit_at_ms=50)
     move(store, add(store, next_submit_at_ms=5), JobStatus.QUEUED)
     assert [job.job_id for job, _ in store.tasks.to_submit(now_ms=10)] == [due.job_id]
 
 
-def test_a_clock_that_was_put_back_holds_up_no_submission(store: Store) -> None:
+def test_clock_set_back_does_not_delay_submissions(store: Store) -> None:
     soon, before_the_jump = add(store, next_submit_at_ms=60_000), add(store, next_submit_at_ms=3_600_000)
     assert [job.job_id for job, _ in store.tasks.to_submit(now_ms=10)] == [before_the_jump.job_id]
     assert {job.job_id for job, _ in store.tasks.to_submit(now_ms=60_000)} == {
@@ -250,7 +248,7 @@ def test_a_start_makes_interrupted_submissions_due_at_once(store: Store) -> None
     assert [job.job_id for job, _ in store.tasks.to_submit(now_ms=10)] == [interrupted.job_id]
 
 
-def test_a_job_is_purged_only_when_nothing_of_it_is_open(store: Store) -> None:
+def test_job_is_purged_only_when_nothing_is_open(store: Store) -> None:
     job = claim(store, add(store))
     store.jobs.delete(job.job_id, now_ms=next(clock))
     move(store, job, JobStatus.CANCELLED)
@@ -265,7 +263,7 @@ def test_a_job_is_purged_only_when_nothing_of_it_is_open(store: Store) -> None:
         store.jobs.get(job.job_id)
 
 
-def test_the_same_over_and_over_again_leaves_one_event(database: Database, store: Store) -> None:
+def test_repeated_event_is_stored_once(database: Database, store: Store) -> None:
     job = add(store)
     for reason in ("away", "away", "away", "full", "full"):
         store.jobs.transition(
@@ -280,7 +278,7 @@ def test_the_same_over_and_over_again_leaves_one_event(database: Database, store
     assert events == [("submitted", None), ("submit_failed", "away"), ("submit_failed", "full")]
 
 
-def test_only_what_is_over_and_closed_and_unpinned_may_be_removed(store: Store) -> None:
+def test_only_ended_closed_unpinned_jobs_are_removable(store: Store) -> None:
     job = claim(store, add(store))
     store.attempts.end(
         job.job_id,
@@ -311,7 +309,7 @@ def test_only_what_is_over_and_closed_and_unpinned_may_be_removed(store: Store) 
         store.jobs.pin(job.job_id, True)
 
 
-def test_what_may_be_removed_is_read_from_an_index_alone(database: Database) -> None:
+def test_removable_jobs_are_read_from_a_covering_index(database: Database) -> None:
     with database.read() as db:
         steps = [row[3] for row in db.execute_sql(f"EXPLAIN QUERY PLAN {retention._REMOVABLE_JOBS}")]
     assert steps[0].startswith("SEARCH job USING COVERING INDEX job_removable")
@@ -321,7 +319,7 @@ def test_what_may_be_removed_is_read_from_an_index_alone(database: Database) -> 
 @pytest.mark.parametrize(
     ("image", "is_used"), [("tiny", True), ("tiny:latest", True), ("tiny:1", False), ("other", False)]
 )
-def test_the_start_of_a_job_is_a_use_of_its_image(store: Store, image: str, is_used: bool) -> None:
+def test_start_of_a_job_counts_as_use_of_its_image(store: Store, image: str, is_used: bool) -> None:
     store.images.add("tiny:latest", "sha256:1", now_ms=1)
     [unused] = store.images.unused(since_ms=2)
     job = claim(store, add(store, runner_image=image))
@@ -334,7 +332,7 @@ def test_the_start_of_a_job_is_a_use_of_its_image(store: Store, image: str, is_u
     assert (store.images.unused(since_ms=9) == []) is not is_used
 
 
-def test_what_is_swept_by_the_hundred_is_cut(store: Store) -> None:
+def test_sweeps_are_limited_to_a_hundred_rows(store: Store) -> None:
     fields: dict[str, Any] = {
         "job_command": "x" * 100_000,
         "job_env_vars": {"A_TOKEN": "secret" * 1000, "B": "y" * 30_000},
@@ -356,13 +354,13 @@ def test_what_is_swept_by_the_hundred_is_cut(store: Store) -> None:
     assert store.jobs.get(waiting.job_id).definition == waiting.definition
 
 
-def test_figures_are_of_so_many_queues(store: Store) -> None:
+def test_queue_figures_are_limited_in_number(store: Store) -> None:
     for name in "cab":
         add(store, queue_name=name)
     assert [figures.name for figures in store.queues.figures(None, limit=2)] == ["a", "b"]
 
 
-def test_figures_count_what_a_user_may_see(store: Store) -> None:
+def test_queue_figures_count_only_visible_jobs(store: Store) -> None:
     first = add(store, queue_name="q")
     add(store, queue_name="q", user_id="bob")
     claim(store, add(store, queue_name="q"))
@@ -374,7 +372,7 @@ def test_figures_count_what_a_user_may_see(store: Store) -> None:
     assert ("q", JobStatus.RUNNING, 1) in store.queues.counts()
 
 
-def test_the_statuses_that_wait_are_the_ones_that_can_be_claimed(store: Store) -> None:
+def test_waiting_statuses_are_the_claimable_ones(store: Store) -> None:
     for status in JobStatus:
         job = move(store, add(store), *PATHS[status])
         if status in WAITING:
@@ -391,7 +389,7 @@ def add_with_key(store: Store, job: Job, key: RequestKey) -> None:
         tx.request_keys.add(key, job.user_id, job.job_id, now_ms=job.created_at_ms)
 
 
-def test_an_idempotency_key_is_kept_for_a_day(store: Store) -> None:
+def test_idempotency_key_expires_after_a_day(store: Store) -> None:
     first, second, third = (replace(add(store), job_id=new_id()) for _ in range(3))
     key = RequestKey("key", b"body")
     add_with_key(store, first, key)

@@ -64,7 +64,7 @@ def test_a_job_comes_back_with_its_secrets_which_are_not_on_disk(
     assert_nowhere(tmp_path)
 
 
-def test_the_key_is_for_the_operator_alone(database: Database, store: Store) -> None:
+def test_key_file_is_private(database: Database, store: Store) -> None:
     assert key(database).stat().st_mode & 0o777 == 0o600
     first = key(database).read_bytes()
     reopened(database)
@@ -101,7 +101,7 @@ def test_without_its_key_a_database_with_secrets_is_refused(
     assert reopened(database).jobs.get(job.job_id) == job
 
 
-def test_a_key_that_nothing_was_encrypted_with_may_go(database: Database, store: Store) -> None:
+def test_unused_key_can_be_removed(database: Database, store: Store) -> None:
     add(store, job_env_vars={"A": "b"})
     key(database).unlink()
     job = add(reopened(database), **SECRET)
@@ -109,7 +109,7 @@ def test_a_key_that_nothing_was_encrypted_with_may_go(database: Database, store:
 
 
 @pytest.mark.parametrize("content", ["", "not a key", "ab" * 31])
-def test_a_file_that_is_no_key_is_refused(database: Database, store: Store, content: str) -> None:
+def test_malformed_key_file_is_refused(database: Database, store: Store, content: str) -> None:
     key(database).write_text(content)
     with pytest.raises(ConfigurationError, match="secret-key"):
         reopened(database)
@@ -142,7 +142,7 @@ def test_a_job_without_secrets_has_nothing_encrypted(database: Database, store: 
         assert db.execute_sql("SELECT secrets FROM job").fetchall() == [(None,)]
 
 
-def test_what_an_earlier_version_stored_is_encrypted_at_the_first_start(
+def test_plain_secrets_of_an_earlier_version_are_encrypted_at_start(
     database: Database, store: Store, tmp_path: Path
 ) -> None:
     secret, plain, deleted = add(store, **SECRET), add(store, job_env_vars={"A": "b"}), add(store, **SECRET)
@@ -162,7 +162,7 @@ def test_what_an_earlier_version_stored_is_encrypted_at_the_first_start(
     assert_nowhere(tmp_path)
 
 
-def test_a_start_that_was_cut_off_before_the_end_goes_on(database: Database, store: Store) -> None:
+def test_interrupted_encryption_continues_at_the_next_start(database: Database, store: Store) -> None:
     job = add(store, **SECRET)
     with database.transaction() as tx:
         tx.execute("UPDATE instance SET secret_key_sha256 = NULL")

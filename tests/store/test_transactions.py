@@ -29,7 +29,7 @@ EITHER = pytest.mark.parametrize("run", [in_transaction, written_together])
 
 
 @EITHER
-def test_several_writes_are_one(store: Store, run: Callable[..., None]) -> None:
+def test_several_writes_are_one_transaction(store: Store, run: Callable[..., None]) -> None:
     job = add(store)
 
     def work(tx: Records) -> None:
@@ -48,9 +48,7 @@ def test_several_writes_are_one(store: Store, run: Callable[..., None]) -> None:
 
 @EITHER
 @pytest.mark.parametrize("error", [NotFound("x"), KeyError("x")])
-def test_of_several_writes_none_counts_if_one_fails(
-    store: Store, run: Callable[..., None], error: Exception
-) -> None:
+def test_one_failed_write_rolls_back_all(store: Store, run: Callable[..., None], error: Exception) -> None:
     job = add(store)
     events = store.events.last_id()
 
@@ -92,7 +90,7 @@ def test_a_write_on_the_store_within_a_transaction_is_refused(store: Store) -> N
     assert store.jobs.get(job.job_id).deleted
 
 
-def test_nothing_is_written_on_the_tx_of_a_transaction_that_is_over(store: Store) -> None:
+def test_write_on_an_ended_transaction_is_refused(store: Store) -> None:
     job = add(store)
     with store.transaction() as tx:
         pass
@@ -101,7 +99,7 @@ def test_nothing_is_written_on_the_tx_of_a_transaction_that_is_over(store: Store
     assert store.jobs.get(job.job_id) == job
 
 
-def test_others_write_after_a_transaction(store: Store) -> None:
+def test_other_threads_write_after_a_transaction(store: Store) -> None:
     job = add(store)
     with store.transaction() as tx:
         other = threading.Thread(target=lambda: claim(store, job))
@@ -113,7 +111,7 @@ def test_others_write_after_a_transaction(store: Store) -> None:
     assert store.jobs.get(job.job_id).status is JobStatus.RUNNING
 
 
-def test_no_trigger_writes(database: Database) -> None:
+def test_schema_has_no_triggers(database: Database) -> None:
     with database.read() as db:
         triggers = db.execute_sql("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
     assert {name for name, _ in triggers} == {"audit_is_not_changed", "audit_is_not_removed"}

@@ -45,7 +45,7 @@ def application_view(remote: str, networks: list[str], **headers: str) -> tuple[
         ("", "198.51.100.1", ""),
     ],
 )
-def test_the_address(remote: str, named: str, address: str) -> None:
+def test_client_address_is_derived_from_trusted_headers(remote: str, named: str, address: str) -> None:
     assert application_view(remote, NETWORKS, For=named) == (address, "http", [])
 
 
@@ -58,9 +58,9 @@ def test_the_address(remote: str, named: str, address: str) -> None:
         ("10.1.2.3", "javascript", "http"),
     ],
 )
-def test_the_scheme(remote: str, named: str, scheme: str) -> None:
+def test_scheme_is_derived_from_trusted_headers(remote: str, named: str, scheme: str) -> None:
     assert application_view(remote, NETWORKS, Proto=named) == (remote, scheme, [])
 
 
-def test_without_proxies_nobody_is_believed() -> None:
+def test_without_proxies_no_header_is_trusted() -> None:
     assert application_view("127.0.0.1", [], For="198.51.100.1", Proto="https") == ("127.0.0.1", "http", [])

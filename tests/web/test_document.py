@@ -35,15 +35,13 @@ def media_types() -> list[tuple[str, dict[str, Any]]]:
     ]
 
 
-def test_it_has_every_route_and_no_other() -> None:
+def test_document_has_exactly_the_routes() -> None:
     of_the_app = {(parse_rule(rule.rule), method.lower()) for rule, method in routes()}
     assert of_the_app == {(path, method) for path, method, _ in OPERATIONS}
 
 
 @pytest.mark.parametrize(("path", "method", "operation"), OPERATIONS)
-def test_every_route_says_what_it_is_and_how_it_answers(
-    path: str, method: str, operation: dict[str, Any]
-) -> None:
+def test_every_route_has_a_summary_and_answers(path: str, method: str, operation: dict[str, Any]) -> None:
     assert operation["summary"].endswith(".")
     answers = operation["responses"]
     assert [status for status in answers if status.startswith("2")]
@@ -61,13 +59,13 @@ def test_every_route_says_what_it_is_and_how_it_answers(
         assert "X-Request-ID" in answer["headers"]
 
 
-def test_operations_have_names_of_their_own() -> None:
+def test_operation_ids_are_unique() -> None:
     names = [operation["operationId"] for _, _, operation in OPERATIONS]
     assert len(set(names)) == len(names)
     assert [name for name in names if "api_v1" in name or "__" in name] == []
 
 
-def test_every_body_has_a_schema_and_an_example_that_it_takes() -> None:
+def test_every_body_has_a_schema_and_a_valid_example() -> None:
     schemas = {"components": api_document()["components"]}
     for where, media in media_types():
         assert media.get("schema"), f"{where} has no schema"
@@ -77,13 +75,13 @@ def test_every_body_has_a_schema_and_an_example_that_it_takes() -> None:
         Draft202012Validator(media["schema"] | schemas, validate_formats=True).validate(media["example"])
 
 
-def test_it_is_valid_openapi_3_1_and_all_its_schemas_are_valid() -> None:
+def test_document_is_valid_openapi_3_1_with_valid_schemas() -> None:
     OPENAPI_31_VALIDATOR.validate(api_document())
     for schema in api_document()["components"]["schemas"].values():
         meta.validate(schema)
 
 
-def test_no_example_is_of_nothing() -> None:
+def test_every_example_belongs_to_a_body() -> None:
     assert EXAMPLES.keys() <= api_document()["components"]["schemas"].keys()
 
 
@@ -95,7 +93,7 @@ def test_the_document_says_which_routes_need_a_token() -> None:
             assert client.open(address, method=method.upper()).status_code == 401, path
 
 
-def test_it_is_served_and_is_an_openapi_document() -> None:
+def test_document_is_served() -> None:
     answer = app().test_client().get("/api/v1/openapi.json")
     assert answer.json == api_document()
     assert answer.json["openapi"].startswith("3.1.")
@@ -105,7 +103,7 @@ def test_the_schema_of_workflow_files_is_served() -> None:
     assert app().test_client().get("/api/v1/schemas/workflow.json").json == keys.schema()
 
 
-def test_the_page_comes_from_here_alone() -> None:
+def test_documentation_page_loads_only_from_the_service() -> None:
     client = app().test_client()
     with client.get("/api/docs") as page:
         assert "default-src 'none'" in page.headers["Content-Security-Policy"]
@@ -129,7 +127,7 @@ def _answer(status: int, body: bytes, path: str = "/api/v1/queues") -> requests.
     return answer
 
 
-def test_an_answer_that_is_not_in_it_fails_the_test_that_got_it() -> None:
+def test_undocumented_answer_fails_its_test() -> None:
     check_answer("GET", _answer(200, b'{"queues": []}'))
     for status, body in ((418, b"{}"), (200, b"{}"), (200, b'{"queues": [], "more": 1}')):
         with pytest.raises(AssertionError):

@@ -60,7 +60,7 @@ def is_accepted(name: str, value: Any) -> bool:
 @pytest.mark.parametrize(
     ("field", "value"), [item for item in BAD if item not in _UNSAID and item[1] is not None]
 )
-def test_what_is_refused_is_not_valid(field: str, value: Any) -> None:
+def test_refused_bodies_are_invalid_by_the_schema(field: str, value: Any) -> None:
     assert not is_valid("JobRequest", BODY | {field: value})
 
 
@@ -93,7 +93,7 @@ JOBS: list[tuple[dict[str, Any], bool]] = [
 
 
 @pytest.mark.parametrize(("job", "good"), JOBS, ids=range(len(JOBS)))
-def test_a_job_is_one_of_two_shapes(job: dict[str, Any], good: bool) -> None:
+def test_schema_and_code_accept_the_same_jobs(job: dict[str, Any], good: bool) -> None:
     assert (is_valid("JobRequest", job), is_accepted("JobRequest", job)) == (good, good)
 
 
@@ -107,7 +107,7 @@ def test_a_job_is_one_of_two_shapes(job: dict[str, Any], good: bool) -> None:
         ({"role": "admin"}, True),
     ],
 )
-def test_a_change_of_a_user_changes_something(change: dict[str, Any], good: bool) -> None:
+def test_schema_and_code_accept_the_same_changes_of_a_user(change: dict[str, Any], good: bool) -> None:
     assert (is_valid("UserChange", change), is_accepted("UserChange", change)) == (good, good)
 
 
@@ -179,7 +179,7 @@ _TEXTS = st.lists(st.sampled_from(_PARTS) | st.characters(exclude_categories=["C
 @example(parts=["/srv/a b.git"])
 @example(parts=["a", "\n"])
 @example(parts=[])
-def test_a_pattern_is_the_rule_that_code_has(field: str, parts: list[str]) -> None:
+def test_pattern_matches_the_rule_in_code(field: str, parts: list[str]) -> None:
     text = "".join(parts)
     job = (BODY | GIT if field.startswith("git_") else BODY) | {
         field: [text] if field == "artifacts" else text
@@ -198,7 +198,7 @@ def test_a_pattern_is_the_rule_that_code_has(field: str, parts: list[str]) -> No
         ("0001-01-01T00:00:00+23:59", -62_135_683_140_000),
     ],
 )
-def test_a_time_of_rfc_3339_is_taken(text: str, ms: int) -> None:
+def test_rfc_3339_time_is_accepted(text: str, ms: int) -> None:
     assert from_rfc3339(text) == ms
 
 
@@ -217,7 +217,7 @@ def test_a_time_of_rfc_3339_is_taken(text: str, ms: int) -> None:
         "٢٠٣٠-01-31T12:00:00Z",
     ],
 )
-def test_no_other_time_is(text: str) -> None:
+def test_other_time_is_refused(text: str) -> None:
     assert not is_valid("TokenRequest", {"name": "n", "expires_at": text})
     assert not _takes(from_rfc3339)(text)
 
@@ -234,7 +234,7 @@ def test_no_other_time_is(text: str) -> None:
         (f"ann@{'x' * 60}.{'x' * 60}.{'x' * 60}.{'x' * 60}.example", False),
     ],
 )
-def test_an_email_is_one_for_both(email: str, good: bool) -> None:
+def test_schema_and_code_accept_the_same_emails(email: str, good: bool) -> None:
     user = {"username": "ann", "email": email}
     assert (is_valid("UserRequest", user), _takes(checked_email)(email)) == (good, good)
 
@@ -256,7 +256,7 @@ def test_an_email_is_one_for_both(email: str, good: bool) -> None:
         ("audit", account_routes._from_cursor, "", False),
     ],
 )
-def test_a_cursor_is_one_for_both(
+def test_schema_and_code_accept_the_same_cursors(
     path: str, from_cursor: Callable[[str], object], cursor: str, good: bool
 ) -> None:
     parameters = api_document()["paths"][f"/api/v1/{path}"]["get"]["parameters"]
@@ -264,7 +264,7 @@ def test_a_cursor_is_one_for_both(
     assert (Draft202012Validator(schema).is_valid(cursor), _takes(from_cursor)(cursor)) == (good, good)
 
 
-def test_every_pattern_is_one_without_flags_or_names() -> None:
+def test_every_pattern_has_no_flags_or_named_groups() -> None:
     """ECMA-262 has neither ``(?i)`` nor ``(?P<name>…)``, and its ``\\d`` and ``\\w`` are not Python's."""
     patterns = re.findall(r"'pattern': '((?:[^'\\]|\\.)*)'", repr(api_document()))
     assert len(patterns) > 10

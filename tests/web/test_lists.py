@@ -22,7 +22,7 @@ def value(source: random.Random) -> Any:
     return texts if kind == "list" else {f"name {number}": text for number, text in enumerate(texts)}
 
 
-def test_a_page_ends_where_its_bytes_would_be_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_page_ends_before_its_size_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lists, "MAX_BYTES", 100_000)
     newest_first = [(number, new_id()) for number in range(50, 0, -1)]
     listed: list[dict[str, Any]] = []
@@ -49,7 +49,7 @@ def test_a_page_ends_where_its_bytes_would_be_too_many(monkeypatch: pytest.Monke
 
 
 @given(seed=st.integers(0, 2**32))
-def test_whatever_is_in_it_it_has_a_bound(seed: int) -> None:
+def test_page_size_is_bounded_for_any_content(seed: int) -> None:
     source = random.Random(seed)  # noqa: S311  # a test's
     items = [
         {"id": number, "a": value(source), "b": value(source), "c": value(source)}

@@ -12,7 +12,7 @@ from reactorcide.web.probes import Probes
 from tests.support.waiting import wait_until
 
 
-def test_what_works_and_what_does_not() -> None:
+def test_working_and_failing_parts_are_reported() -> None:
     def fails() -> None:
         raise EngineUnavailable("no engine answers")
 
@@ -28,7 +28,7 @@ def test_what_works_and_what_does_not() -> None:
     assert all(finding.age_s is not None and finding.age_s < 5 for finding in results.values())
 
 
-def test_a_part_that_never_answers_holds_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hanging_part_does_not_block_the_probe(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probes, "_SILENT_S", 1.0)
     answers = threading.Event()
     calls: list[int] = []
@@ -59,7 +59,7 @@ def test_a_fresh_result_is_not_checked_again() -> None:
     assert len(calls) < 10
 
 
-def test_a_result_has_an_age(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_result_has_its_age(monkeypatch: pytest.MonkeyPatch) -> None:
     hangs = threading.Event()
     error: list[ReactorcideError | None] = [None]
 

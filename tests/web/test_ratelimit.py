@@ -30,7 +30,7 @@ def refused(limiter: FailureLimiter, address: str | None) -> int:
     return 0
 
 
-def test_so_many_pass_at_once_and_then_as_time_goes_by(clock: Clock) -> None:
+def test_burst_passes_then_the_rate_applies(clock: Clock) -> None:
     limiter = FailureLimiter(15, clock)
     assert [refused(limiter, "10.0.0.1") for _ in range(17)] == [0] * 15 + [4, 4]
     clock.now += 3
@@ -51,19 +51,19 @@ def test_so_many_pass_at_once_and_then_as_time_goes_by(clock: Clock) -> None:
         ("fe80::1%eth0", "fe80::2%eth0", "fe80:0:0:1::1%eth0"),
     ],
 )
-def test_each_network_has_its_own(clock: Clock, one: str | None, same: str, other: str) -> None:
+def test_each_network_has_its_own_limit(clock: Clock, one: str | None, same: str, other: str) -> None:
     limiter = FailureLimiter(1, clock)
     assert not refused(limiter, one)
     assert refused(limiter, same)
     assert not refused(limiter, other)
 
 
-def test_0_is_no_limit(clock: Clock) -> None:
+def test_zero_means_no_limit(clock: Clock) -> None:
     limiter = FailureLimiter(0, clock)
     assert not any(refused(limiter, "10.0.0.1") for _ in range(1000))
 
 
-def test_it_remembers_only_so_many(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_number_of_remembered_networks_is_limited(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ratelimit, "_MAX_ADDRESSES", 100)
     limiter = FailureLimiter(1, clock)
     for number in range(1000):

@@ -22,12 +22,12 @@ def read(text: str) -> Any:
     ("text", "value"),
     [("5.0", 5), ("5e2", 500), ("-0.0", 0), ("0.5", 0.5), ("1e300", 1e300), ("9007199254740993.0", 2.0**53)],
 )
-def test_a_number_is_an_integer_however_it_is_written(text: str, value: float) -> None:
+def test_integral_numbers_are_integers_in_every_notation(text: str, value: float) -> None:
     number = read(text)
     assert (number, type(number)) == (value, type(value))
 
 
-def test_the_key_that_is_there_twice_is_found_in_linear_time() -> None:
+def test_duplicate_key_is_detected_in_linear_time() -> None:
     calls = 0
 
     class Key(str):
@@ -47,14 +47,14 @@ def test_the_key_that_is_there_twice_is_found_in_linear_time() -> None:
     assert calls < 30_000
 
 
-def test_a_sentence_shows_the_beginning_of_a_long_key() -> None:
+def test_message_shows_the_beginning_of_a_long_key() -> None:
     key = json.dumps("k" * 1_000_000)
     with pytest.raises(InvalidInput) as raised:
         read(f"{{{key}: 1, {key}: 2}}")
     assert len(str(raised.value)) < 200
 
 
-def test_an_error_names_twenty_fields_and_the_beginning_of_each() -> None:
+def test_error_names_at_most_twenty_shortened_fields() -> None:
     with pytest.raises(ValidationError) as invalid:
         JobRequest.model_validate({f"{number}{'x' * 10_000}": 1 for number in range(1000)})
     with pytest.raises(InvalidFields) as raised:

@@ -29,7 +29,7 @@ def test_a_silent_stream_gets_comments(monkeypatch: pytest.MonkeyPatch) -> None:
     parts=st.lists(st.sampled_from(["a", "\n", "é", "€", "😀", "x" * 9, "\r", "\u2028", '"']), max_size=40),
     most_bytes=st.integers(min_value=4, max_value=20),
 )
-def test_a_piece_is_cut_behind_lines_or_at_least_characters(parts: list[str], most_bytes: int) -> None:
+def test_chunk_is_split_after_lines_or_between_characters(parts: list[str], most_bytes: int) -> None:
     text = "".join(parts)
     data = text.encode()
     with pytest.MonkeyPatch.context() as patch:
@@ -47,7 +47,7 @@ def test_a_piece_is_cut_behind_lines_or_at_least_characters(parts: list[str], mo
     assert all(cut.endswith("\n") or "\n" not in cut for cut in texts[:-1])
 
 
-def test_what_is_no_text_is_replaced_and_goes_on() -> None:
+def test_invalid_text_is_replaced() -> None:
     data = b"\x80" * 200_000
     events = list(sse.log_events(1, Piece("stderr", 0, len(data), data)))
     assert events[-1].startswith(b"id: 1:200000\n")

@@ -37,7 +37,7 @@ def all_errors() -> list[type[ReactorcideError]]:
 
 
 @pytest.mark.parametrize("error", all_errors())
-def test_every_error_has_the_one_shape(app: Flask, error: type[ReactorcideError]) -> None:
+def test_every_error_has_the_same_shape(app: Flask, error: type[ReactorcideError]) -> None:
     @app.get("/")
     def fail() -> NoReturn:
         raise error("this is why")
@@ -52,7 +52,7 @@ def test_every_error_has_the_one_shape(app: Flask, error: type[ReactorcideError]
         assert (response.json or {})["message"] == "this is why"
 
 
-def test_the_table(app: Flask) -> None:
+def test_status_code_of_each_error(app: Flask) -> None:
     raised: list[Exception] = []
 
     @app.get("/")
@@ -80,7 +80,7 @@ def test_the_table(app: Flask) -> None:
     )
 
 
-def test_what_is_to_blame_is_named(app: Flask) -> None:
+def test_error_names_the_field(app: Flask) -> None:
     @app.get("/")
     def fail() -> NoReturn:
         raise InvalidInput("name is too long", "name")
@@ -91,14 +91,14 @@ def test_what_is_to_blame_is_named(app: Flask) -> None:
 
 
 @pytest.mark.parametrize("sent", ["", "x" * 200, "a b", "<script>", "ü"])
-def test_a_request_id_that_is_not_sane_is_replaced(app: Flask, sent: str) -> None:
+def test_malformed_request_id_is_replaced(app: Flask, sent: str) -> None:
     response = app.test_client().get(
         "/nowhere", headers={"X-Request-ID": sent.encode("utf-8").decode("latin-1")}
     )
     assert response.headers["X-Request-ID"] not in ("", sent)
 
 
-def test_a_sane_request_id_is_kept_and_logged(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
+def test_valid_request_id_is_used_and_logged(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "reactorcide.web"):
         response = app.test_client().get("/nowhere", headers={"X-Request-ID": "build-17"})
     assert response.headers["X-Request-ID"] == "build-17"
@@ -118,7 +118,7 @@ class TestStreams:
         with app.test_request_context():
             return stream(slots, "u", notifier or LocalNotifier(), chunks, check=lambda: None)
 
-    def test_past_the_bound_is_busy_and_a_closed_one_makes_room(self, app: Flask) -> None:
+    def test_stream_above_the_limit_is_busy_until_one_closes(self, app: Flask) -> None:
         slots = StreamSlots(1)
         first = self.open(app, slots, pieces(b"x"))
         with pytest.raises(Busy):
@@ -133,10 +133,10 @@ class TestStreams:
         slots.release("greedy")
         assert [slots.try_take("greedy"), slots.try_take("c")] == [True, False]
 
-    def test_without_places_all_are_busy(self, app: Flask) -> None:
+    def test_without_slots_all_streams_are_busy(self, app: Flask) -> None:
         assert not StreamSlots(0).try_take("u")
 
-    def test_an_answer_that_the_stop_cut_off_does_not_look_complete(self, app: Flask) -> None:
+    def test_stream_cut_by_a_stop_does_not_look_complete(self, app: Flask) -> None:
         notifier = LocalNotifier()
 
         def chunks() -> Generator[bytes, None, None]:
@@ -148,12 +148,12 @@ class TestStreams:
             list(response.response)
         response.close()
 
-    def test_an_answer_that_ends_by_itself_is_whole(self, app: Flask) -> None:
+    def test_stream_that_ends_by_itself_is_complete(self, app: Flask) -> None:
         response = self.open(app, StreamSlots(1), pieces(b"a", b"", b"b"))
         assert b"".join(response.response) == b"ab"  # type: ignore[arg-type]  # it is made of bytes
         response.close()
 
-    def test_a_client_that_went_away_is_noticed_while_there_is_much_to_send(
+    def test_disconnected_client_is_detected_during_a_long_answer(
         self, app: Flask, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(streams, "_CHECK_EVERY_S", 0)
@@ -178,14 +178,14 @@ class TestJSON:
         return response.status_code, response.json or {}
 
     @pytest.mark.parametrize("body", [b'{"a": 1, "b": 2, "a": 1}', b'{"b": {"a": 1, "a": 2}}'])
-    def test_the_same_key_twice_is_refused_by_name(self, app: Flask, body: bytes) -> None:
+    def test_duplicate_key_is_refused_by_name(self, app: Flask, body: bytes) -> None:
         status, error = self.send(app, body)
         assert (status, error["details"]) == (
             400,
             [{"field": "a", "message": "'a' occurs more than once"}],
         )
 
-    def test_a_key_that_is_there_twice_among_many_costs_no_more_than_they_do(self, app: Flask) -> None:
+    def test_duplicate_key_check_has_linear_cost(self, app: Flask) -> None:
         many = b",".join(b'"%d": 0' % number for number in range(170_000))
         start_s = monotonic()
         status, error = self.send(app, b"{" + many + b', "169999": 1}')
@@ -209,7 +209,7 @@ class TestJSON:
             b"",
         ],
     )
-    def test_what_is_no_json_is_refused(self, app: Flask, body: bytes) -> None:
+    def test_malformed_json_is_refused(self, app: Flask, body: bytes) -> None:
         status, error = self.send(app, body)
         assert (status, error["error"]) == (400, "invalid_input")
 
@@ -221,12 +221,12 @@ class TestJSON:
             (rb'{"\udFFF": 1}', "?", "U+DFFF"),
         ],
     )
-    def test_half_a_character_is_refused_by_name(
+    def test_lone_surrogate_is_refused_by_name(
         self, app: Flask, body: bytes, field: str, code_point: str
     ) -> None:
         status, error = self.send(app, body)
         message = f"{field!r} has half a character, the lone surrogate {code_point}"
         assert (status, error["details"]) == (400, [{"field": field, "message": message}])
 
-    def test_a_whole_pair_of_surrogates_is_a_character(self, app: Flask) -> None:
+    def test_surrogate_pair_is_accepted(self, app: Flask) -> None:
         assert self.send(app, rb'{"a": "\ud83d\ude00"}') == (200, {"a": "\U0001f600"})

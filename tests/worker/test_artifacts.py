@@ -136,13 +136,13 @@ def test_only_files_that_match_the_globs_are_stored(tmp_path: Path) -> None:
     assert collection.log == ""
 
 
-def test_where_nothing_matches_the_log_says_so(tmp_path: Path) -> None:
+def test_no_match_is_logged(tmp_path: Path) -> None:
     collection = collected(tmp_path, member("a.xml"), artifacts=["*.jar"])
     assert collection.prefix is None
     assert "no file in /job/artifacts matches" in collection.log
 
 
-def test_no_glob_keeps_nothing(tmp_path: Path) -> None:
+def test_empty_globs_store_nothing(tmp_path: Path) -> None:
     assert collected(tmp_path, member("a"), artifacts=[]).stored == set()
 
 
@@ -158,7 +158,7 @@ def test_no_glob_keeps_nothing(tmp_path: Path) -> None:
         ({"max_files": 3, "max_bytes": 20 << 10}, ["a", "b", "c"], None),
     ],
 )
-def test_artifacts_past_a_bound_are_skipped_and_log_and_listing_say_so(
+def test_artifacts_above_a_limit_are_skipped_and_reported(
     tmp_path: Path, limits: dict[str, int], paths: list[str], problem: str | None
 ) -> None:
     large = bytes(8 << 10)
@@ -177,7 +177,7 @@ def deep_paths() -> list[str]:
     return ["/".join([str(number), *["d"] * 100, "b"]) for number in range(10)]
 
 
-def test_the_directories_of_a_file_count(tmp_path: Path) -> None:
+def test_parent_directories_count(tmp_path: Path) -> None:
     collection = collected(tmp_path, *map(member, deep_paths()), max_bytes=1 << 20)
     # Each takes 102 times 4 KiB.
     assert len(collection.stored) == 2
@@ -186,14 +186,14 @@ def test_the_directories_of_a_file_count(tmp_path: Path) -> None:
     assert collection.context.objects.used_bytes("jobs/j/1/artifacts/") == (2 * 102 + 1) * 4096
 
 
-def test_the_directories_of_a_hard_link_count_before_its_content_has_come(tmp_path: Path) -> None:
+def test_parent_directories_of_a_hard_link_count_before_its_content(tmp_path: Path) -> None:
     links = [member(path, kind=tarfile.LNKTYPE, target="artifacts/a") for path in deep_paths()]
     collection = collected(tmp_path, member("a"), *links, artifacts=["**/b"], max_bytes=1 << 20)
     assert collection.truncated
     assert "larger than 1 MiB (--max-artifact-bytes)" in collection.log
 
 
-def test_what_is_past_a_bound_is_not_even_read(tmp_path: Path) -> None:
+def test_content_above_a_limit_is_not_read(tmp_path: Path) -> None:
     def endless() -> Iterator[bytes]:
         yield header("artifacts/large", size=2**40)
         for _ in range(100):
@@ -227,7 +227,7 @@ def test_what_is_past_a_bound_is_not_even_read(tmp_path: Path) -> None:
         (member("a\udcff", b"x"), "not UTF-8"),
     ],
 )
-def test_a_forbidden_artifact_is_skipped_and_the_log_says_why(
+def test_invalid_artifact_is_skipped_with_a_logged_reason(
     tmp_path: Path, hostile: tuple[tarfile.TarInfo, bytes], problem: str
 ) -> None:
     info, data = hostile
@@ -246,7 +246,7 @@ def test_a_forbidden_artifact_is_skipped_and_the_log_says_why(
     assert list(collection.context.logs.unsealed()) == []
 
 
-def test_the_longest_and_the_deepest_path_is_kept(tmp_path: Path) -> None:
+def test_longest_and_deepest_paths_are_stored(tmp_path: Path) -> None:
     longest = "/".join(["x" * 204] * 5)
     assert len(longest) == 1024
     collection = collected(tmp_path, member(longest, b"1"), member("/".join(["x"] * 120), b"2"))
@@ -268,14 +268,14 @@ class TestHardLinks:
             for item in read.artifacts(collection.context, collection.job).artifacts
         }
 
-    def test_each_wanted_name_is_kept(self, tmp_path: Path) -> None:
+    def test_each_matching_hard_link_is_stored(self, tmp_path: Path) -> None:
         collection = collected(tmp_path, self.file(), self.link("b"), self.link("c/d"))
         assert self.contents(collection) == dict.fromkeys(("a/file", "b", "c/d"), b"content")
         artifacts = read.artifacts(collection.context, collection.job).artifacts
         assert len({(item.size, item.sha256, item.is_executable) for item in artifacts}) == 1
         assert (collection.log, collection.truncated, collection.opened) == ("", False, 1)
 
-    def test_where_only_later_names_are_wanted_the_tar_is_read_again(self, tmp_path: Path) -> None:
+    def test_tar_is_read_again_if_only_later_links_match(self, tmp_path: Path) -> None:
         members = (self.file(), member("other"), self.link("b.txt"), self.link("c.txt"), self.link("d"))
         collection = collected(tmp_path, *members, artifacts=["*.txt"])
         assert self.contents(collection) == dict.fromkeys(("b.txt", "c.txt"), b"content")
@@ -288,7 +288,7 @@ class TestHardLinks:
     @pytest.mark.parametrize(
         ("limits", "option_end"), [({"max_bytes": 10_000}, "-bytes"), ({"max_files": 2}, "s)")]
     )
-    def test_each_counts(
+    def test_each_hard_link_counts(
         self, tmp_path: Path, globs: list[str] | None, limits: dict[str, int], option_end: str
     ) -> None:
         members = (self.file(), self.link("b"), self.link("c"), self.link("d"))
@@ -313,9 +313,7 @@ class Stopwatch:
 
 
 @pytest.mark.parametrize("globs", [None, ["file", "last"]])
-def test_collecting_that_takes_too_long_ends_with_what_there_is(
-    tmp_path: Path, globs: list[str] | None
-) -> None:
+def test_timeout_stores_the_artifacts_collected_so_far(tmp_path: Path, globs: list[str] | None) -> None:
     def hole() -> Iterator[bytes]:
         yield tar(member("artifacts/file", b"kept"))[:1024]
         yield header("artifacts/hole", size=15_000 << 30)
@@ -330,7 +328,7 @@ def test_collecting_that_takes_too_long_ends_with_what_there_is(
     assert "what comes after 'hole' is not kept: it took too long" in collection.log
 
 
-def test_collecting_that_takes_too_long_for_the_first_file_says_so(tmp_path: Path) -> None:
+def test_timeout_at_the_first_file_is_reported(tmp_path: Path) -> None:
     collection = collected(
         tmp_path, member("a", b"x"), check=Stopwatch(0, CollectingEnded("it took too long"))
     )
@@ -338,7 +336,7 @@ def test_collecting_that_takes_too_long_for_the_first_file_says_so(tmp_path: Pat
     assert "what the job left is not kept: it took too long" in collection.log
 
 
-def test_collecting_many_small_files_is_interrupted_in_between(tmp_path: Path) -> None:
+def test_collecting_can_be_interrupted_between_files(tmp_path: Path) -> None:
     watch = Stopwatch(100, CollectingEnded("it took too long"))
     # All in one piece.
     collection = collected(
@@ -347,7 +345,7 @@ def test_collecting_many_small_files_is_interrupted_in_between(tmp_path: Path) -
     assert (collection.paths, collection.truncated) == (["0"], True)
 
 
-def test_a_service_that_stops_leaves_it_to_the_next(tmp_path: Path) -> None:
+def test_stopping_service_leaves_collecting_to_the_next(tmp_path: Path) -> None:
     with pytest.raises(JobInterrupted):
         collected(tmp_path, member("a", b"x"), check=Stopwatch(0, JobInterrupted("stopping")))
 
@@ -370,7 +368,7 @@ def test_the_listing_of_artifacts_has_a_bound_in_bytes(tmp_path: Path) -> None:
     assert len(collection.paths) > 1000
 
 
-def test_a_tar_that_breaks_off_is_the_engines_fault(tmp_path: Path) -> None:
+def test_truncated_tar_is_an_engine_error(tmp_path: Path) -> None:
     data = tar(member("artifacts/a", b"x" * 10_000))
     with pytest.raises(EngineUnavailable, match="could not be read"):
         Collection(tmp_path, iter([data[:5000]]))
@@ -378,7 +376,7 @@ def test_a_tar_that_breaks_off_is_the_engines_fault(tmp_path: Path) -> None:
 
 @settings(max_examples=150)
 @given(seed=st.integers(0, 2**32), globs=st.none() | st.sampled_from(GLOBS))
-def test_whatever_a_tar_is_nothing_is_written_outside(seed: int, globs: list[str] | None) -> None:
+def test_hostile_tar_writes_nothing_outside(seed: int, globs: list[str] | None) -> None:
     source = random.Random(seed)  # noqa: S311  # a test's
     names = ["..", ".", "", "a", "b.txt", "x", "\udcff", "y" * 300, "/", "é\n"]
     kinds = [tarfile.REGTYPE] * 4 + [tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE]
@@ -443,7 +441,7 @@ def listed(tmp_path_factory: pytest.TempPathFactory) -> tuple[JobContext, Job]:
     return context, job
 
 
-def test_each_of_many_is_found(listed: tuple[JobContext, Job]) -> None:
+def test_each_of_many_artifacts_is_looked_up(listed: tuple[JobContext, Job]) -> None:
     context, job = listed
     artifacts = read.artifacts(context, job).artifacts
     assert len(artifacts) == 10_000 + len(ODD)
@@ -453,12 +451,12 @@ def test_each_of_many_is_found(listed: tuple[JobContext, Job]) -> None:
 
 
 @pytest.mark.parametrize("path", ["", "b", "directory", "a,", '"', '", "size": 1', "\n", "\ud800"])
-def test_what_is_not_there_is_not_found(listed: tuple[JobContext, Job], path: str) -> None:
+def test_missing_artifact_is_not_found(listed: tuple[JobContext, Job], path: str) -> None:
     with pytest.raises(NotFound):
         read.artifact(*listed, path)
 
 
-def test_one_of_many_is_found_without_parsing_all(listed: tuple[JobContext, Job]) -> None:
+def test_lookup_does_not_parse_the_whole_listing(listed: tuple[JobContext, Job]) -> None:
     start_s = time.process_time()
     for number in range(0, 10_000, 100):
         read.artifact(*listed, f"directory/{number:05}/with-a-name-of-some-length.txt")

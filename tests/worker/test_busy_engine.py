@@ -51,7 +51,7 @@ def containers(house: House, engine: docker.APIClient) -> list[object]:
     return list(engine.containers(all=True, filters={"label": label}))
 
 
-def test_a_job_is_prepared_again_until_the_engine_has_time(
+def test_preparation_is_repeated_while_the_engine_is_busy(
     house: House, busy: Hold, images: Images, engine: docker.APIClient
 ) -> None:
     house.worker(concurrency=1)
@@ -68,7 +68,7 @@ def test_a_job_is_prepared_again_until_the_engine_has_time(
     wait_until(lambda: not containers(house, engine), 20, "they are removed")
 
 
-def test_it_is_not_prepared_again_for_ever(
+def test_preparation_is_repeated_for_a_bounded_time(
     house: House, busy: Hold, images: Images, monkeypatch: pytest.MonkeyPatch, engine: docker.APIClient
 ) -> None:
     monkeypatch.setattr("reactorcide.worker.attempt.report.MAX_BUSY_PREPARATIONS", 2)

@@ -50,13 +50,13 @@ def evaluated(tmp_path: Path, old: str, new: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-def test_a_program_that_asks_for_more_than_it_is_given_was_replaced(tmp_path: Path) -> None:
+def test_evaluator_that_needs_other_input_is_reported_as_replaced(tmp_path: Path) -> None:
     assert evaluated(tmp_path, 'request["env"]', 'request["renamed"]') == ["1", REPLACED]
 
 
-def test_a_program_that_answers_otherwise_was_replaced(tmp_path: Path) -> None:
+def test_evaluator_with_another_answer_is_reported_as_replaced(tmp_path: Path) -> None:
     assert evaluated(tmp_path, '"is_readable":', '"renamed":') == ["1", REPLACED]
 
 
-def test_a_program_that_was_replaced_in_the_same_way_goes_on(tmp_path: Path) -> None:
+def test_compatible_replaced_evaluator_continues(tmp_path: Path) -> None:
     assert evaluated(tmp_path, '"""Return a service', '"""Give back a service') == ["1", "1"]

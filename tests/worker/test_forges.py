@@ -174,7 +174,7 @@ def test_each_end_of_a_run_reaches_the_forge(teams: Any, dialect: str, failure: 
     assert {status.description for status in team.forge.statuses(third)} == {"the project was deleted"}
 
 
-def test_a_forge_that_misbehaves_has_the_last_status_in_the_end(teams: Any) -> None:
+def test_misbehaving_forge_gets_the_last_status(teams: Any) -> None:
     team: Team = teams("github", {"ci": _PASSES})
     for number, (failure, sentence) in enumerate(
         [
@@ -205,7 +205,7 @@ def test_a_forge_that_misbehaves_has_the_last_status_in_the_end(teams: Any) -> N
     team.wait_for(sha, ci="success")
 
 
-def test_a_status_that_arrives_late_does_not_last(teams: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_late_status_is_overwritten(teams: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The forge goes on with a request for whose answer nobody waits any more."""
     monkeypatch.setattr(outbox, "MAY_ARRIVE_FOR_MS", 3000)
     team: Team = teams("github", {"ci": _PASSES}, timeout_s=1.0)

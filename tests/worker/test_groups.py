@@ -75,7 +75,7 @@ RUNNING, WAITING, CANCELLED = RunStatus.RUNNING, RunStatus.WAITING, RunStatus.CA
 COMPLETED = RunStatus.COMPLETED
 
 
-def test_runs_of_a_group_go_one_after_the_other(runs: Runs) -> None:
+def test_runs_of_a_group_are_serialized(runs: Runs) -> None:
     first, second, third = (runs.start("a: {}", "group: ci") for _ in range(3))
     other = runs.start("a: {}", "group: other")
     assert runs.now(first, second, other) == [
@@ -129,7 +129,7 @@ def test_a_newer_run_replaces_all_older_ones(runs: Runs) -> None:
     assert runs.node(second, "a").jobs == 0
 
 
-def test_a_newer_run_ends_where_the_group_is_taken(runs: Runs) -> None:
+def test_newer_run_ends_if_the_group_is_in_use(runs: Runs) -> None:
     first = runs.start("a: {}", "group: ci")
     second = runs.start("a: {}", "group: ci, when_full: cancel")
     assert runs.now(second) == [(CANCELLED, "the concurrency group ci is held by #1")]
@@ -139,7 +139,7 @@ def test_a_newer_run_ends_where_the_group_is_taken(runs: Runs) -> None:
     assert runs.now(second) == [(RUNNING, None)]
 
 
-def test_what_starts_nothing_replaces_nothing(runs: Runs) -> None:
+def test_run_that_starts_nothing_replaces_none(runs: Runs) -> None:
     first = runs.start("a: {}", "group: ci")
     runs.files = {".reactorcide/workflows/ci.yaml": b"name: CI\non: push\nconcurrency: {group: ci}\njobs: {}"}
     request = Start(source=RunSource(git_url="file:///x"), workflow=None, event={"name": "manual"})
@@ -148,7 +148,7 @@ def test_what_starts_nothing_replaces_nothing(runs: Runs) -> None:
     assert runs.now(first) == [(RUNNING, None)]
 
 
-def test_groups_are_of_a_user_and_apart_for_runs_and_jobs(runs: Runs) -> None:
+def test_groups_are_per_user_and_separate_for_runs_and_jobs(runs: Runs) -> None:
     started = [
         runs.start("a: {}", "group: ci"),
         runs.start("a: {}", "group: ci", user=OTHER),
@@ -184,7 +184,7 @@ def test_a_job_has_its_group_only_while_it_is_active(runs: Runs) -> None:
     assert runs.states(third)["deploy"] is NodeState.ACTIVE
 
 
-def test_an_older_job_that_is_not_ready_holds_up_nobody(runs: Runs) -> None:
+def test_older_job_that_is_not_ready_does_not_block(runs: Runs) -> None:
     first, second = deploys(runs, "queue", "queue")
     runs.end(second, "a")
     assert runs.states(second)["deploy"] is NodeState.ACTIVE
@@ -205,7 +205,7 @@ def test_a_job_replaces_those_of_older_runs(runs: Runs) -> None:
     assert [status for status, _ in runs.now(first, second)] == [RunStatus.FAILED] * 2
 
 
-def test_a_job_that_comes_late_is_replaced_by_the_newer_one(runs: Runs) -> None:
+def test_late_job_is_replaced_by_the_newer_one(runs: Runs) -> None:
     first, second = deploys(runs, "replace", "replace")
     runs.end(second, "a")
     runs.end(first, "a")
@@ -213,7 +213,7 @@ def test_a_job_that_comes_late_is_replaced_by_the_newer_one(runs: Runs) -> None:
     assert runs.states(second)["deploy"] is NodeState.ACTIVE
 
 
-def test_a_job_ends_where_its_group_is_taken(runs: Runs) -> None:
+def test_job_ends_if_its_group_is_in_use(runs: Runs) -> None:
     first, second = deploys(runs, "queue", "cancel")
     for run in (first, second):
         runs.end(run, "a")
@@ -231,7 +231,7 @@ def test_the_jobs_of_one_run_wait_for_each_other(runs: Runs) -> None:
     assert runs.states(run)["a (2)"] is NodeState.ACTIVE
 
 
-def test_one_that_is_held_takes_no_place_of_its_matrix(runs: Runs) -> None:
+def test_held_job_takes_no_slot_of_its_matrix(runs: Runs) -> None:
     first = runs.start("a: {concurrency: {group: eu}}")
     group = 'concurrency: {group: "${matrix.at}"}'
     second = runs.start(f"a: {{matrix: {{at: [eu, us], max_parallel: 1}}, {group}}}")
@@ -242,7 +242,7 @@ def test_one_that_is_held_takes_no_place_of_its_matrix(runs: Runs) -> None:
     assert runs.states(second)["a (eu)"] is NodeState.ACTIVE
 
 
-def test_the_sweep_starts_runs_that_a_crash_left_waiting(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sweep_starts_runs_left_waiting_by_a_crash(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = (runs.start("a: {}", "group: ci") for _ in range(2))
     # As if it had ended without what follows from that.
     with runs.store.transaction() as tx:
@@ -253,7 +253,7 @@ def test_the_sweep_starts_runs_that_a_crash_left_waiting(runs: Runs, monkeypatch
     assert runs.now(second) == [(RUNNING, None)]
 
 
-def test_the_database_lets_a_group_have_one_place(runs: Runs) -> None:
+def test_database_allows_one_active_member_per_group(runs: Runs) -> None:
     _, second = (runs.start("a: {}", "group: ci") for _ in range(2))
     run = runs.store.runs.get(second.run_id)
     with pytest.raises(IntegrityError):

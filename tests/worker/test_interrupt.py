@@ -28,12 +28,12 @@ def ends_early(interrupt: Interrupt, reason: Reason) -> bool:
     return monotonic() - started_at < LONG_S / 2
 
 
-def test_a_pause_is_called_off_by_an_interrupt() -> None:
+def test_interrupt_ends_a_pause() -> None:
     for reason in Reason:
         assert ends_early(Interrupt(), reason)
 
 
-def test_a_cancelled_attempt_still_pauses_but_not_where_the_service_stops() -> None:
+def test_cancelled_attempt_pauses_unless_the_service_stops() -> None:
     interrupt = Interrupt()
     interrupt.set(Reason.CANCELLED)
     start_s = monotonic()

@@ -71,7 +71,7 @@ class Stuck(FilesystemObjectStore):
 
 
 @pytest.mark.parametrize("deleted_by_hand", [False, True])
-def test_a_removal_that_takes_long_holds_up_no_claim(
+def test_slow_removal_does_not_delay_claims(
     house: House, janitor: Callable[..., Janitor], tmp_path: Path, deleted_by_hand: bool
 ) -> None:
     # Its other duties are done every half second then.
@@ -92,7 +92,7 @@ def test_a_removal_that_takes_long_holds_up_no_claim(
     wait_until(lambda: is_deleted(house, old), 20, "one to go")
 
 
-def test_a_log_that_could_not_be_sealed_at_its_end_is_sealed_later(
+def test_unsealed_log_is_sealed_later(
     house: House, janitor: Callable[..., Janitor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(key: str, path: Path) -> None:
@@ -115,7 +115,7 @@ def test_a_log_that_could_not_be_sealed_at_its_end_is_sealed_later(
     delete.delete(house.context, USER, running.job_id)
 
 
-def test_what_is_open_or_pinned_is_let_be(house: House, janitor: Callable[..., Janitor]) -> None:
+def test_open_and_pinned_jobs_are_not_removed(house: House, janitor: Callable[..., Janitor]) -> None:
     house.worker()
     pinned, old, last = ended_jobs(house, 3)
     assert pin(house.context, USER, pinned.job_id, pinned=True).pinned
@@ -131,7 +131,7 @@ def test_what_is_open_or_pinned_is_let_be(house: House, janitor: Callable[..., J
     delete.delete(house.context, USER, running.job_id)
 
 
-def test_a_cancelled_job_stays_while_its_container_does(house: House) -> None:
+def test_cancelled_job_is_retained_while_its_container_exists(house: House) -> None:
     house.worker(cancel_grace_s=60)
     [last] = ended_jobs(house, 1)
     running = house.submit("deaf; hang")
@@ -153,7 +153,7 @@ def test_a_cancelled_job_stays_while_its_container_does(house: House) -> None:
     assert house.context.store.retention.delete(running.job_id, now_ms=now_ms())
 
 
-def test_a_job_stays_while_another_needs_its_artifacts(house: House) -> None:
+def test_job_is_retained_while_another_needs_its_artifacts(house: House) -> None:
     house.worker()
     needed, _ = ended_jobs(house, 2)
     running = house.submit("hang", source_job_id=needed.job_id)
@@ -165,9 +165,7 @@ def test_a_job_stays_while_another_needs_its_artifacts(house: House) -> None:
     )
 
 
-def test_an_uploaded_source_goes_when_no_job_has_used_it_for_long(
-    house: House, janitor: Callable[..., Janitor]
-) -> None:
+def test_unused_uploaded_source_is_removed(house: House, janitor: Callable[..., Janitor]) -> None:
     context = house.context
     for source_id, age_days in (("old", 15), ("new", 13)):
         key = f"sources/{source_id}/source.tar.gz"
@@ -183,7 +181,7 @@ def test_an_uploaded_source_goes_when_no_job_has_used_it_for_long(
     wait_until(lambda: len(list(context.objects.list("sources/"))) == 1, 20, "its file to go")
 
 
-def test_a_pin_that_comes_after_the_decision_wins(house: House) -> None:
+def test_pin_after_the_decision_prevents_removal(house: House) -> None:
     house.worker()
     old, _ = ended_jobs(house, 2)
     assert [item.job_id for item in retention.plan(house.context, KEEP_ONE)] == [old.job_id]
@@ -207,7 +205,7 @@ def test_sizes_are_measured_once_and_a_plan_changes_nothing(house: House) -> Non
     assert len(house.context.store.retention.removable()) == 1
 
 
-def test_two_that_do_the_same_at_once_remove_each_job_once(house: House, tmp_path: Path) -> None:
+def test_concurrent_retention_removes_each_job_once(house: House, tmp_path: Path) -> None:
     house.worker()
     jobs = ended_jobs(house, 12)
     # With a connection and a lock of its own, as another process has.
@@ -230,7 +228,7 @@ def test_two_that_do_the_same_at_once_remove_each_job_once(house: House, tmp_pat
     assert all(is_deleted(house, job) for job in jobs[:-1])
 
 
-def test_one_that_cannot_be_removed_holds_up_no_other(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_removal_does_not_block_others(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     house.worker()
     jobs = ended_jobs(house, 3)
     for job in jobs:
@@ -251,9 +249,7 @@ def test_one_that_cannot_be_removed_holds_up_no_other(house: House, monkeypatch:
     assert is_deleted(house, jobs[0])
 
 
-def test_pulled_images_go_when_no_job_has_used_them_for_long(
-    house: House, janitor: Callable[..., Janitor]
-) -> None:
+def test_unused_pulled_images_are_removed(house: House, janitor: Callable[..., Janitor]) -> None:
     house.worker()
     house.runner.pullable = {"used:1", "unused:1"}
     for image in ("used:1", "unused:1"):

@@ -204,7 +204,7 @@ def test_encodings(encoding: str) -> None:
         ("<!DOCTYPE testsuite><testsuite/>", "DOCTYPE"),
     ],
 )
-def test_a_file_that_is_no_junit_is_reported(data: str, problem: str) -> None:
+def test_non_junit_file_is_reported(data: str, problem: str) -> None:
     assert problem in refusal(data)
 
 
@@ -291,7 +291,7 @@ def joined(parts: list[str]) -> bytes:
 
 @given(st.binary(max_size=200) | st.lists(PARTS, max_size=30).map(joined))
 @settings(max_examples=500, deadline=None)
-def test_any_bytes_are_results_or_refused(data: bytes) -> None:
+def test_any_bytes_are_parsed_or_refused(data: bytes) -> None:
     with contextlib.suppress(NotJUnit):
         results = read(data)
         assert len(results.failures) == results.failed
@@ -305,7 +305,7 @@ NAMES = st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), max_siz
 @given(
     st.lists(st.tuples(NAMES, st.sampled_from(["", "failure", "error", "skipped", "flakyFailure"]), NAMES))
 )
-def test_what_is_written_is_read(cases: list[tuple[str, str, str]]) -> None:
+def test_written_results_are_read_back(cases: list[tuple[str, str, str]]) -> None:
     written = "".join(
         f"<testcase name={quoteattr(name)}>"
         + (f"<{kind} message={quoteattr(text)}>{escape(text)}</{kind}>" if kind else "")

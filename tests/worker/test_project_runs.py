@@ -61,7 +61,7 @@ def project(house: House, tmp_path: Path) -> Project:
     return Project(house, tmp_path, FILES)
 
 
-def test_each_workflow_that_answers_is_a_run_of_nobody(project: Project) -> None:
+def test_each_matching_workflow_is_a_run_without_user(project: Project) -> None:
     written: list[Sequence[Run]] = []
     started = start_for_project(
         project.context, project.project_id, project.request(), lambda tx, runs: written.append(runs)
@@ -78,14 +78,14 @@ def test_each_workflow_that_answers_is_a_run_of_nobody(project: Project) -> None
     assert [entry.by.user_id.partition("@")[0] for _, entry in entries] == ["service"]
 
 
-def test_a_workflow_that_is_named_is_the_only_one(project: Project) -> None:
+def test_named_workflow_runs_alone(project: Project) -> None:
     (run,) = start_for_project(
         project.context, project.project_id, project.request(workflow="release", name="tag_created")
     )
     assert (run.workflow_id, run.status) == ("release", RunStatus.RUNNING)
 
 
-def test_what_is_written_with_the_runs_is_written_with_them_or_not_at_all(project: Project) -> None:
+def test_companion_write_is_atomic_with_the_runs(project: Project) -> None:
     def fail(tx: Records, runs: Sequence[Run]) -> None:
         assert len(runs) == 2
         raise Conflict("another one was first")
@@ -96,7 +96,7 @@ def test_what_is_written_with_the_runs_is_written_with_them_or_not_at_all(projec
     assert start_for_project(project.context, project.project_id, project.request())[0].number == 1
 
 
-def test_a_commit_that_cannot_be_had_is_one_failed_run_in_the_end(project: Project) -> None:
+def test_unavailable_commit_is_one_failed_run(project: Project) -> None:
     request = project.request("gone", sha="f" * 40)
     with pytest.raises(JobFailed, match='no branch, tag or commit "gone"'):
         start_for_project(project.context, project.project_id, request)
@@ -109,13 +109,13 @@ def test_a_commit_that_cannot_be_had_is_one_failed_run_in_the_end(project: Proje
     assert (run.workflow_id, run.event["name"]) == ("nightly", "schedule")
 
 
-def test_a_workflow_that_is_not_there_is_a_failed_run(project: Project) -> None:
+def test_missing_workflow_is_a_failed_run(project: Project) -> None:
     (run,) = start_for_project(project.context, project.project_id, project.request(workflow="nightly"))
     assert (run.workflow_id, run.status) == ("nightly", RunStatus.FAILED)
     assert run.reason == "there is no workflow 'nightly'; there is ci, docs, release"
 
 
-def test_a_file_that_is_no_yaml_fails_under_the_id_it_had(house: House, tmp_path: Path) -> None:
+def test_malformed_yaml_fails_under_its_previous_id(house: House, tmp_path: Path) -> None:
     text = CI.replace("name: CI", "name: CI\nid: main")
     project = Project(house, tmp_path, {"workflows/ci.yaml": text})
     (run,) = start_for_project(project.context, project.project_id, project.request())
@@ -141,7 +141,7 @@ def test_without_workflow_files_there_is_no_run(house: House, tmp_path: Path) ->
     assert written[-1] == []
 
 
-def test_a_project_that_is_disabled_or_gone_starts_nothing(project: Project) -> None:
+def test_disabled_or_removed_project_starts_nothing(project: Project) -> None:
     change.change(project.context.jobs, USER, project.project_id, {"disabled": True})
     with pytest.raises(Conflict, match="is disabled"):
         start_for_project(project.context, project.project_id, project.request())
@@ -150,7 +150,7 @@ def test_a_project_that_is_disabled_or_gone_starts_nothing(project: Project) -> 
         start_for_project(project.context, project.project_id, project.request())
 
 
-def test_job_files_answer_to_the_events_of_their_triggers(house: House, tmp_path: Path) -> None:
+def test_job_files_run_for_the_events_of_their_triggers(house: House, tmp_path: Path) -> None:
     job = (
         "name: a\ntriggers: {events: [push]}\npaths: {include: [docs/**]}\njob: {command: 'true', image: x}\n"
     )
@@ -161,7 +161,7 @@ def test_job_files_answer_to_the_events_of_their_triggers(house: House, tmp_path
     assert (run.status, run.reason) == (RunStatus.SKIPPED, "none of its jobs starts on this")
 
 
-def test_git_knows_which_files_differ(project: Project) -> None:
+def test_changed_files_come_from_git(project: Project) -> None:
     before = project.repository.git("rev-parse", "HEAD")
     (project.repository.path / "docs").mkdir()
     project.repository.commit("docs/a.md", "1")
@@ -179,7 +179,7 @@ def test_git_knows_which_files_differ(project: Project) -> None:
 
 
 @pytest.mark.parametrize("mark", ["[skip ci]", "[CI skip]"])
-def test_a_commit_may_say_that_it_starts_nothing(project: Project, mark: str) -> None:
+def test_skip_marker_in_a_commit_starts_nothing(project: Project, mark: str) -> None:
     project.repository.git("commit", "--quiet", "--allow-empty", "--message", f"Mend it\n\nfor now {mark}")
     with pytest.raises(Skipped):
         start_for_project(project.context, project.project_id, replace(project.request(), heeds_skip=True))
@@ -199,7 +199,7 @@ def test_an_annotated_tag_is_run_at_its_commit(project: Project) -> None:
 BUILDING = "name: CI\non: [push]\njobs: {a: {command: x, checkout: false, capabilities: [builder]}}\n"
 
 
-def test_a_job_builds_images_where_an_admin_has_granted_it(house: House, tmp_path: Path) -> None:
+def test_job_builds_images_if_an_admin_has_granted_it(house: House, tmp_path: Path) -> None:
     project = Project(house, tmp_path, {"workflows/ci.yaml": BUILDING})
 
     def built(*, project_id: str | None = project.project_id) -> str:
@@ -257,7 +257,7 @@ def test_the_runs_of_a_project_that_was_removed_are_removed_later(project: Proje
     assert project.store.lists.page(JobFilter(run_id=run.run_id), limit=1) == ([], 0)
 
 
-def test_a_bound_on_its_jobs_holds_and_lets_every_run_end(house: House, tmp_path: Path) -> None:
+def test_project_job_limit_is_enforced_and_every_run_ends(house: House, tmp_path: Path) -> None:
     jobs = "".join(f"  j{number}: {{command: exit 0, checkout: false}}\n" for number in range(8))
     last = "  last: {needs: [j0, j7], command: exit 3, checkout: false}\n"
     project = Project(house, tmp_path, {"workflows/ci.yaml": f"name: CI\non: [push]\njobs:\n{jobs}{last}"})
@@ -280,7 +280,7 @@ def test_a_bound_on_its_jobs_holds_and_lets_every_run_end(house: House, tmp_path
 
 
 @pytest.mark.parametrize("program", ["reactorcide.runs.evaluation", "reactorcide.deliveries.reading"])
-def test_a_program_that_is_started_for_each_run_loads_little(program: str) -> None:
+def test_evaluator_program_imports_few_modules(program: str) -> None:
     code = f"import sys, {program}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"reactorcide.store", "reactorcide.jobs", "prometheus_client"} & set(done.stdout.split())

@@ -111,7 +111,7 @@ def test_a_queued_job_whose_task_is_lost_is_run_once(
     assert [spec.job_id for spec in house.runner.created].count(job.job_id) == 1
 
 
-def test_what_a_killed_service_had_claimed_and_not_leased_is_run_by_the_next_start_at_once(
+def test_tasks_claimed_by_a_killed_service_run_at_the_next_start(
     house: House,
 ) -> None:
     job = house.submit()
@@ -149,7 +149,7 @@ def test_the_trail_of_a_job_says_that_its_task_was_lost(house: House) -> None:
     assert house.job(job).status is JobStatus.QUEUED
 
 
-def test_a_queue_that_could_not_be_asked_has_lost_nothing(house: House) -> None:
+def test_failed_query_of_the_queue_is_not_a_lost_task(house: House) -> None:
     job = house.submit()
     remove(house, job)
     sql(house, "ALTER TABLE archived_task RENAME TO away")
@@ -164,9 +164,7 @@ def test_a_queue_that_could_not_be_asked_has_lost_nothing(house: House) -> None:
 
 
 @pytest.mark.usefixtures("soon")
-def test_a_task_that_cannot_be_asked_for_does_not_hold_up_the_others(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_lookup_of_a_task_does_not_delay_others(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = house.submit(), house.submit()
     for job in (first, second):
         remove(house, job)
@@ -184,7 +182,7 @@ def test_a_task_that_cannot_be_asked_for_does_not_hold_up_the_others(
     wait_until(lambda: worker._duties.trouble(["check tasks"]) == "no", 20, "the trouble to be told")
 
 
-def test_a_leased_task_is_left_alone_until_its_lease_was_over_for_long(house: House) -> None:
+def test_leased_task_is_untouched_until_long_after_its_lease(house: House) -> None:
     job = house.submit()
     claimed = house.context.corndogs.get_next_task("default")
     assert claimed is not None
@@ -199,7 +197,7 @@ def test_a_leased_task_is_left_alone_until_its_lease_was_over_for_long(house: Ho
     assert stored(house, claimed).current_state == tasks.TASK_WAITING
 
 
-def test_of_many_queued_jobs_a_few_are_asked_for_at_a_time_and_all_in_turn(
+def test_queued_jobs_are_checked_a_few_at_a_time_in_turn(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jobs = [house.submit() for _ in range(120)]
@@ -223,7 +221,7 @@ def test_of_many_queued_jobs_a_few_are_asked_for_at_a_time_and_all_in_turn(
     assert uuids[120:] == uuids[:50]
 
 
-def test_why_does_not_promise_a_worker_that_has_not_come_for_long(house: House) -> None:
+def test_explanation_does_not_promise_an_absent_worker(house: House) -> None:
     house.worker()
     for worker in house.workers:
         worker.stop(10)
@@ -241,7 +239,7 @@ def test_why_does_not_promise_a_worker_that_has_not_come_for_long(house: House) 
 
 @pytest.mark.parametrize("timeout_s", [0, 77])
 @pytest.mark.parametrize("payload", [b"theirs", b"", DEEP, HUGE, b'{"instance": 1}', b"[1]"])
-def test_many_tasks_of_others_with_higher_priority_hold_up_nothing_and_are_put_back_as_they_were(
+def test_foreign_tasks_of_higher_priority_do_not_block_and_are_put_back_unchanged(
     house: House, timeout_s: int, payload: bytes
 ) -> None:
     corndogs = house.context.corndogs
@@ -268,7 +266,7 @@ def test_many_tasks_of_others_with_higher_priority_hold_up_nothing_and_are_put_b
 
 
 @pytest.mark.parametrize("timeout_s", [0, 30])
-def test_a_task_of_others_that_its_claim_leaves_waiting_starves_nobody(house: House, timeout_s: int) -> None:
+def test_foreign_task_left_waiting_by_its_claim_starves_nobody(house: House, timeout_s: int) -> None:
     corndogs = house.context.corndogs
     foreign = corndogs.submit_task(
         "default",
@@ -291,7 +289,7 @@ def test_a_task_of_others_that_its_claim_leaves_waiting_starves_nobody(house: Ho
     wait_until(is_as_it_was, 20, "the task is put back")
 
 
-def test_a_lone_surrogate_as_the_job_s_id_is_somebody_else_s(
+def test_task_with_a_lone_surrogate_as_job_id_is_foreign(
     house: House, caplog: pytest.LogCaptureFixture
 ) -> None:
     for job_id in ("\\ud800", "x" * 40, ""):
@@ -354,7 +352,7 @@ def test_a_round_takes_a_few_seconds_at_most(house: House, claims: Claims) -> No
     assert house.context.corndogs.task_state_counts("default") == {tasks.TASK_WAITING: 4}
 
 
-def test_a_worker_that_dies_takes_no_task_of_others_along(house: House, claims: Claims) -> None:
+def test_killed_worker_loses_no_foreign_task(house: House, claims: Claims) -> None:
     corndogs = house.context.corndogs
     endless = corndogs.submit_task("default", priority=9, payload=b"theirs", auto_target_state="theirs")
     timed = corndogs.submit_task("default", priority=9, timeout_s=30, auto_target_state="theirs")
@@ -368,7 +366,7 @@ def test_a_worker_that_dies_takes_no_task_of_others_along(house: House, claims: 
     assert stored(house, timed).current_state == "submitted"
 
 
-def test_a_task_that_came_back_by_itself_is_not_taken_from_its_owner(house: House) -> None:
+def test_returned_task_is_not_taken_from_its_owner(house: House) -> None:
     corndogs = house.context.corndogs
     foreign = corndogs.submit_task("default", timeout_s=1)
     claims = Claims(house.context, lease_s=60, is_stopping=lambda: False)
@@ -383,7 +381,7 @@ def test_a_task_that_came_back_by_itself_is_not_taken_from_its_owner(house: Hous
     assert stored(house, foreign).current_state == owners.current_state
 
 
-def test_a_queue_that_refuses_to_be_claimed_from_does_not_hold_up_the_others(house: House) -> None:
+def test_failing_queue_does_not_block_others(house: House) -> None:
     worker = house.worker(concurrency=1)
     blocking = house.submit("hang")
     house.until(blocking, lambda job: job.started_at_ms is not None, "the job to start")
@@ -428,7 +426,7 @@ def test_two_installations_share_a_queue_without_waiting_for_each_other(two_hous
 # --- a queue that refuses, or is away ------------------------------------------------------------
 
 
-def test_a_job_goes_on_however_long_the_queue_is_away(house: House) -> None:
+def test_running_job_continues_during_a_long_queue_outage(house: House) -> None:
     house.worker(lease_s=0.6)
     job = house.submit("print begun; hang")
     started = house.until(job, lambda job: job.started_at_ms is not None, "the job to start")
@@ -443,7 +441,7 @@ def test_a_job_goes_on_however_long_the_queue_is_away(house: House) -> None:
     assert house.log(job) == "begun\n[reactorcide] exit code 143\n"
 
 
-def test_a_restart_takes_over_what_runs_though_the_queue_is_away(house: House) -> None:
+def test_restart_adopts_running_jobs_during_a_queue_outage(house: House) -> None:
     first = house.worker(lease_s=0.6)
     job = house.submit("print begun; hang")
     house.until(job, lambda job: job.started_at_ms is not None, "the job to start")
@@ -458,7 +456,7 @@ def test_a_restart_takes_over_what_runs_though_the_queue_is_away(house: House) -
     assert [task.job_id for task in house.context.store.tasks.to_close()] == [job.job_id]
 
 
-def test_a_job_whose_task_somebody_takes_while_it_runs_goes_on(house: House) -> None:
+def test_job_continues_if_others_take_its_task(house: House) -> None:
     house.worker(lease_s=1)
     job = house.submit("hang")
     house.until(job, lambda job: job.started_at_ms is not None, "the job to start")
@@ -471,7 +469,7 @@ def test_a_job_whose_task_somebody_takes_while_it_runs_goes_on(house: House) -> 
     wait_until(lambda: house.context.store.tasks.to_close() == [], 20, "its task to be closed")
 
 
-def test_a_queue_whose_clean_up_fails_does_not_hold_up_the_others(
+def test_failed_clean_up_of_a_queue_does_not_block_others(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("reactorcide.worker.local._CLOSE_EVERY_S", 0.2)
@@ -491,9 +489,7 @@ def test_a_queue_whose_clean_up_fails_does_not_hold_up_the_others(
     assert corndogs.task_state_counts("a") == {tasks.TASK_CLAIMED: 1}
 
 
-def test_a_task_that_is_not_archived_is_marked_and_closed_once(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unarchived_task_is_marked_and_closed_once(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     sql(
         house,
         "CREATE TRIGGER refuse BEFORE INSERT ON archived_task WHEN NEW.queue = 'bad' "
@@ -510,9 +506,7 @@ def test_a_task_that_is_not_archived_is_marked_and_closed_once(
     assert house.context.corndogs.get_next_task("bad") is None
 
 
-def test_what_cannot_be_closed_now_does_not_hold_up_the_others(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_close_of_a_task_does_not_block_others(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("reactorcide.worker.local._CLOSE_EVERY_S", 0.2)
     monkeypatch.setattr("reactorcide.jobs.upkeep._MAX_CLOSED", 2)
     bad, good = [house.submit(queue_name="bad") for _ in range(3)], house.submit()
@@ -534,7 +528,7 @@ def test_what_cannot_be_closed_now_does_not_hold_up_the_others(
     wait_until(lambda: {job.job_id for job in to_close()} == bad_ids, 20, "it to be recorded")
 
 
-def test_a_job_that_the_queue_refuses_does_not_hold_up_those_behind_it(house: House) -> None:
+def test_refused_job_does_not_block_those_behind_it(house: House) -> None:
     house.corndogs.stop()
     jobs = [house.submit(queue_name=queue) for queue in ("bad", "bad", "good")]
     house.corndogs.start()

@@ -67,7 +67,7 @@ def test_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     assert report.files == [JUnitFile("a.xml", problem="the time for reading test results was over")]
 
 
-def test_secrets_are_masked_also_where_a_text_is_cut() -> None:
+def test_secrets_are_masked_at_the_end_of_cut_text() -> None:
     message = "x" * (MAX_MESSAGE_BYTES - 10) + SECRET + "y" * 100
     data = (
         f'<testsuite name="{SECRET}"><testcase name="a {SECRET}"><failure message="{message}">'

@@ -126,7 +126,7 @@ def test_an_evaluation_has_a_deadline(house: House) -> None:
         started(house, timeout_s=0.01)
 
 
-def test_a_file_that_is_a_bomb_is_a_failed_run(house: House) -> None:
+def test_yaml_bomb_is_a_failed_run(house: House) -> None:
     bomb = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
         f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n"
         for before, name in zip("abcdefgh", "bcdefghi", strict=True)
@@ -145,7 +145,7 @@ jobs:
 """
 
 
-def test_outputs_of_all_jobs_before_one_are_bounded(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_total_outputs_of_needed_jobs_are_limited(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("reactorcide.jobs.needs._MAX_OUTPUTS_BYTES", 5)
     run = started(house, HANDED_ON)
     house.worker()
@@ -159,7 +159,7 @@ def test_outputs_of_all_jobs_before_one_are_bounded(house: House, monkeypatch: p
 
 
 @pytest.mark.parametrize("failures", [2, 5])
-def test_outputs_are_read_again_where_the_engine_was_away(
+def test_outputs_are_read_again_after_an_engine_outage(
     house: House, monkeypatch: pytest.MonkeyPatch, failures: int
 ) -> None:
     errors = [EngineUnavailable("the engine is away")] * failures

@@ -107,7 +107,7 @@ def test_a_due_time_is_a_run_of_each_workflow_that_names_schedules(planned: Plan
     assert stored.next_due_at_ms == at("2026-03-03T03:00")
 
 
-def test_one_workflow_with_vars_of_its_own(planned: Planned) -> None:
+def test_schedule_can_name_one_workflow_with_vars(planned: Planned) -> None:
     planned.schedule(workflow="nightly", variables={"depth": "deep"}, branch="main")
     planned.now_ms = at("2026-03-02T03:00")
     planned.look()
@@ -117,7 +117,7 @@ def test_one_workflow_with_vars_of_its_own(planned: Planned) -> None:
         planned.schedule(name="other", variables={"depth": "deep"})
 
 
-def test_after_an_outage_there_is_one_run(planned: Planned) -> None:
+def test_after_an_outage_one_run_starts(planned: Planned) -> None:
     schedule = planned.schedule()
     planned.now_ms = at("2026-03-20T12:00")
     for _ in range(3):
@@ -129,7 +129,7 @@ def test_after_an_outage_there_is_one_run(planned: Planned) -> None:
     assert len(planned.runs()) == 2
 
 
-def test_a_clock_that_jumps_neither_repeats_a_time_nor_loses_one(planned: Planned) -> None:
+def test_clock_jump_neither_repeats_nor_skips_a_time(planned: Planned) -> None:
     schedule = planned.schedule()
     planned.now_ms = at("2026-03-02T03:00")
     planned.look()
@@ -156,7 +156,7 @@ def test_a_clock_that_jumps_neither_repeats_a_time_nor_loses_one(planned: Planne
 
 
 @pytest.mark.parametrize("when_running", list(WhenRunning))
-def test_a_run_that_is_not_over(
+def test_unfinished_run_skips_or_queues_the_next(
     planned: Planned, when_running: WhenRunning, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(read, "now_ms", lambda: planned.now_ms)
@@ -183,7 +183,7 @@ def test_a_run_that_is_not_over(
         assert len(planned.runs()) == 2
 
 
-def test_a_branch_that_is_gone_is_a_failed_run_that_says_so(planned: Planned) -> None:
+def test_missing_branch_is_a_failed_run_with_a_reason(planned: Planned) -> None:
     schedule = planned.schedule(branch="gone")
     planned.repository.git("tag", "gone")
     planned.now_ms = at("2026-03-02T03:00")
@@ -195,7 +195,7 @@ def test_a_branch_that_is_gone_is_a_failed_run_that_says_so(planned: Planned) ->
     assert planned.outcomes(schedule) == [("02 03:00", STARTED, 1)]
 
 
-def test_a_repository_that_cannot_be_reached_is_tried_again(planned: Planned) -> None:
+def test_unreachable_repository_is_retried(planned: Planned) -> None:
     schedule = planned.schedule()
     context, url = planned.context.jobs, f"file://{planned.repository.path}"
     projects.change(context, USER, planned.project_id, {}, git_url="https://git.invalid/acme/site.git")
@@ -215,7 +215,7 @@ def test_a_repository_that_cannot_be_reached_is_tried_again(planned: Planned) ->
     assert [run.status for run in planned.runs()] == [RunStatus.CANCELLED, RunStatus.FAILED]
 
 
-def test_where_no_workflow_names_schedules_nothing_starts(house: House, tmp_path: Path) -> None:
+def test_without_a_schedule_trigger_nothing_starts(house: House, tmp_path: Path) -> None:
     planned = Planned(house, tmp_path, {"workflows/ci.yaml": CI})
     schedule = planned.schedule()
     planned.now_ms = at("2026-03-02T03:00")
@@ -223,7 +223,7 @@ def test_where_no_workflow_names_schedules_nothing_starts(house: House, tmp_path
     assert (planned.runs(), planned.outcomes(schedule)) == ([], [("02 03:00", NOTHING_TO_START, 0)])
 
 
-def test_only_what_is_enabled_starts_and_a_change_goes_on_from_now(planned: Planned) -> None:
+def test_only_enabled_schedules_start_and_a_change_applies_from_now(planned: Planned) -> None:
     schedule = planned.schedule(enabled=False)
     planned.now_ms = at("2026-03-02T03:00")
     planned.look()
@@ -252,7 +252,7 @@ def test_a_project_that_is_disabled_starts_nothing(planned: Planned) -> None:
     )
 
 
-def test_a_change_between_decision_and_start_counts(planned: Planned) -> None:
+def test_change_between_decision_and_start_applies(planned: Planned) -> None:
     schedule = planned.schedule()
     planned.now_ms = at("2026-03-02T03:00")
     due = planned.due()
@@ -266,7 +266,7 @@ def test_a_change_between_decision_and_start_counts(planned: Planned) -> None:
     assert planned.runs() == []
 
 
-def test_by_hand_it_starts_whatever_its_times_are(planned: Planned) -> None:
+def test_manual_start_ignores_the_times(planned: Planned) -> None:
     schedule = planned.schedule()
     path = (planned.project_id, schedule.schedule_id)
     start_by_hand(planned.context, USER, *path)
@@ -280,7 +280,7 @@ def test_by_hand_it_starts_whatever_its_times_are(planned: Planned) -> None:
     assert len(planned.runs()) == 1
 
 
-def test_few_occurrences_are_kept(planned: Planned) -> None:
+def test_number_of_stored_occurrences_is_limited(planned: Planned) -> None:
     schedule = planned.schedule(cron="* * * * *")
     for _ in range(MAX_OCCURRENCES + 5):
         planned.now_ms += 60_000
@@ -291,9 +291,7 @@ def test_few_occurrences_are_kept(planned: Planned) -> None:
     assert occurrences[0].due_at_ms == planned.now_ms
 
 
-def test_a_time_zone_that_is_gone_is_recorded_once(
-    planned: Planned, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_missing_time_zone_is_recorded_once(planned: Planned, caplog: pytest.LogCaptureFixture) -> None:
     schedule, other = planned.schedule(), planned.schedule(name="other", workflow="nightly")
     planned.store.schedules.save(
         replace(schedule, timezone="Mars/Base", next_due_at_ms=at("2026-03-02T03:00"))
@@ -308,7 +306,7 @@ def test_a_time_zone_that_is_gone_is_recorded_once(
     assert planned.view(schedule).next_due_at_ms == []
 
 
-def test_names_and_bounds(planned: Planned) -> None:
+def test_names_and_limits_are_checked(planned: Planned) -> None:
     planned.schedule()
     with pytest.raises(Conflict, match="a schedule 'nightly' already"):
         planned.schedule()
@@ -347,7 +345,7 @@ def other(planned: Planned) -> Iterator[Planned]:
     database.close()
 
 
-def test_two_services_on_one_database_make_one_run(planned: Planned, other: Planned) -> None:
+def test_two_services_on_one_database_start_one_run(planned: Planned, other: Planned) -> None:
     schedule = planned.schedule(cron="* * * * *", when_running=WhenRunning.QUEUE)
     for minute in range(1, 6):
         # One clock is a little ahead of the other.
@@ -378,7 +376,7 @@ def test_two_services_on_one_database_make_one_run(planned: Planned, other: Plan
     assert [number for _, _, number in planned.outcomes(schedule)] == [1] * 5
 
 
-def test_after_a_restore_schedules_go_on_from_now(planned: Planned) -> None:
+def test_restored_schedules_continue_from_now(planned: Planned) -> None:
     schedule = planned.schedule()
     # What the backup's own test does with the file around it.
     assert backup._resume(planned.store.instance._database.path, None) == 0
@@ -429,9 +427,7 @@ def test_a_slow_repository_does_not_delay_the_schedules_of_others(planned: Plann
     assert [thread.name for thread in threading.enumerate() if thread.name.startswith("schedule")] == []
 
 
-def test_what_fails_is_tried_again_later_and_not_at_once(
-    planned: Planned, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_start_is_retried_with_delay(planned: Planned, monkeypatch: pytest.MonkeyPatch) -> None:
     tries: list[float] = []
 
     def fail() -> None:

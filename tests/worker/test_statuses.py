@@ -83,7 +83,7 @@ def workflow(**jobs: str) -> str:
     return f"name: CI\non: [push, tag, pull_request]\njobs:\n{lines}"
 
 
-def test_a_run_is_pending_and_then_what_became_of_it(project: Project) -> None:
+def test_run_is_pending_then_has_its_result(project: Project) -> None:
     run = project.push(workflow(a="command: exit 0", b="command: exit 0"))
     (status,) = project.statuses()
     assert (status.sha, status.context, status.run_id) == (SHA, "reactorcide/push/ci", run.run_id)
@@ -92,7 +92,7 @@ def test_a_run_is_pending_and_then_what_became_of_it(project: Project) -> None:
     project.wait_for("success", "2 jobs completed")
 
 
-def test_a_failed_job_is_a_failure_although_others_run(project: Project) -> None:
+def test_failed_job_is_a_failure_while_others_run(project: Project) -> None:
     run = project.push(
         workflow(
             lint="command: exit 1",
@@ -110,7 +110,7 @@ def test_a_failed_job_is_a_failure_although_others_run(project: Project) -> None
     assert project.over(run).status == "failed"
 
 
-def test_many_failures_are_few_statuses(project: Project) -> None:
+def test_statuses_of_many_failures_are_limited(project: Project) -> None:
     """A forge takes only so many of a commit."""
     matrix = "command: exit 1, matrix: {n: [1, 2, 3, 4, 5, 6, 7, 8, 9]}"
     run = project.push(workflow(a=matrix, slow="command: print x; hang"))
@@ -150,7 +150,7 @@ def test_a_schedule_sets_no_status(project: Project) -> None:
     assert project.statuses() == []
 
 
-def test_a_run_by_hand_sets_no_status_whatever_its_event(project: Project) -> None:
+def test_manual_run_sets_no_status(project: Project) -> None:
     """Its jobs can be chosen, so that it would say less than it seems to."""
     project.files = {
         ".reactorcide/workflows/ci.yaml": workflow(a="command: exit 1", b="command: exit 0").encode()
@@ -175,7 +175,7 @@ def test_a_project_without_a_token_owes_nothing(house: House) -> None:
     assert project.statuses() == []
 
 
-def test_a_workflow_that_has_nothing_to_do_is_a_success(project: Project) -> None:
+def test_workflow_without_jobs_to_run_is_a_success(project: Project) -> None:
     project.push(workflow(a="command: exit 0, on: {branches: [release]}"))
     state, description = project.status()
     assert state == "success"
@@ -190,7 +190,7 @@ def test_a_wrong_file_is_an_error(project: Project) -> None:
     assert "\n" not in description
 
 
-def test_a_commit_that_cannot_be_had_is_an_error_of_its_own(project: Project) -> None:
+def test_unavailable_commit_is_a_separate_error(project: Project) -> None:
     def no_commit(*_: object, **__: object) -> Commit:
         raise JobFailed("git: there is no commit like this")
 
@@ -207,7 +207,7 @@ def test_a_cancelled_run_is_an_error(project: Project) -> None:
     assert project.status() == ("error", "cancelled")
 
 
-def test_a_run_that_is_held_is_pending_with_the_reason(project: Project) -> None:
+def test_held_run_is_pending_with_the_reason(project: Project) -> None:
     text = workflow(a="command: exit 0") + "concurrency: {group: deploy, when_full: queue}\n"
     first = project.push(text, name="tag_created")
     project.push(text)
@@ -219,7 +219,7 @@ def test_a_run_that_is_held_is_pending_with_the_reason(project: Project) -> None
     assert by_context["reactorcide/push/ci"].description == "running"
 
 
-def test_a_run_that_waits_for_approval_says_so(project: Project) -> None:
+def test_run_waiting_for_approval_is_reported(project: Project) -> None:
     run = project.push(workflow(a="command: exit 0"), name="pull_request_opened", is_fork=True)
     assert project.status() == ("pending", "waiting for approval")
     approve.approve(project.context, USER, run.run_id)
@@ -259,7 +259,7 @@ def test_the_newest_run_of_a_commit_decides(project: Project) -> None:
     assert project.status() == ("error", "cancelled")
 
 
-def test_a_repeated_run_is_pending_again(project: Project) -> None:
+def test_rerun_is_pending_again(project: Project) -> None:
     project.house.worker()
     run = project.push(workflow(a="command: exit 1"))
     project.wait_for("failure", "1 of 1 job failed: a")
@@ -270,7 +270,7 @@ def test_a_repeated_run_is_pending_again(project: Project) -> None:
     assert project.statuses()[0].version == version + 2
 
 
-def test_nothing_is_owed_for_a_run_that_is_not_committed(project: Project) -> None:
+def test_uncommitted_run_owes_no_status(project: Project) -> None:
     def refuse(tx: Records, runs: Sequence[Run]) -> None:
         raise Conflict("the delivery was worked on already")
 
@@ -284,7 +284,7 @@ def test_nothing_is_owed_for_a_run_that_is_not_committed(project: Project) -> No
     assert project.statuses() == []
 
 
-def test_what_has_not_changed_is_not_owed_again(project: Project) -> None:
+def test_unchanged_status_is_not_owed_again(project: Project) -> None:
     project.push(workflow(a="command: exit 0", b="command: exit 0, needs: [a]"))
     project.house.worker()
     project.wait_for("success", "2 jobs completed")
@@ -301,14 +301,14 @@ def test_a_project_that_is_removed_leaves_no_status_pending(project: Project) ->
     assert TOKEN in (project.store.outbox.destination(lane) or "")
 
 
-def test_what_a_backup_owes_is_not_sent_after_a_restore(project: Project, tmp_path: Path) -> None:
+def test_owed_statuses_of_a_backup_are_not_sent_after_a_restore(project: Project, tmp_path: Path) -> None:
     project.push(workflow(a="command: exit 0"))
     backup._resume(tmp_path / "jobs.db", "restored from a backup")
     (status,) = project.statuses()
     assert (status.owed_since_ms, status.problem) == (None, "restored from a backup")
 
 
-def test_what_a_backup_owes_is_sent_if_its_runs_go_on(project: Project, tmp_path: Path) -> None:
+def test_owed_statuses_of_a_backup_are_sent_if_its_runs_resume(project: Project, tmp_path: Path) -> None:
     project.push(workflow(a="command: exit 0"))
     backup._resume(tmp_path / "jobs.db", None)
     assert project.status() == ("pending", "running")

@@ -122,7 +122,7 @@ REFUSED = "secret pypi:token may not be used for a pull request of a fork"
 class TestApproval:
     """A fork's pull request waits until a member has looked at it."""
 
-    def test_it_waits_until_it_is_approved(self, forked: Forked) -> None:
+    def test_run_of_a_fork_waits_for_approval(self, forked: Forked) -> None:
         run = forked.opened()
         assert forked.now(run) == HELD
         assert {node.state for node in forked.store.runs.nodes(run.run_id)} == {NodeState.WAITING}
@@ -134,14 +134,16 @@ class TestApproval:
         # Again is fine.
         assert approve(forked.context, USER, run.run_id).status is RunStatus.RUNNING
 
-    def test_it_counts_for_all_runs_of_that_commit_and_for_no_other(self, forked: Forked) -> None:
+    def test_approval_covers_all_runs_of_that_commit_only(self, forked: Forked) -> None:
         first, again = forked.opened(), forked.opened(event={"number": "2"})
         newer = forked.opened(forked.push("2"))
         approve(forked.context, USER, first.run_id)
         assert [forked.now(run) for run in (first, again, newer)] == [RUNS, RUNS, HELD]
         assert forked.now(forked.opened(event={"number": "3"})) == RUNS
 
-    def test_it_ends_after_14_days(self, forked: Forked, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_waiting_for_approval_ends_after_14_days(
+        self, forked: Forked, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         run = forked.opened()
         approve(forked.context, USER, run.run_id)
         cancel(forked.context, USER, run.run_id)
@@ -153,7 +155,7 @@ class TestApproval:
         approve(forked.context, USER, run.run_id)
         assert forked.now(run) == RUNS
 
-    def test_whoever_starts_it_by_hand_needs_none(self, forked: Forked) -> None:
+    def test_manual_start_needs_no_approval(self, forked: Forked) -> None:
         request = Start(
             source=RunSource(git_ref="refs/pull/1/head"),
             project="acme/site",
@@ -165,7 +167,7 @@ class TestApproval:
         assert forked.now(run) == RUNS
         assert not run.is_trusted
 
-    def test_it_needs_the_role_write(self, forked: Forked) -> None:
+    def test_approval_needs_the_role_write(self, forked: Forked) -> None:
         run = forked.opened()
         reader = replace(USER, user_id="r")
         forked.store.projects.set_member(forked.project_id, "r", ProjectRole.READ)
@@ -173,7 +175,7 @@ class TestApproval:
             approve(forked.context, reader, run.run_id)
         assert forked.now(run) == HELD
 
-    def test_a_project_may_do_without(self, forked: Forked) -> None:
+    def test_project_can_disable_approval(self, forked: Forked) -> None:
         forked.set(pull_requests="all")
         run = forked.opened()
         assert forked.now(run) == RUNS
@@ -181,7 +183,7 @@ class TestApproval:
         with pytest.raises(Conflict, match="waits for no approval"):
             approve(forked.context, USER, run.run_id)
 
-    def test_what_is_held_takes_no_place_in_its_group(self, forked: Forked) -> None:
+    def test_held_run_takes_no_place_in_its_group(self, forked: Forked) -> None:
         held = forked.opened()
         forked.set(pull_requests="all")
         other = forked.opened(forked.push("2"))
@@ -193,13 +195,13 @@ class TestApproval:
         cancel(forked.context, USER, other.run_id)
         assert forked.now(held) == RUNS
 
-    def test_its_groups_are_apart(self, forked: Forked) -> None:
+    def test_groups_of_forks_are_separate(self, forked: Forked) -> None:
         forked.set(pull_requests="all")
         trusted = forked.by_hand("main")
         others = [forked.opened(event={"number": number}) for number in ("1", "2")]
         assert [forked.now(run) for run in (trusted, *others)] == [RUNS] * 3
 
-    def test_it_is_cancelled_as_any_other(self, forked: Forked) -> None:
+    def test_held_run_can_be_cancelled(self, forked: Forked) -> None:
         run = forked.opened()
         assert cancel(forked.context, USER, run.run_id).status is RunStatus.CANCELLED
         assert not forked.store.runs.get(run.run_id).is_held
@@ -231,7 +233,7 @@ class TestSecrets:
                 # Nor does what is masked tell whether a guess is right.
                 assert definition.masked == ()
 
-    def test_the_file_of_the_head_does_not_count(self, forked: Forked) -> None:
+    def test_workflow_file_comes_from_the_base(self, forked: Forked) -> None:
         forked.set(pull_requests="all")
         run = forked.opened()
         assert run.sha == forked.head_sha
@@ -245,28 +247,28 @@ class TestSecrets:
         assert forked.store.runs.files(run.run_id)[".reactorcide/workflows/ci.yaml"] == BASE
         assert run.event["base_sha"] == forked.base_sha
 
-    def test_the_file_of_the_base_names_it(self, forked: Forked) -> None:
+    def test_secret_named_by_the_base_file_is_refused(self, forked: Forked) -> None:
         forked.set(pull_requests="all")
         self.refused(forked, forked.opened())
 
-    def test_approval_gives_none(self, forked: Forked) -> None:
+    def test_approval_grants_no_secrets(self, forked: Forked) -> None:
         run = forked.opened()
         approve(forked.context, USER, run.run_id)
         self.refused(forked, run)
 
-    def test_neither_does_a_repeat_by_a_member(self, forked: Forked) -> None:
+    def test_rerun_by_a_member_grants_no_secrets(self, forked: Forked) -> None:
         forked.set(pull_requests="all")
         run = forked.opened()
         cancel(forked.context, USER, run.run_id)
         self.refused(forked, rerun(forked.context, USER, run.run_id, "all"))
 
-    def test_nor_by_an_admin(self, forked: Forked) -> None:
+    def test_rerun_by_an_admin_grants_no_secrets(self, forked: Forked) -> None:
         run = forked.opened()
         cancel(forked.context, ADMIN, run.run_id)
         rerun(forked.context, ADMIN, run.run_id, "all")
         self.refused(forked, approve(forked.context, ADMIN, run.run_id))
 
-    def test_a_secret_of_the_service_is_none_of_its_own(self, forked: Forked) -> None:
+    def test_fork_gets_no_secret_of_the_service(self, forked: Forked) -> None:
         forked.set(pull_requests="all")
         secrets.delete(forked.context.jobs, USER, forked.project_id, "pypi:token")
         rules = SecretRules(events=("pull_request_opened",))
@@ -278,7 +280,7 @@ class TestSecrets:
         secrets.delete(forked.context.jobs, USER, forked.project_id, "pypi:token")
         self.refused(forked, forked.opened())
 
-    def test_a_branch_of_the_same_name_is_another(self, forked: Forked) -> None:
+    def test_fork_branch_of_the_same_name_is_different(self, forked: Forked) -> None:
         forked.set(pull_requests="all")
         rules = SecretRules(events=("pull_request_opened",), branches=("main",))
         secrets.set_secret(forked.context.jobs, USER, forked.project_id, "pypi:token", None, rules)
@@ -314,9 +316,7 @@ class TestSecrets:
         assert not run.is_trusted
 
     @pytest.mark.parametrize("event", [{"branch": "main"}, {"tag": "v1"}])
-    def test_its_head_is_no_branch_that_somebody_says_it_is(
-        self, forked: Forked, event: dict[str, str]
-    ) -> None:
+    def test_fork_head_cannot_be_claimed_as_a_branch(self, forked: Forked, event: dict[str, str]) -> None:
         with pytest.raises(InvalidInput, match="is not the one that ref leads to"):
             forked.by_hand("refs/pull/1/head", **event)
 
@@ -330,7 +330,7 @@ class TestSecrets:
 class TestTheRest:
     """What else a stranger may not use."""
 
-    def test_no_cache_is_written(self, forked: Forked) -> None:
+    def test_fork_writes_no_cache(self, forked: Forked) -> None:
         forked.set(pull_requests="all")
         stranger, own = forked.opened(), forked.by_hand("main")
         assert stranger.cache_scope is not None
@@ -343,7 +343,7 @@ class TestTheRest:
             job = forked.store.jobs.get(forked.node(run, "test").job_id or "")
             assert caches.expect(forked.context.jobs, job, expected) is is_expected
 
-    def test_no_queue_is_used_but_the_projects(self, forked: Forked) -> None:
+    def test_fork_uses_only_the_queue_of_the_project(self, forked: Forked) -> None:
         forked.set(pull_requests="all")
         queues = []
         for queue in ("", "slow"):
@@ -354,7 +354,7 @@ class TestTheRest:
         queues.append(forked.store.jobs.get(forked.node(own, "test").job_id or "").definition.queue_name)
         assert queues == ["default", "slow", "gpu"]
 
-    def test_its_jobs_know_what_they_are_of(self, forked: Forked) -> None:
+    def test_jobs_of_a_fork_know_their_origin(self, forked: Forked) -> None:
         forked.set(pull_requests="all")
         fork, own = "https://forge.example/eve/site.git", f"file://{forked.repository.path}"
         url_with_login = fork.replace("//", "//eve:x@")
@@ -381,7 +381,7 @@ class TestTheRest:
             "IS_FORK_PR": "true",
         }
 
-    def test_jobs_of_the_project_know_it_too(self, forked: Forked) -> None:
+    def test_jobs_of_the_project_know_their_origin(self, forked: Forked) -> None:
         own = f"file://{forked.repository.path}"
         (run,) = start_for_project(
             forked.context,
@@ -406,7 +406,7 @@ class TestTheRest:
         variables = forked.variables(forked.by_hand("v1"))
         assert (variables["BRANCH"], variables["TAG"]) == ("v1", "v1")
 
-    def test_its_jobs_are_those_of_nobody_with_rights(self, forked: Forked) -> None:
+    def test_jobs_of_a_fork_belong_to_the_service_user(self, forked: Forked) -> None:
         run = forked.opened()
         approve(forked.context, ADMIN, run.run_id)
         job = forked.store.jobs.get(forked.node(run, "test").job_id or "")

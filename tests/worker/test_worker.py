@@ -42,7 +42,7 @@ from tests.worker.conftest import USER, House, open_house
 NOBODY = "018f0000-0000-7000-8000-000000000000"
 
 
-def test_a_job_runs_to_its_end(house: House) -> None:
+def test_job_runs_to_completion(house: House) -> None:
     house.worker()
     job = house.ended(house.submit("print hello; exit 0"))
     assert (job.status, job.exit_code, job.error, job.attempt) == (JobStatus.COMPLETED, 0, None, 1)
@@ -51,7 +51,7 @@ def test_a_job_runs_to_its_end(house: House) -> None:
     assert job.logs_object_key == f"jobs/{job.job_id}/1/log"
 
 
-def test_its_task_is_completed_with_it(house: House) -> None:
+def test_task_is_completed_with_its_job(house: House) -> None:
     house.worker()
     job = house.ended(house.submit())
     wait_until(lambda: house.context.store.tasks.to_close() == [], 20, "the task to be closed")
@@ -61,7 +61,7 @@ def test_its_task_is_completed_with_it(house: House) -> None:
     assert task.current_state == "completed"
 
 
-def test_a_job_that_is_on_disk_is_accepted_though_the_database_is_held_from_then_on(
+def test_committed_job_is_accepted_although_the_database_is_then_locked(
     house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     submit_task = house.context.corndogs.submit_task
@@ -90,7 +90,7 @@ def test_a_command_that_fails_fails_the_job_once(house: House) -> None:
     assert house.log(job) == "no\n[reactorcide] exit code 3\n"
 
 
-def test_a_job_that_waits_is_cancelled_and_never_starts(house: House) -> None:
+def test_cancelled_waiting_job_never_starts(house: House) -> None:
     job = house.submit()
     assert cancel.cancel(house.context, USER, job.job_id).status is JobStatus.CANCELLED
     assert cancel.cancel(house.context, USER, job.job_id).status is JobStatus.CANCELLED
@@ -118,14 +118,14 @@ def test_a_command_that_ignores_sigterm_is_killed_after_the_grace(house: House) 
     assert (ended.status, ended.exit_code, ended.error) == (JobStatus.FAILED, 137, "timed out after 1 s")
 
 
-def test_what_has_ended_cannot_be_cancelled(house: House) -> None:
+def test_ended_job_cannot_be_cancelled(house: House) -> None:
     house.worker()
     job = house.ended(house.submit())
     with pytest.raises(Conflict, match="completed already"):
         cancel.cancel(house.context, USER, job.job_id)
 
 
-def test_an_image_that_is_not_there_is_pulled_and_that_shows_in_the_log(house: House) -> None:
+def test_missing_image_is_pulled_and_logged(house: House) -> None:
     house.runner.pullable.add("other:1")
     house.worker()
     job = house.ended(house.submit("print hi; exit 0", runner_image="other:1"))
@@ -133,7 +133,7 @@ def test_an_image_that_is_not_there_is_pulled_and_that_shows_in_the_log(house: H
     assert house.log(job) == "[reactorcide] pulling image other:1\nhi\n"
 
 
-def test_an_image_that_is_nowhere_fails_the_job_and_the_next_one_runs(house: House) -> None:
+def test_unavailable_image_fails_the_job_and_the_next_runs(house: House) -> None:
     house.worker(concurrency=1)
     bad = house.submit(runner_image="nope:1")
     good = house.submit()
@@ -142,7 +142,7 @@ def test_an_image_that_is_nowhere_fails_the_job_and_the_next_one_runs(house: Hou
     assert house.ended(good).status is JobStatus.COMPLETED
 
 
-def test_while_the_engine_is_away_jobs_stay_queued_and_run_when_it_is_back(house: House) -> None:
+def test_jobs_stay_queued_during_an_engine_outage_then_run(house: House) -> None:
     house.runner.available = False
     worker = house.worker()
     job = house.submit()
@@ -163,7 +163,7 @@ def test_the_highest_priority_runs_first_whatever_its_queue(house: House) -> Non
     assert [spec.job_id for spec in house.runner.created] == [third.job_id, second.job_id, first.job_id]
 
 
-def test_no_more_run_at_once_than_there_are_places(house: House) -> None:
+def test_number_of_concurrent_jobs_is_limited(house: House) -> None:
     worker = house.worker(concurrency=2)
     jobs = [house.submit("hang") for _ in range(3)]
     wait_until(lambda: len(house.runner.containers) == 2, 20, "two containers")
@@ -176,7 +176,7 @@ def test_no_more_run_at_once_than_there_are_places(house: House) -> None:
     assert len(house.runner.created) == 2
 
 
-def test_only_named_queues_are_polled_where_some_are_named(house: House) -> None:
+def test_only_configured_queues_are_polled(house: House) -> None:
     house.worker(queues=("mine",))
     theirs = house.submit(queue_name="theirs")
     mine = house.submit(queue_name="mine")
@@ -184,7 +184,7 @@ def test_only_named_queues_are_polled_where_some_are_named(house: House) -> None
     assert house.job(theirs).status is JobStatus.QUEUED
 
 
-def test_somebody_else_s_task_is_put_back_and_does_not_stand_in_the_way(house: House) -> None:
+def test_foreign_task_is_put_back_and_does_not_block(house: House) -> None:
     foreign = house.context.corndogs.submit_task(
         "default", payload=json.dumps({"instance": "another"}).encode(), priority=100
     )
@@ -198,7 +198,7 @@ def test_somebody_else_s_task_is_put_back_and_does_not_stand_in_the_way(house: H
         assert (returned.priority, returned.payload) == (100, task.payload)
 
 
-def test_a_task_whose_job_is_gone_is_completed(house: House) -> None:
+def test_task_of_a_deleted_job_is_completed(house: House) -> None:
     task = house.context.corndogs.submit_task(
         "default",
         payload=json.dumps({"instance": "instance", "job_type": "run", "job_id": NOBODY}).encode(),
@@ -211,7 +211,7 @@ def test_a_task_whose_job_is_gone_is_completed(house: House) -> None:
     assert stored.current_state == "completed"
 
 
-def test_a_second_task_of_a_job_that_was_cancelled_is_completed(house: House) -> None:
+def test_second_task_of_a_cancelled_job_is_completed(house: House) -> None:
     job = house.submit()
     twin = house.context.corndogs.submit_task(
         "default",
@@ -241,7 +241,7 @@ def test_a_second_task_of_a_job_does_not_run_it_twice(house: House) -> None:
     assert stored.current_state == "completed"
 
 
-def test_while_corndogs_is_away_a_job_is_taken_and_submitted_later(house: House) -> None:
+def test_job_is_accepted_during_a_queue_outage_and_submitted_later(house: House) -> None:
     port = house.corndogs.port
     house.corndogs.stop()
     job = house.submit()
@@ -261,7 +261,7 @@ def test_while_corndogs_is_away_a_job_is_taken_and_submitted_later(house: House)
         again.stop()
 
 
-def test_without_room_on_the_disk_nothing_is_claimed(house: House) -> None:
+def test_without_disk_space_no_job_is_claimed(house: House) -> None:
     room = [False]
 
     def check_disk() -> None:
@@ -278,9 +278,7 @@ def test_without_room_on_the_disk_nothing_is_claimed(house: House) -> None:
 
 
 @pytest.mark.parametrize("adopted", [False, True])
-def test_a_log_that_finds_no_room_is_written_when_there_is_some(
-    house: House, monkeypatch: pytest.MonkeyPatch, adopted: bool
-) -> None:
+def test_log_waits_for_disk_space(house: House, monkeypatch: pytest.MonkeyPatch, adopted: bool) -> None:
     monkeypatch.setattr("reactorcide.worker.attempt.output._STORE_RETRY_S", 0.05)
     write = _LocalLogFile.write
     tried, full = threading.Event(), threading.Event()
@@ -343,7 +341,7 @@ def stored_artifacts(house: House, job: Job) -> list[str]:
 
 @pytest.mark.parametrize("adopted", [False, True])
 @pytest.mark.parametrize("name", ["/z", "/report.json", "/artifacts.json"])
-def test_artifacts_that_find_no_room_are_stored_when_there_is_some(
+def test_artifacts_wait_for_disk_space(
     house: House, monkeypatch: pytest.MonkeyPatch, name: str, adopted: bool
 ) -> None:
     monkeypatch.setattr("reactorcide.worker.attempt.artifacts._STORE_RETRY_S", 0.05)
@@ -369,7 +367,7 @@ def test_artifacts_that_find_no_room_are_stored_when_there_is_some(
     assert house.log(ended) == "said\n[reactorcide] artifact 'link' is not kept: it is not a regular file\n"
 
 
-def test_artifacts_that_find_no_room_for_too_long_fail_the_job_and_take_none(
+def test_artifacts_without_disk_space_for_long_fail_the_job(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     FullStore(house, monkeypatch, "/z")
@@ -385,9 +383,7 @@ def test_artifacts_that_find_no_room_for_too_long_fail_the_job_and_take_none(
     assert "took longer than 0.5 s (--collect-timeout); no room for /z\n" in house.log(ended)
 
 
-def test_a_cancel_and_a_stop_end_the_wait_for_room_for_artifacts(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cancel_and_stop_end_the_wait_for_disk_space(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("reactorcide.worker.attempt.artifacts._STORE_RETRY_S", 250)
     full = FullStore(house, monkeypatch, "/z")
     first = house.worker()
@@ -422,7 +418,7 @@ class Flood:
         pass
 
 
-def test_a_copy_of_the_output_that_does_not_end_holds_up_no_end_of_a_job(
+def test_endless_engine_copy_does_not_delay_the_end_of_a_job(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("reactorcide.worker.attempt.output._SILENCE_S", 0.1)
@@ -443,7 +439,7 @@ def test_a_copy_of_the_output_that_does_not_end_holds_up_no_end_of_a_job(
     assert house.log(times_out).endswith(f"y\n[reactorcide] timed out after 2 s\n[reactorcide] {problem}\n")
 
 
-def test_an_output_that_ended_with_its_command_is_not_read_again_where_only_the_reason_comes_late(
+def test_complete_output_is_not_read_again_for_a_late_reason(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wait, reread = house.runner.wait, house.runner.reread
@@ -475,7 +471,7 @@ def test_an_output_that_ended_with_its_command_is_not_read_again_where_only_the_
     assert rereads == ["print late; exit 137"]
 
 
-def test_a_job_that_takes_too_much_of_the_disk_is_killed_without_a_grace(
+def test_job_above_its_disk_limit_is_killed_without_grace(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("reactorcide.worker.disk._EVERY_S", 0.05)
@@ -491,7 +487,7 @@ def test_a_job_that_takes_too_much_of_the_disk_is_killed_without_a_grace(
     cancel.cancel(house.context, USER, modest.job_id)
 
 
-def test_a_job_whose_disk_cannot_be_measured_is_left_alone_and_the_others_are_measured(
+def test_failed_disk_measurement_does_not_affect_other_jobs(
     house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("reactorcide.worker.disk._EVERY_S", 0.05)
@@ -512,7 +508,7 @@ def test_a_job_whose_disk_cannot_be_measured_is_left_alone_and_the_others_are_me
     cancel.cancel(house.context, USER, unknown.job_id)
 
 
-def test_a_deleted_job_leaves_nothing(house: House) -> None:
+def test_deleted_job_leaves_nothing_behind(house: House) -> None:
     house.worker()
     ended = house.ended(house.submit("print x; exit 0"))
     running = house.submit("hang")
@@ -524,7 +520,7 @@ def test_a_deleted_job_leaves_nothing(house: House) -> None:
     wait_until(lambda: house.runner.containers == {}, 20, "the container to go")
 
 
-def test_a_deleted_job_whose_objects_cannot_be_removed_just_then_holds_up_no_other(
+def test_failed_removal_of_objects_does_not_block_others(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     house.worker(concurrency=1)
@@ -555,7 +551,7 @@ def test_a_rerun_has_the_same_definition(house: House) -> None:
     assert again.exit_code == 4
 
 
-def test_a_lease_is_renewed_with_everything_that_the_task_needs(house: House) -> None:
+def test_lease_renewal_sends_the_complete_task(house: House) -> None:
     worker = house.worker()
     job = house.submit("hang", priority=7)
     house.until(job, lambda job: job.started_at_ms is not None, "the job to start")
@@ -569,7 +565,7 @@ def test_a_lease_is_renewed_with_everything_that_the_task_needs(house: House) ->
     assert (after.priority, after.timeout_s, after.payload) == (7, 60, before.payload)
 
 
-def test_no_lease_reaches_past_the_job_s_own_end(house: House) -> None:
+def test_lease_does_not_exceed_the_end_of_the_job(house: House) -> None:
     worker = house.worker(cancel_grace_s=2)
     job = house.submit("hang", timeout_seconds=10)
     house.until(job, lambda job: job.started_at_ms is not None, "the job to start")
@@ -579,7 +575,7 @@ def test_no_lease_reaches_past_the_job_s_own_end(house: House) -> None:
     assert 1 <= task.timeout_s <= 12
 
 
-def test_a_restart_adopts_what_runs(house: House) -> None:
+def test_restart_adopts_running_jobs(house: House) -> None:
     first = house.worker()
     job = house.submit("print begun; hang")
     house.until(job, lambda job: job.started_at_ms is not None, "the job to start")
@@ -594,7 +590,7 @@ def test_a_restart_adopts_what_runs(house: House) -> None:
     assert house.log(job) == "begun\n[reactorcide] cancelled\n"
 
 
-def test_a_job_that_ended_while_nobody_was_there_is_finished(house: House) -> None:
+def test_job_that_ended_while_the_service_was_down_is_completed(house: House) -> None:
     first = house.worker()
     job = house.submit("print begun; hang")
     house.until(job, lambda job: job.started_at_ms is not None, "the job to start")
@@ -606,7 +602,7 @@ def test_a_job_that_ended_while_nobody_was_there_is_finished(house: House) -> No
     assert house.log(job) == "begun\n[reactorcide] exit code 143\n"
 
 
-def test_what_ended_by_itself_is_not_out_of_time_however_late_it_is_found(house: House) -> None:
+def test_ended_job_adopted_late_is_not_a_timeout(house: House) -> None:
     first = house.worker()
     job = house.submit("print begun; hang", timeout_seconds=1)
     started = house.until(job, lambda job: job.started_at_ms is not None, "the job to start")
@@ -619,7 +615,7 @@ def test_what_ended_by_itself_is_not_out_of_time_however_late_it_is_found(house:
     assert (ended.status, ended.exit_code, ended.error) == (JobStatus.FAILED, 143, "exit code 143")
 
 
-def test_what_still_runs_when_its_time_is_up_is_stopped_by_the_next_start(house: House) -> None:
+def test_overdue_running_job_is_stopped_at_the_next_start(house: House) -> None:
     first = house.worker()
     job = house.submit("print begun; hang", timeout_seconds=2)
     house.until(job, lambda job: job.started_at_ms is not None, "the job to start")
@@ -649,7 +645,9 @@ def test_a_container_that_no_job_needs_is_removed(house: House) -> None:
     wait_until(lambda: house.runner.containers == {}, 20, "the orphan to go")
 
 
-def test_that_is_looked_for_while_the_worker_runs(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_orphaned_containers_are_removed_while_the_worker_runs(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("reactorcide.worker.loop._RECOVER_EVERY_S", 0.2)
     house.worker()
     house.ended(house.submit())
@@ -657,7 +655,7 @@ def test_that_is_looked_for_while_the_worker_runs(house: House, monkeypatch: pyt
     wait_until(lambda: house.runner.containers == {}, 20, "the orphan to go")
 
 
-def test_the_payload_names_the_job_and_nothing_that_is_secret(house: House) -> None:
+def test_payload_has_the_job_id_and_no_secret(house: House) -> None:
     job = house.submit(job_env_vars={"TOKEN": "hush"})
     task = house.context.corndogs.get_next_task("default", tasks.TASK_WAITING)
     assert task is not None
@@ -710,7 +708,7 @@ def crashed_attempt(
     return job, container
 
 
-def test_a_command_that_was_handed_over_unseen_is_adopted(house: House) -> None:
+def test_command_handed_over_before_the_crash_is_adopted(house: House) -> None:
     job, _ = crashed_attempt(house, "print hello; exit 5")
     house.worker()
     ended = house.ended(job)
@@ -720,7 +718,7 @@ def test_a_command_that_was_handed_over_unseen_is_adopted(house: House) -> None:
 
 
 @pytest.mark.parametrize("has_row", [False, True])
-def test_a_command_that_was_not_handed_over_is_run_by_another_attempt(house: House, has_row: bool) -> None:
+def test_command_not_handed_over_runs_in_another_attempt(house: House, has_row: bool) -> None:
     job, container = crashed_attempt(house, "print hello; exit 5", has_row=has_row, arrived=False)
     if has_row:
         # As a container does whose input has ended.
@@ -733,7 +731,7 @@ def test_a_command_that_was_not_handed_over_is_run_by_another_attempt(house: Hou
     assert len(house.runner.started) == 1
 
 
-def test_a_container_that_goes_on_waiting_is_killed_before_another_attempt(
+def test_waiting_container_is_killed_before_another_attempt(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("reactorcide.worker.attempt.container._UNSEEN_HAND_OVER_S", 0.1)
@@ -744,7 +742,7 @@ def test_a_container_that_goes_on_waiting_is_killed_before_another_attempt(
     assert container.ended is not None
 
 
-def test_a_command_that_arrives_late_is_not_run_twice(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_late_command_is_not_run_twice(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """The engine still has what was sent before the service died."""
     job, container = crashed_attempt(house, "print hello; exit 0", arrived=False)
     container_ids: list[str] = []
@@ -763,9 +761,7 @@ def test_a_command_that_arrives_late_is_not_run_twice(house: House, monkeypatch:
     assert (len(house.runner.created), len(house.runner.started)) == (1, 1)
 
 
-def test_where_the_copy_cannot_be_read_a_command_is_taken_to_have_run(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unreadable_engine_copy_counts_as_command_run(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     job, container = crashed_attempt(house, "print hello", arrived=False)
     container.receive("KILL")
 
@@ -778,7 +774,7 @@ def test_where_the_copy_cannot_be_read_a_command_is_taken_to_have_run(
     assert (ended.status, ended.attempt, ended.exit_code) == (JobStatus.FAILED, 1, 137)
 
 
-def test_a_container_that_is_gone_during_the_hand_over_may_have_run(house: House) -> None:
+def test_container_lost_during_the_handover_counts_as_command_run(house: House) -> None:
     job, container = crashed_attempt(house, "print hello", arrived=False)
     house.runner.remove(container.container_id)
     house.worker()
@@ -848,9 +844,7 @@ class TestAnotherWorkersAttempt:
         assert ports[1].unfinished().of_others == {(attempt_a.job.job_id, 1)}
 
 
-def test_a_running_job_is_stamped_and_a_cancel_that_was_not_heard_is_told_with_it(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_heartbeat_reports_a_missed_cancel(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     worker = house.worker()
     job = house.submit("print begun; hang")
     house.until(job, lambda job: job.started_at_ms is not None, "the job to start")
@@ -866,7 +860,7 @@ def test_a_running_job_is_stamped_and_a_cancel_that_was_not_heard_is_told_with_i
     assert house.ended(job).status is JobStatus.CANCELLED
 
 
-def test_the_task_of_a_cancelled_job_is_closed_by_its_worker_and_not_before(house: House) -> None:
+def test_task_of_a_cancelled_job_is_closed_by_its_worker(house: House) -> None:
     job, _ = crashed_attempt(house, "print hello; hang")
     lifecycle.started(house.context, job, at_ms=now_ms())
     cancel.cancel(house.context, USER, job.job_id)
@@ -882,7 +876,7 @@ def test_the_task_of_a_cancelled_job_is_closed_by_its_worker_and_not_before(hous
     assert state() == "canceled"
 
 
-def test_a_job_that_is_queued_again_at_once_keeps_its_new_task(house: House) -> None:
+def test_requeued_job_has_its_new_task(house: House) -> None:
     job, _ = crashed_attempt(house, "exit 0", has_row=False, arrived=False)
     lifecycle.try_again(house.context, job, "an outage", delay_s=0)
     QueueUpkeep(house.context, lease_s=60).submit_due()
@@ -895,7 +889,7 @@ def test_a_job_that_is_queued_again_at_once_keeps_its_new_task(house: House) -> 
     assert states == ["completed", tasks.TASK_WAITING]
 
 
-def test_a_job_whose_preparation_kills_the_service_is_not_tried_for_ever(house: House) -> None:
+def test_preparation_that_kills_the_service_is_retried_a_bounded_number_of_times(house: House) -> None:
     job, _ = crashed_attempt(house, "exit 0", has_row=False, arrived=False)
     with house.database.transaction() as tx:
         tx.execute("UPDATE job SET killed_preparations = 20")
@@ -907,7 +901,7 @@ def test_a_job_whose_preparation_kills_the_service_is_not_tried_for_ever(house: 
 
 
 @pytest.mark.parametrize(("times_killed", "delay_s"), [(0, 0), (2, 3), (9, 10)])
-def test_a_preparation_that_was_killed_is_repeated_at_once_and_later_after_some_seconds(
+def test_killed_preparation_is_repeated_at_once_then_with_delay(
     house: House, times_killed: int, delay_s: int
 ) -> None:
     job, _ = crashed_attempt(house, "exit 0", has_row=False, arrived=False)
@@ -925,7 +919,7 @@ def test_a_preparation_that_was_killed_is_repeated_at_once_and_later_after_some_
     assert house.runner.started == []
 
 
-def test_a_container_that_does_not_take_its_command_is_replaced(
+def test_container_that_does_not_accept_its_command_is_replaced(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("container._HAND_OVER_S", "container._UNSEEN_HAND_OVER_S", "report._FIRST_RETRY_DELAY_S"):
@@ -938,7 +932,7 @@ def test_a_container_that_does_not_take_its_command_is_replaced(
     assert house.runner.started == []
 
 
-def test_a_container_that_somebody_restarts_while_nobody_looks_is_another_one(house: House) -> None:
+def test_container_restarted_by_others_counts_as_another_one(house: House) -> None:
     job, container = crashed_attempt(house, "print hello; hang")
     lifecycle.started(house.context, job, at_ms=now_ms())
     container.receive("TERM")
@@ -952,7 +946,7 @@ def test_a_container_that_somebody_restarts_while_nobody_looks_is_another_one(ho
     )
 
 
-def test_a_container_that_is_removed_before_its_start_is_not_the_jobs_fault(
+def test_container_removed_before_its_start_is_not_a_job_error(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("reactorcide.worker.attempt.report._FIRST_RETRY_DELAY_S", 0.1)
@@ -971,7 +965,7 @@ def test_a_container_that_is_removed_before_its_start_is_not_the_jobs_fault(
     assert first.error == "somebody removed its container before its command had started"
 
 
-def test_a_command_is_run_again_only_as_often_as_the_job_allows(house: House) -> None:
+def test_retries_of_a_command_are_limited_by_the_job(house: House) -> None:
     house.worker()
     job = house.ended(house.submit("print no; exit 3", retries=1))
     assert (job.status, job.attempt, job.error) == (JobStatus.FAILED, 2, "exit code 3")
@@ -986,7 +980,7 @@ def test_a_command_is_run_again_only_as_often_as_the_job_allows(house: House) ->
     assert b"".join(logs.follow(house.context, job, parts[0], LogPosition(1, 0))) == outputs[0]
 
 
-def test_what_cannot_be_prepared_is_not_a_retry(house: House) -> None:
+def test_failed_preparation_does_not_use_a_retry(house: House) -> None:
     house.worker()
     job = house.ended(house.submit(runner_image="nope:1", retries=5))
     assert (job.attempt, job.error) == (1, "image not found: nope:1")
@@ -1011,7 +1005,7 @@ class TestWhy:
         )
         return explanation.reason, explanation.place
 
-    def test_a_place_in_the_queue(self, house: House) -> None:
+    def test_explanation_has_the_place_in_the_queue(self, house: House) -> None:
         house.worker(concurrency=1)
         blocking = house.submit("hang")
         house.until(blocking, lambda job: job.started_at_ms is not None, "the job to start")
@@ -1022,25 +1016,25 @@ class TestWhy:
         cancel.cancel(house.context, USER, blocking.job_id)
         assert self.reason(house, blocking) == ("it is over: cancelled", None)
 
-    def test_no_worker_for_the_queue(self, house: House) -> None:
+    def test_explanation_says_no_worker_serves_the_queue(self, house: House) -> None:
         house.worker(queues=("other",))
         assert self.reason(house, house.submit()) == ("no worker takes jobs from the queue default", 1)
 
-    def test_the_engine_is_away(self, house: House) -> None:
+    def test_explanation_says_the_engine_is_unreachable(self, house: House) -> None:
         house.runner.available = False
         worker = house.worker()
         job = house.submit()
         wait_until(lambda: worker.view().trouble is not None, 20, "the worker to notice")
         assert "does not answer" in self.reason(house, job)[0]
 
-    def test_the_queue_is_away(self, house: House) -> None:
+    def test_explanation_says_the_queue_is_unreachable(self, house: House) -> None:
         house.corndogs.stop()
         job = house.submit()
         assert "not queued yet" in self.reason(house, job)[0]
         explanation = explain.explain(house.context, house.job(job), [])
         assert explanation.next_try_at_ms is not None
 
-    def test_its_task_is_lost(self, house: House) -> None:
+    def test_explanation_says_the_task_is_lost(self, house: House) -> None:
         job = house.submit()
         house.context.store.tasks.forget_all(now_ms=now_ms())
         explanation = explain.explain(house.context, house.job(job), [])
@@ -1050,7 +1044,7 @@ class TestWhy:
         )
 
 
-def test_a_secret_in_an_error_is_in_no_log_and_no_row(house: House, caplog: pytest.LogCaptureFixture) -> None:
+def test_secret_in_an_error_is_not_stored(house: House, caplog: pytest.LogCaptureFixture) -> None:
     """An error of a library may quote anything: here it is the image."""
     house.worker()
     with caplog.at_level("INFO"):
@@ -1074,7 +1068,7 @@ def test_a_secret_in_an_error_is_in_no_log_and_no_row(house: House, caplog: pyte
     )
 
 
-def test_a_secret_is_masked_where_the_log_is_written_anew(house: House) -> None:
+def test_secret_is_masked_in_a_rewritten_log(house: House) -> None:
     secret = {"job_env_vars": {"TOKEN": "s3cret"}, "secret_env_vars": ("TOKEN",)}
     first = house.worker()
     job = house.submit("print s3cret; hang", **secret)
@@ -1087,7 +1081,7 @@ def test_a_secret_is_masked_where_the_log_is_written_anew(house: House) -> None:
     assert "s3cret" not in house.log(ended)
 
 
-def test_half_a_secret_is_not_written_when_the_service_stops(house: House) -> None:
+def test_partial_secret_is_not_written_when_the_service_stops(house: House) -> None:
     first = house.worker()
     secret = {"job_env_vars": {"TOKEN": "s3cret\nwith more"}, "secret_env_vars": ("TOKEN",)}
     job = house.submit("print begun; print s3cret; hang", **secret)
@@ -1099,7 +1093,7 @@ def test_half_a_secret_is_not_written_when_the_service_stops(house: House) -> No
     assert house.log(house.ended(job)).startswith("begun\ns3cret\n")
 
 
-def test_a_rerun_has_the_secrets(house: House) -> None:
+def test_rerun_has_the_secrets(house: House) -> None:
     house.worker()
     first = house.ended(house.submit(job_env_vars={"TOKEN": "s3cret"}, secret_env_vars=("TOKEN",)))
     again = house.ended(rerun(house.context, USER, first.job_id))
@@ -1137,7 +1131,7 @@ class TestAnUnexpectedError:
         monkeypatch.setattr(owner, name, method)
 
     @pytest.mark.parametrize(("owner", "name"), [(FakeRunner, "attach"), (LocalPort, "open_log")])
-    def test_before_the_command_it_is_tried_again(
+    def test_unexpected_error_before_the_command_is_retried(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: type, name: str
     ) -> None:
         monkeypatch.setattr("reactorcide.worker.attempt.report._FIRST_RETRY_DELAY_S", 0.05)
@@ -1147,7 +1141,7 @@ class TestAnUnexpectedError:
             job = house.ended(house.submit("exit 0"))
         assert (job.status, job.attempt, job.preparation_failures) == (JobStatus.COMPLETED, 2, 1)
 
-    def test_where_the_log_cannot_be_opened_again_the_job_ends(
+    def test_job_ends_if_its_log_cannot_be_reopened(
         self, house: House, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         first = house.worker()
@@ -1162,7 +1156,9 @@ class TestAnUnexpectedError:
         house.worker()
         assert house.ended(job).error == "an internal error of the service; its own log says more"
 
-    def test_while_the_command_runs_it_goes_on(self, house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_unexpected_error_during_the_command_does_not_end_it(
+        self, house: House, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr("reactorcide.worker.loop._RECOVER_EVERY_S", 0.2)
         self.once(monkeypatch, Recorder, "record")
         house.worker()

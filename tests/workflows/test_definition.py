@@ -91,7 +91,7 @@ def test_every_key_is_read() -> None:
     assert graph.needs(graph.by_name["publish"]) == ("test (3.10)", "test (3.13)")
 
 
-def test_other_spellings_mean_the_same() -> None:
+def test_alternative_spellings_are_equal() -> None:
     one = define(job("environment: {A: b}\ntimeout: 90\njob_dir: /x\non: push")).graph.nodes
     other = define(job("env: {A: b}\ntimeout_seconds: 90\nworking_dir: /x\ntriggers: push")).graph.nodes
     below = define(job("job: {env: {A: b}, timeout: 90s, job_dir: /x}\non: push")).graph.nodes
@@ -100,20 +100,20 @@ def test_other_spellings_mean_the_same() -> None:
 
 
 @pytest.mark.parametrize("spelling", ["always", "always()"])
-def test_a_condition_may_be_written_as_a_call(spelling: str) -> None:
+def test_condition_can_be_written_as_a_call(spelling: str) -> None:
     (node,) = define(job(f"condition: {spelling}")).graph.nodes
 
     assert node.job.condition is Condition.ALWAYS
 
 
-def test_jobs_may_be_a_list() -> None:
+def test_jobs_can_be_a_list() -> None:
     definition = define("name: CI\non: push\njobs:\n- {name: a, run: x}\n- {name: b, run: x, needs: a}\n")
 
     assert definition.errors == ()
     assert [node.name for node in definition.graph.nodes] == ["a", "b"]
 
 
-def test_a_job_file_is_taken_and_overlaid_by_key() -> None:
+def test_job_file_is_merged_by_key() -> None:
     workflow = """\
 name: CI
 on: push
@@ -149,7 +149,7 @@ jobs:
     assert [str(node.job.image) for node in definition.graph.nodes] == ["x", "x"]
 
 
-def test_on_is_no_boolean_and_no_value_is_guessed() -> None:
+def test_on_is_a_string_and_no_type_is_guessed() -> None:
     definition = define(job("environment: {A: on, B: 0x10, C: 1_000, D: ~, E: 1e3, F: yes, G: 2024-01-01}"))
 
     assert definition.errors == ()
@@ -168,7 +168,7 @@ def test_on_is_no_boolean_and_no_value_is_guessed() -> None:
 @pytest.mark.parametrize(
     ("path", "workflow_id"), [("ci.yaml", "ci"), ("My Build_2.yml", "my-build-2"), ("a.b.yaml", "a-b")]
 )
-def test_the_id_comes_from_the_file_where_it_is_left_out(path: str, workflow_id: str) -> None:
+def test_missing_id_comes_from_the_file_name(path: str, workflow_id: str) -> None:
     (definition,) = check({f".reactorcide/workflows/{path}": job("")}, "acme/site")
 
     assert definition.id == workflow_id
@@ -189,7 +189,7 @@ def test_only_yaml_files_of_the_directory_itself_are_read() -> None:
     assert check(nothing | {"ci.yaml": job("")}, "acme/site") == ()
 
 
-def test_a_wrong_file_takes_no_other_down() -> None:
+def test_invalid_file_does_not_affect_others() -> None:
     bad, good = check({FILE: "name: [", ".reactorcide/workflows/good.yaml": job("")}, "acme/site")
 
     assert bad.errors
@@ -197,7 +197,7 @@ def test_a_wrong_file_takes_no_other_down() -> None:
     assert good.errors == ()
 
 
-def test_the_keys_of_the_workflow_itself_may_have_vars() -> None:
+def test_workflow_keys_can_use_vars() -> None:
     definition = define("""\
 vars: {main: trunk, sources: src, language: C.UTF-8}
 name: CI
@@ -214,7 +214,7 @@ jobs: {j: {command: make}}
     assert str(definition.graph.nodes[0].job.environment["LANG"]) == "C.UTF-8"
 
 
-def test_vars_are_replaced_by_those_of_a_start() -> None:
+def test_vars_of_a_start_override_defaults() -> None:
     definition = define("vars: {a: x}\n" + job('image: "${vars.a}:1"\nenvironment: {A: "${vars.a}"}'))
 
     assert str(definition.expand(PUSH).nodes[0].job.image) == "x:1"
@@ -226,12 +226,12 @@ def test_vars_are_replaced_by_those_of_a_start() -> None:
         definition.expand(PUSH, variables={"a": "${secret:a:b}"})
 
 
-def test_a_wrong_workflow_does_not_expand() -> None:
+def test_invalid_workflow_does_not_expand() -> None:
     with pytest.raises(WorkflowError, match=r"ci\.yaml:6:5: 'imag' is no key of a job; did you mean image\?"):
         define(job("imag: x")).expand(Event(name=EventName.PUSH))
 
 
-def test_at_most_so_many_nodes_and_combinations() -> None:
+def test_nodes_and_combinations_are_limited() -> None:
     axis = ", ".join(map(str, range(100)))
     many = "name: CI\non: push\njobs:\n" + "".join(
         f"  j{number}: {{command: x, matrix: {{a: [{axis}]}}}}\n" for number in range(6)
@@ -247,7 +247,7 @@ def test_at_most_so_many_nodes_and_combinations() -> None:
     ]
 
 
-def test_at_most_so_many_files() -> None:
+def test_number_of_files_is_limited() -> None:
     (definition,) = check({f".reactorcide/workflows/{i}.yaml": job("") for i in range(101)}, "acme/site")
 
     assert (

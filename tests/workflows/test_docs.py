@@ -10,7 +10,7 @@ TEXT = (Path(__file__).parents[2] / "docs" / "workflows.md").read_text(encoding=
 NOT_IN_TABLES = {"description", "cpu_limit", "memory_limit", "run_as"}
 
 
-def test_its_examples_check() -> None:
+def test_documented_examples_pass_the_check() -> None:
     example, *jobs = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
     for text in jobs:
         assert define(f"name: CI\non: push\njobs:\n{text}").problems == ()
@@ -19,14 +19,14 @@ def test_its_examples_check() -> None:
     assert [node.name for node in define(example).graph.nodes] == ["test (3.10)", "test (3.13)", "publish"]
 
 
-def test_it_shows_the_errors_as_they_are() -> None:
+def test_documented_errors_are_the_real_ones() -> None:
     wrong = "name: CI\non: push\njobs:\n  j:\n    imagee: x\n    timeout: 20x\n    command: x\n"
 
     for problem in problems(wrong):
         assert f".reactorcide/workflows/ci.yaml:{problem}" in TEXT
 
 
-def test_it_names_every_key() -> None:
+def test_every_key_is_documented() -> None:
     keys = {name for kind in (WORKFLOW, JOB) for key in kind.keys for name in key.names}
     tables = set(re.findall(r"`([a-z_]+)(?:: [^`]*)?`", TEXT))
 

@@ -29,7 +29,7 @@ jobs:
 """
 
 
-def test_all_errors_are_found_at_once_each_with_its_place_and_a_suggestion() -> None:
+def test_all_errors_are_reported_with_place_and_suggestion() -> None:
     assert problems(EVERYTHING_WRONG) == [
         "2:21: events: 'pull_requests' is none of push, tag_created, pull_request_opened, "
         "pull_request_updated, "
@@ -72,11 +72,11 @@ def test_all_errors_are_found_at_once_each_with_its_place_and_a_suggestion() -> 
         ("x" * 300_000, ["1:1: the file is larger than 256 KiB"]),
     ],
 )
-def test_what_cannot_be_read_is_one_error(text: str | bytes, expected: list[str]) -> None:
+def test_unreadable_file_is_one_error(text: str | bytes, expected: list[str]) -> None:
     assert problems(text) == expected
 
 
-def test_a_tag_means_nothing_but_those_of_yaml_itself() -> None:
+def test_custom_yaml_tags_are_refused() -> None:
     assert problems(job("retries: !!int 3\ndescription: !secret x")) == [
         "7:18: the tag '!secret' means nothing here; leave it out"
     ]
@@ -224,7 +224,7 @@ def test_a_tag_means_nothing_but_those_of_yaml_itself() -> None:
         ("for_each: [a, a]", "6:15: for_each takes at least one value, and each once"),
     ],
 )
-def test_each_key_of_a_job_says_what_is_wrong_with_it(keys: str, expected: str) -> None:
+def test_each_key_of_a_job_has_its_error(keys: str, expected: str) -> None:
     assert problems(job(keys)) == [expected]
 
 
@@ -255,14 +255,14 @@ def test_each_key_of_a_job_says_what_is_wrong_with_it(keys: str, expected: str) 
         ("matrix: {a: [1, 2], exclude: [{a: 3}]}", "6:35: warning: this excludes no combination"),
     ],
 )
-def test_what_means_nothing_here_is_a_warning(keys: str, expected: str) -> None:
+def test_keys_without_effect_are_warnings(keys: str, expected: str) -> None:
     definition = define(job(keys))
 
     assert [str(problem).partition("ci.yaml:")[2] for problem in definition.problems] == [expected]
     assert definition.errors == ()
 
 
-def test_a_variable_for_the_items_of_no_list_is_an_error_beside_a_matrix_too() -> None:
+def test_item_variable_without_a_list_is_an_error_beside_a_matrix() -> None:
     assert problems(job("matrix: {a: [1]}\nitem_var: B")) == [
         "4:3: matrix and for_each are two ways to say the same; give one of them",
         "7:15: item_var belongs to for_each, which is missing",
@@ -282,7 +282,7 @@ def test_an_error_in_a_job_file_has_the_place_in_that_file() -> None:
     ]
 
 
-def test_what_a_job_could_not_be_submitted_with_is_an_error_of_the_file() -> None:
+def test_values_refused_on_submit_are_errors_of_the_file() -> None:
     long = "é" * 17_000
     assert problems(job(f"environment: {{A: {long}}}")) == [
         "6:22: A has 34000 bytes; at most 32768 are allowed"
@@ -314,7 +314,7 @@ def test_a_workflow_without_on_or_jobs_is_an_error() -> None:
     ]
 
 
-def test_many_problems_are_listed_up_to_a_bound() -> None:
+def test_number_of_listed_problems_is_limited() -> None:
     errors = problems("name: CI\non: push\njobs:\n" + "".join(f"  j{i}: {{commnd: x}}\n" for i in range(300)))
 
     assert len(errors) == 101

@@ -73,7 +73,7 @@ def test_paths(changed: list[str] | None, starts: bool) -> None:
     assert (reason is None) == starts
 
 
-def test_the_root_alone() -> None:
+def test_patterns_for_the_root_match_only_there() -> None:
     paths = 'paths: {exclude: ["*.md"]}'
 
     assert refusal("push", Event(name=EventName.PUSH), ["a.md"], paths) == (

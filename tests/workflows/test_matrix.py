@@ -15,7 +15,7 @@ def combinations(matrix: str) -> list[dict[str, str]]:
     return [dict(node.combination) for node in define(job(f"matrix: {matrix}")).graph.nodes]
 
 
-def test_each_value_of_each_axis_in_the_order_of_the_file() -> None:
+def test_combinations_follow_the_order_of_the_file() -> None:
     assert names("{os: [b, a], python: [3.10, 3.9]}") == [
         "j (b, 3.10)",
         "j (b, 3.9)",
@@ -24,7 +24,7 @@ def test_each_value_of_each_axis_in_the_order_of_the_file() -> None:
     ]
 
 
-def test_exclude_takes_all_that_have_its_values() -> None:
+def test_exclude_removes_matching_combinations() -> None:
     assert names("{os: [a, b], n: [1, 2], exclude: [{os: a, n: 1}, {n: 2}]}") == ["j (b, 1)"]
 
 
@@ -35,7 +35,7 @@ def test_include_adds_values_to_a_combination_without_changing_its_name() -> Non
     assert combinations(matrix) == [{"n": "1", "color": "red"}, {"n": "2", "nightly": "true", "color": "red"}]
 
 
-def test_include_with_other_values_is_a_combination_of_its_own() -> None:
+def test_include_with_other_values_is_a_separate_combination() -> None:
     matrix = "{n: [1], include: [{n: 3, os: x}]}"
 
     assert names(matrix) == ["j (1)", "j (3, x)"]
@@ -52,7 +52,7 @@ def test_a_combination_without_a_value_that_the_job_asks_for_is_an_error() -> No
     assert problems(text) == ["6:12: '${matrix.tag}': there is no such name in matrix; did you mean tga?"]
 
 
-def test_what_is_a_number_or_a_boolean_may_come_from_the_matrix() -> None:
+def test_numbers_and_booleans_can_come_from_the_matrix() -> None:
     text = job(
         "matrix: {n: [1, 2], include: [{n: 1, may_fail: false}, {n: 2, may_fail: true}]}\n"
         'allow_failure: ${matrix.may_fail}\nretries: "${matrix.n}"\ntimeout: ${matrix.n}m'
@@ -85,5 +85,5 @@ def test_what_is_a_number_or_a_boolean_may_come_from_the_matrix() -> None:
         ),
     ],
 )
-def test_what_is_wrong_with_a_matrix(matrix: str, expected: str) -> None:
+def test_matrix_errors_are_reported(matrix: str, expected: str) -> None:
     assert problems(job(f"matrix: {matrix}")) == [expected]

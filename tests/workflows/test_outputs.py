@@ -31,7 +31,7 @@ def read(text: str | bytes) -> Outputs:
         ("{}", {}),
     ],
 )
-def test_what_is_read(text: str, values: dict[str, str | None]) -> None:
+def test_output_files_are_parsed(text: str, values: dict[str, str | None]) -> None:
     if text.startswith(" {"):
         values = {"a": "x\ny", "b": "3.10", "c": "10000000000000000000000", "d": "true"}
     assert read(text) == Outputs(values)
@@ -64,7 +64,7 @@ def test_vars_and_outputs_of_the_first_reactorcide() -> None:
         ('{"a":' + "[" * 60_000, "is nested too deep"),
     ],
 )
-def test_what_is_refused(text: str | bytes, problem: str) -> None:
+def test_malformed_output_files_are_refused(text: str | bytes, problem: str) -> None:
     with pytest.raises(NotOutputs) as caught:
         read(text)
     assert str(caught.value).startswith(problem)
@@ -78,7 +78,7 @@ def test_what_is_refused(text: str | bytes, problem: str) -> None:
         lambda inner: st.dictionaries(st.sampled_from(["vars", "outputs", "a"]) | st.text(), inner),
     ).map(json.dumps)
 )
-def test_nothing_else_comes_of_any_file(data: bytes | str) -> None:
+def test_any_file_is_parsed_or_refused(data: bytes | str) -> None:
     raw = data if isinstance(data, bytes) else data.encode(errors="surrogatepass")
     try:
         outputs = parse(raw, has_secret)
@@ -88,6 +88,6 @@ def test_nothing_else_comes_of_any_file(data: bytes | str) -> None:
         assert value is None or ("\0" not in value and value.encode())
 
 
-def test_a_file_as_large_as_it_may_be_is_read_at_once() -> None:
+def test_file_at_the_size_limit_is_read_quickly() -> None:
     lines = b"".join(b"k%d=\n" % number for number in range(9000))[:MAX_OUTPUT_BYTES]
     assert len(read(lines.rpartition(b"\n")[0]).values) > 5000

@@ -167,7 +167,7 @@ def assert_is_sound(definition: Definition) -> None:
 
 @slow_is_fine
 @given(texts, texts)
-def test_any_input_is_a_workflow_or_errors_with_a_place(text: str | bytes, job_file: str | bytes) -> None:
+def test_any_text_is_a_workflow_or_errors_with_a_place(text: str | bytes, job_file: str | bytes) -> None:
     (definition,) = check({FILE: text, ".reactorcide/jobs/a.yaml": job_file}, "acme/site")
     assert_is_sound(definition)
     for definition in check({".reactorcide/jobs/a.yaml": text, ".reactorcide/jobs/b.yaml": job_file}, "x"):
@@ -275,7 +275,7 @@ BOMBS = {
 
 
 @pytest.mark.parametrize("bomb", BOMBS)
-def test_what_would_grow_is_refused(bomb: str) -> None:
+def test_exponential_growth_is_refused(bomb: str) -> None:
     assert len(BOMBS[bomb]) <= MAX_FILE_BYTES
     started = time.process_time()
     definition = define(BOMBS[bomb])
@@ -293,7 +293,7 @@ def test_what_would_grow_is_refused(bomb: str) -> None:
         job("matrix: {n: *a39}\n"),
     ],
 )
-def test_aliases_of_aliases_are_refused_wherever_they_stand(text: str) -> None:
+def test_aliases_of_aliases_are_refused_everywhere(text: str) -> None:
     errors = define("aliases: [" + ALIASES.replace("\n", ", ") + "]\n" + text).errors
 
     assert [problem.message for problem in errors] == [
@@ -301,7 +301,7 @@ def test_aliases_of_aliases_are_refused_wherever_they_stand(text: str) -> None:
     ]
 
 
-def test_no_more_suggestions_are_looked_for_than_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_suggestions_are_computed_only_for_shown_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     looked_for: list[str] = []
 
     def look(text: str, *_: object, **__: object) -> list[str]:
@@ -314,7 +314,7 @@ def test_no_more_suggestions_are_looked_for_than_are_shown(monkeypatch: pytest.M
     assert len(looked_for) == MAX_PROBLEMS
 
 
-def test_a_file_as_large_as_may_be_is_read() -> None:
+def test_file_at_the_size_limit_is_read() -> None:
     text = job(
         "description: "
         + "x" * 60_000
@@ -376,5 +376,5 @@ def test_the_cost_is_linear(shape: str) -> None:
     assert large < 24 * max(small, 0.005)
 
 
-def test_the_bounds_leave_room_for_what_people_write() -> None:
+def test_limits_allow_realistic_files() -> None:
     assert (MAX_FILE_BYTES, MAX_VALUES, MAX_EXPANDED_CHARS) == (256 << 10, 10_000, 1 << 20)

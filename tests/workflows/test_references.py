@@ -14,7 +14,7 @@ def value(text: str, event: Event = PUSH) -> Template:
     return definition.expand(event).nodes[0].job.environment["A"]
 
 
-def test_what_an_event_brings_is_text_and_never_read_again() -> None:
+def test_event_values_are_text_and_not_evaluated() -> None:
     event = Event(name=EventName.PUSH, branch="${secret:pypi:token}", message="$")
     template = value("${event.branch} ${event.message}{secret:pypi:token}", event)
 
@@ -22,14 +22,14 @@ def test_what_an_event_brings_is_text_and_never_read_again() -> None:
     assert template.parts == ("${secret:pypi:token} ${secret:pypi:token}",)
 
 
-def test_what_comes_later_stays_a_reference() -> None:
+def test_later_values_stay_references() -> None:
     template = value("$${event.branch}: ${event.branch}/${secret:pypi:token}$")
 
     assert template.parts == ("${event.branch}: main/", Reference("secret", "pypi:token"), "$")
     assert template.fill(lambda reference: f"<{reference.name}>") == "${event.branch}: main/<pypi:token>$"
 
 
-def test_a_job_reads_outputs_of_those_that_it_needs() -> None:
+def test_job_reads_outputs_of_its_needs() -> None:
     definition = define("""\
 name: CI
 on: push
@@ -48,7 +48,7 @@ jobs:
 
 
 @pytest.mark.parametrize("command", ["command: echo ${HOME} ${{x}} ${", "command: echo ${vars.x}"])
-def test_a_command_is_the_shells(command: str) -> None:
+def test_shell_syntax_in_a_command_is_unchanged(command: str) -> None:
     definition = define(f"name: CI\non: push\njobs:\n  j:\n    {command}\n")
 
     assert definition.problems == ()
@@ -80,7 +80,7 @@ def test_a_command_is_the_shells(command: str) -> None:
         ('environment: {A: "${"}', "6:22: a ${ has no closing brace; write $${ for a ${ of your own"),
     ],
 )
-def test_what_is_wrong_with_a_reference(keys: str, expected: str) -> None:
+def test_reference_errors_are_reported(keys: str, expected: str) -> None:
     assert problems(job(keys)) == [expected]
 
 

@@ -51,7 +51,9 @@ def graph(**jobs: str) -> Graph:
         ("always", X, A, None),
     ],
 )
-def test_conditions(condition: str, a: NodeState, b: NodeState, expected: NodeState | str | None) -> None:
+def test_conditions_decide_whether_a_job_runs(
+    condition: str, a: NodeState, b: NodeState, expected: NodeState | str | None
+) -> None:
     needing = graph(a="", b="", c=f"needs: [a, b], condition: {condition}")
 
     step = resolve(needing, {"a": a, "b": b, "c": W})
@@ -62,7 +64,7 @@ def test_conditions(condition: str, a: NodeState, b: NodeState, expected: NodeSt
     assert ("ready" if ready else state) == expected
 
 
-def test_a_failure_that_is_allowed_is_none_for_others() -> None:
+def test_allowed_failure_does_not_fail_dependents() -> None:
     allowed = graph(a="allow_failure: true", b="needs: a", c="needs: a, condition: any_failed")
 
     for state in (F, X):
@@ -72,7 +74,7 @@ def test_a_failure_that_is_allowed_is_none_for_others() -> None:
         assert run_status(allowed, {"a": state, "b": C, "c": S}) is RunStatus.COMPLETED
 
 
-def test_what_follows_from_a_skip_follows_at_once() -> None:
+def test_skip_is_propagated_at_once() -> None:
     chain = graph(
         a="", b="needs: a", c="needs: b", d="needs: c, condition: always", e="needs: c, condition: any_failed"
     )
@@ -83,7 +85,7 @@ def test_what_follows_from_a_skip_follows_at_once() -> None:
     assert step.ready == ("d", "e")
 
 
-def test_a_job_that_is_not_for_this_event_is_skipped_before_it_waits() -> None:
+def test_job_for_another_event_is_skipped_before_it_waits() -> None:
     filtered = graph(a="", b="needs: a, on: {branches: dev}", c="needs: b")
 
     step = resolve(filtered, {"a": A})
@@ -95,7 +97,7 @@ def test_a_job_that_is_not_for_this_event_is_skipped_before_it_waits() -> None:
     }
 
 
-def test_a_need_is_every_combination() -> None:
+def test_need_waits_for_every_combination() -> None:
     wide = graph(a="matrix: {n: [1, 2]}", b="needs: a")
 
     assert resolve(wide, {}).ready == ("a (1)", "a (2)")
@@ -112,7 +114,7 @@ def test_max_parallel_bounds_the_combinations_that_run() -> None:
     assert resolve(wide, {"a (1)": F, "a (2)": A}).ready == ("a (3)",)
 
 
-def test_the_status_of_a_run() -> None:
+def test_run_status_is_derived_from_its_nodes() -> None:
     two = graph(a="", b="")
 
     assert run_status(two, {}) is RunStatus.RUNNING
@@ -126,11 +128,11 @@ def test_the_status_of_a_run() -> None:
     assert run_status(two, {"a": X, "b": X}, is_cancelled=True) is RunStatus.CANCELLED
 
 
-def test_cancelling_a_run_cancels_all_that_wait() -> None:
+def test_cancel_of_a_run_cancels_all_waiting_nodes() -> None:
     assert cancel(graph(a="", b="needs: a, condition: always", c=""), {"a": A, "c": C}) == ("b",)
 
 
-def test_the_state_of_a_node_is_that_of_its_job() -> None:
+def test_node_state_equals_that_of_its_job() -> None:
     states = {status: NodeState.of_job(status) for status in JobStatus}
 
     assert {status for status, state in states.items() if state is A} == {

@@ -22,7 +22,7 @@ def as_json(text: str) -> Any:
     return YAML(typ="safe", pure=True).load(text)
 
 
-def test_it_is_a_good_schema() -> None:
+def test_schema_is_valid() -> None:
     assert jsonschema_rs.meta.is_valid(keys.schema())
 
 
@@ -38,7 +38,7 @@ def test_it_is_a_good_schema() -> None:
         ),
     ],
 )
-def test_it_accepts_good_files(text: str) -> None:
+def test_schema_accepts_valid_files(text: str) -> None:
     SCHEMA.validate(as_json(text))
 
 
@@ -58,18 +58,18 @@ def test_it_accepts_good_files(text: str) -> None:
         "allow_failure: 'yes'",
     ],
 )
-def test_it_refuses_wrong_jobs(keys_of_job: str) -> None:
+def test_schema_refuses_invalid_jobs(keys_of_job: str) -> None:
     assert define(job(keys_of_job)).errors
     assert not SCHEMA.is_valid(as_json(job(keys_of_job)))
 
 
-def test_it_refuses_a_workflow_without_its_keys() -> None:
+def test_schema_refuses_a_workflow_without_required_keys() -> None:
     assert not SCHEMA.is_valid({"name": "CI"})
     assert not SCHEMA.is_valid(as_json(EVERYTHING_WRONG.replace("    command: make again\n", "")))
 
 
 @slow_is_fine
 @given(files_of_any_kind)
-def test_it_accepts_every_file_that_has_no_error(workflow: dict[str, Any]) -> None:
+def test_schema_accepts_every_valid_file(workflow: dict[str, Any]) -> None:
     if not define(json.dumps(workflow)).errors:
         SCHEMA.validate(json.loads(json.dumps(workflow)))
