@@ -1,4 +1,4 @@
-"""Deliveries of a forge: accepted, worked on, and listed."""
+"""Deliveries of a forge: accepted, processed, and listed."""
 
 import contextlib
 import hashlib

@@ -250,7 +250,7 @@ class Service:
         )
 
     def _check_room(self) -> None:
-        """Raise ``ObjectStoreError`` where the output of another job could not be kept."""
+        """Raise ``ObjectStoreError`` if the output of another job could not be kept."""
         settings = self._settings
         if settings.objects is None:
             check_room(settings.objects_dir, settings.min_free_disk_bytes)
@@ -346,7 +346,7 @@ def _object_store(settings: Settings, url: str | None, environment: Mapping[str,
 
 
 def _is_admin(accounts: Accounts, user_id: str) -> bool:
-    """Tell whether a job's user is an active admin as the database has it now; who was removed is none."""
+    """Return whether a job's user is an active admin as the database has it now; who was removed is none."""
     try:
         user = accounts.user(user_id)
     except NotFound:
@@ -406,7 +406,7 @@ def keep_policy(settings: Settings) -> Policy:
 def open_accounts(settings: Settings) -> Iterator[AccountContext]:
     """Give access to the users and tokens of a data directory, also while a service works on it.
 
-    Raises ``ConfigurationError`` where there is no database: making one is the service's business.
+    Raises ``ConfigurationError`` if there is no database: making one is the service's business.
     """
     with _existing_database(settings) as database:
         yield AccountContext(Store(database, Vault.beside(database.path)))
@@ -443,7 +443,7 @@ def _existing_database(settings: Settings) -> Iterator[Database]:
 def probe_docker(environment: Mapping[str, str]) -> tuple[str, int | None]:
     """Return the version of the Docker Engine that the environment names, and how many warm containers wait.
 
-    These are of all services; ``None`` where there can be none. Raises ``InfrastructureError`` unless it
+    These are of all services; ``None`` if there can be none. Raises ``InfrastructureError`` unless it
     answers.
     """
     runner = _docker_runner(environment)

@@ -31,7 +31,7 @@ class Kind:
 def _address(text: str) -> str:
     host, _, port = text.rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise ValueError(f"{text!r} is no HOST:PORT, like 10.0.0.5:5080")
+        raise ValueError(f"{text!r} is not HOST:PORT, like 10.0.0.5:5080")
     return text
 
 
@@ -39,7 +39,7 @@ def _corndogs(text: str) -> str:
     scheme, _, address = text.rpartition("://")
     if scheme not in ("", "csil", "grpc"):
         raise ValueError(
-            f"{text!r} is no address of a Corndogs, like csil://10.0.0.5:5080 for releases since 0.7.1 or "
+            f"{text!r} is not an address of Corndogs, like csil://10.0.0.5:5080 for releases since 0.7.1 or "
             "grpc://10.0.0.5:5080 for those up to 0.3"
         )
     _address(address)
@@ -49,13 +49,13 @@ def _corndogs(text: str) -> str:
 def _buildkit(text: str) -> str:
     scheme, _, address = text.partition("://")
     if scheme != "tcp":
-        raise ValueError(f"{text!r} is no address of a BuildKit, like tcp://buildkit:1234")
+        raise ValueError(f"{text!r} is not an address of a BuildKit, like tcp://buildkit:1234")
     return f"tcp://{_address(address)}"
 
 
 def _image(text: str) -> str:
     if not is_image_reference(text):
-        raise ValueError(f"{text!r} is no image reference, like alpine:latest")
+        raise ValueError(f"{text!r} is not an image reference, like alpine:latest")
     return text
 
 
@@ -80,7 +80,7 @@ def _objects(text: str) -> str:
     )
     if not text.startswith("s3://") or not is_valid or len(prefix) > _MAX_PREFIX_CHARS:
         raise ValueError(
-            f"{text!r} is no object store, like s3://bucket/prefix, with a prefix of at most "
+            f"{text!r} is not an object store, like s3://bucket/prefix, with a prefix of at most "
             f"{_MAX_PREFIX_CHARS} letters, digits, and _ . - /"
         )
     return "/".join(["s3:/", bucket, *parts])
@@ -88,7 +88,7 @@ def _objects(text: str) -> str:
 
 def _origin(text: str) -> str:
     if re.fullmatch(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?", text) is None:
-        raise ValueError(f"{text!r} is no origin, like https://ci.example.com")
+        raise ValueError(f"{text!r} is not an origin, like https://ci.example.com")
     return text
 
 
@@ -96,7 +96,7 @@ def _capability(text: str) -> str:
     """Return the name as the kernel's list has it, without ``CAP_``."""
     name = text.upper().removeprefix("CAP_")
     if re.fullmatch(r"[A-Z]+(_[A-Z]+)*", name) is None:
-        raise ValueError(f"{text!r} is no capability, like NET_RAW")
+        raise ValueError(f"{text!r} is not a capability, like NET_RAW")
     return name
 
 
@@ -112,14 +112,14 @@ def _source_root(text: str) -> Path:
         raise ValueError(f"there is no directory {text}")
     if holds_too_much(root):
         raise ValueError(
-            f"{root} is no source root: every user's job could copy any file below it, keys and logins "
+            f"{root} cannot be a source root: every user's job could copy any file below it, keys and logins "
             "too; name the directories in it that jobs may take sources from"
         )
     return root
 
 
 def holds_too_much(root: Path) -> bool:
-    """Tell whether a directory is ``/``, or has a home of the user in it or is one: with keys and logins."""
+    """Return whether a directory is ``/``, a home of the user or above one: there are keys and logins."""
     return root == Path("/") or any(home.is_relative_to(root) for home in home_dirs())
 
 

@@ -104,7 +104,7 @@ def _read(root: Path, path: str) -> bytes:
             target = leads_to(path, os.readlink(file))
             file = root.resolve() / (target or "")
             if target is None or os.path.realpath(file) != os.fspath(file) or not file.is_file():
-                raise InvalidInput(f"{root / path} is a link that leads to no regular file of the repository")
+                raise InvalidInput(f"{root / path} is a link, but not to a regular file of the repository")
         # Opening a FIFO would block.
         if not stat.S_ISREG(file.stat().st_mode):
             raise InvalidInput(f"{file} is not a regular file")

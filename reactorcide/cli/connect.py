@@ -24,7 +24,9 @@ def connect(environment: Mapping[str, str] = os.environ) -> Client:
         _check_url(url)
     if token:
         if not token.isprintable() or " " in token:
-            raise ConfigurationError("REACTORCIDE_API_TOKEN is no token: it has spaces or control characters")
+            raise ConfigurationError(
+                "REACTORCIDE_API_TOKEN is not a token: it has spaces or control characters"
+            )
         return Client(url or _data_dir(environment), token, "the token is that of REACTORCIDE_API_TOKEN")
     advice = "set REACTORCIDE_API_TOKEN; 'reactorcide token create' makes a token on the service's host"
     if url:

@@ -25,7 +25,7 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print the API's an
 
 @click.group()
 def deliveries() -> None:
-    """List and show the deliveries of a project's forge, and have them worked on again; for its owners."""
+    """List and show the deliveries of a project's forge, and have them processed again; for its owners."""
 
 
 @deliveries.command("list")
@@ -97,11 +97,11 @@ def show(project: str, delivery_id: str, as_json: bool) -> None:
 @_project
 @_delivery
 def redeliver(project: str, delivery_id: str) -> None:
-    """Have DELIVERY of PROJECT worked on again, also if it has started runs."""
+    """Have DELIVERY of PROJECT processed again, also if it has started runs."""
     with connect() as client:
         project_id = client.project(project)["project_id"]
         delivery = client.redeliver(project_id, _whole_id(client, project_id, delivery_id))
-    render.say(f"{delivery['delivery_id']} is worked on again")
+    render.say(f"{delivery['delivery_id']} is processed again")
 
 
 def _whole_id(client: Client, project_id: str, beginning: str) -> str:

@@ -243,7 +243,7 @@ def artifacts(job_id: str, output: Path | None, overwrite: bool, as_json: bool) 
         [(format_size(item["size"]), item["sha256"][:12], item["path"]) for item in listing["artifacts"]],
     )
     if listing["artifacts_truncated"]:
-        render.say("Some artifacts were not kept; the end of the job's log says which.", err=True)
+        render.say("Some artifacts were not stored; the end of the job's log says which.", err=True)
 
 
 @jobs.command()

@@ -161,7 +161,7 @@ def _listed(directory: Path) -> set[str]:
 
 
 def _is_beyond_link(directory: Path, path: str, links: dict[Path, bool]) -> bool:
-    """Tell whether a directory on the way to ``path`` is a link; ``links`` keeps what is known of each."""
+    """Return whether a directory on the way to ``path`` is a link; ``links`` keeps what is known of each."""
     above = directory
     for part in path.split("/")[:-1]:
         above = above / part
@@ -173,7 +173,7 @@ def _is_beyond_link(directory: Path, path: str, links: dict[Path, bool]) -> bool
 
 
 def _is_work_tree(directory: Path) -> bool:
-    """Tell whether a directory belongs to a repository's work tree; raises where git cannot tell."""
+    """Return whether a directory belongs to a repository's work tree; raises where git cannot tell."""
     answer = _run_git(directory, "rev-parse", "--is-inside-work-tree")
     if answer.returncode == 0:
         return answer.stdout.strip() == b"true"

@@ -229,7 +229,7 @@ def check(name: str, as_json: bool) -> None:
 
 
 def _say_missing(client: Client, project_id: str) -> bool:
-    """Check the project's credentials and say what is missing; tells whether something is."""
+    """Check the project's credentials and say what is missing; returns whether something is."""
     check = client.check_project(project_id)
     titles = {"repository": "Repository", "token": "Token"}
     for name, title in titles.items():
@@ -316,6 +316,6 @@ def remove_member(name: str, username: str) -> None:
         project_item = client.project(name)
         ids = [item["user_id"] for item in project_item["members"] if item["username"] == username]
         if not ids:
-            raise NotFound(f"{username} is no member of {name}")
+            raise NotFound(f"{username} is not a member of {name}")
         client.remove_member(project_item["project_id"], ids[0])
-    render.say(f"{username} is no member of {name} any more")
+    render.say(f"{username} is not a member of {name} any more")

@@ -51,7 +51,7 @@ class ProjectCalls(Session):
         return self._json("GET", f"/projects/{project_id}/deliveries/{quote(delivery_id, safe='')}")
 
     def redeliver(self, project_id: str, delivery_id: str) -> Json:
-        """Have a delivery worked on again, and return it."""
+        """Have a delivery processed again, and return it."""
         path = f"/projects/{project_id}/deliveries/{quote(delivery_id, safe='')}/redeliver"
         return self._json("POST", path)
 

@@ -39,7 +39,7 @@ def serve(**options: Any) -> None:
 
 
 def _check_address(settings: Settings) -> None:
-    """Raise ``ConfigurationError`` where the address cannot be listened on.
+    """Raise ``ConfigurationError`` if the address cannot be listened on.
 
     gunicorn would find out too, but only after trying for five seconds.
     """
@@ -59,7 +59,7 @@ def _check_address(settings: Settings) -> None:
 
 
 def _check_tls(settings: Settings) -> None:
-    """Raise ``ConfigurationError`` where the certificate and its key cannot be used."""
+    """Raise ``ConfigurationError`` if the certificate and its key cannot be used."""
     if settings.tls_cert is None and settings.tls_key is None:
         return
     if settings.tls_cert is None or settings.tls_key is None:

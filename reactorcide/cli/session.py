@@ -204,7 +204,7 @@ class Session:
         if status == 400 and b"HTTPS port" in content:
             return ServiceError(f"{self.url} speaks TLS: set REACTORCIDE_API_URL to an address with https://")
         return ServiceError(
-            f"what answers at {self.url} (status {status}) is no Reactorcide, or something in front of it; "
+            f"what answers at {self.url} (status {status}) is not Reactorcide, or something in front of it; "
             "check REACTORCIDE_API_URL"
         )
 
@@ -248,7 +248,7 @@ class Session:
         cause = reason.args[-1] if isinstance(reason, ProtocolError) else None
         if isinstance(cause, HTTPException) and not isinstance(cause, RemoteDisconnected):
             return ServiceError(
-                f"what answers at {self.url} is no Reactorcide: its answer is no valid HTTP "
+                f"what answers at {self.url} is not Reactorcide: its answer is no valid HTTP "
                 f"({type(cause).__name__}: {str(cause)[:100]!r}); check REACTORCIDE_API_URL"
             )
         return ServiceAway(self._nobody())

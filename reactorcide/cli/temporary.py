@@ -55,7 +55,7 @@ class TemporaryService:
 
     @contextmanager
     def running(self) -> Iterator[Client]:
-        """Start the service, yield a client of it, stop it; raises ``ServiceFailed`` where one goes wrong.
+        """Start the service, yield a client of it, stop it; raises ``ServiceFailed`` if one goes wrong.
 
         Where the body raises, the jobs are cancelled and their containers gone before the service stops.
         """

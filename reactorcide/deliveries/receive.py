@@ -45,10 +45,10 @@ def expecting(context: StoredJobs, project_id: str) -> Project:
 def receive(
     context: StoredJobs, project: Project, headers: Mapping[str, str], chunks: Iterable[bytes]
 ) -> Delivery:
-    """Store a delivery and return it; when this returns it is on disk, and is worked on.
+    """Store a delivery and return it; when this returns it is on disk, and is processed.
 
     ``headers`` are by name in lower case, ``chunks`` the raw bytes of the body. One that came before is
-    returned as it is, and is worked on again only if it has started no run. Raises ``Unauthorized`` unless
+    returned as it is, and is processed again only if it has started no run. Raises ``Unauthorized`` unless
     the project's secret has signed it, ``TooLarge``, and ``InvalidInput`` if it names no id.
     """
     forge = FORGES[project.forge]

@@ -1,4 +1,4 @@
-"""Have a delivery worked on again."""
+"""Have a delivery processed again."""
 
 from reactorcide.domain.accounts import User
 from reactorcide.domain.audit import Action, AuditEntry
@@ -9,9 +9,9 @@ from reactorcide.lib.clock import now_ms
 
 
 def redeliver(context: StoredJobs, user: User, project_id: str, delivery_id: str) -> Delivery:
-    """Have a delivery worked on again, also one that has started runs, and return it; for owners.
+    """Have a delivery processed again, also one that has started runs, and return it; for owners.
 
-    One that waits is worked on in any case.
+    One that waits is processed in any case.
     """
     project_id = access.project(context, user, project_id, ProjectRole.OWNER).project_id
     at_ms = now_ms()

@@ -50,7 +50,7 @@ class _ToldBefore(Exception):
 
 
 def due(context: RunContext, *, besides: Sequence[str]) -> Delivery | None:
-    """Return the delivery that has waited longest to be worked on, of none of some projects.
+    """Return the delivery that has waited longest to be processed, of none of some projects.
 
     One that is tried again comes after all others.
     """
@@ -84,7 +84,7 @@ def work_on(context: RunContext, delivery: Delivery) -> None:
         if outcome is not None:
             _settle(context, delivery, outcome)
         log.info(
-            "delivery is worked on in %.0f ms",
+            "delivery is processed in %.0f ms",
             1000 * (monotonic() - began),
             extra={"delivery_id": delivery.delivery_id, "project_id": delivery.project_id},
         )
@@ -103,7 +103,7 @@ def _settle(context: RunContext, delivery: Delivery, outcome: Outcome, twin_id: 
 
 
 def _outcome(context: RunContext, delivery: Delivery, *, gives_up: bool) -> Outcome | None:
-    """Return what becomes of a delivery; ``None`` where that is written already."""
+    """Return what becomes of a delivery; ``None`` if that is written already."""
     project = context.jobs.store.projects.find(delivery.project_id)
     if project is None:
         # It is removed with its project.
@@ -134,12 +134,12 @@ def _outcome(context: RunContext, delivery: Delivery, *, gives_up: bool) -> Outc
     except Conflict:
         return _ignored("the project is disabled")
     except (_Settled, NotFound):
-        log.info("a delivery was worked on elsewhere, or its project is gone")
+        log.info("a delivery was processed elsewhere, or its project is gone")
     return None
 
 
 def _refusal(project: Project, event: ForgeEvent) -> str | None:
-    """Return in a phrase why a project starts nothing for an event; ``None`` where it may."""
+    """Return in a phrase why a project starts nothing for an event; ``None`` if it may."""
     if project.disabled:
         return "the project is disabled"
     if (path := _own_path(project, event)) is not None:

@@ -39,12 +39,12 @@ class User:
 
     @property
     def is_admin(self) -> bool:
-        """Tell whether the user sees and touches everybody's jobs."""
+        """Return whether the user sees and touches everybody's jobs."""
         return self.role is Role.ADMIN
 
     @property
     def is_anonymous(self) -> bool:
-        """Tell whether nobody knows who it is."""
+        """Return whether nobody knows who it is."""
         return False
 
     @property
@@ -95,7 +95,7 @@ class Caller(User):
 
     @property
     def is_admin(self) -> bool:
-        """Tell whether the user is an admin and the token says so, too."""
+        """Return whether the user is an admin and the token says so, too."""
         return Scope.ADMIN in self.scopes
 
     @property
@@ -141,7 +141,7 @@ class Anonymous(Caller):
 
     @property
     def is_anonymous(self) -> bool:
-        """Tell whether nobody knows who it is."""
+        """Return whether nobody knows who it is."""
         return True
 
 

@@ -7,7 +7,7 @@ from enum import StrEnum
 from reactorcide.domain.forges import ForgeEvent
 
 ARRIVED = "a delivery has arrived"
-"""Announced with every delivery that is to be worked on."""
+"""Announced with every delivery that is to be processed."""
 OBJECTS = "deliveries/"
 """The prefix of the objects of all deliveries."""
 MAX_BODY_BYTES = 25 << 20
@@ -21,7 +21,7 @@ class DeliveryStatus(StrEnum):
     """What became of a delivery."""
 
     WAITING = "waiting"
-    """It is still to be worked on, or is tried again."""
+    """It is still to be processed, or is tried again."""
     STARTED = "started"
     """It has started runs."""
     IGNORED = "ignored"
@@ -49,11 +49,11 @@ class Delivery:
     run_ids: tuple[str, ...] = ()
     created_at_ms: int
     due_at_ms: int | None = None
-    """When it is worked on next; ``None`` once that is over."""
+    """When it is processed next; ``None`` once that is over."""
     tried_at_ms: int | None = None
     """When it was first worked on."""
     is_repeated: bool = False
-    """Somebody had it worked on again: then it starts runs though another delivery tells the same."""
+    """Somebody had it processed again: then it starts runs though another delivery tells the same."""
 
     @property
     def prefix(self) -> str:
@@ -86,7 +86,7 @@ class TagTold:
 
     @classmethod
     def of(cls, event: ForgeEvent) -> "TagTold | None":
-        """Return what an event tells of a tag; ``None`` where it tells nothing of one."""
+        """Return what an event tells of a tag; ``None`` if it tells nothing of one."""
         return cls(f"{event.sha} {event.tag}", event.is_create) if event.tag else None
 
 

@@ -17,5 +17,5 @@ class EventName(StrEnum):
 
     @property
     def is_pull_request(self) -> bool:
-        """Tell whether it is about a pull request."""
+        """Return whether it is about a pull request."""
         return self.startswith("pull_request_")

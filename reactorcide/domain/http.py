@@ -33,7 +33,7 @@ class HttpAnswer:
         return 200 <= self.status < 300
 
     def json(self) -> Any:
-        """Return the body as JSON; ``None`` where it is none."""
+        """Return the body as JSON; ``None`` if it is none."""
         try:
             return json.loads(self.body)
         except (ValueError, RecursionError):

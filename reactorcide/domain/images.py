@@ -17,7 +17,7 @@ _HUB = "docker.io"
 
 
 def is_image_reference(text: str) -> bool:
-    """Tell whether ``text`` is ``[host[:port]/]name[:tag][@digest]``."""
+    """Return whether ``text`` is ``[host[:port]/]name[:tag][@digest]``."""
     return len(text) <= 255 and _REFERENCE.fullmatch(text) is not None
 
 
@@ -35,7 +35,7 @@ def full_reference(text: str) -> str:
 
 
 def is_allowed(reference: str, patterns: Sequence[str]) -> bool:
-    """Tell whether an image matches one of the globs; where there are none, every image does."""
+    """Return whether an image matches one of the globs; where there are none, every image does."""
     full = full_reference(reference)
     return not patterns or any(fnmatchcase(full, full_pattern(pattern)) for pattern in patterns)
 
@@ -43,7 +43,7 @@ def is_allowed(reference: str, patterns: Sequence[str]) -> bool:
 def full_pattern(pattern: str) -> str:
     """Return a glob to compare full references with, from one that leaves out what a reference may.
 
-    Raises ``ValueError`` where the registry is not written out: a ``*`` would match a ``/`` in it as well.
+    Raises ``ValueError`` if the registry is not written out: a ``*`` would match a ``/`` in it as well.
     """
     full = _completed(pattern, "" if pattern.endswith("*") else "latest")
     if re.search(r"[*?[]", full.partition("/")[0]):

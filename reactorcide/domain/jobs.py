@@ -113,7 +113,7 @@ class Job:
 
     @property
     def is_final(self) -> bool:
-        """Tell whether the status can never change again."""
+        """Return whether the status can never change again."""
         return self.status in FINAL
 
 
@@ -131,7 +131,7 @@ class OpenAttempt:
     handing_over_at_ms: int | None
     """When the hand-over of its command began; before, nothing of it can have run."""
     started_at_ms: int | None
-    """When its command was acknowledged by the container; ``None`` where nobody has seen that yet."""
+    """When its command was acknowledged by the container; ``None`` if nobody has seen that yet."""
     log_offset: int
     """Bytes of its log that were written before the container's output."""
 

@@ -31,7 +31,7 @@ class SecretRules:
     """Ids of workflows; ``None``: any."""
 
     def refusal(self, *, event: str, branch: str, tag: str, workflow_id: str) -> str | None:
-        """Return for what the secret may not be used, in a phrase; ``None`` where it may be."""
+        """Return for what the secret may not be used, in a phrase; ``None`` if it may be."""
         if not (branch or tag):
             # Anybody may have a commit put into a repository, by a pull request of a fork.
             return UNNAMED_COMMIT
@@ -74,7 +74,7 @@ def check_name(name: str) -> None:
     """Raise ``InvalidInput`` unless a secret may have this name."""
     if len(name) > MAX_NAME_CHARS or _NAME.fullmatch(name) is None:
         raise InvalidInput(
-            f"{name[:100]!r} is no name of a secret; it has to be like pypi:token, a path and a key of "
+            f"{name[:100]!r} is not a secret name; it has to be like pypi:token, a path and a key of "
             "letters, digits, '/', '_' and '-'",
             "name",
         )

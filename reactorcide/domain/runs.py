@@ -31,7 +31,7 @@ class RunStatus(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Tell whether nothing of such a run runs or waits."""
+        """Return whether nothing of such a run runs or waits."""
         return self not in (RunStatus.WAITING, RunStatus.RUNNING)
 
 
@@ -55,11 +55,11 @@ class NodeState(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Tell whether it can never change again."""
+        """Return whether it can never change again."""
         return self not in (NodeState.WAITING, NodeState.ACTIVE)
 
     def counts_as_failed(self, *, allow_failure: bool) -> bool:
-        """Tell whether the run of such a node fails, and those nodes that need it to succeed."""
+        """Return whether the run of such a node fails, and those nodes that need it to succeed."""
         if self is NodeState.SKIPPED_BY_FAILURE:
             return True
         return self in (NodeState.FAILED, NodeState.CANCELLED) and not allow_failure
@@ -135,7 +135,7 @@ class Run:
 
     @property
     def is_final(self) -> bool:
-        """Tell whether nothing of it runs or waits."""
+        """Return whether nothing of it runs or waits."""
         return self.completed_at_ms is not None
 
 
@@ -159,7 +159,7 @@ class Node:
     job_id: str | None = None
     """Its newest job."""
     job_status: JobStatus | None = None
-    """``None`` where it has no job, or that was removed."""
+    """``None`` if it has no job, or that was removed."""
     job_error: str | None = None
     """The error of its newest job, as far as it has one."""
     tests: TestCounts | None = None
@@ -175,7 +175,7 @@ class Node:
 
     @property
     def has_failed(self) -> bool:
-        """Tell whether its run fails because of it."""
+        """Return whether its run fails because of it."""
         return self.state.counts_as_failed(allow_failure=self.allow_failure)
 
     @property
@@ -228,7 +228,7 @@ class GroupMember:
     turn: int
     """Of the run."""
     node: str | None
-    """``None`` where it is the run."""
+    """``None`` if it is the run."""
     has_place: bool
 
     def __str__(self) -> str:
@@ -305,4 +305,4 @@ class Commit:
     is_reachable: bool = False
     """Whether a branch or a tag of the repository leads to it, if that was asked."""
     changed: tuple[str, ...] | None = None
-    """The files that differ from what it was compared with; ``None`` where that is not known."""
+    """The files that differ from what it was compared with; ``None`` if that is not known."""

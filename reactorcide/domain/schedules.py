@@ -64,5 +64,5 @@ class Occurrence:
 
 
 def is_name(text: str) -> bool:
-    """Tell whether a schedule may have this name."""
+    """Return whether a schedule may have this name."""
     return len(text) <= MAX_NAME_CHARS and _NAME.fullmatch(text) is not None

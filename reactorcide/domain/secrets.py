@@ -23,7 +23,7 @@ _NO_PASSWORDS = frozenset({"", "x-oauth-basic"})
 
 
 def looks_secret(name: str) -> bool:
-    """Tell whether a variable is taken for a secret by its name, where the job does not say."""
+    """Return whether a variable is taken for a secret by its name, where the job does not say."""
     return _LOOKS_SECRET.fullmatch(name) is not None
 
 

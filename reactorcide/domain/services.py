@@ -115,7 +115,7 @@ def _service(name: str, value: Any) -> JobService:
         raise _invalid(f"services: {name[:100]!r} is not {NAME_LIKE}")
     for key in value:
         if key not in _KEYS:
-            raise _invalid(f"services: {key[:100]!r} is no key of a service; it has {', '.join(_KEYS)}")
+            raise _invalid(f"services: {key[:100]!r} is not a key of a service; it has {', '.join(_KEYS)}")
     image = value.get("image")
     if not isinstance(image, str) or len(image) > 255 or not images.is_image_reference(image):
         raise _invalid(f"services: the image of {name} is not an image reference")

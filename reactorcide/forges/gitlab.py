@@ -92,7 +92,7 @@ class GitLab:
 
 
 def _access_level(answer: HttpAnswer) -> int | None:
-    """Return the highest access level that an answer about a project has; ``None`` where it says none."""
+    """Return the highest access level that an answer about a project has; ``None`` if it says none."""
     try:
         permissions = answer.json()["permissions"]
         levels = [access["access_level"] for access in permissions.values() if access is not None]

@@ -51,7 +51,7 @@ def answer_problem(answer: HttpAnswer) -> str | None:
     if answer.is_success:
         return None
     if answer.status == 401:
-        return "the forge does not know the token (401); make a new one"
+        return "the forge does not know the token (401); create a new one"
     if answer.status in (403, 404):
         missing = "the token may not see the repository, or there is none of that name"
         return f"{missing} ({answer.status}); check both"

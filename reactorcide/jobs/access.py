@@ -15,7 +15,7 @@ from reactorcide.logs.masking import hide_in_own_log
 def get(context: StoredJobs, user: User, job_id: str, needed: ProjectRole = ProjectRole.READ) -> Job:
     """Return a job that ``user`` may see, and of a project do with it what the role ``needed`` allows.
 
-    Raises ``NotFound`` where there is none (any more), or none for this user, and ``Forbidden`` where it is
+    Raises ``NotFound`` if there is none (any more), or none for this user, and ``Forbidden`` if it is
     somebody else's or the role is not enough.
     """
     job = context.store.jobs.get(job_id)
@@ -46,9 +46,9 @@ def check_item(
 
 
 def check(context: StoredJobs, user: User, project_id: str, needed: ProjectRole, unknown: str) -> None:
-    """Raise ``NotFound`` with the sentence ``unknown`` where ``user`` may not see what is in a project.
+    """Raise ``NotFound`` with the sentence ``unknown`` if ``user`` may not see what is in a project.
 
-    Raises ``Forbidden`` where the user sees it and lacks the role ``needed``.
+    Raises ``Forbidden`` if the user sees it and lacks the role ``needed``.
     """
     if user.is_admin:
         return
@@ -79,7 +79,7 @@ def project(
 
 
 def check_enabled(project: Project) -> None:
-    """Raise ``Conflict`` where a project is disabled."""
+    """Raise ``Conflict`` if a project is disabled."""
     if project.disabled:
         raise Conflict(f"the project {project.name} is disabled and starts nothing; its owners can enable it")
 

@@ -34,7 +34,7 @@ def unfinished(
 
 
 def adopt(context: JobContext, attempt: OpenAttempt, worker_id: str) -> bool:
-    """Make an attempt that was ``unfinished`` that worker's; tells whether nobody was quicker."""
+    """Make an attempt that was ``unfinished`` that worker's; returns whether nobody was quicker."""
     return context.store.attempts.adopt(
         attempt.job.job_id,
         attempt.job.attempt,

@@ -106,7 +106,7 @@ def expected(context: StoredJobs, job: Job) -> list[ExpectedCache]:
 def add(
     context: StoredJobs, job: Job, item: ExpectedCache, chunks: Iterable[bytes], *, max_bytes: int
 ) -> int | None:
-    """Store a cache of the job's run, and return its bytes; ``None`` where there is one with its key.
+    """Store a cache of the job's run, and return its bytes; ``None`` if there is one with its key.
 
     ``max_bytes`` is for all caches of the run's project or user: the least recently used make room. Raises
     ``TooLarge`` for one that alone is larger, and what ``chunks`` raises; then nothing is stored.
@@ -158,7 +158,7 @@ def page(
 def delete(context: StoredJobs, user: User, cache_id: str) -> None:
     """Remove a cache; of a project it takes the role to start runs.
 
-    Raises ``NotFound`` where there is none for this user, ``Forbidden`` where it is somebody else's or the
+    Raises ``NotFound`` if there is none for this user, ``Forbidden`` if it is somebody else's or the
     role is not enough.
     """
     cache = context.store.caches.get(cache_id)

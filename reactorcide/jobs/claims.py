@@ -83,7 +83,7 @@ class Claims:
     def next(self, queues: Sequence[str]) -> tuple[Task, str] | None:
         """Claim and lease a task of ours from the first of these queues that has one.
 
-        Returns it and its job's id; ``None`` where there is none, or the round has taken long enough. Raises
+        Returns it and its job's id; ``None`` if there is none, or the round has taken long enough. Raises
         ``CorndogsUnavailable``; a queue that answers with another error does not keep the others from being
         asked.
         """
@@ -149,7 +149,7 @@ class Claims:
             tasks.lease(self._context.corndogs, task, self._lease_s)
 
     def _put_back(self, held: "_Held") -> bool:
-        """Put one task back; tells whether it makes sense to go on with the next one."""
+        """Put one task back; returns whether it makes sense to go on with the next one."""
         task = held.task
         if monotonic() >= held.ours_until:
             # It came back by itself, and may be somebody's by now.

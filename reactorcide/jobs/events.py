@@ -23,7 +23,7 @@ def public_id(context: StoredJobs, user: User, event_id: int) -> str:
 
 
 def sent_id(context: StoredJobs, user: User, public_id: str) -> int | None:
-    """Return the id behind a ``public_id`` of ``user``; ``None`` where there is no such one.
+    """Return the id behind a ``public_id`` of ``user``; ``None`` if there is no such one.
 
     Everybody may say 0, which is before the first, and an admin a number, as earlier versions showed them.
     """

@@ -37,7 +37,7 @@ def of_project(context: StoredJobs, project_id: str) -> GitAccess:
 
 
 def of_job(context: StoredJobs, job: Job) -> GitAccess | None:
-    """Return what the project of a job's run has; ``None`` where the job is of no project."""
+    """Return what the project of a job's run has; ``None`` if the job is of no project."""
     project_id = None if job.run_id is None else context.store.runs.project_of(job.run_id)
     return None if project_id is None else of_project(context, project_id)
 

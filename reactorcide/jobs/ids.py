@@ -14,7 +14,7 @@ _MAX_LOOKED_AT = 20
 def job_id(context: StoredJobs, user: User, text: str) -> str:
     """Return the id of the job that ``text`` is the beginning of, among those that ``user`` may see.
 
-    If there is none ``text`` itself is returned. Raises ``InvalidInput`` where there are several.
+    If there is none ``text`` itself is returned. Raises ``InvalidInput`` if there are several.
     """
     jobs = context.store.jobs
 

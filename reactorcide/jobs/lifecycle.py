@@ -110,7 +110,7 @@ def try_again(
 
 
 def queued(context: JobContext, job_id: str, task_id: str) -> Job | None:
-    """Record that Corndogs has the job; ``None`` where a worker or a cancel was quicker."""
+    """Record that Corndogs has the job; ``None`` if a worker or a cancel was quicker."""
     at_ms = now_ms()
     try:
         job = context.store.jobs.transition(
@@ -133,7 +133,7 @@ def queued(context: JobContext, job_id: str, task_id: str) -> Job | None:
 def task_lost(context: JobContext, job: Job) -> Job | None:
     """Have a queued job submitted anew because Corndogs has lost its task.
 
-    ``None`` where the job has moved on meanwhile. Repeating is harmless.
+    ``None`` if the job has moved on meanwhile. Repeating is harmless.
     """
     lost = context.store.tasks.forget(
         job.job_id,
@@ -168,7 +168,7 @@ def submit_failed(
 
 
 def is_cancelled(context: JobContext, job_id: str) -> bool:
-    """Tell whether the job is cancelled now; one that is gone is not."""
+    """Return whether the job is cancelled now; one that is gone is not."""
     job = context.store.jobs.find(job_id)
     return job is not None and job.status is JobStatus.CANCELLED
 

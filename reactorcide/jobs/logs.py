@@ -133,7 +133,7 @@ def follow_pieces(
 
 
 def as_it_is(context: StoredJobs, job: Job) -> Job | None:
-    """Return what has become of a job that was followed; ``None`` where it is gone."""
+    """Return what has become of a job that was followed; ``None`` if it is gone."""
     return context.store.jobs.find(job.job_id)
 
 

@@ -17,7 +17,7 @@ _MAX_OUTPUTS_BYTES = 4 << 20
 
 
 def run_files(context: StoredJobs, job: Job) -> RunFiles | None:
-    """Return what a job gets of its run; ``None`` where it is of none.
+    """Return what a job gets of its run; ``None`` if it is of none.
 
     While it runs nothing of it can change: only a run that is over is repeated. Raises ``JobFailed``, also
     while the artifacts are read, for artifacts that a needed job has not stored, or that are deleted.

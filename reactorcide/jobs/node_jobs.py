@@ -18,7 +18,7 @@ from reactorcide.workflows.references import Reference
 
 
 def make_job(tx: Records, run: Run, node: Node, *, now_ms: int) -> Job:
-    """Insert the job of a node that is ready; raises ``InvalidInput`` where there cannot be such a job."""
+    """Insert the job of a node that is ready; raises ``InvalidInput`` if there cannot be such a job."""
     job = Job(
         job_id=new_id(),
         user_id=run.user_id,
@@ -117,7 +117,7 @@ def _variables(run: Run, node: Node) -> dict[str, str]:
 
 
 def _of_builder(tx: Records, run: Run, template: JobTemplate) -> dict[str, str]:
-    """Return the variables of a job that builds images; raises ``InvalidInput`` where it may not.
+    """Return the variables of a job that builds images; raises ``InvalidInput`` if it may not.
 
     Asked for each job: what was granted may have been taken back since the run was started.
     """
@@ -135,7 +135,7 @@ def _of_builder(tx: Records, run: Run, template: JobTemplate) -> dict[str, str]:
         problem = f"no admin has granted it to {project.name}, with 'reactorcide project change --builder'"
     else:
         return {"BUILDKIT_HOST": address}
-    raise InvalidInput(f"the capability builder cannot be had: {problem}")
+    raise InvalidInput(f"the capability builder cannot be used: {problem}")
 
 
 class _Needed:
@@ -147,14 +147,14 @@ class _Needed:
         self._written: dict[str, Values] = {}
 
     def value_of(self, reference: Reference) -> str:
-        """Return the output that a reference stands for; raises ``InvalidInput`` where it cannot be had."""
+        """Return the output that a reference stands for; raises ``InvalidInput`` if it cannot be had."""
         job, key = reference.output
         if job not in self._written:
             # It has no matrix, and so one node of its own name.
             outputs = self._tx.runs.outputs(self._run_id, [job])
             self._written[job] = outputs.get(job, Outputs()).all
         if key not in self._written[job]:
-            raise InvalidInput(f"{reference} cannot be had: {job} wrote no {key}")
+            raise InvalidInput(f"{reference} is not available: {job} wrote no {key}")
         value = self._written[job][key]
         if value is None:
             raise InvalidInput(f"{reference} is refused: its value has a secret in it")

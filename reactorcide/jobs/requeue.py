@@ -16,7 +16,7 @@ def check(context: JobContext, job: Job, *, lease_s: float) -> None:
     """Ask Corndogs for the task of a queued job, and queue the job again where it would wait for ever.
 
     Repeating is harmless, and so is a worker that claims the task meanwhile: the job's row decides. Raises
-    ``CorndogsError`` where Corndogs could not be asked; then nothing is concluded.
+    ``CorndogsError`` if Corndogs could not be asked; then nothing is concluded.
     """
     task_id, queue = job.corndogs_task_id or "", job.definition.queue_name
     task = context.corndogs.get_task(task_id, queue)

@@ -100,7 +100,7 @@ def apply(
     """Remove what the policy does not keep, and return it; ends early when ``stopping`` says so.
 
     ``by`` is for the audit. Each job is guarded anew: one that was pinned or deleted meanwhile is let be. So
-    it may run beside a service that does the same, and be repeated. Raises ``ObjectStoreError`` where a
+    it may run beside a service that does the same, and be repeated. Raises ``ObjectStoreError`` if a
     job's files cannot be removed; to clients that job is gone, and the rest of it goes later.
     """
     _measure(context, stopping)
@@ -122,7 +122,7 @@ def apply(
 
 
 def _delete(context: StoredJobs, removals: Sequence[Removal], *, by: Actor) -> bool:
-    """Delete a job, or all jobs of a run and the run; tells whether that was still to be done."""
+    """Delete a job, or all jobs of a run and the run; returns whether that was still to be done."""
     at_ms = now_ms()
     run_id = removals[0].run_id
     with suppress(_IsKept), context.store.transaction() as tx:

@@ -19,7 +19,7 @@ class RunSecrets:
         self._start_secrets: Mapping[str, str] | None = None
 
     def value(self, name: str) -> str:
-        """Return the value of a secret, which is used now; raises ``InvalidInput`` where it may not be."""
+        """Return the value of a secret, which is used now; raises ``InvalidInput`` if it may not be."""
         run = self._run
         if run.project_id is None:
             value = self._secrets_of_start().get(name)

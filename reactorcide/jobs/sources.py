@@ -95,7 +95,7 @@ def entries(context: StoredJobs, definition: JobDefinition) -> Iterator[Entry] |
     if definition.source_id is not None:
         source = context.store.sources.get(definition.source_id)
         if source is None:
-            raise JobFailed(f"the uploaded source {definition.source_id} is not kept any more")
+            raise JobFailed(f"the uploaded source {definition.source_id} is no longer stored")
         return _uploaded(context, source)
     if definition.source_job_id is not None:
         return _artifacts(context, definition.source_job_id)
@@ -140,7 +140,7 @@ def _uploaded(context: StoredJobs, source: Source) -> Iterator[Entry]:
     try:
         yield from _within(read_tar(gunzip(context.objects.read(source.object_key))))
     except ObjectNotFound as exc:
-        raise JobFailed(f"the uploaded source {source.source_id} is not kept any more") from exc
+        raise JobFailed(f"the uploaded source {source.source_id} is no longer stored") from exc
     except (DamagedTar, InvalidInput) as exc:
         raise JobFailed(f"the uploaded source {source.source_id} is damaged: {exc}") from exc
 
@@ -155,7 +155,7 @@ def _artifacts(context: StoredJobs, job_id: str) -> Iterator[Entry]:
     if not listing.artifacts:
         if job.artifacts_object_key is not None and not listing.truncated:
             # It had left some: somebody deletes it just now, or the listing is lost.
-            raise JobFailed(f"the artifacts of job {job_id}, which are the source, are not kept any more")
+            raise JobFailed(f"the artifacts of job {job_id}, which are the source, are no longer stored")
         raise JobFailed(f"job {job_id}, whose artifacts are the source, has left none")
     return _while_there(read.artifact_entries(context, job, listing.artifacts), job_id)
 
@@ -193,7 +193,7 @@ def _within(entries: Iterator[Entry]) -> Iterator[Entry]:
         if problem is None and entry.kind == "hardlink":
             target = _tidied(target)
             if not tree.has_file(target):
-                problem = "it is a hard link to what is no file before it in the archive"
+                problem = "it is a hard link to a path that is not a file before it in the archive"
         if problem is not None:
             name = entry.path[:200].encode(errors="replace").decode()
             raise InvalidInput(f"a source must not have {name!r}: {problem}")

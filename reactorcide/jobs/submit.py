@@ -37,7 +37,7 @@ def submit(
     When this returns the job is on disk. Where Corndogs does not take it, it is ``submit_failed`` and
     is submitted again by the sweep. Raises ``InvalidInput`` when its source may not be used (where that is
     another job's artifacts, ``NotFound`` or ``Forbidden``), and ``StoreError`` when it could not be
-    committed; then there is no job. ``KeyTaken`` where the user has submitted another one with that ``key``.
+    committed; then there is no job. ``KeyTaken`` if the user has submitted another one with that ``key``.
     """
     hide_in_own_log(definition)
     sources.check(context, user, definition)
@@ -82,7 +82,7 @@ def submit_once(
     """Submit a job unless ``user`` has done so with this key; returns it, and whether it is new.
 
     Safe to repeat and to call at the same time: it stays one job. A key is forgotten after a day. Raises
-    ``Conflict`` where the key was used for something else, or its job has been deleted; and as ``submit``.
+    ``Conflict`` if the key was used for something else, or its job has been deleted; and as ``submit``.
     """
     earlier = _submitted_with(context, user, key)
     if earlier is None:
@@ -110,7 +110,7 @@ def _submitted_with(context: JobContext, user: User, key: RequestKey) -> Job | N
 
 
 def enqueue(context: JobContext, job: Job, *, failures: int) -> Job | None:
-    """Give a committed job to Corndogs; ``None`` where it has moved on by itself meanwhile.
+    """Give a committed job to Corndogs; ``None`` if it has moved on by itself meanwhile.
 
     Repeating may leave a second task in Corndogs; whoever claims the one that is not on the row
     closes it.

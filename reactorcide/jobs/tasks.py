@@ -43,7 +43,7 @@ def job_of(task: Task, instance_id: str) -> str | None:
 
 
 def claimed_by(job: Job) -> Task | None:
-    """Return the task of a running job as its worker has left it; ``None`` where the row names none."""
+    """Return the task of a running job as its worker has left it; ``None`` if the row names none."""
     if job.corndogs_task_id is None:
         return None
     return Task(
@@ -60,7 +60,7 @@ def claimed_by(job: Job) -> Task | None:
 
 
 def is_archived(task: Task) -> bool:
-    """Tell whether nobody will be handed the task any more."""
+    """Return whether nobody will be handed the task any more."""
     return task.current_state in (_COMPLETED, _CANCELED)
 
 
@@ -83,7 +83,7 @@ def lease(corndogs: Corndogs, task: Task, timeout_s: float) -> Task | None:
 def end(corndogs: Corndogs, task_id: str, queue: str, state: str, *, cancelled: bool) -> None:
     """Complete or cancel a task, so that nobody is handed it any more; repeating is harmless.
 
-    Raises ``CorndogsError``: ``CorndogsUnavailable`` where there was no answer.
+    Raises ``CorndogsError``: ``CorndogsUnavailable`` if there was no answer.
     """
     call = corndogs.cancel_task if cancelled else corndogs.complete_task
     try:

@@ -25,7 +25,7 @@ class Filled:
 def fill(template: JobTemplate, value_of: Callable[[Reference], str]) -> Filled:
     """Replace the references of a template.
 
-    Raises ``InvalidInput`` where the values do not make a job, and what ``value_of`` raises.
+    Raises ``InvalidInput`` if the values do not make a job, and what ``value_of`` raises.
     """
 
     def text(value: TemplateJson) -> str:
@@ -40,7 +40,7 @@ def fill(template: JobTemplate, value_of: Callable[[Reference], str]) -> Filled:
 
     image = text(template["fields"]["runner_image"])
     if not is_image_reference(image):
-        raise InvalidInput(f"its image {image[:200]!r} is no image reference")
+        raise InvalidInput(f"its image {image[:200]!r} is not an image reference")
     values = {
         name: {**service, "image": text(service["image"]), "environment": environment(service["environment"])}
         # A run that an older version has started has none.

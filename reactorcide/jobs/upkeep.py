@@ -22,7 +22,7 @@ _QUEUED_LONG_MS = 5_000
 class QueueUpkeep:
     """What is to be done again and again so that no job waits in vain. For one thread.
 
-    Every method may be repeated at any time, and raises ``CorndogsError`` where Corndogs did not do its work;
+    Every method may be repeated at any time, and raises ``CorndogsError`` if Corndogs did not do its work;
     a task or a queue that it refuses does not hold up the others.
     """
 

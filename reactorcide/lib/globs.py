@@ -66,7 +66,7 @@ class Globs:
         self._names: dict[str, int] = {}
 
     def match(self, path: str) -> bool:
-        """Tell whether ``path`` matches."""
+        """Return whether ``path`` matches."""
         positions = self._starts
         for name in path.split("/"):
             positions |= (positions & self._directories) << 1

@@ -18,12 +18,13 @@ def new_id() -> str:
 
 
 def is_beginning_of_id(text: str) -> bool:
-    """Tell whether ``text`` is an id, or at least the first 8 characters of one: those of about a minute."""
+    """Return whether ``text`` is an id, or at least its first 8 characters, which ids of about one minute
+    share."""
     return _BEGINNING.fullmatch(text) is not None
 
 
 def is_id(text: str) -> bool:
-    """Tell whether ``text`` is a UUID in its canonical lower-case form."""
+    """Return whether ``text`` is a UUID in its canonical lower-case form."""
     try:
         return str(uuid.UUID(text)) == text
     except ValueError:

@@ -22,7 +22,7 @@ def network_of(address: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether a host is ``localhost`` or a loopback address; other names are not resolved."""
+    """Return whether a host is ``localhost`` or a loopback address; other names are not resolved."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

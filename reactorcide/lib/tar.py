@@ -177,7 +177,7 @@ class Tree:
         return None
 
     def has_file(self, path: str) -> bool:
-        """Tell whether a regular file was added under this path."""
+        """Return whether a regular file was added under this path."""
         return path_problem(path) is None and self._kinds.get(self._digests(path)[-1]) == "file"
 
     def missing_above(self, path: str) -> list[str]:

@@ -127,7 +127,7 @@ class LogView:
                 return
 
     def begins_line(self, offset: int) -> bool:
-        """Tell whether a line begins at ``offset``."""
+        """Return whether a line begins at ``offset``."""
         return offset == 0 or b"".join(self.read(offset - 1, offset)) == b"\n"
 
     def _ends_in_newline(self, kind: int | None) -> bool:

@@ -43,7 +43,7 @@ class AddressRules:
 
 
 def is_loopback(address: Address) -> bool:
-    """Tell whether an address is a loopback address of this host."""
+    """Return whether an address is a loopback address of this host."""
     address = _plain(address)
     return any(address in network for network in _LOOPBACK)
 

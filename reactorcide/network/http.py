@@ -61,7 +61,7 @@ class HttpClient:
         """Send a request and return the answer, whatever its status.
 
         A redirect on the same host is followed with the same request; of the answer's body no more than
-        ``max_answer_bytes`` are read. Raises ``RequestFailed`` where no answer was had: the request may have
+        ``max_answer_bytes`` are read. Raises ``RequestFailed`` if no answer was had: the request may have
         arrived all the same.
         """
         deadline = monotonic() + self._timeout_s

@@ -221,7 +221,7 @@ class translated:
 
 
 def check_room(directory: Path, min_free_bytes: int) -> None:
-    """Raise ``ObjectStoreError`` where a directory's disk has less free, or one file may have less."""
+    """Raise ``ObjectStoreError`` if a directory's disk has less free, or one file may have less."""
     with translated("to its directory"):
         directory.mkdir(parents=True, exist_ok=True)
         free_bytes = shutil.disk_usage(directory).free

@@ -16,7 +16,7 @@ _WAIT = (429, 503)
 
 
 def wait_s(answer: HttpAnswer, *, now_s: float) -> float | None:
-    """Return for how long an answer asks to send nothing more; ``None`` where it does not.
+    """Return for how long an answer asks to send nothing more; ``None`` if it does not.
 
     By ``Retry-After`` of a refusal (RFC 9110, 10.2.3), and by the headers of GitHub, Gitea and GitLab that
     tell that the requests of a time are used up. ``now_s`` is the Unix time of an answer without ``Date``.

@@ -81,7 +81,7 @@ class Line(Protocol):
     """A kind of things to send. What is in one lane is sent one after the other."""
 
     def next(self, owner_id: str, *, now_ms: int) -> Owed | None:
-        """Return what has been due for longest in a lane; ``None`` where nothing is due."""
+        """Return what has been due for longest in a lane; ``None`` if nothing is due."""
 
     def give_up(self, owner_id: str, problem: str, *, owed_up_to_ms: int) -> None:
         """Send no more what has been owed in a lane since then or longer."""

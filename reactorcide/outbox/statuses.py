@@ -41,7 +41,7 @@ def context_of(run: Run) -> str | None:
 
 
 def status_of(run: Run, nodes: Sequence[Node]) -> OwedStatus | None:
-    """Return the status that a run owes its forge now; ``None`` where it owes none."""
+    """Return the status that a run owes its forge now; ``None`` if it owes none."""
     if run.project_id is None or run.sha is None or run.status_context is None:
         return None
     state, description = _state(run, nodes)

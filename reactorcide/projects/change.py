@@ -183,7 +183,7 @@ def remove(context: JobContext, user: User, project_id: str) -> None:
 
 
 def _check_grant(user: User, fields: Mapping[str, Any]) -> None:
-    """Raise ``Forbidden`` where somebody grants what an admin alone may grant."""
+    """Raise ``Forbidden`` if somebody grants what an admin alone may grant."""
     if fields.get("builder") and not user.is_admin:
         raise Forbidden("only an admin may grant the builder to a project")
 
@@ -210,7 +210,7 @@ def _checked(context: JobContext, project: Project) -> Project:
     if not is_name(project.name) or is_id(project.name):
         raise InvalidInput(
             f"a project's name has 1 to {MAX_NAME_CHARS} letters, digits, '.', '_' and '-', in parts that a "
-            "'/' separates, like acme/site, and is no id",
+            "'/' separates, like acme/site, and is not an id",
             "name",
         )
     if project.forge_url is not None and not is_forge_url(project.forge_url):
@@ -225,7 +225,7 @@ def _checked(context: JobContext, project: Project) -> Project:
             raise InvalidInput(str(exc).replace("git_ref", "default_branch"), "default_branch") from exc
     if project.default_image is not None:
         if not is_image_reference(project.default_image):
-            raise InvalidInput("default_image is no image reference, like alpine:3.20", "default_image")
+            raise InvalidInput("default_image is not an image reference, like alpine:3.20", "default_image")
         try:
             context.rules.check_images(project.default_image, {})
         except InvalidInput as exc:

@@ -12,7 +12,7 @@ from reactorcide.store import Records
 def set_role(context: JobContext, user: User, project_id: str, username: str, role: ProjectRole) -> None:
     """Give a user a role in a project, in place of an earlier one; for its owners.
 
-    Raises ``NotFound`` where there is no such user, and ``Conflict`` where no owner would be left.
+    Raises ``NotFound`` if there is no such user, and ``Conflict`` if no owner would be left.
     """
     project_id = access.project(context, user, project_id, ProjectRole.OWNER).project_id
     with context.store.transaction() as tx:
@@ -26,7 +26,7 @@ def set_role(context: JobContext, user: User, project_id: str, username: str, ro
 def remove(context: JobContext, user: User, project_id: str, member_id: str) -> None:
     """Take a user's role in a project away; for its owners, and for the members themselves.
 
-    Raises ``NotFound`` where the user is no member, and ``Conflict`` where no owner would be left.
+    Raises ``NotFound`` if the user is no member, and ``Conflict`` if no owner would be left.
     """
     needed = ProjectRole.READ if member_id == user.user_id else ProjectRole.OWNER
     project_id = access.project(context, user, project_id, needed).project_id

@@ -16,7 +16,7 @@ class ProjectView:
 
     project: Project
     role: ProjectRole | None
-    """Of that user; ``None`` where the user is no member."""
+    """Of that user; ``None`` if the user is no member."""
     members: Sequence[Member]
     """Empty unless the user is a member or an admin."""
     credentials: Mapping[CredentialKind, Credential] | None

@@ -86,7 +86,7 @@ class ContainerInfo:
     job_id: str
     attempt: int
     service: str | None
-    """The name of the service that runs in it; ``None`` where it is the job's own container."""
+    """The name of the service that runs in it; ``None`` if it is the job's own container."""
     is_named: bool
     """It has the name of that, too. Labels prove nothing: ``docker commit`` copies them to an image."""
 
@@ -112,7 +112,7 @@ class Output(Protocol):
 
     @property
     def acknowledged(self) -> bool:
-        """Tell whether what was read has shown that the command was handed over."""
+        """Return whether what was read has shown that the command was handed over."""
 
     @property
     def launcher_output(self) -> bytes:
@@ -140,11 +140,11 @@ class AttachedOutput(Output, Protocol):
 
     @property
     def is_sent(self) -> bool:
-        """Tell whether the whole command has been sent; before, it cannot have run."""
+        """Return whether the whole command has been sent; before, it cannot have run."""
 
     @property
     def is_local(self) -> bool:
-        """Tell whether the connection stays on this host, so that its end cannot be lost on the way."""
+        """Return whether the connection stays on this host, so that its end cannot be lost on the way."""
 
     def hand_over(self, spec: ContainerSpec, started: Started) -> None:
         """Begin to send the command; ``read`` sends the rest, without ever waiting for it.
@@ -198,7 +198,7 @@ class Runner(Protocol):
         """Start a container, which then waits for its command."""
 
     def is_acknowledged(self, container_id: str) -> bool:
-        """Tell whether the engine's copy of the output has the acknowledgement.
+        """Return whether the engine's copy of the output has the acknowledgement.
 
         That it has none is certain only once the container has ended. Raises ``ContainerGone``.
         """
@@ -230,7 +230,7 @@ class Runner(Protocol):
     def wait(self, container_id: str, timeout_s: float, started_at: str | None) -> Exit | None:
         """Wait for the end of the life of a container that began at ``started_at``; ``None`` if it runs on.
 
-        Raises ``ContainerGone``, and ``ContainerRestarted`` where another life has begun since. ``None`` as
+        Raises ``ContainerGone``, and ``ContainerRestarted`` if another life has begun since. ``None`` as
         ``started_at`` stands for any life.
         """
 
@@ -241,30 +241,30 @@ class Runner(Protocol):
         """
 
     def copy_bytes(self, container_id: str) -> int | None:
-        """Return what the engine's copy of the output takes of the disk; ``None`` where it cannot be asked.
+        """Return what the engine's copy of the output takes of the disk; ``None`` if it cannot be asked.
 
         Raises ``ContainerGone``.
         """
 
     def artifacts(self, container_id: str) -> Generator[bytes, None, None] | None:
-        """Return the artifacts directory as a tar stream, ``None`` where it is untouched.
+        """Return the artifacts directory as a tar stream, ``None`` if it is untouched.
 
-        To be closed by whoever stops reading half-way. Raises ``ContainerGone``, and ``JobFailed`` where the
+        To be closed by whoever stops reading half-way. Raises ``ContainerGone``, and ``JobFailed`` if the
         job has moved the directory away.
         """
 
     def has_path(self, container_id: str, path: str) -> bool:
-        """Tell whether there is anything at a path of a container. Raises ``ContainerGone``."""
+        """Return whether there is anything at a path of a container. Raises ``ContainerGone``."""
 
     def read_file(self, container_id: str, path: str, max_bytes: int) -> bytes | None:
-        """Return what a file of a container holds; ``None`` where there is nothing at its path.
+        """Return what a file of a container holds; ``None`` if there is nothing at its path.
 
-        No link is followed. Raises ``ContainerGone``, and ``JobFailed`` for what is no regular file, or is
+        No link is followed. Raises ``ContainerGone``, and ``JobFailed`` for what is not a regular file, or is
         larger than ``max_bytes``.
         """
 
     def files(self, container_id: str, path: str) -> Generator[bytes, None, None] | None:
-        """Return what is at a path of a container as a tar stream; ``None`` where it has no such path.
+        """Return what is at a path of a container as a tar stream; ``None`` if it has no such path.
 
         The first part of each name in the tar is the last part of the path. A link at the path itself is not
         followed. To be closed by whoever stops reading half-way. Raises ``ContainerGone``.
@@ -304,7 +304,7 @@ class Runner(Protocol):
         """
 
     def remove_image(self, image: str, image_id: str) -> bool:
-        """Remove an image that was pulled with that id; tells whether nothing of it is left to remove.
+        """Remove an image that was pulled with that id; returns whether nothing of it is left to remove.
 
         One that a container uses, of whomever, stays. So does what other names it has, and what has its
         name by now but another id.

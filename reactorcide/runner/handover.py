@@ -70,7 +70,7 @@ def launcher(mark: str) -> list[str]:
 
 
 def is_handed_over(name: str) -> bool:
-    """Tell whether a variable is handed over; any other one has to be in the container's configuration."""
+    """Return whether a variable is handed over; any other one has to be in the container's configuration."""
     is_special = name in _SHELL_NAMES or name.startswith(_SHELL_PREFIX)
     return _NAME.fullmatch(name) is not None and not is_special
 

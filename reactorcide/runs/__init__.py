@@ -32,8 +32,8 @@ class Commits(Protocol):
 
         ``access`` is what a project has for its repository. With ``comparison`` also which files differ, if
         a workflow asks for that, and with ``asks_reachable`` whether a branch or a tag leads to it.
-        ``deadline`` is in seconds of ``time.monotonic``. Raises ``JobFailed`` where they cannot be had,
-        ``InvalidInput`` where that repository may not be used, and ``InfrastructureError``.
+        ``deadline`` is in seconds of ``time.monotonic``. Raises ``JobFailed`` if they cannot be had,
+        ``InvalidInput`` if that repository may not be used, and ``InfrastructureError``.
         """
 
 

@@ -10,7 +10,7 @@ from reactorcide.runs import RunContext
 def get(context: RunContext, user: User, run_id: str, needed: ProjectRole = ProjectRole.READ) -> Run:
     """Return a run that ``user`` may see, and of a project do with it what the role ``needed`` allows.
 
-    Raises ``NotFound`` where there is none, or none for this user, and ``Forbidden`` where it is somebody
+    Raises ``NotFound`` if there is none, or none for this user, and ``Forbidden`` if it is somebody
     else's or the role is not enough.
     """
     run = context.jobs.store.runs.get(run_id)

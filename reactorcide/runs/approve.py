@@ -23,7 +23,7 @@ def approve(context: RunContext, user: User, run_id: str) -> Run:
     """Approve the commit of a run that waits for approval, and return the run; again is fine.
 
     All runs of the project that wait for approval at that commit start. The approval is for that commit
-    alone, and counts for 14 days. Raises ``Conflict`` where the run waits for none, or its project is
+    alone, and counts for 14 days. Raises ``Conflict`` if the run waits for none, or its project is
     disabled.
     """
     run = access.get(context, user, run_id, ProjectRole.WRITE)

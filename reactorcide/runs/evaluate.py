@@ -80,7 +80,7 @@ class Evaluator:
     ) -> Evaluation:
         """Return what a workflow, named by its id or file, says to an event.
 
-        ``None`` is the only one that there is. ``changed`` are the files that differ, ``None`` where that is
+        ``None`` is the only one that there is. ``changed`` are the files that differ, ``None`` if that is
         not known; ``variables`` take the place of ``vars`` in the file, ``environment`` that of
         ``${env:…}``. All are skipped but ``jobs`` and those that they need. Raises ``InvalidInput`` where
         there is no such workflow or job, or evaluating takes too long, and ``Busy`` where too many are

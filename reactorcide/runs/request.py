@@ -18,11 +18,11 @@ class Start:
     project: str | None = None
     """The name or the id of the project whose repository is taken, at ``source.git_ref``."""
     workflow: str | None
-    """Its id or the name of its file; ``None`` where there is only one."""
+    """Its id or the name of its file; ``None`` if there is only one."""
     event: Mapping[str, str]
     """The fields of the event, as a run has them; ``name`` is among them."""
     changed: Sequence[str] | None = None
-    """The files that differ; ``None`` where that is not known, or git is asked by ``comparison``."""
+    """The files that differ; ``None`` if that is not known, or git is asked by ``comparison``."""
     comparison: Comparison | None = None
     """What the commit is compared with."""
     heeds_skip: bool = False

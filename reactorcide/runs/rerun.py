@@ -26,7 +26,7 @@ def rerun(context: RunContext, user: User, run_id: str, only: Only) -> Run:
     """Repeat a run from the same files at the same commit, and return it.
 
     ``failed`` repeats what failed, was cancelled or was skipped for that, with all that depends on it.
-    Earlier jobs stay. Raises ``Conflict`` where the run is not over, has no nodes, nothing failed in it, or
+    Earlier jobs stay. Raises ``Conflict`` if the run is not over, has no nodes, nothing failed in it, or
     its project is disabled.
     """
     access.get(context, user, run_id, ProjectRole.WRITE)

@@ -46,9 +46,9 @@ def start(context: RunContext, user: User, request: Start, key: RequestKey | Non
     """Start a run and return it, and whether it is new: with a key that was used before it is not.
 
     When this returns the run is on disk, with its nodes and those jobs that wait for none. A file that is
-    wrong makes a failed run with all that is wrong. Raises ``InvalidInput`` where the source cannot be had or
-    has no such workflow, ``NotFound`` or ``Forbidden`` where ``user`` may not start runs of the project,
-    ``Busy``, and ``Conflict`` where the key was used for something else or the project is disabled.
+    wrong makes a failed run with all that is wrong. Raises ``InvalidInput`` if the source cannot be had or
+    has no such workflow, ``NotFound`` or ``Forbidden`` if ``user`` may not start runs of the project,
+    ``Busy``, and ``Conflict`` if the key was used for something else or the project is disabled.
     """
     earlier = None if key is None else _started_with(context, user, key)
     if earlier is not None:
@@ -107,8 +107,8 @@ def start_for_project(
 
     A workflow that cannot be evaluated is a failed run. So is, if the caller ``gives_up``, a commit that
     cannot be had; otherwise ``JobFailed``, ``InfrastructureError`` or ``Busy`` is raised, and trying again
-    later may help. Raises ``NotFound`` where there is no such project, ``Conflict`` where it is disabled, and
-    ``Skipped`` where the commit says so.
+    later may help. Raises ``NotFound`` if there is no such project, ``Conflict`` if it is disabled, and
+    ``Skipped`` if the commit says so.
     """
     project = context.jobs.store.projects.get(project_id)
     request = _of_project(context, project, request)
@@ -139,7 +139,7 @@ def start_for_project(
 
 
 def _of_project(context: RunContext, project: Project, request: Start) -> Start:
-    """Return what is request of the project's repository; raises ``Conflict`` where it is disabled."""
+    """Return what is request of the project's repository; raises ``Conflict`` if it is disabled."""
     access.check_enabled(project)
     source = replace(
         request.source,
@@ -205,7 +205,7 @@ def _add(tx: Records, new: NewRun, request: Start, by: Actor) -> Followed:
 
 
 def _check_branch(event: Mapping[str, str], commit: Commit) -> None:
-    """Raise ``InvalidInput`` where the event is one of another branch or tag than the commit.
+    """Raise ``InvalidInput`` if the event is one of another branch or tag than the commit.
 
     What the secrets of a project may be used for goes by them.
     """
@@ -230,7 +230,7 @@ def _started_with(context: RunContext, user: User, key: RequestKey) -> Run | Non
 
 
 def _commit(context: RunContext, user: User, request: Start) -> Commit:
-    """Return the workflow files of what is request; raises ``JobFailed`` where they cannot be had."""
+    """Return the workflow files of what is request; raises ``JobFailed`` if they cannot be had."""
     source, deadline = request.source, monotonic() + _FETCH_S
     if source.source_id is not None:
         return uploaded.commit(

@@ -19,7 +19,7 @@ def commit(context: StoredJobs, user: User, source_id: str, *, repository: str, 
     """Return the workflow files of a source that ``user`` has uploaded, which is used now.
 
     ``repository`` is what it is called.
-    Raises ``InvalidInput`` where they have uploaded none such, and ``JobFailed`` where its files cannot be
+    Raises ``InvalidInput`` if they have uploaded none such, and ``JobFailed`` if its files cannot be
     had, or not by ``deadline`` (of ``time.monotonic``).
     """
     definition = JobDefinition(
@@ -48,7 +48,7 @@ def commit(context: StoredJobs, user: User, source_id: str, *, repository: str, 
             }
             for path, target in links.items():
                 if target not in linked:
-                    raise JobFailed(f"{path} is a link that leads to no regular file of the repository")
+                    raise JobFailed(f"{path} is a link, but not to a regular file of the repository")
                 files[path] = linked[target]
     return Commit(files=files, repository=repository)
 

@@ -72,14 +72,14 @@ def _checked(context: JobContext, schedule: Schedule, at_ms: int) -> Schedule:
     if not is_name(schedule.name) or is_id(schedule.name):
         raise InvalidInput(
             f"a schedule's name has 1 to {MAX_NAME_CHARS} letters, digits, '.', '_' and '-', in words that a "
-            "space separates, and is no id",
+            "space separates, and is not an id",
             "name",
         )
     if schedule.branch is not None:
         try:
             context.rules.check_git_ref(schedule.branch)
         except InvalidInput as exc:
-            raise InvalidInput(f"{schedule.branch[:100]!r} is no name of a branch", "branch") from exc
+            raise InvalidInput(f"{schedule.branch[:100]!r} is not a branch name", "branch") from exc
     if schedule.variables and schedule.workflow is None:
         raise InvalidInput("vars belong to a workflow: name it, or leave them out", "vars")
     due_at_ms = Times(schedule.cron, schedule.timezone).first_after(at_ms)

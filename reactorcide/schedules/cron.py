@@ -35,7 +35,7 @@ class Times:
     """
 
     def __init__(self, cron: str, timezone: str) -> None:
-        """Raise ``InvalidInput`` where ``cron`` or ``timezone`` is none, or is never due."""
+        """Raise ``InvalidInput`` if ``cron`` or ``timezone`` is none, or is never due."""
         self._zone = _zone(timezone)
         self._fields = _NAMED.get(cron.strip().lower(), cron.strip())
         if len(cron) > MAX_CRON_CHARS or _FIELDS.fullmatch(self._fields) is None:
@@ -64,7 +64,7 @@ class Times:
             return
 
     def first_after(self, at_ms: int) -> int | None:
-        """Return the first due time later than ``at_ms``; ``None`` where no calendar can express it."""
+        """Return the first due time later than ``at_ms``; ``None`` if no calendar can express it."""
         return next(self.after(at_ms), None)
 
     def some_after(self, at_ms: int, count: int) -> list[int]:
@@ -95,6 +95,6 @@ def _zone(name: str) -> ZoneInfo:
 
 def _wrong(cron: str) -> str:
     return (
-        f"{cron[:MAX_CRON_CHARS]!r} is no time of a schedule; give minute, hour, day of the month, month and "
+        f"{cron[:MAX_CRON_CHARS]!r} is not a cron expression; give minute, hour, day of the month, month and "
         "day of the week, like '30 2 * * 1-5', or @daily"
     )

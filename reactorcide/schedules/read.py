@@ -22,7 +22,7 @@ class ScheduleView:
     next_due_at_ms: Sequence[int]
     """Due times from now on, in order; none where the schedule is not enabled."""
     waiting: str | None
-    """For what the run of a due time that has come waits, in a phrase; ``None`` where none does."""
+    """For what the run of a due time that has come waits, in a phrase; ``None`` if none does."""
     occurrences: Sequence[Occurrence] = ()
     """What became of the last due times, the newest first."""
 

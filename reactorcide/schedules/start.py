@@ -81,7 +81,7 @@ class Due:
             log.info("the schedule %s was decided on elsewhere, changed or removed", schedule.name)
 
     def _starts(self, schedule: Schedule) -> bool:
-        """Tell whether the runs of a schedule are to be started; otherwise write what becomes of it."""
+        """Return whether the runs of a schedule are to be started; otherwise write what becomes of it."""
         at_ms, due_at_ms = self._clock(), schedule.next_due_at_ms
         following_ms = self._next(schedule)
         if due_at_ms is None or due_at_ms > at_ms or self._is_decided(schedule):
@@ -115,7 +115,7 @@ class Due:
             log.warning("the schedule %s of project %s: %s", schedule.name, schedule.project_id, problem)
 
     def _is_decided(self, schedule: Schedule) -> bool:
-        """Tell whether the next due time has been decided: then the clock was put back since."""
+        """Return whether the next due time has been decided: then the clock was put back since."""
         decided = self._store.schedules.occurrences(schedule.schedule_id)
         return any(item.due_at_ms == schedule.next_due_at_ms for item in decided)
 

@@ -63,7 +63,7 @@ def listed(context: StoredJobs, user: User, project_id: str | None) -> list[Name
 
 
 def delete(context: StoredJobs, user: User, project_id: str | None, name: str) -> None:
-    """Delete a secret; raises ``NotFound`` where there is none. Jobs that have it already keep it."""
+    """Delete a secret; raises ``NotFound`` if there is none. Jobs that have it already keep it."""
     project_id = _owner(context, user, project_id)
     with context.store.transaction() as tx:
         if not tx.named_secrets.remove(project_id, name):

@@ -10,7 +10,7 @@ def rekey(context: StoredJobs, *, by: Actor) -> int:
 
     No service may work on the database. It can be killed at any point: then all is encrypted with one key,
     the old or the new one, and the next start uses that one. Raises ``StoreError``, and
-    ``ConfigurationError`` where the key cannot be read or written.
+    ``ConfigurationError`` if the key cannot be read or written.
     """
     instance = context.store.instance
     entry = AuditEntry(at_ms=now_ms(), by=by, action=Action.SECRET_REKEY, subject=instance.cached_id)

@@ -180,7 +180,7 @@ class Arrival:
         self.error = error
 
     def is_readable(self, size: int) -> bool:
-        """Tell whether ``size`` bytes, or all there will be, can be read."""
+        """Return whether ``size`` bytes, or all there will be, can be read."""
         return len(self._body) >= size or self.stage in (Stage.COMPLETE, Stage.FAILED)
 
     @property

@@ -135,7 +135,7 @@ class Connection:
     # --- for the thread of an exchange -----------------------------------------------------------
 
     def client_has_closed(self) -> bool:
-        """Tell whether the client has closed; writing alone would notice only after buffers fill.
+        """Return whether the client has closed; writing alone would notice only after buffers fill.
 
         A client that has only ended its stream is still there: what tells them apart is a probe.
         """
@@ -234,7 +234,7 @@ class Connection:
         return self.state is State.ANSWERING and self._arrival.is_streamed
 
     def _receives(self) -> bool:
-        """Tell whether to take something from the client now."""
+        """Return whether to take something from the client now."""
         if self._is_streaming():
             return self._arrival.has_room
         return self.state in (State.ARRIVING, State.LINGERING)

@@ -154,7 +154,7 @@ class Front:
 
     @property
     def is_done(self) -> bool:
-        """Tell whether there is no connection left."""
+        """Return whether there is no connection left."""
         return not self._connections
 
     def close(self) -> None:

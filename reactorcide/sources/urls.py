@@ -142,7 +142,7 @@ def check_git_ref(ref: str) -> None:
 
 
 def is_sha(ref: str) -> bool:
-    """Tell whether ``ref`` may be a commit's SHA-1 or SHA-256, or its first seven or more digits."""
+    """Return whether ``ref`` may be a commit's SHA-1 or SHA-256, or its first seven or more digits."""
     return _SHA.fullmatch(ref) is not None
 
 

@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 
 class Records:
-    """All kinds of records over one connection; they raise ``StoreError`` where the database fails."""
+    """All kinds of records over one connection; they raise ``StoreError`` if the database fails."""
 
     def __init__(self, db: Connection, sealed: SealedFields) -> None:
         self.jobs = Jobs(db, sealed)

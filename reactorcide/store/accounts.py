@@ -97,7 +97,7 @@ class Accounts:
             return [_user(row) for row in rows]
 
     def update_user(self, user: User) -> None:
-        """Change role and activity of a user; raises ``Conflict`` where no active admin would be left."""
+        """Change role and activity of a user; raises ``Conflict`` if no active admin would be left."""
 
         def work(db: Any) -> None:
             if not (user.is_active and user.is_admin):
@@ -142,7 +142,7 @@ class Accounts:
     ) -> tuple[Role, str | None]:
         """Use up an invitation for a new user, and return the role and the email that it is for.
 
-        Once, however many try at the same time. Raises ``Forbidden`` where it is none (any more).
+        Once, however many try at the same time. Raises ``Forbidden`` if it is none (any more).
         """
         values = (now_ms, user_id, invitation_sha256, now_ms)
         row = self._db.write(lambda db: db.execute_sql(_USE_INVITATION, values).fetchone())
@@ -193,7 +193,7 @@ class Accounts:
     def use_link(self, link_sha256: bytes, session_sha256: bytes, *, now_ms: int, expires_at_ms: int) -> None:
         """Turn a one-time link into a session: once, however many try at the same time.
 
-        Raises ``Forbidden`` where it is none (any more).
+        Raises ``Forbidden`` if it is none (any more).
         """
         values = (session_sha256, False, now_ms, expires_at_ms, link_sha256, now_ms)
         if not self._db.write(lambda db: db.execute_sql(_USE_LINK, values).rowcount):

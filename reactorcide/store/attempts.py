@@ -169,7 +169,7 @@ class Attempts:
     ) -> bool:
         """Make an attempt another worker's, or stamp it where it is the same one's.
 
-        Tells whether the attempt was still as ``unfinished`` has returned it; else nothing is written.
+        Returns whether the attempt was still as ``unfinished`` has returned it; else nothing is written.
         """
 
         def work(db: Any) -> bool:
@@ -208,7 +208,7 @@ class Attempts:
             return [AttemptRecord(**row) for row in rows]
 
     def log_is_closed(self, job_id: str, attempt: int) -> bool:
-        """Tell whether nothing will be added to an attempt's log any more."""
+        """Return whether nothing will be added to an attempt's log any more."""
         with self._db.read() as db:
             for (completed_at_ms,) in (
                 AttemptRow.select(AttemptRow.completed_at_ms)

@@ -57,7 +57,7 @@ class Caches:
         return None if row is None else _cache(row)
 
     def add(self, cache: Cache, *, max_bytes: int) -> tuple[bool, list[Cache]]:
-        """Record a cache unless there is one of its branch, key and paths; tells whether it was recorded.
+        """Record a cache unless there is one of its branch, key and paths; returns whether it was recorded.
 
         Also returns those caches of its owner that make room for it and are recorded no more.
         """
@@ -87,7 +87,7 @@ class Caches:
         return self._db.write(work)
 
     def touch(self, cache_id: str, *, now_ms: int) -> bool:
-        """Stamp a cache as used just now; tells whether it is there."""
+        """Stamp a cache as used just now; returns whether it is there."""
         sql = "UPDATE cache SET last_used_at_ms = ? WHERE cache_id = ? RETURNING cache_id"
         return self._db.write(lambda db: db.execute_sql(sql, (now_ms, cache_id)).fetchone() is not None)
 

@@ -62,7 +62,7 @@ class Connection(ABC):
     def read(self) -> Iterator[Any]:
         """Run the body's queries on this thread's connection.
 
-        Raises ``StoreError`` where the database cannot answer.
+        Raises ``StoreError`` if the database cannot answer.
         """
         try:
             yield self._peewee
@@ -75,7 +75,7 @@ class Connection(ABC):
 
     @abstractmethod
     def write_if_free(self, sql: str, values: Sequence[object]) -> bool:
-        """Run one statement, unless that would have to wait; tells whether it was run."""
+        """Run one statement, unless that would have to wait; returns whether it was run."""
 
 
 class OpenTransaction(Connection):
@@ -182,7 +182,7 @@ class Database(Connection):
     def transaction(self) -> Iterator[OpenTransaction]:
         """Run the body as one transaction that is on disk when this returns.
 
-        Raises ``StoreError`` where the database cannot do it; then nothing of the body has happened.
+        Raises ``StoreError`` if the database cannot do it; then nothing of the body has happened.
         """
         self._refuse_nesting()
         with self._write_lock, _translated(), transaction(self._peewee.execute_sql):
@@ -212,7 +212,7 @@ class Database(Connection):
             execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def write_if_free(self, sql: str, values: Sequence[object]) -> bool:
-        """Run one statement as a transaction; tells ``False`` where somebody else writes just now."""
+        """Run one statement as a transaction; tells ``False`` if somebody else writes just now."""
         execute = self._peewee.execute_sql
         if not self._write_lock.enter_if_free():
             return False

@@ -48,7 +48,7 @@ class Deliveries:
     def add(self, delivery: Delivery) -> tuple[Delivery, bool]:
         """Insert a delivery; returns it, or the one that came with its id before, and whether it is new.
 
-        That one is worked on again unless it waits or has started a run. Raises ``NotFound`` where its
+        That one is processed again unless it waits or has started a run. Raises ``NotFound`` if its
         project is gone.
         """
 
@@ -70,7 +70,7 @@ class Deliveries:
         return self._db.write(work)
 
     def repeat(self, delivery_id: str, *, now_ms: int) -> None:
-        """Have a delivery worked on again, whatever it has started; one that waits goes on waiting."""
+        """Have a delivery processed again, whatever it has started; one that waits goes on waiting."""
         self._db.write(lambda db: db.execute_sql(_REPEAT, (now_ms, True, delivery_id)))
 
     def retry(self, delivery: Delivery, reason: str, *, due_at_ms: int, tried_at_ms: int) -> None:
@@ -79,7 +79,7 @@ class Deliveries:
         self._db.write(lambda db: db.execute_sql(_RETRY, values))
 
     def settle(self, delivery: Delivery, outcome: Outcome, twin_id: str | None = None) -> bool:
-        """Write what became of a delivery that waits; tells whether it still did.
+        """Write what became of a delivery that waits; returns whether it still did.
 
         ``twin_id`` is the delivery that has told the same.
         """
@@ -109,7 +109,7 @@ class Deliveries:
         return self._db.write(work)
 
     def due(self, *, now_ms: int, besides: Sequence[str], is_retry: bool) -> Delivery | None:
-        """Return the delivery that has waited longest to be worked on (again), of none of some projects."""
+        """Return the delivery that has waited longest to be processed (again), of none of some projects."""
         marks = ", ".join("?" * len(besides))
         sql = (
             f"{_SELECT} WHERE due_at_ms <= ? AND project_id NOT IN ({marks}) "  # as above

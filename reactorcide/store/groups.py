@@ -39,7 +39,7 @@ class Groups:
         return self._members(_OF_NODES, key, besides, limit)
 
     def next_run(self, key: str) -> str | None:
-        """Return the run that gets the place of a group; ``None`` where it is taken, or nobody waits."""
+        """Return the run that gets the place of a group; ``None`` if it is taken, or nobody waits."""
         return _next(self.runs(key, limit=1))
 
     def run_of_next_node(self, key: str) -> str | None:
@@ -47,7 +47,7 @@ class Groups:
         return _next(self.nodes(key, limit=1))
 
     def is_full(self, key: str, run: Run) -> bool:
-        """Tell whether a node of another run has the place of a group, or comes before those of ``run``."""
+        """Return whether a node of another run has the place of a group, or comes before those of ``run``."""
         return any(
             first.has_place or (first.turn, first.run_id) < (run.turn, run.run_id)
             for first in self.nodes(key, besides=run.run_id, limit=1)

@@ -35,7 +35,7 @@ class Instance:
 
     @property
     def cached_id(self) -> str:
-        """This installation's id, read once. Raises ``StoreError`` where the database has none yet."""
+        """This installation's id, read once. Raises ``StoreError`` if the database has none yet."""
         if self._id is None:
             with self._database.read() as db:
                 row = db.execute_sql("SELECT instance_id FROM instance").fetchone()
@@ -69,7 +69,7 @@ class Instance:
         """Read the key that encrypts what is secret; the first call ever makes it. Safe to repeat.
 
         It then also encrypts what an earlier version has stored in plain text. Comes before any job is added
-        or read, on a database with an instance id. Raises ``ConfigurationError`` where the key is missing or
+        or read, on a database with an instance id. Raises ``ConfigurationError`` if the key is missing or
         is another one, although something is encrypted.
         """
         with self._database.read() as db:

@@ -125,7 +125,7 @@ class Jobs:
             return [job_id for (job_id,) in db.execute_sql(sql, (text, f"{text}g", limit))]
 
     def find(self, job_id: str) -> Job | None:
-        """Return a job, tombstones included; ``None`` where there is none."""
+        """Return a job, tombstones included; ``None`` if there is none."""
         with self._db.read() as db:
             for row in db.execute_sql(_SELECT, (job_id,)):
                 return self._sealed.job(as_dict(row))

@@ -130,7 +130,7 @@ def _prefixed(prefix: str) -> _Condition:
 
 
 def _plan(db: Any, criteria: JobFilter, conditions: Mapping[str, _Condition]) -> tuple[_Index, int | None]:
-    """Return the index to read by, and how many jobs match; ``None`` where that has to be counted."""
+    """Return the index to read by, and how many jobs match; ``None`` if that has to be counted."""
     if "run_id" in conditions:
         # A run has few jobs.
         return _Index("job_run", 0, [conditions["run_id"]]), None

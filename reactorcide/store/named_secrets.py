@@ -59,7 +59,7 @@ class NamedSecrets:
         self._db.write(lambda db: db.execute_sql(_SET, values))
 
     def find(self, project_id: str | None, name: str) -> NamedSecret | None:
-        """Return a secret without its uses; ``None`` where there is none."""
+        """Return a secret without its uses; ``None`` if there is none."""
         sql = f"{_SELECT} WHERE project_id = ? AND name = ?"
         with self._db.read() as db:
             row = db.execute_sql(sql, (project_id or _SERVICE, name)).fetchone()
@@ -96,7 +96,7 @@ class NamedSecrets:
             return int(db.execute_sql(sql, (project_id or _SERVICE,)).fetchone()[0])
 
     def remove(self, project_id: str | None, name: str) -> bool:
-        """Remove a secret; tells whether there was one."""
+        """Remove a secret; returns whether there was one."""
         values = (project_id or _SERVICE, name)
 
         def work(db: Any) -> bool:

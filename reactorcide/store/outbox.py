@@ -112,7 +112,7 @@ class Outbox:
         return self._db.write(work)
 
     def next_status(self, project_id: str, *, now_ms: int) -> StatusRecord | None:
-        """Return the status of a project that has been due for longest; ``None`` where none is."""
+        """Return the status of a project that has been due for longest; ``None`` if none is."""
         sql = f"{_SELECT} WHERE project_id = ? AND {IS_DUE} ORDER BY next_at_ms LIMIT 1"
         with self._db.read() as db:
             row = db.execute_sql(sql, (project_id, *due(now_ms))).fetchone()
@@ -241,7 +241,7 @@ class Outbox:
         self._db.write(lambda db: db.execute_sql(sql, (now_ms, lane.kind, lane.owner_id)))
 
     def problem(self, kind: str, owner_id: str) -> str | None:
-        """Return why nothing can be sent in a lane, or could not be last; ``None`` where all is well."""
+        """Return why nothing can be sent in a lane, or could not be last; ``None`` if all is well."""
         sql = "SELECT problem FROM outbox_lane WHERE kind = ? AND owner_id = ?"
         with self._db.read() as db:
             row = db.execute_sql(sql, (kind, owner_id)).fetchone()

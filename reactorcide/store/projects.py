@@ -129,7 +129,7 @@ class Projects:
         self._db.write(work)
 
     def find(self, project_id: str) -> Project | None:
-        """Return a project by its id; ``None`` where there is none."""
+        """Return a project by its id; ``None`` if there is none."""
         return self._one(f"{_SELECT} WHERE project_id = ?", project_id)
 
     def get(self, project_id: str) -> Project:
@@ -140,7 +140,7 @@ class Projects:
         return project
 
     def find_by_name(self, name: str) -> Project | None:
-        """Return a project by its name; ``None`` where there is none."""
+        """Return a project by its name; ``None`` if there is none."""
         return self._one(f"{_SELECT} WHERE name = ?", name)
 
     def _one(self, sql: str, value: str) -> Project | None:
@@ -177,7 +177,7 @@ class Projects:
         self._db.write(lambda db: db.execute_sql(sql, (project_id, kind)))
 
     def credential(self, project_id: str, kind: CredentialKind) -> str | None:
-        """Return the value of a credential of a project; ``None`` where it has none."""
+        """Return the value of a credential of a project; ``None`` if it has none."""
         sql = "SELECT sealed FROM project_credential WHERE project_id = ? AND kind = ?"
         with self._db.read() as db:
             row = db.execute_sql(sql, (project_id, kind)).fetchone()
@@ -198,7 +198,7 @@ class Projects:
         }
 
     def role(self, project_id: str, user_id: str) -> ProjectRole | None:
-        """Return the role of a user in a project; ``None`` where the user is no member."""
+        """Return the role of a user in a project; ``None`` if the user is no member."""
         with self._db.read() as db:
             row = db.execute_sql(_ROLE, (project_id, user_id)).fetchone()
         return None if row is None else ProjectRole(row[0])

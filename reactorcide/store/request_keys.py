@@ -23,7 +23,7 @@ class RequestKeys:
     def add(self, key: RequestKey, user_id: str, subject_id: str, *, now_ms: int) -> None:
         """Record the key that a user makes a job or a run with, in the transaction that adds it.
 
-        Raises ``KeyTaken`` where the user has made something else with the key.
+        Raises ``KeyTaken`` if the user has made something else with the key.
         """
 
         def work(db: Any) -> None:

@@ -40,7 +40,7 @@ SEALED = (
 def reseal(db: OpenTransaction, old: Vault, new: Vault) -> int:
     """Encrypt with ``new`` what is encrypted with ``old``, all of it, and return how many values that are.
 
-    Raises ``StoreError`` where one of them is damaged.
+    Raises ``StoreError`` if one of them is damaged.
     """
     return sum(_reseal(db, sealed, old, new) for sealed in SEALED)
 

@@ -87,7 +87,7 @@ class Retention:
         self._db.write(work)
 
     def delete(self, job_id: str, *, now_ms: int) -> bool:
-        """Leave a tombstone of a job that is removable; tells whether it was."""
+        """Leave a tombstone of a job that is removable; returns whether it was."""
 
         def work(db: Any) -> bool:
             row = db.execute_sql(_DELETE_REMOVABLE, (True, now_ms, job_id)).fetchone()

@@ -35,7 +35,7 @@ class Room:
         return int(row[0]) - int(used)
 
     def next_run(self, project_id: str) -> str | None:
-        """Return the run that gets the next place; ``None`` where there is no room, or nobody waits."""
+        """Return the run that gets the next place; ``None`` if there is no room, or nobody waits."""
         left = self.left(project_id)
         if left is not None and left <= 0:
             return None

@@ -188,7 +188,7 @@ class Runs:
             return [run_id for (run_id,) in db.execute_sql(sql, (text, f"{text}g", limit))]
 
     def find(self, run_id: str) -> Run | None:
-        """Return a run; ``None`` where there is none."""
+        """Return a run; ``None`` if there is none."""
         with self._db.read() as db:
             row = db.execute_sql(f"{_SELECT} WHERE run_id = ?", (run_id,)).fetchone()
         return None if row is None else run_of_row(row)
@@ -295,7 +295,7 @@ class Runs:
         return scope.branches[-1] if scope and scope.branches else None
 
     def last_workflow_id(self, project_id: str, file: str) -> str | None:
-        """Return the id of the workflow of the newest run of a file; ``None`` where it has had none."""
+        """Return the id of the workflow of the newest run of a file; ``None`` if it has had none."""
         sql = (
             "SELECT workflow_id FROM run WHERE project_id = ? AND file = ? "
             "ORDER BY created_at_ms DESC, run_id DESC LIMIT 1"
@@ -305,7 +305,7 @@ class Runs:
         return None if row is None else row[0]
 
     def project_of(self, run_id: str) -> str | None:
-        """Return the id of the project that a run belongs to; ``None`` where it belongs to its user."""
+        """Return the id of the project that a run belongs to; ``None`` if it belongs to its user."""
         with self._db.read() as db:
             row = db.execute_sql("SELECT project_id FROM run WHERE run_id = ?", (run_id,)).fetchone()
         return None if row is None else row[0]

@@ -100,7 +100,7 @@ class Schedules:
         self._db.write(lambda db: db.execute_sql("UPDATE schedule SET next_due_at_ms = NULL"))
 
     def decide(self, occurrence: Occurrence) -> bool:
-        """Record what becomes of a due time; tells whether it is the first to be recorded for it."""
+        """Record what becomes of a due time; returns whether it is the first to be recorded for it."""
         schedule_id = occurrence.schedule_id
         values = (
             schedule_id,
@@ -125,7 +125,7 @@ class Schedules:
         return [Occurrence(**_occurrence(row)) for row in rows]
 
     def open_run(self, schedule_id: str) -> int | None:
-        """Return the number of a run of the schedule that is not over; ``None`` where there is none."""
+        """Return the number of a run of the schedule that is not over; ``None`` if there is none."""
         run_ids = [run_id for item in self.occurrences(schedule_id) for run_id in item.run_ids]
         marks = ", ".join("?" * len(run_ids))
         sql = f"SELECT MIN(number) FROM run WHERE run_id IN ({marks}) AND completed_at_ms IS NULL"  # noqa: S608  # as above

@@ -65,7 +65,7 @@ class SealedFields:
         }
 
     def job(self, row: dict[str, Any]) -> Job:
-        """Return the job of a row, its secrets decrypted; raises ``StoreError`` where they are damaged."""
+        """Return the job of a row, its secrets decrypted; raises ``StoreError`` if they are damaged."""
         row["services"] = load(row["services"])
         row["masked"] = ()
         if row["secrets"] is not None:
@@ -88,7 +88,7 @@ class SealedFields:
         return self._vault.encrypt(text, owner)
 
     def open_text(self, data: bytes, owner: str) -> str:
-        """Return the text that was sealed for ``owner``; raises ``StoreError`` where it is damaged."""
+        """Return the text that was sealed for ``owner``; raises ``StoreError`` if it is damaged."""
         return self._vault.decrypt(data, owner)
 
     def seal_outputs(self, outputs: Outputs, job_id: str) -> bytes:
@@ -96,7 +96,7 @@ class SealedFields:
         return self.seal_text(json.dumps([outputs.values, outputs.variables]), OUTPUTS_OF + job_id)
 
     def open_outputs(self, data: bytes, job_id: str) -> Outputs:
-        """Return what ``seal_outputs`` has sealed for a job; raises ``StoreError`` where it is damaged."""
+        """Return what ``seal_outputs`` has sealed for a job; raises ``StoreError`` if it is damaged."""
         return Outputs(*json.loads(self.open_text(data, OUTPUTS_OF + job_id)))
 
     def mac(self, data: bytes) -> bytes:

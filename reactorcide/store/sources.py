@@ -22,7 +22,7 @@ class Sources:
         self._db = db
 
     def add(self, source: Source, *, now_ms: int) -> bool:
-        """Record a source that was uploaded just now; tells whether its ``object_key`` is now in use.
+        """Record a source that was uploaded just now; returns whether its ``object_key`` is now in use.
 
         It is not where the same bytes are kept under another key.
         """
@@ -36,7 +36,7 @@ class Sources:
         return self._db.write(work)
 
     def add_owner(self, source_id: str, user_id: str, *, now_ms: int) -> bool:
-        """Let ``user_id``, who has uploaded a source, use it; tells whether they could not before."""
+        """Let ``user_id``, who has uploaded a source, use it; returns whether they could not before."""
 
         def work(db: Any) -> bool:
             if self._touch_owner(db, source_id, user_id, now_ms):

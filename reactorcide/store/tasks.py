@@ -60,7 +60,7 @@ class Tasks:
     def forget(self, job_id: str, task_id: str, reason: str, *, now_ms: int) -> Job | None:
         """Have a queued job submitted anew because Corndogs has lost its task.
 
-        ``None`` where the job is not queued under that task any more; then nothing has changed.
+        ``None`` if the job is not queued under that task any more; then nothing has changed.
         """
         changes = {
             "corndogs_task_id": None,

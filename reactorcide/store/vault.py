@@ -31,7 +31,7 @@ class Vault:
         return cls(database.with_name("secret-key"))
 
     def load(self) -> bool:
-        """Read the key; tells whether there is one. Raises ``ConfigurationError`` where it is no key."""
+        """Read the key; returns whether there is one. Raises ``ConfigurationError`` if it is no key."""
         try:
             key = bytes.fromhex(self.path.read_text(encoding="ascii"))
         except FileNotFoundError:
@@ -99,7 +99,7 @@ class Vault:
         return nonce + encrypted
 
     def decrypt(self, data: bytes, job_id: str) -> str:
-        """Return what was encrypted; raises ``StoreError`` where that is damaged, or another job's."""
+        """Return what was encrypted; raises ``StoreError`` if that is damaged, or another job's."""
         from cryptography.exceptions import InvalidTag
 
         nonce, encrypted = data[:_NONCE_BYTES], data[_NONCE_BYTES:]

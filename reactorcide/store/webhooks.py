@@ -75,7 +75,7 @@ class Webhooks:
         self._db.write(lambda db: db.execute_sql(sql, values))
 
     def disable(self, webhook: Webhook, *, now_ms: int) -> bool:
-        """Tell a webhook nothing more; tells whether it has the same address still."""
+        """Tell a webhook nothing more; returns whether it has the same address still."""
         sql = (
             "UPDATE webhook SET disabled_at_ms = COALESCE(disabled_at_ms, ?) WHERE webhook_id = ? AND url = ?"
         )
@@ -94,7 +94,7 @@ class Webhooks:
         self._db.write(work)
 
     def find(self, webhook_id: str) -> Webhook | None:
-        """Return a webhook; ``None`` where there is none."""
+        """Return a webhook; ``None`` if there is none."""
         with self._db.read() as db:
             row = db.execute_sql(f"{_SELECT} WHERE webhook_id = ?", (webhook_id,)).fetchone()
         return None if row is None else _webhook(row)
@@ -165,7 +165,7 @@ class Webhooks:
         self._db.write(work)
 
     def next_message(self, webhook_id: str, *, now_ms: int) -> WebhookMessage | None:
-        """Return the message of a webhook that has been due for longest; ``None`` where none is."""
+        """Return the message of a webhook that has been due for longest; ``None`` if none is."""
         sql = f"{_MESSAGES} WHERE webhook_id = ? AND {IS_DUE} ORDER BY next_at_ms, message_id LIMIT 1"
         with self._db.read() as db:
             row = db.execute_sql(sql, (webhook_id, *due(now_ms))).fetchone()
@@ -186,7 +186,7 @@ class Webhooks:
         self._db.write(lambda db: MESSAGE_TABLE.give_up(db, webhook_id, problem, owed_up_to_ms=owed_up_to_ms))
 
     def redeliver(self, webhook_id: str, message_id: str, *, now_ms: int) -> WebhookMessage | None:
-        """Have a message sent (again), and return it; ``None`` where there is none."""
+        """Have a message sent (again), and return it; ``None`` if there is none."""
         sql = (
             "UPDATE webhook_message SET version = version + 1, failures = 0, "  # noqa: S608  # as above
             "owed_since_ms = ?, next_at_ms = ? "
@@ -219,7 +219,7 @@ class Webhooks:
         self._db.write(lambda db: db.execute_sql(_SET_FAILING, (*_failing_key(run), run.turn)))
 
     def set_works(self, run: Run) -> bool:
-        """Record that it has completed; tells whether it had failed before."""
+        """Record that it has completed; returns whether it had failed before."""
         sql = f"DELETE FROM failing_workflow WHERE {_FAILING} AND turn <= ? RETURNING turn"  # noqa: S608  # our own text
         return self._db.write(
             lambda db: db.execute_sql(sql, (*_failing_key(run), run.turn)).fetchone() is not None

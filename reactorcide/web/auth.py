@@ -239,7 +239,7 @@ def session_value() -> str | None:
 
 
 def _check_csrf_token(session: str) -> None:
-    """Raise ``Forbidden`` where another site may have made the browser send this request."""
+    """Raise ``Forbidden`` if another site may have made the browser send this request."""
     if request.method in ("GET", "HEAD", "OPTIONS"):
         return
     sent = request.headers.get(CSRF_HEADER) or request.form.get("csrf_token", "")

@@ -1,4 +1,4 @@
-"""The deliverer: works on deliveries of forges, in threads beside the worker."""
+"""The deliverer: processes deliveries of forges, in threads beside the worker."""
 
 import logging
 import threading
@@ -34,7 +34,7 @@ class Deliverer:
         self._wake = threading.Event()
         self._threads = ThreadsByKey[str](_MAX_AT_ONCE, lambda: self._wake.set())
         """Those that work, by the id of the project."""
-        self._duties = Duties([Duty("work on deliveries", 0.0, self._look, LOOK_EVERY_S)], log)
+        self._duties = Duties([Duty("process deliveries", 0.0, self._look, LOOK_EVERY_S)], log)
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:

@@ -289,7 +289,7 @@ def run_duties(upkeep: RunUpkeep) -> list[Duty]:
 class _Lease:
     """The lease of an attempt's task. Thread-safe.
 
-    ``task`` is ``None`` where the job's row names none; then there is nothing to renew.
+    ``task`` is ``None`` if the job's row names none; then there is nothing to renew.
     """
 
     def __init__(self, context: JobContext, task: Task | None) -> None:

@@ -224,7 +224,7 @@ class Worker:
         self._runner.keep_warm(self._is_idle)
 
     def _is_idle(self) -> bool:
-        """Tell whether there is time and room to prepare for the next jobs."""
+        """Return whether there is time and room to prepare for the next jobs."""
         if self._running or self._stopping or self._drained is not None:
             return False
         try:

@@ -40,7 +40,7 @@ class WorkerPort(Protocol):
     Call order for an attempt: ``claim`` or ``adopt``, ``open_log``, ``handing_over``, ``started``, the
     artifacts, then ``finish`` or ``try_again``, once; ``renew`` from time to time as long as it runs. A job
     comes with its secrets, and stands for its current attempt. Every call may be repeated, and raises
-    ``InfrastructureError`` where the service does not do its work. Thread-safe.
+    ``InfrastructureError`` if the service does not do its work. Thread-safe.
     """
 
     @property
@@ -77,13 +77,13 @@ class WorkerPort(Protocol):
         """Go on having attempts; tells of those that are cancelled, as ``listen`` does."""
 
     def is_cancelled(self, job: Job) -> bool:
-        """Tell whether a job was cancelled since it was claimed."""
+        """Return whether a job was cancelled since it was claimed."""
 
     def unfinished(self) -> Unfinished:
         """Return the attempts that have not ended."""
 
     def adopt(self, attempt: OpenAttempt) -> bool:
-        """Make an attempt that ``unfinished`` has returned this worker's; tells whether it still could be."""
+        """Make this worker the owner of an attempt from ``unfinished``; return whether it still could."""
 
     # --- what happens to an attempt ------------------------------------------------------------
 
@@ -97,7 +97,7 @@ class WorkerPort(Protocol):
         """Remove a cache that could not be restored; safe to repeat."""
 
     def expect_caches(self, job: Job, expected: Sequence[ExpectedCache]) -> bool:
-        """Record which caches the attempt saves if its command succeeds; ``False`` where it may save none."""
+        """Record which caches the attempt saves if its command succeeds; ``False`` if it may save none."""
 
     def expected_caches(self, job: Job) -> list[ExpectedCache]:
         """Return which caches the attempt saves if its command succeeds, and that are not stored by now."""
@@ -105,7 +105,7 @@ class WorkerPort(Protocol):
     def put_cache(
         self, job: Job, item: ExpectedCache, chunks: Iterable[bytes], *, max_bytes: int
     ) -> int | None:
-        """Store a cache, and return its bytes; ``None`` where there is one with its key by now.
+        """Store a cache, and return its bytes; ``None`` if there is one with its key by now.
 
         ``max_bytes`` is for all caches of the run's project or user. Raises ``TooLarge``, and what ``chunks``
         raises.
@@ -118,13 +118,13 @@ class WorkerPort(Protocol):
         """
 
     def is_trusted(self, job: Job) -> bool:
-        """Tell whether a job is not of the code of a stranger, as that of a pull request of a fork is."""
+        """Return whether a job is not of the code of a stranger, as that of a pull request of a fork is."""
 
     def git_access(self, job: Job) -> GitAccess | None:
-        """Return what the project of a job has for its repository; ``None`` where it is of no project."""
+        """Return what the project of a job has for its repository; ``None`` if it is of no project."""
 
     def run_files(self, job: Job) -> RunFiles | None:
-        """Return what a job gets of its run; ``None`` where it is of none.
+        """Return what a job gets of its run; ``None`` if it is of none.
 
         Raises ``JobFailed``, also while it is read, for artifacts that cannot be had.
         """

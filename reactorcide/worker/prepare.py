@@ -91,7 +91,7 @@ class Source:
 
     @property
     def has_files(self) -> bool:
-        """Tell whether there is a source, and not an empty workspace."""
+        """Return whether there is a source, and not an empty workspace."""
         return self.entries is not None or self.directory is not None
 
     def _ci(self, uid: int, gid: int) -> Iterator[bytes]:

@@ -55,11 +55,11 @@ class Definition:
 
     @property
     def is_readable(self) -> bool:
-        """Tell whether the file could be read at all: otherwise its id is only that of its name."""
+        """Return whether the file could be read at all: otherwise its id is only that of its name."""
         return self._written.place is not None
 
     def answers(self, event: Event) -> bool:
-        """Tell whether it starts on such an event, whichever files differ.
+        """Return whether it starts on such an event, whichever files differ.
 
         One with an error in what says so answers to every event, so that the error is seen.
         """
@@ -70,9 +70,9 @@ class Definition:
         return bool(self.errors) or any(node.job.trigger.refusal(event) is None for node in self.graph.nodes)
 
     def refusal(self, event: Event, changed: Collection[str] | None) -> str | None:
-        """Return in a phrase why the event does not start a run; ``None`` where it does.
+        """Return in a phrase why the event does not start a run; ``None`` if it does.
 
-        ``changed`` are the files that differ, or ``None`` where that is not known. Whoever starts it by hand
+        ``changed`` are the files that differ, or ``None`` if that is not known. Whoever starts it by hand
         has named it, so that a manual event always does.
         """
         if event.name is EventName.MANUAL:
@@ -106,7 +106,7 @@ class Definition:
 
 
 def _refusals(graph: Graph, event: Event, changed: Collection[str] | None) -> list[str | None]:
-    """Return for each node in a phrase why the event does not start it; ``None`` where it does."""
+    """Return for each node in a phrase why the event does not start it; ``None`` if it does."""
     filters = [(node.job.trigger, node.job.paths) for node in graph.nodes]
     # The combinations of a matrix mostly have the same, and the changed files may be many.
     files = {

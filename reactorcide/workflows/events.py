@@ -42,7 +42,7 @@ class Trigger:
     tags: tuple[str, ...] | None = None
 
     def refusal(self, event: Event) -> str | None:
-        """Return in a phrase why the event does not start it; ``None`` where it does."""
+        """Return in a phrase why the event does not start it; ``None`` if it does."""
         if self.events is not None and event.name not in self.events:
             return f"it starts on {', '.join(self.events)}, not on {event.name}"
         kind, name, globs = "branch", event.branch, self.branches
@@ -63,7 +63,7 @@ class Paths:
     exclude: tuple[str, ...] = ()
 
     def refusal(self, changed: Collection[str] | None) -> str | None:
-        """Return in a phrase why no changed file counts; ``None`` where one does, or they are not known.
+        """Return in a phrase why no changed file counts; ``None`` if one does, or they are not known.
 
         Costs time linear in the files.
         """

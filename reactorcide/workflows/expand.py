@@ -135,7 +135,7 @@ def _needs(
 
 
 def _matrix(written: AbstractMapping[str, Written], entry: WrittenJob, reader: Reader) -> Matrix | None:
-    """Return the combinations of a job; ``None`` where it has no matrix."""
+    """Return the combinations of a job; ``None`` if it has no matrix."""
     keys = {key: written[key] for key in _MATRIX_KEYS if key in written}
     if "matrix" in keys and len(keys) > 1:
         reader.error(entry.place, "matrix and for_each are two ways to say the same; give one of them")

@@ -25,7 +25,7 @@ _NAME = re.compile(r"[^/]+\.ya?ml")
 
 
 def is_file_of(path: str, *directories: str) -> bool:
-    """Tell whether a path is that of a workflow or job file in one of the directories, not below."""
+    """Return whether a path is that of a workflow or job file in one of the directories, not below."""
     directory, _, name = path.rpartition("/")
     return directory in directories and _NAME.fullmatch(name) is not None
 
@@ -46,7 +46,7 @@ class WrittenWorkflow:
     file: str
     header: dict[str, Written] = field(default_factory=dict)
     place: Place | None = None
-    """``None`` where the file could not be read."""
+    """``None`` if the file could not be read."""
     entries: list[WrittenJob] = field(default_factory=list)
     problems: tuple[Problem, ...] = ()
     repository: str = ""
@@ -54,7 +54,7 @@ class WrittenWorkflow:
 
     @property
     def is_of_job_files(self) -> bool:
-        """Tell whether it has no file of its own."""
+        """Return whether it has no file of its own."""
         return bool(self.repository)
 
 

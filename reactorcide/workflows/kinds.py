@@ -61,7 +61,7 @@ class Kind(ABC, Generic[T]):
 
     @abstractmethod
     def read(self, node: Node, key: str, reader: Reader) -> T | None:
-        """Return the value; ``None`` where it is wrong, which is then recorded."""
+        """Return the value; ``None`` if it is wrong, which is then recorded."""
 
     @abstractmethod
     def schema(self) -> Schema:
@@ -190,9 +190,9 @@ class Object(Kind[T]):
             if name in self.ignored:
                 problems.warn(name_node.place, f"{name} {self.ignored[name]}")
             elif name in self.refused:
-                problems.error(name_node.place, f"{name} is no key of {self.what}; {self.refused[name]}")
+                problems.error(name_node.place, f"{name} is not a key of {self.what}; {self.refused[name]}")
             elif key is None:
-                message = f"{shown(name)} is no key of {self.what}"
+                message = f"{shown(name)} is not a key of {self.what}"
                 problems.error(name_node.place, message, got=name, known=self._by_name)
             elif key.canonical in values:
                 other = values[key.canonical].key

@@ -45,7 +45,7 @@ class MatrixKind(Kind[Matrix]):
             if re.fullmatch(_AXIS, name):
                 axes[name] = _axis(name, value, reader)
             else:
-                message = f"{key}: {shown(name)} is no name for an axis: letters, digits, '_' and '-'"
+                message = f"{key}: {shown(name)} is not an axis name: letters, digits, '_' and '-'"
                 reader.error(name_node.place, message)
         count = prod(map(len, axes.values()))
         if count > MAX_COMBINATIONS:
@@ -139,7 +139,7 @@ def _entries(
         values: dict[str, str] = {}
         for name, name_node, value_node in entry:
             if re.fullmatch(_AXIS, name) is None:
-                reader.error(name_node.place, f"{key}: {shown(name)} is no name for an axis")
+                reader.error(name_node.place, f"{key}: {shown(name)} is not an axis name")
             elif axes is not None and name not in axes:
                 reader.error(
                     name_node.place, f"{key}: there is no axis {shown(name)}", got=name, known=list(axes)

@@ -49,7 +49,7 @@ class Scalar:
 
     @property
     def is_null(self) -> bool:
-        """Tell whether nothing is written there."""
+        """Return whether nothing is written there."""
         return self.is_plain and self.text in _NULLS
 
     @property
@@ -63,7 +63,7 @@ class Scalar:
         return len(self.text)
 
     def mentions(self, text: str) -> bool:
-        """Tell whether ``text`` stands in it."""
+        """Return whether ``text`` stands in it."""
         return text in self.text
 
 
@@ -77,7 +77,7 @@ class Sequence:
     chars: int = 0
 
     def mentions(self, text: str) -> bool:
-        """Tell whether ``text`` stands in one of its values."""
+        """Return whether ``text`` stands in one of its values."""
         return any(item.mentions(text) for item in self.items)
 
 
@@ -91,7 +91,7 @@ class Mapping:
     chars: int = 0
 
     def mentions(self, text: str) -> bool:
-        """Tell whether ``text`` stands in one of its values."""
+        """Return whether ``text`` stands in one of its values."""
         return any(value.mentions(text) for _, value in self.entries.values())
 
     def __iter__(self) -> Iterator[tuple[str, Scalar, "Node"]]:
@@ -106,7 +106,7 @@ class _Stop(Exception):
 
 
 def compose(file: str, content: str | bytes, problems: Problems) -> Node | None:
-    """Return the tree of a YAML file; ``None`` with an error in ``problems`` where there is none.
+    """Return the tree of a YAML file; ``None`` with an error in ``problems`` if there is none.
 
     Costs time and memory linear in ``content``, of which ``MAX_FILE_BYTES`` are read at most.
     """
@@ -158,7 +158,7 @@ class _Composer:
             before = text[: exc.position]
             place = Place(self._file, before.count("\n") + 1, len(before) - before.rfind("\n"))
             self._problems.error(
-                place, f"the character U+{ord(text[exc.position]):04X} may not stand in YAML"
+                place, f"the character U+{ord(text[exc.position]):04X} is not allowed in YAML"
             )
             raise _Stop from exc
         except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError, AssertionError) as exc:

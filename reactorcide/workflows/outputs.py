@@ -53,7 +53,7 @@ def _lines(text: str, quoted: Callable[[str], str]) -> dict[str, str]:
             continue
         key, equals, value = line.partition("=")
         if not equals:
-            raise NotOutputs(f"has in line {number} {quoted(line)}, which is no KEY=VALUE")
+            raise NotOutputs(f"has in line {number} {quoted(line)}, which is not KEY=VALUE")
         values[key] = value
     return values
 
@@ -64,12 +64,12 @@ def _object(text: str) -> dict[str, Any]:
     except RecursionError as exc:
         raise NotOutputs("is nested too deep") from exc
     except ValueError as exc:
-        raise NotOutputs(f"is no JSON object: {exc}") from exc
+        raise NotOutputs(f"is not a JSON object: {exc}") from exc
     return parsed
 
 
 def _refused(name: str) -> None:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not a number")
 
 
 def _text(key: str, value: object) -> str:

@@ -187,7 +187,7 @@ class _CachePath(Text):
 
 
 def _cache_path_problem(path: str) -> str | None:
-    """Return in a phrase why what is at a path cannot be cached; ``None`` where it can."""
+    """Return in a phrase why what is at a path cannot be cached; ``None`` if it can."""
     names = [name for name in path.split("/") if name]
     if not names:
         return "names no file or directory"
@@ -247,11 +247,11 @@ RESOURCES = Object(
 
 
 class Capabilities(Kind[bool]):
-    """``builder``, to build images; tells whether it is there."""
+    """``builder``, to build images; returns whether it is there."""
 
     _REFUSED: ClassVar = {
-        "docker": "cannot be had: a job never gets the engine's socket; to build images, use builder",
-        "gpu": "cannot be had here",
+        "docker": "is not available: a job never gets the engine's socket; to build images, use builder",
+        "gpu": "is not available here",
     }
     _names = ListOf(Choice(("builder", *_REFUSED)))
 
@@ -276,7 +276,7 @@ class RunAs(Kind[None]):
         else:
             reader.error(
                 node.place,
-                f"{key}: this user cannot be had, a job runs as the user of its image; leave it out",
+                f"{key}: this user is not available; a job runs as the user of its image; leave it out",
             )
 
     def schema(self) -> Schema:

@@ -94,7 +94,7 @@ class Scope:
     vars: Mapping[str, str] = field(default_factory=dict)
     matrix: Mapping[str, str] | None = None
     event: Event | None = None
-    """``None`` where a file is only checked: such references stay."""
+    """``None`` if a file is only checked: such references stay."""
     env: Mapping[str, str] = field(default_factory=dict)
     """Other such references stay."""
     needs: Collection[str] = ()
@@ -110,7 +110,7 @@ class Budget:
         self._chars = 0
 
     def take(self, chars: int) -> bool:
-        """Tell whether there is room for so many characters more, and count them."""
+        """Return whether there is room for so many characters more, and count them."""
         self._chars += chars
         return self._chars <= MAX_CHARS
 
@@ -120,7 +120,7 @@ def parse(
 ) -> Template | None:
     """Return a value with those references replaced that the scope knows.
 
-    ``None`` where a reference is wrong; that is an error in ``problems``, at the place of the value.
+    ``None`` if a reference is wrong; that is an error in ``problems``, at the place of the value.
     """
     text = scalar.text
     if "${" not in text:
@@ -166,7 +166,7 @@ def _joined(parts: list[str | Reference]) -> tuple[str | Reference, ...]:
 def _value(
     inner: str, scalar: Scalar, allowed: Collection[Source], scope: Scope, problems: Problems
 ) -> str | Reference | None:
-    """Return the value of ``${inner}``, or a reference where that comes later; ``None`` where it is wrong."""
+    """Return the value of ``${inner}``, or a reference where that comes later; ``None`` if it is wrong."""
 
     def wrong(message: str, got: str = "", starts: Iterable[str] = ()) -> str | Reference | None:
         problems.error(scalar.place, message, got=got, known=starts)
@@ -176,9 +176,9 @@ def _value(
     source, name = _split(inner)
     if source not in SOURCES:
         starts = [f"{starts}{':' if starts in ('secret', 'env') else '.'}" for starts in SOURCES]
-        return wrong(f"{shown(written)} is no reference (they begin with {', '.join(starts)}){_ESCAPE}")
+        return wrong(f"{shown(written)} is not a reference (they begin with {', '.join(starts)}){_ESCAPE}")
     if source not in allowed:
-        return wrong(f"{shown(written)} may not stand here; allowed are references to {', '.join(allowed)}")
+        return wrong(f"{shown(written)} is not allowed here; allowed are references to {', '.join(allowed)}")
     reference = Reference(source, name)
     match reference.source:
         case "vars" | "matrix":
@@ -209,7 +209,7 @@ def _value(
                 )
         case "env":
             if _VARIABLE.fullmatch(name) is None:
-                return wrong(f"{shown(written)}: {shown(name)} is no name for a variable")
+                return wrong(f"{shown(written)}: {shown(name)} is not a variable name")
             return scope.env.get(name, reference)
     return reference
 

@@ -100,7 +100,7 @@ def run_status(graph: Graph, states: Mapping[str, NodeState], *, is_cancelled: b
 
 
 def has_failed(graph: Graph, states: Mapping[str, NodeState]) -> bool:
-    """Tell whether a run will fail, whatever the nodes do that are not over."""
+    """Return whether a run will fail, whatever the nodes do that are not over."""
     return any(_has_failed(node, states.get(node.name, NodeState.WAITING)) for node in graph.nodes)
 
 
@@ -127,7 +127,7 @@ def _has_failed(node: Node, state: NodeState) -> bool:
 
 
 def _change(node: Node, needs: list[_Summary]) -> Change | None:
-    """Return what becomes of a node without running, once its needs are over; ``None`` where it is ready."""
+    """Return what becomes of a node without running, once its needs are over; ``None`` if it is ready."""
     failed = [name for need in needs for name in need.failed]
     skipped = [name for need in needs for name in need.skipped]
     condition = node.job.condition

@@ -90,7 +90,9 @@ class Image(Templated):
         template = Templated.read(self, node, key, reader)
         if template is None or template.references or images.is_image_reference(str(template)):
             return template
-        reader.error(node.place, f"{key}: {shown(str(template))} is no image reference, like alpine:latest")
+        reader.error(
+            node.place, f"{key}: {shown(str(template))} is not an image reference, like alpine:latest"
+        )
         return None
 
 
@@ -125,7 +127,7 @@ def whole(least: int, most: int) -> Parsed[int]:
 
     def parse(text: str) -> int:
         if re.fullmatch(r"[-+]?[0-9]{1,15}", text, re.ASCII) is None or not least <= int(text) <= most:
-            raise ValueError(f"is no whole number from {least} to {most}")
+            raise ValueError(f"is not a whole number from {least} to {most}")
         return int(text)
 
     return Parsed(parse, {"type": "integer", "minimum": least, "maximum": most}, is_typed=True)
@@ -150,7 +152,7 @@ def duration(most_s: int) -> Parsed[int]:
         match = re.fullmatch(_DURATION, text, re.ASCII)
         seconds = int(match[1]) * _SECONDS[match[2]] if match else 0
         if not 1 <= seconds <= most_s:
-            raise ValueError(f"is no duration from 1 to {most_s} seconds; write seconds, or 90s, 20m, 2h")
+            raise ValueError(f"is not a duration from 1 to {most_s} seconds; write seconds, or 90s, 20m, 2h")
         return seconds
 
     choices = [
@@ -165,7 +167,7 @@ def _parse_cpus(text: str) -> float:
     cpus = float(match[1]) / (1000 if match[2] else 1) if match else 0.0
     least, most = LIMITS["cpu_limit"]["ge"], LIMITS["cpu_limit"]["le"]
     if not least <= cpus <= most:
-        raise ValueError(f"is no number of processors from {least} to {most}, like 2, 0.5 or 500m")
+        raise ValueError(f"is not a number of processors from {least} to {most}, like 2, 0.5 or 500m")
     return cpus
 
 
@@ -179,7 +181,7 @@ def _parse_memory(text: str) -> int:
         size_bytes = 0
     if not MIN_MEMORY_BYTES <= size_bytes < 2**63:
         raise ValueError(
-            "is no size of at least 6m; write bytes, or a number with k, m, g or t, like 512m or 2Gi"
+            "is not a size of at least 6m; write bytes, or a number with k, m, g or t, like 512m or 2Gi"
         )
     return size_bytes
 

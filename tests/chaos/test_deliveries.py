@@ -1,4 +1,4 @@
-"""SIGKILL while a delivery is received and worked on: each starts its runs, and each of them once."""
+"""SIGKILL while a delivery is received and processed: each starts its runs, and each of them once."""
 
 import contextlib
 import random
@@ -101,7 +101,7 @@ def survive(service: Service, forge: Forge, count: int, seed: int) -> None:
     with ThreadPoolExecutor(3) as pool:
         clients = [pool.submit(deliver, number) for number in range(count)]
         try:
-            # Twice at least: the last ones are still worked on when all have been answered.
+            # Twice at least: the last ones are still processed when all have been answered.
             while kills < 2 or not all(client.done() for client in clients):
                 # The interval is the randomness of it, and waits for nothing.
                 over_now.wait(chance.uniform(0.2, 2.0))

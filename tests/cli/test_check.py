@@ -55,7 +55,7 @@ def test_error_exits_with_1_and_shows_a_path_relative_to_the_working_directory(
         assert result.code == 1
         assert result.text.splitlines() == [
             f"{prefix}{file}:4:3: the job 'test' needs the key command, with a script",
-            f"{prefix}{file}:4:10: 'comand' is no key of a job; did you mean command?",
+            f"{prefix}{file}:4:10: 'comand' is not a key of a job; did you mean command?",
         ]
 
 
@@ -94,7 +94,7 @@ def test_json_has_workflows_with_their_graph_and_all_problems(program: Program, 
         "line": 4,
         "column": 10,
         "severity": "error",
-        "message": "'comand' is no key of a job; did you mean command?",
+        "message": "'comand' is not a key of a job; did you mean command?",
     }
 
 
@@ -147,7 +147,7 @@ def test_link_out_of_the_repository_is_refused_as_in_runs(
     (checkout / ".reactorcide/workflows/ci.yaml").symlink_to(target)
     result = run(program, checkout, "check")
     assert result.code == 1
-    assert "ci.yaml is a link that leads to no regular file of the repository" in result.errors
+    assert "ci.yaml is a link, but not to a regular file of the repository" in result.errors
 
 
 def test_link_within_the_repository_is_followed(program: Program, checkout: Path) -> None:

@@ -190,7 +190,7 @@ def test_malformed_url_is_refused(url: str) -> None:
 )
 def test_other_server_is_reported_as_not_reactorcide(server: Server, answer: Answer) -> None:
     server.answer = answer
-    with client_of(server) as client, pytest.raises(ServiceError, match="no Reactorcide"):
+    with client_of(server) as client, pytest.raises(ServiceError, match="is not Reactorcide"):
         client.health()
 
 
@@ -246,7 +246,7 @@ def test_error_of_a_proxy_is_reported_as_the_proxys(
     assert message.startswith("a proxy (BaseHTTP/0.6 Python/3")
     assert f" in front of {server.url} " in message
     assert expected in message
-    assert "no Reactorcide" not in message
+    assert "is not Reactorcide" not in message
     assert isinstance(caught.value, ServiceAway) is (status > 500)
 
 
@@ -275,7 +275,7 @@ def test_missing_source_is_believed_from_the_service_only(server: Server) -> Non
         server.answer = lambda handler: handler.say(b'{"message": "no such source"}', 404)
         assert client.has_source("0" * 64) is False
         server.answer = lambda handler: handler.say(_PAGE % (2 * (b"404 Not Found",)), 404)
-        with pytest.raises(ServiceError, match="no Reactorcide"):
+        with pytest.raises(ServiceError, match="is not Reactorcide"):
             client.has_source("0" * 64)
 
 
@@ -330,8 +330,8 @@ _LOG = _OK + b"X-Log-Position: 1:0\r\n"
             ["jobs", "list"],
             "a body of more than 17 MiB",
         ),
-        (b"HTTP/1.1 500 X\r\n" + _CHUNKED, _BLOCK, ["jobs", "list"], "(status 500) is no Reactorcide"),
-        (b"HTTP/1.1 400 X\r\n" + _CHUNKED, _BLOCK, ["jobs", "list"], "(status 400) is no Reactorcide"),
+        (b"HTTP/1.1 500 X\r\n" + _CHUNKED, _BLOCK, ["jobs", "list"], "(status 500) is not Reactorcide"),
+        (b"HTTP/1.1 400 X\r\n" + _CHUNKED, _BLOCK, ["jobs", "list"], "(status 400) is not Reactorcide"),
         (b"HTTP/1.1 302 X\r\nLocation: /x\r\n" + _CHUNKED, _BLOCK, ["jobs", "list"], "a page to log in"),
         (_LOG + b"\r\ndata: ", b"a" * 65_536, [*_FOLLOW, "--timestamps"], "an event of more than 1 MiB"),
         (_LOG + b"\r\n", b"a: b\n" * 1000, [*_FOLLOW, "--timestamps"], "an event of more than 1 MiB"),
@@ -359,7 +359,7 @@ def test_endless_answer_is_refused(
 def test_compressed_answer_that_expands_is_refused(server: Server, lone: Program, status: int) -> None:
     server.answer = _repeats(_GZIP_JSON % status, gzip.compress(b" " * (1 << 20)))
     message = _refused_in_little_memory(lone, server, "jobs", "list")
-    assert ("more than 16 MiB" if status == 200 else "(status 500) is no Reactorcide") in message
+    assert ("more than 16 MiB" if status == 200 else "(status 500) is not Reactorcide") in message
 
 
 def test_answer_that_would_need_much_memory_is_not_parsed(server: Server, lone: Program) -> None:

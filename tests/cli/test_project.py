@@ -23,7 +23,7 @@ def test_project_is_created_listed_changed_and_removed(reactorcide: Program, ser
     assert [item["run_id"] for item in listed["runs"]] == [run["run_id"]]
     assert "Project     acme/site" in reactorcide.fine("runs", "show", run["run_id"]).text
     reactorcide.fine("project", "member", "remove", "acme/site", "bob")
-    assert "bob is no member of acme/site" in reactorcide.refused(
+    assert "bob is not a member of acme/site" in reactorcide.refused(
         "project", "member", "remove", "acme/site", "bob"
     )
     reactorcide.fine("project", "change", "acme/site", "--name", "acme/new", "--visibility", "internal")
@@ -96,7 +96,7 @@ def test_project_schedules_are_managed(reactorcide: Program, service: Service) -
     ).text
     assert "30 2 * * * in Europe/Berlin" in added
     assert added.count("T00:30:00.000Z") + added.count("T01:30:00.000Z") == 5
-    assert "'30 2' is no time of a schedule" in reactorcide.refused(
+    assert "'30 2' is not a cron expression" in reactorcide.refused(
         *of_project, "add", "acme/planned", "other", "30 2"
     )
     changed = reactorcide.fine(

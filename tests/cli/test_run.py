@@ -156,7 +156,7 @@ def test_workflow_file_can_be_a_link_within_the_directory(
     assert "a | no" in program("run", "--image", image, "--job", "a", cwd=repo.path).text.splitlines()
     link.unlink()
     link.symlink_to("../../../outside")
-    sentence = "ci.yaml is a link that leads to no regular file of the repository"
+    sentence = "ci.yaml is a link, but not to a regular file of the repository"
     assert sentence in reactorcide.refused(*started)
     assert sentence in program("run", "--image", image, cwd=repo.path).errors
 
@@ -181,7 +181,7 @@ def test_failed_run_exits_with_1_and_wrong_file_with_2(program: Program, tmp_pat
     assert failed.text.endswith("\n  a: sums: 1 is no 2\nF failed, 1 passed, 1 failed")
     file = tree / ".reactorcide/workflows/ci.yaml"
     for text, problem in (
-        ("name: CI\non: push\njobs: {a: {comand: x}}\n", "ci.yaml:3:12: 'comand' is no key of a job"),
+        ("name: CI\non: push\njobs: {a: {comand: x}}\n", "ci.yaml:3:12: 'comand' is not a key of a job"),
         (
             "name: CI\non: push\njobs: {a: {command: x, disable_run_local: true}}\n",
             "disable_run_local keeps a from",
@@ -194,7 +194,7 @@ def test_failed_run_exits_with_1_and_wrong_file_with_2(program: Program, tmp_pat
     file.write_text("name: CI\non: push\njobs: {a: {command: x, capabilities: [builder]}}\n")
     unsupported = program("run", "--image", image, cwd=tree)
     assert unsupported.code == 1
-    assert "the capability builder cannot be had: the operator has named no BuildKit" in unsupported.text
+    assert "the capability builder cannot be used: the operator has named no BuildKit" in unsupported.text
     assert program("run", "nope", cwd=tree).code == 2
     assert program("run", cwd=tmp_path).code == 2
     assert list((tmp_path / "temporary").iterdir()) == []

@@ -131,7 +131,7 @@ class TestAnswers:
     @pytest.mark.parametrize(
         "payload",
         [
-            pytest.param([], id="no map"),
+            pytest.param([], id="not a map"),
             pytest.param({"task": {**TASK, "priority": 2**64 - 1}, "delivery": 1}, id="beyond 64 bits"),
             pytest.param({"task": {**TASK, "timeout": True}, "delivery": {}}, id="true for a number"),
             pytest.param({"task": None, "delivery": None, "queues": [1], "total_task_count": 1}, id="null"),
@@ -244,7 +244,7 @@ HOSTILE = {
     "another version": csil.response({}, v=2),
     "no id": csil.response({}, id=None),
     "an id of no request": csil.response({}, id=99),
-    "an id that is no number": csil.response({}, id=True),
+    "an id that is not a number": csil.response({}, id=True),
     "bytes after the envelope": csil.frame(csil.response({})[4:] + b"\x00"),
 }
 

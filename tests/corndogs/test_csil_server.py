@@ -106,7 +106,7 @@ class TestEnvelope:
             ("SubmitTask", cbor2.dumps(csil.REQUEST_DEFAULTS["SubmitTask"] | {"queue": None}), "no str"),
             ("SubmitTask", cbor2.dumps(csil.REQUEST_DEFAULTS["SubmitTask"] | {"timeout": 2**63}), "no int"),
             ("SubmitTask", cbor2.dumps(csil.REQUEST_DEFAULTS["SubmitTask"] | {"priority": 2**31}), "32 bit"),
-            ("UpdateTask", cbor2.dumps(csil.REQUEST_DEFAULTS["UpdateTask"] | {"payload": "x"}), "no bytes"),
+            ("UpdateTask", cbor2.dumps(csil.REQUEST_DEFAULTS["UpdateTask"] | {"payload": "x"}), "not bytes"),
             (
                 "GetNextTaskGroup",
                 cbor2.dumps(csil.REQUEST_DEFAULTS["GetNextTaskGroup"] | {"queues": [1]}),

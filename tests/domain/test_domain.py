@@ -24,7 +24,7 @@ def test_every_waiting_status_can_be_claimed() -> None:
 
 def test_only_an_outcome_without_an_error_is_completed() -> None:
     assert Outcome(exit_code=0, error=None).status is JobStatus.COMPLETED
-    assert Outcome(exit_code=0, error="its artifacts could not be kept").status is JobStatus.FAILED
+    assert Outcome(exit_code=0, error="its artifacts could not be stored").status is JobStatus.FAILED
 
 
 def test_ids_are_version_7_and_sort_by_time() -> None:

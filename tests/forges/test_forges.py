@@ -366,7 +366,7 @@ def test_token_problems_are_reported() -> None:
         request = forge.repository_request(ForgeRepository("https://f.example", "a/b"), "tok")
         assert request.method == "GET"
         assert request.body == b""
-        assert "make a new one" in (forge.token_problem(HttpAnswer(status=401, body=b"")) or "")
+        assert "create a new one" in (forge.token_problem(HttpAnswer(status=401, body=b"")) or "")
         assert "may not see" in (forge.token_problem(HttpAnswer(status=404, body=b"")) or "")
         assert "500" in (forge.token_problem(HttpAnswer(status=500, body=b"")) or "")
         assert forge.token_problem(HttpAnswer(status=200, body=b"{}")) is None

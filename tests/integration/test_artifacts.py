@@ -165,7 +165,7 @@ def test_skipped_sparse_file_takes_a_bounded_time(new_service: NewService) -> No
     start_s = time.monotonic()
     job = api.run(HOLE, artifacts=["nothing", "zz"])
     assert (job["status"], job["error"]) == ("completed", None)
-    assert b"what comes after 'hole' is not kept: collecting them took longer than 2 s" in api.log(job)
+    assert b"what comes after 'hole' is not stored: collecting them took longer than 2 s" in api.log(job)
     assert api.get(f"jobs/{job['job_id']}/artifacts") == {"artifacts": [], "artifacts_truncated": True}
     assert time.monotonic() - start_s < 15
 

@@ -81,7 +81,7 @@ def deliveries(client: Client, project: dict[str, Any], deadline_s: float = 60) 
     """Return a project's deliveries, the oldest first, once none waits any more."""
     path = f"projects/{project['project_id']}/deliveries"
     wait_until(
-        lambda: client.get(path, status="waiting")["total"] == 0, deadline_s, "all deliveries are worked on"
+        lambda: client.get(path, status="waiting")["total"] == 0, deadline_s, "all deliveries are processed"
     )
     newest_first: list[dict[str, Any]] = client.get(path, limit=1000)["deliveries"]
     return newest_first[::-1]
@@ -151,7 +151,7 @@ def test_fork_runs_its_commit_without_grants_of_the_project(service: Service, gi
     ]
     assert f"\nat {BUILDKIT}\n" in service.admin.log({"job_id": node(own, "build")["job_id"]}).decode()
     assert node(ended, "build")["reason"] == (
-        "the capability builder cannot be had: the code of a stranger never gets it"
+        "the capability builder cannot be used: the code of a stranger never gets it"
     )
     log = service.admin.log({"job_id": node(ended, "a")["job_id"]}).decode()
     assert "of the fork\nof the base\n" in log
@@ -175,7 +175,7 @@ def test_delivery_commands_work(service: Service, github: Forge) -> None:
     assert "x-github-event: push" in output
     assert '"refs/heads/main"' in output
     assert project["webhook_secret"] not in output
-    assert "is worked on again" in run("redeliver", project["name"], delivery["delivery_id"])
+    assert "is processed again" in run("redeliver", project["name"], delivery["delivery_id"])
     (again,) = deliveries(service.admin, project)
     assert len(again["run_ids"]) == 2
 

@@ -296,7 +296,7 @@ def test_root_directory_is_refused_as_a_source_root(tmp_path: Path, root: str, b
     else:
         result = program("serve", "--port", 0, "--source-root", named)
     assert result.code == 2
-    assert "is no source root: every user's job could copy" in " ".join(result.errors.split())
+    assert "cannot be a source root: every user's job could copy" in " ".join(result.errors.split())
 
 
 @pytest.mark.parametrize("home", ["/tmp", "", "/"])  # noqa: S108  # nothing is put there
@@ -304,7 +304,7 @@ def test_home_directory_of_the_account_is_refused_as_a_source_root(tmp_path: Pat
     program = Program(tmp_path, {"REACTORCIDE_DATA_DIR": str(tmp_path / "data"), "HOME": home})
     result = program("serve", "--port", 0, "--source-root", pwd.getpwuid(os.geteuid()).pw_dir)
     assert result.code == 2
-    assert "is no source root: every user's job could copy" in " ".join(result.errors.split())
+    assert "cannot be a source root: every user's job could copy" in " ".join(result.errors.split())
 
 
 def test_unreadable_source_root_is_refused(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def test_artifacts_are_stored_and_downloaded_under_their_names(service: Service)
     assert [item["path"] for item in api.get(f"jobs/{job['job_id']}/artifacts")["artifacts"]] == [
         f"{NAME}/{NAME}"
     ]
-    assert "is not kept: its name is not UTF-8" in api.log(job).decode()
+    assert "is not stored: its name is not UTF-8" in api.log(job).decode()
     assert api.request("GET", f"jobs/{job['job_id']}/artifacts/{NAME}/{NAME}").content == b"it\n"
     stored = service.object_path(job["artifacts_object_key"])
     assert os.listdir(os.fsencode(stored)) == [NAME.encode()]

@@ -64,7 +64,7 @@ def test_reachable_repository_passes_the_check(service: Service) -> None:
     [
         ("right", None),
         ("reader", "the token may only read the repository; setting a commit status needs write"),
-        ("wrong", "the forge does not know the token (401); make a new one"),
+        ("wrong", "the forge does not know the token (401); create a new one"),
         (None, "the project has no token of its forge, which is told no commit statuses; set token"),
     ],
 )

@@ -170,7 +170,7 @@ def test_invalid_file_is_a_failed_run_with_all_errors(api: Client, project: NewP
     run = start(api, source)
     assert (run["status"], run["nodes"]) == ("failed", [])
     path = ".reactorcide/workflows/ci.yaml"
-    assert f"{path}:4:7: 'comand' is no key of a job; did you mean command?" in run["reason"]
+    assert f"{path}:4:7: 'comand' is not a key of a job; did you mean command?" in run["reason"]
     assert f"{path}:5:15: needs: there is no job 'c'" in run["reason"]
     refused = api.request("POST", f"runs/{run['run_id']}/rerun", json={})
     assert refused.status_code == 409, refused.text

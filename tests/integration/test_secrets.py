@@ -75,7 +75,7 @@ def test_secrets_in_output_are_masked_in_every_form(service: Service) -> None:
         "err [REDACTED] [REDACTED]",
         "no end: [REDACTED]",
         "[reactorcide] exit code 3",
-        "[reactorcide] artifact '[REDACTED]' is not kept: it is not a regular file",
+        "[reactorcide] artifact '[REDACTED]' is not stored: it is not a regular file",
     ]
     assert_nowhere(service)
 

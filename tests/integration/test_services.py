@@ -173,7 +173,7 @@ def test_secrets_of_services_are_masked_and_sealed(service: Service, image: str)
         ({"DB": {"image": "x"}}, "'DB' is not a host name"),
         ({"localhost": {"image": "x"}}, "'localhost' is not a host name"),
         ({"db": {}}, "the image of db is not an image reference"),
-        ({"db": {"image": "x", "port": 1}}, "'port' is no key of a service"),
+        ({"db": {"image": "x", "port": 1}}, "'port' is not a key of a service"),
         ({"db": {"image": "x", "command": "sh -c 'x"}}, "cannot be split into words"),
         ({"db": {"image": "x", "command": " "}}, "the command of db is empty"),
         ({"db": {"image": "x", "ready_timeout": 0}}, "ready_timeout of db is not 1 to 3600 seconds"),

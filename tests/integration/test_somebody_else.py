@@ -71,7 +71,7 @@ def test_exit_code_is_stored_although_the_container_was_removed(
         remove(service, engine)
     ended = service.admin.wait(job)
     assert (ended["status"], ended["exit_code"]) == ("failed", 3)
-    problem = "its artifacts could not be kept: somebody removed its container"
+    problem = "its artifacts could not be stored: somebody removed its container"
     assert ended["error"] == f"exit code 3; {problem}"
     assert service.admin.log(ended) == f"said\n[reactorcide] exit code 3\n[reactorcide] {problem}\n".encode()
 

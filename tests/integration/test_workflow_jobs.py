@@ -134,10 +134,10 @@ def test_non_root_user_can_write_outputs(api: Client, run: NewRun, images: Image
 @pytest.mark.parametrize(
     ("command", "error"),
     [
-        ("ln -sf /etc/passwd $F", "/job/workflow-output is no regular file"),
+        ("ln -sf /etc/passwd $F", "/job/workflow-output is not a regular file"),
         ("mv /job /other; ln -s job /job", "the Docker Engine refused to look at /job/triggers.json: "),
-        ("rm -f $F; mkfifo $F", "/job/workflow-output is no regular file"),
-        ("rm -f $F; mkdir $F", "/job/workflow-output is no regular file"),
+        ("rm -f $F; mkfifo $F", "/job/workflow-output is not a regular file"),
+        ("rm -f $F; mkdir $F", "/job/workflow-output is not a regular file"),
         ("dd if=/dev/zero of=$F bs=1 count=1 seek=100G", "/job/workflow-output is larger than 64 KiB"),
         (r"printf 'a=\377' >$F", "its outputs cannot be read: /job/workflow-output is not UTF-8"),
         (
@@ -173,9 +173,9 @@ def test_missing_output_fails_the_node_that_needs_it(api: Client, run: NewRun) -
         "good": "completed",
         "after": "skipped",
     }
-    assert node(ended, "unwritten")["reason"] == "${needs.a.w} cannot be had: a wrote no w"
+    assert node(ended, "unwritten")["reason"] == "${needs.a.w} is not available: a wrote no w"
     assert node(ended, "secret")["reason"] == "${needs.a.t} is refused: its value has a secret in it"
-    assert node(ended, "image")["reason"] == "its image 'x/A' is no image reference"
+    assert node(ended, "image")["reason"] == "its image 'x/A' is not an image reference"
     assert "outputs with a secret in them are not handed on: t\n" in log_of(api, ended, "a")
 
 

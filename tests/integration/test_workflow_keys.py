@@ -68,7 +68,7 @@ jobs:
 
 @pytest.fixture
 def run(api: Client, service: Service, images: Images) -> NewRun:
-    """Run a workflow of a repository with a submodule that cannot be had."""
+    """Run a workflow of a repository with a submodule that is not available."""
 
     def run_workflow(text: str) -> Run:
         files = {"workflows/ci.yaml": text.replace("IMAGE", images.default), "jobs/unit.yaml": UNIT}

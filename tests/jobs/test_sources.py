@@ -392,9 +392,9 @@ class TestUnused:
         entries = sources.entries(shelf.context, definition)
         assert entries is not None
         sources.remove_unused(shelf.context, before_ms=now_ms() + 1)
-        with pytest.raises(JobFailed, match="not kept any more"):
+        with pytest.raises(JobFailed, match="no longer stored"):
             list(entries)
-        with pytest.raises(JobFailed, match="not kept any more"):
+        with pytest.raises(JobFailed, match="no longer stored"):
             sources.entries(shelf.context, definition)
 
     def test_the_files_of_a_killed_upload_are_removed(self, shelf: Shelf) -> None:
@@ -457,7 +457,7 @@ class TestArtifacts:
         self.end(shelf, producer)
         (tmp_path / "objects" / attempt_prefix(producer.job_id, 1) / "artifacts.json").unlink()
         with pytest.raises(
-            JobFailed, match=f"the artifacts of job {producer.job_id}, .* are not kept any more"
+            JobFailed, match=f"the artifacts of job {producer.job_id}, .* are no longer stored"
         ):
             sources.entries(shelf.context, shelf.job(source_job_id=producer.job_id).definition)
 

@@ -357,7 +357,7 @@ def test_passwd_that_is_not_a_file_does_not_block(
     runner: DockerRunner, engine: docker.APIClient, image_with: Callable[..., str]
 ) -> None:
     image = image_with({}, fifos=["etc/passwd"])
-    with pytest.raises(JobFailed, match="/etc/passwd of the image is no regular file"):
+    with pytest.raises(JobFailed, match="/etc/passwd of the image is not a regular file"):
         owner_of(runner, engine, image, "builder")
 
 
@@ -697,7 +697,7 @@ def test_missing_isolated_network_is_recreated(
     container_ids = [runner.create(spec)]
     engine.remove_network(isolated_network)
     try:
-        with pytest.raises(EngineUnavailable, match="made anew"):
+        with pytest.raises(EngineUnavailable, match="created again"):
             runner.start(container_ids[0])
         container_ids.append(runner.create(replace(spec, attempt=2)))
         SPECS[container_ids[1]] = spec

@@ -458,7 +458,7 @@ def test_too_little_memory_for_the_hand_over_runs_nothing(new_case: Callable[...
 
 
 def test_output_of_a_shell_that_reads_no_command_is_readable(new_case: Callable[..., Case]) -> None:
-    # It ends where such a variable of its environment is no number.
+    # It ends where such a variable of its environment is not a number.
     case = new_case("dash", OPTIND="word")
     spec = case.spec("echo ran", {})
     container_id, output, started = case.waiting(spec)

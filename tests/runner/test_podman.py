@@ -269,6 +269,6 @@ def test_jobs_of_a_workflow_have_services_and_pass_on_artifacts(podman: str, ser
     assert statuses(ended) == {"a": "completed", "b": "completed", "link": "failed"}, ended
     assert service.admin.log({"job_id": node(ended, "b")["job_id"]}).endswith(b"served\n")
     link = service.admin.job({"job_id": node(ended, "link")["job_id"]})
-    assert link["error"] == "/job/workflow-output is no regular file"
+    assert link["error"] == "/job/workflow-output is not a regular file"
     with contextlib.closing(docker.APIClient(podman, version="auto")) as engine:
         wait_until(lambda: not service.containers(engine), 60, "the containers are gone")

@@ -135,17 +135,17 @@ def test_documented_cron_examples_hold() -> None:
 @pytest.mark.parametrize(
     ("cron", "timezone", "message"),
     [
-        ("", "UTC", "'' is no time of a schedule"),
+        ("", "UTC", "'' is not a cron expression"),
         ("* * * *", "UTC", "give minute, hour, day of the month, month and day of the week"),
         # With seconds, which would be due sixty times a minute.
-        ("* * * * * *", "UTC", "is no time of a schedule"),
+        ("* * * * * *", "UTC", "is not a cron expression"),
         ("61 * * * *", "UTC", "bad minute"),
         ("* 24 * * *", "UTC", "bad hour"),
         ("@reboot", "UTC", "or @daily"),
         ("0 0 31 2 *", "UTC", "bad day-of-month"),
         ("0 0 31 2,4 1#6", "UTC", "bad day-of-week"),
         ("*/0 * * * *", "UTC", "bad minute"),
-        ("1" * 200, "UTC", "is no time of a schedule"),
+        ("1" * 200, "UTC", "is not a cron expression"),
         ("@daily", "Mars/Base", "there is no time zone 'Mars/Base'; name one like Europe/Berlin"),
         ("@daily", "../../etc/passwd", "there is no time zone"),
         ("@daily", "Europe", "there is no time zone"),

@@ -85,7 +85,7 @@ def test_only_the_linked_file_is_fetched_if_the_server_supports_it(
 def test_link_without_a_regular_file_is_refused(origin: Repository, tmp_path: Path, target: str) -> None:
     (origin.path / "flows" / "linked.yaml").symlink_to(target)
     origin.commit("file", "x")
-    with pytest.raises(JobFailed, match=r"^flows/linked\.yaml is a link that leads to no regular file"):
+    with pytest.raises(JobFailed, match=r"^flows/linked\.yaml is a link, but not to a regular file"):
         checked_out(origin, tmp_path / "into")
 
 

@@ -38,9 +38,9 @@ _UNSAID = {
     "services": "services: the command of .* (cannot be split into words: .*|is empty)",
     "memory_limit": "memory_limit must be at least 6m",
     # Of a schedule: what no pattern can say.
-    "cron": "'.*' is no time of a schedule; .*|the time '.*' never comes; .*",
+    "cron": "'.*' is not a cron expression; .*|the time '.*' never comes; .*",
     "timezone": "there is no time zone '.*'; .*",
-    "branch": "'.*' is no name of a branch",
+    "branch": "'.*' is not a branch name",
     "vars": "vars belong to a workflow: .*",
     # The clock.
     "expires_at": "expires_at is in the past",

@@ -212,7 +212,7 @@ def test_content_above_a_limit_is_not_read(tmp_path: Path) -> None:
         (member("a//b", b"x"), "leads out"),
         (member("./a", b"x"), "leads out"),
         (member("link", kind=tarfile.SYMTYPE, target="/etc/passwd"), "not a regular file"),
-        (member("hard", kind=tarfile.LNKTYPE, target="artifacts/nothing"), "is not there"),
+        (member("hard", kind=tarfile.LNKTYPE, target="artifacts/nothing"), "to a missing file"),
         (member("hard", kind=tarfile.LNKTYPE, target="artifacts/link"), "is not a regular file"),
         (member("device", kind=tarfile.CHRTYPE, devmajor=1, devminor=3), "not a regular file"),
         (member("disk", kind=tarfile.BLKTYPE), "not a regular file"),
@@ -325,7 +325,7 @@ def test_timeout_stores_the_artifacts_collected_so_far(tmp_path: Path, globs: li
     assert collection.paths == ["file"]
     assert collection.stored == {"file"}
     assert collection.truncated
-    assert "what comes after 'hole' is not kept: it took too long" in collection.log
+    assert "what comes after 'hole' is not stored: it took too long" in collection.log
 
 
 def test_timeout_at_the_first_file_is_reported(tmp_path: Path) -> None:
@@ -333,7 +333,7 @@ def test_timeout_at_the_first_file_is_reported(tmp_path: Path) -> None:
         tmp_path, member("a", b"x"), check=Stopwatch(0, CollectingEnded("it took too long"))
     )
     assert (collection.paths, collection.truncated) == ([], True)
-    assert "what the job left is not kept: it took too long" in collection.log
+    assert "what the job left is not stored: it took too long" in collection.log
 
 
 def test_collecting_can_be_interrupted_between_files(tmp_path: Path) -> None:
@@ -353,8 +353,8 @@ def test_stopping_service_leaves_collecting_to_the_next(tmp_path: Path) -> None:
 def test_the_log_names_only_the_first_skipped_artifacts(tmp_path: Path) -> None:
     links = (member(f"{number:03}" + "x" * 250, kind=tarfile.SYMTYPE, target="x") for number in range(300))
     collection = collected(tmp_path, *links)
-    assert collection.log.count("is not kept") == 20
-    assert "280 more files are not kept" in collection.log
+    assert collection.log.count("is not stored") == 20
+    assert "280 more files are not stored" in collection.log
     assert len(collection.log) < 10_000
 
 

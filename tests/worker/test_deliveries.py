@@ -188,7 +188,7 @@ def test_a_tag_is_one_run_however_many_deliveries_name_it(desk: Desk) -> None:
         assert all(outcome.endswith("has told of the same tag") for outcome in outcomes[1:])
         assert desk.workflows() == ["release"] * number
         assert {(run.sha, run.event["tag"]) for run in desk.runs()} == {(desk.head("v1^{commit}"), "v1")}
-    # The same tag, deleted and made anew.
+    # The same tag, deleted and created again.
     deleted = desk.dialect.push(REPO, "refs/tags/v1", desk.head("v1"), NO_COMMIT)
     assert desk.became(deleted) == "ignored: tag deleted"
     for sent in reversed(desk.dialect.tag(REPO, "v1", desk.head("v1"))):
@@ -319,7 +319,7 @@ def test_the_same_delivery_counts_once(desk: Desk) -> None:
     assert desk.receive(desk.pushed(), "one") == done
     desk.worked(first)
     assert desk.workflows() == ["ci", "docs"]
-    # One that has started nothing is worked on again.
+    # One that has started nothing is processed again.
     desk.change(disabled=True)
     assert desk.became(desk.pushed(), "two") == "ignored: the project is disabled"
     desk.change(disabled=False)
@@ -582,10 +582,10 @@ def test_the_deliverer_works_on_new_deliveries_and_on_waiting_ones(github: Desk)
     deliverer = Deliverer(github.context)
     deliverer.start()
     try:
-        wait_until(lambda: len(github.runs()) == 2, 20, "what was left is worked on")
+        wait_until(lambda: len(github.runs()) == 2, 20, "what was left is processed")
         began = time.monotonic()
         arrived = github.receive(github.pushed())
-        wait_until(lambda: len(github.runs()) == 4, 20, "what arrives is worked on")
+        wait_until(lambda: len(github.runs()) == 4, 20, "what arrives is processed")
         assert time.monotonic() - began < 20
     finally:
         deliverer.stop(10)
@@ -616,7 +616,7 @@ def test_servers_that_hang_delay_no_other_project(open_desk: Open) -> None:
     try:
         wait_until(lambda: len(fetches) == 2, 20, "half of the threads hang")
         other.receive(other.pushed())
-        wait_until(lambda: len(other.runs()) == 2, 20, "the other's delivery is worked on")
+        wait_until(lambda: len(other.runs()) == 2, 20, "the other's delivery is processed")
         assert len(fetches) == 3
     finally:
         free.set()

@@ -212,7 +212,7 @@ def test_job_builds_images_if_an_admin_has_granted_it(house: House, tmp_path: Pa
             (run,) = start_for_project(project.context, project_id, project.request())
         (node,) = project.store.runs.nodes(run.run_id)
         if node.job_id is None:
-            return (node.reason or "").removeprefix("the capability builder cannot be had: ")
+            return (node.reason or "").removeprefix("the capability builder cannot be used: ")
         return project.store.jobs.get(node.job_id).definition.job_env_vars["BUILDKIT_HOST"]
 
     assert built() == "the operator has named no BuildKit, with --buildkit-address"

@@ -312,8 +312,8 @@ def test_names_and_limits_are_checked(planned: Planned) -> None:
         planned.schedule()
     for fields, message in (
         ({"name": " "}, "a schedule's name has"),
-        ({"branch": "a..b"}, "'a..b' is no name of a branch"),
-        ({"cron": "daily"}, "'daily' is no time of a schedule"),
+        ({"branch": "a..b"}, "'a..b' is not a branch name"),
+        ({"cron": "daily"}, "'daily' is not a cron expression"),
     ):
         with pytest.raises(InvalidInput, match=message):
             planned.schedule(**{"name": "other"} | fields)

@@ -272,7 +272,7 @@ def test_rerun_is_pending_again(project: Project) -> None:
 
 def test_uncommitted_run_owes_no_status(project: Project) -> None:
     def refuse(tx: Records, runs: Sequence[Run]) -> None:
-        raise Conflict("the delivery was worked on already")
+        raise Conflict("the delivery was processed already")
 
     with pytest.raises(Conflict):
         start_for_project(

@@ -364,7 +364,7 @@ def test_artifacts_wait_for_disk_space(
     assert ([item.path for item in listing.artifacts], listing.truncated) == (["a", "summary.md", "z"], False)
     assert reports.load(house.context, ended).summary == "All is well."
     # Once, whatever the number of tries.
-    assert house.log(ended) == "said\n[reactorcide] artifact 'link' is not kept: it is not a regular file\n"
+    assert house.log(ended) == "said\n[reactorcide] artifact 'link' is not stored: it is not a regular file\n"
 
 
 def test_artifacts_without_disk_space_for_long_fail_the_job(
@@ -376,7 +376,7 @@ def test_artifacts_without_disk_space_for_long_fail_the_job(
     assert (ended.status, ended.exit_code, ended.error) == (
         JobStatus.FAILED,
         0,
-        "its artifacts could not be kept: collecting them took longer than 0.5 s (--collect-timeout); "
+        "its artifacts could not be stored: collecting them took longer than 0.5 s (--collect-timeout); "
         "no room for /z",
     )
     assert (read.artifacts(house.context, ended).artifacts, stored_artifacts(house, ended)) == ([], [])

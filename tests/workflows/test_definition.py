@@ -222,12 +222,14 @@ def test_vars_of_a_start_override_defaults() -> None:
     with pytest.raises(WorkflowError, match="the workflow has no 'aa' in vars"):
         definition.expand(PUSH, variables={"aa": "b"})
     # They are checked as what is in the file is, and never read as references.
-    with pytest.raises(WorkflowError, match=r"image: '\$\$\{secret:a:b\}:1' is no image reference"):
+    with pytest.raises(WorkflowError, match=r"image: '\$\$\{secret:a:b\}:1' is not an image reference"):
         definition.expand(PUSH, variables={"a": "${secret:a:b}"})
 
 
 def test_invalid_workflow_does_not_expand() -> None:
-    with pytest.raises(WorkflowError, match=r"ci\.yaml:6:5: 'imag' is no key of a job; did you mean image\?"):
+    with pytest.raises(
+        WorkflowError, match=r"ci\.yaml:6:5: 'imag' is not a key of a job; did you mean image\?"
+    ):
         define(job("imag: x")).expand(Event(name=EventName.PUSH))
 
 

@@ -35,12 +35,12 @@ def test_all_errors_are_reported_with_place_and_suggestion() -> None:
         "pull_request_updated, "
         "pull_request_closed, pull_request_merged, schedule, manual, pull_request, tag; did "
         "you mean pull_request?",
-        "2:37: 'branch' is no key of on; did you mean branches?",
+        "2:37: 'branch' is not a key of on; did you mean branches?",
         "4:22: '${event.brnch}': an event has no 'brnch'; did you mean branch?",
         "4:54: when_full: 'queu' is none of queue, replace, cancel; did you mean queue?",
-        "7:5: 'imagee' is no key of a job; did you mean image?",
-        "9:14: timeout: '20x' is no duration from 1 to 604800 seconds; write seconds, or 90s, 20m, 2h",
-        "10:14: retries: '11' is no whole number from 0 to 10",
+        "7:5: 'imagee' is not a key of a job; did you mean image?",
+        "9:14: timeout: '20x' is not a duration from 1 to 604800 seconds; write seconds, or 90s, 20m, 2h",
+        "10:14: retries: '11' is not a whole number from 0 to 10",
         "11:20: allow_failure: 'yes' is neither true nor false",
         "12:14: '${vars.regisry}': there is no such name in vars; did you mean registry?",
         "13:5: the key 'command' is given twice, first in line 8",
@@ -66,7 +66,7 @@ def test_all_errors_are_reported_with_place_and_suggestion() -> None:
         ("[a]: 1\n", ["1:1: a key has to be a text"]),
         ("a: *x\n", ["1:4: there is no anchor &x above"]),
         ("a: &x [*x]\n", ["1:8: *x stands inside of its own anchor"]),
-        ("name: a\0b\n", ["1:8: the character U+0000 may not stand in YAML"]),
+        ("name: a\0b\n", ["1:8: the character U+0000 is not allowed in YAML"]),
         ('name: "\\UFFFFFFFF"\n', ["1:1: this cannot be read as YAML; check its quotes and escapes"]),
         ("[" * 40, ["1:33: lists and mappings are nested more than 32 deep"]),
         ("x" * 300_000, ["1:1: the file is larger than 256 KiB"]),
@@ -85,10 +85,10 @@ def test_custom_yaml_tags_are_refused() -> None:
 @pytest.mark.parametrize(
     ("keys", "expected"),
     [
-        ("steps: [a]", "6:5: steps is no key of a job; write one command for all steps"),
-        ("runs-on: x", "6:5: runs-on is no key of a job; write image, and queue where it matters"),
-        ("Image: x", "6:5: 'Image' is no key of a job; did you mean image?"),
-        ("image: Alpine", "6:12: image: 'Alpine' is no image reference, like alpine:latest"),
+        ("steps: [a]", "6:5: steps is not a key of a job; write one command for all steps"),
+        ("runs-on: x", "6:5: runs-on is not a key of a job; write image, and queue where it matters"),
+        ("Image: x", "6:5: 'Image' is not a key of a job; did you mean image?"),
+        ("image: Alpine", "6:12: image: 'Alpine' is not an image reference, like alpine:latest"),
         ("image: [x]", "6:12: image takes a single value, not a list"),
         ("run: x", "6:5: run and command mean the same; give one of them"),
         ("shell: zsh", "6:12: shell: 'zsh' is none of sh, bash; did you mean sh?"),
@@ -98,9 +98,9 @@ def test_custom_yaml_tags_are_refused() -> None:
         ("condition: any_failed", "6:16: the job would never run: any_failed, and it needs no job"),
         (
             "timeout: 8d",
-            "6:14: timeout: '8d' is no duration from 1 to 604800 seconds; write seconds, or 90s, 20m, 2h",
+            "6:14: timeout: '8d' is not a duration from 1 to 604800 seconds; write seconds, or 90s, 20m, 2h",
         ),
-        ("priority: 1.5", "6:15: priority: '1.5' is no whole number from -2147483648 to 2147483647"),
+        ("priority: 1.5", "6:15: priority: '1.5' is not a whole number from -2147483648 to 2147483647"),
         ('retries: "3"', "6:14: retries: '3' is a text, because of its quotes; leave them out"),
         ("queue: a b", "6:12: queue: 'a b' is not a queue's name: letters, digits, '.', '_' and '-'"),
         (
@@ -128,11 +128,11 @@ def test_custom_yaml_tags_are_refused() -> None:
         ),
         (
             "resources: {cpu: {limit: 0}}",
-            "6:30: limit: '0' is no number of processors from 0.01 to 1024, like 2, 0.5 or 500m",
+            "6:30: limit: '0' is not a number of processors from 0.01 to 1024, like 2, 0.5 or 500m",
         ),
         (
             "resources: {memory: {limit: 1m}}",
-            "6:33: limit: '1m' is no size of at least 6m; write bytes, or a number with k, m, g "
+            "6:33: limit: '1m' is not a size of at least 6m; write bytes, or a number with k, m, g "
             "or t, like 512m or 2Gi",
         ),
         (
@@ -146,7 +146,7 @@ def test_custom_yaml_tags_are_refused() -> None:
         ),
         (
             "services: {db: {image: x, ports: [1]}}",
-            "6:31: ports is no key of a service; a service is reached by its name, on any port",
+            "6:31: ports is not a key of a service; a service is reached by its name, on any port",
         ),
         (
             "services: {localhost: {image: x}}",
@@ -162,7 +162,8 @@ def test_custom_yaml_tags_are_refused() -> None:
         ),
         (
             "services: {db: {image: x, ready_timeout: 2h}}",
-            "6:46: ready_timeout: '2h' is no duration from 1 to 3600 seconds; write seconds, or 90s, 20m, 2h",
+            "6:46: ready_timeout: '2h' is not a duration from 1 to 3600 seconds; write seconds, or 90s, "
+            "20m, 2h",
         ),
         (
             "services: {" + ", ".join(f"s{n}: {{image: x}}" for n in range(11)) + "}",
@@ -194,13 +195,13 @@ def test_custom_yaml_tags_are_refused() -> None:
         ("concurrency: {}", "6:18: concurrency needs the key group"),
         (
             "capabilities: [docker]",
-            "6:19: capabilities: docker cannot be had: a job never gets the engine's socket; to "
+            "6:19: capabilities: docker is not available: a job never gets the engine's socket; to "
             "build images, use builder",
         ),
-        ("capabilities: [gpu]", "6:19: capabilities: gpu cannot be had here"),
+        ("capabilities: [gpu]", "6:19: capabilities: gpu is not available here"),
         (
             "run_as: {user: runner}",
-            "6:13: run_as: this user cannot be had, a job runs as the user of its image; leave it out",
+            "6:13: run_as: this user is not available; a job runs as the user of its image; leave it out",
         ),
         ("run_local: {user: ann}", "6:23: user: 'ann' is not host, root, runner or uid[:gid]"),
         ("job_file: nope.yaml", "6:15: there is no file 'nope.yaml' in .reactorcide/jobs"),
@@ -274,7 +275,7 @@ def test_an_error_in_a_job_file_has_the_place_in_that_file() -> None:
     definition = define(workflow, unit="name: unit\njob:\n  comand: x\n")
 
     assert [str(problem) for problem in definition.problems] == [
-        ".reactorcide/jobs/unit.yaml:3:3: 'comand' is no key of a job; did you mean command?",
+        ".reactorcide/jobs/unit.yaml:3:3: 'comand' is not a key of a job; did you mean command?",
         ".reactorcide/workflows/ci.yaml:4:3: the job 'a' needs the key command, with a script",
         ".reactorcide/workflows/ci.yaml:5:3: the job 'b' needs the key command, with a script",
         ".reactorcide/workflows/ci.yaml:5:17: there is no file 'unti.yaml' in "

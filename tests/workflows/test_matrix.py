@@ -74,11 +74,11 @@ def test_numbers_and_booleans_can_come_from_the_matrix() -> None:
         ("{}", "6:13: matrix has no combination; give it an axis with values, or include"),
         ("{a: 1}", "6:17: the axis a takes a list of values"),
         ("{a: [[1]]}", "6:18: a takes a single value, not a list"),
-        ("{a b: [1]}", "6:14: matrix: 'a b' is no name for an axis: letters, digits, '_' and '-'"),
+        ("{a b: [1]}", "6:14: matrix: 'a b' is not an axis name: letters, digits, '_' and '-'"),
         ('{a: ["1\\n2"]}', "6:18: a: '1\\n2' is not on one line, without control characters"),
         ("{a: [1], include: {a: 2}}", "6:31: include takes a list of at most 256 mappings"),
         ("{a: [1], include: [x]}", "6:32: include takes mappings, with a value by axis"),
-        ("{a: [1], max_parallel: 0}", "6:36: max_parallel: '0' is no whole number from 1 to 256"),
+        ("{a: [1], max_parallel: 0}", "6:36: max_parallel: '0' is not a whole number from 1 to 256"),
         (
             '{a: ["1", "1, 2"], b: ["2, 3", "3"]}',
             "6:13: matrix: two combinations have the same values in the same order",

@@ -97,7 +97,7 @@ def test_one_job_for_each_value() -> None:
     assert problems == [
         "6:1: warning: worker_class means nothing here: any worker may take it",
         "7:1: warning: image_pull_secrets means nothing here: logins are the operator's",
-        "8:1: command_prefix is no key of a job file; write shell: bash",
+        "8:1: command_prefix is not a key of a job file; write shell: bash",
     ]
     assert [node.name for node in definition.graph.nodes] == ["fan-out (unit)", "fan-out (integration)"]
     assert [str(node.job.environment["SUITE"]) for node in definition.graph.nodes] == ["unit", "integration"]
@@ -110,7 +110,7 @@ def test_one_job_for_each_value() -> None:
         (
             "docker",
             [
-                "4:3: capabilities: docker cannot be had: a job never gets the engine's socket; "
+                "4:3: capabilities: docker is not available: a job never gets the engine's socket; "
                 "to build images, use builder",
                 "6:3: warning: run_as is ignored: a job runs as the user of its image",
             ],
@@ -130,13 +130,13 @@ def test_one_job_for_each_value() -> None:
                 "1:1: the job 'All features' needs the key command, with a script",
                 "2:1: warning: source means nothing here: a job gets the source of its run; without one: "
                 "checkout: false",
-                "5:1: container is no key of a job file; write image",
-                "8:13: '${BUILD_ID:-none}' is no reference (they begin with vars., matrix., event., needs., "
-                "secret:, env:); write $${ for a ${ of your own",
-                "9:1: commands is no key of a job file; write one command, of several lines",
-                "12:1: outputs is no key of a job file; a job writes KEY=VALUE lines to the file "
+                "5:1: container is not a key of a job file; write image",
+                "8:13: '${BUILD_ID:-none}' is not a reference (they begin with vars., matrix., event., "
+                "needs., secret:, env:); write $${ for a ${ of your own",
+                "9:1: commands is not a key of a job file; write one command, of several lines",
+                "12:1: outputs is not a key of a job file; a job writes KEY=VALUE lines to the file "
                 "$REACTORCIDE_OUTPUT",
-                "14:1: 'metadata' is no key of a job file",
+                "14:1: 'metadata' is not a key of a job file",
             ],
         ),
     ],

@@ -50,8 +50,8 @@ def test_vars_and_outputs_of_the_first_reactorcide() -> None:
     ("text", "problem"),
     [
         (b"a=\xff\n", "is not UTF-8"),
-        ("a=1\nno\n", "has in line 2 'no', which is no KEY=VALUE"),
-        ("a s3cret\n", "has in line 1 a secret, which is no KEY=VALUE"),
+        ("a=1\nno\n", "has in line 2 'no', which is not KEY=VALUE"),
+        ("a s3cret\n", "has in line 1 a secret, which is not KEY=VALUE"),
         ("a b=1\n", "has as a key 'a b'; a key is of letters, digits, '_' and '-'"),
         ("=1\n", "has as a key ''; a key"),
         ("s3cret=1\n", "has as a key a secret; a key"),
@@ -59,8 +59,8 @@ def test_vars_and_outputs_of_the_first_reactorcide() -> None:
         ('{"a": "\\ud800"}', "has for a a value with NUL, or half of a surrogate pair"),
         ('{"a": [1]}', "has for a neither a text nor a number nor a boolean; write it as a text"),
         ('{"a": null}', "has for a neither a text"),
-        ('{"a": NaN}', "is no JSON object: NaN is no number"),
-        ('{"a": 1', "is no JSON object: Expecting ',' delimiter"),
+        ('{"a": NaN}', "is not a JSON object: NaN is not a number"),
+        ('{"a": 1', "is not a JSON object: Expecting ',' delimiter"),
         ('{"a":' + "[" * 60_000, "is nested too deep"),
     ],
 )

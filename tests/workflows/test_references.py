@@ -64,15 +64,15 @@ def test_shell_syntax_in_a_command_is_unchanged(command: str) -> None:
         ('image: "${needs.x.y}"', "6:12: '${needs.x.y}': 'x' is not in needs"),
         (
             'image: "${secret:a:b}"',
-            "6:12: '${secret:a:b}' may not stand here; "
+            "6:12: '${secret:a:b}' is not allowed here; "
             "allowed are references to vars, matrix, event, needs, env",
         ),
         ('image: "${{ vars.x }}"', "6:12: a reference has one brace, like ${matrix.python}, not two"),
         (
             'timeout: "${event.number}"',
-            "6:14: '${event.number}' may not stand here; allowed are references to vars, matrix",
+            "6:14: '${event.number}' is not allowed here; allowed are references to vars, matrix",
         ),
-        ('environment: {A: "${env:1}"}', "6:22: '${env:1}': '1' is no name for a variable"),
+        ('environment: {A: "${env:1}"}', "6:22: '${env:1}': '1' is not a variable name"),
         (
             'environment: {A: "${secret:a b:c}"}',
             "6:22: '${secret:a b:c}' is not like ${secret:path:key}, of letters, digits, '/', '_' and '-'",

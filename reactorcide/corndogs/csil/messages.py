@@ -59,7 +59,7 @@ _TASK: Fields = {
 def checked(message: object, fields: Fields) -> dict[str, Any]:
     """Return a message that is a map with these fields, and perhaps others. Raises ``Malformed``."""
     if not isinstance(message, dict):
-        raise Malformed("csil cbor: the message is no map")
+        raise Malformed("csil cbor: the message is not a map")
     for name, kind in fields.items():
         if name not in message:
             raise Malformed(f'csil cbor: missing field "{name}"')

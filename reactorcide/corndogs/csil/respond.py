@@ -112,7 +112,7 @@ class Responder:
     def _update(self, fields: dict[str, Any]) -> dict[str, object]:
         payload = fields.get("payload", b"")
         if not isinstance(payload, bytes):
-            raise Malformed('csil cbor: field "payload" is no bytes')
+            raise Malformed('csil cbor: field "payload" is not bytes')
         return _of(
             self._calls.update(
                 fields["uuid"],
@@ -126,7 +126,7 @@ class Responder:
 
     def _claim_of_group(self, fields: dict[str, Any]) -> dict[str, object]:
         if not all(type(queue) is str for queue in fields["queues"]):
-            raise Malformed('csil cbor: field "queues" is no list of text')
+            raise Malformed('csil cbor: field "queues" is not a list of text')
         return self._claim(fields["queues"] or [DEFAULT_QUEUE], fields)
 
     def _claim(self, queues: list[str], fields: dict[str, Any]) -> dict[str, object]:

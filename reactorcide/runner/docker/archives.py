@@ -32,7 +32,7 @@ def modified_at(api: Any, container_id: str, path: str) -> str:
 
 
 def look(api: Any, container_id: str, path: str) -> dict[str, Any] | None:
-    """Return the engine's description of a path, no link followed; ``None`` where there is nothing."""
+    """Return the engine's description of a path, no link followed; ``None`` if there is nothing."""
     with gone_if_missing(container_id), translated(f"look at {path}"):
         response = _head(api, container_id, path)
         if response.status_code == 404:
@@ -43,7 +43,7 @@ def look(api: Any, container_id: str, path: str) -> dict[str, Any] | None:
 
 
 def is_directory(api: Any, container_id: str, path: str) -> bool:
-    """Tell whether a path is a directory, no link followed."""
+    """Return whether a path is a directory, no link followed."""
     stat = look(api, container_id, path)
     return stat is not None and bool(stat["mode"] & _GO_MODE_DIRECTORY)
 
@@ -55,7 +55,7 @@ def read_file(api: Any, container_id: str, path: str, max_bytes: int) -> bytes |
     if stat is None:
         return None
     if stat["mode"] & _GO_MODE_TYPE:
-        raise JobFailed(f"{path} is no regular file")
+        raise JobFailed(f"{path} is not a regular file")
     if stat["size"] > max_bytes:
         raise JobFailed(f"{path} is larger than {format_size(max_bytes)}")
     response = open_archive(api, container_id, path)
@@ -77,7 +77,7 @@ def _head(api: Any, container_id: str, path: str) -> requests.Response:
 
 
 def open_archive(api: Any, container_id: str, path: str) -> requests.Response | None:
-    """Open a path of a container as a tar stream; ``None`` where the container has no such path.
+    """Open a path of a container as a tar stream; ``None`` if the container has no such path.
 
     The SDK's typed call keeps the response, which has to be closed, to itself.
     """
@@ -129,7 +129,7 @@ def records(api: docker.APIClient, container_id: str, path: str) -> Iterator[Seq
     with response:
         if _stat(response)["mode"] & _GO_MODE_TYPE:
             # The engine itself would wait for a FIFO's other end, and with it this container's start.
-            raise JobFailed(f"{path} of the image is no regular file: its user cannot be looked up")
+            raise JobFailed(f"{path} of the image is not a regular file: its user cannot be looked up")
         if _stat(response)["size"] > _MAX_USERS_FILE_BYTES:
             limit = format_size(_MAX_USERS_FILE_BYTES)
             raise JobFailed(f"{path} of the image is larger than {limit}, so its user cannot be looked up")

@@ -55,14 +55,14 @@ class EngineClient:
             return str(self.api().version()["Version"])
 
     def is_podman(self) -> bool:
-        """Tell whether the engine is Podman, which has the same API."""
+        """Return whether the engine is Podman, which has the same API."""
         if self._is_podman is None:
             components = self.api().version().get("Components") or ()
             self._is_podman = any(component["Name"] == "Podman Engine" for component in components)
         return self._is_podman
 
     def is_local(self) -> bool:
-        """Tell whether the engine is reached over a socket of this host."""
+        """Return whether the engine is reached over a socket of this host."""
         return str(docker.utils.parse_host(self._environment.get("DOCKER_HOST"))).startswith(_LOCAL)
 
     def api(self) -> docker.APIClient:

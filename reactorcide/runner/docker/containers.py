@@ -336,9 +336,11 @@ class DockerRunner:
             except docker.errors.NotFound as exc:
                 if networks.ISOLATED not in str(exc.explanation):
                     raise
-                # Somebody has removed it. A start that failed has closed the output, so begin anew.
+                # Somebody removed it. The failed start has closed the output, so the attempt starts again.
                 self._network_exists = False
-                raise EngineUnavailable(f"the network {networks.ISOLATED} is gone; it is made anew") from exc
+                raise EngineUnavailable(
+                    f"the network {networks.ISOLATED} is missing; it is created again"
+                ) from exc
             details = api.inspect_container(container_id)
         variables = dict(entry.partition("=")[::2] for entry in details["Config"]["Env"] or ())
         return Started(str(details["State"]["StartedAt"]), variables.get("SHLVL"))
@@ -357,7 +359,7 @@ class DockerRunner:
                     raise
 
     def _terminate_all(self, container_id: str) -> bool:
-        """Send TERM to all processes of a container; ``False`` where that is not possible.
+        """Send TERM to all processes of a container; ``False`` if that is not possible.
 
         Docker's init passes signals on to a process group, if it is asked to; Podman's to one process only.
         """
@@ -529,7 +531,7 @@ class DockerRunner:
 
 @contextlib.contextmanager
 def _missing_image(image: str) -> Iterator[None]:
-    """Raise ``ImageMissing`` where a container could not be created because its image is not there."""
+    """Raise ``ImageMissing`` if a container could not be created because its image is not there."""
     try:
         yield
     except docker.errors.NotFound as exc:

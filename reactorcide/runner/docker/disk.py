@@ -64,7 +64,7 @@ def tree_bytes(path: str) -> int:
 
 
 def _is_on_this_host(process: Path, mounted: Mapping[str, str]) -> bool:
-    """Tell whether this host's process with that number is the container's, by a mounted file."""
+    """Return whether this host's process with that number is the container's, by a mounted file."""
     for inside, outside in mounted.items():
         with contextlib.suppress(OSError):
             return os.path.samefile(process / "root" / inside, outside)

@@ -108,7 +108,7 @@ def one_line(text: str) -> str:
 
 
 def _is_timeout(error: BaseException | None) -> bool:
-    """Tell whether an engine accepted the connection but did not answer in time."""
+    """Return whether an engine accepted the connection but did not answer in time."""
     if isinstance(error, requests.ConnectTimeout):
         return False
     # A timeout in the middle of a body is a lost connection for the SDK.

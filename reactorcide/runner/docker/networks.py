@@ -34,5 +34,5 @@ def create_isolated(api: docker.APIClient) -> None:
             raise EngineUnavailable(f"the network {ISOLATED} could not be made") from exc
     if not _NO_CROSS_TALK.items() <= (options or {}).items():
         raise InfrastructureError(
-            f"the network {ISOLATED} lets containers reach each other; remove it, and it is made anew"
+            f"the network {ISOLATED} lets containers reach each other; remove it, and it is created again"
         )

@@ -23,7 +23,7 @@ def exit_of(details: Mapping[str, Any]) -> Exit | None:
 
 
 def may_be_out_of_memory(details: Mapping[str, Any]) -> bool:
-    """Tell whether a container was killed and the engine may still have to learn that memory was why.
+    """Return whether a container was killed and the engine may still have to learn that memory was why.
 
     It learns of the kernel's kill apart from the container's end, and sometimes after it.
     """

@@ -39,7 +39,7 @@ class Engine(Protocol):
     """What the pool needs of the runner. The methods that ``Runner`` has are described there."""
 
     def keeps_connections(self) -> bool:
-        """Tell whether a connection that waits for minutes is there afterwards, or its end is noticed."""
+        """Return whether a connection that waits for minutes is there afterwards, or its end is noticed."""
 
     def image_id(self, image: str) -> str | None:
         """Return the id that an image name has now; ``None`` if there is no such image."""
@@ -48,7 +48,7 @@ class Engine(Protocol):
         """Create a container of that shape for no job yet, and return its id."""
 
     def is_directory(self, container_id: str, path: str) -> bool:
-        """Tell whether a path of a container is a directory, and no link to one."""
+        """Return whether a path of a container is a directory, and no link to one."""
 
     def image_of(self, container_id: str) -> str:
         """Return the id of a container's image."""
@@ -79,7 +79,7 @@ class WarmContainer:
     ready_at: float
 
     def is_alive(self) -> bool:
-        """Tell whether it goes on waiting for its command."""
+        """Return whether it goes on waiting for its command."""
         # What its shell prints meanwhile, a warning perhaps, must not fill the connection.
         has_ended = self.output.read(0) is None
         is_flooding = self.output.unacknowledged_bytes > handover.MAX_UNACKNOWLEDGED_BYTES
@@ -119,7 +119,7 @@ class WarmPool:
     def take(self, spec: ContainerSpec, name: str) -> str | None:
         """Return the id of a container that waits for a command like ``spec``, under its new name.
 
-        ``None`` where there is none.
+        ``None`` if there is none.
         """
         shape = _shape(spec)
         while shape is not None and (warm := self._pop(shape)) is not None:
@@ -163,7 +163,7 @@ class WarmPool:
             warm.output.close()
 
     def owns(self, container_id: str) -> bool:
-        """Tell whether a container was created here, and is not to be removed."""
+        """Return whether a container was created here, and is not to be removed."""
         with self._lock:
             return container_id in self._own
 
@@ -273,7 +273,7 @@ class WarmPool:
         crashpoints.reached("warm-container-created")
         if not self._engine.is_directory(container_id, shape.working_dir):
             # A source that is put in later would replace it.
-            raise JobFailed(f"{shape.working_dir} of the image is no directory")
+            raise JobFailed(f"{shape.working_dir} of the image is not a directory")
         output = self._engine.attach(container_id)
         try:
             started = self._engine.start(container_id)

@@ -21,7 +21,7 @@ def changed_paths(
 ) -> tuple[str, ...] | None:
     """Return the paths that differ between a fetched commit and what it is compared with.
 
-    ``None`` where that cannot be known: the other commit is gone, or the server does not send it.
+    ``None`` if that cannot be known: the other commit is gone, or the server does not send it.
     """
     try:
         other = _other(git, sha, comparison, default_branch)

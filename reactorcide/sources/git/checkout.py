@@ -146,7 +146,7 @@ class GitFolders:
     is_reachable: bool = False
     """Whether a branch or a tag leads to it, if that was asked."""
     changed: tuple[str, ...] | None = None
-    """The paths that differ from what it was compared with; ``None`` where that is not known."""
+    """The paths that differ from what it was compared with; ``None`` if that is not known."""
 
 
 def check_out_folders(
@@ -279,7 +279,7 @@ def _linked(git: Git, sha: str, name: str, blob: str) -> tuple[str, str]:
         entry = ("ls-tree", "-z", "--full-tree", sha, "--", path)
         git.check_run(f"read {name}", *entry, stdout=lines.append, records=True)
     if path is None or len(lines) != 1 or not lines[0].startswith(b"100"):
-        raise JobFailed(f"{name} is a link that leads to no regular file of the repository")
+        raise JobFailed(f"{name} is a link, but not to a regular file of the repository")
     return path, lines[0].partition(b"\t")[0].decode().split(" ")[2]
 
 

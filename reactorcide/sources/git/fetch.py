@@ -31,7 +31,7 @@ def without_blobs(url: GitUrl) -> tuple[str, ...]:
 
 
 def fetch_blobs(git: Git, blobs: Iterable[str]) -> bool:
-    """Fetch contents of files that were left out; tells whether the server sends them."""
+    """Fetch contents of files that were left out; returns whether the server sends them."""
     options = ("--quiet", "--no-tags", "--no-recurse-submodules", *without_blobs(git.url))
     # Else git tells the server that it has the commit, with all that is in it.
     told = ("-c", "fetch.negotiationAlgorithm=noop")

@@ -81,7 +81,7 @@ def find_target(git: Git, ref: str | None) -> tuple[Target, int]:
 
 
 def _is_safe_branch(ref: str) -> bool:
-    """Tell whether the name of the server's default branch may be used here."""
+    """Return whether the name of the server's default branch may be used here."""
     try:
         check_git_ref(ref.removeprefix("refs/heads/"))
     except InvalidInput:

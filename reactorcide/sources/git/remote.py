@@ -118,14 +118,14 @@ class Remote:
         return refusals
 
     def _may_use_key(self, url: GitUrl) -> bool:
-        """Tell whether a deploy key is for the server of an ssh URL: that of the first repository."""
+        """Return whether a deploy key is for the server of an ssh URL: that of the first repository."""
         first = self
         while first._parent is not None:
             first = first._parent
         return not self._is_stranger and (url.host, url.port) == (first.url.host, first.url.port)
 
     def _is_here(self) -> bool:
-        """Tell whether the repository is on this host."""
+        """Return whether the repository is on this host."""
         is_local = self._at.local_path is not None
         return is_local or (bool(self._addresses) and all(map(is_loopback, self._addresses)))
 

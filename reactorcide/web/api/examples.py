@@ -259,7 +259,7 @@ EXAMPLES: dict[str, Any] = {
     "WebhookSecretResponse": {"webhook_url": _HOOK_URL, "webhook_secret": 32 * "5e"},
     "ProjectCheckResponse": {
         "repository": None,
-        "token": "the forge does not know the token (401); make a new one",
+        "token": "the forge does not know the token (401); create a new one",
     },
     "StatusListResponse": {
         "statuses": [

@@ -21,7 +21,7 @@ _MAX_DIGITS = 15
 
 
 def check_user(user: User, user_id: str | None, what: str, *, of_project: bool = False) -> None:
-    """Raise ``Forbidden`` where ``user`` wants a list of what belongs to somebody else and is no admin.
+    """Raise ``Forbidden`` if ``user`` wants a list of what belongs to somebody else and is no admin.
 
     Anybody may ask for what is ``of_project``; all else is of a user, so that there has to be one.
     """

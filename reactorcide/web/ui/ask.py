@@ -19,8 +19,8 @@ _Answer = Response | tuple[Response, int]
 def ask(route: Callable[..., _Answer], **arguments: Any) -> Any:
     """Return the JSON that a GET route of the API answers to this request's caller.
 
-    Raises the route's errors, ``Forbidden`` where the caller's token lacks a scope that it needs, and
-    ``Unauthorized`` where nobody is signed in and the route is not for anybody.
+    Raises the route's errors, ``Forbidden`` if the caller's token lacks a scope that it needs, and
+    ``Unauthorized`` if nobody is signed in and the route is not for anybody.
     """
     return _answer(route, arguments).get_json()
 

@@ -323,7 +323,7 @@ def _tests(job_id: str) -> Json:
 
 
 def _ask_if_allowed(route: Any, **arguments: Any) -> Any:
-    """Return the answer of a route, or ``None`` where the caller may not have it."""
+    """Return the answer of a route, or ``None`` if the caller may not have it."""
     try:
         return ask(route, **arguments)
     except (Forbidden, NotFound, Unauthorized):
@@ -350,7 +350,7 @@ def _text_if_any(route: Any, **arguments: Any) -> str | None:
 
 
 def _decoded(response: Response) -> str | None:
-    """Return the text of a file, or ``None`` where it is none."""
+    """Return the text of a file, or ``None`` if it is none."""
     try:
         text = response.get_data().decode()
     except UnicodeDecodeError:

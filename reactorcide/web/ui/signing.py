@@ -104,7 +104,7 @@ def _is_secure() -> bool:
 
 
 def _check_origin() -> None:
-    """Raise ``Forbidden`` where a page of another site sends the form, to sign its visitor in as another."""
+    """Raise ``Forbidden`` if a page of another site sends the form, to sign its visitor in as another."""
     origin = request.headers.get("Origin")
     if origin is None:
         return

@@ -132,7 +132,7 @@ def store_artifacts(
 ) -> str | None:
     """Store the files of a tar of the artifacts directory; returns their object key prefix.
 
-    ``open_tar`` returns the tar, or ``None`` where nothing was left. It is called again where a hard link is
+    ``open_tar`` returns the tar, or ``None`` if nothing was left. It is called again where a hard link is
     wanted, and the name that came before it in the tar, with the content, was not.
 
     Streamed: memory does not grow with the files. Only regular files are kept, under each of their names that
@@ -156,7 +156,7 @@ def store_artifacts(
         collection.end(str(exc))
     except CollectingEnded as exc:
         rest = f"what comes after {_quoted(collection.last)}" if collection.last else "what the job left"
-        collection.end(f"{rest} is not kept: {exc}")
+        collection.end(f"{rest} is not stored: {exc}")
     except DamagedTar as exc:
         raise EngineUnavailable(f"the artifacts could not be read from the Docker Engine: {exc}") from exc
     return collection.save()
@@ -235,7 +235,7 @@ class _Collection:
             links = awaited.pop(entry.path.partition("/")[2], [])
             if entry.kind != "file":
                 for link in links:
-                    self._skip(link.path, "it is a hard link to what is not a regular file")
+                    self._skip(link.path, "it is a hard link to something that is not a regular file")
                 continue
             first = None
             for link in links:
@@ -248,7 +248,7 @@ class _Collection:
                 return
         for links in awaited.values():
             for link in links:
-                self._skip(link.path, "it is a hard link to what is not there")
+                self._skip(link.path, "it is a hard link to a missing file")
 
     def end(self, sentence: str) -> None:
         """Log that not all is stored, and have the listing say so."""
@@ -256,13 +256,13 @@ class _Collection:
         self._truncated = True
 
     def save(self) -> str | None:
-        """Store the listing; returns the key prefix of the files, or ``None`` where there are none."""
+        """Store the listing; returns the key prefix of the files, or ``None`` if there are none."""
         if self._skipped > _MAX_NAMED:
-            self._say(f"{self._skipped - _MAX_NAMED} more files are not kept")
+            self._say(f"{self._skipped - _MAX_NAMED} more files are not stored")
         if not self._artifacts and not self._truncated:
             if self._unmatched:
                 self._say(
-                    f"no artifact is kept: no file in {ARTIFACTS_DIR} matches what the job's artifacts name"
+                    f"no artifact is stored: no file in {ARTIFACTS_DIR} matches what the job's artifacts name"
                 )
             return None
         report = self._reports.report()
@@ -271,7 +271,7 @@ class _Collection:
         return self._port.list_artifacts(self._job, list(self._artifacts.values()), truncated=self._truncated)
 
     def _store(self, path: str, entry: Entry) -> Artifact | None:
-        """Store a file; returns ``None`` where the object store cannot have one of that name."""
+        """Store a file; returns ``None`` if the object store cannot have one of that name."""
         artifact = self._with_room(path, entry.size_bytes, entry.mode)
         digest = hashlib.sha256()
         content, max_read_bytes = bytearray(), self._reports.max_read_bytes(path, entry.size_bytes)
@@ -322,7 +322,7 @@ class _Collection:
     def _skip(self, path: str, problem: str) -> None:
         self._skipped += 1
         if self._skipped <= _MAX_NAMED:
-            self._say(f"artifact {_quoted(path)} is not kept: {problem}")
+            self._say(f"artifact {_quoted(path)} is not stored: {problem}")
 
 
 def _entries(tar: Iterator[bytes], check: Callable[[], None]) -> Iterator[Entry]:
@@ -338,7 +338,7 @@ def _entries(tar: Iterator[bytes], check: Callable[[], None]) -> Iterator[Entry]
 
 
 def _full(path: str, why: str) -> _Full:
-    return _Full(f"artifact {_quoted(path)} and all after it are not kept: {why}")
+    return _Full(f"artifact {_quoted(path)} and all after it are not stored: {why}")
 
 
 def _problem(entry: Entry, path: str) -> str | None:

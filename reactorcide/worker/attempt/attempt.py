@@ -301,7 +301,7 @@ class Attempt:
             raise
 
     def _within_disk(self, tar: Iterator[bytes]) -> Iterator[bytes]:
-        """Yield what is on its way into the container; raises ``JobFailed`` where it is too large."""
+        """Yield what is on its way into the container; raises ``JobFailed`` if it is too large."""
         max_bytes = self._limits.max_disk_bytes
         size_bytes = 0
         for chunk in tar:
@@ -416,7 +416,7 @@ class Attempt:
             )
         except (InfrastructureError, JobFailed, ContainerGone) as exc:
             reason = gone_because(exc) if isinstance(exc, ContainerGone) else str(exc)
-            problems.append(f"its artifacts could not be kept: {reason}")
+            problems.append(f"its artifacts could not be stored: {reason}")
             _say(log_writer, problems[-1])
         crashpoints.reached("artifacts-stored")
         if not problems:
@@ -448,7 +448,7 @@ def _say(log_writer: LogWriter, sentence: str) -> None:
 
 
 def _can_be_warm(definition: JobDefinition) -> bool:
-    """Tell whether a job's files may be put into a container that has started.
+    """Return whether a job's files may be put into a container that has started.
 
     Not where they could replace the command's working directory, or what its shell reads when it starts.
     """

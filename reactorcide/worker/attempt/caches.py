@@ -63,7 +63,7 @@ class Caches:
 
     @property
     def are_named(self) -> bool:
-        """Tell whether there are any to restore and save."""
+        """Return whether there are any to restore and save."""
         return bool(self._specs)
 
     def hashing(self, tar: Iterator[bytes]) -> Iterator[bytes]:
@@ -266,7 +266,7 @@ def _within(entries: Iterable[Entry], places: Mapping[str, str]) -> Iterator[Ent
         elif problem is None and not slash and entry.kind not in ("file", "directory"):
             problem = "the path itself is a link"
         elif problem is None and entry.kind == "hardlink" and not tree.has_file(entry.target):
-            problem = "it is a hard link to what is no file before it"
+            problem = "it is a hard link to a path that is not a file before it"
         if problem is not None:
             path = f"/{places[top]}{slash}{rest}" if top in places else entry.path
             name = path[:_MAX_QUOTED_CHARS].encode(errors="replace").decode()
@@ -343,7 +343,7 @@ class _FileHash:
         return None
 
     def matches(self, path: str) -> bool:
-        """Tell whether a file is to be hashed. Nothing of git's own is: that differs each time."""
+        """Return whether a file is to be hashed. Nothing of git's own is: that differs each time."""
         return path.partition("/")[0] != ".git" and self._globs.match(path)
 
     def add(self, path: str, digest: bytes) -> None:

@@ -106,7 +106,7 @@ class Container:
 
     @property
     def exists(self) -> bool:
-        """Tell whether a container was created, as far as is known."""
+        """Return whether a container was created, as far as is known."""
         return self._container_id is not None
 
     # --- before the command --------------------------------------------------------------------
@@ -123,7 +123,7 @@ class Container:
         """Create the container, after its image was pulled where that is wanted or necessary.
 
         ``progress`` gets lines for the job's log, ``pulled`` the id of an image that was missing; ``check``
-        raises to give up. Raises ``JobFailed`` where the image cannot be had.
+        raises to give up. Raises ``JobFailed`` if the image cannot be had.
         """
         self._container_id = create_with_image(
             self._runner,
@@ -144,7 +144,7 @@ class Container:
     def hand_over(
         self, output: AttachedOutput, spec: ContainerSpec, started: Started, *, timeout_s: float
     ) -> bool:
-        """Send the command; tells whether it was acknowledged, on this connection and in time.
+        """Send the command; returns whether it was acknowledged, on this connection and in time.
 
         ``timeout_s`` is the command's own, and a bound for this, too. Raises ``JobFailed`` for an image's
         shell that prints without end, ``JobInterrupted`` for a cancel and for the service's stop.
@@ -177,8 +177,8 @@ class Container:
 
         Called when the connection for the command is closed. A container that goes on waiting is killed.
         Where the command has not run, the container has ended, and this raises ``InfrastructureError`` with
-        the ``problem``, or ``JobFailed`` where the image's shell is to blame; ``printed`` is what that has
-        printed. Raises ``ContainerGone`` where it cannot be known.
+        the ``problem``, or ``JobFailed`` if the image's shell is to blame; ``printed`` is what that has
+        printed. Raises ``ContainerGone`` if it cannot be known.
 
         That the command has not run is never concluded from the exit code: TERM, KILL and a lack of memory
         come before the command, too, and commands have the same codes.
@@ -236,7 +236,7 @@ class Container:
     def wait(self, timeout_s: float) -> Exit | None:
         """Wait for the end of the container's life; ``None`` if it runs on.
 
-        Raises ``ContainerGone``, and ``ContainerRestarted`` where another life has begun since.
+        Raises ``ContainerGone``, and ``ContainerRestarted`` if another life has begun since.
         """
         if self.exit is None:
             self.exit = self._patiently(
@@ -245,7 +245,7 @@ class Container:
         return self.exit
 
     def has_ended(self) -> bool:
-        """Tell whether the engine says now that the container has ended."""
+        """Return whether the engine says now that the container has ended."""
         if self.exit is None:
             with suppress(EngineUnavailable):
                 self.exit = self._runner.wait(self.container_id, 0.1, self._started_at)
@@ -315,7 +315,7 @@ class Container:
         return self._insistently(lambda: self._runner.read_file(self.container_id, path, max_bytes))
 
     def has_path(self, path: str) -> bool:
-        """Tell whether the command has left anything at a path."""
+        """Return whether the command has left anything at a path."""
         return self._insistently(lambda: self._runner.has_path(self.container_id, path))
 
     def _insistently(self, call: Callable[[], T]) -> T:
@@ -355,7 +355,7 @@ def create_with_image(
     """Create a container and return its id, after its image was pulled where that is wanted or necessary.
 
     ``progress`` gets lines for the job's log, ``pulled`` the id of an image that was missing; ``check``
-    raises to give up. Raises ``JobFailed`` where the image cannot be had.
+    raises to give up. Raises ``JobFailed`` if the image cannot be had.
     """
     check()
     if pull == "always":

@@ -91,7 +91,7 @@ class Recorder:
     def record_copy(self) -> Exit:
         """Log all that the command has printed and will print, from the engine's own copy.
 
-        Returns how the command ended. Raises ``ContainerGone`` where that is not known, and
+        Returns how the command ended. Raises ``ContainerGone`` if that is not known, and
         ``JobInterrupted`` when the service stops meanwhile.
         """
         while True:
@@ -133,7 +133,7 @@ class Recorder:
             return self._follow(output, self._copy_timeout_s)
 
     def _follow(self, output: Output, timeout_s: float = math.inf) -> bool:
-        """Copy an output to the log until it ends; tells whether the log has all of it.
+        """Copy an output to the log until it ends; returns whether the log has all of it.
 
         Where it has not, the rest is thrown away, for a reader that waits would hold up the container. Raises
         ``JobInterrupted`` when the service stops: the container goes on without us. Raises ``_CopyTooSlow``
@@ -166,7 +166,7 @@ class Recorder:
                         raise _CopyTooSlow(ended)
 
     def _no_room_is_awaited(self) -> bool:
-        """Wait a while for the object store to take the log; tells whether to go without, for a cancel.
+        """Wait a while for the object store to take the log; returns whether to go without, for a cancel.
 
         Raises ``JobInterrupted`` when the service stops meanwhile.
         """
@@ -200,7 +200,7 @@ class _LogCopy:
         self._store(self._log_writer.flush)
 
     def end(self) -> bool:
-        """Add everything that is held; tells whether the log has all."""
+        """Add everything that is held; returns whether the log has all."""
         self._store(self._log_writer.end_output)
         return self.is_whole
 

@@ -15,7 +15,7 @@ _TRIGGERS_FILE = "/job/triggers.json"
 
 
 def read_outputs(job: Job, container: Container, say: Callable[[str], None]) -> Outputs | None:
-    """Return what the job's command has written; ``None`` where that is nothing.
+    """Return what the job's command has written; ``None`` if that is nothing.
 
     ``say`` gets a line for the job's log. Raises ``JobFailed`` for what cannot be read, ``EngineUnavailable``
     and ``ContainerGone``.

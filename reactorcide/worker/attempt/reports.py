@@ -56,7 +56,7 @@ class Reports:
             self._files.append(self._read(path, data))
 
     def report(self) -> JobReport | None:
-        """Return the report; ``None`` where there is neither a summary nor an XML file."""
+        """Return the report; ``None`` if there is neither a summary nor an XML file."""
         if not self._files and self._summary is None:
             return None
         return JobReport(self._files, self._failures, self._truncated, self._summary)

@@ -173,7 +173,7 @@ class Services:
             try:
                 self._port.put_service_log(self._job, service.name, self._log(service))
             except (InfrastructureError, JobFailed) as exc:
-                say(f"the log of service {service.name} could not be kept: {exc}")
+                say(f"the log of service {service.name} could not be stored: {exc}")
             except ContainerGone:
                 say(f"the log of service {service.name} is gone with its container")
 

@@ -55,7 +55,7 @@ class DeliveryListItem(BaseModel):
     event: str = Field(description="What the forge calls the event.")
     size: Count = Field(description="The bytes of its body.")
     status: DeliveryStatus = Field(
-        description="`waiting`: it is to be worked on, or tried again; `started`: it has started runs; "
+        description="`waiting`: it is to be processed, or tried again; `started`: it has started runs; "
         "`ignored`: it starts none; `failed`: it cannot be read, or its runs failed at once."
     )
     outcome: str | None = Field(description="What became of it, or why it is tried again, in a sentence.")

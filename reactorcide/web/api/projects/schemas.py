@@ -222,7 +222,7 @@ class SettingsResponse(BaseModel):
 class ProjectResponse(ProjectListItem):
     """A project."""
 
-    role: ProjectRole | None = Field(description="The caller's; `null` if they are no member.")
+    role: ProjectRole | None = Field(description="The caller's; `null` if they are not a member.")
     members: list[MemberResponse] = Field(description="For members and admins; else empty.")
     settings: SettingsResponse | None = Field(description="For owners and admins; else `null`.")
 

@@ -182,7 +182,7 @@ class RunRequest(Body):
                 or len(value.encode()) > MAX_VALUE_BYTES
             ):
                 raise InvalidInput(
-                    f"environment: {name[:100]!r} is no name of a variable, or its value is longer than "
+                    f"environment: {name[:100]!r} is not a variable name, or its value is longer than "
                     f"{MAX_VALUE_BYTES >> 10} KiB or contains NUL",
                     "environment",
                 )
