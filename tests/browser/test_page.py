@@ -12,12 +12,13 @@ from urllib.parse import quote
 import docker
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 from tests.browser.screenshots import WIDTHS, addresses
 from tests.browser.showcase import QUICK_WORKFLOW, Showcase, fill
 from tests.browser.support import Relay, launch, visitor
 from tests.conftest import NewService, ended_cleanly
+from tests.support.client import Job
 from tests.support.image import Images
 from tests.support.runs import over, repository, start
 from tests.support.service import Service
@@ -178,8 +179,6 @@ def test_below_a_path_and_behind_a_proxy_everything_works(browser: Browser, new_
             page.get_by_role("button", name="Sign in").click()
             page.wait_for_url(f"{base}/jobs?name=below")
             assert [cookie["path"] for cookie in page.context.cookies()] == ["/ci"]
-            with page.expect_response(f"{base}/api/v1/events"):
-                page.reload()
             job = service.admin.submit(name="below", queue_name="other")
             page.locator(f"#job-{job['job_id']} a").click()
             expect(page.locator("#icon")).to_have_attribute(
@@ -480,13 +479,26 @@ def test_secrets_and_webhooks_are_set_and_removed_by_forms(browser: Browser, sho
         assert shown.admin.get("webhooks")["webhooks"] == []
 
 
+def test_a_job_that_comes_while_a_page_loads_is_on_it(browser: Browser, shown: Service) -> None:
+    def submit_first(route: Route) -> None:
+        late.append(shown.admin.submit(name="late", queue_name="other"))
+        route.continue_()
+
+    late: list[Job] = []
+    with visitor(browser, shown) as page:
+        page.route("**/api/v1/events*", submit_first)
+        page.goto("/jobs?name=late")
+        expect(page.get_by_role("link", name="late")).to_have_count(1)
+    shown.admin.cancel(late[0])
+
+
 def test_a_hidden_tab_has_no_connection(browser: Browser, shown: Service) -> None:
     with visitor(browser, shown) as page:
-        with page.expect_request("**/api/v1/events"):
+        with page.expect_request("**/api/v1/events*"):
             page.goto("/runs")
-        with page.expect_event("requestfailed", lambda request: request.url.endswith("/api/v1/events")):
+        with page.expect_event("requestfailed", lambda request: "/api/v1/events" in request.url):
             set_hidden(page, True)
-        with page.expect_request("**/api/v1/events"):
+        with page.expect_request("**/api/v1/events*"):
             set_hidden(page, False)
 
 

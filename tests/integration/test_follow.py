@@ -240,8 +240,9 @@ def test_event_ids_reveal_nothing_of_jobs_of_others(new_service: NewService) -> 
     # They lead on where they were, after a restart too; but nobody else, and nobody by a guessed number.
     service.stop()
     service.start()
-    with events(user, "events", ids[1]) as stream:
-        assert [next(stream)["data"] for _ in range(2)] == [item["data"] for item in changes[2:]]
+    for followed in (events(user, "events", ids[1]), events(user, "events", after=ids[1])):
+        with followed as stream:
+            assert [next(stream)["data"] for _ in range(2)] == [item["data"] for item in changes[2:]]
     assert changes[-1]["data"] == changes[-1]["data"] | {"job_id": job["job_id"], "to": "completed"}
     for client, sent in ((other, ids[1]), (user, "1"), (user, ids[1][::-1]), (user, ids[1][:-4])):
         response = client.request("GET", "events", headers={"Last-Event-ID": sent}, stream=True)
@@ -249,8 +250,12 @@ def test_event_ids_reveal_nothing_of_jobs_of_others(new_service: NewService) -> 
 
 
 def test_malformed_event_id_is_refused(api: Client) -> None:
-    response = api.request("GET", "events", headers={"Last-Event-ID": "yesterday"})
-    assert (response.status_code, response.json()["error"]) == (400, "invalid_input")
+    for response, field in (
+        (api.request("GET", "events", headers={"Last-Event-ID": "yesterday"}), "Last-Event-ID"),
+        (api.request("GET", "events", params={"after": "yesterday"}), "after"),
+    ):
+        assert response.status_code == 400
+        assert response.json()["details"][0]["field"] == field
 
 
 @pytest.mark.parametrize("reader", ["text", "events"])
@@ -308,7 +313,7 @@ def service_is_first(service: Service) -> bool:
 
 
 def test_followers_end_with_their_token_user_or_role(service: Service) -> None:
-    user = service.add_user("cut-off")
+    user = service.add_user("revoked")
     token = user.request("POST", "tokens", json={"name": "second"}).json()
     silent, loud = user.submit("sleep 60"), user.submit("while sleep 0.2; do echo more; done")
     user.wait(silent, "running")

@@ -11,6 +11,7 @@ from reactorcide.accounts import sessions
 from reactorcide.domain.errors import Forbidden, NotFound, Unauthorized
 from reactorcide.domain.jobs import JobStatus
 from reactorcide.domain.runs import RunStatus
+from reactorcide.jobs import events
 from reactorcide.web.api import PREFIX
 from reactorcide.web.api.accounts import routes as accounts
 from reactorcide.web.api.accounts.schemas import AuditQuery
@@ -37,6 +38,7 @@ from reactorcide.web.api.webhooks.schemas import MessageListQuery, WebhookPath
 from reactorcide.web.api.workers import routes as workers
 from reactorcide.web.auth import session_value
 from reactorcide.web.errors import validation_failed
+from reactorcide.web.services import services
 from reactorcide.web.ui import markdown, signing
 from reactorcide.web.ui.ask import ask, ask_text, may_ask
 from reactorcide.web.ui.graph import layout
@@ -75,12 +77,20 @@ ui.post("/sign-in")(signing.sign_in)
 ui.post("/sign-out")(signing.sign_out)
 
 
+@ui.before_request
+def _remember_last_event() -> None:
+    # Before anything of the page is read: what changes later is in the events after this one.
+    g.last_event_id = events.last_id(services().jobs)
+
+
 @ui.app_context_processor
 def _of_every_page() -> dict[str, Any]:
-    session = session_value()
+    session, user = session_value(), g.get("user")
+    has_events = "last_event_id" in g and user is not None and not user.is_anonymous
     return {
+        "last_event_id": events.public_id(services().jobs, user, g.last_event_id) if has_events else None,
         "api": f"{request.script_root}{PREFIX}",
-        "user": g.get("user"),
+        "user": user,
         "csrf_token": None if session is None else sessions.csrf_token(session),
         "here": request.endpoint,
     }

@@ -20,6 +20,7 @@ from reactorcide.web.api.jobs.schemas import JobPath
 from reactorcide.web.api.logs.schemas import (
     LOG_POSITION,
     EventsHeader,
+    EventsQuery,
     LogHeader,
     LogQuery,
     LogSearchQuery,
@@ -27,7 +28,7 @@ from reactorcide.web.api.logs.schemas import (
 )
 from reactorcide.web.api.media import JOB_EVENTS, LOG, LOG_EVENTS
 from reactorcide.web.api.resource import resource
-from reactorcide.web.api.schemas import ErrorResponse, NoQuery
+from reactorcide.web.api.schemas import ErrorResponse
 from reactorcide.web.auth import authenticator, caller
 from reactorcide.web.services import services
 from reactorcide.web.streams import stream
@@ -112,13 +113,15 @@ def search_log(path: JobPath, query: LogSearchQuery) -> Response:
 
 
 @api.get("/events", responses={200: {"content": {sse.MIMETYPE: JOB_EVENTS}}})
-def follow_events(header: EventsHeader, query: NoQuery) -> Response:
+def follow_events(header: EventsHeader, query: EventsQuery) -> Response:
     """Follow the status changes of jobs, runs and their nodes."""
     context = services().jobs
-    user, sent = caller(), header.last_event_id
+    user, field, sent = caller(), _LAST_ID, header.last_event_id
+    if sent is None:
+        field, sent = "after", query.after
     after = events.last_id(context) if sent is None else events.sent_id(context, user, sent)
     if after is None:
-        raise InvalidInput(f"{_LAST_ID} is not an id of an event that the service sent you", _LAST_ID)
+        raise InvalidInput(f"{field} is not an id of an event that the service sent you", field)
     chunks = sse.with_keepalive(_job_events(context, user, after))
     return stream(
         services().slots, caller().user_id, context.notifier, chunks, sse.MIMETYPE, check=authenticator()

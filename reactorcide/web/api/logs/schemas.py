@@ -3,13 +3,14 @@
 import re
 from typing import Literal
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import Field, model_validator
 
 from reactorcide.domain.errors import InvalidInput
 from reactorcide.domain.jobs import JobStatus
 from reactorcide.domain.services import NAME as SERVICE_NAME
-from reactorcide.web.api.schemas import Count, Header, Id, Query, Time
+from reactorcide.web.api.schemas import Count, Header, Id, Query, Schema, Time
 
+_EVENT_ID = "^([0-9]{1,15}|[A-Za-z0-9_-]{64})$"
 LOG_POSITION = re.compile(r"(?:([0-9]{1,9}):)?([0-9]{1,15})")
 
 
@@ -43,7 +44,17 @@ class EventsHeader(Header):
         alias="Last-Event-ID",
         description="The id of the last event received; 0 is before the first. Admins may also send "
         "the numbers of earlier versions.",
-        json_schema_extra={"pattern": "^([0-9]{1,15}|[A-Za-z0-9_-]{64})$"},
+        json_schema_extra={"pattern": _EVENT_ID},
+    )
+
+
+class EventsQuery(Query):
+    """The same, for a browser: its first request cannot have the field of the header."""
+
+    after: str | None = Field(
+        default=None,
+        pattern=_EVENT_ID,
+        description="The id of the event to continue after, where `Last-Event-ID` is not sent.",
     )
 
 
@@ -84,14 +95,14 @@ class LogSearchQuery(Query):
     limit: int = Field(default=100, ge=1, le=1000, description="Maximum number of lines.")
 
 
-class LogMatch(BaseModel):
+class LogMatch(Schema):
     """A line that matches: its number, and its text without colours, at most 400 characters of it."""
 
     line: int = Field(ge=1)
     text: str
 
 
-class LogSearchResponse(BaseModel):
+class LogSearchResponse(Schema):
     """The lines that match, in order."""
 
     matches: list[LogMatch]
@@ -100,7 +111,7 @@ class LogSearchResponse(BaseModel):
     )
 
 
-class LogEvent(BaseModel):
+class LogEvent(Schema):
     """A piece of a log, in the data of a server-sent event."""
 
     t: Time = Field(description="The time at which it was written.")
@@ -108,7 +119,7 @@ class LogEvent(BaseModel):
     text: str
 
 
-class LogEnd(BaseModel):
+class LogEnd(Schema):
     """How the job ended, in the data of the event `end`; all `null` if the job was deleted."""
 
     status: JobStatus | None
@@ -116,7 +127,7 @@ class LogEnd(BaseModel):
     error: str | None
 
 
-class JobEvent(BaseModel):
+class JobEvent(Schema):
     """A status change of a job, in the data of a server-sent event."""
 
     job_id: Id
@@ -131,7 +142,7 @@ class JobEvent(BaseModel):
     node: str | None
 
 
-class RunEvent(BaseModel):
+class RunEvent(Schema):
     """A status change of a run, or of a `node` that no job tells: the data of an event `run` or `node`."""
 
     run_id: Id

@@ -231,7 +231,9 @@ function concerns(data) {
 function connect() {
   clearTimeout(retry);
   if (source || document.hidden || !live) return;
-  source = new EventSource(`${api}/events`);
+  // At first the events since the page was written; later the page is drawn anew instead.
+  const after = wasLost ? "" : `?after=${document.getElementById("main").dataset.event}`;
+  source = new EventSource(`${api}/events${after}`);
   source.onopen = () => {
     lost(false);
     // What happened while nothing listened is not in the events.
