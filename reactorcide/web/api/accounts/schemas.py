@@ -2,12 +2,12 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from reactorcide.domain.audit import Action
 from reactorcide.domain.definition import PRINTABLE
 from reactorcide.domain.errors import InvalidInput
-from reactorcide.web.api.schemas import MAX_FILTER_CHARS, Body, Count, Id, Query, ShortText, Time
+from reactorcide.web.api.schemas import MAX_FILTER_CHARS, Body, Count, Id, Query, Schema, ShortText, Time
 
 RoleName = Literal["user", "admin"]
 ScopeName = Literal["jobs:read", "jobs:write", "admin"]
@@ -18,13 +18,13 @@ UserName = Annotated[
 Email = Annotated[str, Field(json_schema_extra={"format": "email", "maxLength": 254})]
 
 
-class TokenPath(BaseModel):
+class TokenPath(Schema):
     """The id of a token, in the path."""
 
     token_id: Id
 
 
-class UserPath(BaseModel):
+class UserPath(Schema):
     """The id of a user, in the path."""
 
     user_id: Id
@@ -40,7 +40,7 @@ class TokenRequest(Body):
     )
 
 
-class TokenResponse(BaseModel):
+class TokenResponse(Schema):
     """A token, without its value."""
 
     token_id: Id
@@ -52,7 +52,7 @@ class TokenResponse(BaseModel):
     scopes: list[ScopeName] | None = Field(description="`null`: all that its user may do.")
 
 
-class NewTokenResponse(BaseModel):
+class NewTokenResponse(Schema):
     """A new token with its value, which is shown only once."""
 
     token_id: Id
@@ -63,13 +63,13 @@ class NewTokenResponse(BaseModel):
     scopes: list[ScopeName] | None
 
 
-class TokenListResponse(BaseModel):
+class TokenListResponse(Schema):
     """The caller's tokens."""
 
     tokens: list[TokenResponse]
 
 
-class UserResponse(BaseModel):
+class UserResponse(Schema):
     """A user."""
 
     user_id: Id
@@ -80,7 +80,7 @@ class UserResponse(BaseModel):
     created_at: Time
 
 
-class UserListResponse(BaseModel):
+class UserListResponse(Schema):
     """All users, by name."""
 
     users: list[UserResponse]
@@ -124,7 +124,7 @@ class InvitationRequest(Body):
     )
 
 
-class InvitationResponse(BaseModel):
+class InvitationResponse(Schema):
     """A new invitation with its value, which is shown only once."""
 
     invitation_id: Id
@@ -135,7 +135,7 @@ class InvitationResponse(BaseModel):
     expires_at: Time
 
 
-class LinkResponse(BaseModel):
+class LinkResponse(Schema):
     """A new one-time link to the web page, which is shown only once."""
 
     url: str
@@ -174,7 +174,7 @@ class AuditQuery(Query):
     )
 
 
-class DeedResponse(BaseModel):
+class DeedResponse(Schema):
     """An audit entry: who did what, and when."""
 
     at: Time
@@ -186,7 +186,7 @@ class DeedResponse(BaseModel):
     subject: str
 
 
-class AuditResponse(BaseModel):
+class AuditResponse(Schema):
     """A page of audit entries, newest first."""
 
     deeds: list[DeedResponse]

@@ -1,9 +1,9 @@
 """The schemas of artifacts."""
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from reactorcide.web.api.jobs.schemas import JobPath
-from reactorcide.web.api.schemas import Count, Header, Sha256
+from reactorcide.web.api.schemas import Count, Header, Schema, Sha256
 
 
 class ArtifactHeader(Header):
@@ -16,7 +16,7 @@ class ArtifactHeader(Header):
     )
 
 
-class ArtifactResponse(BaseModel):
+class ArtifactResponse(Schema):
     """An artifact: a file that a job wrote."""
 
     path: str
@@ -25,14 +25,14 @@ class ArtifactResponse(BaseModel):
     executable: bool = Field(description="The file has its owner's executable bit.")
 
 
-class ArtifactListResponse(BaseModel):
+class ArtifactListResponse(Schema):
     """The artifacts of a job."""
 
     artifacts: list[ArtifactResponse]
     artifacts_truncated: bool = Field(description="Not all files were kept; the end of the log says why.")
 
 
-class JUnitFileResponse(BaseModel):
+class JUnitFileResponse(Schema):
     """The results in one XML file among the artifacts."""
 
     path: str
@@ -42,7 +42,7 @@ class JUnitFileResponse(BaseModel):
     problem: str | None = Field(description="Why nothing in this file counts, as for one that is no JUnit.")
 
 
-class FailedTestResponse(BaseModel):
+class FailedTestResponse(Schema):
     """A test that failed, or could not run. Long texts are cut."""
 
     file: str = Field(description="The path of the artifact.")
@@ -52,7 +52,7 @@ class FailedTestResponse(BaseModel):
     text: str = Field(description="What the framework says about it, often a traceback.")
 
 
-class TestsResponse(BaseModel):
+class TestsResponse(Schema):
     """The results of all JUnit XML files among a job's artifacts."""
 
     passed: Count

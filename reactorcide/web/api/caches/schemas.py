@@ -1,11 +1,11 @@
 """The schemas of caches."""
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
-from reactorcide.web.api.schemas import MAX_FILTER_CHARS, Count, Cursor, Id, Query, Time
+from reactorcide.web.api.schemas import MAX_FILTER_CHARS, Count, Cursor, Id, Query, Schema, Time
 
 
-class CacheResponse(BaseModel):
+class CacheResponse(Schema):
     """A cache that a job of a run has left."""
 
     cache_id: Id
@@ -21,14 +21,14 @@ class CacheResponse(BaseModel):
     last_used_at: Time
 
 
-class CacheListResponse(BaseModel):
+class CacheListResponse(Schema):
     """A page of caches, newest first."""
 
     caches: list[CacheResponse]
     next_cursor: Cursor | None
 
 
-class CachePath(BaseModel):
+class CachePath(Schema):
     """The id of a cache, in the path."""
 
     cache_id: Id

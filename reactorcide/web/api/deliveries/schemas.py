@@ -2,14 +2,14 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from reactorcide.domain.deliveries import DeliveryStatus
 from reactorcide.web.api.projects.schemas import ProjectPath
-from reactorcide.web.api.schemas import Count, Cursor, Header, Id, Query, Time
+from reactorcide.web.api.schemas import Count, Cursor, Header, Id, Query, Schema, Time
 
 
-class HookPath(BaseModel):
+class HookPath(Schema):
     """The id of a project, in the path of its webhook; of no other one it is said that it is malformed."""
 
     project_id: str
@@ -25,7 +25,7 @@ class HookHeader(Header):
     )
 
 
-class HookResponse(BaseModel):
+class HookResponse(Schema):
     """A delivery that was taken."""
 
     delivery_id: Id
@@ -47,7 +47,7 @@ class DeliveryListQuery(Query):
     status: Literal["waiting", "started", "ignored", "failed"] | None = None
 
 
-class DeliveryListItem(BaseModel):
+class DeliveryListItem(Schema):
     """A delivery in a list."""
 
     delivery_id: Id
@@ -71,7 +71,7 @@ class DeliveryResponse(DeliveryListItem):
     body_is_cut: bool
 
 
-class DeliveryListResponse(BaseModel):
+class DeliveryListResponse(Schema):
     """A page of deliveries, newest first."""
 
     deliveries: list[DeliveryListItem]

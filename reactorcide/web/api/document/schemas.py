@@ -1,9 +1,9 @@
 """The schema of the page that shows the API."""
 
-from pydantic import BaseModel
+from reactorcide.web.api.schemas import Schema
 
 
-class AssetPath(BaseModel):
+class AssetPath(Schema):
     """The name of a file of the page that shows the API."""
 
     name: str

@@ -2,12 +2,12 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, create_model
+from pydantic import Field, create_model
 
 from reactorcide.domain.definition import JOB_FIELDS
 from reactorcide.domain.fields import JobField
 from reactorcide.domain.jobs import JobStatus
-from reactorcide.web.api.schemas import MAX_FILTER_CHARS, Count, Cursor, Header, Id, Query, Time
+from reactorcide.web.api.schemas import MAX_FILTER_CHARS, Count, Cursor, Header, Id, Query, Schema, Time
 
 
 class SubmitHeader(Header):
@@ -69,7 +69,7 @@ class JobListItem(JobResponse):
     )
 
 
-class JobListResponse(BaseModel):
+class JobListResponse(Schema):
     """A page of jobs, newest first."""
 
     jobs: list[JobListItem]
@@ -79,7 +79,7 @@ class JobListResponse(BaseModel):
     next_cursor: Cursor | None
 
 
-class AttemptResponse(BaseModel):
+class AttemptResponse(Schema):
     """An attempt: one run of a job."""
 
     attempt: Count
@@ -94,13 +94,13 @@ class AttemptResponse(BaseModel):
     log_truncated: bool
 
 
-class AttemptListResponse(BaseModel):
+class AttemptListResponse(Schema):
     """All attempts of a job, oldest first."""
 
     attempts: list[AttemptResponse]
 
 
-class WhyResponse(BaseModel):
+class WhyResponse(Schema):
     """Why a job waits. The place (from 1) and the time of the next try are `null` if there is none."""
 
     status: JobStatus
@@ -109,7 +109,7 @@ class WhyResponse(BaseModel):
     next_try_at: Time | None
 
 
-class JobPath(BaseModel):
+class JobPath(Schema):
     """The id of a job, in the path."""
 
     job_id: Id = Field(description="Or its beginning: at least 8 characters, and not that of another job.")

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
 from reactorcide.domain import images
 from reactorcide.domain.definition import JOB_FIELDS
@@ -20,7 +20,17 @@ from reactorcide.domain.projects import (
     Visibility,
 )
 from reactorcide.web.api.runs.schemas import EventLiteral
-from reactorcide.web.api.schemas import MAX_FILTER_CHARS, Body, Count, Cursor, Id, Query, ShortText, Time
+from reactorcide.web.api.schemas import (
+    MAX_FILTER_CHARS,
+    Body,
+    Count,
+    Cursor,
+    Id,
+    Query,
+    Schema,
+    ShortText,
+    Time,
+)
 
 _ABOUT = {item.name: item.about for item in JOB_FIELDS}
 _GIT_URL = dict(_ABOUT["git_url"].schema)
@@ -170,7 +180,7 @@ class MemberRequest(Body):
     )
 
 
-class MemberResponse(BaseModel):
+class MemberResponse(Schema):
     """A member of a project."""
 
     user_id: Id
@@ -178,7 +188,7 @@ class MemberResponse(BaseModel):
     role: ProjectRole
 
 
-class ProjectListItem(BaseModel):
+class ProjectListItem(Schema):
     """A project in a list."""
 
     project_id: Id
@@ -190,7 +200,7 @@ class ProjectListItem(BaseModel):
     updated_at: Time
 
 
-class CredentialResponse(BaseModel):
+class CredentialResponse(Schema):
     """A credential of a project, without its value."""
 
     kind: CredentialKind
@@ -198,7 +208,7 @@ class CredentialResponse(BaseModel):
     created_at: Time
 
 
-class SettingsResponse(BaseModel):
+class SettingsResponse(Schema):
     """What only owners of a project see."""
 
     forge: ForgeKind
@@ -227,14 +237,14 @@ class ProjectResponse(ProjectListItem):
     settings: SettingsResponse | None = Field(description="For owners and admins; else `null`.")
 
 
-class WebhookSecretResponse(BaseModel):
+class WebhookSecretResponse(Schema):
     """The secret of a project's webhook, which is shown only here."""
 
     webhook_url: str
     webhook_secret: str
 
 
-class DeployKeyResponse(BaseModel):
+class DeployKeyResponse(Schema):
     """The SSH key of a project, for clones."""
 
     public_key: str = Field(description="The forge has to know it, as a deploy key that may only read.")
@@ -246,7 +256,7 @@ class NewProjectResponse(ProjectResponse):
     webhook_secret: str = Field(description="The forge signs its deliveries with it. Shown only here.")
 
 
-class ProjectListResponse(BaseModel):
+class ProjectListResponse(Schema):
     """A page of projects, newest first."""
 
     projects: list[ProjectListItem]
@@ -255,7 +265,7 @@ class ProjectListResponse(BaseModel):
     next_cursor: Cursor | None
 
 
-class ProjectCheckResponse(BaseModel):
+class ProjectCheckResponse(Schema):
     """What a project lacks."""
 
     repository: str | None = Field(description="Why the repository cannot be fetched; `null` if it can.")
@@ -265,7 +275,7 @@ class ProjectCheckResponse(BaseModel):
     )
 
 
-class StatusResponse(BaseModel):
+class StatusResponse(Schema):
     """A commit status: what the forge is to be told, and what it was told last."""
 
     status_id: Id
@@ -283,7 +293,7 @@ class StatusResponse(BaseModel):
     sent_at: Time | None
 
 
-class StatusListResponse(BaseModel):
+class StatusListResponse(Schema):
     """A page of commit statuses, newest first."""
 
     statuses: list[StatusResponse]
@@ -297,7 +307,7 @@ class StatusListQuery(Query):
     cursor: Cursor | None = Field(default=None, description="The `next_cursor` of the page before.")
 
 
-class ProjectPath(BaseModel):
+class ProjectPath(Schema):
     """The id of a project, in the path."""
 
     project_id: Id

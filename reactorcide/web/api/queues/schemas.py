@@ -1,11 +1,11 @@
 """The schemas of queues."""
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
-from reactorcide.web.api.schemas import Amount, Count
+from reactorcide.web.api.schemas import Amount, Count, Schema
 
 
-class QueueResponse(BaseModel):
+class QueueResponse(Schema):
     """A queue, with counts of the jobs that the caller may see."""
 
     queue_name: str
@@ -14,7 +14,7 @@ class QueueResponse(BaseModel):
     oldest_wait_seconds: Amount | None
 
 
-class QueueListResponse(BaseModel):
+class QueueListResponse(Schema):
     """The queues with unfinished jobs."""
 
     queues: list[QueueResponse]

@@ -3,14 +3,24 @@
 from itertools import combinations
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
 from reactorcide.domain import named_secrets
 from reactorcide.domain.definition import JOB_FIELDS, MAX_VARIABLES, MIN_SECRET_CHARS
 from reactorcide.domain.errors import InvalidInput
 from reactorcide.domain.runs import RunStatus
 from reactorcide.domain.variables import MAX_VALUE_BYTES, VARIABLE_NAME
-from reactorcide.web.api.schemas import MAX_FILTER_CHARS, Body, Count, Cursor, Id, Query, ShortText, Time
+from reactorcide.web.api.schemas import (
+    MAX_FILTER_CHARS,
+    Body,
+    Count,
+    Cursor,
+    Id,
+    Query,
+    Schema,
+    ShortText,
+    Time,
+)
 
 _ABOUT = {item.name: item.about for item in JOB_FIELDS}
 _MAX_CHANGED_FILES = 10_000
@@ -201,7 +211,7 @@ class RerunRequest(Body):
     only: Literal["failed", "all"] = "all"
 
 
-class TestCountsResponse(BaseModel):
+class TestCountsResponse(Schema):
     """How many tests there were in JUnit XML files among the artifacts."""
 
     passed: Count
@@ -209,7 +219,7 @@ class TestCountsResponse(BaseModel):
     skipped: Count
 
 
-class NodeResponse(BaseModel):
+class NodeResponse(Schema):
     """A node of a run: a job, of a matrix one combination."""
 
     name: str
@@ -227,7 +237,7 @@ class NodeResponse(BaseModel):
     )
 
 
-class EventResponse(BaseModel):
+class EventResponse(Schema):
     """The event that a run is for."""
 
     name: str
@@ -241,7 +251,7 @@ class EventResponse(BaseModel):
     project: str | None = Field(description="The name of the run's project when it was started.")
 
 
-class RunListItem(BaseModel):
+class RunListItem(Schema):
     """A run in a list."""
 
     run_id: Id
@@ -277,7 +287,7 @@ class RunResponse(RunListItem):
     tests: TestCountsResponse | None = Field(description="Those of all its nodes; `null` without any.")
 
 
-class RunListResponse(BaseModel):
+class RunListResponse(Schema):
     """A page of runs, newest first."""
 
     runs: list[RunListItem]
@@ -286,7 +296,7 @@ class RunListResponse(BaseModel):
     next_cursor: Cursor | None
 
 
-class RunPath(BaseModel):
+class RunPath(Schema):
     """The id of a run, in the path."""
 
     run_id: Id = Field(description="Or its beginning: at least 8 characters, and not that of another run.")

@@ -2,13 +2,13 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
 from reactorcide.domain.errors import InvalidInput
 from reactorcide.domain.schedules import MAX_CRON_CHARS, MAX_NAME_CHARS, MAX_TIMEZONE_CHARS, NAME, WhenRunning
 from reactorcide.domain.variables import MAX_VALUE_BYTES
 from reactorcide.web.api.projects.schemas import ProjectPath
-from reactorcide.web.api.schemas import Body, Id, Time
+from reactorcide.web.api.schemas import Body, Id, Schema, Time
 
 _NO_NUL = r"^[^\x00]*$"
 _Name = Annotated[str, Field(max_length=MAX_NAME_CHARS, json_schema_extra={"pattern": f"^{NAME}$"})]
@@ -89,7 +89,7 @@ class ScheduleChange(Body):
         return self
 
 
-class OccurrenceResponse(BaseModel):
+class OccurrenceResponse(Schema):
     """What became of a due time."""
 
     due_at: Time
@@ -98,7 +98,7 @@ class OccurrenceResponse(BaseModel):
     run_ids: list[Id]
 
 
-class ScheduleListItem(BaseModel):
+class ScheduleListItem(Schema):
     """A schedule in a list."""
 
     schedule_id: Id
@@ -127,7 +127,7 @@ class ScheduleResponse(ScheduleListItem):
     occurrences: list[OccurrenceResponse] = Field(description="At most 20, the newest first.")
 
 
-class ScheduleListResponse(BaseModel):
+class ScheduleListResponse(Schema):
     """Schedules by name."""
 
     schedules: list[ScheduleListItem]

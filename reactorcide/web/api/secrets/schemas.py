@@ -2,14 +2,14 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, Field, StringConstraints
+from pydantic import Field, StringConstraints
 
 from reactorcide.domain.definition import MIN_SECRET_CHARS
 from reactorcide.domain.named_secrets import MAX_NAME_CHARS, MAX_RULES, NAME
 from reactorcide.domain.variables import MAX_VALUE_BYTES
 from reactorcide.web.api.projects.schemas import ProjectPath
 from reactorcide.web.api.runs.schemas import EventLiteral
-from reactorcide.web.api.schemas import Body, Id, ShortText, Time
+from reactorcide.web.api.schemas import Body, Id, Schema, ShortText, Time
 
 _GLOB = (
     r"^(?!(?:[^\x00]*/)?\.{0,2}(?:/|$))"
@@ -58,7 +58,7 @@ class SharedSecretRequest(SecretRequest):
     )
 
 
-class SecretUseResponse(BaseModel):
+class SecretUseResponse(Schema):
     """The last run of a workflow that used a secret."""
 
     project_id: Id
@@ -67,7 +67,7 @@ class SecretUseResponse(BaseModel):
     at: Time
 
 
-class SecretResponse(BaseModel):
+class SecretResponse(Schema):
     """A secret without its value."""
 
     name: str
@@ -82,13 +82,13 @@ class SecretResponse(BaseModel):
     uses: list[SecretUseResponse] = Field(description="At most 20 workflows, the last use first.")
 
 
-class SecretListResponse(BaseModel):
+class SecretListResponse(Schema):
     """Secrets by name."""
 
     secrets: list[SecretResponse]
 
 
-class SharedSecretPath(BaseModel):
+class SharedSecretPath(Schema):
     """The name of a secret, in the path."""
 
     name: _Name

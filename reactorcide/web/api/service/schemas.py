@@ -2,12 +2,12 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
-from reactorcide.web.api.schemas import Count, Id
+from reactorcide.web.api.schemas import Count, Id, Schema
 
 
-class Verification(BaseModel):
+class Verification(Schema):
     """Whether the token is valid, if one was sent."""
 
     verified: bool
@@ -15,7 +15,7 @@ class Verification(BaseModel):
     user_id: Id | None
 
 
-class HealthResponse(BaseModel):
+class HealthResponse(Schema):
     """The service answers."""
 
     status: Literal["OK"]
@@ -23,7 +23,7 @@ class HealthResponse(BaseModel):
     verification: Verification
 
 
-class RetentionResponse(BaseModel):
+class RetentionResponse(Schema):
     """How long things are kept, by the settings of the service; 0 sets no limit, unless it says otherwise."""
 
     keep_jobs: Count = Field(description="Number of finished jobs.")
@@ -34,7 +34,7 @@ class RetentionResponse(BaseModel):
     max_cache_bytes: Count = Field(description="Total size of the caches of a project or user; 0: no caches.")
 
 
-class ReadyResponse(BaseModel):
+class ReadyResponse(Schema):
     """The last check of each part: `ok`, or a sentence about the problem."""
 
     checks: dict[str, str]

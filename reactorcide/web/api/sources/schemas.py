@@ -1,11 +1,9 @@
 """The schemas of uploaded sources."""
 
-from pydantic import BaseModel
-
-from reactorcide.web.api.schemas import Count, Sha256
+from reactorcide.web.api.schemas import Count, Schema, Sha256
 
 
-class SourceResponse(BaseModel):
+class SourceResponse(Schema):
     """An uploaded source. Its id is the SHA-256 of its bytes."""
 
     source_id: Sha256
@@ -13,7 +11,7 @@ class SourceResponse(BaseModel):
     files: Count
 
 
-class SourcePath(BaseModel):
+class SourcePath(Schema):
     """The id of a source, in the path."""
 
     source_id: Sha256

@@ -2,10 +2,10 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from reactorcide.domain.errors import InvalidInput
-from reactorcide.web.api.schemas import Body, Count, Cursor, Id, Query, ShortText, Time
+from reactorcide.web.api.schemas import Body, Count, Cursor, Id, Query, Schema, ShortText, Time
 
 _Url = Annotated[str, Field(max_length=2048, json_schema_extra={"pattern": r"^https?://[!-~]+$"})]
 _Events = Annotated[list[Literal["run", "job", "failure", "recovery"]], Field(min_length=1, max_length=4)]
@@ -47,7 +47,7 @@ class WebhookChange(Body):
         return self
 
 
-class WebhookResponse(BaseModel):
+class WebhookResponse(Schema):
     """A webhook."""
 
     webhook_id: Id
@@ -62,7 +62,7 @@ class WebhookResponse(BaseModel):
     created_at: Time
 
 
-class RenewedSecretResponse(BaseModel):
+class RenewedSecretResponse(Schema):
     """A new secret."""
 
     secret: str = Field(description="What messages are signed with; it is not shown again.")
@@ -74,13 +74,13 @@ class NewWebhookResponse(WebhookResponse):
     secret: str = Field(description="What its messages are signed with; it is not shown again.")
 
 
-class WebhookListResponse(BaseModel):
+class WebhookListResponse(Schema):
     """All webhooks of the caller; for admins those of everybody."""
 
     webhooks: list[WebhookResponse]
 
 
-class MessageResponse(BaseModel):
+class MessageResponse(Schema):
     """What a webhook was told, or is to be told."""
 
     message_id: Id
@@ -93,14 +93,14 @@ class MessageResponse(BaseModel):
     sent_at: Time | None
 
 
-class MessageListResponse(BaseModel):
+class MessageListResponse(Schema):
     """A page of messages, newest first."""
 
     messages: list[MessageResponse]
     next_cursor: Cursor | None
 
 
-class WebhookPath(BaseModel):
+class WebhookPath(Schema):
     """The id of a webhook, in the path."""
 
     webhook_id: Id

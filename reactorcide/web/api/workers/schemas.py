@@ -1,11 +1,11 @@
 """The schemas of workers."""
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
-from reactorcide.web.api.schemas import Count, Id, Time
+from reactorcide.web.api.schemas import Count, Id, Schema, Time
 
 
-class WorkerResponse(BaseModel):
+class WorkerResponse(Schema):
     """A worker, with those of its running jobs that the caller may see."""
 
     worker_id: str
@@ -16,7 +16,7 @@ class WorkerResponse(BaseModel):
     last_seen_at: Time
 
 
-class WorkerListResponse(BaseModel):
+class WorkerListResponse(Schema):
     """The workers."""
 
     workers: list[WorkerResponse]
