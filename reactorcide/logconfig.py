@@ -26,6 +26,8 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 
 def configure(log_format: str, level: str) -> None:
     """Send all log lines to stderr, as ``text`` or ``json``; replaces earlier handlers."""
+    # No format has them, and each line would take longer.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
     handler.addFilter(_add_request_id)
