@@ -67,13 +67,13 @@ _DOCKER_VARIABLES = ("DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH")
 
 
 class Service:
-    """API, worker and queue. ``start`` once, ``stop`` any number of times; then nothing of it is left."""
+    """API, worker and queue. ``start`` once, ``stop`` any number of times; ``stop`` leaves nothing open."""
 
     def __init__(self, settings: Settings, environment: Mapping[str, str]) -> None:
         """Wire the parts together; nothing is started, opened or connected yet.
 
-        ``environment`` is where the engine's address and git's certificates are looked up. Raises
-        ``ConfigurationError`` for settings that can't be.
+        ``environment`` has the engine's address and git's certificates. Raises ``ConfigurationError`` for
+        invalid settings.
         """
         settings = replace(settings, data_dir=settings.data_dir.absolute())
         self._settings = settings
@@ -143,10 +143,10 @@ class Service:
         metrics.add_warm_counts(self._warm_counts)
         self.wsgi: Flask = self._web(metrics)
         self.new_admin_token: str | None = None
-        """The admin's token, where this start has made it."""
+        """The admin's token, if this start created it."""
 
     def start(self) -> None:
-        """Bring everything up; raises ``ConfigurationError`` with a sentence where that can't be."""
+        """Start all parts; raises ``ConfigurationError`` if one of them cannot start."""
         self._database.migrate()
         self._store.instance.id(new_id())
         if place.check(self._context, self._settings.objects, self._settings.objects_dir):
@@ -175,15 +175,16 @@ class Service:
             return None
 
     def drain(self, drained: Callable[[], None]) -> None:
-        """Take no more jobs, and call ``drained`` when none runs any more; everything else goes on."""
+        """Claim no more jobs, and call ``drained`` when the last running job has ended; all else
+        continues."""
         self._worker.drain(drained)
 
     def release_waiters(self) -> None:
-        """End followers and long polls: the service is about to stop."""
+        """End followers and long polls, because the service is about to stop."""
         self._notifier.close()
 
     def stop(self, deadline_s: float = 3.0) -> None:
-        """Bring everything down within about ``deadline_s``; running containers go on."""
+        """Stop all parts within about ``deadline_s``; running containers continue."""
         deadline = monotonic() + deadline_s
         self.release_waiters()
         for stop in (
@@ -207,7 +208,8 @@ class Service:
 
     def _web(self, metrics: Metrics) -> "Flask":
         """Return the WSGI application."""
-        # Flask and pydantic are most of what there is to import, and the operator's commands do without.
+        # Imported late: Flask and pydantic take most of the import time, and the operator's commands need
+        # neither.
         from reactorcide.web import create_app
         from reactorcide.web.probes import Probes
         from reactorcide.web.ratelimit import FailureLimiter
@@ -229,7 +231,7 @@ class Service:
                 {
                     "database": self._database.check,
                     "corndogs": self._queue.corndogs.check_health,
-                    # To ask the runner for its method would make it.
+                    # A lambda: reading the method from the deferred runner would create the runner.
                     "docker": lambda: self._runner.check(),
                     "object_store": self._check_objects,
                     "worker": self._worker.check,
@@ -250,7 +252,7 @@ class Service:
         )
 
     def _check_room(self) -> None:
-        """Raise ``ObjectStoreError`` if the output of another job could not be kept."""
+        """Raise ``ObjectStoreError`` if the output of another job could not be stored."""
         settings = self._settings
         if settings.objects is None:
             check_room(settings.objects_dir, settings.min_free_disk_bytes)
@@ -265,10 +267,10 @@ class Service:
             check_room(settings.logs_dir, settings.min_free_disk_bytes)
 
     def _remove_leftovers(self) -> None:
-        """Remove what a service that was killed was writing just then; nobody writes there yet."""
+        """Remove incomplete files of a killed service; call it before anything is written."""
         try:
             if self._settings.objects is None:
-                # Of a bucket the janitor removes what is old.
+                # The janitor removes old incomplete uploads from a bucket.
                 self._objects.remove_leftovers()
             self._logs.remove_leftovers()
             sources.remove_orphans(self._context)
@@ -277,12 +279,12 @@ class Service:
             if self._settings.workspaces_dir.exists():
                 shutil.rmtree(self._settings.workspaces_dir)
         except (ReactorcideError, OSError) as exc:
-            log.warning("what an earlier service has left half-written stays: %s", exc)
+            log.warning("incomplete files of an earlier service were not removed: %s", exc)
 
 
 @dataclass(frozen=True, slots=True)
 class _Queue:
-    """The queue that the service uses, and how its life begins and ends."""
+    """The queue of the service, with its start and stop."""
 
     corndogs: Corndogs
     start: Callable[[], None]
@@ -290,9 +292,9 @@ class _Queue:
 
 
 def _queue(settings: Settings, metrics: Metrics) -> _Queue:
-    """Choose the queue: one elsewhere, or our own, which is called directly and may listen as well.
+    """Choose the queue: an external one, or the embedded one, which is called directly and may also listen.
 
-    gRPC is imported where something is said over it, and not otherwise. Raises ``ConfigurationError``.
+    gRPC is imported only if it is used. Raises ``ConfigurationError``.
     """
     on_call = metrics.observe_corndogs_call
     if settings.corndogs_address is not None:
@@ -315,14 +317,17 @@ def _queue(settings: Settings, metrics: Metrics) -> _Queue:
     from reactorcide.corndogs.server import EmbeddedCorndogs
 
     host, _, port = settings.corndogs_listen.rpartition(":")
-    # Few threads for its calls: those that come together share a transaction, and more of them only contend
-    # for Python's lock.
+    # Few threads for its calls: concurrent calls share a transaction, and more threads only contend for
+    # Python's lock.
     server = EmbeddedCorndogs(settings.corndogs_path, host=host.strip("[]"), port=int(port), max_workers=4)
     served = DirectCorndogs(server.storage, on_call=on_call)
 
     def start_server() -> None:
         server.start()
-        log.info("Corndogs listens on %s; whoever reaches it may take and make any task", server.address)
+        log.info(
+            "Corndogs listens on %s; every client that reaches it can claim and create any task",
+            server.address,
+        )
 
     def stop_server(deadline_s: float) -> None:
         served.close()
@@ -341,12 +346,12 @@ def _object_store(settings: Settings, url: str | None, environment: Mapping[str,
         raise ConfigurationError(
             f"the object store {url} needs boto3: install it with pip install 'reactorcide[scale]'"
         ) from exc
-    # Other tools of Amazon know this name, too.
+    # Other AWS tools use this name, too.
     return S3ObjectStore(url, region=environment.get("AWS_REGION"))
 
 
 def _is_admin(accounts: Accounts, user_id: str) -> bool:
-    """Return whether a job's user is an active admin as the database has it now; who was removed is none."""
+    """Return whether a user is an active admin according to the database; a removed user is not."""
     try:
         user = accounts.user(user_id)
     except NotFound:
@@ -394,7 +399,7 @@ def _defaults(settings: Settings) -> JobDefaults:
 
 
 def keep_policy(settings: Settings) -> Policy:
-    """Return which jobs are kept."""
+    """Return which jobs retention keeps."""
     return Policy(
         keep_jobs=settings.keep_jobs,
         keep_days=settings.keep_days,
@@ -406,7 +411,7 @@ def keep_policy(settings: Settings) -> Policy:
 def open_accounts(settings: Settings) -> Iterator[AccountContext]:
     """Give access to the users and tokens of a data directory, also while a service works on it.
 
-    Raises ``ConfigurationError`` if there is no database: making one is the service's business.
+    Raises ``ConfigurationError`` if there is no database: only the service creates one.
     """
     with _existing_database(settings) as database:
         yield AccountContext(Store(database, Vault.beside(database.path)))
@@ -448,14 +453,14 @@ def probe_docker(environment: Mapping[str, str]) -> tuple[str, int | None]:
     """
     runner = _docker_runner(environment)
     try:
-        # Only this asks for it, so the protocol of runners goes without.
+        # Only this function needs it, so it is not part of the runner protocol.
         return runner.version(), runner.count_warm() if runner.keeps_connections() else None
     finally:
         runner.close()
 
 
 def probe_corndogs(address: str) -> None:
-    """Raise ``ReactorcideError`` unless the Corndogs at an address is in good health."""
+    """Raise ``ReactorcideError`` unless the Corndogs at an address is healthy."""
     corndogs = connect(address)
     try:
         corndogs.check_health()
@@ -464,7 +469,7 @@ def probe_corndogs(address: str) -> None:
 
 
 def probe_objects(url: str, environment: Mapping[str, str]) -> None:
-    """Raise ``ReactorcideError`` unless the bucket takes an object."""
+    """Raise ``ReactorcideError`` unless an object can be written to the bucket."""
     _object_store(Settings(), url, environment).check()
 
 
@@ -482,7 +487,7 @@ def _webhook_rules(settings: Settings) -> AddressRules:
 
 
 def _deferred_http(rules: AddressRules) -> Http:
-    """Return what sends HTTP requests, made when it is first used: importing its library takes long."""
+    """Return the HTTP sender, created when it is first used, because importing its library takes long."""
 
     def make() -> Http:
         from reactorcide.network.http import HttpClient
@@ -493,9 +498,9 @@ def _deferred_http(rules: AddressRules) -> Http:
 
 
 def _deferred_runner(settings: Settings, environment: Mapping[str, str]) -> Runner:
-    """Return the runner, made when it is first used.
+    """Return the runner, created when it is first used.
 
-    Importing the Docker SDK is a good part of the start, and the first request does not need it.
+    Importing the Docker SDK takes a large part of the start, and the first request does not need it.
     """
 
     def make() -> "DockerRunner":

@@ -8,7 +8,8 @@ def main() -> None:
     """Run ``reactorcide``; ends the process."""
     _open_standard_streams()
     if sys.getfilesystemencoding() != "utf-8" and not sys.flags.utf8_mode:
-        # Names of files are UTF-8 whatever the locale: else what is stored in one cannot be found in another.
+        # File names are UTF-8 in every locale; otherwise files stored under one locale are missing under
+        # another.
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606  # this very program
     from reactorcide.cli.root import cli
 
@@ -16,10 +17,10 @@ def main() -> None:
 
 
 def _open_standard_streams() -> None:
-    """Open ``/dev/null`` in place of each standard stream that is closed.
+    """Open ``/dev/null`` for each standard stream that is closed.
 
-    Else the next file or socket would get its number, and with that all that this program or a child of it
-    prints.
+    Otherwise the next file or socket would get its number, and receive everything that this program or a
+    child prints.
     """
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:

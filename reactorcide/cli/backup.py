@@ -39,7 +39,9 @@ def backup(file: Path, **options: Any) -> None:
 @click.command()
 @_file
 @click.option(
-    "--resume", is_flag=True, help="Let runs of workflows go on that were not over; else cancel them."
+    "--resume",
+    is_flag=True,
+    help="Continue the workflow runs that had not ended, instead of cancelling them.",
 )
 @settings_options("data_dir")
 def restore(file: Path, resume: bool, **options: Any) -> None:
@@ -50,7 +52,7 @@ def restore(file: Path, resume: bool, **options: Any) -> None:
     with _bar("Restoring") as progress:
         cancelled = backup.restore(settings, file, progress, resume=resume)
     if cancelled:
-        render.say(f"{cancelled} runs that were not over are cancelled; runs rerun repeats one")
+        render.say(f"{cancelled} unfinished runs are cancelled; 'reactorcide runs rerun' repeats one")
     bucket = backup.bucket(settings.database_path)
     if bucket is not None:
         render.say(

@@ -15,7 +15,7 @@ _id = id_of("cache", "reactorcide caches list", is_id)
 
 @click.group()
 def caches() -> None:
-    """List and delete the caches that jobs of runs have left."""
+    """List and delete the caches of runs."""
 
 
 @caches.command("list")

@@ -48,7 +48,7 @@ def check(path: Path, as_json: bool, schema: bool) -> None:
                 f"{path} is not a workflow file of {root}: those are the .yaml and .yml files in "
                 f"{WORKFLOWS_DIR} and {JOBS_DIR}"
             )
-        # Any workflow may take a file of jobs.
+        # Any workflow can use a job file.
         if named.startswith(WORKFLOWS_DIR):
             definitions = tuple(definition for definition in definitions if definition.file == named)
     if not definitions:

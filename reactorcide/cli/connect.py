@@ -1,4 +1,4 @@
-"""Which service the command line talks to."""
+"""Find the service and the token for the command line."""
 
 import os
 from collections.abc import Mapping
@@ -12,11 +12,11 @@ from reactorcide.settings import Settings, default_data_dir
 
 
 def connect(environment: Mapping[str, str] = os.environ) -> Client:
-    """Return a client of the service at ``REACTORCIDE_API_URL``, or else of this user's own one.
+    """Return a client of the service at ``REACTORCIDE_API_URL``, or else of this user's own service.
 
-    That is the one that works on the data directory, over the socket in it. The token is that of
-    ``REACTORCIDE_API_TOKEN`` or, over the socket alone, the one that ``serve`` has left in the directory: who
-    listens at a port is not known. Raises ``ConfigurationError`` for a URL that is none.
+    The own service is reached over the socket in the data directory. The token is ``REACTORCIDE_API_TOKEN``
+    or, only over the socket, the one that ``serve`` stored in the directory: a port could belong to any
+    program. Raises ``ConfigurationError`` for an invalid URL.
     """
     url = environment.get("REACTORCIDE_API_URL", "").strip().rstrip("/")
     token = environment.get("REACTORCIDE_API_TOKEN", "").strip()
@@ -34,7 +34,7 @@ def connect(environment: Mapping[str, str] = os.environ) -> Client:
             advice += (
                 ". The one in the data directory goes over the socket there alone: unset REACTORCIDE_API_URL"
             )
-        return Client(url, None, f"the service at {url} wants a token: {advice}")
+        return Client(url, None, f"the service at {url} requires a token: {advice}")
     data_dir = _data_dir(environment)
     path = Settings(data_dir=data_dir).admin_token_path
     try:

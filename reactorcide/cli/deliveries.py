@@ -1,4 +1,4 @@
-"""``reactorcide project deliveries``: what a project's forge has sent, and what became of it."""
+"""``reactorcide project deliveries``: the deliveries of a project's forge, and their results."""
 
 from typing import Any
 
@@ -105,7 +105,7 @@ def redeliver(project: str, delivery_id: str) -> None:
 
 
 def _whole_id(client: Client, project_id: str, beginning: str) -> str:
-    """Return the id of a delivery that begins like this, of the newest ones."""
+    """Return the id of the one delivery, among the newest, whose id begins with ``beginning``."""
     if len(beginning) == _ID_CHARS:
         return beginning
     page: dict[str, Any] = client.deliveries(project_id, {"limit": _MAX_LISTED})
@@ -113,5 +113,5 @@ def _whole_id(client: Client, project_id: str, beginning: str) -> str:
     if not ids:
         raise NotFound(f"there is no delivery {beginning}; 'reactorcide project deliveries list' shows them")
     if len(ids) > 1:
-        raise InvalidInput(f"{beginning} begins the ids of {len(ids)} deliveries; give more of it")
+        raise InvalidInput(f"{len(ids)} deliveries have an id that begins with {beginning}; give more of it")
     return str(ids[0])

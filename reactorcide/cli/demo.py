@@ -22,7 +22,7 @@ from reactorcide.workflows.files import WORKFLOWS_DIR
 
 _SAMPLE = PACKAGE_PARENT / "examples" / "sample-project"
 
-# What is tested where there is no checkout: it keeps to the same rules.
+# The sample project for an installation without a checkout; it follows the same rules.
 _SMALL_PROJECT = {
     "ci.sh": """\
 set -eu
@@ -53,7 +53,7 @@ jobs:
 
 
 class DemoFailed(ReactorcideError):
-    """Something was not as it should be."""
+    """A step of the demo had an unexpected result."""
 
 
 @click.command()
@@ -93,7 +93,7 @@ def demo(image: str, source: Path | None) -> None:
             render.line(f"\nThe demo failed: {exc}", style="bold red", err=True)
             render.say(f"The service's log ends with:\n{service.log_tail()}", err=True)
             sys.exit(1)
-    render.line(f"\nAll of it worked, in {time.monotonic() - began_at:.1f} s.", style="bold green")
+    render.line(f"\nEverything worked, in {time.monotonic() - began_at:.1f} s.", style="bold green")
 
 
 def _passing_job(client: Client, source: Path) -> None:

@@ -181,7 +181,7 @@ def _objects(settings: Settings) -> Finding:
     try:
         probe_objects(bucket, os.environ)
     except ReactorcideError as exc:
-        # Most sentences tell what to do themselves.
+        # Most messages say what to do.
         problem, _, advice = str(exc).partition("; ")
         return Finding(check, False, problem, advice or "check AWS_ENDPOINT_URL, and that the server runs")
     return Finding(check, True, f"{bucket} takes them")

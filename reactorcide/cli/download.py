@@ -23,8 +23,8 @@ def download(
 ) -> None:
     """Download artifacts, those of a job's listing, to a directory; identical files stay.
 
-    Raises ``ReactorcideError`` if a file is there that differs, and is not to be overwritten, before anything
-    is downloaded; and for those that could not be downloaded, after all others were.
+    Raises ``ReactorcideError`` before any download if an existing file differs and must not be overwritten;
+    and after all downloads if some of them failed.
     """
     # Check all targets before writing the first.
     missing = {}

@@ -104,7 +104,7 @@ def list_jobs(as_json: bool, **filters: Any) -> None:
     type=click.FloatRange(0, 60),
     default=0,
     metavar="SECONDS",
-    help="Wait so long for the status to change.",
+    help="Wait up to this many seconds for the status to change.",
 )
 @_json
 def show(job_id: str, wait: float, as_json: bool) -> None:
@@ -144,7 +144,7 @@ def show(job_id: str, wait: float, as_json: bool) -> None:
 @click.option("--stream", type=click.Choice(["stdout", "stderr"]), help="Print only this stream.")
 @click.option("--timestamps", is_flag=True, help="Print the time before each line.")
 @click.option(
-    "--service", metavar="NAME", help="Print the log of this service; there when the job has ended."
+    "--service", metavar="NAME", help="Print the log of this service; available after the job has ended."
 )
 @click.option(
     "--attempt", type=click.IntRange(min=1), help="Attempt whose log to print; the last by default."

@@ -19,7 +19,7 @@ _LIST = ("ls-files", "-z", "--others", "--exclude-standard")
 _NO_REPOSITORY = re.compile(
     rb"fatal: not a git repository \(or any (?:of the parent directories|parent up to)"
 )
-# git goes on after these, and then knows less than it says.
+# git continues after these warnings with an incomplete list of files.
 _INCOMPLETE = re.compile(rb"^warning: (?:could not open directory|unable to access) .*", re.MULTILINE)
 
 _QUIET = {
@@ -37,11 +37,11 @@ _QUIET = {
 }
 
 _NO_PROGRAMS = {
-    # Settings like these count for more than those of the repository, the user and the host.
+    # Settings from these variables override those of the repository, the user and the host.
     "GIT_CONFIG_COUNT": str(len(_QUIET)),
     **{f"GIT_CONFIG_KEY_{number}": name for number, name in enumerate(_QUIET)},
     **{f"GIT_CONFIG_VALUE_{number}": value for number, value in enumerate(_QUIET.values())},
-    # A repository may call itself incomplete, and name where the rest is to be had.
+    # A partial clone names a remote for its missing objects, which git would contact.
     "GIT_NO_LAZY_FETCH": "1",
     "GIT_ALLOW_PROTOCOL": "none",
     "GIT_OPTIONAL_LOCKS": "0",
@@ -51,21 +51,21 @@ _NO_PROGRAMS = {
     "GIT_PAGER": "cat",
     "GIT_EXTERNAL_DIFF": "",
 }
-"""Variables for a git that only looks at a repository. Filters and text conversions have names of their own
-in each repository and cannot be turned off like this: only commands that convert no content may be run."""
+"""Environment variables for git commands that only read a repository. Filters and text conversions have
+arbitrary names and cannot be turned off like this: run only commands that convert no content."""
 
 
 def pack(directory: Path, out: BinaryIO, advance: Callable[[int], None] = lambda _: None) -> str:
     """Write ``directory`` to ``out`` as a tar.gz and return its SHA-256, which is the source's id.
 
-    ``.git`` and what git ignores are left out; what git keeps track of never is. Files keep their mode and
-    time, for make goes by it; directories, of which only those with files are packed, have neither.
+    ``.git`` and files that git ignores are left out; tracked files never are. Files have their mode and time,
+    which make needs. Only directories with files are packed, without mode and time.
     ``advance`` is called with the bytes of files that were read. Raises ``ReactorcideError``.
     """
     if not _is_directory(directory):
         raise ReactorcideError(f"there is no directory {directory} to upload")
     hashed = _Hashed(out)
-    # Neither a name nor a time in its header: the bytes are those of the files alone.
+    # The header has neither name nor time, so that the bytes depend on the files only.
     with gzip.GzipFile("", "wb", 6, cast(IO[bytes], hashed), mtime=0) as packed:
         for path in sorted(_listed(directory), key=os.fsencode):
             for piece in _entry(directory / path, path):
@@ -102,7 +102,7 @@ class _Hashed:
 
 
 def _entry(file: Path, path: str) -> Iterator[bytes]:
-    """Yield what a file is in the tar; nothing for what is neither a file nor a link, or was removed."""
+    """Yield the tar entry of a file or link; nothing for other types and for removed files."""
     try:
         if file.is_symlink():
             link = Entry(path=path, kind="symlink", mode=0o777, target=os.readlink(file))
@@ -136,12 +136,12 @@ def _content(file: BinaryIO, size_bytes: int) -> Iterator[bytes]:
 
 
 def _listed(directory: Path) -> set[str]:
-    """Return the paths of the files to pack: what ``.gitignore`` means is asked of git itself."""
+    """Return the paths of the files to pack; git itself interprets ``.gitignore``."""
     if shutil.which("git") is None:
         return _walked(directory)
     names = _git(directory, *_LIST, "--cached") if _is_work_tree(directory) else []
     if not names:
-        # No work tree, or one that ignores this directory as a whole: then its own .gitignore counts.
+        # No work tree, or one that ignores this whole directory: then the directory's own .gitignore counts.
         with tempfile.TemporaryDirectory(prefix="reactorcide-") as empty:
             _git(Path(empty), "init", "--quiet", "--bare", empty)
             names = _git(directory, f"--git-dir={empty}", "--work-tree=.", *_LIST)
@@ -150,7 +150,7 @@ def _listed(directory: Path) -> set[str]:
     for name in names:
         path = name.rstrip("/")
         if _is_beyond_link(directory, path, links):
-            # An index may name what lies outside of the directory like this.
+            # An index may name files outside of the directory through a link.
             continue
         if _is_directory(directory / path) and not (directory / path).is_symlink():
             # Another repository within this one.
@@ -161,7 +161,7 @@ def _listed(directory: Path) -> set[str]:
 
 
 def _is_beyond_link(directory: Path, path: str, links: dict[Path, bool]) -> bool:
-    """Return whether a directory on the way to ``path`` is a link; ``links`` keeps what is known of each."""
+    """Return whether a directory above ``path`` is a link; ``links`` caches the results."""
     above = directory
     for part in path.split("/")[:-1]:
         above = above / part
@@ -173,23 +173,23 @@ def _is_beyond_link(directory: Path, path: str, links: dict[Path, bool]) -> bool
 
 
 def _is_work_tree(directory: Path) -> bool:
-    """Return whether a directory belongs to a repository's work tree; raises where git cannot tell."""
+    """Return whether a directory belongs to a repository's work tree; raises if git cannot tell."""
     answer = _run_git(directory, "rev-parse", "--is-inside-work-tree")
     if answer.returncode == 0:
         return answer.stdout.strip() == b"true"
     if not _NO_REPOSITORY.match(answer.stderr):
-        # A repository that git refuses, for its owner say, is none to leave files out for.
+        # If git refuses the repository, for example because of its owner, its .gitignore must not be guessed.
         raise _failure(directory, answer.stderr)
     if (damaged := _git_directory(directory)) is not None:
         raise ReactorcideError(
-            f"git cannot tell which files of {directory} to upload: it takes {damaged} for no repository; "
-            "mend it, or remove it to upload all that no .gitignore names"
+            f"git cannot tell which files of {directory} to upload: git does not accept {damaged}; "
+            "repair it, or remove it to upload all files that no .gitignore names"
         )
     return False
 
 
 def _git_directory(directory: Path) -> Path | None:
-    """Return the ``.git`` that is nearest above; git looks no further than one file system."""
+    """Return the nearest ``.git`` upwards; git does not cross a file system boundary."""
     try:
         device = directory.stat().st_dev
         for above in (directory.absolute(), *directory.absolute().parents):
@@ -218,7 +218,7 @@ def _failure(directory: Path, stderr: bytes) -> ReactorcideError:
 
 
 def _run_git(directory: Path, *arguments: str) -> "subprocess.CompletedProcess[bytes]":
-    # What says where a repository is, as in a hook, is about another one.
+    # Variables like GIT_DIR, set in a hook, are for another repository.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     environment |= _NO_PROGRAMS | {"LC_ALL": "C", "LANGUAGE": ""}
     try:
@@ -229,7 +229,7 @@ def _run_git(directory: Path, *arguments: str) -> "subprocess.CompletedProcess[b
 
 
 def _walked(directory: Path) -> set[str]:
-    """Return all files, where there is no git; raises where it would have to be asked."""
+    """Return all files if git is not installed; raises if a ``.gitignore`` needs it."""
 
     def fail(error: OSError) -> None:
         raise _unreadable(error.filename, error) from error
@@ -238,7 +238,7 @@ def _walked(directory: Path) -> set[str]:
     for parent, directories, names in os.walk(directory, onerror=fail):
         if ".gitignore" in names:
             raise ReactorcideError(
-                f"{parent} has a .gitignore, and git, which knows what that leaves out, is not installed"
+                f"{parent} has a .gitignore, and git, which interprets it, is not installed"
             )
         directories[:] = [name for name in directories if name != ".git"]
         links = [name for name in directories if Path(parent, name).is_symlink()]

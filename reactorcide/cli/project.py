@@ -27,37 +27,42 @@ def _settings(command: F) -> F:
         click.option(
             "--visibility",
             type=click.Choice([item.value for item in Visibility]),
-            help="Who sees its runs: its members (by default), every user, or anybody.",
+            help="Who can see its runs: its members (the default), every user, or everyone.",
         ),
         click.option(
             "--forge",
             type=click.Choice([item.value for item in ForgeKind]),
-            help="What sends its deliveries; gitea is Forgejo and Gogs, too.",
+            help="Forge that sends its deliveries; gitea includes Forgejo and Gogs.",
         ),
         click.option("--forge-url", metavar="URL", help="Start page of a self-hosted forge."),
         click.option("--token", metavar="@FILE|-", help="File with a token of the forge, or -."),
-        click.option("--default-branch", metavar="BRANCH", help="By default the repository's."),
-        click.option("--default-image", metavar="IMAGE", help="Image of jobs that name none."),
-        click.option("--queue", metavar="NAME", help="Queue of jobs that name none."),
+        click.option(
+            "--default-branch", metavar="BRANCH", help="Default branch; the repository's by default."
+        ),
+        click.option("--default-image", metavar="IMAGE", help="Default image of its jobs."),
+        click.option("--queue", metavar="NAME", help="Default queue of its jobs."),
         click.option(
             "--pull-requests",
             type=click.Choice([item.value for item in PullRequests]),
-            help="Which start runs: none, the repository's own (by default), or all, forks too.",
+            help="Pull requests that start runs: none, the repository's own (default), or all, with forks.",
         ),
         click.option(
             "--allow-event",
             "allowed_events",
             multiple=True,
             metavar="EVENT",
-            help="Event whose deliveries start runs; repeatable, all by default.",
+            help="Event that starts runs; repeatable, all by default.",
         ),
         click.option(
-            "--max-running", type=click.IntRange(0), metavar="N", help="Most jobs that run at once; 0: any."
+            "--max-running",
+            type=click.IntRange(0),
+            metavar="N",
+            help="Maximum number of jobs that run at once; 0 sets no limit.",
         ),
         click.option(
             "--builder/--no-builder",
             default=None,
-            help="Whether its jobs may build images with the operator's BuildKit; for admins.",
+            help="Allow its jobs to build images with the operator's BuildKit; for admins.",
         ),
     )
     for option in reversed(options):
@@ -66,7 +71,7 @@ def _settings(command: F) -> F:
 
 
 def _body(options: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields that a request has of some options."""
+    """Return the fields of a request for the given options."""
     body = {key: value for key, value in options.items() if value not in (None, ())}
     if "allowed_events" in body:
         body["allowed_events"] = [event for event in body["allowed_events"] if event]
@@ -93,7 +98,7 @@ def add(name: str, as_json: bool, **options: Any) -> None:
     """Create PROJECT, named like acme/site, and print its id. You become its owner.
 
     The address and the secret of its webhook are printed, too: give both to the forge. The secret is not
-    shown again. Then its repository is fetched and its token checked, and what is missing is said.
+    shown again. Then its repository is fetched and its token checked, and problems are printed.
     """
     with connect() as client:
         created = client.create_project({"name": name} | _body(options))
@@ -184,7 +189,7 @@ def _settings_rows(settings: dict[str, Any]) -> dict[str, str]:
 def _say_webhook(url: str, secret: str) -> None:
     render.say(f"Webhook: {url}", err=True)
     if url.startswith("/"):
-        render.say("It is at the address of this service, which --public-url of serve names.", err=True)
+        render.say("The host is this service's address; set it with serve --public-url.", err=True)
     render.say(f"Secret:  {secret}", err=True)
 
 
@@ -197,13 +202,18 @@ def _say_webhook(url: str, secret: str) -> None:
     metavar="@FILE|-",
     help="File with the keys of SSH servers, as ssh-keyscan prints them; empty forgets them.",
 )
-@click.option("--disable/--enable", "disabled", default=None, help="Start no runs, or start them again.")
+@click.option(
+    "--disable/--enable",
+    "disabled",
+    default=None,
+    help="Disable the project, so that nothing starts, or enable it again.",
+)
 @_settings
 def change(name: str, new_name: str | None, **options: Any) -> None:
     """Change PROJECT; for its owners. An empty value takes a setting back to its default."""
     body = _body({"name": new_name, **options})
     if not body:
-        raise click.UsageError("Give an option that says what to change.")
+        raise click.UsageError("Nothing to change: give an option.")
     with connect() as client:
         changed = client.change_project(client.project(name)["project_id"], body)
         render.say(f"{name} changed")
@@ -215,7 +225,7 @@ def change(name: str, new_name: str | None, **options: Any) -> None:
 @_name
 @_json
 def check(name: str, as_json: bool) -> None:
-    """Say what PROJECT lacks to fetch its repository and to set commit statuses; for its owners.
+    """Check that PROJECT can fetch its repository and set commit statuses; for its owners.
 
     Exits with 1 if something is missing.
     """
@@ -229,7 +239,7 @@ def check(name: str, as_json: bool) -> None:
 
 
 def _say_missing(client: Client, project_id: str) -> bool:
-    """Check the project's credentials and say what is missing; returns whether something is."""
+    """Check the project's credentials and print the problems; returns whether there are any."""
     check = client.check_project(project_id)
     titles = {"repository": "Repository", "token": "Token"}
     for name, title in titles.items():
@@ -239,17 +249,17 @@ def _say_missing(client: Client, project_id: str) -> bool:
 
 @project.command("webhook-secret")
 @_name
-@click.option("--forget-previous", is_flag=True, help="Only let the secret of before count no longer.")
+@click.option("--forget-previous", is_flag=True, help="Only revoke the previous secret.")
 def webhook_secret(name: str, forget_previous: bool) -> None:
-    """Make a new secret for the webhook of PROJECT, and print it; for its owners.
+    """Create a new secret for the webhook of PROJECT, and print it; for its owners.
 
-    The one before counts, too, until the next renewal or --forget-previous.
+    The previous secret stays valid until the next renewal or --forget-previous.
     """
     with connect() as client:
         project_id = client.project(name)["project_id"]
         if forget_previous:
             client.forget_webhook_secret(project_id)
-            render.say(f"only the newest webhook secret of {name} counts")
+            render.say(f"only the newest webhook secret of {name} is valid")
             return
         renewed = client.renew_webhook_secret(project_id)
     _say_webhook(renewed["webhook_url"], renewed["webhook_secret"])
@@ -257,17 +267,17 @@ def webhook_secret(name: str, forget_previous: bool) -> None:
 
 @project.command("deploy-key")
 @_name
-@click.option("--remove", "removes", is_flag=True, help="Only remove the key that there is.")
+@click.option("--remove", "removes", is_flag=True, help="Only remove the existing key.")
 def deploy_key(name: str, removes: bool) -> None:
-    """Make a new SSH key for clones of PROJECT, and print its public half; for its owners.
+    """Create a new SSH key for clones of PROJECT, and print its public half; for its owners.
 
-    The forge has to know it, as a deploy key that may only read. An earlier one counts no longer.
+    Add it at the forge as a read-only deploy key. It replaces an earlier key.
     """
     with connect() as client:
         project_id = client.project(name)["project_id"]
         if removes:
             client.remove_deploy_key(project_id)
-            render.say(f"{name} has no deploy key any more")
+            render.say(f"{name} has no deploy key now")
             return
         render.say(client.renew_deploy_key(project_id)["public_key"])
 
@@ -275,7 +285,7 @@ def deploy_key(name: str, removes: bool) -> None:
 @project.command()
 @_name
 def remove(name: str) -> None:
-    """Remove PROJECT, whose runs must be over, with its runs and all else that is of it; for its owners."""
+    """Remove PROJECT with its runs and everything else it owns; for its owners. Its runs must have ended."""
     with connect() as client:
         client.delete_project(client.project(name)["project_id"])
     render.say(f"{name} removed")
@@ -287,7 +297,7 @@ project.add_command(deliveries)
 
 @project.group()
 def member() -> None:
-    """Give users a role in a project, and take it away; for its owners."""
+    """Add and remove members of a project; for its owners."""
 
 
 @member.command("add")
@@ -301,7 +311,7 @@ def member() -> None:
     help="See runs; start, cancel and repeat them; change the project.",
 )
 def add_member(name: str, username: str, role: str) -> None:
-    """Give USER a role in PROJECT, in place of an earlier one."""
+    """Give USER a role in PROJECT; it replaces an earlier role."""
     with connect() as client:
         client.set_member(client.project(name)["project_id"], username, role)
     render.say(f"{username} has the role {role} in {name}")
@@ -311,11 +321,11 @@ def add_member(name: str, username: str, role: str) -> None:
 @_name
 @click.argument("username", metavar="USER")
 def remove_member(name: str, username: str) -> None:
-    """Take USER's role in PROJECT away."""
+    """Remove USER from PROJECT."""
     with connect() as client:
         project_item = client.project(name)
         ids = [item["user_id"] for item in project_item["members"] if item["username"] == username]
         if not ids:
             raise NotFound(f"{username} is not a member of {name}")
         client.remove_member(project_item["project_id"], ids[0])
-    render.say(f"{username} is not a member of {name} any more")
+    render.say(f"{username} is no longer a member of {name}")

@@ -1,4 +1,4 @@
-"""The calls of the API about projects, and what belongs to them."""
+"""The API calls for projects and their resources."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -31,15 +31,15 @@ class ProjectCalls(Session):
         return self._json("PATCH", f"/projects/{project_id}", json=body)
 
     def check_project(self, project_id: str) -> Json:
-        """Return what a project lacks to fetch its repository and to set commit statuses."""
+        """Check whether a project can fetch its repository and set commit statuses; return the problems."""
         return self._json("POST", f"/projects/{project_id}/check")
 
     def renew_webhook_secret(self, project_id: str) -> Json:
-        """Make a new secret for the webhook of a project, and return it with the webhook's address."""
+        """Create a new secret for the webhook of a project, and return it with the webhook's address."""
         return self._json("POST", f"/projects/{project_id}/webhook-secret")
 
     def forget_webhook_secret(self, project_id: str) -> None:
-        """Let the secret before the last renewal count no longer. Safe to repeat."""
+        """Revoke the webhook secret from before the last renewal. Safe to repeat."""
         self._send("DELETE", f"/projects/{project_id}/webhook-secret").close()
 
     def deliveries(self, project_id: str, filters: Mapping[str, Any]) -> Json:
@@ -47,7 +47,7 @@ class ProjectCalls(Session):
         return self._json("GET", f"/projects/{project_id}/deliveries", params=filters)
 
     def delivery(self, project_id: str, delivery_id: str) -> Json:
-        """Return a delivery with what it said."""
+        """Return a delivery with its headers and body."""
         return self._json("GET", f"/projects/{project_id}/deliveries/{quote(delivery_id, safe='')}")
 
     def redeliver(self, project_id: str, delivery_id: str) -> Json:
@@ -56,7 +56,7 @@ class ProjectCalls(Session):
         return self._json("POST", path)
 
     def renew_deploy_key(self, project_id: str) -> Json:
-        """Make a new SSH key for a project, and return its public half."""
+        """Create a new SSH key for a project, and return its public half."""
         return self._json("POST", f"/projects/{project_id}/deploy-key")
 
     def remove_deploy_key(self, project_id: str) -> None:
@@ -80,11 +80,11 @@ class ProjectCalls(Session):
         return self._json("PATCH", f"/webhooks/{webhook_id}", json=body)
 
     def webhook_messages(self, webhook_id: str, query: Json) -> Json:
-        """Return a page of what a webhook was told."""
+        """Return a page of the messages of a webhook."""
         return self._json("GET", f"/webhooks/{webhook_id}/messages", params=query)
 
     def renew_secret_of_webhook(self, webhook_id: str) -> Json:
-        """Make a new secret of a webhook and return it."""
+        """Create a new secret for a webhook and return it."""
         return self._json("POST", f"/webhooks/{webhook_id}/secret")
 
     def redeliver_message(self, webhook_id: str, message_id: str) -> Json:
@@ -96,12 +96,12 @@ class ProjectCalls(Session):
         self._send("DELETE", f"/webhooks/{webhook_id}").close()
 
     def set_member(self, project_id: str, username: str, role: str) -> Json:
-        """Give a user a role in a project and return that. Safe to repeat."""
+        """Give a user a role in a project and return the member. Safe to repeat."""
         body = {"username": username, "role": role}
         return self._json("PUT", f"/projects/{project_id}/members", json=body)
 
     def remove_member(self, project_id: str, user_id: str) -> None:
-        """Take a user's role in a project away. Safe to repeat."""
+        """Remove a user from a project. Safe to repeat."""
         self._send("DELETE", f"/projects/{project_id}/members/{user_id}").close()
 
     def secrets(self, project_id: str | None) -> list[Json]:
@@ -123,7 +123,7 @@ class ProjectCalls(Session):
         return schedules
 
     def schedule(self, project_id: str, schedule_id: str) -> Json:
-        """Return a schedule, with what became of its last due times."""
+        """Return a schedule, with its next due times and the results of the last ones."""
         return self._json("GET", f"/projects/{project_id}/schedules/{schedule_id}")
 
     def create_schedule(self, project_id: str, body: Json) -> Json:

@@ -1,4 +1,4 @@
-"""What people see: tables and colours on a terminal, plain columns in a pipe, JSON for scripts."""
+"""Output: tables and colours on a terminal, plain columns in a pipe, JSON for scripts."""
 
 import json
 import sys
@@ -25,14 +25,14 @@ _UNITS = ((86_400, "d"), (3600, "h"), (60, "min"))
 
 
 def as_json(value: Any) -> None:
-    """Print ``value`` as JSON, in ASCII: what reads it may expect any encoding."""
+    """Print ``value`` as JSON, in ASCII, because the reader may expect any encoding."""
     click.echo(json.dumps(value, indent=2))
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, flexible: str = "") -> None:
-    """Print rows below their columns: ``flexible`` is cut to what the terminal is wide, no other is.
+    """Print rows below their column titles; only the column ``flexible`` is cut to the terminal's width.
 
-    Where stdout is no terminal, everything is printed whole.
+    If stdout is not a terminal, nothing is cut.
     """
     cleaned = [[printable(cell) for cell in row] for row in rows]
     if not sys.stdout.isatty():
@@ -60,7 +60,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, flexible: st
 
 
 def say(text: str, *, err: bool = False) -> None:
-    """Print lines of text. What a path or a name in it could do to a terminal is escaped."""
+    """Print lines of text, with control characters escaped."""
     click.echo("\n".join(map(printable, text.split("\n"))), err=err)
 
 
@@ -83,7 +83,7 @@ def status_style(status: str) -> str:
 
 @contextmanager
 def spinner(text: str) -> Iterator[None]:
-    """Show on stderr that something is waited for, if that is a terminal."""
+    """Show a spinner on stderr while the body waits, if stderr is a terminal."""
     if not sys.stderr.isatty():
         yield
         return
@@ -96,7 +96,7 @@ def spinner(text: str) -> Iterator[None]:
 
 @contextmanager
 def progress(text: str, total_bytes: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar on stderr, if that is a terminal; yields what is called with the bytes that came."""
+    """Show a progress bar on stderr, if that is a terminal; yields a function that takes new bytes."""
     if not sys.stderr.isatty():
         yield lambda _: None
         return
@@ -115,7 +115,7 @@ def age(moment: str) -> str:
 
 
 def duration(job: dict[str, Any]) -> str:
-    """Return how long a job has run, in all or up to now; empty where it has not started."""
+    """Return how long a job has run, in total or up to now; empty if it has not started."""
     if job["started_at"] is None:
         return ""
     ended = datetime.now(UTC)
@@ -125,7 +125,7 @@ def duration(job: dict[str, Any]) -> str:
 
 
 def outcome(job: dict[str, Any]) -> str:
-    """Return what became of a job, in a phrase."""
+    """Return the result of a job as a phrase."""
     text = f"{job['status']} after {duration(job)}" if job["started_at"] else str(job["status"])
     return f"{text}: {printable(job['error'])}" if job["error"] else text
 

@@ -28,7 +28,7 @@ _COMMANDS = {
     "runs": ("reactorcide.cli.runs", "runs", "Start, list, show and change runs of workflows."),
     "project": ("reactorcide.cli.project", "project", "Add, list, show, change and remove projects."),
     "caches": ("reactorcide.cli.caches", "caches", "List and delete caches of runs."),
-    "webhook": ("reactorcide.cli.webhook", "webhook", "Have addresses told of runs and jobs."),
+    "webhook": ("reactorcide.cli.webhook", "webhook", "Send messages about runs and jobs to URLs."),
     "secret": ("reactorcide.cli.secret", "secret", "Set, list and delete secrets of projects."),
     "jobs": ("reactorcide.cli.jobs", "jobs", "List, show and change jobs."),
     "token": ("reactorcide.cli.admin", "token", "Create, list and revoke tokens, directly in the database."),
@@ -53,7 +53,7 @@ _COMMANDS = {
 }
 
 _OF_A_SERVICE = {"caches", "jobs", "open", "project", "runs", "secret", "submit", "webhook"}
-"""These show what a service has answered, which may be no Reactorcide."""
+"""Commands that show answers of a service, which may be another program."""
 _NOT_UNDERSTOOD = (LookupError, TypeError, ValueError, AttributeError, RecursionError)
 
 
@@ -98,7 +98,7 @@ def _printable(text: str) -> str:
     # Imported here: most commands end without an error.
     from reactorcide.cli.render import printable
 
-    # It may quote a path, or what somebody else answered in place of the service.
+    # It may quote a path, or an answer of another program in place of the service.
     return printable(text)
 
 
@@ -110,7 +110,7 @@ def _refuse(ctx: click.Context, sentence: str) -> NoReturn:
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="reactorcide")
 def cli(**_: Any) -> None:
-    """Run CI jobs: each is a command in a container on a source, with its log and artifacts kept."""
+    """Run CI jobs: each is a command in a container on a source, with a stored log and artifacts."""
     for stream in (sys.stdout, sys.stderr):
         # Replace characters that the terminal cannot show, instead of failing.
         if isinstance(stream, io.TextIOWrapper):

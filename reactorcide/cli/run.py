@@ -55,7 +55,7 @@ def _secrets(_: click.Context, __: click.Parameter, pairs: tuple[str, ...]) -> d
     type=click.Choice([name.value for name in EventName]),
     default=EventName.MANUAL.value,
     show_default=True,
-    help="What the run is for.",
+    help="Event of the run.",
 )
 @event_options("Branch of the event.")
 @click.option(
@@ -67,7 +67,7 @@ def _secrets(_: click.Context, __: click.Parameter, pairs: tuple[str, ...]) -> d
     metavar="NAME=VALUE",
     multiple=True,
     callback=variables_of_shell,
-    help="Variable of all jobs, and value of ${env:NAME}; without a value the shell's. Repeatable.",
+    help="Variable of all jobs, and value of ${env:NAME}; by default the shell's value. Repeatable.",
 )
 @click.option(
     "--secret",
@@ -107,7 +107,7 @@ def run(workflow: str | None, image: str, **options: Any) -> None:
 
 
 def _checked(root: Path, body: Mapping[str, Any]) -> str:
-    """Return what names the workflow to start, if nothing is wrong with it; else print what is, and exit."""
+    """Return the id or file of the workflow to start; if it has errors, print them and exit."""
     workflow = body["workflow"]
     if workflow is not None and Path(workflow).is_file():
         path = Path(workflow).resolve()
@@ -128,17 +128,17 @@ def _checked(root: Path, body: Mapping[str, Any]) -> str:
     nodes = [node for node in selected.nodes if node.skipped is None]
     refused = [node.name for node in nodes if node.job.disable_run_local]
     if refused:
-        _wrong(f"{definition.file}: disable_run_local keeps {', '.join(refused)} from being run locally")
+        _wrong(f"{definition.file}: disable_run_local prevents {', '.join(refused)} from running locally")
     _check_values(definition.file, nodes, body["secrets"])
     return definition.id if definition.file != JOBS_DIR else workflow or definition.id
 
 
 def _check_values(file: str, nodes: Iterable[Node], secrets: Collection[str]) -> None:
-    """Exit with the names of the secrets and variables that jobs refer to and that are not given."""
+    """Exit with the names of the referenced secrets and variables that have no value."""
     references = {item for node in nodes for value in node.job.templates() for item in value.references}
     missing = {
         source: sorted({item.name for item in references if item.source == source} - set(values))
-        # Those that are given have been replaced.
+        # References with a value have been replaced.
         for source, values in (("secret", secrets), ("env", ()))
     }
     if missing["secret"]:
@@ -156,14 +156,14 @@ def _started(client: Client, body: dict[str, Any]) -> dict[str, Any]:
         if exc.status != 400:
             raise
         _wrong(str(exc))
-    # With nodes its file is right, and a node has failed at once.
+    # A run with nodes has a valid file: a node failed at once.
     if started["status"] == RunStatus.FAILED and not started["nodes"]:
         _wrong(started["reason"])
     return started
 
 
 class _Watch:
-    """Prints what becomes of a run's nodes, and the log of each of its jobs, all as it comes."""
+    """Prints the status changes of a run's nodes, and the logs of its jobs, live."""
 
     def __init__(self, service: TemporaryService, client: Client) -> None:
         self._service = service
@@ -173,7 +173,7 @@ class _Watch:
         self._followed: dict[str, threading.Thread] = {}
 
     def to_its_end(self, run: dict[str, Any]) -> dict[str, Any]:
-        """Return the run once it is over and all its logs are printed."""
+        """Return the run once it has ended and all its logs are printed."""
         for state in self._client.run_states(run):
             for node in state["nodes"]:
                 self._look(node)
@@ -195,7 +195,7 @@ class _Watch:
     def _print_log(self, name: str, job_id: str) -> None:
         """Print the log of a job, each line behind the name of its node."""
         rest = b""
-        # A client of its own: it is not for two threads.
+        # A separate client, because a client is not thread-safe.
         with self._service.client() as client:
             for chunk in client.follow(job_id):
                 *lines, rest = (rest + chunk).split(b"\n")

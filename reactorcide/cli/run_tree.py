@@ -1,4 +1,4 @@
-"""A run as a tree on a terminal, drawn again in its place after each change."""
+"""A run as a tree on a terminal, redrawn in place after each change."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,20 +14,20 @@ from reactorcide.cli import render
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """A node of the run, as it is shown."""
+    """A node of the run, as displayed."""
 
     job: str
     needs: Sequence[str]
-    """The jobs that it needs, each of them before it."""
+    """The jobs that it needs; they come before it."""
     text: str
     style: str
 
 
 @contextmanager
 def drawing(*, err: bool) -> Iterator[Callable[[str, str, Sequence[Branch]], None]]:
-    """Yield what draws a run in the place of the drawing before: its line, the style of that, and its nodes.
+    """Yield a function that redraws a run in place: its line, the style of the line, and its nodes.
 
-    A node is below the one that it needs; of several, below that which is deepest in the tree.
+    A node is below the node that it needs; if it needs several, below the deepest one.
     """
     with Live(console=Console(stderr=err, highlight=False), auto_refresh=False) as live:
 

@@ -21,7 +21,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def event_options(branch_help: str) -> Callable[[F], F]:
-    """Add the options, but ``--event``, of what a run is for, and of what it takes in place of the file's."""
+    """Add the options for the event of a run, except ``--event``, and for values that override the file's."""
     options = (
         click.option("--branch", default="", help=branch_help),
         click.option("--tag", default="", help="Tag of the event."),
@@ -31,7 +31,7 @@ def event_options(branch_help: str) -> Callable[[F], F]:
             metavar="NAME=VALUE",
             multiple=True,
             callback=variables,
-            help="In place of vars; repeatable.",
+            help="Value that overrides one of the file's vars; repeatable.",
         ),
         click.option(
             "--changed-file", "changed_files", metavar="FILE", multiple=True, help="For paths; repeatable."
@@ -47,7 +47,7 @@ def event_options(branch_help: str) -> Callable[[F], F]:
 
 
 def start_body(workflow: str | None, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what starts a run, but its source; see ``event_options``."""
+    """Return the fields of a request that starts a run, without its source; see ``event_options``."""
     return {
         "workflow": workflow,
         "event": {"name": options["event"], "branch": options["branch"], "tag": options["tag"]},
@@ -57,17 +57,17 @@ def start_body(workflow: str | None, options: Mapping[str, Any]) -> dict[str, An
 
 
 def exit_code(run: Mapping[str, Any]) -> int:
-    """Return how a command ends that has waited for a run."""
+    """Return the exit code of a command that has waited for a run."""
     return 0 if run["status"] in (RunStatus.COMPLETED, RunStatus.SKIPPED) else 1
 
 
 _MAX_FAILED_NODES = 10
-"""Of so many nodes the failed tests are named."""
+"""Maximum number of nodes whose failed tests are printed."""
 _id = id_of("run", "reactorcide runs list")
 _run_id = click.argument("run_id", metavar="ID", type=_id)
 _json = click.option("--json", "as_json", is_flag=True, help="Print the API's answer as JSON.")
 _follow = click.option(
-    "--follow", is_flag=True, help="Print how the run goes on; exit code 0 only if it completes."
+    "--follow", is_flag=True, help="Print the progress of the run; exit code 0 only if it completes."
 )
 
 
@@ -85,9 +85,9 @@ def runs() -> None:
     "--source",
     metavar="DIR",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Directory to upload in place of a repository, without .git and without what git ignores.",
+    help="Directory to upload instead of a repository, without .git and without what git ignores.",
 )
-@click.option("--event", default="manual", show_default=True, help="What the run is for, as push.")
+@click.option("--event", default="manual", show_default=True, help="Event of the run, like push.")
 @event_options("Branch of the event; by default the one that --ref names.")
 @_follow
 @_json
@@ -103,7 +103,7 @@ def start(
 ) -> None:
     """Start a run of WORKFLOW, its id or file, and print the run's id.
 
-    Where the repository has one workflow alone, it need not be named.
+    WORKFLOW can be omitted if the repository has only one.
     """
     if [project, git_url, source].count(None) != 2:
         raise click.UsageError("Give a --project, a repository with --git, or a directory with --source.")
@@ -178,7 +178,7 @@ def show(run_id: str, follow: bool, as_json: bool) -> None:
 @click.argument("node", required=False)
 @click.option("-f", "--follow", is_flag=True, help="Print new lines until the run ends.")
 def logs(run_id: str, node: str | None, follow: bool) -> None:
-    """Print the logs of a run's jobs, one after the other, or that of one NODE alone."""
+    """Print the logs of a run's jobs, one after the other, or only that of NODE."""
     with connect() as client:
         run = client.run(run_id)
         if node is not None and node not in [item["name"] for item in run["nodes"]]:
@@ -190,9 +190,9 @@ def logs(run_id: str, node: str | None, follow: bool) -> None:
 @runs.command()
 @_run_id
 def approve(run_id: str) -> None:
-    """Let a pull request of a fork run, with all runs that wait for approval at the same commit.
+    """Approve the run of a fork's pull request, and all runs that wait for approval at the same commit.
 
-    The approval is for that commit alone, and counts for 14 days.
+    The approval is for that commit only, and is valid for 14 days.
     """
     with connect() as client:
         client.approve_run(run_id)
@@ -202,7 +202,7 @@ def approve(run_id: str) -> None:
 @runs.command()
 @_run_id
 def cancel(run_id: str) -> None:
-    """Cancel a run: its active jobs are cancelled, and what waits never starts."""
+    """Cancel a run: its active jobs are cancelled, and waiting ones never start."""
     with connect() as client:
         client.cancel_run(run_id)
     render.say(f"{run_id} cancelled")
@@ -210,11 +210,11 @@ def cancel(run_id: str) -> None:
 
 @runs.command()
 @_run_id
-@click.option("--failed", is_flag=True, help="Repeat what failed, and what depends on it; else all.")
+@click.option("--failed", is_flag=True, help="Repeat only the failed jobs, and those that depend on them.")
 @_follow
 @_json
 def rerun(run_id: str, failed: bool, follow: bool, as_json: bool) -> None:
-    """Repeat a run that is over, as its next attempt."""
+    """Repeat a run that has ended, as its next attempt."""
     with connect() as client:
         run = client.rerun_run(run_id, only="failed" if failed else "all")
         _show_started(client, run, follow=follow, as_json=as_json)
@@ -223,7 +223,7 @@ def rerun(run_id: str, failed: bool, follow: bool, as_json: bool) -> None:
 @runs.command()
 @_run_id
 def delete(run_id: str) -> None:
-    """Delete a run that is over, with its jobs, their logs and artifacts."""
+    """Delete a run that has ended, with its jobs, their logs and artifacts."""
     with connect() as client:
         client.delete_run(run_id)
     render.say(f"{run_id} deleted")
@@ -262,7 +262,7 @@ def _show_started(client: Client, run: dict[str, Any], *, follow: bool, as_json:
 
 
 def watch(client: Client, run: dict[str, Any], *, err: bool = True) -> dict[str, Any]:
-    """Print how a run goes on until it is over, and return it: on a terminal as a tree, else each change."""
+    """Print the progress of a run, on a terminal as a tree, and return the run when it has ended."""
     state = run
     with _drawn(err) if (sys.stderr if err else sys.stdout).isatty() else _printed(err) as show:
         for state in client.run_states(run):
@@ -273,7 +273,7 @@ def watch(client: Client, run: dict[str, Any], *, err: bool = True) -> dict[str,
 
 @contextmanager
 def _drawn(err: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
-    # Imported late: most commands have no use for it.
+    # Imported late: most commands do not need it.
     from reactorcide.cli.run_tree import Branch, drawing
 
     with drawing(err=err) as draw:
@@ -316,7 +316,7 @@ def say_failed_tests(client: Client, run: dict[str, Any], *, err: bool) -> None:
 
 
 def tests_phrase(item: dict[str, Any]) -> str:
-    """Return how many tests of a run or of a node passed and failed, to be put behind its status."""
+    """Return how many tests of a run or node passed and failed, to append to its status."""
     return "" if item["tests"] is None else f", {render.tests_line(item['tests'])}"
 
 
@@ -344,7 +344,7 @@ def _print(run: dict[str, Any]) -> None:
 
 
 def node_line(node: dict[str, Any]) -> str:
-    """Return where a node stands, on one line."""
+    """Return the status of a node on one line."""
     reason = f": {node['reason']}" if node["reason"] else ""
     return f"{node['name']} {node['status']}{tests_phrase(node)}{reason}"
 
@@ -370,4 +370,4 @@ def _print_logs(client: Client, run: dict[str, Any], only: str | None, *, follow
         for node in state["nodes"]:
             if only in (None, node["name"]):
                 reason = f": {node['reason']}" if node["reason"] else ""
-                render.say(f"{node['name']} has had no job; it is {node['status']}{reason}", err=True)
+                render.say(f"{node['name']} has no job; it is {node['status']}{reason}", err=True)

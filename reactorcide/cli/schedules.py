@@ -24,13 +24,17 @@ _FIELDS = (
         help="Workflow; empty: every one that names the event schedule.  [default: empty]",
     ),
     click.option(
-        "--var", "vars", metavar="K=V", multiple=True, help="In place of one of the file's vars; repeatable."
+        "--var",
+        "vars",
+        metavar="K=V",
+        multiple=True,
+        help="Value that overrides one of the file's vars; repeatable.",
     ),
     click.option("--enabled/--disabled", default=None, help="Whether it starts runs.  [default: enabled]"),
     click.option(
         "--when-running",
         type=click.Choice([item.value for item in WhenRunning]),
-        help="At a due time while a run of it is not over: start nothing, or one later.  [default: skip]",
+        help="At a due time while its previous run is unfinished: skip, or queue one run. [default: skip]",
     ),
 )
 
@@ -78,7 +82,7 @@ def list_schedules(project: str, as_json: bool) -> None:
 @_name
 @_json
 def show(project: str, name: str, as_json: bool) -> None:
-    """Show the schedule NAME of PROJECT: its next five times, and what became of the last."""
+    """Show the schedule NAME of PROJECT: its next five due times, and the results of the last ones."""
     with connect() as client:
         _show(_schedule(client, project, name), as_json)
 
@@ -104,10 +108,10 @@ def add(project: str, name: str, cron: str, as_json: bool, **fields: Any) -> Non
 @_fields
 @_json
 def change(project: str, name: str, new_name: str | None, as_json: bool, **fields: Any) -> None:
-    """Change the schedule NAME of PROJECT, for its owners. It goes on from now."""
+    """Change the schedule NAME of PROJECT, for its owners. Its next due time is computed from now."""
     body = _body({"name": new_name, **fields})
     if not body:
-        raise click.UsageError("Give what is to change, as --cron, --branch or --disabled.")
+        raise click.UsageError("Nothing to change: give an option, like --cron, --branch or --disabled.")
     with connect() as client:
         item = _schedule(client, project, name)
         _show(client.change_schedule(item["project_id"], item["schedule_id"], body), as_json)
@@ -157,7 +161,7 @@ def _body(fields: dict[str, Any]) -> Json:
             raise click.UsageError("Give --var as NAME=VALUE.")
         body["vars"] = {name: value for name, _, value in pairs}
     elif body.get("workflow") == "":
-        # They belong to the one that was named.
+        # The vars belong to the named workflow.
         body["vars"] = {}
     return body
 

@@ -34,11 +34,15 @@ def secret() -> None:
 @click.option(
     "--value",
     metavar="@FILE|-",
-    help="File with the value, or - for standard input. Without it an earlier value stays.",
+    help="File with the value, or - for standard input. By default an earlier value stays.",
 )
-@click.option("--event", "events", multiple=True, help="Event that may use it, as push; repeatable.")
-@click.option("--branch", "branches", metavar="GLOB", multiple=True, help="Branches that may; repeatable.")
-@click.option("--workflow", "workflows", metavar="ID", multiple=True, help="Workflow that may; repeatable.")
+@click.option("--event", "events", multiple=True, help="Event that may use it, like push; repeatable.")
+@click.option(
+    "--branch", "branches", metavar="GLOB", multiple=True, help="Branches that may use it; repeatable."
+)
+@click.option(
+    "--workflow", "workflows", metavar="ID", multiple=True, help="Workflow that may use it; repeatable."
+)
 @click.option(
     "--for-project",
     "projects",
@@ -47,7 +51,7 @@ def secret() -> None:
     help="Project that may use a secret of the service; repeatable, none by default.",
 )
 def set_secret(name: str, project: str | None, value: str | None, **rules: tuple[str, ...]) -> None:
-    """Set the secret PATH:KEY, like pypi:token, and what it may be used for.
+    """Set the secret PATH:KEY, like pypi:token, and the rules for its use.
 
     By default it may be used for all events but pull requests that are opened or updated, and for any branch
     and workflow. One newline at the end of the value is removed.
@@ -66,7 +70,7 @@ def set_secret(name: str, project: str | None, value: str | None, **rules: tuple
 @_project
 @_json
 def list_secrets(project: str | None, as_json: bool) -> None:
-    """List secrets without their values: what they may be used for, where they were used, and when last."""
+    """List secrets without their values: the rules for their use, and their last uses."""
     with connect() as client:
         listed = client.secrets(_project_id(client, project))
     if as_json:
@@ -94,7 +98,7 @@ def list_secrets(project: str | None, as_json: bool) -> None:
 @_name
 @_project
 def delete(name: str, project: str | None) -> None:
-    """Delete the secret PATH:KEY. Jobs that have it already keep it."""
+    """Delete the secret PATH:KEY. Jobs that were created with it still have it."""
     with connect() as client:
         client.delete_secret(_project_id(client, project), name)
     render.say(f"{name} deleted")
@@ -103,9 +107,9 @@ def delete(name: str, project: str | None) -> None:
 @secret.command()
 @settings_options("data_dir")
 def rekey(**options: Any) -> None:
-    """Renew the key that encrypts what is secret, directly in the data directory of a stopped service.
+    """Renew the key that encrypts secrets, directly in the data directory of a stopped service.
 
-    It can be killed at any point and repeated. Backups of before keep the old key.
+    It can be killed at any point and repeated. Earlier backups contain the old key.
     """
     from reactorcide.app import open_jobs
 

@@ -1,4 +1,4 @@
-"""``reactorcide serve``: what is checked and said before it runs."""
+"""``reactorcide serve``: checks and messages before the service starts."""
 
 import logging
 import shlex
@@ -39,9 +39,8 @@ def serve(**options: Any) -> None:
 
 
 def _check_address(settings: Settings) -> None:
-    """Raise ``ConfigurationError`` if the address cannot be listened on.
-
-    gunicorn would find out too, but only after trying for five seconds.
+    """Raise ``ConfigurationError`` if the service cannot listen on the address. gunicorn would fail, too, but
+    only after five seconds of retries.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
@@ -76,7 +75,7 @@ def _check_tls(settings: Settings) -> None:
 
 
 def _warn_of_plain_http(settings: Settings) -> None:
-    """Warn where tokens would cross a network in clear; a proxy that is named is taken to speak TLS."""
+    """Warn if tokens would cross a network in plain text; a named proxy is assumed to speak TLS."""
     if settings.tls_cert is not None or settings.trusted_proxies:
         return
     if not is_loopback(settings.host):
@@ -88,7 +87,7 @@ def _warn_of_plain_http(settings: Settings) -> None:
 
 
 def _warn_of_open_data_dir(settings: Settings) -> None:
-    """Warn where a data directory that was there already is open to everybody on this host."""
+    """Warn if an existing data directory is accessible to every user of this host."""
     if settings.data_dir.stat().st_mode & 0o007:
         log.warning(
             "everybody on this host may look into the data directory %s, where logs and artifacts are; "
@@ -99,7 +98,7 @@ def _warn_of_open_data_dir(settings: Settings) -> None:
 
 
 def _local_listener(settings: Settings) -> localsocket.Listener | None:
-    """Return the socket for the command line of this user; where there can be none, say so and go on."""
+    """Return the socket for this user's command line; if it cannot be created, log that and continue."""
     try:
         return localsocket.listen(settings.data_dir)
     except OSError as exc:

@@ -234,7 +234,7 @@ class Session:
         except exceptions.ChunkedEncodingError as exc:
             raise ServiceAway(f"the connection to {self.url} broke; try again") from exc
         except (exceptions.RequestException, ValueError) as exc:
-            raise ServiceError(f"{self.url} cannot be asked: {exc}; check REACTORCIDE_API_URL") from exc
+            raise ServiceError(f"the request to {self.url} failed: {exc}; check REACTORCIDE_API_URL") from exc
 
     def _unconnected(self, exc: Exception) -> ServiceError:
         """Return the error for the library's ``ConnectionError``, which has a cause among its arguments."""
@@ -248,7 +248,7 @@ class Session:
         cause = reason.args[-1] if isinstance(reason, ProtocolError) else None
         if isinstance(cause, HTTPException) and not isinstance(cause, RemoteDisconnected):
             return ServiceError(
-                f"what answers at {self.url} is not Reactorcide: its answer is no valid HTTP "
+                f"what answers at {self.url} is not Reactorcide: its answer is not valid HTTP "
                 f"({type(cause).__name__}: {str(cause)[:100]!r}); check REACTORCIDE_API_URL"
             )
         return ServiceAway(self._nobody())

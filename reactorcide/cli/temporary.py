@@ -1,4 +1,4 @@
-"""A service of this program's own with temporary data, for the commands that need none of the user's."""
+"""A temporary service with temporary data, for commands that do not use the user's service."""
 
 import os
 import re
@@ -36,7 +36,7 @@ class ServiceFailed(ReactorcideError):
 
 
 class TemporaryService:
-    """A real ``reactorcide serve``, as a process of its own, with everything below ``home``."""
+    """A real ``reactorcide serve`` in a separate process, with all its data below ``home``."""
 
     def __init__(self, home: Path, image: str, source_root: Path | None = None) -> None:
         self._settings = Settings(data_dir=home / "data")
@@ -45,19 +45,19 @@ class TemporaryService:
         self._image = image
         self._source_root = source_root
         self.url = ""
-        """Where it listens, once it runs."""
+        """Its URL, once it runs."""
 
     def client(self) -> Client:
-        """Return a further client of the service, which runs."""
+        """Return another client of the running service."""
         token = self._settings.admin_token_path.read_text("ascii").strip()
-        # Over its socket: a token that was read from a file goes to no port.
-        return Client(self._settings.data_dir, token, "the token is the one that the service has made")
+        # Over its socket: a token from a file is never sent to a port.
+        return Client(self._settings.data_dir, token, "the token is the one that the service created")
 
     @contextmanager
     def running(self) -> Iterator[Client]:
-        """Start the service, yield a client of it, stop it; raises ``ServiceFailed`` if one goes wrong.
+        """Start the service, yield a client of it, and stop it; raises ``ServiceFailed`` if a step fails.
 
-        Where the body raises, the jobs are cancelled and their containers gone before the service stops.
+        If the body raises, the jobs are cancelled and their containers removed before the service stops.
         """
         process = self._start()
         guard = None
@@ -89,11 +89,11 @@ class TemporaryService:
             return "".join(deque(log, _LOG_LINES))
 
     def _clean_up(self, process: subprocess.Popen[bytes]) -> None:
-        """Stop the service and remove all that it has left, in place of this program, which was killed."""
+        """Stop the service and remove its data after this program was killed."""
         with suppress(ReactorcideError, OSError), self.client() as client:
             _leave_no_container(client)
         deadline = time.monotonic() + _STOP_S
-        # It is no child of the process that calls this.
+        # It is not a child of the process that calls this.
         with suppress(ProcessLookupError):
             os.kill(process.pid, signal.SIGTERM)
             while time.monotonic() < deadline:
@@ -103,18 +103,18 @@ class TemporaryService:
         shutil.rmtree(self._log_path.parent, ignore_errors=True)
 
     def _start(self) -> subprocess.Popen[bytes]:
-        # What the caller has set for a service of theirs is not meant for this one.
+        # The caller's variables are for another service.
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith("REACTORCIDE_")
         }
-        # From a checkout, too, where nothing is installed.
+        # Works from a checkout, too, where nothing is installed.
         search = [os.fspath(PACKAGE_PARENT), os.environ.get("PYTHONPATH", "")]
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, search))
         options = {
             "--port": "0",
             "--data-dir": os.fspath(self._settings.data_dir),
             "--default-image": self._image,
-            # They would end with the service.
+            # Children in the same group would end with the service.
             "--max-cache-bytes": "0",
             "--warm": "0",
         }
@@ -128,7 +128,7 @@ class TemporaryService:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                # Ctrl-C is for this program, which then has the service clean up before it stops.
+                # Ctrl-C is for this program, which cleans up before it stops the service.
                 start_new_session=True,
             )
 
@@ -145,7 +145,7 @@ class TemporaryService:
 
 
 class _Guard:
-    """A process that cleans up where this one is killed, by SIGKILL or for lack of memory.
+    """A process that cleans up if this one is killed, by SIGKILL or for lack of memory.
 
     It waits for the end of a pipe that only this process holds.
     """
@@ -161,7 +161,7 @@ class _Guard:
             for number in _END_SIGNALS:
                 signal.signal(number, signal.SIG_IGN)
             os.close(self._writing)
-            # Whoever reads the output of this program waits for no other.
+            # A reader of this program's output must not wait for the other process.
             nowhere = os.open(os.devnull, os.O_RDWR)
             for standard in range(3):
                 os.dup2(nowhere, standard)
@@ -171,14 +171,14 @@ class _Guard:
             os._exit(0)
 
     def end(self) -> None:
-        """Tell the process that everything is cleaned up."""
+        """Tell the process that nothing is left to clean up."""
         os.write(self._writing, b".")
         os.close(self._writing)
         os.waitpid(self._pid, 0)
 
 
 def _wait(process: subprocess.Popen[bytes]) -> int:
-    """Return the exit code; a process that takes too long to stop is killed with all that it has started."""
+    """Return the exit code; a process that takes too long to stop is killed with its children."""
     try:
         return process.wait(_STOP_S)
     except subprocess.TimeoutExpired:
@@ -187,7 +187,7 @@ def _wait(process: subprocess.Popen[bytes]) -> int:
 
 
 def _leave_no_container(client: Client) -> None:
-    """Cancel what is under way and wait until it is gone: a service that stops leaves containers running."""
+    """Cancel all jobs and wait until their containers are removed: stopping a service leaves them running."""
     deadline = time.monotonic() + _STOP_S
     with suppress(ServiceError):
         active = {"status": [status.value for status in ACTIVE]}
@@ -200,8 +200,8 @@ def _leave_no_container(client: Client) -> None:
 def clean_up_on_signals() -> None:
     """Have Ctrl-C, SIGTERM and SIGHUP raise an exception, so that the commands that call this clean up.
 
-    Only the first does: another one would interrupt the cleaning up, and containers would go on. What was
-    ignored from the start, as by ``nohup``, stays ignored.
+    Only the first signal does: another one would interrupt the clean-up, and leave containers running.
+    Signals that were ignored at the start, as by ``nohup``, stay ignored.
     """
     for number in _END_SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:

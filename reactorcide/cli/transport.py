@@ -1,6 +1,6 @@
-"""HTTP with bounds on what a server may send, also over the socket in the data directory.
+"""HTTP with limits on what a server can send, also over the socket in the data directory.
 
-A separate module because it is imported late, as the library is.
+A separate module, because it is imported late, like the library.
 """
 
 import io
@@ -24,7 +24,7 @@ _MAX_HEAD_BYTES = 256 << 10
 
 
 class TooLong(Exception):
-    """The server has sent more than it may; the connection is of no further use."""
+    """The server exceeded a limit; the connection cannot be used any more."""
 
     def __init__(self, what: str, max_bytes: int) -> None:
         super().__init__(what)

@@ -1,4 +1,4 @@
-"""``reactorcide webhook``: have addresses told of runs and jobs, through the API."""
+"""``reactorcide webhook``: manage webhooks, which get messages about runs and jobs, through the API."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ def _options(command: Any) -> Any:
         "events",
         multiple=True,
         type=click.Choice([item.value for item in WebhookEvent]),
-        help="Each status of a run or a job, or that a run has failed, or that one works again; repeatable.",
+        help="run, job: every status; failure: a run has failed; recovery: it works again. Repeatable.",
     )
     projects = click.option(
         "--project", "projects", multiple=True, metavar="PROJECT", help="Name or id; repeatable."
@@ -32,7 +32,7 @@ def _options(command: Any) -> Any:
 
 @click.group()
 def webhook() -> None:
-    """Have addresses told of runs and jobs of projects that you own."""
+    """Send messages about the runs and jobs of projects that you own to URLs."""
 
 
 @webhook.command()
@@ -40,9 +40,9 @@ def webhook() -> None:
 @_options
 @_json
 def add(url: str, events: tuple[str, ...], projects: tuple[str, ...], as_json: bool) -> None:
-    """Have URL told, and print the webhook's id and its secret, which is not shown again.
+    """Create a webhook for URL, and print its id and its secret, which is not shown again.
 
-    By default it is told of failures and recoveries. An admin may leave out --project for all projects.
+    By default it gets failures and recoveries. An admin can leave out --project for all projects.
     """
     body: dict[str, Any] = {"url": url, "events": [*(events or ("failure", "recovery"))]}
     if projects:
@@ -80,7 +80,7 @@ def list_webhooks(as_json: bool) -> None:
 @click.option("--limit", type=click.IntRange(1, 200), default=20, show_default=True, help="Maximum number.")
 @_json
 def messages(webhook_id: str, limit: int, as_json: bool) -> None:
-    """List what WEBHOOK was told in the last 30 days, and is to be told, newest first."""
+    """List the messages of WEBHOOK: sent in the last 30 days, and still to be sent; newest first."""
     with connect() as client:
         page = client.webhook_messages(webhook_id, {"limit": limit})
     if as_json:
@@ -107,11 +107,11 @@ def messages(webhook_id: str, limit: int, as_json: bool) -> None:
 @click.option("--url", metavar="URL", help="New address.")
 @_options
 def change(webhook_id: str, url: str | None, events: tuple[str, ...], projects: tuple[str, ...]) -> None:
-    """Change WEBHOOK; what it was not told yet is sent at once, and a disabled one is told again."""
+    """Change WEBHOOK. Pending messages are sent at once, and a disabled webhook is enabled again."""
     changes = {"url": url, "events": [*events], "projects": [*projects]}
     body = {name: value for name, value in changes.items() if value}
     if not body:
-        raise click.UsageError("Give an option that says what to change.")
+        raise click.UsageError("Nothing to change: give an option.")
     with connect() as client:
         client.change_webhook(webhook_id, body)
     render.say(f"{webhook_id} changed")
@@ -120,7 +120,7 @@ def change(webhook_id: str, url: str | None, events: tuple[str, ...], projects: 
 @webhook.command()
 @_webhook
 def secret(webhook_id: str) -> None:
-    """Make a new secret of WEBHOOK and print it; the one before signs messages, too, for 24 hours."""
+    """Create a new secret for WEBHOOK and print it; the previous one also signs for 24 hours."""
     with connect() as client:
         renewed = client.renew_secret_of_webhook(webhook_id)
     render.say(renewed["secret"])
@@ -133,13 +133,13 @@ def redeliver(webhook_id: str, message_id: str) -> None:
     """Send MESSAGE of WEBHOOK again, under the same id."""
     with connect() as client:
         client.redeliver_message(webhook_id, message_id)
-    render.say(f"{message_id} is sent again")
+    render.say(f"{message_id} is being sent again")
 
 
 @webhook.command()
 @_webhook
 def remove(webhook_id: str) -> None:
-    """Remove WEBHOOK with all that it is still to be told."""
+    """Remove WEBHOOK with its pending messages."""
     with connect() as client:
         client.delete_webhook(webhook_id)
     render.say(f"{webhook_id} removed")

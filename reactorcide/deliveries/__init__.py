@@ -1,1 +1,1 @@
-"""What can be done with the deliveries of forges: one file a use case."""
+"""Use cases of deliveries, which forges send: one file for each."""

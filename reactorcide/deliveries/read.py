@@ -1,4 +1,4 @@
-"""Looking at deliveries: lists, and one with what it said."""
+"""Reading deliveries: lists, and one with its headers and body."""
 
 from dataclasses import dataclass
 
@@ -10,12 +10,12 @@ from reactorcide.domain.secrets import REDACTED
 from reactorcide.jobs import StoredJobs, access
 
 MAX_SHOWN_BYTES = 1 << 20
-"""Of a body."""
+"""Maximum bytes of a body that are returned."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeliveryView:
-    """A delivery with what it said."""
+    """A delivery with its headers and body."""
 
     delivery: Delivery
     body: str
@@ -32,7 +32,7 @@ def page(
     limit: int,
     after: tuple[int, str] | None,
 ) -> tuple[list[Delivery], int]:
-    """Return a page of a project's deliveries, newest first, and how many there are; for its owners."""
+    """Return a page of a project's deliveries, newest first, and the total; for its owners."""
     project_id = access.project(context, user, project_id, ProjectRole.OWNER).project_id
     return context.store.deliveries.page(project_id, status=status, limit=limit, after=after)
 
@@ -46,7 +46,7 @@ def view(context: StoredJobs, user: User, project_id: str, delivery_id: str) -> 
     except ObjectNotFound:
         body = b""
     for kind in CredentialKind:
-        # Older versions of Gitea send the secret itself.
+        # Older versions of Gitea put the secret into the body.
         secret = context.store.projects.credential(project_id, kind)
         if secret:
             body = body.replace(secret.encode(), REDACTED.encode())

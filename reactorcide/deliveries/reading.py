@@ -1,4 +1,4 @@
-"""Reading the body of a delivery: a large one in a process of its own, with bounds on time and memory.
+"""Parsing the body of a delivery: a large one in a separate process, with limits on time and memory.
 
 JSON takes up to forty times its bytes in memory, and no other thread runs while it is parsed.
 """
@@ -16,14 +16,14 @@ from reactorcide.forges import FORGES
 from reactorcide.lib import programs
 
 MAX_HERE_BYTES = 1 << 20
-"""A body that is no longer is read in this process, which is quicker."""
+"""A body of up to this size is parsed in this process, which is faster."""
 _PROGRAM = "reactorcide.deliveries.reading"
 _TIMEOUT_S = 60.0
 _MAX_MEMORY_BYTES = 512 << 20
 
 
 def read(kind: ForgeKind, headers: Mapping[str, str], body: bytes) -> ForgeEvent | Ignored:
-    """Return the event that a delivery tells; see ``Forge.read``. Raises ``InvalidInput``."""
+    """Return the event of a delivery; see ``Forge.read``. Raises ``InvalidInput``."""
     if len(body) <= MAX_HERE_BYTES:
         return FORGES[kind].read(headers, body)
     answer = _run(json.dumps([kind.value, dict(headers)]).encode() + b"\n" + body)

@@ -1,4 +1,4 @@
-"""Take a delivery: check who has sent it, store it, and only then have it worked on."""
+"""Receive a delivery: check its sender, store it, and then have it processed."""
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -26,30 +26,30 @@ from reactorcide.lib.ids import new_id
 from reactorcide.lib.sizes import format_size
 
 _MAX_HELD_BYTES = 256 << 10
-"""A body that is no longer is checked before anything is stored."""
+"""A body of up to this size is checked before anything is stored."""
 _MAX_EVENT_CHARS = 100
 _SECRET_HEADERS = {"authorization", "cookie", "proxy-authorization", "x-gitlab-token"}
 PING = "ping"
-"""The event that only asks whether deliveries arrive."""
+"""The event with which a forge tests the webhook."""
 _SECRETS = (CredentialKind.WEBHOOK_SECRET, CredentialKind.PREVIOUS_WEBHOOK_SECRET)
 
 
 def expecting(context: StoredJobs, project_id: str) -> Project:
-    """Return the project with an id, which takes deliveries; raises ``NotFound``."""
+    """Return the project with an id, if it accepts deliveries; raises ``NotFound``."""
     project = context.store.projects.find(project_id)
     if project is None or project.forge is ForgeKind.NONE:
-        raise NotFound("there is no such project, or it names no forge, so that nothing is delivered to it")
+        raise NotFound("there is no such project, or it has no forge and accepts no deliveries")
     return project
 
 
 def receive(
     context: StoredJobs, project: Project, headers: Mapping[str, str], chunks: Iterable[bytes]
 ) -> Delivery:
-    """Store a delivery and return it; when this returns it is on disk, and is processed.
+    """Store a delivery and return it; when this returns it is on disk, and will be processed.
 
-    ``headers`` are by name in lower case, ``chunks`` the raw bytes of the body. One that came before is
-    returned as it is, and is processed again only if it has started no run. Raises ``Unauthorized`` unless
-    the project's secret has signed it, ``TooLarge``, and ``InvalidInput`` if it names no id.
+    ``headers`` are by name in lower case, ``chunks`` the raw bytes of the body. A repeated delivery returns
+    the stored one, which is processed again only if it has started no run. Raises ``Unauthorized`` unless the
+    project's secret has signed it, ``TooLarge``, and ``InvalidInput`` if it has no id.
     """
     forge = FORGES[project.forge]
     at_ms = now_ms()
@@ -77,7 +77,7 @@ def receive(
 
 
 def remove_orphans(context: StoredJobs) -> None:
-    """Remove the bodies of deliveries that have no row; only before anything is delivered."""
+    """Remove the bodies of deliveries that have no row; call it before any delivery is received."""
     with_row = context.store.deliveries.ids()
     for item in list(context.objects.list(OBJECTS)):
         delivery_id = item.key.removeprefix(OBJECTS).partition("/")[0]
@@ -92,7 +92,7 @@ def _stored(
     headers: Mapping[str, str],
     chunks: Iterable[bytes],
 ) -> Delivery:
-    """Check who has sent a delivery, store its body, and return it as it is then."""
+    """Check the sender of a delivery, store its body, and return the delivery."""
     forge = FORGES[project.forge]
     credentials = (context.store.projects.credential(project.project_id, kind) for kind in _SECRETS)
     secrets = [secret for secret in credentials if secret is not None]
@@ -106,7 +106,7 @@ def _stored(
     while held_bytes <= _MAX_HELD_BYTES:
         chunk = next(rest, None)
         if chunk is None:
-            # Nothing of a short one is stored for a stranger.
+            # A short body is checked first, so that nothing is stored for a stranger.
             verify(held)
             size_bytes = context.objects.put(delivery.object_key, held)
             return _of_ping(project, replace(delivery, size_bytes=size_bytes), headers, b"".join(held))
@@ -118,7 +118,7 @@ def _stored(
 
 
 def _of_ping(project: Project, delivery: Delivery, headers: Mapping[str, str], body: bytes) -> Delivery:
-    """Return a delivery that only asks whether it arrives with the answer, any other one as it is."""
+    """Return a ping with its answer as the outcome, and any other delivery unchanged."""
     if delivery.event != PING:
         return delivery
     try:
@@ -132,7 +132,7 @@ def _of_ping(project: Project, delivery: Delivery, headers: Mapping[str, str], b
 
 
 def _would_do(project: Project) -> str:
-    """Return in a phrase what deliveries of a project start."""
+    """Return a phrase that says what deliveries of a project start."""
     if project.disabled:
         return "the project is disabled, so that they start nothing"
     events = "all events" if project.allowed_events is None else ", ".join(project.allowed_events)

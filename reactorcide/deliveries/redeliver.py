@@ -9,9 +9,9 @@ from reactorcide.lib.clock import now_ms
 
 
 def redeliver(context: StoredJobs, user: User, project_id: str, delivery_id: str) -> Delivery:
-    """Have a delivery processed again, also one that has started runs, and return it; for owners.
+    """Process a delivery again, even if it has started runs, and return it; for owners.
 
-    One that waits is processed in any case.
+    A waiting delivery is processed anyway.
     """
     project_id = access.project(context, user, project_id, ProjectRole.OWNER).project_id
     at_ms = now_ms()

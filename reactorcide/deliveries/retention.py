@@ -1,4 +1,4 @@
-"""Remove deliveries that are kept no longer."""
+"""Remove old deliveries."""
 
 from reactorcide.domain.deliveries import object_prefix
 from reactorcide.jobs import StoredJobs
@@ -9,7 +9,7 @@ _DAY_MS = 86_400_000
 
 
 def remove_old(context: StoredJobs) -> None:
-    """Remove deliveries of more than 30 days, with their bodies."""
+    """Remove deliveries older than 30 days, with their bodies."""
     for delivery_id in context.store.deliveries.remove_old(before_ms=now_ms() - KEEP_DAYS * _DAY_MS):
-        # Without a row it is an orphan, which the next start removes if this is interrupted.
+        # The row first: after an interruption the body is an orphan, which the next start removes.
         context.objects.delete(object_prefix(delivery_id))

@@ -1,4 +1,4 @@
-"""Work on deliveries: start the runs that an event asks for, or write why there are none."""
+"""Process deliveries: start the runs of an event, or record why there are none."""
 
 import logging
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ from reactorcide.store import Records
 log = logging.getLogger("reactorcide.deliveries")
 
 TRY_FOR_MS = 600_000
-"""How long a commit that cannot be had is tried for."""
+"""How long fetching a missing commit is retried."""
 _MIN_PAUSE_MS = 2_000
 _MAX_PAUSE_MS = 60_000
 _MAX_SHOWN_CHARS = 300
@@ -39,20 +39,20 @@ _OPEN_PULL_REQUEST = (EventName.PULL_REQUEST_OPENED, EventName.PULL_REQUEST_UPDA
 
 
 class _Settled(Exception):
-    """The delivery does not wait any more: somebody else has worked on it."""
+    """The delivery is no longer waiting: another process has handled it."""
 
 
 class _ToldBefore(Exception):
-    """Another delivery has told of the same tag, and started its runs."""
+    """Another delivery reported the same tag, and started its runs."""
 
     def __init__(self, delivery_id: str) -> None:
         self.delivery_id = delivery_id
 
 
 def due(context: RunContext, *, besides: Sequence[str]) -> Delivery | None:
-    """Return the delivery that has waited longest to be processed, of none of some projects.
+    """Return the delivery that has waited longest, except those of the given projects.
 
-    One that is tried again comes after all others.
+    Retries come after all others.
     """
     at_ms, deliveries = now_ms(), context.jobs.store.deliveries
     return deliveries.due(now_ms=at_ms, besides=besides, is_retry=False) or deliveries.due(
@@ -61,10 +61,10 @@ def due(context: RunContext, *, besides: Sequence[str]) -> Delivery | None:
 
 
 def work_on(context: RunContext, delivery: Delivery) -> None:
-    """Start the runs of a delivery, or write why there are none; safe to repeat, also at the same time.
+    """Start the runs of a delivery, or record why there are none; safe to repeat, also concurrently.
 
-    The runs and what became of the delivery are committed together. Where a part that this depends on does
-    not do its work, that is written, and tried again later.
+    The runs and the outcome of the delivery are committed together. If a dependency fails, that is recorded,
+    and the delivery is retried later.
     """
     began = monotonic()
     tried_at_ms = delivery.tried_at_ms or now_ms()
@@ -103,7 +103,7 @@ def _settle(context: RunContext, delivery: Delivery, outcome: Outcome, twin_id: 
 
 
 def _outcome(context: RunContext, delivery: Delivery, *, gives_up: bool) -> Outcome | None:
-    """Return what becomes of a delivery; ``None`` if that is written already."""
+    """Return the outcome of a delivery; ``None`` if it is stored already."""
     project = context.jobs.store.projects.find(delivery.project_id)
     if project is None:
         # It is removed with its project.
@@ -127,7 +127,7 @@ def _outcome(context: RunContext, delivery: Delivery, *, gives_up: bool) -> Outc
     except _ToldBefore as exc:
         outcome = Outcome(
             status=DeliveryStatus.IGNORED,
-            sentence=f"ignored: the delivery {exc.delivery_id} has told of the same tag",
+            sentence=f"ignored: the delivery {exc.delivery_id} has reported the same tag",
             tag=TagTold.of(event),
         )
         _settle(context, delivery, outcome, exc.delivery_id)
@@ -139,7 +139,7 @@ def _outcome(context: RunContext, delivery: Delivery, *, gives_up: bool) -> Outc
 
 
 def _refusal(project: Project, event: ForgeEvent) -> str | None:
-    """Return in a phrase why a project starts nothing for an event; ``None`` if it may."""
+    """Return a phrase that says why a project starts nothing for an event; ``None`` if it does."""
     if project.disabled:
         return "the project is disabled"
     if (path := _own_path(project, event)) is not None:
@@ -154,17 +154,17 @@ def _refusal(project: Project, event: ForgeEvent) -> str | None:
 
 
 def _own_path(project: Project, event: ForgeEvent) -> str | None:
-    """Return the path of a project's repository if an event is of another one; ``None`` otherwise.
+    """Return the path of a project's repository if the event is from another one; ``None`` otherwise.
 
-    The webhook of an organization tells of all its repositories.
+    The webhook of an organization sends events of all its repositories.
     """
     try:
         path = repository_at(project.git_url, project.forge_url).path
     except InvalidInput:
-        # A repository that is at no forge.
+        # A repository that is not at a forge.
         return None
     own, told = path.lower(), event.repository.lower()
-    # Git may be served below a path of its own.
+    # Git may be served below a separate path.
     is_own = not told or own == told or own.endswith(f"/{told}")
     return None if is_own else path
 
@@ -172,7 +172,7 @@ def _own_path(project: Project, event: ForgeEvent) -> str | None:
 def _start(
     context: RunContext, project: Project, delivery: Delivery, event: ForgeEvent, *, gives_up: bool
 ) -> None:
-    """Commit the runs of an event together with what became of its delivery."""
+    """Commit the runs of an event together with the outcome of its delivery."""
     tag = TagTold.of(event)
 
     def also(tx: Records, runs: Sequence[Run]) -> None:
@@ -205,7 +205,7 @@ def _request(project: Project, event: ForgeEvent) -> Start:
         },
         comparison=_comparison(project, event),
         heeds_skip=True,
-        # Closed or merged it is the project's own code that runs.
+        # For a closed or merged pull request the project's own code runs.
         is_fork=event.is_fork and event.name in _OPEN_PULL_REQUEST,
     )
 

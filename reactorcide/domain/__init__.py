@@ -1,1 +1,1 @@
-"""What the service is about, without any of the libraries it is built on."""
+"""Dataclasses, statuses and their transitions, and errors; no I/O and no libraries."""

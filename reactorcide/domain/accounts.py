@@ -7,28 +7,28 @@ from reactorcide.domain.audit import Actor
 
 
 class Role(StrEnum):
-    """What a user may do."""
+    """The role of a user."""
 
     USER = "user"
     """Own jobs and own tokens."""
     ADMIN = "admin"
-    """Everybody's jobs too."""
+    """The jobs of all users, too."""
 
 
 class Scope(StrEnum):
-    """What a token may be limited to."""
+    """A scope of a token."""
 
     JOBS_READ = "jobs:read"
-    """See jobs, their logs and artifacts, and the queues."""
+    """Read jobs, their logs and artifacts, and the queues."""
     JOBS_WRITE = "jobs:write"
     """Submit jobs; with ``jobs:read``, change those that exist."""
     ADMIN = "admin"
-    """What only admins may: everybody's jobs, users, invitations, the audit."""
+    """Admin rights: the jobs of all users, users, invitations, the audit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class User:
-    """Somebody who may submit jobs."""
+    """A user of the service."""
 
     user_id: str
     username: str
@@ -39,7 +39,7 @@ class User:
 
     @property
     def is_admin(self) -> bool:
-        """Return whether the user sees and touches everybody's jobs."""
+        """Return whether the user can see and change the jobs of all users."""
         return self.role is Role.ADMIN
 
     @property
@@ -49,7 +49,7 @@ class User:
 
     @property
     def actor(self) -> Actor:
-        """Return who the audit says it was."""
+        """Return the actor for audit entries."""
         return Actor(user_id=self.user_id)
 
 
@@ -61,7 +61,7 @@ SERVICE_USER = User(
     is_active=False,
     created_at_ms=0,
 )
-"""Whose runs those of projects are that no person starts. It is in no table, so that it cannot sign in."""
+"""The owner of project runs that no person starts. It is not in the database, so it cannot sign in."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,12 +76,12 @@ class Token:
     last_used_at_ms: int | None
     is_active: bool
     scopes: frozenset[Scope] | None = None
-    """``None``: whatever its user may."""
+    """``None``: all rights of its user."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller(User):
-    """A user as a request shows them: no more than their token allows, and seen at an address."""
+    """The authenticated user of a request, limited by the token, with the client's address."""
 
     token: Token
     address: str | None
@@ -89,18 +89,18 @@ class Caller(User):
 
     @property
     def scopes(self) -> frozenset[Scope]:
-        """What this call may do: never more than the user's role allows."""
+        """The rights of this request: never more than the user's role allows."""
         scopes = frozenset(Scope) if self.token.scopes is None else self.token.scopes
         return scopes if self.role is Role.ADMIN else scopes - {Scope.ADMIN}
 
     @property
     def is_admin(self) -> bool:
-        """Return whether the user is an admin and the token says so, too."""
+        """Return whether the user is an admin and the token has the admin scope."""
         return Scope.ADMIN in self.scopes
 
     @property
     def actor(self) -> Actor:
-        """Return who the audit says it was."""
+        """Return the actor for audit entries."""
         return Actor(
             user_id=self.user_id,
             token_id=self.token.token_id,
@@ -111,12 +111,12 @@ class Caller(User):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Anonymous(Caller):
-    """Whoever sends a request without a token: they see what is of public projects, and change nothing."""
+    """A client without a token, which can only read public projects."""
 
     @classmethod
     def at(cls, address: str | None, request_id: str | None) -> "Anonymous":
-        """Return whoever sends a request from an address."""
-        # One for all: together they have as many slots for long answers as one user.
+        """Return the anonymous caller at an address."""
+        # One id for all: together they have as many slots for long answers as one user.
         user_id = "anonymous"
         return cls(
             user_id=user_id,
@@ -147,12 +147,12 @@ class Anonymous(Caller):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Invitation:
-    """The right to become a user, once; of its value only the SHA-256 is stored."""
+    """A single-use right to register; only the SHA-256 of its value is stored."""
 
     invitation_id: str
     role: Role
     email: str | None
     created_by: str | None
-    """An admin; the invitation is worth nothing once they are none. ``None``: the operator."""
+    """The inviting admin; the invitation is void once they are not an admin. ``None``: the operator."""
     created_at_ms: int
     expires_at_ms: int

@@ -1,15 +1,15 @@
-"""What a job left in its artifacts directory."""
+"""The artifacts of a job."""
 
 import json
 from dataclasses import asdict, dataclass
 
 MAX_LISTING_BYTES = 8 << 20
-"""Of the list of what a job left."""
+"""Maximum size of the list of a job's artifacts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """One file that a job left."""
+    """One artifact: a file that a job wrote."""
 
     path: str
     size: int
@@ -17,5 +17,5 @@ class Artifact:
     is_executable: bool = False
 
     def listed_bytes(self) -> int:
-        """Return what it takes in the list, at most."""
+        """Return the maximum size of its entry in the list."""
         return len(json.dumps(asdict(self))) + len(",\n")

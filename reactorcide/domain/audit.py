@@ -1,4 +1,4 @@
-"""Who did what to what: the words of the audit. No secret and no body of a request is among them."""
+"""Audit entries: who did what to which subject. They have no secrets and no request bodies."""
 
 import socket
 from dataclasses import dataclass
@@ -6,14 +6,14 @@ from enum import StrEnum
 
 
 class Action(StrEnum):
-    """What was done; the part before the dot says what the subject is."""
+    """The action; the part before the dot is the kind of the subject."""
 
     JOB_SUBMIT = "job.submit"
     JOB_RERUN = "job.rerun"
     """The subject is the new job."""
     JOB_CANCEL = "job.cancel"
     JOB_DELETE = "job.delete"
-    """By somebody, or since it was not to be kept any longer."""
+    """By a user, or by retention."""
     JOB_PIN = "job.pin"
     JOB_UNPIN = "job.unpin"
     RUN_START = "run.start"
@@ -22,7 +22,7 @@ class Action(StrEnum):
     RUN_CANCEL = "run.cancel"
     RUN_RERUN = "run.rerun"
     RUN_DELETE = "run.delete"
-    """With its jobs; by somebody, or since it was not to be kept any longer."""
+    """With its jobs; by a user, or by retention."""
     RUN_PIN = "run.pin"
     RUN_UNPIN = "run.unpin"
     PROJECT_CREATE = "project.create"
@@ -75,7 +75,7 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Actor:
-    """Who does something, and from where: what is known of it."""
+    """The actor of an action, with its token, address and request, if known."""
 
     user_id: str
     """Or ``operator@HOST`` for the command line on the service's host, ``service@HOST`` for the service."""
@@ -90,13 +90,13 @@ def operator() -> Actor:
 
 
 def service() -> Actor:
-    """Return the service itself, for what the operator's rules have it do."""
+    """Return the service itself, for actions by the operator's rules."""
     return Actor(user_id=f"service@{socket.gethostname()}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditEntry:
-    """What was done, by whom, to a job, a cache, a source, a token, a user or an invitation."""
+    """An action, its actor and its subject: a job, cache, source, token, user or invitation."""
 
     at_ms: int
     by: Actor
@@ -106,7 +106,7 @@ class AuditEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditFilter:
-    """Which entries are asked for; ``None`` is any."""
+    """A filter of audit entries; ``None`` matches any."""
 
     user_id: str | None = None
     action: Action | None = None

@@ -1,4 +1,4 @@
-"""Caches: files that a job of a run leaves for later runs of the same repository.
+"""Caches: files that a job of a run stores for later runs of the same repository.
 
 All times are Unix milliseconds in UTC.
 """
@@ -11,7 +11,7 @@ MAX_KEY_BYTES = 1024
 MAX_CACHES = 1000
 """Maximum number of caches of one project, or of the runs of no project of one user."""
 FILE_PREFIX = "file:"
-"""What a part of a key begins with that stands for a hash of files."""
+"""Prefix of a part of a key that stands for a hash of files."""
 HASH_DIGITS = 64
 _JOINT = "-"
 
@@ -25,7 +25,7 @@ class CacheSpec:
     paths: tuple[str, ...]
     """Absolute, or relative to where the job's command runs."""
     restore_keys: tuple[str, ...] = ()
-    """Beginnings of other keys, tried in turn."""
+    """Prefixes of other keys, tried in turn."""
 
     @property
     def globs(self) -> tuple[str, ...]:
@@ -46,9 +46,9 @@ class CacheScope:
 
     repository: str
     branches: tuple[str, ...]
-    """Those whose caches are read, in this order; the first is the run's own, whose caches it writes."""
+    """The branches whose caches are read, in this order; the run writes those of the first, its own."""
     is_writable: bool = True
-    """False for a pull request of a fork, whose files are a stranger's."""
+    """False for a pull request of a fork, whose files are not trusted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,17 +60,17 @@ class Cache:
     """The project, or for a run of none its user."""
     project_id: str | None
     user_id: str
-    """Whose job has left it."""
+    """The user whose job stored it."""
     repository: str
     branch: str
     key: str
     paths: tuple[str, ...]
-    """As the job has named them."""
+    """As written in the job."""
     size_bytes: int
     crc32: int
-    """Of its tar: tells damaged bytes from good ones."""
+    """SHA-256 of its tar, to detect damage."""
     job_id: str
-    """The job that has left it."""
+    """The job that stored it."""
     created_at_ms: int
     last_used_at_ms: int
 
@@ -101,15 +101,15 @@ class FoundCache:
 
 @dataclass(frozen=True, slots=True)
 class CacheAnswer:
-    """What was found for a cache that a job names."""
+    """The result of looking up a cache that a job names."""
 
     cache: FoundCache | None
     damaged: tuple[str, ...] = ()
-    """The keys of caches that would have been found, but were damaged and are removed."""
+    """The keys of matching caches that were damaged and are removed."""
 
 
 Check = Callable[[], None]
-"""Raises to give up half-way."""
+"""A function that raises to interrupt."""
 
 PREFIX = "caches/"
 """The object key prefix of all caches."""
@@ -126,7 +126,7 @@ def object_key(cache_id: str) -> str:
 
 
 def branch_of(event: Mapping[str, str]) -> str:
-    """Return the name under which the runs for an event keep their caches: that of its branch or tag."""
+    """Return the name of the branch or tag under which runs for an event store their caches."""
     # No branch has a colon in its name.
     return f"tag:{event['tag']}" if event.get("tag") else event.get("branch", "")
 
@@ -139,7 +139,7 @@ def scope_of(
     They read those of the run's own branch, of the base of its pull request and of the default branch.
     """
     own = branch_of(event)
-    # The branch of a fork is only called the same as one of the repository.
+    # The branch of a fork can have the same name as one of the repository, but is another branch.
     branches = [f"fork:{own}" if is_fork else own, event.get("base_branch"), default_branch]
     return CacheScope(
         repository,

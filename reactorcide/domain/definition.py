@@ -20,7 +20,7 @@ MAX_DESCRIPTION_BYTES = 64 << 10
 MAX_VARIABLES = 1000
 MIN_MEMORY_BYTES = 6 << 20
 MIN_SECRET_CHARS = 4
-"""Shorter values are not masked in logs, because the log would become unreadable."""
+"""Shorter values are not masked in logs, because masking them would make the log unreadable."""
 
 # Checks in code, which give better sentences, stand in the document as patterns: ECMA-262 regular
 # expressions with the flag "u", as in JSON Schema. PRINTABLE is str.isprintable without the space.

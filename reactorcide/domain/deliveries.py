@@ -1,4 +1,4 @@
-"""Deliveries: what a forge sends to a project's webhook. Times are Unix milliseconds in UTC."""
+"""Deliveries: events that a forge sends to a project's webhook. Times are Unix milliseconds in UTC."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,27 +7,27 @@ from enum import StrEnum
 from reactorcide.domain.forges import ForgeEvent
 
 ARRIVED = "a delivery has arrived"
-"""Announced with every delivery that is to be processed."""
+"""Announced when a delivery has to be processed."""
 OBJECTS = "deliveries/"
 """The prefix of the objects of all deliveries."""
 MAX_BODY_BYTES = 25 << 20
-"""As large as GitHub's become: what is refused is never sent again."""
+"""GitHub's maximum: forges never repeat a refused delivery."""
 
 MAX_LARGE_AT_ONCE = 8
 """Large deliveries that are received at once, at most half of them from one address."""
 
 
 class DeliveryStatus(StrEnum):
-    """What became of a delivery."""
+    """The status of a delivery."""
 
     WAITING = "waiting"
-    """It is still to be processed, or is tried again."""
+    """It has to be processed, or is retried."""
     STARTED = "started"
     """It has started runs."""
     IGNORED = "ignored"
     """It starts nothing."""
     FAILED = "failed"
-    """It cannot be read, or what it has started failed at once."""
+    """It cannot be parsed, or its runs failed at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,23 +37,23 @@ class Delivery:
     delivery_id: str
     project_id: str
     forge_delivery_id: str
-    """The forge's own, unique in the project."""
+    """The forge's own id, unique in the project."""
     event: str
-    """What the forge calls the event."""
+    """The forge's name of the event."""
     headers: Mapping[str, str]
-    """In lower case, without what is secret."""
+    """Names in lower case; without secrets."""
     size_bytes: int
     status: DeliveryStatus = DeliveryStatus.WAITING
     outcome: str | None = None
-    """What became of it, or why it is tried again, in a sentence."""
+    """A sentence: the outcome, or the reason of the retry."""
     run_ids: tuple[str, ...] = ()
     created_at_ms: int
     due_at_ms: int | None = None
-    """When it is processed next; ``None`` once that is over."""
+    """When it is processed next; ``None`` once it is done."""
     tried_at_ms: int | None = None
-    """When it was first worked on."""
+    """When it was first processed."""
     is_repeated: bool = False
-    """Somebody had it processed again: then it starts runs though another delivery tells the same."""
+    """It was redelivered by a user: it starts runs even if another delivery reports the same tag."""
 
     @property
     def prefix(self) -> str:
@@ -68,25 +68,25 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What became of a delivery, once that is certain."""
+    """The final outcome of a delivery."""
 
     status: DeliveryStatus
     sentence: str
     run_ids: tuple[str, ...] = ()
     tag: "TagTold | None" = None
-    """For a new tag, which some forges tell twice."""
+    """For a new tag, which some forges report twice."""
 
 
 @dataclass(frozen=True, slots=True)
 class TagTold:
-    """That a tag is at a commit, and how the forge has told that."""
+    """A new tag at a commit, and the kind of event that reported it."""
 
     key: str
     is_create: bool = field(default=False)
 
     @classmethod
     def of(cls, event: ForgeEvent) -> "TagTold | None":
-        """Return what an event tells of a tag; ``None`` if it tells nothing of one."""
+        """Return the new tag that an event reports; ``None`` if it reports none."""
         return cls(f"{event.sha} {event.tag}", event.is_create) if event.tag else None
 
 

@@ -52,7 +52,7 @@ def test_demo_shows_everything_and_leaves_nothing_behind(program: Program, image
         at = text.index(step, at)
     assert "status completed, exit code 0" in text
     assert "status failed, exit code 3" in text
-    assert "All of it worked" in text
+    assert "Everything worked" in text
     assert temporary_files(program) == []
 
 
@@ -85,7 +85,7 @@ def test_project_with_another_result_fails_the_demo(
     assert result.code == 1
     assert problem in result.errors
     assert "The service's log ends with" in result.errors
-    assert "All of it worked" not in result.text
+    assert "Everything worked" not in result.text
     assert temporary_files(program) == []
 
 

@@ -185,7 +185,7 @@ def test_a_tag_is_one_run_however_many_deliveries_name_it(desk: Desk) -> None:
         deliveries = [desk.receive(sent) for sent in desk.dialect.tag(REPO, "v1", desk.head("v1"))]
         outcomes = [desk.worked(delivery).outcome or "" for delivery in deliveries]
         assert outcomes[0] == "run started"
-        assert all(outcome.endswith("has told of the same tag") for outcome in outcomes[1:])
+        assert all(outcome.endswith("has reported the same tag") for outcome in outcomes[1:])
         assert desk.workflows() == ["release"] * number
         assert {(run.sha, run.event["tag"]) for run in desk.runs()} == {(desk.head("v1^{commit}"), "v1")}
     # The same tag, deleted and created again.
