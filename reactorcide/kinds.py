@@ -1,4 +1,4 @@
-"""Kinds of settings: how the text of one is read and checked."""
+"""Kinds of settings: parsing and checking their text."""
 
 import ipaddress
 import os
@@ -15,15 +15,15 @@ from reactorcide.domain.images import full_pattern, is_image_reference
 from reactorcide.lib.sizes import parse_size
 
 _MAX_PREFIX_CHARS = 200
-"""Of an object store in a bucket: S3's keys, which begin with it, have at most 1024 bytes."""
+"""Maximum length of an object store's prefix: S3's keys, which begin with it, have at most 1024 bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """How the text of a setting is read."""
+    """The parser of a setting's text."""
 
     name: str
-    """What the command line's help calls such a value."""
+    """The placeholder in the command line's help."""
     parse: Callable[[str], Any]
     """Returns the value; raises ``ValueError`` with a sentence."""
 
@@ -93,7 +93,7 @@ def _origin(text: str) -> str:
 
 
 def _capability(text: str) -> str:
-    """Return the name as the kernel's list has it, without ``CAP_``."""
+    """Return the capability's name as in the kernel's list, without ``CAP_``."""
     name = text.upper().removeprefix("CAP_")
     if re.fullmatch(r"[A-Z]+(_[A-Z]+)*", name) is None:
         raise ValueError(f"{text!r} is not a capability, like NET_RAW")
@@ -124,18 +124,18 @@ def holds_too_much(root: Path) -> bool:
 
 
 def home_dirs() -> set[Path]:
-    """Return the user's homes: that of the password database, and ``$HOME``; ``/`` is nobody's."""
+    """Return the user's home directories: by the password database, and ``$HOME``; never ``/``."""
     homes = {os.environ.get("HOME", "")}
     with suppress(KeyError):
         homes.add(pwd.getpwuid(os.geteuid()).pw_dir)
-    # An empty or relative one would be wherever the service was started.
+    # An empty or relative home would depend on the current directory.
     return {Path(os.path.realpath(home)) for home in homes if os.path.isabs(home)} - {Path("/")}
 
 
 SIZE = Kind("SIZE", parse_size)
 CORNDOGS = Kind("ADDRESS", _corndogs)
 BUILDKIT = Kind("tcp://HOST:PORT", _buildkit)
-# On loopback, where it names no host.
+# Without a host it is on loopback.
 LISTEN = Kind("[HOST:]PORT", lambda text: _address(f"127.0.0.1:{text}" if text.isdigit() else text))
 IMAGE = Kind("IMAGE", _image)
 IMAGE_PATTERN = Kind("GLOB", _image_pattern)

@@ -1,4 +1,4 @@
-"""Every error the package raises on purpose.
+"""All errors that the package raises on purpose.
 
 Libraries' own errors are translated where the library is called (``raise … from exc``), so that
 nothing above an adapter has to know which library sits below it. Each message is one sentence
@@ -23,23 +23,23 @@ class TooLarge(ReactorcideError):
 
 
 class Unauthorized(ReactorcideError):
-    """The caller is not known."""
+    """The caller is not authenticated."""
 
 
 class Forbidden(ReactorcideError):
-    """The caller is known and may not do this."""
+    """The caller is authenticated, and not allowed to do this."""
 
 
 class NotFound(ReactorcideError):
-    """There is no such thing."""
+    """The requested item does not exist."""
 
 
 class Conflict(ReactorcideError):
-    """The thing is not in a state that allows this."""
+    """The state of the item does not allow this."""
 
 
 class IllegalTransition(Conflict):
-    """A guarded status change found the job in another status than it needs."""
+    """A guarded status change did not match: the job has another status."""
 
 
 class KeyTaken(Conflict):
@@ -47,7 +47,7 @@ class KeyTaken(Conflict):
 
 
 class JobFailed(ReactorcideError):
-    """The job is to blame: its source, its image or its command. Never retried by itself."""
+    """The job is at fault: its source, its image or its command. Not retried automatically."""
 
 
 class RefNotFound(JobFailed):
@@ -55,11 +55,11 @@ class RefNotFound(JobFailed):
 
 
 class JobInterrupted(ReactorcideError):
-    """An attempt was told to stop (cancel, shutdown) before it was over."""
+    """An attempt was interrupted (cancel, shutdown) before its end."""
 
 
 class InfrastructureError(ReactorcideError):
-    """A part that the service depends on did not do its work; the job is not to blame."""
+    """A dependency of the service failed; the job is not at fault."""
 
 
 class EngineUnavailable(InfrastructureError):
@@ -67,7 +67,7 @@ class EngineUnavailable(InfrastructureError):
 
 
 class EngineBusy(EngineUnavailable):
-    """The Docker Engine took a call and has not answered it in time; others it may well answer."""
+    """The Docker Engine accepted a call and did not answer in time; it may answer other calls."""
 
 
 class CorndogsError(InfrastructureError):
@@ -79,7 +79,7 @@ class CorndogsUnavailable(CorndogsError):
 
 
 class StoreError(InfrastructureError):
-    """The job database did not do its work (locked, full, damaged)."""
+    """The job database failed (locked, full, damaged)."""
 
 
 class ObjectNotFound(NotFound):
@@ -87,17 +87,17 @@ class ObjectNotFound(NotFound):
 
 
 class ObjectStoreError(InfrastructureError):
-    """The object store did not do its work (full, not writable)."""
+    """The object store failed (full, not writable)."""
 
 
 class ObjectStoreRefused(ObjectStoreError):
-    """The object store answered that it may not be used like this: credentials, bucket, region."""
+    """The object store refused the access: wrong credentials, bucket or region."""
 
 
 class RequestFailed(InfrastructureError):
     """Another host, such as a forge, was not reached or did not answer.
 
-    ``may_arrive``: it was reached, so that it may still do what the request asks for.
+    ``may_arrive``: it was reached, so the request may still take effect.
     """
 
     def __init__(self, message: str, *, may_arrive: bool = False) -> None:

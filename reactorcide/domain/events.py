@@ -4,7 +4,7 @@ from enum import StrEnum
 
 
 class EventName(StrEnum):
-    """What has happened, whichever forge it comes from."""
+    """The name of an event, the same for all forges."""
 
     PUSH = "push"
     TAG_CREATED = "tag_created"

@@ -1,4 +1,4 @@
-"""What happens at a forge (GitHub, Gitea, GitLab and others), and what is said to one."""
+"""Events of a forge (GitHub, Gitea, GitLab and others), and commit statuses for it."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -7,30 +7,29 @@ from reactorcide.domain.events import EventName
 
 
 class ForgeKind(StrEnum):
-    """A kind of forge: how its deliveries are read, and how it is told a commit's status."""
+    """A kind of forge, which decides the format of deliveries and of commit statuses."""
 
     GITHUB = "github"
     GITEA = "gitea"
     """Also Forgejo, and Gogs, which knows no commit statuses."""
     GITLAB = "gitlab"
     NONE = "none"
-    """It sends no deliveries and is told nothing."""
+    """No deliveries and no commit statuses."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForgeEvent:
-    """An event at a forge, as a delivery tells it. Texts are empty where it does not have them.
-
-    All is what the sender says. Only ``sha`` and ``ref`` lead to code: that of the project's own repository.
+    """An event at a forge, from a delivery. Missing texts are empty. All values are claims of the sender.
+    Only ``sha`` and ``ref`` select code, always of the project's own repository.
     """
 
     name: EventName
     ref: str
-    """The full ref that leads to the commit to run, in the project's own repository."""
+    """The full ref of the commit to run, in the project's own repository."""
     sha: str = ""
-    """The commit to run, or a tag's object; empty: what ``ref`` leads to."""
+    """The commit to run, or the object of a tag; empty: the commit of ``ref``."""
     before: str = ""
-    """Of a push, the branch's commit before; it may be gone. Empty for a new branch."""
+    """Of a push: the branch's previous commit, which may not exist any more. Empty for a new branch."""
     branch: str = ""
     """Of a pull request, the head's."""
     tag: str = ""
@@ -56,12 +55,12 @@ class ForgeEvent:
     repository: str = ""
     """The path of the repository at the forge, like ``acme/site``."""
     is_create: bool = False
-    """A new tag was told by ``create``; the same forge may tell it by ``push`` as well."""
+    """A new tag was reported by ``create``; the same forge may also report it by ``push``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ignored:
-    """A delivery that tells nothing that starts a run."""
+    """A delivery whose event starts no run."""
 
     reason: str
 
@@ -76,7 +75,7 @@ class ForgeRepository:
 
 
 class StatusState(StrEnum):
-    """What a commit status says."""
+    """The state of a commit status."""
 
     PENDING = "pending"
     SUCCESS = "success"
@@ -86,11 +85,11 @@ class StatusState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommitStatus:
-    """What a forge is told about a commit; another one with the same context takes its place."""
+    """A commit status for a forge; a later one with the same context replaces it."""
 
     sha: str
     context: str
     state: StatusState
     description: str
-    """One sentence; a forge gets as much of it as it takes."""
+    """One sentence, cut to the forge's maximum length."""
     target_url: str | None = None

@@ -1,4 +1,4 @@
-"""How git gets at the repository of a project: a token over https, a deploy key over ssh."""
+"""Credentials of a project's repository: a token over https, a deploy key over ssh."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,19 +21,19 @@ class DeployKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GitAccess:
-    """What a project has for its repository."""
+    """The credentials of a project for its repository."""
 
     git_url: str
-    """The repository, with or without a login: nothing is sent to another server."""
+    """The repository's URL, with or without a login; credentials are sent to its server only."""
     username: str
-    """What a token is a password for."""
+    """The user name to send with a token as the password."""
     token: str | None = field(default=None, repr=False)
     deploy_key: DeployKey | None = None
 
     def url(self, git_url: str) -> str:
         """Return a URL with the token, if it is for the project's server.
 
-        A login that the URL has is kept, and no token goes over a network in plain text.
+        A login in the URL takes precedence, and a token is never sent over a network in plain text.
         """
         try:
             parts, own = urlsplit(git_url), urlsplit(self.git_url)

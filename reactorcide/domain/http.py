@@ -19,13 +19,13 @@ class HttpRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpAnswer:
-    """What another host has answered."""
+    """An answer of another host."""
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)
     """By their names in small letters."""
     body: bytes = b""
-    """The beginning of it, where it is long or did not come in time."""
+    """The body, or its beginning if it is long or did not arrive in time."""
 
     @property
     def is_success(self) -> bool:

@@ -22,32 +22,32 @@ def is_image_reference(text: str) -> bool:
 
 
 def with_tag(image: str) -> str:
-    """Return a reference with the tag that engines take where it names neither a tag nor a digest."""
+    """Return a reference with the default tag ``latest`` if it has neither a tag nor a digest."""
     return image if ":" in image.rpartition("/")[2] or "@" in image else f"{image}:latest"
 
 
 def full_reference(text: str) -> str:
-    """Return an image reference with what it leaves out: ``alpine`` is ``docker.io/library/alpine:latest``.
+    """Return the full image reference: ``alpine`` is ``docker.io/library/alpine:latest``.
 
-    The rules are Docker's. Where there is a digest it alone counts, so that a tag beside it is dropped.
+    The rules are Docker's. A digest overrides a tag, which is then dropped.
     """
     return _completed(text, "latest")
 
 
 def is_allowed(reference: str, patterns: Sequence[str]) -> bool:
-    """Return whether an image matches one of the globs; where there are none, every image does."""
+    """Return whether an image matches one of the globs; without globs every image does."""
     full = full_reference(reference)
     return not patterns or any(fnmatchcase(full, full_pattern(pattern)) for pattern in patterns)
 
 
 def full_pattern(pattern: str) -> str:
-    """Return a glob to compare full references with, from one that leaves out what a reference may.
+    """Return a glob for full references, from one that may leave out the same parts as a reference.
 
     Raises ``ValueError`` if the registry is not written out: a ``*`` would match a ``/`` in it as well.
     """
     full = _completed(pattern, "" if pattern.endswith("*") else "latest")
     if re.search(r"[*?[]", full.partition("/")[0]):
-        raise ValueError(f"{pattern!r} leaves the registry open; write it out, like ghcr.io/acme/*")
+        raise ValueError(f"{pattern!r} has no fixed registry; write it out, like ghcr.io/acme/*")
     return full
 
 

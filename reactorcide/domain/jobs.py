@@ -1,4 +1,4 @@
-"""Jobs: what was asked for (the definition), and what became of it (the job and its attempts).
+"""Jobs: the requested definition, and the state of the job and of its attempts.
 
 All times are Unix milliseconds in UTC; ``None`` means that it has not happened.
 """
@@ -12,22 +12,22 @@ from reactorcide.domain.definition import JobDefinition
 from reactorcide.domain.outputs import Outputs
 
 ARTIFACTS_DIR = "/job/artifacts"
-"""Where a job leaves what is to be kept, in its container."""
+"""The directory in the container whose files are stored as artifacts."""
 OUTPUT_FILE = "/job/workflow-output"
-"""Where a job of a run writes what those get that need it."""
+"""The file in which a job of a run writes outputs for the jobs that need it."""
 NEEDS_DIR = "/job/needs"
-"""Below it a job of a run is given artifacts of jobs that it needs."""
+"""The directory in which a job of a run gets artifacts of the jobs that it needs."""
 CI_DIR = "/job/ci"
-"""Where a job of a run is given the commit that its workflow file came from."""
+"""The directory in which a job of a run gets the commit of its workflow file."""
 VARIABLES_FILE = "/job/workflow-vars.json"
-"""What a job of a run is given of the run's vars, as a JSON object."""
+"""The file with the run's vars, a JSON object, for a job of a run."""
 
 
 class JobStatus(StrEnum):
-    """Where a job stands."""
+    """The status of a job."""
 
     SUBMITTED = "submitted"
-    """Committed here, not yet known to Corndogs."""
+    """Committed to the database, not yet in Corndogs."""
     QUEUED = "queued"
     """Waiting in Corndogs for a worker."""
     RUNNING = "running"
@@ -35,11 +35,11 @@ class JobStatus(StrEnum):
     COMPLETED = "completed"
     """The command ended with exit code 0. Final."""
     FAILED = "failed"
-    """The command ended otherwise, ran out of time, or could not be run. Final."""
+    """The command failed, timed out, or could not be run. Final."""
     CANCELLED = "cancelled"
-    """Somebody asked for it to end. Final."""
+    """Cancelled by a user. Final."""
     SUBMIT_FAILED = "submit_failed"
-    """Corndogs did not take it; it will be submitted again."""
+    """Submitting to Corndogs failed; it will be submitted again."""
 
 
 FINAL = frozenset({JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED})
@@ -73,7 +73,7 @@ def allowed_from(target: JobStatus) -> frozenset[JobStatus]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One job as the database has it."""
+    """A job, from the database."""
 
     job_id: str
     user_id: str
@@ -93,17 +93,17 @@ class Job:
     artifacts_object_key: str | None = None
     rerun_of: str | None = None
     retries_used: int = 0
-    """Times that the command was run again after it had failed."""
+    """Number of times that the command was repeated after a failure."""
     killed_preparations: int = 0
-    """Attempts during whose preparation the service was killed, perhaps by what the job made it do."""
+    """Attempts during whose preparation the service was killed, perhaps because of the job."""
     preparation_failures: int = 0
     """Attempts that failed through no fault of the job before its command had started."""
     log_truncated: bool = False
-    """The log of its last attempt was longer than it may be, and says itself what is missing."""
+    """The log of its last attempt exceeded the limit; the log says how much is missing."""
     deleted: bool = False
-    """A tombstone: to clients the job is gone, its container may not be yet."""
+    """A tombstone: the job is deleted for clients, and its container may still exist."""
     pinned: bool = False
-    """Kept until somebody deletes it, whatever the retention says."""
+    """Pinned: retention does not remove it."""
     run_id: str | None = None
     """The run that it belongs to, if to any."""
     node: str | None = None
@@ -124,21 +124,21 @@ class OpenAttempt:
     job: Job
     worker_id: str
     heartbeat_at_ms: int
-    """When its worker has last said that it runs."""
+    """The time of the last heartbeat of its worker."""
     container_id: str | None
     container_started_at: str | None
-    """When its container started, in the engine's own words: tells one life of a container from the next."""
+    """The container's start time as the engine formats it; it changes when the container is restarted."""
     handing_over_at_ms: int | None
-    """When the hand-over of its command began; before, nothing of it can have run."""
+    """When the handover of its command began; before that, nothing of it can have run."""
     started_at_ms: int | None
-    """When its command was acknowledged by the container; ``None`` if nobody has seen that yet."""
+    """When the container acknowledged the command; ``None`` if no acknowledgement was seen yet."""
     log_offset: int
     """Bytes of its log that were written before the container's output."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How an attempt ended: completed (exit code 0), or failed with the reason in a sentence."""
+    """The result of an attempt: completed (exit code 0), or failed with a reason."""
 
     exit_code: int | None
     error: str | None
@@ -168,12 +168,12 @@ class JobFilter:
 
 @dataclass(frozen=True, slots=True)
 class EndedJob:
-    """What retention has to know of a job that is over and may be removed."""
+    """The facts that retention needs about a removable job."""
 
     job_id: str
     completed_at_ms: int
     stored_bytes: int | None
-    """Of its logs and artifacts; ``None`` until they are measured."""
+    """The size of its logs and artifacts; ``None`` until measured."""
     run_id: str | None = None
     """The run that it belongs to, if to any; then ``completed_at_ms`` is that of the run."""
 
@@ -184,33 +184,33 @@ class PulledImage:
 
     image: str
     image_id: str
-    """The engine's id of what was fetched: under its name there may be another one by now."""
+    """The engine's id of the pulled image; its name may refer to another image later."""
     last_used_at_ms: int
 
 
 @dataclass(frozen=True, slots=True)
 class RequestKey:
-    """What a client names a submission by, so that sending it again makes no second job."""
+    """The idempotency key of a submission, so that repeating it creates no second job."""
 
     key: str
     body_sha256: bytes
-    """Tells a repetition from another submission."""
+    """A hash of the request, to distinguish a repetition from another submission."""
 
 
 @dataclass(frozen=True, slots=True)
 class QueueFigures:
-    """What one queue holds."""
+    """The figures of one queue."""
 
     name: str
     waiting: int
     running: int
     oldest_waiting_ms: int | None
-    """When the job that waits longest was created."""
+    """When the longest waiting job was created."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptRecord:
-    """One attempt of a job, as the database has it."""
+    """An attempt of a job, from the database."""
 
     attempt: int
     worker_id: str
@@ -225,7 +225,7 @@ class AttemptRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobEvent:
-    """A status change of a job; ``event_id`` grows from one to the next."""
+    """A status change of a job; ``event_id`` increases."""
 
     event_id: int
     job_id: str
@@ -241,12 +241,12 @@ class JobEvent:
 
 
 def job_prefix(job_id: str) -> str:
-    """Return the object key prefix, with its final slash, below which a job keeps everything."""
+    """Return the object key prefix, with its final slash, of all objects of a job."""
     return f"jobs/{job_id}/"
 
 
 def attempt_prefix(job_id: str, attempt: int) -> str:
-    """Return the object key prefix, with its final slash, below which one attempt keeps everything."""
+    """Return the object key prefix, with its final slash, of all objects of an attempt."""
     return f"{job_prefix(job_id)}{attempt}/"
 
 

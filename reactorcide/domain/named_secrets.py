@@ -16,24 +16,24 @@ MAX_RULES = 100
 UNNAMED_COMMIT = "a commit to which no branch and no tag leads; start the run for a branch or a tag"
 _NAME = re.compile(NAME)
 _PULL_REQUEST = ("pull_request_opened", "pull_request_updated")
-"""Events for which code runs that nobody has taken over yet: a secret has to name them."""
+"""Events whose code is not merged yet: a secret must list them explicitly."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecretRules:
-    """What a secret may be used for."""
+    """The rules for the use of a secret."""
 
     events: tuple[str, ...] | None = None
     """``None``: all but pull requests that are opened or updated."""
     branches: tuple[str, ...] | None = None
-    """Globs of the branches whose code may have it; ``None``: any branch or tag."""
+    """Globs of the branches whose code can use it; ``None``: any branch or tag."""
     workflows: tuple[str, ...] | None = None
     """Ids of workflows; ``None``: any."""
 
     def refusal(self, *, event: str, branch: str, tag: str, workflow_id: str) -> str | None:
-        """Return for what the secret may not be used, in a phrase; ``None`` if it may be."""
+        """Return a phrase that names the rule against this use; ``None`` if it is allowed."""
         if not (branch or tag):
-            # Anybody may have a commit put into a repository, by a pull request of a fork.
+            # Anyone can add a commit to a repository, by a pull request of a fork.
             return UNNAMED_COMMIT
         if event in _PULL_REQUEST if self.events is None else event not in self.events:
             return "pull_request" if event in _PULL_REQUEST else event
@@ -63,11 +63,11 @@ class NamedSecret:
     name: str
     rules: SecretRules
     projects: tuple[str, ...] = ()
-    """The ids of the projects that may use one of the service."""
+    """The ids of the projects that can use it, if it is a secret of the service."""
     created_at_ms: int
     updated_at_ms: int
     uses: Sequence[SecretUse] = ()
-    """The last one first."""
+    """Its last uses, newest first."""
 
 
 def check_name(name: str) -> None:
@@ -92,7 +92,7 @@ def check_value(value: str) -> None:
 
 
 def check_globs(globs: Collection[str]) -> None:
-    """Raise ``InvalidInput`` for a glob of a branch that is none."""
+    """Raise ``InvalidInput`` for an invalid branch glob."""
     for glob in globs:
         wrong = problem(glob)
         if wrong is not None:

@@ -1,13 +1,13 @@
-"""What a job of a run hands on to the jobs that need it."""
+"""Outputs that a job of a run passes to the jobs that need it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 Values = Mapping[str, str | None]
-"""By key; ``None`` for a value with a secret in it, which is not handed on."""
+"""Values by key; ``None`` for a value that contains a secret, which is not passed on."""
 
 MAX_OUTPUT_BYTES = 64 << 10
-"""Of the file that a job writes."""
+"""Maximum size of the file that a job writes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,9 +16,9 @@ class Outputs:
 
     values: Values = field(default_factory=dict)
     variables: Values = field(default_factory=dict)
-    """Those that it has written as ``vars``, which come to the later jobs in their file of vars as well."""
+    """Outputs written as ``vars``, which later jobs also get in their file of vars."""
 
     @property
     def all(self) -> Values:
-        """What can be asked for."""
+        """The outputs that references can use."""
         return {**self.variables, **self.values}

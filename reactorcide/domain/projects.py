@@ -1,4 +1,4 @@
-"""Projects: a repository and who may do what with its runs. Times are Unix milliseconds in UTC."""
+"""Projects: a repository, its members and their roles. Times are Unix milliseconds in UTC."""
 
 import re
 from dataclasses import dataclass
@@ -21,14 +21,14 @@ _KNOWN_HOST = re.compile(
 
 
 class Visibility(StrEnum):
-    """Who sees the runs of a project, beside its members and admins."""
+    """Who can see the runs of a project, besides its members and admins."""
 
     PRIVATE = "private"
-    """Nobody; to others there is no such project."""
+    """Nobody; for others the project does not exist."""
     INTERNAL = "internal"
     """Every user of the service."""
     PUBLIC = "public"
-    """Anybody, also without a token."""
+    """Everyone, also without a token."""
 
 
 class PullRequests(StrEnum):
@@ -43,22 +43,22 @@ class PullRequests(StrEnum):
 
 
 class CredentialKind(StrEnum):
-    """What a credential of a project is for."""
+    """The kind of a project's credential."""
 
     WEBHOOK_SECRET = "webhook_secret"  # noqa: S105  # no password
     """The forge signs its deliveries with it."""
     PREVIOUS_WEBHOOK_SECRET = "previous_webhook_secret"  # noqa: S105  # no password
-    """The one before, which deliveries may be signed with still."""
+    """The previous secret, which is still accepted as a signature."""
     TOKEN = "token"  # noqa: S105  # no password
-    """Of the forge: for private clones, and for the statuses of commits."""
+    """A token of the forge, for private clones and commit statuses."""
     DEPLOY_KEY = "deploy_key"
     """An SSH key for clones; its public half is at the forge."""
     KNOWN_HOSTS = "known_hosts"
-    """The keys of SSH servers: given, or those that were seen first. Not secret."""
+    """The keys of SSH servers: set by an owner, or learned at the first connection. Not secret."""
 
 
 class ProjectRole(StrEnum):
-    """What a member may do; each role includes those before it."""
+    """The role of a member; each role includes the previous ones."""
 
     READ = "read"
     """See the project, its runs, their jobs, logs and artifacts."""
@@ -68,7 +68,7 @@ class ProjectRole(StrEnum):
     """Change the project, its members and its secrets."""
 
     def includes(self, other: "ProjectRole") -> bool:
-        """Return whether a member with this role may do all that ``other`` allows."""
+        """Return whether this role includes ``other``."""
         order = list(ProjectRole)
         return order.index(self) >= order.index(other)
 
@@ -84,34 +84,34 @@ class Project:
     """Without credentials."""
     visibility: Visibility
     disabled: bool = False
-    """Its deliveries are kept and start nothing, and nobody starts a run by hand."""
+    """Its deliveries are stored and start nothing, and no run can be started manually."""
     forge: ForgeKind = ForgeKind.NONE
     forge_url: str | None = None
     """The start page of a forge that is self-hosted; ``None``: the host of ``git_url``."""
     default_branch: str | None = None
-    """``None``: the one that the repository's HEAD names."""
+    """``None``: the branch of the repository's HEAD."""
     default_image: str | None = None
-    """Of jobs that name none; ``None``: the service's."""
+    """Default image of its jobs; ``None``: the service's default."""
     queue: str | None = None
-    """Of jobs that name none; ``None``: the service's default."""
+    """Default queue of its jobs; ``None``: the service's default."""
     pull_requests: PullRequests = PullRequests.TRUSTED
     allowed_events: tuple[str, ...] | None = None
     """The names of the events whose deliveries start runs; ``None``: all."""
     max_running: int | None = None
-    """Most jobs that run at once; ``None``: as many as there is room for."""
+    """Maximum number of jobs that run at once; ``None``: no limit."""
     builder: bool = False
-    """Whether its jobs may build images, with the operator's BuildKit. An admin grants it."""
+    """Whether its jobs can build images, with the operator's BuildKit. An admin grants it."""
     created_at_ms: int
     updated_at_ms: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credential:
-    """A credential of a project, without what is secret of it."""
+    """A credential of a project, without its secret part."""
 
     kind: CredentialKind
     public: str | None
-    """What anybody may see of it: the public half of a key."""
+    """The public half of a key."""
     created_at_ms: int
 
 
@@ -125,16 +125,16 @@ class Member:
 
 
 def is_name(text: str) -> bool:
-    """Return whether a project may have this name."""
+    """Return whether a text is a valid project name."""
     return len(text) <= MAX_NAME_CHARS and _NAME.fullmatch(text) is not None
 
 
 def is_forge_url(text: str) -> bool:
-    """Return whether a text may be the start page of a forge."""
+    """Return whether a text is a valid URL of a forge's start page."""
     return len(text) <= MAX_FORGE_URL_CHARS and _FORGE_URL.fullmatch(text) is not None
 
 
 def is_known_hosts(text: str) -> bool:
-    """Return whether a text may be the keys of SSH servers, in lines of a ``known_hosts`` file."""
+    """Return whether a text consists of valid lines of a ``known_hosts`` file."""
     lines = [line for line in text.split("\n") if line.strip() and not line.startswith("#")]
     return len(text) <= MAX_KNOWN_HOSTS_CHARS and all(_KNOWN_HOST.fullmatch(line) for line in lines)

@@ -1,4 +1,4 @@
-"""What a job reports by files among its artifacts: test results and a summary."""
+"""Reports of a job, from files among its artifacts: test results and a summary."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ class TestCounts:
     skipped: int = 0
 
     def __add__(self, other: "TestCounts") -> "TestCounts":
-        """Return how many both are."""
+        """Return the sum of both."""
         return TestCounts(
             self.passed + other.passed, self.failed + other.failed, self.skipped + other.skipped
         )
@@ -54,7 +54,7 @@ class JobReport:
     files: Sequence[JUnitFile] = ()
     failures: Sequence[FailedTest] = ()
     truncated: bool = False
-    """More tests have failed than ``failures`` holds, or there were more XML files than ``files`` holds."""
+    """There are more failed tests than in ``failures``, or more XML files than in ``files``."""
     summary: str | None = None
 
     @property

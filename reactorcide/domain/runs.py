@@ -18,10 +18,10 @@ MAX_REASON_CHARS = 16_000
 
 
 class RunStatus(StrEnum):
-    """Where a run stands."""
+    """The status of a run."""
 
     WAITING = "waiting"
-    """It has not started: it waits for approval, or for the place of its concurrency group."""
+    """It has not started: it waits for approval, or for its concurrency group."""
     RUNNING = "running"
     COMPLETED = "completed"
     FAILED = "failed"
@@ -31,21 +31,21 @@ class RunStatus(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Return whether nothing of such a run runs or waits."""
+        """Return whether the run has ended: nothing of it runs or waits."""
         return self not in (RunStatus.WAITING, RunStatus.RUNNING)
 
 
 class NodeState(StrEnum):
-    """Where a node stands."""
+    """The state of a node."""
 
     WAITING = "waiting"
     """It has no job yet."""
     ACTIVE = "active"
     """Its job is queued or runs."""
     SKIPPED = "skipped"
-    """It did not run, and none of those that it needs has failed. Final."""
+    """It did not run, and none of its needs failed. Final."""
     SKIPPED_BY_FAILURE = "skipped_by_failure"
-    """It did not run because of a failure, and counts as failed for those who need it. Final."""
+    """It did not run because of a failure, and counts as failed for its dependents. Final."""
     COMPLETED = "completed"
     """Final."""
     FAILED = "failed"
@@ -55,50 +55,49 @@ class NodeState(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Return whether it can never change again."""
+        """Return whether the state is final."""
         return self not in (NodeState.WAITING, NodeState.ACTIVE)
 
     def counts_as_failed(self, *, allow_failure: bool) -> bool:
-        """Return whether the run of such a node fails, and those nodes that need it to succeed."""
+        """Return whether this state fails the run, and the nodes that need success."""
         if self is NodeState.SKIPPED_BY_FAILURE:
             return True
         return self in (NodeState.FAILED, NodeState.CANCELLED) and not allow_failure
 
     @classmethod
     def of_job(cls, status: JobStatus) -> "NodeState":
-        """Return where a node stands whose newest job has a status."""
+        """Return the state of a node, from the status of its newest job."""
         return cls(status.value) if status in FINAL else cls.ACTIVE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSource:
-    """Where a run's files come from: a commit of a repository, or an uploaded source."""
+    """The source of a run's files: a commit of a repository, or an uploaded source."""
 
     git_url: str | None = None
     git_ref: str | None = None
-    """As it was asked for; ``sha`` of the run is what it led to."""
+    """As requested; the run's ``sha`` is the resolved commit."""
     source_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One run of one workflow, as the database has it."""
+    """A run of a workflow, from the database."""
 
     run_id: str
     user_id: str
     project_id: str | None = None
     """``None``: it belongs to its user."""
     number: int
-    """Counts the runs of its project, or of its user those of no project, from 1."""
+    """Its number from 1 among the runs of its project, or among its user's runs without a project."""
     attempt: int
-    """Counts how often it was started: 1, and one more each time it is repeated."""
+    """The number of the attempt, from 1; each repetition adds one."""
     workflow_id: str
     workflow_name: str
     file: str
     event: Mapping[str, str]
-    """The fields of the event by name; those that it does not have are left out.
-
-    Beside those of workflow files, of a pull request: ``base_sha``, ``head_url`` and ``author``."""
+    """The fields of the event by name, without missing ones. In addition to those of workflow files, a pull
+    request has ``base_sha``, ``head_url`` and ``author``."""
     source: RunSource
     sha: str | None
     status: RunStatus
@@ -106,81 +105,80 @@ class Run:
     updated_at_ms: int
     completed_at_ms: int | None = None
     reason: str | None = None
-    """Why it failed, was skipped or was cancelled, where no node tells."""
+    """Why it failed, was skipped or was cancelled, if its nodes do not show that."""
     warnings: tuple[str, ...] = ()
     cache_scope: CacheScope | None = None
     """Which caches its jobs may use; ``None`` for a run of an older version: none."""
     turn: int = 0
-    """Puts all runs in the order in which they were started, or repeated last."""
+    """Orders all runs by their last start or repetition."""
     group_key: str | None = None
     """Its concurrency group, as ``group_key`` returns it."""
     when_full: str | None = None
-    """What happens if the place of that group is taken: a ``WhenFull``."""
+    """What happens if that group is in use: a ``WhenFull``."""
     status_context: str | None = None
-    """Of the commit status that the forge gets; ``None``: it gets none."""
+    """The context of its commit status; ``None``: it has no commit status."""
     pinned: bool = False
-    """Kept with its jobs until somebody deletes it, whatever the retention says."""
+    """Pinned: retention does not remove it, nor its jobs."""
     is_trusted: bool = True
-    """False for the code of a stranger: it gets no secret, writes no cache, and waits in no queue but the
-    project's."""
+    """False for untrusted code: it gets no secrets, writes no caches, and uses only the project's queue."""
     is_held: bool = False
-    """It waits for approval. Then it takes no place in its concurrency group."""
+    """It waits for approval, and then does not count in its concurrency group."""
     waits_for_room: bool = False
-    """Some of its nodes could have a job, and wait since its project has as many as may run at once."""
+    """Some of its nodes are ready, and wait because of the project's job limit."""
 
     @property
     def owner_id(self) -> str:
-        """The project, or for a run of none its user: whom its caches belong to."""
+        """The owner of its caches: the project, or else the user."""
         return self.project_id or self.user_id
 
     @property
     def is_final(self) -> bool:
-        """Return whether nothing of it runs or waits."""
+        """Return whether the run has ended: nothing of it runs or waits."""
         return self.completed_at_ms is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """One node of a run, as the database has it."""
+    """A node of a run, from the database."""
 
     name: str
     job_name: str
     needs: tuple[str, ...] = ()
-    """The names of the jobs that have to be over before."""
+    """The names of the jobs that must end before it starts."""
     condition: str
     allow_failure: bool
     max_parallel: int | None
     combination: Mapping[str, str] = field(default_factory=dict)
     skipped: str | None
-    """Why it does not run in this run at all."""
+    """Why it is excluded from this run."""
     state: NodeState = NodeState.WAITING
     reason: str | None = None
-    """Why it ended without a job, or could not have one."""
+    """Why it ended without a job."""
     job_id: str | None = None
     """Its newest job."""
     job_status: JobStatus | None = None
-    """``None`` if it has no job, or that was removed."""
+    """``None`` if it has no job, or its job was removed."""
     job_error: str | None = None
-    """The error of its newest job, as far as it has one."""
+    """The error of its newest job, if any."""
     tests: TestCounts | None = None
-    """The results in the JUnit files of its newest job, as far as it has left some."""
+    """The test results of its newest job, if any."""
     jobs: int = 0
-    """How many jobs it has had."""
+    """The number of jobs that were created for it."""
     group_key: str | None = None
-    """Its concurrency group, as ``group_key`` returns it; another one than that of a run of this name."""
+    """Its concurrency group, as ``group_key`` returns it; separate from a run's group of the same name."""
     when_full: str | None = None
-    """What happens if the place of that group is taken: a ``WhenFull``."""
+    """What happens if that group is in use: a ``WhenFull``."""
     is_held: bool = False
-    """It waits for nothing but the place of its concurrency group."""
+    """It waits only for its concurrency group."""
 
     @property
     def has_failed(self) -> bool:
-        """Return whether its run fails because of it."""
+        """Return whether it fails its run."""
         return self.state.counts_as_failed(allow_failure=self.allow_failure)
 
     @property
     def status(self) -> str:
-        """What clients see: ``waiting``, ``skipped``, or the status of its newest job."""
+        """The status for clients: ``waiting``, ``skipped``, or the status of its newest job."""
         if self.state is NodeState.ACTIVE and self.job_status is not None:
             return self.job_status
         return "skipped" if self.state is NodeState.SKIPPED_BY_FAILURE else self.state
@@ -188,20 +186,20 @@ class Node:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFiles:
-    """What the container of a job gets of its run."""
+    """The files that the container of a job gets from its run."""
 
     variables: Mapping[str, str]
-    """The run's vars, and what the jobs before it have written."""
+    """The run's vars, and the outputs of earlier jobs."""
     artifacts: Iterator[Entry] | None = None
-    """Of the jobs that it needs and names, each in a directory."""
+    """Artifacts of the jobs in ``artifacts_from``, a directory for each."""
     ci_sha: str | None = None
-    """The commit that the workflow file came from; ``None``: that of the job's source."""
+    """The commit of the workflow file; ``None``: that of the job's source."""
     user: str | None = None
-    """Whom its command runs as, as the engine has it; ``None``: the user of the image."""
+    """The user of its command, in the engine's format; ``None``: the user of the image."""
 
 
 def group_key(owner: str, group: str) -> str:
-    """Return the key of a concurrency group, which belongs to a project, or to a user."""
+    """Return the key of a concurrency group of a project or user."""
     return f"{owner}/{group}"
 
 
@@ -209,18 +207,18 @@ WAITS_FOR_APPROVAL = "it waits for approval"
 
 
 def group_phrase(key: str) -> str:
-    """Return what a sentence calls the concurrency group with a key."""
+    """Return a phrase that names the concurrency group with a key."""
     return f"the concurrency group {key.partition('/')[2]}"
 
 
 def waits_for_group(key: str) -> str:
-    """Return the sentence that somebody waits for the place of a concurrency group."""
+    """Return a sentence that says which concurrency group is waited for."""
     return f"it waits for {group_phrase(key)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupMember:
-    """A run or a node that has the place of a concurrency group, or waits for it."""
+    """A run or node that holds a concurrency group, or waits for it."""
 
     run_id: str
     number: int
@@ -228,21 +226,21 @@ class GroupMember:
     turn: int
     """Of the run."""
     node: str | None
-    """``None`` if it is the run."""
+    """``None`` for a run."""
     has_place: bool
 
     def __str__(self) -> str:
-        """Return what a sentence calls it."""
+        """Return a phrase that names it."""
         return f"#{self.number}" if self.node is None else f"{self.node} of #{self.number}"
 
 
 JobTemplate = Mapping[str, Any]
-"""The definition of a node's job as JSON, in which the outputs of other nodes are still to come."""
+"""The definition of a node's job as JSON, with references to outputs of other nodes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFilter:
-    """Which runs a list shows; ``None`` is any."""
+    """A filter of runs; ``None`` matches any."""
 
     user_id: str | None = None
     project_id: str | None = None
@@ -256,7 +254,7 @@ class RunFilter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunEvent:
-    """A status change of a run, or of one of its ``node``s that no job tells."""
+    """A status change of a run, or of a ``node`` of it without a job event."""
 
     event_id: int
     run_id: str
@@ -273,29 +271,29 @@ class RunEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """What a commit is compared with to know which files differ: a commit, or where it has left a branch."""
+    """The base of a comparison of files: a commit, or the merge base with a branch."""
 
     is_merge: bool = False
-    """The commit is the result of a merge: if it has two parents it is compared with the first one, and else,
+    """The commit is the result of a merge: with two parents it is compared with the first one; otherwise,
     after a squash or a rebase, with ``sha``."""
     sha: str | None = None
     branch: str | None = None
     """Without ``sha``; ``None``: the repository's default branch."""
     own_branch: str | None = None
-    """The branch that the commit is on: it has not left that one."""
+    """The branch of the commit itself, which is not used as a base."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Commit:
-    """What a run is made from: the workflow files, and which commit they are of."""
+    """The input of a run: the workflow files and their commit."""
 
     files: Mapping[str, bytes]
-    """Those of ``.reactorcide/workflows`` and ``.reactorcide/jobs``, by path."""
+    """The files of ``.reactorcide/workflows`` and ``.reactorcide/jobs``, by path."""
     repository: str
-    """What the repository is called."""
+    """The name of the repository."""
     sha: str | None = None
     base_sha: str | None = None
-    """The commit that the files are of, where it is another one: the base of a pull request."""
+    """The commit of the files, if it differs: the base of a pull request."""
     branch: str | None = None
     """The branch that was asked for, if it was one."""
     default_branch: str | None = None
@@ -303,6 +301,6 @@ class Commit:
     """The tag that was asked for, if it was one."""
     message: str = ""
     is_reachable: bool = False
-    """Whether a branch or a tag of the repository leads to it, if that was asked."""
+    """Whether it is reachable from a branch or tag of the repository, if that was requested."""
     changed: tuple[str, ...] | None = None
-    """The files that differ from what it was compared with; ``None`` if that is not known."""
+    """The files that differ from the base of the comparison; ``None`` if unknown."""

@@ -10,24 +10,24 @@ NAME = r"[A-Za-z0-9._-]+(?: [A-Za-z0-9._-]+)*"
 MAX_CRON_CHARS = 100
 MAX_TIMEZONE_CHARS = 64
 MAX_SCHEDULES = 100
-"""Of a project."""
+"""Maximum number of schedules of a project."""
 MAX_OCCURRENCES = 20
-"""Of a schedule, that are kept."""
+"""Maximum number of stored occurrences of a schedule."""
 _NAME = re.compile(NAME)
 
 
 class WhenRunning(StrEnum):
-    """What happens at a due time while a run of the schedule is not over."""
+    """What happens at a due time while a run of the schedule is unfinished."""
 
     SKIP = "skip"
     """Nothing starts."""
     QUEUE = "queue"
-    """It starts once that run is over; of several such times only one."""
+    """One run starts after that run, even for several due times."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
-    """When runs of a project start, and which."""
+    """A schedule: when runs of a project start, and of which workflows."""
 
     schedule_id: str
     project_id: str
@@ -44,16 +44,16 @@ class Schedule:
     enabled: bool = True
     when_running: WhenRunning = WhenRunning.SKIP
     next_due_at_ms: int | None
-    """The next due time that is not decided yet; ``None``: the first one from now on."""
+    """The next undecided due time; ``None``: the first one from now on."""
     reckoned_at_ms: int
-    """What the clock showed when ``next_due_at_ms`` was written."""
+    """The time at which ``next_due_at_ms`` was computed."""
     created_at_ms: int
     updated_at_ms: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Occurrence:
-    """What became of a due time of a schedule."""
+    """The result of a due time of a schedule."""
 
     schedule_id: str
     due_at_ms: int
@@ -64,5 +64,5 @@ class Occurrence:
 
 
 def is_name(text: str) -> bool:
-    """Return whether a schedule may have this name."""
+    """Return whether a text is a valid schedule name."""
     return len(text) <= MAX_NAME_CHARS and _NAME.fullmatch(text) is not None

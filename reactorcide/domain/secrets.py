@@ -1,4 +1,4 @@
-"""What of a job is secret: the values of some variables, and the credentials in its git URL."""
+"""The secrets of a job: the values of some variables, and the credentials in its git URL."""
 
 import base64
 import re
@@ -12,7 +12,7 @@ from reactorcide.domain.errors import InvalidInput
 from reactorcide.domain.services import JobService
 
 REDACTED = "[REDACTED]"
-"""What stands in the place of a secret wherever it would be shown."""
+"""The placeholder that replaces a secret in all output."""
 
 _LOOKS_SECRET = re.compile(
     r"\w*(?:PASSWORD|PASSWD|PASSPHRASE)|(?:\w*_)?(?:TOKEN|SECRET|CREDENTIALS|APIKEY)|\w*_KEY", re.IGNORECASE
@@ -23,29 +23,29 @@ _NO_PASSWORDS = frozenset({"", "x-oauth-basic"})
 
 
 def looks_secret(name: str) -> bool:
-    """Return whether a variable is taken for a secret by its name, where the job does not say."""
+    """Return whether a variable's name looks secret, which decides if the job has no list of secrets."""
     return _LOOKS_SECRET.fullmatch(name) is not None
 
 
 def guess(variables: Iterable[str], services: Mapping[str, JobService] | None = None) -> tuple[str, ...]:
-    """Return the names of those variables of a job and of its services that look secret."""
+    """Return the names of the variables of a job and its services that look secret."""
     of_services = (service.environment for service in (services or {}).values())
     return tuple(dict.fromkeys(filter(looks_secret, chain(variables, *of_services))))
 
 
 def secret_variables(variables: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:
-    """Return those of a job's variables that are secret; one that is empty is not."""
+    """Return the secret variables of a job that are not empty."""
     return {name: variables[name] for name in names if variables.get(name)}
 
 
 def redacted_variables(definition: JobDefinition) -> dict[str, str]:
-    """Return the job's variables, fit to be shown."""
+    """Return the job's variables with secrets redacted."""
     hidden = secret_variables(definition.job_env_vars, definition.secret_env_vars)
     return {**definition.job_env_vars, **dict.fromkeys(hidden, REDACTED)}
 
 
 def redacted_services(by_name: Mapping[str, JobService], names: Iterable[str]) -> dict[str, JobService]:
-    """Return a job's services, fit to be shown."""
+    """Return a job's services with secrets redacted."""
     hidden = secret_service_variables(by_name, names)
     redacted = {name: dict.fromkeys(variables, REDACTED) for name, variables in hidden.items()}
     return services.with_environments(by_name, redacted)
@@ -54,7 +54,7 @@ def redacted_services(by_name: Mapping[str, JobService], names: Iterable[str]) -
 def secret_service_variables(
     services: Mapping[str, JobService] | None, names: Iterable[str]
 ) -> dict[str, dict[str, str]]:
-    """Return those of the services' variables that are secret, by service; one without any is left out."""
+    """Return the secret variables of the services, by service, without services that have none."""
     names = tuple(names)
     hidden = {
         name: secret_variables(service.environment, names) for name, service in (services or {}).items()
@@ -63,26 +63,26 @@ def secret_service_variables(
 
 
 def secret_userinfo(url: str) -> str | None:
-    """Return the credentials in a git URL, as they are written there."""
+    """Return the credentials in a git URL, as written."""
     match = _USERINFO.match(url)
     if match is None or match[2] in ("", ":"):
         return None
-    # ssh logs in by keys, under a name that everybody may see.
+    # ssh logs in with keys; its user name is not secret.
     return None if match[1] == "ssh" and ":" not in match[2] else match[2]
 
 
 def redacted_url(url: str) -> str:
-    """Return a git URL, fit to be shown: ``https://[REDACTED]@host/…``."""
+    """Return a git URL with its credentials redacted: ``https://[REDACTED]@host/…``."""
     return _with_userinfo(url, f"{REDACTED}@")
 
 
 def without_credentials(url: str) -> str:
-    """Return a git URL without credentials: the same for everybody who fetches from there."""
+    """Return a git URL without credentials, the same for all users."""
     return _with_userinfo(url, "")
 
 
 def check_not_redacted(git_url: str) -> None:
-    """Raise ``InvalidInput`` for a git URL as it is shown, whose credentials nobody knows any more."""
+    """Raise ``InvalidInput`` for a git URL with redacted credentials."""
     if REDACTED in (secret_userinfo(git_url) or ""):
         raise InvalidInput(
             f"git_url contains the placeholder {REDACTED}; send the real credentials", "git_url"
@@ -97,7 +97,7 @@ def _with_userinfo(url: str, replacement: str) -> str:
 def url_secrets(url: str) -> tuple[str, ...]:
     """Return every spelling of a git URL's credentials that must not be shown, the longest first.
 
-    A user name is a secret where it stands alone: that is how access tokens are given.
+    A user name without a password is a secret, because access tokens are written like that.
     """
     userinfo = secret_userinfo(url)
     if userinfo is None:
@@ -112,7 +112,7 @@ def url_secrets(url: str) -> tuple[str, ...]:
 
 
 def secrets_of(definition: JobDefinition) -> Collection[str]:
-    """Return everything that is to be replaced wherever the job, or the service about it, prints it."""
+    """Return all secrets to replace in the job's output, and in the service's texts about the job."""
     hidden = secret_variables(definition.job_env_vars, definition.secret_env_vars)
     values = [*hidden.values(), *definition.masked]
     for variables in secret_service_variables(definition.services, definition.secret_env_vars).values():

@@ -29,9 +29,9 @@ class JobService:
     image: str
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     command: str | None = None
-    """Words, quoted as in a shell, in place of the image's own command; ``None`` keeps that."""
+    """Words, quoted as in a shell, that replace the image's command; ``None``: the image's command."""
     ready: str | None = None
-    """A script that succeeds once the service can be used; ``None`` takes the image's health check."""
+    """A script that succeeds once the service is ready; ``None``: the image's health check."""
     ready_timeout: int = DEFAULT_READY_TIMEOUT_S
     """In seconds, from its start."""
 
@@ -72,7 +72,7 @@ SCHEMA: Mapping[str, Any] = {
 
 
 def parse(services: Mapping[str, Any] | None) -> dict[str, JobService] | None:
-    """Return the services of a request; raises ``InvalidInput``. No service at all is ``None``."""
+    """Return the services of a request, ``None`` if there are none; raises ``InvalidInput``."""
     if not services:
         return None
     if len(services) > MAX_SERVICES:
@@ -81,7 +81,7 @@ def parse(services: Mapping[str, Any] | None) -> dict[str, JobService] | None:
 
 
 def load(stored: Mapping[str, Any] | None) -> dict[str, JobService] | None:
-    """Return the services that were stored as JSON."""
+    """Return services from stored JSON."""
     return None if stored is None else {name: JobService(**value) for name, value in stored.items()}
 
 
@@ -96,7 +96,7 @@ def with_environments(
 
 
 def command_problem(command: str) -> str | None:
-    """Return in a phrase what is wrong with the command of a service; ``None`` for a good one."""
+    """Return a phrase that says why the command of a service is invalid; ``None`` for a valid one."""
     try:
         words = shlex.split(command)
     except ValueError as exc:

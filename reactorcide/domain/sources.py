@@ -1,15 +1,15 @@
-"""Sources that were uploaded."""
+"""Uploaded sources."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """A tar.gz that was uploaded."""
+    """An uploaded tar.gz."""
 
     source_id: str
     """The SHA-256 of its bytes, in hexadecimal."""
     object_key: str
     size_bytes: int
     files: int
-    """Regular files in it."""
+    """The number of regular files."""

@@ -7,7 +7,7 @@ from reactorcide.domain.forges import StatusState
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwedStatus:
-    """What a forge is to be told about a commit because of a run."""
+    """A commit status that a run owes its forge."""
 
     project_id: str
     sha: str
@@ -16,25 +16,25 @@ class OwedStatus:
     description: str
     run_id: str
     turn: int
-    """Of the run: the status of a newer run is not replaced by that of an older one."""
+    """The turn of the run: an older run does not replace the status of a newer one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatusRecord(OwedStatus):
-    """A commit status as the database has it: what is to be sent, and what was sent last."""
+    """A commit status from the database: the one to send, and the one that was sent last."""
 
     status_id: str
     created_at_ms: int
     version: int
-    """Counts what was to be sent."""
+    """Increases with every status to send."""
     owed_since_ms: int | None
     """``None``: nothing is to be sent."""
     next_at_ms: int | None
-    """When it is sent next, unless the project's statuses wait; ``None`` as above."""
+    """When it is sent next, unless the project's lane is paused; ``None`` as above."""
     failures: int
-    """How often in a row it could not be sent."""
+    """The number of failures in a row."""
     problem: str | None
-    """Why it could not be sent last."""
+    """The reason of the last failure."""
     sent_state: StatusState | None
     sent_description: str | None
     sent_at_ms: int | None

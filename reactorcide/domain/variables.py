@@ -10,5 +10,5 @@ MAX_EXEC_BYTES = 1 << 20
 
 
 def exec_bytes(variables: Mapping[str, object]) -> int:
-    """Return how much of ``MAX_EXEC_BYTES`` some variables take, by the text of their values."""
+    """Return how much of ``MAX_EXEC_BYTES`` these variables take."""
     return sum(len(name) + len(str(value).encode()) + 2 for name, value in variables.items())

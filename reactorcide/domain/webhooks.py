@@ -1,11 +1,11 @@
-"""Webhooks: who is told of runs and jobs, and what they were told. Times are Unix milliseconds in UTC."""
+"""Webhooks, which get messages about runs and jobs. Times are Unix milliseconds in UTC."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
 
 class WebhookEvent(StrEnum):
-    """What a webhook is told of."""
+    """A kind of message that a webhook gets."""
 
     RUN = "run"
     """Each status of a run."""
@@ -14,28 +14,28 @@ class WebhookEvent(StrEnum):
     FAILURE = "failure"
     """A run has failed."""
     RECOVERY = "recovery"
-    """A run has completed, of a workflow whose run before had failed for the same branch and event."""
+    """A run has completed after the previous one of the same workflow, branch and event had failed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Webhook:
-    """An address that is told of runs and jobs of projects."""
+    """A URL that gets messages about the runs and jobs of projects."""
 
     webhook_id: str
     user_id: str
-    """Who has created it, and has to be an owner of the projects still, or an admin."""
+    """The creator, who must still be an owner of the projects, or an admin."""
     url: str
     events: tuple[WebhookEvent, ...]
     project_ids: tuple[str, ...] | None
     """``None``: all projects."""
     created_at_ms: int
     disabled_at_ms: int | None = None
-    """Since when it is told nothing, because its address is gone."""
+    """When it was disabled because its URL answered 410 Gone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebhookMessage:
-    """What a webhook is told, as the database has it."""
+    """A message of a webhook, from the database."""
 
     message_id: str
     webhook_id: str
@@ -45,9 +45,9 @@ class WebhookMessage:
     """JSON, as it is sent."""
     created_at_ms: int
     version: int
-    """Counts how often it was to be sent."""
+    """Increases each time it has to be sent."""
     owed_since_ms: int | None
-    """``None``: it is not to be sent (any more)."""
+    """``None``: it is not to be sent, or no longer."""
     next_at_ms: int | None
     failures: int
     problem: str | None

@@ -1,11 +1,11 @@
-"""What is known about a worker. Times are Unix milliseconds in UTC."""
+"""Facts about a worker. Times are Unix milliseconds in UTC."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerView:
-    """What a worker tells about itself."""
+    """The state that a worker reports."""
 
     worker_id: str
     host: str
@@ -17,4 +17,4 @@ class WorkerView:
     warm_containers: int
     """Containers that have started and wait for its next jobs."""
     trouble: str | None
-    """Why it can't take any job just now."""
+    """Why it cannot claim a job at the moment."""

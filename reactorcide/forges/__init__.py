@@ -1,6 +1,6 @@
-"""Forges: how each signs and writes its deliveries, and how it is told a commit's status.
+"""Forges: the signature and format of their deliveries, and their API for commit statuses.
 
-Nothing here reads, stores or sends: bytes go in, events and requests come out.
+Pure: bytes go in, events and requests come out; nothing here does I/O.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -35,24 +35,24 @@ class Forge(Protocol):
         """Return the id of a delivery, the same when it is sent again; raises ``InvalidInput``."""
 
     def event_name(self, headers: Headers) -> str:
-        """Return what the forge calls the event; empty where it does not say."""
+        """Return the forge's name of the event; empty if there is none."""
 
     def read(self, headers: Headers, body: bytes) -> ForgeEvent | Ignored:
-        """Return the event that a delivery tells; raises ``InvalidInput``, whatever the bytes are."""
+        """Return the event of a delivery; raises ``InvalidInput``, and no other error, for any bytes."""
 
     def status_request(self, repository: ForgeRepository, token: str, status: CommitStatus) -> HttpRequest:
-        """Return the request that tells the forge a commit's status."""
+        """Return the request that sets a commit status."""
 
     def has_accepted(self, answer: HttpAnswer) -> bool:
-        """Return whether, by this answer, the forge has the status that it was told."""
+        """Return whether this answer means that the forge has the status."""
 
     def repository_request(self, repository: ForgeRepository, token: str) -> HttpRequest:
-        """Return the request that asks about a repository, to check a token."""
+        """Return the request for a repository's data, to check a token."""
 
     def token_problem(self, answer: HttpAnswer) -> str | None:
-        """Return in a sentence what keeps a token from setting statuses, by the answer to that request.
+        """Return a sentence that says why a token cannot set statuses, from the answer to that request.
 
-        ``None``: nothing does, as far as the forge says.
+        ``None`` if the forge reports no problem.
         """
 
 

@@ -1,4 +1,4 @@
-"""Reading the events that GitHub, Gitea, Forgejo and Gogs write in nearly the same way."""
+"""Parsing events of GitHub, Gitea, Forgejo and Gogs, which have nearly the same format."""
 
 from reactorcide.domain.errors import InvalidInput
 from reactorcide.domain.events import EventName
@@ -22,7 +22,7 @@ def of_ref(
     actor: str = "",
     url: str = "",
 ) -> ForgeEvent | Ignored:
-    """Return what has happened where a branch or a tag is now at a commit; empty: it is gone."""
+    """Return the event name for a branch or tag that is now at a commit; an empty commit: it was deleted."""
     is_tag = ref.startswith(TAGS)
     name = ref.removeprefix(TAGS if is_tag else BRANCHES)
     if name in ("", ref):
@@ -44,7 +44,7 @@ def of_ref(
 
 
 def push(payload: Payload) -> ForgeEvent | Ignored:
-    """Return what a push did. The object of an annotated tag is not its commit: git knows that one."""
+    """Return the event of a push. The object of an annotated tag is not its commit: git resolves that."""
     after = payload.sha("after")
     head = payload.part("head_commit")
     message = head.text("message")
@@ -63,7 +63,7 @@ def push(payload: Payload) -> ForgeEvent | Ignored:
 
 
 def pull_request(payload: Payload) -> ForgeEvent | Ignored:
-    """Return what happened to a pull request."""
+    """Return the event of a pull request."""
     pull = payload.part("pull_request")
     number = payload.number("number") or pull.number("number")
     if not pull or not number:
@@ -98,18 +98,18 @@ def pull_request(payload: Payload) -> ForgeEvent | Ignored:
 
 
 def full_name(payload: Payload) -> str:
-    """Return the path of the repository that a delivery is about."""
+    """Return the path of a delivery's repository."""
     return payload.part("repository").text("full_name")
 
 
 def pull_request_ref(name: EventName, head_ref: str, base_branch: str) -> str:
-    """Return the ref that leads to what runs for a pull request: once it is over, that is its base."""
+    """Return the ref to run for a pull request: its base, once it is closed or merged."""
     is_over = name in (EventName.PULL_REQUEST_CLOSED, EventName.PULL_REQUEST_MERGED)
     return f"{BRANCHES}{base_branch}" if is_over else head_ref
 
 
 def pull_request_sha(name: EventName, *, head: str, merged: str) -> str:
-    """Return the commit that runs for a pull request; empty: that which its ref leads to."""
+    """Return the commit to run for a pull request; empty: the commit of its ref."""
     if name is EventName.PULL_REQUEST_MERGED:
         return merged
     return "" if name is EventName.PULL_REQUEST_CLOSED else head
@@ -129,7 +129,7 @@ def _pull_request_event(action: str, payload: Payload, pull: Payload) -> EventNa
 
 
 def _differ(head: Payload, base: Payload) -> bool:
-    """Return whether two repositories are not the same, or one is unknown: it may have been deleted."""
+    """Return whether two repositories differ, or one is unknown because it may have been deleted."""
     for one, other in (
         (head.number("id"), base.number("id")),
         (head.text("full_name"), base.text("full_name")),

@@ -68,12 +68,12 @@ class GitHub:
 
 
 def push_problem(answer: HttpAnswer) -> str | None:
-    """Return in a sentence that a token may not push, where the answer about a repository says so."""
+    """Return a sentence if a token cannot push, according to the answer about a repository."""
     try:
         permissions = answer.json()["permissions"]
         may_push = permissions["push"] or permissions["admin"]
     except (LookupError, TypeError):
-        # Some tokens are not told.
+        # Not every kind of token gets the permissions in the answer.
         return None
     return None if may_push else "the token may only read the repository; setting a commit status needs write"
 

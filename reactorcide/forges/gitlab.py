@@ -22,7 +22,7 @@ _MAX_TEXT_CHARS = 255
 _DEVELOPER = 30
 """The access level that may set a commit status."""
 _STATES = {StatusState.FAILURE: "failed", StatusState.ERROR: "failed"}
-"""Where GitLab has another word."""
+"""States that have another name in GitLab."""
 _ALREADY = b"Cannot transition status via"
 _ACTIONS = {
     "open": EventName.PULL_REQUEST_OPENED,
@@ -92,7 +92,7 @@ class GitLab:
 
 
 def _access_level(answer: HttpAnswer) -> int | None:
-    """Return the highest access level that an answer about a project has; ``None`` if it says none."""
+    """Return the highest access level in an answer about a project; ``None`` if it has none."""
     try:
         permissions = answer.json()["permissions"]
         levels = [access["access_level"] for access in permissions.values() if access is not None]
@@ -103,7 +103,7 @@ def _access_level(answer: HttpAnswer) -> int | None:
 
 def _push(payload: Payload) -> ForgeEvent | Ignored:
     after = payload.sha("after")
-    # Of an annotated tag ``after`` is its object, and ``checkout_sha`` the commit; of what was deleted, null.
+    # For an annotated tag ``after`` is its object, and ``checkout_sha`` the commit, or null after a deletion.
     sha = payload.sha("checkout_sha") if after else ""
     commits = [commit for commit in payload.parts("commits") if commit.text("id") == (sha or after)]
     return events.of_ref(
@@ -125,7 +125,8 @@ def _merge_request(payload: Payload) -> ForgeEvent | Ignored:
         raise InvalidInput("the payload's object_attributes has no iid or no target_branch")
     action = about.text("action")
     name = _ACTIONS.get(action)
-    # With new commits it has the commit before, and with a new base both of them.
+    # An update has ``oldrev`` if there are new commits, and the changed ``target_branch`` if the base
+    # changed.
     if action == "update" and ("oldrev" in about or "target_branch" in payload.part("changes")):
         name = EventName.PULL_REQUEST_UPDATED
     if name is None:

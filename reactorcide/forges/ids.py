@@ -10,12 +10,12 @@ _ID = re.compile(r"[!-~]{1,128}")
 
 
 def first(headers: Headers, names: Sequence[str]) -> str:
-    """Return the first of these fields that there is; empty where there is none."""
+    """Return the first of these fields that is present; empty if none is."""
     return next((headers[name] for name in names if headers.get(name)), "")
 
 
 def delivery_id(headers: Headers, names: Sequence[str]) -> str:
-    """Return the first of these fields that there is; raises ``InvalidInput``."""
+    """Return the first of these fields that is present; raises ``InvalidInput``."""
     value = first(headers, names).strip()
     if not value:
         raise InvalidInput(f"the request has no {names[0]}, so it is no delivery of this project's forge")

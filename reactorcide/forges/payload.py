@@ -1,4 +1,4 @@
-"""Reading the body of a delivery, of which nothing is certain: neither what there is nor its types."""
+"""Parsing the body of a delivery, in which any field may be missing or have the wrong type."""
 
 import json
 import re
@@ -13,7 +13,7 @@ Headers = Mapping[str, str]
 
 FORM = "application/x-www-form-urlencoded"
 MAX_TEXT_CHARS = 4096
-"""What is longer is cut."""
+"""Longer texts are cut."""
 _MAX_REF_CHARS = 255
 _MAX_FORM_FIELDS = 16
 _SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
@@ -21,7 +21,7 @@ _NO_SHA = re.compile(r"0{40}|0{64}")
 
 
 class Payload:
-    """A JSON object. What is missing or ``null`` is empty; what has another type is an ``InvalidInput``."""
+    """A JSON object. Missing or ``null`` fields are empty; wrong types raise ``InvalidInput``."""
 
     def __init__(self, members: Mapping[str, Any], path: str = "") -> None:
         self._members = members
@@ -38,16 +38,16 @@ class Payload:
         return Payload(self._get(name, dict, "an object") or {}, f"{self._path}{name}.")
 
     def parts(self, name: str) -> "list[Payload]":
-        """Return the objects in the array with a name; what is no object is left out."""
+        """Return the objects in the array with a name, without items of other types."""
         items = self._get(name, list, "an array") or []
         return [Payload(item, f"{self._path}{name}[].") for item in items if isinstance(item, dict)]
 
     def text(self, *names: str) -> str:
-        """Return the text with the first of these names that has one."""
+        """Return the first non-empty text among these names."""
         for name in names:
             text: str | None = self._get(name, str, "a text")
             if text:
-                # No lone surrogate, which cannot be stored, and no NUL, which no variable can have.
+                # No lone surrogate, which cannot be stored, and no NUL, which a variable cannot contain.
                 return text[:MAX_TEXT_CHARS].encode("utf-8", "replace").decode().replace("\0", "\ufffd")
         return ""
 
@@ -64,7 +64,7 @@ class Payload:
         return text
 
     def sha(self, name: str) -> str:
-        """Return a commit; empty where it is all zeros, which means that there is none."""
+        """Return a commit; empty if it is all zeros, which means no commit."""
         text = self.text(name)
         if not text or _NO_SHA.fullmatch(text):
             return ""
@@ -73,12 +73,12 @@ class Payload:
         return text
 
     def url(self, *names: str) -> str:
-        """Return the URL of a page; empty where it is none of http or https."""
+        """Return the URL of a page; empty if it is not http or https."""
         text = self.text(*names)
         return text if text.startswith(("https://", "http://")) and text.isprintable() else ""
 
     def number(self, name: str) -> int:
-        """Return a whole number; 0 where there is none."""
+        """Return a whole number; 0 if it is missing."""
         number: int | None = self._get(name, int, "a number")
         if number is None or number is True or number is False:
             return 0
@@ -87,7 +87,7 @@ class Payload:
         return number
 
     def flag(self, name: str) -> bool:
-        """Return a truth value; false where there is none."""
+        """Return a boolean; false if it is missing."""
         return bool(self._get(name, bool, "true or false"))
 
     def _get(self, name: str, kind: type, phrase: str) -> Any:

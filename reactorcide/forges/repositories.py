@@ -1,4 +1,4 @@
-"""Where a repository is at its forge, and what an answer about it says."""
+"""The address of a repository at its forge, and the token check by the forge's answer."""
 
 import re
 from urllib.parse import urlsplit
@@ -13,11 +13,12 @@ _UNKNOWN = "git_url does not lead to a repository at a forge, like https://forge
 
 
 def repository_at(git_url: str, forge_url: str | None) -> ForgeRepository:
-    """Return the repository that a git URL leads to, at the forge with a URL.
+    """Return the repository of a git URL, at the forge with the given URL.
 
-    ``None`` is the host of the git URL, by https unless that is http. Raises ``InvalidInput``.
+    Without a forge URL the host of the git URL is used, by https unless the git URL is http. Raises
+    ``InvalidInput``.
     """
-    # What is shown in place of credentials could not be parsed.
+    # The placeholder for redacted credentials cannot be parsed.
     git_url = without_credentials(git_url)
     try:
         url = urlsplit(git_url)
@@ -47,7 +48,7 @@ def repository_at(git_url: str, forge_url: str | None) -> ForgeRepository:
 
 
 def answer_problem(answer: HttpAnswer) -> str | None:
-    """Return in a sentence what a forge's answer says about a token; ``None`` for success."""
+    """Return a sentence about the problem of a token, from a forge's answer; ``None`` for success."""
     if answer.is_success:
         return None
     if answer.status == 401:

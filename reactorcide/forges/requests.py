@@ -8,14 +8,14 @@ from reactorcide.domain.http import HttpRequest
 
 
 def repository(url: str, headers: Mapping[str, str]) -> HttpRequest:
-    """Return the request that asks about the repository at a URL of the forge's API."""
+    """Return the request for the data of a repository at a URL of the forge's API."""
     return HttpRequest(method="GET", url=url, headers=headers)
 
 
 def status(
     repository_url: str, headers: Mapping[str, str], status: CommitStatus, body: Mapping[str, str]
 ) -> HttpRequest:
-    """Return the request that sets a commit's status; ``body`` has what forges call differently."""
+    """Return the request that sets a commit's status; ``body`` has the forge's own fields."""
     page = {} if status.target_url is None else {"target_url": status.target_url}
     return HttpRequest(
         method="POST",

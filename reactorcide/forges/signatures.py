@@ -1,4 +1,4 @@
-"""Checking that whoever sends a delivery knows the project's secret. All comparisons take constant time."""
+"""Checking that the sender of a delivery knows the project's secret, by constant-time comparisons."""
 
 import base64
 import binascii
@@ -12,7 +12,7 @@ from reactorcide.forges.payload import Headers
 
 _MAX_SIGNATURES = 10
 _MAX_AGE_S = 300
-"""What Standard Webhooks calls the tolerance of a timestamp."""
+"""The timestamp tolerance of Standard Webhooks."""
 _KEY_PREFIX = "whsec_"
 _TIMESTAMP = re.compile(r"[0-9]{1,12}")
 _MISMATCH = "the signature is not one of the project's webhook secret; set that secret in the forge's webhook"
@@ -21,7 +21,7 @@ _MISMATCH = "the signature is not one of the project's webhook secret; set that 
 def check_hex(
     headers: Headers, chunks: Iterable[bytes], secrets: Sequence[str], fields: Sequence[tuple[str, str]]
 ) -> None:
-    """Check the HMAC-SHA256 of a body, in hex digits, in the first of these fields that there is.
+    """Check the HMAC-SHA256 of a body, in hex digits, in the first of these fields that is present.
 
     A field is its name and what comes before the digits. Raises ``Unauthorized``.
     """
@@ -35,14 +35,14 @@ def check_hex(
 
 
 def check_plain(sent: str, secrets: Sequence[str]) -> None:
-    """Check a secret that was sent as it is; raises ``Unauthorized``."""
+    """Check a secret that was sent in plain text; raises ``Unauthorized``."""
     _check(sent, [secret.encode() for secret in secrets if secret])
 
 
 def check_standard(headers: Headers, chunks: Iterable[bytes], secrets: Sequence[str], now_s: float) -> None:
-    """Check the signature of a request that is signed by Standard Webhooks; raises ``Unauthorized``.
+    """Check a signature by Standard Webhooks; raises ``Unauthorized``.
 
-    Its key is what a secret has in Base64 after ``whsec_``, or else the secret itself.
+    The key is the Base64 after ``whsec_`` in the secret, or else the secret itself.
     """
     timestamp = headers.get("webhook-timestamp", "")
     if not _TIMESTAMP.fullmatch(timestamp) or abs(now_s - int(timestamp)) > _MAX_AGE_S:
@@ -73,7 +73,7 @@ def _digests(
     chunks: Iterable[bytes], secrets: Iterable[str | bytes], start: bytes = b""
 ) -> "list[hmac.HMAC]":
     """Return the HMAC of a text by each secret; the chunks are read once."""
-    # Anybody can sign with an empty one.
+    # Anyone can sign with an empty secret.
     keys = [secret.encode() if isinstance(secret, str) else secret for secret in secrets if secret]
     digests = [hmac.new(key, start, hashlib.sha256) for key in keys]
     for chunk in chunks:
@@ -89,5 +89,5 @@ def _check(sent: str, expected: Sequence[bytes]) -> None:
 
 def _is_one_of(sent: str, expected: Sequence[bytes]) -> bool:
     value = sent.encode("utf-8", "surrogatepass")
-    # All of them, so that the time does not tell which.
+    # Compare all of them, so that the time does not reveal which one matches.
     return any([hmac.compare_digest(value, item) for item in expected])

@@ -1,4 +1,4 @@
-"""What can be done with jobs: one file a use case, called by the API and by the worker alike."""
+"""Use cases of jobs, one file for each; the API and the worker call them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,11 +15,11 @@ from reactorcide.objects import ObjectStore
 from reactorcide.store import Store
 
 _MAX_SOURCE_CHECKS = 2
-"""Uploaded sources that are checked at once: each may take some 50 MB."""
+"""Maximum number of uploaded sources checked at once: each can take some 50 MB of memory."""
 
 
 class JobRules(Protocol):
-    """Which images and sources jobs may use here."""
+    """Checks which images and sources jobs may use."""
 
     def check(self, definition: JobDefinition) -> None:
         """Raise ``InvalidInput`` unless the image and the source that a job names may be used."""
@@ -36,7 +36,7 @@ class JobRules(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StoredJobs:
-    """The collaborators of use cases that look at jobs, or remove them."""
+    """The collaborators of use cases that read or remove jobs."""
 
     store: Store
     objects: ObjectStore
@@ -58,5 +58,5 @@ class JobContext(StoredJobs):
 
     @property
     def instance_id(self) -> str:
-        """The installation's id, which its tasks and containers carry."""
+        """The installation's id, which is in its tasks and containers."""
         return self.store.instance.cached_id

@@ -1,7 +1,7 @@
 """Access control: which jobs, runs and projects a caller may see and change.
 
-A job or run of a project follows the project, whoever started it; what is of no project is its user's.
-Admins may see and change everything.
+Access to a job or run of a project follows the project, whoever started it; without a project it belongs to
+its user. Admins can see and change everything.
 """
 
 from reactorcide.domain.accounts import User
@@ -13,7 +13,7 @@ from reactorcide.logs.masking import hide_in_own_log
 
 
 def get(context: StoredJobs, user: User, job_id: str, needed: ProjectRole = ProjectRole.READ) -> Job:
-    """Return a job that ``user`` may see, and of a project do with it what the role ``needed`` allows.
+    """Return a job that ``user`` may see and, if it is of a project, has the role ``needed`` for.
 
     Raises ``NotFound`` if there is none (any more), or none for this user, and ``Forbidden`` if it is
     somebody else's or the role is not enough.
@@ -27,16 +27,16 @@ def get(context: StoredJobs, user: User, job_id: str, needed: ProjectRole = Proj
 
 
 def check_job(context: StoredJobs, user: User, job: Job, needed: ProjectRole = ProjectRole.READ) -> None:
-    """Raise unless ``user`` may do with a job what the role ``needed`` allows; as ``check_item``."""
+    """Raise unless ``user`` has the role ``needed`` for a job; see ``check_item``."""
     check_item(context, user, f"job {job.job_id}", job.user_id, _project_of(context, job), needed)
 
 
 def check_item(
     context: StoredJobs, user: User, item: str, user_id: str, project_id: str | None, needed: ProjectRole
 ) -> None:
-    """Raise unless ``user`` may do with an item what the role ``needed`` allows.
+    """Raise unless ``user`` has the role ``needed`` for an item.
 
-    ``item`` is its kind and its id; of a project it follows that, else it is of the user with ``user_id``.
+    ``item`` is its kind and its id; it belongs to the project, or else to the user with ``user_id``.
     Raises ``NotFound`` and ``Forbidden``.
     """
     if project_id is not None:
@@ -46,7 +46,7 @@ def check_item(
 
 
 def check(context: StoredJobs, user: User, project_id: str, needed: ProjectRole, unknown: str) -> None:
-    """Raise ``NotFound`` with the sentence ``unknown`` if ``user`` may not see what is in a project.
+    """Raise ``NotFound`` with the message ``unknown`` if ``user`` may not see a project.
 
     Raises ``Forbidden`` if the user sees it and lacks the role ``needed``.
     """
@@ -66,7 +66,7 @@ def check(context: StoredJobs, user: User, project_id: str, needed: ProjectRole,
 def project(
     context: StoredJobs, user: User, name_or_id: str, needed: ProjectRole = ProjectRole.READ
 ) -> Project:
-    """Return a project, named by its name or its id, in which ``user`` has the role ``needed``.
+    """Return a project, by its name or id, in which ``user`` has the role ``needed``.
 
     Raises as ``check``.
     """
@@ -90,13 +90,13 @@ def may_see_job(context: StoredJobs, user: User, job: Job) -> bool:
 
 
 def may_see_run_of_project(context: StoredJobs, user: User, run_id: str) -> bool:
-    """Return whether a run is one of a project, and one that ``user`` may see."""
+    """Return whether a run belongs to a project, and ``user`` may see it."""
     project_id = context.store.runs.project_of(run_id)
     return project_id is not None and may_see(context, user, "", project_id)
 
 
 def may_see(context: StoredJobs, user: User, user_id: str, project_id: str | None) -> bool:
-    """Return whether ``user`` may see what is of a project, or else of the user with ``user_id``."""
+    """Return whether ``user`` may see items of a project, or else of the user with ``user_id``."""
     try:
         check_item(context, user, "item", user_id, project_id, ProjectRole.READ)
     except (NotFound, Forbidden):
@@ -114,11 +114,11 @@ _OF_RUN = {
     "unpinned": "DELETE /runs/{}/pin lets retention remove the run with all its jobs",
     "rerun": "POST /runs/{}/rerun repeats the run, or what failed in it",
 }
-"""What is done with a run as a whole, and by which call."""
+"""The calls for actions that apply to a whole run."""
 
 
 def check_alone(job: Job, done: str) -> None:
-    """Raise ``Conflict`` for a job of a run, which is ``done`` as a whole."""
+    """Raise ``Conflict`` for a job of a run, because the action ``done`` applies to whole runs."""
     if job.run_id is not None:
         call = _OF_RUN[done].format(job.run_id)
         raise Conflict(f"the job belongs to a run, and is not {done} alone: {call}")

@@ -1,6 +1,6 @@
-"""Caches: found for a job before its command runs, stored after that has succeeded, listed and deleted.
+"""Caches: looked up before a job's command runs, stored after it has succeeded, listed and deleted.
 
-A cache is a tar as a job has left it. It is never unpacked on this host.
+A cache is a tar of files from a job's container. It is never unpacked on this host.
 """
 
 import logging
@@ -34,11 +34,11 @@ from reactorcide.lib.sizes import format_size
 log = logging.getLogger("reactorcide.jobs")
 
 _ROOM_EVERY_BYTES = 64 << 20
-"""After so many bytes of a cache it is seen whether the disk has room for more."""
+"""Free disk space is checked after each such number of bytes of a cache."""
 
 
 def of_job(context: StoredJobs, job: Job) -> tuple[CacheSpec, ...]:
-    """Return the caches that a job names: none, unless it belongs to a run that knows what it may use."""
+    """Return the caches that a job names; none for a job without a run or of a run without a cache scope."""
     if job.run_id is None or job.node is None:
         return ()
     named = context.store.runs.template(job.run_id, job.node).get("caches", ())
@@ -52,8 +52,8 @@ def of_job(context: StoredJobs, job: Job) -> tuple[CacheSpec, ...]:
 def find(context: StoredJobs, job: Job, spec: CacheSpec, key: str, check: Check) -> CacheAnswer:
     """Return the cache to restore for a job: the one with this key, else the newest of each prefix.
 
-    Each is looked for in the branches of the job's run in turn. One that is damaged is removed and taken for
-    one that is not there. ``check`` is called now and then, and raises to give up.
+    Each is looked up in the branches of the job's run in turn. A damaged cache is removed and counts as
+    missing. ``check`` is called repeatedly, and raises to interrupt.
     """
     damaged: list[str] = []
     caches, run_scope = context.store.caches, _scope(context, job)
@@ -90,7 +90,7 @@ def expect(context: StoredJobs, job: Job, expected: Sequence[ExpectedCache]) -> 
 
 
 def expected(context: StoredJobs, job: Job) -> list[ExpectedCache]:
-    """Return which caches the job's attempt saves if its command succeeds, and that are not stored by now."""
+    """Return the caches that the job's attempt saves if its command succeeds and that are not stored yet."""
     caches, run_scope = context.store.caches, _writable_scope(context, job)
     if run_scope is None:
         return []
@@ -108,8 +108,9 @@ def add(
 ) -> int | None:
     """Store a cache of the job's run, and return its bytes; ``None`` if there is one with its key.
 
-    ``max_bytes`` is for all caches of the run's project or user: the least recently used make room. Raises
-    ``TooLarge`` for one that alone is larger, and what ``chunks`` raises; then nothing is stored.
+    ``max_bytes`` is for all caches of the run's project or user; the least recently used ones are evicted.
+    Raises ``TooLarge`` for a single cache above the limit, and the errors of ``chunks``; then nothing is
+    stored.
     """
     run_scope = _writable_scope(context, job)
     if run_scope is None:
@@ -156,7 +157,7 @@ def page(
 
 
 def delete(context: StoredJobs, user: User, cache_id: str) -> None:
-    """Remove a cache; of a project it takes the role to start runs.
+    """Remove a cache; in a project this needs the role to start runs.
 
     Raises ``NotFound`` if there is none for this user, ``Forbidden`` if it is somebody else's or the
     role is not enough.
@@ -171,7 +172,7 @@ def delete(context: StoredJobs, user: User, cache_id: str) -> None:
 
 
 def trim(context: StoredJobs, *, max_bytes: int) -> None:
-    """Remove what each owner has beyond the bound, the least recently used caches first."""
+    """Remove the caches of each owner above the limit, the least recently used ones first."""
     limit = format_size(max_bytes)
     removed = context.store.caches.trim(max_bytes=max_bytes)
     for cache in removed:
@@ -180,7 +181,7 @@ def trim(context: StoredJobs, *, max_bytes: int) -> None:
 
 
 def remove_orphans(context: StoredJobs) -> None:
-    """Remove objects without a row and rows without an object; only before anybody stores a cache."""
+    """Remove objects without a row and rows without an object; call it before any cache is stored."""
     by_object = {cache.object_key: cache for cache in context.store.caches.all()}
     stored = {item.key for item in context.objects.list(PREFIX)}
     for key in stored - by_object.keys():
@@ -196,13 +197,13 @@ def _scope(context: StoredJobs, job: Job) -> tuple[Run, CacheScope] | None:
 
 
 def _writable_scope(context: StoredJobs, job: Job) -> tuple[Run, CacheScope] | None:
-    """Return the same; ``None`` if it may write none, too. It writes those of the first branch."""
+    """Return the same, also ``None`` if the job may write no caches. It writes those of the first branch."""
     scope = _scope(context, job)
     return scope if scope is not None and scope[1].is_writable else None
 
 
 def _whole(context: StoredJobs, cache: Cache, check: Check) -> Iterator[bytes] | None:
-    """Return the bytes of a cache after all of them were compared with what was stored; else ``None``."""
+    """Return the bytes of a cache after its checksum was verified; ``None`` if it is damaged."""
     written, size_bytes = _Written(), 0
     try:
         for chunk in written.through(context.objects.read(cache.object_key)):
@@ -218,10 +219,10 @@ def _whole(context: StoredJobs, cache: Cache, check: Check) -> Iterator[bytes] |
 def _delete_objects(context: StoredJobs, *cache_ids: str) -> None:
     for cache_id in cache_ids:
         try:
-            # Without its row nobody finds it, so that what stays here is an orphan for the next start.
+            # The row is gone already, so an object that remains is an orphan, which the next start removes.
             context.objects.delete(cache_prefix(cache_id))
         except ObjectStoreError as exc:
-            log.warning("a cache that is removed stays on the disk until the next start: %s", exc)
+            log.warning("the file of a removed cache stays on the disk until the next start: %s", exc)
 
 
 def _with_room(context: StoredJobs, chunks: Iterable[bytes], max_bytes: int) -> Iterator[bytes]:
@@ -232,14 +233,14 @@ def _with_room(context: StoredJobs, chunks: Iterable[bytes], max_bytes: int) -> 
             raise TooLarge(f"it is larger than {format_size(max_bytes)} (--max-cache-bytes)")
         remaining_bytes -= len(chunk)
         if remaining_bytes < 0:
-            # No cache may be the reason for which no job is started any more.
+            # Caches must not fill the disk so far that no job starts.
             context.objects.check()
             remaining_bytes = _ROOM_EVERY_BYTES
         yield chunk
 
 
 class _Written:
-    """The checksum of what passes."""
+    """Computes the checksum of passing chunks."""
 
     def __init__(self) -> None:
         self.crc32 = 0

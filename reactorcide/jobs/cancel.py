@@ -9,9 +9,9 @@ from reactorcide.jobs import JobContext, access, ending, lifecycle
 
 
 def cancel(context: JobContext, user: User, job_id: str) -> Job:
-    """Cancel an active job and return it, ``cancelled``; again is fine.
+    """Cancel an active job and return it, ``cancelled``; safe to repeat.
 
-    A job that waits never starts; one that runs has its container stopped by the worker. Raises
+    A waiting job never starts; the worker stops the container of a running one. Raises
     ``Conflict`` if it ended otherwise.
     """
     job = access.get(context, user, job_id, ProjectRole.WRITE)
@@ -23,7 +23,7 @@ def cancel(context: JobContext, user: User, job_id: str) -> Job:
         current = context.store.jobs.get(job_id)
         if current.status is JobStatus.CANCELLED:
             return current
-        raise Conflict(f"the job is {current.status} already, so it cannot be cancelled") from exc
+        raise Conflict(f"the job is already {current.status}, so it cannot be cancelled") from exc
     crashpoints.reached("cancel-written")
     lifecycle.stop(context, job)
     return job

@@ -1,4 +1,4 @@
-"""Claiming tasks of our jobs from queues that others may use as well."""
+"""Claiming tasks of our jobs from queues that other programs may share."""
 
 import logging
 from collections.abc import Callable, Generator, Sequence
@@ -15,22 +15,22 @@ from reactorcide.jobs.tasks import TASK_CLAIMED, TASK_WAITING
 log = logging.getLogger("reactorcide.jobs")
 
 MAX_TASKS_A_ROUND = 300
-"""Claimed in one round, whoever's they are."""
+"""Maximum number of tasks claimed in one round, including foreign ones."""
 _MAX_ROUND_S = 2.0
-"""After this long no more are claimed: leases have to be renewed, and others want their tasks back."""
+"""Maximum duration of a round: leases have to be renewed, and foreign tasks put back."""
 _FIRST_REST_S = 0.1
 _MAX_REST_S = 2.0
 _FORGET_S = 60.0
-"""A rest that was over for so long is forgotten, and the next one is short again."""
+"""After this time without a pause the next pause is short again."""
 
 
 class Claims:
     """Rounds of claiming. For one thread.
 
-    Corndogs hands out tasks of others, too, where they share a queue. In a round these are held until our
-    own come behind them, and then put back as they were: their states, timeout and priority; only
-    their age is new. A worker that dies meanwhile does not take them along: each comes back when its own
-    timeout is over, or, where it has none, the lease that it is given for the round.
+    In a shared queue Corndogs also hands out tasks of other programs. A round holds these until it reaches
+    our own tasks, and then puts them back with their states, timeout and priority; only their age is new. If
+    the worker is killed meanwhile, each comes back after its own timeout, or else after the lease that it
+    gets for the round.
     """
 
     def __init__(self, context: JobContext, *, lease_s: float, is_stopping: Callable[[], bool]) -> None:
@@ -47,11 +47,11 @@ class Claims:
     def round(
         self, worker_id: str, queues: Sequence[str], check_ready: Callable[[], None]
     ) -> Generator[tuple[Job, Task], None, None]:
-        """Yield jobs that wait and were claimed for a worker, with their tasks, to be closed by the caller.
+        """Yield waiting jobs that were claimed for a worker, with their tasks; the caller closes the
+        iterator.
 
-        ``queues`` are those that the worker takes jobs from, none stands for all. ``check_ready`` is called
-        before each claim, and raises where a job could not be run. Raises ``CorndogsError``, also when it is
-        closed.
+        ``queues`` are those of the worker; empty means all. ``check_ready`` is called before each claim, and
+        raises if no job can run. Raises ``CorndogsError``, also when it is closed.
         """
         self.begin()
         try:
@@ -72,7 +72,7 @@ class Claims:
             self.end()
 
     def begin(self) -> None:
-        """Begin a round."""
+        """Start a round."""
         now = monotonic()
         self._rests = {queue: rest for queue, rest in self._rests.items() if rest.until > now - _FORGET_S}
         self._done_with = set()
@@ -83,9 +83,8 @@ class Claims:
     def next(self, queues: Sequence[str]) -> tuple[Task, str] | None:
         """Claim and lease a task of ours from the first of these queues that has one.
 
-        Returns it and its job's id; ``None`` if there is none, or the round has taken long enough. Raises
-        ``CorndogsUnavailable``; a queue that answers with another error does not keep the others from being
-        asked.
+        Returns it and its job's id; ``None`` if there is none, or the round has reached a limit. Raises
+        ``CorndogsUnavailable``; after another error of one queue the other queues are still tried.
         """
         for queue in queues:
             rest = self._rests.get(queue)
@@ -104,7 +103,7 @@ class Claims:
         return None
 
     def end(self) -> None:
-        """End the round: put back what is somebody else's. Raises the error that a queue answered with."""
+        """End the round: put back foreign tasks. Raises the first error of a queue."""
         held, self._held = self._held, []
         for item in held:
             if not self._put_back(item):
@@ -130,7 +129,7 @@ class Claims:
             self._hold(task, claimed_at)
         self._done_with.add(queue)
         if saw_foreign:
-            # It has nothing of ours, and others want what it has.
+            # The queue has only foreign tasks, which their owners need back.
             rest = self._rests.setdefault(queue, _Rest())
             rest.begin()
         return None
@@ -138,21 +137,22 @@ class Claims:
     def _hold(self, task: Task, claimed_at: float) -> None:
         goes_on_waiting = task.current_state == TASK_WAITING
         is_leased = goes_on_waiting or task.timeout_s <= 0
-        # Hundreds of payloads are not to be kept in memory: putting back leaves the stored one.
+        # Drop the payload, because hundreds would need much memory: an update without one leaves the stored
+        # payload.
         without_payload = replace(task, payload=b"")
         ours_s = self._lease_s if is_leased else task.timeout_s
         self._held.append(_Held(without_payload, claimed_at + ours_s))
         if goes_on_waiting:
-            # Its claim leaves it as it was: it would be handed out again at once, in place of all others.
+            # Its claimed state equals its waiting state, so it would be handed out again and again.
             task = replace(task, current_state=TASK_CLAIMED)
         if is_leased:
             tasks.lease(self._context.corndogs, task, self._lease_s)
 
     def _put_back(self, held: "_Held") -> bool:
-        """Put one task back; returns whether it makes sense to go on with the next one."""
+        """Put one task back; returns whether to continue with the next one."""
         task = held.task
         if monotonic() >= held.ours_until:
-            # It came back by itself, and may be somebody's by now.
+            # Its timeout has passed, so another program may hold it.
             return True
         try:
             self._context.corndogs.update_task(
@@ -165,23 +165,23 @@ class Claims:
                 priority=task.priority,
             )
         except CorndogsError as exc:
-            # Not tried again: it may have been done, and then somebody else may hold the task by now.
-            log.warning("tasks of others come back only when their timeouts are over: %s", exc)
+            # Not retried: the update may have succeeded, and then another program may hold the task.
+            log.warning("foreign tasks come back only after their timeouts: %s", exc)
             return not isinstance(exc, CorndogsUnavailable)
         return True
 
 
 def take(context: JobContext, task: Task, job_id: str, worker_id: str) -> Job | None:
-    """Judge a claimed task of ours; returns its job, now running, if that waits for this task.
+    """Claim the job of a claimed task, and return it if it waited for this task.
 
-    Otherwise the task is completed, unless it is the one of a job that runs: that worker may be alive.
+    Otherwise the task is completed, unless it belongs to a running job, whose worker may be alive.
     """
     job = context.store.jobs.find(job_id)
     if job is None:
         _complete(context, task, job_id)
         return None
     if job.status is JobStatus.RUNNING and job.corndogs_task_id == task.uuid:
-        # Its worker is late with renewing, or dead. The task comes back after a lease.
+        # Its worker is late with the renewal, or dead. The task comes back after a lease.
         return None
     is_the_one = job.corndogs_task_id in (None, task.uuid) and job.definition.queue_name == task.queue
     if job.is_final or not is_the_one:
@@ -190,7 +190,7 @@ def take(context: JobContext, task: Task, job_id: str, worker_id: str) -> Job | 
     try:
         job = lifecycle.claim(context, job_id, task.uuid, worker_id)
     except IllegalTransition:
-        # Cancelled in this instant.
+        # It was cancelled at the same time.
         _complete(context, task, job_id)
         return None
     crashpoints.reached("claim-row-written")
@@ -198,7 +198,7 @@ def take(context: JobContext, task: Task, job_id: str, worker_id: str) -> Job | 
 
 
 def _complete(context: JobContext, task: Task, job_id: str) -> None:
-    """End a task that no job waits for; one that cannot be ended comes back after its lease."""
+    """Complete a task that no job waits for; if that fails it comes back after its lease."""
     try:
         tasks.end(context.corndogs, task.uuid, task.queue, tasks.TASK_CLAIMED, cancelled=False)
     except CorndogsUnavailable:
@@ -211,21 +211,21 @@ def _complete(context: JobContext, task: Task, job_id: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """Somebody else's task that was claimed."""
+    """A claimed task of another program."""
 
     task: Task
     ours_until: float
-    """When its timeout or its lease is over, by ``time.monotonic``."""
+    """When its timeout or its lease ends, by ``time.monotonic``."""
 
 
 class _Rest:
-    """How long a queue is left alone that had only tasks of others: longer each time."""
+    """The growing pause for a queue that had only foreign tasks."""
 
     def __init__(self) -> None:
         self._length_s = _FIRST_REST_S
         self.until = 0.0
 
     def begin(self) -> None:
-        """Begin another rest."""
+        """Start another pause."""
         self.until = monotonic() + self._length_s
         self._length_s = min(2 * self._length_s, _MAX_REST_S)

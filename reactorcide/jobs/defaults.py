@@ -1,4 +1,4 @@
-"""What the operator has set for jobs: defaults, and the most that they may ask for."""
+"""The operator's defaults and maxima for jobs."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from reactorcide.lib.sizes import format_size
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobDefaults:
-    """Defaults and maxima of a job's image and limits, ``None`` is no limit, and what it may ask for."""
+    """Defaults and maxima of a job's image and limits; ``None`` is no limit."""
 
     image: str
     cpu_limit: float | None = None
@@ -16,12 +16,12 @@ class JobDefaults:
     memory_limit_bytes: int | None = None
     max_memory_limit_bytes: int | None = None
     is_run_local: bool = False
-    """Whether ``run_local`` of a workflow's job counts."""
+    """Whether ``run_local`` of a workflow's job is used."""
     buildkit_address: str | None = None
-    """Where jobs build images that may; ``None``: none may."""
+    """The BuildKit for jobs that may build images; ``None``: no job may."""
 
     def cpus(self, requested: float | None) -> float | None:
-        """Return the CPU limit of a job that wants this one; raises ``InvalidInput`` above the maximum."""
+        """Return the CPU limit for a job's requested one; raises ``InvalidInput`` above the maximum."""
         limit = requested or self.cpu_limit or self.max_cpu_limit
         if self.max_cpu_limit is not None and limit is not None and limit > self.max_cpu_limit:
             raise InvalidInput(
@@ -30,7 +30,7 @@ class JobDefaults:
         return limit
 
     def memory_bytes(self, requested_bytes: int | None) -> int | None:
-        """Return the memory limit of a job that wants this one; raises ``InvalidInput`` above the maximum."""
+        """Return the memory limit for a job's requested one; raises ``InvalidInput`` above the maximum."""
         limit_bytes = requested_bytes or self.memory_limit_bytes or self.max_memory_limit_bytes
         max_bytes = self.max_memory_limit_bytes
         if max_bytes is not None and limit_bytes is not None and limit_bytes > max_bytes:

@@ -1,4 +1,4 @@
-"""What becomes of runs and their nodes once a job has ended, or a run has changed, all in one transaction."""
+"""Updating runs and their nodes after a job has ended or a run has changed, in one transaction."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -30,21 +30,21 @@ from reactorcide.workflows.references import Template
 
 @dataclass(frozen=True, slots=True)
 class Followed:
-    """What follows from a change of a run, also in other runs of its concurrency groups."""
+    """The effects of a change of a run, also in other runs of its concurrency groups."""
 
     created: Sequence[Job] = ()
-    """Jobs to be given to the queue once all is committed."""
+    """Jobs to enqueue after the commit."""
     ended: Sequence[Job] = ()
-    """Jobs that were cancelled, and are to be stopped."""
+    """Cancelled jobs to stop after the commit."""
     owes: bool = False
-    """A commit status is to be sent."""
+    """Whether a commit status has to be sent."""
 
 
 def resolve(tx: Records, run_id: str | None, *, now_ms: int) -> Followed:
     """Bring a run up to date with its jobs.
 
-    The caller has locked the run before it changed any of its jobs. Repeating it is harmless. A run that is
-    over, or gone, stays as it is; so does ``None``.
+    The caller has locked the run before it changed any of its jobs. Safe to repeat. Does nothing for
+    ``None``, and for a run that has ended or was deleted.
     """
     change = Change(tx, now_ms=now_ms)
     if run_id is not None:
@@ -53,7 +53,7 @@ def resolve(tx: Records, run_id: str | None, *, now_ms: int) -> Followed:
 
 
 def before_start(run: Run) -> Run:
-    """Return a run that is to be started or repeated as it is up to ``Change.enter``."""
+    """Return a run to start or repeat, in its state before ``Change.enter``."""
     if run.is_held:
         return replace(run, status=RunStatus.WAITING, reason=WAITS_FOR_APPROVAL)
     if run.group_key is None or run.is_final:
@@ -62,7 +62,7 @@ def before_start(run: Run) -> Run:
 
 
 class Change:
-    """One change of runs in one transaction, with all that follows from it.
+    """One change of runs in one transaction, with all its effects.
 
     Every run is locked before its nodes are changed, and those before their jobs. For one call of the methods
     below, and then of ``followed``.
@@ -75,16 +75,16 @@ class Change:
         self._ended: dict[str, Job] = {}
         self._to_resolve: list[str] = []
         self._changed: dict[str, None] = {}
-        """The runs whose status, or that of a node, may be another one."""
+        """The runs whose status, or that of a node, may have changed."""
         self._freed: list[Callable[[], str | None]] = []
-        """For each place that may be free, of a group or of a project: which run gets it."""
+        """For each group or project that may have a free place: the function that selects the next run."""
 
     def resolve(self, run_id: str) -> None:
         """Bring a run up to date with its jobs."""
         self._to_resolve.append(run_id)
 
     def enter(self, run: Run) -> None:
-        """Start a run that is new, repeated or approved, as far as its concurrency group lets it."""
+        """Start a new, repeated or approved run, if its concurrency group allows it."""
         self._note(run)
         if run.is_held:
             return
@@ -99,7 +99,7 @@ class Change:
         self.resolve(run.run_id)
 
     def cancel(self, run: Run, reason: str) -> Run:
-        """Cancel a run that is not over and return it: its active jobs end, and what waits never starts."""
+        """Cancel an unfinished run and return it: its active jobs end, and waiting nodes never start."""
         before = self._tx.runs.nodes(run.run_id)
         nodes = {node.name: node for node in before}
         for node in before:
@@ -113,7 +113,8 @@ class Change:
         return self._save(run, graph_of(before), before, nodes, reason=reason, is_cancelled=True)
 
     def followed(self) -> Followed:
-        """Return what is to be done once all is committed, and write what follows until nothing does."""
+        """Write all effects of the change, until there are none left, and return the work for after the
+        commit."""
         while self._to_resolve or self._freed:
             if self._to_resolve:
                 self._resolve(self._to_resolve.pop())
@@ -122,7 +123,7 @@ class Change:
             if run_id is None:
                 self._freed.pop()
             else:
-                # Afterwards it has the place, or does not wait for it any more.
+                # Afterwards it holds the place, or no longer waits for it.
                 self._resolve(run_id)
         created = [job for job in self._created if job.job_id not in self._ended]
         owed = [statuses.owe(self._tx, run_id, now_ms=self._now_ms) for run_id in self._changed]
@@ -163,7 +164,7 @@ class Change:
                 try:
                     job = make_job(self._tx, run, nodes[name], now_ms=self._now_ms)
                 except InvalidInput as exc:
-                    # Others may wait for this one.
+                    # Other runs may wait for the place of this one.
                     is_settled = False
                     nodes[name] = replace(nodes[name], state=NodeState.FAILED, reason=str(exc))
                     continue
@@ -178,7 +179,7 @@ class Change:
                 )
             for name in resolution.held:
                 nodes[name] = self._hold(run, nodes[name])
-                # It has ended, or those have that had the place.
+                # It has ended, or the holders of the place have.
                 is_settled = is_settled and nodes[name].is_held
         for name, node in nodes.items():
             if node.is_held and name not in resolution.held:
@@ -186,15 +187,15 @@ class Change:
         self._save(run, graph, before, nodes, waits_for_room=waits_for_room)
 
     def _full_groups(self, run: Run, nodes: Iterable[Node]) -> set[str]:
-        """Return the groups of waiting nodes whose place another run has, or gets first."""
+        """Return the groups of waiting nodes that another run holds, or gets first."""
         keys = {node.group_key for node in nodes if node.group_key and node.state is NodeState.WAITING}
         return {key for key in keys if self._tx.groups.is_full(key, run)}
 
     def _hold(self, run: Run, node: Node) -> Node:
-        """Return a node as it is after it has found the place of its group taken.
+        """Return the state of a node whose concurrency group is in use.
 
-        It waits, or it ends, or it has ended the older ones. Nodes of one run are equally old: they wait for
-        each other.
+        It waits, or ends, or has ended the older ones. Nodes of one run are equally old and wait for each
+        other.
         """
         is_patient = node.is_held or node.when_full == WhenFull.QUEUE
         others = [] if is_patient else self._tx.groups.nodes(node.group_key or "", besides=run.run_id)
@@ -211,7 +212,7 @@ class Change:
         return node
 
     def _end(self, member: GroupMember, reason: str) -> None:
-        """End a node of another run for one of its group."""
+        """End a node of another run in favour of a newer one in its group."""
         run = self._tx.runs.lock(member.run_id)
         (node,) = (item for item in self._tx.runs.nodes(member.run_id) if item.name == member.node)
         if run is None:
@@ -230,7 +231,7 @@ class Change:
             self.cancel(run, reason)
 
     def _cancel_job(self, node: Node, reason: str) -> None:
-        # One that is gone, or over just now, stays as it is.
+        # A run that was deleted or has just ended does not change.
         with suppress(IllegalTransition):
             job = cancel_row(self._tx, node.job_id or "", at_ms=self._now_ms, reason=reason)
             self._ended[job.job_id] = job
@@ -246,7 +247,7 @@ class Change:
         is_cancelled: bool = False,
         waits_for_room: bool = False,
     ) -> Run:
-        """Write where the nodes and with them the run stand now; returns the run."""
+        """Write the states of the nodes and the status of the run; returns the run."""
         changed = [(old, nodes[old.name]) for old in before if nodes[old.name] != old]
         states = {name: node.state for name, node in nodes.items()}
         status = rules.run_status(graph, states, is_cancelled=is_cancelled)
@@ -272,7 +273,7 @@ class Change:
         return after
 
     def _note(self, run: Run) -> None:
-        """Note that a run may owe its forge another status; most runs owe none."""
+        """Record the new commit status of a run, if it has a forge and the status changed."""
         if run.status_context is not None:
             self._changed[run.run_id] = None
 
@@ -284,14 +285,14 @@ class Change:
 
 
 def cancel_row(tx: Records, job_id: str, *, at_ms: int, reason: str = "cancelled") -> Job:
-    """Write that an active job is cancelled; raises ``IllegalTransition`` if it is not active."""
+    """Write the cancellation of an active job; raises ``IllegalTransition`` if it is not active."""
     return tx.jobs.transition(
         job_id, JobStatus.CANCELLED, now_ms=at_ms, only_from=ACTIVE, completed_at_ms=at_ms, error=reason
     )
 
 
 def graph_of(nodes: list[Node]) -> Graph:
-    """Return the graph of a run, with as much of each job as its dependents are judged by."""
+    """Return the graph of a run, with the parts of each job that decide about its dependents."""
     return Graph(
         tuple(
             GraphNode(
@@ -314,7 +315,7 @@ def graph_of(nodes: list[Node]) -> Graph:
 
 
 def _as_its_job(node: Node) -> Node:
-    """Return a node as its newest job says."""
+    """Return a node with the state of its newest job."""
     if node.state is not NodeState.ACTIVE:
         return node
     if node.job_status is None:

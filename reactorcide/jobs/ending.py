@@ -1,4 +1,4 @@
-"""The end of a job: its row, and in the same transaction what follows for its run."""
+"""Ending a job: its row and, in the same transaction, the effects on its run."""
 
 import logging
 
@@ -66,9 +66,9 @@ def cancelled(context: JobContext, job: Job, by: Actor) -> Job:
 
 
 def hand_over(context: JobContext, followed: Followed) -> None:
-    """Stop the jobs that a change has cancelled, and give the queue those that it has made, once committed.
+    """After the commit of a change, stop the jobs that it cancelled, and enqueue those that it created.
 
-    What is not done here, the sweep does.
+    If this fails, the sweep repeats it.
     """
     if followed.owes:
         context.notifier.announce(OUTBOX)
@@ -84,4 +84,4 @@ def hand_over(context: JobContext, followed: Followed) -> None:
         try:
             enqueue(context, job, failures=0)
         except StoreError as exc:
-            log.warning("it is queued by the sweep: %s", exc, extra={"job_id": job.job_id})
+            log.warning("the sweep will queue it: %s", exc, extra={"job_id": job.job_id})

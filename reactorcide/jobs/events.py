@@ -17,15 +17,16 @@ _PAGE = 100
 def public_id(context: StoredJobs, user: User, event_id: int) -> str:
     """Return the id of a status change as ``user`` may see it.
 
-    The numbers themselves count the jobs of everybody. It is good for ``user`` alone, also after a restart.
+    The numbers would reveal how many jobs other users have. The id is valid for ``user`` only, also after a
+    restart.
     """
     return context.store.events.seal_id(event_id, user.user_id)
 
 
 def sent_id(context: StoredJobs, user: User, public_id: str) -> int | None:
-    """Return the id behind a ``public_id`` of ``user``; ``None`` if there is no such one.
+    """Return the id for a ``public_id`` of ``user``; ``None`` if it is unknown.
 
-    Everybody may say 0, which is before the first, and an admin a number, as earlier versions showed them.
+    Every user can send 0, the id before the first, and an admin a number, as earlier versions showed them.
     """
     if public_id == "0" or (user.is_admin and _NUMBER.fullmatch(public_id)):
         return int(public_id)
@@ -38,7 +39,7 @@ def last_id(context: StoredJobs) -> int:
 
 
 def follow(context: StoredJobs, user: User, after: int) -> Generator[JobEvent | RunEvent | None, None, None]:
-    """Yield the status changes after an id, of the jobs and runs that ``user`` may see, as they come.
+    """Yield the status changes after an id, live, of the jobs and runs that ``user`` may see.
 
     Yields ``None`` about once a second while nothing happens. Ends when the service stops.
     """
@@ -47,7 +48,8 @@ def follow(context: StoredJobs, user: User, after: int) -> Generator[JobEvent | 
     with context.notifier.watching(ANY_JOB) as changed:
         while not context.notifier.closed:
             changed.clear()
-            # Asked first: whatever else is up to there is somebody else's, and not looked at again.
+            # Read before the changes: all other changes up to this id belong to other users, and are skipped
+            # next time.
             last = context.store.events.last_id()
             events = context.store.events.after(position, user_id, limit=_PAGE)
             for event in events:

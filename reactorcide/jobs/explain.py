@@ -1,4 +1,4 @@
-"""Explain in a sentence why a job waits."""
+"""Explain why a job waits."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ from reactorcide.jobs import StoredJobs
 from reactorcide.lib.clock import now_ms
 
 _LONG_S = 5.0
-"""A worker that has a place takes a job from the queue long before this."""
+"""A worker with a free slot claims a job long before this."""
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """The reason for a job's state, its place in the queue (from 1), and when it is tried next."""
+    """The reason for a job's state, its place in the queue (from 1), and the time of the next try."""
 
     reason: str
     place: int | None = None
@@ -22,15 +22,15 @@ class Explanation:
 
 
 def explain(context: StoredJobs, job: Job, workers: Sequence[WorkerView]) -> Explanation:
-    """Return why the job is where it is; for one that waits, what it waits for."""
+    """Return the reason for the job's state; for a waiting job, what it waits for."""
     if job.is_final:
-        return Explanation(f"it is over: {job.error or job.status}")
+        return Explanation(f"it has ended: {job.error or job.status}")
     if job.status is JobStatus.RUNNING:
         doing = "it is being prepared" if job.started_at_ms is None else "its command runs"
         return Explanation(f"{doing}, by worker {job.worker_id}")
     place = context.store.queues.ahead_of(job) + 1
     if job.status is not JobStatus.QUEUED:
-        # 0 stands for at once.
+        # 0 means at once.
         next_try_at_ms = context.store.tasks.next_submit_at_ms(job.job_id) or None
         reason = job.error or "it is about to be handed to the queue"
         if job.attempt > 1 and job.error is None:
@@ -50,7 +50,7 @@ def explain(context: StoredJobs, job: Job, workers: Sequence[WorkerView]) -> Exp
     if queued_s < _LONG_S:
         return Explanation("a worker is about to take it", place)
     return Explanation(
-        f"a worker has a place for it, and the queue has not handed it out for {queued_s:.0f} s; the "
-        "queue is asked for the job's task, and the job is queued again if that is lost",
+        f"a worker has a free slot, and the queue has not handed the job out for {queued_s:.0f} s; the "
+        "service looks for its task in the queue, and queues the job again if the task is lost",
         place,
     )

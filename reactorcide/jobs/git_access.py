@@ -1,4 +1,4 @@
-"""How git gets at the repository of a project."""
+"""The git credentials of a project."""
 
 import logging
 
@@ -12,12 +12,12 @@ from reactorcide.lib.clock import now_ms
 log = logging.getLogger("reactorcide.projects")
 
 _USERNAMES = {ForgeKind.GITLAB: "oauth2"}
-"""Of those who log in with a token; GitHub has a name for it, and Gitea takes any."""
+"""The user name for a login with a token; GitHub defines it, and Gitea accepts any."""
 _USERNAME = "x-access-token"
 
 
 def of_project(context: StoredJobs, project_id: str) -> GitAccess:
-    """Return what a project has for its repository; raises ``NotFound``."""
+    """Return the credentials of a project for its repository; raises ``NotFound``."""
     projects = context.store.projects
     project = projects.get(project_id)
     private = projects.credential(project_id, CredentialKind.DEPLOY_KEY)
@@ -37,13 +37,13 @@ def of_project(context: StoredJobs, project_id: str) -> GitAccess:
 
 
 def of_job(context: StoredJobs, job: Job) -> GitAccess | None:
-    """Return what the project of a job's run has; ``None`` if the job is of no project."""
+    """Return the credentials of the project of a job's run; ``None`` without a project."""
     project_id = None if job.run_id is None else context.store.runs.project_of(job.run_id)
     return None if project_id is None else of_project(context, project_id)
 
 
 def _learn(context: StoredJobs, project: Project, lines: str) -> None:
-    """Trust the keys of servers from now on that were seen for the first time."""
+    """Store the keys of servers that were seen for the first time, and trust them from now on."""
     kind = CredentialKind.KNOWN_HOSTS
     with context.store.transaction() as tx:
         stored = tx.projects.credential(project.project_id, kind) or ""

@@ -1,19 +1,20 @@
 """Hints to the workers of this process: there is a job to run, a job is cancelled.
 
-A hint that is lost costs time alone, for a worker looks by itself now and then.
+A lost hint costs only time, because workers also poll.
 """
 
 from collections.abc import Callable
 
 
 class WorkerHints:
-    """Passes hints on to whoever has subscribed. Thread-safe; costs nothing where nobody has."""
+    """Passes hints to its subscribers. Thread-safe; costs nothing without subscribers."""
 
     def __init__(self) -> None:
         self._subscribers: tuple[tuple[Callable[[], None], Callable[[str], None]], ...] = ()
 
     def subscribe(self, waiting: Callable[[], None], cancelled: Callable[[str], None]) -> None:
-        """Have ``waiting`` called where a job may wait, and ``cancelled`` with a job's id; by any thread."""
+        """Subscribe: ``waiting`` is called if a job may wait, ``cancelled`` with a job's id; by any
+        thread."""
         self._subscribers = (*self._subscribers, (waiting, cancelled))
 
     def job_waiting(self) -> None:

@@ -1,4 +1,4 @@
-"""Shortened ids: the beginning of an id stands for the one job or run whose id begins with it."""
+"""Shortened ids: a unique prefix of an id stands for its job or run."""
 
 from collections.abc import Callable, Sequence
 
@@ -8,11 +8,11 @@ from reactorcide.jobs import StoredJobs, access
 from reactorcide.lib.ids import is_beginning_of_id, is_id
 
 _MAX_LOOKED_AT = 20
-"""Ids with one beginning: others' count, too, so that it must be bounded."""
+"""Maximum number of ids to read for a prefix; those of other users count, too."""
 
 
 def job_id(context: StoredJobs, user: User, text: str) -> str:
-    """Return the id of the job that ``text`` is the beginning of, among those that ``user`` may see.
+    """Return the id of the job whose id begins with ``text``, among those that ``user`` may see.
 
     If there is none ``text`` itself is returned. Raises ``InvalidInput`` if there are several.
     """
@@ -44,5 +44,5 @@ def _whole(
     matching = beginning_with(text, limit=_MAX_LOOKED_AT)
     visible = list(filter(is_visible, matching))
     if len(visible) > 1 or len(matching) == _MAX_LOOKED_AT:
-        raise InvalidInput(f"several ids begin with {text}; give more of the one that is meant", field)
+        raise InvalidInput(f"several ids begin with {text}; give more characters", field)
     return visible[0] if visible else text

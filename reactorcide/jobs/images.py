@@ -1,4 +1,4 @@
-"""Images that were pulled for jobs."""
+"""Images pulled for jobs."""
 
 from collections.abc import Callable, Iterator
 
@@ -15,9 +15,9 @@ def pulled(context: JobContext, image: str, image_id: str) -> None:
 def remove_unused(
     context: JobContext, remove: Callable[[str, str], bool], *, since_ms: int
 ) -> Iterator[PulledImage]:
-    """Remove the images that were pulled and that no job has used since then; yields each when it is removed.
+    """Remove the pulled images that no job has used since then; yields each one when it is removed.
 
-    ``remove`` gets the name and the id of each, and tells whether nothing of it is left.
+    ``remove`` gets the name and the id of each, and returns whether nothing of it remains.
     """
     for image in context.store.images.unused(since_ms=since_ms):
         if remove(image.image, image.image_id):

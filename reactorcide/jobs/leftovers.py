@@ -1,4 +1,4 @@
-"""Remove what a project has left behind that was removed: its runs with their jobs, and its caches."""
+"""Remove the runs, jobs and caches of a removed project."""
 
 from reactorcide.jobs import StoredJobs, caches
 from reactorcide.jobs.delete import announce_deleted, purge_ended
@@ -8,9 +8,9 @@ _RUNS_AT_ONCE = 20
 
 
 def remove_leftovers(context: StoredJobs) -> None:
-    """Remove the runs of projects that there are no more. Repeating and concurrent calls are safe.
+    """Remove the runs of removed projects. Repeating and concurrent calls are safe.
 
-    They are many perhaps, so that each transaction removes some. What is interrupted here goes on later.
+    There may be many, so each transaction removes some. After an interruption the next call continues.
     """
     while run_ids := context.store.runs.of_no_project(limit=_RUNS_AT_ONCE):
         _remove_runs(context, run_ids)

@@ -22,7 +22,7 @@ from reactorcide.store import Records
 log = logging.getLogger("reactorcide.jobs")
 
 _MAX_ERROR_CHARS = 4000
-"""It comes from git, an engine or a registry."""
+"""Maximum length of an error, which may come from git, an engine or a registry."""
 
 
 def claim(context: JobContext, job_id: str, task_id: str, worker_id: str) -> Job:
@@ -44,7 +44,7 @@ def handing_over(
     at_ms: int,
     log_offset: int,
 ) -> None:
-    """Record that the command of the job's attempt may be on its way; see ``Attempts.begin_hand_over``."""
+    """Record that the handover of the attempt's command begins; see ``Attempts.begin_hand_over``."""
     context.store.attempts.begin_hand_over(
         job.job_id,
         job.attempt,
@@ -78,9 +78,9 @@ def try_again(
     log_truncated: bool = False,
     **counters: int,
 ) -> None:
-    """End the job's attempt and let it wait for the next one, which is submitted after ``delay_s``.
+    """End the job's attempt; the next one is submitted after ``delay_s``.
 
-    ``counters`` are those of the row that this attempt has raised: ``retries_used`` or
+    ``counters`` are the new values of columns that this attempt increased: ``retries_used``,
     ``preparation_failures`` or ``killed_preparations``.
     """
     seal_log(context, job)
@@ -110,7 +110,7 @@ def try_again(
 
 
 def queued(context: JobContext, job_id: str, task_id: str) -> Job | None:
-    """Record that Corndogs has the job; ``None`` if a worker or a cancel was quicker."""
+    """Record that Corndogs has the job; ``None`` if a worker or a cancel was faster."""
     at_ms = now_ms()
     try:
         job = context.store.jobs.transition(
@@ -131,9 +131,9 @@ def queued(context: JobContext, job_id: str, task_id: str) -> Job | None:
 
 
 def task_lost(context: JobContext, job: Job) -> Job | None:
-    """Have a queued job submitted anew because Corndogs has lost its task.
+    """Submit a queued job again, because Corndogs has lost its task.
 
-    ``None`` if the job has moved on meanwhile. Repeating is harmless.
+    ``None`` if the job's status has changed meanwhile. Safe to repeat.
     """
     lost = context.store.tasks.forget(
         job.job_id,
@@ -149,7 +149,7 @@ def task_lost(context: JobContext, job: Job) -> Job | None:
 def submit_failed(
     context: JobContext, job_id: str, reason: str, *, failures: int, delay_s: float
 ) -> Job | None:
-    """Record that Corndogs did not take the job, which is submitted again after ``delay_s``."""
+    """Record that submitting the job to Corndogs failed; it is retried after ``delay_s``."""
     at_ms = now_ms()
     try:
         job = context.store.jobs.transition(
@@ -168,15 +168,15 @@ def submit_failed(
 
 
 def is_cancelled(context: JobContext, job_id: str) -> bool:
-    """Return whether the job is cancelled now; one that is gone is not."""
+    """Return whether the job is cancelled; false for a removed job."""
     job = context.store.jobs.find(job_id)
     return job is not None and job.status is JobStatus.CANCELLED
 
 
 def attempt_ended(context: JobContext, job: Job) -> Job | None:
-    """Close the task of an attempt that has ended; returns the job as it is now, ``None`` if it is gone.
+    """Close the task of an attempt that has ended; returns the current job, ``None`` if it was removed.
 
-    ``job`` is as it was while the attempt ran: by now it may be queued again, under another task.
+    ``job`` is the job during the attempt: by now it may be queued again, with another task.
     """
     current = context.store.jobs.find(job.job_id)
     if current is not None:
@@ -185,7 +185,7 @@ def attempt_ended(context: JobContext, job: Job) -> Job | None:
 
 
 def close_task(context: JobContext, job: Job) -> None:
-    """Tell Corndogs that the job is over; where that fails, the sweep tries again."""
+    """Close the job's task in Corndogs; if that fails, the sweep retries it."""
     try:
         end_task(context, job)
     except CorndogsError as exc:
@@ -193,16 +193,16 @@ def close_task(context: JobContext, job: Job) -> None:
 
 
 def stop(context: JobContext, job: Job) -> None:
-    """Stop what a cancelled job left behind: its container, or its task if it has none."""
+    """Stop the container of a cancelled job, or close its task if it has no container."""
     if job.worker_id is None:
         close_task(context, job)
     else:
-        # Its worker closes the task once the container is gone.
+        # Its worker closes the task once the container is removed.
         context.hints.job_cancelled(job.job_id)
 
 
 def end_task(context: JobContext, job: Job) -> None:
-    """Tell Corndogs that the job is over, and write down that it knows. Raises ``CorndogsError``."""
+    """Close the job's task in Corndogs, and record that. Raises ``CorndogsError``."""
     task_id = job.corndogs_task_id
     if task_id is None:
         return
@@ -219,9 +219,9 @@ def end_task(context: JobContext, job: Job) -> None:
 
 
 def seal_log(context: JobContext, job: Job) -> None:
-    """Make an object of the attempt's log, before its row says that it has ended.
+    """Seal the attempt's log into the object store, before its row records the end.
 
-    Where that fails the log stays readable where it is, and the janitor tries again.
+    If that fails the log stays readable in its file, and the janitor retries it.
     """
     try:
         context.logs.seal(attempt_prefix(job.job_id, job.attempt))
@@ -231,7 +231,7 @@ def seal_log(context: JobContext, job: Job) -> None:
 
 
 def sentence(job: Job, text: str) -> str:
-    """Return why an attempt ended, without secrets and not longer than anybody would read."""
+    """Return the reason why an attempt ended, without secrets and cut to a readable length."""
     return masked(text, secrets_of(job.definition))[:_MAX_ERROR_CHARS]
 
 

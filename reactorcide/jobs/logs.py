@@ -13,12 +13,12 @@ from reactorcide.logs.search import search as find
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogPart:
-    """Which part of which log; ``None`` is the last attempt, from the beginning, to the end, both streams."""
+    """A part of a log; ``None`` means the last attempt, the beginning, the end, and both streams."""
 
     attempt: int | None = None
     tail: int | None = None
     from_line: int | None = None
-    """From 1 on; counted among the lines of the stream, where one is named."""
+    """From 1; if a stream is given, only its lines count."""
     lines: int | None = None
     stream: str | None = None
     timestamps: bool = False
@@ -31,7 +31,7 @@ class LogPart:
 
 @dataclass(frozen=True, slots=True)
 class LogPosition:
-    """A place in a job's logs: where a follower goes on. Written ``attempt:offset``."""
+    """A position in a job's logs, at which a follower continues. Written ``attempt:offset``."""
 
     attempt: int
     offset: int
@@ -42,18 +42,18 @@ class LogPosition:
 
 @dataclass(frozen=True, slots=True)
 class LogBytes:
-    """What is to be sent; where it is a plain part of the log, from ``start`` to ``end`` of it."""
+    """The bytes to send; ``start`` and ``end`` are offsets in the log, if it is a contiguous part."""
 
     view: LogView
     start: int
     end: int
     changed: Iterator[bytes] | None
-    """With times, or of one stream: then its length is not known."""
+    """Whether it has times, or is one stream; then its length is unknown."""
     lines: int
-    """How many lines the log has (of the stream) at the moment."""
+    """The current number of lines of the log (of the stream)."""
 
     def chunks(self) -> Iterator[bytes]:
-        """Return the bytes of it."""
+        """Return the bytes."""
         return self.view.read(self.start, self.end) if self.changed is None else self.changed
 
 
@@ -67,7 +67,7 @@ def read_service(context: StoredJobs, job: Job, service: str, attempt: int | Non
 
 
 def read(context: StoredJobs, job: Job, part: LogPart) -> LogBytes:
-    """Return a part of what an attempt has printed up to now."""
+    """Return a part of the current log of an attempt."""
     view = _view(context, job, part)
     start, end = 0, view.end
     if part.tail is not None:
@@ -96,7 +96,7 @@ def search(
 
 
 def start_of(context: StoredJobs, job: Job, part: LogPart, position: LogPosition | None) -> LogPosition:
-    """Return where a follower begins: at a position, at the last lines, or at the beginning."""
+    """Return where a follower starts: at a position, at the last lines, or at the beginning."""
     if position is not None:
         _existing(job, position.attempt)
         return position
@@ -108,9 +108,9 @@ def start_of(context: StoredJobs, job: Job, part: LogPart, position: LogPosition
 
 
 def follow(context: StoredJobs, job: Job, part: LogPart, start: LogPosition) -> Generator[bytes, None, None]:
-    """Yield a log as it grows until it closes, over all further attempts where none is named.
+    """Yield a growing log until it closes; without an attempt also the logs of all later attempts.
 
-    Yields ``b""`` now and then while nothing comes; see ``follow_log``.
+    Yields ``b""`` repeatedly while nothing arrives; see ``follow_log``.
     """
     for _, view, begin, end in _parts(context, job, part, start):
         if begin == end:
@@ -133,12 +133,12 @@ def follow_pieces(
 
 
 def as_it_is(context: StoredJobs, job: Job) -> Job | None:
-    """Return what has become of a job that was followed; ``None`` if it is gone."""
+    """Return the current state of a followed job; ``None`` if it was removed."""
     return context.store.jobs.find(job.job_id)
 
 
 def seal_ended(context: StoredJobs) -> None:
-    """Seal the logs of attempts that have ended, where that failed at their end; safe to repeat."""
+    """Seal the logs of ended attempts whose sealing failed at their end; safe to repeat."""
     # Sealing one attempt takes both its files, the log and the index.
     for job_id, attempt in {attempt_of(file.key) for file in context.logs.unsealed()}:
         if context.store.attempts.log_is_closed(job_id, attempt):
@@ -177,7 +177,7 @@ def _view(context: StoredJobs, job: Job, part: LogPart) -> LogView:
 
 
 def _text(view: LogView, part: LogPart, start: int, end: int) -> Iterator[bytes]:
-    """Return what lies between two offsets, of the part's stream and with times where it wants them."""
+    """Return the bytes between two offsets, limited to the part's stream and with times if requested."""
     pieces = view.pieces(start, end, part.kind)
     if part.timestamps:
         return with_times(pieces, begins_line=part.kind is not None or view.begins_line(start))

@@ -1,4 +1,4 @@
-"""What a job of a run is given of the jobs before it."""
+"""The outputs and artifacts that a job of a run gets from the jobs that it needs."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,14 +13,14 @@ from reactorcide.lib.tar import MAX_NAME_BYTES, Entry
 from reactorcide.workflows.graph import with_needs
 
 _MAX_OUTPUTS_BYTES = 4 << 20
-"""Of all jobs before one: they are in memory while its container is prepared."""
+"""Maximum size of the outputs of all needed jobs, which are in memory during the preparation."""
 
 
 def run_files(context: StoredJobs, job: Job) -> RunFiles | None:
-    """Return what a job gets of its run; ``None`` if it is of none.
+    """Return the files that a job gets from its run; ``None`` for a job without a run.
 
-    While it runs nothing of it can change: only a run that is over is repeated. Raises ``JobFailed``, also
-    while the artifacts are read, for artifacts that a needed job has not stored, or that are deleted.
+    They cannot change while the job runs: only a run that has ended can be repeated. Raises ``JobFailed``,
+    also while the artifacts are read, for artifacts that a needed job has not stored, or that are deleted.
     """
     if job.run_id is None:
         return None
@@ -33,18 +33,18 @@ def run_files(context: StoredJobs, job: Job) -> RunFiles | None:
         limit = format_size(_MAX_OUTPUTS_BYTES)
         raise JobFailed(f"the jobs before it have written more than {limit} of outputs together; write less")
     for name, written in runs.outputs(job.run_id, before).items():
-        # As the first Reactorcide has it: what is written as a var, and all else by the name of its job.
+        # As in the original Reactorcide: outputs written as vars, and all others below the name of their job.
         outputs = {**written.variables, **{f"{name}.{key}": value for key, value in written.values.items()}}
         variables |= {key: value for key, value in outputs.items() if value is not None}
     template = runs.template(job.run_id, node.name)
-    # A run that an older version has started has none.
+    # A run of an older version has none.
     sources = template.get("artifacts_from", ())
     producers = [_producer(context, item) for item in nodes if item.job_name in sources]
     run = runs.get(job.run_id)
     return RunFiles(
         variables=variables,
         artifacts=_entries(context, producers) if producers else None,
-        # Of others the files of workflows are those of the source.
+        # For all other runs the workflow files are in the source.
         ci_sha=None if run.is_trusted else run.event.get("base_sha"),
         user=template.get("user"),
     )
@@ -52,7 +52,7 @@ def run_files(context: StoredJobs, job: Job) -> RunFiles | None:
 
 @dataclass(frozen=True, slots=True)
 class _Producer:
-    """A node whose artifacts a job gets, and the directory that they go to."""
+    """A node whose artifacts a job gets, and their directory."""
 
     node: Node
     job: Job
@@ -62,15 +62,15 @@ class _Producer:
 
 def _producer(context: StoredJobs, node: Node) -> _Producer:
     if node.job_id is None:
-        raise JobFailed(f"artifacts_from: {node.name} did not run, so that it has left no artifact")
+        raise JobFailed(f"artifacts_from: {node.name} did not run, so it has no artifacts")
     job = context.store.jobs.find(node.job_id)
     if job is None or job.deleted:
         raise _deleted(node)
     listing = read.artifacts(context, job)
     if listing.truncated:
-        raise JobFailed(f"artifacts_from: not all artifacts of {node.name} are kept; its log says why")
+        raise JobFailed(f"artifacts_from: not all artifacts of {node.name} are stored; its log says why")
     if not listing.artifacts:
-        raise JobFailed(f"artifacts_from: {node.name} has left no artifact")
+        raise JobFailed(f"artifacts_from: {node.name} has no artifacts")
     return _Producer(node, job, listing.artifacts, _directory(node))
 
 
@@ -80,7 +80,7 @@ def _directory(node: Node) -> str:
         return node.job_name
     combination = node.name[len(node.job_name) + len(" (") : -len(")")]
     name = combination.replace("%", "%25").replace("/", "%2F")
-    # Those that are no names of a directory.
+    # Names that are not directory names.
     name = f"%{name}" if name in ("", ".", "..") else name
     if len(name.encode()) > MAX_NAME_BYTES:
         problem = f"it has more than {MAX_NAME_BYTES} bytes"

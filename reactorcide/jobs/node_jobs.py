@@ -1,4 +1,4 @@
-"""The job of a node that is ready: its definition, with every reference replaced by its value."""
+"""Creating the job of a ready node: its definition, with every reference replaced by its value."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ from reactorcide.workflows.references import Reference
 
 
 def make_job(tx: Records, run: Run, node: Node, *, now_ms: int) -> Job:
-    """Insert the job of a node that is ready; raises ``InvalidInput`` if there cannot be such a job."""
+    """Insert the job of a ready node; raises ``InvalidInput`` if its definition is invalid."""
     job = Job(
         job_id=new_id(),
         user_id=run.user_id,
@@ -76,14 +76,14 @@ def _source(tx: Records, run: Run, template: JobTemplate) -> dict[str, Any]:
     return {
         "source_type": "git",
         "git_url": tx.runs.git_url(run.run_id),
-        # What the run was made of, wherever its branch is by now.
+        # The commit of the run, even if its branch has moved.
         "git_ref": run.sha,
         "git_submodules": template["submodules"],
     }
 
 
 def _variables(run: Run, node: Node) -> dict[str, str]:
-    """Return the variables that a run gives its jobs, with the meanings of the first Reactorcide."""
+    """Return the variables that a run gives its jobs, compatible with the original Reactorcide."""
     event = run.event
     url = without_credentials(run.source.git_url or "")
     values = {
@@ -119,7 +119,7 @@ def _variables(run: Run, node: Node) -> dict[str, str]:
 def _of_builder(tx: Records, run: Run, template: JobTemplate) -> dict[str, str]:
     """Return the variables of a job that builds images; raises ``InvalidInput`` if it may not.
 
-    Asked for each job: what was granted may have been taken back since the run was started.
+    Checked for each job, because the grant may have been revoked since the start of the run.
     """
     if not template.get("needs_builder"):
         return {}
@@ -139,7 +139,7 @@ def _of_builder(tx: Records, run: Run, template: JobTemplate) -> dict[str, str]:
 
 
 class _Needed:
-    """What the jobs of a run have written, read when it is asked for."""
+    """The outputs of the jobs of a run, read on first use."""
 
     def __init__(self, tx: Records, run_id: str) -> None:
         self._tx = tx
@@ -147,15 +147,15 @@ class _Needed:
         self._written: dict[str, Values] = {}
 
     def value_of(self, reference: Reference) -> str:
-        """Return the output that a reference stands for; raises ``InvalidInput`` if it cannot be had."""
+        """Return the output for a reference; raises ``InvalidInput`` if it is not available."""
         job, key = reference.output
         if job not in self._written:
-            # It has no matrix, and so one node of its own name.
+            # It has no matrix, and so one node with the same name.
             outputs = self._tx.runs.outputs(self._run_id, [job])
             self._written[job] = outputs.get(job, Outputs()).all
         if key not in self._written[job]:
             raise InvalidInput(f"{reference} is not available: {job} wrote no {key}")
         value = self._written[job][key]
         if value is None:
-            raise InvalidInput(f"{reference} is refused: its value has a secret in it")
+            raise InvalidInput(f"{reference} is refused: its value contains a secret")
         return value

@@ -9,7 +9,7 @@ from reactorcide.lib.clock import now_ms
 
 
 def pin(context: StoredJobs, user: User, job_id: str, *, pinned: bool) -> Job:
-    """Pin a job, whatever its status, or take its pin away, and return it; again is fine.
+    """Pin or unpin a job of any status, and return it; safe to repeat.
 
     Raises ``Conflict`` for a job of a run.
     """

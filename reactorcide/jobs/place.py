@@ -1,8 +1,7 @@
-"""Making sure that the object store is the one that has the objects of this installation.
+"""Checking that the object store has the objects of this installation.
 
-With another one every log and artifact would seem to be lost, and the start would remove what another
-installation keeps there. So a bucket has an object that names its installation, and the database names the
-bucket.
+With a wrong one every log and artifact would seem to be lost, and the start would remove objects of another
+installation. So a bucket has an object with the id of its installation, and the database stores the bucket.
 """
 
 import logging
@@ -18,9 +17,10 @@ _MAX_MARKER_BYTES = 128
 
 
 def check(context: StoredJobs, url: str | None, objects_dir: Path) -> bool:
-    """Return whether the objects are at ``url`` (``None``: in ``objects_dir``); ``False`` if it is away.
+    """Return whether the objects are at ``url`` (``None``: in ``objects_dir``); ``False`` if it is
+    unreachable.
 
-    A new installation takes the bucket. Raises ``ConfigurationError`` if the bucket may not be used, is
+    A new installation claims the bucket. Raises ``ConfigurationError`` if the bucket may not be used, is
     another installation's, or does not have the objects of this one.
     """
     instance = context.store.instance

@@ -1,4 +1,4 @@
-"""Looking at jobs: lists, waiting for a change, and artifacts."""
+"""Reading jobs: lists, waiting for a change, and artifacts."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,12 +15,12 @@ from reactorcide.lib.notifier import LOOK_EVERY_S
 from reactorcide.lib.tar import Entry
 
 _MAX_QUEUES = 1000
-"""In a list: a user may name a queue of its own for each job."""
+"""Maximum number of queues in a list, because users can name a new queue for each job."""
 
 
 @dataclass(frozen=True, slots=True)
 class ArtifactListing:
-    """What a job left, by path; ``truncated`` says that there was more than is kept."""
+    """The artifacts of a job, by path; ``truncated``: not all of them were stored."""
 
     artifacts: list[Artifact]
     truncated: bool
@@ -35,14 +35,14 @@ def page(
     after: tuple[int, str] | None,
     max_chars: int,
 ) -> tuple[list[Job], int]:
-    """Return a page of jobs without secrets and how many there are in all; see ``Lists.page``."""
+    """Return a page of jobs without secrets, and the total; see ``Lists.page``."""
     return context.store.lists.page(criteria, limit=limit, offset=offset, after=after, max_chars=max_chars)
 
 
 def queues(context: StoredJobs, user: User) -> tuple[list[dict[str, object]], bool]:
-    """Return what each queue with unfinished jobs holds, counting only jobs that ``user`` may see.
+    """Return the figures of each queue with unfinished jobs, counting only jobs that ``user`` may see.
 
-    Tells, too, whether there are more than are returned.
+    Also returns whether there are more queues.
     """
     at_ms = now_ms()
     queues = context.store.queues.figures(None if user.is_admin else user.user_id, limit=_MAX_QUEUES + 1)
@@ -60,19 +60,19 @@ def queues(context: StoredJobs, user: User) -> tuple[list[dict[str, object]], bo
 
 
 def visible(context: StoredJobs, user: User, job_ids: Iterable[str]) -> list[str]:
-    """Return those of some jobs that ``user`` may see."""
+    """Return the jobs with these ids that ``user`` may see."""
     if user.is_admin:
         return list(job_ids)
     return [job_id for job_id in job_ids if access.may_see_job(context, user, context.store.jobs.get(job_id))]
 
 
 def attempts(context: StoredJobs, job: Job) -> list[AttemptRecord]:
-    """Return every attempt of a job, the first one first."""
+    """Return every attempt of a job, oldest first."""
     return context.store.attempts.of_job(job.job_id)
 
 
 def wait_for_change(context: StoredJobs, user: User, job_id: str, *, timeout_s: float) -> Job:
-    """Return the job as soon as its status is another one than now, is final, or the time is up."""
+    """Return the job when its status changes or is final, or after the timeout."""
     deadline = monotonic() + timeout_s
     with context.notifier.watching(job_id) as changed:
         first = access.get(context, user, job_id)
@@ -88,7 +88,7 @@ def wait_for_change(context: StoredJobs, user: User, job_id: str, *, timeout_s: 
 
 
 def artifacts(context: StoredJobs, job: Job) -> ArtifactListing:
-    """Return what the job's last attempt left."""
+    """Return the artifacts of the job's last attempt."""
     data = _listing(context, job)
     if not data:
         return ArtifactListing([], truncated=False)
@@ -102,25 +102,25 @@ def artifacts(context: StoredJobs, job: Job) -> ArtifactListing:
 
 
 def artifact(context: StoredJobs, job: Job, path: str) -> Artifact:
-    """Return what the listing says of one file that the job left; raises ``NotFound``."""
-    # One line is parsed, not ten thousand: a client that downloads all of them asks for each.
+    """Return the listing's entry of one artifact; raises ``NotFound``."""
+    # Parse only its line, not ten thousand: a client that downloads all artifacts requests each of them.
     data = _listing(context, job)
     start = data.find(f"\n{{{_path_json(path)}, ".encode())
     if start < 0:
         for item in artifacts(context, job).artifacts:
             if item.path == path:
                 return item
-        raise NotFound(f"the job left no artifact {path!r}")
+        raise NotFound(f"the job has no artifact {path!r}")
     return Artifact(**json.loads(data[start : data.index(b"\n", start + 1)].rstrip(b",")))
 
 
 def artifact_bytes(context: StoredJobs, job: Job, item: Artifact) -> Iterator[bytes]:
-    """Return the bytes of one file that the job left; raises ``ObjectNotFound`` on the call itself."""
+    """Return the bytes of one artifact; raises ``ObjectNotFound`` on the call itself."""
     return context.objects.read(artifacts_prefix(job.job_id, job.attempt) + item.path)
 
 
 def artifact_entries(context: StoredJobs, job: Job, items: Iterable[Artifact]) -> Iterator[Entry]:
-    """Yield files that the job left, for a tar; each is opened when it is come to."""
+    """Yield artifacts for a tar; each is opened when its turn comes."""
     for item in items:
         yield Entry(
             path=item.path,
@@ -135,9 +135,9 @@ def artifact_entries(context: StoredJobs, job: Job, items: Iterable[Artifact]) -
 def save_artifact_listing(
     context: StoredJobs, job: Job, listing: Sequence[Artifact], *, truncated: bool = False
 ) -> None:
-    """Write down what an attempt left; what is not in the listing is not there for clients."""
+    """Store the listing of an attempt's artifacts; clients see only files in the listing."""
     lines = [json.dumps(asdict(item)) for item in sorted(listing, key=lambda item: item.path)]
-    # A line each, which begins with the path, as ``artifact`` looks for it.
+    # One line per artifact, which begins with the path: ``artifact`` searches for it.
     data = f'{{"truncated": {json.dumps(truncated)}, "artifacts": [\n' + ",\n".join(lines) + "\n]}\n"
     context.objects.put(_listing_key(job.job_id, job.attempt), [data.encode()])
 

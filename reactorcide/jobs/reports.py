@@ -1,4 +1,4 @@
-"""What jobs report by files among their artifacts: saved as one object of each attempt."""
+"""Reports of jobs, from files among their artifacts: one object per attempt."""
 
 import json
 from dataclasses import asdict
@@ -17,7 +17,7 @@ def save(context: StoredJobs, job: Job, report: JobReport) -> None:
 
 
 def load(context: StoredJobs, job: Job) -> JobReport:
-    """Return the report of the job's last attempt, which is empty where it has not ended or left none."""
+    """Return the report of the job's last attempt; empty if it has not ended or has none."""
     if job.artifacts_object_key is None:
         return JobReport()
     try:

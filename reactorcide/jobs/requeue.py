@@ -1,4 +1,4 @@
-"""Queueing a job again whose task is not in the queue any more, or was claimed by a worker that died."""
+"""Queueing a job again if its task is lost, or was claimed by a worker that died."""
 
 import logging
 from time import time_ns
@@ -13,10 +13,10 @@ _NS = 1_000_000_000
 
 
 def check(context: JobContext, job: Job, *, lease_s: float) -> None:
-    """Ask Corndogs for the task of a queued job, and queue the job again where it would wait for ever.
+    """Look up the task of a queued job in Corndogs, and queue the job again if it would wait for ever.
 
-    Repeating is harmless, and so is a worker that claims the task meanwhile: the job's row decides. Raises
-    ``CorndogsError`` if Corndogs could not be asked; then nothing is concluded.
+    Safe to repeat, also while a worker claims the task: the job's row decides. Raises ``CorndogsError`` if
+    the lookup failed; then nothing changes.
     """
     task_id, queue = job.corndogs_task_id or "", job.definition.queue_name
     task = context.corndogs.get_task(task_id, queue)
@@ -30,13 +30,12 @@ def check(context: JobContext, job: Job, *, lease_s: float) -> None:
         return
     if task.current_state == TASK_WAITING:
         return
-    # Two leases more than it was leased for: by then whoever cleans up the queue has brought it back, if
-    # that works at all.
+    # Two more leases than its own: by then the clean-up of the queue would have returned it, if that works.
     ends_at_ns = task.update_time_ns + round((task.timeout_s + 2 * lease_s) * _NS)
     if task.timeout_s > 0 and ends_at_ns > time_ns():
         return
-    # Claimed, and never leased: its worker was killed in between.
-    log.info("its task is brought back, nobody holds it", extra={"job_id": job.job_id})
+    # Claimed and never leased: its worker was killed in between.
+    log.info("its task is returned to the queue, because no worker holds it", extra={"job_id": job.job_id})
     context.corndogs.update_task(
         task.uuid,
         queue,

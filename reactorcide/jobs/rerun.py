@@ -8,7 +8,7 @@ from reactorcide.jobs.submit import submit
 
 
 def rerun(context: JobContext, user: User, job_id: str) -> Job:
-    """Submit a new job with the definition of ``job_id``, whatever became of that; see ``submit``.
+    """Submit a new job with the definition of ``job_id``, which may have any status; see ``submit``.
 
     Raises ``Conflict`` for a job of a run.
     """

@@ -1,4 +1,4 @@
-"""Removing jobs that are over, as far as the operator does not want to keep them."""
+"""Retention: removing ended jobs by the operator's rules."""
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
@@ -21,31 +21,31 @@ _MEASURED_AT_ONCE = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """What is kept of the jobs that are over; 0 turns a rule off."""
+    """The retention rules for ended jobs; 0 turns a rule off."""
 
     keep_jobs: int = 0
-    """So many, the last to end."""
+    """Keep this number of jobs, the last to end."""
     keep_days: int = 0
-    """Those that ended within so many days."""
+    """Keep jobs that ended within this number of days."""
     keep_bytes: int = 0
-    """The last to end, as long as their logs and artifacts take no more than this; always the very last."""
+    """Keep the last jobs whose logs and artifacts fit into this size; always the very last one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """A job that is to be removed, and why."""
+    """A job to remove, and the reason."""
 
     job_id: str
     completed_at_ms: int
-    """Of a job of a run, that of the run."""
+    """For a job of a run, the end of the run."""
     size_bytes: int
     reason: str
     run_id: str | None = None
-    """The run that is removed with it."""
+    """Its run, which is removed with it."""
 
 
 def what_to_remove(ended: Iterable[EndedJob], policy: Policy, *, now_ms: int) -> list[Removal]:
-    """Return which of the jobs, given the last to end first, the policy does not keep; oldest first.
+    """Return the jobs that the policy removes, oldest first; ``jobs`` has the last to end first.
 
     A job is removed if any rule says so, and then so is every job that ended before it. The jobs of a run,
     which follow each other, are kept or removed together; those of the very last run are kept, however many.
@@ -56,7 +56,8 @@ def what_to_remove(ended: Iterable[EndedJob], policy: Policy, *, now_ms: int) ->
     for _, of_one in groupby(ended, key=lambda job: job.run_id or job.job_id):
         jobs = list(of_one)
         size_bytes = sum(job.stored_bytes or 0 for job in jobs)
-        # Once one does not fit none does that is older, however small: what is left has no gaps.
+        # After the first job that does not fit all older ones are removed, even small ones, so that no gaps
+        # remain.
         is_full = is_full or (0 < policy.keep_bytes < remaining_bytes + size_bytes and remaining_jobs > 0)
         is_crowded = is_crowded or (0 < policy.keep_jobs < remaining_jobs + len(jobs) and remaining_jobs > 0)
         if policy.keep_days and jobs[0].completed_at_ms < now_ms - policy.keep_days * DAY_MS:
@@ -64,7 +65,7 @@ def what_to_remove(ended: Iterable[EndedJob], policy: Policy, *, now_ms: int) ->
         elif is_crowded:
             reason = f"it is not among the last {policy.keep_jobs} to end"
         elif is_full:
-            reason = f"with it more than {format_size(policy.keep_bytes)} would be kept"
+            reason = f"with it the jobs would exceed {format_size(policy.keep_bytes)}"
         else:
             remaining_jobs += len(jobs)
             remaining_bytes += size_bytes
@@ -78,9 +79,9 @@ def what_to_remove(ended: Iterable[EndedJob], policy: Policy, *, now_ms: int) ->
 
 
 def plan(context: StoredJobs, policy: Policy) -> list[Removal]:
-    """Return what the policy would have removed now, oldest first; changes nothing.
+    """Return the jobs that the policy would remove now, oldest first; changes nothing.
 
-    Only jobs that are over, are not pinned, and have neither a container nor a task left.
+    Only ended, unpinned jobs without a container and without a task are included.
     """
     return what_to_remove(
         (
@@ -97,11 +98,12 @@ def plan(context: StoredJobs, policy: Policy) -> list[Removal]:
 def apply(
     context: StoredJobs, policy: Policy, *, by: Actor, stopping: Callable[[], bool] = lambda: False
 ) -> list[Removal]:
-    """Remove what the policy does not keep, and return it; ends early when ``stopping`` says so.
+    """Remove the jobs that the policy does not keep, and return them; ends early if ``stopping`` returns
+    true.
 
-    ``by`` is for the audit. Each job is guarded anew: one that was pinned or deleted meanwhile is let be. So
-    it may run beside a service that does the same, and be repeated. Raises ``ObjectStoreError`` if a
-    job's files cannot be removed; to clients that job is gone, and the rest of it goes later.
+    ``by`` is for the audit. Each job is checked again: a job that was pinned or deleted meanwhile is skipped.
+    So it can run beside a service that does the same, and be repeated. Raises ``ObjectStoreError`` if a job's
+    files cannot be removed; for clients that job is removed, and the rest of it is removed later.
     """
     _measure(context, stopping)
     removed: list[Removal] = []
@@ -122,7 +124,7 @@ def apply(
 
 
 def _delete(context: StoredJobs, removals: Sequence[Removal], *, by: Actor) -> bool:
-    """Delete a job, or all jobs of a run and the run; returns whether that was still to be done."""
+    """Delete a job, or a run with all its jobs; returns ``False`` if it was already deleted."""
     at_ms = now_ms()
     run_id = removals[0].run_id
     with suppress(_IsKept), context.store.transaction() as tx:
@@ -142,7 +144,7 @@ class _IsKept(Exception):
 
 
 def _remove_runs(context: StoredJobs, policy: Policy, planned: list[Removal], *, by: Actor) -> None:
-    """Remove the runs without a job that are as old as jobs that are not kept."""
+    """Remove the runs without jobs that are as old as removed jobs."""
     at_ms = now_ms()
     up_to_ms = max((removal.completed_at_ms for removal in planned), default=0)
     if policy.keep_days:
@@ -156,7 +158,7 @@ def _remove_runs(context: StoredJobs, policy: Policy, planned: list[Removal], *,
 
 
 def _measure(context: StoredJobs, stopping: Callable[[], bool]) -> None:
-    """Write down what jobs take that have ended since the last time: it does not change any more."""
+    """Store the size of jobs that have ended since the last call; it does not change any more."""
     while not stopping():
         job_ids = context.store.retention.unmeasured(limit=_MEASURED_AT_ONCE)
         if not job_ids:

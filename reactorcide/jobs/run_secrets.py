@@ -1,4 +1,4 @@
-"""The secrets of a run: what the references ``${secret:path:key}`` of its jobs stand for."""
+"""The secrets of a run: the values of the references ``${secret:path:key}`` of its jobs."""
 
 from collections.abc import Collection, Iterator, Mapping
 
@@ -10,7 +10,7 @@ from reactorcide.workflows.references import Template
 
 
 class RunSecrets:
-    """The secrets that the jobs of a run may use: those of its project, or those it was started with."""
+    """The secrets for the jobs of a run: those of its project, or those of the request that started it."""
 
     def __init__(self, tx: Records, run: Run, *, now_ms: int) -> None:
         self._tx = tx
@@ -19,7 +19,8 @@ class RunSecrets:
         self._start_secrets: Mapping[str, str] | None = None
 
     def value(self, name: str) -> str:
-        """Return the value of a secret, which is used now; raises ``InvalidInput`` if it may not be."""
+        """Return the value of a secret, and record its use; raises ``InvalidInput`` if the use is not
+        allowed."""
         run = self._run
         if run.project_id is None:
             value = self._secrets_of_start().get(name)
@@ -53,10 +54,10 @@ class RunSecrets:
         return self._tx.named_secrets.value(secret)
 
     def masked(self, names: Collection[str]) -> tuple[str, ...]:
-        """Return the values of those secrets that are there: a job is not to show what another one has."""
+        """Return the values of the existing secrets, because a job must not show secrets of another one."""
         project_id = self._run.project_id
         if not self._run.is_trusted and project_id is not None:
-            # None of its jobs has any, and what is masked would tell a stranger whether a guess is right.
+            # Its jobs have no secrets, and masking would reveal whether a stranger's guess is right.
             return ()
         if project_id is None:
             values = self._secrets_of_start() if names else {}
@@ -65,7 +66,7 @@ class RunSecrets:
         return tuple(self._tx.named_secrets.value(secret) for secret in secrets if secret is not None)
 
     def _find(self, project_id: str, name: str) -> NamedSecret | None:
-        """Return a secret of the project, else one of the service that names the project."""
+        """Return a secret of the project, or else one of the service that lists the project."""
         own = self._tx.named_secrets.find(project_id, name)
         if own is not None:
             return own
@@ -84,7 +85,7 @@ def secrets_in(template: JobTemplate) -> set[str]:
 
 
 def variables_with_secrets(template: JobTemplate) -> set[str]:
-    """Return the names of those variables of a node's job, and of its services, that have secrets in them."""
+    """Return the names of the variables of a node's job and its services that contain secrets."""
     return {variable for variable, names in _variables(template) if names}
 
 

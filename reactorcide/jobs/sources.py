@@ -1,7 +1,7 @@
 """Uploaded sources, and the artifacts of one job as the source of another.
 
-An uploaded source is a tar.gz that is kept as it came. It is never unpacked on this host: it is read, checked
-and written anew on its way into a container.
+An uploaded source is a tar.gz that is stored unchanged. It is never unpacked on this host: it is read,
+checked and rewritten on its way into a container.
 """
 
 import hashlib
@@ -21,18 +21,18 @@ from reactorcide.lib.tar import MAX_PATH_BYTES, DamagedTar, Entry, Tree, gunzip,
 
 _PREFIX = "sources/"
 _MAX_PATHS = 500_000
-"""Of files, links and directories, those that only lie above others included: they are remembered while a
+"""Maximum number of files, links and directories, including implicit ones; all paths are in memory while a
 source is read."""
 
 
 def add(context: StoredJobs, user: User, chunks: Iterable[bytes], *, max_bytes: int) -> tuple[Source, bool]:
-    """Keep a tar.gz that ``user`` uploads; return it, and whether they had not uploaded it before.
+    """Store a tar.gz that ``user`` uploads; return it, and whether the user had not uploaded it before.
 
-    Whether somebody else had makes no difference to what is answered, nor to how long that takes.
+    Uploads of other users change neither the answer nor its duration.
     Raises ``InvalidInput`` unless it is a tar.gz of files, directories and links that all stay within it, and
-    ``TooLarge`` if it has more than ``max_bytes``, packed or unpacked. Then nothing of it is kept.
+    ``TooLarge`` if it has more than ``max_bytes``, packed or unpacked. Then nothing is stored.
     """
-    # The name under which the bytes will be known is known only after the last of them.
+    # The final name is the digest, which is known only after the last byte.
     folder = f"{_PREFIX}{new_id()}/"
     digest = hashlib.sha256()
     key = f"{folder}source.tar.gz"
@@ -43,7 +43,7 @@ def add(context: StoredJobs, user: User, chunks: Iterable[bytes], *, max_bytes: 
         at_ms = now_ms()
         if context.store.sources.touch(source_id, user.user_id, now_ms=at_ms):
             return get(context, user, source_id), False
-        # All that it waits for is on this host.
+        # It waits only for this host.
         with context.source_checks:
             files = _count_files(context.objects.read(key), max_bytes)
         source = Source(
@@ -62,12 +62,12 @@ def add(context: StoredJobs, user: User, chunks: Iterable[bytes], *, max_bytes: 
         return source, True
     finally:
         if not in_use:
-            # It is no source, or its bytes are there already.
+            # It is not a source, or its bytes are stored already.
             context.objects.delete(folder)
 
 
 def get(context: StoredJobs, user: User, source_id: str) -> Source:
-    """Return a source that ``user`` has uploaded (an admin sees all); else raises ``NotFound``."""
+    """Return a source that ``user`` has uploaded (an admin: any); raises ``NotFound``."""
     source = context.store.sources.get(source_id, None if user.is_admin else user.user_id)
     if source is None:
         raise NotFound(f"you have uploaded no source {source_id}")
@@ -75,9 +75,10 @@ def get(context: StoredJobs, user: User, source_id: str) -> Source:
 
 
 def check(context: StoredJobs, user: User, definition: JobDefinition) -> None:
-    """Raise unless ``user`` may use what a definition names as its source; an uploaded one is used now.
+    """Raise unless ``user`` may use the source of a definition; records the use of an uploaded one.
 
-    ``InvalidInput`` for a source that ``user`` has not uploaded; for a job the same as where it is shown.
+    Raises ``InvalidInput`` for a source that ``user`` has not uploaded; for a job the same errors as reading
+    it.
     """
     if definition.source_job_id is not None:
         access.get(context, user, definition.source_job_id)
@@ -88,9 +89,9 @@ def check(context: StoredJobs, user: User, definition: JobDefinition) -> None:
 
 
 def entries(context: StoredJobs, definition: JobDefinition) -> Iterator[Entry] | None:
-    """Return the files of an uploaded source, or of another job's artifacts; ``None`` where neither is named.
+    """Return the files of an uploaded source, or of another job's artifacts; ``None`` without either.
 
-    Raises ``JobFailed``, also while they are read, where they can't be had.
+    Raises ``JobFailed``, also while they are read, if they are not available.
     """
     if definition.source_id is not None:
         source = context.store.sources.get(definition.source_id)
@@ -103,19 +104,20 @@ def entries(context: StoredJobs, definition: JobDefinition) -> Iterator[Entry] |
 
 
 def remove_unused(context: StoredJobs, *, before_ms: int) -> list[Source]:
-    """Remove what was last used before then, unless a job that has not ended needs it; returns what it was.
+    """Remove and return the sources last used before then, except those that an unfinished job needs.
 
-    ``before_ms`` must lie in the past: a job is being submitted for what is used just now.
+    ``before_ms`` must be in the past, because a job may be about to be submitted for a source in use.
     """
     removed = context.store.sources.remove_unused(before_ms=before_ms)
     for source in removed:
-        # Without its row nobody finds it, so that what is interrupted here is an orphan for the next start.
+        # The row is gone already, so after an interruption the object is an orphan, which the next start
+        # removes.
         context.objects.delete(source.object_key.rpartition("/")[0] + "/")
     return removed
 
 
 def remove_orphans(context: StoredJobs) -> None:
-    """Remove what was stored for an upload that did not come to its end; only before anybody uploads."""
+    """Remove files of incomplete uploads; call it before any upload."""
     in_database = context.store.sources.object_keys()
     for item in list(context.objects.list(_PREFIX)):
         if item.key not in in_database:
@@ -128,7 +130,7 @@ def _count_files(packed: Iterator[bytes], max_bytes: int) -> int:
     try:
         for entry in _within(read_tar(unpacked)):
             files += entry.kind == "file"
-        # Only at the end of the gzip it is known that all of it has come, undamaged.
+        # Only the end of the gzip shows that it is complete and undamaged.
         for _ in unpacked:
             pass
     except DamagedTar as exc:
@@ -154,9 +156,9 @@ def _artifacts(context: StoredJobs, job_id: str) -> Iterator[Entry]:
     listing = read.artifacts(context, job)
     if not listing.artifacts:
         if job.artifacts_object_key is not None and not listing.truncated:
-            # It had left some: somebody deletes it just now, or the listing is lost.
+            # It had artifacts: it is being deleted, or its listing is lost.
             raise JobFailed(f"the artifacts of job {job_id}, which are the source, are no longer stored")
-        raise JobFailed(f"job {job_id}, whose artifacts are the source, has left none")
+        raise JobFailed(f"job {job_id}, whose artifacts are the source, has no artifacts")
     return _while_there(read.artifact_entries(context, job, listing.artifacts), job_id)
 
 
@@ -172,13 +174,13 @@ def _deleted(job_id: str) -> str:
 
 
 def _within(entries: Iterator[Entry]) -> Iterator[Entry]:
-    """Yield the entries of an uploaded tar with their paths tidied; raises ``InvalidInput`` for a bad one."""
+    """Yield the entries of an uploaded tar with normalized paths; raises ``InvalidInput`` for a bad one."""
     tree = Tree()
     for entry in entries:
         path = entry.path
         problem = None
         if len(path) > MAX_PATH_BYTES or len(entry.target) > MAX_PATH_BYTES:
-            problem = f"its path, or where it leads, is longer than {MAX_PATH_BYTES} bytes"
+            problem = f"its path or its target is longer than {MAX_PATH_BYTES} bytes"
         elif path.startswith("/"):
             problem = "its path is absolute"
         elif entry.kind == "other":
@@ -186,7 +188,7 @@ def _within(entries: Iterator[Entry]) -> Iterator[Entry]:
         if problem is None:
             path = _tidied(path)
             if path == "" and entry.kind == "directory":
-                # The source itself, as tar names it where it was told to pack ".".
+                # The source directory itself, as tar names it for ".".
                 continue
             problem = tree.problem(path, entry.kind)
         target = entry.target

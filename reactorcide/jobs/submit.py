@@ -19,7 +19,7 @@ from reactorcide.store import Records
 log = logging.getLogger("reactorcide.jobs")
 
 SUBMIT_GRACE_MS = 10_000
-"""After this long the sweep takes a job that is still ``submitted`` for one whose submitter died."""
+"""After this time the sweep assumes that the submitter of a ``submitted`` job died."""
 _FIRST_DELAY_S = 1.0
 _MAX_DELAY_S = 60.0
 
@@ -32,12 +32,12 @@ def submit(
     rerun_of: str | None = None,
     key: RequestKey | None = None,
 ) -> Job:
-    """Create a job and return it as it then is: mostly ``queued``.
+    """Create a job and return it, usually ``queued``.
 
-    When this returns the job is on disk. Where Corndogs does not take it, it is ``submit_failed`` and
-    is submitted again by the sweep. Raises ``InvalidInput`` when its source may not be used (where that is
-    another job's artifacts, ``NotFound`` or ``Forbidden``), and ``StoreError`` when it could not be
-    committed; then there is no job. ``KeyTaken`` if the user has submitted another one with that ``key``.
+    When this returns the job is on disk. If submitting to Corndogs fails, it is ``submit_failed`` and the
+    sweep submits it again. Raises ``InvalidInput`` if its source may not be used (``NotFound`` or
+    ``Forbidden`` for another job's artifacts), ``StoreError`` if it could not be committed, and ``KeyTaken``
+    if the user has submitted another one with that ``key``; then there is no job.
     """
     hide_in_own_log(definition)
     sources.check(context, user, definition)
@@ -71,17 +71,17 @@ def submit(
     try:
         return enqueue(context, job, failures=0) or context.store.jobs.get(job.job_id)
     except StoreError as exc:
-        # An error would tell the client that there is no job, and the client would submit another one.
-        log.warning("it is accepted, and queued by the sweep: %s", exc, extra={"job_id": job.job_id})
+        # After an error the client would assume that there is no job, and submit another one.
+        log.warning("it is accepted, and the sweep will queue it: %s", exc, extra={"job_id": job.job_id})
         return job
 
 
 def submit_once(
     context: JobContext, user: User, definition: JobDefinition, key: RequestKey
 ) -> tuple[Job, bool]:
-    """Submit a job unless ``user`` has done so with this key; returns it, and whether it is new.
+    """Submit a job unless ``user`` has already used this key; returns the job, and whether it is new.
 
-    Safe to repeat and to call at the same time: it stays one job. A key is forgotten after a day. Raises
+    Safe to repeat and to call concurrently: one job is created. A key expires after a day. Raises
     ``Conflict`` if the key was used for something else, or its job has been deleted; and as ``submit``.
     """
     earlier = _submitted_with(context, user, key)
@@ -89,7 +89,7 @@ def submit_once(
         try:
             return submit(context, user, definition, key=key), True
         except KeyTaken:
-            # By the same request, sent twice at the same time.
+            # Used by the same request, sent twice at the same time.
             earlier = _submitted_with(context, user, key)
             if earlier is None:
                 raise
@@ -110,9 +110,9 @@ def _submitted_with(context: JobContext, user: User, key: RequestKey) -> Job | N
 
 
 def enqueue(context: JobContext, job: Job, *, failures: int) -> Job | None:
-    """Give a committed job to Corndogs; ``None`` if it has moved on by itself meanwhile.
+    """Enqueue a committed job in Corndogs; ``None`` if its status has changed meanwhile.
 
-    Repeating may leave a second task in Corndogs; whoever claims the one that is not on the row
+    Repeating may leave a second task in Corndogs; the worker that claims a task which is not in the row
     closes it.
     """
     definition = job.definition
@@ -131,9 +131,9 @@ def enqueue(context: JobContext, job: Job, *, failures: int) -> Job | None:
         return lifecycle.submit_failed(
             context,
             job.job_id,
-            f"not queued yet, it will be tried again: {exc}",
+            f"not queued yet, will be retried: {exc}",
             failures=failures + 1,
-            # Spread, so that a thousand jobs do not come back in the same instant.
+            # Spread randomly, so that a thousand jobs do not retry at the same moment.
             delay_s=delay_s * random.uniform(0.8, 1.2),  # noqa: S311  # spreading, not secrecy
         )
     crashpoints.reached("submit-task-made")
@@ -145,12 +145,12 @@ def enqueue(context: JobContext, job: Job, *, failures: int) -> Job | None:
 
 
 def _cancel_if_moved_on(context: JobContext, job_id: str, task_id: str) -> None:
-    """Close a task whose job ended before the row could name it."""
+    """Close a task whose job ended before its row had the task's id."""
     current = context.store.jobs.get(job_id)
     if not current.is_final or current.corndogs_task_id == task_id:
         return
     try:
         context.corndogs.cancel_task(task_id, current.definition.queue_name, tasks.TASK_WAITING)
     except CorndogsError as exc:
-        # Whoever claims it closes it.
+        # The worker that claims it closes it.
         log.warning("its task stays open for now: %s", exc, extra={"job_id": job_id})

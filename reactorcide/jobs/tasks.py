@@ -1,6 +1,6 @@
-"""The task of a job in Corndogs: which job it is for, how it is leased, given back and ended.
+"""The task of a job in Corndogs: its payload, its lease, its return and its end.
 
-What Corndogs answers is not trusted: a task may be anybody's, and hold anything.
+Answers of Corndogs are not trusted: a task may be of any program, with any content.
 """
 
 import json
@@ -14,22 +14,22 @@ from reactorcide.lib.ids import is_id
 log = logging.getLogger("reactorcide.jobs")
 
 TASK_WAITING = "submitted"
-"""Corndogs' state of a task that waits."""
+"""Corndogs' state of a waiting task."""
 TASK_CLAIMED = "submitted-working"
 """Corndogs' state of a task that a worker holds."""
 
 _COMPLETED, _CANCELED = "completed", "canceled"
 _MAX_PAYLOAD_BYTES = 1000
-"""Ours have about 150. What is longer is somebody else's, and is not parsed."""
+"""Ours have about 150 bytes. A longer payload is foreign, and is not parsed."""
 
 
 def payload(instance_id: str, job_id: str) -> bytes:
-    """Return what a task carries: enough to find the job, nothing that is secret."""
+    """Return the payload of a task: the job's id, and nothing secret."""
     return json.dumps({"job_id": job_id, "job_type": "run", "instance": instance_id}).encode()
 
 
 def job_of(task: Task, instance_id: str) -> str | None:
-    """Return the id of the job that a task is for; ``None`` for a task of somebody else."""
+    """Return the id of a task's job; ``None`` for a foreign task."""
     if len(task.payload) > _MAX_PAYLOAD_BYTES:
         return None
     try:
@@ -43,7 +43,7 @@ def job_of(task: Task, instance_id: str) -> str | None:
 
 
 def claimed_by(job: Job) -> Task | None:
-    """Return the task of a running job as its worker has left it; ``None`` if the row names none."""
+    """Return the leased task of a running job; ``None`` if the row has none."""
     if job.corndogs_task_id is None:
         return None
     return Task(
@@ -60,12 +60,12 @@ def claimed_by(job: Job) -> Task | None:
 
 
 def is_archived(task: Task) -> bool:
-    """Return whether nobody will be handed the task any more."""
+    """Return whether the task will not be handed out again."""
     return task.current_state in (_COMPLETED, _CANCELED)
 
 
 def lease(corndogs: Corndogs, task: Task, timeout_s: float) -> Task | None:
-    """Have a claimed task come back by itself after ``timeout_s``, to where it was claimed from.
+    """Lease a claimed task: after ``timeout_s`` it returns to the state that it was claimed from.
 
     ``None`` means that no such task is live. Raises ``CorndogsError``.
     """
@@ -81,7 +81,7 @@ def lease(corndogs: Corndogs, task: Task, timeout_s: float) -> Task | None:
 
 
 def end(corndogs: Corndogs, task_id: str, queue: str, state: str, *, cancelled: bool) -> None:
-    """Complete or cancel a task, so that nobody is handed it any more; repeating is harmless.
+    """Complete or cancel a task, so that it is not handed out again; safe to repeat.
 
     Raises ``CorndogsError``: ``CorndogsUnavailable`` if there was no answer.
     """
@@ -99,8 +99,8 @@ def _end_refused(
 ) -> None:
     """End a task that Corndogs refuses to archive.
 
-    A server refuses that for ever where the task is in its archive already: a renewal that came at the same
-    time as its end has brought it back to life. There it is put into a state that nobody claims.
+    A server always refuses if its archive has the task already: a concurrent renewal has revived it. Then it
+    is put into a state that no worker claims.
     """
     final_state = _CANCELED if cancelled else _COMPLETED
     task = corndogs.get_task(task_id, queue)
@@ -119,6 +119,6 @@ def _end_refused(
     except CorndogsUnavailable:
         raise
     except CorndogsError:
-        # It takes no change at all: that is an outage, and not this task's trouble.
+        # It refuses every change: an outage, not a problem of this task.
         raise refused from None
     log.warning("Corndogs does not archive the task %s, so it was only marked as %s", task_id, final_state)

@@ -1,4 +1,4 @@
-"""The definition of a node's job, as its workflow file has it, with its references replaced."""
+"""Replacing the references in the definition of a node's job."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from reactorcide.workflows.references import Reference, Template, TemplateJson
 
 @dataclass(frozen=True, slots=True)
 class Filled:
-    """What a template says, without references."""
+    """The values of a template, without references."""
 
     fields: Mapping[str, Any]
     environment: dict[str, str]
@@ -25,7 +25,7 @@ class Filled:
 def fill(template: JobTemplate, value_of: Callable[[Reference], str]) -> Filled:
     """Replace the references of a template.
 
-    Raises ``InvalidInput`` if the values do not make a job, and what ``value_of`` raises.
+    Raises ``InvalidInput`` if the result is not a valid job, and the errors of ``value_of``.
     """
 
     def text(value: TemplateJson) -> str:
@@ -43,7 +43,7 @@ def fill(template: JobTemplate, value_of: Callable[[Reference], str]) -> Filled:
         raise InvalidInput(f"its image {image[:200]!r} is not an image reference")
     values = {
         name: {**service, "image": text(service["image"]), "environment": environment(service["environment"])}
-        # A run that an older version has started has none.
+        # A run of an older version has none.
         for name, service in template.get("services", {}).items()
     }
     return Filled(

@@ -1,4 +1,4 @@
-"""Reaching other hosts: which addresses may be reached, and HTTP requests to them."""
+"""Connections to other hosts: the allowed addresses, and HTTP requests."""
 
 from typing import Protocol
 

@@ -1,4 +1,4 @@
-"""The way of all HTTP requests that the service sends to other hosts, such as forges.
+"""Sending HTTP requests to other hosts, such as forges.
 
 Every connection is made to an address that was checked just before: a name that resolves to another address a
 moment later gains nothing, and neither does a redirect. The certificate is checked against the name. Of the
@@ -31,7 +31,7 @@ from reactorcide.threads import call_in_thread, start_thread
 
 _PORTS = {"http": 80, "https": 443}
 _REPEATED = (301, 302, 307, 308)
-"""Redirects after which the same request is sent again. A 303 leads to another page, which nobody needs."""
+"""Redirects after which the same request is sent again. A 303 leads to another page, which is not needed."""
 _MAX_REDIRECTS = 5
 _HEADERS = {"User-Agent": f"reactorcide/{reactorcide.__version__}", "Accept-Encoding": "identity"}
 
@@ -61,7 +61,7 @@ class HttpClient:
         """Send a request and return the answer, whatever its status.
 
         A redirect on the same host is followed with the same request; of the answer's body no more than
-        ``max_answer_bytes`` are read. Raises ``RequestFailed`` if no answer was had: the request may have
+        ``max_answer_bytes`` are read. Raises ``RequestFailed`` if there was no answer; the request may have
         arrived all the same.
         """
         deadline = monotonic() + self._timeout_s
@@ -75,7 +75,7 @@ class HttpClient:
                 target = urljoin(request.url, location)
                 is_same_host = _is_same_host(urlsplit(request.url), urlsplit(target))
             except ValueError as exc:
-                raise RequestFailed(f"{where} redirects to what is no URL") from exc
+                raise RequestFailed(f"{where} redirects to an invalid URL") from exc
             if not is_same_host:
                 raise RequestFailed(
                     f"{where} redirects to another host, which is not followed: {_origin(target)}"
@@ -98,7 +98,7 @@ class HttpClient:
             adapter = _Adapter(connection.open, self._tls)
             with adapter.send(prepared, stream=True, timeout=connection.remaining_s()) as response:
                 if monotonic() >= deadline:
-                    # Python takes headers that were cut off for complete ones.
+                    # Python accepts truncated headers as complete.
                     raise self._too_slow(origin, may_arrive=True)
                 return HttpAnswer(
                     status=response.status_code,
@@ -117,7 +117,7 @@ class HttpClient:
         try:
             body: bytes = response.raw.read(self._max_answer_bytes, decode_content=False)
         except (HTTPError, OSError):
-            # The status says what became of the request.
+            # The status is the result of the request, even without a complete body.
             return b""
         return body
 
@@ -157,7 +157,7 @@ class _Connection:
         """Whether there is a connection, or was one."""
 
     def remaining_s(self) -> float:
-        """Return how much time is left; never 0, which a socket would not wait for at all."""
+        """Return the remaining time; never 0, which would make a socket non-blocking."""
         return max(0.001, self._deadline - monotonic())
 
     def open(self, port: int) -> socket.socket:
@@ -192,7 +192,7 @@ class _Connection:
         def end_in_time() -> None:
             with copy:
                 if not self._closed.wait(self.remaining_s()):
-                    # Fails where the other side was quicker.
+                    # Fails if the other side has already closed.
                     with suppress(OSError):
                         copy.shutdown(socket.SHUT_RDWR)
 
@@ -204,7 +204,7 @@ class _Connection:
 
 
 class _Adapter(HTTPAdapter):
-    """Has requests open its connection by a function, which gets the port."""
+    """Makes ``requests`` open its connection with a function, which gets the port."""
 
     def __init__(self, connect: Callable[[int], socket.socket], tls: ssl.SSLContext) -> None:
         self._connect = connect

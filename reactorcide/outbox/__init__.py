@@ -1,1 +1,2 @@
-"""What is owed to others: written in the transaction that changes a run, and sent until it has arrived."""
+"""The outbox: messages to other hosts, written in the transaction that changes a run, and sent until they
+arrive."""

@@ -1,4 +1,4 @@
-"""What an answer to something that was sent says: whether to wait, and what is wrong."""
+"""Interpreting answers of other hosts: how long to wait, and what is wrong."""
 
 import re
 from datetime import UTC
@@ -10,13 +10,13 @@ from reactorcide.domain.http import HttpAnswer
 _MAX_MESSAGE_CHARS = 200
 _MAX_WAIT_S = 24 * 3600.0
 _LEAST_TIME_S = 10**9
-"""What is less is a number of seconds, and no time."""
+"""A smaller value is a number of seconds, not a Unix time."""
 _SECONDS = re.compile(r"[0-9]{1,12}")
 _WAIT = (429, 503)
 
 
 def wait_s(answer: HttpAnswer, *, now_s: float) -> float | None:
-    """Return for how long an answer asks to send nothing more; ``None`` if it does not.
+    """Return how long an answer asks to pause; ``None`` if it does not.
 
     By ``Retry-After`` of a refusal (RFC 9110, 10.2.3), and by the headers of GitHub, Gitea and GitLab that
     tell that the requests of a time are used up. ``now_s`` is the Unix time of an answer without ``Date``.
@@ -38,12 +38,12 @@ def wait_s(answer: HttpAnswer, *, now_s: float) -> float | None:
 
 
 def asks_to_wait(answer: HttpAnswer) -> bool:
-    """Return whether an answer refuses a request only because of others, or of its time."""
+    """Return whether an answer refuses a request only for its rate or its time."""
     return answer.status in _WAIT
 
 
 def reason(answer: HttpAnswer) -> str:
-    """Return an answer's status for the metrics, one of few."""
+    """Return an answer's status as a metric label with few values."""
     try:
         return str(HTTPStatus(answer.status).value)
     except ValueError:
@@ -51,7 +51,7 @@ def reason(answer: HttpAnswer) -> str:
 
 
 def phrase(answer: HttpAnswer, *secrets: str) -> str:
-    """Return what was answered, with the message of the other side, if it has one, but without secrets."""
+    """Return a phrase about an answer, with the message of the other side, if any, without secrets."""
     try:
         status = f"{answer.status} {HTTPStatus(answer.status).phrase}"
     except ValueError:
@@ -62,7 +62,7 @@ def phrase(answer: HttpAnswer, *secrets: str) -> str:
         message = next((body[key] for key in ("message", "error") if isinstance(body.get(key), str)), None)
     if not message:
         return f"answered {status}"
-    # First without the secrets, of which a part may be left at the end otherwise.
+    # Remove the secrets before cutting, so that no part of one remains at the end.
     for secret in filter(None, secrets):
         message = message.replace(secret, "***")
     text = "".join(char if char.isprintable() else " " for char in message[:_MAX_MESSAGE_CHARS])

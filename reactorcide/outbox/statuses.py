@@ -14,9 +14,9 @@ _MAX_COUNTED = 3
 
 
 def owe(tx: Records, run_id: str, *, now_ms: int) -> bool:
-    """Write the status that a run owes its forge now, and return whether that is another one than before.
+    """Write the status that a run owes its forge now, and return whether it differs from the previous one.
 
-    To be called in the transaction that changes the run, after all else.
+    Call it last in the transaction that changes the run.
     """
     run = tx.runs.find(run_id)
     if run is None or run.status_context is None or not tx.outbox.takes_statuses(run.project_id or ""):
@@ -34,7 +34,7 @@ def context_of(run: Run) -> str | None:
     if name in (EventName.SCHEDULE, EventName.MANUAL):
         return None
     if not run.file:
-        # Nothing is known of the commit but the event.
+        # Only the event of the commit is known.
         return "reactorcide/config"
     kind = {EventName.PUSH: "push", EventName.TAG_CREATED: "tag"}.get(name, "pr")
     return f"reactorcide/{kind}/{run.workflow_id}"
@@ -65,7 +65,7 @@ def _state(run: Run, nodes: Sequence[Node]) -> tuple[StatusState, str]:
         case RunStatus.WAITING:
             return StatusState.PENDING, "waiting for approval" if run.is_held else reason
         case RunStatus.RUNNING if failed:
-            # A forge takes a thousand statuses of a commit and a context, and each failure would be one.
+            # A forge accepts a thousand statuses of a commit and context, and each failure would be one.
             failures = (
                 _failed(failed, nodes)
                 if len(failed) <= _MAX_COUNTED

@@ -1,4 +1,4 @@
-"""Telling webhooks of runs and jobs, as Standard Webhooks say (https://www.standardwebhooks.com)."""
+"""Messages of webhooks about runs and jobs, by Standard Webhooks (https://www.standardwebhooks.com)."""
 
 import base64
 import hmac
@@ -35,7 +35,7 @@ def signature(secret: str, message_id: str, timestamp_s: int, body: bytes) -> st
 
 
 class Announcer:
-    """Writes for each webhook what it is told of the latest status changes. For one thread."""
+    """Writes the messages about the latest status changes for each webhook. For one thread."""
 
     def __init__(self, store: Store, public_url: str | None) -> None:
         self._store = store
@@ -44,7 +44,7 @@ class Announcer:
     def announce(self, now_ms: int) -> bool:
         """Write the messages of some changes, each once, and return whether there are more changes.
 
-        The messages and how far that went are one transaction.
+        The messages and the position are one transaction.
         """
         webhooks = self._store.webhooks.of_user(None)
         if not webhooks:
@@ -66,7 +66,7 @@ class Announcer:
 
 
 class _Happened:
-    """What webhooks are told in one transaction."""
+    """The messages of one transaction."""
 
     def __init__(self, tx: Records, webhooks: list[Webhook], public_url: str | None, now_ms: int) -> None:
         self._tx = tx
@@ -75,7 +75,7 @@ class _Happened:
         self._now_ms = now_ms
         self._may_see: dict[tuple[str, str], bool] = {}
         self._messages: list[tuple[Webhook, str, str]] = []
-        """For whom, of which type, and the body."""
+        """Webhook, type and body of each message."""
 
     def tell(self, event: JobEvent | RunEvent) -> None:
         """Add the messages of a status change."""
@@ -90,7 +90,7 @@ class _Happened:
                     self._messages.append((webhook, name, body))
 
     def write(self) -> None:
-        """Owe all messages, in their order, by which their ids are sorted as well."""
+        """Write all messages in order; their ids have the same order."""
         ids = sorted(new_id() for _ in self._messages)
         for message_id, (webhook, name, body) in zip(ids, self._messages, strict=True):
             self._tx.webhooks.owe(
@@ -116,7 +116,7 @@ class _Happened:
             yield WebhookEvent.JOB, f"job.{event.status_to}"
         elif event.node is None:
             yield WebhookEvent.RUN, f"run.{event.status_to}"
-            # A run that was cancelled or skipped says nothing of the workflow.
+            # A cancelled or skipped run does not show whether the workflow works.
             if event.status_to == RunStatus.FAILED:
                 self._tx.webhooks.set_failing(run)
                 yield WebhookEvent.FAILURE, "failure"

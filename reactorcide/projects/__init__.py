@@ -1,1 +1,1 @@
-"""What can be done with projects: one file a use case."""
+"""Use cases of projects, one file for each."""

@@ -1,4 +1,4 @@
-"""The badge of a project: an image that says how the last runs of a branch have ended."""
+"""The badge of a project: an image with the result of the last runs of a branch."""
 
 from reactorcide.domain.accounts import User
 from reactorcide.domain.runs import RunStatus
@@ -22,7 +22,7 @@ _SVG = """<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="20" ro
 def badge(context: StoredJobs, user: User, project_id: str, branch: str | None) -> str:
     """Return the badge of a project as SVG; ``None`` is its default branch. Raises ``NotFound``.
 
-    It is about the last run of each workflow on that branch that has completed or failed.
+    It shows the last run of each workflow on that branch that has completed or failed.
     """
     project = access.project(context, user, project_id)
     runs = context.store.runs

@@ -52,9 +52,9 @@ def create(
 ) -> tuple[Project, str]:
     """Create a project with ``user`` as its owner; returns it and the secret of its webhook.
 
-    ``fields`` are those of ``Project`` that a client gives, an empty value where there is none; without
-    ``forge`` that goes by the host of the URL. ``token`` is one of the forge. Raises ``InvalidInput`` for
-    what cannot be, and ``Conflict`` for a name that is taken.
+    ``fields`` are those of ``Project`` that a client can set, with an empty value for none; the default of
+    ``forge`` depends on the host of the URL. ``token`` is a token of the forge. Raises ``InvalidInput`` for
+    invalid values, and ``Conflict`` for a name in use.
     """
     created_at_ms = now_ms()
     _check_url(context, git_url)
@@ -91,8 +91,8 @@ def change(
 ) -> Project:
     """Change a project and return it; for its owners. See ``create``; an empty ``token`` removes it.
 
-    The token is removed, too, where the project moves to another server and no token comes with that.
-    ``known_hosts`` are the keys of SSH servers, in place of those that are known; empty forgets them.
+    The token is also removed if the project moves to another server without a new token.
+    ``known_hosts`` replaces the known keys of SSH servers; an empty value removes them.
     """
     project_id = access.project(context, user, project_id, ProjectRole.OWNER).project_id
     _check_grant(user, fields)
@@ -104,11 +104,11 @@ def change(
         changed = replace(_changed(before, fields), updated_at_ms=now_ms())
         _checked(context, changed)
         if token is None and _servers(changed) != _servers(before):
-            # Whoever has given it meant it for another server.
+            # The token was meant for another server.
             token = ""
         tx.projects.save(changed, git_url)
         _set_token(tx, changed, token)
-        # What has failed may go well now.
+        # Failed statuses may succeed now.
         tx.outbox.resume(STATUSES, project_id, now_ms=changed.updated_at_ms)
         if known_hosts is not None:
             _set_known_hosts(tx, changed, known_hosts)
@@ -119,7 +119,7 @@ def change(
 def renew_webhook_secret(context: JobContext, user: User, project_id: str) -> str:
     """Return a new secret for the webhook of a project; for its owners.
 
-    The one before counts, too, until the next renewal or ``forget_previous_webhook_secret``.
+    The previous secret stays valid until the next renewal or ``forget_previous_webhook_secret``.
     """
     project = access.project(context, user, project_id, ProjectRole.OWNER)
     secret, at_ms = _new_secret(), now_ms()
@@ -136,7 +136,7 @@ def renew_webhook_secret(context: JobContext, user: User, project_id: str) -> st
 
 
 def forget_previous_webhook_secret(context: JobContext, user: User, project_id: str) -> None:
-    """Let the secret before the last renewal count no longer; for owners. Repeating is harmless."""
+    """Revoke the secret from before the last renewal; for owners. Safe to repeat."""
     project = access.project(context, user, project_id, ProjectRole.OWNER)
     with context.store.transaction() as tx:
         tx.projects.remove_credential(project.project_id, CredentialKind.PREVIOUS_WEBHOOK_SECRET)
@@ -144,7 +144,7 @@ def forget_previous_webhook_secret(context: JobContext, user: User, project_id: 
 
 
 def renew_deploy_key(context: JobContext, user: User, project_id: str) -> str:
-    """Make a new SSH key for a project, and return its public half; for owners. An earlier one is removed."""
+    """Create a new SSH key for a project, and return its public half; for owners. Replaces an earlier one."""
     project = access.project(context, user, project_id, ProjectRole.OWNER)
     private, public = new_key(f"reactorcide {project.name}")
     kind = CredentialKind.DEPLOY_KEY
@@ -155,7 +155,7 @@ def renew_deploy_key(context: JobContext, user: User, project_id: str) -> str:
 
 
 def remove_deploy_key(context: JobContext, user: User, project_id: str) -> None:
-    """Remove the SSH key of a project; for owners. Repeating is harmless."""
+    """Remove the SSH key of a project; for owners. Safe to repeat."""
     project = access.project(context, user, project_id, ProjectRole.OWNER)
     with context.store.transaction() as tx:
         tx.projects.remove_credential(project.project_id, CredentialKind.DEPLOY_KEY)
@@ -163,10 +163,9 @@ def remove_deploy_key(context: JobContext, user: User, project_id: str) -> None:
 
 
 def remove(context: JobContext, user: User, project_id: str) -> None:
-    """Remove a project with all that is of it; for its owners.
+    """Remove a project with everything it owns; for its owners.
 
-    The commit statuses that its forge has not been told yet are sent as errors.
-    Raises ``Conflict`` while one of its runs is not over.
+    Its unsent commit statuses are sent as errors. Raises ``Conflict`` while one of its runs is unfinished.
     """
     project = access.project(context, user, project_id, ProjectRole.OWNER)
     with context.store.transaction() as tx:
@@ -176,21 +175,21 @@ def remove(context: JobContext, user: User, project_id: str) -> None:
         tx.audit.add(_entry(user, Action.PROJECT_DELETE, project))
     crashpoints.reached("project-delete-written")
     for delivery_id in deliveries:
-        # What is interrupted here is an orphan for the next start.
+        # After an interruption the objects are orphans, which the next start removes.
         context.objects.delete(object_prefix(delivery_id))
     leftovers.remove_caches(context, project.project_id)
     leftovers.remove_leftovers(context)
 
 
 def _check_grant(user: User, fields: Mapping[str, Any]) -> None:
-    """Raise ``Forbidden`` if somebody grants what an admin alone may grant."""
+    """Raise ``Forbidden`` if a user who is not an admin grants a privilege."""
     if fields.get("builder") and not user.is_admin:
         raise Forbidden("only an admin may grant the builder to a project")
 
 
 def _changed(project: Project, fields: Mapping[str, Any]) -> Project:
-    """Return a project with other values, as a client gives them."""
-    # What is empty there is not given.
+    """Return a project with changed values, in a client's format."""
+    # An empty value means none.
     optional = ("forge_url", "default_branch", "default_image", "queue", "allowed_events", "max_running")
     kinds: dict[str, Any] = {
         "visibility": Visibility,
@@ -206,7 +205,7 @@ def _changed(project: Project, fields: Mapping[str, Any]) -> Project:
 
 
 def _checked(context: JobContext, project: Project) -> Project:
-    """Return a project that can be; raises ``InvalidInput`` with the field that is wrong otherwise."""
+    """Return the project if it is valid; raises ``InvalidInput`` with the wrong field."""
     if not is_name(project.name) or is_id(project.name):
         raise InvalidInput(
             f"a project's name has 1 to {MAX_NAME_CHARS} letters, digits, '.', '_' and '-', in parts that a "
@@ -234,7 +233,7 @@ def _checked(context: JobContext, project: Project) -> Project:
 
 
 def _forge_of(git_url: str) -> ForgeKind:
-    """Return the forge that a URL names, as far as its host tells."""
+    """Return the kind of forge by the host of a URL."""
     return _KNOWN_FORGES.get(_server_of(git_url).partition(":")[0], ForgeKind.NONE)
 
 
@@ -245,7 +244,7 @@ def _server_of(git_url: str) -> str:
 
 
 def _servers(project: Project) -> tuple[str | None, str]:
-    """Return where a project's token is sent."""
+    """Return the server that a project's token is sent to."""
     return project.forge_url, _server_of(project.git_url)
 
 
@@ -275,7 +274,7 @@ def _set_known_hosts(tx: Records, project: Project, text: str) -> None:
 
 
 def _new_secret() -> str:
-    # The form that GitLab asks for in a signing token; to others it is a text like any.
+    # The format of GitLab's signing tokens; other forges accept any text.
     return "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
 
 

@@ -1,4 +1,4 @@
-"""The members of a project: give a user a role, or take it away."""
+"""The members of a project: adding, changing and removing them."""
 
 from reactorcide.domain.accounts import User
 from reactorcide.domain.audit import Action, AuditEntry
@@ -10,7 +10,7 @@ from reactorcide.store import Records
 
 
 def set_role(context: JobContext, user: User, project_id: str, username: str, role: ProjectRole) -> None:
-    """Give a user a role in a project, in place of an earlier one; for its owners.
+    """Give a user a role in a project, which replaces an earlier one; for its owners.
 
     Raises ``NotFound`` if there is no such user, and ``Conflict`` if no owner would be left.
     """
@@ -24,7 +24,7 @@ def set_role(context: JobContext, user: User, project_id: str, username: str, ro
 
 
 def remove(context: JobContext, user: User, project_id: str, member_id: str) -> None:
-    """Take a user's role in a project away; for its owners, and for the members themselves.
+    """Remove a user from a project; for its owners, and for the members themselves.
 
     Raises ``NotFound`` if the user is no member, and ``Conflict`` if no owner would be left.
     """

@@ -1,4 +1,4 @@
-"""Looking at projects: one with its members, and lists."""
+"""Reading projects: one with its members, and lists."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,17 +12,17 @@ from reactorcide.store.outbox import STATUSES
 
 @dataclass(frozen=True, slots=True)
 class ProjectView:
-    """A project as one user sees it."""
+    """A project as it is visible to one user."""
 
     project: Project
     role: ProjectRole | None
-    """Of that user; ``None`` if the user is no member."""
+    """The role of that user; ``None`` if the user is not a member."""
     members: Sequence[Member]
     """Empty unless the user is a member or an admin."""
     credentials: Mapping[CredentialKind, Credential] | None
-    """``None``: the user may not see the project's settings, and is no owner nor admin."""
+    """``None`` for users who are neither owner nor admin."""
     status_problem: str | None
-    """Why the forge did not take the last commit status; ``None`` if it did."""
+    """Why the forge did not accept the last commit status; ``None`` if it did."""
 
 
 def view(context: StoredJobs, user: User, project_id: str) -> ProjectView:
@@ -48,6 +48,6 @@ def statuses(
 def page(
     context: StoredJobs, user: User, *, name: str | None, limit: int, after: tuple[int, str] | None
 ) -> tuple[list[Project], int]:
-    """Return a page of the projects that ``user`` may see, and how many there are in all."""
+    """Return a page of the projects that ``user`` may see, and the total."""
     user_id = None if user.is_admin else user.user_id
     return context.store.projects.page(user_id, name=name, limit=limit, after=after)

@@ -8,12 +8,12 @@ from typing import Literal, Protocol
 Signal = Literal["TERM", "KILL"]
 
 OutputChunk = tuple[int, bytes]
-"""A part of a container's output, as it came: 1 for stdout or 2 for stderr, and the bytes."""
+"""A chunk of a container's output: 1 for stdout or 2 for stderr, and the bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerSpec:
-    """What one attempt of a job needs of its container."""
+    """The container to create for an attempt of a job."""
 
     instance_id: str
     job_id: str
@@ -26,36 +26,36 @@ class ContainerSpec:
     memory_limit_bytes: int | None
     pids_limit: int
     host_names: Sequence[str] = ()
-    """Names of services, which it reaches on its own loopback."""
+    """Names of services, which it reaches on its loopback."""
     user: str | None = None
-    """Whom the command runs as, like ``1000:1000``; ``None``: the user of the image."""
+    """The user of the command, like ``1000:1000``; ``None``: the user of the image."""
     can_be_warm: bool = False
-    """It may have started before its files are put into it."""
+    """Whether it may start before its files are copied into it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceSpec:
-    """What one attempt of a job needs of the container of a service."""
+    """The container to create for a service of a job."""
 
     name: str
     job_container_id: str
     """The container whose network it shares."""
     job: ContainerSpec
-    """What it has in common with that: its labels and its limits."""
+    """Labels and limits, the same as of the job's container."""
     image: str
     command: Sequence[str] | None
-    """In place of the image's own; ``None`` keeps that."""
+    """Replaces the image's command; ``None``: the image's command."""
     env: Mapping[str, str] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class ImageFacts:
-    """What an image says about the service in it."""
+    """Facts about a service from its image."""
 
     health_check: Sequence[str] | None
     """A command that succeeds when it is healthy."""
     ports: frozenset[str]
-    """Such as ``5432/tcp``."""
+    """Exposed ports, such as ``5432/tcp``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +75,12 @@ class Exit:
     exit_code: int
     oom_killed: bool
     answered_at: float = field(default_factory=monotonic, compare=False)
-    """When the engine told of the end, by ``time.monotonic``; why it ended may have been known only later."""
+    """When the engine reported the end, by ``time.monotonic``; the reason may have been known later."""
 
 
 @dataclass(frozen=True, slots=True)
 class ContainerInfo:
-    """A container that the engine knows and that has the labels of an attempt."""
+    """A container of the engine with the labels of an attempt."""
 
     container_id: str
     job_id: str
@@ -88,44 +88,45 @@ class ContainerInfo:
     service: str | None
     """The name of the service that runs in it; ``None`` if it is the job's own container."""
     is_named: bool
-    """It has the name of that, too. Labels prove nothing: ``docker commit`` copies them to an image."""
+    """Whether it also has the attempt's name. Labels are no proof: ``docker commit`` copies them to an
+    image."""
 
 
 @dataclass(frozen=True, slots=True)
 class WarmView:
-    """The containers that were created ahead of any job."""
+    """Figures of the containers that were created ahead of jobs."""
 
     size: int
-    """The most that there may be."""
+    """The maximum number of containers."""
     waiting: int
     jobs_warm: int
-    """Jobs that got one."""
+    """The number of jobs that got one."""
     jobs_cold: int
-    """Jobs that got a new container."""
+    """The number of jobs that got a new container."""
 
 
 class Output(Protocol):
-    """What a command prints while it runs. One thread reads; any thread may wake it.
+    """The output of a running command. One thread reads; any thread may wake it.
 
     A reader that stops reading blocks the container, so read until the end or close.
     """
 
     @property
     def acknowledged(self) -> bool:
-        """Return whether what was read has shown that the command was handed over."""
+        """Return whether the acknowledgement of the command has been read."""
 
     @property
     def launcher_output(self) -> bytes:
-        """What was printed by whatever waits for the command, where nothing was acknowledged."""
+        """The output before an acknowledgement, if there was none."""
 
     @property
     def unacknowledged_bytes(self) -> int:
-        """How much was printed before the acknowledgement, or so far where none has come."""
+        """The number of bytes before the acknowledgement, or so far."""
 
     def read(self, timeout_s: float) -> list[OutputChunk] | None:
-        """Return what was printed, or ``None`` at the end.
+        """Return chunks of output, or ``None`` at the end.
 
-        Returns ``[]`` when nothing came in time, or ``wake`` was called, or the acknowledgement was read.
+        Returns ``[]`` after the timeout, after ``wake``, or when only the acknowledgement was read.
         """
 
     def wake(self) -> None:
@@ -136,7 +137,7 @@ class Output(Protocol):
 
 
 class AttachedOutput(Output, Protocol):
-    """The output of a container that was attached to before its start, and the way in for its command."""
+    """The output of a container attached before its start, and the input for its command."""
 
     @property
     def is_sent(self) -> bool:
@@ -144,10 +145,11 @@ class AttachedOutput(Output, Protocol):
 
     @property
     def is_local(self) -> bool:
-        """Return whether the connection stays on this host, so that its end cannot be lost on the way."""
+        """Return whether the connection is local to this host, so that its end cannot get lost in a
+        network."""
 
     def hand_over(self, spec: ContainerSpec, started: Started) -> None:
-        """Begin to send the command; ``read`` sends the rest, without ever waiting for it.
+        """Start sending the command; ``read`` sends the rest without blocking.
 
         The command runs when all of it has arrived, and not at all where this connection ends before.
         """
@@ -156,7 +158,7 @@ class AttachedOutput(Output, Protocol):
 class Runner(Protocol):
     """A container engine.
 
-    Call order for one attempt: ``create`` (after ``pull``, where it says that the image is missing), ``put``,
+    Call order for one attempt: ``create`` (after ``pull``, if the image is missing), ``put``,
     ``attach``, ``start``, ``hand_over`` on what ``attach`` returned, read the output to its end, ``wait``,
     ``artifacts``, ``remove``. A container whose command was not handed over runs nothing, however often it is
     started. Thread-safe. Every method raises ``EngineUnavailable`` when the engine does not answer, and
@@ -173,14 +175,14 @@ class Runner(Protocol):
         """
 
     def create(self, spec: ContainerSpec) -> str:
-        """Make a container with an empty artifacts directory and return its id; raises ``ImageMissing``.
+        """Create a container with an empty artifacts directory and return its id; raises ``ImageMissing``.
 
-        It may be a warm one: created, attached to and started before, and never used. What is called next is
-        the same, and what its command sees, too.
+        It may be a warm one: created, attached and started before, and never used. The following calls and
+        the command's environment are the same.
         """
 
     def owner(self, container_id: str) -> tuple[int, int]:
-        """Return the uid and gid that the container's command will have."""
+        """Return the uid and gid of the container's command."""
 
     def put(self, container_id: str, tar: Iterator[bytes]) -> None:
         """Unpack an uncompressed tar at the container's ``/``."""
@@ -189,7 +191,7 @@ class Runner(Protocol):
         """Open the output of a container that has not been started yet."""
 
     def reread(self, container_id: str, *, was_handed_over: bool = True) -> Output:
-        """Open everything that a container's command has printed and, while it runs, will print.
+        """Open the complete output of a container's command, and follow it while it runs.
 
         ``was_handed_over`` is false for a container of an older version, whose command began with its start.
         """
@@ -200,17 +202,17 @@ class Runner(Protocol):
     def is_acknowledged(self, container_id: str) -> bool:
         """Return whether the engine's copy of the output has the acknowledgement.
 
-        That it has none is certain only once the container has ended. Raises ``ContainerGone``.
+        A negative answer is certain only once the container has ended. Raises ``ContainerGone``.
         """
 
     def create_service(self, spec: ServiceSpec) -> str:
-        """Make the container of a service and return its id; raises ``ImageMissing``."""
+        """Create the container of a service and return its id; raises ``ImageMissing``."""
 
     def start_service(self, container_id: str) -> None:
-        """Start the container of a service; that of its job has to run."""
+        """Start the container of a service; the job's container must be running."""
 
     def image_facts(self, image: str) -> ImageFacts:
-        """Return what an image that is there says about its service."""
+        """Return the facts about a service from its local image."""
 
     def begin_check(self, container_id: str, command: Sequence[str]) -> str | None:
         """Start a command in a container; returns its id for ``check_result``, ``None`` if that has ended."""
@@ -222,49 +224,49 @@ class Runner(Protocol):
         """Return how a container has ended; ``None`` while it runs. Raises ``ContainerGone``."""
 
     def output_end(self, container_id: str, max_bytes: int) -> bytes:
-        """Return the end of what a service has printed, on both streams. Raises ``ContainerGone``."""
+        """Return the end of a service's output, on both streams. Raises ``ContainerGone``."""
 
     def signal(self, container_id: str, signal: Signal) -> None:
-        """Send a signal to every process of the container's command; harmless once it is over."""
+        """Send a signal to every process of the container's command; harmless after its end."""
 
     def wait(self, container_id: str, timeout_s: float, started_at: str | None) -> Exit | None:
-        """Wait for the end of the life of a container that began at ``started_at``; ``None`` if it runs on.
+        """Wait for the end of a container that was started at ``started_at``; ``None`` if it still runs.
 
-        Raises ``ContainerGone``, and ``ContainerRestarted`` if another life has begun since. ``None`` as
-        ``started_at`` stands for any life.
+        Raises ``ContainerGone``, and ``ContainerRestarted`` if it was restarted since. ``None`` as
+        ``started_at`` means any start.
         """
 
     def disk_bytes(self, container_id: str) -> int | None:
-        """Return what a container takes of the disk, as far as that can be told; ``None`` unless it runs.
+        """Return the measurable disk usage of a container; ``None`` unless it runs.
 
-        That is more work for the engine the more files there are. Raises ``ContainerGone``.
+        The engine's work grows with the number of files. Raises ``ContainerGone``.
         """
 
     def copy_bytes(self, container_id: str) -> int | None:
-        """Return what the engine's copy of the output takes of the disk; ``None`` if it cannot be asked.
+        """Return the disk usage of the engine's copy of the output; ``None`` if it is unknown.
 
         Raises ``ContainerGone``.
         """
 
     def artifacts(self, container_id: str) -> Generator[bytes, None, None] | None:
-        """Return the artifacts directory as a tar stream, ``None`` if it is untouched.
+        """Return the artifacts directory as a tar stream, ``None`` if it is unchanged.
 
         To be closed by whoever stops reading half-way. Raises ``ContainerGone``, and ``JobFailed`` if the
         job has moved the directory away.
         """
 
     def has_path(self, container_id: str, path: str) -> bool:
-        """Return whether there is anything at a path of a container. Raises ``ContainerGone``."""
+        """Return whether a path exists in a container. Raises ``ContainerGone``."""
 
     def read_file(self, container_id: str, path: str, max_bytes: int) -> bytes | None:
-        """Return what a file of a container holds; ``None`` if there is nothing at its path.
+        """Return the content of a file in a container; ``None`` if it does not exist.
 
         No link is followed. Raises ``ContainerGone``, and ``JobFailed`` for what is not a regular file, or is
         larger than ``max_bytes``.
         """
 
     def files(self, container_id: str, path: str) -> Generator[bytes, None, None] | None:
-        """Return what is at a path of a container as a tar stream; ``None`` if it has no such path.
+        """Return a path of a container as a tar stream; ``None`` if it does not exist.
 
         The first part of each name in the tar is the last part of the path. A link at the path itself is not
         followed. To be closed by whoever stops reading half-way. Raises ``ContainerGone``.
@@ -274,25 +276,25 @@ class Runner(Protocol):
         """Kill and remove a container with its volumes; safe to repeat."""
 
     def list(self, instance_id: str) -> list[ContainerInfo]:
-        """Return all containers with labels of this installation, in whatever state."""
+        """Return all containers with labels of this installation, in any state."""
 
     def keep_warm(self, may_create: Callable[[], bool]) -> None:
-        """Have containers wait for the next jobs: remove those that have waited too long, and create others.
+        """Maintain the warm containers: remove those that have waited too long, and create others.
 
         Others are created one by one, as long as ``may_create``. For one thread, the one that sweeps.
         """
 
     def drop_warm(self) -> None:
-        """Remove the containers that wait for jobs, and create none any more."""
+        """Remove the warm containers, and create no more."""
 
     def left_warm(self, instance_id: str) -> frozenset[str]:
-        """Return the containers created ahead of jobs that do not wait here, and were not taken here.
+        """Return warm containers that this process neither holds nor has handed to a job.
 
-        What an earlier process has left is either some attempt's by now, whose row names it, or nobody's.
+        A warm container of an earlier process is either in an attempt's row by now, or unused.
         """
 
     def warm_view(self) -> WarmView:
-        """Return how many containers wait for jobs, and what has been used."""
+        """Return the figures of the warm containers."""
 
     def remove_stray_volumes(
         self, instance_id: str, needed: Callable[[], Collection[tuple[str, int]]]
@@ -315,12 +317,12 @@ class Runner(Protocol):
 
 
 class ImageMissing(Exception):
-    """The image has to be pulled first. Never leaves the worker."""
+    """The image must be pulled first. Never leaves the worker."""
 
 
 class ContainerGone(Exception):
-    """There is no such container any more. Never leaves the worker."""
+    """The container no longer exists. Never leaves the worker."""
 
 
 class ContainerRestarted(ContainerGone):
-    """There is the container, but its command's life is over. Never leaves the worker."""
+    """The container was restarted, so its command has ended. Never leaves the worker."""

@@ -1,13 +1,13 @@
-"""How a command gets into its container: through standard input, after the container has started.
+"""The handover of a command to its container: through standard input, after the container has started.
 
 The container starts with the launcher, a few lines of shell that wait for the command. So the state of a
-container says nothing about its command. The hand-over alone decides whether that runs, and it arrives whole
-or not at all.
+container says nothing about its command. Only the handover decides whether the command runs, and it is
+received completely or not at all.
 
 The launcher reads lines and evaluates each as it comes: one for each variable, and one for the command. None
-of them has an effect outside of this shell. Then comes the mark, a line that nobody can guess. At the mark
-the launcher prints the acknowledgement, on both streams, and becomes the command. Where its input ends before
-the mark, it ends, too, and nothing has run.
+of them has an effect outside of this shell. Then comes the mark, a line with a random value. At the mark the
+launcher prints the acknowledgement, on both streams, and becomes the command. If its input ends before the
+mark, it ends, too, and nothing has run.
 
 The launcher runs in any POSIX shell, uses builtins alone, and does not rely on its environment:
 
@@ -32,7 +32,7 @@ MAX_UNACKNOWLEDGED_BYTES = 1 << 20
 command's own output may come before the acknowledgement on standard output."""
 
 NOT_HANDED_OVER = 75
-"""The launcher's exit code where its input ended before the mark; commands may have the same one."""
+"""The launcher's exit code if its input ended before the mark; commands may have the same one."""
 
 # Without the trap the shell dies on SIGTERM and its child is killed unasked; without the variable only
 # the shell gets the signal. Only both together let the command clean up. On one line, so that the line
@@ -42,8 +42,8 @@ INIT_ENV = {"TINI_KILL_PROCESS_GROUP": "1"}
 """Read by the container's init, but not by Podman's. The command itself does not see it."""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
-# Names to which a shell gives a meaning of its own: some cannot be set at all, some change what the launcher
-# does, of some the value that is set is not the value that a child gets.
+# Names with a special meaning in a shell: some cannot be set, some change what the launcher does, and for
+# some a child gets another value.
 _SHELL_NAMES = frozenset(
     (
         *("_", "DIRSTACK", "ENV", "EPOCHREALTIME", "EPOCHSECONDS", "EUID", "FUNCNAME", "FUNCNEST", "GROUPS"),
@@ -70,18 +70,18 @@ def launcher(mark: str) -> list[str]:
 
 
 def is_handed_over(name: str) -> bool:
-    """Return whether a variable is handed over; any other one has to be in the container's configuration."""
+    """Return whether a variable can be handed over; any other must be in the container's configuration."""
     is_special = name in _SHELL_NAMES or name.startswith(_SHELL_PREFIX)
     return _NAME.fullmatch(name) is not None and not is_special
 
 
 def configured(env: Mapping[str, str]) -> dict[str, str]:
-    """Return those variables that are not handed over, but stand in the container's configuration."""
+    """Return the variables that are set in the container's configuration instead of the handover."""
     return {name: value for name, value in env.items() if not is_handed_over(name)}
 
 
 def lines(command: str, env: Mapping[str, str], shell_level: str | None) -> bytes:
-    """Return what is handed over before the mark: those of ``env`` that are, and the command.
+    """Return the data of the handover before the mark: variables of ``env``, and the command.
 
     ``shell_level`` is ``SHLVL`` in the container's configuration. Some shells count it up once more when the
     launcher becomes the command; bash sees to that itself, and is known by its flag for braces.

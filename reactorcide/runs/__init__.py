@@ -1,4 +1,4 @@
-"""What can be done with runs of workflows: one file a use case."""
+"""Use cases of workflow runs, one file for each."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    # The program that evaluates workflows is in this package, and is started for each run.
+    # Imported for types only: the program that evaluates workflows is in this package, and starts for each
+    # run.
     from reactorcide.domain.git_access import GitAccess
     from reactorcide.domain.runs import Commit, Comparison
     from reactorcide.jobs import JobContext
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Commits(Protocol):
-    """Where the workflow files of a repository come from."""
+    """Reads the workflow files of a commit."""
 
     def commit(
         self,

@@ -8,7 +8,7 @@ from reactorcide.runs import RunContext
 
 
 def get(context: RunContext, user: User, run_id: str, needed: ProjectRole = ProjectRole.READ) -> Run:
-    """Return a run that ``user`` may see, and of a project do with it what the role ``needed`` allows.
+    """Return a run that ``user`` may see and, if it is of a project, has the role ``needed`` for.
 
     Raises ``NotFound`` if there is none, or none for this user, and ``Forbidden`` if it is somebody
     else's or the role is not enough.

@@ -1,4 +1,4 @@
-"""Approve the code of a stranger: the runs of one commit that wait for it start."""
+"""Approve untrusted code: the waiting runs of one commit start."""
 
 from dataclasses import replace
 
@@ -16,15 +16,14 @@ from reactorcide.runs import RunContext, access
 from reactorcide.store import Records
 
 VALID_MS = 14 * 24 * 60 * 60 * 1000
-"""How long an approval counts."""
+"""How long an approval is valid."""
 
 
 def approve(context: RunContext, user: User, run_id: str) -> Run:
-    """Approve the commit of a run that waits for approval, and return the run; again is fine.
+    """Approve the commit of a run that waits for approval, and return the run; safe to repeat.
 
-    All runs of the project that wait for approval at that commit start. The approval is for that commit
-    alone, and counts for 14 days. Raises ``Conflict`` if the run waits for none, or its project is
-    disabled.
+    All runs of the project that wait for approval at that commit start. The approval is for that commit only,
+    and is valid for 14 days. Raises ``Conflict`` if the run waits for none, or its project is disabled.
     """
     run = access.get(context, user, run_id, ProjectRole.WRITE)
     at_ms = now_ms()
@@ -50,7 +49,7 @@ def approve(context: RunContext, user: User, run_id: str) -> Run:
 
 
 def needs_approval(tx: Records, run: Run, at_ms: int) -> bool:
-    """Return whether a run is of the code of a stranger that nobody has approved, or not lately enough."""
+    """Return whether a run has untrusted code without a valid approval."""
     needs_it = run.event.get("name", "") in ("pull_request_opened", "pull_request_updated")
     if run.is_trusted or run.project_id is None or run.is_final or not needs_it:
         return False
@@ -64,7 +63,7 @@ def _release(tx: Records, run_id: str, at_ms: int) -> Followed:
     change = Change(tx, now_ms=at_ms)
     held = tx.runs.lock(run_id)
     if held is not None and held.is_held:
-        # It takes its turn in its concurrency group now.
+        # Its place in its concurrency group counts from now.
         running = replace(held, status=RunStatus.RUNNING, reason=None, is_held=False)
         started = before_start(replace(running, turn=tx.runs.next_turn(), updated_at_ms=at_ms))
         tx.runs.save(held, started)

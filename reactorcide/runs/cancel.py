@@ -1,4 +1,4 @@
-"""Cancel a run: its active jobs are cancelled, and what waits never starts."""
+"""Cancel a run: its active jobs are cancelled, and waiting nodes never start."""
 
 from reactorcide import crashpoints
 from reactorcide.domain.accounts import User
@@ -14,7 +14,7 @@ from reactorcide.store import Records
 
 
 def cancel(context: RunContext, user: User, run_id: str) -> Run:
-    """Cancel a run that is not over and return it, ``cancelled``; again is fine.
+    """Cancel an unfinished run and return it, ``cancelled``; safe to repeat.
 
     Raises ``Conflict`` if it ended otherwise.
     """
@@ -34,7 +34,7 @@ def cancel(context: RunContext, user: User, run_id: str) -> Run:
     if written is None:
         run = access.get(context, user, run_id)
         if run.status is not RunStatus.CANCELLED:
-            raise Conflict(f"the run is {run.status} already, so it cannot be cancelled")
+            raise Conflict(f"the run is already {run.status}, so it cannot be cancelled")
         return run
     run, followed = written
     crashpoints.reached("run-cancel-written")

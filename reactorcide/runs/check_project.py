@@ -1,4 +1,4 @@
-"""Check what a project needs: that its repository can be fetched, and that its token may set statuses."""
+"""Check a project: whether its repository can be fetched, and its token can set commit statuses."""
 
 from dataclasses import dataclass
 from time import monotonic
@@ -18,16 +18,16 @@ _FETCH_S = 20.0
 
 @dataclass(frozen=True, slots=True)
 class ProjectCheck:
-    """What is missing, each in a sentence; ``None``: nothing."""
+    """The problems of a project, a sentence each; ``None`` means no problem."""
 
     repository: str | None
     """Why the repository cannot be fetched."""
     token: str | None
-    """Why the forge is told no commit statuses."""
+    """Why the forge gets no commit statuses."""
 
 
 def check(context: RunContext, http: Http, user: User, project_id: str) -> ProjectCheck:
-    """Ask the git server and the forge of a project, within a minute; for its owners."""
+    """Check with the git server and the forge of a project, within a minute; for its owners."""
     project = access.project(context.jobs, user, project_id, ProjectRole.OWNER)
     return ProjectCheck(_repository_problem(context, project), _token_problem(context, http, project))
 
@@ -37,7 +37,7 @@ def _repository_problem(context: RunContext, project: Project) -> str | None:
     own = git_access.of_project(context.jobs, project.project_id)
     deadline = monotonic() + _FETCH_S
     try:
-        # As a delivery does it.
+        # The same way as for a delivery.
         context.commits.commit(
             git_url, project.default_branch, SERVICE_USER.user_id, deadline=deadline, access=own
         )
@@ -48,10 +48,10 @@ def _repository_problem(context: RunContext, project: Project) -> str | None:
 
 def _token_problem(context: RunContext, http: Http, project: Project) -> str | None:
     if project.forge is ForgeKind.NONE:
-        return "the project names no forge, so that none is told commit statuses; set forge"
+        return "the project has no forge for commit statuses; set forge"
     token = context.jobs.store.projects.credential(project.project_id, CredentialKind.TOKEN)
     if token is None:
-        return "the project has no token of its forge, which is told no commit statuses; set token"
+        return "the project has no token of its forge for commit statuses; set token"
     forge = FORGES[project.forge]
     try:
         request = forge.repository_request(repository_at(project.git_url, project.forge_url), token)

@@ -11,16 +11,17 @@ from reactorcide.runs import RunContext, access
 
 
 def delete(context: RunContext, user: User, run_id: str) -> None:
-    """Remove a run that is over, and all its jobs, for its clients at once.
+    """Delete an ended run, and all its jobs, for clients at once.
 
-    What is left of a job goes as soon as its container is gone. Raises ``Conflict`` if the run is not over.
+    A job's rows and objects are removed once its container is removed. Raises ``Conflict`` if the run is
+    unfinished.
     """
     access.get(context, user, run_id, ProjectRole.WRITE)
     at_ms = now_ms()
     with context.jobs.store.transaction() as tx:
         run = tx.runs.lock(run_id)
         if run is not None and not run.is_final:
-            raise Conflict("the run is not over, so it cannot be deleted; cancel it first")
+            raise Conflict("the run has not ended, so it cannot be deleted; cancel it first")
         job_ids = tx.runs.jobs(run_id)
         for job_id in job_ids:
             tx.jobs.delete(job_id, now_ms=at_ms)

@@ -1,4 +1,4 @@
-"""Evaluating the workflow files of a commit, in a process of its own and within a deadline."""
+"""Evaluating the workflow files of a commit, in a separate process with a deadline."""
 
 import base64
 import json
@@ -20,12 +20,12 @@ _TOO_LONG = "evaluating the workflow files took longer than {:g} s; shorten them
 
 
 def _files() -> Mapping[str, tuple[int, int]]:
-    """Return the time of change and the size of each file that the program may import."""
+    """Return modification time and size of each file that the program may import."""
     package = Path(reactorcide.__file__).parent
     choices = {}
     for folder in ("domain", "lib", "runs", "workflows"):
         for path in (package / folder).glob("*.py"):
-            # It may be replaced just now.
+            # It may be replaced at this moment.
             with suppress(FileNotFoundError):
                 about = path.stat()
                 choices[str(path)] = (about.st_mtime_ns, about.st_size)
@@ -33,25 +33,25 @@ def _files() -> Mapping[str, tuple[int, int]]:
 
 
 _FILES = _files()
-"""As they were when the service started: it asks in the way of these."""
+"""The files at the start of the service, whose protocol it speaks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """What a workflow says to an event."""
+    """The evaluation of a workflow for an event."""
 
     workflow_id: str
     is_readable: bool
-    """False where the file is no YAML, so that its id is only that of its name."""
+    """False if the file is not YAML; then its id comes from its name."""
     workflow_name: str
     file: str
     files: Sequence[str]
-    """The paths of the files that it was read from."""
+    """The paths of its files."""
     warnings: tuple[str, ...]
     errors: Sequence[str]
-    """What is wrong, each with its place; then there are no nodes."""
+    """The errors, each with its place; then there are no nodes."""
     skipped: str | None
-    """Why the event starts nothing; then there are no nodes."""
+    """Why the event does not start it; then there are no nodes."""
     variables: Mapping[str, str]
     """The values of ``vars``."""
     nodes: Sequence[Mapping[str, Any]] = field(default_factory=list)
@@ -78,7 +78,7 @@ class Evaluator:
         environment: Mapping[str, str] | None = None,
         jobs: Sequence[str] | None = None,
     ) -> Evaluation:
-        """Return what a workflow, named by its id or file, says to an event.
+        """Evaluate a workflow, named by its id or file, for an event.
 
         ``None`` is the only one that there is. ``changed`` are the files that differ, ``None`` if that is
         not known; ``variables`` take the place of ``vars`` in the file, ``environment`` that of
@@ -103,7 +103,7 @@ class Evaluator:
     def evaluate_all(
         self, commit: Commit, event: Mapping[str, str], *, changed: Sequence[str] | None
     ) -> list[Evaluation]:
-        """Return what each workflow says that answers to an event; see ``evaluate``.
+        """Evaluate each workflow that the event can start; see ``evaluate``.
 
         One that is skipped answers to the event and has ``paths`` that name no file that differs.
         """
@@ -139,7 +139,7 @@ class Evaluator:
 
 
 def _failed(sentence: str) -> InfrastructureError:
-    """Return the error of an evaluation that failed: perhaps the program is not the one it was."""
+    """Return the error of a failed evaluation: perhaps the program's files were replaced."""
     if _files() == _FILES:
         return InfrastructureError(sentence)
     return InfrastructureError(

@@ -1,4 +1,4 @@
-"""The evaluation of a workflow for an event: a program of its own, so that it can be stopped.
+"""The evaluation of a workflow for an event: a separate program, so that it can be stopped.
 
 It reads a request as JSON from its input and writes the graph of the run, or what is wrong, as JSON to its
 output. A file of 256 KiB takes a second or two to be read, and what an attacker writes takes longer.
@@ -26,14 +26,14 @@ Json = dict[str, Any]
 
 _MAX_MEMORY_BYTES = 1 << 30
 MAX_ANSWER_CHARS = 32 << 20
-"""Of the definitions of all jobs of an evaluation together."""
+"""Maximum size of the definitions of all jobs of an evaluation."""
 _EVENT_FIELDS = frozenset(field.name for field in fields(Event))
 
 
 def evaluate(request: Json) -> Json:
-    """Return the graph of each run; see ``Evaluator`` for what goes in and comes out."""
+    """Return the graph of each run; see ``Evaluator`` for the input and output."""
     files = {path: base64.b64decode(content) for path, content in request["files"].items()}
-    # A run's event has more than workflow files may name.
+    # A run's event has more fields than workflow files can use.
     about = {name: value for name, value in request["event"].items() if name in _EVENT_FIELDS}
     event = Event(**about | {"name": EventName(about["name"])})
     if request["all"]:
@@ -57,7 +57,7 @@ def evaluate(request: Json) -> Json:
 def _evaluated(
     chosen: Definition, files: Mapping[str, bytes], event: Event, request: Json, max_chars: int
 ) -> Json | str:
-    """Return the graph of a run of one workflow, or why the request cannot be met."""
+    """Return the graph of a run of one workflow, or the error of the request."""
     changed = request["changed"]
     answer: Json = {
         "id": chosen.id,
@@ -98,16 +98,16 @@ def _evaluated(
 
 
 def choose(files: Mapping[str, bytes], repository: str, workflow: str | None) -> Definition | str:
-    """Return the workflow that is meant, by its id or its file, or why there is no such one.
+    """Return the workflow with an id or file, or an error if there is none.
 
-    A file of jobs that is named is a workflow of its own, of that job alone.
+    A named job file is a workflow with only that job.
     """
     if workflow is not None and workflow in files and is_file_of(workflow, JOBS_DIR):
         return check({workflow: files[workflow]}, repository)[0]
     definitions = check(files, repository)
     if not definitions:
         return "there is no workflow file in .reactorcide/workflows or .reactorcide/jobs"
-    # Too many files are one without an id, which says so.
+    # Too many files are reported as one workflow without an id.
     if len(definitions) == 1 and (workflow is None or not definitions[0].id):
         return definitions[0]
     choices = ", ".join(sorted(one.id or one.file for one in definitions)[:20])
@@ -122,7 +122,7 @@ def choose(files: Mapping[str, bytes], repository: str, workflow: str | None) ->
 def select_jobs(graph: Graph, jobs: Collection[str] | None) -> Graph | str:
     """Return the graph in which all are skipped but some jobs (``None``: all) and those that they need.
 
-    Where some of them are not in it a sentence that says which is returned.
+    If some of them are missing, a sentence about them is returned instead.
     """
     if jobs is None:
         return graph
@@ -134,7 +134,7 @@ def select_jobs(graph: Graph, jobs: Collection[str] | None) -> Graph | str:
 
 
 def _unknown(file: str, node: Node) -> list[str]:
-    """Return what a node asks for that cannot be had."""
+    """Return the unavailable features that a node uses."""
     who = f"the job {node.name!r}"
     problems = [
         f"{file}: {who} has the reference {reference}, which has a value in a "
@@ -207,7 +207,7 @@ def _concurrency(concurrency: Concurrency | None) -> Json | None:
 
 
 def _fields(name: str, job: Job) -> Json:
-    """Return the fields of the job's definition that the file gives."""
+    """Return the fields of the job's definition from the file."""
     fields: Mapping[str, Any] = {
         "name": name,
         "job_command": _command(job),
@@ -227,7 +227,7 @@ def _fields(name: str, job: Job) -> Json:
 
 
 def _command(job: Job) -> str:
-    """Return the script for ``/bin/sh``, which hands it to another shell where the job names one."""
+    """Return the script for ``/bin/sh``, which passes it to another shell if the job names one."""
     if job.shell == "sh":
         return job.command
     quoted = job.command.replace("'", "'\\''")
@@ -239,7 +239,7 @@ def _environment(variables: Mapping[str, Template]) -> Json:
 
 
 def _service(service: Service) -> Json:
-    """Return a service as a request has it."""
+    """Return a service in the format of a request."""
     return {
         "image": service.image.as_json(),
         "environment": _environment(service.environment),

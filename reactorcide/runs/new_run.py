@@ -1,4 +1,4 @@
-"""The run that a request and the evaluation of its workflow make, before it is committed."""
+"""Building a run from a request and the evaluation of its workflow, before it is committed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,12 +17,12 @@ from reactorcide.runs.nodes import group_of, nodes_of
 from reactorcide.runs.request import Start
 
 NO_FILES_ID = "config"
-"""The workflow of a failed run whose workflow files cannot be had; it has no ``file``."""
+"""The workflow name of a failed run whose workflow files are unavailable; it has no ``file``."""
 
 
 @dataclass(frozen=True, slots=True)
 class NewRun:
-    """A run that is about to be committed."""
+    """A run before its commit."""
 
     run: Run
     files: Mapping[str, str]
@@ -39,11 +39,11 @@ def new_run(
     event: Mapping[str, str],
     evaluation: Evaluation,
 ) -> NewRun:
-    """Return the run of a workflow that was evaluated."""
+    """Return the run of an evaluated workflow."""
     is_trusted = not request.is_fork
     is_of_delivery = user.user_id == SERVICE_USER.user_id and event["name"] != EventName.SCHEDULE
     if project is not None and not is_of_delivery:
-        # Anybody may have a commit put into a repository, by a pull request of a fork.
+        # Anyone can add a commit to a repository, by a pull request of a fork.
         is_trusted = is_trusted and (commit.is_reachable or bool(commit.branch or commit.tag))
     owner = user.user_id if project is None else project.project_id
     group_owner = owner if is_trusted else f"{owner} {event.get('number', '')}"
@@ -78,7 +78,7 @@ def new_run(
 
 
 def failed_run(request: Start, project: Project, reason: str) -> NewRun:
-    """Return the failed run of a commit whose workflow files cannot be had, or not be evaluated."""
+    """Return the failed run of a commit whose workflow files are unavailable or cannot be evaluated."""
     event = {name: value for name, value in request.event.items() if value} | {"project": project.name}
     workflow_id = request.workflow or NO_FILES_ID
     run = _run(SERVICE_USER, request, project, event)
@@ -95,7 +95,7 @@ def failed_run(request: Start, project: Project, reason: str) -> NewRun:
 
 
 def _run(user: User, request: Start, project: Project | None, event: Mapping[str, str]) -> Run:
-    """Return a run that is about to be started, of no workflow yet."""
+    """Return a new run without a workflow yet."""
     created_at_ms = now_ms()
     return Run(
         run_id=new_id(),

@@ -20,7 +20,7 @@ def nodes_of(
     project: Project | None,
     is_trusted: bool,
 ) -> tuple[list[tuple[Node, JobTemplate]], list[str]]:
-    """Return the nodes of a run with the definitions of their jobs, and what is wrong with these."""
+    """Return the nodes of a run with the definitions of their jobs, and the errors in these."""
     nodes: list[tuple[Node, JobTemplate]] = []
     errors = list(evaluation.errors)
     for item in evaluation.nodes:
@@ -33,7 +33,7 @@ def nodes_of(
         nodes.append((_node(item, owner), template))
     if errors:
         return [], errors
-    # Each job masks the secrets of all.
+    # Each job masks the secrets of all jobs.
     secrets = sorted({name for _, template in nodes for name in secrets_in(template)})
     return [(node, {**template, "secrets": secrets}) for node, template in nodes], []
 
@@ -53,7 +53,7 @@ def _node(item: Mapping[str, Any], owner: str) -> Node:
 
 
 def group_of(concurrency: Mapping[str, str] | None, owner: str) -> dict[str, Any]:
-    """Return what a run or a node has of its concurrency group, which belongs to ``owner``."""
+    """Return the fields of a run or node for its concurrency group, which belongs to ``owner``."""
     if concurrency is None:
         return {}
     return {"group_key": group_key(owner, concurrency["group"]), "when_full": concurrency["when_full"]}
@@ -66,13 +66,14 @@ def _template(
     project: Project | None,
     is_trusted: bool,
 ) -> JobTemplate:
-    """Return the definition of a node's job, with every default filled in: a repetition has the same."""
+    """Return the definition of a node's job, with every default filled in, so that a repetition is the
+    same."""
     defaults = context.defaults
     fields = dict(item["fields"])
     if project is not None and project.default_image is not None:
         fields.setdefault("runner_image", project.default_image)
     if project is not None and not is_trusted:
-        # A stranger's code waits in no queue but the project's.
+        # Untrusted code uses only the project's queue.
         fields.pop("queue_name", None)
     if project is not None and project.queue is not None:
         fields.setdefault("queue_name", project.queue)
@@ -92,13 +93,13 @@ def _template(
 
 
 def _user(name: str | None) -> str | None:
-    """Return what the engine calls the user that ``run_local`` names."""
-    of_runner = "1001:1001"  # the one of the first Reactorcide's image
+    """Return the engine's name of the user in ``run_local``."""
+    of_runner = "1001:1001"  # the user of the original Reactorcide's image
     return {"host": f"{os.getuid()}:{os.getgid()}", "root": "0:0", "runner": of_runner}.get(name or "", name)
 
 
 def _fixed_images(template: JobTemplate) -> tuple[str | None, dict[str, str]]:
-    """Return the image of a job and those of its services, without those that outputs of others name."""
+    """Return the images of a job and its services that do not depend on outputs of other jobs."""
     image = template["fields"]["runner_image"]
     of_services = {name: service["image"] for name, service in template["services"].items()}
     fixed = {name: image for name, image in of_services.items() if isinstance(image, str)}

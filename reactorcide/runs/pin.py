@@ -1,4 +1,4 @@
-"""Pin a run: retention does not remove it, nor its jobs."""
+"""Pin a run: retention removes neither it nor its jobs."""
 
 from reactorcide.domain.accounts import User
 from reactorcide.domain.audit import Action, AuditEntry
@@ -9,7 +9,7 @@ from reactorcide.runs import RunContext, access
 
 
 def pin(context: RunContext, user: User, run_id: str, *, pinned: bool) -> Run:
-    """Pin a run, whatever its status, or take its pin away, and return it; again is fine."""
+    """Pin or unpin a run of any status, and return it; safe to repeat."""
     run = access.get(context, user, run_id, ProjectRole.WRITE)
     if run.pinned is pinned:
         return run

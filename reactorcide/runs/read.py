@@ -1,4 +1,4 @@
-"""Looking at runs: one, with its nodes and why what waits waits; lists; waiting for a change."""
+"""Reading runs: one with its nodes and the reasons of waiting ones; lists; waiting for a change."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ _NOT_STARTED = "its run has not started"
 
 @dataclass(frozen=True, slots=True)
 class RunView:
-    """A run with its nodes, each after those that it needs, and why those wait that do."""
+    """A run with its nodes, each after its needs, and the reasons of waiting nodes."""
 
     run: Run
     nodes: Sequence[Node]
@@ -37,7 +37,7 @@ def view(context: RunContext, user: User, run_id: str) -> RunView:
 
 
 def wait_for_change(context: RunContext, user: User, run_id: str, *, timeout_s: float) -> RunView:
-    """Return the run as soon as its status or that of a node is another one, it is over, or time is up."""
+    """Return the run when its status or that of a node changes, it has ended, or after the timeout."""
     deadline = monotonic() + timeout_s
     with context.jobs.notifier.watching(run_id) as changed:
         first = view(context, user, run_id)
@@ -55,12 +55,12 @@ def wait_for_change(context: RunContext, user: User, run_id: str, *, timeout_s: 
 def page(
     context: RunContext, criteria: RunFilter, *, limit: int, after: tuple[int, str] | None
 ) -> tuple[list[Run], int]:
-    """Return a page of runs, newest first, and how many match in all."""
+    """Return a page of runs, newest first, and the number of matching runs."""
     return context.jobs.store.runs.page(criteria, limit=limit, after=after)
 
 
 def file(context: RunContext, user: User, run_id: str) -> str:
-    """Return the text of the file that a run's workflow was read from; of several, one after the other."""
+    """Return the text of a run's workflow file; several files are concatenated."""
     access.get(context, user, run_id)
     files = context.jobs.store.runs.files(run_id)
     if len(files) == 1:
@@ -73,12 +73,12 @@ def _state(run: RunView) -> tuple[object, ...]:
 
 
 def _waits_for_group(key: str, ahead: Sequence[object]) -> str:
-    """Return that somebody waits for the place of a group, and who has it or comes first."""
+    """Return a sentence that says which group is waited for, and who holds it or comes first."""
     return waits_for_group(key) + (f", held by {ahead[0]}" if ahead else "")
 
 
 def _waits(groups: Groups, run: Run, nodes: Sequence[Node]) -> dict[str, str]:
-    """Return for each node that waits what it waits for."""
+    """Return the reason of each waiting node."""
     going: dict[str, list[str]] = {}
     for node in nodes:
         if not node.state.is_final:

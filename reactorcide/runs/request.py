@@ -1,4 +1,4 @@
-"""What a run is to be made of."""
+"""The request of a run."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from reactorcide.domain.git_access import GitAccess
 from reactorcide.domain.runs import Comparison, RunSource
 
 DEFAULT_REPOSITORY = "jobs"
-"""What an uploaded source is called that has no name."""
+"""The default name of an uploaded source."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,28 +16,28 @@ class Start:
 
     source: RunSource
     project: str | None = None
-    """The name or the id of the project whose repository is taken, at ``source.git_ref``."""
+    """The name or id of the project; the run uses its repository at ``source.git_ref``."""
     workflow: str | None
     """Its id or the name of its file; ``None`` if there is only one."""
     event: Mapping[str, str]
     """The fields of the event, as a run has them; ``name`` is among them."""
     changed: Sequence[str] | None = None
-    """The files that differ; ``None`` if that is not known, or git is asked by ``comparison``."""
+    """The files that differ; ``None`` if unknown, or if git determines them by ``comparison``."""
     comparison: Comparison | None = None
-    """What the commit is compared with."""
+    """The base of the comparison."""
     heeds_skip: bool = False
     """Whether a commit whose message says ``[skip ci]`` starts nothing."""
     variables: Mapping[str, str] = field(default_factory=dict)
-    """In place of ``vars`` in the file."""
+    """Values that override ``vars`` in the file."""
     git_access: GitAccess | None = None
-    """What the project has for its repository."""
+    """The project's credentials for its repository."""
     repository: str = DEFAULT_REPOSITORY
-    """What an uploaded source is called."""
+    """The name of an uploaded source."""
     is_fork: bool = False
-    """Whether the event is a pull request of a fork, so that the code is a stranger's."""
+    """Whether the event is a pull request of a fork, so that the code is untrusted."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Variables of all jobs, and the values of ``${env:…}``; not for a run of a project."""
     jobs: Sequence[str] | None = None
-    """The jobs that run, with those that they need; ``None``: all."""
+    """The jobs to run, with their needs; ``None``: all."""
     secrets: Mapping[str, str] = field(default_factory=dict)
     """Values of ``${secret:…}`` by name; not for a run of a project, which has its own."""

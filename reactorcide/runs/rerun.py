@@ -1,4 +1,4 @@
-"""Repeat a run that is over: all of it, or what failed in it, as its next attempt."""
+"""Repeat an ended run as its next attempt: all of it, or what failed in it."""
 
 from dataclasses import replace
 from typing import Literal
@@ -25,9 +25,9 @@ _FAILED = (NodeState.FAILED, NodeState.CANCELLED, NodeState.SKIPPED_BY_FAILURE)
 def rerun(context: RunContext, user: User, run_id: str, only: Only) -> Run:
     """Repeat a run from the same files at the same commit, and return it.
 
-    ``failed`` repeats what failed, was cancelled or was skipped for that, with all that depends on it.
-    Earlier jobs stay. Raises ``Conflict`` if the run is not over, has no nodes, nothing failed in it, or
-    its project is disabled.
+    ``failed`` repeats the nodes that failed, were cancelled or were skipped because of that, with their
+    dependents. Earlier jobs stay. Raises ``Conflict`` if the run has not ended, has no nodes, nothing failed
+    in it, or its project is disabled.
     """
     access.get(context, user, run_id, ProjectRole.WRITE)
     at_ms = now_ms()
@@ -36,7 +36,7 @@ def rerun(context: RunContext, user: User, run_id: str, only: Only) -> Run:
     def write(tx: Records) -> tuple[Run, Followed]:
         run = tx.runs.lock(run_id)
         if run is None or not run.is_final:
-            raise Conflict("the run is not over, so it cannot be repeated; cancel it first")
+            raise Conflict("the run has not ended, so it cannot be repeated; cancel it first")
         if run.project_id is not None:
             job_access.check_enabled(tx.projects.get(run.project_id))
         before = tx.runs.nodes(run_id)
@@ -48,7 +48,7 @@ def rerun(context: RunContext, user: User, run_id: str, only: Only) -> Run:
         again = before_start(
             replace(
                 run,
-                # In a project the jobs belong to the member who repeats it, who may be another one.
+                # In a project the jobs belong to the member who repeats the run.
                 user_id=run.user_id if run.project_id is None else user.user_id,
                 attempt=run.attempt + 1,
                 status=RunStatus.RUNNING,
@@ -81,12 +81,12 @@ def rerun(context: RunContext, user: User, run_id: str, only: Only) -> Run:
 
 
 def _names(nodes: list[Node], only: Only) -> set[str]:
-    """Return the names of the nodes that are repeated."""
+    """Return the names of the nodes to repeat."""
     if only == "all":
         return {node.name for node in nodes}
     names: set[str] = set()
     jobs: set[str] = set()
-    # Each comes after those that it needs.
+    # Each node comes after its needs.
     for node in nodes:
         if node.state in _FAILED or jobs & set(node.needs):
             names.add(node.name)

@@ -34,21 +34,21 @@ _SKIP = re.compile(r"\[(?:skip ci|ci skip)\]", re.IGNORECASE)
 
 
 class Skipped(Exception):
-    """The commit's message says that nothing is to be started for it."""
+    """The commit's message skips CI."""
 
 
 def is_marked(message: str) -> bool:
-    """Return whether a commit's message says that nothing is to be started for it."""
+    """Return whether a commit's message skips CI."""
     return _SKIP.search(message) is not None
 
 
 def start(context: RunContext, user: User, request: Start, key: RequestKey | None = None) -> tuple[Run, bool]:
-    """Start a run and return it, and whether it is new: with a key that was used before it is not.
+    """Start a run and return it, and whether it is new: not with a key that was used before.
 
-    When this returns the run is on disk, with its nodes and those jobs that wait for none. A file that is
-    wrong makes a failed run with all that is wrong. Raises ``InvalidInput`` if the source cannot be had or
-    has no such workflow, ``NotFound`` or ``Forbidden`` if ``user`` may not start runs of the project,
-    ``Busy``, and ``Conflict`` if the key was used for something else or the project is disabled.
+    When this returns the run is on disk, with its nodes and the jobs of ready nodes. An invalid file makes a
+    failed run with all errors. Raises ``InvalidInput`` if the source is not available or has no such
+    workflow, ``NotFound`` or ``Forbidden`` if ``user`` may not start runs of the project, ``Busy``, and
+    ``Conflict`` if the key was used for something else or the project is disabled.
     """
     earlier = None if key is None else _started_with(context, user, key)
     if earlier is not None:
@@ -82,7 +82,7 @@ def start(context: RunContext, user: User, request: Start, key: RequestKey | Non
     try:
         (run,) = _write(context, [new], request, user.actor, also)
     except KeyTaken:
-        # By the same request, sent twice at the same time.
+        # Used by the same request, sent twice at the same time.
         earlier = None if key is None else _started_with(context, user, key)
         if earlier is None:
             raise
@@ -98,15 +98,15 @@ def start_for_project(
     *,
     gives_up: bool = False,
 ) -> list[Run]:
-    """Start the runs of a project for an event that no person has caused, and return them.
+    """Start the runs of a project for an event, such as a delivery or a due time, and return them.
 
-    Where ``request`` names no workflow that is a run of each one that answers to the event, perhaps none.
+    If ``request`` names no workflow, a run of each workflow that the event starts, perhaps none.
     ``also`` is called with the runs in the transaction that commits them, perhaps twice or on another
     thread, and may only read and write on its ``tx``: either all is written or nothing. An error in it
     means that nothing is.
 
-    A workflow that cannot be evaluated is a failed run. So is, if the caller ``gives_up``, a commit that
-    cannot be had; otherwise ``JobFailed``, ``InfrastructureError`` or ``Busy`` is raised, and trying again
+    A workflow that cannot be evaluated is a failed run. So is, if the caller ``gives_up``, a commit that is
+    not available; otherwise ``JobFailed``, ``InfrastructureError`` or ``Busy`` is raised, and trying again
     later may help. Raises ``NotFound`` if there is no such project, ``Conflict`` if it is disabled, and
     ``Skipped`` if the commit says so.
     """
@@ -133,13 +133,13 @@ def start_for_project(
         new = [failed_run(request, project, str(exc))]
     else:
         new = [new_run(context, SERVICE_USER, request, project, commit, event, one) for one in evaluations]
-    # Only here: whoever starts a run by hand may leave jobs out, or give the name of any event.
+    # Only here: a manual start may leave jobs out, or use the name of any event.
     new = [replace(item, run=replace(item.run, status_context=statuses.context_of(item.run))) for item in new]
     return _write(context, new, request, service(), also)
 
 
 def _of_project(context: RunContext, project: Project, request: Start) -> Start:
-    """Return what is request of the project's repository; raises ``Conflict`` if it is disabled."""
+    """Return the request for the project's repository; raises ``Conflict`` if the project is disabled."""
     access.check_enabled(project)
     source = replace(
         request.source,
@@ -150,7 +150,7 @@ def _of_project(context: RunContext, project: Project, request: Start) -> Start:
 
 
 def _event(request: Start, project: Project | None, commit: Commit) -> dict[str, str]:
-    """Return the fields of the event, with what the commit says of those that are left out."""
+    """Return the fields of the event, with missing ones taken from the commit."""
     event = {name: value for name, value in request.event.items() if value}
     if project is not None:
         event["project"] = project.name
@@ -192,7 +192,7 @@ def _write(
 
 def _add(tx: Records, new: NewRun, request: Start, by: Actor) -> Followed:
     run = new.run
-    # Whoever starts it by hand wants this very commit.
+    # A manual start is meant for exactly this commit.
     is_by_hand = run.user_id != SERVICE_USER.user_id
     is_held = not is_by_hand and needs_approval(tx, run, run.created_at_ms)
     run = before_start(replace(run, is_held=is_held))
@@ -205,9 +205,9 @@ def _add(tx: Records, new: NewRun, request: Start, by: Actor) -> Followed:
 
 
 def _check_branch(event: Mapping[str, str], commit: Commit) -> None:
-    """Raise ``InvalidInput`` if the event is one of another branch or tag than the commit.
+    """Raise ``InvalidInput`` if the branch or tag of the event is not that of the commit.
 
-    What the secrets of a project may be used for goes by them.
+    The rules of a project's secrets depend on them.
     """
     for kind, actual in (("branch", commit.branch), ("tag", commit.tag)):
         if event.get(kind) and event[kind] != actual:
@@ -230,7 +230,7 @@ def _started_with(context: RunContext, user: User, key: RequestKey) -> Run | Non
 
 
 def _commit(context: RunContext, user: User, request: Start) -> Commit:
-    """Return the workflow files of what is request; raises ``JobFailed`` if they cannot be had."""
+    """Return the workflow files for a request; raises ``JobFailed`` if they are not available."""
     source, deadline = request.source, monotonic() + _FETCH_S
     if source.source_id is not None:
         return uploaded.commit(
@@ -248,10 +248,10 @@ def _commit(context: RunContext, user: User, request: Start) -> Commit:
     )
     if not (request.is_fork and user.user_id == SERVICE_USER.user_id):
         return commit
-    # A stranger is not to say what runs, only on what.
+    # Untrusted code must not change the workflow, only its input.
     base_ref = request.event.get("base_sha") or request.event.get("base_branch")
     if not base_ref:
-        raise JobFailed("the base of the pull request is not known, which has the workflow files")
+        raise JobFailed("the base of the pull request, which has the workflow files, is not known")
     base = context.commits.commit(
         git_url, base_ref, user.user_id, deadline=deadline, access=request.git_access
     )

@@ -1,4 +1,4 @@
-"""Bringing on runs that a crash has left behind, whatever the reason."""
+"""Continuing runs that a crash has interrupted."""
 
 from reactorcide.jobs import JobContext, dependents, ending
 from reactorcide.jobs.dependents import Followed
@@ -17,7 +17,7 @@ class RunUpkeep:
         self._checked_up_to = ""
 
     def resolve_open(self) -> None:
-        """Resolve runs that have not changed for a while: mostly there is nothing to do."""
+        """Resolve runs that have not changed for a while; usually there is nothing to do."""
         run_ids = self._context.store.runs.open(
             before_ms=now_ms() - _UNCHANGED_MS, after=self._checked_up_to, limit=_AT_ONCE
         )

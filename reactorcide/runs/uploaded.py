@@ -16,11 +16,10 @@ from reactorcide.workflows.nodes import MAX_FILE_BYTES
 
 
 def commit(context: StoredJobs, user: User, source_id: str, *, repository: str, deadline: float) -> Commit:
-    """Return the workflow files of a source that ``user`` has uploaded, which is used now.
+    """Return the workflow files of a source that ``user`` has uploaded, and record its use.
 
-    ``repository`` is what it is called.
-    Raises ``InvalidInput`` if they have uploaded none such, and ``JobFailed`` if its files cannot be
-    had, or not by ``deadline`` (of ``time.monotonic``).
+    ``repository`` is its name. Raises ``InvalidInput`` if the user has not uploaded it, and ``JobFailed`` if
+    its files are not available by ``deadline`` (of ``time.monotonic``).
     """
     definition = JobDefinition(
         name="run", job_command="true", source_type="copy", runner_image="none", source_id=source_id
@@ -61,7 +60,7 @@ def _entries(context: StoredJobs, definition: JobDefinition, deadline: float) ->
 
 
 def _content(entry: Entry) -> bytes:
-    """Return the content of a file; of one that is too large, enough for the reader to notice."""
+    """Return the content of a file; of a too large one, enough for the reader to notice."""
     content = b""
     for chunk in entry.chunks:
         content += chunk

@@ -1,1 +1,1 @@
-"""What can be done with schedules: one file a use case."""
+"""Use cases of schedules, one file for each."""

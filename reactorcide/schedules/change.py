@@ -16,10 +16,11 @@ from reactorcide.schedules.cron import Times
 
 
 def create(context: JobContext, user: User, project_id: str, fields: Mapping[str, Any]) -> Schedule:
-    """Create a schedule of a project and return it; ``fields`` are those of ``Schedule`` that a client gives.
+    """Create a schedule of a project and return it; ``fields`` are those of ``Schedule`` that a client can
+    set.
 
-    Raises ``InvalidInput`` for a name, a cron expression or a time zone that cannot be, and ``Conflict`` for
-    a name that is taken.
+    Raises ``InvalidInput`` for an invalid name, cron expression or time zone, and ``Conflict`` for a name in
+    use.
     """
     project_id = access.project(context, user, project_id, ProjectRole.OWNER).project_id
     at_ms = now_ms()
@@ -68,7 +69,7 @@ def remove(context: JobContext, user: User, project_id: str, schedule_id: str) -
 
 
 def _checked(context: JobContext, schedule: Schedule, at_ms: int) -> Schedule:
-    """Return a schedule that may be, with its next due time."""
+    """Return a valid schedule with its next due time."""
     if not is_name(schedule.name) or is_id(schedule.name):
         raise InvalidInput(
             f"a schedule's name has 1 to {MAX_NAME_CHARS} letters, digits, '.', '_' and '-', in words that a "

@@ -30,12 +30,12 @@ _MS = timedelta(milliseconds=1)
 class Times:
     """The due times of a cron expression in a time zone.
 
-    They are times of a clock on the wall, each of which is due once: one that does not exist, since the clock
-    is put forward over it, at the next that does; one that comes twice at the first.
+    They are wall clock times, each of which is due once: a time that the clock skips, at the next one that
+    exists; a time that occurs twice, at the first.
     """
 
     def __init__(self, cron: str, timezone: str) -> None:
-        """Raise ``InvalidInput`` if ``cron`` or ``timezone`` is none, or is never due."""
+        """Raise ``InvalidInput`` if ``cron`` or ``timezone`` is invalid, or the time never comes."""
         self._zone = _zone(timezone)
         self._fields = _NAMED.get(cron.strip().lower(), cron.strip())
         if len(cron) > MAX_CRON_CHARS or _FIELDS.fullmatch(self._fields) is None:
@@ -50,7 +50,7 @@ class Times:
             ) from None
 
     def after(self, at_ms: int) -> Iterator[int]:
-        """Yield the due times later than ``at_ms``, in order; they end with what a calendar can express."""
+        """Yield the due times later than ``at_ms``, in order, up to the last year of the calendar."""
         last_ms = at_ms
         try:
             local = (_EPOCH + at_ms * _MS).astimezone(self._zone).replace(tzinfo=None)
@@ -64,7 +64,7 @@ class Times:
             return
 
     def first_after(self, at_ms: int) -> int | None:
-        """Return the first due time later than ``at_ms``; ``None`` if no calendar can express it."""
+        """Return the first due time later than ``at_ms``; ``None`` if there is none up to the year 9999."""
         return next(self.after(at_ms), None)
 
     def some_after(self, at_ms: int, count: int) -> list[int]:
@@ -72,7 +72,7 @@ class Times:
         return list(islice(self.after(at_ms), count))
 
     def _at_ms(self, local: datetime) -> int:
-        """Return when a clock on the wall first shows ``local``, or a later time where it never does."""
+        """Return when the wall clock first shows ``local``, or the next existing time if it never does."""
         while True:
             at = local.replace(tzinfo=self._zone).astimezone(UTC)
             if at.astimezone(self._zone).replace(tzinfo=None) == local:
@@ -85,7 +85,7 @@ def _zone(name: str) -> ZoneInfo:
         try:
             return ZoneInfo(name)
         except (OSError, ValueError, KeyError):
-            # Unknown, a directory of zones, or another file beside them.
+            # Unknown, a directory of zones, or another file in their directory.
             pass
     raise InvalidInput(
         f"there is no time zone {name[:MAX_TIMEZONE_CHARS]!r}; name one like Europe/Berlin, or UTC",

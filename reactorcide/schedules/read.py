@@ -1,4 +1,4 @@
-"""Looking at schedules: those of a project, and one with what became of its last due times."""
+"""Reading schedules: those of a project, and one with the results of its last due times."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,21 +16,21 @@ _SHOWN = 5
 
 @dataclass(frozen=True, slots=True)
 class ScheduleView:
-    """A schedule as users see it."""
+    """A schedule as it is shown to users."""
 
     schedule: Schedule
     next_due_at_ms: Sequence[int]
-    """Due times from now on, in order; none where the schedule is not enabled."""
+    """The next due times, in order; empty if the schedule is disabled."""
     waiting: str | None
-    """For what the run of a due time that has come waits, in a phrase; ``None`` if none does."""
+    """A phrase that says what a due run waits for; ``None`` if no run waits."""
     occurrences: Sequence[Occurrence] = ()
-    """What became of the last due times, the newest first."""
+    """The results of the last due times, newest first."""
 
 
 def listed(context: StoredJobs, user: User, project_id: str) -> list[ScheduleView]:
     """Return the schedules of a project by name, each with one due time; for those who may start its runs.
 
-    That one is stored: the due times of some expressions take milliseconds.
+    That due time is stored, because computing it takes milliseconds for some expressions.
     """
     project_id = access.project(context, user, project_id, ProjectRole.WRITE).project_id
     at_ms = now_ms()
@@ -44,7 +44,7 @@ def listed(context: StoredJobs, user: User, project_id: str) -> list[ScheduleVie
 
 
 def view(context: StoredJobs, user: User, project_id: str, schedule_id: str) -> ScheduleView:
-    """Return a schedule with five due times, and what became of the last ones; for those who may start runs.
+    """Return a schedule with five due times, and the results of the last ones; for those who may start runs.
 
     Raises ``NotFound``.
     """
@@ -65,7 +65,7 @@ def _next_times(schedule: Schedule, at_ms: int) -> list[int]:
     try:
         return Times(schedule.cron, schedule.timezone).some_after(at_ms, _SHOWN)
     except InvalidInput:
-        # A time zone that the system does not know any more.
+        # The system no longer has this time zone.
         return []
 
 

@@ -1,4 +1,4 @@
-"""Start the runs of a schedule: because they are due, or by hand."""
+"""Start the runs of a schedule: when they are due, or manually."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -30,25 +30,25 @@ NOTHING_TO_START = "no workflow names the event schedule"
 class Due:
     """Decides on due times, and starts the runs of schedules. Thread-safe.
 
-    Each due time is decided once, however many services look: a row that is unique for it is written in the
-    transaction that commits the runs.
+    Each due time is decided once, for any number of services: the transaction that commits the runs writes a
+    unique row for it.
     """
 
     def __init__(self, context: RunContext, clock: Callable[[], int] = now_ms) -> None:
-        """``clock`` is what the clock shows, in Unix milliseconds."""
+        """``clock`` returns the time in Unix milliseconds."""
         self._context = context
         self._store = context.jobs.store
         self._clock = clock
 
     def decide(self) -> list[Schedule]:
-        """Decide on all due times, and return the schedules whose runs are to be started now."""
+        """Decide on all due times, and return the schedules whose runs have to start now."""
         to_start = []
         for schedule in self._store.schedules.due(now_ms=self._clock()):
             try:
                 if self._starts(schedule):
                     to_start.append(schedule)
             except NotFound:
-                # Removed just now, with its project.
+                # It was just removed with its project.
                 continue
             except InvalidInput as exc:
                 # A time zone that the system does not know any more.
@@ -58,9 +58,9 @@ class Due:
     def start(self, schedule: Schedule, *, gives_up: bool) -> None:
         """Start the runs of a schedule that is due.
 
-        Nothing happens where its due time has been decided meanwhile, or the schedule was changed. A branch
-        that is not there is a failed run, as is, for a caller who ``gives_up``, a repository that cannot be
-        reached; otherwise this raises as ``start_for_project``.
+        Does nothing if its due time has been decided meanwhile, or the schedule was changed. A missing branch
+        is a failed run, and so is, if the caller ``gives_up``, an unreachable repository; otherwise this
+        raises as ``start_for_project``.
         """
         crashpoints.reached("schedule-due")
         occurrence = Occurrence(
@@ -77,11 +77,12 @@ class Due:
         try:
             _start(self._context, schedule, also, gives_up=gives_up)
         except (NotFound, Conflict):
-            # Or its project was disabled, which the next look writes down.
+            # Or its project was disabled, which the next check records.
             log.info("the schedule %s was decided on elsewhere, changed or removed", schedule.name)
 
     def _starts(self, schedule: Schedule) -> bool:
-        """Return whether the runs of a schedule are to be started; otherwise write what becomes of it."""
+        """Return whether the runs of a schedule have to start; otherwise record the result of the due
+        time."""
         at_ms, due_at_ms = self._clock(), schedule.next_due_at_ms
         following_ms = self._next(schedule)
         if due_at_ms is None or due_at_ms > at_ms or self._is_decided(schedule):
@@ -98,7 +99,7 @@ class Due:
         occurrence = Occurrence(
             schedule_id=schedule.schedule_id, due_at_ms=due_at_ms, at_ms=at_ms, outcome=f"skipped: {reason}"
         )
-        # Where another service decides at the same time, it comes to the same.
+        # Another service that decides at the same time gets the same result.
         with suppress(_Decided), self._store.transaction() as tx:
             self._write(tx, schedule, occurrence)
         return False
@@ -115,24 +116,24 @@ class Due:
             log.warning("the schedule %s of project %s: %s", schedule.name, schedule.project_id, problem)
 
     def _is_decided(self, schedule: Schedule) -> bool:
-        """Return whether the next due time has been decided: then the clock was put back since."""
+        """Return whether the next due time is already decided, because the clock was set back since."""
         decided = self._store.schedules.occurrences(schedule.schedule_id)
         return any(item.due_at_ms == schedule.next_due_at_ms for item in decided)
 
     def _write(self, tx: Records, schedule: Schedule, occurrence: Occurrence) -> None:
-        """Record what becomes of a due time, and write the next one; raises ``_Decided``."""
+        """Record the result of a due time, and write the next one; raises ``_Decided``."""
         if not tx.schedules.reckon(schedule, self._next(schedule), now_ms=occurrence.at_ms):
             raise _Decided
         if not tx.schedules.decide(occurrence):
             raise _Decided
 
     def _next(self, schedule: Schedule) -> int | None:
-        """Return the first due time from now on: of those that were missed there is one run in all."""
+        """Return the first due time from now on: all missed due times together start one run."""
         return Times(schedule.cron, schedule.timezone).first_after(self._clock())
 
 
 def start_by_hand(context: RunContext, user: User, project_id: str, schedule_id: str) -> None:
-    """Start the runs of a schedule now, whatever its due times; for those who may start runs."""
+    """Start the runs of a schedule now, regardless of its due times; for those who may start runs."""
     project_id = access.project(context.jobs, user, project_id, ProjectRole.WRITE).project_id
     schedule = context.jobs.store.schedules.get(project_id, schedule_id)
     at_ms = now_ms()
@@ -140,7 +141,7 @@ def start_by_hand(context: RunContext, user: User, project_id: str, schedule_id:
 
     def also(tx: Records, runs: Sequence[Run]) -> None:
         if not tx.schedules.decide(_with_runs(occurrence, runs)):
-            raise Conflict("the schedule has been started in this very millisecond; try again")
+            raise Conflict("the schedule was already started in this millisecond; try again")
         entry = AuditEntry(at_ms=at_ms, by=user.actor, action=Action.SCHEDULE_RUN, subject=schedule_id)
         tx.audit.add(entry)
 
@@ -148,7 +149,7 @@ def start_by_hand(context: RunContext, user: User, project_id: str, schedule_id:
 
 
 class _Decided(Conflict):
-    """The due time has been decided elsewhere, or the schedule was changed: nothing is to be written."""
+    """The due time was decided by another service, or the schedule was changed: nothing is written."""
 
 
 def _with_runs(occurrence: Occurrence, runs: Sequence[Run]) -> Occurrence:
@@ -173,5 +174,5 @@ def _start(
     try:
         start_for_project(context, schedule.project_id, request, also, gives_up=gives_up)
     except RefNotFound:
-        # No later attempt would have another answer.
+        # A later attempt would fail in the same way.
         start_for_project(context, schedule.project_id, request, also, gives_up=True)

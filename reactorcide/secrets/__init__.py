@@ -1,1 +1,1 @@
-"""What can be done with named secrets: one file a use case."""
+"""Use cases of named secrets, one file for each."""

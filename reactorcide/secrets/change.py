@@ -14,7 +14,7 @@ from reactorcide.lib.clock import now_ms
 from reactorcide.store import Records
 
 _MAX_SECRETS = 500
-"""Of a project, or of the service: they are listed in one answer."""
+"""Maximum number of secrets of a project, or of the service: they are listed in one answer."""
 
 
 def set_secret(
@@ -28,8 +28,9 @@ def set_secret(
 ) -> NamedSecret:
     """Set a secret of a project, or (``None``) of the service, and return it; safe to repeat.
 
-    The rules take the place of earlier ones; ``None`` leaves the value that there is. ``projects`` are names
-    or ids of those that may use one of the service. Raises ``InvalidInput``, ``NotFound`` and ``Forbidden``.
+    The rules replace earlier ones; with ``None`` as the value the stored one stays. ``projects`` are names or
+    ids of projects that can use a secret of the service. Raises ``InvalidInput``, ``NotFound`` and
+    ``Forbidden``.
     """
     project_id = _owner(context, user, project_id)
     named_secrets.check_name(name)
@@ -63,7 +64,7 @@ def listed(context: StoredJobs, user: User, project_id: str | None) -> list[Name
 
 
 def delete(context: StoredJobs, user: User, project_id: str | None, name: str) -> None:
-    """Delete a secret; raises ``NotFound`` if there is none. Jobs that have it already keep it."""
+    """Delete a secret; raises ``NotFound`` if there is none. Jobs that were created with it still have it."""
     project_id = _owner(context, user, project_id)
     with context.store.transaction() as tx:
         if not tx.named_secrets.remove(project_id, name):

@@ -336,10 +336,10 @@ _LOG = _OK + b"X-Log-Position: 1:0\r\n"
         (_LOG + b"\r\ndata: ", b"a" * 65_536, [*_FOLLOW, "--timestamps"], "an event of more than 1 MiB"),
         (_LOG + b"\r\n", b"a: b\n" * 1000, [*_FOLLOW, "--timestamps"], "an event of more than 1 MiB"),
         (_LOG + _CHUNKED + b"0\r\n", b"X: x\r\n" * 1000, _FOLLOW, "a body of more than 1 MiB"),
-        (_OK + b"X: ", b"a" * 65_536, ["jobs", "list"], "no valid HTTP (LineTooLong"),
-        (_OK, b"X: x\r\n", ["jobs", "list"], "no valid HTTP (HTTPException"),
+        (_OK + b"X: ", b"a" * 65_536, ["jobs", "list"], "not valid HTTP (LineTooLong"),
+        (_OK, b"X: x\r\n", ["jobs", "list"], "not valid HTTP (HTTPException"),
         (b"", b"HTTP/1.1 100 Continue\r\n\r\n", ["jobs", "list"], "a head of more than 256 KiB"),
-        (b"SSH-2.0-OpenSSH_9.2\r\n", b"x", ["jobs", "list"], "no valid HTTP (BadStatusLine"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", b"x", ["jobs", "list"], "not valid HTTP (BadStatusLine"),
     ],
 )
 def test_endless_answer_is_refused(

@@ -179,7 +179,7 @@ def test_cancel_continues_after_an_unknown_job(reactorcide: Program, finished: d
     assert result.code == 1
     assert result.text == f"{job_id} cancelled"
     assert f"{unknown}: " in result.errors
-    assert "completed already" in result.errors
+    assert "already completed" in result.errors
     assert status(reactorcide, job_id) == "cancelled"
     assert reactorcide.fine("jobs", "cancel", job_id).text == f"{job_id} cancelled"
 
@@ -236,7 +236,7 @@ def test_test_results_are_shown(reactorcide: Program) -> None:
 def test_job_without_test_results_says_so(reactorcide: Program, finished: dict[str, Any]) -> None:
     assert "Tests" not in reactorcide.fine("jobs", "show", finished["job_id"]).text
     assert reactorcide.fine("jobs", "tests", finished["job_id"]).text == "no tests"
-    assert "left no artifact summary.md" in reactorcide.refused("jobs", "summary", finished["job_id"])
+    assert "has no artifact summary.md" in reactorcide.refused("jobs", "summary", finished["job_id"])
 
 
 # --- artifacts ----------------------------------------------------------------------------------

@@ -167,7 +167,7 @@ def test_log_of_a_node_without_a_job_is_a_clear_error(reactorcide: Program, tmp_
     for options in ((), ("--follow",)):
         result = reactorcide("runs", "logs", run["run_id"], "b", *options)
         assert (result.code, result.text) == (0, "")
-        assert result.errors == "b has had no job; it is skipped: a did not succeed\n"
+        assert result.errors == "b has no job; it is skipped: a did not succeed\n"
     assert "no\n" in reactorcide.fine("runs", "logs", run["run_id"]).text
 
 
@@ -184,7 +184,7 @@ def test_failed_run_exits_with_1_and_wrong_file_with_2(program: Program, tmp_pat
         ("name: CI\non: push\njobs: {a: {comand: x}}\n", "ci.yaml:3:12: 'comand' is not a key of a job"),
         (
             "name: CI\non: push\njobs: {a: {command: x, disable_run_local: true}}\n",
-            "disable_run_local keeps a from",
+            "disable_run_local prevents a from",
         ),
     ):
         file.write_text(text)
@@ -255,7 +255,7 @@ def test_runs_on_a_service(reactorcide: Program, tmp_path: Path) -> None:
     assert "it has a, b" in reactorcide("runs", "logs", run_id, "c").errors
     repeated = reactorcide("runs", "rerun", run_id, "--failed", "--follow", "--json")
     assert (repeated.code, repeated.json["attempt"]) == (1, 2)
-    assert "failed already" in reactorcide("runs", "cancel", run_id).errors
+    assert "already failed" in reactorcide("runs", "cancel", run_id).errors
     wrong = Repository(tmp_path / "wrong")
     (wrong.path / ".reactorcide/workflows").mkdir(parents=True)
     (wrong.path / ".reactorcide/workflows/ci.yaml").write_text("name: CI\non: push\njobs: {a: {comand: x}}\n")

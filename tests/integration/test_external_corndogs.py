@@ -64,7 +64,7 @@ def test_job_is_accepted_during_an_outage_and_runs_afterwards(
     corndogs.stop()
     job, cancelled = api.submit(), api.submit()
     assert (job["status"], job["corndogs_task_id"]) == ("submit_failed", None)
-    assert job["error"].startswith("not queued yet, it will be tried again: ")
+    assert job["error"].startswith("not queued yet, will be retried: ")
     assert api.cancel(cancelled)["status"] == "cancelled"
     ready = service.anonymous().request("GET", "ready")
     assert (ready.status_code, ready.json()["checks"]["docker"]) == (503, "ok")

@@ -56,7 +56,7 @@ def test_reachable_repository_passes_the_check(service: Service) -> None:
     source = repository(service.source_root / "project", {"workflows/ci.yaml": "name: CI\n"})
     report = checked(service.admin, git_url=f"file://{source.path}")
     assert report["repository"] is None
-    assert report["token"] == "the project names no forge, so that none is told commit statuses; set forge"
+    assert report["token"] == "the project has no forge for commit statuses; set forge"
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_reachable_repository_passes_the_check(service: Service) -> None:
         ("right", None),
         ("reader", "the token may only read the repository; setting a commit status needs write"),
         ("wrong", "the forge does not know the token (401); create a new one"),
-        (None, "the project has no token of its forge, which is told no commit statuses; set token"),
+        (None, "the project has no token of its forge for commit statuses; set token"),
     ],
 )
 def test_check_asks_the_forge_about_the_token(

@@ -66,7 +66,7 @@ def test_job_without_reports_has_none(api: Client) -> None:
         refused = api.request("GET", f"jobs/{job['job_id']}/summary")
         assert (refused.status_code, refused.json()["message"]) == (
             404,
-            "the job left no artifact summary.md",
+            "the job has no artifact summary.md",
         )
     job = api.run(SCRIPT, artifacts=["deep/*"])
     assert [item["path"] for item in api.get(f"jobs/{job['job_id']}/tests")["files"]] == ["deep/junit.xml"]

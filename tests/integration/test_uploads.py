@@ -204,6 +204,6 @@ def test_the_artifacts_of_one_job_are_the_source_of_the_next(service: Service) -
     failed = api.run(source_job_id=nothing["job_id"])
     assert (failed["status"], failed["error"]) == (
         "failed",
-        f"job {nothing['job_id']}, whose artifacts are the source, has left none",
+        f"job {nothing['job_id']}, whose artifacts are the source, has no artifacts",
     )
     assert failed["error"].encode() in api.log(failed)

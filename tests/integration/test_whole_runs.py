@@ -37,7 +37,7 @@ def test_ended_run_is_deleted_with_its_jobs(api: Client, run: Run) -> None:
     refused = api.request("DELETE", path)
     assert (refused.status_code, refused.json()["message"]) == (
         409,
-        "the run is not over, so it cannot be deleted; cancel it first",
+        "the run has not ended, so it cannot be deleted; cancel it first",
     )
     assert api.request("POST", f"{path}/cancel").status_code == 200
     assert api.request("DELETE", path).status_code == 204
@@ -81,9 +81,7 @@ def test_ids_can_be_shortened_to_an_unambiguous_prefix(idle: Service, api: Clien
     assert api.get(f"jobs/{short}/attempts")["attempts"] == []
     ambiguous = api.request("GET", f"jobs/{shorter}")
     assert ambiguous.status_code == 400
-    assert ambiguous.json()["message"] == (
-        f"several ids begin with {shorter}; give more of the one that is meant"
-    )
+    assert ambiguous.json()["message"] == (f"several ids begin with {shorter}; give more characters")
     run_id = run["run_id"]
     assert api.get(f"runs/{run_id[:8]}")["run_id"] == run_id
     assert api.get("jobs", run_id=run_id[:8])["total"] == 2

@@ -174,7 +174,7 @@ def test_missing_output_fails_the_node_that_needs_it(api: Client, run: NewRun) -
         "after": "skipped",
     }
     assert node(ended, "unwritten")["reason"] == "${needs.a.w} is not available: a wrote no w"
-    assert node(ended, "secret")["reason"] == "${needs.a.t} is refused: its value has a secret in it"
+    assert node(ended, "secret")["reason"] == "${needs.a.t} is refused: its value contains a secret"
     assert node(ended, "image")["reason"] == "its image 'x/A' is not an image reference"
     assert "outputs with a secret in them are not handed on: t\n" in log_of(api, ended, "a")
 
@@ -232,8 +232,8 @@ def test_missing_artifacts_fail_the_job_that_needs_them(api: Client, run: NewRun
   b: {needs: [not_here], condition: always, artifacts_from: [not_here], command: echo ran}
 """)
     assert ended["status"] == "failed"
-    assert error_of(api, ended, "a") == "artifacts_from: empty (1) has left no artifact"
-    missing = "artifacts_from: not_here did not run, so that it has left no artifact"
+    assert error_of(api, ended, "a") == "artifacts_from: empty (1) has no artifacts"
+    missing = "artifacts_from: not_here did not run, so it has no artifacts"
     assert error_of(api, ended, "b") == missing
     assert "\nran\n" not in log_of(api, ended, "a")
 
@@ -257,7 +257,7 @@ jobs:
     assert statuses(ended)["one"] == "completed"
     large = "the source and what it needs take more than 8 MiB of the disk (--max-disk)"
     assert error_of(service.admin, ended, "both") == large
-    not_all = "artifacts_from: not all artifacts of many are kept; its log says why"
+    not_all = "artifacts_from: not all artifacts of many are stored; its log says why"
     assert error_of(service.admin, ended, "all") == not_all
 
 

@@ -80,7 +80,7 @@ def test_last_run_is_retained_regardless_of_its_number_of_jobs() -> None:
     [
         ({"keep_jobs": 1}, "it is not among the last 1 to end"),
         ({"keep_days": 1}, "it ended more than 1 days ago"),
-        ({"keep_bytes": 2048}, "with it more than 2 KiB would be kept"),
+        ({"keep_bytes": 2048}, "with it the jobs would exceed 2 KiB"),
     ],
 )
 def test_reason_of_a_removal_is_readable(rules: dict[str, int], reason: str) -> None:

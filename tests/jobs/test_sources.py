@@ -450,7 +450,7 @@ class TestArtifacts:
 
     def test_job_without_artifacts_is_refused_as_a_source(self, shelf: Shelf) -> None:
         empty = shelf.job(JobStatus.COMPLETED)
-        with pytest.raises(JobFailed, match="has left none"):
+        with pytest.raises(JobFailed, match="has no artifacts"):
             sources.entries(shelf.context, shelf.job(source_job_id=empty.job_id).definition)
 
     def test_lost_artifact_listing_is_an_error(self, shelf: Shelf, producer: Job, tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ def test_redirect_to_a_malformed_url_is_a_clear_error(location: str) -> None:
         answer_with(307, {"Location": location.format(port=request.server.server_address[1])})(request)  # type: ignore[index]  # of an IPv4 socket
 
     with serving(answer) as port:
-        assert refusal(port) == f"http://127.0.0.1:{port} redirects to what is no URL"
+        assert refusal(port) == f"http://127.0.0.1:{port} redirects to an invalid URL"
 
 
 @pytest.mark.parametrize(

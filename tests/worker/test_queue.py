@@ -231,7 +231,7 @@ def test_explanation_does_not_promise_an_absent_worker(house: House) -> None:
     with house.database.transaction() as tx:
         tx.execute("UPDATE job SET queued_at_ms = queued_at_ms - 60000")
     reason = explain.explain(house.context, house.job(job), views).reason
-    assert "has not handed it out for 60 s" in reason
+    assert "has not handed the job out for 60 s" in reason
 
 
 # --- tasks of others -----------------------------------------------------------------------------

@@ -241,7 +241,7 @@ class TestSecrets:
         assert [node.name for node in forked.store.runs.nodes(run.run_id)] == ["test", "use"]
 
     def test_without_a_base_nothing_runs(self, forked: Forked) -> None:
-        with pytest.raises(JobFailed, match="the base of the pull request is not known"):
+        with pytest.raises(JobFailed, match="the base of the pull request, which has"):
             forked.opened(event={"base_branch": "", "base_sha": ""})
         run = forked.opened(event={"base_sha": ""})
         assert forked.store.runs.files(run.run_id)[".reactorcide/workflows/ci.yaml"] == BASE

@@ -121,7 +121,7 @@ def test_a_command_that_ignores_sigterm_is_killed_after_the_grace(house: House) 
 def test_ended_job_cannot_be_cancelled(house: House) -> None:
     house.worker()
     job = house.ended(house.submit())
-    with pytest.raises(Conflict, match="completed already"):
+    with pytest.raises(Conflict, match="already completed"):
         cancel.cancel(house.context, USER, job.job_id)
 
 
@@ -1014,7 +1014,7 @@ class TestWhy:
         assert self.reason(house, urgent) == ("all workers are busy", 1)
         assert self.reason(house, first) == ("all workers are busy", 2)
         cancel.cancel(house.context, USER, blocking.job_id)
-        assert self.reason(house, blocking) == ("it is over: cancelled", None)
+        assert self.reason(house, blocking) == ("it has ended: cancelled", None)
 
     def test_explanation_says_no_worker_serves_the_queue(self, house: House) -> None:
         house.worker(queues=("other",))

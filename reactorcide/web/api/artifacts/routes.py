@@ -92,7 +92,7 @@ def show_summary(path: JobPath, query: NoQuery) -> Response:
     job = access.get(services().jobs, caller(), path.job_id)
     summary = reports.load(services().jobs, job).summary
     if summary is None:
-        raise NotFound(f"the job left no artifact {SUMMARY_PATH}")
+        raise NotFound(f"the job has no artifact {SUMMARY_PATH}")
     return Response(summary, mimetype="text/markdown", headers=_NO_PAGE)
 
 
