@@ -4,7 +4,7 @@ import os
 import threading
 from pathlib import Path
 
-from reactorcide.app import Service
+from reactorcide.app.service import Service
 from reactorcide.settings import Settings
 from tests.support.waiting import wait_until
 

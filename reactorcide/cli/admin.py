@@ -33,7 +33,7 @@ _role = click.option(
 
 @contextmanager
 def _accounts(options: dict[str, Any]) -> Iterator[AccountContext]:
-    from reactorcide.app import open_accounts
+    from reactorcide.app.operator import open_accounts
 
     with open_accounts(settings_from(options)) as context:
         yield context

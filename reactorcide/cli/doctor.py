@@ -78,7 +78,7 @@ def _show(finding: Finding) -> None:
 
 
 def _docker(environment: Mapping[str, str]) -> Finding:
-    from reactorcide.app import probe_docker
+    from reactorcide.app.operator import probe_docker
 
     address = environment.get("DOCKER_HOST") or _DEFAULT_ENGINE
     try:
@@ -176,7 +176,7 @@ def _objects(settings: Settings) -> Finding:
         bucket = backup.bucket(settings.database_path)
     if bucket is None:
         return Finding(check, True, "in the data directory")
-    from reactorcide.app import probe_objects
+    from reactorcide.app.operator import probe_objects
 
     try:
         probe_objects(bucket, os.environ)
@@ -241,7 +241,7 @@ def _version_at(settings: Settings) -> str | None:
 def _corndogs(address: str | None) -> Finding:
     if address is None:
         return Finding("Corndogs", True, "embedded in the service")
-    from reactorcide.app import probe_corndogs
+    from reactorcide.app.operator import probe_corndogs
 
     try:
         probe_corndogs(address)

@@ -25,7 +25,8 @@ def gc(dry_run: bool, as_json: bool, **options: Any) -> None:
     Unfinished and pinned jobs stay. The jobs of a run are removed together, with the run. Give the same
     --keep options as to the service.
     """
-    from reactorcide.app import keep_policy, open_jobs
+    from reactorcide.app.operator import open_jobs
+    from reactorcide.app.parts import keep_policy
 
     settings = settings_from(options)
     policy = keep_policy(settings)

@@ -111,7 +111,7 @@ def rekey(**options: Any) -> None:
 
     It can be killed at any point and repeated. Earlier backups contain the old key.
     """
-    from reactorcide.app import open_jobs
+    from reactorcide.app.operator import open_jobs
 
     settings = settings_from(options)
     with open_jobs(settings) as context, lock_data_dir(settings.data_dir):

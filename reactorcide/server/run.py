@@ -58,7 +58,7 @@ def run(settings: Settings, local: socket.socket | None, remove_local: Callable[
             """Build the application in the worker: threads and connections do not survive a fork."""
             # Objects of the start live to the end: to search them for garbage took a quarter of its time.
             gc.disable()
-            from reactorcide.app import Service
+            from reactorcide.app.service import Service
 
             self.application = Service(settings, os.environ)
             return self.application.wsgi

@@ -111,10 +111,10 @@ def test_concurrent_claims_return_different_tasks(direct: DirectCorndogs) -> Non
 
 _SERVE = """
 import sys, pathlib
-from reactorcide import app
+from reactorcide.app.service import Service
 from reactorcide.settings import Settings
 
-application = app.Service(Settings(data_dir=pathlib.Path(sys.argv[1]), concurrency=0), {})
+application = Service(Settings(data_dir=pathlib.Path(sys.argv[1]), concurrency=0), {})
 application.start()
 client = application.wsgi.test_client()
 token = application.new_admin_token

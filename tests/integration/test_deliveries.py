@@ -16,7 +16,7 @@ import docker
 import pytest
 import requests
 
-from reactorcide.app import _webhook_rules
+from reactorcide.app.parts import webhook_rules
 from reactorcide.settings import Settings
 from tests.conftest import ended_cleanly
 from tests.support.client import Client
@@ -205,7 +205,7 @@ def test_webhook_receives_the_result_of_a_push(service: Service, github: Forge) 
     path = f"webhooks/{internal['webhook_id']}"
     wait_until(lambda: service.admin.get(path)["problem"] is not None, 20, "the other is refused")
     assert "10.1.2.3 is an address of an internal network" in service.admin.get(path)["problem"]
-    assert _webhook_rules(Settings(allow_internal_webhooks=True)).refusal(ip_address("10.1.2.3")) is None
+    assert webhook_rules(Settings(allow_internal_webhooks=True)).refusal(ip_address("10.1.2.3")) is None
     for webhook in (allowed, internal):
         assert service.admin.request("DELETE", f"webhooks/{webhook['webhook_id']}").status_code == 204
 

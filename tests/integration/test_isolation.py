@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import requests
 
-from reactorcide import app as composition
+from reactorcide.app.service import Service as WholeService
 from reactorcide.domain.accounts import Role, Scope
 from reactorcide.settings import Settings
 from reactorcide.web.auth import NEEDS, PUBLIC
@@ -239,7 +239,7 @@ _SHOW_NOTHING_OF_ONES_OWN = ("GET /api/v1/workers", "GET /workers")
 
 def routes() -> set[str]:
     """Return what the application answers, as ``METHOD rule``."""
-    app = composition.Service(Settings(data_dir=Path("/nowhere")), {}).wsgi
+    app = WholeService(Settings(data_dir=Path("/nowhere")), {}).wsgi
     return {
         f"{method} {rule.rule}"
         for rule in app.url_map.iter_rules()

@@ -14,7 +14,7 @@ from jsonschema_rs import Draft202012Validator
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import Rule
 
-from reactorcide.app import Service
+from reactorcide.app.service import Service
 from reactorcide.settings import Settings
 from reactorcide.web.api.openapi import document
 

@@ -11,7 +11,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from markupsafe import escape
 
-from reactorcide.app import Service
+from reactorcide.app.service import Service
 from reactorcide.domain.errors import NotFound
 from reactorcide.domain.jobs import JobStatus
 from reactorcide.domain.runs import RunStatus

@@ -1,0 +1,262 @@
+"""``Service`` creates and connects all parts, starts and stops them."""
+
+import logging
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from reactorcide.accounts import AccountContext, sessions, tokens, users
+from reactorcide.app import parts
+from reactorcide.deliveries import receive
+from reactorcide.domain.deliveries import MAX_LARGE_AT_ONCE
+from reactorcide.domain.errors import ReactorcideError
+from reactorcide.jobs import JobContext, caches, place, sources
+from reactorcide.jobs.hints import WorkerHints
+from reactorcide.jobs.upkeep import QueueUpkeep
+from reactorcide.lib.ids import new_id
+from reactorcide.lib.notifier import LocalNotifier
+from reactorcide.logs.local import LocalLogStore
+from reactorcide.metrics import Metrics
+from reactorcide.network.addresses import AddressRules
+from reactorcide.objects.filesystem import check_room
+from reactorcide.outbox.commit_statuses import CommitStatuses
+from reactorcide.outbox.sender import Sender
+from reactorcide.outbox.webhooks import Announcer, WebhookMessages
+from reactorcide.runs import RunContext
+from reactorcide.runs.evaluate import Evaluator
+from reactorcide.runs.upkeep import RunUpkeep
+from reactorcide.schedules.start import Due
+from reactorcide.settings import Settings
+from reactorcide.store import Store
+from reactorcide.store.database import Database
+from reactorcide.store.outbox import STATUSES, WEBHOOKS
+from reactorcide.store.vault import Vault
+from reactorcide.worker.deliverer import Deliverer
+from reactorcide.worker.janitor import Janitor
+from reactorcide.worker.local import LocalPort, queue_duties, run_duties
+from reactorcide.worker.loop import Worker
+from reactorcide.worker.scheduler import Scheduler
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+
+log = logging.getLogger("reactorcide.app")
+
+
+class Service:
+    """API, worker and queue. ``start`` once, ``stop`` any number of times; ``stop`` leaves nothing open."""
+
+    def __init__(self, settings: Settings, environment: Mapping[str, str]) -> None:
+        """Wire the parts together; nothing is started, opened or connected yet.
+
+        ``environment`` has the engine's address and git's certificates. Raises ``ConfigurationError`` for
+        invalid settings.
+        """
+        settings = replace(settings, data_dir=settings.data_dir.absolute())
+        self._settings = settings
+        self._notifier = LocalNotifier()
+        metrics = Metrics()
+        self._queue = parts.queue(settings, metrics)
+        self._database = Database(settings.database_path)
+        self._store = Store(self._database, Vault.beside(settings.database_path))
+        self._accounts = AccountContext(self._store)
+        self._objects = parts.object_store(settings, settings.objects, environment)
+        self._logs = LocalLogStore(settings.logs_dir, self._objects)
+        self._runner = parts.deferred_runner(settings, environment)
+        preparation = parts.preparation(settings, environment, self._store.accounts)
+        self._context = JobContext(
+            store=self._store,
+            objects=self._objects,
+            logs=self._logs,
+            notifier=self._notifier,
+            metrics=metrics,
+            corndogs=self._queue.corndogs,
+            rules=preparation.rules,
+            hints=WorkerHints(),
+        )
+        self._runs = RunContext(
+            jobs=self._context,
+            commits=preparation,
+            evaluator=Evaluator(),
+            defaults=parts.job_defaults(settings),
+        )
+        self._worker = Worker(
+            LocalPort(self._context, lease_s=settings.lease_s),
+            self._runner,
+            preparation,
+            parts.limits(settings),
+            concurrency=settings.concurrency,
+            queues=settings.queues,
+            check_disk=self._check_room,
+            duties=[
+                *queue_duties(QueueUpkeep(self._context, lease_s=settings.lease_s)),
+                *run_duties(RunUpkeep(self._context)),
+            ],
+        )
+        self._scheduler = Scheduler(Due(self._runs))
+        self._deliverer = Deliverer(self._runs)
+        self._janitor = Janitor(
+            self._context,
+            self._runner,
+            parts.keep_policy(settings),
+            keep_image_days=settings.keep_image_days,
+            keep_source_days=settings.keep_source_days,
+            max_cache_bytes=settings.max_cache_bytes,
+        )
+        self._http = parts.deferred_http(AddressRules(settings.allow_addresses, settings.deny_addresses))
+        public_url = None if settings.public_url is None else settings.public_url.rstrip("/")
+        self._sender = Sender(
+            self._store,
+            {
+                STATUSES: CommitStatuses(self._store, self._http, public_url),
+                WEBHOOKS: WebhookMessages(self._store, parts.deferred_http(parts.webhook_rules(settings))),
+            },
+            self._notifier,
+            metrics,
+            announce=Announcer(self._store, public_url).announce,
+        )
+        metrics.add_job_counts(self._store.queues.counts)
+        metrics.add_owed_counts(self._store.outbox.counts)
+        metrics.add_warm_counts(self._warm_counts)
+        self.wsgi: Flask = self._web(metrics)
+        self.new_admin_token: str | None = None
+        """The admin's token, if this start created it."""
+
+    def start(self) -> None:
+        """Start all parts; raises ``ConfigurationError`` if one of them cannot start."""
+        self._database.migrate()
+        self._store.instance.id(new_id())
+        if place.check(self._context, self._settings.objects, self._settings.objects_dir):
+            self._remove_leftovers()
+        self._store.instance.open_vault()
+        self._store.tasks.submit_interrupted()
+        self.new_admin_token = users.bootstrap(self._accounts, self._settings.admin_token_path)
+        self._queue.start()
+        self._worker.start()
+        self._janitor.start()
+        self._scheduler.start()
+        self._deliverer.start()
+        self._sender.start()
+
+    def sign_in_link(self) -> str | None:
+        """Create a one-time link for the admin whose token is in the data directory, and return its value.
+
+        ``None`` if there is no web page, or no such token (any more).
+        """
+        if self._settings.no_ui:
+            return None
+        try:
+            value = self._settings.admin_token_path.read_text("ascii").strip()
+            return sessions.create_link(self._accounts, tokens.authenticate(self._accounts, value))[0]
+        except (OSError, ValueError, ReactorcideError):
+            return None
+
+    def drain(self, drained: Callable[[], None]) -> None:
+        """Claim no more jobs, and call ``drained`` when the last running job has ended; all else
+        continues."""
+        self._worker.drain(drained)
+
+    def release_waiters(self) -> None:
+        """End followers and long polls, because the service is about to stop."""
+        self._notifier.close()
+
+    def stop(self, deadline_s: float = 3.0) -> None:
+        """Stop all parts within about ``deadline_s``; running containers continue."""
+        deadline = monotonic() + deadline_s
+        self.release_waiters()
+        for stop in (
+            self._scheduler.stop,
+            self._deliverer.stop,
+            self._worker.stop,
+            self._janitor.stop,
+            self._sender.stop,
+            self._queue.stop,
+            lambda _: self._runner.close(),
+            lambda _: self._database.close(),
+        ):
+            try:
+                stop(max(0.1, deadline - monotonic()))
+            except ReactorcideError as exc:
+                log.warning("while stopping: %s", exc)
+
+    def _warm_counts(self) -> tuple[int, int, int]:
+        view = self._runner.warm_view()
+        return view.waiting, view.jobs_warm, view.jobs_cold
+
+    def _web(self, metrics: Metrics) -> "Flask":
+        """Return the WSGI application."""
+        # Imported late: Flask and pydantic take most of the import time, and the operator's commands need
+        # neither.
+        from reactorcide.web import create_app
+        from reactorcide.web.probes import Probes
+        from reactorcide.web.ratelimit import FailureLimiter
+        from reactorcide.web.services import RETENTION, Services
+        from reactorcide.web.streams import StreamSlots
+
+        settings = self._settings
+        services = Services(
+            jobs=self._context,
+            runs=self._runs,
+            accounts=self._accounts,
+            defaults=self._runs.defaults,
+            max_source_bytes=settings.max_source_bytes,
+            slots=StreamSlots(settings.stream_slots),
+            delivery_slots=StreamSlots(MAX_LARGE_AT_ONCE),
+            metrics=metrics,
+            bad_tokens=FailureLimiter(settings.bad_tokens),
+            probes=Probes(
+                {
+                    "database": self._database.check,
+                    "corndogs": self._queue.corndogs.check_health,
+                    # A lambda: reading the method from the deferred runner would create the runner.
+                    "docker": lambda: self._runner.check(),
+                    "object_store": self._check_objects,
+                    "worker": self._worker.check,
+                }
+            ),
+            workers=lambda: [self._worker.view()],
+            http=self._http,
+            public_url=settings.public_url,
+            retention={name: getattr(settings, name) for name in RETENTION},
+        )
+        return create_app(
+            services,
+            trusted_proxies=settings.trusted_proxies,
+            cors_origins=settings.cors_origins,
+            allowed_hosts=settings.allowed_hosts,
+            public_url=settings.public_url,
+            has_ui=not settings.no_ui,
+        )
+
+    def _check_room(self) -> None:
+        """Raise ``ObjectStoreError`` if the output of another job could not be stored."""
+        settings = self._settings
+        if settings.objects is None:
+            check_room(settings.objects_dir, settings.min_free_disk_bytes)
+        else:
+            self._check_objects()
+
+    def _check_objects(self) -> None:
+        """Raise ``ObjectStoreError`` unless logs and objects can be written."""
+        settings = self._settings
+        self._objects.check()
+        if settings.objects is not None:
+            check_room(settings.logs_dir, settings.min_free_disk_bytes)
+
+    def _remove_leftovers(self) -> None:
+        """Remove incomplete files of a killed service; call it before anything is written."""
+        try:
+            if self._settings.objects is None:
+                # The janitor removes old incomplete uploads from a bucket.
+                self._objects.remove_leftovers()
+            self._logs.remove_leftovers()
+            sources.remove_orphans(self._context)
+            caches.remove_orphans(self._context)
+            receive.remove_orphans(self._context)
+            if self._settings.workspaces_dir.exists():
+                shutil.rmtree(self._settings.workspaces_dir)
+        except (ReactorcideError, OSError) as exc:
+            log.warning("incomplete files of an earlier service were not removed: %s", exc)
