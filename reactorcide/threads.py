@@ -42,10 +42,10 @@ def call_in_thread(call: Callable[[], T], name: str) -> Future[T]:
 
 
 class ThreadsByKey(Generic[Key]):
-    """Threads that each work for a key: one of a key at a time, and so many in all. Thread-safe.
+    """Threads that each work for a key: one per key at a time, with a maximum in total. Thread-safe.
 
-    So what takes long for one key delays no other; retries, which may all wait for the same dead server, have
-    at most half of the threads. ``ended`` is called after the end of each.
+    So slow work for one key does not delay others; retries, which may all wait for the same dead server, get
+    at most half of the threads. ``ended`` is called after the end of each thread.
     """
 
     def __init__(self, max_threads: int, ended: Callable[[], object] = lambda: None) -> None:
@@ -58,7 +58,7 @@ class ThreadsByKey(Generic[Key]):
 
     @property
     def is_full(self) -> bool:
-        """Whether there are as many as there may be."""
+        """Whether the maximum number of threads is running."""
         with self._lock:
             return len(self._threads) >= self._max_threads
 
@@ -68,9 +68,10 @@ class ThreadsByKey(Generic[Key]):
             return list(self._threads)
 
     def start(self, key: Key, work: Callable[[], object], name: str, *, is_retry: bool = False) -> bool:
-        """Have a thread do ``work``, and return whether one does.
+        """Start a thread for ``work``, and return whether it was started.
 
-        None does where its key has one, there are too many, or all stop. Raises as ``start_thread``.
+        It is not if its key has a thread, there are too many, or all are stopping. Raises as
+        ``start_thread``.
         """
 
         def run() -> None:
@@ -87,14 +88,14 @@ class ThreadsByKey(Generic[Key]):
                 return False
             if is_retry and len(self._retries) >= self._max_threads // 2:
                 return False
-            # It can end only after it has been noted, for its end takes the lock.
+            # The thread can end only after it is registered, because its end takes the lock.
             self._threads[key] = start_thread(run, name)
             if is_retry:
                 self._retries.add(key)
             return True
 
     def stop(self, deadline: float) -> None:
-        """Start no more, and wait until all have ended, or that time of ``monotonic``."""
+        """Start no more threads, and wait until all have ended, or until that time of ``monotonic``."""
         with self._lock:
             self._stopping = True
             threads = list(self._threads.values())

@@ -19,7 +19,7 @@ _USER_COLUMNS = tuple(item.name for item in fields(User))
 _TOKEN_FIELDS = [getattr(TokenRow, name) for name in _TOKEN_COLUMNS]
 _USER_FIELDS = [getattr(UserRow, name) for name in _USER_COLUMNS]
 
-# Asked at every request, so written as SQL: peewee takes longer to build it than SQLite to answer.
+# Run at every request, so written as SQL: peewee takes longer to build it than SQLite to answer.
 _AUTHENTICATE = (
     f"SELECT {', '.join('token.' + name for name in _TOKEN_COLUMNS)}, "  # noqa: S608  # names of ours only
     f"{', '.join('owner.' + name for name in _USER_COLUMNS)} "
@@ -32,7 +32,7 @@ _AUTHENTICATE_SESSION = _AUTHENTICATE.replace(
     "WHERE session.session_sha256 = ? AND NOT session.is_link AND session.expires_at_ms > ?",
 )
 _TOUCH = "UPDATE token SET last_used_at_ms = ? WHERE token_id = ?"
-# Whoever has made it must still be an admin: nobody leaves a back door behind.
+# Its creator must still be an admin, so that an invitation is no back door.
 _USE_INVITATION = """
     UPDATE invitation SET used_at_ms = ?, used_by = ?
     WHERE invitation_sha256 = ? AND used_at_ms IS NULL AND expires_at_ms > ? AND (
@@ -111,7 +111,7 @@ class Accounts:
         self._db.write(work)
 
     def remove_user(self, user_id: str) -> None:
-        """Remove a user with their tokens; what jobs they had stay.
+        """Remove a user with their tokens; their jobs stay.
 
         Raises ``NotFound``, and ``Conflict`` while one of their jobs is not over or where no active admin
         would be left.
@@ -142,7 +142,7 @@ class Accounts:
     ) -> tuple[Role, str | None]:
         """Use up an invitation for a new user, and return the role and the email that it is for.
 
-        Once, however many try at the same time. Raises ``Forbidden`` if it is none (any more).
+        Succeeds once, also under concurrent use. Raises ``Forbidden`` if the invitation is invalid.
         """
         values = (now_ms, user_id, invitation_sha256, now_ms)
         row = self._db.write(lambda db: db.execute_sql(_USE_INVITATION, values).fetchone())
@@ -161,11 +161,11 @@ class Accounts:
             raise Conflict("this token value is in use already; choose another") from exc
 
     def authenticate(self, token_sha256: bytes) -> tuple[Token, User] | None:
-        """Return the token with this hash and its user, in whatever state they are."""
+        """Return the token with this hash and its user, also if expired or disabled."""
         return self._token_and_user(_AUTHENTICATE, (token_sha256,))
 
     def authenticate_session(self, session_sha256: bytes, *, now_ms: int) -> tuple[Token, User] | None:
-        """Return the token of the open session with this hash and its user, in whatever state they are."""
+        """Return the token of the open session with this hash and its user, also if expired or disabled."""
         return self._token_and_user(_AUTHENTICATE_SESSION, (session_sha256, now_ms))
 
     def add_session(
@@ -191,9 +191,9 @@ class Accounts:
         self._db.write(work)
 
     def use_link(self, link_sha256: bytes, session_sha256: bytes, *, now_ms: int, expires_at_ms: int) -> None:
-        """Turn a one-time link into a session: once, however many try at the same time.
+        """Turn a one-time link into a session; succeeds once, also under concurrent use.
 
-        Raises ``Forbidden`` if it is none (any more).
+        Raises ``Forbidden`` if the link is invalid.
         """
         values = (session_sha256, False, now_ms, expires_at_ms, link_sha256, now_ms)
         if not self._db.write(lambda db: db.execute_sql(_USE_LINK, values).rowcount):
@@ -204,7 +204,7 @@ class Accounts:
         self._db.write(SessionRow.delete().where(SessionRow.session_sha256 == session_sha256).execute)
 
     def touch_token(self, token_id: str, *, now_ms: int) -> None:
-        """Record that a token was used, unless somebody else writes just now: no request waits for this."""
+        """Record the use of a token, unless another write is running, because no request waits for this."""
         self._db.write_if_free(_TOUCH, (now_ms, token_id))
 
     def count_tokens(self, user_id: str) -> int:

@@ -1,4 +1,4 @@
-"""Approvals: which commits of strangers may run, by whom."""
+"""Approvals of untrusted commits, and who gave them."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ class Approvals:
         self._db = db
 
     def give(self, project_id: str, sha: str, user_id: str, *, now_ms: int) -> None:
-        """Approve a commit, in place of an earlier approval."""
+        """Approve a commit; replaces an earlier approval."""
         self._db.write(lambda db: db.execute_sql(_GIVE, (project_id, sha, user_id, now_ms)))
 
     def approved_at_ms(self, project_id: str, sha: str) -> int | None:

@@ -52,7 +52,7 @@ class Attempts:
         self._sealed = sealed
 
     def create(self, job_id: str, task_id: str, worker_id: str, *, now_ms: int) -> Job:
-        """Make a waiting job ``running`` with a new attempt: the fence that decides who runs it.
+        """Make a waiting job ``running`` with a new attempt: the fence that decides which worker runs it.
 
         Raises ``IllegalTransition`` if the job does not wait.
         """
@@ -93,7 +93,7 @@ class Attempts:
         """Record that an attempt's command is about to be handed over to its container.
 
         ``log_offset`` is where the container's output begins in the log. Raises ``IllegalTransition`` if the
-        attempt has ended: then somebody else has judged it, and its command must not run.
+        attempt has ended: another worker has ended it, and its command must not run.
         """
         values = (container_id, container_started_at, now_ms, log_offset, job_id, attempt)
         if self._db.write(lambda db: db.execute_sql(_BEGIN_HAND_OVER, values).fetchone()) is None:
@@ -123,8 +123,8 @@ class Attempts:
     ) -> Job | None:
         """Close an attempt and move its job from ``running`` to ``target``.
 
-        Where the job has been cancelled meanwhile only the attempt is closed, and ``None`` is returned.
-        An attempt that is closed already stays as it is: repeating is harmless.
+        If the job has been cancelled meanwhile only the attempt is closed, and ``None`` is returned. A closed
+        attempt does not change, so repeating is safe.
         """
 
         changes = dict(job_changes)
@@ -134,7 +134,7 @@ class Attempts:
         def work(db: Any) -> dict[str, Any] | None:
             db.execute_sql(_END, (now_ms, exit_code, error, log_truncated, job_id, attempt))
             if log_truncated:
-                # Not with the status, which a cancel may have made final already.
+                # Separate from the status, which a cancel may have made final already.
                 db.execute_sql(
                     "UPDATE job SET log_truncated = ? WHERE job_id = ? AND attempt = ?",
                     (True, job_id, attempt),
@@ -145,7 +145,7 @@ class Attempts:
         return None if row is None else self._sealed.job(row)
 
     def heartbeat(self, attempts: Iterable[tuple[str, int]], *, now_ms: int) -> None:
-        """Stamp the attempts that a worker holds."""
+        """Write the heartbeat of a worker's attempts."""
         held = list(attempts)
 
         def work(db: Any) -> None:
@@ -167,9 +167,9 @@ class Attempts:
         heartbeat_at_ms: int,
         now_ms: int,
     ) -> bool:
-        """Make an attempt another worker's, or stamp it where it is the same one's.
+        """Assign an attempt to a worker, or write its heartbeat if it is the worker's already.
 
-        Returns whether the attempt was still as ``unfinished`` has returned it; else nothing is written.
+        Returns whether the attempt was unchanged since ``unfinished``; otherwise nothing is written.
         """
 
         def work(db: Any) -> bool:
@@ -185,7 +185,7 @@ class Attempts:
     def unfinished(self) -> list[OpenAttempt]:
         """Return every attempt that has not ended."""
         with self._db.read() as db:
-            # By two queries, so that neither can begin with all jobs that there have ever been.
+            # Two queries, so that neither can scan all jobs.
             attempts = db.execute_sql(_UNFINISHED).fetchall()
             rows = [db.execute_sql(_JOB_AT, attempt[:2]).fetchone() for attempt in attempts]
         return [
@@ -195,7 +195,7 @@ class Attempts:
         ]
 
     def of_job(self, job_id: str) -> list[AttemptRecord]:
-        """Return every attempt of a job, the first one first."""
+        """Return every attempt of a job, oldest first."""
         names = [item.name for item in fields(AttemptRecord)]
         with self._db.read() as db:
             rows = (
@@ -208,7 +208,7 @@ class Attempts:
             return [AttemptRecord(**row) for row in rows]
 
     def log_is_closed(self, job_id: str, attempt: int) -> bool:
-        """Return whether nothing will be added to an attempt's log any more."""
+        """Return whether an attempt's log is complete and closed."""
         with self._db.read() as db:
             for (completed_at_ms,) in (
                 AttemptRow.select(AttemptRow.completed_at_ms)
@@ -223,6 +223,6 @@ class Attempts:
                 .tuples()
                 .execute(db)
             ):
-                # Not begun: it closes empty where the job is over, or is past this attempt.
+                # Not started: its log is closed and empty if the job has ended, or has a later attempt.
                 return JobStatus(job_status) in FINAL or job_attempt > attempt
         return True

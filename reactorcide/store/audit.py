@@ -35,7 +35,7 @@ class Audit:
     def page(
         self, criteria: AuditFilter, *, limit: int, before: int | None = None
     ) -> tuple[list[tuple[int, AuditEntry]], int]:
-        """Return a page of entries with their numbers, the latest first, and how many match in all.
+        """Return a page of entries with their numbers, newest first, and the number of matching entries.
 
         ``before`` is the number of the last one of the page before.
         """

@@ -1,4 +1,4 @@
-"""Queries on caches: found by key, stored once, and removed when others need the room."""
+"""Queries on caches: looked up by key, stored once, and evicted for newer ones."""
 
 import json
 from collections.abc import Sequence
@@ -44,7 +44,7 @@ class Caches:
     ) -> Cache | None:
         """Return the cache of an owner, a repository, a branch, a key and paths.
 
-        With ``is_prefix`` its key only begins like this, and of several it is the newest.
+        With ``is_prefix`` the newest cache whose key begins with ``key``.
         """
         condition = "substr(key, 1, ?) = ?" if is_prefix else "key = ?"
         keys: tuple[object, ...] = (len(key), key) if is_prefix else (key,)
@@ -59,7 +59,7 @@ class Caches:
     def add(self, cache: Cache, *, max_bytes: int) -> tuple[bool, list[Cache]]:
         """Record a cache unless there is one of its branch, key and paths; returns whether it was recorded.
 
-        Also returns those caches of its owner that make room for it and are recorded no more.
+        Also returns the caches of its owner that were evicted for it.
         """
 
         def work(db: Any) -> tuple[bool, list[Cache]]:
@@ -70,7 +70,7 @@ class Caches:
         return self._db.write(work)
 
     def trim(self, *, max_bytes: int) -> list[Cache]:
-        """Remove and return the caches of each owner that are beyond the bound, the least recently used.
+        """Remove and return the least recently used caches of each owner above the limit.
 
         Those of an owner who was removed are among them.
         """
@@ -87,7 +87,7 @@ class Caches:
         return self._db.write(work)
 
     def touch(self, cache_id: str, *, now_ms: int) -> bool:
-        """Stamp a cache as used just now; returns whether it is there."""
+        """Record the use of a cache; returns whether it exists."""
         sql = "UPDATE cache SET last_used_at_ms = ? WHERE cache_id = ? RETURNING cache_id"
         return self._db.write(lambda db: db.execute_sql(sql, (now_ms, cache_id)).fetchone() is not None)
 
@@ -100,7 +100,7 @@ class Caches:
         return _cache(row)
 
     def remove(self, cache_id: str) -> None:
-        """Remove a cache; repeating is harmless."""
+        """Remove a cache; safe to repeat."""
         self._db.write(lambda db: db.execute_sql(_DELETE, (cache_id,)))
 
     def page(self, owner_id: str | None, *, limit: int, after: tuple[int, str] | None = None) -> list[Cache]:
@@ -136,7 +136,7 @@ class Caches:
 
 
 def _trim(db: Any, owner_id: str, max_bytes: int) -> list[Cache]:
-    """Remove and return the caches of an owner that are beyond the bounds, the least recently used."""
+    """Remove and return the least recently used caches of an owner above the limits."""
     removed = []
     size_bytes = 0
     for number, row in enumerate(db.execute_sql(_LEAST_RECENTLY_USED, (owner_id,)).fetchall(), start=1):

@@ -1,6 +1,6 @@
-"""Counts of jobs, changed in the transactions that change the jobs: no list and no scrape has to count.
+"""Counts of jobs, updated in the transactions that change jobs, so that no list and no scrape has to count.
 
-What is deleted is not counted. A property test holds the counts against the jobs themselves.
+Deleted jobs are not counted. A property test compares the counts with the jobs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from typing import Any
 _KEY = ("user_id", "queue_name", "status", "source_type", "pinned")
 _COLUMNS = (*_KEY, "name")
 RETURNING = f"RETURNING {', '.join(_COLUMNS)}"
-"""What a statement that deletes or purges a job returns for ``deleted`` or ``purged``."""
+"""RETURNING clause of statements that delete or purge a job, for ``deleted`` or ``purged``."""
 
 _KEY_LIST = ", ".join(_KEY)
 _PARAMETERS = ", ".join("?" * len(_KEY))
@@ -27,12 +27,12 @@ _REMOVE_EMPTY_NAME = "DELETE FROM job_name_count WHERE name = ? AND user_id = ? 
 
 
 def added(db: Any, job: Mapping[str, Any]) -> None:
-    """Count a job that is new."""
+    """Count a new job."""
     _add(db, job, 1)
 
 
 def deleted(db: Any, row: Sequence[Any]) -> None:
-    """Count no longer a job that was deleted just now."""
+    """Subtract a job that was just deleted."""
     _add(db, dict(zip(_COLUMNS, row, strict=True)), -1)
 
 
@@ -42,12 +42,12 @@ def _add(db: Any, job: Mapping[str, Any], jobs: int) -> None:
 
 
 def moved(db: Any, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
-    """Count a job as what it is now in place of what it was before."""
+    """Move a job's count from its old values to its new ones."""
     db.execute_sql(_MOVE, (*_key(before), -1, *_key(after), 1))
 
 
 def purged(db: Any, row: Sequence[Any]) -> None:
-    """Remove counts of 0 that a job has left: who makes up a name for each job fills no table for ever."""
+    """Remove the zero counts of a purged job, so that unique job names do not fill the table for ever."""
     job = dict(zip(_COLUMNS, row, strict=True))
     db.execute_sql(_REMOVE_EMPTY, (job["user_id"], job["queue_name"]))
     db.execute_sql(_REMOVE_EMPTY_NAME, (job["name"], job["user_id"]))

@@ -21,25 +21,25 @@ from reactorcide.store.models.service import InstanceRow
 MIGRATIONS_DIR = Path(__file__).parent / "migrations"
 _BUSY_TIMEOUT_MS = 5000
 _CACHE_KIB = 1024
-"""A connection; each thread has one. What is not in it is read from the system's cache of the file."""
+"""The page cache of a connection; each thread has one. Other pages come from the system's file cache."""
 _MAX_COPIES = 3
 _CHECKPOINT_PAGES = 4000
 """Of the write-ahead log, 16 MB: the same pages are written again and again, and each once a checkpoint."""
 
 FOR_UPDATE = ""
-"""What ends a SELECT that locks its rows until the end of the transaction: nothing, for SQLite has one writer
-at a time. Of PostgreSQL it is ``FOR UPDATE``."""
+"""Suffix of a SELECT that locks its rows until the end of the transaction: empty, because SQLite has one
+writer at a time. PostgreSQL needs ``FOR UPDATE``."""
 
 T = TypeVar("T")
 
 
 def indexed_by(index: str) -> str:
-    """Return the SQL, after a table's name, that has it read by an index: SQLite keeps no statistics here."""
+    """Return the SQL after a table's name that selects an index, because SQLite has no statistics here."""
     return f"INDEXED BY {index}"
 
 
 def copy_database(source: Path, target: Path) -> None:
-    """Copy a database as it is at one moment, also while others write to it.
+    """Copy a consistent snapshot of a database, also while others write to it.
 
     Only its owner can read the copy. Raises ``sqlite3.Error`` or ``OSError``; then there is no copy.
     """
@@ -53,7 +53,7 @@ def copy_database(source: Path, target: Path) -> None:
 
 
 class Connection(ABC):
-    """What records are read from and written to: a database, or a transaction that is open on one."""
+    """The target of reads and writes: a database, or an open transaction on one."""
 
     def __init__(self, peewee: Any) -> None:
         self._peewee = peewee
@@ -71,15 +71,15 @@ class Connection(ABC):
 
     @abstractmethod
     def write(self, work: Callable[[Any], T]) -> T:
-        """Return the result of ``work``, which is called with what it writes on."""
+        """Call ``work`` with the target of its writes, and return its result."""
 
     @abstractmethod
     def write_if_free(self, sql: str, values: Sequence[object]) -> bool:
-        """Run one statement, unless that would have to wait; returns whether it was run."""
+        """Run one statement unless it would have to wait; returns whether it was run."""
 
 
 class OpenTransaction(Connection):
-    """A transaction that is open on this thread. What is written is durable once it is committed."""
+    """The open transaction of this thread. Its writes are durable after the commit."""
 
     def write(self, work: Callable[[Any], T]) -> T:
         """Return the result of ``work``, which is part of this transaction."""
@@ -125,13 +125,13 @@ class Database(Connection):
             )
         )
         self.open_transaction = OpenTransaction(self._peewee)
-        """Whichever transaction is open on the thread that uses it."""
+        """The open transaction of the calling thread."""
         self._group = GroupCommit(self._write_lock, self._peewee.execute_sql)
 
     def migrate(self) -> list[str]:
         """Apply the migrations that are missing, and return their names; safe to repeat.
 
-        A database that is not new is copied first: as it was it stays, as ``<name>.before-<migration>``.
+        An existing database is copied first, to ``<name>.before-<migration>``.
         Raises ``ConfigurationError`` when the file is not a database of this program, or is one of a
         newer version of it.
         """
@@ -160,11 +160,11 @@ class Database(Connection):
         }
 
     def _keep_copy(self, migration: str) -> None:
-        """Keep the database as it is before ``migration``; of such copies the newest few are kept."""
+        """Copy the database before ``migration``, and remove all but the newest few copies."""
         copy = self.path.with_name(f"{self.path.name}.before-{migration}")
         unfinished = copy.with_name(f"{copy.name}.tmp")
         try:
-            # A start that was cut short has left it, or one of an older version its copy.
+            # Left by an interrupted start, or a copy of an older version.
             unfinished.unlink(missing_ok=True)
             copy_database(self.path, unfinished)
             os.replace(unfinished, copy)
@@ -191,28 +191,28 @@ class Database(Connection):
     def write(self, work: Callable[[Any], T]) -> T:
         """Run ``work`` as one transaction that is on disk when this returns; returns its result.
 
-        It is the fast way to write: of many threads that wait one writes for all of them, in one
-        transaction. So ``work`` may run on another thread, and twice. Raises as ``transaction``.
+        The fast way to write: one of the waiting threads writes for all of them, in one transaction. So
+        ``work`` may run on another thread, and twice. Raises as ``transaction``.
         """
         self._refuse_nesting()
         with _translated():
             return self._group.run_transaction(lambda: work(self._peewee))
 
     def _refuse_nesting(self) -> None:
-        """Raise ``RuntimeError`` rather than wait for ever for a transaction of this very thread."""
-        # Asking opens no connection: that can fail, and a thread without one has no transaction.
+        """Raise ``RuntimeError`` instead of a deadlock with an open transaction of this thread."""
+        # This opens no connection, which could fail: a thread without a connection has no transaction.
         if not self._peewee.is_closed() and self._peewee.connection().in_transaction:
             raise RuntimeError("a transaction is open on this thread: write on its tx, not on the store")
 
     def shrink(self) -> None:
-        """Leave nothing on disk of what was overwritten or deleted. Raises as ``write``."""
+        """Remove overwritten and deleted data from the file. Raises as ``write``."""
         execute = self._peewee.execute_sql
         with self._write_lock, _translated():
             execute("VACUUM")
             execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def write_if_free(self, sql: str, values: Sequence[object]) -> bool:
-        """Run one statement as a transaction; tells ``False`` if somebody else writes just now."""
+        """Run one statement as a transaction; returns ``False`` if another writer is active."""
         execute = self._peewee.execute_sql
         if not self._write_lock.enter_if_free():
             return False
@@ -245,7 +245,7 @@ class Database(Connection):
 
 @contextmanager
 def _translated() -> Iterator[None]:
-    """Turn what a write fails with into a ``StoreError``, but for what the caller may have expected."""
+    """Translate the errors of a write into ``StoreError``, except those that callers expect."""
     try:
         yield
     except IntegrityError:
@@ -275,7 +275,8 @@ class _TrackingDatabase(SqliteDatabase):
         return connection
 
     def rollback(self) -> None:
-        """Roll back unless SQLite has done so itself, as on a full disk: an error would hide the reason."""
+        """Roll back unless SQLite has already done so, as on a full disk: another error would hide the
+        reason."""
         if self.connection().in_transaction:  # type: ignore[no-untyped-call]  # missing in the stubs
             super().rollback()
 

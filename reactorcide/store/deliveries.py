@@ -46,7 +46,7 @@ class Deliveries:
         self._db = db
 
     def add(self, delivery: Delivery) -> tuple[Delivery, bool]:
-        """Insert a delivery; returns it, or the one that came with its id before, and whether it is new.
+        """Insert a delivery; returns it, or the stored one with the same id, and whether it is new.
 
         That one is processed again unless it waits or has started a run. Raises ``NotFound`` if its
         project is gone.
@@ -70,18 +70,18 @@ class Deliveries:
         return self._db.write(work)
 
     def repeat(self, delivery_id: str, *, now_ms: int) -> None:
-        """Have a delivery processed again, whatever it has started; one that waits goes on waiting."""
+        """Process a delivery again, also if it has started runs; a waiting one does not change."""
         self._db.write(lambda db: db.execute_sql(_REPEAT, (now_ms, True, delivery_id)))
 
     def retry(self, delivery: Delivery, reason: str, *, due_at_ms: int, tried_at_ms: int) -> None:
-        """Have a delivery that waits worked on later."""
+        """Postpone a waiting delivery."""
         values = (reason, due_at_ms, tried_at_ms, delivery.delivery_id)
         self._db.write(lambda db: db.execute_sql(_RETRY, values))
 
     def settle(self, delivery: Delivery, outcome: Outcome, twin_id: str | None = None) -> bool:
-        """Write what became of a delivery that waits; returns whether it still did.
+        """Store the outcome of a waiting delivery; returns whether it was still waiting.
 
-        ``twin_id`` is the delivery that has told the same.
+        ``twin_id`` is the delivery that reported the same tag.
         """
         tag = outcome.tag
         values = (
@@ -96,9 +96,9 @@ class Deliveries:
         return self._db.write(lambda db: bool(db.execute_sql(_SETTLE, values).rowcount))
 
     def twin(self, delivery: Delivery, tag: TagTold) -> str | None:
-        """Return the delivery that has started the runs of the same tag, told in the other way.
+        """Return the delivery that has started the runs of the same tag, reported by the other kind of event.
 
-        One counts for one other: a tag that was deleted may come again.
+        Each delivery matches one other, because a deleted tag can be created again.
         """
         values = (delivery.project_id, tag.key, tag.is_create, delivery.project_id, tag.key)
 
@@ -109,7 +109,7 @@ class Deliveries:
         return self._db.write(work)
 
     def due(self, *, now_ms: int, besides: Sequence[str], is_retry: bool) -> Delivery | None:
-        """Return the delivery that has waited longest to be processed (again), of none of some projects."""
+        """Return the new delivery, or retry, that has waited longest, except those of the given projects."""
         marks = ", ".join("?" * len(besides))
         sql = (
             f"{_SELECT} WHERE due_at_ms <= ? AND project_id NOT IN ({marks}) "  # as above
@@ -152,11 +152,11 @@ class Deliveries:
             return [_delivery(row) for row in db.execute_sql(*query)], total
 
     def expire_waiting(self, reason: str) -> None:
-        """Have no delivery that waits worked on any more."""
+        """Ignore all waiting deliveries."""
         self._db.write(lambda db: db.execute_sql(_EXPIRE, (reason,)))
 
     def remove_old(self, *, before_ms: int) -> list[str]:
-        """Remove what came before then and does not wait; returns the ids."""
+        """Remove older deliveries that are not waiting; returns the ids."""
 
         def work(db: Any) -> list[str]:
             return [delivery_id for (delivery_id,) in db.execute_sql(_REMOVE_OLD, (before_ms,)).fetchall()]

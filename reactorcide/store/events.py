@@ -70,7 +70,7 @@ def insert_of_run(db: Any, run: Run, status_from: RunStatus | None) -> None:
 
 
 def insert_of_node(db: Any, run: Run, node: Node, before: Node) -> None:
-    """Write the event of a node's change that no job tells."""
+    """Write the event of a node's change without a job."""
     status_from, status_to = before.status, node.status
     values = ("", run.run_id, node.name, run.updated_at_ms, status_from, status_to, run.attempt, node.reason)
     db.execute_sql(_INSERT_OF_RUN, values)
@@ -93,7 +93,7 @@ class Events:
     def after(self, event_id: int, user_id: str | None, *, limit: int = 100) -> list[JobEvent | RunEvent]:
         """Return the changes after an id, in order, of one user's jobs and runs or (``None``) of all.
 
-        What is of a project is its members', whoever started it.
+        Changes in a project are visible to its members, whoever started the run.
         """
         of_user = "" if user_id is None else _OF_USER
         jobs, runs = (sql + of_user.format(table) + _END for sql, table in ((_JOBS, "job"), (_RUNS, "run")))
@@ -106,7 +106,7 @@ class Events:
         return sorted(events, key=lambda event: event.event_id)[:limit]
 
     def seal_id(self, event_id: int, user_id: str) -> str:
-        """Return an event's id as ``user_id`` may see it: it shows neither number nor order."""
+        """Return an event's id for ``user_id``, which reveals neither number nor order."""
         return self._sealed.seal_event_id(event_id, user_id)
 
     def open_id(self, sealed: str, user_id: str) -> int | None:

@@ -1,7 +1,7 @@
-"""Concurrency groups: who has the one place of a group, and who waits for it.
+"""Concurrency groups: which run or node holds a group, and which ones wait for it.
 
-A run has the place of its group while it runs, a node while its job is active: nothing else is stored. Those
-that wait get it in the order of their runs' turns.
+A run holds its group while it runs, a node while its job is active: nothing else is stored. Waiting ones get
+it in the order of their runs' turns.
 """
 
 from typing import Any
@@ -31,23 +31,23 @@ class Groups:
         self._db = db
 
     def runs(self, key: str, *, besides: str = "", limit: int = _ALL) -> list[GroupMember]:
-        """Return the runs in a group but ``besides``: the one that has the place, then those that wait."""
+        """Return the runs in a group without ``besides``: first the holder, then the waiting ones."""
         return self._members(_OF_RUNS, key, besides, limit)
 
     def nodes(self, key: str, *, besides: str = "", limit: int = _ALL) -> list[GroupMember]:
-        """Return the nodes in a group but those of the run ``besides``, in the same order."""
+        """Return the nodes in a group without those of the run ``besides``, in the same order."""
         return self._members(_OF_NODES, key, besides, limit)
 
     def next_run(self, key: str) -> str | None:
-        """Return the run that gets the place of a group; ``None`` if it is taken, or nobody waits."""
+        """Return the run that gets a group next; ``None`` if the group is in use, or no run waits."""
         return _next(self.runs(key, limit=1))
 
     def run_of_next_node(self, key: str) -> str | None:
-        """Return the run whose node gets the place of a group; ``None`` as in ``next_run``."""
+        """Return the run whose node gets a group next; ``None`` as in ``next_run``."""
         return _next(self.nodes(key, limit=1))
 
     def is_full(self, key: str, run: Run) -> bool:
-        """Return whether a node of another run has the place of a group, or comes before those of ``run``."""
+        """Return whether a node of another run holds a group, or comes before those of ``run``."""
         return any(
             first.has_place or (first.turn, first.run_id) < (run.turn, run.run_id)
             for first in self.nodes(key, besides=run.run_id, limit=1)

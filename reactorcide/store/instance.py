@@ -1,4 +1,4 @@
-"""This installation: its id, and the key that encrypts what is secret in its database."""
+"""This installation: its id, and the key that encrypts the secrets in its database."""
 
 import json
 from typing import Any
@@ -45,7 +45,7 @@ class Instance:
         return self._id
 
     def id(self, proposed: str) -> str:
-        """Return this installation's id; the first call ever makes it ``proposed``."""
+        """Return this installation's id; the first call stores ``proposed``."""
 
         def work(db: Any) -> str:
             for (instance_id,) in InstanceRow.select(InstanceRow.instance_id).tuples().execute(db):
@@ -66,11 +66,11 @@ class Instance:
         self._database.write(InstanceRow.update(objects_url=url).execute)
 
     def open_vault(self) -> None:
-        """Read the key that encrypts what is secret; the first call ever makes it. Safe to repeat.
+        """Read the key that encrypts secrets; the first call creates it. Safe to repeat.
 
-        It then also encrypts what an earlier version has stored in plain text. Comes before any job is added
-        or read, on a database with an instance id. Raises ``ConfigurationError`` if the key is missing or
-        is another one, although something is encrypted.
+        It then also encrypts secrets that an earlier version stored in plain text. Call it before any job is
+        added or read, on a database with an instance id. Raises ``ConfigurationError`` if the key is missing
+        or is another one, although something is encrypted.
         """
         with self._database.read() as db:
             key_sha256 = db.execute_sql("SELECT secret_key_sha256 FROM instance").fetchone()[0]
@@ -87,10 +87,10 @@ class Instance:
         self._database.write(InstanceRow.update(secret_key_sha256=fingerprint).execute)
 
     def rekey(self, entry: AuditEntry) -> int:
-        """Encrypt all that is secret with a new key, and return how many values that are.
+        """Encrypt all secrets with a new key, and return the number of values.
 
-        All of it is one transaction, which decides which key counts: the new one lies beside the old one
-        before, and takes its place afterwards, at the next start if need be.
+        This is one transaction, which decides the valid key: the new key is stored beside the old one before,
+        and replaces it afterwards, at the next start if interrupted.
         """
         self.open_vault()
         following = self._vault.successor()
@@ -107,7 +107,7 @@ class Instance:
         return count
 
     def _end_rekey(self, key_sha256: bytes | None) -> None:
-        """Use the new key of a renewal that was cut short, if that was committed; else remove it."""
+        """Use the new key of an interrupted renewal, if it was committed; otherwise remove it."""
         following = self._vault.successor()
         if not following.load():
             return
@@ -134,7 +134,7 @@ class Instance:
         def work(db: Any) -> bool:
             rows = db.execute_sql("SELECT job_id, job_env_vars, git_url, secrets FROM job").fetchall()
             for job_id, stored, git_url, secrets in rows:
-                # A start that was cut off has come to this one.
+                # An interrupted start has encrypted the jobs up to this one.
                 if secrets is not None:
                     continue
                 variables = json.loads(stored)

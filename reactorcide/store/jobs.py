@@ -30,7 +30,7 @@ class Jobs:
         self._sealed = sealed
 
     def add(self, job: Job, *, next_submit_at_ms: int) -> None:
-        """Insert a new job. It is to be submitted again if Corndogs has not got it by then."""
+        """Insert a new job; the sweep submits it again if Corndogs does not have it at that time."""
         row = {name: getattr(job.definition, name) for name in DEFINITION_FIELDS}
         row |= {name: getattr(job, name) for name in JOB_FIELDS}
         row |= self._sealed.seal(
@@ -79,7 +79,7 @@ class Jobs:
         return IllegalTransition(f"job {job_id} is {status} and cannot become {target}")
 
     def pin(self, job_id: str, pinned: bool) -> Job:
-        """Pin a job, or take its pin away; returns it. Raises ``NotFound``."""
+        """Pin or unpin a job; returns it. Raises ``NotFound``."""
 
         def work(db: Any) -> None:
             row = db.execute_sql(_PIN, (pinned, job_id, pinned)).fetchone()
@@ -94,7 +94,7 @@ class Jobs:
         return job
 
     def delete(self, job_id: str, *, now_ms: int) -> None:
-        """Leave a tombstone: clients do not see the job any more. ``Retention.purge`` removes its rows."""
+        """Mark a job as deleted: clients no longer see it. ``Retention.purge`` removes its rows."""
 
         def work(db: Any) -> None:
             row = db.execute_sql(_DELETE, (True, now_ms, job_id)).fetchone()
@@ -104,7 +104,7 @@ class Jobs:
         self._db.write(work)
 
     def set_tests(self, job_id: str, attempt: int, tests: TestCounts) -> None:
-        """Store how many tests the current attempt of a job has run; of an earlier one nothing is stored."""
+        """Store the test results of the current attempt of a job; those of an earlier attempt are ignored."""
         counts = json.dumps([tests.passed, tests.failed, tests.skipped])
         sql = "UPDATE job SET tests = ? WHERE job_id = ? AND attempt = ?"
         self._db.write(lambda db: db.execute_sql(sql, (counts, job_id, attempt)))
@@ -117,7 +117,7 @@ class Jobs:
         return job
 
     def beginning_with(self, text: str, *, limit: int) -> list[str]:
-        """Return ids of jobs that begin with a text of hexadecimal digits and ``-``."""
+        """Return ids of jobs that begin with ``text``, hexadecimal digits and ``-``."""
         sql = (
             "SELECT job_id FROM job WHERE job_id >= ? AND job_id < ? AND NOT deleted ORDER BY job_id LIMIT ?"
         )

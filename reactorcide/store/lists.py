@@ -1,7 +1,7 @@
-"""Lists of jobs: a page, newest first, and how many there are in all.
+"""Lists of jobs: a page, newest first, and the total.
 
-Totals come from the counts. A page is read from the index of that condition which the fewest jobs meet: each
-index has the order of the list, so that hardly more is read than is shown, however many jobs there are.
+Totals come from the counts. A page is read from the index of the most selective condition. Each index has the
+order of the list, so hardly more rows are read than shown, for any number of jobs.
 """
 
 # ruff: noqa: S608  # What is put into the SQL is text of this file and names of indexes; all values are bound.
@@ -17,9 +17,9 @@ from reactorcide.store.rows import COLUMN_LIST, as_cut_dict, as_dict, cut_list
 from reactorcide.store.sealed import SealedFields
 
 _MAX_NAMES = 50
-"""Names with one prefix that are each looked up by themselves."""
+"""Maximum number of names with one prefix that are looked up one by one."""
 _MAX_SORTED = 5_000
-"""Jobs that are read and sorted for a page, where they have more names than that."""
+"""Maximum number of jobs that are read and sorted for a page, if there are more names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class _Index:
 
     name: str
     jobs: int
-    """How many jobs it leads to."""
+    """The number of jobs in it."""
     ranges: Sequence[_Condition]
     """Parts of the index: each is in the order of the list, or is short enough to be sorted."""
 
@@ -46,7 +46,7 @@ _OF_MEMBER = (
 
 
 def _has_hidden(criteria: JobFilter) -> tuple[str, tuple[object, ...]]:
-    """Return the query that finds a run of the user in a project that they are no member of any more."""
+    """Return the query for runs of the user in projects that they are no longer a member of."""
     sql = (
         "SELECT 1 FROM run WHERE user_id = ? AND project_id IS NOT NULL "
         f"AND project_id NOT IN ({OF_MEMBER}) LIMIT 1"
@@ -70,10 +70,10 @@ class Lists:
         after: tuple[int, str] | None = None,
         max_chars: int | None = None,
     ) -> tuple[list[Job], int]:
-        """Return a page of jobs, newest first, and how many match in all.
+        """Return a page of jobs, newest first, and the number of matching jobs.
 
-        ``after`` is (created_at_ms, job_id) of the last job of the page before. With ``max_chars`` no text
-        of a job is longer, and there is no secret in it; collections that take more as JSON are left out.
+        ``after`` is (created_at_ms, job_id) of the last job of the page before. With ``max_chars``
+        longer texts are cut, secrets are left out, and so are collections with more JSON.
         """
         conditions = _conditions(criteria)
         with self._db.read() as db:
@@ -108,7 +108,7 @@ def _conditions(criteria: JobFilter) -> dict[str, _Condition]:
     if criteria.run_id is not None:
         conditions["run_id"] = _Condition("run_id = ?", (criteria.run_id,))
     if criteria.pinned is not None:
-        # Without a parameter, or the index of the pinned ones would not be good for it.
+        # Without a parameter: otherwise SQLite would not use the index of pinned jobs.
         conditions["pinned"] = _Condition("pinned" if criteria.pinned else "NOT pinned")
     if criteria.statuses:
         statuses = tuple(sorted(set(criteria.statuses)))
@@ -130,7 +130,7 @@ def _prefixed(prefix: str) -> _Condition:
 
 
 def _plan(db: Any, criteria: JobFilter, conditions: Mapping[str, _Condition]) -> tuple[_Index, int | None]:
-    """Return the index to read by, and how many jobs match; ``None`` if that has to be counted."""
+    """Return the index to read, and the number of matching jobs; ``None`` if that has to be counted."""
     if "run_id" in conditions:
         # A run has few jobs.
         return _Index("job_run", 0, [conditions["run_id"]]), None
@@ -163,7 +163,7 @@ def _plan(db: Any, criteria: JobFilter, conditions: Mapping[str, _Condition]) ->
 
 
 def _sums(db: Any, conditions: Sequence[_Condition]) -> list[int]:
-    """Return how many jobs there are, how many meet all conditions, and how many each of them."""
+    """Return the number of all jobs, of those that match all conditions, and of those that match each one."""
     every, values = _and(conditions)
     sqls = [every, *(condition.sql for condition in conditions)]
     sums = ", ".join(f"COALESCE(SUM(CASE WHEN {sql} THEN jobs END), 0)" for sql in sqls)
@@ -183,7 +183,7 @@ def _count(db: Any, index: _Index, where: Sequence[_Condition]) -> int:
 
 
 def _job_ids(db: Any, index: _Index, where: Sequence[_Condition], limit: int, offset: int) -> list[str]:
-    """Return the ids of a page, in order: the first of those that each range of the index has first."""
+    """Return the ids of a page, in order, merged from the first ids of each range of the index."""
     parts: list[str] = []
     bound: list[object] = []
     for part in index.ranges:

@@ -1,4 +1,4 @@
-"""Named secrets: set, opened, listed, removed, and where they were used last."""
+"""Named secrets: set, decrypted, listed, removed, and their last uses."""
 
 import json
 from collections.abc import Collection, Iterable, Sequence
@@ -31,7 +31,7 @@ _FORGET_OLD = (
     f"(SELECT used_at_ms FROM secret_use WHERE {_OF_ONE} ORDER BY used_at_ms DESC LIMIT 1 OFFSET {{}})"
 )
 _MAX_USES = 20
-"""Of a secret: whoever may start runs may make up ids of workflows."""
+"""Maximum number of stored uses of a secret, because users can invent ids of workflows."""
 
 
 class NamedSecrets:
@@ -45,7 +45,7 @@ class NamedSecrets:
         self._sealed = sealed
 
     def set(self, secret: NamedSecret, value: str) -> None:
-        """Write a secret with its value, in place of an earlier one of its name."""
+        """Write a secret with its value; replaces an earlier one of the same name."""
         project_id = secret.project_id or _SERVICE
         rules = secret.rules
         values = (
@@ -66,7 +66,7 @@ class NamedSecrets:
         return None if row is None else _secret(row)
 
     def value(self, secret: NamedSecret) -> str:
-        """Return the value of a secret that is there."""
+        """Return the value of an existing secret."""
         project_id = secret.project_id or _SERVICE
         sql = "SELECT sealed FROM named_secret WHERE project_id = ? AND name = ?"
         with self._db.read() as db:
@@ -125,7 +125,7 @@ def remove_of_project(db: Any, project_id: str) -> None:
 
 
 def owner_of(project_id: str, name: str) -> str:
-    """Return whom the sealed value of a secret belongs to."""
+    """Return the owner that the encryption binds the value of a secret to."""
     return f"secret {project_id} {name}"
 
 

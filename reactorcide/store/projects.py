@@ -89,7 +89,7 @@ class Projects:
         self._write_named(work, project.name)
 
     def save(self, project: Project, git_url: str | None) -> None:
-        """Write what has changed of a project, and its URL unless that is ``None``.
+        """Write the changes of a project, and its URL unless that is ``None``.
 
         Raises ``Conflict`` if the name is taken.
         """
@@ -112,14 +112,14 @@ class Projects:
     def remove(self, project_id: str) -> None:
         """Remove a project with its members, credentials, secrets, schedules and deliveries.
 
-        Raises ``Conflict`` while one of its runs is not over.
+        Raises ``Conflict`` while one of its runs is unfinished.
         """
 
         def work(db: Any) -> None:
             sql = "SELECT COUNT(*) FROM run WHERE project_id = ? AND completed_at_ms IS NULL"
             (active,) = db.execute_sql(sql, (project_id,)).fetchone()
             if active:
-                raise Conflict(f"the project has {active} runs that are not over; cancel them, or wait")
+                raise Conflict(f"the project has {active} unfinished runs; cancel them, or wait")
             named_secrets.remove_of_project(db, project_id)
             schedules.remove_of_project(db, project_id)
             approvals.remove_of_project(db, project_id)
@@ -149,7 +149,7 @@ class Projects:
         return None if row is None else _project(row)
 
     def names(self, project_ids: Sequence[str]) -> list[str]:
-        """Return the names of those projects that are there, sorted."""
+        """Return the names of the existing projects among these ids, sorted."""
         marks = ", ".join("?" * len(project_ids))
         sql = f"SELECT name FROM project WHERE project_id IN ({marks}) ORDER BY name"  # noqa: S608  # as above
         with self._db.read() as db:
@@ -166,13 +166,13 @@ class Projects:
     def set_credential(
         self, project_id: str, kind: CredentialKind, value: str, *, now_ms: int, public: str | None = None
     ) -> None:
-        """Give a project a credential, in place of an earlier one of the kind."""
+        """Store a credential of a project; replaces an earlier one of the kind."""
         sealed = self._sealed.seal_text(value, owner_of_credential(project_id, kind))
         values = (project_id, kind, public, now_ms, sealed)
         self._db.write(lambda db: db.execute_sql(_SET_CREDENTIAL, values))
 
     def remove_credential(self, project_id: str, kind: CredentialKind) -> None:
-        """Remove a credential of a project; repeating is harmless."""
+        """Remove a credential of a project; safe to repeat."""
         sql = "DELETE FROM project_credential WHERE project_id = ? AND kind = ?"
         self._db.write(lambda db: db.execute_sql(sql, (project_id, kind)))
 
@@ -212,11 +212,11 @@ class Projects:
             ]
 
     def set_member(self, project_id: str, user_id: str, role: ProjectRole) -> None:
-        """Give a user a role in a project; it replaces another one."""
+        """Give a user a role in a project; replaces an earlier one."""
         self._db.write(lambda db: db.execute_sql(_SET_MEMBER, (project_id, user_id, role)))
 
     def remove_member(self, project_id: str, user_id: str) -> None:
-        """Take a user's role in a project away; repeating is harmless."""
+        """Remove a user from a project; safe to repeat."""
         sql = "DELETE FROM project_member WHERE project_id = ? AND user_id = ?"
         self._db.write(lambda db: db.execute_sql(sql, (project_id, user_id)))
 
@@ -243,12 +243,12 @@ class Projects:
 
 
 def owner_of(project_id: str) -> str:
-    """Return whom the sealed URL of a project belongs to."""
+    """Return the owner that the encryption binds the URL of a project to."""
     return f"project {project_id}"
 
 
 def owner_of_credential(project_id: str, kind: str) -> str:
-    """Return whom the sealed value of a credential belongs to."""
+    """Return the owner that the encryption binds the value of a credential to."""
     return f"credential {project_id} {kind}"
 
 

@@ -1,4 +1,4 @@
-"""Queue figures: which queues have jobs, how many, and what goes first."""
+"""Queue figures: the queues with jobs, their numbers of jobs, and their order."""
 
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -46,15 +46,16 @@ class Queues:
 
     def to_poll(self) -> Sequence[str]:
         """Return the queues with waiting jobs: highest priority first, then the oldest job of that one."""
-        # A queue is where its highest priority puts it: what it has of lower ones comes later.
+        # The highest priority of a queue decides its place.
         return list(dict.fromkeys(name for (name,) in self._rows(_TO_POLL)))
 
     def active(self) -> Sequence[str]:
-        """Return the queues that have unfinished jobs, also where those are deleted."""
+        """Return the queues with unfinished jobs, including deleted jobs."""
         return [name for (name,) in self._rows(_ACTIVE)]
 
     def figures(self, user_id: str | None, *, limit: int = 1000) -> list[QueueFigures]:
-        """Return what the first queues by name with unfinished jobs hold, of one user or (``None``) all."""
+        """Return the figures of the first queues by name with unfinished jobs, of one user or (``None``)
+        all."""
         whose = (user_id is None, user_id)
         oldest = dict(self._rows(_OLDEST, whose))
         return [
@@ -63,11 +64,11 @@ class Queues:
         ]
 
     def counts(self) -> list[tuple[str, JobStatus, int]]:
-        """Return (queue, status, number of jobs) of everything that is not deleted."""
+        """Return (queue, status, number of jobs) of all jobs that are not deleted."""
         return [(queue, JobStatus(status), jobs) for queue, status, jobs in self._rows(_COUNTS)]
 
     def ahead_of(self, job: Job) -> int:
-        """Return how many waiting jobs of its queue go before a waiting one."""
+        """Return how many waiting jobs of its queue come before a waiting job."""
         priority, created_at_ms = job.definition.priority, job.created_at_ms
         values = (job.definition.queue_name, priority, priority, created_at_ms, created_at_ms, job.job_id)
         ((ahead,),) = self._rows(_AHEAD, values)

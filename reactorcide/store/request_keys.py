@@ -1,4 +1,4 @@
-"""Idempotency keys: which job or run a user's key has made, and of which request."""
+"""Idempotency keys: the job or run that a user's key has created, and the request."""
 
 from typing import Any
 
@@ -14,16 +14,16 @@ _MAX_AGE_MS = 86_400_000
 
 
 class RequestKeys:
-    """Idempotency keys, each forgotten after a day. Thread-safe."""
+    """Idempotency keys, which expire after a day. Thread-safe."""
 
     def __init__(self, db: Connection, sealed: SealedFields) -> None:
         self._db = db
         self._sealed = sealed
 
     def add(self, key: RequestKey, user_id: str, subject_id: str, *, now_ms: int) -> None:
-        """Record the key that a user makes a job or a run with, in the transaction that adds it.
+        """Record a user's key for a job or run, in the transaction that adds it.
 
-        Raises ``KeyTaken`` if the user has made something else with the key.
+        Raises ``KeyTaken`` if the user has already used the key.
         """
 
         def work(db: Any) -> None:
@@ -42,7 +42,7 @@ class RequestKeys:
         self._db.write(work)
 
     def find(self, user_id: str, key: RequestKey, *, now_ms: int) -> tuple[str, bool] | None:
-        """Return the id of what a user's key has made, and whether of the same body."""
+        """Return the id of the job or run of a user's key, and whether the request was the same."""
         with self._db.read() as db:
             for job_id, body_mac in (
                 IdempotencyRow.select(IdempotencyRow.job_id, IdempotencyRow.body_mac)

@@ -1,4 +1,4 @@
-"""Every encrypted value of the database, encrypted again with another key."""
+"""Encrypting every encrypted value of the database again with another key."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class Sealed:
     keys: tuple[str, ...]
     """The primary key of the table."""
     owner: Callable[..., str]
-    """Returns whom the value of a row belongs to, by its primary key."""
+    """Returns the owner that the encryption binds a row's value to, from its primary key."""
 
 
 SEALED = (
@@ -38,7 +38,7 @@ SEALED = (
 
 
 def reseal(db: OpenTransaction, old: Vault, new: Vault) -> int:
-    """Encrypt with ``new`` what is encrypted with ``old``, all of it, and return how many values that are.
+    """Encrypt all values of ``old`` with ``new``, and return their number.
 
     Raises ``StoreError`` if one of them is damaged.
     """

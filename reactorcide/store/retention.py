@@ -1,4 +1,4 @@
-"""Retention: which jobs may be removed, what they take of the disk, and removing their rows."""
+"""Retention: which jobs are removable, their disk usage, and removing their rows."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -13,8 +13,8 @@ from reactorcide.store.rows import as_cut_dict, cut_list
 from reactorcide.store.sealed import SealedFields
 from reactorcide.store.tasks import SWEEP_CHARS
 
-# A job has a time of completion when it is over, and not before. The index `job_removable` has all of the
-# first line and the run, so that a decision over very many jobs reads nothing else of them.
+# Only ended jobs have a completion time. The index `job_removable` covers the first line and the run, so that
+# a decision over very many jobs reads only the index.
 _REMOVABLE = (
     "completed_at_ms IS NOT NULL AND NOT deleted AND NOT pinned AND NOT task_open "
     "AND NOT EXISTS "
@@ -48,16 +48,16 @@ _PURGE = f"DELETE FROM job WHERE job_id = ? AND deleted {counts.RETURNING}"  # n
 
 
 class Retention:
-    """The jobs that are over, and removing them. Thread-safe."""
+    """Ended jobs, and removing them. Thread-safe."""
 
     def __init__(self, db: Connection, sealed: SealedFields) -> None:
         self._db = db
         self._sealed = sealed
 
     def removable(self) -> list[EndedJob]:
-        """Return the jobs that are over, unpinned, and have nothing left open; the last to end first.
+        """Return the ended, unpinned jobs with nothing left open; the last to end first.
 
-        Those of a run are together, at the time of its end, and only where that is true of all of them.
+        Jobs of a run are together, at the end of the run, and only if all of them qualify.
         """
         with self._db.read() as db:
             jobs = [EndedJob(*row) for row in db.execute_sql(_REMOVABLE_JOBS)]
@@ -73,12 +73,12 @@ class Retention:
         )
 
     def unmeasured(self, *, limit: int) -> list[str]:
-        """Return some of those jobs whose logs and artifacts have not been measured."""
+        """Return some of these jobs whose disk usage was not measured yet."""
         with self._db.read() as db:
             return [job_id for (job_id,) in db.execute_sql(_UNMEASURED, (limit,))]
 
     def save_sizes(self, sizes_bytes: Mapping[str, int]) -> None:
-        """Record what each job's logs and artifacts take."""
+        """Store the disk usage of each job's logs and artifacts."""
 
         def work(db: Any) -> None:
             for job_id, size_bytes in sizes_bytes.items():
@@ -87,7 +87,7 @@ class Retention:
         self._db.write(work)
 
     def delete(self, job_id: str, *, now_ms: int) -> bool:
-        """Leave a tombstone of a job that is removable; returns whether it was."""
+        """Mark a removable job as deleted; returns whether it was removable."""
 
         def work(db: Any) -> bool:
             row = db.execute_sql(_DELETE_REMOVABLE, (True, now_ms, job_id)).fetchone()
@@ -104,7 +104,7 @@ class Retention:
             return [self._sealed.job(as_cut_dict(row)) for row in db.execute_sql(sql, values)]
 
     def purge(self, job_id: str) -> None:
-        """Remove every row of a job that is deleted; repeating is harmless."""
+        """Remove every row of a deleted job; safe to repeat."""
 
         def work(db: Any) -> None:
             row = db.execute_sql(_PURGE, (job_id,)).fetchone()

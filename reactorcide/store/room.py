@@ -1,8 +1,8 @@
-"""The room for jobs of a project: how many it has queued or running, and which run gets the next place."""
+"""The job limit of a project: how many jobs it has queued or running, and which run gets the next slot."""
 
 from reactorcide.store.database import Connection
 
-# Few runs of a project are open.
+# A project has few unfinished runs.
 _USED = (
     "SELECT COUNT(*) FROM run JOIN node ON node.run_id = run.run_id "
     "WHERE run.project_id = ? AND run.completed_at_ms IS NULL AND run.run_id <> ? AND node.state = 'active'"
@@ -14,15 +14,15 @@ _NEXT = (
 
 
 class Room:
-    """The room for jobs of projects. Thread-safe; only reads."""
+    """The job limits of projects. Thread-safe; only reads."""
 
     def __init__(self, db: Connection) -> None:
         self._db = db
 
     def left(self, project_id: str | None, *, besides: str = "") -> int | None:
-        """Return how many more jobs a project may have, without those of the run ``besides``.
+        """Return how many more jobs a project may have, not counting those of the run ``besides``.
 
-        ``None``: there is no bound.
+        ``None``: no limit.
         """
         if project_id is None:
             return None
@@ -35,7 +35,7 @@ class Room:
         return int(row[0]) - int(used)
 
     def next_run(self, project_id: str) -> str | None:
-        """Return the run that gets the next place; ``None`` if there is no room, or nobody waits."""
+        """Return the run that gets the next slot; ``None`` if there is none, or no run waits."""
         left = self.left(project_id)
         if left is not None and left <= 0:
             return None

@@ -1,7 +1,7 @@
-"""A job's row: its columns, written as SQL, and what a list shows of them.
+"""A job's row: its columns as SQL, and the shortened columns of a list.
 
-What every job goes through is written as SQL: building these statements anew each time takes peewee several
-times as long as SQLite takes to run them.
+Statements that run for every job are written as SQL, because peewee takes several times as long to build them
+as SQLite to run them.
 """
 
 import json
@@ -22,20 +22,20 @@ _BOOLEAN_COLUMNS = tuple(
     name for name, column in JobRow._meta.columns.items() if isinstance(column, peewee.BooleanField)
 )
 _TEXT_COLUMNS = (*(item.name for item in JOB_FIELDS if item.type is str), "error")
-"""Those that a client or a job may make long."""
+"""Columns that a client or a job can make long."""
 
 
 _CUT_COLUMNS = (*(name for name in COLUMNS if name != "secrets"), "is_cut")
 
 
 def as_dict(row: Sequence[Any]) -> dict[str, Any]:
-    """Return a row of ``COLUMNS`` by name, each value as the program has it."""
+    """Return a row of ``COLUMNS`` by name, with Python values."""
     return _converted(dict(zip(COLUMNS, row, strict=True)))
 
 
 @lru_cache(maxsize=64)
 def cut_list(max_chars: int) -> str:
-    """Return what to select of a job for a list: the database cuts, so that no more is ever in memory."""
+    """Return the SELECT columns of a job for a list; the database cuts long values, to save memory."""
     columns, is_long = [], []
     for name in _CUT_COLUMNS[:-1]:
         length = f"COALESCE(length({name}), 0) > {max_chars:d}"
@@ -55,7 +55,7 @@ def as_cut_dict(row: Sequence[Any]) -> dict[str, Any]:
     values = dict(zip(_CUT_COLUMNS, row, strict=True))
     values["is_cut"] = bool(values["is_cut"])
     values["job_env_vars"] = values["job_env_vars"] or "{}"
-    # What is secret is redacted in the other columns.
+    # Secrets are redacted in the other columns.
     values["secrets"] = None
     return _converted(values)
 

@@ -1,4 +1,4 @@
-"""Rows of runs and nodes as objects, and the other way."""
+"""Conversion between rows and objects of runs and nodes."""
 
 import json
 from collections.abc import Sequence

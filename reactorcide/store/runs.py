@@ -1,7 +1,7 @@
 """Runs and their nodes: added, locked, changed, read and listed.
 
-Whatever changes a node first locks its run's row, so that two needs that end together do not each see the
-other running.
+Every change of a node first locks its run's row; otherwise two needs that end together would each see the
+other running. Longer than 400 lines, because it has all queries on the tables of runs and nodes.
 """
 
 import json
@@ -50,7 +50,7 @@ _OPEN = (
 )
 
 _SKIPPED = 1000
-"""So many numbers at least are not given after a restore."""
+"""At least this many numbers are skipped after a restore."""
 _REMOVE_ENDED = (
     "DELETE FROM run WHERE completed_at_ms <= ? AND NOT pinned "
     "AND NOT EXISTS (SELECT 1 FROM job WHERE job.run_id = run.run_id) RETURNING run_id"
@@ -122,7 +122,7 @@ class Runs:
         return 1 + max(int(last), _skipped_up_to(db))
 
     def skip_numbers(self) -> None:
-        """Give the next runs numbers that no run has had that a restored backup does not know."""
+        """Skip run numbers that runs after a restored backup may have had."""
 
         def work(db: Any) -> None:
             sql = "SELECT COALESCE(MAX(number), 0) FROM run WHERE project_id IS NULL"
@@ -136,9 +136,9 @@ class Runs:
         self._db.write(work)
 
     def lock(self, run_id: str) -> Run | None:
-        """Return a run, which nobody else can change until the transaction is over; ``None`` if it is gone.
+        """Lock a run until the end of the transaction and return it; ``None`` if it was deleted.
 
-        To be called first in a transaction, before any job or node of the run is read or written.
+        Call it first in a transaction, before any job or node of the run is read or written.
         """
 
         def work(db: Any) -> Run | None:
@@ -148,7 +148,7 @@ class Runs:
         return self._db.write(work)
 
     def save(self, before: Run, after: Run) -> None:
-        """Write where a run stands now, with the event of that if its status is another one."""
+        """Write the state of a run, with an event if its status changed."""
 
         def work(db: Any) -> None:
             values = [getattr(after, name) for name in _SAVED]
@@ -159,11 +159,11 @@ class Runs:
         self._db.write(work)
 
     def save_nodes(self, run: Run, changed: Iterable[tuple[Node, Node]]) -> None:
-        """Write where nodes stand now, each as it was before and as it is after.
+        """Write the states of nodes, given before and after the change.
 
-        There is an event of each whose change no job tells.
+        Each change without a job event gets an event.
         """
-        # Those that leave the place of a group come before the one that gets it.
+        # Nodes that release a concurrency group come before the one that gets it.
         pairs = sorted(changed, key=lambda pair: pair[1].state is NodeState.ACTIVE)
 
         def work(db: Any) -> None:
@@ -176,13 +176,13 @@ class Runs:
         self._db.write(work)
 
     def next_turn(self) -> int:
-        """Return the turn of a run that is started or repeated now."""
+        """Return the turn for a run that starts or is repeated now."""
         with self._db.read() as db:
             (turn,) = db.execute_sql(_NEXT_TURN).fetchone()
         return int(turn)
 
     def beginning_with(self, text: str, *, limit: int) -> list[str]:
-        """Return ids of runs that begin with a text of hexadecimal digits and ``-``."""
+        """Return ids of runs that begin with ``text``, hexadecimal digits and ``-``."""
         sql = "SELECT run_id FROM run WHERE run_id >= ? AND run_id < ? ORDER BY run_id LIMIT ?"
         with self._db.read() as db:
             return [run_id for (run_id,) in db.execute_sql(sql, (text, f"{text}g", limit))]
@@ -214,9 +214,9 @@ class Runs:
         return template
 
     def outputs(self, run_id: str, job_names: Collection[str]) -> dict[str, Outputs]:
-        """Return what the newest jobs of some nodes have written, by the name of the node.
+        """Return the outputs of the newest jobs of some nodes, by the name of the node.
 
-        The nodes are those of the jobs of the workflow with these names, in the order of the graph.
+        The nodes are those of the workflow's jobs with these names, in the order of the graph.
         """
         sql = f"SELECT node.name, job.job_id, job.outputs {_of(job_names)} ORDER BY node.position"
         with self._db.read() as db:
@@ -224,7 +224,7 @@ class Runs:
         return {name: self._sealed.open_outputs(bytes(data), job_id) for name, job_id, data in rows}
 
     def outputs_bytes(self, run_id: str, job_names: Collection[str]) -> int:
-        """Return how much memory ``outputs`` takes with the same arguments, about."""
+        """Return about how much memory ``outputs`` takes with the same arguments."""
         sql = f"SELECT COALESCE(SUM(LENGTH(job.outputs)), 0) {_of(job_names)}"
         with self._db.read() as db:
             (size_bytes,) = db.execute_sql(sql, (run_id, *job_names)).fetchone()
@@ -275,7 +275,7 @@ class Runs:
             return [run_id for (run_id,) in db.execute_sql(sql, (limit,))]
 
     def newest_of_branch(self, project_id: str, branch: str, *, limit: int) -> list[Run]:
-        """Return the newest trusted runs of a branch, but those of pull requests."""
+        """Return the newest trusted runs of a branch, without those of pull requests."""
         sql = (
             f"{_SELECT} WHERE project_id = ? AND branch = ? AND is_trusted "
             "AND event_name NOT LIKE 'pull_request%' ORDER BY created_at_ms DESC, run_id DESC LIMIT ?"
@@ -284,7 +284,7 @@ class Runs:
             return [run_of_row(row) for row in db.execute_sql(sql, (project_id, branch, limit))]
 
     def default_branch(self, project_id: str) -> str | None:
-        """Return the default branch of a project's repository as its newest run has found it."""
+        """Return the default branch of a project's repository, from its newest run."""
         sql = (
             "SELECT cache_scope FROM run WHERE project_id = ? AND cache_scope IS NOT NULL "
             "ORDER BY created_at_ms DESC, run_id DESC LIMIT 1"
@@ -313,7 +313,7 @@ class Runs:
     def page(
         self, criteria: RunFilter, *, limit: int, after: tuple[int, str] | None = None
     ) -> tuple[list[Run], int]:
-        """Return a page of runs, newest first, and how many match in all.
+        """Return a page of runs, newest first, and the number of matching runs.
 
         ``after`` is (created_at_ms, run_id) of the last run of the page before.
         """

@@ -1,4 +1,4 @@
-"""Schedules of projects, which of them are due, and what became of their due times."""
+"""Schedules of projects, which of them are due, and the results of their due times."""
 
 import json
 from collections.abc import Sequence
@@ -73,7 +73,7 @@ class Schedules:
         return [_schedule(row) for row in rows]
 
     def remove(self, schedule_id: str) -> None:
-        """Remove a schedule; repeating is harmless. Its runs stay."""
+        """Remove a schedule; safe to repeat. Its runs stay."""
 
         def work(db: Any) -> None:
             for table in ("schedule", "schedule_occurrence"):
@@ -82,25 +82,25 @@ class Schedules:
         self._db.write(work)
 
     def due(self, *, now_ms: int) -> list[Schedule]:
-        """Return the schedules whose next due time has come, or has to be reckoned again, the oldest first.
+        """Return the schedules that are due, or whose next due time has to be computed again, oldest first.
 
-        It has to be where the clock was put back since it was reckoned.
+        It has to be computed again if the clock was set back since.
         """
         with self._db.read() as db:
             rows = db.execute_sql(f"{_DUE} ORDER BY next_due_at_ms", (now_ms, now_ms)).fetchall()
         return [_schedule(row) for row in rows]
 
     def reckon(self, schedule: Schedule, next_due_at_ms: int | None, *, now_ms: int) -> bool:
-        """Write the next due time, and tell whether that was still the one that ``schedule`` has."""
+        """Write the next due time; returns whether it was unchanged since ``schedule`` was read."""
         values = (next_due_at_ms, now_ms, schedule.schedule_id, schedule.next_due_at_ms)
         return self._db.write(lambda db: db.execute_sql(_RECKON, values).fetchone() is not None)
 
     def reckon_all(self) -> None:
-        """Have all schedules go on from now."""
+        """Let all schedules compute their next due time from now."""
         self._db.write(lambda db: db.execute_sql("UPDATE schedule SET next_due_at_ms = NULL"))
 
     def decide(self, occurrence: Occurrence) -> bool:
-        """Record what becomes of a due time; returns whether it is the first to be recorded for it."""
+        """Record the result of a due time; returns whether no result was recorded before."""
         schedule_id = occurrence.schedule_id
         values = (
             schedule_id,
@@ -119,13 +119,13 @@ class Schedules:
         return self._db.write(work)
 
     def occurrences(self, schedule_id: str) -> list[Occurrence]:
-        """Return what became of the last due times of a schedule, the newest first."""
+        """Return the results of the last due times of a schedule, newest first."""
         with self._db.read() as db:
             rows = db.execute_sql(_OCCURRENCES, (schedule_id,)).fetchall()
         return [Occurrence(**_occurrence(row)) for row in rows]
 
     def open_run(self, schedule_id: str) -> int | None:
-        """Return the number of a run of the schedule that is not over; ``None`` if there is none."""
+        """Return the number of an unfinished run of the schedule; ``None`` if there is none."""
         run_ids = [run_id for item in self.occurrences(schedule_id) for run_id in item.run_ids]
         marks = ", ".join("?" * len(run_ids))
         sql = f"SELECT MIN(number) FROM run WHERE run_id IN ({marks}) AND completed_at_ms IS NULL"  # noqa: S608  # as above

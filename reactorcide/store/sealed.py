@@ -1,4 +1,4 @@
-"""Sealed fields: what is secret in a job's row is encrypted, and read back."""
+"""Sealed fields: encryption and decryption of the secrets in a job's row."""
 
 import base64
 import json
@@ -25,7 +25,7 @@ DEFINITION_FIELDS = tuple(item.name for item in fields(JobDefinition))
 _NO_COLUMNS = ("definition", "status", "is_cut")
 JOB_FIELDS = tuple(item.name for item in fields(Job) if item.name not in _NO_COLUMNS)
 _EVENTS_OF = "events of "
-"""Before the id of a user: no id of a job begins like this."""
+"""Prefix of a user's id as an owner: no id of a job begins with it."""
 OUTPUTS_OF = "outputs of "
 
 
@@ -45,7 +45,7 @@ class SealedFields:
         services: Mapping[str, JobService] | None = None,
         masked: Sequence[str] = (),
     ) -> dict[str, object]:
-        """Return the columns of a job's row in which there can be secrets, these encrypted."""
+        """Return the columns of a job's row that can have secrets, with the secrets encrypted."""
         hidden = secret_variables(variables, names)
         of_services = secret_service_variables(services, names)
         redacted = None if git_url is None else redacted_url(git_url)
@@ -84,7 +84,7 @@ class SealedFields:
         )
 
     def seal_text(self, text: str, owner: str) -> bytes:
-        """Return a text encrypted, as what belongs to ``owner``."""
+        """Encrypt a text, bound to ``owner``."""
         return self._vault.encrypt(text, owner)
 
     def open_text(self, data: bytes, owner: str) -> str:
@@ -92,20 +92,20 @@ class SealedFields:
         return self._vault.decrypt(data, owner)
 
     def seal_outputs(self, outputs: Outputs, job_id: str) -> bytes:
-        """Return what a job has written, encrypted."""
+        """Encrypt the outputs of a job."""
         return self.seal_text(json.dumps([outputs.values, outputs.variables]), OUTPUTS_OF + job_id)
 
     def open_outputs(self, data: bytes, job_id: str) -> Outputs:
-        """Return what ``seal_outputs`` has sealed for a job; raises ``StoreError`` if it is damaged."""
+        """Decrypt the result of ``seal_outputs`` for a job; raises ``StoreError`` if it is damaged."""
         return Outputs(*json.loads(self.open_text(data, OUTPUTS_OF + job_id)))
 
     def mac(self, data: bytes) -> bytes:
-        """Return what tells ``data`` from all else, to whoever has the key."""
+        """Return a message authentication code of ``data`` by the key."""
         return self._vault.mac(data)
 
     def seal_event_id(self, event_id: int, user_id: str) -> str:
-        """Return an event's id as ``user_id`` may see it: it shows neither number nor order."""
-        # All of one length, or that would show how large the number is.
+        """Return an event's id for ``user_id``, which reveals neither number nor order."""
+        # All of the same length, because a length would reveal the size of the number.
         sealed = self._vault.seal(f"{event_id:020}", _EVENTS_OF + user_id)
         return base64.urlsafe_b64encode(sealed).decode()
 

@@ -24,7 +24,7 @@ class Sources:
     def add(self, source: Source, *, now_ms: int) -> bool:
         """Record a source that was uploaded just now; returns whether its ``object_key`` is now in use.
 
-        It is not where the same bytes are kept under another key.
+        It is not if the same bytes are stored under another key.
         """
 
         def work(db: Any) -> bool:
@@ -47,7 +47,7 @@ class Sources:
         return self._db.write(work)
 
     def touch(self, source_id: str, user_id: str | None, *, now_ms: int) -> bool:
-        """Stamp a source as used just now; ``False`` where ``user_id`` (``None``: anybody) has none such."""
+        """Record the use of a source; ``False`` if ``user_id`` (``None``: any user) has not uploaded it."""
 
         def work(db: Any) -> bool:
             if user_id is not None and not self._touch_owner(db, source_id, user_id, now_ms):
@@ -57,7 +57,7 @@ class Sources:
         return self._db.write(work)
 
     def get(self, source_id: str, user_id: str | None = None) -> Source | None:
-        """Return a source, only if ``user_id``, where that is given, has uploaded it."""
+        """Return a source, if ``user_id`` (``None``: any user) has uploaded it."""
         where = SourceRow.source_id == source_id
         if user_id is not None:
             where &= SourceRow.source_id.in_(
@@ -69,9 +69,9 @@ class Sources:
         return None
 
     def remove_unused(self, *, before_ms: int) -> list[Source]:
-        """Remove and return what was last used before then and no job or run needs that has not ended.
+        """Remove and return the sources last used before then that no unfinished job or run needs.
 
-        Who has not used theirs since then has it no more, also where somebody else goes on using the same.
+        A user who has not used a source since then loses it, even if another user still uses the same bytes.
         """
         needed = JobRow.select(JobRow.source_id).where(
             JobRow.status.in_(list(ACTIVE)) & JobRow.source_id.is_null(False)

@@ -1,4 +1,4 @@
-"""The tasks of jobs in Corndogs: which are to be submitted, looked for and closed."""
+"""The tasks of jobs in Corndogs: which ones to submit, look up and close."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,11 +11,11 @@ from reactorcide.store.rows import as_cut_dict, cut_list
 from reactorcide.store.sealed import SealedFields
 
 SWEEP_CHARS = 1000
-"""Of each text of a job that is only to be handed on, closed or removed; its definition takes megabytes."""
+"""Maximum length of texts in jobs for a sweep, because a whole definition can take megabytes."""
 _MAX_DELAY_MS = 120_000
-"""No submission is ever put off for longer."""
+"""Maximum delay of a submission."""
 
-# A clock that was put back must not make anybody wait for as long.
+# A time in the future is ignored, so that a clock that was set back delays nothing.
 _QUEUED_LONG = f"""
     SELECT job_id FROM job {indexed_by("job_status")}
     WHERE status = ? AND (queued_at_ms < ? OR queued_at_ms > ?) AND job_id > ?
@@ -37,7 +37,7 @@ _SUBMIT_INTERRUPTED = "UPDATE job SET next_submit_at_ms = 0 WHERE status = ? AND
 
 
 class Tasks:
-    """What the sweep asks of jobs and their tasks. Thread-safe.
+    """Queries of the sweep on jobs and their tasks. Thread-safe.
 
     Jobs that come by the hundred are cut as for a list.
     """
@@ -47,20 +47,20 @@ class Tasks:
         self._sealed = sealed
 
     def closed(self, job_id: str, task_id: str) -> None:
-        """Record that Corndogs has no live task of the job any more."""
+        """Record that the job has no live task in Corndogs."""
         self._db.write(lambda db: db.execute_sql(_CLOSED, (False, job_id, task_id)))
 
     def submit_interrupted(self) -> None:
-        """Make jobs due at once whose submission was under way when the service ended.
+        """Make interrupted submissions of the previous service due at once.
 
-        Only for the start of a service: while one runs, that is what its submitters are doing.
+        Only for the start of a service: in a running one such submissions are in progress.
         """
         self._db.write(lambda db: db.execute_sql(_SUBMIT_INTERRUPTED, (JobStatus.SUBMITTED,)))
 
     def forget(self, job_id: str, task_id: str, reason: str, *, now_ms: int) -> Job | None:
-        """Have a queued job submitted anew because Corndogs has lost its task.
+        """Submit a queued job again, because Corndogs has lost its task.
 
-        ``None`` if the job is not queued under that task any more; then nothing has changed.
+        ``None`` if the job is no longer queued with that task; then nothing has changed.
         """
         changes = {
             "corndogs_task_id": None,
@@ -77,7 +77,7 @@ class Tasks:
         return None if row is None else self._sealed.job(row)
 
     def forget_all(self, *, now_ms: int) -> None:
-        """Have every queued job submitted anew: the queue that has its task is not there any more."""
+        """Submit every queued job again, because the queue with their tasks is gone."""
         changes = {"corndogs_task_id": None, "task_open": False, "next_submit_at_ms": 0}
 
         def work(db: Any) -> None:
@@ -88,7 +88,7 @@ class Tasks:
         self._db.write(work)
 
     def to_submit(self, *, now_ms: int, limit: int = 100) -> list[tuple[Job, int]]:
-        """Return waiting jobs that Corndogs should have got by now, with their failures in a row."""
+        """Return waiting jobs whose submission to Corndogs is due, with their failures in a row."""
         values = (JobStatus.SUBMITTED, JobStatus.SUBMIT_FAILED, now_ms, now_ms + _MAX_DELAY_MS, limit)
         with self._db.read() as db:
             rows = [as_cut_dict(row) for row in db.execute_sql(_TO_SUBMIT, values)]
@@ -106,15 +106,15 @@ class Tasks:
         return self._jobs(_QUEUED_LONG, (JobStatus.QUEUED, before_ms, now_ms, after, limit))
 
     def to_close(self, *, after: str = "", limit: int = 100) -> list[Job]:
-        """Return jobs that are over while Corndogs still has their task, by id from the one ``after`` it.
+        """Return ended jobs whose task is still in Corndogs, by id from the one after ``after``.
 
-        Not those with an attempt that has not ended: its worker closes the task.
+        Without those with an unfinished attempt: its worker closes the task.
         """
         return self._jobs(_TO_CLOSE, (*sorted(FINAL), after, limit))
 
     def _jobs(self, job_ids: str, values: Sequence[object]) -> list[Job]:
-        """Return the jobs whose ids a query answers with, in order of their ids."""
-        # By the ids alone: the rows of all that it looks at may be large.
+        """Return the jobs with the ids of a query, in order of their ids."""
+        # The query returns only ids, because the rows may be large.
         sql = f"SELECT {cut_list(SWEEP_CHARS)} FROM job WHERE job_id IN ({job_ids}) ORDER BY job_id"  # noqa: S608  # our own text
         with self._db.read() as db:
             return [self._sealed.job(as_cut_dict(row)) for row in db.execute_sql(sql, values)]

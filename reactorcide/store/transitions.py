@@ -1,4 +1,5 @@
-"""The one way to write a job's status: guarded, with its event and its count in the same transaction."""
+"""Writing a job's status: guarded, with its event and its count in the same transaction. All writes use
+this."""
 
 from collections.abc import Collection, Mapping
 from typing import Any, cast
@@ -30,11 +31,11 @@ def move(
 ) -> dict[str, Any] | None:
     """Move a job to ``target`` and return its row as it is then.
 
-    ``changes`` are further columns. Where the job is in no status of ``only_from``, or is not at that
-    ``attempt`` or under that ``task_id``, nothing is written and ``None`` returned. The same status with the
-    same error again is no event.
+    ``changes`` are further columns. If the job's status is not in ``only_from``, or its ``attempt`` or
+    ``task_id`` differs, nothing is written and ``None`` returned. Repeating the same status with the same
+    error writes no event.
     """
-    # A change to the same status is not new unless its reason is, which only the row before it tells.
+    # The same status is an event only with another reason, so compare with the previous row.
     before = _error(db, job_id) if target in only_from else None
     assignments = "".join(f", {name} = ?" for name in changes)
     guard = ", ".join("?" * len(only_from))

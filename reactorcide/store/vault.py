@@ -1,7 +1,7 @@
-"""Encrypting what is secret in the database, with a key that lies beside it.
+"""Encryption of the secrets in the database, with a key stored beside it.
 
-AES-256-GCM with the job's id as associated data: what is encrypted belongs to its row, and cannot be put into
-another one. Whoever has both files can read everything; whoever has only the database cannot.
+AES-256-GCM with the owner's id as associated data, so that a value cannot be moved to another row. With both
+files everything can be read; with only the database nothing can.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ _NONCE_BYTES = 12
 
 
 class Vault:
-    """The key in a file of the operator's own. ``load`` or ``create`` first; then thread-safe."""
+    """The key in a private file of the operator. Call ``load`` or ``create`` first; then thread-safe."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -27,7 +27,7 @@ class Vault:
 
     @classmethod
     def beside(cls, database: Path) -> "Vault":
-        """Return the vault of a database's file, beside which its key lies."""
+        """Return the vault of a database file; its key is stored beside it."""
         return cls(database.with_name("secret-key"))
 
     def load(self) -> bool:
@@ -48,7 +48,7 @@ class Vault:
         key = secrets.token_bytes(_KEY_BYTES)
         temporary = self.path.with_name(self.path.name + ".new")
         try:
-            # A start that was cut off may have left one; nothing was ever encrypted with it.
+            # Perhaps left by an interrupted start; nothing was encrypted with it.
             temporary.unlink(missing_ok=True)
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             with open(descriptor, "w", encoding="ascii") as file:
@@ -58,15 +58,15 @@ class Vault:
             temporary.rename(self.path)
             _sync_directory(self.path.parent)
         except OSError as exc:
-            raise ConfigurationError(f"the key {self.path} cannot be made: {exc.strerror}") from exc
+            raise ConfigurationError(f"the key {self.path} cannot be created: {exc.strerror}") from exc
         self._key = key
 
     def successor(self) -> "Vault":
-        """Return the vault of the key that is to take the place of this one; it lies beside it until then."""
+        """Return the vault of the key that will replace this one; it is stored beside it until then."""
         return Vault(self.path.with_name(self.path.name + ".next"))
 
     def replace_by(self, other: "Vault") -> None:
-        """Move the key of another vault into the place of this one; it is on disk when this returns.
+        """Replace this key with that of another vault; it is on disk when this returns.
 
         Raises ``ConfigurationError``.
         """
@@ -79,19 +79,19 @@ class Vault:
 
     @property
     def fingerprint(self) -> bytes:
-        """What tells this key from another one, and nothing about it."""
+        """A fingerprint that identifies this key and reveals nothing about it."""
         return hashlib.sha256(b"reactorcide secret-key\0" + self._key).digest()
 
     def mac(self, data: bytes) -> bytes:
-        """Return what tells ``data`` from all else, to whoever has the key."""
+        """Return a message authentication code of ``data`` by the key."""
         return hmac.digest(self._loaded(), b"reactorcide mac\0" + data, "sha256")
 
     def encrypt(self, text: str, job_id: str) -> bytes:
-        """Encrypt what belongs to a job."""
+        """Encrypt data, bound to a job."""
         return self._encrypted(secrets.token_bytes(_NONCE_BYTES), text, job_id)
 
     def seal(self, text: str, owner: str) -> bytes:
-        """Encrypt what belongs to ``owner``, each time to the same; ``decrypt`` opens it."""
+        """Encrypt data, bound to ``owner``, always to the same result; ``decrypt`` decrypts it."""
         return self._encrypted(self.mac(f"{owner}\0{text}".encode())[:_NONCE_BYTES], text, owner)
 
     def _encrypted(self, nonce: bytes, text: str, job_id: str) -> bytes:
@@ -99,7 +99,7 @@ class Vault:
         return nonce + encrypted
 
     def decrypt(self, data: bytes, job_id: str) -> str:
-        """Return what was encrypted; raises ``StoreError`` if that is damaged, or another job's."""
+        """Decrypt data; raises ``StoreError`` if it is damaged, or belongs to another owner."""
         from cryptography.exceptions import InvalidTag
 
         nonce, encrypted = data[:_NONCE_BYTES], data[_NONCE_BYTES:]
@@ -113,7 +113,8 @@ class Vault:
         return decrypted.decode()
 
     def _cipher(self) -> Any:
-        # Imported late: it takes longer than all else that a start without secrets does here.
+        # Imported late: it takes longer than everything else here, and a start without secrets does not need
+        # it.
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
         return AESGCM(self._loaded())

@@ -202,7 +202,7 @@ def test_term_reaches_the_init_where_no_process_can_be_added(
         printed += b"".join(data for _, data in output.read(20))
     with pytest.MonkeyPatch.context() as patch:
         # As in an image that has no shell there, or where its limit of processes is reached.
-        patch.setattr("reactorcide.runner.docker.containers._TERMINATE_ALL", ["/bin/none"])
+        patch.setattr("reactorcide.runner.docker.signals._TERMINATE_ALL", ["/bin/none"])
         runner.signal(container_id, "TERM")
     assert runner.wait(container_id, 10, started.at) == Exit(143, oom_killed=False)
     output.close()

@@ -111,7 +111,7 @@ def test_other_threads_write_after_a_transaction(store: Store) -> None:
     assert store.jobs.get(job.job_id).status is JobStatus.RUNNING
 
 
-def test_schema_has_no_triggers(database: Database) -> None:
+def test_triggers_write_nothing(database: Database) -> None:
     with database.read() as db:
         triggers = db.execute_sql("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
     assert {name for name, _ in triggers} == {"audit_is_not_changed", "audit_is_not_removed"}

@@ -27,7 +27,6 @@ from reactorcide.runner import (
     ContainerSpec,
     Exit,
     ImageFacts,
-    ImageMissing,
     Output,
     ServiceSpec,
     Signal,
@@ -35,12 +34,11 @@ from reactorcide.runner import (
     WarmView,
     handover,
 )
-from reactorcide.runner.docker import archives, disk, images, networks, output, users
+from reactorcide.runner.docker import archives, disk, images, networks, output, signals, users
 from reactorcide.runner.docker.client import EngineClient
-from reactorcide.runner.docker.errors import gone_if_missing, ignoring, translated
+from reactorcide.runner.docker.errors import gone_if_missing, ignoring, missing_image, translated
 from reactorcide.runner.docker.labels import (
     LABEL_INSTANCE,
-    LABEL_SERVICE,
     LABEL_WARM,
     WARM_PREFIX,
     attempt_labels,
@@ -50,20 +48,12 @@ from reactorcide.runner.docker.labels import (
     warm_labels,
     warm_name,
 )
-from reactorcide.runner.docker.states import exit_of, health_check, may_be_out_of_memory
+from reactorcide.runner.docker.services import ServiceContainers
+from reactorcide.runner.docker.states import exit_of, may_be_out_of_memory
 from reactorcide.runner.docker.warm import WarmPool
 
 _OOM_PATIENCE_S = 3.0
 _LOOK_EVERY_S = 0.05
-_NO_PROGRAM = 127
-_END_KNOWN_S = 1.0
-"""Within this time the engine knows that a container has ended."""
-
-_TERMINATE_ALL = ["/bin/sh", "-c", "kill -TERM -1"]
-"""Signals all processes of the namespace but the first one and itself."""
-
-_SERVICE_LOG = {"max-size": "8m", "max-file": "1"}
-"""The engine keeps the end of what a service prints: one that prints without end fills no disk."""
 
 # What apt, dpkg, chown, su and a server below port 1024 need. Of the engine's defaults that leaves out those
 # to forge packets (NET_RAW), make device files (MKNOD), write to the host's audit log (AUDIT_WRITE), change
@@ -108,8 +98,7 @@ class DockerRunner:
         self._marks: dict[str, str] = {}
         """What the launchers of containers wait for, until these are attached to."""
         self._artifacts_created_at: dict[str, str] = {}
-        self._checks: dict[str, Any] = {}
-        """The connection of the last check of a service, by its container."""
+        self._services = ServiceContainers(self._client, self._limits, self.exit_now)
         self.pool = WarmPool(warm, self)
 
     def check(self) -> None:
@@ -157,7 +146,7 @@ class DockerRunner:
             # Anonymous, so that it goes with the container; empty, whatever the image has there.
             mounts=[Mount(ARTIFACTS_DIR, None, type="volume", no_copy=True, labels=labels)],
         )
-        with _missing_image(spec.image), translated("create a container"):
+        with missing_image(spec.image), translated("create a container"):
             created = api.create_container(
                 spec.image,
                 name=name,
@@ -191,101 +180,32 @@ class DockerRunner:
 
     def create_service(self, spec: ServiceSpec) -> str:
         """See ``Runner.create_service``."""
-        api = self._client.api()
-        host_config = api.create_host_config(
-            **self._limits(spec.job),
-            network_mode=f"container:{spec.job_container_id}",
-            log_config=LogConfig(type=LogConfig.types.JSON, config=_SERVICE_LOG),
-        )
-        with _missing_image(spec.image), translated("create the container of a service"):
-            created = api.create_container(
-                spec.image,
-                name=container_name(spec.job.job_id, spec.job.attempt, spec.name),
-                command=None if spec.command is None else list(spec.command),
-                environment=dict(spec.env),
-                # We make the check that the image names: the engine makes the first one only after 30 s.
-                healthcheck={"test": ["NONE"]},
-                labels=attempt_labels(spec.job) | {LABEL_SERVICE: spec.name},
-                host_config=host_config,
-            )
-        return str(created["Id"])
+        return self._services.create(spec)
 
     def start_service(self, container_id: str) -> None:
         """See ``Runner.start_service``."""
-        with gone_if_missing(container_id), translated("start the container of a service"):
-            self._client.api().start(container_id)
+        self._services.start(container_id)
 
     def image_facts(self, image: str) -> ImageFacts:
         """See ``Runner.image_facts``."""
-        api: Any = self._client.api()  # its types do not say what this call returns
-        with translated("inspect an image"):
-            config = api.inspect_image(image).get("Config") or {}
-        return ImageFacts(
-            health_check((config.get("Healthcheck") or {}).get("Test") or []),
-            frozenset(config.get("ExposedPorts") or ()),
-        )
+        return self._services.image_facts(image)
 
     def begin_check(self, container_id: str, command: Sequence[str]) -> str | None:
         """See ``Runner.begin_check``."""
-        api = self._client.api()
-        # 404, 409: it has ended, which the caller will see.
-        with translated("check a service"), ignoring(404, 409):
-            # Podman tells how a detached command has ended only minutes later, and attaches to nothing else.
-            is_attached = self._client.is_podman()
-            created = api.exec_create(
-                container_id, list(command), stdout=False, stderr=False, stdin=is_attached
-            )
-            check_id = str(created["Id"])
-            self._close_check(container_id)
-            try:
-                if is_attached:
-                    self._checks[container_id] = api.exec_start(check_id, socket=True)
-                else:
-                    api.exec_start(check_id, detach=True)
-            except docker.errors.APIError:
-                # Where the container ends just then, the engine hands on whatever runc says, with any status.
-                if self._ends_now(container_id):
-                    return None
-                raise
-            return check_id
-        return None
-
-    def _ends_now(self, container_id: str) -> bool:
-        deadline = monotonic() + _END_KNOWN_S
-        while self.exit_now(container_id) is None:
-            if monotonic() >= deadline:
-                return False
-            sleep(_LOOK_EVERY_S)
-        return True
-
-    def _close_check(self, container_id: str) -> None:
-        connection = self._checks.pop(container_id, None)
-        if connection is not None:
-            connection.close()
-            # The SDK keeps it there, and closes it with the garbage.
-            connection._response.close()
+        return self._services.begin_check(container_id, command)
 
     def check_result(self, check_id: str) -> int | None:
         """See ``Runner.check_result``."""
-        try:
-            with translated("check a service"):
-                details = self._client.api().exec_inspect(check_id)
-        except docker.errors.NotFound:
-            # The engine has forgotten it with its container.
-            return _NO_PROGRAM
-        return None if details["Running"] or details["ExitCode"] is None else int(details["ExitCode"])
+        return self._services.check_result(check_id)
+
+    def output_end(self, container_id: str, max_bytes: int) -> bytes:
+        """See ``Runner.output_end``."""
+        return self._services.output_end(container_id, max_bytes)
 
     def exit_now(self, container_id: str) -> Exit | None:
         """See ``Runner.exit_now``."""
         with gone_if_missing(container_id), translated("inspect a container"):
             return exit_of(self._client.api().inspect_container(container_id))
-
-    def output_end(self, container_id: str, max_bytes: int) -> bytes:
-        """See ``Runner.output_end``."""
-        with gone_if_missing(container_id), translated("read the output of a service"):
-            # At most what _SERVICE_LOG keeps.
-            output: bytes = self._client.api().logs(container_id, stdout=True, stderr=True)
-        return output[-max_bytes:]
 
     def owner(self, container_id: str) -> tuple[int, int]:
         """See ``Runner.owner``."""
@@ -347,30 +267,7 @@ class DockerRunner:
 
     def signal(self, container_id: str, signal: Signal) -> None:
         """See ``Runner.signal``."""
-        # Over already (409), or gone (404): there is nothing left to signal.
-        with translated("stop the container"), ignoring(404, 409):
-            if signal == "TERM" and self._client.is_podman() and self._terminate_all(container_id):
-                return
-            try:
-                self._client.api().kill(container_id, f"SIG{signal}")
-            except docker.errors.APIError as exc:
-                # Podman's answer for one that is over.
-                if "can only kill running" not in str(exc.explanation):
-                    raise
-
-    def _terminate_all(self, container_id: str) -> bool:
-        """Send TERM to all processes of a container; ``False`` if that is not possible.
-
-        Docker's init passes signals on to a process group, if it is asked to; Podman's to one process only.
-        """
-        api = self._client.api()
-        try:
-            command = api.exec_create(container_id, _TERMINATE_ALL, stdout=False, stderr=False, user="0")
-            api.exec_start(command["Id"], detach=True)
-        except docker.errors.APIError:
-            # It is over, or may have no more processes. Its init can still be signalled.
-            return False
-        return True
+        signals.send(self._client, container_id, signal)
 
     def wait(self, container_id: str, timeout_s: float, started_at: str | None) -> Exit | None:
         """See ``Runner.wait``."""
@@ -448,7 +345,7 @@ class DockerRunner:
         self.pool.removed(container_id)
         self._marks.pop(container_id, None)
         self._artifacts_created_at.pop(container_id, None)
-        self._close_check(container_id)
+        self._services.close_check(container_id)
         # 409: somebody else (an earlier call that timed out) is removing it just now.
         with translated("remove the container"), ignoring(404, 409):
             self._client.api().remove_container(container_id, v=True, force=True)
@@ -527,14 +424,3 @@ class DockerRunner:
     def close(self) -> None:
         """See ``Runner.close``."""
         self._client.close()
-
-
-@contextlib.contextmanager
-def _missing_image(image: str) -> Iterator[None]:
-    """Raise ``ImageMissing`` if a container could not be created because its image is not there."""
-    try:
-        yield
-    except docker.errors.NotFound as exc:
-        if "image" not in str(exc.explanation).lower():
-            raise EngineUnavailable(f"the Docker Engine could not create a container: {exc}") from exc
-        raise ImageMissing(image) from exc

@@ -5,13 +5,14 @@ import errno
 import json
 import os
 import re
+from collections.abc import Iterator
 
 import docker.errors
 import requests
 
 from reactorcide.domain.errors import EngineBusy, EngineUnavailable, JobFailed
 from reactorcide.lib.tar import DamagedTar
-from reactorcide.runner import ContainerGone
+from reactorcide.runner import ContainerGone, ImageMissing
 
 _JOBS_FAULT = re.compile(
     r"unable to find (user|group)|no matching entries in (passwd|group)|not a directory|file name too long|"
@@ -118,3 +119,14 @@ def _is_timeout(error: BaseException | None) -> bool:
 
 def _is_being_removed(error: object) -> bool:
     return isinstance(error, docker.errors.APIError) and "marked for removal" in str(error.explanation)
+
+
+@contextlib.contextmanager
+def missing_image(image: str) -> Iterator[None]:
+    """Raise ``ImageMissing`` if a container could not be created because its image is not there."""
+    try:
+        yield
+    except docker.errors.NotFound as exc:
+        if "image" not in str(exc.explanation).lower():
+            raise EngineUnavailable(f"the Docker Engine could not create a container: {exc}") from exc
+        raise ImageMissing(image) from exc
