@@ -159,7 +159,7 @@ PUBLIC = frozenset(
         "GET /projects/<project_id>",
     }
 )
-"""The routes that need no token for what is of a public project."""
+"""The routes that need no token for items of a public project."""
 
 
 def install(app: Flask) -> None:
@@ -207,7 +207,7 @@ def authenticate() -> Caller:
 def authenticator() -> Callable[[], Caller]:
     """Return a function that authenticates the caller of this request anew, at any later time.
 
-    It raises ``Unauthorized`` as well where the user's role is another one by now.
+    It also raises ``Unauthorized`` if the user's role has changed.
     """
     first = caller()
     if first.is_anonymous:
@@ -224,7 +224,7 @@ def authenticator() -> Callable[[], Caller]:
 
 
 def _finder(session: str | None) -> Callable[[], Caller]:
-    """Return a function that looks up the caller of this request, and needs no request itself."""
+    """Return a function that looks up the caller of this request, also outside of the request."""
     find = tokens.authenticate if session is None else sessions.authenticate
     value = bearer_token() if session is None else session
     accounts, address, request_id = services().accounts, request.remote_addr, g.request_id

@@ -112,7 +112,7 @@ def _answer_own_error(error: errors.ReactorcideError) -> Response:
     if status is None:
         return _answer_unexpected(error)
     if status in (403, 404) and "user" in g and g.user.is_anonymous:
-        # Whether there is such a thing is for those who may see it.
+        # Whether the item exists is only for users who may see it.
         status, error = 401, errors.Unauthorized(_NOT_PUBLIC)
     if status >= 500:
         log.warning("%s", error)

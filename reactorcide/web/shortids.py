@@ -1,4 +1,4 @@
-"""Ids in paths may be shortened to what is unambiguous."""
+"""Shortened ids in paths: an unambiguous prefix is enough."""
 
 from flask import Flask, g, request
 
@@ -10,7 +10,7 @@ _COMPLETE = {"job_id": ids.job_id, "run_id": ids.run_id}
 
 
 def install(app: Flask) -> None:
-    """Complete the ids of jobs and runs in paths; to be installed after authentication."""
+    """Complete the ids of jobs and runs in paths; install it after authentication."""
     app.before_request(_complete)
 
 

@@ -1,1 +1,1 @@
-"""What can be done with webhooks: who is told of runs and jobs."""
+"""Use cases of webhooks, which get messages about runs and jobs."""

@@ -1,4 +1,4 @@
-"""Create a webhook, look at it, change it, remove it, and send it something again."""
+"""Create, read, change and remove webhooks, and send their messages again."""
 
 import base64
 import secrets
@@ -20,13 +20,13 @@ from reactorcide.store.outbox import WEBHOOKS
 
 _MAX_URL_CHARS = 2048
 _MAX_WEBHOOKS = 100
-"""Of one user: they are listed in one answer, and each status change is compared with all."""
+"""Maximum number of one user: they are listed in one answer, and each status change is compared with all."""
 _SECRET_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
 class WebhookView:
-    """A webhook, and why it could not be told the last thing, if so."""
+    """A webhook, and why its last message was not delivered, if so."""
 
     webhook: Webhook
     problem: str | None
@@ -80,9 +80,9 @@ def change(
     events: Sequence[str] | None = None,
     projects: Sequence[str] | None = None,
 ) -> WebhookView:
-    """Change what is not ``None`` and return the webhook; what it was not told yet is sent at once.
+    """Change the fields that are not ``None`` and return the webhook; pending messages are sent at once.
 
-    One that was disabled is told again of what happens from now on.
+    A disabled webhook is enabled again, for events from now on.
     """
     before = get(context, user, webhook_id).webhook
     webhook = replace(
@@ -101,7 +101,7 @@ def change(
 
 
 def renew_secret(context: JobContext, user: User, webhook_id: str) -> str:
-    """Return a new secret of a webhook. The one before signs its messages, too, for a day."""
+    """Return a new secret of a webhook. The previous one also signs its messages for a day."""
     webhook = get(context, user, webhook_id).webhook
     secret = _new_secret()
     with context.store.transaction() as tx:
@@ -111,7 +111,7 @@ def renew_secret(context: JobContext, user: User, webhook_id: str) -> str:
 
 
 def remove(context: JobContext, user: User, webhook_id: str) -> None:
-    """Remove a webhook with all that it was told, and is still to be told."""
+    """Remove a webhook with its sent and pending messages."""
     webhook = get(context, user, webhook_id).webhook
     with context.store.transaction() as tx:
         tx.webhooks.delete(webhook_id)
@@ -121,7 +121,7 @@ def remove(context: JobContext, user: User, webhook_id: str) -> None:
 def messages(
     context: JobContext, user: User, webhook_id: str, *, limit: int, after: tuple[int, str] | None
 ) -> list[WebhookMessage]:
-    """Return a page of what a webhook was told, or is to be told, newest first."""
+    """Return a page of the messages of a webhook, sent and pending, newest first."""
     get(context, user, webhook_id)
     return context.store.webhooks.messages(webhook_id, limit=limit, after=after)
 
@@ -155,7 +155,9 @@ def _events(events: Sequence[str]) -> tuple[WebhookEvent, ...]:
 def _project_ids(context: JobContext, user: User, projects: Sequence[str] | None) -> tuple[str, ...] | None:
     if projects is None:
         if not user.is_admin:
-            raise InvalidInput("name the projects; only an admin's webhook is told of all", "projects")
+            raise InvalidInput(
+                "name the projects; only an admin's webhook gets messages about all", "projects"
+            )
         return None
     project_ids = [access.project(context, user, name, ProjectRole.OWNER).project_id for name in projects]
     return tuple(dict.fromkeys(project_ids))

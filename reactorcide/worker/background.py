@@ -1,4 +1,4 @@
-"""Upkeep of the engine that may take long, beside the worker."""
+"""Slow maintenance of the engine, in a thread beside the worker."""
 
 import logging
 import threading
@@ -13,18 +13,17 @@ log = logging.getLogger("reactorcide.worker")
 
 
 class Background:
-    """Does upkeep of the engine, one call at a time, in a thread of its own. Thread-safe.
+    """Runs maintenance of the engine, one call at a time, in a separate thread. Thread-safe.
 
-    An engine may take minutes to remove what a job has left. No claim and no job waits for that. Nothing
-    is repeated here: the worker's sweep adds again what is still to be done. ``start`` once; ``stop`` any
-    number of times.
+    An engine may take minutes to remove a container. No claim and no job waits for that. Failures are not
+    retried here: the worker's sweep adds the work again. ``start`` once; ``stop`` any number of times.
     """
 
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
         self._changed = threading.Condition()
         self._calls: dict[str, Callable[[], None]] = {}
-        """What is to be done, in order, by its name. What is being done is the first."""
+        """Pending work by name, in order; the first is being done."""
         self._stopping = False
         self._thread: threading.Thread | None = None
 
@@ -33,7 +32,7 @@ class Background:
         self._thread = start_thread(self._loop, "background")
 
     def stop(self, deadline_s: float) -> None:
-        """End when everything is done, or after ``deadline_s``; the next start does the rest."""
+        """End after all work, or after ``deadline_s``; the next start does the rest."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
@@ -45,7 +44,7 @@ class Background:
     def add(
         self, name: str, call: Callable[[], None], log_fields: Mapping[str, object] | None = None
     ) -> None:
-        """Have something done later; what is waiting or being done under that name is not added again."""
+        """Add work; a name that is pending or in progress is not added again."""
 
         def guarded() -> None:
             try:
@@ -60,7 +59,7 @@ class Background:
             self._changed.notify_all()
 
     def remove(self, container_id: str, log_fields: Mapping[str, object]) -> None:
-        """Have a container removed."""
+        """Remove a container later."""
 
         def remove() -> None:
             self._runner.remove(container_id)
@@ -69,7 +68,7 @@ class Background:
         self.add(f"remove container {container_id}", remove, log_fields)
 
     def do_waiting(self) -> None:
-        """Do everything that waits, in the caller's thread."""
+        """Do all pending work in the caller's thread."""
         while True:
             with self._changed:
                 if not self._calls:

@@ -14,7 +14,7 @@ log = logging.getLogger("reactorcide.worker")
 _EVERY_S = 3.0
 _MAX_PAUSE_S = 30.0
 _REST = 10
-"""A measurement, for which the engine walks through all files of a job, has a pause ten times as long."""
+"""The pause after a measurement is ten times its duration, because the engine walks through all files."""
 
 
 class DiskWatch:

@@ -1,4 +1,4 @@
-"""Telling a running attempt, from another thread, that it must end."""
+"""Interrupting a running attempt from another thread."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ class Reason(Enum):
 
 
 class Interrupt:
-    """Set once, at any time; whatever the attempt waits for just then is called off. Thread-safe."""
+    """Set once, at any time; it ends the attempt's current wait. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -28,7 +28,7 @@ class Interrupt:
 
     @property
     def reason(self) -> Reason | None:
-        """Why the attempt must end, ``None`` while it need not."""
+        """Why the attempt must end; ``None`` if it need not."""
         return self._reason
 
     def set(self, reason: Reason) -> None:
@@ -37,14 +37,14 @@ class Interrupt:
             if self._reason is None or reason is Reason.CANCELLED:
                 self._reason = reason
             self._changed.notify_all()
-            # Under the lock, so that nothing is called any more once ``calling`` has been left.
+            # Under the lock, so that nothing is called after the end of ``calling``.
             for call in self._calls:
                 call()
 
     def pause(self, timeout_s: float) -> None:
-        """Wait until the time is up, or the interrupt is set meanwhile; where the service stops not at all.
+        """Wait for a time, or until the interrupt is set meanwhile; not at all if the service stops.
 
-        Otherwise it may be set already: a cancelled attempt, too, waits for what it needs to come to its end.
+        Another interrupt may be set already: a cancelled attempt still waits for its clean-up.
         """
         with self._changed:
             if self._reason is not Reason.STOPPING:
@@ -57,7 +57,7 @@ class Interrupt:
 
     @contextmanager
     def calling(self, call: Callable[[], object]) -> Iterator[None]:
-        """Have ``call`` called, from another thread, when the interrupt is set; at once if it is.
+        """Call ``call`` from another thread when the interrupt is set; at once if it is set already.
 
         It must neither block nor raise.
         """

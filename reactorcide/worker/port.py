@@ -1,4 +1,4 @@
-"""What a worker needs of its service."""
+"""The interface between a worker and its service."""
 
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from reactorcide.logs.writer import LogWriter
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """An attempt that runs at a worker, and for how long its worker is to have it."""
+    """An attempt that runs at a worker, and the duration of its lease."""
 
     job: Job
     lease_s: float
@@ -27,54 +27,56 @@ class Unfinished:
     """The attempts that have not ended."""
 
     ours: Sequence[OpenAttempt]
-    """Those of this worker, and those of others that went away; some of them run."""
+    """Attempts of this worker, and of lost workers; some of them run here."""
     of_others: frozenset[tuple[str, int]]
-    """Job's id and number of those that others look after: their containers are not to be touched."""
+    """Job id and number of attempts of other workers, whose containers must not be touched."""
     container_ids: frozenset[str]
-    """The containers that all of them name."""
+    """The containers in the rows of all attempts."""
 
 
 class WorkerPort(Protocol):
-    """The service, as one worker sees it. It may be in the same process, or on another machine.
+    """The service for one worker. It may be in the same process, or on another machine.
 
     Call order for an attempt: ``claim`` or ``adopt``, ``open_log``, ``handing_over``, ``started``, the
     artifacts, then ``finish`` or ``try_again``, once; ``renew`` from time to time as long as it runs. A job
-    comes with its secrets, and stands for its current attempt. Every call may be repeated, and raises
-    ``InfrastructureError`` if the service does not do its work. Thread-safe.
+    has its secrets, and represents its current attempt. Every call may be repeated, and raises
+    ``InfrastructureError`` if the service fails. Thread-safe.
     """
 
     @property
     def worker_id(self) -> str:
-        """Who this worker is; the same after a restart."""
+        """The id of this worker, the same after a restart."""
 
     @property
     def instance_id(self) -> str:
-        """Which installation the service is; containers bear it."""
+        """The id of the service's installation, which is in the labels of containers."""
 
     @property
     def lease_s(self) -> float:
-        """For how long a worker has an attempt that it does not renew."""
+        """The duration of a lease without renewal."""
 
     def listen(self, wake: Callable[[], None], cancelled: Callable[[str], None]) -> None:
-        """Have hints called, from any thread: there may be a job to claim; a job, by its id, is cancelled.
+        """Subscribe to hints, called from any thread: there may be a job to claim; a job, by its id, is
+        cancelled.
 
-        One that is lost costs time alone: ``claim`` and ``renew`` look at what is true.
+        A lost hint costs only time: ``claim`` and ``renew`` read the true state.
         """
 
     def close(self) -> None:
-        """Let ``claim`` end soon; safe to repeat."""
+        """End a running ``claim`` soon; safe to repeat."""
 
     # --- which attempts are this worker's ------------------------------------------------------
 
     def claim(self, queues: Sequence[str], check_ready: Callable[[], None]) -> Generator[Job, None, None]:
-        """Yield jobs that are now running at this worker, until none waits; to be closed by the caller.
+        """Claim waiting jobs for this worker and yield them, until none waits; the caller closes the
+        iterator.
 
-        ``queues`` are those that it takes jobs from; none stands for all. ``check_ready`` is called before
-        each claim, and raises where a job could not be run.
+        ``queues`` are those of the worker; empty means all. ``check_ready`` is called before each claim, and
+        raises if no job can run.
         """
 
     def renew(self, held: Collection[Held]) -> None:
-        """Go on having attempts; tells of those that are cancelled, as ``listen`` does."""
+        """Renew the leases of attempts; reports cancelled ones like ``listen``."""
 
     def is_cancelled(self, job: Job) -> bool:
         """Return whether a job was cancelled since it was claimed."""
@@ -100,7 +102,7 @@ class WorkerPort(Protocol):
         """Record which caches the attempt saves if its command succeeds; ``False`` if it may save none."""
 
     def expected_caches(self, job: Job) -> list[ExpectedCache]:
-        """Return which caches the attempt saves if its command succeeds, and that are not stored by now."""
+        """Return the caches that the attempt saves if its command succeeds and that are not stored yet."""
 
     def put_cache(
         self, job: Job, item: ExpectedCache, chunks: Iterable[bytes], *, max_bytes: int
@@ -118,15 +120,15 @@ class WorkerPort(Protocol):
         """
 
     def is_trusted(self, job: Job) -> bool:
-        """Return whether a job is not of the code of a stranger, as that of a pull request of a fork is."""
+        """Return whether a job's code is trusted; that of a fork's pull request is not."""
 
     def git_access(self, job: Job) -> GitAccess | None:
-        """Return what the project of a job has for its repository; ``None`` if it is of no project."""
+        """Return the credentials of a job's project for its repository; ``None`` without a project."""
 
     def run_files(self, job: Job) -> RunFiles | None:
-        """Return what a job gets of its run; ``None`` if it is of none.
+        """Return the files that a job gets from its run; ``None`` for a job without a run.
 
-        Raises ``JobFailed``, also while it is read, for artifacts that cannot be had.
+        Raises ``JobFailed``, also while they are read, for artifacts that are not available.
         """
 
     def image_pulled(self, image: str, image_id: str) -> None:
@@ -138,7 +140,7 @@ class WorkerPort(Protocol):
     def handing_over(
         self, job: Job, container_id: str, *, container_started_at: str, at_ms: int, log_offset: int
     ) -> None:
-        """Record durably that the command is about to be handed over to its container.
+        """Record durably that the handover of the command begins.
 
         Raises ``IllegalTransition`` if the attempt has ended: then its command must not run.
         """
@@ -147,22 +149,22 @@ class WorkerPort(Protocol):
         """Record that the command runs."""
 
     def put_artifact(self, job: Job, path: str, chunks: Iterable[bytes]) -> int:
-        """Store a file that the command left; returns its size."""
+        """Store an artifact; returns its size."""
 
     def copy_artifact(self, job: Job, path: str, new_path: str) -> None:
-        """Store a file that was stored before under another name, too."""
+        """Store a copy of a stored artifact under another name."""
 
     def drop_artifacts(self, job: Job) -> None:
-        """Remove the files that were stored for the attempt, which are not listed; safe to repeat."""
+        """Remove the stored artifacts of the attempt, before they are listed; safe to repeat."""
 
     def put_report(self, job: Job, report: JobReport) -> None:
-        """Store what the files that the command left report."""
+        """Store the report from the artifacts."""
 
     def put_service_log(self, job: Job, service: str, data: bytes) -> None:
         """Store the log of one of the job's services; replaces an earlier one of the same attempt."""
 
     def list_artifacts(self, job: Job, artifacts: Sequence[Artifact], *, truncated: bool) -> str:
-        """Store which files the command left, and if there were more; returns the key prefix of all."""
+        """Store the listing of the artifacts, and whether there were more; returns their key prefix."""
 
     def finish(self, job: Job, outcome: Outcome, *, log_truncated: bool) -> None:
         """End the attempt and its job; a job that was cancelled meanwhile stays cancelled."""
@@ -177,4 +179,4 @@ class WorkerPort(Protocol):
         log_truncated: bool = False,
         **counters: int,
     ) -> None:
-        """End the attempt, and have the job wait for the next one; ``counters`` are those it has raised."""
+        """End the attempt and let the job wait for the next one; ``counters`` are the increased ones."""

@@ -29,12 +29,12 @@ from reactorcide.workflows.files import JOBS_DIR, WORKFLOWS_DIR, is_file_of
 from reactorcide.workflows.nodes import MAX_FILE_BYTES
 
 _PATHS = b"paths"
-"""The key of a workflow that asks which files differ."""
+"""The key of a workflow that needs the changed files."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The files and variables that a container gets at its start."""
+    """The files and variables for a container."""
 
     code_dir: str
     job_dir: str
@@ -45,7 +45,7 @@ class Source:
     """Raises an error to stop early."""
     env: Mapping[str, str] = field(default_factory=dict)
     entries: Iterator[Entry] | None = None
-    """The files, if they are not in a directory."""
+    """The files as tar entries, if they are not in a directory."""
     of_run: RunFiles | None = None
     """The further files of a job of a run."""
     ci_directory: SourceDirectory | None = None
@@ -287,6 +287,6 @@ def _file(path: str, content: bytes, uid: int, gid: int) -> Iterator[bytes]:
 
 
 def _read_file(path: Path) -> bytes:
-    """Return a file of a checkout; of one that is too large, enough for the reader to notice."""
+    """Return a file of a checkout; of a too large one, enough for the reader to notice."""
     with path.open("rb") as file:
         return file.read(MAX_FILE_BYTES + 1024)

@@ -14,10 +14,10 @@ log = logging.getLogger("reactorcide.worker")
 
 
 class Recovery:
-    """Adopts attempts that nobody runs, and has containers removed that no attempt needs. For one thread.
+    """Adopts attempts that no worker runs, and removes containers that no attempt needs. For one thread.
 
-    At the start that is what an earlier process left; later, what went wrong in this one. Only the first
-    list of containers is waited for, because an attempt is adopted with its container.
+    At the start these are from an earlier process; later, from failures in this one. Only the first list of
+    containers is waited for, because an attempt is adopted with its container.
     """
 
     def __init__(
@@ -37,13 +37,13 @@ class Recovery:
         self._adopt = adopt
         self._volumes_are_swept = False
         self._problem: InfrastructureError | None = None
-        """Why the last list of containers could not be had."""
+        """Why the last listing of containers failed."""
         self.is_done = False
-        """Whether it has succeeded once: before, what an earlier process left may still run."""
+        """Whether it has succeeded once; before that, attempts of an earlier process may still run."""
 
     def run(self) -> None:
         """Compare once; raises ``InfrastructureError``."""
-        # First, so that an attempt that ends meanwhile is not taken for one that nobody runs.
+        # First, so that an attempt that ends meanwhile does not look like one that no worker runs.
         running = self._running()
         # Later, an attempt whose row has no container has run nothing: it needs none to be adopted.
         containers = (
@@ -70,18 +70,18 @@ class Recovery:
 
     def _containers(self) -> list[ContainerInfo]:
         """Return the containers of attempts and of their services."""
-        # Others with our labels are somebody's own: an image that was made of a job's container has them,
-        # too.
+        # Other containers with our labels are the user's own: an image committed from a job's container has
+        # them, too.
         return [info for info in self._runner.list(self._port.instance_id) if info.is_named]
 
     def _sweep(self) -> None:
-        """Have containers removed that no attempt needs."""
+        """Remove containers that no attempt needs."""
         running = self._running()
         try:
             containers = self._containers()
             left_warm = self._runner.left_warm(self._port.instance_id)
         except InfrastructureError as exc:
-            # A busy engine is not one that is away.
+            # A busy engine is not unreachable.
             self._problem = None if isinstance(exc, EngineBusy) else exc
             raise
         self._problem = None
@@ -94,14 +94,14 @@ class Recovery:
             self._background.remove(container_id, {})
 
     def _sweep_volumes(self) -> None:
-        # The engine now and then forgets to take one along with its container. Once is enough.
+        # The engine sometimes forgets to remove a volume with its container. Once per start is enough.
         self._runner.remove_stray_volumes(self._port.instance_id, lambda: _keys(self._port.unfinished()))
         self._volumes_are_swept = True
 
 
 def _keys(unfinished: Unfinished) -> frozenset[tuple[str, int]]:
-    """Return the attempts whose containers and volumes are needed, or will be.
+    """Return the attempts whose containers and volumes are or will be needed.
 
-    To be asked for after the engine was asked what it has: that is younger than its attempt's row.
+    Call it after listing the engine's containers, which are younger than their attempts' rows.
     """
     return unfinished.of_others.union((item.job.job_id, item.job.attempt) for item in unfinished.ours)

@@ -21,7 +21,7 @@ _RETRY_S = 20.0
 
 
 class Scheduler:
-    """Looks for due schedules every second, and starts their runs, each in a thread of its own.
+    """Checks for due schedules every second, and starts their runs, each in a separate thread.
 
     Only one of a project at a time, so that a slow server does not delay the schedules of others. ``start``
     once; ``stop`` is idempotent. All is recorded in the database, so that a restart loses nothing.
@@ -31,19 +31,19 @@ class Scheduler:
         self._due = due
         self._stopping = threading.Event()
         self._threads = ThreadsByKey[str](_MAX_AT_ONCE)
-        """Those that start runs, by the id of the project."""
+        """The threads that start runs, by the id of the project."""
         self._failing: dict[str, tuple[float, float]] = {}
-        """When the schedule with an id failed first, and is tried next."""
+        """The times of the first failure and of the next try, by the id of the schedule."""
         self._lock = threading.Lock()
         self._duties = Duties([Duty("start schedules", _LOOK_EVERY_S, self.look, _LOOK_EVERY_S)], log)
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Start looking."""
+        """Start checking."""
         self._thread = start_thread(self._loop, "scheduler")
 
     def stop(self, deadline_s: float) -> None:
-        """Stop looking, and wait up to ``deadline_s`` for those runs that are being started."""
+        """Stop checking, and wait up to ``deadline_s`` for runs that are being started."""
         deadline = monotonic() + deadline_s
         self._stopping.set()
         self._threads.stop(deadline)
@@ -61,7 +61,7 @@ class Scheduler:
         with self._lock:
             ids = {schedule.schedule_id for schedule in due}
             self._failing = {key: times for key, times in self._failing.items() if key in ids}
-            # With the lock: a thread notes a failure before it ends.
+            # With the lock: a thread records a failure before it ends.
             for schedule in due:
                 _, next_at = self._failing.get(schedule.schedule_id, (0.0, 0.0))
                 if monotonic() >= next_at:

@@ -1,7 +1,7 @@
-"""A workflow: read from its file and those that it names, checked, and expanded for an event.
+"""A workflow: read from its files, checked, and expanded for an event.
 
 ``check`` reads all files of a repository. ``Definition.expand`` makes the graph of a run of one of them. Both
-are one and the same reading: with no event, what depends on one stays open.
+read in the same way: without an event, values that depend on one stay open.
 """
 
 import re
@@ -34,7 +34,7 @@ MAX_FILES = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Definition:
-    """One workflow, as its file says it."""
+    """One workflow from its file."""
 
     id: str
     name: str
@@ -43,25 +43,25 @@ class Definition:
     """By place; with an error the workflow cannot run."""
     description: str = ""
     graph: Graph = EMPTY
-    """Its nodes, with what depends on an event left open."""
+    """Its nodes; values that depend on an event stay open."""
     trigger: Trigger = ANY_EVENT
     paths: Paths = ANY_PATHS
     _written: WrittenWorkflow = field(repr=False)
 
     @property
     def errors(self) -> tuple[Problem, ...]:
-        """What keeps it from running."""
+        """The errors that prevent it from running."""
         return tuple(problem for problem in self.problems if not problem.is_warning)
 
     @property
     def is_readable(self) -> bool:
-        """Return whether the file could be read at all: otherwise its id is only that of its name."""
+        """Return whether the file could be read; otherwise its id comes from its name."""
         return self._written.place is not None
 
     def answers(self, event: Event) -> bool:
-        """Return whether it starts on such an event, whichever files differ.
+        """Return whether it starts on such an event, for any changed files.
 
-        One with an error in what says so answers to every event, so that the error is seen.
+        A workflow with an error in its trigger starts on every event, so that the error is seen.
         """
         if event.name is EventName.MANUAL:
             return True
@@ -70,10 +70,10 @@ class Definition:
         return bool(self.errors) or any(node.job.trigger.refusal(event) is None for node in self.graph.nodes)
 
     def refusal(self, event: Event, changed: Collection[str] | None) -> str | None:
-        """Return in a phrase why the event does not start a run; ``None`` if it does.
+        """Return a phrase that says why the event does not start a run; ``None`` if it does.
 
-        ``changed`` are the files that differ, or ``None`` if that is not known. Whoever starts it by hand
-        has named it, so that a manual event always does.
+        ``changed`` are the files that differ, or ``None`` if unknown. A manual event always starts a run,
+        because the user has named the workflow.
         """
         if event.name is EventName.MANUAL:
             return None
@@ -90,11 +90,11 @@ class Definition:
         variables: AbstractMapping[str, str] | None = None,
         environment: AbstractMapping[str, str] | None = None,
     ) -> Graph:
-        """Return the graph of a run for an event; ``variables`` take the place of ``vars`` in the file.
+        """Return the graph of a run for an event; ``variables`` override ``vars`` of the file.
 
         ``environment`` has the values of ``${env:…}``; without one such a reference stays.
 
-        Raises ``WorkflowError`` with everything that is wrong, each with its place.
+        Raises ``WorkflowError`` with all errors, each with its place.
         """
         problems = Problems()
         definition = _define(self._written, problems, event, variables or {}, environment or {})
@@ -106,9 +106,9 @@ class Definition:
 
 
 def _refusals(graph: Graph, event: Event, changed: Collection[str] | None) -> list[str | None]:
-    """Return for each node in a phrase why the event does not start it; ``None`` if it does."""
+    """Return a phrase for each node that says why the event does not start it; ``None`` if it does."""
     filters = [(node.job.trigger, node.job.paths) for node in graph.nodes]
-    # The combinations of a matrix mostly have the same, and the changed files may be many.
+    # The combinations of a matrix usually share the trigger, and there may be many changed files.
     files = {
         (trigger, paths): trigger.refusal(event) or paths.refusal(changed) for trigger, paths in set(filters)
     }
@@ -116,7 +116,7 @@ def _refusals(graph: Graph, event: Event, changed: Collection[str] | None) -> li
 
 
 def check(files: AbstractMapping[str, str | bytes], repository: str) -> tuple[Definition, ...]:
-    """Return the workflows of a repository, with all that is wrong with each of them.
+    """Return the workflows of a repository, each with all its problems.
 
     ``files`` has the content of the files below ``.reactorcide/workflows`` and ``.reactorcide/jobs`` by path.
     Where the first has none, those of the second are one workflow that is named after ``repository``.

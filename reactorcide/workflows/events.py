@@ -1,4 +1,4 @@
-"""What starts a run: the event, and whether a workflow or a job answers to it."""
+"""Triggers: events, and whether they start a workflow or a job."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ SHORT_NAMES: dict[str, tuple[EventName, ...]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """One event; its fields are what ``${event.…}`` may name, empty where the event has no such thing."""
+    """An event; ``${event.…}`` can use its fields, which are empty if the event does not have them."""
 
     name: EventName
     branch: str = ""
@@ -35,14 +35,14 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """The events that a workflow or a job answers to; ``None`` answers to any."""
+    """The events that start a workflow or a job; ``None`` means any."""
 
     events: tuple[EventName, ...] | None = None
     branches: tuple[str, ...] | None = None
     tags: tuple[str, ...] | None = None
 
     def refusal(self, event: Event) -> str | None:
-        """Return in a phrase why the event does not start it; ``None`` if it does."""
+        """Return a phrase that says why the event does not start it; ``None`` if it does."""
         if self.events is not None and event.name not in self.events:
             return f"it starts on {', '.join(self.events)}, not on {event.name}"
         kind, name, globs = "branch", event.branch, self.branches
@@ -63,7 +63,7 @@ class Paths:
     exclude: tuple[str, ...] = ()
 
     def refusal(self, changed: Collection[str] | None) -> str | None:
-        """Return in a phrase why no changed file counts; ``None`` if one does, or they are not known.
+        """Return a phrase that says why no changed file matches; ``None`` if one does, or they are unknown.
 
         Costs time linear in the files.
         """

@@ -1,4 +1,4 @@
-"""Workflow and job files as they are written: the keys of each job, from all places where they may stand."""
+"""The content of workflow and job files: the keys of each job, from all allowed places."""
 
 import re
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ def is_file_of(path: str, *directories: str) -> bool:
 
 @dataclass(slots=True)
 class WrittenJob:
-    """A job as it is written: its keys, from all places where they may stand."""
+    """A job in a file: its keys, from all allowed places."""
 
     name: str
     place: Place
@@ -41,7 +41,7 @@ class WrittenJob:
 
 @dataclass(slots=True)
 class WrittenWorkflow:
-    """A workflow as it is written."""
+    """A workflow in a file."""
 
     file: str
     header: dict[str, Written] = field(default_factory=dict)
@@ -50,7 +50,7 @@ class WrittenWorkflow:
     entries: list[WrittenJob] = field(default_factory=list)
     problems: tuple[Problem, ...] = ()
     repository: str = ""
-    """What the workflow of all job files is named after."""
+    """The name for the workflow of all job files."""
 
     @property
     def is_of_job_files(self) -> bool:
@@ -121,7 +121,7 @@ def _base(
         problems.error(job_file.node.place, message, got=job_file.node.text, known=names)
         return {}, ()
     _, written, of_file = job_files.read(path)
-    # When it starts is for the workflow to say.
+    # The workflow decides when it starts.
     return {key: value for key, value in written.items() if key not in ("name", "trigger", "paths")}, of_file
 
 

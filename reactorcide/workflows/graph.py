@@ -1,4 +1,4 @@
-"""The graph of a run: its nodes, and what they wait for."""
+"""The graph of a run: its nodes and their needs."""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -9,17 +9,17 @@ from reactorcide.workflows.model import Concurrency, Job
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """One place in a run's graph: a job, of a matrix one combination."""
+    """A node of a run's graph: a job, or one combination of a matrix."""
 
     name: str
-    """Of a matrix with its values: ``test (3.11)``."""
+    """For a matrix with its values: ``test (3.11)``."""
     job_name: str
     job: Job
     combination: Mapping[str, str] = field(default_factory=dict)
     max_parallel: int | None = None
-    """How many nodes of its job may run at once."""
+    """Maximum number of nodes of its job that run at once."""
     skipped: str | None = None
-    """Why it does not run in this run at all, in a phrase."""
+    """A phrase that says why it is excluded from this run."""
 
     @property
     def group(self) -> str | None:
@@ -60,7 +60,7 @@ class Graph:
         return replace(self, nodes=tuple(nodes))
 
     def needs(self, node: Node) -> tuple[str, ...]:
-        """Return the names of the nodes that have to be over before ``node`` starts."""
+        """Return the names of the nodes that must end before ``node`` starts."""
         return tuple(name for job in node.job.needs for name in self.by_job[job])
 
 
@@ -68,7 +68,7 @@ EMPTY = Graph(())
 
 
 def with_needs(jobs: Iterable[str], backwards: Iterable[tuple[str, Iterable[str]]]) -> set[str]:
-    """Return the names of some jobs and of all that have to be over before them.
+    """Return the names of some jobs and of all jobs that must end before them.
 
     ``backwards`` are the nodes of a graph, the last one first: the name of its job, and what that needs.
     """

@@ -1,4 +1,4 @@
-"""Kinds of values: each reads a value of a file, and says as JSON Schema what it takes.
+"""Kinds of values: each parses a value of a file, and has a JSON Schema.
 
 Both come from one declaration, so that an editor accepts what the service accepts. A kind that cannot use a
 value records the error and returns ``None``; reading goes on, so that all errors are found at once.
@@ -21,13 +21,13 @@ T = TypeVar("T")
 Schema = dict[str, Any]
 
 _FIXED: tuple[Source, ...] = ("vars", "matrix")
-"""What is known while a file is checked, and so may stand where not every text will do."""
+"""Sources of values that are known while a file is checked."""
 _WORDS = {Scalar: "a single value", Sequence: "a list", Mapping: "a mapping"}
 
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """What reading a value takes along."""
+    """The context of parsing a value."""
 
     problems: Problems
     scope: Scope
@@ -38,7 +38,7 @@ class Reader:
         self.problems.error(place, message, got=got, known=known)
 
     def literal(self, node: Node, key: str) -> str | None:
-        """Return a text as it is written."""
+        """Return a text unchanged."""
         if isinstance(node, Scalar):
             return node.text
         self.error(node.place, f"{key} takes a single value, not {_WORDS[type(node)]}")
@@ -57,7 +57,7 @@ class Reader:
 
 
 class Kind(ABC, Generic[T]):
-    """What a key takes."""
+    """The kind of a key's value."""
 
     @abstractmethod
     def read(self, node: Node, key: str, reader: Reader) -> T | None:
@@ -65,7 +65,7 @@ class Kind(ABC, Generic[T]):
 
     @abstractmethod
     def schema(self) -> Schema:
-        """Return the JSON Schema of what ``read`` takes."""
+        """Return the JSON Schema of the values that ``read`` accepts."""
 
 
 @dataclass(frozen=True, slots=True)

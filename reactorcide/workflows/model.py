@@ -1,4 +1,4 @@
-"""What a workflow file says, once it is read."""
+"""The parsed content of a workflow file."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,23 +10,23 @@ from reactorcide.workflows.references import Template
 
 
 class Condition(StrEnum):
-    """What has to have become of the jobs that a job needs."""
+    """The condition on the results of a job's needs."""
 
     ALL_SUCCESS = "all_success"
     """Each of them succeeded."""
     NO_FAILURE = "no_failure"
-    """None of them failed; those that were skipped do not count."""
+    """None of them failed; skipped ones do not count."""
     ANY_FAILED = "any_failed"
-    """One of them failed, was cancelled or ran out of time."""
+    """One of them failed, was cancelled or timed out."""
     ALWAYS = "always"
-    """They are over."""
+    """All of them have ended."""
 
 
 class WhenFull(StrEnum):
-    """What becomes of whoever finds a concurrency group taken."""
+    """What happens if a concurrency group is in use."""
 
     QUEUE = "queue"
-    """It waits."""
+    """The newcomer waits."""
     REPLACE = "replace"
     """The older one ends."""
     CANCEL = "cancel"
@@ -65,14 +65,14 @@ class Cache:
 
 @dataclass(frozen=True, slots=True)
 class RunLocal:
-    """What counts only where a job is run on a laptop."""
+    """Settings for local runs only."""
 
     user: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One job, of a matrix one combination."""
+    """A job, or one combination of a matrix."""
 
     command: str
     description: str = ""
@@ -90,7 +90,7 @@ class Job:
     services: Mapping[str, Service] = field(default_factory=dict)
     cache: tuple[Cache, ...] = ()
     artifacts: tuple[str, ...] | None = None
-    """Globs of what is kept; ``None`` keeps all."""
+    """Globs of the artifacts to store; ``None`` stores all."""
     artifacts_from: tuple[str, ...] = ()
     cpu_limit: float | None = None
     memory_limit_bytes: int | None = None
@@ -106,7 +106,7 @@ class Job:
     run_local: RunLocal | None = None
 
     def templates(self) -> Iterator[Template]:
-        """Yield the values in which there may be references."""
+        """Yield the values that may contain references."""
         if self.image is not None:
             yield self.image
         yield from self.environment.values()

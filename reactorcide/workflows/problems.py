@@ -1,4 +1,4 @@
-"""What is wrong with a workflow file: each problem with its place, all of them together."""
+"""Problems of a workflow file, collected, each with its place."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from itertools import islice
 from reactorcide.domain.errors import ReactorcideError
 
 MAX_PROBLEMS = 100
-"""Problems that are listed of one workflow; one more says that there are others."""
+"""Maximum number of listed problems of one workflow; one more says that there are others."""
 _MAX_SHOWN_CHARS = 60
 _MAX_COMPARED = 200
 
@@ -53,7 +53,7 @@ class Problems:
         self.has_errors = False
 
     def error(self, place: Place, message: str, *, got: str = "", known: Iterable[str] = ()) -> None:
-        """Record an error; where ``got`` is like one of the ``known`` names, the message suggests that."""
+        """Record an error; if ``got`` is similar to one of the ``known`` names, the message suggests it."""
         self.has_errors = True
         # Looking for a suggestion costs more than all the rest.
         suggestion = _did_you_mean(got, known) if len(self._problems) < MAX_PROBLEMS else ""

@@ -1,8 +1,8 @@
-"""What becomes of the nodes of a run, given what has become of others.
+"""The next states of a run's nodes, from the states of the others.
 
-A node is ``waiting`` until all nodes that it needs are over; then it is ready, or it is skipped, or it fails.
-None stays waiting for something that cannot come: whatever ends, ``resolve`` says what follows from it, also
-from what it says itself. One that is ready gets a job, unless the place of its concurrency group is taken.
+A node is ``waiting`` until all its needs have ended; then it is ready, skipped or failed. ``resolve`` also
+applies the effects of its own decisions, so that no node waits for ever. A ready node gets a job, unless its
+concurrency group is in use.
 """
 
 from collections import Counter
@@ -16,7 +16,7 @@ from reactorcide.workflows.model import Condition
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What becomes of a waiting node that does not run, and why, in a sentence's words."""
+    """The final state of a waiting node that does not run, and the reason."""
 
     state: NodeState
     reason: str
@@ -24,18 +24,18 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
-    """What follows."""
+    """The decisions."""
 
     ready: tuple[str, ...] = ()
     """The nodes that get a job now, in the order of the graph."""
     held: tuple[str, ...] = ()
-    """The nodes that would get one, if the place of their concurrency group were not taken."""
+    """The ready nodes whose concurrency group is in use."""
     changes: Mapping[str, Change] = field(default_factory=dict)
-    """The nodes that end without one."""
+    """The nodes that end without a job."""
 
 
 def resolve(graph: Graph, states: Mapping[str, NodeState], full_groups: Collection[str] = ()) -> Resolution:
-    """Return what follows from where the nodes stand; a node that is not in ``states`` is waiting.
+    """Return the decisions for the given states; a node that is not in ``states`` is waiting.
 
     ``full_groups`` are the concurrency groups whose place another run has. Repeating it with the same
     states gives the same. Costs time linear in nodes and needs.
@@ -49,7 +49,7 @@ def resolve(graph: Graph, states: Mapping[str, NodeState], full_groups: Collecti
     changes: dict[str, Change] = {}
     summaries: dict[str, _Summary] = {}
     for node in graph.nodes:
-        # Nodes come after those that they need, so that a job's summary is complete when it is asked for.
+        # Nodes come after their needs, so that a job's summary is complete when it is used.
         if now[node.name] is not NodeState.WAITING:
             continue
         needs = []
@@ -79,14 +79,14 @@ def resolve(graph: Graph, states: Mapping[str, NodeState], full_groups: Collecti
 
 
 def cancel(graph: Graph, states: Mapping[str, NodeState]) -> tuple[str, ...]:
-    """Return the nodes that become cancelled with their run: all that wait, those with ``always`` as well."""
+    """Return the nodes that are cancelled with their run: all waiting ones, also those with ``always``."""
     return tuple(
         node.name for node in graph.nodes if states.get(node.name, NodeState.WAITING) is NodeState.WAITING
     )
 
 
 def run_status(graph: Graph, states: Mapping[str, NodeState], *, is_cancelled: bool = False) -> RunStatus:
-    """Return where a run stands: it ends only once nothing runs or waits that could change it."""
+    """Return the status of a run, which ends only when nothing runs or waits."""
     now = [(node, states.get(node.name, NodeState.WAITING)) for node in graph.nodes]
     if not all(state.is_final for _, state in now):
         return RunStatus.RUNNING
@@ -100,13 +100,13 @@ def run_status(graph: Graph, states: Mapping[str, NodeState], *, is_cancelled: b
 
 
 def has_failed(graph: Graph, states: Mapping[str, NodeState]) -> bool:
-    """Return whether a run will fail, whatever the nodes do that are not over."""
+    """Return whether a run will fail, regardless of its unfinished nodes."""
     return any(_has_failed(node, states.get(node.name, NodeState.WAITING)) for node in graph.nodes)
 
 
 @dataclass(frozen=True, slots=True)
 class _Summary:
-    """What became of the nodes of a job, as far as it counts for those who need it."""
+    """The results of a job's nodes for its dependents."""
 
     is_over: bool
     failed: tuple[str, ...]
@@ -127,7 +127,8 @@ def _has_failed(node: Node, state: NodeState) -> bool:
 
 
 def _change(node: Node, needs: list[_Summary]) -> Change | None:
-    """Return what becomes of a node without running, once its needs are over; ``None`` if it is ready."""
+    """Return the decision for a node that does not run, once its needs have ended; ``None`` if it is
+    ready."""
     failed = [name for need in needs for name in need.failed]
     skipped = [name for need in needs for name in need.skipped]
     condition = node.job.condition

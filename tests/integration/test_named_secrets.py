@@ -220,7 +220,7 @@ def test_run_of_a_project_refuses_secret_values(service: Service, new_source: Ne
         response = owner.request("POST", "runs", json={"project": project["name"], field: values})
         assert (response.status_code, response.json()["message"]) == (
             400,
-            f"{field} cannot be given to a run of a project",
+            f"{field} cannot be set for a run of a project",
         )
 
 

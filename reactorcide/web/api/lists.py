@@ -21,9 +21,9 @@ _MAX_DIGITS = 15
 
 
 def check_user(user: User, user_id: str | None, what: str, *, of_project: bool = False) -> None:
-    """Raise ``Forbidden`` if ``user`` wants a list of what belongs to somebody else and is no admin.
+    """Raise ``Forbidden`` if ``user`` requests a list of another user's items and is not an admin.
 
-    Anybody may ask for what is ``of_project``; all else is of a user, so that there has to be one.
+    Lists ``of_project`` are open to all; every other list belongs to a user, so the caller must be one.
     """
     if user.is_anonymous and not of_project:
         raise Forbidden(f"without a token only {what} of a public project are listed")

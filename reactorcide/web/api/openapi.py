@@ -116,7 +116,7 @@ _MESSAGES = {
     401: "unknown token; check it, or ask for another one",
     403: "this job is somebody else's",
     404: "there is no job 0198c0de-0000-7000-8000-000000000000",
-    409: "the job is completed, so that it cannot be cancelled",
+    409: "the job is already completed, so it cannot be cancelled",
     408: "the request did not arrive in time",
     413: "the body is larger than the service takes",
     414: "Request Line is too large (5000 > 4094)",
@@ -173,7 +173,7 @@ def document(app: OpenAPI) -> dict[str, Any]:
                     status
                 )
             if f"{method.upper()} {path}" in public:
-                # It answers 401 all the same, for what is not public.
+                # It also answers 401, for items that are not public.
                 operation["security"] = TOKEN_IF_ANY
             # Replace the library's own error, which has another shape.
             operation["responses"]["400"] = _error(400)

@@ -20,7 +20,7 @@ TOKEN_IF_ANY: Security = [{}, {"token": []}]
 
 
 class Resource(APIBlueprint):
-    """The routes of a resource, described for the document only when that is asked for.
+    """The routes of a resource, described for the document only when it is requested.
 
     The library does it with each route: that took a fifth of the processor time of a start.
     """

@@ -1,4 +1,4 @@
-"""Storing the files that a job left in its artifacts directory."""
+"""Storing the artifacts of a job."""
 
 import hashlib
 import logging
@@ -32,19 +32,19 @@ from reactorcide.worker.port import WorkerPort
 log = logging.getLogger("reactorcide.worker")
 
 _MAX_TRIES = 5
-"""With an engine that answers; one that is away is waited for."""
+"""Tries with a reachable engine; an unreachable one is waited for."""
 
 _STORE_RETRY_S = 5.0
-"""After a try that was shorter; each try reads and writes all files again."""
+"""Minimum pause after a try; each try reads and writes all files again."""
 
 _MAX_NAMED = 20
-"""Files that are named in the log because they are not kept; the others are counted."""
+"""Maximum number of skipped files that the log names; the others are counted."""
 _MAX_QUOTED_CHARS = 200
 _TOO_LONG = "its path is too long for the object store"
 
 
 class CollectingEnded(ReactorcideError):
-    """Collecting has to end now; the message says why. What is stored by then stays."""
+    """Collecting must end now; the message says why. Files that are stored already stay."""
 
 
 def collect(
@@ -56,11 +56,11 @@ def collect(
     interrupt: Interrupt,
     patiently: Patience,
 ) -> str | None:
-    """Store what a command has left, as ``store_artifacts``, and wait for an engine or a store that is away.
+    """Store a command's artifacts with ``store_artifacts``, and wait for an unreachable engine or store.
 
-    A store that is full or away is tried again until collecting has taken too long; then ``ObjectStoreError``
-    is raised, and no artifact is kept. Raises ``JobInterrupted`` when the service stops meanwhile: the next
-    start collects all anew.
+    A full or unreachable store is retried until collecting has taken too long; then ``ObjectStoreError`` is
+    raised, and no artifact is stored. Raises ``JobInterrupted`` when the service stops meanwhile: the next
+    start collects everything again.
     """
     deadline = monotonic() + limits.collect_timeout_s
     too_long = f"collecting them took longer than {limits.collect_timeout_s:g} s (--collect-timeout)"
@@ -78,7 +78,7 @@ def collect(
             raise CollectingEnded(too_long)
 
     def say(sentence: str) -> None:
-        # Each try comes upon the same files.
+        # Each try sees the same files, so the log names them once.
         if sentence not in reported:
             log_writer.say(sentence)
             reported.add(sentence)
@@ -99,7 +99,8 @@ def collect(
             )
         except ObjectStoreError as exc:
             log.warning("trying again to store the artifacts: %s", exc, extra=extra)
-            # Others need the room, and the next try as well: it writes each file beside the one it replaces.
+            # Free the space for other jobs and for the next try, which writes each file beside the one it
+            # replaces.
             with suppress(ObjectStoreError):
                 port.drop_artifacts(job)
             if is_cancelled():
@@ -116,7 +117,7 @@ def collect(
             log.warning("trying again to read the artifacts: %s", exc, extra=extra)
             patiently.rest()
             patiently(container.check_engine)
-    # Nobody is shown any of a job that was cancelled.
+    # Artifacts of a cancelled job are not visible.
     return None
 
 
@@ -132,15 +133,14 @@ def store_artifacts(
 ) -> str | None:
     """Store the files of a tar of the artifacts directory; returns their object key prefix.
 
-    ``open_tar`` returns the tar, or ``None`` if nothing was left. It is called again where a hard link is
-    wanted, and the name that came before it in the tar, with the content, was not.
+    ``open_tar`` returns the tar, or ``None`` if there is nothing. It is called again if a hard link matches
+    and its earlier name in the tar, with the content, does not.
 
-    Streamed: memory does not grow with the files. Only regular files are kept, under each of their names that
-    the job's globs name; what else is met is named in the job's log, by ``say``. The first file that there is
-    no room for under one of the bounds ends it: the log says so, and so does the listing. ``check`` is called
-    for every member and piece: ``CollectingEnded`` from it ends it like a bound, all else that it raises
-    passes through. Returns ``None`` when there was no file. Raises ``InfrastructureError``; what is stored by
-    then is not listed.
+    Streamed: memory does not grow with the files. Only regular files are stored, under each of their names
+    that matches the job's globs; other entries are named in the job's log, by ``say``. The first file above a
+    limit ends it, which the log and the listing show. ``check`` is called for every member and piece:
+    ``CollectingEnded`` from it ends it like a bound, all else that it raises passes through. Returns ``None``
+    when there was no file. Raises ``InfrastructureError``; what is stored by then is not listed.
     """
     collection = _Collection(port, job, say, max_bytes, max_files)
     try:
@@ -163,19 +163,19 @@ def store_artifacts(
 
 
 class _Full(Exception):
-    """There is no room for another file; the message says it."""
+    """A limit does not allow another file; the message names it."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Link:
-    """A hard link that is to be stored: its content comes under another name."""
+    """A hard link to store; its content is under another name."""
 
     path: str
     mode: int
 
 
 class _Collection:
-    """The files of one artifacts directory that are stored."""
+    """The stored files of one artifacts directory."""
 
     def __init__(
         self, port: WorkerPort, job: Job, say: Callable[[str], None], max_bytes: int, max_files: int
@@ -195,13 +195,13 @@ class _Collection:
         self._unmatched = self._skipped = 0
         self._truncated = False
         self.awaited: dict[str, list[_Link]] = {}
-        """Hard links that are to be stored, by the path under which their content came before."""
+        """Hard links to store, by the earlier path of their content."""
         self._links = 0
         self.last = ""
-        """The path of the last file that was looked at."""
+        """The path of the last file that was examined."""
 
     def take(self, entries: Iterable[Entry]) -> None:
-        """Keep what is wanted; raises ``_Full``."""
+        """Store the member if it matches; raises ``_Full``."""
         for entry in entries:
             # The first part of each name is that of the directory itself.
             path = entry.path.partition("/")[2]
@@ -215,7 +215,7 @@ class _Collection:
             before = len(self._tree)
             problem = problem or _problem(entry, path) or self._tree.problem(path, "file")
             if problem is None:
-                # The directories above it that no file before it has.
+                # Its parent directories that no earlier file has.
                 self._take_room(path, (len(self._tree) - before - 1) * MIN_FILE_BYTES)
             if problem is not None:
                 self._skip(path, problem)
@@ -229,7 +229,7 @@ class _Collection:
                 self._links += 1
 
     def take_awaited(self, entries: Iterable[Entry]) -> None:
-        """Keep the hard links that wait for their content; raises ``_Full``."""
+        """Store the hard links that wait for their content; raises ``_Full``."""
         awaited, self.awaited, self._links = self.awaited, {}, 0
         for entry in entries:
             links = awaited.pop(entry.path.partition("/")[2], [])
@@ -251,7 +251,7 @@ class _Collection:
                 self._skip(link.path, "it is a hard link to a missing file")
 
     def end(self, sentence: str) -> None:
-        """Log that not all is stored, and have the listing say so."""
+        """Log that not everything is stored, and mark the listing as truncated."""
         self._say(sentence)
         self._truncated = True
 
@@ -271,7 +271,7 @@ class _Collection:
         return self._port.list_artifacts(self._job, list(self._artifacts.values()), truncated=self._truncated)
 
     def _store(self, path: str, entry: Entry) -> Artifact | None:
-        """Store a file; returns ``None`` if the object store cannot have one of that name."""
+        """Store a file; returns ``None`` if its name is invalid in the object store."""
         artifact = self._with_room(path, entry.size_bytes, entry.mode)
         digest = hashlib.sha256()
         content, max_read_bytes = bytearray(), self._reports.max_read_bytes(path, entry.size_bytes)
@@ -295,7 +295,7 @@ class _Collection:
         self._add(replace(artifact, sha256=stored.sha256))
 
     def _with_room(self, path: str, size_bytes: int, mode: int) -> Artifact:
-        """Return a file that there is room for, before it is stored; raises ``_Full``."""
+        """Return the entry of a file before it is stored; raises ``_Full`` above a limit."""
         self._check_number(path)
         self._take_room(path, max(MIN_FILE_BYTES, size_bytes))
         artifact = Artifact(path, size_bytes, "0" * 64, is_executable=bool(mode & 0o100))

@@ -1,7 +1,7 @@
-"""The order of things in one attempt of a job, which has a thread of its own.
+"""The steps of one attempt of a job, in a separate thread.
 
-Longer than 400 lines, because that order is to be read in one place; what each of its steps does is in the
-modules beside it.
+Longer than 400 lines, so that the order of the steps can be read in one place; each step is in a module
+beside it.
 """
 
 import contextlib
@@ -49,10 +49,10 @@ _INTERNAL_ERROR = "an internal error of the service; its own log says more"
 
 
 class Attempt:
-    """Runs a claimed attempt, or adopts one that an earlier process left, in whatever state.
+    """Runs a claimed attempt, or adopts one of an earlier process, in any state.
 
-    ``run`` is called once, in a thread of its own, and never raises: whatever happens ends in the
-    job's ``error`` or in the service's log.
+    ``run`` is called once, in a separate thread, and never raises: every failure ends in the job's ``error``
+    or in the service's log.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class Attempt:
 
     @property
     def deadline(self) -> float | None:
-        """When the command's time is up, by ``time.monotonic``; ``None`` while it is being prepared."""
+        """The deadline of the command, by ``time.monotonic``; ``None`` during the preparation."""
         return self._ending.deadline
 
     def run(self) -> None:
@@ -110,11 +110,11 @@ class Attempt:
         except JobInterrupted:
             log.info("left to the next start of the service", extra=self._log_fields)
         except Exception:
-            # The row stays as it is: it is judged anew by what the engine has.
+            # The row does not change: the next adoption decides by the engine's state.
             log.exception("the attempt could not be finished", extra=self._log_fields)
 
     def check_disk(self) -> None:
-        """Have the container killed where it takes more of the disk than a job may; from any thread.
+        """Kill the container if it exceeds the disk limit of a job; from any thread.
 
         Raises ``EngineUnavailable``.
         """
@@ -124,7 +124,7 @@ class Attempt:
         if self._container.disk_bytes(recorder.copy_bytes) > self._limits.max_disk_bytes:
             self._ending.disk_exceeded()
             if self.deadline is None:
-                # What an image has as its shell writes before it takes the command, if it ever does.
+                # The output of an image's shell before it accepts the command.
                 self._container.signal("KILL")
             recorder.wake()
 
@@ -146,7 +146,7 @@ class Attempt:
             return self._port.open_log(self.job, max_bytes=self._limits.log_bytes)
 
         try:
-            # What runs already is not ended for a full disk.
+            # A running command is not ended because of a full disk.
             return opened() if self._adopted is None else self._patiently(opened)
         except ReactorcideError:
             raise
@@ -171,7 +171,7 @@ class Attempt:
             problem = self._container_lost(exc)
         except Exception:
             if self._adopted is None and self._container.progress is not Progress.PREPARING:
-                # The command goes on, and is adopted. What fails then, too, is not over in a moment.
+                # The command continues, and is adopted. A repeated failure is not temporary.
                 raise
             log.exception("the attempt failed unexpectedly", extra=self._log_fields)
             problem = _INTERNAL_ERROR
@@ -187,7 +187,7 @@ class Attempt:
             return self._run_adopted(log_writer, self._adopted)
         except ContainerGone as exc:
             if self._container.progress is Progress.PREPARING:
-                # Nothing of the job has run.
+                # Nothing of the job has run yet.
                 raise InfrastructureError(
                     "somebody removed its container before its command had started"
                 ) from exc
@@ -234,7 +234,7 @@ class Attempt:
         return recorder.record_copy()
 
     def _run_adopted(self, log_writer: LogWriter, adopted: OpenAttempt) -> Exit:
-        """Go on with an attempt of an earlier process, or find that nothing of it has run."""
+        """Continue an attempt of an earlier process, or detect that nothing of it has run."""
         problem = "the service was killed before the command had started"
         self._patiently(self._services.adopt)
         if self._container.progress is Progress.PREPARING or not self._container.exists:
@@ -249,7 +249,7 @@ class Attempt:
         return recorder.record_copy()
 
     def _prepare(self, log_writer: LogWriter, deadline: float) -> ContainerSpec:
-        """Create the container and put the source into it; returns what was created."""
+        """Create the container and copy the source into it; returns the prepared parts."""
         job, container = self.job, self._container
         check = partial(self._check_preparing, deadline)
         image = self._preparation.image(job.definition)
@@ -301,7 +301,7 @@ class Attempt:
             raise
 
     def _within_disk(self, tar: Iterator[bytes]) -> Iterator[bytes]:
-        """Yield what is on its way into the container; raises ``JobFailed`` if it is too large."""
+        """Yield the tar on its way into the container; raises ``JobFailed`` if it is too large."""
         max_bytes = self._limits.max_disk_bytes
         size_bytes = 0
         for chunk in tar:
@@ -362,7 +362,7 @@ class Attempt:
         return self._recorder
 
     def _begin_hand_over(self, started: Started, log_offset: int) -> None:
-        """Commit that the command may be on its way, before the first byte of it is."""
+        """Commit the start of the handover, before the first byte of the command is sent."""
         at_ms = now_ms()
         self._patiently(
             lambda: self._port.handing_over(
@@ -376,7 +376,7 @@ class Attempt:
         self._container.progress = Progress.HANDING_OVER
 
     def _begin_run(self, started_at_ms: int) -> None:
-        """Record that the command runs. From here on it is repeated only as far as the job's retries go."""
+        """Record that the command runs. From here on only the job's retries repeat it."""
         self._container.progress = Progress.STARTED
         self._ending.command_started(started_at_ms)
         self._patiently(lambda: self._port.started(self.job, at_ms=started_at_ms))
@@ -386,11 +386,11 @@ class Attempt:
     # --- from the command's end to the outcome -------------------------------------------------
 
     def _conclude(self, ended: Exit, log_writer: LogWriter) -> Outcome:
-        """Turn the end of the command into the outcome of the attempt, and keep its artifacts."""
+        """Turn the end of the command into the outcome of the attempt, and store its artifacts."""
         crashpoints.reached("command-ended")
         log_problem = None if self._recorder is None else self._recorder.problem
         error = self._ending.reason or self._container.exit_problem(ended)
-        # A command mostly fails before the watch sees that its service has ended.
+        # A command usually fails before the watch notices that its service has ended.
         service_problem = self._services.problem() if error and self._ending.reason is None else None
         problems = [item for item in (error, service_problem, log_problem) if item is not None]
         for problem in problems:
@@ -429,7 +429,7 @@ class Attempt:
         )
 
     def _container_lost(self, exc: ContainerGone) -> str:
-        """Return what to tell of a container that was gone before its exit code was known."""
+        """Return the error for a container that was removed before its exit code was known."""
         if self._container.progress is Progress.HANDING_OVER:
             return (
                 f"{gone_because(exc)} while the command was handed over, so whether that has run is not known"
@@ -442,15 +442,15 @@ class Attempt:
 
 
 def _say(log_writer: LogWriter, sentence: str) -> None:
-    """Add a line to the log; where the log itself is the trouble, the attempt's row tells."""
+    """Add a line to the log; if the log fails, the attempt's row has the error."""
     with contextlib.suppress(ObjectStoreError):
         log_writer.say(sentence)
 
 
 def _can_be_warm(definition: JobDefinition) -> bool:
-    """Return whether a job's files may be put into a container that has started.
+    """Return whether a job's files may be copied into a started container.
 
-    Not where they could replace the command's working directory, or what its shell reads when it starts.
+    Not if they could replace the command's working directory, or files that its shell reads at start.
     """
     is_own_directory = PurePosixPath("/job") in PurePosixPath(definition.code_dir).parents
     return is_own_directory and definition.job_dir == definition.code_dir

@@ -35,8 +35,8 @@ class Caches:
     """The caches that a job names. For one thread.
 
     Call order: ``load``, ``hashing`` around the source on its way into the container, ``restore``, and after
-    the command ``save``; for an attempt of an earlier process ``save`` alone. Whatever is wrong with a cache
-    is a line in the job's log, never the end of the job.
+    the command ``save``; for an attempt of an earlier process ``save`` alone. Every problem of a cache is a
+    line in the job's log, and never ends the job.
     """
 
     def __init__(
@@ -50,10 +50,10 @@ class Caches:
         self._specs: tuple[CacheSpec, ...] = ()
         self._hashes: dict[str, _FileHash] = {}
         self._expected: list[ExpectedCache] | None = None
-        """``None`` for an attempt of an earlier process, which has recorded them."""
+        """``None`` for an attempt of an earlier process, which has recorded its caches."""
 
     def load(self, say: Say) -> None:
-        """Learn which caches the job names."""
+        """Load the caches that the job names."""
         self._expected = []
         self._specs = self._port.caches(self._job)
         if self._specs and not self._limits.cache_bytes:
@@ -67,7 +67,7 @@ class Caches:
         return bool(self._specs)
 
     def hashing(self, tar: Iterator[bytes]) -> Iterator[bytes]:
-        """Pass the tar of a source on, and hash those of its files that the keys name."""
+        """Pass on the tar of a source, and hash the files that the keys name."""
         return (
             _hashing(tar, self._job.definition.code_dir, list(self._hashes.values())) if self._hashes else tar
         )
@@ -75,7 +75,7 @@ class Caches:
     def restore(
         self, container_id: str, owner: Callable[[], tuple[int, int]], say: Say, check: Check
     ) -> None:
-        """Put the caches that are found into the container, for its user.
+        """Copy the matching caches into the container, for its user.
 
         Raises what ``check`` raises, and ``InfrastructureError`` of the engine.
         """
@@ -106,7 +106,7 @@ class Caches:
             self._expected = expected
 
     def save(self, container_id: str, say: Say) -> None:
-        """Store the caches that were not there; raises ``JobInterrupted`` when the service stops."""
+        """Store the caches that were missing; raises ``JobInterrupted`` when the service stops."""
         if self._expected == [] or not self._limits.cache_bytes:
             return
         deadline = monotonic() + self._limits.collect_timeout_s
@@ -145,7 +145,7 @@ class Caches:
         except ContainerGone:
             say(f"cache {item.key} is not saved: the container is gone")
         else:
-            # Another job of the run may have been quicker.
+            # Another job of the run may have been faster.
             if size_bytes is not None:
                 say(f"cache {item.key} is saved ({format_size(size_bytes)})")
 

@@ -1,4 +1,4 @@
-"""The container of one attempt: how it is created, gets its command, and is waited for."""
+"""The container of one attempt: creating it, handing over its command, and waiting for it."""
 
 import logging
 from collections.abc import Callable, Generator, Mapping
@@ -39,26 +39,26 @@ T = TypeVar("T")
 log = logging.getLogger("reactorcide.worker")
 
 LOOK_S = 0.05
-"""For a question whether the container has ended, where it mostly has."""
+"""Timeout of a check whether the container has ended, if it usually has."""
 _HAND_OVER_S = 60.0
 """The most for a container to acknowledge its command: that takes milliseconds, a MiB of newlines seconds."""
 _UNSEEN_HAND_OVER_S = 5.0
-"""For which the acknowledgement of a command is looked for that was on its way when its sender was lost."""
+"""How long to look for the acknowledgement of a command whose sender was lost during the handover."""
 _COPY_TRIES = 5
-"""With an engine that answers; one that is away is waited for."""
+"""Tries with a reachable engine; an unreachable one is waited for."""
 _NO_PROGRAM = (126, 127)
-"""How an init ends that cannot run the launcher's shell."""
+"""Exit codes of an init that cannot run the launcher's shell."""
 _SENT_BY_OTHERS = (NOT_HANDED_OVER, 137, 143)
-"""How a launcher ends whose input ended, or that somebody has stopped."""
+"""Exit codes of a launcher whose input ended, or that was stopped."""
 
 
 class Progress(Enum):
-    """How far an attempt has come, which decides whether it may be repeated."""
+    """The progress of an attempt, which decides whether it may be repeated."""
 
     PREPARING = auto()
-    """Nothing of its command has been handed over, or for certain not all: nothing has run."""
+    """Its command was certainly not handed over completely: nothing has run."""
     HANDING_OVER = auto()
-    """The row says so. Whether the command runs is known from the engine's copy of the output alone."""
+    """The row records the handover. Only the engine's copy of the output shows whether the command runs."""
     STARTED = auto()
     """The command runs or has run, or may have."""
 
@@ -93,20 +93,20 @@ class Container:
         self._started_at = None if adopted is None else adopted.container_started_at
         self.progress = Progress.PREPARING if adopted is None else _progress_of(adopted)
         self.exit: Exit | None = None
-        """How the command ended, once that is known."""
+        """The end of the command, once known."""
         self.late: str | None = None
-        """What is wrong, in words, where no acknowledgement came in time on a connection that holds."""
+        """The problem, if no acknowledgement arrived in time on a working connection."""
 
     @property
     def container_id(self) -> str:
-        """The engine's id of it; only once there is one."""
+        """The engine's id of the container; only after it was created."""
         if self._container_id is None:
             raise RuntimeError("the attempt has no container yet")
         return self._container_id
 
     @property
     def exists(self) -> bool:
-        """Return whether a container was created, as far as is known."""
+        """Return whether a container is known to be created."""
         return self._container_id is not None
 
     # --- before the command --------------------------------------------------------------------
@@ -120,7 +120,7 @@ class Container:
         pulled: Callable[[str], None],
         check: Callable[[], None],
     ) -> None:
-        """Create the container, after its image was pulled where that is wanted or necessary.
+        """Create the container; pull its image first if required.
 
         ``progress`` gets lines for the job's log, ``pulled`` the id of an image that was missing; ``check``
         raises to give up. Raises ``JobFailed`` if the image cannot be had.
@@ -144,7 +144,7 @@ class Container:
     def hand_over(
         self, output: AttachedOutput, spec: ContainerSpec, started: Started, *, timeout_s: float
     ) -> bool:
-        """Send the command; returns whether it was acknowledged, on this connection and in time.
+        """Send the command; returns whether it was acknowledged on this connection in time.
 
         ``timeout_s`` is the command's own, and a bound for this, too. Raises ``JobFailed`` for an image's
         shell that prints without end, ``JobInterrupted`` for a cancel and for the service's stop.
@@ -173,12 +173,12 @@ class Container:
         return True
 
     def require_command(self, problem: str, printed: bytes = b"") -> None:
-        """Return if the command runs, or has run, though nobody saw the acknowledgement.
+        """Return normally if the command runs, or has run, although no acknowledgement was seen.
 
-        Called when the connection for the command is closed. A container that goes on waiting is killed.
-        Where the command has not run, the container has ended, and this raises ``InfrastructureError`` with
-        the ``problem``, or ``JobFailed`` if the image's shell is to blame; ``printed`` is what that has
-        printed. Raises ``ContainerGone`` if it cannot be known.
+        Called when the connection for the command is closed. A container that still waits is killed. If the
+        command has not run, the container has ended, and this raises ``InfrastructureError`` with the
+        ``problem``, or ``JobFailed`` if the image's shell is to blame; ``printed`` is what that has printed.
+        Raises ``ContainerGone`` if it is unknown.
 
         That the command has not run is never concluded from the exit code: TERM, KILL and a lack of memory
         come before the command, too, and commands have the same codes.
@@ -188,10 +188,10 @@ class Container:
         is_killed = False
         while True:
             began_at = monotonic()
-            # Asked before the copy is read, which is whole only when the container has ended.
+            # Checked before the copy is read, because the copy is complete only after the container's end.
             ended = self._launcher_exit()
             if monotonic() - began_at >= _UNSEEN_HAND_OVER_S:
-                # The engine was away. The container may have learned only now that its input has ended.
+                # The engine was unreachable, so the container may only now notice the end of its input.
                 gives_up_at = monotonic() + _UNSEEN_HAND_OVER_S
             try:
                 if self._runner.is_acknowledged(self.container_id):
@@ -205,8 +205,8 @@ class Container:
                 self._patiently(self.check_engine)
                 tries += 1
                 if tries == _COPY_TRIES:
-                    # What cannot be read may have said that the command runs.
-                    log.warning("taken to have run: %s", exc, extra=self._log_fields)
+                    # An unreadable copy may contain the acknowledgement.
+                    log.warning("the command counts as run: %s", exc, extra=self._log_fields)
                     return
             if monotonic() >= gives_up_at:
                 self.signal("KILL")
@@ -245,30 +245,30 @@ class Container:
         return self.exit
 
     def has_ended(self) -> bool:
-        """Return whether the engine says now that the container has ended."""
+        """Return whether the engine reports the container as ended."""
         if self.exit is None:
             with suppress(EngineUnavailable):
                 self.exit = self._runner.wait(self.container_id, 0.1, self._started_at)
         return self.exit is not None
 
     def reread(self) -> Output:
-        """Open the engine's own copy of all that the command has printed; raises ``ContainerGone``."""
+        """Open the engine's copy of the command's whole output; raises ``ContainerGone``."""
         was_handed_over = self._started_at is not None
         return self._patiently(
             lambda: self._runner.reread(self.container_id, was_handed_over=was_handed_over)
         )
 
     def signal(self, signal: Signal) -> None:
-        """Send a signal to the command; where the engine is away that is the caller's to repeat."""
+        """Send a signal to the command; if the engine is unreachable the caller repeats it."""
         try:
             self._runner.signal(self.container_id, signal)
         except EngineUnavailable as exc:
             log.warning("the container could not be told to stop: %s", exc, extra=self._log_fields)
 
     def disk_bytes(self, copy_bytes: int) -> int:
-        """Return what the container takes of the engine's disk, as far as that can be told.
+        """Return the measurable disk usage of the container on the engine.
 
-        ``copy_bytes`` is what the copy of its output takes, for an engine that does not tell. Raises
+        ``copy_bytes`` is the size of the copy of its output, for an engine that does not report it. Raises
         ``EngineUnavailable``.
         """
         try:
@@ -293,13 +293,13 @@ class Container:
     # --- after the command ---------------------------------------------------------------------
 
     def exit_problem(self, ended: Exit) -> str | None:
-        """Return what is wrong with how the command ended by itself, in words."""
+        """Return a phrase about the failure of a command that ended by itself."""
         if ended.exit_code == 0:
             return None
         if ended.oom_killed:
             return self._out_of_memory()
         if ended.exit_code == 137 and self._memory_limit_bytes is not None:
-            # Engines lose what the kernel says of a container that has ended meanwhile.
+            # Engines miss the kernel's out-of-memory event of a container that has already ended.
             limit = format_size(self._memory_limit_bytes)
             return f"exit code 137 (killed by SIGKILL; perhaps for its memory limit of {limit})"
         if ended.exit_code == 127:
@@ -307,19 +307,19 @@ class Container:
         return f"exit code {ended.exit_code}"
 
     def artifacts(self) -> Generator[bytes, None, None] | None:
-        """Return what the command has left as a tar; see ``Runner.artifacts``."""
+        """Return the artifacts as a tar; see ``Runner.artifacts``."""
         return self._runner.artifacts(self.container_id)
 
     def read_file(self, path: str, max_bytes: int) -> bytes | None:
-        """Return what a file holds that the command has left; see ``Runner.read_file``."""
+        """Return the content of a file; see ``Runner.read_file``."""
         return self._insistently(lambda: self._runner.read_file(self.container_id, path, max_bytes))
 
     def has_path(self, path: str) -> bool:
-        """Return whether the command has left anything at a path."""
+        """Return whether a path exists."""
         return self._insistently(lambda: self._runner.has_path(self.container_id, path))
 
     def _insistently(self, call: Callable[[], T]) -> T:
-        """Return what ``call`` returns, repeated where the engine was away, or for some times fails."""
+        """Return the result of ``call``, repeated while the engine is unreachable, or after some failures."""
         for _ in range(_COPY_TRIES - 1):
             try:
                 return call()
@@ -330,7 +330,7 @@ class Container:
         return call()
 
     def remove(self) -> None:
-        """Have the container and its services' removed later; where that fails a sweep does it."""
+        """Remove the containers of the attempt and its services later; if that fails a sweep does it."""
         for container_id in self._services():
             self._background.remove(container_id, self._log_fields)
         if self._container_id is not None:
@@ -352,7 +352,7 @@ def create_with_image(
     pulled: Callable[[str], None],
     check: Callable[[], None],
 ) -> str:
-    """Create a container and return its id, after its image was pulled where that is wanted or necessary.
+    """Create a container and return its id; pull its image first if required.
 
     ``progress`` gets lines for the job's log, ``pulled`` the id of an image that was missing; ``check``
     raises to give up. Raises ``JobFailed`` if the image cannot be had.
@@ -362,7 +362,7 @@ def create_with_image(
         runner.pull(image, progress, check)
         check()
     try:
-        # Asking for the image first would cost every job a call that only the first one needs.
+        # Checking for the image first would cost every job a call that only the first one needs.
         return create()
     except ImageMissing as exc:
         if pull == "never":
@@ -376,13 +376,13 @@ def create_with_image(
 
 
 def quoted_output(printed: bytes) -> str:
-    """Return what was printed in place of an acknowledgement, as the end of a sentence."""
+    """Return the output before an acknowledgement as the end of a sentence."""
     words = " ".join(printed.decode(errors="replace").split())[:500]
     return f", but said: {words}" if words else ""
 
 
 def gone_because(exc: ContainerGone) -> str:
-    """Return why a container, or its command's life, is gone, in words."""
+    """Return a phrase that says why a container, or its command, is gone."""
     if isinstance(exc, ContainerRestarted):
         return "its container was started again (docker restart, or a restart policy that somebody gave it)"
     return "somebody removed its container"

@@ -1,4 +1,4 @@
-"""Ending a command that must not go on: TERM, a grace, KILL."""
+"""Ending a command: SIGTERM, a grace period, SIGKILL."""
 
 import math
 from time import monotonic
@@ -14,7 +14,7 @@ _KILL_AGAIN_S = 1.0
 
 
 class Ending:
-    """Ends the command of one attempt when it is cancelled, out of time, or takes too much disk."""
+    """Ends the command of one attempt after a cancel, a timeout, or above its disk limit."""
 
     def __init__(
         self, container: Container, interrupt: Interrupt, limits: Limits, timeout_seconds: int
@@ -27,17 +27,17 @@ class Ending:
         self._takes_too_much_disk = False
         self._service_problem: str | None = None
         self.deadline: float | None = None
-        """When the command's time is up, by ``time.monotonic``; ``None`` before the command runs."""
+        """The deadline of the command, by ``time.monotonic``; ``None`` before it runs."""
         self.reason: str | None = None
-        """Why the command was made to end, in words; ``None`` if it was not."""
+        """A phrase that says why the command was ended; ``None`` if it was not."""
 
     def command_started(self, started_at_ms: int) -> None:
-        """Count the command's time from ``started_at_ms``."""
+        """Start the command's time limit at ``started_at_ms``."""
         ran_s = (now_ms() - started_at_ms) / 1000
         self.deadline = monotonic() + self._timeout_seconds - max(0.0, ran_s)
 
     def disk_exceeded(self) -> None:
-        """End the command because it takes too much disk; from any thread."""
+        """End the command because it exceeds its disk limit; from any thread."""
         self._takes_too_much_disk = True
 
     def service_ended(self, problem: str) -> None:
@@ -46,23 +46,23 @@ class Ending:
 
     @property
     def disk_problem(self) -> str | None:
-        """Tell in words that the command takes too much disk, once ``disk_exceeded`` was called."""
+        """Return the phrase about the exceeded disk limit, after ``disk_exceeded``."""
         if not self._takes_too_much_disk:
             return None
         return f"killed: used more than {format_size(self._limits.max_disk_bytes)} of disk (--max-disk)"
 
     def begin(self) -> None:
-        """Begin to watch over a newly opened output.
+        """Start watching a newly opened output.
 
-        Whether a signal has arrived that was sent before a connection was lost is not known: where the
-        command goes on it gets another one, and its grace.
+        Whether a signal that was sent before a lost connection has arrived is unknown: if the command still
+        runs it gets another one, and its grace period.
         """
         self._kill_at = None
 
     def step(self) -> float:
         """Send the signal that is due, if one is; returns the seconds until the next one may be.
 
-        Raises ``JobInterrupted`` when the service stops: the container goes on without us.
+        Raises ``JobInterrupted`` when the service stops: the container continues.
         """
         now = monotonic()
         if self._kill_at is None:
@@ -87,12 +87,12 @@ class Ending:
             return
         self.reason = reason
         self._container.signal("TERM")
-        # Given a grace, it would go on filling the disk.
+        # During a grace period it would continue to fill the disk.
         # From now on: an engine may take seconds to send the signal.
         self._kill_at = monotonic() + (0.0 if self._takes_too_much_disk else self._limits.cancel_grace_s)
 
     def _deadline(self) -> float:
-        # What has ended by itself while nobody looked is not out of time, however late that is noticed.
+        # A command that ended by itself is not a timeout, even if its end is noticed late.
         if self._container.exit is not None:
             return math.inf
         return self.deadline or 0.0

@@ -1,4 +1,4 @@
-"""What the operator allows every job."""
+"""The operator's limits for every job."""
 
 from dataclasses import dataclass
 
@@ -14,13 +14,13 @@ class Limits:
     pids: int
     artifact_bytes: int
     artifacts: int
-    """Files; what a job leaves beyond either is not kept."""
+    """Maximum number of artifacts; files above either limit are not stored."""
     collect_timeout_s: float = 300.0
-    """For reading what a job left; what has not been read by then is not kept."""
+    """Time limit for collecting artifacts; the rest is not stored."""
     pull: str = "missing"
     """When an image is pulled: ``always``, ``missing`` or ``never``."""
     max_disk_bytes: int = 0
-    """What a container may take of the engine's disk; 0 is no limit."""
+    """Maximum disk usage of a container on the engine; 0 is no limit."""
     log_bytes: int = DEFAULT_MAX_BYTES
     cache_bytes: int = 0
-    """For the caches of one project or user; 0 turns caches off."""
+    """Maximum size of the caches of one project or user; 0 turns caches off."""

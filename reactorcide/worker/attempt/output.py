@@ -1,4 +1,4 @@
-"""Copying what a command prints to the attempt's log, until the log is complete."""
+"""Copying a command's output to the attempt's log, until the log is complete."""
 
 import logging
 import math
@@ -21,15 +21,15 @@ from reactorcide.worker.interrupt import Interrupt, Reason
 log = logging.getLogger("reactorcide.worker")
 
 _SILENCE_S = 15.0
-"""So often the engine is asked whether the container still runs; without output since then, it may not."""
+"""Interval of the check whether the container still runs, while there is no output."""
 _EXIT_WAIT_S = 1.0
-"""After the end of its output a command has ended within milliseconds."""
+"""A command ends within milliseconds after the end of its output."""
 _STORE_RETRY_S = 5.0
 """Each try reads the whole output again."""
 
 
 class _CopyTooSlow(Exception):
-    """The engine still returns its copy of the output, long after the command has ended."""
+    """The engine takes too long to return its copy of the output after the command's end."""
 
     def __init__(self, ended: Exit) -> None:
         super().__init__()
@@ -39,9 +39,9 @@ class _CopyTooSlow(Exception):
 class Recorder:
     """Copies the output of one attempt's command to the log.
 
-    The log is complete when it has all of a connection that ended with the command, or all of the engine's
-    own copy as that was after the command's end. An engine returns some 100,000 lines of its copy a second,
-    a busy one far fewer, so that this has a time limit.
+    The log is complete when it has all output of a connection that ended with the command, or all of the
+    engine's copy after the command's end. An engine returns some 100,000 lines of its copy a second, a busy
+    one far fewer, so this has a time limit.
     """
 
     def __init__(
@@ -75,27 +75,27 @@ class Recorder:
 
     @property
     def copy_bytes(self) -> int:
-        """What the engine's copy of the output takes, about; the engine does not tell."""
+        """Estimated size of the engine's copy of the output, which the engine does not report."""
         return self._copy.copy_bytes
 
     def wake(self) -> None:
-        """Have the next signal looked for at once; from any thread."""
+        """Check for the next signal at once; from any thread."""
         output = self._output
         if output is not None:
             output.wake()
 
     def record(self, attached: Output) -> Exit:
-        """Log all that the command prints, first from its connection; returns how it ended."""
+        """Log the whole output of the command, first from its connection; returns its end."""
         return self._record_attached(attached) or self.record_copy()
 
     def record_copy(self) -> Exit:
-        """Log all that the command has printed and will print, from the engine's own copy.
+        """Log the whole output of the command, past and future, from the engine's copy.
 
-        Returns how the command ended. Raises ``ContainerGone`` if that is not known, and
+        Returns the end of the command. Raises ``ContainerGone`` if that is unknown, and
         ``JobInterrupted`` when the service stops meanwhile.
         """
         while True:
-            # Followed to the end the copy can lack its last piece; once the command has ended it is whole.
+            # A followed copy can lack its last piece; it is complete after the command's end.
             ended = self._container.wait(LOOK_S)
             try:
                 whole = self._copy_again()
@@ -116,28 +116,28 @@ class Recorder:
                 return ended
 
     def _record_attached(self, attached: Output) -> Exit | None:
-        """Log what comes on the connection; returns how the command ended, if the log is then complete."""
+        """Log the output of the connection; returns the end of the command, if the log is complete."""
         if not self._follow(attached):
             return None
         began_at = monotonic()
         ended = self._container.wait(_EXIT_WAIT_S)
-        # A command's output ends with the command. Where the command went on, or the engine was away, the
-        # connection was lost, and what it did not bring is in the engine's own copy.
+        # A command's output ends with the command. If the command still runs, or the engine was unreachable,
+        # the connection was lost, and the rest is in the engine's copy.
         in_time = ended is not None and ended.answered_at - began_at < _EXIT_WAIT_S
         return ended if in_time and self._copy.end() else None
 
     def _copy_again(self) -> bool:
         with closing(self._container.reread()) as output:
-            # Not before the other copy is there to be read.
+            # Only when the engine's copy can be read.
             self._patiently(lambda: self._log_writer.restart(self.output_start))
             return self._follow(output, self._copy_timeout_s)
 
     def _follow(self, output: Output, timeout_s: float = math.inf) -> bool:
         """Copy an output to the log until it ends; returns whether the log has all of it.
 
-        Where it has not, the rest is thrown away, for a reader that waits would hold up the container. Raises
-        ``JobInterrupted`` when the service stops: the container goes on without us. Raises ``_CopyTooSlow``
-        where the output goes on for more than ``timeout_s`` after the command's end.
+        Otherwise the rest is discarded, because a waiting reader would block the container. Raises
+        ``JobInterrupted`` when the service stops: the container continues. Raises ``_CopyTooSlow`` if the
+        output continues for more than ``timeout_s`` after the command's end.
         """
         self._output = output
         self._copy = copy = _LogCopy(self._log_writer, self._log_fields)
@@ -166,7 +166,7 @@ class Recorder:
                         raise _CopyTooSlow(ended)
 
     def _no_room_is_awaited(self) -> bool:
-        """Wait a while for the object store to take the log; returns whether to go without, for a cancel.
+        """Wait until the log can be stored again; returns whether to give up, because of a cancel.
 
         Raises ``JobInterrupted`` when the service stops meanwhile.
         """
@@ -175,7 +175,7 @@ class Recorder:
 
 
 class _LogCopy:
-    """What of one output has been added to the log: all of it, or all until the log could not be stored."""
+    """Adds one output to the log, until its end or until the log cannot be stored."""
 
     def __init__(self, log_writer: LogWriter, log_fields: Mapping[str, object]) -> None:
         self._log_writer = log_writer
@@ -184,7 +184,7 @@ class _LogCopy:
         self.copy_bytes = 0
 
     def add(self, printed: Sequence[OutputChunk]) -> None:
-        """Add what was printed; with nothing, what has waited for the end of its line."""
+        """Add chunks of output; without chunks, the partial lines that have waited long enough."""
         if not printed:
             if self._log_writer.holds:
                 self.flush()
@@ -196,11 +196,11 @@ class _LogCopy:
             self.copy_bytes += sum(copied_bytes(len(data), data.count(b"\n")) for _, data in printed)
 
     def flush(self) -> None:
-        """Add the lines that were begun."""
+        """Add the partial lines."""
         self._store(self._log_writer.flush)
 
     def end(self) -> bool:
-        """Add everything that is held; returns whether the log has all."""
+        """Add everything that is held back; returns whether the log is complete."""
         self._store(self._log_writer.end_output)
         return self.is_whole
 

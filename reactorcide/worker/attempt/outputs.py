@@ -1,4 +1,4 @@
-"""Reading what a job of a run has written for the jobs that need it."""
+"""Reading the outputs of a job of a run, for the jobs that need it."""
 
 from collections.abc import Callable
 
@@ -11,13 +11,13 @@ from reactorcide.worker.attempt.container import Container
 from reactorcide.workflows.outputs import NotOutputs, parse
 
 _TRIGGERS_FILE = "/job/triggers.json"
-"""Where a job of the first Reactorcide leaves jobs that are to be started."""
+"""The file in which a job of the original Reactorcide writes jobs to start."""
 
 
 def read_outputs(job: Job, container: Container, say: Callable[[str], None]) -> Outputs | None:
-    """Return what the job's command has written; ``None`` if that is nothing.
+    """Return the outputs of the job's command; ``None`` if there are none.
 
-    ``say`` gets a line for the job's log. Raises ``JobFailed`` for what cannot be read, ``EngineUnavailable``
+    ``say`` gets a line for the job's log. Raises ``JobFailed`` for unreadable outputs, ``EngineUnavailable``
     and ``ContainerGone``.
     """
     if container.has_path(_TRIGGERS_FILE):
@@ -39,7 +39,7 @@ def read_outputs(job: Job, container: Container, say: Callable[[str], None]) -> 
 
 
 def _finder(job: Job) -> Callable[[str], bool]:
-    """Return what tells whether a text has a secret of the job in it."""
+    """Return a function that tells whether a text contains a secret of the job."""
     masker = Masker(secrets_of(job.definition))
 
     def has_secret(text: str) -> bool:

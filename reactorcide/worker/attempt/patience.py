@@ -1,4 +1,4 @@
-"""Waiting for a part of the service that is away."""
+"""Waiting for an unavailable dependency."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -15,14 +15,14 @@ _RETRY_S = 1.0
 
 
 class Patience:
-    """Repeats a call for as long as a part of the service, or of its host, does not do its work."""
+    """Repeats a call while a dependency of the service fails."""
 
     def __init__(self, interrupt: Interrupt, log_fields: Mapping[str, object]) -> None:
         self._interrupt = interrupt
         self._log_fields = log_fields
 
     def __call__(self, call: Callable[[], T]) -> T:
-        """Return what ``call`` returns; raises ``JobInterrupted`` when the service stops meanwhile."""
+        """Return the result of ``call``; raises ``JobInterrupted`` when the service stops meanwhile."""
         while True:
             try:
                 return call()
@@ -33,7 +33,7 @@ class Patience:
                 self._interrupt.pause(_RETRY_S)
 
     def rest(self, timeout_s: float | None = None) -> None:
-        """Wait before the next try, less long where a cancel comes; raises ``JobInterrupted`` for a stop."""
+        """Wait before the next try, shorter after a cancel; raises ``JobInterrupted`` for a stop."""
         self._interrupt.pause(_RETRY_S if timeout_s is None else timeout_s)
         if self._interrupt.reason is Reason.STOPPING:
             raise JobInterrupted("stopping")

@@ -1,4 +1,4 @@
-"""Telling the service how an attempt has ended, and clearing up after it."""
+"""Reporting the end of an attempt to the service, and cleaning up."""
 
 import logging
 from collections.abc import Mapping
@@ -14,11 +14,11 @@ from reactorcide.worker.port import WorkerPort
 log = logging.getLogger("reactorcide.worker")
 
 MAX_PREPARATION_FAILURES = 2
-"""How often a job is prepared again after that failed through no fault of its own."""
+"""Maximum number of repeated preparations after failures that are not the job's fault."""
 MAX_BUSY_PREPARATIONS = 8
-"""The same where the engine was busy, which passes: the pauses alone take a quarter of an hour."""
+"""The same for a busy engine, which is temporary: the pauses alone take a quarter of an hour."""
 MAX_KILLED_PREPARATIONS = 20
-"""How often a job is prepared again after the service was killed meanwhile."""
+"""Maximum number of repeated preparations after the service was killed during one."""
 _FIRST_RETRY_DELAY_S = 5.0
 _LONGEST_RETRY_DELAY_S = 300.0
 _LONGEST_KILLED_DELAY_S = 10.0
@@ -26,7 +26,7 @@ _RETRY_DELAY_S = 1.0
 
 
 class Report:
-    """How one attempt has ended, for its job: over, to be tried again, or left to the next start."""
+    """The end of one attempt: final, to be retried, or left to the next start."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class Report:
         """Whether something was left out of the attempt's log for its size."""
 
     def ended(self, outcome: Outcome) -> None:
-        """Tell the service how the attempt ended, then clear up."""
+        """Report the end of the attempt to the service, then clean up."""
         crashpoints.reached("log-closed")
         self._patiently(lambda: self._tell(outcome))
         self._container.remove()
@@ -61,14 +61,15 @@ class Report:
             reason = "the service stopped before the command had started"
             self._port.try_again(self._job, reason, delay_s=0)
             self._container.remove()
-        # Otherwise the container goes on by itself, and the next start adopts it: or finds that the
-        # hand-over, which ended with this connection, was not whole.
+        # Otherwise the container continues, and the next start adopts it, or detects that the handover was
+        # incomplete, because it ended with this connection.
 
     def infrastructure_failed(self, problem: InfrastructureError) -> None:
-        """End an attempt that failed through a fault of ours: try again, as long as nothing has run."""
+        """End an attempt that failed through no fault of the job: retry it, as long as nothing has run."""
         job = self._job
         if self._is_adopted:
-            # The end of the service mostly has other causes. But what it was preparing may be one.
+            # The service is usually killed for other reasons, but the preparation of this job may be the
+            # cause.
             failures, max_failures = job.killed_preparations, MAX_KILLED_PREPARATIONS
             delay_s = min(2.0**failures - 1, _LONGEST_KILLED_DELAY_S)
             counter = {"killed_preparations": failures + 1}
@@ -89,8 +90,8 @@ class Report:
                 job, str(problem), delay_s=delay_s, log_truncated=self.log_truncated, **counter
             )
         )
-        # Only now: while the row says that the command was handed over, its container is the one proof that
-        # it was not.
+        # Only now: while the row records a handover, the container is the only proof that it did not
+        # complete.
         self._container.remove()
 
     def _tell(self, outcome: Outcome) -> None:
@@ -99,7 +100,7 @@ class Report:
         if outcome.error is None or not has_retries:
             self._port.finish(job, outcome, log_truncated=self.log_truncated)
             return
-        # What failed once mostly fails at once again, so a moment's rest; the log of each attempt is kept.
+        # A failure mostly repeats at once, so pause for a moment; the log of each attempt is stored.
         self._port.try_again(
             job,
             outcome.error,

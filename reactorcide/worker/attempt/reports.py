@@ -1,4 +1,4 @@
-"""Reading test results and the summary among the files that a job has left."""
+"""Reading test results and the summary among a job's artifacts."""
 
 from collections.abc import Collection
 from time import monotonic
@@ -9,16 +9,16 @@ from reactorcide.logs.masking import Masker
 from reactorcide.worker.attempt.junit import NotJUnit, read_junit
 
 MAX_XML_BYTES = 16 << 20
-"""Of one file."""
+"""Maximum size of one file."""
 MAX_SUMMARY_BYTES = 1 << 20
 MAX_FAILURES = 200
 MAX_FILES = 1000
 MAX_READ_S = 10.0
-"""For the XML files of one attempt together."""
+"""Time limit for all XML files of one attempt."""
 MAX_NAME_BYTES = 500
 MAX_MESSAGE_BYTES = 1000
 MAX_TEXT_BYTES = 3000
-"""Less than is read of each: what was cut there in the midst of a character or a secret is not shown."""
+"""Less than is read, so that a character or secret that was cut there is not shown."""
 
 
 class Reports:
@@ -33,7 +33,7 @@ class Reports:
         self._remaining_s = MAX_READ_S
 
     def max_read_bytes(self, path: str, size_bytes: int) -> int:
-        """Return how many bytes of a file are to be passed to ``add``, from its beginning; 0 means none."""
+        """Return how many bytes of a file to pass to ``add``, from its beginning; 0 means none."""
         if path == SUMMARY_PATH:
             # One more shows that the text is cut.
             return MAX_SUMMARY_BYTES + 1
@@ -49,7 +49,7 @@ class Reports:
         return MAX_XML_BYTES
 
     def add(self, path: str, data: bytes) -> None:
-        """Read a file; ``data`` are the bytes that ``max_read_bytes`` has named."""
+        """Parse a file; ``data`` has the bytes that ``max_read_bytes`` asked for."""
         if path == SUMMARY_PATH:
             self._summary = self._masked(data, MAX_SUMMARY_BYTES)
         else:
@@ -84,7 +84,7 @@ class Reports:
         return JUnitFile(path, results.passed, results.failed, results.skipped)
 
     def _masked(self, data: bytes, max_bytes: int) -> str:
-        """Return a text without secrets, and not more than about ``max_bytes`` of it."""
+        """Return about ``max_bytes`` of a text, without secrets."""
         pieces = self._masker.feed(data[:max_bytes])
         rest = self._masker.end()
         if len(data) <= max_bytes:

@@ -25,7 +25,7 @@ from reactorcide.worker.port import WorkerPort
 log = logging.getLogger("reactorcide.worker")
 
 MAX_LOG_BYTES = 1 << 20
-"""What is kept of the output of one service: its end."""
+"""Maximum size of the stored end of one service's output."""
 _MAX_READ_BYTES = 16 << 20
 _MAX_SHOWN_LINES = 20
 _LOOK_S = 0.02
@@ -50,14 +50,14 @@ class _Service:
 
     @property
     def check(self) -> list[str] | None:
-        """The command that succeeds when the service is ready; ``None`` if it is so once it runs."""
+        """The command that succeeds when the service is ready; ``None``: it is ready once it runs."""
         if self.declared.ready is not None:
             return ["/bin/sh", "-c", self.declared.ready]
         return None if self.facts.health_check is None else list(self.facts.health_check)
 
 
 class Services:
-    """The services of one attempt. ``watch`` runs in a thread of its own; all else is for one thread."""
+    """The services of one attempt. ``watch`` runs in a separate thread; everything else is for one thread."""
 
     def __init__(self, port: WorkerPort, runner: Runner, job: Job, log_fields: Mapping[str, object]) -> None:
         self._port = port
@@ -70,11 +70,11 @@ class Services:
 
     @property
     def container_ids(self) -> list[str]:
-        """The containers that there are, as far as is known."""
+        """The known containers."""
         return [service.container_id for service in self._services.values()]
 
     def adopt(self) -> None:
-        """Find the containers that an earlier process has made; raises ``EngineUnavailable``."""
+        """Look up the containers that an earlier process created; raises ``EngineUnavailable``."""
         if not self._declared:
             return
         for info in self._runner.list(self._port.instance_id):
@@ -94,7 +94,7 @@ class Services:
         progress: Callable[[str], None],
         check: Callable[[], None],
     ) -> None:
-        """Create the containers, after their images were pulled where that is wanted or necessary.
+        """Create the containers; pull their images first if required.
 
         ``images`` are the names to ask the engine for, by service. Raises ``JobFailed``.
         """
@@ -124,7 +124,7 @@ class Services:
     def start(self, say: Callable[[str], None], check: Callable[[], None]) -> None:
         """Start the services and wait until all are ready; ``check`` raises to give up.
 
-        Raises ``JobFailed`` for one that ends or is not ready in time; ``say`` gets the end of its log.
+        Raises ``JobFailed`` for a service that ends or is not ready in time; ``say`` gets the end of its log.
         """
         for service in self._services.values():
             with _named(service.name):
@@ -146,7 +146,7 @@ class Services:
         try:
             start_thread(partial(self._watch, ended), "services")
         except InfrastructureError as exc:
-            # The command runs, and goes on. ``problem`` still tells of a service at its end.
+            # The command continues. ``problem`` still reports a service at the command's end.
             log.warning("the services are not watched: %s", exc, extra=self._log_fields)
 
     def stop_watching(self) -> None:
@@ -154,21 +154,21 @@ class Services:
         self._watch_ends.set()
 
     def problem(self) -> str | None:
-        """Return in a sentence which service has ended; ``None`` if all run, as far as can be told."""
+        """Return a sentence about a service that has ended; ``None`` if all are known to run."""
         for service in self._services.values():
             try:
                 ended = self._runner.exit_now(service.container_id)
             except ContainerGone:
                 return f"the container of service {service.name} was removed"
             except (InfrastructureError, JobFailed):
-                # It could not be asked.
+                # The engine did not answer.
                 continue
             if ended is not None:
                 return _exited(service.name, ended)
         return None
 
     def keep_logs(self, say: Callable[[str], None]) -> None:
-        """Store the end of each service's log; ``say`` gets a sentence about one that cannot be kept."""
+        """Store the end of each service's log; ``say`` gets a sentence about a failure."""
         for service in self._services.values():
             try:
                 self._port.put_service_log(self._job, service.name, self._log(service))
@@ -209,7 +209,7 @@ class Services:
         return False
 
     def _end_of(self, service: _Service, sentence: str, say: Callable[[str], None]) -> str:
-        """Return what to tell of a service that failed, and say the end of its log."""
+        """Return the error of a failed service, and print the end of its log."""
         printed = self._log(service)
         if _ADDRESS_IN_USE.search(printed):
             sentence += f": {self._conflict(service)}"
@@ -222,7 +222,7 @@ class Services:
         return sentence
 
     def _conflict(self, service: _Service) -> str:
-        """Return which other service has the port that a service could not have."""
+        """Return a sentence about the other service that uses a service's port."""
         others = [other for other in self._services.values() if other is not service]
         same = [other for other in others if other.facts.ports & service.facts.ports] or others
         if not same:
@@ -232,13 +232,13 @@ class Services:
 
     def _log(self, service: _Service) -> bytes:
         printed = self._runner.output_end(service.container_id, _MAX_READ_BYTES)
-        # Cut only once it is masked: what is left of a secret that was cut would not be recognized.
+        # Cut only after masking: a part of a cut secret would not be recognized.
         return Masker(secrets_of(self._job.definition)).whole(printed)[-MAX_LOG_BYTES:]
 
 
 @contextmanager
 def _named(name: str) -> Iterator[None]:
-    """Put a service's name before what the engine refuses for it."""
+    """Add the service's name to errors of the engine."""
     try:
         yield
     except JobFailed as exc:

@@ -49,7 +49,7 @@ class TokenResponse(Schema):
     expires_at: Time | None
     last_used_at: Time | None
     is_active: bool
-    scopes: list[ScopeName] | None = Field(description="`null`: all that its user may do.")
+    scopes: list[ScopeName] | None = Field(description="`null`: all rights of its user.")
 
 
 class NewTokenResponse(Schema):

@@ -29,7 +29,7 @@ class ArtifactListResponse(Schema):
     """The artifacts of a job."""
 
     artifacts: list[ArtifactResponse]
-    artifacts_truncated: bool = Field(description="Not all files were kept; the end of the log says why.")
+    artifacts_truncated: bool = Field(description="Not all files were stored; the end of the log says why.")
 
 
 class JUnitFileResponse(Schema):
@@ -39,7 +39,9 @@ class JUnitFileResponse(Schema):
     passed: Count
     failed: Count
     skipped: Count
-    problem: str | None = Field(description="Why nothing in this file counts, as for one that is no JUnit.")
+    problem: str | None = Field(
+        description="Why the tests of this file do not count, for example because it is not JUnit XML."
+    )
 
 
 class FailedTestResponse(Schema):
@@ -49,7 +51,7 @@ class FailedTestResponse(Schema):
     suite: str = Field(description="The class of the test, else the name of its suite.")
     name: str
     message: str
-    text: str = Field(description="What the framework says about it, often a traceback.")
+    text: str = Field(description="The text of the test framework, often a traceback.")
 
 
 class TestsResponse(Schema):

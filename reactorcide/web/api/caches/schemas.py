@@ -6,17 +6,17 @@ from reactorcide.web.api.schemas import MAX_FILTER_CHARS, Count, Cursor, Id, Que
 
 
 class CacheResponse(Schema):
-    """A cache that a job of a run has left."""
+    """A cache, stored by a job of a run."""
 
     cache_id: Id
     project_id: Id | None = Field(description="`null`: it belongs to its user.")
-    user_id: Id = Field(description="Whose job has left it.")
+    user_id: Id = Field(description="The user whose job stored it.")
     repository: str = Field(description="The URL without credentials; of an upload its name.")
-    branch: str = Field(description="The branch whose runs have left it; of a tag `tag:` and its name.")
+    branch: str = Field(description="The branch whose runs stored it; for a tag `tag:` and its name.")
     key: str
     paths: list[str]
     size: Count
-    job_id: Id = Field(description="The job that has left it.")
+    job_id: Id = Field(description="The job that stored it.")
     created_at: Time
     last_used_at: Time
 

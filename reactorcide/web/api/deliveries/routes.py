@@ -1,4 +1,4 @@
-"""Routes on deliveries: the webhook of a project, and what has come to it."""
+"""Routes on deliveries: the webhook of a project, and its received deliveries."""
 
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -49,7 +49,7 @@ api = resource("deliveries", __name__, tag="deliveries")
     },
 )
 def take_delivery(path: HookPath, header: HookHeader) -> Response:
-    """Take a delivery of a project's forge: it is stored, answered, and then processed."""
+    """Receive a delivery of a project's forge: it is stored, answered, and then processed."""
     try:
         project = receive.expecting(services().jobs, path.project_id)
         if (request.content_length or 0) > MAX_BODY_BYTES:
@@ -100,7 +100,7 @@ def show_delivery(path: DeliveryPath, query: NoQuery) -> Response:
 
 @api.post("/projects/<project_id>/deliveries/<delivery_id>/redeliver", responses={202: DeliveryResponse})
 def redeliver_delivery(path: DeliveryPath, query: NoQuery) -> Response:
-    """Have a delivery processed again, also one that has started runs; for owners of the project."""
+    """Process a delivery again, also one that has started runs; for owners of the project."""
     redeliver.redeliver(services().jobs, caller(), path.project_id, path.delivery_id)
     response = _shown(path.project_id, path.delivery_id)
     response.status_code = 202

@@ -10,13 +10,13 @@ from reactorcide.web.api.schemas import Count, Cursor, Header, Id, Query, Schema
 
 
 class HookPath(Schema):
-    """The id of a project, in the path of its webhook; of no other one it is said that it is malformed."""
+    """The id of a project, in the path of its webhook; a malformed id is answered like an unknown one."""
 
     project_id: str
 
 
 class HookHeader(Header):
-    """The header fields of a delivery that are the same at several forges; each has others, too."""
+    """The header fields of a delivery that several forges share; each forge has others, too."""
 
     signature: str | None = Field(
         default=None,
@@ -26,11 +26,11 @@ class HookHeader(Header):
 
 
 class HookResponse(Schema):
-    """A delivery that was taken."""
+    """A received delivery."""
 
     delivery_id: Id
     status: DeliveryStatus
-    outcome: str | None = Field(description="What became of it; for a `ping` what deliveries start.")
+    outcome: str | None = Field(description="The outcome, if known; for a `ping` what deliveries start.")
 
 
 class DeliveryPath(ProjectPath):
@@ -52,22 +52,22 @@ class DeliveryListItem(Schema):
 
     delivery_id: Id
     forge_delivery_id: str = Field(description="The forge's own id.")
-    event: str = Field(description="What the forge calls the event.")
-    size: Count = Field(description="The bytes of its body.")
+    event: str = Field(description="The forge's name of the event.")
+    size: Count = Field(description="Size of its body in bytes.")
     status: DeliveryStatus = Field(
-        description="`waiting`: it is to be processed, or tried again; `started`: it has started runs; "
-        "`ignored`: it starts none; `failed`: it cannot be read, or its runs failed at once."
+        description="`waiting`: it will be processed, or retried; `started`: it has started runs; "
+        "`ignored`: it starts none; `failed`: it cannot be parsed, or its runs failed at once."
     )
-    outcome: str | None = Field(description="What became of it, or why it is tried again, in a sentence.")
+    outcome: str | None = Field(description="A sentence: the outcome, or the reason of the retry.")
     run_ids: list[Id]
     created_at: Time
 
 
 class DeliveryResponse(DeliveryListItem):
-    """A delivery with what it said."""
+    """A delivery with its headers and body."""
 
-    headers: dict[str, str] = Field(description="By name in lower case; what is secret is replaced.")
-    body: str = Field(description="The first MiB of it, without the project's credentials.")
+    headers: dict[str, str] = Field(description="By name in lower case; secrets are replaced.")
+    body: str = Field(description="The first MiB of the body, without the project's credentials.")
     body_is_cut: bool
 
 

@@ -87,7 +87,7 @@ class LogSearchQuery(Query):
         default=None,
         min_length=1,
         max_length=1000,
-        description="Whatever the case of ASCII letters; by default words like `error` and `failed`.",
+        description="Ignores the case of ASCII letters; by default words like `error` and `failed`.",
     )
     attempt: int | None = Field(default=None, ge=1)
     stream: Literal["stdout", "stderr"] | None = None
@@ -143,7 +143,7 @@ class JobEvent(Schema):
 
 
 class RunEvent(Schema):
-    """A status change of a run, or of a `node` that no job tells: the data of an event `run` or `node`."""
+    """A status change of a run, or of a `node` without a job event: the data of an event `run` or `node`."""
 
     run_id: Id
     number: Count

@@ -73,7 +73,7 @@ def show_project(path: ProjectPath, query: NoQuery) -> Response:
 
 @api.get("/projects/<project_id>/badge.svg", responses={200: {"content": {"image/svg+xml": BADGE}}})
 def show_badge(path: ProjectPath, query: BadgeQuery) -> Response:
-    """Return an image that says how the last runs of a branch have ended, for a README file."""
+    """Return an image with the result of the last runs of a branch, for a README file."""
     svg = badge(services().jobs, caller(), path.project_id, query.branch)
     response = Response(svg, mimetype="image/svg+xml")
     response.headers["Cache-Control"] = "no-cache"
@@ -98,9 +98,9 @@ def change_project(path: ProjectPath, body: ProjectChange, query: NoQuery) -> Re
 
 @api.post("/projects/<project_id>/webhook-secret", responses={201: WebhookSecretResponse})
 def renew_webhook_secret(path: ProjectPath, query: NoQuery) -> tuple[Response, int]:
-    """Make a new secret for the webhook of a project; for its owners.
+    """Create a new secret for the webhook of a project; for its owners.
 
-    The one before counts, too, until the next renewal or until it is deleted.
+    The previous one stays valid until the next renewal or until it is deleted.
     """
     secret = change.renew_webhook_secret(services().jobs, caller(), path.project_id)
     return jsonify({"webhook_url": _webhook_url(path.project_id), "webhook_secret": secret}), 201
@@ -108,14 +108,14 @@ def renew_webhook_secret(path: ProjectPath, query: NoQuery) -> tuple[Response, i
 
 @api.delete("/projects/<project_id>/webhook-secret", responses={204: None})
 def forget_webhook_secret(path: ProjectPath, query: NoQuery) -> tuple[str, int]:
-    """Let the secret before the last renewal count no longer; for owners."""
+    """Revoke the secret from before the last renewal; for owners."""
     change.forget_previous_webhook_secret(services().jobs, caller(), path.project_id)
     return "", 204
 
 
 @api.post("/projects/<project_id>/deploy-key", responses={201: DeployKeyResponse})
 def renew_deploy_key(path: ProjectPath, query: NoQuery) -> tuple[Response, int]:
-    """Make a new SSH key for clones of the repository, in place of an earlier one; for owners."""
+    """Create a new SSH key for clones of the repository; replaces an earlier one; for owners."""
     public = change.renew_deploy_key(services().jobs, caller(), path.project_id)
     return jsonify({"public_key": public}), 201
 
@@ -129,14 +129,14 @@ def remove_deploy_key(path: ProjectPath, query: NoQuery) -> tuple[str, int]:
 
 @api.delete("/projects/<project_id>", responses={204: None, 409: ErrorResponse})
 def delete_project(path: ProjectPath, query: NoQuery) -> tuple[str, int]:
-    """Remove a project whose runs are over, with all that is of it; for its owners."""
+    """Remove a project whose runs have ended, with everything it owns; for its owners."""
     change.remove(services().jobs, caller(), path.project_id)
     return "", 204
 
 
 @api.put("/projects/<project_id>/members", responses={200: ProjectResponse, 409: ErrorResponse})
 def set_member(path: ProjectPath, body: MemberRequest, query: NoQuery) -> Response:
-    """Give a user a role in a project, in place of an earlier one; for its owners."""
+    """Give a user a role in a project; replaces an earlier one; for its owners."""
     members.set_role(services().jobs, caller(), path.project_id, body.username, ProjectRole(body.role))
     return _project_response(path.project_id)
 
@@ -152,7 +152,7 @@ def remove_member(path: MemberPath, query: NoQuery) -> tuple[str, int]:
 def check_project(path: ProjectPath, query: NoQuery) -> Response:
     """Fetch the project's repository and ask its forge about the token; for its owners.
 
-    That takes as long as these servers do, at most a minute.
+    This takes up to a minute, depending on these servers.
     """
     with services().slots.required(caller().user_id):
         checks = credentials.check(services().runs, services().http, caller(), path.project_id)
@@ -161,7 +161,7 @@ def check_project(path: ProjectPath, query: NoQuery) -> Response:
 
 @api.get("/projects/<project_id>/statuses", responses={200: StatusListResponse})
 def list_statuses(path: ProjectPath, query: StatusListQuery) -> Response:
-    """List the project's commit statuses, newest first: what is owed to its forge, and what was sent last."""
+    """List the project's commit statuses, newest first: the next one to send, and the last sent one."""
     after = lists.from_cursor(query.cursor)
     items = read.statuses(services().jobs, caller(), path.project_id, limit=query.limit + 1, after=after)
     page, next_cursor = lists.split(items, query.limit, lambda item: (item.created_at_ms, item.status_id))

@@ -41,7 +41,7 @@ _Name = Annotated[
     str,
     Field(
         max_length=MAX_NAME_CHARS,
-        # An id would be taken for one.
+        # A name like an id would be ambiguous.
         json_schema_extra={"pattern": f"^(?![0-9a-f]{{8}}(?:-[0-9a-f]{{4}}){{3}}-[0-9a-f]{{12}}$){NAME}$"},
     ),
 ]
@@ -50,23 +50,24 @@ _Role = Literal["read", "write", "owner"]
 
 
 class ProjectFields(Body):
-    """What may be set of a project, at its creation or later."""
+    """The settings of a project, at its creation or later."""
 
     visibility: _Visibility | None = Field(
         default=None,
         description=(
-            "Who sees the runs: members (`private`, the default), every user (`internal`), or anybody, also "
-            "without a token (`public`)."
+            "Who can see the runs: members (`private`, the default), every user (`internal`), or everyone, "
+            "also without a token (`public`)."
         ),
     )
     disabled: bool | None = Field(
-        default=None, description="Deliveries are kept and start nothing, and nobody starts a run by hand."
+        default=None,
+        description="Deliveries are stored and start nothing, and no run can be started manually.",
     )
     forge: Literal["github", "gitea", "gitlab", "none"] | None = Field(
         default=None,
         description=(
-            "Which kind sends the deliveries and gets the statuses; `gitea` is Forgejo and Gogs, too. By "
-            "default what the host of `git_url` tells, else `none`."
+            "The kind of forge that sends deliveries and gets statuses; `gitea` includes Forgejo and Gogs. "
+            "The default depends on the host of `git_url`, else `none`."
         ),
     )
     forge_url: str | None = Field(
@@ -78,7 +79,7 @@ class ProjectFields(Body):
     default_branch: str | None = Field(
         default=None,
         max_length=_GIT_REF["maxLength"],
-        description="Empty (the default): the one that the repository names.",
+        description="Empty (the default): the branch of the repository's HEAD.",
         json_schema_extra={"pattern": f"^(?:{_GIT_REF['pattern'][1:-1]})?$"},
     )
     default_image: str | None = Field(
@@ -93,24 +94,24 @@ class ProjectFields(Body):
     pull_requests: Literal["off", "trusted", "all"] | None = Field(
         default=None,
         description=(
-            "Which start runs: none, those of the repository's own branches (the default; those of forks "
+            "The pull requests that start runs: none, the repository's own (the default; those of forks "
             "wait for approval), or all."
         ),
     )
     allowed_events: list[EventLiteral] | None = Field(
         default=None,
         max_length=20,
-        description="The only events whose deliveries start runs; empty (the default): all.",
+        description="The events whose deliveries start runs; empty (the default): all.",
     )
     max_running: int | None = Field(
         default=None,
         ge=0,
         le=MAX_RUNNING,
-        description="Most jobs of the project that are queued or run at once; 0 (the default): no bound.",
+        description="Maximum number of queued and running jobs of the project; 0 (the default): no limit.",
     )
     builder: bool | None = Field(
         default=None,
-        description="Whether its jobs may have the capability `builder`; only an admin grants it.",
+        description="Whether its jobs may use the capability `builder`; only an admin can grant it.",
     )
     token: str | None = Field(
         default=None,
@@ -126,7 +127,7 @@ class ProjectFields(Body):
     @model_validator(mode="after")
     def _check_token(self) -> "ProjectFields":
         if not all("!" <= char <= "~" for char in self.token or ""):
-            raise InvalidInput("token has characters that no token of a forge has", "token")
+            raise InvalidInput("token has characters that a token of a forge cannot have", "token")
         return self
 
 
@@ -146,7 +147,7 @@ _CHANGEABLE = ("name", "git_url", "known_hosts", *ProjectFields.model_fields)
 
 
 class ProjectChange(ProjectFields):
-    """What is to change in a project; at least one field."""
+    """Changes to a project; at least one field."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -161,7 +162,7 @@ class ProjectChange(ProjectFields):
         default=None,
         max_length=MAX_KNOWN_HOSTS_CHARS,
         description="Keys of SSH servers, as `ssh-keyscan` prints them, for clones with the deploy key. "
-        "Empty forgets them; then the key that a server has is trusted at the first clone.",
+        "Empty removes them; then the key that a server shows at the first clone is trusted.",
     )
 
     @model_validator(mode="after")
@@ -172,7 +173,7 @@ class ProjectChange(ProjectFields):
 
 
 class MemberRequest(Body):
-    """A user and the role to have in a project."""
+    """The role of a user in a project."""
 
     username: ShortText
     role: _Role = Field(
@@ -204,12 +205,12 @@ class CredentialResponse(Schema):
     """A credential of a project, without its value."""
 
     kind: CredentialKind
-    public: str | None = Field(description="What anybody may see of it: the public half of a key.")
+    public: str | None = Field(description="The public half of a key.")
     created_at: Time
 
 
 class SettingsResponse(Schema):
-    """What only owners of a project see."""
+    """The settings of a project that only owners see."""
 
     forge: ForgeKind
     forge_url: str | None
@@ -224,7 +225,7 @@ class SettingsResponse(Schema):
         description="Where the forge sends its deliveries; only the path without `--public-url`."
     )
     status_problem: str | None = Field(
-        description="Why the forge has not taken the last commit status; `null` if it has."
+        description="Why the forge has not accepted the last commit status; `null` if it has."
     )
     credentials: list[CredentialResponse]
 
@@ -232,9 +233,11 @@ class SettingsResponse(Schema):
 class ProjectResponse(ProjectListItem):
     """A project."""
 
-    role: ProjectRole | None = Field(description="The caller's; `null` if they are not a member.")
-    members: list[MemberResponse] = Field(description="For members and admins; else empty.")
-    settings: SettingsResponse | None = Field(description="For owners and admins; else `null`.")
+    role: ProjectRole | None = Field(
+        description="The caller's role; `null` for a caller who is not a member."
+    )
+    members: list[MemberResponse] = Field(description="Only for members and admins; else empty.")
+    settings: SettingsResponse | None = Field(description="Only for owners and admins; else `null`.")
 
 
 class WebhookSecretResponse(Schema):
@@ -247,7 +250,7 @@ class WebhookSecretResponse(Schema):
 class DeployKeyResponse(Schema):
     """The SSH key of a project, for clones."""
 
-    public_key: str = Field(description="The forge has to know it, as a deploy key that may only read.")
+    public_key: str = Field(description="Add it at the forge as a read-only deploy key.")
 
 
 class NewProjectResponse(ProjectResponse):
@@ -266,17 +269,17 @@ class ProjectListResponse(Schema):
 
 
 class ProjectCheckResponse(Schema):
-    """What a project lacks."""
+    """The problems of a project's credentials."""
 
     repository: str | None = Field(description="Why the repository cannot be fetched; `null` if it can.")
     token: str | None = Field(
-        description="Why the forge is told no commit statuses; `null` if the token may set them, as far as "
+        description="Why the forge gets no commit statuses; `null` if the token can set them, as far as "
         "the forge says."
     )
 
 
 class StatusResponse(Schema):
-    """A commit status: what the forge is to be told, and what it was told last."""
+    """A commit status: the one to send, and the last sent one."""
 
     status_id: Id
     run_id: Id
@@ -285,9 +288,9 @@ class StatusResponse(Schema):
     state: StatusState
     description: str
     created_at: Time
-    owed_since: Time | None = Field(description="`null`: the forge has been told, or will not be.")
-    failures: Count = Field(description="How often in a row it could not be sent.")
-    problem: str | None = Field(description="Why it could not be sent last.")
+    owed_since: Time | None = Field(description="`null`: it was sent, or will not be.")
+    failures: Count = Field(description="The number of failures in a row.")
+    problem: str | None = Field(description="The reason of the last failure.")
     sent_state: StatusState | None
     sent_description: str | None
     sent_at: Time | None

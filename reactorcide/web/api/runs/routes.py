@@ -46,7 +46,7 @@ api = resource("runs", __name__, tag="runs")
 def start_run(header: SubmitHeader, body: RunRequest, query: NoQuery) -> Response:
     """Start a run of a workflow; with an `Idempotency-Key` that was sent before, show the existing run.
 
-    A workflow file that is wrong makes a failed run that says everything that is wrong with it.
+    An invalid workflow file makes a failed run with all its errors.
     """
     order = Start(
         source=RunSource(git_url=body.git_url, git_ref=body.git_ref or body.ref, source_id=body.source_id),
@@ -122,25 +122,25 @@ def show_run_file(path: RunPath, query: NoQuery) -> Response:
 
 @api.post("/runs/<run_id>/cancel", responses={200: RunResponse, 409: ErrorResponse})
 def cancel_run(path: RunPath, query: NoQuery) -> Response:
-    """Cancel a run: its active jobs are cancelled, and what waits never starts."""
+    """Cancel a run: its active jobs are cancelled, and waiting nodes never start."""
     return _shown(cancel(services().runs, caller(), path.run_id))
 
 
 @api.post("/runs/<run_id>/approve", responses={200: RunResponse, 409: ErrorResponse})
 def approve_run(path: RunPath, query: NoQuery) -> Response:
-    """Let a pull request of a fork run: all runs that wait for approval at the same commit start."""
+    """Approve a pull request of a fork: all runs that wait for approval at the same commit start."""
     return _shown(approve(services().runs, caller(), path.run_id))
 
 
 @api.post("/runs/<run_id>/rerun", responses={200: RunResponse, 409: ErrorResponse})
 def rerun_run(path: RunPath, body: RerunRequest, query: NoQuery) -> Response:
-    """Repeat a run that is over, all of it or what failed, as its next attempt."""
+    """Repeat an ended run, all of it or what failed, as its next attempt."""
     return _shown(rerun(services().runs, caller(), path.run_id, body.only))
 
 
 @api.delete("/runs/<run_id>", responses={204: None, 409: ErrorResponse})
 def delete_run(path: RunPath, query: NoQuery) -> tuple[str, int]:
-    """Delete a run that is over, with its jobs, their logs and artifacts."""
+    """Delete an ended run, with its jobs, their logs and artifacts."""
     delete(services().runs, caller(), path.run_id)
     return "", 204
 

@@ -51,10 +51,10 @@ _NodeStatus = Literal[
 
 
 class EventRequest(Body):
-    """The event that a run is for; what is left out is taken from the commit, or empty."""
+    """The event of a run; missing fields are taken from the commit, or empty."""
 
     name: EventLiteral = Field(default="manual")
-    branch: _ShortText = Field(default="", description="By default the branch that `git_ref` names.")
+    branch: _ShortText = Field(default="", description="By default the branch of `git_ref`.")
     tag: _ShortText = ""
     ref: _ShortText = ""
     actor: _ShortText = ""
@@ -72,7 +72,7 @@ class EventRequest(Body):
 
 
 def _requires(*names: str) -> dict[str, Any]:
-    """Return the schema of an object that has all of these texts."""
+    """Return the schema of an object with all of these texts."""
     return {"required": [*names], "properties": {name: {"type": "string"} for name in names}}
 
 
@@ -91,7 +91,7 @@ _WRONG_TOGETHER: list[dict[str, Any]] = [
         for name in _NOT_OF_A_PROJECT
     ),
 ]
-"""The schemas of what ``RunRequest`` refuses although each of its fields is right."""
+"""The schemas of requests that ``RunRequest`` refuses although each field is valid."""
 
 
 class RunRequest(Body):
@@ -119,32 +119,32 @@ class RunRequest(Body):
         json_schema_extra=dict(_ABOUT["git_ref"].schema),
     )
     repository: Annotated[_ShortText, Field(min_length=1)] | None = Field(
-        default=None, description="Of an uploaded source: what it is called. Caches are kept by it."
+        default=None, description="The name of an uploaded source; caches are stored under it."
     )
     workflow: _ShortText | None = Field(
-        default=None, description="The workflow's id or file; not needed where there is only one."
+        default=None, description="The workflow's id or file; not needed if there is only one."
     )
     jobs: list[ShortText] | None = Field(
         default=None,
         min_length=1,
         max_length=500,
-        description="Only these jobs of the file, with those that they need; the others are skipped.",
+        description="Run only these jobs of the file, with their needs; the others are skipped.",
     )
     event: EventRequest = Field(default_factory=EventRequest)
     changed_files: list[Annotated[str, StringConstraints(max_length=4096)]] | None = Field(
         default=None,
         max_length=_MAX_CHANGED_FILES,
-        description="The files that differ, for `paths`; if they are not given, `paths` holds nothing up.",
+        description="The files that differ, for `paths`; if missing, `paths` matches always.",
     )
     vars: dict[str, Annotated[str, StringConstraints(max_length=MAX_VALUE_BYTES)]] = Field(
-        default_factory=dict, max_length=1000, description="Values in place of those in the file's `vars`."
+        default_factory=dict, max_length=1000, description="Values that override the file's `vars`."
     )
 
     environment: dict[str, Annotated[str, StringConstraints(max_length=MAX_VALUE_BYTES)]] = Field(
         default_factory=dict,
         max_length=MAX_VARIABLES,
         description=(
-            "Variables of all jobs, which win over the file's, and values of `${env:…}`; not with `project`."
+            "Variables of all jobs, which override the file's, and values of `${env:…}`; not with `project`."
         ),
         json_schema_extra={
             "propertyNames": {"pattern": f"^{VARIABLE_NAME.pattern}$"},
@@ -184,7 +184,7 @@ class RunRequest(Body):
         if self.project is not None:
             for field in _NOT_OF_A_PROJECT:
                 if getattr(self, field):
-                    raise InvalidInput(f"{field} cannot be given to a run of a project", field)
+                    raise InvalidInput(f"{field} cannot be set for a run of a project", field)
         for name, value in self.environment.items():
             if (
                 VARIABLE_NAME.fullmatch(name) is None
@@ -206,7 +206,7 @@ class RunRequest(Body):
 
 
 class RerunRequest(Body):
-    """How much of a run is repeated."""
+    """The part of a run to repeat."""
 
     only: Literal["failed", "all"] = "all"
 
@@ -220,25 +220,25 @@ class TestCountsResponse(Schema):
 
 
 class NodeResponse(Schema):
-    """A node of a run: a job, of a matrix one combination."""
+    """A node of a run: a job, or one combination of a matrix."""
 
     name: str
-    job: str = Field(description="The job in the file.")
+    job: str = Field(description="The name of the job in the file.")
     matrix: dict[str, str]
-    needs: list[str] = Field(description="The jobs that have to be over before.")
+    needs: list[str] = Field(description="The jobs that must end before it starts.")
     condition: str
     allow_failure: bool
     status: _NodeStatus = Field(description="`waiting`, `skipped`, or the status of its newest job.")
     reason: str | None = Field(description="Why it waits or was skipped, or the error of its newest job.")
     job_id: Id | None = Field(description="Its newest job.")
-    jobs: Count = Field(description="How many jobs it has had.")
+    jobs: Count = Field(description="The number of jobs that were created for it.")
     tests: TestCountsResponse | None = Field(
-        description="Those of its newest job; `null` without any. Failed ones: `GET /jobs/{job_id}/tests`."
+        description="Results of its newest job; `null` without any. Failed tests: `GET /jobs/{job_id}/tests`."
     )
 
 
 class EventResponse(Schema):
-    """The event that a run is for."""
+    """The event of a run."""
 
     name: str
     branch: str | None
@@ -255,9 +255,11 @@ class RunListItem(Schema):
     """A run in a list."""
 
     run_id: Id
-    user_id: Id = Field(description="Who started it, or repeated it last in a project.")
+    user_id: Id = Field(description="The user who started it or, in a project, repeated it last.")
     project_id: Id | None
-    number: Count = Field(description="Within its project, or among its user's runs of no project.")
+    number: Count = Field(
+        description="Its number in its project, or among its user's runs without a project."
+    )
     attempt: Count
     workflow: str
     workflow_name: str
@@ -265,10 +267,8 @@ class RunListItem(Schema):
     status: RunStatus
     reason: str | None = Field(description="Why it waits, failed, was skipped or was cancelled.")
     warnings: list[str]
-    pinned: bool = Field(description="Retention does not remove it, nor its jobs.")
-    trusted: bool = Field(
-        description="False for the code of a stranger, which gets no secret and writes no cache."
-    )
+    pinned: bool = Field(description="Retention removes neither it nor its jobs.")
+    trusted: bool = Field(description="False for untrusted code, which gets no secrets and writes no caches.")
     waits_for_approval: bool
     event: EventResponse
     git_url: str | None
@@ -281,17 +281,17 @@ class RunListItem(Schema):
 
 
 class RunResponse(RunListItem):
-    """A run with its nodes, each after those that it needs."""
+    """A run with its nodes, each after its needs."""
 
     nodes: list[NodeResponse]
-    tests: TestCountsResponse | None = Field(description="Those of all its nodes; `null` without any.")
+    tests: TestCountsResponse | None = Field(description="The sum of all its nodes; `null` without any.")
 
 
 class RunListResponse(Schema):
     """A page of runs, newest first."""
 
     runs: list[RunListItem]
-    total: Count = Field(description="How many runs match in all.")
+    total: Count = Field(description="The number of matching runs.")
     limit: Count
     next_cursor: Cursor | None
 

@@ -46,7 +46,7 @@ def create_schedule(path: ProjectPath, body: ScheduleRequest, query: NoQuery) ->
 
 @api.get("/projects/<project_id>/schedules/<schedule_id>", responses={200: ScheduleResponse})
 def show_schedule(path: SchedulePath, query: NoQuery) -> Response:
-    """Show a schedule with its next due times, and what became of the last ones."""
+    """Show a schedule with its next due times, and the results of the last ones."""
     return _schedule_response(path.project_id, path.schedule_id)
 
 
@@ -54,7 +54,7 @@ def show_schedule(path: SchedulePath, query: NoQuery) -> Response:
     "/projects/<project_id>/schedules/<schedule_id>", responses={200: ScheduleResponse, 409: ErrorResponse}
 )
 def change_schedule(path: SchedulePath, body: ScheduleChange, query: NoQuery) -> Response:
-    """Change a schedule, which then goes on from now; for the project's owners."""
+    """Change a schedule; its next due time is computed from now. For the project's owners."""
     change.change(services().jobs, caller(), path.project_id, path.schedule_id, _fields(body))
     return _schedule_response(path.project_id, path.schedule_id)
 
@@ -71,7 +71,7 @@ def delete_schedule(path: SchedulePath, query: NoQuery) -> tuple[str, int]:
     responses={200: ScheduleResponse, 409: ErrorResponse},
 )
 def run_schedule(path: SchedulePath, query: NoQuery) -> Response:
-    """Start the runs of a schedule now, which its newest occurrence names."""
+    """Start the runs of a schedule now; its newest occurrence names them."""
     # As with other runs, the repository may be slow.
     with services().slots.required(caller().user_id):
         start_by_hand(services().runs, caller(), path.project_id, path.schedule_id)

@@ -32,16 +32,16 @@ _Timezone = Annotated[
 _Text = Annotated[str, StringConstraints(max_length=255, pattern=_NO_NUL)]
 _Branch = Annotated[_Text, Field(description="Empty: the repository's default branch.")]
 _Workflow = Annotated[
-    _Text, Field(description="Its id or file. Empty: every workflow that names the event `schedule`.")
+    _Text, Field(description="Its id or file. Empty: every workflow with the event `schedule`.")
 ]
 _Vars = Annotated[
     dict[str, Annotated[str, StringConstraints(max_length=MAX_VALUE_BYTES)]],
-    Field(max_length=1000, description="Values in place of those in the file's `vars`; with `workflow`."),
+    Field(max_length=1000, description="Values that override the file's `vars`; with `workflow`."),
 ]
 _WhenRunning = Annotated[
     Literal["skip", "queue"],
     Field(
-        description="What happens at a due time while a run of the schedule is not over. `skip`: nothing; "
+        description="What happens at a due time while a run of the schedule is unfinished. `skip`: nothing; "
         "`queue`: the next run starts after that one, of several due times only one."
     ),
 ]
@@ -64,7 +64,7 @@ _CHANGES = ("name", "cron", "timezone", "branch", "workflow", "vars", "enabled",
 
 
 class ScheduleChange(Body):
-    """What is to change in a schedule; at least one field."""
+    """Changes to a schedule; at least one field."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -90,7 +90,7 @@ class ScheduleChange(Body):
 
 
 class OccurrenceResponse(Schema):
-    """What became of a due time."""
+    """The result of a due time."""
 
     due_at: Time
     at: Time = Field(description="When that was decided.")
@@ -112,17 +112,15 @@ class ScheduleListItem(Schema):
     enabled: bool
     when_running: WhenRunning
     next_due_at: list[Time] = Field(
-        max_length=5, description="In a list only the first one; empty where it is not enabled."
+        max_length=5, description="In a list only the first one; empty if it is disabled."
     )
-    waiting: str | None = Field(
-        description="For what the run of a due time that has come waits, like `#12 is not over`."
-    )
+    waiting: str | None = Field(description="What a due run waits for, like `#12 is not over`.")
     created_at: Time
     updated_at: Time
 
 
 class ScheduleResponse(ScheduleListItem):
-    """A schedule, with what became of its last due times."""
+    """A schedule with the results of its last due times."""
 
     occurrences: list[OccurrenceResponse] = Field(description="At most 20, the newest first.")
 

@@ -32,7 +32,7 @@ def list_secrets(path: ProjectPath, query: NoQuery) -> Response:
 
 @api.put("/projects/<project_id>/secrets/<path:name>", responses={200: SecretResponse, 409: ErrorResponse})
 def set_secret(path: SecretPath, body: SecretRequest, query: NoQuery) -> Response:
-    """Set a secret of a project, and what it may be used for; for its owners."""
+    """Set a secret of a project, and the rules for its use; for its owners."""
     secret = change.set_secret(
         services().jobs, caller(), path.project_id, path.name, body.value, _rules(body)
     )
@@ -41,7 +41,7 @@ def set_secret(path: SecretPath, body: SecretRequest, query: NoQuery) -> Respons
 
 @api.delete("/projects/<project_id>/secrets/<path:name>", responses={204: None})
 def delete_secret(path: SecretPath, query: NoQuery) -> tuple[str, int]:
-    """Delete a secret of a project; for its owners. Jobs that have it already keep it."""
+    """Delete a secret of a project; for its owners. Jobs that were created with it still have it."""
     change.delete(services().jobs, caller(), path.project_id, path.name)
     return "", 204
 
@@ -54,7 +54,7 @@ def list_shared_secrets(query: NoQuery) -> Response:
 
 @api.put("/secrets/<path:name>", responses={200: SecretResponse, 409: ErrorResponse})
 def set_shared_secret(path: SharedSecretPath, body: SharedSecretRequest, query: NoQuery) -> Response:
-    """Set a secret of the service, and which projects may use it for what; for admins."""
+    """Set a secret of the service, with its projects and the rules for its use; for admins."""
     secret = change.set_secret(
         services().jobs, caller(), None, path.name, body.value, _rules(body), body.projects
     )
@@ -63,7 +63,7 @@ def set_shared_secret(path: SharedSecretPath, body: SharedSecretRequest, query: 
 
 @api.delete("/secrets/<path:name>", responses={204: None})
 def delete_shared_secret(path: SharedSecretPath, query: NoQuery) -> tuple[str, int]:
-    """Delete a secret of the service; for admins. Jobs that have it already keep it."""
+    """Delete a secret of the service; for admins. Jobs that were created with it still have it."""
     change.delete(services().jobs, caller(), None, path.name)
     return "", 204
 

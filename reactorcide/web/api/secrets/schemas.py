@@ -22,7 +22,7 @@ _Glob = Annotated[
 
 
 class SecretRequest(Body):
-    """A secret of a project: its value, and what it may be used for. What is left out is as by default."""
+    """A secret of a project: its value, and the rules for its use. Missing fields have their defaults."""
 
     value: str | None = Field(
         default=None,

@@ -1,4 +1,4 @@
-"""Routes on webhooks and what they were told."""
+"""Routes on webhooks and their messages."""
 
 from typing import Any
 
@@ -33,7 +33,7 @@ api = resource("webhooks", __name__, tag="webhooks")
 
 @api.post("/webhooks", responses={201: NewWebhookResponse, 404: ErrorResponse, 409: ErrorResponse})
 def create_webhook(body: WebhookRequest, query: NoQuery) -> tuple[Response, int, dict[str, str]]:
-    """Have an address told of runs and jobs of projects that the caller owns."""
+    """Create a webhook, which gets messages about the runs and jobs of the caller's projects."""
     view, secret = change.create(services().jobs, caller(), body.url, body.events, body.projects)
     headers = {"Location": location(f"/webhooks/{view.webhook.webhook_id}")}
     return jsonify(_json(view) | {"secret": secret}), 201, headers
@@ -53,7 +53,7 @@ def show_webhook(path: WebhookPath, query: NoQuery) -> Response:
 
 @api.patch("/webhooks/<webhook_id>", responses={200: WebhookResponse})
 def change_webhook(path: WebhookPath, body: WebhookChange, query: NoQuery) -> Response:
-    """Change a webhook; what it was not told yet is sent at once, and a disabled one is told again."""
+    """Change a webhook. Pending messages are sent at once, and a disabled webhook is enabled again."""
     view = change.change(
         services().jobs,
         caller(),
@@ -67,7 +67,7 @@ def change_webhook(path: WebhookPath, body: WebhookChange, query: NoQuery) -> Re
 
 @api.post("/webhooks/<webhook_id>/secret", responses={201: RenewedSecretResponse})
 def renew_secret_of_webhook(path: WebhookPath, query: NoQuery) -> tuple[Response, int]:
-    """Make a new secret of a webhook and show it; the one before signs messages, too, for 24 hours."""
+    """Create a new secret for a webhook and show it; the previous one also signs for 24 hours."""
     return jsonify({"secret": change.renew_secret(services().jobs, caller(), path.webhook_id)}), 201
 
 
@@ -80,7 +80,7 @@ def delete_webhook(path: WebhookPath, query: NoQuery) -> tuple[str, int]:
 
 @api.get("/webhooks/<webhook_id>/messages", responses={200: MessageListResponse})
 def list_messages(path: WebhookPath, query: MessageListQuery) -> Response:
-    """List what a webhook was told, and is to be told, newest first; kept for 30 days."""
+    """List the messages of a webhook, sent and pending, newest first, of the last 30 days."""
     after = lists.from_cursor(query.cursor)
     items = change.messages(services().jobs, caller(), path.webhook_id, limit=query.limit + 1, after=after)
     shown, next_cursor = lists.split(items, query.limit, lambda item: (item.created_at_ms, item.message_id))

@@ -16,7 +16,7 @@ _CHANGEABLE = ("url", "events", "projects")
 class WebhookRequest(Body):
     """A webhook to create."""
 
-    url: _Url = Field(description="Where messages are sent to, by POST.")
+    url: _Url = Field(description="Messages are sent to it by POST.")
     events: _Events = Field(
         description="`run`, `job`: each status; `failure`: a run has failed; `recovery`: one has completed "
         "whose predecessor had failed."
@@ -27,7 +27,7 @@ class WebhookRequest(Body):
 
 
 class WebhookChange(Body):
-    """What is to change in a webhook; at least one field."""
+    """Changes to a webhook; at least one field."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -51,13 +51,13 @@ class WebhookResponse(Schema):
     """A webhook."""
 
     webhook_id: Id
-    user_id: Id = Field(description="Who has created it, and has to own the projects, or to be an admin.")
+    user_id: Id = Field(description="The creator, who must be an owner of the projects, or an admin.")
     url: str
     events: list[str]
     project_ids: list[Id] | None = Field(description="`null`: all.")
-    problem: str | None = Field(description="Why it could not be told the last thing; `null` if it was.")
+    problem: str | None = Field(description="Why the last message was not delivered; `null` if it was.")
     disabled_at: Time | None = Field(
-        description="Since when it is told nothing, because its address answered 410; until it is changed."
+        description="When it was disabled, because its address answered 410; a change enables it again."
     )
     created_at: Time
 
@@ -75,21 +75,21 @@ class NewWebhookResponse(WebhookResponse):
 
 
 class WebhookListResponse(Schema):
-    """All webhooks of the caller; for admins those of everybody."""
+    """All webhooks of the caller; for admins those of all users."""
 
     webhooks: list[WebhookResponse]
 
 
 class MessageResponse(Schema):
-    """What a webhook was told, or is to be told."""
+    """A message of a webhook."""
 
     message_id: Id
     type: str = Field(description="Like `run.failed`, `job.completed`, `failure`, `recovery`.")
     body: str = Field(description="JSON, as it is sent.")
     created_at: Time
     owed_since: Time | None = Field(description="`null`: it was sent, or will not be.")
-    failures: Count = Field(description="How often in a row it could not be sent.")
-    problem: str | None = Field(description="Why it could not be sent last.")
+    failures: Count = Field(description="The number of failures in a row.")
+    problem: str | None = Field(description="The reason of the last failure.")
     sent_at: Time | None
 
 
