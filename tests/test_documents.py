@@ -16,3 +16,11 @@ def test_every_test_named_in_a_document_exists(document: str) -> None:
     # Those without a directory are the integration tests.
     places = (ROOT, ROOT / "tests", ROOT / "tests" / "integration")
     assert [name for name in named if not any((place / name).is_file() for place in places)] == []
+
+
+def test_the_way_of_a_job_names_existing_functions() -> None:
+    text = (ROOT / "docs" / "how-it-works.md").read_text()
+    steps = re.findall(r"`([\w/]+\.py)` `(\w+)`", text)
+    assert len(steps) > 20
+    for path, name in steps:
+        assert re.search(rf"def {name}\(", (ROOT / "reactorcide" / path).read_text()), (path, name)

@@ -48,7 +48,7 @@ def finish(context: JobContext, job: Job, outcome: Outcome, *, log_truncated: bo
         context.notifier.announce(job.job_id)
         return
     lifecycle.changed(context, ended)
-    hand_over(context, followed)
+    after_commit(context, followed)
 
 
 def cancelled(context: JobContext, job: Job, by: Actor) -> Job:
@@ -61,11 +61,11 @@ def cancelled(context: JobContext, job: Job, by: Actor) -> Job:
         tx.audit.add(AuditEntry(at_ms=at_ms, by=by, action=Action.JOB_CANCEL, subject=job.job_id))
         followed = dependents.resolve(tx, job.run_id, now_ms=at_ms)
     lifecycle.changed(context, ended)
-    hand_over(context, followed)
+    after_commit(context, followed)
     return ended
 
 
-def hand_over(context: JobContext, followed: Followed) -> None:
+def after_commit(context: JobContext, followed: Followed) -> None:
     """After the commit of a change, stop the jobs that it cancelled, and enqueue those that it created.
 
     If this fails, the sweep repeats it.

@@ -43,7 +43,7 @@ def approve(context: RunContext, user: User, run_id: str) -> Run:
     released = context.jobs.store.write(write)
     crashpoints.reached("run-approve-written")
     for followed in released:
-        ending.hand_over(context.jobs, followed)
+        ending.after_commit(context.jobs, followed)
     context.jobs.notifier.announce(run.run_id)
     return context.jobs.store.runs.get(run_id)
 

@@ -38,6 +38,6 @@ def cancel(context: RunContext, user: User, run_id: str) -> Run:
         return run
     run, followed = written
     crashpoints.reached("run-cancel-written")
-    ending.hand_over(context.jobs, followed)
+    ending.after_commit(context.jobs, followed)
     context.jobs.notifier.announce(run_id)
     return run

@@ -76,7 +76,7 @@ def rerun(context: RunContext, user: User, run_id: str, only: Only) -> Run:
     run, followed = context.jobs.store.write(write)
     crashpoints.reached("run-rerun-written")
     context.jobs.notifier.announce(run_id)
-    ending.hand_over(context.jobs, followed)
+    ending.after_commit(context.jobs, followed)
     return run
 
 

@@ -186,7 +186,7 @@ def _write(
     context.jobs.notifier.announce(ANY_JOB)
     crashpoints.reached("run-committed")
     for item in followed:
-        ending.hand_over(context.jobs, item)
+        ending.after_commit(context.jobs, item)
     return runs
 
 

@@ -23,7 +23,7 @@ class RunUpkeep:
         )
         self._checked_up_to = run_ids[-1] if len(run_ids) == _AT_ONCE else ""
         for run_id in run_ids:
-            ending.hand_over(self._context, self._resolve(run_id))
+            ending.after_commit(self._context, self._resolve(run_id))
 
     def _resolve(self, run_id: str) -> Followed:
         def write(tx: Records) -> Followed:

@@ -50,7 +50,7 @@ class Report:
     def ended(self, outcome: Outcome) -> None:
         """Report the end of the attempt to the service, then clean up."""
         crashpoints.reached("log-closed")
-        self._patiently(lambda: self._tell(outcome))
+        self._patiently(lambda: self._finish_or_retry(outcome))
         self._container.remove()
 
     def interrupted(self, interrupt: Interrupt) -> None:
@@ -94,7 +94,7 @@ class Report:
         # complete.
         self._container.remove()
 
-    def _tell(self, outcome: Outcome) -> None:
+    def _finish_or_retry(self, outcome: Outcome) -> None:
         job = self._job
         has_retries = self._may_have_run() and job.retries_used < job.definition.retries
         if outcome.error is None or not has_retries:
