@@ -169,7 +169,7 @@ class _Watch:
         self._service = service
         self._client = client
         self._lock = threading.Lock()
-        self._seen: dict[str, str] = {}
+        self._statuses: dict[str, str] = {}
         self._followed: dict[str, threading.Thread] = {}
 
     def to_its_end(self, run: dict[str, Any]) -> dict[str, Any]:
@@ -183,10 +183,10 @@ class _Watch:
 
     def _look(self, node: dict[str, Any]) -> None:
         name, status, job_id = node["name"], node["status"], node["job_id"]
-        if self._seen.get(name) != status and status not in ("waiting", "submitted", "queued"):
+        if self._statuses.get(name) != status and status not in ("waiting", "submitted", "queued"):
             with self._lock:
                 render.line(node_line(node), style=render.status_style(status), err=True)
-        self._seen[name] = status
+        self._statuses[name] = status
         if job_id is not None and status not in WAITING and job_id not in self._followed:
             thread = threading.Thread(target=self._print_log, args=(name, job_id), daemon=True)
             self._followed[job_id] = thread

@@ -290,13 +290,13 @@ def _drawn(err: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
 
 @contextmanager
 def _printed(err: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
-    seen: dict[str, str] = {}
+    statuses: dict[str, str] = {}
 
     def show(run: dict[str, Any]) -> None:
         for node in run["nodes"]:
-            if seen.get(node["name"]) != node["status"] and node["status"] != "waiting":
+            if statuses.get(node["name"]) != node["status"] and node["status"] != "waiting":
                 render.say(node_line(node), err=err)
-            seen[node["name"]] = node["status"]
+            statuses[node["name"]] = node["status"]
         if RunStatus(run["status"]).is_final:
             render.say(_run_line(run), err=err)
 

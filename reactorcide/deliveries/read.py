@@ -9,7 +9,7 @@ from reactorcide.domain.projects import CredentialKind, ProjectRole
 from reactorcide.domain.secrets import REDACTED
 from reactorcide.jobs import StoredJobs, access
 
-MAX_SHOWN_BYTES = 1 << 20
+MAX_RETURNED_BYTES = 1 << 20
 """Maximum bytes of a body that are returned."""
 
 
@@ -42,7 +42,7 @@ def view(context: StoredJobs, user: User, project_id: str, delivery_id: str) -> 
     project_id = access.project(context, user, project_id, ProjectRole.OWNER).project_id
     delivery = context.store.deliveries.get(project_id, delivery_id)
     try:
-        body = b"".join(context.objects.read(delivery.object_key, 0, MAX_SHOWN_BYTES))
+        body = b"".join(context.objects.read(delivery.object_key, 0, MAX_RETURNED_BYTES))
     except ObjectNotFound:
         body = b""
     for kind in CredentialKind:
@@ -50,4 +50,4 @@ def view(context: StoredJobs, user: User, project_id: str, delivery_id: str) -> 
         secret = context.store.projects.credential(project_id, kind)
         if secret:
             body = body.replace(secret.encode(), REDACTED.encode())
-    return DeliveryView(delivery, body.decode(errors="replace"), delivery.size_bytes > MAX_SHOWN_BYTES)
+    return DeliveryView(delivery, body.decode(errors="replace"), delivery.size_bytes > MAX_RETURNED_BYTES)

@@ -58,7 +58,7 @@ def receive(
         project_id=project.project_id,
         forge_delivery_id=forge.delivery_id(headers),
         event=forge.event_name(headers)[:_MAX_EVENT_CHARS],
-        headers={name: _shown(name, value) for name, value in headers.items()},
+        headers={name: _without_secret(name, value) for name, value in headers.items()},
         size_bytes=0,
         created_at_ms=at_ms,
         due_at_ms=at_ms,
@@ -153,5 +153,5 @@ def _bounded(chunks: Iterable[bytes]) -> Iterator[bytes]:
         yield chunk
 
 
-def _shown(name: str, value: str) -> str:
+def _without_secret(name: str, value: str) -> str:
     return REDACTED if name in _SECRET_HEADERS or "signature" in name else value

@@ -33,7 +33,7 @@ TRY_FOR_MS = 600_000
 """How long fetching a missing commit is retried."""
 _MIN_PAUSE_MS = 2_000
 _MAX_PAUSE_MS = 60_000
-_MAX_SHOWN_CHARS = 300
+_MAX_REASON_CHARS = 300
 _SKIPPED = "ignored: [skip ci] in the commit's message"
 _OPEN_PULL_REQUEST = (EventName.PULL_REQUEST_OPENED, EventName.PULL_REQUEST_UPDATED)
 
@@ -92,7 +92,7 @@ def work_on(context: RunContext, delivery: Delivery) -> None:
     pause_ms = min(_MAX_PAUSE_MS, max(_MIN_PAUSE_MS, for_ms))
     context.jobs.store.deliveries.retry(
         delivery,
-        f"it is tried again: {problem[:_MAX_SHOWN_CHARS]}",
+        f"it is tried again: {problem[:_MAX_REASON_CHARS]}",
         due_at_ms=now_ms() + pause_ms,
         tried_at_ms=tried_at_ms,
     )
@@ -163,9 +163,9 @@ def _own_path(project: Project, event: ForgeEvent) -> str | None:
     except InvalidInput:
         # A repository that is not at a forge.
         return None
-    own, told = path.lower(), event.repository.lower()
+    own, reported = path.lower(), event.repository.lower()
     # Git may be served below a separate path.
-    is_own = not told or own == told or own.endswith(f"/{told}")
+    is_own = not reported or own == reported or own.endswith(f"/{reported}")
     return None if is_own else path
 
 
@@ -228,7 +228,7 @@ def _of_runs(runs: Sequence[Run], tag: TagTold | None) -> Outcome:
     if not runs:
         status, sentence = DeliveryStatus.IGNORED, "no workflow matches"
     elif len(failed) == len(runs):
-        reason = (failed[0].reason or "").partition("\n")[0][:_MAX_SHOWN_CHARS]
+        reason = (failed[0].reason or "").partition("\n")[0][:_MAX_REASON_CHARS]
         status, sentence = DeliveryStatus.FAILED, f"failed: {reason}"
     else:
         status = DeliveryStatus.STARTED
@@ -243,4 +243,4 @@ def _ignored(reason: str) -> Outcome:
 
 
 def _failed(reason: str) -> Outcome:
-    return Outcome(status=DeliveryStatus.FAILED, sentence=f"failed: {reason[:_MAX_SHOWN_CHARS]}")
+    return Outcome(status=DeliveryStatus.FAILED, sentence=f"failed: {reason[:_MAX_REASON_CHARS]}")

@@ -147,7 +147,7 @@ class Change:
         before = self._tx.runs.nodes(run.run_id)
         nodes = {node.name: _as_its_job(node) for node in before}
         graph = graph_of(before)
-        room = self._tx.room.left(run.project_id, besides=run.run_id)
+        room = self._tx.room.free(run.project_id, besides=run.run_id)
         waits_for_room = False
         is_settled = False
         while not is_settled:

@@ -34,7 +34,7 @@ from reactorcide.store import Records
 from reactorcide.store.deploy_keys import new_key
 from reactorcide.store.outbox import STATUSES
 
-_KNOWN_FORGES = {
+_PUBLIC_FORGES = {
     "github.com": ForgeKind.GITHUB,
     "gitlab.com": ForgeKind.GITLAB,
     "codeberg.org": ForgeKind.GITEA,
@@ -234,7 +234,7 @@ def _checked(context: JobContext, project: Project) -> Project:
 
 def _forge_of(git_url: str) -> ForgeKind:
     """Return the kind of forge by the host of a URL."""
-    return _KNOWN_FORGES.get(_server_of(git_url).partition(":")[0], ForgeKind.NONE)
+    return _PUBLIC_FORGES.get(_server_of(git_url).partition(":")[0], ForgeKind.NONE)
 
 
 def _server_of(git_url: str) -> str:

@@ -287,7 +287,7 @@ class Runner(Protocol):
     def drop_warm(self) -> None:
         """Remove the warm containers, and create no more."""
 
-    def left_warm(self, instance_id: str) -> frozenset[str]:
+    def unused_warm(self, instance_id: str) -> frozenset[str]:
         """Return warm containers that this process neither holds nor has handed to a job.
 
         A warm container of an earlier process is either in an attempt's row by now, or unused.

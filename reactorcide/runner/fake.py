@@ -277,8 +277,8 @@ class FakeRunner:
     def drop_warm(self) -> None:
         """See ``Runner.drop_warm``."""
 
-    def left_warm(self, instance_id: str) -> frozenset[str]:
-        """See ``Runner.left_warm``."""
+    def unused_warm(self, instance_id: str) -> frozenset[str]:
+        """See ``Runner.unused_warm``."""
         return frozenset()
 
     def warm_view(self) -> WarmView:

@@ -11,7 +11,7 @@ from reactorcide.jobs import StoredJobs, access
 from reactorcide.lib.clock import now_ms
 from reactorcide.schedules.cron import Times
 
-_SHOWN = 5
+_NEXT_TIMES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ def _next_times(schedule: Schedule, at_ms: int) -> list[int]:
     if not schedule.enabled:
         return []
     try:
-        return Times(schedule.cron, schedule.timezone).some_after(at_ms, _SHOWN)
+        return Times(schedule.cron, schedule.timezone).some_after(at_ms, _NEXT_TIMES)
     except InvalidInput:
         # The system no longer has this time zone.
         return []

@@ -19,7 +19,7 @@ class Room:
     def __init__(self, db: Connection) -> None:
         self._db = db
 
-    def left(self, project_id: str | None, *, besides: str = "") -> int | None:
+    def free(self, project_id: str | None, *, besides: str = "") -> int | None:
         """Return how many more jobs a project may have, not counting those of the run ``besides``.
 
         ``None``: no limit.
@@ -36,8 +36,8 @@ class Room:
 
     def next_run(self, project_id: str) -> str | None:
         """Return the run that gets the next slot; ``None`` if there is none, or no run waits."""
-        left = self.left(project_id)
-        if left is not None and left <= 0:
+        free = self.free(project_id)
+        if free is not None and free <= 0:
             return None
         with self._db.read() as db:
             row = db.execute_sql(_NEXT, (project_id,)).fetchone()

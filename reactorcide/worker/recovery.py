@@ -79,7 +79,7 @@ class Recovery:
         running = self._running()
         try:
             containers = self._containers()
-            left_warm = self._runner.left_warm(self._port.instance_id)
+            unused_warm = self._runner.unused_warm(self._port.instance_id)
         except InfrastructureError as exc:
             # A busy engine is not unreachable.
             self._problem = None if isinstance(exc, EngineBusy) else exc
@@ -90,7 +90,7 @@ class Recovery:
         for info in containers:
             if (info.job_id, info.attempt) not in needed:
                 self._background.remove(info.container_id, {"job_id": info.job_id})
-        for container_id in left_warm - unfinished.container_ids:
+        for container_id in unused_warm - unfinished.container_ids:
             self._background.remove(container_id, {})
 
     def _sweep_volumes(self) -> None:

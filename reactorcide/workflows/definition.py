@@ -26,7 +26,7 @@ from reactorcide.workflows.graph import EMPTY, Graph, Node
 from reactorcide.workflows.keys import WORKFLOW
 from reactorcide.workflows.kinds import Reader
 from reactorcide.workflows.nodes import Mapping
-from reactorcide.workflows.problems import Place, Problem, Problems, WorkflowError, shown
+from reactorcide.workflows.problems import Place, Problem, Problems, WorkflowError, quoted
 from reactorcide.workflows.references import Scope
 
 MAX_FILES = 100
@@ -170,7 +170,7 @@ def _define(
     for name in variables or {}:
         if name not in declared:
             problems.error(
-                workflow.place, f"the workflow has no {shown(name)} in vars", got=name, known=declared
+                workflow.place, f"the workflow has no {quoted(name)} in vars", got=name, known=declared
             )
     reader = replace(reader, scope=replace(reader.scope, vars={**declared, **(variables or {})}))
     header = WORKFLOW.values(

@@ -14,7 +14,7 @@ from reactorcide.workflows.kinds import Reader, Written
 from reactorcide.workflows.matrix import Matrix
 from reactorcide.workflows.model import Condition, Job
 from reactorcide.workflows.nodes import Scalar, Sequence
-from reactorcide.workflows.problems import Problems, shown
+from reactorcide.workflows.problems import Problems, quoted
 from reactorcide.workflows.references import Template
 
 MAX_NODES = MAX_JOBS
@@ -74,7 +74,7 @@ def _read_job(
     if environment is not None:
         written = overlaid({"environment": environment}, written)
     if "command" not in written:
-        reader.error(entry.place, f"the job {shown(entry.name)} needs the key command, with a script")
+        reader.error(entry.place, f"the job {quoted(entry.name)} needs the key command, with a script")
     needs = _needs(written.get("needs"), names, reader)
     scope = replace(reader.scope, needs=needs, matrix_jobs=has_matrix)
     reader = replace(reader, scope=scope)
@@ -99,7 +99,7 @@ def _read_job(
         if len(name) > 255:
             reader.error(
                 entry.place,
-                f"the name {shown(name)} has more than 255 characters; shorten the matrix' values",
+                f"the name {quoted(name)} has more than 255 characters; shorten the matrix' values",
             )
         yield _node(entry, name, job, combination, matrix.max_parallel)
 
@@ -130,7 +130,7 @@ def _needs(
                     item for item in written.node.items if isinstance(item, Scalar) and item.text == need
                 ]
                 place = items[0].place if items else place
-            reader.error(place, f"{written.key}: there is no job {shown(need)}", got=need, known=names)
+            reader.error(place, f"{written.key}: there is no job {quoted(need)}", got=need, known=names)
     return tuple(dict.fromkeys(need for need in needs if need in names))
 
 
@@ -186,6 +186,6 @@ def _job(
         )
     for name in values.get("artifacts_from", ()):
         if name not in needs:
-            message = f"artifacts_from: {shown(name)} is not in needs"
+            message = f"artifacts_from: {quoted(name)} is not in needs"
             reader.error(written["artifacts_from"].node.place, message, got=name, known=needs)
     return Job(**values)

@@ -17,7 +17,7 @@ from reactorcide.workflows.keys import (
 )
 from reactorcide.workflows.kinds import Object, Written
 from reactorcide.workflows.nodes import Mapping, Node, Scalar, Sequence, compose
-from reactorcide.workflows.problems import Place, Problem, Problems, shown
+from reactorcide.workflows.problems import Place, Problem, Problems, quoted
 
 WORKFLOWS_DIR = ".reactorcide/workflows"
 JOBS_DIR = ".reactorcide/jobs"
@@ -117,7 +117,7 @@ def _base(
     path = job_files.find(job_file.node.text)
     if path is None:
         names = [names.rpartition("/")[2] for names in job_files.paths]
-        message = f"there is no file {shown(job_file.node.text)} in {JOBS_DIR}"
+        message = f"there is no file {quoted(job_file.node.text)} in {JOBS_DIR}"
         problems.error(job_file.node.place, message, got=job_file.node.text, known=names)
         return {}, ()
     _, written, of_file = job_files.read(path)
@@ -141,7 +141,7 @@ def read_job_files(job_files: JobFiles, repository: str) -> WrittenWorkflow:
         if name.node.text in names:
             first = names[name.node.text]
             problems.error(
-                name.node.place, f"the job {shown(name.node.text)} is also in {first.file}:{first.line}"
+                name.node.place, f"the job {quoted(name.node.text)} is also in {first.file}:{first.line}"
             )
             continue
         names[name.node.text] = name.node.place
@@ -178,9 +178,9 @@ def _jobs(jobs: Written | None, problems: Problems) -> Iterator[tuple[str, Place
     names: set[str] = set()
     for name, place, node in named:
         if name in names:
-            problems.error(place, f"there are two jobs {shown(name)}")
+            problems.error(place, f"there are two jobs {quoted(name)}")
         elif not isinstance(node, Mapping):
-            problems.error(place, f"the job {shown(name)} takes a mapping, with a command")
+            problems.error(place, f"the job {quoted(name)} takes a mapping, with a command")
         elif _is_name(name, place, problems):
             yield name, place, node
         names.add(name)
@@ -189,7 +189,7 @@ def _jobs(jobs: Written | None, problems: Problems) -> Iterator[tuple[str, Place
 def _is_name(name: str, place: Place, problems: Problems) -> bool:
     if re.fullmatch(JOB_NAME, name):
         return True
-    problems.error(place, f"{shown(name)} is not {JOB_NAME_LIKE}")
+    problems.error(place, f"{quoted(name)} is not {JOB_NAME_LIKE}")
     return False
 
 

@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 
 from reactorcide.workflows import references
 from reactorcide.workflows.nodes import Mapping, Node, Scalar, Sequence
-from reactorcide.workflows.problems import Place, Problems, shown
+from reactorcide.workflows.problems import Place, Problems, quoted
 from reactorcide.workflows.references import Budget, Scope, Source, Template
 
 T = TypeVar("T")
@@ -116,7 +116,7 @@ class MapOf(Kind[dict[str, T]]):
         values = {}
         for name, name_node, value_node in node:
             if re.fullmatch(self.name_pattern, name, re.ASCII) is None:
-                reader.error(name_node.place, f"{key}: {shown(name)} is not {self.name_like}")
+                reader.error(name_node.place, f"{key}: {quoted(name)} is not {self.name_like}")
             elif (value := self.value.read(value_node, name, reader)) is not None:
                 values[name] = value
         return values
@@ -192,7 +192,7 @@ class Object(Kind[T]):
             elif name in self.refused:
                 problems.error(name_node.place, f"{name} is not a key of {self.what}; {self.refused[name]}")
             elif key is None:
-                message = f"{shown(name)} is not a key of {self.what}"
+                message = f"{quoted(name)} is not a key of {self.what}"
                 problems.error(name_node.place, message, got=name, known=self._by_name)
             elif key.canonical in values:
                 other = values[key.canonical].key

@@ -9,7 +9,7 @@ from math import prod
 
 from reactorcide.workflows.kinds import Kind, ListOf, Reader, Schema
 from reactorcide.workflows.nodes import Mapping, Node, Sequence
-from reactorcide.workflows.problems import Place, shown
+from reactorcide.workflows.problems import Place, quoted
 from reactorcide.workflows.scalars import Text, whole
 
 MAX_COMBINATIONS = 256
@@ -45,7 +45,7 @@ class MatrixKind(Kind[Matrix]):
             if re.fullmatch(_AXIS, name):
                 axes[name] = _axis(name, value, reader)
             else:
-                message = f"{key}: {shown(name)} is not an axis name: letters, digits, '_' and '-'"
+                message = f"{key}: {quoted(name)} is not an axis name: letters, digits, '_' and '-'"
                 reader.error(name_node.place, message)
         count = prod(map(len, axes.values()))
         if count > MAX_COMBINATIONS:
@@ -116,7 +116,7 @@ def _axis(name: str, node: Node, reader: Reader) -> tuple[str, ...]:
     for item in node.items:
         value = _VALUE.read(item, name, reader)
         if value in values:
-            reader.error(item.place, f"{name}: the value {shown(value)} is given twice")
+            reader.error(item.place, f"{name}: the value {quoted(value)} is given twice")
         elif value is not None:
             values[value] = None
     return tuple(values) or ("",)
@@ -139,10 +139,10 @@ def _entries(
         values: dict[str, str] = {}
         for name, name_node, value_node in entry:
             if re.fullmatch(_AXIS, name) is None:
-                reader.error(name_node.place, f"{key}: {shown(name)} is not an axis name")
+                reader.error(name_node.place, f"{key}: {quoted(name)} is not an axis name")
             elif axes is not None and name not in axes:
                 reader.error(
-                    name_node.place, f"{key}: there is no axis {shown(name)}", got=name, known=list(axes)
+                    name_node.place, f"{key}: there is no axis {quoted(name)}", got=name, known=list(axes)
                 )
             elif (value := _VALUE.read(value_node, name, reader)) is not None:
                 values[name] = value

@@ -21,7 +21,7 @@ from ruamel.yaml.events import (
 )
 from ruamel.yaml.reader import ReaderError
 
-from reactorcide.workflows.problems import Place, Problems, shown
+from reactorcide.workflows.problems import Place, Problems, quoted
 
 MAX_FILE_BYTES = 256 << 10
 MAX_VALUES = 10_000
@@ -231,7 +231,7 @@ class _Composer:
             elif key.text in mapping.entries:
                 first = mapping.entries[key.text][0].place.line
                 self._problems.error(
-                    key.place, f"the key {shown(key.text)} is given twice, first in line {first}"
+                    key.place, f"the key {quoted(key.text)} is given twice, first in line {first}"
                 )
             else:
                 mapping.entries[key.text] = (key, value)
@@ -247,7 +247,7 @@ class _Composer:
     def _check_tag(self, event: Any) -> None:
         if event.ctag is not None and str(event.ctag) != "!" and str(event.ctag) not in _TAGS:
             self._problems.error(
-                self._place(event), f"the tag {shown(str(event.ctag))} means nothing here; leave it out"
+                self._place(event), f"the tag {quoted(str(event.ctag))} means nothing here; leave it out"
             )
 
     def _place(self, event: Any) -> Place:

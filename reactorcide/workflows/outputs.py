@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from reactorcide.domain.outputs import Outputs, Values
-from reactorcide.workflows.problems import shown
+from reactorcide.workflows.problems import quoted
 from reactorcide.workflows.references import OUTPUT_KEY
 
 _KEY = re.compile(OUTPUT_KEY, re.ASCII)
@@ -28,24 +28,24 @@ def parse(data: bytes, is_secret: Callable[[str], bool]) -> Outputs:
     except UnicodeDecodeError as exc:
         raise NotOutputs("is not UTF-8") from exc
 
-    def quoted(text: str) -> str:
-        return "a secret" if is_secret(text) else shown(text)
+    def described(text: str) -> str:
+        return "a secret" if is_secret(text) else quoted(text)
 
-    written = _object(text) if text.lstrip().startswith("{") else {"outputs": _lines(text, quoted)}
+    written = _object(text) if text.lstrip().startswith("{") else {"outputs": _lines(text, described)}
     if not written or not all(key in _GROUPS and isinstance(value, dict) for key, value in written.items()):
         written = {"outputs": written}
 
     def checked(values: Mapping[str, Any]) -> Values:
         for key in values:
             if _KEY.fullmatch(key) is None or is_secret(key):
-                raise NotOutputs(f"has as a key {quoted(key)}; a key is of letters, digits, '_' and '-'")
+                raise NotOutputs(f"has as a key {described(key)}; a key is of letters, digits, '_' and '-'")
         texts = {key: _text(key, value) for key, value in values.items()}
         return {key: None if is_secret(text) else text for key, text in texts.items()}
 
     return Outputs(checked(written.get("outputs", {})), checked(written.get("vars", {})))
 
 
-def _lines(text: str, quoted: Callable[[str], str]) -> dict[str, str]:
+def _lines(text: str, described: Callable[[str], str]) -> dict[str, str]:
     values = {}
     for number, line in enumerate(text.split("\n"), 1):
         line = line.removesuffix("\r")
@@ -53,7 +53,7 @@ def _lines(text: str, quoted: Callable[[str], str]) -> dict[str, str]:
             continue
         key, equals, value = line.partition("=")
         if not equals:
-            raise NotOutputs(f"has in line {number} {quoted(line)}, which is not KEY=VALUE")
+            raise NotOutputs(f"has in line {number} {described(line)}, which is not KEY=VALUE")
         values[key] = value
     return values
 

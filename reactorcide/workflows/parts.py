@@ -11,7 +11,7 @@ from reactorcide.workflows.events import SHORT_NAMES, Paths, Trigger
 from reactorcide.workflows.kinds import Key, Kind, ListOf, MapOf, Object, Reader, Schema
 from reactorcide.workflows.model import Cache, Concurrency, RunLocal, Service, WhenFull
 from reactorcide.workflows.nodes import Mapping, Node, Scalar, Sequence
-from reactorcide.workflows.problems import shown
+from reactorcide.workflows.problems import quoted
 from reactorcide.workflows.references import Template
 from reactorcide.workflows.scalars import (
     CPUS,
@@ -125,7 +125,7 @@ class _Words(Text):
     def read(self, node: Node, key: str, reader: Reader) -> str | None:
         text = super().read(node, key, reader)
         if text is not None and (problem := services.command_problem(text)):
-            reader.error(node.place, f"{key}: {shown(text)} {problem}")
+            reader.error(node.place, f"{key}: {quoted(text)} {problem}")
             return None
         return text
 
@@ -167,10 +167,10 @@ class _CacheKey(Templated):
             return template
         text = template.fill(str)
         if not text.isprintable():
-            reader.error(node.place, f"{key}: {shown(text)} has line breaks or control characters")
+            reader.error(node.place, f"{key}: {quoted(text)} has line breaks or control characters")
             return None
         if text.startswith(FILE_PREFIX) and (problem := glob_problem(text.removeprefix(FILE_PREFIX))):
-            reader.error(node.place, f"{key}: the glob {shown(text.removeprefix(FILE_PREFIX))} {problem}")
+            reader.error(node.place, f"{key}: the glob {quoted(text.removeprefix(FILE_PREFIX))} {problem}")
             return None
         return template
 
@@ -181,7 +181,7 @@ class _CachePath(Text):
     def read(self, node: Node, key: str, reader: Reader) -> str | None:
         path = super().read(node, key, reader)
         if path is not None and (problem := _cache_path_problem(path)):
-            reader.error(node.place, f"{key}: {shown(path)} {problem}")
+            reader.error(node.place, f"{key}: {quoted(path)} {problem}")
             return None
         return path
 

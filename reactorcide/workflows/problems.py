@@ -9,7 +9,7 @@ from reactorcide.domain.errors import ReactorcideError
 
 MAX_PROBLEMS = 100
 """Maximum number of listed problems of one workflow; one more says that there are others."""
-_MAX_SHOWN_CHARS = 60
+_MAX_QUOTED_CHARS = 60
 _MAX_COMPARED = 200
 
 
@@ -81,14 +81,14 @@ class Problems:
         return tuple(sorted(self._problems))
 
 
-def shown(text: str) -> str:
+def quoted(text: str) -> str:
     """Return a text from a file in quotes, on one line, cut to a length that can be read."""
-    return repr(text if len(text) <= _MAX_SHOWN_CHARS else text[:_MAX_SHOWN_CHARS] + "…")
+    return repr(text if len(text) <= _MAX_QUOTED_CHARS else text[:_MAX_QUOTED_CHARS] + "…")
 
 
 def _did_you_mean(text: str, known: Iterable[str]) -> str:
     names = list(islice(known, _MAX_COMPARED))
-    if not names or len(text) > _MAX_SHOWN_CHARS:
+    if not names or len(text) > _MAX_QUOTED_CHARS:
         return ""
     # Before the distance counts what is only spelt in another case, or with another kind of hyphen.
     alike = [name for name in names if _folded(name) == _folded(text)]

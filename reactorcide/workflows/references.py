@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias, cast, get_args
 
 from reactorcide.workflows.events import Event
 from reactorcide.workflows.nodes import Scalar
-from reactorcide.workflows.problems import Problems, shown
+from reactorcide.workflows.problems import Problems, quoted
 
 TemplateJson: TypeAlias = str | list[str | list[str]]
 """A text; with references a list of texts and of pairs, each a source and a name."""
@@ -176,40 +176,43 @@ def _value(
     source, name = _split(inner)
     if source not in SOURCES:
         starts = [f"{starts}{':' if starts in ('secret', 'env') else '.'}" for starts in SOURCES]
-        return wrong(f"{shown(written)} is not a reference (they begin with {', '.join(starts)}){_ESCAPE}")
+        return wrong(f"{quoted(written)} is not a reference (they begin with {', '.join(starts)}){_ESCAPE}")
     if source not in allowed:
-        return wrong(f"{shown(written)} is not allowed here; allowed are references to {', '.join(allowed)}")
+        return wrong(f"{quoted(written)} is not allowed here; allowed are references to {', '.join(allowed)}")
     reference = Reference(source, name)
     match reference.source:
         case "vars" | "matrix":
             values = scope.vars if source == "vars" else scope.matrix
             if values is None:
-                return wrong(f"{shown(written)}: the job has no matrix")
+                return wrong(f"{quoted(written)}: the job has no matrix")
             if name not in values:
-                return wrong(f"{shown(written)}: there is no such name in {source}", name, values)
+                return wrong(f"{quoted(written)}: there is no such name in {source}", name, values)
             return values[name]
         case "event":
             if name not in EVENT_FIELDS:
-                return wrong(f"{shown(written)}: an event has no {shown(name)}", name, EVENT_FIELDS)
+                return wrong(f"{quoted(written)}: an event has no {quoted(name)}", name, EVENT_FIELDS)
             return reference if scope.event is None else str(getattr(scope.event, name))
         case "needs":
             output = _OUTPUT.fullmatch(name)
             if output is None:
-                return wrong(f"{shown(written)} is not like ${{needs.JOB.KEY}}")
+                return wrong(f"{quoted(written)} is not like ${{needs.JOB.KEY}}")
             if output[1] not in scope.needs:
-                return wrong(f"{shown(written)}: {shown(output[1])} is not in needs", output[1], scope.needs)
+                message = f"{quoted(written)}: {quoted(output[1])} is not in needs"
+                return wrong(message, output[1], scope.needs)
             if output[1] in scope.matrix_jobs:
                 return wrong(
-                    f"{shown(written)}: {shown(output[1])} has a matrix, so its outputs have no single value"
+                    f"{quoted(written)}: {quoted(output[1])} has a matrix, so its outputs "
+                    "have no single value"
                 )
         case "secret":
             if _SECRET.fullmatch(name) is None:
                 return wrong(
-                    f"{shown(written)} is not like ${{secret:path:key}}, of letters, digits, '/', '_' and '-'"
+                    f"{quoted(written)} is not like ${{secret:path:key}}, of letters, digits, "
+                    "'/', '_' and '-'"
                 )
         case "env":
             if _VARIABLE.fullmatch(name) is None:
-                return wrong(f"{shown(written)}: {shown(name)} is not a variable name")
+                return wrong(f"{quoted(written)}: {quoted(name)} is not a variable name")
             return scope.env.get(name, reference)
     return reference
 

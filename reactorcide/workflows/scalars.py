@@ -13,7 +13,7 @@ from reactorcide.lib import globs, sizes
 from reactorcide.workflows import references
 from reactorcide.workflows.kinds import Kind, Reader, Schema
 from reactorcide.workflows.nodes import Node, Scalar
-from reactorcide.workflows.problems import shown
+from reactorcide.workflows.problems import quoted
 from reactorcide.workflows.references import Source, Template
 
 T = TypeVar("T")
@@ -44,7 +44,7 @@ class Text(Kind[str]):
         if problem := _text_problem(text, self.max_bytes):
             reader.error(node.place, f"{key} {problem}")
         elif self.pattern and re.fullmatch(self.pattern, text) is None:
-            reader.error(node.place, f"{key}: {shown(text)} is not {self.like}")
+            reader.error(node.place, f"{key}: {quoted(text)} is not {self.like}")
         else:
             return text
         return None
@@ -91,7 +91,7 @@ class Image(Templated):
         if template is None or template.references or images.is_image_reference(str(template)):
             return template
         reader.error(
-            node.place, f"{key}: {shown(str(template))} is not an image reference, like alpine:latest"
+            node.place, f"{key}: {quoted(str(template))} is not an image reference, like alpine:latest"
         )
         return None
 
@@ -115,7 +115,7 @@ class Parsed(Kind[T]):
                 raise ValueError("is a text, because of its quotes; leave them out")
             return self.parse(text)
         except ValueError as exc:
-            reader.error(node.place, f"{key}: {shown(text)} {exc}")
+            reader.error(node.place, f"{key}: {quoted(text)} {exc}")
             return None
 
     def schema(self) -> Schema:
@@ -201,7 +201,7 @@ class Choice(Kind[str]):
         if text is None:
             return None
         if text not in self.words and text not in self.synonyms:
-            message = f"{key}: {shown(text)} is none of {', '.join(self.words)}"
+            message = f"{key}: {quoted(text)} is none of {', '.join(self.words)}"
             reader.error(node.place, message, got=text, known=self.words)
             return None
         return self.synonyms.get(text, text)
@@ -220,7 +220,7 @@ class Glob(Kind[str]):
             return None
         problem = _text_problem(text, 1024) or glob_problem(text)
         if problem:
-            reader.error(node.place, f"{key}: the glob {shown(text)} {problem}")
+            reader.error(node.place, f"{key}: the glob {quoted(text)} {problem}")
             return None
         return text
 

@@ -285,7 +285,7 @@ def test_truncated_answer_closes_the_connection(fake: Server, monkeypatch: pytes
 
 
 def test_silent_server_is_disconnected(fake: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reactorcide.corndogs.csil.connection._MAX_GIVEN_UP", 5)
+    monkeypatch.setattr("reactorcide.corndogs.csil.connection._MAX_ABANDONED", 5)
     with closing(CsilCorndogs(fake.address, deadline_s=0.02)) as client:
         for _ in range(6):
             assert not answers(client.queues)

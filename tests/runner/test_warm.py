@@ -29,7 +29,7 @@ def runner() -> Iterator[DockerRunner]:
         runner.drop_warm()
         for item in runner.list(INSTANCE):
             runner.remove(item.container_id)
-        for container_id in runner.left_warm(INSTANCE):
+        for container_id in runner.unused_warm(INSTANCE):
             runner.remove(container_id)
 
 
@@ -74,9 +74,9 @@ def test_warm_container_is_used_once_and_named_for_its_job(
     spec = spec_of(images.default)
     after_jobs_like(runner, spec, spec)
     assert runner.warm_view().waiting == 2
-    assert not runner.left_warm(INSTANCE)
+    assert not runner.unused_warm(INSTANCE)
     with closing(DockerRunner({})) as other:
-        waiting = other.left_warm(INSTANCE)
+        waiting = other.unused_warm(INSTANCE)
     assert len(waiting) == 2
     got = [runner.create(replace(spec, job_id=str(uuid.uuid4()))) for _ in range(3)]
     assert set(got[:2]) == waiting
@@ -93,7 +93,7 @@ def test_warm_container_is_used_once_and_named_for_its_job(
     after_jobs_like(runner)
     container_id = runner.create(named)
     assert engine.inspect_container(container_id)["Name"] == f"/{container_name(named.job_id, 1)}"
-    assert not runner.left_warm(INSTANCE)
+    assert not runner.unused_warm(INSTANCE)
     runner.remove(container_id)
 
 
@@ -104,7 +104,7 @@ def test_dead_warm_container_is_not_used_and_replaced_with_the_next_job(
     spec = spec_of(images.default)
     after_jobs_like(runner, spec)
     with closing(DockerRunner({})) as other:
-        (container_id,) = other.left_warm(INSTANCE)
+        (container_id,) = other.unused_warm(INSTANCE)
     if how == "removed":
         engine.remove_container(container_id, force=True)
     elif how == "killed":

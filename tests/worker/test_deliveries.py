@@ -356,7 +356,7 @@ def test_a_large_delivery_is_taken_up_to_a_bound(desk: Desk) -> None:
     assert delivery.size_bytes > 2 << 20
     assert desk.worked(delivery).status is DeliveryStatus.STARTED
     view = read.view(desk.house.context, USER, desk.project_id, delivery.delivery_id)
-    assert (len(view.body), view.is_cut) == (read.MAX_SHOWN_BYTES, True)
+    assert (len(view.body), view.is_cut) == (read.MAX_RETURNED_BYTES, True)
     project = receive.expecting(desk.house.context, desk.project_id)
     headers, _ = desk.dialect.request(desk.pushed(), desk.secret)
     lower = {name.lower(): value for name, value in headers.items()}

@@ -24,7 +24,7 @@ _CHUNK_BYTES = 256 << 10
 # A frame that has begun to arrive must be there by then.
 _FRAME_DEADLINE_S = 10.0
 # A server carries out at most 256 requests of one connection at a time, and then reads no more of it.
-_MAX_GIVEN_UP = 256
+_MAX_ABANDONED = 256
 _MIN_PAUSE_S, _MAX_PAUSE_S = 0.05, 1.0
 _CONNECT_TIMEOUT_S = 2.0
 
@@ -122,14 +122,14 @@ class _Connection:
         self._sending = threading.Lock()
         self._last_id = 0
         self._waiting: dict[int, _Call] = {}
-        self._given_up = 0
+        self._abandoned = 0
         self._buffer = bytearray()
         self._thread = threading.Thread(target=self._run, name="corndogs-csil", daemon=True)
         self._thread.start()
 
     def call(self, operation: str, payload: bytes, end_s: float) -> Response:
         """Send a request and return its response. Raises ``CorndogsUnavailable``."""
-        if not self._has_connected.wait(_left_s(end_s)):
+        if not self._has_connected.wait(_remaining_s(end_s)):
             raise TooLate
         call = _Call()
         with self._lock:
@@ -144,7 +144,7 @@ class _Connection:
             with self._lock:
                 self._waiting.pop(number, None)
             raise
-        if not call.done.wait(_left_s(end_s)):
+        if not call.done.wait(_remaining_s(end_s)):
             self._give_up(number)
         if call.response is not None:
             return call.response
@@ -174,13 +174,13 @@ class _Connection:
         with self._lock:
             if self._waiting.pop(number, None) is None:
                 return
-            self._given_up += 1
-            is_stuck = self._given_up > _MAX_GIVEN_UP
+            self._abandoned += 1
+            is_stuck = self._abandoned > _MAX_ABANDONED
         if is_stuck:
             self.close("Corndogs has stopped to answer; the connection was closed")
 
     def _send(self, frame: bytes, end_s: float) -> None:
-        if not self._sending.acquire(timeout=_left_s(end_s)):
+        if not self._sending.acquire(timeout=_remaining_s(end_s)):
             raise TooLate
         try:
             if self.problem is not None or self._socket is None:
@@ -212,9 +212,9 @@ class _Connection:
                 return
             with self._lock:
                 self._socket = connected
-                is_wanted = self.problem is None
+                is_open = self.problem is None
             self._has_connected.set()
-            while is_wanted:
+            while is_open:
                 self._deliver(decode_response(self._frame(connected)))
         except EOFError:
             problem = self._lost("the server closed it")
@@ -237,8 +237,8 @@ class _Connection:
                 call.response = response
             else:
                 # One that comes too late; of these there are no more than requests were given up.
-                self._given_up -= 1
-                if self._given_up < 0 and self.problem is None:
+                self._abandoned -= 1
+                if self._abandoned < 0 and self.problem is None:
                     raise Malformed("an answer to no request")
         if call is not None:
             call.done.set()
@@ -266,9 +266,9 @@ class _Connection:
                 self._buffer += chunk
 
     def _take(self, size: int) -> bytes:
-        taken = bytes(self._buffer[:size])
+        data = bytes(self._buffer[:size])
         del self._buffer[:size]
-        return taken
+        return data
 
     def _lost(self, reason: str) -> str:
         return f"{_LOST}: {reason}" if self.has_answered else _OTHER_PROTOCOL
@@ -288,8 +288,8 @@ def _connect(address: tuple[str, int]) -> socket.socket:
 def _is_ready(connected: socket.socket, event: int, end_s: float | None) -> bool:
     poll = select.poll()
     poll.register(connected, event)
-    return bool(poll.poll(None if end_s is None else 1000 * _left_s(end_s)))
+    return bool(poll.poll(None if end_s is None else 1000 * _remaining_s(end_s)))
 
 
-def _left_s(end_s: float) -> float:
+def _remaining_s(end_s: float) -> float:
     return max(end_s - time.monotonic(), 0.0)

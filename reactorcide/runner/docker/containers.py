@@ -366,8 +366,8 @@ class DockerRunner:
         """See ``Runner.drop_warm``."""
         self.pool.drop()
 
-    def left_warm(self, instance_id: str) -> frozenset[str]:
-        """See ``Runner.left_warm``."""
+    def unused_warm(self, instance_id: str) -> frozenset[str]:
+        """See ``Runner.unused_warm``."""
         labels = [f"{name}={value}" for name, value in warm_labels(instance_id).items()]
         with translated("list the containers"):
             containers = self._client.api().containers(all=True, filters={"label": labels})

@@ -15,7 +15,7 @@ from reactorcide.runner.docker.states import health_check
 
 _NO_PROGRAM = 127
 _LOOK_EVERY_S = 0.05
-_END_KNOWN_S = 1.0
+_END_REPORTED_S = 1.0
 """Within this time the engine knows that a container has ended."""
 
 _SERVICE_LOG = {"max-size": "8m", "max-file": "1"}
@@ -102,7 +102,7 @@ class ServiceContainers:
         return None
 
     def _ends_now(self, container_id: str) -> bool:
-        deadline = monotonic() + _END_KNOWN_S
+        deadline = monotonic() + _END_REPORTED_S
         while self._exit_now(container_id) is None:
             if monotonic() >= deadline:
                 return False

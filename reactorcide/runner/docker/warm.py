@@ -99,8 +99,8 @@ class WarmPool:
         self._recent: deque[tuple[ContainerSpec, float]] = deque(maxlen=size)
         """The shapes of the last jobs, and when each has ended."""
         self._waiting: list[WarmContainer] = []
-        self._taken: dict[str, WarmContainer] = {}
-        self._given_up: list[str] = []
+        self._handed_out: dict[str, WarmContainer] = {}
+        self._surplus_ids: list[str] = []
         """Containers that are to be removed."""
         self._own: set[str] = set()
         """All of this process that were created here, until they are removed."""
@@ -129,7 +129,7 @@ class WarmPool:
             finally:
                 with self._lock:
                     if fits:
-                        self._taken[warm.container_id] = warm
+                        self._handed_out[warm.container_id] = warm
                         self._in_use[warm.container_id] = shape
                         self._jobs_warm += 1
                     else:
@@ -149,7 +149,7 @@ class WarmPool:
 
     def taken(self, container_id: str) -> WarmContainer | None:
         """Return a container if it is one that was taken from here."""
-        return self._taken.get(container_id)
+        return self._handed_out.get(container_id)
 
     def removed(self, container_id: str) -> None:
         """Record that a container, of whatever kind, is about to be removed; safe to repeat."""
@@ -158,7 +158,7 @@ class WarmPool:
             shape = self._in_use.pop(container_id, None)
             if shape is not None:
                 self._recent.append((shape, monotonic()))
-            warm = self._taken.pop(container_id, None)
+            warm = self._handed_out.pop(container_id, None)
         if warm is not None:
             warm.output.close()
 
@@ -204,35 +204,35 @@ class WarmPool:
                     return warm
         return None
 
-    def _wanted(self) -> list[ContainerSpec]:
-        """Return the shapes that there are to be containers of; called with the lock."""
+    def _shapes_to_keep(self) -> list[ContainerSpec]:
+        """Return the shapes that need a warm container; called with the lock."""
         since = monotonic() - _MAX_AGE_S
         return [shape for shape, ended_at in self._recent if ended_at > since] if self._size else []
 
     def _missing(self) -> ContainerSpec | None:
         """Return the shape to create a container of."""
         with self._lock:
-            wanted = self._wanted()
+            shapes = self._shapes_to_keep()
             for warm in self._waiting:
-                wanted.remove(warm.shape)
-            return wanted[-1] if wanted else None
+                shapes.remove(warm.shape)
+            return shapes[-1] if shapes else None
 
     def _surplus(self) -> list[str]:
-        """Take out all that are to be removed: too old, dead, or of a shape that is not wanted any more."""
+        """Take out the containers to remove: too old, dead, or of a shape that is no longer needed."""
         with self._lock:
-            wanted, kept = self._wanted(), []
+            shapes, remaining = self._shapes_to_keep(), []
             for warm in self._waiting:
                 if not warm.is_alive():
                     # Not again before its next job: its image may have a shell that always ends.
                     self._forget(warm.shape)
-                    wanted = [shape for shape in wanted if shape != warm.shape]
-                if warm.shape in wanted and monotonic() < warm.ready_at + _MAX_AGE_S:
-                    wanted.remove(warm.shape)
-                    kept.append(warm)
+                    shapes = [shape for shape in shapes if shape != warm.shape]
+                if warm.shape in shapes and monotonic() < warm.ready_at + _MAX_AGE_S:
+                    shapes.remove(warm.shape)
+                    remaining.append(warm)
                 else:
                     self._give_up(warm)
-            self._waiting = kept
-            surplus, self._given_up = self._given_up, []
+            self._waiting = remaining
+            surplus, self._surplus_ids = self._surplus_ids, []
             # Where their removal fails, a later sweep finds them.
             self._own.difference_update(surplus)
             return surplus
@@ -240,7 +240,7 @@ class WarmPool:
     def _give_up(self, warm: WarmContainer) -> None:
         """Have a container removed; called with the lock."""
         warm.output.close()
-        self._given_up.append(warm.container_id)
+        self._surplus_ids.append(warm.container_id)
 
     def _remove_surplus(self) -> None:
         for container_id in self._surplus():
@@ -269,7 +269,7 @@ class WarmPool:
         with self._lock:
             self._own.add(container_id)
             # Until it waits.
-            self._given_up.append(container_id)
+            self._surplus_ids.append(container_id)
         crashpoints.reached("warm-container-created")
         if not self._engine.is_directory(container_id, shape.working_dir):
             # A source that is put in later would replace it.
@@ -283,7 +283,7 @@ class WarmPool:
             output.close()
             raise
         with self._lock:
-            self._given_up.remove(container_id)
+            self._surplus_ids.remove(container_id)
             self._waiting.append(
                 WarmContainer(container_id, shape, image_id, resolvers, output, started, owner, monotonic())
             )
@@ -299,13 +299,13 @@ def _shape(spec: ContainerSpec) -> ContainerSpec | None:
 
 def _resolvers() -> bytes:
     """Return how this host resolves names: a laptop may have changed its network since a container began."""
-    found = b""
+    contents = b""
     for path in _RESOLVERS:
         try:
-            found += Path(path).read_bytes()
+            contents += Path(path).read_bytes()
         except OSError:
-            found += b"(none)"
-    return found
+            contents += b"(none)"
+    return contents
 
 
 def _memory_is_low() -> bool:

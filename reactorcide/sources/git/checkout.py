@@ -240,15 +240,15 @@ def _listed(
     git.check_run(
         "list the workflow files", "ls-tree", "-z", sha, "--", *directories, stdout=take, records=True
     )
-    left_out = blobs & _left_out(git, sha, folders) if blobs else set()
-    _fetch_blobs(git, left_out)
+    missing = blobs & _missing_blobs(git, sha, folders) if blobs else set()
+    _fetch_blobs(git, missing)
     linked = {name: _linked(git, sha, name, blob) for name, blob in links.items()}
-    if left_out:
+    if missing:
         _fetch_blobs(git, {blob for _, blob in linked.values()})
     return paths | {name: path for name, (path, _) in linked.items()}
 
 
-def _left_out(git: Git, sha: str, folders: Sequence[str]) -> set[str]:
+def _missing_blobs(git: Git, sha: str, folders: Sequence[str]) -> set[str]:
     """Return the contents of files in some folders of a commit that the server has left out."""
     missing = set()
 

@@ -27,7 +27,7 @@ log = logging.getLogger("reactorcide.worker")
 MAX_LOG_BYTES = 1 << 20
 """Maximum size of the stored end of one service's output."""
 _MAX_READ_BYTES = 16 << 20
-_MAX_SHOWN_LINES = 20
+_MAX_LOGGED_LINES = 20
 _LOOK_S = 0.02
 _CHECK_PAUSE_S = 0.05
 _WATCH_EVERY_S = 0.5
@@ -213,7 +213,7 @@ class Services:
         printed = self._log(service)
         if _ADDRESS_IN_USE.search(printed):
             sentence += f": {self._conflict(service)}"
-        lines = printed.decode(errors="replace").splitlines()[-_MAX_SHOWN_LINES:]
+        lines = printed.decode(errors="replace").splitlines()[-_MAX_LOGGED_LINES:]
         if lines:
             say(f"the end of the log of service {service.name}:")
             for line in lines:

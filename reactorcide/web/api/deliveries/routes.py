@@ -95,19 +95,19 @@ def list_deliveries(path: ProjectPath, query: DeliveryListQuery) -> Response:
 @api.get("/projects/<project_id>/deliveries/<delivery_id>", responses={200: DeliveryResponse})
 def show_delivery(path: DeliveryPath, query: NoQuery) -> Response:
     """Show a delivery of a project with its headers and its body; for its owners."""
-    return _shown(path.project_id, path.delivery_id)
+    return _details(path.project_id, path.delivery_id)
 
 
 @api.post("/projects/<project_id>/deliveries/<delivery_id>/redeliver", responses={202: DeliveryResponse})
 def redeliver_delivery(path: DeliveryPath, query: NoQuery) -> Response:
     """Process a delivery again, also one that has started runs; for owners of the project."""
     redeliver.redeliver(services().jobs, caller(), path.project_id, path.delivery_id)
-    response = _shown(path.project_id, path.delivery_id)
+    response = _details(path.project_id, path.delivery_id)
     response.status_code = 202
     return response
 
 
-def _shown(project_id: str, delivery_id: str) -> Response:
+def _details(project_id: str, delivery_id: str) -> Response:
     view = read.view(services().jobs, caller(), project_id, delivery_id)
     content = {"headers": view.delivery.headers, "body": view.body, "body_is_cut": view.is_cut}
     return jsonify(_json(view.delivery) | content)

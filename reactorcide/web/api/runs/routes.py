@@ -68,7 +68,7 @@ def start_run(header: SubmitHeader, body: RunRequest, query: NoQuery) -> Respons
     # Fetching from a slow server must not take every thread of the service.
     with services().slots.required(caller().user_id):
         run, is_new = start(services().runs, caller(), order, key)
-    response = _shown(run)
+    response = _details(run)
     if is_new:
         response.status_code = 201
         response.headers["Location"] = location(f"/runs/{run.run_id}")
@@ -123,19 +123,19 @@ def show_run_file(path: RunPath, query: NoQuery) -> Response:
 @api.post("/runs/<run_id>/cancel", responses={200: RunResponse, 409: ErrorResponse})
 def cancel_run(path: RunPath, query: NoQuery) -> Response:
     """Cancel a run: its active jobs are cancelled, and waiting nodes never start."""
-    return _shown(cancel(services().runs, caller(), path.run_id))
+    return _details(cancel(services().runs, caller(), path.run_id))
 
 
 @api.post("/runs/<run_id>/approve", responses={200: RunResponse, 409: ErrorResponse})
 def approve_run(path: RunPath, query: NoQuery) -> Response:
     """Approve a pull request of a fork: all runs that wait for approval at the same commit start."""
-    return _shown(approve(services().runs, caller(), path.run_id))
+    return _details(approve(services().runs, caller(), path.run_id))
 
 
 @api.post("/runs/<run_id>/rerun", responses={200: RunResponse, 409: ErrorResponse})
 def rerun_run(path: RunPath, body: RerunRequest, query: NoQuery) -> Response:
     """Repeat an ended run, all of it or what failed, as its next attempt."""
-    return _shown(rerun(services().runs, caller(), path.run_id, body.only))
+    return _details(rerun(services().runs, caller(), path.run_id, body.only))
 
 
 @api.delete("/runs/<run_id>", responses={204: None, 409: ErrorResponse})
@@ -148,16 +148,16 @@ def delete_run(path: RunPath, query: NoQuery) -> tuple[str, int]:
 @api.put("/runs/<run_id>/pin", responses={200: RunResponse})
 def pin_run(path: RunPath, query: NoQuery) -> Response:
     """Keep a run and its jobs until somebody deletes it."""
-    return _shown(pin(services().runs, caller(), path.run_id, pinned=True))
+    return _details(pin(services().runs, caller(), path.run_id, pinned=True))
 
 
 @api.delete("/runs/<run_id>/pin", responses={200: RunResponse})
 def unpin_run(path: RunPath, query: NoQuery) -> Response:
     """Let retention remove a run and its jobs again."""
-    return _shown(pin(services().runs, caller(), path.run_id, pinned=False))
+    return _details(pin(services().runs, caller(), path.run_id, pinned=False))
 
 
-def _shown(run: Run) -> Response:
+def _details(run: Run) -> Response:
     return jsonify(_view_json(read.view(services().runs, caller(), run.run_id)))
 
 

@@ -83,8 +83,8 @@ def list_messages(path: WebhookPath, query: MessageListQuery) -> Response:
     """List the messages of a webhook, sent and pending, newest first, of the last 30 days."""
     after = lists.from_cursor(query.cursor)
     items = change.messages(services().jobs, caller(), path.webhook_id, limit=query.limit + 1, after=after)
-    shown, next_cursor = lists.split(items, query.limit, lambda item: (item.created_at_ms, item.message_id))
-    return jsonify({"messages": [_message_json(item) for item in shown], "next_cursor": next_cursor})
+    page, next_cursor = lists.split(items, query.limit, lambda item: (item.created_at_ms, item.message_id))
+    return jsonify({"messages": [_message_json(item) for item in page], "next_cursor": next_cursor})
 
 
 @api.post("/webhooks/<webhook_id>/messages/<message_id>/redeliver", responses={202: MessageResponse})
