@@ -146,7 +146,7 @@ class Settings:
         kind=NETWORK,
     )
     allow_internal_webhooks: bool = _setting(
-        False, "Allow webhooks to addresses of internal networks, such as 10.0.0.0/8 and 192.168.0.0/16."
+        False, "Allow webhooks to addresses that are not public, such as those of 10.0.0.0/8 and fc00::/7."
     )
     git_memory_bytes: int = _setting(
         "2g",

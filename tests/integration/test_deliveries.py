@@ -204,7 +204,7 @@ def test_webhook_receives_the_result_of_a_push(service: Service, github: Forge) 
     assert {signature.partition(",")[0] for signature, _ in messages} == {"v1"}
     path = f"webhooks/{internal['webhook_id']}"
     wait_until(lambda: service.admin.get(path)["problem"] is not None, 20, "the other is refused")
-    assert "10.1.2.3 is an address of an internal network" in service.admin.get(path)["problem"]
+    assert "10.1.2.3 is not a public address" in service.admin.get(path)["problem"]
     assert webhook_rules(Settings(allow_internal_webhooks=True)).refusal(ip_address("10.1.2.3")) is None
     for webhook in (allowed, internal):
         assert service.admin.request("DELETE", f"webhooks/{webhook['webhook_id']}").status_code == 204

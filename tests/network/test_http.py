@@ -213,22 +213,64 @@ def test_next_address_is_tried_if_one_does_not_answer() -> None:
         assert get(port, host="forge.example", resolve=resolve).status == 200
 
 
-def test_rules_refuse_internal_networks() -> None:
-    rules = AddressRules(allow=["10.0.0.5"], internal=False)
+@pytest.mark.parametrize(
+    "address",
+    [
+        "10.0.0.4",
+        "172.31.1.1",
+        "192.168.1.1",
+        "100.64.0.1",
+        "192.0.0.1",
+        "192.0.0.200",
+        "198.18.0.1",
+        "192.0.2.1",
+        "224.0.0.1",
+        "240.0.0.1",
+        "255.255.255.255",
+        "fd00::1",
+        "fec0::1",
+        "ff0e::1",
+        "100::1",
+        "2001:db8::1",
+        "4000::1",
+        # With an IPv4 address inside: mapped, compatible, NAT64, 6to4, Teredo.
+        "::ffff:192.168.1.1",
+        "::c0a8:101",
+        "::ffff:0:c0a8:101",
+        "64:ff9b::c0a8:101",
+        "64:ff9b:1::c0a8:101",
+        "64:ff9b:1::808:808",
+        "2002:c0a8:101::",
+        "2001:0:c0a8:101::",
+        "2001:0:808:808::3f57:fefe",
+    ],
+)
+def test_webhook_rules_refuse_what_is_not_public_unless_allowed(address: str) -> None:
+    parsed = ipaddress.ip_address(address)
+    assert AddressRules(internal=False).refusal(parsed) == "not a public address"
+    assert AddressRules().refusal(parsed) is None
+    allowed = AddressRules(["0.0.0.0/0", "::/0"], internal=False)
+    assert allowed.refusal(parsed) is None
+    assert AddressRules(["0.0.0.0/0", "::/0"], [address], internal=False).refusal(parsed) is not None
+
+
+def test_webhook_rules_take_public_addresses_and_what_the_operator_allows() -> None:
+    rules = AddressRules(allow=["10.0.0.5", "127.0.0.2", "fec0::/16"], internal=False)
     for address, expected in {
-        "10.0.0.4": "an address of an internal network",
+        "10.0.0.4": "not a public address",
         "10.0.0.5": None,
-        "172.31.1.1": "an address of an internal network",
-        "192.168.1.1": "an address of an internal network",
-        "::ffff:192.168.1.1": "an address of an internal network",
-        "fd00::1": "an address of an internal network",
+        "::ffff:10.0.0.5": None,
         "127.0.0.1": "a loopback address",
+        "127.0.0.2": None,
         "169.254.169.254": "a link-local address",
-        "192.0.2.1": None,
-        "2001:db8::1": None,
+        "fec0::1": None,
+        "0.0.0.0": "a loopback address",  # noqa: S104  # not to bind to
+        "8.8.8.8": None,
+        "2606:4700:4700::1111": None,
+        "64:ff9b::808:808": None,
+        "2002:808:808::": None,
     }.items():
         assert rules.refusal(ipaddress.ip_address(address)) == expected, address
-    assert AddressRules().refusal(ipaddress.ip_address("10.0.0.4")) is None
 
 
 def drip(data: bytes, times: int = 10_000) -> Answer:

@@ -50,6 +50,11 @@ def refused(client: Client, url: str, **options: object) -> str:
         ("::ffff:127.0.0.1", "loopback"),
         ("64:ff9b::7f00:1", "loopback"),
         ("2002:7f00:1::", "loopback"),
+        ("::7f00:1", "loopback"),
+        ("64:ff9b:1::7f00:1", "loopback"),
+        ("2001:0:7f00:1::", "loopback"),  # Teredo: the server
+        ("2001:0:808:808::80ff:fffe", "loopback"),  # Teredo: the client, 127.0.0.1 inverted
+        ("64:ff9b::a9fe:a9fe", "link-local"),
         ("169.254.169.254", "link-local"),
         ("fe80::1", "link-local"),
         ("::ffff:169.254.169.254", "link-local"),
