@@ -1,15 +1,15 @@
 """Starting threads."""
 
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import dataclass
 from time import monotonic
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 from reactorcide.domain.errors import InfrastructureError
 
 T = TypeVar("T")
-Key = TypeVar("Key", bound=Hashable)
 
 
 def start_thread(target: Callable[[], object], name: str) -> threading.Thread:
@@ -41,36 +41,54 @@ def call_in_thread(call: Callable[[], T], name: str) -> Future[T]:
     return future
 
 
-class ThreadsByKey(Generic[Key]):
-    """Threads that each work for a key: one per key at a time, with a maximum in total. Thread-safe.
+@dataclass(frozen=True, slots=True)
+class _Busy:
+    """A running thread, and the user it works for."""
 
-    So slow work for one key does not delay others; retries, which may all wait for the same dead server, get
-    at most half of the threads. ``ended`` is called after the end of each thread.
+    thread: threading.Thread
+    user_id: str
+    is_retry: bool
+
+
+class ThreadsByKey:
+    """Threads that each work for a key of a user: one per key at a time, with a maximum in total.
+
+    Thread-safe. A user gets another thread only while more threads are free than the user has: a single user
+    gets at most half, two users three quarters. Retries, which may all wait for the same dead server, get at
+    most half of the threads, shared by users in the same way. So slow work for one key or user does not delay
+    others. ``ended`` is called after the end of each thread.
     """
 
     def __init__(self, max_threads: int, ended: Callable[[], object] = lambda: None) -> None:
         self._max_threads = max_threads
         self._ended = ended
         self._lock = threading.Lock()
-        self._threads: dict[Key, threading.Thread] = {}
-        self._retries: set[Key] = set()
+        self._busy: dict[str, _Busy] = {}
         self._stopping = False
 
     @property
     def is_full(self) -> bool:
         """Whether the maximum number of threads is running."""
         with self._lock:
-            return len(self._threads) >= self._max_threads
+            return len(self._busy) >= self._max_threads
 
-    def keys(self) -> list[Key]:
+    def keys(self) -> list[str]:
         """Return the keys that have a thread."""
         with self._lock:
-            return list(self._threads)
+            return list(self._busy)
 
-    def start(self, key: Key, work: Callable[[], object], name: str, *, is_retry: bool = False) -> bool:
+    def full_users(self, *, is_retry: bool) -> list[str]:
+        """Return the users who have threads and get no further one at the moment."""
+        with self._lock:
+            users = {busy.user_id for busy in self._busy.values()}
+            return [user_id for user_id in users if not self._may_start(user_id, is_retry=is_retry)]
+
+    def start(
+        self, key: str, user_id: str, work: Callable[[], object], name: str, *, is_retry: bool = False
+    ) -> bool:
         """Start a thread for ``work``, and return whether it was started.
 
-        It is not if its key has a thread, there are too many, or all are stopping. Raises as
+        It is not if its key has a thread, the user gets no further one, or all are stopping. Raises as
         ``start_thread``.
         """
 
@@ -79,25 +97,33 @@ class ThreadsByKey(Generic[Key]):
                 work()
             finally:
                 with self._lock:
-                    del self._threads[key]
-                    self._retries.discard(key)
+                    del self._busy[key]
                 self._ended()
 
         with self._lock:
-            if self._stopping or key in self._threads or len(self._threads) >= self._max_threads:
-                return False
-            if is_retry and len(self._retries) >= self._max_threads // 2:
+            if self._stopping or key in self._busy or not self._may_start(user_id, is_retry=is_retry):
                 return False
             # The thread can end only after it is registered, because its end takes the lock.
-            self._threads[key] = start_thread(run, name)
-            if is_retry:
-                self._retries.add(key)
+            self._busy[key] = _Busy(start_thread(run, name), user_id, is_retry)
             return True
+
+    def _may_start(self, user_id: str, *, is_retry: bool) -> bool:
+        """Return whether a user gets another thread. The lock is held."""
+        busy = list(self._busy.values())
+        retries = [thread for thread in busy if thread.is_retry]
+        return _is_below_share(busy, user_id, self._max_threads) and (
+            not is_retry or _is_below_share(retries, user_id, self._max_threads // 2)
+        )
 
     def stop(self, deadline: float) -> None:
         """Start no more threads, and wait until all have ended, or until that time of ``monotonic``."""
         with self._lock:
             self._stopping = True
-            threads = list(self._threads.values())
+            threads = [busy.thread for busy in self._busy.values()]
         for thread in threads:
             thread.join(max(0.0, deadline - monotonic()))
+
+
+def _is_below_share(busy: list[_Busy], user_id: str, max_threads: int) -> bool:
+    """Return whether more threads are free than a user has."""
+    return sum(thread.user_id == user_id for thread in busy) < max_threads - len(busy)

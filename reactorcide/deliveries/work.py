@@ -49,17 +49,6 @@ class _ToldBefore(Exception):
         self.delivery_id = delivery_id
 
 
-def due(context: RunContext, *, besides: Sequence[str]) -> Delivery | None:
-    """Return the delivery that has waited longest, except those of the given projects.
-
-    Retries come after all others.
-    """
-    at_ms, deliveries = now_ms(), context.jobs.store.deliveries
-    return deliveries.due(now_ms=at_ms, besides=besides, is_retry=False) or deliveries.due(
-        now_ms=at_ms, besides=besides, is_retry=True
-    )
-
-
 def work_on(context: RunContext, delivery: Delivery) -> None:
     """Start the runs of a delivery, or record why there are none; safe to repeat, also concurrently.
 

@@ -21,7 +21,7 @@ from reactorcide.threads import ThreadsByKey, start_thread
 
 log = logging.getLogger("reactorcide.outbox")
 
-_MAX_THREADS = 8
+_MAX_THREADS = 16
 _TURN_S = 10.0
 """After so long another lane gets the thread."""
 _MAX_REFUSED = 3
@@ -88,7 +88,7 @@ class Line(Protocol):
 
 
 class Sender:
-    """Sends what is due, each lane in a thread of its own, few at a time.
+    """Sends what is due, each lane in a thread of its own, few at a time; see ``ThreadsByKey``.
 
     ``start`` once; ``stop`` any number of times. What is owed is in the database, so that it is sent after a
     restart; what was being sent when the service was killed is sent again.
@@ -109,8 +109,8 @@ class Sender:
         self._lines = lines
         self._notifier = notifier
         self._metrics = metrics
-        self._threads = ThreadsByKey[tuple[str, str]](_MAX_THREADS, lambda: notifier.announce(OUTBOX))
-        """By the kind and the owner of a lane."""
+        self._threads = ThreadsByKey(_MAX_THREADS, lambda: notifier.announce(OUTBOX))
+        """By the owner of a lane."""
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         duties = (
@@ -145,10 +145,24 @@ class Sender:
     def _start_due(self) -> None:
         while self._announce(now_ms()) and not self._stopping.is_set():
             pass
-        # Lanes that have a thread may be due, too.
-        for lane in self._store.outbox.due_lanes(now_ms=now_ms(), limit=2 * _MAX_THREADS):
-            key, work = (lane.kind, lane.owner_id), partial(self._work, lane)
-            self._threads.start(key, work, "send", is_retry=lane.failures > 0)
+        while not (self._stopping.is_set() or self._threads.is_full):
+            lane = self._due(has_failed=False) or self._due(has_failed=True)
+            if lane is None:
+                return
+            work, is_retry = partial(self._work, lane), lane.failures > 0
+            if not self._threads.start(lane.owner_id, lane.user_id, work, "send", is_retry=is_retry):
+                # All others have failed as well.
+                return
+
+    def _due(self, *, has_failed: bool) -> Lane | None:
+        """Return the lane that has waited longest and may have a thread."""
+        return self._store.outbox.due_lane(
+            now_ms=now_ms(),
+            has_failed=has_failed,
+            # These may be due, too.
+            besides=self._threads.keys(),
+            besides_users=self._threads.full_users(is_retry=has_failed),
+        )
 
     def _work(self, lane: Lane) -> None:
         try:

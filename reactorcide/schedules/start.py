@@ -55,6 +55,10 @@ class Due:
                 self._fail(schedule, exc)
         return to_start
 
+    def creator(self, schedule: Schedule) -> str:
+        """Return the id of the user who has created the project of a schedule; empty if it is gone."""
+        return self._store.projects.creator(schedule.project_id)
+
     def start(self, schedule: Schedule, *, gives_up: bool) -> None:
         """Start the runs of a schedule that is due.
 

@@ -8,7 +8,7 @@ from typing import Any
 from reactorcide.domain.deliveries import Delivery, DeliveryStatus, Outcome, TagTold
 from reactorcide.domain.errors import NotFound
 from reactorcide.store.database import Connection
-from reactorcide.store.pages import matching, newest_first
+from reactorcide.store.pages import marks, matching, newest_first
 
 _COLUMNS = tuple(item.name for item in fields(Delivery))
 _JSON = ("headers", "run_ids")
@@ -108,16 +108,22 @@ class Deliveries:
 
         return self._db.write(work)
 
-    def due(self, *, now_ms: int, besides: Sequence[str], is_retry: bool) -> Delivery | None:
-        """Return the new delivery, or retry, that has waited longest, except those of the given projects."""
-        marks = ", ".join("?" * len(besides))
+    def due(
+        self, *, now_ms: int, is_retry: bool, besides: Sequence[str], besides_users: Sequence[str]
+    ) -> Delivery | None:
+        """Return the new delivery, or retry, that has waited longest.
+
+        Except those of the given projects, and of projects that the given users have created.
+        """
+        of_users = f"SELECT project_id FROM project WHERE created_by IN ({marks(besides_users)})"  # noqa: S608  # as above
         sql = (
-            f"{_SELECT} WHERE due_at_ms <= ? AND project_id NOT IN ({marks}) "  # as above
+            f"{_SELECT} WHERE due_at_ms <= ? AND project_id NOT IN ({marks(besides)}) "  # as above
+            f"AND project_id NOT IN ({of_users}) "
             f"AND tried_at_ms IS {'NOT ' if is_retry else ''}NULL "
             "ORDER BY due_at_ms, delivery_id LIMIT 1"
         )
         with self._db.read() as db:
-            row = db.execute_sql(sql, (now_ms, *besides)).fetchone()
+            row = db.execute_sql(sql, (now_ms, *besides, *besides_users)).fetchone()
         return None if row is None else _delivery(row)
 
     def get(self, project_id: str, delivery_id: str) -> Delivery:

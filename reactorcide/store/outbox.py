@@ -9,7 +9,7 @@ from reactorcide.domain.statuses import OwedStatus, StatusRecord
 from reactorcide.lib.ids import new_id
 from reactorcide.store.database import Connection
 from reactorcide.store.owed import IS_DUE, OwedTable, due
-from reactorcide.store.pages import newest_first
+from reactorcide.store.pages import marks, newest_first
 from reactorcide.store.sealed import SealedFields
 
 STATUSES = "status"
@@ -62,6 +62,10 @@ _PAUSE = (
 )
 _WORKS = "UPDATE outbox_lane SET is_paused = 0, failures = 0, problem = NULL WHERE kind = ? AND owner_id = ?"
 _REST = "UPDATE outbox_lane SET is_paused = 0, next_at_ms = ({owed}) WHERE kind = ? AND owner_id = ?"
+_CREATOR = (
+    "COALESCE((SELECT user_id FROM webhook WHERE webhook_id = owner_id), "
+    "(SELECT created_by FROM project WHERE project_id = owner_id), '')"
+)
 _REMOVE_EMPTY_LANES = (
     "DELETE FROM outbox_lane WHERE next_at_ms IS NULL AND (problem IS NULL OR sealed IS NOT NULL)"
 )
@@ -79,6 +83,8 @@ class Lane:
     """Why, or why the last thing that was tried could not be sent."""
     resumed: int = 0
     """Counts how often it was told to go on at once."""
+    user_id: str = ""
+    """Who has created the webhook or the project; empty if that was removed."""
 
 
 class Outbox:
@@ -181,17 +187,22 @@ class Outbox:
 
     # --- lanes ---------------------------------------------------------------------------------
 
-    def due_lanes(self, *, now_ms: int, limit: int) -> list[Lane]:
-        """Return lanes in which something may be sent now, those first that have waited for longest.
+    def due_lane(
+        self, *, now_ms: int, has_failed: bool, besides: Sequence[str], besides_users: Sequence[str]
+    ) -> Lane | None:
+        """Return the lane that has waited longest, except those of the given owners and users.
 
-        Those in which it has failed come after all others.
+        ``has_failed`` selects the lanes whose last attempt failed, or the others.
         """
         sql = (
-            f"SELECT kind, owner_id, failures, problem, resumed FROM outbox_lane WHERE {IS_DUE} "  # noqa: S608  # our own text
-            "ORDER BY failures > 0, next_at_ms LIMIT ?"
+            f"SELECT kind, owner_id, failures, problem, resumed, {_CREATOR} AS user_id "  # noqa: S608  # our own text
+            f"FROM outbox_lane WHERE {IS_DUE} AND failures {'>' if has_failed else '='} 0 "
+            f"AND owner_id NOT IN ({marks(besides)}) AND user_id NOT IN ({marks(besides_users)}) "
+            "ORDER BY next_at_ms LIMIT 1"
         )
         with self._db.read() as db:
-            return [Lane(*row) for row in db.execute_sql(sql, (*due(now_ms), limit))]
+            row = db.execute_sql(sql, (*due(now_ms), *besides, *besides_users)).fetchone()
+        return None if row is None else Lane(*row)
 
     def pause(self, lane: Lane, *, until_ms: int) -> None:
         """Send nothing in a lane until then, and record what is wrong with it.

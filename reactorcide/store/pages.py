@@ -1,6 +1,11 @@
-"""Pages of a table, from the newest row on."""
+"""Parts of queries: conditions, and pages of a table from the newest row on."""
 
 from collections.abc import Sequence
+
+
+def marks(values: Sequence[object]) -> str:
+    """Return the placeholders of values in a list."""
+    return ", ".join("?" * len(values))
 
 
 def matching(select: str, conditions: Sequence[str]) -> str:

@@ -21,15 +21,15 @@ from reactorcide.domain.projects import (
 from reactorcide.domain.secrets import redacted_url
 from reactorcide.store import approvals, named_secrets, schedules
 from reactorcide.store.database import Connection
-from reactorcide.store.pages import matching, newest_first
+from reactorcide.store.pages import marks, matching, newest_first
 from reactorcide.store.sealed import SealedFields
 
 _COLUMNS = tuple(item.name for item in fields(Project))
 _LIST = ", ".join(f"project.{name}" for name in _COLUMNS)
 _SELECT = f"SELECT {_LIST} FROM project"  # noqa: S608  # names of ours only
 _INSERT = (
-    f"INSERT INTO project ({', '.join(_COLUMNS)}, last_run_number, sealed) "  # noqa: S608  # as above
-    f"VALUES ({', '.join('?' * len(_COLUMNS))}, 0, ?)"
+    f"INSERT INTO project ({', '.join(_COLUMNS)}, last_run_number, sealed, created_by) "  # noqa: S608  # as above
+    f"VALUES ({', '.join('?' * len(_COLUMNS))}, 0, ?, ?)"
 )
 _CHANGED = tuple(name for name in _COLUMNS if name not in ("project_id", "git_url", "created_at_ms"))
 _UPDATE = f"UPDATE project SET {', '.join(f'{name} = ?' for name in _CHANGED)} WHERE project_id = ?"  # noqa: S608  # as above
@@ -83,7 +83,7 @@ class Projects:
         sealed = self._sealed.seal_text(git_url, owner_of(project.project_id))
 
         def work(db: Any) -> None:
-            db.execute_sql(_INSERT, (*values, sealed))
+            db.execute_sql(_INSERT, (*values, sealed, owner_id))
             db.execute_sql(_SET_MEMBER, (project.project_id, owner_id, ProjectRole.OWNER))
 
         self._write_named(work, project.name)
@@ -150,8 +150,7 @@ class Projects:
 
     def names(self, project_ids: Sequence[str]) -> list[str]:
         """Return the names of the existing projects among these ids, sorted."""
-        marks = ", ".join("?" * len(project_ids))
-        sql = f"SELECT name FROM project WHERE project_id IN ({marks}) ORDER BY name"  # noqa: S608  # as above
+        sql = f"SELECT name FROM project WHERE project_id IN ({marks(project_ids)}) ORDER BY name"  # noqa: S608  # as above
         with self._db.read() as db:
             return [name for (name,) in db.execute_sql(sql, project_ids)]
 
@@ -162,6 +161,13 @@ class Projects:
         if row is None:
             raise NotFound(f"there is no project {project_id}")
         return self._sealed.open_text(bytes(row[0]), owner_of(project_id))
+
+    def creator(self, project_id: str) -> str:
+        """Return the id of the user who has created a project; empty if there is none."""
+        with self._db.read() as db:
+            sql = "SELECT created_by FROM project WHERE project_id = ?"
+            row = db.execute_sql(sql, (project_id,)).fetchone()
+        return "" if row is None else str(row[0])
 
     def set_credential(
         self, project_id: str, kind: CredentialKind, value: str, *, now_ms: int, public: str | None = None

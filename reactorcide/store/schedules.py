@@ -10,6 +10,7 @@ from peewee import IntegrityError
 from reactorcide.domain.errors import Conflict, NotFound
 from reactorcide.domain.schedules import MAX_OCCURRENCES, Occurrence, Schedule, WhenRunning
 from reactorcide.store.database import Connection
+from reactorcide.store.pages import marks
 
 _COLUMNS = tuple(item.name for item in fields(Schedule))
 _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM schedule"  # noqa: S608  # names of ours only
@@ -127,8 +128,7 @@ class Schedules:
     def open_run(self, schedule_id: str) -> int | None:
         """Return the number of an unfinished run of the schedule; ``None`` if there is none."""
         run_ids = [run_id for item in self.occurrences(schedule_id) for run_id in item.run_ids]
-        marks = ", ".join("?" * len(run_ids))
-        sql = f"SELECT MIN(number) FROM run WHERE run_id IN ({marks}) AND completed_at_ms IS NULL"  # noqa: S608  # as above
+        sql = f"SELECT MIN(number) FROM run WHERE run_id IN ({marks(run_ids)}) AND completed_at_ms IS NULL"  # noqa: S608  # as above
         with self._db.read() as db:
             (number,) = db.execute_sql(sql, run_ids).fetchone()
         return None if number is None else int(number)

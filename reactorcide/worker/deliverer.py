@@ -5,16 +5,17 @@ import threading
 from functools import partial
 from time import monotonic
 
-from reactorcide.deliveries.work import due, work_on
+from reactorcide.deliveries.work import work_on
 from reactorcide.domain.deliveries import ARRIVED, Delivery
 from reactorcide.duties import Duties, Duty
+from reactorcide.lib.clock import now_ms
 from reactorcide.lib.notifier import LOOK_EVERY_S
 from reactorcide.runs import RunContext
 from reactorcide.threads import ThreadsByKey, start_thread
 
 log = logging.getLogger("reactorcide.deliveries")
 
-_MAX_AT_ONCE = 4
+_MAX_AT_ONCE = 8
 """Deliveries whose commits are fetched at once."""
 _PAUSE_S = 1.0
 """After a failure that could not even be written."""
@@ -23,16 +24,15 @@ _PAUSE_S = 1.0
 class Deliverer:
     """Works on each delivery in a thread of its own, one of a project at a time: in the order of arrival.
 
-    So a slow server delays no other project, and many projects of a dead one leave half of the threads to the
-    others. ``start`` once; ``stop`` is idempotent. All is recorded in the database, so that a restart loses
-    nothing.
+    So a slow server delays no other project, and users share the threads: see ``ThreadsByKey``. ``start``
+    once; ``stop`` is idempotent. All is recorded in the database, so that a restart loses nothing.
     """
 
     def __init__(self, context: RunContext) -> None:
         self._context = context
         self._stopping = threading.Event()
         self._wake = threading.Event()
-        self._threads = ThreadsByKey[str](_MAX_AT_ONCE, lambda: self._wake.set())
+        self._threads = ThreadsByKey(_MAX_AT_ONCE, lambda: self._wake.set())
         """Those that work, by the id of the project."""
         self._duties = Duties([Duty("process deliveries", 0.0, self._look, LOOK_EVERY_S)], log)
         self._thread: threading.Thread | None = None
@@ -62,14 +62,24 @@ class Deliverer:
     def _look(self) -> None:
         """Start threads for deliveries that are due."""
         while not (self._stopping.is_set() or self._threads.is_full):
-            delivery = due(self._context, besides=self._threads.keys())
+            delivery = self._due(is_retry=False) or self._due(is_retry=True)
             if delivery is None:
                 return
             work = partial(self._work_on, delivery)
+            user_id = self._context.jobs.store.projects.creator(delivery.project_id)
             is_retry = delivery.tried_at_ms is not None
-            if not self._threads.start(delivery.project_id, work, "delivery", is_retry=is_retry):
+            if not self._threads.start(delivery.project_id, user_id, work, "delivery", is_retry=is_retry):
                 # All others are retries as well.
                 return
+
+    def _due(self, *, is_retry: bool) -> Delivery | None:
+        """Return the delivery that has waited longest and may have a thread."""
+        return self._context.jobs.store.deliveries.due(
+            now_ms=now_ms(),
+            is_retry=is_retry,
+            besides=self._threads.keys(),
+            besides_users=self._threads.full_users(is_retry=is_retry),
+        )
 
     def _work_on(self, delivery: Delivery) -> None:
         try:

@@ -14,7 +14,7 @@ from reactorcide.threads import ThreadsByKey, start_thread
 log = logging.getLogger("reactorcide.schedules")
 
 _LOOK_EVERY_S = 1.0
-_MAX_AT_ONCE = 4
+_MAX_AT_ONCE = 8
 """Schedules whose commits are fetched at once."""
 _TRY_FOR_S = 600.0
 _RETRY_S = 20.0
@@ -23,14 +23,15 @@ _RETRY_S = 20.0
 class Scheduler:
     """Checks for due schedules every second, and starts their runs, each in a separate thread.
 
-    Only one of a project at a time, so that a slow server does not delay the schedules of others. ``start``
-    once; ``stop`` is idempotent. All is recorded in the database, so that a restart loses nothing.
+    Only one of a project at a time, and users share the threads (see ``ThreadsByKey``), so that slow servers
+    do not delay the schedules of others. ``start`` once; ``stop`` is idempotent. All is recorded in the
+    database, so that a restart loses nothing.
     """
 
     def __init__(self, due: Due) -> None:
         self._due = due
         self._stopping = threading.Event()
-        self._threads = ThreadsByKey[str](_MAX_AT_ONCE)
+        self._threads = ThreadsByKey(_MAX_AT_ONCE)
         """The threads that start runs, by the id of the project."""
         self._failing: dict[str, tuple[float, float]] = {}
         """The times of the first failure and of the next try, by the id of the schedule."""
@@ -66,8 +67,8 @@ class Scheduler:
                 _, next_at = self._failing.get(schedule.schedule_id, (0.0, 0.0))
                 if monotonic() >= next_at:
                     name = f"schedule-{schedule.schedule_id}"
-                    work, is_retry = partial(self._start, schedule), next_at > 0
-                    self._threads.start(schedule.project_id, work, name, is_retry=is_retry)
+                    work, user_id = partial(self._start, schedule), self._due.creator(schedule)
+                    self._threads.start(schedule.project_id, user_id, work, name, is_retry=next_at > 0)
 
     def _start(self, schedule: Schedule) -> None:
         first_at, _ = self._failing.get(schedule.schedule_id, (monotonic(), 0.0))

@@ -14,6 +14,7 @@ import pytest
 from reactorcide.domain.forges import ForgeKind, StatusState
 from reactorcide.domain.projects import CredentialKind, Project, Visibility
 from reactorcide.domain.statuses import OwedStatus, StatusRecord
+from reactorcide.domain.webhooks import Webhook, WebhookEvent, WebhookMessage
 from reactorcide.lib.clock import now_ms
 from reactorcide.lib.notifier import OUTBOX, LocalNotifier
 from reactorcide.metrics import Metrics
@@ -21,10 +22,11 @@ from reactorcide.network.addresses import AddressRules
 from reactorcide.network.http import HttpClient
 from reactorcide.outbox import commit_statuses, sender
 from reactorcide.outbox.commit_statuses import CommitStatuses
-from reactorcide.outbox.sender import Sender
+from reactorcide.outbox.sender import Line, Sender
+from reactorcide.outbox.webhooks import WebhookMessages
 from reactorcide.store import Store, outbox
 from reactorcide.store.database import Database
-from reactorcide.store.outbox import STATUSES, Lane
+from reactorcide.store.outbox import STATUSES, WEBHOOKS, Lane
 from tests.support.http_server import answer_with, serving
 from tests.support.store import new_store
 from tests.support.waiting import wait_until
@@ -74,13 +76,16 @@ class House:
 
     def start(self, *, public_url: str | None = None, timeout_s: float = 5.0) -> Sender:
         http = HttpClient(AddressRules(allow=["127.0.0.1"]).refusal, timeout_s=timeout_s)
-        lines = {STATUSES: CommitStatuses(self.store, http, public_url)}
+        lines: dict[str, Line] = {
+            STATUSES: CommitStatuses(self.store, http, public_url),
+            WEBHOOKS: WebhookMessages(self.store, http),
+        }
         sender = Sender(self.store, lines, self.notifier, self.metrics)
         sender.start()
         self.senders.append(sender)
         return sender
 
-    def project(self, *, token: str = TOKEN, port: int | None = None) -> str:
+    def project(self, *, token: str = TOKEN, port: int | None = None, owner_id: str = "u") -> str:
         project = Project(
             project_id=str(uuid.uuid4()),
             name=uuid.uuid4().hex,
@@ -91,9 +96,37 @@ class House:
             updated_at_ms=1,
         )
         with self.store.transaction() as tx:
-            tx.projects.add(project, project.git_url, "u")
+            tx.projects.add(project, project.git_url, owner_id)
             tx.projects.set_credential(project.project_id, CredentialKind.TOKEN, token, now_ms=1)
         return project.project_id
+
+    def owe_message(self, user_id: str, port: int) -> None:
+        """Owe a message to a new webhook of a user."""
+        webhook = Webhook(
+            webhook_id=str(uuid.uuid4()),
+            user_id=user_id,
+            url=f"http://127.0.0.1:{port}/",
+            events=(WebhookEvent.RUN,),
+            project_ids=None,
+            created_at_ms=1,
+        )
+        message = WebhookMessage(
+            message_id=str(uuid.uuid4()),
+            webhook_id=webhook.webhook_id,
+            type="run.completed",
+            body="{}",
+            created_at_ms=1,
+            version=1,
+            owed_since_ms=1,
+            next_at_ms=1,
+            failures=0,
+            problem=None,
+            sent_at_ms=None,
+        )
+        with self.store.transaction() as tx:
+            tx.webhooks.add(webhook, "whsec_c2VjcmV0")
+            tx.webhooks.owe(message)
+        self.notifier.announce(OUTBOX)
 
     def owe(self, project_id: str, state: str, context: str = "ci", *, turn: int = 1, at_ms: int = 0) -> bool:
         status = OwedStatus(
@@ -396,6 +429,37 @@ def test_slow_forge_does_not_delay_other_projects(house: House) -> None:
         house.owe(quick, "success")
         house.wait(lambda: len(house.forge.accepted) == 1, "the other has arrived", deadline_s=5)
         free.set()
+
+
+@pytest.mark.parametrize("kind", [STATUSES, WEBHOOKS])
+def test_silent_servers_of_one_user_leave_threads_to_other_users(house: House, kind: str) -> None:
+    """More lanes than there are threads; nothing has failed yet."""
+    free, asked, arrived = threading.Event(), threading.Semaphore(0), threading.Event()
+
+    def hang(request: BaseHTTPRequestHandler) -> None:
+        asked.release()
+        free.wait(30)
+
+    def take(request: BaseHTTPRequestHandler) -> None:
+        arrived.set()
+        answer_with(201, body=b"{}")(request)
+
+    def owe(user_id: str, port: int) -> None:
+        if kind == STATUSES:
+            house.owe(house.project(port=port, owner_id=user_id), "success")
+        else:
+            house.owe_message(user_id, port)
+
+    with serving(hang) as silent, serving(take) as port:
+        for _ in range(20):
+            owe("mallory", silent)
+        house.start(timeout_s=30)
+        try:
+            assert all(asked.acquire(timeout=10) for _ in range(8))
+            owe("ann", port)
+            assert arrived.wait(10)
+        finally:
+            free.set()
 
 
 def test_lanes_take_turns(house: House, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,7 +71,7 @@ class Desk:
         self.context = run_context(house.context, house.preparation)
         created, self.secret = change.create(
             house.context,
-            USER,
+            fields.pop("user", USER),
             fields.pop("name", "acme/site"),
             f"file://{self.git.path}",
             {"forge": dialect.kind.value, **fields},
@@ -595,9 +595,11 @@ def test_the_deliverer_works_on_new_deliveries_and_on_waiting_ones(github: Desk)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("deliver")]
 
 
-def test_servers_that_hang_delay_no_other_project(open_desk: Open) -> None:
-    hanging = [open_desk(name=f"hangs{number}") for number in range(4)]
-    other = open_desk(name="other")
+@pytest.mark.parametrize("is_retry", [True, False])
+def test_servers_that_hang_delay_no_other_project(open_desk: Open, is_retry: bool) -> None:
+    """Neither of the same user those that are tried again, nor of another user those that are new."""
+    hanging = [open_desk(name=f"hangs{number}") for number in range(9)]
+    other = open_desk(name="other", user=USER if is_retry else replace(USER, user_id="other"))
     free = threading.Event()
     fetches: list[str] = []
 
@@ -610,14 +612,16 @@ def test_servers_that_hang_delay_no_other_project(open_desk: Open) -> None:
 
     for desk in hanging:
         delivery = desk.receive(desk.pushed())
-        desk.store.deliveries.retry(delivery, "again", due_at_ms=1, tried_at_ms=now_ms())
+        if is_retry:
+            desk.store.deliveries.retry(delivery, "again", due_at_ms=1, tried_at_ms=now_ms())
     deliverer = Deliverer(replace(other.context, commits=SimpleNamespace(commit=commit)))
     deliverer.start()
     try:
-        wait_until(lambda: len(fetches) == 2, 20, "half of the threads hang")
+        share = 2 if is_retry else 4
+        wait_until(lambda: len(fetches) == share, 20, "the share of one user hangs")
         other.receive(other.pushed())
         wait_until(lambda: len(other.runs()) == 2, 20, "the other's delivery is processed")
-        assert len(fetches) == 3
+        assert len(fetches) == share + 1
     finally:
         free.set()
         deliverer.stop(10)

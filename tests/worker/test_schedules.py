@@ -399,29 +399,35 @@ class Slow(Due):
         self.goes_on = threading.Event()
         self.fail = fail
 
+    def creator(self, schedule: Schedule) -> str:
+        return schedule.project_id.partition(" ")[0]
+
     def decide(self) -> list[Schedule]:
         return [schedule for schedule in self.waiting if schedule.schedule_id not in self.started]
 
     def start(self, schedule: Schedule, *, gives_up: bool) -> None:
-        if schedule.project_id == "slow":
+        if schedule.project_id.startswith("slow"):
             self.goes_on.wait(20)
         self.fail()
         self.started.append(schedule.schedule_id)
 
 
-def test_a_slow_repository_does_not_delay_the_schedules_of_others(planned: Planned) -> None:
+@pytest.mark.parametrize(("count", "projects"), [(3, 1), (12, 12)])
+def test_slow_repositories_do_not_delay_the_schedules_of_other_users(
+    planned: Planned, count: int, projects: int
+) -> None:
     schedule = planned.schedule()
     due = [
-        replace(schedule, schedule_id=str(number), project_id="slow" if number < 8 else "other")
-        for number in range(10)
-    ]
+        replace(schedule, schedule_id=str(number), project_id=f"slow {number % projects}")
+        for number in range(count)
+    ] + [replace(schedule, schedule_id=f"other {number}", project_id="other") for number in range(2)]
     slow = Slow(due, lambda: None)
     scheduler = Scheduler(slow)
     scheduler.start()
     wait_until(lambda: len(slow.started) == 2, 20, "the other project's schedules are started")
-    assert slow.started == ["8", "9"]
+    assert slow.started == ["other 0", "other 1"]
     slow.goes_on.set()
-    wait_until(lambda: len(slow.started) == 10, 30, "all are started")
+    wait_until(lambda: len(slow.started) == count + 2, 60, "all are started")
     scheduler.stop(5)
     scheduler.stop(5)
     assert [thread.name for thread in threading.enumerate() if thread.name.startswith("schedule")] == []

@@ -28,6 +28,8 @@ class ProjectRow(Model):
     allowed_events = JSONField(null=True)
     max_running = IntegerField(null=True)
     builder = BooleanField(constraints=[SQL("DEFAULT 0")])
+    created_by = TextField(constraints=[SQL("DEFAULT ''")])
+    """The id of its first owner, whose share of threads it takes; that stays, whoever owns it later."""
 
     class Meta:
         table_name = "project"
