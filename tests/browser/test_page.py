@@ -44,7 +44,7 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def shown(
+def site(
     browser: Browser, tmp_path_factory: pytest.TempPathFactory, engine: docker.APIClient, images: Images
 ) -> Iterator[Service]:
     service = Service(
@@ -54,12 +54,12 @@ def shown(
 
 
 @pytest.fixture(scope="module")
-def showcase(shown: Service) -> Iterator[Showcase]:
-    showcase = fill(shown, shown.admin)
+def showcase(site: Service) -> Iterator[Showcase]:
+    showcase = fill(site, site.admin)
     yield showcase
-    shown.admin.request("POST", f"runs/{showcase.active['run_id']}/cancel")
-    for job in shown.admin.get("jobs", status="queued")["jobs"]:
-        shown.admin.cancel(job)
+    site.admin.request("POST", f"runs/{showcase.active['run_id']}/cancel")
+    for job in site.admin.get("jobs", status="queued")["jobs"]:
+        site.admin.cancel(job)
 
 
 def set_hidden(page: Page, is_hidden: bool) -> None:
@@ -72,19 +72,19 @@ def set_hidden(page: Page, is_hidden: bool) -> None:
 
 
 def test_the_link_of_a_red_run_leads_to_the_test_and_its_message(
-    browser: Browser, shown: Service, showcase: Showcase
+    browser: Browser, site: Service, showcase: Showcase
 ) -> None:
-    with visitor(browser, shown, None) as page:
+    with visitor(browser, site, None) as page:
         # As a forge's link does: signing in leads on to it.
         page.goto(f"/runs/{showcase.failed['run_id']}")
-        page.get_by_label("Token").fill(str(shown.admin.token))
+        page.get_by_label("Token").fill(str(site.admin.token))
         page.get_by_role("button", name="Sign in").click()
         number = showcase.failed["number"]
         expect(page).to_have_title(f"✗ CI #{number}")
         assert "icon-bad" in str(page.locator("#icon").get_attribute("href"))
         expect(page.get_by_text("AssertionError: assert 1 == 0").first).to_be_in_viewport()
         page.get_by_role("link", name="test_only_spaces").click()
-        expect(page).to_have_url(f"{shown.base_url}/jobs/{showcase.failed_job}#test-2")
+        expect(page).to_have_url(f"{site.base_url}/jobs/{showcase.failed_job}#test-2")
         expect(page.locator("#test-2")).to_be_in_viewport()
         expect(page.locator("#test-2 .message").first).to_contain_text("assert 4 == 0")
         expect(page).to_have_title(f"✗ unit (3.12) · CI #{number}")
@@ -92,9 +92,9 @@ def test_the_link_of_a_red_run_leads_to_the_test_and_its_message(
 
 
 def test_a_run_is_started_and_watched_without_a_reload(
-    browser: Browser, shown: Service, showcase: Showcase
+    browser: Browser, site: Service, showcase: Showcase
 ) -> None:
-    with visitor(browser, shown) as list_page, visitor(browser, shown) as page:
+    with visitor(browser, site) as list_page, visitor(browser, site) as page:
         list_page.goto("/runs")
         list_page.evaluate("window.isTheSame = true")
         page.goto(f"/projects/{showcase.project_id}")
@@ -112,10 +112,10 @@ def test_a_run_is_started_and_watched_without_a_reload(
         assert list_page.evaluate("window.isTheSame")
 
 
-def test_a_run_is_found_opened_and_repeated_by_keyboard_alone(browser: Browser, shown: Service) -> None:
-    source = repository(shown.source_root / uuid.uuid4().hex, {"workflows/ci.yaml": QUICK_WORKFLOW})
-    run = over(shown.admin, start(shown.admin, source, event={"name": "manual"}), _WAIT_MS / 1000)
-    with visitor(browser, shown) as page:
+def test_a_run_is_found_opened_and_repeated_by_keyboard_alone(browser: Browser, site: Service) -> None:
+    source = repository(site.source_root / uuid.uuid4().hex, {"workflows/ci.yaml": QUICK_WORKFLOW})
+    run = over(site.admin, start(site.admin, source, event={"name": "manual"}), _WAIT_MS / 1000)
+    with visitor(browser, site) as page:
 
         def tab_to(selector: str) -> None:
             for _ in range(60):
@@ -132,15 +132,15 @@ def test_a_run_is_found_opened_and_repeated_by_keyboard_alone(browser: Browser, 
         tab_to('[data-call$="/rerun"]')
         page.keyboard.press("Enter")
         expect(page.locator("h1 .number")).to_have_text("#" + str(run["number"]) + ".2")
-    over(shown.admin, run, _WAIT_MS / 1000)
+    over(site.admin, run, _WAIT_MS / 1000)
 
 
-def test_a_log_goes_on_after_a_cut_with_no_line_twice(browser: Browser, shown: Service) -> None:
-    job = shown.admin.submit(
+def test_a_log_goes_on_after_a_cut_with_no_line_twice(browser: Browser, site: Service) -> None:
+    job = site.admin.submit(
         'i=0; while [ $i -lt 1900 ]; do i=$((i+1)); echo "line $i of it"; sleep 0.05; done', name="count"
     )
-    relay = Relay(shown.port)
-    with visitor(browser, shown, base_url=f"http://127.0.0.1:{relay.port}") as page:
+    relay = Relay(site.port)
+    with visitor(browser, site, base_url=f"http://127.0.0.1:{relay.port}") as page:
         page.goto(f"/jobs/{job['job_id']}")
         pane, lines = page.locator(".log-pane"), page.locator(".line")
         expect(pane.get_by_text("line 30 of it", exact=True)).to_be_attached(timeout=_WAIT_MS)
@@ -159,10 +159,10 @@ def test_a_log_goes_on_after_a_cut_with_no_line_twice(browser: Browser, shown: S
         assert pane.evaluate("pane => pane.scrollTop") == 0
         page.get_by_role("button", name="new line").click()
         expect(lines.last).to_be_in_viewport()
-        shown.admin.cancel(job)
+        site.admin.cancel(job)
         expect(page.locator("h1 .state")).to_have_text("⊘cancelled", timeout=_WAIT_MS)
-        shown.admin.wait(job, deadline_s=_WAIT_MS / 1000)
-        expect(page.locator(".line .x")).to_have_text(shown.admin.log(job).decode().splitlines())
+        site.admin.wait(job, deadline_s=_WAIT_MS / 1000)
+        expect(page.locator(".line .x")).to_have_text(site.admin.log(job).decode().splitlines())
     relay.cut()
 
 
@@ -205,17 +205,17 @@ def test_below_a_path_and_behind_a_proxy_everything_works(browser: Browser, new_
     relay.cut()
 
 
-def test_a_large_log_has_few_rows_and_every_line(browser: Browser, shown: Service) -> None:
-    job = shown.admin.submit(
+def test_a_large_log_has_few_rows_and_every_line(browser: Browser, site: Service) -> None:
+    job = site.admin.submit(
         'awk \'BEGIN { for (i = 1; i <= 400000; i++) { if (i % 1000 == 900) printf "\\033[35m"; '
         'print "ok number " i; if (i % 1000 == 600) printf "\\033[0m" }; '
         'printf "\\033[31mred\\nstill red\\033[0m not\\n"; print "10%\\r50%\\r100% done"; '
         'print "\\033[38;5;208mo\\033[38;2;1;2;3mt\\033[0m" }\'',
     )
-    shown.admin.wait(job, deadline_s=_WAIT_MS / 1000)
-    shown.admin.wait(job, deadline_s=_WAIT_MS / 1000)
-    lines = shown.admin.log(job).count(b"\n")
-    with visitor(browser, shown) as page:
+    site.admin.wait(job, deadline_s=_WAIT_MS / 1000)
+    site.admin.wait(job, deadline_s=_WAIT_MS / 1000)
+    lines = site.admin.log(job).count(b"\n")
+    with visitor(browser, site) as page:
         page.goto(f"/jobs/{job['job_id']}#L123456-L123457")
         expect(page.locator(".line.marked")).to_have_count(2)
         expect(page.locator(".line.marked .x").first).to_have_text("ok number 123456")
@@ -245,9 +245,9 @@ def test_a_large_log_has_few_rows_and_every_line(browser: Browser, shown: Servic
         expect(page.locator(".log-pane.wrapped .line").first).to_be_visible()
 
 
-def test_what_is_of_others_is_not_shown(browser: Browser, shown: Service, showcase: Showcase) -> None:
-    bob = shown.add_user("bob")
-    with visitor(browser, shown, str(bob.token)) as page:
+def test_what_is_of_others_is_not_shown(browser: Browser, site: Service, showcase: Showcase) -> None:
+    bob = site.add_user("bob")
+    with visitor(browser, site, str(bob.token)) as page:
         page.goto("/runs")
         expect(page.get_by_role("heading", name="No runs yet")).to_be_visible()
         for address in (f"/runs/{showcase.failed['run_id']}", f"/jobs/{showcase.failed_job}"):
@@ -260,9 +260,9 @@ def test_what_is_of_others_is_not_shown(browser: Browser, shown: Service, showca
 
 
 def test_the_log_leads_to_its_first_error_and_shows_one_stream(
-    browser: Browser, shown: Service, showcase: Showcase
+    browser: Browser, site: Service, showcase: Showcase
 ) -> None:
-    with visitor(browser, shown) as page:
+    with visitor(browser, site) as page:
         page.goto(f"/jobs/{showcase.failed_job}")
         # The end of the log of a failed job is what there is to see at first.
         page.locator(".line").first.wait_for()
@@ -283,10 +283,10 @@ def test_the_log_leads_to_its_first_error_and_shows_one_stream(
         assert b"\x1b[31mFAILED" in raw.body()
 
 
-def test_what_waits_says_why(browser: Browser, shown: Service, showcase: Showcase) -> None:
-    [job] = shown.admin.get("jobs", queue_name="gpu")["jobs"]
-    reason = shown.admin.get(f"jobs/{job['job_id']}/why")["reason"]
-    with visitor(browser, shown) as page:
+def test_what_waits_says_why(browser: Browser, site: Service, showcase: Showcase) -> None:
+    [job] = site.admin.get("jobs", queue_name="gpu")["jobs"]
+    reason = site.admin.get(f"jobs/{job['job_id']}/why")["reason"]
+    with visitor(browser, site) as page:
         page.goto("/queues")
         expect(page.locator(f"#job-{job['job_id']}")).to_contain_text(reason)
         page.goto(f"/jobs/{job['job_id']}")
@@ -296,15 +296,15 @@ def test_what_waits_says_why(browser: Browser, shown: Service, showcase: Showcas
 
 
 @pytest.fixture(scope="module")
-def hostile(shown: Service) -> Iterator[dict[str, str]]:
+def hostile(site: Service) -> Iterator[dict[str, str]]:
     """Return the pages of what has hostile text wherever a stranger can put it, and a megabyte of it."""
     command = (Path(__file__).parent / "workflows" / "hostile.sh").read_text()
     a_job = f"{{environment: {{TEXT: {json.dumps(HOSTILE)}}}, command: {json.dumps(command)}}}"
     # A name with control characters is refused.
     name = re.sub("[\x00-\x1f]", "", HOSTILE)
     body = f"name: {json.dumps(name)}\non: manual\njobs: {{a: {a_job}}}\n"
-    source = repository(shown.source_root / uuid.uuid4().hex, {"workflows/ci.yaml": body})
-    client = shown.admin
+    source = repository(site.source_root / uuid.uuid4().hex, {"workflows/ci.yaml": body})
+    client = site.admin
     event = {
         "name": "manual",
         "branch": HOSTILE,
@@ -391,15 +391,15 @@ def test_the_log_and_the_tests_of_a_hostile_job_can_be_read(
 
 
 @pytest.fixture(scope="module")
-def hostile_page(browser: Browser, shown: Service) -> Iterator[Page]:
-    with visitor(browser, shown) as page:
+def hostile_page(browser: Browser, site: Service) -> Iterator[Page]:
+    with visitor(browser, site) as page:
         yield page
 
 
 def test_a_running_run_says_so_in_its_tab_and_moves_only_if_that_is_wanted(
-    browser: Browser, shown: Service, showcase: Showcase
+    browser: Browser, site: Service, showcase: Showcase
 ) -> None:
-    with visitor(browser, shown) as page:
+    with visitor(browser, site) as page:
         page.goto(f"/runs/{showcase.active['run_id']}")
         expect(page).to_have_title(f"● Release #{showcase.active['number']}")
         assert "icon-busy" in str(page.locator("#icon").get_attribute("href"))
@@ -409,9 +409,9 @@ def test_a_running_run_says_so_in_its_tab_and_moves_only_if_that_is_wanted(
 
 
 def test_without_the_csrf_token_a_page_changes_nothing(
-    browser: Browser, shown: Service, showcase: Showcase
+    browser: Browser, site: Service, showcase: Showcase
 ) -> None:
-    with visitor(browser, shown) as page:
+    with visitor(browser, site) as page:
         page.goto("/queues")
         for method, path in (
             ("POST", f"runs/{showcase.failed['run_id']}/rerun"),
@@ -426,9 +426,9 @@ def test_without_the_csrf_token_a_page_changes_nothing(
             assert status == 403, path
 
 
-def test_own_tokens_are_created_shown_once_and_revoked(browser: Browser, shown: Service) -> None:
-    own = shown.admin.request("POST", "tokens", json={"name": "own"}).json()["token"]
-    with visitor(browser, shown, own) as page:
+def test_own_tokens_are_created_shown_once_and_revoked(browser: Browser, site: Service) -> None:
+    own = site.admin.request("POST", "tokens", json={"name": "own"}).json()["token"]
+    with visitor(browser, site, own) as page:
         page.goto("/account")
         page.get_by_text("Create a token").click()
         page.get_by_label("Name").fill("laptop")
@@ -436,7 +436,7 @@ def test_own_tokens_are_created_shown_once_and_revoked(browser: Browser, shown: 
         value = page.get_by_role("region", name="Tokens").locator("output")
         expect(value).to_be_visible()
         token = value.inner_text()
-        assert shown.client(token).get("users/me")["username"] == "admin"
+        assert site.client(token).get("users/me")["username"] == "admin"
         page.reload()
         assert token not in page.content()
         page.get_by_role("button", name="Sign out").click()
@@ -445,10 +445,10 @@ def test_own_tokens_are_created_shown_once_and_revoked(browser: Browser, shown: 
         expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
 
 
-def test_secrets_and_webhooks_are_set_and_removed_by_forms(browser: Browser, shown: Service) -> None:
+def test_secrets_and_webhooks_are_set_and_removed_by_forms(browser: Browser, site: Service) -> None:
     project = {"name": "acme/forms", "git_url": "https://git.example/acme/forms.git"}
-    project_id = shown.admin.request("POST", "projects", json=project).json()["project_id"]
-    with visitor(browser, shown) as page:
+    project_id = site.admin.request("POST", "projects", json=project).json()["project_id"]
+    with visitor(browser, site) as page:
         page.goto("/admin")
         expect(page.locator("#retention + dl")).to_contain_text("10,000 jobs")
         expect(page.locator("#retention + dl")).to_contain_text("20 GiB")
@@ -458,11 +458,11 @@ def test_secrets_and_webhooks_are_set_and_removed_by_forms(browser: Browser, sho
         page.get_by_label("Projects that may use it").fill("acme/forms")
         page.get_by_role("button", name="Set", exact=True).click()
         expect(page.locator("#secret-1")).to_contain_text("for acme/forms")
-        [secret] = shown.admin.get("secrets")["secrets"]
+        [secret] = site.admin.get("secrets")["secrets"]
         assert (secret["name"], secret["projects"]) == ("registry:token", ["acme/forms"])
         page.locator("#secret-1").get_by_role("button", name="Delete").click()
         expect(page.locator("#secret-1")).to_have_count(0)
-        assert shown.admin.get("secrets")["secrets"] == []
+        assert site.admin.get("secrets")["secrets"] == []
 
         page.goto("/account")
         page.get_by_text("Create a webhook").click()
@@ -471,29 +471,29 @@ def test_secrets_and_webhooks_are_set_and_removed_by_forms(browser: Browser, sho
         page.get_by_label("Projects of yours").fill("acme/forms")
         page.get_by_role("button", name="Create").last.click()
         expect(page.locator("#webhooks ~ details output")).to_be_visible()
-        [webhook] = shown.admin.get("webhooks")["webhooks"]
+        [webhook] = site.admin.get("webhooks")["webhooks"]
         assert webhook["events"] == ["failure"]
         assert webhook["project_ids"] == [project_id]
         page.locator(f"#webhook-{webhook['webhook_id']}").get_by_role("button", name="Remove").click()
         expect(page.locator(".hook")).to_have_count(0)
-        assert shown.admin.get("webhooks")["webhooks"] == []
+        assert site.admin.get("webhooks")["webhooks"] == []
 
 
-def test_a_job_that_comes_while_a_page_loads_is_on_it(browser: Browser, shown: Service) -> None:
+def test_a_job_that_comes_while_a_page_loads_is_on_it(browser: Browser, site: Service) -> None:
     def submit_first(route: Route) -> None:
-        late.append(shown.admin.submit(name="late", queue_name="other"))
+        late.append(site.admin.submit(name="late", queue_name="other"))
         route.continue_()
 
     late: list[Job] = []
-    with visitor(browser, shown) as page:
+    with visitor(browser, site) as page:
         page.route("**/api/v1/events*", submit_first)
         page.goto("/jobs?name=late")
         expect(page.get_by_role("link", name="late")).to_have_count(1)
-    shown.admin.cancel(late[0])
+    site.admin.cancel(late[0])
 
 
-def test_a_hidden_tab_has_no_connection(browser: Browser, shown: Service) -> None:
-    with visitor(browser, shown) as page:
+def test_a_hidden_tab_has_no_connection(browser: Browser, site: Service) -> None:
+    with visitor(browser, site) as page:
         with page.expect_request("**/api/v1/events*"):
             page.goto("/runs")
         with page.expect_event("requestfailed", lambda request: "/api/v1/events" in request.url):
@@ -502,27 +502,27 @@ def test_a_hidden_tab_has_no_connection(browser: Browser, shown: Service) -> Non
             set_hidden(page, False)
 
 
-def test_without_scripts_the_pages_read(browser: Browser, shown: Service, showcase: Showcase) -> None:
-    with visitor(browser, shown, scripts=False) as page:
+def test_without_scripts_the_pages_read(browser: Browser, site: Service, showcase: Showcase) -> None:
+    with visitor(browser, site, scripts=False) as page:
         page.goto("/runs")
         page.locator(f"[href='/runs/{showcase.failed['run_id']}']").click()
         expect(page.get_by_text("AssertionError: assert 1 == 0").first).to_be_visible()
         expect(page.locator("svg a.node")).to_have_count(7)
         page.get_by_role("link", name="test_empty_text").click()
         expect(page.locator(".log-text")).to_contain_text("2 failed, 129 passed")
-        # Buttons that would do nothing are not shown.
+        # Buttons that would do nothing are not site.
         expect(page.locator("[data-call]:visible")).to_have_count(0)
         page.goto("/runs?status=failed")
         expect(page.locator(".row.run .state.bad").first).to_be_visible()
 
 
 def test_axe_finds_nothing_in_both_themes_and_widths(
-    browser: Browser, shown: Service, showcase: Showcase
+    browser: Browser, site: Service, showcase: Showcase
 ) -> None:
     violations = []
     # Its script is half a megabyte, and is given to each page once.
     script, axe = Axe().axe_script, Axe(axe_script="0")
-    with visitor(browser, shown) as page, visitor(browser, shown, None) as signed_out:
+    with visitor(browser, site) as page, visitor(browser, site, None) as signed_out:
         for visited, address in (
             *((page, address) for address in addresses(showcase).values()),
             (signed_out, "/sign-in"),
