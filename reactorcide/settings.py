@@ -283,7 +283,8 @@ class Settings:
     )
     stream_slots: int = _setting(
         32,
-        "Maximum number of log followers, long polls and uploads at once; one user gets at most half.",
+        "Maximum number of log followers, long polls and uploads at once; one user gets at most half, "
+        "and so do all clients without a token.",
         min=0,
     )
     max_log_bytes: int = _setting(

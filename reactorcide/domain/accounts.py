@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from reactorcide.domain.audit import Actor
+from reactorcide.lib.networks import network_of
 
 
 class Role(StrEnum):
@@ -99,6 +100,11 @@ class Caller(User):
         return Scope.ADMIN in self.scopes
 
     @property
+    def share(self) -> tuple[str, ...]:
+        """Return whose share of the service's slots for long requests this call uses."""
+        return (self.user_id,)
+
+    @property
     def actor(self) -> Actor:
         """Return the actor for audit entries."""
         return Actor(
@@ -116,7 +122,7 @@ class Anonymous(Caller):
     @classmethod
     def at(cls, address: str | None, request_id: str | None) -> "Anonymous":
         """Return the anonymous caller at an address."""
-        # One id for all: together they have as many slots for long answers as one user.
+        # One id for all: together they have as many slots for long requests as one user.
         user_id = "anonymous"
         return cls(
             user_id=user_id,
@@ -138,6 +144,11 @@ class Anonymous(Caller):
             address=address,
             request_id=request_id,
         )
+
+    @property
+    def share(self) -> tuple[str, ...]:
+        """Return the share of the client's network within that of everybody without a token."""
+        return (self.user_id, network_of(self.address or ""))
 
     @property
     def is_anonymous(self) -> bool:

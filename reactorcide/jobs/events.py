@@ -38,9 +38,12 @@ def last_id(context: StoredJobs) -> int:
     return context.store.events.last_id()
 
 
-def follow(context: StoredJobs, user: User, after: int) -> Generator[JobEvent | RunEvent | None, None, None]:
-    """Yield the status changes after an id, live, of the jobs and runs that ``user`` may see.
+def follow(
+    context: StoredJobs, user: User, after: int, project_id: str | None = None
+) -> Generator[JobEvent | RunEvent | None, None, None]:
+    """Yield the status changes after an id, live, of the jobs and runs of ``user``.
 
+    With ``project_id`` they are of that project; the caller has checked that ``user`` may see it.
     Yields ``None`` about once a second while nothing happens. Ends when the service stops.
     """
     user_id = None if user.is_admin else user.user_id
@@ -51,7 +54,7 @@ def follow(context: StoredJobs, user: User, after: int) -> Generator[JobEvent | 
             # Read before the changes: all other changes up to this id belong to other users, and are skipped
             # next time.
             last = context.store.events.last_id()
-            events = context.store.events.after(position, user_id, limit=_PAGE)
+            events = context.store.events.after(position, user_id, project_id, limit=_PAGE)
             for event in events:
                 yield event
                 position = event.event_id

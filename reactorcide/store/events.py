@@ -52,6 +52,7 @@ _RUNS = (
     "WHERE job_event.job_id = '' AND job_event.id > ? "
 )
 _OF_USER = f"AND CASE WHEN project_id IS NULL THEN {{}}.user_id = ? ELSE project_id IN ({OF_MEMBER}) END"
+_OF_PROJECT = "AND project_id = ?"
 _END = " ORDER BY job_event.id LIMIT ?"
 
 
@@ -90,14 +91,21 @@ class Events:
                 return int(event_id or 0)
         return 0
 
-    def after(self, event_id: int, user_id: str | None, *, limit: int = 100) -> list[JobEvent | RunEvent]:
-        """Return the changes after an id, in order, of one user's jobs and runs or (``None``) of all.
+    def after(
+        self, event_id: int, user_id: str | None, project_id: str | None = None, *, limit: int = 100
+    ) -> list[JobEvent | RunEvent]:
+        """Return the changes after an id, in order, of a project, or else of a user, or (``None``) of all.
 
         Changes in a project are visible to its members, whoever started the run.
         """
-        of_user = "" if user_id is None else _OF_USER
-        jobs, runs = (sql + of_user.format(table) + _END for sql, table in ((_JOBS, "job"), (_RUNS, "run")))
-        values = (event_id, *(() if user_id is None else (user_id, user_id)), limit)
+        which = ""
+        of: tuple[str, ...] = ()
+        if project_id is not None:
+            which, of = _OF_PROJECT, (project_id,)
+        elif user_id is not None:
+            which, of = _OF_USER, (user_id, user_id)
+        jobs, runs = (sql + which.format(table) + _END for sql, table in ((_JOBS, "job"), (_RUNS, "run")))
+        values = (event_id, *of, limit)
         with self._db.read() as db:
             of_jobs = [dict(zip(_OF_JOB, row, strict=True)) for row in db.execute_sql(jobs, values)]
             of_runs = [dict(zip(_OF_RUN, row, strict=True)) for row in db.execute_sql(runs, values)]

@@ -153,6 +153,7 @@ PUBLIC = frozenset(
         f"GET {PREFIX}/runs/<run_id>/file",
         f"GET {PREFIX}/projects/<project_id>",
         f"GET {PREFIX}/projects/<project_id>/badge.svg",
+        f"GET {PREFIX}/events",
         "GET /runs/<run_id>",
         "GET /jobs/<job_id>",
         "GET /jobs/<job_id>/artifacts/<path:path>",

@@ -24,61 +24,67 @@ _CHECK_CALLER_EVERY_S = 5.0
 class StreamSlots:
     """Slots for followers, long polls and uploads, which must not occupy every thread of the service.
 
-    One user gets at most half of them, so that no user blocks all others. Thread-safe.
+    A slot is of a share: ``(user_id,)``, or of a client without a token ``("anonymous", network)``. A share
+    gets at most half of the slots, and one within a share half of these, so that nobody blocks all others.
+    Thread-safe.
     """
 
     def __init__(self, slots: int) -> None:
         self._slots = slots
-        self._max_of_user = (slots + 1) // 2
         self._lock = threading.Lock()
-        self._slots_by_user: Counter[str] = Counter()
+        self._taken: Counter[tuple[str, ...]] = Counter()
 
-    def try_take(self, user_id: str) -> bool:
-        """Take a slot for the current request of a user if one is free; ``release`` returns it."""
+    def try_take(self, share: tuple[str, ...]) -> bool:
+        """Take a slot of a share for the current request if one is free; ``release`` returns it."""
         with self._lock:
-            if (
-                self._slots_by_user.total() >= self._slots
-                or self._slots_by_user[user_id] >= self._max_of_user
-            ):
-                return False
-            self._slots_by_user[user_id] += 1
+            most = self._slots
+            for part in _parts(share):
+                if self._taken[part] >= most:
+                    return False
+                most = (most + 1) // 2
+            self._taken.update(_parts(share))
         if has_request_context():
             # The server has separate threads for requests that mostly wait.
             request.environ.get("reactorcide.takes_long", lambda: None)()
         return True
 
-    def release(self, user_id: str) -> None:
-        """Return a slot of a user."""
+    def release(self, share: tuple[str, ...]) -> None:
+        """Return a slot of a share."""
         with self._lock:
-            self._slots_by_user[user_id] -= 1
-            # Remove users without a slot.
-            self._slots_by_user += Counter()
+            self._taken.subtract(_parts(share))
+            # Remove shares without a slot.
+            self._taken += Counter()
 
     @contextmanager
-    def required(self, user_id: str, problem: str = NO_SLOT) -> Iterator[None]:
-        """Hold a slot of a user while the body runs; raises ``Busy`` with ``problem`` if there is none."""
-        if not self.try_take(user_id):
+    def required(self, share: tuple[str, ...], problem: str = NO_SLOT) -> Iterator[None]:
+        """Hold a slot of a share while the body runs; raises ``Busy`` with ``problem`` if there is none."""
+        if not self.try_take(share):
             raise Busy(problem)
         try:
             yield
         finally:
-            self.release(user_id)
+            self.release(share)
 
     @contextmanager
-    def long_poll(self, user_id: str, wait_s: float) -> Iterator[float]:
+    def long_poll(self, share: tuple[str, ...], wait_s: float) -> Iterator[float]:
         """Give the seconds that a request may wait: 0 without a free slot; then the client polls again."""
-        if wait_s <= 0 or not self.try_take(user_id):
+        if wait_s <= 0 or not self.try_take(share):
             yield 0.0
             return
         try:
             yield wait_s
         finally:
-            self.release(user_id)
+            self.release(share)
+
+
+def _parts(share: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """Return the shares that a slot of ``share`` counts for, from the one of all."""
+    return [share[:length] for length in range(len(share) + 1)]
 
 
 def stream(
     slots: StreamSlots,
-    user_id: str,
+    share: tuple[str, ...],
     notifier: Notifier,
     chunks: Generator[bytes, None, None],
     mimetype: str = "text/plain",
@@ -89,9 +95,9 @@ def stream(
 
     ``b""`` among the chunks means "nothing yet". The client's connection is checked about once a second; the
     server closes one that reads nothing. It ends as well, within seconds, when ``check`` raises
-    ``Unauthorized``, ``Forbidden`` or ``NotFound``. Raises ``Busy`` when the user gets no slot.
+    ``Unauthorized``, ``Forbidden`` or ``NotFound``. Raises ``Busy`` when the share has no free slot.
     """
-    if not slots.try_take(user_id):
+    if not slots.try_take(share):
         raise Busy(NO_SLOT)
     has_closed: Callable[[], bool] = request.environ.get("reactorcide.client_has_closed", lambda: False)
 
@@ -120,5 +126,5 @@ def stream(
     response = Response(body(), mimetype=mimetype)
     response.headers["Cache-Control"] = "no-store"
     response.headers["X-Accel-Buffering"] = "no"
-    response.call_on_close(partial(slots.release, user_id))
+    response.call_on_close(partial(slots.release, share))
     return response

@@ -619,11 +619,17 @@ def test_public_parts_of_a_project_are_visible_without_a_token(
     for route in public_routes():
         expected = 404 if route.endswith(missing) else 200
         query = {"run_id": own["run_id"]} if route.endswith("/jobs") else {}
-        query |= {"project": body["name"]} if route.endswith("/runs") else {}
+        query |= {"project": body["name"]} if route.endswith(("/runs", "/events")) else {}
         _, _, rule = route.partition(" ")
+        is_stream = isinstance(EXPECTED[route], Stream)
 
-        def get(client: Client, rule: str = rule, query: dict[str, str] = query) -> requests.Response:
-            return client.request("GET", address(rule, ann, **own), params=query)
+        def get(
+            client: Client, rule: str = rule, query: dict[str, str] = query, is_stream: bool = is_stream
+        ) -> requests.Response:
+            response = client.request("GET", address(rule, ann, **own), params=query, stream=is_stream)
+            if is_stream and response.ok:
+                response.close()
+            return response
 
         anonymous = get(idle_service.anonymous())
         is_public = visibility == "public" and expected == 200
@@ -663,6 +669,44 @@ def test_public_parts_of_a_project_are_visible_without_a_token(
         assert response.status_code == 401, (route, response.text)
 
 
+def test_changes_of_a_public_project_are_followed_without_a_token_until_it_is_private(
+    idle_service: Service, ann: Ann
+) -> None:
+    text = f"name: {ann.marks[0]}\non: [push]\njobs: {{a: {{command: 'true'}}}}\n"
+    source = repository(idle_service.source_root / uuid.uuid4().hex, {"workflows/ci.yaml": text})
+    name = f"acme/{uuid.uuid4().hex}"
+    body = {"name": name, "git_url": f"file://{source.path}", "visibility": "public"}
+    project = ann.client.request("POST", "projects", json=body).json()
+    # A user who is no member sees it as well.
+    followers = [
+        client.request("GET", "events", params={"project": name}, stream=True)
+        for client in (idle_service.anonymous(), idle_service.add_user(f"bob-{uuid.uuid4()}"))
+    ]
+    other = start_run(idle_service, ann.client, ann.marks[0])
+    own = ann.client.request("POST", "runs", json={"project": name}).json()
+    streams = [response.iter_content(None) for response in followers]
+    for chunks in streams:
+        content = b""
+        for chunk in chunks:
+            content += chunk
+            if content.count(own["nodes"][0]["job_id"].encode()) == 2:
+                break
+        assert own["run_id"].encode() in content
+        assert not any(mark.encode() in content for mark in (other["run_id"], *ann.marks))
+    patch = {"visibility": "private"}
+    ann.client.request("PATCH", f"projects/{project['project_id']}", json=patch).raise_for_status()
+    for chunks in streams:
+        with pytest.raises(requests.exceptions.ChunkedEncodingError):
+            for _ in chunks:
+                pass
+    ids = re.findall(rb"id: (\S+)", content)
+    for client in (idle_service.anonymous(), idle_service.add_user(f"eve-{uuid.uuid4()}")):
+        # The id of another's event is no one's, and there is no such project any more.
+        for query in ({"project": name}, {"project": name, "after": ids[-1].decode()}):
+            response = client.request("GET", "events", params=query)
+            assert response.status_code == (401 if client.token is None else 404), response.text
+
+
 def test_without_a_token_nothing_outside_of_projects_is_listed(idle_service: Service, ann: Ann) -> None:
     anonymous = idle_service.anonymous()
     for path, query in (
@@ -671,6 +715,8 @@ def test_without_a_token_nothing_outside_of_projects_is_listed(idle_service: Ser
         ("runs", {}),
         ("runs", {"user_id": ann.user_id}),
         ("projects", {}),
+        ("events", {}),
+        ("events", {"project": "none"}),
     ):
         response = anonymous.request("GET", path, params=query)
         assert response.status_code == 401, (path, response.text)

@@ -11,6 +11,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from markupsafe import escape
 
+from reactorcide.accounts import users
 from reactorcide.app.service import Service
 from reactorcide.domain.errors import NotFound
 from reactorcide.domain.jobs import JobStatus
@@ -49,8 +50,6 @@ class Visitor:
 @pytest.fixture
 def visitor(tmp_path: Path) -> Iterator[Visitor]:
     site = service(tmp_path / "data")
-    from reactorcide.accounts import users
-
     token = users.bootstrap(site._accounts, tmp_path / "admin-token")
     assert token is not None
     yield Visitor(site.wsgi, token)
@@ -90,6 +89,21 @@ def test_beyond_loopback_or_over_tls_the_cookie_is_secure(visitor: Visitor, base
 def test_it_leads_to_no_other_site(visitor: Visitor, target: str) -> None:
     response = visitor.client.post("/sign-in", data={"token": visitor.token, "next": target})
     assert response.headers["Location"] == "/"
+
+
+def test_below_a_path_it_leads_to_nothing_beside(tmp_path: Path) -> None:
+    site = service(tmp_path / "data", public_url="http://localhost/ci")
+    token = users.bootstrap(site._accounts, tmp_path / "admin-token")
+    client = site.wsgi.test_client()
+    own = "/ci/jobs?name=../x"
+    beside = ("/evil", "/ci", "/cider", "/ci/../evil", "/ci/%2e%2E/evil", "/ci/..%2fevil", "/ci/./.././x?y")
+    for target in (own, *beside, "//ci/x"):
+        response = client.post("/ci/sign-in", data={"token": token, "next": target})
+        assert response.status_code == 303
+        assert response.headers["Location"] == (own if target == own else "/ci/")
+    assert client.get("/ci/").headers["Location"] == "/ci/runs"
+    assert site.wsgi.test_client().post("/ci/sign-out").headers["Location"] == "/ci/sign-in"
+    site.stop()
 
 
 def test_a_form_of_another_site_signs_nobody_in(visitor: Visitor) -> None:
@@ -186,8 +200,6 @@ def test_every_page_says_what_it_may_load_and_loads_only_from_here(visitor: Visi
 
 def test_the_account_has_its_webhooks_and_what_can_be_sent_again(tmp_path: Path) -> None:
     site = service(tmp_path / "data")
-    from reactorcide.accounts import users
-
     token = users.bootstrap(site._accounts, tmp_path / "admin-token")
     assert token is not None
     visitor = Visitor(site.wsgi, token)

@@ -9,6 +9,7 @@ import pytest
 from flask import Flask, Response, request
 
 from reactorcide.domain import errors as domain_errors
+from reactorcide.domain.accounts import Anonymous
 from reactorcide.domain.errors import Busy, InvalidInput, NotFound, ReactorcideError, StoreError
 from reactorcide.lib.notifier import LocalNotifier
 from reactorcide.metrics import Metrics
@@ -116,7 +117,7 @@ class TestStreams:
         notifier: LocalNotifier | None = None,
     ) -> Response:
         with app.test_request_context():
-            return stream(slots, "u", notifier or LocalNotifier(), chunks, check=lambda: None)
+            return stream(slots, ("u",), notifier or LocalNotifier(), chunks, check=lambda: None)
 
     def test_stream_above_the_limit_is_busy_until_one_closes(self, app: Flask) -> None:
         slots = StreamSlots(1)
@@ -128,13 +129,26 @@ class TestStreams:
 
     def test_one_user_gets_half_of_the_slots(self) -> None:
         slots = StreamSlots(4)
-        assert [slots.try_take("greedy") for _ in range(3)] == [True, True, False]
-        assert [slots.try_take(user_id) for user_id in ("a", "b", "c")] == [True, True, False]
-        slots.release("greedy")
-        assert [slots.try_take("greedy"), slots.try_take("c")] == [True, False]
+        assert [slots.try_take(("greedy",)) for _ in range(3)] == [True, True, False]
+        assert [slots.try_take((user_id,)) for user_id in ("a", "b", "c")] == [True, True, False]
+        slots.release(("greedy",))
+        assert [slots.try_take(("greedy",)), slots.try_take(("c",))] == [True, False]
+
+    def test_clients_without_a_token_get_half_of_the_slots_and_a_network_half_of_these(self) -> None:
+        slots = StreamSlots(8)
+        greedy, same_network, other, third = (
+            Anonymous.at(address, None).share
+            for address in ("2001:db8::1", "2001:db8::2", "192.0.2.1", "192.0.2.2")
+        )
+        assert [slots.try_take(share) for share in (greedy, same_network, greedy)] == [True, True, False]
+        assert [slots.try_take(share) for share in (other, third, third)] == [True, True, False]
+        slots.release(same_network)
+        assert [slots.try_take(share) for share in (third, third)] == [True, False]
+        # Users have the other half.
+        assert [slots.try_take(("ann",)) for _ in range(5)] == [True] * 4 + [False]
 
     def test_without_slots_all_streams_are_busy(self, app: Flask) -> None:
-        assert not StreamSlots(0).try_take("u")
+        assert not StreamSlots(0).try_take(("u",))
 
     def test_stream_cut_by_a_stop_does_not_look_complete(self, app: Flask) -> None:
         notifier = LocalNotifier()
@@ -158,7 +172,7 @@ class TestStreams:
     ) -> None:
         monkeypatch.setattr(streams, "_CHECK_EVERY_S", 0)
         with app.test_request_context(environ_overrides={"reactorcide.client_has_closed": lambda: True}):
-            response = stream(StreamSlots(1), "u", LocalNotifier(), pieces(b"x", b"y"), check=lambda: None)
+            response = stream(StreamSlots(1), ("u",), LocalNotifier(), pieces(b"x", b"y"), check=lambda: None)
             # The error keeps a part of an answer from looking complete.
             with pytest.raises(ConnectionResetError):
                 list(response.response)

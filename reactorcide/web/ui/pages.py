@@ -86,7 +86,7 @@ def _remember_last_event() -> None:
 @ui.app_context_processor
 def _of_every_page() -> dict[str, Any]:
     session, user = session_value(), g.get("user")
-    has_events = "last_event_id" in g and user is not None and not user.is_anonymous
+    has_events = "last_event_id" in g and user is not None
     return {
         "last_event_id": events.public_id(services().jobs, user, g.last_event_id) if has_events else None,
         "api": f"{request.script_root}{PREFIX}",

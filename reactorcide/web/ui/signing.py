@@ -1,6 +1,7 @@
 """Signing in and out: by a token, an invitation or a one-time link."""
 
-from urllib.parse import urlsplit
+from posixpath import normpath
+from urllib.parse import unquote, urlsplit
 
 from flask import Response, g, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response as AnyResponse
@@ -95,7 +96,10 @@ def _next() -> str:
     target = request.values.get("next", "")
     if request.endpoint not in ("ui.show_sign_in", "ui.sign_in") and request.method == "GET":
         target = request.script_root + request.full_path.removesuffix("?")
-    is_own = target.startswith("/") and not target.startswith("//") and "\\" not in target
+    # Browsers and proxies resolve dot segments, also those that are encoded.
+    path = normpath(unquote(target.partition("?")[0].partition("#")[0]))
+    is_own = all(text.startswith(f"{request.script_root}/") for text in (target, f"{path}/"))
+    is_own = is_own and not target.startswith("//") and "\\" not in target
     return target if is_own and target.isprintable() else url_for("ui.home")
 
 

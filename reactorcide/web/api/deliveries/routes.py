@@ -57,7 +57,7 @@ def take_delivery(path: HookPath, header: HookHeader) -> Response:
         # A slow and large one must not take every thread of the service, or every slot of its users.
         is_held = (request.content_length or MAX_BODY_BYTES) <= MAX_HOOK_BODY_BYTES
         slots = services().delivery_slots
-        with nullcontext() if is_held else slots.required(client_address(), _NO_SLOT):
+        with nullcontext() if is_held else slots.required((client_address(),), _NO_SLOT):
             headers = {name.lower(): value for name, value in request.headers.items()}
             delivery = receive.receive(services().jobs, project, headers, _chunks())
     except (NotFound, Unauthorized):

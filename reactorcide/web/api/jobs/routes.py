@@ -94,7 +94,7 @@ def list_jobs(query: JobListQuery) -> Response:
 @api.get("/jobs/<job_id>", responses={200: JobResponse})
 def show_job(path: JobPath, query: JobQuery) -> Response:
     """Show a job, at once or as soon as its status changes."""
-    with services().slots.long_poll(caller().user_id, query.wait) as wait_s:
+    with services().slots.long_poll(caller().share, query.wait) as wait_s:
         job = read.wait_for_change(services().jobs, caller(), path.job_id, timeout_s=wait_s)
     return jsonify(job_json(job))
 

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from flask import Response, jsonify, request
+from werkzeug.datastructures import Range
 from werkzeug.http import parse_range_header
 
 from reactorcide.domain.accounts import User
@@ -17,6 +18,7 @@ from reactorcide.jobs.logs import LogBytes, LogPart, LogPosition
 from reactorcide.lib.clock import rfc3339
 from reactorcide.web import errors, sse
 from reactorcide.web.api.jobs.schemas import JobPath
+from reactorcide.web.api.lists import check_user
 from reactorcide.web.api.logs.schemas import (
     LOG_POSITION,
     EventsHeader,
@@ -76,7 +78,7 @@ def job_logs(header: LogHeader, path: JobPath, query: LogQuery) -> Response:
     authenticate = authenticator()
     response = stream(
         services().slots,
-        caller().user_id,
+        caller().share,
         context.notifier,
         chunks,
         mimetype,
@@ -112,25 +114,34 @@ def search_log(path: JobPath, query: LogSearchQuery) -> Response:
     return jsonify({"matches": [asdict(item) for item in matches.matches], "next_line": matches.next_line})
 
 
-@api.get("/events", responses={200: {"content": {sse.MIMETYPE: JOB_EVENTS}}})
+@api.get("/events", responses={200: {"content": {sse.MIMETYPE: JOB_EVENTS}}, 404: ErrorResponse})
 def follow_events(header: EventsHeader, query: EventsQuery) -> Response:
-    """Follow the status changes of jobs, runs and their nodes."""
+    """Follow the status changes of jobs, runs and nodes: of one's own, or of a `project`."""
     context = services().jobs
     user, field, sent = caller(), _LAST_ID, header.last_event_id
+    check_user(user, None, "changes", of_project=query.project is not None)
+    project_id = None if query.project is None else access.project(context, user, query.project).project_id
     if sent is None:
         field, sent = "after", query.after
     after = events.last_id(context) if sent is None else events.sent_id(context, user, sent)
     if after is None:
         raise InvalidInput(f"{field} is not an id of an event that the service sent you", field)
-    chunks = sse.with_keepalive(_job_events(context, user, after))
-    return stream(
-        services().slots, caller().user_id, context.notifier, chunks, sse.MIMETYPE, check=authenticator()
-    )
+    chunks = sse.with_keepalive(_job_events(context, user, after, project_id))
+    authenticate = authenticator()
+
+    def check() -> None:
+        current = authenticate()
+        if project_id is not None:
+            access.project(context, current, project_id)
+
+    return stream(services().slots, user.share, context.notifier, chunks, sse.MIMETYPE, check=check)
 
 
-def _job_events(context: StoredJobs, user: User, after: int) -> Generator[bytes, None, None]:
+def _job_events(
+    context: StoredJobs, user: User, after: int, project_id: str | None
+) -> Generator[bytes, None, None]:
     yield sse.mark(events.public_id(context, user, after))
-    for event in events.follow(context, user, after):
+    for event in events.follow(context, user, after, project_id):
         if event is None:
             yield b""
             continue
@@ -203,11 +214,13 @@ def _answer(log: LogBytes) -> Response:
     if log.changed is not None:
         return Response(log.chunks(), mimetype="text/plain")
     start, end, status = log.start, log.end, 200
-    sent = "" if "If-Range" in request.headers else request.headers.get("Range", "")
+    # Ranges are defined for GET alone (RFC 9110, 14.2).
+    is_asked = request.method == "GET" and "If-Range" not in request.headers
+    sent = request.headers.get("Range", "") if is_asked else ""
     requested = parse_range_header(sent)
     is_one = requested is not None and requested.units == "bytes" and len(requested.ranges) == 1
     if is_one or _LAST_NONE.fullmatch(sent):
-        inside = None if requested is None else requested.range_for_length(end - start)
+        inside = None if requested is None else _inside(requested, end - start)
         if inside is None:
             response = errors.answer(416, f"the log has only {end - start} bytes")
             response.headers["Content-Range"] = f"bytes */{end - start}"
@@ -220,3 +233,12 @@ def _answer(log: LogBytes) -> Response:
     if status == 206:
         response.headers["Content-Range"] = content_range
     return response
+
+
+def _inside(requested: Range, size_bytes: int) -> tuple[int, int] | None:
+    """Return where a range begins and ends in so many bytes; ``None`` if nothing of it is there."""
+    [(start, end)] = requested.ranges
+    if start < 0:
+        # All of it, if there are not as many bytes (RFC 9110, 14.1.2).
+        start = max(0, size_bytes + start)
+    return (start, size_bytes if end is None else min(end, size_bytes)) if start < size_bytes else None

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from reactorcide.domain.errors import InvalidInput
 from reactorcide.domain.jobs import JobStatus
 from reactorcide.domain.services import NAME as SERVICE_NAME
-from reactorcide.web.api.schemas import Count, Header, Id, Query, Schema, Time
+from reactorcide.web.api.schemas import MAX_FILTER_CHARS, Count, Header, Id, Query, Schema, Time
 
 _EVENT_ID = "^([0-9]{1,15}|[A-Za-z0-9_-]{64})$"
 LOG_POSITION = re.compile(r"(?:([0-9]{1,9}):)?([0-9]{1,15})")
@@ -49,8 +49,14 @@ class EventsHeader(Header):
 
 
 class EventsQuery(Query):
-    """The same, for a browser: its first request cannot have the field of the header."""
+    """Which events: the id as in the header, for browsers, whose first request cannot send it."""
 
+    project: str | None = Field(
+        default=None,
+        max_length=MAX_FILTER_CHARS,
+        description="Only changes of this project, its name or its id, for all who may see its runs. "
+        "Without a token: of a public project, and required.",
+    )
     after: str | None = Field(
         default=None,
         pattern=_EVENT_ID,

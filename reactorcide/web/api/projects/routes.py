@@ -154,7 +154,7 @@ def check_project(path: ProjectPath, query: NoQuery) -> Response:
 
     This takes up to a minute, depending on these servers.
     """
-    with services().slots.required(caller().user_id):
+    with services().slots.required(caller().share):
         checks = credentials.check(services().runs, services().http, caller(), path.project_id)
     return jsonify({"repository": checks.repository, "token": checks.token})
 

@@ -66,7 +66,7 @@ def start_run(header: SubmitHeader, body: RunRequest, query: NoQuery) -> Respons
         sent = json.dumps({"run": body.model_dump(exclude_unset=True)}, sort_keys=True)
         key = RequestKey(header.idempotency_key, hashlib.sha256(sent.encode()).digest())
     # Fetching from a slow server must not take every thread of the service.
-    with services().slots.required(caller().user_id):
+    with services().slots.required(caller().share):
         run, is_new = start(services().runs, caller(), order, key)
     response = _details(run)
     if is_new:
@@ -109,7 +109,7 @@ def list_runs(query: RunListQuery) -> Response:
 @api.get("/runs/<run_id>", responses={200: RunResponse})
 def show_run(path: RunPath, query: JobQuery) -> Response:
     """Show a run with its nodes, at once or as soon as its status or that of a node changes."""
-    with services().slots.long_poll(caller().user_id, query.wait) as wait_s:
+    with services().slots.long_poll(caller().share, query.wait) as wait_s:
         view = read.wait_for_change(services().runs, caller(), path.run_id, timeout_s=wait_s)
     return jsonify(_view_json(view))
 

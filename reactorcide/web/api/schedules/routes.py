@@ -73,7 +73,7 @@ def delete_schedule(path: SchedulePath, query: NoQuery) -> tuple[str, int]:
 def run_schedule(path: SchedulePath, query: NoQuery) -> Response:
     """Start the runs of a schedule now; its newest occurrence names them."""
     # As with other runs, the repository may be slow.
-    with services().slots.required(caller().user_id):
+    with services().slots.required(caller().share):
         start_by_hand(services().runs, caller(), path.project_id, path.schedule_id)
     return _schedule_response(path.project_id, path.schedule_id)
 

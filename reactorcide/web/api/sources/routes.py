@@ -40,7 +40,7 @@ def upload_source(query: NoQuery) -> Response:
         message = f"send the source as a tar.gz, with Content-Type: {_TYPES[0]}"
         return errors.answer(415, message)
     # Slow uploads must not take every thread of the service.
-    with services().slots.required(caller().user_id):
+    with services().slots.required(caller().share):
         # An upload has a limit of its own, checked while it is read.
         request.max_content_length = None
         source, created = sources.add(

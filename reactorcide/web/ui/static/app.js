@@ -216,9 +216,7 @@ setInterval(tick, 1000);
 
 // --- live -------------------------------------------------------------------------------------------------
 
-// Events are for who has signed in.
-const live = root.dataset.csrf && document.getElementById("main").dataset.live;
-const shownId = document.getElementById("main").dataset.id;
+const { live, project, id: shownId } = document.getElementById("main").dataset;
 let source = null;
 let retry = 0;
 let wasLost = false;
@@ -232,8 +230,11 @@ function connect() {
   clearTimeout(retry);
   if (source || document.hidden || !live) return;
   // At first the events since the page was written; later the page is drawn anew instead.
-  const after = wasLost ? "" : `?after=${document.getElementById("main").dataset.event}`;
-  source = new EventSource(`${api}/events${after}`);
+  const query = new URLSearchParams();
+  if (!wasLost) query.set("after", document.getElementById("main").dataset.event);
+  // Of a project's page its events, also for those who see it and are not its members.
+  if (project) query.set("project", project);
+  source = new EventSource(`${api}/events?${query}`);
   source.onopen = () => {
     lost(false);
     // What happened while nothing listened is not in the events.
