@@ -32,7 +32,7 @@ JOB_NAME_LIKE = "a job's name: up to 100 letters, digits, '_', '-', '.' and spac
 MAX_JOBS = 500
 
 _NAME_OF_JOB = Text(JOB_NAME, JOB_NAME_LIKE, max_bytes=100, has_references=False)
-_NAMES_OF_JOBS = ListOf(_NAME_OF_JOB, most=MAX_JOBS)
+_NAMES_OF_JOBS = ListOf(_NAME_OF_JOB, max_items=MAX_JOBS)
 _SCHEMAS = {field.name: field.about.schema for field in JOB_FIELDS}
 _IN_CONTAINER = "an absolute path in the container, without '..', apart from / and /job/artifacts"
 _CODE_DIR = Text(_SCHEMAS["code_dir"]["pattern"], _IN_CONTAINER, 4096)
@@ -42,7 +42,7 @@ VARS = MapOf(
     Text(max_bytes=MAX_VALUE_BYTES, has_references=False),
     r"[A-Za-z_][A-Za-z0-9_-]*",
     "a name for a value",
-    most=1000,
+    max_items=1000,
 )
 ID = Text(
     r"[a-z0-9][a-z0-9-]{0,62}", "an id: up to 63 lower-case letters, digits and '-'", has_references=False
@@ -115,7 +115,7 @@ JOB: Object[dict[str, Any]] = Object(
             ),
             "Containers beside it, each reached by its name.",
         ),
-        Key(("cache",), ListOf(CACHE, most=20), "What is kept from one run to the next."),
+        Key(("cache",), ListOf(CACHE, max_items=20), "What is kept from one run to the next."),
         Key(("artifacts",), GLOBS, "Globs of the files in /job/artifacts that are kept; all."),
         Key(("artifacts_from",), _NAMES_OF_JOBS, "Needed jobs whose artifacts are put below /job/needs."),
         Key(("resources",), RESOURCES, "Limits."),

@@ -73,7 +73,7 @@ class ListOf(Kind[tuple[T, ...]]):
     """A list; one value alone is a list of one."""
 
     item: Kind[T]
-    most: int = 100
+    max_items: int = 100
     may_be_alone: bool = True
 
     def read(self, node: Node, key: str, reader: Reader) -> tuple[T, ...] | None:
@@ -83,15 +83,17 @@ class ListOf(Kind[tuple[T, ...]]):
                 return None
             value = self.item.read(node, key, reader)
             return None if value is None else (value,)
-        if len(node.items) > self.most:
-            reader.error(node.place, f"{key} has {len(node.items)} entries; at most {self.most} are allowed")
+        if len(node.items) > self.max_items:
+            reader.error(
+                node.place, f"{key} has {len(node.items)} entries; at most {self.max_items} are allowed"
+            )
             return None
         values = [self.item.read(item, key, reader) for item in node.items]
         good = tuple(value for value in values if value is not None)
         return good if len(good) == len(values) else None
 
     def schema(self) -> Schema:
-        listed = {"type": "array", "items": self.item.schema(), "maxItems": self.most}
+        listed = {"type": "array", "items": self.item.schema(), "maxItems": self.max_items}
         return {"anyOf": [self.item.schema(), listed]} if self.may_be_alone else listed
 
 
@@ -102,15 +104,15 @@ class MapOf(Kind[dict[str, T]]):
     value: Kind[T]
     name_pattern: str
     name_like: str
-    most: int = 100
+    max_items: int = 100
 
     def read(self, node: Node, key: str, reader: Reader) -> dict[str, T] | None:
         if not isinstance(node, Mapping):
             reader.error(node.place, f"{key} takes a mapping, not {_WORDS[type(node)]}")
             return None
-        if len(node.entries) > self.most:
+        if len(node.entries) > self.max_items:
             reader.error(
-                node.place, f"{key} has {len(node.entries)} entries; at most {self.most} are allowed"
+                node.place, f"{key} has {len(node.entries)} entries; at most {self.max_items} are allowed"
             )
             return None
         values = {}
@@ -127,7 +129,7 @@ class MapOf(Kind[dict[str, T]]):
             "type": "object",
             "propertyNames": names,
             "additionalProperties": self.value.schema(),
-            "maxProperties": self.most,
+            "maxProperties": self.max_items,
         }
 
 

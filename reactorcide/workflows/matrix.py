@@ -150,7 +150,7 @@ def _entries(
             yield values, entry.place
 
 
-_ITEMS = ListOf(_VALUE, most=MAX_COMBINATIONS, may_be_alone=False)
+_ITEMS = ListOf(_VALUE, max_items=MAX_COMBINATIONS, may_be_alone=False)
 
 
 class ItemsKind(Kind[tuple[str, ...]]):

@@ -31,8 +31,8 @@ SCRIPT = Text(max_bytes=MAX_COMMAND_BYTES, has_references=False)
 VARIABLE = VARIABLE_NAME.pattern
 
 
-def _environment(most: int) -> MapOf[Template]:
-    return MapOf(Templated(), VARIABLE, "a name for a variable", most=most)
+def _environment(max_items: int) -> MapOf[Template]:
+    return MapOf(Templated(), VARIABLE, "a name for a variable", max_items=max_items)
 
 
 ENVIRONMENT = _environment(MAX_VARIABLES)
@@ -208,19 +208,19 @@ CACHE = Object(
     keys=(
         Key(
             ("key",),
-            ListOf(_CacheKey(("vars", "matrix", "event"), max_bytes=MAX_KEY_BYTES), most=20),
+            ListOf(_CacheKey(("vars", "matrix", "event"), max_bytes=MAX_KEY_BYTES), max_items=20),
             "Texts, and `file:GLOB` for a hash of files.",
             is_required=True,
         ),
         Key(
             ("paths",),
-            ListOf(_CachePath(max_bytes=1024), most=20),
+            ListOf(_CachePath(max_bytes=1024), max_items=20),
             "Files and directories, absolute or from where the command runs.",
             is_required=True,
         ),
         Key(
             ("restore_keys",),
-            ListOf(Templated(("vars", "matrix", "event"), max_bytes=MAX_KEY_BYTES), most=20),
+            ListOf(Templated(("vars", "matrix", "event"), max_bytes=MAX_KEY_BYTES), max_items=20),
             "Beginnings of other keys, tried in turn.",
         ),
     ),

@@ -122,15 +122,15 @@ class Parsed(Kind[T]):
         return {"anyOf": [self.takes, {"type": "string", "pattern": _HAS_REFERENCE}]}
 
 
-def whole(least: int, most: int) -> Parsed[int]:
-    """Return the kind of whole numbers from ``least`` to ``most``."""
+def whole(minimum: int, maximum: int) -> Parsed[int]:
+    """Return the kind of whole numbers from ``minimum`` to ``maximum``."""
 
     def parse(text: str) -> int:
-        if re.fullmatch(r"[-+]?[0-9]{1,15}", text, re.ASCII) is None or not least <= int(text) <= most:
-            raise ValueError(f"is not a whole number from {least} to {most}")
+        if re.fullmatch(r"[-+]?[0-9]{1,15}", text, re.ASCII) is None or not minimum <= int(text) <= maximum:
+            raise ValueError(f"is not a whole number from {minimum} to {maximum}")
         return int(text)
 
-    return Parsed(parse, {"type": "integer", "minimum": least, "maximum": most}, is_typed=True)
+    return Parsed(parse, {"type": "integer", "minimum": minimum, "maximum": maximum}, is_typed=True)
 
 
 def _parse_flag(text: str) -> bool:
@@ -145,18 +145,18 @@ _DURATION = r"([0-9]{1,9})([smhd]?)"
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
-def duration(most_s: int) -> Parsed[int]:
-    """Return the kind of durations, in seconds, from 1 to ``most_s``."""
+def duration(max_s: int) -> Parsed[int]:
+    """Return the kind of durations, in seconds, from 1 to ``max_s``."""
 
     def parse(text: str) -> int:
         match = re.fullmatch(_DURATION, text, re.ASCII)
         seconds = int(match[1]) * _SECONDS[match[2]] if match else 0
-        if not 1 <= seconds <= most_s:
-            raise ValueError(f"is not a duration from 1 to {most_s} seconds; write seconds, or 90s, 20m, 2h")
+        if not 1 <= seconds <= max_s:
+            raise ValueError(f"is not a duration from 1 to {max_s} seconds; write seconds, or 90s, 20m, 2h")
         return seconds
 
     choices = [
-        {"type": "integer", "minimum": 1, "maximum": most_s},
+        {"type": "integer", "minimum": 1, "maximum": max_s},
         {"type": "string", "pattern": f"^{_DURATION}$"},
     ]
     return Parsed(parse, {"anyOf": choices})
@@ -165,9 +165,9 @@ def duration(most_s: int) -> Parsed[int]:
 def _parse_cpus(text: str) -> float:
     match = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)(m?)", text, re.ASCII)
     cpus = float(match[1]) / (1000 if match[2] else 1) if match else 0.0
-    least, most = LIMITS["cpu_limit"]["ge"], LIMITS["cpu_limit"]["le"]
-    if not least <= cpus <= most:
-        raise ValueError(f"is not a number of processors from {least} to {most}, like 2, 0.5 or 500m")
+    minimum, maximum = LIMITS["cpu_limit"]["ge"], LIMITS["cpu_limit"]["le"]
+    if not minimum <= cpus <= maximum:
+        raise ValueError(f"is not a number of processors from {minimum} to {maximum}, like 2, 0.5 or 500m")
     return cpus
 
 
