@@ -82,7 +82,7 @@ def api(service: Service) -> Client:
 
 
 class NewService(Protocol):
-    """Makes and starts a service of a test's own."""
+    """Creates and starts a service for one test."""
 
     def __call__(self, environment: Mapping[str, str] | None = None, **options: object) -> Service: ...
 

@@ -1,4 +1,4 @@
-"""Backing up and restoring a data directory: what is in it, and what is refused."""
+"""Backup and restore of a data directory: the contents, and refused files."""
 
 import errno
 import gzip

@@ -1,4 +1,4 @@
-"""What the documents say of the tests that hold them up."""
+"""The documents name existing tests and functions."""
 
 import re
 from pathlib import Path

@@ -80,7 +80,7 @@ class Request:
 
 @dataclass
 class Tally:
-    """What was done, for the figures."""
+    """Counts of the actions, for the report."""
 
     kills: int = 0
     jobs: list[Request] = field(default_factory=list)

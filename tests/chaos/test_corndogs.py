@@ -1,4 +1,4 @@
-"""SIGKILL for a Corndogs of its own process, under jobs that wait and run."""
+"""SIGKILL for a Corndogs in a separate process, under waiting and running jobs."""
 
 import contextlib
 import socket

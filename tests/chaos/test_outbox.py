@@ -1,4 +1,4 @@
-"""SIGKILL where a commit status is owed, or was sent: the forge ends with the last one."""
+"""SIGKILL while a commit status is owed or sent: the forge has the last one in the end."""
 
 import json
 from http.server import BaseHTTPRequestHandler

@@ -1,4 +1,4 @@
-"""SIGKILL where a run begins, goes on, is cancelled and is repeated: it ends as it should have."""
+"""SIGKILL while a run starts, continues, is cancelled or repeated: it ends correctly."""
 
 import contextlib
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""SIGKILL where a schedule is due: its run is started, and once."""
+"""SIGKILL while a schedule is due: its run starts exactly once."""
 
 import time
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""``reactorcide demo``: the whole way, and what it says when a part of that fails."""
+"""``reactorcide demo``: the complete demo, and its messages when a step fails."""
 
 import contextlib
 import re

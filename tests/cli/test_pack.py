@@ -1,4 +1,4 @@
-"""A directory as what is uploaded."""
+"""Packing a directory for an upload."""
 
 import gzip
 import hashlib

@@ -1,4 +1,4 @@
-"""How the CSIL client fails and recovers, and what it makes of a server that answers anything."""
+"""Failures and recovery of the CSIL client, also with a server that sends arbitrary answers."""
 
 import socket
 import threading

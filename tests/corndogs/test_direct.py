@@ -1,4 +1,4 @@
-"""The embedded Corndogs called in this process: what goes wrong there, and what it does without."""
+"""The embedded Corndogs called in this process: its errors, and the modules that it does not import."""
 
 import logging
 import os

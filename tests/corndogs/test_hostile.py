@@ -1,4 +1,4 @@
-"""A server that answers anything, and says in its errors what is nobody else's business."""
+"""A server with arbitrary answers, and with confidential text in its errors."""
 
 import logging
 import socket

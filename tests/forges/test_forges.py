@@ -1,4 +1,4 @@
-"""One suite over all forges: what they send is read as the same events, and only if it is signed."""
+"""One suite for all forges: their deliveries are read as the same events, and only if signed."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""Bad tokens and invitations: so many a minute from one address."""
+"""The rate limit of bad tokens and invitations from one address."""
 
 import http.client
 import json

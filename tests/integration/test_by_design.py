@@ -1,4 +1,4 @@
-"""What docs/security.md says is so by design: nobody should rely on the opposite, nor change it unseen."""
+"""The behaviour that docs/security.md calls intended, so that a change of it is noticed."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Caches of runs on the real engine: which is restored where, what is saved when, and who sees it."""
+"""Caches of runs on the real engine: restoring, saving, and who can see them."""
 
 import sqlite3
 import tarfile

@@ -1,4 +1,4 @@
-"""What a job may say, what it gets where it says nothing, and what is refused."""
+"""The fields of a job: accepted values, defaults, and refused values."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""The other users of the service's host: what they find at its port, in its log, below its source roots."""
+"""Protection from other users of the service's host: its port, its log, its source roots."""
 
 import os
 import pty

@@ -1,4 +1,4 @@
-"""By which names the service may be called without a token: a page that was rebound to it has neither."""
+"""The host names that are accepted without a token, as protection against DNS rebinding."""
 
 import socket
 

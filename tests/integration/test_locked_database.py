@@ -1,4 +1,4 @@
-"""Another process that holds the job database: the service waits, says so, and goes on."""
+"""Another process that locks the job database: the service waits, reports it, and continues."""
 
 import sqlite3
 from contextlib import closing

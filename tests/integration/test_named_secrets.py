@@ -1,4 +1,4 @@
-"""Named secrets on the real engine: who may use them for what, and that nobody sees them."""
+"""Named secrets on the real engine: the rules for their use, and that they are never shown."""
 
 import uuid
 from collections.abc import Callable

@@ -236,7 +236,7 @@ def test_a_project_is_renamed_and_removed_once_its_runs_are_over(
     refused = owner.request("DELETE", path)
     assert (refused.status_code, refused.json()["message"]) == (
         409,
-        "the project has 1 runs that are not over; cancel them, or wait",
+        "the project has 1 unfinished runs; cancel them, or wait",
     )
     assert owner.request("POST", f"runs/{run['run_id']}/cancel").status_code == 200
     assert owner.request("DELETE", path).status_code == 204

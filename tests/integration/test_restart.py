@@ -1,4 +1,4 @@
-"""A service that is stopped or killed while its jobs run goes on with them at its next start."""
+"""A service that is stopped or killed while its jobs run continues with them at its next start."""
 
 import time
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Secrets of a job: it has them, and nobody sees them again."""
+"""Secrets of a job: the job gets them, and they are never shown."""
 
 import http.server
 import json

@@ -1,4 +1,4 @@
-"""Starting and stopping the service, and what it says about itself."""
+"""Starting and stopping the service, and its messages and metrics."""
 
 import json
 import os

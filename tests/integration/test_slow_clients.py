@@ -1,4 +1,4 @@
-"""Clients that send slowly, endlessly or not at all: they are cut off, and nobody waits for them."""
+"""Clients that send slowly, endlessly or not at all are disconnected, and do not delay others."""
 
 import http.client
 import json

@@ -1,4 +1,4 @@
-"""Where a job's files come from: git, a directory of this host, or nowhere."""
+"""The sources of jobs: git, a directory of this host, or none."""
 
 import os
 from pathlib import Path

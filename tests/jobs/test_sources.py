@@ -339,7 +339,7 @@ def test_upload_of_a_known_source_is_still_checked(shelf: Shelf) -> None:
 
 
 class TestUnused:
-    """Removing what nobody needs any more."""
+    """Removing unused sources."""
 
     def test_source_needed_by_a_job_is_retained(self, shelf: Shelf) -> None:
         needed, unneeded, never = (shelf.add(tar_gz(member(name))) for name in "abc")

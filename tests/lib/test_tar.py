@@ -1,4 +1,4 @@
-"""Reading tars that nobody vouches for."""
+"""Reading untrusted tars."""
 
 import gzip
 import random

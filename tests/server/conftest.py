@@ -1,4 +1,4 @@
-"""The loop in a thread of its own, with an application of the test's."""
+"""The loop in a separate thread, with an application of the test."""
 
 import socket
 import threading

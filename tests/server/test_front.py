@@ -1,4 +1,4 @@
-"""The loop and its connections: what a client may cost, and what it gets."""
+"""The loop and its connections: the limits of a client, and its answers."""
 
 import contextlib
 import gc

@@ -1,4 +1,4 @@
-"""Schemathesis, for thousands of cases, anew each time."""
+"""Schemathesis with thousands of cases, new ones each time."""
 
 import random
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Two thousand hostile clients at one address, for a minute: somebody else hardly notices."""
+"""Two thousand hostile clients at one address for a minute hardly slow another client."""
 
 from tests.conftest import NewService
 from tests.support.siege import besiege

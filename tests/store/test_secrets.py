@@ -1,4 +1,4 @@
-"""What is secret in a job is encrypted on disk, by a key beside the database."""
+"""The secrets of a job are encrypted on disk, with a key beside the database."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Transactions over several kinds of records: all of what is written, or none."""
+"""Transactions over several kinds of records: all writes, or none."""
 
 import threading
 from collections.abc import Callable

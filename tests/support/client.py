@@ -80,7 +80,7 @@ class Client:
         return job
 
     def run(self, job_command: str = "true", **fields: Any) -> Job:
-        """Submit a job and return it when it is over."""
+        """Submit a job and return it when it has ended."""
         return self.wait(self.submit(job_command, **fields))
 
     def job(self, job: Job, **params: Any) -> Job:
@@ -89,7 +89,7 @@ class Client:
         return answer
 
     def wait(self, job: Job, *statuses: str, deadline_s: float = 30) -> Job:
-        """Return the job once it is over, or has one of ``statuses``."""
+        """Return the job once it has ended, or has one of ``statuses``."""
         deadline = time.monotonic() + deadline_s
         # The first question does not wait: a long poll answers only to a change that comes while it waits.
         latest = self.job(job)

@@ -24,7 +24,7 @@ _AUTOMATIC = ("HEAD", "OPTIONS")
 
 @cache
 def app() -> Flask:
-    """The application, as far as its routes go: nothing of it is started."""
+    """The application with its routes; nothing is started."""
     return Service(Settings(data_dir=Path("/nonexistent")), {}).wsgi
 
 

@@ -1,4 +1,4 @@
-"""A Docker Engine of a test's own, which it may stop without touching anybody's containers."""
+"""A separate Docker Engine for one test, which can stop it without affecting other containers."""
 
 import contextlib
 import shutil

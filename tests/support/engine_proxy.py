@@ -1,4 +1,4 @@
-"""A Docker Engine that can go away and come back, as far as its clients can tell."""
+"""A proxy that makes the Docker Engine unreachable and reachable again for its clients."""
 
 import contextlib
 import os

@@ -59,7 +59,7 @@ class Status:
 
 @dataclass(frozen=True)
 class Failure:
-    """What the forge's API answers in place of what it should: a status, or with 0 nothing at all."""
+    """A failing answer of the forge's API: a status, or with 0 no answer."""
 
     status: int = 503
     headers: dict[str, str] = field(default_factory=dict)
@@ -87,7 +87,7 @@ class Forge:
         return ForgeRepository(self, self._base, path, files or {})
 
     def fail(self, failure: Failure, *, times: int | None = None) -> None:
-        """Answer calls of the API with a failure: so many, or all until ``recover``."""
+        """Answer calls of the API with a failure: a number of calls, or all until ``recover``."""
         with self._lock:
             if times is None:
                 self._always = failure

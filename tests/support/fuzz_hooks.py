@@ -1,4 +1,4 @@
-"""Hooks for Schemathesis: what it needs beside the document, because no schema can say it."""
+"""Hooks for Schemathesis: rules that no schema can express."""
 
 import re
 from collections.abc import Mapping

@@ -149,7 +149,7 @@ def attack(port: int, sockets: int, seconds: float) -> Counter[str]:
 
 @contextmanager
 def attackers(module: str, *arguments: str) -> Iterator["subprocess.Popen[bytes]"]:
-    """Run a module that attacks, as a process of its own that prints what came of it; kill it in the end."""
+    """Run an attacking module in a separate process that prints its results, and kill it at the end."""
     command = [sys.executable, "-m", module, *arguments]
     with subprocess.Popen(command, cwd=_ROOT, stdout=subprocess.PIPE) as process:
         try:
@@ -161,7 +161,7 @@ def attackers(module: str, *arguments: str) -> Iterator["subprocess.Popen[bytes]
 def attacked(
     service: Service, sockets: int, seconds: float
 ) -> AbstractContextManager["subprocess.Popen[bytes]"]:
-    """Have a service attacked by a process of its own."""
+    """Attack a service from a separate process."""
     return attackers("tests.support.hostile", str(service.port), str(sockets), str(seconds))
 
 

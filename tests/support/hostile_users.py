@@ -62,7 +62,7 @@ class Target:
 
 
 def hostile_users(target: Target) -> AbstractContextManager["subprocess.Popen[bytes]"]:
-    """Have a service attacked by users in a process of its own; it prints what came of it as JSON."""
+    """Attack a service as users from a separate process, which prints the results as JSON."""
     return attackers("tests.support.hostile_users", json.dumps(asdict(target)))
 
 

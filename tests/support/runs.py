@@ -31,7 +31,7 @@ def start(client: Client, source: Repository, **fields: Any) -> Run:
 
 
 def over(client: Client, run: Run, deadline_s: float = 60) -> Run:
-    """Return the run once it is over."""
+    """Return the run once it has ended."""
     deadline = time.monotonic() + deadline_s
     latest: Run = client.get(f"runs/{run['run_id']}")
     while latest["status"] not in OVER:

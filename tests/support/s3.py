@@ -1,4 +1,4 @@
-"""An S3 server in a process of its own: moto's, which is one over HTTP like any other."""
+"""An S3 server in a separate process: moto's, over HTTP."""
 
 import itertools
 import os

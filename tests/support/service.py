@@ -1,4 +1,4 @@
-"""A real ``reactorcide serve``, in a process group of its own."""
+"""A real ``reactorcide serve`` in a separate process group."""
 
 import contextlib
 import os

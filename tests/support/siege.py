@@ -1,4 +1,4 @@
-"""A service under attack: what it costs the others, and what it costs the machine."""
+"""A service under attack: the cost for other clients and for the machine."""
 
 import json
 import shutil

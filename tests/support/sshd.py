@@ -1,4 +1,4 @@
-"""A real sshd on a port of its own, for this user, with keys that a test names."""
+"""A real sshd on a free port, for this user, with keys of a test."""
 
 import getpass
 import os

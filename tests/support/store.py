@@ -1,4 +1,4 @@
-"""A job store over a database of a test's own."""
+"""A job store on a separate database for each test."""
 
 from reactorcide.store import Store
 from reactorcide.store.database import Database

@@ -1,4 +1,4 @@
-"""Tars as somebody might make them who means no good."""
+"""Hostile tars."""
 
 import gzip
 import io

@@ -1,4 +1,4 @@
-"""JSON as it is read: what is exact, and what it costs."""
+"""Parsing JSON: exactness and cost."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""The web page without a browser: who gets it, what it may load, how it is addressed."""
+"""The web page without a browser: access, allowed resources, and addresses."""
 
 import re
 import resource

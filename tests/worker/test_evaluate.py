@@ -1,4 +1,4 @@
-"""Evaluating workflows, in the process of its own."""
+"""Evaluating workflows in a separate process."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""The janitor beside a worker: what it removes, what it lets be, and that nobody waits for it."""
+"""The janitor beside a worker: what it removes and keeps, and that it delays no job."""
 
 import threading
 from collections.abc import Callable, Iterator

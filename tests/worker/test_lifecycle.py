@@ -324,7 +324,7 @@ class Lifecycle(RuleBasedStateMachine):
 
     @rule(chance=st.randoms(use_true_random=False), crash_at=st.sampled_from((None, "run-cancel-written")))
     def cancel_a_run(self, chance: random.Random, crash_at: str | None) -> None:
-        """Somebody cancels a run."""
+        """A user cancels a run."""
         self._change_a_run(chance, crash_at, lambda run_id: cancel_run(self.runs, USER, run_id))
 
     @rule(
@@ -333,7 +333,7 @@ class Lifecycle(RuleBasedStateMachine):
         crash_at=st.sampled_from((None, "run-rerun-written", "dependents-cancelled", "dependents-committed")),
     )
     def repeat_a_run(self, chance: random.Random, only: Only, crash_at: str | None) -> None:
-        """Somebody repeats a run."""
+        """A user repeats a run."""
         self._change_a_run(chance, crash_at, lambda run_id: rerun(self.runs, USER, run_id, only))
 
     def _change_a_run(
@@ -352,7 +352,7 @@ class Lifecycle(RuleBasedStateMachine):
 
     @rule(chance=st.randoms(use_true_random=False), crash_at=st.sampled_from((None, None, "cancel-written")))
     def cancel(self, chance: random.Random, crash_at: str | None) -> None:
-        """Somebody cancels a job."""
+        """A user cancels a job."""
         job_id = self._some_job(chance)
         if job_id is None:
             return
@@ -371,7 +371,7 @@ class Lifecycle(RuleBasedStateMachine):
 
     @rule(chance=st.randoms(use_true_random=False), crash_at=st.sampled_from((None, None, "delete-written")))
     def delete(self, chance: random.Random, crash_at: str | None) -> None:
-        """Somebody deletes a job."""
+        """A user deletes a job."""
         job_id = self._some_job(chance)
         if job_id is None:
             return

@@ -1,4 +1,4 @@
-"""Without a single hint, whoever waits learns of a change within a second or so."""
+"""Without any hint, a waiting client notices a change within about a second."""
 
 import threading
 from collections.abc import Callable, Iterator

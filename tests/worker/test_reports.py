@@ -1,4 +1,4 @@
-"""What is reported of a job's files: bounds, and no secrets."""
+"""Reports from a job's files: limits, and no secrets."""
 
 import pytest
 

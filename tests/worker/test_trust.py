@@ -1,4 +1,4 @@
-"""The code of strangers: what waits for approval, and what it never gets, from a real repository."""
+"""Untrusted code: approval, and what it never gets, with a real repository."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Which combinations a matrix has, and what they are called."""
+"""The combinations of a matrix and their names."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The file that a job writes its outputs to: what is read, and what is refused."""
+"""The file with a job's outputs: accepted and refused content."""
 
 import json
 

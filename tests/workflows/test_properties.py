@@ -1,4 +1,4 @@
-"""Whatever a file holds, it is read in bounded time and space, and what it starts ends."""
+"""Any file is read in bounded time and space, and every run of it ends."""
 
 import json
 import random

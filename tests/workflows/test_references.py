@@ -1,4 +1,4 @@
-"""References: what they stand for, where they may stand, and that no value can bring one."""
+"""References: their values, where they are allowed, and that values are not evaluated again."""
 
 import pytest
 

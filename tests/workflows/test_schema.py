@@ -1,4 +1,4 @@
-"""The JSON Schema accepts what is read without an error, and refuses what editors can refuse."""
+"""The JSON Schema accepts every valid file, and refuses the errors that a schema can express."""
 
 import json
 from pathlib import Path
