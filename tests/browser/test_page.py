@@ -71,7 +71,7 @@ def set_hidden(page: Page, is_hidden: bool) -> None:
     )
 
 
-def test_the_link_of_a_red_run_leads_to_the_test_and_its_message(
+def test_link_of_a_failed_run_shows_the_test_and_its_message(
     browser: Browser, site: Service, showcase: Showcase
 ) -> None:
     with visitor(browser, site, None) as page:
@@ -91,7 +91,7 @@ def test_the_link_of_a_red_run_leads_to_the_test_and_its_message(
         expect(page.locator(".prose td").first).to_have_text("wordstats/count.py")
 
 
-def test_a_run_is_started_and_watched_without_a_reload(
+def test_run_is_started_and_watched_without_a_reload(
     browser: Browser, site: Service, showcase: Showcase
 ) -> None:
     with visitor(browser, site) as list_page, visitor(browser, site) as page:
@@ -112,7 +112,7 @@ def test_a_run_is_started_and_watched_without_a_reload(
         assert list_page.evaluate("window.isTheSame")
 
 
-def test_a_run_is_found_opened_and_repeated_by_keyboard_alone(browser: Browser, site: Service) -> None:
+def test_run_is_found_opened_and_repeated_by_keyboard(browser: Browser, site: Service) -> None:
     source = repository(site.source_root / uuid.uuid4().hex, {"workflows/ci.yaml": QUICK_WORKFLOW})
     run = over(site.admin, start(site.admin, source, event={"name": "manual"}), _WAIT_MS / 1000)
     with visitor(browser, site) as page:
@@ -135,7 +135,7 @@ def test_a_run_is_found_opened_and_repeated_by_keyboard_alone(browser: Browser, 
     over(site.admin, run, _WAIT_MS / 1000)
 
 
-def test_a_log_goes_on_after_a_cut_with_no_line_twice(browser: Browser, site: Service) -> None:
+def test_log_continues_after_a_lost_connection_without_duplicates(browser: Browser, site: Service) -> None:
     job = site.admin.submit(
         'i=0; while [ $i -lt 1900 ]; do i=$((i+1)); echo "line $i of it"; sleep 0.05; done', name="count"
     )
@@ -166,7 +166,7 @@ def test_a_log_goes_on_after_a_cut_with_no_line_twice(browser: Browser, site: Se
     relay.cut()
 
 
-def test_below_a_path_and_behind_a_proxy_everything_works(browser: Browser, new_service: NewService) -> None:
+def test_page_works_below_a_path_behind_a_proxy(browser: Browser, new_service: NewService) -> None:
     relay = Relay()
     base = f"http://127.0.0.1:{relay.port}/ci"
     service = new_service(public_url=base, queue="none")
@@ -205,7 +205,7 @@ def test_below_a_path_and_behind_a_proxy_everything_works(browser: Browser, new_
     relay.cut()
 
 
-def test_a_large_log_has_few_rows_and_every_line(browser: Browser, site: Service) -> None:
+def test_large_log_renders_few_rows_and_every_line(browser: Browser, site: Service) -> None:
     job = site.admin.submit(
         'awk \'BEGIN { for (i = 1; i <= 400000; i++) { if (i % 1000 == 900) printf "\\033[35m"; '
         'print "ok number " i; if (i % 1000 == 600) printf "\\033[0m" }; '
@@ -245,7 +245,7 @@ def test_a_large_log_has_few_rows_and_every_line(browser: Browser, site: Service
         expect(page.locator(".log-pane.wrapped .line").first).to_be_visible()
 
 
-def test_what_is_of_others_is_not_shown(browser: Browser, site: Service, showcase: Showcase) -> None:
+def test_items_of_other_users_are_not_shown(browser: Browser, site: Service, showcase: Showcase) -> None:
     bob = site.add_user("bob")
     with visitor(browser, site, str(bob.token)) as page:
         page.goto("/runs")
@@ -259,7 +259,7 @@ def test_what_is_of_others_is_not_shown(browser: Browser, site: Service, showcas
         expect(page.get_by_text("only an admin may do this")).to_be_visible()
 
 
-def test_the_log_leads_to_its_first_error_and_shows_one_stream(
+def test_log_jumps_to_its_first_error_and_filters_by_stream(
     browser: Browser, site: Service, showcase: Showcase
 ) -> None:
     with visitor(browser, site) as page:
@@ -283,7 +283,7 @@ def test_the_log_leads_to_its_first_error_and_shows_one_stream(
         assert b"\x1b[31mFAILED" in raw.body()
 
 
-def test_what_waits_says_why(browser: Browser, site: Service, showcase: Showcase) -> None:
+def test_waiting_jobs_show_the_reason(browser: Browser, site: Service, showcase: Showcase) -> None:
     [job] = site.admin.get("jobs", queue_name="gpu")["jobs"]
     reason = site.admin.get(f"jobs/{job['job_id']}/why")["reason"]
     with visitor(browser, site) as page:
@@ -355,7 +355,7 @@ def hostile(site: Service) -> Iterator[dict[str, str]]:
         ("/nowhere/{}", "an address", 0),
     ],
 )
-def test_hostile_text_is_text(
+def test_hostile_text_is_not_interpreted(
     hostile_page: Page, hostile: dict[str, str], page_name: str, place: str, count: int
 ) -> None:
     page = hostile_page
@@ -374,9 +374,7 @@ def test_hostile_text_is_text(
     assert page.locator(".brand").is_visible()
 
 
-def test_the_log_and_the_tests_of_a_hostile_job_can_be_read(
-    hostile_page: Page, hostile: dict[str, str]
-) -> None:
+def test_log_and_tests_of_a_hostile_job_are_readable(hostile_page: Page, hostile: dict[str, str]) -> None:
     page = hostile_page
     page.goto(hostile["node"])
     # What was written over, and the terminal's controls, do nothing here.
@@ -396,7 +394,7 @@ def hostile_page(browser: Browser, site: Service) -> Iterator[Page]:
         yield page
 
 
-def test_a_running_run_says_so_in_its_tab_and_moves_only_if_that_is_wanted(
+def test_running_run_is_shown_in_the_tab_and_respects_reduced_motion(
     browser: Browser, site: Service, showcase: Showcase
 ) -> None:
     with visitor(browser, site) as page:
@@ -408,7 +406,7 @@ def test_a_running_run_says_so_in_its_tab_and_moves_only_if_that_is_wanted(
         assert page.evaluate("document.getAnimations().length") > 0
 
 
-def test_without_the_csrf_token_a_page_changes_nothing(
+def test_change_without_the_csrf_token_is_refused(
     browser: Browser, site: Service, showcase: Showcase
 ) -> None:
     with visitor(browser, site) as page:
@@ -479,7 +477,7 @@ def test_secrets_and_webhooks_are_set_and_removed_by_forms(browser: Browser, sit
         assert site.admin.get("webhooks")["webhooks"] == []
 
 
-def test_a_job_that_comes_while_a_page_loads_is_on_it(browser: Browser, site: Service) -> None:
+def test_job_created_while_a_page_loads_is_shown(browser: Browser, site: Service) -> None:
     def submit_first(route: Route) -> None:
         late.append(site.admin.submit(name="late", queue_name="other"))
         route.continue_()
@@ -492,7 +490,7 @@ def test_a_job_that_comes_while_a_page_loads_is_on_it(browser: Browser, site: Se
     site.admin.cancel(late[0])
 
 
-def test_a_hidden_tab_has_no_connection(browser: Browser, site: Service) -> None:
+def test_hidden_tab_has_no_connection(browser: Browser, site: Service) -> None:
     with visitor(browser, site) as page:
         with page.expect_request("**/api/v1/events*"):
             page.goto("/runs")
@@ -502,7 +500,7 @@ def test_a_hidden_tab_has_no_connection(browser: Browser, site: Service) -> None
             set_hidden(page, False)
 
 
-def test_without_scripts_the_pages_read(browser: Browser, site: Service, showcase: Showcase) -> None:
+def test_pages_are_readable_without_scripts(browser: Browser, site: Service, showcase: Showcase) -> None:
     with visitor(browser, site, scripts=False) as page:
         page.goto("/runs")
         page.locator(f"[href='/runs/{showcase.failed['run_id']}']").click()
@@ -516,7 +514,7 @@ def test_without_scripts_the_pages_read(browser: Browser, site: Service, showcas
         expect(page.locator(".row.run .state.bad").first).to_be_visible()
 
 
-def test_axe_finds_nothing_in_both_themes_and_widths(
+def test_axe_reports_no_problem_in_both_themes_and_widths(
     browser: Browser, site: Service, showcase: Showcase
 ) -> None:
     violations = []
