@@ -83,7 +83,7 @@ class TestEnvelope:
             {"payload": cbor2.CBORTag(24, "text")},
         ],
     )
-    def test_one_that_is_malformed(
+    def test_malformed_envelope_is_refused(
         self, respond: Callable[[bytes], dict[str, Any]], others: dict[str, Any]
     ) -> None:
         envelope = respond(csil.request("GetQueues", EMPTY, **others))

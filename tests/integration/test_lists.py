@@ -117,7 +117,7 @@ def test_wait_for_an_ended_job_answers_at_once(idle: Client) -> None:
     assert time.monotonic() - start_s < 5
 
 
-def test_one_wait_sees_each_change_of_a_short_job(api: Client) -> None:
+def test_wait_sees_each_change_of_a_short_job(api: Client) -> None:
     job = api.submit()
     statuses = [job["status"]]
     while statuses[-1] != "completed":

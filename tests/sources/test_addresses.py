@@ -113,7 +113,7 @@ def test_users_reach_neither_loopback_nor_internal_addresses(
         hanging.accept()  # nobody has come
 
 
-def test_one_address_of_several_is_enough_to_refuse(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_single_refused_address_of_several_refuses(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     names(monkeypatch, both="192.0.2.1,127.0.0.1")
     assert "127.0.0.1 is a loopback address" in refused(client, "http://both.test/x")
     assert "nothing.test has no address (unknown)" in refused(client, "http://nothing.test/x")

@@ -63,7 +63,7 @@ def csrf_token(text: str) -> str:
     return match[1]
 
 
-def test_the_cookie_is_for_this_service_alone(visitor: Visitor) -> None:
+def test_session_cookie_is_limited_to_this_service(visitor: Visitor) -> None:
     response = visitor.client.post("/sign-in", data={"token": visitor.token, "next": "/jobs?status=failed"})
     assert (response.status_code, response.headers["Location"]) == (303, "/jobs?status=failed")
     cookie = response.headers["Set-Cookie"]
@@ -86,7 +86,7 @@ def test_beyond_loopback_or_over_tls_the_cookie_is_secure(visitor: Visitor, base
 @pytest.mark.parametrize(
     "target", ["https://evil.example/", "//evil.example", "/\\evil.example", "javascript:x"]
 )
-def test_it_leads_to_no_other_site(visitor: Visitor, target: str) -> None:
+def test_sign_in_redirects_to_no_other_site(visitor: Visitor, target: str) -> None:
     response = visitor.client.post("/sign-in", data={"token": visitor.token, "next": target})
     assert response.headers["Location"] == "/"
 
@@ -106,7 +106,7 @@ def test_below_a_path_it_leads_to_nothing_beside(tmp_path: Path) -> None:
     site.stop()
 
 
-def test_a_form_of_another_site_signs_nobody_in(visitor: Visitor) -> None:
+def test_form_of_another_site_is_refused(visitor: Visitor) -> None:
     for origin in ("https://evil.example", "null"):
         response = visitor.client.post("/sign-in", data={"token": visitor.token}, headers={"Origin": origin})
         assert response.status_code == 403
@@ -146,7 +146,7 @@ def test_signing_out_ends_the_session(visitor: Visitor) -> None:
     assert "your session has ended" in response.text
 
 
-def test_a_link_signs_in_once_and_by_a_post(visitor: Visitor) -> None:
+def test_sign_in_link_works_once_and_by_post(visitor: Visitor) -> None:
     authorization = {"Authorization": f"Bearer {visitor.token}"}
     url = (visitor.client.post("/api/v1/links", headers=authorization).json or {})["url"]
     address = url.removeprefix("http://localhost")
@@ -163,7 +163,7 @@ def test_a_link_signs_in_once_and_by_a_post(visitor: Visitor) -> None:
     assert "was used or has expired" in again.text
 
 
-def test_an_invitation_makes_a_user_who_is_signed_in(visitor: Visitor) -> None:
+def test_invitation_creates_and_signs_in_a_user(visitor: Visitor) -> None:
     authorization = {"Authorization": f"Bearer {visitor.token}"}
     response = visitor.client.post("/api/v1/invitations", json={}, headers=authorization)
     form = {"invitation": (response.json or {})["invitation"], "username": "ann"}
@@ -176,7 +176,7 @@ def test_an_invitation_makes_a_user_who_is_signed_in(visitor: Visitor) -> None:
     assert ann.get("/admin").status_code == 403
 
 
-def test_every_page_says_what_it_may_load_and_loads_only_from_here(visitor: Visitor) -> None:
+def test_every_page_has_a_csp_and_loads_only_from_the_service(visitor: Visitor) -> None:
     visitor.sign_in()
     for address in (
         "/sign-in",
@@ -198,7 +198,7 @@ def test_every_page_says_what_it_may_load_and_loads_only_from_here(visitor: Visi
         assert not re.search(r"\son[a-z]+=|\sstyle=|<style|<script(?! type=\"module\" src=)", response.text)
 
 
-def test_the_account_has_its_webhooks_and_what_can_be_sent_again(tmp_path: Path) -> None:
+def test_account_page_shows_webhooks_and_redeliverable_messages(tmp_path: Path) -> None:
     site = service(tmp_path / "data")
     token = users.bootstrap(site._accounts, tmp_path / "admin-token")
     assert token is not None
@@ -231,7 +231,7 @@ def test_the_account_has_its_webhooks_and_what_can_be_sent_again(tmp_path: Path)
     site.stop()
 
 
-def test_the_first_load_is_small_and_is_kept_by_the_browser(visitor: Visitor) -> None:
+def test_first_load_is_small_and_cacheable(visitor: Visitor) -> None:
     visitor.sign_in()
     page = visitor.client.get("/runs", headers={"Accept-Encoding": "gzip"})
     sizes = [len(page.data)]
@@ -251,7 +251,7 @@ def test_the_first_load_is_small_and_is_kept_by_the_browser(visitor: Visitor) ->
         assert response.headers["Cache-Control"] == "no-cache"
 
 
-def test_below_a_path_everything_is_there(tmp_path: Path) -> None:
+def test_pages_work_below_a_path(tmp_path: Path) -> None:
     site = service(tmp_path, public_url="http://localhost/ci")
     client = site.wsgi.test_client()
     # One proxy removes the path, another does not.
@@ -268,7 +268,7 @@ def test_below_a_path_everything_is_there(tmp_path: Path) -> None:
     site.stop()
 
 
-def test_without_the_page_there_is_nothing_of_it(tmp_path: Path) -> None:
+def test_no_ui_removes_all_pages(tmp_path: Path) -> None:
     site = service(tmp_path, no_ui=True)
     client = site.wsgi.test_client()
     for address in ("/", "/sign-in", "/runs", "/static/x/app.js"):
@@ -278,7 +278,7 @@ def test_without_the_page_there_is_nothing_of_it(tmp_path: Path) -> None:
     site.stop()
 
 
-def test_wrong_filters_and_addresses_are_explained(visitor: Visitor) -> None:
+def test_invalid_filters_and_addresses_are_explained(visitor: Visitor) -> None:
     visitor.sign_in()
     for address, status, text in (
         ("/runs?status=green", 400, "That cannot be asked"),
@@ -298,7 +298,7 @@ def test_wrong_filters_and_addresses_are_explained(visitor: Visitor) -> None:
     assert (visitor.client.get("/api/v1/nowhere", headers={"Accept": "text/html"}).json or {})["error"]
 
 
-def test_every_page_needs_at_least_what_the_api_needs_for_it() -> None:
+def test_every_page_needs_the_scopes_of_its_api_calls() -> None:
     """``ask`` looks the scopes up by the name of the route's function, which has to be an endpoint."""
     app = Service(Settings(data_dir=Path("/nowhere")), {}).wsgi
     endpoints = {
@@ -326,13 +326,13 @@ def test_every_page_needs_at_least_what_the_api_needs_for_it() -> None:
         ("👩\u200d💻 ✔\ufe0f \u0645\u06cc\u200c\u062e", "👩\u200d💻 ✔\ufe0f \u0645\u06cc\u200c\u062e"),
     ],
 )
-def test_a_text_is_visible_and_controls_nothing(text: str, expected: str) -> None:
+def test_text_is_visible_and_control_characters_are_escaped(text: str, expected: str) -> None:
     assert shown.visible(text) == expected
     assert shown.finalize(escape("<\u202e")) == "&lt;\u202e"
     assert len(str(shown.finalize(text * 9000))) <= 40_000
 
 
-def test_a_time_is_relative_and_has_the_exact_one_beside() -> None:
+def test_relative_time_has_the_exact_time() -> None:
     time = rfc3339(now_ms() - 7_200_000)
     expected = f'<time datetime="{time}" title="{time[:10]} {time[11:19]} UTC" data-ago>2 h ago</time>'
     assert shown.ago(time) == expected
@@ -381,7 +381,7 @@ def test_a_summary_is_formatted() -> None:
     ],
     ids=["nested", "references"],
 )
-def test_a_summary_that_costs_too_much_is_plain_text(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_expensive_summary_is_plain_text(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # However busy this machine is.
     monkeypatch.setattr(markdown, "_TIMEOUT_S", 120.0)
     used_s = cpu_s_of_programs()
@@ -404,7 +404,7 @@ def node(name: str, *needs: str, job: str | None = None) -> dict[str, object]:
     return {"name": name, "job": job or name, "needs": list(needs)}
 
 
-def test_a_graph_has_a_column_for_each_depth_and_no_edge_twice() -> None:
+def test_graph_has_a_column_per_depth_and_no_redundant_edge() -> None:
     nodes = [
         node("lint"),
         node("a (1)", job="a"),

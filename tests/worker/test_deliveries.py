@@ -165,7 +165,7 @@ def test_a_push_starts_a_run_of_each_workflow_that_names_it(desk: Desk) -> None:
     assert ci.event["message"].startswith("src: ")
 
 
-def test_a_new_branch_is_compared_with_where_it_left_the_default_branch(desk: Desk) -> None:
+def test_new_branch_is_compared_with_its_merge_base(desk: Desk) -> None:
     desk.git.git("checkout", "--quiet", "-b", "fix")
     (desk.git.path / "docs").mkdir()
     desk.git.commit("docs/a", "1")
@@ -174,12 +174,12 @@ def test_a_new_branch_is_compared_with_where_it_left_the_default_branch(desk: De
     assert {run.status for run in desk.runs()} == {RunStatus.RUNNING}
 
 
-def test_a_forced_push_whose_commit_before_is_gone_runs(desk: Desk) -> None:
+def test_forced_push_without_its_previous_commit_runs(desk: Desk) -> None:
     assert desk.became(desk.pushed(before="f" * 40)) == "2 runs started"
     assert {run.status for run in desk.runs()} == {RunStatus.RUNNING}
 
 
-def test_a_tag_is_one_run_however_many_deliveries_name_it(desk: Desk) -> None:
+def test_tag_with_several_deliveries_starts_one_run(desk: Desk) -> None:
     for number in range(1, 3):
         desk.git.git("tag", "--annotate", "--force", "--message", "first", "v1")
         deliveries = [desk.receive(sent) for sent in desk.dialect.tag(REPO, "v1", desk.head("v1"))]
@@ -196,14 +196,14 @@ def test_a_tag_is_one_run_however_many_deliveries_name_it(desk: Desk) -> None:
     assert desk.workflows() == ["release"] * 3
 
 
-def test_a_create_alone_is_enough(open_desk: Open) -> None:
+def test_create_event_alone_starts_a_run(open_desk: Open) -> None:
     desk = open_desk("gogs")
     assert isinstance(desk.dialect, GiteaDialect)
     desk.git.git("tag", "v1")
     assert desk.became(desk.dialect.create(REPO, "v1", desk.head())) == "run started"
 
 
-def test_pull_requests(desk: Desk) -> None:
+def test_pull_requests_start_runs(desk: Desk) -> None:
     main = desk.head()
     desk.git.git("checkout", "--quiet", "-b", "fix")
     fixed = desk.git.commit("src", "1")
@@ -224,7 +224,7 @@ def test_pull_requests(desk: Desk) -> None:
     assert [(run.workflow_id, run.sha) for run in desk.runs()[3:]] == [("after", main)] * 2
 
 
-def test_a_merge_runs_where_it_changes_paths(open_desk: Open) -> None:
+def test_merge_runs_workflows_with_changed_paths(open_desk: Open) -> None:
     text = FILES["workflows/after.yaml"].replace("jobs:", "paths: {include: [docs]}\njobs:")
     desk = open_desk("github", {"workflows/after.yaml": text})
     for path, status in (("docs", RunStatus.RUNNING), ("src", RunStatus.SKIPPED)):
@@ -239,7 +239,7 @@ def test_a_merge_runs_where_it_changes_paths(open_desk: Open) -> None:
         assert desk.runs()[-1].status is status
 
 
-def test_another_repository_starts_nothing(desk: Desk) -> None:
+def test_delivery_of_another_repository_starts_nothing(desk: Desk) -> None:
     """The webhook of an organization tells of all its repositories."""
     other, pull = Repo(3, "acme/other", "https://forge.example"), desk.pull()
     sent = [
@@ -282,7 +282,7 @@ def test_a_fork_waits_for_approval(desk: Desk) -> None:
         assert waiting.event["head_url"] == FORK.clone_url
 
 
-def test_what_starts_nothing_says_why(desk: Desk) -> None:
+def test_ignored_delivery_has_a_reason(desk: Desk) -> None:
     push = desk.pushed()
     assert desk.became(desk.dialect.push(REPO, "refs/heads/x", desk.head(), NO_COMMIT)) == (
         "ignored: branch deleted"
@@ -310,7 +310,7 @@ def test_what_starts_nothing_says_why(desk: Desk) -> None:
     assert desk.runs() == []
 
 
-def test_the_same_delivery_counts_once(desk: Desk) -> None:
+def test_repeated_delivery_counts_once(desk: Desk) -> None:
     first = desk.receive(desk.pushed(), "one")
     again = desk.receive(desk.pushed(), "one")
     assert again == first
@@ -326,7 +326,7 @@ def test_the_same_delivery_counts_once(desk: Desk) -> None:
     assert desk.became(desk.pushed(), "two") == "2 runs started"
 
 
-def test_the_same_delivery_many_times_at_once(github: Desk) -> None:
+def test_concurrent_repeated_delivery_counts_once(github: Desk) -> None:
     sent = github.pushed()
     with ThreadPoolExecutor(8) as pool:
         delivery_ids = list(pool.map(lambda _: github.receive(sent, "one").delivery_id, range(8)))
@@ -336,7 +336,7 @@ def test_the_same_delivery_many_times_at_once(github: Desk) -> None:
     assert github.workflows() == ["ci", "docs"]
 
 
-def test_what_is_not_signed_leaves_nothing(desk: Desk) -> None:
+def test_unsigned_delivery_stores_nothing(desk: Desk) -> None:
     headers, body = desk.dialect.request(desk.pushed(), "wrong")
     project = receive.expecting(desk.house.context, desk.project_id)
     lower = {name.lower(): value for name, value in headers.items()}
@@ -349,7 +349,7 @@ def test_what_is_not_signed_leaves_nothing(desk: Desk) -> None:
     assert desk.page() == []
 
 
-def test_a_large_delivery_is_taken_up_to_a_bound(desk: Desk) -> None:
+def test_large_delivery_is_accepted_up_to_a_limit(desk: Desk) -> None:
     name, payload = desk.pushed()
     large = name, payload | {"padding": "x" * (2 << 20)}
     delivery = desk.receive(large)
@@ -366,7 +366,7 @@ def test_a_large_delivery_is_taken_up_to_a_bound(desk: Desk) -> None:
     assert desk.objects() == [delivery.object_key]
 
 
-def test_a_delivery_that_comes_byte_by_byte_costs_no_more_for_each(desk: Desk) -> None:
+def test_delivery_sent_byte_by_byte_has_linear_cost(desk: Desk) -> None:
     looked = 0
 
     class Piece(bytes):
@@ -394,9 +394,7 @@ def test_a_delivery_that_comes_byte_by_byte_costs_no_more_for_each(desk: Desk) -
         (b"1.5,", "failed: the payload is not JSON"),
     ],
 )
-def test_a_large_payload_that_is_hostile_costs_the_service_nothing(
-    github: Desk, part: bytes, problem: str
-) -> None:
+def test_large_hostile_payload_does_not_slow_the_service(github: Desk, part: bytes, problem: str) -> None:
     body = b'{"a":[' + part * ((24 << 20) // len(part))
     headers = {"x-github-event": "push", "x-github-delivery": "one"}
     signed = {name.lower(): value for name, value in github.dialect.sign(body, github.secret).items()}
@@ -408,7 +406,7 @@ def test_a_large_payload_that_is_hostile_costs_the_service_nothing(
     assert grown_kib < 150 << 10
 
 
-def test_a_commit_that_cannot_be_had_is_tried_for_ten_minutes(github: Desk) -> None:
+def test_unavailable_commit_is_retried_for_ten_minutes(github: Desk) -> None:
     _, payload = github.pushed()
     delivery = github.receive(("push", payload | {"after": "f" * 40}))
     tried = github.worked(delivery)
@@ -430,7 +428,7 @@ def test_a_commit_that_cannot_be_had_is_tried_for_ten_minutes(github: Desk) -> N
     assert failed.outcome == f"failed: {run.reason}"
 
 
-def test_a_commit_that_comes_late_is_run(github: Desk, tmp_path: Path) -> None:
+def test_late_commit_is_run(github: Desk, tmp_path: Path) -> None:
     elsewhere = github.git.copied(tmp_path / "elsewhere")
     after = elsewhere.commit("src", "1")
     sent = github.dialect.push(REPO, "refs/heads/main", github.head(), after)
@@ -441,7 +439,7 @@ def test_a_commit_that_comes_late_is_run(github: Desk, tmp_path: Path) -> None:
     assert github.runs()[0].sha == after
 
 
-def test_a_file_that_is_no_yaml_is_a_failed_run(open_desk: Open) -> None:
+def test_malformed_yaml_is_a_failed_run(open_desk: Open) -> None:
     desk = open_desk(files={"workflows/ci.yaml": CI.replace("name: CI", "name: CI\nid: main")})
     assert desk.became(desk.pushed()) == "run started"
     desk.git.commit(".reactorcide/workflows/ci.yaml", "name: [\n")
@@ -452,12 +450,12 @@ def test_a_file_that_is_no_yaml_is_a_failed_run(open_desk: Open) -> None:
     ]
 
 
-def test_what_cannot_be_read_says_so(github: Desk) -> None:
+def test_unreadable_delivery_has_a_reason(github: Desk) -> None:
     assert github.became(("push", {"ref": 1})) == "failed: the payload's ref is not a text"
     assert github.page()[0].status is DeliveryStatus.FAILED
 
 
-def test_a_ping_is_answered_with_what_deliveries_start(github: Desk) -> None:
+def test_ping_is_answered_with_what_deliveries_start(github: Desk) -> None:
     assert isinstance(github.dialect, GitHubDialect)
     ping = github.dialect.ping(REPO, ["push"])
     delivery = github.receive(ping)
@@ -470,7 +468,7 @@ def test_a_ping_is_answered_with_what_deliveries_start(github: Desk) -> None:
     assert "disabled" in (github.receive(ping).outcome or "")
 
 
-def test_it_is_worked_on_again_on_demand(desk: Desk) -> None:
+def test_redelivery_processes_a_delivery_again(desk: Desk) -> None:
     delivery = desk.worked(desk.receive(desk.pushed()))
     again = redeliver.redeliver(desk.house.context, USER, desk.project_id, delivery.delivery_id)
     assert (again.status, again.run_ids) == (DeliveryStatus.WAITING, delivery.run_ids)
@@ -492,7 +490,7 @@ def test_only_owners_see_deliveries(github: Desk) -> None:
             call()
 
 
-def test_nothing_secret_is_shown(desk: Desk) -> None:
+def test_delivery_shows_no_secrets(desk: Desk) -> None:
     name, payload = desk.pushed()
     sent = name, payload | {"secret": desk.secret}
     delivery = desk.receive(sent, authorization="Basic xyz", cookie="a=b")
@@ -507,7 +505,7 @@ def test_nothing_secret_is_shown(desk: Desk) -> None:
     assert '"ref": "refs/heads/main"' in view.body
 
 
-def test_a_project_that_names_no_forge_takes_nothing(github: Desk) -> None:
+def test_project_without_a_forge_accepts_no_deliveries(github: Desk) -> None:
     delivery = github.receive(github.pushed())
     github.change(forge="none")
     assert github.worked(delivery).outcome == "failed: the project names no forge any more"
@@ -517,7 +515,7 @@ def test_a_project_that_names_no_forge_takes_nothing(github: Desk) -> None:
         receive.expecting(github.house.context, "nope")
 
 
-def test_deliveries_go_with_their_project(github: Desk) -> None:
+def test_deliveries_are_removed_with_their_project(github: Desk) -> None:
     delivery = github.receive(github.pushed())
     project = receive.expecting(github.house.context, github.project_id)
     change.remove(github.house.context, USER, github.project_id)
@@ -530,7 +528,7 @@ def test_deliveries_go_with_their_project(github: Desk) -> None:
     assert github.objects() == []
 
 
-def test_a_project_that_was_renamed_takes_them_still(github: Desk) -> None:
+def test_renamed_project_still_accepts_deliveries(github: Desk) -> None:
     github.change(name="acme/other")
     assert github.became(github.pushed()) == "2 runs started"
     assert github.runs()[0].event["project"] == "acme/other"
@@ -548,14 +546,14 @@ def test_deliveries_are_removed_after_thirty_days(github: Desk, monkeypatch: pyt
     assert github.objects() == [waiting.object_key] != [old.object_key]
 
 
-def test_a_body_without_a_row_is_removed_at_the_next_start(github: Desk) -> None:
+def test_body_without_a_row_is_removed_at_the_next_start(github: Desk) -> None:
     delivery = github.receive(github.pushed())
     github.house.context.objects.put(f"{OBJECTS}left/body", [b"x"])
     receive.remove_orphans(github.house.context)
     assert github.objects() == [delivery.object_key]
 
 
-def test_pages(github: Desk) -> None:
+def test_deliveries_are_paged(github: Desk) -> None:
     for _ in range(5):
         github.receive(github.pushed())
     newest = github.page(limit=3)
@@ -569,7 +567,7 @@ def test_pages(github: Desk) -> None:
     assert len(github.page(status=DeliveryStatus.WAITING)) == 4
 
 
-def test_what_waits_expires_with_a_restored_backup(github: Desk) -> None:
+def test_waiting_deliveries_of_a_restored_backup_expire(github: Desk) -> None:
     delivery = github.receive(github.pushed())
     github.store.deliveries.expire_waiting("ignored: restored from a backup")
     work.work_on(github.context, delivery)
@@ -577,7 +575,7 @@ def test_what_waits_expires_with_a_restored_backup(github: Desk) -> None:
     assert github.runs() == []
 
 
-def test_the_deliverer_works_on_new_deliveries_and_on_waiting_ones(github: Desk) -> None:
+def test_deliverer_processes_new_and_waiting_deliveries(github: Desk) -> None:
     waiting = github.receive(github.pushed())
     deliverer = Deliverer(github.context)
     deliverer.start()
@@ -596,7 +594,7 @@ def test_the_deliverer_works_on_new_deliveries_and_on_waiting_ones(github: Desk)
 
 
 @pytest.mark.parametrize("is_retry", [True, False])
-def test_servers_that_hang_delay_no_other_project(open_desk: Open, is_retry: bool) -> None:
+def test_hanging_servers_do_not_delay_other_projects(open_desk: Open, is_retry: bool) -> None:
     """Neither of the same user those that are tried again, nor of another user those that are new."""
     hanging = [open_desk(name=f"hangs{number}") for number in range(9)]
     other = open_desk(name="other", user=USER if is_retry else replace(USER, user_id="other"))
@@ -627,7 +625,7 @@ def test_servers_that_hang_delay_no_other_project(open_desk: Open, is_retry: boo
         deliverer.stop(10)
 
 
-def test_an_error_that_nobody_expects_is_given_up_in_the_end(
+def test_unexpected_error_is_given_up_after_retries(
     github: Desk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     delivery = github.receive(github.pushed())
@@ -641,7 +639,7 @@ def test_an_error_that_nobody_expects_is_given_up_in_the_end(
     caplog.clear()
 
 
-def test_a_database_that_fails_is_tried_again(github: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failing_database_is_retried(github: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     delivery = github.receive(github.pushed())
 
     def full(*arguments: object, **options: object) -> None:

@@ -99,7 +99,7 @@ class Hook:
         wait_until(lambda: self.receiver.types() == [*types], 20, f"{types} are told")
 
 
-def test_a_message_is_signed_and_says_what_has_happened(house: House, receiver: Receiver) -> None:
+def test_message_is_signed_and_describes_the_event(house: House, receiver: Receiver) -> None:
     hook = Hook(house, receiver, "run")
     hook.sender.start()
     run_id = hook.run(PASSES)
@@ -119,7 +119,7 @@ def test_a_message_is_signed_and_says_what_has_happened(house: House, receiver: 
     assert len({headers["webhook-id"] for headers, _ in receiver.requests}) == 2
 
 
-def test_messages_about_jobs_name_their_node(house: House, receiver: Receiver) -> None:
+def test_job_messages_name_their_node(house: House, receiver: Receiver) -> None:
     hook = Hook(house, receiver, "job")
     hook.sender.start()
     hook.run(PASSES)
@@ -131,7 +131,7 @@ def test_messages_about_jobs_name_their_node(house: House, receiver: Receiver) -
     assert json.loads(receiver.requests[-1][1])["data"]["job"]["node"] == "a"
 
 
-def test_failure_and_recovery_are_events_of_their_own(house: House, receiver: Receiver) -> None:
+def test_failure_and_recovery_are_separate_events(house: House, receiver: Receiver) -> None:
     hook = Hook(house, receiver, "failure", "recovery")
     hook.sender.start()
     hook.run(PASSES)
@@ -157,7 +157,7 @@ def test_failure_and_recovery_are_events_of_their_own(house: House, receiver: Re
     hook.sender.stop(10)
 
 
-def test_changes_from_before_the_start_are_sent_once(house: House, receiver: Receiver) -> None:
+def test_changes_before_the_start_are_sent_once(house: House, receiver: Receiver) -> None:
     hook = Hook(house, receiver, "run")
     hook.run(PASSES)
     assert hook.messages() == []
@@ -179,14 +179,14 @@ def test_a_former_owner_gets_no_messages(house: House, receiver: Receiver) -> No
     assert hook.messages() == []
 
 
-def test_a_webhook_gets_no_messages_of_another_project(house: House, receiver: Receiver) -> None:
+def test_webhook_gets_no_messages_of_other_projects(house: House, receiver: Receiver) -> None:
     hook = Hook(house, receiver, "run")
     hook.over(Project(house, token=None).push(PASSES).run_id)
     Announcer(hook.store, None).announce(1)
     assert hook.messages() == []
 
 
-def test_a_receiver_that_refuses_is_tried_again_with_the_same_id(house: House, receiver: Receiver) -> None:
+def test_refusing_receiver_is_retried_with_the_same_id(house: House, receiver: Receiver) -> None:
     receiver.statuses = [500, 404]
     hook = Hook(house, receiver, "failure")
     hook.sender.start()
@@ -211,7 +211,7 @@ def test_a_message_is_sent_again_on_request(house: House, receiver: Receiver) ->
         change.redeliver(house.context, hook.user, hook.webhook_id, hook.webhook_id)
 
 
-def test_a_webhook_is_disabled_when_its_address_is_gone(house: House, receiver: Receiver) -> None:
+def test_webhook_is_disabled_after_410_gone(house: House, receiver: Receiver) -> None:
     receiver.statuses = [410]
     hook = Hook(house, receiver, "run")
     for _ in range(2):
@@ -242,7 +242,7 @@ def test_a_webhook_is_disabled_when_its_address_is_gone(house: House, receiver: 
     hook.sender.stop(10)
 
 
-def test_a_renewed_secret_signs_beside_the_one_before(
+def test_renewed_and_previous_secret_both_sign(
     house: House, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hook = Hook(house, receiver, "failure")
@@ -281,7 +281,7 @@ def test_an_internal_address_is_refused(house: House, receiver: Receiver) -> Non
     assert receiver.requests == []
 
 
-def test_who_may_create_one(house: House, receiver: Receiver) -> None:
+def test_only_owners_and_admins_create_webhooks(house: House, receiver: Receiver) -> None:
     hook = Hook(house, receiver, "run")
     bob = users.create(AccountContext(hook.store), "bob", by=operator())
     project_id = hook.project.project_id
@@ -311,7 +311,7 @@ def test_who_may_create_one(house: House, receiver: Receiver) -> None:
         change.get(house.context, bob, hook.webhook_id)
 
 
-def test_what_a_backup_owes_is_not_sent_after_a_restore(house: House, receiver: Receiver) -> None:
+def test_pending_messages_of_a_backup_are_not_sent_after_a_restore(house: House, receiver: Receiver) -> None:
     hook = Hook(house, receiver, "run")
     hook.run(PASSES)
     Announcer(hook.store, None).announce(1)
@@ -324,7 +324,7 @@ def test_what_a_backup_owes_is_not_sent_after_a_restore(house: House, receiver: 
     assert {message.owed_since_ms for message in hook.messages()} == {None}
 
 
-def test_messages_that_wait_are_bounded(
+def test_number_of_pending_messages_is_limited(
     house: House, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(webhooks, "MAX_OWED", 3)

@@ -153,7 +153,7 @@ def test_jobs_stay_queued_during_an_engine_outage_then_run(house: House) -> None
     assert house.ended(job).status is JobStatus.COMPLETED
 
 
-def test_the_highest_priority_runs_first_whatever_its_queue(house: House) -> None:
+def test_highest_priority_runs_first_across_queues(house: House) -> None:
     first = house.submit(priority=0)
     second = house.submit(priority=5, queue_name="other")
     third = house.submit(priority=9)
