@@ -1,9 +1,10 @@
 """Sending commit statuses to the forges of projects."""
 
 import json
+import threading
 from dataclasses import asdict, dataclass
 from http import HTTPStatus
-from time import time
+from time import monotonic, time
 from urllib.parse import urlsplit
 
 from reactorcide.domain.errors import InvalidInput, RequestFailed
@@ -59,6 +60,28 @@ def close(tx: Records, project: Project, *, now_ms: int) -> None:
         tx.outbox.close_project(project.project_id, destination, "the project was deleted", now_ms=now_ms)
 
 
+class Pauses:
+    """The pauses that forges ask for: of all requests with a token, whatever the project. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._until: dict[tuple[str, str], float] = {}
+        """By the host and the token; in seconds of ``monotonic``."""
+
+    def add(self, host: str, token: str, wait_s: float) -> None:
+        """Record that a forge asks for a pause."""
+        now = monotonic()
+        with self._lock:
+            # Expired ones are removed, so that this stays small.
+            self._until = {key: until for key, until in self._until.items() if until > now}
+            self._until[host, token] = now + wait_s
+
+    def remaining_s(self, host: str, token: str) -> float:
+        """Return how long the pause of a token lasts; not positive if there is none."""
+        with self._lock:
+            return self._until.get((host, token), 0.0) - monotonic()
+
+
 class CommitStatuses:
     """See ``Line``; a lane is a project."""
 
@@ -66,6 +89,7 @@ class CommitStatuses:
         self._store = store
         self._http = http
         self._public_url = public_url
+        self._pauses = Pauses()
 
     def next(self, owner_id: str, *, now_ms: int) -> "OwedStatus | None":
         """See ``Line.next``."""
@@ -77,7 +101,7 @@ class CommitStatuses:
             problem = "the project has no token for its forge any more"
             self.give_up(owner_id, problem, owed_up_to_ms=ANY_TIME_MS)
             return None
-        return OwedStatus(self._store, self._http, record, destination, self._page(record))
+        return OwedStatus(self._store, self._http, self._pauses, record, destination, self._page(record))
 
     def give_up(self, owner_id: str, problem: str, *, owed_up_to_ms: int) -> None:
         """See ``Line.give_up``."""
@@ -101,6 +125,7 @@ class OwedStatus:
 
     store: Store
     http: Http
+    pauses: Pauses
     record: StatusRecord
     destination: Destination
     page: str | None
@@ -124,6 +149,10 @@ class OwedStatus:
         try:
             repository = repository_at(self.destination.git_url, self.destination.forge_url)
             request = forge.status_request(repository, token, status)
+            host = urlsplit(request.url).netloc
+            if (pause_s := self.pauses.remaining_s(host, token)) > 0:
+                problem = f"{host} asks for a pause of all requests with the project's token"
+                return Failure(problem=problem, reason="paused", is_of_lane=True, wait_s=pause_s)
             answer = self.http.send(request)
         except InvalidInput as exc:
             return Failure(problem=str(exc), reason="address", is_of_lane=True)
@@ -134,9 +163,11 @@ class OwedStatus:
         if answer.status == HTTPStatus.GATEWAY_TIMEOUT:
             self.store.outbox.status_unanswered(self.record, now_ms=now_ms())
         wait_s = answers.wait_s(answer, now_s=time())
+        if wait_s is not None:
+            self.pauses.add(host, token, wait_s)
         if forge.has_accepted(answer):
             return Arrived(wait_s=wait_s)
-        where = f"{urlsplit(request.url).netloc} {answers.phrase(answer, token)}"
+        where = f"{host} {answers.phrase(answer, token)}"
         problem = f"{where} to the status {record.context} of {record.sha[:10]}"
         if wait_s is None and answer.status in _OF_TOKEN:
             problem = f"{problem}: {_OF_TOKEN[answer.status]}"

@@ -392,6 +392,22 @@ def test_retry_after_of_the_forge_is_respected(
     assert 2.5 < monotonic() - started < 8
 
 
+def test_pause_that_a_forge_asks_for_holds_for_all_projects_with_the_token(house: House) -> None:
+    house.forge.refuse = refuse_once(answer_with(429, {"Retry-After": "3"}))
+    house.start()
+    first, second, other = house.project(), house.project(), house.project(token="wrong")
+    house.owe(first, "success", "first")
+    house.wait(lambda: house.problem(first) is not None, "the pause is recorded")
+    started = monotonic()
+    house.owe(second, "success", "second")
+    house.owe(other, "success", "other")
+    house.wait(lambda: "asks for a pause" in (house.problem(second) or ""), "the second waits, too")
+    house.wait(lambda: "other" in house.forge.contexts, "another token does not wait")
+    assert "second" not in house.forge.contexts
+    house.wait(lambda: len(house.forge.accepted) == 2, "both have arrived")
+    assert 2 < monotonic() - started < 8
+
+
 def test_exhausted_rate_limit_is_respected_before_a_refusal(house: House) -> None:
     project_id = house.project()
 
