@@ -36,6 +36,10 @@ class Client(ProjectCalls):
         """Return the health of the service, and whether the token is valid."""
         return self._json("GET", "/health", silence_s=session.CONNECT_S)
 
+    def readiness(self) -> Json:
+        """Return for each part of the service ``ok`` or what is wrong with it, and how old that is."""
+        return self._json("GET", "/ready", also=(503,))
+
     def submit(self, definition: Json) -> Json:
         """Submit a job and return it."""
         return self._json("POST", "/jobs", json=definition)
@@ -47,6 +51,10 @@ class Client(ProjectCalls):
     def job(self, job_id: str, *, wait_s: float = 0) -> Json:
         """Return a job, at once or as soon as its status changes within ``wait_s``."""
         return self._json("GET", f"/jobs/{job_id}", params={"wait": wait_s} if wait_s else {})
+
+    def why(self, job_id: str) -> str:
+        """Return what a job waits for."""
+        return str(self._json("GET", f"/jobs/{job_id}/why")["reason"])
 
     def cancel(self, job_id: str) -> Json:
         """Cancel a job and return it. Safe to repeat."""

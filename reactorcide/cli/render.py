@@ -1,6 +1,7 @@
 """Output: tables and colours on a terminal, plain columns in a pipe, JSON for scripts."""
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,11 @@ _STYLES = {
 }
 _LINE_END = "\n"
 _UNITS = ((86_400, "d"), (3600, "h"), (60, "min"))
+
+
+def utf8(name: str) -> str:
+    """Return the name of a file; bytes that are not UTF-8 are replaced, since JSON cannot have them."""
+    return os.fsencode(name).decode(errors="replace")
 
 
 def as_json(value: Any) -> None:

@@ -2,6 +2,7 @@
 
 import importlib
 import io
+import os
 import sys
 from typing import Any, NoReturn
 
@@ -90,8 +91,20 @@ class _LazyGroup(click.Group):
                 f"the service's answer cannot be understood ({type(exc).__name__}: {exc}); check "
                 "REACTORCIDE_API_URL, and that the service is of the same version as this command",
             )
+        except FileNotFoundError:
+            if _has_current_directory():
+                raise
+            _refuse(ctx, "the current directory has been deleted; change to another one, as with: cd ~")
         except KeyboardInterrupt:
             ctx.exit(_EXIT_INTERRUPTED)
+
+
+def _has_current_directory() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _printable(text: str) -> str:

@@ -5,6 +5,7 @@ import tempfile
 import threading
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
+from time import monotonic
 from typing import Any, NoReturn
 
 import click
@@ -35,6 +36,8 @@ from reactorcide.workflows.graph import Node
 from reactorcide.workflows.problems import WorkflowError
 
 _EXIT_WRONG_FILE = 2
+_SILENT_S = 2.0
+"""If nothing runs and nothing changes for longer, the reason is printed."""
 
 
 def _secrets(_: click.Context, __: click.Parameter, pairs: tuple[str, ...]) -> dict[str, str]:
@@ -98,7 +101,8 @@ def run(workflow: str | None, image: str, **options: Any) -> None:
         service = TemporaryService(Path(directory), image)
         try:
             with service.running() as client:
-                body |= {"source_id": upload_directory(client, root), "repository": root.name or None}
+                body["source_id"] = upload_directory(client, root)
+                body["repository"] = render.utf8(root.name) or None
                 ended = _Watch(service, client).to_its_end(_started(client, body))
                 _summarize(client, ended)
         except ServiceError as exc:
@@ -171,10 +175,16 @@ class _Watch:
         self._lock = threading.Lock()
         self._statuses: dict[str, str] = {}
         self._followed: dict[str, threading.Thread] = {}
+        self._reason: str | None = None
 
     def to_its_end(self, run: dict[str, Any]) -> dict[str, Any]:
         """Return the run once it has ended and all its logs are printed."""
+        before, changed_at_s = run, monotonic()
         for state in self._client.run_states(run):
+            if state != before:
+                before, changed_at_s = state, monotonic()
+            elif monotonic() - changed_at_s > _SILENT_S:
+                self._say_why_nothing_runs(state)
             for node in state["nodes"]:
                 self._look(node)
         for thread in self._followed.values():
@@ -191,6 +201,17 @@ class _Watch:
             thread = threading.Thread(target=self._print_log, args=(name, job_id), daemon=True)
             self._followed[job_id] = thread
             thread.start()
+
+    def _say_why_nothing_runs(self, state: Mapping[str, Any]) -> None:
+        """Print what the first job waits for, where no other job runs: nothing else would be printed."""
+        waiting = [node for node in state["nodes"] if node["job_id"] and node["status"] in WAITING]
+        if not waiting or any(node["status"] == "running" for node in state["nodes"]):
+            return
+        reason = self._client.why(waiting[0]["job_id"])
+        if reason != self._reason:
+            self._reason = reason
+            with self._lock:
+                render.say(f"{waiting[0]['name']} waits: {reason}", err=True)
 
     def _print_log(self, name: str, job_id: str) -> None:
         """Print the log of a job, each line behind the name of its node."""

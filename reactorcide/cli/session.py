@@ -131,9 +131,17 @@ class Session:
         return content
 
     def _send(
-        self, method: str, path: str, *, silence_s: float = ANSWER_S, **arguments: Any
+        self,
+        method: str,
+        path: str,
+        *,
+        silence_s: float = ANSWER_S,
+        also: Collection[int] = (),
+        **arguments: Any,
     ) -> "requests.Response":
         """Send a request and return the answer, whose body is still to be read.
+
+        ``also`` are statuses that are no error.
 
         ``silence_s`` limits the time from the end of the request to the end of the answer's head, and then
         each wait for a part of its body.
@@ -146,7 +154,7 @@ class Session:
                 stream=True,
                 **arguments,
             )
-        if response.status_code < 300:
+        if response.status_code < 300 or response.status_code in also:
             return response
         with response:
             raise self._refusal(response)

@@ -65,6 +65,7 @@ class TemporaryService:
             guard = _Guard(lambda: self._clean_up(process))
             self.url = self._wait_until_it_listens(process)
             with self.client() as client:
+                self._wait_until_jobs_can_run(client)
                 try:
                     yield client
                 except BaseException:
@@ -142,6 +143,26 @@ class TemporaryService:
                 raise ServiceFailed(f"the service did not start, its exit code is {process.returncode}")
             time.sleep(_LOOK_EVERY_S)
         raise ServiceFailed(f"the service did not listen within {_START_S:.0f} s")
+
+    def _wait_until_jobs_can_run(self, client: Client) -> None:
+        """Raise ``ServiceFailed`` for what jobs would wait for: nobody would mend it."""
+        deadline = time.monotonic() + _START_S
+        while True:
+            answer = client.readiness()
+            # What has no age has not been checked yet.
+            found = {
+                part: text
+                for part, text in answer["checks"].items()
+                if answer["ages_s"][part] is not None or time.monotonic() > deadline
+            }
+            for part, text in found.items():
+                if text != "ok":
+                    if part == "object_store":
+                        text += ", or set TMPDIR to a directory on a larger disk"
+                    raise ServiceFailed(f"no job can run: {text}")
+            if len(found) == len(answer["checks"]):
+                return
+            time.sleep(_LOOK_EVERY_S)
 
 
 class _Guard:

@@ -126,7 +126,7 @@ def check(files: AbstractMapping[str, str | bytes], repository: str) -> tuple[De
     jobs = {path: files[path] for path in paths if is_file_of(path, JOBS_DIR)}
     for directory, read in ((WORKFLOWS_DIR, workflows), (JOBS_DIR, list(jobs))):
         if len(read) > MAX_FILES:
-            problem = Problem(Place(directory), f"there are {len(read)} files; at most {MAX_FILES} are read")
+            problem = Problem(Place(directory), f"there are more than {MAX_FILES} files")
             written = WrittenWorkflow(directory)
             return (Definition(id="", name=directory, file=directory, problems=(problem,), _written=written),)
     job_files = JobFiles(jobs)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from reactorcide.workflows.definition import check as check_files
-from tests.cli.conftest import Program, Result
+from tests.cli.conftest import PROGRAM, Program, Result
 
 GOOD = """\
 name: CI
@@ -127,6 +127,16 @@ def test_workflows_above_the_repository_are_ignored(program: Program, checkout: 
 
 def test_wrong_usage_exits_with_2(program: Program, checkout: Path) -> None:
     assert run(program, checkout, "check", "nope").code == 2
+
+
+def test_deleted_working_directory_is_an_error_with_advice(program: Program, tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    # As in a shell that stays in a directory while it is deleted.
+    delete = ("sh", "-c", 'rmdir "$PWD"; exec "$@"', "sh", *PROGRAM)
+    assert program("check", cwd=gone, python=delete).errors == (
+        "reactorcide: the current directory has been deleted; change to another one, as with: cd ~\n"
+    )
 
 
 @pytest.mark.parametrize(

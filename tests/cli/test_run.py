@@ -208,6 +208,26 @@ jobs:
 """
 
 
+def test_run_without_an_engine_fails_at_once(program: Program, tmp_path: Path) -> None:
+    program = program.with_variables(DOCKER_HOST="unix:///nonexistent")
+    message = program.refused("run", cwd=work_tree(tmp_path, FAILING))
+    assert message.startswith("reactorcide: no job can run: no Docker Engine answers at /nonexistent")
+
+
+def test_run_prints_why_nothing_runs(program: Program, tmp_path: Path) -> None:
+    text = FAILING.replace("  a:\n", "  a:\n    image: 127.0.0.1:1/none\n")
+    result = program("run", cwd=work_tree(tmp_path, text))
+    assert result.code == 1
+    assert "a waits: attempt 1 ended (image 127.0.0.1:1/none is not here" in result.errors
+
+
+def test_directory_name_that_is_not_utf8_is_replaced(program: Program, tmp_path: Path, image: str) -> None:
+    tree = work_tree(tmp_path, "name: CI\non: push\njobs: {a: {command: x, condition: always}}\n")
+    odd = tree.rename(os.fsdecode(os.fsencode(tmp_path) + b"/n\xff"))
+    result = program("run", "--image", image, cwd=odd)
+    assert (result.code, "a | " in result.text) == (1, True), result
+
+
 def test_caches_of_an_upload_are_listed_and_deleted(reactorcide: Program, tmp_path: Path) -> None:
     tree = repository(tmp_path / "tree-with-cache", {"workflows/ci.yaml": CACHED}).path
     reactorcide.fine("runs", "start", "--source", tree, "--follow")

@@ -82,6 +82,12 @@ def test_custom_yaml_tags_are_refused() -> None:
     ]
 
 
+def test_each_cycle_is_reported() -> None:
+    text = "name: CI\non: push\njobs:\n  a: {command: x, needs: b}\n  b: {command: x, needs: a}\n"
+    problems = [str(problem) for problem in define(text + "  c: {command: x, needs: c}\n").errors]
+    assert [problem.partition("other: ")[2] for problem in problems] == ["a → b → a", "c → c"]
+
+
 @pytest.mark.parametrize(
     ("keys", "expected"),
     [
