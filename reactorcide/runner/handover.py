@@ -55,7 +55,7 @@ _SHELL_PREFIX = "BASH"
 
 
 def launcher(mark: str) -> list[str]:
-    """Return the arguments of ``/bin/sh`` that wait for a hand-over; ``mark`` is of hex digits."""
+    """Return the arguments of ``/bin/sh`` that wait for a handover; ``mark`` is of hex digits."""
     line = f"r{mark}"
     # At the mark, all that the launcher has left in the shell goes, and the descriptors become those of a
     # container without standard input: `docker run` opens /dev/null for reading and writing, too.

@@ -80,7 +80,7 @@ BEFORE_THE_COMMAND = (
     "container-attached",
     "container-started",
     "handing-over-written",
-    "hand-over-half-sent",
+    "handover-half-sent",
 )
 
 
@@ -160,8 +160,8 @@ def test_a_job_in_a_warm_container_survives_a_kill(
         "warm-container-taken",
         "source-put",
         "handing-over-written",
-        "hand-over-half-sent",
-        "hand-over-sent",
+        "handover-half-sent",
+        "handover-sent",
         "start-written",
     )
     points = (*WARM_POINTS[:2], *claim_points)

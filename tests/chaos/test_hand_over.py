@@ -1,4 +1,4 @@
-"""What happens to a command while the engine, or the way to it, fails under its hand-over."""
+"""What happens to a command while the engine, or the way to it, fails under its handover."""
 
 import contextlib
 import os
@@ -68,9 +68,9 @@ POINTS = (
     "container-attached",
     "container-started",
     "handing-over-written",
-    "hand-over-half-sent",
-    "hand-over-sent",
-    "hand-over-acknowledged",
+    "handover-half-sent",
+    "handover-sent",
+    "handover-acknowledged",
 )
 
 
@@ -106,7 +106,7 @@ def test_engine_killed_during_the_handover(
             wait_until(let_go, 90, "the job is over")
             ended = service.admin.job(job)
             outcome = (ended["status"], times_run(service, ended))
-            if live_restore or POINTS.index(point) < POINTS.index("hand-over-sent"):
+            if live_restore or POINTS.index(point) < POINTS.index("handover-sent"):
                 assert outcome == ("completed", 1), (point, ended)
             else:
                 # Such an engine ends its containers when it comes back. What has run is not repeated.

@@ -234,7 +234,7 @@ COMMAND = "wget -q -O - http://web:8080/; sleep 1; wget -q -O - http://web:8080/
         ("container-started", 2),
         ("services-ready", 2),
         ("handing-over-written", 2),
-        ("hand-over-acknowledged", 1),
+        ("handover-acknowledged", 1),
         ("start-written", 1),
         ("command-ended", 1),
         ("finish-written", 1),

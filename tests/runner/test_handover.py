@@ -1,4 +1,4 @@
-"""The hand-over of a command on a real engine: what a job sees is what plain ``docker run`` shows it.
+"""The handover of a command on a real engine: what a job sees is what plain ``docker run`` shows it.
 
 The same in a container that was started ahead, a warm one, as in one that is created for the job.
 

@@ -1102,7 +1102,7 @@ def test_rerun_has_the_secrets(house: House) -> None:
     assert "s3cret" not in repr(house.runner.created)
 
 
-def test_a_listing_of_artifacts_that_version_0_1_wrote_is_read(house: House) -> None:
+def test_artifact_listing_of_development_versions_is_read(house: House) -> None:
     house.worker()
     job = house.ended(house.submit())
     key = f"jobs/{job.job_id}/1/artifacts.json"

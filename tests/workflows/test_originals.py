@@ -1,4 +1,4 @@
-"""Files of the first Reactorcide run unchanged, or an error names the line of what cannot run."""
+"""Files of the original Reactorcide run unchanged, or an error names the line of what cannot run."""
 
 from pathlib import Path
 

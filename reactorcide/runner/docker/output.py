@@ -239,10 +239,10 @@ class DockerAttachedOutput(CommandOutput):
             return
         self._unsent.popleft()
         if self._unsent:
-            crashpoints.reached("hand-over-half-sent")
+            crashpoints.reached("handover-half-sent")
         else:
             self._poll.modify(self._socket, select.POLLIN)
-            crashpoints.reached("hand-over-sent")
+            crashpoints.reached("handover-sent")
 
     def _receive(self) -> bytes:
         data = self._socket.recv(_RECEIVE_BYTES)

@@ -1,7 +1,7 @@
 """A pool of warm containers: created, attached to and started before the job is there that gets one.
 
 Each is used once. Until then it waits for a command, as every container of a job does between its start and
-the hand-over, and has nothing of any job. What a container gets only with the hand-over is not part of its
+the handover, and has nothing of any job. What a container gets only with the handover is not part of its
 shape; a job gets a warm one of exactly its shape, or a new one.
 """
 

@@ -169,7 +169,7 @@ class Container:
                     return False
                 if output.read(remaining_s) is None:
                     return False
-        crashpoints.reached("hand-over-acknowledged")
+        crashpoints.reached("handover-acknowledged")
         return True
 
     def require_command(self, problem: str, printed: bytes = b"") -> None:
