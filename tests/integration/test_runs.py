@@ -311,6 +311,20 @@ def test_runs_and_jobs_of_a_group_run_one_at_a_time(api: Client, project: NewPro
         assert api.request("POST", f"runs/{run['run_id']}/cancel").status_code == 200
 
 
+def test_full_group_cancels_the_newer_run_or_replaces_the_older(api: Client, project: NewProject) -> None:
+    def begin(when_full: str) -> Run:
+        group = f"concurrency: {{group: full, when_full: {when_full}}}"
+        return start(api, project(f"name: CI\non: push\n{group}\njobs: {{a: {{command: sleep 1000}}}}\n"))
+
+    first, newer = begin("queue"), begin("cancel")
+    assert newer["status"] == "cancelled"
+    assert newer["reason"] == f"the concurrency group full is held by #{first['number']}"
+    last = begin("replace")
+    replaced = over(api, first)
+    assert (replaced["status"], replaced["reason"]) == ("cancelled", f"superseded by #{last['number']}")
+    assert api.request("POST", f"runs/{last['run_id']}/cancel").status_code == 200
+
+
 FLAKY = """
 name: CI
 on: push
