@@ -1,6 +1,7 @@
 """Starting threads."""
 
 import threading
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -109,9 +110,9 @@ class ThreadsByKey:
 
     def _may_start(self, user_id: str, *, is_retry: bool) -> bool:
         """Return whether a user gets another thread. The lock is held."""
-        busy = list(self._busy.values())
-        retries = [thread for thread in busy if thread.is_retry]
-        return _is_below_share(busy, user_id, self._max_threads) and (
+        busy = self._busy.values()
+        retries = Counter(thread.user_id for thread in busy if thread.is_retry)
+        return _is_below_share(Counter(thread.user_id for thread in busy), user_id, self._max_threads) and (
             not is_retry or _is_below_share(retries, user_id, self._max_threads // 2)
         )
 
@@ -124,6 +125,33 @@ class ThreadsByKey:
             thread.join(max(0.0, deadline - monotonic()))
 
 
-def _is_below_share(busy: list[_Busy], user_id: str, max_threads: int) -> bool:
-    """Return whether more threads are free than a user has."""
-    return sum(thread.user_id == user_id for thread in busy) < max_threads - len(busy)
+class SlotsByUser:
+    """Slots that users wait for, and share as they do the threads of ``ThreadsByKey``. Thread-safe."""
+
+    def __init__(self, slots: int) -> None:
+        self._slots = slots
+        self._changed = threading.Condition()
+        self._taken: Counter[str] = Counter()
+
+    def take(self, user_id: str, *, timeout_s: float) -> bool:
+        """Wait for a slot, and return whether the user got one in time; ``release`` returns it."""
+        with self._changed:
+            if not self._changed.wait_for(
+                lambda: _is_below_share(self._taken, user_id, self._slots), timeout_s
+            ):
+                return False
+            self._taken[user_id] += 1
+            return True
+
+    def release(self, user_id: str) -> None:
+        """Return a slot of a user."""
+        with self._changed:
+            self._taken[user_id] -= 1
+            # Remove users without a slot.
+            self._taken += Counter()
+            self._changed.notify_all()
+
+
+def _is_below_share(busy: Counter[str], user_id: str, most: int) -> bool:
+    """Return whether more of ``most`` threads or slots are free than a user has."""
+    return busy[user_id] < most - busy.total()

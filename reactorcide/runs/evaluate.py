@@ -6,16 +6,17 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import BoundedSemaphore
 from typing import Any
 
 import reactorcide
 from reactorcide.domain.errors import Busy, InfrastructureError, InvalidInput
 from reactorcide.domain.runs import Commit
 from reactorcide.lib import programs
+from reactorcide.threads import SlotsByUser
 
 _PROGRAM = "reactorcide.runs.evaluation"
-_MAX_AT_ONCE = 2
+_MAX_AT_ONCE = 3
+"""Two of one user, and one for others."""
 _TOO_LONG = "evaluating the workflow files took longer than {:g} s; shorten them, or their matrices"
 
 
@@ -61,11 +62,11 @@ class Evaluation:
 
 
 class Evaluator:
-    """Evaluates workflows, few at a time. Thread-safe."""
+    """Evaluates workflows, few at a time, and not all of one user. Thread-safe."""
 
     def __init__(self, *, timeout_s: float = 30.0, at_once: int = _MAX_AT_ONCE) -> None:
         self._timeout_s = timeout_s
-        self._slots = BoundedSemaphore(at_once)
+        self._slots = SlotsByUser(at_once)
 
     def evaluate(
         self,
@@ -73,6 +74,7 @@ class Evaluator:
         workflow: str | None,
         event: Mapping[str, str],
         *,
+        user_id: str,
         changed: Sequence[str] | None,
         variables: Mapping[str, str],
         environment: Mapping[str, str] | None = None,
@@ -80,13 +82,14 @@ class Evaluator:
     ) -> Evaluation:
         """Evaluate a workflow, named by its id or file, for an event.
 
-        ``None`` is the only one that there is. ``changed`` are the files that differ, ``None`` if that is
-        not known; ``variables`` take the place of ``vars`` in the file, ``environment`` that of
-        ``${env:…}``. All are skipped but ``jobs`` and those that they need. Raises ``InvalidInput`` where
-        there is no such workflow or job, or evaluating takes too long, and ``Busy`` where too many are
-        evaluated just now.
+        ``None`` is the only one that there is. ``user_id`` is whose share of the slots it takes. ``changed``
+        are the files that differ, ``None`` if that is not known; ``variables`` take the place of ``vars`` in
+        the file, ``environment`` that of ``${env:…}``. All are skipped but ``jobs`` and those that they need.
+        Raises ``InvalidInput`` where there is no such workflow or job, or evaluating takes too long, and
+        ``Busy`` where too many are evaluated just now.
         """
         (evaluation,) = self._evaluate(
+            user_id,
             commit,
             {
                 "all": False,
@@ -101,24 +104,25 @@ class Evaluator:
         return evaluation
 
     def evaluate_all(
-        self, commit: Commit, event: Mapping[str, str], *, changed: Sequence[str] | None
+        self, commit: Commit, event: Mapping[str, str], *, user_id: str, changed: Sequence[str] | None
     ) -> list[Evaluation]:
         """Evaluate each workflow that the event can start; see ``evaluate``.
 
         One that is skipped answers to the event and has ``paths`` that name no file that differs.
         """
         named: dict[str, Any] = {"workflow": None, "vars": {}, "env": {}, "jobs": None}
-        return self._evaluate(commit, {"all": True, "event": dict(event), "changed": changed, **named})
+        request = {"all": True, "event": dict(event), "changed": changed, **named}
+        return self._evaluate(user_id, commit, request)
 
-    def _evaluate(self, commit: Commit, request: Mapping[str, Any]) -> list[Evaluation]:
+    def _evaluate(self, user_id: str, commit: Commit, request: Mapping[str, Any]) -> list[Evaluation]:
         files = {path: base64.b64encode(data).decode() for path, data in commit.files.items()}
         request = {"files": files, "repository": commit.repository, **request}
-        if not self._slots.acquire(timeout=self._timeout_s):
+        if not self._slots.take(user_id, timeout_s=self._timeout_s):
             raise Busy("too many workflows are evaluated at the moment; try again in a few seconds")
         try:
             answer = self._run(json.dumps(request))
         finally:
-            self._slots.release()
+            self._slots.release(user_id)
         if "refused" in answer:
             raise InvalidInput(answer["refused"], "workflow")
         return [_evaluation(one) for one in answer["workflows"]]

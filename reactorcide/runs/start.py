@@ -68,6 +68,7 @@ def start(context: RunContext, user: User, request: Start, key: RequestKey | Non
         commit,
         request.workflow,
         event,
+        user_id=user.user_id,
         changed=request.changed,
         variables=request.variables,
         environment=request.environment,
@@ -111,6 +112,7 @@ def start_for_project(
     ``Skipped`` if the commit says so.
     """
     project = context.jobs.store.projects.get(project_id)
+    creator = context.jobs.store.projects.creator(project_id)
     request = _of_project(context, project, request)
     try:
         commit = _commit(context, SERVICE_USER, request)
@@ -119,10 +121,15 @@ def start_for_project(
         event = _event(request, project, commit)
         changed = commit.changed if request.changed is None else request.changed
         if request.workflow is None:
-            evaluations = context.evaluator.evaluate_all(commit, event, changed=changed)
+            evaluations = context.evaluator.evaluate_all(commit, event, user_id=creator, changed=changed)
         else:
             one = context.evaluator.evaluate(
-                commit, request.workflow, event, changed=changed, variables=request.variables
+                commit,
+                request.workflow,
+                event,
+                user_id=creator,
+                changed=changed,
+                variables=request.variables,
             )
             evaluations = [one]
     except InvalidInput as exc:
