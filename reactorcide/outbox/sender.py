@@ -24,6 +24,8 @@ log = logging.getLogger("reactorcide.outbox")
 _MAX_THREADS = 16
 _TURN_S = 10.0
 """After so long another lane gets the thread."""
+_PAUSE_S = 1.0
+"""After a failure that could not be recorded."""
 _MAX_REFUSED = 3
 """So many things that were refused in a row, and the whole lane waits."""
 _SLOW_AFTER = 11
@@ -167,11 +169,14 @@ class Sender:
     def _work(self, lane: Lane) -> None:
         try:
             self._send_due(lane)
+            return
         except InfrastructureError as exc:
             log.warning("what is owed is sent later: %s", exc)
         except Exception:
             log.exception("sending failed unexpectedly")
             self._pause_after_error(lane)
+        # The database may take no writes; then the lane would send the same again and again.
+        self._stopping.wait(_PAUSE_S)
 
     def _pause_after_error(self, lane: Lane) -> None:
         """Keep an error that nobody has thought of from coming again every moment."""

@@ -11,6 +11,7 @@ from time import monotonic
 
 import pytest
 
+from reactorcide.domain.errors import StoreError
 from reactorcide.domain.forges import ForgeKind, StatusState
 from reactorcide.domain.projects import CredentialKind, Project, Visibility
 from reactorcide.domain.statuses import OwedStatus, StatusRecord
@@ -577,6 +578,25 @@ def test_unexpected_error_is_retried_with_delay(house: House, monkeypatch: pytes
     house.wait(lambda: len(tried) == 3, "it is tried again")
     assert tried[2] - tried[1] > 1.8
     assert house.problem(project_id) == "an unexpected error, which the service's log has"
+    monkeypatch.undo()
+    house.wait(lambda: house.status(project_id).sent_state == "success", "it has arrived")
+
+
+def test_status_whose_arrival_cannot_be_recorded_is_sent_again_with_delay(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[float] = []
+
+    def fail(*_: object, **__: object) -> None:
+        sent.append(monotonic())
+        raise StoreError("the disk is full")
+
+    monkeypatch.setattr(outbox.Outbox, "status_sent", fail)
+    project_id = house.project()
+    house.start()
+    house.owe(project_id, "success")
+    house.wait(lambda: len(sent) == 2, "it is sent again")
+    assert sent[1] - sent[0] > 0.9
     monkeypatch.undo()
     house.wait(lambda: house.status(project_id).sent_state == "success", "it has arrived")
 
