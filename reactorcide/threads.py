@@ -2,13 +2,14 @@
 
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from time import monotonic
 from typing import TypeVar
 
-from reactorcide.domain.errors import InfrastructureError
+from reactorcide.domain.errors import Busy, InfrastructureError
 
 T = TypeVar("T")
 
@@ -133,23 +134,23 @@ class SlotsByUser:
         self._changed = threading.Condition()
         self._taken: Counter[str] = Counter()
 
-    def take(self, user_id: str, *, timeout_s: float) -> bool:
-        """Wait for a slot, and return whether the user got one in time; ``release`` returns it."""
+    @contextmanager
+    def hold(self, user_id: str, problem: str, *, timeout_s: float) -> Iterator[None]:
+        """Hold a slot while the body runs; raises ``Busy`` with ``problem`` if there is none in time."""
         with self._changed:
             if not self._changed.wait_for(
                 lambda: _is_below_share(self._taken, user_id, self._slots), timeout_s
             ):
-                return False
+                raise Busy(problem)
             self._taken[user_id] += 1
-            return True
-
-    def release(self, user_id: str) -> None:
-        """Return a slot of a user."""
-        with self._changed:
-            self._taken[user_id] -= 1
-            # Remove users without a slot.
-            self._taken += Counter()
-            self._changed.notify_all()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._taken[user_id] -= 1
+                # Remove users without a slot.
+                self._taken += Counter()
+                self._changed.notify_all()
 
 
 def _is_below_share(busy: Counter[str], user_id: str, most: int) -> bool:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from threading import BoundedSemaphore
 from typing import Protocol
 
 from reactorcide.corndogs.task import Corndogs
@@ -13,9 +12,10 @@ from reactorcide.logs import LogStore
 from reactorcide.metrics import Metrics
 from reactorcide.objects import ObjectStore
 from reactorcide.store import Store
+from reactorcide.threads import SlotsByUser
 
-_MAX_SOURCE_CHECKS = 2
-"""Maximum number of uploaded sources checked at once: each can take some 50 MB of memory."""
+_MAX_SOURCE_CHECKS = 3
+"""Uploaded sources that are read at once, two of one user and one of others: each may take some 50 MB."""
 
 
 class JobRules(Protocol):
@@ -42,9 +42,7 @@ class StoredJobs:
     objects: ObjectStore
     logs: LogStore
     notifier: Notifier
-    source_checks: BoundedSemaphore = field(
-        default_factory=lambda: BoundedSemaphore(_MAX_SOURCE_CHECKS), kw_only=True
-    )
+    source_checks: SlotsByUser = field(default_factory=lambda: SlotsByUser(_MAX_SOURCE_CHECKS), kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)

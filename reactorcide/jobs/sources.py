@@ -19,6 +19,8 @@ from reactorcide.lib.ids import new_id
 from reactorcide.lib.sizes import format_size
 from reactorcide.lib.tar import MAX_PATH_BYTES, DamagedTar, Entry, Tree, gunzip, read_tar
 
+BUSY = "too many uploaded sources are read at the moment; try again in a few seconds"
+_CHECK_WAIT_S = 60.0
 _PREFIX = "sources/"
 _MAX_PATHS = 500_000
 """Maximum number of files, links and directories, including implicit ones; all paths are in memory while a
@@ -29,8 +31,9 @@ def add(context: StoredJobs, user: User, chunks: Iterable[bytes], *, max_bytes: 
     """Store a tar.gz that ``user`` uploads; return it, and whether the user had not uploaded it before.
 
     Uploads of other users change neither the answer nor its duration.
-    Raises ``InvalidInput`` unless it is a tar.gz of files, directories and links that all stay within it, and
-    ``TooLarge`` if it has more than ``max_bytes``, packed or unpacked. Then nothing is stored.
+    Raises ``InvalidInput`` unless it is a tar.gz of files, directories and links that all stay within it,
+    ``TooLarge`` if it has more than ``max_bytes``, packed or unpacked, and ``Busy`` while too many sources
+    are checked. Then nothing is stored.
     """
     # The final name is the digest, which is known only after the last byte.
     folder = f"{_PREFIX}{new_id()}/"
@@ -44,7 +47,7 @@ def add(context: StoredJobs, user: User, chunks: Iterable[bytes], *, max_bytes: 
         if context.store.sources.touch(source_id, user.user_id, now_ms=at_ms):
             return get(context, user, source_id), False
         # It waits only for this host.
-        with context.source_checks:
+        with context.source_checks.hold(user.user_id, BUSY, timeout_s=_CHECK_WAIT_S):
             files = _count_files(context.objects.read(key), max_bytes)
         source = Source(
             source_id=source_id,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import reactorcide
-from reactorcide.domain.errors import Busy, InfrastructureError, InvalidInput
+from reactorcide.domain.errors import InfrastructureError, InvalidInput
 from reactorcide.domain.runs import Commit
 from reactorcide.lib import programs
 from reactorcide.threads import SlotsByUser
@@ -17,6 +17,7 @@ from reactorcide.threads import SlotsByUser
 _PROGRAM = "reactorcide.runs.evaluation"
 _MAX_AT_ONCE = 3
 """Two of one user, and one for others."""
+_BUSY = "too many workflows are evaluated at the moment; try again in a few seconds"
 _TOO_LONG = "evaluating the workflow files took longer than {:g} s; shorten them, or their matrices"
 
 
@@ -117,12 +118,8 @@ class Evaluator:
     def _evaluate(self, user_id: str, commit: Commit, request: Mapping[str, Any]) -> list[Evaluation]:
         files = {path: base64.b64encode(data).decode() for path, data in commit.files.items()}
         request = {"files": files, "repository": commit.repository, **request}
-        if not self._slots.take(user_id, timeout_s=self._timeout_s):
-            raise Busy("too many workflows are evaluated at the moment; try again in a few seconds")
-        try:
+        with self._slots.hold(user_id, _BUSY, timeout_s=self._timeout_s):
             answer = self._run(json.dumps(request))
-        finally:
-            self._slots.release(user_id)
         if "refused" in answer:
             raise InvalidInput(answer["refused"], "workflow")
         return [_evaluation(one) for one in answer["workflows"]]

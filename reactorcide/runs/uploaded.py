@@ -19,7 +19,8 @@ def commit(context: StoredJobs, user: User, source_id: str, *, repository: str, 
     """Return the workflow files of a source that ``user`` has uploaded, and record its use.
 
     ``repository`` is its name. Raises ``InvalidInput`` if the user has not uploaded it, and ``JobFailed`` if
-    its files are not available by ``deadline`` (of ``time.monotonic``).
+    its files are not available by ``deadline`` (of ``time.monotonic``); ``Busy`` where too many sources are
+    read until then.
     """
     definition = JobDefinition(
         name="run", job_command="true", source_type="copy", runner_image="none", source_id=source_id
@@ -28,7 +29,7 @@ def commit(context: StoredJobs, user: User, source_id: str, *, repository: str, 
     files: dict[str, bytes] = {}
     links: dict[str, str] = {}
     # It may be large, and is on this host.
-    with context.source_checks:
+    with context.source_checks.hold(user.user_id, sources.BUSY, timeout_s=deadline - monotonic()):
         for entry in _entries(context, definition, deadline):
             if not is_file_of(entry.path, WORKFLOWS_DIR, JOBS_DIR) or entry.kind == "directory":
                 continue

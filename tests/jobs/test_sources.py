@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import pytest
 from reactorcide.domain.accounts import Role, User
 from reactorcide.domain.artifacts import Artifact
 from reactorcide.domain.definition import JobDefinition
-from reactorcide.domain.errors import Forbidden, InvalidInput, JobFailed, NotFound, TooLarge
+from reactorcide.domain.errors import Busy, Forbidden, InvalidInput, JobFailed, NotFound, TooLarge
 from reactorcide.domain.jobs import Job, JobStatus, Outcome, artifacts_prefix, attempt_prefix
 from reactorcide.jobs import JobContext, delete, ending, read, sources
 from reactorcide.jobs.hints import WorkerHints
@@ -281,6 +282,18 @@ def test_concurrent_checks_are_limited(shelf: Shelf, monkeypatch: pytest.MonkeyP
         packed = [tar_gz(member(f"file{number}")) for number in range(4)]
         assert len(set(pool.map(shelf.add, packed))) == 4
     assert three.broken
+
+
+def test_slow_checks_of_one_user_leave_a_slot_to_other_users(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "_CHECK_WAIT_S", 0.1)
+    slot = partial(shelf.context.source_checks.hold, ANN.user_id, "", timeout_s=1)
+    with slot(), slot():
+        shelf.add(tar_gz(member("file")), BOB)
+        with pytest.raises(Busy):
+            shelf.add(tar_gz(member("file")))
+    shelf.add(tar_gz(member("file")))
 
 
 def test_implicit_directories_count(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
