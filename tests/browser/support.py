@@ -142,7 +142,7 @@ def visitor(
         yield page
     finally:
         context.close()
-    assert watch.problems == []
+    assert watch.problems == [], watch.problems
 
 
 _sessions: dict[str, StorageState] = {}

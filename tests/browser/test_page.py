@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+import tarfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -110,6 +111,59 @@ def test_run_is_started_and_watched_without_a_reload(
         run_id = page.url.rpartition("/")[2]
         expect(list_page.locator(f"#run-{run_id} .state.good")).to_be_visible(timeout=_WAIT_MS)
         assert list_page.evaluate("window.isTheSame")
+
+
+def test_approved_run_of_a_fork_is_watched_without_signing_in(browser: Browser, site: Service) -> None:
+    text = QUICK_WORKFLOW.replace("on: manual", "on: pull_request")
+    source = repository(site.source_root / uuid.uuid4().hex, {"workflows/ci.yaml": text})
+    project = {"name": "acme/open", "git_url": f"file://{source.path}", "visibility": "public"}
+    assert site.admin.request("POST", "projects", json=project).status_code == 201
+    event = {"name": "pull_request_opened", "is_fork": True}
+    run = site.admin.request("POST", "runs", json={"project": "acme/open", "event": event}).json()
+    address = f"/runs/{run['run_id']}"
+    site.admin.request("POST", f"{address[1:]}/cancel")
+    held = site.admin.request("POST", f"{address[1:]}/rerun", json={"only": "all"}).json()
+    assert held["waits_for_approval"]
+    with visitor(browser, site) as page, visitor(browser, site, None) as stranger:
+        for opened in (stranger, page):
+            opened.goto(address)
+            expect(opened.locator("h1 .state")).to_contain_text("waiting")
+            expect(opened.locator(".callout.info")).to_contain_text("approval")
+        stranger.evaluate("window.isTheSame = true")
+        # What only members may do is not shown to others.
+        expect(stranger.locator("[data-call]")).to_have_count(0)
+        page.get_by_role("button", name="Approve").click()
+        for opened in (stranger, page):
+            expect(opened).to_have_title(f"✓ Quick #{run['number']}", timeout=_WAIT_MS)
+        assert stranger.evaluate("window.isTheSame")
+        expect(page.get_by_role("button", name="Approve")).to_have_count(0)
+
+
+def test_job_shows_its_attempts_services_and_artifacts(
+    browser: Browser, site: Service, images: Images
+) -> None:
+    command = (
+        'for i in $(seq 9); do echo "$i of attempt $REACTORCIDE_ATTEMPT"; done; '
+        'echo $REACTORCIDE_ATTEMPT > /job/artifacts/attempt.txt; echo "<a>" > "/job/artifacts/a b.html"; '
+        "echo '# Done' > /job/artifacts/summary.md; [ $REACTORCIDE_ATTEMPT = 2 ] || { sleep 1; exit 1; }"
+    )
+    service = {"image": images.default, "command": "sh -c 'echo ready; exec sleep 600'"}
+    job = site.admin.submit(command, retries=1, services={"db": service})
+    with visitor(browser, site) as page:
+        page.goto(f"/jobs/{job['job_id']}")
+        expect(page.locator("h1 .state")).to_contain_text("passed", timeout=_WAIT_MS)
+        # It is the log of the last attempt, also for who had the one before on the screen.
+        expect(page.locator(".line .x")).to_have_text([f"{i} of attempt 2" for i in range(1, 10)])
+        expect(page.locator(".prose h1, .prose h3")).to_have_text("Done")
+        expect(page.locator("#attempts + .table tbody tr")).to_have_count(2)
+        log_of_service = page.get_by_role("link", name="Log of db").get_attribute("href")
+        assert page.request.get(str(log_of_service)).text() == "ready\n"
+        with page.expect_download() as download:
+            page.get_by_role("link", name="Download all").click()
+        with tarfile.open(download.value.path()) as archive:
+            assert sorted(archive.getnames()) == ["a b.html", "attempt.txt", "summary.md"]
+        page.get_by_role("link", name="attempt 1").click()
+        expect(page.locator(".line .x").first).to_have_text("1 of attempt 1")
 
 
 def test_run_is_found_opened_and_repeated_by_keyboard(browser: Browser, site: Service) -> None:

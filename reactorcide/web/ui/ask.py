@@ -22,15 +22,12 @@ def ask(route: Callable[..., _Answer], **arguments: Any) -> Any:
     Raises the route's errors, ``Forbidden`` if the caller's token lacks a scope that it needs, and
     ``Unauthorized`` if nobody is signed in and the route is not for anybody.
     """
-    return _answer(route, arguments).get_json()
+    return ask_response(route, **arguments).get_json()
 
 
-def ask_text(route: Callable[..., _Answer], *, max_bytes: int | None = None, **arguments: Any) -> str | None:
-    """Return the text that a GET route of the API answers, as ``ask`` does; ``None`` if it is longer."""
-    answer = _answer(route, arguments)
-    if max_bytes is not None and (answer.content_length or 0) > max_bytes:
-        return None
-    return answer.get_data().decode(errors="replace")
+def ask_text(route: Callable[..., _Answer], **arguments: Any) -> str:
+    """Return the text that a GET route of the API answers, as ``ask`` does."""
+    return ask_response(route, **arguments).get_data().decode(errors="replace")
 
 
 def may_ask(route: Callable[..., _Answer]) -> bool:
@@ -38,7 +35,8 @@ def may_ask(route: Callable[..., _Answer]) -> bool:
     return (NEEDS[_rule(route)] or frozenset()) <= caller().scopes
 
 
-def _answer(route: Callable[..., _Answer], arguments: dict[str, Any]) -> Response:
+def ask_response(route: Callable[..., _Answer], **arguments: Any) -> Response:
+    """Return what a GET route of the API answers, as ``ask`` does, before any of it is read."""
     rule = _rule(route)
     if caller().is_anonymous and rule not in PUBLIC and NEEDS[rule] is not None:
         raise Unauthorized("sign in to see this")

@@ -1,15 +1,17 @@
 """The pages. Each shows answers of the API's routes, so that it can do nothing that they cannot."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from flask import Blueprint, g, redirect, render_template, request, url_for
 from pydantic import ValidationError
 from werkzeug.wrappers import Response
 
 from reactorcide.accounts import sessions
+from reactorcide.domain.accounts import Scope
 from reactorcide.domain.errors import Forbidden, NotFound, Unauthorized
 from reactorcide.domain.jobs import JobStatus
+from reactorcide.domain.projects import ProjectRole
 from reactorcide.domain.runs import RunStatus
 from reactorcide.jobs import events
 from reactorcide.web.api import PREFIX
@@ -36,11 +38,11 @@ from reactorcide.web.api.service import routes as service
 from reactorcide.web.api.webhooks import routes as webhooks
 from reactorcide.web.api.webhooks.schemas import MessageListQuery, WebhookPath
 from reactorcide.web.api.workers import routes as workers
-from reactorcide.web.auth import session_value
+from reactorcide.web.auth import caller, session_value
 from reactorcide.web.errors import validation_failed
 from reactorcide.web.services import services
 from reactorcide.web.ui import markdown, signing
-from reactorcide.web.ui.ask import ask, ask_text, may_ask
+from reactorcide.web.ui.ask import ask, ask_response, ask_text, may_ask
 from reactorcide.web.ui.graph import layout
 
 _MAX_PROJECTS = 200
@@ -59,6 +61,8 @@ _MAX_TEXT_BYTES = 1 << 20
 """A longer artifact is downloaded, not shown."""
 _TAIL_LINES = 200
 """Lines of a log that are in the page, for those without its script."""
+_PAGE_LINES = 500
+"""Lines of a log that its script fetches at once."""
 _END_LINES = 8
 """Lines of the log of a failed job without failed tests that are on its run's page."""
 _MAX_TAIL_BYTES = 1 << 19
@@ -131,17 +135,16 @@ def show_run(run_id: str) -> str:
     )
     tests = {node["name"]: _tests(node["job_id"]) for node in failed[:_MAX_FAILED_JOBS] if node["job_id"]}
     ends = {
-        node["name"]: _tail(node["job_id"], _END_LINES, _MAX_END_CHARS)
+        node["name"]: _tail(node["job_id"], _END_LINES, _MAX_END_CHARS).text
         for node in failed
         if node["name"] in tests and not tests[node["name"]]["failures"] and not node["allow_failure"]
     }
-    project = None
-    if run["project_id"] is not None:
-        project = _ask_if_allowed(projects.show_project, path=ProjectPath(project_id=run["project_id"]))
+    project = _project_of(run)
     return render_template(
         "run.html",
         run=run,
         project=project,
+        may_change=_may_change(project),
         job_of=job_of,
         graph=layout(run["nodes"]),
         failed=failed,
@@ -178,10 +181,14 @@ def show_job(job_id: str) -> str:
     attempt = int(number) if number.isdecimal() and 1 <= int(number[:9]) <= job["attempt"] else job["attempt"]
     summary = _text_if_any(artifacts.show_summary, path=path)
     is_over = job["completed_at"] is not None
+    tail = _tail(job_id, _TAIL_LINES, _MAX_TAIL_CHARS, attempt or None)
+    # Of a failed job, and one that runs, the end of the log is shown first.
+    shows_end = job["status"] == "failed" or not is_over
     return render_template(
         "job.html",
         job=job,
         run=run,
+        may_change=_may_change(_project_of(run)),
         attempt=attempt,
         attempts=ask(jobs.list_attempts, path=path)["attempts"],
         tests=_tests(job_id),
@@ -191,7 +198,9 @@ def show_job(job_id: str) -> str:
         max_artifacts=_MAX_ARTIFACTS,
         max_text_bytes=_MAX_TEXT_BYTES,
         why=None if is_over or job["status"] == "running" else ask(jobs.explain_job, path=path),
-        tail=_tail(job_id, _TAIL_LINES, _MAX_TAIL_CHARS, attempt or None),
+        tail=tail,
+        first_line=max(0, tail.lines - 1) // _PAGE_LINES * _PAGE_LINES + 1 if shows_end else 1,
+        page_lines=_PAGE_LINES,
         tail_lines=_TAIL_LINES,
         is_over=is_over,
     )
@@ -251,6 +260,7 @@ def show_project(project_id: str) -> str:
     return render_template(
         "project.html",
         project=project,
+        may_change=_may_change(project),
         page=page,
         next_url=_next_url(page),
         filters=filters,
@@ -319,6 +329,20 @@ def _projects() -> Sequence[Json]:
     return listed
 
 
+def _project_of(run: Json | None) -> Json | None:
+    if run is None or run["project_id"] is None:
+        return None
+    project: Json = ask(projects.show_project, path=ProjectPath(project_id=run["project_id"]))
+    return project
+
+
+def _may_change(project: Json | None) -> bool:
+    """Return whether the caller may start and cancel what is of a project that they see, or their own."""
+    if Scope.JOBS_WRITE not in caller().scopes:
+        return False
+    return project is None or caller().is_admin or project["role"] in (ProjectRole.WRITE, ProjectRole.OWNER)
+
+
 def _whys(listed: Sequence[Json]) -> dict[str, str]:
     """Return why jobs wait, of the first that do, by their ids."""
     waiting = [job["job_id"] for job in listed if job["status"] in _NOT_STARTED]
@@ -340,16 +364,27 @@ def _ask_if_allowed(route: Any, **arguments: Any) -> Any:
         return None
 
 
-def _tail(job_id: str, lines: int, max_chars: int, attempt: int | None = None) -> str:
-    """Return the last lines of a log, nothing where there is none, or where they are too long for a page."""
-    text = _text_if_any(
-        logs.job_logs,
-        header=LogHeader(),
-        path=JobPath(job_id=job_id),
-        query=LogQuery(tail=lines, attempt=attempt),
-        max_bytes=_MAX_TAIL_BYTES,
-    )
-    return (text or "")[-max_chars:]
+class _Tail(NamedTuple):
+    """The end of a log, and how many lines all of it has."""
+
+    text: str
+    lines: int
+
+
+def _tail(job_id: str, lines: int, max_chars: int, attempt: int | None = None) -> _Tail:
+    """Return the last lines of a log, no text where there is none, or where they are too long for a page."""
+    try:
+        answer = ask_response(
+            logs.job_logs,
+            header=LogHeader(),
+            path=JobPath(job_id=job_id),
+            query=LogQuery(tail=lines, attempt=attempt),
+        )
+    except NotFound:
+        return _Tail("", 0)
+    is_short = (answer.content_length or 0) <= _MAX_TAIL_BYTES
+    text = answer.get_data().decode(errors="replace")[-max_chars:] if is_short else ""
+    return _Tail(text, int(answer.headers[logs.LINES]))
 
 
 def _text_if_any(route: Any, **arguments: Any) -> str | None:

@@ -37,7 +37,7 @@ from reactorcide.web.streams import stream
 
 _LAST_ID = "Last-Event-ID"
 _START = "X-Log-Position"
-_LINES = "X-Log-Lines"
+LINES = "X-Log-Lines"
 _SEARCH_S = 2.0
 _LAST_NONE = re.compile(r"bytes=[ \t]*-0+[ \t]*", re.IGNORECASE)
 """A range that is valid and that nothing can satisfy (RFC 9110, 14.1.2); Werkzeug takes it for none."""
@@ -67,7 +67,7 @@ def job_logs(header: LogHeader, path: JobPath, query: LogQuery) -> Response:
     if not (query.follow or wants_events):
         log = logs.read(context, job, part)
         response = _answer(log)
-        response.headers[_LINES] = str(log.lines)
+        response.headers[LINES] = str(log.lines)
         return response
     start = logs.start_of(context, job, part, _sent_position(header.last_event_id, job, part))
     if wants_events:

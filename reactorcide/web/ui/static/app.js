@@ -144,12 +144,18 @@ function become(old, next) {
   for (const { name, value } of next.attributes)
     if (old.getAttribute(name) !== value && !(name === "open" && old.tagName === "DETAILS")) old.setAttribute(name, value);
   if (old.hasAttribute("data-keep")) return;
-  const byId = new Map();
-  for (const child of old.children) if (child.id) byId.set(child.id, child);
+  const byKey = new Map();
+  for (const child of old.children) if (keyOf(child)) byKey.set(keyOf(child), child);
   let at = old.firstChild;
   const children = [...next.childNodes];
   for (const [index, child] of children.entries()) {
-    const known = child.id ? byId.get(child.id) : undefined;
+    const known = keyOf(child) ? byKey.get(keyOf(child)) : undefined;
+    // Texts on both sides of what has gone are two where the next page has one.
+    while (at?.nodeType === Node.TEXT_NODE && child.nodeType !== Node.TEXT_NODE) {
+      const extra = at;
+      at = at.nextSibling;
+      extra.remove();
+    }
     // What is gone goes first, so that what comes after it is not taken for new.
     while (at && !known && !children.slice(index).some((later) => sameKind(at, later))) {
       const gone = at;
@@ -178,7 +184,12 @@ function become(old, next) {
 function sameKind(one, other) {
   if (one.nodeType !== other.nodeType) return false;
   if (one.nodeType === Node.TEXT_NODE) return true;
-  return one.nodeName === other.nodeName && (one.id ?? "") === (other.id ?? "");
+  return one.nodeName === other.nodeName && keyOf(one) === keyOf(other);
+}
+
+/** What tells an element from others of its kind: its id, or that of a section's heading. */
+function keyOf(node) {
+  return node.id || node.getAttribute?.("aria-labelledby") || "";
 }
 
 // --- times ------------------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 
 import { LineParser } from "./ansi.js";
 
-const PAGE_LINES = 500;
 const MAX_PAGES = 40; // kept in memory
 const MAX_PAGE_BYTES = 4 << 20;
 const MAX_LINE_CHARS = 5000;
@@ -21,6 +20,7 @@ const MARK_EDGE = 3; // lines shown above one that is jumped to
 
 const view = document.getElementById("log-view");
 const api = document.documentElement.dataset.api;
+const PAGE_LINES = Number(view?.dataset.pageLines);
 
 function element(tag, className, text) {
   const made = document.createElement(tag);
@@ -99,10 +99,9 @@ class Log {
       this.again();
     });
     const raw = element("a", "", "Raw");
-    raw.href = `${this.url}?attempt=${this.root.dataset.attempt}`;
     const download = element("a", "", "Download");
-    download.href = raw.href;
-    download.download = `${this.root.dataset.job}-${this.root.dataset.attempt}.log`;
+    this.links = [raw, download];
+    this.nameAttempt();
     const bar = element("div", "log-bar");
     bar.append(this.query, previous, next, this.status, element("span", "log-gap"), firstError, this.stream);
     bar.append(this.times.parentElement, this.wrap.parentElement, raw, download);
@@ -125,7 +124,22 @@ class Log {
     new ResizeObserver(() => this.layout(true)).observe(this.pane);
     window.addEventListener("hashchange", () => this.fromHash());
     document.addEventListener("visibilitychange", () => this.schedule(0));
-    document.addEventListener("drawn", () => this.schedule(0));
+    document.addEventListener("drawn", () => {
+      if (this.attempt === this.root.dataset.attempt) return this.schedule(0);
+      // The job is tried again, and another log begins.
+      this.nameAttempt();
+      this.setHits(null);
+      this.marked = null;
+      this.follows = true;
+      return this.again(0);
+    });
+  }
+
+  nameAttempt() {
+    this.attempt = this.root.dataset.attempt;
+    const [raw, download] = this.links;
+    raw.href = download.href = `${this.url}?attempt=${this.attempt}`;
+    download.download = `${this.root.dataset.job}-${this.attempt}.log`;
   }
 
   toggle(label, checked, act) {
@@ -141,7 +155,7 @@ class Log {
   // --- fetching ---------------------------------------------------------------------------------------
 
   async fetchLines(fromLine, lines) {
-    const query = new URLSearchParams({ attempt: this.root.dataset.attempt, from_line: fromLine, lines });
+    const query = new URLSearchParams({ attempt: this.attempt, from_line: fromLine, lines });
     if (this.times.checked) query.set("timestamps", "true");
     if (this.stream.value) query.set("stream", this.stream.value);
     const response = await fetch(`${this.url}?${query}`, { headers: { Accept: "text/plain" } });
@@ -209,8 +223,7 @@ class Log {
     return page;
   }
 
-  again() {
-    const top = this.topLine();
+  again(top = this.topLine()) {
     this.epoch += 1;
     this.pages.clear();
     this.loading.clear();
@@ -220,10 +233,11 @@ class Log {
     this.start(top);
   }
 
-  async start(line) {
+  /** Show the log from a line on, counted from 0, or its end; the page itself may tell how many lines there are. */
+  async start(line, known) {
     const epoch = this.epoch;
     try {
-      const { total } = await this.fetchLines(1, 0);
+      const total = known || (await this.fetchLines(1, 0)).total;
       if (epoch !== this.epoch) return;
       this.total = total;
       this.layout(true);
@@ -483,7 +497,7 @@ class Log {
     const matches = [];
     let next = 1;
     for (let calls = 0; next !== null && calls < MAX_SEARCH_CALLS && matches.length < limit; calls += 1) {
-      const parameters = new URLSearchParams({ attempt: this.root.dataset.attempt, from_line: next, limit, ...query });
+      const parameters = new URLSearchParams({ attempt: this.attempt, from_line: next, limit, ...query });
       if (this.stream.value) parameters.set("stream", this.stream.value);
       const response = await fetch(`${this.url}/search?${parameters}`);
       const answer = await response.json();
@@ -572,5 +586,5 @@ function sync(parent, rows) {
 if (view) {
   const log = new Log(view);
   log.fromHash();
-  log.start(0);
+  log.start(0, Number(view.dataset.lines));
 }
