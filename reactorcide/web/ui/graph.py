@@ -7,7 +7,7 @@ from typing import Any
 _NODE_WIDTH = 196
 _MIN_NODE_WIDTH = 90
 _SIGN_WIDTH = 40
-_CHAR_WIDTH = 8
+_CHAR_WIDTH = 9
 _MANY_COLUMNS = 5
 """With so many, all are a little narrower, so that more of them are on the page."""
 _MAX_ROOMY_ROWS = 12
