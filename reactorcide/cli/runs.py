@@ -113,7 +113,7 @@ def start(
         if source is not None:
             body |= {
                 "source_id": upload_directory(client, source),
-                "repository": source.resolve().name or None,
+                "repository": render.utf8(source.resolve().name) or None,
             }
         _show_started(client, client.start_run(body), follow=follow, as_json=as_json)
 

@@ -276,7 +276,8 @@ def test_runs_on_a_service(reactorcide: Program, tmp_path: Path) -> None:
     repeated = reactorcide("runs", "rerun", run_id, "--failed", "--follow", "--json")
     assert (repeated.code, repeated.json["attempt"]) == (1, 2)
     assert "already failed" in reactorcide("runs", "cancel", run_id).errors
-    wrong = Repository(tmp_path / "wrong")
+    # The name becomes the run's repository, in JSON, which has no bytes that are not UTF-8.
+    wrong = Repository(tmp_path / os.fsdecode(b"wrong\xff"))
     (wrong.path / ".reactorcide/workflows").mkdir(parents=True)
     (wrong.path / ".reactorcide/workflows/ci.yaml").write_text("name: CI\non: push\njobs: {a: {comand: x}}\n")
     result = reactorcide("runs", "start", "--source", wrong.path)
