@@ -30,6 +30,11 @@ class NewRun:
     variables: Mapping[str, str] = field(default_factory=dict)
 
 
+def is_of_delivery(user: User, event: Mapping[str, str]) -> bool:
+    """Return whether a forge's delivery names the commit, not a person or a schedule."""
+    return user.user_id == SERVICE_USER.user_id and event.get("name") != EventName.SCHEDULE
+
+
 def new_run(
     context: RunContext,
     user: User,
@@ -41,8 +46,7 @@ def new_run(
 ) -> NewRun:
     """Return the run of an evaluated workflow."""
     is_trusted = not request.is_fork
-    is_of_delivery = user.user_id == SERVICE_USER.user_id and event["name"] != EventName.SCHEDULE
-    if project is not None and not is_of_delivery:
+    if project is not None and not is_of_delivery(user, event):
         # Anyone can add a commit to a repository, by a pull request of a fork.
         is_trusted = is_trusted and (commit.is_reachable or bool(commit.branch or commit.tag))
     owner = user.user_id if project is None else project.project_id

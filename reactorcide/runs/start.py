@@ -23,7 +23,7 @@ from reactorcide.lib.notifier import ANY_JOB
 from reactorcide.outbox import statuses
 from reactorcide.runs import RunContext, uploaded
 from reactorcide.runs.approve import needs_approval
-from reactorcide.runs.new_run import NewRun, failed_run, new_run
+from reactorcide.runs.new_run import NewRun, failed_run, is_of_delivery, new_run
 from reactorcide.runs.request import Start
 from reactorcide.store import Records
 
@@ -251,7 +251,8 @@ def _commit(context: RunContext, user: User, request: Start) -> Commit:
         deadline=deadline,
         comparison=request.comparison,
         access=request.git_access,
-        asks_reachable=request.project is not None,
+        # Costs a fetch of the history.
+        asks_reachable=request.project is not None and not is_of_delivery(user, request.event),
     )
     if not (request.is_fork and user.user_id == SERVICE_USER.user_id):
         return commit

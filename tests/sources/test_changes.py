@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from reactorcide.domain.errors import JobFailed
 from reactorcide.domain.runs import Comparison
 from reactorcide.sources.git import check_out_folders
 from tests.sources.support import Attempt, Repository, git_http
@@ -44,6 +45,28 @@ def test_branch_or_tag_pointing_to_a_commit_is_recognized(tmp_path: Path, server
             )
             assert folders.is_reachable == expected, ref
             assert (into / "first").read_text() == "1"
+
+
+def test_unreadable_history_is_an_error_and_no_foreign_commit(tmp_path: Path) -> None:
+    origin = Repository(tmp_path / "site")
+    first = origin.commit("first", "1")
+    broken = origin.commit("second", "1")
+    (origin.path / ".git/objects" / broken[:2] / broken[2:]).unlink()
+    into = tmp_path / "into"
+    into.mkdir()
+    with pytest.raises(JobFailed, match="cannot fetch the history"):
+        check_out_folders(
+            f"file://{origin.path}",
+            first,
+            into,
+            ["."],
+            is_selected=lambda path: False,
+            max_paths=1,
+            interrupt=Attempt(),
+            deadline=time.monotonic() + 60,
+            env=os.environ,
+            asks_reachable=True,
+        )
 
 
 @pytest.fixture

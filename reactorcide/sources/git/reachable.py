@@ -11,7 +11,8 @@ def is_reachable(git: Git, sha: str) -> bool:
     """Return whether a fetched commit can be reached from a branch or a tag of the server.
 
     A forge also sends commits of forks, of which no branch and no tag of the repository knows. Looks at the
-    last ``MAX_COMMITS`` generations of each; where the server does not send them, the answer is no.
+    last ``MAX_COMMITS`` generations of each; a commit further back counts as not reachable. Raises
+    ``JobFailed`` if the server does not send them.
     """
     tips: list[bytes] = []
 
@@ -24,8 +25,8 @@ def is_reachable(git: Git, sha: str) -> bool:
         return True
     # The history alone, where the server allows that.
     without = () if git.url.local_path is not None else ("--filter=tree:0",)
-    if git.run(*_FETCH, *without, f"--depth={MAX_COMMITS}", "--", git.remote, *EVERYTHING):
-        return False
+    depth = f"--depth={MAX_COMMITS}"
+    git.check_run("fetch the history", *_FETCH, *without, depth, "--", git.remote, *EVERYTHING)
     refs: list[bytes] = []
     git.check_run("look for a branch", "for-each-ref", "--count=1", "--contains", sha, stdout=refs.append)
     return bool(refs)
