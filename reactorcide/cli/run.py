@@ -3,7 +3,8 @@
 import sys
 import tempfile
 import threading
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any, NoReturn
@@ -14,6 +15,8 @@ from reactorcide.cli import render
 from reactorcide.cli.check import checkout_of, read_files
 from reactorcide.cli.client import Client
 from reactorcide.cli.runs import (
+    Show,
+    drawn,
     event_options,
     exit_code,
     node_line,
@@ -167,7 +170,7 @@ def _started(client: Client, body: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Watch:
-    """Prints the status changes of a run's nodes, and the logs of its jobs, live."""
+    """Prints the logs of a run's jobs live, and its graph: a tree on a terminal, else lines."""
 
     def __init__(self, service: TemporaryService, client: Client) -> None:
         self._service = service
@@ -176,29 +179,42 @@ class _Watch:
         self._statuses: dict[str, str] = {}
         self._followed: dict[str, threading.Thread] = {}
         self._reason: str | None = None
+        self._say: Callable[[str], None] | None = None
+        """Prints lines above the tree, if there is one."""
 
     def to_its_end(self, run: dict[str, Any]) -> dict[str, Any]:
         """Return the run once it has ended and all its logs are printed."""
+        if not (sys.stdout.isatty() and sys.stderr.isatty()):
+            return self._follow(run, self._print_changes)
+        with drawn(err=False) as (draw, self._say):
+            return self._follow(run, draw)
+
+    def _follow(self, run: dict[str, Any], show: Show) -> dict[str, Any]:
         before, changed_at_s = run, monotonic()
         for state in self._client.run_states(run):
+            show(state)
             if state != before:
                 before, changed_at_s = state, monotonic()
             elif monotonic() - changed_at_s > _SILENT_S:
                 self._say_why_nothing_runs(state)
             for node in state["nodes"]:
-                self._look(node)
+                self._follow_log(node)
         for thread in self._followed.values():
             thread.join()
         return state
 
-    def _look(self, node: dict[str, Any]) -> None:
-        name, status, job_id = node["name"], node["status"], node["job_id"]
-        if self._statuses.get(name) != status and status not in ("waiting", "submitted", "queued"):
-            with self._lock:
-                render.line(node_line(node), style=render.status_style(status), err=True)
-        self._statuses[name] = status
-        if job_id is not None and status not in WAITING and job_id not in self._followed:
-            thread = threading.Thread(target=self._print_log, args=(name, job_id), daemon=True)
+    def _print_changes(self, state: dict[str, Any]) -> None:
+        for node in state["nodes"]:
+            name, status = node["name"], node["status"]
+            if self._statuses.get(name) != status and status not in ("waiting", "submitted", "queued"):
+                with self._lock:
+                    render.line(node_line(node), style=render.status_style(status), err=True)
+            self._statuses[name] = status
+
+    def _follow_log(self, node: dict[str, Any]) -> None:
+        job_id = node["job_id"]
+        if job_id is not None and node["status"] not in WAITING and job_id not in self._followed:
+            thread = threading.Thread(target=self._print_log, args=(node["name"], job_id), daemon=True)
             self._followed[job_id] = thread
             thread.start()
 
@@ -210,8 +226,9 @@ class _Watch:
         reason = self._client.why(waiting[0]["job_id"])
         if reason != self._reason:
             self._reason = reason
+            say = self._say or partial(render.say, err=True)
             with self._lock:
-                render.say(f"{waiting[0]['name']} waits: {reason}", err=True)
+                say(f"{waiting[0]['name']} waits: {reason}")
 
     def _print_log(self, name: str, job_id: str) -> None:
         """Print the log of a job, each line behind the name of its node."""
@@ -225,10 +242,12 @@ class _Watch:
             self._print_lines(name, [rest])
 
     def _print_lines(self, name: str, lines: list[bytes]) -> None:
-        with self._lock:
-            for line in lines:
-                render.say(f"{name} | {line.decode(errors='replace')}")
-            sys.stdout.flush()
+        if lines:
+            with self._lock:
+                (self._say or render.say)(
+                    "\n".join(f"{name} | {line.decode(errors='replace')}" for line in lines)
+                )
+                sys.stdout.flush()
 
 
 def _summarize(client: Client, ended: dict[str, Any]) -> None:

@@ -23,11 +23,16 @@ class Branch:
     style: str
 
 
-@contextmanager
-def drawing(*, err: bool) -> Iterator[Callable[[str, str, Sequence[Branch]], None]]:
-    """Yield a function that redraws a run in place: its line, the style of the line, and its nodes.
+Draw = Callable[[str, str, Sequence[Branch]], None]
+Say = Callable[[str], None]
 
-    A node is below the node that it needs; if it needs several, below the deepest one.
+
+@contextmanager
+def drawing(*, err: bool) -> Iterator[tuple[Draw, Say]]:
+    """Yield a function that redraws a run in place, and one that prints lines above it, from any thread.
+
+    The first takes the run's line, the style of the line, and its nodes. A node is below the node that it
+    needs; if it needs several, below the deepest one.
     """
     with Live(console=Console(stderr=err, highlight=False), auto_refresh=False) as live:
 
@@ -40,7 +45,11 @@ def drawing(*, err: bool) -> Iterator[Callable[[str, str, Sequence[Branch]], Non
                 places[branch.job] = depth + 1, place.add(_text(branch.text, branch.style))
             live.update(tree, refresh=True)
 
-        yield draw
+        def say(text: str) -> None:
+            lines = "\n".join(map(render.printable, text.split("\n")))
+            live.console.print(Text(lines), soft_wrap=True)
+
+        yield draw, say
 
 
 def _text(text: str, style: str) -> Text:

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -264,19 +265,23 @@ def _show_started(client: Client, run: dict[str, Any], *, follow: bool, as_json:
 def watch(client: Client, run: dict[str, Any], *, err: bool = True) -> dict[str, Any]:
     """Print the progress of a run, on a terminal as a tree, and return the run when it has ended."""
     state = run
-    with _drawn(err) if (sys.stderr if err else sys.stdout).isatty() else _printed(err) as show:
+    with drawn(err) if (sys.stderr if err else sys.stdout).isatty() else _printed(err) as (show, _):
         for state in client.run_states(run):
             show(state)
     say_failed_tests(client, state, err=err)
     return state
 
 
+Show = Callable[[dict[str, Any]], None]
+
+
 @contextmanager
-def _drawn(err: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
+def drawn(err: bool) -> Iterator[tuple[Show, Callable[[str], None]]]:
+    """Yield a function that draws a run as a tree on a terminal, and one that prints lines above the tree."""
     # Imported late: most commands do not need it.
     from reactorcide.cli.run_tree import Branch, drawing
 
-    with drawing(err=err) as draw:
+    with drawing(err=err) as (draw, say):
 
         def show(run: dict[str, Any]) -> None:
             branches = [
@@ -285,11 +290,11 @@ def _drawn(err: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
             ]
             draw(_run_line(run), render.status_style(run["status"]), branches)
 
-        yield show
+        yield show, say
 
 
 @contextmanager
-def _printed(err: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
+def _printed(err: bool) -> Iterator[tuple[Show, Callable[[str], None]]]:
     statuses: dict[str, str] = {}
 
     def show(run: dict[str, Any]) -> None:
@@ -300,7 +305,7 @@ def _printed(err: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
         if RunStatus(run["status"]).is_final:
             render.say(_run_line(run), err=err)
 
-    yield show
+    yield show, partial(render.say, err=err)
 
 
 def _run_line(run: dict[str, Any]) -> str:

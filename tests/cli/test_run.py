@@ -311,6 +311,30 @@ def test_terminal_shows_the_run_as_a_tree(reactorcide: Program, tmp_path: Path) 
     ]
 
 
+def test_run_on_a_terminal_shows_logs_above_the_tree(program: Program, tmp_path: Path, image: str) -> None:
+    tree = work_tree(tmp_path, FAILING)
+    shell = program.with_variables(TERM="xterm", COLUMNS="100")
+    master, slave = pty.openpty()
+    with shell.start("run", "--image", image, cwd=tree, stdout=slave, stderr=slave) as process:
+        os.close(slave)
+        text = b""
+        with suppress(OSError):
+            while data := os.read(master, 1 << 16):
+                text += data
+        assert process.wait(60) == 1
+    os.close(master)
+    plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "\n", re.sub(r"\x1b\[[0-9;]*m", "", text.decode()))
+    lines = [line.rstrip() for line in plain.replace("\r", "").splitlines() if line.strip()]
+    assert lines.count("a | no") == 1
+    tree_at = [index for index, line in enumerate(lines) if line.startswith("run #1 failed")][-1]
+    assert lines[tree_at + 1 : tree_at + 3] == [
+        "└── a failed, 1 passed, 1 failed: exit code 3",
+        "    └── b skipped: a did not succeed",
+    ]
+    assert tree_at > lines.index("a | no")
+    assert "a running" not in lines
+
+
 VALUES = """
 name: V
 on: [push, schedule]

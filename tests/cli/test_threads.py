@@ -34,9 +34,11 @@ def test_thread_limit_leaves_the_service_answering_and_jobs_waiting(tmp_path: Pa
         [worker_pid] = map(int, Path(f"/proc/{service.pid}/task/{service.pid}/children").read_text().split())
         program = program_of(service)
         assert requests.get(f"{service.url}/api/v1/health", timeout=10).ok
+        token = (service.data_dir / "admin-token").read_text().strip()
+        # What is built at its first use takes memory, too. No worker takes this job: it would leave a stack.
+        program.fine("submit", "first", "--queue", "none", "--", "true")
         with no_more_threads(worker_pid):
             job_id = program.fine("submit", "hello", "--", "true").text
-            token = (service.data_dir / "admin-token").read_text().strip()
             why_url = f"{service.url}/api/v1/jobs/{job_id}/why"
             wait_until(
                 lambda: (
