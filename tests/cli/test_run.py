@@ -219,6 +219,7 @@ def test_run_prints_why_nothing_runs(program: Program, tmp_path: Path) -> None:
     result = program("run", cwd=work_tree(tmp_path, text))
     assert result.code == 1
     assert "a waits: attempt 1 ended (image 127.0.0.1:1/none is not here" in result.errors
+    assert "\na failed: image 127.0.0.1:1/none is not here and could not be pulled: " in result.errors
 
 
 def test_directory_name_that_is_not_utf8_is_replaced(program: Program, tmp_path: Path, image: str) -> None:

@@ -24,7 +24,9 @@ def test_endless_refs_stay_within_the_memory_limit_of_git(client: Client) -> Non
             client(url, limits=GitLimits(memory_bytes=256 * MIB))
         assert sent[0] < 1 << 30
     largest_kib = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    assert largest_kib <= max(before, 256 << 10)
+    # Until it becomes git, a child has the memory of this process.
+    own_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert largest_kib <= max(before, own_kib, 256 << 10)
 
 
 def test_list_of_refs_is_limited_in_bytes(
