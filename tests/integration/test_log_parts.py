@@ -135,7 +135,7 @@ def test_unusual_logs_are_returned_unchanged(api: Client, command: str) -> None:
 
 
 def test_log_info_has_line_count_and_search_results(api: Client) -> None:
-    ended = api.run("seq 2000; echo Odd Error here >&2; printf 'no newline'")
+    ended = api.run("seq 2000; echo Odd Error here >&2; echo end")
     path = f"jobs/{ended['job_id']}/logs"
     for parts in ({}, {"stream": "stdout"}, {"stream": "stderr"}):
         response = api.request("GET", path, params={"lines": 0} | parts)
