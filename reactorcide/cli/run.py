@@ -179,14 +179,16 @@ class _Watch:
         self._statuses: dict[str, str] = {}
         self._followed: dict[str, threading.Thread] = {}
         self._reason: str | None = None
-        self._say: Callable[[str], None] | None = None
-        """Prints lines above the tree, if there is one."""
+        self._print: Callable[[str], None] = render.say
+        """Prints lines of logs; on a terminal, both this and ``_note`` print above the tree."""
+        self._note: Callable[[str], None] = partial(render.say, err=True)
 
     def to_its_end(self, run: dict[str, Any]) -> dict[str, Any]:
         """Return the run once it has ended and all its logs are printed."""
         if not (sys.stdout.isatty() and sys.stderr.isatty()):
             return self._follow(run, self._print_changes)
-        with drawn(err=False) as (draw, self._say):
+        with drawn(err=False) as (draw, say):
+            self._print = self._note = say
             return self._follow(run, draw)
 
     def _follow(self, run: dict[str, Any], show: Show) -> dict[str, Any]:
@@ -226,9 +228,8 @@ class _Watch:
         reason = self._client.why(waiting[0]["job_id"])
         if reason != self._reason:
             self._reason = reason
-            say = self._say or partial(render.say, err=True)
             with self._lock:
-                say(f"{waiting[0]['name']} waits: {reason}")
+                self._note(f"{waiting[0]['name']} waits: {reason}")
 
     def _print_log(self, name: str, job_id: str) -> None:
         """Print the log of a job, each line behind the name of its node."""
@@ -244,9 +245,7 @@ class _Watch:
     def _print_lines(self, name: str, lines: list[bytes]) -> None:
         if lines:
             with self._lock:
-                (self._say or render.say)(
-                    "\n".join(f"{name} | {line.decode(errors='replace')}" for line in lines)
-                )
+                self._print("\n".join(f"{name} | {line.decode(errors='replace')}" for line in lines))
                 sys.stdout.flush()
 
 

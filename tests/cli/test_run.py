@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import docker
 import pytest
@@ -286,25 +287,35 @@ def test_runs_on_a_service(reactorcide: Program, tmp_path: Path) -> None:
     assert "did you mean command?" in result.errors
 
 
-def test_terminal_shows_the_run_as_a_tree(reactorcide: Program, tmp_path: Path) -> None:
-    tree = repository(tmp_path / "tree", {"workflows/ci.yaml": FAILING}).path
-    run_id = reactorcide.fine("runs", "start", "--source", tree).text
+def on_terminal(program: Program, *arguments: object, **options: Any) -> tuple[int, str]:
+    """Run a command on a terminal; return its exit code, and what the terminal received."""
     master, slave = pty.openpty()
-    shell = reactorcide.with_variables(TERM="xterm", COLUMNS="100")
-    with shell.start("runs", "show", run_id, "--follow", stdout=subprocess.DEVNULL, stderr=slave) as process:
+    shell = program.with_variables(TERM="xterm", COLUMNS="100")
+    with shell.start(*arguments, **{"stdout": slave, "stderr": slave} | options) as process:
         os.close(slave)
         text = b""
         # Reading fails once nobody has the other end any more.
         with suppress(OSError):
             while data := os.read(master, 1 << 16):
                 text += data
-        assert process.wait(60) == 1
+        code = process.wait(60)
     os.close(master)
-    # Without styles, and with what moves the cursor as the end of a line.
-    plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "\n", re.sub(r"\x1b\[[0-9;]*m", "", text.decode()))
-    lines = [line for line in plain.replace("\r", "").splitlines() if line]
-    assert text.count(b"\x1b[1A") >= 2
-    assert lines[-4:] == [
+    return code, text.decode()
+
+
+def lines_of(text: str) -> list[str]:
+    """Return the lines of a terminal's output, without styles; what moves the cursor ends a line."""
+    plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "\n", re.sub(r"\x1b\[[0-9;]*m", "", text))
+    return [line for line in plain.replace("\r", "").splitlines() if line]
+
+
+def test_terminal_shows_the_run_as_a_tree(reactorcide: Program, tmp_path: Path) -> None:
+    tree = repository(tmp_path / "tree", {"workflows/ci.yaml": FAILING}).path
+    run_id = reactorcide.fine("runs", "start", "--source", tree).text
+    code, text = on_terminal(reactorcide, "runs", "show", run_id, "--follow", stdout=subprocess.DEVNULL)
+    assert code == 1
+    assert text.count("\x1b[1A") >= 2
+    assert lines_of(text)[-4:] == [
         f"run #{reactorcide('runs', 'show', run_id, '--json').json['number']} failed, 1 passed, 1 failed",
         "└── a failed, 1 passed, 1 failed: exit code 3",
         "    └── b skipped: a did not succeed",
@@ -314,18 +325,9 @@ def test_terminal_shows_the_run_as_a_tree(reactorcide: Program, tmp_path: Path) 
 
 def test_run_on_a_terminal_shows_logs_above_the_tree(program: Program, tmp_path: Path, image: str) -> None:
     tree = work_tree(tmp_path, FAILING)
-    shell = program.with_variables(TERM="xterm", COLUMNS="100")
-    master, slave = pty.openpty()
-    with shell.start("run", "--image", image, cwd=tree, stdout=slave, stderr=slave) as process:
-        os.close(slave)
-        text = b""
-        with suppress(OSError):
-            while data := os.read(master, 1 << 16):
-                text += data
-        assert process.wait(60) == 1
-    os.close(master)
-    plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "\n", re.sub(r"\x1b\[[0-9;]*m", "", text.decode()))
-    lines = [line.rstrip() for line in plain.replace("\r", "").splitlines() if line.strip()]
+    code, text = on_terminal(program, "run", "--image", image, cwd=tree)
+    assert code == 1
+    lines = [line.rstrip() for line in lines_of(text)]
     assert lines.count("a | no") == 1
     tree_at = [index for index, line in enumerate(lines) if line.startswith("run #1 failed")][-1]
     assert lines[tree_at + 1 : tree_at + 3] == [

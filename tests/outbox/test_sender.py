@@ -15,7 +15,7 @@ from reactorcide.domain.errors import StoreError
 from reactorcide.domain.forges import ForgeKind, StatusState
 from reactorcide.domain.projects import CredentialKind, Project, Visibility
 from reactorcide.domain.statuses import OwedStatus, StatusRecord
-from reactorcide.domain.webhooks import Webhook, WebhookEvent, WebhookMessage
+from reactorcide.domain.webhooks import Webhook, WebhookEvent
 from reactorcide.lib.clock import now_ms
 from reactorcide.lib.notifier import OUTBOX, LocalNotifier
 from reactorcide.metrics import Metrics
@@ -31,6 +31,7 @@ from reactorcide.store.outbox import STATUSES, WEBHOOKS, Lane
 from tests.support.http_server import answer_with, serving
 from tests.support.store import new_store
 from tests.support.waiting import wait_until
+from tests.support.webhooks import owed_message
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
 TOKEN = "right"
@@ -111,22 +112,9 @@ class House:
             project_ids=None,
             created_at_ms=1,
         )
-        message = WebhookMessage(
-            message_id=str(uuid.uuid4()),
-            webhook_id=webhook.webhook_id,
-            type="run.completed",
-            body="{}",
-            created_at_ms=1,
-            version=1,
-            owed_since_ms=1,
-            next_at_ms=1,
-            failures=0,
-            problem=None,
-            sent_at_ms=None,
-        )
         with self.store.transaction() as tx:
             tx.webhooks.add(webhook, "whsec_c2VjcmV0")
-            tx.webhooks.owe(message)
+            tx.webhooks.owe(owed_message(webhook.webhook_id))
         self.notifier.announce(OUTBOX)
 
     def owe(self, project_id: str, state: str, context: str = "ci", *, turn: int = 1, at_ms: int = 0) -> bool:

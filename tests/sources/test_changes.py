@@ -5,15 +5,34 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from reactorcide.domain.errors import JobFailed
 from reactorcide.domain.runs import Comparison
-from reactorcide.sources.git import check_out_folders
+from reactorcide.sources.git import GitFolders, check_out_folders
 from tests.sources.support import Attempt, Repository, git_http
 
 Changed = tuple[str, ...] | None
+
+
+def folders_of(
+    url: str, ref: str, into: Path, *, is_selected: Callable[[str], bool] = lambda path: False, **options: Any
+) -> GitFolders:
+    """Check out the one selected file of a repository; ``options`` are what else is asked."""
+    return check_out_folders(
+        url,
+        ref,
+        into,
+        ["."],
+        is_selected=is_selected,
+        max_paths=1,
+        interrupt=Attempt(),
+        deadline=time.monotonic() + 60,
+        env=os.environ,
+        **options,
+    )
 
 
 @pytest.mark.parametrize("server", ["modern", "no filter", "old"])
@@ -31,17 +50,8 @@ def test_branch_or_tag_pointing_to_a_commit_is_recognized(tmp_path: Path, server
         for ref, expected in ((first, True), (foreign, False), ("refs/pull/1/head", False), ("main", True)):
             into = tmp_path / uuid.uuid4().hex
             into.mkdir()
-            folders = check_out_folders(
-                f"{http.url}/site",
-                ref,
-                into,
-                ["."],
-                is_selected=lambda path: path == "first",
-                max_paths=1,
-                interrupt=Attempt(),
-                deadline=time.monotonic() + 60,
-                env=os.environ,
-                asks_reachable=True,
+            folders = folders_of(
+                f"{http.url}/site", ref, into, is_selected=lambda path: path == "first", asks_reachable=True
             )
             assert folders.is_reachable == expected, ref
             assert (into / "first").read_text() == "1"
@@ -55,18 +65,7 @@ def test_unreadable_history_is_an_error_and_no_foreign_commit(tmp_path: Path) ->
     into = tmp_path / "into"
     into.mkdir()
     with pytest.raises(JobFailed, match="cannot fetch the history"):
-        check_out_folders(
-            f"file://{origin.path}",
-            first,
-            into,
-            ["."],
-            is_selected=lambda path: False,
-            max_paths=1,
-            interrupt=Attempt(),
-            deadline=time.monotonic() + 60,
-            env=os.environ,
-            asks_reachable=True,
-        )
+        folders_of(f"file://{origin.path}", first, into, asks_reachable=True)
 
 
 @pytest.fixture
@@ -93,18 +92,7 @@ def compare(
     def call(url: str, ref: str, comparison: Comparison) -> Changed:
         into = tmp_path / uuid.uuid4().hex
         into.mkdir()
-        return check_out_folders(
-            url,
-            ref,
-            into,
-            ["."],
-            is_selected=lambda path: False,
-            max_paths=1,
-            interrupt=Attempt(),
-            deadline=time.monotonic() + 60,
-            env=os.environ,
-            comparison=comparison,
-        ).changed
+        return folders_of(url, ref, into, comparison=comparison).changed
 
     if request.param == "file":
         yield lambda ref, comparison: call(f"file://{origin.path}", ref, comparison)

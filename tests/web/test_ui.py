@@ -16,12 +16,12 @@ from reactorcide.app.service import Service
 from reactorcide.domain.errors import NotFound
 from reactorcide.domain.jobs import JobStatus
 from reactorcide.domain.runs import RunStatus
-from reactorcide.domain.webhooks import WebhookMessage
 from reactorcide.lib.clock import now_ms, rfc3339
 from reactorcide.settings import Settings
 from reactorcide.web.auth import NEEDS
 from reactorcide.web.ui import ask, markdown, pages, shown
 from reactorcide.web.ui.graph import layout
+from tests.support.webhooks import owed_message
 
 
 def service(tmp_path: Path, **settings: object) -> Service:
@@ -208,20 +208,7 @@ def test_account_page_shows_webhooks_and_redeliverable_messages(tmp_path: Path) 
     headers = {"Authorization": f"Bearer {token}"}
     webhook_id = visitor.client.post("/api/v1/webhooks", json=new, headers=headers).json["webhook_id"]  # type: ignore[index]  # JSON
     message_id = "0198c0de-0000-7000-8000-000000000001"
-    message = WebhookMessage(
-        message_id=message_id,
-        webhook_id=webhook_id,
-        type="run.failed",
-        body="{}",
-        created_at_ms=1,
-        version=1,
-        owed_since_ms=1,
-        next_at_ms=1,
-        failures=0,
-        problem=None,
-        sent_at_ms=None,
-    )
-    site._store.webhooks.owe(message)
+    site._store.webhooks.owe(owed_message(webhook_id, type_="run.failed", message_id=message_id))
     site._store.webhooks.give_up(webhook_id, "it answered <410>", owed_up_to_ms=1)
     page = visitor.client.get("/account").text
     for part in (new["url"], "it answered <410>"):
