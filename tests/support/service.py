@@ -7,7 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -29,9 +29,11 @@ _START_S = 20
 _STOP_S = 10
 
 
-def command_line(command: str, options: Mapping[str, object]) -> list[str]:
-    """Return the arguments that run one of the program's commands from this checkout."""
-    arguments = [sys.executable, str(PROGRAM), command]
+def command_line(
+    command: str, options: Mapping[str, object], program: Sequence[str] | None = None
+) -> list[str]:
+    """Return the arguments that run one of the program's commands: from this checkout by default."""
+    arguments = [*(program or (sys.executable, str(PROGRAM))), command]
     for name, value in options.items():
         arguments.append(f"--{name.replace('_', '-')}")
         # A switch has no value.
@@ -50,6 +52,9 @@ class Service:
 
     ``start``, then ``stop`` or ``kill``, any number of times over; ``options`` are those of ``serve``.
     """
+
+    program: Sequence[str] | None = None
+    """The program and its first arguments, if it is not that of this checkout."""
 
     def __init__(
         self, home: Path, image: str, environment: Mapping[str, str] | None = None, **options: object
@@ -82,7 +87,7 @@ class Service:
         begin = self.log_path.stat().st_size if self.log_path.exists() else 0
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                command_line("serve", self.options),
+                command_line("serve", self.options, self.program),
                 env=clean_environment(self.home, **self.environment),
                 cwd=self.home,
                 stdin=subprocess.DEVNULL,
