@@ -1,6 +1,7 @@
 """The Docker runner on a real engine: a container's whole life, and what can go wrong in it."""
 
 import contextlib
+import errno
 import io
 import itertools
 import os
@@ -521,12 +522,36 @@ def artifact_names(runner: DockerRunner, container_id: str) -> list[str] | None:
         ),
     ],
 )
+@pytest.mark.parametrize("engine_is", ["here", "elsewhere"])
 def test_artifacts_are_read_if_there_are_any(
-    runner: DockerRunner, create: Callable[..., str], command: str, names: list[str] | None
+    runner: DockerRunner,
+    create: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+    engine_is: str,
+    command: str,
+    names: list[str] | None,
 ) -> None:
+    if engine_is == "elsewhere":
+        stat = os.stat
+
+        def no_volumes(path: Any, *args: Any, **kwargs: Any) -> os.stat_result:
+            if "/volumes/" in str(path):
+                raise FileNotFoundError(errno.ENOENT, "it is on another host", path)
+            return stat(path, *args, **kwargs)
+
+        monkeypatch.setattr(os, "stat", no_volumes)
     container_id = create(command)
     run(runner, container_id)
     assert artifact_names(runner, container_id) == names
+
+
+def test_artifacts_are_read_if_the_command_has_restored_the_times_of_their_directory(
+    runner: DockerRunner, create: Callable[..., str]
+) -> None:
+    restore = "touch -r /tmp/times /job/artifacts"
+    container_id = create(f"touch -r /job/artifacts /tmp/times; touch /job/artifacts/file; {restore}")
+    run(runner, container_id)
+    assert artifact_names(runner, container_id) == ["artifacts", "artifacts/file"]
 
 
 def test_files_of_the_image_are_not_artifacts(

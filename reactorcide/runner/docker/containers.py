@@ -35,6 +35,7 @@ from reactorcide.runner import (
     handover,
 )
 from reactorcide.runner.docker import archives, disk, images, networks, output, signals, users
+from reactorcide.runner.docker.artifacts import ArtifactsDirectories
 from reactorcide.runner.docker.client import EngineClient
 from reactorcide.runner.docker.errors import gone_if_missing, ignoring, missing_image, translated
 from reactorcide.runner.docker.labels import (
@@ -97,7 +98,7 @@ class DockerRunner:
         self._security_options = [] if allow_new_privileges else ["no-new-privileges"]
         self._marks: dict[str, str] = {}
         """What the launchers of containers wait for, until these are attached to."""
-        self._artifacts_created_at: dict[str, str] = {}
+        self._artifacts = ArtifactsDirectories(self._client)
         self._services = ServiceContainers(self._client, self._limits, self.exit_now)
         self.pool = WarmPool(warm, self)
 
@@ -220,7 +221,7 @@ class DockerRunner:
     def put(self, container_id: str, tar: Iterator[bytes]) -> None:
         """See ``Runner.put``."""
         # It may change the artifacts directory.
-        self._artifacts_created_at.pop(container_id, None)
+        self._artifacts.written(container_id)
         with gone_if_missing(container_id), translated("copy the source into the container"):
             self._client.api().put_archive(container_id, "/", tar)
 
@@ -244,12 +245,9 @@ class DockerRunner:
         """See ``Runner.start``."""
         api = self._client.api()
         with gone_if_missing(container_id), translated("start the container"):
-            if container_id not in self._artifacts_created_at:
-                # Before the start: the engine's own time of it is later than the first writes of the command.
-                created_at = archives.modified_at(api, container_id, ARTIFACTS_DIR)
-                self._artifacts_created_at[container_id] = created_at
             warm = self.pool.taken(container_id)
             if warm is not None:
+                self._artifacts.before_command(container_id)
                 return warm.started
             try:
                 api.start(container_id)
@@ -262,6 +260,7 @@ class DockerRunner:
                     f"the network {networks.ISOLATED} is missing; it is created again"
                 ) from exc
             details = api.inspect_container(container_id)
+            self._artifacts.started(container_id, details)
         variables = dict(entry.partition("=")[::2] for entry in details["Config"]["Env"] or ())
         return Started(str(details["State"]["StartedAt"]), variables.get("SHLVL"))
 
@@ -314,14 +313,11 @@ class DockerRunner:
         api = self._client.api()
         with gone_if_missing(container_id), translated("read the artifacts"):
             try:
-                # A HEAD costs a twelfth of fetching a tar. An adopter has nothing to compare with, and
-                # fetches.
-                modified_at = archives.modified_at(api, container_id, ARTIFACTS_DIR)
+                # An adopter has nothing to compare with, and fetches.
+                if self._artifacts.are_unchanged(container_id):
+                    return None
             except docker.errors.NotFound:
                 archives.check_exists(api, container_id)
-                modified_at = None
-        if modified_at is not None and modified_at == self._artifacts_created_at.get(container_id):
-            return None
         response = archives.open_archive(api, container_id, ARTIFACTS_DIR)
         if response is None:
             raise JobFailed(f"{ARTIFACTS_DIR} is not there any more: the command has moved or removed it")
@@ -344,7 +340,7 @@ class DockerRunner:
         """See ``Runner.remove``."""
         self.pool.removed(container_id)
         self._marks.pop(container_id, None)
-        self._artifacts_created_at.pop(container_id, None)
+        self._artifacts.removed(container_id)
         self._services.close_check(container_id)
         # 409: somebody else (an earlier call that timed out) is removing it just now.
         with translated("remove the container"), ignoring(404, 409):
