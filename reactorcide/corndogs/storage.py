@@ -13,6 +13,7 @@ from peewee import PeeweeException, SqliteDatabase
 
 from reactorcide.corndogs.task import Task
 from reactorcide.domain.errors import ConfigurationError, CorndogsError
+from reactorcide.lib import no_drivers  # noqa: F401  # before peewee is imported
 from reactorcide.lib.locks import FairLock
 from reactorcide.lib.transactions import Execute, GroupCommit, reason, transaction
 

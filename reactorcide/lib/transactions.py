@@ -1,11 +1,11 @@
-"""Transactions of an SQLite database, and group commit."""
+"""Transactions of an SQLite database, and group commit over any database."""
 
 import logging
 import resource
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, Generic, TypeVar, cast
 
 from reactorcide.lib.locks import FairLock
@@ -44,16 +44,26 @@ def transaction(execute: Execute) -> Iterator[Execute]:
         raise
 
 
+class OutcomeUnknownError(Exception):
+    """Whether a transaction was committed is not known, so that it must not be tried again."""
+
+
 class GroupCommit:
     """Group commit: one waiting writer commits for all, first come first served.
 
     A durable transaction waits for the disk and for Python's lock. Writers that arrive meanwhile share the
-    next transaction. ``lock`` is held during a commit.
+    next transaction. ``lock`` is held during a commit. ``begin`` runs its body as one transaction; by default
+    one of SQLite, by ``execute``.
     """
 
-    def __init__(self, lock: FairLock, execute: Execute) -> None:
+    def __init__(
+        self,
+        lock: FairLock,
+        execute: Execute,
+        begin: Callable[[], AbstractContextManager[object]] | None = None,
+    ) -> None:
         self._lock = lock
-        self._execute = execute
+        self._begin = begin or (lambda: transaction(execute))
         self._guard = threading.Lock()
         self._waiting: list[_Waiter[Any]] = []
         self._has_leader = False
@@ -70,10 +80,13 @@ class GroupCommit:
         """Do the same as ``run`` for several SQL statements: all of them take effect, or none."""
 
         def alone() -> T:
-            with transaction(self._execute):
-                return work()
+            return self._alone(work)
 
         return self._run(_Waiter(work, alone))
+
+    def _alone(self, work: Callable[[], T]) -> T:
+        with self._begin():
+            return work()
 
     def _run(self, waiter: "_Waiter[T]") -> T:
         with self._guard:
@@ -104,9 +117,13 @@ class GroupCommit:
     def _commit(self, group: list["_Waiter[Any]"]) -> None:
         if len(group) > 1:
             try:
-                with transaction(self._execute):
+                with self._begin():
                     for waiter in group:
                         waiter.result = waiter.work()
+                return
+            except OutcomeUnknownError as exc:
+                for waiter in group:
+                    waiter.error = exc
                 return
             except Exception as exc:
                 log.debug("%s writes failed together: %s", len(group), exc)

@@ -4,12 +4,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
+from reactorcide.lib import no_drivers  # noqa: F401  # before anything below imports peewee
 from reactorcide.store.accounts import Accounts
 from reactorcide.store.approvals import Approvals
 from reactorcide.store.attempts import Attempts
 from reactorcide.store.audit import Audit
 from reactorcide.store.caches import Caches
-from reactorcide.store.database import Connection, Database
+from reactorcide.store.connection import Connection, JobDatabase
 from reactorcide.store.deliveries import Deliveries
 from reactorcide.store.events import Events
 from reactorcide.store.groups import Groups
@@ -71,7 +72,7 @@ class Store(Records):
     are written on the ``tx`` of ``transaction`` or ``write``: all of them, or none.
     """
 
-    def __init__(self, database: Database, vault: Vault) -> None:
+    def __init__(self, database: JobDatabase, vault: Vault) -> None:
         self._database = database
         sealed = SealedFields(vault)
         super().__init__(database, sealed)

@@ -9,7 +9,7 @@ from peewee import IntegrityError
 from reactorcide.domain.accounts import Invitation, Role, Scope, Token, User
 from reactorcide.domain.errors import Conflict, Forbidden, NotFound
 from reactorcide.domain.jobs import ACTIVE
-from reactorcide.store.database import Connection
+from reactorcide.store.connection import Connection
 from reactorcide.store.models.accounts import IdempotencyRow, InvitationRow, SessionRow, TokenRow, UserRow
 from reactorcide.store.models.jobs import JobRow
 from reactorcide.store.models.projects import ProjectMemberRow

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from reactorcide.store.database import Connection
+from reactorcide.store.connection import Connection
 
 _GIVE = (
     "INSERT INTO approval (project_id, sha, user_id, at_ms) VALUES (?, ?, ?, ?) "

@@ -8,7 +8,7 @@ from reactorcide.domain.errors import IllegalTransition
 from reactorcide.domain.jobs import FINAL, WAITING, AttemptRecord, Job, JobStatus, OpenAttempt, log_key
 from reactorcide.domain.outputs import Outputs
 from reactorcide.store import transitions
-from reactorcide.store.database import Connection, indexed_by
+from reactorcide.store.connection import Connection, indexed_by
 from reactorcide.store.jobs import Jobs
 from reactorcide.store.models.jobs import AttemptRow, JobRow
 from reactorcide.store.rows import COLUMN_LIST, as_dict

@@ -3,7 +3,7 @@
 from typing import Any
 
 from reactorcide.domain.audit import Action, Actor, AuditEntry, AuditFilter
-from reactorcide.store.database import Connection
+from reactorcide.store.connection import Connection
 from reactorcide.store.models.accounts import AuditRow
 
 _INSERT = (

@@ -6,7 +6,7 @@ from typing import Any
 
 from reactorcide.domain.caches import MAX_CACHES, Cache, ExpectedCache
 from reactorcide.domain.errors import NotFound
-from reactorcide.store.database import Connection
+from reactorcide.store.connection import Connection
 from reactorcide.store.models.runs import CacheRow
 from reactorcide.store.pages import newest_first
 

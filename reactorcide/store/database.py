@@ -1,24 +1,23 @@
-"""The job database's connection: the one place that configures its SQLite."""
+"""The job database in a file: the one place that configures its SQLite."""
 
 import os
 import sqlite3
 import threading
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import peewee
-from peewee import DatabaseError, IntegrityError, PeeweeException, SqliteDatabase
-from playhouse import migrations as peewee_migrations
+from peewee import DatabaseError, PeeweeException, SqliteDatabase
 
 from reactorcide.domain.errors import ConfigurationError, StoreError
 from reactorcide.lib.locks import FairLock
 from reactorcide.lib.transactions import GroupCommit, reason, transaction
+from reactorcide.store import schema
+from reactorcide.store.connection import MIGRATIONS_DIR, JobDatabase, OpenTransaction, translated
 from reactorcide.store.models.service import InstanceRow
 
-MIGRATIONS_DIR = Path(__file__).parent / "migrations"
 _BUSY_TIMEOUT_MS = 5000
 _CACHE_KIB = 1024
 """The page cache of a connection; each thread has one. Other pages come from the system's file cache."""
@@ -26,16 +25,25 @@ _MAX_COPIES = 3
 _CHECKPOINT_PAGES = 4000
 """Of the write-ahead log, 16 MB: the same pages are written again and again, and each once a checkpoint."""
 
-FOR_UPDATE = ""
-"""Suffix of a SELECT that locks its rows until the end of the transaction: empty, because SQLite has one
-writer at a time. PostgreSQL needs ``FOR UPDATE``."""
+_EVENT_ID = '"job_event" ("id" INTEGER NOT NULL PRIMARY KEY'
+"""Without AUTOINCREMENT, SQLite would give the id of a deleted event again."""
+_SCHEMA_REST = (
+    "CREATE TABLE schema_migration "
+    "(id INTEGER NOT NULL PRIMARY KEY, name VARCHAR(255) NOT NULL, applied DATETIME NOT NULL)",
+    "CREATE UNIQUE INDEX schema_migration_name ON schema_migration (name)",
+    """
+    CREATE TRIGGER audit_is_not_changed BEFORE UPDATE ON audit BEGIN
+        SELECT RAISE(ABORT, 'the audit is only ever added to');
+    END
+    """,
+    """
+    CREATE TRIGGER audit_is_not_removed BEFORE DELETE ON audit BEGIN
+        SELECT RAISE(ABORT, 'the audit is only ever added to');
+    END
+    """,
+)
 
 T = TypeVar("T")
-
-
-def indexed_by(index: str) -> str:
-    """Return the SQL after a table's name that selects an index, because SQLite has no statistics here."""
-    return f"INDEXED BY {index}"
 
 
 def copy_database(source: Path, target: Path) -> None:
@@ -52,52 +60,7 @@ def copy_database(source: Path, target: Path) -> None:
         raise
 
 
-class Connection(ABC):
-    """The target of reads and writes: a database, or an open transaction on one."""
-
-    def __init__(self, peewee: Any) -> None:
-        self._peewee = peewee
-
-    @contextmanager
-    def read(self) -> Iterator[Any]:
-        """Run the body's queries on this thread's connection.
-
-        Raises ``StoreError`` if the database cannot answer.
-        """
-        try:
-            yield self._peewee
-        except (PeeweeException, sqlite3.Error) as exc:
-            raise StoreError(f"the job database could not be read: {reason(exc)}") from exc
-
-    @abstractmethod
-    def write(self, work: Callable[[Any], T]) -> T:
-        """Call ``work`` with the target of its writes, and return its result."""
-
-    @abstractmethod
-    def write_if_free(self, sql: str, values: Sequence[object]) -> bool:
-        """Run one statement unless it would have to wait; returns whether it was run."""
-
-
-class OpenTransaction(Connection):
-    """The open transaction of this thread. Its writes are durable after the commit."""
-
-    def write(self, work: Callable[[Any], T]) -> T:
-        """Return the result of ``work``, which is part of this transaction."""
-        if not self._peewee.connection().in_transaction:
-            raise RuntimeError("the transaction is over: nothing can be written on its tx any more")
-        return work(self._peewee)
-
-    def write_if_free(self, sql: str, values: Sequence[object]) -> bool:
-        """Run one statement as part of this transaction."""
-        self.execute(sql, values)
-        return True
-
-    def execute(self, sql: str, values: Sequence[object] = ()) -> Any:
-        """Run one statement as part of this transaction, and return its cursor."""
-        return self.write(lambda db: db.execute_sql(sql, values))
-
-
-class Database(Connection):
+class Database(JobDatabase):
     """Connections to one SQLite file: one a thread for reading, and one writer at a time.
 
     A transaction is durable when ``write`` returns (WAL, ``synchronous=FULL``). Writers queue behind a
@@ -124,40 +87,48 @@ class Database(Connection):
                 check_same_thread=False,
             )
         )
-        self.open_transaction = OpenTransaction(self._peewee)
-        """The open transaction of the calling thread."""
+        self.open_transaction = OpenTransaction(self._peewee, self._is_in_transaction)
         self._group = GroupCommit(self._write_lock, self._peewee.execute_sql)
 
     def migrate(self) -> list[str]:
-        """Apply the migrations that are missing, and return their names; safe to repeat.
+        """Create the schema, or apply the missing migrations, and return their names; safe to repeat.
 
-        An existing database is copied first, to ``<name>.before-<migration>``.
-        Raises ``ConfigurationError`` when the file is not a database of this program, or is one of a
-        newer version of it.
+        An existing database is copied before, to ``<name>.before-<migration>``. Raises ``ConfigurationError``
+        when the file is not a database of this program, or is one of a newer version of it.
         """
         try:
-            runner = peewee_migrations.Runner(self._peewee, str(MIGRATIONS_DIR))
-            entries = runner.status()
-            unknown = [entry.name for entry in entries if entry.path is None]
+            tables = {name for (name,) in self._peewee.execute_sql("SELECT name FROM sqlite_master")}
+            if not tables:
+                return self._create()
+            applied = set()
+            if schema.HISTORY in tables:
+                applied = {name for (name,) in self._peewee.execute_sql(f"SELECT name FROM {schema.HISTORY}")}  # noqa: S608  # a name of ours
+            missing, unknown = schema.missing(applied)
             if unknown:
                 raise ConfigurationError(
                     f"{self.path} was written by a newer version of Reactorcide (it has {unknown[-1]}); "
                     "run that version or a later one"
                 )
-            missing = [entry.name for entry in entries if entry.applied is None]
-            if missing and len(missing) < len(entries):
+            if not missing:
+                return []
+            # Imported late: hardly any start needs it.
+            from playhouse import migrations
+
+            if applied:
                 self._keep_copy(missing[0])
-            applied: list[str] = runner.up()
+            names: list[str] = migrations.Runner(self._peewee, str(MIGRATIONS_DIR)).up()
         except (DatabaseError, sqlite3.Error) as exc:
             raise ConfigurationError(f"the database {self.path} cannot be used: {reason(exc)}") from exc
-        return applied
+        return names
 
-    @staticmethod
-    def migrations() -> set[str]:
-        """Return the names of the migrations that this version can apply."""
-        return {
-            migration.name for migration in peewee_migrations.Migration.load_directory(str(MIGRATIONS_DIR))
-        }
+    def _create(self) -> list[str]:
+        """Create all tables as they are after the last migration."""
+        names, _ = schema.missing(set())
+        with self._write_lock, transaction(self._peewee.execute_sql) as execute:
+            for statement in (*schema.statements(self._peewee), *_SCHEMA_REST):
+                execute(statement.replace(_EVENT_ID, f"{_EVENT_ID} AUTOINCREMENT"))
+            schema.record(self._peewee, names)
+        return names
 
     def _keep_copy(self, migration: str) -> None:
         """Copy the database before ``migration``, and remove all but the newest few copies."""
@@ -185,7 +156,7 @@ class Database(Connection):
         Raises ``StoreError`` if the database cannot do it; then nothing of the body has happened.
         """
         self._refuse_nesting()
-        with self._write_lock, _translated(), transaction(self._peewee.execute_sql):
+        with self._write_lock, translated(), transaction(self._peewee.execute_sql):
             yield self.open_transaction
 
     def write(self, work: Callable[[Any], T]) -> T:
@@ -195,19 +166,22 @@ class Database(Connection):
         ``work`` may run on another thread, and twice. Raises as ``transaction``.
         """
         self._refuse_nesting()
-        with _translated():
+        with translated():
             return self._group.run_transaction(lambda: work(self._peewee))
 
     def _refuse_nesting(self) -> None:
         """Raise ``RuntimeError`` instead of a deadlock with an open transaction of this thread."""
         # This opens no connection, which could fail: a thread without a connection has no transaction.
-        if not self._peewee.is_closed() and self._peewee.connection().in_transaction:
+        if self._is_in_transaction():
             raise RuntimeError("a transaction is open on this thread: write on its tx, not on the store")
+
+    def _is_in_transaction(self) -> bool:
+        return not self._peewee.is_closed() and self._peewee.connection().in_transaction
 
     def shrink(self) -> None:
         """Remove overwritten and deleted data from the file. Raises as ``write``."""
         execute = self._peewee.execute_sql
-        with self._write_lock, _translated():
+        with self._write_lock, translated():
             execute("VACUUM")
             execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
@@ -232,7 +206,7 @@ class Database(Connection):
 
     def check(self) -> None:
         """Raise ``StoreError`` unless the database takes a write (rolled back at once)."""
-        with self._write_lock, _translated(), self._peewee.atomic("IMMEDIATE") as transaction:
+        with self._write_lock, translated(), self._peewee.atomic("IMMEDIATE") as transaction:
             InstanceRow.update(instance_id=InstanceRow.instance_id).execute(self._peewee)
             transaction.rollback()
 
@@ -241,17 +215,6 @@ class Database(Connection):
         self._peewee.close()
         while self._connections:
             self._connections.popitem()[1].close()
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    """Translate the errors of a write into ``StoreError``, except those that callers expect."""
-    try:
-        yield
-    except IntegrityError:
-        raise
-    except (PeeweeException, sqlite3.Error) as exc:
-        raise StoreError(f"the job database could not be written: {reason(exc)}") from exc
 
 
 class _TrackingDatabase(SqliteDatabase):

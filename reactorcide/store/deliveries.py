@@ -7,7 +7,7 @@ from typing import Any
 
 from reactorcide.domain.deliveries import Delivery, DeliveryStatus, Outcome, TagTold
 from reactorcide.domain.errors import NotFound
-from reactorcide.store.database import Connection
+from reactorcide.store.connection import Connection
 from reactorcide.store.pages import marks, matching, newest_first
 
 _COLUMNS = tuple(item.name for item in fields(Delivery))

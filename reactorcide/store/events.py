@@ -4,7 +4,7 @@ from typing import Any
 
 from reactorcide.domain.jobs import JobEvent, JobStatus
 from reactorcide.domain.runs import Node, Run, RunEvent, RunStatus
-from reactorcide.store.database import Connection
+from reactorcide.store.connection import Connection
 from reactorcide.store.projects import OF_MEMBER
 from reactorcide.store.sealed import SealedFields
 

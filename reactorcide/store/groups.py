@@ -7,7 +7,7 @@ it in the order of their runs' turns.
 from typing import Any
 
 from reactorcide.domain.runs import GroupMember, Run
-from reactorcide.store.database import Connection
+from reactorcide.store.connection import Connection
 
 _ALL = (1 << 31) - 1
 _OF_RUNS = (

@@ -1,7 +1,7 @@
 """Images that were pulled for jobs, and when a job last used each."""
 
 from reactorcide.domain.jobs import PulledImage
-from reactorcide.store.database import Connection
+from reactorcide.store.connection import Connection
 from reactorcide.store.models.service import PulledImageRow
 
 _USED = "UPDATE pulled_image SET last_used_at_ms = ? WHERE image IN (?, ?)"

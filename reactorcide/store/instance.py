@@ -8,7 +8,7 @@ from reactorcide.domain.audit import AuditEntry
 from reactorcide.domain.errors import ConfigurationError, StoreError
 from reactorcide.domain.secrets import guess
 from reactorcide.store.audit import Audit
-from reactorcide.store.database import Database
+from reactorcide.store.connection import JobDatabase
 from reactorcide.store.models.service import InstanceRow
 from reactorcide.store.reseal import SEALED, reseal
 from reactorcide.store.sealed import SealedFields
@@ -27,7 +27,7 @@ _IS_USED = " OR ".join(
 class Instance:
     """The installation that a database belongs to. Thread-safe."""
 
-    def __init__(self, database: Database, vault: Vault, sealed: SealedFields) -> None:
+    def __init__(self, database: JobDatabase, vault: Vault, sealed: SealedFields) -> None:
         self._database = database
         self._vault = vault
         self._sealed = sealed

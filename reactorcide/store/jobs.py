@@ -12,7 +12,7 @@ from reactorcide.domain.errors import IllegalTransition, NotFound
 from reactorcide.domain.jobs import Job, JobStatus
 from reactorcide.domain.reports import TestCounts
 from reactorcide.store import counts, transitions
-from reactorcide.store.database import Connection
+from reactorcide.store.connection import Connection
 from reactorcide.store.models.jobs import JobRow
 from reactorcide.store.rows import COLUMN_LIST, as_dict
 from reactorcide.store.sealed import DEFINITION_FIELDS, JOB_FIELDS, SealedFields

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from reactorcide.domain.jobs import Job, JobFilter
-from reactorcide.store.database import Connection, indexed_by
+from reactorcide.store.connection import Connection, indexed_by
 from reactorcide.store.projects import OF_MEMBER
 from reactorcide.store.rows import COLUMN_LIST, as_cut_dict, as_dict, cut_list
 from reactorcide.store.sealed import SealedFields

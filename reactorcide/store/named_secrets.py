@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from reactorcide.domain.named_secrets import NamedSecret, SecretRules, SecretUse
-from reactorcide.store.database import Connection
+from reactorcide.store.connection import Connection
 from reactorcide.store.sealed import SealedFields
 
 _SERVICE = ""

@@ -7,7 +7,7 @@ from typing import Any
 from reactorcide.domain.forges import StatusState
 from reactorcide.domain.statuses import OwedStatus, StatusRecord
 from reactorcide.lib.ids import new_id
-from reactorcide.store.database import Connection
+from reactorcide.store.connection import Connection
 from reactorcide.store.owed import IS_DUE, OwedTable, due
 from reactorcide.store.pages import marks, newest_first
 from reactorcide.store.sealed import SealedFields

@@ -20,7 +20,7 @@ from reactorcide.domain.projects import (
 )
 from reactorcide.domain.secrets import redacted_url
 from reactorcide.store import approvals, named_secrets, schedules
-from reactorcide.store.database import Connection
+from reactorcide.store.connection import Connection
 from reactorcide.store.pages import marks, matching, newest_first
 from reactorcide.store.sealed import SealedFields
 

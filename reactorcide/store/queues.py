@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from reactorcide.domain.jobs import ACTIVE, WAITING, Job, JobStatus, QueueFigures
-from reactorcide.store.database import Connection, indexed_by
+from reactorcide.store.connection import Connection, indexed_by
 
 
 def _listed(statuses: Collection[JobStatus]) -> str:

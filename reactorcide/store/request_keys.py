@@ -6,7 +6,7 @@ import peewee
 
 from reactorcide.domain.errors import KeyTaken
 from reactorcide.domain.jobs import RequestKey
-from reactorcide.store.database import Connection
+from reactorcide.store.connection import Connection
 from reactorcide.store.models.accounts import IdempotencyRow
 from reactorcide.store.sealed import SealedFields
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from reactorcide.store import named_secrets, outbox, projects, runs, webhooks
-from reactorcide.store.database import OpenTransaction
+from reactorcide.store.connection import OpenTransaction
 from reactorcide.store.sealed import OUTPUTS_OF
 from reactorcide.store.vault import Vault
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from reactorcide.domain.jobs import EndedJob, Job
 from reactorcide.store import counts
-from reactorcide.store.database import Connection, indexed_by
+from reactorcide.store.connection import Connection, indexed_by
 from reactorcide.store.models.jobs import AttemptRow, JobEventRow
 from reactorcide.store.rows import as_cut_dict, cut_list
 from reactorcide.store.sealed import SealedFields

@@ -1,6 +1,6 @@
 """The job limit of a project: how many jobs it has queued or running, and which run gets the next slot."""
 
-from reactorcide.store.database import Connection
+from reactorcide.store.connection import Connection
 
 # A project has few unfinished runs.
 _USED = (

@@ -13,7 +13,7 @@ from reactorcide.domain.errors import NotFound
 from reactorcide.domain.outputs import Outputs
 from reactorcide.domain.runs import JobTemplate, Node, NodeState, Run, RunFilter
 from reactorcide.store import events, projects
-from reactorcide.store.database import FOR_UPDATE, Connection
+from reactorcide.store.connection import FOR_UPDATE, Connection
 from reactorcide.store.models.runs import RunRow
 from reactorcide.store.pages import matching, newest_first
 from reactorcide.store.run_rows import (

@@ -9,7 +9,7 @@ from peewee import IntegrityError
 
 from reactorcide.domain.errors import Conflict, NotFound
 from reactorcide.domain.schedules import MAX_OCCURRENCES, Occurrence, Schedule, WhenRunning
-from reactorcide.store.database import Connection
+from reactorcide.store.connection import Connection
 from reactorcide.store.pages import marks
 
 _COLUMNS = tuple(item.name for item in fields(Schedule))

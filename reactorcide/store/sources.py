@@ -7,7 +7,7 @@ from peewee import fn
 
 from reactorcide.domain.jobs import ACTIVE
 from reactorcide.domain.sources import Source
-from reactorcide.store.database import Connection
+from reactorcide.store.connection import Connection
 from reactorcide.store.models.jobs import JobRow
 from reactorcide.store.models.runs import RunRow
 from reactorcide.store.models.service import SourceOwnerRow, SourceRow

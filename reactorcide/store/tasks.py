@@ -6,7 +6,7 @@ from typing import Any
 from reactorcide.domain.errors import NotFound
 from reactorcide.domain.jobs import FINAL, Job, JobStatus
 from reactorcide.store import transitions
-from reactorcide.store.database import Connection, indexed_by
+from reactorcide.store.connection import Connection, indexed_by
 from reactorcide.store.rows import as_cut_dict, cut_list
 from reactorcide.store.sealed import SealedFields
 

@@ -8,7 +8,7 @@ from typing import Any
 from reactorcide.domain.errors import NotFound
 from reactorcide.domain.runs import Run
 from reactorcide.domain.webhooks import Webhook, WebhookEvent, WebhookMessage
-from reactorcide.store.database import Connection
+from reactorcide.store.connection import Connection
 from reactorcide.store.outbox import MESSAGE_TABLE, WEBHOOKS, wake
 from reactorcide.store.owed import IS_DUE, due
 from reactorcide.store.pages import newest_first

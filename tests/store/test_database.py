@@ -1,5 +1,6 @@
 """The database file: its schema, its refusals, its errors."""
 
+import contextlib
 import os
 import shutil
 import sqlite3
@@ -17,8 +18,8 @@ from reactorcide.domain.definition import JobDefinition
 from reactorcide.domain.errors import ConfigurationError, StoreError
 from reactorcide.domain.jobs import Job, JobFilter, JobStatus
 from reactorcide.lib.ids import new_id
-from reactorcide.store.database import MIGRATIONS_DIR, Database
-from reactorcide.store.models import ALL_MODELS
+from reactorcide.store.connection import MIGRATIONS_DIR
+from reactorcide.store.database import Database
 from reactorcide.store.models.service import InstanceRow
 from tests.support.descriptors import few_descriptors
 from tests.support.store import new_store
@@ -58,28 +59,48 @@ def schema(path: Path) -> dict[str, object]:
         connection.close()
 
 
-def test_a_migrated_database_has_the_schema_of_the_models(tmp_path: Path) -> None:
-    migrated = Database(tmp_path / "migrated.db")
-    assert migrated.migrate() != []
-    assert migrated.migrate() == []
-    migrated.close()
-    fresh = Database(tmp_path / "fresh.db")
-    with fresh._peewee.bind_ctx(ALL_MODELS):
-        fresh._peewee.create_tables(ALL_MODELS)
-    fresh.close()
+def first_schema(path: Path, directory: Path) -> None:
+    """Create the database of the first version."""
+    directory.mkdir()
+    shutil.copy(MIGRATIONS / "0001_jobs.py", directory)
+    old: Any = SqliteDatabase(str(path))
+    migrations.Runner(old, str(directory)).up()
+    old.close()
+
+
+def test_a_migrated_database_has_the_schema_of_a_new_one(tmp_path: Path) -> None:
+    first_schema(tmp_path / "migrated.db", tmp_path / "first")
+    migrated, fresh = Database(tmp_path / "migrated.db"), Database(tmp_path / "fresh.db")
+    assert migrated.migrate() == fresh.migrate()[1:]
+    for database in (migrated, fresh):
+        assert database.migrate() == []
+        database.close()
     assert schema(tmp_path / "migrated.db") == schema(tmp_path / "fresh.db")
+    assert triggers(tmp_path / "migrated.db") == triggers(tmp_path / "fresh.db")
+    assert history(tmp_path / "migrated.db") == history(tmp_path / "fresh.db")
 
 
-def test_a_database_of_the_first_schema_is_brought_up_to_date(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first = tmp_path / "first"
-    first.mkdir()
-    shutil.copy(MIGRATIONS_DIR / "0001_jobs.py", first)
+def triggers(path: Path) -> list[object]:
+    """Return the triggers, and the tables whose ids are never given again."""
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        texts = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger' ORDER BY name")
+        tables = connection.execute("SELECT name FROM sqlite_master WHERE sql LIKE '%AUTOINCREMENT%'")
+        return [*((name, sql.split()) for name, sql in texts), *tables]
+
+
+def history(path: Path) -> list[object]:
+    """Return the migrations that playhouse takes for applied."""
+    opened: Any = SqliteDatabase(str(path))
+    runner = migrations.Runner(opened, str(MIGRATIONS_DIR))
+    entries = [(entry.name, type(entry.applied)) for entry in runner.status()]
+    columns = opened.execute_sql("PRAGMA table_info(schema_migration)").fetchall()
+    opened.close()
+    return [entries, columns]
+
+
+def test_a_database_of_the_first_schema_is_brought_up_to_date(tmp_path: Path) -> None:
+    first_schema(tmp_path / "x.db", tmp_path / "first")
     database = Database(tmp_path / "x.db")
-    monkeypatch.setattr("reactorcide.store.database.MIGRATIONS_DIR", first)
-    assert database.migrate() == ["0001_jobs"]
-    monkeypatch.undo()
     assert database.migrate()[0] == "0002_job_events"
 
     store = new_store(database)
@@ -101,10 +122,8 @@ def test_a_database_of_the_first_schema_is_brought_up_to_date(
 
 
 def test_a_job_of_the_first_schema_is_read_after_the_migrations(tmp_path: Path) -> None:
-    (tmp_path / "first").mkdir()
-    shutil.copy(MIGRATIONS / "0001_jobs.py", tmp_path / "first")
+    first_schema(tmp_path / "x.db", tmp_path / "first")
     old: Any = SqliteDatabase(str(tmp_path / "x.db"))
-    migrations.Runner(old, str(tmp_path / "first")).up()
     fields = {"job_id": "j", "status": "completed", "source_type": "copy", "job_env_vars": "{}"}
     # What else has to have a value gets an empty one of its type.
     columns = old.execute_sql("PRAGMA table_info(job)").fetchall()

@@ -11,6 +11,7 @@ from reactorcide.domain.jobs import JobStatus
 from reactorcide.store import Records, Store
 from reactorcide.store.database import Database
 from tests.store.test_jobs import add, claim, move
+from tests.support.store import database_of
 from tests.support.waiting import wait_until
 
 ENTRY = AuditEntry(at_ms=1, by=Actor(user_id="ann"), action=Action.JOB_CANCEL, subject="j")
@@ -104,7 +105,7 @@ def test_other_threads_write_after_a_transaction(store: Store) -> None:
     with store.transaction() as tx:
         other = threading.Thread(target=lambda: claim(store, job))
         other.start()
-        wait_until(lambda: bool(store._database._group._has_leader), 20, "the other one waits")
+        wait_until(lambda: bool(database_of(store)._group._has_leader), 20, "the other one waits")
         tx.jobs.delete(job.job_id, now_ms=5)
         assert store.jobs.get(job.job_id).status is JobStatus.SUBMITTED
     other.join()

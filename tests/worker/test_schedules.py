@@ -21,7 +21,7 @@ from reactorcide.schedules import change, read
 from reactorcide.schedules.start import BY_HAND, NOTHING_TO_START, STARTED, Due, start_by_hand
 from reactorcide.store.database import Database
 from reactorcide.worker.scheduler import Scheduler
-from tests.support.store import new_store
+from tests.support.store import database_of, new_store
 from tests.support.waiting import wait_until
 from tests.worker.conftest import USER, House
 from tests.worker.test_project_runs import CI, Project
@@ -335,7 +335,7 @@ def test_names_and_limits_are_checked(planned: Planned) -> None:
 @pytest.fixture
 def other(planned: Planned) -> Iterator[Planned]:
     """What another service on the same database sees."""
-    database = Database(planned.context.jobs.store.instance._database.path)
+    database = Database(database_of(planned.context.jobs.store).path)
     store = new_store(database)
     store.instance.open_vault()
     jobs = replace(planned.context.jobs, store=store)
@@ -379,9 +379,9 @@ def test_two_services_on_one_database_start_one_run(planned: Planned, other: Pla
 def test_restored_schedules_continue_from_now(planned: Planned) -> None:
     schedule = planned.schedule()
     # What the backup's own test does with the file around it.
-    assert backup._resume(planned.store.instance._database.path, None) == 0
+    assert backup._resume(database_of(planned.store).path, None) == 0
     planned.now_ms = at("2026-03-20T12:00")
-    backup._resume(planned.store.instance._database.path, "restored from a backup")
+    backup._resume(database_of(planned.store).path, "restored from a backup")
     planned.look()
     planned.look()
     assert (planned.runs(), planned.outcomes(schedule)) == ([], [])
